@@ -1,0 +1,140 @@
+"""Bounded hand-overs between the threads of a run, with named overflow policies and counters.
+
+Owns `BoundedQueue` and `LatestPerKey`. Knows nothing of what is handed over. Nothing here is ever unbounded.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Hashable
+from typing import Generic, Literal, TypeVar
+
+T = TypeVar("T")
+K = TypeVar("K", bound=Hashable)
+
+Overflow = Literal["block", "drop_oldest"]
+
+
+class BoundedQueue(Generic[T]):
+    """First in, first out; a full queue either makes the giver wait or gives up its oldest item.
+
+    Parameters
+    ----------
+    capacity : most items held
+    overflow : "block" waits for room, "drop_oldest" hands the oldest back to the giver and counts it
+
+    Attributes
+    ----------
+    dropped : items given up so far
+    weight : sum of the `weight` of what is held now, in the giver's unit (bytes)
+    peak : most items ever held
+    """
+
+    def __init__(self, capacity: int, overflow: Overflow) -> None:
+        if capacity < 1:
+            raise ValueError(f"capacity is {capacity}, expected at least 1")
+        self._items: deque[tuple[T, int]] = deque()
+        self._capacity, self._overflow = capacity, overflow
+        self._changed = threading.Condition()
+        self._closed = False
+        self.dropped = self.weight = self.peak = 0
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def put(self, item: T, weight: int = 0) -> T | None:
+        """Add `item`; return the item given up for it, or None. A closed queue gives `item` itself back."""
+        with self._changed:
+            while self._overflow == "block" and len(self._items) >= self._capacity and not self._closed:
+                self._changed.wait()
+            if self._closed:
+                return item
+            out = self._take() if len(self._items) >= self._capacity else None
+            self.dropped += out is not None
+            self._items.append((item, weight))
+            self.weight += weight
+            self.peak = max(self.peak, len(self._items))
+            self._changed.notify_all()
+            return out
+
+    def get(self, timeout_s: float | None = None) -> T | None:
+        """Return the oldest item, or None when closed and empty, or when `timeout_s` has passed."""
+        with self._changed:
+            if not self._items and not self._closed:
+                self._changed.wait_for(lambda: self._items or self._closed, timeout_s)
+            if not self._items:
+                return None
+            item = self._take()
+            self._changed.notify_all()
+            return item
+
+    def close(self) -> None:
+        """Take nothing more; what is held can still be got. Waiting threads return."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing more will come and nothing is left."""
+        with self._changed:
+            return self._closed and not self._items
+
+    def _take(self) -> T:
+        item, weight = self._items.popleft()
+        self.weight -= weight
+        return item
+
+
+class LatestPerKey(Generic[K, T]):
+    """The newest item of every key, served in the order in which the keys have waited.
+
+    Ten streams that arrive together all get their turn: an item only displaces an older one of its own key. Items put with
+    ``keep=True`` displace nothing (the end of a run, or a run in which nothing may be skipped).
+    """
+
+    def __init__(self) -> None:
+        self._items: OrderedDict[K, deque[T]] = OrderedDict()
+        self._changed = threading.Condition()
+        self._closed = False
+        self.displaced = 0
+
+    def __len__(self) -> int:
+        return sum(map(len, self._items.values()))
+
+    def put(self, key: K, item: T, *, keep: bool = False) -> T | None:
+        """Add `item`; return the item of the same key that it displaces, or None."""
+        with self._changed:
+            waiting = self._items.setdefault(key, deque())
+            out = waiting.pop() if waiting and not keep else None
+            self.displaced += out is not None
+            waiting.append(item)
+            self._changed.notify_all()
+            return out
+
+    def get(self) -> T | None:
+        """Return the oldest item of the key that has waited longest; None when closed and empty."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._items or self._closed)
+            if not self._items:
+                return None
+            key, waiting = next(iter(self._items.items()))
+            item = waiting.popleft()
+            # To the back of the line, or out of it.
+            del self._items[key]
+            if waiting:
+                self._items[key] = waiting
+            self._changed.notify_all()
+            return item
+
+    def wait_below(self, count: int, timeout_s: float | None = None) -> bool:
+        """Wait until fewer than `count` items are held; False if `timeout_s` passed first."""
+        with self._changed:
+            return bool(self._changed.wait_for(lambda: len(self) < count or self._closed, timeout_s))
+
+    def close(self) -> None:
+        """Take note that nothing more will come; what is held can still be got."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()

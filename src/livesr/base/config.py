@@ -1,0 +1,319 @@
+"""What a rig and a run are: rig.yaml and the settings of one acquisition, checked once, at the edge.
+
+Owns the models, their defaults and the search for `hardware_configs` and `engines`. Opens no device and no engine.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from livesr.base.errors import ConfigError, suggestion
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Model(BaseModel):
+    """Frozen, and a key that it does not know is an error: a typo must not become a default."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class CameraConfig(Model):
+    """The camera's dark level and ceiling, ADU."""
+
+    offset_adu: Annotated[float, Field(ge=0)] = 100.0
+    bit_depth: Annotated[int, Field(ge=8, le=16)] = 16
+
+
+class OpticsConfig(Model):
+    """Objective and emission. `pixel_size_nm` is in the sample; None takes Micro-Manager's."""
+
+    na: Annotated[float, Field(gt=0, lt=1.7)]
+    emission_nm: Annotated[float, Field(gt=300, lt=1200)] = 525.0
+    pixel_size_nm: Positive | None = None
+
+
+class PatternConfig(Model):
+    """One illumination direction, in units that outlive a change of ROI or binning.
+
+    `k_um` is (ky, kx) in cycles/um in the sample; `phase_rad` holds for phase step 0 at the centre of the chip's pixel (0, 0).
+    """
+
+    k_um: tuple[float, float]
+    phase_rad: float = 0.0
+    modulation: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+
+class SIMConfig(Model):
+    """How raw frames are ordered and what pattern each one saw.
+
+    `order` is "angle-major" (0,0 0,1 0,2 1,0 ...), "phase-major", or the list of [angle, phase] of every raw index.
+    """
+
+    angles: Annotated[int, Field(ge=1, le=12)] = 3
+    phases: Annotated[int, Field(ge=3, le=12)] = 3
+    order: Literal["angle-major", "phase-major"] | list[tuple[int, int]] = "angle-major"
+    phase_steps_rad: list[float] | None = None
+    patterns: list[PatternConfig]
+    wiener: Positive = 0.1
+    attenuation: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    attenuation_fwhm_um: Positive = 1.2
+    equalise: bool = True
+
+    @property
+    def raw_frames(self) -> int:
+        """Exposures in one super-resolution frame."""
+        return self.angles * self.phases
+
+    def raw_order(self) -> list[tuple[int, int]]:
+        """(angle, phase) of every raw index."""
+        if isinstance(self.order, list):
+            return self.order
+        if self.order == "angle-major":
+            return [(a, p) for a in range(self.angles) for p in range(self.phases)]
+        return [(a, p) for p in range(self.phases) for a in range(self.angles)]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SIMConfig:
+        if len(self.patterns) != self.angles:
+            raise ValueError(f"{len(self.patterns)} patterns came for {self.angles} angles; give one pattern per angle")
+        expected = {(a, p) for a in range(self.angles) for p in range(self.phases)}
+        order = self.raw_order()
+        if len(order) != len(expected) or set(order) != expected:
+            raise ValueError(f"order must name each of the {len(expected)} (angle, phase) pairs once, got {order}")
+        if self.phase_steps_rad is not None and len(self.phase_steps_rad) != self.phases:
+            raise ValueError(f"{len(self.phase_steps_rad)} phase steps came for {self.phases} phases")
+        return self
+
+
+class ChannelConfig(Model):
+    """What happens to one acquisition channel; None means that the step is left out."""
+
+    reconstruct: Literal["sim", "passthrough"] | None = None
+    upscale: str | None = None
+    separate: str | None = None
+    emission_nm: Annotated[float, Field(gt=300, lt=1200)] | None = None
+    patterns: list[PatternConfig] | None = None
+
+
+class RigConfig(Model):
+    """rig.yaml. `folder` is where it was read from; relative names in it are relative to that."""
+
+    name: str
+    description: str = ""
+    core: Literal["mmcore", "unicore"] = "mmcore"
+    micromanager: str = "rig.cfg"
+    modality: Literal["sim", "passthrough"]
+    camera: CameraConfig = CameraConfig()
+    optics: OpticsConfig
+    sim: SIMConfig | None = None
+    exposure_ms: Positive = 10.0
+    interval_ms: Annotated[float, Field(ge=0)] = 0.0
+    channels: dict[str, ChannelConfig] = Field(default_factory=dict)
+    channel_group: str = "Channel"
+    folder: Path = Path()
+
+    @field_validator("channels", mode="before")
+    @classmethod
+    def _names_are_text(cls, value: object) -> object:
+        # YAML reads an unquoted 488 as a number; Micro-Manager knows the preset as text.
+        return {str(k): v or {} for k, v in value.items()} if isinstance(value, dict) else value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> RigConfig:
+        uses_sim = self.modality == "sim" or any(c.reconstruct == "sim" for c in self.channels.values())
+        if uses_sim and self.sim is None:
+            raise ValueError("a SIM rig needs a 'sim' section with its patterns")
+        for name, channel in self.channels.items():
+            if channel.patterns is not None and self.sim and len(channel.patterns) != self.sim.angles:
+                raise ValueError(
+                    f"channel {name!r} gives {len(channel.patterns)} patterns for {self.sim.angles} angles"
+                )
+        return self
+
+    @property
+    def cfg_path(self) -> Path:
+        """The Micro-Manager configuration."""
+        return self.folder / self.micromanager
+
+    def channel(self, name: str) -> ChannelConfig:
+        """Return the settings of channel `name`; a rig with one nameless channel uses its only entry."""
+        if name in self.channels:
+            return self._with_default(self.channels[name])
+        if len(self.channels) == 1 and not name:
+            return self._with_default(next(iter(self.channels.values())))
+        if self.channels:
+            raise ConfigError(
+                f"The run acquires channel {name!r}, which rig {self.name!r} does not describe."
+                f"{suggestion(name, list(self.channels))}"
+            )
+        return self._with_default(ChannelConfig())
+
+    def _with_default(self, channel: ChannelConfig) -> ChannelConfig:
+        return channel if channel.reconstruct else channel.model_copy(update={"reconstruct": self.modality})
+
+    def raw_frames(self, name: str) -> int:
+        """Exposures that make one super-resolution frame of channel `name`."""
+        return self.sim.raw_frames if self.sim and self.channel(name).reconstruct == "sim" else 1
+
+    def with_engine(self, engine: str) -> RigConfig:
+        """Return a copy in which `engine` separates the only channel that is separated (or the only channel).
+
+        Raises
+        ------
+        ConfigError
+            If it is not clear which channel is meant.
+        """
+        separated = [n for n, c in self.channels.items() if c.separate] or list(self.channels)
+        if len(separated) > 1:
+            raise ConfigError(
+                f"--engine {engine!r} does not say which of the channels {', '.join(separated)} it is for: "
+                "set 'separate' in rig.yaml instead."
+            )
+        name = separated[0] if separated else ""
+        channel = self.channels.get(name, ChannelConfig()).model_copy(update={"separate": engine})
+        return self.model_copy(update={"channels": {**self.channels, name: channel}})
+
+
+class RunConfig(Model):
+    """One run: what is computed, kept and shown.
+
+    `policy` "latest" skips the inference of centre frames when the network is slower than the camera; "complete" never
+    skips and lets latency grow.
+    """
+
+    store: Path | None = None
+    publish: str | None = None
+    policy: Literal["latest", "complete"] = "latest"
+    backend: str = "auto"
+    precision: str = "auto"
+    threads: Annotated[int, Field(ge=0)] = 0
+    record_raw: bool = True
+    record_recon: bool = True
+    raw_queue_bytes: Annotated[int, Field(gt=0)] | None = None
+    residual_plane: bool = False
+    insecure: bool = False
+    seed: int = 0
+
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def load_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML mapping with the safe loader.
+
+    Raises
+    ------
+    ConfigError
+        If the file is missing, no YAML, or no mapping.
+    """
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as e:
+        raise ConfigError(f"Cannot read {path}: {e.strerror or e}.") from e
+    except (yaml.YAMLError, UnicodeDecodeError) as e:
+        where = getattr(e, "problem_mark", None)
+        line = f", line {where.line + 1}" if where else ""
+        raise ConfigError(f"{path}{line} is not valid YAML: {getattr(e, 'problem', e)}.") from e
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path} holds {type(data).__name__}, expected 'key: value' lines.")
+    return data
+
+
+def parse(model: type[M], data: Mapping[str, Any], source: str) -> M:
+    """Validate `data`; the first thing that is wrong becomes one sentence.
+
+    Raises
+    ------
+    ConfigError
+        With the place, what came and what was expected.
+    """
+    try:
+        return model.model_validate(data)
+    except ValidationError as e:
+        raise ConfigError(f"{source}: {_first_problem(model, e)}") from e
+
+
+def _first_problem(model: type[BaseModel], error: ValidationError) -> str:
+    # A misspelt key also makes the right one missing: name the spelling, it is the cause.
+    problem = min(error.errors(), key=lambda p: p["type"] != "extra_forbidden")
+    where = ".".join(str(p) for p in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        known = _fields_at(model, problem["loc"][:-1])
+        return f"unknown key {where!r}.{suggestion(str(problem['loc'][-1]), known)}"
+    if problem["type"] == "missing":
+        return f"{where!r} is missing."
+    message = problem["msg"].removeprefix("Value error, ")
+    came = problem.get("input")
+    shown = f" (got {came!r})" if isinstance(came, str | int | float) else ""
+    return f"{where + ': ' if where else ''}{message}{shown}."
+
+
+def _fields_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
+    """Names that the model nested at `loc` accepts."""
+    for part in loc:
+        field = model.model_fields.get(str(part))
+        candidates = [field.annotation] if field else []
+        nested = _nested_model(candidates[0]) if candidates else None
+        model = nested or model
+    return list(model.model_fields)
+
+
+def _nested_model(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for inner in getattr(annotation, "__args__", ()):
+        if found := _nested_model(inner):
+            return found
+    return None
+
+
+def data_folders(kind: Literal["engines", "hardware_configs"]) -> list[Path]:
+    """Folders in which named engines or rigs are looked for: here, $LIVESR_HOME, then what came with the package."""
+    home = os.environ.get("LIVESR_HOME")
+    places = [
+        Path.cwd() / kind,
+        *([Path(home) / kind] if home else []),
+        _PACKAGE / "_data" / kind,
+        _PACKAGE.parents[1] / kind,
+    ]
+    return [p for p in dict.fromkeys(places) if p.is_dir()]
+
+
+def load_rig(rig: str | os.PathLike[str]) -> RigConfig:
+    """Read a rig: a rig.yaml, the folder that holds one, or the name of a folder in `hardware_configs`.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such rig or it does not parse.
+    """
+    path = Path(rig)
+    if path.is_dir():
+        path /= "rig.yaml"
+    if not path.is_file():
+        path = _named_rig(str(rig))
+    source = str(path)
+    config = parse(RigConfig, {**load_yaml(path), "folder": path.resolve().parent}, source)
+    if not config.cfg_path.is_file():
+        raise ConfigError(f"{source} names {config.micromanager!r}, which is not beside it.")
+    return config
+
+
+def _named_rig(name: str) -> Path:
+    known: dict[str, Path] = {}
+    for folder in data_folders("hardware_configs"):
+        for candidate in sorted(folder.glob("*/rig.yaml")):
+            known.setdefault(candidate.parent.name, candidate)
+    if name not in known:
+        raise ConfigError(
+            f"No rig {name!r}: neither a file nor a folder, nor a known name.{suggestion(name, list(known))}"
+        )
+    return known[name]

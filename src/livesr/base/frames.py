@@ -1,0 +1,161 @@
+"""What travels from the camera to the sinks, one class per stage.
+
+Owns the records and their meaning. Touches no queue, clock or file.
+
+=================  ==========================  ===================================================
+stage              record                      is
+=================  ==========================  ===================================================
+source             `CameraFrame`               one exposure
+grouping           `RawStack`                  the exposures that become one super-resolution frame
+reconstruct        `SRFrame`                   a measurement
+separate, compose  `MulticolorFrame`           a prediction
+=================  ==========================  ===================================================
+
+All times named ``t_*_ns`` are nanoseconds since the Unix epoch on a clock that never jumps (`livesr.base.timing.now_ns`).
+Arrays are handed over with the record: whoever receives a record may keep it, nobody writes into its arrays.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Pixels = NDArray[np.unsignedinteger[Any]]
+
+
+class Stream(NamedTuple):
+    """One series of consecutive time points: it has its own window and its own place in the store."""
+
+    position: int = 0
+    channel: str = ""
+    z: int = 0
+
+    def __str__(self) -> str:
+        return f"p{self.position} {self.channel or 'default'} z{self.z}"
+
+
+@dataclass(frozen=True, slots=True)
+class CameraFrame:
+    """One exposure.
+
+    Attributes
+    ----------
+    pixels : uint8 or uint16 (y, x), ADU
+    stream : which series it belongs to
+    t : time point, counted from 0
+    raw : place in its group, 0 .. n-1 (the order that rig.yaml declares)
+    t_host_ns : arrival in the acquisition thread
+    t_camera_ms : the camera's own clock, None if it gave none
+    """
+
+    pixels: Pixels
+    stream: Stream
+    t: int
+    raw: int
+    t_host_ns: int
+    t_camera_ms: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RawStack:
+    """The exposures of one time point, by raw index; None where one never came.
+
+    `t_acq_ns` is the middle of the group, `t_last_ns` the arrival of its last frame.
+    """
+
+    frames: tuple[Pixels | None, ...]
+    stream: Stream
+    t: int
+    t_acq_ns: int
+    t_last_ns: int
+    t_camera_ms: float | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether every exposure of the group arrived."""
+        return all(f is not None for f in self.frames)
+
+
+class Normalisation(NamedTuple):
+    """x = (X - background) / headroom, both in ADU of the reconstruction."""
+
+    background: float
+    headroom: float
+
+
+@dataclass(frozen=True, slots=True)
+class SRFrame:
+    """A reconstructed frame: a measurement.
+
+    Attributes
+    ----------
+    image : float32 (y, x), ADU above the camera's offset; a Wiener reconstruction may be slightly negative
+    normalisation : what the network's input is made with; follows the frames up to this one only
+    saturated : raw pixels of the group at the camera's ceiling
+    """
+
+    image: NDArray[np.float32]
+    stream: Stream
+    t: int
+    t_acq_ns: int
+    t_last_ns: int
+    normalisation: Normalisation
+    saturated: int = 0
+    t_camera_ms: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Three consecutive frames of one stream; the network separates the middle one (IMC-SR, temporal continuity).
+
+    `edge` marks the first and last frame of a series, whose missing neighbour is the frame itself. `true_neighbours` is
+    False where a neighbour should exist and does not (a gap in the series).
+    """
+
+    before: SRFrame
+    centre: SRFrame
+    after: SRFrame
+    edge: bool = False
+    true_neighbours: bool = True
+    provisional: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MulticolorFrame:
+    """A separated frame: a prediction, never a measurement.
+
+    Attributes
+    ----------
+    channels : uint16 (c, y, x), ADU of the reconstruction plus `offset_adu`; background belongs to no channel
+    residual : sum |sum of channels - x| / sum |x| over pixels above noise (IMC-SR's summation constraint as a live check)
+    residual_plane : float32 (y, x), sum of channels - x in ADU; only when asked for
+    display : (low, high) in stored ADU for each channel
+    source : the measurement that it was predicted from
+    latency_ms : age of what it shows when it was composed
+    warnings : sentences that a viewer must show with it
+    """
+
+    channels: NDArray[np.uint16]
+    source: SRFrame
+    residual: float
+    display: tuple[tuple[float, float], ...]
+    latency_ms: float
+    edge: bool = False
+    true_neighbours: bool = True
+    provisional: bool = False
+    offset_adu: int = 0
+    residual_plane: NDArray[np.float32] | None = None
+    warnings: tuple[str, ...] = field(default=())
+
+    @property
+    def stream(self) -> Stream:
+        """Series of the frame."""
+        return self.source.stream
+
+    @property
+    def t(self) -> int:
+        """Time point of the frame."""
+        return self.source.t

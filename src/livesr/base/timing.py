@@ -1,0 +1,84 @@
+"""The clock of a run, and how long each step takes.
+
+Owns `now_ns` and `StepTimes`. Prints nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+
+# One reading of the wall clock, then the monotonic one: a clock that is set back mid-run moves no time stamp.
+_EPOCH_NS = time.time_ns() - time.perf_counter_ns()
+
+
+def now_ns() -> int:
+    """Nanoseconds since the Unix epoch, never going backwards within a process."""
+    return _EPOCH_NS + time.perf_counter_ns()
+
+
+class Histogram:
+    """Durations in bins of 5 % width from 1 us to about 1000 s: percentiles without keeping the values.
+
+    Constant memory whatever the run's length. One writer, any reader.
+    """
+
+    _RATIO = 1.05
+    _BINS = 426
+
+    __slots__ = ("_counts", "count", "total_ms")
+
+    def __init__(self) -> None:
+        self._counts = np.zeros(self._BINS, np.int64)
+        self.count = 0
+        self.total_ms = 0.0
+
+    def add(self, ms: float) -> None:
+        """Record one duration in milliseconds."""
+        micro = max(ms * 1e3, 1.0)
+        self._counts[min(int(np.log(micro) / np.log(self._RATIO)), self._BINS - 1)] += 1
+        self.count += 1
+        self.total_ms += ms
+
+    def percentile(self, q: float) -> float:
+        """Return the `q`-th percentile (0..100) in ms, to within 5 %; NaN if empty."""
+        if not self.count:
+            return float("nan")
+        index = int(np.searchsorted(np.cumsum(self._counts), self.count * q / 100))
+        return float(self._RATIO ** (index + 0.5) / 1e3)
+
+    def summary(self) -> dict[str, float]:
+        """p50, p99 and mean in ms, rounded for people; zeros if empty."""
+        if not self.count:
+            return {"p50": 0.0, "p99": 0.0, "mean": 0.0}
+        return {
+            "p50": round(self.percentile(50), 3),
+            "p99": round(self.percentile(99), 3),
+            "mean": round(self.total_ms / self.count, 3),
+        }
+
+
+class StepTimes:
+    """A `Histogram` per named step of a run."""
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self._steps = {name: Histogram() for name in names}
+
+    def __getitem__(self, name: str) -> Histogram:
+        return self._steps[name]
+
+    @contextmanager
+    def measure(self, name: str) -> Iterator[None]:
+        """Time a block and add it to step `name`."""
+        start = time.perf_counter_ns()
+        try:
+            yield
+        finally:
+            self._steps[name].add((time.perf_counter_ns() - start) / 1e6)
+
+    def summary(self) -> dict[str, dict[str, float]]:
+        """``{step: {p50, p99, mean}}`` in ms, of the steps that ran."""
+        return {name: h.summary() for name, h in self._steps.items() if h.count}

@@ -1,0 +1,66 @@
+"""The command line: one file per command.
+
+Owns the application and how errors become exit codes: 0 done, 1 failed, 2 bad usage or input, 130 interrupted.
+Importing this loads no camera core, runtime or network library: each command imports what it needs when it runs.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import NoReturn
+
+import typer
+
+from livesr.base.errors import LiveSRError
+from livesr.cli import bench, demo, export, info, listen, run, train, view
+from livesr.cli.output import errors_console, print_json
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="livesr",
+    help="Live multicolour super-resolution for Micro-Manager microscopes.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for module in (demo, run, view, listen, info, train, export, bench):
+    module.register(app)
+
+
+def main() -> NoReturn:
+    """Entry point of the `livesr` command."""
+    logging.basicConfig(level=os.environ.get("LIVESR_LOG", "ERROR").upper(), format="%(levelname)s %(name)s: %(message)s")
+    leave(_run(sys.argv[1:]))
+
+
+def _run(arguments: list[str]) -> int:
+    try:
+        code = app(arguments, standalone_mode=False)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except LiveSRError as e:
+        return _failed(str(e), e.exit_code, arguments)
+    except Exception as e:
+        if hasattr(e, "exit_code") and hasattr(e, "format_message"):  # bad usage, in the words of typer
+            return _failed(e.format_message(), e.exit_code, arguments)
+        raise
+    return code if isinstance(code, int) else 0
+
+
+def _failed(sentence: str, code: int, arguments: list[str]) -> int:
+    if "--json" in arguments:
+        print_json({"error": sentence, "exit_code": code})
+    else:
+        errors_console().print(f"[bold red]livesr:[/] {sentence}", highlight=False)
+    return code
+
+
+def leave(code: int) -> NoReturn:
+    """Exit with `code`, giving daemon threads of camera drivers no chance to abort the process on its way out."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    sys.exit(code)

@@ -1,0 +1,75 @@
+"""What people and scripts see: the consoles, one JSON object, and the table of a run.
+
+Owns the rendering of reports. Computes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+JSON = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
+
+
+def console(*, quiet: bool = False) -> Console:
+    """Return the console for people; with `quiet` (``--json``) it prints nothing."""
+    return Console(quiet=quiet, highlight=False)
+
+
+def errors_console() -> Console:
+    """Return the console on stderr."""
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def print_json(data: Mapping[str, Any]) -> None:
+    """Write one JSON object and a newline."""
+    sys.stdout.write(json.dumps(data, default=str) + "\n")
+
+
+def run_table(report: Mapping[str, Any]) -> Table:
+    """Return the table of a run's report."""
+    table = Table(show_header=False, box=None, padding=(0, 2))
+    table.add_column(style="dim")
+    table.add_column()
+    for name, value in _rows(report):
+        table.add_row(name, value)
+    return table
+
+
+def score_table(score: Mapping[str, Mapping[str, float]]) -> Table:
+    """Return the table of a virtual rig's score."""
+    table = Table(title="Against the simulated truth", title_justify="left", title_style="bold")
+    table.add_column("structure")
+    for metric in ("PCC", "SSIM", "NRMSE", "PCC of the input"):
+        table.add_column(metric, justify="right")
+    for name, s in score.items():
+        table.add_row(name, *(f"{s[k]:.3f}" for k in ("pcc", "ssim", "nrmse", "input_pcc")))
+    return table
+
+
+def _rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    latency, steps = report["latency_ms"], report["steps_ms"]
+    skipped = f"{report['sr_skipped']} skipped, {report['groups_dropped']} groups dropped"
+    rows = [
+        ("raw frames", f"{report['raw_frames']} received, {report['raw_lost']} lost"),
+        ("SR frames", f"{report['sr_frames']} separated, {skipped}"),
+        ("SR frames/s", f"{report['sr_fps']:.1f}"),
+        ("true neighbours", f"{report['tc_complete']:.1%} of separated frames"),
+        ("latency", f"{latency['p50']:.0f} ms p50, {latency['p99']:.0f} ms p99 (age of what is shown)"),
+        ("steps", ", ".join(f"{name} {t['p50']:.1f}" for name, t in steps.items()) + " ms"),
+        ("engine", ", ".join(f"{e} on {report['backend'][n]}" for n, e in report["engine"].items()) or "none"),
+    ]
+    if report.get("store"):
+        rows.append(("store", str(report["store"])))
+    if report.get("publish"):
+        rows.append(("published on", str(report["publish"])))
+    rows += [("warning", f"[yellow]{w}[/]") for w in report["warnings"]]
+    if report.get("error"):
+        rows.append(("error", f"[red]{report['error']}[/]"))
+    return rows

@@ -1,0 +1,1 @@
+"""Exposures to raw stacks: each modality's grouping one file."""

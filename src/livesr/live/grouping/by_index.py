@@ -1,0 +1,114 @@
+"""Exposures to raw stacks by the index that the acquisition gave them: SIM (9 of one time point) and passthrough (1 of 1).
+
+Owns the groups that are not complete yet. Copies no pixel, reads no clock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from livesr.base.frames import CameraFrame, Pixels, RawStack, Stream
+
+
+@dataclass(slots=True)
+class _Group:
+    slots: list[CameraFrame | None]
+    repeats: list[CameraFrame] = field(default_factory=list)
+
+    @property
+    def complete(self) -> bool:
+        return None not in self.slots
+
+
+class IndexGrouping:
+    """Collects the `n_raw` exposures of each (stream, time point), in whatever order they arrive.
+
+    A stream may have two groups open at once, so exposures that swap places across a group's border are no harm. A
+    third time point, or a complete later group, closes the older ones as they are. An exposure that comes after its
+    group was closed, or twice, makes a stack of its own, which the store keeps aside: nothing that arrived is lost.
+
+    Attributes
+    ----------
+    incomplete : groups closed with exposures missing
+    missing : exposures that never came
+    repeated : exposures that came twice, or after their group was closed
+    """
+
+    OPEN_GROUPS = 2
+
+    def __init__(self, n_raw: int) -> None:
+        if n_raw < 1:
+            raise ValueError(f"n_raw is {n_raw}, expected at least 1")
+        self._n_raw = n_raw
+        self._open: dict[Stream, dict[int, _Group]] = {}
+        self._closed_up_to: dict[Stream, int] = {}
+        self.incomplete = self.missing = self.repeated = 0
+
+    def push(self, frame: CameraFrame) -> list[RawStack]:
+        """Add an exposure; return the stacks that it closes, in time order within the stream.
+
+        Raises
+        ------
+        ValueError
+            If ``frame.raw`` is not in 0 .. n_raw-1.
+        """
+        if not 0 <= frame.raw < self._n_raw:
+            raise ValueError(f"raw index {frame.raw} came, expected 0 to {self._n_raw - 1}")
+        if frame.t <= self._closed_up_to.get(frame.stream, -1):
+            self.repeated += 1
+            return [self._aside(frame)]
+        groups = self._open.setdefault(frame.stream, {})
+        group = groups.setdefault(frame.t, _Group([None] * self._n_raw))
+        if group.slots[frame.raw] is not None:
+            self.repeated += 1
+            group.repeats.append(frame)
+            return []
+        group.slots[frame.raw] = frame
+        if group.complete:
+            return self._close(frame.stream, frame.t)
+        if len(groups) > self.OPEN_GROUPS:
+            return self._close(frame.stream, min(groups))
+        return []
+
+    def flush(self) -> list[RawStack]:
+        """Close every open group as it is; for the end of a run."""
+        return [
+            stack for stream in list(self._open) for t in sorted(self._open[stream]) for stack in self._close(stream, t)
+        ]
+
+    @property
+    def open_frames(self) -> int:
+        """Exposures held now."""
+        return sum(sum(f is not None for f in g.slots) for groups in self._open.values() for g in groups.values())
+
+    def _close(self, stream: Stream, t: int) -> list[RawStack]:
+        """Close the groups of `stream` up to `t`."""
+        groups = self._open[stream]
+        stacks: list[RawStack] = []
+        for older in sorted(g for g in groups if g <= t):
+            group = groups.pop(older)
+            stack = self._stack(group)
+            self.incomplete += not stack.complete
+            self.missing += sum(f is None for f in stack.frames)
+            stacks.append(stack)
+            stacks += [self._aside(f) for f in group.repeats]
+        self._closed_up_to[stream] = max(t, self._closed_up_to.get(stream, -1))
+        return stacks
+
+    def _stack(self, group: _Group) -> RawStack:
+        came = [f for f in group.slots if f is not None]
+        first, last = min(f.t_host_ns for f in came), max(f.t_host_ns for f in came)
+        clocks = [f.t_camera_ms for f in came if f.t_camera_ms is not None]
+        return RawStack(
+            frames=tuple(f.pixels if f else None for f in group.slots),
+            stream=came[0].stream,
+            t=came[0].t,
+            t_acq_ns=(first + last) // 2,
+            t_last_ns=last,
+            t_camera_ms=(min(clocks) + max(clocks)) / 2 if clocks else None,
+        )
+
+    def _aside(self, frame: CameraFrame) -> RawStack:
+        frames: list[Pixels | None] = [None] * self._n_raw
+        frames[frame.raw] = frame.pixels
+        return RawStack(tuple(frames), frame.stream, frame.t, frame.t_host_ns, frame.t_host_ns, frame.t_camera_ms)

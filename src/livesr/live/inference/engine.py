@@ -1,0 +1,336 @@
+"""What an engine is: a folder with a network, a manifest and a model card.
+
+Owns the manifest's fields, the search by name, the check of the weights' hash and the question whether an engine fits a
+run. Loads no runtime and parses no network. Weights are hashed before anything reads them as a network.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from livesr.base.config import data_folders, load_yaml, parse
+from livesr.base.errors import ConfigError, EngineError, suggestion
+
+Task = Literal["separate", "upscale", "restore"]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+MANIFEST_NAME = "manifest.yaml"
+MODEL_NAME = "model.onnx"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Range(_Part):
+    """A closed interval."""
+
+    min: float
+    max: float
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Range:
+        if not self.min <= self.max:
+            raise ValueError(f"min {self.min} is above max {self.max}")
+        return self
+
+    def __contains__(self, value: float) -> bool:
+        return self.min <= value <= self.max
+
+    def __str__(self) -> str:
+        return f"{self.min:g}-{self.max:g}"
+
+
+class OutputChannel(_Part):
+    """A structure that the network draws. `color` is RRGGBB, as OME-Zarr writes it."""
+
+    name: Annotated[str, Field(min_length=1, max_length=64)]
+    color: Annotated[str, Field(pattern=r"^[0-9A-F]{6}$")]
+
+    @field_validator("color", mode="before")
+    @classmethod
+    def _without_hash(cls, value: object) -> object:
+        return value.removeprefix("#").upper() if isinstance(value, str) else value
+
+
+class Citation(_Part):
+    """What to cite (bioimage.io's `cite`)."""
+
+    text: str
+    doi: str | None = None
+    url: str | None = None
+
+
+class Metrics(_Part):
+    """How well it did on its validation data.
+
+    Attributes
+    ----------
+    data : which data
+    residual : range of the summation residual seen there; a live frame outside it is flagged
+    channels : ``{structure: {metric: value}}``
+    other : anything else that is one number
+    """
+
+    data: str = ""
+    residual: Range | None = None
+    channels: dict[str, dict[str, float]] = Field(default_factory=dict)
+    other: dict[str, float] = Field(default_factory=dict)
+
+
+class OnnxWeights(_Part):
+    """The network's file, beside the manifest."""
+
+    source: str = MODEL_NAME
+    sha256: Sha256
+    opset_version: Annotated[int, Field(ge=1)] = 17
+
+    @field_validator("source")
+    @classmethod
+    def _plain_file_name(cls, value: str) -> str:
+        if not value or value in (".", "..") or any(c in value for c in "/\\:"):
+            raise ValueError("the network must be a file beside the manifest, named without a folder")
+        return value
+
+
+class Weights(_Part):
+    """The formats that the network comes in; ONNX is the only one and the source of truth."""
+
+    onnx: OnnxWeights
+
+
+class Manifest(_Part):
+    """manifest.yaml. Names that the bioimage.io model specification has are used as it has them.
+
+    Attributes
+    ----------
+    window : consecutive frames in; the middle one is predicted
+    scale : output pixels per input pixel along each axis
+    normalisation : "background-headroom" is x = (X - b) / s of `livesr.live.normalise`; "none" takes ADU
+    pixel_size_nm : sampling of the input that it was trained for; None is any
+    modality : reconstructions that it was trained for; empty is any
+    multiple_of : sides that the network takes; others are padded by reflection
+    halo : pixels from a frame's edge that see beyond it, the receptive field's radius
+    architecture, parameters : what `livesr.training.networks.build` needs to make the network again
+    trained : False marks weights that mean nothing: for tests and for measuring overheads
+    """
+
+    id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=100)]
+    version: str
+    description: str
+    task: Task
+    trained: bool
+    window: Literal[1, 3] = 3
+    scale: Annotated[int, Field(ge=1, le=8)] = 1
+    channels: Annotated[tuple[OutputChannel, ...], Field(min_length=1)]
+    normalisation: Literal["background-headroom", "none"] = "background-headroom"
+    pixel_size_nm: Range | None = None
+    modality: tuple[str, ...] = ()
+    multiple_of: Annotated[int, Field(ge=1, le=256)] = 1
+    halo: Annotated[int, Field(ge=0)] = 0
+    architecture: str
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    training: dict[str, Any] = Field(default_factory=dict)
+    metrics: Metrics = Metrics()
+    weights: Weights
+    license: str
+    authors: tuple[str, ...] = ()
+    cite: tuple[Citation, ...] = ()
+    documentation: str = "README.md"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Manifest:
+        names = [c.name for c in self.channels]
+        if len(set(names)) != len(names):
+            raise ValueError(f"channel names must differ, got {', '.join(names)}")
+        if self.task != "separate" and len(names) > 1:
+            raise ValueError(f"an engine that does {self.task!r} has one output channel, got {len(names)}")
+        return self
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the network's file, 64 lower-case hexadecimal digits."""
+        return self.weights.onnx.sha256
+
+    @property
+    def channel_names(self) -> tuple[str, ...]:
+        """The structures, in output order."""
+        return tuple(c.name for c in self.channels)
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """A folder whose manifest parses and whose weights are the ones that it names."""
+
+    folder: Path
+    manifest: Manifest
+    onnx_path: Path
+
+    def __str__(self) -> str:
+        return f"{self.manifest.id} {self.manifest.version} ({self.manifest.sha256[:12]})"
+
+    def read(self) -> bytes:
+        """Return the network's file, hashed once more: what a backend parses is what was verified.
+
+        Backends parse these bytes, not the path, so that the file cannot pull in others beside it.
+
+        Raises
+        ------
+        EngineError
+            If the file changed since the engine was loaded.
+        """
+        data = self.onnx_path.read_bytes()
+        _compare_hashes(self.onnx_path, hashlib.sha256(data).hexdigest(), self.manifest.sha256)
+        return data
+
+    def output_shape(self, shape: tuple[int, int]) -> tuple[int, int, int]:
+        """Return (c, y, x) of what it makes of a frame of `shape` (y, x)."""
+        scale = self.manifest.scale
+        return len(self.manifest.channels), shape[0] * scale, shape[1] * scale
+
+    def check_fits(
+        self,
+        task: Task,
+        *,
+        shape: tuple[int, int] | None = None,
+        pixel_size_nm: float | None = None,
+        modality: str | None = None,
+    ) -> list[str]:
+        """Compare with a run; what is None is not compared.
+
+        Parameters
+        ----------
+        shape, pixel_size_nm, modality
+            Of the frames that go in: (y, x), their sampling in the sample, how they were reconstructed.
+
+        Returns
+        -------
+        list of str
+            Sentences to show with every frame: it works, but was not trained for this.
+
+        Raises
+        ------
+        EngineError
+            If it cannot work: another task, or a frame too small to pad.
+        """
+        if task != self.manifest.task:
+            raise EngineError(
+                f"Engine {self.manifest.id!r} does {self.manifest.task!r}, and the run needs one that does {task!r}. "
+                f"Name it under '{self.manifest.task}' in rig.yaml, or choose another engine."
+            )
+        warnings: list[str] = []
+        if not self.manifest.trained:
+            warnings.append(f"Engine {self.manifest.id!r} is untrained: its channels mean nothing.")
+        if shape is not None:
+            warnings += self._check_shape(shape)
+        if pixel_size_nm is not None:
+            warnings += self._check_pixel_size(pixel_size_nm)
+        if modality is not None and self.manifest.modality and modality not in self.manifest.modality:
+            trained_for = " or ".join(self.manifest.modality)
+            warnings.append(f"Engine {self.manifest.id!r} was trained on {trained_for} frames; these are {modality}.")
+        return warnings
+
+    def _check_shape(self, shape: tuple[int, int]) -> list[str]:
+        smallest = 2 * self.manifest.multiple_of
+        if min(shape) < smallest:
+            raise EngineError(
+                f"Frames of {shape[0]} x {shape[1]} are too small for engine {self.manifest.id!r}, which needs "
+                f"{smallest} x {smallest} or more. Use a larger ROI or less binning."
+            )
+        if min(shape) <= 2 * self.manifest.halo:
+            return [
+                f"Every pixel of a {shape[0]} x {shape[1]} frame is nearer to its edge than the {self.manifest.halo} "
+                f"pixels that engine {self.manifest.id!r} looks around: expect edge effects everywhere."
+            ]
+        return []
+
+    def _check_pixel_size(self, pixel_size_nm: float) -> list[str]:
+        wanted = self.manifest.pixel_size_nm
+        # A rig's calibration is rarely better than a per mille: do not warn at a limit hit exactly.
+        if wanted is None or wanted.min * 0.999 <= pixel_size_nm <= wanted.max * 1.001:
+            return []
+        return [
+            f"Pixels of {pixel_size_nm:.4g} nm are outside the {wanted} nm "
+            f"that engine {self.manifest.id!r} was trained for."
+        ]
+
+
+def list_engines() -> dict[str, Path]:
+    """Return every engine that can be asked for by name, and its folder. Nothing is opened or checked."""
+    known: dict[str, Path] = {}
+    for folder in data_folders("engines"):
+        for manifest in sorted(folder.glob(f"*/{MANIFEST_NAME}")):
+            known.setdefault(manifest.parent.name, manifest.parent)
+    return known
+
+
+def load_engine(engine: str | os.PathLike[str]) -> Engine:
+    """Read an engine: its folder, its manifest.yaml, or the name of a folder in `engines`.
+
+    Raises
+    ------
+    EngineError
+        If there is none, its manifest does not parse, or its weights are not those that the manifest names.
+    """
+    folder = _folder_of(engine)
+    path = folder / MANIFEST_NAME
+    try:
+        manifest = parse(Manifest, load_yaml(path), str(path))
+    except ConfigError as e:
+        raise EngineError(str(e)) from e
+    onnx_path = _model_inside(folder, manifest)
+    _compare_hashes(onnx_path, sha256_of(onnx_path), manifest.sha256)
+    return Engine(folder, manifest, onnx_path)
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> Path:
+    """Write manifest.yaml into `folder` and return its path."""
+    path = folder / MANIFEST_NAME
+    text = yaml.safe_dump(manifest.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)
+    path.write_text(text, encoding="utf-8", newline="\n")
+    return path
+
+
+def sha256_of(path: Path) -> str:
+    """Hash a file piece by piece."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _folder_of(engine: str | os.PathLike[str]) -> Path:
+    path = Path(engine)
+    if path.name == MANIFEST_NAME and path.is_file():
+        return path.resolve().parent
+    if (path / MANIFEST_NAME).is_file():
+        return path.resolve()
+    name, known = str(engine), list_engines()
+    if name in known:
+        return known[name].resolve()
+    if path.is_dir():
+        raise EngineError(f"Folder {path} holds no {MANIFEST_NAME}, so it is no engine. `livesr export` writes one.")
+    raise EngineError(f"No engine {name!r}: neither a folder nor a known name.{suggestion(name, list(known))}")
+
+
+def _model_inside(folder: Path, manifest: Manifest) -> Path:
+    """Path of the network, which must be a file of this folder: a link to elsewhere is refused."""
+    path = (folder / manifest.weights.onnx.source).resolve()
+    if path.parent != folder.resolve():
+        raise EngineError(f"{folder / MANIFEST_NAME} names a network outside its folder, {path}. Copy it there.")
+    if not path.is_file():
+        raise EngineError(f"{folder / MANIFEST_NAME} names {manifest.weights.onnx.source!r}, which is not beside it.")
+    return path
+
+
+def _compare_hashes(path: Path, found: str, expected: str) -> None:
+    if found != expected:
+        raise EngineError(
+            f"{path} has SHA-256 {found[:12]}..., and its manifest names {expected[:12]}...: the weights are damaged "
+            "or of another version, and were not loaded. Fetch the engine folder again, or export it anew."
+        )

@@ -1,0 +1,61 @@
+"""Frames of any size for a network that takes only some.
+
+Owns the input block that every backend reads, padded at the bottom and the right by reflection, and the crop of the
+output. Knows no runtime.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from livesr.live.inference.engine import Engine
+
+
+class PaddedBlock:
+    """The memory between the live path and a runtime, allocated once.
+
+    Parameters
+    ----------
+    engine : gives window, scale, channels and `multiple_of`
+    shape : (y, x) of the frames
+
+    Attributes
+    ----------
+    block : float32 (1, window, Y, X), contiguous; what the runtime reads
+    frames : (window, y, x) view of it that the live path writes
+    output_shape : (1, c, Y, X) of what the runtime returns for `block`
+
+    Notes
+    -----
+    Reflection, not zeros: channel attention averages over the whole image, and a black margin would dim the average.
+
+    Raises
+    ------
+    EngineError
+        If `shape` is too small to be reflected.
+    """
+
+    __slots__ = ("_scale", "block", "frames", "output_shape")
+
+    def __init__(self, engine: Engine, shape: tuple[int, int]) -> None:
+        engine.check_fits(engine.manifest.task, shape=shape)
+        step = engine.manifest.multiple_of
+        padded = (-(-shape[0] // step) * step, -(-shape[1] // step) * step)
+        self._scale = engine.manifest.scale
+        self.block = np.zeros((1, engine.manifest.window, *padded), np.float32)
+        self.frames = self.block[0, :, : shape[0], : shape[1]]
+        self.output_shape = (1, *engine.output_shape(padded))
+
+    def reflect(self) -> None:
+        """Fill the margin from the frames; does nothing where they need none."""
+        (_, y, x), (height, width) = self.frames.shape, self.block.shape[2:]
+        if height > y:
+            self.block[0, :, y:, :x] = self.block[0, :, 2 * y - height - 1 : y - 1, :x][:, ::-1]
+        if width > x:
+            self.block[0, :, :, x:] = self.block[0, :, :, 2 * x - width - 1 : x - 1][:, :, ::-1]
+
+    def crop(self, output: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the (c, scale y, scale x) view of `output` (1, c, Y, X) that belongs to the frames."""
+        _, y, x = self.frames.shape
+        return output[0, :, : y * self._scale, : x * self._scale]

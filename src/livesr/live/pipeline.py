@@ -1,0 +1,424 @@
+"""The map: the way of a frame from the hook to the sinks. Only this file knows the order, the threads and the queues.
+
+::
+
+    acquisition thread      hook: time stamp, hand over                              (sources/mda.py)
+          | raw queue, bounded in bytes: full -> an untriggered camera waits, a triggered run stops cleanly
+    "livesr-ingest"         event -> CameraFrame -> grouping -> RawStack             (sources, grouping)
+          |-> sinks.raw
+          | stacks: "latest" gives up the oldest whole group, "complete" keeps all (they count in the raw queue)
+    "livesr-reconstruct"    RawStack -> SRFrame (measurement) -> window of three     (reconstruct, normalise, window)
+          |-> sinks.recon
+          | windows, the newest of each stream: "latest" skips older centres, never their neighbours
+    "livesr-separate"       Window -> network -> MulticolorFrame (prediction)        (inference, compose)
+          |-> sinks.separated, or sinks.skipped for what was given up
+    "livesr-<sink>" each    store (lossless), publisher, signals                     (sinks)
+    "livesr-monitor"        once a second: status, warnings
+
+Arrays are handed from step to step by reference and never written again. A step that fails ends the steps behind it, never
+the recording; a recording that fails ends the run.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from livesr.base.buffers import BoundedQueue, LatestPerKey
+from livesr.base.errors import BacklogError, FrameShapeError, LiveSRError, RecordingError
+from livesr.base.frames import CameraFrame, Normalisation, RawStack, SRFrame, Stream, Window
+from livesr.base.timing import Histogram, StepTimes, now_ns
+from livesr.live.normalise import FollowingNormalisation
+from livesr.live.paths import ChannelPath
+from livesr.live.sinks.sink import RunDescription, Sink
+from livesr.live.sinks.thread import SinkThread
+from livesr.live.sources.mda import MDAHook, Received, camera_frame
+from livesr.live.window import FrameWindow
+
+log = logging.getLogger(__name__)
+
+Policy = Literal["latest", "complete"]
+STEPS = ("group", "reconstruct", "normalise", "window", "infer", "compose", "hand_over")
+_STACKS_LATEST = 4  # groups that may wait for reconstruction before the oldest is given up
+_WINDOWS_COMPLETE = 8  # windows that may wait for the network before reconstruction waits
+
+
+class Pipeline:
+    """One run, from the first frame to the report.
+
+    Life: construct -> `open` -> `hook.frame_ready` ... -> `end` -> `join` -> `report`.
+
+    Parameters
+    ----------
+    paths : what happens to each acquisition channel
+    run : what the sinks are told
+    sinks : (sink, lossless)
+    policy : "latest" or "complete" (design rule: keeping up)
+    raw_queue_bytes : most bytes of frames that may wait anywhere in the run
+    on_stop : called once, from a thread of the pipeline, when the camera must stop
+    """
+
+    def __init__(
+        self,
+        paths: Mapping[str, ChannelPath],
+        run: RunDescription,
+        sinks: Sequence[tuple[Sink, bool]],
+        *,
+        policy: Policy = "latest",
+        raw_queue_bytes: int = 1 << 30,
+        on_stop: Callable[[], None] = lambda: None,
+        first_raw: int = 0,
+    ) -> None:
+        self._paths, self._run, self._policy = dict(paths), run, policy
+        self._on_stop, self._first_raw = on_stop, first_raw
+        self._sinks = [
+            SinkThread(s, lossless=keep, on_error=lambda e, s=s, k=keep: self._sink_failed(s, k, e))
+            for s, keep in sinks
+        ]
+        self._frame_bytes = max(math.prod(c.raw_shape) * np.dtype(c.raw_dtype).itemsize for c in run.channels)
+        self._budget = max(raw_queue_bytes, 16 * self._frame_bytes)
+        self.hook = MDAHook(self._budget // self._frame_bytes, self._cannot_wait)
+        stacks = _STACKS_LATEST * len(paths) if policy == "latest" else 1 << 20
+        self._stacks: BoundedQueue[RawStack] = BoundedQueue(stacks, "drop_oldest" if policy == "latest" else "block")
+        self._windows: LatestPerKey[Stream, Window] = LatestPerKey()
+        self._normalisations: dict[Stream, FollowingNormalisation] = {}
+        self._frame_windows: dict[Stream, FrameWindow] = {}
+        self._threads = [
+            threading.Thread(target=self._guarded, args=(work,), name=f"livesr-{name}", daemon=True)
+            for name, work in (
+                ("ingest", self._ingest),
+                ("reconstruct", self._reconstruct),
+                ("separate", self._separate),
+            )
+        ]
+        self._monitor = threading.Thread(target=self._watch, name="livesr-monitor", daemon=True)
+        self._over = threading.Event()
+        self._failed: dict[str, str] = {}
+        self.error: LiveSRError | None = None
+        self.counts: Counter[str] = Counter()
+        self.steps = StepTimes(STEPS)
+        self.latency = Histogram()
+        self.warnings: dict[str, int] = {}
+        self._first_ns = self._last_ns = 0
+
+    # -- life --------------------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Open the sinks and start the threads.
+
+        Raises
+        ------
+        UsageError
+            If a sink cannot start; those already open are closed again.
+        """
+        opened: list[SinkThread] = []
+        try:
+            for sink in self._sinks:
+                sink.open(self._run)
+                opened.append(sink)
+        except BaseException:
+            for sink in opened:
+                sink.close({"error": "another sink could not be opened"})
+            raise
+        for thread in (*self._threads, self._monitor):
+            thread.start()
+
+    def end(self) -> None:
+        """Take note that no more frames will come. Returns at once."""
+        self.hook.release()
+        self.hook.end()
+
+    def join(self) -> dict[str, Any]:
+        """Wait until everything received is processed and stored; close the sinks; return the report."""
+        for thread in self._threads:
+            thread.join()
+        for sink in self._sinks:
+            sink.drain()
+        self._over.set()
+        self._monitor.join()
+        report = self.report()
+        for sink in self._sinks:
+            sink.close(report)
+        return self.report()
+
+    def stop(self, error: LiveSRError) -> None:
+        """End the run because of `error`: the camera is stopped, what was received is kept. The first error counts."""
+        if self.error is None:
+            self.error = error
+            log.error("%s", error)
+            self.hook.release()
+            self._on_stop()
+
+    # -- ingest: what the hook received becomes raw groups ------------------------------------------------------
+
+    def _ingest(self) -> None:
+        groupings = {name: path.grouping() for name, path in self._paths.items()}
+        while (received := self.hook.get()) is not None:
+            self.counts["raw_frames"] += 1
+            with self.steps.measure("group"):
+                frame = self._frame(received)
+                stacks = groupings[frame.stream.channel].push(frame) if frame else []
+            for stack in stacks:
+                self._raw(stack)
+            self.hook.limit = self._room_frames()
+        for grouping in groupings.values():
+            for stack in grouping.flush():
+                self._raw(stack)
+            self.counts["groups_incomplete"] += grouping.incomplete
+            self.counts["raw_missing"] += grouping.missing
+            self.counts["raw_repeated"] += grouping.repeated
+        self._stacks.close()
+
+    def _frame(self, received: Received) -> CameraFrame | None:
+        """Place a frame; one that does not fit ends the run and is kept aside."""
+        try:
+            frame = camera_frame(received, lambda channel: self._path(channel).n_raw, self._first_raw)
+        except LiveSRError as e:
+            self.stop(e)
+            self._aside(received)
+            return None
+        expected = self._path(frame.stream.channel).description
+        if frame.pixels.shape != expected.raw_shape or frame.pixels.dtype != expected.raw_dtype:
+            came = f"{frame.pixels.shape[0]}x{frame.pixels.shape[1]} {frame.pixels.dtype}"
+            self.stop(
+                FrameShapeError(
+                    f"A frame of {came} came in a run of {expected.raw_shape[0]}x{expected.raw_shape[1]} {expected.raw_dtype} "
+                    f"(time point {frame.t}): ROI, binning or pixel type changed. The run has ended and everything received "
+                    "is kept; start a new run with the new size."
+                )
+            )
+            self._aside(received)
+            return None
+        self._first_ns = self._first_ns or frame.t_host_ns
+        return frame
+
+    def _path(self, channel: str) -> ChannelPath:
+        try:
+            return self._paths[channel]
+        except KeyError:
+            raise FrameShapeError(
+                f"A frame of channel {channel!r} came; this run was opened for {', '.join(map(repr, self._paths))}. "
+                "Give the plan to LiveSR(plan=...), or name the channel in rig.yaml."
+            ) from None
+
+    def _aside(self, received: Received) -> None:
+        """Keep a frame that has no place in the run."""
+        self.counts["raw_aside"] += 1
+        index = received.event.index
+        stack = RawStack((received.pixels,), Stream(), index.get("t", 0), received.t_host_ns, received.t_host_ns)
+        for sink in self._sinks:
+            if sink.lossless:
+                sink.aside(stack)
+
+    def _raw(self, stack: RawStack) -> None:
+        for sink in self._sinks:
+            if sink.lossless:
+                sink.raw(stack)
+        if not stack.complete:
+            self._skip(stack.stream, stack.t, "raw frames missing")
+            return
+        self.counts["groups"] += 1
+        if dropped := self._stacks.put(stack, sum(f.nbytes for f in stack.frames if f is not None)):
+            self.counts["groups_dropped"] += 1
+            self._skip(dropped.stream, dropped.t, "reconstruction cannot keep up")
+
+    def _room_frames(self) -> int:
+        """Most frames that the hook may hold, given what already waits downstream."""
+        downstream = self._stacks.weight + sum(s.weight for s in self._sinks)
+        return max((self._budget - downstream) // self._frame_bytes, 1)
+
+    def _cannot_wait(self) -> None:
+        self.stop(
+            BacklogError(
+                f"{self._budget / 2**20:.0f} MiB of frames are waiting for the disk and a triggered camera cannot wait. The run "
+                "has ended and everything received is kept; record to a faster disk, lower the frame rate, or raise "
+                "raw_queue_bytes."
+            )
+        )
+
+    # -- reconstruct: raw groups become measurements, three of them a window -------------------------------------
+
+    def _reconstruct(self) -> None:
+        while (stack := self._stacks.get()) is not None:
+            if "reconstruct" in self._failed:
+                self._skip(stack.stream, stack.t, self._failed["reconstruct"])
+                continue
+            try:
+                frame = self._measure(stack)
+            except Exception as e:  # whatever a reconstruction may raise, the raw frames go on being recorded
+                self._step_failed("reconstruct", e)
+                self._skip(stack.stream, stack.t, self._failed["reconstruct"])
+                continue
+            self.counts["recon_frames"] += 1
+            for sink in self._sinks:
+                sink.recon(frame)
+            if self._paths[frame.stream.channel].backend:
+                with self.steps.measure("window"):
+                    windows = self._window(frame.stream).push(frame)
+                for window in windows:
+                    self._offer(window)
+        for window in [w for frame_window in self._frame_windows.values() for w in frame_window.flush()]:
+            self._windows.put(window.centre.stream, window, keep=True)
+        self._windows.close()
+
+    def _measure(self, stack: RawStack) -> SRFrame:
+        path = self._paths[stack.stream.channel]
+        frames = [f for f in stack.frames if f is not None]
+        with self.steps.measure("reconstruct"):
+            image = path.reconstructor.reconstruct(frames)
+        with self.steps.measure("normalise"):
+            follow = self._normalisations.setdefault(stack.stream, FollowingNormalisation())
+            normalisation = follow.update(image)
+            saturated = sum(int(np.count_nonzero(f >= path.ceiling)) for f in frames)
+        return SRFrame(
+            image,
+            stack.stream,
+            stack.t,
+            stack.t_acq_ns,
+            stack.t_last_ns,
+            Normalisation(*normalisation),
+            saturated,
+            stack.t_camera_ms,
+        )
+
+    def _window(self, stream: Stream) -> FrameWindow:
+        if stream not in self._frame_windows:
+            self._frame_windows[stream] = FrameWindow(self._paths[stream.channel].window)
+        return self._frame_windows[stream]
+
+    def _offer(self, window: Window) -> None:
+        """Give a window to the network; under "latest" it replaces one of its stream that still waits."""
+        complete = self._policy == "complete"
+        if complete:
+            self._windows.wait_below(_WINDOWS_COMPLETE)
+        if displaced := self._windows.put(window.centre.stream, window, keep=complete):
+            self.counts["sr_skipped"] += 1
+            self._skip(displaced.centre.stream, displaced.centre.t, "the network cannot keep up")
+
+    # -- separate: windows become predictions --------------------------------------------------------------------
+
+    def _separate(self) -> None:
+        while (window := self._windows.get()) is not None:
+            stream, t = window.centre.stream, window.centre.t
+            if "separate" in self._failed:
+                self._skip(stream, t, self._failed["separate"])
+                continue
+            try:
+                self._predict(window)
+            except Exception as e:  # whatever a runtime may raise, measurement and recording go on
+                self._step_failed("separate", e)
+                self._skip(stream, t, self._failed["separate"])
+
+    def _predict(self, window: Window) -> None:
+        path = self._paths[window.centre.stream.channel]
+        assert path.backend is not None
+        assert path.composer is not None
+        with self.steps.measure("infer"):
+            _normalise_into(path.backend.input, window)
+            output = path.backend.infer()
+        with self.steps.measure("compose"):
+            frame = path.composer.compose(output, window)
+        with self.steps.measure("hand_over"):
+            self._last_ns = now_ns()
+            self.latency.add(frame.latency_ms)
+            self.counts["sr_frames"] += 1
+            self.counts["sr_edges"] += window.edge
+            self.counts["sr_true_neighbours"] += window.true_neighbours and not window.edge
+            for warning in frame.warnings:
+                self._warn(warning)
+            for sink in self._sinks:
+                sink.separated(frame)
+
+    # -- bookkeeping -----------------------------------------------------------------------------------------------
+
+    def _skip(self, stream: Stream, t: int, reason: str) -> None:
+        for sink in self._sinks:
+            sink.skipped(stream, t, reason)
+
+    def _warn(self, sentence: str) -> None:
+        if sentence not in self.warnings:
+            log.warning("%s", sentence)
+        self.warnings[sentence] = self.warnings.get(sentence, 0) + 1
+
+    def _step_failed(self, step: str, error: Exception) -> None:
+        """End a step; what comes before it goes on."""
+        sentence = f"{step} failed: {type(error).__name__}: {error}"
+        log.error("%s; recording goes on without it", sentence, exc_info=error)
+        self._failed[step] = sentence
+        self._warn(f"{sentence}. Recording went on without it.")
+
+    def _sink_failed(self, sink: Sink, lossless: bool, error: LiveSRError) -> None:
+        if lossless:
+            self.stop(error)
+        else:
+            self._warn(f"{error} The run goes on without it.")
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        """Run the loop of a thread; an error that no step foresaw still ends in a report."""
+        try:
+            work()
+        except Exception as e:
+            log.exception("%s ended", threading.current_thread().name)
+            self.stop(RecordingError(f"Internal error in {work.__name__.strip('_')}: {type(e).__name__}: {e}."))
+            self._stacks.close()
+            self._windows.close()
+
+    def _watch(self) -> None:
+        while not self._over.wait(1.0):
+            status = self.status()
+            if status["raw_queue"] > 0.5:
+                self._warn("The raw queue is more than half full: the disk or the computer is slower than the camera.")
+            for sink in self._sinks:
+                sink.status(status)
+
+    def status(self) -> dict[str, Any]:
+        """State of the running run, for people who look at it."""
+        seconds = max((self._last_ns - self._first_ns) / 1e9, 1e-9)
+        held = self.hook.waiting * self._frame_bytes + self._stacks.weight + sum(s.weight for s in self._sinks)
+        return {
+            "raw_frames": self.hook.received,
+            "sr_frames": self.counts["sr_frames"],
+            "sr_skipped": self.counts["sr_skipped"],
+            "groups_dropped": self.counts["groups_dropped"],
+            "sr_fps": round(self.counts["sr_frames"] / seconds, 2) if self.counts["sr_frames"] > 1 else 0.0,
+            "latency_ms": self.latency.summary(),
+            "raw_queue": round(held / self._budget, 4),
+            "warnings": list(self.warnings),
+            "engine": {n: p.engine_id for n, p in self._paths.items() if p.backend},
+            "backend": {n: p.backend.name for n, p in self._paths.items() if p.backend},
+        }
+
+    def report(self) -> dict[str, Any]:
+        """Everything that is known about the run, for the table, `--json` and report.json."""
+        counts = self.counts
+        inner = counts["sr_frames"] - counts["sr_edges"]
+        return {
+            **self.status(),
+            "raw_lost": self.hook.received - counts["raw_frames"],
+            "raw_missing": counts["raw_missing"],
+            "raw_repeated": counts["raw_repeated"],
+            "raw_aside": counts["raw_aside"],
+            "groups": counts["groups"],
+            "groups_incomplete": counts["groups_incomplete"],
+            "recon_frames": counts["recon_frames"],
+            "tc_complete": round(counts["sr_true_neighbours"] / inner, 4) if inner > 0 else 1.0,
+            "steps_ms": self.steps.summary(),
+            "acquisition_waits": self.hook.waits,
+            "sink_dropped": {s.sink.name: s.dropped for s in self._sinks if not s.lossless},
+            "error": str(self.error) if self.error else None,
+        }
+
+
+def _normalise_into(block: np.ndarray[Any, np.dtype[np.float32]], window: Window) -> None:
+    """X = (X - b) / s into the network's input; the centre's b and s for all three, so that none stands out."""
+    b, s = window.centre.normalisation
+    frames = (window.centre,) if len(block) == 1 else (window.before, window.centre, window.after)
+    for plane, frame in zip(block, frames, strict=True):
+        np.subtract(frame.image, np.float32(b), out=plane)
+        plane *= np.float32(1 / s)

@@ -1,0 +1,316 @@
+"""`LiveSR`: livesr on a running Micro-Manager core.
+
+Owns the binding to pymmcore-plus events and the life of runs: what is opened when, and what a script gets back. The way of
+a frame is in `pipeline.py`.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import uuid
+import weakref
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import psutil
+from psygnal import Signal
+from pymmcore import CMMCore
+from pymmcore_plus import CMMCorePlus
+
+from livesr.base.config import RigConfig, RunConfig, load_rig, parse
+from livesr.base.errors import ConfigError, LiveSRError
+from livesr.base.frames import MulticolorFrame, SRFrame
+from livesr.base.timing import now_ns
+from livesr.live.paths import ChannelPath, Geometry, build_path
+from livesr.live.pipeline import Pipeline
+from livesr.live.sinks.ome_zarr import OMEZarrSink, next_free_path
+from livesr.live.sinks.signals import SignalSink
+from livesr.live.sinks.sink import RunDescription, Sink
+from livesr.live.sinks.zeromq import ZeroMQSink
+
+log = logging.getLogger(__name__)
+
+
+class LiveSR:
+    """Separates what a core acquires, live.
+
+    A context manager: on entering, the engine is compiled and the address bound; every multi-dimensional acquisition
+    inside becomes one run with its own store; on leaving, everything received is processed and stored.
+
+    Parameters
+    ----------
+    core : the core that acquires
+    rig : a rig.yaml, its folder, a name in hardware_configs, or a `RigConfig`
+    engine : separates the only channel that is separated, instead of rig.yaml's
+    store : OME-Zarr to write; a path that exists gets the next number; None keeps nothing
+    publish : ZeroMQ address to publish on, such as "tcp://127.0.0.1:5555"
+    plan : the useq sequence to come; needed when it has positions or z and is no plain `useq.MDASequence`
+    **settings : fields of `livesr.base.config.RunConfig` (policy, backend, precision, threads, record_raw ...)
+
+    Attributes
+    ----------
+    frame_ready : signal with every `MulticolorFrame` (a prediction); emitted in a thread of its own
+    input_ready : signal with every `SRFrame` (a measurement); likewise
+    finished : signal with the report of every run
+    report : report of the last run, {} before
+    error : what ended the last run early, None otherwise
+
+    Raises
+    ------
+    UsageError
+        On entering, if rig, engine, backend, store or address cannot work; nothing is started then.
+
+    Examples
+    --------
+    >>> with LiveSR(core, rig="hardware_configs/virtual_sim", store="run.ome.zarr") as sr:
+    ...     sr.frame_ready.connect(react)
+    ...     core.mda.run(sequence)
+    >>> print(sr.report)
+    """
+
+    frame_ready = Signal(MulticolorFrame)
+    input_ready = Signal(SRFrame)
+    finished = Signal(dict)
+
+    def __init__(
+        self,
+        core: CMMCorePlus,
+        *,
+        rig: str | os.PathLike[str] | RigConfig,
+        engine: str | None = None,
+        store: str | os.PathLike[str] | None = None,
+        publish: str | None = None,
+        plan: Any = None,
+        **settings: Any,
+    ) -> None:
+        self._core = core
+        _detach_at_exit(core)
+        self.rig = rig if isinstance(rig, RigConfig) else load_rig(rig)
+        if engine:
+            self.rig = self.rig.with_engine(engine)
+        self.settings = parse(RunConfig, {**settings, "store": store, "publish": publish}, "LiveSR")
+        self._plan = plan
+        self._paths: dict[str, ChannelPath] = {}
+        self._camera: Geometry | None = None
+        self._pipeline: Pipeline | None = None
+        self._ending: Pipeline | None = None
+        self._publisher: ZeroMQSink | None = None
+        self.store: Path | None = None
+        self.report: dict[str, Any] = {}
+        self.error: LiveSRError | None = None
+
+    # -- life --------------------------------------------------------------------------------------------------
+
+    def __enter__(self) -> Self:
+        # pymmcore-plus logs every event; at its default level that costs more than the hook itself.
+        logging.getLogger("pymmcore-plus").setLevel(logging.WARNING)
+        try:
+            self._open_paths(self._channel_names(self._plan))
+            if self._plan is not None:
+                self._arm(self._plan)
+        except BaseException:
+            self._close_paths()
+            raise
+        events = self._core.mda.events
+        events.sequenceStarted.connect(self._sequence_started)
+        events.frameReady.connect(self._frame_ready)
+        events.sequenceFinished.connect(self._sequence_finished)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        events = self._core.mda.events
+        events.sequenceStarted.disconnect(self._sequence_started)
+        events.frameReady.disconnect(self._frame_ready)
+        events.sequenceFinished.disconnect(self._sequence_finished)
+        self._release_pipeline()
+        self.wait()
+        self._close_paths()
+        if kind is None and self.error is not None:
+            raise self.error
+
+    def wait(self) -> dict[str, Any]:
+        """Wait until the run that has ended is processed and stored; return its report."""
+        if self._ending:
+            pipeline, self._ending = self._ending, None
+            self.report = {
+                **pipeline.join(),
+                "store": str(self.store) if self.store else None,
+                "publish": self.endpoint,
+            }
+            self.error = self.error or pipeline.error
+            self.finished.emit(self.report)
+        return self.report
+
+    def status(self) -> dict[str, Any]:
+        """State of the run in progress, {} between runs."""
+        return self._pipeline.status() if self._pipeline else {}
+
+    @property
+    def endpoint(self) -> str | None:
+        """The address that frames are published on, with its real port."""
+        return self._publisher.endpoint if self._publisher else None
+
+    # -- events of the core ----------------------------------------------------------------------------------------
+
+    def _sequence_started(self, sequence: Any, metadata: Mapping[str, Any]) -> None:
+        """Open what the run needs; in the acquisition thread, before its first frame."""
+        try:
+            self.wait()
+            if self._pipeline is None:
+                self._arm(self._plan if self._plan is not None else sequence)
+        except LiveSRError as e:
+            self.error = e
+            log.error("%s", e)
+            self._core.mda.cancel()
+
+    def _frame_ready(self, image: Any, event: Any, metadata: Mapping[str, Any]) -> None:
+        """Hand one frame over; in the acquisition thread."""
+        if self._pipeline is not None:
+            self._pipeline.hook.frame_ready(image, event, metadata)
+
+    def _sequence_finished(self, sequence: Any) -> None:
+        self._release_pipeline()
+
+    # -- runs ----------------------------------------------------------------------------------------------------------
+
+    def _arm(self, plan: Any) -> None:
+        """Build the run that comes next: description, sinks, threads."""
+        camera = camera_geometry(self._core, self.rig)
+        names = self._channel_names(plan)
+        if camera != self._camera or not set(names) <= set(self._paths):
+            self._close_paths()
+            self._open_paths(names)
+        run = self._describe(plan, names)
+        pipeline = Pipeline(
+            {name: self._paths[name] for name in names},
+            run,
+            self._sinks(),
+            policy=self.settings.policy,
+            raw_queue_bytes=self.settings.raw_queue_bytes or psutil.virtual_memory().available // 4,
+            on_stop=self._core.mda.cancel,
+        )
+        pipeline.open()
+        self._pipeline = pipeline
+
+    def _sinks(self) -> list[tuple[Sink, bool]]:
+        sinks: list[tuple[Sink, bool]] = [(SignalSink(self.frame_ready, self.input_ready), False)]
+        if self.settings.store:
+            self.store = next_free_path(self.settings.store)
+            sinks.append((OMEZarrSink(self.store), True))
+        if self.settings.publish:
+            self._publisher = ZeroMQSink(self.settings.publish, insecure=self.settings.insecure)
+            sinks.append((self._publisher, False))
+        return sinks
+
+    def _release_pipeline(self) -> None:
+        if self._pipeline:
+            self._ending, self._pipeline = self._pipeline, None
+            self._ending.end()
+
+    def _describe(self, plan: Any, names: list[str]) -> RunDescription:
+        positions, z_planes, z_step_um, interval_s = _plan_axes(plan)
+        files: dict[str, str | Path] = {"rig.yaml": self.rig.folder / "rig.yaml", "rig.cfg": self.rig.cfg_path}
+        for path in self._paths.values():
+            if path.engine:
+                files[f"manifest-{path.engine_id}.yaml"] = path.engine.folder / "manifest.yaml"
+        return RunDescription(
+            stream_id=uuid.uuid4().hex,
+            started_ns=now_ns(),
+            channels=tuple(self._paths[name].description for name in names),
+            positions=positions,
+            z_planes=z_planes,
+            z_step_um=z_step_um,
+            interval_s=interval_s,
+            record_raw=self.settings.record_raw,
+            record_recon=self.settings.record_recon,
+            sidecars={k: v for k, v in files.items() if isinstance(v, str) or v.is_file()},
+        )
+
+    def _channel_names(self, plan: Any) -> list[str]:
+        """Channels that the plan acquires, or those of rig.yaml when it does not say."""
+        named = [channel.config for channel in getattr(plan, "channels", ()) or ()]
+        return named or list(self.rig.channels) or [""]
+
+    def _open_paths(self, names: list[str]) -> None:
+        self._camera = camera_geometry(self._core, self.rig)
+        for name in names:
+            self._paths[name] = build_path(
+                self.rig,
+                name,
+                self._camera,
+                backend=self.settings.backend,
+                precision=self.settings.precision,
+                threads=self.settings.threads,
+                residual_plane=self.settings.residual_plane,
+            )
+
+    def _close_paths(self) -> None:
+        for path in self._paths.values():
+            path.close()
+        self._paths = {}
+
+
+def _detach_at_exit(core: CMMCorePlus) -> None:
+    """Take the core's callback away before the interpreter goes: a callback that still arrives then aborts the process."""
+    reference = weakref.ref(core)
+
+    def detach() -> None:
+        if (alive := reference()) is not None:
+            CMMCore.registerCallback(alive, None)
+
+    atexit.register(detach)
+
+
+def camera_geometry(core: CMMCorePlus, rig: RigConfig) -> Geometry:
+    """Return what the core's camera delivers now.
+
+    Raises
+    ------
+    ConfigError
+        If there is no camera, more than one, colour pixels, no pixel size, or a binning that SIM cannot take.
+    """
+    if not core.getCameraDevice():
+        raise ConfigError("The core has no camera: load a system configuration, or set the core's Camera property.")
+    if (cameras := core.getNumberOfCameraChannels()) > 1:
+        raise ConfigError(f"The camera delivers {cameras} images at once; livesr takes one. Select a single camera.")
+    if (components := core.getNumberOfComponents()) != 1:
+        raise ConfigError(f"The camera delivers {components} colour components a pixel; set a monochrome PixelType.")
+    x0, y0, width, height = core.getROI()
+    pixel_size_um = (rig.optics.pixel_size_nm or core.getPixelSizeUm() * 1e3) / 1e3
+    if not pixel_size_um > 0:
+        raise ConfigError(
+            "The pixel size is unknown: set optics.pixel_size_nm in rig.yaml, or a pixel size in Micro-Manager."
+        )
+    camera = core.getCameraDevice()
+    if (
+        rig.modality == "sim"
+        and core.hasProperty(camera, "Binning")
+        and core.getProperty(camera, "Binning") not in ("1", "1x1")
+    ):
+        raise ConfigError(
+            f"Binning is {core.getProperty(camera, 'Binning')}: it removes the resolution that SIM needs. Set Binning to 1."
+        )
+    dtype = "uint8" if core.getBytesPerPixel() == 1 else "uint16"
+    return Geometry((height, width), dtype, pixel_size_um, (float(y0), float(x0)))
+
+
+def _plan_axes(plan: Any) -> tuple[tuple[str, ...], int, float, float | None]:
+    """Position names, z planes, z step in um and interval in s of a useq plan (v1 or v2); one plane at one place without."""
+    positions: tuple[str, ...] = ()
+    z_planes, z_step_um, interval_s = 1, 1.0, None
+    for p, position in enumerate(getattr(plan, "stage_positions", ()) or ()):
+        positions += (position.name or str(p),)
+    if (z_plan := getattr(plan, "z_plan", None)) is not None:
+        planes = list(z_plan)
+        z_planes, z_step_um = len(planes), abs(planes[1] - planes[0]) if len(planes) > 1 else 1.0
+    time_plan = getattr(plan, "time_plan", None)
+    interval = getattr(time_plan, "interval", None)
+    if interval is not None and interval.total_seconds() > 0:
+        interval_s = interval.total_seconds()
+    return positions or ("0",), max(z_planes, 1), z_step_um, interval_s

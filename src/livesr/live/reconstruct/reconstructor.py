@@ -1,0 +1,45 @@
+"""What the pipeline expects of every reconstruction.
+
+Owns the protocol and the type of a raw stack. A reconstructor turns the raw frames of one time point into one
+picture, which is a measurement: nothing is learned or invented here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from livesr.base.frames import Pixels
+
+RawFrames: TypeAlias = Sequence[Pixels] | Pixels
+"""The raw frames of one time point in raw-index order: a sequence of (y, x) or one (n, y, x) array, ADU."""
+
+
+class Reconstructor(Protocol):
+    """Raw frames in, one float32 picture out. One instance serves one stream and one thread."""
+
+    @property
+    def scale(self) -> int:
+        """Output pixels per camera pixel along each axis."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Shape (y, x) of the output."""
+
+    @property
+    def memory_bytes(self) -> int:
+        """Estimate of the memory that the instance holds, transient buffers included."""
+
+    def reconstruct(self, frames: RawFrames, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+        """Reconstruct one time point, in ADU above the camera's offset.
+
+        Parameters
+        ----------
+        frames
+            Raw frames in raw-index order; only read, never kept.
+        out
+            Picture to fill, float32 of `shape`; a new one is allocated and handed away if None.
+        """

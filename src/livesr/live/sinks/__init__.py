@@ -1,0 +1,1 @@
+"""Where frames go: each sink one file behind the protocol of `sink.py`."""

@@ -1,0 +1,57 @@
+"""Frames as psygnal signals, for scripts that react to what they see.
+
+Owns the emission, in this sink's own thread: a listener that is slow or hangs delays other listeners and nothing else.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from psygnal import EmitLoopError, SignalInstance
+
+from livesr.base.frames import MulticolorFrame, RawStack, SRFrame, Stream
+from livesr.live.sinks.sink import RunDescription
+
+log = logging.getLogger(__name__)
+
+
+class SignalSink:
+    """Emits `frame_ready` (a `MulticolorFrame`, prediction) and `input_ready` (an `SRFrame`, measurement)."""
+
+    name = "signals"
+
+    def __init__(self, frame_ready: SignalInstance, input_ready: SignalInstance) -> None:
+        self._frame_ready, self._input_ready = frame_ready, input_ready
+        self.listener_errors = 0
+
+    def open(self, run: RunDescription) -> None:
+        """Nothing to open."""
+
+    def raw(self, stack: RawStack) -> None:
+        """Raw frames are not signalled; connect to the core for those."""
+
+    def recon(self, frame: SRFrame) -> None:
+        """Emit `input_ready`."""
+        self._emit(self._input_ready, frame)
+
+    def separated(self, frame: MulticolorFrame) -> None:
+        """Emit `frame_ready`."""
+        self._emit(self._frame_ready, frame)
+
+    def skipped(self, stream: Stream, t: int, reason: str) -> None:
+        """Skips are counted in the report."""
+
+    def status(self, status: Mapping[str, Any]) -> None:
+        """Status is not signalled."""
+
+    def close(self, report: Mapping[str, Any]) -> None:
+        """Nothing to close."""
+
+    def _emit(self, signal: SignalInstance, frame: object) -> None:
+        try:
+            signal.emit(frame)
+        except EmitLoopError as e:  # a listener raised: its fault is reported, the run and the other frames go on
+            self.listener_errors += 1
+            log.warning("a listener of %s raised: %s", signal.name, e.__cause__ or e)

@@ -1,0 +1,95 @@
+"""What a sink is.
+
+Owns the protocol and the description of a run that every sink receives. Knows no format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from livesr.base.frames import MulticolorFrame, RawStack, SRFrame, Stream
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelDescription:
+    """One acquisition channel as sinks see it; sizes are (y, x) in pixels.
+
+    `labels`, `colors` ("00FF00") and `ai` (provenance of the prediction: model, sha256, runtime ...) are empty when the
+    channel is not separated.
+    """
+
+    name: str
+    raw_labels: tuple[str, ...]
+    raw_shape: tuple[int, int]
+    raw_dtype: str
+    raw_pixel_size_um: float
+    recon_shape: tuple[int, int]
+    recon_pixel_size_um: float
+    recon_method: str
+    labels: tuple[str, ...] = ()
+    colors: tuple[str, ...] = ()
+    sr_shape: tuple[int, int] = (0, 0)
+    sr_pixel_size_um: float = 0.0
+    ai: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class RunDescription:
+    """What is known when a run starts.
+
+    `positions` are names in index order; `z_planes` is 1 for a plane; `recon_offset_adu` is added to reconstructions in the
+    store and on the wire, because a Wiener reconstruction has negative values and the formats have none.
+    """
+
+    stream_id: str
+    started_ns: int
+    channels: tuple[ChannelDescription, ...]
+    positions: tuple[str, ...] = ("0",)
+    z_planes: int = 1
+    z_step_um: float = 1.0
+    interval_s: float | None = None
+    recon_offset_adu: int = 1000
+    record_raw: bool = True
+    record_recon: bool = True
+    sidecars: Mapping[str, str | Path] = field(default_factory=dict)
+
+    def channel(self, name: str) -> ChannelDescription:
+        """Return the channel called `name`."""
+        return next(c for c in self.channels if c.name == name)
+
+
+class Sink(Protocol):
+    """Receives what a run makes.
+
+    Every method but `open` and `close` is called from one thread of the pipeline, never from the acquisition thread.
+    `open` raises a `UsageError` if it cannot start; the others raise a `RunError` if they cannot go on.
+    """
+
+    name: str
+
+    def open(self, run: RunDescription) -> None:
+        """Allocate, validate, bind; nothing is written that a failed start would leave behind."""
+
+    def raw(self, stack: RawStack) -> None:
+        """Take a raw group, complete or not."""
+
+    def aside(self, stack: RawStack) -> None:
+        """Keep raw frames that have no place in the run (another size, an unknown channel); lossless sinks only."""
+
+    def recon(self, frame: SRFrame) -> None:
+        """Take a reconstructed frame: a measurement."""
+
+    def separated(self, frame: MulticolorFrame) -> None:
+        """Take a separated frame: a prediction."""
+
+    def skipped(self, stream: Stream, t: int, reason: str) -> None:
+        """Take note that time point `t` has no separated frame."""
+
+    def status(self, status: Mapping[str, Any]) -> None:
+        """Take the run's state, about once a second."""
+
+    def close(self, report: Mapping[str, Any]) -> None:
+        """Finish; called once, also after an error. `report` is the final report."""

@@ -1,0 +1,120 @@
+"""One thread and one bounded queue in front of one sink, so that no sink can slow another one or the live path.
+
+Owns the hand-over and what happens when a sink fails. Knows no format.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from livesr.base.buffers import BoundedQueue
+from livesr.base.errors import LiveSRError, RecordingError
+from livesr.base.frames import MulticolorFrame, RawStack, SRFrame, Stream
+from livesr.live.sinks.sink import RunDescription, Sink
+
+log = logging.getLogger(__name__)
+
+_Call = tuple[str, tuple[Any, ...]]
+_LOSSLESS_CAPACITY = 1 << 20  # bounded in truth by the run's raw queue, in bytes, which counts `weight`
+
+
+class SinkThread:
+    """Runs `sink` in its own thread.
+
+    A lossless sink (a store) gets everything, in order; what waits for it counts in the run's raw queue. Any other sink
+    (a publisher, a listener) gives up its oldest frame when it falls behind, and counts it.
+
+    Parameters
+    ----------
+    on_error : called once, in the sink's thread, with the error that ended it; nothing is given to the sink afterwards
+    """
+
+    def __init__(
+        self, sink: Sink, *, lossless: bool, on_error: Callable[[LiveSRError], None], capacity: int = 8
+    ) -> None:
+        self.sink, self.lossless = sink, lossless
+        self._on_error = on_error
+        overflow = "block" if lossless else "drop_oldest"
+        self._queue: BoundedQueue[_Call] = BoundedQueue(_LOSSLESS_CAPACITY if lossless else capacity, overflow)
+        self._thread = threading.Thread(target=self._run, name=f"livesr-{sink.name}", daemon=True)
+        self._error: LiveSRError | None = None
+
+    def open(self, run: RunDescription) -> None:
+        """Open the sink here, so that its error reaches the caller, then start the thread."""
+        self.sink.open(run)
+        self._thread.start()
+
+    @property
+    def weight(self) -> int:
+        """Bytes that wait for a lossless sink."""
+        return self._queue.weight if self.lossless else 0
+
+    @property
+    def dropped(self) -> int:
+        """Frames that a sink which is not lossless gave up."""
+        return self._queue.dropped
+
+    def raw(self, stack: RawStack) -> None:
+        """Hand over a raw group."""
+        self._queue.put(("raw", (stack,)), sum(f.nbytes for f in stack.frames if f is not None))
+
+    def aside(self, stack: RawStack) -> None:
+        """Hand over raw frames that have no place in the run."""
+        self._queue.put(("aside", (stack,)), sum(f.nbytes for f in stack.frames if f is not None))
+
+    def recon(self, frame: SRFrame) -> None:
+        """Hand over a measurement."""
+        self._queue.put(("recon", (frame,)), frame.image.nbytes)
+
+    def separated(self, frame: MulticolorFrame) -> None:
+        """Hand over a prediction."""
+        self._queue.put(("separated", (frame,)), frame.channels.nbytes)
+
+    def skipped(self, stream: Stream, t: int, reason: str) -> None:
+        """Hand over a note that a time point has no prediction."""
+        self._queue.put(("skipped", (stream, t, reason)))
+
+    def status(self, status: Mapping[str, Any]) -> None:
+        """Hand over the run's state."""
+        self._queue.put(("status", (status,)))
+
+    def close(self, report: Mapping[str, Any]) -> None:
+        """Let the sink finish what it was given, then close it; waits. Closes it also after an error."""
+        self._queue.put(("close", (report,)))
+        self._queue.close()
+        self._thread.join()
+
+    def drain(self) -> None:
+        """Wait until everything handed over has been taken."""
+        done = threading.Event()
+        if self._queue.put(("_mark", (done,))) is None or self._thread.is_alive():
+            done.wait()
+
+    def _run(self) -> None:
+        while (call := self._queue.get()) is not None:
+            method, arguments = call
+            if method == "_mark":
+                arguments[0].set()
+            elif self._error is None or method == "close":
+                self._call(method, arguments)
+
+    def _call(self, method: str, arguments: tuple[Any, ...]) -> None:
+        try:
+            getattr(self.sink, method)(*arguments)
+        except LiveSRError as e:
+            self._fail(e)
+        except OSError as e:
+            self._fail(
+                RecordingError(f"Sink {self.sink.name!r} can no longer write: {e}. Free space or choose another place.")
+            )
+        except Exception as e:
+            log.exception("sink %s failed in %s", self.sink.name, method)
+            self._fail(RecordingError(f"Sink {self.sink.name!r} failed in {method}: {type(e).__name__}: {e}."))
+
+    def _fail(self, error: LiveSRError) -> None:
+        if self._error is None:
+            self._error = error
+            self._on_error(error)

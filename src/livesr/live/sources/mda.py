@@ -1,0 +1,138 @@
+"""The hook in the acquisition thread, and what its frames are.
+
+Owns the hand-over from pymmcore-plus to the pipeline. Copies no pixel, never raises, never touches a disk or a network.
+
+pymmcore-plus calls `frameReady` synchronously between two pops of the camera's buffer: every microsecond spent here is a
+microsecond in which the camera fills it. So the hook takes a time stamp and hands over; all understanding of the event
+happens on the other side, in `camera_frame`.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from queue import SimpleQueue
+from typing import Any, NamedTuple
+
+from useq import MDAEvent
+
+from livesr.base.errors import ConfigError
+from livesr.base.frames import CameraFrame, Pixels, Stream
+from livesr.base.timing import now_ns
+
+log = logging.getLogger(__name__)
+
+RAW_AXIS = "sim"
+
+
+class Received(NamedTuple):
+    """What the hook hands over, untouched; `pixels` belongs to the receiver (pymmcore-plus makes a fresh array)."""
+
+    pixels: Pixels
+    event: MDAEvent
+    metadata: Mapping[str, Any]
+    t_host_ns: int
+
+
+class MDAHook:
+    """Receives `frameReady` and hands over, in order, to whoever calls `get`.
+
+    The queue is bounded by `limit`, which the reader lowers when what it keeps downstream grows. At the limit an
+    untriggered acquisition is made to wait, which loses nothing; a triggered one cannot wait, so `on_overflow` is called,
+    once, and the frames that still come are taken.
+
+    Attributes
+    ----------
+    received : frames that arrived
+    limit : most frames that may wait in the queue
+    """
+
+    __slots__ = ("__weakref__", "_on_overflow", "_overflowed", "_queue", "_released", "limit", "received", "waits")
+
+    def __init__(self, limit: int, on_overflow: Callable[[], None]) -> None:
+        self._queue: SimpleQueue[Received | None] = SimpleQueue()
+        self._on_overflow = on_overflow
+        self._overflowed = False
+        self._released = threading.Event()
+        self.limit = limit
+        self.received = 0
+        self.waits = 0
+
+    def frame_ready(self, image: Pixels, event: MDAEvent, metadata: Mapping[str, Any]) -> None:
+        """Take one frame; called in the acquisition thread."""
+        if self._queue.qsize() >= self.limit:
+            self._full(metadata)
+        self.received += 1
+        self._queue.put(Received(image, event, metadata, now_ns()))
+
+    def get(self) -> Received | None:
+        """Return the next frame, or None after `end`; waits."""
+        return self._queue.get()
+
+    def end(self) -> None:
+        """Let `get` return None after the frames already taken."""
+        self._queue.put(None)
+
+    def release(self) -> None:
+        """Let a waiting acquisition go on whatever the limit says; for a run that ends."""
+        self._released.set()
+
+    @property
+    def waiting(self) -> int:
+        """Frames in the queue."""
+        return self._queue.qsize()
+
+    def _full(self, metadata: Mapping[str, Any]) -> None:
+        if not metadata.get("hardware_triggered"):
+            self.waits += 1
+            while self._queue.qsize() >= self.limit and not self._released.is_set():
+                time.sleep(0.002)
+        elif not self._overflowed:
+            self._overflowed = True
+            self._on_overflow()
+
+
+def camera_frame(received: Received, n_raw: Callable[[str], int], first_raw: int = 0) -> CameraFrame:
+    """Read from the event which stream, time point and raw index a frame is.
+
+    A plan without a raw axis counts raw frames along t: the running order of a pattern display advances by one with every
+    exposure, so time point t of the plan is raw frame ``t % n`` of super-resolution frame ``t // n``.
+
+    Parameters
+    ----------
+    received : from the hook
+    n_raw : exposures per super-resolution frame of a channel
+    first_raw : raw index of the plan's first frame, for a plan without a raw axis
+
+    Raises
+    ------
+    ConfigError
+        If the plan has an axis that livesr cannot place.
+    """
+    index = received.event.index
+    channel = received.event.channel.config if received.event.channel else ""
+    n, t, raw = n_raw(channel), index.get("t", 0), index.get(RAW_AXIS)
+    if raw is None:
+        t, raw = divmod(t + first_raw, n)
+    if index.get("g"):
+        raise ConfigError(
+            "The plan has a grid (axis 'g'); livesr takes axes t, p, c, z and sim. List the fields as positions."
+        )
+    camera = received.metadata.get("camera_metadata") or {}
+    return CameraFrame(
+        pixels=received.pixels,
+        stream=Stream(index.get("p", 0), channel, index.get("z", 0)),
+        t=t,
+        raw=raw,
+        t_host_ns=received.t_host_ns,
+        t_camera_ms=_number(camera.get("ElapsedTime-ms")),
+    )
+
+
+def _number(text: object) -> float | None:
+    try:
+        return float(text) if text is not None else None  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None

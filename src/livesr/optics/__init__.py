@@ -1,0 +1,1 @@
+"""Optics shared by reconstruction and simulation: pure functions of numpy arrays, no state, no input or output."""

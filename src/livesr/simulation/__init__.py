@@ -1,0 +1,1 @@
+"""Virtual specimens and the virtual microscope that images them."""

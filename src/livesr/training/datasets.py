@@ -1,0 +1,428 @@
+"""Training pairs for IMC-SR: virtual cells, imaged and reconstructed by the same code as live frames.
+
+Owns what is randomised, how one sequence becomes normalised frames and targets, and the folder that `CachedPairs`
+reads (format in `sources.py`). Specimens, image formation and reconstruction are their own modules.
+
+A pair is three consecutive reconstructions, X at t-1, t, t+1 with their noise and artefacts, and the reconstruction of
+each structure alone at t, noise-free. Both are divided by the same headroom, so the targets sum to x = (X - b) / s without
+its noise, haze and background, which belong to no structure.
+
+Everything about pair i comes from a generator seeded with (seed, i): it does not depend on the number of workers, on the
+number of pairs or on what was made before.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from livesr.live.normalise import background_and_headroom
+from livesr.live.reconstruct.sim import SIMReconstructor
+from livesr.optics.illumination import Pattern
+from livesr.optics.noise import SCMOSNoise
+from livesr.optics.otf import cutoff_um
+from livesr.simulation.microscope import Components, Light, SIMMicroscope
+from livesr.simulation.specimens import Cell
+
+Image = NDArray[np.float32]
+Range = tuple[float, float]
+
+WINDOW = 3
+_MARGIN_PX = 32
+_SAMPLE_STEP = 2
+_MEMORY_CHUNK = 4
+_ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+
+
+class Domain(BaseModel):
+    """What sequences are drawn from. Ranges are uniform unless said otherwise.
+
+    The ranges are those that SIM rigs and live cells show; where the reconstruction assumes a value (modulation, phase,
+    OTF), it assumes one that is slightly wrong, as a calibration does.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    structures: tuple[str, ...] = ("microtubules", "er", "lysosomes")
+    brightness_ratio: float = 5.0
+    """Largest ratio between two structures; each one's brightness is log-uniform."""
+    absent: float = 0.06
+    """Probability that a structure is missing."""
+    haze: Range = (0.0, 1.6)
+    """Factor on the cell's own haze."""
+    interval_s: Range = (0.05, 2.0)
+    """Specimen time from frame to frame, log-uniform."""
+    duty: Range = (0.1, 1.0)
+
+    pixel_size_um: float = 0.065
+    pixel_size_spread: float = 0.04
+    na: Range = (1.40, 1.49)
+    emission_um: Range = (0.505, 0.560)
+    damping: Range = (0.45, 1.0)
+    damping_error: float = 0.2
+    """Largest relative error of what the reconstruction assumes; likewise below."""
+    k_over_cutoff: Range = (0.8, 1.0)
+    modulation: Range = (0.3, 0.95)
+    modulation_error: float = 0.15
+    phase_offset_error_deg: float = 6.0
+    phase_error_deg: Range = (0.0, 6.0)
+    """Standard deviation of the raw frames' phases, cut at twice that."""
+    jitter: Range = (0.0, 0.05)
+    bleaching: Range = (0.0, 0.03)
+
+    photons: Range = (15.0, 2000.0)
+    """Photo-electrons of the bright parts in one raw frame, log-uniform."""
+    background: Range = (0.01, 0.15)
+    """Even background relative to the bright parts."""
+    read_noise_e: Range = (0.9, 2.5)
+    gain_adu_per_e: Range = (0.45, 2.2)
+
+    wiener: Range = (0.02, 0.3)
+    """Log-uniform."""
+    attenuation: Range = (0.6, 0.97)
+    apodisation: Range = (0.3, 1.2)
+    headroom_spread: float = 0.25
+    """Largest relative deviation of the headroom: live, it follows the frames slowly."""
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """A simulated time lapse and what it should separate into.
+
+    Attributes
+    ----------
+    frames : float32 (t, y, x), reconstructions in ADU
+    truths : float32 (t, c, y, x), noise-free reconstruction of each structure alone in ADU, not negative
+    normalisation : (background, headroom) of every frame in ADU
+    pixel_size_um : of the reconstructions
+    """
+
+    frames: Image
+    truths: Image
+    normalisation: tuple[Range, ...]
+    pixel_size_um: float
+
+    def __len__(self) -> int:
+        """Return the number of time points."""
+        return len(self.frames)
+
+    def pair(self, t: int, headroom_factor: float = 1.0) -> tuple[Image, Image]:
+        """Return the network's input (3, y, x) and targets (c, y, x) of time point `t`; edge frames are repeated."""
+        background, headroom = self.normalisation[t]
+        headroom *= headroom_factor
+        window = np.clip(np.arange(t - 1, t + 2), 0, len(self) - 1)
+        return (self.frames[window] - np.float32(background)) / np.float32(headroom), self.truths[t] / np.float32(headroom)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rig:
+    """One draw of microscope, reconstruction, light and camera."""
+
+    microscope: SIMMicroscope
+    reconstructor: SIMReconstructor
+    light: Light
+    noise: SCMOSNoise
+
+
+class _Draw:
+    """Random values in the domain's terms."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self.rng = rng
+
+    def uniform(self, bounds: Range) -> float:
+        return float(self.rng.uniform(*bounds))
+
+    def log_uniform(self, bounds: Range) -> float:
+        return float(np.exp(self.rng.uniform(*np.log(bounds))))
+
+    def near(self, value: float, relative_error: float) -> float:
+        return value * float(self.rng.uniform(1 - relative_error, 1 + relative_error))
+
+
+def sequence_pairs(seed: int | tuple[int, ...], n_t: int, *, size: int = 512, domain: Domain | None = None) -> Series:
+    """Simulate a time lapse with its truth.
+
+    Parameters
+    ----------
+    seed
+        Determines everything. `write_pairs` uses (seed, index): any single integer is an unseen cell.
+    n_t
+        Time points.
+    size
+        Side of the reconstructions in their own pixels, even.
+    domain
+        What cell, rig and light are drawn from; narrow its ranges to look at one condition.
+    """
+    rng = np.random.default_rng(seed)
+    return _simulate(_Draw(rng), n_t, size, domain or Domain())
+
+
+def write_pairs(
+    folder: Path,
+    n: int,
+    *,
+    seed: int,
+    workers: int = 1,
+    size: int = 256,
+    domain: Domain | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Make a folder of training pairs, or finish one, or find that nothing is left to do.
+
+    Parameters
+    ----------
+    folder
+        Created if needed. An interrupted run of the same parameters continues there.
+    n, size
+        Pairs, and the side of their images in pixels of the reconstruction.
+    seed
+        Training and validation pairs need different ones.
+    workers
+        Processes; 1 works in this one. More need a script that can be imported (``if __name__ == "__main__"``).
+    domain
+        What the sequences are drawn from.
+    progress
+        Called with (pairs done, `n`).
+
+    Returns
+    -------
+    Path
+        `folder`; n x 7 x size^2 x 2 bytes with three structures.
+
+    Raises
+    ------
+    ValueError
+        If the folder holds pairs made with other parameters.
+    """
+    domain = domain or Domain()
+    store = _PairStore(folder, n, size, seed, domain)
+    if store.is_complete():
+        return folder
+    todo = store.open()
+    report = progress or (lambda done, total: None)
+    report(n - len(todo), n)
+    for count, _ in enumerate(_in_processes(store, todo, workers), start=n - len(todo) + 1):
+        report(count, n)
+    store.complete()
+    return folder
+
+
+# -- one sequence --------------------------------------------------------------------------------------------------
+
+
+def _simulate(draw: _Draw, n_t: int, size: int, domain: Domain) -> Series:
+    if size % 2:
+        raise ValueError(f"size is {size}; a reconstruction has an even number of pixels")
+    side = size // 2 + _MARGIN_PX
+    pixel_um = draw.near(domain.pixel_size_um, domain.pixel_size_spread)
+    rig = _draw_rig(draw, (side, side), pixel_um, domain)
+    cell = _BrightCell(draw, rig.microscope, domain)
+    structures, components = cell.watch(n_t + 2, draw.log_uniform(domain.interval_s))
+    peak = max(components[1].peak(), 1e-6)
+    photons = draw.log_uniform(domain.photons)
+    light = replace(rig.light, electrons=photons / peak, background_e=photons * draw.uniform(domain.background))
+    inside = (slice(_MARGIN_PX, _MARGIN_PX + size),) * 2
+    transfer = rig.reconstructor.transfer
+    frames, truths = [], []
+    for t in range(n_t):
+        expected = rig.microscope.raw((components[t], components[t + 1], components[t + 2]), light, draw.rng, t)
+        raw = [rig.noise.expose(frame, draw.rng) for frame in expected]
+        frames.append(rig.reconstructor.reconstruct(raw)[inside])
+        adu = light.electrons * light.remaining(t + 0.5) * rig.noise.gain_adu_per_e
+        alone = [rig.microscope.reconstruction_truth(s, transfer, adu)[inside] for s in structures[t + 1]]
+        truths.append(np.maximum(np.stack(alone), 0))
+    stack = np.stack(frames)
+    normalisation = tuple(background_and_headroom(frame, _SAMPLE_STEP) for frame in stack)
+    return Series(stack, np.stack(truths), normalisation, pixel_um / 2)
+
+
+class _BrightCell:
+    """A random cell whose structures are stained differently brightly."""
+
+    def __init__(self, draw: _Draw, microscope: SIMMicroscope, domain: Domain) -> None:
+        self._microscope = microscope
+        self._cell = Cell.random(
+            draw.rng, microscope.object_shape, microscope.object_pixel_um, structures=domain.structures
+        )
+        side = np.sqrt(domain.brightness_ratio)
+        brightness = np.array([draw.log_uniform((1 / side, side)) for _ in domain.structures])
+        present = draw.rng.random(len(brightness)) >= domain.absent
+        if not present.any():
+            present[:] = True
+        self._brightness = dict(zip(domain.structures, (brightness * present).astype(np.float32), strict=True))
+        self._haze = np.float32(draw.uniform(domain.haze))
+
+    def watch(self, n: int, interval_s: float) -> tuple[list[list[Image]], list[Components]]:
+        """Return the structures and their sum's components at `n` time points."""
+        structures, components = [], []
+        for t in range(n):
+            if t:
+                self._cell.advance(interval_s)
+            bright = self._stain(self._cell.render())
+            structures.append(bright)
+            haze = self._haze * sum(self._stain(self._cell.render_haze()))
+            components.append(self._microscope.components(np.sum(bright, axis=0), haze))
+        return structures, components
+
+    def _stain(self, images: dict[str, Image]) -> list[Image]:
+        """Return the images in the domain's order, each as bright as its structure."""
+        return [brightness * images[name] for name, brightness in self._brightness.items()]
+
+
+def _draw_rig(draw: _Draw, shape: tuple[int, int], pixel_um: float, domain: Domain) -> _Rig:
+    na, emission_um = draw.uniform(domain.na), draw.uniform(domain.emission_um)
+    true, assumed = _draw_patterns(draw, cutoff_um(na, emission_um), domain)
+    damping = draw.uniform(domain.damping)
+    microscope = SIMMicroscope(shape, pixel_um, na, emission_um, true, damping=damping)
+    noise = SCMOSNoise(
+        offset_adu=100.0,
+        gain_adu_per_e=draw.uniform(domain.gain_adu_per_e),
+        read_noise_e=draw.uniform(domain.read_noise_e),
+    )
+    reconstructor = SIMReconstructor(
+        shape,
+        pixel_um,
+        na,
+        emission_um,
+        assumed,
+        offset_adu=noise.offset_adu,
+        wiener=draw.log_uniform(domain.wiener),
+        attenuation=draw.uniform(domain.attenuation),
+        apodisation=draw.uniform(domain.apodisation),
+        damping=min(draw.near(damping, domain.damping_error), 1.0),
+    )
+    light = Light(
+        bleaching=draw.uniform(domain.bleaching),
+        jitter=draw.uniform(domain.jitter),
+        phase_error_rad=np.radians(draw.uniform(domain.phase_error_deg)),
+        duty=draw.uniform(domain.duty),
+    )
+    return _Rig(microscope, reconstructor, light, noise)
+
+
+def _draw_patterns(draw: _Draw, cutoff: float, domain: Domain) -> tuple[list[Pattern], list[Pattern]]:
+    """Return three patterns about 60 degrees apart, and what a calibration believes they are."""
+    true, assumed = [], []
+    first, length = draw.uniform((0, np.pi)), cutoff * draw.uniform(domain.k_over_cutoff)
+    contrast = draw.uniform(domain.modulation)
+    for angle in range(3):
+        direction = first + angle * np.pi / 3 + np.radians(draw.rng.normal(0, 1.0))
+        k = draw.near(length, 0.01)
+        modulation = min(draw.near(contrast, 0.1), 0.98)
+        pattern = Pattern((k * np.sin(direction), k * np.cos(direction)), draw.uniform((0, 2 * np.pi)), modulation)
+        error = np.radians(domain.phase_offset_error_deg) * draw.uniform((-1, 1))
+        believed = min(draw.near(modulation, domain.modulation_error), 1.0)
+        true.append(pattern)
+        assumed.append(replace(pattern, phase_rad=pattern.phase_rad + error, modulation=believed))
+    return true, assumed
+
+
+# -- the folder ----------------------------------------------------------------------------------------------------
+
+
+class _PairStore:
+    """The files of one folder of pairs; small enough to be sent to a worker.
+
+    While pairs are missing the parameters lie in `unfinished.json` and one flag per pair in `done.npy`; `meta.json`
+    appears with the last pair, so that nobody trains on zeros.
+    """
+
+    def __init__(self, folder: Path, n: int, size: int, seed: int, domain: Domain) -> None:
+        self.folder, self.n, self.size, self.seed, self.domain = folder, n, size, seed, domain
+
+    def is_complete(self) -> bool:
+        return self._matches(self.folder / "meta.json")
+
+    def open(self) -> list[int]:
+        """Create the files, or find them, and return the indices of the pairs that are missing."""
+        if not self._matches(self.folder / "unfinished.json"):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._create("frames", np.float16, (self.n, WINDOW, self.size, self.size))
+            self._create("targets", np.float16, (self.n, len(self.domain.structures), self.size, self.size))
+            self._create("done", np.bool_, (self.n,))
+            (self.folder / "unfinished.json").write_text(json.dumps(self._meta(), indent=2) + "\n", encoding="utf-8")
+        return [int(i) for i in np.flatnonzero(~np.load(self.folder / "done.npy"))]
+
+    def make(self, indices: list[int]) -> int:
+        """Simulate and write pairs `indices`; return how many."""
+        frames, targets, done = (
+            np.load(self.folder / f"{name}.npy", mmap_mode="r+") for name in ("frames", "targets", "done")
+        )
+        for i in indices:
+            draw = _Draw(np.random.default_rng((self.seed, i)))
+            series = _simulate(draw, WINDOW, self.size, self.domain)
+            factor = 1 + self.domain.headroom_spread * draw.uniform((-1, 1))
+            frames[i], targets[i] = series.pair(WINDOW // 2, factor)
+            done[i] = True
+        return len(indices)
+
+    def complete(self) -> None:
+        os.replace(self.folder / "unfinished.json", self.folder / "meta.json")
+        (self.folder / "done.npy").unlink()
+
+    def _create(self, name: str, dtype: type[np.generic], shape: tuple[int, ...]) -> None:
+        np.lib.format.open_memmap(self.folder / f"{name}.npy", "w+", dtype, shape)
+
+    def _matches(self, path: Path) -> bool:
+        if not path.is_file():
+            return False
+        found = json.loads(path.read_text(encoding="utf-8"))
+        wanted = self._meta()
+        if found == wanted:
+            return True
+        differ = sorted(key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key))
+        raise ValueError(f"{self.folder} holds pairs that differ in {', '.join(differ)}; use another folder or delete it")
+
+    def _meta(self) -> dict[str, Any]:
+        own = {
+            "n": self.n,
+            "size": self.size,
+            "seed": self.seed,
+            "channels": list(self.domain.structures),
+            "pixel_size_nm": self.domain.pixel_size_um * 500,
+            "modality": "sim",
+        }
+        return {**own, "domain": self.domain.model_dump(mode="json")}
+
+
+def _in_processes(store: _PairStore, todo: list[int], workers: int) -> Iterator[None]:
+    """Make pairs `todo`; yield once per pair."""
+    if workers <= 1:
+        for i in todo:
+            store.make([i])
+            yield None
+        return
+    with (
+        _environment(_ONE_THREAD),
+        ProcessPoolExecutor(min(workers, max(len(todo), 1)), multiprocessing.get_context("spawn")) as pool,
+    ):
+        chunks = [todo[i : i + _MEMORY_CHUNK] for i in range(0, len(todo), _MEMORY_CHUNK)]
+        for count in pool.map(store.make, chunks):
+            yield from (None for _ in range(count))
+
+
+@contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    """Set environment variables for processes started meanwhile: a library reads its thread count when it is imported."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

@@ -1,0 +1,35 @@
+"""Fixtures that every test uses: nothing may be left running, and where the real microscope data lies."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[1]
+MICROSCOPE_DATA = REPOSITORY.parent / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def microscope_data() -> Path:
+    """Folder with real microscope data, which is not part of the repository."""
+    if not MICROSCOPE_DATA.is_dir():
+        pytest.skip("the real microscope data is not on this machine")
+    return MICROSCOPE_DATA
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_running() -> Iterator[None]:
+    """Fail a test that leaves a livesr thread behind."""
+    before = set(threading.enumerate())
+    yield
+    deadline = time.monotonic() + 5
+    while left := [t for t in threading.enumerate() if t not in before and t.name.startswith("livesr")]:
+        if time.monotonic() > deadline:
+            pytest.fail(f"threads left running: {[t.name for t in left]}")
+        gc.collect()
+        time.sleep(0.01)

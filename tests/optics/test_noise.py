@@ -1,0 +1,70 @@
+import numpy as np
+import pytest
+
+from livesr.optics.noise import SCMOSNoise, read_variance_map
+
+SHAPE = (256, 256)
+
+
+def exposure(model, electrons, seed=0):
+    return model.expose(np.full(SHAPE, electrons, np.float32), np.random.default_rng(seed))
+
+
+@pytest.mark.parametrize("electrons", [0.0, 3.0, 49.0, 51.0, 800.0])
+def test_mean_and_variance_follow_the_model(electrons):
+    model = SCMOSNoise(offset_adu=100, gain_adu_per_e=2.0, read_noise_e=1.6)
+    frame = exposure(model, electrons).astype(float)
+    variance = 4 * (electrons + 1.6**2) + 1 / 12  # quantisation adds a twelfth
+    assert frame.mean() == pytest.approx(100 + 2 * electrons, abs=5 * np.sqrt(variance / frame.size))
+    assert frame.var() == pytest.approx(variance, rel=0.03)
+
+
+def test_dim_pixels_have_poisson_skewness():
+    # Gain well above 1, so that quantisation does not hide the distribution.
+    frame = exposure(SCMOSNoise(gain_adu_per_e=20, read_noise_e=0.01), 4.0).astype(float)
+    deviation = (frame - frame.mean()) / frame.std()
+    assert np.mean(deviation**3) == pytest.approx(0.5, abs=0.05)  # 1 / sqrt(4)
+
+
+def test_saturates_at_the_bit_depth_and_never_wraps():
+    model = SCMOSNoise(bit_depth=12, gain_adu_per_e=2.0)
+    assert model.saturation_adu == 4095
+    assert np.all(exposure(model, 1e6) == 4095)
+    dark = SCMOSNoise(offset_adu=0, read_noise_e=5.0)
+    assert exposure(dark, 0.0).max() < 100
+
+
+def test_same_seed_same_frame_and_out_is_used():
+    model, light = SCMOSNoise(), np.linspace(0, 200, 256 * 256, dtype=np.float32).reshape(SHAPE)
+    before = light.copy()
+    out = np.empty(SHAPE, np.uint16)
+    first = model.expose(light, np.random.default_rng(3))
+    assert model.expose(light, np.random.default_rng(3), out) is out
+    np.testing.assert_array_equal(first, out)
+    assert first.dtype == np.uint16
+    np.testing.assert_array_equal(light, before)
+
+
+def test_negative_light_counts_as_dark():
+    frame = exposure(SCMOSNoise(offset_adu=50, read_noise_e=0.0), -3.0)
+    assert np.all(frame == 50)
+
+
+def test_read_noise_map_replaces_the_scalar():
+    variance = np.zeros(SHAPE, np.float32)
+    variance[:, 128:] = 25.0
+    frame = exposure(SCMOSNoise(read_variance_e2=variance), 0.0).astype(float)
+    assert frame[:, :128].std() == 0
+    assert frame[:, 128:].std() == pytest.approx(10, rel=0.05)
+
+
+def test_read_variance_map_has_the_median_and_a_tail():
+    noise = np.sqrt(read_variance_map(SHAPE, 1.6, np.random.default_rng(0)))
+    assert noise.dtype == np.float32
+    assert np.median(noise) == pytest.approx(1.6, rel=0.02)
+    assert 1e-3 < np.mean(noise > 3.2) < 1e-2
+
+
+def test_more_than_16_bits_are_refused():
+    with pytest.raises(ValueError, match="bit_depth"):
+        SCMOSNoise(bit_depth=18)
