@@ -103,7 +103,9 @@ def build_path(
     if not channel.separate:
         return ChannelPath(name, n_raw, reconstructor, ChannelDescription(**base), ceiling)
     engine = load_engine(channel.separate)
-    warnings = engine.check_fits(pixel_size_nm=base["recon_pixel_size_um"] * 1e3, modality=method, task="separate")
+    warnings = engine.check_fits(
+        "separate", shape=reconstructor.shape, pixel_size_nm=base["recon_pixel_size_um"] * 1e3, modality=method
+    )
     runtime = open_backend(engine, reconstructor.shape, backend=backend, precision=precision, threads=threads)
     manifest = engine.manifest
     description = ChannelDescription(

@@ -59,7 +59,7 @@ class SCMOSNoise:
         rng: np.random.Generator,
         out: NDArray[np.uint16] | None = None,
     ) -> NDArray[np.uint16]:
-        """One noisy exposure.
+        """Make one noisy exposure.
 
         Parameters
         ----------
@@ -79,7 +79,9 @@ class SCMOSNoise:
         dim = signal <= self.gaussian_above_e
         read_variance = self.read_noise_e**2 if self.read_variance_e2 is None else self.read_variance_e2
         # Shot noise of bright pixels and read noise are both normal here: one draw with the summed variance serves.
-        spread = np.sqrt(np.where(dim, np.float32(0), signal) + np.float32(1) * read_variance, dtype=np.float32)
+        spread = np.where(dim, np.float32(0), signal)
+        spread += read_variance
+        np.sqrt(spread, out=spread)
         spread *= rng.standard_normal(signal.shape, dtype=np.float32)
         signal[dim] = rng.poisson(signal[dim])
         signal += spread

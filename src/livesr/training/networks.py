@@ -159,7 +159,9 @@ class IMCSR(nn.Module):  # type: ignore[misc]
         self.frames, self.channels, self.unshuffle, self.head_kind = frames, channels, unshuffle, head
         self.head = nn.Sequential(self._first_conv(width), _activation(activation))
         self.body = nn.Sequential(*(ResidualGroup(width, blocks, reduction, activation) for _ in range(groups)))
-        self.tail = nn.Sequential(_conv(width, width), _activation(activation))
+        # Quiet features before the last layer: at loud ones a few steps of Adam move every logit far into saturation,
+        # and a sigmoid head stays there.
+        self.tail = nn.Sequential(_conv(width, width, gain=0.1), _activation(activation))
         self.out = self._last_conv(width)
 
     def _first_conv(self, width: int) -> nn.Conv2d:
@@ -173,7 +175,7 @@ class IMCSR(nn.Module):  # type: ignore[misc]
     def _last_conv(self, width: int) -> nn.Conv2d:
         classes = self.channels + (self.head_kind == "partition")
         conv = nn.Conv2d(width, classes * self.unshuffle**2, 3, padding=1)
-        nn.init.normal_(conv.weight, std=0.01)  # small: starts near a constant, inside the sigmoid's slope
+        nn.init.normal_(conv.weight, std=0.1)
         nn.init.constant_(conv.bias, -2.0 if self.head_kind == "sigmoid" else 0.0)
         return conv
 

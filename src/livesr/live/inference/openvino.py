@@ -18,6 +18,11 @@ from livesr.base.errors import BackendError, EngineError
 from livesr.live.inference.engine import Engine
 from livesr.live.inference.padding import PaddedBlock
 
+# How a layer says that its precision must not be lowered: up to 2025, and since 2026 (openvino pull request 34311).
+_F32_MARKS = (
+    {"name": "precise", "version": "0"},
+    {"name": "DisablePrecisionConversion", "version": "0", "value": "dynamic:bf16,f16"},
+)
 _CAPABILITY = {"f32": "FP32", "bf16": "BF16", "f16": "FP16"}
 
 
@@ -133,8 +138,7 @@ def _keep_last_convolution_f32(core: Any, model: Any) -> Any:
     """Mark the last convolution so that the precision hint passes it by.
 
     OpenVINO leaves what follows the last convolution in f32 on its own. The mark for the convolution itself is a
-    run-time attribute that Python can set only in the serialised network. Releases before 2026 do not know it and round the
-    inputs of the last convolution too, which raises the output's error by a twentieth.
+    run-time attribute that Python can set only in the serialised network.
     """
     import openvino
 
@@ -156,7 +160,8 @@ def _with_mark(xml: str, layer_name: str) -> bytes:
             if info is None:
                 info = ET.Element("rt_info")
                 layer.insert(1 if layer.find("data") is not None else 0, info)
-            ET.SubElement(info, "attribute", name="DisablePrecisionConversion", version="0", value="dynamic:bf16,f16")
+            for mark in _F32_MARKS:
+                ET.SubElement(info, "attribute", mark)
     return ET.tostring(root)
 
 

@@ -80,18 +80,19 @@ class _Optics:
 class _Piece:
     """A rectangle of a band's spectrum and where it is added in the half spectrum of the result.
 
-    All arrays are views of buffers that live as long as the reconstructor. `weight` holds every value twice, for the
-    real and the imaginary part, the latter negative where the piece enters as its conjugate.
+    Source, scratch and target are views of buffers that live as long as the reconstructor; `addend` is scratch seen as
+    complex numbers. `weight` holds every value twice, for the real and the imaginary part, the latter negative where the
+    piece enters as its conjugate: a float32 product is several times as fast as complex times real.
     """
 
     source: Float
     weight: Float
-    product: Float
+    scratch: Float
     addend: Complex
     target: Complex
 
     def add(self) -> None:
-        np.multiply(self.source, self.weight, out=self.product)
+        np.multiply(self.source, self.weight, out=self.scratch)
         np.add(self.target, self.addend, out=self.target)
 
 
@@ -266,7 +267,7 @@ class SIMReconstructor:
         owned = (self._window, self._ramps, self._raw, self._planes, self._mean, self._bands, self._half, self._sum)
         weights = sum(piece.weight.nbytes for piece in self._pieces)
         result = 4 * self.shape[0] * self.shape[1]
-        return sum(_base_bytes(a) for a in owned) + weights + self._product.nbytes + result + 2 * self._mean.nbytes
+        return sum(_base_bytes(a) for a in owned) + weights + self._scratch.nbytes + result + 2 * self._mean.nbytes
 
     @property
     def transfer(self) -> Float:
@@ -410,7 +411,7 @@ class SIMReconstructor:
         self._bands = np.empty((angles, height, width + _PAD), np.complex64)[:, :, :width]
         self._half = np.empty((height, self._optics.support()[1] + 1 + _PAD), np.complex64)[:, :-_PAD]
         self._sum = np.zeros((SCALE * height, width + 1 + _PAD), np.complex64)[:, : width + 1]
-        self._product = np.empty(2 * height * width, np.float32)
+        self._scratch = np.empty(2 * height * width, np.float32)
 
     def _whole_shift(self, pattern: Pattern) -> tuple[int, int]:
         """Whole frequencies (y, x) by which band +1 moves; the rest is in the ramp."""
@@ -467,12 +468,12 @@ class SIMReconstructor:
             self._columns = max(self._columns, to_x.start + 1, to_x.start + sign * (target.shape[1] - 1) + 1)
             # `weight` is on the object's grid; the conjugate takes its values from the mirrored place.
             values = weight[_mirrored(to_y, weight.shape[0], sign), :][:, _mirrored(to_x, weight.shape[1], sign)]
-            product_ = self._product[: 2 * target.size].reshape(target.shape[0], -1)
+            scratch = self._scratch[: 2 * target.size].reshape(target.shape[0], -1)
             yield _Piece(
                 source=band[from_y, from_x].view(np.float32),
-                weight=np.stack([values, sign * values], axis=-1).reshape(product_.shape),
-                product=product_,
-                addend=product_.view(np.complex64),
+                weight=np.stack([values, sign * values], axis=-1).reshape(scratch.shape),
+                scratch=scratch,
+                addend=scratch.view(np.complex64),
                 target=target,
             )
 

@@ -1,0 +1,68 @@
+"""`livesr listen ENDPOINT`: show what a stream carries, or save it."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from livesr.cli.output import JSON, console, print_json
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    app.command()(listen)
+
+
+def listen(
+    endpoint: Annotated[str, typer.Argument(help="Where a run publishes.")] = "tcp://127.0.0.1:5555",
+    frames: Annotated[int | None, typer.Option(min=1, help="Stop after so many predicted frames.")] = None,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds without any message before giving up.")] = 10.0,
+    save: Annotated[Path | None, typer.Option(help="Folder for one TIFF per predicted frame.")] = None,
+    as_json: JSON = False,
+) -> None:
+    """Print a line for every predicted frame of a stream until it ends.
+
+    [dim]Example:[/] livesr listen tcp://127.0.0.1:5555 --frames 10
+    """
+    from livesr.viewer.subscriber import Subscriber
+
+    out = console(quiet=as_json)
+    seen, latencies = 0, []
+    with Subscriber(endpoint) as subscriber:
+        deadline = time.monotonic() + timeout
+        while (frames is None or seen < frames) and time.monotonic() < deadline and not subscriber.ended:
+            message = subscriber.next_frame("sr/frame", timeout_s=0.25)
+            if message is None:
+                continue
+            deadline, seen = time.monotonic() + timeout, seen + 1
+            header = message.header
+            latencies.append((time.time_ns() - header.t_acq_ns) / 1e6)
+            out.print(_line(header, latencies[-1]))
+            if save:
+                _save(save, message)
+    if not seen:
+        out.print(f"Nothing came from {endpoint} in {timeout:g} s. Is a run publishing there? Try livesr demo --publish {endpoint}.")
+    summary = {"endpoint": endpoint, "frames": seen, "age_ms": sorted(latencies)[len(latencies) // 2] if latencies else None}
+    if as_json:
+        print_json(summary)
+    raise typer.Exit(0 if seen else 1)
+
+
+def _line(header: Any, age_ms: float) -> str:
+    channels = ", ".join(c.label for c in header.channels)
+    flag = "[yellow]provisional[/] " if header.provisional else ""
+    return f"t {header.t}  {channels}  {header.shape[1]}x{header.shape[2]}  {flag}prediction, residual {header.residual:.3f}, {age_ms:.0f} ms old"
+
+
+def _save(folder: Path, message: Any) -> None:
+    import tifffile
+
+    folder.mkdir(parents=True, exist_ok=True)
+    header = message.header
+    name = f"p{header.position}_{header.channel or 'default'}_z{header.z}_t{header.t:06d}.ome.tif"
+    tifffile.imwrite(
+        folder / name, message.pixels, metadata={"axes": "CYX", "Channel": {"Name": [c.label for c in header.channels]}}
+    )

@@ -1,0 +1,196 @@
+"""One acquisition from the command line: core, plan, live separation, progress, Ctrl-C, report.
+
+Owns what `livesr run` and `livesr demo` share. Decides nothing about rigs or engines.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+
+from livesr.base.config import RigConfig
+from livesr.base.errors import ConfigError, LiveSRError, RunError
+from livesr.base.frames import MulticolorFrame
+
+if TYPE_CHECKING:
+    from pymmcore_plus import CMMCorePlus
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the flags of a run say."""
+
+    rig: RigConfig
+    frames: int
+    engine: str | None = None
+    store: Path | None = None
+    publish: str | None = None
+    policy: str = "latest"
+    backend: str = "auto"
+    threads: int = 0
+    record_raw: bool = True
+    record_recon: bool = True
+    exposure_ms: float | None = None
+    interval_s: float = 0.0
+    view: bool = False
+    on_frame: Callable[[MulticolorFrame], None] | None = None
+    properties: dict[str, str] = field(default_factory=dict)
+
+
+def load_core(request: Request) -> CMMCorePlus:
+    """Load the rig's Micro-Manager configuration into a core of the kind it needs.
+
+    Raises
+    ------
+    ConfigError
+        If Micro-Manager refuses the configuration.
+    """
+    if request.rig.core == "unicore":
+        from pymmcore_plus.experimental.unicore import UniMMCore as Core
+    else:
+        from pymmcore_plus import CMMCorePlus as Core  # type: ignore[assignment]
+    try:
+        core = Core()
+        core.loadSystemConfiguration(_with_properties(request))
+        core.setExposure(request.exposure_ms or request.rig.exposure_ms)
+    except LiveSRError:
+        raise
+    except Exception as e:  # whatever a device adapter raises while it starts
+        reason = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
+        raise ConfigError(
+            f"Micro-Manager cannot load {request.rig.cfg_path}: {reason} "
+            "Check that the hardware is on, or install the demo adapters with pip install 'livesr[demo]'."
+        ) from e
+    return core
+
+
+def _with_properties(request: Request) -> Path:
+    """Return the configuration to load: the rig's own, or a copy in which pre-init properties are replaced."""
+    if not request.properties:
+        return request.rig.cfg_path
+    import tempfile
+
+    lines = request.rig.cfg_path.read_text(encoding="utf-8").splitlines()
+    for i, line in enumerate(lines):
+        parts = line.removeprefix("#py ").split(",")
+        if parts[0] == "Property" and len(parts) == 4 and parts[2] in request.properties:
+            lines[i] = line.rpartition(",")[0] + "," + request.properties[parts[2]]
+    folder = Path(tempfile.mkdtemp(prefix="livesr-"))
+    copy = folder / request.rig.cfg_path.name
+    copy.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return copy
+
+
+def plan_of(request: Request) -> Any:
+    """Return the useq plan: `frames` time points of every channel, raw frames innermost."""
+    from livesr.live.sources.plan import sim_sequence
+
+    names = list(request.rig.channels)
+    n_raw = max(request.rig.raw_frames(n) for n in names) if names else request.rig.raw_frames("")
+    return sim_sequence(
+        request.frames, channels=names, group=request.rig.channel_group, raw=n_raw, interval_s=request.interval_s
+    )
+
+
+def acquire(request: Request, core: CMMCorePlus, console: Console) -> dict[str, Any]:
+    """Run the acquisition and return its report; the first Ctrl-C ends it cleanly, the second at once.
+
+    Raises
+    ------
+    LiveSRError
+        If it cannot start. A run that had to end early returns its report, with ``error`` and ``exit_code`` in it.
+    """
+    from livesr.live.plugin import LiveSR
+
+    plan = plan_of(request)
+    session = LiveSR(
+        core,
+        rig=request.rig,
+        engine=request.engine,
+        store=request.store,
+        publish=request.publish or ("tcp://127.0.0.1:*" if request.view else None),
+        plan=plan,
+        policy=request.policy,
+        backend=request.backend,
+        threads=request.threads,
+        record_raw=request.record_raw,
+        record_recon=request.record_recon,
+    )
+    if request.on_frame:
+        session.frame_ready.connect(request.on_frame)
+    interrupted = False
+    try:
+        with session, _preview(session.endpoint if request.view else None, console):
+            for line in session.promises():
+                console.print(line)
+            interrupted = _run_plan(core, plan, session, request.frames, console)
+    except RunError as e:
+        console.print(f"[red]{e}[/]")
+    code = session.error.exit_code if session.error else 130 if interrupted else 0
+    return {**session.report, "interrupted": interrupted, "exit_code": code}
+
+
+def _run_plan(core: CMMCorePlus, plan: Any, session: Any, frames: int, console: Console) -> bool:
+    """Acquire in a thread, show progress here; return whether Ctrl-C ended it."""
+    failure: list[Exception] = []
+
+    def work() -> None:
+        try:
+            core.mda.run(plan)
+        except Exception as e:  # an acquisition engine raises whatever a driver raises
+            failure.append(e)
+
+    acquisition = threading.Thread(target=work, name="acquisition", daemon=True)
+    acquisition.start()
+    interrupted = False
+    with _progress(console) as progress:
+        task = progress.add_task("", total=frames, fps=0.0, latency=0.0)
+        while acquisition.is_alive():
+            try:
+                acquisition.join(0.2)
+                _show(progress, task, session.status())
+            except KeyboardInterrupt:
+                if interrupted:
+                    raise
+                interrupted = True
+                console.print("Stopping: what was acquired is being finished. Ctrl-C again abandons it.")
+                core.mda.cancel()
+    if failure and session.error is None:
+        session.fail(RunError(f"The acquisition ended with an error of the camera or core: {failure[0]}."))
+    return interrupted
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        SpinnerColumn(),
+        BarColumn(),
+        TextColumn("{task.completed:.0f} of {task.total:.0f} SR frames"),
+        TextColumn("{task.fields[fps]:.1f} frames/s, latency {task.fields[latency]:.0f} ms"),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+    )
+
+
+def _show(progress: Progress, task: Any, status: dict[str, Any]) -> None:
+    if status:
+        done = status["sr_frames"] + status["sr_skipped"]
+        progress.update(task, completed=done, fps=status["sr_fps"], latency=status["latency_ms"]["p50"])
+
+
+@contextmanager
+def _preview(endpoint: str | None, console: Console) -> Iterator[None]:
+    if endpoint is None:
+        yield
+        return
+    from livesr.cli.view import preview
+
+    with preview(endpoint, console):
+        yield

@@ -1,0 +1,64 @@
+"""Recipes: everything that makes an engine, in one YAML file each.
+
+Owns their model and how they are found. Trains nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from livesr.base.config import load_yaml, parse
+from livesr.base.errors import ConfigError, suggestion
+from livesr.training.datasets import Domain
+from livesr.training.trainer import TrainConfig
+
+FOLDER = Path(__file__).parent
+
+
+class DataConfig(BaseModel):
+    """How many pairs, how large, drawn from what. Training and validation never share a seed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    train: Annotated[int, Field(ge=1)]
+    validation: Annotated[int, Field(ge=1)]
+    size: Annotated[int, Field(ge=64)] = 256
+    seed: int
+    validation_seed: int
+    domain: Domain = Domain()
+
+
+class Recipe(BaseModel):
+    """One YAML file: data, training, and what the engine's manifest says."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    description: str
+    data: DataConfig
+    train: TrainConfig
+    engine: dict[str, Any]
+
+
+def names() -> list[str]:
+    """Recipes that come with livesr."""
+    return sorted(p.stem for p in FOLDER.glob("*.yaml"))
+
+
+def load_recipe(recipe: str | os.PathLike[str]) -> Recipe:
+    """Read a recipe: a YAML file, or the name of one that comes with livesr.
+
+    Raises
+    ------
+    ConfigError
+        If there is none, or it does not parse.
+    """
+    path = Path(recipe)
+    if not path.is_file():
+        path = FOLDER / f"{recipe}.yaml"
+    if not path.is_file():
+        raise ConfigError(f"No recipe {str(recipe)!r}: neither a file nor a known name.{suggestion(str(recipe), names())}")
+    return parse(Recipe, load_yaml(path), str(path))
