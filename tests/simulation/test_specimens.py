@@ -138,7 +138,7 @@ class TestMotion:
             moving.advance(dt_s)
             frames.append(moving.render()[name])
         # In 0.1 s diffusion takes a lysosome 30 nm and a run 80 nm: as much as its wall is thick.
-        assert correlation(frames[0], frames[1]) > (0.8 if name == "lysosomes" else 0.93)
+        assert correlation(frames[0], frames[1]) > (0.8 if name == "lysosomes" else 0.9)
         assert correlation(frames[0], frames[2]) < correlation(frames[0], frames[1])
         assert 0.2 < correlation(frames[0], frames[2]) < 0.995
 

@@ -128,7 +128,7 @@ def acquire(request: Request, core: CMMCorePlus, console: Console) -> dict[str, 
     interrupted = False
     try:
         with session, _preview(session.endpoint if request.view else None, console):
-            for line in session.promises():
+            for line in session.promises(_frames_per_s(request)):
                 console.print(line)
             interrupted = _run_plan(core, plan, session, request.frames, console)
     except RunError as e:
@@ -165,6 +165,13 @@ def _run_plan(core: CMMCorePlus, plan: Any, session: Any, frames: int, console: 
     if failure and session.error is None:
         session.fail(RunError(f"The acquisition ended with an error of the camera or core: {failure[0]}."))
     return interrupted
+
+
+def _frames_per_s(request: Request) -> float:
+    """Super-resolution frames/s that the camera can deliver at most."""
+    rig = request.rig
+    n_raw = max(rig.raw_frames(name) for name in rig.channels or [""])
+    return 1 / max(request.interval_s, (request.exposure_ms or rig.exposure_ms) * n_raw / 1e3)
 
 
 def _progress(console: Console) -> Progress:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from livesr.base.frames import MulticolorFrame, Stream, Window
+from livesr.base.frames import MulticolorFrame, SRFrame, Stream, Window
 from livesr.base.timing import now_ns
 from livesr.live.inference.engine import Manifest
 
@@ -22,15 +22,15 @@ MOST_RESIDUAL = 999.0
 _NOISE_SIGMAS = 3.0
 _SIGMA_OF_QUARTILE = 1.4826  # of a normal distribution: sigma / (median - lower quartile)
 _BAND_ROWS = 32  # rows worked on at a time: the buffers of one band stay in the core's cache
+_EVERY_FOURTH = (slice(None, None, 4), slice(None, None, 4))
 
-_DISPLAY_STEP = 4
 _DISPLAY_PERCENTILES = (1.0, 99.8)
 _FOLLOW = 0.1  # share of a new frame in the display window: forgets half in about seven frames
 
 _WEAK_BELOW, _WEAK_UNTIL = 0.04, 0.07  # share of the light; training mixes structures at 1:5 or better
 _WEAK_FRAMES = 5
 
-_ULTIMATE = np.float32(65535)
+_ZERO, _HALF, _ULTIMATE = np.float32(0), np.float32(0.5), np.float32(65535)
 
 
 class Light(NamedTuple):
@@ -62,8 +62,7 @@ def noise_threshold(x: NDArray[np.float32]) -> float:
     row: the structures are on the bright side and do not widen it while they cover less than half of the frame. Where
     they cover more the threshold rises and fewer, brighter pixels count.
     """
-    sample = np.sort(x[::4, ::4], axis=None)
-    return _NOISE_SIGMAS * _SIGMA_OF_QUARTILE * float(sample[sample.size // 2] - sample[sample.size // 4])
+    return _threshold_of(x[_EVERY_FOURTH].copy())
 
 
 def summation_residual(channels: NDArray[np.float32], x: NDArray[np.float32]) -> float:
@@ -103,8 +102,8 @@ class Composer:
     -----
     y^ x s is the output in ADU of the reconstruction, without its background b: background belongs to no channel. The
     residual is taken on the same scale. For an engine that enlarges, the sum is averaged down to the input's pixels.
-    One composer may serve several streams: display windows and weak structures are followed for each. Provisional frames
-    are measured but do not move what follows.
+    One composer may serve several streams: display windows and weak structures are followed for each. Provisional
+    frames are measured but do not move what follows.
     """
 
     def __init__(
@@ -115,20 +114,18 @@ class Composer:
         residual_plane: bool = False,
         warnings: Sequence[str] = (),
     ) -> None:
-        self._names = manifest.channel_names
-        self._range = manifest.metrics.residual
+        self._sentences = _Sentences(manifest, tuple(warnings))
+        self._n = len(manifest.channels)
         self._scale = manifest.scale
         self._shape = shape
         self._input_shape = shape[0] // manifest.scale, shape[1] // manifest.scale
         self._with_plane = residual_plane
-        self._constant_warnings = tuple(warnings)
         self._streams: dict[Stream, _Following] = {}
-        width = self._input_shape[1]
-        self._x, self._sum, self._work = (np.empty((_BAND_ROWS, width), np.float32) for _ in range(3))
-        self._above, self._sum_above = (np.empty((_BAND_ROWS, width), bool) for _ in range(2))
-        self._wide = np.empty((_BAND_ROWS * self._scale, shape[1]), np.float32)
-        self._noise_sample = np.empty(_strided_shape(self._input_shape, 4), np.float32)
-        self._display_sample = np.empty(_strided_shape(shape, _DISPLAY_STEP), np.uint16)
+        band = (_BAND_ROWS, self._input_shape[1])
+        self._x, self._sum, self._work, self._above = (np.empty(band, np.float32) for _ in range(4))
+        self._adu = np.empty((_BAND_ROWS, shape[1]), np.float32)
+        self._noise_sample = np.empty_like(np.empty(self._input_shape, np.float32)[_EVERY_FOURTH])
+        self._display_sample = np.empty_like(np.empty(shape, np.uint16)[_EVERY_FOURTH])
 
     def compose(self, output: NDArray[np.float32], window: Window) -> MulticolorFrame:
         """Make the frame that is stored and shown.
@@ -145,59 +142,160 @@ class Composer:
         """
         centre = window.centre
         plane = np.empty(self._input_shape, np.float32) if self._with_plane else None
-        light = self._light(output, centre.image, *centre.normalisation, plane)
+        with np.errstate(invalid="ignore", over="ignore"):
+            light = self._light(output, centre, plane)
+        if not np.isfinite(light.difference):
+            output = np.nan_to_num(output, nan=0.0, posinf=0.0, neginf=0.0)
         channels = self._intensities(output, centre.normalisation.headroom)
-        following = self._streams.setdefault(centre.stream, _Following(len(self._names)))
-        if not window.provisional or following.display is None:
+        following = self._streams.setdefault(centre.stream, _Following(self._n))
+        if not (window.provisional and following.display):
             following.update(self._display_limits(channels), light.channels)
         return MulticolorFrame(
             channels=channels,
             source=centre,
             residual=light.residual,
-            display=following.display or (),
+            display=following.display,
             latency_ms=(now_ns() - centre.t_acq_ns) / 1e6,
             edge=window.edge,
             true_neighbours=window.true_neighbours,
             provisional=window.provisional,
             residual_plane=plane,
-            warnings=self._warnings(light, following, centre.saturated),
+            warnings=self._sentences.of(light, following.weak, centre.saturated),
         )
 
     def _intensities(self, output: NDArray[np.float32], headroom: float) -> NDArray[np.uint16]:
-        """round(clip(y^ s, 0, 65535)), band by band; what is no number becomes 0."""
-        channels = np.empty((len(self._names), *self._shape), np.uint16)
-        factor, step = np.float32(headroom), len(self._wide)
+        """round(clip(y^ s, 0, 65535)), one band of rows after the other."""
+        channels = np.empty((self._n, *self._shape), np.uint16)
         for predicted, stored in zip(output, channels, strict=True):
-            for top in range(0, self._shape[0], step):
-                band = predicted[top : top + step]
-                adu = self._wide[: len(band)]
-                np.multiply(band, factor, out=adu)
-                adu += np.float32(0.5)
-                np.fmax(adu, np.float32(0), out=adu)
-                np.fmin(adu, _ULTIMATE, out=adu)
-                np.copyto(stored[top : top + step], adu, casting="unsafe")
+            for top in range(0, self._shape[0], _BAND_ROWS):
+                band = predicted[top : top + _BAND_ROWS]
+                adu = np.multiply(band, np.float32(headroom), out=self._adu[: len(band)])
+                adu += _HALF
+                np.clip(adu, _ZERO, _ULTIMATE, out=adu)
+                np.copyto(stored[top : top + _BAND_ROWS], adu, casting="unsafe")
         return channels
 
-    def _light(
-        self,
-        output: NDArray[np.float32],
-        image: NDArray[np.float32],
-        background: float,
-        headroom: float,
-        plane: NDArray[np.float32] | None,
-    ) -> Light:
-        threshold = self._noise_threshold(image)
+    def _light(self, output: NDArray[np.float32], centre: SRFrame, plane: NDArray[np.float32] | None) -> Light:
+        background, headroom = centre.normalisation
+        np.copyto(self._noise_sample, centre.image[_EVERY_FOURTH])
+        threshold = np.float32(_threshold_of(self._noise_sample))
         difference = total = 0.0
-        channels = np.zeros(len(self._names))
+        channels = np.zeros(self._n)
         for top in range(0, self._input_shape[0], _BAND_ROWS):
-            rows = slice(top, top + _BAND_ROWS)
-            x = np.subtract(image[rows], np.float32(background), out=self._x[: len(image[rows])])
-            summed = self._sum_of_channels(output, top, len(x), headroom)
-            above = self._above_noise(x, summed, threshold)
-            work = np.subtract(summed, x, out=self._work[: len(x)])
+            rows = slice(top, min(top + _BAND_ROWS, self._input_shape[0]))
+            size = slice(rows.stop - rows.start)
+            x = np.subtract(centre.image[rows], np.float32(background), out=self._x[size])
+            summed = self._sum_of_channels(output, rows, self._sum[size], headroom)
+            work = np.maximum(x, summed, out=self._work[size])
+            above = np.greater(work, threshold, out=self._above[size])
+            np.subtract(summed, x, out=work)
             if plane is not None:
                 plane[rows] = work
-            difference += _masked_sum(np.abs(work, out=work), above)
-            total += _masked_sum(np.abs(x, out=x), above)
-            self._add_channels(channels, output, top, above)
+            difference += _product_sum(np.abs(work, out=work), above)
+            total += _product_sum(np.abs(x, out=x), above)
+            for i in range(self._n):
+                channels[i] += _product_sum(self._at_input_pixels(output[i], rows), above)
         return Light(difference, total, channels * headroom)
+
+    def _sum_of_channels(
+        self, output: NDArray[np.float32], rows: slice, out: NDArray[np.float32], headroom: float
+    ) -> NDArray[np.float32]:
+        """Sum of the channels in ADU on the input's pixels, each the mean of the output pixels that cover it."""
+        out.fill(0)
+        for channel in output:
+            for dy in range(self._scale):
+                for dx in range(self._scale):
+                    out += self._at_input_pixels(channel, rows, dy, dx)
+        out *= np.float32(headroom / self._scale**2)
+        return out
+
+    def _at_input_pixels(
+        self, channel: NDArray[np.float32], rows: slice, dy: int = 0, dx: int = 0
+    ) -> NDArray[np.float32]:
+        """View of the output pixel (dy, dx) within each input pixel of `rows`."""
+        r = self._scale
+        return channel[rows.start * r + dy : rows.stop * r : r, dx::r]
+
+    def _display_limits(self, channels: NDArray[np.uint16]) -> NDArray[np.float64]:
+        """(c, 2) percentiles of a sample of each channel, ADU."""
+        limits = np.empty((self._n, 2))
+        flat = self._display_sample.reshape(-1)
+        places = [round((flat.size - 1) * p / 100) for p in _DISPLAY_PERCENTILES]
+        for channel, limit in zip(channels, limits, strict=True):
+            np.copyto(self._display_sample, channel[_EVERY_FOURTH])
+            flat.sort()
+            limit[:] = flat[places]
+        return limits
+
+
+class _Following:
+    """What follows one stream from frame to frame."""
+
+    __slots__ = ("_limits", "_run", "display", "weak")
+
+    def __init__(self, channels: int) -> None:
+        self._limits: NDArray[np.float64] | None = None
+        self._run = np.zeros(channels, np.int64)
+        self.weak = np.zeros(channels, bool)
+        self.display: tuple[tuple[float, float], ...] = ()
+
+    def update(self, limits: NDArray[np.float64], light: NDArray[np.float64]) -> None:
+        """Take in the display limits (c, 2) and the light (c,) of the next frame."""
+        if self._limits is None:
+            self._limits = limits
+        else:
+            self._limits += _FOLLOW * (limits - self._limits)
+        self.display = tuple((float(low), float(max(high, low + 1))) for low, high in self._limits)
+        self._update_weak(light)
+
+    def _update_weak(self, light: NDArray[np.float64]) -> None:
+        """Call a structure weak, or no longer weak, after some frames in a row that say so."""
+        total = float(light.sum())
+        if len(light) == 1 or not total > 0:
+            return
+        share = light / total
+        changes = np.where(self.weak, share > _WEAK_UNTIL, share < _WEAK_BELOW)
+        self._run = np.where(changes, self._run + 1, 0)
+        flip = self._run >= _WEAK_FRAMES
+        self.weak ^= flip
+        self._run[flip] = 0
+
+
+class _Sentences:
+    """The warnings, worded once: the same fact is the same sentence in every frame, so that it can be counted."""
+
+    def __init__(self, manifest: Manifest, constant: tuple[str, ...]) -> None:
+        self._constant = constant
+        self._range = manifest.metrics.residual
+        self._outside = (
+            f"The residual is outside the {self._range} seen in validation: the channels do not account for the light."
+        )
+        self._weak = tuple(
+            f"{name} is far weaker than the other structures: what is shown of it may be theirs."
+            for name in manifest.channel_names
+        )
+        self._no_number = "The network returned values that are no numbers; they are stored as 0. Try --precision f32."
+        self._saturated = "The camera saturates: the brightest structures are dimmer than they are. Expose less."
+
+    def of(self, light: Light, weak: NDArray[np.bool_], saturated: int) -> tuple[str, ...]:
+        """Return what must be shown with a frame."""
+        sentences = list(self._constant)
+        if not np.isfinite(light.difference):
+            sentences.append(self._no_number)
+        elif self._range is not None and light.total > 0 and light.residual not in self._range:
+            sentences.append(self._outside)
+        sentences += [sentence for sentence, is_weak in zip(self._weak, weak, strict=True) if is_weak]
+        if saturated:
+            sentences.append(self._saturated)
+        return tuple(sentences)
+
+
+def _threshold_of(sample: NDArray[np.float32]) -> float:
+    """Noise threshold from a sample of pixels, which is sorted in place."""
+    flat = sample.reshape(-1)
+    flat.sort()
+    return _NOISE_SIGMAS * _SIGMA_OF_QUARTILE * float(flat[flat.size // 2] - flat[flat.size // 4])
+
+
+def _product_sum(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
+    return float(np.einsum("ij,ij->", a, b))

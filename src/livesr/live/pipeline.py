@@ -82,8 +82,8 @@ class Pipeline:
             for s, keep in sinks
         ]
         self._frame_bytes = max(math.prod(c.raw_shape) * np.dtype(c.raw_dtype).itemsize for c in run.channels)
-        self._budget = max(raw_queue_bytes, 16 * self._frame_bytes)
-        self.hook = MDAHook(self._budget // self._frame_bytes, self._cannot_wait)
+        self.raw_queue_bytes = max(raw_queue_bytes, 16 * self._frame_bytes)
+        self.hook = MDAHook(self.raw_queue_bytes // self._frame_bytes, self._cannot_wait)
         stacks = _STACKS_LATEST * len(paths) if policy == "latest" else 1 << 20
         self._stacks: BoundedQueue[RawStack] = BoundedQueue(stacks, "drop_oldest" if policy == "latest" else "block")
         self._windows: LatestPerKey[Stream, Window] = LatestPerKey()
@@ -231,12 +231,12 @@ class Pipeline:
     def _room_frames(self) -> int:
         """Most frames that the hook may hold, given what already waits downstream."""
         downstream = self._stacks.weight + sum(s.weight for s in self._sinks)
-        return max((self._budget - downstream) // self._frame_bytes, 1)
+        return max((self.raw_queue_bytes - downstream) // self._frame_bytes, 1)
 
     def _cannot_wait(self) -> None:
         self.stop(
             BacklogError(
-                f"{self._budget / 2**20:.0f} MiB of frames are waiting for the disk and a triggered camera cannot wait. The run "
+                f"{self.raw_queue_bytes / 2**20:.0f} MiB of frames are waiting for the disk and a triggered camera cannot wait. The run "
                 "has ended and everything received is kept; record to a faster disk, lower the frame rate, or raise "
                 "raw_queue_bytes."
             )
@@ -388,7 +388,7 @@ class Pipeline:
             "groups_dropped": self.counts["groups_dropped"],
             "sr_fps": round(self.counts["sr_frames"] / seconds, 2) if self.counts["sr_frames"] > 1 else 0.0,
             "latency_ms": self.latency.summary(),
-            "raw_queue": round(held / self._budget, 4),
+            "raw_queue": round(held / self.raw_queue_bytes, 4),
             "warnings": list(self.warnings),
             "engine": {n: p.engine_id for n, p in self._paths.items() if p.backend},
             "backend": {n: p.backend.name for n, p in self._paths.items() if p.backend},

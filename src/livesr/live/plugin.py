@@ -27,7 +27,7 @@ from livesr.base.frames import MulticolorFrame, SRFrame
 from livesr.base.timing import now_ns
 from livesr.live.paths import ChannelPath, Geometry, build_path
 from livesr.live.pipeline import Pipeline
-from livesr.live.sinks.ome_zarr import OMEZarrSink, next_free_path
+from livesr.live.sinks.ome_zarr import OMEZarrSink, bytes_per_hour, free_bytes, memory_bytes
 from livesr.live.sinks.signals import SignalSink
 from livesr.live.sinks.sink import RunDescription, Sink
 from livesr.live.sinks.zeromq import ZeroMQSink
@@ -99,6 +99,8 @@ class LiveSR:
         self._pipeline: Pipeline | None = None
         self._ending: Pipeline | None = None
         self._publisher: ZeroMQSink | None = None
+        self._writer: OMEZarrSink | None = None
+        self._description: RunDescription | None = None
         self.store: Path | None = None
         self.report: dict[str, Any] = {}
         self.error: LiveSRError | None = None
@@ -151,6 +153,24 @@ class LiveSR:
         """State of the run in progress, {} between runs."""
         return self._pipeline.status() if self._pipeline else {}
 
+    def fail(self, error: LiveSRError) -> None:
+        """Record that the run ended because of `error`, which this object did not see by itself."""
+        self.error = self.error or error
+
+    def promises(self, frames_per_s: float | None = None) -> list[str]:
+        """Return what the armed run will take, in sentences: memory, and the disk when the rate is known."""
+        if self._pipeline is None or self._description is None:
+            return []
+        buffers = sum(p.reconstructor.memory_bytes for p in self._paths.values())
+        queue = self._pipeline.raw_queue_bytes
+        store = memory_bytes(self._description) if self._writer else 0
+        lines = [f"Memory: at most {queue / 1e9:.1f} GB for waiting frames, {(buffers + store) / 1e6:.0f} MB for buffers."]
+        if self._writer and frames_per_s:
+            hourly = bytes_per_hour(self._description, frames_per_s)
+            hours = free_bytes(self._writer.path) / hourly
+            lines.append(f"Disk: up to {hourly / 1e9:.1f} GB/h before compression; {hours:.1f} h are free.")
+        return lines
+
     @property
     def endpoint(self) -> str | None:
         """The address that frames are published on, with its real port."""
@@ -196,13 +216,14 @@ class LiveSR:
             on_stop=self._core.mda.cancel,
         )
         pipeline.open()
-        self._pipeline = pipeline
+        self.store = self._writer.path if self._writer else None
+        self._pipeline, self._description = pipeline, run
 
     def _sinks(self) -> list[tuple[Sink, bool]]:
         sinks: list[tuple[Sink, bool]] = [(SignalSink(self.frame_ready, self.input_ready), False)]
         if self.settings.store:
-            self.store = next_free_path(self.settings.store)
-            sinks.append((OMEZarrSink(self.store), True))
+            self._writer = OMEZarrSink(self.settings.store)
+            sinks.append((self._writer, True))
         if self.settings.publish:
             self._publisher = ZeroMQSink(self.settings.publish, insecure=self.settings.insecure)
             sinks.append((self._publisher, False))

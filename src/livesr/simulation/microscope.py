@@ -139,7 +139,7 @@ class SIMMicroscope:
         self.object_shape = (_SCALE * self._grid[0], _SCALE * self._grid[1])
         self._detection = _Detection(self._grid, pixel_size_um, na, wavelength_um, damping, self._patterns_on_grid())
         reach = cutoff + max(float(np.hypot(*p.k_um)) for p in self.patterns)
-        self._passband = apodisation(self.object_shape, pixel_size_um / _SCALE, reach)
+        self._passband = apodisation((_SCALE * shape[0], _SCALE * shape[1]), self.object_pixel_um, reach)
 
     @property
     def object_pixel_um(self) -> float:
@@ -224,18 +224,20 @@ class SIMMicroscope:
         density
             One structure, float32 of `object_shape`.
         transfer
-            The reconstructor's effective transfer function on `object_shape`, FFT order.
+            The reconstructor's effective transfer function for this camera's frames: (2 y, 2 x), FFT order.
         brightness
             As in `truth`.
         """
         return self._filter(density, transfer, brightness)
 
     def _filter(self, density: Image, transfer: Image, brightness: float) -> Image:
-        half = transfer[:, : density.shape[1] // 2 + 1] * np.float32(brightness)
-        spectrum = scipy.fft.rfft2(density)
-        spectrum *= half
-        filtered = scipy.fft.irfft2(spectrum, density.shape, overwrite_x=True)
-        return np.asarray(filtered[self._inside(_SCALE)], np.float32)
+        # Without the margin, as a reconstruction of the camera's frames sees it.
+        seen = density[self._inside(_SCALE)]
+        if transfer.shape != seen.shape:
+            raise ValueError(f"the transfer function is {transfer.shape}, a reconstruction of these frames is {seen.shape}")
+        spectrum = scipy.fft.rfft2(seen)
+        spectrum *= transfer[:, : seen.shape[1] // 2 + 1] * np.float32(brightness)
+        return np.asarray(scipy.fft.irfft2(spectrum, seen.shape, overwrite_x=True), np.float32)
 
     def _expose(self, components: Components, angle: int, phase: float, out: Image) -> None:
         """Fill `out` with D0 + m Re(e^{i phi} D)."""

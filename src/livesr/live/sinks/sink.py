@@ -1,6 +1,7 @@
-"""What a sink is.
+"""What a sink is, and which ones there are.
 
-Owns the protocol and the description of a run that every sink receives. Knows no format.
+Owns the protocol, the description of a run that every sink receives and the rule by which a reconstruction becomes
+uint16. Knows no format.
 """
 
 from __future__ import annotations
@@ -10,7 +11,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from livesr.base.frames import MulticolorFrame, RawStack, SRFrame, Stream
+from livesr.base.registry import Registry
+
+SINKS = Registry(
+    "sink",
+    {
+        "ome-zarr": "livesr.live.sinks.ome_zarr:OMEZarrSink",
+        "zeromq": "livesr.live.sinks.zeromq:ZeroMQSink",
+    },
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +83,10 @@ class Sink(Protocol):
 
     name: str
 
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """What was taken, what was lost and how, by name; for the report. Readable at any time, also after `close`."""
+
     def open(self, run: RunDescription) -> None:
         """Allocate, validate, bind; nothing is written that a failed start would leave behind."""
 
@@ -92,4 +109,18 @@ class Sink(Protocol):
         """Take the run's state, about once a second."""
 
     def close(self, report: Mapping[str, Any]) -> None:
-        """Finish; called once, also after an error. `report` is the final report."""
+        """Finish; called once, also after an error or a failed `open`. `report` is the final report."""
+
+
+def to_uint16(image: NDArray[np.float32], offset_adu: int, out: NDArray[np.uint16] | None = None) -> NDArray[np.uint16]:
+    """Round a reconstruction (y, x) to whole ADU above `-offset_adu`, as the store and the wire hold it.
+
+    Values that do not fit become 0 or 65535. Returns `out`, or a new array that the caller owns.
+    """
+    shifted = image + np.float32(offset_adu)
+    np.rint(shifted, out=shifted)
+    np.clip(shifted, 0, np.iinfo(np.uint16).max, out=shifted)
+    if out is None:
+        return shifted.astype(np.uint16)
+    np.copyto(out, shifted, casting="unsafe")
+    return out

@@ -78,7 +78,7 @@ class LysosomeParameters(StructureParameters):
     confinement_um: float = 0.12
     diffusion_um2_per_s: float = 0.005
     out_of_focus: float = 0.2
-    thickness_nm: float = 32.0
+    thickness_nm: float = 34.0
     defocus_nm: float = 110.0
     haze: float = 0.5
 
@@ -95,7 +95,7 @@ class LysosomeParameters(StructureParameters):
     def random(cls, rng: np.random.Generator) -> Self:
         """Draw parameters over the wide range that training should see."""
         return cls(
-            density_per_100_um2=log_uniform(rng, 6, 90),
+            density_per_100_um2=log_uniform(rng, 10, 120),
             spot_fraction=rng.uniform(0.1, 0.6),
             diameter_um=rng.uniform(0.4, 0.7),
             diameter_spread=rng.uniform(0.1, 0.4),
@@ -114,7 +114,7 @@ class LysosomeParameters(StructureParameters):
             confinement_um=log_uniform(rng, 0.05, 0.25),
             diffusion_um2_per_s=log_uniform(rng, 0.001, 0.05),
             out_of_focus=rng.uniform(0, 0.5),
-            thickness_nm=rng.uniform(25, 45),
+            thickness_nm=rng.uniform(22, 42),
             defocus_nm=rng.uniform(70, 180),
             haze=log_uniform(rng, 0.05, 2),
         )
@@ -173,7 +173,7 @@ class Lysosomes(Structure):
         self.radius_um = np.where(self._spot, rng.uniform(0.03, 0.12, count), ring).astype(np.float32)
         self._angles = np.linspace(0, 2 * np.pi, self._RING_NODES, dtype=np.float32)
         irregular = np.exp(rng.normal(0, 0.5, (count, 1)))
-        self._wrinkle_spread = (irregular * p.wrinkle * np.array([1, 0.7, 0.5, 0.45, 0.3])).astype(np.float32)
+        self._wrinkle_spread = (irregular * p.wrinkle * np.array([1, 0.7, 0.5, 0.35, 0.2])).astype(np.float32)
         self._wrinkles = np.zeros((count, len(self._HARMONICS)), np.float32)
         mean_reverting(self._wrinkles, np.inf, 1.0, self._wrinkle_spread, rng)
         self._wrinkle_phase = rng.uniform(0, 2 * np.pi, self._wrinkles.shape).astype(np.float32)

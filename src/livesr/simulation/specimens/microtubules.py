@@ -55,12 +55,12 @@ class MicrotubuleParameters(StructureParameters):
         See `StructureParameters`.
     """
 
-    density_um_per_um2: float = 2.4
-    mean_length_um: float = 18.0
+    density_um_per_um2: float = 3.0
+    mean_length_um: float = 20.0
     persistence_um: float = 40.0
     curvature_per_um: float = 0.07
     radial_fraction: float = 0.5
-    spread_rad: float = 0.45
+    spread_rad: float = 0.35
     bundle_fraction: float = 0.2
     growth_um_per_min: float = 12.0
     shrinkage_um_per_min: float = 20.0
@@ -72,9 +72,9 @@ class MicrotubuleParameters(StructureParameters):
     brightness_spread: float = 0.3
     label_spread: float = 0.15
     out_of_focus: float = 0.25
-    thickness_nm: float = 30.0
+    thickness_nm: float = 25.0
     defocus_nm: float = 110.0
-    haze: float = 1.0
+    haze: float = 1.2
 
     def __post_init__(self) -> None:
         StructureParameters.__post_init__(self)
@@ -104,7 +104,7 @@ class MicrotubuleParameters(StructureParameters):
             brightness_spread=rng.uniform(0.1, 0.5),
             label_spread=rng.uniform(0, 0.35),
             out_of_focus=rng.uniform(0, 0.5),
-            thickness_nm=rng.uniform(25, 42),
+            thickness_nm=rng.uniform(20, 40),
             defocus_nm=rng.uniform(70, 180),
             haze=log_uniform(rng, 0.1, 4),
         )
@@ -226,7 +226,9 @@ class Microtubules(Structure):
             light = light * (self.outline.depth_um(self._tracks[which]) > 0)
         self._light[which] = light
         height = 1.4 * self._noise.along(arc / 5, count, rng)
-        self._focus[which] = np.clip(1.2 - p.out_of_focus * (1.3 + height), 0.05, 1)
+        focus = np.clip(1.2 - p.out_of_focus * (1.3 + height), 0.05, 1)
+        # Minus ends lie deeper in the cell.
+        self._focus[which] = focus * np.clip(0.1 + arc / rng.uniform(0.5, 3, (count, 1)), 0, 1)
 
     def _draw_tracks(self, length_um: Floats) -> Image:
         """Draw worm-like chains (n, m, 2) through random points of the cell."""

@@ -127,8 +127,7 @@ def bin_blocks(image: Image, block: int) -> Image:
 def enlarge(image: Image, block: int) -> Image:
     """Undo `bin_blocks` for a smooth image: bilinear interpolation between the blocks' centres."""
     rows, columns = (_interpolation(size, block) for size in image.shape)
-    enlarged: Image = rows @ image @ columns.T
-    return enlarged
+    return np.asarray(rows @ image @ columns.T, np.float32)
 
 
 def _interpolation(size: int, block: int) -> Image:

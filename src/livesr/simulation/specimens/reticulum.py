@@ -61,22 +61,22 @@ class ReticulumParameters(StructureParameters):
 
     mesh_um: float = 1.5
     uneven: float = 0.6
-    missing_fraction: float = 0.22
+    missing_fraction: float = 0.18
     loose_fraction: float = 0.08
-    branches_per_tubule: float = 0.12
+    branches_per_tubule: float = 0.08
     loops_per_tubule: float = 0.03
     long_per_100_um2: float = 2.0
     sheet_fraction: float = 0.06
     sheet_brightness: float = 0.6
-    bend: float = 0.07
-    wrinkle_nm: float = 38.0
-    jitter_nm: float = 70.0
+    bend: float = 0.055
+    wrinkle_nm: float = 25.0
+    jitter_nm: float = 60.0
     jitter_time_s: float = 3.0
     brightness_spread: float = 0.2
-    texture_spread: float = 0.33
+    texture_spread: float = 0.4
     shading: float = 0.6
     out_of_focus: float = 0.08
-    thickness_nm: float = 40.0
+    thickness_nm: float = 32.0
     defocus_nm: float = 110.0
     haze: float = 0.5
 
@@ -93,7 +93,7 @@ class ReticulumParameters(StructureParameters):
         return cls(
             mesh_um=log_uniform(rng, 0.7, 2.8),
             uneven=rng.uniform(0, 0.9),
-            missing_fraction=rng.uniform(0, 0.45),
+            missing_fraction=rng.uniform(0, 0.35),
             loose_fraction=rng.uniform(0, 0.2),
             branches_per_tubule=rng.uniform(0, 0.3),
             loops_per_tubule=rng.uniform(0, 0.1),
@@ -101,14 +101,14 @@ class ReticulumParameters(StructureParameters):
             sheet_fraction=rng.choice([0.0, 1.0]) * log_uniform(rng, 0.02, 0.35),
             sheet_brightness=rng.uniform(0.3, 1.2),
             bend=rng.uniform(0.02, 0.14),
-            wrinkle_nm=rng.uniform(10, 80),
+            wrinkle_nm=rng.uniform(5, 60),
             jitter_nm=rng.uniform(30, 140),
             jitter_time_s=rng.uniform(1, 6),
             brightness_spread=rng.uniform(0.05, 0.4),
-            texture_spread=rng.uniform(0.05, 0.4),
+            texture_spread=rng.uniform(0.05, 0.5),
             shading=rng.uniform(0, 1),
             out_of_focus=rng.uniform(0, 0.35),
-            thickness_nm=rng.uniform(30, 50),
+            thickness_nm=rng.uniform(25, 45),
             defocus_nm=rng.uniform(70, 180),
             haze=log_uniform(rng, 0.05, 2),
         )
@@ -192,12 +192,11 @@ class EndoplasmicReticulum(Structure):
         a, b, c = (self._junctions[triangles[:, corner]] for corner in range(3))
         u, v = b - a, c - a
         area_px = 0.5 * np.abs(u[:, 0] * v[:, 1] - u[:, 1] * v[:, 0]) / self.pixel_size_um**2
-        points = np.ceil(area_px).astype(np.intp)
+        points = np.ceil(2 * area_px).astype(np.intp)
         owner = np.repeat(np.arange(len(triangles)), points)
         self._sheet_corners = triangles[owner]
-        # A Kronecker sequence covers each triangle evenly without a grid's regularity.
-        first, second = np.mod(np.arange(len(owner))[:, None] * np.array([0.7548776662, 0.5698402910]), 1).T
-        root = np.sqrt(first)
+        # Evenly over each triangle, whatever its shape; chance leaves the grain that sheets have.
+        root, second = np.sqrt(rng.random(len(owner))), rng.random(len(owner))
         self._sheet_shares = np.stack([1 - root, root * (1 - second), root * second], axis=1).astype(np.float32)
         texture = AreaNoise(self._low_um, self._high_um, 0.14, rng)
         peak = p.sheet_brightness / (np.sqrt(2 * np.pi) * self._sigma_px)
@@ -233,10 +232,10 @@ class EndoplasmicReticulum(Structure):
         # Near a junction all of this fades, so that the tubules still meet.
         fade = np.minimum(1, np.minimum(arc, length - arc) / 0.2)
         wrinkle = self._noise.along(arc / 0.35, count, rng) + 1.5 * self._noise.along(arc / 0.7, count, rng)
-        wrinkle *= np.where(self._long, 0.4, 1)[:, None] * np.minimum(1, length / 0.8)
+        wrinkle *= np.where(self._long, 0.4, 1)[:, None] * np.minimum(1, length / 1.5)
         self._rest = (bow * np.sin(np.pi * along) + p.wrinkle_nm / 1000 * fade * wrinkle).astype(np.float32)
         self._modes = np.sin(np.pi * np.arange(1, 4)[:, None] * along).astype(np.float32)
-        self._wiggle_spread = (0.03 * np.minimum(1, length) / np.arange(1, 4)).astype(np.float32)
+        self._wiggle_spread = (0.025 * np.minimum(1, length) / np.arange(1, 4)).astype(np.float32)
         self._wiggle = np.zeros((count, 3), np.float32)
         mean_reverting(self._wiggle, np.inf, 1.0, self._wiggle_spread, rng)
         spread = p.brightness_spread * rng.standard_normal((count, 1))
@@ -304,7 +303,7 @@ class EndoplasmicReticulum(Structure):
         p, rng = self.parameters, self._rng
         mean_reverting(self._jitter, dt_s, p.jitter_time_s, p.jitter_nm / 1000, rng)
         mean_reverting(self._drift, dt_s, 10 * p.jitter_time_s, 2 * p.jitter_nm / 1000, rng)
-        mean_reverting(self._wiggle, dt_s, 1.5, self._wiggle_spread, rng)
+        mean_reverting(self._wiggle, dt_s, 3.0, self._wiggle_spread, rng)
         mean_reverting(self._extent, dt_s, 6.0, 0.12, rng)
         mean_reverting(self._branch_turn, dt_s, 3.0, 0.25, rng)
 

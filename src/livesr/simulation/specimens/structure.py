@@ -155,9 +155,11 @@ class Structure(ABC):
         Writes into `out` and returns it when given; raises ValueError if it does not fit.
         """
         focused, defocused = self._canvas()
-        image = gaussian_filter(focused, self._sigma_px, truncate=3.5, mode="constant")
+        # A splat is already as wide as a Gaussian of variance 1/6.
+        sharp, soft = (np.sqrt(sigma**2 - 1 / 6) for sigma in (self._sigma_px, self._defocus_px))
+        image = gaussian_filter(focused, sharp, truncate=3.5, mode="constant")
         if defocused.any():
-            image += gaussian_filter(defocused, self._defocus_px, truncate=3, mode="constant")
+            image += gaussian_filter(defocused, soft, truncate=3, mode="constant")
         return self._crop(image, out)
 
     def render_haze(self, out: Image | None = None) -> Image:

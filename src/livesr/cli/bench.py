@@ -1,0 +1,30 @@
+"""`livesr bench`: how fast this computer is, as ratios against references in the same run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from livesr.cli.output import JSON
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    app.command()(bench)
+
+
+def bench(
+    suites: Annotated[list[str] | None, typer.Argument(help="Suites to run; all without.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Few repetitions: to see that it runs, not to quote.")] = False,
+    out: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
+    as_json: JSON = False,
+) -> None:
+    """Measure the steps of the live path.
+
+    [dim]Example:[/] livesr bench hook sim --out bench.json
+    """
+    from livesr.bench import run
+
+    run(suites or ["all"], json_path=out, quick=quick, quiet=as_json)

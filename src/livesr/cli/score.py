@@ -1,0 +1,113 @@
+"""How near a run on a virtual rig came to the truth that only a simulation knows.
+
+Owns the frames kept for it and the picture of them. Runs after the acquisition, never during.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from livesr.base.frames import MulticolorFrame
+
+if TYPE_CHECKING:
+    from pymmcore_plus import CMMCorePlus
+
+_KEPT = 8
+_MARGIN = 1 / 12  # SIM reconstruction fades towards the edges: score what lies inside
+# What the virtual rig calls the structures, by the names that engines use.
+STRUCTURES = {"Microtubules": "microtubules", "ER": "er", "Lysosomes": "lysosomes"}
+
+
+class TruthScore:
+    """Keeps a few separated frames of a run and compares them with the truth afterwards.
+
+    Parameters
+    ----------
+    frames : length of the run; the kept ones are spread over it
+    """
+
+    def __init__(self, frames: int) -> None:
+        self._every = max(frames // _KEPT, 1)
+        self._kept: list[MulticolorFrame] = []
+        self._labels: tuple[str, ...] = ()
+        self._colors: tuple[str, ...] = ()
+        self._pixel_size_um = 0.0
+
+    def describe(self, labels: tuple[str, ...], colors: tuple[str, ...], pixel_size_um: float) -> None:
+        """Say what the channels are called, their colours, and the size of their pixels."""
+        self._labels, self._colors, self._pixel_size_um = labels, colors, pixel_size_um
+
+    def keep(self, frame: MulticolorFrame) -> None:
+        """Take a frame; connect this to `LiveSR.frame_ready`."""
+        if frame.t % self._every == self._every // 2 and not frame.provisional:
+            self._kept.append(frame)
+
+    def compute(self, core: CMMCorePlus) -> dict[str, dict[str, float]]:
+        """Return ``{channel: {pcc, ssim, nrmse, input_pcc}}``, means over the kept frames; {} on a rig without a truth.
+
+        The truth is the structure alone, noise-free, at the SIM passband. `input_pcc` is what the measurement itself
+        would score as that channel.
+        """
+        from livesr.evaluation.metrics import score
+
+        scores: dict[str, list[tuple[float, ...]]] = {}
+        for frame, truths in self._with_truth(core):
+            for label, prediction in zip(self._labels, frame.channels, strict=True):
+                if (truth := truths.get(STRUCTURES.get(label, ""))) is None:
+                    continue
+                s = score(_inner(prediction), _inner(truth))
+                as_input = score(_inner(frame.source.image), _inner(truth))
+                scores.setdefault(label, []).append((s.pcc, s.ssim, s.nrmse, as_input.pcc))
+        names = ("pcc", "ssim", "nrmse", "input_pcc")
+        return {
+            label: {n: round(float(v), 4) for n, v in zip(names, np.mean(values, axis=0), strict=True)}
+            for label, values in scores.items()
+        }
+
+    def picture(self, core: CMMCorePlus, path: Path, crop: int = 320) -> None:
+        """Write a PNG: measurement, composite, the channels, and the truth of each; the middle frame of those kept."""
+        from livesr.viewer.composite import ChannelView, PanelLabel, composite, grayscale, panel
+
+        frame, truths = list(self._with_truth(core))[len(self._kept) // 2]
+        colors = dict(zip(self._labels, self._colors, strict=True))
+        cut = _centre(frame.channels.shape[1:], crop)
+        truth = np.stack([np.clip(truths[STRUCTURES[n]], 0, 65535) for n in colors]).astype(np.uint16)
+        views = [ChannelView(c, w, 0.8) for c, w in zip(colors.values(), frame.display, strict=True)]
+        true_views = [ChannelView(c, (0, float(np.percentile(t, 99.8))), 0.8) for c, t in zip(colors.values(), truth, strict=True)]
+        measured = np.clip(frame.source.image + 1000, 0, 65535).astype(np.uint16)
+        low, high = np.percentile(measured[cut], (1, 99.8))
+        images = [grayscale(measured[cut], (low, high)), composite(np.ascontiguousarray(frame.channels[:, *cut]), views)]
+        labels = [PanelLabel("SIM reconstruction", "measurement"), PanelLabel("Separated", "prediction")]
+        images.append(composite(np.ascontiguousarray(truth[:, *cut]), true_views))
+        labels.append(PanelLabel("Simulated truth", "ground truth"))
+        for kind, stack, shown in (("prediction", frame.channels, views), ("ground truth", truth, true_views)):
+            for i, (name, color) in enumerate(colors.items()):
+                images.append(composite(np.ascontiguousarray(stack[i : i + 1, *cut]), [shown[i]]))
+                labels.append(PanelLabel(name, kind, color))  # type: ignore[arg-type]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        panel(images, labels, self._pixel_size_um, columns=3, tile=320).save(path)
+
+    def _with_truth(self, core: CMMCorePlus) -> Iterator[tuple[MulticolorFrame, dict[str, NDArray[np.float32]]]]:
+        """Yield the kept frames in order of time, each with the truth at the time that it shows."""
+        from livesr.simulation.rig import find_camera
+
+        camera = find_camera(core)
+        if camera is None:
+            return
+        for frame in sorted(self._kept, key=lambda f: camera.shown[f.t]):
+            yield frame, camera.truth(camera.shown[frame.t])
+
+
+def _inner(image: NDArray[Any]) -> NDArray[np.float32]:
+    y, x = (int(n * _MARGIN) for n in image.shape)
+    return np.asarray(image[y : image.shape[0] - y, x : image.shape[1] - x], np.float32)
+
+
+def _centre(shape: tuple[int, ...], crop: int) -> tuple[slice, slice]:
+    y, x = (max((n - crop) // 2, 0) for n in shape)
+    return slice(y, y + min(crop, shape[0])), slice(x, x + min(crop, shape[1]))

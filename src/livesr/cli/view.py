@@ -1,0 +1,50 @@
+"""`livesr view [ENDPOINT|STORE]`: the three-colour preview in the browser."""
+
+from __future__ import annotations
+
+import time
+import webbrowser
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from livesr.cli.output import console
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    app.command()(view)
+
+
+def view(
+    source: Annotated[str, typer.Argument(help="Address that a run publishes on, or an OME-Zarr that a run left.")] = "tcp://127.0.0.1:5555",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the page; 0 takes a free one.")] = 0,
+    browser: Annotated[bool, typer.Option(help="Open the browser.")] = True,
+) -> None:
+    """Show the composite beside the measurement until Ctrl-C.
+
+    [dim]Example:[/] livesr view tcp://127.0.0.1:5555
+    """
+    with preview(source, console(), port=port, browser=browser):
+        while True:
+            time.sleep(0.5)
+
+
+@contextmanager
+def preview(source: str, out: Console, *, port: int = 0, browser: bool = True) -> Iterator[None]:
+    """Serve the page for `source` while the block runs."""
+    from livesr.viewer.browser.server import PreviewServer
+    from livesr.viewer.store_source import StoreSource
+    from livesr.viewer.subscriber import Subscriber
+
+    frames = Subscriber(source) if "://" in source else StoreSource(source)
+    with frames, PreviewServer(frames, port=port) as server:
+        out.print(f"Preview: [bold]{server.url}[/]")
+        if browser:
+            webbrowser.open(server.url)
+        yield

@@ -1,0 +1,140 @@
+"""Raw frames through the live path, everything kept: what is scored is what a run would have stored and shown.
+
+Owns the feeding of a `Pipeline` from memory and the sink that collects. Grouping, reconstruction, normalisation, window,
+inference and composition are the pipeline's own; nothing of them is repeated here.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from useq import MDAEvent
+
+from livesr.base.errors import RunError
+from livesr.base.frames import MulticolorFrame, RawStack, SRFrame, Stream
+from livesr.base.timing import now_ns
+from livesr.live.compose import Composer
+from livesr.live.inference.backend import Backend
+from livesr.live.inference.engine import Engine
+from livesr.live.paths import ChannelPath
+from livesr.live.pipeline import Pipeline
+from livesr.live.reconstruct.reconstructor import Reconstructor
+from livesr.live.sinks.sink import ChannelDescription, RunDescription
+
+
+@dataclass(slots=True)
+class Collected:
+    """What one run made, in time order; itself the sink that collects it."""
+
+    separated_frames: list[MulticolorFrame] = field(default_factory=list)
+    name: str = "collect"
+
+    def open(self, run: RunDescription) -> None:
+        """Nothing to open."""
+
+    def raw(self, stack: RawStack) -> None:
+        """Raw frames are known already."""
+
+    def aside(self, stack: RawStack) -> None:
+        """Nothing is put aside: every frame has its place."""
+
+    def recon(self, frame: SRFrame) -> None:
+        """Every separated frame brings its measurement with it."""
+
+    def separated(self, frame: MulticolorFrame) -> None:
+        """Keep a prediction."""
+        self.separated_frames.append(frame)
+
+    def skipped(self, stream: Stream, t: int, reason: str) -> None:
+        """Skips show as missing frames."""
+
+    def status(self, status: Mapping[str, Any]) -> None:
+        """Nobody looks on."""
+
+    def close(self, report: Mapping[str, Any]) -> None:
+        """Nothing to close."""
+
+
+def separate(
+    raw: NDArray[np.unsignedinteger[Any]],
+    reconstructor: Reconstructor,
+    pixel_size_um: float,
+    engine: Engine,
+    backend: Backend,
+) -> list[MulticolorFrame]:
+    """Run a time lapse through the live path with nothing skipped; return one prediction per time point.
+
+    Parameters
+    ----------
+    raw
+        uint8 or uint16 (t, n, y, x), ADU.
+    reconstructor
+        For these raw frames.
+    pixel_size_um
+        Of the camera, in the sample.
+    engine, backend
+        The network, opened for frames of ``reconstructor.shape``; stays open.
+
+    Raises
+    ------
+    RunError
+        If a step failed or a time point has no prediction.
+    """
+    path = _path(raw, reconstructor, pixel_size_um, engine, backend)
+    run = RunDescription(uuid.uuid4().hex, now_ns(), (path.description,))
+    collected = Collected()
+    pipeline = Pipeline({path.name: path}, run, [(collected, True)], policy="complete")
+    pipeline.open()
+    try:
+        for t, group in enumerate(raw):
+            for i, pixels in enumerate(group):
+                pipeline.hook.frame_ready(pixels, MDAEvent(index={"t": t, "sim": i}), {})
+    finally:
+        pipeline.end()
+        report = pipeline.join()
+    if pipeline.error:
+        raise pipeline.error
+    if [frame.t for frame in collected.separated_frames] != list(range(len(raw))):
+        reasons = " ".join(report["warnings"]) or "No reason was given."
+        raise RunError(f"{len(collected.separated_frames)} of {len(raw)} time points were separated. {reasons}")
+    return collected.separated_frames
+
+
+def _path(
+    raw: NDArray[np.unsignedinteger[Any]],
+    reconstructor: Reconstructor,
+    pixel_size_um: float,
+    engine: Engine,
+    backend: Backend,
+) -> ChannelPath:
+    manifest, n_raw = engine.manifest, raw.shape[1]
+    description = ChannelDescription(
+        name="",
+        raw_labels=tuple(f"raw {i}" for i in range(n_raw)),
+        raw_shape=(raw.shape[2], raw.shape[3]),
+        raw_dtype=raw.dtype.name,
+        raw_pixel_size_um=pixel_size_um,
+        recon_shape=reconstructor.shape,
+        recon_pixel_size_um=pixel_size_um / reconstructor.scale,
+        recon_method="sim" if n_raw > 1 else "passthrough",
+        labels=manifest.channel_names,
+        colors=tuple(channel.color for channel in manifest.channels),
+        sr_shape=reconstructor.shape,
+        sr_pixel_size_um=pixel_size_um / reconstructor.scale,
+    )
+    return ChannelPath(
+        name="",
+        n_raw=n_raw,
+        reconstructor=reconstructor,
+        description=description,
+        ceiling=int(np.iinfo(raw.dtype).max),
+        window=manifest.window,
+        engine=engine,
+        backend=backend,
+        composer=Composer(manifest, reconstructor.shape),
+    )

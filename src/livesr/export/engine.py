@@ -1,0 +1,122 @@
+"""From a training run to an engine's folder: network, manifest, model card.
+
+Owns what the manifest and the card say. Trains and evaluates nothing.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from livesr.export.onnx import export_onnx
+from livesr.live.inference.engine import (
+    MODEL_NAME,
+    Citation,
+    Manifest,
+    Metrics,
+    OnnxWeights,
+    Range,
+    Weights,
+    load_engine,
+    sha256_of,
+    write_manifest,
+)
+from livesr.training import networks
+from livesr.training.recipes import Recipe
+
+IMC_SR = Citation(
+    text="Wang et al. (2021), Instant multicolor super-resolution microscopy with deep convolutional neural network, "
+    "Biophysics Reports",
+)
+
+
+def export_engine(recipe: Recipe, weights: Path, folder: Path) -> tuple[Manifest, float]:
+    """Write model.onnx and manifest.yaml into `folder`; return the manifest and the largest difference from torch."""
+    folder.mkdir(parents=True, exist_ok=True)
+    parameters = dict(recipe.train.parameters)
+    multiple_of = int(parameters.get("unshuffle", 1))
+    network = networks.load(weights)
+    error = export_onnx(network, folder / MODEL_NAME, int(recipe.engine["window"]), multiple_of=multiple_of)
+    manifest = Manifest(
+        **recipe.engine,
+        description=recipe.description,
+        trained=True,
+        multiple_of=multiple_of,
+        halo=_halo(parameters) if recipe.train.architecture == "imcsr" else 0,
+        architecture=recipe.train.architecture,
+        parameters=parameters,
+        training={
+            "data": "simulated microtubules, ER and lysosomes through livesr's own raw SIM formation and reconstruction",
+            "sequences": recipe.data.train,
+            "data_seed": recipe.data.seed,
+            "seed": recipe.train.seed,
+            "loss": recipe.train.loss.model_dump(),
+            "recipe": recipe.engine["id"],
+        },
+        weights=Weights(onnx=OnnxWeights(sha256=sha256_of(folder / MODEL_NAME))),
+        license="BSD-3-Clause",
+        authors=("the livesr developers",),
+        cite=(IMC_SR,),
+    )
+    write_manifest(folder, manifest)
+    return manifest, error
+
+
+def write_metrics(folder: Path, result: Mapping[str, Any]) -> Manifest:
+    """Put the measured metrics and the validated residual range into the manifest."""
+    manifest = load_engine(folder).manifest
+    channels = {
+        name: {metric: float(value["mean"]) for metric, value in structure["network"].items()}
+        for name, structure in result["structures"].items()
+    }
+    residual = Range(**result["residual"]) if result.get("residual") else None
+    manifest = manifest.model_copy(update={"metrics": Metrics(data=result["data"], residual=residual, channels=channels)})
+    write_manifest(folder, manifest)
+    return manifest
+
+
+def card(recipe: Recipe, folder: Path, result: Mapping[str, Any] | None, log: Path) -> None:
+    """Write README.md, the model card, and copy the training log beside it."""
+    from livesr.evaluation.engines import card_table
+
+    rows = _read_log(log)
+    (folder / "training-log.csv").write_text(log.read_text(encoding="utf-8"), encoding="utf-8")
+    last = rows[-1]
+    parameters = ", ".join(f"{k} {v}" for k, v in recipe.train.parameters.items())
+    text = f"""# {recipe.engine["id"]}
+
+{recipe.description}
+
+- Architecture: {recipe.train.architecture} ({parameters}); IMC-SR-All with three-frame input (Wang et al. 2021).
+- Input: three consecutive super-resolution frames of one fluorophore, x = (X - background) / headroom. Output: one image per
+  structure of the middle frame; they sum to x.
+- Training: {int(last["step"])} steps of {recipe.train.batch} patches of {recipe.train.patch} x {recipe.train.patch}, {float(last["minutes"]):.0f} minutes on a CPU,
+  on {recipe.data.train} simulated sequences of three frames (seed {recipe.data.seed}); no real image was used. The log is
+  `training-log.csv`.
+- Make it again: `livesr train --recipe {recipe.engine["id"]} --out runs/light && livesr export runs/light --out engines/{recipe.engine["id"]}`.
+  The training budget is minutes of the clock, so the weights will be alike, not equal.
+
+## On simulated sequences that it never saw
+
+{card_table(result) if result else "Not evaluated."}
+
+## Limits
+
+The authors of the method name them, and they hold here: structures that look alike are confused, a structure much weaker than
+the others is lost, and an engine is valid for its combination of structures only. What it shows is a prediction. The images
+that it learned from are simulated: expect less on real ones, and compare with the measurement, which is stored beside it.
+"""
+    (folder / "README.md").write_text(text, encoding="utf-8")
+
+
+def _read_log(log: Path) -> list[dict[str, str]]:
+    with log.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _halo(parameters: Mapping[str, Any]) -> int:
+    """Radius of the receptive field in pixels: one feature pixel a convolution, attention left out."""
+    convolutions = 3 + 2 * int(parameters.get("groups", 5)) * int(parameters.get("blocks", 10))
+    return convolutions * int(parameters.get("unshuffle", 1))

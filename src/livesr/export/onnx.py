@@ -1,0 +1,317 @@
+"""A torch network as ONNX opset 17: the `model.onnx` of an engine.
+
+Owns the translation, the list of operators that an engine may use, and the checks made on each written file. Writes
+no manifest, and neither quantises nor compiles.
+
+torch's own exporters do not give this file: the current one writes opset 18 and cannot convert the attention's mean
+down to 17, the older one is deprecated. livesr's networks are made of a dozen operations, so each is translated here,
+to one node or a short chain, named after its module.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import operator
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+from torch import fx, nn
+from torch.nn import functional as F  # noqa: N812
+
+OPSET = 17
+_IR_VERSION = 8  # the container that belongs to opset 17; a newer one would turn older parsers away
+
+ALLOWED_OPS = frozenset(
+    {
+        "Add",
+        "Cast",
+        "Conv",
+        "DepthToSpace",
+        "Div",
+        "Erf",
+        "GlobalAveragePool",
+        "Mul",
+        "Relu",
+        "Sigmoid",
+        "Slice",
+        "Softmax",
+        "Tanh",
+    }
+)
+"""What an engine may use; TensorRT 8.6 parses all of it at opset 17. Not Gelu, which came with opset 20."""
+
+_TRANSLATION_TOLERANCE = 1e-4
+
+
+class ExportError(RuntimeError):
+    """The network cannot be translated, or the translation does not compute what the network does."""
+
+
+def export_onnx(
+    network: nn.Module, path: Path, window: int, *, multiple_of: int = 1, fp16_weights: bool = True
+) -> float:
+    """Write `network` as ONNX and prove the file against it.
+
+    Parameters
+    ----------
+    network
+        An IMC-SR or EDSR network, or any that is made of the operations translated here. It is not changed.
+    path
+        The file to write; replaced only when every check has passed.
+    window
+        Frames in: the input is `frames`, (1, window, y, x) float32 with y and x free; the output is `channels`.
+    multiple_of
+        What y and x must be multiples of (the network's `unshuffle`).
+    fp16_weights
+        Store the kernels once, as FP16, each followed by a cast: half the size, and the graph computes in FP32.
+        Biases stay FP32. `with_plain_weights` undoes it for a parser that wants kernels as they are used.
+
+    Returns
+    -------
+    float
+        The largest difference to torch in FP32 on a random image, which is what rounding the weights costs.
+
+    Raises
+    ------
+    ExportError
+        When an operation has no translation or the written graph differs from torch.
+    """
+    network = copy.deepcopy(network).cpu().float().eval()
+    stored = copy.deepcopy(network).half().float() if fp16_weights else network
+    model = _Translation(stored, window, fp16_weights).model()
+    onnx.checker.check_model(model, full_check=True)
+    if foreign := unsupported_ops(model):
+        raise ExportError(f"the graph holds {', '.join(sorted(foreign))}, which not every backend has")
+    rounding = _compare(model, network, stored, (1, window, 11 * multiple_of, 13 * multiple_of))
+    partial = path.with_name(path.name + ".part")
+    partial.write_bytes(model.SerializeToString())
+    os.replace(partial, path)
+    return rounding
+
+
+def unsupported_ops(model: ModelProto) -> set[str]:
+    """Return the operators of `model` that are not in `ALLOWED_OPS`."""
+    return {node.op_type for node in model.graph.node} - ALLOWED_OPS
+
+
+def with_plain_weights(model: ModelProto, dtype: type[np.floating[Any]] = np.float32) -> ModelProto:
+    """Return a copy whose kernels are initialisers of `dtype`, without casts between them and their convolutions."""
+    plain = ModelProto()
+    plain.CopyFrom(model)
+    graph = plain.graph
+    stored = {tensor.name: tensor for tensor in graph.initializer}
+    for node in [node for node in graph.node if node.op_type == "Cast" and node.input[0] in stored]:
+        weights = numpy_helper.to_array(stored[node.input[0]]).astype(dtype)
+        graph.initializer.remove(stored[node.input[0]])
+        graph.initializer.append(numpy_helper.from_array(weights, node.output[0]))
+        graph.node.remove(node)
+    return plain
+
+
+def _compare(model: ModelProto, network: nn.Module, stored: nn.Module, shape: tuple[int, ...]) -> float:
+    """Raise ExportError if the graph differs from `stored`; return its largest difference to `network`."""
+    image = np.random.default_rng(0).normal(0.2, 0.3, shape).astype(np.float32)
+    (channels,) = ReferenceEvaluator(model).run(None, {"frames": image})
+    with torch.inference_mode():
+        exact, rounded = (net(torch.from_numpy(image)).numpy() for net in (network, stored))
+    difference = float(np.abs(channels - rounded).max())
+    if not difference <= _TRANSLATION_TOLERANCE * max(1.0, float(np.abs(rounded).max())):
+        raise ExportError(f"the exported graph differs from torch by {difference:.2g}; expected rounding errors only")
+    return float(np.abs(channels - exact).max())
+
+
+class _Translation:
+    """Walks a traced network and collects the nodes and initialisers of its ONNX graph."""
+
+    def __init__(self, network: nn.Module, window: int, fp16_weights: bool) -> None:
+        self._network, self._window = network, window
+        self._kernel_dtype = np.float16 if fp16_weights else np.float32
+        self._nodes: list[NodeProto] = []
+        self._tensors: dict[str, TensorProto] = {}
+        self._traced = fx.symbolic_trace(network)
+        self._names: dict[fx.Node, str] = {}
+
+    def model(self) -> ModelProto:
+        """Return the finished model."""
+        for node in self._traced.graph.nodes:
+            self._translate(node)
+        image = torch.zeros(1, self._window, 24, 24)
+        with torch.inference_mode():
+            _, channels, size, _ = self._network(image).shape
+        output_axes = ["y", "x"] if size == 24 else ["sy", "sx"]
+        graph = helper.make_graph(
+            self._nodes,
+            "livesr",
+            [helper.make_tensor_value_info("frames", TensorProto.FLOAT, [1, self._window, "y", "x"])],
+            [helper.make_tensor_value_info("channels", TensorProto.FLOAT, [1, channels, *output_axes])],
+            list(self._tensors.values()),
+        )
+        opsets = [helper.make_opsetid("", OPSET)]
+        return helper.make_model(graph, opset_imports=opsets, ir_version=_IR_VERSION, producer_name="livesr")
+
+    def _translate(self, node: fx.Node) -> None:
+        if node.op == "placeholder":
+            self._names[node] = "frames"
+        elif node.op == "output":
+            self._rename_output(self._names[node.args[0]])
+        elif node.op == "call_method" and node.target == "float":
+            self._names[node] = self._names[node.args[0]]  # the graph computes in FP32 throughout
+        elif node.op == "call_module":
+            module = self._traced.get_submodule(node.target)
+            self._names[node] = self._rule(_MODULES, type(module), node)(self, node, module)
+        elif node.op == "call_function":
+            self._names[node] = self._rule(_FUNCTIONS, node.target, node)(self, node)
+        else:
+            raise ExportError(f"{node.op} {node.target} of {node.name} has no translation to ONNX")
+
+    @staticmethod
+    def _rule(rules: dict[Any, Callable[..., str]], key: object, node: fx.Node) -> Callable[..., str]:
+        if key not in rules:
+            raise ExportError(f"{getattr(key, '__name__', key)} of {node.name} has no translation to ONNX")
+        return rules[key]
+
+    def _rename_output(self, name: str) -> None:
+        producer = next(node for node in self._nodes if name in node.output)
+        producer.output[0] = "channels"
+
+    # -- building blocks ---------------------------------------------------------------------------------------------
+
+    def add(self, op: str, inputs: list[str], name: str, **attributes: Any) -> str:
+        """Append a node with one output, both called `name`."""
+        self._nodes.append(helper.make_node(op, inputs, [name], name, **attributes))
+        return name
+
+    def tensor(self, name: str, values: NDArray[Any]) -> str:
+        """Add an initialiser; the same name twice is the same tensor."""
+        self._tensors[name] = numpy_helper.from_array(values, name)
+        return name
+
+    def number(self, value: float) -> str:
+        """Add a scalar, once for each value."""
+        return self.tensor(f"number_{value:.9g}", np.asarray(value, np.float32))
+
+    def operand(self, value: object) -> str:
+        """Name of an operand that is another node's result or a Python number."""
+        return self._names[value] if isinstance(value, fx.Node) else self.number(float(value))  # type: ignore[arg-type]
+
+    def first(self, node: fx.Node) -> str:
+        """Name of the node's first argument."""
+        return self._names[node.args[0]]
+
+    def kernel(self, name: str, values: NDArray[np.float32]) -> str:
+        """Add a kernel at its stored precision and return its FP32 name."""
+        if self._kernel_dtype == np.float32:
+            return self.tensor(name, values)
+        return self.add("Cast", [self.tensor(f"{name}.fp16", values.astype(np.float16))], name, to=TensorProto.FLOAT)
+
+
+# -- one function for each operation -----------------------------------------------------------------------------------
+
+
+def _conv(graph: _Translation, node: fx.Node, conv: nn.Conv2d) -> str:
+    kernel = graph.kernel(f"{node.target}.weight", conv.weight.detach().numpy())
+    bias = graph.tensor(f"{node.target}.bias", conv.bias.detach().numpy())
+    return graph.add(
+        "Conv",
+        [graph.first(node), kernel, bias],
+        str(node.target),
+        kernel_shape=list(conv.kernel_size),
+        strides=list(conv.stride),
+        pads=[*conv.padding, *conv.padding],
+    )
+
+
+def _gelu(graph: _Translation, node: fx.Node, gelu: nn.GELU) -> str:
+    x, name = graph.first(node), str(node.target)
+    if gelu.approximate == "tanh":
+        cube = graph.add("Mul", [graph.add("Mul", [x, x], f"{name}/square"), x], f"{name}/cube")
+        inner = graph.add("Add", [x, graph.add("Mul", [cube, graph.number(0.044715)], f"{name}/small")], f"{name}/sum")
+        scaled = graph.add("Mul", [inner, graph.number(math.sqrt(2 / math.pi))], f"{name}/scaled")
+        curve = graph.add("Tanh", [scaled], f"{name}/tanh")
+    else:
+        # Written as runtimes look for it, with a division: OpenVINO and ONNX Runtime fuse it into the convolution.
+        curve = graph.add("Erf", [graph.add("Div", [x, graph.number(math.sqrt(2))], f"{name}/scaled")], f"{name}/erf")
+    gate = graph.add("Add", [curve, graph.number(1.0)], f"{name}/gate")
+    gated = graph.add("Mul", [x, gate], f"{name}/gated")
+    return graph.add("Mul", [gated, graph.number(0.5)], name)
+
+
+def _relu(graph: _Translation, node: fx.Node, _module: nn.Module | None = None) -> str:
+    return graph.add("Relu", [graph.first(node)], node.name)
+
+
+def _silu(graph: _Translation, node: fx.Node, _module: nn.Module) -> str:
+    x = graph.first(node)
+    return graph.add("Mul", [x, graph.add("Sigmoid", [x], f"{node.target}/gate")], str(node.target))
+
+
+def _shuffle(graph: _Translation, node: fx.Node, factor: int) -> str:
+    return graph.add("DepthToSpace", [graph.first(node)], node.name, blocksize=factor, mode="CRD")
+
+
+def _pixel_shuffle_module(graph: _Translation, node: fx.Node, module: nn.PixelShuffle) -> str:
+    return _shuffle(graph, node, module.upscale_factor)
+
+
+def _pixel_shuffle(graph: _Translation, node: fx.Node) -> str:
+    return _shuffle(graph, node, node.args[1])
+
+
+def _mean(graph: _Translation, node: fx.Node) -> str:
+    if node.args[1] != 1:
+        raise ExportError(f"{node.name} pools to {node.args[1]}; only the mean over the whole image has a translation")
+    return graph.add("GlobalAveragePool", [graph.first(node)], node.name)
+
+
+def _sigmoid(graph: _Translation, node: fx.Node) -> str:
+    return graph.add("Sigmoid", [graph.first(node)], node.name)
+
+
+def _softmax(graph: _Translation, node: fx.Node) -> str:
+    return graph.add("Softmax", [graph.first(node)], node.name, axis=node.args[1])
+
+
+def _multiply(graph: _Translation, node: fx.Node) -> str:
+    return graph.add("Mul", [graph.operand(value) for value in node.args], node.name)
+
+
+def _sum(graph: _Translation, node: fx.Node) -> str:
+    return graph.add("Add", [graph.operand(value) for value in node.args], node.name)
+
+
+def _channels(graph: _Translation, node: fx.Node) -> str:
+    """`x[:, a:b]`, the one kind of indexing that the networks use."""
+    batch, span = node.args[1]
+    if batch != slice(None) or span.step not in {None, 1}:
+        raise ExportError(f"{node.name} takes {node.args[1]}; only x[:, a:b] has a translation")
+    bounds = {"starts": span.start or 0, "ends": span.stop, "axes": 1}
+    inputs = [graph.tensor(f"{node.name}.{name}", np.asarray([value], np.int64)) for name, value in bounds.items()]
+    return graph.add("Slice", [graph.first(node), *inputs], node.name)
+
+
+_MODULES: dict[Any, Callable[..., str]] = {
+    nn.Conv2d: _conv,
+    nn.GELU: _gelu,
+    nn.ReLU: _relu,
+    nn.SiLU: _silu,
+    nn.PixelShuffle: _pixel_shuffle_module,
+}
+_FUNCTIONS: dict[Any, Callable[..., str]] = {
+    F.adaptive_avg_pool2d: _mean,
+    F.pixel_shuffle: _pixel_shuffle,
+    F.relu: _relu,
+    torch.sigmoid: _sigmoid,
+    torch.softmax: _softmax,
+    operator.mul: _multiply,
+    operator.add: _sum,
+    operator.getitem: _channels,
+}

@@ -1,0 +1,327 @@
+"""One image of a store: an array that grows along t, with its axes, colours, display windows and provenance.
+
+Owns the writer of the array and every zarr.json in its folder. Knows no run, no frame type and no other image.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from livesr.base.errors import FrameShapeError
+from livesr.base.frames import Pixels
+from livesr.live.sinks.frames_log import to_json
+
+if TYPE_CHECKING:
+    from ome_writers import AcquisitionSettings, Dimension, OMEStream
+
+log = logging.getLogger(__name__)
+
+# A shard is one file; what is in an unfinished one is lost when the process is killed. Hence few files, but no shard
+# that takes longer than this to fill, and none that is unwieldy to copy.
+_SHARD_TIME_POINTS = 16
+_SHARD_SECONDS = 10.0
+_SHARD_BYTES = 256 << 20
+# acquire-zarr queues up to this much per array before an append waits.
+_QUEUE_BYTES = 256 << 20
+_QUEUE_PLANES = 512
+
+Windows = Sequence[tuple[float, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesSpec:
+    """What an image is; `shape` is (y, x), `labels` and `colors` have one entry per channel.
+
+    Without `has_channel_axis` the image has a single channel and no c axis.
+    """
+
+    name: str
+    title: str
+    shape: tuple[int, int]
+    dtype: str
+    z_planes: int
+    labels: tuple[str, ...]
+    colors: tuple[str, ...]
+    pixel_size_um: float
+    z_step_um: float = 1.0
+    interval_s: float | None = None
+    has_channel_axis: bool = True
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def plane_bytes(self) -> int:
+        """Bytes of one plane."""
+        return self.shape[0] * self.shape[1] * np.dtype(self.dtype).itemsize
+
+    @property
+    def group_bytes(self) -> int:
+        """Bytes of one (t, z): every channel of one plane."""
+        return self.plane_bytes * len(self.labels)
+
+    @property
+    def z_planes_per_shard(self) -> int:
+        """All planes of a stack, or one where a stack would make an unwieldy file."""
+        return self.z_planes if self.group_bytes * self.z_planes <= _SHARD_BYTES else 1
+
+    @property
+    def time_points_per_shard(self) -> int:
+        """How many time points share a file."""
+        fits = _SHARD_BYTES // (self.group_bytes * self.z_planes_per_shard)
+        if self.interval_s:
+            fits = min(fits, int(_SHARD_SECONDS / self.interval_s))
+        return max(1, min(_SHARD_TIME_POINTS, fits))
+
+    @property
+    def memory_bytes(self) -> int:
+        """At most this much waits to be written."""
+        return min(_QUEUE_BYTES, _QUEUE_PLANES * self.plane_bytes) + self.group_bytes * self.z_planes
+
+
+class Series:
+    """Appends the planes of one (t, z) after the other; the array is stored as (t, [c,] [z,] y, x).
+
+    Attributes
+    ----------
+    next : linear index, t * z_planes + z, of what is appended next
+    windows : (low, high) per channel for viewers, written with `write_metadata`
+    """
+
+    def __init__(self, folder: Path, spec: SeriesSpec) -> None:
+        self.spec = spec
+        self.next = 0
+        self.windows: Windows = ()
+        self._folder = folder
+        self._stream: OMEStream = _create_stream(_settings(folder, spec))
+        self._ome = self._stream.get_metadata()["."]["ome"]
+        # acquire-zarr describes the array when its first shard is full; without this an empty or early image is no image.
+        # Compact on purpose: acquire-zarr later overwrites the file from its start and does not shorten it.
+        (folder / "0").mkdir(exist_ok=True)
+        (folder / "0" / "zarr.json").write_text(json.dumps(_array_json(spec)), encoding="utf-8")
+        self.write_metadata()
+
+    def check(self, planes: Sequence[Pixels | None]) -> None:
+        """Refuse planes of another number, size or pixel type.
+
+        Raises
+        ------
+        FrameShapeError
+            With what came and what was expected.
+        """
+        if len(planes) != len(self.spec.labels):
+            raise FrameShapeError(f"{len(planes)} planes came for {self.spec.name}, expected {len(self.spec.labels)}.")
+        for plane in planes:
+            if plane is not None and (plane.shape != self.spec.shape or plane.dtype != self.spec.dtype):
+                raise FrameShapeError(
+                    f"A plane of {plane.shape} {plane.dtype} came for {self.spec.name}, expected {self.spec.shape} "
+                    f"{self.spec.dtype}: ROI, binning and pixel type must not change while a store is open."
+                )
+
+    def append(self, planes: Sequence[Pixels | None]) -> None:
+        """Append every channel of the next (t, z); None is a fill plane. The planes are copied."""
+        for plane in planes:
+            if plane is None:
+                self._stream.skip(frames=1)
+            else:
+                self._stream.append(np.ascontiguousarray(plane))
+        self.next += 1
+
+    def fill(self) -> None:
+        """Append zeros for the next (t, z)."""
+        self._stream.skip(frames=len(self.spec.labels))
+        self.next += 1
+
+    def close(self, time_points: int, interval_s: float | None = None) -> None:
+        """Write what is left, then extend the array to `time_points` without writing pixels.
+
+        Raises
+        ------
+        RuntimeError, OSError
+            If the disk refuses; what was written before is readable up to the last whole shard.
+        """
+        try:
+            self._stream.close()
+        except Exception:
+            whole_shards = self.next // self.spec.z_planes // self.spec.time_points_per_shard
+            self._set_time_points(whole_shards * self.spec.time_points_per_shard)
+            raise
+        else:
+            # What is not in a shard is the fill value, zero: padding costs nothing, however long.
+            self._set_time_points(time_points)
+        finally:
+            self.write_metadata(interval_s)
+
+    def write_metadata(self, interval_s: float | None = None) -> None:
+        """Write axes, scales, windows and provenance; possible at any time."""
+        ome = json.loads(json.dumps(self._ome))
+        image = ome["multiscales"][0]
+        image["name"] = self.spec.title
+        for dataset in image["datasets"]:
+            dataset["coordinateTransformations"][0]["scale"][0] = self.spec.interval_s or interval_s or 1.0
+        ome["omero"] = {"channels": [self._omero_channel(c) for c in range(len(self.spec.labels))]}
+        attributes = {"ome": ome, "livesr": dict(self.spec.provenance)}
+        write_json(self._folder / "zarr.json", group_json(attributes))
+
+    def _omero_channel(self, c: int) -> dict[str, Any]:
+        ceiling = float(np.iinfo(self.spec.dtype).max)
+        low, high = self.windows[c] if c < len(self.windows) else (0.0, ceiling)
+        low = min(max(low, 0.0), ceiling - 1)
+        return {
+            "label": self.spec.labels[c],
+            "color": self.spec.colors[c],
+            # Nine raw exposures on top of each other show nothing: a viewer starts with the first.
+            "active": c == 0 or self.spec.name.startswith("sr"),
+            "window": {"min": 0.0, "max": ceiling, "start": low, "end": min(max(high, low + 1), ceiling)},
+        }
+
+    def _set_time_points(self, time_points: int) -> None:
+        path = self._folder / "0" / "zarr.json"
+        try:
+            array = json.loads(path.read_text(encoding="utf-8"))
+        except json.JSONDecodeError:  # a full disk leaves it empty
+            array = _array_json(self.spec)
+        array["shape"][0] = time_points
+        write_json(path, array)
+
+
+class DisplayWindow:
+    """(low, high) that follows a stream of pictures slowly; looks at a few thousand pixels of each."""
+
+    _PIXELS_PER_AXIS = 64
+    _FOLLOW = 0.1
+
+    __slots__ = ("_low_high",)
+
+    def __init__(self) -> None:
+        self._low_high: NDArray[np.float64] | None = None
+
+    def update(self, plane: Pixels) -> tuple[float, float]:
+        """Take a picture (y, x) into account and return the window."""
+        step_y, step_x = (max(1, n // self._PIXELS_PER_AXIS) for n in plane.shape)
+        seen = np.percentile(plane[::step_y, ::step_x], (0.5, 99.8))
+        self._low_high = seen if self._low_high is None else self._low_high + self._FOLLOW * (seen - self._low_high)
+        return float(self._low_high[0]), float(self._low_high[1])
+
+
+def group_json(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a Zarr group with these attributes."""
+    return {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+
+
+def write_json(path: Path, value: object) -> None:
+    """Replace `path` at once: a reader sees the old file or the new one, never half of it."""
+    new = path.with_name(f".{path.name}.new")
+    new.write_text(to_json(value, indent=2), encoding="utf-8")
+    new.replace(path)
+
+
+def _create_stream(settings: AcquisitionSettings) -> OMEStream:
+    from ome_writers import create_stream
+
+    with _single_threaded_openmp():
+        import acquire_zarr  # noqa: F401
+    return create_stream(settings)
+
+
+@contextmanager
+def _single_threaded_openmp() -> Iterator[None]:
+    # acquire-zarr opens an OpenMP region per plane whose threads spin at a barrier. Beside anything else that is busy
+    # (an inference) a barrier waits for the scheduler: 5 instead of 500 time points a second were measured. Its wheel
+    # brings an OpenMP of its own that reads the variable once, when it is loaded.
+    before = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["OMP_NUM_THREADS"]
+        else:
+            os.environ["OMP_NUM_THREADS"] = before
+
+
+def _settings(folder: Path, spec: SeriesSpec) -> AcquisitionSettings:
+    from ome_writers import AcquisitionSettings, OmeZarrFormat
+
+    return AcquisitionSettings(
+        root_path=str(folder),
+        dimensions=_dimensions(spec),
+        dtype=spec.dtype,
+        format=OmeZarrFormat(backend="acquire-zarr", suffix=""),
+        compression="blosc-lz4",
+    )
+
+
+def _dimensions(spec: SeriesSpec) -> tuple[Dimension, ...]:
+    """Axes in the order of appending: all channels of a plane together. Stored as t, c, z, which NGFF demands."""
+    from ome_writers import Channel, Dimension
+
+    t = Dimension(
+        name="t",
+        type="time",
+        unit="second",
+        scale=1.0,
+        chunk_size=1,
+        shard_size_chunks=spec.time_points_per_shard,
+    )
+    z = Dimension(
+        name="z",
+        count=spec.z_planes,
+        type="space",
+        unit="micrometer",
+        scale=spec.z_step_um,
+        chunk_size=1,
+        shard_size_chunks=spec.z_planes_per_shard,
+    )
+    c = Dimension(
+        name="c",
+        type="channel",
+        coords=[Channel(name=label) for label in spec.labels],
+        chunk_size=1,
+        shard_size_chunks=len(spec.labels),
+    )
+    y, x = (
+        Dimension(name=axis, count=n, type="space", unit="micrometer", scale=spec.pixel_size_um, chunk_size=n)
+        for axis, n in zip("yx", spec.shape, strict=True)
+    )
+    return (t, *([z] if spec.z_planes > 1 else []), *([c] if spec.has_channel_axis else []), y, x)
+
+
+def _array_json(spec: SeriesSpec) -> dict[str, Any]:
+    """Return the array as acquire-zarr describes it, without time points."""
+    axes: list[tuple[str, int, int]] = [("t", 0, spec.time_points_per_shard)]
+    if spec.has_channel_axis:
+        axes.append(("c", len(spec.labels), len(spec.labels)))
+    if spec.z_planes > 1:
+        axes.append(("z", spec.z_planes, spec.z_planes_per_shard))
+    axes += [(name, n, n) for name, n in zip("yx", spec.shape, strict=True)]
+    size = np.dtype(spec.dtype).itemsize
+    little = {"name": "bytes", "configuration": {"endian": "little"}} if size > 1 else {"name": "bytes"}
+    blosc = {"cname": "lz4", "clevel": 5, "shuffle": "shuffle", "typesize": size, "blocksize": 0}
+    sharding = {
+        "chunk_shape": [1] * (len(axes) - 2) + list(spec.shape),
+        "codecs": [little, {"name": "blosc", "configuration": blosc}],
+        "index_codecs": [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}],
+        "index_location": "end",
+    }
+    return {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": [n for _, n, _ in axes],
+        "data_type": spec.dtype,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [shard for _, _, shard in axes]}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "fill_value": 0,
+        "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
+        "attributes": {},
+        "dimension_names": [name for name, _, _ in axes],
+        "storage_transformers": [],
+    }

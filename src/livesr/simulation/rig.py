@@ -1,0 +1,428 @@
+"""A virtual SIM rig: a camera in Python for `UniMMCore` that shows a living cell through structured illumination.
+
+Owns the bank of raw frames and their playback. Image formation is `microscope.py`, the patterns are read from the rig's
+own rig.yaml, so that camera and reconstruction cannot disagree.
+
+Which raw frame an exposure is
+------------------------------
+As on a rig whose pattern display advances with the camera's trigger, every exposure shows the next raw frame, and after
+the last one of a group the specimen has moved on by one time point.
+
+- A sequence of any length but one (triggered MDA, live mode) starts at raw index 0 of the next group.
+- A snap, as each event of an untriggered MDA, goes on where the last exposure stopped. Nine snaps are a group. After an
+  acquisition that was broken off inside a group, write `PatternIndex` = 0, or let the plan write it before every
+  exposure: ``sim_sequence(..., pattern_property=("Camera", "PatternIndex"))``.
+- `PatternIndex` selects the raw index of the next exposure: ahead in the same group, or in the next one. It is
+  sequenceable, so such plans are still triggered.
+- `TimePoint` = t starts a new group at time point t of the bank and empties `VirtualSIMCamera.shown`.
+
+Time points are played forwards and backwards in turn, so that nothing ever jumps. Noise and bleaching are part of the
+bank: on the way back the same noise returns and the brightness recovers.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from array import array
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import count
+from typing import Any
+from weakref import WeakValueDictionary
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+from pymmcore_plus import CMMCorePlus
+from pymmcore_plus.experimental.unicore import CameraDevice, pymm_property
+
+from livesr.base.config import RigConfig, SIMConfig, load_rig
+from livesr.base.errors import ConfigError
+from livesr.optics.illumination import Pattern
+from livesr.optics.noise import SCMOSNoise, read_variance_map
+from livesr.simulation.microscope import Components, Light, SIMMicroscope
+from livesr.simulation.specimens import Cell
+
+log = logging.getLogger(__name__)
+
+Image = NDArray[np.float32]
+
+_MARGIN_PX = 16
+_SPIN_S = 0.0003
+_CAMERAS: WeakValueDictionary[str, VirtualSIMCamera] = WeakValueDictionary()
+_serial = count(1)
+
+
+def find_camera(core: CMMCorePlus) -> VirtualSIMCamera | None:
+    """Return the virtual camera that `core` uses, to ask it for the truth; None if it uses another one."""
+    label = core.getCameraDevice()
+    if not label or not core.hasProperty(label, "CameraID"):
+        return None
+    return _CAMERAS.get(str(core.getProperty(label, "CameraID")))
+
+
+class RawBank:
+    """Noisy raw groups of one cell at consecutive time points, computed once.
+
+    Parameters
+    ----------
+    rig
+        Optics, patterns, raw order and camera levels.
+    size
+        Side of the camera's chip in pixels.
+    n_t
+        Time points.
+    seed
+        Determines cell and noise.
+    photons
+        Photo-electrons of bright parts in one raw frame.
+    bleaching
+        Part of the brightness lost from one time point to the next.
+    interval_s
+        Specimen time between two time points.
+
+    Attributes
+    ----------
+    frames : uint16 (t, raw, y, x), ADU
+    """
+
+    DUTY = 0.2
+    BACKGROUND = 0.03
+
+    def __init__(
+        self, rig: RigConfig, size: int, n_t: int, *, seed: int, photons: float, bleaching: float, interval_s: float
+    ) -> None:
+        sim = _sim_section(rig)
+        self._seed, self._interval_s = seed, interval_s
+        self._microscope = _microscope(rig, sim, size)
+        self._noise = SCMOSNoise(
+            offset_adu=rig.camera.offset_adu,
+            bit_depth=rig.camera.bit_depth,
+            read_variance_e2=read_variance_map((size, size), 1.6, np.random.default_rng((seed, 1))),
+        )
+        self._light = Light(
+            background_e=self.BACKGROUND * photons, bleaching=bleaching, jitter=0.01, phase_error_rad=0.03, duty=self.DUTY
+        )
+        self.frames = np.empty((n_t, sim.raw_frames, size, size), np.uint16)
+        self._cell, self._cell_t = self._new_cell(), -1
+        self._fill(photons)
+
+    def truth(self, t: int, transfer: Image | None = None) -> dict[str, Image]:
+        """Return each structure alone at time point `t`, noise-free, in ADU of the reconstruction.
+
+        Parameters
+        ----------
+        t
+            Time point of the bank; asking in ascending order is fast, going back starts the cell anew.
+        transfer
+            A reconstructor's effective transfer function for frames of the whole chip: then the truth is what that
+            reconstruction can reach. Without it, the ideal passband of SIM (see `SIMMicroscope.truth`).
+
+        Returns
+        -------
+        dict of str to float32 (2 y, 2 x)
+            The whole chip: crop it yourself to twice the region of interest.
+        """
+        if not 0 <= t < len(self.frames):
+            raise ValueError(f"time point {t} was asked for, the bank has 0 to {len(self.frames) - 1}")
+        adu = self._light.electrons * self._light.remaining(t + 0.5) * self._noise.gain_adu_per_e
+        images = self._cell_at(t).render()
+        if transfer is None:
+            return {name: self._microscope.truth(image, adu) for name, image in images.items()}
+        return {name: self._microscope.reconstruction_truth(image, transfer, adu) for name, image in images.items()}
+
+    def _fill(self, photons: float) -> None:
+        rng = np.random.default_rng((self._seed, 2))
+        before, now = self._components(-1), self._components(0)
+        self._light = replace(self._light, electrons=photons / max(now.peak(), 1e-6))
+        for t, group in enumerate(self.frames):
+            after = self._components(t + 1)
+            for frame, expected in zip(group, self._microscope.raw((before, now, after), self._light, rng, t), strict=True):
+                self._noise.expose(expected, rng, out=frame)
+            before, now = now, after
+
+    def _components(self, t: int) -> Components:
+        cell = self._cell_at(t)
+        haze = np.sum(list(cell.render_haze().values()), axis=0)
+        return self._microscope.components(np.sum(list(cell.render().values()), axis=0), haze)
+
+    def _cell_at(self, t: int) -> Cell:
+        """Return the cell at time point `t` >= -1; the bank needs one before its first."""
+        if t < self._cell_t:
+            self._cell, self._cell_t = self._new_cell(), -1
+        while self._cell_t < t:
+            self._cell.advance(self._interval_s)
+            self._cell_t += 1
+        return self._cell
+
+    def _new_cell(self) -> Cell:
+        return Cell(self._microscope.object_shape, self._microscope.object_pixel_um, self._seed)
+
+
+class VirtualSIMCamera(CameraDevice):
+    """Plays raw SIM frames of a simulated living cell, one per exposure.
+
+    Properties before initialisation: Rig (name or path of the rig.yaml whose patterns it shows), SensorSize (pixels),
+    Seed, TimePoints (length of the bank), Photons (photo-electrons of bright parts per raw frame), Bleaching (part lost
+    per time point), SpecimenInterval_s. Later: PatternIndex, TimePoint (see the module), Stamp (1: pixel (0, 0) of each
+    frame holds the number of the exposure modulo 65536), Exposure, and a software region of interest.
+
+    Attributes
+    ----------
+    shown : bank time point of each group exposed since `TimePoint` was last written; two bytes a group
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._id = f"virtual-sim-{next(_serial)}"
+        _CAMERAS[self._id] = self
+        self._exposure_ms = 10.0
+        self._bank: RawBank | None = None
+        self._playback = _Playback(1, 1)
+        self._pattern_sequence: list[int] | None = None
+        self._loaded_sequence: list[int] = []
+        self._roi: tuple[int, int, int, int] | None = None
+        self._exposures = 0
+        self._stamp = False
+        for name, default in (
+            ("Rig", "virtual_sim"),
+            ("SensorSize", 256),
+            ("Seed", 0),
+            ("TimePoints", 40),
+            ("Photons", 300.0),
+            ("Bleaching", 0.002),
+            ("SpecimenInterval_s", 0.5),
+        ):
+            self.register_property(name, default_value=default, is_pre_init=True)
+
+    def initialize(self) -> None:
+        """Compute the bank; `UniMMCore` logs an exception and marks the device as failed."""
+        start = time.perf_counter()
+        rig = load_rig(str(self.get_property_value("Rig")))
+        self._bank = RawBank(
+            rig,
+            int(self._number("SensorSize")),
+            int(self._number("TimePoints")),
+            seed=int(self._number("Seed")),
+            photons=self._number("Photons"),
+            bleaching=self._number("Bleaching"),
+            interval_s=self._number("SpecimenInterval_s"),
+        )
+        self._playback = _Playback(*self._bank.frames.shape[:2])
+        log.info("simulated %s raw frames in %.1f s", self._bank.frames.shape[:2], time.perf_counter() - start)
+
+    @property
+    def bank(self) -> RawBank:
+        """The raw frames and their truth.
+
+        Raises
+        ------
+        RuntimeError
+            Before initialisation, or if it failed.
+        """
+        if self._bank is None:
+            raise RuntimeError("the virtual camera has no frames: it was not initialised, or its initialisation failed")
+        return self._bank
+
+    @property
+    def shown(self) -> Sequence[int]:
+        """Bank time point of each group, in order of exposure."""
+        return self._playback.shown
+
+    def truth(self, t: int, transfer: Image | None = None) -> dict[str, Image]:
+        """See `RawBank.truth`; `t` is a time point of the bank, as in `shown`."""
+        return self.bank.truth(t, transfer)
+
+    # -- what UniMMCore asks of a camera -----------------------------------------------------------------------------
+
+    def get_camera_id(self) -> str:
+        """Return the name by which `find_camera` knows this camera."""
+        return self._id
+
+    def get_exposure(self) -> float:
+        """Return the exposure in ms, which is also the time from frame to frame."""
+        return self._exposure_ms
+
+    def set_exposure(self, exposure: float) -> None:
+        """Set the exposure in ms."""
+        if not float(exposure) > 0:
+            raise ValueError(f"exposure is {exposure} ms; it must be above 0")
+        self._exposure_ms = float(exposure)
+
+    def shape(self) -> tuple[int, int]:
+        """Return (y, x) of a frame."""
+        _, _, width, height = self.get_roi()
+        return height, width
+
+    def dtype(self) -> DTypeLike:
+        """Return the pixel type."""
+        return np.uint16
+
+    def get_roi(self) -> tuple[int, int, int, int]:
+        """Return (x, y, width, height) on the chip."""
+        size = int(self._number("SensorSize"))
+        return self._roi or (0, 0, size, size)
+
+    def set_roi(self, x: int, y: int, width: int, height: int) -> None:
+        """Read out a part of the chip; the patterns stay where they are."""
+        size = int(self._number("SensorSize"))
+        if min(x, y) < 0 or min(width, height) < 1 or x + width > size or y + height > size:
+            raise ValueError(f"region (x, y, width, height) = {(x, y, width, height)} is not on a chip of {size} x {size}")
+        self._roi = (x, y, width, height)
+
+    def clear_roi(self) -> None:
+        """Read out the whole chip."""
+        self._roi = None
+
+    def start_sequence(
+        self, n: int | None, get_buffer: Callable[[Sequence[int], DTypeLike], NDArray[Any]]
+    ) -> Iterator[Mapping[str, str]]:
+        """Expose `n` frames, or until stopped; one memory copy per frame, paced by the exposure."""
+        frames, playback = self.bank.frames, self._playback
+        if n != 1:
+            playback.start_group()
+        x, y, width, height = self.get_roi()
+        due = time.perf_counter()
+        for i in count() if n is None else range(n):
+            if self._pattern_sequence:
+                playback.select(self._pattern_sequence[i % len(self._pattern_sequence)])
+            t, raw = playback.expose()
+            due += self._exposure_ms / 1e3
+            _wait_until(due)
+            buffer = get_buffer((height, width), np.uint16)
+            buffer[:] = frames[t, raw, y : y + height, x : x + width]
+            if self._stamp:
+                buffer[0, 0] = self._exposures % 65536
+            self._exposures += 1
+            yield {"SIM-Index": str(raw), "SIM-TimePoint": str(t)}
+
+    # -- properties --------------------------------------------------------------------------------------------------
+
+    @pymm_property(name="PatternIndex", limits=(0, 255), sequence_max_length=65536, property_type=int)
+    def pattern_index(self) -> int:
+        """Raw index of the next exposure."""
+        return self._playback.raw
+
+    @pattern_index.setter
+    def _set_pattern_index(self, value: float) -> None:
+        self._playback.select(int(value))
+
+    @pattern_index.sequence_loader
+    def _load_pattern_sequence(self, values: Sequence[float]) -> None:
+        self._loaded_sequence = [int(value) for value in values]
+
+    @pattern_index.sequence_starter
+    def _start_pattern_sequence(self) -> None:
+        self._pattern_sequence = self._loaded_sequence
+
+    @pattern_index.sequence_stopper
+    def _stop_pattern_sequence(self) -> None:
+        self._pattern_sequence = None
+
+    @pymm_property(name="TimePoint", limits=(0, 65535), property_type=int)
+    def time_point(self) -> int:
+        """Bank time point of the next exposure."""
+        return self._playback.time_point
+
+    @time_point.setter
+    def _set_time_point(self, value: float) -> None:
+        self._playback.restart(int(value))
+
+    @pymm_property(name="Stamp", limits=(0, 1), property_type=int)
+    def stamp(self) -> int:
+        """Whether pixel (0, 0) holds the number of the exposure."""
+        return int(self._stamp)
+
+    @stamp.setter
+    def _set_stamp(self, value: float) -> None:
+        self._stamp = bool(int(value))
+
+    def _number(self, name: str) -> float:
+        # A .cfg gives every value as text.
+        return float(self.get_property_value(name))
+
+
+class _Playback:
+    """Which time point and raw frame the next exposure shows.
+
+    Parameters
+    ----------
+    n_t, n_raw
+        Size of the bank.
+    """
+
+    def __init__(self, n_t: int, n_raw: int) -> None:
+        self._n_t, self._n_raw = n_t, n_raw
+        self._next = 0
+        self._group: int | None = None
+        self.shown = array("H")
+
+    @property
+    def raw(self) -> int:
+        return self._next % self._n_raw
+
+    @property
+    def time_point(self) -> int:
+        return self._there_and_back(self._next // self._n_raw)
+
+    def expose(self) -> tuple[int, int]:
+        """Return (time point, raw index) and go on to the next exposure."""
+        group, raw = divmod(self._next, self._n_raw)
+        t = self._there_and_back(group)
+        if group != self._group:
+            self._group = group
+            self.shown.append(t)
+        self._next += 1
+        return t, raw
+
+    def start_group(self) -> None:
+        """Go on to raw index 0, unless there already."""
+        self.select(0)
+
+    def select(self, raw: int) -> None:
+        """Go on to raw index `raw`, in this group if it lies ahead."""
+        if raw >= self._n_raw:
+            raise ValueError(f"raw index {raw} was selected, a group has 0 to {self._n_raw - 1}")
+        self._next += (raw - self._next) % self._n_raw
+
+    def restart(self, t: int) -> None:
+        """Begin a group at time point `t` and forget what was shown."""
+        if t >= self._n_t:
+            raise ValueError(f"time point {t} was selected, the bank has 0 to {self._n_t - 1}")
+        self._next, self._group = t * self._n_raw, None
+        self.shown = array("H")
+
+    def _there_and_back(self, group: int) -> int:
+        """0, 1, ... n-1, n-2, ... 1, 0, 1, ..."""
+        if self._n_t == 1:
+            return 0
+        phase = group % (2 * self._n_t - 2)
+        return min(phase, 2 * self._n_t - 2 - phase)
+
+
+def _sim_section(rig: RigConfig) -> SIMConfig:
+    if rig.sim is None or rig.optics.pixel_size_nm is None:
+        raise ConfigError(f"rig {rig.name!r} needs 'sim' and 'optics.pixel_size_nm' to be simulated; see virtual_sim")
+    return rig.sim
+
+
+def _microscope(rig: RigConfig, sim: SIMConfig, size: int) -> SIMMicroscope:
+    assert rig.optics.pixel_size_nm is not None
+    steps = sim.phase_steps_rad or [2 * np.pi * p / sim.phases for p in range(sim.phases)]
+    return SIMMicroscope(
+        (size, size),
+        rig.optics.pixel_size_nm / 1e3,
+        rig.optics.na,
+        rig.optics.emission_nm / 1e3,
+        [Pattern(p.k_um, p.phase_rad, p.modulation) for p in sim.patterns],
+        phase_steps_rad=steps,
+        order=sim.raw_order(),
+        damping=0.7,
+        margin_px=_MARGIN_PX,
+    )
+
+
+def _wait_until(due: float) -> None:
+    """Sleep to within a fraction of a millisecond, then yield until `due`: sleeping alone wakes too late."""
+    while (left := due - time.perf_counter()) > 0:
+        time.sleep(left - _SPIN_S if left > 2 * _SPIN_S else 0)

@@ -1,0 +1,165 @@
+"""Metrics against scikit-image and against what can be worked out by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
+from skimage.metrics import structural_similarity
+
+from livesr.evaluation.metrics import (
+    bootstrap_interval,
+    linear_fit,
+    nrmse,
+    pcc,
+    percentile_normalised,
+    score,
+    ssim,
+)
+
+
+@pytest.fixture
+def truth() -> NDArray[np.float32]:
+    return gaussian_filter(np.random.default_rng(1).standard_normal((96, 80)), 2).astype(np.float32)
+
+
+@pytest.fixture
+def noise() -> NDArray[np.float32]:
+    return np.random.default_rng(2).standard_normal((96, 80)).astype(np.float32)
+
+
+@pytest.mark.parametrize("data_range", [1.0, 255.0])
+@pytest.mark.parametrize("strength", [0.0, 0.1, 3.0])
+def test_ssim_is_scikit_images(
+    truth: NDArray[np.float32], noise: NDArray[np.float32], strength: float, data_range: float
+) -> None:
+    a = truth.astype(np.float64) * data_range
+    b = a + strength * data_range * noise
+    expected = structural_similarity(
+        a, b, data_range=data_range, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
+    )
+    assert ssim(a, b, data_range) == pytest.approx(expected, abs=1e-12)
+
+
+def test_ssim_of_constants_is_its_luminance_term() -> None:
+    a, b = np.full((32, 32), 0.2), np.full((32, 32), 0.6)
+    expected = (2 * 0.2 * 0.6 + 1e-4) / (0.2**2 + 0.6**2 + 1e-4)
+    assert ssim(a, b, 1.0) == pytest.approx(expected, rel=1e-9)
+
+
+def test_ssim_needs_room_for_its_window() -> None:
+    with pytest.raises(ValueError, match="at least 11"):
+        ssim(np.zeros((10, 40)), np.zeros((10, 40)), 1.0)
+
+
+def test_pcc_is_numpys(truth: NDArray[np.float32], noise: NDArray[np.float32]) -> None:
+    other = truth + 0.2 * noise
+    assert pcc(truth, other) == pytest.approx(np.corrcoef(truth.ravel(), other.ravel())[0, 1], abs=1e-6)
+    assert pcc(truth, -truth) == pytest.approx(-1)
+
+
+def test_the_fit_is_least_squares(truth: NDArray[np.float32], noise: NDArray[np.float32]) -> None:
+    prediction = 3 * truth + noise - 7
+    design = np.stack([prediction.ravel(), np.ones(prediction.size)], axis=1).astype(np.float64)
+    a, b = np.linalg.lstsq(design, truth.ravel().astype(np.float64))[0]
+    np.testing.assert_allclose(linear_fit(prediction, truth), a * prediction + b, atol=1e-6)
+
+
+def test_after_the_fit_nrmse_and_pcc_say_the_same(truth: NDArray[np.float32], noise: NDArray[np.float32]) -> None:
+    # Closed form: the residual of a linear fit is sqrt(1 - r^2) standard deviations.
+    prediction = truth + 0.3 * noise
+    reference = percentile_normalised(truth)
+    assert reference is not None
+    expected = reference.std() * math.sqrt(1 - pcc(prediction, truth) ** 2)
+    assert nrmse(linear_fit(prediction, reference), reference, 1.0) == pytest.approx(expected, rel=1e-9)
+    assert score(prediction, truth).nrmse == pytest.approx(expected, rel=1e-9)
+
+
+def test_percentiles_land_on_0_and_1(truth: NDArray[np.float32]) -> None:
+    normalised = percentile_normalised(truth)
+    assert normalised is not None
+    np.testing.assert_allclose(np.percentile(normalised, (0.1, 99.9)), (0, 1), atol=1e-6)
+    assert normalised.min() < 0, "nothing is clipped"
+
+
+def test_a_perfect_prediction_scores_perfectly_in_any_unit(truth: NDArray[np.float32]) -> None:
+    s = score(1000 * truth + 100, truth)
+    assert s.pcc == pytest.approx(1)
+    assert s.ssim == pytest.approx(1, abs=1e-9)
+    assert s.nrmse == pytest.approx(0, abs=1e-6)
+
+
+def test_a_prediction_upside_down_does_not_pass(truth: NDArray[np.float32]) -> None:
+    # The linear transform may turn it over, PCC keeps the sign.
+    assert score(-truth, truth).pcc == pytest.approx(-1)
+
+
+def test_a_collapsed_network_scores_zero_and_does_not_drop_out(truth: NDArray[np.float32]) -> None:
+    s = score(np.zeros_like(truth), truth)
+    assert s.pcc == 0
+    assert math.isfinite(s.ssim)
+    assert s.nrmse > 0
+
+
+def test_a_structure_that_is_absent_has_no_score(noise: NDArray[np.float32]) -> None:
+    assert all(math.isnan(v) for v in score(noise, np.zeros_like(noise)))
+
+
+def test_a_few_bright_pixels_are_a_truth_too(noise: NDArray[np.float32]) -> None:
+    sparse = np.zeros_like(noise)
+    sparse[40, 40] = 5.0
+    s = score(sparse, sparse)
+    assert s.pcc == pytest.approx(1)
+    assert s.nrmse == pytest.approx(0)
+
+
+def test_bad_images_are_refused(truth: NDArray[np.float32]) -> None:
+    with pytest.raises(ValueError, match="one shape"):
+        score(truth[:-1], truth)
+    bad = truth.copy()
+    bad[0, 0] = np.nan
+    with pytest.raises(ValueError, match="prediction has pixels that are not finite"):
+        score(bad, truth)
+
+
+def test_the_interval_of_many_values_is_the_normal_one() -> None:
+    values = np.random.default_rng(3).normal(0.9, 0.05, 400)
+    interval = bootstrap_interval(list(values))
+    half = 1.96 * values.std() / math.sqrt(400)
+    assert interval.mean == pytest.approx(values.mean())
+    assert interval.low == pytest.approx(values.mean() - half, abs=5e-4)
+    assert interval.high == pytest.approx(values.mean() + half, abs=5e-4)
+
+
+def test_the_interval_covers_the_true_mean_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(4)
+    hits = 0
+    for i in range(200):
+        interval = bootstrap_interval(list(rng.normal(0.5, 0.1, 30)), seed=i)
+        hits += interval.low <= 0.5 <= interval.high
+    assert 0.88 <= hits / 200 <= 0.99
+
+
+def test_the_interval_is_repeatable_and_leaves_out_what_was_not_there() -> None:
+    values = [0.8, 0.9, math.nan, 0.85]
+    assert bootstrap_interval(values, seed=5) == bootstrap_interval(values, seed=5)
+    assert bootstrap_interval(values).n == 3
+    assert bootstrap_interval(values).mean == pytest.approx(0.85)
+
+
+def test_one_value_has_no_interval() -> None:
+    interval = bootstrap_interval([0.7])
+    assert interval.to_json() == {"mean": 0.7, "low": None, "high": None, "n": 1}
+    assert not interval.above(interval)
+    assert bootstrap_interval([]).to_json() == {"mean": None, "low": None, "high": None, "n": 0}
+
+
+def test_a_wider_level_gives_a_wider_interval() -> None:
+    values = list(np.random.default_rng(6).normal(size=25))
+    narrow, wide = bootstrap_interval(values, level=0.5), bootstrap_interval(values, level=0.99)
+    assert wide.low < narrow.low < narrow.high < wide.high
+    with pytest.raises(ValueError, match="level"):
+        bootstrap_interval(values, level=95)
