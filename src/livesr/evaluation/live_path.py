@@ -34,6 +34,11 @@ class Collected:
     separated_frames: list[MulticolorFrame] = field(default_factory=list)
     name: str = "collect"
 
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """What was collected."""
+        return {"separated": len(self.separated_frames)}
+
     def open(self, run: RunDescription) -> None:
         """Nothing to open."""
 

@@ -131,19 +131,23 @@ class SimulatedSequence:
         """Structures that the cell was drawn with."""
         return tuple(name for name in self.structures if self._stain[name] > 0)
 
-    def raw(self, visible: Iterable[str] | None = None) -> NDArray[np.uint16]:
+    @property
+    def brightness(self) -> dict[str, float]:
+        """Each structure's staining relative to the brightest one's; 0 for one that is missing."""
+        most = max(self._stain.values())
+        return {name: float(stain / most) for name, stain in self._stain.items()}
+
+    def raw(self, visible: Iterable[str] | None = None, n_t: int | None = None) -> NDArray[np.uint16]:
         """Return noisy raw frames (t, n, y, x) in ADU of the structures in `visible`: all if None, none if empty.
 
-        With fewer structures the light is as strong, so that what is left is dimmer or as bright as beside the others.
+        A structure is as bright alone as it is beside the others. `n_t` shortens the time lapse.
         """
         shown = self.structures if visible is None else tuple(visible)
         rng = np.random.default_rng((_EVALUATION, self.seed, 1, *(self.structures.index(s) for s in shown)))
-        light = replace(
-            self._light, electrons=self.photons / self._peak, background_e=self.photons * self._background
-        )
+        light = replace(self._light, electrons=self.photons / self._peak, background_e=self.photons * self._background)
         mixed = self._mixed(shown)
         frames = []
-        for t in range(self.n_t):
+        for t in range(min(n_t or self.n_t, self.n_t)):
             expected = self._microscope.raw((mixed[t], mixed[t + 1], mixed[t + 2]), light, rng, t)
             frames.append([self.noise.expose(frame, rng) for frame in expected])
         return np.asarray(frames, np.uint16)
@@ -169,7 +173,6 @@ class SimulatedSequence:
         damping = draw.uniform(conditions.damping)
         optics = shape, self.pixel_size_um, na, emission_um
         self._microscope = SIMMicroscope(*optics, true, damping=damping, margin_px=_MARGIN_PX)
-        # The truth lives on the frame's own grid, where the reconstruction's transfer function does not know the margin.
         self.reconstructor = SIMReconstructor(
             *optics,
             assumed,
@@ -203,7 +206,9 @@ class SimulatedSequence:
         shown = tuple(visible)
         return [
             Components(
-                np.sum([self._stain[s] * c[s].widefield for s in shown] or [0 * c[self.structures[0]].widefield], axis=0),
+                np.sum(
+                    [self._stain[s] * c[s].widefield for s in shown] or [0 * c[self.structures[0]].widefield], axis=0
+                ),
                 np.sum([self._stain[s] * c[s].waves for s in shown] or [0 * c[self.structures[0]].waves], axis=0),
             )
             for c in self._components

@@ -14,7 +14,7 @@ import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import psutil
 from psygnal import Signal
@@ -27,10 +27,13 @@ from livesr.base.frames import MulticolorFrame, SRFrame
 from livesr.base.timing import now_ns
 from livesr.live.paths import ChannelPath, Geometry, build_path
 from livesr.live.pipeline import Pipeline
-from livesr.live.sinks.ome_zarr import OMEZarrSink, bytes_per_hour, free_bytes, memory_bytes
+from livesr.live.sinks.layout import bytes_per_hour, free_bytes, memory_bytes
+from livesr.live.sinks.ome_zarr import OMEZarrSink
 from livesr.live.sinks.signals import SignalSink
 from livesr.live.sinks.sink import RunDescription, Sink
-from livesr.live.sinks.zeromq import ZeroMQSink
+
+if TYPE_CHECKING:
+    from livesr.live.sinks.zeromq import ZeroMQSink
 
 log = logging.getLogger(__name__)
 
@@ -225,6 +228,8 @@ class LiveSR:
             self._writer = OMEZarrSink(self.settings.store)
             sinks.append((self._writer, True))
         if self.settings.publish:
+            from livesr.live.sinks.zeromq import ZeroMQSink
+
             self._publisher = ZeroMQSink(self.settings.publish, insecure=self.settings.insecure)
             sinks.append((self._publisher, False))
         return sinks
@@ -309,14 +314,9 @@ def camera_geometry(core: CMMCorePlus, rig: RigConfig) -> Geometry:
             "The pixel size is unknown: set optics.pixel_size_nm in rig.yaml, or a pixel size in Micro-Manager."
         )
     camera = core.getCameraDevice()
-    if (
-        rig.modality == "sim"
-        and core.hasProperty(camera, "Binning")
-        and core.getProperty(camera, "Binning") not in ("1", "1x1")
-    ):
-        raise ConfigError(
-            f"Binning is {core.getProperty(camera, 'Binning')}: it removes the resolution that SIM needs. Set Binning to 1."
-        )
+    binning = str(core.getProperty(camera, "Binning")) if core.hasProperty(camera, "Binning") else "1"
+    if rig.modality == "sim" and binning not in ("1", "1x1"):
+        raise ConfigError(f"Binning is {binning}: it removes the resolution that SIM needs. Set Binning to 1.")
     dtype = "uint8" if core.getBytesPerPixel() == 1 else "uint16"
     return Geometry((height, width), dtype, pixel_size_um, (float(y0), float(x0)))
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import scipy.fft
@@ -133,7 +134,7 @@ class SIMMicroscope:
             )
         self.shape, self.pixel_size_um = shape, pixel_size_um
         self.patterns, self.phase_steps_rad = tuple(patterns), tuple(phase_steps_rad)
-        self.order = tuple(order or ((a, p) for a in range(len(self.patterns)) for p in range(len(self.phase_steps_rad))))
+        self.order = tuple(order or product(range(len(self.patterns)), range(len(self.phase_steps_rad))))
         self._margin = margin_px
         self._grid = (shape[0] + 2 * margin_px, shape[1] + 2 * margin_px)
         self.object_shape = (_SCALE * self._grid[0], _SCALE * self._grid[1])
@@ -234,7 +235,9 @@ class SIMMicroscope:
         # Without the margin, as a reconstruction of the camera's frames sees it.
         seen = density[self._inside(_SCALE)]
         if transfer.shape != seen.shape:
-            raise ValueError(f"the transfer function is {transfer.shape}, a reconstruction of these frames is {seen.shape}")
+            raise ValueError(
+                f"the transfer function is {transfer.shape}, a reconstruction of these frames is {seen.shape}"
+            )
         spectrum = scipy.fft.rfft2(seen)
         spectrum *= transfer[:, : seen.shape[1] // 2 + 1] * np.float32(brightness)
         return np.asarray(scipy.fft.irfft2(spectrum, seen.shape, overwrite_x=True), np.float32)
@@ -304,7 +307,7 @@ def _plane_wave(
     shape: tuple[int, int], pixel_size_um: float, k_um: tuple[float, float], phase_rad: float
 ) -> NDArray[np.complex64]:
     y, x = (np.exp(2j * np.pi * k * pixel_size_um * np.arange(n)) for n, k in zip(shape, k_um, strict=True))
-    return (np.exp(1j * phase_rad) * y[:, None] * x).astype(np.complex64)
+    return np.asarray(np.exp(1j * phase_rad) * y[:, None] * x, np.complex64)
 
 
 def _at(components: Components | tuple[Components, Components, Components], when: float) -> Components:
@@ -318,4 +321,4 @@ def _at(components: Components | tuple[Components, Components, Components], when
 def _bin(image: Image) -> Image:
     """Mean of 2 x 2 samples: haze is so smooth that its transfer function does not matter."""
     y, x = image.shape
-    return image.reshape(y // 2, 2, x // 2, 2).mean((1, 3), dtype=np.float32)
+    return np.asarray(image.reshape(y // 2, 2, x // 2, 2).mean((1, 3)), np.float32)

@@ -101,7 +101,11 @@ class RawBank:
             read_variance_e2=read_variance_map((size, size), 1.6, np.random.default_rng((seed, 1))),
         )
         self._light = Light(
-            background_e=self.BACKGROUND * photons, bleaching=bleaching, jitter=0.01, phase_error_rad=0.03, duty=self.DUTY
+            background_e=self.BACKGROUND * photons,
+            bleaching=bleaching,
+            jitter=0.01,
+            phase_error_rad=0.03,
+            duty=self.DUTY,
         )
         self.frames = np.empty((n_t, sim.raw_frames, size, size), np.uint16)
         self._cell, self._cell_t = self._new_cell(), -1
@@ -137,7 +141,9 @@ class RawBank:
         self._light = replace(self._light, electrons=photons / max(now.peak(), 1e-6))
         for t, group in enumerate(self.frames):
             after = self._components(t + 1)
-            for frame, expected in zip(group, self._microscope.raw((before, now, after), self._light, rng, t), strict=True):
+            for frame, expected in zip(
+                group, self._microscope.raw((before, now, after), self._light, rng, t), strict=True
+            ):
                 self._noise.expose(expected, rng, out=frame)
             before, now = now, after
 
@@ -267,7 +273,9 @@ class VirtualSIMCamera(CameraDevice):
         """Read out a part of the chip; the patterns stay where they are."""
         size = int(self._number("SensorSize"))
         if min(x, y) < 0 or min(width, height) < 1 or x + width > size or y + height > size:
-            raise ValueError(f"region (x, y, width, height) = {(x, y, width, height)} is not on a chip of {size} x {size}")
+            raise ValueError(
+                f"region (x, y, width, height) = {(x, y, width, height)} is not on a chip of {size} x {size}"
+            )
         self._roi = (x, y, width, height)
 
     def clear_roi(self) -> None:

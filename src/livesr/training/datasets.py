@@ -21,11 +21,11 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 from livesr.live.normalise import background_and_headroom
 from livesr.live.reconstruct.sim import SIMReconstructor
@@ -41,7 +41,7 @@ Range = tuple[float, float]
 WINDOW = 3
 _MARGIN_PX = 32
 _SAMPLE_STEP = 2
-_MEMORY_CHUNK = 4
+_CHUNK = 4
 _ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
 
 
@@ -122,7 +122,9 @@ class Series:
         background, headroom = self.normalisation[t]
         headroom *= headroom_factor
         window = np.clip(np.arange(t - 1, t + 2), 0, len(self) - 1)
-        return (self.frames[window] - np.float32(background)) / np.float32(headroom), self.truths[t] / np.float32(headroom)
+        return (self.frames[window] - np.float32(background)) / np.float32(headroom), self.truths[t] / np.float32(
+            headroom
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,7 +274,7 @@ class _BrightCell:
                 self._cell.advance(interval_s)
             bright = self._stain(self._cell.render())
             structures.append(bright)
-            haze = self._haze * sum(self._stain(self._cell.render_haze()))
+            haze = self._haze * np.sum(self._stain(self._cell.render_haze()), axis=0)
             components.append(self._microscope.components(np.sum(bright, axis=0), haze))
         return structures, components
 
@@ -383,7 +385,9 @@ class _PairStore:
         if found == wanted:
             return True
         differ = sorted(key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key))
-        raise ValueError(f"{self.folder} holds pairs that differ in {', '.join(differ)}; use another folder or delete it")
+        raise ValueError(
+            f"{self.folder} holds pairs that differ in {', '.join(differ)}; use another folder or delete it"
+        )
 
     def _meta(self) -> dict[str, Any]:
         own = {
@@ -408,7 +412,7 @@ def _in_processes(store: _PairStore, todo: list[int], workers: int) -> Iterator[
         _environment(_ONE_THREAD),
         ProcessPoolExecutor(min(workers, max(len(todo), 1)), multiprocessing.get_context("spawn")) as pool,
     ):
-        chunks = [todo[i : i + _MEMORY_CHUNK] for i in range(0, len(todo), _MEMORY_CHUNK)]
+        chunks = [todo[i : i + _CHUNK] for i in range(0, len(todo), _CHUNK)]
         for count in pool.map(store.make, chunks):
             yield from (None for _ in range(count))
 

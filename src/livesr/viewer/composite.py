@@ -30,6 +30,7 @@ _BAND_PIXELS = 1 << 16
 # Red, green and blue share one word of 10-bit fields: four full channels add up before a field could overflow.
 _FIELD_BITS = 10
 _FIELD_ONES = np.uint32(sum(1 << (_FIELD_BITS * k) for k in range(3)))
+_FIELD_BYTES = _FIELD_ONES * np.uint32(255)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +173,7 @@ def _saturate(total: NDArray[np.uint32], scratch: NDArray[np.uint32]) -> None:
     np.bitwise_and(scratch, _FIELD_ONES, out=scratch)
     np.multiply(scratch, np.uint32(255), out=scratch)
     np.bitwise_or(total, scratch, out=total)
+    np.bitwise_and(total, _FIELD_BYTES, out=total)
 
 
 def composite(channels: NDArray[np.uint16], views: Sequence[ChannelView]) -> Picture:

@@ -2,8 +2,8 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from backend_contract import BackendContract, make_engine, small_network
 
+from backend_contract import BackendContract, make_engine, small_network
 from livesr.base.errors import BackendError
 from livesr.live.inference.openvino import OpenVINOBackend
 

@@ -3,8 +3,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from backend_contract import BackendContract, make_engine, model_of, random_frames, small_network
 
+from backend_contract import BackendContract, make_engine, model_of, random_frames, small_network
 from livesr.base.errors import BackendError, EngineError
 from livesr.live.inference.torch import TorchBackend
 

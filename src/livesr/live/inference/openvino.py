@@ -89,7 +89,7 @@ class OpenVINOBackend:
     def infer(self) -> NDArray[np.float32]:
         """Return (c, scale y, scale x) for the current `input`; overwritten by the next call."""
         self._opened().reflect()
-        self._request.infer()
+        self._request.infer(share_outputs=True)  # else it copies what is in `_output` already
         return self._result
 
     def close(self) -> None:

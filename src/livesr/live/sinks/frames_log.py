@@ -3,7 +3,7 @@
 Owns the file, its line format and its reader. Knows no array.
 
 One line per event, written when the event happens: a line that waited for the frame to be settled would be lost with a
-killed process. The last line about a frame of a series holds (docs/store-layout.md).
+killed process. ``array[t]`` holds a picture where a line of that series says ``"stored": true``, else zeros.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from livesr.base.frames import Stream
 
 FRAMES_LOG_VERSION = 1
 SeriesName: TypeAlias = Literal["raw", "recon", "sr"]
-State: TypeAlias = Literal["raw", "raw_incomplete", "recon", "separated", "skipped", "fill", "stray"]
+State: TypeAlias = Literal["raw", "raw_incomplete", "recon", "separated", "skipped", "stray"]
 
 
 class FramesLog:
@@ -30,8 +30,10 @@ class FramesLog:
     def __init__(self, path: Path) -> None:
         self._file: TextIO = path.open("a", buffering=1, encoding="utf-8")
 
-    def write(self, series: SeriesName, state: State, stream: Stream, t: int, **facts: Any) -> None:
-        """Append one event; facts that are None, False or empty are left out, numbers that are not finite are null."""
+    def write(
+        self, series: SeriesName, state: State, stream: Stream, t: int, *, stored: bool = False, **facts: Any
+    ) -> None:
+        """Append one event; facts that are None or empty are left out, numbers that are not finite become null."""
         line = {
             "series": series,
             "state": state,
@@ -39,7 +41,8 @@ class FramesLog:
             "position": stream.position,
             "channel": stream.channel,
             "z": stream.z,
-            **{k: v for k, v in facts.items() if v is not None and v is not False and v != ()},
+            "stored": stored,
+            **{k: v for k, v in facts.items() if v is not None and v != ()},
         }
         self._file.write(to_json(line) + "\n")
 

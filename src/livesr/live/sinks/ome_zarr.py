@@ -1,22 +1,19 @@
 """A run as an OME-Zarr store: raw, recon and sr side by side, on one time axis.
 
 Owns the store's folder from `open` to `close`: which image a frame belongs to, the order of its time points, the
-sidecars in ``livesr/`` and the watch over the disk. How one image is written is `series.py`; docs/store-layout.md
-describes the result.
+sidecars in ``livesr/`` and the watch over the disk. What the images are is said in `layout.py`, how one is written in
+`series.py`; docs/store-layout.md describes the result.
 """
 
 from __future__ import annotations
 
 import logging
-import re
 import shutil
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,38 +22,21 @@ from numpy.typing import NDArray
 
 from livesr.base.errors import RecordingError, StoreError
 from livesr.base.frames import MulticolorFrame, Pixels, RawStack, SRFrame, Stream
-from livesr.live.sinks.frames_log import FRAMES_LOG_VERSION, FramesLog, SeriesName, State, to_json
-from livesr.live.sinks.series import DisplayWindow, Series, SeriesSpec, group_json, write_json
-from livesr.live.sinks.sink import ChannelDescription, RunDescription, to_uint16
+from livesr.live.sinks import layout
+from livesr.live.sinks.frames_log import FramesLog, SeriesName, State, to_json
+from livesr.live.sinks.layout import bytes_per_hour, free_bytes, memory_bytes, next_free_path
+from livesr.live.sinks.series import DisplayWindow, Series, group_json, write_json
+from livesr.live.sinks.sink import RunDescription, to_uint16
+
+__all__ = ["OMEZarrSink", "bytes_per_hour", "free_bytes", "memory_bytes", "next_free_path"]
 
 log = logging.getLogger(__name__)
 
-SIDECARS = "livesr"
-SR_TITLE = "SR prediction (AI) - not raw data"
-SR_WARNING = (
-    "Predicted by a neural network from one fluorescence channel. Not a measurement: structures may be missing, "
-    "invented or assigned to the wrong channel. Verify against recon and raw before drawing conclusions."
-)
 RESERVE_BYTES = 256 << 20
-_EARLY = 10  # time points after which the display windows are written for the first time
+_EARLY_TIME_POINTS = 10  # after which the display windows are written for the first time
 _DISK_CHECK_S = 1.0
 _WINDOW_UPDATE_S = 0.5
-
-
-@dataclass(slots=True)
-class _Place:
-    """The images of one position and channel; None where nothing is recorded."""
-
-    channel: ChannelDescription
-    series: dict[SeriesName, Series]
-    windows: dict[SeriesName, DisplayWindow] = field(default_factory=dict)
-    window_due_s: dict[SeriesName, float] = field(default_factory=dict)
-    skipped: set[int] = field(default_factory=set)
-    last_seen: tuple[int, int] | None = None
-    intervals_s: deque[float] = field(default_factory=lambda: deque(maxlen=1001))
-    end: int = 0  # linear index behind the last thing heard of
-    # Reused for every reconstruction: the writer copies what is appended.
-    recon: NDArray[np.uint16] | None = None
+_WRITE_ERRORS = (OSError, RuntimeError, StoreError)
 
 
 class OMEZarrSink:
@@ -65,9 +45,9 @@ class OMEZarrSink:
     Parameters
     ----------
     path
-        Folder to create; if it exists, the next free number is taken (see `path` after `open`).
+        Folder to create; if it exists, the next number is taken. `path` says which after `open`.
     reserve_bytes
-        Recording stops while this much is still free, so that the store can be finished.
+        Recording ends while this much is still free, so that the store can be finished.
     """
 
     name = "ome-zarr"
@@ -83,10 +63,8 @@ class OMEZarrSink:
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """Time points stored per kind, fills, strays, and recon pixels that did not fit into uint16."""
+        """Planes stored per kind, fills, strays, and recon pixels that did not fit into uint16."""
         return dict(self._counts)
-
-    # ------------------------------------------------------------------ open
 
     def open(self, run: RunDescription) -> None:
         """Create the store with every image that the run will have.
@@ -94,46 +72,44 @@ class OMEZarrSink:
         Raises
         ------
         StoreError
-            If the folder cannot be created or the disk is already full; nothing is left behind.
+            If the folder cannot be created or the disk is as good as full; nothing is left behind.
         """
-        self.path = next_free_path(self.path)
+        self.path = next_free_path(self.path.absolute())
         free = free_bytes(self.path)
         if free < self._reserve_bytes:
             raise StoreError(
-                f"Only {free / 1e9:.2f} GB are free for {self.path}, recording keeps {self._reserve_bytes / 1e9:.2f} GB "
-                "in reserve: free some space or choose another disk."
+                f"Only {free / 1e9:.2f} GB are free for {self.path}, {self._reserve_bytes / 1e9:.2f} GB are kept in "
+                "reserve: free some space or choose another disk."
             )
-        made = _first_missing(self.path)
+        topmost_new = next(p for p in (self.path, *self.path.parents) if p.parent.exists())
         try:
             self._create(run)
-        except Exception as e:
-            self._abandon(made)
-            raise StoreError(f"Cannot create the store {self.path}: {_reason(e)}. Choose a folder you can write to.") from e
+        except (OSError, RuntimeError, ValueError, ImportError) as e:
+            self._abandon(topmost_new)
+            raise StoreError(f"Cannot create {self.path}: {_reason(e)}. Choose a folder that you can write to.") from e
         self._run = run
 
     def _create(self, run: RunDescription) -> None:
-        sidecars = self.path / SIDECARS
+        sidecars = self.path / layout.SIDECARS
         sidecars.mkdir(parents=True)
-        write_json(self.path / "zarr.json", group_json(_root_attributes(run)))
-        write_json(sidecars / "zarr.json", group_json({"livesr": {"frames_log_version": FRAMES_LOG_VERSION}}))
         for name, content in run.sidecars.items():
             _write_sidecar(sidecars / Path(name).name, content)
-        self._log = FramesLog(sidecars / "frames.jsonl")
-        names: list[str] = []
-        for position, position_name in enumerate(run.positions):
+        self._log = FramesLog(self.path / layout.FRAMES_LOG)
+        # A group of its own, so that zarr tools that list the root do not stumble over it.
+        write_json(sidecars / "zarr.json", group_json({}))
+        write_json(self.path / "zarr.json", group_json(layout.root_attributes(run)))
+        for position in range(len(run.positions)):
             for channel in run.channels:
-                place = self._places[position, channel.name] = _Place(channel, {})
-                for kind, spec in _specs(run, position_name, channel):
+                place = self._places[position, channel.name] = _Place()
+                for kind, spec in layout.series_specs(run, position, channel).items():
                     place.series[kind] = Series(self.path / spec.name, spec)
-                    place.windows[kind] = DisplayWindow()
-                    names.append(spec.name)
-                if "recon" in place.series:
-                    place.recon = np.empty(channel.recon_shape, np.uint16)
+                place.allocate(channel.recon_shape)
+        names = [series.spec.name for _, series in self._all_series()]
         (self.path / "OME").mkdir()
         write_json(self.path / "OME" / "zarr.json", group_json({"ome": {"version": "0.5", "series": names}}))
 
-    def _abandon(self, made: Path) -> None:
-        for series in self._all_series():
+    def _abandon(self, topmost_new: Path) -> None:
+        for _, series in self._all_series():
             try:
                 series.close(0)
             except (OSError, RuntimeError) as e:
@@ -142,15 +118,13 @@ class OMEZarrSink:
             self._log.close()
             self._log = None
         self._places.clear()
-        shutil.rmtree(made, ignore_errors=True)
-
-    # ---------------------------------------------------------------- frames
+        shutil.rmtree(topmost_new, ignore_errors=True)
 
     def raw(self, stack: RawStack) -> None:
-        """Store a raw group; exposures that never came are zeros in the array and listed in frames.jsonl."""
-        self._watch_disk()
-        missing = tuple(i for i, f in enumerate(stack.frames) if f is None)
-        self._note_time(stack.stream, stack.t, stack.t_acq_ns)
+        """Store a raw group; exposures that never came are zeros in the array and named in frames.jsonl."""
+        missing = tuple(i for i, frame in enumerate(stack.frames) if frame is None)
+        place = self._place(stack.stream, stack.t)
+        place.note_time(stack.stream, stack.t, stack.t_acq_ns)
         self._take(
             "raw",
             "raw_incomplete" if missing else "raw",
@@ -162,19 +136,25 @@ class OMEZarrSink:
             missing=missing,
         )
 
+    def aside(self, stack: RawStack) -> None:
+        """Keep raw frames that no image here can hold, one TIFF each."""
+        self._opened()
+        self._watch_disk()
+        facts = {"t_acq_ns": stack.t_acq_ns, "t_camera_ms": stack.t_camera_ms}
+        for pixels in stack.frames:
+            if pixels is not None:
+                file = self._write_tiff(f"aside_t{stack.t:06d}.tif", pixels, facts)
+                self._write_log("raw", "stray", stack.stream, stack.t, file=file, **facts)
+
     def recon(self, frame: SRFrame) -> None:
         """Store a reconstruction as uint16, shifted by the run's `recon_offset_adu`."""
-        self._watch_disk()
         place = self._place(frame.stream, frame.t)
-        self._note_time(frame.stream, frame.t, frame.t_acq_ns)
+        place.note_time(frame.stream, frame.t, frame.t_acq_ns)
         planes: tuple[Pixels, ...] = ()
         clipped = 0
-        if place.recon is not None:
-            if frame.image.shape != place.recon.shape:
-                place.series["recon"].check((frame.image.astype(np.uint16),))
-            offset = self._opened().recon_offset_adu
-            planes = (to_uint16(frame.image, offset, out=place.recon),)
-            clipped = int(np.count_nonzero(frame.image < -offset) + np.count_nonzero(frame.image > 65535 - offset))
+        if "recon" in place.series:
+            place.series["recon"].check((frame.image,), "float32")
+            planes, clipped = (place.convert(frame.image, self._opened().recon_offset_adu),), place.clipped
             self._counts["clipped_pixels"] += clipped
         self._take(
             "recon",
@@ -193,7 +173,6 @@ class OMEZarrSink:
         """Store a prediction; a provisional one is not stored, its final version follows."""
         if frame.provisional:
             return
-        self._watch_disk()
         place = self._place(frame.stream, frame.t)
         if series := place.series.get("sr"):
             series.windows = frame.display
@@ -208,82 +187,20 @@ class OMEZarrSink:
             normalisation=frame.source.normalisation._asdict(),
             residual=frame.residual,
             latency_ms=round(frame.latency_ms, 3),
-            offset_adu=frame.offset_adu or None,
             edge=frame.edge,
-            gap_beside=not frame.true_neighbours,
+            true_neighbours=frame.true_neighbours,
             warnings=frame.warnings,
         )
 
     def skipped(self, stream: Stream, t: int, reason: str) -> None:
-        """Note that the network did not see time point `t`; a fill frame keeps its place."""
+        """Note that the network did not see time point `t`; a fill frame keeps its place in the array."""
         place = self._place(stream, t)
-        index = self._index(stream, t)
-        place.end = max(place.end, index + 1)
-        place.skipped.add(index)
+        place.end = max(place.end, self._index(stream, t) + 1)
         self._write_log("sr", "skipped", stream, t, reason=reason)
 
     def status(self, status: Mapping[str, Any]) -> None:
         """Look after the disk, also while no frame comes."""
         self._watch_disk()
-
-    def _take(
-        self, kind: SeriesName, state: State, stream: Stream, t: int, planes: Sequence[Pixels | None], **facts: Any
-    ) -> None:
-        """Append the planes at (t, z): fill up to it if the writer is behind, set them aside if it is beyond."""
-        place, index = self._place(stream, t), self._index(stream, t)
-        place.end = max(place.end, index + 1)
-        series = place.series.get(kind)
-        if series is None:
-            self._write_log(kind, state, stream, t, stored=0, **facts)
-            return
-        series.check(planes)
-        if index < series.next:
-            self._set_aside(series, kind, stream, t, planes, **facts)
-            return
-        with self._recording():
-            while series.next < index:
-                self._fill(place, series, kind, stream)
-            series.append(planes)
-        self._counts[kind] += 1
-        self._write_log(kind, state, stream, t, stored=1, **facts)
-        self._update_window(place, series, kind, planes)
-
-    def _fill(self, place: _Place, series: Series, kind: SeriesName, stream: Stream) -> None:
-        index = series.next
-        series.fill()
-        self._counts["fills"] += 1
-        if kind == "sr" and index in place.skipped:
-            place.skipped.discard(index)  # frames.jsonl says so already, and why
-        else:
-            t, z = divmod(index, series.spec.z_planes)
-            self._write_log(kind, "fill", stream._replace(z=z), t)
-
-    def _set_aside(
-        self, series: Series, kind: SeriesName, stream: Stream, t: int, planes: Sequence[Pixels | None], **facts: Any
-    ) -> None:
-        """Keep what comes too late or twice as a TIFF: the array only grows, and nothing is lost."""
-        import tifffile
-
-        folder = self.path / SIDECARS / "strays"
-        blank = np.zeros(series.spec.shape, series.spec.dtype)
-        with self._recording():
-            folder.mkdir(exist_ok=True)
-            path = next_free_path(folder / f"{series.spec.name}_t{t:06d}_z{stream.z:03d}.tif")
-            block = np.stack([blank if p is None else p for p in planes])
-            tifffile.imwrite(path, block, photometric="minisblack", description=to_json(facts), metadata=None)
-        self._counts["strays"] += 1
-        self._write_log(kind, "stray", stream, t, file=f"strays/{path.name}", **facts)
-
-    def _update_window(self, place: _Place, series: Series, kind: SeriesName, planes: Sequence[Pixels | None]) -> None:
-        now = time.monotonic()
-        first = next((p for p in planes if p is not None), None)
-        if kind != "sr" and first is not None and now >= place.window_due_s.get(kind, 0.0):
-            place.window_due_s[kind] = now + _WINDOW_UPDATE_S
-            series.windows = [place.windows[kind].update(first)] * len(planes)
-        if series.next == _EARLY * series.spec.z_planes:
-            series.write_metadata(place.intervals_s and float(np.median(place.intervals_s)) or None)
-
-    # ----------------------------------------------------------------- close
 
     def close(self, report: Mapping[str, Any]) -> None:
         """Finish every image, align their time axes, write the report.
@@ -295,68 +212,100 @@ class OMEZarrSink:
         """
         if self._log is None:
             return
-        failures = [
-            f"{series.spec.name}: {failure}"
-            for place in self._places.values()
-            for series in place.series.values()
-            if (failure := self._finish(place, series))
-        ]
+        failures: list[str] = []
+        for place, series in self._all_series():
+            try:
+                series.close(place.time_points(series.spec.z_planes), place.interval_s)
+            except (OSError, RuntimeError) as e:
+                failures.append(f"{series.spec.name}: {_reason(e)}")
         try:
-            write_json(self.path / SIDECARS / "report.json", dict(report))
+            write_json(self.path / layout.REPORT, dict(report))
         except OSError as e:
-            failures.append(f"report.json: {_reason(e)}")
+            failures.append(f"{layout.REPORT}: {_reason(e)}")
         self._log.close()
         self._log = None
         if failures:
             raise RecordingError(
-                f"The store {self.path} could not be finished ({'; '.join(failures)}): it is readable up to the last "
-                f"whole shard; run 'livesr repair {self.path}'."
+                f"{self.path} could not be finished ({'; '.join(failures)}): it is readable up to the last whole shard; "
+                f"'livesr repair {self.path}' recovers what can be."
             )
 
-    def _finish(self, place: _Place, series: Series) -> str | None:
-        time_points = -(-place.end // series.spec.z_planes)
-        measured_s = float(np.median(place.intervals_s)) if place.intervals_s else None
-        try:
-            series.close(time_points, measured_s)
-        except (OSError, RuntimeError) as e:
-            return _reason(e)
-        return None
+    def _take(
+        self, kind: SeriesName, state: State, stream: Stream, t: int, planes: Sequence[Pixels | None], **facts: Any
+    ) -> None:
+        """Append the planes at (t, z): fill up to it if the writer is behind, set them aside if it is beyond."""
+        self._watch_disk()
+        place, index = self._place(stream, t), self._index(stream, t)
+        place.end = max(place.end, index + 1)
+        series = place.series.get(kind)
+        if series is None:
+            self._write_log(kind, state, stream, t, **facts)
+            return
+        series.check(planes)
+        if index < series.next:
+            self._set_aside(series, kind, stream, t, planes, **facts)
+            return
+        with self._recording():
+            while series.next < index:
+                series.fill()
+                self._counts["fills"] += 1
+            series.append(planes)
+            self._counts[kind] += 1
+            self._write_log(kind, state, stream, t, stored=True, **facts)
+            self._show(place, series, kind, planes)
 
-    # --------------------------------------------------------------- helpers
+    def _set_aside(
+        self, series: Series, kind: SeriesName, stream: Stream, t: int, planes: Sequence[Pixels | None], **facts: Any
+    ) -> None:
+        """Keep what comes twice or too late as a TIFF: the array only grows, and nothing is lost."""
+        blank = np.zeros(series.spec.shape, series.spec.dtype)
+        block = np.stack([blank if plane is None else plane for plane in planes])
+        file = self._write_tiff(f"{series.spec.name}_t{t:06d}_z{stream.z:03d}.tif", block, facts)
+        self._write_log(kind, "stray", stream, t, file=file, **facts)
+
+    def _write_tiff(self, name: str, block: Pixels, facts: Mapping[str, Any]) -> str:
+        """Write beside the images; return the file's name relative to the sidecars."""
+        import tifffile
+
+        folder = self.path / layout.STRAYS
+        with self._recording():
+            folder.mkdir(exist_ok=True)
+            path = next_free_path(folder / name)
+            tifffile.imwrite(path, block, photometric="minisblack", description=to_json(facts), metadata=None)
+        self._counts["strays"] += 1
+        return f"{folder.name}/{path.name}"
+
+    def _show(self, place: _Place, series: Series, kind: SeriesName, planes: Sequence[Pixels | None]) -> None:
+        """Follow the brightness of what was stored; write it down once early, so that a running store can be viewed."""
+        if kind != "sr":
+            series.windows = place.follow(kind, planes) * len(planes)
+        if not series.windows_written and series.next >= _EARLY_TIME_POINTS * series.spec.z_planes:
+            series.windows_written = True
+            series.write_metadata(place.interval_s)
 
     def _opened(self) -> RunDescription:
-        if self._run is None:
-            raise RecordingError(f"The store {self.path} is not open.")
+        if self._run is None or self._log is None:
+            raise RecordingError(f"{self.path} is not open: frames can be stored between open() and close().")
         return self._run
 
-    def _all_series(self) -> Iterator[Series]:
-        return (series for place in self._places.values() for series in place.series.values())
+    def _all_series(self) -> Iterator[tuple[_Place, Series]]:
+        return ((place, series) for place in self._places.values() for series in place.series.values())
 
     def _place(self, stream: Stream, t: int) -> _Place:
         run = self._opened()
         place = self._places.get((stream.position, stream.channel))
         if place is None or not 0 <= stream.z < run.z_planes or t < 0:
             raise RecordingError(
-                f"A frame of {stream}, t={t} came; this store was opened for {len(run.positions)} positions, channels "
-                f"{[c.name for c in run.channels]} and {run.z_planes} z planes."
+                f"A frame of {stream} at t={t} came; this store was opened for {len(run.positions)} positions, channels "
+                f"{', '.join(c.name or 'default' for c in run.channels)} and {run.z_planes} z planes."
             )
         return place
 
     def _index(self, stream: Stream, t: int) -> int:
         return t * self._opened().z_planes + stream.z
 
-    def _note_time(self, stream: Stream, t: int, t_acq_ns: int) -> None:
-        place = self._place(stream, t)
-        if stream.z != 0:
-            return
-        if place.last_seen and t > place.last_seen[0]:
-            place.intervals_s.append((t_acq_ns - place.last_seen[1]) / (t - place.last_seen[0]) / 1e9)
-        if place.last_seen is None or t > place.last_seen[0]:
-            place.last_seen = (t, t_acq_ns)
-
     def _write_log(self, kind: SeriesName, state: State, stream: Stream, t: int, **facts: Any) -> None:
-        self._opened()
-        if self._log:
+        if self._log is not None:
             with self._recording():
                 self._log.write(kind, state, stream, t, **facts)
 
@@ -364,9 +313,9 @@ class OMEZarrSink:
     def _recording(self) -> Iterator[None]:
         try:
             yield
-        except (OSError, RuntimeError) as e:
+        except _WRITE_ERRORS as e:
             raise RecordingError(
-                f"The store {self.path} no longer takes frames: {_reason(e)}. Check the disk, its space and quota."
+                f"{self.path} no longer takes frames: {_reason(e)}. Check the disk, its space and your quota."
             ) from e
 
     def _watch_disk(self) -> None:
@@ -374,7 +323,8 @@ class OMEZarrSink:
         if now < self._disk_check_due_s:
             return
         self._disk_check_due_s = now + _DISK_CHECK_S
-        free = free_bytes(self.path)
+        with self._recording():
+            free = free_bytes(self.path)
         if free < self._reserve_bytes:
             raise RecordingError(
                 f"Only {free / 1e9:.2f} GB are left on the disk of {self.path}; recording ends here so that the store "
@@ -382,131 +332,53 @@ class OMEZarrSink:
             )
 
 
-def next_free_path(path: Path) -> Path:
-    """Return `path`, or where it exists the next number that is free: run.ome.zarr, run_2.ome.zarr, run_3.ome.zarr."""
-    stem, dot, suffixes = path.name.partition(".")
-    number = 1
-    while path.exists():
-        number += 1
-        path = path.with_name(f"{stem}_{number}{dot}{suffixes}")
-    return path
+@dataclass(slots=True)
+class _Place:
+    """The images of one position and channel, and what is known about their time axis."""
 
+    series: dict[SeriesName, Series] = field(default_factory=dict)
+    end: int = 0  # linear index behind the last thing heard of
+    clipped: int = 0
+    _windows: dict[SeriesName, DisplayWindow] = field(default_factory=dict)
+    _last_time: tuple[int, int] | None = None
+    _intervals_s: deque[float] = field(default_factory=lambda: deque(maxlen=1001))
+    # Reused for every reconstruction: the writer copies what is appended.
+    _scratch: NDArray[np.float32] | None = None
+    _stored: NDArray[np.uint16] | None = None
 
-def free_bytes(path: Path) -> int:
-    """Space left on the disk that `path` is or will be on.
+    def allocate(self, recon_shape: tuple[int, int]) -> None:
+        """Prepare for reconstructions of this size."""
+        self._windows = {kind: DisplayWindow(_WINDOW_UPDATE_S) for kind in self.series}
+        if "recon" in self.series:
+            self._scratch, self._stored = np.empty(recon_shape, np.float32), np.empty(recon_shape, np.uint16)
 
-    Raises
-    ------
-    StoreError
-        If that disk does not answer.
-    """
-    try:
-        return shutil.disk_usage(_first_missing(path.absolute()).parent).free
-    except OSError as e:
-        raise StoreError(f"Cannot reach the disk of {path}: {_reason(e)}.") from e
+    def convert(self, image: NDArray[np.float32], offset_adu: int) -> NDArray[np.uint16]:
+        """Return the reconstruction as it is stored, valid until the next call; `clipped` counts what did not fit."""
+        low, high = -offset_adu, np.iinfo(np.uint16).max - offset_adu
+        fits = low <= float(image.min()) and float(image.max()) <= high
+        self.clipped = 0 if fits else int(np.count_nonzero((image < low) | (image > high)))
+        return to_uint16(image, offset_adu, self._stored, self._scratch)
 
+    def follow(self, kind: SeriesName, planes: Sequence[Pixels | None]) -> list[tuple[float, float]]:
+        """Return the display window of a kind after these planes; exposures of one group share it."""
+        return [self._windows[kind].update(next((p for p in planes if p is not None), None))]
 
-def bytes_per_hour(run: RunDescription, frames_per_s: float) -> int:
-    """Upper bound of what `frames_per_s` super-resolution frames, over all streams, take in an hour; uncompressed."""
-    channels = [sum(spec.group_bytes for _, spec in _specs(run, "0", channel)) for channel in run.channels]
-    return int(sum(channels) / max(len(channels), 1) * frames_per_s * 3600)
+    def note_time(self, stream: Stream, t: int, t_acq_ns: int) -> None:
+        """Measure the interval between time points, at the first plane of a stack."""
+        if stream.z != 0 or (self._last_time and t <= self._last_time[0]):
+            return
+        if self._last_time:
+            self._intervals_s.append((t_acq_ns - self._last_time[1]) / (t - self._last_time[0]) / 1e9)
+        self._last_time = (t, t_acq_ns)
 
+    @property
+    def interval_s(self) -> float | None:
+        """Median interval of the last thousand time points."""
+        return float(np.median(self._intervals_s)) if self._intervals_s else None
 
-def memory_bytes(run: RunDescription) -> int:
-    """Upper bound of what waits in memory to be written."""
-    return sum(
-        spec.memory_bytes for position in run.positions for c in run.channels for _, spec in _specs(run, position, c)
-    )
-
-
-def series_name(kind: SeriesName, run: RunDescription, position: str, channel: str) -> str:
-    """Return the image's folder: `raw`, or `raw_<position>_<channel>` as soon as there are several of either."""
-    if len(run.positions) == 1 and len(run.channels) == 1:
-        return kind
-    return f"{kind}_{_safe(position)}_{_safe(channel or 'default')}"
-
-
-def _safe(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9.-]+", "-", name)
-
-
-def _specs(run: RunDescription, position: str, channel: ChannelDescription) -> Iterator[tuple[SeriesName, SeriesSpec]]:
-    """Describe the images of one position and channel."""
-    common: dict[str, Any] = {"z_planes": run.z_planes, "z_step_um": run.z_step_um, "interval_s": run.interval_s}
-    about = {"version": 1, "stream": run.stream_id, "position": position, "channel": channel.name}
-    if run.record_raw:
-        yield "raw", SeriesSpec(
-            name=series_name("raw", run, position, channel.name),
-            title="raw exposures",
-            shape=channel.raw_shape,
-            dtype=channel.raw_dtype,
-            labels=channel.raw_labels,
-            colors=("FFFFFF",) * len(channel.raw_labels),
-            pixel_size_um=channel.raw_pixel_size_um,
-            provenance={**about, "kind": "raw", "prediction": False},
-            **common,
-        )
-    if run.record_recon:
-        yield "recon", SeriesSpec(
-            name=series_name("recon", run, position, channel.name),
-            title=f"reconstruction ({channel.recon_method})",
-            shape=channel.recon_shape,
-            dtype="uint16",
-            labels=(channel.name or "recon",),
-            colors=("FFFFFF",),
-            pixel_size_um=channel.recon_pixel_size_um,
-            has_channel_axis=False,
-            provenance={**about, **_recon_provenance(run, channel)},
-            **common,
-        )
-    if channel.labels:
-        yield "sr", SeriesSpec(
-            name=series_name("sr", run, position, channel.name),
-            title=SR_TITLE,
-            shape=channel.sr_shape,
-            dtype="uint16",
-            labels=tuple(f"SR {label}" for label in channel.labels),
-            colors=channel.colors,
-            pixel_size_um=channel.sr_pixel_size_um,
-            provenance={**about, **_sr_provenance(channel)},
-            **common,
-        )
-
-
-def _recon_provenance(run: RunDescription, channel: ChannelDescription) -> dict[str, Any]:
-    return {
-        "kind": "reconstruction",
-        "prediction": False,
-        "method": channel.recon_method,
-        "intensity": {"unit": "ADU", "scale": 1.0, "offset": run.recon_offset_adu},
-    }
-
-
-def _sr_provenance(channel: ChannelDescription) -> dict[str, Any]:
-    return {
-        "kind": "prediction",
-        "prediction": True,
-        "warning": SR_WARNING,
-        "input": {"series": "recon", "method": channel.recon_method},
-        "upscaling": round(channel.recon_pixel_size_um / channel.sr_pixel_size_um, 6),
-        "intensity": {"unit": "ADU", "scale": 1.0, "offset": 0},
-        **channel.ai,
-    }
-
-
-def _root_attributes(run: RunDescription) -> dict[str, Any]:
-    return {
-        "ome": {"version": "0.5", "bioformats2raw.layout": 3},
-        "livesr": {
-            "version": 1,
-            "software": f"livesr {version('livesr')}",
-            "stream": run.stream_id,
-            "started": datetime.fromtimestamp(run.started_ns / 1e9, UTC).isoformat(),
-            "positions": list(run.positions),
-            "channels": [c.name for c in run.channels],
-            "sidecars": SIDECARS,
-        },
-    }
+    def time_points(self, z_planes: int) -> int:
+        """Length that every image here must have."""
+        return -(-self.end // z_planes)
 
 
 def _write_sidecar(path: Path, content: str | Path) -> None:
@@ -516,14 +388,5 @@ def _write_sidecar(path: Path, content: str | Path) -> None:
         path.write_text(content, encoding="utf-8")
 
 
-def _first_missing(path: Path) -> Path:
-    """Return the topmost folder that would have to be created for `path`, or `path` if all exist."""
-    for folder in (path, *path.parents):
-        if folder.parent.exists():
-            return folder
-    return path
-
-
 def _reason(error: BaseException) -> str:
-    strerror = getattr(error, "strerror", None)
-    return str(strerror or error).strip().rstrip(".") or type(error).__name__
+    return str(getattr(error, "strerror", None) or error).strip().rstrip(".") or type(error).__name__

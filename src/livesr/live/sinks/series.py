@@ -6,8 +6,8 @@ Owns the writer of the array and every zarr.json in its folder. Knows no run, no
 from __future__ import annotations
 
 import json
-import logging
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,8 +23,6 @@ from livesr.live.sinks.frames_log import to_json
 
 if TYPE_CHECKING:
     from ome_writers import AcquisitionSettings, Dimension, OMEStream
-
-log = logging.getLogger(__name__)
 
 # A shard is one file; what is in an unfinished one is lost when the process is killed. Hence few files, but no shard
 # that takes longer than this to fill, and none that is unwieldy to copy.
@@ -42,7 +40,8 @@ Windows = Sequence[tuple[float, float]]
 class SeriesSpec:
     """What an image is; `shape` is (y, x), `labels` and `colors` have one entry per channel.
 
-    Without `has_channel_axis` the image has a single channel and no c axis.
+    Without `has_channel_axis` the image has a single channel and no c axis. `shown_channels` is how many channels a viewer
+    starts with, None for all.
     """
 
     name: str
@@ -56,6 +55,7 @@ class SeriesSpec:
     z_step_um: float = 1.0
     interval_s: float | None = None
     has_channel_axis: bool = True
+    shown_channels: int | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -93,13 +93,15 @@ class Series:
     Attributes
     ----------
     next : linear index, t * z_planes + z, of what is appended next
-    windows : (low, high) per channel for viewers, written with `write_metadata`
+    windows : (low, high) per channel for viewers; `write_metadata` writes them
+    windows_written : whether the caller had them written while the image grew
     """
 
     def __init__(self, folder: Path, spec: SeriesSpec) -> None:
         self.spec = spec
         self.next = 0
         self.windows: Windows = ()
+        self.windows_written = False
         self._folder = folder
         self._stream: OMEStream = _create_stream(_settings(folder, spec))
         self._ome = self._stream.get_metadata()["."]["ome"]
@@ -109,21 +111,22 @@ class Series:
         (folder / "0" / "zarr.json").write_text(json.dumps(_array_json(spec)), encoding="utf-8")
         self.write_metadata()
 
-    def check(self, planes: Sequence[Pixels | None]) -> None:
-        """Refuse planes of another number, size or pixel type.
+    def check(self, planes: Sequence[Pixels | NDArray[np.float32] | None], dtype: str | None = None) -> None:
+        """Refuse planes of another number, size or pixel type (`dtype`, if they are still to be converted).
 
         Raises
         ------
         FrameShapeError
             With what came and what was expected.
         """
-        if len(planes) != len(self.spec.labels):
-            raise FrameShapeError(f"{len(planes)} planes came for {self.spec.name}, expected {len(self.spec.labels)}.")
+        spec, dtype = self.spec, dtype or self.spec.dtype
+        if len(planes) != len(spec.labels):
+            raise FrameShapeError(f"{len(planes)} planes came for {spec.name}, expected {len(spec.labels)}.")
         for plane in planes:
-            if plane is not None and (plane.shape != self.spec.shape or plane.dtype != self.spec.dtype):
+            if plane is not None and (plane.shape != spec.shape or plane.dtype != dtype):
                 raise FrameShapeError(
-                    f"A plane of {plane.shape} {plane.dtype} came for {self.spec.name}, expected {self.spec.shape} "
-                    f"{self.spec.dtype}: ROI, binning and pixel type must not change while a store is open."
+                    f"A plane of {plane.shape} {plane.dtype} came for {spec.name}, expected {spec.shape} {dtype}: "
+                    "ROI, binning and pixel type must not change while a store is open."
                 )
 
     def append(self, planes: Sequence[Pixels | None]) -> None:
@@ -178,8 +181,7 @@ class Series:
         return {
             "label": self.spec.labels[c],
             "color": self.spec.colors[c],
-            # Nine raw exposures on top of each other show nothing: a viewer starts with the first.
-            "active": c == 0 or self.spec.name.startswith("sr"),
+            "active": self.spec.shown_channels is None or c < self.spec.shown_channels,
             "window": {"min": 0.0, "max": ceiling, "start": low, "end": min(max(high, low + 1), ceiling)},
         }
 
@@ -194,22 +196,30 @@ class Series:
 
 
 class DisplayWindow:
-    """(low, high) that follows a stream of pictures slowly; looks at a few thousand pixels of each."""
+    """(low, high) that follows a stream of pictures slowly.
+
+    Looks at a few thousand pixels of a picture every `every_s` seconds, so that it costs nothing.
+    """
 
     _PIXELS_PER_AXIS = 64
     _FOLLOW = 0.1
 
-    __slots__ = ("_low_high",)
+    __slots__ = ("_due_s", "_every_s", "_low_high")
 
-    def __init__(self) -> None:
+    def __init__(self, every_s: float) -> None:
+        self._every_s = every_s
+        self._due_s = 0.0
         self._low_high: NDArray[np.float64] | None = None
 
-    def update(self, plane: Pixels) -> tuple[float, float]:
-        """Take a picture (y, x) into account and return the window."""
-        step_y, step_x = (max(1, n // self._PIXELS_PER_AXIS) for n in plane.shape)
-        seen = np.percentile(plane[::step_y, ::step_x], (0.5, 99.8))
-        self._low_high = seen if self._low_high is None else self._low_high + self._FOLLOW * (seen - self._low_high)
-        return float(self._low_high[0]), float(self._low_high[1])
+    def update(self, plane: Pixels | None) -> tuple[float, float]:
+        """Take a picture (y, x) into account and return the window; (0, 1) before there was any."""
+        now = time.monotonic()
+        if plane is not None and now >= self._due_s:
+            self._due_s = now + self._every_s
+            step_y, step_x = (max(1, n // self._PIXELS_PER_AXIS) for n in plane.shape)
+            seen = np.percentile(plane[::step_y, ::step_x], (0.5, 99.8))
+            self._low_high = seen if self._low_high is None else self._low_high + self._FOLLOW * (seen - self._low_high)
+        return (0.0, 1.0) if self._low_high is None else (float(self._low_high[0]), float(self._low_high[1]))
 
 
 def group_json(attributes: Mapping[str, Any]) -> dict[str, Any]:

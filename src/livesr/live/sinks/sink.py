@@ -1,4 +1,4 @@
-"""What a sink is, and which ones there are.
+"""What a sink is.
 
 Owns the protocol, the description of a run that every sink receives and the rule by which a reconstruction becomes
 uint16. Knows no format.
@@ -15,16 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from livesr.base.frames import MulticolorFrame, RawStack, SRFrame, Stream
-from livesr.base.registry import Registry
-
-SINKS = Registry(
-    "sink",
-    {
-        "ome-zarr": "livesr.live.sinks.ome_zarr:OMEZarrSink",
-        "zeromq": "livesr.live.sinks.zeromq:ZeroMQSink",
-    },
-)
-
 
 @dataclass(frozen=True, slots=True)
 class ChannelDescription:
@@ -54,7 +44,9 @@ class RunDescription:
     """What is known when a run starts.
 
     `positions` are names in index order; `z_planes` is 1 for a plane; `recon_offset_adu` is added to reconstructions in the
-    store and on the wire, because a Wiener reconstruction has negative values and the formats have none.
+    store and on the wire, because a Wiener reconstruction has negative values and the formats have none; `sr_offset_adu` is
+    what every `MulticolorFrame.offset_adu` of the run will be. `sidecars` are files to keep with the data, by name: their
+    text, or a path to copy.
     """
 
     stream_id: str
@@ -65,6 +57,7 @@ class RunDescription:
     z_step_um: float = 1.0
     interval_s: float | None = None
     recon_offset_adu: int = 1000
+    sr_offset_adu: int = 0
     record_raw: bool = True
     record_recon: bool = True
     sidecars: Mapping[str, str | Path] = field(default_factory=dict)
@@ -82,10 +75,6 @@ class Sink(Protocol):
     """
 
     name: str
-
-    @property
-    def counts(self) -> Mapping[str, int]:
-        """What was taken, what was lost and how, by name; for the report. Readable at any time, also after `close`."""
 
     def open(self, run: RunDescription) -> None:
         """Allocate, validate, bind; nothing is written that a failed start would leave behind."""
@@ -112,12 +101,18 @@ class Sink(Protocol):
         """Finish; called once, also after an error or a failed `open`. `report` is the final report."""
 
 
-def to_uint16(image: NDArray[np.float32], offset_adu: int, out: NDArray[np.uint16] | None = None) -> NDArray[np.uint16]:
+def to_uint16(
+    image: NDArray[np.float32],
+    offset_adu: int,
+    out: NDArray[np.uint16] | None = None,
+    scratch: NDArray[np.float32] | None = None,
+) -> NDArray[np.uint16]:
     """Round a reconstruction (y, x) to whole ADU above `-offset_adu`, as the store and the wire hold it.
 
-    Values that do not fit become 0 or 65535. Returns `out`, or a new array that the caller owns.
+    Values that do not fit become 0 or 65535. Returns `out`, or a new array that the caller owns; with `out` and `scratch`,
+    both of the image's shape, nothing is allocated.
     """
-    shifted = image + np.float32(offset_adu)
+    shifted = np.add(image, np.float32(offset_adu), out=scratch)
     np.rint(shifted, out=shifted)
     np.clip(shifted, 0, np.iinfo(np.uint16).max, out=shifted)
     if out is None:

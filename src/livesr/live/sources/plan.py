@@ -1,7 +1,7 @@
 """Describes a SIM time lapse to pymmcore-plus: which raw frame every exposure is.
 
-Owns the raw axis. Drives no hardware. `useq.MDASequence` knows the axes t, p, g, c and z only; `useq.v2` takes any, and
-`MDAEvent.index` carries it to the frame.
+Owns the raw axis of a plan. Drives no hardware. `useq.MDASequence` knows the axes t, p, g, c and z only; `useq.v2` takes
+any, and `MDAEvent.index` carries it to the frame.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import useq.v2 as v2
-from useq import MDAEvent
+from useq import Channel, MDAEvent
 
-RAW_AXIS = "sim"
+from livesr.live.sources.mda import RAW_AXIS
 
 
 class SIMAxis(v2.SimpleValueAxis[int]):
@@ -40,6 +40,7 @@ def sim_sequence(
     raw: int = 9,
     interval_s: float = 0.0,
     *,
+    group: str = "Channel",
     pattern_property: tuple[str, str] | None = None,
 ) -> v2.MDASequence:
     """Return a time lapse with axes t, c and sim.
@@ -48,8 +49,8 @@ def sim_sequence(
     ----------
     n_t
         Super-resolution frames per channel.
-    channels
-        Presets of the rig's channel group; no channel axis if empty.
+    channels, group
+        Presets of the rig's channel group, and its name; no channel axis if empty.
     raw
         Exposures per super-resolution frame.
     interval_s
@@ -67,6 +68,6 @@ def sim_sequence(
     """
     axes: list[v2.AxisIterable[object]] = [v2.TIntervalLoops(interval=interval_s, loops=n_t)]
     if channels:
-        axes.append(v2.ChannelsPlan(values=list(channels)))
+        axes.append(v2.ChannelsPlan(values=[Channel(config=name, group=group) for name in channels]))
     axes.append(SIMAxis(values=list(range(raw)), pattern_property=pattern_property))
     return v2.MDASequence(axes=tuple(axes), axis_order=tuple(axis.axis_key for axis in axes))

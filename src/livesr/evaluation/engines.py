@@ -1,0 +1,425 @@
+"""The score of an engine: simulated cells that it never saw, through the live path, each structure against its truth.
+
+Owns which sequences are run, what is scored and how it is summed up. Simulation is `sequences.py`, the run itself
+`live_path.py`, the formulas `metrics.py`, pictures `pictures.py`.
+
+Beside every number of the network stands the same number for the input: the frame that went in, taken as the prediction
+of each structure. A network is worth what it adds to that.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from livesr.base.errors import EngineError
+from livesr.base.frames import MulticolorFrame
+from livesr.evaluation.live_path import separate
+from livesr.evaluation.metrics import Interval, Score, bootstrap_interval, pcc, score
+from livesr.evaluation.pictures import PictureRow, montage
+from livesr.evaluation.sequences import Conditions, SimulatedSequence
+from livesr.live.inference.backend import Backend
+from livesr.live.inference.engine import Engine, load_engine
+from livesr.live.inference.runner import open_backend
+from livesr.simulation.specimens import STRUCTURES
+
+Image = NDArray[np.floating[Any]]
+Structured = dict[str, float]
+
+SEEDS = range(1000, 1032)
+GAIN_PCC, MEAN_PCC = 0.10, 0.88
+"""What the light engine has to reach: gain over the input for every structure, and mean over all."""
+
+_MARGIN = 1 / 16  # of each side: there the reconstruction fades out, which is no work of the network
+_NULL_FRAMES = 3  # of the tests with one structure or none: one frame with both neighbours
+_DIM_PHOTONS, _WEAK_BRIGHTNESS = 100.0, 0.5
+
+
+@dataclass(slots=True)
+class _Sequence:
+    """What one sequence gave; NaN where a structure was not there."""
+
+    seed: int
+    photons: float
+    brightness: Structured
+    network: dict[str, Score] = field(default_factory=dict)
+    input: dict[str, Score] = field(default_factory=dict)
+    passband_pcc: Structured = field(default_factory=dict)
+    residuals: list[float] = field(default_factory=list)
+    leakage: dict[str, Structured] = field(default_factory=dict)
+    blank: float = math.nan
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "seed": self.seed,
+            "photons": round(self.photons, 1),
+            "brightness": {k: round(v, 3) for k, v in self.brightness.items()},
+            "pcc": {k: _finite(v.pcc) for k, v in self.network.items()},
+            "pcc_input": {k: _finite(v.pcc) for k, v in self.input.items()},
+        }
+
+
+def run(
+    engine: str | os.PathLike[str],
+    folder: Path,
+    *,
+    seeds: Sequence[int] = SEEDS,
+    n_t: int = 4,
+    size: int = 512,
+    backend: str = "auto",
+    precision: str = "auto",
+    threads: int = 0,
+    pictures: int = 3,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Evaluate `engine` and write evaluation.json, evaluation.md and evaluation.png into `folder`.
+
+    Parameters
+    ----------
+    pictures
+        Sequences shown in the picture, the first ones of `seeds`: none is chosen by its looks.
+    others
+        As in `evaluate_engine`, whose result is returned.
+    """
+    rows: list[PictureRow] = []
+    result = evaluate_engine(
+        engine,
+        seeds=seeds,
+        n_t=n_t,
+        size=size,
+        backend=backend,
+        precision=precision,
+        threads=threads,
+        progress=progress,
+        show=lambda row: rows.append(row) if len(rows) < pictures else None,
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(result, indent=1, allow_nan=False) + "\n"
+    (folder / "evaluation.json").write_text(text, encoding="utf-8", newline="\n")
+    (folder / "evaluation.md").write_text(card_table(result), encoding="utf-8", newline="\n")
+    if rows:
+        montage(rows).save(folder / "evaluation.png", optimize=True)
+    return result
+
+
+def evaluate_engine(
+    engine: str | os.PathLike[str],
+    *,
+    seeds: Sequence[int] = SEEDS,
+    n_t: int = 4,
+    size: int = 512,
+    backend: str = "auto",
+    precision: str = "auto",
+    threads: int = 0,
+    conditions: Conditions | None = None,
+    structures: Sequence[str] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    show: Callable[[PictureRow], None] | None = None,
+) -> dict[str, Any]:
+    """Score an engine on simulated sequences.
+
+    Parameters
+    ----------
+    engine
+        A folder or a name, as in `load_engine`.
+    seeds
+        One sequence each; no seed of a training run gives any of them.
+    n_t
+        Time points of each; frames with a true neighbour on both sides are scored.
+    size
+        Side of the reconstructions, even.
+    backend, precision, threads
+        As in `open_backend`.
+    conditions
+        What the sequences are drawn from; the ranges of training if None.
+    structures
+        Simulated structure of each output channel; None takes the channels' names, or for an untrained engine whose
+        names mean nothing the order.
+    progress
+        Called with (sequences done, all).
+    show
+        Called with a middle frame of each sequence.
+
+    Returns
+    -------
+    dict
+        JSON-able: engine, backend, data, structures {name: network, input, gain, passband_pcc, disjoint}, mean_pcc,
+        residual, leakage, blank, splits, reached, sequences. Intervals are {mean, low, high, n} over sequences.
+
+    Raises
+    ------
+    EngineError
+        If it is no engine for separation, or separates what cannot be simulated.
+    BackendError
+        If no runtime can run it.
+    """
+    conditions = conditions or Conditions()
+    loaded = load_engine(engine)
+    loaded.check_fits("separate", shape=(size, size))
+    names = _structures_of(loaded, structures, conditions)
+    runtime = open_backend(loaded, (size, size), backend, precision, threads)
+    try:
+        sequences = []
+        for done, seed in enumerate(seeds, start=1):
+            simulated = SimulatedSequence(seed, n_t, size, conditions)
+            sequences.append(_Evaluated(simulated, loaded, runtime, names).result(show))
+            if progress:
+                progress(done, len(seeds))
+        data = {"seeds": list(seeds), "n_t": n_t, "size": size, "margin_px": _margin_px(size)}
+        return {
+            **_about(loaded, runtime),
+            "data": {**data, "pixels": "simulated SIM, seeds not used in training", "conditions": asdict(conditions)},
+            **_summary(sequences, names),
+            "sequences": [s.to_json() for s in sequences],
+        }
+    finally:
+        runtime.close()
+
+
+class _Evaluated:
+    """One simulated sequence in front of one engine."""
+
+    def __init__(self, simulated: SimulatedSequence, engine: Engine, backend: Backend, names: tuple[str, ...]) -> None:
+        self._simulated, self._engine, self._backend, self._names = simulated, engine, backend, names
+        margin = _margin_px(simulated.reconstructor.shape[0])
+        self._inside = (..., slice(margin, -margin), slice(margin, -margin))
+
+    def result(self, show: Callable[[PictureRow], None] | None) -> _Sequence:
+        simulated = self._simulated
+        result = _Sequence(simulated.seed, simulated.photons, simulated.brightness)
+        frames = self._scored(simulated.raw())
+        self._score(frames, result)
+        if show:
+            show(self._picture(frames[len(frames) // 2]))
+        for name in simulated.present:
+            result.leakage[name] = self._leakage(name)
+        blank = self._scored(simulated.raw([], _NULL_FRAMES))[0]
+        result.blank = _ratio(self._light(blank).sum(), float(np.abs(self._input(blank)).sum()))
+        return result
+
+    def _scored(self, raw: NDArray[np.uint16]) -> list[MulticolorFrame]:
+        """Frames with true neighbours, or all where the series is too short to have any."""
+        simulated = self._simulated
+        frames = separate(raw, simulated.reconstructor, simulated.pixel_size_um, self._engine, self._backend)
+        return [f for f in frames if f.true_neighbours and not f.edge] or frames
+
+    def _score(self, frames: list[MulticolorFrame], result: _Sequence) -> None:
+        network: dict[str, list[Score]] = {name: [] for name in self._names}
+        unseparated: dict[str, list[Score]] = {name: [] for name in self._names}
+        passband: dict[str, list[float]] = {name: [] for name in self._names}
+        for frame in frames:
+            truth, ideal = self._simulated.truth(frame.t), self._simulated.passband(frame.t)
+            for name, channel in zip(self._names, self._channels(frame), strict=True):
+                reference = truth[name][self._inside]
+                network[name].append(score(channel, reference))
+                unseparated[name].append(score(self._input(frame), reference))
+                passband[name].append(pcc(channel, ideal[name][self._inside]) if reference.any() else math.nan)
+            result.residuals.append(frame.residual)
+        result.network = {name: _mean_score(scores) for name, scores in network.items()}
+        result.input = {name: _mean_score(scores) for name, scores in unseparated.items()}
+        result.passband_pcc = {name: float(np.mean(values)) for name, values in passband.items()}
+
+    def _leakage(self, name: str) -> Structured:
+        """Share of the light of `name`, alone in the field, that is predicted as each other structure."""
+        light = self._light(self._scored(self._simulated.raw([name], _NULL_FRAMES))[0])
+        shares = {other: _ratio(amount, light.sum()) for other, amount in zip(self._names, light, strict=True)}
+        return {other: share for other, share in shares.items() if other != name}
+
+    def _channels(self, frame: MulticolorFrame) -> NDArray[np.float32]:
+        inside = frame.channels[self._inside]
+        return inside.astype(np.float32) - np.float32(frame.offset_adu)
+
+    def _light(self, frame: MulticolorFrame) -> NDArray[np.float64]:
+        """Predicted light of each channel, ADU."""
+        return np.maximum(self._channels(frame), 0).sum((1, 2), dtype=np.float64)
+
+    def _input(self, frame: MulticolorFrame) -> NDArray[np.float32]:
+        image = frame.source.image[self._inside]
+        return image - np.float32(frame.source.normalisation.background)
+
+    def _picture(self, frame: MulticolorFrame) -> PictureRow:
+        truth = self._simulated.truth(frame.t)
+        return PictureRow(
+            title=f"seed {self._simulated.seed}, {self._simulated.photons:.0f} e",
+            input=self._input(frame),
+            prediction=self._channels(frame),
+            truth=np.stack([truth[name][self._inside] for name in self._names]),
+            names=self._names,
+            colors=tuple(channel.color for channel in self._engine.manifest.channels),
+        )
+
+
+# -- summing up ------------------------------------------------------------------------------------------------------
+
+
+def _summary(sequences: list[_Sequence], names: tuple[str, ...]) -> dict[str, Any]:
+    structures = {name: _structure_summary(sequences, name) for name in names}
+    mean = {
+        who: bootstrap_interval([_nanmean(s.pcc for s in getattr(seq, who).values()) for seq in sequences])
+        for who in ("network", "input")
+    }
+    residuals = np.array([r for seq in sequences for r in seq.residuals])
+    percentiles = dict(zip(("min", "p1", "median", "p99", "max"), (0, 1, 50, 99, 100), strict=True))
+    gains = [s["gain"]["pcc"]["mean"] for s in structures.values()]
+    return {
+        "structures": structures,
+        "mean_pcc": {who: interval.to_json() for who, interval in mean.items()},
+        "residual": {name: float(np.percentile(residuals, q)) for name, q in percentiles.items()},
+        "leakage": {name: _leakage_summary(sequences, name, names) for name in names},
+        "blank": bootstrap_interval([seq.blank for seq in sequences]).to_json(),
+        "splits": {name: _splits(sequences, name) for name in names},
+        "reached": {
+            "gain_pcc": all(g is not None and g >= GAIN_PCC for g in gains),
+            "disjoint": all(s["disjoint"] for s in structures.values()),
+            "mean_pcc": mean["network"].mean >= MEAN_PCC,
+        },
+    }
+
+
+def _structure_summary(sequences: list[_Sequence], name: str) -> dict[str, Any]:
+    summary: dict[str, Any] = {"network": {}, "input": {}, "gain": {}}
+    pccs: dict[str, Interval] = {}
+    for i, metric in enumerate(Score._fields):
+        of = {who: [getattr(seq, who)[name][i] for seq in sequences] for who in ("network", "input")}
+        # Paired: what one sequence gains does not depend on how hard it is.
+        of["gain"] = [n - x for n, x in zip(of["network"], of["input"], strict=True)]
+        for who, values in of.items():
+            interval = bootstrap_interval(values)
+            summary[who][metric] = interval.to_json()
+            if metric == "pcc":
+                pccs[who] = interval
+    summary["passband_pcc"] = bootstrap_interval([seq.passband_pcc[name] for seq in sequences]).to_json()
+    summary["disjoint"] = pccs["network"].above(pccs["input"])
+    return summary
+
+
+def _leakage_summary(sequences: list[_Sequence], name: str, names: tuple[str, ...]) -> dict[str, Any]:
+    shares = [seq.leakage[name] for seq in sequences if name in seq.leakage]
+    into = {other: bootstrap_interval([s[other] for s in shares]).to_json() for other in names if other != name}
+    return {"total": bootstrap_interval([sum(s.values()) for s in shares]).to_json(), "into": into}
+
+
+def _splits(sequences: list[_Sequence], name: str) -> dict[str, Any]:
+    """PCC of one structure where light or staining is poor and where it is not: says what limits the mean."""
+    groups: Mapping[str, Callable[[_Sequence], bool]] = {
+        f"below {_DIM_PHOTONS:.0f} e": lambda s: s.photons < _DIM_PHOTONS,
+        f"from {_DIM_PHOTONS:.0f} e": lambda s: s.photons >= _DIM_PHOTONS,
+        f"brightness below {_WEAK_BRIGHTNESS}": lambda s: s.brightness[name] < _WEAK_BRIGHTNESS,
+        f"brightness from {_WEAK_BRIGHTNESS}": lambda s: s.brightness[name] >= _WEAK_BRIGHTNESS,
+    }
+    return {
+        title: bootstrap_interval([seq.network[name].pcc for seq in sequences if belongs(seq)]).to_json()
+        for title, belongs in groups.items()
+    }
+
+
+def card_table(result: Mapping[str, Any]) -> str:
+    """Return the Markdown for the engine's card of what `evaluate_engine` returned."""
+    data = result["data"]
+    lines = [
+        f"{len(data['seeds'])} simulated sequences (seeds {data['seeds'][0]} to {data['seeds'][-1]}, none used in training), "
+        f"{data['size']} x {data['size']} pixels, through the live path on {result['backend']['name']} "
+        f"{result['backend']['precision']}. Means with bootstrap 95 % intervals over sequences; *input* is the frame that "
+        "went in, taken as the prediction of each structure.",
+        "",
+        "| structure | | PCC | SSIM | NRMSE |",
+        "|---|---|---|---|---|",
+    ]
+    for name, entry in result["structures"].items():
+        for who in ("network", "input", "gain"):
+            cells = " | ".join(_cell(entry[who][metric]) for metric in Score._fields)
+            lines.append(f"| {name if who == 'network' else ''} | {who} | {cells} |")
+    lines += [
+        "",
+        f"Mean PCC over structures: {_cell(result['mean_pcc']['network'])}, input {_cell(result['mean_pcc']['input'])}. "
+        f"PCC intervals of network and input are {'disjoint' if result['reached']['disjoint'] else 'not all disjoint'}.",
+        "",
+        "| one structure alone | light predicted elsewhere | into |",
+        "|---|---|---|",
+    ]
+    for name, entry in result["leakage"].items():
+        into = ", ".join(f"{other} {_cell(share)}" for other, share in entry["into"].items())
+        lines.append(f"| {name} | {_cell(entry['total'])} | {into} |")
+    residual = result["residual"]
+    lines += [
+        "",
+        f"Blank input (camera noise and even light only): {_cell(result['blank'])} of its |x| is predicted as structure. "
+        f"Residual: median {residual['median']:.3f}, 1 to 99 % of frames {residual['p1']:.3f} to {residual['p99']:.3f}.",
+        "",
+        "| PCC where | " + " | ".join(result["structures"]) + " |",
+        "|---|" + "---|" * len(result["structures"]),
+    ]
+    for title in next(iter(result["splits"].values())):
+        lines.append(f"| {title} | " + " | ".join(_cell(split[title]) for split in result["splits"].values()) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(interval: Mapping[str, Any]) -> str:
+    if interval["mean"] is None:
+        return "none"
+    if interval["low"] is None:
+        return f"{interval['mean']:.3f}"
+    return f"{interval['mean']:.3f} ({interval['low']:.3f} to {interval['high']:.3f})"
+
+
+def _about(engine: Engine, backend: Backend) -> dict[str, Any]:
+    manifest = engine.manifest
+    return {
+        "engine": {
+            "id": manifest.id,
+            "version": manifest.version,
+            "sha256": manifest.sha256,
+            "trained": manifest.trained,
+        },
+        "backend": {"name": backend.name, "precision": backend.precision, "device": backend.device},
+    }
+
+
+def _structures_of(engine: Engine, given: Sequence[str] | None, conditions: Conditions) -> tuple[str, ...]:
+    """Which simulated structure each output channel should show."""
+    names = tuple(given or (name.casefold() for name in engine.manifest.channel_names))
+    if not engine.manifest.trained and given is None and len(names) <= len(conditions.structures):
+        names = conditions.structures[: len(names)]
+    if engine.manifest.scale != 1:
+        raise EngineError(f"Engine {engine.manifest.id!r} enlarges {engine.manifest.scale} times; only 1 is evaluated.")
+    if unknown := [name for name in names if name not in conditions.structures]:
+        raise EngineError(
+            f"Engine {engine.manifest.id!r} separates {', '.join(unknown)}, and these sequences show "
+            f"{', '.join(conditions.structures)} (known: {', '.join(STRUCTURES)}). Say with 'structures' what each channel is."
+        )
+    if len(names) != len(engine.manifest.channels) or len(set(names)) != len(names):
+        raise EngineError(
+            f"Engine {engine.manifest.id!r} has {len(engine.manifest.channels)} channels; name one structure for each, "
+            f"all different; got {', '.join(names)}."
+        )
+    return names
+
+
+def _mean_score(scores: list[Score]) -> Score:
+    """Mean over the frames of a sequence; NaN if the structure was not there."""
+    return Score(*(float(v) for v in np.mean(scores, axis=0)))
+
+
+def _nanmean(values: Iterable[float]) -> float:
+    found = [v for v in values if not math.isnan(v)]
+    return sum(found) / len(found) if found else math.nan
+
+
+def _ratio(part: float, whole: float) -> float:
+    return float(part) / float(whole) if whole > 0 else 0.0
+
+
+def _finite(value: float) -> float | None:
+    return round(value, 4) if math.isfinite(value) else None
+
+
+def _margin_px(size: int) -> int:
+    return max(round(size * _MARGIN), 1)

@@ -1,0 +1,187 @@
+"""What a store consists of: which images a run has, what they are called, what they say about themselves and what they take.
+
+Owns names, provenance and estimates; docs/store-layout.md describes the same for readers. Creates nothing.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from livesr import __version__
+from livesr.base.errors import StoreError
+from livesr.live.sinks.frames_log import SeriesName
+from livesr.live.sinks.series import SeriesSpec
+from livesr.live.sinks.sink import ChannelDescription, RunDescription
+
+LAYOUT_VERSION = 1
+SIDECARS = "livesr"
+FRAMES_LOG = f"{SIDECARS}/frames.jsonl"
+REPORT = f"{SIDECARS}/report.json"
+STRAYS = f"{SIDECARS}/strays"
+
+SR_TITLE = "SR prediction (AI) - not raw data"
+SR_WARNING = (
+    "Predicted by a neural network from one fluorescence channel. Not a measurement: structures may be missing, "
+    "invented or assigned to the wrong channel. Verify against recon and raw before drawing conclusions."
+)
+
+
+def series_name(kind: SeriesName, run: RunDescription, position: int, channel: str) -> str:
+    """Return an image's folder: `raw`, or `raw_<position>_<channel>` as soon as there are several of either."""
+    if len(run.positions) == 1 and len(run.channels) == 1:
+        return kind
+    channels = [c.name for c in run.channels]
+    return f"{kind}_{_folder_name(run.positions, position)}_{_folder_name(channels, channels.index(channel))}"
+
+
+def series_specs(run: RunDescription, position: int, channel: ChannelDescription) -> dict[SeriesName, SeriesSpec]:
+    """Describe the images of one position and channel, by kind."""
+    specs: dict[SeriesName, SeriesSpec] = {}
+    if run.record_raw:
+        specs["raw"] = _raw(run, position, channel)
+    if run.record_recon:
+        specs["recon"] = _recon(run, position, channel)
+    if channel.labels:
+        specs["sr"] = _sr(run, position, channel)
+    return specs
+
+
+def root_attributes(run: RunDescription) -> dict[str, Any]:
+    """Return the attributes of the store's root group."""
+    return {
+        "ome": {"version": "0.5", "bioformats2raw.layout": 3},
+        "livesr": {
+            "version": LAYOUT_VERSION,
+            "software": f"livesr {__version__}",
+            "stream": run.stream_id,
+            "started": datetime.fromtimestamp(run.started_ns / 1e9, UTC).isoformat(),
+            "positions": list(run.positions),
+            "channels": [c.name for c in run.channels],
+            "sidecars": SIDECARS,
+        },
+    }
+
+
+def bytes_per_hour(run: RunDescription, frames_per_s: float) -> int:
+    """Upper bound of what `frames_per_s` super-resolution frames, over all streams, take in an hour: uncompressed."""
+    channels = [sum(s.group_bytes for s in series_specs(run, 0, channel).values()) for channel in run.channels]
+    return int(sum(channels) / max(len(channels), 1) * frames_per_s * 3600)
+
+
+def memory_bytes(run: RunDescription) -> int:
+    """Upper bound of what waits in memory to be written."""
+    one_position = sum(s.memory_bytes for channel in run.channels for s in series_specs(run, 0, channel).values())
+    return one_position * len(run.positions)
+
+
+def free_bytes(path: Path) -> int:
+    """Space left on the disk that `path` is or will be on.
+
+    Raises
+    ------
+    StoreError
+        If that disk does not answer.
+    """
+    existing = next((p for p in (path, *path.absolute().parents) if p.exists()), path)
+    try:
+        return shutil.disk_usage(existing).free
+    except OSError as e:
+        raise StoreError(f"Cannot reach the disk of {path}: {e.strerror or e}. Is it still mounted?") from e
+
+
+def next_free_path(path: Path) -> Path:
+    """Return `path`, or where it exists the next number that is free: run.ome.zarr, run_2.ome.zarr, run_3.ome.zarr."""
+    match = re.fullmatch(r"(.+?)((?:\.ome)?\.\w+)?", path.name)
+    stem, suffix = (match[1], match[2] or "") if match else (path.name, "")
+    number = 1
+    while path.exists():
+        number += 1
+        path = path.with_name(f"{stem}_{number}{suffix}")
+    return path
+
+
+def _raw(run: RunDescription, position: int, channel: ChannelDescription) -> SeriesSpec:
+    return SeriesSpec(
+        name=series_name("raw", run, position, channel.name),
+        title="raw exposures",
+        shape=channel.raw_shape,
+        dtype=channel.raw_dtype,
+        z_planes=run.z_planes,
+        labels=channel.raw_labels,
+        colors=("FFFFFF",) * len(channel.raw_labels),
+        pixel_size_um=channel.raw_pixel_size_um,
+        z_step_um=run.z_step_um,
+        interval_s=run.interval_s,
+        shown_channels=1,  # exposures on top of each other show nothing
+        provenance={**_about(run, position, channel), "kind": "raw", "prediction": False},
+    )
+
+
+def _recon(run: RunDescription, position: int, channel: ChannelDescription) -> SeriesSpec:
+    provenance = {
+        "kind": "reconstruction",
+        "prediction": False,
+        "method": channel.recon_method,
+        "intensity": {"unit": "ADU", "scale": 1.0, "offset": run.recon_offset_adu},
+    }
+    return SeriesSpec(
+        name=series_name("recon", run, position, channel.name),
+        title=f"reconstruction ({channel.recon_method})",
+        shape=channel.recon_shape,
+        dtype="uint16",
+        z_planes=run.z_planes,
+        labels=(channel.name or "reconstruction",),
+        colors=("FFFFFF",),
+        pixel_size_um=channel.recon_pixel_size_um,
+        z_step_um=run.z_step_um,
+        interval_s=run.interval_s,
+        has_channel_axis=False,
+        provenance={**_about(run, position, channel), **provenance},
+    )
+
+
+def _sr(run: RunDescription, position: int, channel: ChannelDescription) -> SeriesSpec:
+    provenance = {
+        "kind": "prediction",
+        "prediction": True,
+        "warning": SR_WARNING,
+        "input": {"kind": "reconstruction", "method": channel.recon_method, "frames": "t-1, t, t+1"},
+        "upscaling": round(channel.recon_pixel_size_um / channel.sr_pixel_size_um, 6),
+        "intensity": {"unit": "ADU", "scale": 1.0, "offset": run.sr_offset_adu},
+        **channel.ai,
+    }
+    return SeriesSpec(
+        name=series_name("sr", run, position, channel.name),
+        title=SR_TITLE,
+        shape=channel.sr_shape,
+        dtype="uint16",
+        z_planes=run.z_planes,
+        labels=tuple(f"SR {label}" for label in channel.labels),
+        colors=channel.colors,
+        pixel_size_um=channel.sr_pixel_size_um,
+        z_step_um=run.z_step_um,
+        interval_s=run.interval_s,
+        provenance={**_about(run, position, channel), **provenance},
+    )
+
+
+def _about(run: RunDescription, position: int, channel: ChannelDescription) -> dict[str, Any]:
+    return {
+        "version": LAYOUT_VERSION,
+        "stream": run.stream_id,
+        "position": position,
+        "position_name": run.positions[position],
+        "channel": channel.name,
+    }
+
+
+def _folder_name(names: Sequence[str], index: int) -> str:
+    """Return a name that every file system takes and that no other of `names` has."""
+    safe = [re.sub(r"[^A-Za-z0-9.-]+", "-", name).strip(".") for name in names]
+    ambiguous = not safe[index] or [name.lower() for name in safe].count(safe[index].lower()) > 1
+    return f"{safe[index]}-{index}".lstrip("-") if ambiguous else safe[index]

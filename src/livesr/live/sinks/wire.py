@@ -1,0 +1,182 @@
+"""Wire format v1: what a message on the stream consists of.
+
+Owns the header, encoding and decoding; docs/wire-format.md says the same for other languages. Knows no socket.
+
+A message has three parts: topic, JSON header, pixels (C order, little endian; empty unless the topic carries pictures).
+Whoever decodes must expect anything: a port is not a promise.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+VERSION: Final = 1
+FRAME: Final = b"sr/frame"
+INPUT: Final = b"sr/input"
+STATUS: Final = b"sr/status"
+END: Final = b"end"
+TOPICS: Final = (FRAME, INPUT, STATUS, END)
+
+SILENCE_S: Final = 3.0
+"""A stream that says nothing for so long has ended: a status comes every second."""
+
+MAX_HEADER_BYTES: Final = 1 << 20
+MAX_MESSAGE_BYTES: Final = 1 << 30
+
+_Size = Annotated[int, Field(ge=1, le=65536)]
+_Count = Annotated[int, Field(ge=0)]
+
+
+class WireError(ValueError):
+    """A message is not wire format v1; says why."""
+
+
+class _Part(BaseModel):
+    # A key that is not known is a later addition: ignoring it is what lets v1 grow.
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class WireChannel(_Part):
+    """One channel: what to call it and how to show it; `window` is (low, high) in the values sent."""
+
+    label: str
+    color: Annotated[str, Field(pattern=r"^[0-9A-Fa-f]{6}$")] = "FFFFFF"
+    window: tuple[float, float] | None = None
+
+
+class WireHeader(_Part):
+    """The header of every message; which fields a type fills is tabulated in docs/wire-format.md.
+
+    Pictures carry every static field in every frame, so that whoever joins late has missed nothing.
+    """
+
+    v: Literal[1] = VERSION
+    type: Literal["start", "frame", "status", "end"]
+    stream: str
+    seq: _Count
+    t_pub_ns: int
+    t_acq_ns: int | None = None
+    t_camera_ms: float | None = None
+
+    position: _Count = 0
+    position_name: str = ""
+    channel: str = ""
+    z: _Count = 0
+    t: _Count = 0
+    raw_seq: tuple[_Count, _Count] | None = None
+
+    dtype: Literal["|u1", "<u2", "<f4"] = "<u2"
+    shape: Annotated[tuple[_Size, ...], Field(max_length=4)] = ()
+    axes: Annotated[str, Field(pattern=r"^[tczyx]*$")] = ""
+    encoding: Literal["raw"] = "raw"
+    offset_adu: int = 0
+    pixel_size_um: Annotated[float, Field(gt=0)] | None = None
+    channels: tuple[WireChannel, ...] = ()
+    ai: dict[str, Any] = Field(default_factory=dict)
+
+    provisional: bool = False
+    edge: bool = False
+    true_neighbours: bool = True
+    normalisation: dict[str, float] | None = None
+    residual: float | None = None
+    latency_ms: float | None = None
+    warnings: tuple[str, ...] = ()
+
+    status: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def nbytes(self) -> int:
+        """Length of the pixels that belong to this header."""
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize if self.shape else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A decoded message; `pixels` is read-only, None where the topic carries none."""
+
+    topic: str
+    header: WireHeader
+    pixels: NDArray[Any] | None
+
+    @property
+    def key(self) -> tuple[str, str, int, int]:
+        """What it is the newest of: topic, channel, position, z."""
+        return self.topic, self.header.channel, self.header.position, self.header.z
+
+
+Buffer = bytes | memoryview
+
+
+def encode(topic: bytes, header: WireHeader, pixels: NDArray[Any] | None = None) -> list[Any]:
+    """Return the three parts; `pixels` are not copied and must not change until they are sent.
+
+    Raises
+    ------
+    WireError
+        If the pixels are not what the header says.
+    """
+    if pixels is None:
+        return [topic, _to_json(header), b""]
+    if pixels.shape != header.shape or pixels.dtype != np.dtype(header.dtype):
+        raise WireError(
+            f"pixels are {pixels.dtype} {pixels.shape}, the header says {np.dtype(header.dtype)} {header.shape}"
+        )
+    return [topic, _to_json(header), np.ascontiguousarray(pixels)]
+
+
+def decode(parts: Sequence[Buffer]) -> Message:
+    """Check everything, then return the message; its pixels are a view of the third part.
+
+    Raises
+    ------
+    WireError
+        If it is not a message of this version, or its parts contradict each other.
+    """
+    if len(parts) != 3:
+        raise WireError(f"{len(parts)} parts came, expected 3: topic, header, pixels")
+    topic, head, data = parts
+    if bytes(topic) not in TOPICS:
+        raise WireError(f"unknown topic {bytes(topic)[:32]!r}")
+    if len(head) > MAX_HEADER_BYTES:
+        raise WireError(f"a header of {len(head)} bytes came, at most {MAX_HEADER_BYTES} are taken")
+    try:
+        header = WireHeader.model_validate_json(bytes(head))
+    except ValidationError as e:
+        raise WireError(_sentence(e)) from e
+    size = data.nbytes if isinstance(data, memoryview) else len(data)
+    if size != header.nbytes:
+        raise WireError(f"{size} bytes of pixels came, {header.shape} {header.dtype} needs {header.nbytes}")
+    if bytes(topic) in (FRAME, INPUT):
+        return Message(bytes(topic).decode(), header, _pixels(header, data))
+    return Message(bytes(topic).decode(), header, None)
+
+
+def _pixels(header: WireHeader, data: Buffer) -> NDArray[Any]:
+    if header.type != "frame" or not header.shape or len(header.axes) != len(header.shape) or header.t_acq_ns is None:
+        raise WireError("a picture needs type 'frame', t_acq_ns, a shape and one axis letter for each of its sizes")
+    if "c" in header.axes and len(header.channels) != header.shape[header.axes.index("c")]:
+        raise WireError(f"{len(header.channels)} channels are described, the picture has shape {header.shape}")
+    pixels = np.frombuffer(data, header.dtype).reshape(header.shape)
+    pixels.flags.writeable = False
+    return pixels
+
+
+def _to_json(header: WireHeader) -> bytes:
+    # What has its default is left out: a reader that validates has the same defaults, a reader that does not asks for
+    # the fields of the table, which are always set.
+    return header.model_dump_json(exclude_unset=True).encode()
+
+
+def _sentence(error: ValidationError) -> str:
+    problem = error.errors(include_url=False)[0]
+    where = ".".join(str(p) for p in problem["loc"])
+    came = problem.get("input")
+    shown = f" (got {came!r})" if isinstance(came, str | int | float) and len(str(came)) < 80 else ""
+    return f"header{'.' + where if where else ''}: {problem['msg']}{shown}"

@@ -1,0 +1,296 @@
+"""Frames on a ZeroMQ socket, for viewers and scripts in other processes (wire format v1, docs/wire-format.md).
+
+Owns one XPUB socket and the one thread that touches it. What the pipeline hands over is only put into a queue; it is
+converted, encoded and sent in that thread, and not even queued while nobody listens.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import re
+import socket as net
+import threading
+from collections import deque
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+import zmq
+
+from livesr.base.errors import BindError
+from livesr.base.frames import MulticolorFrame, RawStack, SRFrame, Stream
+from livesr.base.timing import now_ns
+from livesr.live.sinks.sink import RunDescription, to_uint16
+from livesr.live.sinks.wire import END, FRAME, INPUT, STATUS, WireChannel, WireHeader, encode
+
+log = logging.getLogger(__name__)
+
+_HIGH_WATER = 2  # messages: a viewer that is slower than the run sees few old frames, not thirty seconds of them
+_QUEUE_FRAMES = 4
+_LINGER_MS = 500
+_END_REPEATS, _END_EVERY_S = 3, 0.05
+_MAX_SUBSCRIPTION_BYTES = 4096
+
+_Item: TypeAlias = tuple[bytes, "SRFrame | MulticolorFrame | Mapping[str, Any]", int]
+
+
+class ZeroMQSink:
+    """Publishes a run on `address`, such as ``tcp://127.0.0.1:5555``; port ``*`` takes a free one.
+
+    Parameters
+    ----------
+    address
+        Of this computer only, unless `insecure`: whoever reaches the port sees the frames.
+    insecure
+        Allow an address that others can reach, without encryption.
+    """
+
+    name = "zeromq"
+
+    def __init__(self, address: str, insecure: bool = False) -> None:
+        self._address = _checked(address, insecure)
+        self._insecure = insecure
+        self._publisher: _Publisher | None = None
+        self.endpoint: str | None = None
+        self._counts = {"sent": 0, "replaced": 0, "unwatched": 0}
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """Frames sent, frames that a newer one replaced before they were, frames that nobody listened for.
+
+        What a slow subscriber misses, ZeroMQ drops without a word; the subscriber sees it as a gap in `seq`.
+        """
+        return dict(self._counts)
+
+    def open(self, run: RunDescription) -> None:
+        """Bind and start the thread; `endpoint` then holds the real port.
+
+        Raises
+        ------
+        BindError
+            If the address is taken or not one of this computer's.
+        """
+        context = zmq.Context()
+        xpub = context.socket(zmq.XPUB)
+        _configure(xpub)
+        try:
+            xpub.bind(self._address)
+        except zmq.ZMQError as e:
+            xpub.close(0)
+            context.term()
+            raise BindError(_bind_problem(self._address, e)) from e
+        self.endpoint = xpub.getsockopt_string(zmq.LAST_ENDPOINT)
+        self._publisher = _Publisher(context, xpub, run, self._counts)
+        self._publisher.start()
+
+    def raw(self, stack: RawStack) -> None:
+        """Raw frames are not published."""
+
+    def aside(self, stack: RawStack) -> None:
+        """Raw frames are not published."""
+
+    def recon(self, frame: SRFrame) -> None:
+        """Publish a measurement on `sr/input`."""
+        self._offer(INPUT, frame)
+
+    def separated(self, frame: MulticolorFrame) -> None:
+        """Publish a prediction, provisional or final, on `sr/frame`."""
+        self._offer(FRAME, frame)
+
+    def skipped(self, stream: Stream, t: int, reason: str) -> None:
+        """Skips are counted in the status."""
+
+    def status(self, status: Mapping[str, Any]) -> None:
+        """Publish the run's state on `sr/status`; as long as it comes, subscribers know that the run lives."""
+        if self._publisher:
+            self._publisher.offer(STATUS, dict(status))
+
+    def close(self, report: Mapping[str, Any]) -> None:
+        """Say that the stream has ended, give subscribers half a second to take what is on its way, unbind."""
+        if self._publisher:
+            self._publisher.stop(report)
+            self._publisher = None
+
+    def _offer(self, topic: bytes, frame: SRFrame | MulticolorFrame) -> None:
+        if self._publisher:
+            self._publisher.offer(topic, frame)
+
+
+class _Publisher:
+    """The thread behind a `ZeroMQSink`: takes what is offered, newest first to survive, and sends it."""
+
+    def __init__(
+        self, context: zmq.Context[Any], xpub: zmq.Socket[Any], run: RunDescription, counts: dict[str, int]
+    ) -> None:
+        self._context, self._xpub, self._run, self._counts = context, xpub, run, counts
+        self._queue: deque[_Item] = deque()
+        self._lock = threading.Lock()
+        self._seq = {FRAME: 0, INPUT: 0, STATUS: 0, END: 0}
+        self._subscribed: frozenset[bytes] = frozenset()
+        self._last_status: Mapping[str, Any] = {}
+        self._report: Mapping[str, Any] | None = None
+        # The thread sleeps on its socket and on this pair, of which one end wakes it.
+        self._wake, self._woken = net.socketpair()
+        self._wake.setblocking(False)
+        self._thread = threading.Thread(target=self._loop, name="livesr-zeromq", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def offer(self, topic: bytes, content: SRFrame | MulticolorFrame | Mapping[str, Any]) -> None:
+        """Queue something to send, in place of the oldest frame if there is no room; from any thread."""
+        with self._lock:
+            seq = self._seq[topic]
+            self._seq[topic] = seq + 1
+            if not any(topic.startswith(prefix) for prefix in self._subscribed):
+                self._counts["unwatched"] += topic != STATUS
+                return
+            if len(self._queue) >= _QUEUE_FRAMES:
+                self._queue.popleft()
+                self._counts["replaced"] += 1
+            self._queue.append((topic, content, seq))
+        self._ring()
+
+    def stop(self, report: Mapping[str, Any]) -> None:
+        """End the stream and the thread; waits for at most the linger time."""
+        self._report = report
+        self._ring()
+        self._thread.join()
+        self._wake.close()
+        self._woken.close()
+
+    def _ring(self) -> None:
+        try:
+            self._wake.send(b"\0")
+        except BlockingIOError:
+            pass  # it has been woken often enough
+
+    def _loop(self) -> None:
+        poller = zmq.Poller()
+        poller.register(self._xpub, zmq.POLLIN)
+        poller.register(self._woken, zmq.POLLIN)
+        try:
+            while self._report is None:
+                ready = dict(poller.poll())
+                if self._woken.fileno() in ready:
+                    self._woken.recv(4096)
+                self._take_subscriptions()
+                self._send_queued()
+            self._send_end()
+        finally:
+            self._xpub.close(_LINGER_MS)
+            self._context.term()
+
+    def _take_subscriptions(self) -> None:
+        while self._xpub.poll(0):
+            parts = self._xpub.recv_multipart()
+            if len(parts) != 1 or parts[0][:1] not in (b"\0", b"\1"):
+                continue  # not a subscription: some other program talks to this port
+            prefix = parts[0][1:]
+            joined = parts[0][:1] == b"\1"
+            with self._lock:
+                self._subscribed = self._subscribed | {prefix} if joined else self._subscribed - {prefix}
+            if joined and STATUS.startswith(prefix):
+                self._greet()
+
+    def _greet(self) -> None:
+        """Tell whoever joins what is running, without waiting for the next status."""
+        with self._lock:
+            seq = self._seq[STATUS]
+            self._seq[STATUS] = seq + 1
+        self._send(STATUS, self._plain_header("start", seq, self._last_status), None)
+
+    def _send_queued(self) -> None:
+        while True:
+            with self._lock:
+                if not self._queue:
+                    return
+                topic, content, seq = self._queue.popleft()
+            if isinstance(content, MulticolorFrame):
+                self._send(topic, self._frame_header(content, seq), content.channels)
+            elif isinstance(content, SRFrame):
+                pixels = to_uint16(content.image, self._run.recon_offset_adu)
+                self._send(topic, self._input_header(content, seq), pixels)
+            else:
+                self._last_status = content
+                self._send(topic, self._plain_header("status", seq, content), None)
+
+    def _send_end(self) -> None:
+        """Finish the queue, then say goodbye more than once: a subscriber at its high-water mark misses the first."""
+        self._take_subscriptions()
+        self._send_queued()
+        if not self._subscribed:
+            return
+        for repeat in range(_END_REPEATS):
+            self._send(END, self._plain_header("end", repeat, self._report or {}), None)
+            threading.Event().wait(_END_EVERY_S)
+
+    def _send(self, topic: bytes, header: WireHeader, pixels: Any) -> None:
+        # Pixels are handed over by reference: nobody writes into a frame's arrays, and converted ones are fresh.
+        self._xpub.send_multipart(encode(topic, header, pixels), copy=False)
+        self._counts["sent"] += pixels is not None
+
+    def _plain_header(self, kind: Any, seq: int, status: Mapping[str, Any]) -> WireHeader:
+        return WireHeader(
+            v=1, type=kind, stream=self._run.stream_id, seq=seq, t_pub_ns=now_ns(), status=_jsonable(status)
+        )
+
+    def _frame_header(self, frame: MulticolorFrame, seq: int) -> WireHeader:
+        channel = self._run.channel(frame.stream.channel)
+        return WireHeader(
+            **self._common(frame.source, seq),
+            shape=frame.channels.shape,
+            axes="cyx",
+            offset_adu=frame.offset_adu,
+            pixel_size_um=channel.sr_pixel_size_um,
+            channels=tuple(
+                WireChannel(label=label, color=color, window=window)
+                for label, color, window in zip(channel.labels, channel.colors, frame.display, strict=True)
+            ),
+            ai={"prediction": True, **_jsonable(channel.ai)},
+            provisional=frame.provisional,
+            edge=frame.edge,
+            true_neighbours=frame.true_neighbours,
+            residual=frame.residual,
+            latency_ms=frame.latency_ms,
+            warnings=frame.warnings,
+        )
+
+    def _input_header(self, frame: SRFrame, seq: int) -> WireHeader:
+        channel = self._run.channel(frame.stream.channel)
+        offset = self._run.recon_offset_adu
+        background, headroom = frame.normalisation
+        window = (background + offset, background + headroom + offset)
+        return WireHeader(
+            **self._common(frame, seq),
+            shape=frame.image.shape,
+            axes="yx",
+            offset_adu=offset,
+            pixel_size_um=channel.recon_pixel_size_um,
+            channels=(WireChannel(label=channel.recon_method, window=window),),
+            ai={"prediction": False},
+            latency_ms=(now_ns() - frame.t_acq_ns) / 1e6,
+        )
+
+    def _common(self, frame: SRFrame, seq: int) -> dict[str, Any]:
+        """Fields of every picture."""
+        stream = frame.stream
+        per_frame = len(self._run.channel(stream.channel).raw_labels)
+        return {
+            "v": 1,
+            "type": "frame",
+            "stream": self._run.stream_id,
+            "seq": seq,
+            "t_pub_ns": now_ns(),
+            "t_acq_ns": frame.t_acq_ns,
+            "t_camera_ms": frame.t_camera_ms,
+            "position": stream.position,
+            "position_name": self._run.positions[stream.position],
+            "channel": stream.channel,
+            "z": stream.z,
+            "t": frame.t,
+            "raw_seq": (frame.t * per_frame, (frame.t + 1) * per_frame - 1),
+            "dtype": "<u2",
+            "encoding": "raw",
+            "normalisation": frame.normalisation._asdict(),
+        }

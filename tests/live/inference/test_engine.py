@@ -1,0 +1,180 @@
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from backend_contract import make_engine
+
+from livesr.base.errors import EngineError
+from livesr.live.inference.engine import Engine, Manifest, Range, list_engines, load_engine, write_manifest
+
+SHIPPED = Path(__file__).parents[3] / "engines"
+
+
+@pytest.fixture
+def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Engine:
+    """An engine called "mt-er" that is found by name; its weights are any bytes, for nothing here runs it."""
+    monkeypatch.setenv("LIVESR_HOME", str(tmp_path))
+    return make_engine(
+        tmp_path / "engines" / "mt-er",
+        b"weights",
+        id="mt-er",
+        pixel_size_nm={"min": 30.0, "max": 35.0},
+        modality=["sim"],
+        trained=True,
+    )
+
+
+def edit(engine: Engine, **fields: object) -> None:
+    path = engine.folder / "manifest.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | fields))
+
+
+class TestLoading:
+    def test_by_name_folder_and_manifest(self, engine: Engine) -> None:
+        for way in ("mt-er", engine.folder, str(engine.folder), engine.folder / "manifest.yaml"):
+            assert load_engine(way) == engine
+
+    def test_a_typo_gets_a_suggestion(self, engine: Engine) -> None:
+        with pytest.raises(EngineError, match="Did you mean 'mt-er'"):
+            load_engine("mt-err")
+
+    def test_an_unknown_name_gets_the_list(self, engine: Engine) -> None:
+        with pytest.raises(EngineError, match=r"Known: .*mt-er"):
+            load_engine("storm")
+
+    def test_a_folder_without_a_manifest(self, tmp_path: Path) -> None:
+        with pytest.raises(EngineError, match=r"holds no manifest\.yaml"):
+            load_engine(tmp_path)
+
+    def test_all_are_listed_and_nothing_is_opened(self, engine: Engine) -> None:
+        (engine.folder / "manifest.yaml").write_text("no manifest")
+        assert list_engines()["mt-er"] == engine.folder
+
+    def test_what_is_written_is_read_back(self, engine: Engine) -> None:
+        write_manifest(engine.folder, engine.manifest)
+        assert load_engine(engine.folder).manifest == engine.manifest
+
+
+class TestWeights:
+    def test_another_hash_is_refused_with_both(self, engine: Engine) -> None:
+        engine.onnx_path.write_bytes(b"other weights")
+        with pytest.raises(EngineError, match=f"names {engine.manifest.sha256[:12]}.*export it anew"):
+            load_engine("mt-er")
+
+    def test_what_is_read_is_what_was_verified(self, engine: Engine) -> None:
+        assert engine.read() == b"weights"
+        engine.onnx_path.write_bytes(b"swapped")
+        with pytest.raises(EngineError, match="SHA-256"):
+            engine.read()
+
+    def test_missing_weights(self, engine: Engine) -> None:
+        engine.onnx_path.unlink()
+        with pytest.raises(EngineError, match="not beside it"):
+            load_engine("mt-er")
+
+    @pytest.mark.parametrize("source", ["../model.onnx", "/etc/passwd", "C:model.onnx", "..", "", "a\\b.onnx"])
+    def test_weights_elsewhere_are_refused(self, engine: Engine, source: str) -> None:
+        edit(engine, weights={"onnx": {"source": source, "sha256": engine.manifest.sha256}})
+        with pytest.raises(EngineError, match=r"weights\.onnx\.source"):
+            load_engine("mt-er")
+
+    @pytest.mark.skipif(os.name == "nt", reason="links need a privilege on Windows")
+    def test_a_link_to_elsewhere_is_refused(self, engine: Engine, tmp_path: Path) -> None:
+        outside = tmp_path / "outside.onnx"
+        shutil.move(engine.onnx_path, outside)
+        engine.onnx_path.symlink_to(outside)
+        with pytest.raises(EngineError, match="outside its folder"):
+            load_engine("mt-er")
+
+
+class TestManifest:
+    @pytest.mark.parametrize(
+        ("fields", "sentence"),
+        [
+            ({"windw": 3}, "Did you mean 'window'"),
+            ({"window": 2}, "window"),
+            ({"id": "../x"}, "id"),
+            ({"channels": []}, "channels"),
+            ({"channels": [{"name": "MT", "color": "green"}]}, r"channels\.0\.color"),
+            ({"channels": [{"name": "MT", "color": "00FF00"}] * 2}, "must differ"),
+            ({"task": "restore"}, "one output channel"),
+            ({"pixel_size_nm": {"min": 40, "max": 30}}, "above max"),
+            ({"weights": {"onnx": {"sha256": "abc"}}}, "sha256"),
+        ],
+    )
+    def test_mistakes_are_sentences(self, engine: Engine, fields: dict[str, object], sentence: str) -> None:
+        edit(engine, **fields)
+        with pytest.raises(EngineError, match=sentence):
+            load_engine("mt-er")
+
+    def test_no_yaml(self, engine: Engine) -> None:
+        (engine.folder / "manifest.yaml").write_text("channels: [")
+        with pytest.raises(EngineError, match="line 1 is not valid YAML"):
+            load_engine("mt-er")
+
+    def test_python_objects_in_yaml_are_refused(self, engine: Engine) -> None:
+        (engine.folder / "manifest.yaml").write_text("id: !!python/object/apply:os.getcwd []")
+        with pytest.raises(EngineError, match="not valid YAML"):
+            load_engine("mt-er")
+
+    def test_colours_may_have_their_hash(self, engine: Engine) -> None:
+        edit(engine, channels=[{"name": "MT", "color": "#00ff00"}])
+        assert load_engine("mt-er").manifest.channels[0].color == "00FF00"
+
+
+class TestFit:
+    def test_nothing_to_say(self, engine: Engine) -> None:
+        assert engine.check_fits("separate", shape=(512, 512), pixel_size_nm=32.5, modality="sim") == []
+        assert engine.check_fits("separate", pixel_size_nm=35.0) == []
+
+    def test_another_task_is_refused(self, engine: Engine) -> None:
+        with pytest.raises(EngineError, match=r"'separate'.*needs one that does 'upscale'"):
+            engine.check_fits("upscale")
+
+    def test_a_frame_too_small_is_refused(self, engine: Engine) -> None:
+        with pytest.raises(EngineError, match="too small"):
+            engine.check_fits("separate", shape=(512, 3))
+
+    @pytest.mark.parametrize(
+        ("given", "sentence"),
+        [
+            ({"pixel_size_nm": 65.0}, "65 nm are outside the 30-35 nm"),
+            ({"modality": "passthrough"}, "trained on sim frames; these are passthrough"),
+            ({"shape": (16, 512)}, "edge effects"),
+        ],
+    )
+    def test_what_it_was_not_trained_for_is_a_warning(
+        self, engine: Engine, given: dict[str, object], sentence: str
+    ) -> None:
+        (warning,) = engine.check_fits("separate", **given)  # type: ignore[arg-type]
+        assert sentence in warning
+
+    def test_untrained_is_always_said(self) -> None:
+        assert "untrained" in load_engine(SHIPPED / "identity").check_fits("separate")[0]
+
+    def test_output_shape(self, engine: Engine) -> None:
+        manifest = engine.manifest.model_copy(update={"scale": 2})
+        assert Engine(engine.folder, manifest, engine.onnx_path).output_shape((10, 12)) == (3, 20, 24)
+
+
+@pytest.mark.parametrize("folder", sorted(p.parent for p in SHIPPED.glob("*/manifest.yaml")), ids=lambda p: p.name)
+def test_every_shipped_engine_is_whole(folder: Path) -> None:
+    engine = load_engine(folder)
+    assert engine.manifest.id == folder.name
+    card = (folder / engine.manifest.documentation).read_text(encoding="utf-8")
+    assert card.startswith(f"# {folder.name}")
+    if not engine.manifest.trained:
+        assert "Untrained" in card
+
+
+def test_range() -> None:
+    assert 2.0 in Range(min=1, max=2)
+    assert 2.1 not in Range(min=1, max=2)
+
+
+def test_manifest_is_frozen(engine: Engine) -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        engine.manifest.scale = 2  # type: ignore[misc]
+    assert isinstance(engine.manifest, Manifest)

@@ -1,0 +1,117 @@
+"""Every runtime against torch in f32, on the network that is shipped and on random ones."""
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from backend_contract import make_engine, random_frames
+
+from livesr.base.errors import BackendError
+from livesr.live.inference.backend import BACKENDS, PRECISIONS
+from livesr.live.inference.engine import Engine, load_engine
+from livesr.live.inference.runner import open_backend
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("onnx")
+
+SHIPPED = Path(__file__).parents[3] / "engines"
+SHAPE = (130, 158)  # a multiple of 2, but not of 4
+HEADS = ("sigmoid", "partition")
+RUNS = [
+    (name, precision) for name in BACKENDS.names for precision in PRECISIONS if (name, precision) != ("torch", "f32")
+]
+
+
+def structures(seed: int) -> np.ndarray:
+    """Three normalised frames of bright lines on a dark background that move, with noise."""
+    y, x = np.mgrid[: SHAPE[0], : SHAPE[1]].astype(np.float32)
+    rng = np.random.default_rng(seed)
+    frames = random_frames(SHAPE, seed=seed) * 0.1
+    for _ in range(12):
+        angle, offset, drift = rng.uniform(0, np.pi), rng.uniform(0, 150), rng.uniform(-1, 1)
+        for t in range(3):
+            distance = x * np.cos(angle) + y * np.sin(angle) - offset - drift * t
+            frames[t] += 0.5 * np.exp(-0.5 * (distance / 1.5) ** 2).astype(np.float32)
+    return frames
+
+
+@pytest.fixture(scope="module", params=[f"imcsr-{head}" for head in HEADS])
+def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Engine:
+    """A random IMC-SR of the light size, exported as the trained one is."""
+    from livesr.export.onnx import export_onnx
+    from livesr.training.networks import build
+
+    torch.manual_seed(0)
+    parameters = {"width": 32, "groups": 2, "blocks": 4, "unshuffle": 2, "head": request.param.removeprefix("imcsr-")}
+    folder = tmp_path_factory.mktemp(request.param)
+    network = build("imcsr", **parameters)
+    with torch.no_grad():
+        network.out.weight.mul_(20)  # trained networks use the sigmoid's whole range, a fresh one only its middle
+    export_onnx(network, folder / "exported.onnx", 3, multiple_of=2)
+    model = (folder / "exported.onnx").read_bytes()
+    return make_engine(folder / "engine", model, architecture="imcsr", parameters=parameters)
+
+
+def infer(engine: Engine, frames: np.ndarray, backend: str, precision: str) -> np.ndarray:
+    try:
+        opened = open_backend(engine, frames.shape[1:], backend, precision)
+    except BackendError as e:
+        pytest.skip(str(e))
+    opened.input[...] = frames[: engine.manifest.window]
+    output = opened.infer().copy()
+    opened.close()
+    return output
+
+
+def check_parity(output: np.ndarray, reference: np.ndarray, precision: str) -> None:
+    if precision == "f32":
+        np.testing.assert_allclose(output, reference, atol=1e-4)
+    for channel, expected in zip(output, reference, strict=True):
+        assert np.corrcoef(channel.ravel(), expected.ravel())[0, 1] >= 0.999
+
+
+@pytest.mark.parametrize(("backend", "precision"), RUNS)
+def test_random_network(exported: Engine, backend: str, precision: str) -> None:
+    frames = structures(seed=2)
+    reference = infer(exported, frames, "torch", "f32")
+    assert reference.std() > 0.01
+    check_parity(infer(exported, frames, backend, precision), reference, precision)
+
+
+@pytest.mark.parametrize(("backend", "precision"), RUNS)
+@pytest.mark.parametrize("folder", sorted(p.parent for p in SHIPPED.glob("*/manifest.yaml")), ids=lambda p: p.name)
+def test_shipped_engine(folder: Path, backend: str, precision: str) -> None:
+    engine = load_engine(folder)
+    frames = structures(seed=3)
+    check_parity(infer(engine, frames, backend, precision), infer(engine, frames, "torch", "f32"), precision)
+
+
+def test_the_interpreter_is_what_was_trained(exported: Engine) -> None:
+    from livesr.training.networks import build
+
+    torch.manual_seed(0)
+    network: Any = build("imcsr", **exported.manifest.parameters).eval()
+    with torch.no_grad():
+        network.out.weight.mul_(20)
+        frames = structures(seed=4)
+        expected = network(torch.from_numpy(frames[None])).numpy()[0]
+    # The engine's weights are stored in FP16.
+    np.testing.assert_allclose(infer(exported, frames, "torch", "f32"), expected, atol=5e-3)
+
+
+def test_every_exported_operator_is_known() -> None:
+    from livesr.export.onnx import ALLOWED_OPS
+    from livesr.live.inference.onnx_graph import OPERATORS
+
+    assert set(OPERATORS) >= ALLOWED_OPS
+
+
+@pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="needs OpenVINO")
+def test_marking_the_last_convolution_keeps_the_network(exported: Engine) -> None:
+    frames = structures(seed=5)
+    for precision in ("f32", "bf16"):
+        output = infer(exported, frames, "openvino", precision)
+        assert output.shape == (3, *SHAPE)
+        assert np.isfinite(output).all()
