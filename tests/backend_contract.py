@@ -119,7 +119,7 @@ class BackendContract:
 
     def opened(self, engine: Engine, shape: tuple[int, int], precision: str = "f32") -> Backend:
         backend: Backend = BACKENDS.load(self.name)()
-        backend.open(engine, shape, precision=precision, threads=2)
+        backend.open(engine, shape, precision=precision, threads=1)
         return backend
 
     def test_says_what_it_is(self, engine: Engine) -> None:
@@ -199,7 +199,7 @@ class BackendContract:
 
     def test_opens_again(self, engine: Engine) -> None:
         backend = self.opened(engine, (16, 16))
-        backend.open(engine, (32, 16), precision="f32")
+        backend.open(engine, (32, 16), precision="f32", threads=1)
         assert backend.infer().shape == (3, 32, 16)
 
     def test_refuses_frames_that_cannot_be_padded(self, engine: Engine) -> None:

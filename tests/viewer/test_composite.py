@@ -120,6 +120,11 @@ def test_what_does_not_fit_is_refused_with_what_came():
         color_of((1,), ChannelView("green", (0, 1)))
     with pytest.raises(ValueError, match="gamma is 0"):
         color_of((1,), ChannelView("00FF00", (0, 1), gamma=0))
+    for window in ((float("nan"), 1), (0, float("inf")), (0, 1e300)):
+        with pytest.raises(ValueError, match="expected two finite"):
+            color_of((1,), ChannelView("00FF00", window))
+    with pytest.raises(ValueError, match="JPEG holds at most"):
+        encode_jpeg(np.zeros((1, 70_000), np.uint8))
     with pytest.raises(ValueError, match="expected uint16"):
         grayscale(np.zeros((2, 2)), (0, 1))
 

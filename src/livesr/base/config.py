@@ -166,6 +166,8 @@ class RigConfig(Model):
     def with_engine(self, engine: str) -> RigConfig:
         """Return a copy in which `engine` separates the only channel that is separated (or the only channel).
 
+        "none" leaves the separation out.
+
         Raises
         ------
         ConfigError
@@ -178,7 +180,9 @@ class RigConfig(Model):
                 "set 'separate' in rig.yaml instead."
             )
         name = separated[0] if separated else ""
-        channel = self.channels.get(name, ChannelConfig()).model_copy(update={"separate": engine})
+        channel = self.channels.get(name, ChannelConfig()).model_copy(
+            update={"separate": None if engine == "none" else engine}
+        )
         return self.model_copy(update={"channels": {**self.channels, name: channel}})
 
 

@@ -33,7 +33,9 @@ for module in (demo, run, view, listen, info, train, export, bench):
 
 def main() -> NoReturn:
     """Entry point of the `livesr` command."""
-    logging.basicConfig(level=os.environ.get("LIVESR_LOG", "ERROR").upper(), format="%(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(
+        level=os.environ.get("LIVESR_LOG", "ERROR").upper(), format="%(levelname)s %(name)s: %(message)s"
+    )
     leave(_run(sys.argv[1:]))
 
 

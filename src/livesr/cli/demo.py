@@ -18,10 +18,12 @@ def register(app: typer.Typer) -> None:
 
 def demo(
     frames: Annotated[int, typer.Option(min=3, help="Super-resolution frames to acquire.")] = 60,
-    size: Annotated[int, typer.Option(min=64, max=1024, help="Camera pixels along each side; SR frames have twice as many.")] = 256,
+    size: Annotated[
+        int, typer.Option(min=64, max=1024, help="Camera pixels a side; SR frames have twice as many.")
+    ] = 256,
     engine: options.Engine = None,
-    store: Annotated[Path, typer.Option(help="OME-Zarr to write; a path that exists gets the next number.")] = Path("livesr-demo.ome.zarr"),
-    publish: Annotated[str, typer.Option(help="ZeroMQ address to publish on; * takes a free port.")] = "tcp://127.0.0.1:*",
+    store: options.Store = Path("livesr-demo.ome.zarr"),
+    publish: options.Publish = "tcp://127.0.0.1:*",
     policy: options.Policy = "latest",
     backend: options.Backend = "auto",
     exposure: options.Exposure = None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 from typing import Any
 
 import typer
@@ -26,11 +27,14 @@ def info(as_json: JSON = False) -> None:
         print_json(facts)
         return
     out = console()
-    out.print(f"livesr {facts['version']}, Python {facts['python']}, {facts['system']}, {facts['cores']} cores, {facts['memory_gib']} GiB")
-    out.print(_table("Backends", ("name", "here"), [(b["name"], b["unavailable"] or "[green]ready[/]") for b in facts["backends"]]))
+    machine = f"{facts['system']}, {facts['cores']} cores, {facts['memory_gib']} GiB"
+    out.print(f"livesr {facts['version']}, Python {facts['python']}, {machine}")
+    backends = [(b["name"], b["unavailable"] or "[green]ready[/]") for b in facts["backends"]]
+    out.print(_table("Backends", ("name", "here"), backends))
     engines = [(e["id"], e["task"], e["channels"], e["note"]) for e in facts["engines"]]
     out.print(_table("Engines", ("id", "task", "channels", ""), engines))
-    out.print(_table("Rigs", ("name", "modality", "description"), [(r["name"], r["modality"], r["description"]) for r in facts["rigs"]]))
+    rigs = [(r["name"], r["modality"], r["description"]) for r in facts["rigs"]]
+    out.print(_table("Rigs", ("name", "modality", "description"), rigs))
 
 
 def collect() -> dict[str, Any]:
@@ -54,28 +58,32 @@ def collect() -> dict[str, Any]:
 
 
 def _engines() -> list[dict[str, Any]]:
-    from livesr.live.inference.engine import list_engines
+    from livesr.base.errors import EngineError
+    from livesr.live.inference.engine import engine_folders, load_engine
 
-    return [
-        {
-            "id": e.manifest.id,
-            "task": e.manifest.task,
-            "channels": ", ".join(c.name for c in e.manifest.channels),
-            "note": "" if e.manifest.trained else "[yellow]untrained[/]",
-        }
-        for e in list_engines()
-    ]
+    found: list[dict[str, Any]] = []
+    for name, folder in engine_folders().items():
+        try:
+            manifest = load_engine(folder).manifest
+        except EngineError as e:  # one damaged engine must not hide the others
+            found.append({"id": name, "task": "", "channels": "", "note": str(e)})
+            continue
+        note = "" if manifest.trained else "untrained"
+        found.append({"id": name, "task": manifest.task, "channels": ", ".join(manifest.channel_names), "note": note})
+    return found
 
 
 def _rigs() -> list[dict[str, Any]]:
     from livesr.base.config import data_folders, load_rig
 
-    found = {p.parent.name: p for folder in reversed(data_folders("hardware_configs")) for p in folder.glob("*/rig.yaml")}
+    found = {
+        p.parent.name: p for folder in reversed(data_folders("hardware_configs")) for p in folder.glob("*/rig.yaml")
+    }
     rigs = [(name, load_rig(path)) for name, path in sorted(found.items())]
     return [{"name": n, "modality": r.modality, "description": r.description} for n, r in rigs]
 
 
-def _table(title: str, columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> Table:
+def _table(title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold")
     for column in columns:
         table.add_column(column)

@@ -39,13 +39,18 @@ def listen(
                 continue
             deadline, seen = time.monotonic() + timeout, seen + 1
             header = message.header
-            latencies.append((time.time_ns() - header.t_acq_ns) / 1e6)
+            latencies.append((time.time_ns() - (header.t_acq_ns or header.t_pub_ns)) / 1e6)
             out.print(_line(header, latencies[-1]))
             if save:
                 _save(save, message)
     if not seen:
-        out.print(f"Nothing came from {endpoint} in {timeout:g} s. Is a run publishing there? Try livesr demo --publish {endpoint}.")
-    summary = {"endpoint": endpoint, "frames": seen, "age_ms": sorted(latencies)[len(latencies) // 2] if latencies else None}
+        hint = f"Is a run publishing there? Try livesr demo --publish {endpoint}."
+        out.print(f"Nothing came from {endpoint} in {timeout:g} s. {hint}")
+    summary = {
+        "endpoint": endpoint,
+        "frames": seen,
+        "age_ms": sorted(latencies)[len(latencies) // 2] if latencies else None,
+    }
     if as_json:
         print_json(summary)
     raise typer.Exit(0 if seen else 1)
@@ -54,7 +59,9 @@ def listen(
 def _line(header: Any, age_ms: float) -> str:
     channels = ", ".join(c.label for c in header.channels)
     flag = "[yellow]provisional[/] " if header.provisional else ""
-    return f"t {header.t}  {channels}  {header.shape[1]}x{header.shape[2]}  {flag}prediction, residual {header.residual:.3f}, {age_ms:.0f} ms old"
+    size = f"{header.shape[1]}x{header.shape[2]}"
+    residual = "unknown" if header.residual is None else f"{header.residual:.3f}"
+    return f"t {header.t}  {channels}  {size}  {flag}prediction, residual {residual}, {age_ms:.0f} ms old"
 
 
 def _save(folder: Path, message: Any) -> None:

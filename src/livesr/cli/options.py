@@ -10,7 +10,9 @@ from typing import Annotated, Literal
 
 import typer
 
-Engine = Annotated[str | None, typer.Option(help="Engine that separates, instead of the one in rig.yaml: a name or a folder.")]
+Engine = Annotated[
+    str | None, typer.Option(help="Engine that separates, instead of rig.yaml's: a name, a folder, or none.")
+]
 Store = Annotated[Path | None, typer.Option(help="OME-Zarr to write; a path that exists gets the next number.")]
 Publish = Annotated[str | None, typer.Option(help="ZeroMQ address to publish on, such as tcp://127.0.0.1:5555.")]
 Frames = Annotated[int | None, typer.Option(min=1, help="Super-resolution frames to acquire.")]
@@ -24,5 +26,9 @@ NoRecon = Annotated[bool, typer.Option("--no-recon", help="Do not record reconst
 Seed = Annotated[int, typer.Option(help="Seed of a virtual rig's specimen.")]
 View = Annotated[bool, typer.Option("--view", help="Open the preview in the browser.")]
 Backend = Annotated[str, typer.Option(help="Runtime: auto, openvino or torch.")]
-Exposure = Annotated[float | None, typer.Option(min=0.01, help="Exposure of one raw frame in ms, instead of rig.yaml's.")]
-Interval = Annotated[float, typer.Option(min=0.0, help="Seconds from one super-resolution frame to the next; 0: no pause.")]
+Exposure = Annotated[
+    float | None, typer.Option(min=0.01, help="Exposure of one raw frame in ms, instead of rig.yaml's.")
+]
+Interval = Annotated[
+    float, typer.Option(min=0.0, help="Seconds from one super-resolution frame to the next; 0: no pause.")
+]

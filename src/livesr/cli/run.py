@@ -42,7 +42,8 @@ def run(
 
     config = load_rig(rig)
     if frames is None:
-        frames = _frames_in(duration, interval, exposure or config.exposure_ms, max(config.raw_frames(c) for c in config.channels or [""]))
+        n_raw = max(config.raw_frames(channel) for channel in config.channels or [""])
+        frames = _frames_in(duration, interval, exposure or config.exposure_ms, n_raw)
     request = Request(
         rig=config,
         frames=frames,

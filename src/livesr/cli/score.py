@@ -78,10 +78,14 @@ class TruthScore:
         cut = _centre(frame.channels.shape[1:], crop)
         truth = np.stack([np.clip(truths[STRUCTURES[n]], 0, 65535) for n in colors]).astype(np.uint16)
         views = [ChannelView(c, w, 0.8) for c, w in zip(colors.values(), frame.display, strict=True)]
-        true_views = [ChannelView(c, (0, float(np.percentile(t, 99.8))), 0.8) for c, t in zip(colors.values(), truth, strict=True)]
+        highs = [float(np.percentile(t, 99.8)) for t in truth]
+        true_views = [ChannelView(c, (0, high), 0.8) for c, high in zip(colors.values(), highs, strict=True)]
         measured = np.clip(frame.source.image + 1000, 0, 65535).astype(np.uint16)
         low, high = np.percentile(measured[cut], (1, 99.8))
-        images = [grayscale(measured[cut], (low, high)), composite(np.ascontiguousarray(frame.channels[:, *cut]), views)]
+        images = [
+            grayscale(measured[cut], (low, high)),
+            composite(np.ascontiguousarray(frame.channels[:, *cut]), views),
+        ]
         labels = [PanelLabel("SIM reconstruction", "measurement"), PanelLabel("Separated", "prediction")]
         images.append(composite(np.ascontiguousarray(truth[:, *cut]), true_views))
         labels.append(PanelLabel("Simulated truth", "ground truth"))

@@ -22,12 +22,18 @@ def register(app: typer.Typer) -> None:
 
 
 def train(
-    recipe: Annotated[str, typer.Option(help="YAML file, or the name of a recipe that comes with livesr.")] = "imcsr-mt-er-lyso-light",
-    out: Annotated[Path, typer.Option(help="Folder of the run: data, checkpoints, log. An interrupted run continues there.")] = Path("runs/light"),
+    recipe: Annotated[
+        str, typer.Option(help="YAML file, or the name of a recipe of livesr.")
+    ] = "imcsr-mt-er-lyso-light",
+    out: Annotated[Path, typer.Option(help="Folder of the run; an interrupted run continues there.")] = Path(
+        "runs/light"
+    ),
     minutes: Annotated[float | None, typer.Option(min=0.01, help="Training time, instead of the recipe's.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Training steps, instead of the recipe's minutes.")] = None,
     pairs: Annotated[int | None, typer.Option(min=8, help="Training sequences, instead of the recipe's.")] = None,
-    validation: Annotated[int | None, typer.Option(min=1, help="Validation sequences, instead of the recipe's.")] = None,
+    validation: Annotated[
+        int | None, typer.Option(min=1, help="Validation sequences, instead of the recipe's.")
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes that simulate.")] = 2,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads that train.")] = None,
     as_json: JSON = False,
@@ -88,7 +94,12 @@ def _data(recipe: Recipe, out: Path, workers: int, terminal: Console) -> tuple[C
         for folder, n, seed in sets:
             task = progress.add_task(f"simulating {folder.name}", total=n)
             write_pairs(
-                folder, n, seed=seed, workers=workers, size=data.size, domain=data.domain,
+                folder,
+                n,
+                seed=seed,
+                workers=workers,
+                size=data.size,
+                domain=data.domain,
                 progress=lambda done, total, task=task: progress.update(task, completed=done, total=total),  # type: ignore[misc]
             )
     return CachedPairs(folders[0]), CachedPairs(folders[1])

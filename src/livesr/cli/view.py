@@ -22,7 +22,9 @@ def register(app: typer.Typer) -> None:
 
 
 def view(
-    source: Annotated[str, typer.Argument(help="Address that a run publishes on, or an OME-Zarr that a run left.")] = "tcp://127.0.0.1:5555",
+    source: Annotated[
+        str, typer.Argument(help="Address that a run publishes on, or an OME-Zarr that a run left.")
+    ] = "tcp://127.0.0.1:5555",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the page; 0 takes a free one.")] = 0,
     browser: Annotated[bool, typer.Option(help="Open the browser.")] = True,
 ) -> None:

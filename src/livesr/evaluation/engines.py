@@ -239,7 +239,8 @@ class _Evaluated:
 
     def _light(self, frame: MulticolorFrame) -> NDArray[np.float64]:
         """Predicted light of each channel, ADU."""
-        return np.maximum(self._channels(frame), 0).sum((1, 2), dtype=np.float64)
+        light: NDArray[np.float64] = np.maximum(self._channels(frame), 0).sum((1, 2), dtype=np.float64)
+        return light
 
     def _input(self, frame: MulticolorFrame) -> NDArray[np.float32]:
         image = frame.source.image[self._inside]

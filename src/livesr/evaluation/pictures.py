@@ -83,7 +83,8 @@ def _white(image: Image) -> float:
 
 
 def _scaled(image: Image, white: float) -> NDArray[np.float32]:
-    return np.clip(image / (white or 1.0), 0, 1).astype(np.float32)
+    scaled: NDArray[np.float32] = np.clip(image / (white or 1.0), 0, 1).astype(np.float32)
+    return scaled
 
 
 def _coloured(channels: Sequence[NDArray[np.float32]], colors: Sequence[str]) -> Picture:

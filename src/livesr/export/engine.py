@@ -72,7 +72,9 @@ def write_metrics(folder: Path, result: Mapping[str, Any]) -> Manifest:
         for name, structure in result["structures"].items()
     }
     residual = Range(**result["residual"]) if result.get("residual") else None
-    manifest = manifest.model_copy(update={"metrics": Metrics(data=result["data"], residual=residual, channels=channels)})
+    manifest = manifest.model_copy(
+        update={"metrics": Metrics(data=result["data"], residual=residual, channels=channels)}
+    )
     write_manifest(folder, manifest)
     return manifest
 
@@ -84,18 +86,19 @@ def card(recipe: Recipe, folder: Path, result: Mapping[str, Any] | None, log: Pa
     rows = _read_log(log)
     (folder / "training-log.csv").write_text(log.read_text(encoding="utf-8"), encoding="utf-8")
     last = rows[-1]
+    name = recipe.engine["id"]
     parameters = ", ".join(f"{k} {v}" for k, v in recipe.train.parameters.items())
-    text = f"""# {recipe.engine["id"]}
+    text = f"""# {name}
 
 {recipe.description}
 
 - Architecture: {recipe.train.architecture} ({parameters}); IMC-SR-All with three-frame input (Wang et al. 2021).
 - Input: three consecutive super-resolution frames of one fluorophore, x = (X - background) / headroom. Output: one image per
   structure of the middle frame; they sum to x.
-- Training: {int(last["step"])} steps of {recipe.train.batch} patches of {recipe.train.patch} x {recipe.train.patch}, {float(last["minutes"]):.0f} minutes on a CPU,
-  on {recipe.data.train} simulated sequences of three frames (seed {recipe.data.seed}); no real image was used. The log is
-  `training-log.csv`.
-- Make it again: `livesr train --recipe {recipe.engine["id"]} --out runs/light && livesr export runs/light --out engines/{recipe.engine["id"]}`.
+- Training: {int(last["step"])} steps of {recipe.train.batch} patches of {recipe.train.patch} x {recipe.train.patch},
+  {float(last["minutes"]):.0f} minutes on a CPU, on {recipe.data.train} simulated sequences of three
+  frames (seed {recipe.data.seed}); no real image was used. The log is `training-log.csv`.
+- Make it again: `livesr train --recipe {name} --out runs/light && livesr export runs/light --out engines/{name}`.
   The training budget is minutes of the clock, so the weights will be alike, not equal.
 
 ## On simulated sequences that it never saw

@@ -20,7 +20,7 @@ MOST_RESIDUAL = 999.0
 """What a residual that is larger, or no number, is given as."""
 
 _NOISE_SIGMAS = 3.0
-_SIGMA_OF_QUARTILE = 1.4826  # of a normal distribution: sigma / (median - lower quartile)
+_DARK_PERCENTILES, _DARK_SIGMAS = (5.0, 25.0), 0.9704  # their distance in sigmas of a normal distribution
 _BAND_ROWS = 32  # rows worked on at a time: the buffers of one band stay in the core's cache
 _EVERY_FOURTH = (slice(None, None, 4), slice(None, None, 4))
 
@@ -58,9 +58,9 @@ class Light(NamedTuple):
 def noise_threshold(x: NDArray[np.float32]) -> float:
     """Level above background that noise alone hardly reaches: three sigma of the background.
 
-    Sigma comes from the spread below the median, 1.48 (median - lower quartile), of every fourth pixel of every fourth
-    row: the structures are on the bright side and do not widen it while they cover less than half of the frame. Where
-    they cover more the threshold rises and fewer, brighter pixels count.
+    Sigma comes from the distance of the 5th and 25th percentiles of every fourth pixel of every fourth row: the
+    structures are on the bright side and hardly widen it. Where they cover much of the frame the threshold rises (twice
+    as high at 70 %) and fewer, brighter pixels count.
     """
     return _threshold_of(x[_EVERY_FOURTH].copy())
 
@@ -251,7 +251,7 @@ class _Following:
     def _update_weak(self, light: NDArray[np.float64]) -> None:
         """Call a structure weak, or no longer weak, after some frames in a row that say so."""
         total = float(light.sum())
-        if len(light) == 1 or not total > 0:
+        if len(light) == 1 or not 0 < total < np.inf:
             return
         share = light / total
         changes = np.where(self.weak, share > _WEAK_UNTIL, share < _WEAK_BELOW)
@@ -294,7 +294,8 @@ def _threshold_of(sample: NDArray[np.float32]) -> float:
     """Noise threshold from a sample of pixels, which is sorted in place."""
     flat = sample.reshape(-1)
     flat.sort()
-    return _NOISE_SIGMAS * _SIGMA_OF_QUARTILE * float(flat[flat.size // 2] - flat[flat.size // 4])
+    low, high = (float(flat[int(flat.size * p / 100)]) for p in _DARK_PERCENTILES)
+    return _NOISE_SIGMAS * (high - low) / _DARK_SIGMAS
 
 
 def _product_sum(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:

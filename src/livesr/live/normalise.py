@@ -16,9 +16,12 @@ BRIGHT_LEVEL = 0.55
 _BACKGROUND_PERCENTILE = 5.0
 _BRIGHT_PERCENTILE = 99.9
 _SMALLEST_HEADROOM_ADU = 1.0
+_BORDER = 0.06  # the taper of `livesr.live.reconstruct.sim`
 
 
-def background_and_headroom(image: NDArray[np.float32], sample_step: int = 4) -> tuple[float, float]:
+def background_and_headroom(
+    image: NDArray[np.float32], sample_step: int = 4, border: float = 0.0
+) -> tuple[float, float]:
     """Return background b and headroom s of one frame, so that x = (X - b) / s.
 
     Parameters
@@ -28,6 +31,9 @@ def background_and_headroom(image: NDArray[np.float32], sample_step: int = 4) ->
     sample_step
         Side of the blocks whose means estimate the background, and distance of the pixels that estimate the bright
         level. 4 takes 65,000 samples of a 1024 x 1024 frame; use 2 for frames of 256 x 256.
+    border
+        Fraction of each side that is left out. A SIM reconstruction fades to 0 at its edges, which would otherwise
+        pass for the background.
 
     Returns
     -------
@@ -39,8 +45,10 @@ def background_and_headroom(image: NDArray[np.float32], sample_step: int = 4) ->
     A low percentile of single pixels would follow the noise (mean minus two standard deviations); block means keep b
     at the level of the dark parts, so that empty regions have x near 0 at any signal-to-noise ratio.
     """
-    background = float(np.percentile(_block_means(image, sample_step), _BACKGROUND_PERCENTILE))
-    bright = float(np.percentile(image[::sample_step, ::sample_step], _BRIGHT_PERCENTILE))
+    y, x = (int(n * border) for n in image.shape)
+    inside = image[y : image.shape[0] - y, x : image.shape[1] - x]
+    background = float(np.percentile(_block_means(inside, sample_step), _BACKGROUND_PERCENTILE))
+    bright = float(np.percentile(inside[::sample_step, ::sample_step], _BRIGHT_PERCENTILE))
     return background, max((bright - background) / BRIGHT_LEVEL, _SMALLEST_HEADROOM_ADU)
 
 
@@ -72,7 +80,7 @@ class FollowingNormalisation:
 
     def update(self, image: NDArray[np.float32]) -> tuple[float, float]:
         """Return (background, headroom) in ADU for `image`, the next frame of the stream."""
-        background, headroom = background_and_headroom(image)
+        background, headroom = background_and_headroom(image, border=_BORDER)
         if math.isnan(self._background):
             self._background, self._headroom = background, headroom
         else:

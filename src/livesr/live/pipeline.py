@@ -77,15 +77,13 @@ class Pipeline:
     ) -> None:
         self._paths, self._run, self._policy = dict(paths), run, policy
         self._on_stop, self._first_raw = on_stop, first_raw
-        self._sinks = [
-            SinkThread(s, lossless=keep, on_error=lambda e, s=s, k=keep: self._sink_failed(s, k, e))
-            for s, keep in sinks
-        ]
+        self._only = next(iter(paths)) if len(paths) == 1 else ""
+        self._sinks = [SinkThread(sink, lossless=lossless, on_error=self._sink_failed) for sink, lossless in sinks]
         self._frame_bytes = max(math.prod(c.raw_shape) * np.dtype(c.raw_dtype).itemsize for c in run.channels)
         self.raw_queue_bytes = max(raw_queue_bytes, 16 * self._frame_bytes)
-        self.hook = MDAHook(self.raw_queue_bytes // self._frame_bytes, self._cannot_wait)
         stacks = _STACKS_LATEST * len(paths) if policy == "latest" else 1 << 20
         self._stacks: BoundedQueue[RawStack] = BoundedQueue(stacks, "drop_oldest" if policy == "latest" else "block")
+        self.hook = MDAHook(self._room_frames, self._cannot_wait)
         self._windows: LatestPerKey[Stream, Window] = LatestPerKey()
         self._normalisations: dict[Stream, FollowingNormalisation] = {}
         self._frame_windows: dict[Stream, FrameWindow] = {}
@@ -178,7 +176,7 @@ class Pipeline:
     def _frame(self, received: Received) -> CameraFrame | None:
         """Place a frame; one that does not fit ends the run and is kept aside."""
         try:
-            frame = camera_frame(received, lambda channel: self._path(channel).n_raw, self._first_raw)
+            frame = camera_frame(received, lambda channel: self._path(channel).n_raw, self._only, self._first_raw)
         except LiveSRError as e:
             self.stop(e)
             self._aside(received)
@@ -230,15 +228,17 @@ class Pipeline:
 
     def _room_frames(self) -> int:
         """Most frames that the hook may hold, given what already waits downstream."""
-        downstream = self._stacks.weight + sum(s.weight for s in self._sinks)
-        return max((self.raw_queue_bytes - downstream) // self._frame_bytes, 1)
+        return (self.raw_queue_bytes - self._downstream_bytes()) // self._frame_bytes
+
+    def _downstream_bytes(self) -> int:
+        return self._stacks.weight + sum(s.weight for s in self._sinks)
 
     def _cannot_wait(self) -> None:
         self.stop(
             BacklogError(
-                f"{self.raw_queue_bytes / 2**20:.0f} MiB of frames are waiting for the disk and a triggered camera cannot wait. The run "
-                "has ended and everything received is kept; record to a faster disk, lower the frame rate, or raise "
-                "raw_queue_bytes."
+                f"{self.raw_queue_bytes / 2**20:.0f} MiB of frames are waiting for the disk and a triggered camera cannot "
+                "wait. The run has ended and everything received is kept; record to a faster disk, lower the frame rate, "
+                "or raise raw_queue_bytes."
             )
         )
 
@@ -353,8 +353,8 @@ class Pipeline:
         self._failed[step] = sentence
         self._warn(f"{sentence}. Recording went on without it.")
 
-    def _sink_failed(self, sink: Sink, lossless: bool, error: LiveSRError) -> None:
-        if lossless:
+    def _sink_failed(self, sink: SinkThread, error: LiveSRError) -> None:
+        if sink.lossless:
             self.stop(error)
         else:
             self._warn(f"{error} The run goes on without it.")
@@ -380,7 +380,7 @@ class Pipeline:
     def status(self) -> dict[str, Any]:
         """State of the running run, for people who look at it."""
         seconds = max((self._last_ns - self._first_ns) / 1e9, 1e-9)
-        held = self.hook.waiting * self._frame_bytes + self._stacks.weight + sum(s.weight for s in self._sinks)
+        held = self.hook.waiting * self._frame_bytes + self._downstream_bytes()
         return {
             "raw_frames": self.hook.received,
             "sr_frames": self.counts["sr_frames"],

@@ -167,7 +167,9 @@ class LiveSR:
         buffers = sum(p.reconstructor.memory_bytes for p in self._paths.values())
         queue = self._pipeline.raw_queue_bytes
         store = memory_bytes(self._description) if self._writer else 0
-        lines = [f"Memory: at most {queue / 1e9:.1f} GB for waiting frames, {(buffers + store) / 1e6:.0f} MB for buffers."]
+        lines = [
+            f"Memory: at most {queue / 1e9:.1f} GB for waiting frames, {(buffers + store) / 1e6:.0f} MB for buffers."
+        ]
         if self._writer and frames_per_s:
             hourly = bytes_per_hour(self._description, frames_per_s)
             hours = free_bytes(self._writer.path) / hourly

@@ -1,0 +1,1 @@
+"""Looking at what a run shows: compositing, the browser preview, playback of a store."""

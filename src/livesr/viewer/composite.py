@@ -25,6 +25,8 @@ DEFAULT_COLORS = {"microtubules": "00FF00", "er": "FF00FF", "lysosomes": "FFFF00
 """As in the IMC-SR paper. Green and magenta also stay apart for a red-green blind eye."""
 
 _LEVELS = 1 << 16
+_LARGEST = 1e30  # ADU; false for NaN and infinity, and leaves float32 room for a difference
+_JPEG_MOST_PIXELS = 65500  # across, a limit of the format
 # Rows worked on at once: the scratch of a band stays in the cache, which halves the time of a frame.
 _BAND_PIXELS = 1 << 16
 # Red, green and blue share one word of 10-bit fields: four full channels add up before a field could overflow.
@@ -56,6 +58,8 @@ def _levels(low: float, high: float, gamma: float) -> NDArray[np.uint8]:
     """Brightness 0..255 of every 16-bit value; shared, so read-only."""
     if gamma <= 0 or not math.isfinite(gamma):
         raise ValueError(f"gamma is {gamma}, expected a positive number")
+    if not (abs(low) < _LARGEST and abs(high) < _LARGEST):
+        raise ValueError(f"display window is {low} to {high}, expected two finite numbers")
     ramp = np.arange(_LEVELS, dtype=np.float32)
     ramp -= np.float32(low)
     # A window without width is a threshold, not a division by zero.
@@ -200,6 +204,8 @@ def auto_window(image: Pixels, low_percent: float = 1.0, high_percent: float = 9
 
 def encode_jpeg(picture: Picture, quality: int = 90) -> bytes:
     """JPEG of uint8 (y, x) or (y, x, 3), colour at full resolution: subsampling would smear one-pixel filaments."""
+    if max(picture.shape[:2]) > _JPEG_MOST_PIXELS:
+        raise ValueError(f"picture is {picture.shape}, JPEG holds at most {_JPEG_MOST_PIXELS} pixels across")
     return _encode(picture, "JPEG", quality=quality, subsampling=0)
 
 

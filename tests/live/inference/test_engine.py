@@ -4,10 +4,19 @@ from pathlib import Path
 
 import pytest
 import yaml
-from backend_contract import make_engine
 
+from backend_contract import make_engine
 from livesr.base.errors import EngineError
-from livesr.live.inference.engine import Engine, Manifest, Range, list_engines, load_engine, write_manifest
+from livesr.live.inference.engine import (
+    Engine,
+    Manifest,
+    Range,
+    engine_folders,
+    list_engines,
+    load_engine,
+    write_manifest,
+)
+from livesr.live.inference.identity import identity_engine
 
 SHIPPED = Path(__file__).parents[3] / "engines"
 
@@ -48,9 +57,12 @@ class TestLoading:
         with pytest.raises(EngineError, match=r"holds no manifest\.yaml"):
             load_engine(tmp_path)
 
-    def test_all_are_listed_and_nothing_is_opened(self, engine: Engine) -> None:
-        (engine.folder / "manifest.yaml").write_text("no manifest")
-        assert list_engines()["mt-er"] == engine.folder
+    def test_a_damaged_one_is_named_but_not_listed(self, engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
+        assert engine in list_engines()
+        engine.onnx_path.write_bytes(b"damaged")
+        assert engine not in list_engines()
+        assert "SHA-256" in caplog.text
+        assert engine_folders()["mt-er"] == engine.folder
 
     def test_what_is_written_is_read_back(self, engine: Engine) -> None:
         write_manifest(engine.folder, engine.manifest)
@@ -167,6 +179,13 @@ def test_every_shipped_engine_is_whole(folder: Path) -> None:
     assert card.startswith(f"# {folder.name}")
     if not engine.manifest.trained:
         assert "Untrained" in card
+
+
+def test_the_shipped_identity_engine_is_what_its_script_writes(tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    made, shipped = identity_engine(tmp_path / "identity"), load_engine(SHIPPED / "identity")
+    assert made.manifest.model_copy(update={"weights": None}) == shipped.manifest.model_copy(update={"weights": None})
+    assert (made.folder / "README.md").read_text() == (shipped.folder / "README.md").read_text()
 
 
 def test_range() -> None:

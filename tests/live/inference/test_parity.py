@@ -1,13 +1,13 @@
 """Every runtime against torch in f32, on the network that is shipped and on random ones."""
 
-import importlib.util
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from backend_contract import make_engine, random_frames
 
+from backend_contract import make_engine, random_frames
 from livesr.base.errors import BackendError
 from livesr.live.inference.backend import BACKENDS, PRECISIONS
 from livesr.live.inference.engine import Engine, load_engine
@@ -17,7 +17,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")
 
 SHIPPED = Path(__file__).parents[3] / "engines"
-SHAPE = (130, 158)  # a multiple of 2, but not of 4
+SHAPE = (66, 94)  # a multiple of 2, but not of 4
 HEADS = ("sigmoid", "partition")
 RUNS = [
     (name, precision) for name in BACKENDS.names for precision in PRECISIONS if (name, precision) != ("torch", "f32")
@@ -54,9 +54,18 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     return make_engine(folder / "engine", model, architecture="imcsr", parameters=parameters)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    # On a busy machine several threads wait for each other longer than these networks take.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def infer(engine: Engine, frames: np.ndarray, backend: str, precision: str) -> np.ndarray:
     try:
-        opened = open_backend(engine, frames.shape[1:], backend, precision)
+        opened = open_backend(engine, frames.shape[1:], backend, precision, threads=1)
     except BackendError as e:
         pytest.skip(str(e))
     opened.input[...] = frames[: engine.manifest.window]
@@ -75,9 +84,10 @@ def check_parity(output: np.ndarray, reference: np.ndarray, precision: str) -> N
 @pytest.mark.parametrize(("backend", "precision"), RUNS)
 def test_random_network(exported: Engine, backend: str, precision: str) -> None:
     frames = structures(seed=2)
+    output = infer(exported, frames, backend, precision)
     reference = infer(exported, frames, "torch", "f32")
     assert reference.std() > 0.01
-    check_parity(infer(exported, frames, backend, precision), reference, precision)
+    check_parity(output, reference, precision)
 
 
 @pytest.mark.parametrize(("backend", "precision"), RUNS)
@@ -85,7 +95,8 @@ def test_random_network(exported: Engine, backend: str, precision: str) -> None:
 def test_shipped_engine(folder: Path, backend: str, precision: str) -> None:
     engine = load_engine(folder)
     frames = structures(seed=3)
-    check_parity(infer(engine, frames, backend, precision), infer(engine, frames, "torch", "f32"), precision)
+    output = infer(engine, frames, backend, precision)
+    check_parity(output, infer(engine, frames, "torch", "f32"), precision)
 
 
 def test_the_interpreter_is_what_was_trained(exported: Engine) -> None:
@@ -106,12 +117,3 @@ def test_every_exported_operator_is_known() -> None:
     from livesr.live.inference.onnx_graph import OPERATORS
 
     assert set(OPERATORS) >= ALLOWED_OPS
-
-
-@pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="needs OpenVINO")
-def test_marking_the_last_convolution_keeps_the_network(exported: Engine) -> None:
-    frames = structures(seed=5)
-    for precision in ("f32", "bf16"):
-        output = infer(exported, frames, "openvino", precision)
-        assert output.shape == (3, *SHAPE)
-        assert np.isfinite(output).all()

@@ -1,10 +1,11 @@
 import logging
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from backend_contract import make_engine, model_of, small_network
 
+from backend_contract import make_engine, model_of, small_network
 from livesr.base.errors import BackendError, EngineError
 from livesr.live.inference.backend import BACKENDS
 from livesr.live.inference.engine import Engine
@@ -14,6 +15,16 @@ from livesr.live.inference.runner import open_backend
 @pytest.fixture
 def engine(tmp_path: Path) -> Engine:
     return make_engine(tmp_path / "small", small_network())
+
+
+def test_asking_what_there_is_loads_no_runtime() -> None:
+    code = (
+        "import sys; from livesr.live.inference import engine, runner; from livesr.live import compose\n"
+        "reasons = [runner.BACKENDS.load(name).is_unavailable() for name in runner.BACKENDS.names]\n"
+        "print([name for name in ('torch', 'onnx', 'openvino') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_auto_takes_the_first(engine: Engine) -> None:

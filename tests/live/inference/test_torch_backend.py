@@ -1,3 +1,4 @@
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,15 +16,17 @@ node, array = onnx.helper.make_node, onnx.numpy_helper.from_array
 ON_CPU = not torch.cuda.is_available()
 
 
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 class TestTorchBackend(BackendContract):
     name = "torch"
     needs: ClassVar = ("torch", "onnx")
-
-    @pytest.fixture(autouse=True)
-    def _restore_threads(self) -> Any:
-        threads = torch.get_num_threads()
-        yield
-        torch.set_num_threads(threads)
 
 
 def run(folder: Path, nodes: list[Any], constants: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

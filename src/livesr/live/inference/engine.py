@@ -7,6 +7,7 @@ run. Loads no runtime and parses no network. Weights are hashed before anything 
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from livesr.base.config import data_folders, load_yaml, parse
 from livesr.base.errors import ConfigError, EngineError, suggestion
+
+log = logging.getLogger(__name__)
 
 Task = Literal["separate", "upscale", "restore"]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -262,8 +265,19 @@ class Engine:
         ]
 
 
-def list_engines() -> dict[str, Path]:
-    """Return every engine that can be asked for by name, and its folder. Nothing is opened or checked."""
+def list_engines() -> list[Engine]:
+    """Return the engines that can be asked for by name; what is wrong with the others is logged."""
+    engines = []
+    for folder in engine_folders().values():
+        try:
+            engines.append(load_engine(folder))
+        except EngineError as e:
+            log.warning("%s", e)
+    return engines
+
+
+def engine_folders() -> dict[str, Path]:
+    """Return every name under which an engine is looked for, and its folder. Nothing is opened or checked."""
     known: dict[str, Path] = {}
     for folder in data_folders("engines"):
         for manifest in sorted(folder.glob(f"*/{MANIFEST_NAME}")):
@@ -310,7 +324,7 @@ def _folder_of(engine: str | os.PathLike[str]) -> Path:
         return path.resolve().parent
     if (path / MANIFEST_NAME).is_file():
         return path.resolve()
-    name, known = str(engine), list_engines()
+    name, known = str(engine), engine_folders()
     if name in known:
         return known[name].resolve()
     if path.is_dir():

@@ -272,6 +272,10 @@ def _parse(model: bytes) -> Any:
         raise EngineError(
             "The engine's network keeps weights in other files, which nobody has verified; export it anew."
         )
+    try:
+        onnx.checker.check_model(parsed)
+    except onnx.checker.ValidationError as e:
+        raise EngineError(f"The engine's network is not valid ONNX: {e}") from e
     unknown = sorted({n.op_type for n in graph.node} - set(OPERATORS))
     if unknown or not graph.input or not graph.output:
         raise EngineError(f"The torch backend does not know {', '.join(unknown) or 'an empty network'}; use OpenVINO.")

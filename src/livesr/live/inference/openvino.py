@@ -50,7 +50,7 @@ class OpenVINOBackend:
     def is_unavailable(cls) -> str | None:
         """Return None if OpenVINO is installed, else what to install."""
         if find_spec("openvino") is None:
-            return "OpenVINO is not installed; it comes with livesr: pip install --force-reinstall livesr"
+            return "OpenVINO is not installed, although livesr asks for it: pip install openvino"
         return None
 
     def open(self, engine: Engine, shape: tuple[int, int], *, precision: str = "auto", threads: int = 0) -> None:

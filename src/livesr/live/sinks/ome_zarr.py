@@ -389,4 +389,6 @@ def _write_sidecar(path: Path, content: str | Path) -> None:
 
 
 def _reason(error: BaseException) -> str:
-    return str(getattr(error, "strerror", None) or error).strip().rstrip(".") or type(error).__name__
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror + (f" ({error.filename})" if error.filename else "")
+    return str(error).strip().rstrip(".") or type(error).__name__

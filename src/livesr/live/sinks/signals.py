@@ -32,6 +32,9 @@ class SignalSink:
     def raw(self, stack: RawStack) -> None:
         """Raw frames are not signalled; connect to the core for those."""
 
+    def aside(self, stack: RawStack) -> None:
+        """Not signalled either."""
+
     def recon(self, frame: SRFrame) -> None:
         """Emit `input_ready`."""
         self._emit(self._input_ready, frame)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from livesr.base.frames import MulticolorFrame, RawStack, SRFrame, Stream
 
+
 @dataclass(frozen=True, slots=True)
 class ChannelDescription:
     """One acquisition channel as sinks see it; sizes are (y, x) in pixels.

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from livesr.base.buffers import BoundedQueue
+from livesr.base.buffers import BoundedQueue, Overflow
 from livesr.base.errors import LiveSRError, RecordingError
 from livesr.base.frames import MulticolorFrame, RawStack, SRFrame, Stream
 from livesr.live.sinks.sink import RunDescription, Sink
@@ -33,11 +33,11 @@ class SinkThread:
     """
 
     def __init__(
-        self, sink: Sink, *, lossless: bool, on_error: Callable[[LiveSRError], None], capacity: int = 8
+        self, sink: Sink, *, lossless: bool, on_error: Callable[[SinkThread, LiveSRError], None], capacity: int = 8
     ) -> None:
         self.sink, self.lossless = sink, lossless
         self._on_error = on_error
-        overflow = "block" if lossless else "drop_oldest"
+        overflow: Overflow = "block" if lossless else "drop_oldest"
         self._queue: BoundedQueue[_Call] = BoundedQueue(_LOSSLESS_CAPACITY if lossless else capacity, overflow)
         self._thread = threading.Thread(target=self._run, name=f"livesr-{sink.name}", daemon=True)
         self._error: LiveSRError | None = None
@@ -117,4 +117,4 @@ class SinkThread:
     def _fail(self, error: LiveSRError) -> None:
         if self._error is None:
             self._error = error
-            self._on_error(error)
+            self._on_error(self, error)

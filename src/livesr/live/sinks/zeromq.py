@@ -6,11 +6,16 @@ converted, encoded and sent in that thread, and not even queued while nobody lis
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import ipaddress
+import json
 import logging
+import math
 import re
 import socket as net
 import threading
+import time
 from collections import deque
 from collections.abc import Mapping
 from typing import Any, TypeAlias
@@ -20,18 +25,20 @@ import zmq
 from livesr.base.errors import BindError
 from livesr.base.frames import MulticolorFrame, RawStack, SRFrame, Stream
 from livesr.base.timing import now_ns
+from livesr.live.sinks.frames_log import to_json
 from livesr.live.sinks.sink import RunDescription, to_uint16
 from livesr.live.sinks.wire import END, FRAME, INPUT, STATUS, WireChannel, WireHeader, encode
 
 log = logging.getLogger(__name__)
 
 _HIGH_WATER = 2  # messages: a viewer that is slower than the run sees few old frames, not thirty seconds of them
-_QUEUE_FRAMES = 4
+_QUEUE_FRAMES = 8
 _LINGER_MS = 500
 _END_REPEATS, _END_EVERY_S = 3, 0.05
 _MAX_SUBSCRIPTION_BYTES = 4096
 
-_Item: TypeAlias = tuple[bytes, "SRFrame | MulticolorFrame | Mapping[str, Any]", int]
+_Content: TypeAlias = SRFrame | MulticolorFrame | Mapping[str, Any]
+_Item: TypeAlias = tuple[bytes, _Content, int]  # topic, what to send, seq
 
 
 class ZeroMQSink:
@@ -49,14 +56,13 @@ class ZeroMQSink:
 
     def __init__(self, address: str, insecure: bool = False) -> None:
         self._address = _checked(address, insecure)
-        self._insecure = insecure
         self._publisher: _Publisher | None = None
         self.endpoint: str | None = None
-        self._counts = {"sent": 0, "replaced": 0, "unwatched": 0}
+        self._counts = {"sent": 0, "replaced": 0, "unwatched": 0, "refused": 0}
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """Frames sent, frames that a newer one replaced before they were, frames that nobody listened for.
+        """Frames sent, replaced by newer ones before they were, not listened for, and refused because they fit no header.
 
         What a slow subscriber misses, ZeroMQ drops without a word; the subscriber sees it as a gap in `seq`.
         """
@@ -129,6 +135,7 @@ class _Publisher:
         self._subscribed: frozenset[bytes] = frozenset()
         self._last_status: Mapping[str, Any] = {}
         self._report: Mapping[str, Any] | None = None
+        self._ai = {c.name: {"prediction": True, **_jsonable(c.ai)} for c in run.channels}
         # The thread sleeps on its socket and on this pair, of which one end wakes it.
         self._wake, self._woken = net.socketpair()
         self._wake.setblocking(False)
@@ -137,17 +144,17 @@ class _Publisher:
     def start(self) -> None:
         self._thread.start()
 
-    def offer(self, topic: bytes, content: SRFrame | MulticolorFrame | Mapping[str, Any]) -> None:
+    def offer(self, topic: bytes, content: _Content) -> None:
         """Queue something to send, in place of the oldest frame if there is no room; from any thread."""
         with self._lock:
-            seq = self._seq[topic]
-            self._seq[topic] = seq + 1
+            seq = self._next_seq(topic)
+            if topic == STATUS and isinstance(content, Mapping):
+                self._last_status = content  # for whoever joins later
             if not any(topic.startswith(prefix) for prefix in self._subscribed):
                 self._counts["unwatched"] += topic != STATUS
                 return
             if len(self._queue) >= _QUEUE_FRAMES:
-                self._queue.popleft()
-                self._counts["replaced"] += 1
+                self._counts["replaced"] += self._queue.popleft()[0] != STATUS
             self._queue.append((topic, content, seq))
         self._ring()
 
@@ -160,10 +167,13 @@ class _Publisher:
         self._woken.close()
 
     def _ring(self) -> None:
-        try:
+        with contextlib.suppress(BlockingIOError):  # it has been woken often enough
             self._wake.send(b"\0")
-        except BlockingIOError:
-            pass  # it has been woken often enough
+
+    def _next_seq(self, topic: bytes) -> int:
+        seq = self._seq[topic]
+        self._seq[topic] = seq + 1
+        return seq
 
     def _loop(self) -> None:
         poller = zmq.Poller()
@@ -196,9 +206,8 @@ class _Publisher:
     def _greet(self) -> None:
         """Tell whoever joins what is running, without waiting for the next status."""
         with self._lock:
-            seq = self._seq[STATUS]
-            self._seq[STATUS] = seq + 1
-        self._send(STATUS, self._plain_header("start", seq, self._last_status), None)
+            seq, status = self._next_seq(STATUS), self._last_status
+        self._send(STATUS, self._plain_header("start", seq, status), None)
 
     def _send_queued(self) -> None:
         while True:
@@ -206,14 +215,20 @@ class _Publisher:
                 if not self._queue:
                     return
                 topic, content, seq = self._queue.popleft()
-            if isinstance(content, MulticolorFrame):
-                self._send(topic, self._frame_header(content, seq), content.channels)
-            elif isinstance(content, SRFrame):
-                pixels = to_uint16(content.image, self._run.recon_offset_adu)
-                self._send(topic, self._input_header(content, seq), pixels)
-            else:
-                self._last_status = content
-                self._send(topic, self._plain_header("status", seq, content), None)
+            try:
+                self._send_one(topic, content, seq)
+            except (ValueError, StopIteration) as e:
+                self._counts["refused"] += 1
+                log.debug("frame not published: %s", e)
+
+    def _send_one(self, topic: bytes, content: _Content, seq: int) -> None:
+        if isinstance(content, MulticolorFrame):
+            self._send(topic, self._frame_header(content, seq), content.channels)
+        elif isinstance(content, SRFrame):
+            pixels = to_uint16(content.image, self._run.recon_offset_adu)
+            self._send(topic, self._input_header(content, seq), pixels)
+        else:
+            self._send(topic, self._plain_header("status", seq, content), None)
 
     def _send_end(self) -> None:
         """Finish the queue, then say goodbye more than once: a subscriber at its high-water mark misses the first."""
@@ -223,7 +238,7 @@ class _Publisher:
             return
         for repeat in range(_END_REPEATS):
             self._send(END, self._plain_header("end", repeat, self._report or {}), None)
-            threading.Event().wait(_END_EVERY_S)
+            time.sleep(_END_EVERY_S)
 
     def _send(self, topic: bytes, header: WireHeader, pixels: Any) -> None:
         # Pixels are handed over by reference: nobody writes into a frame's arrays, and converted ones are fresh.
@@ -244,10 +259,10 @@ class _Publisher:
             offset_adu=frame.offset_adu,
             pixel_size_um=channel.sr_pixel_size_um,
             channels=tuple(
-                WireChannel(label=label, color=color, window=window)
+                WireChannel(label=label, color=color, window=_finite(window))
                 for label, color, window in zip(channel.labels, channel.colors, frame.display, strict=True)
             ),
-            ai={"prediction": True, **_jsonable(channel.ai)},
+            ai=self._ai[channel.name],
             provisional=frame.provisional,
             edge=frame.edge,
             true_neighbours=frame.true_neighbours,
@@ -267,7 +282,7 @@ class _Publisher:
             axes="yx",
             offset_adu=offset,
             pixel_size_um=channel.recon_pixel_size_um,
-            channels=(WireChannel(label=channel.recon_method, window=window),),
+            channels=(WireChannel(label=channel.recon_method, window=_finite(window)),),
             ai={"prediction": False},
             latency_ms=(now_ns() - frame.t_acq_ns) / 1e6,
         )
@@ -294,3 +309,57 @@ class _Publisher:
             "encoding": "raw",
             "normalisation": frame.normalisation._asdict(),
         }
+
+
+def _configure(xpub: zmq.Socket[Any]) -> None:
+    xpub.setsockopt(zmq.SNDHWM, _HIGH_WATER)
+    xpub.setsockopt(zmq.LINGER, _LINGER_MS)
+    xpub.setsockopt(zmq.XPUB_VERBOSE, 1)  # every joiner is greeted, not only the first
+    xpub.setsockopt(zmq.MAXMSGSIZE, _MAX_SUBSCRIPTION_BYTES)
+    xpub.setsockopt(zmq.IPV6, 1)
+    # A pulled cable says nothing: without a heartbeat the subscriber would be kept for hours.
+    xpub.setsockopt(zmq.HEARTBEAT_IVL, 1000)
+    xpub.setsockopt(zmq.HEARTBEAT_TIMEOUT, 3000)
+
+
+def _checked(address: str, insecure: bool) -> str:
+    """Return the address to bind, or raise BindError if it is none or would let others in."""
+    if address.startswith("ipc://"):
+        return address
+    match = re.fullmatch(r"tcp://(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):(\*|\d{1,5})", address)
+    if match is None or (match[2] != "*" and int(match[2]) > 65535):
+        raise BindError(f"Cannot publish on {address!r}: expected something like tcp://127.0.0.1:5555.")
+    host = "127.0.0.1" if match[1] == "localhost" else match[1]
+    if not insecure and not _is_loopback(host.strip("[]")):
+        raise BindError(
+            f"{address} can be reached from other computers, and the stream is not encrypted: publish on "
+            f"tcp://127.0.0.1:{match[2]}, or accept that with --insecure."
+        )
+    return f"tcp://{host}:{match[2]}"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name: whatever it resolves to today
+        return False
+
+
+def _bind_problem(address: str, error: zmq.ZMQError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return (
+            f"{address} is already in use, by another run or another program: end it, choose another port, or let "
+            "tcp://127.0.0.1:* pick a free one."
+        )
+    if error.errno in (errno.EADDRNOTAVAIL, errno.ENODEV):
+        return f"{address} is no address of this computer: use 127.0.0.1, or with --insecure one that it has."
+    return f"Cannot publish on {address}: {error.strerror}. Try tcp://127.0.0.1:*, which picks a free port."
+
+
+def _jsonable(values: Mapping[str, Any]) -> dict[str, Any]:
+    plain: dict[str, Any] = json.loads(to_json(values))
+    return plain
+
+
+def _finite(window: tuple[float, float]) -> tuple[float, float] | None:
+    return window if all(map(math.isfinite, window)) else None

@@ -39,9 +39,14 @@ class Received(NamedTuple):
 class MDAHook:
     """Receives `frameReady` and hands over, in order, to whoever calls `get`.
 
-    The queue is bounded by `limit`, which the reader lowers when what it keeps downstream grows. At the limit an
-    untriggered acquisition is made to wait, which loses nothing; a triggered one cannot wait, so `on_overflow` is called,
-    once, and the frames that still come are taken.
+    The queue is bounded by `limit`. At the limit `room` is asked for a new one: it falls as frames wait further down. An
+    untriggered acquisition is then made to wait, which loses nothing; a triggered one cannot wait, so `on_overflow` is
+    called, once, and the frames that still come are taken.
+
+    Parameters
+    ----------
+    room : returns how many frames may wait in the queue now
+    on_overflow : called in the acquisition thread
 
     Attributes
     ----------
@@ -49,14 +54,25 @@ class MDAHook:
     limit : most frames that may wait in the queue
     """
 
-    __slots__ = ("__weakref__", "_on_overflow", "_overflowed", "_queue", "_released", "limit", "received", "waits")
+    __slots__ = (
+        "__weakref__",
+        "_on_overflow",
+        "_overflowed",
+        "_queue",
+        "_released",
+        "_room",
+        "limit",
+        "received",
+        "waits",
+    )
 
-    def __init__(self, limit: int, on_overflow: Callable[[], None]) -> None:
+    def __init__(self, room: Callable[[], int], on_overflow: Callable[[], None]) -> None:
         self._queue: SimpleQueue[Received | None] = SimpleQueue()
         self._on_overflow = on_overflow
         self._overflowed = False
         self._released = threading.Event()
-        self.limit = limit
+        self._room = room
+        self.limit = room()
         self.received = 0
         self.waits = 0
 
@@ -85,16 +101,22 @@ class MDAHook:
         return self._queue.qsize()
 
     def _full(self, metadata: Mapping[str, Any]) -> None:
+        self.limit = self._room()
+        if self._queue.qsize() < self.limit:
+            return
         if not metadata.get("hardware_triggered"):
             self.waits += 1
             while self._queue.qsize() >= self.limit and not self._released.is_set():
                 time.sleep(0.002)
+                self.limit = self._room()
         elif not self._overflowed:
             self._overflowed = True
             self._on_overflow()
 
 
-def camera_frame(received: Received, n_raw: Callable[[str], int], first_raw: int = 0) -> CameraFrame:
+def camera_frame(
+    received: Received, n_raw: Callable[[str], int], only_channel: str = "", first_raw: int = 0
+) -> CameraFrame:
     """Read from the event which stream, time point and raw index a frame is.
 
     A plan without a raw axis counts raw frames along t: the running order of a pattern display advances by one with every
@@ -104,6 +126,7 @@ def camera_frame(received: Received, n_raw: Callable[[str], int], first_raw: int
     ----------
     received : from the hook
     n_raw : exposures per super-resolution frame of a channel
+    only_channel : name of the channel when the plan names none
     first_raw : raw index of the plan's first frame, for a plan without a raw axis
 
     Raises
@@ -112,8 +135,9 @@ def camera_frame(received: Received, n_raw: Callable[[str], int], first_raw: int
         If the plan has an axis that livesr cannot place.
     """
     index = received.event.index
-    channel = received.event.channel.config if received.event.channel else ""
-    n, t, raw = n_raw(channel), index.get("t", 0), index.get(RAW_AXIS)
+    channel = received.event.channel.config if received.event.channel else only_channel
+    # `index` counts places along the plan's axis; the axis says in the metadata which raw frame a place is.
+    n, t, raw = n_raw(channel), index.get("t", 0), received.event.metadata.get("sim_raw", index.get(RAW_AXIS))
     if raw is None:
         t, raw = divmod(t + first_raw, n)
     if index.get("g"):

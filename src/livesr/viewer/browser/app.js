@@ -37,15 +37,20 @@ class PictureView {
     this.canvas = figure.querySelector("canvas");
     this.context = this.canvas.getContext("2d", { alpha: false });
     this.scale = figure.querySelector(".scale");
+    this.time = figure.querySelector(".time");
     this.pixelSizeUm = 0;
     new ResizeObserver(() => this.layOut()).observe(this.canvas);
   }
 
-  draw(bitmap, pixelSizeUm) {
+  draw(bitmap, pixelSizeUm, t) {
     const resized = this.canvas.width !== bitmap.width || this.canvas.height !== bitmap.height;
-    if (resized) Object.assign(this.canvas, { width: bitmap.width, height: bitmap.height });
+    if (resized) {
+      Object.assign(this.canvas, { width: bitmap.width, height: bitmap.height });
+      this.canvas.parentElement.style.setProperty("--aspect", bitmap.width / bitmap.height);
+    }
     this.context.drawImage(bitmap, 0, 0);
     bitmap.close();
+    this.time.textContent = `t ${t}`;
     if (resized || pixelSizeUm !== this.pixelSizeUm) {
       this.pixelSizeUm = pixelSizeUm;
       this.layOut();
@@ -102,9 +107,8 @@ class Readout {
     this.drawn = this.drawn.filter((t) => now - t < FPS_SPAN_MS);
     show("age", ...(this.frame ? duration(this.frame.age_ms + now - this.receivedAt) : ["–", ""]));
     const { state, fps } = this.status;
-    const live = state === "live";
     const shown = `${((this.drawn.length * 1000) / FPS_SPAN_MS).toFixed(1)} shown here`;
-    show("fps", live && fps != null ? fps.toFixed(1) : "–", live ? shown : "");
+    show("fps", fps == null ? "–" : fps.toFixed(1), { live: shown, ended: "over the whole run" }[state] ?? "");
     this.showState(state);
   }
 
@@ -113,6 +117,7 @@ class Readout {
       connecting: ["Connecting", ""],
       reconnecting: ["Reconnecting", "Connection to the viewer lost. Reconnecting …"],
       waiting: ["Waiting", `Waiting for a stream${this.status.source ? ` at ${this.status.source}` : ""}`],
+      starting: ["Connected", "Waiting for the first picture"],
       live: ["Live", ""],
       silent: ["No signal", "The stream has gone silent. This is its last picture."],
       ended: ["Ended", "Stream ended. This is its last picture."],
@@ -121,7 +126,8 @@ class Readout {
     if (byId("state-text").textContent !== short) byId("state-text").textContent = short;
     if (byId("notice").textContent !== notice) byId("notice").textContent = notice;
     byId("notice").hidden = !notice;
-    document.body.toggleAttribute("data-stale", state !== "live" && state !== "connecting");
+    if (state === "live" || state === "connecting") delete document.body.dataset.stale;
+    else document.body.dataset.stale = state;
     document.title = state === "live" ? "livesr" : `${short} · livesr`;
   }
 
@@ -171,7 +177,7 @@ class Stage {
     const bitmaps = await Promise.all(blobs.map((blob) => createImageBitmap(blob)));
     if (header.id <= this.newest) return bitmaps.forEach((bitmap) => bitmap.close());
     this.newest = header.id;
-    header.pictures.forEach(({ name, pixel_size_um }, n) => this.views[name]?.draw(bitmaps[n], pixel_size_um));
+    header.pictures.forEach(({ name, t, pixel_size_um }, n) => this.views[name]?.draw(bitmaps[n], pixel_size_um, t));
     this.readout.setFrame(header);
   }
 }

@@ -1,0 +1,143 @@
+"""What a suite found: one number beside its reference, with its targets and where it was measured.
+
+Owns the records and their JSON. Measures nothing.
+"""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+
+from livesr.bench.timing import Comparison, Summary
+
+_VERSIONS = ("livesr", "numpy", "scipy", "openvino", "torch", "pymmcore-plus", "ome-writers", "pyzmq")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What has to be reached: `of` the value itself, or its ratio to the reference."""
+
+    limit: float
+    at: Literal["most", "least"]
+    of: Literal["value", "ratio"] = "value"
+
+    def met(self, value: float, ratio: float | None) -> bool:
+        """Whether it is reached; a ratio without a reference is not."""
+        found = value if self.of == "value" else ratio
+        if found is None:
+            return False
+        return found <= self.limit if self.at == "most" else found >= self.limit
+
+    def __str__(self) -> str:
+        sign = "<=" if self.at == "most" else ">="
+        return f"{'ratio ' if self.of == 'ratio' else ''}{sign} {self.limit:g}"
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """Where and under what load; `load` is the run queue's mean length of the last minute, this run included."""
+
+    cpu: str
+    cores: int
+    pinned: bool
+    load: float
+    system: str
+    python: str
+    versions: dict[str, str]
+
+    @classmethod
+    def here(cls, pinned: bool) -> Environment:
+        """Describe this process."""
+        affinity = getattr(psutil.Process(), "cpu_affinity", None)
+        return cls(
+            cpu=_cpu_name(),
+            cores=len(affinity()) if affinity else psutil.cpu_count() or 1,
+            pinned=pinned,
+            load=round(psutil.getloadavg()[0], 2),
+            system=platform.platform(terse=True),
+            python=platform.python_version(),
+            versions={name: found for name in _VERSIONS if (found := _version(name))},
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One measurement.
+
+    Attributes
+    ----------
+    name : "suite.what"
+    value, unit : the subject
+    reference, reference_name : the same unit, measured in the same run; None where there is nothing to compare with
+    ratio, ratio_interval : value / reference and its bootstrap 95 % interval
+    targets : all must be met
+    samples, reference_samples : what `value` and `reference` come from
+    note : what a reader must know to understand the number
+    """
+
+    name: str
+    value: float
+    unit: str
+    reference: float | None = None
+    reference_name: str = ""
+    ratio: float | None = None
+    ratio_interval: tuple[float, float] | None = None
+    targets: tuple[Target, ...] = ()
+    samples: Summary | None = None
+    reference_samples: Summary | None = None
+    note: str = ""
+    environment: Environment | None = field(default=None, compare=False)
+
+    @property
+    def met(self) -> bool | None:
+        """Whether every target is reached; None without targets."""
+        return all(t.met(self.value, self.ratio) for t in self.targets) if self.targets else None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything, with the targets as text."""
+        return {**asdict(self), "targets": [str(t) for t in self.targets], "met": self.met}
+
+
+def compared(
+    name: str,
+    comparison: Comparison,
+    unit: str,
+    reference_name: str,
+    targets: tuple[Target, ...] = (),
+    note: str = "",
+) -> Result:
+    """Return the result of an interleaved comparison."""
+    return Result(
+        name=name,
+        value=comparison.subject.median,
+        unit=unit,
+        reference=comparison.reference.median,
+        reference_name=reference_name,
+        ratio=comparison.ratio,
+        ratio_interval=comparison.ratio_interval,
+        targets=targets,
+        samples=comparison.subject,
+        reference_samples=comparison.reference,
+        note=note,
+    )
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
+
+
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,63 @@
+"""Recording everything of a run, 9 raw of 256 x 256 and what becomes of them, beside writing the same bytes to a plain file.
+
+A block opens a store, appends and closes it: what the operating system still holds back counts for neither side. On most disks
+the plain file costs a copy into memory and nothing else, so the ratio says what format and compression cost, not the disk.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+
+from livesr.bench.frames import Frames, description
+from livesr.bench.result import Result, compared
+from livesr.bench.timing import interleave
+from livesr.live.sinks.ome_zarr import OMEZarrSink
+
+CORES = 2
+
+
+def measure(quick: bool) -> list[Result]:
+    """Return the time that one time point takes the store's thread."""
+    side, n, blocks = (64, 8, 2) if quick else (256, 64, 5)
+    frames = Frames(side)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        comparison = interleave(
+            lambda: [_zarr(Path(folder), frames, side, n)], lambda: [_plain(Path(folder), frames, n)], blocks
+        )
+    mib = frames.at(0).nbytes / 2**20
+    return [
+        compared(
+            "store.append",
+            comparison,
+            "ms per time point",
+            "np.ndarray.tofile",
+            note=f"{mib:.1f} MiB per time point: raw, recon and sr of {side}^2 raw frames; {n} time points, open and close included",
+        )
+    ]
+
+
+def _zarr(folder: Path, frames: Frames, side: int, n: int) -> float:
+    sink = OMEZarrSink(folder / "bench.ome.zarr", reserve_bytes=0)
+    start = time.perf_counter()
+    sink.open(description(side))
+    for t in range(n):
+        point = frames.at(t)
+        sink.raw(point.raw)
+        sink.recon(point.recon)
+        sink.separated(point.separated)
+    sink.close({})
+    return (time.perf_counter() - start) / n * 1e3
+
+
+def _plain(folder: Path, frames: Frames, n: int) -> float:
+    path = folder / "bench.raw"
+    start = time.perf_counter()
+    with path.open("wb") as file:
+        for t in range(n):
+            for block in frames.at(t).blocks():
+                block.tofile(file)
+    seconds = time.perf_counter() - start
+    path.unlink()
+    return seconds / n * 1e3

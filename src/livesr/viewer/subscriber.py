@@ -1,0 +1,212 @@
+"""The receiving end of a stream: whoever asks gets the newest frame, however slowly they ask.
+
+Owns one SUB socket and the one thread that empties it. Draws nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import zmq
+
+from livesr.base.errors import ConfigError
+from livesr.live.sinks.wire import END, FRAME, INPUT, MAX_MESSAGE_BYTES, SILENCE_S, STATUS, Message, WireError, decode
+
+log = logging.getLogger(__name__)
+
+_HIGH_WATER = 2
+_POLL_MS = 50
+_MOST_KEYS = 64
+
+
+class Subscriber:
+    """Listens to `endpoint` from `open` to `close`; a context manager.
+
+    Of every (topic, channel, position, z) only the newest message is kept. What is no wire format v1 is refused and counted.
+
+    Parameters
+    ----------
+    endpoint
+        Where a run publishes, such as ``tcp://127.0.0.1:5555``. It need not run yet, and may start again.
+    topics
+        What to receive; `end` always is.
+
+    Attributes
+    ----------
+    received, rejected : messages taken and refused
+    missed : messages that the publisher numbered and that never came
+    last_rejection : why the last one was refused
+    """
+
+    def __init__(self, endpoint: str, topics: tuple[bytes, ...] = (FRAME, INPUT, STATUS)) -> None:
+        self.endpoint = endpoint
+        self.received = self.rejected = self.missed = 0
+        self.last_rejection = ""
+        self._topics = topics
+        self._newest: OrderedDict[tuple[str, str, int, int], tuple[int, Message]] = OrderedDict()
+        self._changed = threading.Condition()
+        self._count = 0
+        self._taken: dict[str, int] = {}
+        self._status: Mapping[str, Any] = {}
+        self._stream = ""
+        self._seq: dict[str, int] = {}
+        self._said_end = False
+        self._heard_s: float | None = None
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def open(self) -> None:
+        """Connect and start receiving.
+
+        Raises
+        ------
+        ConfigError
+            If `endpoint` is no address.
+        """
+        context = zmq.Context()
+        socket = context.socket(zmq.SUB)
+        socket.setsockopt(zmq.RCVHWM, _HIGH_WATER)
+        socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.setsockopt(zmq.IPV6, 1)
+        for topic in {*self._topics, END}:
+            socket.subscribe(topic)
+        try:
+            socket.connect(self.endpoint)
+        except zmq.ZMQError as e:
+            socket.close()
+            context.term()
+            raise ConfigError(
+                f"Cannot connect to {self.endpoint!r}: {e.strerror}. Expected something like tcp://127.0.0.1:5555."
+            ) from e
+        self._stop.clear()
+        self._thread = threading.Thread(
+            target=self._receive, args=(context, socket), name="livesr-subscriber", daemon=True
+        )
+        self._thread.start()
+
+    def close(self) -> None:
+        """Disconnect; may be called twice."""
+        if self._thread:
+            self._stop.set()
+            self._thread.join()
+            self._thread = None
+        with self._changed:
+            self._changed.notify_all()
+
+    def __enter__(self) -> Subscriber:
+        self.open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def ended(self) -> bool:
+        """Whether a stream was heard and is over: it said so, or has been silent for three seconds."""
+        silent = self._heard_s is not None and time.monotonic() - self._heard_s > SILENCE_S
+        return self._said_end or silent
+
+    @property
+    def heard(self) -> bool:
+        """Whether anything came at all."""
+        return self._heard_s is not None
+
+    @property
+    def status(self) -> Mapping[str, Any]:
+        """What the run last said about itself; its report once it has ended."""
+        return self._status
+
+    def newest(
+        self,
+        topic: str = "sr/frame",
+        *,
+        channel: str | None = None,
+        position: int | None = None,
+        z: int | None = None,
+    ) -> Message | None:
+        """Return the newest message of a topic, of one stream where `channel`, `position` or `z` are given; else None."""
+        wanted = (topic, channel, position, z)
+        with self._changed:
+            for key, (_, message) in reversed(self._newest.items()):
+                if all(w is None or w == k for w, k in zip(wanted, key, strict=True)):
+                    return message
+        return None
+
+    def next_frame(self, topic: str = "sr/frame", timeout_s: float | None = None) -> Message | None:
+        """Wait for a message of a topic that was not returned here before; the newest of any stream.
+
+        Returns None when the time is over, the stream has ended and nothing is left, or the subscriber was closed.
+        """
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        with self._changed:
+            while True:
+                if (message := self._unseen(topic)) is not None:
+                    return message
+                left = 0.1 if deadline is None else min(0.1, deadline - time.monotonic())
+                if left <= 0 or self.ended or self._thread is None:
+                    return None
+                self._changed.wait(left)
+
+    def __iter__(self) -> Iterator[Message]:
+        """Yield predicted frames, the newest at each time, until the stream ends or the subscriber is closed."""
+        while (message := self.next_frame()) is not None:
+            yield message
+
+    def _unseen(self, topic: str) -> Message | None:
+        """Return the oldest kept message that came after the last one returned, so that streams take turns."""
+        for key, (number, message) in self._newest.items():
+            if key[0] == topic and number > self._taken.get(topic, 0):
+                self._taken[topic] = number
+                return message
+        return None
+
+    def _receive(self, context: zmq.Context[Any], socket: zmq.Socket[Any]) -> None:
+        try:
+            while not self._stop.is_set():
+                if socket.poll(_POLL_MS):
+                    self._take([frame.buffer for frame in socket.recv_multipart(copy=False)])
+        finally:
+            socket.close()
+            context.term()
+
+    def _take(self, parts: list[memoryview]) -> None:
+        try:
+            message = decode(parts)
+        except WireError as e:
+            self.rejected += 1
+            self.last_rejection = str(e)
+            log.debug("message refused: %s", e)
+            return
+        with self._changed:
+            self._keep(message)
+            self._changed.notify_all()
+
+    def _keep(self, message: Message) -> None:
+        header = message.header
+        if header.stream != self._stream:  # another run took over the address
+            self._stream, self._said_end = header.stream, False
+            self._seq.clear()
+            self._newest.clear()
+        self._heard_s = time.monotonic()
+        self.received += 1
+        self._said_end |= header.type == "end"
+        self._count_missed(message)
+        if message.pixels is None:
+            self._status = header.status
+        self._count += 1
+        self._newest[message.key] = (self._count, message)
+        self._newest.move_to_end(message.key)
+        if len(self._newest) > _MOST_KEYS:
+            self._newest.popitem(last=False)
+
+    def _count_missed(self, message: Message) -> None:
+        expected = self._seq.get(message.topic)
+        if expected is not None and message.header.seq > expected:
+            self.missed += message.header.seq - expected
+        self._seq[message.topic] = message.header.seq + 1

@@ -1,0 +1,556 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import yaozarrs
+import zarr
+
+from contracts import (
+    DISPLAY,
+    INTERVAL_NS,
+    OFFSET_ADU,
+    RAW,
+    START_NS,
+    SinkContract,
+    code,
+    describe,
+    describe_channel,
+    feed,
+    multicolor_frame,
+    raw_stack,
+    sr_frame,
+)
+from livesr.base.errors import FrameShapeError, RecordingError, StoreError
+from livesr.base.frames import RawStack, Stream
+from livesr.live.sinks import layout
+from livesr.live.sinks.frames_log import read_frames_log
+from livesr.live.sinks.ome_zarr import OMEZarrSink, bytes_per_hour, free_bytes, memory_bytes, next_free_path
+from livesr.live.sinks.series import Series, SeriesSpec
+
+STREAM = Stream(0, "488")
+
+
+class TestContract(SinkContract):
+    def sink(self, tmp_path: Path) -> OMEZarrSink:
+        return OMEZarrSink(tmp_path / "run.ome.zarr")
+
+    def broken(self, tmp_path: Path) -> OMEZarrSink:
+        (tmp_path / "file").write_text("not a folder")
+        return OMEZarrSink(tmp_path / "file" / "run.ome.zarr")
+
+
+@pytest.fixture
+def sink(tmp_path: Path):
+    sink = OMEZarrSink(tmp_path / "run.ome.zarr")
+    yield sink
+    sink.close({})
+
+
+def images(store: Path) -> dict[str, np.ndarray]:
+    """Validate the store and return its arrays by name."""
+    yaozarrs.validate_zarr_store(store)
+    names = json.loads((store / "OME" / "zarr.json").read_text())["attributes"]["ome"]["series"]
+    return {name: zarr.open_array(store / name / "0", mode="r")[:] for name in names}
+
+
+def attributes(store: Path, name: str) -> dict:
+    return json.loads((store / name / "zarr.json").read_text())["attributes"]
+
+
+def events(store: Path, state: str) -> list[dict]:
+    return [e for e in read_frames_log(store / layout.FRAMES_LOG) if e["state"] == state]
+
+
+class TestRouting:
+    def test_one_position_and_channel(self, sink: OMEZarrSink) -> None:
+        sink.open(describe())
+        for t in range(20):
+            feed(sink, t)
+        sink.separated(multicolor_frame(19))
+        sink.close({})
+        stored = images(sink.path)
+        assert {name: a.shape for name, a in stored.items()} == {
+            "raw": (20, 9, 16, 16),
+            "recon": (20, 32, 32),
+            "sr": (20, 3, 32, 32),
+        }
+        for t in range(20):
+            assert stored["recon"][t, 0, 0] == code(STREAM, t)
+            assert list(stored["raw"][t, :, 0, 0]) == [code(STREAM, t, i) for i in range(RAW)]
+            assert list(stored["sr"][t, :, 0, 0]) == [code(STREAM, t, c) for c in range(3)]
+
+    def test_every_pixel_of_every_plane(self, sink: OMEZarrSink) -> None:
+        sink.open(describe())
+        random = np.random.default_rng(0)
+        stacks = random.integers(0, 65536, (4, RAW, 16, 16), dtype=np.uint16)
+        for t, block in enumerate(stacks):
+            sink.raw(RawStack(tuple(block), STREAM, t, START_NS, START_NS))
+            block[:] = 0  # the writer must have copied what it was given
+        sink.close({})
+        assert np.array_equal(images(sink.path)["raw"], np.random.default_rng(0).integers(0, 65536, (4, RAW, 16, 16), np.uint16))
+
+    def test_positions_channels_and_planes(self, sink: OMEZarrSink) -> None:
+        run = describe(channels=("488", "561"), positions=("A1", "field 2"), z_planes=3)
+        sink.open(run)
+        streams = [Stream(p, c, z) for p in range(2) for c in ("488", "561") for z in range(3)]
+        for t in range(4):
+            for stream in streams:
+                feed(sink, t, stream)
+        for stream in streams:
+            sink.separated(multicolor_frame(3, stream))
+        sink.close({})
+        stored = images(sink.path)
+        assert sorted(stored) == sorted(
+            f"{kind}_{p}_{c}" for kind in ("raw", "recon", "sr") for p in ("A1", "field-2") for c in ("488", "561")
+        )
+        for t in range(4):
+            for stream in streams:
+                place = f"{('A1', 'field-2')[stream.position]}_{stream.channel}"
+                assert stored[f"recon_{place}"][t, stream.z, 0, 0] == code(stream, t)
+                for c in range(3):
+                    assert stored[f"sr_{place}"][t, c, stream.z, 0, 0] == code(stream, t, c)
+                for i in range(RAW):
+                    assert stored[f"raw_{place}"][t, i, stream.z, 0, 0] == code(stream, t, i)
+
+    def test_only_what_the_run_records(self, sink: OMEZarrSink) -> None:
+        sink.open(describe(record_raw=False, record_recon=False))
+        for t in range(3):
+            feed(sink, t)
+        sink.close({})
+        assert list(images(sink.path)) == ["sr"]
+        assert [e["stored"] for e in events(sink.path, "raw")] == [False] * 3
+
+    def test_a_channel_that_is_not_separated_has_no_sr(self, sink: OMEZarrSink) -> None:
+        plain = describe_channel("561")
+        plain = type(plain)(**{f: getattr(plain, f) for f in plain.__dataclass_fields__} | {"labels": (), "colors": ()})
+        sink.open(describe(channels=("488",)).__class__(stream_id="s", started_ns=START_NS, channels=(plain,)))
+        sink.raw(raw_stack(0, Stream(0, "561")))
+        sink.close({})
+        assert sorted(images(sink.path)) == ["raw", "recon"]
+
+    def test_eight_bit_cameras(self, sink: OMEZarrSink) -> None:
+        channel = describe_channel()
+        fields = {f: getattr(channel, f) for f in channel.__dataclass_fields__} | {"raw_dtype": "uint8"}
+        run = describe()
+        sink.open(type(run)(stream_id="s", started_ns=START_NS, channels=(type(channel)(**fields),)))
+        block = np.arange(RAW * 256, dtype=np.uint8).reshape(RAW, 16, 16)
+        sink.raw(RawStack(tuple(block), STREAM, 0, START_NS, START_NS))
+        sink.close({})
+        assert np.array_equal(images(sink.path)["raw"][0], block)
+
+
+class TestTimeAxis:
+    def test_gaps_are_filled_and_series_stay_aligned(self, sink: OMEZarrSink) -> None:
+        sink.open(describe())
+        for t in (0, 1, 5, 6):
+            sink.raw(raw_stack(t))
+            sink.recon(sr_frame(t))
+        sink.separated(multicolor_frame(1))
+        sink.skipped(STREAM, 5, "the network is slower than the camera")
+        sink.close({})
+        stored = images(sink.path)
+        assert [len(a) for a in stored.values()] == [7, 7, 7]
+        assert [bool(a.any()) for a in stored["raw"]] == [True, True, False, False, False, True, True]
+        assert [bool(a.any()) for a in stored["recon"]] == [True, True, False, False, False, True, True]
+        assert [bool(a.any()) for a in stored["sr"]] == [False, True, False, False, False, False, False]
+        assert events(sink.path, "skipped")[0]["reason"] == "the network is slower than the camera"
+        assert sink.counts["fills"] == 3 + 3 + 1
+
+    def test_a_missing_plane_of_a_stack_is_filled(self, sink: OMEZarrSink) -> None:
+        sink.open(describe(z_planes=3))
+        for z in (0, 2):
+            sink.recon(sr_frame(0, Stream(0, "488", z)))
+        sink.recon(sr_frame(1, Stream(0, "488", 1)))
+        sink.close({})
+        recon = images(sink.path)["recon"]
+        assert recon.shape == (2, 3, 32, 32)
+        assert [[bool(z.any()) for z in t] for t in recon] == [[True, False, True], [False, True, False]]
+
+    def test_padding_writes_no_pixels(self, sink: OMEZarrSink) -> None:
+        sink.open(describe(record_raw=False))
+        sink.separated(multicolor_frame(0))
+        sink.skipped(STREAM, 1_000_000, "far away")
+        start = time.monotonic()
+        sink.close({})
+        assert time.monotonic() - start < 5
+        sr = zarr.open_array(sink.path / "sr" / "0", mode="r")
+        assert sr.shape[0] == 1_000_001
+        assert sr[0, 0, 0, 0] == code(STREAM, 0)
+        assert not sr[999_999:].any()
+
+    def test_exposures_that_never_came(self, sink: OMEZarrSink) -> None:
+        sink.open(describe())
+        sink.raw(raw_stack(0, missing=(3, 8)))
+        sink.close({})
+        raw = images(sink.path)["raw"]
+        assert [bool(plane.any()) for plane in raw[0]] == [i not in (3, 8) for i in range(RAW)]
+        assert events(sink.path, "raw_incomplete")[0]["missing"] == [3, 8]
+
+    def test_what_comes_twice_is_kept_aside(self, sink: OMEZarrSink) -> None:
+        sink.open(describe())
+        sink.raw(raw_stack(0))
+        sink.raw(raw_stack(2))
+        for _ in range(2):
+            sink.raw(raw_stack(1, missing=(0,)))
+        sink.close({})
+        assert not images(sink.path)["raw"][1].any()
+        strays = events(sink.path, "stray")
+        assert [s["file"] for s in strays] == ["strays/raw_t000001_z000.tif", "strays/raw_t000001_z000_2.tif"]
+        with tifffile.TiffFile(sink.path / layout.SIDECARS / strays[0]["file"]) as tiff:
+            kept = tiff.asarray()
+            assert json.loads(tiff.pages[0].description)["missing"] == [0]
+        assert list(kept[1:, 0, 0]) == [code(STREAM, 1, i) for i in range(1, RAW)]
+        assert sink.counts["strays"] == 2
+
+    def test_frames_that_belong_nowhere_are_kept_as_they_came(self, sink: OMEZarrSink) -> None:
+        sink.open(describe())
+        odd = np.arange(35, dtype=np.uint8).reshape(7, 5)
+        sink.aside(RawStack((odd,), Stream(9, "?"), 4, START_NS, START_NS))
+        sink.close({})
+        assert np.array_equal(tifffile.imread(sink.path / layout.STRAYS / "aside_t000004.tif"), odd)
+
+    def test_provisional_frames_are_not_stored(self, sink: OMEZarrSink) -> None:
+        sink.open(describe())
+        sink.separated(multicolor_frame(0, provisional=True))
+        sink.close({})
+        assert len(images(sink.path)["sr"]) == 0
+        assert not events(sink.path, "separated")
+
+
+class TestFramesLog:
+    def test_a_line_says_what_is_known(self, sink: OMEZarrSink) -> None:
+        sink.open(describe())
+        feed(sink, 0)
+        sink.separated(multicolor_frame(0, residual=float("nan"), warnings=("too dim",)))
+        # Read while the store is open: a killed process would leave the same.
+        raw, recon, separated = read_frames_log(sink.path / layout.FRAMES_LOG)
+        where = {"t": 0, "position": 0, "channel": "488", "z": 0, "stored": True, "t_acq_ns": START_NS, "t_camera_ms": 0.0}
+        assert raw == {"series": "raw", "state": "raw", **where}
+        assert recon == {
+            "series": "recon",
+            "state": "recon",
+            **where,
+            "normalisation": {"background": 12.5, "headroom": 800.0},
+        }
+        assert separated == {
+            "series": "sr",
+            "state": "separated",
+            **where,
+            "normalisation": {"background": 12.5, "headroom": 800.0},
+            "residual": None,
+            "latency_ms": 31.5,
+            "edge": True,
+            "true_neighbours": True,
+            "warnings": ["too dim"],
+        }
+
+    def test_an_unfinished_last_line_is_dropped(self, tmp_path: Path) -> None:
+        path = tmp_path / "frames.jsonl"
+        path.write_text('{"t": 0}\n{"t": 1}\n{"t":')
+        assert [e["t"] for e in read_frames_log(path)] == [0, 1]
+
+    def test_a_damaged_line_is_an_error(self, tmp_path: Path) -> None:
+        path = tmp_path / "frames.jsonl"
+        path.write_text('{"t": 0}\n{"t":\n{"t": 2}\n')
+        with pytest.raises(StoreError, match="line 2"):
+            read_frames_log(path)
+
+    def test_reconstructions_that_do_not_fit_are_counted(self, sink: OMEZarrSink) -> None:
+        sink.open(describe())
+        frame = sr_frame(0)
+        frame.image[1, :3] = (-2000, 70_000, 64_535)
+        sink.recon(frame)
+        sink.close({})
+        assert list(images(sink.path)["recon"][0, 1, :4]) == [0, 65535, 65535, 50 + OFFSET_ADU]
+        assert events(sink.path, "recon")[0]["clipped"] == sink.counts["clipped_pixels"] == 2
+
+
+class TestMetadata:
+    @pytest.fixture
+    def store(self, sink: OMEZarrSink) -> Path:
+        (rig := sink.path.parent / "rig.cfg").write_text("Label,Camera")
+        sink.open(describe(z_planes=2, sidecars={"rig.yaml": "name: demo\n", "rig.cfg": rig}))
+        for t in range(4):
+            for z in range(2):
+                feed(sink, t, Stream(0, "488", z))
+        sink.close({"sr_frames": 6, "latency_ms": {"p50": float("nan")}})
+        return sink.path
+
+    def test_nobody_can_take_the_prediction_for_data(self, store: Path) -> None:
+        about = attributes(store, "sr")
+        assert about["ome"]["multiscales"][0]["name"] == "SR prediction (AI) - not raw data"
+        assert [c["label"] for c in about["ome"]["omero"]["channels"]] == ["SR Microtubules", "SR ER", "SR Lysosomes"]
+        assert about["livesr"]["prediction"] is True
+        assert "Not a measurement" in about["livesr"]["warning"]
+        assert about["livesr"]["sha256"] == "ab" * 32
+        assert about["livesr"]["runtime"]["precision"] == "bf16"
+        assert attributes(store, "recon")["livesr"]["prediction"] is False
+        assert attributes(store, "recon")["livesr"]["intensity"] == {"unit": "ADU", "scale": 1.0, "offset": OFFSET_ADU}
+
+    def test_axes_and_sizes(self, store: Path) -> None:
+        image = attributes(store, "raw")["ome"]["multiscales"][0]
+        assert [(a["name"], a.get("unit")) for a in image["axes"]] == [
+            ("t", "second"),
+            ("c", None),
+            ("z", "micrometer"),
+            ("y", "micrometer"),
+            ("x", "micrometer"),
+        ]
+        scale = image["datasets"][0]["coordinateTransformations"][0]["scale"]
+        assert scale == pytest.approx([INTERVAL_NS / 1e9, 1.0, 0.25, 0.065, 0.065])
+        scale = attributes(store, "sr")["ome"]["multiscales"][0]["datasets"][0]["coordinateTransformations"][0]["scale"]
+        assert scale == pytest.approx([INTERVAL_NS / 1e9, 1.0, 0.25, 0.0325, 0.0325])
+
+    def test_display_windows_come_from_the_data(self, store: Path) -> None:
+        channels = attributes(store, "sr")["ome"]["omero"]["channels"]
+        assert [(c["window"]["start"], c["window"]["end"]) for c in channels] == list(DISPLAY)
+        assert [c["color"] for c in channels] == ["00FF00", "FF00FF", "FFFF00"]
+        recon = attributes(store, "recon")["ome"]["omero"]["channels"][0]["window"]
+        assert 0 < recon["start"] < recon["end"] < 2 * OFFSET_ADU
+        raw = attributes(store, "raw")["ome"]["omero"]["channels"]
+        assert [c["active"] for c in raw] == [True] + [False] * 8
+
+    def test_sidecars(self, store: Path) -> None:
+        assert (store / "livesr" / "rig.yaml").read_text() == "name: demo\n"
+        assert (store / "livesr" / "rig.cfg").read_text() == "Label,Camera"
+        assert json.loads((store / layout.REPORT).read_text()) == {"sr_frames": 6, "latency_ms": {"p50": None}}
+
+    def test_zarr_tools_list_the_store_without_a_warning(self, store: Path) -> None:
+        assert sorted(name for name, _ in zarr.open_group(store, mode="r").members()) == [
+            "OME",
+            "livesr",
+            "raw",
+            "recon",
+            "sr",
+        ]
+
+    def test_the_known_interval_is_written(self, sink: OMEZarrSink) -> None:
+        sink.open(describe(interval_s=30.0))
+        feed(sink, 0)
+        sink.close({})
+        images(sink.path)
+        scale = attributes(sink.path, "raw")["ome"]["multiscales"][0]["datasets"][0]["coordinateTransformations"][0]["scale"]
+        assert scale[0] == 30.0
+
+    def test_the_store_can_be_viewed_while_it_grows(self, sink: OMEZarrSink) -> None:
+        sink.open(describe())
+        assert {name: len(a) for name, a in images(sink.path).items()} == {"raw": 0, "recon": 0, "sr": 0}
+        for t in range(12):
+            feed(sink, t)
+        window = attributes(sink.path, "recon")["ome"]["omero"]["channels"][0]["window"]
+        assert window["end"] < 2 * OFFSET_ADU
+
+    def test_everyone_on_the_computer_can_read_it(self, store: Path) -> None:
+        modes = {(store / name / "zarr.json").stat().st_mode & 0o777 for name in ("raw", "recon", "sr", "OME", "livesr")}
+        probe = store / "probe"
+        probe.write_text("")
+        assert modes == {probe.stat().st_mode & 0o777}
+
+
+class TestPaths:
+    def test_an_existing_store_is_never_touched(self, tmp_path: Path) -> None:
+        for number, name in enumerate(("run.ome.zarr", "run_2.ome.zarr", "run_3.ome.zarr")):
+            sink = OMEZarrSink(tmp_path / "run.ome.zarr")
+            sink.open(describe())
+            for t in range(number + 1):
+                sink.raw(raw_stack(t))
+            sink.close({})
+            assert sink.path.name == name
+        lengths = [len(images(tmp_path / n)["raw"]) for n in ("run.ome.zarr", "run_2.ome.zarr", "run_3.ome.zarr")]
+        assert lengths == [1, 2, 3]
+
+    @pytest.mark.parametrize(
+        ("name", "expected"),
+        [("run", "run_2"), ("a.b.zarr", "a.b_2.zarr"), ("x.ome.zarr", "x_2.ome.zarr"), (".hidden", ".hidden_2")],
+    )
+    def test_next_free_path(self, tmp_path: Path, name: str, expected: str) -> None:
+        assert next_free_path(tmp_path / name).name == name
+        (tmp_path / name).mkdir()
+        assert next_free_path(tmp_path / name).name == expected
+
+    def test_missing_folders_are_made(self, tmp_path: Path) -> None:
+        sink = OMEZarrSink(tmp_path / "new" / "deep" / "run.ome.zarr")
+        sink.open(describe())
+        sink.close({})
+        images(sink.path)
+
+    def test_a_failed_start_leaves_nothing(self, tmp_path: Path) -> None:
+        sink = OMEZarrSink(tmp_path / "new" / "run.ome.zarr")
+        with pytest.raises(StoreError, match="does-not-exist"):
+            sink.open(describe(sidecars={"plan.yaml": tmp_path / "does-not-exist"}))
+        assert list(tmp_path.iterdir()) == []
+
+    def test_position_names_that_look_alike_stay_apart(self, sink: OMEZarrSink) -> None:
+        sink.open(describe(positions=("a b", "A/B", "", "..")))
+        sink.close({})
+        assert [n for n in images(sink.path) if n.startswith("sr")] == [
+            "sr_a-b-0_488",
+            "sr_A-B-1_488",
+            "sr_2_488",
+            "sr_3_488",
+        ]
+
+
+class TestRefusals:
+    def test_another_frame_size(self, sink: OMEZarrSink) -> None:
+        sink.open(describe())
+        with pytest.raises(FrameShapeError, match=r"\(8, 8\).*expected \(16, 16\)"):
+            sink.raw(raw_stack(0, size=8))
+        with pytest.raises(FrameShapeError, match="expected"):
+            sink.recon(sr_frame(0, size=8))
+        with pytest.raises(FrameShapeError, match="expected"):
+            sink.separated(multicolor_frame(0, size=8))
+
+    def test_another_number_of_exposures(self, sink: OMEZarrSink) -> None:
+        sink.open(describe())
+        stack = raw_stack(0)
+        with pytest.raises(FrameShapeError, match="3 planes"):
+            sink.raw(RawStack(stack.frames[:3], STREAM, 0, START_NS, START_NS))
+
+    @pytest.mark.parametrize("stream", [Stream(1, "488"), Stream(0, "561"), Stream(0, "488", 1)])
+    def test_a_stream_that_was_not_announced(self, sink: OMEZarrSink, stream: Stream) -> None:
+        sink.open(describe())
+        with pytest.raises(RecordingError, match="was opened for 1 positions, channels 488 and 1 z planes"):
+            sink.raw(raw_stack(0, stream))
+
+    def test_frames_before_open(self, tmp_path: Path) -> None:
+        with pytest.raises(RecordingError, match="not open"):
+            OMEZarrSink(tmp_path / "run.ome.zarr").raw(raw_stack(0))
+
+    def test_a_disk_that_is_as_good_as_full(self, tmp_path: Path) -> None:
+        with pytest.raises(StoreError, match="free"):
+            OMEZarrSink(tmp_path / "run.ome.zarr", reserve_bytes=1 << 60).open(describe())
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_disk_that_fills_up_ends_the_recording_with_a_whole_store(self, tmp_path: Path) -> None:
+        sink = OMEZarrSink(tmp_path / "run.ome.zarr", reserve_bytes=0)
+        sink.open(describe())
+        for t in range(3):
+            feed(sink, t)
+        sink._reserve_bytes, sink._disk_check_due_s = 1 << 60, 0.0
+        with pytest.raises(RecordingError, match=r"GB are left.*recording ends here"):
+            sink.status({})
+        sink.close({"error": "disk"})
+        assert len(images(sink.path)["raw"]) == 3
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="limits the size of files, which Windows cannot")
+    def test_a_disk_that_refuses(self, tmp_path: Path) -> None:
+        done = _python(
+            tmp_path,
+            """
+            import resource, signal
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+            sink.open(describe(size=128))
+            error = None
+            for t in range(400):
+                try:
+                    sink.raw(noisy(raw_stack(t, size=128)))
+                except RecordingError as e:
+                    error = e
+                    break
+                time.sleep(0.005)
+            print("SAID", error)
+            try:
+                sink.close({})
+            except RecordingError as e:
+                print("SAID", e)
+            """,
+        )
+        said = [line for line in done.stdout.splitlines() if line.startswith("SAID")]
+        assert "no longer takes frames" in said[0], done.stdout + done.stderr
+        assert "livesr repair" in said[1]
+
+
+class TestKilled:
+    @pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is POSIX")
+    def test_everything_but_the_last_shard_survives(self, tmp_path: Path) -> None:
+        done = _python(
+            tmp_path,
+            """
+            sink.open(describe())
+            for t in range(40):
+                feed(sink, t)
+            deadline = time.monotonic() + 10
+            while time.monotonic() < deadline:
+                arrays = [json.loads(p.read_text()) for p in sink.path.glob("*/0/zarr.json")]
+                if min(a["shape"][0] for a in arrays) >= 32:
+                    break
+                time.sleep(0.01)
+            os.kill(os.getpid(), signal.SIGKILL)
+            """,
+        )
+        assert done.returncode == -9, done.stderr
+        store = tmp_path / "run.ome.zarr"
+        stored = images(store)
+        assert {name: len(a) for name, a in stored.items()} == {"raw": 32, "recon": 32, "sr": 32}
+        assert all(stored["sr"][t, 2, 0, 0] == code(STREAM, t, 2) for t in range(32))
+        assert [e["t"] for e in events(store, "raw")] == list(range(40))
+        assert attributes(store, "sr")["livesr"]["prediction"] is True
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is POSIX")
+    def test_a_store_killed_at_once_is_empty_and_valid(self, tmp_path: Path) -> None:
+        done = _python(tmp_path, "sink.open(describe())\nfeed(sink, 0)\nos.kill(os.getpid(), signal.SIGKILL)")
+        assert done.returncode == -9, done.stderr
+        assert [len(a) for a in images(tmp_path / "run.ome.zarr").values()] == [0, 0, 0]
+
+
+class TestEstimates:
+    def test_bytes_per_hour(self) -> None:
+        per_frame = 9 * 16 * 16 * 2 + 32 * 32 * 2 + 3 * 32 * 32 * 2
+        assert bytes_per_hour(describe(), 2.0) == per_frame * 2 * 3600
+        assert bytes_per_hour(describe(channels=("488", "561")), 2.0) == per_frame * 2 * 3600
+        assert bytes_per_hour(describe(record_raw=False, record_recon=False), 1.0) == 3 * 32 * 32 * 2 * 3600
+
+    def test_memory_grows_with_what_is_recorded(self) -> None:
+        assert 0 < memory_bytes(describe(record_raw=False)) < memory_bytes(describe())
+        assert memory_bytes(describe(positions=("a", "b"))) == 2 * memory_bytes(describe())
+
+    def test_free_bytes_of_a_folder_to_come(self, tmp_path: Path) -> None:
+        assert free_bytes(tmp_path / "not" / "yet") > 0
+
+    @pytest.mark.parametrize(
+        ("interval_s", "size", "expected"), [(None, 512, 16), (0.04, 512, 16), (2.0, 512, 5), (60.0, 512, 1), (None, 4096, 2)]
+    )
+    def test_no_shard_takes_long_or_much(self, interval_s: float | None, size: int, expected: int) -> None:
+        spec = SeriesSpec("sr", "", (size, size), "uint16", 1, ("a", "b", "c"), ("FFFFFF",) * 3, 0.1, interval_s=interval_s)
+        assert spec.time_points_per_shard == expected
+
+    def test_an_unwieldy_stack_gets_a_file_per_plane(self, tmp_path: Path) -> None:
+        spec = SeriesSpec("sr", "sr", (2048, 2048), "uint16", 12, ("a", "b", "c"), ("FFFFFF",) * 3, 0.1)
+        assert (spec.z_planes_per_shard, spec.time_points_per_shard) == (1, 10)
+        small = SeriesSpec("sr", "sr", (8, 8), "uint16", 3, ("a", "b"), ("FFFFFF",) * 2, 0.1)
+        series = Series(tmp_path / "sr", small)
+        series.append((np.ones((8, 8), np.uint16), np.ones((8, 8), np.uint16)))
+        series.close(1)
+        assert zarr.open_array(tmp_path / "sr" / "0", mode="r").shape == (1, 2, 3, 8, 8)
+
+
+def _python(folder: Path, body: str) -> subprocess.CompletedProcess[str]:
+    """Run `body` in a process of its own, with a sink at ``folder/run.ome.zarr``."""
+    script = textwrap.dedent(
+        f"""
+        import json, os, signal, sys, time
+        from pathlib import Path
+        import numpy as np
+        sys.path.insert(0, {str(Path(__file__).parents[2])!r})
+        from contracts import *
+        from livesr.base.errors import RecordingError
+        from livesr.live.sinks.ome_zarr import OMEZarrSink
+        sink = OMEZarrSink(Path({str(folder)!r}) / "run.ome.zarr")
+
+        def noisy(stack):
+            for plane in stack.frames:
+                plane[:] = np.random.default_rng(stack.t).integers(0, 65536, plane.shape)
+            return stack
+        """
+    ) + textwrap.dedent(body)
+    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)

@@ -1,0 +1,285 @@
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zmq
+from contracts import DISPLAY, LABELS, OFFSET_ADU, SinkContract, code, describe, multicolor_frame, sr_frame
+
+from livesr.base.errors import BindError
+from livesr.base.frames import Stream
+from livesr.live.sinks.wire import Message, decode
+from livesr.live.sinks.zeromq import ZeroMQSink
+
+STREAM = Stream(0, "488")
+
+
+class TestContract(SinkContract):
+    def sink(self, tmp_path: Path) -> ZeroMQSink:
+        return ZeroMQSink("tcp://127.0.0.1:*")
+
+    def broken(self, tmp_path: Path) -> ZeroMQSink:
+        return ZeroMQSink("tcp://0.0.0.0:5555")
+
+
+class Listener:
+    """A plain SUB socket, as any program would have it."""
+
+    def __init__(self, endpoint: str, *topics: bytes) -> None:
+        self.context = zmq.Context()
+        self.socket = self.context.socket(zmq.SUB)
+        self.socket.setsockopt(zmq.LINGER, 0)
+        for topic in topics:
+            self.socket.subscribe(topic)
+        self.socket.connect(endpoint)
+
+    def receive(self, timeout_s: float = 5.0) -> Message | None:
+        return decode(self.socket.recv_multipart()) if self.socket.poll(int(timeout_s * 1000)) else None
+
+    def close(self) -> None:
+        self.socket.close()
+        self.context.term()
+
+
+@pytest.fixture
+def sink() -> Iterator[ZeroMQSink]:
+    sink = ZeroMQSink("tcp://127.0.0.1:*")
+    sink.open(describe(channels=("488", "561"), positions=("A1", "B2"), z_planes=2))
+    yield sink
+    sink.close({})
+
+
+@pytest.fixture
+def listen(sink: ZeroMQSink) -> Iterator:
+    listeners = []
+
+    def connect(*topics: bytes) -> Listener:
+        listener = Listener(sink.endpoint, b"sr/status", *topics)
+        listeners.append(listener)
+        greeting = listener.receive()  # the sink greets whoever joins: from here on nothing is lost
+        assert greeting.header.type == "start"
+        return listener
+
+    yield connect
+    for listener in listeners:
+        listener.close()
+
+
+class TestFrames:
+    def test_a_prediction(self, sink: ZeroMQSink, listen) -> None:
+        listener = listen(b"sr/frame")
+        stream = Stream(1, "561", 1)
+        frame = multicolor_frame(3, stream, provisional=True, warnings=("too dim",), offset_adu=5)
+        sink.separated(frame)
+        message = listener.receive()
+        header = message.header
+        assert np.array_equal(message.pixels, frame.channels)
+        assert list(message.pixels[:, 0, 0]) == [code(stream, 3, c) for c in range(3)]
+        assert (header.position, header.position_name, header.channel, header.z, header.t) == (1, "B2", "561", 1, 3)
+        assert (header.axes, header.shape, header.dtype) == ("cyx", (3, 32, 32), "<u2")
+        assert [c.label for c in header.channels] == list(LABELS)
+        assert tuple(c.window for c in header.channels) == DISPLAY
+        assert header.ai["prediction"] is True
+        assert header.ai["sha256"] == "ab" * 32
+        assert (header.residual, header.latency_ms, header.warnings) == (0.0625, 31.5, ("too dim",))
+        assert (header.provisional, header.offset_adu, header.pixel_size_um) == (True, 5, 0.0325)
+        assert header.raw_seq == (27, 35)
+        assert header.t_acq_ns == frame.source.t_acq_ns < header.t_pub_ns
+
+    def test_a_measurement(self, sink: ZeroMQSink, listen) -> None:
+        listener = listen(b"sr/input")
+        frame = sr_frame(2)
+        frame.image[1, :2] = (-5000, 1e6)
+        sink.recon(frame)
+        message = listener.receive()
+        assert message.pixels[0, 0] == code(STREAM, 2)
+        assert list(message.pixels[1, :3]) == [0, 65535, 50 + OFFSET_ADU]
+        assert message.header.offset_adu == OFFSET_ADU
+        assert message.header.ai == {"prediction": False}
+        assert message.header.normalisation == {"background": 12.5, "headroom": 800.0}
+
+    def test_every_frame_in_order_at_a_pace(self, sink: ZeroMQSink, listen) -> None:
+        listener = listen(b"sr/")
+        for t in range(50):
+            sink.recon(sr_frame(t))
+            sink.separated(multicolor_frame(t))
+            for expected in ("sr/input", "sr/frame"):
+                message = listener.receive()
+                assert (message.topic, message.header.t, message.header.seq) == (expected, t, t)
+        assert sink.counts == {"sent": 100, "replaced": 0, "unwatched": 0, "refused": 0}
+
+    def test_arrays_are_not_copied_and_not_corrupted(self, sink: ZeroMQSink, listen) -> None:
+        listener = listen(b"sr/frame")
+        big = [np.full((3, 512, 512), i, np.uint16) for i in range(8)]
+        for i, channels in enumerate(big):
+            sink.separated(multicolor_frame(i, channels=channels))
+            assert (listener.receive().pixels == i).all()
+
+    def test_only_what_is_asked_for(self, sink: ZeroMQSink, listen) -> None:
+        listener = listen(b"sr/input")
+        sink.separated(multicolor_frame(0))
+        sink.recon(sr_frame(0))
+        assert listener.receive().topic == "sr/input"
+        assert sink.counts["unwatched"] == 1
+
+
+class TestLife:
+    def test_status_and_greeting(self, sink: ZeroMQSink, listen) -> None:
+        first = listen()
+        sink.status({"sr_fps": 25.0, "path": Path("x"), "residual": float("nan")})
+        message = first.receive()
+        assert (message.topic, message.header.type) == ("sr/status", "status")
+        assert message.header.status == {"sr_fps": 25.0, "path": "x", "residual": None}
+        late = Listener(sink.endpoint, b"sr/status")
+        assert late.receive().header.status["sr_fps"] == 25.0
+        late.close()
+
+    def test_the_end_is_said_more_than_once(self, sink: ZeroMQSink, listen) -> None:
+        listener = listen(b"end", b"sr/frame")
+        sink.separated(multicolor_frame(0))
+        sink.close({"sr_frames": 1})
+        assert listener.receive().header.t == 0  # what was under way arrives first
+        ends = [listener.receive() for _ in range(3)]
+        assert {m.topic for m in ends} == {"end"}
+        assert ends[0].header.status == {"sr_frames": 1}
+
+    def test_nothing_is_done_while_nobody_listens(self, sink: ZeroMQSink) -> None:
+        for t in range(100):
+            sink.separated(multicolor_frame(t))
+            sink.recon(sr_frame(t))
+        assert sink.counts == {"sent": 0, "replaced": 0, "unwatched": 200, "refused": 0}
+
+    def test_who_leaves_is_no_longer_served(self, sink: ZeroMQSink) -> None:
+        listener = Listener(sink.endpoint, b"sr/")
+        listener.receive()
+        sink.separated(multicolor_frame(0))
+        assert listener.receive().header.t == 0
+        listener.close()
+        deadline = time.monotonic() + 5
+        while not sink.counts["unwatched"] and time.monotonic() < deadline:
+            sink.separated(multicolor_frame(1))
+            time.sleep(0.01)
+        assert sink.counts["unwatched"]
+
+    def test_a_slow_subscriber_stops_nobody(self, sink: ZeroMQSink, listen) -> None:
+        slow, fast = listen(b"sr/frame"), listen(b"sr/frame")
+        assert slow.receive().header.type == "start"  # the greeting of the second
+        frames = 60
+        for t in range(frames):
+            sink.separated(multicolor_frame(t, channels=np.full((3, 512, 512), t, np.uint16)))
+            message = fast.receive()
+            assert message.header.t == t
+            assert (message.pixels == t).all()
+        got = []
+        while message := slow.receive(0.3):
+            assert (message.pixels == message.header.t).all()
+            got.append(message.header.seq)
+        assert 0 < len(got) <= frames
+        assert got == sorted(got)
+
+    def test_a_subscriber_that_hangs_does_not_hold_up_the_end(self, sink: ZeroMQSink, listen) -> None:
+        listen(b"sr/frame")  # and never reads again
+        for t in range(40):
+            sink.separated(multicolor_frame(t, channels=np.zeros((3, 1024, 1024), np.uint16)))
+            time.sleep(0.002)
+        start = time.monotonic()
+        sink.close({})
+        assert time.monotonic() - start < 3
+
+    def test_a_burst_keeps_the_newest(self, sink: ZeroMQSink, listen) -> None:
+        listener = listen(b"sr/frame")
+        for t in range(300):
+            sink.separated(multicolor_frame(t))
+        last = None
+        while message := listener.receive(0.3):
+            last = message
+        assert last.header.t == 299
+        counts = sink.counts
+        assert counts["sent"] + counts["replaced"] == 300
+
+    def test_a_frame_that_fits_no_header_is_counted_and_the_stream_goes_on(self, sink: ZeroMQSink, listen) -> None:
+        listener = listen(b"sr/frame")
+        sink.separated(multicolor_frame(0, channels=np.zeros((2, 8, 8), np.uint16)))
+        sink.separated(multicolor_frame(1))
+        assert listener.receive().header.t == 1
+        assert sink.counts["refused"] == 1
+
+    def test_other_programs_on_the_port_are_ignored(self, sink: ZeroMQSink, listen) -> None:
+        host, port = sink.endpoint.removeprefix("tcp://").split(":")
+        with socket.create_connection((host, int(port))) as stranger:
+            stranger.sendall(b"GET / HTTP/1.1\r\n\r\n" * 100)
+        context = zmq.Context()
+        talker = context.socket(zmq.XSUB)
+        talker.connect(sink.endpoint)
+        talker.send(b"\x07 not a subscription")
+        talker.send(b"\x01" + b"x" * 100_000)
+        listener = listen(b"sr/frame")
+        sink.separated(multicolor_frame(0))
+        assert listener.receive().header.t == 0
+        talker.close(0)
+        context.term()
+
+
+class TestAddresses:
+    def test_a_free_port(self, sink: ZeroMQSink) -> None:
+        assert sink.endpoint.startswith("tcp://127.0.0.1:")
+        assert int(sink.endpoint.rpartition(":")[2]) > 0
+
+    def test_a_port_in_use(self, sink: ZeroMQSink) -> None:
+        second = ZeroMQSink(sink.endpoint)
+        with pytest.raises(BindError, match="already in use.*pick a free one"):
+            second.open(describe())
+        second.close({})
+
+    def test_the_port_is_free_again_after_the_end(self) -> None:
+        sink = ZeroMQSink("tcp://127.0.0.1:*")
+        sink.open(describe())
+        sink.close({})
+        again = ZeroMQSink(sink.endpoint)
+        again.open(describe())
+        again.close({})
+
+    @pytest.mark.parametrize("address", ["tcp://*:5555", "tcp://0.0.0.0:5555", "tcp://192.168.1.5:5555", "tcp://rig-pc:5555", "tcp://[::]:5555"])
+    def test_others_are_not_let_in_unasked(self, address: str) -> None:
+        with pytest.raises(BindError, match="can be reached from other computers"):
+            ZeroMQSink(address)
+
+    def test_others_are_let_in_on_request(self) -> None:
+        sink = ZeroMQSink("tcp://0.0.0.0:*", insecure=True)
+        sink.open(describe())
+        sink.close({})
+
+    @pytest.mark.parametrize(
+        "address", ["5555", "127.0.0.1:5555", "http://127.0.0.1:5555", "tcp://127.0.0.1", "tcp://127.0.0.1:99999", "tcp://:5555", ""]
+    )
+    def test_what_is_no_address(self, address: str) -> None:
+        with pytest.raises(BindError, match=r"expected something like tcp://127\.0\.0\.1:5555"):
+            ZeroMQSink(address)
+
+    def test_an_address_that_is_not_ours(self) -> None:
+        with pytest.raises(BindError, match="no address of this computer"):
+            ZeroMQSink("tcp://192.0.2.1:*", insecure=True).open(describe())
+
+    @pytest.mark.parametrize("address", ["tcp://localhost:*", "tcp://127.0.0.5:*"])
+    def test_names_of_this_computer(self, address: str) -> None:
+        sink = ZeroMQSink(address)
+        try:
+            sink.open(describe())
+        except BindError:
+            pytest.skip("this system has a single loopback address")
+        sink.close({})
+
+
+def test_the_header_is_plain_json(sink: ZeroMQSink, listen) -> None:
+    listener = listen(b"sr/frame")
+    sink.separated(multicolor_frame(0))
+    assert listener.socket.poll(5000)
+    topic, header, pixels = listener.socket.recv_multipart()
+    fields = json.loads(header)
+    assert (topic, fields["v"], fields["type"], fields["encoding"]) == (b"sr/frame", 1, "frame", "raw")
+    assert np.frombuffer(pixels, fields["dtype"]).reshape(fields["shape"]).shape == (3, 32, 32)

@@ -1,0 +1,418 @@
+"""A real server on a real port, asked by a real client."""
+
+import http.client
+import io
+import json
+import os
+import socket
+import threading
+import time
+import tracemalloc
+from contextlib import closing
+
+import numpy as np
+import pytest
+from PIL import Image
+from preview_source import MemorySource, flat, measurement, prediction
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+
+from livesr.base.errors import BindError
+from livesr.viewer.browser.pictures import PictureMaker
+from livesr.viewer.browser.server import IN_FLIGHT, PreviewServer
+
+GREY = np.full((64, 64), 500, np.uint16)
+
+
+@pytest.fixture
+def source():
+    return MemorySource()
+
+
+@pytest.fixture
+def server(source):
+    with PreviewServer(source) as server:
+        yield server
+
+
+def get(server, path, **headers):
+    with closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)) as connection:
+        connection.request("GET", path, headers=headers)
+        response = connection.getresponse()
+        return response, response.read()
+
+
+def join(server, path="/stream", origin=None, **options) -> ClientConnection:
+    origin = origin or f"http://127.0.0.1:{server.port}"
+    return connect(f"ws://127.0.0.1:{server.port}{path}", origin=origin, max_size=None, compression=None, **options)
+
+
+def next_text(page, kind):
+    while True:
+        message = page.recv(timeout=5)
+        if isinstance(message, str) and (content := json.loads(message))["type"] == kind:
+            return content
+
+
+def next_frame(page, acknowledge=True):
+    """Header and decoded pictures of the next frame."""
+    header = next_text(page, "frame")
+    pictures = []
+    while len(pictures) < len(header["pictures"]):
+        if isinstance(message := page.recv(timeout=5), bytes):
+            pictures.append(np.asarray(Image.open(io.BytesIO(message))).astype(int))
+    if acknowledge:
+        page.send(json.dumps({"type": "ack", "id": header["id"]}))
+    return header, pictures
+
+
+def closing_code(page):
+    """Read until the server closes; return its code."""
+    try:
+        while True:
+            page.recv(timeout=5)
+    except ConnectionClosed as closed:
+        return closed.rcvd.code
+
+
+def silent(page, seconds=0.3):
+    """Whether no frame comes for a while."""
+    deadline = time.monotonic() + seconds
+    while (left := deadline - time.monotonic()) > 0:
+        try:
+            message = page.recv(timeout=left)
+        except TimeoutError:
+            return True
+        if isinstance(message, bytes) or json.loads(message)["type"] == "frame":
+            return False
+    return True
+
+
+# ---- files ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "part"),
+    [
+        ("/", "text/html", b"<!doctype html>"),
+        ("/index.html", "text/html", b"Measurement"),
+        ("/app.js", "text/javascript", b"WebSocket"),
+        ("/style.css", "text/css", b"prefers-color-scheme"),
+        ("/?anything=1", "text/html", b"<!doctype html>"),
+    ],
+)
+def test_serves_its_page_with_a_policy_that_lets_nothing_else_in(server, path, kind, part):
+    response, body = get(server, path)
+    assert response.status == 200
+    assert response.headers["Content-Type"].startswith(kind)
+    assert part in body
+    assert "default-src 'none'" in response.headers["Content-Security-Policy"]
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
+    assert response.headers["Referrer-Policy"] == "no-referrer"
+
+
+def test_page_needs_nothing_from_outside(server):
+    for path in ("/", "/app.js", "/style.css"):
+        body = get(server, path)[1].decode().replace("http://www.w3.org/2000/svg", "")
+        assert "http://" not in body
+        assert "https://" not in body
+        assert "//cdn" not in body
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/server.py", "/../server.py", "/%2e%2e/pyproject.toml", "//etc/passwd", "/app.js/", "/..%2f..%2fetc/passwd", "//[x"],
+)  # fmt: skip
+def test_serves_nothing_else_of_this_machine(server, path):
+    assert get(server, path)[0].status == 404
+
+
+def test_a_name_that_foreign_dns_points_here_is_refused(server):
+    assert get(server, "/", Host="evil.example:80")[0].status == 421
+    assert get(server, "/", Host="127.0.0.1.evil.example")[0].status == 421
+    assert get(server, "/", Host=f"localhost:{server.port}")[0].status == 200
+
+
+def test_nonsense_instead_of_http_harms_nobody(server, source):
+    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as raw:
+        raw.sendall(b"\x16\x03\x01" + os.urandom(300) + b"\r\n\r\n")
+        raw.recv(100)
+    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as raw:
+        raw.sendall(b"GET / HTTP/1.1\r\n\r\n")  # no Host
+        assert b"421" in raw.recv(100)
+    assert get(server, "/")[0].status == 200
+
+
+# ---- who may join ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1:1", "file://", "http://localhost"])
+def test_page_of_another_site_is_refused(server, origin):
+    with pytest.raises(InvalidStatus) as refused:
+        join(server, origin=origin)
+    assert refused.value.response.status_code == 403
+
+
+def test_client_without_origin_is_refused(server):
+    with pytest.raises(InvalidStatus):
+        connect(f"ws://127.0.0.1:{server.port}/stream")
+
+
+def test_beyond_loopback_the_address_holds_a_token(source):
+    with PreviewServer(source, host="0.0.0.0") as server:
+        assert server.url.startswith(f"http://0.0.0.0:{server.port}/?token=")
+        token = server.url.partition("?")[2]
+        assert get(server, "/")[0].status == 403
+        assert get(server, "/?token=wrong")[0].status == 403
+        assert get(server, f"/?{token}")[0].status == 200
+        assert get(server, "/style.css")[0].status == 200
+        for path in ("/stream", "/stream?token=", "/stream?token=%F0%9F"):
+            with pytest.raises(InvalidStatus):
+                join(server, path)
+        with join(server, f"/stream?{token}") as page:
+            assert next_text(page, "status")["state"] == "waiting"
+        with pytest.raises(InvalidStatus):
+            join(server, f"/stream?{token}", origin="http://evil.example")
+
+
+def test_tokens_differ_and_loopback_has_none(source):
+    assert PreviewServer(source, host="0.0.0.0").url != PreviewServer(source, host="0.0.0.0").url
+    for host in ("127.0.0.1", "localhost", "::1"):
+        assert "token" not in PreviewServer(source, host=host).url
+
+
+# ---- frames ---------------------------------------------------------------------------------------------------------
+
+
+def test_newest_frame_arrives_in_its_colours_with_its_measurement(server, source):
+    source.give(measurement(7, GREY, pixel_size_um=0.1), flat(7, 1000, 0, 0))
+    with join(server) as page:
+        header, (composite, grey) = next_frame(page)
+    assert [(p["name"], p["t"], p["pixel_size_um"]) for p in header["pictures"]] == [
+        ("composite", 7, 0.05),
+        ("measurement", 7, 0.1),
+    ]
+    assert [c["label"] for c in header["channels"]] == ["Microtubules", "ER", "Lysosomes"]
+    assert header["channels"][1] == {"label": "ER", "color": "FF00FF", "window": [0, 1000]}
+    assert header["latency_ms"] == 61.5
+    assert header["residual"] == 0.034
+    assert 0 <= header["age_ms"] < 5000
+    assert np.abs(composite - [0, 255, 0]).max() <= 3
+    assert np.abs(grey - 128).max() <= 2
+
+
+def test_measurement_beside_is_the_one_it_was_predicted_from():
+    source = MemorySource()
+    maker = PictureMaker(source)
+    for t in range(3):
+        source.give(measurement(t, GREY + 10 * t))
+        maker.poll()
+    source.give(flat(1, 0, 0, 0))
+    assert maker.poll()
+    assert not maker.poll()
+    assert [p["t"] for p in maker.make().content["pictures"]] == [1, 1]
+
+
+def test_only_a_new_frame_is_sent_and_only_the_newest(server, source):
+    with join(server) as page:
+        assert silent(page)
+        for t in range(5):
+            source.give(flat(t, 100 * t, 0, 0))
+        header, _ = next_frame(page)
+        assert header["pictures"][0]["t"] == 4
+        assert silent(page)
+
+
+def test_page_that_does_not_acknowledge_gets_no_more_and_then_the_newest(server, source):
+    with join(server) as page:
+        seen = []
+        for t in range(IN_FLIGHT):
+            source.give(flat(t, 0, 0, 0))
+            seen.append(next_frame(page, acknowledge=False)[0]["id"])
+        for t in range(10, 15):
+            source.give(flat(t, 0, 0, 0))
+            time.sleep(0.02)
+        assert silent(page)
+        page.send(json.dumps({"type": "ack", "id": seen[0]}))
+        assert next_frame(page)[0]["pictures"][0]["t"] == 14
+
+
+def test_stalled_page_does_not_hold_up_another(server, source):
+    noise = np.random.default_rng(0).integers(0, 1000, (3, 1024, 1024), np.uint16)  # fills every socket buffer
+    with join(server, max_queue=1) as stalled, join(server) as page:
+        arrived = []
+        for t in range(6):
+            source.give(prediction(t, noise))
+            arrived.append(next_frame(page)[0]["pictures"][0]["t"])
+        assert arrived == list(range(6))
+        stalled.close_timeout = 0.1
+
+
+@pytest.mark.parametrize(
+    "message",
+    ["", "not json", "[]", "{}", '{"type": "ack"}', '{"type": "ack", "id": 99}', '{"type": "ack", "id": [1]}', b"\xff\xfe",
+     '{"type": "open", "id": 1}', "[" * 4000, '{"type": "ack", "id": null}'],
+)  # fmt: skip
+def test_malformed_acknowledgement_ends_that_page_only(server, source, message):
+    with join(server) as bad, join(server) as good:
+        bad.send(message)
+        assert closing_code(bad) == 1008
+        source.give(flat(0, 0, 0, 0))
+        next_frame(good)
+
+
+def test_acknowledging_twice_or_at_length_is_refused(server, source):
+    source.give(flat(0, 0, 0, 0))
+    with join(server) as page:
+        header, _ = next_frame(page)
+        page.send(json.dumps({"type": "ack", "id": header["id"]}))
+        with pytest.raises(ConnectionClosed):
+            next_frame(page)
+    with join(server) as page:
+        page.send("x" * 10_000)
+        assert closing_code(page) == 1009
+
+
+def test_frames_that_cannot_be_shown_are_named_and_the_next_one_comes(server, source):
+    with join(server) as page:
+        source.give(prediction(0, np.zeros((3, 4, 4), np.uint16), axes="czy"))
+        while not (warnings := next_text(page, "status")["warnings"]):
+            pass
+        assert "expected 'cyx'" in warnings[0]
+        source.give(flat(1, 0, 0, 0))
+        assert next_frame(page)[0]["pictures"][0]["t"] == 1
+        source.give(prediction(2, np.full((3, 8, 8), np.nan, np.float32), dtype="<f4", residual=float("nan")))
+        assert next_frame(page)[0]["residual"] is None
+
+
+def test_stream_without_prediction_shows_the_measurement(server, source):
+    source.give(measurement(3, GREY))
+    with join(server) as page:
+        header, pictures = next_frame(page)
+    assert [p["name"] for p in header["pictures"]] == ["measurement"]
+    assert header["channels"] == []
+    assert len(pictures) == 1
+
+
+def test_status_says_what_runs_and_when_it_is_over(source):
+    maker = PictureMaker(source)
+    assert maker.status()["state"] == "waiting"
+    source.last_rejection = "3 parts"
+    assert "no livesr stream: 3 parts" in maker.status()["warnings"][0]
+    source.say(
+        sr_fps=11.2, sr_skipped=3, engine={"488": "light", "": "heavy"}, backend={"488": "openvino"}, warnings=["Look!"]
+    )
+    assert maker.status()["state"] == "starting"
+    source.give(flat(0, 0, 0, 0))
+    maker.poll()
+    status = maker.status()
+    assert status == {
+        "state": "live", "source": "tcp://127.0.0.1:5555", "fps": 11.2, "skipped": 3, "engine": "heavy",
+        "backend": "openvino", "warnings": ["Look!"],
+    }  # fmt: skip
+    source.ended = True
+    assert maker.status()["state"] == "silent"
+    source.end()
+    assert maker.status()["state"] == "ended"
+
+
+def test_status_of_a_hostile_stream_is_still_plain_json(source):
+    source.say(sr_fps="<b>", sr_skipped=float("nan"), engine=["x"], warnings="no list", backend=None)
+    status = PictureMaker(source).status()
+    assert (status["fps"], status["skipped"], status["warnings"]) == (None, None, [])
+    json.dumps(status, allow_nan=False)
+
+
+# ---- beginning and end ----------------------------------------------------------------------------------------------
+
+
+def test_stop_closes_pages_and_leaves_nothing(source):
+    server = PreviewServer(source)
+    server.start()
+    source.give(flat(0, 0, 0, 0))
+    with join(server) as page:
+        next_frame(page, acknowledge=False)
+        server.stop()
+        server.stop()
+        assert closing_code(page) == 1001
+    assert not [t.name for t in threading.enumerate() if t.name.startswith("livesr-preview")]
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", server.port), timeout=1)
+
+
+def test_stop_does_not_wait_for_a_page_that_has_frozen(source):
+    server = PreviewServer(source)
+    server.start()
+    noise = np.random.default_rng(0).integers(0, 1000, (3, 1024, 1024), np.uint16)
+    source.give(prediction(0, noise))
+    key = "GET /stream HTTP/1.1\r\nHost: 127.0.0.1:{0}\r\nOrigin: http://127.0.0.1:{0}\r\nUpgrade: websocket\r\n"
+    key += "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as frozen:
+        frozen.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        frozen.sendall(key.format(server.port).encode())
+        assert b"101" in frozen.recv(200)
+        time.sleep(0.3)
+        begun = time.monotonic()
+        server.stop()
+        assert time.monotonic() - begun < 10
+
+
+def test_starts_again_on_the_same_port(source):
+    server = PreviewServer(source)
+    server.start()
+    port = server.port
+    server.stop()
+    with server:
+        assert server.port == port
+        assert get(server, "/")[0].status == 200
+
+
+def test_address_that_is_taken_is_named(server, source):
+    with pytest.raises(BindError, match=str(server.port)):
+        PreviewServer(source, port=server.port).start()
+    with pytest.raises(BindError):
+        PreviewServer(source, host="192.0.2.1").start()
+
+
+def test_starts_inside_a_running_loop(source):
+    import asyncio
+
+    async def notebook_cell():
+        with PreviewServer(source) as server:
+            return (await asyncio.to_thread(get, server, "/"))[0].status
+
+    assert asyncio.run(notebook_cell()) == 200
+
+
+def test_memory_does_not_grow_with_frames_or_pages(server, source):
+    def run(frames):
+        with join(server) as page:
+            for t in range(frames):
+                source.give(measurement(t, GREY), flat(t, 0, 0, 0))
+                next_frame(page)
+
+    run(20)
+    tracemalloc.start()
+    run(20)
+    first, _ = tracemalloc.get_traced_memory()
+    run(40)
+    second, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert second - first < 300_000
+
+
+def test_end_to_end_over_zeromq():
+    from livesr.live.sinks.wire import FRAME, encode
+    from livesr.viewer.subscriber import Subscriber
+
+    zmq = pytest.importorskip("zmq")
+    with zmq.Context() as context, context.socket(zmq.XPUB) as publisher:
+        port = publisher.bind_to_random_port("tcp://127.0.0.1")
+        message = flat(5, 0, 1000, 0)
+        with Subscriber(f"tcp://127.0.0.1:{port}") as source, PreviewServer(source) as server, join(server) as page:
+            assert publisher.poll(5000)
+            time.sleep(0.1)
+            publisher.send_multipart(encode(FRAME, message.header, message.pixels))
+            header, (composite,) = next_frame(page)
+    assert header["pictures"][0]["t"] == 5
+    assert np.abs(composite - [255, 0, 255]).max() <= 3
