@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from livesr.base.version import __version__
+
 if TYPE_CHECKING:
     from livesr.live.plugin import LiveSR
 
 __all__ = ["LiveSR", "__version__"]
-__version__ = "0.1.0"
+
 
 
 def __getattr__(name: str) -> object:

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from livesr.live.normalise import background_and_headroom
 from livesr.training.datasets import Domain, sequence_pairs, write_pairs
 from livesr.training.sources import CachedPairs
 
@@ -139,3 +140,17 @@ def test_missing_structures_have_empty_targets():
 def test_odd_size_is_refused():
     with pytest.raises(ValueError, match="even"):
         sequence_pairs(0, 1, size=63)
+
+
+def test_normalisation_follows_the_dark_parts_not_the_noise_nor_the_faded_border():
+    rng = np.random.default_rng(0)
+    image = np.full((256, 256), 50, np.float32)
+    image[100:110] = 600
+    quiet = background_and_headroom(image)
+    assert quiet == pytest.approx((50, 1000))
+    noisy = background_and_headroom(image + rng.normal(0, 30, image.shape).astype(np.float32))
+    assert noisy[0] == pytest.approx(50, abs=15)  # the 5th percentile of pixels lies 49 below
+    image[:16], image[-16:], image[:, :16], image[:, -16:] = 0, 0, 0, 0
+    assert background_and_headroom(image)[0] == 0
+    assert background_and_headroom(image, border=0.07) == pytest.approx((50, 1000))
+    assert background_and_headroom(np.zeros((64, 64), np.float32)) == (0, 1)

@@ -316,6 +316,25 @@ def test_status_says_what_runs_and_when_it_is_over(source):
     assert maker.status()["state"] == "ended"
 
 
+def test_a_store_that_is_played_back_is_not_called_live(source):
+    source.endpoint = "/data/run.ome.zarr"
+    source.give(flat(0, 0, 0, 0))
+    assert PictureMaker(source).status()["state"] == "recorded"
+
+
+def test_source_that_fails_is_reported_on_the_page(server, source, caplog):
+    def broken(*_, **__):
+        raise OSError("disk gone")
+
+    with join(server) as page:
+        source.newest = broken
+        source.heard = False
+        while not (warnings := next_text(page, "status")["warnings"]):
+            pass
+    assert warnings == ["The preview has stopped: OSError: disk gone."]
+    assert "the source of the preview failed" in caplog.text
+
+
 def test_status_of_a_hostile_stream_is_still_plain_json(source):
     source.say(sr_fps="<b>", sr_skipped=float("nan"), engine=["x"], warnings="no list", backend=None)
     status = PictureMaker(source).status()

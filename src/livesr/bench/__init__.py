@@ -1,4 +1,8 @@
-"""How fast it is, always beside a reference measured in the same run: one file per suite, `runner.run` runs them.
+"""How fast it is, always beside a reference measured in the same run: one file per suite, `run` runs them.
 
-A suite is a module with ``CORES`` (how many it is pinned to) and ``measure(quick) -> list[Result]``.
+A suite is a module with ``measure(quick) -> list[Result]``; `runner.SUITES` names them and their number of cores.
 """
+
+from livesr.bench.runner import run
+
+__all__ = ["run"]

@@ -11,7 +11,7 @@ from livesr.live.inference.backend import Backend
 from livesr.live.inference.engine import Engine, load_engine
 from livesr.live.inference.runner import open_backend
 
-CORES = 2
+_THREADS = 2
 LIGHT_ENGINE, NO_ENGINE = "imcsr-mt-er-lyso-light", "identity"
 
 
@@ -42,6 +42,6 @@ def measure(quick: bool) -> list[Result]:
 
 
 def _opened(engine: Engine, side: int, name: str) -> Backend:
-    backend = open_backend(engine, (side, side), name, threads=CORES)
+    backend = open_backend(engine, (side, side), name, threads=_THREADS)
     backend.input[...] = np.random.default_rng(0).random(backend.input.shape, np.float32)
     return backend

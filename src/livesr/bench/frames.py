@@ -83,4 +83,5 @@ class Frames:
 
 def _pixels(rng: np.random.Generator, side: int) -> NDArray[np.uint16]:
     smooth = gaussian_filter(rng.standard_normal((side, side)), 4)
-    return rng.poisson(100 + 400 * np.clip(smooth / smooth.max(), 0, 1)).astype(np.uint16)
+    light = 100 + 400 * np.clip(smooth / smooth.max(), 0, 1)
+    return np.asarray(rng.poisson(light), np.uint16)

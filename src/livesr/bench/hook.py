@@ -24,7 +24,6 @@ from livesr.bench.result import Result, Target, compared
 from livesr.bench.timing import Comparison, interleave
 from livesr.live.plugin import LiveSR
 
-CORES = 2
 _SIDE = 512
 _PERIOD_S = 0.005
 _RING = 32

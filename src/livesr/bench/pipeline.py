@@ -31,7 +31,6 @@ from livesr.live.plugin import LiveSR, camera_geometry
 from livesr.live.sources.plan import sim_sequence
 from livesr.simulation.rig import find_camera
 
-CORES = 2
 _PACED_FPS = 8.0
 _MOST_RAW_FPS = 1500.0  # well below what a triggered acquisition takes: an overflow would measure Micro-Manager
 _SR_FPS = Target(8, "least")
@@ -45,13 +44,12 @@ def measure(quick: bool) -> list[Result]:
     engine = bench_engine()
     with virtual_rig(64 if quick else 256, 3 if quick else 12) as (core, rig):
         bench = _Bench(core, rig, engine)
-        network_ms = bench.network_ms(5 if quick else 40)
-        sustained = bench.sustained(network_ms, seconds, 1 if quick else 4)
-        paced_fps = min(_PACED_FPS, 0.8e3 / network_ms)
+        capacity_fps = bench.capacity_fps(5 if quick else 30)
+        sustained = bench.sustained(capacity_fps, seconds, 1 if quick else 4)
         return [
             sustained,
-            *bench.paced(paced_fps, seconds),
-            bench.network_twice_slower(network_ms, seconds),
+            *bench.paced(min(_PACED_FPS, 0.8 * sustained.value), seconds),
+            bench.network_twice_slower(sustained.value, seconds),
         ]
 
 
@@ -102,21 +100,21 @@ class _Bench:
         self._shape += f"{2 * core.getImageHeight()}x{2 * core.getImageWidth()}, {engine.manifest.id}"
         self._bare = _Bare(core, self._rig, self._channel, engine)
 
-    def network_ms(self, n: int) -> float:
-        """Median time of one inference with nothing beside it."""
-        self._bare.infer()
-        return float(np.median(calls_ms(self._bare.infer, n)))
+    def capacity_fps(self, n: int) -> float:
+        """Frames per second of the two unavoidable steps with nothing beside them."""
+        self._bare.frame()
+        return 1e3 / float(np.median(calls_ms(self._bare.frame, n)))
 
-    def sustained(self, network_ms: float, seconds: float, blocks: int) -> Result:
+    def sustained(self, capacity_fps: float, seconds: float, blocks: int) -> Result:
         """Frames per second when the camera is faster than the computer, beside the two unavoidable steps alone."""
-        fps = self._twice(network_ms)
+        fps = self._camera_fps(1.5 * capacity_fps)
 
         def live() -> list[float]:
             intervals = self._run(fps, seconds).intervals_ms
             return [1e3 / float(np.mean(intervals))]
 
         def bare() -> list[float]:
-            return [1e3 / float(np.mean(calls_ms(self._bare.frame, max(round(0.5 * fps * seconds / 4), 2))))]
+            return [1e3 / float(np.mean(calls_ms(self._bare.frame, max(round(capacity_fps * seconds / 4), 2))))]
 
         found: Comparison = interleave(live, bare, blocks, warm_up=False)
         return Result(
@@ -172,9 +170,9 @@ class _Bench:
             ),
         ]
 
-    def network_twice_slower(self, network_ms: float, seconds: float) -> Result:
+    def network_twice_slower(self, sustained_fps: float, seconds: float) -> Result:
         """Share of separated frames with true neighbours when every second one has to be skipped."""
-        fps = self._twice(network_ms)
+        fps = self._camera_fps(2 * sustained_fps)
         run = self._run(fps, seconds)
         report = run.report
         seen = f"{np.mean(run.true_neighbours):.4f} counted by a listener"
@@ -188,9 +186,9 @@ class _Bench:
             f"{report['groups_dropped']} groups dropped, {seen}",
         )
 
-    def _twice(self, network_ms: float) -> float:
-        """Super-resolution frames per second of a camera twice as fast as the network."""
-        return min(2e3 / network_ms, _MOST_RAW_FPS / self._n_raw)
+    def _camera_fps(self, wanted_fps: float) -> float:
+        """Super-resolution frames per second that the camera is set to."""
+        return min(wanted_fps, _MOST_RAW_FPS / self._n_raw)
 
     def _run(self, fps: float, seconds: float) -> _Run:
         n_t = max(round(fps * seconds), 4)

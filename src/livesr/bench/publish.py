@@ -22,7 +22,6 @@ from livesr.bench.timing import interleave
 from livesr.live.sinks.wire import FRAME, decode
 from livesr.live.sinks.zeromq import ZeroMQSink
 
-CORES = 2
 _PERIOD_S = 0.04
 _WAIT_MS = 5000
 
@@ -71,7 +70,7 @@ def _subscribe(endpoint: str, n: int, ready: threading.Event, ages_ms: list[floa
         socket.subscribe(FRAME)
         ready.set()
         while len(ages_ms) < n and socket.poll(_WAIT_MS):
-            header = decode(socket.recv_multipart(copy=False)).header
+            header = decode([part.buffer for part in socket.recv_multipart(copy=False)]).header
             ages_ms.append((now_ns() - (header.t_acq_ns or 0)) / 1e6)
         socket.linger = 0
 

@@ -11,21 +11,19 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
-from importlib import import_module
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import psutil
+from rich.console import Console
 
 from livesr.base.errors import LiveSRError, UsageError, suggestion
-from livesr.bench.report import write_json
+from livesr.bench.report import table, write_json
 from livesr.bench.result import Environment, Result, Target
 from livesr.bench.timing import Summary
 
-SUITES = ("sim", "engine", "hook", "pipeline", "store", "publish")
-"""In the order in which they run."""
+SUITES = {"sim": 1, "engine": 2, "hook": 2, "pipeline": 2, "store": 2, "publish": 2}
+"""Every suite, in the order in which they run, and how many cores it gets."""
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _TIMEOUT_S = 900.0
@@ -36,24 +34,24 @@ class SuiteError(LiveSRError):
 
 
 def run(
-    suites: Sequence[str] = SUITES,
+    suites: Sequence[str] = ("all",),
     json_path: Path | None = None,
     quick: bool = False,
     *,
-    progress: Callable[[str], None] | None = None,
+    quiet: bool = False,
 ) -> list[Result]:
-    """Run `suites` one after the other.
+    """Run `suites` one after the other and print a table.
 
     Parameters
     ----------
     suites
-        Names from `SUITES`.
+        Names from `SUITES`, or "all".
     json_path
-        Where all results are written; None writes nothing.
+        Where the results are written, after each suite; None writes nothing.
     quick
         A few small samples: shows that a suite works, its numbers mean little.
-    progress
-        Called with the name of each suite before it starts.
+    quiet
+        Print nothing.
 
     Raises
     ------
@@ -62,25 +60,35 @@ def run(
     SuiteError
         If a suite fails; with the end of what it said.
     """
-    for name in suites:
+    names = list(SUITES) if "all" in suites else list(suites)
+    for name in names:
         if name not in SUITES:
             raise UsageError(f"There is no benchmark suite {name!r}.{suggestion(name, list(SUITES))}")
     results: list[Result] = []
-    for name in suites:
-        if progress:
-            progress(name)
-        results += _in_process(name, quick)
+    console = Console(quiet=quiet)
+    for name in names:
+        with console.status(f"Measuring {name} on {SUITES[name]} core{'s' if SUITES[name] > 1 else ''}"):
+            results += _in_process(name, quick)
         if json_path:
             write_json(results, json_path)
+    console.print(table(results, notes=True))
     return results
 
 
 def _in_process(name: str, quick: bool) -> list[Result]:
-    cores = int(import_module(f"livesr.bench.{name}").CORES)
+    cores = SUITES[name]
     environment = {**os.environ, **dict.fromkeys(_THREAD_VARIABLES, str(cores))}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "results.json")
-        command = [sys.executable, "-m", "livesr.bench.runner", name, str(path), "quick" if quick else "full"]
+        command = [
+            sys.executable,
+            "-m",
+            "livesr.bench.worker",
+            name,
+            str(cores),
+            str(path),
+            "quick" if quick else "full",
+        ]
         try:
             done = subprocess.run(  # noqa: S603 - this program itself
                 command, env=environment, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
@@ -100,24 +108,3 @@ def _result(entry: dict[str, Any]) -> Result:
     entry["ratio_interval"] = tuple(entry["ratio_interval"]) if entry["ratio_interval"] else None
     entry["environment"] = Environment(**entry["environment"])
     return Result(**entry)
-
-
-def _pin(cores: int) -> bool:
-    """Keep this process on `cores` cores; False where the system has no such thing (macOS) or not as many."""
-    process = psutil.Process()
-    if not hasattr(process, "cpu_affinity"):
-        return False
-    allowed = process.cpu_affinity()
-    process.cpu_affinity(allowed[:cores])
-    return len(allowed) >= cores
-
-
-def _worker(name: str, path: Path, quick: bool) -> None:
-    module = import_module(f"livesr.bench.{name}")
-    environment = Environment.here(_pin(module.CORES))
-    results = [asdict(replace(result, environment=environment)) for result in module.measure(quick)]
-    path.write_text(json.dumps(results), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    _worker(sys.argv[1], Path(sys.argv[2]), sys.argv[3] == "quick")

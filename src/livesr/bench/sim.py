@@ -16,7 +16,6 @@ from livesr.bench.timing import calls_ms, interleave
 from livesr.live.reconstruct.sim import SIMReconstructor
 from livesr.optics.illumination import Pattern
 
-CORES = 1
 _SIDE = 512
 
 

@@ -15,8 +15,6 @@ from livesr.bench.result import Result, compared
 from livesr.bench.timing import interleave
 from livesr.live.sinks.ome_zarr import OMEZarrSink
 
-CORES = 2
-
 
 def measure(quick: bool) -> list[Result]:
     """Return the time that one time point takes the store's thread."""
@@ -33,7 +31,7 @@ def measure(quick: bool) -> list[Result]:
             comparison,
             "ms per time point",
             "np.ndarray.tofile",
-            note=f"{mib:.1f} MiB per time point: raw, recon and sr of {side}^2 raw frames; {n} time points, open and close included",
+            note=f"{mib:.1f} MiB per time point: raw, recon and sr of {side}^2 raw frames; open and close included",
         )
     ]
 

@@ -33,10 +33,16 @@ for module in (demo, run, view, listen, info, train, export, bench):
 
 def main() -> NoReturn:
     """Entry point of the `livesr` command."""
-    logging.basicConfig(
-        level=os.environ.get("LIVESR_LOG", "ERROR").upper(), format="%(levelname)s %(name)s: %(message)s"
-    )
-    leave(_run(sys.argv[1:]))
+    _log_to_stderr(os.environ.get("LIVESR_LOG", "CRITICAL").upper())
+    sys.exit(_run(sys.argv[1:]))
+
+
+def _log_to_stderr(level: str) -> None:
+    """Show records of `level` and above; what matters to people is printed by the commands themselves."""
+    handler = logging.StreamHandler()
+    handler.setLevel(level)  # of the handler: libraries set levels of their own loggers
+    handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    logging.getLogger().addHandler(handler)
 
 
 def _run(arguments: list[str]) -> int:
@@ -59,10 +65,3 @@ def _failed(sentence: str, code: int, arguments: list[str]) -> int:
     else:
         errors_console().print(f"[bold red]livesr:[/] {sentence}", highlight=False)
     return code
-
-
-def leave(code: int) -> NoReturn:
-    """Exit with `code`, giving daemon threads of camera drivers no chance to abort the process on its way out."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    sys.exit(code)

@@ -63,10 +63,11 @@ def demo(
         core = load_core(request)
     report = acquire(request, core, out)
     with out.status("Comparing with the simulated truth, validating the store"):
-        report["score"] = score.compute(core)
+        (channel,) = report["channels"].values()
+        report["score"] = score.compute(core, channel["labels"])
         report["store_valid"] = _validate(Path(report["store"]))
         if picture:
-            score.picture(core, picture)
+            score.picture(core, channel, picture)
     out.print(run_table(report))
     if report["score"]:
         out.print(score_table(report["score"]))

@@ -5,13 +5,14 @@ Owns the frames kept for it and the picture of them. Runs after the acquisition,
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from livesr.base.errors import ConfigError
 from livesr.base.frames import MulticolorFrame
 
 if TYPE_CHECKING:
@@ -34,20 +35,13 @@ class TruthScore:
     def __init__(self, frames: int) -> None:
         self._every = max(frames // _KEPT, 1)
         self._kept: list[MulticolorFrame] = []
-        self._labels: tuple[str, ...] = ()
-        self._colors: tuple[str, ...] = ()
-        self._pixel_size_um = 0.0
-
-    def describe(self, labels: tuple[str, ...], colors: tuple[str, ...], pixel_size_um: float) -> None:
-        """Say what the channels are called, their colours, and the size of their pixels."""
-        self._labels, self._colors, self._pixel_size_um = labels, colors, pixel_size_um
 
     def keep(self, frame: MulticolorFrame) -> None:
         """Take a frame; connect this to `LiveSR.frame_ready`."""
         if frame.t % self._every == self._every // 2 and not frame.provisional:
             self._kept.append(frame)
 
-    def compute(self, core: CMMCorePlus) -> dict[str, dict[str, float]]:
+    def compute(self, core: CMMCorePlus, labels: Sequence[str]) -> dict[str, dict[str, float]]:
         """Return ``{channel: {pcc, ssim, nrmse, input_pcc}}``, means over the kept frames; {} on a rig without a truth.
 
         The truth is the structure alone, noise-free, at the SIM passband. `input_pcc` is what the measurement itself
@@ -57,7 +51,7 @@ class TruthScore:
 
         scores: dict[str, list[tuple[float, ...]]] = {}
         for frame, truths in self._with_truth(core):
-            for label, prediction in zip(self._labels, frame.channels, strict=True):
+            for label, prediction in zip(labels, frame.channels, strict=True):
                 if (truth := truths.get(STRUCTURES.get(label, ""))) is None:
                     continue
                 s = score(_inner(prediction), _inner(truth))
@@ -69,12 +63,14 @@ class TruthScore:
             for label, values in scores.items()
         }
 
-    def picture(self, core: CMMCorePlus, path: Path, crop: int = 320) -> None:
+    def picture(self, core: CMMCorePlus, channel: Mapping[str, Any], path: Path, crop: int = 320) -> None:
         """Write a PNG: measurement, composite, the channels, and the truth of each; the middle frame of those kept."""
         from livesr.viewer.composite import ChannelView, PanelLabel, composite, grayscale, panel
 
         frame, truths = list(self._with_truth(core))[len(self._kept) // 2]
-        colors = dict(zip(self._labels, self._colors, strict=True))
+        colors = dict(zip(channel["labels"], channel["colors"], strict=True))
+        if unknown := colors.keys() - STRUCTURES.keys():
+            raise ConfigError(f"The virtual rig has no truth for {', '.join(sorted(unknown))}; choose another engine.")
         cut = _centre(frame.channels.shape[1:], crop)
         truth = np.stack([np.clip(truths[STRUCTURES[n]], 0, 65535) for n in colors]).astype(np.uint16)
         views = [ChannelView(c, w, 0.8) for c, w in zip(colors.values(), frame.display, strict=True)]
@@ -94,7 +90,7 @@ class TruthScore:
                 images.append(composite(np.ascontiguousarray(stack[i : i + 1, *cut]), [shown[i]]))
                 labels.append(PanelLabel(name, kind, color))  # type: ignore[arg-type]
         path.parent.mkdir(parents=True, exist_ok=True)
-        panel(images, labels, self._pixel_size_um, columns=3, tile=320).save(path)
+        panel(images, labels, channel["pixel_size_um"], columns=3, tile=320).save(path)
 
     def _with_truth(self, core: CMMCorePlus) -> Iterator[tuple[MulticolorFrame, dict[str, NDArray[np.float32]]]]:
         """Yield the kept frames in order of time, each with the truth at the time that it shows."""

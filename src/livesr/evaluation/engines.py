@@ -114,6 +114,7 @@ def evaluate_engine(
     engine: str | os.PathLike[str],
     *,
     seeds: Sequence[int] = SEEDS,
+    sequences: int | None = None,
     n_t: int = 4,
     size: int = 512,
     backend: str = "auto",
@@ -132,6 +133,8 @@ def evaluate_engine(
         A folder or a name, as in `load_engine`.
     seeds
         One sequence each; no seed of a training run gives any of them.
+    sequences
+        Instead of `seeds`: so many, from the first of `SEEDS` on.
     n_t
         Time points of each; frames with a true neighbour on both sides are scored.
     size
@@ -151,8 +154,9 @@ def evaluate_engine(
     Returns
     -------
     dict
-        JSON-able: engine, backend, data, structures {name: network, input, gain, passband_pcc, disjoint}, mean_pcc,
-        residual, leakage, blank, splits, reached, sequences. Intervals are {mean, low, high, n} over sequences.
+        JSON-able: engine, backend, data (a sentence), settings, structures {channel: network, input, gain, passband_pcc,
+        disjoint}, mean_pcc, residual {min, max}, residual_percentiles, leakage, blank, splits, reached, sequences.
+        Intervals are {mean, low, high, n} over sequences.
 
     Raises
     ------
@@ -166,19 +170,29 @@ def evaluate_engine(
     loaded.check_fits("separate", shape=(size, size))
     names = _structures_of(loaded, structures, conditions)
     runtime = open_backend(loaded, (size, size), backend, precision, threads)
+    if sequences is not None:
+        seeds = range(SEEDS.start, SEEDS.start + sequences)
     try:
-        sequences = []
+        evaluated = []
         for done, seed in enumerate(seeds, start=1):
             simulated = SimulatedSequence(seed, n_t, size, conditions)
-            sequences.append(_Evaluated(simulated, loaded, runtime, names).result(show))
+            evaluated.append(_Evaluated(simulated, loaded, runtime, names).result(show))
             if progress:
                 progress(done, len(seeds))
-        data = {"seeds": list(seeds), "n_t": n_t, "size": size, "margin_px": _margin_px(size)}
+        labels = dict(zip(names, loaded.manifest.channel_names, strict=True))
         return {
             **_about(loaded, runtime),
-            "data": {**data, "pixels": "simulated SIM, seeds not used in training", "conditions": asdict(conditions)},
-            **_summary(sequences, names),
-            "sequences": [s.to_json() for s in sequences],
+            "data": f"{len(seeds)} simulated SIM sequences (seeds {seeds[0]} to {seeds[-1]}, none used in training), "
+            f"{n_t} frames of {size} x {size}",
+            "settings": {
+                "seeds": list(seeds),
+                "n_t": n_t,
+                "size": size,
+                "margin_px": _margin_px(size),
+                "conditions": {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(conditions).items()},
+            },
+            **_summary(evaluated, labels),
+            "sequences": [s.to_json() for s in evaluated],
         }
     finally:
         runtime.close()
@@ -261,22 +275,24 @@ class _Evaluated:
 # -- summing up ------------------------------------------------------------------------------------------------------
 
 
-def _summary(sequences: list[_Sequence], names: tuple[str, ...]) -> dict[str, Any]:
-    structures = {name: _structure_summary(sequences, name) for name in names}
+def _summary(sequences: list[_Sequence], labels: Mapping[str, str]) -> dict[str, Any]:
+    """Sum up; `labels` are the engine's names of the simulated structures."""
+    structures = {label: _structure_summary(sequences, name) for name, label in labels.items()}
     mean = {
         who: bootstrap_interval([_nanmean(s.pcc for s in getattr(seq, who).values()) for seq in sequences])
         for who in ("network", "input")
     }
     residuals = np.array([r for seq in sequences for r in seq.residuals])
-    percentiles = dict(zip(("min", "p1", "median", "p99", "max"), (0, 1, 50, 99, 100), strict=True))
+    percentiles = {"p1": 1, "median": 50, "p99": 99}
     gains = [s["gain"]["pcc"]["mean"] for s in structures.values()]
     return {
         "structures": structures,
         "mean_pcc": {who: interval.to_json() for who, interval in mean.items()},
-        "residual": {name: float(np.percentile(residuals, q)) for name, q in percentiles.items()},
-        "leakage": {name: _leakage_summary(sequences, name, names) for name in names},
+        "residual": {"min": float(residuals.min()), "max": float(residuals.max())},
+        "residual_percentiles": {name: float(np.percentile(residuals, q)) for name, q in percentiles.items()},
+        "leakage": {label: _leakage_summary(sequences, name, labels) for name, label in labels.items()},
         "blank": bootstrap_interval([seq.blank for seq in sequences]).to_json(),
-        "splits": {name: _splits(sequences, name) for name in names},
+        "splits": {label: _splits(sequences, name) for name, label in labels.items()},
         "reached": {
             "gain_pcc": all(g is not None and g >= GAIN_PCC for g in gains),
             "disjoint": all(s["disjoint"] for s in structures.values()),
@@ -302,9 +318,13 @@ def _structure_summary(sequences: list[_Sequence], name: str) -> dict[str, Any]:
     return summary
 
 
-def _leakage_summary(sequences: list[_Sequence], name: str, names: tuple[str, ...]) -> dict[str, Any]:
+def _leakage_summary(sequences: list[_Sequence], name: str, labels: Mapping[str, str]) -> dict[str, Any]:
     shares = [seq.leakage[name] for seq in sequences if name in seq.leakage]
-    into = {other: bootstrap_interval([s[other] for s in shares]).to_json() for other in names if other != name}
+    into = {
+        label: bootstrap_interval([s[other] for s in shares]).to_json()
+        for other, label in labels.items()
+        if other != name
+    }
     return {"total": bootstrap_interval([sum(s.values()) for s in shares]).to_json(), "into": into}
 
 
@@ -324,11 +344,9 @@ def _splits(sequences: list[_Sequence], name: str) -> dict[str, Any]:
 
 def card_table(result: Mapping[str, Any]) -> str:
     """Return the Markdown for the engine's card of what `evaluate_engine` returned."""
-    data = result["data"]
     lines = [
-        f"{len(data['seeds'])} simulated sequences (seeds {data['seeds'][0]} to {data['seeds'][-1]}, none used in training), "
-        f"{data['size']} x {data['size']} pixels, through the live path on {result['backend']['name']} "
-        f"{result['backend']['precision']}. Means with bootstrap 95 % intervals over sequences; *input* is the frame that "
+        f"{result['data']}, through the live path on {result['backend']['name']} {result['backend']['precision']}. "
+        "Means with bootstrap 95 % intervals over sequences; *input* is the frame that "
         "went in, taken as the prediction of each structure.",
         "",
         "| structure | | PCC | SSIM | NRMSE |",
@@ -349,7 +367,7 @@ def card_table(result: Mapping[str, Any]) -> str:
     for name, entry in result["leakage"].items():
         into = ", ".join(f"{other} {_cell(share)}" for other, share in entry["into"].items())
         lines.append(f"| {name} | {_cell(entry['total'])} | {into} |")
-    residual = result["residual"]
+    residual = result["residual_percentiles"]
     lines += [
         "",
         f"Blank input (camera noise and even light only): {_cell(result['blank'])} of its |x| is predicted as structure. "

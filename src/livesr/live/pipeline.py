@@ -410,6 +410,10 @@ class Pipeline:
             "tc_complete": round(counts["sr_true_neighbours"] / inner, 4) if inner > 0 else 1.0,
             "steps_ms": self.steps.summary(),
             "acquisition_waits": self.hook.waits,
+            "channels": {
+                c.name: {"labels": c.labels, "colors": c.colors, "pixel_size_um": c.sr_pixel_size_um or c.recon_pixel_size_um}
+                for c in self._run.channels
+            },
             "sink_dropped": {s.sink.name: s.dropped for s in self._sinks if not s.lossless},
             "error": str(self.error) if self.error else None,
         }

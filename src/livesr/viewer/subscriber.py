@@ -73,7 +73,7 @@ class Subscriber:
         socket.setsockopt(zmq.RCVHWM, _HIGH_WATER)
         socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
         socket.setsockopt(zmq.LINGER, 0)
-        socket.setsockopt(zmq.IPV6, 1)
+        socket.setsockopt(zmq.IPV6, "[" in self.endpoint)
         for topic in {*self._topics, END}:
             socket.subscribe(topic)
         try:

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import textwrap
 import time
+import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -89,13 +92,13 @@ class TestRouting:
 
     def test_every_pixel_of_every_plane(self, sink: OMEZarrSink) -> None:
         sink.open(describe())
-        random = np.random.default_rng(0)
-        stacks = random.integers(0, 65536, (4, RAW, 16, 16), dtype=np.uint16)
-        for t, block in enumerate(stacks):
+        blocks = np.random.default_rng(0).integers(0, 65536, (4, RAW, 16, 16), dtype=np.uint16)
+        expected = blocks.copy()
+        for t, block in enumerate(blocks):
             sink.raw(RawStack(tuple(block), STREAM, t, START_NS, START_NS))
             block[:] = 0  # the writer must have copied what it was given
         sink.close({})
-        assert np.array_equal(images(sink.path)["raw"], np.random.default_rng(0).integers(0, 65536, (4, RAW, 16, 16), np.uint16))
+        assert np.array_equal(images(sink.path)["raw"], expected)
 
     def test_positions_channels_and_planes(self, sink: OMEZarrSink) -> None:
         run = describe(channels=("488", "561"), positions=("A1", "field 2"), z_planes=3)
@@ -129,18 +132,14 @@ class TestRouting:
         assert [e["stored"] for e in events(sink.path, "raw")] == [False] * 3
 
     def test_a_channel_that_is_not_separated_has_no_sr(self, sink: OMEZarrSink) -> None:
-        plain = describe_channel("561")
-        plain = type(plain)(**{f: getattr(plain, f) for f in plain.__dataclass_fields__} | {"labels": (), "colors": ()})
-        sink.open(describe(channels=("488",)).__class__(stream_id="s", started_ns=START_NS, channels=(plain,)))
+        plain = replace(describe_channel("561"), labels=(), colors=())
+        sink.open(replace(describe(), channels=(plain,)))
         sink.raw(raw_stack(0, Stream(0, "561")))
         sink.close({})
         assert sorted(images(sink.path)) == ["raw", "recon"]
 
     def test_eight_bit_cameras(self, sink: OMEZarrSink) -> None:
-        channel = describe_channel()
-        fields = {f: getattr(channel, f) for f in channel.__dataclass_fields__} | {"raw_dtype": "uint8"}
-        run = describe()
-        sink.open(type(run)(stream_id="s", started_ns=START_NS, channels=(type(channel)(**fields),)))
+        sink.open(replace(describe(), channels=(replace(describe_channel(), raw_dtype="uint8"),)))
         block = np.arange(RAW * 256, dtype=np.uint8).reshape(RAW, 16, 16)
         sink.raw(RawStack(tuple(block), STREAM, 0, START_NS, START_NS))
         sink.close({})
@@ -232,7 +231,15 @@ class TestFramesLog:
         sink.separated(multicolor_frame(0, residual=float("nan"), warnings=("too dim",)))
         # Read while the store is open: a killed process would leave the same.
         raw, recon, separated = read_frames_log(sink.path / layout.FRAMES_LOG)
-        where = {"t": 0, "position": 0, "channel": "488", "z": 0, "stored": True, "t_acq_ns": START_NS, "t_camera_ms": 0.0}
+        where = {
+            "t": 0,
+            "position": 0,
+            "channel": "488",
+            "z": 0,
+            "stored": True,
+            "t_acq_ns": START_NS,
+            "t_camera_ms": 0.0,
+        }
         assert raw == {"series": "raw", "state": "raw", **where}
         assert recon == {
             "series": "recon",
@@ -337,7 +344,9 @@ class TestMetadata:
         feed(sink, 0)
         sink.close({})
         images(sink.path)
-        scale = attributes(sink.path, "raw")["ome"]["multiscales"][0]["datasets"][0]["coordinateTransformations"][0]["scale"]
+        scale = attributes(sink.path, "raw")["ome"]["multiscales"][0]["datasets"][0]["coordinateTransformations"][0][
+            "scale"
+        ]
         assert scale[0] == 30.0
 
     def test_the_store_can_be_viewed_while_it_grows(self, sink: OMEZarrSink) -> None:
@@ -349,7 +358,9 @@ class TestMetadata:
         assert window["end"] < 2 * OFFSET_ADU
 
     def test_everyone_on_the_computer_can_read_it(self, store: Path) -> None:
-        modes = {(store / name / "zarr.json").stat().st_mode & 0o777 for name in ("raw", "recon", "sr", "OME", "livesr")}
+        modes = {
+            (store / name / "zarr.json").stat().st_mode & 0o777 for name in ("raw", "recon", "sr", "OME", "livesr")
+        }
         probe = store / "probe"
         probe.write_text("")
         assert modes == {probe.stat().st_mode & 0o777}
@@ -470,6 +481,27 @@ class TestRefusals:
         assert "livesr repair" in said[1]
 
 
+class TestLoad:
+    def test_the_frame_loop_allocates_no_plane(self, sink: OMEZarrSink) -> None:
+        sink.open(describe(size=128))
+        frames = [(raw_stack(t, size=128), sr_frame(t, size=128), multicolor_frame(t, size=128)) for t in range(20)]
+        for step, (stack, measured, predicted) in enumerate(frames):
+            if step == 10:
+                tracemalloc.start()
+            sink.raw(stack)
+            sink.recon(measured)
+            sink.separated(predicted)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        plane_bytes = 256 * 256 * 2
+        assert peak < plane_bytes
+
+    def test_the_environment_of_the_process_is_left_alone(self, sink: OMEZarrSink) -> None:
+        before = dict(os.environ)
+        sink.open(describe())
+        assert dict(os.environ) == before
+
+
 class TestKilled:
     @pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is POSIX")
     def test_everything_but_the_last_shard_survives(self, tmp_path: Path) -> None:
@@ -518,10 +550,13 @@ class TestEstimates:
         assert free_bytes(tmp_path / "not" / "yet") > 0
 
     @pytest.mark.parametrize(
-        ("interval_s", "size", "expected"), [(None, 512, 16), (0.04, 512, 16), (2.0, 512, 5), (60.0, 512, 1), (None, 4096, 2)]
+        ("interval_s", "size", "expected"),
+        [(None, 512, 16), (0.04, 512, 16), (2.0, 512, 5), (60.0, 512, 1), (None, 4096, 2)],
     )
     def test_no_shard_takes_long_or_much(self, interval_s: float | None, size: int, expected: int) -> None:
-        spec = SeriesSpec("sr", "", (size, size), "uint16", 1, ("a", "b", "c"), ("FFFFFF",) * 3, 0.1, interval_s=interval_s)
+        spec = SeriesSpec(
+            "sr", "", (size, size), "uint16", 1, ("a", "b", "c"), ("FFFFFF",) * 3, 0.1, interval_s=interval_s
+        )
         assert spec.time_points_per_shard == expected
 
     def test_an_unwieldy_stack_gets_a_file_per_plane(self, tmp_path: Path) -> None:

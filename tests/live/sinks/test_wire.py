@@ -132,5 +132,7 @@ def test_pixels_that_are_not_as_described_are_not_sent() -> None:
 
 def test_strided_pixels_are_sent_in_c_order() -> None:
     turned = PIXELS.transpose(0, 2, 1)
-    message = decode([bytes(p) if i < 2 else p.tobytes() for i, p in enumerate(encode(FRAME, header(shape=(2, 4, 3)), turned))])
+    message = decode(
+        [bytes(p) if i < 2 else p.tobytes() for i, p in enumerate(encode(FRAME, header(shape=(2, 4, 3)), turned))]
+    )
     assert np.array_equal(message.pixels, turned)

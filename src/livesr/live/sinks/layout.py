@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from livesr import __version__
 from livesr.base.errors import StoreError
+from livesr.base.version import __version__
 from livesr.live.sinks.frames_log import SeriesName
 from livesr.live.sinks.series import SeriesSpec
 from livesr.live.sinks.sink import ChannelDescription, RunDescription

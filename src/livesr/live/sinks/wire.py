@@ -120,10 +120,11 @@ def encode(topic: bytes, header: WireHeader, pixels: NDArray[Any] | None = None)
     Raises
     ------
     WireError
-        If the pixels are not what the header says.
+        If the header describes no picture, or another than these pixels.
     """
     if pixels is None:
         return [topic, _to_json(header), b""]
+    _check_picture(header)
     if pixels.shape != header.shape or pixels.dtype != np.dtype(header.dtype):
         raise WireError(
             f"pixels are {pixels.dtype} {pixels.shape}, the header says {np.dtype(header.dtype)} {header.shape}"
@@ -159,13 +160,17 @@ def decode(parts: Sequence[Buffer]) -> Message:
 
 
 def _pixels(header: WireHeader, data: Buffer) -> NDArray[Any]:
+    _check_picture(header)
+    pixels = np.frombuffer(data, header.dtype).reshape(header.shape)
+    pixels.flags.writeable = False
+    return pixels
+
+
+def _check_picture(header: WireHeader) -> None:
     if header.type != "frame" or not header.shape or len(header.axes) != len(header.shape) or header.t_acq_ns is None:
         raise WireError("a picture needs type 'frame', t_acq_ns, a shape and one axis letter for each of its sizes")
     if "c" in header.axes and len(header.channels) != header.shape[header.axes.index("c")]:
         raise WireError(f"{len(header.channels)} channels are described, the picture has shape {header.shape}")
-    pixels = np.frombuffer(data, header.dtype).reshape(header.shape)
-    pixels.flags.writeable = False
-    return pixels
 
 
 def _to_json(header: WireHeader) -> bytes:

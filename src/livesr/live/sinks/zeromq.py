@@ -31,7 +31,9 @@ from livesr.live.sinks.wire import END, FRAME, INPUT, STATUS, WireChannel, WireH
 
 log = logging.getLogger(__name__)
 
-_HIGH_WATER = 2  # messages: a viewer that is slower than the run sees few old frames, not thirty seconds of them
+# Time points of each channel that may wait for a subscriber: one that is slower than the run sees few old frames, not
+# thirty seconds of them. ZeroMQ counts messages, and a time point is two: the measurement and the prediction.
+_WAITING_TIME_POINTS, _MOST_WAITING_MESSAGES = 2, 16
 _QUEUE_FRAMES = 8
 _LINGER_MS = 500
 _END_REPEATS, _END_EVERY_S = 3, 0.05
@@ -78,7 +80,7 @@ class ZeroMQSink:
         """
         context = zmq.Context()
         xpub = context.socket(zmq.XPUB)
-        _configure(xpub)
+        _configure(xpub, self._address, len(run.channels))
         try:
             xpub.bind(self._address)
         except zmq.ZMQError as e:
@@ -311,12 +313,12 @@ class _Publisher:
         }
 
 
-def _configure(xpub: zmq.Socket[Any]) -> None:
-    xpub.setsockopt(zmq.SNDHWM, _HIGH_WATER)
+def _configure(xpub: zmq.Socket[Any], address: str, channels: int) -> None:
+    xpub.setsockopt(zmq.SNDHWM, min(2 * _WAITING_TIME_POINTS * channels, _MOST_WAITING_MESSAGES))
     xpub.setsockopt(zmq.LINGER, _LINGER_MS)
     xpub.setsockopt(zmq.XPUB_VERBOSE, 1)  # every joiner is greeted, not only the first
     xpub.setsockopt(zmq.MAXMSGSIZE, _MAX_SUBSCRIPTION_BYTES)
-    xpub.setsockopt(zmq.IPV6, 1)
+    xpub.setsockopt(zmq.IPV6, "[" in address)
     # A pulled cable says nothing: without a heartbeat the subscriber would be kept for hours.
     xpub.setsockopt(zmq.HEARTBEAT_IVL, 1000)
     xpub.setsockopt(zmq.HEARTBEAT_TIMEOUT, 3000)

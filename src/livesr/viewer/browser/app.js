@@ -22,7 +22,9 @@ function show(id, value, unit = "") {
 function duration(ms) {
   if (!Number.isFinite(ms)) return ["–", ""];
   if (ms < 999.5) return [String(Math.max(0, Math.round(ms))), "ms"];
-  return ms < 99_950 ? [(ms / 1000).toFixed(1), "s"] : [String(Math.round(ms / 60_000)), "min"];
+  if (ms < 99_950) return [(ms / 1000).toFixed(1), "s"];
+  if (ms < 5.7e6) return [String(Math.round(ms / 6e4)), "min"];
+  return ms < 1.7e8 ? [String(Math.round(ms / 3.6e6)), "h"] : [String(Math.round(ms / 8.64e7)), "days"];
 }
 
 /** 1, 2 or 5 times a power of ten, at most a quarter of the width. */
@@ -108,7 +110,7 @@ class Readout {
     show("age", ...(this.frame ? duration(this.frame.age_ms + now - this.receivedAt) : ["–", ""]));
     const { state, fps } = this.status;
     const shown = `${((this.drawn.length * 1000) / FPS_SPAN_MS).toFixed(1)} shown here`;
-    show("fps", fps == null ? "–" : fps.toFixed(1), { live: shown, ended: "over the whole run" }[state] ?? "");
+    show("fps", fps == null ? "–" : fps.toFixed(1), { live: shown, recorded: "when recorded", ended: "over the whole run" }[state] ?? "");
     this.showState(state);
   }
 
@@ -119,6 +121,7 @@ class Readout {
       waiting: ["Waiting", `Waiting for a stream${this.status.source ? ` at ${this.status.source}` : ""}`],
       starting: ["Connected", "Waiting for the first picture"],
       live: ["Live", ""],
+      recorded: ["Recorded", ""],
       silent: ["No signal", "The stream has gone silent. This is its last picture."],
       ended: ["Ended", "Stream ended. This is its last picture."],
     }[state] ?? [state, ""];
@@ -126,7 +129,7 @@ class Readout {
     if (byId("state-text").textContent !== short) byId("state-text").textContent = short;
     if (byId("notice").textContent !== notice) byId("notice").textContent = notice;
     byId("notice").hidden = !notice;
-    if (state === "live" || state === "connecting") delete document.body.dataset.stale;
+    if (["live", "recorded", "connecting"].includes(state)) delete document.body.dataset.stale;
     else document.body.dataset.stale = state;
     document.title = state === "live" ? "livesr" : `${short} · livesr`;
   }

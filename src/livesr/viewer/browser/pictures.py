@@ -31,7 +31,7 @@ class Source(Protocol):
 
     @property
     def endpoint(self) -> str:
-        """Where it listens."""
+        """Where it listens: an address, or the path of a store that is played back."""
 
     @property
     def heard(self) -> bool:
@@ -187,6 +187,10 @@ class PictureMaker:
         window = message.header.channels[0].window if message.header.channels else None
         return grayscale(image, window or auto_window(image))
 
+    def fail(self, error: Exception) -> None:
+        """Let `status` say that nothing more will come because the source failed."""
+        self._problem = f"The preview has stopped: {type(error).__name__}: {error}."
+
     def status(self) -> dict[str, Any]:
         """State of the stream in words and numbers for the page."""
         said = self._source.status
@@ -210,6 +214,8 @@ class PictureMaker:
             return "ended"
         if self._source.ended:
             return "silent"
+        if "://" not in self._source.endpoint:
+            return "recorded"
         return "live" if self._source.newest("sr/frame") or self._source.newest("sr/input") else "starting"
 
 

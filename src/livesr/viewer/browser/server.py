@@ -32,7 +32,7 @@ _connection_log.addFilter(lambda record: record.msg != "opening handshake failed
 IN_FLIGHT = 2  # one on the page's screen, one on its way: hides the round trip without queueing old pictures
 _POLL_S = 0.005
 _FRAME_S = 1 / 30  # faster than the eye needs would only take time from the network
-_STATUS_S = 1.0
+_STATUS_S = 0.1  # how soon a page knows that the stream has begun or ended
 _CLOSE_S = 1.0
 _MAX_MESSAGE_BYTES = 4096
 
@@ -178,12 +178,16 @@ class _Feed:
         self._executor.shutdown()
 
     async def watch(self) -> None:
-        """Look at the source until cancelled."""
-        while True:
-            if self._maker.poll():
-                async with self._changed:
-                    self._changed.notify_all()
-            await asyncio.sleep(_POLL_S)
+        """Look at the source until cancelled; if it fails, the pages say so and keep their last picture."""
+        try:
+            while True:
+                if self._maker.poll():
+                    async with self._changed:
+                        self._changed.notify_all()
+                await asyncio.sleep(_POLL_S)
+        except Exception as e:
+            log.exception("the source of the preview failed")
+            self._maker.fail(e)
 
     async def newest(self, after: int) -> Frame:
         """Wait for a frame with an id above `after`; the newest when its turn to be made has come."""
@@ -257,6 +261,9 @@ class _Page:
             await asyncio.sleep(due - loop.time())
 
     async def _send_status(self) -> None:
+        said = ""
         while True:
-            await self._connection.send(self._feed.status())
+            if (status := self._feed.status()) != said:
+                await self._connection.send(status)
+                said = status
             await asyncio.sleep(_STATUS_S)

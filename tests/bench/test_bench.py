@@ -1,0 +1,94 @@
+"""Every suite runs and says what it measured. No number is judged here: a busy machine is no bug."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from livesr.base.errors import UsageError
+from livesr.bench import run
+from livesr.bench.report import table, to_json
+from livesr.bench.result import Result, Target
+from livesr.bench.runner import SUITES
+from livesr.bench.timing import Summary, interleave
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_a_suite_runs_and_its_results_are_whole(suite: str, tmp_path: Path) -> None:
+    path = tmp_path / "bench.json"
+    results = run([suite], path, quick=True, quiet=True)
+    assert results
+    for result in results:
+        assert result.name.startswith(f"{suite}.")
+        assert math.isfinite(result.value)
+        assert result.unit
+        assert result.note, "a number without its meaning"
+        assert (result.reference is None) == (not result.reference_name)
+        assert result.environment is not None
+        assert result.environment.cores == SUITES[suite] or not result.environment.pinned
+        if result.ratio is not None:
+            assert result.ratio_interval is not None
+            assert result.ratio_interval[0] <= result.ratio <= result.ratio_interval[1]
+    written = json.loads(path.read_text(encoding="utf-8"))
+    assert [r["name"] for r in written["results"]] == [r.name for r in results]
+    assert written == json.loads(json.dumps(to_json(results)))
+
+
+def test_an_unknown_suite_is_named_before_anything_runs() -> None:
+    with pytest.raises(UsageError, match="Did you mean 'sim'"):
+        run(["sim", "simm"], quiet=True)
+
+
+def test_who_goes_first_alternates() -> None:
+    order: list[str] = []
+
+    def block(name: str, value: float) -> list[float]:
+        order.append(name)
+        return [value, value]
+
+    found = interleave(lambda: block("a", 3.0), lambda: block("b", 2.0), 3)
+    assert "".join(order) == "ab" + "ab" + "ba" + "ab"
+    assert found.ratio == pytest.approx(1.5)
+    assert found.ratio_interval == pytest.approx((1.5, 1.5))
+    assert (found.subject.n, found.reference.n) == (6, 6)
+
+
+def test_a_drift_that_slows_both_leaves_the_ratio_alone() -> None:
+    slow = iter(range(1, 100))
+    found = interleave(lambda: [2.0 * next(slow)], lambda: [1.0 * next(slow)], 9, warm_up=False)
+    assert found.ratio_interval[0] <= 2.0 <= found.ratio_interval[1]
+
+
+def test_a_summary_is_median_and_spread() -> None:
+    summary = Summary.of([float(v) for v in range(101)])
+    assert (summary.n, summary.median, summary.p99) == (101, 50.0, 99.0)
+    assert summary.spread == pytest.approx(1.0)
+
+
+def test_targets_are_of_the_value_or_the_ratio() -> None:
+    at_most = Target(1.3, "most", "ratio")
+    assert str(at_most) == "ratio <= 1.3"
+    assert at_most.met(99.0, 1.2)
+    assert not at_most.met(0.1, 1.4)
+    assert not at_most.met(0.1, None), "a ratio that was not measured is not reached"
+    assert Target(8, "least").met(8.0, None)
+    assert Result("x.y", 1.0, "ms").met is None
+
+
+def test_the_table_shows_what_was_missed() -> None:
+    results = [
+        Result("a.met", 7.0, "ms", 3.5, "plain", 2.0, (1.9, 2.1), (Target(30, "most"), Target(3, "most", "ratio"))),
+        Result("a.missed", 7.0, "SR frames/s", targets=(Target(8, "least"),), note="why"),
+    ]
+    shown = io.StringIO()
+    Console(width=160, file=shown).print(table(results, notes=True))
+    text = shown.getvalue()
+    assert "2.00 (1.90 to 2.10)" in text
+    assert "not met" in text
+    assert "why" in text
+    assert to_json(results)["met"] is False

@@ -1,0 +1,118 @@
+"""The exported file: valid, of the agreed operators, and equal to torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import openvino
+import pytest
+import torch
+from onnx.reference import ReferenceEvaluator
+from torch import nn
+
+from livesr.export.onnx import ALLOWED_OPS, OPSET, ExportError, export_onnx, unsupported_ops, with_plain_weights
+from livesr.training.networks import EDSR, IMCSR
+
+SMALL = {"width": 8, "groups": 2, "blocks": 1, "unshuffle": 2}
+
+
+def exported(folder: Path, network: nn.Module, window: int = 3, **options: object) -> onnx.ModelProto:
+    path = folder / "model.onnx"
+    export_onnx(network, path, window, multiple_of=getattr(network, "unshuffle", 1), **options)
+    return onnx.load(path)
+
+
+@pytest.mark.parametrize("activation", ["gelu_erf", "gelu_tanh", "relu", "silu"])
+@pytest.mark.parametrize("head", ["sigmoid", "partition"])
+def test_imcsr_exports_to_the_agreed_operators(tmp_path: Path, head: str, activation: str) -> None:
+    model = exported(tmp_path, IMCSR(head=head, activation=activation, **SMALL))
+    assert unsupported_ops(model) == set()
+    assert "Gelu" not in ALLOWED_OPS
+    assert [(opset.domain, opset.version) for opset in model.opset_import] == [("", OPSET)]
+
+
+def test_the_interface_has_free_height_and_width(tmp_path: Path) -> None:
+    model = exported(tmp_path, IMCSR(channels=2, **SMALL))
+    (frames,), (channels,) = model.graph.input, model.graph.output
+    dims = [[d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim] for value in (frames, channels)]
+    assert (frames.name, channels.name) == ("frames", "channels")
+    assert dims == [[1, 3, "y", "x"], [1, 2, "y", "x"]]
+
+
+@pytest.mark.parametrize("shape", [(8, 12), (22, 34)])
+@pytest.mark.parametrize("dynamic", [True, False])
+def test_openvino_computes_what_torch_does_at_every_size(tmp_path: Path, shape: tuple[int, int], dynamic: bool) -> None:
+    network = IMCSR(head="partition", **SMALL).eval()
+    exported(tmp_path, network)
+    core = openvino.Core()
+    model = core.read_model(tmp_path / "model.onnx")
+    if not dynamic:
+        model.reshape([1, 3, *shape])
+    compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    frames = np.random.default_rng(0).normal(0.2, 0.3, (1, 3, *shape)).astype(np.float32)
+    with torch.inference_mode():
+        expected = network(torch.from_numpy(frames)).numpy()
+    np.testing.assert_allclose(compiled(frames)[0], expected, atol=2e-3)
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_edsr_exports(tmp_path: Path, scale: int) -> None:
+    model = exported(tmp_path, EDSR(scale, blocks=1, width=8, residual_scaling=0.1), window=1)
+    frames = np.ones((1, 1, 5, 7), np.float32)
+    (channels,) = ReferenceEvaluator(model).run(None, {"frames": frames})
+    assert channels.shape == (1, 1, 5 * scale, 7 * scale)
+    assert model.graph.output[0].type.tensor_type.shape.dim[2].dim_param == "sy"
+
+
+def test_kernels_are_stored_once_in_fp16_and_nothing_lies_outside_the_file(tmp_path: Path) -> None:
+    network = IMCSR(**SMALL)
+    model = exported(tmp_path, network)
+    kernels = [t for t in model.graph.initializer if len(t.dims) == 4]
+    convolutions = [m for m in network.modules() if isinstance(m, nn.Conv2d)]
+    assert len(kernels) == len(convolutions)
+    assert {t.data_type for t in kernels} == {onnx.TensorProto.FLOAT16}
+    assert not any(t.external_data for t in model.graph.initializer)
+    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
+
+
+def test_fp32_kernels_are_exact_to_rounding_and_fp16_ones_close(tmp_path: Path) -> None:
+    network = IMCSR(**SMALL)
+    path = tmp_path / "model.onnx"
+    assert export_onnx(network, path, 3, multiple_of=2, fp16_weights=False) < 1e-5
+    assert 0 < export_onnx(network, path, 3, multiple_of=2) < 1e-2
+
+
+def test_plain_weights_leave_no_cast_and_the_same_result(tmp_path: Path) -> None:
+    model = exported(tmp_path, IMCSR(**SMALL))
+    plain = with_plain_weights(model)
+    onnx.checker.check_model(plain, full_check=True)
+    assert "Cast" not in {node.op_type for node in plain.graph.node}
+    frames = np.random.default_rng(0).random((1, 3, 8, 8)).astype(np.float32)
+    results = [ReferenceEvaluator(m).run(None, {"frames": frames})[0] for m in (model, plain)]
+    np.testing.assert_allclose(*results, atol=1e-6)
+
+
+def test_nodes_carry_the_names_of_their_modules(tmp_path: Path) -> None:
+    names = {node.name for node in exported(tmp_path, IMCSR(**SMALL)).graph.node}
+    assert {"head.0", "body.0.blocks.0.branch.0", "out"} <= names
+
+
+def test_exporting_changes_neither_network_nor_its_mode(tmp_path: Path) -> None:
+    network = IMCSR(**SMALL).train()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    exported(tmp_path, network)
+    assert network.training
+    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+
+
+class CumulativeSum(nn.Module):
+    def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        return torch.cumsum(frames, 2)
+
+
+def test_an_operation_without_translation_is_named_and_no_file_is_written(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="cumsum"):
+        export_onnx(CumulativeSum(), tmp_path / "model.onnx", 3)
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,72 @@
+"""The loss terms against their definitions, and SSIM against skimage."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+from skimage.metrics import structural_similarity
+
+from livesr.training.losses import CombinationLoss, L1Loss, ssim
+
+
+def pair(shape: tuple[int, ...] = (2, 3, 40, 52)) -> tuple[torch.Tensor, torch.Tensor]:
+    rng = np.random.default_rng(0)
+    target = gaussian_filter(rng.random(shape), (0, 0, 2, 2))
+    prediction = target + rng.normal(0, 0.02, shape)
+    return torch.from_numpy(prediction.astype(np.float32)), torch.from_numpy(target.astype(np.float32))
+
+
+def test_ssim_is_that_of_skimage() -> None:
+    prediction, target = pair()
+    options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1.0}
+    images = zip(prediction.flatten(0, 1).numpy(), target.flatten(0, 1).numpy(), strict=True)
+    expected = np.mean([structural_similarity(p.astype(float), t.astype(float), **options) for p, t in images])
+    assert float(ssim(prediction, target)) == pytest.approx(expected, abs=1e-4)
+
+
+def test_every_second_window_gives_nearly_the_same_mean() -> None:
+    prediction, target = pair((2, 3, 128, 128))
+    assert float(ssim(prediction, target, stride=2)) == pytest.approx(float(ssim(prediction, target)), abs=2e-3)
+
+
+def test_ssim_of_an_image_with_itself_is_one() -> None:
+    _, target = pair()
+    assert float(ssim(target, target)) == pytest.approx(1)
+
+
+def test_ssim_refuses_images_smaller_than_its_window() -> None:
+    with pytest.raises(ValueError, match="at least 11"):
+        ssim(torch.zeros(1, 1, 8, 8), torch.zeros(1, 1, 8, 8))
+
+
+def test_combination_loss_is_the_papers_formula() -> None:
+    prediction, target = pair()
+    sums = prediction.sum(1, keepdim=True), target.sum(1, keepdim=True)
+    mse = torch.mean((prediction - target) ** 2) + 0.02 * torch.mean((sums[0] - sums[1]) ** 2)
+    structure = (1 - ssim(prediction, target, 2)) + 0.02 * (1 - ssim(*sums, 2))
+    terms = CombinationLoss()(prediction, target)
+    torch.testing.assert_close(terms.total, mse + 0.1 * structure)
+    assert list(terms.parts) == ["mse", "structure", "summation"]
+
+
+def test_descending_the_combination_loss_recovers_the_target() -> None:
+    prediction, target = pair()
+    prediction.requires_grad_()
+    optimiser = torch.optim.Adam([prediction], lr=5e-3)
+    totals = []
+    for _ in range(40):
+        optimiser.zero_grad()
+        total = CombinationLoss()(prediction, target).total
+        total.backward()
+        optimiser.step()
+        totals.append(total.item())
+    assert totals[-1] < 0.3 * totals[0]
+
+
+def test_l1_is_the_mean_absolute_difference() -> None:
+    prediction, target = pair()
+    terms = L1Loss()(prediction, target)
+    torch.testing.assert_close(terms.total, (prediction - target).abs().mean())
+    assert list(terms.parts) == ["l1"]

@@ -1,0 +1,218 @@
+"""The training loop on problems of a few seconds: it learns, resumes exactly and notices collapse."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+from scipy.ndimage import gaussian_filter
+from torch import nn
+
+from livesr.training import networks
+from livesr.training.sources import Pairs
+from livesr.training.trainer import Progress, TrainConfig, Trainer, TrainingCollapsedError, augment
+
+TINY = {"frames": 1, "channels": 2, "width": 8, "groups": 1, "blocks": 1, "unshuffle": 2, "head": "partition"}
+
+
+class SpotsAndBlobs:
+    """Two structures of different size, added up: small spots and large blobs."""
+
+    def batch(self, rng: np.random.Generator, size: int, patch: int) -> Pairs:
+        points = (rng.random((size, 2, patch, patch)) < 0.02).astype(np.float32)
+        spots, blobs = gaussian_filter(points[:, 0], (0, 1, 1)), gaussian_filter(points[:, 1], (0, 3, 3))
+        targets = np.stack([5 * spots, 5 * blobs], 1)
+        return targets.sum(1, keepdims=True), targets
+
+    def validation(self, n: int) -> Pairs:
+        return self.batch(np.random.default_rng(99), n, 32)
+
+
+class DrawnTwice(SpotsAndBlobs):
+    """Fails when its batches run out, as a source on a vanished disk does."""
+
+    def __init__(self) -> None:
+        self.left = 2
+
+    def batch(self, rng: np.random.Generator, size: int, patch: int) -> Pairs:
+        if size == 4:
+            self.left -= 1
+        if self.left < 0:
+            raise OSError("the disk is gone")
+        return super().batch(rng, size, patch)
+
+
+def config(**changes: object) -> TrainConfig:
+    settings: dict[str, object] = {
+        "parameters": TINY,
+        "steps": 12,
+        "batch": 4,
+        "patch": 32,
+        "warmup_steps": 4,
+        "threads": 1,
+        "precision": "fp32",
+        "log_every": 1,
+        "validate_every": 4,
+        "validation_pairs": 4,
+        "checkpoint_every": 5,
+    }
+    return TrainConfig.model_validate({**settings, **changes})
+
+
+def trainer(folder: Path, **changes: object) -> Trainer:
+    return Trainer(config(**changes), SpotsAndBlobs(), SpotsAndBlobs(), folder)
+
+
+def losses(folder: Path) -> list[tuple[str, ...]]:
+    with (folder / "log.csv").open(newline="") as file:
+        return [
+            tuple(v for k, v in row.items() if k not in {"minutes", "patches_per_s"}) for row in csv.DictReader(file)
+        ]
+
+
+@pytest.mark.parametrize("head", ["partition", "sigmoid"])
+def test_it_learns_to_separate(tmp_path: Path, head: str) -> None:
+    reports: list[Progress] = []
+    run = trainer(
+        tmp_path, steps=250, batch=8, lr=4e-3, ema_decay=0.95, log_every=50, validate_every=125,
+        parameters={**TINY, "head": head},
+    )  # fmt: skip
+    run.run(reports.append)
+    scores = reports[-1].validation
+    assert min(scores["pcc_0"], scores["pcc_1"]) > 0.75
+    assert reports[-1].losses["loss"] < 0.6 * reports[0].losses["loss"]
+    assert reports[-1].fraction == 1
+
+
+def test_bf16_and_channels_last_learn_too(tmp_path: Path) -> None:
+    reports: list[Progress] = []
+    trainer(tmp_path, precision="bf16", steps=60, lr=4e-3, validate_every=30).run(reports.append)
+    assert reports[-1].losses["loss"] < reports[0].losses["loss"]
+
+
+@pytest.mark.parametrize("optimiser", ["adam", "adamw"])
+@pytest.mark.parametrize("schedule", ["cosine", "plateau"])
+def test_a_killed_run_resumed_equals_one_that_was_not(tmp_path: Path, optimiser: str, schedule: str) -> None:
+    settings = {"optimiser": optimiser, "schedule": schedule, "patience_steps": 1}
+    whole = trainer(tmp_path / "whole", **settings).run()
+
+    def kill(progress: Progress) -> None:
+        if progress.step == 8:  # the last checkpoint is of step 5
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        trainer(tmp_path / "killed", **settings).run(kill)
+    resumed = trainer(tmp_path / "killed", **settings).run()
+    assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
+    assert len(losses(tmp_path / "whole")) == 12
+    for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_reading_ahead_changes_nothing(tmp_path: Path) -> None:
+    trainer(tmp_path / "1", read_ahead=1).run()
+    trainer(tmp_path / "5", read_ahead=5).run()
+    assert losses(tmp_path / "1") == losses(tmp_path / "5")
+
+
+def test_another_config_does_not_resume_here(tmp_path: Path) -> None:
+    trainer(tmp_path).run()
+    with pytest.raises(ValueError, match="another config"):
+        trainer(tmp_path, lr=1e-4).run()
+
+
+def test_a_finished_run_does_nothing_and_a_longer_one_goes_on(tmp_path: Path) -> None:
+    trainer(tmp_path).run()
+    reports: list[Progress] = []
+    trainer(tmp_path).run(reports.append)
+    assert not reports
+    trainer(tmp_path, steps=15).run(reports.append)
+    assert [report.step for report in reports] == [13, 14, 15]
+
+
+def test_the_best_and_the_last_weights_are_networks(tmp_path: Path) -> None:
+    average = trainer(tmp_path).run()
+    final = networks.load(tmp_path / "final.pt")
+    frames = torch.from_numpy(SpotsAndBlobs().validation(1)[0])
+    torch.testing.assert_close(final(frames), average(frames))
+    assert networks.load(tmp_path / "best.pt").head_kind == "partition"
+
+
+class Constant(nn.Module):
+    """What a sigmoid head collapses to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.level = nn.Parameter(torch.zeros(2, 1, 1))
+
+    def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        return torch.sigmoid(self.level).expand(len(frames), 2, *frames.shape[2:])
+
+
+class Copied(Constant):
+    """What a partition head collapses to."""
+
+    def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        return super().forward(frames) * frames
+
+
+class Diverging(Constant):
+    """A network whose weights have become infinite."""
+
+    def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        return super().forward(frames) * float("nan")
+
+
+COLLAPSED = {"architecture": "collapsed", "parameters": {}, "collapse_check_from": 3}
+
+
+@pytest.mark.parametrize(
+    ("network", "message"), [(Constant, "is constant"), (Copied, "input times a constant"), (Diverging, "became nan")]
+)
+def test_collapse_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, network: type[nn.Module], message: str
+) -> None:
+    monkeypatch.setitem(networks.NETWORKS, "collapsed", network)
+    with pytest.raises(TrainingCollapsedError, match=message):
+        trainer(tmp_path, **COLLAPSED).run()
+
+
+def test_a_collapsed_run_may_start_anew_at_half_the_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(networks.NETWORKS, "collapsed", Copied)
+    reports: list[Progress] = []
+    with pytest.raises(TrainingCollapsedError):
+        trainer(tmp_path, restarts=1, **COLLAPSED).run(reports.append)
+    assert [row[:2] for row in losses(tmp_path)] == [(a, s) for a in "01" for s in "123"]
+    assert reports[3].lr == pytest.approx(reports[0].lr / 2)
+
+
+def test_a_source_that_fails_ends_the_run_with_its_own_error(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="disk is gone"):
+        Trainer(config(), DrawnTwice(), SpotsAndBlobs(), tmp_path).run()
+
+
+def test_minutes_end_a_run(tmp_path: Path) -> None:
+    reports: list[Progress] = []
+    trainer(tmp_path, steps=None, minutes=0.01).run(reports.append)
+    assert 0.01 <= reports[-1].minutes < 0.5
+    assert reports[-1].validation
+
+
+def test_a_run_without_an_end_is_refused() -> None:
+    with pytest.raises(ValidationError, match="steps, minutes"):
+        TrainConfig()
+
+
+def test_augmentation_turns_frames_and_targets_alike() -> None:
+    rng = np.random.default_rng(3)
+    frames = rng.random((16, 3, 8, 8)).astype(np.float32)
+    targets = frames[:, 1:2] * np.float32([1, 2]).reshape(1, 2, 1, 1)
+    turned_frames, turned_targets = augment(rng, frames, targets)
+    np.testing.assert_array_equal(turned_frames[:, 1], turned_targets[:, 0])
+    np.testing.assert_allclose(turned_frames.sum((2, 3)), frames.sum((2, 3)), rtol=1e-5)
+    assert len({tuple(np.argwhere(f[0] == f[0].max())[0]) for f in turned_frames}) > 1
+    assert any(not np.array_equal(a, b) for a, b in zip(frames, turned_frames, strict=True))
