@@ -163,6 +163,11 @@ class RigConfig(Model):
         """Exposures that make one super-resolution frame of channel `name`."""
         return self.sim.raw_frames if self.sim and self.channel(name).reconstruct == "sim" else 1
 
+    @property
+    def most_raw_frames(self) -> int:
+        """Exposures per super-resolution frame of the channel that needs most."""
+        return max(self.raw_frames(name) for name in self.channels or [""])
+
     def with_engine(self, engine: str) -> RigConfig:
         """Return a copy in which `engine` separates the only channel that is separated (or the only channel).
 
@@ -314,7 +319,7 @@ def load_rig(rig: str | os.PathLike[str]) -> RigConfig:
 def _named_rig(name: str) -> Path:
     known: dict[str, Path] = {}
     for folder in data_folders("hardware_configs"):
-        for candidate in sorted(folder.glob("*/rig.yaml")):
+        for candidate in sorted(folder.glob("[!_]*/rig.yaml")):
             known.setdefault(candidate.parent.name, candidate)
     if name not in known:
         raise ConfigError(

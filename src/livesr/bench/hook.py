@@ -23,6 +23,7 @@ from livesr.base.config import RigConfig, load_rig
 from livesr.bench.result import Result, Target, compared
 from livesr.bench.timing import Comparison, interleave
 from livesr.live.plugin import LiveSR
+from livesr.live.sources.mda import MDAHook
 
 _SIDE = 512
 _PERIOD_S = 0.005
@@ -36,7 +37,7 @@ def measure(quick: bool) -> list[Result]:
     """Return the hook's cost per frame (target: 1.3 times a hand-over) and frames/s of a real MDA (target: 0.9)."""
     core, rig = demo_core(_SIDE)
     try:
-        return [*_hand_over(core, rig, quick), _triggered(core, rig, quick)]
+        return [_body(quick), *_hand_over(core, rig, quick), _triggered(core, rig, quick)]
     finally:
         core.unloadAllDevices()
 
@@ -53,6 +54,22 @@ def demo_core(side: int) -> tuple[CMMCorePlus, RigConfig]:
     core.setProperty(camera, "FastImage", 1)
     core.setExposure(0.1)
     return core, rig
+
+
+# -- the function alone -----------------------------------------------------------------------------------------------
+
+
+def _body(quick: bool) -> Result:
+    """Return the cost of the hook's own function, without the signal that every listener pays for; no target."""
+    frames, blocks = (20, 2) if quick else (200, 10)
+    hook = MDAHook(lambda: 1 << 20, lambda: None)
+    queue: SimpleQueue[Any] = SimpleQueue()
+    subject = _Player(hook.frame_ready, False)
+    reference = _Player(lambda image, event, metadata: queue.put((image, event, metadata)), False)
+    with _drained(hook.get, hook.end), _drained(queue.get, lambda: queue.put(None)):
+        comparison = interleave(lambda: subject.block(frames), lambda: reference.block(frames), blocks)
+    note = "the function alone, called directly, with a thread that takes the frames and forgets them"
+    return compared("hook.body", comparison, "us", "SimpleQueue.put", note=note)
 
 
 # -- one hand-over ---------------------------------------------------------------------------------------------------
@@ -127,18 +144,26 @@ def _queue_reader(signals: MDASignaler) -> Iterator[None]:
     def put(image: Any, event: Any, metadata: Any) -> None:
         queue.put((image, event, metadata))
 
+    with _drained(queue.get, lambda: queue.put(None)):
+        signals.frameReady.connect(put)
+        yield
+        signals.frameReady.disconnect(put)
+
+
+@contextmanager
+def _drained(get: Callable[[], object], end: Callable[[], object]) -> Iterator[None]:
+    """Run a thread that takes what comes and forgets it, until `end` makes `get` return None."""
+
     def take() -> None:
-        while queue.get() is not None:
+        while get() is not None:
             pass
 
     thread = threading.Thread(target=take, name="bench-queue-reader", daemon=True)
     thread.start()
-    signals.frameReady.connect(put)
     try:
         yield
     finally:
-        signals.frameReady.disconnect(put)
-        queue.put(None)
+        end()
         thread.join()
 
 

@@ -29,7 +29,7 @@ def demo(
     exposure: options.Exposure = None,
     no_raw: options.NoRaw = False,
     no_recon: options.NoRecon = False,
-    seed: options.Seed = 7,
+    seed: Annotated[int, typer.Option(help="Seed of the cell.")] = 7,
     picture: Annotated[Path | None, typer.Option(help="PNG of input, channels, composite and truth to write.")] = None,
     view: options.View = False,
     as_json: JSON = False,

@@ -77,7 +77,7 @@ def _rigs() -> list[dict[str, Any]]:
     from livesr.base.config import data_folders, load_rig
 
     found = {
-        p.parent.name: p for folder in reversed(data_folders("hardware_configs")) for p in folder.glob("*/rig.yaml")
+        p.parent.name: p for folder in reversed(data_folders("hardware_configs")) for p in folder.glob("[!_]*/rig.yaml")
     }
     rigs = [(name, load_rig(path)) for name, path in sorted(found.items())]
     return [{"name": n, "modality": r.modality, "description": r.description} for n, r in rigs]

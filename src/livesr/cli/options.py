@@ -23,12 +23,13 @@ Policy = Annotated[
 ]
 NoRaw = Annotated[bool, typer.Option("--no-raw", help="Do not record raw frames.")]
 NoRecon = Annotated[bool, typer.Option("--no-recon", help="Do not record reconstructions.")]
-Seed = Annotated[int, typer.Option(help="Seed of a virtual rig's specimen.")]
+Seed = Annotated[int | None, typer.Option(help="Seed of a virtual rig's specimen.")]
 View = Annotated[bool, typer.Option("--view", help="Open the preview in the browser.")]
 Backend = Annotated[str, typer.Option(help="Runtime: auto, openvino or torch.")]
 Exposure = Annotated[
     float | None, typer.Option(min=0.01, help="Exposure of one raw frame in ms, instead of rig.yaml's.")
 ]
 Interval = Annotated[
-    float, typer.Option(min=0.0, help="Seconds from one super-resolution frame to the next; 0: no pause.")
+    float | None,
+    typer.Option(min=0.0, help="Seconds from one super-resolution frame to the next, instead of rig.yaml's; 0: no pause."),
 ]

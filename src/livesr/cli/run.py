@@ -11,6 +11,9 @@ from livesr.cli import options
 from livesr.cli.output import JSON, console, print_json, run_table
 
 
+_FRAMES = 100
+
+
 def register(app: typer.Typer) -> None:
     """Add the command to `app`."""
     app.command()(run)
@@ -26,10 +29,10 @@ def run(
     policy: options.Policy = "latest",
     backend: options.Backend = "auto",
     exposure: options.Exposure = None,
-    interval: options.Interval = 0.0,
+    interval: options.Interval = None,
     no_raw: options.NoRaw = False,
     no_recon: options.NoRecon = False,
-    seed: options.Seed = 0,
+    seed: options.Seed = None,
     view: options.View = False,
     as_json: JSON = False,
 ) -> None:
@@ -41,9 +44,11 @@ def run(
     from livesr.cli.session import Request, acquire, load_core
 
     config = load_rig(rig)
+    exposure_ms = exposure or config.exposure_ms
+    interval_s = config.interval_ms / 1e3 if interval is None else interval
+    period_s = max(interval_s, exposure_ms * config.most_raw_frames / 1e3)
     if frames is None:
-        n_raw = max(config.raw_frames(channel) for channel in config.channels or [""])
-        frames = _frames_in(duration, interval, exposure or config.exposure_ms, n_raw)
+        frames = max(math.floor(duration / period_s), 1) if duration else _FRAMES
     request = Request(
         rig=config,
         frames=frames,
@@ -54,10 +59,10 @@ def run(
         backend=backend,
         record_raw=not no_raw,
         record_recon=not no_recon,
-        exposure_ms=exposure,
-        interval_s=interval,
+        exposure_ms=exposure_ms,
+        interval_s=interval_s,
         view=view,
-        properties={"Seed": str(seed)} if config.core == "unicore" else {},
+        properties={} if seed is None else {"Seed": str(seed)},
     )
     out = console(quiet=as_json)
     report = acquire(request, load_core(request), out)
@@ -66,9 +71,3 @@ def run(
         print_json(report)
     raise typer.Exit(report["exit_code"])
 
-
-def _frames_in(duration_s: float | None, interval_s: float, exposure_ms: float, n_raw: int) -> int:
-    """Super-resolution frames that fit into `duration_s`; 100 when neither frames nor duration was given."""
-    if duration_s is None:
-        return 100
-    return max(math.floor(duration_s / max(interval_s, exposure_ms * n_raw / 1e3)), 1)

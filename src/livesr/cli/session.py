@@ -92,10 +92,13 @@ def plan_of(request: Request) -> Any:
     """Return the useq plan: `frames` time points of every channel, raw frames innermost."""
     from livesr.live.sources.plan import sim_sequence
 
-    names = list(request.rig.channels)
-    n_raw = max(request.rig.raw_frames(n) for n in names) if names else request.rig.raw_frames("")
+    rig = request.rig
     return sim_sequence(
-        request.frames, channels=names, group=request.rig.channel_group, raw=n_raw, interval_s=request.interval_s
+        request.frames,
+        channels=list(rig.channels),
+        group=rig.channel_group,
+        raw=rig.most_raw_frames,
+        interval_s=request.interval_s,
     )
 
 
@@ -170,8 +173,7 @@ def _run_plan(core: CMMCorePlus, plan: Any, session: Any, frames: int, console: 
 def _frames_per_s(request: Request) -> float:
     """Super-resolution frames/s that the camera can deliver at most."""
     rig = request.rig
-    n_raw = max(rig.raw_frames(name) for name in rig.channels or [""])
-    return 1 / max(request.interval_s, (request.exposure_ms or rig.exposure_ms) * n_raw / 1e3)
+    return 1 / max(request.interval_s, (request.exposure_ms or rig.exposure_ms) * rig.most_raw_frames / 1e3)
 
 
 def _progress(console: Console) -> Progress:

@@ -39,6 +39,7 @@ GAIN_PCC, MEAN_PCC = 0.10, 0.88
 """What the light engine has to reach: gain over the input for every structure, and mean over all."""
 
 _MARGIN = 1 / 16  # of each side: there the reconstruction fades out, which is no work of the network
+_IN_FIELD = 0.01  # of the brightest structure: a truth that stays below shows nothing that could be found
 _NULL_FRAMES = 3  # of the tests with one structure or none: one frame with both neighbours
 _DIM_PHOTONS, _WEAK_BRIGHTNESS = 100.0, 0.5
 
@@ -213,7 +214,7 @@ class _Evaluated:
         self._score(frames, result)
         if show:
             show(self._picture(frames[len(frames) // 2]))
-        for name in simulated.present:
+        for name in (n for n in self._names if math.isfinite(result.network[n].pcc)):
             result.leakage[name] = self._leakage(name)
         blank = self._scored(simulated.raw([], _NULL_FRAMES))[0]
         result.blank = _ratio(self._light(blank).sum(), float(np.abs(self._input(blank)).sum()))
@@ -230,16 +231,21 @@ class _Evaluated:
         unseparated: dict[str, list[Score]] = {name: [] for name in self._names}
         passband: dict[str, list[float]] = {name: [] for name in self._names}
         for frame in frames:
-            truth, ideal = self._simulated.truth(frame.t), self._simulated.passband(frame.t)
+            truth, ideal = self._truth(frame.t), self._simulated.passband(frame.t)
             for name, channel in zip(self._names, self._channels(frame), strict=True):
-                reference = truth[name][self._inside]
-                network[name].append(score(channel, reference))
-                unseparated[name].append(score(self._input(frame), reference))
-                passband[name].append(pcc(channel, ideal[name][self._inside]) if reference.any() else math.nan)
+                network[name].append(score(channel, truth[name]))
+                unseparated[name].append(score(self._input(frame), truth[name]))
+                passband[name].append(pcc(channel, ideal[name][self._inside]) if truth[name].any() else math.nan)
             result.residuals.append(frame.residual)
         result.network = {name: _mean_score(scores) for name, scores in network.items()}
         result.input = {name: _mean_score(scores) for name, scores in unseparated.items()}
         result.passband_pcc = {name: float(np.mean(values)) for name, values in passband.items()}
+
+    def _truth(self, t: int) -> dict[str, NDArray[np.float32]]:
+        """Truths inside the margin; all 0 for a structure of which nothing is in the field."""
+        truth = {name: image[self._inside] for name, image in self._simulated.truth(t).items()}
+        least = _IN_FIELD * max(image.max() for image in truth.values())
+        return {name: image if image.max() >= least else np.zeros_like(image) for name, image in truth.items()}
 
     def _leakage(self, name: str) -> Structured:
         """Share of the light of `name`, alone in the field, that is predicted as each other structure."""
@@ -261,12 +267,12 @@ class _Evaluated:
         return image - np.float32(frame.source.normalisation.background)
 
     def _picture(self, frame: MulticolorFrame) -> PictureRow:
-        truth = self._simulated.truth(frame.t)
+        truth = self._truth(frame.t)
         return PictureRow(
             title=f"seed {self._simulated.seed}, {self._simulated.photons:.0f} e",
             input=self._input(frame),
             prediction=self._channels(frame),
-            truth=np.stack([truth[name][self._inside] for name in self._names]),
+            truth=np.stack([truth[name] for name in self._names]),
             names=self._names,
             colors=tuple(channel.color for channel in self._engine.manifest.channels),
         )

@@ -1,0 +1,5 @@
+"""`python -m livesr` is the `livesr` command."""
+
+from livesr.cli import main
+
+main()

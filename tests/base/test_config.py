@@ -1,0 +1,82 @@
+"""rig.yaml: what is wrong becomes one sentence that says what came, what was expected and what to try."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from livesr.base.config import RigConfig, load_rig, parse
+from livesr.base.errors import ConfigError
+
+PATTERN = {"k_um": [0.0, 5.0], "phase_rad": 0.0, "modulation": 0.8}
+
+
+def rig(**changes: Any) -> dict[str, Any]:
+    return {
+        "name": "test",
+        "modality": "sim",
+        "optics": {"na": 1.4},
+        "sim": {"patterns": [PATTERN] * 3},
+        "channels": {"488": {"separate": "identity"}},
+        **changes,
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"optics": {"naa": 1.4}}, "unknown key 'optics.naa'. Did you mean 'na'?"),
+        ({"chanels": {}}, "unknown key 'chanels'. Did you mean 'channels'?"),
+        ({"channels": {"488": {"seperate": "x"}}}, "unknown key 'channels.488.seperate'. Did you mean 'separate'?"),
+        ({"optics": {"na": 14}}, "optics.na: Input should be less than 1.7 (got 14)"),
+        ({"sim": {"patterns": [PATTERN]}}, "1 patterns came for 3 angles"),
+        ({"sim": {"patterns": [PATTERN] * 3, "order": [[0, 0]]}}, "order must name each of the 9 (angle, phase) pairs once"),
+        ({"sim": None}, "a SIM rig needs a 'sim' section"),
+        ({"optics": None}, "optics"),
+    ],
+)
+def test_a_mistake_is_named(changes: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(RigConfig, rig(**changes), "rig.yaml")
+    assert sentence in str(caught.value)
+    assert str(caught.value).startswith("rig.yaml: ")
+
+
+def test_a_channel_name_that_yaml_reads_as_a_number_is_still_a_name() -> None:
+    config = parse(RigConfig, rig(channels=yaml.safe_load("488: {reconstruct: sim}")), "rig.yaml")
+    assert config.raw_frames("488") == 9
+
+
+def test_the_order_of_raw_frames() -> None:
+    config = parse(RigConfig, rig(sim={"patterns": [PATTERN] * 3, "order": "phase-major"}), "rig.yaml")
+    assert config.sim.raw_order()[:4] == [(0, 0), (1, 0), (2, 0), (0, 1)]
+
+
+def test_an_engine_replaces_the_only_one_and_none_removes_it() -> None:
+    config = parse(RigConfig, rig(), "rig.yaml")
+    assert config.with_engine("other").channels["488"].separate == "other"
+    assert config.with_engine("none").channels["488"].separate is None
+    two = parse(RigConfig, rig(channels={"488": {"separate": "a"}, "561": {"separate": "b"}}), "rig.yaml")
+    with pytest.raises(ConfigError, match="488, 561"):
+        two.with_engine("other")
+
+
+def test_a_rig_is_found_by_name_folder_and_file(tmp_path: Path) -> None:
+    by_name = load_rig("virtual_sim")
+    assert load_rig(by_name.folder) == load_rig(by_name.folder / "rig.yaml") == by_name
+    with pytest.raises(ConfigError, match="Did you mean 'virtual_sim'"):
+        load_rig("virtual_sin")
+    (tmp_path / "rig.yaml").write_text(yaml.safe_dump(rig()))
+    with pytest.raises(ConfigError, match=r"names 'rig.cfg', which is not beside it"):
+        load_rig(tmp_path)
+    (tmp_path / "rig.yaml").write_text("a: [1\n")
+    with pytest.raises(ConfigError, match="line 2 is not valid YAML"):
+        load_rig(tmp_path)
+
+
+def test_the_template_parses() -> None:
+    template = Path(__file__).parents[2] / "hardware_configs" / "_template" / "rig.yaml"
+    assert parse(RigConfig, yaml.safe_load(template.read_text(encoding="utf-8")), "template").modality == "sim"

@@ -1,0 +1,169 @@
+"""The command line as a user meets it: in its own process, with exit codes, JSON on stdout and one clear sentence on error."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+import zarr
+
+REPOSITORY = Path(__file__).parents[2]
+SMALL = ["--size", "64", "--frames", "5", "--engine", "identity", "--exposure", "2"]
+COMMANDS = ["demo", "run", "view", "listen", "info", "train", "export", "bench"]
+
+
+def start(arguments: Sequence[str], cwd: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "livesr", *arguments], cwd=cwd, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+def livesr(*arguments: str, cwd: Path) -> tuple[int, str, str]:
+    process = start(arguments, cwd)
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out, err
+
+
+def as_json(*arguments: str, cwd: Path) -> tuple[int, dict[str, Any]]:
+    code, out, err = livesr(*arguments, "--json", cwd=cwd)
+    assert out.count("\n") == 1, f"--json must print one object and nothing else: {out!r} {err!r}"
+    return code, json.loads(out)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(command: str, tmp_path: Path) -> None:
+    code, out, _ = livesr(command, "--help", cwd=tmp_path)
+    assert code == 0
+    assert f"livesr {command}" in out
+
+
+def test_demo_reports_stores_and_scores(tmp_path: Path) -> None:
+    code, report = as_json("demo", *SMALL, "--policy", "complete", cwd=tmp_path)
+    assert code == 0
+    wanted = {
+        "raw_frames", "raw_lost", "sr_frames", "sr_skipped", "sr_fps", "groups_dropped", "tc_complete", "latency_ms",
+        "steps_ms", "engine", "backend", "store", "publish", "warnings", "score",
+    }  # fmt: skip
+    assert wanted <= report.keys()
+    assert (report["raw_frames"], report["sr_frames"], report["raw_lost"]) == (45, 5, 0)
+    assert zarr.open_group(report["store"], mode="r")["sr/0"].shape == (5, 3, 128, 128)
+    assert {p.name for p in (Path(report["store"]) / "livesr").iterdir()} >= {
+        "frames.jsonl", "report.json", "rig.yaml", "rig.cfg", "manifest-identity.yaml",
+    }  # fmt: skip
+
+
+def test_demo_speaks_to_people(tmp_path: Path) -> None:
+    code, out, _ = livesr("demo", *SMALL, cwd=tmp_path)
+    assert code == 0
+    assert "45 received, 0 lost" in out
+    assert "livesr view" in " ".join(out.split()[-4:])
+
+
+def test_a_store_that_exists_gets_the_next_number(tmp_path: Path) -> None:
+    (tmp_path / "x.ome.zarr").mkdir()
+    code, report = as_json("demo", *SMALL, "--store", "x.ome.zarr", cwd=tmp_path)
+    assert code == 0
+    assert Path(report["store"]).name == "x_2.ome.zarr"
+    assert not list((tmp_path / "x.ome.zarr").iterdir())
+
+
+def test_run_on_the_demo_camera(tmp_path: Path) -> None:
+    code, report = as_json("run", "demo", "--frames", "4", "--store", "d.ome.zarr", cwd=tmp_path)
+    assert code == 0
+    assert report["raw_frames"] == 8  # two channels
+    assert {p.name for p in tmp_path.glob("d.ome.zarr/raw*")} == {"raw_0_488", "raw_0_561"}
+
+
+def test_listen_receives_what_demo_publishes(tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        endpoint = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+    listener = start(["listen", endpoint, "--frames", "2", "--timeout", "60", "--save", "frames", "--json"], tmp_path)
+    code, _ = as_json("demo", "--size", "64", "--frames", "60", "--engine", "identity", "--publish", endpoint, cwd=tmp_path)
+    out, err = listener.communicate(timeout=60)
+    assert (code, listener.returncode) == (0, 0), err
+    assert json.loads(out)["frames"] == 2
+    assert len(list((tmp_path / "frames").glob("*.ome.tif"))) == 2
+
+
+def test_info_lists_engines_backends_and_rigs(tmp_path: Path) -> None:
+    code, facts = as_json("info", cwd=tmp_path)
+    assert code == 0
+    assert "identity" in [e["id"] for e in facts["engines"]]
+    assert {"openvino", "torch"} <= {b["name"] for b in facts["backends"]}
+    assert [r["name"] for r in facts["rigs"]] == ["demo", "virtual_sim"]
+
+
+def taken_port() -> tuple[socket.socket, str]:
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    listener.listen()
+    return listener, f"tcp://127.0.0.1:{listener.getsockname()[1]}"
+
+
+def test_bad_input_is_one_clear_sentence_and_exit_2(tmp_path: Path) -> None:
+    listener, address = taken_port()
+    typo = tmp_path / "typo"
+    shutil.copytree(REPOSITORY / "hardware_configs" / "virtual_sim", typo)
+    rig = yaml.safe_load((typo / "rig.yaml").read_text(encoding="utf-8"))
+    (typo / "rig.yaml").write_text(yaml.safe_dump({**rig, "optiks": rig["optics"]}), encoding="utf-8")
+    forged = tmp_path / "forged"
+    shutil.copytree(REPOSITORY / "engines" / "identity", forged)
+    with (forged / "model.onnx").open("ab") as model:
+        model.write(b"\0")
+    cases = {
+        ("run", "virtual_sim", "--engine", "identiti"): "Did you mean 'identity'?",
+        ("run", str(typo)): "unknown key 'optiks'. Did you mean 'optics'?",
+        ("run", "virtual_sim", "--engine", "identity", "--publish", address): address,
+        ("run", "virtual_sim", "--engine", str(forged)): "sha256",
+        ("run", "virtual_sim", "--engine", "identity", "--store", "/proc/nowhere/x.ome.zarr"): "/proc/nowhere",
+        ("run", "virtual_sim", "--engine", "identity", "--backend", "openvina"): "Did you mean 'openvino'?",
+        ("run", "virtual_sim", "--frames", "0"): "frames",
+        ("view", "nothing.ome.zarr"): "nothing.ome.zarr",
+        ("view", "tcp:/x"): "tcp:/x",
+        ("train", "--recipe", "imcsr-mt-er-lyso-ligt"): "Did you mean 'imcsr-mt-er-lyso-light'?",
+        ("export", "nothing", "--out", "e"): "livesr train makes one",
+        ("demonstrate",): "demonstrate",
+    }
+    for arguments, words in cases.items():
+        code, _, err = livesr(*arguments, cwd=tmp_path)
+        sentence = " ".join(err.split())
+        assert code == 2, (arguments, err)
+        assert words in sentence, (arguments, sentence)
+        assert "Traceback" not in err
+        assert len(sentence) < 600, (arguments, sentence)
+    listener.close()
+    assert not list(tmp_path.glob("*.ome.zarr"))
+
+
+def test_an_error_is_json_too(tmp_path: Path) -> None:
+    code, error = as_json("run", "nowhere", cwd=tmp_path)
+    assert code == error["exit_code"] == 2
+    assert "nowhere" in error["error"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
+def test_ctrl_c_ends_a_run_cleanly(tmp_path: Path) -> None:
+    process = start(["run", "virtual_sim", "--engine", "identity", "--frames", "2000", "--store", "c.ome.zarr", "--json"], tmp_path)
+    log = tmp_path / "c.ome.zarr" / "livesr" / "frames.jsonl"
+    deadline = time.monotonic() + 90
+    while not (log.is_file() and log.stat().st_size) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    report = json.loads(out)
+    assert report["interrupted"]
+    stored = zarr.open_group(tmp_path / "c.ome.zarr", mode="r")["raw/0"]
+    assert 0 < stored.shape[0] < 2000
+    assert report["raw_lost"] == 0

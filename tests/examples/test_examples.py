@@ -1,0 +1,46 @@
+"""Every example runs as its reader would run it, and ends with a clean exit code."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+ARGUMENTS = {
+    "headless_sim.py": (["run.ome.zarr", "4"], "0 raw frames lost"),
+    "demo_camera.py": (["run.ome.zarr"], "24 frames in"),
+    "react_to_frames.py": (["0.0"], "ended after"),
+}
+
+
+def run(name: str, arguments: list[str], cwd: Path) -> str:
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / name), *arguments], cwd=cwd, capture_output=True, text=True, timeout=180, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("name", ARGUMENTS)
+def test_example(name: str, tmp_path: Path) -> None:
+    arguments, words = ARGUMENTS[name]
+    assert words in run(name, arguments, tmp_path)
+
+
+def test_the_subscriber_receives_a_demo(tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+    command = [sys.executable, "-m", "livesr", "demo", "--size", "64", "--frames", "60", "--publish", address, "--engine", "identity"]
+    demo = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL)
+    out = run("subscribe.py", [address, "3"], tmp_path)
+    assert demo.wait(60) == 0
+    assert out.count("prediction by identity") == 3
+
+
+def test_every_example_is_tested() -> None:
+    assert {p.name for p in EXAMPLES.glob("*.py")} == {*ARGUMENTS, "subscribe.py"}
