@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 __all__ = ["LiveSR", "__version__"]
 
 
-
 def __getattr__(name: str) -> object:
     if name == "LiveSR":
         from livesr.live.plugin import LiveSR

@@ -13,12 +13,19 @@ from livesr.base.buffers import BoundedQueue, LatestPerKey
 
 def test_drop_oldest_hands_the_oldest_back_and_counts_it() -> None:
     queue: BoundedQueue[int] = BoundedQueue(2, "drop_oldest")
-    assert [queue.put(i, weight=10) for i in range(4)] == [None, None, 0, 1]
+    assert [queue.put(i, weight=10) for i in range(4)] == [[], [], [0], [1]]
     assert (queue.dropped, queue.weight, queue.peak) == (2, 20, 2)
     queue.close()
     assert [queue.get(), queue.get(), queue.get()] == [2, 3, None]
     assert queue.weight == 0
     assert queue.closed
+
+
+def test_drop_all_keeps_what_is_consecutive() -> None:
+    queue: BoundedQueue[int] = BoundedQueue(3, "drop_all")
+    assert [queue.put(i) for i in range(5)] == [[], [], [], [0, 1, 2], []]
+    assert queue.dropped == 3
+    assert [queue.get(), queue.get()] == [3, 4]
 
 
 def test_block_waits_for_room() -> None:
@@ -36,8 +43,8 @@ def test_block_waits_for_room() -> None:
 def test_a_closed_queue_releases_a_waiting_giver_and_gives_the_item_back() -> None:
     queue: BoundedQueue[int] = BoundedQueue(1, "block")
     queue.put(0)
-    back: list[int | None] = []
-    giver = threading.Thread(target=lambda: back.append(queue.put(1)))
+    back: list[int] = []
+    giver = threading.Thread(target=lambda: back.extend(queue.put(1)))
     giver.start()
     queue.close()
     giver.join(5)

@@ -33,7 +33,10 @@ def rig(**changes: Any) -> dict[str, Any]:
         ({"channels": {"488": {"seperate": "x"}}}, "unknown key 'channels.488.seperate'. Did you mean 'separate'?"),
         ({"optics": {"na": 14}}, "optics.na: Input should be less than 1.7 (got 14)"),
         ({"sim": {"patterns": [PATTERN]}}, "1 patterns came for 3 angles"),
-        ({"sim": {"patterns": [PATTERN] * 3, "order": [[0, 0]]}}, "order must name each of the 9 (angle, phase) pairs once"),
+        (
+            {"sim": {"patterns": [PATTERN] * 3, "order": [[0, 0]]}},
+            "order must name each of the 9 (angle, phase) pairs once",
+        ),
         ({"sim": None}, "a SIM rig needs a 'sim' section"),
         ({"optics": None}, "optics"),
     ],

@@ -89,7 +89,9 @@ def test_listen_receives_what_demo_publishes(tmp_path: Path) -> None:
         probe.bind(("127.0.0.1", 0))
         endpoint = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
     listener = start(["listen", endpoint, "--frames", "2", "--timeout", "60", "--save", "frames", "--json"], tmp_path)
-    code, _ = as_json("demo", "--size", "64", "--frames", "60", "--engine", "identity", "--publish", endpoint, cwd=tmp_path)
+    code, _ = as_json(
+        "demo", "--size", "64", "--frames", "60", "--engine", "identity", "--publish", endpoint, cwd=tmp_path
+    )
     out, err = listener.communicate(timeout=60)
     assert (code, listener.returncode) == (0, 0), err
     assert json.loads(out)["frames"] == 2
@@ -124,9 +126,9 @@ def test_bad_input_is_one_clear_sentence_and_exit_2(tmp_path: Path) -> None:
     cases = {
         ("run", "virtual_sim", "--engine", "identiti"): "Did you mean 'identity'?",
         ("run", str(typo)): "unknown key 'optiks'. Did you mean 'optics'?",
-        ("run", "virtual_sim", "--engine", "identity", "--publish", address): address,
-        ("run", "virtual_sim", "--engine", str(forged)): "sha256",
-        ("run", "virtual_sim", "--engine", "identity", "--store", "/proc/nowhere/x.ome.zarr"): "/proc/nowhere",
+        ("run", "demo", "--publish", address): address,
+        ("run", "virtual_sim", "--engine", str(forged)): "SHA-256",
+        ("run", "demo", "--store", "/proc/nowhere/x.ome.zarr"): "/proc/nowhere",
         ("run", "virtual_sim", "--engine", "identity", "--backend", "openvina"): "Did you mean 'openvino'?",
         ("run", "virtual_sim", "--frames", "0"): "frames",
         ("view", "nothing.ome.zarr"): "nothing.ome.zarr",
@@ -154,7 +156,9 @@ def test_an_error_is_json_too(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
 def test_ctrl_c_ends_a_run_cleanly(tmp_path: Path) -> None:
-    process = start(["run", "virtual_sim", "--engine", "identity", "--frames", "2000", "--store", "c.ome.zarr", "--json"], tmp_path)
+    process = start(
+        ["run", "virtual_sim", "--engine", "identity", "--frames", "2000", "--store", "c.ome.zarr", "--json"], tmp_path
+    )
     log = tmp_path / "c.ome.zarr" / "livesr" / "frames.jsonl"
     deadline = time.monotonic() + 90
     while not (log.is_file() and log.stat().st_size) and time.monotonic() < deadline:

@@ -19,7 +19,12 @@ ARGUMENTS = {
 
 def run(name: str, arguments: list[str], cwd: Path) -> str:
     done = subprocess.run(
-        [sys.executable, str(EXAMPLES / name), *arguments], cwd=cwd, capture_output=True, text=True, timeout=180, check=False
+        [sys.executable, str(EXAMPLES / name), *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -35,7 +40,20 @@ def test_the_subscriber_receives_a_demo(tmp_path: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
-    command = [sys.executable, "-m", "livesr", "demo", "--size", "64", "--frames", "60", "--publish", address, "--engine", "identity"]
+    command = [
+        sys.executable,
+        "-m",
+        "livesr",
+        "demo",
+        "--size",
+        "64",
+        "--frames",
+        "60",
+        "--publish",
+        address,
+        "--engine",
+        "identity",
+    ]
     demo = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL)
     out = run("subscribe.py", [address, "3"], tmp_path)
     assert demo.wait(60) == 0

@@ -18,8 +18,9 @@ import zarr
 from pymmcore_plus import CMMCorePlus
 
 from livesr import LiveSR
-from livesr.base.errors import BindError, ConfigError, EngineError, FrameShapeError, LiveSRError
+from livesr.base.errors import BacklogError, BindError, ConfigError, EngineError, FrameShapeError
 from livesr.base.frames import MulticolorFrame, SRFrame
+from livesr.live.compose import Composer
 from livesr.live.sources.plan import SIMAxis, sim_sequence
 from rigs import SIZE, core_of, virtual_sim
 
@@ -78,7 +79,9 @@ def test_raw_recon_and_sr_are_aligned_and_agree(sim_core: CMMCorePlus, tmp_path:
     plan = sim_sequence(4, ["488"])
     shown: list[MulticolorFrame] = []
     measured: list[SRFrame] = []
-    with LiveSR(sim_core, rig="virtual_sim", plan=plan, store=tmp_path / "r.ome.zarr", policy="complete", **ENGINE) as session:
+    with LiveSR(
+        sim_core, rig="virtual_sim", plan=plan, store=tmp_path / "r.ome.zarr", policy="complete", **ENGINE
+    ) as session:
         session.frame_ready.connect(shown.append)
         session.input_ready.connect(measured.append)
         sim_core.mda.run(plan)
@@ -148,18 +151,18 @@ def test_a_slow_network_skips_centres_never_neighbours(sim_core: CMMCorePlus, tm
     windows: list[tuple[int, int, int]] = []
     with LiveSR(sim_core, rig="virtual_sim", plan=plan, store=tmp_path / "slow.ome.zarr", **ENGINE) as session:
         path = session._paths["488"]
-        infer, compose = path.backend.infer, path.composer.compose
+        infer, compose = path.backend.infer, Composer.compose
 
         def slow_infer() -> Any:
             time.sleep(0.03)  # a camera period is 9 ms
             return infer()
 
-        def noting_compose(output: Any, window: Any) -> Any:
+        def noting_compose(self: Composer, output: Any, window: Any) -> Any:
             windows.append((window.before.t, window.centre.t, window.after.t))
-            return compose(output, window)
+            return compose(self, output, window)
 
         monkeypatch.setattr(path.backend, "infer", slow_infer)
-        monkeypatch.setattr(path.composer, "compose", noting_compose)
+        monkeypatch.setattr(Composer, "compose", noting_compose)
         sim_core.mda.run(plan)
     report = session.report
     assert report["sr_skipped"] > 5
@@ -180,7 +183,9 @@ def test_an_engine_that_raises_ends_the_predictions_not_the_recording(
     sim_core: CMMCorePlus, tmp_path: Path, monkeypatch: Any
 ) -> None:
     plan = sim_sequence(6, ["488"])
-    with LiveSR(sim_core, rig="virtual_sim", plan=plan, store=tmp_path / "e.ome.zarr", policy="complete", **ENGINE) as session:
+    with LiveSR(
+        sim_core, rig="virtual_sim", plan=plan, store=tmp_path / "e.ome.zarr", policy="complete", **ENGINE
+    ) as session:
         infer = session._paths["488"].backend.infer
         calls: list[int] = []
 
@@ -230,7 +235,12 @@ def test_raw_frames_are_kept_when_a_disk_is_slow_and_the_camera_can_wait(
     plan = sim_sequence(8, ["488"])
     try:
         with LiveSR(
-            sim_core, rig="virtual_sim", plan=plan, store=tmp_path / "w.ome.zarr", raw_queue_bytes=20 * SIZE * SIZE * 2, engine="none"
+            sim_core,
+            rig="virtual_sim",
+            plan=plan,
+            store=tmp_path / "w.ome.zarr",
+            raw_queue_bytes=20 * SIZE * SIZE * 2,
+            engine="none",
         ) as session:
             write = session._writer.raw
             monkeypatch.setattr(session._writer, "raw", lambda stack: (time.sleep(0.3), write(stack)))
@@ -246,13 +256,23 @@ def test_a_triggered_run_that_overruns_its_queue_stops_with_everything_on_disk(
     sim_core: CMMCorePlus, tmp_path: Path, monkeypatch: Any
 ) -> None:
     plan = sim_sequence(60, ["488"])
-    with (
-        pytest.raises(LiveSRError, match="a triggered camera cannot wait"),
-        LiveSR(sim_core, rig="virtual_sim", plan=plan, store=tmp_path / "o.ome.zarr", raw_queue_bytes=20 * SIZE * SIZE * 2, engine="none") as session,
-    ):
-        write = session._writer.raw
-        monkeypatch.setattr(session._writer, "raw", lambda stack: (time.sleep(0.2), write(stack)))
-        sim_core.mda.run(plan)
+    session = LiveSR(
+        sim_core,
+        rig="virtual_sim",
+        plan=plan,
+        store=tmp_path / "o.ome.zarr",
+        raw_queue_bytes=20 * SIZE * SIZE * 2,
+        engine="none",
+    )
+
+    def acquire() -> None:
+        with session:
+            write = session._writer.raw
+            monkeypatch.setattr(session._writer, "raw", lambda stack: (time.sleep(0.2), write(stack)))
+            sim_core.mda.run(plan)
+
+    with pytest.raises(BacklogError, match="a triggered camera cannot wait"):
+        acquire()
     stored = np.count_nonzero(store_of(session)["raw/0"][..., 0, 0])
     assert stored == session.report["raw_frames"] < 540
 
@@ -266,7 +286,9 @@ def test_a_listener_that_raises_or_hangs_harms_nobody(sim_core: CMMCorePlus, tmp
             raise ValueError("listener")
         release.wait(0.1)
 
-    with LiveSR(sim_core, rig="virtual_sim", plan=plan, store=tmp_path / "l.ome.zarr", policy="complete", **ENGINE) as session:
+    with LiveSR(
+        sim_core, rig="virtual_sim", plan=plan, store=tmp_path / "l.ome.zarr", policy="complete", **ENGINE
+    ) as session:
         session.frame_ready.connect(bad)
         sim_core.mda.run(plan)
         release.set()
@@ -284,11 +306,17 @@ def test_the_session_publishes_on_a_real_port(sim_core: CMMCorePlus) -> None:
 
 def test_errors_come_before_anything_is_acquired(sim_core: CMMCorePlus, tmp_path: Path) -> None:
     plan = sim_sequence(3, ["488"])
-    with pytest.raises(EngineError, match="Did you mean 'identity'"), LiveSR(sim_core, rig="virtual_sim", engine="identty"):
+    with (
+        pytest.raises(EngineError, match="Did you mean 'identity'"),
+        LiveSR(sim_core, rig="virtual_sim", engine="identty"),
+    ):
         pass
     with pytest.raises(ConfigError, match="Did you mean 'virtual_sim'"):
         LiveSR(sim_core, rig="virtual_smi")
-    with pytest.raises(ConfigError, match="does not describe"), LiveSR(sim_core, rig="virtual_sim", plan=sim_sequence(3, ["640"])):
+    with (
+        pytest.raises(ConfigError, match="does not describe"),
+        LiveSR(sim_core, rig="virtual_sim", plan=sim_sequence(3, ["640"])),
+    ):
         pass
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -296,7 +324,9 @@ def test_errors_come_before_anything_is_acquired(sim_core: CMMCorePlus, tmp_path
         address = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
         with (
             pytest.raises(BindError, match=address),
-            LiveSR(sim_core, rig="virtual_sim", plan=plan, publish=address, store=tmp_path / "x.ome.zarr", engine="none"),
+            LiveSR(
+                sim_core, rig="virtual_sim", plan=plan, publish=address, store=tmp_path / "x.ome.zarr", engine="none"
+            ),
         ):
             pass
 

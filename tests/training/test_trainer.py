@@ -78,12 +78,12 @@ def losses(folder: Path) -> list[tuple[str, ...]]:
 def test_it_learns_to_separate(tmp_path: Path, head: str) -> None:
     reports: list[Progress] = []
     run = trainer(
-        tmp_path, steps=250, batch=8, lr=4e-3, ema_decay=0.95, log_every=50, validate_every=125,
+        tmp_path, steps=400, batch=8, lr=4e-3, ema_decay=0.95, log_every=50, validate_every=200,
         parameters={**TINY, "head": head},
     )  # fmt: skip
     run.run(reports.append)
     scores = reports[-1].validation
-    assert min(scores["pcc_0"], scores["pcc_1"]) > 0.75
+    assert min(scores["pcc_0"], scores["pcc_1"]) > 0.7
     assert reports[-1].losses["loss"] < 0.6 * reports[0].losses["loss"]
     assert reports[-1].fraction == 1
 
@@ -160,6 +160,13 @@ class Copied(Constant):
         return super().forward(frames) * frames
 
 
+class Unrelated(Constant):
+    """What is left of a partition head that gives all light to "none"."""
+
+    def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        return super().forward(frames) * 1e-2 * torch.sin(torch.arange(frames.shape[-1]) * 2.5)
+
+
 class Diverging(Constant):
     """A network whose weights have become infinite."""
 
@@ -171,7 +178,13 @@ COLLAPSED = {"architecture": "collapsed", "parameters": {}, "collapse_check_from
 
 
 @pytest.mark.parametrize(
-    ("network", "message"), [(Constant, "is constant"), (Copied, "input times a constant"), (Diverging, "became nan")]
+    ("network", "message"),
+    [
+        (Constant, "is constant"),
+        (Copied, "input times a constant"),
+        (Unrelated, "less like the structures"),
+        (Diverging, "became nan"),
+    ],
 )
 def test_collapse_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, network: type[nn.Module], message: str

@@ -13,7 +13,7 @@ from typing import Generic, Literal, TypeVar
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
 
-Overflow = Literal["block", "drop_oldest"]
+Overflow = Literal["block", "drop_oldest", "drop_all"]
 
 
 class BoundedQueue(Generic[T]):
@@ -22,7 +22,8 @@ class BoundedQueue(Generic[T]):
     Parameters
     ----------
     capacity : most items held
-    overflow : "block" waits for room, "drop_oldest" hands the oldest back to the giver and counts it
+    overflow : "block" waits for room; "drop_oldest" hands the oldest back to the giver and counts it; "drop_all" does so
+        with everything held, so that what is kept stays consecutive
 
     Attributes
     ----------
@@ -43,15 +44,16 @@ class BoundedQueue(Generic[T]):
     def __len__(self) -> int:
         return len(self._items)
 
-    def put(self, item: T, weight: int = 0) -> T | None:
-        """Add `item`; return the item given up for it, or None. A closed queue gives `item` itself back."""
+    def put(self, item: T, weight: int = 0) -> list[T]:
+        """Add `item`; return the items given up for it. A closed queue gives `item` itself back."""
         with self._changed:
             while self._overflow == "block" and len(self._items) >= self._capacity and not self._closed:
                 self._changed.wait()
             if self._closed:
-                return item
-            out = self._take() if len(self._items) >= self._capacity else None
-            self.dropped += out is not None
+                return [item]
+            full = len(self._items) >= self._capacity
+            out = [self._take() for _ in range(full * (len(self._items) if self._overflow == "drop_all" else 1))]
+            self.dropped += len(out)
             self._items.append((item, weight))
             self.weight += weight
             self.peak = max(self.peak, len(self._items))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from livesr.cli.output import JSON
+from livesr.cli.output import JSON, print_json
 
 
 def register(app: typer.Typer) -> None:
@@ -26,5 +26,8 @@ def bench(
     [dim]Example:[/] livesr bench hook sim --out bench.json
     """
     from livesr.bench import run
+    from livesr.bench.report import to_json
 
-    run(suites or ["all"], json_path=out, quick=quick, quiet=as_json)
+    results = run(suites or ["all"], json_path=out, quick=quick, quiet=as_json)
+    if as_json:
+        print_json(to_json(results))

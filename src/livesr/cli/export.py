@@ -10,9 +10,6 @@ import typer
 
 from livesr.cli.output import JSON, console, print_json
 
-# One seed makes one sequence; training draws from pairs of numbers, so that none of these can be among its cells.
-_UNSEEN = range(1000, 1000 + 512)
-
 
 def register(app: typer.Typer) -> None:
     """Add the command to `app`."""
@@ -60,10 +57,11 @@ def export(
 
 
 def _evaluate(engine: Path, sequences: int, time_points: int, threads: int, terminal: Any) -> dict[str, Any]:
-    from livesr.evaluation.engines import evaluate_engine
+    from livesr.evaluation.engines import SEEDS, run
     from livesr.export.engine import write_metrics
 
+    seeds = range(SEEDS.start, SEEDS.start + sequences)
     with terminal.status(f"Evaluating on {sequences} unseen sequences"):
-        metrics = evaluate_engine(engine, seeds=_UNSEEN[:sequences], n_t=time_points, threads=threads)
+        metrics = run(engine, engine, seeds=seeds, n_t=time_points, threads=threads)
     write_metrics(engine, metrics)
     return metrics

@@ -31,5 +31,7 @@ Exposure = Annotated[
 ]
 Interval = Annotated[
     float | None,
-    typer.Option(min=0.0, help="Seconds from one super-resolution frame to the next, instead of rig.yaml's; 0: no pause."),
+    typer.Option(
+        min=0.0, help="Seconds from one super-resolution frame to the next, instead of rig.yaml's; 0: no pause."
+    ),
 ]

@@ -10,7 +10,6 @@ import typer
 from livesr.cli import options
 from livesr.cli.output import JSON, console, print_json, run_table
 
-
 _FRAMES = 100
 
 
@@ -70,4 +69,3 @@ def run(
     if as_json:
         print_json(report)
     raise typer.Exit(report["exit_code"])
-

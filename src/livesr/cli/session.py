@@ -49,9 +49,10 @@ def load_core(request: Request) -> CMMCorePlus:
 
     Raises
     ------
-    ConfigError
-        If Micro-Manager refuses the configuration.
+    UsageError
+        If Micro-Manager refuses the configuration, or, before any device moves, if the engine is not there.
     """
+    _check_engines(request)
     if request.rig.core == "unicore":
         from pymmcore_plus.experimental.unicore import UniMMCore as Core
     else:
@@ -69,6 +70,19 @@ def load_core(request: Request) -> CMMCorePlus:
             "Check that the hardware is on, or install the demo adapters with pip install 'livesr[demo]'."
         ) from e
     return core
+
+
+def _check_engines(request: Request) -> None:
+    """Read the engines and look for the backend: a typo must not cost the start of a microscope."""
+    from livesr.live.inference.backend import BACKENDS
+    from livesr.live.inference.engine import load_engine
+
+    rig = request.rig.with_engine(request.engine) if request.engine else request.rig
+    for channel in rig.channels.values():
+        if channel.separate:
+            load_engine(channel.separate)
+    if request.backend != "auto":
+        BACKENDS.load(request.backend)
 
 
 def _with_properties(request: Request) -> Path:

@@ -18,7 +18,6 @@ from useq import MDAEvent
 from livesr.base.errors import RunError
 from livesr.base.frames import MulticolorFrame, RawStack, SRFrame, Stream
 from livesr.base.timing import now_ns
-from livesr.live.compose import Composer
 from livesr.live.inference.backend import Backend
 from livesr.live.inference.engine import Engine
 from livesr.live.paths import ChannelPath
@@ -141,5 +140,4 @@ def _path(
         window=manifest.window,
         engine=engine,
         backend=backend,
-        composer=Composer(manifest, reconstructor.shape),
     )

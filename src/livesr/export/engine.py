@@ -71,7 +71,8 @@ def write_metrics(folder: Path, result: Mapping[str, Any]) -> Manifest:
         name: {metric: float(value["mean"]) for metric, value in structure["network"].items()}
         for name, structure in result["structures"].items()
     }
-    residual = Range(**result["residual"]) if result.get("residual") else None
+    spread = result["residual_percentiles"]  # one frame in a hundred may lie beyond: a warning that never comes is none
+    residual = Range(min=spread["p1"], max=spread["p99"])
     manifest = manifest.model_copy(
         update={"metrics": Metrics(data=result["data"], residual=residual, channels=channels)}
     )

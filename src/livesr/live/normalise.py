@@ -20,7 +20,7 @@ _BORDER = 0.06  # the taper of `livesr.live.reconstruct.sim`
 
 
 def background_and_headroom(
-    image: NDArray[np.float32], sample_step: int = 4, border: float = 0.0
+    image: NDArray[np.float32], sample_step: int = 2, border: float = 0.0
 ) -> tuple[float, float]:
     """Return background b and headroom s of one frame, so that x = (X - b) / s.
 
@@ -30,7 +30,7 @@ def background_and_headroom(
         A reconstruction in ADU, float32 (y, x).
     sample_step
         Side of the blocks whose means estimate the background, and distance of the pixels that estimate the bright
-        level. 4 takes 65,000 samples of a 1024 x 1024 frame; use 2 for frames of 256 x 256.
+        level. Live and training use the same, or b would differ with the noise.
     border
         Fraction of each side that is left out. A SIM reconstruction fades to 0 at its edges, which would otherwise
         pass for the background.

@@ -37,7 +37,10 @@ class Geometry(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ChannelPath:
-    """The steps of one channel. `backend` and `composer` are None when it is not separated."""
+    """The steps of one channel. `engine` and `backend` are None when it is not separated.
+
+    One path serves several runs; what a run accumulates is made anew for each by `grouping` and `composer`.
+    """
 
     name: str
     n_raw: int
@@ -47,11 +50,19 @@ class ChannelPath:
     window: int = 3
     engine: Engine | None = None
     backend: Backend | None = None
-    composer: Composer | None = None
+    residual_plane: bool = False
+    warnings: tuple[str, ...] = ()
 
     def grouping(self) -> IndexGrouping:
         """Return a fresh grouping."""
         return IndexGrouping(self.n_raw)
+
+    def composer(self) -> Composer | None:
+        """Return a fresh composer, None when the channel is not separated."""
+        if self.engine is None:
+            return None
+        shape = self.description.sr_shape
+        return Composer(self.engine.manifest, shape, residual_plane=self.residual_plane, warnings=self.warnings)
 
     @property
     def engine_id(self) -> str | None:
@@ -116,8 +127,18 @@ def build_path(
         sr_pixel_size_um=base["recon_pixel_size_um"] / manifest.scale,
         ai=_provenance(engine, runtime),
     )
-    composer = Composer(manifest, description.sr_shape, residual_plane=residual_plane, warnings=tuple(warnings))
-    return ChannelPath(name, n_raw, reconstructor, description, ceiling, manifest.window, engine, runtime, composer)
+    return ChannelPath(
+        name,
+        n_raw,
+        reconstructor,
+        description,
+        ceiling,
+        manifest.window,
+        engine,
+        runtime,
+        residual_plane=residual_plane,
+        warnings=tuple(warnings),
+    )
 
 
 def sim_reconstructor(rig: RigConfig, channel: ChannelConfig, camera: Geometry) -> Reconstructor:

@@ -6,7 +6,7 @@
           | raw queue, bounded in bytes: full -> an untriggered camera waits, a triggered run stops cleanly
     "livesr-ingest"         event -> CameraFrame -> grouping -> RawStack             (sources, grouping)
           |-> sinks.raw
-          | stacks: "latest" gives up the oldest whole group, "complete" keeps all (they count in the raw queue)
+          | stacks: "latest" gives up whole groups in a row, "complete" keeps all (they count in the raw queue)
     "livesr-reconstruct"    RawStack -> SRFrame (measurement) -> window of three     (reconstruct, normalise, window)
           |-> sinks.recon
           | windows, the newest of each stream: "latest" skips older centres, never their neighbours
@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 
 Policy = Literal["latest", "complete"]
 STEPS = ("group", "reconstruct", "normalise", "window", "infer", "compose", "hand_over")
-_STACKS_LATEST = 4  # groups that may wait for reconstruction before the oldest is given up
+_STACKS_LATEST = 4  # groups of a channel that may wait for reconstruction before they are given up
 _WINDOWS_COMPLETE = 8  # windows that may wait for the network before reconstruction waits
 
 
@@ -81,10 +81,15 @@ class Pipeline:
         self._sinks = [SinkThread(sink, lossless=lossless, on_error=self._sink_failed) for sink, lossless in sinks]
         self._frame_bytes = max(math.prod(c.raw_shape) * np.dtype(c.raw_dtype).itemsize for c in run.channels)
         self.raw_queue_bytes = max(raw_queue_bytes, 16 * self._frame_bytes)
-        stacks = _STACKS_LATEST * len(paths) if policy == "latest" else 1 << 20
-        self._stacks: BoundedQueue[RawStack] = BoundedQueue(stacks, "drop_oldest" if policy == "latest" else "block")
+        # Dropping every second group would leave no frame its neighbours: what cannot be kept is dropped in a row.
+        self._stacks: BoundedQueue[RawStack] = (
+            BoundedQueue(_STACKS_LATEST * len(paths), "drop_all")
+            if policy == "latest"
+            else BoundedQueue(1 << 20, "block")
+        )
         self.hook = MDAHook(self._room_frames, self._cannot_wait)
         self._windows: LatestPerKey[Stream, Window] = LatestPerKey()
+        self._composers = {name: composer for name, path in paths.items() if (composer := path.composer())}
         self._normalisations: dict[Stream, FollowingNormalisation] = {}
         self._frame_windows: dict[Stream, FrameWindow] = {}
         self._threads = [
@@ -132,18 +137,17 @@ class Pipeline:
         self.hook.release()
         self.hook.end()
 
-    def join(self) -> dict[str, Any]:
-        """Wait until everything received is processed and stored; close the sinks; return the report."""
+    def join(self, about: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Wait until everything received is processed and stored; close the sinks; return the report with `about` in it."""
         for thread in self._threads:
             thread.join()
         for sink in self._sinks:
             sink.drain()
         self._over.set()
         self._monitor.join()
-        report = self.report()
         for sink in self._sinks:
-            sink.close(report)
-        return self.report()
+            sink.close({**self.report(), **(about or {})})
+        return {**self.report(), **(about or {})}
 
     def stop(self, error: LiveSRError) -> None:
         """End the run because of `error`: the camera is stopped, what was received is kept. The first error counts."""
@@ -222,7 +226,7 @@ class Pipeline:
             self._skip(stack.stream, stack.t, "raw frames missing")
             return
         self.counts["groups"] += 1
-        if dropped := self._stacks.put(stack, sum(f.nbytes for f in stack.frames if f is not None)):
+        for dropped in self._stacks.put(stack, sum(f.nbytes for f in stack.frames if f is not None)):
             self.counts["groups_dropped"] += 1
             self._skip(dropped.stream, dropped.t, "reconstruction cannot keep up")
 
@@ -295,11 +299,16 @@ class Pipeline:
     def _offer(self, window: Window) -> None:
         """Give a window to the network; under "latest" it replaces one of its stream that still waits."""
         complete = self._policy == "complete"
+        stream, t = window.centre.stream, window.centre.t
         if complete:
             self._windows.wait_below(_WINDOWS_COMPLETE)
-        if displaced := self._windows.put(window.centre.stream, window, keep=complete):
+        elif not window.true_neighbours and self.counts["groups_dropped"]:
             self.counts["sr_skipped"] += 1
-            self._skip(displaced.centre.stream, displaced.centre.t, "the network cannot keep up")
+            self._skip(stream, t, "a neighbour was dropped")
+            return
+        if displaced := self._windows.put(stream, window, keep=complete):
+            self.counts["sr_skipped"] += 1
+            self._skip(stream, displaced.centre.t, "the network cannot keep up")
 
     # -- separate: windows become predictions --------------------------------------------------------------------
 
@@ -316,14 +325,13 @@ class Pipeline:
                 self._skip(stream, t, self._failed["separate"])
 
     def _predict(self, window: Window) -> None:
-        path = self._paths[window.centre.stream.channel]
+        path, composer = self._paths[window.centre.stream.channel], self._composers[window.centre.stream.channel]
         assert path.backend is not None
-        assert path.composer is not None
         with self.steps.measure("infer"):
             _normalise_into(path.backend.input, window)
             output = path.backend.infer()
         with self.steps.measure("compose"):
-            frame = path.composer.compose(output, window)
+            frame = composer.compose(output, window)
         with self.steps.measure("hand_over"):
             self._last_ns = now_ns()
             self.latency.add(frame.latency_ms)
@@ -411,7 +419,11 @@ class Pipeline:
             "steps_ms": self.steps.summary(),
             "acquisition_waits": self.hook.waits,
             "channels": {
-                c.name: {"labels": c.labels, "colors": c.colors, "pixel_size_um": c.sr_pixel_size_um or c.recon_pixel_size_um}
+                c.name: {
+                    "labels": c.labels,
+                    "colors": c.colors,
+                    "pixel_size_um": c.sr_pixel_size_um or c.recon_pixel_size_um,
+                }
                 for c in self._run.channels
             },
             "sink_dropped": {s.sink.name: s.dropped for s in self._sinks if not s.lossless},

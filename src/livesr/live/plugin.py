@@ -133,6 +133,8 @@ class LiveSR:
         events.sequenceStarted.disconnect(self._sequence_started)
         events.frameReady.disconnect(self._frame_ready)
         events.sequenceFinished.disconnect(self._sequence_finished)
+        if kind is KeyboardInterrupt and self._core.isSequenceRunning():
+            self._core.stopSequenceAcquisition()  # the acquisition was torn out of its loop and left the camera running
         self._release_pipeline()
         self.wait()
         self._close_paths()
@@ -143,11 +145,8 @@ class LiveSR:
         """Wait until the run that has ended is processed and stored; return its report."""
         if self._ending:
             pipeline, self._ending = self._ending, None
-            self.report = {
-                **pipeline.join(),
-                "store": str(self.store) if self.store else None,
-                "publish": self.endpoint,
-            }
+            about = {"store": str(self.store) if self.store else None, "publish": self.endpoint}
+            self.report = pipeline.join(about)
             self.error = self.error or pipeline.error
             self.finished.emit(self.report)
         return self.report
@@ -189,6 +188,11 @@ class LiveSR:
             self.wait()
             if self._pipeline is None:
                 self._arm(self._plan if self._plan is not None else sequence)
+            elif (now := camera_geometry(self._core, self.rig)) != self._camera:
+                raise ConfigError(
+                    f"The camera delivers {now}, and this session was opened for {self._camera}: "
+                    "open LiveSR after ROI, binning and pixel type are set."
+                )
         except LiveSRError as e:
             self.error = e
             log.error("%s", e)
@@ -263,6 +267,11 @@ class LiveSR:
     def _channel_names(self, plan: Any) -> list[str]:
         """Channels that the plan acquires, or those of rig.yaml when it does not say."""
         named = [channel.config for channel in getattr(plan, "channels", ()) or ()]
+        if plan is not None and not named and len(self.rig.channels) > 1:
+            raise ConfigError(
+                f"The plan names no channel, and rig {self.rig.name!r} describes {', '.join(self.rig.channels)}: "
+                "say in the plan which of them are acquired."
+            )
         return named or list(self.rig.channels) or [""]
 
     def _open_paths(self, names: list[str]) -> None:

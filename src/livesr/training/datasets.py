@@ -40,7 +40,6 @@ Range = tuple[float, float]
 
 WINDOW = 3
 _MARGIN_PX = 32
-_SAMPLE_STEP = 2
 _CHUNK = 4
 _ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
 
@@ -246,7 +245,7 @@ def _simulate(draw: _Draw, n_t: int, size: int, domain: Domain) -> Series:
         alone = [rig.microscope.reconstruction_truth(s, transfer, adu)[inside] for s in structures[t + 1]]
         truths.append(np.maximum(np.stack(alone), 0))
     stack = np.stack(frames)
-    normalisation = tuple(background_and_headroom(frame, _SAMPLE_STEP) for frame in stack)
+    normalisation = tuple(background_and_headroom(frame) for frame in stack)
     return Series(stack, np.stack(truths), normalisation, pixel_um / 2)
 
 

@@ -24,9 +24,15 @@ from torch.nn import functional as F  # noqa: N812
 Head = Literal["sigmoid", "partition"]
 Activation = Literal["gelu_erf", "gelu_tanh", "relu", "silu"]
 
-# Normalised images are mostly background, with structures up to about 1. The first convolution starts as if its
-# input were (x - mean) * gain; written into the weights, so that no runtime pays for it and padding means background.
-_INPUT_MEAN, _INPUT_GAIN = 0.2, 4.0
+# Normalised images are mostly background, around 0.1, with structures up to about 1. The first convolution starts as
+# if its input were (x - mean) * gain; written into its weights, so that no runtime pays for it and padding is
+# background. A gain of 12 is so loud a start that training collapses.
+_INPUT_MEAN, _INPUT_GAIN = 0.1, 4.0
+
+# The targets are mostly zero, and the quickest descent at first is to darken everything: all light to "none", or the
+# sigmoid into its tail, where the network stays. The last layer starts near that answer instead, from where the
+# gradient points to the structures.
+_START_BIAS = {"sigmoid": -4.0, "partition": 1.0}
 
 
 def _activation(name: Activation) -> nn.Module:
@@ -159,9 +165,7 @@ class IMCSR(nn.Module):  # type: ignore[misc]
         self.frames, self.channels, self.unshuffle, self.head_kind = frames, channels, unshuffle, head
         self.head = nn.Sequential(self._first_conv(width), _activation(activation))
         self.body = nn.Sequential(*(ResidualGroup(width, blocks, reduction, activation) for _ in range(groups)))
-        # Quiet features before the last layer: at loud ones a few steps of Adam move every logit far into saturation,
-        # and a sigmoid head stays there.
-        self.tail = nn.Sequential(_conv(width, width, gain=0.1), _activation(activation))
+        self.tail = nn.Sequential(_conv(width, width), _activation(activation))
         self.out = self._last_conv(width)
 
     def _first_conv(self, width: int) -> nn.Conv2d:
@@ -173,10 +177,11 @@ class IMCSR(nn.Module):  # type: ignore[misc]
         return conv
 
     def _last_conv(self, width: int) -> nn.Conv2d:
-        classes = self.channels + (self.head_kind == "partition")
-        conv = nn.Conv2d(width, classes * self.unshuffle**2, 3, padding=1)
-        nn.init.normal_(conv.weight, std=0.1)
-        nn.init.constant_(conv.bias, -2.0 if self.head_kind == "sigmoid" else 0.0)
+        r, none = self.unshuffle**2, int(self.head_kind == "partition")
+        conv = nn.Conv2d(width, (self.channels + none) * r, 3, padding=1)
+        nn.init.normal_(conv.weight, std=0.01)
+        nn.init.zeros_(conv.bias)
+        nn.init.constant_(conv.bias[-r:] if none else conv.bias, _START_BIAS[self.head_kind])
         return conv
 
     def forward(self, frames: Tensor) -> Tensor:

@@ -408,20 +408,27 @@ def _pcc(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
 def _check_collapse(
     frames: NDArray[np.float32], predictions: NDArray[np.float32], targets: NDArray[np.float32], step: int
 ) -> None:
-    """Raise TrainingCollapsedError when every channel is constant, or the input times a constant.
+    """Raise TrainingCollapsedError when every channel is constant, darkened or the input times a constant.
 
-    The first is how a sigmoid head collapses, the second how a partition head does. The second is no fault when the
-    targets are themselves the input, so those are looked at too.
+    A sigmoid head collapses to a constant; a partition head to the input times a constant, or to "none" everywhere.
+    The input itself is the yardstick: a network that has begun to learn follows the structures better than it does, and
+    a target that is the input (as in restoration) may be copied.
     """
     contrast = predictions.std((0, 2, 3)) / (targets.std((0, 2, 3)) + 1e-6)
-    flat = bool(np.all(contrast < 1e-3))
     middle = frames[:, frames.shape[1] // 2]
-    copied = middle.shape == predictions[:, 0].shape and all(
-        _mean_pcc(predictions[:, c], middle) > 0.9999 and _mean_pcc(targets[:, c], middle) < 0.999
-        for c in range(targets.shape[1])
-    )
-    if flat or copied:
-        what = "constant" if flat else "its input times a constant in every channel"
+    what = ""
+    if np.all(contrast < 1e-3):
+        what = "constant"
+    elif middle.shape == predictions[:, 0].shape:
+        channels = range(targets.shape[1])
+        learned = np.array([_mean_pcc(predictions[:, c], targets[:, c]) for c in channels])
+        given = np.array([_mean_pcc(middle, targets[:, c]) for c in channels])
+        copied = np.array([_mean_pcc(predictions[:, c], middle) for c in channels])
+        if np.all((copied > 0.9999) & (given < 0.999)):
+            what = "its input times a constant in every channel"
+        elif np.all(learned < 0.2 * given):
+            what = "less like the structures than its input is"
+    if what:
         raise TrainingCollapsedError(f"at step {step} the network's output is {what}; lower lr or lengthen the warm-up")
 
 

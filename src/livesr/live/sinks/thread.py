@@ -90,8 +90,8 @@ class SinkThread:
     def drain(self) -> None:
         """Wait until everything handed over has been taken."""
         done = threading.Event()
-        if self._queue.put(("_mark", (done,))) is None or self._thread.is_alive():
-            done.wait()
+        self._queue.put(("_mark", (done,)))
+        done.wait()
 
     def _run(self) -> None:
         while (call := self._queue.get()) is not None:
