@@ -19,7 +19,11 @@ SIZE = 64
 def core_of(rig: str | Path, exposure_ms: float | None = None, **properties: object) -> Iterator[CMMCorePlus]:
     """A loaded core; pre-init properties of the virtual camera by name."""
     request = Request(
-        rig=load_rig(rig), frames=1, exposure_ms=exposure_ms, properties={k: str(v) for k, v in properties.items()}
+        rig=load_rig(rig),
+        frames=1,
+        engine="none",
+        exposure_ms=exposure_ms,
+        properties={k: str(v) for k, v in properties.items()},
     )
     core = load_core(request)
     try:

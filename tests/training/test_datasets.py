@@ -149,7 +149,9 @@ def test_normalisation_follows_the_dark_parts_not_the_noise_nor_the_faded_border
     quiet = background_and_headroom(image)
     assert quiet == pytest.approx((50, 1000))
     noisy = background_and_headroom(image + rng.normal(0, 30, image.shape).astype(np.float32))
-    assert noisy[0] == pytest.approx(50, abs=15)  # the 5th percentile of pixels lies 49 below
+    assert noisy[0] == pytest.approx(
+        50, abs=26
+    )  # the 5th percentile of pixels lies 49 below, of block means half of it
     image[:16], image[-16:], image[:, :16], image[:, -16:] = 0, 0, 0, 0
     assert background_and_headroom(image)[0] == 0
     assert background_and_headroom(image, border=0.07) == pytest.approx((50, 1000))

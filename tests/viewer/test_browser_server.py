@@ -413,8 +413,10 @@ def test_memory_does_not_grow_with_frames_or_pages(server, source):
     run(20)
     tracemalloc.start()
     run(20)
+    gc.collect()
     first, _ = tracemalloc.get_traced_memory()
     run(40)
+    gc.collect()
     second, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert second - first < 300_000

@@ -243,6 +243,9 @@ class _Publisher:
             time.sleep(_END_EVERY_S)
 
     def _send(self, topic: bytes, header: WireHeader, pixels: Any) -> None:
+        # A send looks at most once a millisecond at how much subscribers have taken, and drops what would exceed the
+        # high-water mark as it was then; asking for the events looks now.
+        self._xpub.getsockopt(zmq.EVENTS)
         # Pixels are handed over by reference: nobody writes into a frame's arrays, and converted ones are fresh.
         self._xpub.send_multipart(encode(topic, header, pixels), copy=False)
         self._counts["sent"] += pixels is not None

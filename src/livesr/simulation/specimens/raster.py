@@ -125,17 +125,15 @@ def bin_blocks(image: Image, block: int) -> Image:
 
 
 def enlarge(image: Image, block: int) -> Image:
-    """Undo `bin_blocks` for a smooth image: bilinear interpolation between the blocks' centres."""
-    rows, columns = (_interpolation(size, block) for size in image.shape)
-    return np.asarray(rows @ image @ columns.T, np.float32)
+    """Undo `bin_blocks` for a smooth image: bilinear interpolation between the blocks' centres, edge values held."""
+    return _stretch(_stretch(image, block).T, block).T
 
 
-def _interpolation(size: int, block: int) -> Image:
-    """Return the (size * block, size) matrix that interpolates linearly and holds the edge values."""
+def _stretch(image: Image, block: int) -> Image:
+    """Interpolate linearly along the first axis to `block` times as many rows."""
+    size = len(image)
     position = np.clip((np.arange(size * block) + 0.5) / block - 0.5, 0, size - 1)
     left = np.minimum(position.astype(np.intp), max(size - 2, 0))
-    matrix = np.zeros((size * block, size), np.float32)
-    line = np.arange(size * block)
-    matrix[line, left] = 1 - (position - left)
-    matrix[line, np.minimum(left + 1, size - 1)] += position - left
-    return matrix
+    share = (position - left).astype(np.float32)[:, None]
+    above = image[left]
+    return np.asarray(above + share * (image[np.minimum(left + 1, size - 1)] - above), np.float32)
