@@ -1,5 +1,6 @@
 """A real server on a real port, asked by a real client."""
 
+import gc
 import http.client
 import io
 import json

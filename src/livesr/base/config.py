@@ -171,13 +171,16 @@ class RigConfig(Model):
     def with_engine(self, engine: str) -> RigConfig:
         """Return a copy in which `engine` separates the only channel that is separated (or the only channel).
 
-        "none" leaves the separation out.
+        "none" leaves the separation out, of every channel.
 
         Raises
         ------
         ConfigError
             If it is not clear which channel is meant.
         """
+        if engine == "none":
+            plain = {name: channel.model_copy(update={"separate": None}) for name, channel in self.channels.items()}
+            return self.model_copy(update={"channels": plain})
         separated = [n for n, c in self.channels.items() if c.separate] or list(self.channels)
         if len(separated) > 1:
             raise ConfigError(
@@ -185,9 +188,7 @@ class RigConfig(Model):
                 "set 'separate' in rig.yaml instead."
             )
         name = separated[0] if separated else ""
-        channel = self.channels.get(name, ChannelConfig()).model_copy(
-            update={"separate": None if engine == "none" else engine}
-        )
+        channel = self.channels.get(name, ChannelConfig()).model_copy(update={"separate": engine})
         return self.model_copy(update={"channels": {**self.channels, name: channel}})
 
 
