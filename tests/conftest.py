@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import gc
+import logging
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import pymmcore_plus  # noqa: F401
 import pytest
+
+# Importing pymmcore-plus sets the root logger to DEBUG; pytest would then keep every record of every library.
+logging.getLogger().setLevel(logging.WARNING)
 
 REPOSITORY = Path(__file__).parents[1]
 MICROSCOPE_DATA = REPOSITORY.parent / "shared" / "data"

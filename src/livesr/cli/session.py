@@ -5,6 +5,7 @@ Owns what `livesr run` and `livesr demo` share. Decides nothing about rigs or en
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -57,6 +58,8 @@ def load_core(request: Request) -> CMMCorePlus:
         from pymmcore_plus.experimental.unicore import UniMMCore as Core
     else:
         from pymmcore_plus import CMMCorePlus as Core  # type: ignore[assignment]
+    # Importing pymmcore-plus sets the root logger to DEBUG: every library would then build records that nobody reads.
+    logging.getLogger().setLevel(logging.WARNING)
     try:
         core = Core()
         core.loadSystemConfiguration(_with_properties(request))
