@@ -43,6 +43,7 @@ def _log_to_stderr(level: str) -> None:
     handler.setLevel(level)  # of the handler: libraries set levels of their own loggers
     handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
     logging.getLogger().addHandler(handler)
+    logging.getLogger("livesr").setLevel(level)
 
 
 def _run(arguments: list[str]) -> int:
