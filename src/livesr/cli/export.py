@@ -58,10 +58,22 @@ def export(
 
 def _evaluate(engine: Path, sequences: int, time_points: int, threads: int, terminal: Any) -> dict[str, Any]:
     from livesr.evaluation.engines import SEEDS, run
+    from livesr.evaluation.sequences import CALIBRATED, Conditions
     from livesr.export.engine import write_metrics
 
     seeds = range(SEEDS.start, SEEDS.start + sequences)
-    with terminal.status(f"Evaluating on {sequences} unseen sequences"):
-        metrics = run(engine, engine, seeds=seeds, n_t=time_points, threads=threads)
-    write_metrics(engine, metrics)
-    return metrics
+    results: dict[str, Any] = {}
+    for name, conditions in (("calibrated", CALIBRATED), ("full_range", Conditions())):
+        with terminal.status(f"Evaluating on {sequences} unseen sequences, {name.replace('_', ' ')}"):
+            results[name] = run(
+                engine,
+                engine,
+                seeds=seeds,
+                n_t=time_points,
+                threads=threads,
+                conditions=conditions,
+                stem=f"evaluation-{name.replace('_', '-')}",
+                pictures=3 if name == "calibrated" else 0,
+            )
+    write_metrics(engine, results)
+    return results

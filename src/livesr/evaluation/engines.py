@@ -78,13 +78,17 @@ def run(
     backend: str = "auto",
     precision: str = "auto",
     threads: int = 0,
+    conditions: Conditions | None = None,
+    stem: str = "evaluation",
     pictures: int = 3,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Evaluate `engine` and write evaluation.json, evaluation.md and evaluation.png into `folder`.
+    """Evaluate `engine` and write `stem`.json, `stem`.md and `stem`.png into `folder`.
 
     Parameters
     ----------
+    stem
+        Name of the files, without ending.
     pictures
         Sequences shown in the picture, the first ones of `seeds`: none is chosen by its looks.
     others
@@ -99,15 +103,16 @@ def run(
         backend=backend,
         precision=precision,
         threads=threads,
+        conditions=conditions,
         progress=progress,
         show=lambda row: rows.append(row) if len(rows) < pictures else None,
     )
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(result, indent=1, allow_nan=False) + "\n"
-    (folder / "evaluation.json").write_text(text, encoding="utf-8", newline="\n")
-    (folder / "evaluation.md").write_text(card_table(result), encoding="utf-8", newline="\n")
+    (folder / f"{stem}.json").write_text(text, encoding="utf-8", newline="\n")
+    (folder / f"{stem}.md").write_text(card_table(result), encoding="utf-8", newline="\n")
     if rows:
-        montage(rows).save(folder / "evaluation.png", optimize=True)
+        montage(rows).save(folder / f"{stem}.png", optimize=True)
     return result
 
 

@@ -80,6 +80,28 @@ class Conditions:
     apodisation: Range = (0.3, 1.2)
 
 
+CALIBRATED = Conditions(
+    brightness_ratio=2.5,
+    absent=0.0,
+    haze=(0.0, 1.0),
+    interval_s=(0.05, 1.0),
+    duty=(0.1, 0.5),
+    damping_error=0.1,
+    modulation=(0.5, 0.95),
+    modulation_error=0.1,
+    phase_offset_error_deg=3.0,
+    phase_error_deg=(0.0, 3.0),
+    photons=(100.0, 1000.0),
+    wiener=(0.05, 0.2),
+    attenuation=(0.8, 0.95),
+    apodisation=(0.8, 1.2),
+)
+"""A rig in good order: patterns as calibrated, 100 to 1000 photo-electrons, structures within 1:2.5 of each other.
+
+`Conditions()` is the whole range that training draws from, down to 15 photo-electrons, wrong calibrations and 1:5.
+"""
+
+
 class SimulatedSequence:
     """One moving cell under one SIM rig: raw frames of all or some of its structures, and the truth of each.
 

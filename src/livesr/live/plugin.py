@@ -230,14 +230,14 @@ class LiveSR:
 
     def _sinks(self) -> list[tuple[Sink, bool]]:
         sinks: list[tuple[Sink, bool]] = [(SignalSink(self.frame_ready, self.input_ready), False)]
-        if self.settings.store:
-            self._writer = OMEZarrSink(self.settings.store)
-            sinks.append((self._writer, True))
         if self.settings.publish:
             from livesr.live.sinks.zeromq import ZeroMQSink
 
             self._publisher = ZeroMQSink(self.settings.publish, insecure=self.settings.insecure)
             sinks.append((self._publisher, False))
+        if self.settings.store:  # last: an address that is taken must not leave an empty store
+            self._writer = OMEZarrSink(self.settings.store)
+            sinks.append((self._writer, True))
         return sinks
 
     def _release_pipeline(self) -> None:

@@ -274,14 +274,8 @@ def _dimensions(spec: SeriesSpec) -> tuple[Dimension, ...]:
     """Axes in the order of appending: all channels of a plane together. Stored as t, c, z, which NGFF demands."""
     from ome_writers import Channel, Dimension
 
-    t = Dimension(
-        name="t",
-        type="time",
-        unit="second",
-        scale=1.0,
-        chunk_size=1,
-        shard_size_chunks=spec.time_points_per_shard,
-    )
+    shards_t, shards_z = spec.time_points_per_shard, spec.z_planes_per_shard
+    t = Dimension(name="t", type="time", unit="second", scale=1.0, chunk_size=1, shard_size_chunks=shards_t)
     z = Dimension(
         name="z",
         count=spec.z_planes,
@@ -289,15 +283,10 @@ def _dimensions(spec: SeriesSpec) -> tuple[Dimension, ...]:
         unit="micrometer",
         scale=spec.z_step_um,
         chunk_size=1,
-        shard_size_chunks=spec.z_planes_per_shard,
+        shard_size_chunks=shards_z,
     )
-    c = Dimension(
-        name="c",
-        type="channel",
-        coords=[Channel(name=label) for label in spec.labels],
-        chunk_size=1,
-        shard_size_chunks=len(spec.labels),
-    )
+    channels = [Channel(name=label) for label in spec.labels]
+    c = Dimension(name="c", type="channel", coords=channels, chunk_size=1, shard_size_chunks=len(channels))
     y, x = (
         Dimension(name=axis, count=n, type="space", unit="micrometer", scale=spec.pixel_size_um, chunk_size=n)
         for axis, n in zip("yx", spec.shape, strict=True)

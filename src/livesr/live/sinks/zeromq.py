@@ -243,12 +243,13 @@ class _Publisher:
             time.sleep(_END_EVERY_S)
 
     def _send(self, topic: bytes, header: WireHeader, pixels: Any) -> None:
+        parts = encode(topic, header, pixels)
+        self._counts["sent"] += pixels is not None
         # A send looks at most once a millisecond at how much subscribers have taken, and drops what would exceed the
         # high-water mark as it was then; asking for the events looks now.
         self._xpub.getsockopt(zmq.EVENTS)
         # Pixels are handed over by reference: nobody writes into a frame's arrays, and converted ones are fresh.
-        self._xpub.send_multipart(encode(topic, header, pixels), copy=False)
-        self._counts["sent"] += pixels is not None
+        self._xpub.send_multipart(parts, copy=False)
 
     def _plain_header(self, kind: Any, seq: int, status: Mapping[str, Any]) -> WireHeader:
         return WireHeader(

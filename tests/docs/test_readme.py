@@ -1,0 +1,46 @@
+"""The README keeps its word: its commands are those that CI runs, its snippet runs, its links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+PAGES = [p for p in REPOSITORY.rglob("*.md") if not {".venv", "node_modules", ".hypothesis"} & set(p.parts)]
+
+
+def blocks(language: str) -> list[str]:
+    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def test_ci_runs_the_test_command() -> None:
+    commands = [line for block in blocks("") for line in block.splitlines()]
+    assert 'pip install ".[demo]" && livesr demo' in commands
+    (command,) = [c for c in commands if c.endswith("&& pytest")]
+    install = command.removesuffix(" && pytest").removeprefix("pip install ")
+    script = (REPOSITORY / ".ci" / "run").read_text(encoding="utf-8")
+    assert f"pip install -q {install}\npytest\n" in script
+
+
+def test_the_snippet_runs(tmp_path: Path) -> None:
+    (snippet,) = blocks("python")
+    plan = "import useq\nsequence = useq.MDASequence(time_plan=useq.TIntervalLoops(interval=0, loops=2), channels=['488'])\n"
+    (tmp_path / "hardware_configs").symlink_to(REPOSITORY / "hardware_configs")
+    script = plan + snippet.replace(":5555", ":*")
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "'raw_frames': 2" in done.stdout
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(REPOSITORY)))
+def test_links_lead_somewhere(page: Path) -> None:
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)[^)]*\)", text):
+        assert (page.parent / target).exists(), target
