@@ -154,8 +154,9 @@ def test_an_error_is_json_too(tmp_path: Path) -> None:
     assert "nowhere" in error["error"]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
-def test_ctrl_c_ends_a_run_cleanly(tmp_path: Path) -> None:
+@pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_run_cleanly(tmp_path: Path, ending: signal.Signals) -> None:
     process = start(
         ["run", "virtual_sim", "--engine", "identity", "--frames", "2000", "--store", "c.ome.zarr", "--json"], tmp_path
     )
@@ -163,7 +164,7 @@ def test_ctrl_c_ends_a_run_cleanly(tmp_path: Path) -> None:
     deadline = time.monotonic() + 90
     while not (log.is_file() and log.stat().st_size) and time.monotonic() < deadline:
         time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(ending)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     report = json.loads(out)

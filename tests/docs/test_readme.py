@@ -15,7 +15,8 @@ PAGES = [p for p in REPOSITORY.rglob("*.md") if not {".venv", "node_modules", ".
 
 def blocks(language: str) -> list[str]:
     text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return [block for name, block in fenced if name == language]
 
 
 def test_ci_runs_the_test_command() -> None:

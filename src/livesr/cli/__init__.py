@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 from typing import NoReturn
 
@@ -34,6 +35,8 @@ for module in (demo, run, view, listen, info, train, export, bench):
 def main() -> NoReturn:
     """Entry point of the `livesr` command."""
     _log_to_stderr(os.environ.get("LIVESR_LOG", "CRITICAL").upper())
+    for ending in (signal.SIGINT, signal.SIGTERM):  # a service manager's stop ends a run as cleanly as Ctrl-C
+        signal.signal(ending, signal.default_int_handler)
     sys.exit(_run(sys.argv[1:]))
 
 
