@@ -18,7 +18,7 @@ import zarr
 from pymmcore_plus import CMMCorePlus
 
 from livesr import LiveSR
-from livesr.base.errors import BacklogError, BindError, ConfigError, EngineError, FrameShapeError
+from livesr.base.errors import BacklogError, BindError, ConfigError, EngineError, FrameShapeError, RecordingError
 from livesr.base.frames import MulticolorFrame, SRFrame
 from livesr.live.compose import Composer
 from livesr.live.sources.plan import SIMAxis, sim_sequence
@@ -334,3 +334,42 @@ def test_errors_come_before_anything_is_acquired(sim_core: CMMCorePlus, tmp_path
 def test_a_session_that_acquires_nothing_ends_cleanly(sim_core: CMMCorePlus) -> None:
     with LiveSR(sim_core, rig="virtual_sim", plan=sim_sequence(2, ["488"]), engine="none"):
         pass
+
+
+def test_a_plan_with_more_raw_frames_than_the_rig_ends_the_run_and_keeps_them(
+    sim_core: CMMCorePlus, tmp_path: Path
+) -> None:
+    plan = sim_sequence(2, ["488"], raw=12)
+    with pytest.raises(ConfigError, match="raw frame 9; rig.yaml describes 9"):
+        run(sim_core, plan, store=tmp_path / "n.ome.zarr", engine="none")
+    store = tmp_path / "n.ome.zarr"
+    report = json.loads((store / "livesr" / "report.json").read_text())
+    kept = np.count_nonzero(zarr.open_group(store, mode="r")["raw/0"][..., 0, 0])
+    assert kept + len(list((store / "livesr" / "strays").iterdir())) == report["raw_frames"]
+    assert report["raw_lost"] == 0
+
+
+def test_a_disk_that_fails_ends_the_run_and_counts_what_it_cost(
+    sim_core: CMMCorePlus, tmp_path: Path, monkeypatch: Any
+) -> None:
+    plan = sim_sequence(30, ["488"])
+    session = LiveSR(sim_core, rig="virtual_sim", plan=plan, store=tmp_path / "full.ome.zarr", engine="none")
+
+    def acquire() -> None:
+        with session:
+            write, taken = session._writer.raw, []
+
+            def failing(stack: Any) -> None:
+                taken.append(stack)
+                if len(taken) > 3:
+                    raise OSError(28, "No space left on device")
+                write(stack)
+
+            monkeypatch.setattr(session._writer, "raw", failing)
+            sim_core.mda.run(plan)
+
+    with pytest.raises(RecordingError, match="No space left"):
+        acquire()
+    stored = np.count_nonzero(store_of(session)["raw/0"][..., 0, 0])
+    assert stored == 27
+    assert session.report["raw_frames"] == stored + session.report["raw_lost"]

@@ -36,6 +36,18 @@ def table(results: Sequence[Result], *, notes: bool = False) -> Table:
     return shown
 
 
+def to_markdown(results: Sequence[Result]) -> str:
+    """Return the table and its notes as Markdown, for docs/benchmarks.md."""
+    rows = ["| measurement | value | reference | ratio | target | met |", "|---|---|---|---|---|---|"]
+    for r in results:
+        reference = f"{_number(r.reference)} {r.unit} ({r.reference_name})" if r.reference is not None else ""
+        met = {True: "yes", False: "**no**", None: ""}[r.met]
+        targets = ", ".join(map(str, r.targets))
+        rows.append(f"| {r.name} | {_number(r.value)} {r.unit} | {reference} | {_ratio(r)} | {targets} | {met} |")
+    notes = [f"- `{r.name}`: {r.note}" for r in results if r.note]
+    return "\n".join([*rows, "", *notes]) + "\n"
+
+
 def to_json(results: Sequence[Result]) -> dict[str, Any]:
     """Return everything, JSON-able."""
     return {

@@ -19,6 +19,7 @@ def bench(
     suites: Annotated[list[str] | None, typer.Argument(help="Suites to run; all without.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Few repetitions: to see that it runs, not to quote.")] = False,
     out: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Markdown file to write.")] = None,
     as_json: JSON = False,
 ) -> None:
     """Measure the steps of the live path.
@@ -26,8 +27,10 @@ def bench(
     [dim]Example:[/] livesr bench hook sim --out bench.json
     """
     from livesr.bench import run
-    from livesr.bench.report import to_json
+    from livesr.bench.report import to_json, to_markdown
 
     results = run(suites or ["all"], json_path=out, quick=quick, quiet=as_json)
+    if markdown:
+        markdown.write_text(to_markdown(results), encoding="utf-8", newline="\n")
     if as_json:
         print_json(to_json(results))

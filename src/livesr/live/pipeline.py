@@ -31,7 +31,7 @@ from typing import Any, Literal
 import numpy as np
 
 from livesr.base.buffers import BoundedQueue, LatestPerKey
-from livesr.base.errors import BacklogError, FrameShapeError, LiveSRError, RecordingError
+from livesr.base.errors import BacklogError, FrameShapeError, LiveSRError, RecordingError, RunError
 from livesr.base.frames import CameraFrame, Normalisation, RawStack, SRFrame, Stream, Window
 from livesr.base.timing import Histogram, StepTimes, now_ns
 from livesr.live.normalise import FollowingNormalisation
@@ -163,9 +163,14 @@ class Pipeline:
         groupings = {name: path.grouping() for name, path in self._paths.items()}
         while (received := self.hook.get()) is not None:
             self.counts["raw_frames"] += 1
-            with self.steps.measure("group"):
-                frame = self._frame(received)
-                stacks = groupings[frame.stream.channel].push(frame) if frame else []
+            try:
+                with self.steps.measure("group"):
+                    frame = self._frame(received)
+                    stacks = groupings[frame.stream.channel].push(frame)
+            except Exception as e:  # a frame that cannot be placed ends the run; it is kept, as those that still come
+                self.stop(e if isinstance(e, LiveSRError) else RunError(f"A frame cannot be placed: {e}."))
+                self._aside(received)
+                continue
             for stack in stacks:
                 self._raw(stack)
             self.hook.limit = self._room_frames()
@@ -177,26 +182,22 @@ class Pipeline:
             self.counts["raw_repeated"] += grouping.repeated
         self._stacks.close()
 
-    def _frame(self, received: Received) -> CameraFrame | None:
-        """Place a frame; one that does not fit ends the run and is kept aside."""
-        try:
-            frame = camera_frame(received, lambda channel: self._path(channel).n_raw, self._only, self._first_raw)
-        except LiveSRError as e:
-            self.stop(e)
-            self._aside(received)
-            return None
-        expected = self._path(frame.stream.channel).description
+    def _frame(self, received: Received) -> CameraFrame:
+        """Place a frame; one that does not fit raises what the user has to know."""
+        frame = camera_frame(received, lambda channel: self._path(channel).n_raw, self._only, self._first_raw)
+        stream, expected = frame.stream, self._path(frame.stream.channel).description
+        if stream.position >= len(self._run.positions) or stream.z >= self._run.z_planes:
+            raise FrameShapeError(
+                f"A frame of position {stream.position}, plane {stream.z} came; this run was opened for "
+                f"{len(self._run.positions)} positions and {self._run.z_planes} planes. Give the plan to LiveSR(plan=...)."
+            )
         if frame.pixels.shape != expected.raw_shape or frame.pixels.dtype != expected.raw_dtype:
             came = f"{frame.pixels.shape[0]}x{frame.pixels.shape[1]} {frame.pixels.dtype}"
-            self.stop(
-                FrameShapeError(
-                    f"A frame of {came} came in a run of {expected.raw_shape[0]}x{expected.raw_shape[1]} {expected.raw_dtype} "
-                    f"(time point {frame.t}): ROI, binning or pixel type changed. The run has ended and everything received "
-                    "is kept; start a new run with the new size."
-                )
+            raise FrameShapeError(
+                f"A frame of {came} came in a run of {expected.raw_shape[0]}x{expected.raw_shape[1]} {expected.raw_dtype} "
+                f"(time point {frame.t}): ROI, binning or pixel type changed. The run has ended and everything received "
+                "is kept; start a new run with the new size."
             )
-            self._aside(received)
-            return None
         self._first_ns = self._first_ns or frame.t_host_ns
         return frame
 
@@ -408,7 +409,7 @@ class Pipeline:
         inner = counts["sr_frames"] - counts["sr_edges"]
         return {
             **self.status(),
-            "raw_lost": self.hook.received - counts["raw_frames"],
+            "raw_lost": self.hook.received - counts["raw_frames"] + sum(s.raw_lost for s in self._sinks),
             "raw_missing": counts["raw_missing"],
             "raw_repeated": counts["raw_repeated"],
             "raw_aside": counts["raw_aside"],

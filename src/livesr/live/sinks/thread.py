@@ -30,6 +30,10 @@ class SinkThread:
     Parameters
     ----------
     on_error : called once, in the sink's thread, with the error that ended it; nothing is given to the sink afterwards
+
+    Attributes
+    ----------
+    raw_lost : raw frames that came when the sink could no longer take them
     """
 
     def __init__(
@@ -41,6 +45,7 @@ class SinkThread:
         self._queue: BoundedQueue[_Call] = BoundedQueue(_LOSSLESS_CAPACITY if lossless else capacity, overflow)
         self._thread = threading.Thread(target=self._run, name=f"livesr-{sink.name}", daemon=True)
         self._error: LiveSRError | None = None
+        self.raw_lost = 0
 
     def open(self, run: RunDescription) -> None:
         """Open the sink here, so that its error reaches the caller, then start the thread."""
@@ -100,6 +105,8 @@ class SinkThread:
                 arguments[0].set()
             elif self._error is None or method == "close":
                 self._call(method, arguments)
+            if self._error and method in ("raw", "aside"):
+                self.raw_lost += sum(f is not None for f in arguments[0].frames)
 
     def _call(self, method: str, arguments: tuple[Any, ...]) -> None:
         try:

@@ -132,7 +132,7 @@ def camera_frame(
     Raises
     ------
     ConfigError
-        If the plan has an axis that livesr cannot place.
+        If the plan has an axis that livesr cannot place, or more raw frames than the rig.
     """
     index = received.event.index
     channel = received.event.channel.config if received.event.channel else only_channel
@@ -143,6 +143,10 @@ def camera_frame(
     if index.get("g"):
         raise ConfigError(
             "The plan has a grid (axis 'g'); livesr takes axes t, p, c, z and sim. List the fields as positions."
+        )
+    if not 0 <= raw < n:
+        raise ConfigError(
+            f"The plan's axis {RAW_AXIS!r} has a raw frame {raw}; rig.yaml describes {n} of channel {channel!r}, 0 to {n - 1}."
         )
     camera = received.metadata.get("camera_metadata") or {}
     return CameraFrame(
