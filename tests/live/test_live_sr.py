@@ -18,7 +18,15 @@ import zarr
 from pymmcore_plus import CMMCorePlus
 
 from livesr import LiveSR
-from livesr.base.errors import BacklogError, BindError, ConfigError, EngineError, FrameShapeError, RecordingError
+from livesr.base.errors import (
+    BacklogError,
+    BindError,
+    ConfigError,
+    EngineError,
+    FrameShapeError,
+    RecordingError,
+    RunError,
+)
 from livesr.base.frames import MulticolorFrame, SRFrame
 from livesr.live.compose import Composer
 from livesr.live.sources.plan import SIMAxis, sim_sequence
@@ -278,22 +286,24 @@ def test_a_triggered_run_that_overruns_its_queue_stops_with_everything_on_disk(
 
 
 def test_a_listener_that_raises_or_hangs_harms_nobody(sim_core: CMMCorePlus, tmp_path: Path) -> None:
-    plan = sim_sequence(10, ["488"])
+    plan = sim_sequence(40, ["488"])
     release = threading.Event()
 
     def bad(frame: MulticolorFrame) -> None:
         if frame.t == 1:
             raise ValueError("listener")
-        release.wait(0.1)
+        release.wait(60)
 
     with LiveSR(
         sim_core, rig="virtual_sim", plan=plan, store=tmp_path / "l.ome.zarr", policy="complete", **ENGINE
     ) as session:
         session.frame_ready.connect(bad)
         sim_core.mda.run(plan)
-        release.set()
-    assert session.report["sr_frames"] == 10
+    release.set()
+    assert session.report["sr_frames"] == 40
+    assert session.report["sink_dropped"]["signals"] > 0
     assert session.error is None
+    assert store_of(session)["sr/0"].shape[0] == 40
 
 
 def test_the_session_publishes_on_a_real_port(sim_core: CMMCorePlus) -> None:
@@ -340,7 +350,7 @@ def test_a_plan_with_more_raw_frames_than_the_rig_ends_the_run_and_keeps_them(
     sim_core: CMMCorePlus, tmp_path: Path
 ) -> None:
     plan = sim_sequence(2, ["488"], raw=12)
-    with pytest.raises(ConfigError, match="raw frame 9; rig.yaml describes 9"):
+    with pytest.raises(ConfigError, match=r"raw frame 9; rig\.yaml describes 9"):
         run(sim_core, plan, store=tmp_path / "n.ome.zarr", engine="none")
     store = tmp_path / "n.ome.zarr"
     report = json.loads((store / "livesr" / "report.json").read_text())
@@ -373,3 +383,88 @@ def test_a_disk_that_fails_ends_the_run_and_counts_what_it_cost(
     stored = np.count_nonzero(store_of(session)["raw/0"][..., 0, 0])
     assert stored == 27
     assert session.report["raw_frames"] == stored + session.report["raw_lost"]
+
+
+def test_a_run_ends_with_its_acquisition_not_with_the_block(sim_core: CMMCorePlus, tmp_path: Path) -> None:
+    plan = sim_sequence(3, ["488"])
+    ended = threading.Event()
+    with LiveSR(sim_core, rig="virtual_sim", plan=plan, store=tmp_path / "e.ome.zarr", engine="none") as session:
+        session.finished.connect(lambda report: ended.set())
+        sim_core.mda.run(plan)
+        assert ended.wait(20)
+        assert (tmp_path / "e.ome.zarr" / "livesr" / "report.json").is_file()
+
+
+def test_leaving_the_block_waits_for_an_acquisition_in_another_thread(sim_core: CMMCorePlus, tmp_path: Path) -> None:
+    plan = sim_sequence(10, ["488"])
+    with LiveSR(sim_core, rig="virtual_sim", plan=plan, store=tmp_path / "t.ome.zarr", engine="none") as session:
+        thread = sim_core.run_mda(plan)
+        while not sim_core.mda.is_running():
+            time.sleep(0.001)
+    thread.join()
+    assert session.report["raw_frames"] == 90
+
+
+def test_a_camera_that_stops_delivering_is_an_error(sim_core: CMMCorePlus, tmp_path: Path) -> None:
+    plan = sim_sequence(6, ["488"])
+    stop = threading.Timer(0.02, sim_core.stopSequenceAcquisition)
+
+    def acquire() -> None:
+        with LiveSR(sim_core, rig="virtual_sim", plan=plan, store=tmp_path / "c.ome.zarr", engine="none"):
+            stop.start()
+            sim_core.mda.run(plan)
+
+    with pytest.raises(RunError, match=r"The camera delivered \d+ of 54 frames"):
+        acquire()
+    stop.join()
+    report = json.loads((tmp_path / "c.ome.zarr" / "livesr" / "report.json").read_text())
+    assert (
+        np.count_nonzero(zarr.open_group(tmp_path / "c.ome.zarr", mode="r")["raw/0"][..., 0, 0]) == report["raw_frames"]
+    )
+
+
+def test_a_run_broken_off_inside_a_group_does_not_turn_the_next_one(sim_core: CMMCorePlus, tmp_path: Path) -> None:
+    sim_core.mda.engine.use_hardware_sequencing = False
+    plan = sim_sequence(4, ["488"])
+    raw_indices: list[int] = []
+
+    def break_off(event: useq.MDAEvent) -> None:
+        if event.index["t"] == 1 and event.index["sim"] == 4:
+            sim_core.mda.cancel()
+
+    def note(image: Any, event: useq.MDAEvent, meta: dict[str, Any]) -> None:
+        raw_indices.append(int(sim_core.getProperty("Camera", "PatternIndex")))
+
+    try:
+        sim_core.mda.events.eventStarted.connect(break_off)
+        run(sim_core, plan, engine="none")
+        sim_core.mda.events.eventStarted.disconnect(break_off)
+        sim_core.mda.events.frameReady.connect(note)
+        run(sim_core, sim_sequence(1, ["488"]), engine="none")
+    finally:
+        sim_core.mda.events.frameReady.disconnect(note)
+        sim_core.mda.engine.use_hardware_sequencing = True
+    assert raw_indices == [1, 2, 3, 4, 5, 6, 7, 8, 0]  # what the exposure after each frame will see
+
+
+def test_positions_without_a_raw_axis_are_refused_for_sim(sim_core: CMMCorePlus, tmp_path: Path) -> None:
+    plan = useq.MDASequence(
+        time_plan=useq.TIntervalLoops(interval=0, loops=9), stage_positions=[(0, 0, 0), (1, 0, 0)], channels=["488"]
+    )
+    with pytest.raises(ConfigError, match="no axis 'sim'"):
+        run(sim_core, plan, engine="none", store=tmp_path / "p.ome.zarr")
+
+
+def test_a_session_is_entered_once(sim_core: CMMCorePlus) -> None:
+    session = LiveSR(sim_core, rig="virtual_sim", engine="none")
+    with session, pytest.raises(ConfigError, match="already in use"):
+        session.__enter__()
+
+
+def test_a_repeated_exposure_does_not_harm_a_run_of_single_frames(demo_core: CMMCorePlus, tmp_path: Path) -> None:
+    events = [useq.MDAEvent(index={"t": t}, channel="488") for t in (0, 1, 1, 2)]
+    with LiveSR(demo_core, rig="demo", store=tmp_path / "d.ome.zarr", engine="none") as session:
+        demo_core.mda.run(events)
+    assert session.report["raw_repeated"] == 1
+    assert store_of(session)["raw_488/0"].shape[0] == 3
+    assert len(list((session.store / "livesr" / "strays").iterdir())) == 1

@@ -54,6 +54,9 @@ class PatternConfig(Model):
 class SIMConfig(Model):
     """How raw frames are ordered and what pattern each one saw.
 
+    `pattern_property` names the (device, property) that is set to 0 before a run, so that raw frame 0 sees pattern 0 even
+    if the last run ended inside a group.
+
     `order` is "angle-major" (0,0 0,1 0,2 1,0 ...), "phase-major", or the list of [angle, phase] of every raw index.
     """
 
@@ -66,6 +69,7 @@ class SIMConfig(Model):
     attenuation: Annotated[float, Field(ge=0, lt=1)] = 0.9
     attenuation_fwhm_um: Positive = 1.2
     equalise: bool = True
+    pattern_property: tuple[str, str] | None = None
 
     @property
     def raw_frames(self) -> int:

@@ -63,7 +63,8 @@ class CameraFrame:
 class RawStack:
     """The exposures of one time point, by raw index; None where one never came.
 
-    `t_acq_ns` is the middle of the group, `t_last_ns` the arrival of its last frame.
+    `t_acq_ns` is the middle of the group, `t_last_ns` the arrival of its last frame. A `stray` stack holds an exposure that
+    came twice or too late: it is kept, and nothing is computed from it.
     """
 
     frames: tuple[Pixels | None, ...]
@@ -72,6 +73,7 @@ class RawStack:
     t_acq_ns: int
     t_last_ns: int
     t_camera_ms: float | None = None
+    stray: bool = False
 
     @property
     def complete(self) -> bool:

@@ -13,6 +13,7 @@ import sys
 from typing import NoReturn
 
 import typer
+from rich.markup import escape
 
 from livesr.base.errors import LiveSRError
 from livesr.cli import bench, demo, export, info, listen, run, train, view
@@ -67,5 +68,5 @@ def _failed(sentence: str, code: int, arguments: list[str]) -> int:
     if "--json" in arguments:
         print_json({"error": sentence, "exit_code": code})
     else:
-        errors_console().print(f"[bold red]livesr:[/] {sentence}", highlight=False)
+        errors_console().print(f"[bold red]livesr:[/] {escape(sentence)}", highlight=False)
     return code

@@ -39,7 +39,7 @@ def demo(
     [dim]Example:[/] livesr demo --view
     """
     from livesr.base.config import load_rig
-    from livesr.cli.score import TruthScore
+    from livesr.cli.score import TruthScore, require_truth
     from livesr.cli.session import Request, acquire, load_core
 
     out = console(quiet=as_json)
@@ -59,6 +59,8 @@ def demo(
         on_frame=score.keep,
         properties={"Seed": str(seed), "SensorSize": str(size), "TimePoints": str(min(frames, 40))},
     )
+    if picture:
+        require_truth(request.rig.with_engine(engine) if engine else request.rig)
     with out.status("Simulating a living cell under a SIM microscope"):
         core = load_core(request)
     report = acquire(request, core, out)
@@ -71,7 +73,9 @@ def demo(
     out.print(run_table(report))
     if report["score"]:
         out.print(score_table(report["score"]))
-    out.print(f"The store is valid OME-Zarr 0.5. Look at it: [bold]livesr view {report['store']}[/]")
+    out.print(
+        f"The store is valid OME-Zarr 0.5. Look at it: livesr view {report['store']}", markup=False, soft_wrap=True
+    )
     if as_json:
         print_json(report)
     raise typer.Exit(report["exit_code"])

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from livesr.cli.output import JSON, console, print_json
@@ -29,7 +30,7 @@ def info(as_json: JSON = False) -> None:
     out = console()
     machine = f"{facts['system']}, {facts['cores']} cores, {facts['memory_gib']} GiB"
     out.print(f"livesr {facts['version']}, Python {facts['python']}, {machine}")
-    backends = [(b["name"], b["unavailable"] or "[green]ready[/]") for b in facts["backends"]]
+    backends = [(b["name"], b["unavailable"] or "ready") for b in facts["backends"]]
     out.print(_table("Backends", ("name", "here"), backends))
     engines = [(e["id"], e["task"], e["channels"], e["note"]) for e in facts["engines"]]
     out.print(_table("Engines", ("id", "task", "channels", ""), engines))
@@ -75,12 +76,19 @@ def _engines() -> list[dict[str, Any]]:
 
 def _rigs() -> list[dict[str, Any]]:
     from livesr.base.config import data_folders, load_rig
+    from livesr.base.errors import ConfigError
 
-    found = {
-        p.parent.name: p for folder in reversed(data_folders("hardware_configs")) for p in folder.glob("[!_]*/rig.yaml")
-    }
-    rigs = [(name, load_rig(path)) for name, path in sorted(found.items())]
-    return [{"name": n, "modality": r.modality, "description": r.description} for n, r in rigs]
+    folders = reversed(data_folders("hardware_configs"))
+    paths = {p.parent.name: p for folder in folders for p in folder.glob("[!_]*/rig.yaml")}
+    found: list[dict[str, Any]] = []
+    for name, path in sorted(paths.items()):
+        try:
+            rig = load_rig(path)
+        except ConfigError as e:
+            found.append({"name": name, "modality": "", "description": str(e)})
+            continue
+        found.append({"name": name, "modality": rig.modality, "description": rig.description})
+    return found
 
 
 def _table(title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Table:
@@ -88,5 +96,5 @@ def _table(title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]
     for column in columns:
         table.add_column(column)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(escape, row))
     return table

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -31,7 +33,7 @@ def listen(
 
     out = console(quiet=as_json)
     seen, latencies = 0, []
-    with Subscriber(endpoint) as subscriber:
+    with Subscriber(endpoint) as subscriber, contextlib.suppress(KeyboardInterrupt):
         deadline = time.monotonic() + timeout
         while (frames is None or seen < frames) and time.monotonic() < deadline and not subscriber.ended:
             message = subscriber.next_frame("sr/frame", timeout_s=0.25)
@@ -69,7 +71,8 @@ def _save(folder: Path, message: Any) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     header = message.header
-    name = f"p{header.position}_{header.channel or 'default'}_z{header.z}_t{header.t:06d}.ome.tif"
+    channel = re.sub(r"[^\w.-]", "_", header.channel) or "default"  # it came over the wire: it must not name a folder
+    name = f"p{header.position}_{channel}_z{header.z}_t{header.t:06d}.ome.tif"
     tifffile.imwrite(
         folder / name, message.pixels, metadata={"axes": "CYX", "Channel": {"Name": [c.label for c in header.channels]}}
     )

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 JSON = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
@@ -30,6 +31,7 @@ def errors_console() -> Console:
 def print_json(data: Mapping[str, Any]) -> None:
     """Write one JSON object and a newline."""
     sys.stdout.write(json.dumps(data, default=str) + "\n")
+    sys.stdout.flush()
 
 
 def run_table(report: Mapping[str, Any]) -> Table:
@@ -66,10 +68,10 @@ def _rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("engine", ", ".join(f"{e} on {report['backend'][n]}" for n, e in report["engine"].items()) or "none"),
     ]
     if report.get("store"):
-        rows.append(("store", str(report["store"])))
+        rows.append(("store", escape(str(report["store"]))))
     if report.get("publish"):
-        rows.append(("published on", str(report["publish"])))
-    rows += [("warning", f"[yellow]{w}[/]") for w in report["warnings"]]
+        rows.append(("published on", escape(str(report["publish"]))))
+    rows += [("warning", f"[yellow]{escape(w)}[/]") for w in report["warnings"]]
     if report.get("error"):
-        rows.append(("error", f"[red]{report['error']}[/]"))
+        rows.append(("error", f"[red]{escape(report['error'])}[/]"))
     return rows

@@ -45,7 +45,8 @@ def run(
     config = load_rig(rig)
     exposure_ms = exposure or config.exposure_ms
     interval_s = config.interval_ms / 1e3 if interval is None else interval
-    period_s = max(interval_s, exposure_ms * config.most_raw_frames / 1e3)
+    exposures = config.most_raw_frames * max(len(config.channels), 1)
+    period_s = max(interval_s, exposure_ms * exposures / 1e3)
     if frames is None:
         frames = max(math.floor(duration / period_s), 1) if duration else _FRAMES
     request = Request(

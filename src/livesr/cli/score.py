@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from livesr.base.errors import ConfigError
+from livesr.base.config import RigConfig
+from livesr.base.errors import ConfigError, RunError
 from livesr.base.frames import MulticolorFrame
 
 if TYPE_CHECKING:
@@ -22,6 +23,19 @@ _KEPT = 8
 _MARGIN = 1 / 12  # SIM reconstruction fades towards the edges: score what lies inside
 # What the virtual rig calls the structures, by the names that engines use.
 STRUCTURES = {"Microtubules": "microtubules", "ER": "er", "Lysosomes": "lysosomes"}
+
+
+def require_truth(rig: RigConfig) -> None:
+    """Raise ConfigError unless the virtual rig knows the truth of everything that the rig's engines separate."""
+    from livesr.live.inference.engine import load_engine
+
+    engines = [channel.separate for channel in rig.channels.values() if channel.separate]
+    names = [name for engine in engines for name in load_engine(engine).manifest.channel_names]
+    if not names or not STRUCTURES.keys() >= set(names):
+        raise ConfigError(
+            f"The virtual rig has no truth for {', '.join(names) or 'a run without engine'}; it knows "
+            f"{', '.join(STRUCTURES)}. Leave --picture out, or choose another engine."
+        )
 
 
 class TruthScore:
@@ -67,10 +81,12 @@ class TruthScore:
         """Write a PNG: measurement, composite, the channels, and the truth of each; the middle frame of those kept."""
         from livesr.viewer.composite import ChannelView, PanelLabel, composite, grayscale, panel
 
+        if not self._kept:
+            raise RunError(
+                "No separated frame came that could be drawn: the network skipped them all. Try --policy complete."
+            )
         frame, truths = list(self._with_truth(core))[len(self._kept) // 2]
         colors = dict(zip(channel["labels"], channel["colors"], strict=True))
-        if unknown := colors.keys() - STRUCTURES.keys():
-            raise ConfigError(f"The virtual rig has no truth for {', '.join(sorted(unknown))}; choose another engine.")
         cut = _centre(frame.channels.shape[1:], crop)
         truth = np.stack([np.clip(truths[STRUCTURES[n]], 0, 65535) for n in colors]).astype(np.uint16)
         views = [ChannelView(c, w, 0.8) for c, w in zip(colors.values(), frame.display, strict=True)]

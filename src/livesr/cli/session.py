@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
 from livesr.base.config import RigConfig
@@ -110,6 +111,11 @@ def plan_of(request: Request) -> Any:
     from livesr.live.sources.plan import sim_sequence
 
     rig = request.rig
+    if len({rig.raw_frames(name) for name in rig.channels}) > 1:
+        raise ConfigError(
+            f"The channels of rig {rig.name!r} need different numbers of raw frames. Acquire it from a script, with a plan "
+            "that gives each channel its own."
+        )
     return sim_sequence(
         request.frames,
         channels=list(rig.channels),
@@ -152,7 +158,8 @@ def acquire(request: Request, core: CMMCorePlus, console: Console) -> dict[str, 
                 console.print(line)
             interrupted = _run_plan(core, plan, session, request.frames, console)
     except RunError as e:
-        console.print(f"[red]{e}[/]")
+        console.print(escape(str(e)), style="red")
+    interrupted = interrupted or session.interrupted
     code = session.error.exit_code if session.error else 130 if interrupted else 0
     return {**session.report, "interrupted": interrupted, "exit_code": code}
 
@@ -182,7 +189,7 @@ def _run_plan(core: CMMCorePlus, plan: Any, session: Any, frames: int, console: 
                 interrupted = True
                 console.print("Stopping: what was acquired is being finished. Ctrl-C again abandons it.")
                 core.mda.cancel()
-    if failure and session.error is None:
+    if failure and session.error is None:  # before the session is left: the report must say it
         session.fail(RunError(f"The acquisition ended with an error of the camera or core: {failure[0]}."))
     return interrupted
 

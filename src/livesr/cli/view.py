@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from livesr.cli.output import console
+from livesr.cli.output import JSON, console, print_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,19 +27,22 @@ def view(
     ] = "tcp://127.0.0.1:5555",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the page; 0 takes a free one.")] = 0,
     browser: Annotated[bool, typer.Option(help="Open the browser.")] = True,
+    as_json: JSON = False,
 ) -> None:
     """Show the composite beside the measurement until Ctrl-C.
 
     [dim]Example:[/] livesr view tcp://127.0.0.1:5555
     """
-    with preview(source, console(), port=port, browser=browser):
+    with preview(source, console(quiet=as_json), port=port, browser=browser and not as_json) as url:
+        if as_json:
+            print_json({"url": url, "source": source})
         while True:
             time.sleep(0.5)
 
 
 @contextmanager
-def preview(source: str, out: Console, *, port: int = 0, browser: bool = True) -> Iterator[None]:
-    """Serve the page for `source` while the block runs."""
+def preview(source: str, out: Console, *, port: int = 0, browser: bool = True) -> Iterator[str]:
+    """Serve the page for `source` while the block runs; gives its address."""
     from livesr.viewer.browser.server import PreviewServer
     from livesr.viewer.store_source import StoreSource
     from livesr.viewer.subscriber import Subscriber
@@ -49,4 +52,4 @@ def preview(source: str, out: Console, *, port: int = 0, browser: bool = True) -
         out.print(f"Preview: [bold]{server.url}[/]")
         if browser:
             webbrowser.open(server.url)
-        yield
+        yield server.url

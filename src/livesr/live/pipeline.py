@@ -142,12 +142,17 @@ class Pipeline:
         for thread in self._threads:
             thread.join()
         for sink in self._sinks:
-            sink.drain()
+            if sink.lossless:
+                sink.drain()
         self._over.set()
         self._monitor.join()
         for sink in self._sinks:
             sink.close({**self.report(), **(about or {})})
         return {**self.report(), **(about or {})}
+
+    def abandon(self) -> None:
+        """Compute nothing more; what was received is still stored."""
+        self._failed.update(dict.fromkeys(("reconstruct", "separate"), "abandoned"))
 
     def stop(self, error: LiveSRError) -> None:
         """End the run because of `error`: the camera is stopped, what was received is kept. The first error counts."""
@@ -223,6 +228,8 @@ class Pipeline:
         for sink in self._sinks:
             if sink.lossless:
                 sink.raw(stack)
+        if stack.stray:
+            return
         if not stack.complete:
             self._skip(stack.stream, stack.t, "raw frames missing")
             return
@@ -251,26 +258,28 @@ class Pipeline:
 
     def _reconstruct(self) -> None:
         while (stack := self._stacks.get()) is not None:
-            if "reconstruct" in self._failed:
-                self._skip(stack.stream, stack.t, self._failed["reconstruct"])
-                continue
-            try:
-                frame = self._measure(stack)
-            except Exception as e:  # whatever a reconstruction may raise, the raw frames go on being recorded
-                self._step_failed("reconstruct", e)
-                self._skip(stack.stream, stack.t, self._failed["reconstruct"])
-                continue
-            self.counts["recon_frames"] += 1
-            for sink in self._sinks:
-                sink.recon(frame)
-            if self._paths[frame.stream.channel].backend:
-                with self.steps.measure("window"):
-                    windows = self._window(frame.stream).push(frame)
-                for window in windows:
-                    self._offer(window)
+            if "reconstruct" not in self._failed:
+                try:
+                    self._reconstruct_one(stack)
+                    continue
+                except Exception as e:  # whatever a reconstruction may raise, the raw frames go on being recorded
+                    self._step_failed("reconstruct", e)
+            self.counts["recon_failed"] += 1
+            self._skip(stack.stream, stack.t, self._failed["reconstruct"])
         for window in [w for frame_window in self._frame_windows.values() for w in frame_window.flush()]:
             self._windows.put(window.centre.stream, window, keep=True)
         self._windows.close()
+
+    def _reconstruct_one(self, stack: RawStack) -> None:
+        frame = self._measure(stack)
+        self.counts["recon_frames"] += 1
+        for sink in self._sinks:
+            sink.recon(frame)
+        if self._paths[frame.stream.channel].backend:
+            with self.steps.measure("window"):
+                windows = self._window(frame.stream).push(frame)
+            for window in windows:
+                self._offer(window)
 
     def _measure(self, stack: RawStack) -> SRFrame:
         path = self._paths[stack.stream.channel]
@@ -316,14 +325,14 @@ class Pipeline:
     def _separate(self) -> None:
         while (window := self._windows.get()) is not None:
             stream, t = window.centre.stream, window.centre.t
-            if "separate" in self._failed:
-                self._skip(stream, t, self._failed["separate"])
-                continue
-            try:
-                self._predict(window)
-            except Exception as e:  # whatever a runtime may raise, measurement and recording go on
-                self._step_failed("separate", e)
-                self._skip(stream, t, self._failed["separate"])
+            if "separate" not in self._failed:
+                try:
+                    self._predict(window)
+                    continue
+                except Exception as e:  # whatever a runtime may raise, measurement and recording go on
+                    self._step_failed("separate", e)
+            self.counts["sr_failed"] += 1
+            self._skip(stream, t, self._failed["separate"])
 
     def _predict(self, window: Window) -> None:
         path, composer = self._paths[window.centre.stream.channel], self._composers[window.centre.stream.channel]
@@ -416,6 +425,8 @@ class Pipeline:
             "groups": counts["groups"],
             "groups_incomplete": counts["groups_incomplete"],
             "recon_frames": counts["recon_frames"],
+            "recon_failed": counts["recon_failed"],
+            "sr_failed": counts["sr_failed"],
             "tc_complete": round(counts["sr_true_neighbours"] / inner, 4) if inner > 0 else 1.0,
             "steps_ms": self.steps.summary(),
             "acquisition_waits": self.hook.waits,

@@ -9,6 +9,8 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import threading
+import time
 import uuid
 import weakref
 from collections.abc import Mapping
@@ -17,12 +19,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import psutil
-from psygnal import Signal
+from psygnal import EmitLoopError, Signal
 from pymmcore import CMMCore
 from pymmcore_plus import CMMCorePlus
+from pymmcore_plus.mda import FinishReason
 
 from livesr.base.config import RigConfig, RunConfig, load_rig, parse
-from livesr.base.errors import ConfigError, LiveSRError
+from livesr.base.errors import ConfigError, LiveSRError, RunError
 from livesr.base.frames import MulticolorFrame, SRFrame
 from livesr.base.timing import now_ns
 from livesr.live.paths import ChannelPath, Geometry, build_path
@@ -31,6 +34,7 @@ from livesr.live.sinks.layout import bytes_per_hour, free_bytes, memory_bytes
 from livesr.live.sinks.ome_zarr import OMEZarrSink
 from livesr.live.sinks.signals import SignalSink
 from livesr.live.sinks.sink import RunDescription, Sink
+from livesr.live.sources.mda import RAW_AXIS
 
 if TYPE_CHECKING:
     from livesr.live.sinks.zeromq import ZeroMQSink
@@ -41,8 +45,9 @@ log = logging.getLogger(__name__)
 class LiveSR:
     """Separates what a core acquires, live.
 
-    A context manager: on entering, the engine is compiled and the address bound; every multi-dimensional acquisition
-    inside becomes one run with its own store; on leaving, everything received is processed and stored.
+    A context manager: on entering, the engine is compiled and, if the plan is given, store and address are opened; every
+    multi-dimensional acquisition inside becomes one run with its own store, which ends when the acquisition does; on
+    leaving, everything received is processed and stored.
 
     Parameters
     ----------
@@ -60,12 +65,13 @@ class LiveSR:
     input_ready : signal with every `SRFrame` (a measurement); likewise
     finished : signal with the report of every run
     report : report of the last run, {} before
-    error : what ended the last run early, None otherwise
+    error : the first error that ended a run of this session early, None without one; raised on leaving
+    interrupted : whether Ctrl-C cut short what was left to compute
 
     Raises
     ------
     UsageError
-        On entering, if rig, engine, backend, store or address cannot work; nothing is started then.
+        On entering, if rig, engine or backend cannot work, or store or address when the plan is given; nothing is started.
 
     Examples
     --------
@@ -100,7 +106,10 @@ class LiveSR:
         self._paths: dict[str, ChannelPath] = {}
         self._camera: Geometry | None = None
         self._pipeline: Pipeline | None = None
-        self._ending: Pipeline | None = None
+        self._finishing: tuple[threading.Thread, Pipeline] | None = None
+        self._signals = SignalSink(self.frame_ready, self.input_ready)
+        self._announced = 0
+        self._entered = self.interrupted = False
         self._publisher: ZeroMQSink | None = None
         self._writer: OMEZarrSink | None = None
         self._description: RunDescription | None = None
@@ -111,6 +120,8 @@ class LiveSR:
     # -- life --------------------------------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
+        if self._entered:
+            raise ConfigError("This LiveSR is already in use: make another one for another 'with' block.")
         # pymmcore-plus logs every event; at its default level that costs more than the hook itself.
         logging.getLogger("pymmcore-plus").setLevel(logging.WARNING)
         try:
@@ -120,44 +131,78 @@ class LiveSR:
         except BaseException:
             self._close_paths()
             raise
-        events = self._core.mda.events
-        events.sequenceStarted.connect(self._sequence_started)
-        events.frameReady.connect(self._frame_ready)
-        events.sequenceFinished.connect(self._sequence_finished)
+        self._entered = True
+        for signal, listener in self._listeners():
+            signal.connect(listener)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        events = self._core.mda.events
-        events.sequenceStarted.disconnect(self._sequence_started)
-        events.frameReady.disconnect(self._frame_ready)
-        events.sequenceFinished.disconnect(self._sequence_finished)
-        if kind is KeyboardInterrupt and self._core.isSequenceRunning():
-            self._core.stopSequenceAcquisition()  # the acquisition was torn out of its loop and left the camera running
+        self._end_acquisition(kind)
+        for signal, listener in self._listeners():
+            signal.disconnect(listener)
         self._release_pipeline()
         self.wait()
         self._close_paths()
+        self._entered = False
         if kind is None and self.error is not None:
             raise self.error
 
+    def _listeners(self) -> tuple[tuple[Any, Any], ...]:
+        events = self._core.mda.events
+        return (
+            (events.sequenceStarted, self._sequence_started),
+            (events.eventStarted, self._event_started),
+            (events.frameReady, self._frame_ready),
+            (events.sequenceFinished, self._sequence_finished),
+        )
+
+    def _end_acquisition(self, kind: type[BaseException] | None) -> None:
+        """See to it that no acquisition outlives the block: one in another thread is waited for, after an error stopped."""
+        if kind is KeyboardInterrupt and self._core.isSequenceRunning():
+            self._core.stopSequenceAcquisition()  # it was torn out of its loop and left the camera running
+            return
+        if kind is not None and self._core.mda.is_running():
+            self._core.mda.cancel()
+        while kind is not KeyboardInterrupt and self._core.mda.is_running():
+            time.sleep(0.02)
+
     def wait(self) -> dict[str, Any]:
-        """Wait until the run that has ended is processed and stored; return its report."""
-        if self._ending:
-            pipeline, self._ending = self._ending, None
-            about = {"store": str(self.store) if self.store else None, "publish": self.endpoint}
-            self.report = pipeline.join(about)
-            self.error = self.error or pipeline.error
-            self.finished.emit(self.report)
+        """Wait until the run that has ended is processed and stored; return its report.
+
+        Ctrl-C while waiting leaves out what is not computed yet, and still stores everything received.
+        """
+        if (finishing := self._finishing) is not None:
+            thread, pipeline = finishing
+            try:
+                thread.join()
+            except KeyboardInterrupt:
+                self.interrupted = True
+                pipeline.abandon()
+                thread.join()
         return self.report
+
+    def _finish(self, pipeline: Pipeline, store: Path | None, endpoint: str | None, signals: SignalSink) -> None:
+        """Process and store what the run left; in a thread of its own, so that a run ends when its acquisition does."""
+        about = {"store": str(store) if store else None, "publish": endpoint}
+        self.report = {**pipeline.join(about), "listener_errors": signals.listener_errors}
+        self.error = self.error or pipeline.error
+        try:
+            self.finished.emit(self.report)
+        except EmitLoopError as e:
+            log.warning("a listener of finished raised: %s", e.__cause__ or e)
 
     def status(self) -> dict[str, Any]:
         """State of the run in progress, {} between runs."""
         return self._pipeline.status() if self._pipeline else {}
 
     def fail(self, error: LiveSRError) -> None:
-        """Record that the run ended because of `error`, which this object did not see by itself."""
-        self.error = self.error or error
+        """End the run because of `error`, which this object cannot see by itself; what was received is kept."""
+        if self._pipeline:
+            self._pipeline.stop(error)
+        else:
+            self.error = self.error or error
 
     def promises(self, frames_per_s: float | None = None) -> list[str]:
         """Return what the armed run will take, in sentences: memory, and the disk when the rate is known."""
@@ -193,17 +238,33 @@ class LiveSR:
                     f"The camera delivers {now}, and this session was opened for {self._camera}: "
                     "open LiveSR after ROI, binning and pixel type are set."
                 )
-        except LiveSRError as e:
-            self.error = e
-            log.error("%s", e)
+        except Exception as e:
+            self.error = (
+                e if isinstance(e, LiveSRError) else RunError(f"The run cannot start: {type(e).__name__}: {e}.")
+            )
+            log.exception("the run cannot start")
             self._core.mda.cancel()
+
+    def _event_started(self, event: Any) -> None:
+        """Count what the acquisition announces: pymmcore-plus reports a camera that fails to deliver to the log alone."""
+        for exposure in getattr(event, "events", (event,)):
+            self._announced += exposure.action.type == "acquire_image"
 
     def _frame_ready(self, image: Any, event: Any, metadata: Mapping[str, Any]) -> None:
         """Hand one frame over; in the acquisition thread."""
-        if self._pipeline is not None:
-            self._pipeline.hook.frame_ready(image, event, metadata)
+        if (pipeline := self._pipeline) is not None:
+            pipeline.hook.frame_ready(image, event, metadata)
 
     def _sequence_finished(self, sequence: Any) -> None:
+        if (pipeline := self._pipeline) is not None:
+            missing = self._announced - pipeline.hook.received
+            if missing > 0 and self._core.mda.status.finish_reason != FinishReason.CANCELED:
+                pipeline.stop(
+                    RunError(
+                        f"The camera delivered {pipeline.hook.received} of {self._announced} frames. What came is kept; "
+                        "the log of pymmcore-plus says what the camera or its driver reported."
+                    )
+                )
         self._release_pipeline()
 
     # -- runs ----------------------------------------------------------------------------------------------------------
@@ -215,6 +276,8 @@ class LiveSR:
         if camera != self._camera or not set(names) <= set(self._paths):
             self._close_paths()
             self._open_paths(names)
+        if self.rig.sim and self.rig.sim.pattern_property:
+            self._core.setProperty(*self.rig.sim.pattern_property, 0)
         run = self._describe(plan, names)
         pipeline = Pipeline(
             {name: self._paths[name] for name in names},
@@ -226,10 +289,12 @@ class LiveSR:
         )
         pipeline.open()
         self.store = self._writer.path if self._writer else None
+        self._announced = 0
         self._pipeline, self._description = pipeline, run
 
     def _sinks(self) -> list[tuple[Sink, bool]]:
-        sinks: list[tuple[Sink, bool]] = [(SignalSink(self.frame_ready, self.input_ready), False)]
+        self._signals = SignalSink(self.frame_ready, self.input_ready)
+        sinks: list[tuple[Sink, bool]] = [(self._signals, False)]
         if self.settings.publish:
             from livesr.live.sinks.zeromq import ZeroMQSink
 
@@ -241,12 +306,20 @@ class LiveSR:
         return sinks
 
     def _release_pipeline(self) -> None:
-        if self._pipeline:
-            self._ending, self._pipeline = self._pipeline, None
-            self._ending.end()
+        """Let the run in progress end by itself; the next one can begin."""
+        if (pipeline := self._pipeline) is None:
+            return
+        self._pipeline = None
+        pipeline.end()
+        work = (pipeline, self.store, self.endpoint, self._signals)
+        thread = threading.Thread(target=self._finish, args=work, name="livesr-finish", daemon=True)
+        thread.start()
+        self._finishing = (thread, pipeline)
 
     def _describe(self, plan: Any, names: list[str]) -> RunDescription:
         positions, z_planes, z_step_um, interval_s = _plan_axes(plan)
+        if interval_s and RAW_AXIS not in getattr(plan, "used_axes", ()):
+            interval_s *= max(self._paths[name].n_raw for name in names)  # raw frames are counted along time
         files: dict[str, str | Path] = {"rig.yaml": self.rig.folder / "rig.yaml", "rig.cfg": self.rig.cfg_path}
         for path in self._paths.values():
             if path.engine:
@@ -267,7 +340,8 @@ class LiveSR:
     def _channel_names(self, plan: Any) -> list[str]:
         """Channels that the plan acquires, or those of rig.yaml when it does not say."""
         named = [channel.config for channel in getattr(plan, "channels", ()) or ()]
-        if plan is not None and not named and len(self.rig.channels) > 1:
+        # An iterable of events is announced as a plan without axes: it may well name channels.
+        if not named and getattr(plan, "used_axes", ()) and len(self.rig.channels) > 1:
             raise ConfigError(
                 f"The plan names no channel, and rig {self.rig.name!r} describes {', '.join(self.rig.channels)}: "
                 "say in the plan which of them are acquired."
@@ -328,7 +402,11 @@ def camera_geometry(core: CMMCorePlus, rig: RigConfig) -> Geometry:
     binning = str(core.getProperty(camera, "Binning")) if core.hasProperty(camera, "Binning") else "1"
     if rig.modality == "sim" and binning not in ("1", "1x1"):
         raise ConfigError(f"Binning is {binning}: it removes the resolution that SIM needs. Set Binning to 1.")
-    dtype = "uint8" if core.getBytesPerPixel() == 1 else "uint16"
+    if (width_bytes := core.getBytesPerPixel()) not in (1, 2):
+        raise ConfigError(
+            f"The camera delivers {8 * width_bytes} bit pixels; livesr takes 8 and 16 bit. Set PixelType."
+        )
+    dtype = "uint8" if width_bytes == 1 else "uint16"
     return Geometry((height, width), dtype, pixel_size_um, (float(y0), float(x0)))
 
 

@@ -44,18 +44,29 @@ class StoreSource:
         names = _series(self._path)
         self._arrays: dict[str, Any] = {}
         self._attributes: dict[str, dict[str, Any]] = {}
-        for kind, topic in (("recon", "sr/input"), ("sr", "sr/frame")):
-            if name := next((n for n in names if n == kind or n.startswith(f"{kind}_")), None):
+        shown: tuple[int, str] | None = None
+        for kind, topic in (
+            ("sr", "sr/frame"),
+            ("recon", "sr/input"),
+        ):  # the first channel that is separated, if any is
+            for name in (n for n in names if n == kind or n.startswith(f"{kind}_")):
                 group = zarr.open_group(self._path / name, mode="r")
-                self._arrays[topic], self._attributes[topic] = group["0"], group.attrs.asdict()
+                attributes: dict[str, Any] = group.attrs.asdict()
+                place = (attributes["livesr"]["position"], attributes["livesr"]["channel"])
+                if shown in (None, place):
+                    shown = place
+                    self._arrays[topic], self._attributes[topic] = group["0"], attributes
+                    break
         if not self._arrays:
             raise StoreError(
                 f"{self._path} holds neither reconstructions nor predictions to show, only {', '.join(names)}."
             )
-        self._log = _log_by_time(self._path)
+        self._log = _log_by_time(self._path, shown)
         longest = max(a.shape[0] for a in self._arrays.values())
-        shown = {t for (series, t), line in self._log.items() if series == "sr" and line["state"] == "separated"}
-        self._times = sorted(shown) or list(range(longest))
+        separated = {t for (series, t), line in self._log.items() if series == "sr" and line["state"] == "separated"}
+        self._times = sorted(separated) or list(range(longest))
+        if not self._times:
+            raise StoreError(f"{self._path} holds no frame yet: nothing was recorded, or nothing is finished.")
         self._started_s = time.monotonic()
         self._cached: dict[str, Message] = {}
         self._lock = threading.Lock()
@@ -129,13 +140,14 @@ def _series(path: Path) -> list[str]:
         ) from e
 
 
-def _log_by_time(path: Path) -> dict[tuple[str, int], dict[str, Any]]:
-    """Return the last line about each (series, t) of the first position and plane."""
+def _log_by_time(path: Path, shown: tuple[int, str] | None) -> dict[tuple[str, int], dict[str, Any]]:
+    """Return the last line about each (series, t) of the position and channel that are shown, first plane."""
     from livesr.live.sinks.frames_log import read_frames_log
 
     log = path / "livesr" / "frames.jsonl"
     lines = read_frames_log(log) if log.is_file() else []
-    return {(e["series"], e["t"]): e for e in lines if e["position"] == 0 and e["z"] == 0 and e["state"] != "stray"}
+    mine = (e for e in lines if (e["position"], e["channel"]) == shown and e["z"] == 0 and e["state"] != "stray")
+    return {(e["series"], e["t"]): e for e in mine}
 
 
 def _channel(omero: Mapping[str, Any]) -> WireChannel:

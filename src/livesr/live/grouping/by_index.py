@@ -111,4 +111,5 @@ class IndexGrouping:
     def _aside(self, frame: CameraFrame) -> RawStack:
         frames: list[Pixels | None] = [None] * self._n_raw
         frames[frame.raw] = frame.pixels
-        return RawStack(tuple(frames), frame.stream, frame.t, frame.t_host_ns, frame.t_host_ns, frame.t_camera_ms)
+        t = frame.t_host_ns
+        return RawStack(tuple(frames), frame.stream, frame.t, t, t, frame.t_camera_ms, stray=True)

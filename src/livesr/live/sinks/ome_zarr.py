@@ -74,24 +74,27 @@ class OMEZarrSink:
         StoreError
             If the folder cannot be created or the disk is as good as full; nothing is left behind.
         """
-        self.path = next_free_path(self.path.absolute())
-        free = free_bytes(self.path)
+        wanted = self.path.absolute()
+        free = free_bytes(wanted)
         if free < self._reserve_bytes:
             raise StoreError(
-                f"Only {free / 1e9:.2f} GB are free for {self.path}, {self._reserve_bytes / 1e9:.2f} GB are kept in "
+                f"Only {free / 1e9:.2f} GB are free for {wanted}, {self._reserve_bytes / 1e9:.2f} GB are kept in "
                 "reserve: free some space or choose another disk."
             )
-        topmost_new = next(p for p in (self.path, *self.path.parents) if p.parent.exists())
+        new_parents = [parent for parent in wanted.parents if not parent.exists()]
+        claimed = False
         try:
+            self.path = _claim(wanted)
+            claimed = True
             self._create(run)
         except (OSError, RuntimeError, ValueError, ImportError) as e:
-            self._abandon(topmost_new)
-            raise StoreError(f"Cannot create {self.path}: {_reason(e)}. Choose a folder that you can write to.") from e
+            self._abandon(claimed, new_parents)
+            raise StoreError(f"Cannot create {wanted}: {_reason(e)}. Choose a folder that you can write to.") from e
         self._run = run
 
     def _create(self, run: RunDescription) -> None:
         sidecars = self.path / layout.SIDECARS
-        sidecars.mkdir(parents=True)
+        sidecars.mkdir()
         for name, content in run.sidecars.items():
             _write_sidecar(sidecars / Path(name).name, content)
         self._log = FramesLog(self.path / layout.FRAMES_LOG)
@@ -108,7 +111,7 @@ class OMEZarrSink:
         (self.path / "OME").mkdir()
         write_json(self.path / "OME" / "zarr.json", group_json({"ome": {"version": "0.5", "series": names}}))
 
-    def _abandon(self, topmost_new: Path) -> None:
+    def _abandon(self, claimed: bool, new_parents: list[Path]) -> None:
         for _, series in self._all_series():
             try:
                 series.close(0)
@@ -118,7 +121,13 @@ class OMEZarrSink:
             self._log.close()
             self._log = None
         self._places.clear()
-        shutil.rmtree(topmost_new, ignore_errors=True)
+        if claimed:
+            shutil.rmtree(self.path, ignore_errors=True)
+        for parent in new_parents:  # deepest first; one that another run has meanwhile filled stays
+            try:
+                parent.rmdir()
+            except OSError:
+                break
 
     def raw(self, stack: RawStack) -> None:
         """Store a raw group; exposures that never came are zeros in the array and named in frames.jsonl."""
@@ -392,3 +401,16 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror + (f" ({error.filename})" if error.filename else "")
     return str(error).strip().rstrip(".") or type(error).__name__
+
+
+def _claim(path: Path) -> Path:
+    """Make the folder `path`, or the next number that is free; two runs that start together get one each."""
+    while True:
+        free = next_free_path(path)
+        try:
+            free.mkdir(parents=True)
+        except FileExistsError:
+            if not free.exists():  # a dangling link: no number will ever be free
+                raise
+        else:
+            return free

@@ -18,6 +18,7 @@ from livesr.live.sinks.sink import RunDescription, Sink
 log = logging.getLogger(__name__)
 
 _Call = tuple[str, tuple[Any, ...]]
+_PATIENCE_S = 5.0
 _LOSSLESS_CAPACITY = 1 << 20  # bounded in truth by the run's raw queue, in bytes, which counts `weight`
 
 
@@ -34,6 +35,7 @@ class SinkThread:
     Attributes
     ----------
     raw_lost : raw frames that came when the sink could no longer take them
+    dropped : frames that a sink which is not lossless gave up
     """
 
     def __init__(
@@ -45,7 +47,7 @@ class SinkThread:
         self._queue: BoundedQueue[_Call] = BoundedQueue(_LOSSLESS_CAPACITY if lossless else capacity, overflow)
         self._thread = threading.Thread(target=self._run, name=f"livesr-{sink.name}", daemon=True)
         self._error: LiveSRError | None = None
-        self.raw_lost = 0
+        self.raw_lost = self.dropped = 0
 
     def open(self, run: RunDescription) -> None:
         """Open the sink here, so that its error reaches the caller, then start the thread."""
@@ -57,11 +59,6 @@ class SinkThread:
         """Bytes that wait for a lossless sink."""
         return self._queue.weight if self.lossless else 0
 
-    @property
-    def dropped(self) -> int:
-        """Frames that a sink which is not lossless gave up."""
-        return self._queue.dropped
-
     def raw(self, stack: RawStack) -> None:
         """Hand over a raw group."""
         self._queue.put(("raw", (stack,)), sum(f.nbytes for f in stack.frames if f is not None))
@@ -72,11 +69,11 @@ class SinkThread:
 
     def recon(self, frame: SRFrame) -> None:
         """Hand over a measurement."""
-        self._queue.put(("recon", (frame,)), frame.image.nbytes)
+        self._frame("recon", frame, frame.image.nbytes)
 
     def separated(self, frame: MulticolorFrame) -> None:
         """Hand over a prediction."""
-        self._queue.put(("separated", (frame,)), frame.channels.nbytes)
+        self._frame("separated", frame, frame.channels.nbytes)
 
     def skipped(self, stream: Stream, t: int, reason: str) -> None:
         """Hand over a note that a time point has no prediction."""
@@ -90,13 +87,20 @@ class SinkThread:
         """Let the sink finish what it was given, then close it; waits. Closes it also after an error."""
         self._queue.put(("close", (report,)))
         self._queue.close()
-        self._thread.join()
+        # A listener or a subscriber that hangs must not hold back the end of a run.
+        self._thread.join(None if self.lossless else _PATIENCE_S)
+        if self._thread.is_alive():
+            log.warning("sink %s does not come back; it is left behind", self.sink.name)
 
     def drain(self) -> None:
         """Wait until everything handed over has been taken."""
         done = threading.Event()
         self._queue.put(("_mark", (done,)))
         done.wait()
+
+    def _frame(self, method: str, frame: SRFrame | MulticolorFrame, weight: int) -> None:
+        given_up = self._queue.put((method, (frame,)), weight)
+        self.dropped += sum(m in ("recon", "separated") for m, _ in given_up)
 
     def _run(self) -> None:
         while (call := self._queue.get()) is not None:

@@ -139,6 +139,11 @@ def camera_frame(
     # `index` counts places along the plan's axis; the axis says in the metadata which raw frame a place is.
     n, t, raw = n_raw(channel), index.get("t", 0), received.event.metadata.get("sim_raw", index.get(RAW_AXIS))
     if raw is None:
+        if n > 1 and any(index.get(axis) for axis in "pcz"):
+            raise ConfigError(
+                f"The plan has no axis {RAW_AXIS!r}, and with positions, channels or planes beside time the order of the {n} "
+                "raw frames is unknown: describe it with livesr.live.sources.plan.sim_sequence."
+            )
         t, raw = divmod(t + first_raw, n)
     if index.get("g"):
         raise ConfigError(
