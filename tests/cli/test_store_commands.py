@@ -59,6 +59,10 @@ def test_process_backfill_repair(tmp_path: Path, engine: Engine, monkeypatch: py
     code, out, _ = livesr("repair", "live.ome.zarr", cwd=tmp_path)
     assert code == 0
     assert "nothing was touched" in out
+    (live.sink.path / "sr" / "0" / "zarr.json").write_text("")
+    code, out, _ = livesr("repair", "live.ome.zarr", "--json", cwd=tmp_path)
+    assert code == 1
+    assert "sr" in json.loads(out)["problems"][0]
 
 
 def test_process_a_tiff_without_an_engine(tmp_path: Path) -> None:

@@ -22,6 +22,8 @@ def repair(
 ) -> None:
     """Make a store readable and consistent after its process was killed; no picture is deleted.
 
+    Ends with 1 if something could not be repaired; the rest is.
+
     [dim]Example:[/] livesr repair run.ome.zarr
     """
     from livesr.store.repair import repair as repair_store
@@ -35,7 +37,7 @@ def repair(
     out.print(_summary(report))
     if as_json:
         print_json(report)
-    raise typer.Exit(0)
+    raise typer.Exit(1 if report["problems"] else 0)
 
 
 def _table(report: dict[str, Any]) -> Table:
