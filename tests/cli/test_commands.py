@@ -19,7 +19,7 @@ import zarr
 
 REPOSITORY = Path(__file__).parents[2]
 SMALL = ["--size", "64", "--frames", "5", "--engine", "identity", "--exposure", "2"]
-COMMANDS = ["demo", "run", "view", "listen", "info", "train", "export", "bench"]
+COMMANDS = ["demo", "run", "view", "process", "backfill", "repair", "listen", "info", "train", "export", "bench"]
 
 
 def start(arguments: Sequence[str], cwd: Path) -> subprocess.Popen[str]:
@@ -132,6 +132,10 @@ def test_bad_input_is_one_clear_sentence_and_exit_2(tmp_path: Path) -> None:
         ("run", "virtual_sim", "--engine", "identity", "--backend", "openvina"): "Did you mean 'openvino'?",
         ("run", "virtual_sim", "--frames", "0"): "frames",
         ("view", "nothing.ome.zarr"): "nothing.ome.zarr",
+        ("process", "nothing.tif"): "There is no nothing.tif",
+        ("process", "typo/rig.yaml"): "give --rig",
+        ("backfill", "nothing.ome.zarr"): "There is no store nothing.ome.zarr",
+        ("repair", "nothing.ome.zarr"): "is no store of livesr",
         ("view", "tcp:/x"): "tcp:/x",
         ("train", "--recipe", "imcsr-mt-er-lyso-ligt"): "Did you mean 'imcsr-mt-er-lyso-light'?",
         ("export", "nothing", "--out", "e"): "livesr train makes one",

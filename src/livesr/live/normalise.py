@@ -78,6 +78,11 @@ class FollowingNormalisation:
         self._follow = follow
         self._background = self._headroom = math.nan
 
+    def resume(self, background: float, headroom: float) -> tuple[float, float]:
+        """Take over the values stored with the stream's next frame, and return them; later frames follow from there."""
+        self._background, self._headroom = background, headroom
+        return background, headroom
+
     def update(self, image: NDArray[np.float32]) -> tuple[float, float]:
         """Return (background, headroom) in ADU for `image`, the next frame of the stream."""
         background, headroom = background_and_headroom(image, border=_BORDER)

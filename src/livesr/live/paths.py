@@ -107,6 +107,7 @@ def build_path(
         "raw_shape": camera.shape,
         "raw_dtype": camera.dtype,
         "raw_pixel_size_um": camera.pixel_size_um,
+        "raw_origin_px": camera.origin_px,
         "recon_shape": reconstructor.shape,
         "recon_pixel_size_um": camera.pixel_size_um / reconstructor.scale,
         "recon_method": method,

@@ -62,6 +62,9 @@ class Pipeline:
     policy : "latest" or "complete" (design rule: keeping up)
     raw_queue_bytes : most bytes of frames that may wait anywhere in the run
     on_stop : called once, from a thread of the pipeline, when the camera must stop
+    normalisations : values to use for frames that were measured before, by stream and time point; what they do not name
+        follows from them as in a live run
+    wanted : whether the network is to see the frame at (stream, t); all without
     """
 
     def __init__(
@@ -74,9 +77,12 @@ class Pipeline:
         raw_queue_bytes: int = 1 << 30,
         on_stop: Callable[[], None] = lambda: None,
         first_raw: int = 0,
+        normalisations: Mapping[tuple[Stream, int], Normalisation] | None = None,
+        wanted: Callable[[Stream, int], bool] = lambda stream, t: True,
     ) -> None:
         self._paths, self._run, self._policy = dict(paths), run, policy
         self._on_stop, self._first_raw = on_stop, first_raw
+        self._recorded_normalisations, self._wanted = normalisations or {}, wanted
         self._only = next(iter(paths)) if len(paths) == 1 else ""
         self._sinks = [SinkThread(sink, lossless=lossless, on_error=self._sink_failed) for sink, lossless in sinks]
         self._frame_bytes = max(math.prod(c.raw_shape) * np.dtype(c.raw_dtype).itemsize for c in run.channels)
@@ -267,7 +273,8 @@ class Pipeline:
             self.counts["recon_failed"] += 1
             self._skip(stack.stream, stack.t, self._failed["reconstruct"])
         for window in [w for frame_window in self._frame_windows.values() for w in frame_window.flush()]:
-            self._windows.put(window.centre.stream, window, keep=True)
+            if self._wanted(window.centre.stream, window.centre.t):
+                self._windows.put(window.centre.stream, window, keep=True)
         self._windows.close()
 
     def _reconstruct_one(self, stack: RawStack) -> None:
@@ -288,7 +295,8 @@ class Pipeline:
             image = path.reconstructor.reconstruct(frames)
         with self.steps.measure("normalise"):
             follow = self._normalisations.setdefault(stack.stream, FollowingNormalisation())
-            normalisation = follow.update(image)
+            recorded = self._recorded_normalisations.get((stack.stream, stack.t))
+            normalisation = follow.resume(*recorded) if recorded else follow.update(image)
             saturated = sum(int(np.count_nonzero(f >= path.ceiling)) for f in frames)
         return SRFrame(
             image,
@@ -310,6 +318,8 @@ class Pipeline:
         """Give a window to the network; under "latest" it replaces one of its stream that still waits."""
         complete = self._policy == "complete"
         stream, t = window.centre.stream, window.centre.t
+        if not self._wanted(stream, t):
+            return
         if complete:
             self._windows.wait_below(_WINDOWS_COMPLETE)
         elif not window.true_neighbours and self.counts["groups_dropped"]:

@@ -106,6 +106,8 @@ def next_free_path(path: Path) -> Path:
 
 
 def _raw(run: RunDescription, position: int, channel: ChannelDescription) -> SeriesSpec:
+    # The phase of a pattern counts from the chip's origin: without the region's place raw cannot be reconstructed again.
+    provenance = {"kind": "raw", "prediction": False, "origin_px": list(channel.raw_origin_px)}
     return SeriesSpec(
         name=series_name("raw", run, position, channel.name),
         title="raw exposures",
@@ -118,7 +120,7 @@ def _raw(run: RunDescription, position: int, channel: ChannelDescription) -> Ser
         z_step_um=run.z_step_um,
         interval_s=run.interval_s,
         shown_channels=1,  # exposures on top of each other show nothing
-        provenance={**_about(run, position, channel), "kind": "raw", "prediction": False},
+        provenance={**_about(run, position, channel), **provenance},
     )
 
 

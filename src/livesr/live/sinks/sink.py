@@ -22,7 +22,7 @@ class ChannelDescription:
     """One acquisition channel as sinks see it; sizes are (y, x) in pixels.
 
     `labels`, `colors` ("00FF00") and `ai` (provenance of the prediction: model, sha256, runtime ...) are empty when the
-    channel is not separated.
+    channel is not separated. `raw_origin_px` is where the camera's region began on its chip.
     """
 
     name: str
@@ -38,6 +38,7 @@ class ChannelDescription:
     sr_shape: tuple[int, int] = (0, 0)
     sr_pixel_size_um: float = 0.0
     ai: Mapping[str, Any] = field(default_factory=dict)
+    raw_origin_px: tuple[float, float] = (0.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True)

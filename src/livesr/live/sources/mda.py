@@ -83,6 +83,13 @@ class MDAHook:
         self.received += 1
         self._queue.put(Received(image, event, metadata, now_ns()))
 
+    def replay(self, received: Received) -> None:
+        """Take a frame that was received before and keeps the time of then; waits while the queue is full."""
+        if self._queue.qsize() >= self.limit:
+            self._full({})
+        self.received += 1
+        self._queue.put(received)
+
     def get(self) -> Received | None:
         """Return the next frame, or None after `end`; waits."""
         return self._queue.get()

@@ -1,0 +1,48 @@
+"""`livesr backfill STORE`: compute what a live run skipped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from livesr.cli import options
+from livesr.cli.output import JSON, console, print_json
+from livesr.cli.process import Precision, progress
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    app.command()(backfill)
+
+
+def backfill(
+    store: Annotated[Path, typer.Argument(help="OME-Zarr of a run that skipped frames.")],
+    engine: Annotated[
+        Path | None, typer.Option(help="Folder of the store's engine, if it is not found by name.")
+    ] = None,
+    backend: options.Backend = "auto",
+    precision: Precision = "auto",
+    as_json: JSON = False,
+) -> None:
+    """Compute the skipped predictions of a store, and both neighbours of a gap, from its raw frames.
+
+    Ctrl-C or a crash loses nothing that was written: start it again and it goes on.
+
+    [dim]Example:[/] livesr backfill run.ome.zarr
+    """
+    from livesr.store.backfill import backfill as complete
+
+    out = console(quiet=as_json)
+    with progress(out, "frames") as show:
+        report = complete(
+            store, engine=str(engine) if engine else None, backend=backend, precision=precision, on_progress=show
+        )
+    for warning in report["warnings"]:
+        out.print(f"[yellow]{warning}[/]")
+    done = f"{report['predicted']} predictions and {report['reconstructed']} reconstructions computed"
+    lack = f"; {report['impossible']} cannot be, their exposures are incomplete" if report["impossible"] else ""
+    out.print(f"{done}{lack}: [bold]{report['store']}[/]")
+    if as_json:
+        print_json(report)

@@ -1,0 +1,359 @@
+"""What a live run skipped, computed afterwards from raw, in place.
+
+Owns the choice of what is to be computed and its way into arrays that are finished. What is computed takes the way of a
+live run, in `livesr.live.pipeline`.
+
+A prediction is computed if there is none, or if it was made while a frame before or after it was missing that raw has. A
+reconstruction is computed if the run dropped its raw group. frames.jsonl is the journal: a line is written when the shard
+that holds the picture has taken its place, so a backfill that is killed is resumed by starting it again, and what was under
+way is computed once more. Raw is only read.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Set
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from livesr.base.errors import EngineError, RunError, StoreError
+from livesr.base.frames import MulticolorFrame, RawStack, SRFrame, Stream
+from livesr.live.inference.engine import load_engine
+from livesr.live.paths import ChannelPath
+from livesr.live.pipeline import Pipeline
+from livesr.live.sinks import layout
+from livesr.live.sinks.frames_log import FramesLog, SeriesName, State
+from livesr.live.sinks.sink import RunDescription, to_uint16
+from livesr.store.process import Progress, build_paths
+from livesr.store.raw_input import RawInput, description, feed, read_stacks, store_input
+from livesr.store.recorded import Image, RecordedStore, array_shape
+from livesr.store.shards import replace_planes
+
+Key = tuple[Stream, int]
+_SCRATCH = f"{layout.SIDECARS}/backfill"
+
+
+@dataclass(frozen=True, slots=True)
+class Todo:
+    """What is to be computed for one position and channel.
+
+    Attributes
+    ----------
+    predict : time points for the network
+    measure : time points whose reconstruction the run did not make or keep
+    read : raw groups that are needed for it, in the order of reading
+    impossible : time points without a prediction whose exposures are not complete
+    """
+
+    position: int
+    channel: str
+    predict: frozenset[Key]
+    measure: frozenset[Key]
+    read: tuple[Key, ...]
+    impossible: int
+
+
+def plan(store: RecordedStore, window: Mapping[str, int]) -> list[Todo]:
+    """Return what is to be computed, for every position and channel with something to do or something impossible.
+
+    Parameters
+    ----------
+    window : frames that the engine of each separated channel looks at
+    """
+    todos = [
+        _todo(store, position, channel, window.get(channel, 0))
+        for position in range(len(store.positions))
+        for channel in store.channels
+    ]
+    return [todo for todo in todos if todo.read or todo.impossible]
+
+
+def backfill(
+    path: Path,
+    *,
+    engine: str | None = None,
+    backend: str = "auto",
+    precision: str = "auto",
+    threads: int = 0,
+    on_progress: Progress = lambda done, total: None,
+) -> dict[str, Any]:
+    """Complete the store at `path`; return what was done.
+
+    Parameters
+    ----------
+    engine : folder of the store's engine, if it is not found by its name
+    on_progress : called with predictions and reconstructions done and in all
+
+    Raises
+    ------
+    StoreError
+        If the store has no raw frames, or needs a repair first.
+    EngineError
+        If the engine is not the one that made the other predictions.
+    RunError
+        If a frame could not be computed or written; what was done until then is kept.
+    """
+    store = RecordedStore(path)
+    _check_lengths(store)
+    raw = _input(store, engine)
+    _drop_unfinished_line(store.path / layout.FRAMES_LOG)
+    paths, notes = build_paths(raw, backend, precision, threads)
+    try:
+        todos = plan(store, {name: p.window for name, p in paths.items() if p.backend})
+        progress = _Counter(sum(len(t.predict) + len(t.measure) for t in todos), on_progress)
+        failures: dict[str, int] = {}
+        for todo in todos:
+            if todo.read:
+                _complete(store, raw, paths[todo.channel], todo, progress.step, failures)
+    finally:
+        for channel_path in paths.values():
+            channel_path.close()
+    if failures:
+        raise RunError(f"{sum(failures.values())} frames could not be computed: {'; '.join(failures)}.")
+    return {
+        "store": str(store.path),
+        "predicted": sum(len(t.predict) for t in todos),
+        "reconstructed": sum(len(t.measure) for t in todos),
+        "impossible": sum(t.impossible for t in todos),
+        "warnings": notes,
+    }
+
+
+def _input(store: RecordedStore, engine: str | None) -> RawInput:
+    """Describe the store's raw; with another folder for its engine, which must be the same engine."""
+    if engine is None:
+        return store_input(store)
+    manifest = load_engine(engine).manifest
+    for channel in store.channels:
+        model = store.provenance(channel).get("model")
+        if model and model["sha256"] != manifest.sha256:
+            raise EngineError(
+                f"The store was predicted by {model['id']!r} with weights {model['sha256'][:12]}..., and {engine} has "
+                f"{manifest.sha256[:12]}...: one store, one engine. 'livesr process {store.path} --engine {engine}' makes "
+                "a store of its own."
+            )
+    return store_input(store, engine=engine)
+
+
+def _todo(store: RecordedStore, position: int, channel: str, window: int) -> Todo:
+    def here(keys: Mapping[Key, Any]) -> dict[Key, Any]:
+        return {k: v for k, v in keys.items() if (k[0].position, k[0].channel) == (position, channel)}
+
+    stored, measured = here(store.pictures("raw")), here(store.measured())
+    there = {key for key, line in stored.items() if line["state"] == "raw"}
+    live = {key for key, line in measured.items() if not line.get("backfilled")}
+    kept = here(store.pictures("recon")) if ("recon", position, channel) in store.images else measured
+    measure = there - kept.keys()
+    separated = here(store.pictures("sr"))
+    predict: set[Key] = set()
+    if window and ("sr", position, channel) in store.images:
+        predict = {
+            key
+            for key in there
+            if key not in separated
+            or not (separated[key].get("backfilled") or _neighbours(key, window) & there <= live)
+        }
+    read = measure | predict | _beside(measure, there, after=False) | _beside(predict, there, after=True)
+    impossible = {k for k in stored.keys() | measured.keys() if window and k not in there and k not in separated}
+    ordered = tuple(sorted(read, key=lambda key: (key[1], key[0])))
+    return Todo(position, channel, frozenset(predict), frozenset(measure), ordered, len(impossible))
+
+
+def _neighbours(key: Key, window: int) -> set[Key]:
+    stream, t = key
+    return {(stream, t - 1), (stream, t + 1)} if window == 3 else set()
+
+
+def _beside(keys: Set[Key], there: Set[Key], *, after: bool) -> set[Key]:
+    """Return the frame before each key, from whose normalisation its own follows, and the one `after` it.
+
+    However far away: the pipeline tells a gap from the end of a series by the frame beyond it.
+    """
+    beside: set[Key] = set()
+    ordered = sorted(there)
+    for earlier, later in pairwise(ordered):
+        if earlier[0] == later[0]:
+            beside |= {earlier} if later in keys else set()
+            beside |= {later} if after and earlier in keys else set()
+    return beside
+
+
+def _complete(
+    store: RecordedStore,
+    raw: RawInput,
+    path: ChannelPath,
+    todo: Todo,
+    step: Callable[[int], None],
+    failures: dict[str, int],
+) -> None:
+    """Compute what one position and channel lacks."""
+    sink, stopped = _FillSink(store, todo, step, failures), threading.Event()
+    wanted = todo.predict
+    pipeline = Pipeline(
+        {todo.channel: path},
+        description(raw, [path.description]),
+        [(sink, True)],
+        policy="complete",
+        on_stop=stopped.set,
+        normalisations=raw.normalisations,
+        # Where feeding ends early the last frame is no end of a series, and must not be predicted as one.
+        wanted=lambda stream, t: (stream, t) in wanted and not stopped.is_set(),
+    )
+    pipeline.open()
+    try:
+        feed(pipeline, read_stacks(store, todo.read), stopped)
+    except BaseException:
+        stopped.set()
+        raise
+    finally:
+        pipeline.end()
+        pipeline.join()
+    if pipeline.error:
+        raise pipeline.error
+
+
+@dataclass(slots=True)
+class _Shard:
+    """Pictures of one shard that wait until it is complete."""
+
+    waiting: set[tuple[int, int]]
+    planes: dict[tuple[int, int], NDArray[Any]] = field(default_factory=dict)
+    lines: list[tuple[SeriesName, State, Stream, int, dict[str, Any]]] = field(default_factory=list)
+
+
+class _FillSink:
+    """Puts what is missing into the arrays, shard by shard, and then says so in frames.jsonl."""
+
+    name = "backfill"
+
+    def __init__(self, store: RecordedStore, todo: Todo, step: Callable[[int], None], failures: dict[str, int]) -> None:
+        self._store, self._todo, self._step, self._failures = store, todo, step, failures
+        self._log: FramesLog | None = None
+        place = todo.position, todo.channel
+        self._images: dict[SeriesName, Image | None] = {
+            "recon": store.images.get(("recon", *place)),
+            "sr": store.images.get(("sr", *place)),
+        }
+        self._shapes = {kind: array_shape(image.array) for kind, image in self._images.items() if image}
+        self._shards: dict[tuple[SeriesName, tuple[int, int]], _Shard] = {}
+        wanted: tuple[tuple[SeriesName, frozenset[Key]], ...] = (("recon", todo.measure), ("sr", todo.predict))
+        for kind, keys in wanted:
+            for stream, t in keys if kind in self._shapes else ():
+                shard = self._shapes[kind].shard_of(t, stream.z)
+                self._shards.setdefault((kind, shard), _Shard(set())).waiting.add((t, stream.z))
+
+    def open(self, run: RunDescription) -> None:
+        """Open the journal."""
+        self._log = FramesLog(self._store.path / layout.FRAMES_LOG)
+
+    def raw(self, stack: RawStack) -> None:
+        """Raw is there already."""
+
+    def aside(self, stack: RawStack) -> None:
+        """Raw is there already."""
+
+    def recon(self, frame: SRFrame) -> None:
+        """Take a measurement that the run dropped; the others are only neighbours."""
+        if (frame.stream, frame.t) not in self._todo.measure:
+            return
+        image = self._images["recon"]
+        offset = int(image.attributes["livesr"]["intensity"]["offset"]) if image else 0
+        facts = {**_times(frame), "saturated": frame.saturated or None}
+        self._put("recon", "recon", frame, to_uint16(frame.image, offset) if image else None, facts)
+
+    def separated(self, frame: MulticolorFrame) -> None:
+        """Take a prediction."""
+        facts = {
+            **_times(frame.source),
+            "residual": frame.residual,
+            "edge": frame.edge,
+            "true_neighbours": frame.true_neighbours,
+            "warnings": frame.warnings,
+        }
+        self._put("sr", "separated", frame.source, frame.channels, facts)
+
+    def skipped(self, stream: Stream, t: int, reason: str) -> None:
+        """Keep the reason why a frame could not be computed."""
+        self._failures[reason] = self._failures.get(reason, 0) + 1
+
+    def status(self, status: Mapping[str, Any]) -> None:
+        """Nothing."""
+
+    def close(self, report: Mapping[str, Any]) -> None:
+        """Write what there is of shards that an interruption left incomplete; close the journal."""
+        try:
+            for key in list(self._shards):
+                self._write(key)
+        finally:
+            if self._log:
+                self._log.close()
+
+    def _put(
+        self, kind: SeriesName, state: State, frame: SRFrame, planes: NDArray[Any] | None, facts: dict[str, Any]
+    ) -> None:
+        line = (kind, state, frame.stream, frame.t, facts)
+        if planes is None:
+            self._say(line, stored=False)
+            return
+        where = frame.t, frame.stream.z
+        key = kind, self._shapes[kind].shard_of(*where)
+        shard = self._shards[key]
+        shard.waiting.discard(where)
+        shard.planes[where] = planes
+        shard.lines.append(line)
+        if not shard.waiting:
+            self._write(key)
+
+    def _write(self, key: tuple[SeriesName, tuple[int, int]]) -> None:
+        shard, image = self._shards.pop(key), self._images[key[0]]
+        if image and shard.planes:
+            replace_planes(image.array, shard.planes, self._store.path / _SCRATCH)
+            for line in shard.lines:
+                self._say(line, stored=True)
+
+    def _say(self, line: tuple[SeriesName, State, Stream, int, dict[str, Any]], *, stored: bool) -> None:
+        assert self._log is not None
+        kind, state, stream, t, facts = line
+        self._log.write(kind, state, stream, t, stored=stored, backfilled=True, **facts)
+        self._step(1)
+
+
+class _Counter:
+    """Adds up what is done."""
+
+    def __init__(self, total: int, on_progress: Progress) -> None:
+        self._done, self._total, self._on_progress = 0, total, on_progress
+        on_progress(0, total)
+
+    def step(self, count: int) -> None:
+        """Count and show."""
+        self._done += count
+        self._on_progress(self._done, self._total)
+
+
+def _times(frame: SRFrame) -> dict[str, Any]:
+    return {
+        "t_acq_ns": frame.t_acq_ns,
+        "t_camera_ms": frame.t_camera_ms,
+        "normalisation": frame.normalisation._asdict(),
+    }
+
+
+def _check_lengths(store: RecordedStore) -> None:
+    lengths: dict[tuple[int, str], set[int]] = {}
+    for (_, position, channel), image in store.images.items():
+        lengths.setdefault((position, channel), set()).add(array_shape(image.array).length["t"])
+    if any(len(found) > 1 for found in lengths.values()):
+        raise StoreError(f"The images of {store.path} differ in length: run 'livesr repair {store.path}' first.")
+
+
+def _drop_unfinished_line(log: Path) -> None:
+    """Cut off a last line that a killed process left unfinished, so that the next does not continue it."""
+    with log.open("rb+") as file:
+        content = file.read()
+        if content and not content.endswith(b"\n"):
+            file.truncate(content.rfind(b"\n") + 1)

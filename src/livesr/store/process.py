@@ -1,0 +1,187 @@
+"""An offline run: raw frames from a disk through the pipeline of a live run, into a new store.
+
+Owns what differs from a live run: where the frames come from, that nothing is skipped, and that the values of the live run
+are used again where there was one. The way of a frame is in `livesr.live.pipeline`.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from livesr.base.config import RigConfig
+from livesr.base.errors import BackendError, RunError
+from livesr.base.frames import MulticolorFrame, RawStack, SRFrame, Stream
+from livesr.live.inference.backend import BACKENDS
+from livesr.live.paths import ChannelPath, build_path
+from livesr.live.pipeline import Pipeline
+from livesr.live.sinks import layout
+from livesr.live.sinks.ome_zarr import OMEZarrSink
+from livesr.live.sinks.series import write_json
+from livesr.live.sinks.sink import RunDescription
+from livesr.store.raw_input import RawInput, description, feed
+
+Progress = Callable[[int, int], None]
+"""Called with frames done and frames in all, from a thread of the pipeline."""
+
+
+def process(
+    raw: RawInput,
+    store: Path,
+    *,
+    backend: str = "auto",
+    precision: str = "auto",
+    threads: int = 0,
+    record_raw: bool = True,
+    record_recon: bool = True,
+    on_progress: Progress = lambda done, total: None,
+) -> dict[str, Any]:
+    """Compute reconstructions and predictions of `raw`, nothing skipped; return the report of the run.
+
+    The reconstructions equal those of the live run. So do the predictions, within 1 ADU, on the same backend and precision;
+    "auto" takes those of the live run where they can be had.
+
+    Parameters
+    ----------
+    store : OME-Zarr to write; a path that exists gets the next number
+
+    Raises
+    ------
+    UsageError
+        If the rig, the engine, the runtime or the store cannot work.
+    RunError
+        If the run had to end early.
+    """
+    paths, notes = build_paths(raw, backend, precision, threads)
+    started_s = time.monotonic()
+    sidecars = {**raw.run.get("sidecars", {}), **_manifests(paths)}
+    run = description(raw, [p.description for p in paths.values()], sidecars=sidecars)
+    sink, watch = OMEZarrSink(store), _Watch(raw.groups, paths, on_progress)
+    stopped = threading.Event()
+    pipeline = Pipeline(
+        paths,
+        replace(run, record_raw=record_raw, record_recon=record_recon),
+        [(sink, True), (watch, True)],
+        policy="complete",
+        on_stop=stopped.set,
+        normalisations=raw.normalisations,
+    )
+    try:
+        pipeline.open()
+        try:
+            feed(pipeline, raw.stacks(), stopped)
+        finally:
+            pipeline.end()
+            report = pipeline.join({"store": str(sink.path), "publish": None, "offline": True})
+    finally:
+        for path in paths.values():
+            path.close()
+    if pipeline.error:
+        raise pipeline.error
+    # Latency would be the age of the recording, and frames/s those of the camera.
+    elapsed_s = max(time.monotonic() - started_s, 1e-9)
+    report |= {"sr_fps": round(report["sr_frames"] / elapsed_s, 2), "latency_ms": {"p50": None, "p99": None}}
+    report["warnings"] = [*notes, *report["warnings"]]
+    write_json(sink.path / layout.REPORT, report)
+    if watch.failures:
+        raise RunError(f"{sum(watch.failures.values())} frames have no prediction: {'; '.join(watch.failures)}.")
+    return report
+
+
+def build_paths(raw: RawInput, backend: str, precision: str, threads: int) -> tuple[dict[str, ChannelPath], list[str]]:
+    """Build the steps of every channel on the runtime of the live run, or the one asked for; say where they differ."""
+    paths: dict[str, ChannelPath] = {}
+    notes: list[str] = []
+    try:
+        for name, camera in raw.cameras.items():
+            before = raw.runtimes.get(name)
+            paths[name] = _build(
+                raw.rig, name, camera, _runtime(before, backend, precision), (backend, precision), threads
+            )
+            now = paths[name].backend
+            if now and before and (now.name, now.precision) != before:
+                notes.append(
+                    f"Channel {name!r} was separated live with {' '.join(before)}, now with {now.name} {now.precision}: "
+                    "the predictions agree, but not to the last ADU."
+                )
+    except BaseException:
+        for path in paths.values():
+            path.close()
+        raise
+    return paths, notes
+
+
+def _runtime(before: tuple[str, str] | None, backend: str, precision: str) -> tuple[str, str]:
+    """Return the live run's runtime where nothing else is asked for and this computer has it."""
+    if before is None or backend not in ("auto", before[0]):
+        return backend, precision
+    if before[0] not in BACKENDS.names or BACKENDS.load(before[0]).is_unavailable():
+        return backend, precision
+    return before[0], before[1] if precision == "auto" else precision
+
+
+def _build(
+    rig: RigConfig, name: str, camera: Any, runtime: tuple[str, str], asked: tuple[str, str], threads: int
+) -> ChannelPath:
+    try:
+        return build_path(rig, name, camera, backend=runtime[0], precision=runtime[1], threads=threads)
+    except BackendError:
+        if runtime == asked:
+            raise
+    return build_path(rig, name, camera, backend=asked[0], precision=asked[1], threads=threads)
+
+
+def _manifests(paths: Mapping[str, ChannelPath]) -> dict[str, Path]:
+    engines = [path.engine for path in paths.values() if path.engine]
+    return {f"manifest-{engine.manifest.id}.yaml": engine.folder / "manifest.yaml" for engine in engines}
+
+
+class _Watch:
+    """A sink that counts what is done and what failed."""
+
+    name = "progress"
+
+    def __init__(self, groups: int, paths: Mapping[str, ChannelPath], on_progress: Progress) -> None:
+        self._total, self._done, self._on_progress = groups, 0, on_progress
+        self._separated = {name for name, path in paths.items() if path.backend}
+        self.failures: dict[str, int] = {}
+
+    def open(self, run: RunDescription) -> None:
+        """Show that it begins."""
+        self._on_progress(0, self._total)
+
+    def raw(self, stack: RawStack) -> None:
+        """Count a group that nothing can be made of."""
+        if not stack.complete:
+            self._count()
+
+    def aside(self, stack: RawStack) -> None:
+        """Nothing is done about frames without a place."""
+
+    def recon(self, frame: SRFrame) -> None:
+        """Count a measurement that is the end of its way."""
+        if frame.stream.channel not in self._separated:
+            self._count()
+
+    def separated(self, frame: MulticolorFrame) -> None:
+        """Count a prediction."""
+        self._count()
+
+    def skipped(self, stream: Stream, t: int, reason: str) -> None:
+        """Keep the reason, unless the exposures are missing in the input."""
+        if reason != "raw frames missing":
+            self.failures[reason] = self.failures.get(reason, 0) + 1
+
+    def status(self, status: Mapping[str, Any]) -> None:
+        """Nothing."""
+
+    def close(self, report: Mapping[str, Any]) -> None:
+        """Nothing is held."""
+
+    def _count(self) -> None:
+        self._done += 1
+        self._on_progress(self._done, self._total)

@@ -1,0 +1,254 @@
+"""A store as its run left it: which images there are, what frames.jsonl says about them, with what they were made.
+
+Owns the reading of a store's metadata. Writes nothing; pixels are read by whoever needs them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from livesr.base.config import RigConfig, load_yaml, parse
+from livesr.base.errors import EngineError, StoreError
+from livesr.base.frames import Normalisation, Stream
+from livesr.live.inference.engine import Engine, engine_folders, load_engine
+from livesr.live.sinks import layout
+from livesr.live.sinks.frames_log import SeriesName, read_frames_log
+
+KINDS: dict[str, SeriesName] = {"raw": "raw", "reconstruction": "recon", "prediction": "sr"}
+Event = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """One image of a store.
+
+    Attributes
+    ----------
+    folder : its group
+    attributes : of the group, ``ome`` and ``livesr``
+    """
+
+    kind: SeriesName
+    folder: Path
+    attributes: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """Folder inside the store."""
+        return self.folder.name
+
+    @property
+    def position(self) -> int:
+        """Index of its position."""
+        return int(self.attributes["livesr"]["position"])
+
+    @property
+    def channel(self) -> str:
+        """Name of its acquisition channel."""
+        return str(self.attributes["livesr"]["channel"])
+
+    @property
+    def array(self) -> Path:
+        """Folder of the full-size array."""
+        return self.folder / "0"
+
+    @property
+    def scale(self) -> dict[str, float]:
+        """Seconds or um per index of every axis, by its name."""
+        image = self.attributes["ome"]["multiscales"][0]
+        scale = image["datasets"][0]["coordinateTransformations"][0]["scale"]
+        return {axis["name"]: float(s) for axis, s in zip(image["axes"], scale, strict=True)}
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayShape:
+    """What zarr.json says of an array: length and shard length of every axis, by its name."""
+
+    length: Mapping[str, int]
+    shard: Mapping[str, int]
+    dtype: str
+
+    @property
+    def z_planes(self) -> int:
+        """Planes of a stack; 1 without a z axis."""
+        return self.length.get("z", 1)
+
+    def index(self, t: int, z: int) -> tuple[Any, ...]:
+        """Return the index of all planes at (t, z)."""
+        return tuple({"t": t, "z": z}.get(axis, slice(None)) for axis in self.length)
+
+    def shard_of(self, t: int, z: int) -> tuple[int, int]:
+        """Return which shard holds (t, z), counted along t and z."""
+        return t // self.shard["t"], z // self.shard.get("z", 1)
+
+    def shard_key(self, t_shard: int, z_shard: int) -> str:
+        """Return the file of a shard inside the array's folder."""
+        place = {"t": t_shard, "z": z_shard}
+        return "/".join(["c", *(str(place.get(axis, 0)) for axis in self.length)])
+
+
+def array_shape(array: Path) -> ArrayShape:
+    """Read an array's zarr.json.
+
+    Raises
+    ------
+    StoreError
+        If it is missing or damaged.
+    """
+    about = read_json(array / "zarr.json")
+    try:
+        names = about["dimension_names"]
+        shards = about["chunk_grid"]["configuration"]["chunk_shape"]
+        return ArrayShape(
+            dict(zip(names, about["shape"], strict=True)),
+            dict(zip(names, shards, strict=True)),
+            str(about["data_type"]),
+        )
+    except (KeyError, TypeError, ValueError) as e:
+        raise StoreError(f"{array / 'zarr.json'} does not describe an array that livesr wrote: {e}.") from e
+
+
+class RecordedStore:
+    """The metadata of a store.
+
+    Attributes
+    ----------
+    path : root folder
+    about : the root's attribute ``livesr``
+    images : by kind, position and channel
+
+    Raises
+    ------
+    StoreError
+        If `path` is no store of livesr.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path).absolute()
+        if not self.path.is_dir():
+            raise StoreError(f"There is no store {path}: expected an OME-Zarr folder that livesr has written.")
+        try:
+            self.about: Mapping[str, Any] = read_json(self.path / "zarr.json")["attributes"]["livesr"]
+            names = read_json(self.path / "OME" / "zarr.json")["attributes"]["ome"]["series"]
+        except (StoreError, KeyError, TypeError) as e:
+            raise StoreError(
+                f"{path} is no complete store of livesr. If its run was killed, 'livesr repair {path}' may help."
+            ) from e
+        found = [image for name in names if (image := read_image(self.path / name))]
+        self.images = {(image.kind, image.position, image.channel): image for image in found}
+
+    @property
+    def positions(self) -> tuple[str, ...]:
+        """Names of the positions, by index."""
+        return tuple(self.about["positions"])
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Names of the acquisition channels."""
+        return tuple(self.about["channels"])
+
+    @cached_property
+    def events(self) -> list[Event]:
+        """Every line of frames.jsonl."""
+        log = self.path / layout.FRAMES_LOG
+        return read_frames_log(log) if log.is_file() else []
+
+    def pictures(self, kind: SeriesName) -> dict[tuple[Stream, int], Event]:
+        """Return the last line about every picture that the arrays of a kind hold, by stream and time point."""
+        return {(stream_of(e), e["t"]): e for e in self.events if e["series"] == kind and e["stored"]}
+
+    def measured(self) -> dict[tuple[Stream, int], Event]:
+        """Return the line about every time point that was reconstructed, whether or not it is kept as an image."""
+        return {(stream_of(e), e["t"]): e for e in self.events if e["state"] == "recon"}
+
+    def normalisations(self) -> dict[tuple[Stream, int], Normalisation]:
+        """Return what every reconstructed frame was normalised with."""
+        return {key: Normalisation(**e["normalisation"]) for key, e in self.measured().items() if "normalisation" in e}
+
+    def rig(self, engine: str | None = None) -> RigConfig:
+        """Return the rig as it was, each channel with the engine that separated it.
+
+        Parameters
+        ----------
+        engine : instead of the one that a channel was separated with
+
+        Raises
+        ------
+        StoreError
+            If the store holds no copy of rig.yaml.
+        EngineError
+            If an engine is not on this computer.
+        """
+        path = self.path / layout.SIDECARS / "rig.yaml"
+        if not path.is_file():
+            raise StoreError(f"{self.path} holds no copy of rig.yaml: say with --rig on what it was acquired.")
+        rig = parse(RigConfig, {**load_yaml(path), "folder": path.parent}, str(path))
+        channels = {}
+        for name in self.channels:
+            model = self.provenance(name).get("model")
+            separate = (engine or str(find_engine(model).folder)) if model else None
+            channels[name] = rig.channel(name).model_copy(update={"separate": separate})
+        return rig.model_copy(update={"channels": channels, "micromanager": "rig.cfg"})
+
+    def provenance(self, channel: str) -> Mapping[str, Any]:
+        """Return what the predictions of a channel say of themselves, {} if there are none."""
+        sr = [image for (kind, _, name), image in self.images.items() if kind == "sr" and name == channel]
+        return sr[0].attributes["livesr"] if sr else {}
+
+
+def find_engine(model: Mapping[str, Any]) -> Engine:
+    """Return the engine with the id and weights that a prediction names.
+
+    Raises
+    ------
+    EngineError
+        If none of the engines here is that one.
+    """
+    by_name_first = sorted(engine_folders().items(), key=lambda item: item[0] != model["id"])
+    for _, folder in by_name_first:
+        try:
+            engine = load_engine(folder)
+        except EngineError:  # a damaged one is not the one that is looked for
+            continue
+        if (engine.manifest.id, engine.manifest.sha256) == (model["id"], model["sha256"]):
+            return engine
+    raise EngineError(
+        f"The store was predicted by engine {model['id']!r} with weights {model['sha256'][:12]}..., which is not among "
+        "the engines here. Put its folder into ./engines, or name it with --engine FOLDER."
+    )
+
+
+def stream_of(event: Mapping[str, Any]) -> Stream:
+    """Return the stream that a line of frames.jsonl is about."""
+    return Stream(event["position"], event["channel"], event["z"])
+
+
+def read_image(folder: Path) -> Image | None:
+    """Return the image in `folder`, None if there is none of livesr's."""
+    try:
+        attributes = read_json(folder / "zarr.json")["attributes"]
+        return Image(KINDS[attributes["livesr"]["kind"]], folder, attributes)
+    except (StoreError, KeyError, TypeError):
+        return None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises
+    ------
+    StoreError
+        If the file is missing or damaged.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as e:
+        raise StoreError(f"Cannot read {path}: {e}.") from e
+    if not isinstance(value, dict):
+        raise StoreError(f"{path} holds {type(value).__name__}, expected an object.")
+    return value

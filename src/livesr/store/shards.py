@@ -1,0 +1,65 @@
+"""Planes put into an array that is finished.
+
+Owns the replacement of one shard, the unit in which such an array can be written. Knows no frame and no log.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from livesr.base.errors import RecordingError
+from livesr.store.recorded import array_shape
+
+
+def replace_planes(array: Path, planes: Mapping[tuple[int, int], NDArray[Any]], scratch: Path) -> None:
+    """Put planes into one shard of `array`; every other plane of the shard stays as it is.
+
+    The new shard is written beside and takes the old one's place at once: a reader, or a process that is killed, sees
+    either, never half of one.
+
+    Parameters
+    ----------
+    planes : by (t, z), all of one shard; (c, y, x), or (y, x) without a channel axis
+    scratch : folder on the same disk to write the shard in; removed afterwards
+
+    Raises
+    ------
+    RecordingError
+        If the shard cannot be read or the disk refuses.
+    """
+    import zarr
+
+    shape = array_shape(array)
+    ((t_shard, z_shard),) = {shape.shard_of(t, z) for t, z in planes}
+    first = {"t": t_shard * shape.shard["t"], "z": z_shard * shape.shard.get("z", 1)}
+    region = tuple(
+        slice(first.get(axis, 0), min(first.get(axis, 0) + shape.shard[axis], n)) for axis, n in shape.length.items()
+    )
+    key = shape.shard_key(t_shard, z_shard)
+    try:
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir(parents=True)
+        shutil.copyfile(array / "zarr.json", scratch / "zarr.json")
+        block = np.asarray(zarr.open_array(array, mode="r")[region])
+        for (t, z), plane in planes.items():
+            block[shape.index(t - first["t"], z - first["z"])] = plane
+        zarr.open_array(scratch, mode="r+")[region] = block
+        if (scratch / key).is_file():  # not where every plane is zero
+            _move(scratch / key, array / key)
+        shutil.rmtree(scratch)
+    except Exception as e:  # a torn shard raises whatever its codecs raise
+        raise RecordingError(f"{array.parent.name} could not be written at t={min(planes)[0]}: {e}.") from e
+
+
+def _move(new: Path, place: Path) -> None:
+    with new.open("rb+") as file:
+        os.fsync(file.fileno())
+    place.parent.mkdir(parents=True, exist_ok=True)
+    new.replace(place)

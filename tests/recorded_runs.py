@@ -1,0 +1,182 @@
+"""Recorded runs of a small virtual microscope: raw frames that move, an engine that looks at its neighbours in time."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from useq import MDAEvent
+
+from livesr.base.config import RigConfig, load_rig
+from livesr.live.inference.engine import (
+    MODEL_NAME,
+    Engine,
+    OnnxWeights,
+    Weights,
+    load_engine,
+    sha256_of,
+    write_manifest,
+)
+from livesr.live.inference.identity import identity_engine
+from livesr.live.paths import ChannelPath, Geometry, build_path
+from livesr.live.pipeline import Pipeline
+from livesr.live.sinks.ome_zarr import OMEZarrSink
+from livesr.live.sinks.sink import RunDescription
+from livesr.store.recorded import RecordedStore
+
+SIZE = 32
+RIGS = Path(__file__).parents[1] / "hardware_configs"
+
+
+def mixing_engine(folder: Path) -> Engine:
+    from onnx import TensorProto, helper
+
+    plain = identity_engine(folder)
+    mixture = np.float32([[0.2, 0.3, 0.1], [0.0, 0.2, 0.3], [0.4, 0.1, 0.05]])
+    graph = helper.make_graph(
+        [helper.make_node("Conv", ["frames", "weight"], ["channels"], kernel_shape=[1, 1])],
+        "mixing",
+        [helper.make_tensor_value_info("frames", TensorProto.FLOAT, [1, 3, "y", "x"])],
+        [helper.make_tensor_value_info("channels", TensorProto.FLOAT, [1, 3, "y", "x"])],
+        [helper.make_tensor("weight", TensorProto.FLOAT, [3, 3, 1, 1], mixture.ravel().tolist())],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    (folder / MODEL_NAME).write_bytes(model.SerializeToString())
+    weights = Weights(onnx=OnnxWeights(sha256=sha256_of(folder / MODEL_NAME)))
+    write_manifest(folder, plain.manifest.model_copy(update={"id": folder.name, "weights": weights}))
+    return load_engine(folder)
+
+
+def moving_groups(n_t: int, n_raw: int = 9, seed: int = 0) -> NDArray[np.uint16]:
+    """(t, raw, y, x): smooth, ever different, with noise; brighter from time point to time point."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:SIZE, :SIZE] / SIZE
+    phase = np.arange(n_t * n_raw).reshape(n_t, n_raw, 1, 1) * 0.7
+    light = 400 + 40 * np.arange(n_t).reshape(-1, 1, 1, 1) + 300 * np.sin(9 * x + 5 * y + phase)
+    return rng.poisson(np.maximum(light, 1)).astype(np.uint16) + 100
+
+
+def sim_rig(engine: str) -> RigConfig:
+    return load_rig(RIGS / "virtual_sim").with_engine(engine)
+
+
+class Live:
+    """A run as a camera would make it, with every step as slow as a test wants it.
+
+    Parameters
+    ----------
+    slow : seconds by which "reconstruct" and "infer" are delayed, each time
+    """
+
+    def __init__(
+        self,
+        rig: RigConfig,
+        store: Path,
+        *,
+        policy: str = "complete",
+        origin: tuple[float, float] = (0.0, 0.0),
+        positions: tuple[str, ...] = ("0",),
+        z_planes: int = 1,
+        slow: Mapping[str, float] = {},
+        backend: str = "openvino",
+    ) -> None:
+        camera = Geometry((SIZE, SIZE), "uint16", 0.065, origin)
+        names = list(rig.channels)
+        paths = {name: build_path(rig, name, camera, backend=backend, precision="f32", threads=1) for name in names}
+        self.paths = {name: _slowed(path, slow) for name, path in paths.items()}
+        files: dict[str, str | Path] = {"rig.yaml": rig.folder / "rig.yaml", "rig.cfg": rig.cfg_path}
+        self.run = RunDescription(
+            stream_id="test",
+            started_ns=time.time_ns(),
+            channels=tuple(path.description for path in self.paths.values()),
+            positions=positions,
+            z_planes=z_planes,
+            sidecars=files,
+        )
+        self.sink = OMEZarrSink(store)
+        self.pipeline = Pipeline(self.paths, self.run, [(self.sink, True)], policy=policy)
+
+    def record(
+        self,
+        groups: NDArray[np.uint16],
+        *,
+        missing: Iterable[tuple[int, int]] = (),
+        pace_s: Callable[[int], float] = lambda t: 0.0,
+    ) -> dict[str, Any]:
+        """Feed (t, raw, y, x) to every position, channel and plane; coordinates make each stream different."""
+        absent = set(missing)
+        self.pipeline.open()
+        try:
+            for t, group in enumerate(groups):
+                for p in range(len(self.run.positions)):
+                    for c, channel in enumerate(self.paths):
+                        for z in range(self.run.z_planes):
+                            n_raw = self.paths[channel].n_raw
+                            for raw, frame in enumerate(group[:n_raw]):
+                                if (t, raw) not in absent:
+                                    index = {"t": t, "p": p, "z": z, "sim": raw}
+                                    event = MDAEvent(index=index, channel=channel or None)
+                                    pixels = frame + np.uint16(10 * p + 20 * c + 5 * z)
+                                    self.pipeline.hook.frame_ready(pixels, event, {})
+                time.sleep(pace_s(t))
+        finally:
+            self.pipeline.end()
+            report = self.pipeline.join()
+            for path in self.paths.values():
+                path.close()
+        return report
+
+
+def _slowed(path: ChannelPath, slow: Mapping[str, float]) -> ChannelPath:
+    changes: dict[str, Any] = {}
+    if "infer" in slow and path.backend:
+        changes["backend"] = _SlowBackend(path.backend, slow["infer"])
+    if "reconstruct" in slow:
+        changes["reconstructor"] = _SlowReconstructor(path.reconstructor, slow["reconstruct"])
+    return dataclasses.replace(path, **changes)
+
+
+class _Slow:
+    def __init__(self, inner: Any, seconds: float) -> None:
+        self._inner, self._seconds = inner, seconds
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+class _SlowBackend(_Slow):
+    def infer(self) -> NDArray[np.float32]:
+        time.sleep(self._seconds)
+        return self._inner.infer()
+
+
+class _SlowReconstructor(_Slow):
+    def reconstruct(self, frames: Any, out: Any = None) -> NDArray[np.float32]:
+        time.sleep(self._seconds)
+        return self._inner.reconstruct(frames, out)
+
+
+def array(store: Path, name: str) -> np.ndarray:
+    return zarr.open_array(store / name / "0", mode="r")[:]
+
+
+def lines(store: Path, kind: str) -> dict:
+    return RecordedStore(store).pictures(kind)
+
+
+def assert_equal(one: Path, other: Path, kinds: tuple[str, ...] = ("raw", "recon", "sr")) -> None:
+    names = sorted(image.name for image in RecordedStore(one).images.values() if image.kind in kinds)
+    assert names == sorted(image.name for image in RecordedStore(other).images.values() if image.kind in kinds)
+    for name in names:
+        a, b = array(one, name), array(other, name)
+        assert a.shape == b.shape
+        if name.startswith("sr"):
+            assert np.abs(a.astype(int) - b.astype(int)).max() <= 1, name
+        else:
+            np.testing.assert_array_equal(a, b, name)

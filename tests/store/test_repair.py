@@ -1,0 +1,263 @@
+"""Stores whose process was killed at any moment become readable, valid and consistent, and lose nothing that was on disk."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaozarrs
+import zarr
+
+from contracts import code, describe, feed, multicolor_frame, raw_stack, sr_frame
+from livesr.base.errors import StoreError
+from livesr.base.frames import Stream
+from livesr.live.inference.engine import Engine
+from livesr.live.sinks import layout
+from livesr.live.sinks.frames_log import read_frames_log
+from livesr.live.sinks.ome_zarr import OMEZarrSink
+from livesr.store.backfill import backfill
+from livesr.store.process import process
+from livesr.store.raw_input import store_input
+from livesr.store.recorded import RecordedStore
+from livesr.store.repair import TORN, repair
+from recorded_runs import array, assert_equal
+
+STREAM = Stream(0, "488")
+FOREVER = f"""
+import sys
+from pathlib import Path
+import numpy as np
+sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+from contracts import *
+from livesr.live.sinks.ome_zarr import OMEZarrSink
+sink = OMEZarrSink(Path(sys.argv[1]))
+planes = int(sys.argv[2])
+sink.open(describe(size=64, z_planes=planes))
+print("open", flush=True)
+rng = np.random.default_rng(0)
+for t in range(1_000_000):
+    for z in range(planes):
+        stream = Stream(0, "488", z)
+        stack, frame = raw_stack(t, stream, size=64), sr_frame(t, stream, size=64)
+        for plane in stack.frames:
+            plane[1:] = rng.integers(0, 60000, plane[1:].shape)
+        sink.raw(stack)
+        sink.recon(frame)
+        if t % 3:
+            sink.separated(multicolor_frame(t, stream, size=64))
+"""
+RUN = f"""
+import sys, time
+from pathlib import Path
+sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+from recorded_runs import *
+live = Live(sim_rig("mixing"), Path(sys.argv[1]), policy="latest", slow={{"infer": 0.02}})
+print("open", flush=True)
+live.record(moving_groups(2000), pace_s=lambda t: 0.005)
+"""
+
+
+def killed(script: str, store: Path, seconds: float, *arguments: object, lines: int = 0) -> Path:
+    """Record in a process of its own; kill it some time after frames.jsonl has so many lines."""
+    command = [sys.executable, "-c", script, str(store), *map(str, arguments)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "open\n"
+    log, deadline = store / layout.FRAMES_LOG, time.monotonic() + 60
+    while lines and (not log.is_file() or log.read_bytes().count(b"\n") < lines) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    time.sleep(seconds)
+    process.kill()
+    assert process.wait() == -9
+    process.stdout.close()
+    return store
+
+
+def finished(tmp_path: Path, frames: int = 20) -> Path:
+    sink = OMEZarrSink(tmp_path / "run.ome.zarr")
+    sink.open(describe())
+    for t in range(frames):
+        feed(sink, t)
+    sink.close({})
+    return sink.path
+
+
+def state_of(store: Path) -> dict[Path, tuple[int, bytes]]:
+    return {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in sorted(store.rglob("*")) if p.is_file()}
+
+
+def assert_consistent(store: Path) -> None:
+    """Every image reads to its end, all have one length, and pictures are where frames.jsonl says, and nowhere else."""
+    yaozarrs.validate_zarr_store(str(store))
+    images = {name: zarr.open_array(store / name / "0", mode="r")[:] for name in ("raw", "recon", "sr")}
+    assert len({len(a) for a in images.values()}) == 1
+    events = read_frames_log(store / layout.FRAMES_LOG)
+    told = {(e["series"], e["t"], e["z"]) for e in events if e["stored"]}
+    planes = RecordedStore(store).images["raw", 0, "488"].scale.get("z") is not None
+    for name, a in images.items():
+        for t in range(len(a)):
+            for z in range(a.shape[-3] if planes else 1):
+                stream = Stream(0, "488", z)
+                index = (t, z) if name == "recon" else (t, slice(None), z)
+                pixels = a[index] if planes else a[t]
+                corners = np.atleast_1d(pixels[..., 0, 0])
+                if (name, t, z) in told:
+                    assert list(corners) == [code(stream, t, c) for c in range(len(corners))], (name, t, z)
+                elif name == "raw":
+                    assert not pixels.any(), (name, t, z)
+    assert not [1 for series, t, _ in told if t >= len(images["raw"])]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is POSIX")
+@pytest.mark.parametrize("moment", range(5))
+def test_killed_at_any_moment(tmp_path: Path, moment: int) -> None:
+    seconds = random.uniform(0.0, 1.5)
+    planes = 1 + 2 * (moment % 2)
+    store = killed(FOREVER, tmp_path / "run.ome.zarr", seconds, planes)
+    on_disk = {p: p.read_bytes() for p in (store / "raw" / "0" / "c").rglob("*") if p.is_file()}
+    lengths = {name: zarr.open_array(store / name / "0", mode="r").shape[0] for name in ("raw", "recon", "sr")}
+    report = repair(store, still_growing_s=0.05)
+    assert_consistent(store)
+    for name, image in report.images.items():
+        assert image["before"] == lengths[name] <= image["after"]
+        assert image["after"] == max(i["readable"] for i in report.images.values())
+    for file, content in on_disk.items():
+        aside = store / TORN / ".".join(file.relative_to(store).parts)
+        assert (file if file.is_file() else aside).read_bytes() == content
+    before = state_of(store)
+    assert not repair(store, still_growing_s=0.05).changed
+    assert state_of(store) == before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is POSIX")
+def test_a_killed_run_is_repaired_backfilled_and_equals_an_offline_run(tmp_path: Path, engine: Engine) -> None:
+    store = killed(RUN, tmp_path / "run.ome.zarr", 0.0, lines=300)
+    repair(store, still_growing_s=0.05)
+    yaozarrs.validate_zarr_store(str(store))
+    reference = process(store_input(RecordedStore(store)), tmp_path / "offline.ome.zarr")
+    report = backfill(store)
+    assert report["predicted"] > 0
+    if not report["impossible"]:
+        assert_equal(store, Path(reference["store"]))
+    assert array(store, "sr").any(axis=(1, 2, 3)).sum() >= reference["sr_frames"] > 10
+
+
+def test_a_store_that_is_fine_is_not_touched(tmp_path: Path) -> None:
+    store = finished(tmp_path)
+    before = state_of(store)
+    report = repair(store)
+    assert not report.changed
+    assert {name: (i["before"], i["after"]) for name, i in report.images.items()} == dict.fromkeys(
+        ("raw", "recon", "sr"), (20, 20)
+    )
+    assert state_of(store) == before
+
+
+def test_gaps_and_padding_of_a_store_that_is_fine_are_no_damage(tmp_path: Path) -> None:
+    sink = OMEZarrSink(tmp_path / "run.ome.zarr")
+    sink.open(describe())
+    for t in (0, 1, 40, 41):
+        sink.raw(raw_stack(t))
+    sink.separated(multicolor_frame(1))
+    sink.skipped(STREAM, 99, "far away")
+    sink.close({})
+    before = state_of(sink.path)
+    assert not repair(sink.path).changed
+    assert state_of(sink.path) == before
+
+
+def test_a_torn_last_shard_is_kept_aside_and_its_pictures_are_no_longer_promised(tmp_path: Path) -> None:
+    store = finished(tmp_path, 40)
+    shard = store / "raw" / "0" / "c" / "2" / "0" / "0" / "0"
+    torn = shard.read_bytes()[:-30]
+    shard.write_bytes(torn)
+    report = repair(store)
+    assert report.images["raw"] == {"before": 40, "readable": 32, "after": 40}
+    assert report.lost == {"raw": 8}
+    assert [(store / file).read_bytes() for file in report.torn] == [torn]
+    assert_consistent(store)
+    assert not array(store, "raw")[32:].any()
+    assert array(store, "recon")[39].any()
+    assert not repair(store).changed
+
+
+def test_a_full_shard_that_the_length_does_not_count_is_kept(tmp_path: Path) -> None:
+    store = finished(tmp_path, 32)
+    for name in ("raw", "recon", "sr"):
+        path = store / name / "0" / "zarr.json"
+        about = json.loads(path.read_text())
+        about["shape"][0] = 16
+        path.write_text(json.dumps(about))
+    log = store / layout.FRAMES_LOG
+    told = [line for line in log.read_text().splitlines() if not ('"raw"' in line and '"t": 31,' in line)]
+    log.write_text("\n".join(told) + '\n{"series": "sr", "st')
+    report = repair(store)
+    assert {i["after"] for i in report.images.values()} == {32}
+    assert_consistent(store)
+    line = [e for e in read_frames_log(log) if e.get("repaired")]
+    assert [(e["series"], e["t"], e["stored"]) for e in line] == [("raw", 31, True)]
+
+
+def test_missing_group_metadata_is_written(tmp_path: Path) -> None:
+    store = finished(tmp_path)
+    for name in ("zarr.json", "OME/zarr.json", "livesr/zarr.json"):
+        (store / name).unlink()
+    report = repair(store)
+    assert sorted(report.metadata) == ["OME/zarr.json", "livesr/zarr.json", "zarr.json"]
+    assert_consistent(store)
+    assert RecordedStore(store).channels == ("488",)
+    assert not repair(store).changed
+
+
+def test_positions_keep_their_own_lengths(tmp_path: Path) -> None:
+    sink = OMEZarrSink(tmp_path / "run.ome.zarr")
+    sink.open(describe(positions=("A", "B")))
+    for t in range(20):
+        sink.recon(sr_frame(t, Stream(0, "488")))
+        if t < 10:
+            sink.raw(raw_stack(t, Stream(1, "488")))
+    sink.close({})
+    assert not repair(sink.path).changed
+
+
+def test_an_image_that_cannot_be_described_is_a_problem_for_nobody_else(tmp_path: Path) -> None:
+    store = finished(tmp_path)
+    (store / "sr" / "0" / "zarr.json").write_text("")
+    report = repair(store)
+    assert sorted(report.images) == ["raw", "recon"]
+    assert "sr" in report.problems[0]
+
+
+def test_a_store_that_is_being_recorded_is_left_alone(tmp_path: Path) -> None:
+    script = FOREVER.replace("sink.raw(stack)", "time.sleep(0.02); sink.raw(stack)").replace(
+        "import sys", "import sys, time"
+    )
+    store = tmp_path / "run.ome.zarr"
+    process = subprocess.Popen([sys.executable, "-c", script, str(store), "1"], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(0.3)
+        with pytest.raises(StoreError, match="still being recorded"):
+            repair(store)
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def test_what_is_no_store_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="no store of livesr"):
+        repair(tmp_path)
+    store = finished(tmp_path)
+    for name in ("raw", "recon", "sr"):
+        shutil.rmtree(store / name)
+    with pytest.raises(StoreError, match="holds no image"):
+        repair(store)
