@@ -466,5 +466,5 @@ def test_a_repeated_exposure_does_not_harm_a_run_of_single_frames(demo_core: CMM
     with LiveSR(demo_core, rig="demo", store=tmp_path / "d.ome.zarr", engine="none") as session:
         demo_core.mda.run(events)
     assert session.report["raw_repeated"] == 1
-    assert store_of(session)["raw_488/0"].shape[0] == 3
+    assert store_of(session)["raw_0_488/0"].shape[0] == 3
     assert len(list((session.store / "livesr" / "strays").iterdir())) == 1

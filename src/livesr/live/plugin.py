@@ -341,7 +341,7 @@ class LiveSR:
         """Channels that the plan acquires, or those of rig.yaml when it does not say."""
         named = [channel.config for channel in getattr(plan, "channels", ()) or ()]
         # An iterable of events is announced as a plan without axes: it may well name channels.
-        if not named and getattr(plan, "used_axes", ()) and len(self.rig.channels) > 1:
+        if not named and len(getattr(plan, "used_axes", "")) > 0 and len(self.rig.channels) > 1:
             raise ConfigError(
                 f"The plan names no channel, and rig {self.rig.name!r} describes {', '.join(self.rig.channels)}: "
                 "say in the plan which of them are acquired."
