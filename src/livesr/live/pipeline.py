@@ -3,6 +3,7 @@
 ::
 
     acquisition thread      hook: time stamp, hand over                              (sources/mda.py)
+    or "livesr-live"        polls the core's buffer outside MDAs, same hook          (sources/continuous.py)
           | raw queue, bounded in bytes: full -> an untriggered camera waits, a triggered run stops cleanly
     "livesr-ingest"         event -> CameraFrame -> grouping -> RawStack             (sources, grouping)
           |-> sinks.raw
@@ -241,7 +242,8 @@ class Pipeline:
         self.stop(
             BacklogError(
                 f"{self.raw_queue_bytes / 2**20:.0f} MiB of frames are waiting for the disk and a triggered camera cannot "
-                "wait. The run has ended and everything received is kept; record to a faster disk, lower the frame rate, "
+                "wait, nor can a continuous one whose buffer is full. The run has ended and everything received is kept; "
+                "record to a faster disk, lower the frame rate, "
                 "or raise raw_queue_bytes."
             )
         )
@@ -409,7 +411,7 @@ class Pipeline:
         return {
             **self.status(),
             "raw_lost": self.hook.received - counts["raw_frames"],
-            "raw_missing": counts["raw_missing"],
+            "raw_missing": counts["raw_missing"] if self.hook.missing is None else self.hook.missing,
             "raw_repeated": counts["raw_repeated"],
             "raw_aside": counts["raw_aside"],
             "groups": counts["groups"],

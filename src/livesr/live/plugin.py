@@ -11,7 +11,7 @@ import logging
 import os
 import uuid
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -31,6 +31,7 @@ from livesr.live.sinks.layout import bytes_per_hour, free_bytes, memory_bytes
 from livesr.live.sinks.ome_zarr import OMEZarrSink
 from livesr.live.sinks.signals import SignalSink
 from livesr.live.sinks.sink import RunDescription, Sink
+from livesr.live.sources.continuous import LiveMode
 
 if TYPE_CHECKING:
     from livesr.live.sinks.zeromq import ZeroMQSink
@@ -44,6 +45,9 @@ class LiveSR:
     A context manager: on entering, the engine is compiled and the address bound; every multi-dimensional acquisition
     inside becomes one run with its own store; on leaving, everything received is processed and stored.
 
+    With `live` "own" or "peek" every sequence acquisition outside an MDA, as the live mode of a GUI, becomes a run as well;
+    leaving ends that run and lets the camera go on (Ctrl-C stops it). Each run is then opened when it starts.
+
     Parameters
     ----------
     core : the core that acquires
@@ -52,7 +56,7 @@ class LiveSR:
     store : OME-Zarr to write; a path that exists gets the next number; None keeps nothing
     publish : ZeroMQ address to publish on, such as "tcp://127.0.0.1:5555"
     plan : the useq sequence to come; needed when it has positions or z and is no plain `useq.MDASequence`
-    **settings : fields of `livesr.base.config.RunConfig` (policy, backend, precision, threads, record_raw ...)
+    **settings : fields of `livesr.base.config.RunConfig` (policy, live, backend, precision, threads ...)
 
     Attributes
     ----------
@@ -97,6 +101,7 @@ class LiveSR:
             self.rig = self.rig.with_engine(engine)
         self.settings = parse(RunConfig, {**settings, "store": store, "publish": publish}, "LiveSR")
         self._plan = plan
+        self._live = LiveMode(core, self.rig, self.settings.live, self._open_live, self._release_pipeline, self.fail)
         self._paths: dict[str, ChannelPath] = {}
         self._camera: Geometry | None = None
         self._pipeline: Pipeline | None = None
@@ -115,8 +120,9 @@ class LiveSR:
         logging.getLogger("pymmcore-plus").setLevel(logging.WARNING)
         try:
             self._open_paths(self._channel_names(self._plan))
-            if self._plan is not None:
+            if self._plan is not None and self.settings.live == "off":
                 self._arm(self._plan)
+            self._live.connect()
         except BaseException:
             self._close_paths()
             raise
@@ -135,6 +141,7 @@ class LiveSR:
         events.sequenceFinished.disconnect(self._sequence_finished)
         if kind is KeyboardInterrupt and self._core.isSequenceRunning():
             self._core.stopSequenceAcquisition()  # the acquisition was torn out of its loop and left the camera running
+        self._live.disconnect()
         self._release_pipeline()
         self.wait()
         self._close_paths()
@@ -143,6 +150,7 @@ class LiveSR:
 
     def wait(self) -> dict[str, Any]:
         """Wait until the run that has ended is processed and stored; return its report."""
+        self._live.settle()
         if self._ending:
             pipeline, self._ending = self._ending, None
             about = {"store": str(self.store) if self.store else None, "publish": self.endpoint}
@@ -185,6 +193,7 @@ class LiveSR:
     def _sequence_started(self, sequence: Any, metadata: Mapping[str, Any]) -> None:
         """Open what the run needs; in the acquisition thread, before its first frame."""
         try:
+            self._live.finish()
             self.wait()
             if self._pipeline is None:
                 self._arm(self._plan if self._plan is not None else sequence)
@@ -206,10 +215,15 @@ class LiveSR:
     def _sequence_finished(self, sequence: Any) -> None:
         self._release_pipeline()
 
+    def _open_live(self, plan: Any, on_stop: Callable[[], None]) -> Pipeline:
+        """Open the run of a sequence acquisition outside an MDA."""
+        self.wait()
+        return self._arm(plan, on_stop)
+
     # -- runs ----------------------------------------------------------------------------------------------------------
 
-    def _arm(self, plan: Any) -> None:
-        """Build the run that comes next: description, sinks, threads."""
+    def _arm(self, plan: Any, on_stop: Callable[[], None] | None = None) -> Pipeline:
+        """Build the run that comes next: description, sinks, threads; `on_stop` stops the camera, by default the MDA."""
         camera = camera_geometry(self._core, self.rig)
         names = self._channel_names(plan)
         if camera != self._camera or not set(names) <= set(self._paths):
@@ -222,11 +236,12 @@ class LiveSR:
             self._sinks(),
             policy=self.settings.policy,
             raw_queue_bytes=self.settings.raw_queue_bytes or psutil.virtual_memory().available // 4,
-            on_stop=self._core.mda.cancel,
+            on_stop=on_stop or self._core.mda.cancel,
         )
         pipeline.open()
         self.store = self._writer.path if self._writer else None
         self._pipeline, self._description = pipeline, run
+        return pipeline
 
     def _sinks(self) -> list[tuple[Sink, bool]]:
         sinks: list[tuple[Sink, bool]] = [(SignalSink(self.frame_ready, self.input_ready), False)]

@@ -40,8 +40,8 @@ class MDAHook:
     """Receives `frameReady` and hands over, in order, to whoever calls `get`.
 
     The queue is bounded by `limit`. At the limit `room` is asked for a new one: it falls as frames wait further down. An
-    untriggered acquisition is then made to wait, which loses nothing; a triggered one cannot wait, so `on_overflow` is
-    called, once, and the frames that still come are taken.
+    untriggered acquisition is then made to wait, which loses nothing; a triggered one cannot wait, nor can a continuous one
+    whose buffer is nearly full, so `on_overflow` is called, once, and the frames that still come are taken.
 
     Parameters
     ----------
@@ -52,6 +52,7 @@ class MDAHook:
     ----------
     received : frames that arrived
     limit : most frames that may wait in the queue
+    missing : frames that the camera numbered and that never came; None where the source has no numbers
     """
 
     __slots__ = (
@@ -62,6 +63,7 @@ class MDAHook:
         "_released",
         "_room",
         "limit",
+        "missing",
         "received",
         "waits",
     )
@@ -73,13 +75,20 @@ class MDAHook:
         self._released = threading.Event()
         self._room = room
         self.limit = room()
+        self.missing: int | None = None
         self.received = 0
         self.waits = 0
 
     def frame_ready(self, image: Pixels, event: MDAEvent, metadata: Mapping[str, Any]) -> None:
         """Take one frame; called in the acquisition thread."""
-        if self._queue.qsize() >= self.limit:
-            self._full(metadata)
+        self.take(image, event, metadata, may_wait=lambda: not metadata.get("hardware_triggered"))
+
+    def take(
+        self, image: Pixels, event: MDAEvent, metadata: Mapping[str, Any], *, may_wait: Callable[[], bool]
+    ) -> None:
+        """Take one frame; at the limit, wait for room as long as `may_wait`."""
+        if self.full:
+            self._wait(may_wait)
         self.received += 1
         self._queue.put(Received(image, event, metadata, now_ns()))
 
@@ -100,18 +109,25 @@ class MDAHook:
         """Frames in the queue."""
         return self._queue.qsize()
 
-    def _full(self, metadata: Mapping[str, Any]) -> None:
-        self.limit = self._room()
+    @property
+    def full(self) -> bool:
+        """Whether the queue is at its limit."""
         if self._queue.qsize() < self.limit:
-            return
-        if not metadata.get("hardware_triggered"):
-            self.waits += 1
-            while self._queue.qsize() >= self.limit and not self._released.is_set():
-                time.sleep(0.002)
-                self.limit = self._room()
-        elif not self._overflowed:
-            self._overflowed = True
-            self._on_overflow()
+            return False
+        self.limit = self._room()
+        return self._queue.qsize() >= self.limit
+
+    def _wait(self, may_wait: Callable[[], bool]) -> None:
+        waited = False
+        while self.full and not self._released.is_set():
+            if not may_wait():
+                if not self._overflowed:
+                    self._overflowed = True
+                    self._on_overflow()
+                break
+            waited = True
+            time.sleep(0.002)
+        self.waits += waited
 
 
 def camera_frame(
