@@ -139,6 +139,15 @@ def test_own_records_the_demo_camera_without_a_gap(demo_core: CMMCorePlus, tmp_p
     assert list(report["channels"]) == ["488"]
 
 
+def test_frames_of_an_earlier_sequence_are_not_part_of_the_run(demo_core: CMMCorePlus, tmp_path: Path) -> None:
+    for n in (5, 20):
+        live_setting = "off" if n == 5 else "own"
+        with LiveSR(demo_core, rig="demo", live=live_setting, store=tmp_path / "e.ome.zarr") as session:
+            demo_core.startSequenceAcquisition(n, 0, True)
+            until(lambda: not demo_core.isSequenceRunning())
+    assert session.report["raw_frames"] == len(raw_of(session.report)) == 20
+
+
 def test_peek_leaves_the_frames_to_others(demo_core: CMMCorePlus, tmp_path: Path) -> None:
     with LiveSR(demo_core, rig="demo", live="peek", store=tmp_path / "p.ome.zarr") as session:
         with live(demo_core):
@@ -312,6 +321,9 @@ def test_a_slow_disk_is_waited_for_while_the_buffer_of_the_core_has_room(
             until(lambda: core.getRemainingImageCount() > 100)
             disk.set()
             until(lambda: core.getRemainingImageCount() < 20)
+            disk.clear()
+            until(lambda: core.getRemainingImageCount() > 100)
+        disk.set()  # only now: whoever stops the camera does not wait for the disk
         report = session.wait()
     stamps = stamps_of(report)
     assert report["acquisition_waits"] > 0

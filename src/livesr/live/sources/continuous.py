@@ -405,7 +405,7 @@ def prepare_buffer(core: CMMCorePlus, mode: Mode) -> None:
     mib = math.ceil(min(wanted, psutil.virtual_memory().available / 4) / 2**20)
     if mode == "own" and mib > core.getCircularBufferMemoryFootprint():
         core.setCircularBufferMemoryFootprint(mib)
-    # pymmcore-plus starts finite sequences in the way that leaves frames of the former one in the buffer.
+    # Started with a camera's label, as pymmcore-plus starts finite sequences, MMCore does not promise to empty it.
     core.initializeCircularBuffer()
     size = core.getCircularBufferMemoryFootprint()
     seconds = size * 2**20 / wanted * BUFFER_S
