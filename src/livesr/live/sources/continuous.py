@@ -201,7 +201,8 @@ class LiveMode:
             self._poller.start()
 
     def _stopped(self, label: str) -> None:
-        if label == self._core.getCameraDevice():
+        # Not by the label: UniMMCore announces a camera written in Python as "".
+        if not camera_runs(self._core):
             self.finish()
 
     # -- runs ----------------------------------------------------------------------------------------------------------
