@@ -13,6 +13,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 ARGUMENTS = {
     "headless_sim.py": (["run.ome.zarr", "4"], "0 raw frames lost"),
     "demo_camera.py": (["run.ome.zarr"], "24 frames in"),
+    "live_mode.py": (["run.ome.zarr", "2"], "exposures, 0 missing"),
     "react_to_frames.py": (["0.0"], "ended after"),
 }
 

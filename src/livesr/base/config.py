@@ -200,12 +200,14 @@ class RunConfig(Model):
     """One run: what is computed, kept and shown.
 
     `policy` "latest" skips the inference of centre frames when the network is slower than the camera; "complete" never
-    skips and lets latency grow.
+    skips and lets latency grow. `live` is what happens to sequence acquisitions outside an MDA: "own" takes every frame
+    out of Micro-Manager's buffer, where previews then find none; "peek" copies the newest and may miss some.
     """
 
     store: Path | None = None
     publish: str | None = None
     policy: Literal["latest", "complete"] = "latest"
+    live: Literal["off", "own", "peek"] = "off"
     backend: str = "auto"
     precision: str = "auto"
     threads: Annotated[int, Field(ge=0)] = 0

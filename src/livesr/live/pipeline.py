@@ -3,6 +3,7 @@
 ::
 
     acquisition thread      hook: time stamp, hand over                              (sources/mda.py)
+    or "livesr-live"        polls the core's buffer outside MDAs, same hook          (sources/continuous.py)
           | raw queue, bounded in bytes: full -> an untriggered camera waits, a triggered run stops cleanly
     "livesr-ingest"         event -> CameraFrame -> grouping -> RawStack             (sources, grouping)
           |-> sinks.raw
@@ -76,12 +77,11 @@ class Pipeline:
         policy: Policy = "latest",
         raw_queue_bytes: int = 1 << 30,
         on_stop: Callable[[], None] = lambda: None,
-        first_raw: int = 0,
         normalisations: Mapping[tuple[Stream, int], Normalisation] | None = None,
         wanted: Callable[[Stream, int], bool] = lambda stream, t: True,
     ) -> None:
         self._paths, self._run, self._policy = dict(paths), run, policy
-        self._on_stop, self._first_raw = on_stop, first_raw
+        self._on_stop = on_stop
         self._recorded_normalisations, self._wanted = normalisations or {}, wanted
         self._only = next(iter(paths)) if len(paths) == 1 else ""
         self._sinks = [SinkThread(sink, lossless=lossless, on_error=self._sink_failed) for sink, lossless in sinks]
@@ -195,7 +195,7 @@ class Pipeline:
 
     def _frame(self, received: Received) -> CameraFrame:
         """Place a frame; one that does not fit raises what the user has to know."""
-        frame = camera_frame(received, lambda channel: self._path(channel).n_raw, self._only, self._first_raw)
+        frame = camera_frame(received, lambda channel: self._path(channel).n_raw, self._only)
         stream, expected = frame.stream, self._path(frame.stream.channel).description
         if stream.position >= len(self._run.positions) or stream.z >= self._run.z_planes:
             raise FrameShapeError(
@@ -255,7 +255,8 @@ class Pipeline:
         self.stop(
             BacklogError(
                 f"{self.raw_queue_bytes / 2**20:.0f} MiB of frames are waiting for the disk and a triggered camera cannot "
-                "wait. The run has ended and everything received is kept; record to a faster disk, lower the frame rate, "
+                "wait, nor can a continuous one whose buffer is full. The run has ended and everything received is kept; "
+                "record to a faster disk, lower the frame rate, "
                 "or raise raw_queue_bytes."
             )
         )
@@ -429,7 +430,7 @@ class Pipeline:
         return {
             **self.status(),
             "raw_lost": self.hook.received - counts["raw_frames"] + sum(s.raw_lost for s in self._sinks),
-            "raw_missing": counts["raw_missing"],
+            "raw_missing": counts["raw_missing"] if self.hook.missing is None else self.hook.missing,
             "raw_repeated": counts["raw_repeated"],
             "raw_aside": counts["raw_aside"],
             "groups": counts["groups"],

@@ -13,7 +13,7 @@ import threading
 import time
 import uuid
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -34,6 +34,7 @@ from livesr.live.sinks.layout import bytes_per_hour, free_bytes, memory_bytes
 from livesr.live.sinks.ome_zarr import OMEZarrSink
 from livesr.live.sinks.signals import SignalSink
 from livesr.live.sinks.sink import RunDescription, Sink
+from livesr.live.sources.continuous import LiveMode
 from livesr.live.sources.mda import RAW_AXIS
 
 if TYPE_CHECKING:
@@ -49,6 +50,9 @@ class LiveSR:
     multi-dimensional acquisition inside becomes one run with its own store, which ends when the acquisition does; on
     leaving, everything received is processed and stored.
 
+    With `live` "own" or "peek" every sequence acquisition outside an MDA, as the live mode of a GUI, becomes a run as well;
+    leaving ends that run and lets the camera go on (Ctrl-C stops it). Each run is then opened when it starts.
+
     Parameters
     ----------
     core : the core that acquires
@@ -57,7 +61,7 @@ class LiveSR:
     store : OME-Zarr to write; a path that exists gets the next number; None keeps nothing
     publish : ZeroMQ address to publish on, such as "tcp://127.0.0.1:5555"
     plan : the useq sequence to come; needed when it has positions or z and is no plain `useq.MDASequence`
-    **settings : fields of `livesr.base.config.RunConfig` (policy, backend, precision, threads, record_raw ...)
+    **settings : fields of `livesr.base.config.RunConfig` (policy, live, backend, precision, threads ...)
 
     Attributes
     ----------
@@ -103,6 +107,7 @@ class LiveSR:
             self.rig = self.rig.with_engine(engine)
         self.settings = parse(RunConfig, {**settings, "store": store, "publish": publish}, "LiveSR")
         self._plan = plan
+        self._live = LiveMode(core, self.rig, self.settings.live, self._open_live, self._release_pipeline, self.fail)
         self._paths: dict[str, ChannelPath] = {}
         self._camera: Geometry | None = None
         self._pipeline: Pipeline | None = None
@@ -126,8 +131,9 @@ class LiveSR:
         logging.getLogger("pymmcore-plus").setLevel(logging.WARNING)
         try:
             self._open_paths(self._channel_names(self._plan))
-            if self._plan is not None:
+            if self._plan is not None and self.settings.live == "off":
                 self._arm(self._plan)
+            self._live.connect()
         except BaseException:
             self._close_paths()
             raise
@@ -142,6 +148,7 @@ class LiveSR:
         self._end_acquisition(kind)
         for signal, listener in self._listeners():
             signal.disconnect(listener)
+        self._live.disconnect()
         self._release_pipeline()
         self.wait()
         self._close_paths()
@@ -173,6 +180,7 @@ class LiveSR:
 
         Ctrl-C while waiting leaves out what is not computed yet, and still stores everything received.
         """
+        self._live.settle()
         if (finishing := self._finishing) is not None:
             thread, pipeline = finishing
             try:
@@ -230,6 +238,7 @@ class LiveSR:
     def _sequence_started(self, sequence: Any, metadata: Mapping[str, Any]) -> None:
         """Open what the run needs; in the acquisition thread, before its first frame."""
         try:
+            self._live.finish()
             self.wait()
             if self._pipeline is None:
                 self._arm(self._plan if self._plan is not None else sequence)
@@ -267,10 +276,15 @@ class LiveSR:
                 )
         self._release_pipeline()
 
+    def _open_live(self, plan: Any, on_stop: Callable[[], None]) -> Pipeline:
+        """Open the run of a sequence acquisition outside an MDA."""
+        self.wait()
+        return self._arm(plan, on_stop)
+
     # -- runs ----------------------------------------------------------------------------------------------------------
 
-    def _arm(self, plan: Any) -> None:
-        """Build the run that comes next: description, sinks, threads."""
+    def _arm(self, plan: Any, on_stop: Callable[[], None] | None = None) -> Pipeline:
+        """Build the run that comes next: description, sinks, threads; `on_stop` stops the camera, by default the MDA."""
         camera = camera_geometry(self._core, self.rig)
         names = self._channel_names(plan)
         if camera != self._camera or not set(names) <= set(self._paths):
@@ -285,12 +299,13 @@ class LiveSR:
             self._sinks(),
             policy=self.settings.policy,
             raw_queue_bytes=self.settings.raw_queue_bytes or psutil.virtual_memory().available // 4,
-            on_stop=self._core.mda.cancel,
+            on_stop=on_stop or self._core.mda.cancel,
         )
         pipeline.open()
         self.store = self._writer.path if self._writer else None
         self._announced = 0
         self._pipeline, self._description = pipeline, run
+        return pipeline
 
     def _sinks(self) -> list[tuple[Sink, bool]]:
         self._signals = SignalSink(self.frame_ready, self.input_ready)

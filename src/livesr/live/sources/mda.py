@@ -40,8 +40,8 @@ class MDAHook:
     """Receives `frameReady` and hands over, in order, to whoever calls `get`.
 
     The queue is bounded by `limit`. At the limit `room` is asked for a new one: it falls as frames wait further down. An
-    untriggered acquisition is then made to wait, which loses nothing; a triggered one cannot wait, so `on_overflow` is
-    called, once, and the frames that still come are taken.
+    untriggered acquisition is then made to wait, which loses nothing; a triggered one cannot wait, nor can a continuous one
+    whose buffer is nearly full, so `on_overflow` is called, once, and the frames that still come are taken.
 
     Parameters
     ----------
@@ -52,6 +52,7 @@ class MDAHook:
     ----------
     received : frames that arrived
     limit : most frames that may wait in the queue
+    missing : frames that the camera numbered and that never came; None where the source has no numbers
     """
 
     __slots__ = (
@@ -62,6 +63,7 @@ class MDAHook:
         "_released",
         "_room",
         "limit",
+        "missing",
         "received",
         "waits",
     )
@@ -73,22 +75,23 @@ class MDAHook:
         self._released = threading.Event()
         self._room = room
         self.limit = room()
+        self.missing: int | None = None
         self.received = 0
         self.waits = 0
 
     def frame_ready(self, image: Pixels, event: MDAEvent, metadata: Mapping[str, Any]) -> None:
         """Take one frame; called in the acquisition thread."""
-        if self._queue.qsize() >= self.limit:
-            self._full(metadata)
-        self.received += 1
-        self._queue.put(Received(image, event, metadata, now_ns()))
+        self.take(image, event, metadata, may_wait=lambda: not metadata.get("hardware_triggered"))
+
+    def take(
+        self, image: Pixels, event: MDAEvent, metadata: Mapping[str, Any], *, may_wait: Callable[[], bool]
+    ) -> None:
+        """Take one frame; at the limit, wait for room as long as `may_wait`."""
+        self._put(Received(image, event, metadata, now_ns()), may_wait)
 
     def replay(self, received: Received) -> None:
         """Take a frame that was received before and keeps the time of then; waits while the queue is full."""
-        if self._queue.qsize() >= self.limit:
-            self._full({})
-        self.received += 1
-        self._queue.put(received)
+        self._put(received, may_wait=lambda: True)
 
     def get(self) -> Received | None:
         """Return the next frame, or None after `end`; waits."""
@@ -107,23 +110,34 @@ class MDAHook:
         """Frames in the queue."""
         return self._queue.qsize()
 
-    def _full(self, metadata: Mapping[str, Any]) -> None:
-        self.limit = self._room()
+    @property
+    def full(self) -> bool:
+        """Whether the queue is at its limit."""
         if self._queue.qsize() < self.limit:
-            return
-        if not metadata.get("hardware_triggered"):
-            self.waits += 1
-            while self._queue.qsize() >= self.limit and not self._released.is_set():
-                time.sleep(0.002)
-                self.limit = self._room()
-        elif not self._overflowed:
-            self._overflowed = True
-            self._on_overflow()
+            return False
+        self.limit = self._room()
+        return self._queue.qsize() >= self.limit
+
+    def _put(self, received: Received, may_wait: Callable[[], bool]) -> None:
+        if self.full:
+            self._wait(may_wait)
+        self.received += 1
+        self._queue.put(received)
+
+    def _wait(self, may_wait: Callable[[], bool]) -> None:
+        waited = False
+        while self.full and not self._released.is_set():
+            if not may_wait():
+                if not self._overflowed:
+                    self._overflowed = True
+                    self._on_overflow()
+                break
+            waited = True
+            time.sleep(0.002)
+        self.waits += waited
 
 
-def camera_frame(
-    received: Received, n_raw: Callable[[str], int], only_channel: str = "", first_raw: int = 0
-) -> CameraFrame:
+def camera_frame(received: Received, n_raw: Callable[[str], int], only_channel: str = "") -> CameraFrame:
     """Read from the event which stream, time point and raw index a frame is.
 
     A plan without a raw axis counts raw frames along t: the running order of a pattern display advances by one with every
@@ -134,7 +148,6 @@ def camera_frame(
     received : from the hook
     n_raw : exposures per super-resolution frame of a channel
     only_channel : name of the channel when the plan names none
-    first_raw : raw index of the plan's first frame, for a plan without a raw axis
 
     Raises
     ------
@@ -151,7 +164,7 @@ def camera_frame(
                 f"The plan has no axis {RAW_AXIS!r}, and with positions, channels or planes beside time the order of the {n} "
                 "raw frames is unknown: describe it with livesr.live.sources.plan.sim_sequence."
             )
-        t, raw = divmod(t + first_raw, n)
+        t, raw = divmod(t, n)
     if index.get("g"):
         raise ConfigError(
             "The plan has a grid (axis 'g'); livesr takes axes t, p, c, z and sim. List the fields as positions."

@@ -1,0 +1,421 @@
+"""Sequence acquisition outside an MDA: continuous, as the live mode of a GUI, or of a number of frames.
+
+Owns the thread that polls the core's circular buffer, and when it runs. Reconstructs nothing, opens no store, and never
+starts a camera. pymmcore-plus pushes nothing here: its events say when to poll, the frames must be fetched.
+
+::
+
+    ...AcquisitionStarting   former run ended, buffer emptied and sized, run opened       (user's thread)
+    ...AcquisitionStarted    polling begins                                               ("livesr-live")
+    sequenceAcquisitionStopped, camera no longer running, MDA started, `LiveMode.finish`
+                             what is in the buffer is taken, the run ends, polling ends
+    the run fails            likewise, after the camera was stopped
+
+A continuous acquisition is a plan along t: its frame k is the frame with `ImageNumber` k. What the plan's t becomes in a
+group of n exposures, `livesr.live.sources.mda.camera_frame` knows.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable
+from typing import Literal, Protocol
+
+import psutil
+from pymmcore_plus import CMMCorePlus, Metadata
+from useq import MDAEvent, MDASequence
+
+from livesr.base.config import RigConfig
+from livesr.base.errors import ConfigError, LiveSRError, RunError
+from livesr.base.frames import Pixels
+from livesr.live.sources.mda import MDAHook
+
+log = logging.getLogger(__name__)
+
+Mode = Literal["off", "own", "peek"]
+BUFFER_S = 2.0
+_POLL_S = 0.001
+_ASK_CAMERA_S = 0.05  # an empty buffer is older than this before the camera is asked whether it still runs
+_RESERVE = 0.1  # part of the core's buffer that is left to the frames that come while the camera stops
+
+
+class Run(Protocol):
+    """What polling needs of a run."""
+
+    hook: MDAHook
+
+    def stop(self, error: LiveSRError) -> None:
+        """End the run because of `error`; calls the `on_stop` that it was opened with."""
+
+
+OpenRun = Callable[[MDASequence, Callable[[], None]], Run]
+
+
+class Numbering:
+    """`ImageNumber` to place along the run, so that a lost frame never shifts the phase of those after it.
+
+    Place k is raw frame ``k % n_raw`` of time point ``k // n_raw``, and ``k % n_raw`` is always ``ImageNumber % n_raw``. A
+    number that goes backwards is a camera that was started anew unnoticed: its frames follow after one time point that
+    stays empty, so that no window spans the break.
+
+    Parameters
+    ----------
+    n_raw : exposures per super-resolution frame
+    joined : the camera ran before; the group of the first number is time point 0, and nothing before it is missing
+
+    Attributes
+    ----------
+    missing : numbers that never came
+    restarts : how often the number went backwards
+    """
+
+    __slots__ = ("_joined", "_last", "_n_raw", "_shift", "missing", "restarts")
+
+    def __init__(self, n_raw: int, *, joined: bool = False) -> None:
+        self._n_raw, self._joined = n_raw, joined
+        self._last, self._shift = -1, 0
+        self.missing = self.restarts = 0
+
+    @property
+    def joined(self) -> bool:
+        """Whether the camera ran before and no frame of it came yet."""
+        return self._joined
+
+    @property
+    def last(self) -> int:
+        """The last number, -1 before the first."""
+        return self._last
+
+    def place(self, number: int) -> int:
+        """Return the place of the frame with `number`, and count what is missing before it."""
+        if self._joined:
+            self._joined, self._shift, self._last = False, -self._group_start(number), number - 1
+        elif number <= self._last:
+            self.restarts += 1
+            self._shift = self._group_start(self._last + self._shift) + 2 * self._n_raw
+            self._last = -1
+        self.missing += number - self._last - 1
+        self._last = number
+        return number + self._shift
+
+    def _group_start(self, place: int) -> int:
+        return place - place % self._n_raw
+
+
+class LiveMode:
+    """Turns sequence acquisitions of a core outside MDAs into runs, one each.
+
+    The camera stays the user's: it is stopped only when a run fails (a full queue, a full disk, another frame size), never
+    because polling ends.
+
+    Parameters
+    ----------
+    core : the core whose events say when to poll
+    rig : names the channels
+    mode
+        "own" pops every frame: nothing is lost, but other readers of the buffer, such as a GUI's preview, get none. "peek"
+        copies the newest frame and leaves it there: frames may be missed. "off" says once what could be set.
+    open_run : called with the plan and what stops the camera; raises LiveSRError if there can be no run
+    end_run : called once per opened run when no more frames come, from the user's thread or from the poller's
+    fail : called with what `open_run` raised; the camera goes on
+    """
+
+    def __init__(
+        self,
+        core: CMMCorePlus,
+        rig: RigConfig,
+        mode: Mode,
+        open_run: OpenRun,
+        end_run: Callable[[], None],
+        fail: Callable[[LiveSRError], None],
+    ) -> None:
+        self._core, self._rig, self._mode = core, rig, mode
+        self._open_run, self._end_run, self._fail = open_run, end_run, fail
+        self._poller: Poller | None = None
+        self._told = False
+
+    def connect(self) -> None:
+        """Follow the core's events; a sequence that runs already becomes a run from here on.
+
+        Raises
+        ------
+        ConfigError
+            If frames are to be peeked at and several make one super-resolution frame.
+        """
+        if self._mode == "peek" and (n := self._rig.most_raw_frames) > 1:
+            raise ConfigError(
+                f"Live mode 'peek' may miss frames, and rig {self._rig.name!r} needs {n} in their order: use live='own'."
+            )
+        if self._mode == "own":
+            log.warning(
+                "Live mode 'own' takes every frame out of Micro-Manager's buffer: previews of other programs on this "
+                "core will not get frames. Show livesr's own instead, or use live='peek' where frames may be missed."
+            )
+        events = self._core.events
+        events.continuousSequenceAcquisitionStarting.connect(self._starting)
+        events.continuousSequenceAcquisitionStarted.connect(self._started)
+        events.sequenceAcquisitionStarting.connect(self._starting)
+        events.sequenceAcquisitionStarted.connect(self._started)
+        events.sequenceAcquisitionStopped.connect(self._stopped)
+        if self._mode != "off" and not self._core.mda.is_running() and camera_runs(self._core):
+            self._open(joined=True)
+            self._started()
+
+    def disconnect(self) -> None:
+        """Follow no more; a run in progress ends, its camera goes on."""
+        events = self._core.events
+        events.continuousSequenceAcquisitionStarting.disconnect(self._starting)
+        events.continuousSequenceAcquisitionStarted.disconnect(self._started)
+        events.sequenceAcquisitionStarting.disconnect(self._starting)
+        events.sequenceAcquisitionStarted.disconnect(self._started)
+        events.sequenceAcquisitionStopped.disconnect(self._stopped)
+        self.finish()
+
+    def finish(self) -> None:
+        """Take what is in the buffer now and end the run, if there is one; returns when that is done."""
+        if self._poller is not None:
+            self._poller.finish()
+
+    def settle(self) -> None:
+        """End the run if its camera has stopped by itself; a run in progress goes on."""
+        if self._poller is not None and self._poller.started and not camera_runs(self._core):
+            self._poller.finish()
+
+    # -- events of the core ----------------------------------------------------------------------------------------
+
+    # Without parameters: continuous and finite acquisitions announce themselves with different ones.
+    def _starting(self) -> None:
+        if self._core.mda.is_running() or camera_runs(self._core):
+            return  # triggered sequences of an MDA come by frameReady; a second start is refused by the core
+        if self._mode == "off":
+            self._say_what_could_be_set()
+            return
+        self.finish()
+        self._open(joined=False)
+
+    def _started(self) -> None:
+        if self._poller is not None and not self._core.mda.is_running():
+            self._poller.start()
+
+    def _stopped(self, label: str) -> None:
+        # Not by the label: UniMMCore announces a camera written in Python as "".
+        if not camera_runs(self._core):
+            self.finish()
+
+    # -- runs ----------------------------------------------------------------------------------------------------------
+
+    def _open(self, *, joined: bool) -> None:
+        self._poller = None
+        try:
+            if not joined:
+                prepare_buffer(self._core, self._mode)
+            plan = live_plan(self._core, self._rig)
+            run = self._open_run(plan, self._abort)
+        except (LiveSRError, RuntimeError) as e:
+            log.error("Live mode does not start: %s", e)
+            self._fail(e if isinstance(e, LiveSRError) else RunError(f"Live mode did not start: {e}."))
+            return
+        n_raw = self._rig.raw_frames(plan.channels[0].config if plan.channels else "")
+        self._poller = Poller(self._core, run, self._mode, Numbering(n_raw, joined=joined), self._end_run)
+
+    def _abort(self) -> None:
+        if self._poller is not None:
+            self._poller.abort()
+
+    def _say_what_could_be_set(self) -> None:
+        if not self._told:
+            self._told = True
+            log.warning(
+                "The camera was started outside an MDA and live mode is off: its frames are not processed. "
+                "LiveSR(..., live='own') takes them."
+            )
+
+
+class Poller:
+    """Fetches the frames of one run, in a thread of its own, every millisecond.
+
+    Parameters
+    ----------
+    core, mode : as for `LiveMode`
+    run : gets the frames
+    numbering : places them
+    end_run : called once, when no more frames come
+    """
+
+    def __init__(
+        self, core: CMMCorePlus, run: Run, mode: Mode, numbering: Numbering, end_run: Callable[[], None]
+    ) -> None:
+        self._core, self._run, self._numbering, self._end_run = core, run, numbering, end_run
+        self._own = mode == "own"
+        self._fetch = self._pop if self._own else self._peek
+        self._thread = threading.Thread(target=self._work, name="livesr-live", daemon=True)
+        self._finish = threading.Event()
+        self._abort = self._ended = False
+        self._count, self._look_again_s = 0, 0.0
+        self._reserve = 0
+        run.hook.missing = 0
+
+    @property
+    def started(self) -> bool:
+        """Whether polling has begun."""
+        return self._thread.ident is not None
+
+    def start(self) -> None:
+        """Begin to poll; the camera runs."""
+        if not self.started and not self._ended:
+            self._reserve = max(int(self._core.getBufferTotalCapacity() * _RESERVE), 2)
+            self._thread.start()
+
+    def finish(self) -> None:
+        """Take what is in the buffer now, end the run; returns when that is done. May be called again, by any thread."""
+        # What is left is taken without waiting for room: it is at most one core buffer, and a user waits here.
+        self._run.hook.release()
+        self._finish.set()
+        if not self.started:
+            self._end()
+        elif self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def abort(self) -> None:
+        """Stop the camera and finish; returns at once. The poller does it: the caller may be any thread of the run."""
+        self._abort = True
+        self._finish.set()
+
+    def _work(self) -> None:
+        try:
+            if self._numbering.joined and self._own:
+                self._discard()
+            self._poll()
+            if self._abort:
+                self._stop_camera()
+            self._fetch()
+        except Exception as e:  # whatever a driver raises ends this run, not the process
+            self._run.stop(RunError(f"Live mode ended with an error of the camera or core: {type(e).__name__}: {e}."))
+            self._stop_camera()
+        finally:
+            self._end()
+
+    def _poll(self) -> None:
+        seen_s = time.monotonic()
+        while not self._finish.is_set():
+            if self._fetch():
+                seen_s = time.monotonic()
+                continue
+            if time.monotonic() - seen_s > _ASK_CAMERA_S:
+                if not camera_runs(self._core):
+                    return
+                seen_s = time.monotonic()
+            self._finish.wait(_POLL_S)
+
+    def _pop(self) -> int:
+        """Take what is in the buffer now, oldest first; return how many frames that were."""
+        remaining = self._core.getRemainingImageCount()
+        for taken in range(remaining):
+            try:
+                image, metadata = self._core.popNextImageAndMD()
+            except IndexError:  # somebody else takes frames as well
+                return taken
+            self._hand_over(image, metadata)
+        return remaining
+
+    def _peek(self) -> int:
+        """Take a copy of the newest frame if it is new."""
+        count = self._core.getRemainingImageCount()
+        if not count or (count == self._count and time.monotonic() < self._look_again_s) or self._run.hook.full:
+            return 0
+        # Copying the newest frame only to see its number is dear. As many frames as before are mostly the same frames.
+        self._count, self._look_again_s = count, time.monotonic() + self._core.getExposure() / 2e3
+        try:
+            image, metadata = self._core.getLastImageAndMD()
+        except IndexError:  # somebody else took it
+            return 0
+        if int(metadata["ImageNumber"]) == self._numbering.last:
+            return 0
+        self._hand_over(image, metadata)
+        return 1
+
+    def _hand_over(self, image: Pixels, metadata: Metadata) -> None:
+        numbering, number = self._numbering, int(metadata["ImageNumber"])
+        missing, restarts = numbering.missing, numbering.restarts
+        event = MDAEvent(index={"t": numbering.place(number)})
+        self._run.hook.missing = numbering.missing
+        if self._own and missing == 0 < numbering.missing:
+            log.warning(
+                "%d frames are missing before ImageNumber %d: Micro-Manager's buffer overflowed, or another program takes "
+                "frames out of it. Further ones are only counted.",
+                numbering.missing,
+                number,
+            )
+        if restarts < numbering.restarts:
+            log.warning("ImageNumber went back to %d: the camera was started anew.", number)
+        camera = {"ElapsedTime-ms": metadata.get("ElapsedTime-ms", None)}
+        self._run.hook.take(image, event, {"camera_metadata": camera}, may_wait=self._buffer_has_room)
+
+    def _buffer_has_room(self) -> bool:
+        return self._core.getBufferFreeCapacity() > self._reserve
+
+    def _discard(self) -> None:
+        """Throw away what was exposed before the run; popped one by one, for UniMMCore cannot clear a running buffer."""
+        for _ in range(self._core.getRemainingImageCount()):
+            try:
+                self._core.popNextImage()
+            except IndexError:
+                return
+
+    def _stop_camera(self) -> None:
+        try:
+            self._core.stopSequenceAcquisition()
+        except Exception as e:  # the run has ended already, with its own error
+            log.error("The camera could not be stopped: %s", e)
+
+    def _end(self) -> None:
+        if not self._ended:
+            self._ended = True
+            self._end_run()
+
+
+def live_plan(core: CMMCorePlus, rig: RigConfig) -> MDASequence:
+    """Return what a sequence acquisition acquires, as a plan: the rig's only channel, or the preset that is set.
+
+    Raises
+    ------
+    ConfigError
+        If the rig describes several channels and none of them is set.
+    """
+    if not rig.channels:
+        return MDASequence()
+    name = next(iter(rig.channels))
+    if len(rig.channels) > 1:
+        group = rig.channel_group
+        name = core.getCurrentConfig(group) if group in core.getAvailableConfigGroups() else ""
+        if name not in rig.channels:
+            raise ConfigError(
+                f"Rig {rig.name!r} describes channels {', '.join(rig.channels)} and group {group!r} is at "
+                f"{name or 'none of its presets'!r}: set one of them before the camera starts."
+            )
+    return MDASequence(channels=[name])
+
+
+def prepare_buffer(core: CMMCorePlus, mode: Mode) -> None:
+    """Empty the core's circular buffer and, for "own", make it hold `BUFFER_S` of frames; the camera must not run."""
+    frame_bytes = core.getImageWidth() * core.getImageHeight() * core.getBytesPerPixel()
+    wanted = frame_bytes * BUFFER_S * 1e3 / max(core.getExposure(), 1e-3)
+    mib = math.ceil(min(wanted, psutil.virtual_memory().available / 4) / 2**20)
+    if mode == "own" and mib > core.getCircularBufferMemoryFootprint():
+        core.setCircularBufferMemoryFootprint(mib)
+    # Started with a camera's label, as pymmcore-plus starts finite sequences, MMCore does not promise to empty it.
+    core.initializeCircularBuffer()
+    size = core.getCircularBufferMemoryFootprint()
+    seconds = size * 2**20 / wanted * BUFFER_S
+    log.info("Micro-Manager's buffer: %d MiB, %.1f s of frames at this exposure.", size, seconds)
+
+
+def camera_runs(core: CMMCorePlus) -> bool:
+    """Return whether a sequence acquisition runs."""
+    try:
+        return core.isSequenceRunning()
+    except AttributeError:  # UniMMCore drops its thread between two lines when it is asked while it stops
+        return False

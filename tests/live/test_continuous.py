@@ -1,0 +1,402 @@
+"""Sequence acquisition outside an MDA, on real cores: every exposure of the camera is at the place of its number."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+from hypothesis import given
+from hypothesis import strategies as st
+from pymmcore_plus import CMMCorePlus
+
+from livesr import LiveSR
+from livesr.base.errors import BacklogError, ConfigError
+from livesr.live.sources.continuous import Numbering
+from livesr.live.sources.plan import sim_sequence
+from rigs import SIZE, core_of, virtual_sim
+
+ENGINE = {"engine": "identity", "threads": 1, "policy": "complete"}
+
+
+@pytest.fixture(scope="module")
+def sim_core() -> Iterator[CMMCorePlus]:
+    with virtual_sim() as core:
+        yield core
+
+
+@pytest.fixture(scope="module")
+def demo_core() -> Iterator[CMMCorePlus]:
+    with core_of("demo", exposure_ms=2) as core:
+        core.setProperty("Camera", "OnCameraCCDXSize", SIZE)
+        core.setProperty("Camera", "OnCameraCCDYSize", SIZE)
+        yield core
+
+
+@pytest.fixture(autouse=True)
+def camera_is_off(request: pytest.FixtureRequest) -> Iterator[None]:
+    """No test inherits a running camera from one that failed."""
+    yield
+    for name in {"sim_core", "demo_core"} & set(request.fixturenames):
+        request.getfixturevalue(name).stopSequenceAcquisition()
+
+
+@contextmanager
+def live(core: CMMCorePlus) -> Iterator[None]:
+    """The camera runs, as while a GUI's live button is pressed."""
+    core.startContinuousSequenceAcquisition()
+    yield
+    core.stopSequenceAcquisition()
+
+
+def until(condition: Callable[[], bool], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.002)
+
+
+def frames(session: LiveSR, number: int) -> None:
+    """Wait until a run has received `number` frames."""
+    until(lambda: session.status().get("raw_frames", 0) >= number)
+
+
+def raw_of(report: dict[str, Any]) -> np.ndarray:
+    return zarr.open_group(report["store"], mode="r")["raw/0"][:]
+
+
+def stamps_of(report: dict[str, Any]) -> np.ndarray:
+    """Number of the exposure at each (t, raw); 0 where none is."""
+    return raw_of(report)[..., 0, 0].astype(int)
+
+
+def next_stamp(core: CMMCorePlus) -> int:
+    """The number that the camera's next exposure will bear."""
+    core.snapImage()
+    return int(core.getImage()[0, 0]) + 1
+
+
+def assert_in_place(stamps: np.ndarray, first: int) -> None:
+    """Each exposure lies where its ImageNumber says, whatever is missing."""
+    places = first + np.arange(stamps.size).reshape(stamps.shape)
+    np.testing.assert_array_equal(stamps[stamps > 0], places[stamps > 0])
+
+
+def test_every_exposure_of_live_mode_is_in_the_store(sim_core: CMMCorePlus, tmp_path: Path) -> None:
+    first = next_stamp(sim_core)
+    with LiveSR(sim_core, rig="virtual_sim", live="own", store=tmp_path / "l.ome.zarr", **ENGINE) as session:
+        with live(sim_core):
+            frames(session, 60)
+        report = session.wait()
+        assert (Path(report["store"]) / "livesr" / "report.json").is_file()  # finished while the session goes on
+    stamps = stamps_of(report)
+    exposed = next_stamp(sim_core) - 1 - first
+    assert report["raw_frames"] == np.count_nonzero(stamps) == exposed
+    np.testing.assert_array_equal(stamps.ravel()[:exposed], first + np.arange(exposed))
+    assert report["groups"] == exposed // 9
+    assert report["sr_frames"] == exposed // 9
+    assert report["groups_incomplete"] == (exposed % 9 > 0)
+    assert report["raw_missing"] == report["raw_lost"] == 0
+
+
+def test_a_finite_sequence_is_a_run_that_ends_by_itself(sim_core: CMMCorePlus, tmp_path: Path) -> None:
+    first = next_stamp(sim_core)
+    with LiveSR(sim_core, rig="virtual_sim", live="own", store=tmp_path / "n.ome.zarr", **ENGINE) as session:
+        sim_core.startSequenceAcquisition(27, 0, True)
+        until(lambda: not sim_core.isSequenceRunning())
+        report = session.wait()
+        assert report["raw_frames"] == 27
+        assert report["sr_frames"] == 3
+        assert session.status() == {}
+    np.testing.assert_array_equal(stamps_of(report), first + np.arange(27).reshape(3, 9))
+
+
+@pytest.mark.parametrize("finite", [True, False])
+def test_own_records_the_demo_camera_without_a_gap(demo_core: CMMCorePlus, tmp_path: Path, finite: bool) -> None:
+    demo_core.setCircularBufferMemoryFootprint(1)
+    with LiveSR(demo_core, rig="demo", live="own", store=tmp_path / "d.ome.zarr") as session:
+        if finite:
+            demo_core.startSequenceAcquisition(50, 0, True)
+            until(lambda: not demo_core.isSequenceRunning())
+        else:
+            with live(demo_core):
+                frames(session, 50)
+        report = session.wait()
+    assert demo_core.getCircularBufferMemoryFootprint() == 8  # two seconds of 500 frames of 8 KiB
+    assert demo_core.getRemainingImageCount() == 0
+    assert report["raw_frames"] == len(raw_of(report)) >= 50
+    assert not finite or report["raw_frames"] == 50
+    assert report["raw_missing"] == 0
+    assert list(report["channels"]) == ["488"]
+
+
+def test_frames_of_an_earlier_sequence_are_not_part_of_the_run(demo_core: CMMCorePlus, tmp_path: Path) -> None:
+    for n in (5, 20):
+        live_setting = "off" if n == 5 else "own"
+        with LiveSR(demo_core, rig="demo", live=live_setting, store=tmp_path / "e.ome.zarr") as session:
+            demo_core.startSequenceAcquisition(n, 0, True)
+            until(lambda: not demo_core.isSequenceRunning())
+    assert session.report["raw_frames"] == len(raw_of(session.report)) == 20
+
+
+def test_peek_leaves_the_frames_to_others(demo_core: CMMCorePlus, tmp_path: Path) -> None:
+    with LiveSR(demo_core, rig="demo", live="peek", store=tmp_path / "p.ome.zarr") as session:
+        with live(demo_core):
+            frames(session, 50)
+        report = session.wait()
+    exposed = [demo_core.popNextImage() for _ in range(demo_core.getRemainingImageCount())]
+    lines = (Path(report["store"]) / "livesr" / "frames.jsonl").read_text().splitlines()
+    stored = [line["t"] for line in map(json.loads, lines) if line["series"] == "raw"]
+    assert stored == sorted(set(stored))  # no frame twice
+    assert report["raw_frames"] == len(stored)
+    assert report["raw_frames"] + report["raw_missing"] == stored[-1] + 1
+    assert stored[-1] == len(exposed) - 1  # the last frame is looked at when the camera has stopped
+    assert report["raw_frames"] > len(exposed) / 2
+    raw = raw_of(report)
+    for t in stored:
+        np.testing.assert_array_equal(raw[t, 0], exposed[t])
+
+
+def test_peek_is_refused_where_the_order_of_frames_matters(sim_core: CMMCorePlus) -> None:
+    with (
+        pytest.raises(ConfigError, match="needs 9 in their order: use live='own'"),
+        LiveSR(sim_core, rig="virtual_sim", live="peek", engine="none"),
+    ):
+        pass
+    with live(sim_core):
+        pass  # nothing listens any more
+
+
+def test_frames_that_a_gui_steals_are_counted_and_shift_no_phase(
+    sim_core: CMMCorePlus, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, stolen = next_stamp(sim_core), []
+
+    def steal(n: int) -> None:
+        for _ in range(n):
+            until(lambda: sim_core.getRemainingImageCount() > 0)
+            try:
+                stolen.append(int(sim_core.popNextImage()[0, 0]))
+            except IndexError:  # livesr was faster
+                time.sleep(0)
+
+    with LiveSR(sim_core, rig="virtual_sim", live="own", store=tmp_path / "g.ome.zarr", **ENGINE) as session:
+        with live(sim_core):
+            frames(session, 30)
+            gui = threading.Thread(target=steal, args=(400,))
+            gui.start()
+            gui.join()
+            frames(session, session.status()["raw_frames"] + 30)
+        report = session.wait()
+    stamps = stamps_of(report)
+    assert stolen
+    assert report["raw_missing"] == len(stolen)
+    assert not set(stolen) & set(stamps.ravel())
+    assert_in_place(stamps, first)
+    exposed = next_stamp(sim_core) - 1 - first
+    assert np.count_nonzero(stamps) == report["raw_frames"] == exposed - len(stolen)
+    assert report["groups"] == report["sr_frames"] == np.count_nonzero((stamps > 0).all(axis=1))
+    assert "another program takes frames" in caplog.text
+
+
+def test_a_camera_started_anew_unnoticed_begins_a_new_stretch(sim_core: CMMCorePlus, tmp_path: Path) -> None:
+    with LiveSR(sim_core, rig="virtual_sim", live="own", store=tmp_path / "a.ome.zarr", **ENGINE) as session:
+        with live(sim_core):
+            frames(session, 31)
+            # Below pymmcore-plus, so that no event tells of it.
+            sim_core._do_stop_sequence_acquisition("Camera")
+            sim_core._do_start_continuous_sequence_acquisition(0)
+            frames(session, session.status()["raw_frames"] + 31)
+        report = session.wait()
+    stamps = stamps_of(report)
+    (gap,) = np.flatnonzero(~stamps.any(axis=1))
+    assert_in_place(stamps[:gap], stamps[0, 0])
+    assert_in_place(stamps[gap + 1 :], stamps[gap + 1, 0])
+    assert stamps[gap + 1, 0] > stamps[:gap].max()
+    assert report["tc_complete"] < 1  # no window spans the break
+    assert report["raw_missing"] == 0
+
+
+def test_an_mda_ends_live_mode_and_gets_its_own_run(sim_core: CMMCorePlus, tmp_path: Path) -> None:
+    plan, reports = sim_sequence(3, ["488"]), []
+    first = next_stamp(sim_core)
+    with LiveSR(sim_core, rig="virtual_sim", live="own", plan=plan, store=tmp_path / "m.ome.zarr", **ENGINE) as session:
+        session.finished.connect(reports.append)
+        sim_core.startContinuousSequenceAcquisition()
+        frames(session, 40)
+        sim_core.mda.run(plan)
+        sim_core.mda.engine.use_hardware_sequencing = False
+        sim_core.mda.run(plan)
+        sim_core.mda.engine.use_hardware_sequencing = True
+        with live(sim_core):
+            frames(session, 20)
+    names = [Path(r["store"]).name for r in reports]
+    assert names == ["m.ome.zarr", "m_2.ome.zarr", "m_3.ome.zarr", "m_4.ome.zarr"]
+    assert [r["raw_frames"] for r in reports[1:3]] == [27, 27]
+    place = first
+    for report in reports:  # every exposure of the session is in one of the stores, in order
+        stamps = stamps_of(report)
+        assert_in_place(stamps, place)
+        assert np.count_nonzero(stamps) == report["raw_frames"]
+        place += report["raw_frames"]
+
+
+def test_stop_and_start_make_a_store_each_also_with_a_new_region(sim_core: CMMCorePlus, tmp_path: Path) -> None:
+    reports: list[dict[str, Any]] = []
+    with LiveSR(sim_core, rig="virtual_sim", live="own", store=tmp_path / "s.ome.zarr", **ENGINE) as session:
+        session.finished.connect(reports.append)
+        for roi in ((0, 0, SIZE, SIZE), (0, 0, SIZE, SIZE), (0, 0, 48, 48)):
+            sim_core.setROI(*roi)
+            with live(sim_core):
+                frames(session, 20)
+        sim_core.clearROI()
+    assert [Path(r["store"]).name for r in reports] == ["s.ome.zarr", "s_2.ome.zarr", "s_3.ome.zarr"]
+    assert [raw_of(r).shape[2:] for r in reports] == [(SIZE, SIZE), (SIZE, SIZE), (48, 48)]
+    for report in reports:
+        stamps = stamps_of(report)
+        assert stamps[0, 0] > 0
+        assert_in_place(stamps, stamps[0, 0])
+        assert np.count_nonzero(stamps) == report["raw_frames"]
+
+
+@pytest.mark.parametrize("core_name", ["sim_core", "demo_core"])
+def test_a_session_joins_and_leaves_a_running_camera(
+    request: pytest.FixtureRequest, tmp_path: Path, core_name: str
+) -> None:
+    core, sim = request.getfixturevalue(core_name), core_name == "sim_core"
+    rig, settings = ("virtual_sim", ENGINE) if sim else ("demo", {})
+    first = next_stamp(core) if sim else 0
+    with live(core):
+        until(lambda: core.getRemainingImageCount() > 50)
+        with LiveSR(core, rig=rig, live="own", store=tmp_path / "j.ome.zarr", **settings) as session:
+            frames(session, 40)
+        assert core.isSequenceRunning()
+        left = core.getRemainingImageCount()
+        until(lambda: core.getRemainingImageCount() > left + 5)  # the frames are the user's again
+    report = session.report
+    assert report["raw_missing"] == 0
+    assert report["raw_frames"] >= 40
+    if sim:
+        stamps = stamps_of(report)
+        came = stamps[stamps > 0]
+        np.testing.assert_array_equal(came, came[0] + np.arange(len(came)))
+        assert came[0] > first + 50
+        assert_in_place(stamps, stamps[1, 0] - 9)
+        assert (stamps[1, 0] - first) % 9 == 0  # the phase is the camera's, not the order of arrival
+
+
+@pytest.fixture
+def small_buffer_core() -> Iterator[CMMCorePlus]:
+    """A rig whose camera waits for a slow disk for little more than two seconds."""
+    with virtual_sim() as core:
+        core.setCircularBufferMemoryFootprint(1)
+        yield core
+
+
+def test_a_slow_disk_is_waited_for_while_the_buffer_of_the_core_has_room(
+    small_buffer_core: CMMCorePlus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    core, disk = small_buffer_core, threading.Event()
+    first = next_stamp(core)
+    with LiveSR(
+        core,
+        rig="virtual_sim",
+        live="own",
+        store=tmp_path / "w.ome.zarr",
+        raw_queue_bytes=20 * SIZE * SIZE * 2,
+        engine="none",
+    ) as session:
+        with live(core):
+            write = session._writer.raw
+            monkeypatch.setattr(session._writer, "raw", lambda stack: (disk.wait(), write(stack)))
+            until(lambda: core.getRemainingImageCount() > 100)
+            disk.set()
+            until(lambda: core.getRemainingImageCount() < 20)
+            disk.clear()
+            until(lambda: core.getRemainingImageCount() > 100)
+        disk.set()  # only now: whoever stops the camera does not wait for the disk
+        report = session.wait()
+    stamps = stamps_of(report)
+    assert report["acquisition_waits"] > 0
+    assert report["raw_missing"] == 0
+    assert_in_place(stamps, first)
+    assert np.count_nonzero(stamps) == report["raw_frames"] == next_stamp(core) - 1 - first
+
+
+def test_a_disk_that_stays_too_slow_ends_the_run_with_everything_received_on_it(
+    small_buffer_core: CMMCorePlus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    core, disk = small_buffer_core, threading.Event()
+    first = next_stamp(core)
+    session = LiveSR(
+        core,
+        rig="virtual_sim",
+        live="own",
+        store=tmp_path / "b.ome.zarr",
+        raw_queue_bytes=20 * SIZE * SIZE * 2,
+        engine="none",
+    )
+
+    def acquire() -> None:
+        with session:
+            core.startContinuousSequenceAcquisition()
+            write = session._writer.raw
+            monkeypatch.setattr(session._writer, "raw", lambda stack: (disk.wait(), write(stack)))
+            until(lambda: not core.isSequenceRunning())
+            disk.set()
+
+    with pytest.raises(BacklogError, match="nor can a continuous one"):
+        acquire()
+    stamps = stamps_of(session.report)
+    exposed = next_stamp(core) - 1 - first
+    assert session.report["raw_missing"] == 0
+    assert_in_place(stamps, first)
+    assert np.count_nonzero(stamps) == session.report["raw_frames"] == exposed > 1000
+
+
+def test_a_start_that_cannot_become_a_run_leaves_the_camera_alone(demo_core: CMMCorePlus) -> None:
+    session = LiveSR(demo_core, rig="demo", live="own")
+
+    def acquire() -> None:
+        with session:
+            demo_core.setProperty("Emission", "State", 5)  # no channel of the rig
+            with live(demo_core):
+                assert demo_core.isSequenceRunning()
+                assert session.status() == {}
+
+    try:
+        with pytest.raises(ConfigError, match="set one of them before the camera starts"):
+            acquire()
+    finally:
+        demo_core.setConfig("Channel", "488")
+
+
+def test_without_live_mode_a_running_camera_is_left_alone_and_that_is_said(
+    demo_core: CMMCorePlus, caplog: pytest.LogCaptureFixture
+) -> None:
+    with LiveSR(demo_core, rig="demo") as session:
+        for _ in range(2):
+            with live(demo_core):
+                until(lambda: demo_core.getRemainingImageCount() > 5)
+    assert session.report == {}
+    said = [r for r in caplog.records if r.levelno == logging.WARNING and "live mode is off" in r.message]
+    assert len(said) == 1
+
+
+@given(st.integers(1, 12), st.lists(st.integers(0, 400), min_size=1, max_size=30), st.booleans())
+def test_the_phase_is_the_number_whatever_is_missing(n_raw: int, numbers: list[int], joined: bool) -> None:
+    numbering = Numbering(n_raw, joined=joined)
+    places = [numbering.place(number) for number in numbers]
+    assert [place % n_raw for place in places] == [number % n_raw for number in numbers]
+    assert all(a < b for a, b in pairwise(places))
+    assert numbering.restarts == sum(b <= a for a, b in pairwise(numbers))
+    assert places[0] < n_raw if joined else places[0] == numbers[0]
