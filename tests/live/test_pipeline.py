@@ -147,7 +147,7 @@ def test_real_frames_of_a_living_cell_go_the_whole_way(microscope_data: Path, tm
             "modality": "sim",
             "optics": {"na": 1.49, "emission_nm": 525, "pixel_size_nm": 65},
             "sim": {"patterns": ER_PATTERNS, "wiener": 0.2},
-            "channels": {"488": {"separate": "identity"}},
+            "channels": {"488": {"separate": "imcsr-mt-er-lyso-light"}},
         },
         "test",
     )

@@ -111,7 +111,8 @@ def card(recipe: Recipe, folder: Path, results: Mapping[str, Any] | None, log: P
 The authors of the method name them, and they hold here: structures that look alike are confused, a structure much weaker than
 the others is lost, and an engine is valid for its combination of structures only. What it shows is a prediction. The images
 that it learned from are simulated: expect less on real ones, and compare with the measurement, which is stored beside it.
-"""
+
+{recipe.notes}"""
     (folder / "README.md").write_text(text, encoding="utf-8")
 
 

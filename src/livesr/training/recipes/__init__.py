@@ -41,6 +41,8 @@ class Recipe(BaseModel):
     data: DataConfig
     train: TrainConfig
     engine: dict[str, Any]
+    notes: str = ""
+    """What the card says about this engine's limits, beyond the method's own."""
 
 
 def names() -> list[str]:
