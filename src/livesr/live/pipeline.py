@@ -360,7 +360,7 @@ class Pipeline:
             self.counts["sr_edges"] += window.edge
             self.counts["sr_true_neighbours"] += window.true_neighbours and not window.edge
             for warning in frame.warnings:
-                self._warn(warning)
+                self.warn(warning)
             for sink in self._sinks:
                 sink.separated(frame)
 
@@ -370,7 +370,8 @@ class Pipeline:
         for sink in self._sinks:
             sink.skipped(stream, t, reason)
 
-    def _warn(self, sentence: str) -> None:
+    def warn(self, sentence: str) -> None:
+        """Add a sentence to the warnings of the run, once."""
         if sentence not in self.warnings:
             log.warning("%s", sentence)
         self.warnings[sentence] = self.warnings.get(sentence, 0) + 1
@@ -380,13 +381,13 @@ class Pipeline:
         sentence = f"{step} failed: {type(error).__name__}: {error}"
         log.error("%s; recording goes on without it", sentence, exc_info=error)
         self._failed[step] = sentence
-        self._warn(f"{sentence}. Recording went on without it.")
+        self.warn(f"{sentence}. Recording went on without it.")
 
     def _sink_failed(self, sink: SinkThread, error: LiveSRError) -> None:
         if sink.lossless:
             self.stop(error)
         else:
-            self._warn(f"{error} The run goes on without it.")
+            self.warn(f"{error} The run goes on without it.")
 
     def _guarded(self, work: Callable[[], None]) -> None:
         """Run the loop of a thread; an error that no step foresaw still ends in a report."""
@@ -402,7 +403,7 @@ class Pipeline:
         while not self._over.wait(1.0):
             status = self.status()
             if status["raw_queue"] > 0.5:
-                self._warn("The raw queue is more than half full: the disk or the computer is slower than the camera.")
+                self.warn("The raw queue is more than half full: the disk or the computer is slower than the camera.")
             for sink in self._sinks:
                 sink.status(status)
 

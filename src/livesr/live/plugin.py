@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_MISSING_SHARE = 0.01  # of the announced frames: more, and the camera failed; fewer, and it lost some
+
 
 class LiveSR:
     """Separates what a core acquires, live.
@@ -265,16 +267,24 @@ class LiveSR:
             pipeline.hook.frame_ready(image, event, metadata)
 
     def _sequence_finished(self, sequence: Any) -> None:
-        if (pipeline := self._pipeline) is not None:
-            missing = self._announced - pipeline.hook.received
-            if missing > 0 and self._core.mda.status.finish_reason != FinishReason.CANCELED:
-                pipeline.stop(
-                    RunError(
-                        f"The camera delivered {pipeline.hook.received} of {self._announced} frames. What came is kept; "
-                        "the log of pymmcore-plus says what the camera or its driver reported."
-                    )
-                )
+        if self._pipeline and self._core.mda.status.finish_reason != FinishReason.CANCELED:
+            self._check_delivery(self._pipeline)
         self._release_pipeline()
+
+    def _check_delivery(self, pipeline: Pipeline) -> None:
+        """Compare what the acquisition announced with what came; one frame in a hundred missing is a failure."""
+        announced, received = self._announced, pipeline.hook.received
+        if received >= announced:
+            return
+        pipeline.hook.missing = announced - received
+        sentence = (
+            f"The camera delivered {received} of {announced} frames. What came is kept; the log of pymmcore-plus says what "
+            "the camera or its driver reported."
+        )
+        if announced - received > _MISSING_SHARE * announced:
+            pipeline.stop(RunError(sentence))
+        else:
+            pipeline.warn(sentence)
 
     def _open_live(self, plan: Any, on_stop: Callable[[], None]) -> Pipeline:
         """Open the run of a sequence acquisition outside an MDA."""
