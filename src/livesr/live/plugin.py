@@ -71,7 +71,7 @@ class LiveSR:
     input_ready : signal with every `SRFrame` (a measurement); likewise
     finished : signal with the report of every run
     report : report of the last run, {} before
-    error : the first error that ended a run of this session early, None without one; raised on leaving
+    error : the first error that ended a run early, None without one; raised on leaving
     interrupted : whether Ctrl-C cut short what was left to compute
 
     Raises
@@ -246,7 +246,7 @@ class LiveSR:
                 self._arm(self._plan if self._plan is not None else sequence)
             elif (now := camera_geometry(self._core, self.rig)) != self._camera:
                 raise ConfigError(
-                    f"The camera delivers {now}, and this session was opened for {self._camera}: "
+                    f"The camera delivers {now}, and the session was opened for {self._camera}: "
                     "open LiveSR after ROI, binning and pixel type are set."
                 )
         except Exception as e:
