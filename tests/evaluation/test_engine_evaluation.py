@@ -14,11 +14,12 @@ from livesr.base.errors import EngineError
 from livesr.evaluation.engines import card_table, evaluate_engine, run
 from livesr.evaluation.metrics import pcc
 from livesr.evaluation.pictures import PictureRow, montage
-from livesr.evaluation.sequences import Conditions, SimulatedSequence
+from livesr.evaluation.sequences import SimulatedSequence
+from livesr.simulation.domain import Domain
 
 SIZE = 96
 ENGINE = Path(__file__).parents[2] / "engines" / "identity"
-STEADY = Conditions(photons=(3000.0, 3001.0), haze=(0.0, 0.01), absent=0.0, read_noise_e=(0.9, 1.0))
+STEADY = Domain(photons=(3000.0, 3001.0), haze=(0.0, 0.01), absent=0.0, read_noise_e=(0.9, 1.0))
 
 
 @pytest.fixture(scope="module")
@@ -57,15 +58,6 @@ def test_structures_alone_add_up(sequence: SimulatedSequence) -> None:
     }
     alone = sum(level[(name,)] - level[()] for name in ("microtubules", "er", "lysosomes"))
     assert alone == pytest.approx(level["microtubules", "er", "lysosomes"] - level[()], rel=0.05)
-
-
-def test_the_ranges_are_those_of_training() -> None:
-    pytest.importorskip("torch")
-    datasets = pytest.importorskip("livesr.training.datasets")
-    domain = datasets.Domain().model_dump()
-    conditions = Conditions()
-    for name in Conditions.__dataclass_fields__:
-        assert tuple(np.ravel(domain[name])) == tuple(np.ravel(getattr(conditions, name))), name
 
 
 # -- evaluation ------------------------------------------------------------------------------------------------------

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from livesr.live.normalise import background_and_headroom
-from livesr.training.datasets import Domain, sequence_pairs, write_pairs
+from livesr.simulation.domain import Domain
+from livesr.training.datasets import sequence_pairs, write_pairs
 from livesr.training.sources import CachedPairs
 
 SIZE = 64

@@ -58,12 +58,13 @@ def export(
 
 def _evaluate(engine: Path, sequences: int, time_points: int, threads: int, terminal: Any) -> dict[str, Any]:
     from livesr.evaluation.engines import SEEDS, run
-    from livesr.evaluation.sequences import CALIBRATED, Conditions
+    from livesr.evaluation.sequences import CALIBRATED
     from livesr.export.engine import write_metrics
+    from livesr.simulation.domain import Domain
 
     seeds = range(SEEDS.start, SEEDS.start + sequences)
     results: dict[str, Any] = {}
-    for name, conditions in (("calibrated", CALIBRATED), ("full_range", Conditions())):
+    for name, conditions in (("calibrated", CALIBRATED), ("full_range", Domain())):
         with terminal.status(f"Evaluating on {sequences} unseen sequences, {name.replace('_', ' ')}"):
             results[name] = run(
                 engine,

@@ -13,7 +13,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,11 @@ from livesr.base.frames import MulticolorFrame
 from livesr.evaluation.live_path import separate
 from livesr.evaluation.metrics import Interval, Score, bootstrap_interval, pcc, score
 from livesr.evaluation.pictures import PictureRow, montage
-from livesr.evaluation.sequences import Conditions, SimulatedSequence
+from livesr.evaluation.sequences import SimulatedSequence
 from livesr.live.inference.backend import Backend
 from livesr.live.inference.engine import Engine, load_engine
 from livesr.live.inference.runner import open_backend
+from livesr.simulation.domain import Domain
 from livesr.simulation.specimens import STRUCTURES
 
 Image = NDArray[np.floating[Any]]
@@ -78,7 +79,7 @@ def run(
     backend: str = "auto",
     precision: str = "auto",
     threads: int = 0,
-    conditions: Conditions | None = None,
+    conditions: Domain | None = None,
     stem: str = "evaluation",
     pictures: int = 3,
     progress: Callable[[int, int], None] | None = None,
@@ -126,7 +127,7 @@ def evaluate_engine(
     backend: str = "auto",
     precision: str = "auto",
     threads: int = 0,
-    conditions: Conditions | None = None,
+    conditions: Domain | None = None,
     structures: Sequence[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
     show: Callable[[PictureRow], None] | None = None,
@@ -171,7 +172,7 @@ def evaluate_engine(
     BackendError
         If no runtime can run it.
     """
-    conditions = conditions or Conditions()
+    conditions = conditions or Domain()
     loaded = load_engine(engine)
     loaded.check_fits("separate", shape=(size, size))
     names = _structures_of(loaded, structures, conditions)
@@ -195,7 +196,7 @@ def evaluate_engine(
                 "n_t": n_t,
                 "size": size,
                 "margin_px": _margin_px(size),
-                "conditions": {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(conditions).items()},
+                "conditions": {k: list(v) if isinstance(v, tuple) else v for k, v in conditions.model_dump(mode="json").items()},
             },
             **_summary(evaluated, labels),
             "sequences": [s.to_json() for s in evaluated],
@@ -413,7 +414,7 @@ def _about(engine: Engine, backend: Backend) -> dict[str, Any]:
     }
 
 
-def _structures_of(engine: Engine, given: Sequence[str] | None, conditions: Conditions) -> tuple[str, ...]:
+def _structures_of(engine: Engine, given: Sequence[str] | None, conditions: Domain) -> tuple[str, ...]:
     """Which simulated structure each output channel should show."""
     names = tuple(given or (name.casefold() for name in engine.manifest.channel_names))
     if not engine.manifest.trained and given is None and len(names) <= len(conditions.structures):

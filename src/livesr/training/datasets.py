@@ -25,13 +25,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
 
 from livesr.live.normalise import background_and_headroom
 from livesr.live.reconstruct.sim import SIMReconstructor
-from livesr.optics.illumination import Pattern
 from livesr.optics.noise import SCMOSNoise
 from livesr.optics.otf import cutoff_um
+from livesr.simulation.domain import Domain, Draw, draw_brightness, draw_light, draw_patterns
 from livesr.simulation.microscope import Components, Light, SIMMicroscope
 from livesr.simulation.specimens import Cell
 
@@ -42,57 +41,6 @@ WINDOW = 3
 _MARGIN_PX = 32
 _CHUNK = 4
 _ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
-
-
-class Domain(BaseModel):
-    """What sequences are drawn from. Ranges are uniform unless said otherwise.
-
-    The ranges are those that SIM rigs and live cells show; where the reconstruction assumes a value (modulation, phase,
-    OTF), it assumes one that is slightly wrong, as a calibration does.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    structures: tuple[str, ...] = ("microtubules", "er", "lysosomes")
-    brightness_ratio: float = 5.0
-    """Largest ratio between two structures; each one's brightness is log-uniform."""
-    absent: float = 0.06
-    """Probability that a structure is missing."""
-    haze: Range = (0.0, 1.6)
-    """Factor on the cell's own haze."""
-    interval_s: Range = (0.05, 2.0)
-    """Specimen time from frame to frame, log-uniform."""
-    duty: Range = (0.1, 1.0)
-
-    pixel_size_um: float = 0.065
-    pixel_size_spread: float = 0.04
-    na: Range = (1.40, 1.49)
-    emission_um: Range = (0.505, 0.560)
-    damping: Range = (0.45, 1.0)
-    damping_error: float = 0.2
-    """Largest relative error of what the reconstruction assumes; likewise below."""
-    k_over_cutoff: Range = (0.8, 1.0)
-    modulation: Range = (0.3, 0.95)
-    modulation_error: float = 0.15
-    phase_offset_error_deg: float = 6.0
-    phase_error_deg: Range = (0.0, 6.0)
-    """Standard deviation of the raw frames' phases, cut at twice that."""
-    jitter: Range = (0.0, 0.05)
-    bleaching: Range = (0.0, 0.03)
-
-    photons: Range = (15.0, 2000.0)
-    """Photo-electrons of the bright parts in one raw frame, log-uniform."""
-    background: Range = (0.01, 0.15)
-    """Even background relative to the bright parts."""
-    read_noise_e: Range = (0.9, 2.5)
-    gain_adu_per_e: Range = (0.45, 2.2)
-
-    wiener: Range = (0.02, 0.3)
-    """Log-uniform."""
-    attenuation: Range = (0.6, 0.97)
-    apodisation: Range = (0.3, 1.2)
-    headroom_spread: float = 0.25
-    """Largest relative deviation of the headroom: live, it follows the frames slowly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,22 +84,6 @@ class _Rig:
     noise: SCMOSNoise
 
 
-class _Draw:
-    """Random values in the domain's terms."""
-
-    def __init__(self, rng: np.random.Generator) -> None:
-        self.rng = rng
-
-    def uniform(self, bounds: Range) -> float:
-        return float(self.rng.uniform(*bounds))
-
-    def log_uniform(self, bounds: Range) -> float:
-        return float(np.exp(self.rng.uniform(*np.log(bounds))))
-
-    def near(self, value: float, relative_error: float) -> float:
-        return value * float(self.rng.uniform(1 - relative_error, 1 + relative_error))
-
-
 def sequence_pairs(seed: int | tuple[int, ...], n_t: int, *, size: int = 512, domain: Domain | None = None) -> Series:
     """Simulate a time lapse with its truth.
 
@@ -167,7 +99,7 @@ def sequence_pairs(seed: int | tuple[int, ...], n_t: int, *, size: int = 512, do
         What cell, rig and light are drawn from; narrow its ranges to look at one condition.
     """
     rng = np.random.default_rng(seed)
-    return _simulate(_Draw(rng), n_t, size, domain or Domain())
+    return _simulate(Draw(rng), n_t, size, domain or Domain())
 
 
 def write_pairs(
@@ -223,7 +155,7 @@ def write_pairs(
 # -- one sequence --------------------------------------------------------------------------------------------------
 
 
-def _simulate(draw: _Draw, n_t: int, size: int, domain: Domain) -> Series:
+def _simulate(draw: Draw, n_t: int, size: int, domain: Domain) -> Series:
     if size % 2:
         raise ValueError(f"size is {size}; a reconstruction has an even number of pixels")
     side = size // 2 + _MARGIN_PX
@@ -252,17 +184,12 @@ def _simulate(draw: _Draw, n_t: int, size: int, domain: Domain) -> Series:
 class _BrightCell:
     """A random cell whose structures are stained differently brightly."""
 
-    def __init__(self, draw: _Draw, microscope: SIMMicroscope, domain: Domain) -> None:
+    def __init__(self, draw: Draw, microscope: SIMMicroscope, domain: Domain) -> None:
         self._microscope = microscope
         self._cell = Cell.random(
             draw.rng, microscope.object_shape, microscope.object_pixel_um, structures=domain.structures
         )
-        side = np.sqrt(domain.brightness_ratio)
-        brightness = np.array([draw.log_uniform((1 / side, side)) for _ in domain.structures])
-        present = draw.rng.random(len(brightness)) >= domain.absent
-        if not present.any():
-            present[:] = True
-        self._brightness = dict(zip(domain.structures, (brightness * present).astype(np.float32), strict=True))
+        self._brightness = draw_brightness(draw, domain)
         self._haze = np.float32(draw.uniform(domain.haze))
 
     def watch(self, n: int, interval_s: float) -> tuple[list[list[Image]], list[Components]]:
@@ -282,9 +209,9 @@ class _BrightCell:
         return [brightness * images[name] for name, brightness in self._brightness.items()]
 
 
-def _draw_rig(draw: _Draw, shape: tuple[int, int], pixel_um: float, domain: Domain) -> _Rig:
+def _draw_rig(draw: Draw, shape: tuple[int, int], pixel_um: float, domain: Domain) -> _Rig:
     na, emission_um = draw.uniform(domain.na), draw.uniform(domain.emission_um)
-    true, assumed = _draw_patterns(draw, cutoff_um(na, emission_um), domain)
+    true, assumed = draw_patterns(draw, cutoff_um(na, emission_um), domain)
     damping = draw.uniform(domain.damping)
     microscope = SIMMicroscope(shape, pixel_um, na, emission_um, true, damping=damping)
     noise = SCMOSNoise(
@@ -304,30 +231,7 @@ def _draw_rig(draw: _Draw, shape: tuple[int, int], pixel_um: float, domain: Doma
         apodisation=draw.uniform(domain.apodisation),
         damping=min(draw.near(damping, domain.damping_error), 1.0),
     )
-    light = Light(
-        bleaching=draw.uniform(domain.bleaching),
-        jitter=draw.uniform(domain.jitter),
-        phase_error_rad=np.radians(draw.uniform(domain.phase_error_deg)),
-        duty=draw.uniform(domain.duty),
-    )
-    return _Rig(microscope, reconstructor, light, noise)
-
-
-def _draw_patterns(draw: _Draw, cutoff: float, domain: Domain) -> tuple[list[Pattern], list[Pattern]]:
-    """Return three patterns about 60 degrees apart, and what a calibration believes they are."""
-    true, assumed = [], []
-    first, length = draw.uniform((0, np.pi)), cutoff * draw.uniform(domain.k_over_cutoff)
-    contrast = draw.uniform(domain.modulation)
-    for angle in range(3):
-        direction = first + angle * np.pi / 3 + np.radians(draw.rng.normal(0, 1.0))
-        k = draw.near(length, 0.01)
-        modulation = min(draw.near(contrast, 0.1), 0.98)
-        pattern = Pattern((k * np.sin(direction), k * np.cos(direction)), draw.uniform((0, 2 * np.pi)), modulation)
-        error = np.radians(domain.phase_offset_error_deg) * draw.uniform((-1, 1))
-        believed = min(draw.near(modulation, domain.modulation_error), 1.0)
-        true.append(pattern)
-        assumed.append(replace(pattern, phase_rad=pattern.phase_rad + error, modulation=believed))
-    return true, assumed
+    return _Rig(microscope, reconstructor, draw_light(draw, domain), noise)
 
 
 # -- the folder ----------------------------------------------------------------------------------------------------
@@ -362,7 +266,7 @@ class _PairStore:
             np.load(self.folder / f"{name}.npy", mmap_mode="r+") for name in ("frames", "targets", "done")
         )
         for i in indices:
-            draw = _Draw(np.random.default_rng((self.seed, i)))
+            draw = Draw(np.random.default_rng((self.seed, i)))
             series = _simulate(draw, WINDOW, self.size, self.domain)
             factor = 1 + self.domain.headroom_spread * draw.uniform((-1, 1))
             frames[i], targets[i] = series.pair(WINDOW // 2, factor)

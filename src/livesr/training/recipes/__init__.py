@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from livesr.base.config import load_yaml, parse
 from livesr.base.errors import ConfigError, suggestion
-from livesr.training.datasets import Domain
+from livesr.simulation.domain import Domain
 from livesr.training.trainer import TrainConfig
 
 FOLDER = Path(__file__).parent

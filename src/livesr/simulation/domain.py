@@ -1,0 +1,124 @@
+"""What simulated cells, rigs and light are drawn from, for training and for evaluation.
+
+Owns the ranges and the draws that both share, so that they cannot drift apart. Simulates nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from livesr.optics.illumination import Pattern
+from livesr.simulation.microscope import Light
+
+Range = tuple[float, float]
+
+
+class Domain(BaseModel):
+    """What sequences are drawn from. Ranges are uniform unless said otherwise.
+
+    The ranges are those that SIM rigs and live cells show; where the reconstruction assumes a value (modulation, phase,
+    OTF), it assumes one that is slightly wrong, as a calibration does.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    structures: tuple[str, ...] = ("microtubules", "er", "lysosomes")
+    brightness_ratio: float = 5.0
+    """Largest ratio between two structures; each one's brightness is log-uniform."""
+    absent: float = 0.06
+    """Probability that a structure is missing."""
+    haze: Range = (0.0, 1.6)
+    """Factor on the cell's own haze."""
+    interval_s: Range = (0.05, 2.0)
+    """Specimen time from frame to frame, log-uniform."""
+    duty: Range = (0.1, 1.0)
+
+    pixel_size_um: float = 0.065
+    pixel_size_spread: float = 0.04
+    na: Range = (1.40, 1.49)
+    emission_um: Range = (0.505, 0.560)
+    damping: Range = (0.45, 1.0)
+    damping_error: float = 0.2
+    """Largest relative error of what the reconstruction assumes; likewise below."""
+    k_over_cutoff: Range = (0.8, 1.0)
+    modulation: Range = (0.3, 0.95)
+    modulation_error: float = 0.15
+    phase_offset_error_deg: float = 6.0
+    phase_error_deg: Range = (0.0, 6.0)
+    """Standard deviation of the raw frames' phases, cut at twice that."""
+    jitter: Range = (0.0, 0.05)
+    bleaching: Range = (0.0, 0.03)
+
+    photons: Range = (15.0, 2000.0)
+    """Photo-electrons of the bright parts in one raw frame, log-uniform."""
+    background: Range = (0.01, 0.15)
+    """Even background relative to the bright parts."""
+    read_noise_e: Range = (0.9, 2.5)
+    gain_adu_per_e: Range = (0.45, 2.2)
+
+    wiener: Range = (0.02, 0.3)
+    """Log-uniform."""
+    attenuation: Range = (0.6, 0.97)
+    apodisation: Range = (0.3, 1.2)
+    headroom_spread: float = 0.25
+    """Largest relative deviation of the headroom: live, it follows the frames slowly."""
+
+
+class Draw:
+    """Random values in the domain's terms, from `rng` alone."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self.rng = rng
+
+    def uniform(self, bounds: Range) -> float:
+        """Return a value between `bounds`."""
+        return float(self.rng.uniform(*bounds))
+
+    def log_uniform(self, bounds: Range) -> float:
+        """Return a value between `bounds`, every ratio equally likely."""
+        return float(np.exp(self.rng.uniform(*np.log(bounds))))
+
+    def near(self, value: float, relative_error: float) -> float:
+        """Return `value`, off by at most `relative_error` of it."""
+        return value * float(self.rng.uniform(1 - relative_error, 1 + relative_error))
+
+
+def draw_light(draw: Draw, domain: Domain) -> Light:
+    """Return bleaching, flicker, phase error and duty; its brightness is set later."""
+    return Light(
+        bleaching=draw.uniform(domain.bleaching),
+        jitter=draw.uniform(domain.jitter),
+        phase_error_rad=float(np.radians(draw.uniform(domain.phase_error_deg))),
+        duty=draw.uniform(domain.duty),
+    )
+
+
+def draw_brightness(draw: Draw, domain: Domain) -> dict[str, np.float32]:
+    """Return each structure's staining, 0 for one that is missing; at least one is there."""
+    side = float(np.sqrt(domain.brightness_ratio))
+    brightness = [draw.log_uniform((1 / side, side)) for _ in domain.structures]
+    present = draw.rng.random(len(brightness)) >= domain.absent
+    if not present.any():
+        present[:] = True
+    return {s: np.float32(b * p) for s, b, p in zip(domain.structures, brightness, present, strict=True)}
+
+
+def draw_patterns(draw: Draw, detection_cutoff_um: float, domain: Domain) -> tuple[list[Pattern], list[Pattern]]:
+    """Return three patterns about 60 degrees apart, and what a calibration believes they are."""
+    true, assumed = [], []
+    first, length = draw.uniform((0, np.pi)), detection_cutoff_um * draw.uniform(domain.k_over_cutoff)
+    contrast = draw.uniform(domain.modulation)
+    for angle in range(3):
+        direction = first + angle * np.pi / 3 + np.radians(draw.rng.normal(0, 1.0))
+        k = draw.near(length, 0.01)
+        modulation = min(draw.near(contrast, 0.1), 0.98)
+        k_um = (float(k * np.sin(direction)), float(k * np.cos(direction)))
+        pattern = Pattern(k_um, draw.uniform((0, 2 * np.pi)), modulation)
+        error = float(np.radians(domain.phase_offset_error_deg)) * draw.uniform((-1, 1))
+        believed = min(draw.near(modulation, domain.modulation_error), 1.0)
+        true.append(pattern)
+        assumed.append(replace(pattern, phase_rad=pattern.phase_rad + error, modulation=believed))
+    return true, assumed
