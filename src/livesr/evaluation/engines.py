@@ -196,7 +196,7 @@ def evaluate_engine(
                 "n_t": n_t,
                 "size": size,
                 "margin_px": _margin_px(size),
-                "conditions": {k: list(v) if isinstance(v, tuple) else v for k, v in conditions.model_dump(mode="json").items()},
+                "conditions": conditions.model_dump(mode="json"),
             },
             **_summary(evaluated, labels),
             "sequences": [s.to_json() for s in evaluated],
