@@ -63,7 +63,8 @@ def load_core(request: Request) -> CMMCorePlus:
     logging.getLogger().setLevel(logging.WARNING)
     try:
         core = Core()
-        core.loadSystemConfiguration(_with_properties(request))
+        with _configuration(request) as cfg:
+            core.loadSystemConfiguration(cfg)
         core.setExposure(request.exposure_ms or request.rig.exposure_ms)
     except LiveSRError:
         raise
@@ -89,10 +90,12 @@ def _check_engines(request: Request) -> None:
         BACKENDS.load(request.backend)
 
 
-def _with_properties(request: Request) -> Path:
-    """Return the configuration to load: the rig's own, or a copy in which pre-init properties are replaced."""
+@contextmanager
+def _configuration(request: Request) -> Iterator[Path]:
+    """Give the configuration to load: the rig's own, or a passing copy in which pre-init properties are replaced."""
     if not request.properties:
-        return request.rig.cfg_path
+        yield request.rig.cfg_path
+        return
     import tempfile
 
     lines = request.rig.cfg_path.read_text(encoding="utf-8").splitlines()
@@ -100,10 +103,10 @@ def _with_properties(request: Request) -> Path:
         parts = line.removeprefix("#py ").split(",")
         if parts[0] == "Property" and len(parts) == 4 and parts[2] in request.properties:
             lines[i] = line.rpartition(",")[0] + "," + request.properties[parts[2]]
-    folder = Path(tempfile.mkdtemp(prefix="livesr-"))
-    copy = folder / request.rig.cfg_path.name
-    copy.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return copy
+    with tempfile.TemporaryDirectory(prefix="livesr-") as folder:
+        copy = Path(folder) / request.rig.cfg_path.name
+        copy.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        yield copy
 
 
 def plan_of(request: Request) -> Any:
@@ -161,7 +164,8 @@ def acquire(request: Request, core: CMMCorePlus, console: Console) -> dict[str, 
         console.print(escape(str(e)), style="red")
     interrupted = interrupted or session.interrupted
     code = session.error.exit_code if session.error else 130 if interrupted else 0
-    return {**session.report, "interrupted": interrupted, "exit_code": code}
+    error = str(session.error) if session.error else None
+    return {**session.report, "error": error, "interrupted": interrupted, "exit_code": code}
 
 
 def _run_plan(core: CMMCorePlus, plan: Any, session: Any, frames: int, console: Console) -> bool:

@@ -183,8 +183,8 @@ class LiveSR:
         Ctrl-C while waiting leaves out what is not computed yet, and still stores everything received.
         """
         self._live.settle()
-        if (finishing := self._finishing) is not None:
-            thread, pipeline = finishing
+        if self._finishing and self._finishing[0] is not threading.current_thread():  # a listener of `finished` may ask
+            thread, pipeline = self._finishing
             try:
                 thread.join()
             except KeyboardInterrupt:
