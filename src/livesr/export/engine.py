@@ -97,7 +97,7 @@ def card(recipe: Recipe, folder: Path, results: Mapping[str, Any] | None, log: P
 
 - Architecture: {recipe.train.architecture} ({parameters}); IMC-SR-All with three-frame input (Wang et al. 2021).
 - Input: three consecutive super-resolution frames of one fluorophore, x = (X - background) / headroom. Output: one image per
-  structure of the middle frame; they sum to x.
+  structure of the middle frame{_sum_rule(recipe.train.parameters)}.
 - Training: {int(last["step"])} steps of {recipe.train.batch} patches of {recipe.train.patch} x {recipe.train.patch},
   {float(last["minutes"]):.0f} minutes on a CPU, on {recipe.data.train} simulated sequences of three
   frames (seed {recipe.data.seed}); no real image was used. The log is `training-log.csv`.
@@ -136,6 +136,12 @@ From 15 photo-electrons, calibrations that are wrong, fast motion, haze, structu
 def _read_log(log: Path) -> list[dict[str, str]]:
     with log.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
+
+
+def _sum_rule(parameters: Mapping[str, Any]) -> str:
+    if parameters.get("head") == "partition":
+        return "; x is shared out, so that their sum cannot exceed it"
+    return "; training draws their sum towards x, nothing enforces it"
 
 
 def _halo(parameters: Mapping[str, Any]) -> int:
