@@ -14,11 +14,10 @@ from livesr.base.buffers import BoundedQueue, LatestPerKey
 def test_drop_oldest_hands_the_oldest_back_and_counts_it() -> None:
     queue: BoundedQueue[int] = BoundedQueue(2, "drop_oldest")
     assert [queue.put(i, weight=10) for i in range(4)] == [[], [], [0], [1]]
-    assert (queue.dropped, queue.weight, queue.peak) == (2, 20, 2)
+    assert (queue.dropped, queue.weight) == (2, 20)
     queue.close()
     assert [queue.get(), queue.get(), queue.get()] == [2, 3, None]
     assert queue.weight == 0
-    assert queue.closed
 
 
 def test_drop_all_keeps_what_is_consecutive() -> None:

@@ -446,7 +446,10 @@ def test_a_run_broken_off_inside_a_group_does_not_turn_the_next_one(sim_core: CM
         run(sim_core, plan, engine="none")
         sim_core.mda.events.eventStarted.disconnect(break_off)
         sim_core.mda.events.frameReady.connect(note)
-        run(sim_core, sim_sequence(1, ["488"]), engine="none")
+        plan = sim_sequence(1, ["488"])
+        with LiveSR(sim_core, rig="virtual_sim", plan=plan, engine="none"):
+            sim_core.snapImage()  # nor does a frame snapped after the session was opened
+            sim_core.mda.run(plan)
     finally:
         sim_core.mda.events.frameReady.disconnect(note)
         sim_core.mda.engine.use_hardware_sequencing = True

@@ -29,7 +29,6 @@ class BoundedQueue(Generic[T]):
     ----------
     dropped : items given up so far
     weight : sum of the `weight` of what is held now, in the giver's unit (bytes)
-    peak : most items ever held
     """
 
     def __init__(self, capacity: int, overflow: Overflow) -> None:
@@ -39,7 +38,7 @@ class BoundedQueue(Generic[T]):
         self._capacity, self._overflow = capacity, overflow
         self._changed = threading.Condition()
         self._closed = False
-        self.dropped = self.weight = self.peak = 0
+        self.dropped = self.weight = 0
 
     def __len__(self) -> int:
         return len(self._items)
@@ -56,7 +55,6 @@ class BoundedQueue(Generic[T]):
             self.dropped += len(out)
             self._items.append((item, weight))
             self.weight += weight
-            self.peak = max(self.peak, len(self._items))
             self._changed.notify_all()
             return out
 
@@ -76,12 +74,6 @@ class BoundedQueue(Generic[T]):
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-
-    @property
-    def closed(self) -> bool:
-        """Whether nothing more will come and nothing is left."""
-        with self._changed:
-            return self._closed and not self._items
 
     def _take(self) -> T:
         item, weight = self._items.popleft()

@@ -249,6 +249,8 @@ class LiveSR:
                     f"The camera delivers {now}, and the session was opened for {self._camera}: "
                     "open LiveSR after ROI, binning and pixel type are set."
                 )
+            if self.rig.sim and self.rig.sim.pattern_property:
+                self._core.setProperty(*self.rig.sim.pattern_property, 0)
         except Exception as e:
             self.error = (
                 e if isinstance(e, LiveSRError) else RunError(f"The run cannot start: {type(e).__name__}: {e}.")
@@ -300,8 +302,6 @@ class LiveSR:
         if camera != self._camera or not set(names) <= set(self._paths):
             self._close_paths()
             self._open_paths(names)
-        if self.rig.sim and self.rig.sim.pattern_property:
-            self._core.setProperty(*self.rig.sim.pattern_property, 0)
         run = self._describe(plan, names)
         pipeline = Pipeline(
             {name: self._paths[name] for name in names},

@@ -1,6 +1,7 @@
 """Frames as psygnal signals, for scripts that react to what they see.
 
-Owns the emission, in this sink's own thread: a listener that is slow or hangs delays other listeners and nothing else.
+Owns the emission, in this sink's own thread: a slow listener delays other listeners and nothing else, one that never comes
+back is left behind a few seconds after the run has ended.
 """
 
 from __future__ import annotations
