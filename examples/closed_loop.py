@@ -1,7 +1,7 @@
 """Closed loop: the interval of a time lapse follows what the separated frames show.
 
-Lysosomes at rest: one SIM frame a second, which saves light. Lysosomes that move: as fast as the camera goes. pymmcore-plus asks
-for the next exposure while it acquires, so the plan can be a generator that decides as late as possible.
+Lysosomes at rest: one SIM frame a second, which saves light. Lysosomes that move: as fast as the camera goes. pymmcore-plus
+asks for the next exposure while it acquires, so the plan can be a generator that decides as late as possible.
 """
 
 import sys
