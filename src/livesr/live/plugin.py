@@ -1,7 +1,7 @@
 """`LiveSR`: livesr on a running Micro-Manager core.
 
-Owns the binding to pymmcore-plus events and the life of runs: what is opened when, and what a script gets back. The way of
-a frame is in `pipeline.py`.
+Owns the binding to pymmcore-plus events: what is opened when. What every run has is in `session.py`, the way of a frame in
+`pipeline.py`.
 """
 
 from __future__ import annotations
@@ -9,43 +9,34 @@ from __future__ import annotations
 import atexit
 import logging
 import os
-import threading
 import time
 import uuid
 import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
-import psutil
-from psygnal import EmitLoopError, Signal
 from pymmcore import CMMCore
 from pymmcore_plus import CMMCorePlus
 from pymmcore_plus.mda import FinishReason
 
 from livesr.base.config import RigConfig, RunConfig, load_rig, parse
 from livesr.base.errors import ConfigError, LiveSRError, RunError
-from livesr.base.frames import MulticolorFrame, SRFrame
 from livesr.base.timing import now_ns
-from livesr.live.paths import ChannelPath, Geometry, build_path
+from livesr.live.paths import Geometry, build_path
 from livesr.live.pipeline import Pipeline
-from livesr.live.sinks.layout import bytes_per_hour, free_bytes, memory_bytes
-from livesr.live.sinks.ome_zarr import OMEZarrSink
-from livesr.live.sinks.signals import SignalSink
-from livesr.live.sinks.sink import RunDescription, Sink
+from livesr.live.session import Session
+from livesr.live.sinks.sink import RunDescription
 from livesr.live.sources.continuous import LiveMode
 from livesr.live.sources.mda import RAW_AXIS
-
-if TYPE_CHECKING:
-    from livesr.live.sinks.zeromq import ZeroMQSink
 
 log = logging.getLogger(__name__)
 
 _MISSING_SHARE = 0.01  # of the announced frames: more, and the camera failed; fewer, and it lost some
 
 
-class LiveSR:
+class LiveSR(Session):
     """Separates what a core acquires, live.
 
     A context manager: on entering, the engine is compiled and, if the plan is given, store and address are opened; every
@@ -87,10 +78,6 @@ class LiveSR:
     >>> print(sr.report)
     """
 
-    frame_ready = Signal(MulticolorFrame)
-    input_ready = Signal(SRFrame)
-    finished = Signal(dict)
-
     def __init__(
         self,
         core: CMMCorePlus,
@@ -102,27 +89,18 @@ class LiveSR:
         plan: Any = None,
         **settings: Any,
     ) -> None:
+        rig = rig if isinstance(rig, RigConfig) else load_rig(rig)
+        super().__init__(
+            rig.with_engine(engine) if engine else rig,
+            parse(RunConfig, {**settings, "store": store, "publish": publish}, "LiveSR"),
+        )
         self._core = core
         _detach_at_exit(core)
-        self.rig = rig if isinstance(rig, RigConfig) else load_rig(rig)
-        if engine:
-            self.rig = self.rig.with_engine(engine)
-        self.settings = parse(RunConfig, {**settings, "store": store, "publish": publish}, "LiveSR")
         self._plan = plan
         self._live = LiveMode(core, self.rig, self.settings.live, self._open_live, self._release_pipeline, self.fail)
-        self._paths: dict[str, ChannelPath] = {}
         self._camera: Geometry | None = None
-        self._pipeline: Pipeline | None = None
-        self._finishing: tuple[threading.Thread, Pipeline] | None = None
-        self._signals = SignalSink(self.frame_ready, self.input_ready)
         self._announced = 0
-        self._entered = self.interrupted = False
-        self._publisher: ZeroMQSink | None = None
-        self._writer: OMEZarrSink | None = None
-        self._description: RunDescription | None = None
-        self.store: Path | None = None
-        self.report: dict[str, Any] = {}
-        self.error: LiveSRError | None = None
+        self._entered = False
 
     # -- life --------------------------------------------------------------------------------------------------
 
@@ -183,57 +161,7 @@ class LiveSR:
         Ctrl-C while waiting leaves out what is not computed yet, and still stores everything received.
         """
         self._live.settle()
-        if self._finishing and self._finishing[0] is not threading.current_thread():  # a listener of `finished` may ask
-            thread, pipeline = self._finishing
-            try:
-                thread.join()
-            except KeyboardInterrupt:
-                self.interrupted = True
-                pipeline.abandon()
-                thread.join()
-        return self.report
-
-    def _finish(self, pipeline: Pipeline, store: Path | None, endpoint: str | None, signals: SignalSink) -> None:
-        """Process and store what the run left; in a thread of its own, so that a run ends when its acquisition does."""
-        about = {"store": str(store) if store else None, "publish": endpoint}
-        self.report = {**pipeline.join(about), "listener_errors": signals.listener_errors}
-        self.error = self.error or pipeline.error
-        try:
-            self.finished.emit(self.report)
-        except EmitLoopError as e:
-            log.warning("a listener of finished raised: %s", e.__cause__ or e)
-
-    def status(self) -> dict[str, Any]:
-        """State of the run in progress, {} between runs."""
-        return self._pipeline.status() if self._pipeline else {}
-
-    def fail(self, error: LiveSRError) -> None:
-        """End the run because of `error`, which this object cannot see by itself; what was received is kept."""
-        if self._pipeline:
-            self._pipeline.stop(error)
-        else:
-            self.error = self.error or error
-
-    def promises(self, frames_per_s: float | None = None) -> list[str]:
-        """Return what the armed run will take, in sentences: memory, and the disk when the rate is known."""
-        if self._pipeline is None or self._description is None:
-            return []
-        buffers = sum(p.reconstructor.memory_bytes for p in self._paths.values())
-        queue = self._pipeline.raw_queue_bytes
-        store = memory_bytes(self._description) if self._writer else 0
-        lines = [
-            f"Memory: at most {queue / 1e9:.1f} GB for waiting frames, {(buffers + store) / 1e6:.0f} MB for buffers."
-        ]
-        if self._writer and frames_per_s:
-            hourly = bytes_per_hour(self._description, frames_per_s)
-            hours = free_bytes(self._writer.path) / hourly
-            lines.append(f"Disk: up to {hourly / 1e9:.1f} GB/h before compression; {hours:.1f} h are free.")
-        return lines
-
-    @property
-    def endpoint(self) -> str | None:
-        """The address that frames are published on, with its real port."""
-        return self._publisher.endpoint if self._publisher else None
+        return super().wait()
 
     # -- events of the core ----------------------------------------------------------------------------------------
 
@@ -302,44 +230,8 @@ class LiveSR:
         if camera != self._camera or not set(names) <= set(self._paths):
             self._close_paths()
             self._open_paths(names)
-        run = self._describe(plan, names)
-        pipeline = Pipeline(
-            {name: self._paths[name] for name in names},
-            run,
-            self._sinks(),
-            policy=self.settings.policy,
-            raw_queue_bytes=self.settings.raw_queue_bytes or psutil.virtual_memory().available // 4,
-            on_stop=on_stop or self._core.mda.cancel,
-        )
-        pipeline.open()
-        self.store = self._writer.path if self._writer else None
         self._announced = 0
-        self._pipeline, self._description = pipeline, run
-        return pipeline
-
-    def _sinks(self) -> list[tuple[Sink, bool]]:
-        self._signals = SignalSink(self.frame_ready, self.input_ready)
-        sinks: list[tuple[Sink, bool]] = [(self._signals, False)]
-        if self.settings.publish:
-            from livesr.live.sinks.zeromq import ZeroMQSink
-
-            self._publisher = ZeroMQSink(self.settings.publish, insecure=self.settings.insecure)
-            sinks.append((self._publisher, False))
-        if self.settings.store:  # last: an address that is taken must not leave an empty store
-            self._writer = OMEZarrSink(self.settings.store)
-            sinks.append((self._writer, True))
-        return sinks
-
-    def _release_pipeline(self) -> None:
-        """Let the run in progress end by itself; the next one can begin."""
-        if (pipeline := self._pipeline) is None:
-            return
-        self._pipeline = None
-        pipeline.end()
-        work = (pipeline, self.store, self.endpoint, self._signals)
-        thread = threading.Thread(target=self._finish, args=work, name="livesr-finish", daemon=True)
-        thread.start()
-        self._finishing = (thread, pipeline)
+        return self._open_run(self._describe(plan, names), on_stop or self._core.mda.cancel)
 
     def _describe(self, plan: Any, names: list[str]) -> RunDescription:
         positions, z_planes, z_step_um, interval_s = _plan_axes(plan)
@@ -385,11 +277,6 @@ class LiveSR:
                 threads=self.settings.threads,
                 residual_plane=self.settings.residual_plane,
             )
-
-    def _close_paths(self) -> None:
-        for path in self._paths.values():
-            path.close()
-        self._paths = {}
 
 
 def _detach_at_exit(core: CMMCorePlus) -> None:

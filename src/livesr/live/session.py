@@ -1,0 +1,167 @@
+"""What every run has, wherever its frames come from: sinks, pipeline, signals, report.
+
+Owns one run at a time and what a script gets back from it. Where frames come from is not its matter: `LiveSR` takes them
+from a core.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+from psygnal import EmitLoopError, Signal
+
+from livesr.base.config import RigConfig, RunConfig
+from livesr.base.errors import LiveSRError
+from livesr.base.frames import MulticolorFrame, SRFrame
+from livesr.live.paths import ChannelPath
+from livesr.live.pipeline import Pipeline
+from livesr.live.sinks.layout import bytes_per_hour, free_bytes, memory_bytes
+from livesr.live.sinks.ome_zarr import OMEZarrSink
+from livesr.live.sinks.signals import SignalSink
+from livesr.live.sinks.sink import RunDescription, Sink
+
+if TYPE_CHECKING:
+    from livesr.live.sinks.zeromq import ZeroMQSink
+
+log = logging.getLogger(__name__)
+
+
+class Session:
+    """Runs, one after the other.
+
+    Attributes
+    ----------
+    frame_ready : signal with every `MulticolorFrame` (a prediction); emitted in a thread of its own
+    input_ready : signal with every `SRFrame` (a measurement); likewise
+    finished : signal with the report of every run
+    report : report of the last run, {} before
+    error : the first error that ended a run early, None without one
+    interrupted : whether Ctrl-C cut short what was left to compute
+    store : what the last run writes or wrote, None without a store
+    """
+
+    frame_ready = Signal(MulticolorFrame)
+    input_ready = Signal(SRFrame)
+    finished = Signal(dict)
+
+    def __init__(self, rig: RigConfig, settings: RunConfig) -> None:
+        self.rig, self.settings = rig, settings
+        self._paths: dict[str, ChannelPath] = {}
+        self._pipeline: Pipeline | None = None
+        self._finishing: tuple[threading.Thread, Pipeline] | None = None
+        self._signals = SignalSink(self.frame_ready, self.input_ready)
+        self._publisher: ZeroMQSink | None = None
+        self._writer: OMEZarrSink | None = None
+        self._description: RunDescription | None = None
+        self.interrupted = False
+        self.store: Path | None = None
+        self.report: dict[str, Any] = {}
+        self.error: LiveSRError | None = None
+
+    def wait(self) -> dict[str, Any]:
+        """Wait until the run that has ended is processed and stored; return its report.
+
+        Ctrl-C while waiting leaves out what is not computed yet, and still stores everything received.
+        """
+        if self._finishing and self._finishing[0] is not threading.current_thread():  # a listener of `finished` may ask
+            thread, pipeline = self._finishing
+            try:
+                thread.join()
+            except KeyboardInterrupt:
+                self.interrupted = True
+                pipeline.abandon()
+                thread.join()
+        return self.report
+
+    def status(self) -> dict[str, Any]:
+        """State of the run in progress, {} between runs."""
+        return self._pipeline.status() if self._pipeline else {}
+
+    def fail(self, error: LiveSRError) -> None:
+        """End the run because of `error`, which this object cannot see by itself; what was received is kept."""
+        if self._pipeline:
+            self._pipeline.stop(error)
+        else:
+            self.error = self.error or error
+
+    def promises(self, frames_per_s: float | None = None) -> list[str]:
+        """Return what the armed run will take, in sentences: memory, and the disk when the rate is known."""
+        if self._pipeline is None or self._description is None:
+            return []
+        buffers = sum(p.reconstructor.memory_bytes for p in self._paths.values())
+        queue = self._pipeline.raw_queue_bytes
+        store = memory_bytes(self._description) if self._writer else 0
+        lines = [
+            f"Memory: at most {queue / 1e9:.1f} GB for waiting frames, {(buffers + store) / 1e6:.0f} MB for buffers."
+        ]
+        if self._writer and frames_per_s:
+            hourly = bytes_per_hour(self._description, frames_per_s)
+            hours = free_bytes(self._writer.path) / hourly
+            lines.append(f"Disk: up to {hourly / 1e9:.1f} GB/h before compression; {hours:.1f} h are free.")
+        return lines
+
+    @property
+    def endpoint(self) -> str | None:
+        """The address that frames are published on, with its real port."""
+        return self._publisher.endpoint if self._publisher else None
+
+    # -- a run -------------------------------------------------------------------------------------------------
+
+    def _open_run(self, run: RunDescription, on_stop: Callable[[], None]) -> Pipeline:
+        """Open sinks and threads of the run that comes next; `on_stop` stops where its frames come from."""
+        pipeline = Pipeline(
+            {channel.name: self._paths[channel.name] for channel in run.channels},
+            run,
+            self._sinks(),
+            policy=self.settings.policy,
+            raw_queue_bytes=self.settings.raw_queue_bytes or psutil.virtual_memory().available // 4,
+            on_stop=on_stop,
+        )
+        pipeline.open()
+        self.store = self._writer.path if self._writer else None
+        self._pipeline, self._description = pipeline, run
+        return pipeline
+
+    def _sinks(self) -> list[tuple[Sink, bool]]:
+        self._signals = SignalSink(self.frame_ready, self.input_ready)
+        sinks: list[tuple[Sink, bool]] = [(self._signals, False)]
+        if self.settings.publish:
+            from livesr.live.sinks.zeromq import ZeroMQSink
+
+            self._publisher = ZeroMQSink(self.settings.publish, insecure=self.settings.insecure)
+            sinks.append((self._publisher, False))
+        if self.settings.store:  # last: an address that is taken must not leave an empty store
+            self._writer = OMEZarrSink(self.settings.store)
+            sinks.append((self._writer, True))
+        return sinks
+
+    def _release_pipeline(self) -> None:
+        """Let the run in progress end by itself; the next one can begin."""
+        if (pipeline := self._pipeline) is None:
+            return
+        self._pipeline = None
+        pipeline.end()
+        work = (pipeline, self.store, self.endpoint, self._signals)
+        thread = threading.Thread(target=self._finish, args=work, name="livesr-finish", daemon=True)
+        thread.start()
+        self._finishing = (thread, pipeline)
+
+    def _finish(self, pipeline: Pipeline, store: Path | None, endpoint: str | None, signals: SignalSink) -> None:
+        """Process and store what the run left; in a thread of its own, so that a run ends when its acquisition does."""
+        about = {"store": str(store) if store else None, "publish": endpoint}
+        self.report = {**pipeline.join(about), "listener_errors": signals.listener_errors}
+        self.error = self.error or pipeline.error
+        try:
+            self.finished.emit(self.report)
+        except EmitLoopError as e:
+            log.warning("a listener of finished raised: %s", e.__cause__ or e)
+
+    def _close_paths(self) -> None:
+        for path in self._paths.values():
+            path.close()
+        self._paths = {}
