@@ -19,7 +19,20 @@ import zarr
 
 REPOSITORY = Path(__file__).parents[2]
 SMALL = ["--size", "64", "--frames", "5", "--engine", "identity", "--exposure", "2"]
-COMMANDS = ["demo", "run", "view", "process", "backfill", "repair", "listen", "info", "train", "export", "bench"]
+COMMANDS = [
+    "demo",
+    "run",
+    "view",
+    "process",
+    "backfill",
+    "repair",
+    "listen",
+    "keys",
+    "info",
+    "train",
+    "export",
+    "bench",
+]
 
 
 def start(arguments: Sequence[str], cwd: Path) -> subprocess.Popen[str]:
@@ -67,6 +80,28 @@ def test_demo_speaks_to_people(tmp_path: Path) -> None:
     assert code == 0
     assert "45 received, 0 lost" in out
     assert "livesr view" in " ".join(out.split()[-4:])
+
+
+def test_a_stream_leaves_the_computer_with_keys_only(tmp_path: Path) -> None:
+    code, made = as_json("keys", "rig-keys", "--viewer", "office", cwd=tmp_path)
+    assert (code, made["viewers"]) == (0, ["rig-keys/office"])
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    publish = ["--publish", f"tcp://0.0.0.0:{port}"]
+    code, _, err = livesr("run", "demo", *publish, "--frames", "3", cwd=tmp_path)
+    assert code == 2
+    assert "--keys" in err
+    running = start(["run", "virtual_sim", *publish, "--keys", "rig-keys", "--engine", "identity"], tmp_path)
+    try:
+        listen = ["listen", f"tcp://127.0.0.1:{port}", "--frames", "2", "--timeout"]
+        code, heard = as_json(*listen, "60", "--keys", "rig-keys/office", cwd=tmp_path)
+        assert (code, heard["frames"]) == (0, 2)
+        code, heard = as_json(*listen, "1", cwd=tmp_path)
+        assert (code, heard["frames"]) == (1, 0)
+    finally:
+        running.terminate()
+        running.communicate(timeout=60)
 
 
 def test_a_store_that_exists_gets_the_next_number(tmp_path: Path) -> None:

@@ -216,6 +216,7 @@ class RunConfig(Model):
     raw_queue_bytes: Annotated[int, Field(gt=0)] | None = None
     residual_plane: bool = False
     insecure: bool = False
+    keys: Path | None = None
     seed: int = 0
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from livesr.cli import options
 from livesr.cli.output import JSON, console, print_json
 
 
@@ -20,6 +21,7 @@ def register(app: typer.Typer) -> None:
 
 def listen(
     endpoint: Annotated[str, typer.Argument(help="Where a run publishes.")] = "tcp://127.0.0.1:5555",
+    keys: options.ViewerKeysFolder = None,
     frames: Annotated[int | None, typer.Option(min=1, help="Stop after so many predicted frames.")] = None,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds without any message before giving up.")] = 10.0,
     save: Annotated[Path | None, typer.Option(help="Folder for one TIFF per predicted frame.")] = None,
@@ -33,7 +35,7 @@ def listen(
 
     out = console(quiet=as_json)
     seen, latencies = 0, []
-    with Subscriber(endpoint) as subscriber, contextlib.suppress(KeyboardInterrupt):
+    with Subscriber(endpoint, keys=keys) as subscriber, contextlib.suppress(KeyboardInterrupt):
         deadline = time.monotonic() + timeout
         while (frames is None or seen < frames) and time.monotonic() < deadline and not subscriber.ended:
             message = subscriber.next_frame("sr/frame", timeout_s=0.25)

@@ -15,6 +15,16 @@ Engine = Annotated[
 ]
 Store = Annotated[Path | None, typer.Option(help="OME-Zarr to write; a path that exists gets the next number.")]
 Publish = Annotated[str | None, typer.Option(help="ZeroMQ address to publish on, such as tcp://127.0.0.1:5555.")]
+Keys = Annotated[
+    Path | None,
+    typer.Option(help="Folder made by 'livesr keys': the stream is encrypted, and only its viewers receive it."),
+]
+ViewerKeysFolder = Annotated[
+    Path | None, typer.Option("--keys", help="Folder that 'livesr keys' made for this viewer at the rig.")
+]
+Insecure = Annotated[
+    bool, typer.Option("--insecure", help="Publish unencrypted on an address that other computers can reach.")
+]
 Frames = Annotated[int | None, typer.Option(min=1, help="Super-resolution frames to acquire.")]
 Duration = Annotated[float | None, typer.Option(min=0.1, help="Seconds to acquire, instead of --frames.")]
 Policy = Annotated[

@@ -6,6 +6,7 @@ Owns what `livesr run` and `livesr demo` share. Decides nothing about rigs or en
 from __future__ import annotations
 
 import logging
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -34,6 +35,8 @@ class Request:
     engine: str | None = None
     store: Path | None = None
     publish: str | None = None
+    keys: Path | None = None
+    insecure: bool = False
     policy: str = "latest"
     backend: str = "auto"
     threads: int = 0
@@ -144,6 +147,8 @@ def acquire(request: Request, core: CMMCorePlus, console: Console) -> dict[str, 
         rig=request.rig,
         engine=request.engine,
         store=request.store,
+        keys=request.keys,
+        insecure=request.insecure,
         publish=request.publish or ("tcp://127.0.0.1:*" if request.view else None),
         plan=plan,
         policy=request.policy,
@@ -156,7 +161,7 @@ def acquire(request: Request, core: CMMCorePlus, console: Console) -> dict[str, 
         session.frame_ready.connect(request.on_frame)
     interrupted = False
     try:
-        with session, _preview(session.endpoint if request.view else None, console):
+        with session, _preview(session.endpoint if request.view else None, request.keys, console):
             for line in session.promises(_frames_per_s(request)):
                 console.print(line)
             interrupted = _run_plan(core, plan, session, request.frames, console)
@@ -223,11 +228,14 @@ def _show(progress: Progress, task: Any, status: dict[str, Any]) -> None:
 
 
 @contextmanager
-def _preview(endpoint: str | None, console: Console) -> Iterator[None]:
+def _preview(endpoint: str | None, keys: Path | None, console: Console) -> Iterator[None]:
     if endpoint is None:
         yield
         return
     from livesr.cli.view import preview
+    from livesr.live.sinks.keys import LOCAL
 
-    with preview(endpoint, console):
+    # An address for everybody is one to bind to; not every system connects to it.
+    local = re.sub(r"//(0\.0\.0\.0|\[::\])", "//127.0.0.1", endpoint)
+    with preview(local, console, keys=keys / LOCAL if keys else None):
         yield

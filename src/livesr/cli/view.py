@@ -6,10 +6,12 @@ import time
 import webbrowser
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from livesr.cli import options
 from livesr.cli.output import JSON, console, print_json
 
 if TYPE_CHECKING:
@@ -27,13 +29,14 @@ def view(
     ] = "tcp://127.0.0.1:5555",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the page; 0 takes a free one.")] = 0,
     browser: Annotated[bool, typer.Option(help="Open the browser.")] = True,
+    keys: options.ViewerKeysFolder = None,
     as_json: JSON = False,
 ) -> None:
     """Show the composite beside the measurement until Ctrl-C.
 
     [dim]Example:[/] livesr view tcp://127.0.0.1:5555
     """
-    with preview(source, console(quiet=as_json), port=port, browser=browser and not as_json) as url:
+    with preview(source, console(quiet=as_json), port=port, browser=browser and not as_json, keys=keys) as url:
         if as_json:
             print_json({"url": url, "source": source})
         while True:
@@ -41,13 +44,15 @@ def view(
 
 
 @contextmanager
-def preview(source: str, out: Console, *, port: int = 0, browser: bool = True) -> Iterator[str]:
+def preview(
+    source: str, out: Console, *, port: int = 0, browser: bool = True, keys: Path | None = None
+) -> Iterator[str]:
     """Serve the page for `source` while the block runs; gives its address."""
     from livesr.viewer.browser.server import PreviewServer
     from livesr.viewer.store_source import StoreSource
     from livesr.viewer.subscriber import Subscriber
 
-    frames = Subscriber(source) if "://" in source else StoreSource(source)
+    frames = Subscriber(source, keys=keys) if "://" in source else StoreSource(source)
     with frames, PreviewServer(frames, port=port) as server:
         out.print(f"Preview: [bold]{server.url}[/]")
         if browser:

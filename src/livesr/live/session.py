@@ -133,7 +133,9 @@ class Session:
         if self.settings.publish:
             from livesr.live.sinks.zeromq import ZeroMQSink
 
-            self._publisher = ZeroMQSink(self.settings.publish, insecure=self.settings.insecure)
+            self._publisher = ZeroMQSink(
+                self.settings.publish, insecure=self.settings.insecure, keys=self.settings.keys
+            )
             sinks.append((self._publisher, False))
         if self.settings.store:  # last: an address that is taken must not leave an empty store
             self._writer = OMEZarrSink(self.settings.store)

@@ -10,11 +10,13 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import zmq
 
 from livesr.base.errors import ConfigError
+from livesr.live.sinks.keys import ViewerKeys
 from livesr.live.sinks.wire import END, FRAME, INPUT, MAX_MESSAGE_BYTES, SILENCE_S, STATUS, Message, WireError, decode
 
 log = logging.getLogger(__name__)
@@ -35,6 +37,8 @@ class Subscriber:
         Where a run publishes, such as ``tcp://127.0.0.1:5555``. It need not run yet, and may start again.
     topics
         What to receive; `end` always is.
+    keys
+        Folder of this viewer's CURVE keys, for a stream that is encrypted.
 
     Attributes
     ----------
@@ -43,7 +47,10 @@ class Subscriber:
     last_rejection : why the last one was refused
     """
 
-    def __init__(self, endpoint: str, topics: tuple[bytes, ...] = (FRAME, INPUT, STATUS)) -> None:
+    def __init__(
+        self, endpoint: str, topics: tuple[bytes, ...] = (FRAME, INPUT, STATUS), keys: Path | None = None
+    ) -> None:
+        self._keys = ViewerKeys.read(keys) if keys else None
         self.endpoint = endpoint
         self.received = self.rejected = self.missed = 0
         self.last_rejection = ""
@@ -76,6 +83,8 @@ class Subscriber:
         socket.setsockopt(zmq.IPV6, "[" in self.endpoint)
         for topic in {*self._topics, END}:
             socket.subscribe(topic)
+        if self._keys:
+            self._keys.protect(socket)
         try:
             socket.connect(self.endpoint)
         except zmq.ZMQError as e:

@@ -17,15 +17,18 @@ import socket as net
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import zmq
+from zmq.auth.thread import ThreadAuthenticator
 
 from livesr.base.errors import BindError
 from livesr.base.frames import MulticolorFrame, RawStack, SRFrame, Stream
 from livesr.base.timing import now_ns
 from livesr.live.sinks.frames_log import to_json
+from livesr.live.sinks.keys import PublisherKeys
 from livesr.live.sinks.sink import RunDescription, to_uint16
 from livesr.live.sinks.wire import END, FRAME, INPUT, STATUS, WireChannel, WireHeader, encode
 
@@ -49,15 +52,26 @@ class ZeroMQSink:
     Parameters
     ----------
     address
-        Of this computer only, unless `insecure`: whoever reaches the port sees the frames.
+        Of this computer only, unless there are `keys` or it is `insecure`: whoever reaches the port sees the frames.
     insecure
         Allow an address that others can reach, without encryption.
+    keys
+        Folder of CURVE keys: the stream is encrypted and only the viewers named there receive it.
+
+    Raises
+    ------
+    BindError
+        If the address is none, or would let others in.
+    ConfigError
+        If the folder holds no publisher's keys.
     """
 
     name = "zeromq"
 
-    def __init__(self, address: str, insecure: bool = False) -> None:
-        self._address = _checked(address, insecure)
+    def __init__(self, address: str, insecure: bool = False, keys: Path | None = None) -> None:
+        self._address = _checked(address, insecure or keys is not None)
+        self._keys = PublisherKeys.read(keys) if keys else None
+        self._authenticator: ThreadAuthenticator | None = None
         self._publisher: _Publisher | None = None
         self.endpoint: str | None = None
         self._counts = {"sent": 0, "replaced": 0, "unwatched": 0, "refused": 0}
@@ -81,14 +95,16 @@ class ZeroMQSink:
         context = zmq.Context()
         xpub = context.socket(zmq.XPUB)
         _configure(xpub, self._address, len(run.channels))
+        self._authenticator = self._keys.protect(xpub) if self._keys else None
         try:
             xpub.bind(self._address)
         except zmq.ZMQError as e:
             xpub.close(0)
+            self._end_authentication()
             context.term()
             raise BindError(_bind_problem(self._address, e)) from e
         self.endpoint = xpub.getsockopt_string(zmq.LAST_ENDPOINT)
-        self._publisher = _Publisher(context, xpub, run, self._counts)
+        self._publisher = _Publisher(context, xpub, run, self._counts, self._end_authentication)
         self._publisher.start()
 
     def raw(self, stack: RawStack) -> None:
@@ -119,6 +135,11 @@ class ZeroMQSink:
             self._publisher.stop(report)
             self._publisher = None
 
+    def _end_authentication(self) -> None:
+        if self._authenticator:
+            self._authenticator.stop()
+            self._authenticator = None
+
     def _offer(self, topic: bytes, frame: SRFrame | MulticolorFrame) -> None:
         if self._publisher:
             self._publisher.offer(topic, frame)
@@ -128,8 +149,14 @@ class _Publisher:
     """The thread behind a `ZeroMQSink`: takes what is offered, newest first to survive, and sends it."""
 
     def __init__(
-        self, context: zmq.Context[Any], xpub: zmq.Socket[Any], run: RunDescription, counts: dict[str, int]
+        self,
+        context: zmq.Context[Any],
+        xpub: zmq.Socket[Any],
+        run: RunDescription,
+        counts: dict[str, int],
+        on_closed: Callable[[], None],
     ) -> None:
+        self._on_closed = on_closed
         self._context, self._xpub, self._run, self._counts = context, xpub, run, counts
         self._queue: deque[_Item] = deque()
         self._lock = threading.Lock()
@@ -191,6 +218,7 @@ class _Publisher:
             self._send_end()
         finally:
             self._xpub.close(_LINGER_MS)
+            self._on_closed()
             self._context.term()
 
     def _take_subscriptions(self) -> None:
@@ -338,8 +366,8 @@ def _checked(address: str, insecure: bool) -> str:
     host = "127.0.0.1" if match[1] == "localhost" else match[1]
     if not insecure and not _is_loopback(host.strip("[]")):
         raise BindError(
-            f"{address} can be reached from other computers, and the stream is not encrypted: publish on "
-            f"tcp://127.0.0.1:{match[2]}, or accept that with --insecure."
+            f"{address} can be reached from other computers, and the stream is not encrypted: make keys with 'livesr keys' "
+            f"and give --keys, publish on tcp://127.0.0.1:{match[2]}, or accept it with --insecure."
         )
     return f"tcp://{host}:{match[2]}"
 
@@ -358,7 +386,7 @@ def _bind_problem(address: str, error: zmq.ZMQError) -> str:
             "tcp://127.0.0.1:* pick a free one."
         )
     if error.errno in (errno.EADDRNOTAVAIL, errno.ENODEV):
-        return f"{address} is no address of this computer: use 127.0.0.1, or with --insecure one that it has."
+        return f"{address} is no address of this computer: use 127.0.0.1, or with --keys or --insecure one that it has."
     return f"Cannot publish on {address}: {error.strerror}. Try tcp://127.0.0.1:*, which picks a free port."
 
 
