@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import yaozarrs
 
+from livesr.base.config import RigConfig
 from livesr.base.errors import EngineError, RunError, StoreError
 from livesr.base.frames import Stream
 from livesr.live.inference.engine import Engine
@@ -25,12 +26,21 @@ from livesr.store.process import process
 from livesr.store.raw_input import store_input
 from livesr.store.recorded import RecordedStore
 from recorded_runs import Live, array, assert_equal, lines, moving_groups, sim_rig
+from upscaling import edsr_engine
 
 
-def hurried(tmp_path: Path, *, frames: int = 40, infer: float = 0.03, reconstruct: float = 0.0, **changes) -> Path:
+def hurried(
+    tmp_path: Path,
+    *,
+    frames: int = 40,
+    infer: float = 0.03,
+    reconstruct: float = 0.0,
+    rig: RigConfig | None = None,
+    **changes,
+) -> Path:
     """A run whose network, or reconstruction, is slower than its camera."""
     live = Live(
-        sim_rig("mixing"),
+        rig or sim_rig("mixing"),
         tmp_path / "live.ome.zarr",
         policy="latest",
         slow={"infer": infer, "reconstruct": reconstruct},
@@ -207,3 +217,13 @@ def test_a_network_that_fails_is_an_error(tmp_path: Path, engine: Engine, monkey
     monkeypatch.setattr("livesr.live.inference.openvino.OpenVINOBackend.infer", refuse)
     with pytest.raises((RunError, RuntimeError), match="out of memory"):
         backfill(store)
+
+
+def test_a_run_that_upscaled(tmp_path: Path, engine: Engine) -> None:
+    upscaling = edsr_engine(engine.folder.parent / "edsr-x2")
+    store = hurried(tmp_path, frames=20, rig=sim_rig("mixing").with_engine("edsr-x2", "upscale"))
+    reference = offline(store)
+    with pytest.raises(EngineError, match="one store, one engine"):
+        backfill(store, upscale=str(edsr_engine(tmp_path / "other", 3).folder))
+    backfill(store, upscale=str(upscaling.folder))
+    assert_finished(store, reference)

@@ -172,10 +172,10 @@ class RigConfig(Model):
         """Exposures per super-resolution frame of the channel that needs most."""
         return max(self.raw_frames(name) for name in self.channels or [""])
 
-    def with_engine(self, engine: str) -> RigConfig:
-        """Return a copy in which `engine` separates the only channel that is separated (or the only channel).
+    def with_engine(self, engine: str, step: Literal["separate", "upscale"] = "separate") -> RigConfig:
+        """Return a copy in which `engine` does `step` for the only channel that has that step (or the only channel).
 
-        "none" leaves the separation out, of every channel.
+        "none" leaves the step out, of every channel.
 
         Raises
         ------
@@ -183,16 +183,17 @@ class RigConfig(Model):
             If it is not clear which channel is meant.
         """
         if engine == "none":
-            plain = {name: channel.model_copy(update={"separate": None}) for name, channel in self.channels.items()}
+            plain = {name: channel.model_copy(update={step: None}) for name, channel in self.channels.items()}
             return self.model_copy(update={"channels": plain})
-        separated = [n for n, c in self.channels.items() if c.separate] or list(self.channels)
-        if len(separated) > 1:
+        meant = [n for n, c in self.channels.items() if getattr(c, step)] or list(self.channels)
+        if len(meant) > 1:
+            flag = {"separate": "--engine", "upscale": "--upscale"}[step]
             raise ConfigError(
-                f"--engine {engine!r} does not say which of the channels {', '.join(separated)} it is for: "
-                "set 'separate' in rig.yaml instead."
+                f"{flag} {engine!r} does not say which of the channels {', '.join(meant)} it is for: "
+                f"set {step!r} in rig.yaml instead."
             )
-        name = separated[0] if separated else ""
-        channel = self.channels.get(name, ChannelConfig()).model_copy(update={"separate": engine})
+        name = meant[0] if meant else ""
+        channel = self.channels.get(name, ChannelConfig()).model_copy(update={step: engine})
         return self.model_copy(update={"channels": {**self.channels, name: channel}})
 
 

@@ -22,6 +22,9 @@ def backfill(
     engine: Annotated[
         Path | None, typer.Option(help="Folder of the store's engine, if it is not found by name.")
     ] = None,
+    upscale: Annotated[
+        Path | None, typer.Option(help="Folder of the engine that enlarged before, if it is not found by name.")
+    ] = None,
     backend: options.Backend = "auto",
     precision: Precision = "auto",
     as_json: JSON = False,
@@ -37,7 +40,12 @@ def backfill(
     out = console(quiet=as_json)
     with progress(out, "frames") as show:
         report = complete(
-            store, engine=str(engine) if engine else None, backend=backend, precision=precision, on_progress=show
+            store,
+            engine=str(engine) if engine else None,
+            upscale=str(upscale) if upscale else None,
+            backend=backend,
+            precision=precision,
+            on_progress=show,
         )
     for warning in report["warnings"]:
         out.print(f"[yellow]{warning}[/]")

@@ -13,6 +13,9 @@ import typer
 Engine = Annotated[
     str | None, typer.Option(help="Engine that separates, instead of rig.yaml's: a name, a folder, or none.")
 ]
+Upscale = Annotated[
+    str | None, typer.Option(help="Engine that enlarges before, instead of rig.yaml's: a name, a folder, or none.")
+]
 Store = Annotated[Path | None, typer.Option(help="OME-Zarr to write; a path that exists gets the next number.")]
 Publish = Annotated[str | None, typer.Option(help="ZeroMQ address to publish on, such as tcp://127.0.0.1:5555.")]
 Keys = Annotated[

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -32,6 +32,7 @@ def process(
     ],
     rig: Annotated[str | None, typer.Option(help="rig.yaml, its folder or a name; needed for a TIFF stack.")] = None,
     engine: options.Engine = None,
+    upscale: options.Upscale = None,
     store: options.Store = None,
     channel: Annotated[str | None, typer.Option(help="TIFF: its channel, if rig.yaml has several.")] = None,
     pixel_size: Annotated[float | None, typer.Option(min=1.0, help="TIFF: camera pixel in the sample, nm.")] = None,
@@ -52,7 +53,7 @@ def process(
     from livesr.store.process import process as process_raw
 
     out = console(quiet=as_json)
-    raw = _input(source, rig, engine, channel, pixel_size, origin, interval)
+    raw = _input(source, rig, {"separate": engine, "upscale": upscale}, channel, pixel_size, origin, interval)
     target = store or source.with_name(f"{source.name.partition('.')[0]}_processed.ome.zarr")
     with progress(out, "frames") as show:
         report = process_raw(
@@ -77,7 +78,7 @@ def process(
 def _input(
     source: Path,
     rig: str | None,
-    engine: str | None,
+    engines: Mapping[Literal["separate", "upscale"], str | None],
     channel: str | None,
     pixel_size_nm: float | None,
     origin_px: tuple[float, float],
@@ -92,14 +93,17 @@ def _input(
         raise ConfigError(f"There is no {source}: expected a store that a run left, or a TIFF stack.")
     config = load_rig(rig) if rig else None
     if source.is_dir():
-        raw = store_input(RecordedStore(source), config, engine)
+        raw = store_input(RecordedStore(source), config, engines["separate"], engines["upscale"])
     elif config is None:
         raise ConfigError(f"{source.name} does not say on what it was acquired: give --rig.")
     else:
         raw = tiff_input(
             source, config, channel=channel, pixel_size_nm=pixel_size_nm, origin_px=origin_px, interval_s=interval_s
         )
-    return replace(raw, rig=raw.rig.with_engine(engine)) if engine else raw
+    for step, engine in engines.items():
+        if engine:
+            raw = replace(raw, rig=raw.rig.with_engine(engine, step))
+    return raw
 
 
 @contextmanager

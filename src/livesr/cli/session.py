@@ -33,6 +33,7 @@ class Request:
     rig: RigConfig
     frames: int
     engine: str | None = None
+    upscale: str | None = None
     store: Path | None = None
     publish: str | None = None
     keys: Path | None = None
@@ -86,9 +87,11 @@ def _check_engines(request: Request) -> None:
     from livesr.live.inference.engine import load_engine
 
     rig = request.rig.with_engine(request.engine) if request.engine else request.rig
+    rig = rig.with_engine(request.upscale, "upscale") if request.upscale else rig
     for channel in rig.channels.values():
-        if channel.separate:
-            load_engine(channel.separate)
+        for engine in (channel.upscale, channel.separate):
+            if engine:
+                load_engine(engine)
     if request.backend != "auto":
         BACKENDS.load(request.backend)
 
@@ -146,6 +149,7 @@ def acquire(request: Request, core: CMMCorePlus, console: Console) -> dict[str, 
         core,
         rig=request.rig,
         engine=request.engine,
+        upscale=request.upscale,
         store=request.store,
         keys=request.keys,
         insecure=request.insecure,

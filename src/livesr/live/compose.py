@@ -127,13 +127,17 @@ class Composer:
         self._noise_sample = np.empty_like(np.empty(self._input_shape, np.float32)[_EVERY_FOURTH])
         self._display_sample = np.empty_like(np.empty(shape, np.uint16)[_EVERY_FOURTH])
 
-    def compose(self, output: NDArray[np.float32], window: Window) -> MulticolorFrame:
+    def compose(self, output: NDArray[np.float32], window: Window, measured: SRFrame | None = None) -> MulticolorFrame:
         """Make the frame that is stored and shown.
 
         Parameters
         ----------
         output
             y^ of the network for `window`, float32 (c, y, x); only read.
+        window
+            What the network saw.
+        measured
+            The measurement that the window's centre was made of, if it is not the centre itself.
 
         Returns
         -------
@@ -152,7 +156,7 @@ class Composer:
             following.update(self._display_limits(channels), light.channels)
         return MulticolorFrame(
             channels=channels,
-            source=centre,
+            source=measured or centre,
             residual=light.residual,
             display=following.display,
             latency_ms=(now_ns() - centre.t_acq_ns) / 1e6,

@@ -7,18 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from livesr.base.config import ChannelConfig, PatternConfig, RigConfig
-from livesr.base.errors import ConfigError
 from livesr.base.registry import Registry
 from livesr.live.compose import Composer
 from livesr.live.grouping.by_index import IndexGrouping
 from livesr.live.inference.backend import Backend
-from livesr.live.inference.engine import Engine, load_engine
+from livesr.live.inference.engine import Engine, Task, load_engine
 from livesr.live.inference.runner import open_backend
 from livesr.live.reconstruct.reconstructor import Reconstructor
 from livesr.live.sinks.sink import ChannelDescription
+from livesr.live.upscale import Upscaler
+from livesr.live.upscale import memory_bytes as upscaled_bytes
 
 RECONSTRUCTORS = Registry(
     "reconstruction",
@@ -37,9 +38,11 @@ class Geometry(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ChannelPath:
-    """The steps of one channel. `engine` and `backend` are None when it is not separated.
+    """The steps of one channel.
 
-    One path serves several runs; what a run accumulates is made anew for each by `grouping` and `composer`.
+    `engine` and `backend` make what is stored as `sr`: a separation, or an upscaling alone; None without either.
+    `upscale` is the engine, and its runtime, that enlarges what a separation sees. One path serves several runs; what a run
+    accumulates is made anew for each by `grouping`, `upscaler` and `composer`.
     """
 
     name: str
@@ -50,6 +53,7 @@ class ChannelPath:
     window: int = 3
     engine: Engine | None = None
     backend: Backend | None = None
+    upscale: tuple[Engine, Backend] | None = None
     residual_plane: bool = False
     warnings: tuple[str, ...] = ()
 
@@ -58,11 +62,30 @@ class ChannelPath:
         return IndexGrouping(self.n_raw)
 
     def composer(self) -> Composer | None:
-        """Return a fresh composer, None when the channel is not separated."""
+        """Return a fresh composer, None without an engine."""
         if self.engine is None:
             return None
         shape = self.description.sr_shape
         return Composer(self.engine.manifest, shape, residual_plane=self.residual_plane, warnings=self.warnings)
+
+    def upscaler(self, streams: int) -> Upscaler | None:
+        """Return a fresh step that enlarges what the separation sees, None without one."""
+        return Upscaler(self.upscale[1], self._upscaled_shape, streams) if self.upscale else None
+
+    def memory_bytes(self, streams: int) -> int:
+        """Return what the steps hold while `streams` take turns, the runtimes' own memory aside."""
+        upscaled = upscaled_bytes(self._upscaled_shape, streams) if self.upscale else 0
+        return self.reconstructor.memory_bytes + upscaled
+
+    @property
+    def _upscaled_shape(self) -> tuple[int, int]:
+        assert self.upscale is not None
+        return self.upscale[0].output_shape(self.reconstructor.shape)[1:]
+
+    @property
+    def engines(self) -> tuple[Engine, ...]:
+        """Every engine that a frame goes through, in order."""
+        return (*((self.upscale[0],) if self.upscale else ()), *((self.engine,) if self.engine else ()))
 
     @property
     def engine_id(self) -> str | None:
@@ -70,9 +93,11 @@ class ChannelPath:
         return self.engine.manifest.id if self.engine else None
 
     def close(self) -> None:
-        """Release the runtime."""
+        """Release the runtimes."""
         if self.backend:
             self.backend.close()
+        if self.upscale:
+            self.upscale[1].close()
 
 
 def build_path(
@@ -93,10 +118,6 @@ def build_path(
         If the channel, its engine or the runtime do not fit.
     """
     channel = rig.channel(name)
-    if channel.upscale:
-        raise ConfigError(
-            f"Channel {name!r} asks for upscale {channel.upscale!r}; this version separates only. Remove 'upscale'."
-        )
     method = channel.reconstruct or rig.modality
     reconstructor: Reconstructor = RECONSTRUCTORS.load(method)(rig, channel, camera)
     n_raw = rig.raw_frames(name)
@@ -112,21 +133,34 @@ def build_path(
         "recon_pixel_size_um": camera.pixel_size_um / reconstructor.scale,
         "recon_method": method,
     }
-    if not channel.separate:
+    engines = _engines(channel)
+    if not engines:
         return ChannelPath(name, n_raw, reconstructor, ChannelDescription(**base), ceiling)
-    engine = load_engine(channel.separate)
-    warnings = engine.check_fits(
-        "separate", shape=reconstructor.shape, pixel_size_nm=base["recon_pixel_size_um"] * 1e3, modality=method
-    )
-    runtime = open_backend(engine, reconstructor.shape, backend=backend, precision=precision, threads=threads)
-    manifest = engine.manifest
+    frame = _Frame(reconstructor.shape, base["recon_pixel_size_um"])
+    warnings: list[str] = []
+    opened: list[tuple[Engine, Backend]] = []
+    try:
+        for engine in engines:
+            task = engine.manifest.task
+            warnings += engine.check_fits(
+                task, shape=frame.shape, pixel_size_nm=frame.pixel_size_um * 1e3, modality=method
+            )
+            runtime = open_backend(engine, frame.shape, backend=backend, precision=precision, threads=threads)
+            opened.append((engine, runtime))
+            frame = frame.enlarged(engine)
+    except BaseException:
+        for _, runtime in opened:
+            runtime.close()
+        raise
+    manifest = engines[-1].manifest
     description = ChannelDescription(
         **base,
-        labels=tuple(c.name for c in manifest.channels),
+        labels=manifest.channel_names,
         colors=tuple(c.color for c in manifest.channels),
-        sr_shape=(reconstructor.shape[0] * manifest.scale, reconstructor.shape[1] * manifest.scale),
-        sr_pixel_size_um=base["recon_pixel_size_um"] / manifest.scale,
-        ai=_provenance(engine, runtime),
+        sr_shape=frame.shape,
+        sr_pixel_size_um=frame.pixel_size_um,
+        window=manifest.window,
+        ai=_provenance(opened),
     )
     return ChannelPath(
         name,
@@ -135,11 +169,32 @@ def build_path(
         description,
         ceiling,
         manifest.window,
-        engine,
-        runtime,
+        *opened[-1],
+        upscale=opened[0] if len(opened) > 1 else None,
         residual_plane=residual_plane,
         warnings=tuple(warnings),
     )
+
+
+class _Frame(NamedTuple):
+    """Size and sampling of a frame between two engines."""
+
+    shape: tuple[int, int]
+    pixel_size_um: float
+
+    def enlarged(self, engine: Engine) -> _Frame:
+        return _Frame(engine.output_shape(self.shape)[1:], self.pixel_size_um / engine.manifest.scale)
+
+
+def _engines(channel: ChannelConfig) -> list[Engine]:
+    """Load what a channel names, in the order in which a frame goes through; each must do what it is named for."""
+    engines = []
+    for task, named in (("upscale", channel.upscale), ("separate", channel.separate)):
+        if named:
+            engine = load_engine(named)
+            engine.check_fits(cast("Task", task))
+            engines.append(engine)
+    return engines
 
 
 def sim_reconstructor(rig: RigConfig, channel: ChannelConfig, camera: Geometry) -> Reconstructor:
@@ -179,18 +234,29 @@ def _raw_labels(rig: RigConfig, method: str, n_raw: int) -> tuple[str, ...]:
     return tuple(f"raw {i}" for i in range(n_raw))
 
 
-def _provenance(engine: Engine, backend: Backend) -> Mapping[str, Any]:
-    """Return what a prediction must say of itself, in the store and on the wire; names of bioimage.io where one exists."""
-    manifest = engine.manifest
+def _provenance(opened: Sequence[tuple[Engine, Backend]]) -> Mapping[str, Any]:
+    """Return what a prediction must say of itself, in the store and on the wire; names of bioimage.io where one exists.
+
+    `model` and `runtime` are those of the engine that drew the pixels; `engines` are all that they went through, in order.
+    """
+    engines = [
+        {
+            "task": engine.manifest.task,
+            "model": {
+                "id": engine.manifest.id,
+                "version": str(engine.manifest.version),
+                "sha256": engine.manifest.sha256,
+                "trained": engine.manifest.trained,
+                "training_data": engine.manifest.training,
+            },
+            "runtime": {"backend": backend.name, "device": backend.device, "precision": backend.precision},
+        }
+        for engine, backend in opened
+    ]
     return {
         "prediction": True,
         "warning": "Predicted by a neural network, not measured. Compare with the measurement beside it.",
-        "model": {
-            "id": manifest.id,
-            "version": str(manifest.version),
-            "sha256": manifest.sha256,
-            "trained": manifest.trained,
-            "training_data": manifest.training,
-        },
-        "runtime": {"backend": backend.name, "device": backend.device, "precision": backend.precision},
+        "model": engines[-1]["model"],
+        "runtime": engines[-1]["runtime"],
+        "engines": engines,
     }

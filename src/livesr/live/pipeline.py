@@ -11,7 +11,8 @@
     "livesr-reconstruct"    RawStack -> SRFrame (measurement) -> window of three     (reconstruct, normalise, window)
           |-> sinks.recon
           | windows, the newest of each stream: "latest" skips older centres, never their neighbours
-    "livesr-separate"       Window -> network -> MulticolorFrame (prediction)        (inference, compose)
+    "livesr-separate"       Window -> enlarged, if the channel is to be              (upscale, inference)
+          |                 Window -> network -> MulticolorFrame (prediction)        (inference, compose)
           |-> sinks.separated, or sinks.skipped for what was given up
     "livesr-<sink>" each    store (lossless), publisher, signals                     (sinks)
     "livesr-monitor"        once a second: status, warnings
@@ -40,12 +41,13 @@ from livesr.live.paths import ChannelPath
 from livesr.live.sinks.sink import RunDescription, Sink
 from livesr.live.sinks.thread import SinkThread
 from livesr.live.sources.mda import MDAHook, Received, camera_frame
+from livesr.live.upscale import WINDOW, normalise_into
 from livesr.live.window import FrameWindow
 
 log = logging.getLogger(__name__)
 
 Policy = Literal["latest", "complete"]
-STEPS = ("group", "reconstruct", "normalise", "window", "infer", "compose", "hand_over")
+STEPS = ("group", "reconstruct", "normalise", "window", "upscale", "infer", "compose", "hand_over")
 _STACKS_LATEST = 4  # groups of a channel that may wait for reconstruction before they are given up
 _WINDOWS_COMPLETE = 8  # windows that may wait for the network before reconstruction waits
 
@@ -96,6 +98,8 @@ class Pipeline:
         self.hook = MDAHook(self._room_frames, self._cannot_wait)
         self._windows: LatestPerKey[Stream, Window] = LatestPerKey()
         self._composers = {name: composer for name, path in paths.items() if (composer := path.composer())}
+        streams = len(run.positions) * run.z_planes
+        self._upscalers = {name: upscaler for name, path in paths.items() if (upscaler := path.upscaler(streams))}
         self._normalisations: dict[Stream, FollowingNormalisation] = {}
         self._frame_windows: dict[Stream, FrameWindow] = {}
         self._threads = [
@@ -348,11 +352,12 @@ class Pipeline:
     def _predict(self, window: Window) -> None:
         path, composer = self._paths[window.centre.stream.channel], self._composers[window.centre.stream.channel]
         assert path.backend is not None
+        seen = self._enlarged(window, path)
         with self.steps.measure("infer"):
-            _normalise_into(path.backend.input, window)
+            _normalise_into(path.backend.input, seen)
             output = path.backend.infer()
         with self.steps.measure("compose"):
-            frame = composer.compose(output, window)
+            frame = composer.compose(output, seen, window.centre)
         with self.steps.measure("hand_over"):
             self._last_ns = now_ns()
             self.latency.add(frame.latency_ms)
@@ -363,6 +368,13 @@ class Pipeline:
                 self.warn(warning)
             for sink in self._sinks:
                 sink.separated(frame)
+
+    def _enlarged(self, window: Window, path: ChannelPath) -> Window:
+        """Return what the network sees; enlarged here, not before the window, so that a skipped centre costs nothing."""
+        if (upscaler := self._upscalers.get(path.name)) is None:
+            return window
+        with self.steps.measure("upscale"):
+            return upscaler.enlarge(window) if path.window == WINDOW else upscaler.enlarge_centre(window)
 
     # -- bookkeeping -----------------------------------------------------------------------------------------------
 
@@ -421,6 +433,9 @@ class Pipeline:
             "raw_queue": round(held / self.raw_queue_bytes, 4),
             "warnings": list(self.warnings),
             "engine": {n: p.engine_id for n, p in self._paths.items() if p.backend},
+            "upscale": {
+                n: e.manifest.id for n, p in self._paths.items() for e in p.engines if e.manifest.task == "upscale"
+            },
             "backend": {n: p.backend.name for n, p in self._paths.items() if p.backend},
         }
 
@@ -457,8 +472,6 @@ class Pipeline:
 
 def _normalise_into(block: np.ndarray[Any, np.dtype[np.float32]], window: Window) -> None:
     """X = (X - b) / s into the network's input; the centre's b and s for all three, so that none stands out."""
-    b, s = window.centre.normalisation
     frames = (window.centre,) if len(block) == 1 else (window.before, window.centre, window.after)
     for plane, frame in zip(block, frames, strict=True):
-        np.subtract(frame.image, np.float32(b), out=plane)
-        plane *= np.float32(1 / s)
+        normalise_into(plane, frame.image, *window.centre.normalisation)

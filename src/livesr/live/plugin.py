@@ -50,7 +50,8 @@ class LiveSR(Session):
     ----------
     core : the core that acquires
     rig : a rig.yaml, its folder, a name in hardware_configs, or a `RigConfig`
-    engine : separates the only channel that is separated, instead of rig.yaml's
+    engine : separates the only channel that is separated, instead of rig.yaml's; "none" leaves the separation out
+    upscale : enlarges the only channel that is upscaled (or separated, or there is), likewise
     store : OME-Zarr to write; a path that exists gets the next number; None keeps nothing
     publish : ZeroMQ address to publish on, such as "tcp://127.0.0.1:5555"
     plan : the useq sequence to come; needed when it has positions or z and is no plain `useq.MDASequence`
@@ -84,14 +85,16 @@ class LiveSR(Session):
         *,
         rig: str | os.PathLike[str] | RigConfig,
         engine: str | None = None,
+        upscale: str | None = None,
         store: str | os.PathLike[str] | None = None,
         publish: str | None = None,
         plan: Any = None,
         **settings: Any,
     ) -> None:
         rig = rig if isinstance(rig, RigConfig) else load_rig(rig)
+        rig = rig.with_engine(engine) if engine else rig
         super().__init__(
-            rig.with_engine(engine) if engine else rig,
+            rig.with_engine(upscale, "upscale") if upscale else rig,
             parse(RunConfig, {**settings, "store": store, "publish": publish}, "LiveSR"),
         )
         self._core = core
@@ -239,8 +242,8 @@ class LiveSR(Session):
             interval_s *= max(self._paths[name].n_raw for name in names)  # raw frames are counted along time
         files: dict[str, str | Path] = {"rig.yaml": self.rig.folder / "rig.yaml", "rig.cfg": self.rig.cfg_path}
         for path in self._paths.values():
-            if path.engine:
-                files[f"manifest-{path.engine_id}.yaml"] = path.engine.folder / "manifest.yaml"
+            for engine in path.engines:
+                files[f"manifest-{engine.manifest.id}.yaml"] = engine.folder / "manifest.yaml"
         return RunDescription(
             stream_id=uuid.uuid4().hex,
             started_ns=now_ns(),

@@ -93,7 +93,8 @@ class Session:
         """Return what the armed run will take, in sentences: memory, and the disk when the rate is known."""
         if self._pipeline is None or self._description is None:
             return []
-        buffers = sum(p.reconstructor.memory_bytes for p in self._paths.values())
+        streams = len(self._description.positions) * self._description.z_planes
+        buffers = sum(p.memory_bytes(streams) for p in self._paths.values())
         queue = self._pipeline.raw_queue_bytes
         store = memory_bytes(self._description) if self._writer else 0
         lines = [

@@ -76,6 +76,7 @@ def backfill(
     path: Path,
     *,
     engine: str | None = None,
+    upscale: str | None = None,
     backend: str = "auto",
     precision: str = "auto",
     threads: int = 0,
@@ -85,7 +86,7 @@ def backfill(
 
     Parameters
     ----------
-    engine : folder of the store's engine, if it is not found by its name
+    engine, upscale : folders of the engines that the store was separated and enlarged with, if not found by name
     on_progress : called with predictions and reconstructions done and in all
 
     Raises
@@ -99,7 +100,7 @@ def backfill(
     """
     store = RecordedStore(path)
     _check_lengths(store)
-    raw = _input(store, engine)
+    raw = _input(store, {"separate": engine, "upscale": upscale})
     _drop_unfinished_line(store.path / layout.FRAMES_LOG)
     paths, notes = build_paths(raw, backend, precision, threads)
     try:
@@ -123,20 +124,23 @@ def backfill(
     }
 
 
-def _input(store: RecordedStore, engine: str | None) -> RawInput:
-    """Describe the store's raw; with another folder for its engine, which must be the same engine."""
-    if engine is None:
-        return store_input(store)
-    manifest = load_engine(engine).manifest
-    for channel in store.channels:
-        model = store.provenance(channel).get("model")
-        if model and model["sha256"] != manifest.sha256:
-            raise EngineError(
-                f"The store was predicted by {model['id']!r} with weights {model['sha256'][:12]}..., and {engine} has "
-                f"{manifest.sha256[:12]}...: one store, one engine. 'livesr process {store.path} --engine {engine}' makes "
-                "a store of its own."
-            )
-    return store_input(store, engine=engine)
+def _input(store: RecordedStore, folders: Mapping[str, str | None]) -> RawInput:
+    """Describe the store's raw; with other folders for its engines, by task, which must be the same engines."""
+    for task, folder in folders.items():
+        for channel in store.channels if folder else ():
+            _check_same(store, store.models(channel).get(task), str(folder), task)
+    return store_input(store, engine=folders["separate"], upscale=folders["upscale"])
+
+
+def _check_same(store: RecordedStore, model: Mapping[str, Any] | None, folder: str, task: str) -> None:
+    sha256 = load_engine(folder).manifest.sha256
+    if model and model["sha256"] != sha256:
+        flag = {"separate": "--engine", "upscale": "--upscale"}[task]
+        raise EngineError(
+            f"The store was predicted by {model['id']!r} with weights {model['sha256'][:12]}..., and {folder} has "
+            f"{sha256[:12]}...: one store, one engine. 'livesr process {store.path} {flag} {folder}' makes "
+            "a store of its own."
+        )
 
 
 def _todo(store: RecordedStore, position: int, channel: str, window: int) -> Todo:

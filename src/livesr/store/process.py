@@ -136,7 +136,7 @@ def _build(
 
 
 def _manifests(paths: Mapping[str, ChannelPath]) -> dict[str, Path]:
-    engines = [path.engine for path in paths.values() if path.engine]
+    engines = [engine for path in paths.values() for engine in path.engines]
     return {f"manifest-{engine.manifest.id}.yaml": engine.folder / "manifest.yaml" for engine in engines}
 
 

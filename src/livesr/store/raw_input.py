@@ -51,13 +51,15 @@ class RawInput:
     runtimes: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
 
-def store_input(store: RecordedStore, rig: RigConfig | None = None, engine: str | None = None) -> RawInput:
+def store_input(
+    store: RecordedStore, rig: RigConfig | None = None, engine: str | None = None, upscale: str | None = None
+) -> RawInput:
     """Describe the raw frames of a store.
 
     Parameters
     ----------
     rig : instead of the store's copy: the frames are measured anew, and the stored normalisation does not hold for them
-    engine : instead of the one that the store was predicted with
+    engine, upscale : instead of those that the store was predicted with
 
     Raises
     ------
@@ -81,7 +83,7 @@ def store_input(store: RecordedStore, rig: RigConfig | None = None, engine: str 
     if recon:
         run["recon_offset_adu"] = recon.attributes["livesr"]["intensity"]["offset"]
     return RawInput(
-        rig=rig or store.rig(engine),
+        rig=rig or store.rig(engine, upscale),
         cameras={channel: camera_of(image) for channel, image in images.items()},
         groups=len(store.pictures("raw")),
         stacks=lambda: read_stacks(store, sorted(store.pictures("raw"), key=lambda key: (key[1], key[0]))),

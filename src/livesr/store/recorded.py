@@ -170,12 +170,12 @@ class RecordedStore:
         """Return what every reconstructed frame was normalised with."""
         return {key: Normalisation(**e["normalisation"]) for key, e in self.measured().items() if "normalisation" in e}
 
-    def rig(self, engine: str | None = None) -> RigConfig:
-        """Return the rig as it was, each channel with the engine that separated it.
+    def rig(self, engine: str | None = None, upscale: str | None = None) -> RigConfig:
+        """Return the rig as it was, each channel with the engines that it went through.
 
         Parameters
         ----------
-        engine : instead of the one that a channel was separated with
+        engine, upscale : instead of those that a channel was separated and enlarged with
 
         Raises
         ------
@@ -190,10 +190,21 @@ class RecordedStore:
         rig = parse(RigConfig, {**load_yaml(path), "folder": path.parent}, str(path))
         channels = {}
         for name in self.channels:
-            model = self.provenance(name).get("model")
-            separate = (engine or str(find_engine(model).folder)) if model else None
-            channels[name] = rig.channel(name).model_copy(update={"separate": separate})
+            named = {"separate": engine, "upscale": upscale}
+            models = self.models(name)
+            used = {
+                task: (instead or str(find_engine(models[task]).folder)) if task in models else None
+                for task, instead in named.items()
+            }
+            channels[name] = rig.channel(name).model_copy(update=used)
         return rig.model_copy(update={"channels": channels, "micromanager": "rig.cfg"})
+
+    def models(self, channel: str) -> dict[str, Mapping[str, Any]]:
+        """Return the engines that the predictions of a channel went through, by task, in order."""
+        about = self.provenance(channel)
+        # Stores of version 0.1 name a separation only.
+        engines = about.get("engines") or ([{"task": "separate", "model": about["model"]}] if "model" in about else [])
+        return {engine["task"]: engine["model"] for engine in engines}
 
     def provenance(self, channel: str) -> Mapping[str, Any]:
         """Return what the predictions of a channel say of themselves, {} if there are none."""

@@ -27,6 +27,8 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 MANIFEST_NAME = "manifest.yaml"
 MODEL_NAME = "model.onnx"
 
+_MOST_CREDIBLE_SCALE = 3  # Hu et al. 2020, EDSR on STORM images of microtubules
+
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -231,6 +233,11 @@ class Engine:
         warnings: list[str] = []
         if not self.manifest.trained:
             warnings.append(f"Engine {self.manifest.id!r} is untrained: its channels mean nothing.")
+        if task == "upscale" and self.manifest.scale > _MOST_CREDIBLE_SCALE:
+            warnings.append(
+                f"Engine {self.manifest.id!r} enlarges {self.manifest.scale} times: beyond {_MOST_CREDIBLE_SCALE} times, thin "
+                "structures break and specks appear that are not there."
+            )
         if shape is not None:
             warnings += self._check_shape(shape)
         if pixel_size_nm is not None:

@@ -152,7 +152,11 @@ def _sr(run: RunDescription, position: int, channel: ChannelDescription) -> Seri
         "kind": "prediction",
         "prediction": True,
         "warning": SR_WARNING,
-        "input": {"kind": "reconstruction", "method": channel.recon_method, "frames": "t-1, t, t+1"},
+        "input": {
+            "kind": "reconstruction",
+            "method": channel.recon_method,
+            "frames": "t-1, t, t+1" if channel.window == 3 else "t",
+        },
         "upscaling": round(channel.recon_pixel_size_um / channel.sr_pixel_size_um, 6),
         "intensity": {"unit": "ADU", "scale": 1.0, "offset": run.sr_offset_adu},
         **channel.ai,

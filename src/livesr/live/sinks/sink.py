@@ -22,7 +22,8 @@ class ChannelDescription:
     """One acquisition channel as sinks see it; sizes are (y, x) in pixels.
 
     `labels`, `colors` ("00FF00") and `ai` (provenance of the prediction: model, sha256, runtime ...) are empty when the
-    channel is not separated. `raw_origin_px` is where the camera's region began on its chip.
+    channel has no engine; `window` is how many frames a prediction is made of. `raw_origin_px` is where the camera's region
+    began on its chip.
     """
 
     name: str
@@ -39,6 +40,7 @@ class ChannelDescription:
     sr_pixel_size_um: float = 0.0
     ai: Mapping[str, Any] = field(default_factory=dict)
     raw_origin_px: tuple[float, float] = (0.0, 0.0)
+    window: int = 3
 
 
 @dataclass(frozen=True, slots=True)
