@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from livesr.live.inference.identity import identity_engine
 from livesr.live.paths import ChannelPath, Geometry, build_path
 from livesr.live.pipeline import Pipeline
 from livesr.live.sinks.ome_zarr import OMEZarrSink
-from livesr.live.sinks.sink import RunDescription
+from livesr.live.sinks.sink import RunDescription, Sink
 from livesr.store.recorded import RecordedStore
 
 SIZE = 32
@@ -72,6 +72,7 @@ class Live:
     Parameters
     ----------
     slow : seconds by which "reconstruct" and "infer" are delayed, each time
+    sinks : beside the store; they may miss frames
     """
 
     def __init__(
@@ -80,6 +81,8 @@ class Live:
         store: Path,
         *,
         policy: str = "complete",
+        provisional: bool = False,
+        sinks: Sequence[Sink] = (),
         origin: tuple[float, float] = (0.0, 0.0),
         positions: tuple[str, ...] = ("0",),
         z_planes: int = 1,
@@ -100,7 +103,8 @@ class Live:
             sidecars=files,
         )
         self.sink = OMEZarrSink(store)
-        self.pipeline = Pipeline(self.paths, self.run, [(self.sink, True)], policy=policy)
+        all_sinks = [*((sink, False) for sink in sinks), (self.sink, True)]
+        self.pipeline = Pipeline(self.paths, self.run, all_sinks, policy=policy, provisional=provisional)
 
     def record(
         self,

@@ -86,3 +86,24 @@ def test_what_was_put_is_got_or_displaced_in_order_of_its_key(puts: list[tuple[i
     for key in range(4):
         mine = [n for k, n in got if k == key]
         assert mine == sorted(mine)
+
+
+def test_an_idle_item_is_served_only_when_nothing_else_waits_and_any_other_displaces_it() -> None:
+    latest: LatestPerKey[str, int] = LatestPerKey()
+    latest.put_idle(1)
+    assert latest.get() == 1
+    latest.put("a", 2)
+    latest.put_idle(3)
+    assert [latest.get(), latest.get()] == [2, 3]
+    latest.put_idle(4)
+    assert latest.put("a", 5) is None
+    latest.close()
+    assert [latest.get(), latest.get()] == [5, None]
+    assert latest.displaced == 0
+
+
+def test_an_idle_item_is_not_served_after_the_end() -> None:
+    latest: LatestPerKey[str, int] = LatestPerKey()
+    latest.put_idle(1)
+    latest.close()
+    assert latest.get() is None

@@ -66,3 +66,18 @@ def test_every_frame_is_a_centre_exactly_once_whatever_is_missing(present: set[i
         assert not (w.true_neighbours and not w.edge) or has_both
         assert has_both <= w.true_neighbours
         assert not w.edge or outer
+
+
+def test_a_provisional_window_ends_with_its_centre_and_changes_nothing() -> None:
+    window, other = FrameWindow(), FrameWindow()
+    assert window.provisional() is None
+    for t in (0, 1, 2, 5, 6):
+        assert [times(w) for w in window.push(frame(t))] == [times(w) for w in other.push(frame(t))]
+        early = window.provisional()
+        assert early is not None
+        assert early.provisional
+        assert times(early) == (t if t in (0, 5) else t - 1, t, t)
+        assert (early.edge, early.true_neighbours) == {0: (True, True), 5: (False, False)}.get(t, (False, True))
+    single = FrameWindow(1)
+    single.push(frame(0))
+    assert single.provisional() is None

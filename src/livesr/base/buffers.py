@@ -85,11 +85,13 @@ class LatestPerKey(Generic[K, T]):
     """The newest item of every key, served in the order in which the keys have waited.
 
     Ten streams that arrive together all get their turn: an item only displaces an older one of its own key. Items put with
-    ``keep=True`` displace nothing (the end of a run, or a run in which nothing may be skipped).
+    ``keep=True`` displace nothing (the end of a run, or a run in which nothing may be skipped). Beside them there is one
+    place for an item that matters only while nothing else waits.
     """
 
     def __init__(self) -> None:
         self._items: OrderedDict[K, deque[T]] = OrderedDict()
+        self._idle: T | None = None
         self._changed = threading.Condition()
         self._closed = False
         self.displaced = 0
@@ -104,15 +106,23 @@ class LatestPerKey(Generic[K, T]):
             out = waiting.pop() if waiting and not keep else None
             self.displaced += out is not None
             waiting.append(item)
+            self._idle = None
             self._changed.notify_all()
             return out
+
+    def put_idle(self, item: T) -> None:
+        """Add an item that is served only when no other waits; whatever is put after it displaces it, uncounted."""
+        with self._changed:
+            self._idle = item
+            self._changed.notify_all()
 
     def get(self) -> T | None:
         """Return the oldest item of the key that has waited longest; None when closed and empty."""
         with self._changed:
-            self._changed.wait_for(lambda: self._items or self._closed)
+            self._changed.wait_for(lambda: self._items or self._idle is not None or self._closed)
             if not self._items:
-                return None
+                idle, self._idle = self._idle, None
+                return None if self._closed else idle
             key, waiting = next(iter(self._items.items()))
             item = waiting.popleft()
             # To the back of the line, or out of it.

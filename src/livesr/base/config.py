@@ -203,12 +203,15 @@ class RunConfig(Model):
     `policy` "latest" skips the inference of centre frames when the network is slower than the camera; "complete" never
     skips and lets latency grow. `live` is what happens to sequence acquisitions outside an MDA: "own" takes every frame
     out of Micro-Manager's buffer, where previews then find none; "peek" copies the newest and may miss some.
+    `provisional` "auto" shows, under "latest", a frame before its successor was acquired, while the network has nothing else
+    to do; the final frame replaces it.
     """
 
     store: Path | None = None
     publish: str | None = None
     policy: Literal["latest", "complete"] = "latest"
     live: Literal["off", "own", "peek"] = "off"
+    provisional: Literal["auto", "off"] = "auto"
     backend: str = "auto"
     precision: str = "auto"
     threads: Annotated[int, Field(ge=0)] = 0

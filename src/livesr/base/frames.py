@@ -114,7 +114,8 @@ class Window:
     """Three consecutive frames of one stream; the network separates the middle one (IMC-SR, temporal continuity).
 
     `edge` marks the first and last frame of a series, whose missing neighbour is the frame itself. `true_neighbours` is
-    False where a neighbour should exist and does not (a gap in the series).
+    False where a neighbour should exist and does not (a gap in the series). A `provisional` window does not wait for the frame
+    after its centre, which stands in for it.
     """
 
     before: SRFrame

@@ -1,12 +1,14 @@
-"""The clock of a run, and how long each step takes.
+"""The clock of a run, how long each step takes, and when something more fits in between.
 
-Owns `now_ns` and `StepTimes`. Prints nothing.
+Owns `now_ns`, `StepTimes` and `Pace`. Prints nothing.
 """
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -82,3 +84,44 @@ class StepTimes:
     def summary(self) -> dict[str, dict[str, float]]:
         """``{step: {p50, p99, mean}}`` in ms, of the steps that ran."""
         return {name: h.summary() for name, h in self._steps.items() if h.count}
+
+
+class Pace:
+    """Whether there is time for extra work before the next item of one of several series comes.
+
+    Learns from what happened: the next item of a series is expected after the shortest of its last intervals, and the work
+    takes as long as the longest of its last times. A series that is late by more than an interval is taken to have ended.
+    Any thread may call any method.
+    """
+
+    _INTERVALS = 3
+    _WORK = 8
+    _MARGIN = 1.2
+
+    def __init__(self) -> None:
+        self._series: dict[Hashable, tuple[float, deque[float]]] = {}  # last arrival and intervals in s
+        self._work_s: deque[float] = deque(maxlen=self._WORK)
+        self._lock = threading.Lock()
+
+    def came(self, series: Hashable, now_s: float) -> None:
+        """Take note that the next item of `series` came at `now_s` (any clock, always the same)."""
+        with self._lock:
+            last_s, intervals = self._series.get(series, (None, deque(maxlen=self._INTERVALS)))
+            if last_s is not None:
+                intervals.append(now_s - last_s)
+            self._series[series] = now_s, intervals
+
+    def worked(self, seconds: float) -> None:
+        """Take note of how long the work took."""
+        self._work_s.append(seconds)
+
+    def allows(self, now_s: float) -> bool:
+        """Return whether work begun at `now_s` will probably end before the next item comes; False while nothing is known."""
+        if not self._work_s:
+            return False
+        with self._lock:
+            due = [
+                (last_s + min(intervals), min(intervals)) for last_s, intervals in self._series.values() if intervals
+            ]
+        left = [due_s - now_s for due_s, interval_s in due if now_s < due_s + interval_s]
+        return bool(left) and min(left) > self._MARGIN * max(self._work_s)

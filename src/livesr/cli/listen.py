@@ -41,10 +41,13 @@ def listen(
             message = subscriber.next_frame("sr/frame", timeout_s=0.25)
             if message is None:
                 continue
-            deadline, seen = time.monotonic() + timeout, seen + 1
-            header = message.header
-            latencies.append((time.time_ns() - (header.t_acq_ns or header.t_pub_ns)) / 1e6)
-            out.print(_line(header, latencies[-1]))
+            deadline, header = time.monotonic() + timeout, message.header
+            age_ms = (time.time_ns() - (header.t_acq_ns or header.t_pub_ns)) / 1e6
+            out.print(_line(header, age_ms))
+            if header.provisional:  # shown, but only what stays is counted and saved
+                continue
+            seen += 1
+            latencies.append(age_ms)
             if save:
                 _save(save, message)
     if not seen:

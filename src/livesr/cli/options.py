@@ -34,6 +34,12 @@ Policy = Annotated[
     Literal["latest", "complete"],
     typer.Option(help="latest: skip centre frames when the network is slow; complete: skip nothing."),
 ]
+Provisional = Annotated[
+    Literal["auto", "off"],
+    typer.Option(
+        help="auto: with --policy latest, show frames before their successor came when there is time; or off."
+    ),
+]
 NoRaw = Annotated[bool, typer.Option("--no-raw", help="Do not record raw frames.")]
 NoRecon = Annotated[bool, typer.Option("--no-recon", help="Do not record reconstructions.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of a virtual rig's specimen.")]

@@ -55,6 +55,14 @@ def score_table(score: Mapping[str, Mapping[str, float]]) -> Table:
     return table
 
 
+def _provisional(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    if not report["sr_provisional"]:
+        return []
+    latency = report["latency_provisional_ms"]
+    shown = f"{report['sr_provisional']} frames shown before their successor came, {latency['p50']:.0f} ms p50"
+    return [("provisional", shown)]
+
+
 def _rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     latency, steps = report["latency_ms"], report["steps_ms"]
     skipped = f"{report['sr_skipped']} skipped, {report['groups_dropped']} groups dropped"
@@ -64,6 +72,7 @@ def _rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("SR frames/s", f"{report['sr_fps']:.1f}"),
         ("true neighbours", f"{report['tc_complete']:.1%} of separated frames"),
         ("latency", f"{latency['p50']:.0f} ms p50, {latency['p99']:.0f} ms p99 (age of what is shown)"),
+        *_provisional(report),
         ("steps", ", ".join(f"{name} {t['p50']:.1f}" for name, t in steps.items()) + " ms"),
         ("engine", ", ".join(f"{e} on {report['backend'][n]}" for n, e in report["engine"].items()) or "none"),
     ]

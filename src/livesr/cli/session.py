@@ -39,6 +39,7 @@ class Request:
     keys: Path | None = None
     insecure: bool = False
     policy: str = "latest"
+    provisional: str = "auto"
     backend: str = "auto"
     threads: int = 0
     record_raw: bool = True
@@ -156,6 +157,7 @@ def acquire(request: Request, core: CMMCorePlus, console: Console) -> dict[str, 
         publish=request.publish or ("tcp://127.0.0.1:*" if request.view else None),
         plan=plan,
         policy=request.policy,
+        provisional=request.provisional,
         backend=request.backend,
         threads=request.threads,
         record_raw=request.record_raw,

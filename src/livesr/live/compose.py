@@ -152,7 +152,9 @@ class Composer:
             output = np.nan_to_num(output, nan=0.0, posinf=0.0, neginf=0.0)
         channels = self._intensities(output, centre.normalisation.headroom)
         following = self._streams.setdefault(centre.stream, _Following(self._n))
-        if not (window.provisional and following.display):
+        if window.provisional and not following.display:
+            following = _Following(self._n)  # shown with limits of its own, and forgotten
+        if not following.display or not window.provisional:
             following.update(self._display_limits(channels), light.channels)
         return MulticolorFrame(
             channels=channels,

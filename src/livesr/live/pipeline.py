@@ -10,7 +10,8 @@
           | stacks: "latest" gives up whole groups in a row, "complete" keeps all (they count in the raw queue)
     "livesr-reconstruct"    RawStack -> SRFrame (measurement) -> window of three     (reconstruct, normalise, window)
           |-> sinks.recon
-          | windows, the newest of each stream: "latest" skips older centres, never their neighbours
+          | windows, the newest of each stream: "latest" skips older centres, never their neighbours, and while none waits
+          |     and time allows shows the newest frame provisionally, before its successor was acquired
     "livesr-separate"       Window -> enlarged, if the channel is to be              (upscale, inference)
           |                 Window -> network -> MulticolorFrame (prediction)        (inference, compose)
           |-> sinks.separated, or sinks.skipped for what was given up
@@ -26,6 +27,7 @@ from __future__ import annotations
 import logging
 import math
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
@@ -34,8 +36,8 @@ import numpy as np
 
 from livesr.base.buffers import BoundedQueue, LatestPerKey
 from livesr.base.errors import BacklogError, FrameShapeError, LiveSRError, RecordingError, RunError
-from livesr.base.frames import CameraFrame, Normalisation, RawStack, SRFrame, Stream, Window
-from livesr.base.timing import Histogram, StepTimes, now_ns
+from livesr.base.frames import CameraFrame, MulticolorFrame, Normalisation, RawStack, SRFrame, Stream, Window
+from livesr.base.timing import Histogram, Pace, StepTimes, now_ns
 from livesr.live.normalise import FollowingNormalisation
 from livesr.live.paths import ChannelPath
 from livesr.live.sinks.sink import RunDescription, Sink
@@ -63,6 +65,7 @@ class Pipeline:
     run : what the sinks are told
     sinks : (sink, lossless)
     policy : "latest" or "complete" (design rule: keeping up)
+    provisional : whether "latest" may show frames before their successor came, in time that the network has left over
     raw_queue_bytes : most bytes of frames that may wait anywhere in the run
     on_stop : called once, from a thread of the pipeline, when the camera must stop
     normalisations : values to use for frames that were measured before, by stream and time point; what they do not name
@@ -77,12 +80,15 @@ class Pipeline:
         sinks: Sequence[tuple[Sink, bool]],
         *,
         policy: Policy = "latest",
+        provisional: bool = False,
         raw_queue_bytes: int = 1 << 30,
         on_stop: Callable[[], None] = lambda: None,
         normalisations: Mapping[tuple[Stream, int], Normalisation] | None = None,
         wanted: Callable[[Stream, int], bool] = lambda stream, t: True,
     ) -> None:
         self._paths, self._run, self._policy = dict(paths), run, policy
+        self._provisional = provisional and policy == "latest"
+        self._pace = Pace()
         self._on_stop = on_stop
         self._recorded_normalisations, self._wanted = normalisations or {}, wanted
         self._only = next(iter(paths)) if len(paths) == 1 else ""
@@ -117,6 +123,7 @@ class Pipeline:
         self.counts: Counter[str] = Counter()
         self.steps = StepTimes(STEPS)
         self.latency = Histogram()
+        self.latency_provisional = Histogram()
         self.warnings: dict[str, int] = {}
         self._first_ns = self._last_ns = 0
 
@@ -292,6 +299,7 @@ class Pipeline:
                 windows = self._window(frame.stream).push(frame)
             for window in windows:
                 self._offer(window)
+            self._offer_provisional(frame.stream)
 
     def _measure(self, stack: RawStack) -> SRFrame:
         path = self._paths[stack.stream.channel]
@@ -335,11 +343,21 @@ class Pipeline:
             self.counts["sr_skipped"] += 1
             self._skip(stream, displaced.centre.t, "the network cannot keep up")
 
+    def _offer_provisional(self, stream: Stream) -> None:
+        """Offer the newest frame of `stream` to a network that has nothing else to do; any complete window displaces it."""
+        if self._provisional:
+            self._pace.came(stream, time.perf_counter())
+            if window := self._window(stream).provisional():
+                self._windows.put_idle(window)
+
     # -- separate: windows become predictions --------------------------------------------------------------------
 
     def _separate(self) -> None:
         while (window := self._windows.get()) is not None:
             stream, t = window.centre.stream, window.centre.t
+            if window.provisional:
+                self._predict_provisional(window)
+                continue
             if "separate" not in self._failed:
                 try:
                     self._predict(window)
@@ -350,14 +368,7 @@ class Pipeline:
             self._skip(stream, t, self._failed["separate"])
 
     def _predict(self, window: Window) -> None:
-        path, composer = self._paths[window.centre.stream.channel], self._composers[window.centre.stream.channel]
-        assert path.backend is not None
-        seen = self._enlarged(window, path)
-        with self.steps.measure("infer"):
-            _normalise_into(path.backend.input, seen)
-            output = path.backend.infer()
-        with self.steps.measure("compose"):
-            frame = composer.compose(output, seen, window.centre)
+        frame = self._network(window)
         with self.steps.measure("hand_over"):
             self._last_ns = now_ns()
             self.latency.add(frame.latency_ms)
@@ -368,6 +379,36 @@ class Pipeline:
                 self.warn(warning)
             for sink in self._sinks:
                 sink.separated(frame)
+
+    def _predict_provisional(self, window: Window) -> None:
+        """Show a frame that its successor may still change, if that will not keep the next complete window waiting."""
+        if "separate" in self._failed or not self._provisional or not self._pace.allows(time.perf_counter()):
+            return
+        try:
+            frame = self._network(window)
+        except Exception as e:  # what is only a courtesy must not end the predictions that count
+            self._provisional = False
+            self.warn(
+                f"A provisional frame failed ({type(e).__name__}: {e}); only final frames are shown from here on."
+            )
+            return
+        self.latency_provisional.add(frame.latency_ms)
+        self.counts["sr_provisional"] += 1
+        for sink in self._sinks:
+            sink.separated(frame)
+
+    def _network(self, window: Window) -> MulticolorFrame:
+        path, composer = self._paths[window.centre.stream.channel], self._composers[window.centre.stream.channel]
+        assert path.backend is not None
+        start_s = time.perf_counter()
+        seen = self._enlarged(window, path)
+        with self.steps.measure("infer"):
+            _normalise_into(path.backend.input, seen)
+            output = path.backend.infer()
+        with self.steps.measure("compose"):
+            frame = composer.compose(output, seen, window.centre)
+        self._pace.worked(time.perf_counter() - start_s)
+        return frame
 
     def _enlarged(self, window: Window, path: ChannelPath) -> Window:
         """Return what the network sees; enlarged here, not before the window, so that a skipped centre costs nothing."""
@@ -427,9 +468,11 @@ class Pipeline:
             "raw_frames": self.hook.received,
             "sr_frames": self.counts["sr_frames"],
             "sr_skipped": self.counts["sr_skipped"],
+            "sr_provisional": self.counts["sr_provisional"],
             "groups_dropped": self.counts["groups_dropped"],
             "sr_fps": round(self.counts["sr_frames"] / seconds, 2) if self.counts["sr_frames"] > 1 else 0.0,
             "latency_ms": self.latency.summary(),
+            "latency_provisional_ms": self.latency_provisional.summary(),
             "raw_queue": round(held / self.raw_queue_bytes, 4),
             "warnings": list(self.warnings),
             "engine": {n: p.engine_id for n, p in self._paths.items() if p.backend},

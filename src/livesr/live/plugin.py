@@ -59,7 +59,8 @@ class LiveSR(Session):
 
     Attributes
     ----------
-    frame_ready : signal with every `MulticolorFrame` (a prediction); emitted in a thread of its own
+    frame_ready : signal with every final `MulticolorFrame` (a prediction); emitted in a thread of its own
+    provisional_ready : signal with provisional ones, which the final frame of the same time point replaces; likewise
     input_ready : signal with every `SRFrame` (a measurement); likewise
     finished : signal with the report of every run
     report : report of the last run, {} before

@@ -36,7 +36,8 @@ class Session:
 
     Attributes
     ----------
-    frame_ready : signal with every `MulticolorFrame` (a prediction); emitted in a thread of its own
+    frame_ready : signal with every final `MulticolorFrame` (a prediction); emitted in a thread of its own
+    provisional_ready : signal with provisional ones, which the final frame of the same time point replaces; likewise
     input_ready : signal with every `SRFrame` (a measurement); likewise
     finished : signal with the report of every run
     report : report of the last run, {} before
@@ -46,6 +47,7 @@ class Session:
     """
 
     frame_ready = Signal(MulticolorFrame)
+    provisional_ready = Signal(MulticolorFrame)
     input_ready = Signal(SRFrame)
     finished = Signal(dict)
 
@@ -54,7 +56,7 @@ class Session:
         self._paths: dict[str, ChannelPath] = {}
         self._pipeline: Pipeline | None = None
         self._finishing: tuple[threading.Thread, Pipeline] | None = None
-        self._signals = SignalSink(self.frame_ready, self.input_ready)
+        self._signals = SignalSink(self.frame_ready, self.input_ready, self.provisional_ready)
         self._publisher: ZeroMQSink | None = None
         self._writer: OMEZarrSink | None = None
         self._description: RunDescription | None = None
@@ -120,6 +122,7 @@ class Session:
             run,
             self._sinks(),
             policy=self.settings.policy,
+            provisional=self.settings.provisional == "auto",
             raw_queue_bytes=self.settings.raw_queue_bytes or psutil.virtual_memory().available // 4,
             on_stop=on_stop,
         )
@@ -129,7 +132,7 @@ class Session:
         return pipeline
 
     def _sinks(self) -> list[tuple[Sink, bool]]:
-        self._signals = SignalSink(self.frame_ready, self.input_ready)
+        self._signals = SignalSink(self.frame_ready, self.input_ready, self.provisional_ready)
         sinks: list[tuple[Sink, bool]] = [(self._signals, False)]
         if self.settings.publish:
             from livesr.live.sinks.zeromq import ZeroMQSink

@@ -54,6 +54,15 @@ class FrameWindow:
         self._before, self._last, self._after_gap = last, frame, False
         return [window]
 
+    def provisional(self) -> Window | None:
+        """Return the newest frame with itself for a successor; None if there is no frame, or its window needs none."""
+        last, before = self._last, self._before
+        if last is None:
+            return None
+        gap = before is None and self._after_gap
+        edge = before is None and not gap
+        return Window(before or last, last, last, edge=edge, true_neighbours=not gap, provisional=True)
+
     def flush(self) -> list[Window]:
         """End the series; return the window of its last frame. The next frame begins a new series."""
         done = self._end(at_gap=False)

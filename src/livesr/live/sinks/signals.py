@@ -19,12 +19,18 @@ log = logging.getLogger(__name__)
 
 
 class SignalSink:
-    """Emits `frame_ready` (a `MulticolorFrame`, prediction) and `input_ready` (an `SRFrame`, measurement)."""
+    """Emits `frame_ready` (a final `MulticolorFrame`, prediction) and `input_ready` (an `SRFrame`, measurement).
+
+    Provisional frames have a signal of their own, `provisional_ready`: a script that moves a stage or counts cells must act
+    once per time point, on the frame that stays.
+    """
 
     name = "signals"
 
-    def __init__(self, frame_ready: SignalInstance, input_ready: SignalInstance) -> None:
-        self._frame_ready, self._input_ready = frame_ready, input_ready
+    def __init__(
+        self, frame_ready: SignalInstance, input_ready: SignalInstance, provisional_ready: SignalInstance
+    ) -> None:
+        self._frame_ready, self._input_ready, self._provisional_ready = frame_ready, input_ready, provisional_ready
         self.listener_errors = 0
 
     def open(self, run: RunDescription) -> None:
@@ -41,8 +47,8 @@ class SignalSink:
         self._emit(self._input_ready, frame)
 
     def separated(self, frame: MulticolorFrame) -> None:
-        """Emit `frame_ready`."""
-        self._emit(self._frame_ready, frame)
+        """Emit `frame_ready`, or `provisional_ready`."""
+        self._emit(self._provisional_ready if frame.provisional else self._frame_ready, frame)
 
     def skipped(self, stream: Stream, t: int, reason: str) -> None:
         """Skips are counted in the report."""

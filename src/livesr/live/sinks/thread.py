@@ -72,7 +72,9 @@ class SinkThread:
         self._frame("recon", frame, frame.image.nbytes)
 
     def separated(self, frame: MulticolorFrame) -> None:
-        """Hand over a prediction."""
+        """Hand over a prediction; a provisional one only to a sink that shows and keeps up, where it displaces nothing."""
+        if frame.provisional and (self.lossless or len(self._queue) > 1):  # its own measurement may still wait
+            return
         self._frame("separated", frame, frame.channels.nbytes)
 
     def skipped(self, stream: Stream, t: int, reason: str) -> None:

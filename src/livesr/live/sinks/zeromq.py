@@ -35,8 +35,9 @@ from livesr.live.sinks.wire import END, FRAME, INPUT, STATUS, WireChannel, WireH
 log = logging.getLogger(__name__)
 
 # Time points of each channel that may wait for a subscriber: one that is slower than the run sees few old frames, not
-# thirty seconds of them. ZeroMQ counts messages, and a time point is two: the measurement and the prediction.
-_WAITING_TIME_POINTS, _MOST_WAITING_MESSAGES = 2, 16
+# thirty seconds of them. ZeroMQ counts messages, and a time point is up to three: the measurement, the provisional and the
+# final prediction.
+_MESSAGES, _WAITING_TIME_POINTS, _MOST_WAITING_MESSAGES = 3, 2, 16
 _QUEUE_FRAMES = 8
 _LINGER_MS = 500
 _END_REPEATS, _END_EVERY_S = 3, 0.05
@@ -346,7 +347,7 @@ class _Publisher:
 
 
 def _configure(xpub: zmq.Socket[Any], address: str, channels: int) -> None:
-    xpub.setsockopt(zmq.SNDHWM, min(2 * _WAITING_TIME_POINTS * channels, _MOST_WAITING_MESSAGES))
+    xpub.setsockopt(zmq.SNDHWM, min(_MESSAGES * _WAITING_TIME_POINTS * channels, _MOST_WAITING_MESSAGES))
     xpub.setsockopt(zmq.LINGER, _LINGER_MS)
     xpub.setsockopt(zmq.XPUB_VERBOSE, 1)  # every joiner is greeted, not only the first
     xpub.setsockopt(zmq.MAXMSGSIZE, _MAX_SUBSCRIPTION_BYTES)
