@@ -13,7 +13,7 @@ from onnx.reference import ReferenceEvaluator
 from torch import nn
 
 from livesr.export.onnx import ALLOWED_OPS, OPSET, ExportError, export_onnx, unsupported_ops, with_plain_weights
-from livesr.training.networks import EDSR, IMCSR
+from livesr.training.networks import DFCAN, EDSR, IMCSR, RCAN, IMCSRSingle, UNet
 
 SMALL = {"width": 8, "groups": 2, "blocks": 1, "unshuffle": 2}
 
@@ -25,7 +25,7 @@ def exported(folder: Path, network: nn.Module, window: int = 3, **options: objec
 
 
 @pytest.mark.parametrize("activation", ["gelu_erf", "gelu_tanh", "relu", "silu"])
-@pytest.mark.parametrize("head", ["sigmoid", "partition"])
+@pytest.mark.parametrize("head", ["sigmoid", "partition", "restore"])
 def test_imcsr_exports_to_the_agreed_operators(tmp_path: Path, head: str, activation: str) -> None:
     model = exported(tmp_path, IMCSR(head=head, activation=activation, **SMALL))
     assert unsupported_ops(model) == set()
@@ -64,6 +64,31 @@ def test_edsr_exports(tmp_path: Path, scale: int) -> None:
     (channels,) = ReferenceEvaluator(model).run(None, {"frames": frames})
     assert channels.shape == (1, 1, 5 * scale, 7 * scale)
     assert model.graph.output[0].type.tensor_type.shape.dim[2].dim_param == "sy"
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        IMCSRSingle(3, 2, head="restore", **SMALL),
+        RCAN(3, 2, width=8, groups=1, blocks=1, reduction=4, scale=2),
+        UNet(3, 2, width=4, depth=2),
+    ],
+    ids=lambda n: type(n).__name__,
+)
+def test_comparators_run_in_openvino_as_in_torch(tmp_path: Path, network: nn.Module) -> None:
+    path = tmp_path / "model.onnx"
+    assert export_onnx(network, path, 3, multiple_of=network.multiple_of) < 1e-2
+    assert unsupported_ops(onnx.load(path)) == set()
+    compiled = openvino.Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    frames = np.random.default_rng(0).normal(0.2, 0.3, (1, 3, 24, 32)).astype(np.float32)
+    with torch.inference_mode():
+        expected = network.eval()(torch.from_numpy(frames)).numpy()
+    np.testing.assert_allclose(compiled(frames)[0], expected, atol=5e-3)
+
+
+def test_dfcan_says_that_its_transform_cannot_be_exported(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="fft"):
+        export_onnx(DFCAN(3, 2, width=8, groups=1, blocks=1, reduction=4), tmp_path / "model.onnx", 3)
 
 
 def test_kernels_are_stored_once_in_fp16_and_nothing_lies_outside_the_file(tmp_path: Path) -> None:

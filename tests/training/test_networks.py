@@ -9,7 +9,10 @@ import torch
 from torch.nn import functional as F
 
 from livesr.training import networks
-from livesr.training.networks import EDSR, IMCSR, RCAB, ResidualGroup
+from livesr.training.networks import DFCAN, EDSR, IMCSR, RCAN, IMCSRSingle, UNet
+from livesr.training.networks.dfcan import FourierAttention
+from livesr.training.networks.imcsr import RCAB, ResidualGroup
+from livesr.training.networks.rcan import RCAGroup
 
 LIGHT = {"width": 8, "groups": 2, "blocks": 1, "unshuffle": 2}
 
@@ -18,11 +21,111 @@ def image(*shape: int) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(1)) * 0.3 + 0.2
 
 
-def test_the_published_network_has_3_76_million_parameters() -> None:
-    assert sum(p.numel() for p in IMCSR().parameters()) == 3_762_251
+def size(network: torch.nn.Module) -> int:
+    return sum(p.numel() for p in network.parameters())
 
 
-@pytest.mark.parametrize("head", ["sigmoid", "partition"])
+# The authors' code of EDSR and RCAN has 3 colours in and out: one colour costs 9 weights a feature at the first convolution,
+# and as many at the last, with its bias. RCAN's 15.59 million and EDSR's 1.37 and 40.7 to 43.7 million are the papers'.
+PUBLISHED = {
+    "IMC-SR 5 x 10 x 64": (lambda: IMCSR(), 3_762_251),
+    "IMC-SR without TC": (lambda: IMCSR(frames=1), 3_762_251 - 2 * 9 * 64),
+    "EDSR baseline x2": (lambda: EDSR(2), 1_369_859 - 2 * 9 * 64 - 2 * (9 * 64 + 1)),
+    "EDSR full x2": (lambda: EDSR(2, 32, 256, 0.1), 40_729_603 - 2 * 9 * 256 - 2 * (9 * 256 + 1)),
+    "EDSR full x3": (lambda: EDSR(3, 32, 256, 0.1), 43_680_003 - 2 * 9 * 256 - 2 * (9 * 256 + 1)),
+    "EDSR full x4": (lambda: EDSR(4, 32, 256, 0.1), 43_089_923 - 2 * 9 * 256 - 2 * (9 * 256 + 1)),
+    "RCAN x4": (lambda: RCAN(3, 3, scale=4), 15_592_355),
+    "U-Net": (lambda: UNet(1, 1), 31_030_593),
+    "DFCAN x2": (lambda: DFCAN(1, 1, scale=2), 1_930_753),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_network_has_as_many_parameters_as_the_published_one(name: str) -> None:
+    make, expected = PUBLISHED[name]
+    with torch.device("meta"):
+        network = make()
+    assert size(network) == expected
+
+
+def test_imcsr_single_is_one_network_per_structure() -> None:
+    torch.manual_seed(1)
+    single, frames = IMCSRSingle(3, 2, **LIGHT), image(1, 3, 8, 8)
+    assert size(single) == 2 * size(IMCSR(3, 1, **LIGHT))
+    channels = single(frames)
+    channels[:, 0].sum().backward()
+    assert not any(p.grad.any() for p in single.networks[1].parameters()), "the structures share nothing"
+    torch.testing.assert_close(channels[:, 1:], single.networks[1](frames))
+
+
+@pytest.mark.parametrize(
+    ("architecture", "parameters"),
+    [
+        ("imcsr", LIGHT),
+        ("imcsr", {**LIGHT, "head": "restore"}),
+        ("edsr", {"blocks": 2, "width": 8}),
+        ("rcan", {"width": 8, "groups": 2, "blocks": 1}),
+        ("unet", {"width": 4, "depth": 2}),
+    ],
+)
+def test_nothing_beyond_the_halo_is_seen(architecture: str, parameters: dict[str, object]) -> None:
+    network = networks.build(architecture, **parameters).eval()
+    for name, module in network.named_modules():
+        if name.endswith("squeeze"):  # the means of channel attention see the whole image
+            torch.nn.init.zeros_(module.weight)
+    side = 2 * network.halo + 4 * network.multiple_of
+    side += -side % network.multiple_of
+    frames = image(1, network.frames, side, side)
+    changed = frames.clone()
+    changed[..., -1] += 1
+    difference = (network(changed) - network(frames)).abs().amax((0, 1, 2))
+    seen = int(torch.nonzero(difference > 0)[0])
+    reach = side * network.scale - 1 - seen
+    assert reach <= (network.halo + network.multiple_of) * network.scale
+    assert reach >= network.halo * network.scale / 2, "far too large a halo makes tiles slow"
+
+
+def test_the_rcan_group_ends_with_a_convolution_inside_its_skip() -> None:
+    group, x = RCAGroup(8, 2, 4), image(1, 8, 6, 6)
+    assert isinstance(group.branch[-1], torch.nn.Conv2d)
+    torch.testing.assert_close(group(x), x + group.branch(x))
+
+
+def test_the_unet_has_23_convolutions_and_skips_on_every_level() -> None:
+    network = UNet(1, 1, width=4)
+    kinds = (torch.nn.Conv2d, torch.nn.ConvTranspose2d)
+    assert sum(isinstance(m, kinds) for m in network.modules()) == 23
+    assert [block[0].in_channels for block in network.up] == [64, 32, 16, 8]
+    assert network(image(1, 1, 32, 48)).shape == (1, 1, 32, 48)
+
+
+def test_fourier_attention_sees_the_spectrum_and_not_where_things_are() -> None:
+    attention, x = FourierAttention(8, 4), image(1, 8, 16, 16)
+    moved = torch.roll(x, (3, 5), (2, 3))
+    torch.testing.assert_close(attention(moved), torch.roll(attention(x), (3, 5), (2, 3)), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+@pytest.mark.parametrize("make", [RCAN, DFCAN])
+def test_comparators_separate_or_upscale(make: type[torch.nn.Module], scale: int) -> None:
+    network = make(3, 2, width=8, groups=1, blocks=1, reduction=4, scale=scale)
+    assert network(image(1, 3, 10, 14)).shape == (1, 2, 10 * scale, 14 * scale)
+
+
+def test_the_restoring_head_can_remove_noise_and_shares_out_what_it_predicts() -> None:
+    network, frames = IMCSR(head="restore", channels=2, **LIGHT), image(1, 3, 16, 16)
+    correction = network.out.bias[: network.unshuffle**2]
+    with torch.no_grad():
+        network.out.weight.zero_()
+        before = network(frames).sum(1)
+        correction.add_(0.5)
+        after = network(frames).sum(1)
+    shares = 2 / (2 + torch.e)  # two structures at 0, "none" at 1
+    torch.testing.assert_close(before, shares * frames[:, 1].relu())
+    torch.testing.assert_close(after, shares * (frames[:, 1] + 0.5).relu())
+
+
+@pytest.mark.parametrize("head", ["sigmoid", "partition", "restore"])
 @pytest.mark.parametrize("unshuffle", [1, 2, 4])
 def test_output_has_one_image_of_the_input_size_per_structure(head: str, unshuffle: int) -> None:
     network = networks.build("imcsr", frames=3, channels=2, head=head, **{**LIGHT, "unshuffle": unshuffle})
@@ -52,7 +155,7 @@ def test_a_group_skips_from_its_input_to_the_output_of_its_last_block() -> None:
     torch.testing.assert_close(group(x), (x + group.blocks[1](group.blocks[0](x))) / 2)
 
 
-@pytest.mark.parametrize("head", ["sigmoid", "partition"])
+@pytest.mark.parametrize("head", ["sigmoid", "partition", "restore"])
 def test_the_start_is_neither_saturated_nor_loud(head: str) -> None:
     torch.manual_seed(0)
     network = IMCSR(groups=5, blocks=3, width=16, head=head)
@@ -83,8 +186,10 @@ def test_what_cannot_be_built_is_refused(parameters: dict[str, object], message:
 
 
 def test_unknown_names_and_scales_are_refused() -> None:
-    with pytest.raises(ValueError, match="imcsr, edsr"):
-        networks.build("unet")
+    with pytest.raises(ValueError, match="imcsr, imcsr-single, edsr, rcan"):
+        networks.build("resnet")
+    with pytest.raises(ValueError, match="1, 2, 3 or 4"):
+        RCAN(scale=5)
     with pytest.raises(ValueError, match="2, 3 or 4"):
         EDSR(5)
 

@@ -35,18 +35,17 @@ IMC_SR = Citation(
 def export_engine(recipe: Recipe, weights: Path, folder: Path) -> tuple[Manifest, float]:
     """Write model.onnx and manifest.yaml into `folder`; return the manifest and the largest difference from torch."""
     folder.mkdir(parents=True, exist_ok=True)
-    parameters = dict(recipe.train.parameters)
-    multiple_of = int(parameters.get("unshuffle", 1))
     network = networks.load(weights)
-    error = export_onnx(network, folder / MODEL_NAME, int(recipe.engine["window"]), multiple_of=multiple_of)
+    error = export_onnx(network, folder / MODEL_NAME, network.frames, multiple_of=network.multiple_of)
     manifest = Manifest(
         **recipe.engine,
         description=recipe.description,
         trained=True,
-        multiple_of=multiple_of,
-        halo=_halo(parameters) if recipe.train.architecture == "imcsr" else 0,
+        scale=network.scale,
+        multiple_of=network.multiple_of,
+        halo=network.halo,
         architecture=recipe.train.architecture,
-        parameters=parameters,
+        parameters=dict(recipe.train.parameters),
         training={
             "data": "simulated microtubules, ER and lysosomes through livesr's own raw SIM formation and reconstruction",
             "sequences": recipe.data.train,
@@ -141,10 +140,6 @@ def _read_log(log: Path) -> list[dict[str, str]]:
 def _sum_rule(parameters: Mapping[str, Any]) -> str:
     if parameters.get("head") == "partition":
         return "; x is shared out, so that their sum cannot exceed it"
+    if parameters.get("head") == "restore":
+        return "; an image of x without noise is predicted and shared out"
     return "; training draws their sum towards x, nothing enforces it"
-
-
-def _halo(parameters: Mapping[str, Any]) -> int:
-    """Radius of the receptive field in pixels: one feature pixel a convolution, attention left out."""
-    convolutions = 3 + 2 * int(parameters.get("groups", 5)) * int(parameters.get("blocks", 10))
-    return convolutions * int(parameters.get("unshuffle", 1))

@@ -34,11 +34,14 @@ ALLOWED_OPS = frozenset(
     {
         "Add",
         "Cast",
+        "Concat",
         "Conv",
+        "ConvTranspose",
         "DepthToSpace",
         "Div",
         "Erf",
         "GlobalAveragePool",
+        "MaxPool",
         "Mul",
         "Relu",
         "Sigmoid",
@@ -64,7 +67,7 @@ def export_onnx(
     Parameters
     ----------
     network
-        An IMC-SR or EDSR network, or any that is made of the operations translated here. It is not changed.
+        One of `livesr.training.networks`, or any that is made of the operations translated here. It is not changed.
     path
         The file to write; replaced only when every check has passed.
     window
@@ -217,11 +220,11 @@ class _Translation:
 # -- one function for each operation -----------------------------------------------------------------------------------
 
 
-def _conv(graph: _Translation, node: fx.Node, conv: nn.Conv2d) -> str:
+def _conv(graph: _Translation, node: fx.Node, conv: nn.Conv2d | nn.ConvTranspose2d) -> str:
     kernel = graph.kernel(f"{node.target}.weight", conv.weight.detach().numpy())
     bias = graph.tensor(f"{node.target}.bias", conv.bias.detach().numpy())
     return graph.add(
-        "Conv",
+        "ConvTranspose" if isinstance(conv, nn.ConvTranspose2d) else "Conv",
         [graph.first(node), kernel, bias],
         str(node.target),
         kernel_shape=list(conv.kernel_size),
@@ -272,6 +275,16 @@ def _mean(graph: _Translation, node: fx.Node) -> str:
     return graph.add("GlobalAveragePool", [graph.first(node)], node.name)
 
 
+def _max_pool(graph: _Translation, node: fx.Node, pool: nn.MaxPool2d) -> str:
+    sides = {"kernel_shape": [pool.kernel_size] * 2, "strides": [pool.stride] * 2}
+    return graph.add("MaxPool", [graph.first(node)], node.name, **sides)
+
+
+def _concatenate(graph: _Translation, node: fx.Node) -> str:
+    parts, axis = node.args
+    return graph.add("Concat", [graph.operand(part) for part in parts], node.name, axis=axis)
+
+
 def _sigmoid(graph: _Translation, node: fx.Node) -> str:
     return graph.add("Sigmoid", [graph.first(node)], node.name)
 
@@ -300,7 +313,9 @@ def _channels(graph: _Translation, node: fx.Node) -> str:
 
 _MODULES: dict[Any, Callable[..., str]] = {
     nn.Conv2d: _conv,
+    nn.ConvTranspose2d: _conv,
     nn.GELU: _gelu,
+    nn.MaxPool2d: _max_pool,
     nn.ReLU: _relu,
     nn.SiLU: _silu,
     nn.PixelShuffle: _pixel_shuffle_module,
@@ -309,6 +324,7 @@ _FUNCTIONS: dict[Any, Callable[..., str]] = {
     F.adaptive_avg_pool2d: _mean,
     F.pixel_shuffle: _pixel_shuffle,
     F.relu: _relu,
+    torch.cat: _concatenate,
     torch.sigmoid: _sigmoid,
     torch.softmax: _softmax,
     operator.mul: _multiply,

@@ -1,0 +1,55 @@
+"""The networks: IMC-SR separates structures, EDSR upscales, RCAN, U-Net and DFCAN are what they are compared with.
+
+Owns the registry of architectures and the file that weights are kept in; one file per paper. Knows nothing of losses,
+data or runtimes.
+
+Every network says what a run must know of it: `frames` in, `channels` out, `scale` (output pixels per input pixel),
+`multiple_of` (what the input's sides must be multiples of) and `halo` (radius of the receptive field in input pixels, the
+means of channel attention left out).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from livesr.training.networks.dfcan import DFCAN
+from livesr.training.networks.edsr import EDSR
+from livesr.training.networks.imcsr import IMCSR, IMCSRSingle
+from livesr.training.networks.rcan import RCAN
+from livesr.training.networks.unet import UNet
+
+__all__ = ["DFCAN", "EDSR", "IMCSR", "NETWORKS", "RCAN", "IMCSRSingle", "UNet", "build", "load", "save"]
+
+NETWORKS: dict[str, type[nn.Module]] = {
+    "imcsr": IMCSR,
+    "imcsr-single": IMCSRSingle,
+    "edsr": EDSR,
+    "rcan": RCAN,
+    "unet": UNet,
+    "dfcan": DFCAN,
+}
+
+
+def build(architecture: str, **parameters: Any) -> nn.Module:
+    """Make a freshly initialised network by its registered name; raises ValueError for a name not in `NETWORKS`."""
+    if architecture not in NETWORKS:
+        raise ValueError(f"architecture {architecture!r} is not known; choose one of {', '.join(NETWORKS)}")
+    return NETWORKS[architecture](**parameters)
+
+
+def save(path: Path, network: nn.Module, architecture: str, parameters: dict[str, Any]) -> None:
+    """Write weights together with what `build` needs to make the network again."""
+    state = {name: value.detach().cpu() for name, value in network.state_dict().items()}
+    torch.save({"architecture": architecture, "parameters": parameters, "state": state}, path)
+
+
+def load(path: Path) -> nn.Module:
+    """Read a network written by `save`, on the CPU and ready for inference."""
+    stored = torch.load(path, map_location="cpu", weights_only=True)
+    network = build(stored["architecture"], **stored["parameters"])
+    network.load_state_dict(stored["state"])
+    return network.eval()

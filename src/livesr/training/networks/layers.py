@@ -1,0 +1,71 @@
+"""What several networks are built from: convolutions with their first weights, activations, channel attention.
+
+References
+----------
+Zhang et al. 2018, "Image super-resolution using very deep residual channel attention networks" (RCAN).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+Activation = Literal["gelu_erf", "gelu_tanh", "relu", "silu"]
+
+
+def activation(name: Activation) -> nn.Module:
+    """Make an activation by its name; raises ValueError for one that is not known."""
+    table: dict[str, nn.Module] = {
+        "gelu_erf": nn.GELU(),
+        "gelu_tanh": nn.GELU(approximate="tanh"),
+        "relu": nn.ReLU(),
+        "silu": nn.SiLU(),
+    }
+    if name not in table:
+        raise ValueError(f"activation {name!r} is not known; choose one of {', '.join(table)}")
+    return table[name]
+
+
+def conv3x3(inputs: int, outputs: int, gain: float = 1.0) -> nn.Conv2d:
+    """3x3 convolution of equal size, He-initialised: the default start collapses under a sigmoid head."""
+    conv = nn.Conv2d(inputs, outputs, 3, padding=1)
+    he_init(conv, gain)
+    return conv
+
+
+def he_init(conv: nn.Conv2d, gain: float = 1.0) -> None:
+    """Draw He-normal weights, times `gain`; biases start at zero."""
+    nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+    with torch.no_grad():
+        conv.weight.mul_(gain)
+    nn.init.zeros_(conv.bias)
+
+
+def upsampling(width: int, factors: list[int]) -> nn.Sequential:
+    """Sub-pixel convolutions, one step a factor (EDSR, RCAN); nothing without factors."""
+    return nn.Sequential(*(m for r in factors for m in (conv3x3(width, width * r * r), nn.PixelShuffle(r))))
+
+
+class ChannelAttention(nn.Module):  # type: ignore[misc]
+    """Weigh each feature channel by a gate computed from the means of all (RCAN, eq. 9-10).
+
+    The mean runs over the whole image: a tile and the whole are not exactly equal.
+    """
+
+    def __init__(self, width: int, reduction: int) -> None:
+        super().__init__()
+        hidden = max(width // reduction, 1)
+        self.squeeze = nn.Conv2d(width, hidden, 1)
+        self.excite = nn.Conv2d(hidden, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return `x` (n, c, y, x), each channel times its gate in (0, 1)."""
+        return x * self.gate(x)
+
+    def gate(self, features: Tensor) -> Tensor:
+        """Return one gate per channel, (n, c, 1, 1), from the means of `features`."""
+        means = F.adaptive_avg_pool2d(features, 1)
+        return torch.sigmoid(self.excite(F.relu(self.squeeze(means))))
