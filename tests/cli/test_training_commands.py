@@ -52,6 +52,7 @@ def livesr(*arguments: str, cwd: Path) -> dict[str, Any]:
 def test_a_recipe_becomes_an_engine_that_runs(tmp_path: Path) -> None:
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(RECIPE))
     livesr("train", "--recipe", "tiny.yaml", "--out", "run", "--workers", "1", cwd=tmp_path)
+    assert {p.name for p in (tmp_path / "run").glob("*.png")} == {"curves.png", "validation.png"}
     rows = (tmp_path / "run" / "log.csv").read_text().splitlines()
     livesr("train", "--recipe", "tiny.yaml", "--out", "run", "--workers", "1", "--steps", "9", cwd=tmp_path)
     assert (tmp_path / "run" / "log.csv").read_text().splitlines()[
@@ -70,6 +71,18 @@ def test_a_recipe_becomes_an_engine_that_runs(tmp_path: Path) -> None:
     report = livesr("demo", "--engine", "tiny", "--size", "64", "--frames", "4", "--policy", "complete", cwd=tmp_path)
     assert report["sr_frames"] == 4
     assert set(report["score"]) == {"Microtubules", "ER", "Lysosomes"}
+
+
+def test_a_training_in_slices_comes_to_its_end_and_shares_its_pairs(tmp_path: Path) -> None:
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(RECIPE))
+    shared = ("--recipe", "tiny.yaml", "--data", "pairs", "--workers", "1")
+    first = livesr("train", *shared, "--out", "run", "--slice", "0.01", cwd=tmp_path)
+    assert not first["finished"], "importing torch alone takes longer"
+    assert livesr("train", *shared, "--out", "run", "--slice", "9", cwd=tmp_path)["finished"]
+    made = (tmp_path / "pairs" / "pairs-train" / "frames.npy").stat().st_mtime_ns
+    result = livesr("train", *shared, "--out", "student", "--teacher", "run", "--steps", "2", cwd=tmp_path)
+    assert result["finished"]
+    assert (tmp_path / "pairs" / "pairs-train" / "frames.npy").stat().st_mtime_ns == made
 
 
 @pytest.mark.parametrize("name", names())

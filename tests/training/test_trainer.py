@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import csv
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from pydantic import ValidationError
 from scipy.ndimage import gaussian_filter
 from torch import nn
 
 from livesr.training import networks
+from livesr.training.batches import augment
+from livesr.training.journal import Progress
+from livesr.training.scores import TrainingCollapsedError
+from livesr.training.settings import TrainConfig
 from livesr.training.sources import Pairs
-from livesr.training.trainer import Progress, TrainConfig, Trainer, TrainingCollapsedError, augment
+from livesr.training.trainer import Trainer
 
 TINY = {"frames": 1, "channels": 2, "width": 8, "groups": 1, "blocks": 1, "unshuffle": 2, "head": "partition"}
 
@@ -70,7 +76,8 @@ def trainer(folder: Path, **changes: object) -> Trainer:
 def losses(folder: Path) -> list[tuple[str, ...]]:
     with (folder / "log.csv").open(newline="") as file:
         return [
-            tuple(v for k, v in row.items() if k not in {"minutes", "patches_per_s"}) for row in csv.DictReader(file)
+            tuple(v for k, v in row.items() if k not in {"minutes", "patches_per_s", "waiting"})
+            for row in csv.DictReader(file)
         ]
 
 
@@ -97,26 +104,92 @@ def test_bf16_and_channels_last_learn_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize("optimiser", ["adam", "adamw"])
 @pytest.mark.parametrize("schedule", ["cosine", "plateau"])
 def test_a_killed_run_resumed_equals_one_that_was_not(tmp_path: Path, optimiser: str, schedule: str) -> None:
-    settings = {"optimiser": optimiser, "schedule": schedule, "patience_steps": 1}
+    # Reports every 3 steps: the means of the line after the checkpoint of step 5 begin before it.
+    settings = {"optimiser": optimiser, "schedule": schedule, "patience_steps": 1, "log_every": 3, "validate_every": 6}
     whole = trainer(tmp_path / "whole", **settings).run()
 
     def kill(progress: Progress) -> None:
-        if progress.step == 8:  # the last checkpoint is of step 5
+        if progress.step == 9:  # the last checkpoint is of step 5
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         trainer(tmp_path / "killed", **settings).run(kill)
     resumed = trainer(tmp_path / "killed", **settings).run()
     assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
-    assert len(losses(tmp_path / "whole")) == 12
+    assert len(losses(tmp_path / "whole")) == 4
     for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(a, b)
 
 
-def test_reading_ahead_changes_nothing(tmp_path: Path) -> None:
-    trainer(tmp_path / "1", read_ahead=1).run()
-    trainer(tmp_path / "5", read_ahead=5).run()
+def test_slices_equal_one_run(tmp_path: Path) -> None:
+    whole = trainer(tmp_path / "whole", log_every=3).run()
+    for _ in range(50):
+        sliced = trainer(tmp_path / "sliced", log_every=3)
+        average = sliced.run(minutes=1e-3)
+        if sliced.finished:
+            break
+    assert (tmp_path / "sliced" / "final.pt").exists()
+    assert losses(tmp_path / "sliced") == losses(tmp_path / "whole")
+    for a, b in zip(whole.parameters(), average.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_slice_that_ends_early_leaves_no_final_weights(tmp_path: Path) -> None:
+    run = trainer(tmp_path)
+    run.run(minutes=1e-9)
+    assert not run.finished
+    assert (tmp_path / "checkpoint.pt").exists()
+    assert not (tmp_path / "final.pt").exists()
+
+
+def test_loaders_and_reading_ahead_change_nothing(tmp_path: Path) -> None:
+    trainer(tmp_path / "1", read_ahead=1, loaders=1).run()
+    trainer(tmp_path / "5", read_ahead=5, loaders=3).run()
     assert losses(tmp_path / "1") == losses(tmp_path / "5")
+
+
+class Slow(SpotsAndBlobs):
+    """A source that takes 50 ms a batch."""
+
+    def batch(self, rng: np.random.Generator, size: int, patch: int) -> Pairs:
+        time.sleep(0.05)
+        return super().batch(rng, size, patch)
+
+
+def test_a_starving_loader_shows(tmp_path: Path) -> None:
+    reports: list[Progress] = []
+    Trainer(config(loaders=1, validate_every=12), Slow(), SpotsAndBlobs(), tmp_path).run(reports.append)
+    assert max(report.waiting for report in reports) > 0.2
+    assert all(0 <= report.waiting <= 1 for report in reports)
+
+
+def test_curves_and_validation_are_pictures(tmp_path: Path) -> None:
+    trainer(tmp_path).run()
+    for name in ("curves.png", "validation.png"):
+        with Image.open(tmp_path / name) as picture:
+            assert np.ptp(np.asarray(picture)) > 100
+
+
+def test_a_student_learns_from_its_teacher(tmp_path: Path) -> None:
+    trainer(tmp_path / "teacher", steps=2).run()
+    weights = tmp_path / "teacher" / "final.pt"
+    taught = networks.load(weights)
+    student = trainer(
+        tmp_path / "student", teacher=str(weights), teacher_share=1.0, steps=60, lr=4e-3, ema_decay=0, seed=3
+    )
+    frames = torch.from_numpy(SpotsAndBlobs().validation(4)[0])
+    before = torch.mean((student.average(frames) - taught(frames)) ** 2).item()
+    after = torch.mean((student.run()(frames) - taught(frames)) ** 2).item()
+    assert after < 0.2 * before, "with a share of 1 the teacher's output is all there is to learn"
+    assert "teacher" in (tmp_path / "student" / "log.csv").read_text().splitlines()[0]
+
+
+def test_a_teacher_of_another_shape_is_refused(tmp_path: Path) -> None:
+    networks.save(
+        tmp_path / "other.pt", networks.build("imcsr", **{**TINY, "channels": 3}), "imcsr", {**TINY, "channels": 3}
+    )
+    with pytest.raises(ValueError, match="channels 3, this network 2"):
+        trainer(tmp_path, teacher=str(tmp_path / "other.pt"))
 
 
 def test_another_config_does_not_resume_here(tmp_path: Path) -> None:

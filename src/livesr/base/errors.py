@@ -15,6 +15,7 @@ Owns the tree below and the exit code of each branch. Touches nothing else.
         +-- FrameShapeError           a frame of another size or pixel type than the run's
         +-- BacklogError              the raw queue is full and the camera cannot wait
         +-- RecordingError            the disk no longer takes frames
+        +-- TrainingCollapsedError    a network that learns nothing any more (livesr.training.scores)
 
 A message says what came, what was expected and what to try, in that order.
 """

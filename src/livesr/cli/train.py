@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +13,7 @@ from livesr.cli.output import JSON, console, print_json
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from livesr.training.journal import Progress
     from livesr.training.recipes import Recipe
     from livesr.training.sources import CachedPairs
 
@@ -30,76 +32,122 @@ def train(
     ),
     minutes: Annotated[float | None, typer.Option(min=0.01, help="Training time, instead of the recipe's.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Training steps, instead of the recipe's minutes.")] = None,
-    pairs: Annotated[int | None, typer.Option(min=8, help="Training sequences, instead of the recipe's.")] = None,
-    validation: Annotated[
-        int | None, typer.Option(min=1, help="Validation sequences, instead of the recipe's.")
+    pairs: Annotated[int | None, typer.Option(min=1, help="Training pairs, instead of the recipe's.")] = None,
+    validation: Annotated[int | None, typer.Option(min=1, help="Validation pairs, instead of the recipe's.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of the pairs, for several runs on the same ones; without, in --out.")
     ] = None,
+    teacher: Annotated[
+        Path | None, typer.Option(help="Finished run of a larger network that this one learns from as well.")
+    ] = None,
+    for_minutes: Annotated[
+        float | None,
+        typer.Option(
+            "--slice", min=0.01, help="Stop after so many minutes with a checkpoint; the same command goes on."
+        ),
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or auto, instead of the recipe's.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes that simulate.")] = 2,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads that train.")] = None,
     as_json: JSON = False,
 ) -> None:
-    """Simulate training pairs, train a network, validate it; resumes where it was interrupted.
+    """Make training pairs, train a network, validate it; resumes where it was interrupted.
 
     [dim]Example:[/] livesr train --recipe imcsr-mt-er-lyso-light --out runs/light
     """
     from livesr.base.errors import BackendError
 
     try:
+        import matplotlib  # noqa: F401 - the curves
         import torch  # noqa: F401
     except ImportError as e:
-        raise BackendError("Training needs PyTorch: pip install 'livesr[train]'.") from e
+        raise BackendError(f"Training needs {e.name}: pip install 'livesr[train]'.") from e
     from livesr.training.recipes import load_recipe
 
     chosen = load_recipe(recipe)
-    data = chosen.data.model_copy(update={k: v for k, v in (("train", pairs), ("validation", validation)) if v})
-    budget = {"minutes": None, "steps": steps} if steps else {"minutes": minutes} if minutes else {}
-    config = chosen.train.model_copy(update={**budget, **({"threads": threads} if threads else {})})
-    chosen = chosen.model_copy(update={"data": data, "train": config})
-    result = _train(chosen, out, workers, console(quiet=as_json))
+    budget: dict[str, Any] = {"minutes": None, "steps": steps} if steps else {"minutes": minutes} if minutes else {}
+    given = {"threads": threads, "device": device, "teacher": str(teacher / "best.pt") if teacher else None}
+    budget |= {name: value for name, value in given.items() if value}
+    amounts = {name: value for name, value in (("train", pairs), ("validation", validation)) if value}
+    chosen = chosen.model_copy(
+        update={
+            "data": chosen.data.model_copy(update=amounts),
+            "train": chosen.train.model_copy(update=budget),
+        }
+    )
+    session = _Session(chosen, out, data or out, for_minutes, console(quiet=as_json))
+    result = session.run(workers)
     if as_json:
         print_json(result)
 
 
-def _train(recipe: Recipe, out: Path, workers: int, terminal: Console) -> dict[str, Any]:
-    from livesr.training.trainer import Progress, Trainer
+class _SliceOver(Exception):  # noqa: N818 - no error: the time that the caller gave is used up
+    """The pairs are not complete and the slice is over."""
 
-    train_pairs, validation_pairs = _data(recipe, out, workers, terminal)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "recipe.json").write_text(recipe.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    last: dict[str, float] = {}
 
-    def show(progress: Progress) -> None:
+class _Session:
+    """One call of the command: pairs first, then training, within the slice."""
+
+    def __init__(self, recipe: Recipe, out: Path, data: Path, minutes: float | None, terminal: Console) -> None:
+        self._recipe, self._out, self._data, self._terminal = recipe, out, data, terminal
+        self._until = time.monotonic() + 60 * minutes if minutes else None
+        self._validation: dict[str, float] = {}
+
+    def run(self, workers: int) -> dict[str, Any]:
+        """Return what ``--json`` prints."""
+        self._out.mkdir(parents=True, exist_ok=True)
+        (self._out / "recipe.json").write_text(self._recipe.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        try:
+            finished = self._train(*self._pairs(workers))
+        except _SliceOver:
+            finished = False
+        command = f"livesr export {self._out} --out engines/{self._recipe.engine['id']}"
+        self._terminal.print(f"Done. Next: {command}" if finished else "The slice is over; the same command goes on.")
+        log = str(self._out / "log.csv")
+        return {"out": str(self._out), "finished": finished, "validation": self._validation, "log": log}
+
+    def _train(self, train_pairs: CachedPairs, validation_pairs: CachedPairs) -> bool:
+        from livesr.base.errors import ConfigError
+        from livesr.training.trainer import Trainer
+
+        left = None if self._until is None else (self._until - time.monotonic()) / 60
+        if left is not None and left <= 0:
+            return False
+        try:
+            trainer = Trainer(
+                self._recipe.train, train_pairs, validation_pairs, self._out, validation_pairs.meta["channels"]
+            )
+            trainer.run(self._show, minutes=left)
+        except (ValueError, FileNotFoundError) as e:
+            raise ConfigError(f"{e}.") from e
+        return trainer.finished
+
+    def _show(self, progress: Progress) -> None:
         if progress.validation:
-            last.update(progress.validation)
-        line = "  ".join(f"{k} {v:.4f}" for k, v in {**progress.losses, **progress.validation}.items())
-        left = progress.minutes / max(progress.fraction, 1e-6) * (1 - progress.fraction)
-        terminal.print(
-            f"step {progress.step}  {line}  lr {progress.lr:.1e}  {progress.patches_per_s:.0f} patches/s  {left:.0f} min left"
+            self._validation.update(progress.validation)
+        numbers = "  ".join(f"{k} {v:.4f}" for k, v in {**progress.losses, **progress.validation}.items())
+        waiting = f", {progress.waiting:.0%} waiting for them" if progress.waiting > 0.02 else ""
+        self._terminal.print(
+            f"step {progress.step}  {numbers}  lr {progress.lr:.1e}  {progress.patches_per_s:.0f} patches/s{waiting}  "
+            f"{progress.minutes_left:.0f} min left"
         )
 
-    Trainer(recipe.train, train_pairs, validation_pairs, out).run(show)
-    terminal.print(f"Done. Next: livesr export {out} --out engines/{recipe.engine['id']}")
-    return {"out": str(out), "validation": last, "log": str(out / "log.csv")}
+    def _pairs(self, workers: int) -> tuple[CachedPairs, CachedPairs]:
+        from rich.progress import Progress as Bars
 
+        from livesr.training.datasets import write_pairs
+        from livesr.training.sources import CachedPairs
 
-def _data(recipe: Recipe, out: Path, workers: int, terminal: Console) -> tuple[CachedPairs, CachedPairs]:
-    from rich.progress import Progress
+        data, folders = self._recipe.data, (self._data / "pairs-train", self._data / "pairs-validation")
+        sets = zip(folders, (data.train, data.validation), (data.seed, data.validation_seed), strict=True)
+        with Bars(console=self._terminal, transient=True) as bars:
+            for folder, n, seed in sets:
+                task = bars.add_task(f"making {folder.name}", total=n)
 
-    from livesr.training.datasets import write_pairs
-    from livesr.training.sources import CachedPairs
+                def step(done: int, total: int, task: Any = task) -> None:
+                    bars.update(task, completed=done, total=total)
+                    if self._until is not None and time.monotonic() > self._until and done < total:
+                        raise _SliceOver
 
-    data, folders = recipe.data, (out / "pairs-train", out / "pairs-validation")
-    sets = zip(folders, (data.train, data.validation), (data.seed, data.validation_seed), strict=True)
-    with Progress(console=terminal, transient=True) as progress:
-        for folder, n, seed in sets:
-            task = progress.add_task(f"simulating {folder.name}", total=n)
-            write_pairs(
-                folder,
-                n,
-                seed=seed,
-                workers=workers,
-                size=data.size,
-                domain=data.domain,
-                progress=lambda done, total, task=task: progress.update(task, completed=done, total=total),  # type: ignore[misc]
-            )
-    return CachedPairs(folders[0]), CachedPairs(folders[1])
+                write_pairs(folder, n, seed=seed, workers=workers, size=data.size, domain=data.domain, progress=step)
+        return CachedPairs(folders[0]), CachedPairs(folders[1])

@@ -101,3 +101,23 @@ class L1Loss(nn.Module):  # type: ignore[misc]
         """Compare predictions with their targets; part `l1`."""
         l1 = nn.functional.l1_loss(prediction, target)
         return LossTerms(l1, {"l1": l1})
+
+
+class Distillation(nn.Module):  # type: ignore[misc]
+    """Learn from a teacher as well: (1 - share) of `loss` against the truth, `share` of it against the teacher's output.
+
+    The teacher has settled what a small network cannot decide for itself: which of the structures a pixel of mixed light
+    belongs to (Hinton et al. 2015, in its form for regression).
+    """
+
+    def __init__(self, loss: nn.Module, teacher: nn.Module, share: float) -> None:
+        super().__init__()
+        self.loss, self.teacher, self.share = loss, teacher.eval().requires_grad_(False), share
+
+    def forward(self, prediction: Tensor, target: Tensor, frames: Tensor) -> LossTerms:
+        """Compare with both; the parts are those of `loss` against the truth, and `teacher`."""
+        with torch.no_grad():
+            taught = self.teacher(frames)
+        truth, teacher = self.loss(prediction, target), self.loss(prediction, taught)
+        total = (1 - self.share) * truth.total + self.share * teacher.total
+        return LossTerms(total, {**truth.parts, "teacher": teacher.total})

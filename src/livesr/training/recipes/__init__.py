@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from livesr.base.config import load_yaml, parse
 from livesr.base.errors import ConfigError, suggestion
 from livesr.simulation.domain import Domain
-from livesr.training.trainer import TrainConfig
+from livesr.training.settings import TrainConfig
 
 FOLDER = Path(__file__).parent
 

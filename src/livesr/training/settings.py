@@ -1,0 +1,101 @@
+"""What determines a training run besides its data. The defaults are those of livesr's light engines.
+
+Owns the fields and their checks; the papers' own values are in the recipes (`livesr.training.recipes`).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from torch import nn
+
+from livesr.training.losses import CombinationLoss, L1Loss
+
+# Changing these does not change what a step computes, so a run may go on with others.
+_FREE = {
+    "steps",
+    "minutes",
+    "device",
+    "threads",
+    "loaders",
+    "read_ahead",
+    "log_every",
+    "checkpoint_every",
+    "restarts",
+}
+
+
+class LossConfig(BaseModel):
+    """Which loss, and the combination loss's weights."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["combination", "l1"] = "combination"
+    mse: float = 1.0
+    structure: float = 0.1
+    summation: float = 0.02
+
+    def make(self) -> nn.Module:
+        """Return the loss."""
+        return L1Loss() if self.kind == "l1" else CombinationLoss(self.mse, self.structure, self.summation)
+
+
+class TrainConfig(BaseModel):
+    """Everything that determines a run besides its data.
+
+    The run ends after `steps` or after `minutes`, whichever comes first. A run limited by steps alone can be repeated
+    exactly; under a limit of minutes the cosine schedule follows the clock.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    architecture: str = "imcsr"
+    parameters: dict[str, Any] = {}
+    steps: PositiveInt | None = None
+    minutes: PositiveFloat | None = None
+    batch: PositiveInt = 8
+    patch: PositiveInt = 128
+    lr: PositiveFloat = 1e-3
+    schedule: Literal["cosine", "plateau"] = "cosine"
+    warmup_steps: int = Field(200, ge=0)
+    patience_steps: PositiveInt = 10_000
+    """Steps without a better validation NRMSE before "plateau" halves the rate (IMC-SR's 10,000)."""
+    optimiser: Literal["adam", "adamw"] = "adamw"
+    weight_decay: float = Field(1e-4, ge=0)
+    ema_decay: float = Field(0.999, ge=0, lt=1)
+    """Of the averaged weights, which are what is validated and exported; 0 takes the last step's."""
+    precision: Literal["fp32", "bf16"] = "bf16"
+    """bf16 is mixed precision: weights, losses and sums stay fp32."""
+    channels_last: bool = True
+    clip_norm: PositiveFloat = 1.0
+    loss: LossConfig = LossConfig()
+    teacher: str | None = None
+    """Weights (best.pt) of a network with the same input and output that this one also learns from."""
+    teacher_share: float = Field(0.5, gt=0, le=1)
+    """Part of the loss that compares with the teacher instead of the truth."""
+    seed: int = Field(0, ge=0)
+    device: str = "auto"
+    """"cpu", "cuda", or "auto": the GPU if there is one."""
+    threads: PositiveInt | None = None
+    loaders: PositiveInt = 2
+    """Threads that draw batches."""
+    read_ahead: PositiveInt = 8
+    """Batches that are drawn before they are needed."""
+    log_every: PositiveInt = 50
+    validate_every: PositiveInt = 500
+    validation_pairs: PositiveInt = 8
+    checkpoint_every: PositiveInt = 500
+    collapse_check_from: PositiveInt = 1000
+    restarts: int = Field(0, ge=0)
+    """How often a collapsed run starts anew, each time with half the learning rate; 0 raises at once."""
+
+    @model_validator(mode="after")
+    def _has_an_end(self) -> Self:
+        if self.steps is None and self.minutes is None:
+            raise ValueError("a run needs an end: give steps, minutes or both")
+        return self
+
+    def identity(self) -> str:
+        """Return what must be equal for a checkpoint to be resumed, as text."""
+        return self.model_dump_json(exclude=_FREE)
