@@ -31,7 +31,7 @@ def test_ci_runs_the_test_command() -> None:
 def test_the_snippet_runs(tmp_path: Path) -> None:
     (snippet,) = blocks("python")
     plan = "import useq\nsequence = useq.MDASequence(time_plan=useq.TIntervalLoops(interval=0, loops=2), channels=['488'])\n"
-    (tmp_path / "hardware_configs").symlink_to(REPOSITORY / "hardware_configs")
+    (tmp_path / "hardware_configs").symlink_to(REPOSITORY / "hardware_configs", target_is_directory=True)
     script = plan + snippet.replace(":5555", ":*")
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False

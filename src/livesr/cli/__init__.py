@@ -6,6 +6,7 @@ Importing this loads no camera core, runtime or network library: each command im
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import signal
@@ -36,8 +37,13 @@ for module in (demo, run, view, process, backfill, repair, listen, keys, info, t
 def main() -> NoReturn:
     """Entry point of the `livesr` command."""
     _log_to_stderr(os.environ.get("LIVESR_LOG", "CRITICAL").upper())
-    for ending in (signal.SIGINT, signal.SIGTERM):  # a service manager's stop ends a run as cleanly as Ctrl-C
-        signal.signal(ending, signal.default_int_handler)
+    # A service manager's stop, and Ctrl-Break on Windows, end a run as cleanly as Ctrl-C.
+    for ending in ("SIGINT", "SIGTERM", "SIGBREAK"):
+        if hasattr(signal, ending):
+            signal.signal(getattr(signal, ending), signal.default_int_handler)
+    for stream in (sys.stdout, sys.stderr):  # a Windows pipe is cp1252: a character that it lacks must not end a run
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     sys.exit(_run(sys.argv[1:]))
 
 

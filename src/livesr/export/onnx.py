@@ -13,7 +13,6 @@ from __future__ import annotations
 import copy
 import math
 import operator
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,8 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from torch import fx, nn
 from torch.nn import functional as F  # noqa: N812
+
+from livesr.base.files import replace_file
 
 OPSET = 17
 _IR_VERSION = 8  # the container that belongs to opset 17; a newer one would turn older parsers away
@@ -97,7 +98,7 @@ def export_onnx(
     rounding = _compare(model, network, stored, (1, window, 11 * multiple_of, 13 * multiple_of))
     partial = path.with_name(path.name + ".part")
     partial.write_bytes(model.SerializeToString())
-    os.replace(partial, path)
+    replace_file(partial, path)
     return rounding
 
 

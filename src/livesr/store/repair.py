@@ -22,6 +22,7 @@ from typing import Any, Literal
 import numpy as np
 
 from livesr.base.errors import StoreError
+from livesr.base.files import replace_file
 from livesr.live.sinks import layout
 from livesr.live.sinks.frames_log import read_frames_log, to_json
 from livesr.live.sinks.series import group_json, write_json
@@ -281,8 +282,8 @@ class _Log:
         if not (changed or more or (text and not text.endswith(b"\n"))):
             return False
         new = self._path.with_name(f".{self._path.name}.new")
-        new.write_text("".join(to_json(e) + "\n" for e in (*self._events, *more)), encoding="utf-8")
-        new.replace(self._path)
+        new.write_text("".join(to_json(e) + "\n" for e in (*self._events, *more)), encoding="utf-8", newline="\n")
+        replace_file(new, self._path)
         return True
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from livesr.base.errors import RecordingError
+from livesr.base.files import replace_file
 from livesr.store.recorded import array_shape
 
 
@@ -62,4 +63,4 @@ def _move(new: Path, place: Path) -> None:
     with new.open("rb+") as file:
         os.fsync(file.fileno())
     place.parent.mkdir(parents=True, exist_ok=True)
-    new.replace(place)
+    replace_file(new, place)

@@ -16,7 +16,6 @@ import contextlib
 import copy
 import logging
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from livesr.base.files import replace_file
 from livesr.training import networks
 from livesr.training.batches import Batch, Batches
 from livesr.training.journal import Meter, Progress, Table, draw_curves, draw_validation
@@ -274,7 +274,7 @@ class Trainer:
     def _write_weights(self, name: str) -> None:
         partial = self.out_dir / f"{name}.part"
         networks.save(partial, self.average, self.config.architecture, self.config.parameters)
-        os.replace(partial, self.out_dir / name)
+        replace_file(partial, self.out_dir / name)
 
     def _write_checkpoint(self, meter: Meter) -> None:
         partial = self.out_dir / "checkpoint.pt.part"
@@ -283,7 +283,7 @@ class Trainer:
         stored["state"] = {name: getattr(self._state, name) for name in _State.__slots__}
         self._meter_state = stored["meter"] = meter.state()
         torch.save({**stored, "config": self.config.identity()}, partial)
-        os.replace(partial, self.out_dir / "checkpoint.pt")
+        replace_file(partial, self.out_dir / "checkpoint.pt")
 
     def _resume(self) -> None:
         path = self.out_dir / "checkpoint.pt"

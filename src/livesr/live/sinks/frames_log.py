@@ -28,7 +28,7 @@ class FramesLog:
     __slots__ = ("_file",)
 
     def __init__(self, path: Path) -> None:
-        self._file: TextIO = path.open("a", buffering=1, encoding="utf-8")
+        self._file: TextIO = path.open("a", buffering=1, encoding="utf-8", newline="\n")
 
     def write(
         self, series: SeriesName, state: State, stream: Stream, t: int, *, stored: bool = False, **facts: Any

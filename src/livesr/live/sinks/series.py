@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from livesr.base.errors import FrameShapeError
+from livesr.base.files import replace_file
 from livesr.base.frames import Pixels
 from livesr.live.sinks.frames_log import to_json
 
@@ -231,7 +232,7 @@ def write_json(path: Path, value: object) -> None:
     """Replace `path` at once: a reader sees the old file or the new one, never half of it."""
     new = path.with_name(f".{path.name}.new")
     new.write_text(to_json(value, indent=2), encoding="utf-8")
-    new.replace(path)
+    replace_file(new, path)
 
 
 def _create_stream(settings: AcquisitionSettings) -> OMEStream:
