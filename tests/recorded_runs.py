@@ -93,14 +93,13 @@ class Live:
         names = list(rig.channels)
         paths = {name: build_path(rig, name, camera, backend=backend, precision="f32", threads=1) for name in names}
         self.paths = {name: _slowed(path, slow) for name, path in paths.items()}
-        files: dict[str, str | Path] = {"rig.yaml": rig.folder / "rig.yaml", "rig.cfg": rig.cfg_path}
         self.run = RunDescription(
             stream_id="test",
             started_ns=time.time_ns(),
             channels=tuple(path.description for path in self.paths.values()),
             positions=positions,
             z_planes=z_planes,
-            sidecars=files,
+            sidecars=rig.files(),
         )
         self.sink = OMEZarrSink(store)
         all_sinks = [*((sink, False) for sink in sinks), (self.sink, True)]

@@ -158,12 +158,19 @@ def test_bad_input_is_one_clear_sentence_and_exit_2(tmp_path: Path) -> None:
     shutil.copytree(REPOSITORY / "engines" / "identity", forged)
     with (forged / "model.onnx").open("ab") as model:
         model.write(b"\0")
+    unmapped = tmp_path / "unmapped"
+    shutil.copytree(REPOSITORY / "hardware_configs" / "demo", unmapped)
+    with (unmapped / "rig.yaml").open("a", encoding="utf-8") as file:
+        file.write("corrections: {offset: offset.tif}\n")
+    (unmapped / "offset.tif").write_bytes(b"no TIFF")
+    (tmp_path / "a-file").touch()
     cases = {
+        ("run", str(unmapped)): "corrections.offset: cannot read",
         ("run", "virtual_sim", "--engine", "identiti"): "Did you mean 'identity'?",
         ("run", str(typo)): "unknown key 'optiks'. Did you mean 'optics'?",
         ("run", "demo", "--publish", address): address,
         ("run", "virtual_sim", "--engine", str(forged)): "SHA-256",
-        ("run", "demo", "--store", "/proc/nowhere/x.ome.zarr"): "/proc/nowhere",
+        ("run", "demo", "--store", str(tmp_path / "a-file" / "x.ome.zarr")): "a-file",
         ("run", "virtual_sim", "--engine", "identity", "--backend", "openvina"): "Did you mean 'openvino'?",
         ("run", "virtual_sim", "--frames", "0"): "frames",
         ("view", "nothing.ome.zarr"): "nothing.ome.zarr",

@@ -30,6 +30,7 @@ from livesr.base.errors import (
 from livesr.base.frames import MulticolorFrame, SRFrame
 from livesr.live.compose import Composer
 from livesr.live.sources.plan import SIMAxis, sim_sequence
+from rig_copies import rig_with
 from rigs import SIZE, core_of, virtual_sim
 
 ENGINE = {"engine": "identity", "threads": 1}
@@ -462,6 +463,22 @@ def test_positions_without_a_raw_axis_are_refused_for_sim(sim_core: CMMCorePlus,
     )
     with pytest.raises(ConfigError, match="no axis 'sim'"):
         run(sim_core, plan, engine="none", store=tmp_path / "p.ome.zarr")
+
+
+def test_corrections_are_for_the_chip_and_raw_stays_as_it_is(demo_core: CMMCorePlus, tmp_path: Path) -> None:
+    offset = np.arange(64 * 64, dtype=np.float32).reshape(64, 64) / 100
+    rig = rig_with(tmp_path, maps={"offset": offset}, offset="offset.tif", flat={})
+    demo_core.setROI(16, 8, 32, 24)
+    plan = useq.MDASequence(channels=["488"], time_plan={"interval": 0, "loops": 3})
+    session = run(demo_core, plan, rig=rig, store=tmp_path / "run.ome.zarr")
+    demo_core.clearROI()
+    stored = store_of(session)
+    expected = stored["raw/0"][:, 0].astype(np.float32) - offset[8:32, 16:48] + 1000
+    np.testing.assert_array_equal(stored["recon/0"][:], np.rint(expected))
+    demo_core.setProperty("Camera", "Binning", "2")
+    with pytest.raises(ConfigError, match="Binning is 2: the corrections of rig"):
+        run(demo_core, plan, rig=rig)
+    demo_core.setProperty("Camera", "Binning", "1")
 
 
 def test_a_session_is_entered_once(sim_core: CMMCorePlus) -> None:

@@ -26,6 +26,7 @@ from livesr.store.process import process
 from livesr.store.raw_input import store_input
 from livesr.store.recorded import RecordedStore
 from recorded_runs import Live, array, assert_equal, lines, moving_groups, sim_rig
+from rig_copies import corrected_sim_rig
 from upscaling import edsr_engine
 
 
@@ -86,6 +87,15 @@ def test_skipped_predictions(tmp_path: Path, engine: Engine) -> None:
     after = lines(store, "sr")
     assert {key for key, line in after.items() if line.get("backfilled")} >= after.keys() - before.keys()
     assert not (store / "livesr" / "backfill").exists()
+
+
+def test_what_was_skipped_is_corrected_as_the_live_run_was(tmp_path: Path, engine: Engine) -> None:
+    rig = corrected_sim_rig(tmp_path).with_engine("mixing")
+    store = hurried(tmp_path, frames=25, infer=0.01, reconstruct=0.03, rig=rig)
+    shutil.rmtree(rig.folder)  # the store must not need the rig any more
+    reference = offline(store)
+    assert backfill(store)["reconstructed"] > 0
+    assert_finished(store, reference)
 
 
 def test_groups_that_were_dropped_and_both_neighbours_of_a_gap(tmp_path: Path, engine: Engine) -> None:

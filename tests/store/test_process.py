@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from livesr.store.process import process
 from livesr.store.raw_input import store_input, tiff_input
 from livesr.store.recorded import RecordedStore
 from recorded_runs import SIZE, Live, array, assert_equal, lines, moving_groups, sim_rig
+from rig_copies import corrected_sim_rig
 from upscaling import edsr_engine
 
 
@@ -126,6 +128,34 @@ def test_an_engine_that_is_not_here_is_named(tmp_path: Path, engine: Engine, mon
     raw = store_input(RecordedStore(live.sink.path), engine=str(engine.folder))
     report = process(raw, tmp_path / "again.ome.zarr")
     assert_equal(live.sink.path, Path(report["store"]))
+
+
+def test_a_store_keeps_the_corrections_and_raw_as_the_camera_gave_it(tmp_path: Path, engine: Engine) -> None:
+    rig, groups = corrected_sim_rig(tmp_path).with_engine("mixing"), moving_groups(6)
+    live = Live(rig, tmp_path / "live.ome.zarr", origin=(3.0, 7.0))
+    live.record(groups)
+    shutil.rmtree(rig.folder)  # the store must not need the rig any more
+    store = live.sink.path
+    np.testing.assert_array_equal(array(store, "raw"), groups)
+    yaozarrs.validate_zarr_store(str(store))
+    report = process(store_input(RecordedStore(store)), tmp_path / "again.ome.zarr")
+    again = Path(report["store"])
+    assert_equal(store, again)
+    assert {p.name for p in (again / "livesr").glob("*.tif")} == {"offset.tif", "flat.tif", "bad.tif"}
+    plain = Live(sim_rig("mixing"), tmp_path / "plain.ome.zarr", origin=(3.0, 7.0))
+    plain.record(groups)
+    assert not np.array_equal(array(plain.sink.path, "recon"), array(store, "recon"))
+
+
+def test_another_rig_for_a_store_comes_with_its_own_files(tmp_path: Path, engine: Engine) -> None:
+    live = Live(sim_rig("mixing"), tmp_path / "live.ome.zarr")
+    live.record(moving_groups(3))
+    report = process(
+        store_input(RecordedStore(live.sink.path), corrected_sim_rig(tmp_path).with_engine("mixing")),
+        tmp_path / "new.ome.zarr",
+    )
+    new = Path(report["store"])
+    assert_equal(new, Path(process(store_input(RecordedStore(new)), tmp_path / "again.ome.zarr")["store"]))
 
 
 def test_what_is_no_store_is_refused(tmp_path: Path) -> None:

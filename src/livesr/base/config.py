@@ -11,7 +11,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from livesr.base.errors import ConfigError, suggestion
 
@@ -26,10 +35,85 @@ class Model(BaseModel):
 
 
 class CameraConfig(Model):
-    """The camera's dark level and ceiling, ADU."""
+    """The camera's dark level and ceiling in ADU, and what one ADU is in photo-electrons (None: not measured)."""
 
     offset_adu: Annotated[float, Field(ge=0)] = 100.0
     bit_depth: Annotated[int, Field(ge=8, le=16)] = 16
+    gain_e_per_adu: Positive | None = None
+    read_noise_e: Annotated[float, Field(ge=0)] | None = None
+
+
+def _map_name(value: str) -> str:
+    if any(c in value for c in "/\\:") or not value.lower().endswith((".tif", ".tiff")):
+        raise ValueError("a map is a .tif file beside rig.yaml, named without a folder")
+    return value
+
+
+def _number_or_map(value: object) -> object:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError(f"expected a number of ADU or the name of a .tif beside rig.yaml, got {value!r}")
+    return _map_name(value) if isinstance(value, str) else float(value)
+
+
+def _by_channel(value: object) -> object:
+    """One entry is for every channel; else one for each, by name."""
+    return {str(k): v for k, v in value.items()} if isinstance(value, dict) else {"": value}
+
+
+def _mask_or_pixels(value: object) -> object:
+    if isinstance(value, str):
+        return _map_name(value)
+    pairs = isinstance(value, list) and all(isinstance(p, list | tuple) and len(p) == 2 for p in value)
+    if not pairs:
+        raise ValueError("expected a list of [y, x], or the name of a .tif that is not 0 at bad pixels")
+    return value
+
+
+MapName = Annotated[str, AfterValidator(_map_name)]
+NumberOrMap = Annotated[float | str, BeforeValidator(_number_or_map)]
+
+
+class CorrectionsConfig(Model):
+    """What is taken out of every raw frame before it is reconstructed; what is left out is not corrected.
+
+    In this order, with x a pixel of the camera in ADU::
+
+        ((x - offset - dark) gain / median(gain) - background) / flat, then bad pixels
+
+    Maps are TIFFs (y, x) of the whole chip beside rig.yaml. `flat` and `background` may differ from channel to channel;
+    the key "" stands for all channels that are not named.
+
+    Attributes
+    ----------
+    offset : level of every pixel without light, ADU; instead of `camera.offset_adu`
+    dark : what dark current adds to it at the rig's exposure, ADU
+    gain : photo-electrons per ADU of every pixel; only its differences count, the result stays in ADU
+    background : what the camera sees of everything but the specimen, ADU above the offset
+    flat : illumination and sensitivity, mean about 1
+    bad_pixels : [y, x] on the chip, or a map that is not 0 there; they become the median of their good neighbours
+    """
+
+    offset: NumberOrMap | None = None
+    dark: NumberOrMap | None = None
+    gain: MapName | None = None
+    background: Annotated[dict[str, NumberOrMap], BeforeValidator(_by_channel)] = Field(default_factory=dict)
+    flat: Annotated[dict[str, MapName], BeforeValidator(_by_channel)] = Field(default_factory=dict)
+    bad_pixels: Annotated[str | list[tuple[int, int]], BeforeValidator(_mask_or_pixels)] | None = None
+
+    @property
+    def per_pixel(self) -> bool:
+        """Whether anything belongs to single pixels of the chip."""
+        return bool(self.maps() or self.bad_pixels)
+
+    def maps(self) -> dict[str, str]:
+        """File names of the maps, by their place in rig.yaml."""
+        single = {name: getattr(self, name) for name in ("offset", "dark", "gain", "bad_pixels")}
+        nested = {
+            f"{name}.{channel}" if channel else name: value
+            for name in ("background", "flat")
+            for channel, value in getattr(self, name).items()
+        }
+        return {name: value for name, value in {**single, **nested}.items() if isinstance(value, str)}
 
 
 class OpticsConfig(Model):
@@ -116,6 +200,7 @@ class RigConfig(Model):
     micromanager: str = "rig.cfg"
     modality: Literal["sim", "passthrough"]
     camera: CameraConfig = CameraConfig()
+    corrections: CorrectionsConfig = CorrectionsConfig()
     optics: OpticsConfig
     sim: SIMConfig | None = None
     exposure_ms: Positive = 10.0
@@ -140,12 +225,23 @@ class RigConfig(Model):
                 raise ValueError(
                     f"channel {name!r} gives {len(channel.patterns)} patterns for {self.sim.angles} angles"
                 )
+        for name in {*self.corrections.flat, *self.corrections.background} - {"", *self.channels}:
+            raise ValueError(
+                f"corrections are given for channel {name!r}, which is not among 'channels'."
+                f"{suggestion(name, list(self.channels))}".rstrip(".?")
+            )
         return self
 
     @property
     def cfg_path(self) -> Path:
         """The Micro-Manager configuration."""
         return self.folder / self.micromanager
+
+    def files(self) -> dict[str, Path]:
+        """Everything that describes the rig and exists, by the name that a store keeps it under."""
+        maps = {name: self.folder / name for name in self.corrections.maps().values()}
+        files = {"rig.yaml": self.folder / "rig.yaml", "rig.cfg": self.cfg_path, **maps}
+        return {name: file for name, file in files.items() if file.is_file()}
 
     def channel(self, name: str) -> ChannelConfig:
         """Return the settings of channel `name`; a rig with one nameless channel uses its only entry."""
@@ -325,6 +421,12 @@ def load_rig(rig: str | os.PathLike[str]) -> RigConfig:
     config = parse(RigConfig, {**load_yaml(path), "folder": path.resolve().parent}, source)
     if not config.cfg_path.is_file():
         raise ConfigError(f"{source} names {config.micromanager!r}, which is not beside it.")
+    for place, name in config.corrections.maps().items():
+        if not (config.folder / name).is_file():
+            raise ConfigError(
+                f"{source}: corrections.{place} names {name!r}, which is not beside it. Measure it with "
+                "'livesr characterise', or remove the line."
+            )
     return config
 
 

@@ -57,9 +57,9 @@ def load_core(request: Request) -> CMMCorePlus:
     Raises
     ------
     UsageError
-        If Micro-Manager refuses the configuration, or, before any device moves, if the engine is not there.
+        If Micro-Manager refuses the configuration, or, before any device moves, if an engine or a correction map is not there.
     """
-    _check_engines(request)
+    _check_files(request)
     if request.rig.core == "unicore":
         from pymmcore_plus.experimental.unicore import UniMMCore as Core
     else:
@@ -82,13 +82,15 @@ def load_core(request: Request) -> CMMCorePlus:
     return core
 
 
-def _check_engines(request: Request) -> None:
-    """Read the engines and look for the backend: a typo must not cost the start of a microscope."""
+def _check_files(request: Request) -> None:
+    """Read engines and correction maps, look for the backend: a typo must not cost the start of a microscope."""
+    from livesr.live.correct import check_maps
     from livesr.live.inference.backend import BACKENDS
     from livesr.live.inference.engine import load_engine
 
     rig = request.rig.with_engine(request.engine) if request.engine else request.rig
     rig = rig.with_engine(request.upscale, "upscale") if request.upscale else rig
+    check_maps(rig)
     for channel in rig.channels.values():
         for engine in (channel.upscale, channel.separate):
             if engine:

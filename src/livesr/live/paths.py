@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, cast
 from livesr.base.config import ChannelConfig, PatternConfig, RigConfig
 from livesr.base.registry import Registry
 from livesr.live.compose import Composer
+from livesr.live.correct import Correction, build_correction
 from livesr.live.grouping.by_index import IndexGrouping
 from livesr.live.inference.backend import Backend
 from livesr.live.inference.engine import Engine, Task, load_engine
@@ -56,6 +57,7 @@ class ChannelPath:
     upscale: tuple[Engine, Backend] | None = None
     residual_plane: bool = False
     warnings: tuple[str, ...] = ()
+    correction: Correction | None = None
 
     def grouping(self) -> IndexGrouping:
         """Return a fresh grouping."""
@@ -75,7 +77,8 @@ class ChannelPath:
     def memory_bytes(self, streams: int) -> int:
         """Return what the steps hold while `streams` take turns, the runtimes' own memory aside."""
         upscaled = upscaled_bytes(self._upscaled_shape, streams) if self.upscale else 0
-        return self.reconstructor.memory_bytes + upscaled
+        corrected = self.correction.memory_bytes if self.correction else 0
+        return corrected + self.reconstructor.memory_bytes + upscaled
 
     @property
     def _upscaled_shape(self) -> tuple[int, int]:
@@ -119,8 +122,11 @@ def build_path(
     """
     channel = rig.channel(name)
     method = channel.reconstruct or rig.modality
-    reconstructor: Reconstructor = RECONSTRUCTORS.load(method)(rig, channel, camera)
     n_raw = rig.raw_frames(name)
+    correction, offset_adu = build_correction(rig, name, camera.shape, camera.origin_px, n_raw)
+    # Whoever reconstructs subtracts what the correction leaves.
+    left = rig.model_copy(update={"camera": rig.camera.model_copy(update={"offset_adu": offset_adu})})
+    reconstructor: Reconstructor = RECONSTRUCTORS.load(method)(left, channel, camera)
     ceiling = min(2**rig.camera.bit_depth, 2 ** (8 if camera.dtype == "uint8" else 16)) - 1
     base: dict[str, Any] = {
         "name": name,
@@ -135,7 +141,7 @@ def build_path(
     }
     engines = _engines(channel)
     if not engines:
-        return ChannelPath(name, n_raw, reconstructor, ChannelDescription(**base), ceiling)
+        return ChannelPath(name, n_raw, reconstructor, ChannelDescription(**base), ceiling, correction=correction)
     frame = _Frame(reconstructor.shape, base["recon_pixel_size_um"])
     warnings: list[str] = []
     opened: list[tuple[Engine, Backend]] = []
@@ -173,6 +179,7 @@ def build_path(
         upscale=opened[0] if len(opened) > 1 else None,
         residual_plane=residual_plane,
         warnings=tuple(warnings),
+        correction=correction,
     )
 
 

@@ -8,7 +8,7 @@
     "livesr-ingest"         event -> CameraFrame -> grouping -> RawStack             (sources, grouping)
           |-> sinks.raw
           | stacks: "latest" gives up whole groups in a row, "complete" keeps all (they count in the raw queue)
-    "livesr-reconstruct"    RawStack -> SRFrame (measurement) -> window of three     (reconstruct, normalise, window)
+    "livesr-reconstruct"    RawStack -> SRFrame (measurement) -> window of three     (correct, reconstruct, normalise, window)
           |-> sinks.recon
           | windows, the newest of each stream: "latest" skips older centres, never their neighbours, and while none waits
           |     and time allows shows the newest frame provisionally, before its successor was acquired
@@ -305,7 +305,7 @@ class Pipeline:
         path = self._paths[stack.stream.channel]
         frames = [f for f in stack.frames if f is not None]
         with self.steps.measure("reconstruct"):
-            image = path.reconstructor.reconstruct(frames)
+            image = path.reconstructor.reconstruct(path.correction.apply(frames) if path.correction else frames)
         with self.steps.measure("normalise"):
             follow = self._normalisations.setdefault(stack.stream, FollowingNormalisation())
             recorded = self._recorded_normalisations.get((stack.stream, stack.t))

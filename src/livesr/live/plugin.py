@@ -13,7 +13,6 @@ import time
 import uuid
 import weakref
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -241,7 +240,7 @@ class LiveSR(Session):
         positions, z_planes, z_step_um, interval_s = _plan_axes(plan)
         if interval_s and RAW_AXIS not in getattr(plan, "used_axes", ()):
             interval_s *= max(self._paths[name].n_raw for name in names)  # raw frames are counted along time
-        files: dict[str, str | Path] = {"rig.yaml": self.rig.folder / "rig.yaml", "rig.cfg": self.rig.cfg_path}
+        files = self.rig.files()
         for path in self._paths.values():
             for engine in path.engines:
                 files[f"manifest-{engine.manifest.id}.yaml"] = engine.folder / "manifest.yaml"
@@ -255,7 +254,7 @@ class LiveSR(Session):
             interval_s=interval_s,
             record_raw=self.settings.record_raw,
             record_recon=self.settings.record_recon,
-            sidecars={k: v for k, v in files.items() if isinstance(v, str) or v.is_file()},
+            sidecars={name: file for name, file in files.items() if file.is_file()},
         )
 
     def _channel_names(self, plan: Any) -> list[str]:
@@ -318,6 +317,11 @@ def camera_geometry(core: CMMCorePlus, rig: RigConfig) -> Geometry:
     binning = str(core.getProperty(camera, "Binning")) if core.hasProperty(camera, "Binning") else "1"
     if rig.modality == "sim" and binning not in ("1", "1x1"):
         raise ConfigError(f"Binning is {binning}: it removes the resolution that SIM needs. Set Binning to 1.")
+    if rig.corrections.per_pixel and binning not in ("1", "1x1"):
+        raise ConfigError(
+            f"Binning is {binning}: the corrections of rig {rig.name!r} are for single pixels of the chip. Set Binning to 1, "
+            "or use a rig.yaml without them."
+        )
     if (width_bytes := core.getBytesPerPixel()) not in (1, 2):
         raise ConfigError(
             f"The camera delivers {8 * width_bytes} bit pixels; livesr takes 8 and 16 bit. Set PixelType."

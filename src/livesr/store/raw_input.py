@@ -22,7 +22,6 @@ from livesr.base.errors import ConfigError, StoreError
 from livesr.base.frames import Normalisation, Pixels, RawStack, Stream
 from livesr.live.paths import Geometry
 from livesr.live.pipeline import Pipeline
-from livesr.live.sinks import layout
 from livesr.live.sinks.sink import RunDescription
 from livesr.live.sources.mda import RAW_AXIS, Received
 from livesr.store.recorded import Event, Image, RecordedStore, array_shape, stream_of
@@ -78,12 +77,13 @@ def store_input(
         "started_ns": int(datetime.fromisoformat(store.about["started"]).timestamp() * 1e9)
         if "started" in store.about
         else 0,
-        "sidecars": _sidecars(store.path),
     }
+    as_it_was = rig or store.rig(engine, upscale)
+    run["sidecars"] = as_it_was.files()
     if recon:
         run["recon_offset_adu"] = recon.attributes["livesr"]["intensity"]["offset"]
     return RawInput(
-        rig=rig or store.rig(engine, upscale),
+        rig=as_it_was,
         cameras={channel: camera_of(image) for channel, image in images.items()},
         groups=len(store.pictures("raw")),
         stacks=lambda: read_stacks(store, sorted(store.pictures("raw"), key=lambda key: (key[1], key[0]))),
@@ -136,7 +136,7 @@ def tiff_input(
             yield RawStack((*block, *[None] * (n_raw - len(block))), stream, t, t_ns, t_ns)
 
     camera = Geometry(frames.shape[1:], str(frames.dtype), size_nm / 1e3, origin_px)
-    run = {"interval_s": period_s, "started_ns": started_ns, "sidecars": _rig_files(rig)}
+    run = {"interval_s": period_s, "started_ns": started_ns, "sidecars": rig.files()}
     return RawInput(rig, {name: camera}, -(-len(frames) // n_raw), stacks, run=run)
 
 
@@ -223,16 +223,6 @@ def _stack(line: Event, block: NDArray[Any]) -> RawStack:
 
 def _damaged(store: RecordedStore, image: Image, t: int, reason: str) -> StoreError:
     return StoreError(f"{image.name} cannot be read at t={t} ({reason}): 'livesr repair {store.path}' may help.")
-
-
-def _sidecars(path: Path) -> dict[str, Path]:
-    folder = path / layout.SIDECARS
-    return {name: folder / name for name in ("rig.yaml", "rig.cfg") if (folder / name).is_file()}
-
-
-def _rig_files(rig: RigConfig) -> dict[str, Path]:
-    files = {"rig.yaml": rig.folder / "rig.yaml", "rig.cfg": rig.cfg_path}
-    return {name: file for name, file in files.items() if file.is_file()}
 
 
 class _TiffPages:

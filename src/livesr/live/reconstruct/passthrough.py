@@ -42,7 +42,7 @@ class Passthrough:
         Parameters
         ----------
         frames
-            One or more raw frames, uint8 or uint16 (y, x); only read.
+            One or more raw frames, uint8, uint16 or corrected float32 (y, x); only read.
         out
             Picture to fill, float32 (y, x); a new one is allocated and handed away if None.
 

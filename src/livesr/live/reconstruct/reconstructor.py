@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from livesr.base.frames import Pixels
 
-RawFrames: TypeAlias = Sequence[Pixels] | Pixels
-"""The raw frames of one time point in raw-index order: a sequence of (y, x) or one (n, y, x) array, ADU."""
+RawFrames: TypeAlias = Sequence[Pixels] | Pixels | NDArray[np.float32]
+"""The raw frames of one time point in raw-index order: a sequence of (y, x) or one (n, y, x) array, ADU; float32 if they
+were corrected."""
 
 
 class Reconstructor(Protocol):

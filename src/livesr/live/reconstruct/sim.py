@@ -22,6 +22,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from typing import Any
 
 import numpy as np
 import scipy.fft
@@ -285,7 +286,7 @@ class SIMReconstructor:
         Parameters
         ----------
         frames
-            Raw frames in raw-index order, uint8 or uint16 (y, x); only read.
+            Raw frames in raw-index order, uint8, uint16 or corrected float32 (y, x); only read.
         out
             Picture to fill, float32 (2y, 2x). If None a new one is handed away, which is the faster way.
 
@@ -335,8 +336,7 @@ class SIMReconstructor:
 
     def _frame_weights(self, frames: RawFrames) -> Float:
         """Weights (bands, n + 1) of this time point; the last column subtracts the offset."""
-        level = np.array([frame.sum(axis=1, dtype=np.uint32).sum(dtype=np.uint64) for frame in frames], np.float64)
-        level = level / self._mean.size - self._offset_adu
+        level = np.array([_total(frame) for frame in frames]) / self._mean.size - self._offset_adu
         weights = self._weights
         if self._equalise and level.min() > 0:
             weights = weights * (level.mean() / level)
@@ -476,6 +476,13 @@ class SIMReconstructor:
                 addend=scratch.view(np.complex64),
                 target=target,
             )
+
+
+def _total(frame: NDArray[Any]) -> float:
+    """Sum of a frame; of whole numbers row by row in 32 bit, which is several times as fast."""
+    if frame.dtype.kind == "f":
+        return float(frame.sum(dtype=np.float64))
+    return float(frame.sum(axis=1, dtype=np.uint32).sum(dtype=np.uint64))
 
 
 def _band_weight(pattern: Pattern) -> float:
