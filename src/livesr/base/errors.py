@@ -11,6 +11,7 @@ Owns the tree below and the exit code of each branch. Touches nothing else.
     |   +-- StoreError                a store path
     |   +-- BindError                 an address to publish on
     |   +-- BackendError              a runtime that is absent or refuses the engine
+    +-- CalibrationError     exit 1   raw frames do not show what a calibration needs; nothing was changed
     +-- RunError             exit 1   a run had to end early; what was received is on disk
         +-- FrameShapeError           a frame of another size or pixel type than the run's
         +-- BacklogError              the raw queue is full and the camera cannot wait
@@ -53,6 +54,10 @@ class BindError(UsageError):
 
 class BackendError(UsageError):
     """A runtime is missing or refuses the engine."""
+
+
+class CalibrationError(LiveSRError):
+    """Raw frames do not show what a calibration needs; nothing was changed."""
 
 
 class RunError(LiveSRError):

@@ -7,6 +7,7 @@ calibration holds for every region of interest. Axes (y, x). Knows nothing about
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """One direction of structured illumination, 1 + m cos(2 pi k.r + phase + step).
+    """One direction of structured illumination, 1 + m cos(2 pi k.r + phase + step), and its overtones if it has any.
 
     Attributes
     ----------
@@ -24,11 +25,22 @@ class Pattern:
         Phase of step 0 at the chip's origin, the centre of pixel (0, 0) of the full chip.
     modulation
         Contrast m of the fundamental in the object, 0 to 1.
+    overtones
+        (phase, modulation) of the waves with 2 k, 3 k ...: three interfering beams, as in 3D-SIM, give one. A phase step
+        turns the wave with h k by h steps.
     """
 
     k_um: tuple[float, float]
     phase_rad: float
     modulation: float
+    overtones: tuple[tuple[float, float], ...] = ()
+
+    @property
+    def waves(self) -> tuple[Pattern, ...]:
+        """The single waves that it consists of: fundamental, then overtones."""
+        parts = ((self.phase_rad, self.modulation), *self.overtones)
+        ky, kx = self.k_um
+        return tuple(Pattern((h * ky, h * kx), phase, m) for h, (phase, m) in enumerate(parts, start=1))
 
     def seen_from(self, origin_px: tuple[float, float], pixel_size_um: float) -> Pattern:
         """Return the pattern with its phase referred to pixel (0, 0) of a region of interest.
@@ -41,8 +53,18 @@ class Pattern:
         pixel_size_um
             Size of the pixels in which `origin_px` counts.
         """
-        turns = pixel_size_um * (self.k_um[0] * origin_px[0] + self.k_um[1] * origin_px[1])
-        return replace(self, phase_rad=float(self.phase_rad + 2.0 * np.pi * turns))
+        turn = 2.0 * np.pi * pixel_size_um * (self.k_um[0] * origin_px[0] + self.k_um[1] * origin_px[1])
+        return self.stepped(turn)
+
+    def stepped(self, step_rad: float) -> Pattern:
+        """Return the pattern after a phase step; the wave with h k turns by h steps."""
+        overtones = ((float(phase + h * step_rad), m) for h, (phase, m) in enumerate(self.overtones, start=2))
+        return replace(self, phase_rad=float(self.phase_rad + step_rad), overtones=tuple(overtones))
+
+    def reversed(self) -> Pattern:
+        """Return the same light described by -k: a phase step then has the opposite sign."""
+        overtones = tuple((-phase, m) for phase, m in self.overtones)
+        return replace(self, k_um=(-self.k_um[0], -self.k_um[1]), phase_rad=-self.phase_rad, overtones=overtones)
 
 
 def illumination(
@@ -68,11 +90,43 @@ def illumination(
     Returns
     -------
     NDArray[np.float32]
-        Shape (y, x): 1 + m cos(2 pi k.r + phase + step).
+        Shape (y, x): 1 + the sum over the waves of m cos(2 pi k.r + phase + step).
     """
-    phase = pattern.seen_from(origin_px, pixel_size_um).phase_rad + phase_step_rad
-    # A plane wave is an outer product: two short exponentials instead of a cosine per pixel.
-    along_y = np.exp(2j * np.pi * pattern.k_um[0] * pixel_size_um * np.arange(shape[0]) + 1j * phase)
-    along_x = np.exp(2j * np.pi * pattern.k_um[1] * pixel_size_um * np.arange(shape[1]))
-    wave = along_y.real[:, None] * along_x.real - along_y.imag[:, None] * along_x.imag
-    return np.asarray(1.0 + pattern.modulation * wave, np.float32)
+    light = np.ones(shape)
+    for wave in pattern.seen_from(origin_px, pixel_size_um).stepped(phase_step_rad).waves:
+        # A plane wave is an outer product: two short exponentials instead of a cosine per pixel.
+        along_y = np.exp(2j * np.pi * wave.k_um[0] * pixel_size_um * np.arange(shape[0]) + 1j * wave.phase_rad)
+        along_x = np.exp(2j * np.pi * wave.k_um[1] * pixel_size_um * np.arange(shape[1]))
+        light += wave.modulation * (along_y.real[:, None] * along_x.real - along_y.imag[:, None] * along_x.imag)
+    return np.asarray(light, np.float32)
+
+
+def angle_major(angles: int, phases: int) -> list[tuple[int, int]]:
+    """Return (angle, phase) of every raw index when all phases of an angle come first."""
+    return list(product(range(angles), range(phases)))
+
+
+def equal_steps(phases: int) -> NDArray[np.float64]:
+    """Phase steps in radians that divide a turn into equal parts."""
+    return np.asarray(np.arange(phases) * (2 * np.pi / phases), np.float64)
+
+
+def unmixing(steps_rad: NDArray[np.float64], harmonics: int = 1) -> NDArray[np.complex128]:
+    """Least-squares weights (1 + harmonics, phases) that give band 0 and bands +1, +2 ... of one angle from its frames.
+
+    A frame is B0 + the sum over h of e^(i h step) B+h + e^(-i h step) B-h. More phases than bands average noise, and
+    equally spaced ones also reject the next harmonic.
+
+    Raises
+    ------
+    ValueError
+        If the steps do not tell the bands apart.
+    """
+    turns = [h * sign for h in range(1, harmonics + 1) for sign in (1, -1)]
+    mixing = np.exp(1j * np.outer(steps_rad, [0, *turns]))
+    bands = mixing.shape[1]
+    if len(steps_rad) < bands or np.linalg.cond(mixing) > 1e3:
+        raise ValueError(
+            f"phase steps {np.round(steps_rad, 3).tolist()} rad do not separate {bands} bands; give >= {bands} distinct phases"
+        )
+    return np.asarray(np.linalg.pinv(mixing)[[0, *range(1, bands, 2)]], np.complex128)

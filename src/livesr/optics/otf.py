@@ -72,8 +72,12 @@ def otf(
     if not 0.0 < damping <= 1.0:
         raise ValueError(f"OTF damping is {damping}; it must lie in (0, 1], where 1 is the ideal OTF")
     v = np.minimum(radial_frequency(shape, pixel_size_um, offset_um) / cutoff_um(na, wavelength_um), 1.0)
-    ideal = (np.arccos(v) - v * np.sqrt(1.0 - v * v)) * (2.0 / np.pi)
-    return np.asarray(ideal * damping**v, np.float32)
+    return np.asarray(otf_profile(v) * damping**v, np.float32)
+
+
+def otf_profile(v: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Ideal transfer function at v = k / cutoff, 0 <= v <= 1."""
+    return np.asarray((np.arccos(v) - v * np.sqrt(1.0 - v * v)) * (2.0 / np.pi), np.float64)
 
 
 def apodisation(

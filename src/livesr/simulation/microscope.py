@@ -8,7 +8,8 @@ Everything is linear in the object. An exposure under the pattern 1 + m cos(2 pi
 
     raw = D0 + m Re(e^{i phi} D),   D0 = H * O,   D = H * (O e^{2 pi i k.r}),
 
-so D0 and one complex D per angle (`Components`) are computed once per object, and phases are mixed without another FFT.
+so D0 and one complex D per wave of every angle (`Components`) are computed once per object, and phases are mixed without
+another FFT.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ class Components:
     Attributes
     ----------
     widefield : float32 (y, x), the object under even illumination
-    waves : complex64 (angle, y, x), the object under e^{2 pi i k.r}, referred to the chip's origin
+    waves : complex64 (wave, y, x), the object under e^{2 pi i k.r}, referred to the chip's origin; angle by angle, each
+        with its fundamental first
     """
 
     widefield: Image
@@ -139,7 +141,7 @@ class SIMMicroscope:
         self._grid = (shape[0] + 2 * margin_px, shape[1] + 2 * margin_px)
         self.object_shape = (_SCALE * self._grid[0], _SCALE * self._grid[1])
         self._detection = _Detection(self._grid, pixel_size_um, na, wavelength_um, damping, self._patterns_on_grid())
-        reach = cutoff + max(float(np.hypot(*p.k_um)) for p in self.patterns)
+        reach = cutoff + max(float(np.hypot(*w.k_um)) for p in self.patterns for w in p.waves)
         self._passband = apodisation((_SCALE * shape[0], _SCALE * shape[1]), self.object_pixel_um, reach)
 
     @property
@@ -192,8 +194,7 @@ class SIMMicroscope:
         frames = np.empty((n, *self.shape), np.float32)
         for i, (angle, step) in enumerate(self.order):
             when = (i + 0.5) / n - 0.5
-            phase = self.patterns[angle].phase_rad + self.phase_steps_rad[step] + error[i]
-            self._expose(_at(components, light.duty * when), angle, phase, frames[i])
+            self._expose(_at(components, light.duty * when), angle, self.phase_steps_rad[step] + error[i], frames[i])
             frames[i] *= np.float32(intensity[i] * light.remaining(t + 0.5 + when))
             frames[i] += np.float32(light.background_e)
         return frames
@@ -242,17 +243,18 @@ class SIMMicroscope:
         spectrum *= transfer[:, : seen.shape[1] // 2 + 1] * np.float32(brightness)
         return np.asarray(scipy.fft.irfft2(spectrum, seen.shape, overwrite_x=True), np.float32)
 
-    def _expose(self, components: Components, angle: int, phase: float, out: Image) -> None:
-        """Fill `out` with D0 + m Re(e^{i phi} D)."""
-        m, wave = self.patterns[angle].modulation, components.waves[angle]
-        np.multiply(wave.real, np.float32(m * np.cos(phase)), out=out)
-        out -= wave.imag * np.float32(m * np.sin(phase))
-        out += components.widefield
+    def _expose(self, components: Components, angle: int, step_rad: float, out: Image) -> None:
+        """Fill `out` with D0 + the sum over the angle's waves of m Re(e^{i phi} D)."""
+        np.copyto(out, components.widefield)
+        first = sum(len(p.waves) for p in self.patterns[:angle])
+        for seen, wave in zip(components.waves[first:], self.patterns[angle].stepped(step_rad).waves, strict=False):
+            out += seen.real * np.float32(wave.modulation * np.cos(wave.phase_rad))
+            out -= seen.imag * np.float32(wave.modulation * np.sin(wave.phase_rad))
 
     def _patterns_on_grid(self) -> list[Pattern]:
-        """Patterns at phase 0 of the chip's pixel (0, 0), as the grid with its margin sees them."""
+        """Waves at phase 0 of the chip's pixel (0, 0), as the grid with its margin sees them."""
         origin = (-float(self._margin), -float(self._margin))
-        unphased = [Pattern(p.k_um, 0.0, 1.0) for p in self.patterns]
+        unphased = [Pattern(w.k_um, 0.0, 1.0) for p in self.patterns for w in p.waves]
         return [p.seen_from(origin, self.pixel_size_um) for p in unphased]
 
     def _inside(self, scale: int) -> tuple[slice, slice]:

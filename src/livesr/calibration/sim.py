@@ -1,0 +1,134 @@
+"""A SIM calibration: what raw frames say of order, patterns and OTF, together.
+
+Owns the sequence order -> patterns -> OTF -> patterns, and what is doubtful about the result. Reads and writes no file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from livesr.base.errors import CalibrationError
+from livesr.calibration.groups import Optics
+from livesr.calibration.order import detect_order
+from livesr.calibration.otf import Damping, damping_from_bands
+from livesr.calibration.patterns import FoundPattern, estimate
+from livesr.optics.illumination import Pattern, equal_steps
+
+_LENGTHS_APART = 0.05
+_WEAK_MODULATION = 0.2
+_DRIFT_RAD = 0.3
+_LEAST_CERTAIN_LOG_DAMPING = 0.15
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What was found.
+
+    Attributes
+    ----------
+    order : (angle, phase) of every raw index
+    order_detected : whether it was found, not given
+    found : one per angle
+    optics : with the damping that the patterns were found with
+    damping : estimated; None if it was given or could not be estimated
+    doubts : sentences
+    """
+
+    order: list[tuple[int, int]]
+    order_detected: bool
+    found: list[FoundPattern]
+    optics: Optics
+    damping: Damping | None
+    doubts: list[str]
+
+    @property
+    def patterns(self) -> list[Pattern]:
+        """One per angle, phases at the chip's origin."""
+        return [f.pattern for f in self.found]
+
+
+def calibrate(
+    raw: NDArray[np.unsignedinteger],
+    optics: Optics,
+    *,
+    angles: int = 3,
+    harmonics: int = 1,
+    order: Sequence[tuple[int, int]] | None = None,
+    steps_rad: Sequence[float] | None = None,
+    offset_adu: float = 100.0,
+    origin_px: tuple[float, float] = (0.0, 0.0),
+    fit_damping: bool = True,
+) -> Calibration:
+    """Calibrate from raw frames.
+
+    Parameters
+    ----------
+    raw
+        uint8 or uint16 (t, n, y, x).
+    optics
+        Of this channel.
+    angles, harmonics
+        Directions, and waves per direction (1, or 2 for three-beam 3D-SIM).
+    order
+        (angle, phase) of every raw index; detected if None.
+    steps_rad
+        Phase steps of the given order; equal parts of a turn if None.
+    offset_adu, origin_px
+        Level of a dark frame; first pixel (y, x) of the frames on the chip.
+    fit_damping
+        Estimate the OTF's damping too; `optics.damping` stays if that is not possible.
+
+    Raises
+    ------
+    CalibrationError
+        If the frames do not show the patterns.
+    """
+    detected = order is None
+    order = (
+        detect_order(raw, optics, angles=angles, harmonics=harmonics, offset_adu=offset_adu)
+        if order is None
+        else list(order)
+    )
+    steps = equal_steps(len(order) // angles) if steps_rad is None else np.asarray(steps_rad, np.float64)
+    common = {"steps_rad": steps.tolist(), "harmonics": harmonics, "offset_adu": offset_adu}
+    found = estimate(raw, optics, order, **common)
+    damping, doubts = None, []
+    if fit_damping:
+        here = [f.pattern for f in found]
+        try:
+            damping = damping_from_bands(raw, optics, order, here, steps, offset_adu=offset_adu)
+            optics = replace(optics, damping=round(damping.value, 3))
+        except CalibrationError as e:
+            doubts.append(str(e))
+    found = estimate(raw, optics, order, origin_px=origin_px, near=[f.pattern for f in found], **common)
+    return Calibration(order, detected, found, optics, damping, doubts + _doubts(found, damping))
+
+
+def _doubts(found: Sequence[FoundPattern], damping: Damping | None) -> list[str]:
+    """Say what a person should look at before trusting the calibration."""
+    sentences = []
+    periods = [f.period_nm for f in found]
+    if max(periods) > (1 + _LENGTHS_APART) * min(periods):
+        listed = ", ".join(f"{p:.0f}" for p in periods)
+        sentences.append(f"The periods differ ({listed} nm): one of the patterns may be a false one.")
+    weak = [str(a) for a, f in enumerate(found) if min(w.modulation for w in f.pattern.waves) < _WEAK_MODULATION]
+    if weak:
+        sentences.append(
+            f"Modulation of angle {', '.join(weak)} is below {_WEAK_MODULATION}: check polarisation and focus."
+        )
+    drifting = [str(a) for a, f in enumerate(found) if f.phase_spread_rad > _DRIFT_RAD]
+    if drifting:
+        sentences.append(
+            f"The phase of angle {', '.join(drifting)} changes by more than {_DRIFT_RAD} rad between time points: the sample "
+            "or the pattern moves."
+        )
+    if damping and damping.log_error > _LEAST_CERTAIN_LOG_DAMPING:
+        sentences.append(
+            f"The OTF's damping of {damping.value:.2f} is uncertain by a factor of {np.exp(damping.log_error):.2f}: calibrate "
+            "with more light."
+        )
+    return sentences

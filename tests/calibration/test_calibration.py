@@ -1,0 +1,221 @@
+"""Calibration against patterns that are known, and on real raw frames where they are at hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+from livesr.base.errors import CalibrationError
+from livesr.calibration.groups import Optics
+from livesr.calibration.order import detect_order, order_name
+from livesr.calibration.otf import damping_from_beads
+from livesr.calibration.patterns import estimate
+from livesr.calibration.sim import calibrate
+from livesr.optics.illumination import Pattern, angle_major, equal_steps
+from livesr.optics.noise import SCMOSNoise
+from livesr.simulation.microscope import Light, SIMMicroscope
+
+OPTICS = Optics(0.065, 1.49, 0.525, damping=0.6)
+ANGLES_RAD = (0.2, 0.2 + np.pi / 3, 0.2 + 2 * np.pi / 3)
+PATTERNS = [Pattern((5.1 * np.sin(a), 5.1 * np.cos(a)), 0.5 + a, 0.7) for a in ANGLES_RAD]
+THREE_BEAMS = [Pattern((2.5 * np.sin(a), 2.5 * np.cos(a)), 0.5 + a, 0.6, ((1.0 - a, 0.4),)) for a in ANGLES_RAD]
+SHAPE = (160, 192)
+
+
+def microscope(patterns=PATTERNS, phases=3, order=None):
+    return SIMMicroscope(
+        SHAPE,
+        OPTICS.pixel_size_um,
+        OPTICS.na,
+        OPTICS.emission_um,
+        patterns,
+        phase_steps_rad=equal_steps(phases),
+        order=order,
+        damping=OPTICS.damping,
+        margin_px=16,
+    )
+
+
+def filaments(shape, seed=0):
+    """Crossing lines and points, on the grid of the result."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    image = np.full(shape, 0.1)
+    for _ in range(60):
+        angle, where = rng.uniform(0, np.pi), rng.uniform(-1, 1) * max(shape) / 2
+        line = (y - shape[0] / 2) * np.cos(angle) + (x - shape[1] / 2) * np.sin(angle) - where
+        image += np.exp(-0.5 * line**2)
+    image[rng.integers(0, shape[0], 200), rng.integers(0, shape[1], 200)] += 30
+    return image.astype(np.float32)
+
+
+def raw_groups(patterns=PATTERNS, *, electrons=400.0, groups=1, phases=3, order=None, seed=0):
+    """Noisy raw frames (t, n, y, x)."""
+    scope = microscope(patterns, phases, order)
+    seen = scope.components(filaments(scope.object_shape))
+    light = Light(electrons=electrons / seen.peak(), background_e=0.02 * electrons)
+    rng, camera = np.random.default_rng(seed), SCMOSNoise()
+    return np.stack([np.stack([camera.expose(f, rng) for f in scope.raw(seen, light, rng, t)]) for t in range(groups)])
+
+
+def assert_alike(found: Pattern, truth: Pattern, length_um=6e-3, phase_rad=0.1, modulation=0.06):
+    for wave, expected in zip(found.waves, truth.waves, strict=True):
+        centre = [0.5 * n * OPTICS.pixel_size_um for n in SHAPE]
+        assert wave.k_um == pytest.approx(expected.k_um, abs=length_um)
+        # At the frames' centre: at their corner the phase also takes the error of k.
+        off = wave.phase_rad - expected.phase_rad + 2 * np.pi * np.dot(np.subtract(wave.k_um, expected.k_um), centre)
+        assert abs(np.angle(np.exp(1j * off))) < phase_rad
+        assert wave.modulation == pytest.approx(expected.modulation, abs=modulation)
+
+
+def test_patterns_are_found_in_noise():
+    found = estimate(raw_groups(), OPTICS, angle_major(3, 3))
+    for f, truth in zip(found, PATTERNS, strict=True):
+        assert_alike(f.pattern, truth)
+        assert f.peak > 12
+        assert f.contrast_to_noise > 10
+        assert f.period_nm == pytest.approx(196.1, abs=0.5)
+
+
+def test_three_beams_have_two_waves():
+    raw = raw_groups(THREE_BEAMS, phases=5, electrons=800)
+    found = estimate(raw, OPTICS, angle_major(3, 5), harmonics=2)
+    for f, truth in zip(found, THREE_BEAMS, strict=True):
+        assert_alike(f.pattern, truth, phase_rad=0.15, modulation=0.1)
+
+
+def test_time_points_are_pooled_and_may_start_anywhere_on_the_chip():
+    raw = raw_groups(groups=4, electrons=60)
+    origin = (40.0, 24.0)
+    whole = estimate(raw, OPTICS, angle_major(3, 3))
+    part = estimate(raw[:, :, 40:, 24:], OPTICS, angle_major(3, 3), origin_px=origin)
+    one = estimate(raw[:1], OPTICS, angle_major(3, 3))
+    for w, p, o in zip(whole, part, one, strict=True):
+        assert p.pattern.k_um == pytest.approx(w.pattern.k_um, abs=0.01)
+        assert abs(np.angle(np.exp(1j * (p.pattern.phase_rad - w.pattern.phase_rad)))) < 0.5
+        assert w.contrast_to_noise > 1.5 * o.contrast_to_noise
+
+
+def test_no_pattern_is_found_where_there_is_none():
+    even = [Pattern(p.k_um, p.phase_rad, 0.0) for p in PATTERNS]
+    for raw in (raw_groups(even), raw_groups(electrons=1.0)):
+        with pytest.raises(CalibrationError, match="No pattern"):
+            estimate(raw, OPTICS, angle_major(3, 3))
+        with pytest.raises(CalibrationError, match="directions"):
+            detect_order(raw, OPTICS)
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        angle_major(3, 3),
+        [(a, p) for p in range(3) for a in range(3)],
+        [(0, 0), (1, 0), (0, 1), (1, 1), (2, 0), (2, 1), (1, 2), (2, 2), (0, 2)],
+        [*angle_major(3, 3)[1:], (0, 0)],
+    ],
+    ids=["angle-major", "phase-major", "mixed", "rotated"],
+)
+def test_any_order_is_detected(order):
+    raw = raw_groups(order=order)
+    found = detect_order(raw, OPTICS)
+    result = calibrate(raw, OPTICS, fit_damping=False)
+    assert result.order == found
+    # Names of angles and phases, and with them the sign of k, are free: the light of every raw frame is not.
+    for (a, p), (angle, phase) in zip(found, order, strict=True):
+        seen = result.patterns[a].stepped(2 * np.pi * p / 3)
+        truth = PATTERNS[angle].stepped(2 * np.pi * phase / 3)
+        seen = seen if np.dot(seen.k_um, truth.k_um) > 0 else seen.reversed()
+        assert_alike(seen, truth)
+
+
+def test_named_orders_have_their_name():
+    assert order_name(angle_major(3, 5)) == "angle-major"
+    assert order_name([(a, p) for p in range(3) for a in range(2)]) == "phase-major"
+    assert order_name([(0, 1), (0, 0), (0, 2)]) == [(0, 1), (0, 0), (0, 2)]
+
+
+def test_the_otf_is_found_without_beads():
+    guess = Optics(OPTICS.pixel_size_um, OPTICS.na, OPTICS.emission_um)
+    result = calibrate(raw_groups(groups=3), guess, order=angle_major(3, 3))
+    assert result.damping is not None
+    assert result.damping.value == pytest.approx(OPTICS.damping, abs=0.08)
+    assert result.doubts == []
+    for f, truth in zip(result.found, PATTERNS, strict=True):
+        assert_alike(f.pattern, truth)
+
+
+def test_the_otf_is_found_from_beads():
+    scope = microscope()
+    image = np.zeros(scope.object_shape, np.float32)
+    rng = np.random.default_rng(0)
+    image[rng.integers(0, image.shape[0], 900), rng.integers(0, image.shape[1], 900)] = 1000
+    seen = scope.components(image).widefield
+    frame = rng.poisson(np.maximum(500 * seen / seen.max(), 0)).astype(float)
+    found = damping_from_beads(frame, OPTICS)
+    assert found.value == pytest.approx(OPTICS.damping, abs=0.12)
+    with pytest.raises(CalibrationError, match="too large"):
+        damping_from_beads(frame, OPTICS, bead_um=0.5)
+
+
+def test_doubts_are_said():
+    tilted = [PATTERNS[0], PATTERNS[1], Pattern((-2.6, 3.4), 0.3, 0.15)]
+    result = calibrate(raw_groups(tilted, groups=2), OPTICS, order=angle_major(3, 3), fit_damping=False)
+    assert any("periods differ" in d for d in result.doubts)
+    assert any("Modulation of angle 2" in d for d in result.doubts)
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        (np.full((1, 9, 16, 64), 200, np.uint16), "expected"),
+        (np.full((1, 9, 64, 64), 90, np.uint16), "offset"),
+        (np.full((1, 8, 64, 64), 200, np.uint16), "8 raw frames"),
+    ],
+)
+def test_unusable_frames_are_refused(raw, message):
+    with pytest.raises(CalibrationError, match=message):
+        detect_order(raw, OPTICS)
+
+
+# -- real data ----------------------------------------------------------------------------------------------------------
+
+
+def stack(folder: Path, name: str, n: int):
+    raw = tifffile.imread(folder / "sim_raw" / name)
+    return raw.reshape(-1, n, *raw.shape[-2:])
+
+
+def test_real_er(microscope_data: Path):
+    result = calibrate(stack(microscope_data, "er_t3_9x112x512.tif", 9), Optics(0.065, 1.49, 0.525))
+    assert order_name(result.order) == "angle-major"
+    assert result.doubts == []
+    directions = [f.direction_deg for f in result.found]
+    assert directions == pytest.approx([-177.7, 122.3, 62.3], abs=0.3)
+    lengths = [np.hypot(*f.pattern.k_um) * 0.065 for f in result.found]
+    assert lengths == pytest.approx([0.371, 0.371, 0.371], abs=1e-3)
+    # Under total reflection all three directions were polarised alike: one modulation.
+    assert np.ptp([f.pattern.modulation for f in result.found]) < 0.03
+
+
+def test_real_beads_in_any_order(microscope_data: Path):
+    raw = stack(microscope_data, "beads_9x512x512.tif", 9)[:, :, 100:356, 100:356]
+    shuffled = [4, 5, 2, 6, 3, 8, 7, 0, 1]
+    expected = [(0, 0), (0, 1), (1, 0), (2, 0), (0, 2), (2, 1), (2, 2), (1, 1), (1, 2)]
+    optics = Optics(0.0867, 1.49, 0.515)
+    assert order_name(detect_order(raw, optics)) == "angle-major"
+    assert detect_order(raw[:, shuffled], optics) == expected
+
+
+def test_real_microtubules_are_found_at_high_light_and_refused_at_low(microscope_data: Path):
+    optics = Optics(0.03, 1.3, 2 * 1.3 / 4.5)  # no pixel size is known: the cutoff is read off at 0.135 cycles/pixel
+    high = calibrate(
+        stack(microscope_data, "mt_highlight_15x256x256.tif", 15), optics, harmonics=2, offset_adu=90, fit_damping=False
+    )
+    assert order_name(high.order) == "angle-major"
+    assert [f.direction_deg for f in high.found] == pytest.approx([14.0, -45.5, 74.3], abs=1)
+    low = stack(microscope_data, "mt_lowlight_15x256x256.tif", 15)
+    with pytest.raises(CalibrationError):
+        calibrate(low, optics, harmonics=2, offset_adu=90)
