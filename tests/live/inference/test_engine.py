@@ -27,7 +27,7 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Engine:
     monkeypatch.setenv("LIVESR_HOME", str(tmp_path))
     return make_engine(
         tmp_path / "engines" / "mt-er",
-        b"weights",
+        b"\x12\x07weights",
         id="mt-er",
         pixel_size_nm={"min": 30.0, "max": 35.0},
         modality=["sim"],
@@ -76,7 +76,7 @@ class TestWeights:
             load_engine("mt-er")
 
     def test_what_is_read_is_what_was_verified(self, engine: Engine) -> None:
-        assert engine.read() == b"weights"
+        assert engine.read() == b"\x12\x07weights"
         engine.onnx_path.write_bytes(b"swapped")
         with pytest.raises(EngineError, match="SHA-256"):
             engine.read()

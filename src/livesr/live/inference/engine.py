@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from livesr.base.config import data_folders, load_yaml, parse
 from livesr.base.errors import ConfigError, EngineError, suggestion
+from livesr.live.inference.onnx_file import names_other_files
 
 log = logging.getLogger(__name__)
 
@@ -184,15 +185,23 @@ class Engine:
     def read(self) -> bytes:
         """Return the network's file, hashed once more: what a backend parses is what was verified.
 
-        Backends parse these bytes, not the path, so that the file cannot pull in others beside it.
+        Backends parse these bytes, not the path; a file that would pull in others is refused.
 
         Raises
         ------
         EngineError
-            If the file changed since the engine was loaded.
+            If the file changed since the engine was loaded, is no ONNX file, or keeps weights in other files.
         """
         data = self.onnx_path.read_bytes()
         _compare_hashes(self.onnx_path, hashlib.sha256(data).hexdigest(), self.manifest.sha256)
+        try:
+            external = names_other_files(data)
+        except ValueError as e:
+            raise EngineError(f"{self.onnx_path} is no ONNX file: {e}. Export the engine anew.") from e
+        if external:
+            raise EngineError(
+                f"{self.onnx_path} keeps weights in other files, which nobody has verified. Export the engine anew."
+            )
         return data
 
     def output_shape(self, shape: tuple[int, int]) -> tuple[int, int, int]:

@@ -171,14 +171,14 @@ class OnnxGraph:
 
     Parameters
     ----------
-    model : an ONNX file's contents; external data is refused
+    model : an ONNX file's contents, from `Engine.read`
     device : "cpu" or "cuda"
     precision : dtype of everything before the last convolution; it and what follows are computed in float32
 
     Raises
     ------
     EngineError
-        If it is no ONNX network, keeps weights in other files, or uses an operator that is not in `OPERATORS`.
+        If it is no ONNX network, or uses an operator that is not in `OPERATORS`.
     """
 
     def __init__(self, model: bytes, device: str, precision: Any) -> None:
@@ -264,18 +264,13 @@ def _constant(a: Attributes) -> Any:
 def _parse(model: bytes) -> Any:
     try:
         parsed = onnx.load_model_from_string(model)
-        graph = parsed.graph
-        external = any(i.data_location == onnx.TensorProto.EXTERNAL for i in graph.initializer)
     except Exception as e:  # protobuf's own exceptions differ between its implementations
         raise EngineError(f"The engine's network is no ONNX file: {e}") from e
-    if external:
-        raise EngineError(
-            "The engine's network keeps weights in other files, which nobody has verified; export it anew."
-        )
     try:
         onnx.checker.check_model(parsed)
     except onnx.checker.ValidationError as e:
         raise EngineError(f"The engine's network is not valid ONNX: {e}") from e
+    graph = parsed.graph
     unknown = sorted({n.op_type for n in graph.node} - set(OPERATORS))
     if unknown or not graph.input or not graph.output:
         raise EngineError(f"The torch backend does not know {', '.join(unknown) or 'an empty network'}; use OpenVINO.")
