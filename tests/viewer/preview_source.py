@@ -8,6 +8,8 @@ import numpy as np
 
 from livesr.base.timing import now_ns
 from livesr.live.sinks.wire import FRAME, INPUT, Message, WireChannel, WireHeader, decode, encode
+from livesr.viewer.scenes import LiveScenes
+from livesr.viewer.subscriber import Subscriber
 
 CHANNELS = (
     WireChannel(label="Microtubules", color="00FF00", window=(0, 1000)),
@@ -23,7 +25,7 @@ def _through_the_wire(topic: bytes, header: WireHeader, pixels: np.ndarray) -> M
 def prediction(t: int, pixels: np.ndarray, **fields: Any) -> Message:
     given = {
         "type": "frame", "stream": "test", "seq": t, "t": t, "t_pub_ns": now_ns(), "t_acq_ns": now_ns(), "shape": pixels.shape,
-        "axes": "cyx", "pixel_size_um": 0.05, "channels": CHANNELS, "residual": 0.034, "latency_ms": 61.5,
+        "axes": "cyx", "pixel_size_um": 0.05, "channels": CHANNELS[: len(pixels)], "residual": 0.034, "latency_ms": 61.5,
     }  # fmt: skip
     return _through_the_wire(FRAME, WireHeader(**{**given, **fields}), pixels)
 
@@ -36,33 +38,30 @@ def measurement(t: int, pixels: np.ndarray, **fields: Any) -> Message:
     return _through_the_wire(INPUT, WireHeader(**{**given, **fields}), pixels)
 
 
-class MemorySource:
-    """What the preview needs of a `Subscriber`, set by the test."""
+class MemorySource(Subscriber):
+    """A subscriber that is given its messages by the test, and is never silent."""
+
+    ended = False
 
     def __init__(self) -> None:
-        self.endpoint, self.last_rejection = "tcp://127.0.0.1:5555", ""
-        self.heard = self.ended = False
-        self.status: dict[str, Any] = {}
-        self._newest: dict[str, Message] = {}
+        super().__init__("tcp://127.0.0.1:5555")
+        self.scenes = LiveScenes(self)
 
     def give(self, *messages: Message) -> None:
-        """Put messages in place together, in this order."""
-        self.heard = True
-        for message in messages:
-            self._newest[message.topic] = message
+        """Receive messages together, in this order."""
+        with self._changed:
+            for message in messages:
+                self._keep(message)
 
     def say(self, **status: Any) -> None:
-        self.heard, self.status = True, status
+        self._plain(b"sr/status", "status", status)
 
     def end(self) -> None:
-        self.ended = True
-        header = WireHeader(type="end", stream="test", seq=0, t_pub_ns=now_ns())
-        self._newest["end"] = decode([b"end", header.model_dump_json(exclude_unset=True).encode(), b""])
+        self._plain(b"end", "end", {})
 
-    def newest(
-        self, topic: str = "sr/frame", *, channel: str | None = None, position: int | None = None, z: int | None = None
-    ) -> Message | None:
-        return self._newest.get(topic)
+    def _plain(self, topic: bytes, kind: str, status: dict[str, Any]) -> None:
+        header = WireHeader(type=kind, stream="test", seq=self.received, t_pub_ns=now_ns(), status=status)
+        self.give(decode([topic, header.model_dump_json(exclude_unset=True).encode(), b""]))
 
 
 def flat(t: int, *levels: int, size: int = 64) -> Message:

@@ -1,7 +1,7 @@
-"""The page in a real browser: the right pixels in the right colours, and honest words."""
+"""The page in a real browser: the right pixels in the right colours, controls that act, and honest words."""
 
 import io
-import shutil
+import re
 import time
 
 import numpy as np
@@ -9,25 +9,24 @@ import pytest
 from PIL import Image
 from preview_source import CHANNELS, MemorySource, flat, measurement, prediction
 
+from contracts import describe, feed
+from livesr.base.frames import Stream
+from livesr.live.sinks.ome_zarr import OMEZarrSink
 from livesr.viewer.browser.server import PreviewServer
+from livesr.viewer.chromium import FLAGS, find_chromium
+from livesr.viewer.store_source import StoreSource
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
-
-FLAGS = [
-    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if chromium is None:
+    if (chromium := find_chromium()) is None:
         pytest.skip("no Chromium on this machine")
     profile = tmp_path_factory.mktemp("profile")
     with sync_api.sync_playwright() as playwright:
         context = playwright.chromium.launch_persistent_context(
-            profile, executable_path=chromium, args=FLAGS, viewport={"width": 1200, "height": 900}
+            profile, executable_path=chromium, args=FLAGS, viewport={"width": 1200, "height": 860}, has_touch=True
         )
         yield context
         context.close()
@@ -40,36 +39,52 @@ def source():
 
 @pytest.fixture
 def server(source):
-    with PreviewServer(source) as server:
+    with PreviewServer(source.scenes) as server:
         yield server
 
 
 @pytest.fixture
-def page(browser, server):
-    """The page, opened; the test fails if it complained or asked for anything that is not the server's."""
-    page = browser.new_page()
-    complaints, asked = [], []
-    page.on(
-        "console", lambda message: complaints.append(message.text) if message.type in {"error", "warning"} else None
-    )
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("request", lambda request: asked.append(request.url))
-    page.set_default_timeout(10_000)
-    page.goto(server.url)
-    yield page
-    page.close()
+def open_page(browser):
+    """Open pages; the test fails if one complained or asked for anything that is not the server's."""
+    pages, complaints, asked = [], [], []
+
+    def open_one(url):
+        page = browser.new_page()
+        page.on("console", lambda m: complaints.append(m.text) if m.type in {"error", "warning"} else None)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", lambda request: asked.append(request.url))
+        page.set_default_timeout(10_000)
+        page.goto(url)
+        page.evaluate("localStorage.clear()")
+        pages.append((page, url.partition("?")[0]))
+        return page
+
+    yield open_one
+    for page, _ in pages:
+        page.close()
     assert [c for c in complaints if "ERR_CONNECTION_REFUSED" not in c] == []
-    assert [url for url in asked if not url.startswith((server.url, "data:", "blob:"))] == []
+    ours = tuple(url for _, url in pages)
+    assert [url for url in asked if not url.startswith((*ours, "data:", "blob:"))] == []
+
+
+@pytest.fixture
+def page(open_page, server):
+    return open_page(server.url)
 
 
 def wait_for_text(page, selector, text):
-    sync_api.expect(page.locator(selector)).to_contain_text(text, timeout=10_000)
+    sync_api.expect(page.locator(selector).first).to_contain_text(text, timeout=10_000)
 
 
-def screenshot(page, selector) -> np.ndarray:
-    wait_for_text(page, "#state-text", "Live")
-    page.wait_for_timeout(400)  # the fade when a stream comes alive
-    return np.asarray(Image.open(io.BytesIO(page.locator(selector).screenshot())).convert("RGB")).astype(int)
+def pane(shows):
+    return f'.pane[data-shows="{shows}"]'
+
+
+def screenshot(page, shows) -> np.ndarray:
+    page.wait_for_timeout(120)  # until what was asked for is there
+    canvas = page.locator(pane(shows) + " canvas")
+    sync_api.expect(canvas).to_have_css("opacity", re.compile(r"^(0\.42|0\.85|1)$"))  # the fade is over
+    return np.asarray(Image.open(io.BytesIO(canvas.screenshot())).convert("RGB")).astype(int)
 
 
 def color_at(picture, y, x):
@@ -78,52 +93,240 @@ def color_at(picture, y, x):
     return picture[row - 3 : row + 4, column - 3 : column + 4].mean(axis=(0, 1))
 
 
-def test_shows_the_right_pixels_in_the_right_colours(page, source):
+def quadrants():
+    """Microtubules, ER / lysosomes, half of the first two, which makes grey; the measurement is grey on the right."""
     frame = np.zeros((3, 128, 128), np.uint16)
-    frame[0, :64, :64] = 1000  # microtubules: upper left
-    frame[1, :64, 64:] = 1000  # ER: upper right
-    frame[2, 64:, :64] = 1000  # lysosomes: lower left
-    frame[:2, 64:, 64:] = 500  # half of both, which makes grey: lower right
+    frame[0, :64, :64] = 1000
+    frame[1, :64, 64:] = 1000
+    frame[2, 64:, :64] = 1000
+    frame[:2, 64:, 64:] = 500
     grey = np.zeros((64, 64), np.uint16)
     grey[:, 32:] = 500
-    source.say(sr_fps=11.07, sr_skipped=3, engine={"": "light"}, backend={"": "openvino"})
-    source.give(measurement(4, grey), prediction(4, frame))
-    wait_for_text(page, "#composite .time", "t 4")
+    return measurement(4, grey, pixel_size_um=0.1), prediction(4, frame)
 
-    composite = screenshot(page, "#composite canvas")
-    for (y, x), expected in {
-        (0.4, 0.25): (0, 255, 0),
-        (0.4, 0.75): (255, 0, 255),
-        (0.6, 0.25): (255, 255, 0),
-        (0.6, 0.75): (128, 128, 128),
-    }.items():
-        np.testing.assert_allclose(color_at(composite, y, x), expected, atol=5)
-    measured = screenshot(page, "#measurement canvas")
+
+PLACES = {(0.4, 0.25): (0, 255, 0), (0.4, 0.75): (255, 0, 255), (0.6, 0.25): (255, 255, 0), (0.6, 0.75): (128,) * 3}
+
+
+# ---- pictures -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("raw", [False, True], ids=["jpeg", "16 bit"])
+def test_shows_the_right_pixels_in_the_right_colours(page, source, raw):
+    source.give(*quadrants())
+    wait_for_text(page, ".time", "t 4")
+    if raw:
+        page.keyboard.press("b")
+    composite = screenshot(page, "composite")
+    for (y, x), expected in PLACES.items():
+        np.testing.assert_allclose(color_at(composite, y, x), expected, atol=1 if raw else 5)
+    measured = screenshot(page, "measurement")
     np.testing.assert_allclose(color_at(measured, 0.5, 0.25), (0, 0, 0), atol=5)
     np.testing.assert_allclose(color_at(measured, 0.5, 0.75), (128, 128, 128), atol=5)
 
 
+def test_raw_mode_composes_as_the_server_does(page, source):
+    frame = np.random.default_rng(0).integers(0, 1500, (3, 96, 96), np.uint16)
+    source.give(prediction(0, frame))
+    wait_for_text(page, ".time", "t 0")
+    page.locator('[data-label="ER"] input[type=range]').fill("0.5")
+    page.keyboard.press("b")
+    page.wait_for_timeout(300)
+    from livesr.viewer.composite import ChannelView, composite
+
+    gamma = float(page.inner_text('[data-label="ER"] output'))
+    views = [ChannelView(c.color, c.window, g) for c, g in zip(CHANNELS, (1, round(2**-0.5, 3), 1), strict=True)]
+    assert gamma == pytest.approx(2**-0.5, abs=0.01)
+    script = """async () => {
+      const {compose} = await import('./planes.js');
+      const canvas = new OffscreenCanvas(96, 96);
+      canvas.getContext('2d').drawImage(await compose(window.shown, 96, 96), 0, 0);
+      return [...canvas.getContext('2d').getImageData(0, 0, 96, 96).data];
+    }"""
+    page.evaluate(
+        "([planes, views]) => { window.shown = views.map((v, n) => ({...v, plane: Uint16Array.from(planes[n])})); }",
+        [frame.reshape(3, -1).tolist(), [{"color": v.color, "window": v.window, "gamma": v.gamma} for v in views]],
+    )
+    drawn = np.array(page.evaluate(script)).reshape(96, 96, 4)[..., :3]
+    assert np.abs(drawn - composite(frame, views)).max() <= 1
+
+
+def test_channels_side_by_side(page, source):
+    source.give(*quadrants())
+    wait_for_text(page, ".time", "t 4")
+    page.keyboard.press("4")
+    er = screenshot(page, "channel:ER")
+    np.testing.assert_allclose(color_at(er, 0.4, 0.75), (255, 0, 255), atol=5)
+    np.testing.assert_allclose(color_at(er, 0.4, 0.25), (0, 0, 0), atol=5)
+    np.testing.assert_allclose(color_at(er, 0.6, 0.75), (128, 0, 128), atol=5)
+    assert page.locator(".pane").count() == 4
+    assert page.locator(".pane .title").all_inner_texts() == ["", "Microtubules", "ER", "Lysosomes"]
+
+
+def test_split_line_is_dragged_over_measurement_and_prediction(page, source):
+    source.give(*quadrants())
+    wait_for_text(page, ".time", "t 4")
+    page.keyboard.press("2")
+    before = screenshot(page, "composite measurement")
+    np.testing.assert_allclose(color_at(before, 0.4, 0.25), (0, 0, 0), atol=5)
+    np.testing.assert_allclose(color_at(before, 0.4, 0.75), (255, 0, 255), atol=5)
+    box = page.locator(".pane canvas").bounding_box()
+    line = page.locator(".line").bounding_box()
+    page.mouse.move(line["x"] + line["width"] / 2, line["y"] + 200)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 0.9 * box["width"], line["y"] + 210, steps=4)
+    page.mouse.up()
+    after = screenshot(page, "composite measurement")
+    np.testing.assert_allclose(color_at(after, 0.4, 0.75), (128, 128, 128), atol=5)
+    np.testing.assert_allclose(color_at(after, 0.4, 0.96), (255, 0, 255), atol=5)
+
+
+def test_zoom_goes_to_the_pixel_and_the_scale_bar_with_it(page, source):
+    frame = np.zeros((3, 64, 64), np.uint16)
+    frame[0, 32, 32] = 1000
+    source.give(prediction(0, frame, pixel_size_um=0.1))
+    wait_for_text(page, ".length", "1 µm")
+    box = page.locator(".pane canvas").bounding_box()
+    center = box["x"] + box["width"] * 32.5 / 64, box["y"] + box["height"] * 32.5 / 64
+    page.mouse.move(*center)
+    page.mouse.wheel(0, -3000)
+    wait_for_text(page, ".length", "200 nm")
+    picture = screenshot(page, "composite")
+    green = (picture - [0, 255, 0] < 5).all(axis=2) & (picture[..., 1] > 250)
+    side = 64  # CSS pixels that the most enlarged pixel takes
+    assert green.sum() == pytest.approx(side**2, rel=0.05)
+    assert page.locator(".rule").bounding_box()["width"] == pytest.approx(2 * side, rel=0.01)
+    page.mouse.dblclick(*center)
+    wait_for_text(page, ".length", "1 µm")
+
+
+def test_intensity_under_the_cursor(page, source):
+    frame = np.zeros((3, 64, 64), np.uint16)
+    frame[:, 16, 48] = 5, 812, 77
+    source.give(prediction(0, frame))
+    wait_for_text(page, ".time", "t 0")
+    box = page.locator(".pane canvas").bounding_box()
+    page.mouse.move(box["x"] + box["width"] * 48.5 / 64, box["y"] + box["height"] * 16.5 / 64)
+    wait_for_text(page, "#probe", "x 48  y 16")
+    wait_for_text(page, "#probe", "ER 812")
+    page.mouse.move(5, 5)
+    sync_api.expect(page.locator("#probe")).to_be_hidden()
+
+
+def test_residual_replaces_the_colours(page, source):
+    source.give(*quadrants())
+    wait_for_text(page, ".time", "t 4")
+    page.keyboard.press("r")
+    wait_for_text(page, pane("composite") + " .badges", "residual")
+    picture = screenshot(page, "composite")
+    np.testing.assert_allclose(color_at(picture, 0.4, 0.25), (230, 159, 0), atol=8)  # nothing was measured there
+
+
+# ---- controls -------------------------------------------------------------------------------------------------------
+
+
+def test_colour_visibility_and_contrast_of_a_channel(page, source):
+    source.give(*quadrants())
+    wait_for_text(page, ".time", "t 4")
+    green = page.locator('[data-label="Microtubules"]')
+    green.locator(".head .chip").click()
+    green.locator(".swatches .chip").nth(3).click()
+    np.testing.assert_allclose(color_at(screenshot(page, "composite"), 0.4, 0.25), (0, 255, 255), atol=5)
+    page.keyboard.press("Shift+Digit1")
+    np.testing.assert_allclose(color_at(screenshot(page, "composite"), 0.4, 0.25), (0, 0, 0), atol=5)
+    sync_api.expect(green.locator("input[type=checkbox]")).not_to_be_checked()
+
+    histogram = page.locator('[data-label="ER"] .histogram').bounding_box()
+    y = histogram["y"] + 20
+    page.mouse.move(histogram["x"] + histogram["width"] * 0.87, y)  # the upper end
+    page.mouse.down()
+    page.mouse.move(histogram["x"] + histogram["width"] * 0.435, y, steps=5)
+    page.mouse.up()
+    assert 450 < float(page.inner_text('[data-label="ER"] .range').split(" – ")[1]) < 550
+    np.testing.assert_allclose(color_at(screenshot(page, "composite"), 0.6, 0.75), (255, 0, 255), atol=8)
+    page.keyboard.press("a")
+    np.testing.assert_allclose(color_at(screenshot(page, "composite"), 0.6, 0.75), (128, 0, 128), atol=8)
+
+
+def test_shortcuts_are_listed_by_a_question_mark(page):
+    page.keyboard.press("?")
+    wait_for_text(page, "#help", "Automatic contrast")
+    page.keyboard.press("Escape")
+    sync_api.expect(page.locator("#help")).to_be_hidden()
+
+
+def test_snapshot_is_saved(page, source):
+    source.give(*quadrants())
+    wait_for_text(page, ".time", "t 4")
+    with page.expect_download() as saved:
+        page.keyboard.press("s")
+    assert saved.value.suggested_filename == "livesr-t0004.png"
+    picture = np.asarray(Image.open(saved.value.path()).convert("RGB")).astype(int)
+    assert (np.abs(picture - [255, 0, 255]).max(axis=2) < 3).sum() > 0.2 * 480**2
+
+
+def test_dark_and_light(page):
+    colors = set()
+    for theme in ("dark", "light"):
+        while page.get_attribute("html", "data-theme") != theme:
+            page.keyboard.press("d")
+        colors.add(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+    assert colors == {"rgb(9, 11, 14)", "rgb(241, 243, 245)"}
+
+
+def test_streams_can_be_chosen(page, source):
+    for position in (0, 1):
+        level = 1000 * position
+        source.give(
+            prediction(0, np.full((3, 8, 8), level, np.uint16), position=position, position_name=f"well {position}")
+        )
+    wait_for_text(page, "#streams option:first-child", "Newest (well 1)")
+    page.select_option("select[name=position]", label="well 0")
+    np.testing.assert_allclose(color_at(screenshot(page, "composite"), 0.5, 0.5), (0, 0, 0), atol=5)
+    assert page.locator("#streams select").count() == 1  # what there is only one of is not asked for
+
+
+# ---- words ----------------------------------------------------------------------------------------------------------
+
+
 def test_says_what_is_predicted_and_what_is_measured(page, source):
-    source.say(sr_fps=11.07, sr_skipped=3, engine={"": "imcsr-light"}, backend={"": "openvino"})
+    source.say(sr_fps=11.07, sr_skipped=3, engine={"": "imcsr-light"}, backend={"": "openvino"}, disk_free_bytes=42e9)
     source.give(measurement(0, np.zeros((64, 64), np.uint16)), flat(0, 1, 2, 3))
-    wait_for_text(page, "#state-text", "Live")
-    wait_for_text(page, "#composite .badge", "Prediction (AI)")
-    wait_for_text(page, "#measurement .badge", "Measurement")
     for selector, text in {
-        "#legend": "Microtubules", "#fps": "11.1", "#latency": "62 ms", "#age": "s", "#skipped": "3", "#residual": "3.4 %",
-        "#engine": "imcsr-light", "#backend": "openvino", "#stream": "tcp://127.0.0.1:5555",
+        "#state-text": "Live", pane("composite"): "Prediction (AI)", pane("measurement"): "Measurement",
+        "#channels": "Microtubules", "#fps": "11.1", "#latency": "62 ms", "#age": "s", "#skipped": "3",
+        "#residual": "3.4 %", "#disk": "42 GB", "#engine": "imcsr-light", "#backend": "openvino",
+        "#source": "tcp://127.0.0.1:5555",
     }.items():  # fmt: skip
         wait_for_text(page, selector, text)
-    chips = page.eval_on_selector_all("#legend .chip", "chips => chips.map(c => getComputedStyle(c).backgroundColor)")
-    assert chips == ["rgb(0, 255, 0)", "rgb(255, 0, 255)", "rgb(255, 255, 0)"]
+    chips = page.eval_on_selector_all("#channels .head .chip", "c => c.map(e => getComputedStyle(e).backgroundColor)")
+    assert chips[:3] == ["rgb(0, 255, 0)", "rgb(255, 0, 255)", "rgb(255, 255, 0)"]
 
 
-def test_scale_bar_has_the_length_that_it_names(page, source):
-    source.give(flat(0, 0, 0, 0, size=256))  # 12.8 um across
-    wait_for_text(page, "#composite .length", "2 µm")
-    bar = page.locator("#composite .rule").bounding_box()
-    canvas = page.locator("#composite canvas").bounding_box()
-    assert bar["width"] / canvas["width"] == pytest.approx(2 / 12.8, rel=0.01)
+def test_provisional_pictures_say_so_until_the_final_one_comes(page, source):
+    source.give(prediction(2, np.zeros((3, 8, 8), np.uint16), provisional=True))
+    wait_for_text(page, ".badges", "Provisional")
+    source.give(prediction(2, np.zeros((3, 8, 8), np.uint16), seq=3))
+    sync_api.expect(page.locator(".badge.provisional")).to_have_count(0)
+
+
+def test_run_without_an_engine_shows_the_measurement(page, source):
+    source.say(sr_fps=0.0, engine={}, backend={})
+    source.give(measurement(0, np.full((64, 64), 500, np.uint16)))
+    np.testing.assert_allclose(color_at(screenshot(page, "measurement"), 0.5, 0.5), (128,) * 3, atol=5)
+    assert page.locator(".pane").count() == 1
+    assert page.locator(".badge.prediction").count() == 0
+    assert page.locator("#modes button:enabled").all_inner_texts() == ["Measurement"]
+
+
+def test_one_predicted_channel_is_a_picture_like_any_other(page, source):
+    fine = np.full((1, 128, 128), 500, np.uint16)
+    white = (CHANNELS[0].model_copy(update={"label": "upscaled", "color": "FFFFFF"}),)
+    source.give(
+        measurement(0, np.full((64, 64), 500, np.uint16), pixel_size_um=0.1), prediction(0, fine, channels=white)
+    )
+    np.testing.assert_allclose(color_at(screenshot(page, "composite"), 0.5, 0.5), (128,) * 3, atol=5)
+    assert page.locator("#channels .name").all_inner_texts() == ["upscaled", "Measurement"]
 
 
 def test_notices_tell_waiting_live_and_ended_apart(page, source):
@@ -133,8 +336,11 @@ def test_notices_tell_waiting_live_and_ended_apart(page, source):
     sync_api.expect(page.locator("#notice")).to_be_hidden()
     source.end()
     wait_for_text(page, "#notice", "Stream ended")
-    sync_api.expect(page.locator("#notice")).to_be_visible()
     assert page.title() == "Ended · livesr"
+    page.locator('[data-label="Microtubules"] input[type=checkbox]').uncheck()  # the last picture still obeys
+    np.testing.assert_allclose(color_at(screenshot(page, "composite"), 0.5, 0.5), (0, 0, 0), atol=5)
+    source.give(prediction(0, np.zeros((3, 8, 8), np.uint16), stream="another run"))
+    wait_for_text(page, "#state-text", "Live")
 
 
 def test_warnings_are_shown_as_text_whatever_they_hold(page, source):
@@ -144,33 +350,118 @@ def test_warnings_are_shown_as_text_whatever_they_hold(page, source):
     source.give(prediction(0, np.zeros((3, 8, 8), np.uint16), warnings=("Residual is high.",), channels=named))
     wait_for_text(page, "#warnings", "Residual is high.")
     wait_for_text(page, "#warnings", attack)
-    wait_for_text(page, "#legend", attack)
+    wait_for_text(page, "#channels", attack)
     assert page.locator("img").count() == 0
     assert page.title() == "livesr"
 
 
+def test_many_warnings_fold(page, source):
+    source.say(warnings=[f"Warning {n}." for n in range(6)])
+    source.give(flat(0, 0, 0, 0))
+    wait_for_text(page, "#warnings .more", "3 more")
+    assert page.locator("#warnings li:not(.more)").count() == 3
+    page.locator("#warnings button").click()
+    assert page.locator("#warnings li:not(.more)").count() == 6
+
+
+# ---- streams that come and go ---------------------------------------------------------------------------------------
+
+
 def test_comes_back_by_itself_when_the_server_does(page, source, server):
-    source.give(flat(0, 500, 0, 0))
+    source.give(*quadrants())
     wait_for_text(page, "#state-text", "Live")
+    page.keyboard.press("3")
+    page.locator('[data-label="Microtubules"] input[type=checkbox]').uncheck()
     server.stop()
     wait_for_text(page, "#notice", "Reconnecting")
     server.start()
     wait_for_text(page, "#state-text", "Live")
-    source.give(flat(9, 500, 0, 0))
-    wait_for_text(page, "#composite .time", "t 9")
+    np.testing.assert_allclose(color_at(screenshot(page, "composite"), 0.4, 0.25), (0, 0, 0), atol=5)  # as it was set
+    source.give(flat(9, 500, 0, 0, size=128))
+    wait_for_text(page, ".time", "t 9")
+
+
+def test_malformed_message_is_named_and_survived(page, source):
+    source.give(prediction(0, np.zeros((3, 4, 4), np.uint16), axes="czy"))
+    wait_for_text(page, "#warnings", "expected 'cyx'")
+    source.give(flat(1, 1000, 0, 0))
+    wait_for_text(page, ".time", "t 1")
+    sync_api.expect(page.locator("#warnings")).to_be_hidden()
+
+
+def test_wrong_token_opens_nothing_and_the_right_one_everything(browser, open_page, source):
+    with PreviewServer(source.scenes, host="0.0.0.0") as server:
+        url = server.url.replace("0.0.0.0", "127.0.0.1")
+        wrong = browser.new_page()
+        answer = wrong.goto(re.sub("token=.*", "token=guessed", url))
+        assert answer.status == 403
+        assert wrong.inner_text("body").startswith("Open the address that livesr printed")
+        wrong.close()
+        source.give(flat(0, 0, 0, 0))
+        wait_for_text(open_page(url), "#state-text", "Live")
 
 
 def test_keeps_up_with_a_stream_and_skips_what_it_cannot_show(page, source):
     for t in range(40):
         source.give(flat(t, 25 * t, 0, 0, size=256))
         time.sleep(0.01)
-    wait_for_text(page, "#composite .time", "t 39")
-    assert float(page.inner_text("#age").split()[0]) < 1000
+    wait_for_text(page, ".time", "t 39")
 
 
-@pytest.mark.parametrize("width", [390, 820, 1180, 1920])
+def test_two_pages_look_at_the_same_stream_each_in_its_own_way(page, open_page, server, source):
+    source.give(*quadrants())
+    other = open_page(server.url)
+    wait_for_text(other, ".time", "t 4")
+    other.keyboard.press("5")
+    assert other.locator(".pane").count() == 1
+    np.testing.assert_allclose(color_at(screenshot(page, "composite"), 0.4, 0.25), (0, 255, 0), atol=5)
+
+
+@pytest.mark.parametrize("width", [390, 820, 1024, 1180, 1920])
 def test_nothing_is_wider_than_the_window(page, source, width):
     source.give(measurement(0, np.zeros((64, 64), np.uint16)), flat(0, 0, 0, 0))
-    page.set_viewport_size({"width": width, "height": 820})
-    wait_for_text(page, "#composite .time", "t 0")
+    page.set_viewport_size({"width": width, "height": 768})
+    wait_for_text(page, ".time", "t 0")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+    for pane_box in page.locator(".pane").all():
+        box = pane_box.bounding_box()
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= width
+    page.set_viewport_size({"width": 1200, "height": 860})
+
+
+# ---- stores ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def store(tmp_path):
+    sink = OMEZarrSink(tmp_path / "run.ome.zarr")
+    sink.open(describe(positions=("A", "B")))
+    for t in range(6):
+        for position in (0, 1):
+            feed(sink, t, Stream(position, "488"))
+    sink.close({"sr_fps": 12.5})
+    return sink.path
+
+
+def test_a_store_plays_pauses_and_is_scrubbed(open_page, store):
+    with PreviewServer(StoreSource(store)) as server:
+        page = open_page(server.url)
+        wait_for_text(page, "#state-text", "Recorded")
+        wait_for_text(page, "#moment", "3 of 5")
+        page.keyboard.press("Space")
+        page.wait_for_timeout(250)
+        stopped = page.inner_text("#moment")
+        page.wait_for_timeout(400)
+        assert page.inner_text("#moment") == stopped
+        page.locator("#scrub").fill("4")
+        wait_for_text(page, "#moment", "t 4 · 5 of 5")
+        wait_for_text(page, ".time", "t 4")
+        page.locator("#scrub").blur()
+        page.keyboard.press("ArrowLeft")
+        wait_for_text(page, "#moment", "t 3 · 4 of 5")
+        wait_for_text(page, "#fps", "12.5")
+        page.select_option("select[name=position]", label="B")
+        wait_for_text(page, "#moment", "t 3 · 4 of 5")
+        page.keyboard.press("Space")
+        wait_for_text(page, "#moment", "1 of 5")

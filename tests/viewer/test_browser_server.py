@@ -14,13 +14,15 @@ from contextlib import closing
 import numpy as np
 import pytest
 from PIL import Image
-from preview_source import MemorySource, flat, measurement, prediction
+from preview_source import CHANNELS, MemorySource, flat, measurement, prediction
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from livesr.base.errors import BindError
+from livesr.viewer.browser.page import IN_FLIGHT
 from livesr.viewer.browser.pictures import PictureMaker
-from livesr.viewer.browser.server import IN_FLIGHT, PreviewServer
+from livesr.viewer.browser.server import PreviewServer
+from livesr.viewer.browser.wishes import View
 
 GREY = np.full((64, 64), 500, np.uint16)
 
@@ -32,7 +34,7 @@ def source():
 
 @pytest.fixture
 def server(source):
-    with PreviewServer(source) as server:
+    with PreviewServer(source.scenes) as server:
         yield server
 
 
@@ -97,7 +99,8 @@ def silent(page, seconds=0.3):
     [
         ("/", "text/html", b"<!doctype html>"),
         ("/index.html", "text/html", b"Measurement"),
-        ("/app.js", "text/javascript", b"WebSocket"),
+        ("/connection.js", "text/javascript", b"WebSocket"),
+        ("/app.js", "text/javascript", b"import"),
         ("/style.css", "text/css", b"prefers-color-scheme"),
         ("/?anything=1", "text/html", b"<!doctype html>"),
     ],
@@ -160,7 +163,7 @@ def test_client_without_origin_is_refused(server):
 
 
 def test_beyond_loopback_the_address_holds_a_token(source):
-    with PreviewServer(source, host="0.0.0.0") as server:
+    with PreviewServer(source.scenes, host="0.0.0.0") as server:
         assert server.url.startswith(f"http://0.0.0.0:{server.port}/?token=")
         token = server.url.partition("?")[2]
         assert get(server, "/")[0].status == 403
@@ -177,9 +180,9 @@ def test_beyond_loopback_the_address_holds_a_token(source):
 
 
 def test_tokens_differ_and_loopback_has_none(source):
-    assert PreviewServer(source, host="0.0.0.0").url != PreviewServer(source, host="0.0.0.0").url
+    assert PreviewServer(source.scenes, host="0.0.0.0").url != PreviewServer(source.scenes, host="0.0.0.0").url
     for host in ("127.0.0.1", "localhost", "::1"):
-        assert "token" not in PreviewServer(source, host=host).url
+        assert "token" not in PreviewServer(source.scenes, host=host).url
 
 
 # ---- frames ---------------------------------------------------------------------------------------------------------
@@ -188,13 +191,15 @@ def test_tokens_differ_and_loopback_has_none(source):
 def test_newest_frame_arrives_in_its_colours_with_its_measurement(server, source):
     source.give(measurement(7, GREY, pixel_size_um=0.1), flat(7, 1000, 0, 0))
     with join(server) as page:
-        header, (composite, grey) = next_frame(page)
+        header, (grey, composite) = next_frame(page)
     assert [(p["name"], p["t"], p["pixel_size_um"]) for p in header["pictures"]] == [
-        ("composite", 7, 0.05),
         ("measurement", 7, 0.1),
+        ("composite", 7, 0.05),
     ]
     assert [c["label"] for c in header["channels"]] == ["Microtubules", "ER", "Lysosomes"]
-    assert header["channels"][1] == {"label": "ER", "color": "FF00FF", "window": [0, 1000]}
+    assert header["channels"][1] == {
+        "label": "ER", "color": "FF00FF", "window": [0, 1000], "gamma": 1.0, "visible": True,
+    }  # fmt: skip
     assert header["latency_ms"] == 61.5
     assert header["residual"] == 0.034
     assert 0 <= header["age_ms"] < 5000
@@ -202,16 +207,16 @@ def test_newest_frame_arrives_in_its_colours_with_its_measurement(server, source
     assert np.abs(grey - 128).max() <= 2
 
 
-def test_measurement_beside_is_the_one_it_was_predicted_from():
-    source = MemorySource()
-    maker = PictureMaker(source)
+def test_measurement_beside_is_the_one_it_was_predicted_from(source):
+    maker = PictureMaker(source.scenes)
     for t in range(3):
         source.give(measurement(t, GREY + 10 * t))
-        maker.poll()
     source.give(flat(1, 0, 0, 0))
-    assert maker.poll()
-    assert not maker.poll()
-    assert [p["t"] for p in maker.make().content["pictures"]] == [1, 1]
+    frame = maker.make(View())
+    assert [p["t"] for p in frame.content["pictures"]] == [1, 1]
+    assert maker.make(View()) is frame
+    # Alone, the measurement need not wait for the network.
+    assert [p["t"] for p in maker.make(View(mode="measurement")).content["pictures"]] == [2]
 
 
 def test_only_a_new_frame_is_sent_and_only_the_newest(server, source):
@@ -252,9 +257,12 @@ def test_stalled_page_does_not_hold_up_another(server, source):
 @pytest.mark.parametrize(
     "message",
     ["", "not json", "[]", "{}", '{"type": "ack"}', '{"type": "ack", "id": 99}', '{"type": "ack", "id": [1]}', b"\xff\xfe",
-     '{"type": "open", "id": 1}', "[" * 4000, '{"type": "ack", "id": null}'],
+     '{"type": "open", "id": 1}', "[" * 4000, '{"type": "ack", "id": null}', '{"type": "seek", "index": -1}',
+     '{"type": "view", "view": {"mode": "../x"}}', '{"type": "view", "view": {"channels": [{"gamma": 0}]}}',
+     '{"type": "view", "view": {"measurement": {"window": [0, NaN]}}}', '{"type": "probe", "at": [0.5, 2]}',
+     '{"type": "view", "view": {"measurement": {"color": "red"}}}', '{"type": "view", "view": {}, "path": "/etc"}'],
 )  # fmt: skip
-def test_malformed_acknowledgement_ends_that_page_only(server, source, message):
+def test_malformed_message_ends_that_page_only(server, source, message):
     with join(server) as bad, join(server) as good:
         bad.send(message)
         assert closing_code(bad) == 1008
@@ -270,7 +278,7 @@ def test_acknowledging_twice_or_at_length_is_refused(server, source):
         with pytest.raises(ConnectionClosed):
             next_frame(page)
     with join(server) as page:
-        page.send("x" * 10_000)
+        page.send("x" * 100_000)
         assert closing_code(page) == 1009
 
 
@@ -296,20 +304,21 @@ def test_stream_without_prediction_shows_the_measurement(server, source):
 
 
 def test_status_says_what_runs_and_when_it_is_over(source):
-    maker = PictureMaker(source)
+    maker = PictureMaker(source.scenes)
     assert maker.status()["state"] == "waiting"
     source.last_rejection = "3 parts"
     assert "no livesr stream: 3 parts" in maker.status()["warnings"][0]
     source.say(
-        sr_fps=11.2, sr_skipped=3, engine={"488": "light", "": "heavy"}, backend={"488": "openvino"}, warnings=["Look!"]
-    )
+        sr_fps=11.2, sr_skipped=3, engine={"488": "light", "": "heavy"}, backend={"488": "openvino"}, warnings=["Look!"],
+        disk_free_bytes=5e9,
+    )  # fmt: skip
     assert maker.status()["state"] == "starting"
     source.give(flat(0, 0, 0, 0))
-    maker.poll()
     status = maker.status()
     assert status == {
         "state": "live", "source": "tcp://127.0.0.1:5555", "fps": 11.2, "skipped": 3, "engine": "heavy",
-        "backend": "openvino", "warnings": ["Look!"],
+        "backend": "openvino", "warnings": ["Look!"], "disk_free_bytes": 5e9, "length": None,
+        "streams": [{"channel": "", "position": 0, "position_name": "", "z": 0}],
     }  # fmt: skip
     source.ended = True
     assert maker.status()["state"] == "silent"
@@ -317,19 +326,13 @@ def test_status_says_what_runs_and_when_it_is_over(source):
     assert maker.status()["state"] == "ended"
 
 
-def test_a_store_that_is_played_back_is_not_called_live(source):
-    source.endpoint = "/data/run.ome.zarr"
-    source.give(flat(0, 0, 0, 0))
-    assert PictureMaker(source).status()["state"] == "recorded"
-
-
 def test_source_that_fails_is_reported_on_the_page(server, source, caplog):
     def broken(*_, **__):
         raise OSError("disk gone")
 
     with join(server) as page:
-        source.newest = broken
-        source.heard = False
+        source.scenes.scene = broken
+        source.say()
         while not (warnings := next_text(page, "status")["warnings"]):
             pass
     assert warnings == ["The preview has stopped: OSError: disk gone."]
@@ -337,17 +340,176 @@ def test_source_that_fails_is_reported_on_the_page(server, source, caplog):
 
 
 def test_status_of_a_hostile_stream_is_still_plain_json(source):
-    source.say(sr_fps="<b>", sr_skipped=float("nan"), engine=["x"], warnings="no list", backend=None)
-    status = PictureMaker(source).status()
+    source._status = {"sr_fps": "<b>", "sr_skipped": float("nan"), "engine": ["x"], "warnings": "no", "backend": None}
+    status = PictureMaker(source.scenes).status()
     assert (status["fps"], status["skipped"], status["warnings"]) == (None, None, [])
     json.dumps(status, allow_nan=False)
+
+
+# ---- what a page wishes ----------------------------------------------------------------------------------------------
+
+
+def wish(page, **view):
+    page.send(json.dumps({"type": "view", "view": view}))
+
+
+def test_colour_contrast_gamma_and_visibility_are_the_pages_own(server, source):
+    source.give(flat(0, 250, 500, 0))
+    with join(server) as page, join(server) as other:
+        next_frame(page)
+        _, (plain,) = next_frame(other)
+        red = {"label": "Microtubules", "color": "FF0000", "window": [0, 500], "gamma": 0.5}
+        wish(page, channels=[red, {"label": "ER", "visible": False}])
+        header, (wished,) = next_frame(page)
+        assert np.abs(wished - [180, 0, 0]).max() <= 3
+        assert header["channels"][0] == {**red, "visible": True}
+        assert silent(other, 0.2)
+    assert np.abs(plain - [128, 64, 128]).max() <= 3
+
+
+@pytest.mark.parametrize(
+    ("mode", "names"),
+    [
+        ("prediction", ["composite"]),
+        ("measurement", ["measurement"]),
+        ("split", ["measurement", "composite"]),
+        ("channels", ["measurement", "channel:Microtubules", "channel:ER", "channel:Lysosomes"]),
+    ],
+)
+def test_only_the_pictures_of_the_mode_are_drawn(server, source, mode, names):
+    source.give(measurement(0, GREY), flat(0, 1, 2, 3))
+    with join(server) as page:
+        next_frame(page)
+        wish(page, mode=mode)
+        assert [p["name"] for p in next_frame(page)[0]["pictures"]] == names
+
+
+def test_raw_planes_are_the_frame(server, source):
+    planes = np.random.default_rng(0).integers(0, 65535, (3, 32, 48), np.uint16)
+    grey = np.arange(32 * 48, dtype=np.uint16).reshape(32, 48)
+    source.give(measurement(0, grey), prediction(0, planes))
+    with join(server) as page:
+        next_frame(page)
+        wish(page, raw=True)
+        header = next_text(page, "frame")
+        sent = [np.frombuffer(page.recv(timeout=5), "<u2") for _ in header["pictures"]]
+    assert [(p["name"], p["planes"]) for p in header["pictures"]] == [("planes", 3), ("measurement", 1)]
+    np.testing.assert_array_equal(sent[0].reshape(3, 32, 48), planes)
+    np.testing.assert_array_equal(sent[1].reshape(32, 48), grey)
+
+
+def test_residual_is_painted_where_the_channels_do_not_add_up(server, source):
+    # Background 100 ADU, offset 1000: x is 0 but for two squares; one the channels miss, one they invent.
+    measured = np.full((64, 64), 1100, np.uint16)
+    measured[8:24, 8:24] += 900
+    planes = np.zeros((3, 64, 64), np.uint16)
+    planes[1, 40:56, 40:56] = 900
+    grey = measurement(
+        0, measured, offset_adu=1000, channels=(CHANNELS[0].model_copy(update={"window": (1000, 2000)}),)
+    )
+    source.give(grey, prediction(0, planes, normalisation={"background": 100.0, "headroom": 900.0}))
+    with join(server) as page:
+        next_frame(page)
+        wish(page, mode="prediction", residual=True)
+        header, (picture,) = next_frame(page)
+    assert header["residual_shown"]
+    assert np.abs(picture[16, 16] - [86, 180, 233]).max() <= 6
+    assert np.abs(picture[48, 48] - [230, 159, 0]).max() <= 6
+    assert np.abs(picture[16, 48] - picture[16, 48].mean()).max() <= 3  # elsewhere it is grey
+
+
+def test_probe_reads_intensities_not_grey_levels(server, source):
+    planes = np.zeros((3, 64, 64), np.uint16)
+    planes[:, 10, 20] = 11, 4000, 33
+    grey = np.zeros((32, 32), np.uint16)
+    grey[5, 10] = 1044
+    source.give(measurement(0, grey, offset_adu=1000), prediction(0, planes))
+    with join(server) as page:
+        next_frame(page)
+        page.send(json.dumps({"type": "probe", "at": [20.5 / 64, 10.5 / 64]}))
+        said = next_text(page, "probe")
+        assert (said["x"], said["y"], said["um"]) == (20, 10, [1.0, 0.5])
+        assert said["channels"] == {"Microtubules": 11, "ER": 4000, "Lysosomes": 33}
+        assert said["measurement"] == 44
+        source.give(flat(1, 7, 8, 9))  # it goes on with the next frame
+        assert next_frame(page)[0]["t"] == 1
+        assert next_text(page, "probe")["channels"]["ER"] == 8
+
+
+def test_histograms_count_the_pixels(server, source):
+    source.give(measurement(0, GREY), flat(0, 10, 500, 900))
+    with join(server) as page:
+        next_frame(page)
+        wish(page, histogram=True)
+        next_frame(page)
+        found = {h["label"]: h for h in next_text(page, "histograms")["histograms"]}
+    assert set(found) == {"Microtubules", "ER", "Lysosomes", None}
+    er = found["ER"]
+    where = int(np.argmax(er["counts"]))
+    step = (er["high"] - er["low"]) / len(er["counts"])
+    assert sum(er["counts"]) == 64 * 64
+    assert er["low"] + where * step <= 500 <= er["low"] + (where + 1) * step
+
+
+def test_streams_are_listed_and_selected(server, source):
+    for channel in ("488", "561"):
+        for position in (0, 1):
+            for z in (0, 1):
+                place = {"channel": channel, "position": position, "position_name": f"well {position}", "z": z}
+                source.give(prediction(0, np.full((3, 8, 8), 100 * position + 50 * z, np.uint16), **place))
+    assert len(PictureMaker(source.scenes).status()["streams"]) == 8
+    with join(server) as page:
+        assert next_frame(page)[0]["stream"] == {
+            "channel": "488",
+            "position": 1,
+            "z": 1,
+        }  # the newest of the first channel
+        wish(page, channel="561", position=0, z=1)
+        header, _ = next_frame(page)
+        assert header["stream"] == {"channel": "561", "position": 0, "z": 1}
+        source.give(prediction(1, np.zeros((3, 8, 8), np.uint16), channel="488", position=1))
+        assert silent(page)
+        wish(page, channel="561")
+        assert next_frame(page)[0]["stream"]["position"] == 1
+
+
+def test_provisional_picture_is_marked_and_replaced(server, source):
+    source.give(prediction(3, np.zeros((3, 8, 8), np.uint16), provisional=True, seq=1))
+    with join(server) as page:
+        assert next_frame(page)[0]["provisional"]
+        source.give(prediction(3, np.zeros((3, 8, 8), np.uint16), seq=2))
+        header, _ = next_frame(page)
+    assert (header["t"], header["provisional"]) == (3, False)
+
+
+@pytest.mark.parametrize("mode", ["beside", "split", "prediction", "channels", "measurement"])
+def test_snapshot_is_a_png_of_what_is_shown(server, source, mode):
+    source.say(engine={"": "light"}, backend={"": "openvino"})
+    source.give(measurement(2, GREY), flat(2, 1000, 0, 0))
+    with join(server) as page:
+        next_frame(page)
+        if mode != "beside":
+            wish(page, mode=mode)
+            next_frame(page)
+        page.send(json.dumps({"type": "snapshot", "field": [0.25, 0.25, 0.75, 0.75], "split": 0.5}))
+        assert next_text(page, "snapshot")["name"] == "livesr-t0002.png"
+        image = Image.open(io.BytesIO(page.recv(timeout=5)))
+    pixels = np.asarray(image.convert("RGB")).astype(int)
+    green, grey = (np.abs(pixels - c).max(axis=2) < 3 for c in ([0, 255, 0], [128, 128, 128]))
+    halves = 0.5 if mode == "split" else 1.0
+    assert (green.sum() > 0.9 * halves * 480**2) == (mode != "measurement")
+    assert (grey.sum() > 0.85 * halves * 480**2) == (mode != "prediction")
+    caption = image.text["Description"]
+    assert "t 2" in caption
+    assert ("predicted by light on openvino, not measured" in caption) == (mode != "measurement")
+    assert image.text["PixelSizeUm"] == "0.05"
 
 
 # ---- beginning and end ----------------------------------------------------------------------------------------------
 
 
 def test_stop_closes_pages_and_leaves_nothing(source):
-    server = PreviewServer(source)
+    server = PreviewServer(source.scenes)
     server.start()
     source.give(flat(0, 0, 0, 0))
     with join(server) as page:
@@ -361,7 +523,7 @@ def test_stop_closes_pages_and_leaves_nothing(source):
 
 
 def test_stop_does_not_wait_for_a_page_that_has_frozen(source):
-    server = PreviewServer(source)
+    server = PreviewServer(source.scenes)
     server.start()
     noise = np.random.default_rng(0).integers(0, 1000, (3, 1024, 1024), np.uint16)
     source.give(prediction(0, noise))
@@ -378,7 +540,7 @@ def test_stop_does_not_wait_for_a_page_that_has_frozen(source):
 
 
 def test_starts_again_on_the_same_port(source):
-    server = PreviewServer(source)
+    server = PreviewServer(source.scenes)
     server.start()
     port = server.port
     server.stop()
@@ -389,16 +551,16 @@ def test_starts_again_on_the_same_port(source):
 
 def test_address_that_is_taken_is_named(server, source):
     with pytest.raises(BindError, match=str(server.port)):
-        PreviewServer(source, port=server.port).start()
+        PreviewServer(source.scenes, port=server.port).start()
     with pytest.raises(BindError):
-        PreviewServer(source, host="192.0.2.1").start()
+        PreviewServer(source.scenes, host="192.0.2.1").start()
 
 
 def test_starts_inside_a_running_loop(source):
     import asyncio
 
     async def notebook_cell():
-        with PreviewServer(source) as server:
+        with PreviewServer(source.scenes) as server:
             return (await asyncio.to_thread(get, server, "/"))[0].status
 
     assert asyncio.run(notebook_cell()) == 200
@@ -425,13 +587,18 @@ def test_memory_does_not_grow_with_frames_or_pages(server, source):
 
 def test_end_to_end_over_zeromq():
     from livesr.live.sinks.wire import FRAME, encode
+    from livesr.viewer.scenes import LiveScenes
     from livesr.viewer.subscriber import Subscriber
 
     zmq = pytest.importorskip("zmq")
     with zmq.Context() as context, context.socket(zmq.XPUB) as publisher:
         port = publisher.bind_to_random_port("tcp://127.0.0.1")
         message = flat(5, 0, 1000, 0)
-        with Subscriber(f"tcp://127.0.0.1:{port}") as source, PreviewServer(source) as server, join(server) as page:
+        with (
+            Subscriber(f"tcp://127.0.0.1:{port}") as source,
+            PreviewServer(LiveScenes(source)) as server,
+            join(server) as page,
+        ):
             assert publisher.poll(5000)
             time.sleep(0.1)
             publisher.send_multipart(encode(FRAME, message.header, message.pixels))

@@ -168,7 +168,8 @@ def test_what_is_no_message_is_counted_and_survived() -> None:
     context.term()
 
 
-def test_memory_is_bounded(sink: ZeroMQSink) -> None:
+def test_memory_is_bounded(sink: ZeroMQSink, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subscriber_module, "_MOST_BYTES", 64 * 8 * 2)  # a measurement is kept for its prediction, too
     subscriber = Subscriber("unused")
     for position in range(200):
         head = wire.WireHeader(
@@ -187,6 +188,8 @@ def test_memory_is_bounded(sink: ZeroMQSink) -> None:
             + [memoryview(bytes(8))]
         )
     assert len(subscriber._newest) == 64
+    assert subscriber._kept_bytes() == 64 * 8 * 2
+    assert len(subscriber.streams()) == 200
 
 
 @pytest.mark.parametrize("endpoint", ["5555", "udp://x", "tcp://127.0.0.1:port"])

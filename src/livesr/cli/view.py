@@ -1,4 +1,4 @@
-"""`livesr view [ENDPOINT|STORE]`: the three-colour preview in the browser."""
+"""`livesr view [ENDPOINT|STORE]`: the three-colour preview, in the browser or in a window."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from livesr.cli.output import JSON, console, print_json
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from livesr.viewer.scenes import SceneSource
+
 
 def register(app: typer.Typer) -> None:
     """Add the command to `app`."""
@@ -28,15 +30,19 @@ def view(
         str, typer.Argument(help="Address that a run publishes on, or an OME-Zarr that a run left.")
     ] = "tcp://127.0.0.1:5555",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the page; 0 takes a free one.")] = 0,
+    host: Annotated[
+        str, typer.Option(help="Address to serve the page on; beyond this computer it opens only with a secret token.")
+    ] = "127.0.0.1",
     browser: Annotated[bool, typer.Option(help="Open the browser.")] = True,
     keys: options.ViewerKeysFolder = None,
     as_json: JSON = False,
 ) -> None:
-    """Show the composite beside the measurement until Ctrl-C.
+    """Show the separated structures beside the measurement until Ctrl-C.
 
     [dim]Example:[/] livesr view tcp://127.0.0.1:5555
     """
-    with preview(source, console(quiet=as_json), port=port, browser=browser and not as_json, keys=keys) as url:
+    out = console(quiet=as_json)
+    with preview(source, out, host=host, port=port, browser=browser and not as_json, keys=keys) as url:
         if as_json:
             print_json({"url": url, "source": source})
         while True:
@@ -44,17 +50,34 @@ def view(
 
 
 @contextmanager
-def preview(
-    source: str, out: Console, *, port: int = 0, browser: bool = True, keys: Path | None = None
-) -> Iterator[str]:
-    """Serve the page for `source` while the block runs; gives its address."""
-    from livesr.viewer.browser.server import PreviewServer
+def scenes_of(source: str, keys: Path | None = None) -> Iterator[SceneSource]:
+    """Give what there is to see at an address or in a store while the block runs."""
+    from livesr.viewer.scenes import LiveScenes
     from livesr.viewer.store_source import StoreSource
     from livesr.viewer.subscriber import Subscriber
 
-    frames = Subscriber(source, keys=keys) if "://" in source else StoreSource(source)
-    with frames, PreviewServer(frames, port=port) as server:
-        out.print(f"Preview: [bold]{server.url}[/]")
+    if "://" not in source:
+        yield StoreSource(source)
+        return
+    with Subscriber(source, keys=keys) as subscriber:
+        yield LiveScenes(subscriber)
+
+
+@contextmanager
+def preview(
+    source: str,
+    out: Console,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    browser: bool = True,
+    keys: Path | None = None,
+) -> Iterator[str]:
+    """Serve the page for `source` while the block runs; gives its address."""
+    from livesr.viewer.browser.server import PreviewServer
+
+    with scenes_of(source, keys) as scenes, PreviewServer(scenes, host=host, port=port) as server:
+        out.print(f"Preview: [bold]{server.url}[/]", soft_wrap=True)
         if browser:
             webbrowser.open(server.url)
         yield server.url

@@ -1,155 +1,160 @@
-"""A store played back as if it were a stream, for the preview.
+"""A store to look at: the scenes of an OME-Zarr that a run left, by index.
 
-Owns the reading of one series of an OME-Zarr that a run left, and the clock that plays it. Writes nothing.
+Owns the reading of its pictures and how they are said to be. Writes nothing and keeps no clock: whoever looks decides which
+moment.
 """
 
 from __future__ import annotations
 
 import json
-import threading
-import time
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from livesr.base.errors import StoreError
+from livesr.base.frames import Stream
+from livesr.base.timing import now_ns
+from livesr.live.sinks.frames_log import SeriesName
+from livesr.live.sinks.layout import REPORT
 from livesr.live.sinks.wire import Message, WireChannel, WireHeader
+from livesr.store.recorded import Event, Image, RecordedStore, array_shape
+from livesr.viewer.scenes import Scene, Selection
+from livesr.viewer.subscriber import StreamName
 
-_FRAMES_PER_S = 10.0
+_SHOWN: tuple[SeriesName, ...] = ("sr", "recon")
+_SCENES_KEPT = 8  # a paused scene is drawn anew for every change of contrast
 
 
 class StoreSource:
-    """Plays the first position, channel and plane of a store, over and over; a context manager.
-
-    What a `livesr.viewer.subscriber.Subscriber` is for a running stream, this is for a finished one: the preview asks
-    either for the newest message. Time points that the network skipped are passed over.
+    """The scenes of a store; those of a stream that was separated are its separated moments, in their order.
 
     Parameters
     ----------
     path : the store's root folder
-    frames_per_s : playback speed
 
     Raises
     ------
     StoreError
-        If `path` holds no store of livesr.
+        If `path` holds no store of livesr, or nothing to look at.
     """
 
-    def __init__(self, path: str | Path, frames_per_s: float = _FRAMES_PER_S) -> None:
+    state, problem, version = "recorded", "", 0
+
+    def __init__(self, path: str | Path) -> None:
         import zarr
 
-        self._path, self._frames_per_s = Path(path), frames_per_s
-        names = _series(self._path)
-        self._arrays: dict[str, Any] = {}
-        self._attributes: dict[str, dict[str, Any]] = {}
-        shown: tuple[int, str] | None = None
-        for kind, topic in (
-            ("sr", "sr/frame"),
-            ("recon", "sr/input"),
-        ):  # the first channel that is separated, if any is
-            for name in (n for n in names if n == kind or n.startswith(f"{kind}_")):
-                group = zarr.open_group(self._path / name, mode="r")
-                attributes: dict[str, Any] = group.attrs.asdict()
-                place = (attributes["livesr"]["position"], attributes["livesr"]["channel"])
-                if shown in (None, place):
-                    shown = place
-                    self._arrays[topic], self._attributes[topic] = group["0"], attributes
-                    break
-        if not self._arrays:
-            raise StoreError(
-                f"{self._path} holds neither reconstructions nor predictions to show, only {', '.join(names)}."
-            )
-        self._log = _log_by_time(self._path, shown)
-        longest = max(a.shape[0] for a in self._arrays.values())
-        separated = {t for (series, t), line in self._log.items() if series == "sr" and line["state"] == "separated"}
-        self._times = sorted(separated) or list(range(longest))
-        if not self._times:
-            raise StoreError(f"{self._path} holds no frame yet: nothing was recorded, or nothing is finished.")
-        self._started_s = time.monotonic()
-        self._cached: dict[str, Message] = {}
-        self._lock = threading.Lock()
-        self.last_rejection = ""
-        self.heard, self.ended = True, False
-
-    def __enter__(self) -> StoreSource:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Nothing is held open."""
+        store = RecordedStore(Path(path))
+        self.endpoint = str(path)
+        self._names = store.positions
+        self._report = store.path / REPORT
+        self._images = {key: image for key, image in store.images.items() if key[0] != "raw"}
+        if not self._images:
+            raise StoreError(f"{path} holds neither reconstructions nor predictions to show, only raw exposures.")
+        self._arrays = {key: zarr.open_array(image.array, mode="r") for key, image in self._images.items()}
+        self._shapes = {key: array_shape(image.array) for key, image in self._images.items()}
+        self._lines = {kind: store.pictures(kind) for kind in _SHOWN}
+        self._normalisations = store.normalisations()
+        self._times = {stream: self._moments(stream) for stream in self._all_streams()}
+        if not any(self._times.values()):
+            raise StoreError(f"{path} holds no frame yet: nothing was recorded, or nothing is finished.")
+        self._read = lru_cache(_SCENES_KEPT)(self._read_scene)
 
     @property
-    def endpoint(self) -> str:
-        """The store, in place of an address."""
-        return str(self._path)
+    def length(self) -> int:
+        """Moments of the longest stream."""
+        return max(map(len, self._times.values()))
 
     @property
     def status(self) -> Mapping[str, Any]:
         """What the run said of itself at its end."""
-        report = self._path / "livesr" / "report.json"
-        return json.loads(report.read_text(encoding="utf-8")) if report.is_file() else {}
+        report: Mapping[str, Any] = (
+            json.loads(self._report.read_text(encoding="utf-8")) if self._report.is_file() else {}
+        )
+        return report
 
-    def newest(
-        self, topic: str = "sr/frame", *, channel: str | None = None, position: int | None = None, z: int | None = None
-    ) -> Message | None:
-        """Return the message of the time point that is being played; None for a topic that the store has not."""
-        if topic not in self._arrays:
+    def streams(self) -> tuple[StreamName, ...]:
+        """Return every stream of the store that has a picture."""
+        return tuple(
+            StreamName(s.channel, s.position, self._names[s.position], s.z) for s, t in self._times.items() if t
+        )
+
+    def scene(self, selection: Selection, index: int = 0, *, measured: bool = False) -> Scene | None:
+        """Return the moment at `index` of a stream, its last one beyond its end; None if the store has no such stream."""
+        fits = [s for s, times in self._times.items() if times and _selects(selection, s)]
+        if not fits:
             return None
-        step = int((time.monotonic() - self._started_s) * self._frames_per_s)
-        with self._lock:
-            if (cached := self._cached.get(topic)) is None or cached.header.seq != step:
-                cached = self._cached[topic] = self._message(topic, step)
-            return cached
+        stream = next((s for s in fits if ("sr", s.position, s.channel) in self._images), fits[0])
+        times = self._times[stream]
+        index = min(max(index, 0), len(times) - 1)
+        return self._read(stream, times[index], index)
 
-    def _message(self, topic: str, step: int) -> Message:
-        t = self._times[step % len(self._times)]
-        array, attributes = self._arrays[topic], self._attributes[topic]
-        pixels = np.asarray(array[t])
-        while pixels.ndim > (3 if topic == "sr/frame" else 2):  # the first plane of a z-stack
-            pixels = pixels[..., 0, :, :]
-        own, ome = attributes["livesr"], attributes["ome"]
-        line = self._log.get(("sr" if topic == "sr/frame" else "recon", t), {})
-        header = WireHeader(
+    def _all_streams(self) -> list[Stream]:
+        streams = [
+            Stream(position, channel, z)
+            for (kind, position, channel), shape in self._shapes.items()
+            for z in range(shape.z_planes)
+        ]
+        return sorted(set(streams), key=lambda s: (s.position, s.channel, s.z))
+
+    def _moments(self, stream: Stream) -> list[int]:
+        """Time points to show: what was separated, of a stream that is not separated what was reconstructed."""
+        for kind in _SHOWN:
+            if times := sorted(t for (s, t) in self._lines[kind] if s == stream):
+                return times
+        return []
+
+    def _read_scene(self, stream: Stream, t: int, index: int) -> Scene:
+        return Scene(self._message("sr", stream, t), self._message("recon", stream, t), index)
+
+    def _message(self, kind: SeriesName, stream: Stream, t: int) -> Message | None:
+        key = (kind, stream.position, stream.channel)
+        line = self._lines[kind].get((stream, t))
+        if key not in self._images or line is None:
+            return None
+        pixels = np.asarray(self._arrays[key][self._shapes[key].index(t, stream.z)])
+        header = self._header(self._images[key], stream, t, line, pixels.shape)
+        return Message("sr/frame" if kind == "sr" else "sr/input", header, pixels)
+
+    def _header(self, image: Image, stream: Stream, t: int, line: Event, shape: tuple[int, ...]) -> WireHeader:
+        own = image.attributes["livesr"]
+        normalisation = self._normalisations.get((stream, t))
+        return WireHeader(
             type="frame",
             stream=own["stream"],
-            seq=step,
-            t_pub_ns=time.time_ns(),
+            seq=t,
+            t_pub_ns=now_ns(),
             t_acq_ns=line.get("t_acq_ns"),
-            channel=own["channel"],
+            position=stream.position,
+            position_name=own["position_name"],
+            channel=stream.channel,
+            z=stream.z,
             t=t,
-            shape=pixels.shape,
-            axes="cyx" if topic == "sr/frame" else "yx",
+            shape=shape,
+            axes="cyx" if image.kind == "sr" else "yx",
             offset_adu=own["intensity"]["offset"],
-            pixel_size_um=ome["multiscales"][0]["datasets"][0]["coordinateTransformations"][0]["scale"][-1],
-            channels=tuple(_channel(c) for c in ome.get("omero", {}).get("channels", ())),
+            pixel_size_um=image.scale["x"],
+            channels=_channels(image),
             ai={k: own[k] for k in ("prediction", "warning", "model", "runtime") if k in own},
+            normalisation=normalisation._asdict() if normalisation else None,
             residual=line.get("residual"),
+            latency_ms=line.get("latency_ms"),
             warnings=tuple(line.get("warnings", ())),
         )
-        return Message(topic, header, pixels)
 
 
-def _series(path: Path) -> list[str]:
-    listing = path / "OME" / "zarr.json"
-    try:
-        return list(json.loads(listing.read_text(encoding="utf-8"))["attributes"]["ome"]["series"])
-    except (OSError, ValueError, KeyError, TypeError) as e:
-        raise StoreError(
-            f"{path} is no store of livesr ({e}): expected an OME-Zarr folder that a run has written."
-        ) from e
+def _selects(selection: Selection, stream: Stream) -> bool:
+    wanted = (selection.position, selection.channel, selection.z)
+    return all(w is None or w == s for w, s in zip(wanted, stream, strict=True))
 
 
-def _log_by_time(path: Path, shown: tuple[int, str] | None) -> dict[tuple[str, int], dict[str, Any]]:
-    """Return the last line about each (series, t) of the position and channel that are shown, first plane."""
-    from livesr.live.sinks.frames_log import read_frames_log
-
-    log = path / "livesr" / "frames.jsonl"
-    lines = read_frames_log(log) if log.is_file() else []
-    mine = (e for e in lines if (e["position"], e["channel"]) == shown and e["z"] == 0 and e["state"] != "stray")
-    return {(e["series"], e["t"]): e for e in mine}
-
-
-def _channel(omero: Mapping[str, Any]) -> WireChannel:
-    window = omero["window"]
-    return WireChannel(label=omero["label"], color=omero["color"], window=(window["start"], window["end"]))
+def _channels(image: Image) -> tuple[WireChannel, ...]:
+    """Return names, colours and windows as they are on the wire: without the word that keeps other viewers from mistakes."""
+    return tuple(
+        WireChannel(
+            label=c["label"].removeprefix("SR "), color=c["color"], window=(c["window"]["start"], c["window"]["end"])
+        )
+        for c in image.attributes["ome"].get("omero", {}).get("channels", ())
+    )

@@ -8,10 +8,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import zmq
 
@@ -23,13 +23,25 @@ log = logging.getLogger(__name__)
 
 _HIGH_WATER = 2
 _POLL_MS = 50
-_MOST_KEYS = 64
+_MOST_KEYS = 512
+_MOST_BYTES = 512 << 20  # of pixels that are kept for streams which nobody may ever look at
+_MEASUREMENTS_KEPT = 4  # a prediction trails its measurement by one frame, by two when the network is late
+
+
+class StreamName(NamedTuple):
+    """One series of pictures that a run sends: acquisition channel, position and its name, plane of a stack."""
+
+    channel: str
+    position: int
+    position_name: str
+    z: int
 
 
 class Subscriber:
     """Listens to `endpoint` from `open` to `close`; a context manager.
 
-    Of every (topic, channel, position, z) only the newest message is kept. What is no wire format v1 is refused and counted.
+    Of every (topic, channel, position, z) only the newest message is kept, and a few measurements for the predictions that
+    will be made from them. What is no wire format v1 is refused and counted.
 
     Parameters
     ----------
@@ -56,6 +68,8 @@ class Subscriber:
         self.last_rejection = ""
         self._topics = topics
         self._newest: OrderedDict[tuple[str, str, int, int], tuple[int, Message]] = OrderedDict()
+        self._measurements: dict[tuple[str, int, int], deque[Message]] = {}
+        self._streams: dict[StreamName, None] = {}
         self._changed = threading.Condition()
         self._count = 0
         self._taken: dict[str, int] = {}
@@ -147,6 +161,18 @@ class Subscriber:
                     return message
         return None
 
+    def streams(self) -> tuple[StreamName, ...]:
+        """Return every stream of pictures that was heard, in the order of its first picture."""
+        with self._changed:
+            return tuple(self._streams)
+
+    def measurement_of(self, prediction: Message) -> Message | None:
+        """Return the measurement that a prediction was made from, else the newest of its stream."""
+        with self._changed:
+            kept = self._measurements.get(prediction.key[1:], ())
+            same = (m for m in kept if m.header.t == prediction.header.t)
+            return next(same, kept[-1] if kept else None)
+
     def next_frame(self, topic: str = "sr/frame", timeout_s: float | None = None) -> Message | None:
         """Wait for a message of a topic that was not returned here before; the newest of any stream.
 
@@ -202,6 +228,8 @@ class Subscriber:
             self._stream, self._said_end = header.stream, False
             self._seq.clear()
             self._newest.clear()
+            self._measurements.clear()
+            self._streams.clear()
         self._heard_s = time.monotonic()
         self.received += 1
         self._said_end |= header.type == "end"
@@ -211,8 +239,24 @@ class Subscriber:
         self._count += 1
         self._newest[message.key] = (self._count, message)
         self._newest.move_to_end(message.key)
-        if len(self._newest) > _MOST_KEYS:
-            self._newest.popitem(last=False)
+        if message.pixels is not None:
+            self._keep_picture(message)
+
+    def _keep_picture(self, message: Message) -> None:
+        header = message.header
+        if len(self._streams) < _MOST_KEYS:
+            self._streams[StreamName(header.channel, header.position, header.position_name, header.z)] = None
+        if message.topic == INPUT.decode():
+            self._measurements.setdefault(message.key[1:], deque(maxlen=_MEASUREMENTS_KEPT)).append(message)
+        while len(self._newest) > 1 and (len(self._newest) > _MOST_KEYS or self._kept_bytes() > _MOST_BYTES):
+            key, _ = self._newest.popitem(last=False)
+            self._measurements.pop(key[1:], None)
+
+    def _kept_bytes(self) -> int:
+        newest = sum(m.pixels.nbytes for _, m in self._newest.values() if m.pixels is not None)
+        return newest + sum(
+            m.pixels.nbytes for kept in self._measurements.values() for m in kept if m.pixels is not None
+        )
 
     def _count_missed(self, message: Message) -> None:
         expected = self._seq.get(message.topic)

@@ -1,4 +1,4 @@
-"""Who and what the preview's server answers: its own three files, and pages that came from it.
+"""Who and what the preview's server answers: its own few files, and pages that came from it.
 
 Owns the files, the headers sent with them, and the checks on token, Host and Origin. Opens no socket.
 """
@@ -16,11 +16,16 @@ from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
 STREAM_PATH = "/stream"
+_FOLDER = "static"
+_SCRIPTS = (
+    "app", "channels", "connection", "format", "histogram", "panes", "planes", "playback", "readout", "shortcuts",
+    "streams", "viewport",
+)  # fmt: skip
 _FILES = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/index.html": ("index.html", "text/html; charset=utf-8"),
-    "/app.js": ("app.js", "text/javascript; charset=utf-8"),
     "/style.css": ("style.css", "text/css; charset=utf-8"),
+    **{f"/{name}.js": (f"{name}.js", "text/javascript; charset=utf-8") for name in _SCRIPTS},
 }
 _HEADERS = {
     "Content-Security-Policy": (
@@ -58,7 +63,7 @@ class Admission:
 
     def __init__(self, host: str) -> None:
         self.token = None if is_loopback(host) else secrets.token_urlsafe(24)
-        folder = resources.files(__package__)
+        folder = resources.files(__package__) / _FOLDER
         self._files = {path: (folder.joinpath(name).read_bytes(), kind) for path, (name, kind) in _FILES.items()}
 
     def answer(self, request: Request) -> Response | None:

@@ -1,7 +1,7 @@
-"""What a preview page is sent: the newest prediction with the measurement it was made from, as JPEG and plain JSON.
+"""What a preview page is sent: the pictures that it asked for, as JPEG or 16 bit, with plain JSON.
 
-Owns the pairing, the choice of what is newest and the words of the status. Knows no socket and no page. Whatever came over
-the wire is made presentable here: the page gets finite numbers and plain text only.
+Owns the drawing of a scene as a page wishes to see it, and the words of the status. Knows no socket and no page. Whatever
+came over the wire is made presentable here: the page gets finite numbers and plain text only.
 """
 
 from __future__ import annotations
@@ -10,232 +10,255 @@ import json
 import logging
 import math
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from livesr.base.timing import now_ns
-from livesr.live.sinks.wire import Message
+from livesr.live.compose import noise_threshold
+from livesr.live.sinks.wire import Message, WireChannel
+from livesr.viewer.browser.wishes import View, Wish
 from livesr.viewer.composite import ChannelView, Compositor, Picture, auto_window, encode_jpeg, grayscale
+from livesr.viewer.overlay import paint_residual
+from livesr.viewer.scenes import Scene, SceneSource, intensity, residual_plane
 
 log = logging.getLogger(__name__)
 
-_MEASUREMENTS_KEPT = 4  # a prediction trails its measurement by one frame, by two when the network is late
-
-
-class Source(Protocol):
-    """What the preview needs of a `Subscriber`."""
-
-    @property
-    def endpoint(self) -> str:
-        """Where it listens: an address, or the path of a store that is played back."""
-
-    @property
-    def heard(self) -> bool:
-        """Whether anything came."""
-
-    @property
-    def ended(self) -> bool:
-        """Whether the stream is over or silent."""
-
-    @property
-    def status(self) -> Mapping[str, Any]:
-        """What the run last said of itself."""
-
-    @property
-    def last_rejection(self) -> str:
-        """Why a message was refused, empty if none was."""
-
-    def newest(
-        self, topic: str = ..., *, channel: str | None = ..., position: int | None = ..., z: int | None = ...
-    ) -> Message | None:
-        """Return the newest message of a topic, or of one stream of it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Scene:
-    """One moment to show; `id` grows from 1."""
-
-    id: int
-    prediction: Message | None
-    measurement: Message | None
-
-    @property
-    def shown(self) -> Message:
-        """The message that the numbers beside the pictures are about."""
-        message = self.prediction or self.measurement
-        assert message is not None
-        return message
+_FRAMES_KEPT = 4  # for pages that look at the same
+_GRAY = "FFFFFF"
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A scene ready to send: `pictures` are JPEG files, in the order in which `content` names them."""
+    """A scene ready to send: `pictures` are JPEG files or 16-bit planes, in the order in which `content` names them.
 
-    id: int
-    t_acq_ns: int
+    Two frames of the same `key` look the same.
+    """
+
+    key: tuple[Any, ...]
+    scene: Scene
     content: Mapping[str, Any]
-    pictures: tuple[bytes, ...]
+    pictures: tuple[bytes | memoryview, ...]
 
-    def header(self) -> str:
+    def header(self, number: int) -> str:
         """JSON text that goes before the pictures. The age is as of now: the page's own clock may be another."""
-        age_ms = max(0.0, (now_ns() - self.t_acq_ns) / 1e6)
-        return json.dumps({"type": "frame", "id": self.id, "age_ms": round(age_ms, 1), **self.content}, allow_nan=False)
+        taken_ns = self.scene.shown.header.t_acq_ns or 0
+        age_ms = round(max(0.0, (now_ns() - taken_ns) / 1e6), 1) if self.scene.index is None else None
+        return json.dumps({"type": "frame", "id": number, "age_ms": age_ms, **self.content}, allow_nan=False)
 
 
 class PictureMaker:
-    """Chooses what to show and draws it.
+    """Draws what the source has, as a view wishes it. For one thread at a time, but for `status`."""
 
-    `poll` and `status` belong to one thread, `make` to another (or the same); they share one scene, which is never changed.
-
-    Attributes
-    ----------
-    id : of the newest scene; 0 before the first
-    """
-
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: SceneSource) -> None:
         self._source = source
-        self._measurements: OrderedDict[tuple[Any, ...], Message] = OrderedDict()
-        self._scene: Scene | None = None
         self._compositor = Compositor((1, 1))
-        self._color: Picture = np.empty((1, 1, 3), np.uint8)
+        self._frames: OrderedDict[tuple[Any, ...], Frame] = OrderedDict()
         self._problem = ""
 
-    @property
-    def id(self) -> int:
-        """Id of the newest scene."""
-        return self._scene.id if self._scene else 0
-
-    def poll(self) -> bool:
-        """Look at the source; True if there is a new scene."""
-        measurement, prediction = self._source.newest("sr/input"), self._source.newest("sr/frame")
-        if measurement is not None:
-            self._remember(measurement)
-        if prediction is not None:
-            measurement = self._measurement_of(prediction)
-        shown, last = prediction or measurement, self._scene.shown if self._scene else None
-        if shown is None or shown is last:
-            return False
-        self._scene = Scene(self.id + 1, prediction, measurement)
-        return True
-
-    def _remember(self, measurement: Message) -> None:
-        self._measurements[_moment(measurement)] = measurement
-        while len(self._measurements) > _MEASUREMENTS_KEPT:
-            self._measurements.popitem(last=False)
-
-    def _measurement_of(self, prediction: Message) -> Message | None:
-        """Return the one it was predicted from, else the newest of its stream: the page writes both time points."""
-        header = prediction.header
-        return self._measurements.get(_moment(prediction)) or self._source.newest(
-            "sr/input", channel=header.channel, position=header.position, z=header.z
-        )
-
-    def make(self) -> Frame | None:
+    def make(self, view: View, index: int = 0) -> Frame | None:
         """Draw the newest scene; None if there is none or it cannot be drawn, which `status` then says."""
-        scene = self._scene
+        scene = self._source.scene(view.selection, index, measured=view.mode == "measurement")
         if scene is None:
             return None
-        try:
-            frame = self._draw(scene)
-        except ValueError as e:
-            self._problem = f"A frame came that cannot be shown: {e}."
-            log.debug("scene %d cannot be drawn", scene.id, exc_info=True)
-            return None
-        self._problem = ""
+        key = (view, _moment(scene.prediction), _moment(scene.measurement))
+        if (frame := self._frames.get(key)) is None:
+            try:
+                frame = self._draw(key, scene, view)
+            except ValueError as e:
+                self._problem = f"A frame came that cannot be shown: {e}."
+                log.debug("a scene cannot be drawn", exc_info=True)
+                return None
+            self._problem = ""
+            self._frames[key] = frame
+            if len(self._frames) > _FRAMES_KEPT:
+                self._frames.popitem(last=False)
         return frame
-
-    def _draw(self, scene: Scene) -> Frame:
-        named: list[dict[str, Any]] = []
-        pictures: list[bytes] = []
-        for name, message, draw in (
-            ("composite", scene.prediction, self._composite),
-            ("measurement", scene.measurement, self._measurement),
-        ):
-            if message is not None:
-                named.append(
-                    {"name": name, "t": message.header.t, "pixel_size_um": _finite(message.header.pixel_size_um)}
-                )
-                pictures.append(encode_jpeg(draw(message)))
-        header = scene.shown.header
-        content = {
-            "pictures": named,
-            "channels": [
-                _legend(view, c.label) for view, c in zip(_views(scene.prediction), header.channels, strict=False)
-            ],
-            "latency_ms": _finite(header.latency_ms),
-            "residual": _finite(header.residual),
-            "provisional": header.provisional,
-            "position": header.position_name,
-            "warnings": list(header.warnings),
-        }
-        return Frame(scene.id, header.t_acq_ns or 0, content, tuple(pictures))
-
-    def _composite(self, message: Message) -> Picture:
-        channels = _as_uint16(message, "cyx")
-        shape = (channels.shape[1], channels.shape[2])
-        if self._compositor.shape != shape:
-            self._compositor, self._color = Compositor(shape), np.empty((*shape, 3), np.uint8)
-        return self._compositor.render(channels, _views(message), self._color)
-
-    @staticmethod
-    def _measurement(message: Message) -> Picture:
-        image = _as_uint16(message, "yx")
-        window = message.header.channels[0].window if message.header.channels else None
-        return grayscale(image, window or auto_window(image))
 
     def fail(self, error: Exception) -> None:
         """Let `status` say that nothing more will come because the source failed."""
         self._problem = f"The preview has stopped: {type(error).__name__}: {error}."
 
-    def status(self) -> dict[str, Any]:
-        """State of the stream in words and numbers for the page."""
+    def status(self, channel: str = "") -> dict[str, Any]:
+        """State of the stream in words and numbers for a page that shows acquisition channel `channel`."""
         said = self._source.status
-        warnings = [*_texts(said.get("warnings")), self._problem]
-        if not self._source.heard and self._source.last_rejection:
-            warnings.append(f"Messages come that are no livesr stream: {self._source.last_rejection}.")
+        warnings = [*_texts(said.get("warnings")), self._problem, self._source.problem]
         return {
-            "state": self._state(),
+            "state": self._source.state,
             "source": self._source.endpoint,
-            "fps": _finite(said.get("sr_fps")),
-            "skipped": _finite(said.get("sr_skipped")),
-            "engine": _of_shown(said.get("engine"), self._scene),
-            "backend": _of_shown(said.get("backend"), self._scene),
+            "fps": finite(said.get("sr_fps")),
+            "skipped": finite(said.get("sr_skipped")),
+            "disk_free_bytes": finite(said.get("disk_free_bytes")),
+            "engine": _of_channel(said.get("engine"), channel),
+            "backend": _of_channel(said.get("backend"), channel),
             "warnings": [w for w in warnings if w],
+            "streams": [s._asdict() for s in self._source.streams()],
+            "length": self._source.length,
         }
 
-    def _state(self) -> str:
-        if not self._source.heard:
-            return "waiting"
-        if self._source.newest("end") is not None:
-            return "ended"
-        if self._source.ended:
-            return "silent"
-        if "://" not in self._source.endpoint:
-            return "recorded"
-        return "live" if self._source.newest("sr/frame") or self._source.newest("sr/input") else "starting"
+    # -- drawing -----------------------------------------------------------------------------------------------------
+
+    def _draw(self, key: tuple[Any, ...], scene: Scene, view: View) -> Frame:
+        prediction, measurement = channel_views(scene, view), measurement_view(scene, view)
+        named, parts = [], []
+        for about, part in self._raw(scene) if view.raw else self._jpegs(scene, view):
+            named.append(about)
+            parts.append(part)
+        header = scene.shown.header
+        content = {
+            "pictures": named,
+            "prediction": scene.prediction is not None,
+            "channels": [_legend(v, c.label) for v, c in zip(prediction, channels_of(scene), strict=True)],
+            "measurement": _legend(measurement, _method(scene)) if measurement else None,
+            "stream": {"channel": header.channel, "position": header.position, "z": header.z},
+            "position_name": header.position_name,
+            "t": header.t,
+            "index": scene.index,
+            "t_acq_ms": finite((header.t_acq_ns or 0) / 1e6),
+            "latency_ms": finite(header.latency_ms),
+            "residual": finite(header.residual),
+            "residual_shown": view.residual and not view.raw and scene.matches,
+            "provisional": header.provisional,
+            "warnings": list(header.warnings),
+        }
+        return Frame(key, scene, content, tuple(parts))
+
+    def _jpegs(self, scene: Scene, view: View) -> Iterator[tuple[dict[str, Any], bytes]]:
+        for name, message, picture in self.pictures(scene, view):
+            yield _about(name, message, picture.shape[:2]), encode_jpeg(picture)
+
+    @staticmethod
+    def _raw(scene: Scene) -> Iterator[tuple[dict[str, Any], memoryview]]:
+        for name, message, axes in (("planes", scene.prediction, "cyx"), ("measurement", scene.measurement, "yx")):
+            if message is not None:
+                planes = np.ascontiguousarray(_as_uint16(message, axes), "<u2")
+                about = _about(name, message, planes.shape[-2:])
+                yield {**about, "planes": planes.shape[0] if planes.ndim == 3 else 1}, planes.data.cast("B")
+
+    def pictures(self, scene: Scene, view: View) -> Iterator[tuple[str, Message, Picture]]:
+        """Draw the pictures of a view one after the other: name, what it shows, uint8 (y, x) or (y, x, 3).
+
+        A picture is overwritten by the next one of its size. Raises ValueError if a message has other axes than expected.
+        """
+        wanted = shown_pictures(scene, view)
+        measured = self._measurement(scene, view) if "measurement" in wanted else None
+        if measured is not None and scene.measurement is not None:
+            yield "measurement", scene.measurement, measured
+        if scene.prediction is None:
+            return
+        if "composite" in wanted:
+            yield "composite", scene.prediction, self._prediction(scene, view)
+        if "channels" in wanted:
+            planes = _as_uint16(scene.prediction, "cyx")
+            for plane, shown, channel in zip(planes, channel_views(scene, view), channels_of(scene), strict=True):
+                one = ChannelView(shown.color, shown.window, shown.gamma)
+                yield f"channel:{channel.label}", scene.prediction, self._composite(plane[None], [one])
+
+    def _prediction(self, scene: Scene, view: View) -> Picture:
+        assert scene.prediction is not None
+        if view.residual and (painted := self._residual(scene, view)) is not None:
+            return painted
+        return self._composite(_as_uint16(scene.prediction, "cyx"), channel_views(scene, view))
+
+    def _composite(self, planes: NDArray[np.uint16], views: list[ChannelView]) -> Picture:
+        shape = (planes.shape[1], planes.shape[2])
+        if self._compositor.shape != shape:
+            self._compositor = Compositor(shape)
+        return self._compositor.render(planes, views)
+
+    def _residual(self, scene: Scene, view: View) -> Picture | None:
+        plane = residual_plane(scene)
+        if plane is None or scene.measurement is None:
+            return None
+        window = measurement_view(scene, view)
+        assert window is not None
+        x = intensity(scene.measurement)
+        return paint_residual(
+            self._measurement(scene, view), plane, noise_threshold(x), 0.5 * (window.window[1] - window.window[0])
+        )
+
+    @staticmethod
+    def _measurement(scene: Scene, view: View) -> Picture:
+        assert scene.measurement is not None
+        shown = measurement_view(scene, view)
+        assert shown is not None
+        return grayscale(_as_uint16(scene.measurement, "yx"), shown.window, shown.gamma)
 
 
-def _moment(message: Message) -> tuple[Any, ...]:
-    header = message.header
-    return header.stream, header.channel, header.position, header.z, header.t
+def shown_pictures(scene: Scene, view: View) -> frozenset[str]:
+    """Names of what a view needs of a scene; a scene without a prediction is shown as the measurement that it is."""
+    if scene.prediction is None:
+        return frozenset({"measurement"})
+    wanted = {
+        "prediction": {"composite"},
+        "measurement": {"measurement"},
+        "beside": {"measurement", "composite"},
+        "split": {"measurement", "composite"},
+        "channels": {"measurement", "channels"},
+    }[view.mode]
+    return frozenset(wanted if scene.measurement is not None else (wanted - {"measurement"}) or {"composite"})
 
 
-def _views(message: Message | None) -> list[ChannelView]:
-    """How the channels of a prediction are shown; those without a window get one from their pixels."""
+def channel_views(scene: Scene, view: View) -> list[ChannelView]:
+    """How the channels of the prediction are shown: as wished, else as the run says, else by their pixels."""
+    message = scene.prediction
     if message is None or message.pixels is None:
         return []
-    return [
-        ChannelView(channel.color, channel.window or auto_window(plane))
-        for channel, plane in zip(message.header.channels, message.pixels, strict=False)
-    ]
+    named = zip(channels_of(scene), message.pixels, strict=True)
+    return [_wished(view.wish(channel.label), channel.color, channel.window, plane) for channel, plane in named]
+
+
+def measurement_view(scene: Scene, view: View) -> ChannelView | None:
+    """How the measurement is shown; None without one."""
+    message = scene.measurement
+    if message is None or message.pixels is None:
+        return None
+    channels = message.header.channels
+    return _wished(view.measurement, _GRAY, channels[0].window if channels else None, message.pixels)
+
+
+def _moment(message: Message | None) -> tuple[Any, ...] | None:
+    """Return what tells a message from every other one."""
+    if message is None:
+        return None
+    header = message.header
+    return header.stream, *message.key, header.t, header.seq, header.provisional
+
+
+def _wished(wish: Wish, color: str, window: tuple[float, float] | None, plane: NDArray[Any]) -> ChannelView:
+    chosen = wish.window or window or auto_window(plane)
+    return ChannelView(wish.color or color.upper(), (chosen[0], chosen[1]), wish.gamma, wish.visible)
+
+
+def channels_of(scene: Scene) -> tuple[WireChannel, ...]:
+    """Return the channels of the prediction, none without one."""
+    return scene.prediction.header.channels if scene.prediction else ()
+
+
+def _method(scene: Scene) -> str:
+    """How the measurement was reconstructed, as the run says it."""
+    channels = scene.measurement.header.channels if scene.measurement else ()
+    return channels[0].label if channels else ""
 
 
 def _legend(view: ChannelView, label: str) -> dict[str, Any]:
-    return {"label": label, "color": view.color, "window": [_finite(view.window[0]), _finite(view.window[1])]}
+    window = [finite(view.window[0]), finite(view.window[1])]
+    return {"label": label, "color": view.color, "window": window, "gamma": view.gamma, "visible": view.visible}
+
+
+def _about(name: str, message: Message, shape: tuple[int, ...]) -> dict[str, Any]:
+    header = message.header
+    return {
+        "name": name,
+        "t": header.t,
+        "pixel_size_um": finite(header.pixel_size_um),
+        "height": shape[0],
+        "width": shape[1],
+        "provisional": header.provisional,
+    }
 
 
 def _as_uint16(message: Message, axes: str) -> NDArray[np.uint16]:
@@ -248,7 +271,7 @@ def _as_uint16(message: Message, axes: str) -> NDArray[np.uint16]:
     return pixels.astype(np.uint16, copy=False)
 
 
-def _finite(value: object) -> float | None:
+def finite(value: object) -> float | None:
     """Return a number that JSON can hold, else None."""
     if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         return value
@@ -259,9 +282,8 @@ def _texts(value: object) -> list[str]:
     return [str(v) for v in value] if isinstance(value, list | tuple) else []
 
 
-def _of_shown(value: object, scene: Scene | None) -> str:
+def _of_channel(value: object, channel: str) -> str:
     """Engine or backend of the channel on the page; a run gives them per channel."""
     if not isinstance(value, Mapping):
         return str(value or "")
-    channel = scene.shown.header.channel if scene else None
     return str(value[channel]) if channel in value else ", ".join(dict.fromkeys(str(v) for v in value.values()))

@@ -1,0 +1,97 @@
+"""Notices that the source has something newer, and draws it once for all pages that look at the same.
+
+Owns the thread in which pictures are drawn. Knows no connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from livesr.viewer.browser.numbers import histograms, probe
+from livesr.viewer.browser.pictures import Frame, PictureMaker
+from livesr.viewer.browser.snapshot import take_snapshot
+from livesr.viewer.browser.wishes import TakeSnapshot, View
+from livesr.viewer.scenes import SceneSource
+
+log = logging.getLogger(__name__)
+
+_POLL_S, _IDLE_S = 0.004, 0.05  # with a page, and without one
+T = TypeVar("T")
+
+
+class Feed:
+    """What every page of a preview shares; belongs to one event loop.
+
+    Attributes
+    ----------
+    changed : notified when there may be something newer to see
+    pages : connected ones; without any the source is hardly looked at
+    """
+
+    def __init__(self, source: SceneSource) -> None:
+        self.source = source
+        self.changed = asyncio.Condition()
+        self.pages = 0
+        self._maker = PictureMaker(source)
+        # Its own thread: an acknowledgement or a new page never waits for a JPEG.
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="livesr-preview-pictures")
+
+    def close(self) -> None:
+        """End the thread."""
+        self._executor.shutdown()
+
+    async def watch(self) -> None:
+        """Look at the source until cancelled; if it fails, the pages say so and keep their last picture."""
+        seen = -1
+        try:
+            while True:
+                if (version := self.source.version) != seen:
+                    seen = version
+                    await self.notify()
+                await asyncio.sleep(_POLL_S if self.pages else _IDLE_S)
+        except Exception as e:
+            log.exception("the source of the preview failed")
+            self._maker.fail(e)
+
+    async def notify(self) -> None:
+        """Let every page look whether there is something newer for it."""
+        async with self.changed:
+            self.changed.notify_all()
+
+    async def make(self, view: View, index: int) -> Frame | None:
+        """Draw the newest scene, or the one at `index` of a store; None if there is nothing to draw."""
+
+        def work() -> Frame | None:
+            try:
+                return self._maker.make(view, index)
+            except Exception as e:  # a store on a disk that is gone
+                log.exception("the source of the preview failed")
+                self._maker.fail(e)
+                return None
+
+        return await self._in_thread(work)
+
+    async def histograms(self, frame: Frame, view: View) -> list[dict[str, Any]]:
+        """Count the pixels of a frame."""
+        return await self._in_thread(lambda: histograms(frame.scene, view))
+
+    async def snapshot(self, frame: Frame, view: View, wanted: TakeSnapshot) -> tuple[str, bytes]:
+        """Draw a PNG of a frame and name it."""
+        status = self.status(frame)
+        return await self._in_thread(lambda: take_snapshot(self._maker, frame.scene, view, wanted, status))
+
+    @staticmethod
+    def probe(frame: Frame, at: tuple[float, ...]) -> dict[str, Any]:
+        """Read the intensities at a place of a frame."""
+        return probe(frame.scene, at)
+
+    def status(self, frame: Frame | None) -> dict[str, Any]:
+        """Return what a page that shows `frame` says beside the pictures."""
+        return self._maker.status(frame.scene.shown.header.channel if frame else "")
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, work)

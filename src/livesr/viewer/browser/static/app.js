@@ -1,0 +1,134 @@
+// The preview page: puts the parts together. What the user wishes is one object, `view`, that is sent as a whole.
+
+import { Channels } from "./channels.js";
+import { Connection } from "./connection.js";
+import { byId, make, remembered } from "./format.js";
+import { Panes } from "./panes.js";
+import { Playback } from "./playback.js";
+import { Readout } from "./readout.js";
+import { listen } from "./shortcuts.js";
+import { Streams } from "./streams.js";
+
+const MODES = ["beside", "split", "prediction", "channels", "measurement"];
+const THEMES = ["system", "dark", "light"];
+
+const display = { mode: "beside", residual: false, raw: false };
+const readout = new Readout();
+const channels = new Channels(byId("channels"), wish);
+const streams = new Streams(byId("streams"), wish);
+const playback = new Playback((message) => connection.send(message));
+const panes = new Panes(byId("panes"), point);
+let pending = 0;
+let pointed = null;
+
+const connection = new Connection({
+  open() {
+    panes.reset();
+    wish();
+    playback.resume();
+  },
+  lost: () => readout.setStatus({ ...readout.status, state: "reconnecting" }),
+  status(status) {
+    readout.setStatus(status);
+    streams.update(status.streams, status.length !== null);
+    playback.setStatus(status);
+  },
+  async frame(frame, blobs) {
+    if (!(await panes.present(frame, blobs))) return;
+    readout.setFrame(frame);
+    channels.update(frame);
+    streams.showFollowed(frame.stream, frame.position_name);
+    playback.setFrame(frame);
+    for (const button of byId("modes").children) button.disabled = !frame.prediction && button.dataset.mode !== "measurement";
+    document.dispatchEvent(new CustomEvent("livesr:shown", { detail: frame }));
+  },
+  probe: (probe) => pointed && readout.setProbe(probe),
+  histograms: ({ histograms }) => channels.setHistograms(histograms),
+  snapshot: ({ name }, blob) => save(name, blob),
+});
+
+/** Send what is wished, once per turn of the screen however often it changed. */
+function wish() {
+  if (pending) return;
+  pending = setTimeout(() => {
+    pending = 0;
+    const { raw, residual, mode } = display;
+    const histogram = document.body.dataset.panel !== "hidden";
+    connection.send({ type: "view", view: { mode, raw, residual, histogram, ...streams.selection, ...channels.wishes } });
+  }, 16);
+}
+
+function point(at) {
+  if (!at && !pointed) return;
+  pointed = at;
+  connection.send({ type: "probe", at });
+  if (!at) readout.setProbe(null);
+}
+
+function setMode(mode) {
+  display.mode = mode;
+  remembered.set("mode", mode);
+  for (const button of byId("modes").children) button.setAttribute("aria-pressed", String(button.dataset.mode === mode));
+  panes.setMode(mode);
+  wish();
+}
+
+function setPanel(shown) {
+  document.body.dataset.panel = shown ? "shown" : "hidden";
+  byId("panel-toggle").setAttribute("aria-pressed", String(shown));
+  wish();
+}
+
+function setTheme(theme) {
+  remembered.set("theme", theme);
+  document.documentElement.dataset.theme = theme;
+  byId("theme").textContent = { system: "Auto", dark: "Dark", light: "Light" }[theme];
+}
+
+function toggle(id, part) {
+  byId(id).checked = display[part] = !display[part];
+  wish();
+}
+
+function save(name, blob) {
+  const href = URL.createObjectURL(blob);
+  make("a", { href, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(href), 10_000);
+}
+
+const snapshot = () => connection.send({ type: "snapshot", field: panes.viewport.visible, split: panes.split });
+const nextTheme = () => setTheme(THEMES[(THEMES.indexOf(document.documentElement.dataset.theme) + 1) % THEMES.length]);
+const togglePanel = () => setPanel(document.body.dataset.panel === "hidden");
+const help = () => byId("help").showModal();
+const fullScreen = () => (document.fullscreenElement ? document.exitFullscreen() : document.documentElement.requestFullscreen());
+
+byId("modes").addEventListener("click", ({ target }) => target.dataset.mode && setMode(target.dataset.mode));
+byId("snapshot").onclick = snapshot;
+byId("theme").onclick = nextTheme;
+byId("panel-toggle").onclick = togglePanel;
+byId("help-open").onclick = help;
+byId("residual-on").onchange = () => toggle("residual-on", "residual");
+byId("raw-on").onchange = () => toggle("raw-on", "raw");
+
+listen([
+  ...MODES.map((mode, n) => [String(n + 1), byId("modes").querySelector(`[data-mode=${mode}]`).textContent, () => setMode(mode)]),
+  [["shift+1", "shift+2", "shift+3", "shift+4"], "Show or hide a channel", (key) => channels.toggle(Number(key.at(-1)) - 1)],
+  ["a", "Automatic contrast, gamma 1", () => channels.auto()],
+  ["r", "Residual: where the channels do not add up", () => toggle("residual-on", "residual")],
+  ["b", "16 bit instead of JPEG", () => toggle("raw-on", "raw")],
+  ["s", "Snapshot", snapshot],
+  [" ", "Play or pause a recording", () => playback.toggle()],
+  [["ArrowLeft", "ArrowRight"], "Step through a recording", (key) => playback.step(key === "ArrowLeft" ? -1 : 1)],
+  ["+", "Zoom in", () => panes.viewport.zoomBy(1.5)],
+  ["-", "Zoom out", () => panes.viewport.zoomBy(1 / 1.5)],
+  ["0", "Fit", () => panes.viewport.fit()],
+  ["x", "One pixel on one pixel of the screen", () => panes.viewport.zoomToPixels()],
+  ["p", "Controls and numbers", togglePanel],
+  ["d", "Dark, light or as the system", nextTheme],
+  ["f", "Full screen", fullScreen],
+  ["?", "This list", help],
+]);
+
+setTheme(THEMES.includes(remembered.get("theme")) ? remembered.get("theme") : "system");
+setPanel(true);
+if (MODES.includes(remembered.get("mode"))) setMode(remembered.get("mode"));

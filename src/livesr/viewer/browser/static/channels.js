@@ -1,0 +1,118 @@
+// The channels: visible or not, colour, contrast and gamma of each, and of the measurement.
+
+import { cssColor, make } from "./format.js";
+import { HistogramView } from "./histogram.js";
+
+/** Bright colours that stay apart for every common colour blindness when three of them are chosen (docs/adr). */
+export const PALETTE = ["00FF00", "FF00FF", "FFFF00", "00FFFF", "FF8000", "3C8CFF", "FF4040", "FFFFFF"];
+
+class ChannelRow {
+  constructor(label, isMeasurement, onChange) {
+    this.label = label;
+    this.wish = { label, color: null, window: null, gamma: 1, visible: true };
+    this.change = (part) => {
+      Object.assign(this.wish, part);
+      onChange();
+      this.refresh(this.shown);
+    };
+    this.histogram = new HistogramView((window) => this.change({ window }));
+    this.auto = make("button", { type: "button", className: "auto", textContent: "Auto", title: "Automatic contrast (a: all)", onclick: () => this.change({ window: null }) });
+    this.range = make("span", { className: "range" });
+    this.gamma = make("input", { type: "range", min: -2, max: 2, step: 0.05, value: 0, title: "Gamma; double-click: 1", oninput: () => this.change({ gamma: Number((2 ** -this.gamma.value).toFixed(3)) }) });
+    this.gamma.setAttribute("aria-label", `Gamma of ${label}`);
+    this.gamma.ondblclick = () => this.change({ gamma: 1 });
+    this.gammaValue = make("output");
+    this.element = make("section", { className: "channel", dataset: { label } }, this.head(isMeasurement), this.palette(isMeasurement), this.histogram.canvas);
+    this.element.append(make("label", { className: "gamma" }, make("span", { textContent: "Gamma" }), this.gamma, this.gammaValue));
+  }
+
+  head(isMeasurement) {
+    this.chip = make("button", { type: "button", className: "chip", title: "Colour", disabled: isMeasurement, onclick: () => (this.swatches.hidden = !this.swatches.hidden) });
+    this.chip.setAttribute("aria-label", `Colour of ${this.label}`);
+    this.visible = make("input", { type: "checkbox", checked: true, title: "Show in the composite", onchange: () => this.change({ visible: this.visible.checked }) });
+    this.visible.setAttribute("aria-label", `Show ${this.label}`);
+    this.name = make("span", { className: "name" });
+    return make("div", { className: "head" }, ...(isMeasurement ? [] : [this.visible]), this.chip, this.name, this.range, this.auto);
+  }
+
+  palette(isMeasurement) {
+    const swatch = (color) => {
+      const button = make("button", { type: "button", className: "chip", title: `#${color}`, onclick: () => this.choose(color) });
+      button.style.background = cssColor(color);
+      return button;
+    };
+    this.swatches = make("div", { className: "swatches", hidden: true }, ...(isMeasurement ? [] : PALETTE.map(swatch)));
+    return this.swatches;
+  }
+
+  choose(color) {
+    this.swatches.hidden = true;
+    this.change({ color });
+  }
+
+  /** Show how the server shows it, `shown`, under what was wished since. */
+  refresh(shown, name = this.name.textContent) {
+    if (!shown) return;
+    this.shown = shown;
+    const window = this.wish.window ?? shown.window;
+    const color = cssColor(this.wish.color ?? shown.color);
+    this.name.textContent = name;
+    this.chip.style.background = color;
+    this.range.textContent = window.map((v) => Math.round(v)).join(" – ");
+    this.auto.setAttribute("aria-pressed", String(this.wish.window === null));
+    this.visible.checked = this.wish.visible;
+    this.element.classList.toggle("off", !this.wish.visible);
+    this.gamma.value = -Math.log2(this.wish.gamma);
+    this.gammaValue.textContent = this.wish.gamma.toFixed(2);
+    this.histogram.setView({ window, color, gamma: this.wish.gamma });
+  }
+}
+
+export class Channels {
+  constructor(container, onChange) {
+    this.container = container;
+    this.onChange = onChange;
+    this.rows = new Map();
+    this.key = "";
+  }
+
+  /** The wishes for the server. */
+  get wishes() {
+    const channels = [...this.rows.values()].filter((row) => row !== this.measured).map((row) => row.wish);
+    return { channels, measurement: this.measured ? { ...this.measured.wish, label: "" } : undefined };
+  }
+
+  /** Show the channels of a frame; rows are made once and kept. */
+  update(frame) {
+    const named = frame.channels.map((c) => c.label);
+    const key = JSON.stringify([named, Boolean(frame.measurement)]);
+    if (key !== this.key) this.rebuild(key, named, frame.measurement);
+    for (const channel of frame.channels) this.rows.get(channel.label).refresh(channel, channel.label);
+    if (frame.measurement) this.measured.refresh(frame.measurement, "Measurement");
+  }
+
+  rebuild(key, named, measurement) {
+    this.key = key;
+    const row = (label, isMeasurement) => this.rows.get(label) ?? new ChannelRow(label, isMeasurement, () => this.onChange());
+    const rows = new Map(named.map((label) => [label, row(label, false)]));
+    this.measured = measurement ? row("\0measurement", true) : null;
+    if (this.measured) rows.set("\0measurement", this.measured);
+    this.rows = rows;
+    this.container.hidden = rows.size === 0;
+    this.container.replaceChildren(...[...rows.values()].map((r) => r.element));
+  }
+
+  setHistograms(histograms) {
+    for (const { label, ...data } of histograms) this.rows.get(label ?? "\0measurement")?.histogram.setData(data);
+  }
+
+  toggle(n) {
+    const row = [...this.rows.values()][n];
+    if (row && row !== this.measured) row.change({ visible: !row.wish.visible });
+  }
+
+  /** Automatic contrast and gamma 1 for all. */
+  auto() {
+    for (const row of this.rows.values()) row.change({ window: null, gamma: 1 });
+  }
+}

@@ -1,0 +1,113 @@
+// Everything on the page that is said in words and numbers: state, strip, warnings, intensity under the pointer.
+
+import { byId, bytes, cssColor, duration, make, show } from "./format.js";
+
+const FPS_SPAN_MS = 2000;
+const SHOWN_WARNINGS = 3;
+
+const STATES = {
+  connecting: ["Connecting", ""],
+  reconnecting: ["Reconnecting", "Connection to the viewer lost. Reconnecting …"],
+  waiting: ["Waiting", "Waiting for a stream"],
+  starting: ["Connected", "Waiting for the first picture"],
+  live: ["Live", ""],
+  recorded: ["Recorded", ""],
+  silent: ["No signal", "The stream has gone silent. This is its last picture."],
+  ended: ["Ended", "Stream ended. This is its last picture."],
+};
+
+export class Readout {
+  constructor() {
+    this.status = { state: "connecting" };
+    this.frame = null;
+    this.receivedAt = 0;
+    this.drawn = [];
+    this.allWarnings = false;
+    setInterval(() => this.tick(), 200);
+  }
+
+  setStatus(status) {
+    this.status = status;
+    show("engine", status.engine || "–");
+    show("backend", status.backend || "–");
+    show("skipped", status.skipped == null ? "–" : String(status.skipped));
+    show("disk", ...bytes(status.disk_free_bytes ?? NaN));
+    byId("source").textContent = status.source || "";
+    byId("source").title = status.source || "";
+    this.showWarnings();
+    this.tick();
+  }
+
+  setFrame(frame) {
+    this.frame = frame;
+    this.receivedAt = performance.now();
+    this.drawn.push(this.receivedAt);
+    show("latency", ...duration(frame.latency_ms ?? NaN));
+    show("residual", frame.residual == null ? "–" : (100 * frame.residual).toFixed(1), frame.residual == null ? "" : "%");
+    this.showWarnings();
+  }
+
+  /** What changes without a message: ages, rates, silence. */
+  tick() {
+    const now = performance.now();
+    this.drawn = this.drawn.filter((t) => now - t < FPS_SPAN_MS);
+    const age = this.frame?.age_ms == null ? NaN : this.frame.age_ms + now - this.receivedAt;
+    show("age", ...duration(age));
+    const { state, fps } = this.status;
+    const shown = `${((this.drawn.length * 1000) / FPS_SPAN_MS).toFixed(1)} shown here`;
+    show("fps", fps == null ? "–" : fps.toFixed(1), { live: shown, recorded: "when recorded", ended: "over the whole run" }[state] ?? "");
+    this.showState(state);
+  }
+
+  showState(state) {
+    const [short, sentence] = STATES[state] ?? [state, ""];
+    const notice = state === "waiting" && this.status.source ? `${sentence} at ${this.status.source}` : sentence;
+    const write = (id, text) => byId(id).textContent !== text && (byId(id).textContent = text);
+    if (byId("state").dataset.state !== state) byId("state").dataset.state = state;
+    write("state-text", short);
+    write("notice", notice);
+    byId("notice").hidden = !notice;
+    if (["live", "recorded", "connecting"].includes(state)) delete document.body.dataset.stale;
+    else document.body.dataset.stale = state;
+    document.title = state === "live" ? "livesr" : `${short} · livesr`;
+  }
+
+  /** Where the eye is: over the pictures. Many fold into one line. */
+  showWarnings() {
+    const texts = [...new Set([...(this.status.warnings ?? []), ...(this.frame?.warnings ?? [])])];
+    const list = byId("warnings");
+    const key = `${this.allWarnings} ${texts.join("\n")}`;
+    if (list.dataset.key === key) return;
+    list.dataset.key = key;
+    list.hidden = texts.length === 0;
+    const shown = this.allWarnings ? texts : texts.slice(0, SHOWN_WARNINGS);
+    const items = shown.map((text) => make("li", { textContent: text }));
+    if (texts.length > SHOWN_WARNINGS) {
+      const rest = this.allWarnings ? "Show fewer" : `${texts.length - SHOWN_WARNINGS} more`;
+      items.push(make("li", { className: "more" }, make("button", { type: "button", textContent: rest, onclick: () => this.fold() })));
+    }
+    list.replaceChildren(...items);
+  }
+
+  fold() {
+    this.allWarnings = !this.allWarnings;
+    this.showWarnings();
+  }
+
+  /** Intensities under the pointer; null when it is on no picture. */
+  setProbe(probe) {
+    const line = byId("probe");
+    line.hidden = !probe;
+    if (!probe) return;
+    const place = probe.um ? `${probe.um[0].toFixed(2)}, ${probe.um[1].toFixed(2)} µm` : "";
+    const value = (name, number, color) => {
+      const chip = make("i", { className: "chip" });
+      chip.style.background = color;
+      return make("span", { className: "value" }, chip, `${name} `, make("b", { textContent: number == null ? "–" : String(Math.round(number)) }));
+    };
+    const color = (label) => cssColor(this.frame?.channels.find((c) => c.label === label)?.color);
+    const parts = Object.entries(probe.channels ?? {}).map(([label, number]) => value(label, number, color(label)));
+    if (probe.measurement !== undefined) parts.push(value("measured", probe.measurement, "#ffffff"));
+    line.replaceChildren(make("span", { textContent: `x ${probe.x}  y ${probe.y}` }), make("span", { textContent: place }), ...parts, make("span", { textContent: "ADU" }));
+  }
+}

@@ -1,0 +1,126 @@
+"""What a page asks for: which pictures, of which stream, in which colours and contrast.
+
+Owns the form of the page's messages. Anything else than these is refused: the port may be reached by strangers.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
+
+from livesr.viewer.scenes import Selection
+
+_Label = Annotated[str, Field(max_length=200)]
+_Share = Annotated[float, Field(ge=0, le=1)]
+_Index = Annotated[int, Field(ge=0, le=1 << 40)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Wish(_Part):
+    """How one channel is to be shown; None leaves it as the run says."""
+
+    label: _Label = ""
+    color: Annotated[str, Field(pattern=r"^[0-9A-F]{6}$")] | None = None
+    window: Annotated[tuple[float, ...], Field(min_length=2, max_length=2)] | None = None
+    gamma: Annotated[float, Field(ge=0.1, le=10)] = 1.0
+    visible: bool = True
+
+    @field_validator("window")
+    @classmethod
+    def _is_a_window(cls, window: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        if window is not None and not all(math.isfinite(w) and abs(w) < 1e6 for w in window):
+            raise ValueError("a window is two finite numbers")
+        return window
+
+
+class View(_Part):
+    """Everything that the page's pictures depend on.
+
+    Attributes
+    ----------
+    mode : which pictures
+    channels, measurement : how they are shown
+    residual : paint it over the prediction
+    raw : 16-bit planes instead of JPEG
+    histogram : send histograms now and then
+    channel, position, z : which stream, see `Selection`
+    """
+
+    mode: Literal["prediction", "measurement", "beside", "channels", "split"] = "beside"
+    channels: Annotated[tuple[Wish, ...], Field(max_length=64)] = ()
+    measurement: Wish = Wish()
+    residual: bool = False
+    raw: bool = False
+    histogram: bool = False
+    channel: _Label | None = None
+    position: _Index | None = None
+    z: _Index | None = None
+
+    @property
+    def selection(self) -> Selection:
+        """The stream."""
+        return Selection(self.channel, self.position, self.z)
+
+    def wish(self, label: str) -> Wish:
+        """Return how the channel `label` is to be shown."""
+        return next((w for w in self.channels if w.label == label), Wish(label=label))
+
+
+class Acknowledgement(_Part):
+    """Frame `id` is on the screen."""
+
+    type: Literal["ack"]
+    id: _Index
+
+
+class SetView(_Part):
+    """Show this from now on."""
+
+    type: Literal["view"]
+    view: View
+
+
+class Probe(_Part):
+    """Say what is at this place, in shares of the picture's width and height; None stops that."""
+
+    type: Literal["probe"]
+    at: Annotated[tuple[_Share, ...], Field(min_length=2, max_length=2)] | None
+
+
+class Play(_Part):
+    """Let a store run, or stop it."""
+
+    type: Literal["play"]
+    playing: bool
+
+
+class Seek(_Part):
+    """Show this moment of a store."""
+
+    type: Literal["seek"]
+    index: _Index
+
+
+class TakeSnapshot(_Part):
+    """Send what is shown as PNG: `field` is the visible part (left, top, right, bottom), `split` where the line is."""
+
+    type: Literal["snapshot"]
+    field: Annotated[tuple[_Share, ...], Field(min_length=4, max_length=4)] = (0.0, 0.0, 1.0, 1.0)
+    split: _Share = 0.5
+
+
+PageMessage = Acknowledgement | SetView | Probe | Play | Seek | TakeSnapshot
+_MESSAGES: TypeAdapter[PageMessage] = TypeAdapter(Annotated[PageMessage, Field(discriminator="type")])
+
+
+def parse_message(text: str | bytes) -> PageMessage | None:
+    """Return what the page said, None if it is nothing that a page of this version says."""
+    try:
+        return _MESSAGES.validate_json(text)
+    except ValidationError:
+        return None

@@ -1,0 +1,185 @@
+"""Scenes: a prediction with the measurement it was made from, of a running stream or of a store.
+
+Owns what the viewers ask for (`Selection`), what they get (`Scene`) and the choice of it in a stream; `store_source.py` has
+the same for a store. Draws nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from livesr.live.sinks.wire import Message
+from livesr.viewer.subscriber import StreamName, Subscriber
+
+
+class Selection(NamedTuple):
+    """Which stream to show; None follows the newest in a running stream, and is the first in a store.
+
+    `channel` None is the first acquisition channel that is separated: to follow the newest of several would make the picture
+    flicker between them.
+    """
+
+    channel: str | None = None
+    position: int | None = None
+    z: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """One moment to show; at least one of both is there.
+
+    `index` is its place in a store, None in a running stream.
+    """
+
+    prediction: Message | None
+    measurement: Message | None
+    index: int | None = None
+
+    @property
+    def shown(self) -> Message:
+        """The message that the numbers beside the pictures are about."""
+        message = self.prediction or self.measurement
+        assert message is not None
+        return message
+
+    @property
+    def matches(self) -> bool:
+        """Whether prediction and measurement are of the same moment."""
+        return bool(self.prediction and self.measurement and self.prediction.header.t == self.measurement.header.t)
+
+
+class SceneSource(Protocol):
+    """Where a viewer gets its scenes from."""
+
+    @property
+    def endpoint(self) -> str:
+        """The address it listens to, or the path of a store."""
+
+    @property
+    def version(self) -> int:
+        """Grows when there may be a newer scene."""
+
+    @property
+    def length(self) -> int | None:
+        """Scenes of a store; None for a running stream."""
+
+    @property
+    def state(self) -> str:
+        """One of waiting, starting, live, silent, ended, recorded."""
+
+    @property
+    def status(self) -> Mapping[str, Any]:
+        """What the run last said of itself."""
+
+    @property
+    def problem(self) -> str:
+        """A sentence about what came and could not be understood, if that is all that came."""
+
+    def streams(self) -> tuple[StreamName, ...]:
+        """Return what can be selected."""
+
+    def scene(self, selection: Selection, index: int = 0, *, measured: bool = False) -> Scene | None:
+        """Return the newest scene of a running stream, the one at `index` of a store; None if there is none.
+
+        With `measured` only the measurement matters: a running stream then gives the newest one, which no prediction is
+        made from yet.
+        """
+
+
+class LiveScenes:
+    """The scenes of a running stream: always the newest."""
+
+    length = None
+
+    def __init__(self, subscriber: Subscriber) -> None:
+        self._subscriber = subscriber
+
+    @property
+    def endpoint(self) -> str:
+        """The address it listens to."""
+        return self._subscriber.endpoint
+
+    @property
+    def version(self) -> int:
+        """Messages received."""
+        return self._subscriber.received
+
+    @property
+    def state(self) -> str:
+        """What is to be said of the stream."""
+        subscriber = self._subscriber
+        if not subscriber.heard:
+            return "waiting"
+        if subscriber.newest("end") is not None:
+            return "ended"
+        if subscriber.ended:
+            return "silent"
+        return "live" if subscriber.streams() else "starting"
+
+    @property
+    def status(self) -> Mapping[str, Any]:
+        """What the run last said of itself."""
+        return self._subscriber.status
+
+    @property
+    def problem(self) -> str:
+        """Why messages are refused, as long as no other came."""
+        if self._subscriber.heard or not self._subscriber.last_rejection:
+            return ""
+        return f"Messages come that are no livesr stream: {self._subscriber.last_rejection}."
+
+    def streams(self) -> tuple[StreamName, ...]:
+        """Return every stream that was heard."""
+        return self._subscriber.streams()
+
+    def scene(self, selection: Selection, index: int = 0, *, measured: bool = False) -> Scene | None:
+        """Return the newest scene; `index` means nothing here."""
+        channel = selection.channel if selection.channel is not None else self._first_separated()
+        _, position, z = selection
+        measurement = self._subscriber.newest("sr/input", channel=channel, position=position, z=z)
+        prediction = self._subscriber.newest("sr/frame", channel=channel, position=position, z=z)
+        if prediction is not None and not (measured and measurement is not None):
+            return Scene(prediction, self._subscriber.measurement_of(prediction))
+        return Scene(None, measurement) if measurement is not None else None
+
+    def _first_separated(self) -> str | None:
+        """Return the first channel that has a prediction; None while there is none."""
+        names = dict.fromkeys(stream.channel for stream in self._subscriber.streams())
+        return next((n for n in names if self._subscriber.newest("sr/frame", channel=n) is not None), None)
+
+
+def intensity(message: Message) -> NDArray[np.float32]:
+    """Pixels in ADU, offset taken off, float32 of the message's shape; newly allocated."""
+    assert message.pixels is not None
+    values = message.pixels.astype(np.float32)
+    values -= np.float32(message.header.offset_adu)
+    return values
+
+
+def residual_plane(scene: Scene) -> NDArray[np.float32] | None:
+    """Return sum of channels - x in ADU on the measurement's pixels, float32 (y, x): what `Composer` sums up, as a plane.
+
+    Positive where the prediction shows light that was not measured, negative where measured light is in no channel. x is the
+    measurement less the background that belongs to no channel; where the network enlarges, its pixels are averaged.
+
+    Returns
+    -------
+    None
+        Without both pictures of the same moment, or where their sizes are no multiple of each other.
+    """
+    if not scene.matches or scene.prediction is None or scene.measurement is None:
+        return None
+    summed, x = intensity(scene.prediction).sum(0), intensity(scene.measurement)
+    factor = summed.shape[0] // x.shape[0]
+    if factor < 1 or (x.shape[0] * factor, x.shape[1] * factor) != summed.shape:
+        return None
+    if factor > 1:
+        summed = summed.reshape(x.shape[0], factor, x.shape[1], factor).mean((1, 3))
+    x -= np.float32((scene.prediction.header.normalisation or {}).get("background", 0.0))
+    residual: NDArray[np.float32] = summed - x
+    return residual
