@@ -138,7 +138,7 @@ def test_info_lists_engines_backends_and_rigs(tmp_path: Path) -> None:
     assert code == 0
     assert "identity" in [e["id"] for e in facts["engines"]]
     assert {"openvino", "torch"} <= {b["name"] for b in facts["backends"]}
-    assert [r["name"] for r in facts["rigs"]] == ["demo", "virtual_sim"]
+    assert [r["name"] for r in facts["rigs"]] == ["demo", "virtual_sim", "virtual_storm"]
 
 
 def taken_port() -> tuple[socket.socket, str]:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from livesr.optics.noise import SCMOSNoise, read_variance_map
+from livesr.optics.noise import EMCCDNoise, SCMOSNoise, read_variance_map
 
 SHAPE = (256, 256)
 
@@ -68,3 +68,29 @@ def test_read_variance_map_has_the_median_and_a_tail():
 def test_more_than_16_bits_are_refused():
     with pytest.raises(ValueError, match="bit_depth"):
         SCMOSNoise(bit_depth=18)
+
+
+@pytest.mark.parametrize("electrons", [0.5, 20.0, 300.0])
+def test_an_emccd_has_twice_the_variance_of_its_photons(electrons):
+    model = EMCCDNoise(offset_adu=100, em_gain=100, gain_e_per_adu=10, read_noise_e=50, cic_e=0.0)
+    frame = exposure(model, electrons).astype(float)
+    variance = 2 * electrons * 10**2 + 5**2  # ADU: 10 per photo-electron, read noise 5
+    assert frame.mean() == pytest.approx(100 + 10 * electrons, abs=5 * np.sqrt(variance / frame.size))
+    assert frame.var() == pytest.approx(variance, rel=0.04)
+
+
+def test_clock_induced_charge_is_rare_and_multiplied():
+    frame = exposure(EMCCDNoise(cic_e=0.01, read_noise_e=0.0, em_gain=300, gain_e_per_adu=1.0), 0.0).astype(float) - 100
+    assert np.mean(frame > 0) == pytest.approx(0.01, rel=0.15)
+    assert frame[frame > 0].mean() == pytest.approx(300, rel=0.15)
+
+
+def test_an_emccd_saturates_and_repeats():
+    model, out = EMCCDNoise(bit_depth=14), np.empty(SHAPE, np.uint16)
+    assert np.all(exposure(model, 1e6) == 2**14 - 1)
+    light = np.full(SHAPE, 7, np.float32)
+    first = model.expose(light, np.random.default_rng(3))
+    assert model.expose(light, np.random.default_rng(3), out) is out
+    np.testing.assert_array_equal(first, out)
+    with pytest.raises(ValueError, match=r"em_gain is 0\.5"):
+        EMCCDNoise(em_gain=0.5)

@@ -35,12 +35,17 @@ class Model(BaseModel):
 
 
 class CameraConfig(Model):
-    """The camera's dark level and ceiling in ADU, and what one ADU is in photo-electrons (None: not measured)."""
+    """The camera's dark level and ceiling in ADU, and what one ADU is in electrons (None: not measured).
+
+    `em_gain` is that of an EMCCD's multiplication register, None for other cameras; `gain_e_per_adu` and `read_noise_e` are
+    then behind it, as data sheets give them.
+    """
 
     offset_adu: Annotated[float, Field(ge=0)] = 100.0
     bit_depth: Annotated[int, Field(ge=8, le=16)] = 16
     gain_e_per_adu: Positive | None = None
     read_noise_e: Annotated[float, Field(ge=0)] | None = None
+    em_gain: Annotated[float, Field(ge=1)] | None = None
 
 
 def _map_name(value: str) -> str:
@@ -181,10 +186,28 @@ class SIMConfig(Model):
         return self
 
 
+class STORMConfig(Model):
+    """How blinking frames become a running image.
+
+    `frames` exposures are localised together and give the next image: of everything since the run began or, with
+    `sliding_groups`, of the last so many groups. `psf_sigma_nm` is the width of a single emitter's image, 0.21 wavelength /
+    NA without. An emitter counts where its filtered image exceeds the noise `threshold` times, and is drawn if it is
+    known to `max_uncertainty_nm`.
+    """
+
+    frames: Annotated[int, Field(ge=1, le=100_000)] = 100
+    sliding_groups: Annotated[int, Field(ge=1)] | None = None
+    pixel_size_nm: Positive = 20.0
+    psf_sigma_nm: Positive | None = None
+    threshold: Positive = 4.5
+    max_uncertainty_nm: Positive = 50.0
+    render: Literal["histogram", "gaussian"] = "gaussian"
+
+
 class ChannelConfig(Model):
     """What happens to one acquisition channel; None means that the step is left out."""
 
-    reconstruct: Literal["sim", "passthrough"] | None = None
+    reconstruct: Literal["sim", "storm", "passthrough"] | None = None
     upscale: str | None = None
     separate: str | None = None
     emission_nm: Annotated[float, Field(gt=300, lt=1200)] | None = None
@@ -198,11 +221,12 @@ class RigConfig(Model):
     description: str = ""
     core: Literal["mmcore", "unicore"] = "mmcore"
     micromanager: str = "rig.cfg"
-    modality: Literal["sim", "passthrough"]
+    modality: Literal["sim", "storm", "passthrough"]
     camera: CameraConfig = CameraConfig()
     corrections: CorrectionsConfig = CorrectionsConfig()
     optics: OpticsConfig
     sim: SIMConfig | None = None
+    storm: STORMConfig = STORMConfig()
     exposure_ms: Positive = 10.0
     interval_ms: Annotated[float, Field(ge=0)] = 0.0
     channels: dict[str, ChannelConfig] = Field(default_factory=dict)
@@ -261,7 +285,10 @@ class RigConfig(Model):
 
     def raw_frames(self, name: str) -> int:
         """Exposures that make one super-resolution frame of channel `name`."""
-        return self.sim.raw_frames if self.sim and self.channel(name).reconstruct == "sim" else 1
+        method = self.channel(name).reconstruct
+        if method == "storm":
+            return self.storm.frames
+        return self.sim.raw_frames if self.sim and method == "sim" else 1
 
     @property
     def most_raw_frames(self) -> int:

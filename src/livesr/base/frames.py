@@ -25,6 +25,19 @@ from numpy.typing import NDArray
 
 Pixels = NDArray[np.unsignedinteger[Any]]
 
+LOCALISATION = np.dtype(
+    [
+        ("frame", np.int64),  # camera frame of the stream, counted from 0
+        ("y_nm", np.float32),  # from the outer corner of the region's pixel (0, 0), in the sample
+        ("x_nm", np.float32),
+        ("photons", np.float32),  # of the emitter
+        ("background", np.float32),  # photons per pixel
+        ("sigma_nm", np.float32),  # width of the spot
+        ("uncertainty_nm", np.float32),  # lateral standard deviation
+    ]
+)
+"""One emitter in one frame, as a record of `SRFrame.localisations`."""
+
 
 class Stream(NamedTuple):
     """One series of consecutive time points: it has its own window and its own place in the store."""
@@ -94,9 +107,11 @@ class SRFrame:
 
     Attributes
     ----------
-    image : float32 (y, x), ADU above the camera's offset; a Wiener reconstruction may be slightly negative
+    image : float32 (y, x), ADU above the camera's offset, or hundredths of a localisation; a Wiener reconstruction may be
+        slightly negative
     normalisation : what the network's input is made with; follows the frames up to this one only
     saturated : raw pixels of the group at the camera's ceiling
+    localisations : records of `LOCALISATION`, what this group added; None where nothing is localised
     """
 
     image: NDArray[np.float32]
@@ -107,6 +122,7 @@ class SRFrame:
     normalisation: Normalisation
     saturated: int = 0
     t_camera_ms: float | None = None
+    localisations: NDArray[np.void] | None = None
 
 
 @dataclass(frozen=True, slots=True)

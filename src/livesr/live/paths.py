@@ -5,11 +5,13 @@ Owns the construction, before a run. Moves no frame: `pipeline.py` does.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
 from livesr.base.config import ChannelConfig, PatternConfig, RigConfig
+from livesr.base.errors import ConfigError
 from livesr.base.registry import Registry
 from livesr.live.compose import Composer
 from livesr.live.correct import Correction, build_correction
@@ -18,13 +20,18 @@ from livesr.live.inference.backend import Backend
 from livesr.live.inference.engine import Engine, Task, load_engine
 from livesr.live.inference.runner import open_backend
 from livesr.live.reconstruct.reconstructor import Reconstructor
+from livesr.live.reconstruct.storm import FRAMES_AT_ONCE, UNITS_PER_LOCALISATION, RunningImage, STORMReconstructor
 from livesr.live.sinks.sink import ChannelDescription
 from livesr.live.upscale import Upscaler
 from livesr.live.upscale import memory_bytes as upscaled_bytes
 
 RECONSTRUCTORS = Registry(
     "reconstruction",
-    {"sim": "livesr.live.paths:sim_reconstructor", "passthrough": "livesr.live.paths:passthrough_reconstructor"},
+    {
+        "sim": "livesr.live.paths:sim_reconstructor",
+        "storm": "livesr.live.paths:storm_reconstructor",
+        "passthrough": "livesr.live.paths:passthrough_reconstructor",
+    },
 )
 
 
@@ -62,6 +69,24 @@ class ChannelPath:
     def grouping(self) -> IndexGrouping:
         """Return a fresh grouping."""
         return IndexGrouping(self.n_raw)
+
+    @property
+    def accumulates(self) -> bool:
+        """Whether a picture is made of earlier groups as well, so that a group with exposures missing is still of use."""
+        return isinstance(self.reconstructor, STORMReconstructor)
+
+    @property
+    def history(self) -> float:
+        """Groups before its own that a picture is made of; infinite for all since the run began."""
+        if not isinstance(self.reconstructor, STORMReconstructor):
+            return 0
+        return (self.reconstructor.sliding_groups or math.inf) - 1
+
+    def running(self) -> RunningImage | None:
+        """Return what one stream of a run will accumulate, None where every picture is made of its own group alone."""
+        if not isinstance(self.reconstructor, STORMReconstructor):
+            return None
+        return self.reconstructor.running(self.correction.apply if self.correction else None)
 
     def composer(self) -> Composer | None:
         """Return a fresh composer, None without an engine."""
@@ -123,7 +148,8 @@ def build_path(
     channel = rig.channel(name)
     method = channel.reconstruct or rig.modality
     n_raw = rig.raw_frames(name)
-    correction, offset_adu = build_correction(rig, name, camera.shape, camera.origin_px, n_raw)
+    at_once = min(n_raw, FRAMES_AT_ONCE) if method == "storm" else n_raw
+    correction, offset_adu = build_correction(rig, name, camera.shape, camera.origin_px, at_once)
     # Whoever reconstructs subtracts what the correction leaves.
     left = rig.model_copy(update={"camera": rig.camera.model_copy(update={"offset_adu": offset_adu})})
     reconstructor: Reconstructor = RECONSTRUCTORS.load(method)(left, channel, camera)
@@ -138,6 +164,7 @@ def build_path(
         "recon_shape": reconstructor.shape,
         "recon_pixel_size_um": camera.pixel_size_um / reconstructor.scale,
         "recon_method": method,
+        **_units(method),
     }
     engines = _engines(channel)
     if not engines:
@@ -228,6 +255,30 @@ def sim_reconstructor(rig: RigConfig, channel: ChannelConfig, camera: Geometry) 
     )
 
 
+def storm_reconstructor(rig: RigConfig, channel: ChannelConfig, camera: Geometry) -> Reconstructor:
+    """Emitters localised in groups of frames, drawn into a running image."""
+    from livesr.live.reconstruct.localise import Localiser, PhotonScale
+    from livesr.optics.psf import gaussian_sigma
+
+    settings, pixel_size_nm = rig.storm, camera.pixel_size_um * 1e3
+    sigma_nm = settings.psf_sigma_nm or gaussian_sigma(rig.optics.na, channel.emission_nm or rig.optics.emission_nm)
+    levels = rig.camera
+    scale = PhotonScale.of(levels.offset_adu, levels.gain_e_per_adu, levels.em_gain, levels.read_noise_e)
+    try:
+        localiser = Localiser(camera.shape, pixel_size_nm, sigma_nm, scale, threshold=settings.threshold)
+    except ValueError as e:
+        raise ConfigError(f"Rig {rig.name!r} cannot be localised: {e}.") from e
+    return STORMReconstructor(
+        localiser,
+        pixel_size_nm,
+        settings.pixel_size_nm,
+        settings.frames,
+        sliding_groups=settings.sliding_groups,
+        max_uncertainty_nm=settings.max_uncertainty_nm,
+        render=settings.render,
+    )
+
+
 def passthrough_reconstructor(rig: RigConfig, channel: ChannelConfig, camera: Geometry) -> Reconstructor:
     """One exposure is one frame."""
     from livesr.live.reconstruct.passthrough import Passthrough
@@ -239,6 +290,13 @@ def _raw_labels(rig: RigConfig, method: str, n_raw: int) -> tuple[str, ...]:
     if method == "sim" and rig.sim:
         return tuple(f"angle {a} phase {p}" for a, p in rig.sim.raw_order())
     return tuple(f"raw {i}" for i in range(n_raw))
+
+
+def _units(method: str) -> dict[str, Any]:
+    """Return what a reconstruction counts and where its exposures lie in the store."""
+    if method != "storm":
+        return {}
+    return {"recon_unit": "localisation", "recon_unit_scale": 1 / UNITS_PER_LOCALISATION, "raw_along_t": True}
 
 
 def _provenance(opened: Sequence[tuple[Engine, Backend]]) -> Mapping[str, Any]:

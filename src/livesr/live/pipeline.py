@@ -40,6 +40,7 @@ from livesr.base.frames import CameraFrame, MulticolorFrame, Normalisation, RawS
 from livesr.base.timing import Histogram, Pace, StepTimes, now_ns
 from livesr.live.normalise import FollowingNormalisation
 from livesr.live.paths import ChannelPath
+from livesr.live.reconstruct.storm import RunningImage
 from livesr.live.sinks.sink import RunDescription, Sink
 from livesr.live.sinks.thread import SinkThread
 from livesr.live.sources.mda import MDAHook, Received, camera_frame
@@ -94,7 +95,9 @@ class Pipeline:
         self._only = next(iter(paths)) if len(paths) == 1 else ""
         self._sinks = [SinkThread(sink, lossless=lossless, on_error=self._sink_failed) for sink, lossless in sinks]
         self._frame_bytes = max(math.prod(c.raw_shape) * np.dtype(c.raw_dtype).itemsize for c in run.channels)
-        self.raw_queue_bytes = max(raw_queue_bytes, 16 * self._frame_bytes)
+        # A whole group waits before it is reconstructed, while the next one comes in and the last is being stored.
+        most_frames = max(16, 3 * max((path.n_raw for path in paths.values()), default=1))
+        self.raw_queue_bytes = max(raw_queue_bytes, most_frames * self._frame_bytes)
         # Dropping every second group would leave no frame its neighbours: what cannot be kept is dropped in a row.
         self._stacks: BoundedQueue[RawStack] = (
             BoundedQueue(_STACKS_LATEST * len(paths), "drop_all")
@@ -107,6 +110,7 @@ class Pipeline:
         streams = len(run.positions) * run.z_planes
         self._upscalers = {name: upscaler for name, path in paths.items() if (upscaler := path.upscaler(streams))}
         self._normalisations: dict[Stream, FollowingNormalisation] = {}
+        self._running_images: dict[Stream, RunningImage | None] = {}
         self._frame_windows: dict[Stream, FrameWindow] = {}
         self._threads = [
             threading.Thread(target=self._guarded, args=(work,), name=f"livesr-{name}", daemon=True)
@@ -247,7 +251,7 @@ class Pipeline:
                 sink.raw(stack)
         if stack.stray:
             return
-        if not stack.complete:
+        if not stack.complete and not self._paths[stack.stream.channel].accumulates:
             self._skip(stack.stream, stack.t, "raw frames missing")
             return
         self.counts["groups"] += 1
@@ -305,7 +309,10 @@ class Pipeline:
         path = self._paths[stack.stream.channel]
         frames = [f for f in stack.frames if f is not None]
         with self.steps.measure("reconstruct"):
-            image = path.reconstructor.reconstruct(path.correction.apply(frames) if path.correction else frames)
+            if running := self._running_image(stack.stream):
+                image = running.add(stack)
+            else:
+                image = path.reconstructor.reconstruct(path.correction.apply(frames) if path.correction else frames)
         with self.steps.measure("normalise"):
             follow = self._normalisations.setdefault(stack.stream, FollowingNormalisation())
             recorded = self._recorded_normalisations.get((stack.stream, stack.t))
@@ -320,7 +327,13 @@ class Pipeline:
             Normalisation(*normalisation),
             saturated,
             stack.t_camera_ms,
+            localisations=running.localisations if running else None,
         )
+
+    def _running_image(self, stream: Stream) -> RunningImage | None:
+        if stream not in self._running_images:
+            self._running_images[stream] = self._paths[stream.channel].running()
+        return self._running_images[stream]
 
     def _window(self, stream: Stream) -> FrameWindow:
         if stream not in self._frame_windows:

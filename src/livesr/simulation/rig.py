@@ -25,21 +25,19 @@ from __future__ import annotations
 import logging
 import time
 from array import array
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import count
-from typing import Any
-from weakref import WeakValueDictionary
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 from pymmcore_plus import CMMCorePlus
-from pymmcore_plus.experimental.unicore import CameraDevice, pymm_property
+from pymmcore_plus.experimental.unicore import pymm_property
 
 from livesr.base.config import RigConfig, SIMConfig, load_rig
 from livesr.base.errors import ConfigError
 from livesr.optics.illumination import Pattern
 from livesr.optics.noise import SCMOSNoise, read_variance_map
+from livesr.simulation.camera import VirtualCamera, find_virtual_camera
 from livesr.simulation.microscope import Components, Light, SIMMicroscope
 from livesr.simulation.specimens import Cell
 
@@ -48,17 +46,11 @@ log = logging.getLogger(__name__)
 Image = NDArray[np.float32]
 
 _MARGIN_PX = 16
-_SPIN_S = 0.0003
-_CAMERAS: WeakValueDictionary[str, VirtualSIMCamera] = WeakValueDictionary()
-_serial = count(1)
 
 
 def find_camera(core: CMMCorePlus) -> VirtualSIMCamera | None:
     """Return the virtual camera that `core` uses, to ask it for the truth; None if it uses another one."""
-    label = core.getCameraDevice()
-    if not label or not core.hasProperty(label, "CameraID"):
-        return None
-    return _CAMERAS.get(str(core.getProperty(label, "CameraID")))
+    return find_virtual_camera(core, VirtualSIMCamera)
 
 
 class RawBank:
@@ -165,13 +157,12 @@ class RawBank:
         return Cell(self._microscope.object_shape, self._microscope.object_pixel_um, self._seed)
 
 
-class VirtualSIMCamera(CameraDevice):
+class VirtualSIMCamera(VirtualCamera):
     """Plays raw SIM frames of a simulated living cell, one per exposure.
 
     Properties before initialisation: Rig (name or path of the rig.yaml whose patterns it shows), SensorSize (pixels),
     Seed, TimePoints (length of the bank), Photons (photo-electrons of bright parts per raw frame), Bleaching (part lost
-    per time point), SpecimenInterval_s. Later: PatternIndex, TimePoint (see the module), Stamp (1: pixel (0, 0) of each
-    frame holds the number of the exposure modulo 65536), Exposure, and a software region of interest.
+    per time point), SpecimenInterval_s. Later: PatternIndex, TimePoint (see the module), and those of `VirtualCamera`.
 
     Attributes
     ----------
@@ -180,16 +171,10 @@ class VirtualSIMCamera(CameraDevice):
 
     def __init__(self) -> None:
         super().__init__()
-        self._id = f"virtual-sim-{next(_serial)}"
-        _CAMERAS[self._id] = self
-        self._exposure_ms = 10.0
         self._bank: RawBank | None = None
         self._playback = _Playback(1, 1)
         self._pattern_sequence: list[int] | None = None
         self._loaded_sequence: list[int] = []
-        self._roi: tuple[int, int, int, int] | None = None
-        self._exposures = 0
-        self._stamp = False
         for name, default in (
             ("Rig", "virtual_sim"),
             ("SensorSize", 256),
@@ -239,70 +224,19 @@ class VirtualSIMCamera(CameraDevice):
         """See `RawBank.truth`; `t` is a time point of the bank, as in `shown`."""
         return self.bank.truth(t, transfer)
 
-    # -- what UniMMCore asks of a camera -----------------------------------------------------------------------------
+    # -- what the base class asks ------------------------------------------------------------------------------------
 
-    def get_camera_id(self) -> str:
-        """Return the name by which `find_camera` knows this camera."""
-        return self._id
-
-    def get_exposure(self) -> float:
-        """Return the exposure in ms, which is also the time from frame to frame."""
-        return self._exposure_ms
-
-    def set_exposure(self, exposure: float) -> None:
-        """Set the exposure in ms."""
-        if not float(exposure) > 0:
-            raise ValueError(f"exposure is {exposure} ms; it must be above 0")
-        self._exposure_ms = float(exposure)
-
-    def shape(self) -> tuple[int, int]:
-        """Return (y, x) of a frame."""
-        _, _, width, height = self.get_roi()
-        return height, width
-
-    def dtype(self) -> DTypeLike:
-        """Return the pixel type."""
-        return np.uint16
-
-    def get_roi(self) -> tuple[int, int, int, int]:
-        """Return (x, y, width, height) on the chip."""
-        size = int(self._number("SensorSize"))
-        return self._roi or (0, 0, size, size)
-
-    def set_roi(self, x: int, y: int, width: int, height: int) -> None:
-        """Read out a part of the chip; the patterns stay where they are."""
-        size = int(self._number("SensorSize"))
-        if min(x, y) < 0 or min(width, height) < 1 or x + width > size or y + height > size:
-            raise ValueError(
-                f"region (x, y, width, height) = {(x, y, width, height)} is not on a chip of {size} x {size}"
-            )
-        self._roi = (x, y, width, height)
-
-    def clear_roi(self) -> None:
-        """Read out the whole chip."""
-        self._roi = None
-
-    def start_sequence(
-        self, n: int | None, get_buffer: Callable[[Sequence[int], DTypeLike], NDArray[Any]]
-    ) -> Iterator[Mapping[str, str]]:
-        """Expose `n` frames, or until stopped; one memory copy per frame, paced by the exposure."""
-        frames, playback = self.bank.frames, self._playback
+    def start_playing(self, n: int | None) -> None:
+        """Begin a group, unless it is a snap."""
         if n != 1:
-            playback.start_group()
-        x, y, width, height = self.get_roi()
-        due = time.perf_counter()
-        for i in count() if n is None else range(n):
-            if self._pattern_sequence:
-                playback.select(self._pattern_sequence[i % len(self._pattern_sequence)])
-            t, raw = playback.expose()
-            due += self._exposure_ms / 1e3
-            _wait_until(due)
-            buffer = get_buffer((height, width), np.uint16)
-            buffer[:] = frames[t, raw, y : y + height, x : x + width]
-            if self._stamp:
-                buffer[0, 0] = self._exposures % 65536
-            self._exposures += 1
-            yield {"SIM-Index": str(raw), "SIM-TimePoint": str(t)}
+            self._playback.start_group()
+
+    def next_frame(self, i: int) -> tuple[NDArray[np.uint16], Mapping[str, str]]:
+        """Return the next raw frame of the bank."""
+        if self._pattern_sequence:
+            self._playback.select(self._pattern_sequence[i % len(self._pattern_sequence)])
+        t, raw = self._playback.expose()
+        return self.bank.frames[t, raw], {"SIM-Index": str(raw), "SIM-TimePoint": str(t)}
 
     # -- properties --------------------------------------------------------------------------------------------------
 
@@ -335,19 +269,6 @@ class VirtualSIMCamera(CameraDevice):
     @time_point.setter
     def _set_time_point(self, value: float) -> None:
         self._playback.restart(int(value))
-
-    @pymm_property(name="Stamp", limits=(0, 1), property_type=int)
-    def stamp(self) -> int:
-        """Whether pixel (0, 0) holds the number of the exposure."""
-        return int(self._stamp)
-
-    @stamp.setter
-    def _set_stamp(self, value: float) -> None:
-        self._stamp = bool(int(value))
-
-    def _number(self, name: str) -> float:
-        # A .cfg gives every value as text.
-        return float(self.get_property_value(name))
 
 
 class _Playback:
@@ -428,9 +349,3 @@ def _microscope(rig: RigConfig, sim: SIMConfig, size: int) -> SIMMicroscope:
         damping=0.7,
         margin_px=_MARGIN_PX,
     )
-
-
-def _wait_until(due: float) -> None:
-    """Sleep to within a fraction of a millisecond, then yield until `due`: sleeping alone wakes too late."""
-    while (left := due - time.perf_counter()) > 0:
-        time.sleep(left - _SPIN_S if left > 2 * _SPIN_S else 0)

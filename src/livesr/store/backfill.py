@@ -4,9 +4,9 @@ Owns the choice of what is to be computed and its way into arrays that are finis
 live run, in `livesr.live.pipeline`.
 
 A prediction is computed if there is none, or if it was made while a frame before or after it was missing that raw has. A
-reconstruction is computed if the run dropped its raw group. frames.jsonl is the journal: a line is written when the shard
-that holds the picture has taken its place, so a backfill that is killed is resumed by starting it again, and what was under
-way is computed once more. Raw is only read.
+reconstruction is computed if the run dropped its raw group, or a group that it looks back to, as the running image of
+STORM does. frames.jsonl is the journal: a line is written when the shard that holds the picture has taken its place, so a
+backfill that is killed is resumed by starting it again, and what was under way is computed once more. Raw is only read.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from livesr.live.paths import ChannelPath
 from livesr.live.pipeline import Pipeline
 from livesr.live.sinks import layout
 from livesr.live.sinks.frames_log import FramesLog, SeriesName, State
+from livesr.live.sinks.localisations import replace_frames
 from livesr.live.sinks.sink import RunDescription, to_uint16
 from livesr.store.process import Progress, build_paths
 from livesr.store.raw_input import RawInput, description, feed, read_stacks, store_input
@@ -57,15 +58,16 @@ class Todo:
     impossible: int
 
 
-def plan(store: RecordedStore, window: Mapping[str, int]) -> list[Todo]:
+def plan(store: RecordedStore, window: Mapping[str, int], looks_back: Mapping[str, float] | None = None) -> list[Todo]:
     """Return what is to be computed, for every position and channel with something to do or something impossible.
 
     Parameters
     ----------
     window : frames that the engine of each separated channel looks at
+    looks_back : groups before its own that a picture of each accumulating channel is made of
     """
     todos = [
-        _todo(store, position, channel, window.get(channel, 0))
+        _todo(store, position, channel, window.get(channel, 0), (looks_back or {}).get(channel))
         for position in range(len(store.positions))
         for channel in store.channels
     ]
@@ -104,7 +106,11 @@ def backfill(
     _drop_unfinished_line(store.path / layout.FRAMES_LOG)
     paths, notes = build_paths(raw, backend, precision, threads)
     try:
-        todos = plan(store, {name: p.window for name, p in paths.items() if p.backend})
+        todos = plan(
+            store,
+            {name: p.window for name, p in paths.items() if p.backend},
+            {name: p.history for name, p in paths.items() if p.accumulates},
+        )
         progress = _Counter(sum(len(t.predict) + len(t.measure) for t in todos), on_progress)
         failures: dict[str, int] = {}
         for todo in todos:
@@ -143,15 +149,19 @@ def _check_same(store: RecordedStore, model: Mapping[str, Any] | None, folder: s
         )
 
 
-def _todo(store: RecordedStore, position: int, channel: str, window: int) -> Todo:
+def _todo(store: RecordedStore, position: int, channel: str, window: int, looks_back: float | None) -> Todo:
     def here(keys: Mapping[Key, Any]) -> dict[Key, Any]:
         return {k: v for k, v in keys.items() if (k[0].position, k[0].channel) == (position, channel)}
 
     stored, measured = here(store.pictures("raw")), here(store.measured())
-    there = {key for key, line in stored.items() if line["state"] == "raw"}
-    live = {key for key, line in measured.items() if not line.get("backfilled")}
+    usable = ("raw",) if looks_back is None else ("raw", "raw_incomplete")
+    there = {key for key, line in stored.items() if line["state"] in usable}
+    live = set(here(store.measured(live=True)))
     kept = here(store.pictures("recon")) if ("recon", position, channel) in store.images else measured
+    outdated = _after(there - live, there, looks_back or 0)
     measure = there - kept.keys()
+    if ("recon", position, channel) in store.images:
+        measure |= {key for key in outdated & live if not measured[key].get("backfilled")}
     separated = here(store.pictures("sr"))
     predict: set[Key] = set()
     if window and ("sr", position, channel) in store.images:
@@ -159,9 +169,10 @@ def _todo(store: RecordedStore, position: int, channel: str, window: int) -> Tod
             key
             for key in there
             if key not in separated
-            or not (separated[key].get("backfilled") or _neighbours(key, window) & there <= live)
+            or not (separated[key].get("backfilled") or _neighbours(key, window) & there | {key} <= live - outdated)
         }
     read = measure | predict | _beside(measure, there, after=False) | _beside(predict, there, after=True)
+    read |= _before(read, there, looks_back or 0)
     impossible = {k for k in stored.keys() | measured.keys() if window and k not in there and k not in separated}
     ordered = tuple(sorted(read, key=lambda key: (key[1], key[0])))
     return Todo(position, channel, frozenset(predict), frozenset(measure), ordered, len(impossible))
@@ -170,6 +181,20 @@ def _todo(store: RecordedStore, position: int, channel: str, window: int) -> Tod
 def _neighbours(key: Key, window: int) -> set[Key]:
     stream, t = key
     return {(stream, t - 1), (stream, t + 1)} if window == 3 else set()
+
+
+def _after(keys: Set[Key], there: Set[Key], groups: float) -> set[Key]:
+    """Return those of `there` that lie up to `groups` time points behind one of `keys`."""
+    if not groups:
+        return set()
+    return {(s, t) for s, t in there if any(s == stream and 0 < t - other <= groups for stream, other in keys)}
+
+
+def _before(keys: Set[Key], there: Set[Key], groups: float) -> set[Key]:
+    """Return those of `there` that lie up to `groups` time points before one of `keys`."""
+    if not groups:
+        return set()
+    return {(s, t) for s, t in there if any(s == stream and 0 < other - t <= groups for stream, other in keys)}
 
 
 def _beside(keys: Set[Key], there: Set[Key], *, after: bool) -> set[Key]:
@@ -237,6 +262,7 @@ class _FillSink:
     def __init__(self, store: RecordedStore, todo: Todo, step: Callable[[int], None], failures: dict[str, int]) -> None:
         self._store, self._todo, self._step, self._failures = store, todo, step, failures
         self._log: FramesLog | None = None
+        self._measured_live = store.measured(live=True)
         place = todo.position, todo.channel
         self._images: dict[SeriesName, Image | None] = {
             "recon": store.images.get(("recon", *place)),
@@ -264,10 +290,20 @@ class _FillSink:
         """Take a measurement that the run dropped; the others are only neighbours."""
         if (frame.stream, frame.t) not in self._todo.measure:
             return
+        self._keep_localisations(frame)
         image = self._images["recon"]
         offset = int(image.attributes["livesr"]["intensity"]["offset"]) if image else 0
         facts = {**_times(frame), "saturated": frame.saturated or None}
         self._put("recon", "recon", frame, to_uint16(frame.image, offset) if image else None, facts)
+
+    def _keep_localisations(self, frame: SRFrame) -> None:
+        """Put what was localised among the others; before the journal says that it is done."""
+        raw = self._store.images["raw", frame.stream.position, frame.stream.channel]
+        if frame.localisations is None or (frame.stream, frame.t) in self._measured_live:
+            return  # the run wrote them; only its picture lacks what came before
+        first = frame.t * raw.exposures
+        path = self._store.path / layout.localisations_name(raw.name)
+        replace_frames(path, frame.localisations, range(first, first + raw.exposures))
 
     def separated(self, frame: MulticolorFrame) -> None:
         """Take a prediction."""
@@ -350,7 +386,7 @@ def _times(frame: SRFrame) -> dict[str, Any]:
 def _check_lengths(store: RecordedStore) -> None:
     lengths: dict[tuple[int, str], set[int]] = {}
     for (_, position, channel), image in store.images.items():
-        lengths.setdefault((position, channel), set()).add(array_shape(image.array).length["t"])
+        lengths.setdefault((position, channel), set()).add(array_shape(image.array, image.exposures).length["t"])
     if any(len(found) > 1 for found in lengths.values()):
         raise StoreError(f"The images of {store.path} differ in length: run 'livesr repair {store.path}' first.")
 

@@ -72,7 +72,7 @@ def store_input(
     first = next(iter(images.values()))
     run: dict[str, Any] = {
         "positions": store.positions,
-        "z_planes": array_shape(first.array).z_planes,
+        "z_planes": array_shape(first.array, first.exposures).z_planes,
         "z_step_um": first.scale.get("z", 1.0),
         "started_ns": int(datetime.fromisoformat(store.about["started"]).timestamp() * 1e9)
         if "started" in store.about
@@ -156,9 +156,9 @@ def read_stacks(store: RecordedStore, keys: Iterable[tuple[Stream, int]]) -> Ite
         place = stream.position, stream.channel
         image = raw_image(store, *place)
         if place not in arrays:
-            arrays[place] = array_shape(image.array), zarr.open_array(image.array, mode="r")
+            arrays[place] = array_shape(image.array, image.exposures), zarr.open_array(image.array, mode="r")
         shape, array = arrays[place]
-        if t >= array.shape[0]:
+        if t >= shape.length["t"]:
             raise _damaged(store, image, t, "the array is shorter")
         try:
             block = np.asarray(array[shape.index(t, stream.z)])
@@ -185,7 +185,7 @@ def raw_image(store: RecordedStore, position: int, channel: str) -> Image:
 
 def camera_of(raw: Image) -> Geometry:
     """Return what the camera delivered for a raw image."""
-    shape = array_shape(raw.array)
+    shape = array_shape(raw.array, raw.exposures)
     origin = raw.attributes["livesr"].get("origin_px", (0.0, 0.0))
     y, x = shape.length["y"], shape.length["x"]
     return Geometry((y, x), shape.dtype, raw.scale["x"], (float(origin[0]), float(origin[1])))

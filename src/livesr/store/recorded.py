@@ -58,6 +58,11 @@ class Image:
         return self.folder / "0"
 
     @property
+    def exposures(self) -> int:
+        """Planes along t of one time point: more than one in the raw film of a STORM run."""
+        return int(self.attributes["livesr"].get("exposures", 1))
+
+    @property
     def scale(self) -> dict[str, float]:
         """Seconds or um per index of every axis, by its name."""
         image = self.attributes["ome"]["multiscales"][0]
@@ -67,11 +72,15 @@ class Image:
 
 @dataclass(frozen=True, slots=True)
 class ArrayShape:
-    """What zarr.json says of an array: length and shard length of every axis, by its name."""
+    """What zarr.json says of an array: length and shard length of every axis, by its name.
+
+    Along t both count time points; in a film each has `exposures` planes.
+    """
 
     length: Mapping[str, int]
     shard: Mapping[str, int]
     dtype: str
+    exposures: int = 1
 
     @property
     def z_planes(self) -> int:
@@ -80,7 +89,9 @@ class ArrayShape:
 
     def index(self, t: int, z: int) -> tuple[Any, ...]:
         """Return the index of all planes at (t, z)."""
-        return tuple({"t": t, "z": z}.get(axis, slice(None)) for axis in self.length)
+        film = slice(t * self.exposures, (t + 1) * self.exposures)
+        place: dict[str, Any] = {"t": film if self.exposures > 1 else t, "z": z}
+        return tuple(place.get(axis, slice(None)) for axis in self.length)
 
     def shard_of(self, t: int, z: int) -> tuple[int, int]:
         """Return which shard holds (t, z), counted along t and z."""
@@ -92,8 +103,8 @@ class ArrayShape:
         return "/".join(["c", *(str(place.get(axis, 0)) for axis in self.length)])
 
 
-def array_shape(array: Path) -> ArrayShape:
-    """Read an array's zarr.json.
+def array_shape(array: Path, exposures: int = 1) -> ArrayShape:
+    """Read an array's zarr.json; a film has `exposures` planes along t for each time point.
 
     Raises
     ------
@@ -104,11 +115,9 @@ def array_shape(array: Path) -> ArrayShape:
     try:
         names = about["dimension_names"]
         shards = about["chunk_grid"]["configuration"]["chunk_shape"]
-        return ArrayShape(
-            dict(zip(names, about["shape"], strict=True)),
-            dict(zip(names, shards, strict=True)),
-            str(about["data_type"]),
-        )
+        length, shard = dict(zip(names, about["shape"], strict=True)), dict(zip(names, shards, strict=True))
+        length["t"], shard["t"] = -(-length["t"] // exposures), max(shard["t"] // exposures, 1)
+        return ArrayShape(length, shard, str(about["data_type"]), exposures)
     except (KeyError, TypeError, ValueError) as e:
         raise StoreError(f"{array / 'zarr.json'} does not describe an array that livesr wrote: {e}.") from e
 
@@ -162,9 +171,13 @@ class RecordedStore:
         """Return the last line about every picture that the arrays of a kind hold, by stream and time point."""
         return {(stream_of(e), e["t"]): e for e in self.events if e["series"] == kind and e["stored"]}
 
-    def measured(self) -> dict[tuple[Stream, int], Event]:
-        """Return the line about every time point that was reconstructed, whether or not it is kept as an image."""
-        return {(stream_of(e), e["t"]): e for e in self.events if e["state"] == "recon"}
+    def measured(self, *, live: bool = False) -> dict[tuple[Stream, int], Event]:
+        """Return the last line about every time point that was reconstructed, whether or not it is kept as an image.
+
+        With `live`, lines that a backfill has written do not count.
+        """
+        lines = (e for e in self.events if e["state"] == "recon" and not (live and e.get("backfilled")))
+        return {(stream_of(e), e["t"]): e for e in lines}
 
     def normalisations(self) -> dict[tuple[Stream, int], Normalisation]:
         """Return what every reconstructed frame was normalised with."""

@@ -94,6 +94,7 @@ def repair(path: Path, *, still_growing_s: float = _STILL_GROWING_S) -> RepairRe
     for image in longer:
         image.set_length(lengths[image.image.name])
     rewritten = log.rewrite(unlogged, changed=any(lost.values()))
+    tables = [table for table in sorted(path.glob("localisations*.csv")) if _cut_torn_row(table)]
     for name, content in metadata.items():
         (path / name).parent.mkdir(exist_ok=True)
         write_json(path / name, content)
@@ -104,7 +105,7 @@ def repair(path: Path, *, still_growing_s: float = _STILL_GROWING_S) -> RepairRe
         torn=kept,
         metadata=tuple(metadata),
         problems=tuple(problems),
-        changed=bool(kept or longer or rewritten or metadata),
+        changed=bool(kept or longer or rewritten or metadata or tables),
     )
 
 
@@ -113,7 +114,7 @@ class _Found:
 
     def __init__(self, image: Image, lines: Sequence[Event]) -> None:
         self.image, self._lines = image, lines
-        self.shape: ArrayShape = array_shape(image.array)
+        self.shape: ArrayShape = array_shape(image.array, image.exposures)
         self._told = {self.shape.shard_of(e["t"], e["z"]) for e in lines}
         self._states: dict[tuple[int, int], ShardState] = {}
 
@@ -160,12 +161,13 @@ class _Found:
         import zarr
 
         array = zarr.open_array(folder, mode="r")
-        t = min((t_shard + 1) * self.shape.shard["t"], array.shape[0]) - 1
+        t = min((t_shard + 1) * self.shape.shard["t"], array.shape[0] // self.shape.exposures) - 1
         return array[self.shape.index(t, z_shard * self.shape.shard.get("z", 1))]
 
     def _readable(self, t_shard: int, file: Path) -> _ArrayToRead:
         inside = t_shard * self.shape.shard["t"] < self.shape.length["t"]
-        return _ArrayToRead(self.image.array, None if inside else file, (t_shard + 1) * self.shape.shard["t"])
+        length = (t_shard + 1) * self.shape.shard["t"] * self.shape.exposures
+        return _ArrayToRead(self.image.array, None if inside else file, length)
 
     def torn_files(self) -> Iterator[Path]:
         """Files from the last readable time point on that cannot be read."""
@@ -217,7 +219,7 @@ class _Found:
 
         planes = np.asarray(zarr.open_array(folder, mode="r")[self.shape.index(t, z)])
         missing = [i for i, plane in enumerate(planes) if not plane.any()]
-        if len(missing) == self.shape.length["c"]:
+        if len(missing) == len(planes):
             return None
         where = {"t": t, "position": self.image.position, "channel": self.image.channel, "z": z}
         facts = {"state": "raw_incomplete", "missing": missing} if missing else {"state": "raw"}
@@ -227,7 +229,7 @@ class _Found:
         """Write the array's length."""
         path = self.image.array / "zarr.json"
         about = read_json(path)
-        about["shape"][0] = length
+        about["shape"][0] = length * self.shape.exposures
         write_json(path, about)
 
     def summary(self, after: int) -> dict[str, int]:
@@ -333,6 +335,15 @@ def _keep_aside(path: Path, file: Path) -> str:
     target = layout.next_free_path(folder / ".".join(file.relative_to(path).parts))
     file.replace(target)
     return str(target.relative_to(path).as_posix())
+
+
+def _cut_torn_row(table: Path) -> bool:
+    """Cut off a last row that a killed process left unfinished; return whether there was one."""
+    with table.open("rb+") as file:
+        content = file.read()
+        whole = content.rfind(b"\n") + 1
+        file.truncate(whole)
+    return whole < len(content)
 
 
 def _missing_metadata(path: Path, images: Sequence[Image]) -> dict[str, Mapping[str, Any]]:

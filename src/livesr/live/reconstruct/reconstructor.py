@@ -23,7 +23,7 @@ class Reconstructor(Protocol):
     """Raw frames in, one float32 picture out. One instance serves one stream and one thread."""
 
     @property
-    def scale(self) -> int:
+    def scale(self) -> float:
         """Output pixels per camera pixel along each axis."""
 
     @property

@@ -39,6 +39,11 @@ def series_name(kind: SeriesName, run: RunDescription, position: int, channel: s
     return f"{kind}_{_folder_name(run.positions, position)}_{_folder_name(channels, channels.index(channel))}"
 
 
+def localisations_name(raw: str) -> str:
+    """Return the file of what was localised in the frames of image `raw`, relative to the store."""
+    return f"localisations{raw.removeprefix('raw')}.csv"
+
+
 def series_specs(run: RunDescription, position: int, channel: ChannelDescription) -> dict[SeriesName, SeriesSpec]:
     """Describe the images of one position and channel, by kind."""
     specs: dict[SeriesName, SeriesSpec] = {}
@@ -108,19 +113,24 @@ def next_free_path(path: Path) -> Path:
 def _raw(run: RunDescription, position: int, channel: ChannelDescription) -> SeriesSpec:
     # The phase of a pattern counts from the chip's origin: without the region's place raw cannot be reconstructed again.
     provenance = {"kind": "raw", "prediction": False, "origin_px": list(channel.raw_origin_px)}
+    # Hundreds of exposures are a film: as channels, a viewer would make hundreds of layers of them.
+    film = {"labels": ("raw",), "has_channel_axis": False, "exposures": len(channel.raw_labels)}
+    if channel.raw_along_t:
+        provenance["exposures"] = len(channel.raw_labels)
+    channels = {"labels": channel.raw_labels, "shown_channels": 1}  # exposures on top of each other show nothing
+    axis: dict[str, Any] = film if channel.raw_along_t else channels
     return SeriesSpec(
         name=series_name("raw", run, position, channel.name),
         title="raw exposures",
         shape=channel.raw_shape,
         dtype=channel.raw_dtype,
         z_planes=run.z_planes,
-        labels=channel.raw_labels,
-        colors=("FFFFFF",) * len(channel.raw_labels),
+        colors=("FFFFFF",) * len(axis["labels"]),
         pixel_size_um=channel.raw_pixel_size_um,
         z_step_um=run.z_step_um,
         interval_s=run.interval_s,
-        shown_channels=1,  # exposures on top of each other show nothing
         provenance={**_about(run, position, channel), **provenance},
+        **axis,
     )
 
 
@@ -129,7 +139,11 @@ def _recon(run: RunDescription, position: int, channel: ChannelDescription) -> S
         "kind": "reconstruction",
         "prediction": False,
         "method": channel.recon_method,
-        "intensity": {"unit": "ADU", "scale": 1.0, "offset": run.recon_offset_adu},
+        "intensity": {
+            "unit": channel.recon_unit,
+            "scale": channel.recon_unit_scale,
+            "offset": run.recon_offset_adu,
+        },
     }
     return SeriesSpec(
         name=series_name("recon", run, position, channel.name),

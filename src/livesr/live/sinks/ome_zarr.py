@@ -25,6 +25,7 @@ from livesr.base.frames import MulticolorFrame, Pixels, RawStack, SRFrame, Strea
 from livesr.live.sinks import layout
 from livesr.live.sinks.frames_log import FramesLog, SeriesName, State, to_json
 from livesr.live.sinks.layout import bytes_per_hour, free_bytes, memory_bytes, next_free_path
+from livesr.live.sinks.localisations import LocalisationsFile
 from livesr.live.sinks.series import DisplayWindow, Series, group_json, write_json
 from livesr.live.sinks.sink import RunDescription, to_uint16
 
@@ -74,6 +75,7 @@ class OMEZarrSink:
         StoreError
             If the folder cannot be created or the disk is as good as full; nothing is left behind.
         """
+        _refuse_films_of_planes(run)
         wanted = self.path.absolute()
         free = free_bytes(wanted)
         if free < self._reserve_bytes:
@@ -107,6 +109,9 @@ class OMEZarrSink:
                 for kind, spec in layout.series_specs(run, position, channel).items():
                     place.series[kind] = Series(self.path / spec.name, spec)
                 place.allocate(channel.recon_shape)
+                if channel.raw_along_t:
+                    name = layout.localisations_name(layout.series_name("raw", run, position, channel.name))
+                    place.localisations = LocalisationsFile(self.path / name)
         names = [series.spec.name for _, series in self._all_series()]
         (self.path / "OME").mkdir()
         write_json(self.path / "OME" / "zarr.json", group_json({"ome": {"version": "0.5", "series": names}}))
@@ -117,6 +122,7 @@ class OMEZarrSink:
                 series.close(0)
             except (OSError, RuntimeError) as e:
                 log.debug("closing %s after a failed start: %s", series.spec.name, e)
+        self._close_localisations()
         if self._log:
             self._log.close()
             self._log = None
@@ -159,6 +165,9 @@ class OMEZarrSink:
         """Store a reconstruction as uint16, shifted by the run's `recon_offset_adu`."""
         place = self._place(frame.stream, frame.t)
         place.note_time(frame.stream, frame.t, frame.t_acq_ns)
+        if place.localisations and frame.localisations is not None:
+            with self._recording():
+                place.localisations.append(frame.localisations)
         planes: tuple[Pixels, ...] = ()
         clipped = 0
         if "recon" in place.series:
@@ -176,6 +185,7 @@ class OMEZarrSink:
             normalisation=frame.normalisation._asdict(),
             saturated=frame.saturated or None,
             clipped=clipped or None,
+            localisations=None if frame.localisations is None else len(frame.localisations),
         )
 
     def separated(self, frame: MulticolorFrame) -> None:
@@ -233,6 +243,7 @@ class OMEZarrSink:
             failures.append(f"{layout.REPORT}: {_reason(e)}")
         self._log.close()
         self._log = None
+        self._close_localisations()
         if failures:
             raise RecordingError(
                 f"{self.path} could not be finished ({'; '.join(failures)}): it is readable up to the last whole shard; "
@@ -292,6 +303,11 @@ class OMEZarrSink:
             series.windows_written = True
             series.write_metadata(place.interval_s)
 
+    def _close_localisations(self) -> None:
+        for place in self._places.values():
+            if place.localisations:
+                place.localisations.close()
+
     def _opened(self) -> RunDescription:
         if self._run is None or self._log is None:
             raise RecordingError(f"{self.path} is not open: frames can be stored between open() and close().")
@@ -348,6 +364,7 @@ class _Place:
     series: dict[SeriesName, Series] = field(default_factory=dict)
     end: int = 0  # linear index behind the last thing heard of
     clipped: int = 0
+    localisations: LocalisationsFile | None = None
     _windows: dict[SeriesName, DisplayWindow] = field(default_factory=dict)
     _last_time: tuple[int, int] | None = None
     _intervals_s: deque[float] = field(default_factory=lambda: deque(maxlen=1001))
@@ -388,6 +405,15 @@ class _Place:
     def time_points(self, z_planes: int) -> int:
         """Length that every image here must have."""
         return -(-self.end // z_planes)
+
+
+def _refuse_films_of_planes(run: RunDescription) -> None:
+    films = [c.name for c in run.channels if c.raw_along_t]
+    if films and run.z_planes > 1:
+        raise StoreError(
+            f"Channel {films[0] or 'default'} is a film of exposures and the run has {run.z_planes} planes: a store holds "
+            "one or the other. Acquire each plane as a position of its own."
+        )
 
 
 def _write_sidecar(path: Path, content: str | Path) -> None:

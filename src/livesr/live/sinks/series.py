@@ -42,7 +42,7 @@ class SeriesSpec:
     """What an image is; `shape` is (y, x), `labels` and `colors` have one entry per channel.
 
     Without `has_channel_axis` the image has a single channel and no c axis. `shown_channels` is how many channels a viewer
-    starts with, None for all.
+    starts with, None for all. `exposures` above 1 is a film: so many planes along t belong to each time point.
     """
 
     name: str
@@ -57,6 +57,7 @@ class SeriesSpec:
     interval_s: float | None = None
     has_channel_axis: bool = True
     shown_channels: int | None = None
+    exposures: int = 1
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -66,8 +67,13 @@ class SeriesSpec:
 
     @property
     def group_bytes(self) -> int:
-        """Bytes of one (t, z): every channel of one plane."""
-        return self.plane_bytes * len(self.labels)
+        """Bytes of one (t, z): every channel or exposure of one plane."""
+        return self.plane_bytes * self.planes
+
+    @property
+    def planes(self) -> int:
+        """Planes of one (t, z)."""
+        return len(self.labels) * self.exposures
 
     @property
     def z_planes_per_shard(self) -> int:
@@ -90,6 +96,8 @@ class SeriesSpec:
 
 class Series:
     """Appends the planes of one (t, z) after the other; the array is stored as (t, [c,] [z,] y, x).
+
+    Time points are counted in groups; a film has `SeriesSpec.exposures` planes along t for each, and whole groups in a shard.
 
     Attributes
     ----------
@@ -121,8 +129,8 @@ class Series:
             With what came and what was expected.
         """
         spec, dtype = self.spec, dtype or self.spec.dtype
-        if len(planes) != len(spec.labels):
-            raise FrameShapeError(f"{len(planes)} planes came for {spec.name}, expected {len(spec.labels)}.")
+        if len(planes) != spec.planes:
+            raise FrameShapeError(f"{len(planes)} planes came for {spec.name}, expected {spec.planes}.")
         for plane in planes:
             if plane is not None and (plane.shape != spec.shape or plane.dtype != dtype):
                 raise FrameShapeError(
@@ -131,7 +139,7 @@ class Series:
                 )
 
     def append(self, planes: Sequence[Pixels | None]) -> None:
-        """Append every channel of the next (t, z); None is a fill plane. The planes are copied."""
+        """Append every channel, or exposure, of the next (t, z); None is a fill plane. The planes are copied."""
         for plane in planes:
             if plane is None:
                 self._stream.skip(frames=1)
@@ -141,7 +149,7 @@ class Series:
 
     def fill(self) -> None:
         """Append zeros for the next (t, z)."""
-        self._stream.skip(frames=len(self.spec.labels))
+        self._stream.skip(frames=self.spec.planes)
         self.next += 1
 
     def close(self, time_points: int, interval_s: float | None = None) -> None:
@@ -170,7 +178,8 @@ class Series:
         image = ome["multiscales"][0]
         image["name"] = self.spec.title
         for dataset in image["datasets"]:
-            dataset["coordinateTransformations"][0]["scale"][0] = self.spec.interval_s or interval_s or 1.0
+            group_s = self.spec.interval_s or interval_s or float(self.spec.exposures)
+            dataset["coordinateTransformations"][0]["scale"][0] = group_s / self.spec.exposures
         ome["omero"] = {"channels": [self._omero_channel(c) for c in range(len(self.spec.labels))]}
         attributes = {"ome": ome, "livesr": dict(self.spec.provenance)}
         write_json(self._folder / "zarr.json", group_json(attributes))
@@ -192,7 +201,7 @@ class Series:
             array = json.loads(path.read_text(encoding="utf-8"))
         except json.JSONDecodeError:  # a full disk leaves it empty
             array = _array_json(self.spec)
-        array["shape"][0] = time_points
+        array["shape"][0] = time_points * self.spec.exposures
         write_json(path, array)
 
 
@@ -275,7 +284,7 @@ def _dimensions(spec: SeriesSpec) -> tuple[Dimension, ...]:
     """Axes in the order of appending: all channels of a plane together. Stored as t, c, z, which NGFF demands."""
     from ome_writers import Channel, Dimension
 
-    shards_t, shards_z = spec.time_points_per_shard, spec.z_planes_per_shard
+    shards_t, shards_z = spec.time_points_per_shard * spec.exposures, spec.z_planes_per_shard
     t = Dimension(name="t", type="time", unit="second", scale=1.0, chunk_size=1, shard_size_chunks=shards_t)
     z = Dimension(
         name="z",
@@ -297,7 +306,7 @@ def _dimensions(spec: SeriesSpec) -> tuple[Dimension, ...]:
 
 def _array_json(spec: SeriesSpec) -> dict[str, Any]:
     """Return the array as acquire-zarr describes it, without time points."""
-    axes: list[tuple[str, int, int]] = [("t", 0, spec.time_points_per_shard)]
+    axes: list[tuple[str, int, int]] = [("t", 0, spec.time_points_per_shard * spec.exposures)]
     if spec.has_channel_axis:
         axes.append(("c", len(spec.labels), len(spec.labels)))
     if spec.z_planes > 1:

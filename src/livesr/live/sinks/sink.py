@@ -23,7 +23,8 @@ class ChannelDescription:
 
     `labels`, `colors` ("00FF00") and `ai` (provenance of the prediction: model, sha256, runtime ...) are empty when the
     channel has no engine; `window` is how many frames a prediction is made of. `raw_origin_px` is where the camera's region
-    began on its chip.
+    began on its chip. `raw_along_t` says that the exposures of a group are a film rather than channels of one picture. A
+    reconstruction counts `recon_unit_scale` `recon_unit`.
     """
 
     name: str
@@ -41,6 +42,9 @@ class ChannelDescription:
     ai: Mapping[str, Any] = field(default_factory=dict)
     raw_origin_px: tuple[float, float] = (0.0, 0.0)
     window: int = 3
+    raw_along_t: bool = False
+    recon_unit: str = "ADU"
+    recon_unit_scale: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,172 @@
+"""Blinking frames to a running super-resolution image.
+
+Owns what a stream has localised so far and its drawing. The arithmetic of localisation is in `localise.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
+
+from livesr.base.errors import FrameShapeError
+from livesr.base.frames import LOCALISATION, Pixels, RawStack
+from livesr.live.reconstruct.localise import Localiser
+from livesr.live.reconstruct.reconstructor import RawFrames
+
+Image = NDArray[np.float32]
+Render = Literal["histogram", "gaussian"]
+Correct = Callable[[list[Pixels]], Image]
+
+FRAMES_AT_ONCE = 100
+"""Frames that are localised side by side: enough to be fast, few enough that a group of thousands needs no more memory."""
+
+UNITS_PER_LOCALISATION = 100
+"""A running image counts hundredths of a localisation: the store rounds to whole numbers, and a drawn emitter is spread
+over many pixels."""
+
+_WIDTHS_PX = (0.0, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0)
+
+
+class STORMReconstructor:
+    """Localises groups of frames and draws what was found.
+
+    Parameters
+    ----------
+    localiser
+        For the camera's frames.
+    pixel_size_nm
+        Of the camera, in the sample.
+    image_pixel_size_nm
+        Of the running image; widened so that a camera pixel holds a whole number of them at least once.
+    frames
+        Exposures of a group.
+    sliding_groups
+        Groups that the running image shows; None for all since the run began.
+    max_uncertainty_nm
+        Emitters that are known less well are not drawn.
+    render
+        "gaussian" draws each emitter as wide as it is uncertain, "histogram" as one pixel.
+    """
+
+    def __init__(
+        self,
+        localiser: Localiser,
+        pixel_size_nm: float,
+        image_pixel_size_nm: float,
+        frames: int,
+        *,
+        sliding_groups: int | None = None,
+        max_uncertainty_nm: float = math.inf,
+        render: Render = "gaussian",
+    ) -> None:
+        self.localiser, self.frames, self.sliding_groups = localiser, frames, sliding_groups
+        self.scale = pixel_size_nm / image_pixel_size_nm
+        height, width = (max(round(n * self.scale), 1) for n in localiser.shape)
+        self.shape = (height, width)
+        self._pixel_size_nm, self._max_uncertainty_nm, self._render = image_pixel_size_nm, max_uncertainty_nm, render
+
+    @property
+    def memory_bytes(self) -> int:
+        """The running image and what a group needs while it is localised."""
+        block = 4 * min(self.frames, FRAMES_AT_ONCE) * math.prod(self.localiser.shape) * 4
+        return block + 4 * math.prod(self.shape) * (3 + (self.sliding_groups or 0))
+
+    def reconstruct(self, frames: RawFrames, out: Image | None = None) -> Image:
+        """Draw what these frames alone show, in hundredths of a localisation.
+
+        Raises
+        ------
+        FrameShapeError
+            If there is no frame or a frame has another shape.
+        """
+        picture = self.draw(self.localise(list(frames), range(len(frames))))
+        if out is None:
+            return picture
+        out[:] = picture
+        return out
+
+    def localise(self, frames: RawFrames, numbers: range | list[int]) -> NDArray[np.void]:
+        """Return the emitters of `frames` as records of `LOCALISATION`; as `Localiser.localise`."""
+        if len(frames) == 0:
+            raise FrameShapeError("a group without frames cannot be localised")
+        if wrong := [f.shape for f in frames if f.shape != self.localiser.shape]:
+            raise FrameShapeError(f"a frame of {wrong[0]} came, this stream expects {self.localiser.shape}")
+        return self.localiser.localise(frames, numbers)
+
+    def draw(self, localisations: NDArray[np.void]) -> Image:
+        """Draw `localisations`, float32 of `shape`, hundredths of a localisation."""
+        seen = localisations[localisations["uncertainty_nm"] <= self._max_uncertainty_nm]
+        if self._render == "histogram":
+            return self._histogram(seen)
+        # Emitters of like uncertainty share one blur, which costs less than drawing each.
+        widths = np.asarray(_WIDTHS_PX)
+        nearest = np.abs(seen["uncertainty_nm"][:, None] / self._pixel_size_nm - widths).argmin(axis=1)
+        picture = np.zeros(self.shape, np.float32)
+        for i in np.unique(nearest):
+            points = self._histogram(seen[nearest == i])
+            picture += gaussian_filter(points, widths[i], truncate=3) if widths[i] else points
+        return picture
+
+    def running(self, correct: Correct | None = None) -> RunningImage:
+        """Return what one stream of one run accumulates.
+
+        Parameters
+        ----------
+        correct
+            Applied to at most `FRAMES_AT_ONCE` frames before they are localised.
+        """
+        return RunningImage(self, correct)
+
+    def _histogram(self, localisations: NDArray[np.void]) -> Image:
+        row, column = (np.floor(localisations[axis] / self._pixel_size_nm).astype(np.intp) for axis in ("y_nm", "x_nm"))
+        inside = (row >= 0) & (row < self.shape[0]) & (column >= 0) & (column < self.shape[1])
+        counts = np.bincount(row[inside] * self.shape[1] + column[inside], minlength=math.prod(self.shape))
+        return (counts * np.float32(UNITS_PER_LOCALISATION)).astype(np.float32).reshape(self.shape)
+
+
+class RunningImage:
+    """What one stream has localised so far.
+
+    Attributes
+    ----------
+    localisations : what the last group added
+    """
+
+    def __init__(self, reconstructor: STORMReconstructor, correct: Correct | None = None) -> None:
+        self._reconstructor, self._correct = reconstructor, correct
+        self._image = np.zeros(reconstructor.shape, np.float32)
+        self._groups: deque[tuple[int, Image]] = deque()
+        self.localisations: NDArray[np.void] = np.empty(0, LOCALISATION)
+
+    def add(self, stack: RawStack) -> Image:
+        """Localise a group, whose exposures may be incomplete; return the image with it, which the caller owns.
+
+        Groups come in order of time; what was never given leaves no gap but in the image.
+        """
+        this = self._reconstructor
+        came = [raw for raw, frame in enumerate(stack.frames) if frame is not None]
+        blocks = [came[first : first + FRAMES_AT_ONCE] for first in range(0, len(came), FRAMES_AT_ONCE)]
+        self.localisations = np.concatenate([self._localise(stack, block) for block in blocks])
+        drawn = this.draw(self.localisations)
+        if this.sliding_groups is None:
+            self._image += drawn
+            return self._image.copy()
+        self._groups.append((stack.t, drawn))
+        while self._groups[0][0] <= stack.t - this.sliding_groups:
+            self._groups.popleft()
+        # Summed anew: adding and subtracting would leave the rounding of everything that ever was in it.
+        image = self._groups[0][1].copy()
+        for _, later in list(self._groups)[1:]:
+            image += later
+        return image
+
+    def _localise(self, stack: RawStack, block: list[int]) -> NDArray[np.void]:
+        frames = [frame for raw in block if (frame := stack.frames[raw]) is not None]
+        numbers = [stack.t * self._reconstructor.frames + raw for raw in block]
+        return self._reconstructor.localise(self._correct(frames) if self._correct else frames, numbers)

@@ -1,0 +1,139 @@
+"""What the virtual cameras share: exposure, region of interest, stamp, pacing, and how a core's camera is found.
+
+Owns no picture: each camera plays its own bank.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import count
+from typing import Any, TypeVar
+from weakref import WeakValueDictionary
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+from pymmcore_plus import CMMCorePlus
+from pymmcore_plus.experimental.unicore import CameraDevice, pymm_property
+
+_SPIN_S = 0.0003
+_CAMERAS: WeakValueDictionary[str, VirtualCamera] = WeakValueDictionary()
+_serial = count(1)
+
+
+class VirtualCamera(CameraDevice):
+    """A camera in Python that plays frames which were simulated before.
+
+    Properties: Stamp (1: pixel (0, 0) of each frame holds the number of the exposure modulo 65536), Exposure, and a
+    software region of interest. `SensorSize` must be a pre-init property of the camera itself.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._id = f"{type(self).__name__}-{next(_serial)}"
+        _CAMERAS[self._id] = self
+        self._exposure_ms = 10.0
+        self._roi: tuple[int, int, int, int] | None = None
+        self._exposures = 0
+        self._stamp = False
+
+    # -- what each camera says of itself -----------------------------------------------------------------------------
+
+    def start_playing(self, n: int | None) -> None:
+        """Take note that a sequence of `n` exposures starts, endless if None; 1 is a snap."""
+
+    def next_frame(self, i: int) -> tuple[NDArray[np.uint16], Mapping[str, str]]:
+        """Return exposure `i` of the sequence, the whole chip, uint16 (y, x), and what it says of itself."""
+        raise NotImplementedError
+
+    # -- what UniMMCore asks of a camera -----------------------------------------------------------------------------
+
+    def get_camera_id(self) -> str:
+        """Return the name by which `find_camera` knows this camera."""
+        return self._id
+
+    def get_exposure(self) -> float:
+        """Return the exposure in ms, which is also the time from frame to frame."""
+        return self._exposure_ms
+
+    def set_exposure(self, exposure: float) -> None:
+        """Set the exposure in ms."""
+        if not float(exposure) > 0:
+            raise ValueError(f"exposure is {exposure} ms; it must be above 0")
+        self._exposure_ms = float(exposure)
+
+    def shape(self) -> tuple[int, int]:
+        """Return (y, x) of a frame."""
+        _, _, width, height = self.get_roi()
+        return height, width
+
+    def dtype(self) -> DTypeLike:
+        """Return the pixel type."""
+        return np.uint16
+
+    def get_roi(self) -> tuple[int, int, int, int]:
+        """Return (x, y, width, height) on the chip."""
+        size = int(self._number("SensorSize"))
+        return self._roi or (0, 0, size, size)
+
+    def set_roi(self, x: int, y: int, width: int, height: int) -> None:
+        """Read out a part of the chip; what the chip sees stays where it is."""
+        size = int(self._number("SensorSize"))
+        if min(x, y) < 0 or min(width, height) < 1 or x + width > size or y + height > size:
+            raise ValueError(
+                f"region (x, y, width, height) = {(x, y, width, height)} is not on a chip of {size} x {size}"
+            )
+        self._roi = (x, y, width, height)
+
+    def clear_roi(self) -> None:
+        """Read out the whole chip."""
+        self._roi = None
+
+    def start_sequence(
+        self, n: int | None, get_buffer: Callable[[Sequence[int], DTypeLike], NDArray[Any]]
+    ) -> Iterator[Mapping[str, str]]:
+        """Expose `n` frames, or until stopped; one memory copy per frame, paced by the exposure."""
+        self.start_playing(n)
+        x, y, width, height = self.get_roi()
+        due = time.perf_counter()
+        for i in count() if n is None else range(n):
+            frame, about = self.next_frame(i)
+            due += self._exposure_ms / 1e3
+            _wait_until(due)
+            buffer = get_buffer((height, width), np.uint16)
+            buffer[:] = frame[y : y + height, x : x + width]
+            if self._stamp:
+                buffer[0, 0] = self._exposures % 65536
+            self._exposures += 1
+            yield about
+
+    @pymm_property(name="Stamp", limits=(0, 1), property_type=int)
+    def stamp(self) -> int:
+        """Whether pixel (0, 0) holds the number of the exposure."""
+        return int(self._stamp)
+
+    @stamp.setter
+    def _set_stamp(self, value: float) -> None:
+        self._stamp = bool(int(value))
+
+    def _number(self, name: str) -> float:
+        # A .cfg gives every value as text.
+        return float(self.get_property_value(name))
+
+
+C = TypeVar("C", bound=VirtualCamera)
+
+
+def find_virtual_camera(core: CMMCorePlus, kind: type[C]) -> C | None:
+    """Return the virtual camera that `core` uses if it is of this `kind`, to ask it for the truth; else None."""
+    label = core.getCameraDevice()
+    if not label or not core.hasProperty(label, "CameraID"):
+        return None
+    camera = _CAMERAS.get(str(core.getProperty(label, "CameraID")))
+    return camera if isinstance(camera, kind) else None
+
+
+def _wait_until(due: float) -> None:
+    """Sleep to within a fraction of a millisecond, then yield until `due`: sleeping alone wakes too late."""
+    while (left := due - time.perf_counter()) > 0:
+        time.sleep(left - _SPIN_S if left > 2 * _SPIN_S else 0)

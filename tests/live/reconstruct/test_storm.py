@@ -1,0 +1,181 @@
+"""Emitters are found where they are, known as well as they say, and drawn into an image that grows."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from livesr.base.errors import FrameShapeError
+from livesr.base.frames import LOCALISATION, RawStack, Stream
+from livesr.live.reconstruct.localise import Localiser, PhotonScale
+from livesr.live.reconstruct.storm import FRAMES_AT_ONCE, UNITS_PER_LOCALISATION, STORMReconstructor
+from livesr.optics.noise import EMCCDNoise, SCMOSNoise
+from livesr.optics.psf import PointSpread, gaussian_sigma
+
+PIXEL_NM, NA, EMISSION_NM, SIZE = 107.0, 1.49, 670.0, 64
+SIGMA_NM = gaussian_sigma(NA, EMISSION_NM)
+EMCCD, SCMOS = EMCCDNoise(), SCMOSNoise(gain_adu_per_e=2.0)
+SCALES = {
+    "emccd": PhotonScale.of(100, 15, 200, 60),
+    "scmos": PhotonScale.of(100, 0.5, None, 1.6),
+}
+
+
+def exposed(camera: str, frames: int, *, photons: float = 800.0, background: float = 8.0, seed: int = 0):
+    """Frames with 16 emitters each, far apart, at random places within their cells; their positions in px (n, 3)."""
+    rng, spread = np.random.default_rng(seed), PointSpread(PIXEL_NM / 1e3, NA, EMISSION_NM / 1e3)
+    noise = EMCCD if camera == "emccd" else SCMOS
+    grid = np.stack(np.meshgrid(*[np.arange(8, SIZE, 16)] * 2, indexing="ij"), -1).reshape(-1, 2)
+    stack, truth = [], []
+    for k in range(frames):
+        places = grid + rng.uniform(-3, 3, grid.shape)
+        image = np.full((SIZE, SIZE), background, np.float32)
+        spread.add(image, places[:, 0], places[:, 1], np.full(len(places), photons))
+        stack.append(noise.expose(image, rng))
+        truth += [(k, y, x) for y, x in places]
+    return stack, np.array(truth)
+
+
+def localiser(camera: str = "emccd", **changes) -> Localiser:
+    return Localiser((SIZE, SIZE), PIXEL_NM, SIGMA_NM, SCALES[camera], **changes)
+
+
+def matched(found, truth):
+    """Differences (n, 2) in nm of what lies within 200 nm of an emitter, and which records those are."""
+    differences, records = [], []
+    for i, record in enumerate(found):
+        here = truth[truth[:, 0] == record["frame"]]
+        d = np.array([record["y_nm"], record["x_nm"]]) - (here[:, 1:] + 0.5) * PIXEL_NM
+        best = np.hypot(*d.T).argmin()
+        if np.hypot(*d[best]) < 200:
+            differences.append(d[best])
+            records.append(i)
+    return np.array(differences), records
+
+
+@pytest.mark.parametrize("camera", ["emccd", "scmos"])
+def test_emitters_are_found_and_their_error_is_what_is_said(camera):
+    frames, truth = exposed(camera, 40)
+    found = localiser(camera).localise(frames, range(40))
+    differences, records = matched(found, truth)
+    assert len(records) >= 0.99 * len(truth)
+    assert len(found) - len(records) <= 0.03 * len(truth)
+    assert np.abs(differences.mean(axis=0)).max() < 1.0  # no half-pixel, no axis swapped
+    said = np.sqrt(np.mean(found["uncertainty_nm"][records] ** 2))
+    assert differences.std() == pytest.approx(said, rel=0.15)
+    assert np.median(found["photons"][records]) == pytest.approx(800, rel=0.15)
+    assert np.median(found["background"][records]) == pytest.approx(8, rel=0.3)
+    assert list(found["frame"]) == sorted(found["frame"])
+
+
+def test_more_photons_are_known_better_and_an_emccd_pays_for_its_gain():
+    said = {
+        (camera, photons): np.median(
+            localiser(camera).localise(exposed(camera, 5, photons=photons)[0], range(5))["uncertainty_nm"]
+        )
+        for camera in SCALES
+        for photons in (500.0, 2000.0)
+    }
+    assert said["scmos", 2000.0] < said["scmos", 500.0] / 1.9
+    assert said["emccd", 2000.0] == pytest.approx(said["scmos", 2000.0] * np.sqrt(2), rel=0.1)
+
+
+def test_noise_alone_is_hardly_ever_an_emitter():
+    rng, dark = np.random.default_rng(5), np.full((SIZE, SIZE), 10, np.float32)
+    frames = [EMCCD.expose(dark, rng) for _ in range(50)]
+    assert len(localiser().localise(frames, range(50))) < 50  # one in a frame
+    assert len(localiser(threshold=7.0).localise(frames, range(50))) == 0
+
+
+def test_frames_without_anything_give_no_records():
+    empty = localiser().localise([np.full((SIZE, SIZE), 100, np.uint16)] * 3, range(3))
+    assert (len(empty), empty.dtype) == (0, LOCALISATION)
+
+
+def test_a_frame_too_small_for_one_fit_is_refused():
+    with pytest.raises(ValueError, match="smaller than the 7x7 pixels of one fit"):
+        Localiser((6, 64), 100, 94, PhotonScale())
+
+
+def records(*rows) -> np.ndarray:
+    """(frame, y_nm, x_nm, uncertainty_nm) of each."""
+    found = np.zeros(len(rows), LOCALISATION)
+    for name, column in zip(("frame", "y_nm", "x_nm", "uncertainty_nm"), zip(*rows, strict=True), strict=True):
+        found[name] = column
+    return found
+
+
+def reconstructor(**changes) -> STORMReconstructor:
+    return STORMReconstructor(localiser(), PIXEL_NM, 20.0, 10, **{"max_uncertainty_nm": 50.0, **changes})
+
+
+def test_an_emitter_is_drawn_where_it_is_as_wide_as_it_is_uncertain():
+    this = reconstructor()
+    assert this.shape == (round(SIZE * PIXEL_NM / 20),) * 2
+    image = this.draw(records((0, 2010.0, 4010.0, 20.0), (0, 3000.0, 3000.0, 60.0)))
+    assert np.unravel_index(image.argmax(), image.shape) == (100, 200)
+    assert image.sum() == pytest.approx(UNITS_PER_LOCALISATION, rel=1e-4)  # the second is not known well enough
+    assert image[100, 201] / image[100, 200] == pytest.approx(np.exp(-0.5), rel=0.05)
+    plain = reconstructor(render="histogram").draw(records((0, 2010.0, 4010.0, 20.0), (3, 2019.0, 4001.0, 5.0)))
+    assert plain[100, 200] == plain.sum() == 2 * UNITS_PER_LOCALISATION
+    assert not reconstructor().draw(records((0, -5.0, 10.0, 5.0), (0, 1e5, 10.0, 5.0))).any()
+
+
+def stack(t: int, frames, missing=()) -> RawStack:
+    return RawStack(tuple(None if i in missing else f for i, f in enumerate(frames)), Stream(), t, 0, 0)
+
+
+def test_the_image_grows_and_frames_keep_their_numbers():
+    frames, _ = exposed("emccd", 30)
+    this = reconstructor()
+    running, images, found = this.running(), [], []
+    for t in range(3):
+        images.append(running.add(stack(t, frames[10 * t : 10 * t + 10], missing=(4,) if t == 1 else ())))
+        found.append(running.localisations)
+    assert [image.sum() for image in images] == sorted(image.sum() for image in images)
+    assert set(np.concatenate(found)["frame"]) == set(range(30)) - {14}
+    np.testing.assert_allclose(images[0], this.reconstruct(frames[:10]))
+    alone = [this.draw(f) for f in found]
+    np.testing.assert_allclose(images[2], sum(alone), atol=1e-3)
+    assert images[0].base is None
+    images[2][:] = 0  # the caller's own
+    assert running.add(stack(3, frames[:10])).sum() > images[1].sum()
+
+
+def test_a_sliding_image_forgets_also_over_a_gap():
+    frames, _ = exposed("emccd", 10)
+    running = reconstructor(sliding_groups=2).running()
+    sums = [running.add(stack(t, frames)).sum() for t in (0, 1, 2, 5)]
+    one = sums[0]
+    assert sums == pytest.approx([one, 2 * one, 2 * one, one], rel=1e-4)
+
+
+def test_a_long_group_is_localised_in_blocks_after_the_correction():
+    frames, _ = exposed("emccd", 5)
+    long, seen = STORMReconstructor(localiser(), PIXEL_NM, 20.0, 2 * FRAMES_AT_ONCE + 5), []
+
+    def correct(block):
+        seen.append(len(block))
+        return np.array(block, np.float32)
+
+    running = long.running(correct)
+    running.add(stack(1, [frames[k % 5] for k in range(2 * FRAMES_AT_ONCE + 5)]))
+    assert seen == [FRAMES_AT_ONCE, FRAMES_AT_ONCE, 5]
+    numbers = running.localisations["frame"]
+    assert (numbers.min(), numbers.max()) == (205, 409)
+    assert np.all(np.diff(numbers) >= 0)
+
+
+def test_frames_that_do_not_fit_are_refused():
+    with pytest.raises(FrameShapeError, match="without frames"):
+        reconstructor().reconstruct([])
+    with pytest.raises(FrameShapeError, match=r"\(8, 8\) came, this stream expects \(64, 64\)"):
+        reconstructor().reconstruct([np.zeros((8, 8), np.uint16)])
+
+
+def test_the_scale_of_a_camera():
+    assert PhotonScale.of(100, None).photons_per_adu == 1
+    emccd = PhotonScale.of(100, 15, 200, 60)
+    assert (emccd.photons_per_adu, emccd.read_variance) == pytest.approx((0.075, 0.09))
+    assert emccd.excess == pytest.approx(2, rel=0.01)
+    assert dataclasses.astuple(PhotonScale.of(90, 0.5, None, 2.0)) == (90, 0.5, 1.0, 4.0)
