@@ -10,6 +10,7 @@ from pymmcore import CMMCore
 from pymmcore_plus import CMMCorePlus
 
 from livesr.base.config import load_rig
+from livesr.cli.experiment import Experiment
 from livesr.cli.session import Request, load_core
 
 SIZE = 64
@@ -20,7 +21,7 @@ def core_of(rig: str | Path, exposure_ms: float | None = None, **properties: obj
     """A loaded core; pre-init properties of the virtual camera by name."""
     request = Request(
         rig=load_rig(rig),
-        frames=1,
+        experiment=Experiment(frames=1),
         engine="none",
         exposure_ms=exposure_ms,
         properties={k: str(v) for k, v in properties.items()},

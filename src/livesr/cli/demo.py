@@ -40,6 +40,7 @@ def demo(
     [dim]Example:[/] livesr demo --view
     """
     from livesr.base.config import load_rig
+    from livesr.cli.experiment import Experiment
     from livesr.cli.score import TruthScore, require_truth
     from livesr.cli.session import Request, acquire, load_core
 
@@ -47,7 +48,7 @@ def demo(
     score = TruthScore(frames)
     request = Request(
         rig=load_rig("virtual_sim"),
-        frames=frames,
+        experiment=Experiment(frames=frames),
         engine=engine,
         store=store,
         publish=publish,

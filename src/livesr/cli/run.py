@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,7 +10,18 @@ import typer
 from livesr.cli import options
 from livesr.cli.output import JSON, console, print_json, run_table
 
-_FRAMES = 100
+Positions = Annotated[
+    str | None,
+    typer.Option(help='Stage positions "x,y[,z[,name]];..." in um, or a text file with one a line.'),
+]
+Z = Annotated[
+    str | None,
+    typer.Option("--z", help="Planes in um: range:step around each position, or first..last:step of the focus drive."),
+]
+Channels = Annotated[str | None, typer.Option(help="Channels of rig.yaml to acquire, as 488,561; all without.")]
+Plan = Annotated[
+    Path | None, typer.Option(help="A useq plan (YAML or JSON) instead; livesr adds the raw frames of SIM.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -35,6 +46,10 @@ def run(
     interval: options.Interval = None,
     no_raw: options.NoRaw = False,
     no_recon: options.NoRecon = False,
+    positions: Positions = None,
+    z: Z = None,
+    channels: Channels = None,
+    plan: Plan = None,
     seed: options.Seed = None,
     view: options.View = False,
     as_json: JSON = False,
@@ -42,20 +57,20 @@ def run(
     """Acquire on a rig: reconstruct, separate, store and publish live.
 
     [dim]Example:[/] livesr run virtual_sim --frames 100 --store run.ome.zarr --publish tcp://127.0.0.1:5555
+
+    [dim]Example:[/] livesr run my_rig --positions "0,0;250,80" --z 3:0.5 --duration 3600 --interval 60 --store night.ome.zarr
     """
     from livesr.base.config import load_rig
+    from livesr.cli.experiment import Experiment, plan_of
     from livesr.cli.session import Request, acquire, load_core
 
     config = load_rig(rig)
     exposure_ms = exposure or config.exposure_ms
-    interval_s = config.interval_ms / 1e3 if interval is None else interval
-    exposures = config.most_raw_frames * max(len(config.channels), 1)
-    period_s = max(interval_s, exposure_ms * exposures / 1e3)
-    if frames is None:
-        frames = max(math.floor(duration / period_s), 1) if duration else _FRAMES
+    experiment = Experiment(frames, duration, interval, positions, z, channels, plan)
+    plan_of(experiment, config, exposure_ms)  # a typo must not cost the start of a microscope
     request = Request(
         rig=config,
-        frames=frames,
+        experiment=experiment,
         engine=engine,
         upscale=upscale,
         store=store,
@@ -68,7 +83,6 @@ def run(
         record_raw=not no_raw,
         record_recon=not no_recon,
         exposure_ms=exposure_ms,
-        interval_s=interval_s,
         view=view,
         properties={} if seed is None else {"Seed": str(seed)},
     )

@@ -21,9 +21,13 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRe
 from livesr.base.config import RigConfig
 from livesr.base.errors import ConfigError, LiveSRError, RunError
 from livesr.base.frames import MulticolorFrame
+from livesr.cli.experiment import Experiment, Extent, check_stages, extent, plan_of
+from livesr.live.sinks.layout import free_bytes
 
 if TYPE_CHECKING:
     from pymmcore_plus import CMMCorePlus
+
+    from livesr.live.plugin import LiveSR
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +35,7 @@ class Request:
     """What the flags of a run say."""
 
     rig: RigConfig
-    frames: int
+    experiment: Experiment
     engine: str | None = None
     upscale: str | None = None
     store: Path | None = None
@@ -45,7 +49,6 @@ class Request:
     record_raw: bool = True
     record_recon: bool = True
     exposure_ms: float | None = None
-    interval_s: float = 0.0
     view: bool = False
     on_frame: Callable[[MulticolorFrame], None] | None = None
     properties: dict[str, str] = field(default_factory=dict)
@@ -118,25 +121,6 @@ def _configuration(request: Request) -> Iterator[Path]:
         yield copy
 
 
-def plan_of(request: Request) -> Any:
-    """Return the useq plan: `frames` time points of every channel, raw frames innermost."""
-    from livesr.live.sources.plan import sim_sequence
-
-    rig = request.rig
-    if len({rig.raw_frames(name) for name in rig.channels}) > 1:
-        raise ConfigError(
-            f"The channels of rig {rig.name!r} need different numbers of raw frames. Acquire it from a script, with a plan "
-            "that gives each channel its own."
-        )
-    return sim_sequence(
-        request.frames,
-        channels=list(rig.channels),
-        group=rig.channel_group,
-        raw=rig.most_raw_frames,
-        interval_s=request.interval_s,
-    )
-
-
 def acquire(request: Request, core: CMMCorePlus, console: Console) -> dict[str, Any]:
     """Run the acquisition and return its report; the first Ctrl-C ends it cleanly, the second at once.
 
@@ -147,7 +131,10 @@ def acquire(request: Request, core: CMMCorePlus, console: Console) -> dict[str, 
     """
     from livesr.live.plugin import LiveSR
 
-    plan = plan_of(request)
+    exposure_ms = request.exposure_ms or request.rig.exposure_ms
+    plan = plan_of(request.experiment, request.rig, exposure_ms, core)
+    check_stages(plan, core)
+    planned = extent(plan, request.rig, exposure_ms)
     session = LiveSR(
         core,
         rig=request.rig,
@@ -170,15 +157,27 @@ def acquire(request: Request, core: CMMCorePlus, console: Console) -> dict[str, 
     interrupted = False
     try:
         with session, _preview(session.endpoint if request.view else None, request.keys, console):
-            for line in session.promises(_frames_per_s(request)):
-                console.print(line)
-            interrupted = _run_plan(core, plan, session, request.frames, console)
+            _announce(planned, session, console)
+            interrupted = _run_plan(core, plan, session, planned.groups, console)
     except RunError as e:
         console.print(escape(str(e)), style="red")
     interrupted = interrupted or session.interrupted
     code = session.error.exit_code if session.error else 130 if interrupted else 0
     error = str(session.error) if session.error else None
     return {**session.report, "error": error, "interrupted": interrupted, "exit_code": code}
+
+
+def _announce(planned: Extent, session: LiveSR, console: Console) -> None:
+    """Say what is about to happen, and what it takes."""
+    nbytes = session.store_bytes(planned.time_points)
+    console.print(planned.sentence(nbytes))
+    for line in session.promises(planned.groups / planned.seconds):
+        console.print(line)
+    if nbytes and session.store and nbytes > (free := free_bytes(session.store)):
+        console.print(
+            f"The disk has {free / 1e9:.3g} GB: unless compression makes up for the rest, the run ends when it is full.",
+            style="yellow",
+        )
 
 
 def _run_plan(core: CMMCorePlus, plan: Any, session: Any, frames: int, console: Console) -> bool:
@@ -209,12 +208,6 @@ def _run_plan(core: CMMCorePlus, plan: Any, session: Any, frames: int, console: 
     if failure and session.error is None:  # before the session is left: the report must say it
         session.fail(RunError(f"The acquisition ended with an error of the camera or core: {failure[0]}."))
     return interrupted
-
-
-def _frames_per_s(request: Request) -> float:
-    """Super-resolution frames/s that the camera can deliver at most."""
-    rig = request.rig
-    return 1 / max(request.interval_s, (request.exposure_ms or rig.exposure_ms) * rig.most_raw_frames / 1e3)
 
 
 def _progress(console: Console) -> Progress:

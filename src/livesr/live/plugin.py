@@ -29,6 +29,7 @@ from livesr.live.session import Session
 from livesr.live.sinks.sink import RunDescription
 from livesr.live.sources.continuous import LiveMode
 from livesr.live.sources.mda import RAW_AXIS
+from livesr.live.sources.plan import plan_text
 
 log = logging.getLogger(__name__)
 
@@ -244,6 +245,8 @@ class LiveSR(Session):
         for path in self._paths.values():
             for engine in path.engines:
                 files[f"manifest-{engine.manifest.id}.yaml"] = engine.folder / "manifest.yaml"
+        if text := plan_text(plan):
+            files["plan.yaml"] = text
         return RunDescription(
             stream_id=uuid.uuid4().hex,
             started_ns=now_ns(),

@@ -20,7 +20,7 @@ from livesr.base.errors import LiveSRError
 from livesr.base.frames import MulticolorFrame, SRFrame
 from livesr.live.paths import ChannelPath
 from livesr.live.pipeline import Pipeline
-from livesr.live.sinks.layout import bytes_per_hour, free_bytes, memory_bytes
+from livesr.live.sinks.layout import bytes_per_hour, free_bytes, memory_bytes, store_bytes
 from livesr.live.sinks.ome_zarr import OMEZarrSink
 from livesr.live.sinks.signals import SignalSink
 from livesr.live.sinks.sink import RunDescription, Sink
@@ -107,6 +107,10 @@ class Session:
             hours = free_bytes(self._writer.path) / hourly
             lines.append(f"Disk: up to {hourly / 1e9:.1f} GB/h before compression; {hours:.1f} h are free.")
         return lines
+
+    def store_bytes(self, time_points: int) -> int | None:
+        """Return the most that the armed run writes in so many time points, uncompressed; None without a store."""
+        return store_bytes(self._description, time_points) if self._writer and self._description else None
 
     @property
     def endpoint(self) -> str | None:

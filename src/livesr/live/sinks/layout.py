@@ -78,6 +78,12 @@ def bytes_per_hour(run: RunDescription, frames_per_s: float) -> int:
     return int(sum(channels) / max(len(channels), 1) * frames_per_s * 3600)
 
 
+def store_bytes(run: RunDescription, time_points: int) -> int:
+    """Upper bound of what `time_points` of every stream take, uncompressed."""
+    one = sum(s.group_bytes * s.z_planes for c in run.channels for s in series_specs(run, 0, c).values())
+    return one * len(run.positions) * time_points
+
+
 def memory_bytes(run: RunDescription) -> int:
     """Upper bound of what waits in memory to be written."""
     one_position = sum(s.memory_bytes for channel in run.channels for s in series_specs(run, 0, channel).values())

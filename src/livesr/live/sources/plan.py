@@ -1,15 +1,17 @@
-"""Describes a SIM time lapse to pymmcore-plus: which raw frame every exposure is.
+"""Describes a SIM acquisition to pymmcore-plus: which raw frame every exposure is.
 
-Owns the raw axis of a plan. Drives no hardware. `useq.MDASequence` knows the axes t, p, g, c and z only; `useq.v2` takes
-any, and `MDAEvent.index` carries it to the frame.
+Owns the raw axis of a plan, and what a plan is written down as. Drives no hardware. `useq.MDASequence` knows the axes t, p,
+g, c and z only; `useq.v2` takes any, and `MDAEvent.index` carries it to the frame.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import useq.v2 as v2
-from useq import Channel, MDAEvent
+import yaml
+from useq import Channel, MDAEvent, MDASequence
 
 from livesr.live.sources.mda import RAW_AXIS
 
@@ -71,3 +73,95 @@ def sim_sequence(
         axes.append(v2.ChannelsPlan(values=[Channel(config=name, group=group) for name in channels]))
     axes.append(SIMAxis(values=list(range(raw)), pattern_property=pattern_property))
     return v2.MDASequence(axes=tuple(axes), axis_order=tuple(axis.axis_key for axis in axes))
+
+
+_WRITTEN_EVENTS = 1000
+
+
+class RawFramesPlan:
+    """A useq plan in which every exposure is taken once for each raw frame, one after the other: axis "sim", innermost.
+
+    Everything else is the plan's: positions, planes and channels, focus offsets, stacks and time points that a channel
+    leaves out, autofocus. It can be iterated again and again, which pymmcore-plus needs to merge events.
+
+    Parameters
+    ----------
+    plan : without a raw axis
+    n_raw : exposures per super-resolution frame of a channel; a channel with one gets no raw axis
+    only_channel : name of the channel where the plan names none
+    """
+
+    def __init__(self, plan: MDASequence, n_raw: Callable[[str], int], only_channel: str = "") -> None:
+        self.plan = plan
+        self._n_raw, self._only = n_raw, only_channel
+
+    def __iter__(self) -> Iterator[MDAEvent]:
+        for event in self.plan:
+            n = self._n_raw(event.channel.config if event.channel else self._only)
+            if n == 1 or event.action.type != "acquire_image":
+                yield event
+                continue
+            for raw in range(n):
+                yield event.model_copy(
+                    update={
+                        "index": {**event.index, RAW_AXIS: raw},
+                        "metadata": {**event.metadata, "sim_raw": raw},
+                        "reset_event_timer": event.reset_event_timer and raw == 0,
+                    }
+                )
+
+    def replace(self, **changes: Any) -> RawFramesPlan:
+        """Return a copy with other fields of the plan."""
+        return RawFramesPlan(self.plan.replace(**changes), self._n_raw, self._only)
+
+    @property
+    def used_axes(self) -> tuple[str, ...]:
+        """Axes of the plan, outermost first, and the raw axis."""
+        return (*self.plan.used_axes, RAW_AXIS)
+
+    @property
+    def channels(self) -> Sequence[Channel]:
+        """Channels of the plan."""
+        return self.plan.channels
+
+    @property
+    def stage_positions(self) -> Sequence[Any]:
+        """Positions of the plan."""
+        return tuple(self.plan.stage_positions)
+
+    @property
+    def z_plan(self) -> Any:
+        """Planes of the plan, None for one."""
+        return self.plan.z_plan
+
+    @property
+    def time_plan(self) -> Any:
+        """Time points of the plan, None for one."""
+        return self.plan.time_plan
+
+
+def plan_text(plan: Any) -> str | None:
+    """Return what is kept of a plan beside the data: YAML that `useq.MDASequence.from_file` reads where the plan is one.
+
+    None for a plan that says nothing before it runs (a generator, or none at all).
+    """
+    if isinstance(plan, RawFramesPlan):
+        return f"# livesr took every exposure once per raw frame (axis {RAW_AXIS!r}, innermost).\n{plan.plan.yaml()}"
+    if isinstance(plan, v2.MDASequence):
+        axes = [{"axis": axis.axis_key, **_dumped(axis)} for axis in plan.axes]
+        return _yaml({"useq": "v2", "axis_order": list(plan.axis_order or ()), "axes": axes})
+    if isinstance(plan, MDASequence):
+        return plan.yaml() if plan.used_axes or plan.channels else None
+    if isinstance(plan, Sequence):
+        events = [_dumped(event) for event in plan[:_WRITTEN_EVENTS]]
+        return f"# The first {len(events)} of {len(plan)} events.\n{_yaml(events)}"
+    return None
+
+
+def _yaml(value: object) -> str:
+    return str(yaml.safe_dump(value, sort_keys=False))
+
+
+def _dumped(model: Any) -> dict[str, Any]:
+    dumped: dict[str, Any] = model.model_dump(mode="json", exclude_defaults=True)
+    return dumped
