@@ -245,8 +245,7 @@ class LiveSR(Session):
         for path in self._paths.values():
             for engine in path.engines:
                 files[f"manifest-{engine.manifest.id}.yaml"] = engine.folder / "manifest.yaml"
-        if text := plan_text(plan):
-            files["plan.yaml"] = text
+        text = plan_text(plan)
         return RunDescription(
             stream_id=uuid.uuid4().hex,
             started_ns=now_ns(),
@@ -257,7 +256,10 @@ class LiveSR(Session):
             interval_s=interval_s,
             record_raw=self.settings.record_raw,
             record_recon=self.settings.record_recon,
-            sidecars={name: file for name, file in files.items() if file.is_file()},
+            sidecars={
+                **{name: file for name, file in files.items() if file.is_file()},
+                **({"plan.yaml": text} if text else {}),
+            },
         )
 
     def _channel_names(self, plan: Any) -> list[str]:
