@@ -29,6 +29,7 @@ COMMANDS = [
     "listen",
     "keys",
     "info",
+    "characterise",
     "train",
     "export",
     "bench",

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 REPOSITORY = Path(__file__).parents[2]
 PAGES = [p for p in REPOSITORY.rglob("*.md") if not {".venv", "node_modules", ".hypothesis"} & set(p.parts)]
@@ -26,6 +27,18 @@ def test_ci_runs_the_test_command() -> None:
     install = command.removesuffix(" && pytest").removeprefix("pip install ")
     script = (REPOSITORY / ".ci" / "run").read_text(encoding="utf-8")
     assert f"pip install -q {install}\npytest\n" in script
+
+
+def test_the_public_host_runs_what_ci_runs() -> None:
+    script = (REPOSITORY / ".ci" / "run").read_text(encoding="utf-8")
+    workflow = yaml.safe_load((REPOSITORY / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))
+    steps = [step["run"] for job in workflow["jobs"].values() for step in job["steps"] if "run" in step]
+    for command in ('pip install -c constraints.txt -e ".[dev]"', "pytest"):
+        assert command in steps
+    linters = script.rstrip().rpartition("\n\n")[2].splitlines()
+    assert len(linters) >= 4
+    assert set(linters) <= set(steps)
+    assert workflow["jobs"]["test"]["strategy"]["matrix"]["python"] == ["3.11", "3.13"]
 
 
 def test_the_snippet_runs(tmp_path: Path) -> None:

@@ -451,8 +451,8 @@ def load_rig(rig: str | os.PathLike[str]) -> RigConfig:
     for place, name in config.corrections.maps().items():
         if not (config.folder / name).is_file():
             raise ConfigError(
-                f"{source}: corrections.{place} names {name!r}, which is not beside it. Measure it with "
-                "'livesr characterise', or remove the line."
+                f"{source}: corrections.{place} names {name!r}, which is not beside it. Put the map there, or "
+                "remove the line: 'livesr characterise' measures it anew."
             )
     return config
 

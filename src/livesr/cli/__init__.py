@@ -17,7 +17,21 @@ import typer
 from rich.markup import escape
 
 from livesr.base.errors import LiveSRError
-from livesr.cli import backfill, bench, demo, export, info, keys, listen, process, repair, run, train, view
+from livesr.cli import (
+    backfill,
+    bench,
+    characterise,
+    demo,
+    export,
+    info,
+    keys,
+    listen,
+    process,
+    repair,
+    run,
+    train,
+    view,
+)
 from livesr.cli.output import errors_console, print_json
 
 INTERRUPTED = 130
@@ -30,7 +44,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (demo, run, view, process, backfill, repair, listen, keys, info, train, export, bench):
+for module in (demo, run, view, process, backfill, repair, listen, keys, info, characterise, train, export, bench):
     module.register(app)
 
 

@@ -1,0 +1,108 @@
+"""Stacks of frames for a characterisation, taken with a real core: dark ones, then light ones.
+
+Owns shutter, preset and region while they are taken. Measures nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import psutil
+from numpy.typing import NDArray
+
+from livesr.base.config import RigConfig
+from livesr.base.errors import ConfigError, RunError
+
+if TYPE_CHECKING:
+    from pymmcore_plus import CMMCorePlus
+
+_PATIENCE_S = 10.0
+
+
+def patterned_frames(rig: RigConfig, channel: str) -> int:
+    """Frames of a group of structured light, which differ on purpose; 1 where every frame sees the same."""
+    return rig.raw_frames(channel) if rig.channel(channel).reconstruct == "sim" else 1
+
+
+class CameraFrames:
+    """Takes frames of the whole chip, without binning.
+
+    Raises
+    ------
+    ConfigError
+        If the camera's pixels are binned or of a type that livesr does not take.
+    """
+
+    def __init__(self, core: CMMCorePlus, rig: RigConfig) -> None:
+        from livesr.live.plugin import camera_geometry
+
+        self._core, self._rig = core, rig
+        core.clearROI()
+        # Maps are per pixel of the chip: whoever measures them needs what whoever uses them needs.
+        corrected = rig.corrections.model_copy(update={"bad_pixels": [(0, 0)]})
+        self._camera = camera_geometry(core, rig.model_copy(update={"corrections": corrected}))
+        self._auto_shutter = core.getAutoShutter()
+        core.setAutoShutter(False)
+
+    def dark(self, n: int, preset: str | None = None) -> NDArray[Any]:
+        """Take `n` frames with the shutter closed, or with the light off by a preset of the channel group."""
+        if preset:
+            self._select(preset)
+        elif self._core.getShutterDevice():
+            self._core.setShutterOpen(False)
+        return self._take(n)
+
+    def light(self, n: int, channel: str) -> NDArray[Any]:
+        """Take `n` frames of a channel; of structured light, whole groups that begin with pattern 0."""
+        if channel:
+            self._select(channel)
+        if self._core.getShutterDevice():
+            self._core.setShutterOpen(True)
+        if self._rig.sim and self._rig.sim.pattern_property:
+            self._core.setProperty(*self._rig.sim.pattern_property, 0)
+        n_raw = patterned_frames(self._rig, channel)
+        return self._take(-(-n // n_raw) * n_raw)
+
+    def close(self) -> None:
+        """Close the shutter and let go of the devices."""
+        if self._core.getShutterDevice():
+            self._core.setShutterOpen(False)
+        self._core.setAutoShutter(self._auto_shutter)
+        self._core.unloadAllDevices()
+
+    def _select(self, preset: str) -> None:
+        group = self._rig.channel_group
+        known = self._core.getAvailableConfigs(group)
+        if preset not in known:
+            raise ConfigError(
+                f"Group {group!r} of rig.cfg has no preset {preset!r}: it has {', '.join(known) or 'none'}."
+            )
+        self._core.setConfig(group, preset)
+        self._core.waitForConfig(group, preset)
+
+    def _take(self, n: int) -> NDArray[Any]:
+        core, shape = self._core, (n, *self._camera.shape)
+        needed, free = int(np.prod(shape)) * np.dtype(self._camera.dtype).itemsize, psutil.virtual_memory().available
+        if needed > free // 2:
+            raise ConfigError(
+                f"{n} frames take {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free: take fewer with --acquire."
+            )
+        stack, taken = np.empty(shape, self._camera.dtype), 0
+        core.startSequenceAcquisition(n, 0, True)
+        due_s = time.monotonic() + _PATIENCE_S + core.getExposure() / 1e3
+        while taken < n:
+            if core.getRemainingImageCount():
+                stack[taken] = core.popNextImage()
+                taken += 1
+                due_s = time.monotonic() + _PATIENCE_S + core.getExposure() / 1e3
+            elif time.monotonic() > due_s or (not core.isSequenceRunning() and not core.getRemainingImageCount()):
+                break
+            else:
+                time.sleep(0.001)
+        if core.isSequenceRunning():
+            core.stopSequenceAcquisition()
+        if taken < n:
+            raise RunError(f"The camera delivered {taken} of {n} frames and no more; is it waiting for a trigger?")
+        return stack
