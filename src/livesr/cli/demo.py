@@ -33,6 +33,8 @@ def demo(
     seed: Annotated[int, typer.Option(help="Seed of the cell.")] = 7,
     picture: Annotated[Path | None, typer.Option(help="PNG of input, channels, composite and truth to write.")] = None,
     view: options.View = False,
+    on_finish: options.OnFinish = None,
+    on_finish_timeout: options.OnFinishTimeout = 3600,
     as_json: JSON = False,
 ) -> None:
     """Watch a simulated cell being separated into microtubules, ER and lysosomes.
@@ -41,9 +43,11 @@ def demo(
     """
     from livesr.base.config import load_rig
     from livesr.cli.experiment import Experiment
+    from livesr.cli.on_finish import command_of
     from livesr.cli.score import TruthScore, require_truth
     from livesr.cli.session import Request, acquire, load_core
 
+    after = command_of(on_finish, on_finish_timeout)
     out = console(quiet=as_json)
     score = TruthScore(frames)
     request = Request(
@@ -64,9 +68,10 @@ def demo(
     )
     if picture:
         require_truth(request.rig.with_engine(engine) if engine else request.rig)
-    with out.status("Simulating a living cell under a SIM microscope"):
-        core = load_core(request)
-    report = acquire(request, core, out)
+    with after.also_of_a_failed_start(out):
+        with out.status("Simulating a living cell under a SIM microscope"):
+            core = load_core(request)
+        report = acquire(request, core, out)
     with out.status("Comparing with the simulated truth, validating the store"):
         (channel,) = report["channels"].values()
         report["score"] = score.compute(core, channel["labels"])
@@ -79,6 +84,7 @@ def demo(
     out.print(
         f"The store is valid OME-Zarr 0.5. Look at it: livesr view {report['store']}", markup=False, soft_wrap=True
     )
+    report = after.run(report, out)
     if as_json:
         print_json(report)
     raise typer.Exit(report["exit_code"])

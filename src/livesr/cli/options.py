@@ -40,6 +40,17 @@ Provisional = Annotated[
         help="auto: with --policy latest, show frames before their successor came when there is time; or off."
     ),
 ]
+OnFinish = Annotated[
+    str | None,
+    typer.Option(
+        metavar="COMMAND",
+        help="Command to run when the run is over, also after a failure or Ctrl-C; the report comes on its stdin. "
+        "{store}, {report} and {exit_code} are filled in.",
+    ),
+]
+OnFinishTimeout = Annotated[
+    float, typer.Option(min=0, help="Seconds after which the command of --on-finish is ended; 0: never.")
+]
 NoRaw = Annotated[bool, typer.Option("--no-raw", help="Do not record raw frames.")]
 NoRecon = Annotated[bool, typer.Option("--no-recon", help="Do not record reconstructions.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of a virtual rig's specimen.")]

@@ -52,6 +52,8 @@ def run(
     plan: Plan = None,
     seed: options.Seed = None,
     view: options.View = False,
+    on_finish: options.OnFinish = None,
+    on_finish_timeout: options.OnFinishTimeout = 3600,
     as_json: JSON = False,
 ) -> None:
     """Acquire on a rig: reconstruct, separate, store and publish live.
@@ -62,8 +64,10 @@ def run(
     """
     from livesr.base.config import load_rig
     from livesr.cli.experiment import Experiment, plan_of
+    from livesr.cli.on_finish import command_of
     from livesr.cli.session import Request, acquire, load_core
 
+    after = command_of(on_finish, on_finish_timeout)
     config = load_rig(rig)
     exposure_ms = exposure or config.exposure_ms
     experiment = Experiment(frames, duration, interval, positions, z, channels, plan)
@@ -87,8 +91,10 @@ def run(
         properties={} if seed is None else {"Seed": str(seed)},
     )
     out = console(quiet=as_json)
-    report = acquire(request, load_core(request), out)
+    with after.also_of_a_failed_start(out):
+        report = acquire(request, load_core(request), out)
     out.print(run_table(report))
+    report = after.run(report, out)
     if as_json:
         print_json(report)
     raise typer.Exit(report["exit_code"])
