@@ -34,6 +34,7 @@ def view(
         str, typer.Option(help="Address to serve the page on; beyond this computer it opens only with a secret token.")
     ] = "127.0.0.1",
     browser: Annotated[bool, typer.Option(help="Open the browser.")] = True,
+    window: Annotated[bool, typer.Option("--window", help="A desktop window (ndv) instead of the browser.")] = False,
     keys: options.ViewerKeysFolder = None,
     as_json: JSON = False,
 ) -> None:
@@ -41,6 +42,12 @@ def view(
 
     [dim]Example:[/] livesr view tcp://127.0.0.1:5555
     """
+    if window:
+        from livesr.viewer.window import show_window
+
+        with scenes_of(source, keys) as scenes:
+            show_window(scenes)
+        return
     out = console(quiet=as_json)
     with preview(source, out, host=host, port=port, browser=browser and not as_json, keys=keys) as url:
         if as_json:

@@ -1,0 +1,267 @@
+"""The live preview on the desktop: ndv in a Qt widget that docks into pymmcore-gui or any other Qt program.
+
+Owns two ndv viewers, measurement and prediction, and the timer that gives them the newest scene. Needs the extra `viewer`;
+all of Qt and ndv is imported here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import Any
+
+import numpy as np
+
+from livesr.base.errors import ConfigError
+from livesr.live.sinks.wire import Message
+from livesr.viewer.composite import auto_window
+from livesr.viewer.icons import use_own_icons
+from livesr.viewer.scenes import LiveScenes, Scene, SceneSource, Selection
+from livesr.viewer.subscriber import Subscriber
+
+use_own_icons()
+try:
+    import ndv
+    from ndv.models import ClimsManual
+    from qtpy.QtCore import Qt, QTimer
+    from qtpy.QtWidgets import QApplication, QHBoxLayout, QLabel, QSlider, QSplitter, QVBoxLayout, QWidget
+except ImportError as e:
+    raise ConfigError(
+        f"The desktop window cannot be opened ({e}): pip install 'livesr[viewer]', or leave out --window for the browser."
+    ) from e
+
+_PERIOD_MS = 25
+_BADGES = {"prediction": ("Prediction (AI)", "#f0a830", "dashed"), "measurement": ("Measurement", "#56b4e9", "solid")}
+_STATES = {
+    "waiting": "Waiting for a stream", "starting": "Waiting for the first picture", "live": "Live", "recorded": "Recorded",
+    "silent": "The stream has gone silent: this is its last picture", "ended": "Stream ended: this is its last picture",
+}  # fmt: skip
+
+
+class SRPreview(QWidget):
+    """Measurement and prediction side by side, always the newest of a stream, or a store to scrub through.
+
+    Parameters
+    ----------
+    source
+        Address that a run publishes on, or scenes (`LiveScenes`, `StoreSource`) that stay the caller's.
+    parent
+        Qt parent.
+
+    Notes
+    -----
+    It looks at the stream from Qt's own thread and draws the newest frame there is then; a slow screen skips frames and the
+    run does not notice. Closing it ends the subscription; so does destroying its parent.
+    """
+
+    def __init__(self, source: str | SceneSource = "tcp://127.0.0.1:5555", parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._subscriber: Subscriber | None = None
+        if isinstance(source, str):
+            self._subscriber = Subscriber(source)
+            self._subscriber.open()
+            self.destroyed.connect(self._subscriber.close)
+            source = LiveScenes(self._subscriber)
+        self._scenes = source
+        self._seen = -1
+        self._prediction, self._measurement = _Picture("prediction"), _Picture("measurement")
+        self._state, self._warnings = QLabel(), QLabel()
+        self._warnings.setWordWrap(True)
+        self._warnings.setStyleSheet("background: #f0a830; color: #1b1200; padding: 3px 9px; border-radius: 4px;")
+        self._slider = QSlider(Qt.Orientation.Horizontal)
+        self._lay_out()
+        self._timer = QTimer(self, interval=_PERIOD_MS)
+        self._timer.timeout.connect(self.refresh)
+        self._timer.start()
+        self.refresh()
+
+    def _lay_out(self) -> None:
+        pictures = QSplitter(Qt.Orientation.Horizontal)
+        for picture in (self._measurement, self._prediction):
+            pictures.addWidget(picture)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(4, 4, 4, 4)
+        for widget in (self._warnings, pictures, self._slider, self._state):
+            layout.addWidget(widget, stretch=1 if widget is pictures else 0)
+        length = self._scenes.length
+        self._slider.setVisible(length is not None)
+        self._slider.setMaximum(max((length or 1) - 1, 0))
+        self._slider.valueChanged.connect(lambda _: self.refresh())
+
+    def refresh(self) -> None:
+        """Show the newest scene, if it is another one; the timer calls this."""
+        seen = hash((self._scenes.version, self._slider.value(), self._scenes.state))
+        if seen == self._seen:
+            return
+        self._seen = seen
+        scene = self._scenes.scene(Selection(), self._slider.value())
+        self._measurement.show_message(scene.measurement if scene else None)
+        self._prediction.show_message(scene.prediction if scene else None)
+        self._say(scene)
+
+    def closeEvent(self, event: Any) -> None:  # noqa: N802 - Qt's name
+        """Stop looking at the stream."""
+        self._timer.stop()
+        if self._subscriber:
+            self._subscriber.close()
+        super().closeEvent(event)
+
+    def _say(self, scene: Scene | None) -> None:
+        status = self._scenes.status
+        words = [_STATES.get(self._scenes.state, self._scenes.state)]
+        if isinstance(fps := status.get("sr_fps"), int | float):
+            words.append(f"{fps:.1f} SR frames/s")
+        warnings = [str(w) for w in status.get("warnings") or ()]
+        if scene is not None:
+            header = scene.shown.header
+            words.append(f"t {header.t}")
+            if header.latency_ms is not None:
+                words.append(f"latency {header.latency_ms:.0f} ms")
+            if header.residual is not None:
+                words.append(f"residual {100 * header.residual:.1f} %")
+            warnings += header.warnings
+        if self._scenes.problem:
+            warnings.append(self._scenes.problem)
+        self._state.setText("   ".join(words))
+        self._warnings.setText("\n".join(dict.fromkeys(warnings)))
+        self._warnings.setTextFormat(Qt.TextFormat.PlainText)
+        self._warnings.setVisible(bool(warnings))
+
+
+class _Picture(QWidget):
+    """One ndv viewer under a badge that says what it shows."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        text, color, border = _BADGES[kind]
+        self._kind, self._text = kind, text
+        self._badge = QLabel(text)
+        style = (
+            f"color: {color}; background: #111; border: 1.5px {border} {color}; border-radius: 4px; padding: 1px 8px;"
+        )
+        self._badge.setStyleSheet(f"{style} font-weight: 600;")
+        self._viewer: Any = None
+        self._frame: _Frame | None = None
+        self._described: tuple[Any, ...] = ()
+        self._windows: list[tuple[float, float]] = []
+        head = QHBoxLayout()
+        head.addWidget(self._badge)
+        head.addStretch()
+        self._layout = QVBoxLayout(self)
+        self._layout.setContentsMargins(0, 0, 0, 0)
+        self._layout.addLayout(head)
+        self.setVisible(False)
+
+    def show_message(self, message: Message | None) -> None:
+        """Show a message; without one the picture is not there."""
+        self.setVisible(message is not None)
+        if message is None or message.pixels is None:
+            return
+        header = message.header
+        described = (header.shape, header.dtype, tuple((c.label, c.color) for c in header.channels))
+        if described != self._described:
+            self._described = described
+            self._start(message)
+        assert self._frame is not None
+        self._frame.show_pixels(message.pixels)
+        self._follow_windows(message)
+        self._badge.setText(f"{self._text} · provisional" if header.provisional else self._text)
+
+    def _start(self, message: Message) -> None:
+        """Make or re-make the viewer for pictures of this form."""
+        header = message.header
+        self._frame = _Frame(message)
+        model: dict[str, Any] = {"channel_mode": "grayscale", "default_lut": {"cmap": "gray", "name": "measurement"}}
+        if self._kind == "prediction":
+            luts = {n: {"name": c.label, "cmap": ["#000000", f"#{c.color}"]} for n, c in enumerate(header.channels)}
+            model = {"channel_mode": "composite", "channel_axis": 0, "luts": luts}
+        viewer = ndv.ArrayViewer(self._frame, **model)
+        if self._viewer is not None:
+            self._layout.removeWidget(self._viewer.widget())
+            self._viewer.widget().deleteLater()
+        self._viewer, self._windows = viewer, []
+        self._layout.addWidget(viewer.widget(), stretch=1)
+
+    def _follow_windows(self, message: Message) -> None:
+        """Take over the run's display windows, until the user has set one."""
+        assert message.pixels is not None
+        model = self._viewer.display_model
+        luts = (
+            [model.default_lut] if self._kind == "measurement" else [model.luts[n] for n in range(len(message.pixels))]
+        )
+        planes = message.pixels[None] if message.pixels.ndim == 2 else message.pixels
+        for n, (lut, plane) in enumerate(zip(luts, planes, strict=True)):
+            if n < len(self._windows) and not _is_at(lut.clims, self._windows[n]):
+                continue
+            named = message.header.channels[n].window if n < len(message.header.channels) else None
+            low, high = named or auto_window(plane)
+            self._windows[n : n + 1] = [(low, high)]
+            if lut.clim_bounds == (None, None):  # a slider over all 16 bits could not be set by hand
+                lut.clim_bounds = (0, min(4 * high, 65535))
+            lut.clims = ClimsManual(min=low, max=high)
+
+
+class _Frame(ndv.DataWrapper):
+    """The newest pixels as ndv asks for them, without a copy."""
+
+    def __init__(self, message: Message) -> None:
+        super().__init__(message.pixels)
+        height, width = message.header.shape[-2:]
+        size_um = message.header.pixel_size_um
+        self._summary = f"{width} x {height}" + (f", {size_um * 1e3:.1f} nm per pixel" if size_um else "")
+
+    def summary_info(self) -> str:
+        """Say what the pixels are."""
+        return self._summary
+
+    @classmethod
+    def supports(cls, obj: Any) -> bool:
+        """Never: it is made, not found."""
+        return False
+
+    @property
+    def dims(self) -> tuple[str, ...]:
+        """Names of the axes."""
+        return ("c", "y", "x")[-self._data.ndim :]
+
+    @property
+    def coords(self) -> dict[str, range]:
+        """Pixels along each axis."""
+        return {name: range(size) for name, size in zip(self.dims, self._data.shape, strict=True)}
+
+    def show_pixels(self, pixels: np.ndarray[Any, Any]) -> None:
+        """Take the place of the pixels that are shown; of the same shape."""
+        self._data = pixels
+        self.data_changed.emit()
+
+
+def _is_at(clims: Any, window: tuple[float, float]) -> bool:
+    return isinstance(clims, ClimsManual) and (clims.min, clims.max) == window
+
+
+def show_window(scenes: SceneSource) -> None:
+    """Show a window until it is closed.
+
+    Raises
+    ------
+    ConfigError
+        If there is no screen.
+    KeyboardInterrupt
+        If Ctrl-C closed it.
+    """
+    if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        raise ConfigError("There is no screen to open a window on: leave out --window for the preview in a browser.")
+    application = QApplication.instance() or QApplication([])
+    preview = SRPreview(scenes)
+    preview.setWindowTitle(f"livesr · {scenes.endpoint}")
+    preview.resize(1400, 800)
+    preview.show()
+    # Qt ends the process if an exception leaves a slot: Ctrl-C must not be one. The preview's timer lets Python notice it.
+    previous = signal.signal(signal.SIGINT, lambda *_: application.exit(1))
+    try:
+        interrupted = application.exec()
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    if interrupted:
+        raise KeyboardInterrupt
