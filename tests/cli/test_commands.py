@@ -176,7 +176,7 @@ def test_bad_input_is_one_clear_sentence_and_exit_2(tmp_path: Path) -> None:
         ("run", "virtual_sim", "--frames", "0"): "frames",
         ("view", "nothing.ome.zarr"): "nothing.ome.zarr",
         ("process", "nothing.tif"): "There is no nothing.tif",
-        ("process", "typo/rig.yaml"): "give --rig",
+        ("process", "typo/rig.yaml"): "Cannot read typo/rig.yaml as TIFF",
         ("backfill", "nothing.ome.zarr"): "There is no store nothing.ome.zarr",
         ("repair", "nothing.ome.zarr"): "is no store of livesr",
         ("view", "tcp:/x"): "tcp:/x",

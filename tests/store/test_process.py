@@ -14,7 +14,7 @@ from livesr.base.config import load_rig
 from livesr.base.errors import ConfigError, EngineError, StoreError
 from livesr.live.inference.engine import Engine
 from livesr.store.process import process
-from livesr.store.raw_input import store_input, tiff_input
+from livesr.store.raw_input import recording_input, store_input
 from livesr.store.recorded import RecordedStore
 from recorded_runs import SIZE, Live, array, assert_equal, lines, moving_groups, sim_rig
 from rig_copies import corrected_sim_rig
@@ -88,7 +88,7 @@ def test_a_tiff_stack(tmp_path: Path, engine: Engine, shape: str) -> None:
     path = tmp_path / "raw.tif"
     tifffile.imwrite(path, stack, photometric="minisblack", compression="zlib" if shape == "compressed" else None)
     report = process(
-        tiff_input(path, sim_rig("mixing")), tmp_path / "again.ome.zarr", backend="openvino", precision="f32"
+        recording_input(path, sim_rig("mixing")), tmp_path / "again.ome.zarr", backend="openvino", precision="f32"
     )
     assert report["sr_frames"] == 6
     assert_equal(live.sink.path, Path(report["store"]))
@@ -96,7 +96,7 @@ def test_a_tiff_stack(tmp_path: Path, engine: Engine, shape: str) -> None:
 
 def test_a_tiff_that_ends_within_a_group(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "raw.tif", moving_groups(3).reshape(-1, SIZE, SIZE)[:-2], photometric="minisblack")
-    report = process(tiff_input(tmp_path / "raw.tif", sim_rig("none")), tmp_path / "o.ome.zarr")
+    report = process(recording_input(tmp_path / "raw.tif", sim_rig("none")), tmp_path / "o.ome.zarr")
     assert (report["raw_frames"], report["recon_frames"], report["raw_missing"]) == (25, 2, 2)
 
 
@@ -110,13 +110,13 @@ def test_a_tiff_that_ends_within_a_group(tmp_path: Path) -> None:
 def test_a_tiff_that_does_not_fit_is_refused(tmp_path: Path, stack: np.ndarray, words: str) -> None:
     tifffile.imwrite(tmp_path / "raw.tif", stack, photometric="minisblack")
     with pytest.raises(ConfigError, match=words):
-        tiff_input(tmp_path / "raw.tif", sim_rig("none"))
+        recording_input(tmp_path / "raw.tif", sim_rig("none"))
 
 
 def test_what_is_no_tiff_is_refused(tmp_path: Path) -> None:
     (tmp_path / "raw.tif").write_text("hello")
     with pytest.raises(ConfigError, match=r"Cannot read .*raw.tif as TIFF"):
-        tiff_input(tmp_path / "raw.tif", sim_rig("none"))
+        recording_input(tmp_path / "raw.tif", sim_rig("none"))
 
 
 def test_an_engine_that_is_not_here_is_named(tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ Owns the tree below and the exit code of each branch. Touches nothing else.
         +-- BacklogError              the raw queue is full and the camera cannot wait
         +-- RecordingError            the disk no longer takes frames
         +-- TrainingCollapsedError    a network that learns nothing any more (livesr.training.scores)
+        +-- DamagedFileError          a recording that is replayed cannot be read further
 
 A message says what came, what was expected and what to try, in that order.
 """
@@ -74,6 +75,10 @@ class BacklogError(RunError):
 
 class RecordingError(RunError):
     """The store no longer takes frames."""
+
+
+class DamagedFileError(RunError):
+    """A recording that is read as a camera cannot be read, or not to its end."""
 
 
 def suggestion(given: str, known: list[str]) -> str:

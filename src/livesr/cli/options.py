@@ -65,3 +65,16 @@ Interval = Annotated[
         min=0.0, help="Seconds from one super-resolution frame to the next, instead of rig.yaml's; 0: no pause."
     ),
 ]
+Axes = Annotated[
+    str | None,
+    typer.Option(
+        help="Recording: its axes where it does not name them, as in tcyx or t,raw,y,x; raw counts raw frames."
+    ),
+]
+Channel = Annotated[str | None, typer.Option(help="Recording: its channel, if rig.yaml has several.")]
+PixelSize = Annotated[
+    float | None, typer.Option(min=1.0, help="Recording: camera pixel in the sample in nm, instead of rig.yaml's.")
+]
+Origin = Annotated[
+    tuple[float, float] | None, typer.Option(help="Recording: y and x of its corner on the chip.", show_default=False)
+]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -21,6 +21,15 @@ Z = Annotated[
 Channels = Annotated[str | None, typer.Option(help="Channels of rig.yaml to acquire, as 488,561; all without.")]
 Plan = Annotated[
     Path | None, typer.Option(help="A useq plan (YAML or JSON) instead; livesr adds the raw frames of SIM.")
+]
+Replay = Annotated[
+    Path | None,
+    typer.Option(
+        help="Store, TIFF, OME-Zarr, MRC or NDTiff whose raw frames are run as if RIG's camera exposed them now."
+    ),
+]
+Rate = Annotated[
+    str, typer.Option(help="Of a replay: recorded, max (as fast as frames can be taken), or exposures a second.")
 ]
 
 
@@ -54,25 +63,40 @@ def run(
     view: options.View = False,
     on_finish: options.OnFinish = None,
     on_finish_timeout: options.OnFinishTimeout = 3600,
+    replay: Replay = None,
+    rate: Rate = "recorded",
+    axes: options.Axes = None,
+    channel: options.Channel = None,
+    pixel_size: options.PixelSize = None,
+    origin: options.Origin = None,
     as_json: JSON = False,
 ) -> None:
-    """Acquire on a rig: reconstruct, separate, store and publish live.
+    """Acquire on a rig: reconstruct, separate, store and publish live. With --replay, a recording takes the camera's place.
 
     [dim]Example:[/] livesr run virtual_sim --frames 100 --store run.ome.zarr --publish tcp://127.0.0.1:5555
 
     [dim]Example:[/] livesr run my_rig --positions "0,0;250,80" --z 3:0.5 --duration 3600 --interval 60 --store night.ome.zarr
+
+    [dim]Example:[/] livesr run my_rig --replay raw.tif --rate recorded --view
     """
     from livesr.base.config import load_rig
+    from livesr.cli import session
     from livesr.cli.experiment import Experiment, plan_of
     from livesr.cli.on_finish import command_of
-    from livesr.cli.session import Request, acquire, load_core
+    from livesr.store.raw_input import ReadAs
 
     after = command_of(on_finish, on_finish_timeout)
     config = load_rig(rig)
     exposure_ms = exposure or config.exposure_ms
     experiment = Experiment(frames, duration, interval, positions, z, channels, plan)
-    plan_of(experiment, config, exposure_ms)  # a typo must not cost the start of a microscope
-    request = Request(
+    if replay and any(value is not None for value in (duration, positions, z, channels, plan)):
+        raise typer.BadParameter(
+            "--duration, --positions, --z, --channels and --plan describe an acquisition, and a recording has its own: "
+            "use --frames to end it early."
+        )
+    if not replay:
+        plan_of(experiment, config, exposure_ms)  # a typo must not cost the start of a microscope
+    request = session.Request(
         rig=config,
         experiment=experiment,
         engine=engine,
@@ -92,9 +116,24 @@ def run(
     )
     out = console(quiet=as_json)
     with after.also_of_a_failed_start(out):
-        report = acquire(request, load_core(request), out)
+        if replay:
+            how = ReadAs(axes, channel, pixel_size, origin, interval)
+            report = session.replay(request, replay, how, _rate(rate), out)
+        else:
+            report = session.acquire(request, session.load_core(request), out)
     out.print(run_table(report))
     report = after.run(report, out)
     if as_json:
         print_json(report)
     raise typer.Exit(report["exit_code"])
+
+
+def _rate(text: str) -> float | Literal["recorded", "max"]:
+    if text == "recorded":
+        return "recorded"
+    if text == "max":
+        return "max"
+    try:
+        return float(text)
+    except ValueError:
+        raise typer.BadParameter(f"--rate is {text!r}; expected recorded, max, or exposures a second.") from None

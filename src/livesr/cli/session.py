@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from pymmcore_plus import CMMCorePlus
 
     from livesr.live.plugin import LiveSR
+    from livesr.live.sources.replay import Rate
+    from livesr.store.raw_input import ReadAs
+    from livesr.store.replay import Replay
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +146,7 @@ def acquire(request: Request, core: CMMCorePlus, console: Console) -> dict[str, 
         store=request.store,
         keys=request.keys,
         insecure=request.insecure,
-        publish=request.publish or ("tcp://127.0.0.1:*" if request.view else None),
+        publish=_address(request),
         plan=plan,
         policy=request.policy,
         provisional=request.provisional,
@@ -152,13 +155,78 @@ def acquire(request: Request, core: CMMCorePlus, console: Console) -> dict[str, 
         record_raw=request.record_raw,
         record_recon=request.record_recon,
     )
+    return _conduct(
+        session,
+        request,
+        console,
+        lambda: core.mda.run(plan),
+        core.mda.cancel,
+        announce=lambda: _announce(planned, session, console),
+        frames=planned.groups,
+    )
+
+
+def replay(request: Request, recording: Path, how: ReadAs, rate: Rate, console: Console) -> dict[str, Any]:
+    """Run a recording as `acquire` runs a camera; no core is loaded.
+
+    Raises
+    ------
+    LiveSRError
+        As `acquire`.
+    """
+    from livesr.store.replay import Replay
+
+    _check_files(request)
+    session = Replay(
+        recording,
+        rig=request.rig,
+        engine=request.engine,
+        upscale=request.upscale,
+        rate=rate,
+        frames=request.experiment.frames,
+        how=how,
+        store=request.store,
+        keys=request.keys,
+        insecure=request.insecure,
+        publish=_address(request),
+        policy=request.policy,
+        provisional=request.provisional,
+        backend=request.backend,
+        threads=request.threads,
+        record_raw=request.record_raw,
+        record_recon=request.record_recon,
+    )
+
+    def announce() -> None:
+        per_s = rate / session.rig.most_raw_frames if isinstance(rate, float) else None
+        console.print(*session.promises(per_s), sep="\n")
+
+    return _conduct(session, request, console, session.run, session.stop, announce=announce, frames=session.frames)
+
+
+def _address(request: Request) -> str | None:
+    """Where to publish; a preview needs an address whether one is asked for or not."""
+    return request.publish or ("tcp://127.0.0.1:*" if request.view else None)
+
+
+def _conduct(
+    session: LiveSR | Replay,
+    request: Request,
+    console: Console,
+    work: Callable[[], object],
+    cancel: Callable[[], object],
+    *,
+    announce: Callable[[], None],
+    frames: int,
+) -> dict[str, Any]:
+    """Do `work` inside the session, which `cancel` ends; return the report."""
     if request.on_frame:
         session.frame_ready.connect(request.on_frame)
     interrupted = False
     try:
         with session, _preview(session.endpoint if request.view else None, request.keys, console):
-            _announce(planned, session, console)
-            interrupted = _run_plan(core, plan, session, planned.groups, console)
+            announce()
+            interrupted = _work_and_watch(work, cancel, session, frames, console)
     except RunError as e:
         console.print(escape(str(e)), style="red")
     interrupted = interrupted or session.interrupted
@@ -180,17 +248,19 @@ def _announce(planned: Extent, session: LiveSR, console: Console) -> None:
         )
 
 
-def _run_plan(core: CMMCorePlus, plan: Any, session: Any, frames: int, console: Console) -> bool:
-    """Acquire in a thread, show progress here; return whether Ctrl-C ended it."""
+def _work_and_watch(
+    work: Callable[[], object], cancel: Callable[[], object], session: LiveSR | Replay, frames: int, console: Console
+) -> bool:
+    """Work in a thread, show progress here; return whether Ctrl-C ended it."""
     failure: list[Exception] = []
 
-    def work() -> None:
+    def guarded() -> None:
         try:
-            core.mda.run(plan)
+            work()
         except Exception as e:  # an acquisition engine raises whatever a driver raises
             failure.append(e)
 
-    acquisition = threading.Thread(target=work, name="acquisition", daemon=True)
+    acquisition = threading.Thread(target=guarded, name="acquisition", daemon=True)
     acquisition.start()
     interrupted = False
     with _progress(console) as progress:
@@ -204,7 +274,7 @@ def _run_plan(core: CMMCorePlus, plan: Any, session: Any, frames: int, console: 
                     raise
                 interrupted = True
                 console.print("Stopping: what was acquired is being finished. Ctrl-C again abandons it.")
-                core.mda.cancel()
+                cancel()
     if failure and session.error is None:  # before the session is left: the report must say it
         session.fail(RunError(f"The acquisition ended with an error of the camera or core: {failure[0]}."))
     return interrupted

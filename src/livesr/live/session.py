@@ -1,7 +1,7 @@
 """What every run has, wherever its frames come from: sinks, pipeline, signals, report.
 
-Owns one run at a time and what a script gets back from it. Where frames come from is not its matter: `LiveSR` takes them
-from a core.
+Owns one run at a time and what a script gets back from it. Where frames come from is the matter of its kinds: `LiveSR`
+takes them from a core, `livesr.store.replay.Replay` from a recording.
 """
 
 from __future__ import annotations
@@ -60,6 +60,7 @@ class Session:
         self._publisher: ZeroMQSink | None = None
         self._writer: OMEZarrSink | None = None
         self._description: RunDescription | None = None
+        self._about: dict[str, Any] = {}
         self.interrupted = False
         self.store: Path | None = None
         self.report: dict[str, Any] = {}
@@ -163,7 +164,7 @@ class Session:
 
     def _finish(self, pipeline: Pipeline, store: Path | None, endpoint: str | None, signals: SignalSink) -> None:
         """Process and store what the run left; in a thread of its own, so that a run ends when its acquisition does."""
-        about = {"store": str(store) if store else None, "publish": endpoint}
+        about = {"store": str(store) if store else None, "publish": endpoint, **self._about}
         self.report = {**pipeline.join(about), "listener_errors": signals.listener_errors}
         self.error = self.error or pipeline.error
         try:

@@ -29,8 +29,9 @@ from livesr.live.sinks import layout
 from livesr.live.sinks.frames_log import FramesLog, SeriesName, State
 from livesr.live.sinks.localisations import replace_frames
 from livesr.live.sinks.sink import RunDescription, to_uint16
+from livesr.live.sources.replay import feed
 from livesr.store.process import Progress, build_paths
-from livesr.store.raw_input import RawInput, description, feed, read_stacks, store_input
+from livesr.store.raw_input import RawInput, description, frames_of, read_stacks, store_input
 from livesr.store.recorded import Image, RecordedStore, array_shape
 from livesr.store.shards import replace_planes
 
@@ -234,7 +235,7 @@ def _complete(
     )
     pipeline.open()
     try:
-        feed(pipeline, read_stacks(store, todo.read), stopped)
+        feed(pipeline.hook, frames_of(read_stacks(store, todo.read)), stopped)
     except BaseException:
         stopped.set()
         raise

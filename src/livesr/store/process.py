@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from livesr.base.config import RigConfig
-from livesr.base.errors import BackendError, RunError
+from livesr.base.errors import BackendError, DamagedFileError, RunError
 from livesr.base.frames import MulticolorFrame, RawStack, SRFrame, Stream
 from livesr.live.inference.backend import BACKENDS
 from livesr.live.paths import ChannelPath, build_path
@@ -23,7 +23,8 @@ from livesr.live.sinks import layout
 from livesr.live.sinks.ome_zarr import OMEZarrSink
 from livesr.live.sinks.series import write_json
 from livesr.live.sinks.sink import RunDescription
-from livesr.store.raw_input import RawInput, description, feed
+from livesr.live.sources.replay import feed
+from livesr.store.raw_input import RawInput, description
 
 Progress = Callable[[int, int], None]
 """Called with frames done and frames in all, from a thread of the pipeline."""
@@ -58,7 +59,7 @@ def process(
     """
     paths, notes = build_paths(raw, backend, precision, threads)
     started_s = time.monotonic()
-    sidecars = {**raw.run.get("sidecars", {}), **_manifests(paths)}
+    sidecars = {**raw.run.get("sidecars", {}), **manifests(paths)}
     run = description(raw, [p.description for p in paths.values()], sidecars=sidecars)
     sink, watch = OMEZarrSink(store), _Watch(raw.groups, paths, on_progress)
     stopped = threading.Event()
@@ -73,19 +74,22 @@ def process(
     try:
         pipeline.open()
         try:
-            feed(pipeline, raw.stacks(), stopped)
+            feed(pipeline.hook, raw.frames(), stopped)
+        except DamagedFileError as e:  # what could be read is computed
+            pipeline.stop(e)
         finally:
             pipeline.end()
             report = pipeline.join({"store": str(sink.path), "publish": None, "offline": True})
     finally:
         for path in paths.values():
             path.close()
+        raw.close()
     if pipeline.error:
         raise pipeline.error
     # Latency would be the age of the recording, and frames/s those of the camera.
     elapsed_s = max(time.monotonic() - started_s, 1e-9)
     report |= {"sr_fps": round(report["sr_frames"] / elapsed_s, 2), "latency_ms": {"p50": None, "p99": None}}
-    report["warnings"] = [*notes, *report["warnings"]]
+    report["warnings"] = [*raw.notes, *notes, *report["warnings"]]
     write_json(sink.path / layout.REPORT, report)
     if watch.failures:
         raise RunError(f"{sum(watch.failures.values())} frames have no prediction: {'; '.join(watch.failures)}.")
@@ -135,7 +139,8 @@ def _build(
     return build_path(rig, name, camera, backend=asked[0], precision=asked[1], threads=threads)
 
 
-def _manifests(paths: Mapping[str, ChannelPath]) -> dict[str, Path]:
+def manifests(paths: Mapping[str, ChannelPath]) -> dict[str, Path]:
+    """Return the manifests to keep beside a store, by name."""
     engines = [engine for path in paths.values() for engine in path.engines]
     return {f"manifest-{engine.manifest.id}.yaml": engine.folder / "manifest.yaml" for engine in engines}
 

@@ -1,30 +1,29 @@
-"""Raw frames on disk as a run would have received them: from a store of livesr or from a TIFF stack.
+"""Raw frames on disk as a run would have received them: from a store of livesr, or from a recording of any program.
 
-Owns the reading of raw groups, in the order in which a pipeline needs them, and what is known about the run that made them.
-Computes nothing.
+Owns what a recording is on a rig: which frame belongs to which channel, time point and raw index, when it was exposed, and
+what is known about the run that made it. Formats are read in `livesr.live.sources.recordings`. Computes nothing.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from useq import MDAEvent
 
 from livesr.base.config import RigConfig
-from livesr.base.errors import ConfigError, StoreError
-from livesr.base.frames import Normalisation, Pixels, RawStack, Stream
+from livesr.base.errors import ConfigError, DamagedFileError, StoreError
+from livesr.base.frames import CameraFrame, Normalisation, Pixels, RawStack, Stream
 from livesr.live.paths import Geometry
-from livesr.live.pipeline import Pipeline
 from livesr.live.sinks.sink import RunDescription
-from livesr.live.sources.mda import RAW_AXIS, Received
-from livesr.store.recorded import Event, Image, RecordedStore, array_shape, stream_of
+from livesr.live.sources.recordings.recording import Plane, Recording, open_recording, places, with_axes
+from livesr.store.recorded import Event, Image, RecordedStore, array_shape, is_store, stream_of
+
+_SAME_SIZE = 0.01  # pixel sizes that differ by less are the same
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,21 +32,34 @@ class RawInput:
 
     Attributes
     ----------
+    path : of the recording
     cameras : what the camera delivered, by acquisition channel
     groups : how many there are
-    stacks : reads them, each stream in order of time
+    frames : reads them, each stream in order of time; raises DamagedFileError after what could be read
     normalisations : what the run normalised its frames with
     run : fields of `RunDescription` that the run had
     runtimes : (backend, precision) that the predictions were made with, by channel
+    spacing_s : from one exposure of a group to the next where frames bear the time of their group, else 0
+    notes : what a user should know of it, in sentences
+    close : closes its files
     """
 
+    path: Path
     rig: RigConfig
     cameras: Mapping[str, Geometry]
     groups: int
-    stacks: Callable[[], Iterable[RawStack]]
+    frames: Callable[[], Iterable[CameraFrame]]
     normalisations: Mapping[tuple[Stream, int], Normalisation] = field(default_factory=dict)
     run: Mapping[str, Any] = field(default_factory=dict)
     runtimes: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    spacing_s: float = 0.0
+    notes: tuple[str, ...] = ()
+    close: Callable[[], None] = field(default=lambda: None)
+
+    @property
+    def streams(self) -> int:
+        """Series of consecutive time points: positions x channels x planes."""
+        return len(self.run.get("positions", "0")) * len(self.cameras) * int(self.run.get("z_planes", 1))
 
 
 def store_input(
@@ -83,61 +95,186 @@ def store_input(
     if recon:
         run["recon_offset_adu"] = recon.attributes["livesr"]["intensity"]["offset"]
     return RawInput(
+        path=store.path,
         rig=as_it_was,
+        spacing_s=as_it_was.exposure_ms / 1e3,
         cameras={channel: camera_of(image) for channel, image in images.items()},
         groups=len(store.pictures("raw")),
-        stacks=lambda: read_stacks(store, sorted(store.pictures("raw"), key=lambda key: (key[1], key[0]))),
+        frames=lambda: frames_of(read_stacks(store, sorted(store.pictures("raw"), key=lambda key: (key[1], key[0])))),
         normalisations={} if rig else store.normalisations(),
         run=run,
         runtimes={c: (r["backend"], r["precision"]) for c in images if (r := store.provenance(c).get("runtime"))},
     )
 
 
-def tiff_input(
+@dataclass(frozen=True, slots=True)
+class ReadAs:
+    """What a user says of a recording, where the file does not say it or is not to be believed.
+
+    Attributes
+    ----------
+    axes : "tcyx", or names with commas as in "t,raw,y,x"
+    channel : which channel of the rig it is
+    pixel_size_nm : of the camera in the sample
+    origin_px : (y, x) where the camera's region began on its chip
+    interval_s : from one super-resolution frame to the next
+    """
+
+    axes: str | None = None
+    channel: str | None = None
+    pixel_size_nm: float | None = None
+    origin_px: tuple[float, float] | None = None
+    interval_s: float | None = None
+
+
+def raw_input(
     path: Path,
-    rig: RigConfig,
-    *,
-    channel: str | None = None,
-    pixel_size_nm: float | None = None,
-    origin_px: tuple[float, float] = (0.0, 0.0),
-    interval_s: float | None = None,
+    rig: RigConfig | None = None,
+    engine: str | None = None,
+    upscale: str | None = None,
+    how: ReadAs | None = None,
 ) -> RawInput:
-    """Describe a TIFF stack of n x raw frames, or (t, raw, y, x).
+    """Describe the raw frames at `path`: a store that a run left, or any recording that livesr reads.
 
     Parameters
     ----------
-    channel : which channel of `rig` it is; needed if the rig describes several
-    pixel_size_nm : of the camera in the sample; needed if `rig` does not say
-    origin_px : (y, x) where the camera's region began on its chip
-    interval_s : between time points, instead of rig.yaml's; counted from the file's date
+    rig : what they were acquired on; a store brings its own
+    engine, upscale : instead of rig.yaml's, or of those that the store was predicted with
+
+    Raises
+    ------
+    UsageError
+        If the recording cannot be read, or does not fit the rig.
+    """
+    if is_store(path):
+        raw = store_input(RecordedStore(path), rig, engine, upscale)
+    elif rig is None:
+        open_recording(path).close()  # what is no recording at all is said first
+        raise ConfigError(f"{path.name} does not say on what it was acquired: give --rig.")
+    else:
+        raw = recording_input(path, rig, how or ReadAs())
+    rig = raw.rig.with_engine(engine) if engine else raw.rig
+    return replace(raw, rig=rig.with_engine(upscale, "upscale") if upscale else rig)
+
+
+def recording_input(path: Path, rig: RigConfig, how: ReadAs | None = None) -> RawInput:
+    """Describe a recording of any program: TIFF, OME-Zarr, MRC, NDTiff.
 
     Raises
     ------
     ConfigError
-        If the stack's shape, channel or pixel size do not fit or are not known.
+        If its shape, channels or pixel size do not fit the rig or are not known.
     """
-    names = list(rig.channels) or [""]
-    if channel is None and len(names) > 1:
-        raise ConfigError(f"{path.name} holds one channel; say with --channel which it is: {', '.join(names)}.")
-    name = names[0] if channel is None else channel
-    rig = rig.model_copy(update={"channels": {name: rig.channel(name)}})
-    n_raw = rig.raw_frames(name)
-    frames = _tiff_frames(path, n_raw)
-    size_nm = pixel_size_nm or rig.optics.pixel_size_nm
-    if not size_nm:
-        raise ConfigError(f"Rig {rig.name!r} does not say how large a pixel is: give --pixel-size in nm.")
-    period_s = interval_s or max(rig.interval_ms, n_raw * rig.exposure_ms) / 1e3
-    stream, started_ns = Stream(0, name, 0), path.stat().st_mtime_ns
+    how = how or ReadAs()
+    found = open_recording(path)
+    try:
+        return _Recorded(found, rig, how).input()
+    except BaseException:
+        found.close()
+        raise
 
-    def stacks() -> Iterator[RawStack]:
-        for t in range(-(-len(frames) // n_raw)):
-            block = [np.asarray(frames[i]) for i in range(t * n_raw, min((t + 1) * n_raw, len(frames)))]
-            t_ns = started_ns + int(t * period_s * 1e9)
-            yield RawStack((*block, *[None] * (n_raw - len(block))), stream, t, t_ns, t_ns)
 
-    camera = Geometry(frames.shape[1:], str(frames.dtype), size_nm / 1e3, origin_px)
-    run = {"interval_s": period_s, "started_ns": started_ns, "sidecars": rig.files()}
-    return RawInput(rig, {name: camera}, -(-len(frames) // n_raw), stacks, run=run)
+class _Recorded:
+    """A recording on a rig."""
+
+    def __init__(self, found: Recording, rig: RigConfig, how: ReadAs) -> None:
+        self._how = how
+        names = _rig_channels(found, rig, how.channel)
+        self._rig = rig.model_copy(update={"channels": {name: rig.channel(name) for name in names}})
+        self._n_raw = _same_n_raw(found, self._rig, names)
+        self._file = with_axes(found, how.axes, self._n_raw)
+        self._length = dict(zip(self._file.axes, self._file.lengths, strict=True))
+        if self._length.get("c", 1) != len(names):
+            raise ConfigError(f"{found.path.name} is {self._file.size}; it names the channels {', '.join(names)}.")
+        self._names = names
+        self._along_t = "raw" not in self._length and self._n_raw > 1
+        places_s = self._file.interval_s and self._file.interval_s * (self._n_raw if self._along_t else 1)
+        self._period_s = how.interval_s or places_s or max(rig.interval_ms, self._n_raw * rig.exposure_ms) / 1e3
+
+    def input(self) -> RawInput:
+        """Describe it."""
+        file, length = self._file, self._length
+        n_t = -(-length.get("t", 1) // self._n_raw) if self._along_t else length.get("t", 1)
+        positions = length.get("p", 1)
+        size_um, notes = self._pixel_size_um()
+        if not file.timed and file.interval_s is None and self._how.interval_s is None:
+            notes += (f"{file.path.name} holds no times: those of the frames follow from rig.yaml.",)
+        camera = Geometry(file.shape, file.dtype, size_um, self._how.origin_px or file.origin_px or (0.0, 0.0))
+        run = {
+            "interval_s": self._period_s,
+            "started_ns": file.started_ns,
+            "positions": file.positions if len(file.positions) == positions else tuple(map(str, range(positions))),
+            "z_planes": length.get("z", 1),
+            "z_step_um": file.z_step_um or 1.0,
+            "sidecars": self._rig.files(),
+        }
+        return RawInput(
+            file.path,
+            self._rig,
+            dict.fromkeys(self._names, camera),
+            n_t * positions * len(self._names) * length.get("z", 1),
+            self._frames,
+            run=run,
+            notes=notes,
+            close=file.close,
+        )
+
+    def _frames(self) -> Iterator[CameraFrame]:
+        for place in places(self._length):
+            plane = self._file.read(self._file.place(place))
+            if plane is not None:
+                yield self._frame(place, plane)
+        if self._file.damage:
+            raise DamagedFileError(self._file.damage)
+
+    def _frame(self, place: Mapping[str, int], plane: Plane) -> CameraFrame:
+        t, raw = divmod(place.get("t", 0), self._n_raw) if self._along_t else (place.get("t", 0), place.get("raw", 0))
+        since_ms = plane.t_camera_ms
+        if since_ms is None:
+            since_ms = t * self._period_s * 1e3 + raw * min(self._rig.exposure_ms, self._period_s * 1e3 / self._n_raw)
+        stream = Stream(place.get("p", 0), self._names[place.get("c", 0)], place.get("z", 0))
+        t_ns = self._file.started_ns + int(since_ms * 1e6)
+        return CameraFrame(plane.pixels, stream, t, raw, t_ns, plane.t_camera_ms)
+
+    def _pixel_size_um(self) -> tuple[float, tuple[str, ...]]:
+        rig_um = (self._rig.optics.pixel_size_nm or 0) / 1e3
+        file_um, name = self._file.pixel_size_um, self._file.path.name
+        if self._how.pixel_size_nm:
+            return self._how.pixel_size_nm / 1e3, ()
+        if not (rig_um or file_um):
+            raise ConfigError(
+                f"Neither {name} nor rig {self._rig.name!r} says how large a pixel is: give --pixel-size in nm."
+            )
+        if rig_um and file_um and abs(rig_um / file_um - 1) > _SAME_SIZE:
+            said = f"{name} says {file_um * 1e3:.1f} nm a pixel, rig.yaml {rig_um * 1e3:.1f} nm"
+            return rig_um, (f"{said}: rig.yaml's is used. --pixel-size says which is right.",)
+        return rig_um or file_um or 0.0, ()
+
+
+def _rig_channels(found: Recording, rig: RigConfig, given: str | None) -> tuple[str, ...]:
+    """Return which channels of the rig the file's are."""
+    known = tuple(rig.channels) or ("",)
+    if given is not None:
+        return (given,)
+    if found.channels and set(found.channels) <= set(known):
+        return found.channels
+    count = dict(zip(found.axes, found.lengths, strict=True)).get("c", 1)
+    if len(known) == 1 or count == len(known) > 1:
+        return known
+    theirs = f"its channel is {found.channels[0]!r}" if len(found.channels) == 1 else "it does not name one of them"
+    raise ConfigError(
+        f"Rig {rig.name!r} has the channels {', '.join(known)}, and of {found.path.name} {theirs}: say with "
+        f"--channel which it is."
+    )
+
+
+def _same_n_raw(found: Recording, rig: RigConfig, names: tuple[str, ...]) -> int:
+    counts = {name: rig.raw_frames(name) for name in names}
+    if len(set(counts.values())) > 1:
+        raise ConfigError(
+            f"{found.path.name} holds channels that need different numbers of raw frames, {counts}: replay one."
+        )
+    return counts[names[0]]
 
 
 def read_stacks(store: RecordedStore, keys: Iterable[tuple[Stream, int]]) -> Iterator[RawStack]:
@@ -145,7 +282,7 @@ def read_stacks(store: RecordedStore, keys: Iterable[tuple[Stream, int]]) -> Ite
 
     Raises
     ------
-    StoreError
+    DamagedFileError
         If a time point cannot be read.
     """
     import zarr
@@ -191,18 +328,12 @@ def camera_of(raw: Image) -> Geometry:
     return Geometry((y, x), shape.dtype, raw.scale["x"], (float(origin[0]), float(origin[1])))
 
 
-def feed(pipeline: Pipeline, stacks: Iterable[RawStack], stopped: threading.Event) -> None:
-    """Hand raw groups to a pipeline as the hook of an acquisition does; waits where the pipeline is behind."""
+def frames_of(stacks: Iterable[RawStack]) -> Iterator[CameraFrame]:
+    """Take raw groups apart; a frame has the time of its group."""
     for stack in stacks:
-        stream, camera = stack.stream, {"ElapsedTime-ms": stack.t_camera_ms}
-        metadata = {"camera_metadata": camera} if stack.t_camera_ms is not None else {}
         for raw, pixels in enumerate(stack.frames):
-            if stopped.is_set():
-                return
             if pixels is not None:
-                index = {"t": stack.t, "p": stream.position, "z": stream.z, RAW_AXIS: raw}
-                event = MDAEvent(index=index, channel=stream.channel or None)
-                pipeline.hook.replay(Received(pixels, event, metadata, stack.t_acq_ns))
+                yield CameraFrame(pixels, stack.stream, stack.t, raw, stack.t_acq_ns, stack.t_camera_ms)
 
 
 def description(raw: RawInput, channels: Iterable[Any], **changes: Any) -> RunDescription:
@@ -221,48 +352,5 @@ def _stack(line: Event, block: NDArray[Any]) -> RawStack:
     return RawStack(frames, stream_of(line), line["t"], t_ns, t_ns, line.get("t_camera_ms"))
 
 
-def _damaged(store: RecordedStore, image: Image, t: int, reason: str) -> StoreError:
-    return StoreError(f"{image.name} cannot be read at t={t} ({reason}): 'livesr repair {store.path}' may help.")
-
-
-class _TiffPages:
-    """Frames of a TIFF that cannot be mapped into memory, read one by one."""
-
-    def __init__(self, path: Path, shape: tuple[int, ...], dtype: Any) -> None:
-        self._path, self.shape, self.dtype = path, shape, dtype
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, i: int) -> NDArray[Any]:
-        import tifffile
-
-        return np.asarray(tifffile.imread(self._path, key=i))
-
-
-def _tiff_frames(path: Path, n_raw: int) -> Any:
-    """Return (frame, y, x), read as it is asked for."""
-    import tifffile
-
-    try:
-        with tifffile.TiffFile(path) as tiff:
-            series = tiff.series[0]
-            shape, dtype, pages = tuple(series.shape), np.dtype(series.dtype), len(series.pages)
-            mappable = series.dataoffset is not None
-    except (OSError, ValueError, IndexError) as e:
-        raise ConfigError(f"Cannot read {path} as TIFF: {e}.") from e
-    _check_tiff(path, shape, dtype, n_raw)
-    frames = (int(np.prod(shape[:-2])), *shape[-2:])
-    if mappable:
-        return tifffile.memmap(path, mode="r").reshape(frames)
-    return _TiffPages(path, frames, dtype) if pages == frames[0] else tifffile.imread(path).reshape(frames)
-
-
-def _check_tiff(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], n_raw: int) -> None:
-    if dtype.name not in ("uint8", "uint16"):
-        raise ConfigError(f"{path.name} holds {dtype.name}; expected the camera's uint8 or uint16.")
-    if len(shape) not in (2, 3, 4) or (len(shape) == 4 and shape[1] != n_raw):
-        raise ConfigError(
-            f"{path.name} is {' x '.join(map(str, shape))}; this rig needs n x {n_raw} frames (frame, y, x), "
-            f"or (t, {n_raw}, y, x)."
-        )
+def _damaged(store: RecordedStore, image: Image, t: int, reason: str) -> DamagedFileError:
+    return DamagedFileError(f"{image.name} cannot be read at t={t} ({reason}): 'livesr repair {store.path}' may help.")

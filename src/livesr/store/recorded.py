@@ -225,6 +225,11 @@ class RecordedStore:
         return sr[0].attributes["livesr"] if sr else {}
 
 
+def is_store(path: Path) -> bool:
+    """Whether `path` is a folder that a run of livesr left, complete or not."""
+    return (path / layout.SIDECARS).is_dir()
+
+
 def find_engine(model: Mapping[str, Any]) -> Engine:
     """Return the engine with the id and weights that a prediction names.
 

@@ -1,0 +1,1 @@
+"""Camera frames in files: one file per format, one `Recording` for all."""

@@ -1,0 +1,148 @@
+"""OME-Zarr images, 0.4 and 0.5, of any writer: one image, or the images of a `bioformats2raw.layout` as positions.
+
+Owns the reading. A store that livesr wrote knows more (frames.jsonl): `livesr.store.recorded` reads that; here it is an
+image whose channels are raw frames.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from livesr.base.errors import ConfigError, DamagedFileError
+from livesr.live.sources.recordings.recording import Plane, Recording, check_pixels
+
+Array: TypeAlias = Any  # zarr.Array, without importing zarr
+_UM = {"angstrom": 1e-4, "nanometer": 1e-3, "micrometer": 1.0, "millimeter": 1e3}
+_S = {"microsecond": 1e-6, "millisecond": 1e-3, "second": 1.0, "minute": 60.0, "hour": 3600.0}
+_BLOCKS = 4  # decoded chunks that are kept where a chunk holds several frames
+
+
+def open_ome_zarr(path: Path) -> Recording:
+    """Describe an OME-Zarr image.
+
+    Raises
+    ------
+    ConfigError
+        If there is no image, several that differ, or pixels that are not a camera's.
+    """
+    import zarr
+
+    try:
+        root = zarr.open_group(path, mode="r")
+        folders = _images(path, root)
+        metadata = [_ome(root[name] if name else root) for name in folders]
+        arrays = [_array(root, name, about) for name, about in zip(folders, metadata, strict=True)]
+    except (OSError, KeyError, ValueError, TypeError, IndexError, AttributeError) as e:
+        raise ConfigError(f"Cannot read {path} as OME-Zarr: {type(e).__name__}: {e}.") from e
+    first, about = arrays[0], metadata[0]
+    if any((a.shape, a.dtype) != (first.shape, first.dtype) for a in arrays):
+        raise ConfigError(
+            f"{path.name} holds images of several sizes: name the folder of one, {folders[0]!r} or another."
+        )
+    names = [str(axis["name"]) for axis in about["multiscales"][0]["axes"]]
+    if names[-2:] != ["y", "x"]:
+        raise ConfigError(f"{path.name} has axes {names}; expected y and x last.")
+    return _recording(path, folders, arrays, about, names)
+
+
+def _recording(
+    path: Path, folders: list[str], arrays: list[Array], about: Mapping[str, Any], names: list[str]
+) -> Recording:
+    first, several = arrays[0], len(arrays) > 1
+    ours = about.get("livesr", {}).get("kind") == "raw"  # the channels of livesr's raw images are raw frames
+    axes = ["raw" if ours and name == "c" else name for name in names[:-2]]
+    lengths, shape = list(first.shape[:-2]), first.shape[-2:]
+    scale, units = _scale(about, names)
+    reader = _Reader(path, arrays)
+
+    def read(place: tuple[int, ...]) -> Plane | None:
+        image, inside = (place[0], place[1:]) if several else (0, place)
+        block = reader.frame(image, inside)
+        # A chunk that was never written reads as zeros, and no camera gives a whole frame of them.
+        return Plane(block) if block.any() else None
+
+    return Recording(
+        path,
+        "OME-Zarr",
+        ("p", *axes) if several else tuple(axes),
+        (len(arrays), *lengths) if several else tuple(lengths),
+        (int(shape[0]), int(shape[1])),
+        check_pixels(path, first.dtype),
+        read,
+        channels=() if ours else tuple(str(c.get("label", "")) for c in about.get("omero", {}).get("channels", ())),
+        positions=tuple(folders) if several else (),
+        pixel_size_um=scale["x"] * _UM[units["x"]] if units.get("x") in _UM else None,
+        z_step_um=scale["z"] * _UM[units["z"]] if units.get("z") in _UM else None,
+        interval_s=scale["t"] * _S[units["t"]] if units.get("t") in _S else None,
+        origin_px=_pair(about.get("livesr", {}).get("origin_px")),
+        started_ns=path.stat().st_mtime_ns,
+    )
+
+
+class _Reader:
+    """Reads frames; keeps the chunks that were decoded last where a chunk holds several frames."""
+
+    def __init__(self, path: Path, arrays: list[Array]) -> None:
+        self._path, self._arrays = path, arrays
+        self._chunk = arrays[0].chunks[:-2]
+        self._block = lru_cache(_BLOCKS)(self._decode)
+
+    def frame(self, image: int, place: tuple[int, ...]) -> NDArray[np.unsignedinteger[Any]]:
+        """Return a frame, in native byte order; the caller owns it."""
+        corner = tuple(i - i % n for i, n in zip(place, self._chunk, strict=True))
+        block = self._block(image, corner)[tuple(i - c for i, c in zip(place, corner, strict=True))]
+        return np.array(block, dtype=block.dtype.newbyteorder("="))
+
+    def _decode(self, image: int, corner: tuple[int, ...]) -> NDArray[Any]:
+        region = tuple(slice(c, c + n) for c, n in zip(corner, self._chunk, strict=True))
+        try:
+            return np.asarray(self._arrays[image][region])
+        except Exception as e:  # a torn chunk raises whatever its codecs raise
+            raise DamagedFileError(f"{self._path.name} cannot be read at {corner}: {type(e).__name__}: {e}.") from e
+
+
+def _images(path: Path, root: Array) -> list[str]:
+    """Return the folders of the images, "" for the root itself."""
+    about = _ome(root)
+    if "multiscales" in about:
+        return [""]
+    if "bioformats2raw.layout" in about:
+        series = _ome(root["OME"]).get("series") if "OME" in root else None
+        return list(series) if series else sorted((n for n in root.group_keys() if n.isdigit()), key=int)
+    raise ConfigError(f"{path} is no OME-Zarr image: expected multiscales metadata. Name the folder of an image in it.")
+
+
+def _ome(group: Array) -> dict[str, Any]:
+    """Return the metadata of 0.5 (under "ome") or 0.4, with what livesr says beside them."""
+    attributes = dict(group.attrs)
+    return {**attributes, **attributes.get("ome", {})}
+
+
+def _array(root: Array, name: str, about: Mapping[str, Any]) -> Array:
+    image = root[name] if name else root
+    return image[about["multiscales"][0]["datasets"][0]["path"]]
+
+
+def _scale(about: Mapping[str, Any], names: list[str]) -> tuple[dict[str, float], dict[str, str]]:
+    image = about["multiscales"][0]
+    factors = [1.0] * len(names)
+    for transformations in (
+        image["datasets"][0].get("coordinateTransformations"),
+        image.get("coordinateTransformations"),
+    ):
+        for one in transformations or ():
+            if one.get("type") == "scale":
+                factors = [math.prod(pair) for pair in zip(factors, one["scale"], strict=True)]
+    units = {str(axis["name"]): str(axis.get("unit", "")) for axis in image["axes"]}
+    return dict(zip(names, factors, strict=True)), units
+
+
+def _pair(value: Any) -> tuple[float, float] | None:
+    return (float(value[0]), float(value[1])) if value else None

@@ -1,0 +1,146 @@
+"""`Replay`: a recording run as if a camera were exposing it now.
+
+Owns the run's life and where its frames come from. Sinks, signals and report are those of every run (`livesr.live.session`),
+the way of a frame is in `livesr.live.pipeline`. No core is loaded and no device opened.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from itertools import takewhile
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from livesr.base.config import RigConfig, RunConfig, load_rig, parse
+from livesr.base.errors import ConfigError, DamagedFileError
+from livesr.base.frames import CameraFrame
+from livesr.base.timing import now_ns
+from livesr.live.session import Session
+from livesr.live.sources.replay import Rate, play
+from livesr.store.process import build_paths, manifests
+from livesr.store.raw_input import RawInput, ReadAs, description, raw_input
+
+
+class Replay(Session):
+    """Runs a recording through the live pipeline.
+
+    A context manager as `LiveSR`: on entering, the engine is compiled and store and address are opened; on leaving, everything
+    handed over is processed and stored. Frames bear the time at which they are replayed, and the camera's clock of then.
+
+    Parameters
+    ----------
+    recording : a store that a run left, TIFF, OME-Zarr, MRC or NDTiff (see the guide), or a `RawInput`
+    rig : a rig.yaml, its folder, a name in hardware_configs, or a `RigConfig`; a store of livesr brings its own
+    engine : separates the only channel that is separated, instead of rig.yaml's
+    upscale : likewise, for the step before
+    rate : exposures a second; "recorded": as they were recorded; "max": as fast as the pipeline takes them
+    frames : super-resolution frames of each stream after which it ends; None plays the whole recording
+    how : what the file does not say of itself
+    store, publish : as for `LiveSR`
+    **settings : fields of `livesr.base.config.RunConfig`
+
+    Raises
+    ------
+    UsageError
+        If the recording, the rig, the engine, the store or the address cannot work; nothing is started.
+
+    Examples
+    --------
+    >>> with Replay("raw.tif", rig="virtual_sim", rate="max", policy="complete", store="run.ome.zarr") as replay:
+    ...     replay.frame_ready.connect(react)
+    ...     replay.run()
+    >>> print(replay.report)
+    """
+
+    def __init__(
+        self,
+        recording: str | os.PathLike[str] | RawInput,
+        *,
+        rig: str | os.PathLike[str] | RigConfig | None = None,
+        engine: str | None = None,
+        upscale: str | None = None,
+        rate: Rate = "recorded",
+        frames: int | None = None,
+        how: ReadAs | None = None,
+        store: str | os.PathLike[str] | None = None,
+        publish: str | None = None,
+        **settings: Any,
+    ) -> None:
+        if isinstance(rate, int | float) and not rate > 0:
+            raise ConfigError(f"The rate is {rate} exposures a second; it must be above 0, 'recorded' or 'max'.")
+        chosen = parse(RunConfig, {**settings, "store": store, "publish": publish}, "Replay")
+        if not isinstance(recording, RawInput):
+            config = rig if isinstance(rig, RigConfig) or rig is None else load_rig(rig)
+            recording = raw_input(Path(recording), config, engine, upscale, how)
+        super().__init__(recording.rig, chosen)
+        self._input, self._frames = recording, frames
+        self._rate: Rate = rate if isinstance(rate, str) else float(rate)
+        self._stopped = threading.Event()
+        self._about = {"replay": {"recording": str(recording.path), "rate": rate}}
+
+    @property
+    def frames(self) -> int:
+        """Super-resolution frames that there will be at most, over all streams."""
+        if self._frames is None:
+            return self._input.groups
+        return min(self._input.groups, self._frames * self._input.streams)
+
+    def __enter__(self) -> Self:
+        raw, settings = self._input, self.settings
+        try:
+            self._paths, _ = build_paths(raw, settings.backend, settings.precision, settings.threads)
+            run = description(
+                raw,
+                [path.description for path in self._paths.values()],
+                started_ns=now_ns(),
+                record_raw=settings.record_raw,
+                record_recon=settings.record_recon,
+                sidecars={**raw.run.get("sidecars", {}), **manifests(self._paths)},
+            )
+            pipeline = self._open_run(run, self._stopped.set)
+        except BaseException:
+            self._close()
+            raise
+        for note in raw.notes:
+            pipeline.warn(note)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+        self._release_pipeline()
+        self.wait()
+        self._close()
+        if kind is None and self.error is not None:
+            raise self.error
+
+    def run(self) -> None:
+        """Play the recording; returns when its last frame was handed over, or after `stop`.
+
+        A file that cannot be read to its end ends the run with `error`; what could be read is processed.
+        """
+        if self._pipeline is None:
+            raise ConfigError("This replay has run, or was not entered: use 'with Replay(...) as replay', once.")
+        try:
+            play(self._pipeline.hook, self._chosen(), self._stopped, self._rate, self._input.spacing_s)
+        except DamagedFileError as e:
+            self._pipeline.stop(e)
+
+    def stop(self) -> None:
+        """End the replay; what was handed over is processed."""
+        self._stopped.set()
+        if self._pipeline:
+            self._pipeline.hook.release()
+
+    def _chosen(self) -> Iterator[CameraFrame]:
+        limit = self._frames
+        frames = iter(self._input.frames())
+        return frames if limit is None else takewhile(lambda frame: frame.t < limit, frames)
+
+    def _close(self) -> None:
+        self._close_paths()
+        self._input.close()
