@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +12,12 @@ from typing import Any
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from livesr.cli import app
 from livesr.live.inference.engine import load_engine
+from livesr.training import networks
+from livesr.training.journal import read_log
 from livesr.training.recipes import load_recipe, names
 
 RECIPE = {
@@ -73,20 +79,48 @@ def test_a_recipe_becomes_an_engine_that_runs(tmp_path: Path) -> None:
     assert set(report["score"]) == {"Microtubules", "ER", "Lysosomes"}
 
 
-def test_a_training_in_slices_comes_to_its_end_and_shares_its_pairs(tmp_path: Path) -> None:
-    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(RECIPE))
-    shared = ("--recipe", "tiny.yaml", "--data", "pairs", "--workers", "1")
-    first = livesr("train", *shared, "--out", "run", "--slice", "0.01", cwd=tmp_path)
-    assert not first["finished"], "importing torch alone takes longer"
-    assert livesr("train", *shared, "--out", "run", "--slice", "9", cwd=tmp_path)["finished"]
+def test_slices_come_to_an_end_and_runs_share_their_pairs(tmp_path: Path) -> None:
+    recipe = tmp_path / "tiny.yaml"
+    recipe.write_text(yaml.safe_dump(RECIPE))
+
+    def train(out: str, *more: str) -> dict[str, Any]:
+        arguments = ["--recipe", recipe, "--data", tmp_path / "pairs", "--out", tmp_path / out, "--workers", 1, *more]
+        result = CliRunner().invoke(app, ["train", *map(str, arguments), "--json"], catch_exceptions=False)
+        return json.loads(result.stdout)
+
+    for _ in range(100):
+        if train("run", "--slice", "0.01")["finished"]:
+            break
+    assert (tmp_path / "run" / "final.pt").exists()
     made = (tmp_path / "pairs" / "pairs-train" / "frames.npy").stat().st_mtime_ns
-    result = livesr("train", *shared, "--out", "student", "--teacher", "run", "--steps", "2", cwd=tmp_path)
-    assert result["finished"]
+    assert train("student", "--teacher", str(tmp_path / "run"), "--steps", "2")["finished"]
+    assert "teacher" in read_log(tmp_path / "student" / "log.csv")[0]
     assert (tmp_path / "pairs" / "pairs-train" / "frames.npy").stat().st_mtime_ns == made
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="a shell script")
+def test_a_training_survives_the_loss_of_its_machine(tmp_path: Path) -> None:
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(RECIPE))
+    script = Path(__file__).parents[2] / "scripts" / "gpu_train.sh"
+
+    def call(run: str, minutes: float) -> int:
+        command = ["bash", str(script), "tiny.yaml", run, str(minutes), "kept"]
+        environment = {**os.environ, "PYTHON": sys.executable, "TRAIN_ARGUMENTS": "--workers 1"}
+        return subprocess.run(command, cwd=tmp_path, env=environment, timeout=240, check=False).returncode
+
+    assert call("first", 0.01) == 75
+    assert call("first", 9) == 0
+    shutil.rmtree(tmp_path / "first")
+    assert call("second", 9) == 0
+    assert {"log.csv", "checkpoint.pt", "final.pt"} <= {p.name for p in (tmp_path / "second").iterdir()}
+    assert [row["step"] for row in read_log(tmp_path / "second" / "log.csv")] == ["3", "6"]
 
 
 @pytest.mark.parametrize("name", names())
 def test_every_shipped_recipe_parses(name: str) -> None:
     recipe = load_recipe(name)
     assert recipe.engine["id"] == name
-    assert recipe.data.seed != recipe.data.validation_seed
+    network = networks.build(recipe.train.architecture, **recipe.train.parameters)
+    assert len(recipe.engine["channels"]) == network.channels
+    assert network.frames == recipe.engine["window"]
+    assert recipe.data.scale == network.scale

@@ -14,8 +14,8 @@ from livesr.base.errors import EngineError
 from livesr.evaluation.engines import card_table, evaluate_engine, run
 from livesr.evaluation.metrics import pcc
 from livesr.evaluation.pictures import PictureRow, montage
-from livesr.evaluation.sequences import SimulatedSequence
 from livesr.simulation.domain import Domain
+from livesr.simulation.sequence import EVALUATION, SimulatedSequence
 
 SIZE = 96
 ENGINE = Path(__file__).parents[2] / "engines" / "identity"
@@ -24,7 +24,7 @@ STEADY = Domain(photons=(3000.0, 3001.0), haze=(0.0, 0.01), absent=0.0, read_noi
 
 @pytest.fixture(scope="module")
 def sequence() -> SimulatedSequence:
-    return SimulatedSequence(1, 2, SIZE, STEADY)
+    return SimulatedSequence((EVALUATION, 1), 2, SIZE, STEADY)
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +36,9 @@ def result() -> dict[str, Any]:
 
 
 def test_a_seed_gives_the_same_frames_again(sequence: SimulatedSequence) -> None:
-    again = SimulatedSequence(1, 2, SIZE, STEADY)
+    again = SimulatedSequence((EVALUATION, 1), 2, SIZE, STEADY)
     np.testing.assert_array_equal(again.raw(), sequence.raw())
-    assert not np.array_equal(SimulatedSequence(2, 2, SIZE, STEADY).raw(), sequence.raw())
+    assert not np.array_equal(SimulatedSequence((EVALUATION, 2), 2, SIZE, STEADY).raw(), sequence.raw())
 
 
 def test_the_truths_sum_to_what_the_reconstruction_shows(sequence: SimulatedSequence) -> None:

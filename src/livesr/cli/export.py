@@ -58,9 +58,8 @@ def export(
 
 def _evaluate(engine: Path, sequences: int, time_points: int, threads: int, terminal: Any) -> dict[str, Any]:
     from livesr.evaluation.engines import SEEDS, run
-    from livesr.evaluation.sequences import CALIBRATED
     from livesr.export.engine import write_metrics
-    from livesr.simulation.domain import Domain
+    from livesr.simulation.domain import CALIBRATED, Domain
 
     seeds = range(SEEDS.start, SEEDS.start + sequences)
     results: dict[str, Any] = {}

@@ -95,31 +95,30 @@ class _Session:
 
     def run(self, workers: int) -> dict[str, Any]:
         """Return what ``--json`` prints."""
+        from livesr.base.errors import ConfigError
+
         self._out.mkdir(parents=True, exist_ok=True)
         (self._out / "recipe.json").write_text(self._recipe.model_dump_json(indent=2) + "\n", encoding="utf-8")
         try:
             finished = self._train(*self._pairs(workers))
         except _SliceOver:
             finished = False
+        except (ValueError, FileNotFoundError) as e:
+            raise ConfigError(f"{e}.") from e
         command = f"livesr export {self._out} --out engines/{self._recipe.engine['id']}"
         self._terminal.print(f"Done. Next: {command}" if finished else "The slice is over; the same command goes on.")
         log = str(self._out / "log.csv")
         return {"out": str(self._out), "finished": finished, "validation": self._validation, "log": log}
 
     def _train(self, train_pairs: CachedPairs, validation_pairs: CachedPairs) -> bool:
-        from livesr.base.errors import ConfigError
         from livesr.training.trainer import Trainer
 
         left = None if self._until is None else (self._until - time.monotonic()) / 60
         if left is not None and left <= 0:
             return False
-        try:
-            trainer = Trainer(
-                self._recipe.train, train_pairs, validation_pairs, self._out, validation_pairs.meta["channels"]
-            )
-            trainer.run(self._show, minutes=left)
-        except (ValueError, FileNotFoundError) as e:
-            raise ConfigError(f"{e}.") from e
+        names = validation_pairs.meta["channels"]
+        trainer = Trainer(self._recipe.train, train_pairs, validation_pairs, self._out, names)
+        trainer.run(self._show, minutes=left)
         return trainer.finished
 
     def _show(self, progress: Progress) -> None:
@@ -135,13 +134,14 @@ class _Session:
     def _pairs(self, workers: int) -> tuple[CachedPairs, CachedPairs]:
         from rich.progress import Progress as Bars
 
-        from livesr.training.datasets import write_pairs
+        from livesr.training.pair_folder import write_pairs
         from livesr.training.sources import CachedPairs
 
         data, folders = self._recipe.data, (self._data / "pairs-train", self._data / "pairs-validation")
-        sets = zip(folders, (data.train, data.validation), (data.seed, data.validation_seed), strict=True)
+        makers = (data.maker("train"), data.maker("validation"))
+        numbers = ((data.train, data.seed), (data.validation, data.validation_seed))
         with Bars(console=self._terminal, transient=True) as bars:
-            for folder, n, seed in sets:
+            for folder, maker, (n, seed) in zip(folders, makers, numbers, strict=True):
                 task = bars.add_task(f"making {folder.name}", total=n)
 
                 def step(done: int, total: int, task: Any = task) -> None:
@@ -149,5 +149,5 @@ class _Session:
                     if self._until is not None and time.monotonic() > self._until and done < total:
                         raise _SliceOver
 
-                write_pairs(folder, n, seed=seed, workers=workers, size=data.size, domain=data.domain, progress=step)
+                write_pairs(folder, maker, n, seed=seed, workers=workers, progress=step)
         return CachedPairs(folders[0]), CachedPairs(folders[1])

@@ -1,6 +1,6 @@
 """The score of an engine: simulated cells that it never saw, through the live path, each structure against its truth.
 
-Owns which sequences are run, what is scored and how it is summed up. Simulation is `sequences.py`, the run itself
+Owns which sequences are run, what is scored and how it is summed up. Simulation is `livesr.simulation`, the run itself
 `live_path.py`, the formulas `metrics.py`, pictures `pictures.py`.
 
 Beside every number of the network stands the same number for the input: the frame that went in, taken as the prediction
@@ -25,11 +25,11 @@ from livesr.base.frames import MulticolorFrame
 from livesr.evaluation.live_path import separate
 from livesr.evaluation.metrics import Interval, Score, bootstrap_interval, pcc, score
 from livesr.evaluation.pictures import PictureRow, montage
-from livesr.evaluation.sequences import SimulatedSequence
 from livesr.live.inference.backend import Backend
 from livesr.live.inference.engine import Engine, load_engine
 from livesr.live.inference.runner import open_backend
 from livesr.simulation.domain import Domain
+from livesr.simulation.sequence import EVALUATION, SimulatedSequence
 from livesr.simulation.specimens import STRUCTURES
 
 Image = NDArray[np.floating[Any]]
@@ -182,8 +182,8 @@ def evaluate_engine(
     try:
         evaluated = []
         for done, seed in enumerate(seeds, start=1):
-            simulated = SimulatedSequence(seed, n_t, size, conditions)
-            evaluated.append(_Evaluated(simulated, loaded, runtime, names).result(show))
+            simulated = SimulatedSequence((EVALUATION, seed), n_t, size, conditions)
+            evaluated.append(_Evaluated(seed, simulated, loaded, runtime, names).result(show))
             if progress:
                 progress(done, len(seeds))
         labels = dict(zip(names, loaded.manifest.channel_names, strict=True))
@@ -208,14 +208,17 @@ def evaluate_engine(
 class _Evaluated:
     """One simulated sequence in front of one engine."""
 
-    def __init__(self, simulated: SimulatedSequence, engine: Engine, backend: Backend, names: tuple[str, ...]) -> None:
-        self._simulated, self._engine, self._backend, self._names = simulated, engine, backend, names
+    def __init__(
+        self, seed: int, simulated: SimulatedSequence, engine: Engine, backend: Backend, names: tuple[str, ...]
+    ) -> None:
+        self._seed, self._simulated = seed, simulated
+        self._engine, self._backend, self._names = engine, backend, names
         margin = _margin_px(simulated.reconstructor.shape[0])
         self._inside = (..., slice(margin, -margin), slice(margin, -margin))
 
     def result(self, show: Callable[[PictureRow], None] | None) -> _Sequence:
         simulated = self._simulated
-        result = _Sequence(simulated.seed, simulated.photons, simulated.brightness)
+        result = _Sequence(self._seed, simulated.photons, simulated.brightness)
         frames = self._scored(simulated.raw())
         self._score(frames, result)
         if show:
@@ -275,7 +278,7 @@ class _Evaluated:
     def _picture(self, frame: MulticolorFrame) -> PictureRow:
         truth = self._truth(frame.t)
         return PictureRow(
-            title=f"seed {self._simulated.seed}, {self._simulated.photons:.0f} e",
+            title=f"seed {self._seed}, {self._simulated.photons:.0f} e",
             input=self._input(frame),
             prediction=self._channels(frame),
             truth=np.stack([truth[name] for name in self._names]),

@@ -47,9 +47,7 @@ def export_engine(recipe: Recipe, weights: Path, folder: Path) -> tuple[Manifest
         architecture=recipe.train.architecture,
         parameters=dict(recipe.train.parameters),
         training={
-            "data": "simulated microtubules, ER and lysosomes through livesr's own raw SIM formation and reconstruction",
-            "sequences": recipe.data.train,
-            "data_seed": recipe.data.seed,
+            **recipe.data.settings(),
             "seed": recipe.train.seed,
             "loss": recipe.train.loss.model_dump(),
             "recipe": recipe.engine["id"],

@@ -27,6 +27,7 @@ from torch import fx, nn
 from torch.nn import functional as F  # noqa: N812
 
 from livesr.base.files import replace_file
+from livesr.training.networks.layers import spatial_mean
 
 OPSET = 17
 _IR_VERSION = 8  # the container that belongs to opset 17; a newer one would turn older parsers away
@@ -271,8 +272,6 @@ def _pixel_shuffle(graph: _Translation, node: fx.Node) -> str:
 
 
 def _mean(graph: _Translation, node: fx.Node) -> str:
-    if node.args[1] != 1:
-        raise ExportError(f"{node.name} pools to {node.args[1]}; only the mean over the whole image has a translation")
     return graph.add("GlobalAveragePool", [graph.first(node)], node.name)
 
 
@@ -322,12 +321,12 @@ _MODULES: dict[Any, Callable[..., str]] = {
     nn.PixelShuffle: _pixel_shuffle_module,
 }
 _FUNCTIONS: dict[Any, Callable[..., str]] = {
-    F.adaptive_avg_pool2d: _mean,
     F.pixel_shuffle: _pixel_shuffle,
     F.relu: _relu,
     torch.cat: _concatenate,
     torch.sigmoid: _sigmoid,
     torch.softmax: _softmax,
+    spatial_mean: _mean,
     operator.mul: _multiply,
     operator.add: _sum,
     operator.getitem: _channels,

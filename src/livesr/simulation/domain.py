@@ -34,6 +34,8 @@ class Domain(BaseModel):
     """Factor on the cell's own haze."""
     interval_s: Range = (0.05, 2.0)
     """Specimen time from frame to frame, log-uniform."""
+    still: float = 0.0
+    """Probability that nothing moves."""
     duty: Range = (0.1, 1.0)
 
     pixel_size_um: float = 0.065
@@ -65,6 +67,34 @@ class Domain(BaseModel):
     apodisation: Range = (0.3, 1.2)
     headroom_spread: float = 0.25
     """Largest relative deviation of the headroom: live, it follows the frames slowly."""
+
+
+CALIBRATED = Domain(
+    brightness_ratio=2.5,
+    absent=0.0,
+    haze=(0.0, 1.0),
+    interval_s=(0.05, 1.0),
+    duty=(0.1, 0.5),
+    damping_error=0.1,
+    modulation=(0.5, 0.95),
+    modulation_error=0.1,
+    phase_offset_error_deg=3.0,
+    phase_error_deg=(0.0, 3.0),
+    photons=(100.0, 1000.0),
+    wiener=(0.05, 0.2),
+    attenuation=(0.8, 0.95),
+    apodisation=(0.8, 1.2),
+)
+"""A rig in good order: patterns as calibrated, 100 to 1000 photo-electrons, structures within 1:2.5 of each other.
+
+`Domain()` is the whole range that training draws from, down to 15 photo-electrons, wrong calibrations and 1:5.
+"""
+
+SNR = {
+    name: CALIBRATED.model_copy(update={"photons": photons})
+    for name, photons in (("medium", (50.0, 150.0)), ("high", (150.0, 500.0)), ("very high", (500.0, 2000.0)))
+}
+"""The calibrated rig at three levels of light, as the IMC-SR paper names three levels of signal to noise."""
 
 
 class Draw:

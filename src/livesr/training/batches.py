@@ -71,11 +71,12 @@ class Batches:
 def augment(rng: np.random.Generator, frames: NDArray[np.float32], targets: NDArray[np.float32]) -> Pairs:
     """Turn and flip each pair, all its frames and targets alike; one of the square's eight symmetries by chance."""
     symmetries = [(int(turns), bool(flip)) for turns, flip in rng.integers((4, 2), size=(len(frames), 2))]
-    turned_frames = [_symmetry(f, *symmetry) for f, symmetry in zip(frames, symmetries, strict=True)]
-    turned_targets = [_symmetry(t, *symmetry) for t, symmetry in zip(targets, symmetries, strict=True)]
+    turned_frames = [turned(f, *symmetry) for f, symmetry in zip(frames, symmetries, strict=True)]
+    turned_targets = [turned(t, *symmetry) for t, symmetry in zip(targets, symmetries, strict=True)]
     return np.stack(turned_frames), np.stack(turned_targets)
 
 
-def _symmetry(images: NDArray[np.float32], turns: int, flip: bool) -> NDArray[np.float32]:
-    turned = np.rot90(images, turns, (-2, -1))
-    return turned[..., ::-1] if flip else turned
+def turned(images: NDArray[np.float32], turns: int, flip: bool) -> NDArray[np.float32]:
+    """Return a view of `images` (..., y, x), turned by quarters and then flipped."""
+    quarters = np.rot90(images, turns, (-2, -1))
+    return quarters[..., ::-1] if flip else quarters

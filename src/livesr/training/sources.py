@@ -1,7 +1,7 @@
 """Training pairs read from disk.
 
-Owns the folder format of cached pairs and the drawing of crops. Does not make pairs (`datasets.py` does) and does not
-augment them (`trainer.py` does).
+Owns the folder format of cached pairs and the drawing of crops. Does not make pairs (`pair_folder.py` does) and does not
+augment them (`batches.py` does).
 
 Format
 ------

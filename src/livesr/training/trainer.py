@@ -1,7 +1,7 @@
 """The training loop: from a source of pairs to the weights of a network.
 
 Owns optimisation, schedule, validation and checkpoints. Does not draw or turn batches (`batches.py`), make pairs
-(`sources.py`, `datasets.py`), judge (`scores.py`), write tables and pictures (`journal.py`) or export (`livesr.export`).
+(`pair_folder.py`), judge (`scores.py`), write tables and pictures (`journal.py`) or export (`livesr.export`).
 
 Files of a run's folder: `config.json`, `log.csv`, `curves.png`, `validation.png`, `checkpoint.pt` (to resume), `best.pt`
 (averaged weights of the best validation, read by `networks.load`) and `final.pt` (the last ones, when the run is over).

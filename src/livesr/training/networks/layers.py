@@ -49,6 +49,16 @@ def upsampling(width: int, factors: list[int]) -> nn.Sequential:
     return nn.Sequential(*(m for r in factors for m in (conv3x3(width, width * r * r), nn.PixelShuffle(r))))
 
 
+@torch.fx.wrap  # type: ignore[untyped-decorator]
+def spatial_mean(features: Tensor) -> Tensor:
+    """Return the mean of each channel, (n, c, 1, 1): one operation in a traced graph.
+
+    As a sum: the gradient of a pooling is written out in another memory format than the features have, and adding the
+    two took 8 % of a training step.
+    """
+    return features.sum((2, 3), keepdim=True) * (1 / (features.shape[2] * features.shape[3]))
+
+
 class ChannelAttention(nn.Module):  # type: ignore[misc]
     """Weigh each feature channel by a gate computed from the means of all (RCAN, eq. 9-10).
 
@@ -67,5 +77,4 @@ class ChannelAttention(nn.Module):  # type: ignore[misc]
 
     def gate(self, features: Tensor) -> Tensor:
         """Return one gate per channel, (n, c, 1, 1), from the means of `features`."""
-        means = F.adaptive_avg_pool2d(features, 1)
-        return torch.sigmoid(self.excite(F.relu(self.squeeze(means))))
+        return torch.sigmoid(self.excite(F.relu(self.squeeze(spatial_mean(features)))))

@@ -7,29 +7,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 from livesr.base.config import load_yaml, parse
 from livesr.base.errors import ConfigError, suggestion
-from livesr.simulation.domain import Domain
+from livesr.training.data import DataConfig
 from livesr.training.settings import TrainConfig
 
 FOLDER = Path(__file__).parent
-
-
-class DataConfig(BaseModel):
-    """How many pairs, how large, drawn from what. Training and validation never share a seed."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    train: Annotated[int, Field(ge=1)]
-    validation: Annotated[int, Field(ge=1)]
-    size: Annotated[int, Field(ge=64)] = 256
-    seed: int
-    validation_seed: int
-    domain: Domain = Domain()
 
 
 class Recipe(BaseModel):

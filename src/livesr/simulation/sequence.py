@@ -1,15 +1,15 @@
-"""Simulated time lapses with truth, for scoring: virtual cells, imaged raw frame by raw frame.
+"""Simulated time lapses with truth: virtual cells under drawn rigs, imaged raw frame by raw frame.
 
-Owns what an evaluation draws its cells, rigs and light from. Reconstructs nothing: the raw frames go through the live path.
-Specimens and image formation are `livesr.simulation`.
+Owns the order in which cell, rig and light are drawn, for training and for evaluation. The ranges are
+`livesr.simulation.domain`'s, specimens and image formation the modules beside it.
 
-The ranges are those that training draws from (`livesr.simulation.domain`). The cells are others: every seed here is combined
-with a constant of this module, so no seed of a training run repeats one.
+Training and evaluation draw from the same ranges and never the same cells: an evaluation's entropy begins with
+`EVALUATION`, which is the seed of no recipe.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -23,32 +23,11 @@ from livesr.simulation.microscope import Components, SIMMicroscope
 from livesr.simulation.specimens import Cell
 
 Image = NDArray[np.float32]
-Range = tuple[float, float]
+EVALUATION = 0x6C697665_5372
+"""First number of an evaluation's seeds: sets them apart from all others."""
 
-_EVALUATION = 0x6C697665_5372  # sets the seeds of this module apart from all others
-_MARGIN_PX = 16  # camera pixels simulated beyond each edge: a cell does not end where the camera does
-
-
-CALIBRATED = Domain(
-    brightness_ratio=2.5,
-    absent=0.0,
-    haze=(0.0, 1.0),
-    interval_s=(0.05, 1.0),
-    duty=(0.1, 0.5),
-    damping_error=0.1,
-    modulation=(0.5, 0.95),
-    modulation_error=0.1,
-    phase_offset_error_deg=3.0,
-    phase_error_deg=(0.0, 3.0),
-    photons=(100.0, 1000.0),
-    wiener=(0.05, 0.2),
-    attenuation=(0.8, 0.95),
-    apodisation=(0.8, 1.2),
-)
-"""A rig in good order: patterns as calibrated, 100 to 1000 photo-electrons, structures within 1:2.5 of each other.
-
-`Domain()` is the whole range that training draws from, down to 15 photo-electrons, wrong calibrations and 1:5.
-"""
+MARGIN_PX = 16
+"""Camera pixels simulated beyond each edge: a cell does not end where the camera does."""
 
 
 class SimulatedSequence:
@@ -56,14 +35,16 @@ class SimulatedSequence:
 
     Parameters
     ----------
-    seed
-        Determines everything.
+    entropy
+        Numbers that determine everything.
     n_t
         Time points.
     size
         Side of the reconstructions in their own pixels, even; the camera frame has half as many.
     domain
         What is drawn from.
+    margin_px
+        Camera pixels beyond each edge.
 
     Attributes
     ----------
@@ -78,12 +59,21 @@ class SimulatedSequence:
         If `size` is odd or a structure is unknown.
     """
 
-    def __init__(self, seed: int, n_t: int, size: int, domain: Domain | None = None) -> None:
+    def __init__(
+        self,
+        entropy: Sequence[int],
+        n_t: int,
+        size: int,
+        domain: Domain | None = None,
+        *,
+        margin_px: int = MARGIN_PX,
+    ) -> None:
         if size % 2:
             raise ValueError(f"size is {size}; a reconstruction has an even number of pixels")
         domain = domain or Domain()
-        draw = Draw(np.random.default_rng((_EVALUATION, seed)))
-        self.seed, self.n_t, self.structures = seed, n_t, domain.structures
+        draw = Draw(np.random.default_rng(tuple(entropy)))
+        self.n_t, self.structures = n_t, domain.structures
+        self._entropy, self._margin_px = tuple(entropy), margin_px
         self.pixel_size_um = draw.near(domain.pixel_size_um, domain.pixel_size_spread)
         self.noise = SCMOSNoise(
             gain_adu_per_e=draw.uniform(domain.gain_adu_per_e), read_noise_e=draw.uniform(domain.read_noise_e)
@@ -114,7 +104,7 @@ class SimulatedSequence:
         A structure is as bright alone as it is beside the others. `n_t` shortens the time lapse.
         """
         shown = self.structures if visible is None else tuple(visible)
-        rng = np.random.default_rng((_EVALUATION, self.seed, 1, *(self.structures.index(s) for s in shown)))
+        rng = np.random.default_rng((*self._entropy, 1, *(self.structures.index(s) for s in shown)))
         light = replace(self._light, electrons=self.photons / self._peak, background_e=self.photons * self._background)
         mixed = self._mixed(shown)
         frames = []
@@ -143,7 +133,7 @@ class SimulatedSequence:
         true, assumed = draw_patterns(draw, cutoff_um(na, emission_um), domain)
         damping = draw.uniform(domain.damping)
         optics = shape, self.pixel_size_um, na, emission_um
-        self._microscope = SIMMicroscope(*optics, true, damping=damping, margin_px=_MARGIN_PX)
+        self._microscope = SIMMicroscope(*optics, true, damping=damping, margin_px=self._margin_px)
         self.reconstructor = SIMReconstructor(
             *optics,
             assumed,
@@ -159,29 +149,31 @@ class SimulatedSequence:
         microscope = self._microscope
         cell = Cell.random(draw.rng, microscope.object_shape, microscope.object_pixel_um, structures=domain.structures)
         interval_s, haze_factor = draw.log_uniform(domain.interval_s), np.float32(draw.uniform(domain.haze))
+        still = domain.still > 0 and draw.rng.random() < domain.still
         self._densities: list[dict[str, Image]] = []
-        self._components: list[dict[str, Components]] = []
+        self._hazes: list[dict[str, Image]] = []
+        self._images: dict[tuple[str, ...], list[Components]] = {}
         for t in range(self.n_t + 2):
-            if t:
+            if t and not still:
                 cell.advance(interval_s)
-            densities, hazes = cell.render(), cell.render_haze()
-            self._components.append(
-                {name: microscope.components(densities[name], haze_factor * hazes[name]) for name in self.structures}
-            )
-            self._densities.append(densities)
+            self._densities.append(cell.render())
+            self._hazes.append({name: haze_factor * haze for name, haze in cell.render_haze().items()})
 
     def _mixed(self, visible: Iterable[str]) -> list[Components]:
-        """Sum of the visible structures at every time point; imaging is linear."""
+        """Image of the visible structures together at every time point."""
         shown = tuple(visible)
-        return [
-            Components(
-                np.sum(
-                    [self._stain[s] * c[s].widefield for s in shown] or [0 * c[self.structures[0]].widefield], axis=0
-                ),
-                np.sum([self._stain[s] * c[s].waves for s in shown] or [0 * c[self.structures[0]].waves], axis=0),
-            )
-            for c in self._components
-        ]
+        if shown not in self._images:
+            self._images[shown] = [
+                self._microscope.components(self._sum(density, shown), self._sum(haze, shown))
+                for density, haze in zip(self._densities, self._hazes, strict=True)
+            ]
+        return self._images[shown]
+
+    def _sum(self, images: dict[str, Image], shown: tuple[str, ...]) -> Image:
+        total = np.zeros(self._microscope.object_shape, np.float32)
+        for name in shown:
+            total += self._stain[name] * images[name]
+        return total
 
     def _density(self, name: str, t: int) -> Image:
         return self._stain[name] * self._densities[t + 1][name]

@@ -7,7 +7,8 @@ import pytest
 
 from livesr.live.normalise import background_and_headroom
 from livesr.simulation.domain import Domain
-from livesr.training.datasets import sequence_pairs, write_pairs
+from livesr.training.pair_folder import write_pairs as write
+from livesr.training.simulated import SimulatedPairs, simulate
 from livesr.training.sources import CachedPairs
 
 SIZE = 64
@@ -26,6 +27,10 @@ CLEAN = Domain(
     modulation_error=0,
     damping_error=0,
 )
+
+
+def write_pairs(folder, n, *, size, domain=None, **options):
+    return write(folder, SimulatedPairs(size, domain or Domain()), n, **options)
 
 
 def arrays(folder):
@@ -101,7 +106,7 @@ def test_folder_of_other_parameters_is_refused(pairs):
 
 @pytest.mark.parametrize("seed", [3, 4, 5])
 def test_targets_sum_to_the_clean_input(seed):
-    series = sequence_pairs(seed, 1, size=128, domain=CLEAN)
+    series = simulate((seed,), 1, size=128, domain=CLEAN)
     total = series.truths[0].sum(0)
     assert np.corrcoef(series.frames[0].ravel(), total.ravel())[0, 1] > 0.995
     # Clipping at 0 takes the negative rims of the parts, so the sum is a little brighter than the measurement.
@@ -110,18 +115,18 @@ def test_targets_sum_to_the_clean_input(seed):
 
 def test_time_lapse_moves_coherently_and_repeats():
     domain = CLEAN.model_copy(update={"interval_s": (0.1, 0.1)})
-    series = sequence_pairs(11, 4, size=96, domain=domain)
+    series = simulate((11,), 4, size=96, domain=domain)
     assert len(series) == 4
     assert series.truths.shape == (4, 3, 96, 96)
     sums = series.truths.sum(1).reshape(4, -1)
     near, far = np.corrcoef(sums[0], sums[1])[0, 1], np.corrcoef(sums[0], sums[3])[0, 1]
     assert 0.5 < near < 0.9999
     assert near > far
-    np.testing.assert_array_equal(series.frames, sequence_pairs(11, 4, size=96, domain=domain).frames)
+    np.testing.assert_array_equal(series.frames, simulate((11,), 4, size=96, domain=domain).frames)
 
 
 def test_edges_of_a_time_lapse_are_repeated():
-    series = sequence_pairs(2, 3, size=SIZE)
+    series = simulate((2,), 3, size=SIZE)
     frames, targets = series.pair(0)
     background, headroom = series.normalisation[0]
     np.testing.assert_array_equal(frames[0], frames[1])
@@ -132,15 +137,15 @@ def test_edges_of_a_time_lapse_are_repeated():
 
 
 def test_missing_structures_have_empty_targets():
-    series = sequence_pairs(0, 1, size=SIZE, domain=Domain(absent=1.0))
+    series = simulate((0,), 1, size=SIZE, domain=Domain(absent=1.0))
     assert series.truths.max() > 0  # never all of them: an empty cell teaches nothing
-    few = [sequence_pairs(i, 1, size=SIZE, domain=Domain(absent=0.9)).truths.max((0, 2, 3)) for i in range(6)]
+    few = [simulate((i,), 1, size=SIZE, domain=Domain(absent=0.9)).truths.max((0, 2, 3)) for i in range(6)]
     assert any((peaks < 1e-3).any() for peaks in few)
 
 
 def test_odd_size_is_refused():
     with pytest.raises(ValueError, match="even"):
-        sequence_pairs(0, 1, size=63)
+        simulate((0,), 1, size=63)
 
 
 def test_normalisation_follows_the_dark_parts_not_the_noise_nor_the_faded_border():

@@ -1,0 +1,70 @@
+"""What a recipe says about its pairs, and the makers of them.
+
+Owns the `data` section's fields and the choice of the maker.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from livesr.simulation.domain import Domain
+from livesr.training.composites import CoarsePairs, CompositePairs
+from livesr.training.images import OwnImages
+from livesr.training.pair_folder import PairMaker
+from livesr.training.simulated import SimulatedPairs, UpscalePairs
+
+
+class DataConfig(BaseModel):
+    """How many pairs, how large, drawn from what. Training and validation never share a seed or a file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["separate", "upscale"] = "separate"
+    scale: Literal[1, 2, 3, 4] = 1
+    """For "upscale": how much coarser the input is sampled."""
+    modality: Literal["sim", "storm"] = "sim"
+    """Of simulated images for upscaling."""
+    train: Annotated[int, Field(ge=1)]
+    validation: Annotated[int, Field(ge=1)]
+    size: Annotated[int, Field(ge=64)] = 256
+    seed: int
+    validation_seed: int
+    domain: Domain = Domain()
+    images: OwnImages | None = None
+    """Own images instead of simulated ones."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.kind == "upscale") != (self.scale > 1):
+            raise ValueError(f"kind {self.kind!r} with scale {self.scale}: give 'upscale' a scale of 2, 3 or 4")
+        if self.size % (2 * self.scale):
+            raise ValueError(f"size {self.size} is no multiple of twice the scale {self.scale}")
+        if self.seed == self.validation_seed:
+            raise ValueError("training and validation have the same seed, and would be the same pairs; change one")
+        return self
+
+    def maker(self, part: Literal["train", "validation"]) -> PairMaker:
+        """Return what makes the pairs of `part`; raises ConfigError if own images cannot serve."""
+        if self.images is None:
+            if self.kind == "separate":
+                return SimulatedPairs(self.size, self.domain)
+            return UpscalePairs(self.size, self.scale, self.modality, self.domain)
+        if self.kind == "separate":
+            return CompositePairs.find(self.images, self.size, part)
+        return CoarsePairs.find(self.images, self.size, self.scale, part)
+
+    def describe(self) -> str:
+        """Say what the pairs are, for the model card."""
+        if self.images is not None:
+            names = ", ".join(self.images.folders)
+            return f"{self.train} pairs mixed from own images of {names}"
+        names = ", ".join(self.domain.structures)
+        if self.kind == "upscale":
+            return f"{self.train} simulated {self.modality.upper()} images of {names}, sampled {self.scale} times more coarsely"
+        return f"{self.train} sequences of simulated {names}, through livesr's own raw SIM formation and reconstruction"
+
+    def settings(self) -> dict[str, Any]:
+        """Return what the engine's manifest keeps."""
+        return {"data": self.describe(), "pairs": self.train, "data_seed": self.seed}

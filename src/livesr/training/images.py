@@ -1,0 +1,188 @@
+"""A user's own images: folders of TIFF, MRC and OME-Zarr, each structure in one.
+
+Owns reading and judging of files. A file that cannot serve is named with its reason, and refused or left out as the user
+chose.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat
+
+from livesr.base.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+Image = NDArray[np.float32]
+OnBadFile = Literal["refuse", "skip"]
+
+_PERCENTILES = (0.1, 99.9)
+_BIOSR = "SIM_gt*.mrc"  # of a cell's folder in BioSR: its other files are raw frames
+
+
+class OwnImages(BaseModel):
+    """The `images` section of a recipe."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    folders: Annotated[dict[str, str], Field(min_length=1)]
+    """Structure: folder, in the order of the engine's channels."""
+    pixel_size_nm: PositiveFloat
+    modality: str = "sim"
+    on_bad_file: OnBadFile = "refuse"
+    brightness_ratio: Annotated[float, Field(ge=1)] = 5.0
+    """Largest ratio between two structures."""
+    photons: tuple[PositiveFloat, PositiveFloat] | None = None
+    """Photo-electrons of a bright part, to add a camera's noise to clean images; log-uniform."""
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """One usable file.
+
+    Attributes
+    ----------
+    shape : (t, y, x)
+    low, high : the 0.1st and 99.9th percentile of all its pixels, in its own unit
+    noisy : the same field with noise, if there is one
+    noisy_scale : slope and offset of the noisy image over the clean one; the noise does not flatten this regression
+    """
+
+    path: Path
+    shape: tuple[int, int, int]
+    low: float
+    high: float
+    noisy: Path | None = None
+    noisy_scale: tuple[float, float] = (1.0, 0.0)
+
+
+def find_images(folder: str | os.PathLike[str], smallest: int, on_bad_file: OnBadFile = "refuse") -> list[ImageFile]:
+    """Read and judge every image below `folder`.
+
+    Parameters
+    ----------
+    folder
+        Holds .tif, .tiff, .mrc or .zarr at any depth. With folders `clean` and `noisy` in it, each clean image needs a
+        noisy one of the same name. Of a BioSR folder only the SIM images are taken.
+    smallest
+        Pixels that each side must have.
+    on_bad_file
+        "refuse" raises; "skip" leaves it out and logs why.
+
+    Raises
+    ------
+    ConfigError
+        If a file is bad and refused, or none is good.
+    """
+    folder = Path(folder)
+    root, noisy = folder, None
+    if (folder / "clean").is_dir():
+        root, noisy = folder / "clean", folder / "noisy"
+    found = []
+    for path in _paths(root):
+        partner = noisy / path.relative_to(root) if noisy else None
+        try:
+            found.append(_judge(path, partner, smallest))
+        except (OSError, ValueError, KeyError, TypeError) as e:
+            sentence = f"{path} cannot serve as an image: {str(e).rstrip('.')}."
+            if on_bad_file == "refuse":
+                raise ConfigError(f"{sentence} Remove it, or leave bad files out (on_bad_file: skip).") from e
+            log.warning("%s It is left out.", sentence)
+    if not found:
+        raise ConfigError(f"{folder} holds no usable image (.tif, .tiff, .mrc or .zarr).")
+    return found
+
+
+@lru_cache(maxsize=16)
+def read_image(path: Path) -> Image:
+    """Return an image as float32 (t, y, x); the caller must not write into it.
+
+    Raises
+    ------
+    ValueError
+        If it has axes besides these, or pixels that are not finite.
+    """
+    kind = next((suffix for suffix in _READERS if path.name.lower().endswith(suffix)), "")
+    if not kind:
+        raise ValueError(f"its name ends in none of {', '.join(_READERS)}")
+    pixels = np.asarray(_READERS[kind](path))
+    image = pixels.reshape(tuple(n for n in pixels.shape if n > 1))
+    if image.ndim not in {2, 3} or image.dtype.kind not in "uif":
+        raise ValueError(f"it is {pixels.dtype} {pixels.shape}, expected numbers with the axes (t, y, x) or (y, x)")
+    image = image.reshape((-1, *image.shape[-2:])).astype(np.float32)
+    if not np.isfinite(image).all():
+        raise ValueError("some of its pixels are no numbers")
+    image.flags.writeable = False
+    return image
+
+
+def _paths(root: Path) -> list[Path]:
+    if biosr := sorted(root.rglob(_BIOSR)):
+        return biosr
+    everything = sorted(p for p in root.rglob("*") if p.name.lower().endswith(tuple(_READERS)))
+    stores = {p for p in everything if p.suffix.lower() == ".zarr"}
+    return [p for p in everything if not stores & set(p.parents)]
+
+
+def _judge(path: Path, noisy: Path | None, smallest: int) -> ImageFile:
+    image = read_image(path)
+    t, y, x = image.shape
+    if min(y, x) < smallest:
+        raise ValueError(f"it is {y} x {x}, and crops of {smallest} x {smallest} are needed")
+    low, high = (float(v) for v in np.percentile(image, _PERCENTILES))
+    if not high > low:
+        raise ValueError("it has no contrast")
+    if noisy is None:
+        return ImageFile(path, (t, y, x), low, high)
+    return ImageFile(path, (t, y, x), low, high, noisy, _scale_of(noisy, image))
+
+
+def _scale_of(noisy: Path, clean: Image) -> tuple[float, float]:
+    image = read_image(noisy)
+    if image.shape != clean.shape:
+        raise ValueError(f"{noisy} is {image.shape}, the clean image {clean.shape}")
+    middle = float(clean.mean(dtype=np.float64)), float(image.mean(dtype=np.float64))
+    slope = float(np.mean((clean - middle[0]) * (image - middle[1]), dtype=np.float64) / clean.var(dtype=np.float64))
+    if slope <= 0:
+        raise ValueError(f"{noisy} does not show the same field")
+    return slope, middle[1] - slope * middle[0]
+
+
+def _read_tiff(path: Path) -> NDArray[Any]:
+    import tifffile
+
+    return np.asarray(tifffile.imread(path))
+
+
+def _read_mrc(path: Path) -> NDArray[Any]:
+    import mrcfile
+
+    with mrcfile.open(path, permissive=False) as file:
+        return np.array(file.data)
+
+
+def _read_zarr(path: Path) -> NDArray[Any]:
+    import zarr
+
+    group = zarr.open_group(str(path), mode="r")
+    attributes: dict[str, Any] = dict(group.attrs)
+    multiscales = dict(attributes.get("ome", attributes))["multiscales"]
+    array: Any = group[multiscales[0]["datasets"][0]["path"]]
+    return np.asarray(array[...])
+
+
+_READERS: dict[str, Callable[[Path], NDArray[Any]]] = {
+    ".tif": _read_tiff,
+    ".tiff": _read_tiff,
+    ".mrc": _read_mrc,
+    ".zarr": _read_zarr,
+}

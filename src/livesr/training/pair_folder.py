@@ -1,0 +1,180 @@
+"""A folder of training pairs: made once, in parallel, continued where it was interrupted.
+
+Owns the files while they are incomplete and the processes that fill them. What a pair is made of is a `PairMaker`'s
+(`simulated.py`, `composites.py`); the finished format is described in `sources.py`.
+
+Everything about pair i comes from a generator seeded with (seed, i): it does not depend on the number of workers, on the
+number of pairs or on what was made before.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from livesr.base.files import replace_file
+
+Image = NDArray[np.float32]
+Shape = tuple[int, int, int]
+
+_CHUNK = 4
+_ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+
+
+class PairMaker(Protocol):
+    """Makes pairs; small enough to be sent to a worker process."""
+
+    @property
+    def shapes(self) -> tuple[Shape, Shape]:
+        """Shapes of the frames (f, y, x) and the targets (c, sy, sx) of one pair."""
+
+    def meta(self) -> dict[str, Any]:
+        """Return all that pairs depend on besides seed and number, JSON-able, with `channels` and `pixel_size_nm`."""
+
+    def make(self, entropy: tuple[int, int]) -> tuple[Image, Image]:
+        """Return normalised frames and targets, determined by `entropy` alone."""
+
+
+def write_pairs(
+    folder: Path,
+    maker: PairMaker,
+    n: int,
+    *,
+    seed: int,
+    workers: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Make a folder of training pairs, or finish one, or find that nothing is left to do.
+
+    Parameters
+    ----------
+    folder
+        Created if needed. An interrupted run of the same parameters continues there.
+    maker
+        What the pairs are.
+    n
+        Pairs.
+    seed
+        Training and validation pairs need different ones.
+    workers
+        Processes; 1 works in this one. More need a script that can be imported (``if __name__ == "__main__"``).
+    progress
+        Called with (pairs done, `n`).
+
+    Returns
+    -------
+    Path
+        `folder`; 2 bytes a pixel.
+
+    Raises
+    ------
+    ValueError
+        If the folder holds pairs made with other parameters.
+    """
+    store = _PairStore(folder, maker, n, seed)
+    if store.is_complete():
+        return folder
+    todo = store.open()
+    report = progress or (lambda done, total: None)
+    report(n - len(todo), n)
+    for count, _ in enumerate(_in_processes(store, todo, workers), start=n - len(todo) + 1):
+        report(count, n)
+    store.complete()
+    return folder
+
+
+class _PairStore:
+    """The files of one folder of pairs; small enough to be sent to a worker.
+
+    While pairs are missing the parameters lie in `unfinished.json` and one flag per pair in `done.npy`; `meta.json`
+    appears with the last pair, so that nobody trains on zeros.
+    """
+
+    def __init__(self, folder: Path, maker: PairMaker, n: int, seed: int) -> None:
+        self.folder, self.maker, self.n, self.seed = folder, maker, n, seed
+
+    def is_complete(self) -> bool:
+        return self._matches(self.folder / "meta.json")
+
+    def open(self) -> list[int]:
+        """Create the files, or find them, and return the indices of the pairs that are missing."""
+        if not self._matches(self.folder / "unfinished.json"):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            frames, targets = self.maker.shapes
+            self._create("frames", np.float16, (self.n, *frames))
+            self._create("targets", np.float16, (self.n, *targets))
+            self._create("done", np.bool_, (self.n,))
+            (self.folder / "unfinished.json").write_text(json.dumps(self._meta(), indent=2) + "\n", encoding="utf-8")
+        return [int(i) for i in np.flatnonzero(~np.load(self.folder / "done.npy"))]
+
+    def make(self, indices: list[int]) -> int:
+        """Make and write pairs `indices`; return how many."""
+        frames, targets, done = (
+            np.load(self.folder / f"{name}.npy", mmap_mode="r+") for name in ("frames", "targets", "done")
+        )
+        for i in indices:
+            frames[i], targets[i] = self.maker.make((self.seed, i))
+            done[i] = True
+        return len(indices)
+
+    def complete(self) -> None:
+        replace_file(self.folder / "unfinished.json", self.folder / "meta.json")
+        (self.folder / "done.npy").unlink()
+
+    def _create(self, name: str, dtype: type[np.generic], shape: tuple[int, ...]) -> None:
+        np.lib.format.open_memmap(self.folder / f"{name}.npy", "w+", dtype, shape)
+
+    def _matches(self, path: Path) -> bool:
+        if not path.is_file():
+            return False
+        found, wanted = json.loads(path.read_text(encoding="utf-8")), self._meta()
+        if found == wanted:
+            return True
+        differ = sorted(key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key))
+        raise ValueError(
+            f"{self.folder} holds pairs that differ in {', '.join(differ)}; use another folder or delete it"
+        )
+
+    def _meta(self) -> dict[str, Any]:
+        meta: dict[str, Any] = json.loads(json.dumps({"n": self.n, "seed": self.seed, **self.maker.meta()}))
+        return meta
+
+
+def _in_processes(store: _PairStore, todo: list[int], workers: int) -> Iterator[None]:
+    """Make pairs `todo`; yield once per pair."""
+    if workers <= 1:
+        for i in todo:
+            store.make([i])
+            yield None
+        return
+    with (
+        _environment(_ONE_THREAD),
+        ProcessPoolExecutor(min(workers, max(len(todo), 1)), multiprocessing.get_context("spawn")) as pool,
+    ):
+        chunks = [todo[i : i + _CHUNK] for i in range(0, len(todo), _CHUNK)]
+        for count in pool.map(store.make, chunks):
+            yield from (None for _ in range(count))
+
+
+@contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    """Set environment variables for processes started meanwhile: a library reads its thread count when it is imported."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
