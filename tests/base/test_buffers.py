@@ -61,9 +61,21 @@ def test_capacity_must_be_positive() -> None:
 
 def test_only_an_older_item_of_the_same_key_is_displaced() -> None:
     latest: LatestPerKey[str, int] = LatestPerKey()
-    assert [latest.put("a", 1), latest.put("b", 2), latest.put("a", 3)] == [None, None, 1]
+    assert [latest.put("a", 1), latest.put("b", 2), latest.put("a", 3)] == [[], [], [1]]
     assert [latest.get(), latest.get()] == [3, 2]
     assert latest.displaced == 1
+
+
+def test_a_group_is_served_to_its_end_or_displaced_as_a_whole() -> None:
+    latest: LatestPerKey[str, str] = LatestPerKey()
+    for item in ("1a", "1b", "1c"):
+        assert latest.put("stack", item, group=item[0]) == []
+    assert latest.get() == "1a"
+    assert [latest.put("stack", item, group=item[0]) for item in ("2a", "2b", "3a")] == [[], [], ["2a", "2b"]]
+    assert [latest.get() for _ in range(3)] == ["1b", "1c", "3a"]
+    assert latest.put("stack", "3b", group="3") == []
+    assert latest.put("stack", "4a", group="4") == []  # 3 is being served
+    assert [latest.get() for _ in range(2)] == ["3b", "4a"]
 
 
 def test_kept_items_displace_nothing_and_come_in_order() -> None:
@@ -77,7 +89,7 @@ def test_kept_items_displace_nothing_and_come_in_order() -> None:
 @given(st.lists(st.tuples(st.integers(0, 3), st.booleans()), max_size=60))
 def test_what_was_put_is_got_or_displaced_in_order_of_its_key(puts: list[tuple[int, bool]]) -> None:
     latest: LatestPerKey[int, tuple[int, int]] = LatestPerKey()
-    displaced = [d for n, (key, keep) in enumerate(puts) if (d := latest.put(key, (key, n), keep=keep))]
+    displaced = [d for n, (key, keep) in enumerate(puts) for d in latest.put(key, (key, n), keep=keep)]
     latest.close()
     got = []
     while (item := latest.get()) is not None:
@@ -96,7 +108,7 @@ def test_an_idle_item_is_served_only_when_nothing_else_waits_and_any_other_displ
     latest.put_idle(3)
     assert [latest.get(), latest.get()] == [2, 3]
     latest.put_idle(4)
-    assert latest.put("a", 5) is None
+    assert latest.put("a", 5) == []
     latest.close()
     assert [latest.get(), latest.get()] == [5, None]
     assert latest.displaced == 0

@@ -166,9 +166,9 @@ def test_a_slow_network_skips_centres_never_neighbours(sim_core: CMMCorePlus, tm
             time.sleep(0.03)  # a camera period is 9 ms
             return infer()
 
-        def noting_compose(self: Composer, output: Any, window: Any) -> Any:
+        def noting_compose(self: Composer, output: Any, window: Any, measured: Any) -> Any:
             windows.append((window.before.t, window.centre.t, window.after.t))
-            return compose(self, output, window)
+            return compose(self, output, window, measured)
 
         monkeypatch.setattr(path.backend, "infer", slow_infer)
         monkeypatch.setattr(Composer, "compose", noting_compose)
@@ -352,7 +352,10 @@ def test_a_plan_with_more_raw_frames_than_the_rig_ends_the_run_and_keeps_them(
 ) -> None:
     plan = sim_sequence(2, ["488"], raw=12)
     with pytest.raises(ConfigError, match=r"raw frame 9; rig\.yaml describes 9"):
-        run(sim_core, plan, store=tmp_path / "n.ome.zarr", engine="none")
+        run(sim_core, plan, store=tmp_path / "refused.ome.zarr", engine="none")
+    assert not (tmp_path / "refused.ome.zarr").exists()
+    with pytest.raises(ConfigError, match=r"raw frame 9; rig\.yaml describes 9"):  # nobody can look into a generator
+        run(sim_core, (event for event in plan), store=tmp_path / "n.ome.zarr", engine="none")
     store = tmp_path / "n.ome.zarr"
     report = json.loads((store / "livesr" / "report.json").read_text())
     kept = np.count_nonzero(zarr.open_group(store, mode="r")["raw/0"][..., 0, 0])

@@ -82,15 +82,17 @@ class BoundedQueue(Generic[T]):
 
 
 class LatestPerKey(Generic[K, T]):
-    """The newest item of every key, served in the order in which the keys have waited.
+    """The newest items of every key, served in the order in which the keys have waited.
 
-    Ten streams that arrive together all get their turn: an item only displaces an older one of its own key. Items put with
-    ``keep=True`` displace nothing (the end of a run, or a run in which nothing may be skipped). Beside them there is one
-    place for an item that matters only while nothing else waits.
+    Ten streams that arrive together all get their turn: an item only displaces older ones of its own key. Items of one
+    `group` belong together (the planes of a stack): they wait beside each other, and a group that has begun to be served is
+    served to its end. Items put with ``keep=True`` displace nothing (the end of a run, or a run in which nothing may be
+    skipped). Beside them there is one place for an item that matters only while nothing else waits.
     """
 
     def __init__(self) -> None:
-        self._items: OrderedDict[K, deque[T]] = OrderedDict()
+        self._items: OrderedDict[K, deque[tuple[Hashable, T]]] = OrderedDict()
+        self._served: dict[K, Hashable] = {}
         self._idle: T | None = None
         self._changed = threading.Condition()
         self._closed = False
@@ -99,13 +101,17 @@ class LatestPerKey(Generic[K, T]):
     def __len__(self) -> int:
         return sum(map(len, self._items.values()))
 
-    def put(self, key: K, item: T, *, keep: bool = False) -> T | None:
-        """Add `item`; return the item of the same key that it displaces, or None."""
+    def put(self, key: K, item: T, *, group: Hashable = None, keep: bool = False) -> list[T]:
+        """Add `item`; return the items of the same key, of other groups, that it displaces. None is a group of its own."""
         with self._changed:
             waiting = self._items.setdefault(key, deque())
-            out = waiting.pop() if waiting and not keep else None
-            self.displaced += out is not None
-            waiting.append(item)
+            out: list[T] = []
+            if not keep:
+                stay = {group, self._served.get(key)} - {None}
+                out = [other for its_group, other in waiting if its_group not in stay]
+                waiting = self._items[key] = deque(pair for pair in waiting if pair[0] in stay)
+            self.displaced += len(out)
+            waiting.append((group, item))
             self._idle = None
             self._changed.notify_all()
             return out
@@ -124,7 +130,7 @@ class LatestPerKey(Generic[K, T]):
                 idle, self._idle = self._idle, None
                 return None if self._closed else idle
             key, waiting = next(iter(self._items.items()))
-            item = waiting.popleft()
+            self._served[key], item = waiting.popleft()
             # To the back of the line, or out of it.
             del self._items[key]
             if waiting:

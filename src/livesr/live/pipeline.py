@@ -10,7 +10,7 @@
           | stacks: "latest" gives up whole groups in a row, "complete" keeps all (they count in the raw queue)
     "livesr-reconstruct"    RawStack -> SRFrame (measurement) -> window of three     (correct, reconstruct, normalise, window)
           |-> sinks.recon
-          | windows, the newest of each stream: "latest" skips older centres, never their neighbours, and while none waits
+          | windows, the newest stack of each place: "latest" skips older centres, never their neighbours, and while none waits
           |     and time allows shows the newest frame provisionally, before its successor was acquired
     "livesr-separate"       Window -> enlarged, if the channel is to be              (upscale, inference)
           |                 Window -> network -> MulticolorFrame (prediction)        (inference, compose)
@@ -105,7 +105,7 @@ class Pipeline:
             else BoundedQueue(1 << 20, "block")
         )
         self.hook = MDAHook(self._room_frames, self._cannot_wait)
-        self._windows: LatestPerKey[Stream, Window] = LatestPerKey()
+        self._windows: LatestPerKey[tuple[int, str], Window] = LatestPerKey()
         self._composers = {name: composer for name, path in paths.items() if (composer := path.composer())}
         streams = len(run.positions) * run.z_planes
         self._upscalers = {name: upscaler for name, path in paths.items() if (upscaler := path.upscaler(streams))}
@@ -288,9 +288,12 @@ class Pipeline:
                     self._step_failed("reconstruct", e)
             self.counts["recon_failed"] += 1
             self._skip(stack.stream, stack.t, self._failed["reconstruct"])
-        for window in [w for frame_window in self._frame_windows.values() for w in frame_window.flush()]:
+        last = [window for frame_window in self._frame_windows.values() for window in frame_window.flush()]
+        for window in sorted(
+            last, key=lambda window: (window.centre.t, window.centre.stream.z)
+        ):  # as a stack is stored
             if self._wanted(window.centre.stream, window.centre.t):
-                self._windows.put(window.centre.stream, window, keep=True)
+                self._wait_for_network(window, keep=True)
         self._windows.close()
 
     def _reconstruct_one(self, stack: RawStack) -> None:
@@ -352,9 +355,14 @@ class Pipeline:
             self.counts["sr_skipped"] += 1
             self._skip(stream, t, "a neighbour was dropped")
             return
-        if displaced := self._windows.put(stream, window, keep=complete):
+        for displaced in self._wait_for_network(window, keep=complete):
             self.counts["sr_skipped"] += 1
-            self._skip(stream, displaced.centre.t, "the network cannot keep up")
+            self._skip(displaced.centre.stream, displaced.centre.t, "the network cannot keep up")
+
+    def _wait_for_network(self, window: Window, *, keep: bool) -> list[Window]:
+        """Queue a window; return those that it displaces: of the same place, and of whole time points."""
+        stream = window.centre.stream
+        return self._windows.put((stream.position, stream.channel), window, group=window.centre.t, keep=keep)
 
     def _offer_provisional(self, stream: Stream) -> None:
         """Offer the newest frame of `stream` to a network that has nothing else to do; any complete window displaces it."""

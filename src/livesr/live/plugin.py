@@ -28,8 +28,8 @@ from livesr.live.pipeline import Pipeline
 from livesr.live.session import Session
 from livesr.live.sinks.sink import RunDescription
 from livesr.live.sources.continuous import LiveMode
-from livesr.live.sources.mda import RAW_AXIS
 from livesr.live.sources.plan import plan_text
+from livesr.live.survey import Survey, survey
 
 log = logging.getLogger(__name__)
 
@@ -105,6 +105,7 @@ class LiveSR(Session):
         self._camera: Geometry | None = None
         self._announced = 0
         self._entered = False
+        self._survey: tuple[Any, Survey] | None = None
 
     # -- life --------------------------------------------------------------------------------------------------
 
@@ -238,8 +239,20 @@ class LiveSR(Session):
         return self._open_run(self._describe(plan, names), on_stop or self._core.mda.cancel)
 
     def _describe(self, plan: Any, names: list[str]) -> RunDescription:
-        positions, z_planes, z_step_um, interval_s = _plan_axes(plan)
-        if interval_s and RAW_AXIS not in getattr(plan, "used_axes", ()):
+        about = self._surveyed(plan)
+        for name in sorted(about.lone):
+            if name in self._paths and self._paths[name].backend and self._paths[name].window > 1:
+                raise ConfigError(
+                    f"The plan never acquires channel {name!r} at two time points in a row, and its engine looks at three: "
+                    "acquire it at every time point, or leave out its engine (engine='none')."
+                )
+        if about.z_outside_t and self.settings.store:
+            raise ConfigError(
+                "The plan moves through time before it moves on in z, and a store takes whole stacks, one time point after "
+                "the other: let z be inside t in axis_order, or record every plane as a position."
+            )
+        interval_s = about.interval_s
+        if interval_s and not about.raw_axis:
             interval_s *= max(self._paths[name].n_raw for name in names)  # raw frames are counted along time
         files = self.rig.files()
         for path in self._paths.values():
@@ -250,9 +263,9 @@ class LiveSR(Session):
             stream_id=uuid.uuid4().hex,
             started_ns=now_ns(),
             channels=tuple(self._paths[name].description for name in names),
-            positions=positions,
-            z_planes=z_planes,
-            z_step_um=z_step_um,
+            positions=about.positions,
+            z_planes=about.z_planes,
+            z_step_um=about.z_step_um,
             interval_s=interval_s,
             record_raw=self.settings.record_raw,
             record_recon=self.settings.record_recon,
@@ -262,9 +275,18 @@ class LiveSR(Session):
             },
         )
 
+    def _surveyed(self, plan: Any) -> Survey:
+        """Return what the plan will deliver; each plan is walked through once."""
+        if plan is None:
+            return Survey()
+        if self._survey is None or self._survey[0] is not plan:
+            only = next(iter(self.rig.channels), "") if len(self.rig.channels) == 1 else ""
+            self._survey = plan, survey(plan, self.rig.raw_frames, only)
+        return self._survey[1]
+
     def _channel_names(self, plan: Any) -> list[str]:
         """Channels that the plan acquires, or those of rig.yaml when it does not say."""
-        named = [channel.config for channel in getattr(plan, "channels", ()) or ()]
+        named = list(self._surveyed(plan).channels)
         # An iterable of events is announced as a plan without axes: it may well name channels.
         if not named and len(getattr(plan, "used_axes", "")) > 0 and len(self.rig.channels) > 1:
             raise ConfigError(
@@ -333,19 +355,3 @@ def camera_geometry(core: CMMCorePlus, rig: RigConfig) -> Geometry:
         )
     dtype = "uint8" if width_bytes == 1 else "uint16"
     return Geometry((height, width), dtype, pixel_size_um, (float(y0), float(x0)))
-
-
-def _plan_axes(plan: Any) -> tuple[tuple[str, ...], int, float, float | None]:
-    """Position names, z planes, z step in um and interval in s of a useq plan (v1 or v2); one plane at one place without."""
-    positions: tuple[str, ...] = ()
-    z_planes, z_step_um, interval_s = 1, 1.0, None
-    for p, position in enumerate(getattr(plan, "stage_positions", ()) or ()):
-        positions += (position.name or str(p),)
-    if (z_plan := getattr(plan, "z_plan", None)) is not None:
-        planes = list(z_plan)
-        z_planes, z_step_um = len(planes), abs(planes[1] - planes[0]) if len(planes) > 1 else 1.0
-    time_plan = getattr(plan, "time_plan", None)
-    interval = getattr(time_plan, "interval", None)
-    if interval is not None and interval.total_seconds() > 0:
-        interval_s = interval.total_seconds()
-    return positions or ("0",), max(z_planes, 1), z_step_um, interval_s

@@ -10,12 +10,12 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -112,12 +112,12 @@ class OMEZarrSink:
                 if channel.raw_along_t:
                     name = layout.localisations_name(layout.series_name("raw", run, position, channel.name))
                     place.localisations = LocalisationsFile(self.path / name)
-        names = [series.spec.name for _, series in self._all_series()]
+        names = [series.spec.name for _, _, series in self._all_series()]
         (self.path / "OME").mkdir()
         write_json(self.path / "OME" / "zarr.json", group_json({"ome": {"version": "0.5", "series": names}}))
 
     def _abandon(self, claimed: bool, new_parents: list[Path]) -> None:
-        for _, series in self._all_series():
+        for _, _, series in self._all_series():
             try:
                 series.close(0)
             except (OSError, RuntimeError) as e:
@@ -232,8 +232,10 @@ class OMEZarrSink:
         if self._log is None:
             return
         failures: list[str] = []
-        for place, series in self._all_series():
+        for place, kind, series in self._all_series():
             try:
+                while place.held[kind]:
+                    self._append_next(place, kind)
                 series.close(place.time_points(series.spec.z_planes), place.interval_s)
             except (OSError, RuntimeError) as e:
                 failures.append(f"{series.spec.name}: {_reason(e)}")
@@ -262,17 +264,30 @@ class OMEZarrSink:
             self._write_log(kind, state, stream, t, **facts)
             return
         series.check(planes)
-        if index < series.next:
+        held = place.held[kind]
+        if index < series.next or index in held:
             self._set_aside(series, kind, stream, t, planes, **facts)
             return
+        # A plane that lost exposures comes after planes whose place is behind it: those wait for it, a stack at most.
+        if kind == "recon" and index > series.next:
+            planes = tuple(np.array(plane) for plane in planes)  # they were converted in a buffer of this sink
+        held[index] = _Held(state, stream, t, planes, facts)
         with self._recording():
-            while series.next < index:
-                series.fill()
-                self._counts["fills"] += 1
-            series.append(planes)
-            self._counts[kind] += 1
-            self._write_log(kind, state, stream, t, stored=True, **facts)
-            self._show(place, series, kind, planes)
+            while held and (min(held) == series.next or max(held) - series.next >= series.spec.z_planes):
+                self._append_next(place, kind)
+
+    def _append_next(self, place: _Place, kind: SeriesName) -> None:
+        """Append what comes next in the array: planes that have come, or zeros for those that have not."""
+        series = place.series[kind]
+        came = place.held[kind].pop(series.next, None)
+        if came is None:
+            series.fill()
+            self._counts["fills"] += 1
+            return
+        series.append(came.planes)
+        self._counts[kind] += 1
+        self._write_log(kind, came.state, came.stream, came.t, stored=True, **came.facts)
+        self._show(place, series, kind, came.planes)
 
     def _set_aside(
         self, series: Series, kind: SeriesName, stream: Stream, t: int, planes: Sequence[Pixels | None], **facts: Any
@@ -313,8 +328,8 @@ class OMEZarrSink:
             raise RecordingError(f"{self.path} is not open: frames can be stored between open() and close().")
         return self._run
 
-    def _all_series(self) -> Iterator[tuple[_Place, Series]]:
-        return ((place, series) for place in self._places.values() for series in place.series.values())
+    def _all_series(self) -> Iterator[tuple[_Place, SeriesName, Series]]:
+        return ((place, kind, series) for place in self._places.values() for kind, series in place.series.items())
 
     def _place(self, stream: Stream, t: int) -> _Place:
         run = self._opened()
@@ -357,11 +372,22 @@ class OMEZarrSink:
             )
 
 
+class _Held(NamedTuple):
+    """Planes that are ahead of their array, and what frames.jsonl is to say of them."""
+
+    state: State
+    stream: Stream
+    t: int
+    planes: Sequence[Pixels | None]
+    facts: Mapping[str, Any]
+
+
 @dataclass(slots=True)
 class _Place:
     """The images of one position and channel, and what is known about their time axis."""
 
     series: dict[SeriesName, Series] = field(default_factory=dict)
+    held: defaultdict[SeriesName, dict[int, _Held]] = field(default_factory=lambda: defaultdict(dict))
     end: int = 0  # linear index behind the last thing heard of
     clipped: int = 0
     localisations: LocalisationsFile | None = None

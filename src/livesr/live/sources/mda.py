@@ -138,14 +138,34 @@ class MDAHook:
 
 
 def camera_frame(received: Received, n_raw: Callable[[str], int], only_channel: str = "") -> CameraFrame:
-    """Read from the event which stream, time point and raw index a frame is.
+    """Return the frame that was received, at the place that its event gives it.
+
+    Raises
+    ------
+    ConfigError
+        As `place_of`.
+    """
+    stream, t, raw = place_of(received.event, n_raw, only_channel)
+    camera = received.metadata.get("camera_metadata") or {}
+    return CameraFrame(
+        pixels=received.pixels,
+        stream=stream,
+        t=t,
+        raw=raw,
+        t_host_ns=received.t_host_ns,
+        t_camera_ms=_number(camera.get("ElapsedTime-ms")),
+    )
+
+
+def place_of(event: MDAEvent, n_raw: Callable[[str], int], only_channel: str = "") -> tuple[Stream, int, int]:
+    """Read from an event which stream, time point and raw index its exposure is.
 
     A plan without a raw axis counts raw frames along t: the running order of a pattern display advances by one with every
     exposure, so time point t of the plan is raw frame ``t % n`` of super-resolution frame ``t // n``.
 
     Parameters
     ----------
-    received : from the hook
+    event : of the acquisition
     n_raw : exposures per super-resolution frame of a channel
     only_channel : name of the channel when the plan names none
 
@@ -154,16 +174,13 @@ def camera_frame(received: Received, n_raw: Callable[[str], int], only_channel: 
     ConfigError
         If the plan has an axis that livesr cannot place, or more raw frames than the rig.
     """
-    index = received.event.index
-    channel = received.event.channel.config if received.event.channel else only_channel
+    index = event.index
+    channel = event.channel.config if event.channel else only_channel
     # `index` counts places along the plan's axis; the axis says in the metadata which raw frame a place is.
-    n, t, raw = n_raw(channel), index.get("t", 0), received.event.metadata.get("sim_raw", index.get(RAW_AXIS))
+    n, t, raw = n_raw(channel), index.get("t", 0), event.metadata.get("sim_raw", index.get(RAW_AXIS))
     if raw is None:
         if n > 1 and any(index.get(axis) for axis in "pcz"):
-            raise ConfigError(
-                f"The plan has no axis {RAW_AXIS!r}, and with positions, channels or planes beside time the order of the {n} "
-                "raw frames is unknown: describe it with livesr.live.sources.plan.sim_sequence."
-            )
+            raise no_raw_axis(n)
         t, raw = divmod(t, n)
     if index.get("g"):
         raise ConfigError(
@@ -173,14 +190,14 @@ def camera_frame(received: Received, n_raw: Callable[[str], int], only_channel: 
         raise ConfigError(
             f"The plan's axis {RAW_AXIS!r} has a raw frame {raw}; rig.yaml describes {n} of channel {channel!r}, 0 to {n - 1}."
         )
-    camera = received.metadata.get("camera_metadata") or {}
-    return CameraFrame(
-        pixels=received.pixels,
-        stream=Stream(index.get("p", 0), channel, index.get("z", 0)),
-        t=t,
-        raw=raw,
-        t_host_ns=received.t_host_ns,
-        t_camera_ms=_number(camera.get("ElapsedTime-ms")),
+    return Stream(index.get("p", 0), channel, index.get("z", 0)), t, raw
+
+
+def no_raw_axis(n_raw: int) -> ConfigError:
+    """Return the error of a plan that counts raw frames along time, and has more than time."""
+    return ConfigError(
+        f"The plan has no axis {RAW_AXIS!r}, and with positions, channels or planes beside time the order of the {n_raw} "
+        "raw frames is unknown: describe it with livesr.live.sources.plan.sim_sequence."
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import useq.v2 as v2
 import yaml
+from pydantic import Field
 from useq import Channel, MDAEvent, MDASequence
 
 from livesr.live.sources.mda import RAW_AXIS
@@ -22,10 +23,17 @@ class SIMAxis(v2.SimpleValueAxis[int]):
     Attributes
     ----------
     pattern_property : (device, property) that selects the pattern of an exposure, for rigs on which software does
+    raw_frames : exposures of each channel, by name, where channels differ: a channel takes as many of the axis's values
     """
 
     axis_key: str = RAW_AXIS
+    raw_frames: dict[str, int] = Field(default_factory=dict)
     pattern_property: tuple[str, str] | None = None
+
+    def should_skip(self, prefix: Mapping[str, tuple[int, Any, Any]]) -> bool:
+        """Leave out what a channel does not need: one exposure for widefield beside nine for SIM."""
+        channel = prefix["c"][1].config if "c" in prefix else ""
+        return prefix[self.axis_key][0] >= self.raw_frames.get(channel, len(self.values))
 
     def contribute_to_mda_event(self, value: int, index: Mapping[str, int]) -> MDAEvent.Kwargs:
         """Put the raw index into the event's metadata, and the pattern into its properties."""
@@ -39,7 +47,7 @@ class SIMAxis(v2.SimpleValueAxis[int]):
 def sim_sequence(
     n_t: int,
     channels: Sequence[str] = (),
-    raw: int = 9,
+    raw: int | Mapping[str, int] = 9,
     interval_s: float = 0.0,
     *,
     group: str = "Channel",
@@ -54,7 +62,7 @@ def sim_sequence(
     channels, group
         Presets of the rig's channel group, and its name; no channel axis if empty.
     raw
-        Exposures per super-resolution frame.
+        Exposures per super-resolution frame; by channel where they differ.
     interval_s
         Time between the starts of two super-resolution frames. At 0 pymmcore-plus merges the whole time lapse of one
         channel into a single triggered sequence: group frames by `event.index`, never by sequence.
@@ -71,7 +79,9 @@ def sim_sequence(
     axes: list[v2.AxisIterable[object]] = [v2.TIntervalLoops(interval=interval_s, loops=n_t)]
     if channels:
         axes.append(v2.ChannelsPlan(values=[Channel(config=name, group=group) for name in channels]))
-    axes.append(SIMAxis(values=list(range(raw)), pattern_property=pattern_property))
+    by_channel = dict(raw) if isinstance(raw, Mapping) else {}
+    most = raw if isinstance(raw, int) else max(raw.values())
+    axes.append(SIMAxis(values=list(range(most)), pattern_property=pattern_property, raw_frames=by_channel))
     return v2.MDASequence(axes=tuple(axes), axis_order=tuple(axis.axis_key for axis in axes))
 
 

@@ -1,0 +1,195 @@
+"""What a plan will deliver, found out before its first frame: streams, planes, and whether each frame has a place.
+
+Owns the walk through a plan's events. Moves no stage and takes no frame; what the events cannot say before a run is checked
+again with every frame, in `pipeline.py`.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from useq import MDAEvent
+
+from livesr.base.errors import ConfigError
+from livesr.base.frames import CameraFrame, RawStack, Stream
+from livesr.live.grouping.by_index import IndexGrouping
+from livesr.live.sources.mda import RAW_AXIS, no_raw_axis, place_of
+
+_MOST_EVENTS = 20_000  # 0.4 s of a useq plan
+_TIME_POINTS = 4  # enough to see what repeats; more where channels are left out at some
+_NO_PIXELS = np.zeros((1, 1), np.uint8)
+
+
+@dataclass(slots=True)
+class Survey:
+    """What a plan says of itself.
+
+    Attributes
+    ----------
+    channels : names in the order of their first exposure, () where the plan names none
+    positions : names in the order of their index
+    z_planes, z_step_um : of the largest stack; z_planes is 1 without
+    interval_s : from time point to time point, None where the plan has several or says none
+    raw_axis : whether raw frames have an axis of their own; without, they are counted along time
+    lone : channels that are never acquired at two time points in a row, although at several
+    z_outside_t : whether a later plane of a stack comes after a later time point of an earlier one
+    """
+
+    channels: tuple[str, ...] = ()
+    positions: tuple[str, ...] = ("0",)
+    z_planes: int = 1
+    z_step_um: float = 1.0
+    interval_s: float | None = None
+    raw_axis: bool = False
+    lone: set[str] = field(default_factory=set)
+    z_outside_t: bool = False
+
+
+def survey(plan: Any, n_raw: Callable[[str], int], only_channel: str = "") -> Survey:
+    """Walk through the first time points of a useq plan (v1, v2, or a list of events).
+
+    A plan that can be iterated only once says nothing before it runs.
+
+    Parameters
+    ----------
+    plan : what `CMMCorePlus.mda.run` is given
+    n_raw : exposures per super-resolution frame of a channel
+    only_channel : name of the channel where the plan names none
+
+    Raises
+    ------
+    ConfigError
+        If an exposure would have no place, two would have the same, no group of a channel would be complete, or stacks
+        differ in their step.
+    """
+    found = Survey(raw_axis=RAW_AXIS in getattr(plan, "used_axes", ()), interval_s=_interval_s(plan))
+    walk = _Walk(found, n_raw, only_channel)
+    if isinstance(plan, Iterable) and not isinstance(plan, Iterator):
+        events = _first_time_points(plan)
+        for event in islice(events, _MOST_EVENTS):
+            walk.take(event)
+        walk.finish(whole=next(events, None) is None)
+    names = [_name(position, str(p)) for p, position in enumerate(getattr(plan, "stage_positions", ()) or ())]
+    names += [str(p) for p in range(len(names), walk.positions)]
+    found.positions = tuple(names) or ("0",)
+    return found
+
+
+class _Walk:
+    """Groups the exposures of a plan as a run will, without pixels."""
+
+    def __init__(self, found: Survey, n_raw: Callable[[str], int], only_channel: str) -> None:
+        self._found, self._n_raw, self._only = found, n_raw, only_channel
+        self._groupings: dict[str, IndexGrouping] = {}
+        self._incomplete: dict[str, RawStack] = {}
+        self._done: set[str] = set()
+        self._gapped: set[str] = set()
+        self._in_a_row: set[str] = set()
+        self._last: dict[Stream, int] = {}
+        self._newest: defaultdict[tuple[int, str], tuple[int, int]] = defaultdict(lambda: (-1, -1))
+        self._z_um: dict[tuple[int, str], dict[int, float]] = {}
+        self._raw_axis = False
+        self._streams: set[Stream] = set()
+        self.positions = 0
+
+    def take(self, event: MDAEvent) -> None:
+        if event.action.type != "acquire_image":
+            return
+        stream, t, raw = place_of(event, self._n_raw, self._only)
+        if event.channel and event.channel.config not in self._found.channels:
+            self._found.channels += (event.channel.config,)
+        self._raw_axis |= RAW_AXIS in event.index
+        self._streams.add(stream)
+        self.positions = max(self.positions, stream.position + 1)
+        self._found.z_planes = max(self._found.z_planes, stream.z + 1)
+        if event.z_pos is not None:
+            self._z_um.setdefault((stream.position, stream.channel), {}).setdefault(stream.z, event.z_pos)
+        n_raw = self._n_raw(stream.channel)
+        grouping = self._groupings.setdefault(stream.channel, IndexGrouping(n_raw))
+        for stack in grouping.push(CameraFrame(_NO_PIXELS, stream, t, raw, 0)):
+            self._check(stack)
+
+    def finish(self, *, whole: bool) -> None:
+        """Draw the conclusions; `whole` if the walk has seen every event."""
+        most_raw = max((self._n_raw(stream.channel) for stream in self._streams), default=1)
+        if not self._raw_axis and most_raw > 1 and len(self._streams) > 1:
+            raise no_raw_axis(most_raw)
+        if whole and self._raw_axis:  # a plan that counts raw frames along time may end within a group
+            for grouping in self._groupings.values():
+                for stack in grouping.flush():
+                    self._check(stack)
+        for channel in self._incomplete.keys() - self._done:
+            stack = self._incomplete[channel]
+            came = sum(f is not None for f in stack.frames)
+            raise ConfigError(
+                f"The plan leaves time point {stack.t} of {stack.stream} with {came} of {len(stack.frames)} raw frames before "
+                f"it goes on: put axis {RAW_AXIS!r}, with all raw frames, inside time."
+            )
+        self._found.lone = self._gapped - self._in_a_row
+        steps = {round(abs(z[i + 1] - z[i]), 4) for z in self._z_um.values() for i in z if i + 1 in z}
+        if len(steps) > 1:
+            raise ConfigError(
+                f"The plan's stacks have steps of {' and '.join(f'{s:g}' for s in sorted(steps))} um; a store has one: give "
+                "every position the same step, or acquire them in runs of their own."
+            )
+        self._found.z_step_um = steps.pop() if steps else 1.0
+
+    def _check(self, stack: RawStack) -> None:
+        stream, t = stack.stream, stack.t
+        if stack.stray:
+            raise ConfigError(
+                f"The plan acquires time point {t} of {stream} more than once: a position's own sequence must not have a "
+                "time plan inside the plan's, and time must not run backwards."
+            )
+        if not stack.complete:
+            self._incomplete.setdefault(stream.channel, stack)
+            return
+        self._done.add(stream.channel)
+        if stream in self._last:
+            (self._in_a_row if t == self._last[stream] + 1 else self._gapped).add(stream.channel)
+        self._last[stream] = t
+        place = stream.position, stream.channel
+        self._found.z_outside_t |= (t, stream.z) < self._newest[place]
+        self._newest[place] = max(self._newest[place], (t, stream.z))
+
+
+def _first_time_points(plan: Any) -> Iterator[MDAEvent]:
+    """Iterate over a plan with its time axis cut short where that is possible."""
+    most = _TIME_POINTS + max((c.acquire_every for c in _channels(plan)), default=1)
+    if not getattr(plan, "stage_positions", None) and getattr(plan, "z_plan", None) is None:
+        return iter(plan)  # nothing hides behind a long time axis
+    if isinstance(axes := getattr(plan, "axes", None), tuple):  # useq.v2
+        short = tuple(_shortened(axis, most) if axis.axis_key == "t" else axis for axis in axes)
+        return iter(plan.model_copy(update={"axes": short}))
+    if getattr(plan, "time_plan", None) is not None:
+        return iter(plan.replace(time_plan=_shortened(plan.time_plan, most)))
+    return iter(plan)
+
+
+def _shortened(time_plan: Any, most: int) -> Any:
+    # Plans with phases, or that last for a duration, stay: the limit of events cuts them off.
+    loops = getattr(time_plan, "loops", None)
+    return time_plan if loops is None or loops <= most else time_plan.model_copy(update={"loops": most})
+
+
+def _channels(plan: Any) -> list[Any]:
+    """Return the channels of a plan and of its positions' own sequences."""
+    inner = [getattr(position, "sequence", None) for position in getattr(plan, "stage_positions", ()) or ()]
+    own = list(getattr(plan, "channels", ()) or ())
+    return own + [c for sequence in inner if sequence is not None for c in sequence.channels]
+
+
+def _name(position: Any, number: str) -> str:
+    # In useq.v2 a position with a sequence of its own is the sequence, and its value the position.
+    return str(getattr(getattr(position, "value", None) or position, "name", None) or number)
+
+
+def _interval_s(plan: Any) -> float | None:
+    interval = getattr(getattr(plan, "time_plan", None), "interval", None)
+    seconds = interval.total_seconds() if interval is not None else 0.0
+    return seconds if seconds > 0 else None
