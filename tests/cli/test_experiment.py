@@ -201,6 +201,7 @@ def test_every_store_keeps_what_made_it(sim_core: CMMCorePlus, tmp_path: Path) -
 
 
 def test_plans_of_scripts_are_written_down_too() -> None:
+    assert plan_text(sim_sequence(3, ["488"])) is not None
     text = plan_text(sim_sequence(3, ["488"], interval_s=2))
     assert text is not None
     kept = yaml.safe_load(text)

@@ -6,6 +6,7 @@ g, c and z only; `useq.v2` takes any, and `MDAEvent.index` carries it to the fra
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -169,7 +170,8 @@ def plan_text(plan: Any) -> str | None:
 
 
 def _yaml(value: object) -> str:
-    return str(yaml.safe_dump(value, sort_keys=False))
+    # By way of JSON: the names of axes are text of a type of their own, which YAML has no words for.
+    return str(yaml.safe_dump(json.loads(json.dumps(value)), sort_keys=False))
 
 
 def _dumped(model: Any) -> dict[str, Any]:
