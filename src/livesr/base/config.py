@@ -122,22 +122,53 @@ class CorrectionsConfig(Model):
 
 
 class OpticsConfig(Model):
-    """Objective and emission. `pixel_size_nm` is in the sample; None takes Micro-Manager's."""
+    """Objective and emission.
+
+    `pixel_size_nm` is in the sample, of unbinned pixels; None takes Micro-Manager's. `damping` is by how much the OTF at its
+    cutoff is below the ideal one, which `livesr calibrate` finds; `objective` names the (device, label) that all this holds
+    for.
+    """
 
     na: Annotated[float, Field(gt=0, lt=1.7)]
     emission_nm: Annotated[float, Field(gt=300, lt=1200)] = 525.0
     pixel_size_nm: Positive | None = None
+    damping: Annotated[float, Field(gt=0, le=1)] = 1.0
+    objective: tuple[str, str] | None = None
+
+
+class OvertoneConfig(Model):
+    """A wave with a multiple of its pattern's k."""
+
+    phase_rad: float
+    modulation: Annotated[float, Field(gt=0, le=1)]
 
 
 class PatternConfig(Model):
     """One illumination direction, in units that outlive a change of ROI or binning.
 
     `k_um` is (ky, kx) in cycles/um in the sample; `phase_rad` holds for phase step 0 at the centre of the chip's pixel (0, 0).
+    `overtones` are the waves with 2 k, 3 k ... of three beams or more.
     """
 
     k_um: tuple[float, float]
     phase_rad: float = 0.0
     modulation: Annotated[float, Field(gt=0, le=1)] = 1.0
+    overtones: list[OvertoneConfig] = Field(default_factory=list)
+
+
+class TrustConfig(Model):
+    """When a SIM frame is doubtful, and what is shown then.
+
+    `when_doubtful` "widefield" shows the mean of the raw frames, "refuse" nothing, "reconstruct" the reconstruction all the
+    same; the frame, the store and the stream say why in each case. `contrast_to_noise` and `modulation` (relative to the
+    calibrated one) are the least that the weakest wave must have, `phase_error_rad` and `motion_nm` the most there may be.
+    """
+
+    when_doubtful: Literal["widefield", "refuse", "reconstruct"] = "widefield"
+    contrast_to_noise: Annotated[float, Field(ge=0)] = 3.0
+    modulation: Annotated[float, Field(ge=0)] = 0.4
+    phase_error_rad: Positive = 0.8
+    motion_nm: Positive = 150.0
 
 
 class SIMConfig(Model):
@@ -147,16 +178,21 @@ class SIMConfig(Model):
     if the last run ended inside a group.
 
     `order` is "angle-major" (0,0 0,1 0,2 1,0 ...), "phase-major", or the list of [angle, phase] of every raw index.
+    `patterns` may be missing until `livesr calibrate` has found them. `harmonics` is the number of waves per angle: 1 for two
+    interfering beams, 2 for three.
     """
 
     angles: Annotated[int, Field(ge=1, le=12)] = 3
     phases: Annotated[int, Field(ge=3, le=12)] = 3
+    harmonics: Annotated[int, Field(ge=1, le=4)] = 1
     order: Literal["angle-major", "phase-major"] | list[tuple[int, int]] = "angle-major"
     phase_steps_rad: list[float] | None = None
-    patterns: list[PatternConfig]
+    patterns: list[PatternConfig] = Field(default_factory=list)
     wiener: Positive = 0.1
     attenuation: Annotated[float, Field(ge=0, lt=1)] = 0.9
     attenuation_fwhm_um: Positive = 1.2
+    apodisation: Annotated[float, Field(ge=0)] = 1.0
+    trust: TrustConfig = TrustConfig()
     equalise: bool = True
     pattern_property: tuple[str, str] | None = None
 
@@ -175,8 +211,11 @@ class SIMConfig(Model):
 
     @model_validator(mode="after")
     def _consistent(self) -> SIMConfig:
-        if len(self.patterns) != self.angles:
-            raise ValueError(f"{len(self.patterns)} patterns came for {self.angles} angles; give one pattern per angle")
+        _check_patterns(self.patterns, self.angles, self.harmonics)
+        if self.phases < 2 * self.harmonics + 1:
+            raise ValueError(
+                f"{self.phases} phases do not separate {self.harmonics} waves; give at least {2 * self.harmonics + 1}"
+            )
         expected = {(a, p) for a in range(self.angles) for p in range(self.phases)}
         order = self.raw_order()
         if len(order) != len(expected) or set(order) != expected:
@@ -211,7 +250,21 @@ class ChannelConfig(Model):
     upscale: str | None = None
     separate: str | None = None
     emission_nm: Annotated[float, Field(gt=300, lt=1200)] | None = None
+    damping: Annotated[float, Field(gt=0, le=1)] | None = None
+    wiener: Positive | None = None
     patterns: list[PatternConfig] | None = None
+
+
+def _check_patterns(patterns: list[PatternConfig], angles: int, harmonics: int) -> None:
+    if not patterns:
+        return
+    if len(patterns) != angles:
+        raise ValueError(f"{len(patterns)} patterns came for {angles} angles; give one pattern per angle")
+    for pattern in patterns:
+        if len(pattern.overtones) != harmonics - 1:
+            raise ValueError(
+                f"a pattern has {len(pattern.overtones)} overtones, {harmonics - 1} are expected with harmonics: {harmonics}"
+            )
 
 
 class RigConfig(Model):
@@ -245,10 +298,11 @@ class RigConfig(Model):
         if uses_sim and self.sim is None:
             raise ValueError("a SIM rig needs a 'sim' section with its patterns")
         for name, channel in self.channels.items():
-            if channel.patterns is not None and self.sim and len(channel.patterns) != self.sim.angles:
-                raise ValueError(
-                    f"channel {name!r} gives {len(channel.patterns)} patterns for {self.sim.angles} angles"
-                )
+            if channel.patterns is not None and self.sim:
+                try:
+                    _check_patterns(channel.patterns, self.sim.angles, self.sim.harmonics)
+                except ValueError as e:
+                    raise ValueError(f"channel {name!r}: {e}") from None
         for name in {*self.corrections.flat, *self.corrections.background} - {"", *self.channels}:
             raise ValueError(
                 f"corrections are given for channel {name!r}, which is not among 'channels'."

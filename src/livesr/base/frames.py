@@ -101,6 +101,34 @@ class Normalisation(NamedTuple):
     headroom: float
 
 
+class FrameQuality(NamedTuple):
+    """How well a frame's raw frames show the patterns that it is reconstructed with (SIM).
+
+    Attributes
+    ----------
+    contrast_to_noise : modulation of the weakest wave over its uncertainty in this frame
+    modulation : of the weakest wave, relative to the calibrated one
+    phase_error_rad : largest distance of a wave from its calibrated phase
+    motion_nm : how far the sample moved between the first and the last raw frame; None where the order does not tell
+    """
+
+    contrast_to_noise: float
+    modulation: float
+    phase_error_rad: float
+    motion_nm: float | None = None
+
+
+class Judgement(NamedTuple):
+    """What a reconstruction says of the frame that it has just made; `doubt` is empty if there is none.
+
+    `resolved` is False where the frame is the mean of its raw frames, without gain in resolution.
+    """
+
+    quality: FrameQuality
+    doubt: str = ""
+    resolved: bool = True
+
+
 @dataclass(frozen=True, slots=True)
 class SRFrame:
     """A reconstructed frame: a measurement.
@@ -112,6 +140,7 @@ class SRFrame:
     normalisation : what the network's input is made with; follows the frames up to this one only
     saturated : raw pixels of the group at the camera's ceiling
     localisations : records of `LOCALISATION`, what this group added; None where nothing is localised
+    judgement : whether the raw frames showed their patterns; None where there are none
     """
 
     image: NDArray[np.float32]
@@ -123,6 +152,7 @@ class SRFrame:
     saturated: int = 0
     t_camera_ms: float | None = None
     localisations: NDArray[np.void] | None = None
+    judgement: Judgement | None = None
 
 
 @dataclass(frozen=True, slots=True)

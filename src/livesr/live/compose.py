@@ -166,7 +166,7 @@ class Composer:
             true_neighbours=window.true_neighbours,
             provisional=window.provisional,
             residual_plane=plane,
-            warnings=self._sentences.of(light, following.weak, centre.saturated),
+            warnings=self._sentences.of(light, following.weak, centre),
         )
 
     def _intensities(self, output: NDArray[np.float32], headroom: float) -> NDArray[np.uint16]:
@@ -282,8 +282,9 @@ class _Sentences:
         )
         self._no_number = "The network returned values that are no numbers; they are stored as 0. Try --precision f32."
         self._saturated = "The camera saturates: the brightest structures are dimmer than they are. Expose less."
+        self._unresolved = "The raw frames do not show their patterns: this is predicted from widefield, not from SIM."
 
-    def of(self, light: Light, weak: NDArray[np.bool_], saturated: int) -> tuple[str, ...]:
+    def of(self, light: Light, weak: NDArray[np.bool_], centre: SRFrame) -> tuple[str, ...]:
         """Return what must be shown with a frame."""
         sentences = list(self._constant)
         if not np.isfinite(light.difference):
@@ -291,8 +292,10 @@ class _Sentences:
         elif self._range is not None and light.total > 0 and light.residual not in self._range:
             sentences.append(self._outside)
         sentences += [sentence for sentence, is_weak in zip(self._weak, weak, strict=True) if is_weak]
-        if saturated:
+        if centre.saturated:
             sentences.append(self._saturated)
+        if centre.judgement and not centre.judgement.resolved:
+            sentences.append(self._unresolved)
         return tuple(sentences)
 
 

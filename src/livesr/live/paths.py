@@ -24,6 +24,7 @@ from livesr.live.reconstruct.storm import FRAMES_AT_ONCE, UNITS_PER_LOCALISATION
 from livesr.live.sinks.sink import ChannelDescription
 from livesr.live.upscale import Upscaler
 from livesr.live.upscale import memory_bytes as upscaled_bytes
+from livesr.optics.illumination import Pattern
 
 RECONSTRUCTORS = Registry(
     "reconstruction",
@@ -233,25 +234,33 @@ def _engines(channel: ChannelConfig) -> list[Engine]:
 
 def sim_reconstructor(rig: RigConfig, channel: ChannelConfig, camera: Geometry) -> Reconstructor:
     """Linear SIM with the patterns of rig.yaml."""
+    from livesr.live.reconstruct.quality import Trust
     from livesr.live.reconstruct.sim import SIMReconstructor
-    from livesr.optics.illumination import Pattern
 
     assert rig.sim is not None  # RigConfig has checked it
     patterns: Sequence[PatternConfig] = channel.patterns or rig.sim.patterns
+    if not patterns:
+        raise ConfigError(f"Rig {rig.name!r} has no patterns yet: run 'livesr calibrate {rig.folder}'.")
+    trust = rig.sim.trust
     return SIMReconstructor(
         camera.shape,
         camera.pixel_size_um,
         rig.optics.na,
         (channel.emission_nm or rig.optics.emission_nm) / 1e3,
-        [Pattern(p.k_um, p.phase_rad, p.modulation) for p in patterns],
+        [pattern_of(p) for p in patterns],
         phase_steps_rad=rig.sim.phase_steps_rad,
         order=rig.sim.raw_order(),
         offset_adu=rig.camera.offset_adu,
-        wiener=rig.sim.wiener,
+        wiener=channel.wiener or rig.sim.wiener,
         attenuation=rig.sim.attenuation,
         attenuation_fwhm_um=rig.sim.attenuation_fwhm_um,
+        apodisation=rig.sim.apodisation,
         origin_px=camera.origin_px,
         equalise=rig.sim.equalise,
+        damping=channel.damping or rig.optics.damping,
+        trust=Trust(
+            trust.when_doubtful, trust.contrast_to_noise, trust.phase_error_rad, trust.modulation, trust.motion_nm
+        ),
     )
 
 
@@ -277,6 +286,12 @@ def storm_reconstructor(rig: RigConfig, channel: ChannelConfig, camera: Geometry
         max_uncertainty_nm=settings.max_uncertainty_nm,
         render=settings.render,
     )
+
+
+def pattern_of(config: PatternConfig) -> Pattern:
+    """Return the pattern that rig.yaml describes."""
+    overtones = tuple((o.phase_rad, o.modulation) for o in config.overtones)
+    return Pattern(config.k_um, config.phase_rad, config.modulation, overtones)
 
 
 def passthrough_reconstructor(rig: RigConfig, channel: ChannelConfig, camera: Geometry) -> Reconstructor:

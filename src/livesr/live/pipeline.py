@@ -40,6 +40,7 @@ from livesr.base.frames import CameraFrame, MulticolorFrame, Normalisation, RawS
 from livesr.base.timing import Histogram, Pace, StepTimes, now_ns
 from livesr.live.normalise import FollowingNormalisation
 from livesr.live.paths import ChannelPath
+from livesr.live.reconstruct.reconstructor import DoubtfulFrameError, Judging
 from livesr.live.reconstruct.storm import RunningImage
 from livesr.live.sinks.sink import RunDescription, Sink
 from livesr.live.sinks.thread import SinkThread
@@ -284,6 +285,11 @@ class Pipeline:
                 try:
                     self._reconstruct_one(stack)
                     continue
+                except DoubtfulFrameError as e:
+                    self.counts["recon_refused"] += 1
+                    self.warn(_doubtful(stack.stream, "refused"))
+                    self._skip(stack.stream, stack.t, f"refused: {e}")
+                    continue
                 except Exception as e:  # whatever a reconstruction may raise, the raw frames go on being recorded
                     self._step_failed("reconstruct", e)
             self.counts["recon_failed"] += 1
@@ -321,6 +327,10 @@ class Pipeline:
             recorded = self._recorded_normalisations.get((stack.stream, stack.t))
             normalisation = follow.resume(*recorded) if recorded else follow.update(image)
             saturated = sum(int(np.count_nonzero(f >= path.ceiling)) for f in frames)
+        judgement = path.reconstructor.judgement if isinstance(path.reconstructor, Judging) else None
+        if judgement and judgement.doubt:
+            self.counts["recon_doubtful"] += 1
+            self.warn(_doubtful(stack.stream, "shown all the same" if judgement.resolved else "shown as widefield"))
         return SRFrame(
             image,
             stack.stream,
@@ -331,6 +341,7 @@ class Pipeline:
             saturated,
             stack.t_camera_ms,
             localisations=running.localisations if running else None,
+            judgement=judgement,
         )
 
     def _running_image(self, stream: Stream) -> RunningImage | None:
@@ -517,6 +528,8 @@ class Pipeline:
             "groups_incomplete": counts["groups_incomplete"],
             "recon_frames": counts["recon_frames"],
             "recon_failed": counts["recon_failed"],
+            "recon_doubtful": counts["recon_doubtful"],
+            "recon_refused": counts["recon_refused"],
             "sr_failed": counts["sr_failed"],
             "tc_complete": round(counts["sr_true_neighbours"] / inner, 4) if inner > 0 else 1.0,
             "steps_ms": self.steps.summary(),
@@ -532,6 +545,14 @@ class Pipeline:
             "sink_dropped": {s.sink.name: s.dropped for s in self._sinks if not s.lossless},
             "error": str(self.error) if self.error else None,
         }
+
+
+def _doubtful(stream: Stream, shown: str) -> str:
+    """Return the warning of a run with doubtful frames; frames.jsonl and every frame say what it is in each case."""
+    return (
+        f"Frames of channel {stream.channel or 'default'} do not show the patterns of rig.yaml and are {shown}: too little "
+        "light, a wrong order of raw frames, motion, or a drifted pattern. frames.jsonl says which; 'livesr calibrate' checks."
+    )
 
 
 def _normalise_into(block: np.ndarray[Any, np.dtype[np.float32]], window: Window) -> None:

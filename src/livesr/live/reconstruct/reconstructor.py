@@ -7,16 +7,28 @@ picture, which is a measurement: nothing is learned or invented here.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from livesr.base.frames import Pixels
+from livesr.base.errors import LiveSRError
+from livesr.base.frames import Judgement, Pixels
 
 RawFrames: TypeAlias = Sequence[Pixels] | Pixels | NDArray[np.float32]
 """The raw frames of one time point in raw-index order: a sequence of (y, x) or one (n, y, x) array, ADU; float32 if they
 were corrected."""
+
+
+class DoubtfulFrameError(LiveSRError):
+    """A frame does not show its patterns, and the rig says to refuse such frames."""
+
+
+@runtime_checkable
+class Judging(Protocol):
+    """A reconstruction that says how well its last frame can be trusted."""
+
+    judgement: Judgement | None
 
 
 class Reconstructor(Protocol):
@@ -43,4 +55,9 @@ class Reconstructor(Protocol):
             Raw frames in raw-index order; only read, never kept.
         out
             Picture to fill, float32 of `shape`; a new one is allocated and handed away if None.
+
+        Raises
+        ------
+        DoubtfulFrameError
+            If this frame is not to be shown; the next may be.
         """

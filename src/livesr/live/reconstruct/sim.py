@@ -1,17 +1,18 @@
-"""Linear 2D-SIM: the raw frames of one time point become one picture of twice the resolution and twice the pixels.
+"""Linear SIM of one plane: the raw frames of one time point become one picture of twice the resolution and twice the pixels.
 
 Owns the reconstruction with known patterns and the transfer function that it applies to the object. Does not estimate
-patterns, does not decide whether a pattern can be trusted, touches no camera, queue or configuration file.
+patterns; whether a frame shows them, `quality.py` decides. Touches no camera, queue or configuration file.
 
 A frame goes through five steps, each one method of `SIMReconstructor`, in this order::
 
-    raw (n, y, x) --separate--> band 0 (y, x) real, one band +1 per angle (y, x) complex
+    raw (n, y, x) --separate--> band 0 (y, x) real, one band per wave (y, x) complex
                   --transform-> their spectra, only inside the OTF's support
                   --assemble--> weighted, moved to where they belong, added up: half a spectrum (2y, x + 1)
                   --invert----> picture (2y, 2x)
 
 Method: Gustafsson 2000, J. Microscopy 198, 82; generalised Wiener weights as in Gustafsson et al. 2008, Biophysical J.
 94, 4957; attenuation of the centre as in fairSIM (Mueller et al. 2016, Nature Communications 7, 10980).
+A wave is one sinus of the illumination: one per angle in 2D-SIM and TIRF-SIM, two (k and 2 k) where three beams interfere.
 What makes it fast: band -1 is the conjugate of band +1 and never computed; sub-pixel shift, phase, modulation and taper
 are one precomputed ramp; moving by whole frequencies is slicing.
 """
@@ -20,7 +21,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
@@ -29,8 +30,10 @@ import scipy.fft
 from numpy.typing import NDArray
 
 from livesr.base.errors import ConfigError, FrameShapeError
-from livesr.live.reconstruct.reconstructor import RawFrames
-from livesr.optics.illumination import Pattern
+from livesr.base.frames import FrameQuality, Judgement
+from livesr.live.reconstruct.quality import BIN, PatternCheck, Trust, motion_px, motion_weights
+from livesr.live.reconstruct.reconstructor import DoubtfulFrameError, RawFrames
+from livesr.optics.illumination import Pattern, angle_major, equal_steps, unmixing
 from livesr.optics.otf import apodisation as apodisation_window
 from livesr.optics.otf import cutoff_um, otf, radial_frequency
 
@@ -97,31 +100,14 @@ class _Piece:
         np.add(self.target, self.addend, out=self.target)
 
 
-def angle_major(angles: int, phases: int) -> list[tuple[int, int]]:
-    """Return (angle, phase) of every raw index when all phases of an angle come first."""
-    return list(product(range(angles), range(phases)))
-
-
 def _phase_steps(
     given: Sequence[float] | Sequence[Sequence[float]] | None, angles: int, phases: int
 ) -> NDArray[np.float64]:
     """Phase steps in radians, float64 (angles, phases); equal parts of a turn if none are given."""
-    steps = np.arange(phases) * (2 * np.pi / phases) if given is None else np.asarray(given, np.float64)
+    steps = equal_steps(phases) if given is None else np.asarray(given, np.float64)
     if steps.shape not in {(phases,), (angles, phases)}:
         raise ConfigError(f"phase_steps_rad has shape {steps.shape}, expected ({phases},) or ({angles}, {phases})")
     return np.broadcast_to(steps, (angles, phases))
-
-
-def _unmix(steps_rad: NDArray[np.float64]) -> NDArray[np.complex128]:
-    """Least-squares weights (2, phases) that give band 0 and band +1 of one angle from its frames.
-
-    A frame is B0 + e^(i step) B+ + e^(-i step) B-. More than three phases average noise, and equally spaced ones also
-    reject the second harmonic.
-    """
-    mixing = np.stack([np.ones_like(steps_rad), np.exp(1j * steps_rad), np.exp(-1j * steps_rad)], axis=1)
-    if np.linalg.cond(mixing) > 1e3:
-        raise ConfigError(f"phase steps {steps_rad.tolist()} rad do not separate 3 bands; give >= 3 distinct phases")
-    return np.linalg.pinv(mixing)[:2]
 
 
 def _taper(shape: tuple[int, int], fraction: float) -> Float:
@@ -175,16 +161,16 @@ class SIMReconstructor:
     na, emission_um
         Detection: numerical aperture and emission wavelength.
     patterns
-        One per angle, with its phase at the chip's origin.
+        One per angle, with its phase at the chip's origin, and its overtones if three beams or more interfere.
     phase_steps_rad
         What each exposure adds to its pattern's phase: `phases` values for all angles, or one such sequence per angle.
-        Equal parts of a turn if None. At least three phases; more are used by least squares.
+        Equal parts of a turn if None. At least three phases, five with one overtone; more are used by least squares.
     order
         (angle, phase) of each raw index; angle-major with three phases if None.
     offset_adu
         Level of a dark camera frame.
     wiener
-        Regularisation w in sum |a OTF|^2 + w^2, where a is 1 for band 0 of an angle and m/2 for band +1: more is
+        Regularisation w in sum |a OTF|^2 + w^2, where a is 1 for band 0 of an angle and m/2 for a wave's band: more is
         smoother and less sharp. 0.1 suits good light, 0.2 dim samples (real beads: 106 and 121 nm, widefield 214 nm).
     attenuation, attenuation_fwhm_um
         Strength (0 to < 1) and width in cycles/um with which the centre of every band is suppressed, where
@@ -202,6 +188,12 @@ class SIMReconstructor:
         switch it off for tests of linearity and for computing training targets.
     damping
         Factor of the OTF at its cutoff, see `livesr.optics.otf.otf`.
+    trust
+        When a frame is doubtful and what then happens; None reconstructs every frame and measures nothing.
+
+    Attributes
+    ----------
+    judgement : of the last frame, None without `trust`
 
     Raises
     ------
@@ -238,6 +230,7 @@ class SIMReconstructor:
         origin_px: tuple[float, float] = (0.0, 0.0),
         equalise: bool = True,
         damping: float = 1.0,
+        trust: Trust | None = None,
     ) -> None:
         order = angle_major(len(patterns), 3) if order is None else [(a, p) for a, p in order]
         phases = _checked_phases(patterns, order)
@@ -249,13 +242,16 @@ class SIMReconstructor:
         steps = _phase_steps(phase_steps_rad, len(patterns), phases)
         # A band that moves towards positive kx lies almost wholly in the stored half of the spectrum: turn the others.
         turn = np.array([-1.0 if p.k_um[1] > 0 else 1.0 for p in patterns])
-        self._patterns = [
-            replace(q, k_um=(t * q.k_um[0], t * q.k_um[1]), phase_rad=t * q.phase_rad)
-            for t, q in zip(turn, (p.seen_from(origin_px, pixel_size_um) for p in patterns), strict=True)
-        ]
-        self._weights = _separation_weights(steps * turn[:, None], order)
+        here = [p.seen_from(origin_px, pixel_size_um) for p in patterns]
+        self._angles = len(patterns)
+        self._waves = [w for t, p in zip(turn, here, strict=True) for w in (p.reversed() if t < 0 else p).waves]
+        self._weights = _separation_weights(steps * turn[:, None], order, len(patterns[0].waves))
+        self._trust = trust
+        self.judgement: Judgement | None = None
+        self._motion = motion_weights(_components(steps, order, len(patterns[0].waves))) if trust else None
         self._allocate(_taper(shape, taper))
         self._pieces = list(self._plan())
+        self._check_of = PatternCheck(shape, list(self._overlaps())) if trust else None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -299,10 +295,17 @@ class SIMReconstructor:
         ------
         FrameShapeError
             If the number of frames or the shape of one is not what the constructor was told.
+        DoubtfulFrameError
+            If `trust` says to refuse doubtful frames and this is one.
         """
         self._check(frames)
         self._separate(frames, self._frame_weights(frames))
         self._transform()
+        if self._trust and (doubt := self._judge(self._trust)):
+            if self._trust.then == "refuse":
+                raise DoubtfulFrameError(doubt)
+            if self._trust.then == "widefield":
+                return self.widefield(frames, out)
         self._assemble()
         return self._invert(out)
 
@@ -323,6 +326,20 @@ class SIMReconstructor:
         np.multiply(self._half[: y + 1], scale, out=self._sum[: y + 1, : x + 1])
         np.multiply(self._half[-y:], scale, out=self._sum[-y:, : x + 1])
         return self._invert(out)
+
+    def _judge(self, trust: Trust) -> str:
+        """Measure the frame whose bands were just transformed; return what is doubtful about it."""
+        assert self._check_of is not None
+        contrast, modulation, phase = self._check_of.measure(self._half, self._bands)
+        quality = FrameQuality(contrast, modulation, phase, self._motion_nm())
+        doubt = trust.doubt(quality)
+        self.judgement = Judgement(quality, doubt, not doubt or trust.then == "reconstruct")
+        return doubt
+
+    def _motion_nm(self) -> float | None:
+        if self._motion is None:
+            return None
+        return 1e3 * BIN * self._optics.pixel_size_um * motion_px(*self._coarse)
 
     # -- the frame loop ---------------------------------------------------------------------------------------------
 
@@ -346,6 +363,7 @@ class SIMReconstructor:
         """Frames -> tapered band 0 and ramped bands +1, strip by strip so that a strip stays in the cache."""
         height, width = self._raw_shape
         rows = self._raw.shape[1] // width
+        waves = 1 + 2 * len(self._waves)
         for top in range(0, height, rows):
             strip = slice(top, min(top + rows, height))
             n = (strip.stop - top) * width
@@ -355,8 +373,18 @@ class SIMReconstructor:
             planes = planes.reshape(len(weights), -1, width)
             np.multiply(planes[0], self._window[strip], out=self._mean[strip])
             bands = self._bands[:, strip]
-            bands.real, bands.imag = planes[1::2], planes[2::2]
+            bands.real, bands.imag = planes[1:waves:2], planes[2:waves:2]
             np.multiply(bands, self._ramps[:, strip], out=bands)
+            if self._motion is not None:
+                self._bin(planes, top // BIN)
+
+    def _bin(self, planes: Float, top: int) -> None:
+        """Sum mean and change of a strip over squares of `BIN` pixels; what does not fill a square is left out."""
+        rows, columns = planes.shape[1] // BIN, planes.shape[2] // BIN
+        if rows:
+            ends = planes[:: len(planes) - 1, : rows * BIN, : columns * BIN]
+            along_y = ends.reshape(2, rows, BIN, -1).sum(axis=2)
+            self._coarse[:, top : top + rows] = along_y.reshape(2, rows, columns, BIN).sum(axis=3)
 
     def _transform(self) -> None:
         """Bands -> spectra in place; along y only the columns that the OTF passes."""
@@ -401,43 +429,63 @@ class SIMReconstructor:
 
     def _allocate(self, window: Float) -> None:
         height, width = self._raw_shape
-        angles, raws = len(self._patterns), self._weights.shape[1]
-        rows = min(height, max(1, _STRIP_PX // width))
+        waves, raws = len(self._waves), self._weights.shape[1]
+        rows = min(height, max(1, _STRIP_PX // width // BIN) * BIN)
+        if self._motion is not None:
+            self._weights = np.vstack([self._weights, self._motion])
+            self._coarse = np.zeros((2, height // BIN, width // BIN), np.float32)
         self._window = window
-        self._ramps = np.stack([self._ramp(p) for p in self._patterns])
+        self._ramps = np.stack([self._ramp(w) for w in self._waves])
         self._raw = np.ones((raws + 1, rows * width), np.float32)
-        self._planes = np.empty((1 + 2 * angles, rows * width), np.float32)
+        self._planes = np.empty((len(self._weights), rows * width), np.float32)
         self._mean = np.empty(self._raw_shape, np.float32)
-        self._bands = np.empty((angles, height, width + _PAD), np.complex64)[:, :, :width]
+        self._bands = np.empty((waves, height, width + _PAD), np.complex64)[:, :, :width]
         self._half = np.empty((height, self._optics.support()[1] + 1 + _PAD), np.complex64)[:, :-_PAD]
         self._sum = np.zeros((SCALE * height, width + 1 + _PAD), np.complex64)[:, : width + 1]
         self._scratch = np.empty(2 * height * width, np.float32)
 
-    def _whole_shift(self, pattern: Pattern) -> tuple[int, int]:
-        """Whole frequencies (y, x) by which band +1 moves; the rest is in the ramp."""
-        (height, width), pixel = self._raw_shape, self._optics.pixel_size_um
-        return round(-pattern.k_um[0] * pixel * height), round(-pattern.k_um[1] * pixel * width)
+    def _overlaps(self) -> Iterator[tuple[tuple[int, int], Float, Float]]:
+        """Describe every wave to `PatternCheck`; the centres of the bands hold haze and are left out."""
+        optics, near = self._optics, 0.15 * self._optics.cutoff_um
+        grid = optics.shape, optics.pixel_size_um
+        support = optics.support()
+        for wave in self._waves:
+            responses = []
+            for k in ((0.0, 0.0), wave.k_um):
+                response = otf(*grid, optics.na, optics.emission_um, offset_um=k, damping=optics.damping)
+                responses.append(np.where((response > 0.05) & (radial_frequency(*grid, k) > near), response, 0))
+            # What a raw spectrum does not hold is not compared: its rows and columns are only transformed inside the support.
+            for axis, (shift, reach) in enumerate(zip(self._whole_shift(wave), support, strict=True)):
+                index = np.fft.fftfreq(optics.shape[axis], 1 / optics.shape[axis])
+                held = (np.abs(index) <= reach) & (np.abs(index - shift) <= reach)
+                responses[0] *= held[:, None] if axis == 0 else held
+            yield self._whole_shift(wave), responses[0], responses[1]
 
-    def _ramp(self, pattern: Pattern) -> Complex:
+    def _whole_shift(self, wave: Pattern) -> tuple[int, int]:
+        """Whole frequencies (y, x) by which a band moves; the rest is in the ramp."""
+        (height, width), pixel = self._raw_shape, self._optics.pixel_size_um
+        return round(-wave.k_um[0] * pixel * height), round(-wave.k_um[1] * pixel * width)
+
+    def _ramp(self, wave: Pattern) -> Complex:
         """Complex (y, x): rest of the shift, phase, 1/modulation and taper."""
         sides = []
-        for k, shift, n in zip(pattern.k_um, self._whole_shift(pattern), self._raw_shape, strict=True):
+        for k, shift, n in zip(wave.k_um, self._whole_shift(wave), self._raw_shape, strict=True):
             rest = k * self._optics.pixel_size_um + shift / n
             sides.append(np.exp(-2j * np.pi * rest * np.arange(n)))
-        factor = 2.0 / pattern.modulation * np.exp(-1j * pattern.phase_rad)
+        factor = 2.0 / wave.modulation * np.exp(-1j * wave.phase_rad)
         return np.asarray(factor * np.outer(*sides) * self._window, np.complex64)
 
     def _gain(self) -> tuple[Float, Float]:
         """Return the common factor of all bands and their summed power, (2y, 2x) each; their product is `transfer`."""
         optics = self._optics
         response, keep = optics.band((0.0, 0.0))
-        power = len(self._patterns) * response * response * keep
+        power = self._angles * response * response * keep
         reach = 0.0
-        for pattern in self._patterns:
-            reach = max(reach, float(np.hypot(*pattern.k_um)))
+        for wave in self._waves:
+            reach = max(reach, float(np.hypot(*wave.k_um)))
             for sign in (1, -1):
-                response, keep = optics.band((sign * pattern.k_um[0], sign * pattern.k_um[1]))
-                power += _band_weight(pattern) * response * response * keep
+                response, keep = optics.band((sign * wave.k_um[0], sign * wave.k_um[1]))
+                power += _band_weight(wave) * response * response * keep
         window = apodisation_window(
             self.shape, optics.pixel_size_um / SCALE, optics.cutoff_um + reach, self._apodisation
         )
@@ -451,12 +499,12 @@ class SIMReconstructor:
         gain /= self._mean.size
         self._columns = 0
         response, keep = self._optics.band((0.0, 0.0))
-        yield from self._place(self._half, gain * response * keep * len(self._patterns), (0, 0), 1)
-        for band, pattern in zip(self._bands, self._patterns, strict=True):
-            response, keep = self._optics.band(pattern.k_um)
-            weight = gain * response * keep * np.float32(_band_weight(pattern))
+        yield from self._place(self._half, gain * response * keep * self._angles, (0, 0), 1)
+        for band, wave in zip(self._bands, self._waves, strict=True):
+            response, keep = self._optics.band(wave.k_um)
+            weight = gain * response * keep * np.float32(_band_weight(wave))
             for sign in (1, -1):
-                yield from self._place(band, weight, self._whole_shift(pattern), sign)
+                yield from self._place(band, weight, self._whole_shift(wave), sign)
 
     def _place(self, band: Complex, weight: Float, shift: tuple[int, int], sign: int) -> Iterator[_Piece]:
         """Rectangles of one band; sign -1 gives those of its conjugate, which completes the half spectrum."""
@@ -485,12 +533,12 @@ def _total(frame: NDArray[Any]) -> float:
     return float(frame.sum(axis=1, dtype=np.uint32).sum(dtype=np.uint64))
 
 
-def _band_weight(pattern: Pattern) -> float:
-    """Weight of band +1 relative to band 0: the square of its amplitude m/2, which is its share of the signal's power.
+def _band_weight(wave: Pattern) -> float:
+    """Weight of a band relative to band 0: the square of its amplitude m/2, which is its share of the signal's power.
 
     Gustafsson's generalised Wiener filter: it gains most from the bands that carry most signal over the same noise.
     """
-    return pattern.modulation**2 / 4
+    return wave.modulation**2 / 4
 
 
 def _mirrored(target: slice, size: int, sign: int) -> NDArray[np.intp]:
@@ -504,24 +552,44 @@ def _base_bytes(array: NDArray[np.generic]) -> int:
 
 def _checked_phases(patterns: Sequence[Pattern], order: Sequence[tuple[int, int]]) -> int:
     """Return the number of phases per angle, after checking that patterns and order fit together."""
-    if not patterns or not all(p.modulation > 0 for p in patterns):
+    if not patterns or not all(w.modulation > 0 for p in patterns for w in p.waves):
         raise ConfigError("SIM needs at least one pattern, each with a modulation above 0; calibrate the rig first")
-    phases = len(order) // len(patterns)
-    if sorted(order) != angle_major(len(patterns), phases) or phases < 3:
+    if len({len(p.waves) for p in patterns}) > 1:
+        raise ConfigError("every pattern must have as many waves as the first; calibrate the rig again")
+    phases, least = len(order) // len(patterns), 2 * len(patterns[0].waves) + 1
+    if sorted(order) != angle_major(len(patterns), phases) or phases < least:
         raise ConfigError(
             f"order has {len(order)} entries {list(order)}; it must name each (angle, phase) of {len(patterns)} angles "
-            "and at least 3 phases once"
+            f"and at least {least} phases once"
         )
     return phases
 
 
-def _separation_weights(steps_rad: NDArray[np.float64], order: Sequence[tuple[int, int]]) -> NDArray[np.float64]:
-    """Real weights (1 + 2 angles, n): mean band 0, then real and imaginary part of band +1 of each angle."""
+def _components(
+    steps_rad: NDArray[np.float64], order: Sequence[tuple[int, int]], harmonics: int
+) -> NDArray[np.float64]:
+    """Cosine and sine of every wave in every raw frame, (n, 2 waves)."""
+    turns = np.array([[h * steps_rad[a, p] for h in range(1, harmonics + 1)] for a, p in order])
+    shown = np.zeros((len(order), len(steps_rad), 2 * harmonics))
+    for raw, (angle, _) in enumerate(order):
+        shown[raw, angle] = np.concatenate([np.cos(turns[raw]), np.sin(turns[raw])])
+    return shown.reshape(len(order), -1)
+
+
+def _separation_weights(
+    steps_rad: NDArray[np.float64], order: Sequence[tuple[int, int]], harmonics: int
+) -> NDArray[np.float64]:
+    """Real weights (1 + 2 waves, n): mean band 0, then real and imaginary part of every band, angle by angle."""
     angles = len(steps_rad)
-    weights = np.zeros((1 + 2 * angles, len(order)))
-    unmixed = [_unmix(steps) for steps in steps_rad]
+    weights = np.zeros((1 + 2 * angles * harmonics, len(order)))
+    try:
+        unmixed = [unmixing(steps, harmonics) for steps in steps_rad]
+    except ValueError as e:
+        raise ConfigError(str(e)) from e
     for raw, (angle, phase) in enumerate(order):
-        zero, one = unmixed[angle][:, phase]
+        zero, *higher = unmixed[angle][:, phase]
         weights[0, raw] = zero.real / angles
-        weights[1 + 2 * angle, raw], weights[2 + 2 * angle, raw] = one.real, one.imag
+        for h, band in enumerate(higher):
+            row = 1 + 2 * (angle * harmonics + h)
+            weights[row, raw], weights[row + 1, raw] = band.real, band.imag
     return weights

@@ -27,7 +27,7 @@ from livesr.live.sinks.frames_log import FramesLog, SeriesName, State, to_json
 from livesr.live.sinks.layout import bytes_per_hour, free_bytes, memory_bytes, next_free_path
 from livesr.live.sinks.localisations import LocalisationsFile
 from livesr.live.sinks.series import DisplayWindow, Series, group_json, write_json
-from livesr.live.sinks.sink import RunDescription, to_uint16
+from livesr.live.sinks.sink import RunDescription, judgement_facts, to_uint16
 
 __all__ = ["OMEZarrSink", "bytes_per_hour", "free_bytes", "memory_bytes", "next_free_path"]
 
@@ -184,6 +184,7 @@ class OMEZarrSink:
             t_camera_ms=frame.t_camera_ms,
             normalisation=frame.normalisation._asdict(),
             saturated=frame.saturated or None,
+            **judgement_facts(frame),
             clipped=clipped or None,
             localisations=None if frame.localisations is None else len(frame.localisations),
         )

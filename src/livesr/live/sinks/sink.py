@@ -109,6 +109,14 @@ class Sink(Protocol):
         """Finish; called once, also after an error or a failed `open`. `report` is the final report."""
 
 
+def judgement_facts(frame: SRFrame) -> dict[str, Any]:
+    """Return what the store and the stream say of a frame's patterns, under the same names; nothing where there are none."""
+    if frame.judgement is None:
+        return {}
+    rounded = {k: round(v, 3) for k, v in frame.judgement.quality._asdict().items() if v is not None}
+    return {"quality": rounded, "doubt": frame.judgement.doubt or None, "resolved": frame.judgement.resolved}
+
+
 def to_uint16(
     image: NDArray[np.float32],
     offset_adu: int,

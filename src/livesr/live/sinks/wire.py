@@ -85,6 +85,8 @@ class WireHeader(_Part):
     edge: bool = False
     true_neighbours: bool = True
     normalisation: dict[str, float] | None = None
+    quality: dict[str, float] | None = None
+    resolved: bool = True
     residual: float | None = None
     latency_ms: float | None = None
     warnings: tuple[str, ...] = ()

@@ -29,7 +29,7 @@ from livesr.base.frames import MulticolorFrame, RawStack, SRFrame, Stream
 from livesr.base.timing import now_ns
 from livesr.live.sinks.frames_log import to_json
 from livesr.live.sinks.keys import PublisherKeys
-from livesr.live.sinks.sink import RunDescription, to_uint16
+from livesr.live.sinks.sink import RunDescription, judgement_facts, to_uint16
 from livesr.live.sinks.wire import END, FRAME, INPUT, STATUS, WireChannel, WireHeader, encode
 
 log = logging.getLogger(__name__)
@@ -311,13 +311,18 @@ class _Publisher:
         offset = self._run.recon_offset_adu
         background, headroom = frame.normalisation
         window = (background + offset, background + headroom + offset)
+        judged = judgement_facts(frame)
+        doubt = judged.pop("doubt", None)
+        resolved = judged.get("resolved", True)
         return WireHeader(
             **self._common(frame, seq),
+            **judged,
+            warnings=(f"Doubtful: {doubt}.",) if doubt else (),
             shape=frame.image.shape,
             axes="yx",
             offset_adu=offset,
             pixel_size_um=channel.recon_pixel_size_um,
-            channels=(WireChannel(label=channel.recon_method, window=_finite(window)),),
+            channels=(WireChannel(label=channel.recon_method if resolved else "widefield", window=_finite(window)),),
             ai={"prediction": False},
             latency_ms=(now_ns() - frame.t_acq_ns) / 1e6,
         )

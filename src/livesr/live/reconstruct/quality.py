@@ -1,0 +1,179 @@
+"""Whether a time point shows the patterns that it is reconstructed with.
+
+Owns the measures of one frame and the verdict on them. Works on what the reconstruction has computed anyway; knows neither
+cameras nor files.
+
+Measures: every wave's band, which the reconstruction has brought to phase 0 and modulation 1, is regressed on band 0 where
+the optics show both. The slope is 1 where the patterns are the calibrated ones. Its argument is what the phase is off, its
+magnitude the modulation relative to the calibrated one, and its uncertainty says whether there is a pattern at all. What
+moved between the first and the last raw frame is the part of the frames that is linear in time and orthogonal to all
+patterns, compared with the gradient of their mean (Lucas & Kanade 1981).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from livesr.base.frames import FrameQuality
+
+Float = NDArray[np.float32]
+Complex = NDArray[np.complex64]
+
+BIN = 4  # pixels along each side that are summed before motion is measured: patterns average out, noise falls
+_SAMPLES = 4096  # frequencies per wave: enough for a contrast to noise of 3 where a reconstruction is worth looking at
+_MOST_NOISE_GAIN = 2.5  # of the linear part; above, the order of the frames does not tell motion from pattern
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """From when on a frame is doubtful, and what happens then.
+
+    Attributes
+    ----------
+    then : "widefield" shows the mean of the raw frames, "refuse" nothing, "reconstruct" the reconstruction all the same;
+        the frame says why in each case
+    least_contrast_to_noise : of the weakest wave
+    most_phase_error_rad : of any wave
+    least_modulation : of the weakest wave, relative to the calibrated one
+    most_motion_nm : between the first and the last raw frame
+    """
+
+    then: Literal["widefield", "refuse", "reconstruct"] = "widefield"
+    least_contrast_to_noise: float = 3.0
+    most_phase_error_rad: float = 0.8
+    least_modulation: float = 0.4
+    most_motion_nm: float = 150.0
+
+    def doubt(self, quality: FrameQuality) -> str:
+        """Return what is wrong with a frame, an empty string if nothing is."""
+        if quality.motion_nm is not None and quality.motion_nm > self.most_motion_nm:
+            return f"the sample moved {quality.motion_nm:.0f} nm between the first and the last raw frame"
+        if quality.contrast_to_noise < self.least_contrast_to_noise:
+            return (
+                f"no pattern is seen (contrast {quality.contrast_to_noise:.1f} times its noise, "
+                f"{self.least_contrast_to_noise:g} needed): "
+                "too little light, out of focus, or the raw frames are not in the order of rig.yaml"
+            )
+        if quality.phase_error_rad > self.most_phase_error_rad:
+            return (
+                f"the pattern is {quality.phase_error_rad:.1f} rad from where rig.yaml says: it drifted, or the raw frames are "
+                "not in order; calibrate again"
+            )
+        if quality.modulation < self.least_modulation:
+            return (
+                f"the pattern has {quality.modulation:.0%} of the calibrated modulation: check focus and polarisation, "
+                "or calibrate again"
+            )
+        return ""
+
+
+class _Sampling(NamedTuple):
+    """Places of one wave's overlap in band 0's and in its own spectrum, and the OTFs there."""
+
+    zero: tuple[NDArray[np.intp], NDArray[np.intp]]
+    band: tuple[NDArray[np.intp], NDArray[np.intp]]
+    here: Float
+    there: Float
+    weight: Float
+
+
+class PatternCheck:
+    """Measures the bands of one reconstruction.
+
+    Parameters
+    ----------
+    shape
+        Raw frame (y, x).
+    waves
+        For every wave: the whole frequencies (y, x) by which the reconstruction moves its band, the OTF of band 0 and that
+        of the moved band, both on the grid of a raw frame and 0 where they are not to be used.
+    """
+
+    def __init__(self, shape: tuple[int, int], waves: Sequence[tuple[tuple[int, int], Float, Float]]) -> None:
+        self._samplings = [_sampling(shape, *wave) for wave in waves]
+
+    def measure(self, zero: Complex, bands: Complex) -> tuple[float, float, float]:
+        """Return contrast to noise and relative modulation of the weakest wave, and the largest phase error in rad.
+
+        Parameters
+        ----------
+        zero
+            Half spectrum of band 0: (y, columns of kx >= 0).
+        bands
+            Spectra of the waves' bands (wave, y, x).
+        """
+        contrast, modulation, phase = [], [], []
+        for band, s in zip(bands, self._samplings, strict=True):
+            u, v = zero[s.zero] * s.there, band[s.band] * s.here
+            product = np.conj(u) * v
+            product *= s.weight
+            power = (u.real**2 + u.imag**2) * s.weight
+            total = max(float(power.sum()), 1e-30)
+            slope = complex(product.sum()) / total
+            rest = product - np.complex64(slope) * power
+            noise = float(np.sqrt(np.vdot(rest, rest).real)) / total
+            contrast.append(abs(slope) / max(noise, 1e-12))
+            modulation.append(abs(slope))
+            phase.append(abs(float(np.angle(slope))))
+        return min(contrast), min(modulation), max(phase)
+
+
+def _sampling(shape: tuple[int, int], shift: tuple[int, int], here: Float, there: Float) -> _Sampling:
+    """Choose the frequencies that both bands show best, all with kx >= 0."""
+    y, x = shape
+    both = (here * there)[:, : (x + 1) // 2]
+    chosen = np.argsort(both, axis=None)[::-1][: min(_SAMPLES, int(np.count_nonzero(both)))]
+    rows, columns = np.unravel_index(np.sort(chosen), both.shape)
+    there, here = there[rows, columns], here[rows, columns]
+    band = (rows - shift[0]) % y, (columns - shift[1]) % x
+    return _Sampling((rows, columns), band, here, there, np.asarray(1 / (here**2 + there**2), np.float32))
+
+
+def motion_weights(waves: NDArray[np.float64]) -> NDArray[np.float64] | None:
+    """Weights (n,) that give what changed from the first to the last raw frame, whatever the patterns did.
+
+    Parameters
+    ----------
+    waves
+        Every real component of the patterns in the raw frames, in the order in which they are exposed: (n, components).
+
+    Returns
+    -------
+    NDArray[np.float64] or None
+        None where the order does not tell motion from patterns without much noise.
+    """
+    time = np.linspace(-0.5, 0.5, len(waves))
+    model = np.column_stack([time, np.ones(len(waves)), waves])
+    weights = np.asarray(np.linalg.pinv(model)[0], np.float64)
+    known = abs(weights @ time - 1) < 1e-6 and np.linalg.norm(weights) < _MOST_NOISE_GAIN
+    return weights if known else None
+
+
+def motion_px(mean: Float, change: Float) -> float:
+    """Distance in binned pixels by which the picture `mean` (y, x) moved, given how it changed meanwhile (y, x).
+
+    A change of brightness is told apart from motion. Good for distances below about one binned pixel.
+    """
+    mean, change = _smooth(mean), _smooth(change)
+    along_y = 0.5 * (mean[2:, 1:-1] - mean[:-2, 1:-1])
+    along_x = 0.5 * (mean[1:-1, 2:] - mean[1:-1, :-2])
+    model = np.stack([-along_y.ravel(), -along_x.ravel(), mean[1:-1, 1:-1].ravel()]).astype(np.float64)
+    square = model @ model.T
+    try:
+        moved = np.linalg.solve(square + np.diag(1e-9 * np.diag(square) + 1e-12), model @ change[1:-1, 1:-1].ravel())
+    except np.linalg.LinAlgError:
+        return 0.0
+    return float(np.hypot(moved[0], moved[1]))
+
+
+def _smooth(picture: Float) -> Float:
+    """Binomial filter of five samples along y and x: differences of neighbours are gradients of what is left."""
+    for _ in range(4):
+        picture = picture[1:] + picture[:-1]
+        picture = picture[:, 1:] + picture[:, :-1]
+    return picture

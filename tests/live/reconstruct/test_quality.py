@@ -1,0 +1,142 @@
+"""A frame is trusted where its patterns are seen, and only there."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from livesr.live.reconstruct.quality import Trust, motion_px
+from livesr.live.reconstruct.reconstructor import DoubtfulFrameError
+from livesr.live.reconstruct.sim import SIMReconstructor
+from livesr.optics.illumination import Pattern, angle_major, equal_steps
+from livesr.optics.noise import SCMOSNoise
+from livesr.simulation.microscope import Light, SIMMicroscope
+
+SHAPE, PIXEL_UM, NA, EMISSION_UM = (128, 128), 0.065, 1.49, 0.525
+PATTERNS = [
+    Pattern((5.1 * np.sin(a), 5.1 * np.cos(a)), 0.5 + a, 0.7) for a in (0.2, 0.2 + np.pi / 3, 0.2 + 2 * np.pi / 3)
+]
+BEAMS = [replace(p, k_um=(p.k_um[0] / 2, p.k_um[1] / 2), overtones=((1.0, 0.4),)) for p in PATTERNS]
+
+
+def scope(patterns=PATTERNS, phases=3):
+    steps = equal_steps(phases)
+    return SIMMicroscope(SHAPE, PIXEL_UM, NA, EMISSION_UM, patterns, phase_steps_rad=steps, margin_px=16)
+
+
+def density(shift=0.0):
+    y, x = np.mgrid[: 2 * (SHAPE[0] + 32), : 2 * (SHAPE[1] + 32)]
+    image = np.full(y.shape, 0.05)
+    for i, angle in enumerate(np.linspace(0, np.pi, 25, endpoint=False)):
+        line = (y - 160 - shift) * np.cos(angle) + (x - 160) * np.sin(angle) + 13 * (i % 11) - 65
+        image += np.exp(-0.5 * (line / 1.5) ** 2)
+    return image.astype(np.float32)
+
+
+def raw_stack(electrons=300.0, *, patterns=PATTERNS, phases=3, motion_px=0.0, seed=0):
+    """One noisy group (n, y, x), uint16; the object moves by `motion_px` camera pixels from first to last frame."""
+    microscope = scope(patterns, phases)
+    now = microscope.components(density())
+    light = Light(electrons=electrons / now.peak(), background_e=0.02 * electrons)
+    rng, camera = np.random.default_rng(seed), SCMOSNoise()
+    n = 3 * phases
+    if not motion_px:
+        frames = microscope.raw(now, light, rng)
+    else:
+        places = [microscope.components(density(2 * motion_px * (i / (n - 1) - 0.5))) for i in range(n)]
+        frames = np.stack([microscope.raw(place, light, rng)[i] for i, place in enumerate(places)])
+    return np.stack([camera.expose(frame, rng) for frame in frames])
+
+
+def sim(trust=None, patterns=PATTERNS, phases=3):
+    return SIMReconstructor(
+        SHAPE, PIXEL_UM, NA, EMISSION_UM, patterns, order=angle_major(3, phases), trust=trust or Trust()
+    )
+
+
+@pytest.mark.parametrize(("patterns", "phases"), [(PATTERNS, 3), (BEAMS, 5)])
+def test_right_frames_are_trusted(patterns, phases):
+    method = sim(patterns=patterns, phases=phases)
+    frames = raw_stack(1000, patterns=patterns, phases=phases)
+    picture = method.reconstruct(frames)
+    quality, doubt, resolved = method.judgement
+    assert (doubt, resolved) == ("", True)
+    assert quality.contrast_to_noise > 6
+    assert quality.modulation == pytest.approx(1, abs=0.15)
+    assert quality.phase_error_rad < 0.15
+    assert quality.motion_nm < 20
+    plain = SIMReconstructor(SHAPE, PIXEL_UM, NA, EMISSION_UM, patterns, order=angle_major(3, phases))
+    np.testing.assert_allclose(picture, plain.reconstruct(frames), atol=1e-3 * picture.max())
+    assert plain.judgement is None
+
+
+@pytest.mark.parametrize("shift", range(1, 9))
+def test_every_rotated_order_is_doubtful(shift):
+    method = sim()
+    picture = method.reconstruct(np.roll(raw_stack(), shift, axis=0))
+    assert method.judgement.doubt
+    assert not method.judgement.resolved
+    np.testing.assert_array_equal(picture, method.widefield(np.roll(raw_stack(), shift, axis=0)))
+
+
+def test_a_transposed_order_is_doubtful():
+    method = sim()
+    method.reconstruct(raw_stack().reshape(3, 3, *SHAPE).swapaxes(0, 1).reshape(9, *SHAPE))
+    assert "modulation" in method.judgement.doubt
+
+
+def test_too_little_light_is_doubtful_and_more_is_not():
+    method = sim()
+    verdicts = []
+    for electrons in (2.0, 5.0, 50.0, 200.0):
+        method.reconstruct(raw_stack(electrons))
+        verdicts.append(method.judgement.doubt)
+    assert "no pattern is seen" in verdicts[0]
+    assert verdicts[2:] == ["", ""]
+
+
+def test_no_pattern_at_all_is_not_invented():
+    method = sim()
+    even = [replace(p, modulation=0.0) for p in PATTERNS]
+    for seed in range(20):
+        method.reconstruct(raw_stack(patterns=even, seed=seed))
+        assert method.judgement.doubt
+
+
+def test_motion_is_measured_in_nm():
+    method = sim(Trust(then="reconstruct", most_motion_nm=100.0))
+    for px in (0.5, 1.0, 2.0):
+        method.reconstruct(raw_stack(motion_px=px))
+        assert method.judgement.quality.motion_nm == pytest.approx(65 * px, rel=0.2)
+    assert "moved" in method.judgement.doubt
+    assert method.judgement.resolved  # it was asked to reconstruct all the same
+
+
+def test_motion_is_not_claimed_where_the_order_hides_it():
+    phase_major = [(a, p) for p in range(3) for a in range(3)]
+    method = SIMReconstructor(SHAPE, PIXEL_UM, NA, EMISSION_UM, PATTERNS, order=phase_major, trust=Trust())
+    method.reconstruct(raw_stack()[[3 * a + p for p in range(3) for a in range(3)]])
+    assert method.judgement.quality.motion_nm is None
+    assert method.judgement.doubt == ""
+
+
+def test_brightness_is_no_motion():
+    rng = np.random.default_rng(0)
+    mean = rng.normal(100, 20, (40, 40)).astype(np.float32)
+    assert motion_px(mean, 0.2 * mean) < 1e-3
+    assert motion_px(np.zeros_like(mean), np.zeros_like(mean)) == 0.0
+
+
+def test_drift_of_the_pattern_is_told_from_lack_of_light():
+    turned = [p.stepped(1.2) for p in PATTERNS]
+    method = sim()
+    method.reconstruct(raw_stack(patterns=turned))
+    assert method.judgement.quality.phase_error_rad == pytest.approx(1.2, abs=0.15)
+    assert "drifted" in method.judgement.doubt
+
+
+def test_doubtful_frames_are_refused_if_asked_to():
+    with pytest.raises(DoubtfulFrameError, match="no pattern"):
+        sim(Trust(then="refuse")).reconstruct(raw_stack(2.0))
