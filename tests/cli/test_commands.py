@@ -30,6 +30,7 @@ COMMANDS = [
     "keys",
     "info",
     "characterise",
+    "check",
     "train",
     "export",
     "bench",

@@ -493,11 +493,7 @@ def load_rig(rig: str | os.PathLike[str]) -> RigConfig:
     ConfigError
         If there is no such rig or it does not parse.
     """
-    path = Path(rig)
-    if path.is_dir():
-        path /= "rig.yaml"
-    if not path.is_file():
-        path = _named_rig(str(rig))
+    path = rig_file(rig)
     source = str(path)
     config = parse(RigConfig, {**load_yaml(path), "folder": path.resolve().parent}, source)
     if not config.cfg_path.is_file():
@@ -509,6 +505,20 @@ def load_rig(rig: str | os.PathLike[str]) -> RigConfig:
                 "remove the line: 'livesr characterise' measures it anew."
             )
     return config
+
+
+def rig_file(rig: str | os.PathLike[str]) -> Path:
+    """Return the rig.yaml that `rig` means, as in `load_rig`, without reading it.
+
+    Raises
+    ------
+    ConfigError
+        If there is none.
+    """
+    path = Path(rig)
+    if path.is_dir():
+        path /= "rig.yaml"
+    return path if path.is_file() else _named_rig(str(rig))
 
 
 def _named_rig(name: str) -> Path:

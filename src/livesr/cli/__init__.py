@@ -21,6 +21,7 @@ from livesr.cli import (
     backfill,
     bench,
     characterise,
+    check,
     demo,
     export,
     info,
@@ -44,7 +45,22 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (demo, run, view, process, backfill, repair, listen, keys, info, characterise, train, export, bench):
+for module in (
+    demo,
+    run,
+    view,
+    process,
+    backfill,
+    repair,
+    listen,
+    keys,
+    info,
+    characterise,
+    check,
+    train,
+    export,
+    bench,
+):
     module.register(app)
 
 

@@ -52,7 +52,7 @@ def characterise(
 
     [dim]Example:[/] livesr characterise my_rig --dark dark.tif --flat layer.tif --light dim.tif --channel 488
     """
-    from livesr.base.config import load_rig
+    from livesr.base.config import load_rig, rig_file
     from livesr.base.errors import ConfigError
     from livesr.evaluation import camera_files
     from livesr.evaluation.camera_frames import patterned_frames
@@ -82,8 +82,7 @@ def characterise(
         )
     report = {**camera_files.summary(found), "files": []}
     if not dry_run:
-        rig_file = Path(rig) if Path(rig).is_file() else config.folder / "rig.yaml"
-        report["files"] = [str(path) for path in camera_files.save(found, config, rig_file, name)]
+        report["files"] = [str(path) for path in camera_files.save(found, config, rig_file(rig), name)]
     report["picture"] = _draw(
         found, picture, None if dry_run else config.folder, f"{config.name}, {name or 'camera'}", report
     )
