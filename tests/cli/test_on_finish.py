@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -157,3 +160,28 @@ def test_an_interrupted_run_calls_it_too(tmp_path: Path) -> None:
     seen = json.loads(notes.read_text())
     assert (seen["stdin"]["interrupted"], seen["stdin"]["exit_code"]) == (True, 130)
     assert seen["stdin"]["raw_lost"] == 0
+
+
+def test_the_script_of_the_guide_sends_its_message(tmp_path: Path) -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "guide.md").read_text(encoding="utf-8")
+    (code,) = [c for c in re.findall(r"^```python\n(.*?)^```", guide, re.M | re.S) if "json.load(sys.stdin)" in c]
+    script = tmp_path / "message.py"
+    script.write_text(code)
+    received: list[dict[str, str]] = []
+
+    class Hook(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            received.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *arguments: object) -> None: ...
+
+    with HTTPServer(("127.0.0.1", 0), Hook) as server:
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        report = command_of(shlex.join([sys.executable, str(script), address]), 60).run(REPORT, QUIET)
+        thread.join()
+    assert report["on_finish"]["exit_code"] == 0
+    assert received == [{"text": "livesr ended with 1: The disk is full."}]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -497,3 +500,19 @@ def test_a_repeated_exposure_does_not_harm_a_run_of_single_frames(demo_core: CMM
     assert session.report["raw_repeated"] == 1
     assert store_of(session)["raw_0_488/0"].shape[0] == 3
     assert len(list((session.store / "livesr" / "strays").iterdir())) == 1
+
+
+def test_logging_is_left_as_it_was(sim_core: CMMCorePlus) -> None:
+    log = logging.getLogger("pymmcore-plus")
+    log.setLevel(logging.INFO)
+    try:
+        with LiveSR(sim_core, rig="virtual_sim", engine="none"):
+            assert log.level == logging.WARNING
+        assert log.level == logging.INFO
+        with pytest.raises(EngineError), LiveSR(sim_core, rig="virtual_sim", engine="nowhere"):
+            pass
+        assert log.level == logging.INFO
+    finally:
+        log.setLevel(logging.NOTSET)
+    code = "import logging, livesr; print(logging.getLogger().level, logging.getLogger().handlers)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "30 []\n"

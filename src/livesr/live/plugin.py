@@ -32,6 +32,7 @@ from livesr.live.sources.plan import plan_text
 from livesr.live.survey import Survey, survey
 
 log = logging.getLogger(__name__)
+_CORE_LOG = logging.getLogger("pymmcore-plus")
 
 _MISSING_SHARE = 0.01  # of the announced frames: more, and the camera failed; fewer, and it lost some
 
@@ -104,6 +105,7 @@ class LiveSR(Session):
         self._live = LiveMode(core, self.rig, self.settings.live, self._open_live, self._release_pipeline, self.fail)
         self._camera: Geometry | None = None
         self._announced = 0
+        self._core_log_level = logging.NOTSET
         self._entered = False
         self._survey: tuple[Any, Survey] | None = None
 
@@ -113,7 +115,8 @@ class LiveSR(Session):
         if self._entered:
             raise ConfigError("This LiveSR is already in use: make another one for another 'with' block.")
         # pymmcore-plus logs every event; at its default level that costs more than the hook itself.
-        logging.getLogger("pymmcore-plus").setLevel(logging.WARNING)
+        self._core_log_level = _CORE_LOG.level
+        _CORE_LOG.setLevel(logging.WARNING)
         try:
             self._open_paths(self._channel_names(self._plan))
             if self._plan is not None and self.settings.live == "off":
@@ -121,6 +124,7 @@ class LiveSR(Session):
             self._live.connect()
         except BaseException:
             self._close_paths()
+            _CORE_LOG.setLevel(self._core_log_level)
             raise
         self._entered = True
         for signal, listener in self._listeners():
@@ -137,6 +141,7 @@ class LiveSR(Session):
         self._release_pipeline()
         self.wait()
         self._close_paths()
+        _CORE_LOG.setLevel(self._core_log_level)
         self._entered = False
         if kind is None and self.error is not None:
             raise self.error
