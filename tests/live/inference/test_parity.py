@@ -18,7 +18,12 @@ pytest.importorskip("onnx")
 
 SHIPPED = Path(__file__).parents[3] / "engines"
 SHAPE = (66, 94)  # a multiple of 2, but not of 4
-HEADS = ("sigmoid", "partition")
+LIGHT = {"width": 32, "groups": 2, "blocks": 4, "unshuffle": 2}
+NETWORKS = {
+    "imcsr-sigmoid": ("imcsr", {**LIGHT, "head": "sigmoid"}),
+    "imcsr-partition": ("imcsr", {**LIGHT, "head": "partition"}),
+    "unet": ("unet", {"width": 8, "depth": 1}),
+}
 RUNS = [
     (name, precision) for name in BACKENDS.names for precision in PRECISIONS if (name, precision) != ("torch", "f32")
 ]
@@ -37,21 +42,21 @@ def structures(seed: int) -> np.ndarray:
     return frames
 
 
-@pytest.fixture(scope="module", params=[f"imcsr-{head}" for head in HEADS])
+@pytest.fixture(scope="module", params=NETWORKS)
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Engine:
-    """A random IMC-SR of the light size, exported as the trained one is."""
+    """A random network, exported as a trained one is."""
     from livesr.export.onnx import export_onnx
     from livesr.training.networks import build
 
     torch.manual_seed(0)
-    parameters = {"width": 32, "groups": 2, "blocks": 4, "unshuffle": 2, "head": request.param.removeprefix("imcsr-")}
+    architecture, parameters = NETWORKS[request.param]
     folder = tmp_path_factory.mktemp(request.param)
-    network = build("imcsr", **parameters)
+    network = build(architecture, **parameters)
     with torch.no_grad():
         network.out.weight.mul_(20)  # trained networks use the sigmoid's whole range, a fresh one only its middle
     export_onnx(network, folder / "exported.onnx", 3, multiple_of=2)
     model = (folder / "exported.onnx").read_bytes()
-    return make_engine(folder / "engine", model, architecture="imcsr", parameters=parameters)
+    return make_engine(folder / "engine", model, architecture=architecture, parameters=parameters)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -103,7 +108,7 @@ def test_the_interpreter_is_what_was_trained(exported: Engine) -> None:
     from livesr.training.networks import build
 
     torch.manual_seed(0)
-    network: Any = build("imcsr", **exported.manifest.parameters).eval()
+    network: Any = build(exported.manifest.architecture, **exported.manifest.parameters).eval()
     with torch.no_grad():
         network.out.weight.mul_(20)
         frames = structures(seed=4)

@@ -64,15 +64,40 @@ OPERATORS |= {
 }
 
 
+def _pads(a: Attributes) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the padding (y, x) before and after."""
+    if a.get("auto_pad", b"NOTSET") not in (b"NOTSET", "NOTSET"):
+        raise EngineError("The network has a convolution or pooling with auto_pad; export it with explicit padding.")
+    before, after = np.split(np.array(a.get("pads", [0, 0, 0, 0])), 2)
+    return tuple(before.tolist()), tuple(after.tolist())
+
+
 @_operator("Conv")
 def _conv(a: Attributes, x: Any, weight: Any, bias: Any = None) -> Any:
-    if a.get("auto_pad", b"NOTSET") not in (b"NOTSET", "NOTSET"):
-        raise EngineError("The network has a convolution with auto_pad; export it with explicit padding.")
-    before, after = np.split(np.array(a.get("pads", [0, 0, 0, 0])), 2)
-    padding = tuple(before.tolist())
-    if (before != after).any():
-        x, padding = F.pad(x, (before[1], after[1], before[0], after[0])), (0, 0)
+    padding, after = _pads(a)
+    if padding != after:
+        x, padding = F.pad(x, (padding[1], after[1], padding[0], after[0])), (0, 0)
     return F.conv2d(x, weight, bias, a.get("strides", 1), padding, a.get("dilations", 1), a.get("group", 1))
+
+
+@_operator("ConvTranspose")
+def _conv_transpose(a: Attributes, x: Any, weight: Any, bias: Any = None) -> Any:
+    padding, after = _pads(a)
+    if padding != after or "output_shape" in a:
+        raise EngineError("The network has an uneven transposed convolution; export it with equal padding.")
+    more = a.get("output_padding", 0)
+    return F.conv_transpose2d(
+        x, weight, bias, a.get("strides", 1), padding, more, a.get("group", 1), a.get("dilations", 1)
+    )
+
+
+@_operator("MaxPool")
+def _max_pool(a: Attributes, x: Any) -> Any:
+    (top, left), (bottom, right) = _pads(a)
+    x = F.pad(x, (left, right, top, bottom), value=-float("inf"))
+    return F.max_pool2d(
+        x, a["kernel_shape"], a.get("strides", 1), 0, a.get("dilations", 1), bool(a.get("ceil_mode", 0))
+    )
 
 
 @_operator("Div")
