@@ -83,3 +83,11 @@ def test_a_rig_is_found_by_name_folder_and_file(tmp_path: Path) -> None:
 def test_the_template_parses() -> None:
     template = Path(__file__).parents[2] / "hardware_configs" / "_template" / "rig.yaml"
     assert parse(RigConfig, yaml.safe_load(template.read_text(encoding="utf-8")), "template").modality == "sim"
+
+
+def test_a_storm_rig_knows_its_camera() -> None:
+    storm = rig(modality="storm", sim=None, channels={})
+    with pytest.raises(ConfigError, match=r"needs 'camera\.gain_e_per_adu'"):
+        parse(RigConfig, storm, "rig.yaml")
+    config = parse(RigConfig, {**storm, "camera": {"gain_e_per_adu": 0.5}}, "rig.yaml")
+    assert (config.raw_frames(""), config.most_raw_frames) == (100, 100)

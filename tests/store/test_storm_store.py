@@ -28,6 +28,7 @@ from recorded_runs import RIGS, SIZE, Live, array, assert_equal, lines
 
 N = 6
 TABLE = "localisations.csv"
+SLIDING = "  sliding_groups: 3\n"
 FOREVER = f"""
 import sys
 from pathlib import Path
@@ -48,6 +49,8 @@ def rig(tmp_path: Path) -> RigConfig:
 def small_rig(tmp_path: Path, more: str = "") -> RigConfig:
     folder = shutil.copytree(RIGS / "virtual_storm", tmp_path / "rig", dirs_exist_ok=True)
     text = (folder / "rig.yaml").read_text(encoding="utf-8")
+    if more:  # then the drift is not corrected: that would look back to the first group
+        text = text.replace("drift_correction: true", "drift_correction: false")
     (folder / "rig.yaml").write_text(text.replace("frames: 100\n", f"frames: {N}\n{more}"), encoding="utf-8")
     return load_rig(folder)
 
@@ -100,7 +103,7 @@ def test_raw_is_a_film_and_recon_counts_localisations(tmp_path: Path, rig: RigCo
     assert counted == np.bincount(found["frame"] // N, minlength=8).tolist()
 
 
-@pytest.mark.parametrize("more", ["", "  sliding_groups: 3\n"])
+@pytest.mark.parametrize("more", ["", SLIDING])
 def test_process_repeats_the_run(tmp_path: Path, more: str) -> None:
     rig = small_rig(tmp_path, more)
     store = recorded(tmp_path, rig, missing=[(2, 3), (5, 0), (5, 1)])
@@ -108,7 +111,7 @@ def test_process_repeats_the_run(tmp_path: Path, more: str) -> None:
     assert_same(store, offline(store))
 
 
-@pytest.mark.parametrize("more", ["", "  sliding_groups: 3\n"])
+@pytest.mark.parametrize("more", ["", SLIDING])
 def test_backfill_puts_dropped_groups_into_every_image_that_lacks_them(tmp_path: Path, more: str, monkeypatch) -> None:
     rig = small_rig(tmp_path, more)
     with monkeypatch.context() as patched:

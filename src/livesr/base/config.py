@@ -231,16 +231,17 @@ class STORMConfig(Model):
     `frames` exposures are localised together and give the next image: of everything since the run began or, with
     `sliding_groups`, of the last so many groups. `psf_sigma_nm` is the width of a single emitter's image, 0.21 wavelength /
     NA without. An emitter counts where its filtered image exceeds the noise `threshold` times, and is drawn if it is
-    known to `max_uncertainty_nm`.
+    known to `max_uncertainty_nm`. `drift_correction` lays every group onto what the run has shown before.
     """
 
     frames: Annotated[int, Field(ge=1, le=100_000)] = 100
     sliding_groups: Annotated[int, Field(ge=1)] | None = None
     pixel_size_nm: Positive = 20.0
     psf_sigma_nm: Positive | None = None
-    threshold: Positive = 4.5
+    threshold: Positive = 5.0
     max_uncertainty_nm: Positive = 50.0
     render: Literal["histogram", "gaussian"] = "gaussian"
+    drift_correction: bool = True
 
 
 class ChannelConfig(Model):
@@ -297,6 +298,12 @@ class RigConfig(Model):
         uses_sim = self.modality == "sim" or any(c.reconstruct == "sim" for c in self.channels.values())
         if uses_sim and self.sim is None:
             raise ValueError("a SIM rig needs a 'sim' section with its patterns")
+        uses_storm = self.modality == "storm" or any(c.reconstruct == "storm" for c in self.channels.values())
+        if uses_storm and self.camera.gain_e_per_adu is None:
+            raise ValueError(
+                "a STORM rig needs 'camera.gain_e_per_adu', and 'em_gain' of an EMCCD, to know its noise: see the camera's "
+                "data sheet, or measure it with 'livesr characterise'"
+            )
         for name, channel in self.channels.items():
             if channel.patterns is not None and self.sim:
                 try:

@@ -139,7 +139,8 @@ class SRFrame:
         slightly negative
     normalisation : what the network's input is made with; follows the frames up to this one only
     saturated : raw pixels of the group at the camera's ceiling
-    localisations : records of `LOCALISATION`, what this group added; None where nothing is localised
+    localisations : records of `LOCALISATION`, what this group added, as measured; None where nothing is localised
+    drift_nm : (y, x) that the group was moved back by before it was drawn
     judgement : whether the raw frames showed their patterns; None where there are none
     """
 
@@ -152,6 +153,7 @@ class SRFrame:
     saturated: int = 0
     t_camera_ms: float | None = None
     localisations: NDArray[np.void] | None = None
+    drift_nm: tuple[float, float] | None = None
     judgement: Judgement | None = None
 
 

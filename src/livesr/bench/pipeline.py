@@ -42,7 +42,8 @@ def measure(quick: bool) -> list[Result]:
     """Return sustained frame rate, overhead and latency at a steady rate, and what happens under twice the load."""
     seconds = 1.0 if quick else 12.0
     engine = bench_engine()
-    with virtual_rig(64 if quick else 256, 3 if quick else 12) as (core, rig):
+    size, n_t = (64, 3) if quick else (256, 12)
+    with virtual_rig("virtual_sim", SensorSize=size, TimePoints=n_t) as (core, rig):
         bench = _Bench(core, rig, engine)
         capacity_fps = bench.capacity_fps(5 if quick else 30)
         sustained = bench.sustained(capacity_fps, seconds, 1 if quick else 4)
@@ -54,12 +55,12 @@ def measure(quick: bool) -> list[Result]:
 
 
 @contextmanager
-def virtual_rig(size: int, n_t: int) -> Iterator[tuple[CMMCorePlus, RigConfig]]:
-    """Load the virtual SIM rig with a chip of `size` x `size` pixels and `n_t` time points."""
-    rig = load_rig("virtual_sim")
+def virtual_rig(name: str, **properties: float) -> Iterator[tuple[CMMCorePlus, RigConfig]]:
+    """Load a virtual rig with other pre-init properties of its camera."""
+    rig = load_rig(name)
     text = rig.cfg_path.read_text(encoding="utf-8")
-    for name, value in (("SensorSize", size), ("TimePoints", n_t)):
-        text = re.sub(rf"(?m)^(#py Property,Camera,{name}),.*$", rf"\g<1>,{value}", text)
+    for key, value in properties.items():
+        text = re.sub(rf"(?m)^(#py Property,Camera,{key}),.*$", rf"\g<1>,{value}", text)
     core = UniMMCore()
     with tempfile.TemporaryDirectory() as folder:
         cfg = Path(folder, "rig.cfg")

@@ -22,7 +22,17 @@ from livesr.bench.report import table, write_json
 from livesr.bench.result import Environment, Result, Target
 from livesr.bench.timing import Summary
 
-SUITES = {"correct": 1, "sim": 1, "engine": 2, "training": 2, "hook": 2, "pipeline": 2, "store": 2, "publish": 2}
+SUITES = {
+    "correct": 1,
+    "sim": 1,
+    "engine": 2,
+    "training": 2,
+    "hook": 2,
+    "pipeline": 2,
+    "storm": 2,
+    "store": 2,
+    "publish": 2,
+}
 """Every suite, in the order in which they run, and how many cores it gets."""
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")

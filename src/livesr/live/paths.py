@@ -81,6 +81,8 @@ class ChannelPath:
         """Groups before its own that a picture is made of; infinite for all since the run began."""
         if not isinstance(self.reconstructor, STORMReconstructor):
             return 0
+        if self.reconstructor.drift_correction:  # is counted from the first group
+            return math.inf
         return (self.reconstructor.sliding_groups or math.inf) - 1
 
     def running(self) -> RunningImage | None:
@@ -285,6 +287,7 @@ def storm_reconstructor(rig: RigConfig, channel: ChannelConfig, camera: Geometry
         sliding_groups=settings.sliding_groups,
         max_uncertainty_nm=settings.max_uncertainty_nm,
         render=settings.render,
+        drift_correction=settings.drift_correction,
     )
 
 

@@ -341,6 +341,7 @@ class Pipeline:
             saturated,
             stack.t_camera_ms,
             localisations=running.localisations if running else None,
+            drift_nm=running.drift_nm if running else None,
             judgement=judgement,
         )
 

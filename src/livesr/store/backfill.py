@@ -294,7 +294,9 @@ class _FillSink:
         self._keep_localisations(frame)
         image = self._images["recon"]
         offset = int(image.attributes["livesr"]["intensity"]["offset"]) if image else 0
-        facts = {**_times(frame), "saturated": frame.saturated or None}
+        facts = {**_times(frame), "saturated": frame.saturated or None, "drift_nm": frame.drift_nm}
+        if frame.localisations is not None:
+            facts["localisations"] = len(frame.localisations)
         self._put("recon", "recon", frame, to_uint16(frame.image, offset) if image else None, facts)
 
     def _keep_localisations(self, frame: SRFrame) -> None:

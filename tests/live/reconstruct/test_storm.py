@@ -7,6 +7,8 @@ import pytest
 
 from livesr.base.errors import FrameShapeError
 from livesr.base.frames import LOCALISATION, RawStack, Stream
+from livesr.evaluation.localisation import score_localisations
+from livesr.live.reconstruct import localise
 from livesr.live.reconstruct.localise import Localiser, PhotonScale
 from livesr.live.reconstruct.storm import FRAMES_AT_ONCE, UNITS_PER_LOCALISATION, STORMReconstructor
 from livesr.optics.noise import EMCCDNoise, SCMOSNoise
@@ -164,6 +166,70 @@ def test_a_long_group_is_localised_in_blocks_after_the_correction():
     numbers = running.localisations["frame"]
     assert (numbers.min(), numbers.max()) == (205, 409)
     assert np.all(np.diff(numbers) >= 0)
+
+
+def test_a_drifting_film_is_drawn_as_if_it_stood_still():
+    """The same frames moved by whole camera pixels: 107 nm a group."""
+    rng = np.random.default_rng(2)
+    grid = rng.uniform(8, SIZE - 16, (300, 2))
+    still = []
+    for _ in range(20):
+        image = np.full((SIZE, SIZE), 8, np.float32)
+        here = grid[rng.random(len(grid)) < 0.1]
+        PointSpread(PIXEL_NM / 1e3, NA, EMISSION_NM / 1e3).add(
+            image, here[:, 0], here[:, 1], np.full(len(here), 3000.0)
+        )
+        still.append(EMCCD.expose(image, rng))
+    running = reconstructor(drift_correction=True).running()
+    first = running.add(stack(0, still))
+    moved = running.add(stack(1, [np.roll(frame, (1, 2), axis=(0, 1)) for frame in still]))
+    assert running.drift_nm == pytest.approx((107, 214), abs=5)
+    assert np.corrcoef(first.ravel(), (moved - first).ravel())[0, 1] > 0.8
+    measured = running.localisations["y_nm"].mean()
+    assert measured == pytest.approx(
+        reconstructor().localise(still, range(20))["y_nm"].mean() + 107, abs=40
+    )  # as measured
+
+
+def test_neighbours_are_fitted_beside_each_other(monkeypatch):
+    """Two emitters four sigma apart: alone, each fit is drawn towards the other."""
+    rng, spread = np.random.default_rng(6), PointSpread(PIXEL_NM / 1e3, NA, EMISSION_NM / 1e3)
+    apart = 4 * SIGMA_NM / PIXEL_NM
+    frames = []
+    for _ in range(60):
+        image = np.full((SIZE, SIZE), 5, np.float32)
+        spread.add(image, np.array([30.0, 30.0]), np.array([30.0, 30.0 + apart]), np.array([3000.0, 3000.0]))
+        frames.append(EMCCD.expose(image, rng))
+
+    def too_near_px() -> float:
+        x = np.sort(localiser().localise(frames, range(60))["x_nm"] / PIXEL_NM - 0.5)
+        assert 115 <= len(x) <= 125
+        return apart - (np.median(x[len(x) // 2 :]) - np.median(x[: len(x) // 2]))
+
+    together = too_near_px()
+    monkeypatch.setattr(localise, "_ROUNDS", 0)
+    assert abs(together) < 0.08
+    assert too_near_px() > 2 * abs(together)
+
+
+def test_simulated_data_with_known_positions(microscope_data):
+    """ThunderSTORM's simulation, 6 emitters/um^2 and frame, far beyond what single fits are made for."""
+    import tifffile
+
+    folder = microscope_data / "storm"
+    frames = tifffile.imread(folder / "simulated_mt_20x64x64.tif")
+    true = np.genfromtxt(folder / "simulated_mt_20x64x64_positions.csv", delimiter=",", names=True)
+    found = Localiser((64, 64), 100.0, 110.0, PhotonScale(100.0)).localise(frames, range(1, 21))
+    score = score_localisations(
+        found["frame"],
+        np.stack([found["y_nm"], found["x_nm"]], axis=1),
+        true["frame"].astype(int),
+        np.stack([true["y_nm"], true["x_nm"]], axis=1),
+    )
+    assert score.jaccard > 0.27
+    assert score.precision > 0.98
+    assert score.rmse_nm < 75
+    assert np.hypot(*score.bias_nm) < 5
 
 
 def test_frames_that_do_not_fit_are_refused():

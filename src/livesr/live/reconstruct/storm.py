@@ -16,6 +16,7 @@ from scipy.ndimage import gaussian_filter
 
 from livesr.base.errors import FrameShapeError
 from livesr.base.frames import LOCALISATION, Pixels, RawStack
+from livesr.live.reconstruct.drift import DriftTracker
 from livesr.live.reconstruct.localise import Localiser
 from livesr.live.reconstruct.reconstructor import RawFrames
 
@@ -52,6 +53,8 @@ class STORMReconstructor:
         Emitters that are known less well are not drawn.
     render
         "gaussian" draws each emitter as wide as it is uncertain, "histogram" as one pixel.
+    drift_correction
+        Whether a running image lays every group onto what it has shown before.
     """
 
     def __init__(
@@ -64,11 +67,14 @@ class STORMReconstructor:
         sliding_groups: int | None = None,
         max_uncertainty_nm: float = math.inf,
         render: Render = "gaussian",
+        drift_correction: bool = False,
     ) -> None:
         self.localiser, self.frames, self.sliding_groups = localiser, frames, sliding_groups
         self.scale = pixel_size_nm / image_pixel_size_nm
         height, width = (max(round(n * self.scale), 1) for n in localiser.shape)
         self.shape = (height, width)
+        self.drift_correction = drift_correction
+        self.field_nm = (localiser.shape[0] * pixel_size_nm, localiser.shape[1] * pixel_size_nm)
         self._pixel_size_nm, self._max_uncertainty_nm, self._render = image_pixel_size_nm, max_uncertainty_nm, render
 
     @property
@@ -135,13 +141,16 @@ class RunningImage:
 
     Attributes
     ----------
-    localisations : what the last group added
+    localisations : what the last group added, as measured
+    drift_nm : (y, x) that the last group was moved back by; None without correction
     """
 
     def __init__(self, reconstructor: STORMReconstructor, correct: Correct | None = None) -> None:
         self._reconstructor, self._correct = reconstructor, correct
         self._image = np.zeros(reconstructor.shape, np.float32)
         self._groups: deque[tuple[int, Image]] = deque()
+        self._tracker = DriftTracker(reconstructor.field_nm) if reconstructor.drift_correction else None
+        self.drift_nm: tuple[float, float] | None = None
         self.localisations: NDArray[np.void] = np.empty(0, LOCALISATION)
 
     def add(self, stack: RawStack) -> Image:
@@ -153,7 +162,7 @@ class RunningImage:
         came = [raw for raw, frame in enumerate(stack.frames) if frame is not None]
         blocks = [came[first : first + FRAMES_AT_ONCE] for first in range(0, len(came), FRAMES_AT_ONCE)]
         self.localisations = np.concatenate([self._localise(stack, block) for block in blocks])
-        drawn = this.draw(self.localisations)
+        drawn = this.draw(self._where_they_were(self.localisations))
         if this.sliding_groups is None:
             self._image += drawn
             return self._image.copy()
@@ -170,3 +179,13 @@ class RunningImage:
         frames = [frame for raw in block if (frame := stack.frames[raw]) is not None]
         numbers = [stack.t * self._reconstructor.frames + raw for raw in block]
         return self._reconstructor.localise(self._correct(frames) if self._correct else frames, numbers)
+
+    def _where_they_were(self, localisations: NDArray[np.void]) -> NDArray[np.void]:
+        """Return the localisations without the drift since the first group."""
+        if self._tracker is None:
+            return localisations
+        self.drift_nm = self._tracker.update(localisations["y_nm"], localisations["x_nm"])
+        moved = localisations.copy()
+        moved["y_nm"] -= np.float32(self.drift_nm[0])
+        moved["x_nm"] -= np.float32(self.drift_nm[1])
+        return moved

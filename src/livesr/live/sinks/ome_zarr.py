@@ -187,6 +187,7 @@ class OMEZarrSink:
             **judgement_facts(frame),
             clipped=clipped or None,
             localisations=None if frame.localisations is None else len(frame.localisations),
+            drift_nm=frame.drift_nm,
         )
 
     def separated(self, frame: MulticolorFrame) -> None:
