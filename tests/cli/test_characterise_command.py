@@ -111,8 +111,8 @@ def test_what_cannot_work_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[
     (tmp_path / "text.tif").write_text("no TIFF", encoding="utf-8")
     tifffile.imwrite(tmp_path / "one.tif", np.zeros((8, 8), np.uint16))
     cases = {
-        (): "give --dark TIFF, or --acquire 200",
-        ("--dark", "nothing.tif"): "Cannot read nothing.tif",
+        (): "give --dark FILE, or --acquire 200",
+        ("--dark", "nothing.tif"): "There is no nothing.tif",
         ("--dark", str(tmp_path / "text.tif")): "as TIFF",
         ("--dark", str(tmp_path / "one.tif")): "expected raw frames (n, y, x)",
         ("--acquire", "2"): "say with --channel to which: 488, 561",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import ExitStack, closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,10 +25,10 @@ def register(app: typer.Typer) -> None:
 
 def characterise(
     rig: Annotated[str, typer.Argument(help="rig.yaml, its folder, or a name in hardware_configs.")],
-    dark: Annotated[Path | None, typer.Option(metavar="TIFF", help="Frames without light.")] = None,
-    flat: Annotated[Path | None, typer.Option(metavar="TIFF", help="Frames of an even fluorescent layer.")] = None,
+    dark: Annotated[Path | None, typer.Option(metavar="FILE", help="Frames without light.")] = None,
+    flat: Annotated[Path | None, typer.Option(metavar="FILE", help="Frames of an even fluorescent layer.")] = None,
     light: Annotated[
-        list[Path] | None, typer.Option(metavar="TIFF", help="More still frames at other levels; may be repeated.")
+        list[Path] | None, typer.Option(metavar="FILE", help="More still frames at other levels; may be repeated.")
     ] = None,
     channel: Annotated[str | None, typer.Option(help="Channel of the flat field, if rig.yaml has several.")] = None,
     acquire: Annotated[
@@ -55,31 +55,36 @@ def characterise(
     from livesr.base.config import load_rig, rig_file
     from livesr.base.errors import ConfigError
     from livesr.evaluation import camera_files
-    from livesr.evaluation.camera_frames import patterned_frames
+    from livesr.evaluation.camera_frames import RecordedFrames, patterned_frames
     from livesr.evaluation.characterise import characterise as measure
 
     out = console(quiet=as_json)
     config = load_rig(rig)
     name = _channel(config, channel, flat is not None or acquire is not None)
     if dark is None and acquire is None:
-        raise ConfigError("Nothing says what the camera shows without light: give --dark TIFF, or --acquire 200.")
-    stacks: dict[str, Any] = {key: _read(path) for key, path in (("dark", dark), ("flat", flat)) if path}
-    n_raw = patterned_frames(config, name)
-    if acquire:
-        wanted = [key for key in ("dark", "flat") if key not in stacks]
-        stacks |= _acquire(config, name, wanted, acquire, exposure, dark_preset, None if yes else out)
-    with out.status("measuring") if not as_json else nullcontext():
-        found = measure(
-            stacks["dark"],
-            stacks.get("flat"),
-            [_read(path) for path in light or []],
-            n_raw=n_raw,
-            ceiling=min(2**config.camera.bit_depth, 2 ** (8 * stacks["dark"].dtype.itemsize)) - 1,
-            smooth_px=smooth,
-            threshold=threshold,
-            gain_map=gain_map,
-            em_gain=config.camera.em_gain,
-        )
+        raise ConfigError("Nothing says what the camera shows without light: give --dark FILE, or --acquire 200.")
+    with ExitStack() as files:
+
+        def opened(path: Path) -> RecordedFrames:
+            return files.enter_context(closing(RecordedFrames(path)))
+
+        stacks: dict[str, Any] = {key: opened(path) for key, path in (("dark", dark), ("flat", flat)) if path}
+        n_raw = patterned_frames(config, name)
+        if acquire:
+            wanted = [key for key in ("dark", "flat") if key not in stacks]
+            stacks |= _acquire(config, name, wanted, acquire, exposure, dark_preset, None if yes else out)
+        with out.status("measuring") if not as_json else nullcontext():
+            found = measure(
+                stacks["dark"],
+                stacks.get("flat"),
+                [opened(path) for path in light or []],
+                n_raw=n_raw,
+                ceiling=min(2**config.camera.bit_depth, 2 ** (8 * stacks["dark"].dtype.itemsize)) - 1,
+                smooth_px=smooth,
+                threshold=threshold,
+                gain_map=gain_map,
+                em_gain=config.camera.em_gain,
+            )
     report = {**camera_files.summary(found), "files": []}
     if not dry_run:
         report["files"] = [str(path) for path in camera_files.save(found, config, rig_file(rig), name)]
@@ -101,25 +106,6 @@ def _channel(config: RigConfig, channel: str | None, needed: bool) -> str:
     if needed and len(names) > 1:
         raise ConfigError(f"A flat field belongs to one channel; say with --channel to which: {', '.join(names)}.")
     return names[0]
-
-
-def _read(path: Path) -> Any:
-    """Return the frames of a TIFF, (n, y, x), mapped into memory where that can be."""
-    import tifffile
-
-    from livesr.base.errors import ConfigError
-
-    try:
-        try:
-            stack: Any = tifffile.memmap(path, mode="r")
-        except ValueError:  # compressed, or in pieces
-            stack = tifffile.imread(path)
-    except (OSError, ValueError, IndexError) as e:
-        raise ConfigError(f"Cannot read {path} as TIFF: {getattr(e, 'strerror', None) or e}.") from e
-    if stack.ndim < 3 or stack.dtype.name not in ("uint8", "uint16"):
-        came = f"{' x '.join(map(str, stack.shape))} {stack.dtype}"
-        raise ConfigError(f"{path.name} holds {came}; expected raw frames (n, y, x) of uint8 or uint16.")
-    return stack.reshape(-1, *stack.shape[-2:])
 
 
 def _acquire(

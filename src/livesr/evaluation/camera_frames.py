@@ -1,11 +1,13 @@
-"""Stacks of frames for a characterisation, taken with a real core: dark ones, then light ones.
+"""Stacks of frames for a characterisation: from a recording, or taken with a real core, dark ones, then light ones.
 
 Owns shutter, preset and region while they are taken. Measures nothing.
 """
 
 from __future__ import annotations
 
+import math
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from numpy.typing import NDArray
 
 from livesr.base.config import RigConfig
 from livesr.base.errors import ConfigError, RunError
+from livesr.live.sources.recordings.recording import open_recording
 
 if TYPE_CHECKING:
     from pymmcore_plus import CMMCorePlus
@@ -24,6 +27,50 @@ _PATIENCE_S = 10.0
 def patterned_frames(rig: RigConfig, channel: str) -> int:
     """Frames of a group of structured light, which differ on purpose; 1 where every frame sees the same."""
     return rig.raw_frames(channel) if rig.channel(channel).reconstruct == "sim" else 1
+
+
+class RecordedFrames:
+    """The frames of a file, (n, y, x), read one by one; all its axes are time here.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be read, holds a single frame, or not the whole chip.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._recording = open_recording(path)
+        self._lengths = self._recording.lengths
+        self.shape = (math.prod(self._lengths), *self._recording.shape)
+        self.dtype = np.dtype(self._recording.dtype)
+        try:
+            self._check(path)
+        except ConfigError:
+            self.close()
+            raise
+
+    def _check(self, path: Path) -> None:
+        if not self._lengths or self.shape[0] < 2 or self.dtype.name not in ("uint8", "uint16"):
+            came = f"{' x '.join(map(str, (*self._lengths, *self._recording.shape)))} {self.dtype}"
+            raise ConfigError(f"{path.name} holds {came}; expected raw frames (n, y, x) of uint8 or uint16.")
+        if self._recording.origin_px and any(self._recording.origin_px):
+            raise ConfigError(
+                f"{path.name} is of a region of the chip; maps are of the whole chip: take it without a region."
+            )
+
+    def close(self) -> None:
+        """Close the file."""
+        self._recording.close()
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, i: int, /) -> NDArray[Any]:
+        place = tuple(int(index) for index in np.unravel_index(i, self._lengths))
+        plane = self._recording.read(place)
+        if plane is None:
+            raise ConfigError(f"{self._recording.path.name} lacks frame {i}; give a complete recording.")
+        return plane.pixels
 
 
 class CameraFrames:
