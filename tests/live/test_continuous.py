@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from pymmcore_plus import CMMCorePlus
 
 from livesr import LiveSR
+from livesr.base.config import load_rig
 from livesr.base.errors import BacklogError, ConfigError
 from livesr.live.sources.continuous import Numbering
 from livesr.live.sources.plan import sim_sequence
@@ -400,3 +401,22 @@ def test_the_phase_is_the_number_whatever_is_missing(n_raw: int, numbers: list[i
     assert all(a < b for a, b in pairwise(places))
     assert numbering.restarts == sum(b <= a for a, b in pairwise(numbers))
     assert places[0] < n_raw if joined else places[0] == numbers[0]
+
+
+def test_a_display_that_began_elsewhere_is_said(sim_core: CMMCorePlus, tmp_path: Path) -> None:
+    rig = load_rig("virtual_sim")
+    order = rig.sim.raw_order()
+    wrong = rig.model_copy(update={"sim": rig.sim.model_copy(update={"order": order[2:] + order[:2]})})
+    for expected, described in ((None, rig), ("rotated by 7 of 9: raw frame 0 shows pattern 7", wrong)):
+        said: list[tuple[str, ...]] = []
+        with LiveSR(sim_core, rig=described, live="own", **ENGINE) as session:
+            session.frame_ready.connect(lambda frame, said=said: said.append(frame.warnings))
+            with live(sim_core):
+                if expected:
+                    until(lambda: any("rotated" in warning for warning in session.status().get("warnings", ())))
+                    until(lambda said=said: any("rotated" in w for warnings in said for w in warnings))
+                else:
+                    frames(session, 90)
+            report = session.wait()
+        sentences = [w for w in report["warnings"] if "rotated" in w]
+        assert [expected in w for w in sentences] == ([True] if expected else [])

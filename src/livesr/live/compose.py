@@ -127,6 +127,10 @@ class Composer:
         self._noise_sample = np.empty_like(np.empty(self._input_shape, np.float32)[_EVERY_FOURTH])
         self._display_sample = np.empty_like(np.empty(shape, np.uint16)[_EVERY_FOURTH])
 
+    def warn(self, sentence: str) -> None:
+        """Add a sentence to every frame from now on, once; any thread may call it."""
+        self._sentences.add(sentence)
+
     def compose(self, output: NDArray[np.float32], window: Window, measured: SRFrame | None = None) -> MulticolorFrame:
         """Make the frame that is stored and shown.
 
@@ -283,6 +287,11 @@ class _Sentences:
         self._no_number = "The network returned values that are no numbers; they are stored as 0. Try --precision f32."
         self._saturated = "The camera saturates: the brightest structures are dimmer than they are. Expose less."
         self._unresolved = "The raw frames do not show their patterns: this is predicted from widefield, not from SIM."
+
+    def add(self, sentence: str) -> None:
+        """Say `sentence` with every frame."""
+        if sentence not in self._constant:
+            self._constant = (*self._constant, sentence)
 
     def of(self, light: Light, weak: NDArray[np.bool_], centre: SRFrame) -> tuple[str, ...]:
         """Return what must be shown with a frame."""

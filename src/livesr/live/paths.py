@@ -6,8 +6,9 @@ Owns the construction, before a run. Moves no frame: `pipeline.py` does.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 from livesr.base.config import ChannelConfig, PatternConfig, RigConfig
@@ -19,6 +20,7 @@ from livesr.live.grouping.by_index import IndexGrouping
 from livesr.live.inference.backend import Backend
 from livesr.live.inference.engine import Engine, Task, load_engine
 from livesr.live.inference.runner import open_backend
+from livesr.live.reconstruct.raw_order import RawOrderCheck
 from livesr.live.reconstruct.reconstructor import Reconstructor
 from livesr.live.reconstruct.storm import FRAMES_AT_ONCE, UNITS_PER_LOCALISATION, RunningImage, STORMReconstructor
 from livesr.live.sinks.sink import ChannelDescription
@@ -66,6 +68,7 @@ class ChannelPath:
     residual_plane: bool = False
     warnings: tuple[str, ...] = ()
     correction: Correction | None = None
+    raw_order: Callable[[], RawOrderCheck] | None = None
 
     def grouping(self) -> IndexGrouping:
         """Return a fresh grouping."""
@@ -97,6 +100,10 @@ class ChannelPath:
             return None
         shape = self.description.sr_shape
         return Composer(self.engine.manifest, shape, residual_plane=self.residual_plane, warnings=self.warnings)
+
+    def order_check(self) -> RawOrderCheck | None:
+        """Return a fresh check of the raw order, None where there is no pattern."""
+        return self.raw_order() if self.raw_order else None
 
     def upscaler(self, streams: int) -> Upscaler | None:
         """Return a fresh step that enlarges what the separation sees, None without one."""
@@ -169,9 +176,18 @@ def build_path(
         "recon_method": method,
         **_units(method),
     }
+    raw_order = partial(_raw_order, rig, channel, camera) if method == "sim" else None
     engines = _engines(channel)
     if not engines:
-        return ChannelPath(name, n_raw, reconstructor, ChannelDescription(**base), ceiling, correction=correction)
+        return ChannelPath(
+            name,
+            n_raw,
+            reconstructor,
+            ChannelDescription(**base),
+            ceiling,
+            correction=correction,
+            raw_order=raw_order,
+        )
     frame = _Frame(reconstructor.shape, base["recon_pixel_size_um"])
     warnings: list[str] = []
     opened: list[tuple[Engine, Backend]] = []
@@ -210,6 +226,7 @@ def build_path(
         residual_plane=residual_plane,
         warnings=tuple(warnings),
         correction=correction,
+        raw_order=raw_order,
     )
 
 
@@ -240,8 +257,7 @@ def sim_reconstructor(rig: RigConfig, channel: ChannelConfig, camera: Geometry) 
     from livesr.live.reconstruct.sim import SIMReconstructor
 
     assert rig.sim is not None  # RigConfig has checked it
-    patterns: Sequence[PatternConfig] = channel.patterns or rig.sim.patterns
-    if not patterns:
+    if not (channel.patterns or rig.sim.patterns):
         raise ConfigError(f"Rig {rig.name!r} has no patterns yet: run 'livesr calibrate {rig.folder}'.")
     trust = rig.sim.trust
     return SIMReconstructor(
@@ -249,7 +265,7 @@ def sim_reconstructor(rig: RigConfig, channel: ChannelConfig, camera: Geometry) 
         camera.pixel_size_um,
         rig.optics.na,
         (channel.emission_nm or rig.optics.emission_nm) / 1e3,
-        [pattern_of(p) for p in patterns],
+        _patterns(rig, channel),
         phase_steps_rad=rig.sim.phase_steps_rad,
         order=rig.sim.raw_order(),
         offset_adu=rig.camera.offset_adu,
@@ -263,6 +279,27 @@ def sim_reconstructor(rig: RigConfig, channel: ChannelConfig, camera: Geometry) 
         trust=Trust(
             trust.when_doubtful, trust.contrast_to_noise, trust.phase_error_rad, trust.modulation, trust.motion_nm
         ),
+    )
+
+
+def _patterns(rig: RigConfig, channel: ChannelConfig) -> list[Pattern]:
+    assert rig.sim is not None  # RigConfig has checked it
+    return [pattern_of(p) for p in channel.patterns or rig.sim.patterns]
+
+
+def _raw_order(rig: RigConfig, channel: ChannelConfig, camera: Geometry) -> RawOrderCheck:
+    """Return a fresh check that the pattern display began where rig.yaml says."""
+    assert rig.sim is not None  # RigConfig has checked it
+    return RawOrderCheck(
+        camera.shape,
+        camera.pixel_size_um,
+        rig.optics.na,
+        (channel.emission_nm or rig.optics.emission_nm) / 1e3,
+        _patterns(rig, channel),
+        rig.sim.phase_steps_rad,
+        rig.sim.raw_order(),
+        offset_adu=rig.camera.offset_adu,
+        origin_px=camera.origin_px,
     )
 
 

@@ -110,6 +110,7 @@ class Pipeline:
         self._composers = {name: composer for name, path in paths.items() if (composer := path.composer())}
         streams = len(run.positions) * run.z_planes
         self._upscalers = {name: upscaler for name, path in paths.items() if (upscaler := path.upscaler(streams))}
+        self._order_checks = {name: check for name, path in paths.items() if (check := path.order_check())}
         self._normalisations: dict[Stream, FollowingNormalisation] = {}
         self._running_images: dict[Stream, RunningImage | None] = {}
         self._frame_windows: dict[Stream, FrameWindow] = {}
@@ -317,6 +318,8 @@ class Pipeline:
     def _measure(self, stack: RawStack) -> SRFrame:
         path = self._paths[stack.stream.channel]
         frames = [f for f in stack.frames if f is not None]
+        if stack.stream.channel in self._order_checks:
+            self._order_checks[stack.stream.channel].offer(frames)
         with self.steps.measure("reconstruct"):
             if running := self._running_image(stack.stream):
                 image = running.add(stack)
@@ -488,10 +491,21 @@ class Pipeline:
     def _watch(self) -> None:
         while not self._over.wait(1.0):
             status = self.status()
+            self._look_at_raw_order()
             if status["raw_queue"] > 0.5:
                 self.warn("The raw queue is more than half full: the disk or the computer is slower than the camera.")
             for sink in self._sinks:
                 sink.status(status)
+        self._look_at_raw_order()  # a run may have been shorter than a second
+
+    def _look_at_raw_order(self) -> None:
+        """Warn of a pattern display that did not begin at its first pattern, which the images alone show."""
+        for channel, check in self._order_checks.items():
+            if rotation := check.look():
+                sentence = rotated(channel, rotation, self._paths[channel].n_raw)
+                self.warn(sentence)
+                if channel in self._composers:
+                    self._composers[channel].warn(sentence)
 
     def status(self) -> dict[str, Any]:
         """State of the running run, for people who look at it."""
@@ -553,6 +567,15 @@ def _doubtful(stream: Stream, shown: str) -> str:
     return (
         f"Frames of channel {stream.channel or 'default'} do not show the patterns of rig.yaml and are {shown}: too little "
         "light, a wrong order of raw frames, motion, or a drifted pattern. frames.jsonl says which; 'livesr calibrate' checks."
+    )
+
+
+def rotated(channel: str, rotation: int, n_raw: int) -> str:
+    """Say that the raw order of a channel is rotated."""
+    return (
+        f"Channel {channel!r}: the raw order is rotated by {rotation} of {n_raw}: raw frame 0 shows pattern {rotation}. The "
+        "reconstruction is wrong. Stop, set the pattern display to its first pattern (sim.pattern_property in rig.yaml does "
+        "it before each run) and start again."
     )
 
 

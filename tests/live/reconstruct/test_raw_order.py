@@ -1,0 +1,104 @@
+"""A rotated raw order is seen in the images, at any rotation and down to little light, and never where the order is right."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from test_sim import BEAD_PATTERNS, ER_PATTERNS, real
+
+from livesr.base.config import load_rig
+from livesr.live.reconstruct.raw_order import RawOrderCheck
+from livesr.optics.illumination import Pattern
+from livesr.simulation.rig import RawBank
+
+RIG = load_rig("virtual_sim")
+SIZE = 96
+ANGLE_MAJOR = [(a, p) for a in range(3) for p in range(3)]
+PHASE_MAJOR = [(a, p) for p in range(3) for a in range(3)]
+
+
+def check(order=ANGLE_MAJOR, patterns=None, size=(SIZE, SIZE), **options) -> RawOrderCheck:
+    given = [Pattern(p.k_um, p.phase_rad, p.modulation) for p in RIG.sim.patterns] if patterns is None else patterns
+    return RawOrderCheck(size, 0.065, 1.49, 0.525, given, None, order, **options)
+
+
+def groups(photons: float, seed: int = 0) -> np.ndarray:
+    bank = RawBank(RIG, SIZE, 4, seed=seed, photons=photons, bleaching=0.002, interval_s=0.5)
+    return bank.frames
+
+
+def verdict(watch: RawOrderCheck, raw: np.ndarray) -> int | None:
+    for group in raw:
+        watch.offer(group)
+    return watch.look()
+
+
+@pytest.fixture(scope="module")
+def bright() -> np.ndarray:
+    return groups(100)
+
+
+@pytest.mark.parametrize("order", [ANGLE_MAJOR, PHASE_MAJOR])
+def test_every_rotation_is_found(bright: np.ndarray, order: list[tuple[int, int]]) -> None:
+    as_acquired = bright[:, [ANGLE_MAJOR.index(place) for place in order]]
+    found = [verdict(check(order), np.roll(as_acquired, -rotation, axis=1)) for rotation in range(9)]
+    assert found == list(range(9))
+
+
+@pytest.mark.parametrize("photons", [1, 3, 30])
+def test_little_light_is_no_rotation(photons: float) -> None:
+    watch = check()
+    said = [verdict(watch, groups(photons, seed)) for seed in range(2)]
+    assert set(said) <= {None, 0}
+    assert photons < 30 or said == [0, 0]
+
+
+def test_light_without_a_pattern_is_no_rotation() -> None:
+    rng = np.random.default_rng(0)
+    watch = check()
+    assert {verdict(watch, rng.poisson(60, (4, 9, SIZE, SIZE)).astype(np.uint16)) for _ in range(3)} == {None}
+    assert verdict(check(), np.full((4, 9, SIZE, SIZE), 100, np.uint16)) is None
+
+
+def test_phases_that_drifted_are_no_rotation(bright: np.ndarray) -> None:
+    for turn in (0.6, 2.1, -2.1, np.pi):
+        patterns = [Pattern(p.k_um, p.phase_rad + turn, p.modulation) for p in RIG.sim.patterns]
+        assert verdict(check(patterns=patterns), bright) in (None, 0)
+
+
+def test_a_region_of_the_chip_keeps_its_phase(bright: np.ndarray) -> None:
+    region = np.roll(bright, -4, axis=1)[:, :, 7:90, 13:92]
+    assert verdict(check(size=region.shape[2:], origin_px=(7.0, 13.0)), region) == 4
+
+
+def test_few_groups_are_looked_at_and_the_verdict_can_change(bright: np.ndarray) -> None:
+    watch = check()
+    watch.offer(bright[0])
+    assert watch.look() is None
+    for _ in range(100):
+        watch.offer(bright[1])
+    assert len(watch._kept) == 4
+    assert watch.look() == 0
+    turned = np.roll(bright, -2, axis=1)
+    said = [verdict(watch, turned) for _ in range(36)]
+    assert said[-1] == 2
+
+
+def test_flicker_and_bleaching_are_no_pattern(bright: np.ndarray) -> None:
+    faded = (bright * np.linspace(1, 0.4, 9)[:, None, None] + 100 * np.linspace(0, 0.6, 9)[:, None, None]).astype(
+        np.uint16
+    )
+    assert verdict(check(), faded) == 0
+
+
+def test_real_er() -> None:
+    raw = real("er_t3_9x112x512.tif").reshape(3, 9, 112, 512)[[0, 1, 2, 0]]
+    rotations = [verdict(check(patterns=ER_PATTERNS, size=(112, 512)), np.roll(raw, -r, axis=1)) for r in range(9)]
+    assert rotations == list(range(9))
+
+
+def test_real_beads() -> None:
+    raw = real("beads_9x512x512.tif")[None].repeat(4, 0)
+    for rotation in (0, 1, 5):
+        watch = RawOrderCheck((512, 512), 0.0867, 1.49, 0.515, BEAD_PATTERNS, None, ANGLE_MAJOR)
+        assert verdict(watch, np.roll(raw, -rotation, axis=1)) == rotation
