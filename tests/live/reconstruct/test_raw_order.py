@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
-from test_sim import BEAD_PATTERNS, ER_PATTERNS, real
+import tifffile
 
 from livesr.base.config import load_rig
 from livesr.live.reconstruct.raw_order import RawOrderCheck
@@ -13,6 +15,17 @@ from livesr.simulation.rig import RawBank
 
 RIG = load_rig("virtual_sim")
 SIZE = 96
+# Of the real stacks, by whitened cross-correlation of their bands 0 and +1.
+ER_PATTERNS = [
+    Pattern((-0.22614, -5.71270), 0.591, 0.613),
+    Pattern((4.81846, -3.05123), 2.012, 0.621),
+    Pattern((5.05669, 2.65413), 2.780, 0.642),
+]
+BEAD_PATTERNS = [
+    Pattern((-5.55020, -0.48740), -0.651, 0.577),
+    Pattern((-3.20399, 4.45645), 0.922, 0.510),
+    Pattern((2.33765, 4.94697), -0.276, 0.537),
+]
 ANGLE_MAJOR = [(a, p) for a in range(3) for p in range(3)]
 PHASE_MAJOR = [(a, p) for p in range(3) for a in range(3)]
 
@@ -91,14 +104,14 @@ def test_flicker_and_bleaching_are_no_pattern(bright: np.ndarray) -> None:
     assert verdict(check(), faded) == 0
 
 
-def test_real_er() -> None:
-    raw = real("er_t3_9x112x512.tif").reshape(3, 9, 112, 512)[[0, 1, 2, 0]]
+def test_real_er(microscope_data: Path) -> None:
+    raw = tifffile.imread(microscope_data / "sim_raw" / "er_t3_9x112x512.tif").reshape(3, 9, 112, 512)[[0, 1, 2, 0]]
     rotations = [verdict(check(patterns=ER_PATTERNS, size=(112, 512)), np.roll(raw, -r, axis=1)) for r in range(9)]
     assert rotations == list(range(9))
 
 
-def test_real_beads() -> None:
-    raw = real("beads_9x512x512.tif")[None].repeat(4, 0)
+def test_real_beads(microscope_data: Path) -> None:
+    raw = tifffile.imread(microscope_data / "sim_raw" / "beads_9x512x512.tif")[None].repeat(4, 0)
     for rotation in (0, 1, 5):
         watch = RawOrderCheck((512, 512), 0.0867, 1.49, 0.515, BEAD_PATTERNS, None, ANGLE_MAJOR)
         assert verdict(watch, np.roll(raw, -rotation, axis=1)) == rotation
