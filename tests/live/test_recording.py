@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -88,6 +89,7 @@ def test_every_frame_number_is_in_the_store(
         assert report["groups_dropped"] > 0
     elif trouble == "slow network":
         assert report["sr_skipped"] > 0
+    shutil.rmtree(report["store"])
     print(f"{trouble}: {len(numbers)} frames at {rate_hz:.0f}/s, {report['sr_frames']} separated")
 
 
