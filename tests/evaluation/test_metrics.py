@@ -8,17 +8,23 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
-from skimage.metrics import structural_similarity
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from livesr.evaluation.metrics import (
     bootstrap_interval,
+    false_positive_energy,
+    flicker,
     linear_fit,
+    mean_gradient,
+    ms_ssim,
     nrmse,
     pcc,
     percentile_normalised,
+    psnr,
     score,
     ssim,
 )
+from livesr.evaluation.resolution import decorrelation_resolution, fourier_ring_correlation, frc_resolution
 
 
 @pytest.fixture
@@ -163,3 +169,133 @@ def test_a_wider_level_gives_a_wider_interval() -> None:
     assert wide.low < narrow.low < narrow.high < wide.high
     with pytest.raises(ValueError, match="level"):
         bootstrap_interval(values, level=95)
+
+
+# -- more than the papers' three -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def large() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    rng = np.random.default_rng(4)
+    a = gaussian_filter(rng.random((192, 200)), 2)
+    a = (a - a.min()) / np.ptp(a)
+    return a, a + 0.05 * rng.standard_normal(a.shape)
+
+
+def test_ms_ssim_is_torchmetrics(large: tuple[NDArray[np.float64], NDArray[np.float64]]) -> None:
+    torch = pytest.importorskip("torch")
+    functional = pytest.importorskip("torchmetrics.functional.image")
+    a, b = large
+    tensors = [torch.from_numpy(image)[None, None] for image in (a, b)]
+    expected = functional.multiscale_structural_similarity_index_measure(*tensors, data_range=1.0)
+    assert ms_ssim(a, b) == pytest.approx(float(expected), abs=1e-4)
+    assert ms_ssim(a, a) == pytest.approx(1)
+    with pytest.raises(ValueError, match="161"):
+        ms_ssim(a[:160], b[:160])
+
+
+def test_psnr_is_scikit_images(large: tuple[NDArray[np.float64], NDArray[np.float64]]) -> None:
+    a, b = large
+    assert psnr(a, b) == pytest.approx(peak_signal_noise_ratio(a, b, data_range=1.0), abs=1e-9)
+    assert math.isinf(psnr(a, a))
+
+
+def test_ssim_with_the_papers_constants_is_the_formula(truth: NDArray[np.float32], noise: NDArray[np.float32]) -> None:
+    a = truth.astype(np.float64)
+    b = a + 0.3 * noise
+    # scikit-image squares K times the range: with a range of 1, K is the root of the literal constant.
+    expected = structural_similarity(
+        a, b, data_range=1.0, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, K1=0.1, K2=math.sqrt(0.03)
+    )
+    assert ssim(a, b, constants=(0.01, 0.03)) == pytest.approx(expected, abs=1e-12)
+    assert score(b, a).ssim_paper > score(b, a).ssim
+
+
+def test_a_score_holds_all_that_is_printed(large: tuple[NDArray[np.float64], NDArray[np.float64]]) -> None:
+    a, b = large
+    s = score(7 * b + 3, a)
+    assert all(math.isfinite(value) for value in s)
+    reference = percentile_normalised(a)
+    assert reference is not None
+    assert s.psnr == pytest.approx(psnr(linear_fit(b, reference), reference), abs=1e-9)
+
+
+def test_mean_gradient_of_a_ramp_and_of_a_step() -> None:
+    ramp = np.add.outer(3.0 * np.arange(10), 4.0 * np.arange(12))
+    assert mean_gradient(ramp) == pytest.approx(math.sqrt((9 + 16) / 2))
+    assert mean_gradient(np.ones((5, 5))) == 0
+    step = np.zeros((5, 5))
+    step[:, 3:] = 1
+    assert mean_gradient(step) == pytest.approx(math.sqrt(1 / 2) / 4)
+
+
+def test_false_positives_are_light_where_none_belongs() -> None:
+    truth = np.zeros((4, 4))
+    truth[0] = 10
+    prediction = np.full((4, 4), 2.0)
+    prediction[3, 3] = -5
+    assert false_positive_energy(prediction, truth) == pytest.approx(11 * 2.0)
+    assert false_positive_energy(prediction, 0 * truth) == pytest.approx(15 * 2.0)
+
+
+def test_flicker_is_the_relative_noise_along_time() -> None:
+    rng = np.random.default_rng(0)
+    frames = 50 + 5 * rng.standard_normal((40, 16, 16))
+    where = np.zeros((16, 16), bool)
+    where[4:12] = True
+    assert flicker(frames, where) == pytest.approx(0.1, rel=0.05)
+    assert flicker(np.full((4, 16, 16), 3.0), where) == 0
+    assert math.isnan(flicker(frames, np.zeros((16, 16), bool)))
+
+
+# -- resolution --------------------------------------------------------------------------------------------------------
+
+
+def band_limited(cutoff: float, side: int = 256, seed: int = 0) -> NDArray[np.float64]:
+    """Random filaments, white up to `cutoff` cycles/pixel and nothing beyond."""
+    points = (np.random.default_rng(seed).random((side, side)) < 0.01).astype(float)
+    radius = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.fftfreq(side))
+    return np.fft.ifft2(np.fft.fft2(points) * (radius < cutoff)).real
+
+
+@pytest.mark.parametrize("cutoff", [0.1, 0.2, 0.3])
+def test_frc_finds_the_cutoff(cutoff: float) -> None:
+    rng, image = np.random.default_rng(1), band_limited(cutoff)
+    a, b = (image + 2 * image.std() * rng.standard_normal(image.shape) for _ in range(2))
+    assert frc_resolution(a, b, 30.0) == pytest.approx(30 / cutoff, rel=0.1)
+
+
+def test_frc_of_equal_images_reaches_two_pixels_and_of_noise_nothing() -> None:
+    rng, image = np.random.default_rng(1), band_limited(0.5)
+    assert frc_resolution(image, image, 30.0) == 60
+    noise = rng.standard_normal((2, 128, 128))
+    assert math.isnan(frc_resolution(*noise, 30.0))
+    with pytest.raises(ValueError, match="one shape"):
+        frc_resolution(image, image[:-1], 30.0)
+
+
+def test_the_rings_are_those_of_a_plain_sum() -> None:
+    rng = np.random.default_rng(2)
+    a, b = rng.standard_normal((2, 32, 32))
+    b = a + 0.5 * b
+    frequency, correlation = fourier_ring_correlation(a, b)
+    edge = 0.5 - 0.5 * np.cos(np.pi * (np.arange(4) + 0.5) / 4)
+    fading = np.r_[edge, np.ones(24), edge[::-1]]
+    first, second = (np.fft.fft2((image - image.mean()) * np.outer(fading, fading)) for image in (a, b))
+    for k in (3, 9, 15):
+        total = np.zeros(3, complex)
+        for y in range(32):
+            for x in range(32):
+                fy, fx = ((n - 32 if n > 16 else n) for n in (y, x))
+                if round(math.hypot(fy, fx)) == k:
+                    p, q = first[y, x], second[y, x]
+                    total += [p * q.conjugate(), abs(p) ** 2, abs(q) ** 2]
+        assert correlation[k] == pytest.approx(total[0].real / math.sqrt(total[1].real * total[2].real), abs=1e-9)
+    assert frequency[8] == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("cutoff", [0.12, 0.2, 0.3])
+def test_decorrelation_finds_the_cutoff(cutoff: float) -> None:
+    image = band_limited(cutoff)
+    noisy = image + 0.1 * image.std() * np.random.default_rng(1).standard_normal(image.shape)
+    assert decorrelation_resolution(noisy, 30.0) == pytest.approx(30 / cutoff, rel=0.15)

@@ -23,6 +23,7 @@ from livesr.cli import (
     characterise,
     check,
     demo,
+    evaluate,
     export,
     info,
     keys,
@@ -59,6 +60,7 @@ for module in (
     check,
     train,
     export,
+    evaluate,
     bench,
 ):
     module.register(app)

@@ -15,6 +15,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import EllipsisType
 from typing import Any
 
 import numpy as np
@@ -22,9 +23,11 @@ from numpy.typing import NDArray
 
 from livesr.base.errors import EngineError
 from livesr.base.frames import MulticolorFrame
+from livesr.evaluation.diagnostics import Diagnostics
 from livesr.evaluation.live_path import separate
-from livesr.evaluation.metrics import Interval, Score, bootstrap_interval, pcc, score
+from livesr.evaluation.metrics import Score, bootstrap_interval, false_positive_energy, pcc, score
 from livesr.evaluation.pictures import PictureRow, montage
+from livesr.evaluation.summary import about, compared, finite_score
 from livesr.live.inference.backend import Backend
 from livesr.live.inference.engine import Engine, load_engine
 from livesr.live.inference.runner import open_backend
@@ -34,6 +37,7 @@ from livesr.simulation.specimens import STRUCTURES
 
 Image = NDArray[np.floating[Any]]
 Structured = dict[str, float]
+Inside = tuple[EllipsisType, slice, slice]
 
 SEEDS = range(1000, 1032)
 GAIN_PCC, MEAN_PCC = 0.10, 0.88
@@ -57,6 +61,7 @@ class _Sequence:
     passband_pcc: Structured = field(default_factory=dict)
     residuals: list[float] = field(default_factory=list)
     leakage: dict[str, Structured] = field(default_factory=dict)
+    false_positive: Structured = field(default_factory=dict)
     blank: float = math.nan
 
     def to_json(self) -> dict[str, Any]:
@@ -64,8 +69,8 @@ class _Sequence:
             "seed": self.seed,
             "photons": round(self.photons, 1),
             "brightness": {k: round(v, 3) for k, v in self.brightness.items()},
-            "pcc": {k: _finite(v.pcc) for k, v in self.network.items()},
-            "pcc_input": {k: _finite(v.pcc) for k, v in self.input.items()},
+            "network": {k: finite_score(v) for k, v in self.network.items()},
+            "input": {k: finite_score(v) for k, v in self.input.items()},
         }
 
 
@@ -162,7 +167,8 @@ def evaluate_engine(
     -------
     dict
         JSON-able: engine, backend, data (a sentence), settings, structures {channel: network, input, gain, passband_pcc,
-        disjoint}, mean_pcc, residual {min, max}, residual_percentiles, leakage, blank, splits, reached, sequences.
+        disjoint}, mean_pcc, residual {min, max}, residual_percentiles, leakage, false_positive, blank, splits, reached,
+        sequences.
         Intervals are {mean, low, high, n} over sequences.
 
     Raises
@@ -188,7 +194,7 @@ def evaluate_engine(
                 progress(done, len(seeds))
         labels = dict(zip(names, loaded.manifest.channel_names, strict=True))
         return {
-            **_about(loaded, runtime),
+            **about(loaded, runtime),
             "data": f"{len(seeds)} simulated SIM sequences (seeds {seeds[0]} to {seeds[-1]}, none used in training), "
             f"{n_t} frames of {size} x {size}",
             "settings": {
@@ -205,6 +211,43 @@ def evaluate_engine(
         runtime.close()
 
 
+def diagnose_engine(
+    engine: str | os.PathLike[str],
+    *,
+    seeds: Sequence[int] = SEEDS[:4],
+    size: int = 512,
+    backend: str = "auto",
+    precision: str = "auto",
+    threads: int = 0,
+    conditions: Domain | None = None,
+    structures: Sequence[str] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Test an engine on scenes of which the answer is known; see `Diagnostics.run` for what is returned.
+
+    Parameters and errors are those of `evaluate_engine`.
+    """
+    conditions = conditions or Domain()
+    loaded = load_engine(engine)
+    loaded.check_fits("separate", shape=(size, size))
+    names = _structures_of(loaded, structures, conditions)
+    runtime = open_backend(loaded, (size, size), backend, precision, threads)
+    inside = _inside(size)
+
+    def run_live(raw: NDArray[np.uint16], scene: SimulatedSequence) -> list[MulticolorFrame]:
+        return separate(raw, scene.reconstructor, scene.pixel_size_um, loaded, runtime)
+
+    try:
+        tests = Diagnostics(
+            run_live, lambda f: _channel_light(f, inside), lambda f: _input_light(f, inside), names, conditions
+        )
+        labels = dict(zip(names, loaded.manifest.channel_names, strict=True))
+        found = tests.run(seeds, size, progress)
+        return {what: {labels.get(k, k): value for k, value in by_name.items()} for what, by_name in found.items()}
+    finally:
+        runtime.close()
+
+
 class _Evaluated:
     """One simulated sequence in front of one engine."""
 
@@ -213,8 +256,7 @@ class _Evaluated:
     ) -> None:
         self._seed, self._simulated = seed, simulated
         self._engine, self._backend, self._names = engine, backend, names
-        margin = _margin_px(simulated.reconstructor.shape[0])
-        self._inside = (..., slice(margin, -margin), slice(margin, -margin))
+        self._inside = _inside(simulated.reconstructor.shape[0])
 
     def result(self, show: Callable[[PictureRow], None] | None) -> _Sequence:
         simulated = self._simulated
@@ -239,15 +281,19 @@ class _Evaluated:
         network: dict[str, list[Score]] = {name: [] for name in self._names}
         unseparated: dict[str, list[Score]] = {name: [] for name in self._names}
         passband: dict[str, list[float]] = {name: [] for name in self._names}
+        false: dict[str, list[float]] = {name: [] for name in self._names}
         for frame in frames:
             truth, ideal = self._truth(frame.t), self._simulated.passband(frame.t)
+            light = float(self._light(frame).sum())
             for name, channel in zip(self._names, self._channels(frame), strict=True):
+                false[name].append(_ratio(false_positive_energy(channel, truth[name]), light))
                 network[name].append(score(channel, truth[name]))
                 unseparated[name].append(score(self._input(frame), truth[name]))
                 passband[name].append(pcc(channel, ideal[name][self._inside]) if truth[name].any() else math.nan)
             result.residuals.append(frame.residual)
         result.network = {name: _mean_score(scores) for name, scores in network.items()}
         result.input = {name: _mean_score(scores) for name, scores in unseparated.items()}
+        result.false_positive = {name: float(np.mean(values)) for name, values in false.items()}
         result.passband_pcc = {name: float(np.mean(values)) for name, values in passband.items()}
 
     def _truth(self, t: int) -> dict[str, NDArray[np.float32]]:
@@ -263,8 +309,7 @@ class _Evaluated:
         return {other: share for other, share in shares.items() if other != name}
 
     def _channels(self, frame: MulticolorFrame) -> NDArray[np.float32]:
-        inside = frame.channels[self._inside]
-        return inside.astype(np.float32) - np.float32(frame.offset_adu)
+        return _channel_light(frame, self._inside)
 
     def _light(self, frame: MulticolorFrame) -> NDArray[np.float64]:
         """Predicted light of each channel, ADU."""
@@ -272,8 +317,7 @@ class _Evaluated:
         return light
 
     def _input(self, frame: MulticolorFrame) -> NDArray[np.float32]:
-        image = frame.source.image[self._inside]
-        return image - np.float32(frame.source.normalisation.background)
+        return _input_light(frame, self._inside)
 
     def _picture(self, frame: MulticolorFrame) -> PictureRow:
         truth = self._truth(frame.t)
@@ -306,6 +350,10 @@ def _summary(sequences: list[_Sequence], labels: Mapping[str, str]) -> dict[str,
         "residual": {"min": float(residuals.min()), "max": float(residuals.max())},
         "residual_percentiles": {name: float(np.percentile(residuals, q)) for name, q in percentiles.items()},
         "leakage": {label: _leakage_summary(sequences, name, labels) for name, label in labels.items()},
+        "false_positive": {
+            label: bootstrap_interval([seq.false_positive[name] for seq in sequences]).to_json()
+            for name, label in labels.items()
+        },
         "blank": bootstrap_interval([seq.blank for seq in sequences]).to_json(),
         "splits": {label: _splits(sequences, name) for name, label in labels.items()},
         "reached": {
@@ -317,19 +365,8 @@ def _summary(sequences: list[_Sequence], labels: Mapping[str, str]) -> dict[str,
 
 
 def _structure_summary(sequences: list[_Sequence], name: str) -> dict[str, Any]:
-    summary: dict[str, Any] = {"network": {}, "input": {}, "gain": {}}
-    pccs: dict[str, Interval] = {}
-    for i, metric in enumerate(Score._fields):
-        of = {who: [getattr(seq, who)[name][i] for seq in sequences] for who in ("network", "input")}
-        # Paired: what one sequence gains does not depend on how hard it is.
-        of["gain"] = [n - x for n, x in zip(of["network"], of["input"], strict=True)]
-        for who, values in of.items():
-            interval = bootstrap_interval(values)
-            summary[who][metric] = interval.to_json()
-            if metric == "pcc":
-                pccs[who] = interval
+    summary = compared([seq.network[name] for seq in sequences], [seq.input[name] for seq in sequences])
     summary["passband_pcc"] = bootstrap_interval([seq.passband_pcc[name] for seq in sequences]).to_json()
-    summary["disjoint"] = pccs["network"].above(pccs["input"])
     return summary
 
 
@@ -369,7 +406,7 @@ def card_table(result: Mapping[str, Any]) -> str:
     ]
     for name, entry in result["structures"].items():
         for who in ("network", "input", "gain"):
-            cells = " | ".join(_cell(entry[who][metric]) for metric in Score._fields)
+            cells = " | ".join(_cell(entry[who][metric]) for metric in ("pcc", "ssim", "nrmse"))
             lines.append(f"| {name if who == 'network' else ''} | {who} | {cells} |")
     lines += [
         "",
@@ -402,19 +439,6 @@ def _cell(interval: Mapping[str, Any]) -> str:
     if interval["low"] is None:
         return f"{interval['mean']:.3f}"
     return f"{interval['mean']:.3f} ({interval['low']:.3f} to {interval['high']:.3f})"
-
-
-def _about(engine: Engine, backend: Backend) -> dict[str, Any]:
-    manifest = engine.manifest
-    return {
-        "engine": {
-            "id": manifest.id,
-            "version": manifest.version,
-            "sha256": manifest.sha256,
-            "trained": manifest.trained,
-        },
-        "backend": {"name": backend.name, "precision": backend.precision, "device": backend.device},
-    }
 
 
 def _structures_of(engine: Engine, given: Sequence[str] | None, conditions: Domain) -> tuple[str, ...]:
@@ -451,8 +475,17 @@ def _ratio(part: float, whole: float) -> float:
     return float(part) / float(whole) if whole > 0 else 0.0
 
 
-def _finite(value: float) -> float | None:
-    return round(value, 4) if math.isfinite(value) else None
+def _channel_light(frame: MulticolorFrame, inside: Inside) -> NDArray[np.float32]:
+    return frame.channels[inside].astype(np.float32) - np.float32(frame.offset_adu)
+
+
+def _input_light(frame: MulticolorFrame, inside: Inside) -> NDArray[np.float32]:
+    return frame.source.image[inside] - np.float32(frame.source.normalisation.background)
+
+
+def _inside(size: int) -> Inside:
+    margin = _margin_px(size)
+    return ..., slice(margin, -margin), slice(margin, -margin)
 
 
 def _margin_px(size: int) -> int:

@@ -1,4 +1,4 @@
-"""How alike a predicted structure and its truth are: PCC, SSIM, NRMSE, and how sure a mean over sequences is.
+"""How alike a predicted structure and its truth are: PCC, SSIM, NRMSE and others, and how sure a mean over sequences is.
 
 Owns the formulas and the papers' preparation of both images. Draws nothing, knows no engine.
 
@@ -23,18 +23,34 @@ Image = NDArray[np.floating[Any]]
 Doubles = NDArray[np.float64]
 
 PERCENTILES = (0.1, 99.9)
+"""The IMC-SR paper prints 0.1 and 0.99; a percentile of 0.99 would be background, so it is read as 99.9."""
+
+PAPER_CONSTANTS = (0.01, 0.03)
+MS_SSIM_SMALLEST_PX = 161
 
 _SSIM_SIGMA_PX = 1.5
 _SSIM_RADIUS_PX = 5  # 11 x 11 pixels
+_MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 _RESAMPLES = 10_000
 
 
 class Score(NamedTuple):
-    """One structure in one frame. PCC and SSIM are at most 1, NRMSE is at least 0; NaN where the truth is even."""
+    """One structure in one frame. PCC and SSIM are at most 1, NRMSE is at least 0; NaN where the truth is even.
+
+    Attributes
+    ----------
+    ssim_paper : SSIM with the constants that IMC-SR prints, c1 = 0.01 and c2 = 0.03, neither squared nor scaled: much larger
+        than those of `ssim`, so that dark regions always agree and numbers are higher
+    ms_ssim : over five scales; NaN for images of less than 161 pixels
+    psnr : in dB, of images prepared as for the others
+    """
 
     pcc: float
     ssim: float
     nrmse: float
+    ssim_paper: float = math.nan
+    ms_ssim: float = math.nan
+    psnr: float = math.nan
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +90,15 @@ def score(prediction: Image, truth: Image) -> Score:
     if reference is None:
         return Score(math.nan, math.nan, math.nan)
     fitted = linear_fit(prediction, reference)
-    return Score(pcc(prediction, truth), ssim(fitted, reference, data_range=1.0), nrmse(fitted, reference, span=1.0))
+    error = nrmse(fitted, reference, span=1.0)
+    return Score(
+        pcc=pcc(prediction, truth),
+        ssim=ssim(fitted, reference, data_range=1.0),
+        nrmse=error,
+        ssim_paper=ssim(fitted, reference, constants=PAPER_CONSTANTS),
+        ms_ssim=ms_ssim(fitted, reference) if min(truth.shape) >= MS_SSIM_SMALLEST_PX else math.nan,
+        psnr=-20 * math.log10(max(error, 1e-9)),
+    )
 
 
 def percentile_normalised(image: Image, percentiles: tuple[float, float] = PERCENTILES) -> Doubles | None:
@@ -109,12 +133,13 @@ def pcc(a: Image, b: Image) -> float:
     return float(np.clip(np.vdot(x, y) / power, -1, 1)) if power > 0 else 0.0
 
 
-def ssim(a: Image, b: Image, data_range: float) -> float:
+def ssim(a: Image, b: Image, data_range: float = 1.0, constants: tuple[float, float] | None = None) -> float:
     """Mean structural similarity (Wang et al. 2004, IEEE Transactions on Image Processing 13, 600, equation 13).
 
     Gaussian window of 11 x 11 pixels with sigma 1.5, C1 = (0.01 L)^2, C2 = (0.03 L)^2 with L = `data_range`; the
     mean leaves out the outer 5 pixels, whose windows reach beyond the image. Equals scikit-image's
-    ``structural_similarity(gaussian_weights=True, sigma=1.5, use_sample_covariance=False)``.
+    ``structural_similarity(gaussian_weights=True, sigma=1.5, use_sample_covariance=False)``. `constants` are C1 and C2
+    themselves, instead.
 
     Raises
     ------
@@ -123,16 +148,69 @@ def ssim(a: Image, b: Image, data_range: float) -> float:
     """
     if min(a.shape) <= 2 * _SSIM_RADIUS_PX:
         raise ValueError(f"images are {a.shape}; SSIM needs at least {2 * _SSIM_RADIUS_PX + 1} pixels on each side")
+    luminance, structure = _similarity_maps(a, b, constants or ((0.01 * data_range) ** 2, (0.03 * data_range) ** 2))
+    return float((luminance * structure).mean())
+
+
+def ms_ssim(a: Image, b: Image, data_range: float = 1.0) -> float:
+    """Mean structural similarity over five scales, each half as fine (Wang, Simoncelli and Bovik 2003).
+
+    Means of contrast and structure at the finer scales and of SSIM at the coarsest, weighed by the paper's exponents;
+    negative means count as 0. Equals torchmetrics' ``multiscale_structural_similarity_index_measure``.
+
+    Raises
+    ------
+    ValueError
+        If the images are smaller than 161 pixels: the window must fit at the coarsest scale.
+    """
+    if min(a.shape) < MS_SSIM_SMALLEST_PX:
+        raise ValueError(f"images are {a.shape}; MS-SSIM needs at least {MS_SSIM_SMALLEST_PX} pixels on each side")
     x, y = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
-    mean_x, mean_y = _window_mean(x), _window_mean(y)
-    variance_x = _window_mean(x * x) - mean_x * mean_x
-    variance_y = _window_mean(y * y) - mean_y * mean_y
-    covariance = _window_mean(x * y) - mean_x * mean_y
-    similarity = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
-    similarity /= (mean_x * mean_x + mean_y * mean_y + c1) * (variance_x + variance_y + c2)
-    inner = slice(_SSIM_RADIUS_PX, -_SSIM_RADIUS_PX)
-    return float(similarity[inner, inner].mean())
+    constants = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
+    product = 1.0
+    for scale, weight in enumerate(_MS_SSIM_WEIGHTS, start=1):
+        luminance, structure = _similarity_maps(x, y, constants)
+        last = scale == len(_MS_SSIM_WEIGHTS)
+        product *= max(float((luminance * structure if last else structure).mean()), 0.0) ** weight
+        x, y = _halved(x), _halved(y)
+    return product
+
+
+def psnr(a: Image, b: Image, data_range: float = 1.0) -> float:
+    """Peak signal-to-noise ratio in dB; infinite for equal images."""
+    error = nrmse(a, b, span=data_range)
+    return -20 * math.log10(error) if error > 0 else math.inf
+
+
+def mean_gradient(image: Image) -> float:
+    """Return the mean of sqrt((dx^2 + dy^2) / 2) over differences to the next pixels (Hu et al. 2020, Acta Optica Sinica).
+
+    In the image's unit. Says how much the image varies, not whether that is right: noise and aliasing raise it. Give PSNR, SSIM
+    and FRC beside it.
+    """
+    x = np.asarray(image, np.float64)
+    dy, dx = x[1:, :-1] - x[:-1, :-1], x[:-1, 1:] - x[:-1, :-1]
+    return float(np.sqrt((dy * dy + dx * dx) / 2).mean())
+
+
+def false_positive_energy(prediction: Image, truth: Image, least: float = 0.02) -> float:
+    """Return the predicted light where the truth stays below `least` of its maximum; all of it if the truth is dark.
+
+    In the prediction's unit; only positive light counts.
+    """
+    peak = float(truth.max())
+    dark = truth < least * peak if peak > 0 else np.ones(truth.shape, bool)
+    return float(np.maximum(prediction, 0)[dark].sum(dtype=np.float64))
+
+
+def flicker(frames: Image, where: NDArray[np.bool_]) -> float:
+    """Return the temporal standard deviation over the mean of the pixels `where` (y, x) of (t, y, x), on average.
+
+    In a scene in which nothing moves this is what noise, or an unsteady network, adds along time.
+    """
+    values = np.asarray(frames, np.float64)[:, where]
+    mean = float(values.mean()) if values.size else 0.0
+    return float(values.std(0).mean()) / mean if mean > 0 else math.nan
 
 
 def nrmse(prediction: Image, truth: Image, span: float) -> float:
@@ -170,6 +248,25 @@ def bootstrap_interval(values: Sequence[float], seed: int = 0, level: float = 0.
     means = np.random.default_rng(seed).choice(given, (_RESAMPLES, n)).mean(axis=1)
     low, high = np.quantile(means, ((1 - level) / 2, (1 + level) / 2))
     return Interval(float(given.mean()), float(low), float(high), n)
+
+
+def _similarity_maps(a: Image, b: Image, constants: tuple[float, float]) -> tuple[Doubles, Doubles]:
+    """Return luminance, and contrast with structure, of each window that lies inside the image."""
+    x, y = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    c1, c2 = constants
+    mean_x, mean_y = _window_mean(x), _window_mean(y)
+    variances = _window_mean(x * x) - mean_x * mean_x + _window_mean(y * y) - mean_y * mean_y
+    covariance = _window_mean(x * y) - mean_x * mean_y
+    inner = (slice(_SSIM_RADIUS_PX, -_SSIM_RADIUS_PX),) * 2
+    luminance = (2 * mean_x * mean_y + c1) / (mean_x * mean_x + mean_y * mean_y + c1)
+    structure = (2 * covariance + c2) / (variances + c2)
+    return luminance[inner], structure[inner]
+
+
+def _halved(image: Doubles) -> Doubles:
+    y, x = (n // 2 for n in image.shape)
+    halved: Doubles = image[: 2 * y, : 2 * x].reshape(y, 2, x, 2).mean((1, 3))
+    return halved
 
 
 def _window_mean(image: Doubles) -> Doubles:

@@ -1,7 +1,7 @@
-"""One picture that shows what the numbers mean: input, each channel, their composite and the truth's, row by row.
+"""One picture that shows what the numbers mean: input, each channel, their composite, the truth's and the error, row by row.
 
 Owns layout and scaling for the eye; no measure is taken from it. Prediction and truth of a structure share one window, so
-that light painted where none belongs shows.
+that light painted where none belongs shows. The error is |prediction - truth| in each structure's colour, twice as bright.
 """
 
 from __future__ import annotations
@@ -63,12 +63,14 @@ def _tiles(row: PictureRow, tile_px: int) -> list[tuple[str, Picture]]:
     white = [_white(truth) or _white(channel) for truth, channel in zip(row.truth, row.prediction, strict=True)]
     prediction = [_scaled(c[middle], w) for c, w in zip(row.prediction, white, strict=True)]
     truth = [_scaled(c[middle], w) for c, w in zip(row.truth, white, strict=True)]
+    error = [_scaled(2 * np.abs(p - t)[middle], w) for p, t, w in zip(row.prediction, row.truth, white, strict=True)]
     grey = _scaled(row.input[middle], _white(row.input))
     return [
         (f"input, {row.title}", _coloured([grey], ["FFFFFF"])),
         *((name, _coloured([c], [rgb])) for name, c, rgb in zip(row.names, prediction, row.colors, strict=True)),
         ("composite", _coloured(prediction, row.colors)),
         ("truth", _coloured(truth, row.colors)),
+        ("error x 2", _coloured(error, row.colors)),
     ]
 
 

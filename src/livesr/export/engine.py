@@ -66,7 +66,7 @@ def write_metrics(folder: Path, results: Mapping[str, Any]) -> Manifest:
     manifest = load_engine(folder).manifest
     calibrated, full = results["calibrated"], results["full_range"]
     channels = {
-        name: {metric: float(value["mean"]) for metric, value in structure["network"].items()}
+        name: {metric: float(value["mean"]) for metric, value in structure["network"].items() if value["n"]}
         for name, structure in calibrated["structures"].items()
     }
     spread = full["residual_percentiles"]  # one frame in a hundred may lie beyond: a warning that never comes is none

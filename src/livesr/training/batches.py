@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from livesr.training.settings import TrainConfig
-from livesr.training.sources import Pairs, TrainSource
+from livesr.training.sources import Pairs, TrainSource, turned
 
 Batch = tuple[Tensor, Tensor]
 
@@ -74,9 +74,3 @@ def augment(rng: np.random.Generator, frames: NDArray[np.float32], targets: NDAr
     turned_frames = [turned(f, *symmetry) for f, symmetry in zip(frames, symmetries, strict=True)]
     turned_targets = [turned(t, *symmetry) for t, symmetry in zip(targets, symmetries, strict=True)]
     return np.stack(turned_frames), np.stack(turned_targets)
-
-
-def turned(images: NDArray[np.float32], turns: int, flip: bool) -> NDArray[np.float32]:
-    """Return a view of `images` (..., y, x), turned by quarters and then flipped."""
-    quarters = np.rot90(images, turns, (-2, -1))
-    return quarters[..., ::-1] if flip else quarters

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from livesr.base.errors import ConfigError
 from livesr.live.normalise import background_and_headroom
 from livesr.simulation.domain import Draw
-from livesr.training.batches import turned
 from livesr.training.images import ImageFile, OwnImages, find_images, read_image
 from livesr.training.pair_folder import Shape
 from livesr.training.simulated import WINDOW, coarse_and_fine
+from livesr.training.sources import turned
 
 Image = NDArray[np.float32]
 
@@ -39,7 +39,7 @@ class CompositePairs:
     images: OwnImages
 
     @classmethod
-    def find(cls, images: OwnImages, size: int, part: Literal["train", "validation"]) -> Self:
+    def find(cls, images: OwnImages, size: int, part: Literal["train", "validation", "all"]) -> Self:
         """Judge the files and take those of `part`: the last sixth of each structure, by name, validates.
 
         Raises
@@ -50,6 +50,9 @@ class CompositePairs:
         files = {}
         for name, folder in images.folders.items():
             found = find_images(folder, size, images.on_bad_file)
+            if part == "all":
+                files[name] = tuple(found)
+                continue
             if len(found) < 2:
                 raise ConfigError(f"{folder} holds {len(found)} usable image; {name} needs two, one for validation.")
             kept = -(-len(found) // _VALIDATION_SHARE)

@@ -71,8 +71,8 @@ def find_images(folder: str | os.PathLike[str], smallest: int, on_bad_file: OnBa
     Parameters
     ----------
     folder
-        Holds .tif, .tiff, .mrc or .zarr at any depth. With folders `clean` and `noisy` in it, each clean image needs a
-        noisy one of the same name. Of a BioSR folder only the SIM images are taken.
+        An image, or a folder that holds .tif, .tiff, .mrc or .zarr at any depth. With folders `clean` and `noisy` in it,
+        each clean image needs a noisy one of the same name. Of a BioSR folder only the SIM images are taken.
     smallest
         Pixels that each side must have.
     on_bad_file
@@ -126,6 +126,8 @@ def read_image(path: Path) -> Image:
 
 
 def _paths(root: Path) -> list[Path]:
+    if root.is_file() or root.suffix.lower() == ".zarr":
+        return [root]
     if biosr := sorted(root.rglob(_BIOSR)):
         return biosr
     everything = sorted(p for p in root.rglob("*") if p.name.lower().endswith(tuple(_READERS)))

@@ -121,6 +121,12 @@ class CachedPairs:
         return relative
 
 
+def turned(images: NDArray[np.float32], turns: int, flip: bool) -> NDArray[np.float32]:
+    """Return a view of `images` (..., y, x), turned by quarters and then flipped."""
+    quarters = np.rot90(images, turns, (-2, -1))
+    return quarters[..., ::-1] if flip else quarters
+
+
 def _scaled(span: slice, scale: int) -> slice:
     return slice(span.start * scale, span.stop * scale)
 

@@ -1,0 +1,171 @@
+"""`livesr evaluate ENGINE`: how good an engine is, as a page and as numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from livesr.cli.options import Backend
+from livesr.cli.output import JSON, console, print_json
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from rich.console import Console
+
+    from livesr.evaluation.pictures import PictureRow
+    from livesr.simulation.domain import Domain
+
+    Pairs = Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]
+
+Conditions = Literal["calibrated", "full", "medium", "high", "very high"]
+
+_PICTURES = 4
+_DIAGNOSED = 4
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    app.command()(evaluate)
+
+
+def evaluate(
+    engine: Annotated[str, typer.Argument(help="Engine: a name or a folder.")],
+    data: Annotated[
+        str,
+        typer.Option(
+            help="simulated; a folder of pairs, as livesr train makes them; or a YAML file with a recipe's images section."
+        ),
+    ] = "simulated",
+    out: Annotated[Path, typer.Option(help="Folder for report.html and report.json.")] = Path("evaluation"),
+    n: Annotated[int, typer.Option("--n", min=1, help="Sequences or pairs.")] = 24,
+    size: Annotated[int, typer.Option(min=64, help="Side of the frames.")] = 512,
+    conditions: Annotated[
+        Conditions,
+        typer.Option(
+            help="Of simulated rigs: in good order, all that training draws from, or one of three levels of light."
+        ),
+    ] = "calibrated",
+    null_tests: Annotated[
+        bool,
+        typer.Option("--null-tests/--no-null-tests", help="Shuffled time, a still scene, resolution; simulated only."),
+    ] = True,
+    threads: Annotated[int, typer.Option(min=0, help="Threads of the runtime; 0 leaves it the choice.")] = 0,
+    backend: Backend = "auto",
+    as_json: JSON = False,
+) -> None:
+    """Score an engine against truths it never saw, test it on scenes of which the answer is known, and write a page.
+
+    [dim]Example:[/] livesr evaluate imcsr-mt-er-lyso-light --out evaluation
+    """
+    from livesr.evaluation.report import write_report
+
+    terminal = console(quiet=as_json)
+    rows: list[PictureRow] = []
+    call = _Call(engine, n, size, backend, threads, rows, terminal)
+    result = call.simulated(_conditions(conditions), null_tests) if data == "simulated" else call.pairs(Path(data))
+    page = write_report(out, result, rows)
+    for name, entry in result["structures"].items():
+        network, given = entry["network"]["pcc"]["mean"], entry["input"]["pcc"]["mean"]
+        terminal.print(f"{name}: PCC {_number(network)}, input {_number(given)}")
+    terminal.print(f"The report is {page}.")
+    if as_json:
+        print_json({**result, "report": str(page)})
+
+
+class _Call:
+    """One evaluation, with its progress and its pictures."""
+
+    def __init__(
+        self, engine: str, n: int, size: int, backend: str, threads: int, rows: list[PictureRow], terminal: Console
+    ) -> None:
+        self._engine, self._n, self._size = engine, n, size
+        self._runtime: dict[str, Any] = {"backend": backend, "threads": threads}
+        self._rows, self._terminal = rows, terminal
+
+    def simulated(self, conditions: Domain, null_tests: bool) -> dict[str, Any]:
+        from rich.progress import Progress
+
+        from livesr.evaluation.engines import SEEDS, diagnose_engine, evaluate_engine
+
+        common: dict[str, Any] = {"size": self._size, "conditions": conditions, **self._runtime}
+        with Progress(console=self._terminal, transient=True) as bars:
+            scored = bars.add_task("scoring", total=self._n)
+            result = evaluate_engine(
+                self._engine,
+                sequences=self._n,
+                progress=lambda done, total: bars.update(scored, completed=done),
+                show=self._show,
+                **common,
+            )
+            if null_tests:
+                seeds = SEEDS[: min(self._n, _DIAGNOSED)]
+                tested = bars.add_task("null tests", total=len(seeds))
+                result["diagnostics"] = diagnose_engine(
+                    self._engine,
+                    seeds=seeds,
+                    progress=lambda done, total: bars.update(tested, completed=done),
+                    **common,
+                )
+        return result
+
+    def pairs(self, data: Path) -> dict[str, Any]:
+        from rich.progress import Progress
+
+        from livesr.evaluation.pairs import evaluate_pairs
+
+        pairs, names, what = _folder(data, self._n) if data.is_dir() else self._own_images(data)
+        with Progress(console=self._terminal, transient=True) as bars:
+            task = bars.add_task("scoring", total=self._n)
+            return evaluate_pairs(
+                self._engine,
+                pairs,
+                names,
+                what,
+                progress=lambda done: bars.update(task, completed=done),
+                show=self._show,
+                **self._runtime,
+            )
+
+    def _own_images(self, path: Path) -> tuple[Pairs, list[str], str]:
+        from livesr.base.config import load_yaml, parse
+        from livesr.base.errors import ConfigError
+        from livesr.training.composites import CompositePairs
+        from livesr.training.images import OwnImages
+
+        if not path.is_file():
+            raise ConfigError(f"There is no {path}: neither a folder of pairs nor a YAML file that names images.")
+        content = load_yaml(path)
+        images = parse(OwnImages, content.get("images", content), str(path))
+        maker = CompositePairs.find(images, self._size, "all")
+        pairs = (maker.make((0, i)) for i in range(self._n))
+        return pairs, list(images.folders), f"patches of {self._size} x {self._size} of own images, added ({path})"
+
+    def _show(self, row: PictureRow) -> None:
+        if len(self._rows) < _PICTURES:
+            self._rows.append(row)
+
+
+def _folder(folder: Path, n: int) -> tuple[Pairs, list[str], str]:
+    from livesr.base.errors import ConfigError
+    from livesr.training.sources import CachedPairs
+
+    try:
+        cached = CachedPairs(folder)
+    except (FileNotFoundError, ValueError) as e:
+        raise ConfigError(f"{e}.") from e
+    frames, targets = cached.validation(n)
+    return zip(frames, targets, strict=True), cached.meta["channels"], f"of {folder}"
+
+
+def _conditions(name: Conditions) -> Domain:
+    from livesr.simulation.domain import CALIBRATED, SNR, Domain
+
+    return {"calibrated": CALIBRATED, "full": Domain(), **SNR}[name]
+
+
+def _number(value: float | None) -> str:
+    return "none" if value is None else f"{value:.3f}"

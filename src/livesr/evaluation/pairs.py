@@ -1,0 +1,174 @@
+"""The score of an engine on pairs: normalised frames and what they should become, from a folder or a user's own images.
+
+Owns how pairs go through a backend and what they are compared with. The live path has no part in it: pairs are reconstructed
+and normalised already. Engines that upscale are compared with the cubic spline of their input.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import zoom
+
+from livesr.base.errors import EngineError
+from livesr.evaluation.metrics import Score, bootstrap_interval, false_positive_energy, mean_gradient, score
+from livesr.evaluation.pictures import PictureRow
+from livesr.evaluation.summary import about, compared, finite_score
+from livesr.live.inference.backend import Backend
+from livesr.live.inference.engine import Manifest, load_engine
+from livesr.live.inference.runner import open_backend
+
+Image = NDArray[np.float32]
+Pair = tuple[Image, Image]
+
+
+def evaluate_pairs(
+    engine: str | os.PathLike[str],
+    pairs: Iterable[Pair],
+    names: Sequence[str],
+    data: str,
+    *,
+    backend: str = "auto",
+    precision: str = "auto",
+    threads: int = 0,
+    progress: Callable[[int], None] | None = None,
+    show: Callable[[PictureRow], None] | None = None,
+) -> dict[str, Any]:
+    """Score an engine on pairs of one size.
+
+    Parameters
+    ----------
+    engine
+        A folder or a name, as in `load_engine`.
+    pairs
+        Frames (f, y, x) and targets (c, s y, s x), normalised; one frame is given three times to an engine that takes three.
+    names
+        Of the targets; they are matched with the engine's channels by name, or by order if no name fits.
+    data
+        What the pairs are, in words.
+    progress
+        Called with the number of pairs done.
+    show
+        Called with a picture of each.
+
+    Returns
+    -------
+    dict
+        JSON-able, like that of `evaluate_engine` where it has the same keys; `mean_gradient` for engines that upscale.
+
+    Raises
+    ------
+    EngineError
+        If channels or sizes do not fit.
+    """
+    loaded = load_engine(engine)
+    manifest, runtime = loaded.manifest, None
+    order = _order(manifest, tuple(names))
+    sequences: list[dict[str, dict[str, Score]]] = []
+    false: list[list[float]] = []
+    gradients: list[dict[str, float]] = []
+    try:
+        for done, (frames, targets) in enumerate(pairs, start=1):
+            if runtime is None:
+                shape = (int(frames.shape[1]), int(frames.shape[2]))
+                loaded.check_fits(manifest.task, shape=shape)
+                runtime = open_backend(loaded, shape, backend, precision, threads)
+            truth = targets[order]
+            predicted, given = _predict(runtime, frames, manifest.window), _enlarged(frames, manifest.scale)
+            if predicted.shape != truth.shape:
+                raise EngineError(f"Engine {manifest.id!r} gives {predicted.shape}, and the targets are {truth.shape}.")
+            sequences.append(_scores(manifest.channel_names, predicted, given, truth))
+            light = max(float(np.maximum(predicted, 0).sum()), 1e-9)
+            false.append([false_positive_energy(p, t) / light for p, t in zip(predicted, truth, strict=True)])
+            gradients.append(_gradients(frames, given, predicted, truth))
+            if show:
+                colors = tuple(channel.color for channel in manifest.channels)
+                show(PictureRow(f"pair {done}", given, predicted.copy(), truth, manifest.channel_names, colors))
+            if progress:
+                progress(done)
+        if runtime is None:
+            raise EngineError("There is no pair to evaluate on.")
+        result = {**about(loaded, runtime), "data": f"{len(sequences)} pairs: {data}"}
+    finally:
+        if runtime:
+            runtime.close()
+    result |= _summary(manifest, sequences, false)
+    if manifest.scale > 1:
+        result["mean_gradient"] = {
+            who: bootstrap_interval([g[who] for g in gradients]).to_json() for who in gradients[0]
+        }
+    return result
+
+
+def _order(manifest: Manifest, names: tuple[str, ...]) -> list[int]:
+    """Index of each channel's target."""
+    wanted = [name.casefold() for name in manifest.channel_names]
+    known = {name.casefold(): i for i, name in enumerate(names)}
+    if set(wanted) <= known.keys():
+        return [known[name] for name in wanted]
+    if len(names) == len(wanted) and not set(wanted) & known.keys():
+        return list(range(len(names)))
+    raise EngineError(
+        f"Engine {manifest.id!r} gives {', '.join(manifest.channel_names)}, and the pairs show {', '.join(names)}. "
+        "Name the structures alike."
+    )
+
+
+def _predict(backend: Backend, frames: Image, window: int) -> Image:
+    middle = len(frames) // 2
+    first = middle - window // 2
+    # Where there are fewer frames than the engine takes, the middle one stands in for all.
+    chosen = frames[first : first + window] if first >= 0 else np.repeat(frames[middle : middle + 1], window, 0)
+    backend.input[:] = chosen
+    return backend.infer().copy()
+
+
+def _enlarged(frames: Image, scale: int) -> Image:
+    """Return the middle frame at the size of the targets, by cubic spline, with pixel areas kept in place."""
+    middle: Image = frames[len(frames) // 2]
+    if scale == 1:
+        return middle
+    return np.asarray(zoom(middle, scale, order=3, mode="reflect", grid_mode=True), np.float32)
+
+
+def _scores(names: Sequence[str], predicted: Image, given: Image, truth: Image) -> dict[str, dict[str, Score]]:
+    return {
+        "network": {name: score(p, t) for name, p, t in zip(names, predicted, truth, strict=True)},
+        "input": {name: score(given, t) for name, t in zip(names, truth, strict=True)},
+    }
+
+
+def _gradients(frames: Image, given: Image, predicted: Image, truth: Image) -> dict[str, float]:
+    """Mean gradients in thousandths of the normalised range, by the columns of Hu et al.'s table."""
+    images = {"input": frames[len(frames) // 2], "spline": given, "network": predicted[0], "truth": truth[0]}
+    return {who: 1000 * mean_gradient(image) for who, image in images.items()}
+
+
+def _summary(
+    manifest: Manifest, sequences: list[dict[str, dict[str, Score]]], false: list[list[float]]
+) -> dict[str, Any]:
+    names = manifest.channel_names
+    structures = {
+        name: compared([s["network"][name] for s in sequences], [s["input"][name] for s in sequences]) for name in names
+    }
+    mean = {who: bootstrap_interval([_mean_pcc(s[who]) for s in sequences]).to_json() for who in ("network", "input")}
+    return {
+        "structures": structures,
+        "mean_pcc": mean,
+        "false_positive": {
+            name: bootstrap_interval([values[i] for values in false]).to_json() for i, name in enumerate(names)
+        },
+        "sequences": [
+            {who: {name: finite_score(value) for name, value in by.items()} for who, by in s.items()} for s in sequences
+        ],
+    }
+
+
+def _mean_pcc(scores: dict[str, Score]) -> float:
+    values = [s.pcc for s in scores.values() if not math.isnan(s.pcc)]
+    return sum(values) / len(values) if values else math.nan
