@@ -96,7 +96,7 @@ CASES = [
     ("virtual_sim", YAML, "pixel_size_nm: 65", "pixel_size_nm: 85", "engine-fit", "warning", "separate:", "42.5 nm"),
     ("demo", YAML, "optics:", "corrections: {offset: no.tif}\noptics:", "corrections", "error", "corrections:", "no.tif"),
     ("demo", YAML, "optics:", "corrections: {flat: {'5': a.tif}}\noptics:", "schema", "error", None, "channel '5'"),
-    ("virtual_storm", YAML, "gain_e_per_adu:", "# gain_e_per_adu:", "photon-scale", "warning", "camera:", "in ADU"),
+    ("virtual_storm", YAML, "gain_e_per_adu:", "# gain_e_per_adu:", "schema", "error", None, "gain_e_per_adu"),
 ]  # fmt: skip
 
 

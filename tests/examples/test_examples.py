@@ -17,6 +17,7 @@ ARGUMENTS = {
     "arm_then_trigger.py": (["run.ome.zarr"], "36 exposures, 4 groups"),
     "closed_loop.py": (["4"], "4 super-resolution frames, 0 incomplete"),
     "react_to_frames.py": (["0.0"], "ended after"),
+    "storm_localisations.py": (["run.ome.zarr", "2"], "of the emitters found"),
 }
 
 

@@ -16,12 +16,13 @@ import zarr
 
 from livesr.base.config import RigConfig, load_rig
 from livesr.base.errors import StoreError
+from livesr.live.inference.engine import Engine
 from livesr.live.sinks.localisations import read_localisations
 from livesr.live.sinks.ome_zarr import OMEZarrSink
 from livesr.simulation.storm_rig import BlinkingBank
 from livesr.store.backfill import backfill
 from livesr.store.process import process
-from livesr.store.raw_input import store_input, tiff_input
+from livesr.store.raw_input import recording_input, store_input
 from livesr.store.recorded import RecordedStore
 from livesr.store.repair import repair
 from recorded_runs import RIGS, SIZE, Live, array, assert_equal, lines
@@ -128,6 +129,21 @@ def test_backfill_puts_dropped_groups_into_every_image_that_lacks_them(tmp_path:
     assert backfill(store)["reconstructed"] == 0
 
 
+@pytest.mark.parametrize("more", ["", SLIDING])
+def test_predictions_follow_the_images_that_backfill_corrects(
+    tmp_path: Path, more: str, monkeypatch, engine: Engine
+) -> None:
+    with monkeypatch.context() as patched:
+        give_up(patched, {3})
+        store = recorded(
+            tmp_path, small_rig(tmp_path, more).with_engine("mixing"), policy="latest", pace_s=lambda t: 0.1
+        )
+    reference = offline(store)
+    backfill(store)
+    assert_same(store, reference)
+    assert backfill(store)["predicted"] == 0
+
+
 def give_up(monkeypatch: pytest.MonkeyPatch, dropped: set[int]) -> None:
     """Let a run give up these groups, as it does when reconstruction cannot keep up."""
     from livesr.base.buffers import BoundedQueue
@@ -147,7 +163,7 @@ def test_a_film_from_a_tiff_may_end_within_a_group(tmp_path: Path, rig: RigConfi
 
     frames = film(4, rig).reshape(-1, SIZE, SIZE)[:-2]
     tifffile.imwrite(tmp_path / "film.tif", frames)
-    store = Path(process(tiff_input(tmp_path / "film.tif", rig), tmp_path / "film.ome.zarr")["store"])
+    store = Path(process(recording_input(tmp_path / "film.tif", rig), tmp_path / "film.ome.zarr")["store"])
     assert len(array(store, "recon")) == 4
     np.testing.assert_array_equal(array(store, "raw")[: len(frames)], frames)
     assert not array(store, "raw")[len(frames) :].any()

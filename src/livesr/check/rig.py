@@ -201,14 +201,6 @@ def _vectors(
 def _corrections(rig: RigConfig, found: Found) -> Iterator[Finding]:
     from livesr.live.correct import check_maps
 
-    if rig.modality == "storm" and rig.camera.gain_e_per_adu is None:
-        yield found(
-            "warning",
-            "photon-scale",
-            "camera",
-            "The camera's gain is not known: photons and uncertainties of localisations are in ADU.",
-            "Set camera.gain_e_per_adu; 'livesr characterise' measures it.",
-        )
     try:
         check_maps(rig)
     except ConfigError as e:

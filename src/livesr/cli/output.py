@@ -66,13 +66,17 @@ def _provisional(report: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     latency, steps = report["latency_ms"], report["steps_ms"]
     skipped = f"{report['sr_skipped']} skipped, {report['groups_dropped']} groups dropped"
-    rows = [
-        ("raw frames", f"{report['raw_frames']} received, {report['raw_lost']} lost"),
+    predicted = [
         ("SR frames", f"{report['sr_frames']} separated, {skipped}"),
         ("SR frames/s", f"{report['sr_fps']:.1f}"),
         ("true neighbours", f"{report['tc_complete']:.1%} of separated frames"),
         ("latency", f"{latency['p50']:.0f} ms p50, {latency['p99']:.0f} ms p99 (age of what is shown)"),
         *_provisional(report),
+    ]
+    measured = [("SR frames", f"{report['recon_frames']} measured, {report['groups_dropped']} groups dropped")]
+    rows = [
+        ("raw frames", f"{report['raw_frames']} received, {report['raw_lost']} lost"),
+        *(predicted if report["engine"] else measured),
         ("steps", ", ".join(f"{name} {t['p50']:.1f}" for name, t in steps.items()) + " ms"),
         ("engine", ", ".join(f"{e} on {report['backend'][n]}" for n, e in report["engine"].items()) or "none"),
     ]

@@ -264,7 +264,7 @@ def _work_and_watch(
     acquisition.start()
     interrupted = False
     with _progress(console) as progress:
-        task = progress.add_task("", total=frames, fps=0.0, latency=0.0)
+        task = progress.add_task("", total=frames, pace="")
         while acquisition.is_alive():
             try:
                 acquisition.join(0.2)
@@ -285,7 +285,7 @@ def _progress(console: Console) -> Progress:
         SpinnerColumn(),
         BarColumn(),
         TextColumn("{task.completed:.0f} of {task.total:.0f} SR frames"),
-        TextColumn("{task.fields[fps]:.1f} frames/s, latency {task.fields[latency]:.0f} ms"),
+        TextColumn("{task.fields[pace]}"),
         TimeRemainingColumn(),
         console=console,
         transient=True,
@@ -293,9 +293,11 @@ def _progress(console: Console) -> Progress:
 
 
 def _show(progress: Progress, task: Any, status: dict[str, Any]) -> None:
-    if status:
-        done = status["sr_frames"] + status["sr_skipped"]
-        progress.update(task, completed=done, fps=status["sr_fps"], latency=status["latency_ms"]["p50"])
+    if status and status["engine"]:
+        done, latency_ms = status["sr_frames"] + status["sr_skipped"], status["latency_ms"]["p50"]
+        progress.update(task, completed=done, pace=f"{status['sr_fps']:.1f} frames/s, latency {latency_ms:.0f} ms")
+    elif status:
+        progress.update(task, completed=status["recon_frames"], pace="measured, not separated")
 
 
 @contextmanager

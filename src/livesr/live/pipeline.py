@@ -513,6 +513,7 @@ class Pipeline:
         held = self.hook.waiting * self._frame_bytes + self._downstream_bytes()
         return {
             "raw_frames": self.hook.received,
+            "recon_frames": self.counts["recon_frames"],
             "sr_frames": self.counts["sr_frames"],
             "sr_skipped": self.counts["sr_skipped"],
             "sr_provisional": self.counts["sr_provisional"],
@@ -541,7 +542,6 @@ class Pipeline:
             "raw_aside": counts["raw_aside"],
             "groups": counts["groups"],
             "groups_incomplete": counts["groups_incomplete"],
-            "recon_frames": counts["recon_frames"],
             "recon_failed": counts["recon_failed"],
             "recon_doubtful": counts["recon_doubtful"],
             "recon_refused": counts["recon_refused"],
