@@ -29,6 +29,7 @@ COMMANDS = [
     "listen",
     "keys",
     "info",
+    "calibrate",
     "characterise",
     "check",
     "train",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +41,7 @@ class Optics:
         return otf(shape, self.pixel_size_um, self.na, self.emission_um, offset_um=offset_um, damping=self.damping)
 
 
-def conditioned(raw: NDArray[np.unsignedinteger], offset_adu: float) -> Float:
+def conditioned(raw: NDArray[Any], offset_adu: float) -> Float:
     """Return float32 frames (t, n, y, x) above the offset, each as bright as its group's mean, faded out at the edges.
 
     Raises

@@ -9,6 +9,7 @@ vector, and the argument of the peak is its phase (the single-frame variant of W
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +28,7 @@ Order = list[tuple[int, int]]
 
 
 def detect_order(
-    raw: NDArray[np.unsignedinteger],
+    raw: NDArray[Any],
     optics: Optics,
     *,
     angles: int = 3,
@@ -65,9 +66,25 @@ def detect_order(
         return _usual_order(raw, optics, angles, harmonics, offset_adu, e)
 
 
-def _order_of_frames(
-    raw: NDArray[np.unsignedinteger], optics: Optics, angles: int, harmonics: int, offset_adu: float
-) -> Order:
+def same_light(a: Sequence[tuple[int, int]], b: Sequence[tuple[int, int]]) -> bool:
+    """Whether two orders say the same of every raw frame, but for the names of angles and the zero and sign of phases."""
+    return _nameless(a) == _nameless(b)
+
+
+def _nameless(order: Sequence[tuple[int, int]]) -> Order:
+    """Count angles and phases from the first raw frame that shows them, phases upwards as far as that can be said."""
+    phases = max(p for _, p in order) + 1
+    names = list(dict.fromkeys(angle for angle, _ in order))
+    result: dict[int, tuple[int, int]] = {}
+    for angle in names:
+        mine = [raw for raw, (a, _) in enumerate(order) if a == angle]
+        counted = [(order[raw][1] - order[mine[0]][1]) % phases for raw in mine]
+        chosen = min(counted, [-p % phases for p in counted])
+        result |= {raw: (names.index(angle), p) for raw, p in zip(mine, chosen, strict=True)}
+    return [result[raw] for raw in range(len(order))]
+
+
+def _order_of_frames(raw: NDArray[Any], optics: Optics, angles: int, harmonics: int, offset_adu: float) -> Order:
     """Any order, from what every single frame shows."""
     n = raw.shape[1]
     mean, differences = _bands(raw, optics, offset_adu)
@@ -85,7 +102,7 @@ def _order_of_frames(
 
 
 def _usual_order(
-    raw: NDArray[np.unsignedinteger],
+    raw: NDArray[Any],
     optics: Optics,
     angles: int,
     harmonics: int,
@@ -124,7 +141,7 @@ def order_name(order: Sequence[tuple[int, int]]) -> str | Order:
     return list(order)
 
 
-def _bands(raw: NDArray[np.unsignedinteger], optics: Optics, offset_adu: float) -> tuple[Complex, Complex]:
+def _bands(raw: NDArray[Any], optics: Optics, offset_adu: float) -> tuple[Complex, Complex]:
     """Whitened mean (t, y, x) and differences from it (n, t, y, x)."""
     frames = conditioned(raw, offset_adu)
     mean = frames.mean(1)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import scipy.fft
@@ -36,7 +37,7 @@ class Damping:
 
 
 def damping_from_bands(
-    raw: NDArray[np.unsignedinteger],
+    raw: NDArray[Any],
     optics: Optics,
     order: Sequence[tuple[int, int]],
     patterns: Sequence[Pattern],

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import scipy.fft
@@ -94,7 +95,7 @@ class FoundPattern:
 
 
 def estimate(
-    raw: NDArray[np.unsignedinteger],
+    raw: NDArray[Any],
     optics: Optics,
     order: Sequence[tuple[int, int]],
     *,
@@ -174,12 +175,34 @@ def _estimate_angle(
     return FoundPattern(_wrapped(at_chip), peak, min(w.contrast_to_noise for w in waves), waves[-1].phase_spread_rad)
 
 
+def correlation_maps(
+    raw: NDArray[Any],
+    optics: Optics,
+    order: Sequence[tuple[int, int]],
+    *,
+    steps_rad: Sequence[float],
+    harmonics: int = 1,
+    offset_adu: float = 100.0,
+) -> list[Float]:
+    """Return what the vector of each angle is looked for in, to be shown: float32 (2y, 2x), zero frequency in the middle."""
+    frames = conditioned(raw, offset_adu)
+    maps = []
+    for angle in range(max(a for a, _ in order) + 1):
+        zero, higher = bands(frames, order, angle, np.asarray(steps_rad, np.float64), harmonics)
+        maps.append(np.fft.fftshift(correlate(*_both_whitened(zero, higher[-1], optics))))
+    return maps
+
+
+def _both_whitened(zero: Float, band: Complex, optics: Optics) -> tuple[Complex, Complex]:
+    grid = optics.pixel_size_um, optics.cutoff_um
+    return whitened(zero, *grid), whitened(band, *grid)
+
+
 def _vector(
     zero: Float, band: Complex, optics: Optics, hint: tuple[float, float] | None
 ) -> tuple[tuple[float, float], float]:
     """Vector of the finest wave in cycles/um and the height of its peak."""
-    grid = optics.pixel_size_um, optics.cutoff_um
-    a, b = whitened(zero, *grid), whitened(band, *grid)
+    a, b = _both_whitened(zero, band, optics)
     power = correlate(a, b)
     annulus = SEARCH[0] * optics.cutoff_um, SEARCH[1] * optics.cutoff_um
     peak = find_peak(power, optics.pixel_size_um, annulus, near=hint)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,7 +53,7 @@ class Calibration:
 
 
 def calibrate(
-    raw: NDArray[np.unsignedinteger],
+    raw: NDArray[Any],
     optics: Optics,
     *,
     angles: int = 3,
@@ -62,6 +63,7 @@ def calibrate(
     offset_adu: float = 100.0,
     origin_px: tuple[float, float] = (0.0, 0.0),
     fit_damping: bool = True,
+    damping: Damping | None = None,
 ) -> Calibration:
     """Calibrate from raw frames.
 
@@ -81,6 +83,8 @@ def calibrate(
         Level of a dark frame; first pixel (y, x) of the frames on the chip.
     fit_damping
         Estimate the OTF's damping too; `optics.damping` stays if that is not possible.
+    damping
+        What `optics.damping` was estimated as, if it was, for the record.
 
     Raises
     ------
@@ -96,7 +100,7 @@ def calibrate(
     steps = equal_steps(len(order) // angles) if steps_rad is None else np.asarray(steps_rad, np.float64)
     common = {"steps_rad": steps.tolist(), "harmonics": harmonics, "offset_adu": offset_adu}
     found = estimate(raw, optics, order, **common)
-    damping, doubts = None, []
+    doubts: list[str] = []
     if fit_damping:
         here = [f.pattern for f in found]
         try:

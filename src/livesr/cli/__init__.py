@@ -20,6 +20,7 @@ from livesr.base.errors import LiveSRError
 from livesr.cli import (
     backfill,
     bench,
+    calibrate,
     characterise,
     check,
     demo,
@@ -56,6 +57,7 @@ for module in (
     listen,
     keys,
     info,
+    calibrate,
     characterise,
     check,
     train,

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from livesr.base.config import ChannelConfig, PatternConfig, RigConfig
 from livesr.base.errors import ConfigError
@@ -27,6 +27,9 @@ from livesr.live.sinks.sink import ChannelDescription
 from livesr.live.upscale import Upscaler
 from livesr.live.upscale import memory_bytes as upscaled_bytes
 from livesr.optics.illumination import Pattern
+
+if TYPE_CHECKING:
+    from livesr.live.reconstruct.sim import SIMReconstructor
 
 RECONSTRUCTORS = Registry(
     "reconstruction",
@@ -251,7 +254,7 @@ def _engines(channel: ChannelConfig) -> list[Engine]:
     return engines
 
 
-def sim_reconstructor(rig: RigConfig, channel: ChannelConfig, camera: Geometry) -> Reconstructor:
+def sim_reconstructor(rig: RigConfig, channel: ChannelConfig, camera: Geometry) -> SIMReconstructor:
     """Linear SIM with the patterns of rig.yaml."""
     from livesr.live.reconstruct.quality import Trust
     from livesr.live.reconstruct.sim import SIMReconstructor

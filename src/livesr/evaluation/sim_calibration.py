@@ -1,0 +1,259 @@
+"""From raw groups of a rig to the lines of its rig.yaml: the calibration of one channel.
+
+Owns what is taken from rig.yaml, what is written into it, and the picture. The estimation is `livesr.calibration`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from livesr.base.config import PatternConfig, RigConfig, TrustConfig
+from livesr.base.errors import CalibrationError, ConfigError
+from livesr.base.frames import CameraFrame
+from livesr.base.rig_file import write_values
+from livesr.calibration.groups import Optics
+from livesr.calibration.order import detect_order, order_name, same_light
+from livesr.calibration.otf import damping_from_beads
+from livesr.calibration.patterns import correlation_maps
+from livesr.calibration.picture import draw
+from livesr.calibration.sim import Calibration, calibrate
+from livesr.live.correct import build_correction
+from livesr.live.paths import Geometry, sim_reconstructor
+from livesr.optics.illumination import Pattern, equal_steps
+
+PICTURE = "calibration.png"
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelCalibration:
+    """A calibration and what it was made from.
+
+    Attributes
+    ----------
+    rig, channel, camera : what it is for
+    raw : (t, n, y, x), corrected as the rig says
+    offset_adu : level that is left in `raw`
+    result : what was found
+    steps_rad : phase steps that it was found with
+    order_changed : whether rig.yaml names another order
+    """
+
+    rig: RigConfig
+    channel: str
+    camera: Geometry
+    raw: NDArray[Any]
+    offset_adu: float
+    result: Calibration
+    steps_rad: list[float]
+    order_changed: bool
+
+    def values(self) -> dict[str, Any]:
+        """Return what rig.yaml is to say, by place; patterns and damping in the channel's section if there are several."""
+        several = len(self.rig.channels) > 1
+        section, optics = (f"channels.{self.channel}",) * 2 if several else ("sim", "optics")
+        values: dict[str, Any] = {}
+        if self.order_changed:
+            name = order_name(self.result.order)
+            values["sim.order"] = name if isinstance(name, str) else [list(pair) for pair in name]
+            values["sim.phase_steps_rad"] = [round(s, 7) for s in self.steps_rad]
+        values[f"{section}.patterns"] = [_as_config(p) for p in self.result.patterns]
+        if self.result.damping:
+            values[f"{optics}.damping"] = self.result.optics.damping
+        return values
+
+    def calibrated_rig(self) -> RigConfig:
+        """Return the rig with what was found, for this channel."""
+        assert self.rig.sim is not None
+        patterns = [PatternConfig(**_as_config(p)) for p in self.result.patterns]
+        channel = self.rig.channel(self.channel).model_copy(
+            update={"patterns": patterns, "damping": self.result.optics.damping}
+        )
+        sim = self.rig.sim.model_copy(
+            update={
+                "order": self.result.order,
+                "phase_steps_rad": self.steps_rad,
+                "trust": TrustConfig(when_doubtful="reconstruct"),
+            }
+        )
+        camera = self.rig.camera.model_copy(update={"offset_adu": self.offset_adu})
+        return self.rig.model_copy(
+            update={"sim": sim, "camera": camera, "channels": {**self.rig.channels, self.channel: channel}}
+        )
+
+    def save(self, rig_file: Path) -> None:
+        """Write the values into rig.yaml; its comments stay.
+
+        Raises
+        ------
+        ConfigError
+            If it cannot be changed; it stays as it was.
+        """
+        write_values(rig_file, self.values())
+
+    def draw(self, path: Path) -> None:
+        """Write the picture.
+
+        Raises
+        ------
+        ConfigError
+            If it cannot be written.
+        """
+        rig = self.calibrated_rig()
+        method = sim_reconstructor(rig, rig.channel(self.channel), self.camera)
+        group = self.raw[len(self.raw) // 2]
+        reconstruction = method.reconstruct(group)
+        widefield = method.widefield(group)
+        maps = correlation_maps(
+            self.raw,
+            self.result.optics,
+            self.result.order,
+            steps_rad=self.steps_rad,
+            harmonics=len(self.result.patterns[0].waves),
+            offset_adu=self.offset_adu,
+        )
+        try:
+            draw(maps, self.result.found, self.result.optics, widefield, reconstruction).save(path)
+        except (OSError, ValueError) as e:
+            raise ConfigError(f"Cannot write {path}: {getattr(e, 'strerror', None) or e}.") from e
+
+    def report(self) -> dict[str, Any]:
+        """Return the numbers, for a table and `--json`."""
+        damping = self.result.damping
+        return {
+            "channel": self.channel,
+            "time_points": len(self.raw),
+            "order": order_name(self.result.order),
+            "order_changed": self.order_changed,
+            "damping": round(self.result.optics.damping, 3),
+            "damping_log_error": round(damping.log_error, 3) if damping else None,
+            "angles": [
+                {
+                    **_as_config(f.pattern),
+                    "period_nm": round(f.period_nm, 2),
+                    "direction_deg": round(f.direction_deg, 2),
+                    "peak": round(f.peak, 1),
+                    "contrast_to_noise": round(f.contrast_to_noise, 1),
+                    "phase_spread_rad": round(f.phase_spread_rad, 3),
+                }
+                for f in self.result.found
+            ],
+            "warnings": list(self.result.doubts),
+        }
+
+
+def calibrate_channel(
+    rig: RigConfig,
+    channel: str,
+    camera: Geometry,
+    raw: NDArray[Any],
+    *,
+    keep_order: bool = False,
+    keep_otf: bool = False,
+    beads_nm: float | None = None,
+) -> ChannelCalibration:
+    """Calibrate one channel of a rig.
+
+    Parameters
+    ----------
+    raw
+        Groups as the camera gave them, (t, n, y, x).
+    keep_order
+        Believe rig.yaml's order instead of looking for it. It is believed anyway where the frames are too dim to tell.
+    keep_otf
+        Believe rig.yaml's damping.
+    beads_nm
+        The specimen is beads of that diameter: the damping comes from their picture instead of from the bands.
+
+    Raises
+    ------
+    CalibrationError
+        If the frames do not show the patterns.
+    """
+    assert rig.sim is not None
+    settings, about = rig.channel(channel), rig.sim
+    n_raw = rig.raw_frames(channel)
+    correction, offset_adu = build_correction(rig, channel, camera.shape, camera.origin_px, n_raw)
+    if correction:
+        raw = np.stack([np.stack([np.array(f) for f in correction.apply(list(group))]) for group in raw])
+    damping = settings.damping or rig.optics.damping
+    optics = Optics(
+        camera.pixel_size_um, rig.optics.na, (settings.emission_nm or rig.optics.emission_nm) / 1e3, damping
+    )
+    order, changed = about.raw_order(), False
+    if not keep_order:
+        found = _detected(raw, optics, about.angles, about.harmonics, offset_adu)
+        if found is not None and not same_light(found, order):
+            order, changed = found, True
+    steps = about.phase_steps_rad if about.phase_steps_rad and not changed else equal_steps(about.phases).tolist()
+    from_beads = None
+    if beads_nm is not None:
+        from_beads = damping_from_beads(raw.mean((0, 1)) - offset_adu, optics, beads_nm / 1e3)
+        optics = Optics(optics.pixel_size_um, optics.na, optics.emission_um, round(from_beads.value, 3))
+    result = calibrate(
+        raw,
+        optics,
+        angles=about.angles,
+        harmonics=about.harmonics,
+        order=order,
+        steps_rad=steps,
+        offset_adu=offset_adu,
+        origin_px=camera.origin_px,
+        fit_damping=not keep_otf and beads_nm is None,
+        damping=from_beads,
+    )
+    if changed:
+        result.doubts.append("The raw frames are in another order than rig.yaml says.")
+    return ChannelCalibration(rig, channel, camera, raw, offset_adu, result, list(steps), changed)
+
+
+def groups_of(frames: Iterable[CameraFrame], channel: str, n_raw: int, most: int) -> NDArray[Any]:
+    """Collect the first complete groups of a channel, (t, n, y, x), at most `most`; of one position and plane.
+
+    Raises
+    ------
+    CalibrationError
+        If there is none.
+    """
+    open_groups: dict[Any, dict[int, NDArray[Any]]] = {}
+    complete: list[NDArray[Any]] = []
+    stream = None
+    for frame in frames:
+        stream = stream or (frame.stream if frame.stream.channel == channel else None)
+        if frame.stream != stream:
+            continue
+        group = open_groups.setdefault(frame.t, {})
+        group[frame.raw] = np.array(frame.pixels)
+        if len(group) == n_raw:
+            complete.append(np.stack([group[raw] for raw in range(n_raw)]))
+            del open_groups[frame.t]
+            if len(complete) == most:
+                break
+    if not complete:
+        raise CalibrationError(f"No complete group of {n_raw} raw frames of channel {channel!r} came.")
+    return np.stack(complete)
+
+
+def _detected(
+    raw: NDArray[Any], optics: Optics, angles: int, harmonics: int, offset_adu: float
+) -> list[tuple[int, int]] | None:
+    try:
+        return detect_order(raw, optics, angles=angles, harmonics=harmonics, offset_adu=offset_adu)
+    except CalibrationError:
+        return None  # too dim for single frames; the separated bands may still show the patterns
+
+
+def _as_config(pattern: Pattern) -> dict[str, Any]:
+    values: dict[str, Any] = {
+        "k_um": [round(k, 5) for k in pattern.k_um],
+        "phase_rad": round(pattern.phase_rad, 4),
+        "modulation": round(pattern.modulation, 3),
+    }
+    if pattern.overtones:
+        values["overtones"] = [{"phase_rad": round(p, 4), "modulation": round(m, 3)} for p, m in pattern.overtones]
+    return values
