@@ -186,6 +186,7 @@ class MulticolorFrame:
     display : (low, high) in stored ADU for each channel
     source : the measurement that it was predicted from
     latency_ms : age of what it shows when it was composed
+    provisional : made before the frame after it came; the final one replaces it and is the one that is stored
     warnings : sentences that a viewer must show with it
     """
 
