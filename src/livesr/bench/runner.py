@@ -32,15 +32,22 @@ SUITES = {
     "storm": 2,
     "store": 2,
     "publish": 2,
+    "view": 2,
 }
 """Every suite, in the order in which they run, and how many cores it gets."""
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _TIMEOUT_S = 900.0
+UNAVAILABLE = 3
+"""Exit code of a worker whose suite cannot run on this computer."""
 
 
 class SuiteError(LiveSRError):
     """A suite did not come to its end."""
+
+
+class SuiteUnavailableError(SuiteError):
+    """A suite needs something that is not on this computer."""
 
 
 def run(
@@ -68,7 +75,7 @@ def run(
     UsageError
         If there is no such suite.
     SuiteError
-        If a suite fails; with the end of what it said.
+        If a suite fails; with the end of what it said. Of "all", one that this computer lacks something for is left out.
     """
     names = list(SUITES) if "all" in suites else list(suites)
     for name in names:
@@ -78,7 +85,12 @@ def run(
     console = Console(quiet=quiet)
     for name in names:
         with console.status(f"Measuring {name} on {SUITES[name]} core{'s' if SUITES[name] > 1 else ''}"):
-            results += _in_process(name, quick)
+            try:
+                results += _in_process(name, quick)
+            except SuiteUnavailableError as e:
+                if "all" not in suites:
+                    raise
+                console.print(f"Left out: {e}")
         if json_path:
             write_json(results, json_path)
     console.print(table(results, notes=True))
@@ -105,6 +117,8 @@ def _in_process(name: str, quick: bool) -> list[Result]:
             )
         except subprocess.TimeoutExpired as e:
             raise SuiteError(f"Suite {name!r} did not end within {_TIMEOUT_S:.0f} s and was stopped.") from e
+        if done.returncode == UNAVAILABLE:
+            raise SuiteUnavailableError(done.stderr.strip())
         if done.returncode or not path.is_file():
             said = "\n".join((done.stderr or done.stdout).strip().splitlines()[-8:])
             raise SuiteError(f"Suite {name!r} failed with exit code {done.returncode}:\n{said}")

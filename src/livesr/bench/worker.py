@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 
 from livesr.bench.result import Environment
+from livesr.bench.runner import UNAVAILABLE, SuiteUnavailableError
 
 
 def pin(cores: int) -> bool:
@@ -34,4 +35,8 @@ def work(name: str, cores: int, path: Path, quick: bool) -> None:
 
 
 if __name__ == "__main__":
-    work(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]), sys.argv[4] == "quick")
+    try:
+        work(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]), sys.argv[4] == "quick")
+    except SuiteUnavailableError as e:
+        sys.stderr.write(f"{e}\n")
+        sys.exit(UNAVAILABLE)

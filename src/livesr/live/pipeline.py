@@ -73,6 +73,7 @@ class Pipeline:
     normalisations : values to use for frames that were measured before, by stream and time point; what they do not name
         follows from them as in a live run
     wanted : whether the network is to see the frame at (stream, t); all without
+    disk_free : bytes left where the run is stored, for the status
     """
 
     def __init__(
@@ -87,12 +88,14 @@ class Pipeline:
         on_stop: Callable[[], None] = lambda: None,
         normalisations: Mapping[tuple[Stream, int], Normalisation] | None = None,
         wanted: Callable[[Stream, int], bool] = lambda stream, t: True,
+        disk_free: Callable[[], int | None] = lambda: None,
     ) -> None:
         self._paths, self._run, self._policy = dict(paths), run, policy
         self._provisional = provisional and policy == "latest"
         self._pace = Pace()
         self._on_stop = on_stop
         self._recorded_normalisations, self._wanted = normalisations or {}, wanted
+        self._disk_free = disk_free
         self._only = next(iter(paths)) if len(paths) == 1 else ""
         self._sinks = [SinkThread(sink, lossless=lossless, on_error=self._sink_failed) for sink, lossless in sinks]
         self._frame_bytes = max(math.prod(c.raw_shape) * np.dtype(c.raw_dtype).itemsize for c in run.channels)
@@ -522,6 +525,7 @@ class Pipeline:
             "latency_ms": self.latency.summary(),
             "latency_provisional_ms": self.latency_provisional.summary(),
             "raw_queue": round(held / self.raw_queue_bytes, 4),
+            "disk_free_bytes": self._disk_free(),
             "warnings": list(self.warnings),
             "engine": {n: p.engine_id for n, p in self._paths.items() if p.backend},
             "upscale": {

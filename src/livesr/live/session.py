@@ -122,14 +122,17 @@ class Session:
 
     def _open_run(self, run: RunDescription, on_stop: Callable[[], None]) -> Pipeline:
         """Open sinks and threads of the run that comes next; `on_stop` stops where its frames come from."""
+        sinks = self._sinks()
+        writer = self._writer
         pipeline = Pipeline(
             {channel.name: self._paths[channel.name] for channel in run.channels},
             run,
-            self._sinks(),
+            sinks,
             policy=self.settings.policy,
             provisional=self.settings.provisional == "auto",
             raw_queue_bytes=self.settings.raw_queue_bytes or psutil.virtual_memory().available // 4,
             on_stop=on_stop,
+            disk_free=lambda: writer.free_bytes if writer else None,
         )
         pipeline.open()
         self.store = self._writer.path if self._writer else None

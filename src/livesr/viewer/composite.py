@@ -22,7 +22,10 @@ from livesr.base.frames import Pixels
 Picture = NDArray[np.uint8]
 
 DEFAULT_COLORS = {"microtubules": "00FF00", "er": "FF00FF", "lysosomes": "FFFF00"}
-"""As in the IMC-SR paper. Green and magenta also stay apart for a red-green blind eye."""
+"""As in the IMC-SR paper. A red-green blind eye tells green from magenta, but hardly green from yellow."""
+
+SAFE_COLORS = {"00FF00": "00FFFF"}
+"""What takes the place of a colour for a red-green blind eye: cyan, magenta and yellow stay apart (tests/viewer)."""
 
 _LEVELS = 1 << 16
 _LARGEST = 1e30  # ADU; false for NaN and infinity, and leaves float32 room for a difference

@@ -14,10 +14,11 @@ from livesr.viewer.composite import Picture
 INVENTED, MISSING = (230, 159, 0), (86, 180, 233)
 """Light that the channels show and nobody measured; light that was measured and is in no channel."""
 
+_FAINTEST, _FULL = 0.05, 0.35  # shares of the measurement's display range: what is invisible there is no news here
 _DIM = 0.6  # what is left of the grey picture, so that the colours stand out
 
 
-def paint_residual(grey: Picture, residual: NDArray[np.float32], noise: float, full: float) -> Picture:
+def paint_residual(grey: Picture, residual: NDArray[np.float32], span: float) -> Picture:
     """Paint `residual` over `grey`.
 
     Parameters
@@ -26,8 +27,8 @@ def paint_residual(grey: Picture, residual: NDArray[np.float32], noise: float, f
         Measurement, uint8 (y, x).
     residual
         Sum of channels - x, float32 (y, x), ADU.
-    noise, full
-        ADU: below `noise` nothing is painted, from `full` on the colour covers.
+    span
+        Width of the measurement's display window, ADU: the overlay follows its contrast.
 
     Returns
     -------
@@ -41,7 +42,8 @@ def paint_residual(grey: Picture, residual: NDArray[np.float32], noise: float, f
     """
     if grey.shape != residual.shape:
         raise ValueError(f"the residual is {residual.shape}, the measurement {grey.shape}")
-    opacity = (np.abs(residual) - np.float32(noise)) / np.float32(max(full - noise, 1e-3))
+    span = max(span, 1e-3)
+    opacity = (np.abs(residual) - np.float32(_FAINTEST * span)) / np.float32((_FULL - _FAINTEST) * span)
     np.clip(opacity, 0, 1, out=opacity)
     base = grey * np.float32(_DIM)
     invented = residual > 0

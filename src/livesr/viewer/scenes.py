@@ -162,10 +162,11 @@ def intensity(message: Message) -> NDArray[np.float32]:
 
 
 def residual_plane(scene: Scene) -> NDArray[np.float32] | None:
-    """Return sum of channels - x in ADU on the measurement's pixels, float32 (y, x): what `Composer` sums up, as a plane.
+    """Return sum of channels - x in ADU on the measurement's pixels, float32 (y, x): what the residual sums up, as a plane.
 
     Positive where the prediction shows light that was not measured, negative where measured light is in no channel. x is the
-    measurement less the background that belongs to no channel; where the network enlarges, its pixels are averaged.
+    measurement less the background that belongs to no channel, at least 0: the dark rim of a reconstruction is no light that
+    the network invented. Where the network enlarges, its pixels are averaged.
 
     Returns
     -------
@@ -181,5 +182,5 @@ def residual_plane(scene: Scene) -> NDArray[np.float32] | None:
     if factor > 1:
         summed = summed.reshape(x.shape[0], factor, x.shape[1], factor).mean((1, 3))
     x -= np.float32((scene.prediction.header.normalisation or {}).get("background", 0.0))
-    residual: NDArray[np.float32] = summed - x
+    residual: NDArray[np.float32] = summed - np.maximum(x, 0)
     return residual

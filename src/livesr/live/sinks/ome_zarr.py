@@ -49,6 +49,10 @@ class OMEZarrSink:
         Folder to create; if it exists, the next number is taken. `path` says which after `open`.
     reserve_bytes
         Recording ends while this much is still free, so that the store can be finished.
+
+    Attributes
+    ----------
+    free_bytes : left on the disk when it was last looked at, every second; None before
     """
 
     name = "ome-zarr"
@@ -60,6 +64,7 @@ class OMEZarrSink:
         self._run: RunDescription | None = None
         self._log: FramesLog | None = None
         self._disk_check_due_s = 0.0
+        self.free_bytes: int | None = None
         self._counts = {"raw": 0, "recon": 0, "sr": 0, "fills": 0, "strays": 0, "clipped_pixels": 0}
 
     @property
@@ -366,7 +371,7 @@ class OMEZarrSink:
             return
         self._disk_check_due_s = now + _DISK_CHECK_S
         with self._recording():
-            free = free_bytes(self.path)
+            self.free_bytes = free = free_bytes(self.path)
         if free < self._reserve_bytes:
             raise RecordingError(
                 f"Only {free / 1e9:.2f} GB are left on the disk of {self.path}; recording ends here so that the store "

@@ -18,12 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from livesr.base.timing import now_ns
-from livesr.live.compose import noise_threshold
 from livesr.live.sinks.wire import Message, WireChannel
 from livesr.viewer.browser.wishes import View, Wish
-from livesr.viewer.composite import ChannelView, Compositor, Picture, auto_window, encode_jpeg, grayscale
+from livesr.viewer.composite import SAFE_COLORS, ChannelView, Compositor, Picture, auto_window, encode_jpeg, grayscale
 from livesr.viewer.overlay import paint_residual
-from livesr.viewer.scenes import Scene, SceneSource, intensity, residual_plane
+from livesr.viewer.scenes import Scene, SceneSource, residual_plane
 
 log = logging.getLogger(__name__)
 
@@ -175,10 +174,7 @@ class PictureMaker:
             return None
         window = measurement_view(scene, view)
         assert window is not None
-        x = intensity(scene.measurement)
-        return paint_residual(
-            self._measurement(scene, view), plane, noise_threshold(x), 0.5 * (window.window[1] - window.window[0])
-        )
+        return paint_residual(self._measurement(scene, view), plane, window.window[1] - window.window[0])
 
     @staticmethod
     def _measurement(scene: Scene, view: View) -> Picture:
@@ -208,7 +204,8 @@ def channel_views(scene: Scene, view: View) -> list[ChannelView]:
     if message is None or message.pixels is None:
         return []
     named = zip(channels_of(scene), message.pixels, strict=True)
-    return [_wished(view.wish(channel.label), channel.color, channel.window, plane) for channel, plane in named]
+    safe = SAFE_COLORS if view.safe else {}
+    return [_wished(view.wish(c.label), safe.get(c.color.upper(), c.color), c.window, plane) for c, plane in named]
 
 
 def measurement_view(scene: Scene, view: View) -> ChannelView | None:

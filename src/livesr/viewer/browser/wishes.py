@@ -47,6 +47,7 @@ class View(_Part):
     channels, measurement : how they are shown
     residual : paint it over the prediction
     raw : 16-bit planes instead of JPEG
+    safe : colours that a red-green blind eye tells apart, where the page has not chosen one
     histogram : send histograms now and then
     channel, position, z : which stream, see `Selection`
     """
@@ -56,6 +57,7 @@ class View(_Part):
     measurement: Wish = Wish()
     residual: bool = False
     raw: bool = False
+    safe: bool = False
     histogram: bool = False
     channel: _Label | None = None
     position: _Index | None = None

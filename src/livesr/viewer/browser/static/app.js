@@ -12,7 +12,7 @@ import { Streams } from "./streams.js";
 const MODES = ["beside", "split", "prediction", "channels", "measurement"];
 const THEMES = ["system", "dark", "light"];
 
-const display = { mode: "beside", residual: false, raw: false };
+const display = { mode: "beside", residual: false, raw: false, safe: false };
 const readout = new Readout();
 const channels = new Channels(byId("channels"), wish);
 const streams = new Streams(byId("streams"), wish);
@@ -52,9 +52,8 @@ function wish() {
   if (pending) return;
   pending = setTimeout(() => {
     pending = 0;
-    const { raw, residual, mode } = display;
     const histogram = document.body.dataset.panel !== "hidden";
-    connection.send({ type: "view", view: { mode, raw, residual, histogram, ...streams.selection, ...channels.wishes } });
+    connection.send({ type: "view", view: { ...display, histogram, ...streams.selection, ...channels.wishes } });
   }, 16);
 }
 
@@ -82,12 +81,17 @@ function setPanel(shown) {
 function setTheme(theme) {
   remembered.set("theme", theme);
   document.documentElement.dataset.theme = theme;
-  byId("theme").textContent = { system: "Auto", dark: "Dark", light: "Light" }[theme];
+  byId("theme").textContent = { system: "System", dark: "Dark", light: "Light" }[theme];
 }
 
 function toggle(id, part) {
   byId(id).checked = display[part] = !display[part];
   wish();
+}
+
+function toggleSafe() {
+  toggle("safe-on", "safe");
+  remembered.set("safe", display.safe);
 }
 
 function save(name, blob) {
@@ -109,16 +113,18 @@ byId("panel-toggle").onclick = togglePanel;
 byId("help-open").onclick = help;
 byId("residual-on").onchange = () => toggle("residual-on", "residual");
 byId("raw-on").onchange = () => toggle("raw-on", "raw");
+byId("safe-on").onchange = toggleSafe;
 
 listen([
   ...MODES.map((mode, n) => [String(n + 1), byId("modes").querySelector(`[data-mode=${mode}]`).textContent, () => setMode(mode)]),
-  [["shift+1", "shift+2", "shift+3", "shift+4"], "Show or hide a channel", (key) => channels.toggle(Number(key.at(-1)) - 1)],
+  [["shift+1", "shift+2", "shift+3", "shift+4"], "Show or hide a channel", (key) => channels.toggle(Number(key.at(-1)) - 1), "shift + 1 … 4"],
   ["a", "Automatic contrast, gamma 1", () => channels.auto()],
   ["r", "Residual: where the channels do not add up", () => toggle("residual-on", "residual")],
+  ["c", "Colours for a red-green blind eye", toggleSafe],
   ["b", "16 bit instead of JPEG", () => toggle("raw-on", "raw")],
   ["s", "Snapshot", snapshot],
-  [" ", "Play or pause a recording", () => playback.toggle()],
-  [["ArrowLeft", "ArrowRight"], "Step through a recording", (key) => playback.step(key === "ArrowLeft" ? -1 : 1)],
+  [" ", "Play or pause a recording", () => playback.toggle(), "space"],
+  [["ArrowLeft", "ArrowRight"], "Step through a recording", (key) => playback.step(key === "ArrowLeft" ? -1 : 1), "← →"],
   ["+", "Zoom in", () => panes.viewport.zoomBy(1.5)],
   ["-", "Zoom out", () => panes.viewport.zoomBy(1 / 1.5)],
   ["0", "Fit", () => panes.viewport.fit()],
@@ -131,4 +137,5 @@ listen([
 
 setTheme(THEMES.includes(remembered.get("theme")) ? remembered.get("theme") : "system");
 setPanel(true);
+if (remembered.get("safe") === "true") toggleSafe();
 if (MODES.includes(remembered.get("mode"))) setMode(remembered.get("mode"));

@@ -3,8 +3,10 @@
 import { cssColor, make } from "./format.js";
 import { HistogramView } from "./histogram.js";
 
-/** Bright colours that stay apart for every common colour blindness when three of them are chosen (docs/adr). */
+/** What a channel can be given; which of them a colour-blind eye tells apart depends on the eye. */
 export const PALETTE = ["00FF00", "FF00FF", "FFFF00", "00FFFF", "FF8000", "3C8CFF", "FF4040", "FFFFFF"];
+
+const REFRESH_MS = 200;
 
 class ChannelRow {
   constructor(label, isMeasurement, onChange) {
@@ -22,7 +24,8 @@ class ChannelRow {
     this.gamma.setAttribute("aria-label", `Gamma of ${label}`);
     this.gamma.ondblclick = () => this.change({ gamma: 1 });
     this.gammaValue = make("output");
-    this.element = make("section", { className: "channel", dataset: { label } }, this.head(isMeasurement), this.palette(isMeasurement), this.histogram.canvas);
+    this.element = make("section", { className: "channel", dataset: { label } }, this.head(isMeasurement), this.palette(isMeasurement));
+    this.element.append(make("div", { className: "contrast" }, this.histogram.canvas, this.range));
     this.element.append(make("label", { className: "gamma" }, make("span", { textContent: "Gamma" }), this.gamma, this.gammaValue));
   }
 
@@ -32,7 +35,7 @@ class ChannelRow {
     this.visible = make("input", { type: "checkbox", checked: true, title: "Show in the composite", onchange: () => this.change({ visible: this.visible.checked }) });
     this.visible.setAttribute("aria-label", `Show ${this.label}`);
     this.name = make("span", { className: "name" });
-    return make("div", { className: "head" }, ...(isMeasurement ? [] : [this.visible]), this.chip, this.name, this.range, this.auto);
+    return make("div", { className: "head" }, ...(isMeasurement ? [] : [this.visible]), this.chip, this.name, this.auto);
   }
 
   palette(isMeasurement) {
@@ -74,6 +77,7 @@ export class Channels {
     this.onChange = onChange;
     this.rows = new Map();
     this.key = "";
+    this.shownAt = -Infinity;
   }
 
   /** The wishes for the server. */
@@ -87,6 +91,8 @@ export class Channels {
     const named = frame.channels.map((c) => c.label);
     const key = JSON.stringify([named, Boolean(frame.measurement)]);
     if (key !== this.key) this.rebuild(key, named, frame.measurement);
+    else if (performance.now() - this.shownAt < REFRESH_MS) return; // automatic contrast moves with every frame
+    this.shownAt = performance.now();
     for (const channel of frame.channels) this.rows.get(channel.label).refresh(channel, channel.label);
     if (frame.measurement) this.measured.refresh(frame.measurement, "Measurement");
   }

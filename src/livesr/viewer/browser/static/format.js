@@ -13,8 +13,12 @@ export function make(tag, properties = {}, ...children) {
 
 /** Write a value with its unit in small print. */
 export function show(id, value, unit = "") {
+  const element = byId(id);
+  const key = `${value} ${unit}`;
+  if (element.dataset.shown === key) return; // a write costs a layout
+  element.dataset.shown = key;
   const text = unit ? [value, make("small", { textContent: ` ${unit}` })] : [value];
-  byId(id).replaceChildren(...text);
+  element.replaceChildren(...text);
 }
 
 /** [number, unit] of a time in ms. */

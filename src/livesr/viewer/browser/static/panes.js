@@ -112,11 +112,11 @@ class Pane {
       this.badges.replaceChildren(...made);
     }
     const label = this.layers[0].startsWith("channel:") ? this.layers[0].slice("channel:".length) : "";
-    this.title.textContent = label;
+    if (this.title.textContent !== label) this.title.textContent = label;
     const channel = frame.channels.find((c) => c.label === label);
     if (channel) this.title.style.setProperty("--color", cssColor(channel.color));
-    const times = [...new Set(shown.filter(Boolean).map((p) => p.t))].reverse();
-    this.time.textContent = `t ${times.join(" | ")}`;
+    const times = `t ${[...new Set(shown.filter(Boolean).map((p) => p.t))].reverse().join(" | ")}`;
+    if (this.time.textContent !== times) this.time.textContent = times;
   }
 
   /** A bar of round length for what is visible. */
@@ -125,8 +125,10 @@ class Pane {
     this.scale.hidden = !(pixelSizeUm > 0);
     if (this.scale.hidden) return;
     const um = scaleBarUm((viewport.pane.width / viewport.scale) * pixelSizeUm);
+    const width = `${(um / pixelSizeUm) * viewport.scale}px`;
+    if (this.rule.style.width === width) return;
     this.length.textContent = lengthText(um);
-    this.rule.style.width = `${(um / pixelSizeUm) * viewport.scale}px`;
+    this.rule.style.width = width;
   }
 
   /** Mark in this pane what the pointer is on in another. */

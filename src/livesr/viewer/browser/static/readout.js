@@ -42,17 +42,18 @@ export class Readout {
     this.frame = frame;
     this.receivedAt = performance.now();
     this.drawn.push(this.receivedAt);
-    show("latency", ...duration(frame.latency_ms ?? NaN));
-    show("residual", frame.residual == null ? "–" : (100 * frame.residual).toFixed(1), frame.residual == null ? "" : "%");
     this.showWarnings();
   }
 
-  /** What changes without a message: ages, rates, silence. */
+  /** What changes with every picture or without any: numbers that nobody could read any faster. */
   tick() {
     const now = performance.now();
     this.drawn = this.drawn.filter((t) => now - t < FPS_SPAN_MS);
     const age = this.frame?.age_ms == null ? NaN : this.frame.age_ms + now - this.receivedAt;
     show("age", ...duration(age));
+    show("latency", ...duration(this.frame?.latency_ms ?? NaN));
+    const residual = this.frame?.residual ?? null;
+    show("residual", residual === null ? "–" : (100 * residual).toFixed(1), residual === null ? "" : "%");
     const { state, fps } = this.status;
     const shown = `${((this.drawn.length * 1000) / FPS_SPAN_MS).toFixed(1)} shown here`;
     show("fps", fps == null ? "–" : fps.toFixed(1), { live: shown, recorded: "when recorded", ended: "over the whole run" }[state] ?? "");

@@ -2,11 +2,11 @@
 
 import { byId, make } from "./format.js";
 
-/** `keys` is a list of [key or keys, words, action(key)]; the digits with shift come as "shift+1". */
+/** `keys` is a list of [key or keys, words, action(key), how the key is written]; the digits with shift come as "shift+1". */
 export function listen(keys) {
   const actions = new Map(keys.flatMap(([names, , action]) => [names].flat().map((name) => [name, action])));
   byId("keys").replaceChildren(
-    ...keys.flatMap(([names, words]) => [make("dt", {}, ...[names].flat().map((n) => make("kbd", { textContent: n === " " ? "space" : n }))), make("dd", { textContent: words })]),
+    ...keys.map(([names, words, , shown]) => make("div", {}, make("dt", {}, make("kbd", { textContent: shown ?? names })), make("dd", { textContent: words }))),
   );
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || byId("help").open) return;
