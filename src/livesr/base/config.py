@@ -386,7 +386,8 @@ class RunConfig(Model):
 
     `policy` "latest" skips the inference of centre frames when the network is slower than the camera; "complete" never
     skips and lets latency grow. `live` is what happens to sequence acquisitions outside an MDA: "own" takes every frame
-    out of Micro-Manager's buffer, where previews then find none; "peek" copies the newest and may miss some.
+    out of Micro-Manager's buffer, where previews then find none; "peek" copies the newest and may miss some. `tile` is the side
+    of the tiles in which a network sees larger frames; "auto" takes tiles where a frame does not fit the memory.
     `provisional` "auto" shows, under "latest", a frame before its successor was acquired, while the network has nothing else
     to do; the final frame replaces it.
     """
@@ -399,6 +400,7 @@ class RunConfig(Model):
     backend: str = "auto"
     precision: str = "auto"
     threads: Annotated[int, Field(ge=0)] = 0
+    tile: Literal["auto", "off"] | Annotated[int, Field(ge=64)] = "auto"
     record_raw: bool = True
     record_recon: bool = True
     raw_queue_bytes: Annotated[int, Field(gt=0)] | None = None

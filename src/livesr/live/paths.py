@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 from livesr.base.config import ChannelConfig, PatternConfig, RigConfig
 from livesr.base.errors import ConfigError
@@ -19,7 +19,7 @@ from livesr.live.correct import Correction, build_correction
 from livesr.live.grouping.by_index import IndexGrouping
 from livesr.live.inference.backend import Backend
 from livesr.live.inference.engine import Engine, Task, load_engine
-from livesr.live.inference.runner import open_backend
+from livesr.live.inference.runner import open_backend, tile_of
 from livesr.live.reconstruct.raw_order import RawOrderCheck
 from livesr.live.reconstruct.reconstructor import Reconstructor
 from livesr.live.reconstruct.storm import FRAMES_AT_ONCE, UNITS_PER_LOCALISATION, RunningImage, STORMReconstructor
@@ -70,6 +70,7 @@ class ChannelPath:
     upscale: tuple[Engine, Backend] | None = None
     residual_plane: bool = False
     warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     correction: Correction | None = None
     raw_order: Callable[[], RawOrderCheck] | None = None
 
@@ -149,6 +150,7 @@ def build_path(
     backend: str = "auto",
     precision: str = "auto",
     threads: int = 0,
+    tile: int | Literal["auto", "off"] = "auto",
     residual_plane: bool = False,
 ) -> ChannelPath:
     """Build the steps of channel `name` for what the camera delivers; compiles the engine.
@@ -193,6 +195,7 @@ def build_path(
         )
     frame = _Frame(reconstructor.shape, base["recon_pixel_size_um"])
     warnings: list[str] = []
+    notes: list[str] = []
     opened: list[tuple[Engine, Backend]] = []
     try:
         for engine in engines:
@@ -200,8 +203,15 @@ def build_path(
             warnings += engine.check_fits(
                 task, shape=frame.shape, pixel_size_nm=frame.pixel_size_um * 1e3, modality=method
             )
-            runtime = open_backend(engine, frame.shape, backend=backend, precision=precision, threads=threads)
+            runtime = open_backend(
+                engine, frame.shape, backend=backend, precision=precision, threads=threads, tile=tile
+            )
             opened.append((engine, runtime))
+            if side := tile_of(runtime):
+                notes.append(
+                    f"Engine {engine.manifest.id!r} sees channel {name!r} in tiles of {side} pixels: what it makes of them "
+                    "differs a little from what it would make of the whole."
+                )
             frame = frame.enlarged(engine)
     except BaseException:
         for _, runtime in opened:
@@ -228,6 +238,7 @@ def build_path(
         upscale=opened[0] if len(opened) > 1 else None,
         residual_plane=residual_plane,
         warnings=tuple(warnings),
+        notes=tuple(notes),
         correction=correction,
         raw_order=raw_order,
     )
@@ -372,7 +383,12 @@ def _provenance(opened: Sequence[tuple[Engine, Backend]]) -> Mapping[str, Any]:
                 "trained": engine.manifest.trained,
                 "training_data": engine.manifest.training,
             },
-            "runtime": {"backend": backend.name, "device": backend.device, "precision": backend.precision},
+            "runtime": {
+                "backend": backend.name,
+                "device": backend.device,
+                "precision": backend.precision,
+                "tile": tile_of(backend),
+            },
         }
         for engine, backend in opened
     ]

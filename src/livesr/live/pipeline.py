@@ -155,6 +155,8 @@ class Pipeline:
             for sink in opened:
                 sink.close({"error": "another sink could not be opened"})
             raise
+        for note in dict.fromkeys(note for path in self._paths.values() for note in path.notes):
+            self.warn(note)
         for thread in (*self._threads, self._monitor):
             thread.start()
 

@@ -104,7 +104,13 @@ def build_paths(raw: RawInput, backend: str, precision: str, threads: int) -> tu
         for name, camera in raw.cameras.items():
             before = raw.runtimes.get(name)
             paths[name] = _build(
-                raw.rig, name, camera, _runtime(before, backend, precision), (backend, precision), threads
+                raw.rig,
+                name,
+                camera,
+                _runtime(before, backend, precision),
+                (backend, precision),
+                threads=threads,
+                tile=raw.tiles.get(name, "auto"),
             )
             now = paths[name].backend
             if now and before and (now.name, now.precision) != before:
@@ -129,14 +135,14 @@ def _runtime(before: tuple[str, str] | None, backend: str, precision: str) -> tu
 
 
 def _build(
-    rig: RigConfig, name: str, camera: Any, runtime: tuple[str, str], asked: tuple[str, str], threads: int
+    rig: RigConfig, name: str, camera: Any, runtime: tuple[str, str], asked: tuple[str, str], **settings: Any
 ) -> ChannelPath:
     try:
-        return build_path(rig, name, camera, backend=runtime[0], precision=runtime[1], threads=threads)
+        return build_path(rig, name, camera, backend=runtime[0], precision=runtime[1], **settings)
     except BackendError:
         if runtime == asked:
             raise
-    return build_path(rig, name, camera, backend=asked[0], precision=asked[1], threads=threads)
+    return build_path(rig, name, camera, backend=asked[0], precision=asked[1], **settings)
 
 
 def manifests(paths: Mapping[str, ChannelPath]) -> dict[str, Path]:

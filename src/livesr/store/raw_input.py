@@ -38,7 +38,7 @@ class RawInput:
     frames : reads them, each stream in order of time; raises DamagedFileError after what could be read
     normalisations : what the run normalised its frames with
     run : fields of `RunDescription` that the run had
-    runtimes : (backend, precision) that the predictions were made with, by channel
+    runtimes, tiles : (backend, precision) and tiles that the predictions were made with, by channel
     spacing_s : from one exposure of a group to the next where frames bear the time of their group, else 0
     notes : what a user should know of it, in sentences
     close : closes its files
@@ -52,6 +52,7 @@ class RawInput:
     normalisations: Mapping[tuple[Stream, int], Normalisation] = field(default_factory=dict)
     run: Mapping[str, Any] = field(default_factory=dict)
     runtimes: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    tiles: Mapping[str, int] = field(default_factory=dict)
     spacing_s: float = 0.0
     notes: tuple[str, ...] = ()
     close: Callable[[], None] = field(default=lambda: None)
@@ -103,6 +104,7 @@ def store_input(
         frames=lambda: frames_of(read_stacks(store, sorted(store.pictures("raw"), key=lambda key: (key[1], key[0])))),
         normalisations={} if rig else store.normalisations(),
         run=run,
+        tiles={c: t for c in images if (t := store.provenance(c).get("runtime", {}).get("tile"))},
         runtimes={c: (r["backend"], r["precision"]) for c in images if (r := store.provenance(c).get("runtime"))},
     )
 

@@ -49,6 +49,10 @@ class Backend(Protocol):
     def is_unavailable(cls) -> str | None:
         """Return None if it can run here, else a sentence with the reason and the pip extra to install."""
 
+    @classmethod
+    def free_bytes(cls) -> int:
+        """Return the memory that is free where it computes."""
+
     def open(self, engine: Engine, shape: tuple[int, int], *, precision: str = "auto", threads: int = 0) -> None:
         """Load, compile and warm up for frames of `shape` (y, x); `threads` 0 leaves the choice to the runtime.
 

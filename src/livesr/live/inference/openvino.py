@@ -12,6 +12,7 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 
 from livesr.base.errors import BackendError, EngineError
@@ -52,6 +53,11 @@ class OpenVINOBackend:
         if find_spec("openvino") is None:
             return "OpenVINO is not installed, although livesr asks for it: pip install openvino"
         return None
+
+    @classmethod
+    def free_bytes(cls) -> int:
+        """Return the free memory of this computer."""
+        return int(psutil.virtual_memory().available)
 
     def open(self, engine: Engine, shape: tuple[int, int], *, precision: str = "auto", threads: int = 0) -> None:
         """Compile for frames of `shape` (y, x) and run once.

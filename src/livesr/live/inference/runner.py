@@ -1,23 +1,44 @@
 """Which runtime runs an engine.
 
-Owns the choice: the one that was named, or the first that can. Knows no runtime by itself.
+Owns the choice: the one that was named, or the first that can, and whether it sees frames in tiles. Knows no runtime by itself.
 """
 
 from __future__ import annotations
 
 import logging
+from typing import Literal, cast
 
 from livesr.base.errors import BackendError, suggestion
 from livesr.live.inference.backend import BACKENDS, PRECISIONS, Backend
 from livesr.live.inference.engine import Engine
+from livesr.live.inference.tiling import TiledBackend, smaller_tile, tile_that_fits
 
 log = logging.getLogger(__name__)
 
+_OUT_OF_MEMORY = (
+    "out of memory",
+    "out_of_memory",
+    "bad_alloc",
+    "bad allocation",
+    "can't allocate",
+    "failed to allocate",
+)
+
 
 def open_backend(
-    engine: Engine, shape: tuple[int, int], backend: str = "auto", precision: str = "auto", threads: int = 0
+    engine: Engine,
+    shape: tuple[int, int],
+    backend: str = "auto",
+    precision: str = "auto",
+    threads: int = 0,
+    tile: int | Literal["auto", "off"] = "off",
 ) -> Backend:
     """Open `engine` for frames of `shape` (y, x) on the named runtime, or on the first that can ("auto").
+
+    Parameters
+    ----------
+    tile : side of the tiles that larger frames are taken apart into; "auto" does so if a frame is estimated to take more than
+        half of the free memory, or if the runtime runs out of it
 
     Raises
     ------
@@ -27,25 +48,53 @@ def open_backend(
         If the engine cannot take such frames.
     """
     if backend != "auto":
-        return _open(backend, engine, shape, precision, threads)
+        return _open(backend, engine, shape, precision, threads, tile)
     reasons = []
     for name in BACKENDS.names:
         try:
-            return _open(name, engine, shape, precision, threads)
+            return _open(name, engine, shape, precision, threads, tile)
         except BackendError as e:
             log.info("Backend %s is skipped: %s", name, e)
             reasons.append(f"{name}: {e}")
     raise BackendError(f"No backend can run engine {engine.manifest.id!r} here. {' '.join(reasons)}")
 
 
-def _open(name: str, engine: Engine, shape: tuple[int, int], precision: str, threads: int) -> Backend:
+def tile_of(backend: Backend) -> int | None:
+    """Return the side of a backend's tiles, None if it takes frames as a whole."""
+    return backend.tile if isinstance(backend, TiledBackend) else None
+
+
+def _open(name: str, engine: Engine, shape: tuple[int, int], precision: str, threads: int, tile: int | str) -> Backend:
     if name not in BACKENDS.names:
         raise BackendError(f"There is no backend {name!r}.{suggestion(name, ['auto', *BACKENDS.names])}")
     if precision != "auto" and precision not in PRECISIONS:
         raise BackendError(f"There is no precision {precision!r}.{suggestion(precision, ['auto', *PRECISIONS])}")
-    backend: Backend = BACKENDS.load(name)()
-    if reason := backend.is_unavailable():
+    runtime = BACKENDS.load(name)
+    if reason := runtime.is_unavailable():
         raise BackendError(reason)
-    backend.open(engine, shape, precision=precision, threads=threads)
-    log.info("%s runs on %s, %s, %s", engine, name, backend.precision, backend.device)
-    return backend
+    side = tile if isinstance(tile, int) else None
+    if tile == "auto":
+        side = tile_that_fits(engine, shape, runtime.free_bytes())
+    while True:
+        whole: Backend = runtime()
+        backend = whole if side is None or side >= max(shape) else cast("Backend", TiledBackend(whole, side))
+        try:
+            backend.open(engine, shape, precision=precision, threads=threads)
+        except Exception as e:
+            backend.close()
+            smaller = smaller_tile(engine, side or max(shape)) if tile == "auto" and _out_of_memory(e) else None
+            if smaller is None:
+                raise
+            log.warning("%s has too little memory for engine %s: trying tiles of %d pixels", name, engine, smaller)
+            side = smaller
+            continue
+        log.info("%s runs on %s, %s, %s", engine, name, backend.precision, backend.device)
+        return backend
+
+
+def _out_of_memory(error: BaseException | None) -> bool:
+    """Whether an error, or one that caused it, says that memory was short; every runtime has its own words."""
+    if error is None:
+        return False
+    said = str(error).lower()
+    return isinstance(error, MemoryError) or any(w in said for w in _OUT_OF_MEMORY) or _out_of_memory(error.__cause__)

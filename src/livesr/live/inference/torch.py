@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 
 from livesr.base.errors import BackendError, EngineError
@@ -43,6 +44,15 @@ class TorchBackend:
         if missing:
             return f"The torch backend needs {' and '.join(missing)}: pip install 'livesr[train]'"
         return None
+
+    @classmethod
+    def free_bytes(cls) -> int:
+        """Return the free memory of the CUDA device if there is one, else of this computer."""
+        import torch
+
+        if torch.cuda.is_available():
+            return int(torch.cuda.mem_get_info()[0])
+        return int(psutil.virtual_memory().available)
 
     def open(self, engine: Engine, shape: tuple[int, int], *, precision: str = "auto", threads: int = 0) -> None:
         """Read the graph for frames of `shape` (y, x) and run once.
