@@ -8,13 +8,19 @@ import pytest
 from livesr.simulation.specimens import (
     DEFAULT_STRUCTURES,
     STRUCTURES,
+    Actin,
+    ActinParameters,
     Cell,
     CellOutline,
+    CoatedPits,
     EndoplasmicReticulum,
     LysosomeParameters,
     Lysosomes,
     MicrotubuleParameters,
     Microtubules,
+    Mitochondria,
+    MitochondriaParameters,
+    PitParameters,
     ReticulumParameters,
 )
 from livesr.simulation.specimens.noise import mean_reverting
@@ -31,7 +37,7 @@ def correlation(a, b):
     return np.corrcoef(a.ravel(), b.ravel())[0, 1]
 
 
-@pytest.fixture(params=DEFAULT_STRUCTURES)
+@pytest.fixture(params=STRUCTURES)
 def name(request):
     return request.param
 
@@ -52,7 +58,7 @@ class TestPixels:
         assert np.percentile(typical, 99.8) == pytest.approx(1, abs=0.01)
 
     def test_a_given_array_is_filled(self, name):
-        structure = cell().structures[name]
+        structure = cell(structures=[name]).structures[name]
         out = np.full(SHAPE, np.nan, np.float32)
         assert structure.render(out) is out
         np.testing.assert_array_equal(out, structure.render())
@@ -101,7 +107,7 @@ class TestRepeatable:
         np.testing.assert_array_equal(cell(root).render()["er"], cell(root).render()["er"])
 
     def test_another_seed_another_cell(self, name):
-        assert correlation(cell(1).render()[name], cell(2).render()[name]) < 0.5
+        assert correlation(*(cell(seed, structures=[name]).render()[name] for seed in (1, 2))) < 0.5
 
     def test_a_structure_does_not_depend_on_the_others(self):
         alone = cell(structures=["er"]).render()
@@ -125,14 +131,14 @@ class TestRepeatable:
 
 class TestMotion:
     def test_no_time_no_change(self, name):
-        still = cell()
+        still = cell(structures=[name])
         before = still.render()[name], still.render_haze()[name]
         still.advance(0)
         np.testing.assert_array_equal(still.render()[name], before[0])
         np.testing.assert_array_equal(still.render_haze()[name], before[1])
 
     def test_close_in_time_close_in_space(self, name):
-        moving = Cell((192, 192), PIXEL_UM, 2, outline=None)
+        moving = Cell((192, 192), PIXEL_UM, 2, [name], outline=None)
         frames = [moving.render()[name]]
         for dt_s in (0.1, 1.9):
             moving.advance(dt_s)
@@ -143,7 +149,7 @@ class TestMotion:
         assert 0.2 < correlation(frames[0], frames[2]) < 0.995
 
     def test_brightness_does_not_flicker(self, name):
-        moving = Cell((192, 192), PIXEL_UM, 2, outline=None)
+        moving = Cell((192, 192), PIXEL_UM, 2, [name], outline=None)
         light = []
         for _ in range(10):
             light.append(moving.render()[name].sum())
@@ -262,6 +268,89 @@ class TestLysosomes:
         before = riders.positions_um.copy()
         riders.advance(10)
         assert np.linalg.norm(riders.positions_um - before, axis=1).max() > 1
+
+
+class TestPits:
+    def build(self, **parameters):
+        return CoatedPits((256, 256), PIXEL_UM, np.random.default_rng(0), PitParameters(**parameters))
+
+    def test_they_are_rings_of_the_stated_size(self):
+        pits = self.build(diameter_nm=150, diameter_spread=0, plaque_fraction=0, density_per_um2=0.05, thickness_nm=10)
+        pits.age[:] = 0.6
+        fine = CoatedPits((400, 400), 0.01, np.random.default_rng(1), pits.parameters)
+        fine.age[:] = 0.6
+        image = fine.render()
+        y, x = (fine.positions_um[np.argmin(np.abs(fine.positions_um - 2).max(1))] / 0.01).round().astype(int)
+        ring, centre = image[y, x + 6 : x + 10].max(), image[y, x]
+        assert ring > 2 * centre
+
+    def test_they_live_as_long_as_stated_and_come_back_elsewhere(self):
+        pits = self.build(lifetime_s=20, plaque_fraction=0, diffusion_um2_per_s=0)
+        before = pits.positions_um.copy()
+        pits.advance(20)
+        renewed = np.any(pits.positions_um != before, axis=1).mean()
+        assert 0.5 < renewed < 0.99
+        assert pits.age.max() < 1
+
+    def test_plaques_stay(self):
+        pits = self.build(lifetime_s=20, plaque_fraction=1, diffusion_um2_per_s=0)
+        before = pits.positions_um.copy()
+        pits.advance(20)
+        assert np.any(pits.positions_um != before, axis=1).mean() < 0.3
+
+
+class TestMitochondria:
+    def test_they_are_hollow_and_as_wide_as_stated(self):
+        parameters = MitochondriaParameters(
+            diameter_nm=400,
+            filled=0.1,
+            density_per_100_um2=4,
+            length_um=5,
+            length_spread=0,
+            thickness_nm=20,
+            out_of_focus=0,
+        )
+        tubes = Mitochondria((400, 400), 0.02, np.random.default_rng(2), parameters)
+        image = tubes.render()
+        nodes, normals = tubes._lines.nodes_um, tubes._lines.normals
+        middle = nodes.shape[1] // 2
+
+        def light(across):
+            points = (nodes[:, middle] + across * tubes.radius_um[:, None] * normals[:, middle]) / 0.02
+            inside = ((points > 2) & (points < 397)).all(1)
+            return np.median([image[tuple(p)] for p in points[inside].round().astype(int)])
+
+        assert light(1) > 2 * light(0.0)
+        assert light(1) > 5 * light(1.8)
+
+    def test_longer_ones_give_more_light_and_end_rounded(self):
+        tubes = Mitochondria((256, 256), PIXEL_UM, np.random.default_rng(0))
+        assert np.all(tubes._width <= tubes.radius_um[:, None] + 1e-6)
+        assert np.all(tubes._width[:, [0, -1]] == 0), "closed at both ends"
+        assert np.median(tubes.length_um) == pytest.approx(3.0, rel=0.4)
+
+
+class TestActin:
+    def test_fibres_follow_the_axis_and_the_mesh_does_not(self):
+        actin = Actin(
+            (256, 256), PIXEL_UM, np.random.default_rng(0), ActinParameters(spread_rad=0.1, fibres_um_per_um2=2)
+        )
+
+        def order(lines):
+            chord = lines.nodes_um[:, -1] - lines.nodes_um[:, 0]
+            return np.abs(np.exp(2j * np.arctan2(chord[:, 0], chord[:, 1])).mean())
+
+        assert order(actin._fibres) > 0.8
+        assert order(actin._mesh) < 0.3
+
+    def test_the_mesh_turns_over(self):
+        def similar(turnover_s):
+            actin = Actin(SHAPE, PIXEL_UM, np.random.default_rng(0), ActinParameters(turnover_s=turnover_s, sway_nm=1))
+            before = actin.render()
+            actin.advance(5)
+            return correlation(before, actin.render())
+
+        assert similar(2) < similar(20) < similar(500)
 
 
 class TestReticulum:

@@ -8,9 +8,12 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from livesr.simulation.specimens.actin import Actin
 from livesr.simulation.specimens.lysosomes import Lysosomes
 from livesr.simulation.specimens.microtubules import Microtubules
+from livesr.simulation.specimens.mitochondria import Mitochondria
 from livesr.simulation.specimens.outline import CellOutline
+from livesr.simulation.specimens.pits import CoatedPits
 from livesr.simulation.specimens.reticulum import EndoplasmicReticulum
 from livesr.simulation.specimens.structure import Structure, StructureParameters, check_grid, require
 
@@ -20,6 +23,9 @@ STRUCTURES: dict[str, type[Structure]] = {
     "microtubules": Microtubules,
     "er": EndoplasmicReticulum,
     "lysosomes": Lysosomes,
+    "ccps": CoatedPits,
+    "mitochondria": Mitochondria,
+    "actin": Actin,
 }
 """Every structure that can be simulated. Add new ones at the end, so that the seeds of the others stay the same."""
 
