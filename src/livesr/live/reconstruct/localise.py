@@ -146,9 +146,8 @@ class Localiser:
         boxes = self._boxes(photons, spots)
         fit = fit_gaussians(boxes, self._sigma_px, self.scale)
         for _ in range(_ROUNDS):
-            others = self._boxes(self._model(photons.shape, spots, fit), spots) - fit.spots(
-                boxes.shape[1], self._sigma_px
-            )
+            others = self._boxes(self._model(photons.shape, spots, fit), spots)
+            others -= fit.spots(boxes.shape[1], self._sigma_px)
             fit = fit_gaussians(boxes, self._sigma_px, self.scale, others, fit)
         return fit
 
@@ -174,17 +173,15 @@ class Localiser:
         good = np.hypot(fit.y, fit.x) < self._radius / 2
         good &= (fit.photons > 0) & np.isfinite(fit.error_px)
         good &= fit.photons > self.threshold / 2 * fit.photons_error
-        kept = np.flatnonzero(good)
-        kept = kept[np.argsort(spots[kept, 0], kind="stable")]
-        frame, y, x = spots[kept].T
-        found = np.empty(len(kept), LOCALISATION)
+        frame, y, x = spots[good].T
+        found = np.empty(len(frame), LOCALISATION)
         found["frame"] = numbers[frame]
         # From the centre of a pixel to the corner of the field.
-        found["y_nm"] = (fit.y[kept] + y + 0.5) * self._pixel_size_nm
-        found["x_nm"] = (fit.x[kept] + x + 0.5) * self._pixel_size_nm
-        found["photons"], found["background"] = fit.photons[kept], fit.background[kept]
+        found["y_nm"] = (fit.y[good] + y + 0.5) * self._pixel_size_nm
+        found["x_nm"] = (fit.x[good] + x + 0.5) * self._pixel_size_nm
+        found["photons"], found["background"] = fit.photons[good], fit.background[good]
         found["sigma_nm"] = self._sigma_px * self._pixel_size_nm
-        found["uncertainty_nm"] = fit.error_px[kept] * self._pixel_size_nm
+        found["uncertainty_nm"] = fit.error_px[good] * self._pixel_size_nm
         return found
 
 

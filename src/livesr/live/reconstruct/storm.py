@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
+from scipy.special import erf
 
 from livesr.base.errors import FrameShapeError
 from livesr.base.frames import LOCALISATION, Pixels, RawStack
@@ -21,6 +21,7 @@ from livesr.live.reconstruct.localise import Localiser
 from livesr.live.reconstruct.reconstructor import RawFrames
 
 Image = NDArray[np.float32]
+Floats = NDArray[np.float32]
 Render = Literal["histogram", "gaussian"]
 Correct = Callable[[list[Pixels]], Image]
 
@@ -31,7 +32,8 @@ UNITS_PER_LOCALISATION = 100
 """A running image counts hundredths of a localisation: the store rounds to whole numbers, and a drawn emitter is spread
 over many pixels."""
 
-_WIDTHS_PX = (0.0, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0)
+_REACHES_PX = (1, 2, 4, 8, 16, 32)
+_NARROWEST_PX = 0.05
 
 
 class STORMReconstructor:
@@ -44,7 +46,7 @@ class STORMReconstructor:
     pixel_size_nm
         Of the camera, in the sample.
     image_pixel_size_nm
-        Of the running image; widened so that a camera pixel holds a whole number of them at least once.
+        Of the running image.
     frames
         Exposures of a group.
     sliding_groups
@@ -81,7 +83,8 @@ class STORMReconstructor:
     def memory_bytes(self) -> int:
         """The running image and what a group needs while it is localised."""
         block = 4 * min(self.frames, FRAMES_AT_ONCE) * math.prod(self.localiser.shape) * 4
-        return block + 4 * math.prod(self.shape) * (3 + (self.sliding_groups or 0))
+        drift = DriftTracker(self.field_nm).memory_bytes if self.drift_correction else 0
+        return block + drift + 4 * math.prod(self.shape) * (3 + (self.sliding_groups or 0))
 
     def reconstruct(self, frames: RawFrames, out: Image | None = None) -> Image:
         """Draw what these frames alone show, in hundredths of a localisation.
@@ -108,15 +111,17 @@ class STORMReconstructor:
     def draw(self, localisations: NDArray[np.void]) -> Image:
         """Draw `localisations`, float32 of `shape`, hundredths of a localisation."""
         seen = localisations[localisations["uncertainty_nm"] <= self._max_uncertainty_nm]
-        if self._render == "histogram":
-            return self._histogram(seen)
-        # Emitters of like uncertainty share one blur, which costs less than drawing each.
-        widths = np.asarray(_WIDTHS_PX)
-        nearest = np.abs(seen["uncertainty_nm"][:, None] / self._pixel_size_nm - widths).argmin(axis=1)
+        nm: dict[str, Floats] = {name: seen[name] for name in ("y_nm", "x_nm", "uncertainty_nm")}
+        y, x, sigma = (values / np.float32(self._pixel_size_nm) for values in nm.values())
         picture = np.zeros(self.shape, np.float32)
-        for i in np.unique(nearest):
-            points = self._histogram(seen[nearest == i])
-            picture += gaussian_filter(points, widths[i], truncate=3) if widths[i] else points
+        if self._render == "histogram":
+            _add_squares(picture, y, x, np.full_like(sigma, _NARROWEST_PX), 0)
+            return picture
+        # Squares of few sizes, so that an emitter that is known well costs little.
+        reach = np.searchsorted(_REACHES_PX[:-1], 3 * sigma)
+        for i, radius in enumerate(_REACHES_PX):
+            this = reach == i
+            _add_squares(picture, y[this], x[this], np.maximum(sigma[this], _NARROWEST_PX), radius)
         return picture
 
     def running(self, correct: Correct | None = None) -> RunningImage:
@@ -129,11 +134,25 @@ class STORMReconstructor:
         """
         return RunningImage(self, correct)
 
-    def _histogram(self, localisations: NDArray[np.void]) -> Image:
-        row, column = (np.floor(localisations[axis] / self._pixel_size_nm).astype(np.intp) for axis in ("y_nm", "x_nm"))
-        inside = (row >= 0) & (row < self.shape[0]) & (column >= 0) & (column < self.shape[1])
-        counts = np.bincount(row[inside] * self.shape[1] + column[inside], minlength=math.prod(self.shape))
-        return (counts * np.float32(UNITS_PER_LOCALISATION)).astype(np.float32).reshape(self.shape)
+
+def _add_squares(picture: Image, y: Floats, x: Floats, sigma: Floats, radius: int) -> None:
+    """Add a Gaussian of one localisation at every (y, x), integrated over the pixels up to `radius` from it."""
+    row, column = np.floor(y).astype(np.intp), np.floor(x).astype(np.intp)
+    around = np.arange(-radius, radius + 1)
+    rows, columns = row[:, None] + around, column[:, None] + around
+    weights = _shares(rows, y, sigma)[:, :, None] * _shares(columns, x, sigma)[:, None, :]
+    inside = ((rows >= 0) & (rows < picture.shape[0]))[:, :, None] & ((columns >= 0) & (columns < picture.shape[1]))[
+        :, None
+    ]
+    flat = rows[:, :, None] * picture.shape[1] + columns[:, None, :]
+    np.add.at(picture.reshape(-1), flat[inside], weights[inside])
+
+
+def _shares(pixels: NDArray[np.intp], centre: Floats, sigma: Floats) -> Floats:
+    """Return how much of each Gaussian falls on each of its pixels, in units of the image; all of it on these."""
+    edges = np.concatenate([pixels, pixels[:, -1:] + 1], axis=1) - centre[:, None]
+    shares = np.diff(erf(edges / (np.sqrt(2) * sigma[:, None])))
+    return np.asarray(math.sqrt(UNITS_PER_LOCALISATION) * shares / shares.sum(axis=1, keepdims=True), np.float32)
 
 
 class RunningImage:
