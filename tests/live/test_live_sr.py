@@ -33,6 +33,7 @@ from livesr.base.errors import (
 from livesr.base.frames import MulticolorFrame, SRFrame
 from livesr.live.compose import Composer
 from livesr.live.sources.plan import SIMAxis, sim_sequence
+from livesr.viewer.subscriber import Subscriber
 from rig_copies import rig_with
 from rigs import SIZE, core_of, virtual_sim
 
@@ -316,6 +317,15 @@ def test_the_session_publishes_on_a_real_port(sim_core: CMMCorePlus) -> None:
         assert session.endpoint.startswith("tcp://127.0.0.1:")
         sim_core.mda.run(plan)
     assert session.report["publish"] == session.endpoint
+
+
+def test_the_state_of_a_run_is_published_while_it_runs(sim_core: CMMCorePlus) -> None:
+    plan, heard = sim_sequence(30, ["488"], interval_s=0.1), []
+    session = LiveSR(sim_core, rig="virtual_sim", plan=plan, publish="tcp://127.0.0.1:*", **ENGINE)
+    with session, Subscriber(session.endpoint) as subscriber:
+        session.frame_ready.connect(lambda frame: heard.append(subscriber.status.get("sr_frames", 0)))
+        sim_core.mda.run(plan)
+    assert 0 < max(heard) < 30
 
 
 def test_errors_come_before_anything_is_acquired(sim_core: CMMCorePlus, tmp_path: Path) -> None:

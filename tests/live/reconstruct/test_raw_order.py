@@ -115,3 +115,18 @@ def test_real_beads(microscope_data: Path) -> None:
     for rotation in (0, 1, 5):
         watch = RawOrderCheck((512, 512), 0.0867, 1.49, 0.515, BEAD_PATTERNS, None, ANGLE_MAJOR)
         assert verdict(watch, np.roll(raw, -rotation, axis=1)) == rotation
+
+
+def test_a_slow_look_ends_while_groups_keep_coming(bright: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    watch, looked = check(), 0
+    amplitudes = watch.amplitudes
+
+    def slow(frames: np.ndarray) -> np.ndarray:
+        nonlocal looked
+        looked += 1
+        assert looked < 20, "it looks at what comes while it looks, for ever"
+        watch.offer(bright[0])
+        return amplitudes(frames)
+
+    monkeypatch.setattr(watch, "amplitudes", slow)
+    assert verdict(watch, bright[:4]) == 0

@@ -89,7 +89,7 @@ class RawOrderCheck:
         that an order which changes later is seen as well. Called in one thread, which may be another than that of `offer`.
         """
         verdict = None
-        while self._kept:
+        for _ in range(len(self._kept)):  # what comes meanwhile is for the next time, or a slow look would never end
             if self._groups == _MOST_GROUPS:
                 self._pooled[:], self._groups = 0, 0
             self._pooled += self.amplitudes(self._kept.popleft())
@@ -108,7 +108,9 @@ class RawOrderCheck:
         raw = scipy.fft.irfft2(spectra, s=raw.shape[1:])
         mean = raw.mean(axis=0)
         raw = (raw - mean) * (mean * self._window)
-        return np.stack([(rows @ raw) @ columns for rows, columns in self._waves], axis=1).astype(np.complex128)
+        shown = [np.ascontiguousarray(parts @ raw) for parts, _ in self._waves]  # real and imaginary part, (n, 2, x)
+        sums = [(s[:, 0] + 1j * s[:, 1]) @ columns for s, (_, columns) in zip(shown, self._waves, strict=True)]
+        return np.stack(sums, axis=1).astype(np.complex128)
 
     def explained(self, amplitudes: Amplitudes) -> NDArray[np.float64]:
         """Return the share of the amplitudes' power that each rotation explains, float64 (n,)."""
@@ -129,9 +131,12 @@ def certain(shares: NDArray[np.float64]) -> int | None:
     return int(np.argmax(shares)) if best > _SHARE and best > _MARGIN * second else None
 
 
-def _wave(k_um: tuple[float, float], pixel_size_um: float, shape: tuple[int, int]) -> tuple[NDArray[np.complex64], ...]:
-    """exp(-2 pi i k r) as an outer product: (y,) and (x,)."""
-    return tuple(
+def _wave(
+    k_um: tuple[float, float], pixel_size_um: float, shape: tuple[int, int]
+) -> tuple[NDArray[np.float32], NDArray[np.complex64]]:
+    """exp(-2 pi i k r) as an outer product: its real and imaginary part along y, float32 (2, y), and complex64 (x,)."""
+    rows, columns = (
         np.exp(-2j * np.pi * k * pixel_size_um * np.arange(n)).astype(np.complex64)
         for k, n in zip(k_um, shape, strict=True)
     )
+    return np.stack([rows.real, rows.imag]), columns
