@@ -153,9 +153,11 @@ class _Shutter(ShutterDevice):
 
 
 class CoordinateCore(UniMMCore):
-    """A core with that microscope; `start_over` lets it count from 0 again."""
+    """A core with that microscope; `start_over` moves it to 0 and lets it count from 0 again."""
 
     def start_over(self) -> None:
+        self.setXYPosition(0, 0)
+        self.setPosition(0)
         self.bench.made.clear()
 
     @classmethod
