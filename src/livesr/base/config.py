@@ -179,7 +179,7 @@ class SIMConfig(Model):
 
     `order` is "angle-major" (0,0 0,1 0,2 1,0 ...), "phase-major", or the list of [angle, phase] of every raw index.
     `patterns` may be missing until `livesr calibrate` has found them. `harmonics` is the number of waves per angle: 1 for two
-    interfering beams, 2 for three.
+    interfering beams, 2 for three. `follow_drift` corrects phases that drift slowly during a run.
     """
 
     angles: Annotated[int, Field(ge=1, le=12)] = 3
@@ -193,6 +193,7 @@ class SIMConfig(Model):
     attenuation_fwhm_um: Positive = 1.2
     apodisation: Annotated[float, Field(ge=0)] = 1.0
     trust: TrustConfig = TrustConfig()
+    follow_drift: bool = True
     equalise: bool = True
     pattern_property: tuple[str, str] | None = None
 

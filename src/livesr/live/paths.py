@@ -293,6 +293,7 @@ def sim_reconstructor(rig: RigConfig, channel: ChannelConfig, camera: Geometry) 
         trust=Trust(
             trust.when_doubtful, trust.contrast_to_noise, trust.phase_error_rad, trust.modulation, trust.motion_nm
         ),
+        follow=rig.sim.follow_drift,
     )
 
 

@@ -72,6 +72,7 @@ class Pipeline:
     on_stop : called once, from a thread of the pipeline, when the camera must stop
     normalisations : values to use for frames that were measured before, by stream and time point; what they do not name
         follows from them as in a live run
+    pattern_drifts : likewise, what the phases of SIM patterns were corrected by (`Judgement.pattern_drift_rad`)
     wanted : whether the network is to see the frame at (stream, t); all without
     disk_free : bytes left where the run is stored, for the status
     """
@@ -87,6 +88,7 @@ class Pipeline:
         raw_queue_bytes: int = 1 << 30,
         on_stop: Callable[[], None] = lambda: None,
         normalisations: Mapping[tuple[Stream, int], Normalisation] | None = None,
+        pattern_drifts: Mapping[tuple[Stream, int], Sequence[float]] | None = None,
         wanted: Callable[[Stream, int], bool] = lambda stream, t: True,
         disk_free: Callable[[], int | None] = lambda: None,
     ) -> None:
@@ -96,6 +98,7 @@ class Pipeline:
         self._on_stop = on_stop
         self._recorded_normalisations, self._wanted = normalisations or {}, wanted
         self._disk_free = disk_free
+        self._recorded_drifts = pattern_drifts or {}
         self._only = next(iter(paths)) if len(paths) == 1 else ""
         self._sinks = [SinkThread(sink, lossless=lossless, on_error=self._sink_failed) for sink, lossless in sinks]
         self._frame_bytes = max(math.prod(c.raw_shape) * np.dtype(c.raw_dtype).itemsize for c in run.channels)
@@ -329,6 +332,7 @@ class Pipeline:
             if running := self._running_image(stack.stream):
                 image = running.add(stack)
             else:
+                self._correct_drift(path, stack)
                 image = path.reconstructor.reconstruct(path.correction.apply(frames) if path.correction else frames)
         with self.steps.measure("normalise"):
             follow = self._normalisations.setdefault(stack.stream, FollowingNormalisation())
@@ -352,6 +356,12 @@ class Pipeline:
             drift_nm=running.drift_nm if running else None,
             judgement=judgement,
         )
+
+    def _correct_drift(self, path: ChannelPath, stack: RawStack) -> None:
+        """Reconstruct a recorded group with the phases that it was reconstructed with."""
+        drift = self._recorded_drifts.get((stack.stream, stack.t))
+        if drift is not None and isinstance(path.reconstructor, Judging):
+            path.reconstructor.correct_drift(drift)
 
     def _running_image(self, stream: Stream) -> RunningImage | None:
         if stream not in self._running_images:

@@ -230,6 +230,7 @@ def _complete(
         policy="complete",
         on_stop=stopped.set,
         normalisations=raw.normalisations,
+        pattern_drifts=raw.pattern_drifts,
         # Where feeding ends early the last frame is no end of a series, and must not be predicted as one.
         wanted=lambda stream, t: (stream, t) in wanted and not stopped.is_set(),
     )

@@ -70,6 +70,7 @@ def process(
         policy="complete",
         on_stop=stopped.set,
         normalisations=raw.normalisations,
+        pattern_drifts=raw.pattern_drifts,
     )
     try:
         pipeline.open()

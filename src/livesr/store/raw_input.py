@@ -37,6 +37,7 @@ class RawInput:
     groups : how many there are
     frames : reads them, each stream in order of time; raises DamagedFileError after what could be read
     normalisations : what the run normalised its frames with
+    pattern_drifts : what it corrected the phases of SIM patterns by
     run : fields of `RunDescription` that the run had
     runtimes, tiles : (backend, precision) and tiles that the predictions were made with, by channel
     spacing_s : from one exposure of a group to the next where frames bear the time of their group, else 0
@@ -50,6 +51,7 @@ class RawInput:
     groups: int
     frames: Callable[[], Iterable[CameraFrame]]
     normalisations: Mapping[tuple[Stream, int], Normalisation] = field(default_factory=dict)
+    pattern_drifts: Mapping[tuple[Stream, int], tuple[float, ...]] = field(default_factory=dict)
     run: Mapping[str, Any] = field(default_factory=dict)
     runtimes: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     tiles: Mapping[str, int] = field(default_factory=dict)
@@ -103,6 +105,7 @@ def store_input(
         groups=len(store.pictures("raw")),
         frames=lambda: frames_of(read_stacks(store, sorted(store.pictures("raw"), key=lambda key: (key[1], key[0])))),
         normalisations={} if rig else store.normalisations(),
+        pattern_drifts={} if rig else store.pattern_drifts(),
         run=run,
         tiles={c: t for c in images if (t := store.provenance(c).get("runtime", {}).get("tile"))},
         runtimes={c: (r["backend"], r["precision"]) for c in images if (r := store.provenance(c).get("runtime"))},

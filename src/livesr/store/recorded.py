@@ -183,6 +183,10 @@ class RecordedStore:
         """Return what every reconstructed frame was normalised with."""
         return {key: Normalisation(**e["normalisation"]) for key, e in self.measured().items() if "normalisation" in e}
 
+    def pattern_drifts(self) -> dict[tuple[Stream, int], tuple[float, ...]]:
+        """Return what the pattern phases of every SIM frame were corrected by; empty if nothing had drifted."""
+        return {k: tuple(e.get("pattern_drift_rad", ())) for k, e in self.measured().items() if "quality" in e}
+
     def rig(self, engine: str | None = None, upscale: str | None = None) -> RigConfig:
         """Return the rig as it was, each channel with the engines that it went through.
 

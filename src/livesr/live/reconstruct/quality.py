@@ -97,8 +97,8 @@ class PatternCheck:
     def __init__(self, shape: tuple[int, int], waves: Sequence[tuple[tuple[int, int], Float, Float]]) -> None:
         self._samplings = [_sampling(shape, *wave) for wave in waves]
 
-    def measure(self, zero: Complex, bands: Complex) -> tuple[float, float, float]:
-        """Return contrast to noise and relative modulation of the weakest wave, and the largest phase error in rad.
+    def measure(self, zero: Complex, bands: Complex) -> tuple[NDArray[np.complex128], NDArray[np.float64]]:
+        """Return the slope of every wave, which is 1 for the calibrated pattern, and its contrast to noise; (waves,) each.
 
         Parameters
         ----------
@@ -107,7 +107,7 @@ class PatternCheck:
         bands
             Spectra of the waves' bands (wave, y, x).
         """
-        contrast, modulation, phase = [], [], []
+        slopes, contrast = [], []
         for band, s in zip(bands, self._samplings, strict=True):
             u, v = zero[s.zero] * s.there, band[s.band] * s.here
             product = np.conj(u) * v
@@ -117,10 +117,9 @@ class PatternCheck:
             slope = complex(product.sum()) / total
             rest = product - np.complex64(slope) * power
             noise = float(np.sqrt(np.vdot(rest, rest).real)) / total
+            slopes.append(slope)
             contrast.append(abs(slope) / max(noise, 1e-12))
-            modulation.append(abs(slope))
-            phase.append(abs(float(np.angle(slope))))
-        return min(contrast), min(modulation), max(phase)
+        return np.array(slopes), np.array(contrast)
 
 
 def _sampling(shape: tuple[int, int], shift: tuple[int, int], here: Float, there: Float) -> _Sampling:

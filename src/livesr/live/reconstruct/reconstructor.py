@@ -30,6 +30,9 @@ class Judging(Protocol):
 
     judgement: Judgement | None
 
+    def correct_drift(self, drift_rad: Sequence[float]) -> None:
+        """Reconstruct what follows with the drift that was recorded for it."""
+
 
 class Reconstructor(Protocol):
     """Raw frames in, one float32 picture out. One instance serves one stream and one thread."""

@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 
 from livesr.base.errors import ConfigError, FrameShapeError
 from livesr.base.frames import FrameQuality, Judgement
+from livesr.live.reconstruct.pattern_drift import PatternDrift
 from livesr.live.reconstruct.quality import BIN, PatternCheck, Trust, motion_px, motion_weights
 from livesr.live.reconstruct.reconstructor import DoubtfulFrameError, RawFrames
 from livesr.optics.illumination import Pattern, angle_major, equal_steps, unmixing
@@ -190,6 +191,8 @@ class SIMReconstructor:
         Factor of the OTF at its cutoff, see `livesr.optics.otf.otf`.
     trust
         When a frame is doubtful and what then happens; None reconstructs every frame and measures nothing.
+    follow
+        With `trust`: correct phases that drift, between frames (see `pattern_drift.py`).
 
     Attributes
     ----------
@@ -231,6 +234,7 @@ class SIMReconstructor:
         equalise: bool = True,
         damping: float = 1.0,
         trust: Trust | None = None,
+        follow: bool = False,
     ) -> None:
         order = angle_major(len(patterns), 3) if order is None else [(a, p) for a, p in order]
         phases = _checked_phases(patterns, order)
@@ -246,7 +250,10 @@ class SIMReconstructor:
         self._angles = len(patterns)
         self._waves = [w for t, p in zip(turn, here, strict=True) for w in (p.reversed() if t < 0 else p).waves]
         self._weights = _separation_weights(steps * turn[:, None], order, len(patterns[0].waves))
-        self._trust = trust
+        self._trust, self._follow = trust, follow
+        self._turned = np.repeat(turn, len(patterns[0].waves))
+        self._drift = PatternDrift(len(self._waves))
+        self._drifted_to: NDArray[np.float64] | None = None
         self.judgement: Judgement | None = None
         self._motion = motion_weights(_components(steps, order, len(patterns[0].waves))) if trust else None
         self._allocate(_taper(shape, taper))
@@ -299,6 +306,9 @@ class SIMReconstructor:
             If `trust` says to refuse doubtful frames and this is one.
         """
         self._check(frames)
+        if self._drifted_to is not None:
+            log.info("pattern phases are corrected by %s rad", np.round(self._drifted_to * self._turned, 3))
+            self.correct_drift(self._drifted_to * self._turned)
         self._separate(frames, self._frame_weights(frames))
         self._transform()
         if self._trust and (doubt := self._judge(self._trust)):
@@ -330,11 +340,28 @@ class SIMReconstructor:
     def _judge(self, trust: Trust) -> str:
         """Measure the frame whose bands were just transformed; return what is doubtful about it."""
         assert self._check_of is not None
-        contrast, modulation, phase = self._check_of.measure(self._half, self._bands)
-        quality = FrameQuality(contrast, modulation, phase, self._motion_nm())
+        slopes, contrasts = self._check_of.measure(self._half, self._bands)
+        errors, contrast = np.angle(slopes), float(contrasts.min())
+        quality = FrameQuality(contrast, float(np.abs(slopes).min()), float(np.abs(errors).max()), self._motion_nm())
         doubt = trust.doubt(quality)
-        self.judgement = Judgement(quality, doubt, not doubt or trust.then == "reconstruct")
+        self.judgement = Judgement(quality, doubt, not doubt or trust.then == "reconstruct", self.pattern_drift_rad)
+        if self._follow and not doubt and (total := self._drift.add(errors, contrast)) is not None:
+            self._drifted_to = total
         return doubt
+
+    @property
+    def pattern_drift_rad(self) -> tuple[float, ...]:
+        """By how much the phase of every wave is corrected now, angle by angle."""
+        return tuple(round(float(d), 6) for d in self._drift.total_rad * self._turned)
+
+    def correct_drift(self, drift_rad: Sequence[float]) -> None:
+        """Reconstruct the frames that follow with phases corrected by `drift_rad`, as `pattern_drift_rad` was for them."""
+        total = np.asarray(drift_rad, np.float64) * self._turned if len(drift_rad) else np.zeros(len(self._waves))
+        step = total - self._drift.total_rad
+        if np.any(step):
+            self._ramps *= np.exp(-1j * step).astype(np.complex64)[:, None, None]
+        self._drift.set(total)
+        self._drifted_to = None
 
     def _motion_nm(self) -> float | None:
         if self._motion is None:

@@ -114,7 +114,13 @@ def judgement_facts(frame: SRFrame) -> dict[str, Any]:
     if frame.judgement is None:
         return {}
     rounded = {k: round(v, 3) for k, v in frame.judgement.quality._asdict().items() if v is not None}
-    return {"quality": rounded, "doubt": frame.judgement.doubt or None, "resolved": frame.judgement.resolved}
+    drift = frame.judgement.pattern_drift_rad
+    return {
+        "quality": rounded,
+        "doubt": frame.judgement.doubt or None,
+        "resolved": frame.judgement.resolved,
+        "pattern_drift_rad": drift if any(drift) else None,
+    }
 
 
 def to_uint16(

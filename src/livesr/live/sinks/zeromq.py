@@ -313,6 +313,7 @@ class _Publisher:
         window = (background + offset, background + headroom + offset)
         judged = judgement_facts(frame)
         doubt = judged.pop("doubt", None)
+        judged.pop("pattern_drift_rad", None)
         resolved = judged.get("resolved", True)
         return WireHeader(
             **self._common(frame, seq),
