@@ -72,3 +72,15 @@ def test_what_is_not_a_folder_of_pairs_is_refused(tmp_path: Path) -> None:
 def test_a_patch_larger_than_the_images_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="smaller patch"):
         CachedPairs(write(tmp_path / "pairs")).batch(np.random.default_rng(0), 1, 128)
+
+
+def test_a_network_of_one_frame_is_given_the_middle_one(tmp_path: Path) -> None:
+    folder = write(tmp_path / "pairs")
+    three, one = CachedPairs(folder), CachedPairs(folder, window=1)
+    for all_frames, middle in (
+        (three.batch(np.random.default_rng(1), 3, 16)[0], one.batch(np.random.default_rng(1), 3, 16)[0]),
+        (three.validation(2)[0], one.validation(2)[0]),
+    ):
+        np.testing.assert_array_equal(middle, all_frames[:, all_frames.shape[1] // 2][:, None])
+    with pytest.raises(ValueError, match="middle ones"):
+        CachedPairs(folder, window=2)

@@ -150,4 +150,5 @@ class _Session:
                         raise _SliceOver
 
                 write_pairs(folder, maker, n, seed=seed, workers=workers, progress=step)
-        return CachedPairs(folders[0]), CachedPairs(folders[1])
+        window = int(self._recipe.engine["window"])
+        return CachedPairs(folders[0], window=window), CachedPairs(folders[1], window=window)

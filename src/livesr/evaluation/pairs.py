@@ -18,6 +18,7 @@ from scipy.ndimage import zoom
 from livesr.base.errors import EngineError
 from livesr.evaluation.metrics import Score, bootstrap_interval, false_positive_energy, mean_gradient, score
 from livesr.evaluation.pictures import PictureRow
+from livesr.evaluation.resolution import frc_resolution
 from livesr.evaluation.summary import about, compared, finite_score
 from livesr.live.inference.backend import Backend
 from livesr.live.inference.engine import Manifest, load_engine
@@ -59,7 +60,8 @@ def evaluate_pairs(
     Returns
     -------
     dict
-        JSON-able, like that of `evaluate_engine` where it has the same keys; `mean_gradient` for engines that upscale.
+        JSON-able, like that of `evaluate_engine` where it has the same keys. For engines that upscale `mean_gradient`, in
+        thousandths, and `frc_px`, down to which distance in fine pixels the truth is met.
 
     Raises
     ------
@@ -72,6 +74,7 @@ def evaluate_pairs(
     sequences: list[dict[str, dict[str, Score]]] = []
     false: list[list[float]] = []
     gradients: list[dict[str, float]] = []
+    rings: list[dict[str, float]] = []
     try:
         for done, (frames, targets) in enumerate(pairs, start=1):
             if runtime is None:
@@ -86,6 +89,9 @@ def evaluate_pairs(
             light = max(float(np.maximum(predicted, 0).sum()), 1e-9)
             false.append([false_positive_energy(p, t) / light for p, t in zip(predicted, truth, strict=True)])
             gradients.append(_gradients(frames, given, predicted, truth))
+            rings.append(
+                {w: frc_resolution(i, truth[0], 1.0) for w, i in (("input", given), ("network", predicted[0]))}
+            )
             if show:
                 colors = tuple(channel.color for channel in manifest.channels)
                 show(PictureRow(f"pair {done}", given, predicted.copy(), truth, manifest.channel_names, colors))
@@ -99,9 +105,8 @@ def evaluate_pairs(
             runtime.close()
     result |= _summary(manifest, sequences, false)
     if manifest.scale > 1:
-        result["mean_gradient"] = {
-            who: bootstrap_interval([g[who] for g in gradients]).to_json() for who in gradients[0]
-        }
+        for name, found in (("mean_gradient", gradients), ("frc_px", rings)):
+            result[name] = {who: bootstrap_interval([f[who] for f in found]).to_json() for who in found[0]}
     return result
 
 

@@ -131,6 +131,8 @@ def _page(result: Mapping[str, Any], rows: Sequence[PictureRow]) -> str:
     if "mean_gradient" in result:
         given = {k: [_cell(v)] for k, v in result["mean_gradient"].items()}
         parts += ["<h2>Mean gradient, thousandths</h2>", _table(["image", "mean gradient"], given)]
+        rings = {k: [_cell(v)] for k, v in result["frc_px"].items()}
+        parts.append(_table(["image", "FRC with the truth, fine pixels"], rings))
         parts.append(
             '<p class="note">Noise and aliasing raise the mean gradient too: read it beside PSNR and SSIM.</p>'
         )

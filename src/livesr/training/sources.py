@@ -57,6 +57,13 @@ class CachedPairs:
         A crop holds a structure when its mean there is at least this part of the whole image's mean.
     tries
         Crops drawn before the fullest one is taken.
+    window
+        Frames to give, the middle ones; all if None. 1 is for networks without temporal continuity.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If the folder holds no such pairs.
 
     Notes
     -----
@@ -65,11 +72,17 @@ class CachedPairs:
     drawn again while it lacks that content. No crop is wanted empty, but one in an empty image is kept.
     """
 
-    def __init__(self, folder: Path, content: float = 0.25, tries: int = 8) -> None:
+    def __init__(self, folder: Path, content: float = 0.25, tries: int = 8, window: int | None = None) -> None:
         self.meta = _read_meta(folder)
         self.frames: NDArray[np.float16] = np.load(folder / "frames.npy", mmap_mode="r")
         self.targets: NDArray[np.float16] = np.load(folder / "targets.npy", mmap_mode="r")
         self.scale = _check_shapes(folder, self.frames.shape, self.targets.shape)
+        extra = self.frames.shape[1] - (window or self.frames.shape[1])
+        if extra < 0 or extra % 2:
+            raise ValueError(
+                f"{folder} holds {self.frames.shape[1]} frames a pair, of which {window} cannot be the middle ones"
+            )
+        self._window = slice(extra // 2, self.frames.shape[1] - extra // 2)
         self._content, self._tries = content, tries
         self._means: dict[int, NDArray[np.float32]] = {}
 
@@ -82,14 +95,14 @@ class CachedPairs:
         if patch > min(self.frames.shape[-2:]):
             raise ValueError(f"patch {patch} does not fit into images of {self.frames.shape[-2:]}; use a smaller patch")
         crops = [self._crop(rng, patch) for _ in range(size)]
-        frames = np.stack([self.frames[i, :, y, x] for i, y, x in crops])
+        frames = np.stack([self.frames[i, self._window, y, x] for i, y, x in crops])
         targets = np.stack([self.targets[i, :, _scaled(y, self.scale), _scaled(x, self.scale)] for i, y, x in crops])
         return frames.astype(np.float32), targets.astype(np.float32)
 
     def validation(self, n: int) -> Pairs:
         """Return at most `n` whole pairs, evenly spread over the folder, float32."""
         chosen = np.linspace(0, len(self) - 1, min(n, len(self))).round().astype(int)
-        return self.frames[chosen].astype(np.float32), self.targets[chosen].astype(np.float32)
+        return self.frames[chosen, self._window].astype(np.float32), self.targets[chosen].astype(np.float32)
 
     def _crop(self, rng: np.random.Generator, patch: int) -> tuple[int, slice, slice]:
         focus = int(rng.integers(self.targets.shape[1] + 1))

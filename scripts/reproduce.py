@@ -1,0 +1,276 @@
+"""Make one comparison of the papers again, with equal budgets on livesr's own data: a table and a figure.
+
+    python scripts/reproduce.py loss --budget 20000 --out runs/reproduction
+
+Trains every variant of the comparison on the same pairs for the same number of steps from the same seed, exports it, evaluates
+it as `livesr evaluate` does, and writes OUT/COMPARISON/table.md, table.json and figure.png. What is finished is kept: the same
+command goes on where it was interrupted; with --slice it stops after so many minutes by itself and ends with 75.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from livesr.evaluation.engines import SEEDS, evaluate_engine
+from livesr.evaluation.pairs import evaluate_pairs
+from livesr.export.engine import export_engine
+from livesr.simulation.domain import CALIBRATED, SNR
+from livesr.training.pair_folder import write_pairs
+from livesr.training.recipes import Recipe, load_recipe
+from livesr.training.scores import TrainingCollapsedError
+from livesr.training.sources import CachedPairs
+from livesr.training.trainer import Trainer
+
+GO_ON = 75  # what a call ends with that has to be made again
+
+Variants = dict[str, Callable[[Recipe], Recipe]]
+
+
+def network(**parameters: Any) -> Callable[[Recipe], Recipe]:
+    """Change parameters of the network; `architecture` and `window` go where they belong."""
+
+    def changed(recipe: Recipe) -> Recipe:
+        given = dict(parameters)
+        architecture = given.pop("architecture", recipe.train.architecture)
+        merged = recipe.train.parameters | given
+        engine = recipe.engine | {"window": merged.get("frames", recipe.engine["window"])}
+        train = recipe.train.model_copy(update={"architecture": architecture, "parameters": merged})
+        return recipe.model_copy(update={"train": train, "engine": engine})
+
+    return changed
+
+
+def loss(**weights: float) -> Callable[[Recipe], Recipe]:
+    """Change weights of the loss."""
+
+    def changed(recipe: Recipe) -> Recipe:
+        merged = recipe.train.loss.model_copy(update=weights)
+        return recipe.model_copy(update={"train": recipe.train.model_copy(update={"loss": merged})})
+
+    return changed
+
+
+def single(recipe: Recipe) -> Recipe:
+    """One network per structure; nothing sums, so the loss has no summation term."""
+    return loss(summation=0.0)(network(architecture="imcsr-single")(recipe))
+
+
+COMPARISONS: dict[str, tuple[str, Variants]] = {
+    "all-single": ("IMC-SR-All against IMC-SR-Single (Wang et al. 2021)", {"All": network(), "Single": single}),
+    "loss": (
+        "With and without the combination loss's summation term (Wang et al. 2021)",
+        {"with": loss(summation=0.02), "without": loss(summation=0.0)},
+    ),
+    "continuity": (
+        "With and without temporal continuity (Wang et al. 2021)",
+        {"three frames": network(frames=3), "one frame": network(frames=1)},
+    ),
+    "snr": ("One network at three levels of light (Wang et al. 2021)", {"network": network()}),
+    "heads": (
+        "Heads: the paper's sigmoid, sharing out the frame, sharing out a restored image",
+        {head: network(head=head) for head in ("sigmoid", "partition", "restore")},
+    ),
+    "networks": (
+        "IMC-SR beside networks of about its cost a pixel",
+        {
+            "IMC-SR": network(),
+            "RCAN": lambda r: replaced(r, "rcan", width=16, groups=2, blocks=2),
+            "U-Net": lambda r: replaced(r, "unet", width=12, depth=3),
+        },
+    ),
+    "upscale": ("EDSR against cubic spline interpolation (Hu et al. 2020)", {}),
+}
+
+
+def replaced(recipe: Recipe, architecture: str, **parameters: Any) -> Recipe:
+    """Another network altogether, with the same frames and channels."""
+    kept = {name: recipe.train.parameters[name] for name in ("frames", "channels")}
+    train = recipe.train.model_copy(update={"architecture": architecture, "parameters": {**kept, **parameters}})
+    return recipe.model_copy(update={"train": train})
+
+
+class Reproduction:
+    """One comparison: its folder, its budget and its deadline."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self._given = arguments
+        self._folder: Path = arguments.out / arguments.comparison
+        self._until = time.monotonic() + 60 * arguments.slice if arguments.slice else None
+
+    def run(self) -> int:
+        """Train and evaluate what is missing, write table and figure; return the exit code."""
+        title, variants = COMPARISONS[self._given.comparison]
+        if self._given.comparison == "upscale":
+            found = {f"x{scale}": self._upscaled(scale) for scale in (2, 3, 4)}
+        else:
+            recipe = self._budgeted(load_recipe(self._given.recipe))
+            found = {name: self._separated(name, change(recipe)) for name, change in variants.items()}
+        if any(result is None for result in found.values()):
+            print("Call again to go on.")
+            return GO_ON
+        table = _upscale_table(found) if self._given.comparison == "upscale" else _table(found)
+        settings = {"budget": self._given.budget, "pairs": self._given.pairs, "sequences": self._given.sequences}
+        text = f"# {title}\n\n{table}\n{self._settings()}\n"
+        (self._folder / "table.md").write_text(text, encoding="utf-8")
+        (self._folder / "table.json").write_text(
+            json.dumps({"settings": settings, **found}, indent=1), encoding="utf-8"
+        )
+        _draw(title, found, self._folder / "figure.png")
+        print(text)
+        return 0
+
+    def _settings(self) -> str:
+        budget = f"{self._given.budget} steps" if self._given.budget else "the recipe's budget"
+        data = f"the same {self._given.pairs} simulated pairs, seed 1; {self._given.sequences} unseen sequences"
+        return f"Each variant: {budget} on {data}."
+
+    def _budgeted(self, recipe: Recipe) -> Recipe:
+        changes: dict[str, Any] = {"seed": 1}
+        if self._given.budget:
+            changes |= {"steps": self._given.budget, "minutes": None}
+            changes["warmup_steps"] = min(recipe.train.warmup_steps, self._given.budget // 10)
+        if self._given.threads:
+            changes["threads"] = self._given.threads
+        validation = max(2, min(recipe.data.validation, self._given.pairs // 4))
+        data = recipe.data.model_copy(update={"train": self._given.pairs, "validation": validation})
+        return recipe.model_copy(update={"data": data, "train": recipe.train.model_copy(update=changes)})
+
+    def _engine(self, name: str, recipe: Recipe, data: Path) -> Path | None:
+        """Train and export one variant; None if the slice was over before."""
+        run = self._folder / name.replace(" ", "-")
+        engine = run / "engine"
+        if (engine / "manifest.yaml").exists():
+            return engine
+        sources = []
+        for part, seed in (("train", recipe.data.seed), ("validation", recipe.data.validation_seed)):
+            n = getattr(recipe.data, part)
+            folder = write_pairs(data / part, recipe.data.maker(part), n, seed=seed, workers=self._given.workers)
+            sources.append(CachedPairs(folder, window=recipe.engine["window"]))
+        left = None if self._until is None else (self._until - time.monotonic()) / 60
+        if left is not None and left <= 0:
+            return None
+        trainer = Trainer(recipe.train, *sources, run, sources[1].meta["channels"])
+        trainer.run(lambda p: print(f"{name}: step {p.step}, {p.minutes_left:.0f} min left", flush=True), minutes=left)
+        if not trainer.finished:
+            return None
+        export_engine(recipe, run / "final.pt", engine)
+        return engine
+
+    def _separated(self, name: str, recipe: Recipe) -> dict[str, Any] | None:
+        try:
+            engine = self._engine(name, recipe, self._given.out / "pairs")
+        except TrainingCollapsedError as e:
+            return {"collapsed": str(e)}
+        if engine is None:
+            return None
+        conditions = SNR if self._given.comparison == "snr" else {"calibrated": CALIBRATED}
+        return {level: self._evaluated(engine, level, domain) for level, domain in conditions.items()}
+
+    def _evaluated(self, engine: Path, level: str, domain: Any) -> dict[str, Any]:
+        path = engine.parent / f"evaluation-{level.replace(' ', '-')}.json"
+        if not path.exists():
+            seeds = range(SEEDS.start, SEEDS.start + self._given.sequences)
+            threads = self._given.threads or 0
+            result = evaluate_engine(engine, seeds=seeds, size=self._given.size, conditions=domain, threads=threads)
+            path.write_text(json.dumps(result), encoding="utf-8")
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return found
+
+    def _upscaled(self, scale: int) -> dict[str, Any] | None:
+        recipe = self._budgeted(load_recipe(f"edsr-x{scale}"))
+        data = self._given.out / f"pairs-x{scale}"
+        engine = self._engine(f"x{scale}", recipe, data)
+        if engine is None:
+            return None
+        maker = recipe.data.maker("validation")
+        unseen = (maker.make((SEEDS.start, i)) for i in range(self._given.sequences))
+        return {"unseen": evaluate_pairs(engine, unseen, ["storm"], "unseen STORM images")}
+
+
+# -- tables and figures --------------------------------------------------------------------------------------------------
+
+
+def _cell(interval: Mapping[str, Any], digits: int = 3) -> str:
+    if interval["mean"] is None:
+        return "none"
+    if interval["low"] is None:
+        return f"{interval['mean']:.{digits}f}"
+    return f"{interval['mean']:.{digits}f} ({interval['low']:.{digits}f} to {interval['high']:.{digits}f})"
+
+
+def _table(found: Mapping[str, Mapping[str, Any]]) -> str:
+    lines = ["| variant | light | structure | PCC | SSIM | NRMSE | light where its truth is dark |", "|---" * 7 + "|"]
+    for name, levels in found.items():
+        if "collapsed" in levels:
+            lines.append(f"| {name} | | collapsed | | | | |")
+            continue
+        for level, result in levels.items():
+            for structure, entry in result["structures"].items():
+                cells = [_cell(entry["network"][metric]) for metric in ("pcc", "ssim", "nrmse")]
+                cells.append(_cell(result["false_positive"][structure]))
+                lines.append(f"| {name} | {level} | {structure} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _upscale_table(found: Mapping[str, Mapping[str, Any]]) -> str:
+    head = "| scale | | mean gradient, thousandths | PSNR, dB | SSIM | FRC with the truth, fine pixels |"
+    lines = [head, "|---" * 6 + "|"]
+    for scale, levels in found.items():
+        result = levels["unseen"]
+        (entry,) = result["structures"].values()
+        gradient, frc = result["mean_gradient"], result["frc_px"]
+        lines.append(f"| {scale} | down-sampled | {_cell(gradient['input'], 1)} | | | |")
+        for who, key in (("cubic spline", "input"), ("EDSR", "network")):
+            cells = [_cell(gradient["spline" if key == "input" else "network"], 1), _cell(entry[key]["psnr"], 1)]
+            cells += [_cell(entry[key]["ssim"]), _cell(frc[key], 2)]
+            lines.append(f"| | {who} | {' | '.join(cells)} |")
+        lines.append(f"| | original | {_cell(gradient['truth'], 1)} | | | |")
+    return "\n".join(lines) + "\n"
+
+
+def _draw(title: str, found: Mapping[str, Mapping[str, Any]], path: Path) -> None:
+    """Draw Tukey's box plots of the PCC of every structure, variants side by side."""
+    columns: dict[str, dict[str, list[float]]] = {}
+    for name, levels in found.items():
+        for level, result in levels.items() if "collapsed" not in levels else ():
+            label = name if len(levels) == 1 else level
+            for structure, under in zip(result["structures"], result["sequences"][0]["network"], strict=True):
+                values = [s["network"][under]["pcc"] for s in result["sequences"]]
+                columns.setdefault(structure, {})[label] = [v for v in values if v is not None]
+    figure = Figure(figsize=(3.2 * max(len(columns), 1), 4), layout="constrained")
+    figure.suptitle(title, fontsize=9)
+    for axes, (structure, values) in zip(
+        figure.subplots(1, max(len(columns), 1), squeeze=False).flat, columns.items(), strict=False
+    ):
+        axes.boxplot(list(values.values()), tick_labels=list(values))
+        axes.set_title(structure, fontsize=9)
+        axes.set_ylabel("PCC")
+    figure.savefig(path, dpi=120)
+
+
+def main() -> int:
+    """Run the comparison that the command line names."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("comparison", choices=list(COMPARISONS))
+    parser.add_argument("--out", type=Path, default=Path("runs/reproduction"))
+    parser.add_argument("--recipe", default="imcsr-mt-er-lyso-light", help="of the network that is varied")
+    parser.add_argument("--budget", type=int, help="steps of each variant; without, the recipe's")
+    parser.add_argument("--pairs", type=int, default=2400, help="training pairs, the same for every variant")
+    parser.add_argument("--sequences", type=int, default=24, help="unseen sequences to evaluate on")
+    parser.add_argument("--size", type=int, default=512, help="side of their frames")
+    parser.add_argument("--workers", type=int, default=2, help="processes that simulate")
+    parser.add_argument("--threads", type=int, help="threads that train and evaluate")
+    parser.add_argument("--slice", type=float, help="minutes after which training stops, to be called again")
+    return Reproduction(parser.parse_args()).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
