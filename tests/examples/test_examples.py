@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
+
+from contracts import describe, multicolor_frame, sr_frame
+from livesr.live.sinks.zeromq import ZeroMQSink
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 ARGUMENTS = {
@@ -64,5 +70,31 @@ def test_the_subscriber_receives_a_demo(tmp_path: Path) -> None:
     assert out.count("prediction by identity") == 3
 
 
+def test_the_preview_docks_and_shows_a_stream(tmp_path: Path) -> None:
+    pytest.importorskip("ndv", reason="ndv is not installed: pip install 'livesr[viewer]'")
+    if not shutil.which("xvfb-run"):
+        pytest.skip("no Xvfb on this machine")
+    sink = ZeroMQSink("tcp://127.0.0.1:*")
+    sink.open(describe())
+    over = threading.Event()
+
+    def publish() -> None:
+        t = 0
+        while not over.wait(0.1):
+            sink.recon(sr_frame(t))
+            sink.separated(multicolor_frame(t))
+            t += 1
+
+    publisher = threading.Thread(target=publish, name="livesr-test-publisher")
+    publisher.start()
+    command = ["xvfb-run", "-a", sys.executable, str(EXAMPLES / "dock_in_gui.py"), sink.endpoint, "4"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    over.set()
+    publisher.join()
+    sink.close({})
+    assert done.returncode == 0, done.stderr
+    assert int(re.search(r"showed (\d+) pictures", done.stdout)[1]) > 3
+
+
 def test_every_example_is_tested() -> None:
-    assert {p.name for p in EXAMPLES.glob("*.py")} == {*ARGUMENTS, "subscribe.py"}
+    assert {p.name for p in EXAMPLES.glob("*.py")} == {*ARGUMENTS, "subscribe.py", "dock_in_gui.py"}

@@ -506,11 +506,11 @@ class Pipeline:
     def _watch(self) -> None:
         while not self._over.wait(1.0):
             status = self.status()
-            self._look_at_raw_order()
             if status["raw_queue"] > 0.5:
                 self.warn("The raw queue is more than half full: the disk or the computer is slower than the camera.")
             for sink in self._sinks:
                 sink.status(status)
+            self._look_at_raw_order()
         self._look_at_raw_order()  # a run may have been shorter than a second
 
     def _look_at_raw_order(self) -> None:

@@ -48,6 +48,11 @@ class Scene:
         return message
 
     @property
+    def messages(self) -> tuple[Message, ...]:
+        """Prediction and measurement, as far as they are there."""
+        return tuple(m for m in (self.prediction, self.measurement) if m is not None)
+
+    @property
     def matches(self) -> bool:
         """Whether prediction and measurement are of the same moment."""
         return bool(self.prediction and self.measurement and self.prediction.header.t == self.measurement.header.t)

@@ -25,7 +25,7 @@ _HIGH_WATER = 2
 _POLL_MS = 50
 _MOST_KEYS = 512
 _MOST_BYTES = 512 << 20  # of pixels that are kept for streams which nobody may ever look at
-_MEASUREMENTS_KEPT = 4  # a prediction trails its measurement by one frame, by two when the network is late
+_MEASUREMENTS_KEPT = 16  # a prediction trails its measurement by one frame, by several when the network is late
 
 
 class StreamName(NamedTuple):

@@ -53,6 +53,10 @@ class SRPreview(QWidget):
     -----
     It looks at the stream from Qt's own thread and draws the newest frame there is then; a slow screen skips frames and the
     run does not notice. Closing it ends the subscription; so does destroying its parent.
+
+    Attributes
+    ----------
+    shown : scenes drawn so far
     """
 
     def __init__(self, source: str | SceneSource = "tcp://127.0.0.1:5555", parent: QWidget | None = None) -> None:
@@ -65,6 +69,7 @@ class SRPreview(QWidget):
             source = LiveScenes(self._subscriber)
         self._scenes = source
         self._seen = -1
+        self.shown = 0
         self._prediction, self._measurement = _Picture("prediction"), _Picture("measurement")
         self._state, self._warnings = QLabel(), QLabel()
         self._warnings.setWordWrap(True)
@@ -98,6 +103,7 @@ class SRPreview(QWidget):
         scene = self._scenes.scene(Selection(), self._slider.value())
         self._measurement.show_message(scene.measurement if scene else None)
         self._prediction.show_message(scene.prediction if scene else None)
+        self.shown += scene is not None
         self._say(scene)
 
     def closeEvent(self, event: Any) -> None:  # noqa: N802 - Qt's name
@@ -120,7 +126,7 @@ class SRPreview(QWidget):
                 words.append(f"latency {header.latency_ms:.0f} ms")
             if header.residual is not None:
                 words.append(f"residual {100 * header.residual:.1f} %")
-            warnings += header.warnings
+            warnings += [w for message in scene.messages for w in message.header.warnings]
         if self._scenes.problem:
             warnings.append(self._scenes.problem)
         self._state.setText("   ".join(words))

@@ -25,10 +25,11 @@ import zmq
 from zmq.auth.thread import ThreadAuthenticator
 
 from livesr.base.errors import BindError
-from livesr.base.frames import MulticolorFrame, RawStack, SRFrame, Stream
+from livesr.base.frames import MulticolorFrame, Pixels, RawStack, SRFrame, Stream
 from livesr.base.timing import now_ns
 from livesr.live.sinks.frames_log import to_json
 from livesr.live.sinks.keys import PublisherKeys
+from livesr.live.sinks.series import DisplayWindow
 from livesr.live.sinks.sink import RunDescription, judgement_facts, to_uint16
 from livesr.live.sinks.wire import END, FRAME, INPUT, STATUS, WireChannel, WireHeader, encode
 
@@ -39,6 +40,7 @@ log = logging.getLogger(__name__)
 # final prediction.
 _MESSAGES, _WAITING_TIME_POINTS, _MOST_WAITING_MESSAGES = 3, 2, 16
 _QUEUE_FRAMES = 8
+_WINDOW_UPDATE_S = 0.1
 _LINGER_MS = 500
 _END_REPEATS, _END_EVERY_S = 3, 0.05
 _MAX_SUBSCRIPTION_BYTES = 4096
@@ -165,6 +167,8 @@ class _Publisher:
         self._subscribed: frozenset[bytes] = frozenset()
         self._last_status: Mapping[str, Any] = {}
         self._report: Mapping[str, Any] | None = None
+        # Not the normalisation of the network's input: its headroom would leave the picture dark.
+        self._windows: dict[Stream, DisplayWindow] = {}
         self._ai = {c.name: {"prediction": True, **_jsonable(c.ai)} for c in run.channels}
         # The thread sleeps on its socket and on this pair, of which one end wakes it.
         self._wake, self._woken = net.socketpair()
@@ -257,7 +261,7 @@ class _Publisher:
             self._send(topic, self._frame_header(content, seq), content.channels)
         elif isinstance(content, SRFrame):
             pixels = to_uint16(content.image, self._run.recon_offset_adu)
-            self._send(topic, self._input_header(content, seq), pixels)
+            self._send(topic, self._input_header(content, seq, pixels), pixels)
         else:
             self._send(topic, self._plain_header("status", seq, content), None)
 
@@ -306,11 +310,10 @@ class _Publisher:
             warnings=frame.warnings,
         )
 
-    def _input_header(self, frame: SRFrame, seq: int) -> WireHeader:
+    def _input_header(self, frame: SRFrame, seq: int, pixels: Pixels) -> WireHeader:
         channel = self._run.channel(frame.stream.channel)
         offset = self._run.recon_offset_adu
-        background, headroom = frame.normalisation
-        window = (background + offset, background + headroom + offset)
+        window = self._windows.setdefault(frame.stream, DisplayWindow(_WINDOW_UPDATE_S)).update(pixels)
         judged = judgement_facts(frame)
         doubt = judged.pop("doubt", None)
         judged.pop("pattern_drift_rad", None)
@@ -323,7 +326,7 @@ class _Publisher:
             axes="yx",
             offset_adu=offset,
             pixel_size_um=channel.recon_pixel_size_um,
-            channels=(WireChannel(label=channel.recon_method if resolved else "widefield", window=_finite(window)),),
+            channels=(WireChannel(label=channel.recon_method if resolved else "widefield", window=window),),
             ai={"prediction": False},
             latency_ms=(now_ns() - frame.t_acq_ns) / 1e6,
         )

@@ -121,7 +121,7 @@ class PictureMaker:
             "residual": finite(header.residual),
             "residual_shown": view.residual and not view.raw and scene.matches,
             "provisional": header.provisional,
-            "warnings": list(header.warnings),
+            "warnings": list(dict.fromkeys(w for m in scene.messages for w in m.header.warnings)),
         }
         return Frame(key, scene, content, tuple(parts))
 
