@@ -30,6 +30,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -221,6 +222,9 @@ class Pipeline:
     def _frame(self, received: Received) -> CameraFrame:
         """Place a frame; one that does not fit raises what the user has to know."""
         frame = camera_frame(received, lambda channel: self._path(channel).n_raw, self._only)
+        if (planes := self._run.planes_as_positions) > 1:
+            position, channel, z = frame.stream
+            frame = replace(frame, stream=Stream(position * planes + z, channel))
         stream, expected = frame.stream, self._path(frame.stream.channel).description
         if stream.position >= len(self._run.positions) or stream.z >= self._run.z_planes:
             raise FrameShapeError(

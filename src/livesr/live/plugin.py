@@ -251,11 +251,6 @@ class LiveSR(Session):
                     f"The plan never acquires channel {name!r} at two time points in a row, and its engine looks at three: "
                     "acquire it at every time point, or leave out its engine (engine='none')."
                 )
-        if about.z_outside_t and self.settings.store:
-            raise ConfigError(
-                "The plan moves through time before it moves on in z, and a store takes whole stacks, one time point after "
-                "the other: let z be inside t in axis_order, or record every plane as a position."
-            )
         interval_s = about.interval_s
         if interval_s and not about.raw_axis:
             interval_s *= max(self._paths[name].n_raw for name in names)  # raw frames are counted along time
@@ -268,8 +263,7 @@ class LiveSR(Session):
             stream_id=uuid.uuid4().hex,
             started_ns=now_ns(),
             channels=tuple(self._paths[name].description for name in names),
-            positions=about.positions,
-            z_planes=about.z_planes,
+            **about.places(),
             z_step_um=about.z_step_um,
             interval_s=interval_s,
             record_raw=self.settings.record_raw,

@@ -49,6 +49,17 @@ class Survey:
     lone: set[str] = field(default_factory=set)
     z_outside_t: bool = False
 
+    def places(self) -> dict[str, Any]:
+        """Return the fields of a `RunDescription` that say where frames lie.
+
+        An image grows along time, one whole stack after the other. Where time runs inside z, every plane of a position is
+        therefore an image of its own, as if it were a position.
+        """
+        if not self.z_outside_t:
+            return {"positions": self.positions, "z_planes": self.z_planes}
+        planes = tuple(f"{name}-z{z}" for name in self.positions for z in range(self.z_planes))
+        return {"positions": planes, "planes_as_positions": self.z_planes}
+
 
 def survey(plan: Any, n_raw: Callable[[str], int], only_channel: str = "") -> Survey:
     """Walk through the first time points of a useq plan (v1, v2, or a list of events).

@@ -51,7 +51,8 @@ class ChannelDescription:
 class RunDescription:
     """What is known when a run starts.
 
-    `positions` are names in index order; `z_planes` is 1 for a plane; `recon_offset_adu` is added to reconstructions in the
+    `positions` are names in index order; `z_planes` is 1 for a plane. Where time runs inside z, `planes_as_positions` is how
+    many planes of a position became positions of their own, 1 elsewhere. `recon_offset_adu` is added to reconstructions in the
     store and on the wire, because a Wiener reconstruction has negative values and the formats have none; `sr_offset_adu` is
     what every `MulticolorFrame.offset_adu` of the run will be. `sidecars` are files to keep with the data, by name: their
     text, or a path to copy.
@@ -62,6 +63,7 @@ class RunDescription:
     channels: tuple[ChannelDescription, ...]
     positions: tuple[str, ...] = ("0",)
     z_planes: int = 1
+    planes_as_positions: int = 1
     z_step_um: float = 1.0
     interval_s: float | None = None
     recon_offset_adu: int = 1000
