@@ -125,15 +125,13 @@ class OpticsConfig(Model):
     """Objective and emission.
 
     `pixel_size_nm` is in the sample, of unbinned pixels; None takes Micro-Manager's. `damping` is by how much the OTF at its
-    cutoff is below the ideal one, which `livesr calibrate` finds; `objective` names the (device, label) that all this holds
-    for.
+    cutoff is below the ideal one, which `livesr calibrate` finds.
     """
 
     na: Annotated[float, Field(gt=0, lt=1.7)]
     emission_nm: Annotated[float, Field(gt=300, lt=1200)] = 525.0
     pixel_size_nm: Positive | None = None
     damping: Annotated[float, Field(gt=0, le=1)] = 1.0
-    objective: tuple[str, str] | None = None
 
 
 class OvertoneConfig(Model):
@@ -180,6 +178,7 @@ class SIMConfig(Model):
     `order` is "angle-major" (0,0 0,1 0,2 1,0 ...), "phase-major", or the list of [angle, phase] of every raw index.
     `patterns` may be missing until `livesr calibrate` has found them. `harmonics` is the number of waves per angle: 1 for two
     interfering beams, 2 for three. `follow_drift` corrects phases that drift slowly during a run.
+    `calibrated_with` lists (device, property, value) of objective and camera orientation that the patterns hold for.
     """
 
     angles: Annotated[int, Field(ge=1, le=12)] = 3
@@ -194,6 +193,7 @@ class SIMConfig(Model):
     apodisation: Annotated[float, Field(ge=0)] = 1.0
     trust: TrustConfig = TrustConfig()
     follow_drift: bool = True
+    calibrated_with: list[tuple[str, str, str]] = Field(default_factory=list)
     equalise: bool = True
     pattern_property: tuple[str, str] | None = None
 

@@ -62,11 +62,14 @@ def calibrate(
 
     out = console(quiet=as_json)
     if _is_rig(source):
-        config, name, camera, raw = _acquired(source, channel, groups, exposure)
+        config, name, camera, raw, state = _acquired(source, channel, groups, exposure)
     else:
         config, name, camera, raw = _read(Path(source), rig, channel, groups, axes, pixel_size, origin)
+        state = []
     with out.status("measuring") if not as_json else nullcontext():
-        found = calibrate_channel(config, name, camera, raw, keep_order=keep_order, keep_otf=keep_otf, beads_nm=beads)
+        found = calibrate_channel(
+            config, name, camera, raw, keep_order=keep_order, keep_otf=keep_otf, beads_nm=beads, state=state
+        )
     report = {**found.report(), "files": []}
     file = _rig_file(source if _is_rig(source) else rig, config)
     if not dry_run and file:
@@ -113,12 +116,13 @@ def _channel(config: RigConfig, channel: str | None) -> str:
 
 def _acquired(
     rig: str, channel: str | None, groups: int, exposure_ms: float | None
-) -> tuple[RigConfig, str, Geometry, NDArray[Any]]:
+) -> tuple[RigConfig, str, Geometry, NDArray[Any], list[tuple[str, str, str]]]:
     """Acquire groups on the rig: they are kept in memory, nothing is stored."""
     from livesr.base.config import load_rig
     from livesr.cli.experiment import Experiment
     from livesr.cli.session import Request, load_core
     from livesr.evaluation.sim_calibration import groups_of
+    from livesr.live.optical_state import optical_state
     from livesr.live.plugin import camera_geometry
     from livesr.live.sources.mda import Received, camera_frame
     from livesr.live.sources.plan import sim_sequence
@@ -129,7 +133,9 @@ def _acquired(
     core = load_core(Request(rig=config, experiment=Experiment(frames=1), exposure_ms=exposure_ms))
     received: list[Received] = []
     try:
-        camera = camera_geometry(core, config)
+        uncalibrated = config.sim.model_copy(update={"calibrated_with": []}) if config.sim else None
+        camera = camera_geometry(core, config.model_copy(update={"sim": uncalibrated}))
+        state = optical_state(core)
         if config.sim and config.sim.pattern_property:
             core.setProperty(*config.sim.pattern_property, 0)
         core.mda.events.frameReady.connect(
@@ -140,7 +146,7 @@ def _acquired(
     finally:
         core.unloadAllDevices()
     frames = (camera_frame(r, lambda _: n_raw, name) for r in received)
-    return config, name, camera, groups_of(frames, name, n_raw, groups)
+    return config, name, camera, groups_of(frames, name, n_raw, groups), state
 
 
 def _read(

@@ -5,7 +5,7 @@ Owns what is taken from rig.yaml, what is written into it, and the picture. The 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ class ChannelCalibration:
     result : what was found
     steps_rad : phase steps that it was found with
     order_changed : whether rig.yaml names another order
+    state : (device, property, value) of objective and camera orientation, where the frames were acquired for this
     """
 
     rig: RigConfig
@@ -52,6 +53,7 @@ class ChannelCalibration:
     result: Calibration
     steps_rad: list[float]
     order_changed: bool
+    state: Sequence[tuple[str, str, str]] = ()
 
     def values(self) -> dict[str, Any]:
         """Return what rig.yaml is to say, by place; patterns and damping in the channel's section if there are several."""
@@ -62,6 +64,8 @@ class ChannelCalibration:
             name = order_name(self.result.order)
             values["sim.order"] = name if isinstance(name, str) else [list(pair) for pair in name]
             values["sim.phase_steps_rad"] = [round(s, 7) for s in self.steps_rad]
+        if self.state:
+            values["sim.calibrated_with"] = [list(entry) for entry in self.state]
         values[f"{section}.patterns"] = [_as_config(p) for p in self.result.patterns]
         if self.result.damping:
             values[f"{optics}.damping"] = self.result.optics.damping
@@ -156,6 +160,7 @@ def calibrate_channel(
     keep_order: bool = False,
     keep_otf: bool = False,
     beads_nm: float | None = None,
+    state: Sequence[tuple[str, str, str]] = (),
 ) -> ChannelCalibration:
     """Calibrate one channel of a rig.
 
@@ -169,6 +174,8 @@ def calibrate_channel(
         Believe rig.yaml's damping.
     beads_nm
         The specimen is beads of that diameter: the damping comes from their picture instead of from the bands.
+    state
+        Of the microscope, from `livesr.live.optical_state`.
 
     Raises
     ------
@@ -209,7 +216,7 @@ def calibrate_channel(
     )
     if changed:
         result.doubts.append("The raw frames are in another order than rig.yaml says.")
-    return ChannelCalibration(rig, channel, camera, raw, offset_adu, result, list(steps), changed)
+    return ChannelCalibration(rig, channel, camera, raw, offset_adu, result, list(steps), changed, state)
 
 
 def groups_of(frames: Iterable[CameraFrame], channel: str, n_raw: int, most: int) -> NDArray[Any]:

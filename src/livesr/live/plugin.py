@@ -23,6 +23,7 @@ from pymmcore_plus.mda import FinishReason
 from livesr.base.config import RigConfig, RunConfig, load_rig, parse
 from livesr.base.errors import ConfigError, LiveSRError, RunError
 from livesr.base.timing import now_ns
+from livesr.live.optical_state import check_state
 from livesr.live.paths import Geometry, build_path
 from livesr.live.pipeline import Pipeline
 from livesr.live.session import Session
@@ -335,15 +336,22 @@ def camera_geometry(core: CMMCorePlus, rig: RigConfig) -> Geometry:
     if (components := core.getNumberOfComponents()) != 1:
         raise ConfigError(f"The camera delivers {components} colour components a pixel; set a monochrome PixelType.")
     x0, y0, width, height = core.getROI()
-    pixel_size_um = (rig.optics.pixel_size_nm or core.getPixelSizeUm() * 1e3) / 1e3
+    camera = core.getCameraDevice()
+    binning = str(core.getProperty(camera, "Binning")) if core.hasProperty(camera, "Binning") else "1"
+    n = int(binning.partition("x")[0])
+    # Micro-Manager's own pixel size is that of the binned pixel.
+    pixel_size_um = n * rig.optics.pixel_size_nm / 1e3 if rig.optics.pixel_size_nm else core.getPixelSizeUm()
     if not pixel_size_um > 0:
         raise ConfigError(
             "The pixel size is unknown: set optics.pixel_size_nm in rig.yaml, or a pixel size in Micro-Manager."
         )
-    camera = core.getCameraDevice()
-    binning = str(core.getProperty(camera, "Binning")) if core.hasProperty(camera, "Binning") else "1"
-    if rig.modality == "sim" and binning not in ("1", "1x1"):
-        raise ConfigError(f"Binning is {binning}: it removes the resolution that SIM needs. Set Binning to 1.")
+    if n > 1 and rig.sim and 1e3 * pixel_size_um > (finest := _finest_nm(rig)):
+        raise ConfigError(
+            f"Binning is {binning}: pixels of {1e3 * pixel_size_um:.0f} nm remove the resolution that SIM needs "
+            f"({finest:.0f} nm or less). Set Binning to 1."
+        )
+    if rig.sim:
+        check_state(core, rig.sim.calibrated_with, rig.name)
     if rig.corrections.per_pixel and binning not in ("1", "1x1"):
         raise ConfigError(
             f"Binning is {binning}: the corrections of rig {rig.name!r} are for single pixels of the chip. Set Binning to 1, "
@@ -354,4 +362,13 @@ def camera_geometry(core: CMMCorePlus, rig: RigConfig) -> Geometry:
             f"The camera delivers {8 * width_bytes} bit pixels; livesr takes 8 and 16 bit. Set PixelType."
         )
     dtype = "uint8" if width_bytes == 1 else "uint16"
-    return Geometry((height, width), dtype, pixel_size_um, (float(y0), float(x0)))
+    # The centre of the first binned pixel lies between the pixels of the chip.
+    half = (n - 1) / (2 * n)
+    return Geometry((height, width), dtype, pixel_size_um, (y0 + half, x0 + half))
+
+
+def _finest_nm(rig: RigConfig) -> float:
+    """Largest pixel that samples all that the objective passes, in the SIM channel of the shortest emission."""
+    channels = [rig.channel(name) for name in rig.channels or [""]]
+    emissions = [c.emission_nm or rig.optics.emission_nm for c in channels if c.reconstruct == "sim"]
+    return min(emissions, default=rig.optics.emission_nm) / (4 * rig.optics.na)
