@@ -10,8 +10,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import tifffile
 import yaml
+from scipy.ndimage import gaussian_filter
 from typer.testing import CliRunner
 
 from livesr.cli import app
@@ -96,6 +99,48 @@ def test_slices_come_to_an_end_and_runs_share_their_pairs(tmp_path: Path) -> Non
     assert train("student", "--teacher", str(tmp_path / "run"), "--steps", "2")["finished"]
     assert "teacher" in read_log(tmp_path / "student" / "log.csv")[0]
     assert (tmp_path / "pairs" / "pairs-train" / "frames.npy").stat().st_mtime_ns == made
+
+
+def invoke(*arguments: object) -> dict[str, Any]:
+    result = CliRunner().invoke(app, [*map(str, arguments), "--json"], catch_exceptions=False)
+    return json.loads(result.stdout)
+
+
+def own_images(folder: Path) -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    for name, sigma in (("spots", 1), ("blobs", 4)):
+        (folder / name).mkdir(parents=True)
+        for i in range(2):
+            points = (rng.random((80, 80)) < 0.02).astype(np.float32)
+            tifffile.imwrite(folder / name / f"{i}.tif", 1000 * gaussian_filter(points, sigma))
+    return {"folders": {n: str(folder / n) for n in ("spots", "blobs")}, "pixel_size_nm": 30}
+
+
+@pytest.mark.parametrize("kind", ["separate", "upscale"])
+def test_own_images_become_an_engine_with_card_and_metrics(tmp_path: Path, kind: str) -> None:
+    data = {**RECIPE["data"], "images": own_images(tmp_path / "images")}
+    names = ["spots", "blobs"]
+    parameters: dict[str, Any] = {**RECIPE["train"]["parameters"], "channels": 2}
+    engine = {**RECIPE["engine"], "task": kind}
+    train = RECIPE["train"]
+    if kind == "upscale":
+        data, names = {**data, "kind": kind, "scale": 2}, ["Fine"]
+        parameters, engine["window"] = {"scale": 2, "blocks": 1, "width": 4}, 1
+        train = {**train, "architecture": "edsr", "loss": {"kind": "l1"}, "patch": 24}
+    engine["channels"] = [{"name": n, "color": "00FF00"} for n in names]
+    recipe = {**RECIPE, "data": data, "train": {**train, "parameters": parameters}, "engine": engine}
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
+    assert invoke("train", "--recipe", tmp_path / "own.yaml", "--out", tmp_path / "run", "--workers", 1)["finished"]
+    weights = ("--weights", "final", "--sequences", 2, "--threads", 1)
+    invoke("export", tmp_path / "run", "--out", tmp_path / "engine", *weights)
+    manifest = load_engine(tmp_path / "engine").manifest
+    assert manifest.scale == (2 if kind == "upscale" else 1)
+    assert manifest.halo > 0
+    assert set(manifest.metrics.channels) == set(names)
+    card = (tmp_path / "engine" / "README.md").read_text(encoding="utf-8")
+    assert "own images of spots, blobs" in card
+    assert "No real image" not in card
+    assert "| network |" in card
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="a shell script")

@@ -26,6 +26,12 @@ def test_ssim_is_that_of_skimage() -> None:
     assert float(ssim(prediction, target)) == pytest.approx(expected, abs=1e-4)
 
 
+def test_ssim_with_the_papers_constants_forgives_a_faint_background() -> None:
+    dark, faint = torch.zeros(1, 1, 32, 32), torch.full((1, 1, 32, 32), 0.018)  # what a sigmoid starts with
+    assert float(ssim(faint, dark)) < 0.3
+    assert float(ssim(faint, dark, constants=(0.01, 0.03))) > 0.95
+
+
 def test_every_second_window_gives_nearly_the_same_mean() -> None:
     prediction, target = pair((2, 3, 128, 128))
     assert float(ssim(prediction, target, stride=2)) == pytest.approx(float(ssim(prediction, target)), abs=2e-3)
@@ -45,7 +51,8 @@ def test_combination_loss_is_the_papers_formula() -> None:
     prediction, target = pair()
     sums = prediction.sum(1, keepdim=True), target.sum(1, keepdim=True)
     mse = torch.mean((prediction - target) ** 2) + 0.02 * torch.mean((sums[0] - sums[1]) ** 2)
-    structure = (1 - ssim(prediction, target, 2)) + 0.02 * (1 - ssim(*sums, 2))
+    constants = (0.01, 0.03)
+    structure = (1 - ssim(prediction, target, 2, constants)) + 0.02 * (1 - ssim(*sums, 2, constants))
     terms = CombinationLoss()(prediction, target)
     torch.testing.assert_close(terms.total, mse + 0.1 * structure)
     assert list(terms.parts) == ["mse", "structure", "summation"]

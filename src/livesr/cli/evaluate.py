@@ -66,7 +66,9 @@ def evaluate(
     terminal = console(quiet=as_json)
     rows: list[PictureRow] = []
     call = _Call(engine, n, size, backend, threads, rows, terminal)
-    result = call.simulated(_conditions(conditions), null_tests) if data == "simulated" else call.pairs(Path(data))
+    result = (
+        call.simulated(_conditions(conditions, engine), null_tests) if data == "simulated" else call.pairs(Path(data))
+    )
     page = write_report(out, result, rows)
     for name, entry in result["structures"].items():
         network, given = entry["network"]["pcc"]["mean"], entry["input"]["pcc"]["mean"]
@@ -161,10 +163,17 @@ def _folder(folder: Path, n: int) -> tuple[Pairs, list[str], str]:
     return zip(frames, targets, strict=True), cached.meta["channels"], f"of {folder}"
 
 
-def _conditions(name: Conditions) -> Domain:
+def _conditions(name: Conditions, engine: str) -> Domain:
+    """Return what is drawn from, with the structures that the engine separates if all of them can be simulated."""
+    from livesr.live.inference.engine import load_engine
     from livesr.simulation.domain import CALIBRATED, SNR, Domain
+    from livesr.simulation.specimens import STRUCTURES
 
-    return {"calibrated": CALIBRATED, "full": Domain(), **SNR}[name]
+    domain = {"calibrated": CALIBRATED, "full": Domain(), **SNR}[name]
+    wanted = tuple(label.casefold() for label in load_engine(engine).manifest.channel_names)
+    if set(wanted) <= set(domain.structures) or not set(wanted) <= STRUCTURES.keys():
+        return domain
+    return domain.model_copy(update={"structures": wanted})
 
 
 def _number(value: float | None) -> str:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from livesr.cli.output import JSON, console, print_json
+
+if TYPE_CHECKING:
+    from livesr.training.recipes import Recipe
 
 
 def register(app: typer.Typer) -> None:
@@ -23,9 +26,12 @@ def export(
     sequences: Annotated[int, typer.Option(min=0, help="Unseen simulated sequences to evaluate on; 0: none.")] = 24,
     time_points: Annotated[int, typer.Option(min=3, help="Time points of each.")] = 5,
     threads: Annotated[int, typer.Option(min=0, help="Threads of the runtime; 0 leaves it the choice.")] = 0,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of the pairs, where training had one; own images and upscaling.")
+    ] = None,
     as_json: JSON = False,
 ) -> None:
-    """Write model.onnx (FP16 weights), manifest, metrics on unseen simulated sequences, and the model card.
+    """Write model.onnx (FP16 weights), manifest, metrics on unseen data, and the model card.
 
     [dim]Example:[/] livesr export runs/light --out engines/imcsr-mt-er-lyso-light
     """
@@ -35,7 +41,8 @@ def export(
         import torch  # noqa: F401
     except ImportError as e:
         raise BackendError("Exporting needs PyTorch and ONNX: pip install 'livesr[train]'.") from e
-    from livesr.export.engine import card, export_engine
+    from livesr.export.card import card
+    from livesr.export.engine import export_engine
     from livesr.training.recipes import Recipe
 
     recipe_path, weights_path = run / "recipe.json", run / f"{weights}.pt"
@@ -49,31 +56,59 @@ def export(
     terminal.print(f"{manifest.id}: largest difference from torch {error:.1e}")
     result: dict[str, Any] = {"engine": str(out), "id": manifest.id, "sha256": manifest.sha256, "max_error": error}
     if sequences:
-        result["metrics"] = _evaluate(out, sequences, time_points, threads, terminal)
+        simulated = recipe.data.kind == "separate" and recipe.data.images is None
+        with terminal.status("Evaluating"):
+            result["metrics"] = (
+                _evaluate(recipe, out, sequences, time_points, threads)
+                if simulated
+                else _validate(out, data or run, sequences, threads)
+            )
     card(recipe, out, result.get("metrics"), run / "log.csv")
     terminal.print(f"Engine, manifest and card are in {out}. Try it: livesr demo --engine {out}")
     if as_json:
         print_json(result)
 
 
-def _evaluate(engine: Path, sequences: int, time_points: int, threads: int, terminal: Any) -> dict[str, Any]:
+def _evaluate(recipe: Recipe, engine: Path, sequences: int, time_points: int, threads: int) -> dict[str, Any]:
     from livesr.evaluation.engines import SEEDS, run
     from livesr.export.engine import write_metrics
-    from livesr.simulation.domain import CALIBRATED, Domain
+    from livesr.simulation.domain import CALIBRATED
 
+    structures = recipe.data.domain.structures
+    conditions = {
+        "calibrated": CALIBRATED.model_copy(update={"structures": structures}),
+        "full_range": recipe.data.domain,
+    }
     seeds = range(SEEDS.start, SEEDS.start + sequences)
-    results: dict[str, Any] = {}
-    for name, conditions in (("calibrated", CALIBRATED), ("full_range", Domain())):
-        with terminal.status(f"Evaluating on {sequences} unseen sequences, {name.replace('_', ' ')}"):
-            results[name] = run(
-                engine,
-                engine,
-                seeds=seeds,
-                n_t=time_points,
-                threads=threads,
-                conditions=conditions,
-                stem=f"evaluation-{name.replace('_', '-')}",
-                pictures=3 if name == "calibrated" else 0,
-            )
+    results = {
+        name: run(
+            engine,
+            engine,
+            seeds=seeds,
+            n_t=time_points,
+            threads=threads,
+            conditions=domain,
+            structures=structures,
+            stem=f"evaluation-{name.replace('_', '-')}",
+            pictures=3 if name == "calibrated" else 0,
+        )
+        for name, domain in conditions.items()
+    }
     write_metrics(engine, results)
     return results
+
+
+def _validate(engine: Path, data: Path, n: int, threads: int) -> dict[str, Any]:
+    """Evaluate on pairs that training never learned from: own images have no other truth."""
+    from livesr.evaluation.pairs import evaluate_pairs
+    from livesr.export.engine import write_metrics
+    from livesr.live.inference.engine import load_engine
+    from livesr.training.sources import CachedPairs
+
+    pairs = CachedPairs(data / "pairs-validation", window=load_engine(engine).manifest.window)
+    frames, targets = pairs.validation(n)
+    found = evaluate_pairs(
+        engine, zip(frames, targets, strict=True), pairs.meta["channels"], "validation pairs", threads=threads
+    )
+    write_metrics(engine, {"validation": found})
+    return {"validation": found}

@@ -85,6 +85,7 @@ def run(
     precision: str = "auto",
     threads: int = 0,
     conditions: Domain | None = None,
+    structures: Sequence[str] | None = None,
     stem: str = "evaluation",
     pictures: int = 3,
     progress: Callable[[int, int], None] | None = None,
@@ -110,6 +111,7 @@ def run(
         precision=precision,
         threads=threads,
         conditions=conditions,
+        structures=structures,
         progress=progress,
         show=lambda row: rows.append(row) if len(rows) < pictures else None,
     )

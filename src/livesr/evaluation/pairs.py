@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -108,6 +108,24 @@ def evaluate_pairs(
         for name, found in (("mean_gradient", gradients), ("frc_px", rings)):
             result[name] = {who: bootstrap_interval([f[who] for f in found]).to_json() for who in found[0]}
     return result
+
+
+def pairs_table(result: Mapping[str, Any]) -> str:
+    """Return the Markdown for the engine's card of what `evaluate_pairs` returned."""
+    given = "its cubic spline" if "mean_gradient" in result else "the frame that went in"
+    lines = [
+        f"{result['data']}, on {result['backend']['name']} {result['backend']['precision']}. Means over pairs; "
+        f"*input* is {given}.",
+        "",
+        "| | | PCC | SSIM | NRMSE | PSNR, dB |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, entry in result["structures"].items():
+        for who in ("network", "input"):
+            means = [entry[who][metric]["mean"] for metric in ("pcc", "ssim", "nrmse", "psnr")]
+            cells = " | ".join("none" if mean is None else f"{mean:.3f}" for mean in means)
+            lines.append(f"| {name if who == 'network' else ''} | {who} | {cells} |")
+    return "\n".join(lines) + "\n"
 
 
 def _order(manifest: Manifest, names: tuple[str, ...]) -> list[int]:

@@ -13,7 +13,15 @@ import torch
 from torch import Tensor, nn
 
 _WINDOW, _SIGMA = 11, 1.5
-_C1, _C2 = 0.01**2, 0.03**2
+STANDARD_CONSTANTS = (0.01**2, 0.03**2)
+"""SSIM's C1 and C2 for a data range of 1 (Wang et al. 2004)."""
+
+PAPER_CONSTANTS = (0.01, 0.03)
+"""What IMC-SR prints (c1 = 0.01, c2 = 0.03), taken literally.
+
+They decide whether a network takes off. Most of a target is dark and without noise; with the standard constants SSIM punishes a
+luminance of 0.02 there as much as a wrong structure, so the quickest descent is to darken everything, where a sigmoid stays.
+"""
 
 
 class LossTerms(NamedTuple):
@@ -44,7 +52,9 @@ def _blur(images: Tensor, stride: int) -> Tensor:
     return rows @ images @ columns.T
 
 
-def ssim(prediction: Tensor, target: Tensor, stride: int = 1) -> Tensor:
+def ssim(
+    prediction: Tensor, target: Tensor, stride: int = 1, constants: tuple[float, float] = STANDARD_CONSTANTS
+) -> Tensor:
     """Mean structural similarity of two (n, c, y, x) float32 tensors with a data range of 1.
 
     Gaussian window of 11 x 11 pixels, sigma 1.5, population covariances, windows wholly inside the image: the value of
@@ -56,8 +66,9 @@ def ssim(prediction: Tensor, target: Tensor, stride: int = 1) -> Tensor:
         a, b = prediction.float(), target.float()
         mean_a, mean_b, aa, bb, ab = _blur(torch.stack([a, b, a * a, b * b, a * b]), stride).unbind()
         var_a, var_b, cov = aa - mean_a**2, bb - mean_b**2, ab - mean_a * mean_b
-        similarity = (2 * mean_a * mean_b + _C1) * (2 * cov + _C2)
-        return (similarity / ((mean_a**2 + mean_b**2 + _C1) * (var_a + var_b + _C2))).mean()
+        c1, c2 = constants
+        similarity = (2 * mean_a * mean_b + c1) * (2 * cov + c2)
+        return (similarity / ((mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2))).mean()
 
 
 class CombinationLoss(nn.Module):  # type: ignore[misc]
@@ -67,6 +78,8 @@ class CombinationLoss(nn.Module):  # type: ignore[misc]
     ----------
     mse, structure, summation
         The paper's lambda, mu and alpha.
+    constants
+        SSIM's C1 and C2.
 
     Notes
     -----
@@ -77,9 +90,15 @@ class CombinationLoss(nn.Module):  # type: ignore[misc]
 
     _STRIDE = 2  # of SSIM's windows
 
-    def __init__(self, mse: float = 1.0, structure: float = 0.1, summation: float = 0.02) -> None:
+    def __init__(
+        self,
+        mse: float = 1.0,
+        structure: float = 0.1,
+        summation: float = 0.02,
+        constants: tuple[float, float] = PAPER_CONSTANTS,
+    ) -> None:
         super().__init__()
-        self.mse, self.structure, self.summation = mse, structure, summation
+        self.mse, self.structure, self.summation, self.constants = mse, structure, summation, constants
 
     def forward(self, prediction: Tensor, target: Tensor) -> LossTerms:
         """Compare (n, c, y, x) predictions with their targets; parts `mse`, `structure`, `summation`."""
@@ -91,7 +110,9 @@ class CombinationLoss(nn.Module):  # type: ignore[misc]
 
     def _pair(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         mse = nn.functional.mse_loss(prediction, target)
-        return mse, 1 - ssim(prediction, target, self._STRIDE) if self.structure else mse.new_zeros(())
+        if not self.structure:
+            return mse, mse.new_zeros(())
+        return mse, 1 - ssim(prediction, target, self._STRIDE, self.constants)
 
 
 class L1Loss(nn.Module):  # type: ignore[misc]

@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 from torch import nn
 
-from livesr.training.losses import CombinationLoss, L1Loss
+from livesr.training.losses import PAPER_CONSTANTS, CombinationLoss, L1Loss
 
 # Changing these does not change what a step computes, so a run may go on with others.
 _FREE = {
@@ -35,10 +35,13 @@ class LossConfig(BaseModel):
     mse: float = 1.0
     structure: float = 0.1
     summation: float = 0.02
+    ssim_constants: tuple[PositiveFloat, PositiveFloat] = PAPER_CONSTANTS
 
     def make(self) -> nn.Module:
         """Return the loss."""
-        return L1Loss() if self.kind == "l1" else CombinationLoss(self.mse, self.structure, self.summation)
+        if self.kind == "l1":
+            return L1Loss()
+        return CombinationLoss(self.mse, self.structure, self.summation, self.ssim_constants)
 
 
 class TrainConfig(BaseModel):

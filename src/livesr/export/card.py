@@ -1,0 +1,98 @@
+"""The model card of an engine: README.md, and the log of its training beside it.
+
+Owns the words. Every number in it comes from the training log or from an evaluation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from livesr.evaluation.engines import card_table
+from livesr.evaluation.pairs import pairs_table
+from livesr.training.journal import read_log
+from livesr.training.recipes import Recipe
+
+_ORIGINS = {
+    "imcsr": "IMC-SR-All (Wang et al. 2021)",
+    "imcsr-single": "IMC-SR-Single, one network per structure (Wang et al. 2021)",
+    "edsr": "EDSR (Lim et al. 2017; for STORM Hu et al. 2020)",
+    "rcan": "RCAN (Zhang et al. 2018)",
+    "unet": "U-Net (Ronneberger et al. 2015)",
+}
+_LIMITS = {
+    "separate": """The authors of the method name them, and they hold here: structures that look alike are confused, a structure
+much weaker than the others is lost, and an engine is valid for its combination of structures only.""",
+    "upscale": """Detail finer than the input is drawn from what such images usually show. Beyond x3 lines break and specks
+appear (Hu et al. 2020).""",
+}
+_SIMULATED = "The images that it learned from are simulated: expect less on real ones."
+
+
+def card(recipe: Recipe, folder: Path, results: Mapping[str, Any] | None, log: Path) -> None:
+    """Write README.md, the model card, and copy the training log beside it."""
+    (folder / "training-log.csv").write_text(log.read_text(encoding="utf-8"), encoding="utf-8")
+    last, train = read_log(log)[-1], recipe.train
+    name, minutes, simulated = recipe.engine["id"], float(last["minutes"]), recipe.data.images is None
+    parameters = ", ".join(f"{k} {v}" for k, v in train.parameters.items())
+    unreal = "No real image was used. " if simulated else ""
+    budget = "steps of one machine" if train.steps else "minutes of the clock"
+    text = f"""# {name}
+
+{recipe.description}
+
+- Architecture: {train.architecture} ({parameters}); {_ORIGINS.get(train.architecture, train.architecture)}.
+- {_interface(recipe)}
+- Training: {int(last["step"])} steps of {train.batch} patches of {train.patch} x {train.patch} in {minutes:.0f} minutes, on
+  {recipe.data.describe()} (seed {recipe.data.seed}). {unreal}The log is `training-log.csv`.
+- Make it again: `livesr train --recipe {name} --out runs/{name} && livesr export runs/{name} --out engines/{name}`.
+  The training budget is {budget}: the weights will be alike, not equal.
+
+{_scores(results) if results else "It was not evaluated."}
+
+## Limits
+
+{_LIMITS[recipe.data.kind]} What it shows is a prediction: compare it with the
+measurement, which is stored beside it. {_SIMULATED if simulated else ""}
+
+{recipe.notes}"""
+    (folder / "README.md").write_text(text, encoding="utf-8")
+
+
+def _interface(recipe: Recipe) -> str:
+    if recipe.data.kind == "upscale":
+        return f"Input: one image, x = (X - background) / headroom. Output: it, sampled {recipe.data.scale} times more finely."
+    frames = (
+        "three consecutive super-resolution frames" if recipe.engine["window"] == 3 else "one super-resolution frame"
+    )
+    middle = " of the middle frame" if recipe.engine["window"] == 3 else ""
+    return (
+        f"Input: {frames} of one fluorophore, x = (X - background) / headroom. Output: one image per\n"
+        f"  structure{middle}{_sum_rule(recipe.train.parameters)}."
+    )
+
+
+def _sum_rule(parameters: Mapping[str, Any]) -> str:
+    if parameters.get("head") == "partition":
+        return "; x is shared out, so that their sum cannot exceed it"
+    if parameters.get("head") == "restore":
+        return "; an image of x without noise is predicted and shared out"
+    return "; training draws their sum towards x, nothing enforces it"
+
+
+def _scores(results: Mapping[str, Any]) -> str:
+    if "validation" in results:
+        return f"## On the pairs that it was validated on\n\n{pairs_table(results['validation'])}"
+    return f"""## On simulated sequences that it never saw: a calibrated rig
+
+Patterns as calibrated, 100 to 1000 photo-electrons in bright parts of a raw frame, structures within 1:2.5 of each other.
+
+{card_table(results["calibrated"])}
+![Input, channels, composite and truth of three sequences, not chosen](evaluation-calibrated.png)
+
+## The whole range that it was trained for
+
+From 15 photo-electrons, calibrations that are wrong, fast motion, haze, structures within 1:5 of each other or missing.
+
+{card_table(results["full_range"])}"""
