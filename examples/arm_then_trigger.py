@@ -1,46 +1,29 @@
-"""Arm, then trigger: the camera waits armed before the pattern display starts its running order, so that no pattern is missed.
+"""Arm, then trigger: the pattern display waits at its first pattern when the camera starts, and never begins inside a group.
 
-The virtual rig needs no trigger. On a real one replace `start_patterns` by the line that starts your display: a digital output
-(NIDAQ, TriggerScope, Arduino) set to 1.
+rig.yaml says which digital output lets the display run (`sim.trigger`), and `livesr run` needs nothing more. In a script, the
+core gets the engine that drives it. Here the rig's shutter stands for the output.
 """
 
 import sys
 
 from pymmcore_plus.experimental.unicore import UniMMCore
-from pymmcore_plus.mda import MDAEngine
-from useq import MDAEvent
 
 from livesr import LiveSR
-from livesr.base.config import load_rig
+from livesr.base.config import TriggerConfig, load_rig
 from livesr.live.sources.plan import sim_sequence
+from livesr.live.sources.triggered import TriggeredEngine
 
 store = sys.argv[1] if len(sys.argv) > 1 else "triggered.ome.zarr"
 
-
-class ArmThenTrigger(MDAEngine):
-    """Starts the patterns when the camera is armed, and stops them when its exposures are over."""
-
-    def post_sequence_started(self, event: MDAEvent) -> None:
-        """Called by pymmcore-plus after `startSequenceAcquisition` has returned, before the first frame is read."""
-        print(f"armed for {len(event.events)} exposures: patterns on")
-        start_patterns(self.mmcore, on=True)
-
-    def teardown_event(self, event: MDAEvent) -> None:
-        """Called after the last frame of the event."""
-        start_patterns(self.mmcore, on=False)
-        super().teardown_event(event)
-
-
-def start_patterns(core: UniMMCore, *, on: bool) -> None:
-    """Gate the pattern display; here the shutter stands for the digital output."""
-    core.setShutterOpen(on)
-
-
 rig = load_rig("virtual_sim")
+trigger = TriggerConfig(device="Shutter", property="State", start="1", stop="0", when="before")
+rig = rig.model_copy(update={"sim": rig.sim.model_copy(update={"trigger": trigger})})  # on your rig: in rig.yaml
+
 core = UniMMCore()
 core.loadSystemConfiguration(rig.cfg_path)
 core.setExposure(12)
-core.mda.set_engine(ArmThenTrigger(core))
+core.mda.set_engine(TriggeredEngine(core, rig))
+core.events.devicePropertyChanged("Shutter", "State").connect(lambda value: print(f"patterns run: {value}"))
 
 plan = sim_sequence(4, channels=["488"], interval_s=0.3)
 with LiveSR(core, rig=rig, store=store, plan=plan) as sr:

@@ -91,6 +91,8 @@ CASES = [
     ("virtual_sim", YAML, STEPS, "phase_steps_rad: [0, 120, 240]", "phase-steps", "warning", "phase_steps", "degrees"),
     ("virtual_sim", YAML, PATTERN, "pattern_property: [SLM, X]", "pattern-device", "error", "pattern_property:", "'SLM'"),
     ("virtual_sim", YAML, PATTERN, PATTERN.replace("Index", ""), "pattern-name", "warning", "pattern_property", "PatternIndex"),
+    ("virtual_sim", YAML, PATTERN, "trigger: {device: Gate, property: S}", "pattern-device", "error", "trigger:", "'Gate'"),
+    ("virtual_sim", YAML, PATTERN, "trigger: {device: Camera, property: S}", "pattern-name", "warning", "trigger:", "'S'"),
     ("virtual_sim", YAML, PATTERN, "", "pattern-start", "note", "sim:", "advances"),
     ("virtual_sim", YAML, SEPARATE, "separate: imcsr", "engine", "error", "separate: imcsr", "No engine 'imcsr'"),
     ("virtual_sim", YAML, "pixel_size_nm: 65", "pixel_size_nm: 85", "engine-fit", "warning", "separate:", "42.5 nm"),

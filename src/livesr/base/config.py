@@ -169,11 +169,37 @@ class TrustConfig(Model):
     motion_nm: Positive = 150.0
 
 
+def _as_micromanager_says(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("YAML reads an unquoted On or Off as a truth value: quote it as Micro-Manager spells it")
+    return str(value) if isinstance(value, int | float) else value
+
+
+class TriggerConfig(Model):
+    """The digital output that lets the pattern display run; `stop` also takes the display back to its first pattern.
+
+    Attributes
+    ----------
+    device, property : of Micro-Manager, as an NI-DAQ port and its State
+    start, stop : values that raise and lower the output
+    when : "before": the camera exposes by itself and every exposure advances the display, which must wait at its first pattern
+        before the camera starts; "armed": the display triggers the camera, which must be armed first
+    settle_ms : what the display needs from `start` to its first pattern
+    """
+
+    device: str
+    property: str
+    start: Annotated[str, BeforeValidator(_as_micromanager_says)] = "1"
+    stop: Annotated[str, BeforeValidator(_as_micromanager_says)] = "0"
+    when: Literal["before", "armed"] = "before"
+    settle_ms: Annotated[float, Field(ge=0, le=10_000)] = 0.0
+
+
 class SIMConfig(Model):
     """How raw frames are ordered and what pattern each one saw.
 
     `pattern_property` names the (device, property) that is set to 0 before a run, so that raw frame 0 sees pattern 0 even
-    if the last run ended inside a group.
+    if the last run ended inside a group; `trigger` is the output that lets a display run in hardware.
 
     `order` is "angle-major" (0,0 0,1 0,2 1,0 ...), "phase-major", or the list of [angle, phase] of every raw index.
     `patterns` may be missing until `livesr calibrate` has found them. `harmonics` is the number of waves per angle: 1 for two
@@ -196,6 +222,7 @@ class SIMConfig(Model):
     calibrated_with: list[tuple[str, str, str]] = Field(default_factory=list)
     equalise: bool = True
     pattern_property: tuple[str, str] | None = None
+    trigger: TriggerConfig | None = None
 
     @property
     def raw_frames(self) -> int:

@@ -276,32 +276,39 @@ def _beside(rig: RigConfig, cfg: Configuration, found: Found) -> Iterator[Findin
                 "Channels are named as Micro-Manager's presets.",
             )
     sim = rig.sim
-    if sim and sim.pattern_property:
-        device, name = sim.pattern_property
+    named = {"pattern_property": sim.pattern_property} if sim and sim.pattern_property else {}
+    if sim and sim.trigger:
+        named["trigger"] = sim.trigger.device, sim.trigger.property
+    for key, (device, name) in named.items():
         known = cfg.known_names(device)
         if device not in cfg.devices:
             yield found(
                 "error",
                 "pattern-device",
-                "sim.pattern_property",
+                f"sim.{key}",
                 f"rig.cfg has no device {device!r}.{suggestion(device, list(cfg.devices))}",
-                "Name the device that shows the patterns.",
+                "Name the device that shows the patterns, or lets them run.",
             )
         elif known and name not in known:
             yield found(
                 "warning",
                 "pattern-name",
-                "sim.pattern_property",
+                f"sim.{key}",
                 f"{device!r} is not known for a property {name!r}.{suggestion(name, known)}",
-                "Name the property that chooses the pattern.",
+                "Name the property that chooses the pattern, or lets the patterns run.",
             )
-    elif sim and not any(s.name.startswith("OUTPUT TRIGGER") for s in cfg.settings) and "SLM" not in cfg.roles:
+    if (
+        sim
+        and not named
+        and not any(s.name.startswith("OUTPUT TRIGGER") for s in cfg.settings)
+        and "SLM" not in cfg.roles
+    ):
         yield found(
             "note",
             "pattern-start",
             "sim",
             "Nothing says what advances the patterns, nor sets the first before a run.",
-            "Set sim.pattern_property if a device can; else start the display's running order with the camera.",
+            "Set sim.trigger if an output starts the display, sim.pattern_property if software chooses the pattern.",
         )
 
 

@@ -65,6 +65,8 @@ def load_core(request: Request) -> CMMCorePlus:
     UsageError
         If Micro-Manager refuses the configuration, or, before any device moves, if an engine or a correction map is not there.
     """
+    from livesr.live.sources.triggered import follow_trigger
+
     _check_files(request)
     if request.rig.core == "unicore":
         from pymmcore_plus.experimental.unicore import UniMMCore as Core
@@ -77,6 +79,7 @@ def load_core(request: Request) -> CMMCorePlus:
         with _configuration(request) as cfg:
             core.loadSystemConfiguration(cfg)
         core.setExposure(request.exposure_ms or request.rig.exposure_ms)
+        follow_trigger(core, request.rig)
     except LiveSRError:
         raise
     except Exception as e:  # whatever a device adapter raises while it starts

@@ -30,6 +30,7 @@ from livesr.live.session import Session
 from livesr.live.sinks.sink import RunDescription
 from livesr.live.sources.continuous import LiveMode
 from livesr.live.sources.plan import plan_text
+from livesr.live.sources.triggered import trigger_unused
 from livesr.live.survey import Survey, survey
 
 log = logging.getLogger(__name__)
@@ -242,7 +243,10 @@ class LiveSR(Session):
             self._close_paths()
             self._open_paths(names)
         self._announced = 0
-        return self._open_run(self._describe(plan, names), on_stop or self._core.mda.cancel)
+        pipeline = self._open_run(self._describe(plan, names), on_stop or self._core.mda.cancel)
+        if sentence := trigger_unused(self._core, self.rig, mda=on_stop is None):
+            pipeline.warn(sentence)
+        return pipeline
 
     def _describe(self, plan: Any, names: list[str]) -> RunDescription:
         about = self._surveyed(plan)

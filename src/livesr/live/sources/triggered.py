@@ -1,0 +1,174 @@
+"""Arm, then trigger: an acquisition engine for rigs whose pattern display runs in hardware.
+
+Owns when the digital output that lets the display run is raised and lowered. Chooses no pattern and takes no frame.
+
+::
+
+    camera leads (when: before)                     display leads (when: armed)
+    lowered: display at its first pattern           lowered: display at its first pattern
+    raised: display waits for an advance            camera armed: waits for triggers
+    camera starts: each exposure advances           raised: display runs, triggers each exposure
+    group complete: lowered                         exposures over: lowered
+
+Lowered is the display's first pattern: a run that ended inside a group, cancelled or failed, leaves nothing to the next.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from pymmcore_plus.mda import MDAEngine
+from pymmcore_plus.metadata import SummaryMetaV1
+from useq import MDAEvent, MDASequence
+
+from livesr.base.config import RigConfig
+from livesr.base.errors import ConfigError, RunError, suggestion
+from livesr.live.sources.mda import place_of
+
+if TYPE_CHECKING:
+    from pymmcore_plus import CMMCorePlus
+    from pymmcore_plus.core import SequencedEvent
+
+log = logging.getLogger(__name__)
+
+
+class TriggeredEngine(MDAEngine):
+    """An `MDAEngine` that lets the pattern display run for whole groups of exposures, as `sim.trigger` of rig.yaml says.
+
+    Set it with ``core.mda.set_engine(TriggeredEngine(core, rig))``; `livesr run` does.
+
+    Parameters
+    ----------
+    core : with the rig's configuration loaded
+    rig : has `sim.trigger`
+    **options : of `MDAEngine`
+
+    Raises
+    ------
+    ConfigError
+        If the rig has no trigger, or the core not what it names.
+    """
+
+    def __init__(self, core: CMMCorePlus, rig: RigConfig, **options: Any) -> None:
+        super().__init__(core, **options)
+        if rig.sim is None or rig.sim.trigger is None:
+            raise ConfigError(f"Rig {rig.name!r} says nothing of a trigger: give sim.trigger in rig.yaml.")
+        self._trigger = trigger = rig.sim.trigger
+        self._n_raw, self._only = rig.raw_frames, next(iter(rig.channels), "") if len(rig.channels) == 1 else ""
+        self._raised: bool | None = None
+        if trigger.device not in (devices := core.getLoadedDevices()):
+            raise ConfigError(
+                f"sim.trigger names device {trigger.device!r}, which is not loaded."
+                f"{suggestion(trigger.device, list(devices))}"
+            )
+        if not core.hasProperty(trigger.device, trigger.property):
+            raise ConfigError(
+                f"sim.trigger names property {trigger.property!r}, which {trigger.device!r} does not have."
+                f"{suggestion(trigger.property, list(core.getDevicePropertyNames(trigger.device)))}"
+            )
+
+    # -- what pymmcore-plus calls --------------------------------------------------------------------------------------
+
+    def setup_sequence(self, sequence: MDASequence) -> SummaryMetaV1 | None:
+        """Bring the display to its first pattern, wherever the last run left it."""
+        self._raised = None
+        self._lower()
+        return super().setup_sequence(sequence)
+
+    def setup_event(self, event: MDAEvent) -> None:
+        """Move and set everything, then let the display wait at its first pattern if an event begins a group.
+
+        Raises
+        ------
+        RunError
+            If the exposures of a group come one by one where the display leads, or begin inside a group.
+        """
+        super().setup_event(event)
+        if event.action.type != "acquire_image":
+            return
+        first, n_raw = self._place(_exposures(event)[0])
+        if first == 0:
+            self._lower()
+        elif not self._raised:
+            raise RunError(
+                f"An event begins with raw frame {first} of {n_raw}, and the display with its first pattern: a group was "
+                "split. Keep whole groups together: nothing but the pattern may change within one, and sequences of "
+                f"properties must hold a multiple of {n_raw}."
+            )
+        if self._trigger.when == "before":
+            self._raise()
+        elif not hasattr(event, "events"):
+            raise RunError(
+                "An exposure comes by itself, and the camera waits for triggers: with sim.trigger.when 'armed' every group "
+                "must be one triggered sequence. See which device of the plan cannot be sequenced, or use when: before."
+            )
+
+    def post_sequence_started(self, event: SequencedEvent) -> None:
+        """Let the display trigger the camera, which is armed now."""
+        super().post_sequence_started(event)
+        if self._trigger.when == "armed":
+            self._raise()
+
+    def teardown_event(self, event: MDAEvent) -> None:
+        """Lower the output behind the last exposure of a group."""
+        if event.action.type == "acquire_image":
+            last, n_raw = self._place(_exposures(event)[-1])
+            if last == n_raw - 1 or self._trigger.when == "armed":
+                self._lower()
+        super().teardown_event(event)
+
+    def teardown_sequence(self, sequence: MDASequence) -> None:
+        """Lower the output however the run ended."""
+        self._lower()
+        super().teardown_sequence(sequence)
+
+    # -- the output ----------------------------------------------------------------------------------------------------
+
+    def _place(self, event: MDAEvent) -> tuple[int, int]:
+        """Return which raw frame of its group an exposure is, and how many there are."""
+        stream, _, raw = place_of(event, self._n_raw, self._only)
+        return raw, self._n_raw(stream.channel)
+
+    def _raise(self) -> None:
+        if not self._raised:
+            self._write(self._trigger.start)
+            self._raised = True
+            time.sleep(self._trigger.settle_ms / 1e3)
+
+    def _lower(self) -> None:
+        if self._raised is not False:
+            self._write(self._trigger.stop)
+            self._raised = False
+
+    def _write(self, value: str) -> None:
+        self.mmcore.setProperty(self._trigger.device, self._trigger.property, value)
+        self.mmcore.waitForDevice(self._trigger.device)
+
+
+def follow_trigger(core: CMMCorePlus, rig: RigConfig) -> None:
+    """Give `core` the engine that drives the rig's pattern display, if rig.yaml names a trigger.
+
+    Raises
+    ------
+    ConfigError
+        As `TriggeredEngine`.
+    """
+    if rig.sim and rig.sim.trigger:
+        core.mda.set_engine(TriggeredEngine(core, rig))
+
+
+def trigger_unused(core: CMMCorePlus, rig: RigConfig, *, mda: bool) -> str:
+    """Return what is to be said of a run whose pattern display nobody drives, an empty string if nothing is."""
+    if rig.sim is None or rig.sim.trigger is None or (mda and isinstance(core.mda.engine, TriggeredEngine)):
+        return ""
+    how = "set core.mda.set_engine(TriggeredEngine(core, rig))" if mda else "live mode does not, do it yourself"
+    return (
+        f"rig.yaml names sim.trigger, and nothing of livesr raises it in this run: {how}, or the patterns do not run."
+    )
+
+
+def _exposures(event: MDAEvent) -> Sequence[MDAEvent]:
+    return getattr(event, "events", None) or (event,)
