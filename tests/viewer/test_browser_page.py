@@ -200,6 +200,36 @@ def test_zoom_goes_to_the_pixel_and_the_scale_bar_with_it(page, source):
     wait_for_text(page, ".length", "1 µm")
 
 
+def test_fingers_zoom_pan_and_ask(browser, page, source):
+    frame = np.full((3, 64, 64), 321, np.uint16)
+    source.give(prediction(0, frame, pixel_size_um=0.1))
+    wait_for_text(page, ".length", "1 µm")
+    box = page.locator(".pane canvas").bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    screen = browser.new_cdp_session(page)
+
+    def touch(kind, *places):
+        points = [{"x": px, "y": py, "id": n} for n, (px, py) in enumerate(places)]
+        screen.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    touch("touchStart", (x - 30, y), (x + 30, y))
+    for spread in (60, 120, 200):
+        touch("touchMove", (x - spread, y), (x + spread, y))
+    touch("touchEnd")
+    wait_for_text(page, ".length", "200 nm")
+    touch("touchStart", (x, y))
+    touch("touchEnd")
+    wait_for_text(page, "#probe", "ER 321")
+
+
+def test_colours_for_red_green_blind_eyes(page, source):
+    source.give(*quadrants())
+    wait_for_text(page, ".time", "t 4")
+    page.keyboard.press("c")
+    np.testing.assert_allclose(color_at(screenshot(page, "composite"), 0.4, 0.25), (0, 255, 255), atol=5)
+    np.testing.assert_allclose(color_at(screenshot(page, "composite"), 0.6, 0.25), (255, 255, 0), atol=5)
+
+
 def test_intensity_under_the_cursor(page, source):
     frame = np.zeros((3, 64, 64), np.uint16)
     frame[:, 16, 48] = 5, 812, 77

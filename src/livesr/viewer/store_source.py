@@ -6,7 +6,6 @@ moment.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -20,7 +19,7 @@ from livesr.base.timing import now_ns
 from livesr.live.sinks.frames_log import SeriesName
 from livesr.live.sinks.layout import REPORT
 from livesr.live.sinks.wire import Message, WireChannel, WireHeader
-from livesr.store.recorded import Event, Image, RecordedStore, array_shape
+from livesr.store.recorded import Event, Image, RecordedStore, array_shape, read_json
 from livesr.viewer.scenes import Scene, Selection
 from livesr.viewer.subscriber import StreamName
 
@@ -34,6 +33,10 @@ class StoreSource:
     Parameters
     ----------
     path : the store's root folder
+
+    Attributes
+    ----------
+    status : what the run said of itself at its end
 
     Raises
     ------
@@ -49,7 +52,7 @@ class StoreSource:
         store = RecordedStore(Path(path))
         self.endpoint = str(path)
         self._names = store.positions
-        self._report = store.path / REPORT
+        self.status: Mapping[str, Any] = read_json(store.path / REPORT) if (store.path / REPORT).is_file() else {}
         self._images = {key: image for key, image in store.images.items() if key[0] != "raw"}
         if not self._images:
             raise StoreError(f"{path} holds neither reconstructions nor predictions to show, only raw exposures.")
@@ -66,14 +69,6 @@ class StoreSource:
     def length(self) -> int:
         """Moments of the longest stream."""
         return max(map(len, self._times.values()))
-
-    @property
-    def status(self) -> Mapping[str, Any]:
-        """What the run said of itself at its end."""
-        report: Mapping[str, Any] = (
-            json.loads(self._report.read_text(encoding="utf-8")) if self._report.is_file() else {}
-        )
-        return report
 
     def streams(self) -> tuple[StreamName, ...]:
         """Return every stream of the store that has a picture."""

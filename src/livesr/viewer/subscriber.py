@@ -249,8 +249,16 @@ class Subscriber:
         if message.topic == INPUT.decode():
             self._measurements.setdefault(message.key[1:], deque(maxlen=_MEASUREMENTS_KEPT)).append(message)
         while len(self._newest) > 1 and (len(self._newest) > _MOST_KEYS or self._kept_bytes() > _MOST_BYTES):
-            key, _ = self._newest.popitem(last=False)
-            self._measurements.pop(key[1:], None)
+            self._forget()
+
+    def _forget(self) -> None:
+        """Make room: old measurements go first, then the stream that has been silent for longest."""
+        longest = max(self._measurements.values(), key=len, default=deque())
+        if len(longest) > 1:
+            longest.popleft()
+            return
+        key, _ = self._newest.popitem(last=False)
+        self._measurements.pop(key[1:], None)
 
     def _kept_bytes(self) -> int:
         newest = sum(m.pixels.nbytes for _, m in self._newest.values() if m.pixels is not None)

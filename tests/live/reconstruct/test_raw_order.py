@@ -66,20 +66,6 @@ def test_little_light_is_no_rotation(photons: float) -> None:
     assert photons < 30 or said == [0, 0]
 
 
-def test_looking_ends_although_groups_keep_coming(bright: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
-    watch, looked = check(), []
-    amplitudes = watch.amplitudes
-
-    def slow(frames):
-        looked.append(frames)
-        assert len(looked) < 50
-        watch.offer(bright[0])  # the camera is faster than this computer
-        return amplitudes(frames)
-
-    monkeypatch.setattr(watch, "amplitudes", slow)
-    verdict(watch, bright)
-
-
 def test_light_without_a_pattern_is_no_rotation() -> None:
     rng = np.random.default_rng(0)
     watch = check()
