@@ -91,3 +91,13 @@ def test_a_storm_rig_knows_its_camera() -> None:
         parse(RigConfig, storm, "rig.yaml")
     config = parse(RigConfig, {**storm, "camera": {"gain_e_per_adu": 0.5}}, "rig.yaml")
     assert (config.raw_frames(""), config.most_raw_frames) == (100, 100)
+
+
+def test_a_folder_without_a_description_and_an_empty_one_say_so(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="has no rig.yaml: copy"):
+        load_rig(tmp_path)
+    with pytest.raises(ConfigError, match="neither a file nor a folder"):
+        load_rig(tmp_path / "nowhere")
+    (tmp_path / "rig.yaml").write_text("# nothing yet\n")
+    with pytest.raises(ConfigError, match="is empty"):
+        load_rig(tmp_path)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import shlex
 import shutil
 import signal
 import socket
@@ -16,6 +18,14 @@ from typing import Any
 import pytest
 import yaml
 import zarr
+from rich.console import Console
+
+from livesr import cli
+from livesr.base.config import load_rig
+from livesr.base.errors import ConfigError
+from livesr.cli import session
+from livesr.cli.experiment import Experiment
+from livesr.cli.output import run_table
 
 REPOSITORY = Path(__file__).parents[2]
 SMALL = ["--size", "64", "--frames", "5", "--engine", "identity", "--exposure", "2"]
@@ -203,9 +213,58 @@ def test_an_error_is_json_too(tmp_path: Path) -> None:
     assert "nowhere" in error["error"]
 
 
+def test_an_interrupted_start_is_json_too_and_calls_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(request: session.Request) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(session, "load_core", interrupted)
+    note = tmp_path / "it's over"
+    command = shlex.join([sys.executable, "-c", f"open({str(note)!r}, 'w').write('{{exit_code}}')"])
+    assert cli._run(["run", "demo", "--json", "--on-finish", command]) == 130
+    assert json.loads(capfd.readouterr().out)["exit_code"] == 130
+    assert note.read_text() == "130"
+
+
+def test_keys_that_encrypt_nothing_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli._run(["run", "demo", "--keys", str(tmp_path), "--json"]) == 2
+    assert "add --publish" in json.loads(capsys.readouterr().out)["error"]
+
+
+def test_a_device_that_does_not_start_is_named() -> None:
+    request = session.Request(rig=load_rig("virtual_sim"), experiment=Experiment(), properties={"Seed": "-1"})
+    with pytest.raises(ConfigError, match="Camera could not be started"):
+        session.load_core(request)
+
+
+def test_the_table_has_no_number_for_what_was_not_made() -> None:
+    none = {"p50": 0.0, "p99": 0.0}
+    report = {"raw_frames": 9, "raw_lost": 0, "recon_frames": 1, "groups_dropped": 0, "sr_frames": 0, "sr_skipped": 0}
+    report |= {
+        "sr_fps": 0.0,
+        "tc_complete": 1.0,
+        "latency_ms": none,
+        "steps_ms": {},
+        "warnings": [],
+        "sr_provisional": 0,
+    }
+
+    def shown(**more: Any) -> str:
+        out = Console(file=io.StringIO(), width=120)
+        out.print(run_table({**report, **more}))
+        return out.file.getvalue()
+
+    measured = shown(engine={}, backend={})
+    assert "1 measured" in measured
+    assert not {"latency", "neighbours", "separated"} & set(measured.split())
+    assert "latency" not in shown(engine={"488": "e"}, backend={"488": "torch"})
+    assert "latency" in shown(engine={"488": "e"}, backend={"488": "torch"}, sr_frames=1)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
-@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_a_run_cleanly(tmp_path: Path, ending: signal.Signals) -> None:
+@pytest.mark.parametrize("ending", [(signal.SIGINT,), (signal.SIGTERM, signal.SIGTERM)])
+def test_a_signal_ends_a_run_cleanly_and_a_second_too(tmp_path: Path, ending: tuple[signal.Signals, ...]) -> None:
     process = start(
         ["run", "virtual_sim", "--engine", "identity", "--frames", "2000", "--store", "c.ome.zarr", "--json"], tmp_path
     )
@@ -213,7 +272,9 @@ def test_a_signal_ends_a_run_cleanly(tmp_path: Path, ending: signal.Signals) -> 
     deadline = time.monotonic() + 90
     while not (log.is_file() and log.stat().st_size) and time.monotonic() < deadline:
         time.sleep(0.1)
-    process.send_signal(ending)
+    for n, each in enumerate(ending):
+        time.sleep(0.3 * n)
+        process.send_signal(each)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     report = json.loads(out)

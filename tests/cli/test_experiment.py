@@ -77,6 +77,23 @@ def test_a_duration_becomes_as_many_time_points_as_fit() -> None:
     assert frames() == 100
 
 
+@pytest.mark.parametrize(
+    "said",
+    [{"frames": 10**20}, {"duration_s": 1e9}, {"duration_s": 1e300}, {"z": "1e9:1e-9"}, {"z": "0..1e6:0.1"}],
+)
+def test_what_no_computer_can_plan_is_refused(said: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="can be planned"):
+        plan_of(Experiment(**said), RIG, 10)
+
+
+def test_a_long_plan_is_measured_without_walking_through_it(tmp_path: Path) -> None:
+    plan = plan_of(Experiment(frames=1_000_000, interval_s=60), RIG, 10)
+    assert extent(plan, RIG, 10).seconds == pytest.approx(60 * 999_999 + 0.09)
+    file = tmp_path / "plan.yaml"
+    file.write_text(yaml.safe_dump({"time_plan": [{"interval": 1, "loops": 3}, {"interval": 2, "loops": 2}]}))
+    assert extent(plan_of(Experiment(plan=file), RIG, 10), RIG, 10).seconds == pytest.approx(4.09)
+
+
 def test_planes_are_around_the_focus_where_positions_do_not_say(tmp_path: Path) -> None:
     with core_of("demo") as core:
         core.setZPosition(50)

@@ -458,7 +458,8 @@ def load_yaml(path: Path) -> dict[str, Any]:
         line = f", line {where.line + 1}" if where else ""
         raise ConfigError(f"{path}{line} is not valid YAML: {getattr(e, 'problem', e)}.") from e
     if not isinstance(data, dict):
-        raise ConfigError(f"{path} holds {type(data).__name__}, expected 'key: value' lines.")
+        came = "is empty" if data is None else f"holds a {type(data).__name__}"
+        raise ConfigError(f"{path} {came}, expected 'key: value' lines.")
     return data
 
 
@@ -555,7 +556,16 @@ def rig_file(rig: str | os.PathLike[str]) -> Path:
     path = Path(rig)
     if path.is_dir():
         path /= "rig.yaml"
-    return path if path.is_file() else _named_rig(str(rig))
+    if path.is_file():
+        return path
+    try:
+        return _named_rig(str(rig))
+    except ConfigError:
+        if not path.parent.is_dir() or path.name != "rig.yaml":
+            raise
+        raise ConfigError(
+            f"The folder {path.parent} has no rig.yaml: copy hardware_configs/_template/rig.yaml into it, and describe the rig."
+        ) from None
 
 
 def _named_rig(name: str) -> Path:

@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from typing import NoReturn
 
 import typer
@@ -78,7 +79,13 @@ def main() -> NoReturn:
     for stream in (sys.stdout, sys.stderr):  # a Windows pipe is cp1252: a character that it lacks must not end a run
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
-    sys.exit(_run(sys.argv[1:]))
+    code = _run(sys.argv[1:])
+    if code == INTERRUPTED and threading.active_count() > 1:
+        # A driver that does not return still runs in its thread: to take the core from under it crashes the process.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _log_to_stderr(level: str) -> None:
@@ -91,22 +98,32 @@ def _log_to_stderr(level: str) -> None:
 
 
 def _run(arguments: list[str]) -> int:
+    command = typer.main.get_command(app)
     try:
-        code = app(arguments, standalone_mode=False)
+        # Not `app(...)`: it makes one of an interruption and of a command that ends with 130 after its report.
+        with command.make_context("livesr", arguments.copy()) as context:
+            command.invoke(context)
+    except typer.Exit as e:
+        return e.exit_code
     except KeyboardInterrupt:
+        if "--json" in arguments:
+            print_json({"error": "Interrupted.", "exit_code": INTERRUPTED})
         return INTERRUPTED
+    except BrokenPipeError:  # whoever read the output has gone, as in `livesr info | head -1`
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 for the interpreter's last flush
+        return 1
     except LiveSRError as e:
         return _failed(str(e), e.exit_code, arguments)
     except Exception as e:
         if hasattr(e, "exit_code") and hasattr(e, "format_message"):  # bad usage, in the words of typer
             return _failed(e.format_message(), e.exit_code, arguments)
         raise
-    return code if isinstance(code, int) else 0
+    return 0
 
 
 def _failed(sentence: str, code: int, arguments: list[str]) -> int:
     if "--json" in arguments:
         print_json({"error": sentence, "exit_code": code})
-    else:
+    elif sentence:  # none where the help was the answer
         errors_console().print(f"[bold red]livesr:[/] {escape(sentence)}", highlight=False)
     return code

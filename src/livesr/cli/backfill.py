@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from livesr.cli import options
 from livesr.cli.output import JSON, console, print_json
@@ -48,9 +49,9 @@ def backfill(
             on_progress=show,
         )
     for warning in report["warnings"]:
-        out.print(f"[yellow]{warning}[/]")
+        out.print(f"[yellow]{escape(warning)}[/]")
     done = f"{report['predicted']} predictions and {report['reconstructed']} reconstructions computed"
     lack = f"; {report['impossible']} cannot be, their exposures are incomplete" if report["impossible"] else ""
-    out.print(f"{done}{lack}: [bold]{report['store']}[/]")
+    out.print(f"{done}{lack}: [bold]{escape(str(report['store']))}[/]")
     if as_json:
         print_json(report)

@@ -133,11 +133,20 @@ def _acquire(
         for what in wanted:
             if ask:
                 need = "no light on the camera" if what == "dark" else f"an even fluorescent layer, channel {channel!r}"
-                ask.input(f"{what}: {need}? Enter takes {n} frames. ")
+                _ask(ask, f"{what}: {need}? Enter takes {n} frames. ")
             taken[what] = camera.dark(n, dark_preset) if what == "dark" else camera.light(n, channel)
     finally:
         camera.close()
     return taken
+
+
+def _ask(console: Console, question: str) -> None:
+    from livesr.base.errors import ConfigError
+
+    try:
+        console.input(question)
+    except EOFError:
+        raise ConfigError("Nobody is there to answer: run it in a terminal, or with --yes when all is ready.") from None
 
 
 def _draw(found: Any, picture: Path | None, folder: Path | None, title: str, report: dict[str, Any]) -> str | None:

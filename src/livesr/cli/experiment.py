@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from livesr.live.sources.plan import RawFramesPlan
 
 _FRAMES = 100
+_MOST_TIME_POINTS, _MOST_PLANES = 10_000_000, 10_000  # a day at 100 frames/s; useq lists both before the first exposure
 _MOST_COUNTED = 200_000  # exposures of a plan with exceptions that are counted one by one: about a second
 
 
@@ -60,6 +61,7 @@ def plan_of(experiment: Experiment, rig: RigConfig, exposure_ms: float, core: CM
     from livesr.live.sources.plan import RawFramesPlan
 
     plan = _read(experiment) if experiment.plan else _from_flags(experiment, rig, exposure_ms)
+    _check_time_points(getattr(plan.time_plan, "loops", 1))
     _check_channels([channel.config for channel in plan.channels], rig)
     if core is not None:
         plan = _around_focus(plan, core)
@@ -113,10 +115,18 @@ def extent(plan: RawFramesPlan, rig: RigConfig, exposure_ms: float) -> Extent:
         exposures = sum(event.action.type == "acquire_image" for event in plan) if exact else exposures
     own = [channel.exposure or exposure_ms for channel in sequence.channels] or [exposure_ms]
     round_s = positions * planes * sum(n * ms for n, ms in zip(raw, own, strict=True)) / 1e3
-    starts = [delta.total_seconds() for delta in sequence.time_plan.deltas()] if sequence.time_plan else [0.0]
     exposed_s = round_s * time_points * (exposures / max(per_time_point * time_points, 1))
-    seconds = max(starts[-1] + round_s, exposed_s)
+    seconds = max(_last_start_s(sequence.time_plan) + round_s, exposed_s)
     return Extent(positions, planes, len(names), time_points, tuple(sorted(set(raw))), exposures, seconds, exact)
+
+
+def _last_start_s(time_plan: Any) -> float:
+    """Seconds from the start of a run to its last time point."""
+    if time_plan is None:
+        return 0.0
+    if (loops := getattr(time_plan, "loops", None)) and (interval := getattr(time_plan, "interval", None)) is not None:
+        return float(interval.total_seconds() * (loops - 1))
+    return max((float(delta.total_seconds()) for delta in time_plan.deltas()), default=0.0)
 
 
 def check_stages(plan: RawFramesPlan, core: CMMCorePlus) -> None:
@@ -211,7 +221,16 @@ def _from_flags(experiment: Experiment, rig: RigConfig, exposure_ms: float) -> M
     if experiment.frames is None and experiment.duration_s:
         period_s = max(interval_s, _round_s(one, names, rig, exposure_ms))
         frames = max(math.floor(experiment.duration_s / period_s), 1)
+    _check_time_points(frames)
     return one.replace(time_plan=TIntervalLoops(interval=interval_s, loops=frames))
+
+
+def _check_time_points(n: int) -> None:
+    if n > _MOST_TIME_POINTS:
+        raise ConfigError(
+            f"The run would have {n:.3g} time points; at most {_MOST_TIME_POINTS:,} can be planned: give less --frames or "
+            "--duration, or a longer --interval."
+        )
 
 
 def _round_s(plan: MDASequence, names: Sequence[str], rig: RigConfig, exposure_ms: float) -> float:
@@ -230,7 +249,7 @@ def positions_of(text: str) -> list[dict[str, Any]]:
         If a position has other than two to four fields, or no numbers.
     """
     path = Path(text)
-    if path.suffix in (".txt", ".csv") or (not set(text) & set(";,") and path.exists()):
+    if path.suffix in (".txt", ".csv") or (text and not set(text) & set(";,") and path.exists()):
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as e:
@@ -280,6 +299,8 @@ def z_plan_of(text: str) -> dict[str, Any]:
         raise ConfigError(
             f"--z {text!r} has steps of {step:g} um over {size:g} um: the step must be above 0 and fit in."
         )
+    if size / step >= _MOST_PLANES:
+        raise ConfigError(f"--z {text!r} is {size / step + 1:.3g} planes; at most {_MOST_PLANES:,} can be planned.")
     if not is_absolute:
         return {"range": size, "step": step}
     return {"top": max(numbers), "bottom": min(numbers), "step": step, "go_up": numbers[0] <= numbers[1]}

@@ -28,9 +28,13 @@ def keys(
 
     made = make_keys(folder, viewer or ["viewer"])
     out = console(quiet=as_json)
-    out.print(f"Publish with: livesr run RIG --publish tcp://0.0.0.0:5555 --keys {folder}", soft_wrap=True)
+    out.print(
+        f"Publish with: livesr run RIG --publish tcp://0.0.0.0:5555 --keys {folder}", soft_wrap=True, markup=False
+    )
     for path in made:
-        out.print(f"Carry {path} to the viewing computer, delete it here, and view there with:", soft_wrap=True)
-        out.print(f"  livesr view tcp://THIS_COMPUTER:5555 --keys {path.name}", soft_wrap=True)
+        out.print(
+            f"Carry {path} to the viewing computer, delete it here, and view there with:", soft_wrap=True, markup=False
+        )
+        out.print(f"  livesr view tcp://THIS_COMPUTER:5555 --keys {path.name}", soft_wrap=True, markup=False)
     if as_json:
         print_json({"publisher": folder, "viewers": made})

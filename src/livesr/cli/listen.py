@@ -52,7 +52,7 @@ def listen(
                 _save(save, message)
     if not seen:
         hint = f"Is a run publishing there? Try livesr demo --publish {endpoint}."
-        out.print(f"Nothing came from {endpoint} in {timeout:g} s. {hint}")
+        out.print(f"Nothing came from {endpoint} in {timeout:g} s. {hint}", markup=False)
     summary = {
         "endpoint": endpoint,
         "frames": seen,

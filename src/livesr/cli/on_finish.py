@@ -58,6 +58,9 @@ class OnFinish:
         """Run the command, and let the error go on, if the block raises what keeps a run from starting."""
         try:
             yield
+        except KeyboardInterrupt:
+            self.run({"error": None, "interrupted": True, "exit_code": 130, "store": None}, console)
+            raise
         except LiveSRError as e:
             self.run({"error": str(e), "interrupted": False, "exit_code": e.exit_code, "store": None}, console)
             raise

@@ -29,7 +29,7 @@ Insecure = Annotated[
     bool, typer.Option("--insecure", help="Publish unencrypted on an address that other computers can reach.")
 ]
 Frames = Annotated[int | None, typer.Option(min=1, help="Super-resolution frames to acquire.")]
-Duration = Annotated[float | None, typer.Option(min=0.1, help="Seconds to acquire, instead of --frames.")]
+Duration = Annotated[float | None, typer.Option(min=0.1, max=1e9, help="Seconds to acquire, instead of --frames.")]
 Policy = Annotated[
     Literal["latest", "complete"],
     typer.Option(help="latest: skip centre frames when the network is slow; complete: skip nothing."),
@@ -53,16 +53,18 @@ OnFinishTimeout = Annotated[
 ]
 NoRaw = Annotated[bool, typer.Option("--no-raw", help="Do not record raw frames.")]
 NoRecon = Annotated[bool, typer.Option("--no-recon", help="Do not record reconstructions.")]
-Seed = Annotated[int | None, typer.Option(help="Seed of a virtual rig's specimen.")]
+Seed = Annotated[int | None, typer.Option(min=0, help="Seed of a virtual rig's specimen.")]
 View = Annotated[bool, typer.Option("--view", help="Open the preview in the browser.")]
 Backend = Annotated[str, typer.Option(help="Runtime: auto, openvino or torch.")]
 Exposure = Annotated[
-    float | None, typer.Option(min=0.01, help="Exposure of one raw frame in ms, instead of rig.yaml's.")
+    float | None, typer.Option(min=0.01, max=3.6e6, help="Exposure of one raw frame in ms, instead of rig.yaml's.")
 ]
 Interval = Annotated[
     float | None,
     typer.Option(
-        min=0.0, help="Seconds from one super-resolution frame to the next, instead of rig.yaml's; 0: no pause."
+        min=0.0,
+        max=1e6,
+        help="Seconds from one super-resolution frame to the next, instead of rig.yaml's; 0: no pause.",
     ),
 ]
 Axes = Annotated[

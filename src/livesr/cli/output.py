@@ -55,6 +55,22 @@ def score_table(score: Mapping[str, Mapping[str, float]]) -> Table:
     return table
 
 
+def _predictions(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the rows of what a network made; a mean over no frame is no number."""
+    lacking = f"{report['sr_skipped']} skipped, {report['groups_dropped']} groups dropped"
+    rows = [("SR frames", f"{report['sr_frames']} separated, {lacking}")]
+    if not report["sr_frames"]:
+        return rows
+    latency = report["latency_ms"]
+    return [
+        *rows,
+        *([("SR frames/s", f"{report['sr_fps']:.1f}")] if report["sr_frames"] > 1 else []),
+        ("true neighbours", f"{report['tc_complete']:.1%} of separated frames"),
+        ("latency", f"{latency['p50']:.0f} ms p50, {latency['p99']:.0f} ms p99 (age of what is shown)"),
+        *_provisional(report),
+    ]
+
+
 def _provisional(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     if not report["sr_provisional"]:
         return []
@@ -64,20 +80,12 @@ def _provisional(report: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
-    latency, steps = report["latency_ms"], report["steps_ms"]
-    skipped = f"{report['sr_skipped']} skipped, {report['groups_dropped']} groups dropped"
-    predicted = [
-        ("SR frames", f"{report['sr_frames']} separated, {skipped}"),
-        ("SR frames/s", f"{report['sr_fps']:.1f}"),
-        ("true neighbours", f"{report['tc_complete']:.1%} of separated frames"),
-        ("latency", f"{latency['p50']:.0f} ms p50, {latency['p99']:.0f} ms p99 (age of what is shown)"),
-        *_provisional(report),
-    ]
+    steps = ", ".join(f"{name} {t['p50']:.1f}" for name, t in report["steps_ms"].items())
     measured = [("SR frames", f"{report['recon_frames']} measured, {report['groups_dropped']} groups dropped")]
     rows = [
         ("raw frames", f"{report['raw_frames']} received, {report['raw_lost']} lost"),
-        *(predicted if report["engine"] else measured),
-        ("steps", ", ".join(f"{name} {t['p50']:.1f}" for name, t in steps.items()) + " ms"),
+        *(_predictions(report) if report["engine"] else measured),
+        ("steps", f"{steps} ms" if steps else "none"),
         ("engine", ", ".join(f"{e} on {report['backend'][n]}" for n, e in report["engine"].items()) or "none"),
     ]
     if report.get("store"):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 
 from livesr.cli import options
 from livesr.cli.output import JSON, console, print_json
@@ -70,11 +71,11 @@ def process(
             on_progress=show,
         )
     for warning in report["warnings"]:
-        out.print(f"[yellow]{warning}[/]")
-    counts = f"{report['recon_frames']} reconstructed, {report['sr_frames']} separated"
-    out.print(
-        f"{report['raw_frames']} raw frames, {counts}, {report['sr_fps']:.1f} SR frames/s: [bold]{report['store']}[/]"
+        out.print(f"[yellow]{escape(warning)}[/]")
+    counts = (
+        f"{report['recon_frames']} reconstructed, {report['sr_frames']} separated, {report['sr_fps']:.1f} SR frames/s"
     )
+    out.print(f"{report['raw_frames']} raw frames, {counts}: [bold]{escape(str(report['store']))}[/]")
     if as_json:
         print_json(report)
 

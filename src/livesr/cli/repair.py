@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from livesr.cli.output import JSON, console, print_json
@@ -33,7 +34,7 @@ def repair(
         report = repair_store(store).as_json()
     out.print(_table(report))
     for problem in report["problems"]:
-        out.print(f"[yellow]{problem}[/]")
+        out.print(f"[yellow]{escape(problem)}[/]")
     out.print(_summary(report))
     if as_json:
         print_json(report)

@@ -88,7 +88,25 @@ def load_core(request: Request) -> CMMCorePlus:
             f"Micro-Manager cannot load {request.rig.cfg_path}: {reason} "
             "Check that the hardware is on, or install the demo adapters with pip install 'livesr[demo]'."
         ) from e
+    _check_devices(core)
     return core
+
+
+def _check_devices(core: CMMCorePlus) -> None:
+    """Refuse a core with a device that failed to start: of a device in Python, only the log says so."""
+    from pymmcore_plus import DeviceInitializationState, Keyword
+
+    failed = [
+        device
+        for device in core.getLoadedDevices()
+        if device != str(Keyword.CoreDevice)
+        and core.getDeviceInitializationState(device) == DeviceInitializationState.InitializationFailed
+    ]
+    if failed:
+        raise ConfigError(
+            f"{', '.join(failed)} could not be started: the log of pymmcore-plus says why. Check the device's properties in "
+            "rig.cfg, and that it is on."
+        )
 
 
 def _check_files(request: Request) -> None:
@@ -97,6 +115,7 @@ def _check_files(request: Request) -> None:
     from livesr.live.inference.backend import BACKENDS
     from livesr.live.inference.engine import load_engine
 
+    _address(request)
     rig = request.rig.with_engine(request.engine) if request.engine else request.rig
     rig = rig.with_engine(request.upscale, "upscale") if request.upscale else rig
     check_maps(rig)
@@ -209,6 +228,8 @@ def replay(request: Request, recording: Path, how: ReadAs, rate: Rate, console: 
 
 def _address(request: Request) -> str | None:
     """Where to publish; a preview needs an address whether one is asked for or not."""
+    if (request.keys or request.insecure) and not (request.publish or request.view):
+        raise ConfigError("--keys and --insecure say how a run is published, and nothing says where: add --publish.")
     return request.publish or ("tcp://127.0.0.1:*" if request.view else None)
 
 
@@ -232,6 +253,10 @@ def _conduct(
             interrupted = _work_and_watch(work, cancel, session, frames, console)
     except RunError as e:
         console.print(escape(str(e)), style="red")
+    except KeyboardInterrupt:  # the second: what came is stored, and said
+        if not session.report:
+            raise
+        interrupted = True
     interrupted = interrupted or session.interrupted
     code = session.error.exit_code if session.error else 130 if interrupted else 0
     error = str(session.error) if session.error else None
@@ -256,21 +281,24 @@ def _work_and_watch(
 ) -> bool:
     """Work in a thread, show progress here; return whether Ctrl-C ended it."""
     failure: list[Exception] = []
+    over = threading.Event()
 
     def guarded() -> None:
         try:
             work()
         except Exception as e:  # an acquisition engine raises whatever a driver raises
             failure.append(e)
+        finally:
+            over.set()
 
     acquisition = threading.Thread(target=guarded, name="acquisition", daemon=True)
     acquisition.start()
     interrupted = False
     with _progress(console) as progress:
         task = progress.add_task("", total=frames, pace="")
-        while acquisition.is_alive():
+        while not over.is_set():
             try:
-                acquisition.join(0.2)
+                over.wait(0.2)
                 _show(progress, task, session.status())
             except KeyboardInterrupt:
                 if interrupted:

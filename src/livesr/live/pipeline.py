@@ -38,6 +38,7 @@ import numpy as np
 from livesr.base.buffers import BoundedQueue, LatestPerKey
 from livesr.base.errors import BacklogError, FrameShapeError, LiveSRError, RecordingError, RunError
 from livesr.base.frames import CameraFrame, MulticolorFrame, Normalisation, RawStack, SRFrame, Stream, Window
+from livesr.base.threads import wait_for
 from livesr.base.timing import Histogram, Pace, StepTimes, now_ns
 from livesr.live.normalise import FollowingNormalisation
 from livesr.live.paths import ChannelPath
@@ -172,12 +173,12 @@ class Pipeline:
     def join(self, about: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Wait until everything received is processed and stored; close the sinks; return the report with `about` in it."""
         for thread in self._threads:
-            thread.join()
+            wait_for(thread)
         for sink in self._sinks:
             if sink.lossless:
                 sink.drain()
         self._over.set()
-        self._monitor.join()
+        wait_for(self._monitor)
         for sink in self._sinks:
             sink.close({**self.report(), **(about or {})})
         return {**self.report(), **(about or {})}

@@ -18,6 +18,7 @@ from psygnal import EmitLoopError, Signal
 from livesr.base.config import RigConfig, RunConfig
 from livesr.base.errors import LiveSRError
 from livesr.base.frames import MulticolorFrame, SRFrame
+from livesr.base.threads import wait_for
 from livesr.live.paths import ChannelPath
 from livesr.live.pipeline import Pipeline
 from livesr.live.sinks.layout import bytes_per_hour, free_bytes, memory_bytes, store_bytes
@@ -74,11 +75,11 @@ class Session:
         if self._finishing and self._finishing[0] is not threading.current_thread():  # a listener of `finished` may ask
             thread, pipeline = self._finishing
             try:
-                thread.join()
+                wait_for(thread)
             except KeyboardInterrupt:
                 self.interrupted = True
                 pipeline.abandon()
-                thread.join()
+                wait_for(thread)
         return self.report
 
     def status(self) -> dict[str, Any]:
