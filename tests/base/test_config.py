@@ -94,7 +94,7 @@ def test_a_storm_rig_knows_its_camera() -> None:
 
 
 def test_a_folder_without_a_description_and_an_empty_one_say_so(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="has no rig.yaml: copy"):
+    with pytest.raises(ConfigError, match=r"has no rig\.yaml: copy"):
         load_rig(tmp_path)
     with pytest.raises(ConfigError, match="neither a file nor a folder"):
         load_rig(tmp_path / "nowhere")
