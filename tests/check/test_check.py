@@ -123,9 +123,18 @@ def test_every_finding_has_a_test() -> None:
     import re
 
     codes = set(re.findall(r'(?:found|Finding)\(\s*(?:level|"\w+"),\s*"([a-z-]+)"', text))
-    tested = {case[4] for case in CASES} | {"no-pixel-size", "no-flat", "trigger", "backend"}
+    tested = {case[4] for case in CASES} | {"no-pixel-size", "no-flat", "trigger", "backend", "uncalibrated"}
     assert codes <= tested
     assert {"dangling-device", "engine", "magnification"} <= codes
+
+
+def test_a_sim_rig_that_was_not_calibrated(tmp_path: Path) -> None:
+    path = broken(tmp_path, "virtual_sim", YAML, "  patterns:\n", "  not_yet:\n")
+    lines = [x for x in path.read_text(encoding="utf-8").splitlines() if not x.startswith(("  not_yet", "    - {k_um"))]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    finding = only(check_rig(path), "uncalibrated")
+    assert finding.level == "error"
+    assert "livesr calibrate" in finding.advice
 
 
 def test_a_rig_without_any_pixel_size(tmp_path: Path) -> None:

@@ -23,6 +23,9 @@ from livesr.optics.otf import cutoff_um
 
 Found = Callable[[Level, str, str, str, str], Finding]
 
+# The period of the light may be shorter than the finest detail that its fluorescence shows: excitation is.
+_LONGEST_USUAL = 1.12
+
 
 def check_rig(path: Path) -> list[Finding]:
     """Check a rig.yaml and everything that it names; errors first, then in the order of the files.
@@ -112,9 +115,19 @@ def _optics(rig: RigConfig, found: Found) -> Iterator[Finding]:
 def _patterns(rig: RigConfig, found: Found) -> Iterator[Finding]:
     if rig.sim is None:
         return
+    bare = [n for n in rig.channels or [""] if rig.channel(n).reconstruct == "sim" and not rig.channel(n).patterns]
+    if bare and not rig.sim.patterns:
+        yield found(
+            "error",
+            "uncalibrated",
+            "sim",
+            f"There are no patterns for {', '.join(f'channel {n!r}' for n in bare)}: nothing can be reconstructed.",
+            f"Run livesr calibrate {rig.folder.name}.",
+        )
     own = {f"channels.{n}.patterns": (c.patterns, c.emission_nm) for n, c in rig.channels.items() if c.patterns}
     for place, (patterns, emission_nm) in {"sim.patterns": (rig.sim.patterns, None), **own}.items():
-        yield from _vectors(rig, patterns or [], place, (emission_nm or rig.optics.emission_nm) / 1e3, found)
+        if patterns:
+            yield from _vectors(rig, patterns, place, (emission_nm or rig.optics.emission_nm) / 1e3, found)
     steps = rig.sim.phase_steps_rad
     turned = sorted(s % (2 * math.pi) for s in steps or [])
     if steps:
@@ -142,7 +155,8 @@ def _patterns(rig: RigConfig, found: Found) -> Iterator[Finding]:
 def _vectors(
     rig: RigConfig, patterns: list[PatternConfig], place: str, emission_um: float, found: Found
 ) -> Iterator[Finding]:
-    cutoff, lengths = cutoff_um(rig.optics.na, emission_um), [math.hypot(*p.k_um) for p in patterns]
+    cutoff = cutoff_um(rig.optics.na, emission_um)
+    lengths = [math.hypot(*p.k_um) * (1 + len(p.overtones)) for p in patterns]  # of the finest wave
     for i, (pattern, k) in enumerate(zip(patterns, lengths, strict=True)):
         share = k / cutoff
         if share > 1.25 or share < 0.2:
@@ -154,7 +168,7 @@ def _vectors(
                 f"= {cutoff:.2f}: no objective makes that pattern, or it gains nothing.",
                 "k_um is (ky, kx) in cycles/um in the sample: 1 / period.",
             )
-        elif share > 1.0 or share < 0.5:
+        elif share > _LONGEST_USUAL or share < 0.5:
             yield found(
                 "warning",
                 "pattern-length",

@@ -7,6 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from livesr.base.config import ChannelConfig, load_rig, parse
+from livesr.live.paths import Geometry, sim_reconstructor
 from livesr.live.reconstruct.quality import Trust, motion_px
 from livesr.live.reconstruct.reconstructor import DoubtfulFrameError
 from livesr.live.reconstruct.sim import SIMReconstructor
@@ -140,3 +142,18 @@ def test_drift_of_the_pattern_is_told_from_lack_of_light():
 def test_doubtful_frames_are_refused_if_asked_to():
     with pytest.raises(DoubtfulFrameError, match="no pattern"):
         sim(Trust(then="refuse")).reconstruct(raw_stack(2.0))
+
+
+def test_every_channel_has_its_own_optics_and_patterns():
+    rig = load_rig("virtual_sim").with_engine("none")
+    shorter = [{"k_um": [1.3 * k for k in p.k_um], "phase_rad": 0.0, "modulation": 0.5} for p in rig.sim.patterns]
+    own = {"reconstruct": "sim", "emission_nm": 450, "damping": 0.5, "wiener": 0.3, "patterns": shorter}
+    rig = rig.model_copy(update={"channels": {**rig.channels, "405": parse(ChannelConfig, own, "405")}})
+    camera = Geometry(SHAPE, "uint16", PIXEL_UM)
+    green, blue = (sim_reconstructor(rig, rig.channel(name), camera).transfer for name in ("488", "405"))
+    k = np.hypot(*np.meshgrid(*[np.fft.fftfreq(n, PIXEL_UM / 2) for n in green.shape], indexing="ij"))
+    reach = [k[transfer > 1e-3].max() for transfer in (green, blue)]
+    assert reach[1] > 1.1 * reach[0]
+    alike = rig.model_copy(update={"channels": {"561": ChannelConfig(reconstruct="sim")}})
+    same = sim_reconstructor(alike, alike.channel("561"), camera).transfer
+    np.testing.assert_array_equal(same, green)
