@@ -18,8 +18,9 @@ from livesr.live.compose import Composer
 from livesr.live.correct import Correction, build_correction
 from livesr.live.grouping.by_index import IndexGrouping
 from livesr.live.inference.backend import Backend
+from livesr.live.inference.enduring import EnduringBackend
 from livesr.live.inference.engine import Engine, Task, load_engine
-from livesr.live.inference.runner import open_backend, tile_of
+from livesr.live.inference.runner import tile_of
 from livesr.live.reconstruct.raw_order import RawOrderCheck
 from livesr.live.reconstruct.reconstructor import Reconstructor
 from livesr.live.reconstruct.storm import FRAMES_AT_ONCE, UNITS_PER_LOCALISATION, RunningImage, STORMReconstructor
@@ -134,6 +135,12 @@ class ChannelPath:
         """Identifier of the engine, None without one."""
         return self.engine.manifest.id if self.engine else None
 
+    @property
+    def replacements(self) -> tuple[str, ...]:
+        """What took the place of runtimes that failed, in sentences."""
+        runtimes = (self.upscale[1] if self.upscale else None, self.backend)
+        return tuple(sentence for runtime in runtimes for sentence in getattr(runtime, "replacements", ()))
+
     def close(self) -> None:
         """Release the runtimes."""
         if self.backend:
@@ -203,8 +210,9 @@ def build_path(
             warnings += engine.check_fits(
                 task, shape=frame.shape, pixel_size_nm=frame.pixel_size_um * 1e3, modality=method
             )
-            runtime = open_backend(
-                engine, frame.shape, backend=backend, precision=precision, threads=threads, tile=tile
+            runtime = cast(
+                "Backend",
+                EnduringBackend(engine, frame.shape, backend=backend, precision=precision, threads=threads, tile=tile),
             )
             opened.append((engine, runtime))
             if side := tile_of(runtime):

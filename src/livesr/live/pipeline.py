@@ -29,7 +29,8 @@ import math
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -55,6 +56,8 @@ log = logging.getLogger(__name__)
 Policy = Literal["latest", "complete"]
 STEPS = ("group", "reconstruct", "normalise", "window", "upscale", "infer", "compose", "hand_over")
 _STACKS_LATEST = 4  # groups of a channel that may wait for reconstruction before they are given up
+_QUEUE_WARNS = 0.5  # share of the raw queue
+_QUEUE_WARNING = "The raw queue is more than half full: the disk or the computer is slower than the camera."
 _WINDOWS_COMPLETE = 8  # windows that may wait for the network before reconstruction waits
 
 
@@ -140,6 +143,7 @@ class Pipeline:
         self.latency_provisional = Histogram()
         self.warnings: dict[str, int] = {}
         self._first_ns = self._last_ns = 0
+        self._exposures_ms: dict[str, float | None] = {}  # by channel; None once it was said to change
 
     # -- life --------------------------------------------------------------------------------------------------
 
@@ -193,7 +197,8 @@ class Pipeline:
             self.error = error
             log.error("%s", error)
             self.hook.release()
-            self._on_stop()
+            with self._survived("Stopping the camera"):  # it may be what failed
+                self._on_stop()
 
     # -- ingest: what the hook received becomes raw groups ------------------------------------------------------
 
@@ -240,7 +245,20 @@ class Pipeline:
                 "is kept; start a new run with the new size."
             )
         self._first_ns = self._first_ns or frame.t_host_ns
+        self._look_at_exposure(frame, received.metadata.get("exposure_ms"))
         return frame
+
+    def _look_at_exposure(self, frame: CameraFrame, exposure_ms: float | None) -> None:
+        """Warn, once a channel, of an exposure that changed: the frames still fit, what they measure does not."""
+        channel = frame.stream.channel
+        before_ms = self._exposures_ms.setdefault(channel, exposure_ms)
+        if before_ms is None or exposure_ms is None or exposure_ms == before_ms:
+            return
+        self._exposures_ms[channel] = None
+        self.warn(
+            f"The exposure of channel {channel or 'default'} changed from {before_ms:g} to {exposure_ms:g} ms at time point "
+            f"{frame.t}: intensities before and after do not compare. Start a new run for another exposure."
+        )
 
     def _path(self, channel: str) -> ChannelPath:
         try:
@@ -461,6 +479,9 @@ class Pipeline:
         with self.steps.measure("infer"):
             _normalise_into(path.backend.input, seen)
             output = path.backend.infer()
+        for sentence in path.replacements:
+            self.warn(sentence)
+            composer.warn(sentence)
         with self.steps.measure("compose"):
             frame = composer.compose(output, seen, window.centre)
         self._pace.worked(time.perf_counter() - start_s)
@@ -509,14 +530,26 @@ class Pipeline:
             self._windows.close()
 
     def _watch(self) -> None:
+        status: dict[str, Any] = {}
         while not self._over.wait(1.0):
-            status = self.status()
-            if status["raw_queue"] > 0.5:
-                self.warn("The raw queue is more than half full: the disk or the computer is slower than the camera.")
-            for sink in self._sinks:
-                sink.status(status)
-            self._look_at_raw_order()
-        self._look_at_raw_order()  # a run may have been shorter than a second
+            with self._survived("Taking the state of the run"):
+                status = self.status()
+                if status["raw_queue"] > _QUEUE_WARNS:
+                    self.warn(_QUEUE_WARNING)
+            for sink in self._sinks:  # the last known state, if need be: subscribers take silence for the end
+                sink.status({**status, "warnings": list(self.warnings)})
+            with self._survived("Looking at the raw order"):
+                self._look_at_raw_order()
+        with self._survived("Looking at the raw order"):
+            self._look_at_raw_order()  # a run may have been shorter than a second
+
+    @contextmanager
+    def _survived(self, what: str) -> Iterator[None]:
+        """Let an error in what only watches over the run become a warning."""
+        try:
+            yield
+        except Exception as e:  # a driver, a file system or a check may raise anything
+            self.warn(f"{what} failed: {type(e).__name__}: {e}. Recording went on.")
 
     def _look_at_raw_order(self) -> None:
         """Warn of a pattern display that did not begin at its first pattern, which the images alone show."""
@@ -531,6 +564,9 @@ class Pipeline:
         """State of the running run, for people who look at it."""
         seconds = max((self._last_ns - self._first_ns) / 1e9, 1e-9)
         held = self.hook.waiting * self._frame_bytes + self._downstream_bytes()
+        free: int | None = None
+        with self._survived("Looking at the free space"):
+            free = self._disk_free()
         return {
             "raw_frames": self.hook.received,
             "recon_frames": self.counts["recon_frames"],
@@ -542,7 +578,7 @@ class Pipeline:
             "latency_ms": self.latency.summary(),
             "latency_provisional_ms": self.latency_provisional.summary(),
             "raw_queue": round(held / self.raw_queue_bytes, 4),
-            "disk_free_bytes": self._disk_free(),
+            "disk_free_bytes": free,
             "warnings": list(self.warnings),
             "engine": {n: p.engine_id for n, p in self._paths.items() if p.backend},
             "upscale": {

@@ -16,7 +16,7 @@ import psutil
 from psygnal import EmitLoopError, Signal
 
 from livesr.base.config import RigConfig, RunConfig
-from livesr.base.errors import LiveSRError
+from livesr.base.errors import LiveSRError, RunError
 from livesr.base.frames import MulticolorFrame, SRFrame
 from livesr.base.threads import wait_for
 from livesr.live.paths import ChannelPath
@@ -169,7 +169,12 @@ class Session:
     def _finish(self, pipeline: Pipeline, store: Path | None, endpoint: str | None, signals: SignalSink) -> None:
         """Process and store what the run left; in a thread of its own, so that a run ends when its acquisition does."""
         about = {"store": str(store) if store else None, "publish": endpoint, **self._about}
-        self.report = {**pipeline.join(about), "listener_errors": signals.listener_errors}
+        try:
+            self.report = {**pipeline.join(about), "listener_errors": signals.listener_errors}
+        except Exception as e:  # nobody waits for this thread's errors
+            log.exception("the run did not end as it should")
+            pipeline.error = pipeline.error or RunError(f"The run did not end as it should: {type(e).__name__}: {e}.")
+            self.report = {**pipeline.report(), **about, "listener_errors": signals.listener_errors}
         self.error = self.error or pipeline.error
         try:
             self.finished.emit(self.report)

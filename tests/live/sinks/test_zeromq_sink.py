@@ -2,11 +2,15 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
+import sys
+import textwrap
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import zmq
 
@@ -183,6 +187,30 @@ class TestLife:
             got.append(message.header.seq)
         assert 0 < len(got) <= frames
         assert got == sorted(got)
+
+    def test_a_flood_of_subscriptions_reaches_nobody_else(self, sink: ZeroMQSink, listen) -> None:
+        """Different ones of 4,000 bytes at full speed, by another program: the connection ends, memory and frames stay."""
+        code = f"""
+            import os, time, zmq
+            with zmq.Context() as context, context.socket(zmq.SUB) as flood:
+                flood.linger = flood.sndhwm = 0
+                flood.connect({sink.endpoint!r})
+                over = time.monotonic() + 1.5
+                while time.monotonic() < over:
+                    flood.subscribe(os.urandom(4000))
+            """
+        listener = listen(b"sr/frame")
+        before = psutil.Process().memory_info().rss
+        flooding = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)])
+        t = most = 0
+        while flooding.poll() is None:
+            sink.separated(multicolor_frame(t % 50))
+            assert listener.receive().header.seq == t
+            t, most = t + 1, max(most, psutil.Process().memory_info().rss)
+            time.sleep(0.02)
+        assert flooding.returncode == 0
+        assert t > 10  # it was one
+        assert most - before < 100 << 20  # it was 400 MiB a second
 
     def test_a_subscriber_that_hangs_does_not_hold_up_the_end(self, sink: ZeroMQSink, listen) -> None:
         listen(b"sr/frame")  # and never reads again

@@ -48,11 +48,11 @@ def open_backend(
         If the engine cannot take such frames.
     """
     if backend != "auto":
-        return _open(backend, engine, shape, precision, threads, tile)
+        return open_named(backend, engine, shape, precision, threads, tile)
     reasons = []
     for name in BACKENDS.names:
         try:
-            return _open(name, engine, shape, precision, threads, tile)
+            return open_named(name, engine, shape, precision, threads, tile)
         except BackendError as e:
             log.info("Backend %s is skipped: %s", name, e)
             reasons.append(f"{name}: {e}")
@@ -61,10 +61,13 @@ def open_backend(
 
 def tile_of(backend: Backend) -> int | None:
     """Return the side of a backend's tiles, None if it takes frames as a whole."""
-    return backend.tile if isinstance(backend, TiledBackend) else None
+    return getattr(backend, "tile", None)
 
 
-def _open(name: str, engine: Engine, shape: tuple[int, int], precision: str, threads: int, tile: int | str) -> Backend:
+def open_named(
+    name: str, engine: Engine, shape: tuple[int, int], precision: str, threads: int, tile: int | str
+) -> Backend:
+    """Open `engine` on the runtime `name`; parameters and errors as in `open_backend`."""
     if name not in BACKENDS.names:
         raise BackendError(f"There is no backend {name!r}.{suggestion(name, ['auto', *BACKENDS.names])}")
     if precision != "auto" and precision not in PRECISIONS:
@@ -82,7 +85,7 @@ def _open(name: str, engine: Engine, shape: tuple[int, int], precision: str, thr
             backend.open(engine, shape, precision=precision, threads=threads)
         except Exception as e:
             backend.close()
-            smaller = smaller_tile(engine, side or max(shape)) if tile == "auto" and _out_of_memory(e) else None
+            smaller = smaller_tile(engine, side or max(shape)) if tile == "auto" and out_of_memory(e) else None
             if smaller is None:
                 raise
             log.warning("%s has too little memory for engine %s: trying tiles of %d pixels", name, engine, smaller)
@@ -92,9 +95,9 @@ def _open(name: str, engine: Engine, shape: tuple[int, int], precision: str, thr
         return backend
 
 
-def _out_of_memory(error: BaseException | None) -> bool:
-    """Whether an error, or one that caused it, says that memory was short; every runtime has its own words."""
+def out_of_memory(error: BaseException | None) -> bool:
+    """Return whether an error, or one that caused it, says that memory was short; every runtime has its own words."""
     if error is None:
         return False
     said = str(error).lower()
-    return isinstance(error, MemoryError) or any(w in said for w in _OUT_OF_MEMORY) or _out_of_memory(error.__cause__)
+    return isinstance(error, MemoryError) or any(w in said for w in _OUT_OF_MEMORY) or out_of_memory(error.__cause__)

@@ -69,21 +69,21 @@ class SinkThread:
 
     def recon(self, frame: SRFrame) -> None:
         """Hand over a measurement."""
-        self._frame("recon", frame, frame.image.nbytes)
+        self._give("recon", frame, weight=frame.image.nbytes)
 
     def separated(self, frame: MulticolorFrame) -> None:
         """Hand over a prediction; a provisional one only to a sink that shows and keeps up, where it displaces nothing."""
         if frame.provisional and (self.lossless or len(self._queue) > 1):  # its own measurement may still wait
             return
-        self._frame("separated", frame, frame.channels.nbytes)
+        self._give("separated", frame, weight=frame.channels.nbytes)
 
     def skipped(self, stream: Stream, t: int, reason: str) -> None:
         """Hand over a note that a time point has no prediction."""
-        self._queue.put(("skipped", (stream, t, reason)))
+        self._give("skipped", stream, t, reason)
 
     def status(self, status: Mapping[str, Any]) -> None:
         """Hand over the run's state."""
-        self._queue.put(("status", (status,)))
+        self._give("status", status)
 
     def close(self, report: Mapping[str, Any]) -> None:
         """Let the sink finish what it was given, then close it; waits. Closes it also after an error."""
@@ -100,8 +100,9 @@ class SinkThread:
         self._queue.put(("_mark", (done,)))
         done.wait()
 
-    def _frame(self, method: str, frame: SRFrame | MulticolorFrame, weight: int) -> None:
-        given_up = self._queue.put((method, (frame,)), weight)
+    def _give(self, method: str, *arguments: Any, weight: int = 0) -> None:
+        """Queue a call; count the frames that are given up for it."""
+        given_up = self._queue.put((method, arguments), weight)
         self.dropped += sum(m in ("recon", "separated") for m, _ in given_up)
 
     def _run(self) -> None:

@@ -31,7 +31,7 @@ from livesr.live.sinks.frames_log import to_json
 from livesr.live.sinks.keys import PublisherKeys
 from livesr.live.sinks.series import DisplayWindow
 from livesr.live.sinks.sink import RunDescription, judgement_facts, to_uint16
-from livesr.live.sinks.wire import END, FRAME, INPUT, STATUS, WireChannel, WireHeader, encode
+from livesr.live.sinks.wire import END, FRAME, INPUT, STATUS, TOPICS, WireChannel, WireHeader, encode
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,10 @@ _QUEUE_FRAMES = 8
 _WINDOW_UPDATE_S = 0.1
 _LINGER_MS = 500
 _END_REPEATS, _END_EVERY_S = 3, 0.05
-_MAX_SUBSCRIPTION_BYTES = 4096
+# The longest topic is 9 bytes. ZeroMQ remembers whatever is subscribed to, a list node for every byte: 4 KiB at full speed
+# were 400 MiB/s. Longer messages end their connection; with keys the handshake is longer, and subscribers are known.
+_MOST_BYTES, _MOST_BYTES_WITH_KEYS = 64, 512
+_SUBSCRIPTIONS_AT_ONCE = 64  # then it is the turn of the frames
 
 _Content: TypeAlias = SRFrame | MulticolorFrame | Mapping[str, Any]
 _Item: TypeAlias = tuple[bytes, _Content, int]  # topic, what to send, seq
@@ -97,7 +100,7 @@ class ZeroMQSink:
         """
         context = zmq.Context()
         xpub = context.socket(zmq.XPUB)
-        _configure(xpub, self._address, len(run.channels))
+        _configure(xpub, self._address, len(run.channels), with_keys=self._keys is not None)
         self._authenticator = self._keys.protect(xpub) if self._keys else None
         try:
             xpub.bind(self._address)
@@ -227,11 +230,15 @@ class _Publisher:
             self._context.term()
 
     def _take_subscriptions(self) -> None:
-        while self._xpub.poll(0):
+        for _ in range(_SUBSCRIPTIONS_AT_ONCE):
+            if not self._xpub.poll(0):
+                return
             parts = self._xpub.recv_multipart()
             if len(parts) != 1 or parts[0][:1] not in (b"\0", b"\1"):
                 continue  # not a subscription: some other program talks to this port
             prefix = parts[0][1:]
+            if not any(topic.startswith(prefix) for topic in TOPICS):
+                continue  # nothing is ever sent there
             joined = parts[0][:1] == b"\1"
             with self._lock:
                 self._subscribed = self._subscribed | {prefix} if joined else self._subscribed - {prefix}
@@ -252,7 +259,7 @@ class _Publisher:
                 topic, content, seq = self._queue.popleft()
             try:
                 self._send_one(topic, content, seq)
-            except (ValueError, StopIteration) as e:
+            except Exception as e:  # one frame that cannot be sent must not end the stream
                 self._counts["refused"] += 1
                 log.debug("frame not published: %s", e)
 
@@ -355,11 +362,11 @@ class _Publisher:
         }
 
 
-def _configure(xpub: zmq.Socket[Any], address: str, channels: int) -> None:
+def _configure(xpub: zmq.Socket[Any], address: str, channels: int, *, with_keys: bool) -> None:
     xpub.setsockopt(zmq.SNDHWM, min(_MESSAGES * _WAITING_TIME_POINTS * channels, _MOST_WAITING_MESSAGES))
     xpub.setsockopt(zmq.LINGER, _LINGER_MS)
     xpub.setsockopt(zmq.XPUB_VERBOSE, 1)  # every joiner is greeted, not only the first
-    xpub.setsockopt(zmq.MAXMSGSIZE, _MAX_SUBSCRIPTION_BYTES)
+    xpub.setsockopt(zmq.MAXMSGSIZE, _MOST_BYTES_WITH_KEYS if with_keys else _MOST_BYTES)
     xpub.setsockopt(zmq.IPV6, "[" in address)
     # A pulled cable says nothing: without a heartbeat the subscriber would be kept for hours.
     xpub.setsockopt(zmq.HEARTBEAT_IVL, 1000)
