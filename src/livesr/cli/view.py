@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 import webbrowser
 from collections.abc import Iterator
@@ -85,6 +86,10 @@ def preview(
 
     with scenes_of(source, keys) as scenes, PreviewServer(scenes, host=host, port=port) as server:
         out.print(f"Preview: [bold]{server.url}[/]", soft_wrap=True)
+        if host in {"0.0.0.0", "::"}:  # noqa: S104 - every address of this computer, none of which a browser can open
+            name = socket.gethostname()
+            elsewhere = server.url.replace("//0.0.0.0", f"//{name}").replace("//[::]", f"//{name}")
+            out.print(f"From another computer: [bold]{elsewhere}[/]", soft_wrap=True)
         if browser:
             webbrowser.open(server.url)
         yield server.url

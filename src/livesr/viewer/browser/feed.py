@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import sys
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -20,6 +23,7 @@ from livesr.viewer.scenes import SceneSource
 log = logging.getLogger(__name__)
 
 _POLL_S, _IDLE_S = 0.004, 0.05  # with a page, and without one
+_NICENESS = 5
 T = TypeVar("T")
 
 
@@ -38,7 +42,9 @@ class Feed:
         self.pages = 0
         self._maker = PictureMaker(source)
         # Its own thread: an acknowledgement or a new page never waits for a JPEG.
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="livesr-preview-pictures")
+        self._executor = ThreadPoolExecutor(
+            1, thread_name_prefix="livesr-preview-pictures", initializer=_stand_back_for_the_run
+        )
 
     def close(self) -> None:
         """End the thread."""
@@ -95,3 +101,9 @@ class Feed:
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+
+
+def _stand_back_for_the_run() -> None:
+    """Let the network have the processor first; only Linux knows the priority of a thread."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
