@@ -193,6 +193,12 @@ def test_what_is_not_known_is_said(tmp_path: Path) -> None:
     assert "holds no times" in note
 
 
+def test_exposures_that_make_no_whole_group_are_said(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "raw.tif", np.ones((15, SIZE, SIZE), np.uint16), photometric="minisblack")
+    with closing(raw_input(tmp_path / "raw.tif", sim_rig("none"))) as found:
+        assert any("the last group has 6 of the 9 raw frames" in note for note in found.notes)
+
+
 def two_channels() -> dict[str, Any]:
     only = next(iter(sim_rig("none").channels.values()))
     return {"488": only, "561": only}

@@ -204,6 +204,10 @@ class _Recorded:
         size_um, notes = self._pixel_size_um()
         if not file.timed and file.interval_s is None and self._how.interval_s is None:
             notes += (f"{file.path.name} holds no times: those of the frames follow from rig.yaml.",)
+        if self._along_t and (left := length.get("t", 1) % self._n_raw):
+            notes += (
+                f"{file.path.name}: the last group has {left} of the {self._n_raw} raw frames that rig.yaml expects.",
+            )
         camera = Geometry(file.shape, file.dtype, size_um, self._how.origin_px or file.origin_px or (0.0, 0.0))
         run = {
             "interval_s": self._period_s,

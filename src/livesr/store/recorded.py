@@ -252,7 +252,7 @@ def find_engine(model: Mapping[str, Any]) -> Engine:
             return engine
     raise EngineError(
         f"The store was predicted by engine {model['id']!r} with weights {model['sha256'][:12]}..., which is not among "
-        "the engines here. Put its folder into ./engines, or name it with --engine FOLDER."
+        "the engines here. Put its folder into ./engines, or name it: --engine FOLDER, or --upscale FOLDER if it enlarges."
     )
 
 
