@@ -9,8 +9,8 @@
 # KEEP        a folder that outlives the machine: what a later call on a fresh machine needs is put there in pieces of at
 #             most 15 MiB, and fetched from there if RUN_FOLDER has no checkpoint; pairs are made anew, and are the same
 #
-# Needs no network and no installation of livesr: python3 (or $PYTHON) with torch, numpy, scipy, pydantic, pyyaml, typer, rich,
-# pillow and matplotlib. Ends with 0 when the training is over, with 75 when it has to be called again.
+# Needs no network and no installation of livesr: python3 (or $PYTHON) with torch, numpy, scipy, pyyaml, typer, rich, pydantic (and its
+# pydantic-core, annotated-types, typing-inspection), pillow and matplotlib. Ends with 0 when the training is over, with 75 when it has to be called again.
 set -euo pipefail
 recipe=$1 run=$2 minutes=${3:-9} keep=${4:-}
 python=${PYTHON:-python3}

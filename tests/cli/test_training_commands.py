@@ -17,6 +17,7 @@ import yaml
 from scipy.ndimage import gaussian_filter
 from typer.testing import CliRunner
 
+from livesr.base.errors import ConfigError, UsageError
 from livesr.cli import app
 from livesr.live.inference.engine import load_engine
 from livesr.training import networks
@@ -101,6 +102,11 @@ def test_slices_come_to_an_end_and_runs_share_their_pairs(tmp_path: Path) -> Non
     assert (tmp_path / "pairs" / "pairs-train" / "frames.npy").stat().st_mtime_ns == made
 
 
+def test_a_teacher_that_was_never_trained_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="holds no best"):
+        invoke("train", "--out", tmp_path / "run", "--teacher", tmp_path)
+
+
 def invoke(*arguments: object) -> dict[str, Any]:
     result = CliRunner().invoke(app, [*map(str, arguments), "--json"], catch_exceptions=False)
     return json.loads(result.stdout)
@@ -137,6 +143,12 @@ def test_own_images_become_an_engine_with_card_and_metrics(tmp_path: Path, kind:
     assert manifest.scale == (2 if kind == "upscale" else 1)
     assert manifest.halo > 0
     assert set(manifest.metrics.channels) == set(names)
+    report = ("--out", tmp_path / "report", "--threads", 1)
+    found = invoke("evaluate", tmp_path / "engine", "--data", tmp_path / "run" / "pairs-validation", "--n", 2, *report)
+    assert set(found["structures"]) == set(names)
+    if kind == "upscale":
+        with pytest.raises(UsageError, match="Give --data"):
+            invoke("evaluate", tmp_path / "engine", *report)
     card = (tmp_path / "engine" / "README.md").read_text(encoding="utf-8")
     assert "own images of spots, blobs" in card
     assert "No real image" not in card

@@ -165,12 +165,19 @@ def _folder(folder: Path, n: int) -> tuple[Pairs, list[str], str]:
 
 def _conditions(name: Conditions, engine: str) -> Domain:
     """Return what is drawn from, with the structures that the engine separates if all of them can be simulated."""
+    from livesr.base.errors import UsageError
     from livesr.live.inference.engine import load_engine
     from livesr.simulation.domain import CALIBRATED, SNR, Domain
     from livesr.simulation.specimens import STRUCTURES
 
     domain = {"calibrated": CALIBRATED, "full": Domain(), **SNR}[name]
-    wanted = tuple(label.casefold() for label in load_engine(engine).manifest.channel_names)
+    manifest = load_engine(engine).manifest
+    if manifest.task != "separate":
+        raise UsageError(
+            f"Engine {manifest.id!r} does {manifest.task!r}, and simulated cells are for engines that separate. "
+            "Give --data a folder of pairs, such as a training run's pairs-validation."
+        )
+    wanted = tuple(label.casefold() for label in manifest.channel_names)
     if set(wanted) <= set(domain.structures) or not set(wanted) <= STRUCTURES.keys():
         return domain
     return domain.model_copy(update={"structures": wanted})

@@ -55,7 +55,7 @@ def train(
 
     [dim]Example:[/] livesr train --recipe imcsr-mt-er-lyso-light --out runs/light
     """
-    from livesr.base.errors import BackendError
+    from livesr.base.errors import BackendError, ConfigError
 
     try:
         import matplotlib  # noqa: F401 - the curves
@@ -65,6 +65,10 @@ def train(
     from livesr.training.recipes import load_recipe
 
     chosen = load_recipe(recipe)
+    if teacher and not (teacher / "best.pt").is_file():
+        raise ConfigError(
+            f"{teacher} holds no best.pt, so there is nothing to learn from. Give a finished training run."
+        )
     budget: dict[str, Any] = {"minutes": None, "steps": steps} if steps else {"minutes": minutes} if minutes else {}
     given = {"threads": threads, "device": device, "teacher": str(teacher / "best.pt") if teacher else None}
     budget |= {name: value for name, value in given.items() if value}

@@ -166,8 +166,8 @@ def draw_validation(
     c, scale = predictions.shape[1], predictions.shape[-1] // frames.shape[-1]
     labels = tuple(names) if len(names) == c else tuple(f"channel {i}" for i in range(c))
     rows = []
-    for frame, prediction, target in list(zip(frames, predictions, targets, strict=True))[:_ROWS]:
+    for i, (frame, prediction, target) in enumerate(list(zip(frames, predictions, targets, strict=True))[:_ROWS]):
         middle = frame[len(frame) // 2].repeat(scale, 0).repeat(scale, 1)
-        colors = ("FFFFFF",) if c == 1 else tuple(_COLORS[i % len(_COLORS)] for i in range(c))
-        rows.append(PictureRow("", middle, prediction, target, labels, colors))
+        colors = ("FFFFFF",) if c == 1 else tuple(_COLORS[k % len(_COLORS)] for k in range(c))
+        rows.append(PictureRow(f"pair {i}", middle, prediction, target, labels, colors))
     montage(rows).save(path)
