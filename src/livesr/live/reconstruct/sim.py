@@ -484,7 +484,8 @@ class SIMReconstructor:
             # What a raw spectrum does not hold is not compared: its rows and columns are only transformed inside the support.
             for axis, (shift, reach) in enumerate(zip(self._whole_shift(wave), support, strict=True)):
                 index = np.fft.fftfreq(optics.shape[axis], 1 / optics.shape[axis])
-                held = (np.abs(index) <= reach) & (np.abs(index - shift) <= reach)
+                # The faded edges spread the strong low frequencies along the axes through each band's centre.
+                held = (np.abs(index) <= reach) & (np.abs(index - shift) <= reach) & (index != 0) & (index != shift)
                 responses[0] *= held[:, None] if axis == 0 else held
             yield self._whole_shift(wave), responses[0], responses[1]
 
