@@ -388,10 +388,15 @@ def test_warnings_are_shown_as_text_whatever_they_hold(page, source):
 def test_many_warnings_fold(page, source):
     source.say(warnings=[f"Warning {n}." for n in range(6)])
     source.give(flat(0, 0, 0, 0))
-    wait_for_text(page, "#warnings .more", "3 more")
-    assert page.locator("#warnings li:not(.more)").count() == 3
+    wait_for_text(page, "#warnings .more", "4 more")
+    assert page.locator("#warnings li:not(.more)").count() == 2
     page.locator("#warnings button").click()
     assert page.locator("#warnings li:not(.more)").count() == 6
+    page.locator("#warnings button").click()
+    wait_for_text(page, "#warnings", "6 warnings")
+    assert page.locator("#warnings li:not(.more)").count() == 0
+    source.say(warnings=["A new one."])
+    wait_for_text(page, "#warnings", "A new one.")
 
 
 # ---- streams that come and go ---------------------------------------------------------------------------------------

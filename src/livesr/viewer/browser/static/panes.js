@@ -223,7 +223,16 @@ export class Panes {
     this.viewport.pane = pane;
     this.container.style.gridTemplateColumns = `repeat(${best.columns}, ${pane.width}px)`;
     for (const each of this.panes) each.resize(pane.width, pane.height);
+    this.placeWarnings();
     this.draw();
+  }
+
+  /** Tell the style sheet where the first prediction is; a picture that is split or measured only is the first one. */
+  placeWarnings() {
+    const { figure } = this.panes.find((pane) => !pane.layers.includes("measurement")) ?? this.panes[0];
+    const stage = this.container.parentElement;
+    const place = { left: figure.offsetLeft, top: figure.offsetTop, width: figure.offsetWidth };
+    for (const [name, px] of Object.entries(place)) stage.style.setProperty(`--pane-${name}`, `${px}px`);
   }
 
   draw() {

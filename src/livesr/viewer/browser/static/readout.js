@@ -3,7 +3,7 @@
 import { byId, bytes, cssColor, duration, make, show } from "./format.js";
 
 const FPS_SPAN_MS = 2000;
-const SHOWN_WARNINGS = 3;
+const FEW = 2; // warnings that are read at a glance
 
 const STATES = {
   connecting: ["Connecting", ""],
@@ -22,7 +22,8 @@ export class Readout {
     this.frame = null;
     this.receivedAt = 0;
     this.drawn = [];
-    this.allWarnings = false;
+    this.folded = "few";
+    this.texts = [];
     setInterval(() => this.tick(), 200);
   }
 
@@ -73,25 +74,29 @@ export class Readout {
     document.title = state === "live" ? "livesr" : `${short} · livesr`;
   }
 
-  /** Where the eye is: over the pictures. Many fold into one line. */
+  /** Where the eye is: over the prediction, under its badge. A click shows all of them, or puts them away until a new one. */
   showWarnings() {
     const texts = [...new Set([...(this.status.warnings ?? []), ...(this.frame?.warnings ?? [])])];
+    if (texts.some((text) => !this.texts.includes(text)) && this.folded === "none") this.folded = "few";
+    this.texts = texts;
     const list = byId("warnings");
-    const key = `${this.allWarnings} ${texts.join("\n")}`;
+    const key = `${this.folded} ${texts.join("\n")}`;
     if (list.dataset.key === key) return;
     list.dataset.key = key;
     list.hidden = texts.length === 0;
-    const shown = this.allWarnings ? texts : texts.slice(0, SHOWN_WARNINGS);
-    const items = shown.map((text) => make("li", { textContent: text }));
-    if (texts.length > SHOWN_WARNINGS) {
-      const rest = this.allWarnings ? "Show fewer" : `${texts.length - SHOWN_WARNINGS} more`;
-      items.push(make("li", { className: "more" }, make("button", { type: "button", textContent: rest, onclick: () => this.fold() })));
-    }
-    list.replaceChildren(...items);
+    const shown = { few: texts.slice(0, FEW), all: texts, none: [] }[this.folded];
+    const rest = texts.length - shown.length;
+    const [words, next] = {
+      few: rest ? [`${rest} more`, "all"] : ["Hide", "none"],
+      all: ["Hide", "none"],
+      none: [`⚠\uFE0E ${rest} ${rest === 1 ? "warning" : "warnings"}`, "few"],
+    }[this.folded];
+    const button = make("button", { type: "button", textContent: words, onclick: () => this.fold(next) });
+    list.replaceChildren(...shown.map((text) => make("li", { textContent: text })), make("li", { className: "more" }, button));
   }
 
-  fold() {
-    this.allWarnings = !this.allWarnings;
+  fold(folded) {
+    this.folded = folded;
     this.showWarnings();
   }
 
