@@ -91,7 +91,7 @@ class Configuration:
 
     def known_names(self, device: str) -> list[str]:
         """Names of a device's properties, [] where they are not known."""
-        return list(_known().get(",".join(self.devices.get(device, ("", ""))), {}).get("properties", ()))
+        return list(_about(*self.devices.get(device, ("", ""))).get("properties", ()))
 
 
 def check_configuration(cfg: Configuration, *, unicore: bool) -> Iterator[Finding]:
@@ -258,7 +258,7 @@ def _hubs(cfg: Configuration, found: Found) -> Iterator[Finding]:
     for line in cfg.valid:
         if line.command != "Device":
             continue
-        hub = _known().get(",".join(line.args[1:3]), {}).get("parent")
+        hub = _about(*line.args[1:3]).get("parent")
         if hub and line.args[0] not in cfg.parents:
             yield found(
                 "warning",
@@ -323,6 +323,12 @@ def _importable(module: str) -> bool:
         return False
 
 
+def _about(library: str, device: str) -> dict[str, Any]:
+    """Return what is known of an adapter's device; a port in its name, as in NIDAQDO-Dev1/port0 or COM6, does not count."""
+    kind = re.sub(r"^COM\d+$", "COM", device.partition("-")[0])
+    return _known().get(f"{library},{device}") or _known().get(f"{library},{kind}") or {}
+
+
 @cache
 def _known() -> dict[str, dict[str, Any]]:
     names = resources.files("livesr.check") / "property_names.yaml"
@@ -331,9 +337,10 @@ def _known() -> dict[str, dict[str, Any]]:
 
 
 def external_trigger(cfg: Configuration) -> Setting | None:
-    """Return the setting that makes the camera wait for triggers, None if there is none."""
-    for s in cfg.settings:
-        name, value = _known().get(",".join(cfg.devices.get(s.device, ("", ""))), {}).get("trigger", ("", ""))
+    """Return the setting that makes the camera wait for triggers once the file is read, None if there is none."""
+    startup = cfg.groups.get("System", {}).get("Startup", [])
+    for s in [*cfg.properties, *startup]:
+        name, value = _about(*cfg.devices.get(s.device, ("", ""))).get("trigger", ("", ""))
         if s.name == name and s.value.upper() == value.upper():
             return s
     return None

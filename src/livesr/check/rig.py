@@ -82,8 +82,11 @@ def _optics(rig: RigConfig, found: Found) -> Iterator[Finding]:
     for name, channel in rig.channels.items() or {"": rig.channel("")}.items():
         emission_nm = channel.emission_nm or rig.optics.emission_nm
         place = f"channels.{name}.emission_nm" if channel.emission_nm else "optics.emission_nm"
-        pixel_nm, needed_nm = rig.optics.pixel_size_nm, emission_nm / (4 * na)
-        sim = (channel.reconstruct or rig.modality) == "sim"
+        method = channel.reconstruct or rig.modality
+        # A single emitter is found best with pixels of about its image's sigma, 0.21 wavelength / NA (Thompson et al.
+        # 2002), and well up to twice that; pictures need two pixels per resolved period.
+        pixel_nm, needed_nm = rig.optics.pixel_size_nm, emission_nm / ((2.4 if method == "storm" else 4) * na)
+        sim = method == "sim"
         if pixel_nm and pixel_nm > 1.02 * needed_nm:
             yield found(
                 "warning",
@@ -128,6 +131,16 @@ def _patterns(rig: RigConfig, found: Found) -> Iterator[Finding]:
     for place, (patterns, emission_nm) in {"sim.patterns": (rig.sim.patterns, None), **own}.items():
         if patterns:
             yield from _vectors(rig, patterns, place, (emission_nm or rig.optics.emission_nm) / 1e3, found)
+    names = [n for n in rig.channels or [""] if rig.channel(n).reconstruct == "sim"]
+    missing = [n for n in names if not (rig.channel(n).patterns or rig.sim.patterns)]
+    if missing:
+        yield found(
+            "note",
+            "no-patterns",
+            "sim",
+            f"There are no patterns yet of {', '.join(n or 'the only channel' for n in missing)}: no run can begin.",
+            "'livesr calibrate' finds them and writes them here.",
+        )
     steps = rig.sim.phase_steps_rad
     turned = sorted(s % (2 * math.pi) for s in steps or [])
     if steps:
@@ -338,7 +351,8 @@ def _timing(rig: RigConfig, cfg: Configuration, found: Found) -> Iterator[Findin
                 f"rig.cfg sets {s.value} ms in line {s.line}; livesr sets {rig.exposure_ms:g} ms before a run.",
                 "Make them equal if that surprises you.",
             )
-    if trigger := external_trigger(cfg):
+    display_leads = rig.sim and rig.sim.trigger and rig.sim.trigger.when == "armed"
+    if (trigger := external_trigger(cfg)) and not display_leads:
         yield found(
             "note",
             "trigger",

@@ -29,6 +29,7 @@ from livesr.live.pipeline import Pipeline
 from livesr.live.session import Session
 from livesr.live.sinks.sink import RunDescription
 from livesr.live.sources.continuous import LiveMode
+from livesr.live.sources.mda import listen
 from livesr.live.sources.plan import plan_text
 from livesr.live.sources.triggered import trigger_unused
 from livesr.live.survey import Survey, survey
@@ -130,7 +131,7 @@ class LiveSR(Session):
             raise
         self._entered = True
         for signal, listener in self._listeners():
-            signal.connect(listener)
+            listen(signal, listener)
         return self
 
     def __exit__(

@@ -22,7 +22,7 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import psutil
 from pymmcore_plus import CMMCorePlus, Metadata
@@ -31,7 +31,7 @@ from useq import MDAEvent, MDASequence
 from livesr.base.config import RigConfig
 from livesr.base.errors import ConfigError, LiveSRError, RunError
 from livesr.base.frames import Pixels
-from livesr.live.sources.mda import MDAHook
+from livesr.live.sources.mda import MDAHook, listen
 
 log = logging.getLogger(__name__)
 
@@ -154,25 +154,27 @@ class LiveMode:
                 "Live mode 'own' takes every frame out of Micro-Manager's buffer: previews of other programs on this "
                 "core will not get frames. Show livesr's own instead, or use live='peek' where frames may be missed."
             )
-        events = self._core.events
-        events.continuousSequenceAcquisitionStarting.connect(self._starting)
-        events.continuousSequenceAcquisitionStarted.connect(self._started)
-        events.sequenceAcquisitionStarting.connect(self._starting)
-        events.sequenceAcquisitionStarted.connect(self._started)
-        events.sequenceAcquisitionStopped.connect(self._stopped)
+        for signal, listener in self._listeners():
+            listen(signal, listener)
         if self._mode != "off" and not self._core.mda.is_running() and camera_runs(self._core):
             self._open(joined=True)
             self._started()
 
     def disconnect(self) -> None:
         """Follow no more; a run in progress ends, its camera goes on."""
-        events = self._core.events
-        events.continuousSequenceAcquisitionStarting.disconnect(self._starting)
-        events.continuousSequenceAcquisitionStarted.disconnect(self._started)
-        events.sequenceAcquisitionStarting.disconnect(self._starting)
-        events.sequenceAcquisitionStarted.disconnect(self._started)
-        events.sequenceAcquisitionStopped.disconnect(self._stopped)
+        for signal, listener in self._listeners():
+            signal.disconnect(listener)
         self.finish()
+
+    def _listeners(self) -> tuple[tuple[Any, Callable[..., None]], ...]:
+        events = self._core.events
+        return (
+            (events.continuousSequenceAcquisitionStarting, self._starting),
+            (events.continuousSequenceAcquisitionStarted, self._started),
+            (events.sequenceAcquisitionStarting, self._starting),
+            (events.sequenceAcquisitionStarted, self._started),
+            (events.sequenceAcquisitionStopped, self._stopped),
+        )
 
     def finish(self) -> None:
         """Take what is in the buffer now and end the run, if there is one; returns when that is done."""

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from queue import SimpleQueue
 from typing import Any, NamedTuple
 
+from psygnal import SignalInstance
 from useq import MDAEvent
 
 from livesr.base.errors import ConfigError
@@ -135,6 +136,22 @@ class MDAHook:
             waited = True
             time.sleep(0.002)
         self.waits += waited
+
+
+def listen(signal: Any, listener: Callable[..., None]) -> None:
+    """Connect a listener that runs where the signal is emitted; ``signal.disconnect(listener)`` undoes it.
+
+    In a GUI pymmcore-plus has Qt's signals, which would run it in the main thread, whenever that has time: too late to set
+    anything before a run, and with the window standing still while an acquisition is made to wait.
+    """
+    # pymmcore-plus wraps signals whose parameters have changed.
+    inner = signal if isinstance(signal, SignalInstance) else getattr(signal, "_signal", signal)
+    if isinstance(inner, SignalInstance):
+        inner.connect(listener)
+        return
+    from qtpy.QtCore import Qt
+
+    inner.connect(listener, Qt.ConnectionType.DirectConnection)
 
 
 def camera_frame(received: Received, n_raw: Callable[[str], int], only_channel: str = "") -> CameraFrame:
