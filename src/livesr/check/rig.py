@@ -131,16 +131,6 @@ def _patterns(rig: RigConfig, found: Found) -> Iterator[Finding]:
     for place, (patterns, emission_nm) in {"sim.patterns": (rig.sim.patterns, None), **own}.items():
         if patterns:
             yield from _vectors(rig, patterns, place, (emission_nm or rig.optics.emission_nm) / 1e3, found)
-    names = [n for n in rig.channels or [""] if rig.channel(n).reconstruct == "sim"]
-    missing = [n for n in names if not (rig.channel(n).patterns or rig.sim.patterns)]
-    if missing:
-        yield found(
-            "note",
-            "no-patterns",
-            "sim",
-            f"There are no patterns yet of {', '.join(n or 'the only channel' for n in missing)}: no run can begin.",
-            "'livesr calibrate' finds them and writes them here.",
-        )
     steps = rig.sim.phase_steps_rad
     turned = sorted(s % (2 * math.pi) for s in steps or [])
     if steps:
