@@ -39,32 +39,35 @@ def draw(
     optics : of the raw frames
     widefield, reconstruction : (2y, 2x), on one grid
     """
-    columns = max(len(maps), 2)
-    size = columns * (_TILE_PX + _GAP_PX) + _GAP_PX, 2 * (_TILE_PX + _TITLE_PX + _GAP_PX) + _GAP_PX
-    canvas = Image.new("RGB", size, _GROUND)
+    titles = (
+        f"angle {i}: {pattern.period_nm:.1f} nm, {pattern.direction_deg:.1f} deg, peak {pattern.peak:.0f} x noise"
+        for i, pattern in enumerate(found)
+    )
+    spectra = [
+        (title, _spectrum(power, pattern, optics)) for title, power, pattern in zip(titles, maps, found, strict=True)
+    ]
+    return sheet([spectra, [("widefield", tile(widefield)), ("reconstruction", tile(reconstruction))]])
+
+
+def sheet(rows: Sequence[Sequence[tuple[str, Image.Image]]]) -> Image.Image:
+    """Lay out rows of titled tiles (`tile`)."""
+    columns = max(map(len, rows))
+    step_x, step_y = _TILE_PX + _GAP_PX, _TILE_PX + _TITLE_PX + _GAP_PX
+    canvas = Image.new("RGB", (columns * step_x + _GAP_PX, len(rows) * step_y + _GAP_PX), _GROUND)
     pen = ImageDraw.Draw(canvas)
-    for i, (power, pattern) in enumerate(zip(maps, found, strict=True)):
-        title = (
-            f"angle {i}: {pattern.period_nm:.1f} nm, {pattern.direction_deg:.1f} deg, peak {pattern.peak:.0f} x noise"
-        )
-        _place(canvas, pen, _spectrum(power, pattern, optics), (i, 0), title)
-    _place(canvas, pen, _tile(widefield), (0, 1), "widefield")
-    _place(canvas, pen, _tile(reconstruction), (1, 1), "reconstruction")
+    for y, row in enumerate(rows):
+        for x, (title, picture) in enumerate(row):
+            corner = _GAP_PX + x * step_x, _GAP_PX + y * step_y
+            pen.text((corner[0], corner[1] + 2), title, fill=_INK)
+            canvas.paste(picture, (corner[0], corner[1] + _TITLE_PX))
     return canvas
-
-
-def _place(canvas: Image.Image, pen: ImageDraw.ImageDraw, tile: Image.Image, cell: tuple[int, int], title: str) -> None:
-    x = _GAP_PX + cell[0] * (_TILE_PX + _GAP_PX)
-    y = _GAP_PX + cell[1] * (_TILE_PX + _TITLE_PX + _GAP_PX)
-    pen.text((x, y + 2), title, fill=_INK)
-    canvas.paste(tile, (x, y + _TITLE_PX))
 
 
 def _spectrum(power: NDArray[Any], pattern: FoundPattern, optics: Optics) -> Image.Image:
     """Logarithm of a correlation out to a little beyond the cutoff, with the cutoff and the peak."""
     # A peak is a few samples wide: it must outlive the reduction to the size of a tile.
     seen = scipy.ndimage.maximum_filter(power, 1 + 2 * (max(power.shape) // (2 * _TILE_PX)))
-    tile = Image.fromarray(_grey(np.log(seen + 1e-3 * np.median(seen)), 20, 99.97))
+    shown = Image.fromarray(_grey(np.log(seen + 1e-3 * np.median(seen)), 20, 99.97))
     per_um = [n * optics.pixel_size_um for n in power.shape]
     reach = _REACH * optics.cutoff_um
     middle = [n // 2 for n in power.shape]
@@ -74,12 +77,12 @@ def _spectrum(power: NDArray[Any], pattern: FoundPattern, optics: Optics) -> Ima
         middle[1] + reach * per_um[1],
         middle[0] + reach * per_um[0],
     )
-    tile = tile.transform((_TILE_PX, _TILE_PX), Image.Transform.EXTENT, box, Image.Resampling.BILINEAR).convert("RGB")
-    pen, scale, centre = ImageDraw.Draw(tile), _TILE_PX / (2 * reach), _TILE_PX / 2
+    shown = shown.transform((_TILE_PX, _TILE_PX), Image.Transform.EXTENT, box, Image.Resampling.BILINEAR).convert("RGB")
+    pen, scale, centre = ImageDraw.Draw(shown), _TILE_PX / (2 * reach), _TILE_PX / 2
     _circle(pen, (centre, centre), optics.cutoff_um * scale, _CUTOFF)
     for wave in pattern.pattern.waves:
         _circle(pen, (centre + wave.k_um[1] * scale, centre + wave.k_um[0] * scale), 9, _FOUND)
-    return tile
+    return shown
 
 
 def _circle(pen: ImageDraw.ImageDraw, centre: tuple[float, float], radius: float, colour: str) -> None:
@@ -87,7 +90,7 @@ def _circle(pen: ImageDraw.ImageDraw, centre: tuple[float, float], radius: float
     pen.ellipse((x - radius, y - radius, x + radius, y + radius), outline=colour)
 
 
-def _tile(picture: NDArray[Any]) -> Image.Image:
+def tile(picture: NDArray[Any]) -> Image.Image:
     """Middle of a picture, one to one; a small one is enlarged."""
     y, x = ((n - min(n, _TILE_PX)) // 2 for n in picture.shape)
     part = Image.fromarray(_grey(picture[y : y + _TILE_PX, x : x + _TILE_PX], 1, 99.7))

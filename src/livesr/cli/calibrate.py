@@ -121,31 +121,22 @@ def _acquired(
     from livesr.base.config import load_rig
     from livesr.cli.experiment import Experiment
     from livesr.cli.session import Request, load_core
+    from livesr.evaluation.camera_frames import take_groups
     from livesr.evaluation.sim_calibration import groups_of
     from livesr.live.optical_state import optical_state
     from livesr.live.plugin import camera_geometry
-    from livesr.live.sources.mda import Received, camera_frame
-    from livesr.live.sources.plan import sim_sequence
 
     config = load_rig(rig).with_engine("none")
     name = _channel(config, channel)
     n_raw = config.raw_frames(name)
     core = load_core(Request(rig=config, experiment=Experiment(frames=1), exposure_ms=exposure_ms))
-    received: list[Received] = []
     try:
         uncalibrated = config.sim.model_copy(update={"calibrated_with": []}) if config.sim else None
         camera = camera_geometry(core, config.model_copy(update={"sim": uncalibrated}))
         state = optical_state(core)
-        if config.sim and config.sim.pattern_property:
-            core.setProperty(*config.sim.pattern_property, 0)
-        core.mda.events.frameReady.connect(
-            lambda image, event, metadata: received.append(Received(image.copy(), event, metadata, 0))
-        )
-        named = [name] if name else []
-        core.mda.run(sim_sequence(groups, channels=named, group=config.channel_group, raw=n_raw))
+        frames = take_groups(core, config, name, groups)
     finally:
         core.unloadAllDevices()
-    frames = (camera_frame(r, lambda _: n_raw, name) for r in received)
     return config, name, camera, groups_of(frames, name, n_raw, groups), state
 
 

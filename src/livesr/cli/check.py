@@ -1,12 +1,14 @@
-"""`livesr check RIG`: what can be said about a rig's files before a device moves."""
+"""`livesr check RIG`: what can be said about a rig's files before a device moves, and with `--hardware` of its frames."""
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -23,13 +25,24 @@ def register(app: typer.Typer) -> None:
 
 def check(
     rig: Annotated[str, typer.Argument(help="rig.yaml, its folder, or a name in hardware_configs.")],
+    hardware: Annotated[
+        bool, typer.Option("--hardware", help="Load the devices, take a few groups, and say what they show.")
+    ] = False,
+    channel: Annotated[
+        str | None, typer.Option(help="--hardware: channel of rig.yaml to look at; the first without.")
+    ] = None,
+    picture: Annotated[
+        Path, typer.Option(help="--hardware: PNG of raw group, widefield and reconstruction to write.")
+    ] = Path("livesr-check.png"),
     as_json: JSON = False,
 ) -> None:
-    """Check rig.cfg and rig.yaml without devices: names, optics, patterns, corrections, engines.
+    """Check rig.cfg and rig.yaml without devices, or with them: names, optics, patterns, corrections, engines, frames.
 
     Exit code 0: no error was found; 1: at least one.
 
     [dim]Example:[/] livesr check hardware_configs/my_rig
+
+    [dim]Example:[/] livesr check my_rig --hardware --channel 488 --picture look.png
     """
     from livesr.base.config import rig_file
     from livesr.check.rig import check_rig
@@ -42,13 +55,46 @@ def check(
         out.print(_table(findings))
     said = ", ".join(f"{counts[level]} {level}{'' if counts[level] == 1 else 's'}" for level in _STYLES)
     out.print(f"{escape(str(path))}: {said}.")
-    code = 1 if counts["error"] else 0
+    seen = _hardware(str(path), channel, picture, out) if hardware and not counts["error"] else None
+    code = 1 if counts["error"] or (seen and seen["error"]) else 0
     if as_json:
         listed = [{**asdict(f), "file": str(f.file), "place": f.place} for f in findings]
-        print_json(
-            {"rig": str(path), "findings": listed, **{level: counts[level] for level in _STYLES}, "exit_code": code}
-        )
+        report = {"rig": str(path), "findings": listed, **{level: counts[level] for level in _STYLES}}
+        print_json({**report, **({"hardware": seen} if seen else {}), "exit_code": code})
     raise typer.Exit(code)
+
+
+def _hardware(rig: str, channel: str | None, picture: Path, out: Console) -> dict[str, Any]:
+    """Load the rig, look at one channel, draw it and print the table."""
+    from livesr.base.config import load_rig
+    from livesr.base.errors import ConfigError
+    from livesr.check.hardware import look
+    from livesr.cli.experiment import Experiment
+    from livesr.cli.session import Request, load_core
+
+    config = load_rig(rig).with_engine("none")
+    name = channel if channel is not None else next(iter(config.channels), "")
+    config.channel(name)
+    core = load_core(Request(rig=config, experiment=Experiment(frames=1)))
+    try:
+        found = look(core, config, name)
+    finally:
+        core.unloadAllDevices()
+    try:
+        found.picture().save(picture)
+    except (OSError, ValueError) as e:
+        raise ConfigError(f"Cannot write {picture}: {getattr(e, 'strerror', None) or e}.") from e
+    table = Table(
+        box=None, padding=(0, 1), show_header=False, title=f"Channel {name or 'default'}", title_justify="left"
+    )
+    for m in found.measured:
+        style = {"ok": "green"}.get(m.verdict) or _STYLES[m.verdict]
+        table.add_row(f"[{style}]{m.verdict}[/]", m.name, f"{escape(m.value)} [dim]{escape(m.advice)}[/]")
+    out.print(table)
+    out.print(f"Picture: [bold]{escape(str(picture))}[/]")
+    measured = [asdict(m) for m in found.measured]
+    errors = sum(m.verdict == "error" for m in found.measured)
+    return {"channel": name, "measured": measured, "picture": str(picture), "error": errors}
 
 
 def _table(findings: list[Finding]) -> Table:

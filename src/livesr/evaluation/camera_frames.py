@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import psutil
 from numpy.typing import NDArray
+from useq import MDAEvent
 
 from livesr.base.config import RigConfig
 from livesr.base.errors import ConfigError, RunError
+from livesr.base.frames import CameraFrame
+from livesr.base.timing import now_ns
 from livesr.live.sources.recordings.recording import open_recording
 
 if TYPE_CHECKING:
@@ -27,6 +31,26 @@ _PATIENCE_S = 10.0
 def patterned_frames(rig: RigConfig, channel: str) -> int:
     """Frames of a group of structured light, which differ on purpose; 1 where every frame sees the same."""
     return rig.raw_frames(channel) if rig.channel(channel).reconstruct == "sim" else 1
+
+
+def take_groups(core: CMMCorePlus, rig: RigConfig, channel: str, groups: int) -> list[CameraFrame]:
+    """Acquire raw groups of a channel, the first pattern first; they are kept in memory, nothing is stored."""
+    from livesr.live.sources.mda import Received, camera_frame, listen
+    from livesr.live.sources.plan import sim_sequence
+
+    n_raw, received = rig.raw_frames(channel), list[Received]()
+
+    def take(image: NDArray[Any], event: MDAEvent, metadata: Mapping[str, Any]) -> None:
+        received.append(Received(image, event, metadata, now_ns()))
+
+    if rig.sim and rig.sim.pattern_property:
+        core.setProperty(*rig.sim.pattern_property, 0)
+    listen(core.mda.events.frameReady, take)
+    try:
+        core.mda.run(sim_sequence(groups, [channel] if channel else [], n_raw, group=rig.channel_group))
+    finally:
+        core.mda.events.frameReady.disconnect(take)
+    return [camera_frame(each, lambda _: n_raw, channel) for each in received]
 
 
 class RecordedFrames:
