@@ -25,6 +25,8 @@ from livesr.live.sources.recordings.recording import open_recording
 if TYPE_CHECKING:
     from pymmcore_plus import CMMCorePlus
 
+    from livesr.live.sources.triggered import Gate
+
 _PATIENCE_S = 10.0
 
 
@@ -134,7 +136,14 @@ class CameraFrames:
         if self._rig.sim and self._rig.sim.pattern_property:
             self._core.setProperty(*self._rig.sim.pattern_property, 0)
         n_raw = patterned_frames(self._rig, channel)
-        return self._take(-(-n // n_raw) * n_raw)
+        from livesr.live.sources.triggered import Gate
+
+        gate = Gate(self._core, self._rig.sim.trigger) if self._rig.sim and self._rig.sim.trigger else None
+        try:
+            return self._take(-(-n // n_raw) * n_raw, gate)
+        finally:
+            if gate:
+                gate.lower()
 
     def close(self) -> None:
         """Close the shutter and let go of the devices."""
@@ -153,7 +162,7 @@ class CameraFrames:
         self._core.setConfig(group, preset)
         self._core.waitForConfig(group, preset)
 
-    def _take(self, n: int) -> NDArray[Any]:
+    def _take(self, n: int, gate: Gate | None = None) -> NDArray[Any]:
         core, shape = self._core, (n, *self._camera.shape)
         needed, free = int(np.prod(shape)) * np.dtype(self._camera.dtype).itemsize, psutil.virtual_memory().available
         if needed > free // 2:
@@ -161,7 +170,12 @@ class CameraFrames:
                 f"{n} frames take {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free: take fewer with --acquire."
             )
         stack, taken = np.empty(shape, self._camera.dtype), 0
+        if gate:
+            gate.lower()
+            gate.let_run("before")
         core.startSequenceAcquisition(n, 0, True)
+        if gate:
+            gate.let_run("armed")
         due_s = time.monotonic() + _PATIENCE_S + core.getExposure() / 1e3
         while taken < n:
             if core.getRemainingImageCount():

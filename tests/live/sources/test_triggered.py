@@ -177,3 +177,12 @@ def test_raw_frames_are_those_of_the_display(gated: tuple[Any, GatedSIMCamera], 
     raw = zarr.open_group(report["store"], mode="r")["raw/0"][:]
     first = camera.shown[-2]
     np.testing.assert_array_equal(raw[0], camera.bank.frames[first])
+
+
+def test_a_flat_field_is_taken_with_the_patterns_running(gated: tuple[Any, GatedSIMCamera], rig: Path) -> None:
+    from livesr.evaluation.camera_frames import CameraFrames
+
+    core, camera = gated
+    stack = CameraFrames(core, load_rig(rig)).light(10, "488")
+    assert (len(stack), camera.edges, camera.dark, camera._playback.raw) == (18, 1, 0, 0)
+    assert not camera.gate

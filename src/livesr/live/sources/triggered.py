@@ -18,13 +18,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pymmcore_plus.mda import MDAEngine
 from pymmcore_plus.metadata import SummaryMetaV1
 from useq import MDAEvent, MDASequence
 
-from livesr.base.config import RigConfig
+from livesr.base.config import RigConfig, TriggerConfig
 from livesr.base.errors import ConfigError, RunError, suggestion
 from livesr.live.sources.mda import place_of
 
@@ -33,6 +33,47 @@ if TYPE_CHECKING:
     from pymmcore_plus.core import SequencedEvent
 
 log = logging.getLogger(__name__)
+
+
+class Gate:
+    """The digital output of `sim.trigger`; its state is not known before the first write.
+
+    Raises
+    ------
+    ConfigError
+        If the core does not have what the rig names.
+    """
+
+    def __init__(self, core: CMMCorePlus, trigger: TriggerConfig) -> None:
+        self._core, self._trigger = core, trigger
+        self.raised: bool | None = None
+        if trigger.device not in (devices := core.getLoadedDevices()):
+            raise ConfigError(
+                f"sim.trigger names device {trigger.device!r}, which is not loaded."
+                f"{suggestion(trigger.device, list(devices))}"
+            )
+        if not core.hasProperty(trigger.device, trigger.property):
+            raise ConfigError(
+                f"sim.trigger names property {trigger.property!r}, which {trigger.device!r} does not have."
+                f"{suggestion(trigger.property, list(core.getDevicePropertyNames(trigger.device)))}"
+            )
+
+    def let_run(self, moment: Literal["before", "armed"]) -> None:
+        """Let the display run from its first pattern, if this is the `moment` to do it."""
+        if moment == self._trigger.when and not self.raised:
+            self._write(self._trigger.start)
+            self.raised = True
+            time.sleep(self._trigger.settle_ms / 1e3)
+
+    def lower(self) -> None:
+        """Take the display back to its first pattern."""
+        if self.raised is not False:
+            self._write(self._trigger.stop)
+            self.raised = False
+
+    def _write(self, value: str) -> None:
+        self._core.setProperty(self._trigger.device, self._trigger.property, value)
+        self._core.waitForDevice(self._trigger.device)
 
 
 class TriggeredEngine(MDAEngine):
@@ -56,26 +97,15 @@ class TriggeredEngine(MDAEngine):
         super().__init__(core, **options)
         if rig.sim is None or rig.sim.trigger is None:
             raise ConfigError(f"Rig {rig.name!r} says nothing of a trigger: give sim.trigger in rig.yaml.")
-        self._trigger = trigger = rig.sim.trigger
+        self._trigger, self._gate = rig.sim.trigger, Gate(core, rig.sim.trigger)
         self._n_raw, self._only = rig.raw_frames, next(iter(rig.channels), "") if len(rig.channels) == 1 else ""
-        self._raised: bool | None = None
-        if trigger.device not in (devices := core.getLoadedDevices()):
-            raise ConfigError(
-                f"sim.trigger names device {trigger.device!r}, which is not loaded."
-                f"{suggestion(trigger.device, list(devices))}"
-            )
-        if not core.hasProperty(trigger.device, trigger.property):
-            raise ConfigError(
-                f"sim.trigger names property {trigger.property!r}, which {trigger.device!r} does not have."
-                f"{suggestion(trigger.property, list(core.getDevicePropertyNames(trigger.device)))}"
-            )
 
     # -- what pymmcore-plus calls --------------------------------------------------------------------------------------
 
     def setup_sequence(self, sequence: MDASequence) -> SummaryMetaV1 | None:
         """Bring the display to its first pattern, wherever the last run left it."""
-        self._raised = None
-        self._lower()
+        self._gate.raised = None
+        self._gate.lower()
         return super().setup_sequence(sequence)
 
     def setup_event(self, event: MDAEvent) -> None:
@@ -91,16 +121,15 @@ class TriggeredEngine(MDAEngine):
             return
         first, n_raw = self._place(_exposures(event)[0])
         if first == 0:
-            self._lower()
-        elif not self._raised:
+            self._gate.lower()
+        elif not self._gate.raised:
             raise RunError(
                 f"An event begins with raw frame {first} of {n_raw}, and the display with its first pattern: a group was "
                 "split. Keep whole groups together: nothing but the pattern may change within one, and sequences of "
                 f"properties must hold a multiple of {n_raw}."
             )
-        if self._trigger.when == "before":
-            self._raise()
-        elif not hasattr(event, "events"):
+        self._gate.let_run("before")
+        if self._trigger.when == "armed" and not hasattr(event, "events"):
             raise RunError(
                 "An exposure comes by itself, and the camera waits for triggers: with sim.trigger.when 'armed' every group "
                 "must be one triggered sequence. See which device of the plan cannot be sequenced, or use when: before."
@@ -109,43 +138,25 @@ class TriggeredEngine(MDAEngine):
     def post_sequence_started(self, event: SequencedEvent) -> None:
         """Let the display trigger the camera, which is armed now."""
         super().post_sequence_started(event)
-        if self._trigger.when == "armed":
-            self._raise()
+        self._gate.let_run("armed")
 
     def teardown_event(self, event: MDAEvent) -> None:
         """Lower the output behind the last exposure of a group."""
         if event.action.type == "acquire_image":
             last, n_raw = self._place(_exposures(event)[-1])
             if last == n_raw - 1 or self._trigger.when == "armed":
-                self._lower()
+                self._gate.lower()
         super().teardown_event(event)
 
     def teardown_sequence(self, sequence: MDASequence) -> None:
         """Lower the output however the run ended."""
-        self._lower()
+        self._gate.lower()
         super().teardown_sequence(sequence)
-
-    # -- the output ----------------------------------------------------------------------------------------------------
 
     def _place(self, event: MDAEvent) -> tuple[int, int]:
         """Return which raw frame of its group an exposure is, and how many there are."""
         stream, _, raw = place_of(event, self._n_raw, self._only)
         return raw, self._n_raw(stream.channel)
-
-    def _raise(self) -> None:
-        if not self._raised:
-            self._write(self._trigger.start)
-            self._raised = True
-            time.sleep(self._trigger.settle_ms / 1e3)
-
-    def _lower(self) -> None:
-        if self._raised is not False:
-            self._write(self._trigger.stop)
-            self._raised = False
-
-    def _write(self, value: str) -> None:
-        self.mmcore.setProperty(self._trigger.device, self._trigger.property, value)
-        self.mmcore.waitForDevice(self._trigger.device)
 
 
 def follow_trigger(core: CMMCorePlus, rig: RigConfig) -> None:
