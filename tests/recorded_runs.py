@@ -104,8 +104,10 @@ class Live:
         z_planes: int = 1,
         slow: Mapping[str, float] = {},
         backend: str = "openvino",
+        shape: tuple[int, int] = (SIZE, SIZE),
+        dtype: str = "uint16",
     ) -> None:
-        camera = Geometry((SIZE, SIZE), "uint16", 0.065, origin)
+        camera = Geometry(shape, dtype, 0.065, origin)
         names = list(rig.channels)
         paths = {name: build_path(rig, name, camera, backend=backend, precision="f32", threads=1) for name in names}
         self.paths = {name: _slowed(path, slow) for name, path in paths.items()}
@@ -141,7 +143,7 @@ class Live:
                                 if (t, raw) not in absent:
                                     index = {"t": t, "p": p, "z": z, "sim": raw}
                                     event = MDAEvent(index=index, channel=channel or None)
-                                    pixels = frame + np.uint16(10 * p + 20 * c + 5 * z)
+                                    pixels = frame + frame.dtype.type(10 * p + 20 * c + 5 * z)
                                     self.pipeline.hook.frame_ready(pixels, event, {})
                 time.sleep(pace_s(t))
         finally:

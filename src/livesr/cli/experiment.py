@@ -171,8 +171,9 @@ def _read(experiment: Experiment) -> MDASequence:
         problem = e.errors()[0]
         where = ".".join(str(part) for part in problem["loc"][:2]) or "the plan"
         raise ConfigError(f"{path} is no useq plan: {where}: {problem['msg'].removeprefix('Value error, ')}.") from e
-    except (ValueError, yaml.YAMLError) as e:
-        raise ConfigError(f"{path} is no plan: {str(e).splitlines()[0]}. It is YAML or JSON as useq writes it.") from e
+    except Exception as e:  # useq's validators raise whatever they stumble over
+        reason = next(iter(str(e).splitlines()), type(e).__name__)
+        raise ConfigError(f"{path} is no plan: {reason}. It is YAML or JSON as useq writes it.") from e
     if known:
         raise ConfigError(f"{path}: {known}")
     if plan.grid_plan is not None:

@@ -186,6 +186,6 @@ def residual_plane(scene: Scene) -> NDArray[np.float32] | None:
         return None
     if factor > 1:
         summed = summed.reshape(x.shape[0], factor, x.shape[1], factor).mean((1, 3))
-    x -= np.float32((scene.prediction.header.normalisation or {}).get("background", 0.0))
+    x -= np.float32((scene.prediction.header.normalisation or {}).get("background") or 0.0)
     residual: NDArray[np.float32] = summed - np.maximum(x, 0)
     return residual

@@ -26,7 +26,7 @@ from livesr.live.sinks import layout
 from livesr.live.sinks.frames_log import FramesLog, SeriesName, State, to_json
 from livesr.live.sinks.layout import bytes_per_hour, free_bytes, memory_bytes, next_free_path
 from livesr.live.sinks.localisations import LocalisationsFile
-from livesr.live.sinks.series import DisplayWindow, Series, group_json, write_json
+from livesr.live.sinks.series import DisplayWindow, Series, SeriesSpec, group_json, write_json
 from livesr.live.sinks.sink import RunDescription, judgement_facts, to_uint16
 
 __all__ = ["OMEZarrSink", "bytes_per_hour", "free_bytes", "memory_bytes", "next_free_path"]
@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 RESERVE_BYTES = 256 << 20
 _EARLY_TIME_POINTS = 10  # after which the display windows are written for the first time
 _DISK_CHECK_S = 1.0
+_STACKS_HELD, _HELD_BYTES = 8, 256 << 20  # of planes that wait for one that is late
 _WINDOW_UPDATE_S = 0.5
 _WRITE_ERRORS = (OSError, RuntimeError, StoreError)
 
@@ -275,12 +276,12 @@ class OMEZarrSink:
         if index < series.next or index in held:
             self._set_aside(series, kind, stream, t, planes, **facts)
             return
-        # A plane that lost exposures comes after planes whose place is behind it: those wait for it, a stack at most.
+        # A plane that lost exposures comes after planes whose place is behind it: those wait for it.
         if kind == "recon" and index > series.next:
             planes = tuple(np.array(plane) for plane in planes)  # they were converted in a buffer of this sink
         held[index] = _Held(state, stream, t, planes, facts)
         with self._recording():
-            while held and (min(held) == series.next or max(held) - series.next >= series.spec.z_planes):
+            while held and (min(held) == series.next or max(held) - series.next >= _patience(series.spec)):
                 self._append_next(place, kind)
 
     def _append_next(self, place: _Place, kind: SeriesName) -> None:
@@ -438,6 +439,16 @@ class _Place:
     def time_points(self, z_planes: int) -> int:
         """Length that every image here must have."""
         return -(-self.end // z_planes)
+
+
+def _patience(spec: SeriesSpec) -> int:
+    """Return how many planes may wait for one that is late: a stack, and several where they are small.
+
+    A plane whose stream has a gap is known to be late, or without a neighbour, when the stream goes on: as many time points
+    later as the gap is long, and one more.
+    """
+    most = min(_STACKS_HELD * spec.z_planes, _HELD_BYTES // spec.group_bytes)
+    return max(spec.z_planes, most) if spec.z_planes > 1 else 1
 
 
 def _refuse_films_of_planes(run: RunDescription) -> None:

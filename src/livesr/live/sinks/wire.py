@@ -15,7 +15,7 @@ from typing import Annotated, Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 VERSION: Final = 1
 FRAME: Final = b"sr/frame"
@@ -48,7 +48,7 @@ class WireChannel(_Part):
 
     label: str
     color: Annotated[str, Field(pattern=r"^[0-9A-Fa-f]{6}$")] = "FFFFFF"
-    window: tuple[float, float] | None = None
+    window: tuple[FiniteFloat, FiniteFloat] | None = None
 
 
 class WireHeader(_Part):
@@ -84,8 +84,8 @@ class WireHeader(_Part):
     provisional: bool = False
     edge: bool = False
     true_neighbours: bool = True
-    normalisation: dict[str, float] | None = None
-    quality: dict[str, float] | None = None
+    normalisation: dict[str, float | None] | None = None
+    quality: dict[str, float | None] | None = None
     resolved: bool = True
     residual: float | None = None
     latency_ms: float | None = None
