@@ -143,6 +143,9 @@ def test_what_cannot_be_is_refused_in_a_sentence(said: dict[str, Any], words: st
 @pytest.mark.parametrize(
     ("text", "words"),
     [
+        ("z_plan: {range: -1, step: 0.5}\n", "makes no stack of 1 to 10000 planes"),
+        ("z_plan: {range: 1.0e+9, step: 0.5}\n", "makes no stack of 1 to 10000 planes"),
+        ("time_plan: {interval: {'': 1}, loops: 2}\n", "is no plan"),
         ("time_plna: {interval: 1, loops: 3}", "unknown key 'time_plna'. Did you mean 'time_plan'?"),
         ("channels: ['640']", "describes no channel '640'"),
         ("time_plan: {interval: 1, loops: 0}", "is no useq plan: time_plan"),

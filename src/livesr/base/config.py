@@ -138,7 +138,7 @@ class OvertoneConfig(Model):
     """A wave with a multiple of its pattern's k."""
 
     phase_rad: float
-    modulation: Annotated[float, Field(gt=0, le=1)]
+    modulation: Annotated[float, Field(ge=1e-3, le=1)]
 
 
 class PatternConfig(Model):
@@ -150,7 +150,7 @@ class PatternConfig(Model):
 
     k_um: tuple[float, float]
     phase_rad: float = 0.0
-    modulation: Annotated[float, Field(gt=0, le=1)] = 1.0
+    modulation: Annotated[float, Field(ge=1e-3, le=1)] = 1.0
     overtones: list[OvertoneConfig] = Field(default_factory=list)
 
 

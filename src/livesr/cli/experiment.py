@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _FRAMES = 100
 _MOST_TIME_POINTS, _MOST_PLANES = 10_000_000, 10_000  # a day at 100 frames/s; useq lists both before the first exposure
+_MOST_PLANES = 10_000
 _MOST_COUNTED = 200_000  # exposures of a plan with exceptions that are counted one by one: about a second
 
 
@@ -176,11 +177,27 @@ def _read(experiment: Experiment) -> MDASequence:
         raise ConfigError(f"{path} is no plan: {reason}. It is YAML or JSON as useq writes it.") from e
     if known:
         raise ConfigError(f"{path}: {known}")
+    _check_stacks(plan, path)
     if plan.grid_plan is not None:
         raise ConfigError(
             f"{path} has a grid; livesr takes positions, planes, channels and time. List the fields as positions."
         )
     return plan
+
+
+def _check_stacks(plan: MDASequence, path: Path) -> None:
+    """Refuse stacks without planes, and those that would take all memory to count."""
+    own = [position.sequence for position in plan.stage_positions if position.sequence is not None]
+    for z_plan in (sequence.z_plan for sequence in (plan, *own) if sequence.z_plan is not None):
+        try:
+            planes = z_plan.num_positions()
+        except (ValueError, ArithmeticError):
+            planes = 0
+        if not 1 <= planes <= _MOST_PLANES:
+            raise ConfigError(
+                f"{path}: z_plan {z_plan.model_dump(exclude_defaults=True)} makes no stack of 1 to {_MOST_PLANES} planes: "
+                "check its range and its step, both in um."
+            )
 
 
 def _known_keys(path: Path, model: Any) -> str:
