@@ -97,5 +97,7 @@ def test_the_preview_docks_and_shows_a_stream(tmp_path: Path) -> None:
     assert int(re.search(r"showed (\d+) pictures", done.stdout)[1]) > 3
 
 
-def test_every_example_is_tested() -> None:
+def test_every_example_is_tested_and_listed() -> None:
+    listed = (EXAMPLES / "README.md").read_text(encoding="utf-8")
+    assert all(f"`{p.name}`" in listed for p in EXAMPLES.glob("*.py"))
     assert {p.name for p in EXAMPLES.glob("*.py")} == {*ARGUMENTS, "subscribe.py", "dock_in_gui.py"}
