@@ -73,13 +73,20 @@ def main() -> NoReturn:
     """Entry point of the `livesr` command."""
     _log_to_stderr(os.environ.get("LIVESR_LOG", "CRITICAL").upper())
     # A service manager's stop, and Ctrl-Break on Windows, end a run as cleanly as Ctrl-C.
-    for ending in ("SIGINT", "SIGTERM", "SIGBREAK"):
-        if hasattr(signal, ending):
-            signal.signal(getattr(signal, ending), signal.default_int_handler)
+    endings = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)]
+    for number in endings:
+        signal.signal(number, signal.default_int_handler)
     for stream in (sys.stdout, sys.stderr):  # a Windows pipe is cp1252: a character that it lacks must not end a run
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
-    code = _run(sys.argv[1:])
+    try:
+        code = _run(sys.argv[1:])
+    except KeyboardInterrupt:  # a second one, while the first was being answered
+        code = INTERRUPTED
+    if code == INTERRUPTED:
+        # The interpreter's own end puts the default handlers back: one more signal would then kill what ends cleanly.
+        for number in endings:
+            signal.signal(number, signal.SIG_IGN)
     if code == INTERRUPTED and threading.active_count() > 1:
         # A driver that does not return still runs in its thread: to take the core from under it crashes the process.
         sys.stdout.flush()
