@@ -100,6 +100,13 @@ def test_slices_come_to_an_end_and_runs_share_their_pairs(tmp_path: Path) -> Non
     assert train("student", "--teacher", str(tmp_path / "run"), "--steps", "2")["finished"]
     assert "teacher" in read_log(tmp_path / "student" / "log.csv")[0]
     assert (tmp_path / "pairs" / "pairs-train" / "frames.npy").stat().st_mtime_ns == made
+    invoke("export", tmp_path / "run", "--out", tmp_path / "engine", "--sequences", 0)
+    assert train("second", "--start", str(tmp_path / "engine"), "--steps", "2")["finished"]
+    invoke("export", tmp_path / "second", "--out", tmp_path / "second-engine", "--sequences", 0)
+    begun = load_engine(tmp_path / "second-engine").manifest.training["start"]
+    assert begun["name"] == load_engine(tmp_path / "engine").manifest.id
+    assert begun["tensors"] == begun["of"]
+    assert "It began with" in (tmp_path / "second-engine" / "README.md").read_text()
 
 
 def test_a_teacher_that_was_never_trained_is_named(tmp_path: Path) -> None:

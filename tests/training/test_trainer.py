@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import time
 from pathlib import Path
 
@@ -190,6 +191,26 @@ def test_a_teacher_of_another_shape_is_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(ValueError, match="channels 3, this network 2"):
         trainer(tmp_path, teacher=str(tmp_path / "other.pt"))
+
+
+def test_a_network_begins_with_what_fits_of_another(tmp_path: Path) -> None:
+    trainer(tmp_path / "first", steps=4).run()
+    known = networks.load(tmp_path / "first" / "best.pt").state_dict()
+    wider = trainer(tmp_path / "second", start=str(tmp_path / "first"), parameters={**TINY, "channels": 3})
+    begun = wider.network.state_dict()
+    same = {name for name in begun if begun[name].shape == known[name].shape}
+    assert 0 < len(same) < len(begun), "the head has another number of channels"
+    assert all(torch.equal(begun[name], known[name]) for name in same)
+    assert torch.equal(wider.average.state_dict()[min(same)], known[min(same)])
+    wider.run(minutes=1e-6)
+    stored = json.loads((tmp_path / "second" / "start.json").read_text())
+    assert (stored["name"], stored["tensors"], stored["of"]) == ("run first", len(same), len(begun))
+
+
+def test_weights_of_another_kind_are_no_beginning(tmp_path: Path) -> None:
+    networks.save(tmp_path / "other.pt", networks.build("unet", frames=1, width=4, depth=1), "unet", {})
+    with pytest.raises(ValueError, match="begin with a network of its kind"):
+        trainer(tmp_path, start=str(tmp_path / "other.pt"))
 
 
 def test_another_config_does_not_resume_here(tmp_path: Path) -> None:

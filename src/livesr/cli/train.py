@@ -37,6 +37,9 @@ def train(
     data: Annotated[
         Path | None, typer.Option(help="Folder of the pairs, for several runs on the same ones; without, in --out.")
     ] = None,
+    start: Annotated[
+        str | None, typer.Option(help="Finished run, weights or engine to begin with, instead of the recipe's.")
+    ] = None,
     teacher: Annotated[
         Path | None, typer.Option(help="Finished run of a larger network that this one learns from as well.")
     ] = None,
@@ -70,7 +73,12 @@ def train(
             f"{teacher} holds no best.pt, so there is nothing to learn from. Give a finished training run."
         )
     budget: dict[str, Any] = {"minutes": None, "steps": steps} if steps else {"minutes": minutes} if minutes else {}
-    given = {"threads": threads, "device": device, "teacher": str(teacher / "best.pt") if teacher else None}
+    given = {
+        "threads": threads,
+        "device": device,
+        "start": start,
+        "teacher": str(teacher / "best.pt") if teacher else None,
+    }
     budget |= {name: value for name, value in given.items() if value}
     amounts = {name: value for name, value in (("train", pairs), ("validation", validation)) if value}
     chosen = chosen.model_copy(

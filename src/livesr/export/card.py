@@ -11,6 +11,7 @@ from typing import Any
 
 from livesr.evaluation.engines import card_table
 from livesr.evaluation.pairs import pairs_table
+from livesr.live.inference.engine import load_engine
 from livesr.training.journal import read_log
 from livesr.training.recipes import Recipe
 
@@ -45,7 +46,7 @@ def card(recipe: Recipe, folder: Path, results: Mapping[str, Any] | None, log: P
 - Architecture: {train.architecture} ({parameters}); {_ORIGINS.get(train.architecture, train.architecture)}.
 - {_interface(recipe)}
 - Training: {int(last["step"])} steps of {train.batch} patches of {train.patch} x {train.patch} in {minutes:.0f} minutes, on
-  {recipe.data.describe()} (seed {recipe.data.seed}). {unreal}The log is `training-log.csv`.
+  {recipe.data.describe()} (seed {recipe.data.seed}). {_began(folder)}{unreal}The log is `training-log.csv`.
 - Make it again: `livesr train --recipe {name} --out runs/{name} && livesr export runs/{name} --out engines/{name}`.
   The training budget is {budget}: the weights will be alike, not equal.
 
@@ -71,6 +72,13 @@ def _interface(recipe: Recipe) -> str:
         f"Input: {frames} of one fluorophore, x = (X - background) / headroom. Output: one image per\n"
         f"  structure{middle}{_sum_rule(recipe.train.parameters)}."
     )
+
+
+def _began(folder: Path) -> str:
+    start = load_engine(folder).manifest.training.get("start")
+    if not start:
+        return ""
+    return f"It began with {start['tensors']} of {start['of']} tensors of {start['name']} (SHA-256 {start['sha256'][:12]}). "
 
 
 def _sum_rule(parameters: Mapping[str, Any]) -> str:

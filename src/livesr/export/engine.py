@@ -5,6 +5,7 @@ Owns what the manifest says. Trains and evaluates nothing; the model card is `ca
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from livesr.live.inference.engine import (
 )
 from livesr.training import networks
 from livesr.training.recipes import Recipe
+from livesr.training.start import START_NAME
 
 _CITATIONS = {
     "separate": "Wang et al. (2021), Instant multicolor super-resolution microscopy with deep convolutional neural network, "
@@ -52,6 +54,7 @@ def export_engine(recipe: Recipe, weights: Path, folder: Path) -> tuple[Manifest
             "seed": recipe.train.seed,
             "loss": recipe.train.loss.model_dump(),
             "recipe": recipe.engine["id"],
+            **_start(weights.parent),
         },
         weights=Weights(onnx=OnnxWeights(sha256=sha256_of(folder / MODEL_NAME))),
         license="BSD-3-Clause",
@@ -60,6 +63,12 @@ def export_engine(recipe: Recipe, weights: Path, folder: Path) -> tuple[Manifest
     )
     write_manifest(folder, manifest)
     return manifest, error
+
+
+def _start(run: Path) -> dict[str, Any]:
+    """Return what the run began with, if not with chance."""
+    path = run / START_NAME
+    return {"start": json.loads(path.read_text(encoding="utf-8"))} if path.is_file() else {}
 
 
 def write_metrics(folder: Path, results: Mapping[str, Any]) -> Manifest:

@@ -73,6 +73,8 @@ class TrainConfig(BaseModel):
     channels_last: bool = True
     clip_norm: PositiveFloat = 1.0
     loss: LossConfig = LossConfig()
+    start: str | None = None
+    """A run's folder or weights, or an engine, whose tensors of the same name and shape the network begins with."""
     teacher: str | None = None
     """Weights (best.pt) of a network with the same input and output that this one also learns from."""
     teacher_share: float = Field(0.5, gt=0, le=1)
@@ -101,4 +103,4 @@ class TrainConfig(BaseModel):
 
     def identity(self) -> str:
         """Return what must be equal for a checkpoint to be resumed, as text."""
-        return self.model_dump_json(exclude=_FREE)
+        return self.model_dump_json(exclude=_FREE if self.start else _FREE | {"start"})

@@ -4,7 +4,8 @@ Owns optimisation, schedule, validation and checkpoints. Does not draw or turn b
 (`pair_folder.py`), judge (`scores.py`), write tables and pictures (`journal.py`) or export (`livesr.export`).
 
 Files of a run's folder: `config.json`, `log.csv`, `curves.png`, `validation.png`, `checkpoint.pt` (to resume), `best.pt`
-(averaged weights of the best validation, read by `networks.load`) and `final.pt` (the last ones, when the run is over).
+(averaged weights of the best validation, read by `networks.load`), `final.pt` (the last ones, when the run is over) and
+`start.json` (where the first weights came from, if not from chance).
 
 A run that was killed and resumed equals one that was not: batches depend on their step alone, and a checkpoint holds all
 that the next step and the next line of the log depend on. On a GPU this is exact but for the order of its sums.
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import json
 import logging
 import math
 import time
@@ -36,6 +38,7 @@ from livesr.training.losses import Distillation, LossTerms
 from livesr.training.scores import TrainingCollapsedError, check_collapse, validation_scores
 from livesr.training.settings import TrainConfig
 from livesr.training.sources import TrainSource, ValidationSource
+from livesr.training.start import START_NAME, begin_with
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +78,7 @@ class Trainer:
     Raises
     ------
     ValueError
-        If the network cannot be built, or its teacher has another input or output.
+        If the network cannot be built, its teacher has another input or output, or nothing fits of what it should begin with.
     """
 
     def __init__(
@@ -117,6 +120,8 @@ class Trainer:
         self.out_dir.mkdir(parents=True, exist_ok=True)
         self._resume()
         (self.out_dir / "config.json").write_text(self.config.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        if self._begun:
+            (self.out_dir / START_NAME).write_text(json.dumps(self._begun.to_json(), indent=2) + "\n", encoding="utf-8")
         with _torch_settings(self.config.threads):
             while True:
                 try:
@@ -137,7 +142,9 @@ class Trainer:
     def _start(self, state: _State) -> None:
         """Make network, average and optimiser anew for the state's attempt."""
         torch.manual_seed(self.config.seed + state.attempt)
-        network = networks.build(self.config.architecture, **self.config.parameters).to(self._device)
+        network = networks.build(self.config.architecture, **self.config.parameters)
+        self._begun = begin_with(network, self.config.start) if self.config.start else None
+        network = network.to(self._device)
         if self.config.channels_last:
             network = network.to(memory_format=torch.channels_last)
         self.network, self.average, self._state = network, copy.deepcopy(network).eval(), state

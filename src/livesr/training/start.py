@@ -1,0 +1,93 @@
+"""Weights that a network begins with instead of random ones: those of a run or of an engine.
+
+Owns where they come from and which of them fit. EDSR trains x3 and x4 from the weights of x2 (Lim et al. 2017): what stands
+before the upsampling is the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from livesr.live.inference.engine import load_engine, sha256_of
+
+START_NAME = "start.json"
+"""File of a run's folder: its `Start`."""
+
+_AS_FP16 = ".fp16"  # what the export appends to the name of a kernel that it stores so
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where a network's first weights come from.
+
+    Attributes
+    ----------
+    name : of the engine, or of the run that made them
+    sha256 : of the file with the weights
+    tensors, of : how many of the network's tensors begin with them, and how many it has
+    """
+
+    name: str
+    sha256: str
+    tensors: int
+    of: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what the engine's manifest keeps."""
+        return asdict(self)
+
+
+def begin_with(network: nn.Module, start: str) -> Start:
+    """Copy the tensors of `start` that `network` has by the same name and shape; the others stay as they are.
+
+    Parameters
+    ----------
+    start
+        A finished run's folder, its best.pt or final.pt, or an engine that livesr exported (its name or folder).
+
+    Raises
+    ------
+    ValueError
+        If nothing of it fits.
+    EngineError
+        If it is neither weights nor an engine.
+    """
+    name, path, given = _read(start)
+    own = network.state_dict()
+    fitting = {key: given[key] for key in own.keys() & given.keys() if given[key].shape == own[key].shape}
+    if not fitting:
+        raise ValueError(
+            f"none of the {len(own)} tensors of this network is in {start}; begin with a network of its kind"
+        )
+    network.load_state_dict(fitting, strict=False)
+    return Start(name, sha256_of(path), len(fitting), len(own))
+
+
+def _read(start: str) -> tuple[str, Path, dict[str, Tensor]]:
+    path = Path(start)
+    if (path / "best.pt").is_file():
+        path /= "best.pt"
+    if path.is_file() and path.suffix == ".pt":
+        return (
+            f"run {path.resolve().parent.name}",
+            path,
+            torch.load(path, map_location="cpu", weights_only=True)["state"],
+        )
+    engine = load_engine(start)
+    return engine.manifest.id, engine.onnx_path, _initialisers(engine.read())
+
+
+def _initialisers(model: bytes) -> dict[str, Tensor]:
+    import onnx
+
+    tensors = onnx.load_model_from_string(model).graph.initializer
+    return {
+        tensor.name.removesuffix(_AS_FP16): torch.from_numpy(onnx.numpy_helper.to_array(tensor).astype(np.float32))
+        for tensor in tensors
+    }
