@@ -6,7 +6,7 @@ A TensorRT backend is not part of this version.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,3 +76,28 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Release everything; may be called twice."""
+
+
+@runtime_checkable
+class ResidentBackend(Backend, Protocol):
+    """A backend that a frame can pass through without leaving the device it was reconstructed on.
+
+    What it adds to `Backend`, which it still is in full. Its arrays are whatever has ``__cuda_array_interface__`` (CuPy arrays,
+    torch tensors); CuPy and torch see each other's without a copy. One thread at a time, and whoever calls orders the streams.
+    """
+
+    @property
+    def device_input(self) -> Any:
+        """The float32 (window, y, x) block on the device that `enqueue` reads.
+
+        The same memory for the backend's life, apart from that of `input`. Not contiguous where the frame is padded inside.
+        """
+
+    def enqueue(self, stream: int) -> Any:
+        """Enqueue the network on the CUDA stream at address `stream` and return at once, without waiting for anything.
+
+        Returns
+        -------
+        float32 (c, scale y, scale x) on the device, the backend's memory, complete when `stream` has come so far; valid until
+        the next call. Pads `device_input` by reflection first, on the same stream.
+        """
