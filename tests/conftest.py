@@ -7,16 +7,29 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
-import pymmcore_plus  # noqa: F401
 import pytest
+
+from livesr.live.inference.cuda import why_no_gpu
+
+with suppress(ImportError):  # where only networks are tested, as on a rented GPU
+    import pymmcore_plus  # noqa: F401
 
 # Importing pymmcore-plus sets the root logger to DEBUG; pytest would then keep every record of every library.
 logging.getLogger().setLevel(logging.WARNING)
 
 REPOSITORY = Path(__file__).parents[1]
 MICROSCOPE_DATA = REPOSITORY.parent / "shared" / "data"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs a GPU where none answers, with the reason."""
+    if reason := why_no_gpu():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.fixture(scope="session")

@@ -44,6 +44,7 @@ COMMANDS = [
     "check",
     "train",
     "export",
+    "build",
     "bench",
 ]
 

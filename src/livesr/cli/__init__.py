@@ -21,6 +21,7 @@ from livesr.base.errors import LiveSRError
 from livesr.cli import (
     backfill,
     bench,
+    build,
     calibrate,
     characterise,
     check,
@@ -63,6 +64,7 @@ for module in (
     check,
     train,
     export,
+    build,
     evaluate,
     bench,
 ):

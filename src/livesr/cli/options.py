@@ -55,7 +55,7 @@ NoRaw = Annotated[bool, typer.Option("--no-raw", help="Do not record raw frames.
 NoRecon = Annotated[bool, typer.Option("--no-recon", help="Do not record reconstructions.")]
 Seed = Annotated[int | None, typer.Option(min=0, help="Seed of a virtual rig's specimen.")]
 View = Annotated[bool, typer.Option("--view", help="Open the preview in the browser.")]
-Backend = Annotated[str, typer.Option(help="Runtime: auto, openvino or torch.")]
+Backend = Annotated[str, typer.Option(help="Runtime: auto, tensorrt, openvino or torch.")]
 Exposure = Annotated[
     float | None, typer.Option(min=0.01, max=3.6e6, help="Exposure of one raw frame in ms, instead of rig.yaml's.")
 ]

@@ -1,7 +1,6 @@
 """What a runtime is, and which ones there are.
 
 Owns the protocol and the registry. Imports no runtime: each lives in its own file and is imported in `open()`.
-A TensorRT backend is not part of this version.
 """
 
 from __future__ import annotations
@@ -20,13 +19,14 @@ if TYPE_CHECKING:
 BACKENDS = Registry(
     "backend",
     {
+        "tensorrt": "livesr.live.inference.tensorrt:TensorRTBackend",
         "openvino": "livesr.live.inference.openvino:OpenVINOBackend",
         "torch": "livesr.live.inference.torch:TorchBackend",
     },
 )
 
-Precision = Literal["f32", "bf16", "f16"]
-PRECISIONS: tuple[Precision, ...] = ("f32", "bf16", "f16")
+Precision = Literal["f32", "bf16", "f16", "int8", "f8"]
+PRECISIONS: tuple[Precision, ...] = ("f32", "bf16", "f16", "int8", "f8")
 
 
 class Backend(Protocol):

@@ -6,10 +6,19 @@ output. Knows no runtime.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from livesr.live.inference.engine import Engine
+
+
+def padded_shape(engine: Engine, shape: tuple[int, int]) -> tuple[int, int]:
+    """Return `shape` (y, x), enlarged to what the network takes."""
+    step = engine.manifest.multiple_of
+    return -(-shape[0] // step) * step, -(-shape[1] // step) * step
 
 
 class PaddedBlock:
@@ -19,6 +28,7 @@ class PaddedBlock:
     ----------
     engine : gives window, scale, channels and `multiple_of`
     shape : (y, x) of the frames
+    zeros : makes the memory, as `numpy.zeros` does; CuPy's own and its pinned one are others
 
     Attributes
     ----------
@@ -38,13 +48,12 @@ class PaddedBlock:
 
     __slots__ = ("_scale", "block", "frames", "output_shape")
 
-    def __init__(self, engine: Engine, shape: tuple[int, int]) -> None:
+    def __init__(self, engine: Engine, shape: tuple[int, int], zeros: Callable[..., Any] = np.zeros) -> None:
         engine.check_fits(engine.manifest.task, shape=shape)
-        step = engine.manifest.multiple_of
-        padded = (-(-shape[0] // step) * step, -(-shape[1] // step) * step)
+        padded = padded_shape(engine, shape)
         self._scale = engine.manifest.scale
-        self.block = np.zeros((1, engine.manifest.window, *padded), np.float32)
-        self.frames = self.block[0, :, : shape[0], : shape[1]]
+        self.block: NDArray[np.float32] = zeros((1, engine.manifest.window, *padded), np.float32)
+        self.frames: NDArray[np.float32] = self.block[0, :, : shape[0], : shape[1]]
         self.output_shape = (1, *engine.output_shape(padded))
 
     def reflect(self) -> None:

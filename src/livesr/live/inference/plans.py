@@ -1,0 +1,143 @@
+"""Compiled networks, kept in the user's cache: compiling takes minutes, and what comes out serves one kind of GPU.
+
+Owns the key of a plan, the folder, and the proof that a plan is whole and the one that was asked for. Knows no runtime.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from livesr.base.files import replace_file
+
+log = logging.getLogger(__name__)
+
+_FORMAT = 1  # of what livesr makes of a network before it is compiled: raised when that changes
+
+
+@dataclass(frozen=True, slots=True)
+class PlanKey:
+    """All that a plan depends on; where one of these differs, another plan is built.
+
+    Attributes
+    ----------
+    engine : its identifier, for the file's name
+    sha256 : of the ONNX file that it was made of
+    runtime : name and version of what compiled it, such as "tensorrt 10.13.3.9"
+    device : name and compute capability, such as "NVIDIA H200, sm_90"
+    shape : (y, x) of the padded frame
+    precision : as of the backend
+    """
+
+    engine: str
+    sha256: str
+    runtime: str
+    device: str
+    shape: tuple[int, int]
+    precision: str
+    format: int = _FORMAT
+
+    @property
+    def name(self) -> str:
+        """Name of the plan's files, without what follows the last dot."""
+        digest = hashlib.sha256(json.dumps(self.facts(), sort_keys=True).encode()).hexdigest()
+        return f"{self.engine}-{self.shape[0]}x{self.shape[1]}-{self.precision}-{digest[:16]}"
+
+    def facts(self) -> dict[str, Any]:
+        """Return the key as JSON has it."""
+        return {**asdict(self), "shape": list(self.shape)}
+
+
+class PlanCache:
+    """A folder of plans: NAME.plan, and NAME.json that says what it is and what it must hash to.
+
+    The hash guards against files that were cut off or mixed up, not against somebody who can write into the user's own
+    folders: TensorRT runs code that is in a plan.
+
+    Parameters
+    ----------
+    folder : made when something is stored; `cache_folder()` by default
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder or cache_folder() / "plans"
+
+    def path(self, key: PlanKey) -> Path:
+        """Where the plan of `key` is, or would be."""
+        return self.folder / f"{key.name}.plan"
+
+    def load(self, key: PlanKey) -> bytes | None:
+        """Return the plan of `key`; None if there is none, or what is there is damaged or was made for another key."""
+        path = self.path(key)
+        try:
+            about = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+            plan = path.read_bytes()
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as e:
+            log.warning("The plan %s cannot be read (%s): it is built anew.", path, e)
+            return None
+        if not isinstance(about, dict) or about.get("key") != key.facts():
+            log.warning("The plan %s was made for something else: it is built anew.", path)
+            return None
+        if about.get("sha256") != hashlib.sha256(plan).hexdigest():
+            log.warning("The plan %s is damaged: it is built anew.", path)
+            return None
+        return plan
+
+    def store(self, key: PlanKey, plan: bytes, about: Mapping[str, Any] | None = None) -> Path:
+        """Write a plan, and `about` beside it, and return its path; the plan first, so that half a pair is no plan."""
+        path = self.path(key)
+        facts = {"key": key.facts(), "sha256": hashlib.sha256(plan).hexdigest(), **(about or {})}
+        _replace(path, plan)
+        _replace(path.with_suffix(".json"), (json.dumps(facts, indent=1) + "\n").encode())
+        return path
+
+    def forget(self, key: PlanKey) -> None:
+        """Remove the plan of `key`, if there is one."""
+        for suffix in (".json", ".plan"):
+            self.path(key).with_suffix(suffix).unlink(missing_ok=True)
+
+    def timings(self, key: PlanKey) -> bytes:
+        """Return what the builder measured on this device before, which makes the next build shorter; empty if nothing."""
+        try:
+            return self._timings_path(key).read_bytes()
+        except OSError:
+            return b""
+
+    def store_timings(self, key: PlanKey, timings: bytes) -> None:
+        """Keep what the builder measured."""
+        _replace(self._timings_path(key), timings)
+
+    def _timings_path(self, key: PlanKey) -> Path:
+        words = re.sub(r"[^A-Za-z0-9.]+", "-", f"{key.runtime} {key.device}")
+        return self.folder / f"{words}.timings"
+
+
+def cache_folder() -> Path:
+    """Return where livesr keeps what it can make again: $LIVESR_CACHE, else what the system has for this."""
+    if chosen := os.environ.get("LIVESR_CACHE"):
+        return Path(chosen)
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "livesr" / "cache"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "livesr"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "livesr"
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Write `path` at once: two processes may build the same plan."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, partial = tempfile.mkstemp(dir=path.parent, suffix=".part")
+    with os.fdopen(handle, "wb") as file:
+        file.write(data)
+    replace_file(Path(partial), path)

@@ -1,0 +1,260 @@
+"""TensorRT: the fastest runtime on NVIDIA GPUs.
+
+Owns the execution context, the pinned and the device memory, and the graph of one step. `tensorrt` and `cupy` are imported
+in `open()`. Compiling is `tensorrt_build.py`'s, keeping what was compiled `plans.py`'s.
+"""
+
+from __future__ import annotations
+
+import logging
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from livesr.base.errors import BackendError, EngineError, LiveSRError
+from livesr.live.inference.cuda import why_no_gpu
+from livesr.live.inference.engine import Engine
+from livesr.live.inference.padding import PaddedBlock, padded_shape
+from livesr.live.inference.plans import PlanCache, PlanKey
+
+log = logging.getLogger(__name__)
+
+
+class TensorRTBackend:
+    """An engine compiled for this GPU and one frame size.
+
+    Two ways in. `input` and `infer`, as every backend has them, take frames from pinned memory: upload, network and
+    download are one CUDA graph, launched once a frame and waited for by one event. `device_input` and `enqueue` are for a
+    caller whose frames are on the GPU already (`ResidentBackend`): nothing is copied, and nobody waits.
+
+    Notes
+    -----
+    "auto" is f16. The last convolution and what follows stay in f32. `threads` is of no use here. The first `open` for a size
+    compiles, for minutes; `livesr build` does so beforehand. Nothing is allocated after `open`.
+    """
+
+    name = "tensorrt"
+
+    def __init__(self) -> None:
+        self.precision = ""
+        self.device = ""
+        self._host: PaddedBlock | None = None
+        self._resident: Any = None  # a PaddedBlock of CuPy arrays
+        self._context: Any = None
+        self._stream: Any = None
+        self._event: Any = None
+        self._network: Any = None
+        self._step: Any = None
+        self._output_on_device: Any = None
+        self._output = self._result = np.empty(0, np.float32)
+
+    @classmethod
+    def is_unavailable(cls) -> str | None:
+        """Return None if a GPU answers and TensorRT, CuPy and onnx are installed, else what is missing."""
+        if reason := why_no_gpu():
+            return f"TensorRT needs an NVIDIA GPU. {reason}"
+        missing = [package for package in ("tensorrt", "cupy", "onnx") if find_spec(package) is None]
+        if missing:
+            return f"The TensorRT backend needs {' and '.join(missing)}: pip install 'livesr[gpu]'"
+        return None
+
+    @classmethod
+    def free_bytes(cls) -> int:
+        """Return the free memory of the GPU."""
+        import cupy
+
+        return int(cupy.cuda.runtime.memGetInfo()[0])
+
+    def open(self, engine: Engine, shape: tuple[int, int], *, precision: str = "auto", threads: int = 0) -> None:
+        """Load the plan for frames of `shape` (y, x), or build it, and run once.
+
+        Raises
+        ------
+        BackendError
+            If GPU or packages are missing, or TensorRT refuses the network or has no such precision.
+        EngineError
+            If the network is not what the manifest says.
+        """
+        if reason := self.is_unavailable():
+            raise BackendError(reason)
+        try:
+            self._open(engine, shape, precision)
+        except LiveSRError:
+            raise
+        except Exception as e:  # libraries that do not load, memory, whatever the driver says
+            raise BackendError(f"TensorRT does not start with engine {engine.manifest.id!r}: {e}") from e
+
+    @property
+    def input(self) -> NDArray[np.float32]:
+        """The (window, y, x) block that `infer` reads."""
+        frames: NDArray[np.float32] = _opened(self._host).frames
+        return frames
+
+    def infer(self) -> NDArray[np.float32]:
+        """Return (c, scale y, scale x) for the current `input`; overwritten by the next call."""
+        _opened(self._host).reflect()
+        self._step.launch(self._stream)
+        self._event.record(self._stream)
+        self._event.synchronize()
+        return self._result
+
+    @property
+    def device_input(self) -> Any:
+        """CuPy array (window, y, x), float32, that `enqueue` reads; the same memory for the backend's life."""
+        return _opened(self._resident).frames
+
+    def enqueue(self, stream: int) -> Any:
+        """Put the network behind what is on the CUDA stream at address `stream`, and return at once.
+
+        Within a capture the network becomes part of the caller's graph.
+
+        Returns
+        -------
+        CuPy array (c, scale y, scale x), float32; the same memory every time, complete when the stream has come so far
+        """
+        import cupy
+
+        with (queue := cupy.cuda.ExternalStream(stream)):
+            _opened(self._resident).reflect()
+        if queue.is_capturing():
+            self._execute(queue)
+        else:
+            self._network.launch(queue)
+        return self._resident.crop(self._output_on_device)
+
+    def close(self) -> None:
+        """Release context, graphs and memory; may be called twice."""
+        if self._stream is not None:
+            self._stream.synchronize()
+        self._step = self._network = self._context = self._event = self._stream = None
+        self._host = self._resident = self._output_on_device = None
+        self._output = self._result = np.empty(0, np.float32)
+
+    def _open(self, engine: Engine, shape: tuple[int, int], precision: str) -> None:
+        import cupy
+        import cupyx
+
+        self.precision = choose_precision(precision)
+        self._host = PaddedBlock(engine, shape, zeros=cupyx.zeros_pinned)
+        self._resident = PaddedBlock(engine, shape, zeros=cupy.zeros)
+        expected = self._host.output_shape
+        key = plan_key(engine, shape, self.precision)
+        self.device = key.device
+        self._context = _load_or_build(engine, key).create_execution_context()
+        self._output = cupyx.zeros_pinned(expected, np.float32)
+        self._output_on_device = cupy.zeros(expected, np.float32)
+        self._result = self._host.crop(self._output)
+        self._bind(engine, expected)
+        self._stream = cupy.cuda.Stream(non_blocking=True)
+        self._event = cupy.cuda.Event(block=True, disable_timing=True)
+        cupy.cuda.runtime.deviceSynchronize()  # what was zeroed on the default stream
+        self._execute(self._stream)  # what TensorRT does once must not become part of the graphs
+        self._stream.synchronize()
+        self._network = self._captured(self._execute)
+        self._step = self._captured(self._copy_and_execute)
+        self.infer()
+
+    def _bind(self, engine: Engine, expected: tuple[int, ...]) -> None:
+        """Give the context its memory, by the tensors' names."""
+        import tensorrt as trt
+
+        plan = self._context.engine
+        for name in (plan.get_tensor_name(i) for i in range(plan.num_io_tensors)):
+            is_input = plan.get_tensor_mode(name) == trt.TensorIOMode.INPUT
+            if not is_input and (found := tuple(plan.get_tensor_shape(name))) != expected:
+                raise EngineError(
+                    f"The network of engine {engine.manifest.id!r} returns {found}, and its manifest says {expected} "
+                    "(1, channels, y, x). Correct channels, scale or multiple_of in the manifest, or export it anew."
+                )
+            array = _opened(self._resident).block if is_input else self._output_on_device
+            self._context.set_tensor_address(name, array.data.ptr)
+
+    def _execute(self, stream: Any) -> None:
+        if not self._context.execute_async_v3(stream.ptr):
+            from livesr.live.inference.tensorrt_build import logger
+
+            raise BackendError(f"TensorRT failed on a frame. {logger().said()}")
+
+    def _copy_and_execute(self, stream: Any) -> None:
+        from cupy.cuda import runtime
+
+        block, output = _opened(self._host).block, self._output
+        on_device = _opened(self._resident).block
+        to_device, to_host = runtime.memcpyHostToDevice, runtime.memcpyDeviceToHost
+        runtime.memcpyAsync(on_device.data.ptr, block.ctypes.data, block.nbytes, to_device, stream.ptr)
+        self._execute(stream)
+        runtime.memcpyAsync(output.ctypes.data, self._output_on_device.data.ptr, output.nbytes, to_host, stream.ptr)
+
+    def _captured(self, work: Any) -> Any:
+        """Return the graph of what `work` puts on the stream."""
+        with self._stream:
+            self._stream.begin_capture()
+            try:
+                work(self._stream)
+            finally:
+                graph = self._stream.end_capture()
+        return graph
+
+
+def _opened(block: Any) -> Any:
+    if block is None:
+        raise BackendError("The TensorRT backend is not open; call open() first.")
+    return block
+
+
+def choose_precision(asked: str) -> str:
+    """Return what TensorRT is to compute in; raises BackendError for what it does not have."""
+    from livesr.live.inference.tensorrt_build import PRECISIONS
+
+    if asked == "auto":
+        return "f16"
+    if asked not in PRECISIONS:
+        raise BackendError(f"TensorRT computes in {', '.join(PRECISIONS)}, not in {asked!r}. Use --precision auto.")
+    return asked
+
+
+def plan_key(engine: Engine, shape: tuple[int, int], precision: str) -> PlanKey:
+    """Return the key of the plan for frames of `shape` (y, x) on the GPU that is here."""
+    import cupy
+    import tensorrt
+
+    about = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)
+    device = f"{about['name'].decode()}, sm_{about['major']}{about['minor']}"
+    runtime, size = f"tensorrt {tensorrt.__version__}", padded_shape(engine, shape)
+    return PlanKey(engine.manifest.id, engine.manifest.sha256, runtime, device, size, precision)
+
+
+def build_plan(engine: Engine, key: PlanKey, cache: PlanCache, progress: Any = None) -> bytes:
+    """Compile for `key` and keep the plan, and what the builder measured; errors as of `tensorrt_build.build`."""
+    from livesr.live.inference.tensorrt_build import build
+
+    shape = (1, engine.manifest.window, *key.shape)
+    plan, timings = build(engine.read(), key.precision, shape, timings=cache.timings(key), progress=progress)
+    cache.store(key, plan)
+    if timings:
+        cache.store_timings(key, timings)
+    return plan
+
+
+def _load_or_build(engine: Engine, key: PlanKey) -> Any:
+    """Return the engine of TensorRT for `key`; a plan that it refuses is built anew."""
+    import tensorrt as trt
+
+    from livesr.live.inference.tensorrt_build import logger, version
+
+    version()
+    runtime, cache = trt.Runtime(logger()), PlanCache()
+    kept = cache.load(key)
+    if kept is not None and (loaded := runtime.deserialize_cuda_engine(kept)):
+        return loaded
+    if kept is not None:
+        log.warning("TensorRT refuses the plan %s: it is built anew.", cache.path(key))
+        cache.forget(key)
+    log.warning("Engine %s is being compiled for %s, once; this takes minutes.", engine.manifest.id, key.device)
+    logger().errors.clear()
+    loaded = runtime.deserialize_cuda_engine(build_plan(engine, key, cache))
+    if loaded is None:
+        raise BackendError(f"TensorRT refuses the plan that it has just built. {logger().said()}")
+    return loaded
