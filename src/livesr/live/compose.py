@@ -12,8 +12,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from livesr.base.frames import MulticolorFrame, SRFrame, Stream, Window
+from livesr.base.frames import MulticolorFrame, Normalisation, SRFrame, Stream, Window
 from livesr.base.timing import now_ns
+from livesr.live.arrays import HOST, Array, Arrays
 from livesr.live.inference.engine import Manifest
 
 MOST_RESIDUAL = 999.0
@@ -21,7 +22,7 @@ MOST_RESIDUAL = 999.0
 
 _NOISE_SIGMAS = 3.0
 _DARK_PERCENTILES, _DARK_SIGMAS = (5.0, 25.0), 0.9704  # their distance in sigmas of a normal distribution
-_BAND_ROWS = 32  # rows worked on at a time: the buffers of one band stay in the core's cache
+_BAND_ROWS = 32  # rows worked on at a time on a CPU: the buffers of one band stay in the core's cache
 _EVERY_FOURTH = (slice(None, None, 4), slice(None, None, 4))
 
 _DISPLAY_PERCENTILES = (1.0, 99.8)
@@ -30,7 +31,7 @@ _FOLLOW = 0.1  # share of a new frame in the display window: forgets half in abo
 _WEAK_BELOW, _WEAK_UNTIL = 0.04, 0.07  # share of the light; training mixes structures at 1:5 or better
 _WEAK_FRAMES = 5
 
-_ZERO, _HALF, _ULTIMATE = np.float32(0), np.float32(0.5), np.float32(65535)
+_ULTIMATE = 65535.0
 
 
 class Light(NamedTuple):
@@ -62,7 +63,7 @@ def noise_threshold(x: NDArray[np.float32]) -> float:
     structures are on the bright side and hardly widen it. Where they cover much of the frame the threshold rises (twice
     as high at 70 %) and fewer, brighter pixels count.
     """
-    return _threshold_of(x[_EVERY_FOURTH].copy())
+    return float(_threshold_of(x[_EVERY_FOURTH].copy(), HOST))
 
 
 def summation_residual(channels: NDArray[np.float32], x: NDArray[np.float32]) -> float:
@@ -86,6 +87,122 @@ def summation_residual(channels: NDArray[np.float32], x: NDArray[np.float32]) ->
     above = np.maximum(x, total) > noise_threshold(x)
     difference, light = np.abs(total - x)[above].sum(dtype=np.float64), np.abs(x)[above].sum(dtype=np.float64)
     return Light(float(difference), float(light), np.empty(0)).residual
+
+
+class Composition(NamedTuple):
+    """What one output of a network says by itself, before anything that follows its stream.
+
+    Attributes
+    ----------
+    channels : uint16 (c, y, x), ADU; new memory
+    light : sums over the pixels above noise
+    limits : (c, 2) percentiles of each channel, ADU
+    plane : float32 (y, x), sum of channels - x in ADU; None if not asked for
+    """
+
+    channels: Array
+    light: Light
+    limits: NDArray[np.float64]
+    plane: Array | None
+
+
+class Arithmetic:
+    """The pixels of a composition, for one thread: everything that is as large as a frame.
+
+    Parameters
+    ----------
+    channels, scale, shape : of the network's output, (y, x)
+    residual_plane : whether the plane is wanted
+    arrays : what to compute with; output, image and channels are arrays of that namespace
+    """
+
+    def __init__(
+        self, channels: int, scale: int, shape: tuple[int, int], *, residual_plane: bool, arrays: Arrays = HOST
+    ) -> None:
+        self._n, self._scale, self._shape, self._arrays = channels, scale, shape, arrays
+        self._with_plane = residual_plane
+        height, width = self._input_shape = shape[0] // scale, shape[1] // scale
+        self._rows = _BAND_ROWS if arrays.pieces else shape[0]
+        xp, band = arrays.xp, (min(self._rows, height), width)
+        self._x, self._sum, self._work, self._above = (xp.empty(band, dtype=xp.float32) for _ in range(4))
+        self._adu = xp.empty((self._rows, shape[1]), dtype=xp.float32)
+        self._noise_sample = xp.empty(_sampled(self._input_shape), dtype=xp.float32)
+        self._display_sample = xp.empty(_sampled(shape), dtype=xp.uint16)
+
+    def compose(self, output: Array, image: Array, normalisation: Normalisation) -> Composition:
+        """Compute intensities, residual and display limits.
+
+        Parameters
+        ----------
+        output : y^ of the network, float32 (c, y, x); only read
+        image, normalisation : what the network saw of the middle frame, ADU
+        """
+        xp = self._arrays.xp
+        plane = xp.empty(self._input_shape, dtype=xp.float32) if self._with_plane else None
+        with np.errstate(invalid="ignore", over="ignore"):
+            light = self._light(output, image, normalisation, plane)
+        if not np.isfinite(light.difference):
+            output = self._arrays.finite(output)
+        channels = self._intensities(output, normalisation.headroom)
+        return Composition(channels, light, self._display_limits(channels), plane)
+
+    def _intensities(self, output: Array, headroom: float) -> Array:
+        """round(clip(y^ s, 0, 65535)), one band of rows after the other."""
+        arrays = self._arrays
+        channels = arrays.xp.empty((self._n, *self._shape), dtype=arrays.xp.uint16)
+        for i in range(self._n):
+            for top in range(0, self._shape[0], self._rows):
+                rows = slice(top, min(top + self._rows, self._shape[0]))
+                adu = self._adu[: rows.stop - top, :]
+                arrays.multiply(output[i, rows, :], headroom, out=adu)
+                arrays.add(adu, 0.5, out=adu)
+                arrays.copy(arrays.clip(adu, 0.0, _ULTIMATE, out=adu), channels[i, rows, :])
+        return channels
+
+    def _light(self, output: Array, image: Array, normalisation: Normalisation, plane: Array | None) -> Light:
+        arrays, (background, headroom) = self._arrays, normalisation
+        arrays.copy(image[_EVERY_FOURTH], self._noise_sample)
+        threshold = _threshold_of(self._noise_sample, arrays)
+        sums: list[Array] = []
+        for top in range(0, self._input_shape[0], self._rows):
+            rows = slice(top, min(top + self._rows, self._input_shape[0]))
+            size = slice(rows.stop - rows.start)
+            x = arrays.subtract(image[rows, :], background, out=self._x[size, :])
+            summed = self._sum_of_channels(output, rows, self._sum[size, :], headroom)
+            work = arrays.maximum(x, summed, out=self._work[size, :])
+            above = arrays.greater(work, threshold, out=self._above[size, :])
+            arrays.subtract(summed, x, out=work)
+            if plane is not None:
+                plane[rows, :] = work
+            sums.append(arrays.dot(arrays.absolute(work, out=work), above))
+            sums.append(arrays.dot(arrays.absolute(x, out=x), above))
+            sums += [arrays.dot(self._at_input_pixels(output, i, rows), above) for i in range(self._n)]
+        difference, total, *channels = arrays.numbers(sums).reshape(-1, 2 + self._n).sum(axis=0)
+        return Light(float(difference), float(total), np.array(channels) * headroom)
+
+    def _sum_of_channels(self, output: Array, rows: slice, out: Array, headroom: float) -> Array:
+        """Sum of the channels in ADU on the input's pixels, each the mean of the output pixels that cover it."""
+        out[...] = 0
+        for i in range(self._n):
+            for dy in range(self._scale):
+                for dx in range(self._scale):
+                    self._arrays.add(out, self._at_input_pixels(output, i, rows, dy, dx), out=out)
+        return self._arrays.multiply(out, headroom / self._scale**2, out=out)
+
+    def _at_input_pixels(self, output: Array, channel: int, rows: slice, dy: int = 0, dx: int = 0) -> Array:
+        """View of the output pixel (dy, dx) within each input pixel of `rows`."""
+        r = self._scale
+        return output[channel, rows.start * r + dy : rows.stop * r : r, dx::r]
+
+    def _display_limits(self, channels: Array) -> NDArray[np.float64]:
+        """(c, 2) percentiles of a sample of each channel, ADU."""
+        arrays, limits = self._arrays, []
+        for i in range(self._n):
+            arrays.copy(channels[i, *_EVERY_FOURTH], self._display_sample)
+            flat = arrays.sort(arrays.xp.reshape(self._display_sample, (-1,)))
+            # Copies: the next channel is sorted in the same place.
+            limits += [flat[round((flat.shape[0] - 1) * p / 100)] + 0 for p in _DISPLAY_PERCENTILES]
+        return arrays.numbers(limits).reshape(self._n, 2)
 
 
 class Composer:
@@ -115,17 +232,14 @@ class Composer:
         warnings: Sequence[str] = (),
     ) -> None:
         self._sentences = _Sentences(manifest, tuple(warnings))
-        self._n = len(manifest.channels)
-        self._scale = manifest.scale
-        self._shape = shape
-        self._input_shape = shape[0] // manifest.scale, shape[1] // manifest.scale
-        self._with_plane = residual_plane
+        self._manifest, self._shape, self._with_plane = manifest, shape, residual_plane
         self._streams: dict[Stream, _Following] = {}
-        band = (_BAND_ROWS, self._input_shape[1])
-        self._x, self._sum, self._work, self._above = (np.empty(band, np.float32) for _ in range(4))
-        self._adu = np.empty((_BAND_ROWS, shape[1]), np.float32)
-        self._noise_sample = np.empty_like(np.empty(self._input_shape, np.float32)[_EVERY_FOURTH])
-        self._display_sample = np.empty_like(np.empty(shape, np.uint16)[_EVERY_FOURTH])
+        self._arithmetic = self.arithmetic(HOST)
+
+    def arithmetic(self, arrays: Arrays) -> Arithmetic:
+        """Return what computes the pixels, on `arrays`; each thread needs its own."""
+        n, scale = len(self._manifest.channels), self._manifest.scale
+        return Arithmetic(n, scale, self._shape, residual_plane=self._with_plane, arrays=arrays)
 
     def warn(self, sentence: str) -> None:
         """Add a sentence to every frame from now on, once; any thread may call it."""
@@ -149,93 +263,28 @@ class Composer:
             Its pixels are newly allocated: the receiver may keep them.
         """
         centre = window.centre
-        plane = np.empty(self._input_shape, np.float32) if self._with_plane else None
-        with np.errstate(invalid="ignore", over="ignore"):
-            light = self._light(output, centre, plane)
-        if not np.isfinite(light.difference):
-            output = np.nan_to_num(output, nan=0.0, posinf=0.0, neginf=0.0)
-        channels = self._intensities(output, centre.normalisation.headroom)
-        following = self._streams.setdefault(centre.stream, _Following(self._n))
+        return self.frame(self._arithmetic.compose(output, centre.image, centre.normalisation), window, measured)
+
+    def frame(self, made: Composition, window: Window, measured: SRFrame | None = None) -> MulticolorFrame:
+        """Make the frame of a composition whose pixels are on the host; frames of a stream in their order."""
+        centre = window.centre
+        following = self._streams.setdefault(centre.stream, _Following(len(self._manifest.channels)))
         if window.provisional and not following.display:
-            following = _Following(self._n)  # shown with limits of its own, and forgotten
+            following = _Following(len(self._manifest.channels))  # shown with limits of its own, and forgotten
         if not following.display or not window.provisional:
-            following.update(self._display_limits(channels), light.channels)
+            following.update(made.limits, made.light.channels)
         return MulticolorFrame(
-            channels=channels,
+            channels=made.channels,
             source=measured or centre,
-            residual=light.residual,
+            residual=made.light.residual,
             display=following.display,
             latency_ms=(now_ns() - centre.t_acq_ns) / 1e6,
             edge=window.edge,
             true_neighbours=window.true_neighbours,
             provisional=window.provisional,
-            residual_plane=plane,
-            warnings=self._sentences.of(light, following.weak, centre),
+            residual_plane=made.plane,
+            warnings=self._sentences.of(made.light, following.weak, centre),
         )
-
-    def _intensities(self, output: NDArray[np.float32], headroom: float) -> NDArray[np.uint16]:
-        """round(clip(y^ s, 0, 65535)), one band of rows after the other."""
-        channels = np.empty((self._n, *self._shape), np.uint16)
-        for predicted, stored in zip(output, channels, strict=True):
-            for top in range(0, self._shape[0], _BAND_ROWS):
-                band = predicted[top : top + _BAND_ROWS]
-                adu = np.multiply(band, np.float32(headroom), out=self._adu[: len(band)])
-                adu += _HALF
-                np.clip(adu, _ZERO, _ULTIMATE, out=adu)
-                np.copyto(stored[top : top + _BAND_ROWS], adu, casting="unsafe")
-        return channels
-
-    def _light(self, output: NDArray[np.float32], centre: SRFrame, plane: NDArray[np.float32] | None) -> Light:
-        background, headroom = centre.normalisation
-        np.copyto(self._noise_sample, centre.image[_EVERY_FOURTH])
-        threshold = np.float32(_threshold_of(self._noise_sample))
-        difference = total = 0.0
-        channels = np.zeros(self._n)
-        for top in range(0, self._input_shape[0], _BAND_ROWS):
-            rows = slice(top, min(top + _BAND_ROWS, self._input_shape[0]))
-            size = slice(rows.stop - rows.start)
-            x = np.subtract(centre.image[rows], np.float32(background), out=self._x[size])
-            summed = self._sum_of_channels(output, rows, self._sum[size], headroom)
-            work = np.maximum(x, summed, out=self._work[size])
-            above = np.greater(work, threshold, out=self._above[size])
-            np.subtract(summed, x, out=work)
-            if plane is not None:
-                plane[rows] = work
-            difference += _product_sum(np.abs(work, out=work), above)
-            total += _product_sum(np.abs(x, out=x), above)
-            for i in range(self._n):
-                channels[i] += _product_sum(self._at_input_pixels(output[i], rows), above)
-        return Light(difference, total, channels * headroom)
-
-    def _sum_of_channels(
-        self, output: NDArray[np.float32], rows: slice, out: NDArray[np.float32], headroom: float
-    ) -> NDArray[np.float32]:
-        """Sum of the channels in ADU on the input's pixels, each the mean of the output pixels that cover it."""
-        out.fill(0)
-        for channel in output:
-            for dy in range(self._scale):
-                for dx in range(self._scale):
-                    out += self._at_input_pixels(channel, rows, dy, dx)
-        out *= np.float32(headroom / self._scale**2)
-        return out
-
-    def _at_input_pixels(
-        self, channel: NDArray[np.float32], rows: slice, dy: int = 0, dx: int = 0
-    ) -> NDArray[np.float32]:
-        """View of the output pixel (dy, dx) within each input pixel of `rows`."""
-        r = self._scale
-        return channel[rows.start * r + dy : rows.stop * r : r, dx::r]
-
-    def _display_limits(self, channels: NDArray[np.uint16]) -> NDArray[np.float64]:
-        """(c, 2) percentiles of a sample of each channel, ADU."""
-        limits = np.empty((self._n, 2))
-        flat = self._display_sample.reshape(-1)
-        places = [round((flat.size - 1) * p / 100) for p in _DISPLAY_PERCENTILES]
-        for channel, limit in zip(channels, limits, strict=True):
-            np.copyto(self._display_sample, channel[_EVERY_FOURTH])
-            flat.sort()
-            limit[:] = flat[places]
-        return limits
 
 
 class _Following:
@@ -308,13 +357,13 @@ class _Sentences:
         return tuple(sentences)
 
 
-def _threshold_of(sample: NDArray[np.float32]) -> float:
-    """Noise threshold from a sample of pixels, which is sorted in place."""
-    flat = sample.reshape(-1)
-    flat.sort()
-    low, high = (float(flat[int(flat.size * p / 100)]) for p in _DARK_PERCENTILES)
-    return _NOISE_SIGMAS * (high - low) / _DARK_SIGMAS
+def _threshold_of(sample: Array, arrays: Arrays) -> Array:
+    """Noise threshold from a sample of pixels, 0-d; the sample may get sorted in place."""
+    flat = arrays.sort(arrays.xp.reshape(sample, (-1,)))
+    low, high = (flat[int(flat.shape[0] * p / 100)] for p in _DARK_PERCENTILES)
+    return (high - low) * (_NOISE_SIGMAS / _DARK_SIGMAS)
 
 
-def _product_sum(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
-    return float(np.einsum("ij,ij->", a, b))
+def _sampled(shape: tuple[int, int]) -> tuple[int, int]:
+    """Shape of every fourth pixel of every fourth row."""
+    return -(-shape[0] // 4), -(-shape[1] // 4)

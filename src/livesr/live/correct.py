@@ -6,7 +6,7 @@ Owns the maps of rig.yaml's `corrections` and their cut to the camera's region. 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from livesr.base.config import RigConfig
 from livesr.base.errors import ConfigError, FrameShapeError
 from livesr.base.frames import Pixels
+from livesr.live.arrays import HOST, Array, Arrays
 
 Float = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -31,6 +32,7 @@ class Correction:
     scale, shift : float32 (y, x) or one number; shift in ADU
     bad : pixels to replace, (y, x), or None
     n_raw : most frames of a group
+    arrays : what to compute with; frames are arrays of that namespace
 
     Raises
     ------
@@ -38,7 +40,7 @@ class Correction:
         If a bad pixel has no good one near it.
     """
 
-    __slots__ = ("_patches", "_planes", "_scale", "_shift", "shape")
+    __slots__ = ("_arrays", "_held_bytes", "_patches", "_planes", "_scale", "_shift", "shape")
 
     def __init__(
         self,
@@ -47,19 +49,25 @@ class Correction:
         shift: Float | np.float32,
         bad: Mask | None = None,
         n_raw: int = 1,
+        arrays: Arrays = HOST,
     ) -> None:
         self.shape = shape
-        self._scale, self._shift = scale, shift
-        self._patches = list(_patches(bad, n_raw)) if bad is not None and bad.any() else []
-        self._planes = np.empty((n_raw, *shape), np.float32)
+        self._arrays = arrays
+        patches = list(_patches(bad, n_raw)) if bad is not None and bad.any() else []
+        planes = np.empty((n_raw, *shape), np.float32)
+        self._held_bytes = planes.nbytes + scale.nbytes + shift.nbytes
+        self._held_bytes += sum(p.bad.nbytes + p.neighbours.nbytes + p.values.nbytes for p in patches)
+        # One number or one per pixel, as arrays: a product of an array and a NumPy number is not defined everywhere.
+        self._scale, self._shift = (arrays.array(np.asarray(a)) for a in (scale, shift))
+        self._patches = [_Patch(*map(arrays.array, patch)) for patch in patches]
+        self._planes = arrays.array(planes)
 
     @property
     def memory_bytes(self) -> int:
         """Bytes that the instance holds."""
-        patches = sum(p.bad.nbytes + p.neighbours.nbytes + p.values.nbytes for p in self._patches)
-        return self._planes.nbytes + self._scale.nbytes + self._shift.nbytes + patches
+        return self._held_bytes
 
-    def apply(self, frames: list[Pixels]) -> Float:
+    def apply(self, frames: Sequence[Pixels] | Array) -> Array:
         """Return the corrected frames, float32 (n, y, x) in ADU above the offset; the next call overwrites them.
 
         Raises
@@ -67,41 +75,48 @@ class Correction:
         FrameShapeError
             If a frame is of another size, or there are more than a group has.
         """
-        if len(frames) > len(self._planes) or any(frame.shape != self.shape for frame in frames):
-            came = ", ".join(sorted({f"{frame.shape[0]}x{frame.shape[1]}" for frame in frames}))
+        n, arrays = len(frames), self._arrays
+        shapes = [frames[i].shape for i in range(n)]
+        if n > self._planes.shape[0] or any(shape != self.shape for shape in shapes):
+            came = ", ".join(sorted({f"{y}x{x}" for y, x in shapes}))
             raise FrameShapeError(
-                f"{len(frames)} frames of {came} came; the correction is for {len(self._planes)} of "
+                f"{n} frames of {came} came; the correction is for {self._planes.shape[0]} of "
                 f"{self.shape[0]}x{self.shape[1]}"
             )
-        for frame, plane in zip(frames, self._planes, strict=False):
-            np.copyto(plane, frame)  # types that differ go through a buffer, piece by piece
-            np.multiply(plane, self._scale, out=plane)
-            np.add(plane, self._shift, out=plane)
-        planes = self._planes[: len(frames)]
+        for i in range(n):
+            plane = self._planes[i, :, :]
+            arrays.copy(frames[i], plane)  # types that differ go through a buffer, piece by piece
+            arrays.multiply(plane, self._scale, out=plane)
+            arrays.add(plane, self._shift, out=plane)
+        planes = self._planes[:n, :, :]
         for patch in self._patches:
-            patch.mend(planes)
+            patch.mend(planes, arrays)
         return planes
 
 
 class _Patch(NamedTuple):
     """Bad pixels with equally many good neighbours: flat indices (n,) and (n, k), and room for the neighbours' values."""
 
-    bad: NDArray[np.intp]
-    neighbours: NDArray[np.intp]
-    values: Float
+    bad: Array
+    neighbours: Array
+    values: Array
 
-    def mend(self, planes: Float) -> None:
+    def mend(self, planes: Array, arrays: Arrays) -> None:
         """Replace the bad pixels of all planes (frame, y, x)."""
-        pixels, values = planes.reshape(len(planes), -1), self.values[: len(planes)]
-        k = values.shape[-1]
-        np.take(pixels, self.neighbours, axis=1, out=values, mode="clip")
-        values.sort(axis=-1)
+        n, k = planes.shape[0], self.values.shape[-1]
+        pixels = arrays.xp.reshape(planes, (n, -1))
+        values = arrays.sort(arrays.take(pixels, self.neighbours, out=self.values[:n, :, :]))
         low, high = values[..., (k - 1) // 2], values[..., k // 2]
-        pixels[:, self.bad] = (low + high) * np.float32(0.5)
+        arrays.put(pixels, self.bad, (low + high) * 0.5)
 
 
 def build_correction(
-    rig: RigConfig, channel: str, shape: tuple[int, int], origin_px: tuple[float, float] = (0.0, 0.0), n_raw: int = 1
+    rig: RigConfig,
+    channel: str,
+    shape: tuple[int, int],
+    origin_px: tuple[float, float] = (0.0, 0.0),
+    n_raw: int = 1,
+    arrays: Arrays = HOST,
 ) -> tuple[Correction | None, float]:
     """Build the correction of a channel for the camera's region.
 
@@ -109,6 +124,7 @@ def build_correction(
     ----------
     shape, origin_px : size and first pixel (y, x) of the region on the chip
     n_raw : frames of a group
+    arrays : what to compute with
 
     Returns
     -------
@@ -132,7 +148,7 @@ def build_correction(
     scale = maps.sensitivity("gain", about.gain, bad)
     response = maps.sensitivity("flat", flat, bad)
     shift = -(level * scale + maps.level("background", background)) / response
-    return Correction(shape, np.float32(scale / response), np.float32(shift), bad, n_raw), 0.0
+    return Correction(shape, np.float32(scale / response), np.float32(shift), bad, n_raw, arrays), 0.0
 
 
 def check_maps(rig: RigConfig) -> tuple[int, int] | None:

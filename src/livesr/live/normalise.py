@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-from numpy.typing import NDArray
+from livesr.live.arrays import HOST, Array, Arrays
 
 BRIGHT_LEVEL = 0.55
 """Where x puts the bright parts of a frame: structures may brighten by almost 2 before x exceeds 1. Nothing clips."""
@@ -16,11 +15,12 @@ BRIGHT_LEVEL = 0.55
 _BACKGROUND_PERCENTILE = 5.0
 _BRIGHT_PERCENTILE = 99.9
 _SMALLEST_HEADROOM_ADU = 1.0
-_BORDER = 0.06  # the taper of `livesr.live.reconstruct.sim`
+BORDER = 0.06
+"""Fraction of each side that live frames leave out: the taper of `livesr.live.reconstruct.sim`."""
 
 
 def background_and_headroom(
-    image: NDArray[np.float32], sample_step: int = 2, border: float = 0.0
+    image: Array, sample_step: int = 2, border: float = 0.0, arrays: Arrays = HOST
 ) -> tuple[float, float]:
     """Return background b and headroom s of one frame, so that x = (X - b) / s.
 
@@ -34,6 +34,8 @@ def background_and_headroom(
     border
         Fraction of each side that is left out. A SIM reconstruction fades to 0 at its edges, which would otherwise
         pass for the background.
+    arrays
+        What `image` is an array of.
 
     Returns
     -------
@@ -47,18 +49,20 @@ def background_and_headroom(
     """
     y, x = (int(n * border) for n in image.shape)
     inside = image[y : image.shape[0] - y, x : image.shape[1] - x]
-    background = float(np.percentile(_block_means(inside, sample_step), _BACKGROUND_PERCENTILE))
-    bright = float(np.percentile(inside[::sample_step, ::sample_step], _BRIGHT_PERCENTILE))
+    dark_level = arrays.percentile(_block_means(inside, sample_step, arrays), _BACKGROUND_PERCENTILE)
+    bright_level = arrays.percentile(inside[::sample_step, ::sample_step], _BRIGHT_PERCENTILE)
+    background, bright = (float(level) for level in arrays.numbers([dark_level, bright_level]))
     return background, max((bright - background) / BRIGHT_LEVEL, _SMALLEST_HEADROOM_ADU)
 
 
-def _block_means(image: NDArray[np.float32], side: int) -> NDArray[np.float32]:
+def _block_means(image: Array, side: int, arrays: Arrays) -> Array:
     y, x = (n // side * side for n in image.shape)
     if not y or not x:
         return image
     # Whole rows first: adding contiguous slices is several times faster than a mean over two axes.
-    rows = sum((image[i:y:side, :x] for i in range(1, side)), start=image[0:y:side, :x].copy())
-    return np.asarray(rows.reshape(-1, x // side, side).sum(2) / np.float32(side * side), np.float32)
+    rows = sum((image[i:y:side, :x] for i in range(1, side)), start=image[0:y:side, :x])
+    xp = arrays.xp
+    return xp.sum(xp.reshape(rows, (y // side, x // side, side)), axis=2) / (side * side)
 
 
 class FollowingNormalisation:
@@ -83,9 +87,8 @@ class FollowingNormalisation:
         self._background, self._headroom = background, headroom
         return background, headroom
 
-    def update(self, image: NDArray[np.float32]) -> tuple[float, float]:
-        """Return (background, headroom) in ADU for `image`, the next frame of the stream."""
-        background, headroom = background_and_headroom(image, border=_BORDER)
+    def update(self, background: float, headroom: float) -> tuple[float, float]:
+        """Return (background, headroom) in ADU for the next frame of the stream, given its own."""
         if math.isnan(self._background):
             self._background, self._headroom = background, headroom
         else:

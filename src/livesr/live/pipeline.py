@@ -41,7 +41,7 @@ from livesr.base.errors import BacklogError, FrameShapeError, LiveSRError, Recor
 from livesr.base.frames import CameraFrame, MulticolorFrame, Normalisation, RawStack, SRFrame, Stream, Window
 from livesr.base.threads import wait_for
 from livesr.base.timing import Histogram, Pace, StepTimes, now_ns
-from livesr.live.normalise import FollowingNormalisation
+from livesr.live.normalise import BORDER, FollowingNormalisation, background_and_headroom
 from livesr.live.paths import ChannelPath
 from livesr.live.reconstruct.reconstructor import DoubtfulFrameError, Judging
 from livesr.live.reconstruct.storm import RunningImage
@@ -360,7 +360,9 @@ class Pipeline:
         with self.steps.measure("normalise"):
             follow = self._normalisations.setdefault(stack.stream, FollowingNormalisation())
             recorded = self._recorded_normalisations.get((stack.stream, stack.t))
-            normalisation = follow.resume(*recorded) if recorded else follow.update(image)
+            normalisation = (
+                follow.resume(*recorded) if recorded else follow.update(*background_and_headroom(image, border=BORDER))
+            )
             saturated = sum(int(np.count_nonzero(f >= path.ceiling)) for f in frames)
         judgement = path.reconstructor.judgement if isinstance(path.reconstructor, Judging) else None
         if judgement and judgement.doubt:

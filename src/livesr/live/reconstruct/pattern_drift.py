@@ -7,6 +7,7 @@ change with optics only. Sudden changes are not followed: such frames are doubtf
 from __future__ import annotations
 
 from collections import deque
+from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,28 +21,37 @@ LEAST_CONTRAST = 6.0
 
 
 class PatternDrift:
-    """Collects phase errors of trusted frames and says when to correct.
+    """Collects the phase errors of trusted frames and corrects the phases when it is time.
+
+    Several reconstructions of one channel may share it; any thread may call any method.
 
     Attributes
     ----------
-    total_rad : corrections so far, (waves,); whoever applies them keeps it up to date with `set`
+    total_rad : what phases are to be corrected by now, (waves,); replaced, never written into
     """
 
     def __init__(self, waves: int) -> None:
         self.total_rad = np.zeros(waves)
         self._recent: deque[NDArray[np.float64]] = deque(maxlen=FRAMES)
+        self._lock = Lock()
 
-    def add(self, phase_errors_rad: NDArray[np.float64], contrast_to_noise: float) -> NDArray[np.float64] | None:
-        """Take the errors of one trusted frame, (waves,); return the new total if it is time to correct, else None."""
+    def add(self, phases_rad: NDArray[np.float64], contrast_to_noise: float) -> None:
+        """Take how far one trusted frame's phases are from the calibrated ones, (waves,); correct if it is time to."""
         if contrast_to_noise < LEAST_CONTRAST:
-            return None
-        self._recent.append(phase_errors_rad)
-        if len(self._recent) < FRAMES:
-            return None
-        off = np.median(np.stack(self._recent), axis=0)
-        return self.total_rad + off if np.abs(off).max() >= LEAST_RAD else None
+            return
+        with self._lock:
+            self._recent.append(phases_rad)
+            if len(self._recent) < FRAMES:
+                return
+            median = np.median(np.stack(self._recent), axis=0)
+            if np.abs(median - self.total_rad).max() >= LEAST_RAD:
+                self._set(median)
 
     def set(self, total_rad: NDArray[np.float64]) -> None:
-        """Note that the phases are now corrected by `total_rad`."""
-        self.total_rad = np.asarray(total_rad, np.float64)
+        """Correct the phases by `total_rad` from now on."""
+        with self._lock:
+            self._set(np.asarray(total_rad, np.float64))
+
+    def _set(self, total_rad: NDArray[np.float64]) -> None:
+        self.total_rad = total_rad
         self._recent.clear()

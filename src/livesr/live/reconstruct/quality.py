@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from livesr.base.frames import FrameQuality
+from livesr.live.arrays import HOST, Array, Arrays
 
 Float = NDArray[np.float32]
 Complex = NDArray[np.complex64]
@@ -75,11 +76,11 @@ class Trust:
 class _Sampling(NamedTuple):
     """Places of one wave's overlap in band 0's and in its own spectrum, and the OTFs there."""
 
-    zero: tuple[NDArray[np.intp], NDArray[np.intp]]
-    band: tuple[NDArray[np.intp], NDArray[np.intp]]
-    here: Float
-    there: Float
-    weight: Float
+    zero: tuple[Array, Array]
+    band: tuple[Array, Array]
+    here: Array
+    there: Array
+    weight: Array
 
 
 class PatternCheck:
@@ -92,12 +93,20 @@ class PatternCheck:
     waves
         For every wave: the whole frequencies (y, x) by which the reconstruction moves its band, the OTF of band 0 and that
         of the moved band, both on the grid of a raw frame and 0 where they are not to be used.
+    arrays
+        What the spectra are arrays of.
     """
 
-    def __init__(self, shape: tuple[int, int], waves: Sequence[tuple[tuple[int, int], Float, Float]]) -> None:
-        self._samplings = [_sampling(shape, *wave) for wave in waves]
+    def __init__(
+        self,
+        shape: tuple[int, int],
+        waves: Sequence[tuple[tuple[int, int], Float, Float]],
+        arrays: Arrays = HOST,
+    ) -> None:
+        self._arrays = arrays
+        self._samplings = [_sampling(shape, *wave, arrays) for wave in waves]
 
-    def measure(self, zero: Complex, bands: Complex) -> tuple[NDArray[np.complex128], NDArray[np.float64]]:
+    def measure(self, zero: Array, bands: Array) -> tuple[NDArray[np.complex128], NDArray[np.float64]]:
         """Return the slope of every wave, which is 1 for the calibrated pattern, and its contrast to noise; (waves,) each.
 
         Parameters
@@ -107,30 +116,31 @@ class PatternCheck:
         bands
             Spectra of the waves' bands (wave, y, x).
         """
-        slopes, contrast = [], []
-        for band, s in zip(bands, self._samplings, strict=True):
-            u, v = zero[s.zero] * s.there, band[s.band] * s.here
-            product = np.conj(u) * v
-            product *= s.weight
-            power = (u.real**2 + u.imag**2) * s.weight
-            total = max(float(power.sum()), 1e-30)
-            slope = complex(product.sum()) / total
-            rest = product - np.complex64(slope) * power
-            noise = float(np.sqrt(np.vdot(rest, rest).real)) / total
-            slopes.append(slope)
-            contrast.append(abs(slope) / max(noise, 1e-12))
-        return np.array(slopes), np.array(contrast)
+        xp, found = self._arrays.xp, []
+        for i, s in enumerate(self._samplings):
+            u, v = zero[s.zero] * s.there, bands[i, :, :][s.band] * s.here
+            product = xp.conj(u) * v * s.weight
+            power = (xp.real(u) ** 2 + xp.imag(u) ** 2) * s.weight
+            total = xp.sum(power) + 1e-30
+            slope = xp.sum(product) / total
+            rest = product - slope * power
+            found += [xp.real(slope), xp.imag(slope), xp.sum(xp.real(rest) ** 2 + xp.imag(rest) ** 2), total]
+        real, imag, rest2, total = self._arrays.numbers(found).reshape(-1, 4).T
+        slopes = real + 1j * imag
+        return slopes, np.abs(slopes) / np.maximum(np.sqrt(rest2) / total, 1e-12)
 
 
-def _sampling(shape: tuple[int, int], shift: tuple[int, int], here: Float, there: Float) -> _Sampling:
+def _sampling(shape: tuple[int, int], shift: tuple[int, int], here: Float, there: Float, arrays: Arrays) -> _Sampling:
     """Choose the frequencies that both bands show best, all with kx >= 0."""
     y, x = shape
     both = (here * there)[:, : (x + 1) // 2]
     chosen = np.argsort(both, axis=None)[::-1][: min(_SAMPLES, int(np.count_nonzero(both)))]
     rows, columns = np.unravel_index(np.sort(chosen), both.shape)
     there, here = there[rows, columns], here[rows, columns]
-    band = (rows - shift[0]) % y, (columns - shift[1]) % x
-    return _Sampling((rows, columns), band, here, there, np.asarray(1 / (here**2 + there**2), np.float32))
+    weight = np.asarray(1 / (here**2 + there**2), np.float32)
+    band_rows, band_columns = (rows - shift[0]) % y, (columns - shift[1]) % x
+    moved = [arrays.array(a) for a in (rows, columns, band_rows, band_columns, here, there, weight)]
+    return _Sampling((moved[0], moved[1]), (moved[2], moved[3]), *moved[4:])
 
 
 def motion_weights(waves: NDArray[np.float64]) -> NDArray[np.float64] | None:
@@ -153,26 +163,28 @@ def motion_weights(waves: NDArray[np.float64]) -> NDArray[np.float64] | None:
     return weights if known else None
 
 
-def motion_px(mean: Float, change: Float) -> float:
+def motion_px(mean: Array, change: Array, arrays: Arrays = HOST) -> float:
     """Distance in binned pixels by which the picture `mean` (y, x) moved, given how it changed meanwhile (y, x).
 
     A change of brightness is told apart from motion. Good for distances below about one binned pixel.
     """
-    mean, change = _smooth(mean), _smooth(change)
+    xp, mean, change = arrays.xp, _smooth(mean), _smooth(change)
     along_y = 0.5 * (mean[2:, 1:-1] - mean[:-2, 1:-1])
     along_x = 0.5 * (mean[1:-1, 2:] - mean[1:-1, :-2])
-    model = np.stack([-along_y.ravel(), -along_x.ravel(), mean[1:-1, 1:-1].ravel()]).astype(np.float64)
-    square = model @ model.T
+    seen = [xp.reshape(a, (-1,)) for a in (-along_y, -along_x, mean[1:-1, 1:-1], change[1:-1, 1:-1])]
+    model = arrays.float64(xp.stack(seen))
+    products = arrays.numbers(xp.matmul(model, model.T))
+    square, right = products[:3, :3], products[:3, 3]
     try:
-        moved = np.linalg.solve(square + np.diag(1e-9 * np.diag(square) + 1e-12), model @ change[1:-1, 1:-1].ravel())
+        moved = np.linalg.solve(square + np.diag(1e-9 * np.diag(square) + 1e-12), right)
     except np.linalg.LinAlgError:
         return 0.0
     return float(np.hypot(moved[0], moved[1]))
 
 
-def _smooth(picture: Float) -> Float:
+def _smooth(picture: Array) -> Array:
     """Binomial filter of five samples along y and x: differences of neighbours are gradients of what is left."""
     for _ in range(4):
-        picture = picture[1:] + picture[:-1]
+        picture = picture[1:, :] + picture[:-1, :]
         picture = picture[:, 1:] + picture[:, :-1]
     return picture

@@ -15,6 +15,9 @@ Method: Gustafsson 2000, J. Microscopy 198, 82; generalised Wiener weights as in
 A wave is one sinus of the illumination: one per angle in 2D-SIM and TIRF-SIM, two (k and 2 k) where three beams interfere.
 What makes it fast: band -1 is the conjugate of band +1 and never computed; sub-pixel shift, phase, modulation and taper
 are one precomputed ramp; moving by whole frequencies is slicing.
+
+The frame loop is written in the words of `livesr.live.arrays`, so that it is the same on a CPU and on a GPU; what is prepared
+once is computed with NumPy and then moved.
 """
 
 from __future__ import annotations
@@ -26,11 +29,11 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-import scipy.fft
 from numpy.typing import NDArray
 
 from livesr.base.errors import ConfigError, FrameShapeError
 from livesr.base.frames import FrameQuality, Judgement
+from livesr.live.arrays import HOST, Array, Arrays
 from livesr.live.reconstruct.pattern_drift import PatternDrift
 from livesr.live.reconstruct.quality import BIN, PatternCheck, Trust, motion_px, motion_weights
 from livesr.live.reconstruct.reconstructor import DoubtfulFrameError, RawFrames
@@ -85,20 +88,33 @@ class _Optics:
 class _Piece:
     """A rectangle of a band's spectrum and where it is added in the half spectrum of the result.
 
-    Source, scratch and target are views of buffers that live as long as the reconstructor; `addend` is scratch seen as
-    complex numbers. `weight` holds every value twice, for the real and the imaginary part, the latter negative where the
-    piece enters as its conjugate: a float32 product is several times as fast as complex times real.
+    Source, scratch and target are views of buffers that live as long as the reconstructor. `weight` holds every value twice,
+    for the real and the imaginary part, the latter negative where the piece enters as its conjugate.
     """
 
-    source: Float
-    weight: Float
-    scratch: Float
-    addend: Complex
-    target: Complex
+    source: Array
+    weight: Array
+    scratch: Array
+    target: Array
 
-    def add(self) -> None:
-        np.multiply(self.source, self.weight, out=self.scratch)
-        np.add(self.target, self.addend, out=self.target)
+
+@dataclass(frozen=True, slots=True)
+class _Strip:
+    """Some rows of the raw frames, worked on together, and where: views of the reconstructor's buffers.
+
+    `raw` and `planes` have pixels in a row (n, pixels); `frames` are the rows of `raw`, `parts` those of `planes`, as (y, x).
+    `mean` and `bands` are what the strip fills, `window` and `ramps` what it is multiplied with.
+    """
+
+    rows: slice
+    frames: list[Array]
+    raw: Array
+    planes: Array
+    parts: Array
+    mean: Array
+    bands: Array
+    window: Array
+    ramps: Array
 
 
 def _phase_steps(
@@ -193,6 +209,10 @@ class SIMReconstructor:
         When a frame is doubtful and what then happens; None reconstructs every frame and measures nothing.
     follow
         With `trust`: correct phases that drift, between frames (see `pattern_drift.py`).
+    drift
+        What the phases are corrected by, if several instances reconstruct the frames of one channel in turn; its own if None.
+    arrays
+        What to compute with. Frames, `out` and the result are arrays of that namespace.
 
     Attributes
     ----------
@@ -235,10 +255,13 @@ class SIMReconstructor:
         damping: float = 1.0,
         trust: Trust | None = None,
         follow: bool = False,
+        drift: PatternDrift | None = None,
+        arrays: Arrays = HOST,
     ) -> None:
         order = angle_major(len(patterns), 3) if order is None else [(a, p) for a, p in order]
         phases = _checked_phases(patterns, order)
-        self._raw_shape = shape
+        self._raw_shape, self._pixels, self._arrays = shape, shape[0] * shape[1], arrays
+        self._allocated_bytes = 0
         self._offset_adu, self._equalise = offset_adu, equalise
         self._wiener, self._apodisation = wiener, apodisation
         self._optics = _Optics(shape, pixel_size_um, na, emission_um, damping, attenuation, attenuation_fwhm_um)
@@ -252,13 +275,14 @@ class SIMReconstructor:
         self._weights = _separation_weights(steps * turn[:, None], order, len(patterns[0].waves))
         self._trust, self._follow = trust, follow
         self._turned = np.repeat(turn, len(patterns[0].waves))
-        self._drift = PatternDrift(len(self._waves))
-        self._drifted_to: NDArray[np.float64] | None = None
+        self._drift = drift or PatternDrift(len(self._waves))
+        self._recorded_drift: NDArray[np.float64] | None = None
+        self._drift_rad = np.zeros(len(self._waves))
         self.judgement: Judgement | None = None
         self._motion = motion_weights(_components(steps, order, len(patterns[0].waves))) if trust else None
         self._allocate(_taper(shape, taper))
         self._pieces = list(self._plan())
-        self._check_of = PatternCheck(shape, list(self._overlaps())) if trust else None
+        self._check_of = PatternCheck(shape, list(self._overlaps()), arrays) if trust else None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -268,10 +292,8 @@ class SIMReconstructor:
     @property
     def memory_bytes(self) -> int:
         """Bytes held by the instance plus what one call needs for a moment, the result included."""
-        owned = (self._window, self._ramps, self._raw, self._planes, self._mean, self._bands, self._half, self._sum)
-        weights = sum(piece.weight.nbytes for piece in self._pieces)
         result = 4 * self.shape[0] * self.shape[1]
-        return sum(_base_bytes(a) for a in owned) + weights + self._scratch.nbytes + result + 2 * self._mean.nbytes
+        return self._allocated_bytes + result + 8 * self._pixels
 
     @property
     def transfer(self) -> Float:
@@ -283,7 +305,7 @@ class SIMReconstructor:
         gain, power = self._gain()
         return gain * power
 
-    def reconstruct(self, frames: RawFrames, out: Float | None = None) -> Float:
+    def reconstruct(self, frames: RawFrames | Array, out: Array | None = None) -> Array:
         """Reconstruct one time point.
 
         Parameters
@@ -306,9 +328,7 @@ class SIMReconstructor:
             If `trust` says to refuse doubtful frames and this is one.
         """
         self._check(frames)
-        if self._drifted_to is not None:
-            log.info("pattern phases are corrected by %s rad", np.round(self._drifted_to * self._turned, 3))
-            self.correct_drift(self._drifted_to * self._turned)
+        self._take_over_drift()
         self._separate(frames, self._frame_weights(frames))
         self._transform()
         if self._trust and (doubt := self._judge(self._trust)):
@@ -319,22 +339,24 @@ class SIMReconstructor:
         self._assemble()
         return self._invert(out)
 
-    def widefield(self, frames: RawFrames, out: Float | None = None) -> Float:
+    def widefield(self, frames: RawFrames | Array, out: Array | None = None) -> Array:
         """Average the raw frames and upsample them to the grid of the result, without gain in resolution.
 
         The patterns of an angle add up to uniform light. Interpolated in Fourier space, cut at the OTF's support; for
         comparison, and when the pattern cannot be trusted. Parameters and errors as in `reconstruct`.
         """
         self._check(frames)
-        self._mean.fill(-self._offset_adu * len(frames))
-        for frame in frames:
-            np.add(self._mean, frame, out=self._mean)
+        arrays = self._arrays
+        self._mean[...] = -self._offset_adu * len(frames)
+        for i in range(len(frames)):
+            arrays.copy(frames[i], self._frame)
+            arrays.add(self._mean, self._frame, out=self._mean)
         self._transform_mean()
         y, x = self._optics.support()
-        self._sum.fill(0)
-        scale = np.float32(1 / (len(frames) * self._mean.size))
-        np.multiply(self._half[: y + 1], scale, out=self._sum[: y + 1, : x + 1])
-        np.multiply(self._half[-y:], scale, out=self._sum[-y:, : x + 1])
+        self._sum[...] = 0
+        scale = 1 / (len(frames) * self._pixels)
+        arrays.multiply(self._half[: y + 1, :], scale, out=self._sum[: y + 1, : x + 1])
+        arrays.multiply(self._half[-y:, :], scale, out=self._sum[-y:, : x + 1])
         return self._invert(out)
 
     def _judge(self, trust: Trust) -> str:
@@ -345,28 +367,34 @@ class SIMReconstructor:
         quality = FrameQuality(contrast, float(np.abs(slopes).min()), float(np.abs(errors).max()), self._motion_nm())
         doubt = trust.doubt(quality)
         self.judgement = Judgement(quality, doubt, not doubt or trust.then == "reconstruct", self.pattern_drift_rad)
-        if self._follow and not doubt and (total := self._drift.add(errors, contrast)) is not None:
-            self._drifted_to = total
+        if self._follow and not doubt:
+            self._drift.add(self._drift_rad + errors, contrast)
         return doubt
 
     @property
     def pattern_drift_rad(self) -> tuple[float, ...]:
-        """By how much the phase of every wave is corrected now, angle by angle."""
-        return tuple(round(float(d), 6) for d in self._drift.total_rad * self._turned)
+        """By how much the phase of every wave of the last frame was corrected, angle by angle."""
+        return tuple(round(float(d), 6) for d in self._drift_rad * self._turned)
 
     def correct_drift(self, drift_rad: Sequence[float]) -> None:
         """Reconstruct the frames that follow with phases corrected by `drift_rad`, as `pattern_drift_rad` was for them."""
         total = np.asarray(drift_rad, np.float64) * self._turned if len(drift_rad) else np.zeros(len(self._waves))
-        step = total - self._drift.total_rad
-        if np.any(step):
-            self._ramps *= np.exp(-1j * step).astype(np.complex64)[:, None, None]
+        self._recorded_drift = total  # of the next frame; others may use the same `PatternDrift` meanwhile
         self._drift.set(total)
-        self._drifted_to = None
+
+    def _take_over_drift(self) -> None:
+        """Choose what the phases of the next frame are corrected by."""
+        total = self._drift.total_rad if self._recorded_drift is None else self._recorded_drift
+        self._recorded_drift = None
+        if np.any(total != self._drift_rad):
+            log.info("pattern phases are corrected by %s rad", np.round(total * self._turned, 3))
+        self._drift_rad = total
 
     def _motion_nm(self) -> float | None:
         if self._motion is None:
             return None
-        return 1e3 * BIN * self._optics.pixel_size_um * motion_px(*self._coarse)
+        moved = motion_px(self._coarse[0, :, :], self._coarse[1, :, :], self._arrays)
+        return 1e3 * BIN * self._optics.pixel_size_um * moved
 
     # -- the frame loop ---------------------------------------------------------------------------------------------
 
@@ -374,70 +402,69 @@ class SIMReconstructor:
         expected = self._weights.shape[1]
         if len(frames) != expected:
             raise FrameShapeError(f"{len(frames)} raw frames came for one time point, the SIM order has {expected}")
-        for frame in frames:
-            if frame.shape != self._raw_shape:
-                raise FrameShapeError(f"raw frame is {frame.shape}, this reconstruction expects {self._raw_shape}")
+        for i in range(expected):
+            if frames[i].shape != self._raw_shape:
+                raise FrameShapeError(f"raw frame is {frames[i].shape}, this reconstruction expects {self._raw_shape}")
 
-    def _frame_weights(self, frames: RawFrames) -> Float:
+    def _frame_weights(self, frames: RawFrames) -> Array:
         """Weights (bands, n + 1) of this time point; the last column subtracts the offset."""
-        level = np.array([_total(frame) for frame in frames]) / self._mean.size - self._offset_adu
+        level = self._arrays.totals(frames) / self._pixels - self._offset_adu
         weights = self._weights
         if self._equalise and level.min() > 0:
             weights = weights * (level.mean() / level)
-        return np.column_stack([weights, -self._offset_adu * weights.sum(axis=1)]).astype(np.float32)
+        if np.any(self._drift_rad):
+            weights = _turned(weights, self._drift_rad)
+        with_offset = np.column_stack([weights, -self._offset_adu * weights.sum(axis=1)]).astype(np.float32)
+        return self._arrays.array(with_offset)
 
-    def _separate(self, frames: RawFrames, weights: Float) -> None:
+    def _separate(self, frames: RawFrames, weights: Array) -> None:
         """Frames -> tapered band 0 and ramped bands +1, strip by strip so that a strip stays in the cache."""
-        height, width = self._raw_shape
-        rows = self._raw.shape[1] // width
-        waves = 1 + 2 * len(self._waves)
-        for top in range(0, height, rows):
-            strip = slice(top, min(top + rows, height))
-            n = (strip.stop - top) * width
-            for row, frame in zip(self._raw, frames, strict=False):
-                np.copyto(row[:n], frame[strip].reshape(-1))
-            planes = np.matmul(weights, self._raw[:, :n], out=self._planes[:, :n])
-            planes = planes.reshape(len(weights), -1, width)
-            np.multiply(planes[0], self._window[strip], out=self._mean[strip])
-            bands = self._bands[:, strip]
-            bands.real, bands.imag = planes[1:waves:2], planes[2:waves:2]
-            np.multiply(bands, self._ramps[:, strip], out=bands)
+        arrays, waves = self._arrays, 1 + 2 * len(self._waves)
+        for strip in self._strips:
+            for i in range(len(frames)):
+                arrays.copy(frames[i][strip.rows, :], strip.frames[i])
+            arrays.matmul(weights, strip.raw, out=strip.planes)
+            arrays.multiply(strip.parts[0, :, :], strip.window, out=strip.mean)
+            arrays.fill_complex(strip.parts[1:waves:2, :, :], strip.parts[2:waves:2, :, :], out=strip.bands)
+            arrays.multiply(strip.bands, strip.ramps, out=strip.bands)
             if self._motion is not None:
-                self._bin(planes, top // BIN)
+                self._bin(strip)
 
-    def _bin(self, planes: Float, top: int) -> None:
+    def _bin(self, strip: _Strip) -> None:
         """Sum mean and change of a strip over squares of `BIN` pixels; what does not fill a square is left out."""
-        rows, columns = planes.shape[1] // BIN, planes.shape[2] // BIN
+        xp, (n, height, width) = self._arrays.xp, strip.parts.shape
+        rows, columns, top = height // BIN, width // BIN, strip.rows.start // BIN
         if rows:
-            ends = planes[:: len(planes) - 1, : rows * BIN, : columns * BIN]
-            along_y = ends.reshape(2, rows, BIN, -1).sum(axis=2)
-            self._coarse[:, top : top + rows] = along_y.reshape(2, rows, columns, BIN).sum(axis=3)
+            ends = strip.parts[:: n - 1, : rows * BIN, : columns * BIN]
+            along_y = xp.sum(xp.reshape(ends, (2, rows, BIN, columns * BIN)), axis=2)
+            squares = xp.sum(xp.reshape(along_y, (2, rows, columns, BIN)), axis=3)
+            self._coarse[:, top : top + rows, :] = squares
 
     def _transform(self) -> None:
         """Bands -> spectra in place; along y only the columns that the OTF passes."""
         self._transform_mean()
         x = self._optics.support()[1]
-        scipy.fft.fft(self._bands, axis=2, overwrite_x=True)
+        self._arrays.fft(self._bands, axis=2)
         for columns in (self._bands[:, :, : x + 1], self._bands[:, :, -x:]):
-            scipy.fft.fft(columns, axis=1, overwrite_x=True)
+            self._arrays.fft(columns, axis=1)
 
     def _transform_mean(self) -> None:
-        self._half[:] = scipy.fft.rfft(self._mean, axis=1)[:, : self._half.shape[1]]
-        scipy.fft.fft(self._half, axis=0, overwrite_x=True)
+        self._half[...] = self._arrays.rfft(self._mean)[:, : self._half.shape[1]]
+        self._arrays.fft(self._half, axis=0)
 
     def _assemble(self) -> None:
         """Spectra -> weighted sum at the object's frequencies."""
-        self._sum.fill(0)
+        self._sum[...] = 0
         for piece in self._pieces:
-            piece.add()
+            self._arrays.add_weighted(piece.target, piece.source, piece.weight, piece.scratch)
 
-    def _invert(self, out: Float | None) -> Float:
+    def _invert(self, out: Array | None) -> Array:
         """Half spectrum -> picture; along y only the columns that can be filled."""
-        scipy.fft.ifft(self._sum[:, : self._columns], axis=0, norm="forward", overwrite_x=True)
-        picture: Float = scipy.fft.irfft(self._sum, n=self.shape[1], axis=1, norm="forward", overwrite_x=True)
+        self._arrays.ifft(self._sum[:, : self._columns], axis=0)
+        picture = self._arrays.irfft(self._sum, self.shape[1])
         if out is None:
             return picture
-        np.copyto(out, picture)
+        self._arrays.copy(picture, out)
         return out
 
     # -- what is prepared once --------------------------------------------------------------------------------------
@@ -455,21 +482,49 @@ class SIMReconstructor:
             )
 
     def _allocate(self, window: Float) -> None:
+        """Make every buffer; rows have more elements than are used, which only the views leave out."""
         height, width = self._raw_shape
         waves, raws = len(self._waves), self._weights.shape[1]
-        rows = min(height, max(1, _STRIP_PX // width // BIN) * BIN)
+        rows = min(height, max(1, _STRIP_PX // width // BIN) * BIN) if self._arrays.pieces else height
         if self._motion is not None:
             self._weights = np.vstack([self._weights, self._motion])
-            self._coarse = np.zeros((2, height // BIN, width // BIN), np.float32)
-        self._window = window
-        self._ramps = np.stack([self._ramp(w) for w in self._waves])
-        self._raw = np.ones((raws + 1, rows * width), np.float32)
-        self._planes = np.empty((len(self._weights), rows * width), np.float32)
-        self._mean = np.empty(self._raw_shape, np.float32)
-        self._bands = np.empty((waves, height, width + _PAD), np.complex64)[:, :, :width]
-        self._half = np.empty((height, self._optics.support()[1] + 1 + _PAD), np.complex64)[:, :-_PAD]
-        self._sum = np.zeros((SCALE * height, width + 1 + _PAD), np.complex64)[:, : width + 1]
-        self._scratch = np.empty(2 * height * width, np.float32)
+        self._coarse = self._zeros((2, height // BIN, width // BIN))
+        self._window = self._moved(window)
+        self._ramps = self._moved(np.stack([self._ramp(w, window) for w in self._waves]))
+        self._raw = self._moved(np.ones((raws + 1, rows * width), np.float32))
+        self._planes = self._zeros((len(self._weights), rows * width))
+        self._mean = self._zeros(self._raw_shape)
+        self._bands = self._zeros((waves, height, width + _PAD), np.complex64)[:, :, :width]
+        self._half = self._zeros((height, self._optics.support()[1] + 1 + _PAD), np.complex64)[:, :-_PAD]
+        self._sum = self._zeros((SCALE * height, width + 1 + _PAD), np.complex64)[:, : width + 1]
+        self._scratch = self._zeros((2 * height * width,))
+        self._frame = self._arrays.xp.reshape(self._scratch[: height * width], self._raw_shape)
+        self._strips = [self._strip(slice(top, min(top + rows, height))) for top in range(0, height, rows)]
+
+    def _zeros(self, shape: tuple[int, ...], dtype: type[np.generic] = np.float32) -> Array:
+        return self._moved(np.zeros(shape, dtype))
+
+    def _moved(self, host: NDArray[Any]) -> Array:
+        """Return what is prepared on the host where it is used."""
+        self._allocated_bytes += host.nbytes
+        return self._arrays.array(host)
+
+    def _strip(self, rows: slice) -> _Strip:
+        """Return the views of the buffers that a strip needs."""
+        xp, width = self._arrays.xp, self._raw_shape[1]
+        height = rows.stop - rows.start
+        raw, planes = self._raw[:, : height * width], self._planes[:, : height * width]
+        return _Strip(
+            rows,
+            [xp.reshape(raw[i, :], (height, width)) for i in range(raw.shape[0] - 1)],
+            raw,
+            planes,
+            xp.reshape(planes, (planes.shape[0], height, width)),
+            self._mean[rows, :],
+            self._bands[:, rows, :],
+            self._window[rows, :],
+            self._ramps[:, rows, :],
+        )
 
     def _overlaps(self) -> Iterator[tuple[tuple[int, int], Float, Float]]:
         """Describe every wave to `PatternCheck`; the centres of the bands hold haze and are left out."""
@@ -494,14 +549,14 @@ class SIMReconstructor:
         (height, width), pixel = self._raw_shape, self._optics.pixel_size_um
         return round(-wave.k_um[0] * pixel * height), round(-wave.k_um[1] * pixel * width)
 
-    def _ramp(self, wave: Pattern) -> Complex:
+    def _ramp(self, wave: Pattern, window: Float) -> Complex:
         """Complex (y, x): rest of the shift, phase, 1/modulation and taper."""
         sides = []
         for k, shift, n in zip(wave.k_um, self._whole_shift(wave), self._raw_shape, strict=True):
             rest = k * self._optics.pixel_size_um + shift / n
             sides.append(np.exp(-2j * np.pi * rest * np.arange(n)))
         factor = 2.0 / wave.modulation * np.exp(-1j * wave.phase_rad)
-        return np.asarray(factor * np.outer(*sides) * self._window, np.complex64)
+        return np.asarray(factor * np.outer(*sides) * window, np.complex64)
 
     def _gain(self) -> tuple[Float, Float]:
         """Return the common factor of all bands and their summed power, (2y, 2x) each; their product is `transfer`."""
@@ -524,17 +579,17 @@ class SIMReconstructor:
     def _plan(self) -> Iterator[_Piece]:
         """Every rectangle that `_assemble` adds."""
         gain, _ = self._gain()
-        gain /= self._mean.size
+        gain /= self._pixels
         self._columns = 0
         response, keep = self._optics.band((0.0, 0.0))
         yield from self._place(self._half, gain * response * keep * self._angles, (0, 0), 1)
-        for band, wave in zip(self._bands, self._waves, strict=True):
+        for i, wave in enumerate(self._waves):
             response, keep = self._optics.band(wave.k_um)
             weight = gain * response * keep * np.float32(_band_weight(wave))
             for sign in (1, -1):
-                yield from self._place(band, weight, self._whole_shift(wave), sign)
+                yield from self._place(self._bands[i, :, :], weight, self._whole_shift(wave), sign)
 
-    def _place(self, band: Complex, weight: Float, shift: tuple[int, int], sign: int) -> Iterator[_Piece]:
+    def _place(self, band: Array, weight: Float, shift: tuple[int, int], sign: int) -> Iterator[_Piece]:
         """Rectangles of one band; sign -1 gives those of its conjugate, which completes the half spectrum."""
         support = self._optics.support()
         rows = list(_runs(support[0], shift[0], self._raw_shape[0], sign, positive=False))
@@ -544,21 +599,22 @@ class SIMReconstructor:
             self._columns = max(self._columns, to_x.start + 1, to_x.start + sign * (target.shape[1] - 1) + 1)
             # `weight` is on the object's grid; the conjugate takes its values from the mirrored place.
             values = weight[_mirrored(to_y, weight.shape[0], sign), :][:, _mirrored(to_x, weight.shape[1], sign)]
-            scratch = self._scratch[: 2 * target.size].reshape(target.shape[0], -1)
+            shape = target.shape[0], 2 * target.shape[1]
             yield _Piece(
-                source=band[from_y, from_x].view(np.float32),
-                weight=np.stack([values, sign * values], axis=-1).reshape(scratch.shape),
-                scratch=scratch,
-                addend=scratch.view(np.complex64),
+                source=band[from_y, from_x],
+                weight=self._moved(np.stack([values, sign * values], axis=-1).reshape(shape)),
+                scratch=self._arrays.xp.reshape(self._scratch[: shape[0] * shape[1]], shape),
                 target=target,
             )
 
 
-def _total(frame: NDArray[Any]) -> float:
-    """Sum of a frame; of whole numbers row by row in 32 bit, which is several times as fast."""
-    if frame.dtype.kind == "f":
-        return float(frame.sum(dtype=np.float64))
-    return float(frame.sum(axis=1, dtype=np.uint32).sum(dtype=np.uint64))
+def _turned(weights: NDArray[np.float64], by_rad: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the separation weights (bands, n) that give every wave's band with its phase less by `by_rad` (waves,)."""
+    turned, waves = weights.copy(), len(by_rad)
+    real, imag = weights[1 : 1 + 2 * waves : 2], weights[2 : 2 + 2 * waves : 2]
+    c, s = np.cos(by_rad)[:, None], np.sin(by_rad)[:, None]
+    turned[1 : 1 + 2 * waves : 2], turned[2 : 2 + 2 * waves : 2] = c * real + s * imag, c * imag - s * real
+    return turned
 
 
 def _band_weight(wave: Pattern) -> float:
@@ -572,10 +628,6 @@ def _band_weight(wave: Pattern) -> float:
 def _mirrored(target: slice, size: int, sign: int) -> NDArray[np.intp]:
     """Grid indices of the frequencies that land on `target`."""
     return (sign * np.arange(size)[target]) % size
-
-
-def _base_bytes(array: NDArray[np.generic]) -> int:
-    return array.nbytes if array.base is None else array.base.nbytes
 
 
 def _checked_phases(patterns: Sequence[Pattern], order: Sequence[tuple[int, int]]) -> int:
