@@ -37,7 +37,7 @@ from livesr.store.backfill import backfill
 from livesr.store.process import process
 from livesr.store.raw_input import store_input
 from livesr.store.recorded import RecordedStore
-from recorded_runs import array, assert_equal
+from recorded_runs import Live, array, assert_equal, mixing_engine, moving_groups, sim_rig
 
 TICK_NS = 1_000_000
 ENGINE = "small"
@@ -149,6 +149,22 @@ def test_the_store_is_what_the_camera_exposed(core: CoordinateCore, home: Path, 
         if case.channels != ("561",):
             check_that_an_offline_run_agrees(store)
     shutil.rmtree(folder)
+
+
+def test_no_frame_is_predicted_beside_one_that_was_given_up(tmp_path: Path) -> None:
+    """Many streams, and a reconstruction so slow that the first and the last of some are dropped."""
+    rig = sim_rig(str(mixing_engine(tmp_path / "engine").folder))
+    live = Live(
+        rig, tmp_path / "run", policy="latest", positions=("a", "b"), z_planes=3, slow={"reconstruct": 0.1}
+    )
+    report = live.record(moving_groups(4))
+    store = RecordedStore(live.sink.path)
+    measured, predicted = store.measured(), store.pictures("sr")
+    assert report["groups_dropped"] > 0
+    assert len(measured) == report["recon_frames"] == report["sr_frames"] + report["sr_skipped"]
+    for stream, t in predicted:
+        neighbours = {(stream, beside) for beside in (t - 1, t + 1) if 0 <= beside < 4}
+        assert neighbours <= measured.keys(), (stream, t)
 
 
 def rig_of(case: Case, folder: Path) -> RigConfig:

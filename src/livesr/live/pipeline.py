@@ -125,6 +125,7 @@ class Pipeline:
         self._normalisations: dict[Stream, FollowingNormalisation] = {}
         self._running_images: dict[Stream, RunningImage | None] = {}
         self._frame_windows: dict[Stream, FrameWindow] = {}
+        self._dropped: dict[Stream, tuple[int, int]] = {}  # first and last time point of groups that were given up
         self._threads = [
             threading.Thread(target=self._guarded, args=(work,), name=f"livesr-{name}", daemon=True)
             for name, work in (
@@ -290,6 +291,8 @@ class Pipeline:
         self.counts["groups"] += 1
         for dropped in self._stacks.put(stack, sum(f.nbytes for f in stack.frames if f is not None)):
             self.counts["groups_dropped"] += 1
+            first, _ = self._dropped.get(dropped.stream, (dropped.t, dropped.t))
+            self._dropped[dropped.stream] = first, dropped.t
             self._skip(dropped.stream, dropped.t, "reconstruction cannot keep up")
 
     def _room_frames(self) -> int:
@@ -330,7 +333,10 @@ class Pipeline:
         for window in sorted(
             last, key=lambda window: (window.centre.t, window.centre.stream.z)
         ):  # as a stack is stored
-            if self._wanted(window.centre.stream, window.centre.t):
+            stream, t = window.centre.stream, window.centre.t
+            if self._lacks_neighbour(window):
+                self._skip_centre(stream, t, "a neighbour was dropped")
+            elif self._wanted(stream, t):
                 self._wait_for_network(window, keep=True)
         self._windows.close()
 
@@ -406,13 +412,19 @@ class Pipeline:
             return
         if complete:
             self._windows.wait_below(_WINDOWS_COMPLETE)
-        elif not window.true_neighbours and self.counts["groups_dropped"]:
-            self.counts["sr_skipped"] += 1
-            self._skip(stream, t, "a neighbour was dropped")
+        elif self._lacks_neighbour(window):
+            self._skip_centre(stream, t, "a neighbour was dropped")
             return
         for displaced in self._wait_for_network(window, keep=complete):
-            self.counts["sr_skipped"] += 1
-            self._skip(displaced.centre.stream, displaced.centre.t, "the network cannot keep up")
+            self._skip_centre(displaced.centre.stream, displaced.centre.t, "the network cannot keep up")
+
+    def _lacks_neighbour(self, window: Window) -> bool:
+        """Whether a frame beside the centre was given up: what seems the first or last of its series may be neither."""
+        if not self._dropped or not window.true_neighbours:
+            return bool(self._dropped)
+        first, last = self._dropped.get(window.centre.stream, (math.inf, -1))
+        starts, ends = window.before is window.centre, window.after is window.centre
+        return window.edge and ((starts and first < window.centre.t) or (ends and last > window.centre.t))
 
     def _wait_for_network(self, window: Window, *, keep: bool) -> list[Window]:
         """Queue a window; return those that it displaces: of the same place, and of whole time points."""
@@ -497,6 +509,11 @@ class Pipeline:
             return upscaler.enlarge(window) if path.window == WINDOW else upscaler.enlarge_centre(window)
 
     # -- bookkeeping -----------------------------------------------------------------------------------------------
+
+    def _skip_centre(self, stream: Stream, t: int, reason: str) -> None:
+        """Leave out the prediction of a frame that was measured."""
+        self.counts["sr_skipped"] += 1
+        self._skip(stream, t, reason)
 
     def _skip(self, stream: Stream, t: int, reason: str) -> None:
         for sink in self._sinks:
