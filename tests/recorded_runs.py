@@ -28,6 +28,7 @@ from livesr.live.inference.engine import (
     write_manifest,
 )
 from livesr.live.inference.identity import identity_engine
+from livesr.live.inference.views import Sides
 from livesr.live.paths import ChannelPath, Geometry, build_path
 from livesr.live.pipeline import Pipeline
 from livesr.live.sinks.ome_zarr import OMEZarrSink
@@ -106,10 +107,12 @@ class Live:
         backend: str = "openvino",
         shape: tuple[int, int] = (SIZE, SIZE),
         dtype: str = "uint16",
+        uncertainty: Sides | None = None,
     ) -> None:
         camera = Geometry(shape, dtype, 0.065, origin)
         names = list(rig.channels)
-        paths = {name: build_path(rig, name, camera, backend=backend, precision="f32", threads=1) for name in names}
+        how: dict[str, Any] = {"backend": backend, "precision": "f32", "threads": 1, "uncertainty": uncertainty}
+        paths = {name: build_path(rig, name, camera, **how) for name in names}
         self.paths = {name: _slowed(path, slow) for name, path in paths.items()}
         self.run = RunDescription(
             stream_id="test",

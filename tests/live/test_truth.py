@@ -154,9 +154,7 @@ def test_the_store_is_what_the_camera_exposed(core: CoordinateCore, home: Path, 
 def test_no_frame_is_predicted_beside_one_that_was_given_up(tmp_path: Path) -> None:
     """Many streams, and a reconstruction so slow that the first and the last of some are dropped."""
     rig = sim_rig(str(mixing_engine(tmp_path / "engine").folder))
-    live = Live(
-        rig, tmp_path / "run", policy="latest", positions=("a", "b"), z_planes=3, slow={"reconstruct": 0.1}
-    )
+    live = Live(rig, tmp_path / "run", policy="latest", positions=("a", "b"), z_planes=3, slow={"reconstruct": 0.1})
     report = live.record(moving_groups(4))
     store = RecordedStore(live.sink.path)
     measured, predicted = store.measured(), store.pictures("sr")

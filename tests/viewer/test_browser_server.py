@@ -412,7 +412,7 @@ def test_residual_is_painted_where_the_channels_do_not_add_up(server, source):
         next_frame(page)
         wish(page, mode="prediction", residual=True)
         header, (picture,) = next_frame(page)
-    assert header["residual_shown"]
+    assert header["overlay"] == "residual"
     assert np.abs(picture[16, 16] - [86, 180, 233]).max() <= 6
     assert np.abs(picture[48, 48] - [230, 159, 0]).max() <= 6
     assert np.abs(picture[16, 48] - picture[16, 48].mean()).max() <= 3  # elsewhere it is grey

@@ -379,6 +379,10 @@ class RigConfig(Model):
             return self.storm.frames
         return self.sim.raw_frames if self.sim and method == "sim" else 1
 
+    def resolution_nm(self, name: str) -> float:
+        """Return what the objective resolves of channel `name`: wavelength / (2 NA)."""
+        return (self.channel(name).emission_nm or self.optics.emission_nm) / (2 * self.optics.na)
+
     @property
     def most_raw_frames(self) -> int:
         """Exposures per super-resolution frame of the channel that needs most."""
@@ -417,7 +421,8 @@ class RunConfig(Model):
     out of Micro-Manager's buffer, where previews then find none; "peek" copies the newest and may miss some. `tile` is the side
     of the tiles in which a network sees larger frames; "auto" takes tiles where a frame does not fit the memory.
     `provisional` "auto" shows, under "latest", a frame before its successor was acquired, while the network has nothing else
-    to do; the final frame replaces it.
+    to do; the final frame replaces it. `uncertainty` estimates that of every prediction, from so many sides of its input, 4
+    ("flips") or of square frames 8 ("turns"): the network then takes as many times as long.
     """
 
     store: Path | None = None
@@ -433,6 +438,7 @@ class RunConfig(Model):
     record_recon: bool = True
     raw_queue_bytes: Annotated[int, Field(gt=0)] | None = None
     residual_plane: bool = False
+    uncertainty: Literal["flips", "turns"] | None = None
     insecure: bool = False
     keys: Path | None = None
     seed: int = 0

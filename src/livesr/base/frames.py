@@ -189,6 +189,10 @@ class MulticolorFrame:
     source : the measurement that it was predicted from
     latency_ms : age of what it shows when it was composed
     provisional : made before the frame after it came; the final one replaces it and is the one that is stored
+    uncertainty : uint16 (c, y, x), ADU; an estimate of each channel's standard deviation; only when asked for
+    novelty : distance of its input from those that the engine was trained on, over the largest that is usual there; None
+        where the engine does not say
+    ambiguity : share of the light in other channels than the brightest of its pixel; None without two channels
     warnings : sentences that a viewer must show with it
     """
 
@@ -202,6 +206,9 @@ class MulticolorFrame:
     provisional: bool = False
     offset_adu: int = 0
     residual_plane: NDArray[np.float32] | None = None
+    uncertainty: NDArray[np.uint16] | None = None
+    novelty: float | None = None
+    ambiguity: float | None = None
     warnings: tuple[str, ...] = field(default=())
 
     @property

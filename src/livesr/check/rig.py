@@ -252,7 +252,12 @@ def _engines(rig: RigConfig, found: Found) -> Iterator[Finding]:
             used, place = True, f"channels.{name}.{task}"
             try:
                 engine = load_engine(engine_name)
-                told: Any = engine.check_fits(task, pixel_size_nm=pixel_nm or None, modality=method)  # type: ignore[arg-type]
+                told: Any = engine.check_fits(
+                    task,  # type: ignore[arg-type]
+                    pixel_size_nm=pixel_nm or None,
+                    modality=method,
+                    resolution_nm=rig.resolution_nm(name),
+                )
                 pixel_nm /= engine.manifest.scale
             except EngineError as e:
                 yield found("error", "engine", place, str(e), "'livesr info' lists the engines that are here.")

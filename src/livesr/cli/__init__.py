@@ -30,6 +30,7 @@ from livesr.cli import (
     export,
     info,
     keys,
+    limits,
     listen,
     process,
     repair,
@@ -66,6 +67,7 @@ for module in (
     export,
     build,
     evaluate,
+    limits,
     bench,
 ):
     module.register(app)

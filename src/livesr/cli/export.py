@@ -13,6 +13,8 @@ from livesr.cli.output import JSON, console, print_json
 if TYPE_CHECKING:
     from livesr.training.recipes import Recipe
 
+_LEAST_FOR_LIMITS = 8  # sequences
+
 
 def register(app: typer.Typer) -> None:
     """Add the command to `app`."""
@@ -71,7 +73,8 @@ def export(
 
 def _evaluate(recipe: Recipe, engine: Path, sequences: int, time_points: int, threads: int) -> dict[str, Any]:
     from livesr.evaluation.engines import SEEDS, run
-    from livesr.export.engine import write_metrics
+    from livesr.evaluation.limits import measure_limits
+    from livesr.export.engine import write_limits, write_metrics
     from livesr.simulation.domain import CALIBRATED
 
     structures = recipe.data.domain.structures
@@ -95,6 +98,10 @@ def _evaluate(recipe: Recipe, engine: Path, sequences: int, time_points: int, th
         for name, domain in conditions.items()
     }
     write_metrics(engine, results)
+    if sequences < _LEAST_FOR_LIMITS:
+        return results
+    domain = recipe.data.domain
+    write_limits(engine, measure_limits(engine, sequences=4 * sequences, threads=threads, domain=domain))
     return results
 
 

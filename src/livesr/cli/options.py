@@ -51,6 +51,13 @@ OnFinish = Annotated[
 OnFinishTimeout = Annotated[
     float, typer.Option(min=0, help="Seconds after which the command of --on-finish is ended; 0: never.")
 ]
+Uncertainty = Annotated[
+    Literal["flips", "turns"] | None,
+    typer.Option(
+        help="Estimate how uncertain every prediction is, from 4 (flips) or 8 sides (turns; square frames) of its input: the "
+        "network takes as many times as long."
+    ),
+]
 NoRaw = Annotated[bool, typer.Option("--no-raw", help="Do not record raw frames.")]
 NoRecon = Annotated[bool, typer.Option("--no-recon", help="Do not record reconstructions.")]
 Seed = Annotated[int | None, typer.Option(min=0, help="Seed of a virtual rig's specimen.")]

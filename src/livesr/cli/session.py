@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 from rich.markup import escape
@@ -49,6 +49,7 @@ class Request:
     provisional: str = "auto"
     backend: str = "auto"
     threads: int = 0
+    uncertainty: Literal["flips", "turns"] | None = None
     record_raw: bool = True
     record_recon: bool = True
     exposure_ms: float | None = None
@@ -174,6 +175,7 @@ def acquire(request: Request, core: CMMCorePlus, console: Console) -> dict[str, 
         provisional=request.provisional,
         backend=request.backend,
         threads=request.threads,
+        uncertainty=request.uncertainty,
         record_raw=request.record_raw,
         record_recon=request.record_recon,
     )
@@ -215,6 +217,7 @@ def replay(request: Request, recording: Path, how: ReadAs, rate: Rate, console: 
         provisional=request.provisional,
         backend=request.backend,
         threads=request.threads,
+        uncertainty=request.uncertainty,
         record_raw=request.record_raw,
         record_recon=request.record_recon,
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from livesr.base.frames import MulticolorFrame, RawStack, SRFrame, Stream
 from livesr.base.timing import now_ns
 from livesr.live.inference.backend import Backend
 from livesr.live.inference.engine import Engine
+from livesr.live.inference.views import Sides
 from livesr.live.paths import ChannelPath
 from livesr.live.pipeline import Pipeline
 from livesr.live.reconstruct.reconstructor import Reconstructor
@@ -70,6 +71,7 @@ def separate(
     pixel_size_um: float,
     engine: Engine,
     backend: Backend,
+    uncertainty: Sides | None = None,
 ) -> list[MulticolorFrame]:
     """Run a time lapse through the live path with nothing skipped; return one prediction per time point.
 
@@ -83,13 +85,15 @@ def separate(
         Of the camera, in the sample.
     engine, backend
         The network, opened for frames of ``reconstructor.shape``; stays open.
+    uncertainty
+        From which sides to estimate that of the predictions; the frames bear the bare spread.
 
     Raises
     ------
     RunError
         If a step failed or a time point has no prediction.
     """
-    path = _path(raw, reconstructor, pixel_size_um, engine, backend)
+    path = replace(_path(raw, reconstructor, pixel_size_um, engine, backend), uncertainty=uncertainty)
     run = RunDescription(uuid.uuid4().hex, now_ns(), (path.description,))
     collected = Collected()
     pipeline = Pipeline({path.name: path}, run, [(collected, True)], policy="complete")

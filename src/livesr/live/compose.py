@@ -1,11 +1,12 @@
 """Network output to `MulticolorFrame`: intensities, the summation residual, display windows and warnings.
 
-Owns what follows a stream slowly (display windows, how long a structure has been weak). Runs no network and knows no
-queue or sink.
+Owns what follows a stream slowly (display windows, what is beyond the engine's limits). Runs no network and knows no queue
+or sink.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -15,7 +16,8 @@ from numpy.typing import NDArray
 from livesr.base.frames import MulticolorFrame, Normalisation, SRFrame, Stream, Window
 from livesr.base.timing import now_ns
 from livesr.live.arrays import HOST, Array, Arrays
-from livesr.live.inference.engine import Manifest
+from livesr.live.familiarity import Familiarity
+from livesr.live.inference.engine import Familiar, Manifest
 
 MOST_RESIDUAL = 999.0
 """What a residual that is larger, or no number, is given as."""
@@ -28,8 +30,11 @@ _EVERY_FOURTH = (slice(None, None, 4), slice(None, None, 4))
 _DISPLAY_PERCENTILES = (1.0, 99.8)
 _FOLLOW = 0.1  # share of a new frame in the display window: forgets half in about seven frames
 
-_WEAK_BELOW, _WEAK_UNTIL = 0.04, 0.07  # share of the light; training mixes structures at 1:5 or better
-_WEAK_FRAMES = 5
+WEAK_BELOW = 0.04
+"""Share of the light below which a structure is weak, where the engine's manifest does not say."""
+
+_FOLLOW_LIMITS = 0.2  # what is compared with a limit forgets half in about three frames
+_BACK = 0.8  # a warning ends at this share of its limit, or beyond it by as much
 
 _ULTIMATE = 65535.0
 
@@ -42,11 +47,15 @@ class Light(NamedTuple):
     difference : sum |sum of channels - x|
     total : sum |x|
     channels : sum of each channel
+    brightest : sum of the brightest channel of every pixel
+    noise : threshold above which pixels count
     """
 
     difference: float
     total: float
     channels: NDArray[np.float64]
+    brightest: float = math.nan
+    noise: float = 0.0
 
     @property
     def residual(self) -> float:
@@ -54,6 +63,21 @@ class Light(NamedTuple):
         if not np.isfinite(self.difference):
             return MOST_RESIDUAL
         return float(min(self.difference / self.total, MOST_RESIDUAL)) if self.total > 0 else 0.0
+
+    @property
+    def ambiguity(self) -> float | None:
+        """Share of the predicted light that is in another channel than the brightest of its pixel; None without two."""
+        total = float(self.channels.sum())
+        if len(self.channels) < 2 or not 0 < total < np.inf:
+            return None
+        return max(1 - self.brightest / total, 0.0)
+
+    @property
+    def shares(self) -> list[float | None]:
+        """Share of the predicted light in each channel; None without two."""
+        total = float(self.channels.sum())
+        told = len(self.channels) > 1 and 0 < total < np.inf
+        return [float(light) / total if told else None for light in self.channels]
 
 
 def noise_threshold(x: NDArray[np.float32]) -> float:
@@ -98,12 +122,16 @@ class Composition(NamedTuple):
     light : sums over the pixels above noise
     limits : (c, 2) percentiles of each channel, ADU
     plane : float32 (y, x), sum of channels - x in ADU; None if not asked for
+    novelty : as of `Familiarity`
+    uncertainty : uint16 (c, y, x), ADU; None if not asked for
     """
 
     channels: Array
     light: Light
     limits: NDArray[np.float64]
     plane: Array | None
+    novelty: float | None = None
+    uncertainty: Array | None = None
 
 
 class Arithmetic:
@@ -113,15 +141,26 @@ class Arithmetic:
     ----------
     channels, scale, shape : of the network's output, (y, x)
     residual_plane : whether the plane is wanted
+    spread_scale : standard deviations of the prediction in one of its views
+    familiar : where the frames of training lie
     arrays : what to compute with; output, image and channels are arrays of that namespace
     """
 
     def __init__(
-        self, channels: int, scale: int, shape: tuple[int, int], *, residual_plane: bool, arrays: Arrays = HOST
+        self,
+        channels: int,
+        scale: int,
+        shape: tuple[int, int],
+        *,
+        residual_plane: bool,
+        spread_scale: float = 1.0,
+        familiar: Familiar | None = None,
+        arrays: Arrays = HOST,
     ) -> None:
         self._n, self._scale, self._shape, self._arrays = channels, scale, shape, arrays
-        self._with_plane = residual_plane
+        self._with_plane, self._spread_scale = residual_plane, spread_scale
         height, width = self._input_shape = shape[0] // scale, shape[1] // scale
+        self._familiarity = Familiarity(self._input_shape, familiar)
         self._rows = _BAND_ROWS if arrays.pieces else shape[0]
         xp, band = arrays.xp, (min(self._rows, height), width)
         self._x, self._sum, self._work, self._above = (xp.empty(band, dtype=xp.float32) for _ in range(4))
@@ -129,13 +168,16 @@ class Arithmetic:
         self._noise_sample = xp.empty(_sampled(self._input_shape), dtype=xp.float32)
         self._display_sample = xp.empty(_sampled(shape), dtype=xp.uint16)
 
-    def compose(self, output: Array, image: Array, normalisation: Normalisation) -> Composition:
+    def compose(
+        self, output: Array, image: Array, normalisation: Normalisation, spread: Array | None = None
+    ) -> Composition:
         """Compute intensities, residual and display limits.
 
         Parameters
         ----------
         output : y^ of the network, float32 (c, y, x); only read
         image, normalisation : what the network saw of the middle frame, ADU
+        spread : standard deviation of y^ over its views, in its unit and shape; only read
         """
         xp = self._arrays.xp
         plane = xp.empty(self._input_shape, dtype=xp.float32) if self._with_plane else None
@@ -144,7 +186,12 @@ class Arithmetic:
         if not np.isfinite(light.difference):
             output = self._arrays.finite(output)
         channels = self._intensities(output, normalisation.headroom)
-        return Composition(channels, light, self._display_limits(channels), plane)
+        tiles = [self._arrays.on_host(image[tile]) for tile in self._familiarity.tiles]
+        novelty = self._familiarity.novelty(tiles, normalisation, light.noise)
+        uncertainty = None
+        if spread is not None:
+            uncertainty = self._intensities(spread, normalisation.headroom * self._spread_scale)
+        return Composition(channels, light, self._display_limits(channels), plane, novelty, uncertainty)
 
     def _intensities(self, output: Array, headroom: float) -> Array:
         """round(clip(y^ s, 0, 65535)), one band of rows after the other."""
@@ -177,8 +224,14 @@ class Arithmetic:
             sums.append(arrays.dot(arrays.absolute(work, out=work), above))
             sums.append(arrays.dot(arrays.absolute(x, out=x), above))
             sums += [arrays.dot(self._at_input_pixels(output, i, rows), above) for i in range(self._n)]
-        difference, total, *channels = arrays.numbers(sums).reshape(-1, 2 + self._n).sum(axis=0)
-        return Light(float(difference), float(total), np.array(channels) * headroom)
+            arrays.copy(self._at_input_pixels(output, 0, rows), work)
+            for i in range(1, self._n):
+                arrays.maximum(work, self._at_input_pixels(output, i, rows), out=work)
+            sums.append(arrays.dot(work, above))
+        *found, noise = arrays.numbers([*sums, threshold])
+        difference, total, *channels, brightest = np.reshape(found, (-1, 3 + self._n)).sum(axis=0)
+        light = np.array(channels) * headroom
+        return Light(float(difference), float(total), light, float(brightest) * headroom, float(noise))
 
     def _sum_of_channels(self, output: Array, rows: slice, out: Array, headroom: float) -> Array:
         """Sum of the channels in ADU on the input's pixels, each the mean of the output pixels that cover it."""
@@ -213,13 +266,14 @@ class Composer:
     manifest : names, scale and validated residual range
     shape : (y, x) of the output
     residual_plane : whether every frame carries the plane as well as the number
+    spread_scale : standard deviations of the prediction in one of its views
     warnings : sentences that belong to every frame of the run
 
     Notes
     -----
     y^ x s is the output in ADU of the reconstruction, without its background b: background belongs to no channel. The
     residual is taken on the same scale. For an engine that enlarges, the sum is averaged down to the input's pixels.
-    One composer may serve several streams: display windows and weak structures are followed for each. Provisional
+    One composer may serve several streams: display windows and what is beyond a limit are followed for each. Provisional
     frames are measured but do not move what follows.
     """
 
@@ -229,23 +283,39 @@ class Composer:
         shape: tuple[int, int],
         *,
         residual_plane: bool = False,
+        spread_scale: float = 1.0,
         warnings: Sequence[str] = (),
     ) -> None:
         self._sentences = _Sentences(manifest, tuple(warnings))
         self._manifest, self._shape, self._with_plane = manifest, shape, residual_plane
+        self._spread_scale = spread_scale
         self._streams: dict[Stream, _Following] = {}
         self._arithmetic = self.arithmetic(HOST)
 
     def arithmetic(self, arrays: Arrays) -> Arithmetic:
         """Return what computes the pixels, on `arrays`; each thread needs its own."""
-        n, scale = len(self._manifest.channels), self._manifest.scale
-        return Arithmetic(n, scale, self._shape, residual_plane=self._with_plane, arrays=arrays)
+        manifest = self._manifest
+        return Arithmetic(
+            len(manifest.channels),
+            manifest.scale,
+            self._shape,
+            residual_plane=self._with_plane,
+            spread_scale=self._spread_scale,
+            familiar=manifest.limits.familiar,
+            arrays=arrays,
+        )
 
     def warn(self, sentence: str) -> None:
         """Add a sentence to every frame from now on, once; any thread may call it."""
         self._sentences.add(sentence)
 
-    def compose(self, output: NDArray[np.float32], window: Window, measured: SRFrame | None = None) -> MulticolorFrame:
+    def compose(
+        self,
+        output: NDArray[np.float32],
+        window: Window,
+        measured: SRFrame | None = None,
+        spread: NDArray[np.float32] | None = None,
+    ) -> MulticolorFrame:
         """Make the frame that is stored and shown.
 
         Parameters
@@ -256,6 +326,8 @@ class Composer:
             What the network saw.
         measured
             The measurement that the window's centre was made of, if it is not the centre itself.
+        spread
+            Standard deviation of y^ over its views, in its unit and shape; only read.
 
         Returns
         -------
@@ -263,16 +335,17 @@ class Composer:
             Its pixels are newly allocated: the receiver may keep them.
         """
         centre = window.centre
-        return self.frame(self._arithmetic.compose(output, centre.image, centre.normalisation), window, measured)
+        made = self._arithmetic.compose(output, centre.image, centre.normalisation, spread)
+        return self.frame(made, window, measured)
 
     def frame(self, made: Composition, window: Window, measured: SRFrame | None = None) -> MulticolorFrame:
         """Make the frame of a composition whose pixels are on the host; frames of a stream in their order."""
         centre = window.centre
-        following = self._streams.setdefault(centre.stream, _Following(len(self._manifest.channels)))
+        following = self._streams.setdefault(centre.stream, _Following(self._manifest))
         if window.provisional and not following.display:
-            following = _Following(len(self._manifest.channels))  # shown with limits of its own, and forgotten
+            following = _Following(self._manifest)  # shown with limits of its own, and forgotten
         if not following.display or not window.provisional:
-            following.update(made.limits, made.light.channels)
+            following.update(made.limits, made.light, made.novelty)
         return MulticolorFrame(
             channels=made.channels,
             source=measured or centre,
@@ -283,41 +356,57 @@ class Composer:
             true_neighbours=window.true_neighbours,
             provisional=window.provisional,
             residual_plane=made.plane,
-            warnings=self._sentences.of(made.light, following.weak, centre),
+            uncertainty=made.uncertainty,
+            novelty=made.novelty,
+            ambiguity=made.light.ambiguity,
+            warnings=self._sentences.of(made.light, following, centre),
         )
 
 
 class _Following:
     """What follows one stream from frame to frame."""
 
-    __slots__ = ("_limits", "_run", "display", "weak")
+    __slots__ = ("_limits", "ambiguous", "display", "novel", "weak")
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, manifest: Manifest) -> None:
+        limits = manifest.limits
         self._limits: NDArray[np.float64] | None = None
-        self._run = np.zeros(channels, np.int64)
-        self.weak = np.zeros(channels, bool)
         self.display: tuple[tuple[float, float], ...] = ()
+        self.novel, self.ambiguous = _Alarm(1.0), _Alarm(limits.ambiguity or math.inf)
+        self.weak = tuple(_Alarm(limits.weak.get(name, WEAK_BELOW), below=True) for name in manifest.channel_names)
 
-    def update(self, limits: NDArray[np.float64], light: NDArray[np.float64]) -> None:
-        """Take in the display limits (c, 2) and the light (c,) of the next frame."""
+    def update(self, limits: NDArray[np.float64], light: Light, novelty: float | None) -> None:
+        """Take in the display limits (c, 2), the light and the novelty of the next frame."""
         if self._limits is None:
             self._limits = limits
         else:
             self._limits += _FOLLOW * (limits - self._limits)
         self.display = tuple((float(low), float(max(high, low + 1))) for low, high in self._limits)
-        self._update_weak(light)
+        self.novel.update(novelty)
+        self.ambiguous.update(light.ambiguity)
+        for alarm, share in zip(self.weak, light.shares, strict=True):
+            alarm.update(share)
 
-    def _update_weak(self, light: NDArray[np.float64]) -> None:
-        """Call a structure weak, or no longer weak, after some frames in a row that say so."""
-        total = float(light.sum())
-        if len(light) == 1 or not 0 < total < np.inf:
+
+class _Alarm:
+    """Whether a number is beyond its limit: the first frame decides, later ones move it slowly, so that nothing flickers."""
+
+    __slots__ = ("_below", "_limit", "_value", "on")
+
+    def __init__(self, limit: float, *, below: bool = False) -> None:
+        self._limit, self._below = limit, below
+        self._value = math.nan
+        self.on = False
+
+    def update(self, value: float | None) -> None:
+        """Take in the number of the next frame; None tells nothing."""
+        if value is None:
             return
-        share = light / total
-        changes = np.where(self.weak, share > _WEAK_UNTIL, share < _WEAK_BELOW)
-        self._run = np.where(changes, self._run + 1, 0)
-        flip = self._run >= _WEAK_FRAMES
-        self.weak ^= flip
-        self._run[flip] = 0
+        self._value = value if math.isnan(self._value) else self._value + _FOLLOW_LIMITS * (value - self._value)
+        if self._below:
+            self.on = self._value < self._limit / (_BACK if self.on else 1)
+        else:
+            self.on = self._value > self._limit * (_BACK if self.on else 1)
 
 
 class _Sentences:
@@ -333,6 +422,11 @@ class _Sentences:
             f"{name} is far weaker than the other structures: what is shown of it may be theirs."
             for name in manifest.channel_names
         )
+        self._novel = "The input is unlike the frames that the engine was trained on: what is shown of it may be wrong."
+        self._ambiguous = (
+            "The structures are too alike, or lie on one another: much of the light is shared out between channels that "
+            "the engine does not tell apart."
+        )
         self._no_number = "The network returned values that are no numbers; they are stored as 0. Try --precision f32."
         self._saturated = "The camera saturates: the brightest structures are dimmer than they are. Expose less."
         self._unresolved = "The raw frames do not show their patterns: this is predicted from widefield, not from SIM."
@@ -342,14 +436,15 @@ class _Sentences:
         if sentence not in self._constant:
             self._constant = (*self._constant, sentence)
 
-    def of(self, light: Light, weak: NDArray[np.bool_], centre: SRFrame) -> tuple[str, ...]:
+    def of(self, light: Light, following: _Following, centre: SRFrame) -> tuple[str, ...]:
         """Return what must be shown with a frame."""
         sentences = list(self._constant)
         if not np.isfinite(light.difference):
             sentences.append(self._no_number)
         elif self._range is not None and light.total > 0 and light.residual not in self._range:
             sentences.append(self._outside)
-        sentences += [sentence for sentence, is_weak in zip(self._weak, weak, strict=True) if is_weak]
+        sentences += [self._novel] * following.novel.on + [self._ambiguous] * following.ambiguous.on
+        sentences += [sentence for sentence, alarm in zip(self._weak, following.weak, strict=True) if alarm.on]
         if centre.saturated:
             sentences.append(self._saturated)
         if centre.judgement and not centre.judgement.resolved:

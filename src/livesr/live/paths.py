@@ -19,8 +19,10 @@ from livesr.live.correct import Correction, build_correction
 from livesr.live.grouping.by_index import IndexGrouping
 from livesr.live.inference.backend import Backend
 from livesr.live.inference.enduring import EnduringBackend
-from livesr.live.inference.engine import Engine, Task, load_engine
+from livesr.live.inference.engine import Engine, Task, Uncertain, load_engine
 from livesr.live.inference.runner import tile_of
+from livesr.live.inference.views import Sides, Views
+from livesr.live.inference.views import memory_bytes as views_bytes
 from livesr.live.reconstruct.raw_order import RawOrderCheck
 from livesr.live.reconstruct.reconstructor import Reconstructor
 from livesr.live.reconstruct.storm import FRAMES_AT_ONCE, UNITS_PER_LOCALISATION, RunningImage, STORMReconstructor
@@ -42,6 +44,12 @@ RECONSTRUCTORS = Registry(
 )
 
 
+_UNMEASURED = (
+    "What the uncertainty of engine {engine!r} by {sides} is worth was not measured: it is the bare spread. "
+    "'livesr limits' measures it."
+)
+
+
 class Geometry(NamedTuple):
     """What the camera delivers: shape (y, x) and origin of the region in pixels, dtype, pixel size in the sample."""
 
@@ -56,8 +64,9 @@ class ChannelPath:
     """The steps of one channel.
 
     `engine` and `backend` make what is stored as `sr`: a separation, or an upscaling alone; None without either.
-    `upscale` is the engine, and its runtime, that enlarges what a separation sees. One path serves several runs; what a run
-    accumulates is made anew for each by `grouping`, `upscaler` and `composer`.
+    `upscale` is the engine, and its runtime, that enlarges what a separation sees. `uncertainty` is from which sides its input
+    is seen to estimate how sure the prediction is. One path serves several runs; what a run accumulates is made anew for each
+    by `grouping`, `upscaler`, `views` and `composer`.
     """
 
     name: str
@@ -70,6 +79,7 @@ class ChannelPath:
     backend: Backend | None = None
     upscale: tuple[Engine, Backend] | None = None
     residual_plane: bool = False
+    uncertainty: Sides | None = None
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     correction: Correction | None = None
@@ -103,12 +113,23 @@ class ChannelPath:
         """Return a fresh composer, None without an engine."""
         if self.engine is None:
             return None
-        shape = self.description.sr_shape
-        return Composer(self.engine.manifest, shape, residual_plane=self.residual_plane, warnings=self.warnings)
+        return Composer(
+            self.engine.manifest,
+            self.description.sr_shape,
+            residual_plane=self.residual_plane,
+            spread_scale=self.description.uncertainty.get("scale", 1.0),
+            warnings=self.warnings,
+        )
 
     def order_check(self) -> RawOrderCheck | None:
         """Return a fresh check of the raw order, None where there is no pattern."""
         return self.raw_order() if self.raw_order else None
+
+    def views(self) -> Views | None:
+        """Return a fresh step that predicts with uncertainty, None without one."""
+        if self.uncertainty is None:
+            return None
+        return Views(self.uncertainty, self.window, *self._network_shapes)
 
     def upscaler(self, streams: int) -> Upscaler | None:
         """Return a fresh step that enlarges what the separation sees, None without one."""
@@ -118,7 +139,15 @@ class ChannelPath:
         """Return what the steps hold while `streams` take turns, the runtimes' own memory aside."""
         upscaled = upscaled_bytes(self._upscaled_shape, streams) if self.upscale else 0
         corrected = self.correction.memory_bytes if self.correction else 0
-        return corrected + self.reconstructor.memory_bytes + upscaled
+        views = views_bytes(self.window, *self._network_shapes) if self.uncertainty else 0
+        return corrected + self.reconstructor.memory_bytes + upscaled + views
+
+    @property
+    def _network_shapes(self) -> tuple[tuple[int, int], tuple[int, int, int]]:
+        """(y, x) in and (c, y, x) out of the engine that makes what is stored."""
+        assert self.engine is not None
+        seen = self._upscaled_shape if self.upscale else self.reconstructor.shape
+        return seen, self.engine.output_shape(seen)
 
     @property
     def _upscaled_shape(self) -> tuple[int, int]:
@@ -159,6 +188,7 @@ def build_path(
     threads: int = 0,
     tile: int | Literal["auto", "off"] = "auto",
     residual_plane: bool = False,
+    uncertainty: Sides | None = None,
 ) -> ChannelPath:
     """Build the steps of channel `name` for what the camera delivers; compiles the engine.
 
@@ -208,7 +238,11 @@ def build_path(
         for engine in engines:
             task = engine.manifest.task
             warnings += engine.check_fits(
-                task, shape=frame.shape, pixel_size_nm=frame.pixel_size_um * 1e3, modality=method
+                task,
+                shape=frame.shape,
+                pixel_size_nm=frame.pixel_size_um * 1e3,
+                modality=method,
+                resolution_nm=rig.resolution_nm(name),
             )
             runtime = cast(
                 "Backend",
@@ -226,6 +260,13 @@ def build_path(
             runtime.close()
         raise
     manifest = engines[-1].manifest
+    if uncertainty == "turns" and frame.shape[0] != frame.shape[1]:
+        for _, runtime in opened:
+            runtime.close()
+        raise ConfigError(
+            f"Frames of channel {name!r} are {frame.shape[0]} x {frame.shape[1]} and cannot be turned: estimate the "
+            "uncertainty from flips, or make the ROI square."
+        )
     description = ChannelDescription(
         **base,
         labels=manifest.channel_names,
@@ -234,7 +275,10 @@ def build_path(
         sr_pixel_size_um=frame.pixel_size_um,
         window=manifest.window,
         ai=_provenance(opened),
+        uncertainty=_estimate(uncertainty, manifest.limits.uncertainty),
     )
+    if uncertainty and not description.uncertainty["calibrated"]:
+        notes.append(_UNMEASURED.format(engine=manifest.id, sides=uncertainty))
     return ChannelPath(
         name,
         n_raw,
@@ -245,6 +289,7 @@ def build_path(
         *opened[-1],
         upscale=opened[0] if len(opened) > 1 else None,
         residual_plane=residual_plane,
+        uncertainty=uncertainty,
         warnings=tuple(warnings),
         notes=tuple(notes),
         correction=correction,
@@ -260,6 +305,19 @@ class _Frame(NamedTuple):
 
     def enlarged(self, engine: Engine) -> _Frame:
         return _Frame(engine.output_shape(self.shape)[1:], self.pixel_size_um / engine.manifest.scale)
+
+
+def _estimate(sides: Sides | None, measured: Uncertain | None) -> Mapping[str, Any]:
+    """Return what a run says of its uncertainty; `scale` turns the views' standard deviation into that of the prediction."""
+    if sides is None:
+        return {}
+    known = measured if measured and measured.views == sides else None
+    return {
+        "views": sides,
+        "calibrated": known is not None,
+        "scale": known.scale if known else 1.0,
+        "correlation": known.correlation if known else None,
+    }
 
 
 def _engines(channel: ChannelConfig) -> list[Engine]:

@@ -121,6 +121,7 @@ class Pipeline:
         self._composers = {name: composer for name, path in paths.items() if (composer := path.composer())}
         streams = len(run.positions) * run.z_planes
         self._upscalers = {name: upscaler for name, path in paths.items() if (upscaler := path.upscaler(streams))}
+        self._views = {name: views for name, path in paths.items() if (views := path.views())}
         self._order_checks = {name: check for name, path in paths.items() if (check := path.order_check())}
         self._normalisations: dict[Stream, FollowingNormalisation] = {}
         self._running_images: dict[Stream, RunningImage | None] = {}
@@ -492,12 +493,13 @@ class Pipeline:
         seen = self._enlarged(window, path)
         with self.steps.measure("infer"):
             _normalise_into(path.backend.input, seen)
-            output = path.backend.infer()
+            views = None if window.provisional else self._views.get(path.name)
+            output = views.infer(path.backend) if views else path.backend.infer()
         for sentence in path.replacements:
             self.warn(sentence)
             composer.warn(sentence)
         with self.steps.measure("compose"):
-            frame = composer.compose(output, seen, window.centre)
+            frame = composer.compose(output, seen, window.centre, views.spread if views else None)
         self._pace.worked(time.perf_counter() - start_s)
         return frame
 

@@ -312,6 +312,7 @@ class LiveSR(Session):
                 threads=self.settings.threads,
                 tile=self.settings.tile,
                 residual_plane=self.settings.residual_plane,
+                uncertainty=self.settings.uncertainty,
             )
 
 

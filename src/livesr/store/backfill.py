@@ -28,7 +28,7 @@ from livesr.live.pipeline import Pipeline
 from livesr.live.sinks import layout
 from livesr.live.sinks.frames_log import FramesLog, SeriesName, State
 from livesr.live.sinks.localisations import replace_frames
-from livesr.live.sinks.sink import RunDescription, to_uint16
+from livesr.live.sinks.sink import RunDescription, limit_facts, to_uint16
 from livesr.live.sources.replay import feed
 from livesr.store.process import Progress, build_paths
 from livesr.store.raw_input import RawInput, description, frames_of, read_stacks, store_input
@@ -164,12 +164,15 @@ def _todo(store: RecordedStore, position: int, channel: str, window: int, looks_
     if ("recon", position, channel) in store.images:
         measure |= {key for key in outdated & live if not measured[key].get("backfilled")}
     separated = here(store.pictures("sr"))
+    estimated = here(store.pictures("uncertainty"))
+    with_uncertainty = ("uncertainty", position, channel) in store.images
     predict: set[Key] = set()
     if window and ("sr", position, channel) in store.images:
         predict = {
             key
             for key in there
             if key not in separated
+            or (with_uncertainty and key not in estimated)
             or not (separated[key].get("backfilled") or _neighbours(key, window) & there | {key} <= live - outdated)
         }
     read = measure | predict | _beside(measure, there, after=False) | _beside(predict, there, after=True)
@@ -269,11 +272,16 @@ class _FillSink:
         self._images: dict[SeriesName, Image | None] = {
             "recon": store.images.get(("recon", *place)),
             "sr": store.images.get(("sr", *place)),
+            "uncertainty": store.images.get(("uncertainty", *place)),
         }
         self._shapes = {kind: array_shape(image.array) for kind, image in self._images.items() if image}
         self._shards: dict[tuple[SeriesName, tuple[int, int]], _Shard] = {}
-        wanted: tuple[tuple[SeriesName, frozenset[Key]], ...] = (("recon", todo.measure), ("sr", todo.predict))
-        for kind, keys in wanted:
+        wanted: dict[SeriesName, frozenset[Key]] = {
+            "recon": todo.measure,
+            "sr": todo.predict,
+            "uncertainty": todo.predict,
+        }
+        for kind, keys in wanted.items():
             for stream, t in keys if kind in self._shapes else ():
                 shard = self._shapes[kind].shard_of(t, stream.z)
                 self._shards.setdefault((kind, shard), _Shard(set())).waiting.add((t, stream.z))
@@ -316,9 +324,12 @@ class _FillSink:
             "residual": frame.residual,
             "edge": frame.edge,
             "true_neighbours": frame.true_neighbours,
+            **limit_facts(frame),
             "warnings": frame.warnings,
         }
         self._put("sr", "separated", frame.source, frame.channels, facts)
+        if frame.uncertainty is not None and self._images["uncertainty"]:
+            self._put("uncertainty", "estimated", frame.source, frame.uncertainty, {})
 
     def skipped(self, stream: Stream, t: int, reason: str) -> None:
         """Keep the reason why a frame could not be computed."""
@@ -363,7 +374,7 @@ class _FillSink:
         assert self._log is not None
         kind, state, stream, t, facts = line
         self._log.write(kind, state, stream, t, stored=stored, backfilled=True, **facts)
-        self._step(1)
+        self._step(kind != "uncertainty")  # comes with its prediction
 
 
 class _Counter:

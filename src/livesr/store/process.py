@@ -17,6 +17,7 @@ from livesr.base.config import RigConfig
 from livesr.base.errors import BackendError, DamagedFileError, RunError
 from livesr.base.frames import MulticolorFrame, RawStack, SRFrame, Stream
 from livesr.live.inference.backend import BACKENDS
+from livesr.live.inference.views import Sides
 from livesr.live.paths import ChannelPath, build_path
 from livesr.live.pipeline import Pipeline
 from livesr.live.sinks import layout
@@ -37,6 +38,7 @@ def process(
     backend: str = "auto",
     precision: str = "auto",
     threads: int = 0,
+    uncertainty: Sides | None = None,
     record_raw: bool = True,
     record_recon: bool = True,
     on_progress: Progress = lambda done, total: None,
@@ -49,6 +51,7 @@ def process(
     Parameters
     ----------
     store : OME-Zarr to write; a path that exists gets the next number
+    uncertainty : from which sides to estimate that of the predictions; None as in the live run
 
     Raises
     ------
@@ -57,7 +60,7 @@ def process(
     RunError
         If the run had to end early.
     """
-    paths, notes = build_paths(raw, backend, precision, threads)
+    paths, notes = build_paths(raw, backend, precision, threads, uncertainty)
     started_s = time.monotonic()
     sidecars = {**raw.run.get("sidecars", {}), **manifests(paths)}
     run = description(raw, [p.description for p in paths.values()], sidecars=sidecars)
@@ -97,7 +100,9 @@ def process(
     return report
 
 
-def build_paths(raw: RawInput, backend: str, precision: str, threads: int) -> tuple[dict[str, ChannelPath], list[str]]:
+def build_paths(
+    raw: RawInput, backend: str, precision: str, threads: int, uncertainty: Sides | None = None
+) -> tuple[dict[str, ChannelPath], list[str]]:
     """Build the steps of every channel on the runtime of the live run, or the one asked for; say where they differ."""
     paths: dict[str, ChannelPath] = {}
     notes: list[str] = []
@@ -112,6 +117,7 @@ def build_paths(raw: RawInput, backend: str, precision: str, threads: int) -> tu
                 (backend, precision),
                 threads=threads,
                 tile=raw.tiles.get(name, "auto"),
+                uncertainty=uncertainty or raw.uncertainty.get(name),
             )
             now = paths[name].backend
             if now and before and (now.name, now.precision) != before:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from livesr.base.config import RigConfig
 from livesr.base.errors import ConfigError, DamagedFileError, StoreError
 from livesr.base.frames import CameraFrame, Normalisation, Pixels, RawStack, Stream
+from livesr.live.inference.views import Sides
 from livesr.live.paths import Geometry
 from livesr.live.sinks.sink import RunDescription
 from livesr.live.sources.recordings.recording import Plane, Recording, open_recording, places, with_axes
@@ -39,6 +40,7 @@ class RawInput:
     normalisations : what the run normalised its frames with
     pattern_drifts : what it corrected the phases of SIM patterns by
     run : fields of `RunDescription` that the run had
+    uncertainty : from which sides that of the predictions was estimated, by channel
     runtimes, tiles : (backend, precision) and tiles that the predictions were made with, by channel
     spacing_s : from one exposure of a group to the next where frames bear the time of their group, else 0
     notes : what a user should know of it, in sentences
@@ -55,6 +57,7 @@ class RawInput:
     run: Mapping[str, Any] = field(default_factory=dict)
     runtimes: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     tiles: Mapping[str, int] = field(default_factory=dict)
+    uncertainty: Mapping[str, Sides] = field(default_factory=dict)
     spacing_s: float = 0.0
     notes: tuple[str, ...] = ()
     close: Callable[[], None] = field(default=lambda: None)
@@ -107,6 +110,7 @@ def store_input(
         normalisations={} if rig else store.normalisations(),
         pattern_drifts={} if rig else store.pattern_drifts(),
         run=run,
+        uncertainty={c: cast("Sides", sides) for c in images if (sides := store.uncertainty(c))},
         tiles={c: t for c in images if (t := store.provenance(c).get("runtime", {}).get("tile"))},
         runtimes={c: (r["backend"], r["precision"]) for c in images if (r := store.provenance(c).get("runtime"))},
     )

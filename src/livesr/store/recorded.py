@@ -19,7 +19,12 @@ from livesr.live.inference.engine import Engine, engine_folders, load_engine
 from livesr.live.sinks import layout
 from livesr.live.sinks.frames_log import SeriesName, read_frames_log
 
-KINDS: dict[str, SeriesName] = {"raw": "raw", "reconstruction": "recon", "prediction": "sr"}
+KINDS: dict[str, SeriesName] = {
+    "raw": "raw",
+    "reconstruction": "recon",
+    "prediction": "sr",
+    "uncertainty": "uncertainty",
+}
 Event = dict[str, Any]
 
 
@@ -222,6 +227,11 @@ class RecordedStore:
         # Stores of version 0.1 name a separation only.
         engines = about.get("engines") or ([{"task": "separate", "model": about["model"]}] if "model" in about else [])
         return {engine["task"]: engine["model"] for engine in engines}
+
+    def uncertainty(self, channel: str) -> str | None:
+        """Return from which sides the uncertainty of a channel was estimated, None where it was not."""
+        images = (i for (kind, _, name), i in self.images.items() if (kind, name) == ("uncertainty", channel))
+        return next((i.attributes["livesr"]["uncertainty"]["views"] for i in images), None)
 
     def provenance(self, channel: str) -> Mapping[str, Any]:
         """Return what the predictions of a channel say of themselves, {} if there are none."""

@@ -91,7 +91,9 @@ class Replay(Session):
     def __enter__(self) -> Self:
         raw, settings = self._input, self.settings
         try:
-            self._paths, _ = build_paths(raw, settings.backend, settings.precision, settings.threads)
+            self._paths, _ = build_paths(
+                raw, settings.backend, settings.precision, settings.threads, settings.uncertainty
+            )
             run = description(
                 raw,
                 [path.description for path in self._paths.values()],

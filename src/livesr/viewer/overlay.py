@@ -1,9 +1,11 @@
-"""Where a prediction does not add up: its residual painted over the measurement.
+"""Where a prediction does not add up, and where it is uncertain: painted over the measurement.
 
-Owns the two colours and the scale. Knows no stream.
+Owns the colours and the scale. Knows no stream.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +15,9 @@ from livesr.viewer.composite import Picture
 # Okabe and Ito: apart for every common colour blindness, and from the channels, which are not shown under them.
 INVENTED, MISSING = (230, 159, 0), (86, 180, 233)
 """Light that the channels show and nobody measured; light that was measured and is in no channel."""
+
+UNCERTAIN = (213, 94, 0)
+"""What the network is not sure of."""
 
 _FAINTEST, _FULL = 0.05, 0.35  # shares of the measurement's display range: what is invisible there is no news here
 _DIM = 0.6  # what is left of the grey picture, so that the colours stand out
@@ -42,13 +47,52 @@ def paint_residual(grey: Picture, residual: NDArray[np.float32], span: float) ->
     """
     if grey.shape != residual.shape:
         raise ValueError(f"the residual is {residual.shape}, the measurement {grey.shape}")
-    span = max(span, 1e-3)
-    opacity = (np.abs(residual) - np.float32(_FAINTEST * span)) / np.float32((_FULL - _FAINTEST) * span)
-    np.clip(opacity, 0, 1, out=opacity)
-    base = grey * np.float32(_DIM)
     invented = residual > 0
+    colors = [np.where(invented, np.float32(i), np.float32(m)) for i, m in zip(INVENTED, MISSING, strict=True)]
+    return _painted(grey, colors, _opacity(np.abs(residual), span))
+
+
+def paint_uncertainty(grey: Picture, deviation: NDArray[np.float32], span: float) -> Picture:
+    """Paint `deviation` over `grey`: the stronger the colour, the less sure the prediction.
+
+    Parameters
+    ----------
+    grey
+        Measurement, uint8 (y, x).
+    deviation
+        Standard deviation of the prediction, float32 (y, x), ADU; where it has more pixels, as many times more along y and x.
+    span
+        Width of the measurement's display window, ADU.
+
+    Returns
+    -------
+    Picture
+        uint8 (y, x, 3) of the deviation's size, newly allocated.
+
+    Raises
+    ------
+    ValueError
+        If the deviation's size is no multiple of the measurement's.
+    """
+    factor = deviation.shape[0] // max(grey.shape[0], 1)
+    if factor < 1 or (grey.shape[0] * factor, grey.shape[1] * factor) != deviation.shape:
+        raise ValueError(f"the uncertainty is {deviation.shape}, the measurement {grey.shape}")
+    enlarged = np.repeat(np.repeat(grey, factor, 0), factor, 1) if factor > 1 else grey
+    return _painted(enlarged, [np.float32(value) for value in UNCERTAIN], _opacity(deviation, span))
+
+
+def _opacity(light: NDArray[np.float32], span: float) -> NDArray[np.float32]:
+    span = max(span, 1e-3)
+    opacity: NDArray[np.float32] = (light - np.float32(_FAINTEST * span)) / np.float32((_FULL - _FAINTEST) * span)
+    return np.clip(opacity, 0, 1, out=opacity)
+
+
+def _painted(
+    grey: Picture, colors: Sequence[NDArray[np.float32] | np.float32], opacity: NDArray[np.float32]
+) -> Picture:
+    """Lay a colour, one of each pixel or one of all, over the dimmed picture."""
+    base = grey * np.float32(_DIM)
     picture = np.empty((*grey.shape, 3), np.uint8)
-    for k in range(3):
-        color = np.where(invented, np.float32(INVENTED[k]), np.float32(MISSING[k]))
+    for k, color in enumerate(colors):
         np.copyto(picture[..., k], base + opacity * (color - base), casting="unsafe")
     return picture

@@ -33,12 +33,13 @@ class Selection(NamedTuple):
 class Scene:
     """One moment to show; at least one of both is there.
 
-    `index` is its place in a store, None in a running stream.
+    `index` is its place in a store, None in a running stream. `uncertainty` is that of the prediction, where it was estimated.
     """
 
     prediction: Message | None
     measurement: Message | None
     index: int | None = None
+    uncertainty: Message | None = None
 
     @property
     def shown(self) -> Message:
@@ -149,7 +150,10 @@ class LiveScenes:
         measurement = self._subscriber.newest("sr/input", channel=channel, position=position, z=z)
         prediction = self._subscriber.newest("sr/frame", channel=channel, position=position, z=z)
         if prediction is not None and not (measured and measurement is not None):
-            return Scene(prediction, self._subscriber.measurement_of(prediction))
+            subscriber = self._subscriber
+            return Scene(
+                prediction, subscriber.measurement_of(prediction), uncertainty=subscriber.uncertainty_of(prediction)
+            )
         return Scene(None, measurement) if measurement is not None else None
 
     def _first_separated(self) -> str | None:
@@ -164,6 +168,19 @@ def intensity(message: Message) -> NDArray[np.float32]:
     values = message.pixels.astype(np.float32)
     values -= np.float32(message.header.offset_adu)
     return values
+
+
+def uncertainty_plane(scene: Scene) -> NDArray[np.float32] | None:
+    """Return the standard deviation of all channels together in ADU, float32 (y, x); None without an estimate.
+
+    Root of the sum of the channels' variances: what one channel gains by mistake another loses, and both are uncertain.
+    """
+    if scene.uncertainty is None:
+        return None
+    planes = intensity(scene.uncertainty)
+    planes *= planes
+    total: NDArray[np.float32] = np.sqrt(planes.sum(0))
+    return total
 
 
 def residual_plane(scene: Scene) -> NDArray[np.float32] | None:

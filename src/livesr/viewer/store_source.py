@@ -24,6 +24,7 @@ from livesr.viewer.scenes import Scene, Selection
 from livesr.viewer.subscriber import StreamName
 
 _SHOWN: tuple[SeriesName, ...] = ("sr", "recon")
+_TOPICS: dict[SeriesName, str] = {"sr": "sr/frame", "recon": "sr/input", "uncertainty": "sr/uncertainty"}
 _SCENES_KEPT = 8  # a paused scene is drawn anew for every change of contrast
 
 
@@ -58,7 +59,7 @@ class StoreSource:
             raise StoreError(f"{path} holds neither reconstructions nor predictions to show, only raw exposures.")
         self._arrays = {key: zarr.open_array(image.array, mode="r") for key, image in self._images.items()}
         self._shapes = {key: array_shape(image.array) for key, image in self._images.items()}
-        self._lines = {kind: store.pictures(kind) for kind in _SHOWN}
+        self._lines = {kind: store.pictures(kind) for kind in _TOPICS}
         self._normalisations = store.normalisations()
         self._times = {stream: self._moments(stream) for stream in self._all_streams()}
         if not any(self._times.values()):
@@ -102,7 +103,8 @@ class StoreSource:
         return []
 
     def _read_scene(self, stream: Stream, t: int, index: int) -> Scene:
-        return Scene(self._message("sr", stream, t), self._message("recon", stream, t), index)
+        prediction, measurement = self._message("sr", stream, t), self._message("recon", stream, t)
+        return Scene(prediction, measurement, index, self._message("uncertainty", stream, t))
 
     def _message(self, kind: SeriesName, stream: Stream, t: int) -> Message | None:
         key = (kind, stream.position, stream.channel)
@@ -111,7 +113,7 @@ class StoreSource:
             return None
         pixels = np.asarray(self._arrays[key][self._shapes[key].index(t, stream.z)])
         header = self._header(self._images[key], stream, t, line, pixels.shape)
-        return Message("sr/frame" if kind == "sr" else "sr/input", header, pixels)
+        return Message(_TOPICS[kind], header, pixels)
 
     def _header(self, image: Image, stream: Stream, t: int, line: Event, shape: tuple[int, ...]) -> WireHeader:
         own = image.attributes["livesr"]
@@ -128,13 +130,15 @@ class StoreSource:
             z=stream.z,
             t=t,
             shape=shape,
-            axes="cyx" if image.kind == "sr" else "yx",
+            axes="yx" if image.kind == "recon" else "cyx",
             offset_adu=own["intensity"]["offset"],
             pixel_size_um=image.scale["x"],
             channels=_channels(image),
             ai={k: own[k] for k in ("prediction", "warning", "model", "runtime") if k in own},
             normalisation=normalisation._asdict() if normalisation else None,
             residual=line.get("residual"),
+            novelty=line.get("novelty"),
+            ambiguity=line.get("ambiguity"),
             latency_ms=line.get("latency_ms"),
             warnings=tuple(line.get("warnings", ())),
         )

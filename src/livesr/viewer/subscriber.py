@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +17,18 @@ import zmq
 
 from livesr.base.errors import ConfigError
 from livesr.live.sinks.keys import ViewerKeys
-from livesr.live.sinks.wire import END, FRAME, INPUT, MAX_MESSAGE_BYTES, SILENCE_S, STATUS, Message, WireError, decode
+from livesr.live.sinks.wire import (
+    END,
+    FRAME,
+    INPUT,
+    MAX_MESSAGE_BYTES,
+    SILENCE_S,
+    STATUS,
+    UNCERTAINTY,
+    Message,
+    WireError,
+    decode,
+)
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +37,8 @@ _POLL_MS = 50
 _MOST_KEYS = 512
 _MOST_BYTES = 512 << 20  # of pixels that are kept for streams which nobody may ever look at
 _MEASUREMENTS_KEPT = 16  # a prediction trails its measurement by one frame, by several when the network is late
+_UNCERTAINTIES_KEPT = 2  # which come right before their prediction
+_BESIDE = {INPUT.decode(): _MEASUREMENTS_KEPT, UNCERTAINTY.decode(): _UNCERTAINTIES_KEPT}
 
 
 class StreamName(NamedTuple):
@@ -40,8 +53,8 @@ class StreamName(NamedTuple):
 class Subscriber:
     """Listens to `endpoint` from `open` to `close`; a context manager.
 
-    Of every (topic, channel, position, z) only the newest message is kept, and a few measurements for the predictions that
-    will be made from them. What is no wire format v1 is refused and counted.
+    Of every (topic, channel, position, z) only the newest message is kept, and a few measurements and uncertainties for the
+    predictions that they belong to. What is no wire format v1 is refused and counted.
 
     Parameters
     ----------
@@ -60,7 +73,10 @@ class Subscriber:
     """
 
     def __init__(
-        self, endpoint: str, topics: tuple[bytes, ...] = (FRAME, INPUT, STATUS), keys: Path | None = None
+        self,
+        endpoint: str,
+        topics: tuple[bytes, ...] = (FRAME, INPUT, UNCERTAINTY, STATUS),
+        keys: Path | None = None,
     ) -> None:
         self._keys = ViewerKeys.read(keys) if keys else None
         self.endpoint = endpoint
@@ -68,7 +84,7 @@ class Subscriber:
         self.last_rejection = ""
         self._topics = topics
         self._newest: OrderedDict[tuple[str, str, int, int], tuple[int, Message]] = OrderedDict()
-        self._measurements: dict[tuple[str, int, int], deque[Message]] = {}
+        self._beside: dict[tuple[str, str, int, int], deque[Message]] = {}
         self._streams: dict[StreamName, None] = {}
         self._changed = threading.Condition()
         self._count = 0
@@ -169,9 +185,14 @@ class Subscriber:
     def measurement_of(self, prediction: Message) -> Message | None:
         """Return the measurement that a prediction was made from, else the newest of its stream."""
         with self._changed:
-            kept = self._measurements.get(prediction.key[1:], ())
-            same = (m for m in kept if m.header.t == prediction.header.t)
-            return next(same, kept[-1] if kept else None)
+            kept = self._beside.get((INPUT.decode(), *prediction.key[1:]), ())
+            return _of_moment(kept, prediction.header.t) or (kept[-1] if kept else None)
+
+    def uncertainty_of(self, prediction: Message) -> Message | None:
+        """Return the uncertainty that was estimated for a prediction, None where there is none."""
+        with self._changed:
+            kept = self._beside.get((UNCERTAINTY.decode(), *prediction.key[1:]), ())
+            return None if prediction.header.provisional else _of_moment(kept, prediction.header.t)
 
     def next_frame(self, topic: str = "sr/frame", timeout_s: float | None = None) -> Message | None:
         """Wait for a message of a topic that was not returned here before; the newest of any stream.
@@ -228,7 +249,7 @@ class Subscriber:
             self._stream, self._said_end = header.stream, False
             self._seq.clear()
             self._newest.clear()
-            self._measurements.clear()
+            self._beside.clear()
             self._streams.clear()
         self._heard_s = time.monotonic()
         self.received += 1
@@ -246,28 +267,31 @@ class Subscriber:
         header = message.header
         if len(self._streams) < _MOST_KEYS:
             self._streams[StreamName(header.channel, header.position, header.position_name, header.z)] = None
-        if message.topic == INPUT.decode():
-            self._measurements.setdefault(message.key[1:], deque(maxlen=_MEASUREMENTS_KEPT)).append(message)
+        if (kept := _BESIDE.get(message.topic)) is not None:
+            self._beside.setdefault(message.key, deque(maxlen=kept)).append(message)
         while len(self._newest) > 1 and (len(self._newest) > _MOST_KEYS or self._kept_bytes() > _MOST_BYTES):
             self._forget()
 
     def _forget(self) -> None:
         """Make room: old measurements go first, then the stream that has been silent for longest."""
-        longest = max(self._measurements.values(), key=len, default=deque())
+        longest = max(self._beside.values(), key=len, default=deque())
         if len(longest) > 1:
             longest.popleft()
             return
         key, _ = self._newest.popitem(last=False)
-        self._measurements.pop(key[1:], None)
+        for topic in _BESIDE:
+            self._beside.pop((topic, *key[1:]), None)
 
     def _kept_bytes(self) -> int:
         newest = sum(m.pixels.nbytes for _, m in self._newest.values() if m.pixels is not None)
-        return newest + sum(
-            m.pixels.nbytes for kept in self._measurements.values() for m in kept if m.pixels is not None
-        )
+        return newest + sum(m.pixels.nbytes for kept in self._beside.values() for m in kept if m.pixels is not None)
 
     def _count_missed(self, message: Message) -> None:
         expected = self._seq.get(message.topic)
         if expected is not None and message.header.seq > expected:
             self.missed += message.header.seq - expected
         self._seq[message.topic] = message.header.seq + 1
+
+
+def _of_moment(kept: Iterable[Message], t: int) -> Message | None:
+    return next((m for m in kept if m.header.t == t), None)

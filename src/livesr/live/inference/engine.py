@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, field_validator, model_validator
 
 from livesr.base.config import data_folders, load_yaml, parse
 from livesr.base.errors import ConfigError, EngineError, suggestion
+from livesr.live.familiarity import FEATURES
 from livesr.live.inference.onnx_file import names_other_files
 
 log = logging.getLogger(__name__)
@@ -27,6 +28,9 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 MANIFEST_NAME = "manifest.yaml"
 MODEL_NAME = "model.onnx"
+
+CONFUSED = 0.2
+"""Share of a structure's light in another channel from which on the two are too alike for an engine."""
 
 _MOST_CREDIBLE_SCALE = 3  # Hu et al. 2020, EDSR on STORM images of microtubules
 
@@ -91,6 +95,63 @@ class Metrics(_Part):
     other: dict[str, float] = Field(default_factory=dict)
 
 
+class Familiar(_Part):
+    """Where the frames of training lie, as `livesr.live.familiarity` measures them.
+
+    The distance of a frame is ``|whitening (features - mean)|``; 1 in 100 frames of training exceeds `limit`.
+    """
+
+    features: tuple[str, ...]
+    mean: tuple[FiniteFloat, ...]
+    whitening: tuple[tuple[FiniteFloat, ...], ...]
+    limit: Annotated[FiniteFloat, Field(gt=0)]
+
+    @model_validator(mode="after")
+    def _measured_as_here(self) -> Familiar:
+        n = len(FEATURES)
+        if self.features != FEATURES:
+            raise ValueError("'features' are not those of this version: measure them anew with 'livesr limits'")
+        if len(self.mean) != n or [len(row) for row in self.whitening] != [n] * n:
+            raise ValueError(f"'mean' needs {n} numbers and 'whitening' {n} rows of {n}")
+        return self
+
+
+class Uncertain(_Part):
+    """What the spread of predictions from several sides is worth, measured on simulated sequences.
+
+    Attributes
+    ----------
+    views : sides that were compared, as in `livesr.live.inference.views`
+    scale : standard deviations of the views that the error is, root mean square
+    correlation : of the absolute error of single pixels with it, by rank (Spearman)
+    """
+
+    views: str
+    scale: Annotated[FiniteFloat, Field(gt=0)]
+    correlation: FiniteFloat | None = None
+
+
+class Limits(_Part):
+    """Beyond which values its predictions are not those of validation; `livesr limits` measures them.
+
+    Attributes
+    ----------
+    data : on which frames
+    familiar : where the frames of training lie; None is not judged
+    ambiguity : share of the light that may lie where structures are not told apart
+    weak : share of the light below which a structure is not to be trusted, by channel; others have 0.04
+    confusion : share of a structure's light, alone in the field, that is shown as each other one
+    uncertainty : None was not measured
+    """
+
+    data: str = ""
+    familiar: Familiar | None = None
+    ambiguity: Annotated[float, Field(gt=0, le=1)] | None = None
+    weak: dict[str, Annotated[float, Field(ge=0, lt=1)]] = Field(default_factory=dict)
+    confusion: dict[str, dict[str, FiniteFloat]] = Field(default_factory=dict)
+    uncertainty: Uncertain | None = None
+
+
 class OnnxWeights(_Part):
     """The network's file, beside the manifest."""
 
@@ -121,6 +182,7 @@ class Manifest(_Part):
     scale : output pixels per input pixel along each axis
     normalisation : "background-headroom" is x = (X - b) / s of `livesr.live.normalise`; "none" takes ADU
     pixel_size_nm : sampling of the input that it was trained for; None is any
+    resolution_nm : wavelength / (2 NA) of the optics that it was trained for; None is any
     modality : reconstructions that it was trained for; empty is any
     multiple_of : sides that the network takes; others are padded by reflection
     halo : pixels from a frame's edge that see beyond it, the receptive field's radius
@@ -138,6 +200,7 @@ class Manifest(_Part):
     channels: Annotated[tuple[OutputChannel, ...], Field(min_length=1)]
     normalisation: Literal["background-headroom", "none"] = "background-headroom"
     pixel_size_nm: Range | None = None
+    resolution_nm: Range | None = None
     modality: tuple[str, ...] = ()
     multiple_of: Annotated[int, Field(ge=1, le=256)] = 1
     halo: Annotated[int, Field(ge=0)] = 0
@@ -145,6 +208,7 @@ class Manifest(_Part):
     parameters: dict[str, Any] = Field(default_factory=dict)
     training: dict[str, Any] = Field(default_factory=dict)
     metrics: Metrics = Metrics()
+    limits: Limits = Limits()
     weights: Weights
     license: str
     authors: tuple[str, ...] = ()
@@ -216,6 +280,7 @@ class Engine:
         shape: tuple[int, int] | None = None,
         pixel_size_nm: float | None = None,
         modality: str | None = None,
+        resolution_nm: float | None = None,
     ) -> list[str]:
         """Compare with a run; what is None is not compared.
 
@@ -223,6 +288,8 @@ class Engine:
         ----------
         shape, pixel_size_nm, modality
             Of the frames that go in: (y, x), their sampling in the sample, how they were reconstructed.
+        resolution_nm
+            Of the optics: wavelength / (2 NA).
 
         Returns
         -------
@@ -242,6 +309,7 @@ class Engine:
         warnings: list[str] = []
         if not self.manifest.trained:
             warnings.append(f"Engine {self.manifest.id!r} is untrained: its channels mean nothing.")
+        warnings += self._confused()
         if task == "upscale" and self.manifest.scale > _MOST_CREDIBLE_SCALE:
             warnings.append(
                 f"Engine {self.manifest.id!r} enlarges {self.manifest.scale} times: beyond {_MOST_CREDIBLE_SCALE} times, thin "
@@ -251,6 +319,8 @@ class Engine:
             warnings += self._check_shape(shape)
         if pixel_size_nm is not None:
             warnings += self._check_pixel_size(pixel_size_nm)
+        if resolution_nm is not None:
+            warnings += self._check_resolution(resolution_nm)
         if modality is not None and self.manifest.modality and modality not in self.manifest.modality:
             trained_for = " or ".join(self.manifest.modality)
             warnings.append(f"Engine {self.manifest.id!r} was trained on {trained_for} frames; these are {modality}.")
@@ -270,6 +340,15 @@ class Engine:
             ]
         return []
 
+    def _confused(self) -> list[str]:
+        return [
+            f"{name} and {other} are too alike for engine {self.manifest.id!r}: {share:.0%} of the light of {name} alone "
+            f"is shown as {other}."
+            for name, others in self.manifest.limits.confusion.items()
+            for other, share in others.items()
+            if share >= CONFUSED
+        ]
+
     def _check_pixel_size(self, pixel_size_nm: float) -> list[str]:
         wanted = self.manifest.pixel_size_nm
         # A rig's calibration is rarely better than a per mille: do not warn at a limit hit exactly.
@@ -277,6 +356,15 @@ class Engine:
             return []
         return [
             f"Pixels of {pixel_size_nm:.4g} nm are outside the {wanted} nm "
+            f"that engine {self.manifest.id!r} was trained for."
+        ]
+
+    def _check_resolution(self, resolution_nm: float) -> list[str]:
+        wanted = self.manifest.resolution_nm
+        if wanted is None or wanted.min * 0.999 <= resolution_nm <= wanted.max * 1.001:
+            return []
+        return [
+            f"The optics resolve {resolution_nm:.0f} nm (wavelength / 2 NA), outside the {wanted} nm "
             f"that engine {self.manifest.id!r} was trained for."
         ]
 
@@ -323,7 +411,9 @@ def load_engine(engine: str | os.PathLike[str]) -> Engine:
 def write_manifest(folder: Path, manifest: Manifest) -> Path:
     """Write manifest.yaml into `folder` and return its path."""
     path = folder / MANIFEST_NAME
-    text = yaml.safe_dump(manifest.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)
+    text = yaml.safe_dump(
+        manifest.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110, default_flow_style=None
+    )
     path.write_text(text, encoding="utf-8", newline="\n")
     return path
 

@@ -18,8 +18,8 @@ from livesr.base.errors import StoreError
 from livesr.base.frames import Stream
 
 FRAMES_LOG_VERSION = 1
-SeriesName: TypeAlias = Literal["raw", "recon", "sr"]
-State: TypeAlias = Literal["raw", "raw_incomplete", "recon", "separated", "skipped", "stray"]
+SeriesName: TypeAlias = Literal["raw", "recon", "sr", "uncertainty"]
+State: TypeAlias = Literal["raw", "raw_incomplete", "recon", "separated", "estimated", "skipped", "stray"]
 
 
 class FramesLog:

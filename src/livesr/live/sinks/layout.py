@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,13 @@ SR_TITLE = "SR prediction (AI) - not raw data"
 SR_WARNING = (
     "Predicted by a neural network from one fluorescence channel. Not a measurement: structures may be missing, "
     "invented or assigned to the wrong channel. Verify against recon and raw before drawing conclusions."
+)
+
+
+UNCERTAINTY_TITLE = "SR uncertainty (estimate) - neither data nor prediction"
+UNCERTAINTY_WARNING = (
+    "Estimated standard deviation of the prediction beside it, from how much the network's prediction differs when its input "
+    "is flipped. What the network is consistently wrong about does not show."
 )
 
 
@@ -53,6 +61,8 @@ def series_specs(run: RunDescription, position: int, channel: ChannelDescription
         specs["recon"] = _recon(run, position, channel)
     if channel.labels:
         specs["sr"] = _sr(run, position, channel)
+    if channel.uncertainty:
+        specs["uncertainty"] = _uncertainty(run, position, channel)
     return specs
 
 
@@ -192,6 +202,25 @@ def _sr(run: RunDescription, position: int, channel: ChannelDescription) -> Seri
         pixel_size_um=channel.sr_pixel_size_um,
         z_step_um=run.z_step_um,
         interval_s=run.interval_s,
+        provenance={**_about(run, position, channel), **provenance},
+    )
+
+
+def _uncertainty(run: RunDescription, position: int, channel: ChannelDescription) -> SeriesSpec:
+    provenance = {
+        **channel.ai,
+        "kind": "uncertainty",
+        "prediction": False,
+        "measurement": False,
+        "warning": UNCERTAINTY_WARNING,
+        "uncertainty": dict(channel.uncertainty),
+        "intensity": {"unit": "ADU", "scale": 1.0, "offset": 0},
+    }
+    return replace(
+        _sr(run, position, channel),
+        name=series_name("uncertainty", run, position, channel.name),
+        title=UNCERTAINTY_TITLE,
+        labels=tuple(f"uncertainty of {label}" for label in channel.labels),
         provenance={**_about(run, position, channel), **provenance},
     )
 

@@ -27,7 +27,7 @@ from livesr.live.sinks.frames_log import FramesLog, SeriesName, State, to_json
 from livesr.live.sinks.layout import bytes_per_hour, free_bytes, memory_bytes, next_free_path
 from livesr.live.sinks.localisations import LocalisationsFile
 from livesr.live.sinks.series import DisplayWindow, Series, SeriesSpec, group_json, write_json
-from livesr.live.sinks.sink import RunDescription, judgement_facts, to_uint16
+from livesr.live.sinks.sink import RunDescription, judgement_facts, limit_facts, to_uint16
 
 __all__ = ["OMEZarrSink", "bytes_per_hour", "free_bytes", "memory_bytes", "next_free_path"]
 
@@ -66,7 +66,7 @@ class OMEZarrSink:
         self._log: FramesLog | None = None
         self._disk_check_due_s = 0.0
         self.free_bytes: int | None = None
-        self._counts = {"raw": 0, "recon": 0, "sr": 0, "fills": 0, "strays": 0, "clipped_pixels": 0}
+        self._counts = {"raw": 0, "recon": 0, "sr": 0, "uncertainty": 0, "fills": 0, "strays": 0, "clipped_pixels": 0}
 
     @property
     def counts(self) -> Mapping[str, int]:
@@ -216,8 +216,11 @@ class OMEZarrSink:
             latency_ms=round(frame.latency_ms, 3),
             edge=frame.edge,
             true_neighbours=frame.true_neighbours,
+            **limit_facts(frame),
             warnings=frame.warnings,
         )
+        if frame.uncertainty is not None and "uncertainty" in place.series:
+            self._take("uncertainty", "estimated", frame.stream, frame.t, tuple(frame.uncertainty))
 
     def skipped(self, stream: Stream, t: int, reason: str) -> None:
         """Note that the network did not see time point `t`; a fill frame keeps its place in the array."""

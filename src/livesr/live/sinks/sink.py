@@ -22,9 +22,10 @@ class ChannelDescription:
     """One acquisition channel as sinks see it; sizes are (y, x) in pixels.
 
     `labels`, `colors` ("00FF00") and `ai` (provenance of the prediction: model, sha256, runtime ...) are empty when the
-    channel has no engine; `window` is how many frames a prediction is made of. `raw_origin_px` is where the camera's region
-    began on its chip. `raw_along_t` says that the exposures of a group are a film rather than channels of one picture. A
-    reconstruction counts `recon_unit_scale` `recon_unit`.
+    channel has no engine; `window` is how many frames a prediction is made of, `uncertainty` how that of the prediction is
+    estimated, empty where it is not. `raw_origin_px` is where the camera's region began on its chip. `raw_along_t` says that
+    the exposures of a group are a film rather than channels of one picture. A reconstruction counts `recon_unit_scale`
+    `recon_unit`.
     """
 
     name: str
@@ -42,6 +43,7 @@ class ChannelDescription:
     ai: Mapping[str, Any] = field(default_factory=dict)
     raw_origin_px: tuple[float, float] = (0.0, 0.0)
     window: int = 3
+    uncertainty: Mapping[str, Any] = field(default_factory=dict)
     raw_along_t: bool = False
     recon_unit: str = "ADU"
     recon_unit_scale: float = 1.0
@@ -123,6 +125,12 @@ def judgement_facts(frame: SRFrame) -> dict[str, Any]:
         "resolved": frame.judgement.resolved,
         "pattern_drift_rad": drift if any(drift) else None,
     }
+
+
+def limit_facts(frame: MulticolorFrame) -> dict[str, float]:
+    """Return what the store and the stream say of how far a frame is from its engine's limits, as far as it is known."""
+    facts = {"novelty": frame.novelty, "ambiguity": frame.ambiguity}
+    return {name: round(value, 4) for name, value in facts.items() if value is not None}
 
 
 def to_uint16(

@@ -20,9 +20,11 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 VERSION: Final = 1
 FRAME: Final = b"sr/frame"
 INPUT: Final = b"sr/input"
+UNCERTAINTY: Final = b"sr/uncertainty"
 STATUS: Final = b"sr/status"
 END: Final = b"end"
-TOPICS: Final = (FRAME, INPUT, STATUS, END)
+PICTURES: Final = (FRAME, INPUT, UNCERTAINTY)
+TOPICS: Final = (*PICTURES, STATUS, END)
 
 SILENCE_S: Final = 3.0
 """A stream that says nothing for so long has ended: a status comes every second."""
@@ -88,6 +90,8 @@ class WireHeader(_Part):
     quality: dict[str, float | None] | None = None
     resolved: bool = True
     residual: float | None = None
+    novelty: float | None = None
+    ambiguity: float | None = None
     latency_ms: float | None = None
     warnings: tuple[str, ...] = ()
 
@@ -156,7 +160,7 @@ def decode(parts: Sequence[Buffer]) -> Message:
     size = data.nbytes if isinstance(data, memoryview) else len(data)
     if size != header.nbytes:
         raise WireError(f"{size} bytes of pixels came, {header.shape} {header.dtype} needs {header.nbytes}")
-    if bytes(topic) in (FRAME, INPUT):
+    if bytes(topic) in PICTURES:
         return Message(bytes(topic).decode(), header, _pixels(header, data))
     return Message(bytes(topic).decode(), header, None)
 

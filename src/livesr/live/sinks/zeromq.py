@@ -29,21 +29,22 @@ from livesr.base.frames import MulticolorFrame, Pixels, RawStack, SRFrame, Strea
 from livesr.base.timing import now_ns
 from livesr.live.sinks.frames_log import to_json
 from livesr.live.sinks.keys import PublisherKeys
+from livesr.live.sinks.layout import UNCERTAINTY_WARNING
 from livesr.live.sinks.series import DisplayWindow
-from livesr.live.sinks.sink import RunDescription, judgement_facts, to_uint16
-from livesr.live.sinks.wire import END, FRAME, INPUT, STATUS, TOPICS, WireChannel, WireHeader, encode
+from livesr.live.sinks.sink import RunDescription, judgement_facts, limit_facts, to_uint16
+from livesr.live.sinks.wire import END, FRAME, INPUT, STATUS, TOPICS, UNCERTAINTY, WireChannel, WireHeader, encode
 
 log = logging.getLogger(__name__)
 
 # Time points of each channel that may wait for a subscriber: one that is slower than the run sees few old frames, not
-# thirty seconds of them. ZeroMQ counts messages, and a time point is up to three: the measurement, the provisional and the
-# final prediction.
+# thirty seconds of them. ZeroMQ counts messages, and a time point is up to three, the measurement, the provisional and
+# the final prediction, and with its uncertainty four.
 _MESSAGES, _WAITING_TIME_POINTS, _MOST_WAITING_MESSAGES = 3, 2, 16
 _QUEUE_FRAMES = 8
 _WINDOW_UPDATE_S = 0.1
 _LINGER_MS = 500
 _END_REPEATS, _END_EVERY_S = 3, 0.05
-# The longest topic is 9 bytes. ZeroMQ remembers whatever is subscribed to, a list node for every byte: 4 KiB at full speed
+# The longest topic is 14 bytes. ZeroMQ remembers whatever is subscribed to, a list node for every byte: 4 KiB at full speed
 # were 400 MiB/s. Longer messages end their connection; with keys the handshake is longer, and subscribers are known.
 _MOST_BYTES, _MOST_BYTES_WITH_KEYS = 64, 512
 _SUBSCRIPTIONS_AT_ONCE = 64  # then it is the turn of the frames
@@ -100,7 +101,8 @@ class ZeroMQSink:
         """
         context = zmq.Context()
         xpub = context.socket(zmq.XPUB)
-        _configure(xpub, self._address, len(run.channels), with_keys=self._keys is not None)
+        messages = sum(_MESSAGES + bool(channel.uncertainty) for channel in run.channels)
+        _configure(xpub, self._address, messages, with_keys=self._keys is not None)
         self._authenticator = self._keys.protect(xpub) if self._keys else None
         try:
             xpub.bind(self._address)
@@ -124,7 +126,9 @@ class ZeroMQSink:
         self._offer(INPUT, frame)
 
     def separated(self, frame: MulticolorFrame) -> None:
-        """Publish a prediction, provisional or final, on `sr/frame`."""
+        """Publish a prediction, provisional or final, on `sr/frame`; before it its uncertainty, if it has one."""
+        if frame.uncertainty is not None:  # whoever has the prediction has all that belongs to it
+            self._offer(UNCERTAINTY, frame)
         self._offer(FRAME, frame)
 
     def skipped(self, stream: Stream, t: int, reason: str) -> None:
@@ -166,7 +170,7 @@ class _Publisher:
         self._context, self._xpub, self._run, self._counts = context, xpub, run, counts
         self._queue: deque[_Item] = deque()
         self._lock = threading.Lock()
-        self._seq = {FRAME: 0, INPUT: 0, STATUS: 0, END: 0}
+        self._seq = dict.fromkeys(TOPICS, 0)
         self._subscribed: frozenset[bytes] = frozenset()
         self._last_status: Mapping[str, Any] = {}
         self._report: Mapping[str, Any] | None = None
@@ -264,7 +268,9 @@ class _Publisher:
                 log.debug("frame not published: %s", e)
 
     def _send_one(self, topic: bytes, content: _Content, seq: int) -> None:
-        if isinstance(content, MulticolorFrame):
+        if topic == UNCERTAINTY and isinstance(content, MulticolorFrame):
+            self._send(topic, self._uncertainty_header(content, seq), content.uncertainty)
+        elif isinstance(content, MulticolorFrame):
             self._send(topic, self._frame_header(content, seq), content.channels)
         elif isinstance(content, SRFrame):
             pixels = to_uint16(content.image, self._run.recon_offset_adu)
@@ -313,8 +319,23 @@ class _Publisher:
             edge=frame.edge,
             true_neighbours=frame.true_neighbours,
             residual=frame.residual,
+            **limit_facts(frame),
             latency_ms=frame.latency_ms,
             warnings=frame.warnings,
+        )
+
+    def _uncertainty_header(self, frame: MulticolorFrame, seq: int) -> WireHeader:
+        channel = self._run.channel(frame.stream.channel)
+        about = {**self._ai[channel.name], "prediction": False, "measurement": False, "warning": UNCERTAINTY_WARNING}
+        return self._frame_header(frame, seq).model_copy(
+            update={
+                "offset_adu": 0,
+                "channels": tuple(
+                    WireChannel(label=label, color=color)
+                    for label, color in zip(channel.labels, channel.colors, strict=True)
+                ),
+                "ai": {**about, "uncertainty": _jsonable(channel.uncertainty)},
+            }
         )
 
     def _input_header(self, frame: SRFrame, seq: int, pixels: Pixels) -> WireHeader:
@@ -362,8 +383,8 @@ class _Publisher:
         }
 
 
-def _configure(xpub: zmq.Socket[Any], address: str, channels: int, *, with_keys: bool) -> None:
-    xpub.setsockopt(zmq.SNDHWM, min(_MESSAGES * _WAITING_TIME_POINTS * channels, _MOST_WAITING_MESSAGES))
+def _configure(xpub: zmq.Socket[Any], address: str, messages: int, *, with_keys: bool) -> None:
+    xpub.setsockopt(zmq.SNDHWM, min(messages * _WAITING_TIME_POINTS, _MOST_WAITING_MESSAGES))
     xpub.setsockopt(zmq.LINGER, _LINGER_MS)
     xpub.setsockopt(zmq.XPUB_VERBOSE, 1)  # every joiner is greeted, not only the first
     xpub.setsockopt(zmq.MAXMSGSIZE, _MOST_BYTES_WITH_KEYS if with_keys else _MOST_BYTES)

@@ -21,8 +21,8 @@ from livesr.base.timing import now_ns
 from livesr.live.sinks.wire import Message, WireChannel
 from livesr.viewer.browser.wishes import View, Wish
 from livesr.viewer.composite import SAFE_COLORS, ChannelView, Compositor, Picture, auto_window, encode_jpeg, grayscale
-from livesr.viewer.overlay import paint_residual
-from livesr.viewer.scenes import Scene, SceneSource, residual_plane
+from livesr.viewer.overlay import paint_residual, paint_uncertainty
+from livesr.viewer.scenes import Scene, SceneSource, residual_plane, uncertainty_plane
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ class PictureMaker:
         scene = self._source.scene(view.selection, index, measured=view.mode == "measurement")
         if scene is None:
             return None
-        key = (view, _moment(scene.prediction), _moment(scene.measurement))
+        key = (view, *map(_moment, (scene.prediction, scene.measurement, scene.uncertainty)))
         if (frame := self._frames.get(key)) is None:
             try:
                 frame = self._draw(key, scene, view)
@@ -119,7 +119,8 @@ class PictureMaker:
             "t_acq_ms": finite((header.t_acq_ns or 0) / 1e6),
             "latency_ms": finite(header.latency_ms),
             "residual": finite(header.residual),
-            "residual_shown": view.residual and not view.raw and scene.matches,
+            "overlay": overlay_of(scene, view),
+            "uncertainty": scene.uncertainty is not None,
             "provisional": header.provisional,
             "warnings": list(dict.fromkeys(w for m in scene.messages for w in m.header.warnings)),
         }
@@ -158,7 +159,7 @@ class PictureMaker:
 
     def _prediction(self, scene: Scene, view: View) -> Picture:
         assert scene.prediction is not None
-        if view.residual and (painted := self._residual(scene, view)) is not None:
+        if (overlay := overlay_of(scene, view)) and (painted := self._painted(scene, view, overlay)) is not None:
             return painted
         return self._composite(_as_uint16(scene.prediction, "cyx"), channel_views(scene, view))
 
@@ -168,13 +169,14 @@ class PictureMaker:
             self._compositor = Compositor(shape)
         return self._compositor.render(planes, views)
 
-    def _residual(self, scene: Scene, view: View) -> Picture | None:
-        plane = residual_plane(scene)
+    def _painted(self, scene: Scene, view: View, overlay: str) -> Picture | None:
+        plane = residual_plane(scene) if overlay == "residual" else uncertainty_plane(scene)
         if plane is None or scene.measurement is None:
             return None
         window = measurement_view(scene, view)
         assert window is not None
-        return paint_residual(self._measurement(scene, view), plane, window.window[1] - window.window[0])
+        paint = paint_residual if overlay == "residual" else paint_uncertainty
+        return paint(self._measurement(scene, view), plane, window.window[1] - window.window[0])
 
     @staticmethod
     def _measurement(scene: Scene, view: View) -> Picture:
@@ -196,6 +198,15 @@ def shown_pictures(scene: Scene, view: View) -> frozenset[str]:
         "channels": {"measurement", "channels"},
     }[view.mode]
     return frozenset(wanted if scene.measurement is not None else (wanted - {"measurement"}) or {"composite"})
+
+
+def overlay_of(scene: Scene, view: View) -> str:
+    """Which overlay stands in for the prediction; empty for none, and where a scene has nothing to make it of."""
+    if view.raw or not scene.matches:
+        return ""
+    if view.residual:
+        return "residual"
+    return "uncertainty" if view.uncertainty and scene.uncertainty is not None else ""
 
 
 def channel_views(scene: Scene, view: View) -> list[ChannelView]:

@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
 from livesr.base.version import __version__
-from livesr.viewer.browser.pictures import PictureMaker, channel_views, channels_of
+from livesr.viewer.browser.pictures import PictureMaker, channel_views, channels_of, overlay_of
 from livesr.viewer.browser.wishes import TakeSnapshot, View
 from livesr.viewer.composite import PanelLabel, Picture, panel
 from livesr.viewer.scenes import Scene
@@ -77,7 +77,7 @@ def _label(name: str, scene: Scene, view: View) -> PanelLabel:
     if name == "split":
         return PanelLabel("Measurement | prediction", "prediction")
     if name == "composite":
-        return PanelLabel("Residual" if view.residual else "Composite", "prediction")
+        return PanelLabel((overlay_of(scene, view) or "composite").capitalize(), "prediction")
     label = name.partition(":")[2]
     colors = {v.label: c.color for v, c in zip(channels_of(scene), channel_views(scene, view), strict=True)}
     return PanelLabel(label, "prediction", colors.get(label))

@@ -45,7 +45,7 @@ class View(_Part):
     ----------
     mode : which pictures
     channels, measurement : how they are shown
-    residual : paint it over the prediction
+    residual, uncertainty : paint it over the measurement, in the prediction's place; the residual if both
     raw : 16-bit planes instead of JPEG
     safe : colours that a red-green blind eye tells apart, where the page has not chosen one
     histogram : send histograms now and then
@@ -56,6 +56,7 @@ class View(_Part):
     channels: Annotated[tuple[Wish, ...], Field(max_length=64)] = ()
     measurement: Wish = Wish()
     residual: bool = False
+    uncertainty: bool = False
     raw: bool = False
     safe: bool = False
     histogram: bool = False

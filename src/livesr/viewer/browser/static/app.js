@@ -12,7 +12,7 @@ import { Streams } from "./streams.js";
 const MODES = ["beside", "split", "prediction", "channels", "measurement"];
 const THEMES = ["system", "dark", "light"];
 
-const display = { mode: "beside", residual: false, raw: false, safe: false };
+const display = { mode: "beside", residual: false, uncertainty: false, raw: false, safe: false };
 const readout = new Readout();
 const channels = new Channels(byId("channels"), wish);
 const streams = new Streams(byId("streams"), wish);
@@ -36,6 +36,7 @@ const connection = new Connection({
   async frame(frame, blobs) {
     if (!(await panes.present(frame, blobs))) return;
     readout.setFrame(frame);
+    byId("uncertainty-on").disabled = !frame.uncertainty && !display.uncertainty;
     channels.update(frame);
     streams.showFollowed(frame.stream, frame.position_name);
     playback.setFrame(frame);
@@ -89,6 +90,12 @@ function toggle(id, part) {
   wish();
 }
 
+/** Show one overlay or none: each takes the place of the prediction. */
+function toggleOverlay(part) {
+  for (const other of ["residual", "uncertainty"]) if (other !== part && display[other]) toggle(`${other}-on`, other);
+  toggle(`${part}-on`, part);
+}
+
 function toggleSafe() {
   toggle("safe-on", "safe");
   remembered.set("safe", display.safe);
@@ -111,7 +118,8 @@ byId("snapshot").onclick = snapshot;
 byId("theme").onclick = nextTheme;
 byId("panel-toggle").onclick = togglePanel;
 byId("help-open").onclick = help;
-byId("residual-on").onchange = () => toggle("residual-on", "residual");
+byId("residual-on").onchange = () => toggleOverlay("residual");
+byId("uncertainty-on").onchange = () => toggleOverlay("uncertainty");
 byId("raw-on").onchange = () => toggle("raw-on", "raw");
 byId("safe-on").onchange = toggleSafe;
 
@@ -119,7 +127,8 @@ listen([
   ...MODES.map((mode, n) => [String(n + 1), byId("modes").querySelector(`[data-mode=${mode}]`).textContent, () => setMode(mode)]),
   [["shift+1", "shift+2", "shift+3", "shift+4"], "Show or hide a channel", (key) => channels.toggle(Number(key.at(-1)) - 1), "shift + 1 … 4"],
   ["a", "Automatic contrast, gamma 1", () => channels.auto()],
-  ["r", "Residual: where the channels do not add up", () => toggle("residual-on", "residual")],
+  ["r", "Residual: where the channels do not add up", () => toggleOverlay("residual")],
+  ["u", "Uncertainty: where the network is not sure (runs with --uncertainty)", () => toggleOverlay("uncertainty")],
   ["c", "Colours for a red-green blind eye", toggleSafe],
   ["b", "16 bit instead of JPEG", () => toggle("raw-on", "raw")],
   ["s", "Snapshot", snapshot],

@@ -103,11 +103,11 @@ class Pane {
     const shown = this.layers.map((name) => frame.pictures.find((p) => p.name === name || (p.name === "planes" && name !== "measurement")));
     const badges = [...this.layers].reverse().map((name) => (name === "measurement" ? "measurement" : "prediction"));
     const provisional = frame.provisional && this.layers.some((name) => name !== "measurement");
-    const key = `${badges} ${provisional} ${frame.residual_shown}`;
+    const key = `${badges} ${provisional} ${frame.overlay}`;
     if (this.badges.dataset.key !== key) {
       this.badges.dataset.key = key;
       const made = badges.map((kind) => make("span", { className: `badge ${kind}`, textContent: kind === "measurement" ? "Measurement" : "Prediction (AI)" }));
-      if (frame.residual_shown && this.layers.includes("composite")) made.at(-1).append(" · residual");
+      if (frame.overlay && this.layers.includes("composite")) made.at(-1).append(` · ${frame.overlay}`);
       if (provisional) made.push(make("span", { className: "badge provisional", textContent: "Provisional", title: "Made without the frame that follows; the final picture replaces it." }));
       this.badges.replaceChildren(...made);
     }

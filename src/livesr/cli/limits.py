@@ -1,0 +1,67 @@
+"""`livesr limits ENGINE`: measure where an engine's predictions stop being those of its validation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+
+from livesr.cli.options import Backend
+from livesr.cli.output import JSON, console, print_json
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from livesr.live.inference.engine import Manifest
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    app.command()(limits)
+
+
+def limits(
+    engine: Annotated[str, typer.Argument(help="Engine that separates: a name or a folder.")],
+    sequences: Annotated[
+        int, typer.Option(min=8, help="Simulated sequences of usual light, and as many with weak structures.")
+    ] = 96,
+    threads: Annotated[int, typer.Option(min=0, help="Threads of the runtime; 0 leaves it the choice.")] = 0,
+    backend: Backend = "auto",
+    as_json: JSON = False,
+) -> None:
+    """Measure what a live run compares every frame with, and write it into the engine's manifest.
+
+    Which input is unlike the training data, which structure is too weak, which are confused, which optics it knows, what its
+    uncertainty is worth. 'livesr export' does it for a new engine.
+
+    [dim]Example:[/] livesr limits engines/imcsr-mt-er-lyso-light
+    """
+    from livesr.cli.process import progress
+    from livesr.evaluation.limits import measure_limits
+    from livesr.export.engine import write_limits
+    from livesr.live.inference.engine import load_engine
+
+    out = console(quiet=as_json)
+    folder = load_engine(engine).folder
+    with progress(out, "sequences") as show:
+        measured = measure_limits(folder, sequences=sequences, threads=threads, backend=backend, progress=show)
+    manifest = write_limits(folder, measured)
+    _show(manifest, out)
+    out.print(f"Written into {escape(str(folder / 'manifest.yaml'))}.")
+    if as_json:
+        print_json(manifest.limits.model_dump(mode="json"))
+
+
+def _show(manifest: Manifest, out: Console) -> None:
+    found = manifest.limits
+    for name, share in found.weak.items():
+        out.print(f"{name}: weak below {share:.1%} of the light")
+    for name, others in found.confusion.items():
+        into = ", ".join(f"{share:.1%} into {other}" for other, share in others.items())
+        out.print(f"{name} alone: {into}")
+    if found.uncertainty:
+        out.print(
+            f"Uncertainty: {found.uncertainty.scale:.2f} times the spread of the views; rank correlation with the error "
+            f"{found.uncertainty.correlation:.2f}"
+        )

@@ -1,0 +1,308 @@
+"""Where an engine's predictions stop being those of its validation: what a live run compares every frame with.
+
+Owns the sequences that are looked at, what is measured on them and how limits follow from it. The warnings themselves are
+`livesr.live.compose`'s, how well they separate what should warn from what should not is measured by
+`scripts/warnings_roc.py`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import spearmanr
+
+from livesr.base.errors import EngineError
+from livesr.base.frames import MulticolorFrame
+from livesr.evaluation.live_path import separate
+from livesr.evaluation.metrics import pcc
+from livesr.live.compose import noise_threshold
+from livesr.live.familiarity import FEATURES, features
+from livesr.live.inference.backend import Backend
+from livesr.live.inference.engine import Engine, Familiar, Limits, Manifest, Range, Uncertain, load_engine
+from livesr.live.inference.runner import open_backend
+from livesr.live.inference.views import Sides
+from livesr.simulation.domain import Domain
+from livesr.simulation.sequence import EVALUATION, SimulatedSequence
+from livesr.simulation.specimens import STRUCTURES
+
+Image = NDArray[np.float32]
+
+SIZE, N_T = 256, 3
+FIRST_SEED = 9000
+UNUSABLE_PCC = 0.5
+"""PCC with the truth below which a structure's channel is not to be trusted: the label of the warning of weak structures."""
+
+_OWN_STREAM = 4  # of the seeds: scenes unlike those that are scored or diagnosed
+_WEAK_RATIO = 40.0  # between structures, instead of 5: so that some are lost
+_USUAL = 0.99  # of the frames of training lie within a limit
+_LEAST_FRAMES = 4 * len(FEATURES)  # for a covariance
+_ALONE = 24
+_MARGIN = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a live run knows of one frame, and what only a simulation knows.
+
+    Attributes
+    ----------
+    features : as `livesr.live.familiarity.FEATURES`
+    ambiguity, residual : as in `MulticolorFrame`
+    shares : of the predicted light, by channel
+    pcc : with the truth, by channel; NaN where there is nothing to be found
+    errors, spread : prediction minus truth, and standard deviation over its views, in x; float32 (c, y, x)
+    """
+
+    features: NDArray[np.float64]
+    ambiguity: float
+    residual: float
+    shares: NDArray[np.float64]
+    pcc: NDArray[np.float64]
+    errors: Image | None = None
+    spread: Image | None = None
+
+
+class Observer:
+    """One engine in front of simulated sequences."""
+
+    def __init__(self, engine: Engine, backend: Backend) -> None:
+        self._engine, self._backend = engine, backend
+
+    def look(
+        self,
+        sequence: SimulatedSequence,
+        visible: Sequence[str] | None = None,
+        *,
+        channels: Sequence[str] | None = None,
+        uncertainty: Sides | None = None,
+    ) -> Seen:
+        """Run a sequence through the live path and look at its middle frame.
+
+        Parameters
+        ----------
+        visible : structures that are there; None all
+        channels : structure that each channel should show; None the sequence's, in order
+        uncertainty : from which sides to estimate that of the prediction
+        """
+        raw = sequence.raw(visible)
+        reconstructor, pixel_size_um = sequence.reconstructor, sequence.pixel_size_um
+        frames = separate(raw, reconstructor, pixel_size_um, self._engine, self._backend, uncertainty)
+        frame = frames[len(frames) // 2]
+        known = sequence.truth(frame.t)
+        shown = known if visible is None else {name: known[name] for name in visible}
+        names = channels or tuple(known)
+        truth = np.stack([shown.get(name, np.zeros(frame.source.image.shape, np.float32)) for name in names])
+        return seen(frame, truth, with_maps=uncertainty is not None)
+
+
+def seen(frame: MulticolorFrame, truth: Image | None = None, *, with_maps: bool = False) -> Seen:
+    """Return what is known of `frame`; of its errors, if there is a `truth` (c, y, x) in ADU."""
+    channels = frame.channels.astype(np.float32) - np.float32(frame.offset_adu)
+    background, headroom = frame.source.normalisation
+    noise = noise_threshold(frame.source.image)
+    above = np.maximum(frame.source.image - np.float32(background), channels.sum(0)) > noise
+    light = channels[:, above].sum(1, dtype=np.float64)
+    scores = np.full(len(channels), np.nan)
+    if truth is not None:
+        scores = np.array([_pcc(c, t) for c, t in zip(channels, truth, strict=True)])
+    keep = with_maps and truth is not None and frame.uncertainty is not None
+    inner = (slice(None), *_inside(channels.shape[1:]))
+    return Seen(
+        features=features(frame.source, noise),
+        ambiguity=frame.ambiguity if frame.ambiguity is not None else 0.0,
+        residual=frame.residual,
+        shares=light / max(float(light.sum()), 1e-9),
+        pcc=scores,
+        errors=(channels - truth)[inner] / np.float32(headroom) if keep and truth is not None else None,
+        spread=frame.uncertainty[inner].astype(np.float32) / np.float32(headroom)
+        if keep and frame.uncertainty is not None
+        else None,
+    )
+
+
+def measure_limits(
+    engine: str | os.PathLike[str],
+    *,
+    sequences: int = 96,
+    threads: int = 0,
+    backend: str = "auto",
+    domain: Domain | None = None,
+    views: Sides = "flips",
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Measure the limits of an engine that separates simulated structures.
+
+    Parameters
+    ----------
+    engine : a folder or a name
+    sequences : of the whole range of training, and as many with structures that are too weak
+    domain : what training drew from; None is `Domain()` with the engine's structures
+    progress : called with (sequences done, all)
+
+    Returns
+    -------
+    dict
+        Fields of `Manifest` to update: limits, resolution_nm.
+
+    Raises
+    ------
+    EngineError
+        If it separates what cannot be simulated.
+    """
+    loaded = load_engine(engine)
+    domain = domain or domain_of(loaded.manifest)
+    runtime = open_backend(loaded, (SIZE, SIZE), backend, "auto", threads)
+    try:
+        observer = Observer(loaded, runtime)
+        weak_domain = domain.model_copy(update={"brightness_ratio": _WEAK_RATIO, "absent": 0.0})
+        usual, weak, alone = [], [], []
+        total = 2 * sequences
+        for i in range(sequences):
+            scene = scene_of(domain, i)
+            usual.append(observer.look(scene, uncertainty=views))
+            if i < _ALONE:
+                alone.append({name: observer.look(scene, [name]).shares for name in scene.present})
+            _tell(progress, i + 1, total)
+        for i in range(sequences):
+            weak.append(observer.look(scene_of(weak_domain, sequences + i)))
+            _tell(progress, sequences + i + 1, total)
+    finally:
+        runtime.close()
+    names = loaded.manifest.channel_names
+    limits = Limits(
+        data=f"{2 * sequences} simulated SIM sequences, {SIZE} x {SIZE}, none used in training",
+        familiar=fit_familiar([s.features for s in usual]) if sequences >= _LEAST_FRAMES else None,
+        ambiguity=round(float(np.quantile([s.ambiguity for s in usual], _USUAL)), 4),
+        weak={name: round(weak_share(_pairs(usual + weak, c)), 4) for c, name in enumerate(names)},
+        confusion=_confusion(alone, domain.structures, names),
+        uncertainty=fit_uncertainty(usual, views),
+    )
+    return {"limits": limits, "resolution_nm": resolution_range(domain)}
+
+
+def domain_of(manifest: Manifest) -> Domain:
+    """Return the range of training with the structures of an engine.
+
+    Raises
+    ------
+    EngineError
+        If they cannot be simulated.
+    """
+    names = tuple(name.casefold() for name in manifest.channel_names)
+    if manifest.task != "separate" or not set(names) <= STRUCTURES.keys():
+        raise EngineError(
+            f"Engine {manifest.id!r} makes {', '.join(manifest.channel_names)}; limits are measured on simulated cells, and "
+            f"of these there are {', '.join(STRUCTURES)}."
+        )
+    return Domain(structures=names)
+
+
+def scene_of(domain: Domain, number: int) -> SimulatedSequence:
+    """Return a sequence that nobody trained on."""
+    return SimulatedSequence((EVALUATION, FIRST_SEED + number, _OWN_STREAM), N_T, SIZE, domain)
+
+
+def resolution_range(domain: Domain) -> Range:
+    """Return wavelength / (2 NA) of the optics of a domain, nm."""
+    (na_low, na_high), (short_um, long_um) = domain.na, domain.emission_um
+    return Range(min=round(500 * short_um / na_high, 1), max=round(500 * long_um / na_low, 1))
+
+
+def fit_familiar(known: Sequence[NDArray[np.float64]]) -> Familiar:
+    """Fit mean and covariance to the features of frames, and the limit to distances of frames left out of the fit."""
+    points = np.asarray(known)
+    mean, whitening = _whitened(points)
+    left_out = []
+    for i, point in enumerate(points):
+        others_mean, others_whitening = _whitened(np.delete(points, i, 0))
+        left_out.append(np.linalg.norm(others_whitening @ (point - others_mean)))
+    return Familiar(
+        features=FEATURES,
+        mean=tuple(round(float(v), 5) for v in mean),
+        whitening=tuple(tuple(round(float(v), 5) for v in row) for row in whitening),
+        limit=round(float(np.quantile(left_out, _USUAL)), 4),
+    )
+
+
+def distance(familiar: Familiar, found: NDArray[np.float64]) -> float:
+    """Return the novelty of features, as `livesr.live.familiarity.Familiarity` does of a frame."""
+    return float(np.linalg.norm(np.array(familiar.whitening) @ (found - np.array(familiar.mean))) / familiar.limit)
+
+
+def weak_share(pairs: Sequence[tuple[float, float]]) -> float:
+    """Return the share of light that best tells channels with a PCC below `UNUSABLE_PCC` from the others (Youden's J).
+
+    Parameters
+    ----------
+    pairs : share of the light, PCC
+    """
+    shares, scores = (np.array(values) for values in zip(*pairs, strict=True))
+    unusable = scores < UNUSABLE_PCC
+    if not unusable.any() or unusable.all():
+        return 0.0
+    candidates = np.unique(shares)
+    gain = [np.mean(shares[unusable] < threshold) - np.mean(shares[~unusable] < threshold) for threshold in candidates]
+    return float(candidates[int(np.argmax(gain))])
+
+
+def fit_uncertainty(frames: Sequence[Seen], views: Sides) -> Uncertain:
+    """Fit the one number that turns the spread of views into the root mean square error."""
+    pairs = [(f.errors, f.spread) for f in frames if f.errors is not None and f.spread is not None]
+    squares = sum(float((e * e).sum(dtype=np.float64)) for e, _ in pairs)
+    spreads = sum(float((s * s).sum(dtype=np.float64)) for _, s in pairs)
+    return Uncertain(
+        views=views,
+        scale=round(float(np.sqrt(squares / max(spreads, 1e-12))), 4),
+        correlation=round(rank_correlation([(abs(e[:, ::4, ::4]), s[:, ::4, ::4]) for e, s in pairs]), 4),
+    )
+
+
+def rank_correlation(pairs: Sequence[tuple[NDArray[Any], NDArray[Any]]]) -> float:
+    """Return Spearman's correlation of absolute error and spread over all pixels of all pairs."""
+    errors = np.concatenate([e.ravel() for e, _ in pairs])
+    spreads = np.concatenate([s.ravel() for _, s in pairs])
+    return float(spearmanr(errors, spreads).statistic)
+
+
+def _whitened(points: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the mean, and W with W^T W the inverse of the covariance; a little is added so that it always has one."""
+    mean = points.mean(0)
+    covariance = np.cov(points.T) + 1e-4 * np.eye(points.shape[1])
+    return mean, np.linalg.inv(np.linalg.cholesky(covariance))
+
+
+def _pairs(frames: Sequence[Seen], channel: int) -> list[tuple[float, float]]:
+    """Share and PCC of a channel; a structure that is not there has none to be found."""
+    return [(float(f.shares[channel]), float(np.nan_to_num(f.pcc[channel]))) for f in frames]
+
+
+def _confusion(
+    alone: Sequence[Mapping[str, NDArray[np.float64]]], structures: Sequence[str], names: Sequence[str]
+) -> dict[str, dict[str, float]]:
+    confusion = {}
+    for structure, name in zip(structures, names, strict=True):
+        shares = [found[structure] for found in alone if structure in found]
+        if shares:
+            mean = np.mean(shares, axis=0)
+            confusion[name] = {o: round(float(s), 4) for o, s in zip(names, mean, strict=True) if o != name}
+    return confusion
+
+
+def _pcc(channel: Image, truth: Image) -> float:
+    inside = _inside(channel.shape)
+    return pcc(channel[inside], truth[inside]) if truth[inside].any() else np.nan
+
+
+def _inside(shape: Sequence[int]) -> tuple[slice, slice]:
+    """Without the rim where a reconstruction fades out."""
+    return slice(_MARGIN, shape[0] - _MARGIN), slice(_MARGIN, shape[1] - _MARGIN)
+
+
+def _tell(progress: Callable[[int, int], None] | None, done: int, total: int) -> None:
+    if progress:
+        progress(done, total)

@@ -1,0 +1,60 @@
+"""The spread of a network's predictions over flips and turns of its input, against what it is by definition."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from livesr.live.inference.views import Sides, Views
+
+SHAPE = (6, 6)
+
+
+class Slanted:
+    """A network that sees what lies to the right: another thing from every side."""
+
+    def __init__(self, shape: tuple[int, int] = SHAPE, slant: float = 1.0) -> None:
+        self.input = np.zeros((3, *shape), np.float32)
+        self.calls, self._slant = 0, np.float32(slant)
+        self._output = np.zeros((2, *shape), np.float32)
+
+    def infer(self) -> NDArray[np.float32]:
+        self.calls += 1
+        centre = self.input[1]
+        self._output[0] = centre + self._slant * np.roll(centre, -1, axis=1)
+        self._output[1] = 2 * centre
+        return self._output
+
+
+def frames(shape: tuple[int, int] = SHAPE) -> NDArray[np.float32]:
+    return np.random.default_rng(1).normal(5, 1, (3, *shape)).astype(np.float32)
+
+
+@pytest.mark.parametrize(("sides", "count"), [("flips", 4), ("turns", 8)])
+def test_the_spread_is_the_standard_deviation_over_the_sides(sides: Sides, count: int) -> None:
+    network, seen = Slanted(), frames()
+    views = Views(sides, 3, SHAPE, (2, *SHAPE))
+    network.input[...] = seen
+    upright = views.infer(network).copy()
+    centre = seen[1]
+    neighbours = [np.roll(centre, -1, 1), np.roll(centre, 1, 1)] * 2
+    if sides == "turns":
+        neighbours += [np.roll(centre, -1, 0), np.roll(centre, 1, 0)] * 2
+    expected = np.std([centre + n for n in neighbours], axis=0, ddof=1)
+    np.testing.assert_allclose(upright[0], centre + neighbours[0], rtol=1e-6)
+    np.testing.assert_allclose(views.spread[0], expected, rtol=1e-4, atol=1e-5)
+    assert network.calls == count
+
+
+def test_a_network_that_sees_the_same_from_every_side_is_sure() -> None:
+    network = Slanted((5, 8), slant=0)
+    network.input[...] = frames((5, 8))
+    views = Views("flips", 3, (5, 8), (2, 5, 8))
+    views.infer(network)
+    np.testing.assert_allclose(views.spread, 0, atol=1e-6)
+
+
+def test_frames_that_are_no_squares_cannot_be_turned() -> None:
+    with pytest.raises(ValueError, match="5 x 8"):
+        Views("turns", 3, (5, 8), (2, 5, 8))
