@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,7 @@ class Run:
         self.truth = truth(plan if events is None else events, rig)
         self.messages: list[tuple[str, dict[str, Any], np.ndarray]] = []
         self.published = publish
+        self.array = cache(self._array)
         about = {"policy": "complete", "threads": 1, "precision": "f32", **settings}
         about["publish"] = "tcp://127.0.0.1:*" if publish else None
         with (
@@ -124,7 +126,7 @@ class Run:
                     image = np.frombuffer(pixels, about["dtype"]).reshape(about["shape"])
                     self.messages.append((topic.decode(), about, image))
 
-    def array(self, kind: str, position: str, channel: str) -> np.ndarray:
+    def _array(self, kind: str, position: str, channel: str) -> np.ndarray:
         return np.asarray(zarr.open_array(self.store / f"{kind}_{position}_{channel}" / "0", mode="r")[:])
 
 

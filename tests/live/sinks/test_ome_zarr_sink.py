@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
@@ -7,6 +8,7 @@ import sys
 import textwrap
 import time
 import tracemalloc
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -500,6 +502,25 @@ class TestLoad:
         before = dict(os.environ)
         sink.open(describe())
         assert dict(os.environ) == before
+
+    def test_the_end_of_a_run_leaves_old_garbage_alone(self, sink: OMEZarrSink) -> None:
+        """ome-writers looks for garbage for every image; not among what was there before."""
+        sink.open(describe())
+        feed(sink, 0)
+
+        def old() -> None: ...
+
+        old.itself, seen = old, weakref.ref(old)
+        gc.disable()
+        try:
+            del old
+            sink.close({})
+            assert seen() is not None
+        finally:
+            gc.enable()
+        assert gc.get_freeze_count() == 0
+        gc.collect()
+        assert seen() is None
 
 
 class TestKilled:

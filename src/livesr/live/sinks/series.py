@@ -5,6 +5,7 @@ Owns the writer of the array and every zarr.json in its folder. Knows no run, no
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import time
@@ -161,7 +162,8 @@ class Series:
             If the disk refuses; what was written before is readable up to the last whole shard.
         """
         try:
-            self._stream.close()
+            with _little_garbage_to_look_for():
+                self._stream.close()
         except Exception:
             whole_shards = self.next // self.spec.z_planes // self.spec.time_points_per_shard
             self._set_time_points(whole_shards * self.spec.time_points_per_shard)
@@ -250,6 +252,20 @@ def _create_stream(settings: AcquisitionSettings) -> OMEStream:
     with _single_threaded_openmp():
         import acquire_zarr  # noqa: F401
     return create_stream(settings)
+
+
+@contextmanager
+def _little_garbage_to_look_for() -> Iterator[None]:
+    # ome-writers collects garbage for every image that it closes. Over all that a program has imported that takes 0.2 s an
+    # image, in which no other thread runs: seconds for a run of many positions.
+    if gc.get_freeze_count():  # the program did the same, for itself and for longer: it is not ours to undo
+        yield
+        return
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 @contextmanager
