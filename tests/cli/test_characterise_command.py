@@ -118,6 +118,7 @@ def test_what_cannot_work_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[
         ("--acquire", "2"): "say with --channel to which: 488, 561",
         ("--acquire", "2", "--channel", "48"): "Did you mean '488'",
         ("--acquire", "2", "--channel", "488", "--yes", "--dark-preset", "off"): "has no preset 'off'",
+        ("--dark", str(tmp_path / "one.tif"), "--dark-preset", "dark"): "add --acquire 200, and give no --dark FILE",
     }
     for arguments, words in cases.items():
         code, error = livesr(capsys, "characterise", str(rig), *arguments)

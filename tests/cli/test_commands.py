@@ -23,6 +23,7 @@ from rich.console import Console
 from livesr import cli
 from livesr.base.config import load_rig
 from livesr.base.errors import ConfigError
+from livesr.base.version import __version__
 from livesr.cli import session
 from livesr.cli.experiment import Experiment
 from livesr.cli.output import run_table
@@ -229,6 +230,11 @@ def test_an_interrupted_start_is_json_too_and_calls_the_command(
     assert note.read_text() == "130"
 
 
+def test_the_version_is_the_package_s(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli._run(["--version"]) == 0
+    assert capsys.readouterr().out == f"livesr {__version__}\n"
+
+
 def test_keys_that_encrypt_nothing_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli._run(["run", "demo", "--keys", str(tmp_path), "--json"]) == 2
     assert "add --publish" in json.loads(capsys.readouterr().out)["error"]
@@ -241,7 +247,7 @@ def test_a_device_that_does_not_start_is_named() -> None:
 
 
 def test_the_table_has_no_number_for_what_was_not_made() -> None:
-    none = {"p50": 0.0, "p99": 0.0}
+    none, some = {"p50": None, "p99": None}, {"p50": 8.0, "p99": 9.0}
     report = {"raw_frames": 9, "raw_lost": 0, "recon_frames": 1, "groups_dropped": 0, "sr_frames": 0, "sr_skipped": 0}
     report |= {
         "sr_fps": 0.0,
@@ -261,7 +267,7 @@ def test_the_table_has_no_number_for_what_was_not_made() -> None:
     assert "1 measured" in measured
     assert not {"latency", "neighbours", "separated"} & set(measured.split())
     assert "latency" not in shown(engine={"488": "e"}, backend={"488": "torch"})
-    assert "latency" in shown(engine={"488": "e"}, backend={"488": "torch"}, sr_frames=1)
+    assert "latency" in shown(engine={"488": "e"}, backend={"488": "torch"}, sr_frames=1, latency_ms=some)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")

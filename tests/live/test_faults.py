@@ -249,6 +249,7 @@ def test_a_camera_whose_buffer_overflows_is_an_error_and_what_came_is_kept(
     stored = zarr.open_group(tmp_path / "o.ome.zarr", mode="r")["raw/0"].shape[0]
     assert 0 < stored == report["raw_frames"] < 900
     assert report["raw_missing"] == 900 - stored
+    assert report["latency_ms"] == {"p50": None, "p99": None, "mean": None}  # no frame, no number
     assert report["error"].startswith(f"The camera delivered {stored} of 900 frames")
 
 

@@ -52,10 +52,10 @@ class Histogram:
         index = int(np.searchsorted(np.cumsum(self._counts), self.count * q / 100))
         return float(self._RATIO ** (index + 0.5) / 1e3)
 
-    def summary(self) -> dict[str, float]:
-        """p50, p99 and mean in ms, rounded for people; zeros if empty."""
+    def summary(self) -> dict[str, float | None]:
+        """p50, p99 and mean in ms, rounded for people; None if empty."""
         if not self.count:
-            return {"p50": 0.0, "p99": 0.0, "mean": 0.0}
+            return {"p50": None, "p99": None, "mean": None}
         return {
             "p50": round(self.percentile(50), 3),
             "p99": round(self.percentile(99), 3),
@@ -81,7 +81,7 @@ class StepTimes:
         finally:
             self._steps[name].add((time.perf_counter_ns() - start) / 1e6)
 
-    def summary(self) -> dict[str, dict[str, float]]:
+    def summary(self) -> dict[str, dict[str, float | None]]:
         """``{step: {p50, p99, mean}}`` in ms, of the steps that ran."""
         return {name: h.summary() for name, h in self._steps.items() if h.count}
 

@@ -12,12 +12,13 @@ import os
 import signal
 import sys
 import threading
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 from rich.markup import escape
 
 from livesr.base.errors import LiveSRError
+from livesr.base.version import __version__
 from livesr.cli import (
     backfill,
     bench,
@@ -42,6 +43,13 @@ from livesr.cli.output import errors_console, print_json
 
 INTERRUPTED = 130
 
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        print(f"livesr {__version__}")
+        raise typer.Exit
+
+
 app = typer.Typer(
     name="livesr",
     help="Live multicolour super-resolution for Micro-Manager microscopes.",
@@ -50,6 +58,16 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_say_version, help="Show the version and exit.")
+    ] = False,
+) -> None: ...
+
+
 for module in (
     demo,
     run,

@@ -63,6 +63,10 @@ def characterise(
     name = _channel(config, channel, flat is not None or acquire is not None)
     if dark is None and acquire is None:
         raise ConfigError("Nothing says what the camera shows without light: give --dark FILE, or --acquire 200.")
+    if dark_preset is not None and (dark is not None or acquire is None):
+        raise ConfigError(
+            f"--dark-preset {dark_preset!r} says how the camera takes dark frames: add --acquire 200, and give no --dark FILE."
+        )
     with ExitStack() as files:
 
         def opened(path: Path) -> RecordedFrames:

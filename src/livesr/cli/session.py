@@ -329,7 +329,8 @@ def _progress(console: Console) -> Progress:
 def _show(progress: Progress, task: Any, status: dict[str, Any]) -> None:
     if status and status["engine"]:
         done, latency_ms = status["sr_frames"] + status["sr_skipped"], status["latency_ms"]["p50"]
-        progress.update(task, completed=done, pace=f"{status['sr_fps']:.1f} frames/s, latency {latency_ms:.0f} ms")
+        age = "" if latency_ms is None else f", latency {latency_ms:.0f} ms"
+        progress.update(task, completed=done, pace=f"{status['sr_fps']:.1f} frames/s{age}")
     elif status:
         progress.update(task, completed=status["recon_frames"], pace="measured, not separated")
 
