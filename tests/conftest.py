@@ -20,6 +20,8 @@ with suppress(ImportError):  # where only networks are tested, as on a rented GP
 # Importing pymmcore-plus sets the root logger to DEBUG; pytest would then keep every record of every library.
 logging.getLogger().setLevel(logging.WARNING)
 
+pytest_plugins = ("whole_run",)
+
 REPOSITORY = Path(__file__).parents[1]
 MICROSCOPE_DATA = REPOSITORY.parent / "shared" / "data"
 
