@@ -63,7 +63,7 @@ def main(folder: Path) -> None:
     pipeline.end()
     report = pipeline.join()
     path.close()
-    seen = int(subscriber.communicate(timeout=30)[0])
+    seen = int(subscriber.communicate(timeout=120)[0])
     json.dump(
         {"rss": sizes, "sr_frames": report["sr_frames"], "raw_lost": report["raw_lost"], "seen": seen}, sys.stdout
     )

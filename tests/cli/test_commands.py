@@ -115,7 +115,7 @@ def test_a_stream_leaves_the_computer_with_keys_only(tmp_path: Path) -> None:
         assert (code, heard["frames"]) == (1, 0)
     finally:
         running.terminate()
-        running.communicate(timeout=60)
+        running.communicate(timeout=120)
 
 
 def test_a_store_that_exists_gets_the_next_number(tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_listen_receives_what_demo_publishes(tmp_path: Path) -> None:
     code, _ = as_json(
         "demo", "--size", "64", "--frames", "60", "--engine", "identity", "--publish", endpoint, cwd=tmp_path
     )
-    out, err = listener.communicate(timeout=60)
+    out, err = listener.communicate(timeout=120)
     assert (code, listener.returncode) == (0, 0), err
     assert json.loads(out)["frames"] == 2
     assert len(list((tmp_path / "frames").glob("*.ome.tif"))) == 2
@@ -283,7 +283,7 @@ def test_a_signal_ends_a_run_cleanly_and_a_second_too(tmp_path: Path, ending: tu
     for n, each in enumerate(ending):
         time.sleep(0.3 * n)
         process.send_signal(each)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
     report = json.loads(out)
     assert report["interrupted"]

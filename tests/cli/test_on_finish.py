@@ -74,11 +74,12 @@ def test_one_that_hangs_is_ended_with_all_that_it_started(tmp_path: Path) -> Non
     pid = tmp_path / "pid"
     child = f"import os, time; open({str(pid)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
     code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
-    start = time.monotonic()
-    report = command_of(python(code), 4).run(REPORT, QUIET)
-    assert time.monotonic() - start < 60
-    assert "was ended after 4 s" in report["warnings"][-1]
-    deadline = time.monotonic() + 10
+    for seconds in (2, 10, 50):  # a busy computer may not have started it within the first
+        report = command_of(python(code), seconds).run(REPORT, QUIET)
+        assert f"was ended after {seconds} s" in report["warnings"][-1]
+        if pid.is_file() and pid.read_text():
+            break
+    deadline = time.monotonic() + 60
     while psutil.pid_exists(int(pid.read_text())):
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -155,7 +156,7 @@ def test_an_interrupted_run_calls_it_too(tmp_path: Path) -> None:
     while not (log.is_file() and log.stat().st_size) and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
     seen = json.loads(notes.read_text())
     assert (seen["stdin"]["interrupted"], seen["stdin"]["exit_code"]) == (True, 130)

@@ -71,7 +71,7 @@ def test_ctrl_c_ends_a_replay_cleanly(tmp_path: Path, raw: Path) -> None:
         time.sleep(0.05)
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=120)
     report = json.loads(out)
     assert (process.returncode, report["interrupted"]) == (130, True), err
     assert 0 < report["raw_frames"] < 36

@@ -66,7 +66,7 @@ def endpoint() -> Iterator[str]:
 
 def run(code: str, argument: str) -> list[str]:
     done = subprocess.run(
-        [sys.executable, "-c", code, argument], capture_output=True, text=True, timeout=30, check=False
+        [sys.executable, "-c", code, argument], capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()

@@ -93,7 +93,7 @@ def test_peek_and_a_preview_both_get_frames(demo_core: CMMCorePlus, asks: bool, 
     settings = {"rig": "demo", "live": "peek", "store": tmp_path / "peek.ome.zarr"}
     with LiveSR(demo_core, **settings) as session, preview.open():
         demo_core.startContinuousSequenceAcquisition()
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while min(session.status().get("raw_frames", 0), len(preview.shown)) < 30:
             assert time.monotonic() < deadline, f"{session.status()} beside {len(preview.shown)} shown"
             time.sleep(0.01)

@@ -59,7 +59,7 @@ def live(core: CMMCorePlus) -> Iterator[None]:
     core.stopSequenceAcquisition()
 
 
-def until(condition: Callable[[], bool], seconds: float = 20) -> None:
+def until(condition: Callable[[], bool], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"

@@ -117,7 +117,7 @@ class Run:
             socket.set(zmq.RCVHWM, 10_000)
             socket.subscribe(b"")
             socket.connect(endpoint)
-            while socket.poll(5000):
+            while socket.poll(60_000):
                 topic, header, pixels = socket.recv_multipart()
                 if topic == b"end":
                     return

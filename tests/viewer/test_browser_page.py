@@ -17,6 +17,7 @@ from livesr.viewer.chromium import FLAGS, find_chromium
 from livesr.viewer.store_source import StoreSource
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
+PATIENCE_MS = 60_000  # of a browser beside everything else that the computer does
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +25,7 @@ def browser(tmp_path_factory):
     if (chromium := find_chromium()) is None:
         pytest.skip("no Chromium on this machine")
     profile = tmp_path_factory.mktemp("profile")
+    sync_api.expect.set_options(timeout=PATIENCE_MS)
     with sync_api.sync_playwright() as playwright:
         context = playwright.chromium.launch_persistent_context(
             profile, executable_path=chromium, args=FLAGS, viewport={"width": 1200, "height": 860}, has_touch=True
@@ -53,7 +55,7 @@ def open_page(browser):
         page.on("console", lambda m: complaints.append(m.text) if m.type in {"error", "warning"} else None)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("request", lambda request: asked.append(request.url))
-        page.set_default_timeout(10_000)
+        page.set_default_timeout(PATIENCE_MS)
         page.goto(url)
         page.evaluate("localStorage.clear()")
         pages.append((page, url.partition("?")[0]))
@@ -73,7 +75,7 @@ def page(open_page, server):
 
 
 def wait_for_text(page, selector, text):
-    sync_api.expect(page.locator(selector).first).to_contain_text(text, timeout=10_000)
+    sync_api.expect(page.locator(selector).first).to_contain_text(text)
 
 
 def pane(shows):
@@ -81,7 +83,6 @@ def pane(shows):
 
 
 def screenshot(page, shows) -> np.ndarray:
-    page.wait_for_timeout(120)  # until what was asked for is there
     canvas = page.locator(pane(shows) + " canvas")
     sync_api.expect(canvas).to_have_css("opacity", re.compile(r"^(0\.42|0\.85|1)$"))  # the fade is over
     return np.asarray(Image.open(io.BytesIO(canvas.screenshot())).convert("RGB")).astype(int)
@@ -91,6 +92,18 @@ def color_at(picture, y, x):
     """Mean colour around a place given in shares of height and width."""
     row, column = int(y * picture.shape[0]), int(x * picture.shape[1])
     return picture[row - 3 : row + 4, column - 3 : column + 4].mean(axis=(0, 1))
+
+
+def wait_for_colors(page, shows, colors, atol=5) -> np.ndarray:
+    """Return the picture that has these colours at (y, x), as soon as what was asked of the page is drawn."""
+    deadline = time.monotonic() + PATIENCE_MS / 1000
+    while True:
+        picture = screenshot(page, shows)
+        found = {place: color_at(picture, *place) for place in colors}
+        if all(np.abs(found[place] - colors[place]).max() <= atol for place in colors):
+            return picture
+        assert time.monotonic() < deadline, (found, colors)
+        page.wait_for_timeout(50)
 
 
 def quadrants():
@@ -117,12 +130,8 @@ def test_shows_the_right_pixels_in_the_right_colours(page, source, raw):
     wait_for_text(page, ".time", "t 4")
     if raw:
         page.keyboard.press("b")
-    composite = screenshot(page, "composite")
-    for (y, x), expected in PLACES.items():
-        np.testing.assert_allclose(color_at(composite, y, x), expected, atol=1 if raw else 5)
-    measured = screenshot(page, "measurement")
-    np.testing.assert_allclose(color_at(measured, 0.5, 0.25), (0, 0, 0), atol=5)
-    np.testing.assert_allclose(color_at(measured, 0.5, 0.75), (128, 128, 128), atol=5)
+    wait_for_colors(page, "composite", PLACES, atol=1 if raw else 5)
+    wait_for_colors(page, "measurement", {(0.5, 0.25): (0, 0, 0), (0.5, 0.75): (128, 128, 128)})
 
 
 def test_raw_mode_composes_as_the_server_does(page, source):
@@ -155,10 +164,8 @@ def test_channels_side_by_side(page, source):
     source.give(*quadrants())
     wait_for_text(page, ".time", "t 4")
     page.keyboard.press("4")
-    er = screenshot(page, "channel:ER")
-    np.testing.assert_allclose(color_at(er, 0.4, 0.75), (255, 0, 255), atol=5)
-    np.testing.assert_allclose(color_at(er, 0.4, 0.25), (0, 0, 0), atol=5)
-    np.testing.assert_allclose(color_at(er, 0.6, 0.75), (128, 0, 128), atol=5)
+    expected = {(0.4, 0.75): (255, 0, 255), (0.4, 0.25): (0, 0, 0), (0.6, 0.75): (128, 0, 128)}
+    wait_for_colors(page, "channel:ER", expected)
     assert page.locator(".pane").count() == 4
     assert page.locator(".pane .title").all_inner_texts() == ["", "Microtubules", "ER", "Lysosomes"]
 
@@ -167,18 +174,14 @@ def test_split_line_is_dragged_over_measurement_and_prediction(page, source):
     source.give(*quadrants())
     wait_for_text(page, ".time", "t 4")
     page.keyboard.press("2")
-    before = screenshot(page, "composite measurement")
-    np.testing.assert_allclose(color_at(before, 0.4, 0.25), (0, 0, 0), atol=5)
-    np.testing.assert_allclose(color_at(before, 0.4, 0.75), (255, 0, 255), atol=5)
+    wait_for_colors(page, "composite measurement", {(0.4, 0.25): (0, 0, 0), (0.4, 0.75): (255, 0, 255)})
     box = page.locator(".pane canvas").bounding_box()
     line = page.locator(".line").bounding_box()
     page.mouse.move(line["x"] + line["width"] / 2, line["y"] + 200)
     page.mouse.down()
     page.mouse.move(box["x"] + 0.9 * box["width"], line["y"] + 210, steps=4)
     page.mouse.up()
-    after = screenshot(page, "composite measurement")
-    np.testing.assert_allclose(color_at(after, 0.4, 0.75), (128, 128, 128), atol=5)
-    np.testing.assert_allclose(color_at(after, 0.4, 0.96), (255, 0, 255), atol=5)
+    wait_for_colors(page, "composite measurement", {(0.4, 0.75): (128, 128, 128), (0.4, 0.96): (255, 0, 255)})
 
 
 def test_zoom_goes_to_the_pixel_and_the_scale_bar_with_it(page, source):
@@ -191,7 +194,7 @@ def test_zoom_goes_to_the_pixel_and_the_scale_bar_with_it(page, source):
     page.mouse.move(*center)
     page.mouse.wheel(0, -3000)
     wait_for_text(page, ".length", "200 nm")
-    picture = screenshot(page, "composite")
+    picture = wait_for_colors(page, "composite", {(0.5, 0.5): (0, 255, 0)})
     green = (picture - [0, 255, 0] < 5).all(axis=2) & (picture[..., 1] > 250)
     side = 64  # CSS pixels that the most enlarged pixel takes
     assert green.sum() == pytest.approx(side**2, rel=0.05)
@@ -226,8 +229,8 @@ def test_colours_for_red_green_blind_eyes(page, source):
     source.give(*quadrants())
     wait_for_text(page, ".time", "t 4")
     page.keyboard.press("c")
-    np.testing.assert_allclose(color_at(screenshot(page, "composite"), 0.4, 0.25), (0, 255, 255), atol=5)
-    np.testing.assert_allclose(color_at(screenshot(page, "composite"), 0.6, 0.25), (255, 255, 0), atol=5)
+    wait_for_colors(page, "composite", {(0.4, 0.25): (0, 255, 255)})
+    wait_for_colors(page, "composite", {(0.6, 0.25): (255, 255, 0)})
 
 
 def test_intensity_under_the_cursor(page, source):
@@ -248,8 +251,7 @@ def test_residual_replaces_the_colours(page, source):
     wait_for_text(page, ".time", "t 4")
     page.keyboard.press("r")
     wait_for_text(page, pane("composite") + " .badges", "residual")
-    picture = screenshot(page, "composite")
-    np.testing.assert_allclose(color_at(picture, 0.4, 0.25), (230, 159, 0), atol=8)  # nothing was measured there
+    wait_for_colors(page, "composite", {(0.4, 0.25): (230, 159, 0)}, atol=8)  # nothing was measured there
 
 
 # ---- controls -------------------------------------------------------------------------------------------------------
@@ -261,9 +263,9 @@ def test_colour_visibility_and_contrast_of_a_channel(page, source):
     green = page.locator('[data-label="Microtubules"]')
     green.locator(".head .chip").click()
     green.locator(".swatches .chip").nth(3).click()
-    np.testing.assert_allclose(color_at(screenshot(page, "composite"), 0.4, 0.25), (0, 255, 255), atol=5)
+    wait_for_colors(page, "composite", {(0.4, 0.25): (0, 255, 255)})
     page.keyboard.press("Shift+Digit1")
-    np.testing.assert_allclose(color_at(screenshot(page, "composite"), 0.4, 0.25), (0, 0, 0), atol=5)
+    wait_for_colors(page, "composite", {(0.4, 0.25): (0, 0, 0)})
     sync_api.expect(green.locator("input[type=checkbox]")).not_to_be_checked()
 
     histogram = page.locator('[data-label="ER"] .histogram').bounding_box()
@@ -273,9 +275,9 @@ def test_colour_visibility_and_contrast_of_a_channel(page, source):
     page.mouse.move(histogram["x"] + histogram["width"] * 0.435, y, steps=5)
     page.mouse.up()
     assert 450 < float(page.inner_text('[data-label="ER"] .range').split(" – ")[1]) < 550
-    np.testing.assert_allclose(color_at(screenshot(page, "composite"), 0.6, 0.75), (255, 0, 255), atol=8)
+    wait_for_colors(page, "composite", {(0.6, 0.75): (255, 0, 255)}, atol=8)
     page.keyboard.press("a")
-    np.testing.assert_allclose(color_at(screenshot(page, "composite"), 0.6, 0.75), (128, 0, 128), atol=8)
+    wait_for_colors(page, "composite", {(0.6, 0.75): (128, 0, 128)}, atol=8)
 
 
 def test_shortcuts_are_listed_by_a_question_mark(page):
@@ -312,7 +314,7 @@ def test_streams_can_be_chosen(page, source):
         )
     wait_for_text(page, "#streams option:first-child", "Newest (well 1)")
     page.select_option("select[name=position]", label="well 0")
-    np.testing.assert_allclose(color_at(screenshot(page, "composite"), 0.5, 0.5), (0, 0, 0), atol=5)
+    wait_for_colors(page, "composite", {(0.5, 0.5): (0, 0, 0)})
     assert page.locator("#streams select").count() == 1  # what there is only one of is not asked for
 
 
@@ -343,7 +345,7 @@ def test_provisional_pictures_say_so_until_the_final_one_comes(page, source):
 def test_run_without_an_engine_shows_the_measurement(page, source):
     source.say(sr_fps=0.0, engine={}, backend={})
     source.give(measurement(0, np.full((64, 64), 500, np.uint16)))
-    np.testing.assert_allclose(color_at(screenshot(page, "measurement"), 0.5, 0.5), (128,) * 3, atol=5)
+    wait_for_colors(page, "measurement", {(0.5, 0.5): (128,) * 3})
     assert page.locator(".pane").count() == 1
     assert page.locator(".badge.prediction").count() == 0
     assert page.locator("#modes button:enabled").all_inner_texts() == ["Measurement"]
@@ -355,7 +357,7 @@ def test_one_predicted_channel_is_a_picture_like_any_other(page, source):
     source.give(
         measurement(0, np.full((64, 64), 500, np.uint16), pixel_size_um=0.1), prediction(0, fine, channels=white)
     )
-    np.testing.assert_allclose(color_at(screenshot(page, "composite"), 0.5, 0.5), (128,) * 3, atol=5)
+    wait_for_colors(page, "composite", {(0.5, 0.5): (128,) * 3})
     assert page.locator("#channels .name").all_inner_texts() == ["upscaled", "Measurement"]
 
 
@@ -368,7 +370,7 @@ def test_notices_tell_waiting_live_and_ended_apart(page, source):
     wait_for_text(page, "#notice", "Stream ended")
     assert page.title() == "Ended · livesr"
     page.locator('[data-label="Microtubules"] input[type=checkbox]').uncheck()  # the last picture still obeys
-    np.testing.assert_allclose(color_at(screenshot(page, "composite"), 0.5, 0.5), (0, 0, 0), atol=5)
+    wait_for_colors(page, "composite", {(0.5, 0.5): (0, 0, 0)})
     source.give(prediction(0, np.zeros((3, 8, 8), np.uint16), stream="another run"))
     wait_for_text(page, "#state-text", "Live")
 
@@ -411,7 +413,7 @@ def test_comes_back_by_itself_when_the_server_does(page, source, server):
     wait_for_text(page, "#notice", "Reconnecting")
     server.start()
     wait_for_text(page, "#state-text", "Live")
-    np.testing.assert_allclose(color_at(screenshot(page, "composite"), 0.4, 0.25), (0, 0, 0), atol=5)  # as it was set
+    wait_for_colors(page, "composite", {(0.4, 0.25): (0, 0, 0)})  # as it was set
     source.give(flat(9, 500, 0, 0, size=128))
     wait_for_text(page, ".time", "t 9")
 
@@ -449,7 +451,7 @@ def test_two_pages_look_at_the_same_stream_each_in_its_own_way(page, open_page, 
     wait_for_text(other, ".time", "t 4")
     other.keyboard.press("5")
     assert other.locator(".pane").count() == 1
-    np.testing.assert_allclose(color_at(screenshot(page, "composite"), 0.4, 0.25), (0, 255, 0), atol=5)
+    wait_for_colors(page, "composite", {(0.4, 0.25): (0, 255, 0)})
 
 
 @pytest.mark.parametrize("width", [390, 820, 1024, 1180, 1920])
@@ -485,10 +487,13 @@ def test_a_store_plays_pauses_and_is_scrubbed(open_page, store):
         wait_for_text(page, "#state-text", "Recorded")
         wait_for_text(page, "#moment", "3 of 5")
         page.keyboard.press("Space")
-        page.wait_for_timeout(250)
-        stopped = page.inner_text("#moment")
-        page.wait_for_timeout(400)
-        assert page.inner_text("#moment") == stopped
+        page.wait_for_function(  # five times as long as a picture is shown
+            """async () => {
+              const moment = () => document.querySelector("#moment").innerText, stopped = moment();
+              await new Promise(later => setTimeout(later, 400));
+              return moment() === stopped;
+            }"""
+        )
         page.locator("#scrub").fill("4")
         wait_for_text(page, "#moment", "t 4 · 5 of 5")
         wait_for_text(page, ".time", "t 4")

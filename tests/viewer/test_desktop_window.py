@@ -58,6 +58,6 @@ def test_without_a_screen_the_command_says_so(tmp_path: Path) -> None:
         pytest.skip("elsewhere there is always a screen")
     environment = {k: v for k, v in os.environ.items() if k not in {"DISPLAY", "WAYLAND_DISPLAY"}}
     command = [sys.executable, "-m", "livesr", "view", "tcp://127.0.0.1:9", "--window"]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
     assert done.returncode == 2
     assert "There is no screen" in done.stderr

@@ -51,7 +51,7 @@ def watch(server: PreviewServer) -> tuple[list[dict], list[dict]]:
     origin = f"http://127.0.0.1:{server.port}"
     with connect(f"{server.url.replace('http', 'ws')}stream", origin=origin, max_size=None, compression=None) as page:
         while not statuses or statuses[-1]["state"] != "ended":
-            message = page.recv(timeout=30)
+            message = page.recv(timeout=60)
             if isinstance(message, bytes):
                 continue
             said = json.loads(message)

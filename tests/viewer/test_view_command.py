@@ -33,7 +33,7 @@ def test_it_prints_an_address_that_opens_until_ctrl_c(store: Path) -> None:
         assert (
             here.partition(":" + here.split(":")[2])[1] in elsewhere
         )  # the same port and token under the computer's name
-        with urllib.request.urlopen(here.replace("0.0.0.0", "127.0.0.1"), timeout=10) as page:
+        with urllib.request.urlopen(here.replace("0.0.0.0", "127.0.0.1"), timeout=60) as page:
             assert b"<title>livesr</title>" in page.read()
         view.send_signal(signal.SIGINT)
         assert view.wait(20) == 130

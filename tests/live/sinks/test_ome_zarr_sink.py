@@ -532,7 +532,7 @@ class TestKilled:
             sink.open(describe())
             for t in range(40):
                 feed(sink, t)
-            deadline = time.monotonic() + 10
+            deadline = time.monotonic() + 60
             while time.monotonic() < deadline:
                 arrays = [json.loads(p.read_text()) for p in sink.path.glob("*/0/zarr.json")]
                 if min(a["shape"][0] for a in arrays) >= 32:
@@ -609,4 +609,4 @@ def _python(folder: Path, body: str) -> subprocess.CompletedProcess[str]:
             return stack
         """
     ) + textwrap.dedent(body)
-    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
