@@ -102,7 +102,7 @@ def test_an_upscaling_engine_is_compared_with_the_cubic_spline(tmp_path: Path) -
 
 
 def test_null_tests_of_an_engine_that_does_nothing() -> None:
-    found = diagnose_engine(ENGINE, seeds=[3], size=96, backend="openvino", precision="f32", threads=1)
+    found = diagnose_engine(ENGINE, seeds=[6], size=96, backend="openvino", precision="f32", threads=1)
     assert set(found) == {"shuffled_pcc_loss", "flicker", "frc_nm", "decorrelation_nm"}
     for name in NAMES:
         assert found["shuffled_pcc_loss"][name]["mean"] == pytest.approx(0, abs=0.01), "it looks at one frame"

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
 from livesr.simulation.specimens import (
     DEFAULT_STRUCTURES,
@@ -227,6 +228,13 @@ class TestLysosomes:
         riders = Lysosomes((256, 256), PIXEL_UM, np.random.default_rng(1), parameters, microtubules=tracks)
         return tracks, riders
 
+    def test_grain_makes_the_inside_uneven(self):
+        def roughness(grain):
+            image = self.build(grain=grain, filled=1, spot_fraction=0, out_of_focus=0)[1].render()
+            return np.abs(image - gaussian_filter(image, 3)).mean() / image.mean()
+
+        assert roughness(1) > 1.2 * roughness(0)
+
     def test_the_running_ones_stay_on_microtubules(self):
         tracks, riders = self.build(mobile_fraction=0.5)
         for _ in range(20):
@@ -371,6 +379,16 @@ class TestReticulum:
             return np.mean(network.render() > 0.15)
 
         assert filled(0.5) > 1.5 * filled(0)
+
+    def test_tension_evens_out_the_mesh(self):
+        def unevenness(tension):
+            parameters = ReticulumParameters(tension=tension, long_per_100_um2=0)
+            network = EndoplasmicReticulum((256, 256), PIXEL_UM, np.random.default_rng(0), parameters)
+            start, stop = network._junctions[network._tubules.T]
+            lengths = np.linalg.norm(stop - start, axis=1)
+            return lengths.std() / lengths.mean()
+
+        assert unevenness(1) < 0.85 * unevenness(0)
 
     def test_thinning_enlarges_polygons_and_leaves_no_dead_ends(self):
         def tubules(missing_fraction):

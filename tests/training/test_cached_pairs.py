@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from livesr.training.sources import CachedPairs
+from livesr.live.normalise import BRIGHT_LEVEL
+from livesr.training.sources import CachedPairs, RemixedPairs
 
 META = {"seed": 1, "pixel_size_nm": 40.0, "channels": ["a", "b"]}
 
@@ -84,3 +85,44 @@ def test_a_network_of_one_frame_is_given_the_middle_one(tmp_path: Path) -> None:
         np.testing.assert_array_equal(middle, all_frames[:, all_frames.shape[1] // 2][:, None])
     with pytest.raises(ValueError, match="middle ones"):
         CachedPairs(folder, window=2)
+
+
+def spotted(folder: Path) -> Path:
+    """Two structures, each a spot at a place of its own in every image, and an even haze of 0.1 in the frames."""
+    rng = np.random.default_rng(0)
+    targets = (rng.random((6, 2, 64, 64)) > 0.98).astype(np.float16)
+    frames = np.repeat(targets.sum(1, keepdims=True) + np.float16(0.1), 3, 1)
+    frames[:, 0] += 0.5  # neighbours differ, so that a still window can be told
+    folder.mkdir()
+    np.save(folder / "frames.npy", frames)
+    np.save(folder / "targets.npy", targets)
+    (folder / "meta.json").write_text(json.dumps(META))
+    return folder
+
+
+def test_structures_of_different_cells_make_still_frames_that_they_sum_to(tmp_path: Path) -> None:
+    pairs = CachedPairs(spotted(tmp_path / "pairs"))
+    frames, targets = RemixedPairs(pairs, 1.0, brightness_ratio=4.0).batch(np.random.default_rng(2), 12, 32)
+    assert frames.dtype == targets.dtype == np.float32
+    for window, parts in zip(frames, targets, strict=True):
+        np.testing.assert_array_equal(window[0], window[1])
+        # What is left is even: the haze of one crop.
+        assert np.std(window[1] - parts.sum(0)) < 1e-3
+        bright = parts.max((1, 2))
+        assert 0.9 / 4 < bright[0] / bright[1] < 4 * 1.1
+        assert 0.3 * BRIGHT_LEVEL < window.max() < 4 * BRIGHT_LEVEL
+
+
+def test_the_share_of_composites_is_kept_and_the_rest_is_as_drawn(tmp_path: Path) -> None:
+    pairs = CachedPairs(spotted(tmp_path / "pairs"))
+    some = RemixedPairs(pairs, 0.5).batch(np.random.default_rng(3), 64, 16)[0]
+    still = np.isclose(some[:, 0], some[:, 1]).all((1, 2))
+    assert 16 < still.sum() < 48
+    drawn = pairs.batch(np.random.default_rng(3), 64, 16)[0]
+    np.testing.assert_array_equal(some[~still], drawn[~still])
+    np.testing.assert_array_equal(RemixedPairs(pairs, 0.0).batch(np.random.default_rng(3), 64, 16)[0], drawn)
+
+
+def test_upscaling_cannot_be_composed_anew(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="2 times finer"):
+        RemixedPairs(CachedPairs(write(tmp_path / "pairs", scale=2)), 0.5)

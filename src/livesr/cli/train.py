@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from livesr.training.journal import Progress
     from livesr.training.recipes import Recipe
-    from livesr.training.sources import CachedPairs
+    from livesr.training.sources import CachedPairs, TrainSource
 
 
 def register(app: typer.Typer) -> None:
@@ -122,7 +122,7 @@ class _Session:
         log = str(self._out / "log.csv")
         return {"out": str(self._out), "finished": finished, "validation": self._validation, "log": log}
 
-    def _train(self, train_pairs: CachedPairs, validation_pairs: CachedPairs) -> bool:
+    def _train(self, train_pairs: TrainSource, validation_pairs: CachedPairs) -> bool:
         from livesr.training.trainer import Trainer
 
         left = None if self._until is None else (self._until - time.monotonic()) / 60
@@ -143,11 +143,11 @@ class _Session:
             f"{progress.minutes_left:.0f} min left"
         )
 
-    def _pairs(self, workers: int) -> tuple[CachedPairs, CachedPairs]:
+    def _pairs(self, workers: int) -> tuple[TrainSource, CachedPairs]:
         from rich.progress import Progress as Bars
 
         from livesr.training.pair_folder import write_pairs
-        from livesr.training.sources import CachedPairs
+        from livesr.training.sources import CachedPairs, RemixedPairs
 
         data, folders = self._recipe.data, (self._data / "pairs-train", self._data / "pairs-validation")
         makers = (data.maker("train"), data.maker("validation"))
@@ -163,4 +163,5 @@ class _Session:
 
                 write_pairs(folder, maker, n, seed=seed, workers=workers, progress=step)
         window = int(self._recipe.engine["window"])
-        return CachedPairs(folders[0], window=window), CachedPairs(folders[1], window=window)
+        learned, validation = (CachedPairs(folder, window=window) for folder in folders)
+        return (RemixedPairs(learned, data.remixed) if data.remixed else learned), validation

@@ -94,7 +94,7 @@ class Diagnostics:
         return SimulatedSequence((EVALUATION, seed, _OWN_STREAM), n_t, size, domain)
 
     def _shuffled(self, seed: int, size: int, found: _Found) -> None:
-        scene = self._scene(seed, len(_SHUFFLED), size, interval_s=_SHUFFLE_INTERVAL_S, bleaching=(0.0, 0.0))
+        scene = self._scene(seed, len(_SHUFFLED), size, interval_s=_SHUFFLE_INTERVAL_S, still=0.0, bleaching=(0.0, 0.0))
         raw = scene.raw()
         in_order = {frame.t: frame for frame in self._separate(raw, scene)}
         shuffled = {_SHUFFLED[frame.t]: frame for frame in self._separate(raw[list(_SHUFFLED)], scene)}

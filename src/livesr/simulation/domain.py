@@ -30,11 +30,11 @@ class Domain(BaseModel):
     """Largest ratio between two structures; each one's brightness is log-uniform."""
     absent: float = 0.06
     """Probability that a structure is missing."""
-    haze: Range = (0.0, 1.6)
+    haze: Range = (0.0, 2.0)
     """Factor on the cell's own haze."""
     interval_s: Range = (0.05, 2.0)
     """Specimen time from frame to frame, log-uniform."""
-    still: float = 0.0
+    still: float = 0.15
     """Probability that nothing moves."""
     duty: Range = (0.1, 1.0)
 
@@ -54,17 +54,17 @@ class Domain(BaseModel):
     jitter: Range = (0.0, 0.05)
     bleaching: Range = (0.0, 0.03)
 
-    photons: Range = (15.0, 2000.0)
+    photons: Range = (15.0, 6000.0)
     """Photo-electrons of the bright parts in one raw frame, log-uniform."""
     background: Range = (0.01, 0.15)
     """Even background relative to the bright parts."""
     read_noise_e: Range = (0.9, 2.5)
     gain_adu_per_e: Range = (0.45, 2.2)
 
-    wiener: Range = (0.02, 0.3)
+    wiener: Range = (0.01, 0.3)
     """Log-uniform."""
     attenuation: Range = (0.6, 0.97)
-    apodisation: Range = (0.3, 1.2)
+    apodisation: Range = (0.2, 1.2)
     headroom_spread: float = 0.25
     """Largest relative deviation of the headroom: live, it follows the frames slowly."""
 
@@ -72,6 +72,7 @@ class Domain(BaseModel):
 CALIBRATED = Domain(
     brightness_ratio=2.5,
     absent=0.0,
+    still=0.0,
     haze=(0.0, 1.0),
     interval_s=(0.05, 1.0),
     duty=(0.1, 0.5),

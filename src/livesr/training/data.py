@@ -32,6 +32,8 @@ class DataConfig(BaseModel):
     seed: int
     validation_seed: int
     domain: Domain = Domain()
+    remixed: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the training crops of a separation that are composed anew, see `RemixedPairs`."""
     images: OwnImages | None = None
     """Own images instead of simulated ones."""
 
@@ -41,6 +43,8 @@ class DataConfig(BaseModel):
             raise ValueError(f"kind {self.kind!r} with scale {self.scale}: give 'upscale' a scale of 2, 3 or 4")
         if self.size % (2 * self.scale):
             raise ValueError(f"size {self.size} is no multiple of twice the scale {self.scale}")
+        if self.remixed and self.kind != "separate":
+            raise ValueError(f"remixed is {self.remixed}, but only pairs of kind 'separate' can be composed anew")
         if self.seed == self.validation_seed:
             raise ValueError("training and validation have the same seed, and would be the same pairs; change one")
         return self
@@ -67,4 +71,5 @@ class DataConfig(BaseModel):
 
     def settings(self) -> dict[str, Any]:
         """Return what the engine's manifest keeps."""
-        return {"data": self.describe(), "pairs": self.train, "data_seed": self.seed}
+        remixed = {"remixed": self.remixed} if self.remixed else {}
+        return {"data": self.describe(), "pairs": self.train, "data_seed": self.seed, **remixed}

@@ -25,6 +25,9 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
+
+from livesr.live.normalise import background_and_headroom
 
 Pairs: TypeAlias = tuple[NDArray[np.float32], NDArray[np.float32]]
 
@@ -134,6 +137,11 @@ class CachedPairs:
         return relative
 
 
+def _sharpened(image: NDArray[np.float32], amount: float, sigma_px: float = 1.3) -> NDArray[np.float32]:
+    """Add `amount` times what a Gaussian of `sigma_px` takes away; what falls below 0 is cut off."""
+    return np.asarray(np.maximum(image + amount * (image - gaussian_filter(image, sigma_px)), 0), np.float32)
+
+
 def turned(images: NDArray[np.float32], turns: int, flip: bool) -> NDArray[np.float32]:
     """Return a view of `images` (..., y, x), turned by quarters and then flipped."""
     quarters = np.rot90(images, turns, (-2, -1))
@@ -163,3 +171,54 @@ def _check_shapes(folder: Path, frames: tuple[int, ...], targets: tuple[int, ...
     if scale < 1 or targets[-2:] != (frames[-2] * scale, frames[-1] * scale):
         raise ValueError(problem)
     return scale
+
+
+class RemixedPairs:
+    """Cached pairs, of which a share is composed anew: structures of different cells in one still image.
+
+    Parameters
+    ----------
+    pairs
+        Of a separation.
+    share
+        Part of the crops that are composed anew.
+    brightness_ratio
+        Largest ratio between two structures; each one's brightness is log-uniform.
+
+    Notes
+    -----
+    A composite is what users make to judge an engine on real images: one image of each structure, scaled to equal bright
+    parts or not quite, added, the same frame three times. Here each structure comes from a crop of its own; what a frame
+    holds besides its structures (noise, haze, background, artefacts) comes from one more. Such images were taken and
+    reconstructed differently, so each is sharpened by an amount of its own.
+    """
+
+    _BRIGHT_PERCENTILE = 99.8
+
+    def __init__(self, pairs: CachedPairs, share: float, brightness_ratio: float = 5.0) -> None:
+        if pairs.scale != 1:
+            raise ValueError(f"only pairs of a separation can be composed anew; these are {pairs.scale} times finer")
+        self._pairs, self._share, self._side = pairs, share, float(np.sqrt(brightness_ratio))
+
+    def batch(self, rng: np.random.Generator, size: int, patch: int) -> Pairs:
+        """Return crops as `CachedPairs.batch` does, some of them composed anew."""
+        frames, targets = self._pairs.batch(rng, size, patch)
+        for i in np.flatnonzero(rng.random(size) < self._share):
+            frames[i], targets[i] = self._composite(rng, patch)
+        return frames, targets
+
+    def _composite(self, rng: np.random.Generator, patch: int) -> Pairs:
+        channels = self._pairs.targets.shape[1]
+        frames, targets = self._pairs.batch(rng, channels + 1, patch)
+        middle = frames[-1, frames.shape[1] // 2]
+        besides = middle - targets[-1].sum(0)
+        structures = np.stack([_sharpened(targets[c, c], rng.uniform(0, 2)) for c in range(channels)])
+        bright = np.percentile(structures[:, ::2, ::2], self._BRIGHT_PERCENTILE, axis=(1, 2))
+        wanted = 0.3 * np.exp(rng.uniform(-1, 1, channels) * np.log(self._side))
+        # A structure that is hardly there is not amplified.
+        structures *= (wanted / np.maximum(bright, 0.05))[:, None, None].astype(np.float32)
+        image = structures.sum(0) + besides * np.float32(rng.uniform(0, 1.5))
+        background, headroom = background_and_headroom(image)
+        headroom *= rng.uniform(0.75, 1.25)
+        still = np.repeat(((image - background) / headroom)[None], frames.shape[1], 0)
+        return still.astype(np.float32), (structures / headroom).astype(np.float32)

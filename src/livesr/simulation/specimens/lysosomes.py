@@ -36,6 +36,8 @@ class LysosomeParameters(StructureParameters):
         Median diameter of the rings and spread of its logarithm; all lie within 0.2-1.0 um.
     filled : float
         Mean brightness of a ring's inside relative to its wall, 0-1.
+    grain : float
+        Unevenness of a lysosome's inside and wall over 0.1-0.4 um, of the logarithm of the light.
     wrinkle : float
         Relative amplitude of the deviations from a circle.
     clusters, clustered_fraction, cluster_um : int, float, float
@@ -64,6 +66,7 @@ class LysosomeParameters(StructureParameters):
     diameter_um: float = 0.55
     diameter_spread: float = 0.28
     filled: float = 0.3
+    grain: float = 0.0
     wrinkle: float = 0.09
     clusters: int = 8
     clustered_fraction: float = 0.5
@@ -88,24 +91,25 @@ class LysosomeParameters(StructureParameters):
         self._check_positive("confinement_um", "diffusion_um2_per_s")
         self._check_shares("spot_fraction", "filled", "clustered_fraction", "touching_fraction", "dim_cluster")
         self._check_shares("mobile_fraction")
-        self._check_not_negative("diameter_spread", "wrinkle", "brightness_spread")
+        self._check_not_negative("diameter_spread", "grain", "wrinkle", "brightness_spread")
         require(self.clusters >= 1, f"clusters must be at least 1, got {self.clusters}")
 
     @classmethod
     def random(cls, rng: np.random.Generator) -> Self:
         """Draw parameters over the wide range that training should see."""
         return cls(
-            density_per_100_um2=log_uniform(rng, 10, 120),
+            density_per_100_um2=log_uniform(rng, 12, 280),
             spot_fraction=rng.uniform(0.1, 0.6),
-            diameter_um=rng.uniform(0.4, 0.7),
-            diameter_spread=rng.uniform(0.1, 0.4),
-            filled=rng.uniform(0, 0.7),
-            wrinkle=rng.uniform(0.02, 0.12),
+            diameter_um=rng.uniform(0.35, 0.8),
+            diameter_spread=rng.uniform(0.1, 0.5),
+            filled=rng.uniform(0, 1),
+            grain=rng.uniform(0, 1),
+            wrinkle=rng.uniform(0.02, 0.15),
             clusters=int(rng.integers(1, 10)),
             clustered_fraction=rng.uniform(0, 0.9),
             cluster_um=log_uniform(rng, 0.6, 3),
-            touching_fraction=rng.uniform(0, 0.5),
-            brightness_spread=rng.uniform(0.2, 0.9),
+            touching_fraction=rng.uniform(0, 0.7),
+            brightness_spread=rng.uniform(0.2, 1.2),
             dim_cluster=rng.uniform(0, 0.8),
             mobile_fraction=rng.uniform(0.1, 0.4),
             speed_um_per_s=rng.uniform(0.4, 1.2),
@@ -113,7 +117,7 @@ class LysosomeParameters(StructureParameters):
             pause_s=log_uniform(rng, 0.5, 8),
             confinement_um=log_uniform(rng, 0.05, 0.25),
             diffusion_um2_per_s=log_uniform(rng, 0.001, 0.05),
-            out_of_focus=rng.uniform(0, 0.5),
+            out_of_focus=rng.uniform(0, 0.7),
             thickness_nm=rng.uniform(22, 42),
             defocus_nm=rng.uniform(70, 180),
             haze=log_uniform(rng, 0.05, 2),
@@ -204,6 +208,22 @@ class Lysosomes(Structure):
         clump = (0.5 * rng.random(self.count) * np.exp(2j * np.pi * rng.random(self.count)))[owner]
         excess = np.where(rng.random(self.count) < 0.2, rng.uniform(0.5, 2, self.count), 0)[owner]
         self._content_light = (light * (1 + excess * np.exp(-(np.abs(inside - clump) ** 2) / 0.12))).astype(np.float32)
+        if self.parameters.grain > 0:
+            place = self.radius_um[owner] * inside
+            self._content_light *= self._grain(np.stack([place.imag, place.real], axis=1), owner)
+            wall = self.radius_um[:, None] * np.exp(1j * self._angles)
+            points = np.stack([wall.imag.ravel(), wall.real.ravel()], axis=1)
+            self._wall *= self._grain(points, np.repeat(np.arange(self.count), self._RING_NODES)).reshape(wall.shape)
+
+    def _grain(self, points_um: Floats, owner: NDArray[np.intp]) -> Image:
+        """Return the light's unevenness at points (n, 2) of lysosomes `owner` (n,): three waves of each one's own."""
+        rng, log_light = self._rng, np.zeros(len(owner))
+        for _ in range(3):
+            turn, phase = rng.uniform(0, 2 * np.pi, (2, self.count))
+            per_um = 2 * np.pi / rng.uniform(0.15, 0.4, self.count)
+            along = points_um[:, 0] * np.sin(turn)[owner] + points_um[:, 1] * np.cos(turn)[owner]
+            log_light += np.cos(per_um[owner] * along + phase[owner])
+        return np.asarray(np.exp(self.parameters.grain * log_light), np.float32)
 
     def _place(self) -> None:
         """Scatter over the cell, gather in clusters, lean some against a neighbour."""

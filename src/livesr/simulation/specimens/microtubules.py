@@ -87,10 +87,10 @@ class MicrotubuleParameters(StructureParameters):
     def random(cls, rng: np.random.Generator) -> Self:
         """Draw parameters over the wide range that training should see."""
         return cls(
-            density_um_per_um2=log_uniform(rng, 0.3, 4.5),
-            mean_length_um=log_uniform(rng, 5, 25),
+            density_um_per_um2=log_uniform(rng, 0.4, 6),
+            mean_length_um=log_uniform(rng, 6, 30),
             persistence_um=log_uniform(rng, 15, 80),
-            curvature_per_um=log_uniform(rng, 0.03, 0.35),
+            curvature_per_um=log_uniform(rng, 0.02, 0.3),
             radial_fraction=rng.uniform(0, 1),
             spread_rad=log_uniform(rng, 0.15, 3),
             bundle_fraction=rng.uniform(0, 0.4),
@@ -103,8 +103,8 @@ class MicrotubuleParameters(StructureParameters):
             wiggle_time_s=rng.uniform(1, 6),
             brightness_spread=rng.uniform(0.1, 0.5),
             label_spread=rng.uniform(0, 0.35),
-            out_of_focus=rng.uniform(0, 0.5),
-            thickness_nm=rng.uniform(20, 40),
+            out_of_focus=rng.uniform(0, 0.4),
+            thickness_nm=rng.uniform(18, 36),
             defocus_nm=rng.uniform(70, 180),
             haze=log_uniform(rng, 0.1, 4),
         )

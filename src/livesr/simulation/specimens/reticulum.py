@@ -35,6 +35,8 @@ class ReticulumParameters(StructureParameters):
     missing_fraction : float
         Share of the tessellation's edges that carry no tubule, which leaves larger, angular polygons. At most about
         a third can be taken out before the network falls apart; more is not taken.
+    tension : float
+        How far the tubules pull each junction towards the middle of its neighbours, 0-1; evens out the mesh.
     loose_fraction : float
         Share of the tubules that end in the cytoplasm; these grow and retract.
     branches_per_tubule, loops_per_tubule : float
@@ -62,6 +64,7 @@ class ReticulumParameters(StructureParameters):
     mesh_um: float = 1.5
     uneven: float = 0.6
     missing_fraction: float = 0.18
+    tension: float = 0.0
     loose_fraction: float = 0.08
     branches_per_tubule: float = 0.08
     loops_per_tubule: float = 0.03
@@ -83,7 +86,7 @@ class ReticulumParameters(StructureParameters):
     def __post_init__(self) -> None:
         StructureParameters.__post_init__(self)
         self._check_positive("mesh_um", "jitter_time_s")
-        self._check_shares("uneven", "missing_fraction", "loose_fraction", "sheet_fraction", "shading")
+        self._check_shares("uneven", "missing_fraction", "tension", "loose_fraction", "sheet_fraction", "shading")
         self._check_not_negative("branches_per_tubule", "loops_per_tubule", "long_per_100_um2", "sheet_brightness")
         self._check_not_negative("bend", "wrinkle_nm", "jitter_nm", "brightness_spread", "texture_spread")
 
@@ -94,10 +97,11 @@ class ReticulumParameters(StructureParameters):
             mesh_um=log_uniform(rng, 0.7, 2.8),
             uneven=rng.uniform(0, 0.9),
             missing_fraction=rng.uniform(0, 0.35),
-            loose_fraction=rng.uniform(0, 0.2),
-            branches_per_tubule=rng.uniform(0, 0.3),
+            tension=rng.uniform(0, 1),
+            loose_fraction=rng.uniform(0, 0.3),
+            branches_per_tubule=rng.uniform(0, 0.4),
             loops_per_tubule=rng.uniform(0, 0.1),
-            long_per_100_um2=rng.choice([0.0, 1.0]) * log_uniform(rng, 1, 12),
+            long_per_100_um2=rng.choice([0.0, 0.0, 1.0]) * log_uniform(rng, 1, 8),
             sheet_fraction=rng.choice([0.0, 1.0]) * log_uniform(rng, 0.02, 0.35),
             sheet_brightness=rng.uniform(0.3, 1.2),
             bend=rng.uniform(0.02, 0.14),
@@ -105,10 +109,10 @@ class ReticulumParameters(StructureParameters):
             jitter_nm=rng.uniform(30, 140),
             jitter_time_s=rng.uniform(1, 6),
             brightness_spread=rng.uniform(0.05, 0.4),
-            texture_spread=rng.uniform(0.05, 0.5),
+            texture_spread=rng.uniform(0.05, 0.6),
             shading=rng.uniform(0, 1),
             out_of_focus=rng.uniform(0, 0.35),
-            thickness_nm=rng.uniform(25, 45),
+            thickness_nm=rng.uniform(22, 42),
             defocus_nm=rng.uniform(70, 180),
             haze=log_uniform(rng, 0.05, 2),
         )
@@ -151,7 +155,7 @@ class EndoplasmicReticulum(Structure):
         known = np.all((tessellation.vertices > low) & (tessellation.vertices < high), axis=1)
         whole = (ridges >= 0).all(axis=1) & known[ridges].all(axis=1)
         kept = _thin(rng.permutation(ridges[whole]), round(p.missing_fraction * whole.sum()))
-        self._junctions = tessellation.vertices.astype(np.float32)
+        self._junctions = _pulled(tessellation.vertices.astype(np.float32), kept, p.tension)
         # Which end is loose is left to chance.
         self._tubules = rng.permuted(kept, axis=1)
         polygons = [tessellation.regions[region] for region in tessellation.point_region]
@@ -322,6 +326,18 @@ class EndoplasmicReticulum(Structure):
         sheet = self._sheet_points(self._junctions + self._jitter + self._drift)
         painted[0] += splat(self._to_pixels(sheet), self._sheet_light[None], shape)[0]
         return painted
+
+
+def _pulled(junctions: Image, ridges: Indices, tension: float) -> Image:
+    """Let every tubule pull at its two ends (n, 2); what hangs on one tubule only, or on none, stays."""
+    degree = np.bincount(ridges.ravel(), minlength=len(junctions))[:, None]
+    pull = np.float32(0.5 * tension) * (degree > 1) / np.maximum(degree, 1)
+    for _ in range(4):
+        sums = np.zeros_like(junctions)
+        for start, stop in (ridges.T, ridges.T[::-1]):
+            np.add.at(sums, start, junctions[stop])
+        junctions = np.asarray(junctions + pull * (sums - degree * junctions), np.float32)
+    return junctions
 
 
 def _thin(ridges: Indices, surplus: int) -> Indices:
