@@ -46,6 +46,7 @@ COMMANDS = [
     "train",
     "export",
     "build",
+    "engine",
     "bench",
 ]
 

@@ -33,10 +33,10 @@ CAMERA = Geometry((SIZE, SIZE), "uint16", 0.065)
 
 @pytest.fixture(autouse=True)
 def engines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Engines "edsr-x2" and "mixing", found by name."""
+    """Engines "linear-x2" and "mixing", found by name."""
     monkeypatch.setenv("LIVESR_HOME", str(tmp_path / "home"))
     folder = tmp_path / "home" / "engines"
-    edsr_engine(folder / "edsr-x2")
+    edsr_engine(folder / "linear-x2")
     mixing_engine(folder / "mixing")
     return folder
 
@@ -61,7 +61,7 @@ def counted(engines: Path) -> Any:
     def make(streams: int = 1) -> tuple[Upscaler, list[int]]:
         from livesr.live.inference.engine import load_engine
 
-        backend = open_backend(load_engine("edsr-x2"), (8, 8), precision="f32", threads=1)
+        backend = open_backend(load_engine("linear-x2"), (8, 8), precision="f32", threads=1)
         calls: list[int] = []
         infer = backend.infer
 
@@ -121,7 +121,9 @@ class TestUpscaler:
     def test_allocates_no_frame(self, counted: Any) -> None:
         from livesr.live.inference.engine import load_engine
 
-        upscaler = Upscaler(open_backend(load_engine("edsr-x2"), (128, 128), precision="f32", threads=1), (256, 256), 1)
+        upscaler = Upscaler(
+            open_backend(load_engine("linear-x2"), (128, 128), precision="f32", threads=1), (256, 256), 1
+        )
         frames = [frame(t, size=128) for t in range(8)]
         upscaler.enlarge(Window(*frames[:3]))
         tracemalloc.start()
@@ -141,20 +143,20 @@ class TestPath:
         assert (path.engines, path.description.labels, path.composer()) == ((), (), None)
 
     def test_upscale_only(self) -> None:
-        path = path_of(rig(upscale="edsr-x2"))
+        path = path_of(rig(upscale="linear-x2"))
         about = path.description
         assert (about.recon_shape, about.sr_shape) == ((64, 64), (128, 128))
         assert (about.labels, about.window, about.sr_pixel_size_um) == (("upscaled",), 1, 0.065 / 4)
-        assert (path.window, path.engine_id, path.upscaler(1)) == (1, "edsr-x2", None)
+        assert (path.window, path.engine_id, path.upscaler(1)) == (1, "linear-x2", None)
         assert [e["task"] for e in about.ai["engines"]] == ["upscale"]
         path.close()
 
     def test_upscale_then_separate(self, engines: Path) -> None:
-        path = path_of(rig(upscale="edsr-x2", separate="mixing"))
+        path = path_of(rig(upscale="linear-x2", separate="mixing"))
         about = path.description
         assert (about.sr_shape, about.window, len(about.labels)) == ((128, 128), 3, 3)
         assert [(e["task"], e["model"]["id"]) for e in about.ai["engines"]] == [
-            ("upscale", "edsr-x2"),
+            ("upscale", "linear-x2"),
             ("separate", "mixing"),
         ]
         assert about.ai["model"]["id"] == "mixing"
@@ -166,7 +168,7 @@ class TestPath:
         with pytest.raises(EngineError, match="does 'separate', and the run needs one that does 'upscale'"):
             path_of(rig(upscale="mixing"))
         with pytest.raises(EngineError, match="does 'upscale', and the run needs one that does 'separate'"):
-            path_of(rig(separate="edsr-x2"))
+            path_of(rig(separate="linear-x2"))
 
     def test_four_times_is_warned_of(self, tmp_path: Path) -> None:
         assert not edsr_engine(tmp_path / "edsr-x3", 3, trained=True).check_fits("upscale")
@@ -178,12 +180,12 @@ class TestPath:
 
     def test_the_flag_finds_its_channel(self) -> None:
         two = load_rig("demo")
-        with pytest.raises(ConfigError, match=r"--upscale 'edsr-x2' does not say which of the channels 488, 561"):
-            two.with_engine("edsr-x2", "upscale")
+        with pytest.raises(ConfigError, match=r"--upscale 'linear-x2' does not say which of the channels 488, 561"):
+            two.with_engine("linear-x2", "upscale")
         named = two.model_copy(
             update={"channels": {**two.channels, "561": two.channels["561"].model_copy(update={"upscale": "a"})}}
         )
-        assert named.with_engine("edsr-x2", "upscale").channels["561"].upscale == "edsr-x2"
+        assert named.with_engine("linear-x2", "upscale").channels["561"].upscale == "linear-x2"
         assert named.with_engine("none", "upscale").channels["561"].upscale is None
 
 
@@ -199,7 +201,7 @@ def expected_sr(recon: np.ndarray, normalisations: list[Normalisation], t: int, 
 
 @pytest.mark.parametrize("separate", ["mixing", "none"])
 def test_what_is_stored(tmp_path: Path, separate: str) -> None:
-    live = Live(rig(upscale="edsr-x2", separate=separate), tmp_path / "run.ome.zarr")
+    live = Live(rig(upscale="linear-x2", separate=separate), tmp_path / "run.ome.zarr")
     measured: list[SRFrame] = []
     collect(live, measured.append)
     report = live.record(moving_groups(5))
@@ -208,7 +210,7 @@ def test_what_is_stored(tmp_path: Path, separate: str) -> None:
     sr = array(store, "sr")
     assert array(store, "recon").shape == (5, 64, 64)
     assert sr.shape == (5, 3 if separate == "mixing" else 1, 128, 128)
-    assert report["upscale"] == {"488": "edsr-x2"}
+    assert report["upscale"] == {"488": "linear-x2"}
     recon, normalisations = np.stack([f.image for f in measured]), [f.normalisation for f in measured]
     for t in range(5):
         expected = expected_sr(recon, normalisations, t, MIXTURE if separate == "mixing" else None)
@@ -224,7 +226,7 @@ def test_what_is_stored(tmp_path: Path, separate: str) -> None:
 
 
 def test_the_residual_of_an_upscaling_compares_its_averages_with_the_input(tmp_path: Path) -> None:
-    live = Live(rig(upscale="edsr-x2"), tmp_path / "run.ome.zarr")
+    live = Live(rig(upscale="linear-x2"), tmp_path / "run.ome.zarr")
     measured: list[SRFrame] = []
     collect(live, measured.append)
     live.record(moving_groups(4))
@@ -239,14 +241,14 @@ def test_the_residual_of_a_separation_is_taken_on_what_it_saw(tmp_path: Path) ->
     from livesr.live.inference.identity import identity_engine
 
     identity_engine(tmp_path / "identity3")
-    live = Live(rig(upscale="edsr-x2", separate=str(tmp_path / "identity3")), tmp_path / "run.ome.zarr")
+    live = Live(rig(upscale="linear-x2", separate=str(tmp_path / "identity3")), tmp_path / "run.ome.zarr")
     live.record(moving_groups(4))
     assert all(line["residual"] < 1e-3 for line in lines(live.sink.path, "sr").values())
 
 
 def test_a_skipped_centre_costs_no_upscaling(tmp_path: Path) -> None:
     live = Live(
-        rig(upscale="edsr-x2", separate="mixing"), tmp_path / "run.ome.zarr", policy="latest", slow={"infer": 0.04}
+        rig(upscale="linear-x2", separate="mixing"), tmp_path / "run.ome.zarr", policy="latest", slow={"infer": 0.04}
     )
     path = live.paths["488"]
     assert path.upscale
@@ -293,16 +295,16 @@ def test_a_session_with_both(tmp_path: Path) -> None:
         core.setProperty("Camera", "OnCameraCCDYSize", 64)
         plan = useq.MDASequence(time_plan=useq.TIntervalLoops(interval=0, loops=4), channels=["488"])
         with LiveSR(
-            core, rig=one, plan=plan, engine="mixing", upscale="edsr-x2", store=tmp_path / "r.ome.zarr", threads=1,
+            core, rig=one, plan=plan, engine="mixing", upscale="linear-x2", store=tmp_path / "r.ome.zarr", threads=1,
             policy="complete", precision="f32",
         ) as session:  # fmt: skip
             session.frame_ready.connect(shown.append)
             assert any("buffers" in line for line in session.promises())
             core.mda.run(plan)
-    assert session.report["upscale"] == {"488": "edsr-x2"}
+    assert session.report["upscale"] == {"488": "linear-x2"}
     assert session.store is not None
     assert {p.name for p in (session.store / "livesr").glob("manifest-*.yaml")} == {
-        "manifest-edsr-x2.yaml",
+        "manifest-linear-x2.yaml",
         "manifest-mixing.yaml",
     }
     assert [(f.t, f.channels.shape, f.source.image.shape) for f in shown] == [

@@ -230,8 +230,8 @@ def test_a_network_that_fails_is_an_error(tmp_path: Path, engine: Engine, monkey
 
 
 def test_a_run_that_upscaled(tmp_path: Path, engine: Engine) -> None:
-    upscaling = edsr_engine(engine.folder.parent / "edsr-x2")
-    store = hurried(tmp_path, frames=20, rig=sim_rig("mixing").with_engine("edsr-x2", "upscale"))
+    upscaling = edsr_engine(engine.folder.parent / "linear-x2")
+    store = hurried(tmp_path, frames=20, rig=sim_rig("mixing").with_engine("linear-x2", "upscale"))
     reference = offline(store)
     with pytest.raises(EngineError, match="one store, one engine"):
         backfill(store, upscale=str(edsr_engine(tmp_path / "other", 3).folder))

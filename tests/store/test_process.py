@@ -167,15 +167,15 @@ def test_what_is_no_store_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("separate", ["mixing", "none"])
 def test_a_store_that_was_upscaled(tmp_path: Path, engine: Engine, separate: str) -> None:
-    edsr_engine(engine.folder.parent / "edsr-x2")
-    rig = sim_rig(separate).with_engine("edsr-x2", "upscale")
+    edsr_engine(engine.folder.parent / "linear-x2")
+    rig = sim_rig(separate).with_engine("linear-x2", "upscale")
     live = Live(rig, tmp_path / "live.ome.zarr", positions=("A", "B"))
     live.record(moving_groups(6))
     store = live.sink.path
     report = process(store_input(RecordedStore(store)), tmp_path / "again.ome.zarr")
-    assert report["upscale"] == {"488": "edsr-x2"}
+    assert report["upscale"] == {"488": "linear-x2"}
     assert_equal(store, Path(report["store"]))
-    assert (Path(report["store"]) / "livesr" / "manifest-edsr-x2.yaml").is_file()
+    assert (Path(report["store"]) / "livesr" / "manifest-linear-x2.yaml").is_file()
     plain = store_input(RecordedStore(store)).rig.with_engine("none", "upscale").with_engine("mixing")
     report = process(store_input(RecordedStore(store), plain), tmp_path / "plain.ome.zarr")
     assert array(Path(report["store"]), "sr_A_488").shape[2:] == (2 * SIZE, 2 * SIZE)

@@ -27,6 +27,7 @@ from livesr.cli import (
     characterise,
     check,
     demo,
+    engine,
     evaluate,
     export,
     info,
@@ -86,6 +87,7 @@ for module in (
     build,
     evaluate,
     limits,
+    engine,
     bench,
 ):
     module.register(app)

@@ -12,8 +12,8 @@ from livesr.live.arrays import HOST, Array, Arrays
 BRIGHT_LEVEL = 0.55
 """Where x puts the bright parts of a frame: structures may brighten by almost 2 before x exceeds 1. Nothing clips."""
 
-_BACKGROUND_PERCENTILE = 5.0
-_BRIGHT_PERCENTILE = 99.9
+BACKGROUND_PERCENTILE = 5.0
+BRIGHT_PERCENTILE = 99.9
 _SMALLEST_HEADROOM_ADU = 1.0
 BORDER = 0.06
 """Fraction of each side that live frames leave out: the taper of `livesr.live.reconstruct.sim`."""
@@ -49,8 +49,8 @@ def background_and_headroom(
     """
     y, x = (int(n * border) for n in image.shape)
     inside = image[y : image.shape[0] - y, x : image.shape[1] - x]
-    dark_level = arrays.percentile(_block_means(inside, sample_step, arrays), _BACKGROUND_PERCENTILE)
-    bright_level = arrays.percentile(inside[::sample_step, ::sample_step], _BRIGHT_PERCENTILE)
+    dark_level = arrays.percentile(_block_means(inside, sample_step, arrays), BACKGROUND_PERCENTILE)
+    bright_level = arrays.percentile(inside[::sample_step, ::sample_step], BRIGHT_PERCENTILE)
     background, bright = (float(level) for level in arrays.numbers([dark_level, bright_level]))
     return background, max((bright - background) / BRIGHT_LEVEL, _SMALLEST_HEADROOM_ADU)
 

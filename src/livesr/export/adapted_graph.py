@@ -1,0 +1,152 @@
+"""The graph of a foreign model between livesr's x and livesr's y: the model's normalisation goes in front, its inverse behind.
+
+Owns the nodes. x = (X - b) / s differs from camera counts by a shift and a factor, which normalisation by the image itself
+takes out again: the network sees what it would see of the counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnx
+from onnx import ModelProto, NodeProto, TensorProto, compose, helper, numpy_helper
+
+from livesr.base.errors import EngineError
+from livesr.live.normalise import BRIGHT_LEVEL
+
+_PREFIX = "model/"
+
+
+class Step(NamedTuple):
+    """One step of a description: its id and its numbers."""
+
+    id: str
+    kwargs: Mapping[str, Any]
+
+
+def adapted(network: bytes, before: Sequence[Step], after: Sequence[Step]) -> bytes:
+    """Return `network` with input `frames` and output `channels`, both in units of x.
+
+    Parameters
+    ----------
+    network
+        ONNX, one float32 image (1, 1, y, x) in and one out.
+    before
+        `scale_range` (x is brought to it by a factor), `zero_mean_unit_variance`, `scale_linear` or `clip`, in their order.
+    after
+        `clip`.
+
+    Raises
+    ------
+    EngineError
+        If the graph has other inputs or outputs, or sides that are fixed.
+    """
+    model = onnx.load_model_from_string(network)
+    _check_ports(model)
+    model = compose.add_prefix(model, _PREFIX)
+    graph = model.graph
+    (given,), (answer,) = _inputs(model), graph.output
+    nodes = _Nodes()
+    nodes.value = "frames"
+    undo = [nodes.step(step) for step in before]
+    first = [*nodes.made, helper.make_node("Identity", [nodes.value], [given.name])]
+    nodes.made, nodes.value = [], answer.name
+    for step in after:
+        nodes.step(step)
+    for inverse in reversed(undo):
+        inverse()
+    last = [*nodes.made, helper.make_node("Identity", [nodes.value], ["channels"])]
+    inner = list(graph.node)
+    del graph.node[:]
+    graph.node.extend([*first, *inner, *last])
+    graph.initializer.extend(nodes.numbers.values())
+    channels = answer.type.tensor_type.shape.dim[1].dim_value or 1
+    graph.input.remove(given)
+    graph.input.append(helper.make_tensor_value_info("frames", TensorProto.FLOAT, [1, 1, "y", "x"]))
+    del graph.output[:]
+    graph.output.append(helper.make_tensor_value_info("channels", TensorProto.FLOAT, [1, channels, "sy", "sx"]))
+    onnx.checker.check_model(model)
+    return bytes(model.SerializeToString())
+
+
+class _Nodes:
+    """Nodes in a chain; `value` is the name of its end."""
+
+    def __init__(self) -> None:
+        self.made: list[NodeProto] = []
+        self.numbers: dict[str, TensorProto] = {}
+        self.value = ""
+        self._n = 0
+
+    def step(self, step: Step) -> Any:
+        """Append a step and return what appends its inverse."""
+        numbers = step.kwargs
+        if step.id == "clip":
+            self._add("Clip", self._number(numbers.get("min")), self._number(numbers.get("max")))
+            return lambda: None
+        if step.id == "zero_mean_unit_variance":
+            return self._standardise(float(numbers.get("eps", 1e-6)))
+        gain, offset = float(numbers.get("gain", 1.0)), float(numbers.get("offset", 0.0))
+        if step.id == "scale_range":
+            gain, offset = 1 / BRIGHT_LEVEL, 0.0
+        self._add("Mul", self._number(gain))
+        self._add("Add", self._number(offset))
+
+        def undo() -> None:
+            self._add("Sub", self._number(offset))
+            self._add("Div", self._number(gain))
+
+        return undo
+
+    def _standardise(self, epsilon: float) -> Any:
+        x = self.value
+        mean = self._add("GlobalAveragePool")
+        self.value = x
+        centred = self._add("Sub", mean)
+        self._add("Mul", centred)
+        self._add("GlobalAveragePool")
+        self._add("Sqrt")
+        deviation = self._add("Add", self._number(epsilon))
+        self.value = centred
+        self._add("Div", deviation)
+
+        def undo() -> None:
+            self._add("Mul", deviation)
+            self._add("Add", mean)
+
+        return undo
+
+    def _add(self, op: str, *others: str) -> str:
+        self._n += 1
+        name = f"livesr/{op}_{self._n}"
+        self.made.append(helper.make_node(op, [self.value, *others], [name], name))
+        self.value = name
+        return name
+
+    def _number(self, value: float | None) -> str:
+        if value is None:
+            return ""
+        name = f"livesr/number_{float(value):.9g}"
+        self.numbers[name] = numpy_helper.from_array(np.asarray(value, np.float32), name)
+        return name
+
+
+def _inputs(model: ModelProto) -> list[Any]:
+    """Return the inputs that are no initialisers: old files list both."""
+    stored = {tensor.name for tensor in model.graph.initializer}
+    return [value for value in model.graph.input if value.name not in stored]
+
+
+def _check_ports(model: ModelProto) -> None:
+    inputs, outputs = _inputs(model), list(model.graph.output)
+    if len(inputs) != 1 or len(outputs) != 1:
+        raise EngineError(f"The network has {len(inputs)} inputs and {len(outputs)} outputs; livesr takes one of each.")
+    for port in (*inputs, *outputs):
+        if port.type.tensor_type.elem_type != TensorProto.FLOAT:
+            raise EngineError("The network does not take and give float32. Export it so.")
+    sides = inputs[0].type.tensor_type.shape.dim[2:]
+    if any(side.HasField("dim_value") for side in sides):
+        fixed = " x ".join(str(side.dim_value) for side in sides)
+        raise EngineError(f"The network takes images of {fixed} only. Export it with free sides (dynamic axes).")

@@ -1,0 +1,164 @@
+"""An engine as a model of bioimage.io: rdf.yaml of the model specification 0.5, network, card and two test images.
+
+Owns what the description says. Normalisation is written in the specification's own terms, so that other programs feed the
+network as livesr does: background from the 5th percentile, 0.55 at the 99.9th. livesr takes the background from means of
+2 x 2 pixels and lets both follow slowly from frame to frame.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
+
+from livesr.base.errors import EngineError
+from livesr.live.inference.engine import Engine, Manifest
+from livesr.live.inference.runner import open_backend
+from livesr.live.normalise import BACKGROUND_PERCENTILE, BRIGHT_LEVEL, BRIGHT_PERCENTILE
+
+Image = NDArray[np.float32]
+
+RDF_NAME = "rdf.yaml"
+CONFIG_KEY = "livesr"
+"""Under `config`: the manifest, from which `livesr engine import` makes the same engine again."""
+
+_FORMAT_VERSION = "0.5.4"
+_EPSILON = 1e-6
+_NEVER_IN_A_NAME = re.compile(r"[^0-9A-Za-z_\-+() ]")
+_TAGS = ("super-resolution", "fluorescence-microscopy", "livesr")
+
+
+def export_rdf(engine: Engine, folder: Path) -> Path:
+    """Write rdf.yaml, model.onnx, README.md and two test images into `folder`; return the path of rdf.yaml.
+
+    Raises
+    ------
+    EngineError
+        If `folder` is the engine's own.
+    BackendError
+        If no runtime can make the test image.
+    """
+    if folder.resolve() == engine.folder:
+        raise EngineError(f"{folder} is the engine itself. Give another folder with --out.")
+    folder.mkdir(parents=True, exist_ok=True)
+    manifest = engine.manifest
+    (folder / manifest.weights.onnx.source).write_bytes(engine.read())
+    card = engine.folder / manifest.documentation
+    if card.is_file():
+        shutil.copyfile(card, folder / "README.md")
+    else:
+        (folder / "README.md").write_text(f"# {manifest.id}\n\n{manifest.description}\n", encoding="utf-8")
+    given = _test_image(manifest)
+    np.save(folder / "test-input.npy", given)
+    np.save(folder / "test-output.npy", _answer(engine, given))
+    path = folder / RDF_NAME
+    text = yaml.safe_dump(description(manifest), sort_keys=False, allow_unicode=True, width=110)
+    path.write_text(text, encoding="utf-8", newline="\n")
+    return path
+
+
+def description(manifest: Manifest) -> dict[str, Any]:
+    """Return what rdf.yaml says of an engine."""
+    weights = manifest.weights.onnx
+    name = _NEVER_IN_A_NAME.sub(" ", f"livesr {manifest.id} {manifest.version}")
+    return {
+        "format_version": _FORMAT_VERSION,
+        "type": "model",
+        "name": name,
+        "description": manifest.description,
+        "authors": [{"name": author} for author in manifest.authors] or [{"name": "unknown"}],
+        "license": manifest.license,
+        "documentation": "README.md",
+        "cite": [c.model_dump(exclude_none=True) for c in manifest.cite if c.doi or c.url],
+        "tags": [*_TAGS, manifest.task, *manifest.modality],
+        "inputs": [_input(manifest)],
+        "outputs": [_output(manifest)],
+        "weights": {
+            "onnx": {"source": weights.source, "sha256": weights.sha256, "opset_version": weights.opset_version}
+        },
+        "config": {CONFIG_KEY: manifest.model_dump(mode="json")},
+    }
+
+
+def _input(manifest: Manifest) -> dict[str, Any]:
+    unit = _pixel(manifest)
+    sides = [
+        {"type": "space", "id": axis, "size": {"min": _smallest(manifest), "step": manifest.multiple_of}, **unit}
+        for axis in ("y", "x")
+    ]
+    frames = ["frame"] if manifest.window == 1 else ["before", "frame", "after"]
+    whole = ["channel", "y", "x"]
+    percentiles = {"min_percentile": BACKGROUND_PERCENTILE, "max_percentile": BRIGHT_PERCENTILE, "eps": _EPSILON}
+    return {
+        "id": "frames",
+        "description": "Consecutive super-resolution frames; the middle one is predicted.",
+        "axes": [{"type": "batch", "size": 1}, {"type": "channel", "id": "channel", "channel_names": frames}, *sides],
+        "data": {"type": "float32"},
+        "test_tensor": {"source": "test-input.npy"},
+        "preprocessing": [
+            {"id": "ensure_dtype", "kwargs": {"dtype": "float32"}},
+            {"id": "scale_range", "kwargs": {"axes": whole, **percentiles}},
+            {"id": "scale_linear", "kwargs": {"gain": BRIGHT_LEVEL, "offset": 0.0}},
+            {"id": "ensure_dtype", "kwargs": {"dtype": "float32"}},
+        ],
+    }
+
+
+def _output(manifest: Manifest) -> dict[str, Any]:
+    pixel = _pixel(manifest, manifest.scale)
+    # Where every pixel sees the whole image there is no border that could be cut off: a halo of 0 is then honest.
+    halo = {"halo": manifest.halo * manifest.scale} if manifest.halo else {}
+    sides = [
+        {"type": "space", "id": axis, "size": {"tensor_id": "frames", "axis_id": axis}, **halo, **pixel}
+        for axis in ("y", "x")
+    ]
+    names = [re.sub(r"\W+", "_", name) for name in manifest.channel_names]
+    return {
+        "id": "channels",
+        "description": "Intensities in units of the normalised input.",
+        "axes": [{"type": "batch", "size": 1}, {"type": "channel", "id": "channel", "channel_names": names}, *sides],
+        "data": {"type": "float32"},
+        "test_tensor": {"source": "test-output.npy"},
+    }
+
+
+def _pixel(manifest: Manifest, finer: int = 1) -> dict[str, Any]:
+    """Return unit and scale of a spatial axis; a size in pixels where the engine takes any sampling."""
+    if manifest.pixel_size_nm is None:
+        return {"scale": 1 / finer}
+    middle = (manifest.pixel_size_nm.min + manifest.pixel_size_nm.max) / 2
+    return {"scale": middle / finer, "unit": "nanometer"}
+
+
+def _smallest(manifest: Manifest) -> int:
+    """Smallest side: one pixel that sees no border, and two steps to be padded."""
+    step = manifest.multiple_of
+    return -(-max(2 * manifest.halo + 1, 2 * step, 32) // step) * step
+
+
+def _test_image(manifest: Manifest) -> Image:
+    """Dots and lines that shift from frame to frame, as a camera may see them: ADU, float32 (1, window, y, x)."""
+    side, rng = _smallest(manifest) + manifest.multiple_of, np.random.default_rng(0)
+    dots = (rng.random((side, side)) < 0.01) * rng.uniform(0.3, 1, (side, side))
+    dots[side // 3] += 0.2
+    specimen = 2000 * gaussian_filter(dots, 1.2)
+    frames = [np.roll(specimen, t, axis=1) + rng.normal(20, 2, (side, side)) for t in range(manifest.window)]
+    return np.asarray(frames, np.float32)[None]
+
+
+def _answer(engine: Engine, given: Image) -> Image:
+    """Return what the network makes of `given`, normalised as the description says; float32 (1, c, y, x)."""
+    low, high = np.percentile(given, (BACKGROUND_PERCENTILE, BRIGHT_PERCENTILE))
+    x = (given - low) / (high - low + _EPSILON) * BRIGHT_LEVEL
+    backend = open_backend(engine, (given.shape[2], given.shape[3]), precision="f32")
+    try:
+        backend.input[:] = x[0]
+        return backend.infer()[None].copy()
+    finally:
+        backend.close()
