@@ -3,13 +3,15 @@
     python scripts/reproduce.py loss --budget 20000 --out runs/reproduction
 
 Trains every variant of the comparison on the same pairs for the same number of steps from the same seed, exports it, evaluates
-it as `livesr evaluate` does, and writes OUT/COMPARISON/table.md, table.json and figure.png. What is finished is kept: the same
-command goes on where it was interrupted; with --slice it stops after so many minutes by itself and ends with 75.
+it as `livesr evaluate` does, and writes OUT/COMPARISON/table.md, table.json and figure.png. What is finished is kept, and
+shared by the comparisons that need it: the same command goes on where it was interrupted; with --slice it stops after so
+many minutes by itself and ends with 75.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import sys
 import time
@@ -19,7 +21,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from livesr.evaluation.engines import SEEDS, evaluate_engine
+from livesr.evaluation.engines import SEEDS, diagnose_engine, evaluate_engine
 from livesr.evaluation.pairs import evaluate_pairs
 from livesr.export.engine import export_engine
 from livesr.simulation.domain import CALIBRATED, SNR
@@ -145,7 +147,9 @@ class Reproduction:
 
     def _engine(self, name: str, recipe: Recipe, data: Path) -> Path | None:
         """Train and export one variant; None if the slice was over before."""
-        run = self._folder / name.replace(" ", "-")
+        # Two comparisons may have a variant in common: it is trained once.
+        digest = hashlib.sha256(recipe.model_dump_json(exclude={"train": {"threads"}}).encode()).hexdigest()[:12]
+        run = self._given.out / "trained" / f"{recipe.train.architecture}-{digest}"
         engine = run / "engine"
         if (engine / "manifest.yaml").exists():
             return engine
@@ -179,7 +183,9 @@ class Reproduction:
         if not path.exists():
             seeds = range(SEEDS.start, SEEDS.start + self._given.sequences)
             threads = self._given.threads or 0
-            result = evaluate_engine(engine, seeds=seeds, size=self._given.size, conditions=domain, threads=threads)
+            common: dict[str, Any] = {"size": self._given.size, "conditions": domain, "threads": threads}
+            result = evaluate_engine(engine, seeds=seeds, **common)
+            result["diagnostics"] = diagnose_engine(engine, seeds=seeds[: self._given.diagnosed], **common)
             path.write_text(json.dumps(result), encoding="utf-8")
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return found
@@ -207,15 +213,17 @@ def _cell(interval: Mapping[str, Any], digits: int = 3) -> str:
 
 
 def _table(found: Mapping[str, Mapping[str, Any]]) -> str:
-    lines = ["| variant | light | structure | PCC | SSIM | NRMSE | light where its truth is dark |", "|---" * 7 + "|"]
+    head = "| variant | light | structure | PCC | SSIM | NRMSE | light where its truth is dark | flicker of a still scene |"
+    lines = [head, "|---" * 8 + "|"]
     for name, levels in found.items():
         if "collapsed" in levels:
-            lines.append(f"| {name} | | collapsed | | | | |")
+            lines.append(f"| {name} | | collapsed | | | | | |")
             continue
         for level, result in levels.items():
             for structure, entry in result["structures"].items():
                 cells = [_cell(entry["network"][metric]) for metric in ("pcc", "ssim", "nrmse")]
                 cells.append(_cell(result["false_positive"][structure]))
+                cells.append(_cell(result["diagnostics"]["flicker"][structure]))
                 lines.append(f"| {name} | {level} | {structure} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
@@ -261,10 +269,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("comparison", choices=list(COMPARISONS))
     parser.add_argument("--out", type=Path, default=Path("runs/reproduction"))
-    parser.add_argument("--recipe", default="imcsr-mt-er-lyso-light", help="of the network that is varied")
+    parser.add_argument(
+        "--recipe", default=Path(__file__).with_name("reproduction.yaml"), help="of the network that is varied"
+    )
     parser.add_argument("--budget", type=int, help="steps of each variant; without, the recipe's")
-    parser.add_argument("--pairs", type=int, default=2400, help="training pairs, the same for every variant")
+    parser.add_argument("--pairs", type=int, default=600, help="training pairs, the same for every variant")
     parser.add_argument("--sequences", type=int, default=24, help="unseen sequences to evaluate on")
+    parser.add_argument("--diagnosed", type=int, default=8, help="of them, whose first frame also stands still")
     parser.add_argument("--size", type=int, default=512, help="side of their frames")
     parser.add_argument("--workers", type=int, default=2, help="processes that simulate")
     parser.add_argument("--threads", type=int, help="threads that train and evaluate")

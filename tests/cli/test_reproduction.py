@@ -57,6 +57,8 @@ def reproduce(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
             "2",
             "--size",
             "96",
+            "--diagnosed",
+            "1",
             "--threads",
             "1",
             "--workers",
@@ -78,14 +80,13 @@ def test_a_comparison_goes_on_and_ends_with_table_and_figure(reproduce: Callable
     found = json.loads((folder / "table.json").read_text(encoding="utf-8"))
     assert found["settings"] == {"budget": 3, "pairs": 8, "sequences": 2}
     assert (folder / "figure.png").stat().st_size > 1000
-    windows = [
-        yaml.safe_load((folder / n / "engine" / "manifest.yaml").read_text())["window"]
-        for n in ("three-frames", "one-frame")
-    ]
-    assert windows == [3, 1]
-    made = (folder / "one-frame" / "final.pt").stat().st_mtime_ns
+    trained = {p.parents[1]: yaml.safe_load(p.read_text())["window"] for p in (tmp_path / "out").rglob("manifest.yaml")}
+    assert sorted(trained.values()) == [1, 3]
+    made = {run: (run / "final.pt").stat().st_mtime_ns for run in trained}
     assert reproduce("continuity") == 0
-    assert (folder / "one-frame" / "final.pt").stat().st_mtime_ns == made, "what is finished is kept"
+    assert made == {run: (run / "final.pt").stat().st_mtime_ns for run in trained}, "what is finished is kept"
+    assert reproduce("snr") == 0
+    assert len(list((tmp_path / "out" / "trained").iterdir())) == 2, "what two comparisons need is trained once"
 
 
 def test_the_page_names_every_comparison() -> None:

@@ -17,10 +17,10 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import convolve1d, gaussian_filter
 
 from livesr.live.normalise import background_and_headroom
-from livesr.simulation.domain import Domain, Draw
+from livesr.simulation.domain import Domain, Draw, draw_brightness
 from livesr.simulation.sequence import SimulatedSequence
 from livesr.simulation.specimens import Cell
 from livesr.training.pair_folder import Shape
@@ -186,16 +186,37 @@ def bilinear_downsampled(image: Image, scale: int) -> Image:
 
 
 def localisation_image(rng: np.random.Generator, size: int, domain: Domain) -> Image:
-    """Draw a STORM image (size, size): Poisson numbers of localisations, each smeared by its precision.
+    """Draw a STORM image (size, size): fluorophores that blink several times, found scattered, and drawn.
 
-    A filament shows as a row of grains, as dense labelling and long acquisitions leave it; 30 to 300 localisations a
-    bright pixel, 8 to 20 nm of precision. ADU like those of a camera, background 0.
+    From single grains, as at a run's beginning, to filled filaments, as dense labelling and long acquisitions leave them: 3 to
+    300 localisations a bright pixel, 1 to 10 of each fluorophore, with a precision of 0.4 to 1.5 pixels of 0.4 to 1.2 of the
+    domain's. They are drawn as Gaussians of their precision or as an averaged shifted histogram, and one image in three is cut
+    below a black level and has 8 bits, as images that were made to be looked at. Structures are as bright, or missing, as
+    `domain` says. ADU like those of a camera, background 0.
     """
-    pixel_um = domain.pixel_size_um / 2
-    cell = Cell.random(rng, (size, size), pixel_um, structures=domain.structures)
-    density = np.sum(list(cell.render().values()), axis=0)
     draw = Draw(rng)
-    grains = draw.log_uniform((0.5, 10.0))
-    found = rng.poisson(np.maximum(density, 0) * grains).astype(np.float32)
-    smeared = gaussian_filter(found, draw.uniform((0.008, 0.020)) / pixel_um)
-    return np.asarray(smeared * np.float32(_ADU / grains), np.float32)
+    pixel_um = domain.pixel_size_um / 2 * draw.log_uniform((0.4, 1.2))
+    parts = Cell.random(rng, (size, size), pixel_um, structures=domain.structures).render()
+    brightness = draw_brightness(draw, domain)
+    density = np.sum([brightness[name] * part for name, part in parts.items()], axis=0)
+    grains, blinks, sigma_px = draw.log_uniform((0.2, 10.0)), draw.log_uniform((1.0, 10.0)), draw.uniform((0.4, 1.5))
+    fluorophores = rng.poisson(np.maximum(density, 0) * grains / blinks) * blinks
+    found = rng.poisson(gaussian_filter(fluorophores, sigma_px)).astype(np.float32)
+    smooth = rng.random() < 0.5
+    image = gaussian_filter(found, sigma_px) if smooth else shifted_histogram(found, int(rng.integers(2, 5)))
+    image *= np.float32(_ADU / grains)
+    return _for_display(draw, image) if rng.random() < 1 / 3 else image
+
+
+def shifted_histogram(found: Image, shifts: int) -> Image:
+    """Return the average of `shifts` x `shifts` histograms with pixels as many times larger: a triangle along each axis."""
+    line = np.minimum(np.arange(1, 2 * shifts), np.arange(2 * shifts - 1, 0, -1)) / shifts**2
+    return np.asarray(convolve1d(convolve1d(found, line, 0, mode="constant"), line, 1, mode="constant"), np.float32)
+
+
+def _for_display(draw: Draw, image: Image) -> Image:
+    """Return (y, x) with 8 bits, nothing below a black level and the brightest pixels saturated."""
+    white = max(float(np.percentile(image, draw.uniform((99.5, 100.0)))), 1e-6)
+    levels = np.round(np.minimum(image / white, 1) * 255)
+    levels[levels < draw.log_uniform((1.0, 12.0))] = 0
+    return np.asarray(levels * (white / 255), np.float32)
