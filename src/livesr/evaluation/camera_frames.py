@@ -173,7 +173,9 @@ class CameraFrames:
         if gate:
             gate.lower()
             gate.let_run("before")
-        core.startSequenceAcquisition(n, 0, True)
+        # Not of `n` frames: a camera that ends by itself may still be in its last lines when its device is unloaded, which
+        # crashes the process (seen with DemoCamera, on a busy computer). One that is stopped is waited for.
+        core.startContinuousSequenceAcquisition(0)
         if gate:
             gate.let_run("armed")
         due_s = time.monotonic() + _PATIENCE_S + core.getExposure() / 1e3
@@ -188,6 +190,7 @@ class CameraFrames:
                 time.sleep(0.001)
         if core.isSequenceRunning():
             core.stopSequenceAcquisition()
+        core.clearCircularBuffer()
         if taken < n:
             raise RunError(f"The camera delivered {taken} of {n} frames and no more; is it waiting for a trigger?")
         return stack
