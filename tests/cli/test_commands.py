@@ -47,6 +47,7 @@ COMMANDS = [
     "export",
     "build",
     "engine",
+    "quantise",
     "bench",
 ]
 

@@ -63,6 +63,7 @@ NoRecon = Annotated[bool, typer.Option("--no-recon", help="Do not record reconst
 Seed = Annotated[int | None, typer.Option(min=0, help="Seed of a virtual rig's specimen.")]
 View = Annotated[bool, typer.Option("--view", help="Open the preview in the browser.")]
 Backend = Annotated[str, typer.Option(help="Runtime: auto, tensorrt, openvino or torch.")]
+Precision = Annotated[str, typer.Option(help="Arithmetic of the engines: auto, int8, f8, bf16, f16 or f32.")]
 Exposure = Annotated[
     float | None, typer.Option(min=0.01, max=3.6e6, help="Exposure of one raw frame in ms, instead of rig.yaml's.")
 ]

@@ -16,7 +16,7 @@ from livesr.cli.output import JSON, console, print_json
 if TYPE_CHECKING:
     from rich.console import Console
 
-Precision = Annotated[str, typer.Option(help="auto (that of the live run), f32, bf16 or f16.")]
+Precision = Annotated[str, typer.Option(help="auto (that of the live run), int8, bf16, f16 or f32.")]
 
 
 def register(app: typer.Typer) -> None:

@@ -48,6 +48,7 @@ class Request:
     policy: str = "latest"
     provisional: str = "auto"
     backend: str = "auto"
+    precision: str = "auto"
     threads: int = 0
     uncertainty: Literal["flips", "turns"] | None = None
     record_raw: bool = True
@@ -174,6 +175,7 @@ def acquire(request: Request, core: CMMCorePlus, console: Console) -> dict[str, 
         policy=request.policy,
         provisional=request.provisional,
         backend=request.backend,
+        precision=request.precision,
         threads=request.threads,
         uncertainty=request.uncertainty,
         record_raw=request.record_raw,
@@ -216,6 +218,7 @@ def replay(request: Request, recording: Path, how: ReadAs, rate: Rate, console: 
         policy=request.policy,
         provisional=request.provisional,
         backend=request.backend,
+        precision=request.precision,
         threads=request.threads,
         uncertainty=request.uncertainty,
         record_raw=request.record_raw,

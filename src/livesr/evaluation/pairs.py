@@ -70,7 +70,7 @@ def evaluate_pairs(
     """
     loaded = load_engine(engine)
     manifest, runtime = loaded.manifest, None
-    order = _order(manifest, tuple(names))
+    order = targets_in_order(manifest, tuple(names))
     sequences: list[dict[str, dict[str, Score]]] = []
     false: list[list[float]] = []
     gradients: list[dict[str, float]] = []
@@ -128,8 +128,8 @@ def pairs_table(result: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _order(manifest: Manifest, names: tuple[str, ...]) -> list[int]:
-    """Index of each channel's target."""
+def targets_in_order(manifest: Manifest, names: tuple[str, ...]) -> list[int]:
+    """Return the index of each channel's target; raises EngineError if names do not fit."""
     wanted = [name.casefold() for name in manifest.channel_names]
     known = {name.casefold(): i for i, name in enumerate(names)}
     if set(wanted) <= known.keys():

@@ -101,6 +101,27 @@ class TestWeights:
             load_engine("mt-er")
 
 
+    def test_int8_of_another_network_is_refused(self, engine: Engine) -> None:
+        weights = engine.manifest.weights.model_dump()
+        made = {**weights["onnx"], "source": "model-int8.onnx", "made_of": "0" * 64, "calibration": "", "pcc_loss": 0.0}
+        edit(engine, weights=weights | {"int8": made})
+        with pytest.raises(EngineError, match="made of another network; run 'livesr quantise'"):
+            load_engine(engine.folder)
+
+    def test_int8_is_verified_like_the_network(self, engine: Engine) -> None:
+        weights, path = engine.manifest.weights.model_dump(), engine.folder / "model-int8.onnx"
+        path.write_bytes(engine.onnx_path.read_bytes())
+        made = {**weights["onnx"], "source": path.name, "made_of": engine.manifest.sha256}
+        edit(engine, weights=weights | {"int8": {**made, "calibration": "", "pcc_loss": 0.0}})
+        loaded = load_engine(engine.folder)
+        assert loaded.read_int8() == path.read_bytes()
+        path.write_bytes(b"\x12\x05other")
+        with pytest.raises(EngineError, match="SHA-256"):
+            loaded.read_int8()
+        with pytest.raises(EngineError, match="SHA-256"):
+            load_engine(engine.folder)
+
+
 class TestManifest:
     @pytest.mark.parametrize(
         ("fields", "sentence"),

@@ -37,7 +37,8 @@ class Backend(Protocol):
     Attributes
     ----------
     name : as in `BACKENDS`
-    precision : what it computes in, one of `PRECISIONS`; the last convolution and what follows stay in f32
+    precision : what it computes in, one of `PRECISIONS`; the last convolution and what follows stay in f32. "int8" takes the
+        engine's file with Q/DQ nodes: what lies between the integers is bf16 or f16 where the device has it, else f32
     device : what it runs on, in words
     """
 

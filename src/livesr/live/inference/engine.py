@@ -17,7 +17,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, field_validator, model_validator
 
 from livesr.base.config import data_folders, load_yaml, parse
-from livesr.base.errors import ConfigError, EngineError, suggestion
+from livesr.base.errors import BackendError, ConfigError, EngineError, suggestion
 from livesr.live.familiarity import FEATURES
 from livesr.live.inference.onnx_file import names_other_files
 
@@ -28,6 +28,7 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 MANIFEST_NAME = "manifest.yaml"
 MODEL_NAME = "model.onnx"
+INT8_NAME = "model-int8.onnx"
 
 CONFUSED = 0.2
 """Share of a structure's light in another channel from which on the two are too alike for an engine."""
@@ -167,10 +168,33 @@ class OnnxWeights(_Part):
         return value
 
 
+class Int8Weights(OnnxWeights):
+    """The same network with Q/DQ nodes before its convolutions; `livesr quantise` writes it.
+
+    Attributes
+    ----------
+    made_of : hash of the network that it was quantised from
+    calibration : on what, in words
+    pcc_loss : mean PCC on other frames of the same kind that quantising cost, on OpenVINO
+    """
+
+    source: str = INT8_NAME
+    made_of: Sha256
+    calibration: str
+    pcc_loss: float
+
+
 class Weights(_Part):
-    """The formats that the network comes in; ONNX is the only one and the source of truth."""
+    """The formats that the network comes in; `onnx` is the source of truth, `int8` is made of it."""
 
     onnx: OnnxWeights
+    int8: Int8Weights | None = None
+
+    @model_validator(mode="after")
+    def _made_of_the_same(self) -> Weights:
+        if self.int8 and self.int8.made_of != self.onnx.sha256:
+            raise ValueError("the int8 weights were made of another network; run 'livesr quantise' on the engine")
+        return self
 
 
 class Manifest(_Part):
@@ -242,6 +266,7 @@ class Engine:
     folder: Path
     manifest: Manifest
     onnx_path: Path
+    int8_path: Path | None = None
 
     def __str__(self) -> str:
         return f"{self.manifest.id} {self.manifest.version} ({self.manifest.sha256[:12]})"
@@ -256,17 +281,24 @@ class Engine:
         EngineError
             If the file changed since the engine was loaded, is no ONNX file, or keeps weights in other files.
         """
-        data = self.onnx_path.read_bytes()
-        _compare_hashes(self.onnx_path, hashlib.sha256(data).hexdigest(), self.manifest.sha256)
-        try:
-            external = names_other_files(data)
-        except ValueError as e:
-            raise EngineError(f"{self.onnx_path} is no ONNX file: {e}. Export the engine anew.") from e
-        if external:
-            raise EngineError(
-                f"{self.onnx_path} keeps weights in other files, which nobody has verified. Export the engine anew."
+        return _verified(self.onnx_path, self.manifest.sha256)
+
+    def read_int8(self) -> bytes:
+        """Return the file with Q/DQ nodes (opset 17, int8, symmetric), verified like that of `read`.
+
+        Raises
+        ------
+        BackendError
+            If the engine has none.
+        EngineError
+            As of `read`.
+        """
+        if self.int8_path is None or self.manifest.weights.int8 is None:
+            raise BackendError(
+                f"Engine {self.manifest.id!r} has no int8 weights. Make them with 'livesr quantise {self.folder}', or use "
+                "--precision auto."
             )
-        return data
+        return _verified(self.int8_path, self.manifest.weights.int8.sha256)
 
     def output_shape(self, shape: tuple[int, int]) -> tuple[int, int, int]:
         """Return (c, y, x) of what it makes of a frame of `shape` (y, x)."""
@@ -403,9 +435,8 @@ def load_engine(engine: str | os.PathLike[str]) -> Engine:
         manifest = parse(Manifest, load_yaml(path), str(path))
     except ConfigError as e:
         raise EngineError(str(e)) from e
-    onnx_path = _model_inside(folder, manifest)
-    _compare_hashes(onnx_path, sha256_of(onnx_path), manifest.sha256)
-    return Engine(folder, manifest, onnx_path)
+    onnx, int8 = manifest.weights.onnx, manifest.weights.int8
+    return Engine(folder, manifest, _weights_inside(folder, onnx), _weights_inside(folder, int8) if int8 else None)
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> Path:
@@ -438,14 +469,27 @@ def _folder_of(engine: str | os.PathLike[str]) -> Path:
     raise EngineError(f"No engine {name!r}: neither a folder nor a known name.{suggestion(name, list(known))}")
 
 
-def _model_inside(folder: Path, manifest: Manifest) -> Path:
-    """Path of the network, which must be a file of this folder: a link to elsewhere is refused."""
-    path = (folder / manifest.weights.onnx.source).resolve()
+def _weights_inside(folder: Path, weights: OnnxWeights) -> Path:
+    """Path of a network, which must be a file of this folder, a link to elsewhere is refused, and the one that is named."""
+    path = (folder / weights.source).resolve()
     if path.parent != folder.resolve():
         raise EngineError(f"{folder / MANIFEST_NAME} names a network outside its folder, {path}. Copy it there.")
     if not path.is_file():
-        raise EngineError(f"{folder / MANIFEST_NAME} names {manifest.weights.onnx.source!r}, which is not beside it.")
+        raise EngineError(f"{folder / MANIFEST_NAME} names {weights.source!r}, which is not beside it.")
+    _compare_hashes(path, sha256_of(path), weights.sha256)
     return path
+
+
+def _verified(path: Path, sha256: str) -> bytes:
+    data = path.read_bytes()
+    _compare_hashes(path, hashlib.sha256(data).hexdigest(), sha256)
+    try:
+        external = names_other_files(data)
+    except ValueError as e:
+        raise EngineError(f"{path} is no ONNX file: {e}. Export the engine anew.") from e
+    if external:
+        raise EngineError(f"{path} keeps weights in other files, which nobody has verified. Export the engine anew.")
+    return data
 
 
 def _compare_hashes(path: Path, found: str, expected: str) -> None:

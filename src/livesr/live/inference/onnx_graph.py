@@ -150,6 +150,27 @@ def _gather(a: Attributes, x: Any, indices: Any) -> Any:
     return picked.reshape(*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :])
 
 
+@_operator("QuantizeLinear")
+def _quantise(a: Attributes, x: Any, scale: Any, zero: Any) -> Any:
+    codes = torch.round(x / _along(a, scale, x)) + _along(a, zero, x)  # half to even, as the operator is defined
+    limits = torch.iinfo(zero.dtype)
+    return codes.clamp(limits.min, limits.max).to(zero.dtype)
+
+
+@_operator("DequantizeLinear")
+def _dequantise(a: Attributes, x: Any, scale: Any, zero: Any) -> Any:
+    return (x.to(scale.dtype) - _along(a, zero, x)) * _along(a, scale, x)
+
+
+def _along(a: Attributes, values: Any, x: Any) -> Any:
+    """Shape `values`, one or one for each index along the axis, so that they broadcast over `x`."""
+    if values.ndim == 0:
+        return values
+    shape = [1] * x.ndim
+    shape[a.get("axis", 1)] = -1
+    return values.reshape(shape)
+
+
 @_operator("Reshape")
 def _reshape(_: Attributes, x: Any, shape: Any) -> Any:
     return x.reshape([x.shape[i] if n == 0 else n for i, n in enumerate(shape.tolist())])

@@ -24,7 +24,7 @@ _F32_MARKS = (
     {"name": "precise", "version": "0"},
     {"name": "DisablePrecisionConversion", "version": "0", "value": "dynamic:bf16,f16"},
 )
-_CAPABILITY = {"f32": "FP32", "bf16": "BF16", "f16": "FP16"}
+_CAPABILITY = {"f32": "FP32", "bf16": "BF16", "f16": "FP16", "int8": "INT8"}
 
 
 class OpenVINOBackend:
@@ -32,10 +32,11 @@ class OpenVINOBackend:
 
     Notes
     -----
-    "auto" computes in bf16 where the CPU multiplies bf16 in hardware (AVX512-BF16 or AMX; AMD too), else in f32.
-    Activations and weights are then rounded to 8 bits of mantissa and summed in f32; the last convolution and what
-    follows it stay in f32. It reads the input block and fills the output in place: nothing is copied or allocated per
-    frame. Nothing is cached on disk: compiling the light network takes half a second.
+    "auto" computes in bf16 where the CPU multiplies it in hardware (AVX512-BF16 or AMX; AMD too), there in int8 if the engine
+    has a file for it, and else in f32. In bf16 activations and weights are rounded to 8 bits of mantissa and summed in f32.
+    In int8 the convolutions named in the file multiply integers, and what lies between them is bf16 or f32, as the CPU has
+    it. The last convolution and what follows it stay in f32. It reads the input block and fills the output in place: nothing
+    is copied or allocated per frame. Nothing is cached on disk: compiling the light network takes half a second.
     """
 
     name = "openvino"
@@ -75,10 +76,13 @@ class OpenVINOBackend:
 
         core = openvino.Core()
         self.device = str(core.get_property("CPU", "FULL_DEVICE_NAME")).strip()
-        self.precision = _choose_precision(precision, core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+        capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        self.precision = _choose_precision(precision, capabilities, engine)
+        between = _choose_precision("auto", capabilities) if self.precision == "int8" else self.precision
         padded = PaddedBlock(engine, shape)
+        model = engine.read_int8() if self.precision == "int8" else engine.read()
         try:
-            request = _compile(core, engine, padded, self.precision, threads)
+            request = _compile(core, engine, core.read_model(model), padded, between, threads)
         except RuntimeError as e:
             raise BackendError(f"OpenVINO refuses engine {engine.manifest.id!r}: {_first_line(e)}") from e
         self._output = np.zeros(padded.output_shape, np.float32)
@@ -109,9 +113,12 @@ class OpenVINOBackend:
         return self._padded
 
 
-def _choose_precision(asked: str, capabilities: list[str]) -> str:
+def _choose_precision(asked: str, capabilities: list[str], engine: Engine | None = None) -> str:
     if asked == "auto":
-        return "bf16" if _CAPABILITY["bf16"] in capabilities else "f32"
+        if _CAPABILITY["bf16"] not in capabilities:
+            return "f32"
+        # OpenVINO claims int8 everywhere; a CPU that multiplies bf16 also multiplies int8, twice as fast.
+        return "int8" if engine and engine.int8_path else "bf16"
     if _CAPABILITY.get(asked) not in capabilities:
         can = ", ".join(name for name, capability in _CAPABILITY.items() if capability in capabilities)
         raise BackendError(
@@ -120,8 +127,7 @@ def _choose_precision(asked: str, capabilities: list[str]) -> str:
     return asked
 
 
-def _compile(core: Any, engine: Engine, padded: PaddedBlock, precision: str, threads: int) -> Any:
-    model = core.read_model(engine.read())
+def _compile(core: Any, engine: Engine, model: Any, padded: PaddedBlock, precision: str, threads: int) -> Any:
     model.reshape(list(padded.block.shape))
     _check_output(engine, tuple(model.output().get_partial_shape().get_min_shape()), padded.output_shape)
     if precision != "f32":

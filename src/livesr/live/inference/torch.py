@@ -23,9 +23,9 @@ class TorchBackend:
 
     Notes
     -----
-    "auto" is f32 on a CPU and f16 on CUDA. Torch allocates its intermediate tensors per frame; only input and output
-    are this backend's own. `threads` sets torch's threads, and f32 on CUDA switches TF32 convolutions off, for the whole
-    process.
+    "auto" is f32 on a CPU and f16 on CUDA; "int8" rounds as the integers do, in f32. Torch allocates its intermediate tensors
+    per frame; only input and output are this backend's own. `threads` sets torch's threads, and f32 on CUDA switches TF32
+    convolutions off, for the whole process.
     """
 
     name = "torch"
@@ -78,8 +78,9 @@ class TorchBackend:
         self.precision = _choose_precision(precision, where)
         if cuda and self.precision == "f32":
             torch.backends.cudnn.allow_tf32 = False  # TF32 has 10 bits of mantissa: no reference
-        dtype = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}[self.precision]
-        self._graph = OnnxGraph(engine.read(), where, dtype)
+        dtype = {"bf16": torch.bfloat16, "f16": torch.float16}.get(self.precision, torch.float32)
+        model = engine.read_int8() if self.precision == "int8" else engine.read()
+        self._graph = OnnxGraph(model, where, dtype)
         self._padded = PaddedBlock(engine, shape)
         self._output = np.zeros(self._padded.output_shape, np.float32)
         self._result = self._padded.crop(self._output)
