@@ -2,10 +2,10 @@
 
 Owns the choice of what is quantised, the calibration and the proof. NNCF does the arithmetic. Trains nothing.
 
-Only the inputs and kernels of 3x3 and larger convolutions become integers: they are nearly all of the work. The last
-convolution and what follows stay FP32, as everywhere. The first stays in floating point too, because frames have a wider range than
-255 steps: in integers it cost most of what was lost. So do attention's two small convolutions, activations and skips, which
-runtimes fuse into the convolutions before them: with integers inside the GELU OpenVINO took 41 ms of one core instead of 36.
+Only the inputs and kernels of 3x3 and larger convolutions become integers: they are nearly all of the work. The last one and
+what follows stay FP32, as everywhere. The first stays in floating point too, because frames have a wider range than 255 steps:
+in integers it cost most of what was lost. So do attention's two small convolutions, activations and skips, which runtimes fuse
+into the convolutions before them: with integers inside the GELU OpenVINO took 41 ms of one core instead of 36.
 
 Scales are symmetric and signed, one for a frame and one per output channel for a kernel: OpenVINO and TensorRT take both.
 
@@ -198,7 +198,7 @@ def _quantise(
         scores = [_score(compiled(block[None])[0][0], truth) for block, truth in blocks]
         return float(np.mean(scores)), scores
 
-    nncf.set_log_level(logging.ERROR)
+    logging.getLogger("nncf").setLevel(logging.ERROR)  # nncf.set_log_level would change the root's handlers too
     with redirect_stdout(sys.stderr):  # its progress bars: standard output is the command's
         quantised: ModelProto = nncf.quantize_with_accuracy_control(
             model,

@@ -100,7 +100,6 @@ class TestWeights:
         with pytest.raises(EngineError, match="outside its folder"):
             load_engine("mt-er")
 
-
     def test_int8_of_another_network_is_refused(self, engine: Engine) -> None:
         weights = engine.manifest.weights.model_dump()
         made = {**weights["onnx"], "source": "model-int8.onnx", "made_of": "0" * 64, "calibration": "", "pcc_loss": 0.0}

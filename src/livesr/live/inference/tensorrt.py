@@ -215,6 +215,11 @@ def choose_precision(asked: str) -> str:
     return asked
 
 
+def _has_codes(engine: Engine, precision: str) -> bool:
+    """Whether the engine's file with Q/DQ nodes is the one to build from."""
+    return precision in {"int8", "f8"} and engine.int8_path is not None
+
+
 def plan_key(engine: Engine, shape: tuple[int, int], precision: str) -> PlanKey:
     """Return the key of the plan for frames of `shape` (y, x) on the GPU that is here."""
     import cupy
@@ -223,7 +228,9 @@ def plan_key(engine: Engine, shape: tuple[int, int], precision: str) -> PlanKey:
     about = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)
     device = f"{about['name'].decode()}, sm_{about['major']}{about['minor']}"
     runtime, size = f"tensorrt {tensorrt.__version__}", padded_shape(engine, shape)
-    return PlanKey(engine.manifest.id, engine.manifest.sha256, runtime, device, size, precision)
+    weights = engine.manifest.weights
+    file = weights.int8 if _has_codes(engine, precision) and weights.int8 else weights.onnx
+    return PlanKey(engine.manifest.id, file.sha256, runtime, device, size, precision)
 
 
 def build_plan(engine: Engine, key: PlanKey, cache: PlanCache, progress: Any = None) -> bytes:
@@ -231,7 +238,8 @@ def build_plan(engine: Engine, key: PlanKey, cache: PlanCache, progress: Any = N
     from livesr.live.inference.tensorrt_build import build
 
     shape = (1, engine.manifest.window, *key.shape)
-    plan, timings = build(engine.read(), key.precision, shape, timings=cache.timings(key), progress=progress)
+    model = engine.read_int8() if _has_codes(engine, key.precision) else engine.read()
+    plan, timings = build(model, key.precision, shape, timings=cache.timings(key), progress=progress)
     cache.store(key, plan)
     if timings:
         cache.store_timings(key, timings)

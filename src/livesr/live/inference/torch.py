@@ -126,8 +126,8 @@ class TorchBackend:
 def _choose_precision(asked: str, where: str) -> str:
     if asked == "auto":
         return "f16" if where == "cuda" else "f32"
-    if asked in {"int8", "f8"}:
-        raise BackendError(f"Torch computes in f32, bf16 or f16, not in {asked!r}. Use --precision auto.")
+    if asked == "f8":
+        raise BackendError("Torch computes in f32, bf16, f16 or int8, not in 'f8'. Use --precision auto.")
     if asked == "f16" and where == "cpu":
         raise BackendError("Torch computes in f32 or bf16 on a CPU, not in 'f16'. Use --precision auto.")
     return asked
