@@ -198,7 +198,7 @@ class TestWarnings:
         weak = specimen() * np.array([1.0, 0.01], np.float32)[:, None, None]
 
         def said(output: np.ndarray) -> bool:
-            return any("ER is far weaker" in w for w in composer.compose(output, centre).warnings)
+            return any("ER is too weak" in w for w in composer.compose(output, centre).warnings)
 
         assert said(weak)
         assert not any("MT" in w for w in composer.compose(weak, centre).warnings)
@@ -215,19 +215,7 @@ class TestWarnings:
         half = specimen() * np.array([1.0, 0.3], np.float32)[:, None, None]
         limits = {"weak": {"ER": 0.4}}
         (warning,) = Composer(manifest(limits=limits), SHAPE).compose(half, window(frame(half))).warnings
-        assert "ER is far weaker" in warning
-
-    def test_light_that_is_not_told_apart(self) -> None:
-        apart = np.stack([specimen()[0], np.zeros(SHAPE, np.float32)])
-        shared = np.stack([apart[0] * 0.6, apart[0] * 0.4])
-        composer, centre = Composer(manifest(limits={"ambiguity": 0.3}), SHAPE), window(frame(apart))
-        made = composer.compose(shared, centre)
-        assert made.ambiguity == pytest.approx(0.4, abs=1e-3)
-        assert any("too alike" in warning for warning in made.warnings)
-        for _ in range(3):
-            made = composer.compose(apart, centre)
-        assert made.ambiguity == pytest.approx(0, abs=1e-6)
-        assert not any("too alike" in warning for warning in made.warnings)
+        assert "ER is too weak" in warning
 
     def test_input_unlike_the_training_data(self) -> None:
         shape = (256, 256)

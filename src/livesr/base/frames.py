@@ -192,7 +192,6 @@ class MulticolorFrame:
     uncertainty : uint16 (c, y, x), ADU; an estimate of each channel's standard deviation; only when asked for
     novelty : distance of its input from those that the engine was trained on, over the largest that is usual there; None
         where the engine does not say
-    ambiguity : share of the light in other channels than the brightest of its pixel; None without two channels
     warnings : sentences that a viewer must show with it
     """
 
@@ -208,7 +207,6 @@ class MulticolorFrame:
     residual_plane: NDArray[np.float32] | None = None
     uncertainty: NDArray[np.uint16] | None = None
     novelty: float | None = None
-    ambiguity: float | None = None
     warnings: tuple[str, ...] = field(default=())
 
     @property

@@ -13,8 +13,6 @@ from livesr.cli.output import JSON, console, print_json
 if TYPE_CHECKING:
     from livesr.training.recipes import Recipe
 
-_LEAST_FOR_LIMITS = 8  # sequences
-
 
 def register(app: typer.Typer) -> None:
     """Add the command to `app`."""
@@ -26,6 +24,9 @@ def export(
     out: Annotated[Path, typer.Option(help="Folder of the engine.")],
     weights: Annotated[str, typer.Option(help="best (of the validations) or final.")] = "best",
     sequences: Annotated[int, typer.Option(min=0, help="Unseen simulated sequences to evaluate on; 0: none.")] = 24,
+    limits: Annotated[
+        bool, typer.Option("--limits", help="Measure its limits too, as 'livesr limits' does: 200 more sequences.")
+    ] = False,
     time_points: Annotated[int, typer.Option(min=3, help="Time points of each.")] = 5,
     threads: Annotated[int, typer.Option(min=0, help="Threads of the runtime; 0 leaves it the choice.")] = 0,
     data: Annotated[
@@ -43,8 +44,9 @@ def export(
         import torch  # noqa: F401
     except ImportError as e:
         raise BackendError("Exporting needs PyTorch and ONNX: pip install 'livesr[train]'.") from e
+    from livesr.evaluation.limits import measure_limits
     from livesr.export.card import card
-    from livesr.export.engine import export_engine
+    from livesr.export.engine import export_engine, write_limits
     from livesr.training.recipes import Recipe
 
     recipe_path, weights_path = run / "recipe.json", run / f"{weights}.pt"
@@ -65,6 +67,11 @@ def export(
                 if simulated
                 else _validate(out, data or run, sequences, threads)
             )
+    if limits:
+        with terminal.status("Measuring its limits"):
+            write_limits(out, measure_limits(out, threads=threads, domain=recipe.data.domain))
+    elif manifest.task == "separate":
+        terminal.print(f"What its warnings compare with is not measured yet: livesr limits {out}")
     card(recipe, out, result.get("metrics"), run / "log.csv")
     terminal.print(f"Engine, manifest and card are in {out}. Try it: livesr demo --engine {out}")
     if as_json:
@@ -73,8 +80,7 @@ def export(
 
 def _evaluate(recipe: Recipe, engine: Path, sequences: int, time_points: int, threads: int) -> dict[str, Any]:
     from livesr.evaluation.engines import SEEDS, run
-    from livesr.evaluation.limits import measure_limits
-    from livesr.export.engine import write_limits, write_metrics
+    from livesr.export.engine import write_metrics
     from livesr.simulation.domain import CALIBRATED
 
     structures = recipe.data.domain.structures
@@ -98,10 +104,6 @@ def _evaluate(recipe: Recipe, engine: Path, sequences: int, time_points: int, th
         for name, domain in conditions.items()
     }
     write_metrics(engine, results)
-    if sequences < _LEAST_FOR_LIMITS:
-        return results
-    domain = recipe.data.domain
-    write_limits(engine, measure_limits(engine, sequences=4 * sequences, threads=threads, domain=domain))
     return results
 
 

@@ -24,7 +24,7 @@ def register(app: typer.Typer) -> None:
 def limits(
     engine: Annotated[str, typer.Argument(help="Engine that separates: a name or a folder.")],
     sequences: Annotated[
-        int, typer.Option(min=8, help="Simulated sequences of usual light, and as many with weak structures.")
+        int, typer.Option(min=1, help="Simulated sequences of usual light, and as many with weak structures.")
     ] = 96,
     threads: Annotated[int, typer.Option(min=0, help="Threads of the runtime; 0 leaves it the choice.")] = 0,
     backend: Backend = "auto",
@@ -33,7 +33,7 @@ def limits(
     """Measure what a live run compares every frame with, and write it into the engine's manifest.
 
     Which input is unlike the training data, which structure is too weak, which are confused, which optics it knows, what its
-    uncertainty is worth. 'livesr export' does it for a new engine.
+    uncertainty is worth. 'livesr export --limits' does it for a new engine.
 
     [dim]Example:[/] livesr limits engines/imcsr-mt-er-lyso-light
     """

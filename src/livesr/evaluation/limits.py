@@ -26,7 +26,7 @@ from livesr.live.inference.backend import Backend
 from livesr.live.inference.engine import Engine, Familiar, Limits, Manifest, Range, Uncertain, load_engine
 from livesr.live.inference.runner import open_backend
 from livesr.live.inference.views import Sides
-from livesr.simulation.domain import Domain
+from livesr.simulation.domain import CALIBRATED, Domain
 from livesr.simulation.sequence import EVALUATION, SimulatedSequence
 from livesr.simulation.specimens import STRUCTURES
 
@@ -34,15 +34,17 @@ Image = NDArray[np.float32]
 
 SIZE, N_T = 256, 3
 FIRST_SEED = 9000
-UNUSABLE_PCC = 0.5
-"""PCC with the truth below which a structure's channel is not to be trusted: the label of the warning of weak structures."""
+UNUSABLE_PCC, LITTLE_LIGHT = 0.5, 0.15
+"""A structure is lost because it is weak: a PCC with the truth below the one, where its share of the true light is below the
+other. The warning has to tell such channels from those whose PCC is not below."""
 
 _OWN_STREAM = 4  # of the seeds: scenes unlike those that are scored or diagnosed
 _WEAK_RATIO = 40.0  # between structures, instead of 5: so that some are lost
-_USUAL = 0.99  # of the frames of training lie within a limit
+_USUAL = 0.975  # of the frames of training lie within a limit
 _LEAST_FRAMES = 4 * len(FEATURES)  # for a covariance
-_ALONE = 24
+_ALONE = 12
 _MARGIN = 16
+_FALSE_ALARMS = 0.1  # of channels that are in order, where some are forty times brighter than others
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +54,17 @@ class Seen:
     Attributes
     ----------
     features : as `livesr.live.familiarity.FEATURES`
-    ambiguity, residual : as in `MulticolorFrame`
-    shares : of the predicted light, by channel
+    residual, warnings : as in `MulticolorFrame`
+    shares, true_shares : of the predicted and of the true light, by channel
     pcc : with the truth, by channel; NaN where there is nothing to be found
     errors, spread : prediction minus truth, and standard deviation over its views, in x; float32 (c, y, x)
     """
 
     features: NDArray[np.float64]
-    ambiguity: float
     residual: float
+    warnings: tuple[str, ...]
     shares: NDArray[np.float64]
+    true_shares: NDArray[np.float64]
     pcc: NDArray[np.float64]
     errors: Image | None = None
     spread: Image | None = None
@@ -107,16 +110,18 @@ def seen(frame: MulticolorFrame, truth: Image | None = None, *, with_maps: bool 
     noise = noise_threshold(frame.source.image)
     above = np.maximum(frame.source.image - np.float32(background), channels.sum(0)) > noise
     light = channels[:, above].sum(1, dtype=np.float64)
-    scores = np.full(len(channels), np.nan)
+    scores = true = np.full(len(channels), np.nan)
     if truth is not None:
+        true = truth.sum((1, 2), dtype=np.float64)
         scores = np.array([_pcc(c, t) for c, t in zip(channels, truth, strict=True)])
     keep = with_maps and truth is not None and frame.uncertainty is not None
     inner = (slice(None), *_inside(channels.shape[1:]))
     return Seen(
         features=features(frame.source, noise),
-        ambiguity=frame.ambiguity if frame.ambiguity is not None else 0.0,
         residual=frame.residual,
+        warnings=frame.warnings,
         shares=light / max(float(light.sum()), 1e-9),
+        true_shares=true / max(float(true.sum()), 1e-9),
         pcc=scores,
         errors=(channels - truth)[inner] / np.float32(headroom) if keep and truth is not None else None,
         spread=frame.uncertainty[inner].astype(np.float32) / np.float32(headroom)
@@ -140,7 +145,8 @@ def measure_limits(
     Parameters
     ----------
     engine : a folder or a name
-    sequences : of the whole range of training, and as many with structures that are too weak
+    sequences : of the whole range of training, and as many with structures that are too weak; what is confused is measured
+        on a few of a rig in good order
     domain : what training drew from; None is `Domain()` with the engine's structures
     progress : called with (sequences done, all)
 
@@ -160,25 +166,27 @@ def measure_limits(
     try:
         observer = Observer(loaded, runtime)
         weak_domain = domain.model_copy(update={"brightness_ratio": _WEAK_RATIO, "absent": 0.0})
+        in_order = CALIBRATED.model_copy(update={"structures": domain.structures})
         usual, weak, alone = [], [], []
-        total = 2 * sequences
+        few = min(sequences, _ALONE)
+        total = 2 * sequences + few
         for i in range(sequences):
-            scene = scene_of(domain, i)
-            usual.append(observer.look(scene, uncertainty=views))
-            if i < _ALONE:
-                alone.append({name: observer.look(scene, [name]).shares for name in scene.present})
+            usual.append(observer.look(scene_of(domain, i), uncertainty=views))
             _tell(progress, i + 1, total)
         for i in range(sequences):
             weak.append(observer.look(scene_of(weak_domain, sequences + i)))
             _tell(progress, sequences + i + 1, total)
+        for i in range(few):
+            scene = scene_of(in_order, 2 * sequences + i)
+            alone.append({name: observer.look(scene, [name]).shares for name in scene.present})
+            _tell(progress, 2 * sequences + i + 1, total)
     finally:
         runtime.close()
     names = loaded.manifest.channel_names
     limits = Limits(
-        data=f"{2 * sequences} simulated SIM sequences, {SIZE} x {SIZE}, none used in training",
+        data=f"{total} simulated SIM sequences, {SIZE} x {SIZE}, none used in training",
         familiar=fit_familiar([s.features for s in usual]) if sequences >= _LEAST_FRAMES else None,
-        ambiguity=round(float(np.quantile([s.ambiguity for s in usual], _USUAL)), 4),
-        weak={name: round(weak_share(_pairs(usual + weak, c)), 4) for c, name in enumerate(names)},
+        weak={name: round(weak_share(usual + weak, c), 4) for c, name in enumerate(names)},
         confusion=_confusion(alone, domain.structures, names),
         uncertainty=fit_uncertainty(usual, views),
     )
@@ -234,30 +242,38 @@ def distance(familiar: Familiar, found: NDArray[np.float64]) -> float:
     return float(np.linalg.norm(np.array(familiar.whitening) @ (found - np.array(familiar.mean))) / familiar.limit)
 
 
-def weak_share(pairs: Sequence[tuple[float, float]]) -> float:
-    """Return the share of light that best tells channels with a PCC below `UNUSABLE_PCC` from the others (Youden's J).
-
-    Parameters
-    ----------
-    pairs : share of the light, PCC
-    """
-    shares, scores = (np.array(values) for values in zip(*pairs, strict=True))
-    unusable = scores < UNUSABLE_PCC
-    if not unusable.any() or unusable.all():
+def weak_share(frames: Sequence[Seen], channel: int) -> float:
+    """Return the share of light below which most structures that are lost lie, and at most 1 in 10 of those in order."""
+    lost, shares = is_lost(frames, channel), np.array([f.shares[channel] for f in frames])
+    in_order = is_in_order(frames, channel)
+    if not lost.any() or not in_order.any():
         return 0.0
-    candidates = np.unique(shares)
-    gain = [np.mean(shares[unusable] < threshold) - np.mean(shares[~unusable] < threshold) for threshold in candidates]
-    return float(candidates[int(np.argmax(gain))])
+    most = np.quantile(shares[in_order], _FALSE_ALARMS)
+    return float(min(most, shares[lost].max() * 1.01))
 
 
-def fit_uncertainty(frames: Sequence[Seen], views: Sides) -> Uncertain:
-    """Fit the one number that turns the spread of views into the root mean square error."""
+def is_lost(frames: Sequence[Seen], channel: int) -> NDArray[np.bool_]:
+    """Whether a structure is missing or too weak to be found, for each frame."""
+    little: NDArray[np.bool_] = np.array([f.true_shares[channel] for f in frames]) < LITTLE_LIGHT
+    return little & ~is_in_order(frames, channel)
+
+
+def is_in_order(frames: Sequence[Seen], channel: int) -> NDArray[np.bool_]:
+    """Whether a structure is found, for each frame."""
+    found: NDArray[np.bool_] = np.nan_to_num([f.pcc[channel] for f in frames]) >= UNUSABLE_PCC
+    return found
+
+
+def fit_uncertainty(frames: Sequence[Seen], views: Sides) -> Uncertain | None:
+    """Fit the one number that turns the spread of views into the root mean square error; None where there is no spread."""
     pairs = [(f.errors, f.spread) for f in frames if f.errors is not None and f.spread is not None]
     squares = sum(float((e * e).sum(dtype=np.float64)) for e, _ in pairs)
     spreads = sum(float((s * s).sum(dtype=np.float64)) for _, s in pairs)
+    if spreads == 0:  # a network that sees every pixel by itself is alike from all sides
+        return None
     return Uncertain(
         views=views,
-        scale=round(float(np.sqrt(squares / max(spreads, 1e-12))), 4),
+        scale=round(max(float(np.sqrt(squares / spreads)), 1e-4), 4),
         correlation=round(rank_correlation([(abs(e[:, ::4, ::4]), s[:, ::4, ::4]) for e, s in pairs]), 4),
     )
 
@@ -276,11 +292,6 @@ def _whitened(points: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray
     return mean, np.linalg.inv(np.linalg.cholesky(covariance))
 
 
-def _pairs(frames: Sequence[Seen], channel: int) -> list[tuple[float, float]]:
-    """Share and PCC of a channel; a structure that is not there has none to be found."""
-    return [(float(f.shares[channel]), float(np.nan_to_num(f.pcc[channel]))) for f in frames]
-
-
 def _confusion(
     alone: Sequence[Mapping[str, NDArray[np.float64]]], structures: Sequence[str], names: Sequence[str]
 ) -> dict[str, dict[str, float]]:
@@ -288,8 +299,8 @@ def _confusion(
     for structure, name in zip(structures, names, strict=True):
         shares = [found[structure] for found in alone if structure in found]
         if shares:
-            mean = np.mean(shares, axis=0)
-            confusion[name] = {o: round(float(s), 4) for o, s in zip(names, mean, strict=True) if o != name}
+            usual = np.median(shares, axis=0)  # where next to nothing is in the field, all of it may be anything
+            confusion[name] = {o: round(float(s), 4) for o, s in zip(names, usual, strict=True) if o != name}
     return confusion
 
 

@@ -47,14 +47,12 @@ class Light(NamedTuple):
     difference : sum |sum of channels - x|
     total : sum |x|
     channels : sum of each channel
-    brightest : sum of the brightest channel of every pixel
     noise : threshold above which pixels count
     """
 
     difference: float
     total: float
     channels: NDArray[np.float64]
-    brightest: float = math.nan
     noise: float = 0.0
 
     @property
@@ -63,14 +61,6 @@ class Light(NamedTuple):
         if not np.isfinite(self.difference):
             return MOST_RESIDUAL
         return float(min(self.difference / self.total, MOST_RESIDUAL)) if self.total > 0 else 0.0
-
-    @property
-    def ambiguity(self) -> float | None:
-        """Share of the predicted light that is in another channel than the brightest of its pixel; None without two."""
-        total = float(self.channels.sum())
-        if len(self.channels) < 2 or not 0 < total < np.inf:
-            return None
-        return max(1 - self.brightest / total, 0.0)
 
     @property
     def shares(self) -> list[float | None]:
@@ -224,14 +214,9 @@ class Arithmetic:
             sums.append(arrays.dot(arrays.absolute(work, out=work), above))
             sums.append(arrays.dot(arrays.absolute(x, out=x), above))
             sums += [arrays.dot(self._at_input_pixels(output, i, rows), above) for i in range(self._n)]
-            arrays.copy(self._at_input_pixels(output, 0, rows), work)
-            for i in range(1, self._n):
-                arrays.maximum(work, self._at_input_pixels(output, i, rows), out=work)
-            sums.append(arrays.dot(work, above))
         *found, noise = arrays.numbers([*sums, threshold])
-        difference, total, *channels, brightest = np.reshape(found, (-1, 3 + self._n)).sum(axis=0)
-        light = np.array(channels) * headroom
-        return Light(float(difference), float(total), light, float(brightest) * headroom, float(noise))
+        difference, total, *channels = np.reshape(found, (-1, 2 + self._n)).sum(axis=0)
+        return Light(float(difference), float(total), np.array(channels) * headroom, float(noise))
 
     def _sum_of_channels(self, output: Array, rows: slice, out: Array, headroom: float) -> Array:
         """Sum of the channels in ADU on the input's pixels, each the mean of the output pixels that cover it."""
@@ -358,7 +343,6 @@ class Composer:
             residual_plane=made.plane,
             uncertainty=made.uncertainty,
             novelty=made.novelty,
-            ambiguity=made.light.ambiguity,
             warnings=self._sentences.of(made.light, following, centre),
         )
 
@@ -366,13 +350,13 @@ class Composer:
 class _Following:
     """What follows one stream from frame to frame."""
 
-    __slots__ = ("_limits", "ambiguous", "display", "novel", "weak")
+    __slots__ = ("_limits", "display", "novel", "weak")
 
     def __init__(self, manifest: Manifest) -> None:
         limits = manifest.limits
         self._limits: NDArray[np.float64] | None = None
         self.display: tuple[tuple[float, float], ...] = ()
-        self.novel, self.ambiguous = _Alarm(1.0), _Alarm(limits.ambiguity or math.inf)
+        self.novel = _Alarm(1.0)
         self.weak = tuple(_Alarm(limits.weak.get(name, WEAK_BELOW), below=True) for name in manifest.channel_names)
 
     def update(self, limits: NDArray[np.float64], light: Light, novelty: float | None) -> None:
@@ -383,7 +367,6 @@ class _Following:
             self._limits += _FOLLOW * (limits - self._limits)
         self.display = tuple((float(low), float(max(high, low + 1))) for low, high in self._limits)
         self.novel.update(novelty)
-        self.ambiguous.update(light.ambiguity)
         for alarm, share in zip(self.weak, light.shares, strict=True):
             alarm.update(share)
 
@@ -419,14 +402,10 @@ class _Sentences:
             f"The residual is outside the {self._range} seen in validation: the channels do not account for the light."
         )
         self._weak = tuple(
-            f"{name} is far weaker than the other structures: what is shown of it may be theirs."
+            f"{name} is too weak beside the other structures: what is shown of it may be theirs."
             for name in manifest.channel_names
         )
         self._novel = "The input is unlike the frames that the engine was trained on: what is shown of it may be wrong."
-        self._ambiguous = (
-            "The structures are too alike, or lie on one another: much of the light is shared out between channels that "
-            "the engine does not tell apart."
-        )
         self._no_number = "The network returned values that are no numbers; they are stored as 0. Try --precision f32."
         self._saturated = "The camera saturates: the brightest structures are dimmer than they are. Expose less."
         self._unresolved = "The raw frames do not show their patterns: this is predicted from widefield, not from SIM."
@@ -443,7 +422,7 @@ class _Sentences:
             sentences.append(self._no_number)
         elif self._range is not None and light.total > 0 and light.residual not in self._range:
             sentences.append(self._outside)
-        sentences += [self._novel] * following.novel.on + [self._ambiguous] * following.ambiguous.on
+        sentences += [self._novel] * following.novel.on
         sentences += [sentence for sentence, alarm in zip(self._weak, following.weak, strict=True) if alarm.on]
         if centre.saturated:
             sentences.append(self._saturated)

@@ -56,7 +56,7 @@ class Familiarity:
     def novelty(
         self, tiles: Sequence[NDArray[np.float32]], normalisation: Normalisation, noise_adu: float
     ) -> float | None:
-        """Return the distance from training over the distance that 1 in 100 of its frames exceed; None if not judged.
+        """Return the distance from training over the distance that 1 in 40 of its frames exceeds; None if not judged.
 
         Parameters
         ----------

@@ -28,7 +28,7 @@ from livesr.live.pipeline import Pipeline
 from livesr.live.sinks import layout
 from livesr.live.sinks.frames_log import FramesLog, SeriesName, State
 from livesr.live.sinks.localisations import replace_frames
-from livesr.live.sinks.sink import RunDescription, limit_facts, to_uint16
+from livesr.live.sinks.sink import RunDescription, to_uint16
 from livesr.live.sources.replay import feed
 from livesr.store.process import Progress, build_paths
 from livesr.store.raw_input import RawInput, description, frames_of, read_stacks, store_input
@@ -324,7 +324,7 @@ class _FillSink:
             "residual": frame.residual,
             "edge": frame.edge,
             "true_neighbours": frame.true_neighbours,
-            **limit_facts(frame),
+            "novelty": None if frame.novelty is None else round(frame.novelty, 4),
             "warnings": frame.warnings,
         }
         self._put("sr", "separated", frame.source, frame.channels, facts)

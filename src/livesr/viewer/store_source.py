@@ -138,7 +138,6 @@ class StoreSource:
             normalisation=normalisation._asdict() if normalisation else None,
             residual=line.get("residual"),
             novelty=line.get("novelty"),
-            ambiguity=line.get("ambiguity"),
             latency_ms=line.get("latency_ms"),
             warnings=tuple(line.get("warnings", ())),
         )

@@ -99,7 +99,7 @@ class Metrics(_Part):
 class Familiar(_Part):
     """Where the frames of training lie, as `livesr.live.familiarity` measures them.
 
-    The distance of a frame is ``|whitening (features - mean)|``; 1 in 100 frames of training exceeds `limit`.
+    The distance of a frame is ``|whitening (features - mean)|``; 1 in 40 frames of training exceeds `limit`.
     """
 
     features: tuple[str, ...]
@@ -139,15 +139,13 @@ class Limits(_Part):
     ----------
     data : on which frames
     familiar : where the frames of training lie; None is not judged
-    ambiguity : share of the light that may lie where structures are not told apart
     weak : share of the light below which a structure is not to be trusted, by channel; others have 0.04
-    confusion : share of a structure's light, alone in the field, that is shown as each other one
+    confusion : share of a structure's light, alone in the field of a rig in good order, that is shown as each other one, median
     uncertainty : None was not measured
     """
 
     data: str = ""
     familiar: Familiar | None = None
-    ambiguity: Annotated[float, Field(gt=0, le=1)] | None = None
     weak: dict[str, Annotated[float, Field(ge=0, lt=1)]] = Field(default_factory=dict)
     confusion: dict[str, dict[str, FiniteFloat]] = Field(default_factory=dict)
     uncertainty: Uncertain | None = None

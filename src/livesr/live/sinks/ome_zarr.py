@@ -27,7 +27,7 @@ from livesr.live.sinks.frames_log import FramesLog, SeriesName, State, to_json
 from livesr.live.sinks.layout import bytes_per_hour, free_bytes, memory_bytes, next_free_path
 from livesr.live.sinks.localisations import LocalisationsFile
 from livesr.live.sinks.series import DisplayWindow, Series, SeriesSpec, group_json, write_json
-from livesr.live.sinks.sink import RunDescription, judgement_facts, limit_facts, to_uint16
+from livesr.live.sinks.sink import RunDescription, judgement_facts, to_uint16
 
 __all__ = ["OMEZarrSink", "bytes_per_hour", "free_bytes", "memory_bytes", "next_free_path"]
 
@@ -216,7 +216,7 @@ class OMEZarrSink:
             latency_ms=round(frame.latency_ms, 3),
             edge=frame.edge,
             true_neighbours=frame.true_neighbours,
-            **limit_facts(frame),
+            novelty=None if frame.novelty is None else round(frame.novelty, 4),
             warnings=frame.warnings,
         )
         if frame.uncertainty is not None and "uncertainty" in place.series:

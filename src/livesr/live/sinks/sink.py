@@ -127,12 +127,6 @@ def judgement_facts(frame: SRFrame) -> dict[str, Any]:
     }
 
 
-def limit_facts(frame: MulticolorFrame) -> dict[str, float]:
-    """Return what the store and the stream say of how far a frame is from its engine's limits, as far as it is known."""
-    facts = {"novelty": frame.novelty, "ambiguity": frame.ambiguity}
-    return {name: round(value, 4) for name, value in facts.items() if value is not None}
-
-
 def to_uint16(
     image: NDArray[np.float32],
     offset_adu: int,

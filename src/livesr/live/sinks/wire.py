@@ -91,7 +91,6 @@ class WireHeader(_Part):
     resolved: bool = True
     residual: float | None = None
     novelty: float | None = None
-    ambiguity: float | None = None
     latency_ms: float | None = None
     warnings: tuple[str, ...] = ()
 

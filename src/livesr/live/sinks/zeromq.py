@@ -31,7 +31,7 @@ from livesr.live.sinks.frames_log import to_json
 from livesr.live.sinks.keys import PublisherKeys
 from livesr.live.sinks.layout import UNCERTAINTY_WARNING
 from livesr.live.sinks.series import DisplayWindow
-from livesr.live.sinks.sink import RunDescription, judgement_facts, limit_facts, to_uint16
+from livesr.live.sinks.sink import RunDescription, judgement_facts, to_uint16
 from livesr.live.sinks.wire import END, FRAME, INPUT, STATUS, TOPICS, UNCERTAINTY, WireChannel, WireHeader, encode
 
 log = logging.getLogger(__name__)
@@ -319,7 +319,7 @@ class _Publisher:
             edge=frame.edge,
             true_neighbours=frame.true_neighbours,
             residual=frame.residual,
-            **limit_facts(frame),
+            novelty=frame.novelty,
             latency_ms=frame.latency_ms,
             warnings=frame.warnings,
         )

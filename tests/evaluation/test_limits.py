@@ -1,0 +1,99 @@
+"""The limits of an engine: what follows from frames of which it is known, and the command that measures them."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from typer.testing import CliRunner
+
+from livesr.base.errors import EngineError
+from livesr.cli import app
+from livesr.evaluation.limits import (
+    Seen,
+    distance,
+    domain_of,
+    fit_familiar,
+    fit_uncertainty,
+    resolution_range,
+    weak_share,
+)
+from livesr.live.familiarity import FEATURES
+from livesr.live.inference.engine import CONFUSED, Limits, load_engine
+from livesr.simulation.domain import Domain
+
+LIGHT = "imcsr-mt-er-lyso-light"
+
+
+def seen(share: float = 0.3, true: float = 0.3, pcc: float = 0.9, errors: NDArray[np.float32] | None = None) -> Seen:
+    spread = None if errors is None else np.abs(errors) / 4
+    shares, true_shares = np.array([share, 1 - share]), np.array([true, 1 - true])
+    return Seen(np.zeros(len(FEATURES)), 0.1, (), shares, true_shares, np.array([pcc, 0.9]), errors, spread)
+
+
+def test_frames_like_those_of_training_are_familiar_and_others_are_not() -> None:
+    rng = np.random.default_rng(0)
+    mixed = rng.normal(size=(len(FEATURES), len(FEATURES)))
+    known = rng.normal(size=(400, len(FEATURES))) @ mixed + 5
+    familiar = fit_familiar(list(known[:200]))
+    far = [distance(familiar, point) for point in known[200:]]
+    assert np.mean(np.array(far) > 1) < 0.1
+    assert np.median(far) > 0.4
+    assert distance(familiar, known[0] + 10 * mixed[3]) > 2
+
+
+def test_the_share_that_makes_a_structure_weak_lies_between_lost_ones_and_those_in_order() -> None:
+    lost = [seen(share, 0.02, 0.1) for share in (0.01, 0.03, 0.05)]
+    dark = [seen(0.5, 0.5, 0.1)]  # not found for another reason
+    in_order = [seen(share, share, 0.9) for share in np.linspace(0.1, 0.5, 20)]
+    assert 0.05 < weak_share([*lost, *dark, *in_order], 0) < 0.15
+    assert weak_share(in_order, 0) == 0
+    assert np.mean([f.shares[0] < weak_share([*in_order, seen(0.4, 0.01, 0)], 0) for f in in_order]) <= 0.1
+
+
+def test_the_uncertainty_is_scaled_to_the_error() -> None:
+    errors = np.random.default_rng(1).normal(0, 2, (2, 64, 64)).astype(np.float32)
+    found = fit_uncertainty([seen(errors=errors)], "flips")
+    assert found is not None
+    assert found.scale == pytest.approx(4, rel=1e-3)
+    assert found.correlation == pytest.approx(1, abs=1e-3)
+    assert fit_uncertainty([seen(errors=errors * 0)], "flips") is None
+
+
+def test_the_optics_of_training() -> None:
+    found = resolution_range(Domain(na=(1.4, 1.49), emission_um=(0.505, 0.56)))
+    assert (found.min, found.max) == pytest.approx((169.5, 200.0), abs=0.1)
+    assert 525 / (2 * 1.49) in found
+    assert 640 / (2 * 1.2) not in found
+
+
+def test_only_structures_that_can_be_simulated_are_measured(tmp_path: Path) -> None:
+    manifest = load_engine(LIGHT).manifest
+    with pytest.raises(EngineError, match="simulated"):
+        domain_of(manifest.model_copy(update={"task": "upscale"}))
+
+
+def test_the_command_writes_what_it_measured_and_the_engine_warns_of_it(tmp_path: Path) -> None:
+    folder = tmp_path / "engine"
+    shutil.copytree(load_engine(LIGHT).folder, folder)
+    result = CliRunner().invoke(app, ["limits", str(folder), "--sequences", "1", "--threads", "1", "--json"])
+    assert result.exit_code == 0, result.output
+    written = load_engine(folder).manifest
+    assert Limits.model_validate_json(result.stdout) == written.limits
+    assert written.limits.familiar is None  # one frame says nothing of all
+    assert written.limits.uncertainty is not None
+    assert written.limits.uncertainty.scale > 0
+    assert set(written.limits.weak) == set(written.channel_names)
+    assert written.resolution_nm is not None
+    assert any("267 nm" in told for told in load_engine(folder).check_fits("separate", resolution_nm=267))
+
+
+def test_structures_that_an_engine_confuses_are_said() -> None:
+    engine = load_engine(LIGHT)
+    limits = Limits(confusion={"ER": {"Microtubules": CONFUSED + 0.1, "Lysosomes": 0.01}})
+    confused = type(engine)(engine.folder, engine.manifest.model_copy(update={"limits": limits}), engine.onnx_path)
+    (told,) = confused.check_fits("separate")
+    assert "ER and Microtubules are too alike" in told
