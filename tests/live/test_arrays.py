@@ -13,9 +13,10 @@ import pytest
 import scipy.fft
 
 from livesr.base.frames import Normalisation
-from livesr.live.arrays import HOST, Arrays, CupyArrays
+from livesr.live.arrays import HOST, Arrays, CupyArrays, cupy_arrays
 from livesr.live.compose import Arithmetic
 from livesr.live.correct import Correction
+from livesr.live.inference.cuda import why_no_gpu
 from livesr.live.normalise import background_and_headroom
 from livesr.live.reconstruct.quality import Trust
 from livesr.live.reconstruct.sim import SIMReconstructor
@@ -203,6 +204,16 @@ def test_the_installed_cupy_has_them() -> None:
     for module, known in ((cupy, CUPY), (cupyx.scipy.fft, CUPYX_FFT)):
         for name, keywords in known.items():
             assert keywords <= parameters(getattr(module, name)), name
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("then", ["reconstruct", "widefield"])
+def test_cupy_gives_what_numpy_gives(then: Any) -> None:
+    if reason := why_no_gpu():
+        pytest.skip(reason)
+    pytest.importorskip("cupy", reason="CuPy is not installed")
+    trust, drift_rad = Trust(then, least_contrast_to_noise=1e6), (0.4, -0.3, 0.2)
+    check_equal(Steps(cupy_arrays(), trust).run(drift_rad), Steps(HOST, trust).run(drift_rad))
 
 
 def parameters(function: Callable[..., Any]) -> set[str]:

@@ -140,10 +140,10 @@ def test_none_is_made_where_nothing_may_be_skipped(engine: Engine, tmp_path: Pat
 def test_a_provisional_frame_that_fails_ends_only_the_provisional_ones(
     engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def failing(self: Live, window: Any) -> Any:
+    def failing(self: Live, lane: int, window: Any) -> Any:
         if window.provisional:
             raise RuntimeError("out of memory")
-        return network(self, window)
+        return network(self, lane, window)
 
     network = Live.__init__.__globals__["Pipeline"]._network
     monkeypatch.setattr(Live.__init__.__globals__["Pipeline"], "_network", failing)

@@ -422,7 +422,8 @@ class RunConfig(Model):
     of the tiles in which a network sees larger frames; "auto" takes tiles where a frame does not fit the memory.
     `provisional` "auto" shows, under "latest", a frame before its successor was acquired, while the network has nothing else
     to do; the final frame replaces it. `uncertainty` estimates that of every prediction, from so many sides of its input, 4
-    ("flips") or of square frames 8 ("turns"): the network then takes as many times as long.
+    ("flips") or of square frames 8 ("turns"): the network then takes as many times as long. `device` is
+    where SIM frames are computed: "auto" takes a GPU where there is one.
     """
 
     store: Path | None = None
@@ -433,6 +434,7 @@ class RunConfig(Model):
     backend: str = "auto"
     precision: str = "auto"
     threads: Annotated[int, Field(ge=0)] = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
     tile: Literal["auto", "off"] | Annotated[int, Field(ge=64)] = "auto"
     record_raw: bool = True
     record_recon: bool = True

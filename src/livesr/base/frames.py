@@ -144,6 +144,7 @@ class SRFrame:
     localisations : records of `LOCALISATION`, what this group added, as measured; None where nothing is localised
     drift_nm : (y, x) that the group was moved back by before it was drawn
     judgement : whether the raw frames showed their patterns; None where there are none
+    resident : the image as it lies on the GPU that it was computed on, where the network is there too; None elsewhere
     """
 
     image: NDArray[np.float32]
@@ -157,6 +158,7 @@ class SRFrame:
     localisations: NDArray[np.void] | None = None
     drift_nm: tuple[float, float] | None = None
     judgement: Judgement | None = None
+    resident: Any = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,10 +64,11 @@ class Histogram:
 
 
 class StepTimes:
-    """A `Histogram` per named step of a run."""
+    """A `Histogram` per named step of a run; any thread may measure."""
 
     def __init__(self, names: tuple[str, ...]) -> None:
         self._steps = {name: Histogram() for name in names}
+        self._lock = threading.Lock()
 
     def __getitem__(self, name: str) -> Histogram:
         return self._steps[name]
@@ -79,7 +80,8 @@ class StepTimes:
         try:
             yield
         finally:
-            self._steps[name].add((time.perf_counter_ns() - start) / 1e6)
+            with self._lock:
+                self._steps[name].add((time.perf_counter_ns() - start) / 1e6)
 
     def summary(self) -> dict[str, dict[str, float | None]]:
         """``{step: {p50, p99, mean}}`` in ms, of the steps that ran."""

@@ -64,6 +64,10 @@ Seed = Annotated[int | None, typer.Option(min=0, help="Seed of a virtual rig's s
 View = Annotated[bool, typer.Option("--view", help="Open the preview in the browser.")]
 Backend = Annotated[str, typer.Option(help="Runtime: auto, tensorrt, openvino or torch.")]
 Precision = Annotated[str, typer.Option(help="Arithmetic of the engines: auto, int8, f8, bf16, f16 or f32.")]
+Device = Annotated[
+    Literal["auto", "cpu", "cuda"],
+    typer.Option(help="Where SIM frames are computed: auto takes an NVIDIA GPU if there is one, and CuPy."),
+]
 Exposure = Annotated[
     float | None, typer.Option(min=0.01, max=3.6e6, help="Exposure of one raw frame in ms, instead of rig.yaml's.")
 ]

@@ -49,6 +49,7 @@ class Request:
     provisional: str = "auto"
     backend: str = "auto"
     precision: str = "auto"
+    device: str = "auto"
     threads: int = 0
     uncertainty: Literal["flips", "turns"] | None = None
     record_raw: bool = True
@@ -176,6 +177,7 @@ def acquire(request: Request, core: CMMCorePlus, console: Console) -> dict[str, 
         provisional=request.provisional,
         backend=request.backend,
         precision=request.precision,
+        device=request.device,
         threads=request.threads,
         uncertainty=request.uncertainty,
         record_raw=request.record_raw,

@@ -12,12 +12,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 from livesr.base.config import ChannelConfig, PatternConfig, RigConfig
-from livesr.base.errors import ConfigError
+from livesr.base.errors import BackendError, ConfigError, LiveSRError
 from livesr.base.registry import Registry
+from livesr.live.arrays import HOST, Arrays
 from livesr.live.compose import Composer
 from livesr.live.correct import Correction, build_correction
+from livesr.live.device import HOST_DEVICE, Device, DeviceChoice, open_device
 from livesr.live.grouping.by_index import IndexGrouping
-from livesr.live.inference.backend import Backend
+from livesr.live.inference.backend import Backend, ResidentBackend
 from livesr.live.inference.enduring import EnduringBackend
 from livesr.live.inference.engine import Engine, Task, Uncertain, load_engine
 from livesr.live.inference.runner import tile_of
@@ -32,6 +34,7 @@ from livesr.live.upscale import memory_bytes as upscaled_bytes
 from livesr.optics.illumination import Pattern
 
 if TYPE_CHECKING:
+    from livesr.live.reconstruct.pattern_drift import PatternDrift
     from livesr.live.reconstruct.sim import SIMReconstructor
 
 RECONSTRUCTORS = Registry(
@@ -59,6 +62,13 @@ class Geometry(NamedTuple):
     origin_px: tuple[float, float] = (0.0, 0.0)
 
 
+class Measuring(NamedTuple):
+    """What makes a measurement of a raw group; serves one thread."""
+
+    correction: Correction | None
+    reconstructor: Reconstructor
+
+
 @dataclass(frozen=True, slots=True)
 class ChannelPath:
     """The steps of one channel.
@@ -66,7 +76,8 @@ class ChannelPath:
     `engine` and `backend` make what is stored as `sr`: a separation, or an upscaling alone; None without either.
     `upscale` is the engine, and its runtime, that enlarges what a separation sees. `uncertainty` is from which sides its input
     is seen to estimate how sure the prediction is. One path serves several runs; what a run accumulates is made anew for each
-    by `grouping`, `upscaler`, `views` and `composer`.
+    by `grouping`, `upscaler`, `views` and `composer`. `reconstructor` and `correction` are the CPU's; on another `device` each
+    lane has its own, `on_device`, and the CPU's take over if the device fails.
     """
 
     name: str
@@ -84,6 +95,8 @@ class ChannelPath:
     notes: tuple[str, ...] = ()
     correction: Correction | None = None
     raw_order: Callable[[], RawOrderCheck] | None = None
+    device: Device = HOST_DEVICE
+    on_device: tuple[Measuring, ...] = ()
 
     def grouping(self) -> IndexGrouping:
         """Return a fresh grouping."""
@@ -121,6 +134,28 @@ class ChannelPath:
             warnings=self.warnings,
         )
 
+    @property
+    def measuring(self) -> Measuring:
+        """What makes a measurement on the CPU."""
+        return Measuring(self.correction, self.reconstructor)
+
+    @property
+    def resident(self) -> ResidentBackend | None:
+        """The runtime if it takes frames from the device that they were reconstructed on, without the host; else None."""
+        if not self.on_device or self.upscale is not None or self.uncertainty is not None:
+            return None
+        return getattr(self.backend, "resident", None)
+
+    def give_up(self, error: Exception) -> None:
+        """Let the next runtime take over from one that failed on the device.
+
+        Raises
+        ------
+        BackendError
+            If none is left.
+        """
+        cast("EnduringBackend", self.backend).give_up(error)
+
     def order_check(self) -> RawOrderCheck | None:
         """Return a fresh check of the raw order, None where there is no pattern."""
         return self.raw_order() if self.raw_order else None
@@ -140,7 +175,8 @@ class ChannelPath:
         upscaled = upscaled_bytes(self._upscaled_shape, streams) if self.upscale else 0
         corrected = self.correction.memory_bytes if self.correction else 0
         views = views_bytes(self.window, *self._network_shapes) if self.uncertainty else 0
-        return corrected + self.reconstructor.memory_bytes + upscaled + views
+        lanes = len(self.on_device) * (self._group_bytes + 4 * math.prod(self.reconstructor.shape))
+        return corrected + self.reconstructor.memory_bytes + upscaled + views + lanes
 
     @property
     def _network_shapes(self) -> tuple[tuple[int, int], tuple[int, int, int]]:
@@ -148,6 +184,11 @@ class ChannelPath:
         assert self.engine is not None
         seen = self._upscaled_shape if self.upscale else self.reconstructor.shape
         return seen, self.engine.output_shape(seen)
+
+    @property
+    def _group_bytes(self) -> int:
+        shape, dtype = self.description.raw_shape, self.description.raw_dtype
+        return self.n_raw * math.prod(shape) * (1 if dtype == "uint8" else 2)
 
     @property
     def _upscaled_shape(self) -> tuple[int, int]:
@@ -189,8 +230,11 @@ def build_path(
     tile: int | Literal["auto", "off"] = "auto",
     residual_plane: bool = False,
     uncertainty: Sides | None = None,
+    device: DeviceChoice | Device = "cpu",
 ) -> ChannelPath:
     """Build the steps of channel `name` for what the camera delivers; compiles the engine.
+
+    What a GPU has no code for (anything but SIM) is computed on the CPU.
 
     Raises
     ------
@@ -205,6 +249,11 @@ def build_path(
     # Whoever reconstructs subtracts what the correction leaves.
     left = rig.model_copy(update={"camera": rig.camera.model_copy(update={"offset_adu": offset_adu})})
     reconstructor: Reconstructor = RECONSTRUCTORS.load(method)(left, channel, camera)
+    notes: list[str] = []
+    place: Device = HOST_DEVICE
+    on_device: tuple[Measuring, ...] = ()
+    if method == "sim":
+        place, on_device = _on_device(rig, left, name, camera, device, reconstructor, notes)
     ceiling = min(2**rig.camera.bit_depth, 2 ** (8 if camera.dtype == "uint8" else 16)) - 1
     base: dict[str, Any] = {
         "name": name,
@@ -229,10 +278,12 @@ def build_path(
             ceiling,
             correction=correction,
             raw_order=raw_order,
+            notes=tuple(notes),
+            device=place,
+            on_device=on_device,
         )
     frame = _Frame(reconstructor.shape, base["recon_pixel_size_um"])
     warnings: list[str] = []
-    notes: list[str] = []
     opened: list[tuple[Engine, Backend]] = []
     try:
         for engine in engines:
@@ -294,6 +345,8 @@ def build_path(
         notes=tuple(notes),
         correction=correction,
         raw_order=raw_order,
+        device=place,
+        on_device=on_device,
     )
 
 
@@ -331,7 +384,69 @@ def _engines(channel: ChannelConfig) -> list[Engine]:
     return engines
 
 
-def sim_reconstructor(rig: RigConfig, channel: ChannelConfig, camera: Geometry) -> SIMReconstructor:
+def _on_device(
+    rig: RigConfig,
+    left: RigConfig,
+    name: str,
+    camera: Geometry,
+    asked: DeviceChoice | Device,
+    on_cpu: Reconstructor,
+    notes: list[str],
+) -> tuple[Device, tuple[Measuring, ...]]:
+    """Return the device of a SIM channel, and what makes measurements there.
+
+    Raises
+    ------
+    BackendError
+        If a device that was named cannot be used; where the choice is livesr's, the CPU is taken and `notes` say so.
+    """
+    device = open_device(asked) if isinstance(asked, str) else asked
+    if device is HOST_DEVICE:
+        return device, ()
+    try:
+        return device, _measuring_on(device, rig, left, name, camera, cast("SIMReconstructor", on_cpu).drift)
+    except BackendError as e:
+        if asked != "auto":
+            raise
+        notes.append(f"{e} It is reconstructed on the CPU.")
+        return HOST_DEVICE, ()
+
+
+def _measuring_on(
+    device: Device, rig: RigConfig, left: RigConfig, name: str, camera: Geometry, drift: PatternDrift
+) -> tuple[Measuring, ...]:
+    """Return what makes SIM measurements on a device, one for each lane; they follow one drift.
+
+    Raises
+    ------
+    BackendError
+        If the device has too little memory, or fails.
+    """
+    made = []
+    try:
+        for _ in device.lanes:
+            n_raw = rig.raw_frames(name)
+            correction, _level = build_correction(rig, name, camera.shape, camera.origin_px, n_raw, device.arrays)
+            again = sim_reconstructor(left, rig.channel(name), camera, drift=drift, arrays=device.arrays)
+            made.append(Measuring(correction, again))
+        device.settle()
+    except LiveSRError:
+        raise
+    except Exception as e:  # CuPy and the driver raise errors of their own kinds
+        raise BackendError(
+            f"Channel {name!r} cannot be reconstructed on {device.description}: {type(e).__name__}: {e}."
+        ) from e
+    return tuple(made)
+
+
+def sim_reconstructor(
+    rig: RigConfig,
+    channel: ChannelConfig,
+    camera: Geometry,
+    *,
+    drift: PatternDrift | None = None,
+    arrays: Arrays = HOST,
+) -> SIMReconstructor:
     """Linear SIM with the patterns of rig.yaml."""
     from livesr.live.reconstruct.quality import Trust
     from livesr.live.reconstruct.sim import SIMReconstructor
@@ -360,6 +475,8 @@ def sim_reconstructor(rig: RigConfig, channel: ChannelConfig, camera: Geometry) 
             trust.when_doubtful, trust.contrast_to_noise, trust.phase_error_rad, trust.modulation, trust.motion_nm
         ),
         follow=rig.sim.follow_drift,
+        drift=drift,
+        arrays=arrays,
     )
 
 

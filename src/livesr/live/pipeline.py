@@ -9,14 +9,19 @@
           |-> sinks.raw
           | stacks: "latest" gives up whole groups in a row, "complete" keeps all (they count in the raw queue)
     "livesr-reconstruct"    RawStack -> SRFrame (measurement) -> window of three     (correct, reconstruct, normalise, window)
+                            the pixels on the CPU, or in two lanes of a GPU          (flight, device, arrays)
           |-> sinks.recon
           | windows, the newest stack of each place: "latest" skips older centres, never their neighbours, and while none waits
           |     and time allows shows the newest frame provisionally, before its successor was acquired
     "livesr-separate"       Window -> enlarged, if the channel is to be              (upscale, inference)
           |                 Window -> network -> MulticolorFrame (prediction)        (inference, compose)
+          |                 likewise in lanes, whose frames never left the GPU
           |-> sinks.separated, or sinks.skipped for what was given up
     "livesr-<sink>" each    store (lossless), publisher, signals                     (sinks)
     "livesr-monitor"        once a second: status, warnings
+
+A lane is what one of several frames in flight has to itself, and a thread: `_measure` and `_network` run there, all else in the
+threads above, in the frames' order. With the CPU's one lane they run in the threads above too.
 
 Arrays are handed from step to step by reference and never written again. A step that fails ends the steps behind it, never
 the recording; a recording that fails ends the run.
@@ -32,18 +37,33 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from livesr.base.buffers import BoundedQueue, LatestPerKey
 from livesr.base.errors import BacklogError, FrameShapeError, LiveSRError, RecordingError, RunError
-from livesr.base.frames import CameraFrame, MulticolorFrame, Normalisation, RawStack, SRFrame, Stream, Window
+from livesr.base.frames import (
+    CameraFrame,
+    Judgement,
+    MulticolorFrame,
+    Normalisation,
+    RawStack,
+    SRFrame,
+    Stream,
+    Window,
+)
 from livesr.base.threads import wait_for
 from livesr.base.timing import Histogram, Pace, StepTimes, now_ns
+from livesr.live.arrays import HOST
+from livesr.live.compose import Arithmetic, Composition
+from livesr.live.device import HOST_DEVICE, Device, Lane, Turn
+from livesr.live.flight import Flight
+from livesr.live.inference.backend import ResidentBackend
 from livesr.live.normalise import BORDER, FollowingNormalisation, background_and_headroom
-from livesr.live.paths import ChannelPath
-from livesr.live.reconstruct.reconstructor import DoubtfulFrameError, Judging
+from livesr.live.paths import ChannelPath, Measuring
+from livesr.live.reconstruct.reconstructor import DoubtfulFrameError, Judging, Reconstructor
 from livesr.live.reconstruct.storm import RunningImage
 from livesr.live.sinks.sink import RunDescription, Sink
 from livesr.live.sinks.thread import SinkThread
@@ -118,6 +138,16 @@ class Pipeline:
         )
         self.hook = MDAHook(self._room_frames, self._cannot_wait)
         self._windows: LatestPerKey[tuple[int, str], Window] = LatestPerKey()
+        lanes = max((len(path.on_device) for path in paths.values()), default=0) or 1
+        in_lanes = all(path.on_device for path in paths.values())  # a running image needs its groups in order
+        self._measuring = Flight(self._measure, lanes if in_lanes else 1, "measure")
+        self._separating = Flight(self._network, lanes, "separate")
+        self._host_turns = {
+            name: threading.Lock() for name in paths
+        }  # the CPU's part of a path serves one lane at a time
+        self._network_turns = {name: Turn() for name in paths}
+        self._arithmetics: dict[tuple[str, int | None], Arithmetic] = {}
+        self._left_device: set[str] = set()
         self._composers = {name: composer for name, path in paths.items() if (composer := path.composer())}
         streams = len(run.positions) * run.z_planes
         self._upscalers = {name: upscaler for name, path in paths.items() if (upscaler := path.upscaler(streams))}
@@ -316,10 +346,10 @@ class Pipeline:
     # -- reconstruct: raw groups become measurements, three of them a window -------------------------------------
 
     def _reconstruct(self) -> None:
-        while (stack := self._stacks.get()) is not None:
+        for stack, measured in self._measuring.over(self._stacks):
             if "reconstruct" not in self._failed:
                 try:
-                    self._reconstruct_one(stack)
+                    self._reconstructed(stack, measured())
                     continue
                 except DoubtfulFrameError as e:
                     self.counts["recon_refused"] += 1
@@ -341,8 +371,51 @@ class Pipeline:
                 self._wait_for_network(window, keep=True)
         self._windows.close()
 
-    def _reconstruct_one(self, stack: RawStack) -> None:
-        frame = self._measure(stack)
+    def _measure(self, lane: int, stack: RawStack) -> _Measured:
+        """Reconstruct a group in a lane; on the CPU if the lane's device fails."""
+        path = self._paths[stack.stream.channel]
+        if path.on_device and path.name not in self._left_device:
+            try:
+                return self._measure_with(path.on_device[lane], path.device, lane, path, stack)
+            except DoubtfulFrameError:
+                raise
+            except Exception as e:  # a driver may raise anything
+                self._leave_device(path, e)
+        with self._host_turns[path.name]:
+            return self._measure_with(path.measuring, HOST_DEVICE, 0, path, stack)
+
+    def _measure_with(
+        self, measuring: Measuring, device: Device, lane: int, path: ChannelPath, stack: RawStack
+    ) -> _Measured:
+        (correction, reconstructor), arrays = measuring, device.arrays
+        with device.lanes[lane] as place:
+            with self.steps.measure("reconstruct"):
+                frames = place.upload([f for f in stack.frames if f is not None])
+                if running := self._running_image(stack.stream):
+                    image = running.add(stack)
+                else:
+                    self._correct_drift(reconstructor, stack)
+                    image = reconstructor.reconstruct(correction.apply(frames) if correction else frames)
+            with self.steps.measure("normalise"):
+                recorded = self._recorded_normalisations.get((stack.stream, stack.t))
+                levels = recorded or background_and_headroom(image, border=BORDER, arrays=arrays)
+                saturated = arrays.numbers([arrays.count_at_least(f, path.ceiling) for f in frames])
+                judgement = reconstructor.judgement if isinstance(reconstructor, Judging) else None
+                stays = image if device is not HOST_DEVICE and path.resident else None
+                return _Measured(place.download(image), Normalisation(*levels), int(saturated.sum()), judgement, stays)
+
+    def _leave_device(self, path: ChannelPath, error: Exception) -> None:
+        """Compute the frames of a channel on the CPU from here on."""
+        log.error("channel %s leaves its device", path.name, exc_info=error)
+        self._left_device.add(path.name)
+        self.warn(
+            f"Channel {path.name or 'default'} is reconstructed on the CPU since {path.device.description} failed "
+            f"({type(error).__name__}: {error})."
+        )
+
+    def _reconstructed(self, stack: RawStack, measured: _Measured) -> None:
+        """Hand on a measurement, and the windows that it completes; in the order of the groups."""
+        frame = self._follow(stack, measured)
         self.counts["recon_frames"] += 1
         for sink in self._sinks:
             sink.recon(frame)
@@ -353,47 +426,37 @@ class Pipeline:
                 self._offer(window)
             self._offer_provisional(frame.stream)
 
-    def _measure(self, stack: RawStack) -> SRFrame:
-        path = self._paths[stack.stream.channel]
-        frames = [f for f in stack.frames if f is not None]
+    def _follow(self, stack: RawStack, measured: _Measured) -> SRFrame:
+        """Add to a measurement what follows from the frames before it."""
         if stack.stream.channel in self._order_checks:
-            self._order_checks[stack.stream.channel].offer(frames)
-        with self.steps.measure("reconstruct"):
-            if running := self._running_image(stack.stream):
-                image = running.add(stack)
-            else:
-                self._correct_drift(path, stack)
-                image = path.reconstructor.reconstruct(path.correction.apply(frames) if path.correction else frames)
-        with self.steps.measure("normalise"):
-            follow = self._normalisations.setdefault(stack.stream, FollowingNormalisation())
-            recorded = self._recorded_normalisations.get((stack.stream, stack.t))
-            normalisation = (
-                follow.resume(*recorded) if recorded else follow.update(*background_and_headroom(image, border=BORDER))
-            )
-            saturated = sum(int(np.count_nonzero(f >= path.ceiling)) for f in frames)
-        judgement = path.reconstructor.judgement if isinstance(path.reconstructor, Judging) else None
+            self._order_checks[stack.stream.channel].offer([f for f in stack.frames if f is not None])
+        follow = self._normalisations.setdefault(stack.stream, FollowingNormalisation())
+        recorded = (stack.stream, stack.t) in self._recorded_normalisations
+        normalisation = (follow.resume if recorded else follow.update)(*measured.levels)
+        judgement, running = measured.judgement, self._running_image(stack.stream)
         if judgement and judgement.doubt:
             self.counts["recon_doubtful"] += 1
             self.warn(_doubtful(stack.stream, "shown all the same" if judgement.resolved else "shown as widefield"))
         return SRFrame(
-            image,
+            measured.image,
             stack.stream,
             stack.t,
             stack.t_acq_ns,
             stack.t_last_ns,
             Normalisation(*normalisation),
-            saturated,
+            measured.saturated,
             stack.t_camera_ms,
             localisations=running.localisations if running else None,
             drift_nm=running.drift_nm if running else None,
             judgement=judgement,
+            resident=measured.resident,
         )
 
-    def _correct_drift(self, path: ChannelPath, stack: RawStack) -> None:
+    def _correct_drift(self, reconstructor: Reconstructor, stack: RawStack) -> None:
         """Reconstruct a recorded group with the phases that it was reconstructed with."""
         drift = self._recorded_drifts.get((stack.stream, stack.t))
-        if drift is not None and isinstance(path.reconstructor, Judging):
-            path.reconstructor.correct_drift(drift)
+        if drift is not None and isinstance(reconstructor, Judging):
+            reconstructor.correct_drift(drift)
 
     def _running_image(self, stream: Stream) -> RunningImage | None:
         if stream not in self._running_images:
@@ -442,22 +505,24 @@ class Pipeline:
     # -- separate: windows become predictions --------------------------------------------------------------------
 
     def _separate(self) -> None:
-        while (window := self._windows.get()) is not None:
+        for window, separated in self._separating.over(self._windows):
             stream, t = window.centre.stream, window.centre.t
             if window.provisional:
-                self._predict_provisional(window)
+                self._show_provisional(separated)
                 continue
             if "separate" not in self._failed:
                 try:
-                    self._predict(window)
-                    continue
+                    if prediction := separated():
+                        self._predicted(prediction)
+                        continue
                 except Exception as e:  # whatever a runtime may raise, measurement and recording go on
                     self._step_failed("separate", e)
             self.counts["sr_failed"] += 1
             self._skip(stream, t, self._failed["separate"])
 
-    def _predict(self, window: Window) -> None:
-        frame = self._network(window)
+    def _predicted(self, prediction: _Prediction) -> None:
+        """Hand on a prediction; in the order of the windows."""
+        window, frame = prediction.window, self._composed(prediction)
         with self.steps.measure("hand_over"):
             self._last_ns = now_ns()
             self.latency.add(frame.latency_ms)
@@ -469,39 +534,88 @@ class Pipeline:
             for sink in self._sinks:
                 sink.separated(frame)
 
-    def _predict_provisional(self, window: Window) -> None:
-        """Show a frame that its successor may still change, if that will not keep the next complete window waiting."""
-        if "separate" in self._failed or not self._provisional or not self._pace.allows(time.perf_counter()):
-            return
+    def _show_provisional(self, separated: Callable[[], _Prediction | None]) -> None:
+        """Show a frame that its successor may still change."""
         try:
-            frame = self._network(window)
+            prediction = separated()
         except Exception as e:  # what is only a courtesy must not end the predictions that count
             self._provisional = False
             self.warn(
                 f"A provisional frame failed ({type(e).__name__}: {e}); only final frames are shown from here on."
             )
             return
+        if prediction is None:
+            return
+        frame = self._composed(prediction)
         self.latency_provisional.add(frame.latency_ms)
         self.counts["sr_provisional"] += 1
         for sink in self._sinks:
             sink.separated(frame)
 
-    def _network(self, window: Window) -> MulticolorFrame:
-        path, composer = self._paths[window.centre.stream.channel], self._composers[window.centre.stream.channel]
-        assert path.backend is not None
-        start_s = time.perf_counter()
-        seen = self._enlarged(window, path)
-        with self.steps.measure("infer"):
-            _normalise_into(path.backend.input, seen)
-            views = None if window.provisional else self._views.get(path.name)
-            output = views.infer(path.backend) if views else path.backend.infer()
-        for sentence in path.replacements:
+    def _composed(self, prediction: _Prediction) -> MulticolorFrame:
+        """Add to a prediction what follows from the frames before it."""
+        channel = prediction.window.centre.stream.channel
+        composer = self._composers[channel]
+        for sentence in self._paths[channel].replacements:
             self.warn(sentence)
             composer.warn(sentence)
-        with self.steps.measure("compose"):
-            frame = composer.compose(output, seen, window.centre, views.spread if views else None)
+        return composer.frame(prediction.made, prediction.seen, prediction.window.centre)
+
+    def _network(self, lane: int, window: Window) -> _Prediction | None:
+        """Separate a window in a lane; None if nothing is to be separated, or it would keep a complete window waiting."""
+        if "separate" in self._failed:
+            return None
+        if window.provisional and not (self._provisional and self._pace.allows(time.perf_counter())):
+            return None
+        path, start_s = self._paths[window.centre.stream.channel], time.perf_counter()
+        runtime = path.resident if all(frame.resident is not None for frame in _seen(window, path)) else None
+        if runtime:
+            try:
+                made = self._separate_on_device(lane, runtime, path, window)
+                self._pace.worked(time.perf_counter() - start_s)
+                return _Prediction(window, window, made)
+            except Exception as e:  # a driver may raise anything
+                path.give_up(e)
+        with self._host_turns[path.name]:
+            seen = self._enlarged(window, path)
+            made = self._separate_on_host(path, seen)
         self._pace.worked(time.perf_counter() - start_s)
-        return frame
+        return _Prediction(window, seen, made)
+
+    def _separate_on_host(self, path: ChannelPath, seen: Window) -> Composition:
+        assert path.backend is not None
+        with self.steps.measure("infer"):
+            for plane, frame in zip(path.backend.input, _seen(seen, path), strict=True):
+                normalise_into(plane, frame.image, *seen.centre.normalisation)
+            views = None if seen.provisional else self._views.get(path.name)
+            output = views.infer(path.backend) if views else path.backend.infer()
+        with self.steps.measure("compose"):
+            spread, centre = views.spread if views else None, seen.centre
+            return self._arithmetic(path, None).compose(output, centre.image, centre.normalisation, spread)
+
+    def _separate_on_device(
+        self, lane: int, runtime: ResidentBackend, path: ChannelPath, window: Window
+    ) -> Composition:
+        """Separate frames that are on the device; only what is shown and stored comes down."""
+        arrays, centre = path.device.arrays, window.centre
+        with path.device.network_lanes[lane] as place:
+            with self.steps.measure("infer"), self._network_turns[path.name].of(place):
+                block = arrays.xp.asarray(runtime.device_input)
+                for i, frame in enumerate(_seen(window, path)):
+                    normalise_into(block[i, :, :], frame.resident, *centre.normalisation, arrays)
+                # A copy: the network's memory is the next lane's as soon as this turn is over.
+                output = arrays.xp.asarray(runtime.enqueue(place.stream)) + 0
+            with self.steps.measure("compose"):
+                made = self._arithmetic(path, lane).compose(output, centre.resident, centre.normalisation)
+                return _downloaded(made, place)
+
+    def _arithmetic(self, path: ChannelPath, lane: int | None) -> Arithmetic:
+        """Return what composes in a lane, or on the CPU."""
+        key = path.name, lane
+        if key not in self._arithmetics:
+            arrays = HOST if lane is None else path.device.arrays
+            self._arithmetics[key] = self._composers[path.name].arithmetic(arrays)
+        return self._arithmetics[key]
 
     def _enlarged(self, window: Window, path: ChannelPath) -> Window:
         """Return what the network sees; enlarged here, not before the window, so that a skipped centre costs nothing."""
@@ -657,8 +771,29 @@ def rotated(channel: str, rotation: int, n_raw: int) -> str:
     )
 
 
-def _normalise_into(block: np.ndarray[Any, np.dtype[np.float32]], window: Window) -> None:
-    """X = (X - b) / s into the network's input; the centre's b and s for all three, so that none stands out."""
-    frames = (window.centre,) if len(block) == 1 else (window.before, window.centre, window.after)
-    for plane, frame in zip(block, frames, strict=True):
-        normalise_into(plane, frame.image, *window.centre.normalisation)
+class _Measured(NamedTuple):
+    """What a lane makes of a raw group: the image (y, x), on the host and, if the network is there, on the device too."""
+
+    image: NDArray[np.float32]
+    levels: Normalisation
+    saturated: int
+    judgement: Judgement | None
+    resident: Any
+
+
+class _Prediction(NamedTuple):
+    """What a lane makes of a window; `seen` is the window that the network saw, enlarged if the channel is."""
+
+    window: Window
+    seen: Window
+    made: Composition
+
+
+def _seen(window: Window, path: ChannelPath) -> tuple[SRFrame, ...]:
+    """Return the frames that the network sees; the centre's normalisation is used for all, so that none stands out."""
+    return (window.centre,) if path.window == 1 else (window.before, window.centre, window.after)
+
+
+def _downloaded(made: Composition, lane: Lane) -> Composition:
+    plane = None if made.plane is None else lane.download(made.plane)
+    return made._replace(channels=lane.download(made.channels), plane=plane)

@@ -310,6 +310,7 @@ class LiveSR(Session):
                 backend=self.settings.backend,
                 precision=self.settings.precision,
                 threads=self.settings.threads,
+                device=self.settings.device,
                 tile=self.settings.tile,
                 residual_plane=self.settings.residual_plane,
                 uncertainty=self.settings.uncertainty,

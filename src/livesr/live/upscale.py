@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from livesr.base.frames import SRFrame, Stream, Window
+from livesr.live.arrays import HOST, Array, Arrays
 from livesr.live.inference.backend import Backend
 
 WINDOW = 3
@@ -59,7 +60,7 @@ class Upscaler:
             buffer = self._known.popitem(last=False)[1] if full else self._buffers[len(self._known)]
             self._infer(frame, buffer)
             self._known[key] = buffer
-        return replace(frame, image=self._known[key])
+        return replace(frame, image=self._known[key], resident=None)
 
     def _infer(self, frame: SRFrame, out: NDArray[np.float32]) -> None:
         """Write y^ s + b, ADU with the background: what a reconstruction of finer pixels would be."""
@@ -74,10 +75,10 @@ def memory_bytes(shape: tuple[int, int], streams: int) -> int:
     return _remembered(shape, streams) * shape[0] * shape[1] * 4
 
 
-def normalise_into(plane: NDArray[np.float32], image: NDArray[np.float32], background: float, headroom: float) -> None:
+def normalise_into(plane: Array, image: Array, background: float, headroom: float, arrays: Arrays = HOST) -> None:
     """Write x = (X - b) / s into one plane of a network's input."""
-    np.subtract(image, np.float32(background), out=plane)
-    plane *= np.float32(1 / headroom)
+    arrays.subtract(image, background, out=plane)
+    arrays.multiply(plane, 1 / headroom, out=plane)
 
 
 def _remembered(shape: tuple[int, int], streams: int) -> int:

@@ -92,6 +92,7 @@ class ResidentBackend(Backend, Protocol):
         """The float32 (window, y, x) block on the device that `enqueue` reads.
 
         The same memory for the backend's life, apart from that of `input`. Not contiguous where the frame is padded inside.
+        None where the backend computes on a CPU.
         """
 
     def enqueue(self, stream: int) -> Any:

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from livesr.base.errors import BackendError
-from livesr.live.inference.backend import BACKENDS
+from livesr.live.inference.backend import ResidentBackend
 from livesr.live.inference.engine import Engine
-from livesr.live.inference.runner import open_backend, open_named, out_of_memory, tile_of
+from livesr.live.inference.runner import in_order, open_backend, open_named, out_of_memory, tile_of
 from livesr.live.inference.tiling import smaller_tile
 
 log = logging.getLogger(__name__)
@@ -92,6 +92,24 @@ class EnduringBackend:
             except Exception as e:  # a runtime raises whatever its driver raises
                 self._replace(e)
 
+    @property
+    def resident(self) -> ResidentBackend | None:
+        """The runtime in use if frames that are on the GPU can stay there, else None."""
+        inner = self._inner
+        if self._failed or not isinstance(inner, ResidentBackend) or inner.device_input is None:
+            return None
+        return inner
+
+    def give_up(self, error: Exception) -> None:
+        """Replace the runtime, which has failed outside of `infer`; what failed is inferred anew by whoever asked.
+
+        Raises
+        ------
+        BackendError
+            If none is left.
+        """
+        self._replace(error)
+
     def close(self) -> None:
         """Release the runtime."""
         self._inner.close()
@@ -126,7 +144,7 @@ class EnduringBackend:
             while side and (side := smaller_tile(self._engine, side)):
                 yield self._inner.name, side
         if self._choice == "auto":
-            names = BACKENDS.names
+            names = in_order()
             yield from ((name, self._tile) for name in names[names.index(self._inner.name) + 1 :])
 
     def _described(self) -> str:

@@ -238,14 +238,18 @@ class OnnxGraph:
     @torch.inference_mode()  # type: ignore[untyped-decorator]
     def run(self, frames: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the network's output for `frames` (1, window, y, x), which are only read."""
-        moved = torch.from_numpy(frames).to(self._device)
-        values = {self.input_name: moved.contiguous(memory_format=torch.channels_last)}
+        output: NDArray[np.float32] = self.execute(torch.from_numpy(frames).to(self._device)).cpu().numpy()
+        return output
+
+    @torch.inference_mode()  # type: ignore[untyped-decorator]
+    def execute(self, frames: Any) -> Any:
+        """Return the float32 output for a tensor (1, window, y, x) on the network's device, which is only read."""
+        values = {self.input_name: frames.contiguous(memory_format=torch.channels_last)}
         for step in self._steps:
             _execute(step, values, self._constants)
             for name in step.last_use:
                 values.pop(name, None)
-        output: NDArray[np.float32] = values[self.output_name].float().cpu().numpy()
-        return output
+        return values[self.output_name].float()
 
     def _tensor(self, array: NDArray[Any]) -> Any:
         tensor = torch.from_numpy(np.array(array))

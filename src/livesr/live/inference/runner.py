@@ -10,6 +10,7 @@ from typing import Literal, cast
 
 from livesr.base.errors import BackendError, suggestion
 from livesr.live.inference.backend import BACKENDS, PRECISIONS, Backend
+from livesr.live.inference.cuda import why_no_gpu
 from livesr.live.inference.engine import Engine
 from livesr.live.inference.tiling import TiledBackend, smaller_tile, tile_that_fits
 
@@ -50,13 +51,22 @@ def open_backend(
     if backend != "auto":
         return open_named(backend, engine, shape, precision, threads, tile)
     reasons = []
-    for name in BACKENDS.names:
+    for name in in_order():
         try:
             return open_named(name, engine, shape, precision, threads, tile)
         except BackendError as e:
             log.info("Backend %s is skipped: %s", name, e)
             reasons.append(f"{name}: {e}")
     raise BackendError(f"No backend can run engine {engine.manifest.id!r} here. {' '.join(reasons)}")
+
+
+def in_order() -> list[str]:
+    """Return the backends as "auto" tries them: torch before OpenVINO where torch computes on a GPU."""
+    names = list(BACKENDS.names)
+    if why_no_gpu() is None and BACKENDS.load("torch").on_gpu():
+        names.remove("torch")
+        names.insert(names.index("openvino"), "torch")
+    return names
 
 
 def tile_of(backend: Backend) -> int | None:

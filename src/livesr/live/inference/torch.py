@@ -23,8 +23,9 @@ class TorchBackend:
 
     Notes
     -----
-    "auto" is f32 on a CPU and f16 on CUDA; "int8" rounds as the integers do, in f32. Torch allocates its intermediate tensors
-    per frame; only input and output are this backend's own. `threads` sets torch's threads, and f32 on CUDA switches TF32
+    "auto" is f32 on a CPU and f16 on CUDA; "int8" rounds as the integers do, in f32. On a CPU, torch allocates its
+    intermediate tensors per frame; only input and output are this backend's own. On CUDA everything is one graph,
+    channels-last, and nothing is allocated (`torch_cuda.py`). `threads` sets torch's threads, and f32 on CUDA switches TF32
     convolutions off, for the whole process.
     """
 
@@ -35,6 +36,8 @@ class TorchBackend:
         self.device = ""
         self._padded: PaddedBlock | None = None
         self._graph: Any = None
+        self._resident: Any = None  # a ResidentNetwork on CUDA, with the pinned memory that `infer` copies through
+        self._pinned: tuple[Any, Any] = (None, None)
         self._output = self._result = np.empty(0, np.float32)
 
     @classmethod
@@ -44,6 +47,15 @@ class TorchBackend:
         if missing:
             return f"The torch backend needs {' and '.join(missing)}: pip install 'livesr[train]'"
         return None
+
+    @classmethod
+    def on_gpu(cls) -> bool:
+        """Return whether it would compute on a GPU."""
+        if cls.is_unavailable():
+            return False
+        import torch
+
+        return bool(torch.cuda.is_available())
 
     @classmethod
     def free_bytes(cls) -> int:
@@ -85,6 +97,38 @@ class TorchBackend:
         self._output = np.zeros(self._padded.output_shape, np.float32)
         self._result = self._padded.crop(self._output)
         self._warm_up(engine)
+        if cuda:
+            self._place_on_gpu(engine, shape)
+
+    def _place_on_gpu(self, engine: Engine, shape: tuple[int, int]) -> None:
+        """Make block, graph and output on the GPU, and page-locked memory to reach them through."""
+        import torch
+
+        from livesr.live.inference.torch_cuda import ResidentNetwork
+
+        def page_locked(shape: tuple[int, ...], dtype: Any = np.float32) -> NDArray[np.float32]:
+            block: NDArray[np.float32] = torch.zeros(shape, pin_memory=True).numpy()
+            return block
+
+        self._padded = PaddedBlock(engine, shape, page_locked)
+        self._output = page_locked(self._padded.output_shape)
+        self._result = self._padded.crop(self._output)
+        self._pinned = torch.from_numpy(self._padded.block), torch.from_numpy(self._output)
+        try:
+            self._resident = ResidentNetwork(self._graph, engine, shape, "cuda")
+        except RuntimeError as e:
+            raise BackendError(f"Torch cannot run engine {engine.manifest.id!r}: {e}") from e
+
+    @property
+    def device_input(self) -> Any:
+        """Tensor (window, y, x) on the GPU that `enqueue` reads; None on a CPU."""
+        return None if self._resident is None else self._resident.frames
+
+    def enqueue(self, stream: int) -> Any:
+        """Enqueue the network on the CUDA stream at address `stream`, for the current `device_input`; see `ResidentBackend`."""
+        if self._resident is None:
+            raise BackendError("The torch backend is not open on a GPU.")
+        return self._resident.enqueue(stream)
 
     @property
     def input(self) -> NDArray[np.float32]:
@@ -93,13 +137,26 @@ class TorchBackend:
 
     def infer(self) -> NDArray[np.float32]:
         """Return (c, scale y, scale x) for the current `input`; overwritten by the next call."""
-        self._opened().reflect()
-        self._output[...] = self._run()
+        padded = self._opened()
+        if self._resident is None:
+            padded.reflect()
+            self._output[...] = self._run()
+        else:
+            self._infer_on_gpu()
         return self._result
+
+    def _infer_on_gpu(self) -> None:
+        import torch
+
+        self._resident.infer(*self._pinned)
+        done = torch.cuda.Event(blocking=True)  # a thread that spins takes a core from the camera
+        done.record()
+        done.synchronize()
 
     def close(self) -> None:
         """Release graph and buffers."""
-        self._graph = self._padded = None
+        self._graph = self._padded = self._resident = None
+        self._pinned = None, None
         self._output = self._result = np.empty(0, np.float32)
 
     def _run(self) -> NDArray[np.float32]:

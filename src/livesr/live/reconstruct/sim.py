@@ -217,6 +217,7 @@ class SIMReconstructor:
     Attributes
     ----------
     judgement : of the last frame, None without `trust`
+    drift : what the phases are corrected by
 
     Raises
     ------
@@ -275,7 +276,7 @@ class SIMReconstructor:
         self._weights = _separation_weights(steps * turn[:, None], order, len(patterns[0].waves))
         self._trust, self._follow = trust, follow
         self._turned = np.repeat(turn, len(patterns[0].waves))
-        self._drift = drift or PatternDrift(len(self._waves))
+        self.drift = drift or PatternDrift(len(self._waves))
         self._recorded_drift: NDArray[np.float64] | None = None
         self._drift_rad = np.zeros(len(self._waves))
         self.judgement: Judgement | None = None
@@ -368,7 +369,7 @@ class SIMReconstructor:
         doubt = trust.doubt(quality)
         self.judgement = Judgement(quality, doubt, not doubt or trust.then == "reconstruct", self.pattern_drift_rad)
         if self._follow and not doubt:
-            self._drift.add(self._drift_rad + errors, contrast)
+            self.drift.add(self._drift_rad + errors, contrast)
         return doubt
 
     @property
@@ -380,11 +381,11 @@ class SIMReconstructor:
         """Reconstruct the frames that follow with phases corrected by `drift_rad`, as `pattern_drift_rad` was for them."""
         total = np.asarray(drift_rad, np.float64) * self._turned if len(drift_rad) else np.zeros(len(self._waves))
         self._recorded_drift = total  # of the next frame; others may use the same `PatternDrift` meanwhile
-        self._drift.set(total)
+        self.drift.set(total)
 
     def _take_over_drift(self) -> None:
         """Choose what the phases of the next frame are corrected by."""
-        total = self._drift.total_rad if self._recorded_drift is None else self._recorded_drift
+        total = self.drift.total_rad if self._recorded_drift is None else self._recorded_drift
         self._recorded_drift = None
         if np.any(total != self._drift_rad):
             log.info("pattern phases are corrected by %s rad", np.round(total * self._turned, 3))

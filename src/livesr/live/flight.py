@@ -1,0 +1,99 @@
+"""Frames that are being worked on: several at once where there is a device to fill, and landed in the order of their launch.
+
+Owns the threads of the lanes. Knows neither what is done to a frame nor what comes of it; what may be skipped is decided by
+the queue that frames come from, until the moment of their launch.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from functools import partial
+from queue import SimpleQueue
+from typing import Generic, Protocol, TypeVar
+
+from livesr.base.threads import wait_for
+
+T = TypeVar("T")
+R = TypeVar("R")
+Source = TypeVar("Source", covariant=True)
+
+
+class Queue(Protocol[Source]):
+    """Where items wait for a lane."""
+
+    def get(self) -> Source | None:
+        """Wait for the next item; None when there will be no more."""
+
+
+class Flight(Generic[T, R]):
+    """Works on at most as many items at once as there are lanes.
+
+    Parameters
+    ----------
+    work : what is done to an item, given the number of its lane; items of one lane follow each other
+    lanes : with one, the thread that asks for a result works on it; with several, each lane has its own
+    name : of the threads
+
+    Notes
+    -----
+    A free lane takes the next item as soon as there is one, unless as many results as there are lanes have not landed. A
+    queue that replaces older items by newer ones goes on doing so until then.
+    """
+
+    def __init__(self, work: Callable[[int, T], R], lanes: int = 1, name: str = "lane") -> None:
+        self._work, self._lanes, self._name = work, lanes, name
+        self._landing: SimpleQueue[tuple[T, Callable[[], R]] | None] = SimpleQueue()
+        self._taking = threading.Lock()
+        self._room = threading.Semaphore(lanes)
+        self._abandoned = False
+
+    def over(self, queue: Queue[T]) -> Iterator[tuple[T, Callable[[], R]]]:
+        """Take a queue to its end; yield every item, in order, with what returns its result or raises its error.
+
+        The lanes' threads end with the queue. If nobody takes the rest, they end when the queue has ended.
+        """
+        if self._lanes == 1:
+            while (item := queue.get()) is not None:
+                yield item, partial(self._work, 0, item)
+            return
+        threads = [self._thread(lane, queue) for lane in range(self._lanes)]
+        for thread in threads:
+            thread.start()
+        try:
+            for _ in threads:  # each says once that there is no more
+                while (landed := self._landing.get()) is not None:
+                    yield landed
+                    self._room.release()
+        except GeneratorExit:
+            self._abandoned = True
+            self._room.release(self._lanes)
+            raise
+        for thread in threads:
+            wait_for(thread)
+
+    def _thread(self, lane: int, queue: Queue[T]) -> threading.Thread:
+        name = f"livesr-{self._name}-{lane}"
+        return threading.Thread(target=self._run, args=(lane, queue), name=name, daemon=True)
+
+    def _run(self, lane: int, queue: Queue[T]) -> None:
+        while (taken := self._take(queue)) is not None:
+            item, future = taken
+            try:
+                future.set_result(self._work(lane, item))
+            except BaseException as e:  # whoever takes the result gets it
+                future.set_exception(e)
+
+    def _take(self, queue: Queue[T]) -> tuple[T, Future[R]] | None:
+        """Take the next item and its place in the order of landing."""
+        with self._taking:
+            self._room.acquire()
+            item = queue.get()
+            if item is None or self._abandoned:
+                self._room.release()
+                self._landing.put(None)
+                return None
+            future: Future[R] = Future()
+            self._landing.put((item, future.result))
+            return item, future
