@@ -43,7 +43,8 @@ def test_what_cannot_be_built_is_said_first(tmp_path: Path, arguments: tuple[str
 
 @pytest.mark.gpu
 def test_a_plan_is_built_once_and_a_run_finds_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("tensorrt", exc_type=ImportError)
+    for package in ("tensorrt", "cupy", "typer"):
+        pytest.importorskip(package, exc_type=ImportError)
     monkeypatch.setenv("LIVESR_CACHE", str(tmp_path))
     reports = []
     for _ in range(2):

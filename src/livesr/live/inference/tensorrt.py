@@ -116,7 +116,7 @@ class TensorRTBackend:
         """
         import cupy
 
-        with (queue := cupy.cuda.ExternalStream(stream)):
+        with (queue := cupy.cuda.Stream.from_external(_StreamAt(stream))):
             _opened(self._resident).reflect()
         if queue.is_capturing():
             self._execute(queue)
@@ -198,6 +198,16 @@ class TensorRTBackend:
         return graph
 
 
+class _StreamAt:
+    """A CUDA stream of somebody else's, by the CUDA stream protocol."""
+
+    def __init__(self, address: int) -> None:
+        self._address = address
+
+    def __cuda_stream__(self) -> tuple[int, int]:
+        return 0, self._address
+
+
 def _opened(block: Any) -> Any:
     if block is None:
         raise BackendError("The TensorRT backend is not open; call open() first.")
@@ -220,6 +230,10 @@ def _has_codes(engine: Engine, precision: str) -> bool:
     return precision in {"int8", "f8"} and engine.int8_path is not None
 
 
+def _model(engine: Engine, precision: str) -> bytes:
+    return engine.read_int8() if _has_codes(engine, precision) else engine.read()
+
+
 def plan_key(engine: Engine, shape: tuple[int, int], precision: str) -> PlanKey:
     """Return the key of the plan for frames of `shape` (y, x) on the GPU that is here."""
     import cupy
@@ -238,8 +252,8 @@ def build_plan(engine: Engine, key: PlanKey, cache: PlanCache, progress: Any = N
     from livesr.live.inference.tensorrt_build import build
 
     shape = (1, engine.manifest.window, *key.shape)
-    model = engine.read_int8() if _has_codes(engine, key.precision) else engine.read()
-    plan, timings = build(model, key.precision, shape, timings=cache.timings(key), progress=progress)
+    model, timings = _model(engine, key.precision), cache.timings(key)
+    plan, timings = build(model, key.precision, shape, timings=timings, progress=progress)
     cache.store(key, plan)
     if timings:
         cache.store_timings(key, timings)
@@ -253,6 +267,7 @@ def _load_or_build(engine: Engine, key: PlanKey) -> Any:
     from livesr.live.inference.tensorrt_build import logger, version
 
     version()
+    _model(engine, key.precision)  # the weights' hash is compared at every start, also where their plan is there
     runtime, cache = trt.Runtime(logger()), PlanCache()
     kept = cache.load(key)
     if kept is not None and (loaded := runtime.deserialize_cuda_engine(kept)):
