@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -16,6 +17,10 @@ from livesr.live.inference.cuda import why_no_gpu
 
 with suppress(ImportError):  # where only networks are tested, as on a rented GPU
     import pymmcore_plus  # noqa: F401
+
+# Beside another process of tests, OpenMP's threads spin at barriers for threads that do not run; before torch is imported.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Importing pymmcore-plus sets the root logger to DEBUG; pytest would then keep every record of every library.
 logging.getLogger().setLevel(logging.WARNING)

@@ -18,6 +18,7 @@ from livesr.bench.runner import SUITES, SuiteUnavailableError
 from livesr.bench.timing import Summary, interleave
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("suite", SUITES)
 def test_a_suite_runs_and_its_results_are_whole(suite: str, tmp_path: Path) -> None:
     path = tmp_path / "bench.json"

@@ -24,6 +24,8 @@ from livesr.training import networks
 from livesr.training.journal import read_log
 from livesr.training.recipes import load_recipe, names
 
+pytestmark = pytest.mark.timeout(900)  # several trainings each
+
 RECIPE = {
     "description": "A network of almost no size, for this test.",
     "data": {"train": 8, "validation": 4, "size": 64, "seed": 5, "validation_seed": 6},
