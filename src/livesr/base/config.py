@@ -296,6 +296,40 @@ def _check_patterns(patterns: list[PatternConfig], angles: int, harmonics: int) 
             )
 
 
+def _superposed(value: object) -> object:
+    """Take a list for the channels alone. YAML reads an unquoted 488 as a number."""
+    value = {"channels": value} if isinstance(value, list) else value
+    if isinstance(value, dict) and isinstance(channels := value.get("channels"), list):
+        return {**value, "channels": [str(c) for c in channels]}
+    return value
+
+
+class SuperposeConfig(Model):
+    """True channels that are acquired one after the other and added, so that what an engine makes of the sum can be scored.
+
+    `channels` are in the order of the engine's structures. `weights` are their brightness in the sum, equal without. `separate`
+    and `upscale` are engines for the sum; without, those that the channels name.
+    """
+
+    channels: Annotated[list[str], Field(min_length=2)]
+    weights: list[Positive] | None = None
+    separate: str | None = None
+    upscale: str | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SuperposeConfig:
+        if len(set(self.channels)) < len(self.channels):
+            raise ValueError(f"a channel is superposed twice in {self.channels}")
+        if self.weights is not None and len(self.weights) != len(self.channels):
+            raise ValueError(f"{len(self.weights)} weights came for {len(self.channels)} channels")
+        return self
+
+    @property
+    def name(self) -> str:
+        """What the sum is called: the name of its stream."""
+        return "+".join(self.channels)
+
+
 class RigConfig(Model):
     """rig.yaml. `folder` is where it was read from; relative names in it are relative to that."""
 
@@ -312,6 +346,7 @@ class RigConfig(Model):
     exposure_ms: Positive = 10.0
     interval_ms: Annotated[float, Field(ge=0)] = 0.0
     channels: dict[str, ChannelConfig] = Field(default_factory=dict)
+    superpose: Annotated[SuperposeConfig | None, BeforeValidator(_superposed)] = None
     channel_group: str = "Channel"
     folder: Path = Path()
 
@@ -343,6 +378,12 @@ class RigConfig(Model):
                 f"corrections are given for channel {name!r}, which is not among 'channels'."
                 f"{suggestion(name, list(self.channels))}".rstrip(".?")
             )
+        for name in self.superpose.channels if self.superpose else ():
+            if name not in self.channels:
+                raise ValueError(
+                    f"channel {name!r} is superposed, and is not among 'channels'."
+                    f"{suggestion(name, list(self.channels))}".rstrip(".?")
+                )
         return self
 
     @property
@@ -357,7 +398,12 @@ class RigConfig(Model):
         return {name: file for name, file in files.items() if file.is_file()}
 
     def channel(self, name: str) -> ChannelConfig:
-        """Return the settings of channel `name`; a rig with one nameless channel uses its only entry."""
+        """Return the settings of channel `name`; a rig with one nameless channel uses its only entry.
+
+        A channel that is superposed has no engine of its own: it is the truth.
+        """
+        if self.superpose and name in self.superpose.channels and name in self.channels:
+            return self._with_default(self.channels[name].model_copy(update={"upscale": None, "separate": None}))
         if name in self.channels:
             return self._with_default(self.channels[name])
         if len(self.channels) == 1 and not name:
@@ -368,6 +414,30 @@ class RigConfig(Model):
                 f"{suggestion(name, list(self.channels))}"
             )
         return self._with_default(ChannelConfig())
+
+    def superposing(self, channels: list[str], weights: list[float] | None = None) -> RigConfig:
+        """Return a copy that superposes `channels`.
+
+        Raises
+        ------
+        ConfigError
+            If one of them is unknown, or named twice.
+        """
+        engines = {} if self.superpose is None else self.superpose.model_dump(include={"separate", "upscale"})
+        asked = parse(SuperposeConfig, {**engines, "channels": channels, "weights": weights}, "superpose")
+        for name in channels:
+            self.channel(name)  # a typo
+        return self.model_copy(update={"superpose": asked})
+
+    @property
+    def superposed(self) -> ChannelConfig:
+        """What happens to the sum: the engines of `superpose`, else those of the first of its channels that names one."""
+        assert self.superpose is not None
+        own = {"separate": self.superpose.separate, "upscale": self.superpose.upscale}
+        named = [self.channels[name] for name in self.superpose.channels if name in self.channels]
+        for step in own:
+            own[step] = own[step] or next((e for c in named if (e := getattr(c, step))), None)
+        return ChannelConfig(**own)
 
     def _with_default(self, channel: ChannelConfig) -> ChannelConfig:
         return channel if channel.reconstruct else channel.model_copy(update={"reconstruct": self.modality})
@@ -400,7 +470,10 @@ class RigConfig(Model):
         """
         if engine == "none":
             plain = {name: channel.model_copy(update={step: None}) for name, channel in self.channels.items()}
-            return self.model_copy(update={"channels": plain})
+            summed = self.superpose.model_copy(update={step: None}) if self.superpose else None
+            return self.model_copy(update={"channels": plain, "superpose": summed})
+        if self.superpose:
+            return self.model_copy(update={"superpose": self.superpose.model_copy(update={step: engine})})
         meant = [n for n, c in self.channels.items() if getattr(c, step)] or list(self.channels)
         if len(meant) > 1:
             flag = {"separate": "--engine", "upscale": "--upscale"}[step]
@@ -420,6 +493,7 @@ class RunConfig(Model):
     skips and lets latency grow. `live` is what happens to sequence acquisitions outside an MDA: "own" takes every frame
     out of Micro-Manager's buffer, where previews then find none; "peek" copies the newest and may miss some. `tile` is the side
     of the tiles in which a network sees larger frames; "auto" takes tiles where a frame does not fit the memory.
+    `pairs` is a folder that keeps the true channels of a superposition as `livesr train` reads them.
     `provisional` "auto" shows, under "latest", a frame before its successor was acquired, while the network has nothing else
     to do; the final frame replaces it. `uncertainty` estimates that of every prediction, from so many sides of its input, 4
     ("flips") or of square frames 8 ("turns"): the network then takes as many times as long. `device` is
@@ -441,6 +515,7 @@ class RunConfig(Model):
     raw_queue_bytes: Annotated[int, Field(gt=0)] | None = None
     residual_plane: bool = False
     uncertainty: Literal["flips", "turns"] | None = None
+    pairs: Path | None = None
     insecure: bool = False
     keys: Path | None = None
     seed: int = 0

@@ -133,7 +133,7 @@ class Judgement(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class SRFrame:
-    """A reconstructed frame: a measurement.
+    """A reconstructed frame: a measurement, or the sum of several.
 
     Attributes
     ----------
@@ -145,6 +145,7 @@ class SRFrame:
     drift_nm : (y, x) that the group was moved back by before it was drawn
     judgement : whether the raw frames showed their patterns; None where there are none
     resident : the image as it lies on the GPU that it was computed on, where the network is there too; None elsewhere
+    parts : of a superposition the true channels' frames that were added, in the order of the structures; else ()
     """
 
     image: NDArray[np.float32]
@@ -159,6 +160,20 @@ class SRFrame:
     drift_nm: tuple[float, float] | None = None
     judgement: Judgement | None = None
     resident: Any = field(default=None, repr=False, compare=False)
+    parts: tuple[SRFrame, ...] = ()
+
+
+class ChannelScore(NamedTuple):
+    """How near one separated structure is to its true channel; `input_pcc` is what the sum itself would score as it.
+
+    After the preparation of the IMC-SR paper; NaN where the true channel shows nothing.
+    """
+
+    label: str
+    pcc: float
+    ssim: float
+    nrmse: float
+    input_pcc: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +210,7 @@ class MulticolorFrame:
     novelty : distance of its input from those that the engine was trained on, over the largest that is usual there; None
         where the engine does not say
     warnings : sentences that a viewer must show with it
+    score : against the true channels of a superposition, structure by structure; else ()
     """
 
     channels: NDArray[np.uint16]
@@ -210,6 +226,7 @@ class MulticolorFrame:
     uncertainty: NDArray[np.uint16] | None = None
     novelty: float | None = None
     warnings: tuple[str, ...] = field(default=())
+    score: tuple[ChannelScore, ...] = ()
 
     @property
     def stream(self) -> Stream:

@@ -44,9 +44,9 @@ def run_table(report: Mapping[str, Any]) -> Table:
     return table
 
 
-def score_table(score: Mapping[str, Mapping[str, float]]) -> Table:
-    """Return the table of a virtual rig's score."""
-    table = Table(title="Against the simulated truth", title_justify="left", title_style="bold")
+def score_table(score: Mapping[str, Mapping[str, float]], title: str = "Against the simulated truth") -> Table:
+    """Return the table of a score."""
+    table = Table(title=title, title_justify="left", title_style="bold")
     table.add_column("structure")
     for metric in ("PCC", "SSIM", "NRMSE", "PCC of the input"):
         table.add_column(metric, justify="right")
@@ -71,6 +71,14 @@ def _predictions(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
+def _superposition(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    if not report.get("time_shift_ms"):
+        return []
+    return [
+        ("superposed", f"channels up to {report['time_shift_ms']:.0f} ms apart: the sum shows each at its own moment")
+    ]
+
+
 def _provisional(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     if not report["sr_provisional"]:
         return []
@@ -85,6 +93,7 @@ def _rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows = [
         ("raw frames", f"{report['raw_frames']} received, {report['raw_lost']} lost"),
         *(_predictions(report) if report["engine"] else measured),
+        *_superposition(report),
         ("steps", f"{steps} ms" if steps else "none"),
         ("engine", ", ".join(f"{e} on {report['backend'][n]}" for n, e in report["engine"].items()) or "none"),
     ]

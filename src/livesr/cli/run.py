@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from livesr.cli import options
-from livesr.cli.output import JSON, console, print_json, run_table
+from livesr.cli.output import JSON, console, print_json, run_table, score_table
 
 Positions = Annotated[
     str | None,
@@ -19,6 +19,16 @@ Z = Annotated[
     typer.Option("--z", help="Planes in um: range:step around each position, or first..last:step of the focus drive."),
 ]
 Channels = Annotated[str | None, typer.Option(help="Channels of rig.yaml to acquire, as 488,561; all without.")]
+Superpose = Annotated[
+    str | None,
+    typer.Option(
+        help="Channels to acquire one after the other, add, separate again and score, as 488,561,640 or 488=1,561=0.5,640=1 "
+        "(brightness in the sum); in the order of the engine's structures."
+    ),
+]
+Pairs = Annotated[
+    Path | None, typer.Option(help="Folder that keeps the superposed channels as livesr train reads them.")
+]
 Plan = Annotated[
     Path | None, typer.Option(help="A useq plan (YAML or JSON) instead; livesr adds the raw frames of SIM.")
 ]
@@ -62,6 +72,8 @@ def run(
     z: Z = None,
     channels: Channels = None,
     plan: Plan = None,
+    superpose: Superpose = None,
+    pairs: Pairs = None,
     seed: options.Seed = None,
     view: options.View = False,
     on_finish: options.OnFinish = None,
@@ -90,6 +102,8 @@ def run(
 
     after = command_of(on_finish, on_finish_timeout)
     config = load_rig(rig)
+    if superpose is not None:
+        config = config.superposing(*_superposed(superpose))
     exposure_ms = exposure or config.exposure_ms
     experiment = Experiment(frames, duration, interval, positions, z, channels, plan)
     if replay and any(value is not None for value in (duration, positions, z, channels, plan)):
@@ -105,6 +119,7 @@ def run(
         engine=engine,
         upscale=upscale,
         store=store,
+        pairs=pairs,
         publish=publish,
         keys=keys,
         insecure=insecure,
@@ -128,10 +143,23 @@ def run(
         else:
             report = session.acquire(request, session.load_core(request), out)
     out.print(run_table(report))
+    if report.get("score"):
+        out.print(score_table(report["score"], "Against the true channels"))
     report = after.run(report, out)
     if as_json:
         print_json(report)
     raise typer.Exit(report["exit_code"])
+
+
+def _superposed(text: str) -> tuple[list[str], list[float]]:
+    """Read channels and weights from ``488,561=0.5,640``."""
+    parts = [part.partition("=") for part in text.split(",")]
+    try:
+        return [name.strip() for name, _, _ in parts], [float(weight) if weight else 1.0 for _, _, weight in parts]
+    except ValueError:
+        raise typer.BadParameter(
+            f"--superpose is {text!r}; expected channels, as 488,561,640 or 488=1,561=0.5."
+        ) from None
 
 
 def _rate(text: str) -> float | Literal["recorded", "max"]:

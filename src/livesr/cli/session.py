@@ -42,6 +42,7 @@ class Request:
     engine: str | None = None
     upscale: str | None = None
     store: Path | None = None
+    pairs: Path | None = None
     publish: str | None = None
     keys: Path | None = None
     insecure: bool = False
@@ -122,7 +123,8 @@ def _check_files(request: Request) -> None:
     rig = request.rig.with_engine(request.engine) if request.engine else request.rig
     rig = rig.with_engine(request.upscale, "upscale") if request.upscale else rig
     check_maps(rig)
-    for channel in rig.channels.values():
+    used = [rig.channel(name) for name in rig.channels] + ([rig.superposed] if rig.superpose else [])
+    for channel in used:
         for engine in (channel.upscale, channel.separate):
             if engine:
                 load_engine(engine)
@@ -169,6 +171,7 @@ def acquire(request: Request, core: CMMCorePlus, console: Console) -> dict[str, 
         engine=request.engine,
         upscale=request.upscale,
         store=request.store,
+        pairs=request.pairs,
         keys=request.keys,
         insecure=request.insecure,
         publish=_address(request),
@@ -190,7 +193,7 @@ def acquire(request: Request, core: CMMCorePlus, console: Console) -> dict[str, 
         lambda: core.mda.run(plan),
         core.mda.cancel,
         announce=lambda: _announce(planned, session, console),
-        frames=planned.groups,
+        frames=planned.groups // planned.channels if request.rig.superpose else planned.groups,
     )
 
 
@@ -214,6 +217,7 @@ def replay(request: Request, recording: Path, how: ReadAs, rate: Rate, console: 
         frames=request.experiment.frames,
         how=how,
         store=request.store,
+        pairs=request.pairs,
         keys=request.keys,
         insecure=request.insecure,
         publish=_address(request),

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from livesr.base.frames import MulticolorFrame
-from livesr.evaluation.metrics import bootstrap_interval, flicker, pcc
+from livesr.evaluation.metrics import bootstrap_interval, flicker
 from livesr.evaluation.resolution import decorrelation_resolution, frc_resolution
+from livesr.optics.similarity import pcc
 from livesr.simulation.domain import Domain
 from livesr.simulation.sequence import EVALUATION, SimulatedSequence
 

@@ -25,12 +25,13 @@ from livesr.base.errors import EngineError
 from livesr.base.frames import MulticolorFrame
 from livesr.evaluation.diagnostics import Diagnostics
 from livesr.evaluation.live_path import separate
-from livesr.evaluation.metrics import Score, bootstrap_interval, false_positive_energy, pcc, score
+from livesr.evaluation.metrics import Score, bootstrap_interval, false_positive_energy, score
 from livesr.evaluation.pictures import PictureRow, montage
 from livesr.evaluation.summary import about, compared, finite_score
 from livesr.live.inference.backend import Backend
 from livesr.live.inference.engine import Engine, load_engine
 from livesr.live.inference.runner import open_backend
+from livesr.optics.similarity import pcc
 from livesr.simulation.domain import Domain
 from livesr.simulation.sequence import EVALUATION, SimulatedSequence
 from livesr.simulation.specimens import STRUCTURES

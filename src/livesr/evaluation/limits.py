@@ -19,13 +19,13 @@ from scipy.stats import spearmanr
 from livesr.base.errors import EngineError
 from livesr.base.frames import MulticolorFrame
 from livesr.evaluation.live_path import separate
-from livesr.evaluation.metrics import pcc
 from livesr.live.compose import noise_threshold
 from livesr.live.familiarity import FEATURES, features
 from livesr.live.inference.backend import Backend
 from livesr.live.inference.engine import Engine, Familiar, Limits, Manifest, Range, Uncertain, load_engine
 from livesr.live.inference.runner import open_backend
 from livesr.live.inference.views import Sides
+from livesr.optics.similarity import pcc
 from livesr.simulation.domain import CALIBRATED, Domain
 from livesr.simulation.sequence import EVALUATION, SimulatedSequence
 from livesr.simulation.specimens import STRUCTURES

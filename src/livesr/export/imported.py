@@ -27,7 +27,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from livesr.base.config import load_yaml, parse
 from livesr.base.errors import BackendError, ConfigError, EngineError
-from livesr.evaluation.metrics import pcc
 from livesr.export.rdf import CONFIG_KEY
 from livesr.live.inference.engine import (
     MANIFEST_NAME,
@@ -46,6 +45,7 @@ from livesr.live.inference.engine import (
 from livesr.live.inference.onnx_file import names_other_files
 from livesr.live.inference.runner import open_backend
 from livesr.live.normalise import background_and_headroom
+from livesr.optics.similarity import pcc
 
 _DESCRIPTIONS = ("rdf.yaml", "bioimageio.yaml", "model.yaml")
 _AXES = ["batch", "channel", "y", "x"]

@@ -33,7 +33,6 @@ from onnx import ModelProto
 
 from livesr.base.errors import EngineError
 from livesr.base.files import replace_file
-from livesr.evaluation.metrics import pcc
 from livesr.export.onnx import with_plain_weights
 from livesr.live.inference.engine import (
     INT8_NAME,
@@ -46,6 +45,7 @@ from livesr.live.inference.engine import (
     write_manifest,
 )
 from livesr.live.inference.runner import open_named
+from livesr.optics.similarity import pcc
 from livesr.simulation.domain import Domain
 from livesr.simulation.specimens import STRUCTURES
 from livesr.training.data import DataConfig

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
@@ -28,6 +28,7 @@ from livesr.live.inference.views import memory_bytes as views_bytes
 from livesr.live.reconstruct.raw_order import RawOrderCheck
 from livesr.live.reconstruct.reconstructor import Reconstructor
 from livesr.live.reconstruct.storm import FRAMES_AT_ONCE, UNITS_PER_LOCALISATION, RunningImage, STORMReconstructor
+from livesr.live.reconstruct.superpose import Gathering, Superposition
 from livesr.live.sinks.sink import ChannelDescription
 from livesr.live.upscale import Upscaler
 from livesr.live.upscale import memory_bytes as upscaled_bytes
@@ -77,7 +78,8 @@ class ChannelPath:
     `upscale` is the engine, and its runtime, that enlarges what a separation sees. `uncertainty` is from which sides its input
     is seen to estimate how sure the prediction is. One path serves several runs; what a run accumulates is made anew for each
     by `grouping`, `upscaler`, `views` and `composer`. `reconstructor` and `correction` are the CPU's; on another `device` each
-    lane has its own, `on_device`, and the CPU's take over if the device fails.
+    lane has its own, `on_device`, and the CPU's take over if the device fails. `parts` are the channels whose frames a
+    superposition adds up; nothing is exposed for it.
     """
 
     name: str
@@ -97,6 +99,11 @@ class ChannelPath:
     raw_order: Callable[[], RawOrderCheck] | None = None
     device: Device = HOST_DEVICE
     on_device: tuple[Measuring, ...] = ()
+    parts: tuple[str, ...] = ()
+
+    def gathering(self) -> Gathering:
+        """Return what waits for the frames of all `parts` of a time point."""
+        return Gathering(self.parts)
 
     def grouping(self) -> IndexGrouping:
         """Return a fresh grouping."""
@@ -268,22 +275,111 @@ def build_path(
         **_units(method),
     }
     raw_order = partial(_raw_order, rig, channel, camera) if method == "sim" else None
-    engines = _engines(channel)
-    if not engines:
-        return ChannelPath(
-            name,
-            n_raw,
-            reconstructor,
-            ChannelDescription(**base),
-            ceiling,
-            correction=correction,
-            raw_order=raw_order,
-            notes=tuple(notes),
-            device=place,
-            on_device=on_device,
+    plain = ChannelPath(
+        name,
+        n_raw,
+        reconstructor,
+        ChannelDescription(**base),
+        ceiling,
+        residual_plane=residual_plane,
+        correction=correction,
+        raw_order=raw_order,
+        notes=tuple(notes),
+        device=place,
+        on_device=on_device,
+    )
+    seen = {"modality": method, "resolution_nm": rig.resolution_nm(name)}
+    runtime = {"backend": backend, "precision": precision, "threads": threads, "tile": tile}
+    return _with_engines(plain, base, _engines(channel), seen, runtime, uncertainty)
+
+
+def build_superposition(
+    rig: RigConfig,
+    paths: Mapping[str, ChannelPath],
+    *,
+    backend: str = "auto",
+    precision: str = "auto",
+    threads: int = 0,
+    tile: int | Literal["auto", "off"] = "auto",
+    residual_plane: bool = False,
+    uncertainty: Sides | None = None,
+) -> ChannelPath:
+    """Build the steps of the sum of true channels, whose own `paths` are there.
+
+    Raises
+    ------
+    ConfigError, EngineError, BackendError
+        If the channels do not add up, or the engine or the runtime do not fit.
+    """
+    assert rig.superpose is not None
+    asked = rig.superpose
+    if missing := [name for name in asked.channels if name not in paths]:
+        raise ConfigError(
+            f"The run superposes {asked.name}, and does not acquire {', '.join(missing)}: every channel is needed at every "
+            "time point."
         )
+    parts = [paths[name].description for name in asked.channels]
+    first = parts[0]
+    if any((p.recon_shape, p.recon_method) != (first.recon_shape, first.recon_method) for p in parts):
+        raise ConfigError(
+            f"The channels {asked.name} cannot be added: "
+            + ", ".join(f"{p.name} is {p.recon_method} {p.recon_shape[0]}x{p.recon_shape[1]}" for p in parts)
+            + ". Give them the same reconstruction."
+        )
+    engines = _engines(rig.superposed)
+    if rig.superposed.separate and (found := engines[-1].manifest.channel_names) and len(found) != len(parts):
+        raise ConfigError(
+            f"Engine {engines[-1].manifest.id!r} separates {', '.join(found)}, and {len(parts)} channels are superposed, "
+            f"{asked.name}: name one channel for each structure, in the engine's order."
+        )
+    weights = tuple(asked.weights or (1.0,) * len(parts))
+    base: dict[str, Any] = {
+        "name": asked.name,
+        "raw_labels": (),
+        "raw_shape": (0, 0),
+        "raw_dtype": first.raw_dtype,
+        "raw_pixel_size_um": first.raw_pixel_size_um,
+        "recon_shape": first.recon_shape,
+        "recon_pixel_size_um": first.recon_pixel_size_um,
+        "recon_method": f"sum of {first.recon_method}",
+        "recon_unit": first.recon_unit,
+        "recon_unit_scale": first.recon_unit_scale,
+        "parts": tuple(asked.channels),
+        "weights": weights,
+    }
+    plain = ChannelPath(
+        asked.name,
+        1,
+        Superposition(first.recon_shape, weights),
+        ChannelDescription(**base),
+        paths[asked.channels[0]].ceiling,
+        residual_plane=residual_plane,
+        parts=tuple(asked.channels),
+    )
+    coarsest_nm = max(rig.resolution_nm(name) for name in asked.channels)
+    seen = {"modality": first.recon_method, "resolution_nm": coarsest_nm}
+    runtime = {"backend": backend, "precision": precision, "threads": threads, "tile": tile}
+    return _with_engines(plain, base, engines, seen, runtime, uncertainty)
+
+
+def _with_engines(
+    plain: ChannelPath,
+    base: Mapping[str, Any],
+    engines: Sequence[Engine],
+    seen: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    uncertainty: Sides | None,
+) -> ChannelPath:
+    """Return the path with its engines opened on the runtime that `settings` ask for; `base` describes it without.
+
+    `seen` is what else of the frames an engine must have been trained for: modality and resolution.
+    """
+    if not engines:
+        return plain
+    name, reconstructor = plain.name, plain.reconstructor
     frame = _Frame(reconstructor.shape, base["recon_pixel_size_um"])
     warnings: list[str] = []
+    notes = list(plain.notes)
     opened: list[tuple[Engine, Backend]] = []
     try:
         for engine in engines:
@@ -292,12 +388,11 @@ def build_path(
                 task,
                 shape=frame.shape,
                 pixel_size_nm=frame.pixel_size_um * 1e3,
-                modality=method,
-                resolution_nm=rig.resolution_nm(name),
+                **seen,
             )
             runtime = cast(
                 "Backend",
-                EnduringBackend(engine, frame.shape, backend=backend, precision=precision, threads=threads, tile=tile),
+                EnduringBackend(engine, frame.shape, **settings),
             )
             opened.append((engine, runtime))
             if side := tile_of(runtime):
@@ -330,23 +425,16 @@ def build_path(
     )
     if uncertainty and not description.uncertainty["calibrated"]:
         notes.append(_UNMEASURED.format(engine=manifest.id, sides=uncertainty))
-    return ChannelPath(
-        name,
-        n_raw,
-        reconstructor,
-        description,
-        ceiling,
-        manifest.window,
-        *opened[-1],
+    return replace(
+        plain,
+        description=description,
+        window=manifest.window,
+        engine=opened[-1][0],
+        backend=opened[-1][1],
         upscale=opened[0] if len(opened) > 1 else None,
-        residual_plane=residual_plane,
         uncertainty=uncertainty,
         warnings=tuple(warnings),
         notes=tuple(notes),
-        correction=correction,
-        raw_order=raw_order,
-        device=place,
-        on_device=on_device,
     )
 
 

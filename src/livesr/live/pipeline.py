@@ -11,11 +11,13 @@
     "livesr-reconstruct"    RawStack -> SRFrame (measurement) -> window of three     (correct, reconstruct, normalise, window)
                             the pixels on the CPU, or in two lanes of a GPU          (flight, device, arrays)
           |-> sinks.recon
+          |   superposition: the frames of all its channels -> their sum, an SRFrame of its own   (superpose)
           | windows, the newest stack of each place: "latest" skips older centres, never their neighbours, and while none waits
           |     and time allows shows the newest frame provisionally, before its successor was acquired
     "livesr-separate"       Window -> enlarged, if the channel is to be              (upscale, inference)
           |                 Window -> network -> MulticolorFrame (prediction)        (inference, compose)
           |                 likewise in lanes, whose frames never left the GPU
+          |                 of a superposition: its score against the true channels             (trust)
           |-> sinks.separated, or sinks.skipped for what was given up
     "livesr-<sink>" each    store (lossless), publisher, signals                     (sinks)
     "livesr-monitor"        once a second: status, warnings
@@ -65,16 +67,29 @@ from livesr.live.normalise import BORDER, FollowingNormalisation, background_and
 from livesr.live.paths import ChannelPath, Measuring
 from livesr.live.reconstruct.reconstructor import DoubtfulFrameError, Judging, Reconstructor
 from livesr.live.reconstruct.storm import RunningImage
-from livesr.live.sinks.sink import RunDescription, Sink
+from livesr.live.reconstruct.superpose import Superposition
+from livesr.live.sinks.sink import RunDescription, Sink, time_shift_ms
 from livesr.live.sinks.thread import SinkThread
 from livesr.live.sources.mda import MDAHook, Received, camera_frame
+from livesr.live.trust import MeanScore, scored
 from livesr.live.upscale import WINDOW, normalise_into
 from livesr.live.window import FrameWindow
 
 log = logging.getLogger(__name__)
 
 Policy = Literal["latest", "complete"]
-STEPS = ("group", "reconstruct", "normalise", "window", "upscale", "infer", "compose", "hand_over")
+STEPS = (
+    "group",
+    "reconstruct",
+    "normalise",
+    "superpose",
+    "window",
+    "upscale",
+    "infer",
+    "compose",
+    "score",
+    "hand_over",
+)
 _STACKS_LATEST = 4  # groups of a channel that may wait for reconstruction before they are given up
 _QUEUE_WARNS = 0.5  # share of the raw queue
 _QUEUE_WARNING = "The raw queue is more than half full: the disk or the computer is slower than the camera."
@@ -139,7 +154,9 @@ class Pipeline:
         self.hook = MDAHook(self._room_frames, self._cannot_wait)
         self._windows: LatestPerKey[tuple[int, str], Window] = LatestPerKey()
         lanes = max((len(path.on_device) for path in paths.values()), default=0) or 1
-        in_lanes = all(path.on_device for path in paths.values())  # a running image needs its groups in order
+        in_lanes = all(
+            path.on_device for path in paths.values() if not path.parts
+        )  # a running image needs its groups in order
         self._measuring = Flight(self._measure, lanes if in_lanes else 1, "measure")
         self._separating = Flight(self._network, lanes, "separate")
         self._host_turns = {
@@ -153,6 +170,8 @@ class Pipeline:
         self._upscalers = {name: upscaler for name, path in paths.items() if (upscaler := path.upscaler(streams))}
         self._views = {name: views for name, path in paths.items() if (views := path.views())}
         self._order_checks = {name: check for name, path in paths.items() if (check := path.order_check())}
+        self._gatherings = {name: path.gathering() for name, path in paths.items() if path.parts}
+        self._score, self._time_shift_ms = MeanScore(), 0.0
         self._normalisations: dict[Stream, FollowingNormalisation] = {}
         self._running_images: dict[Stream, RunningImage | None] = {}
         self._frame_windows: dict[Stream, FrameWindow] = {}
@@ -235,7 +254,7 @@ class Pipeline:
     # -- ingest: what the hook received becomes raw groups ------------------------------------------------------
 
     def _ingest(self) -> None:
-        groupings = {name: path.grouping() for name, path in self._paths.items()}
+        groupings = {name: path.grouping() for name, path in self._paths.items() if not path.parts}
         while (received := self.hook.get()) is not None:
             self.counts["raw_frames"] += 1
             try:
@@ -417,6 +436,13 @@ class Pipeline:
         """Hand on a measurement, and the windows that it completes; in the order of the groups."""
         frame = self._follow(stack, measured)
         self.counts["recon_frames"] += 1
+        self._hand_on(frame)
+        for name, gathering in self._gatherings.items():
+            if frame.stream.channel in self._paths[name].parts and (parts := gathering.add(frame)):
+                self._hand_on(self._add_up(name, parts))
+
+    def _hand_on(self, frame: SRFrame) -> None:
+        """Hand a measurement over, and to the window if it is to be separated."""
         for sink in self._sinks:
             sink.recon(frame)
         if self._paths[frame.stream.channel].backend:
@@ -451,6 +477,33 @@ class Pipeline:
             judgement=judgement,
             resident=measured.resident,
         )
+
+    def _add_up(self, name: str, parts: tuple[SRFrame, ...]) -> SRFrame:
+        """Return the sum of the true channels of one time point."""
+        superposition = self._paths[name].reconstructor
+        assert isinstance(superposition, Superposition)
+        with self.steps.measure("superpose"):
+            image = superposition.add_up(parts)
+            first = parts[0]
+            stream = Stream(first.stream.position, name, first.stream.z)
+            doubtful = [p.judgement for p in parts if p.judgement and p.judgement.doubt]
+            self._time_shift_ms = max(self._time_shift_ms, time_shift_ms(parts) or 0.0)
+            follow = self._normalisations.setdefault(stream, FollowingNormalisation())
+            recorded = self._recorded_normalisations.get((stream, first.t))
+            normalisation = (
+                follow.resume(*recorded) if recorded else follow.update(*background_and_headroom(image, border=BORDER))
+            )
+            return SRFrame(
+                image,
+                stream,
+                first.t,
+                sum(p.t_acq_ns for p in parts) // len(parts),
+                max(p.t_last_ns for p in parts),
+                Normalisation(*normalisation),
+                sum(p.saturated for p in parts),
+                judgement=doubtful[0] if doubtful else first.judgement,
+                parts=parts,
+            )
 
     def _correct_drift(self, reconstructor: Reconstructor, stack: RawStack) -> None:
         """Reconstruct a recorded group with the phases that it was reconstructed with."""
@@ -523,6 +576,10 @@ class Pipeline:
     def _predicted(self, prediction: _Prediction) -> None:
         """Hand on a prediction; in the order of the windows."""
         window, frame = prediction.window, self._composed(prediction)
+        if window.centre.parts:
+            with self.steps.measure("score"):
+                frame = scored(frame, self._run.channel(window.centre.stream.channel).labels)
+                self._score.add(frame)
         with self.steps.measure("hand_over"):
             self._last_ns = now_ns()
             self.latency.add(frame.latency_ms)
@@ -634,6 +691,9 @@ class Pipeline:
     def _skip(self, stream: Stream, t: int, reason: str) -> None:
         for sink in self._sinks:
             sink.skipped(stream, t, reason)
+        for name in self._gatherings:
+            if stream.channel in self._paths[name].parts:
+                self._skip(Stream(stream.position, name, stream.z), t, f"channel {stream.channel}: {reason}")
 
     def warn(self, sentence: str) -> None:
         """Add a sentence to the warnings of the run, once."""
@@ -716,6 +776,11 @@ class Pipeline:
             "disk_free_bytes": free,
             "warnings": list(self.warnings),
             "engine": {n: p.engine_id for n, p in self._paths.items() if p.backend},
+            **(
+                {"score": self._score.summary(), "time_shift_ms": round(self._time_shift_ms, 3)}
+                if self._gatherings
+                else {}
+            ),
             "upscale": {
                 n: e.manifest.id for n, p in self._paths.items() for e in p.engines if e.manifest.task == "upscale"
             },

@@ -24,7 +24,7 @@ from livesr.base.config import RigConfig, RunConfig, load_rig, parse
 from livesr.base.errors import ConfigError, LiveSRError, RunError
 from livesr.base.timing import now_ns
 from livesr.live.optical_state import check_state
-from livesr.live.paths import Geometry, build_path
+from livesr.live.paths import Geometry, build_path, build_superposition
 from livesr.live.pipeline import Pipeline
 from livesr.live.session import Session
 from livesr.live.sinks.sink import RunDescription
@@ -257,6 +257,11 @@ class LiveSR(Session):
                     f"The plan never acquires channel {name!r} at two time points in a row, and its engine looks at three: "
                     "acquire it at every time point, or leave out its engine (engine='none')."
                 )
+        if self.rig.superpose and about.channels_apart:
+            raise ConfigError(
+                f"The plan takes a channel of {self.rig.superpose.name} at later time points before another at this one, and "
+                "there is no sum until all are there: put channels inside time (axis order t, c)."
+            )
         interval_s = about.interval_s
         if interval_s and not about.raw_axis:
             interval_s *= max(self._paths[name].n_raw for name in names)  # raw frames are counted along time
@@ -268,7 +273,7 @@ class LiveSR(Session):
         return RunDescription(
             stream_id=uuid.uuid4().hex,
             started_ns=now_ns(),
-            channels=tuple(self._paths[name].description for name in names),
+            channels=tuple(self._paths[name].description for name in (*names, *self._sums)),
             **about.places(),
             z_step_um=about.z_step_um,
             interval_s=interval_s,
@@ -302,19 +307,18 @@ class LiveSR(Session):
 
     def _open_paths(self, names: list[str]) -> None:
         self._camera = camera_geometry(self._core, self.rig)
+        settings = self.settings.model_dump(
+            include={"backend", "precision", "threads", "tile", "residual_plane", "uncertainty"}
+        )
         for name in names:
-            self._paths[name] = build_path(
-                self.rig,
-                name,
-                self._camera,
-                backend=self.settings.backend,
-                precision=self.settings.precision,
-                threads=self.settings.threads,
-                device=self.settings.device,
-                tile=self.settings.tile,
-                residual_plane=self.settings.residual_plane,
-                uncertainty=self.settings.uncertainty,
-            )
+            self._paths[name] = build_path(self.rig, name, self._camera, device=self.settings.device, **settings)
+        for name in self._sums:
+            self._paths[name] = build_superposition(self.rig, self._paths, **settings)
+
+    @property
+    def _sums(self) -> tuple[str, ...]:
+        """Names of what no plan acquires, because it is made of channels that it does."""
+        return (self.rig.superpose.name,) if self.rig.superpose else ()
 
 
 def _detach_at_exit(core: CMMCorePlus) -> None:

@@ -150,6 +150,10 @@ class Session:
                 self.settings.publish, insecure=self.settings.insecure, keys=self.settings.keys
             )
             sinks.append((self._publisher, False))
+        if self.settings.pairs:
+            from livesr.live.sinks.pairs import PairsSink
+
+            sinks.append((PairsSink(self.settings.pairs), True))
         if self.settings.store:  # last: an address that is taken must not leave an empty store
             self._writer = OMEZarrSink(self.settings.store)
             sinks.append((self._writer, True))

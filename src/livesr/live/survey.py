@@ -38,6 +38,7 @@ class Survey:
     raw_axis : whether raw frames have an axis of their own; without, they are counted along time
     lone : channels that are never acquired at two time points in a row, although at several
     z_outside_t : whether a later plane of a stack comes after a later time point of an earlier one
+    channels_apart : whether a channel is acquired at a later time point before another is at an earlier one
     """
 
     channels: tuple[str, ...] = ()
@@ -48,6 +49,7 @@ class Survey:
     raw_axis: bool = False
     lone: set[str] = field(default_factory=set)
     z_outside_t: bool = False
+    channels_apart: bool = False
 
     def places(self) -> dict[str, Any]:
         """Return the fields of a `RunDescription` that say where frames lie.
@@ -103,6 +105,7 @@ class _Walk:
         self._in_a_row: set[str] = set()
         self._last: dict[Stream, int] = {}
         self._newest: defaultdict[tuple[int, str], tuple[int, int]] = defaultdict(lambda: (-1, -1))
+        self._newest_t: defaultdict[tuple[int, int], int] = defaultdict(lambda: -1)
         self._z_um: dict[tuple[int, str], dict[int, float]] = {}
         self._raw_axis = False
         self._streams: set[Stream] = set()
@@ -164,6 +167,9 @@ class _Walk:
         if stream in self._last:
             (self._in_a_row if t == self._last[stream] + 1 else self._gapped).add(stream.channel)
         self._last[stream] = t
+        here = stream.position, stream.z
+        self._found.channels_apart |= t < self._newest_t[here]
+        self._newest_t[here] = max(self._newest_t[here], t)
         place = stream.position, stream.channel
         self._found.z_outside_t |= (t, stream.z) < self._newest[place]
         self._newest[place] = max(self._newest[place], (t, stream.z))

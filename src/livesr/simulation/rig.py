@@ -33,13 +33,13 @@ from numpy.typing import NDArray
 from pymmcore_plus import CMMCorePlus
 from pymmcore_plus.experimental.unicore import pymm_property
 
-from livesr.base.config import RigConfig, SIMConfig, load_rig
+from livesr.base.config import ChannelConfig, RigConfig, SIMConfig, load_rig
 from livesr.base.errors import ConfigError
 from livesr.optics.illumination import Pattern
 from livesr.optics.noise import SCMOSNoise, read_variance_map
 from livesr.simulation.camera import VirtualCamera, find_virtual_camera
 from livesr.simulation.microscope import Components, Light, SIMMicroscope
-from livesr.simulation.specimens import Cell
+from livesr.simulation.specimens import DEFAULT_STRUCTURES, Cell
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +72,10 @@ class RawBank:
         Part of the brightness lost from one time point to the next.
     interval_s
         Specimen time between two time points.
+    channel
+        Of the rig, whose optics and patterns it is seen with; "" for the only one.
+    visible
+        Structures that shine; all without.
 
     Attributes
     ----------
@@ -82,11 +86,21 @@ class RawBank:
     BACKGROUND = 0.03
 
     def __init__(
-        self, rig: RigConfig, size: int, n_t: int, *, seed: int, photons: float, bleaching: float, interval_s: float
+        self,
+        rig: RigConfig,
+        size: int,
+        n_t: int,
+        *,
+        seed: int,
+        photons: float,
+        bleaching: float,
+        interval_s: float,
+        channel: str = "",
+        visible: Sequence[str] = DEFAULT_STRUCTURES,
     ) -> None:
         sim = _sim_section(rig)
-        self._seed, self._interval_s = seed, interval_s
-        self._microscope = _microscope(rig, sim, size)
+        self._seed, self._interval_s, self._visible = seed, interval_s, tuple(visible)
+        self._microscope = _microscope(rig, sim, size, channel)
         self._noise = SCMOSNoise(
             offset_adu=rig.camera.offset_adu,
             bit_depth=rig.camera.bit_depth,
@@ -141,8 +155,11 @@ class RawBank:
 
     def _components(self, t: int) -> Components:
         cell = self._cell_at(t)
-        haze = np.sum(list(cell.render_haze().values()), axis=0)
-        return self._microscope.components(np.sum(list(cell.render().values()), axis=0), haze)
+        density, haze = cell.render(), cell.render_haze()
+        return self._microscope.components(
+            np.sum([density[name] for name in self._visible], axis=0),
+            np.sum([haze[name] for name in self._visible], axis=0),
+        )
 
     def _cell_at(self, t: int) -> Cell:
         """Return the cell at time point `t` >= -1; the bank needs one before its first."""
@@ -162,7 +179,9 @@ class VirtualSIMCamera(VirtualCamera):
 
     Properties before initialisation: Rig (name or path of the rig.yaml whose patterns it shows), SensorSize (pixels),
     Seed, TimePoints (length of the bank), Photons (photo-electrons of bright parts per raw frame), Bleaching (part lost
-    per time point), SpecimenInterval_s. Later: PatternIndex, TimePoint (see the module), and those of `VirtualCamera`.
+    per time point), SpecimenInterval_s, Dyes ("488:microtubules 561:er" for a dye that each channel of the rig excites
+    alone; without, every channel shows all structures). Later: PatternIndex, TimePoint (see the module), Channel (whose
+    light is on, where there are dyes), and those of `VirtualCamera`.
 
     Attributes
     ----------
@@ -171,7 +190,8 @@ class VirtualSIMCamera(VirtualCamera):
 
     def __init__(self) -> None:
         super().__init__()
-        self._bank: RawBank | None = None
+        self._banks: dict[str, RawBank] = {}
+        self._channel = ""
         self._playback = _Playback(1, 1)
         self._pattern_sequence: list[int] | None = None
         self._loaded_sequence: list[int] = []
@@ -183,6 +203,7 @@ class VirtualSIMCamera(VirtualCamera):
             ("Photons", 300.0),
             ("Bleaching", 0.002),
             ("SpecimenInterval_s", 0.5),
+            ("Dyes", ""),
         ):
             self.register_property(name, default_value=default, is_pre_init=True)
 
@@ -190,30 +211,35 @@ class VirtualSIMCamera(VirtualCamera):
         """Compute the bank; `UniMMCore` logs an exception and marks the device as failed."""
         start = time.perf_counter()
         rig = load_rig(str(self.get_property_value("Rig")))
-        self._bank = RawBank(
-            rig,
-            int(self._number("SensorSize")),
-            int(self._number("TimePoints")),
-            seed=int(self._number("Seed")),
-            photons=self._number("Photons"),
-            bleaching=self._number("Bleaching"),
-            interval_s=self._number("SpecimenInterval_s"),
-        )
-        self._playback = _Playback(*self._bank.frames.shape[:2])
-        log.info("simulated %s raw frames in %.1f s", self._bank.frames.shape[:2], time.perf_counter() - start)
+        size, n_t = int(self._number("SensorSize")), int(self._number("TimePoints"))
+        for channel, visible in _dyes(str(self.get_property_value("Dyes"))).items():
+            self._banks[channel] = RawBank(
+                rig,
+                size,
+                n_t,
+                seed=int(self._number("Seed")),
+                photons=self._number("Photons"),
+                bleaching=self._number("Bleaching"),
+                interval_s=self._number("SpecimenInterval_s"),
+                channel=channel,
+                visible=visible,
+            )
+        self._channel = next(iter(self._banks))
+        self._playback = _Playback(*self.bank.frames.shape[:2])
+        log.info("simulated %s raw frames in %.1f s", self.bank.frames.shape[:2], time.perf_counter() - start)
 
     @property
     def bank(self) -> RawBank:
-        """The raw frames and their truth.
+        """The raw frames and their truth, of the channel whose light is on.
 
         Raises
         ------
         RuntimeError
             Before initialisation, or if it failed.
         """
-        if self._bank is None:
+        if not self._banks:
             raise RuntimeError("the virtual camera has no frames: it was not initialised, or its initialisation failed")
-        return self._bank
+        return self._banks[self._channel]
 
     @property
     def shown(self) -> Sequence[int]:
@@ -260,6 +286,17 @@ class VirtualSIMCamera(VirtualCamera):
     @pattern_index.sequence_stopper
     def _stop_pattern_sequence(self) -> None:
         self._pattern_sequence = None
+
+    @pymm_property(name="Channel", property_type=str)
+    def channel(self) -> str:
+        """Whose light is on."""
+        return self._channel
+
+    @channel.setter
+    def _set_channel(self, value: str) -> None:
+        if str(value) not in self._banks:
+            raise ValueError(f"channel {value!r} was selected; the dyes are those of {', '.join(self._banks)}")
+        self._channel = str(value)
 
     @pymm_property(name="TimePoint", limits=(0, 65535), property_type=int)
     def time_point(self) -> int:
@@ -335,15 +372,29 @@ def _sim_section(rig: RigConfig) -> SIMConfig:
     return rig.sim
 
 
-def _microscope(rig: RigConfig, sim: SIMConfig, size: int) -> SIMMicroscope:
+def _dyes(text: str) -> dict[str, tuple[str, ...]]:
+    """Return the structures that each channel shows; "488:microtubules 561:er" or nothing."""
+    if not text:
+        return {"": DEFAULT_STRUCTURES}
+    named = (dye.partition(":") for dye in text.split())
+    dyes: dict[str, tuple[str, ...]] = {channel: (structure,) for channel, _, structure in named}
+    if unknown := {name for names in dyes.values() for name in names} - set(DEFAULT_STRUCTURES):
+        raise ConfigError(
+            f"Dyes {text!r} stain {', '.join(sorted(unknown))}; there are {', '.join(DEFAULT_STRUCTURES)}."
+        )
+    return dyes
+
+
+def _microscope(rig: RigConfig, sim: SIMConfig, size: int, channel: str) -> SIMMicroscope:
     assert rig.optics.pixel_size_nm is not None
+    of_channel = rig.channel(channel) if channel else ChannelConfig()
     steps = sim.phase_steps_rad or [2 * np.pi * p / sim.phases for p in range(sim.phases)]
     return SIMMicroscope(
         (size, size),
         rig.optics.pixel_size_nm / 1e3,
         rig.optics.na,
-        rig.optics.emission_nm / 1e3,
-        [Pattern(p.k_um, p.phase_rad, p.modulation) for p in sim.patterns],
+        (of_channel.emission_nm or rig.optics.emission_nm) / 1e3,
+        [Pattern(p.k_um, p.phase_rad, p.modulation) for p in of_channel.patterns or sim.patterns],
         phase_steps_rad=steps,
         order=sim.raw_order(),
         damping=0.7,

@@ -12,7 +12,7 @@ backfill that is killed is resumed by starting it again, and what was under way 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -28,11 +28,11 @@ from livesr.live.pipeline import Pipeline
 from livesr.live.sinks import layout
 from livesr.live.sinks.frames_log import FramesLog, SeriesName, State
 from livesr.live.sinks.localisations import replace_frames
-from livesr.live.sinks.sink import RunDescription, to_uint16
+from livesr.live.sinks.sink import RunDescription, score_facts, time_shift_ms, to_uint16
 from livesr.live.sources.replay import feed
 from livesr.store.process import Progress, build_paths
 from livesr.store.raw_input import RawInput, description, frames_of, read_stacks, store_input
-from livesr.store.recorded import Image, RecordedStore, array_shape
+from livesr.store.recorded import Event, Image, RecordedStore, array_shape
 from livesr.store.shards import replace_planes
 
 Key = tuple[Stream, int]
@@ -116,7 +116,8 @@ def backfill(
         failures: dict[str, int] = {}
         for todo in todos:
             if todo.read:
-                _complete(store, raw, paths[todo.channel], todo, progress.step, failures)
+                needed = (*paths[todo.channel].parts, todo.channel)
+                _complete(store, raw, {name: paths[name] for name in needed}, todo, progress.step, failures)
     finally:
         for channel_path in paths.values():
             channel_path.close()
@@ -154,7 +155,8 @@ def _todo(store: RecordedStore, position: int, channel: str, window: int, looks_
     def here(keys: Mapping[Key, Any]) -> dict[Key, Any]:
         return {k: v for k, v in keys.items() if (k[0].position, k[0].channel) == (position, channel)}
 
-    stored, measured = here(store.pictures("raw")), here(store.measured())
+    parts = tuple(store.superposed.get(channel, {}).get("channels", ()))
+    stored, measured = here(_summed(store, channel, parts) if parts else store.pictures("raw")), here(store.measured())
     usable = ("raw",) if looks_back is None else ("raw", "raw_incomplete")
     there = {key for key, line in stored.items() if line["state"] in usable}
     live = set(here(store.measured(live=True)))
@@ -178,8 +180,20 @@ def _todo(store: RecordedStore, position: int, channel: str, window: int, looks_
     read = measure | predict | _beside(measure, there, after=False) | _beside(predict, there, after=True)
     read |= _before(read, there, looks_back or 0)
     impossible = {k for k in stored.keys() | measured.keys() if window and k not in there and k not in separated}
+    if parts:
+        read = {(stream._replace(channel=part), t) for stream, t in read for part in parts}
     ordered = tuple(sorted(read, key=lambda key: (key[1], key[0])))
     return Todo(position, channel, frozenset(predict), frozenset(measure), ordered, len(impossible))
+
+
+def _summed(store: RecordedStore, name: str, parts: Sequence[str]) -> dict[Key, Event]:
+    """Return a line about every time point whose true channels are all there: the worst of theirs."""
+    lines: dict[Key, list[Event]] = {}
+    for (stream, t), line in store.pictures("raw").items():
+        if stream.channel in parts:
+            lines.setdefault((stream._replace(channel=name), t), []).append(line)
+    worst = {key: max(found, key=lambda line: line["state"] != "raw") for key, found in lines.items()}
+    return {key: line for key, line in worst.items() if len(lines[key]) == len(parts)}
 
 
 def _neighbours(key: Key, window: int) -> set[Key]:
@@ -218,7 +232,7 @@ def _beside(keys: Set[Key], there: Set[Key], *, after: bool) -> set[Key]:
 def _complete(
     store: RecordedStore,
     raw: RawInput,
-    path: ChannelPath,
+    paths: Mapping[str, ChannelPath],
     todo: Todo,
     step: Callable[[int], None],
     failures: dict[str, int],
@@ -227,8 +241,8 @@ def _complete(
     sink, stopped = _FillSink(store, todo, step, failures), threading.Event()
     wanted = todo.predict
     pipeline = Pipeline(
-        {todo.channel: path},
-        description(raw, [path.description]),
+        paths,
+        description(raw, [path.description for path in paths.values()]),
         [(sink, True)],
         policy="complete",
         on_stop=stopped.set,
@@ -304,6 +318,7 @@ class _FillSink:
         image = self._images["recon"]
         offset = int(image.attributes["livesr"]["intensity"]["offset"]) if image else 0
         facts = {**_times(frame), "saturated": frame.saturated or None, "drift_nm": frame.drift_nm}
+        facts["time_shift_ms"] = time_shift_ms(frame.parts)
         if frame.localisations is not None:
             facts["localisations"] = len(frame.localisations)
         self._put("recon", "recon", frame, to_uint16(frame.image, offset) if image else None, facts)
@@ -326,6 +341,7 @@ class _FillSink:
             "true_neighbours": frame.true_neighbours,
             "novelty": None if frame.novelty is None else round(frame.novelty, 4),
             "warnings": frame.warnings,
+            "score": score_facts(frame) or None,
         }
         self._put("sr", "separated", frame.source, frame.channels, facts)
         if frame.uncertainty is not None and self._images["uncertainty"]:

@@ -10,15 +10,15 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from livesr.base.config import RigConfig
 from livesr.base.errors import BackendError, DamagedFileError, RunError
 from livesr.base.frames import MulticolorFrame, RawStack, SRFrame, Stream
 from livesr.live.inference.backend import BACKENDS
 from livesr.live.inference.views import Sides
-from livesr.live.paths import ChannelPath, build_path
+from livesr.live.paths import ChannelPath, build_path, build_superposition
 from livesr.live.pipeline import Pipeline
 from livesr.live.sinks import layout
 from livesr.live.sinks.ome_zarr import OMEZarrSink
@@ -107,12 +107,15 @@ def build_paths(
     paths: dict[str, ChannelPath] = {}
     notes: list[str] = []
     try:
-        for name, camera in raw.cameras.items():
+        builders: dict[str, Callable[..., ChannelPath]] = {
+            name: partial(build_path, raw.rig, name, camera) for name, camera in raw.cameras.items()
+        }
+        if raw.rig.superpose:  # last: it is made of the others
+            builders[raw.rig.superpose.name] = partial(build_superposition, raw.rig, paths)
+        for name, build in builders.items():
             before = raw.runtimes.get(name)
             paths[name] = _build(
-                raw.rig,
-                name,
-                camera,
+                build,
                 _runtime(before, backend, precision),
                 (backend, precision),
                 threads=threads,
@@ -142,14 +145,14 @@ def _runtime(before: tuple[str, str] | None, backend: str, precision: str) -> tu
 
 
 def _build(
-    rig: RigConfig, name: str, camera: Any, runtime: tuple[str, str], asked: tuple[str, str], **settings: Any
+    build: Callable[..., ChannelPath], runtime: tuple[str, str], asked: tuple[str, str], **settings: Any
 ) -> ChannelPath:
     try:
-        return build_path(rig, name, camera, backend=runtime[0], precision=runtime[1], **settings)
+        return build(backend=runtime[0], precision=runtime[1], **settings)
     except BackendError:
         if runtime == asked:
             raise
-    return build_path(rig, name, camera, backend=asked[0], precision=asked[1], **settings)
+    return build(backend=asked[0], precision=asked[1], **settings)
 
 
 def manifests(paths: Mapping[str, ChannelPath]) -> dict[str, Path]:
@@ -166,6 +169,7 @@ class _Watch:
     def __init__(self, groups: int, paths: Mapping[str, ChannelPath], on_progress: Progress) -> None:
         self._total, self._done, self._on_progress = groups, 0, on_progress
         self._separated = {name for name, path in paths.items() if path.backend}
+        self._sums = {name for name, path in paths.items() if path.parts}
         self.failures: dict[str, int] = {}
 
     def open(self, run: RunDescription) -> None:
@@ -182,16 +186,17 @@ class _Watch:
 
     def recon(self, frame: SRFrame) -> None:
         """Count a measurement that is the end of its way."""
-        if frame.stream.channel not in self._separated:
+        if frame.stream.channel not in self._separated | self._sums:
             self._count()
 
     def separated(self, frame: MulticolorFrame) -> None:
-        """Count a prediction."""
-        self._count()
+        """Count a prediction; what is made of other channels is no group of its own."""
+        if frame.stream.channel not in self._sums:
+            self._count()
 
     def skipped(self, stream: Stream, t: int, reason: str) -> None:
         """Keep the reason, unless the exposures are missing in the input."""
-        if reason != "raw frames missing":
+        if not reason.endswith("raw frames missing"):
             self.failures[reason] = self.failures.get(reason, 0) + 1
 
     def status(self, status: Mapping[str, Any]) -> None:

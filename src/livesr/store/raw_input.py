@@ -85,7 +85,7 @@ def store_input(
     EngineError
         If the engine that it was predicted with is not here.
     """
-    images = {channel: raw_image(store, 0, channel) for channel in store.channels}
+    images = {channel: raw_image(store, 0, channel) for channel in store.camera_channels}
     recon = next((i for i in store.images.values() if i.kind == "recon"), None)
     first = next(iter(images.values()))
     run: dict[str, Any] = {
@@ -110,9 +110,11 @@ def store_input(
         normalisations={} if rig else store.normalisations(),
         pattern_drifts={} if rig else store.pattern_drifts(),
         run=run,
-        uncertainty={c: cast("Sides", sides) for c in images if (sides := store.uncertainty(c))},
-        tiles={c: t for c in images if (t := store.provenance(c).get("runtime", {}).get("tile"))},
-        runtimes={c: (r["backend"], r["precision"]) for c in images if (r := store.provenance(c).get("runtime"))},
+        uncertainty={c: cast("Sides", sides) for c in store.channels if (sides := store.uncertainty(c))},
+        tiles={c: t for c in store.channels if (t := store.provenance(c).get("runtime", {}).get("tile"))},
+        runtimes={
+            c: (r["backend"], r["precision"]) for c in store.channels if (r := store.provenance(c).get("runtime"))
+        },
     )
 
 

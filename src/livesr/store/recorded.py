@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from livesr.base.config import RigConfig, load_yaml, parse
+from livesr.base.config import RigConfig, SuperposeConfig, load_yaml, parse
 from livesr.base.errors import EngineError, StoreError
 from livesr.base.frames import Normalisation, Stream
 from livesr.live.inference.engine import Engine, engine_folders, load_engine
@@ -166,6 +166,16 @@ class RecordedStore:
         """Names of the acquisition channels."""
         return tuple(self.about["channels"])
 
+    @property
+    def superposed(self) -> Mapping[str, Mapping[str, Any]]:
+        """What no camera exposed: `channels` and `weights` of every sum, by its name."""
+        return dict(self.about.get("superposed", {}))
+
+    @property
+    def camera_channels(self) -> tuple[str, ...]:
+        """Names of the channels that were exposed."""
+        return tuple(name for name in self.channels if name not in self.superposed)
+
     @cached_property
     def events(self) -> list[Event]:
         """Every line of frames.jsonl."""
@@ -210,16 +220,20 @@ class RecordedStore:
         if not path.is_file():
             raise StoreError(f"{self.path} holds no copy of rig.yaml: say with --rig on what it was acquired.")
         rig = parse(RigConfig, {**load_yaml(path), "folder": path.parent}, str(path))
-        channels = {}
-        for name in self.channels:
-            named = {"separate": engine, "upscale": upscale}
+        named = {"separate": engine, "upscale": upscale}
+
+        def used(name: str) -> dict[str, str | None]:
             models = self.models(name)
-            used = {
+            return {
                 task: (instead or str(find_engine(models[task]).folder)) if task in models else None
                 for task, instead in named.items()
             }
-            channels[name] = rig.channel(name).model_copy(update=used)
-        return rig.model_copy(update={"channels": channels, "micromanager": "rig.cfg"})
+
+        channels = {name: rig.channel(name).model_copy(update=used(name)) for name in self.camera_channels}
+        sums = [parse(SuperposeConfig, {**about, **used(name)}, str(path)) for name, about in self.superposed.items()]
+        return rig.model_copy(
+            update={"channels": channels, "superpose": next(iter(sums), None), "micromanager": "rig.cfg"}
+        )
 
     def models(self, channel: str) -> dict[str, Mapping[str, Any]]:
         """Return the engines that the predictions of a channel went through, by task, in order."""

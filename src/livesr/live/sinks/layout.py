@@ -55,7 +55,7 @@ def localisations_name(raw: str) -> str:
 def series_specs(run: RunDescription, position: int, channel: ChannelDescription) -> dict[SeriesName, SeriesSpec]:
     """Describe the images of one position and channel, by kind."""
     specs: dict[SeriesName, SeriesSpec] = {}
-    if run.record_raw:
+    if run.record_raw and not channel.parts:
         specs["raw"] = _raw(run, position, channel)
     if run.record_recon:
         specs["recon"] = _recon(run, position, channel)
@@ -68,6 +68,7 @@ def series_specs(run: RunDescription, position: int, channel: ChannelDescription
 
 def root_attributes(run: RunDescription) -> dict[str, Any]:
     """Return the attributes of the store's root group."""
+    sums = {c.name: {"channels": c.parts, "weights": c.weights} for c in run.channels if c.parts}
     return {
         "ome": {"version": "0.5", "bioformats2raw.layout": 3},
         "livesr": {
@@ -78,6 +79,7 @@ def root_attributes(run: RunDescription) -> dict[str, Any]:
             "positions": list(run.positions),
             "channels": [c.name for c in run.channels],
             "sidecars": SIDECARS,
+            **({"superposed": sums} if sums else {}),
         },
     }
 
@@ -161,6 +163,12 @@ def _recon(run: RunDescription, position: int, channel: ChannelDescription) -> S
             "offset": run.recon_offset_adu,
         },
     }
+    if channel.parts:
+        provenance["superposed"] = {
+            "channels": channel.parts,
+            "weights": channel.weights,
+            "note": "Sum of measurements that were taken one after the other; no exposure showed it.",
+        }
     return SeriesSpec(
         name=series_name("recon", run, position, channel.name),
         title=f"reconstruction ({channel.recon_method})",

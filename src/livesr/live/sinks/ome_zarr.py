@@ -27,7 +27,7 @@ from livesr.live.sinks.frames_log import FramesLog, SeriesName, State, to_json
 from livesr.live.sinks.layout import bytes_per_hour, free_bytes, memory_bytes, next_free_path
 from livesr.live.sinks.localisations import LocalisationsFile
 from livesr.live.sinks.series import DisplayWindow, Series, SeriesSpec, group_json, write_json
-from livesr.live.sinks.sink import RunDescription, judgement_facts, to_uint16
+from livesr.live.sinks.sink import RunDescription, judgement_facts, score_facts, time_shift_ms, to_uint16
 
 __all__ = ["OMEZarrSink", "bytes_per_hour", "free_bytes", "memory_bytes", "next_free_path"]
 
@@ -194,6 +194,7 @@ class OMEZarrSink:
             clipped=clipped or None,
             localisations=None if frame.localisations is None else len(frame.localisations),
             drift_nm=frame.drift_nm,
+            time_shift_ms=time_shift_ms(frame.parts),
         )
 
     def separated(self, frame: MulticolorFrame) -> None:
@@ -218,6 +219,7 @@ class OMEZarrSink:
             true_neighbours=frame.true_neighbours,
             novelty=None if frame.novelty is None else round(frame.novelty, 4),
             warnings=frame.warnings,
+            score=score_facts(frame) or None,
         )
         if frame.uncertainty is not None and "uncertainty" in place.series:
             self._take("uncertainty", "estimated", frame.stream, frame.t, tuple(frame.uncertainty))

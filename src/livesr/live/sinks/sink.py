@@ -6,7 +6,7 @@ uint16. Knows no format.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,7 +25,8 @@ class ChannelDescription:
     channel has no engine; `window` is how many frames a prediction is made of, `uncertainty` how that of the prediction is
     estimated, empty where it is not. `raw_origin_px` is where the camera's region began on its chip. `raw_along_t` says that
     the exposures of a group are a film rather than channels of one picture. A reconstruction counts `recon_unit_scale`
-    `recon_unit`.
+    `recon_unit`. A superposition has no raw frames: it is the sum of the frames of channels `parts`, made equally bright and
+    multiplied by `weights`.
     """
 
     name: str
@@ -47,6 +48,8 @@ class ChannelDescription:
     raw_along_t: bool = False
     recon_unit: str = "ADU"
     recon_unit_scale: float = 1.0
+    parts: tuple[str, ...] = ()
+    weights: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +128,17 @@ def judgement_facts(frame: SRFrame) -> dict[str, Any]:
         "resolved": frame.judgement.resolved,
         "pattern_drift_rad": drift if any(drift) else None,
     }
+
+
+def score_facts(frame: MulticolorFrame) -> dict[str, dict[str, float]]:
+    """Return what the store and the stream say of a frame's score against the true channels; {} without one."""
+    return {s.label: {k: round(v, 4) for k, v in s._asdict().items() if k != "label"} for s in frame.score}
+
+
+def time_shift_ms(parts: Sequence[SRFrame]) -> float | None:
+    """Return the time from the first to the last of the moments that a sum is made of; None for a frame that is no sum."""
+    times = [part.t_acq_ns for part in parts]
+    return (max(times) - min(times)) / 1e6 if times else None
 
 
 def to_uint16(

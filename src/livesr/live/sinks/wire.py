@@ -93,6 +93,8 @@ class WireHeader(_Part):
     novelty: float | None = None
     latency_ms: float | None = None
     warnings: tuple[str, ...] = ()
+    score: dict[str, dict[str, float | None]] = Field(default_factory=dict)
+    time_shift_ms: float | None = None
 
     status: dict[str, Any] = Field(default_factory=dict)
 

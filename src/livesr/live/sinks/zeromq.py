@@ -31,7 +31,7 @@ from livesr.live.sinks.frames_log import to_json
 from livesr.live.sinks.keys import PublisherKeys
 from livesr.live.sinks.layout import UNCERTAINTY_WARNING
 from livesr.live.sinks.series import DisplayWindow
-from livesr.live.sinks.sink import RunDescription, judgement_facts, to_uint16
+from livesr.live.sinks.sink import RunDescription, judgement_facts, score_facts, time_shift_ms, to_uint16
 from livesr.live.sinks.wire import END, FRAME, INPUT, STATUS, TOPICS, UNCERTAINTY, WireChannel, WireHeader, encode
 
 log = logging.getLogger(__name__)
@@ -322,6 +322,7 @@ class _Publisher:
             novelty=frame.novelty,
             latency_ms=frame.latency_ms,
             warnings=frame.warnings,
+            score=_jsonable(score_facts(frame)),
         )
 
     def _uncertainty_header(self, frame: MulticolorFrame, seq: int) -> WireHeader:
@@ -376,7 +377,8 @@ class _Publisher:
             "channel": stream.channel,
             "z": stream.z,
             "t": frame.t,
-            "raw_seq": (frame.t * per_frame, (frame.t + 1) * per_frame - 1),
+            "raw_seq": (frame.t * per_frame, (frame.t + 1) * per_frame - 1) if per_frame else None,
+            "time_shift_ms": time_shift_ms(frame.parts),
             "dtype": "<u2",
             "encoding": "raw",
             "normalisation": frame.normalisation._asdict(),

@@ -121,6 +121,7 @@ class PictureMaker:
             "residual": finite(header.residual),
             "overlay": overlay_of(scene, view),
             "uncertainty": scene.uncertainty is not None,
+            "score": {label: finite(values.get("pcc")) for label, values in header.score.items()},
             "provisional": header.provisional,
             "warnings": list(dict.fromkeys(w for m in scene.messages for w in m.header.warnings)),
         }

@@ -55,6 +55,9 @@ export class Readout {
     show("latency", ...duration(this.frame?.latency_ms ?? NaN));
     const residual = this.frame?.residual ?? null;
     show("residual", residual === null ? "–" : (100 * residual).toFixed(1), residual === null ? "" : "%");
+    const score = Object.entries(this.frame?.score ?? {});
+    byId("score-row").hidden = score.length === 0;
+    if (score.length) show("score", score.map(([name, pcc]) => `${name} ${pcc === null ? "–" : pcc.toFixed(2)}`).join(" · "));
     const { state, fps } = this.status;
     const shown = `${((this.drawn.length * 1000) / FPS_SPAN_MS).toFixed(1)} shown here`;
     show("fps", fps == null ? "–" : fps.toFixed(1), { live: shown, recorded: "when recorded", ended: "over the whole run" }[state] ?? "");

@@ -1,0 +1,200 @@
+"""The true channels of a superposition as training images: a folder for each structure, and the recipe that reads them.
+
+Owns the folder that `livesr train --recipe FOLDER/recipe.yaml` takes. What is made of the images is `livesr.training`'s:
+patches of each structure are added at random brightness, so that one recording gives many pairs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from livesr.base.errors import ConfigError
+from livesr.base.frames import MulticolorFrame, RawStack, SRFrame, Stream
+from livesr.live.sinks.sink import ChannelDescription, RunDescription, to_uint16
+
+if TYPE_CHECKING:
+    from tifffile import TiffWriter
+
+_FRAMES_PER_FILE = 16  # one file in six validates: short enough that a run has several
+_BORDER = 0.06  # a SIM reconstruction fades there
+_PATCH, _SMALLEST_PATCH = 128, 64
+_COLORS = ("00FF00", "FF00FF", "FFFF00", "00FFFF", "FF8000", "FFFFFF")
+_PAIRS, _VALIDATION_PAIRS = 2400, 96
+
+
+class PairsSink:
+    """Writes the reconstructions of the true channels as TIFF (t, y, x), uint16 with the run's offset.
+
+    Consecutive time points of one stream share a file; a gap, or a frame that does not show its patterns, begins another. Files
+    of former runs stay, and so does a recipe that is there.
+
+    Parameters
+    ----------
+    folder : created if needed
+    """
+
+    name = "pairs"
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+        self._structures: dict[str, str] = {}
+        self._files: dict[Stream, _File] = {}
+        self._run: RunDescription | None = None
+        self._prefix = ""
+
+    def open(self, run: RunDescription) -> None:
+        """Make the folders and the recipe.
+
+        Raises
+        ------
+        ConfigError
+            If the run superposes nothing, or its pictures are too small to train on.
+        """
+        summed = next((c for c in run.channels if c.parts), None)
+        if summed is None:
+            raise ConfigError("Pairs are the true channels of a superposition: say with --superpose which they are.")
+        side = min(n - 2 * int(n * _BORDER) for n in summed.recon_shape) // 8 * 8
+        if side < _SMALLEST_PATCH:
+            raise ConfigError(
+                f"Reconstructions of {summed.recon_shape[0]}x{summed.recon_shape[1]} pixels are too small to train on: "
+                f"without their edges they need {_SMALLEST_PATCH} on each side. Use a larger region."
+            )
+        labels = summed.labels if len(summed.labels) == len(summed.parts) else summed.parts
+        self._structures = dict(zip(summed.parts, labels, strict=True))
+        for label in labels:
+            (self.folder / _safe(label)).mkdir(parents=True, exist_ok=True)
+        recipe = self.folder / "recipe.yaml"
+        if not recipe.exists():
+            text = yaml.safe_dump(_recipe(self.folder, labels, summed, run, side), sort_keys=False)
+            recipe.write_text(text, encoding="utf-8")
+        self._run = run
+        self._prefix = f"{datetime.fromtimestamp(run.started_ns / 1e9, UTC):%Y%m%d-%H%M%S}-{run.stream_id[:6]}"
+
+    def raw(self, stack: RawStack) -> None:
+        """Raw frames are no pairs."""
+
+    def aside(self, stack: RawStack) -> None:
+        """Raw frames are no pairs."""
+
+    def recon(self, frame: SRFrame) -> None:
+        """Keep the picture of a true channel, if it is one that shows its patterns."""
+        if frame.stream.channel not in self._structures:
+            return
+        if frame.judgement and not frame.judgement.resolved:
+            self._end(frame.stream)
+            return
+        file = self._files.get(frame.stream)
+        if file and not file.continues(frame.t):
+            self._end(frame.stream)
+        if frame.stream not in self._files:
+            self._files[frame.stream] = _File(self._path(frame), frame.t)
+        assert self._run is not None
+        y, x = (int(n * _BORDER) for n in frame.image.shape)
+        inside = frame.image[y : frame.image.shape[0] - y, x : frame.image.shape[1] - x]
+        self._files[frame.stream].write(to_uint16(inside, self._run.recon_offset_adu))
+
+    def separated(self, frame: MulticolorFrame) -> None:
+        """Take no prediction: nothing is trained on those."""
+
+    def skipped(self, stream: Stream, t: int, reason: str) -> None:
+        """Take no note: a gap in time ends a file by itself."""
+
+    def status(self, status: Mapping[str, Any]) -> None:
+        """Nothing."""
+
+    def close(self, report: Mapping[str, Any]) -> None:
+        """Finish the files."""
+        for stream in list(self._files):
+            self._end(stream)
+
+    def _path(self, frame: SRFrame) -> Path:
+        position, channel, z = frame.stream
+        name = f"{self._prefix}_p{position:03d}_z{z:03d}_t{frame.t:06d}.tif"
+        return self.folder / _safe(self._structures[channel]) / name
+
+    def _end(self, stream: Stream) -> None:
+        if file := self._files.pop(stream, None):
+            file.close()
+
+
+class _File:
+    """Consecutive time points of one stream."""
+
+    def __init__(self, path: Path, t: int) -> None:
+        import tifffile
+
+        self._writer: TiffWriter = tifffile.TiffWriter(path)
+        self._first = self._next = t
+
+    def continues(self, t: int) -> bool:
+        return t == self._next < self._first + _FRAMES_PER_FILE
+
+    def write(self, plane: Any) -> None:
+        self._writer.write(plane, photometric="minisblack", contiguous=True, metadata=None)
+        self._next += 1
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+def _recipe(
+    folder: Path, labels: tuple[str, ...], summed: ChannelDescription, run: RunDescription, side: int
+) -> dict[str, Any]:
+    """Return the recipe of a light engine for these structures; the fields are those of `livesr.training.recipes`."""
+    nm = round(1e3 * summed.recon_pixel_size_um, 3)
+    modality = summed.recon_method.removeprefix("sum of ")
+    colors = summed.colors if len(summed.colors) == len(labels) else _COLORS
+    size = min(side, _PATCH)
+    return {
+        "description": f"{', '.join(labels)}: an engine trained on the true channels of a superposition.",
+        "data": {
+            "train": _PAIRS,
+            "validation": _VALIDATION_PAIRS,
+            "size": size,
+            "seed": 1,
+            "validation_seed": 2,
+            "images": {
+                "folders": {label: str((folder / _safe(label)).absolute()) for label in labels},
+                "pixel_size_nm": nm,
+                "modality": modality,
+                "on_bad_file": "skip",  # the last file of a killed run
+            },
+        },
+        "train": {
+            "architecture": "imcsr",
+            "parameters": {
+                "frames": 3,
+                "channels": len(labels),
+                "width": 64,
+                "groups": 2,
+                "blocks": 4,
+                "reduction": 16,
+                "unshuffle": 4,
+                "head": "partition",
+            },
+            "minutes": 70,
+            "batch": 8,
+            "patch": size,
+            "warmup_steps": 500,
+            "restarts": 2,
+        },
+        "engine": {
+            "id": "own-" + "-".join(_safe(label).lower() for label in labels),
+            "version": "0.1",
+            "task": "separate",
+            "window": 3,
+            "channels": [{"name": label, "color": colors[i % len(colors)]} for i, label in enumerate(labels)],
+            "pixel_size_nm": {"min": round(0.87 * nm, 2), "max": round(1.13 * nm, 2)},
+            "modality": [modality],
+        },
+    }
+
+
+def _safe(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.-]+", "-", name).strip(".-") or "structure"

@@ -1,0 +1,85 @@
+"""The trust test: how near the structures that an engine finds in a superposition come to the channels that it was made of.
+
+Owns the comparison of one frame and the means over a run. Runs in the thread of the network, on a part of the frame only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from livesr.base.frames import ChannelScore, MulticolorFrame
+from livesr.optics.similarity import linear_fit, nrmse, pcc, percentile_normalised, ssim
+
+_BORDER = 1 / 12  # a SIM reconstruction fades towards its edges
+_MOST_PX = 512  # of each side, around the middle: a few ms a channel instead of tens
+METRICS = ("pcc", "ssim", "nrmse", "input_pcc")
+
+
+def scored(frame: MulticolorFrame, labels: Sequence[str]) -> MulticolorFrame:
+    """Return `frame` with the score of each of its channels against the true one that went into its measurement.
+
+    Both are prepared as in the IMC-SR paper (`livesr.optics.similarity`). A frame that is no superposition, or has another
+    number of channels, stays as it is.
+    """
+    parts = frame.source.parts
+    if len(parts) != len(frame.channels):
+        return frame
+    summed = _middle(frame.source.image)
+    scores = []
+    for label, channel, part in zip(labels, frame.channels, parts, strict=True):
+        truth = _middle(part.image)
+        scores.append(_score(label, _middle(_on_grid_of(channel, part.image)), truth, summed))
+    return replace(frame, score=tuple(scores))
+
+
+class MeanScore:
+    """The means over the scored frames of a run."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, list[tuple[float, ...]]] = {}
+
+    def add(self, frame: MulticolorFrame) -> None:
+        """Take a frame."""
+        for s in frame.score:
+            self._values.setdefault(s.label, []).append((s.pcc, s.ssim, s.nrmse, s.input_pcc))
+
+    def summary(self) -> dict[str, dict[str, float]]:
+        """Return ``{structure: {pcc, ssim, nrmse, input_pcc}}``; {} where nothing was scored."""
+        return {
+            label: {name: round(float(v), 4) for name, v in zip(METRICS, np.mean(values, axis=0), strict=True)}
+            for label, values in list(self._values.items())
+        }
+
+
+def _score(label: str, prediction: NDArray[Any], truth: NDArray[Any], summed: NDArray[Any]) -> ChannelScore:
+    reference = percentile_normalised(truth)
+    if reference is None or min(truth.shape) < 16:  # nothing to be like
+        return ChannelScore(label, math.nan, math.nan, math.nan, math.nan)
+    fitted = linear_fit(prediction, reference)
+    return ChannelScore(
+        label, pcc(prediction, truth), ssim(fitted, reference), nrmse(fitted, reference, span=1.0), pcc(summed, truth)
+    )
+
+
+def _on_grid_of(channel: NDArray[Any], part: NDArray[np.float32]) -> NDArray[Any]:
+    """Return a channel on the pixels of what was measured: where the network enlarges, the mean of those that cover one."""
+    factor = channel.shape[0] // part.shape[0]
+    if factor == 1:
+        return channel
+    y, x = part.shape
+    averaged: NDArray[Any] = channel.reshape(y, factor, x, factor).mean((1, 3))
+    return averaged
+
+
+def _middle(image: NDArray[Any]) -> NDArray[Any]:
+    sides = []
+    for n in image.shape:
+        kept = min(n - 2 * int(n * _BORDER), _MOST_PX)
+        sides.append(slice((n - kept) // 2, (n - kept) // 2 + kept))
+    return image[tuple(sides)]
