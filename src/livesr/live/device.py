@@ -248,6 +248,13 @@ class Turn:
             finally:
                 self._before = lane.mark()
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Let no lane use it, nor wait for what lanes have enqueued."""
+        with self._lock:
+            self._before = None
+            yield
+
 
 HOST_DEVICE = HostDevice()
 

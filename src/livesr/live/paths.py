@@ -153,7 +153,7 @@ class ChannelPath:
             return None
         return getattr(self.backend, "resident", None)
 
-    def give_up(self, error: Exception) -> None:
+    def give_up(self, runtime: ResidentBackend, error: Exception) -> None:
         """Let the next runtime take over from one that failed on the device.
 
         Raises
@@ -161,7 +161,7 @@ class ChannelPath:
         BackendError
             If none is left.
         """
-        cast("EnduringBackend", self.backend).give_up(error)
+        cast("EnduringBackend", self.backend).give_up(runtime, error)
 
     def order_check(self) -> RawOrderCheck | None:
         """Return a fresh check of the raw order, None where there is no pattern."""

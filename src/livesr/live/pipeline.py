@@ -632,7 +632,8 @@ class Pipeline:
                 self._pace.worked(time.perf_counter() - start_s)
                 return _Prediction(window, window, made)
             except Exception as e:  # a driver may raise anything
-                path.give_up(e)
+                with self._host_turns[path.name], self._network_turns[path.name].alone():
+                    path.give_up(runtime, e)
         with self._host_turns[path.name]:
             seen = self._enlarged(window, path)
             made = self._separate_on_host(path, seen)

@@ -100,15 +100,16 @@ class EnduringBackend:
             return None
         return inner
 
-    def give_up(self, error: Exception) -> None:
-        """Replace the runtime, which has failed outside of `infer`; what failed is inferred anew by whoever asked.
+    def give_up(self, runtime: ResidentBackend, error: Exception) -> None:
+        """Replace a runtime that has failed outside of `infer`, unless it was; whoever used it infers the frame anew.
 
         Raises
         ------
         BackendError
             If none is left.
         """
-        self._replace(error)
+        if self._inner is runtime:
+            self._replace(error)
 
     def close(self) -> None:
         """Release the runtime."""
