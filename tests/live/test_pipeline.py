@@ -188,6 +188,12 @@ def test_frames_without_patterns_are_refused_if_the_rig_says_so(tmp_path: Path) 
     assert not shown[1].any()
 
 
+def test_a_rotated_order_is_said_though_every_frame_is_refused(tmp_path: Path) -> None:
+    report, _, _ = run_of(tmp_path, np.roll(bank_groups(6), -2, axis=1), when_doubtful="refuse")
+    assert report["recon_refused"] == 6
+    assert any("rotated by 2 of 9" in w for w in report["warnings"])
+
+
 def test_real_frames_of_a_living_cell_go_the_whole_way(microscope_data: Path, tmp_path: Path) -> None:
     stack = tifffile.imread(microscope_data / "sim_raw" / "er_t3_9x112x512.tif").reshape(3, 9, 112, 512)
     reference = tifffile.imread(microscope_data / "sim_raw" / "er_reference_sim_224x1024.tif").astype(np.float32)

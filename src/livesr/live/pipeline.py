@@ -368,8 +368,10 @@ class Pipeline:
         for stack, measured in self._measuring.over(self._stacks):
             if "reconstruct" not in self._failed:
                 try:
-                    self._reconstructed(stack, measured())
-                    continue
+                    self._look_at_order(stack)
+                    if made := measured():
+                        self._reconstructed(stack, made)
+                        continue
                 except DoubtfulFrameError as e:
                     self.counts["recon_refused"] += 1
                     self.warn(_doubtful(stack.stream, "refused"))
@@ -390,8 +392,15 @@ class Pipeline:
                 self._wait_for_network(window, keep=True)
         self._windows.close()
 
-    def _measure(self, lane: int, stack: RawStack) -> _Measured:
-        """Reconstruct a group in a lane; on the CPU if the lane's device fails."""
+    def _look_at_order(self, stack: RawStack) -> None:
+        """Collect what shows whether the raw order is rotated; also of frames that will be refused for it."""
+        if check := self._order_checks.get(stack.stream.channel):
+            check.offer([f for f in stack.frames if f is not None])
+
+    def _measure(self, lane: int, stack: RawStack) -> _Measured | None:
+        """Reconstruct a group in a lane, on the CPU if the lane's device fails; None if nothing is to be measured any more."""
+        if "reconstruct" in self._failed:
+            return None
         path = self._paths[stack.stream.channel]
         if path.on_device and path.name not in self._left_device:
             try:
@@ -454,8 +463,6 @@ class Pipeline:
 
     def _follow(self, stack: RawStack, measured: _Measured) -> SRFrame:
         """Add to a measurement what follows from the frames before it."""
-        if stack.stream.channel in self._order_checks:
-            self._order_checks[stack.stream.channel].offer([f for f in stack.frames if f is not None])
         follow = self._normalisations.setdefault(stack.stream, FollowingNormalisation())
         recorded = (stack.stream, stack.t) in self._recorded_normalisations
         normalisation = (follow.resume if recorded else follow.update)(*measured.levels)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,9 +96,11 @@ class EnduringBackend:
     def resident(self) -> ResidentBackend | None:
         """The runtime in use if frames that are on the GPU can stay there, else None."""
         inner = self._inner
-        if self._failed or not isinstance(inner, ResidentBackend) or inner.device_input is None:
+        try:
+            there = None if self._failed else getattr(inner, "device_input", None)
+        except BackendError:  # another thread has just closed it, to replace it
             return None
-        return inner
+        return None if there is None else cast("ResidentBackend", inner)
 
     def give_up(self, runtime: ResidentBackend, error: Exception) -> None:
         """Replace a runtime that has failed outside of `infer`, unless it was; whoever used it infers the frame anew.
