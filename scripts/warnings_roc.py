@@ -116,9 +116,8 @@ def observe(folder: str, case: Case, number: int) -> Seen:
 # -- real images -----------------------------------------------------------------------------------------------------
 
 
-def real(folder: Path, data: Path) -> dict[str, list[Seen]]:
+def real(engine: Engine, data: Path) -> dict[str, list[Seen]]:
     """Look at composites of real SIM images of one structure each, and at some alone; the same still frame three times."""
-    engine = load_engine(folder)
     if set(engine.manifest.channel_names) != set(_REAL):
         return {}
     one = {name: _scaled(data / f"organelles/{file}.tif") for name, file in _REAL.items()}
@@ -428,13 +427,13 @@ def main() -> None:
     engine = load_engine(args.engine)
     if engine.manifest.limits.familiar is None or engine.manifest.metrics.residual is None:
         parser.error(f"the limits of {args.engine} were not measured: livesr limits {args.engine}")
+    real_found = real(engine, args.data) if args.data else {}
     jobs = [(case, i) for case in cases(domain_of(engine.manifest)) for i in range(args.n * (1 + case.usual))]
     found: dict[str, list[Seen]] = {}
     with ProcessPoolExecutor(args.processes) as pool:
         looked = pool.map(observe, [str(engine.folder)] * len(jobs), *map(list, zip(*jobs, strict=True)), chunksize=4)
         for (case, _), one in zip(jobs, looked, strict=True):
             found.setdefault(case.name, []).append(one)
-    real_found = real(engine.folder, args.data) if args.data else {}
     text = page(engine, found, real_found, args.docs / "images")
     insert(text, args.docs / "reliability.md")
     print(text)

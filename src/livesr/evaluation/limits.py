@@ -8,7 +8,7 @@ Owns the sequences that are looked at, what is measured on them and how limits f
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,7 +42,7 @@ _OWN_STREAM = 4  # of the seeds: scenes unlike those that are scored or diagnose
 _WEAK_RATIO = 40.0  # between structures, instead of 5: so that some are lost
 _USUAL = 0.975  # of the frames of training lie within a limit
 _LEAST_FRAMES = 4 * len(FEATURES)  # for a covariance
-_ALONE = 12
+_ALONE, _ALONE_PX = 8, 512  # in small frames the network sees less around, and confuses more than in those of a camera
 _MARGIN = 16
 _FALSE_ALARMS = 0.1  # of channels that are in order, where some are forty times brighter than others
 
@@ -166,8 +166,7 @@ def measure_limits(
     try:
         observer = Observer(loaded, runtime)
         weak_domain = domain.model_copy(update={"brightness_ratio": _WEAK_RATIO, "absent": 0.0})
-        in_order = CALIBRATED.model_copy(update={"structures": domain.structures})
-        usual, weak, alone = [], [], []
+        usual, weak = [], []
         few = min(sequences, _ALONE)
         total = 2 * sequences + few
         for i in range(sequences):
@@ -176,12 +175,12 @@ def measure_limits(
         for i in range(sequences):
             weak.append(observer.look(scene_of(weak_domain, sequences + i)))
             _tell(progress, sequences + i + 1, total)
-        for i in range(few):
-            scene = scene_of(in_order, 2 * sequences + i)
-            alone.append({name: observer.look(scene, [name]).shares for name in scene.present})
-            _tell(progress, 2 * sequences + i + 1, total)
     finally:
         runtime.close()
+    alone = []
+    for shares in _alone(loaded, backend, threads, domain, range(2 * sequences, total)):
+        alone.append(shares)
+        _tell(progress, 2 * sequences + len(alone), total)
     names = loaded.manifest.channel_names
     limits = Limits(
         data=f"{total} simulated SIM sequences, {SIZE} x {SIZE}, none used in training",
@@ -210,9 +209,9 @@ def domain_of(manifest: Manifest) -> Domain:
     return Domain(structures=names)
 
 
-def scene_of(domain: Domain, number: int) -> SimulatedSequence:
+def scene_of(domain: Domain, number: int, size: int = SIZE) -> SimulatedSequence:
     """Return a sequence that nobody trained on."""
-    return SimulatedSequence((EVALUATION, FIRST_SEED + number, _OWN_STREAM), N_T, SIZE, domain)
+    return SimulatedSequence((EVALUATION, FIRST_SEED + number, _OWN_STREAM), N_T, size, domain)
 
 
 def resolution_range(domain: Domain) -> Range:
@@ -290,6 +289,20 @@ def _whitened(points: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray
     mean = points.mean(0)
     covariance = np.cov(points.T) + 1e-4 * np.eye(points.shape[1])
     return mean, np.linalg.inv(np.linalg.cholesky(covariance))
+
+
+def _alone(
+    engine: Engine, backend: str, threads: int, domain: Domain, numbers: Iterable[int]
+) -> Iterator[dict[str, NDArray[np.float64]]]:
+    """Yield the shares of light of each structure alone, under a rig in good order."""
+    in_order = CALIBRATED.model_copy(update={"structures": domain.structures})
+    runtime = open_backend(engine, (_ALONE_PX, _ALONE_PX), backend, "auto", threads)
+    try:
+        for number in numbers:
+            scene = scene_of(in_order, number, _ALONE_PX)
+            yield {name: Observer(engine, runtime).look(scene, [name]).shares for name in scene.present}
+    finally:
+        runtime.close()
 
 
 def _confusion(
