@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from livesr import LiveSR
 from livesr.base.config import RigConfig, load_rig
 from livesr.base.errors import ConfigError
 from livesr.live.optical_state import optical_state
 from livesr.live.paths import Geometry, sim_reconstructor
 from livesr.live.plugin import camera_geometry
+from livesr.live.sources.plan import sim_sequence
+from livesr.optics.similarity import pcc
 from livesr.simulation.rig import RawBank
+from livesr.store.process import process
+from livesr.store.raw_input import raw_input
+from recorded_runs import array
 from rigs import core_of
 
 
@@ -20,6 +27,14 @@ def sim_rig(pixel_size_nm: float, **sim: Any) -> RigConfig:
     rig = load_rig("virtual_sim").with_engine("none")
     optics = rig.optics.model_copy(update={"pixel_size_nm": pixel_size_nm})
     return rig.model_copy(update={"optics": optics, "sim": rig.sim.model_copy(update=sim)})
+
+
+def recorded(core: Any, rig: RigConfig, store: Path) -> tuple[np.ndarray, dict[str, Any]]:
+    """The reconstruction of the bank's first time point."""
+    core.setProperty("Camera", "TimePoint", 0)
+    with LiveSR(core, rig=rig, plan=(plan := sim_sequence(1, ["488"])), store=store) as session:
+        core.mda.run(plan)
+    return array(Path(session.report["store"]), "recon")[0].astype(float), session.report
 
 
 def test_binning_is_corrected_where_the_optics_stay_sampled_and_refused_elsewhere() -> None:
@@ -52,7 +67,31 @@ def test_region_and_binning_leave_the_picture_where_it_was() -> None:
     assert off.judgement.quality.phase_error_rad > 0.3
 
 
-def test_another_objective_or_a_flip_is_refused() -> None:
+def test_a_mirrored_region_is_reconstructed_as_the_picture_that_it_shows(tmp_path: Path) -> None:
+    region = (30, 10, 84, 96)  # x, y, width, height: nothing is symmetrical
+    with core_of("virtual_sim", 1, SensorSize=128, TimePoints=1, Bleaching=0) as core:
+        state = [*optical_state(core)]
+        assert ("Camera", "TransposeMirrorX", "0") in state
+        rig = sim_rig(65, calibrated_with=state)
+        core.setROI(*region)
+        plain, report = recorded(core, rig, tmp_path / "plain.ome.zarr")
+        assert report["recon_doubtful"] == 0
+        for mirrors, turned in ((("X",), plain[:, ::-1]), (("X", "Y"), plain[::-1, ::-1])):
+            for axis in "XY":
+                core.setProperty("Camera", f"TransposeMirror{axis}", int(axis in mirrors))
+            picture, report = recorded(core, rig, tmp_path / f"{mirrors}.ome.zarr")
+            assert report["recon_doubtful"] == 0
+            # A reconstruction's pixel (2i, 2j) lies on the centre of raw pixel (i, j): turned over, it moves by one.
+            shift = [1 if axis in mirrors else 0 for axis in "YX"]
+            inner = (slice(16, -16),) * 2
+            assert pcc(np.roll(picture, shift, (0, 1))[inner], turned[inner]) > 0.995
+        again = Path(process(raw_input(Path(report["store"])), tmp_path / "again.ome.zarr")["store"])
+        np.testing.assert_array_equal(array(again, "recon"), array(Path(report["store"]), "recon"))
+        _, report = recorded(core, sim_rig(65), tmp_path / "wrong.ome.zarr")
+        assert report["recon_doubtful"] == 1
+
+
+def test_another_objective_or_a_flip_that_is_unknown_is_refused() -> None:
     with core_of("demo") as core:
         state = optical_state(core)
         assert ("Objective", "Label", "100x") in state
@@ -60,9 +99,12 @@ def test_another_objective_or_a_flip_is_refused() -> None:
         rig = sim_rig(65, calibrated_with=state)
         camera_geometry(core, rig)
         core.setProperty("Camera", "TransposeMirrorX", "1")
-        with pytest.raises(ConfigError, match="TransposeMirrorX is '1'"):
-            camera_geometry(core, rig)
+        assert camera_geometry(core, rig).mirrored == (False, True)
         core.setProperty("Camera", "TransposeMirrorX", "0")
+        core.setProperty("Camera", "TransposeXY", "1")
+        with pytest.raises(ConfigError, match="TransposeXY is '1'"):
+            camera_geometry(core, rig)
+        core.setProperty("Camera", "TransposeXY", "0")
         core.setState("Objective", 2)
         with pytest.raises(ConfigError, match="calibrated with '100x'"):
             camera_geometry(core, rig)

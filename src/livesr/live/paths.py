@@ -55,12 +55,16 @@ _UNMEASURED = (
 
 
 class Geometry(NamedTuple):
-    """What the camera delivers: shape (y, x) and origin of the region in pixels, dtype, pixel size in the sample."""
+    """What the camera delivers: shape (y, x) and origin of the region in pixels, dtype, pixel size in the sample.
+
+    `mirrored` is whether the picture of the region is turned over along (y, x), compared with the one that was calibrated.
+    """
 
     shape: tuple[int, int]
     dtype: str
     pixel_size_um: float
     origin_px: tuple[float, float] = (0.0, 0.0)
+    mirrored: tuple[bool, bool] = (False, False)
 
 
 class Measuring(NamedTuple):
@@ -269,6 +273,7 @@ def build_path(
         "raw_dtype": camera.dtype,
         "raw_pixel_size_um": camera.pixel_size_um,
         "raw_origin_px": camera.origin_px,
+        "raw_mirrored": camera.mirrored,
         "recon_shape": reconstructor.shape,
         "recon_pixel_size_um": camera.pixel_size_um / reconstructor.scale,
         "recon_method": method,
@@ -543,12 +548,13 @@ def sim_reconstructor(
     if not (channel.patterns or rig.sim.patterns):
         raise ConfigError(f"Rig {rig.name!r} has no patterns yet: run 'livesr calibrate {rig.folder}'.")
     trust = rig.sim.trust
+    patterns, origin_px = _patterns(rig, channel, camera)
     return SIMReconstructor(
         camera.shape,
         camera.pixel_size_um,
         rig.optics.na,
         (channel.emission_nm or rig.optics.emission_nm) / 1e3,
-        _patterns(rig, channel),
+        patterns,
         phase_steps_rad=rig.sim.phase_steps_rad,
         order=rig.sim.raw_order(),
         offset_adu=rig.camera.offset_adu,
@@ -556,7 +562,7 @@ def sim_reconstructor(
         attenuation=rig.sim.attenuation,
         attenuation_fwhm_um=rig.sim.attenuation_fwhm_um,
         apodisation=rig.sim.apodisation,
-        origin_px=camera.origin_px,
+        origin_px=origin_px,
         equalise=rig.sim.equalise,
         damping=channel.damping or rig.optics.damping,
         trust=Trust(
@@ -568,24 +574,35 @@ def sim_reconstructor(
     )
 
 
-def _patterns(rig: RigConfig, channel: ChannelConfig) -> list[Pattern]:
+def _patterns(rig: RigConfig, channel: ChannelConfig, camera: Geometry) -> tuple[list[Pattern], tuple[float, float]]:
+    """Return the patterns as the camera's picture shows them, and the origin that their phases are to be referred to.
+
+    Pixel u of a mirrored region of n pixels from x0 on is the chip's x0 + n - 1 - u: a pattern with the opposite k, seen from
+    -(x0 + n - 1). Phase steps, and so the raw order, stay.
+    """
     assert rig.sim is not None  # RigConfig has checked it
-    return [pattern_of(p) for p in channel.patterns or rig.sim.patterns]
+    patterns = [pattern_of(p).mirrored(camera.mirrored) for p in channel.patterns or rig.sim.patterns]
+    y, x = (
+        -(first + n - 1) if mirrored else first
+        for first, n, mirrored in zip(camera.origin_px, camera.shape, camera.mirrored, strict=True)
+    )
+    return patterns, (y, x)
 
 
 def _raw_order(rig: RigConfig, channel: ChannelConfig, camera: Geometry) -> RawOrderCheck:
     """Return a fresh check that the pattern display began where rig.yaml says."""
     assert rig.sim is not None  # RigConfig has checked it
+    patterns, origin_px = _patterns(rig, channel, camera)
     return RawOrderCheck(
         camera.shape,
         camera.pixel_size_um,
         rig.optics.na,
         (channel.emission_nm or rig.optics.emission_nm) / 1e3,
-        _patterns(rig, channel),
+        patterns,
         rig.sim.phase_steps_rad,
         rig.sim.raw_order(),
         offset_adu=rig.camera.offset_adu,
-        origin_px=camera.origin_px,
+        origin_px=origin_px,
     )
 
 

@@ -23,7 +23,7 @@ from pymmcore_plus.mda import FinishReason
 from livesr.base.config import RigConfig, RunConfig, load_rig, parse
 from livesr.base.errors import ConfigError, LiveSRError, RunError
 from livesr.base.timing import now_ns
-from livesr.live.optical_state import check_state
+from livesr.live.optical_state import mirrored_since
 from livesr.live.paths import Geometry, build_path, build_superposition
 from livesr.live.pipeline import Pipeline
 from livesr.live.session import Session
@@ -245,7 +245,7 @@ class LiveSR(Session):
             self._open_paths(names)
         self._announced = 0
         pipeline = self._open_run(self._describe(plan, names), on_stop or self._core.mda.cancel)
-        if sentence := trigger_unused(self._core, self.rig, mda=on_stop is None):
+        if sentence := trigger_unused(self._core, self.rig):
             pipeline.warn(sentence)
         return pipeline
 
@@ -361,8 +361,12 @@ def camera_geometry(core: CMMCorePlus, rig: RigConfig) -> Geometry:
             f"Binning is {binning}: pixels of {1e3 * pixel_size_um:.0f} nm remove the resolution that SIM needs "
             f"({finest:.0f} nm or less). Set Binning to 1."
         )
-    if rig.sim:
-        check_state(core, rig.sim.calibrated_with, rig.name)
+    mirrored = mirrored_since(core, rig.sim.calibrated_with, rig.name) if rig.sim else (False, False)
+    if rig.corrections.per_pixel and any(mirrored):
+        raise ConfigError(
+            f"The picture is mirrored since rig {rig.name!r} was calibrated, and its corrections are maps of the chip: set the "
+            "camera's mirrors back, or use a rig.yaml without maps."
+        )
     if rig.corrections.per_pixel and binning not in ("1", "1x1"):
         raise ConfigError(
             f"Binning is {binning}: the corrections of rig {rig.name!r} are for single pixels of the chip. Set Binning to 1, "
@@ -375,7 +379,7 @@ def camera_geometry(core: CMMCorePlus, rig: RigConfig) -> Geometry:
     dtype = "uint8" if width_bytes == 1 else "uint16"
     # The centre of the first binned pixel lies between the pixels of the chip.
     half = (n - 1) / (2 * n)
-    return Geometry((height, width), dtype, pixel_size_um, (y0 + half, x0 + half))
+    return Geometry((height, width), dtype, pixel_size_um, (y0 + half, x0 + half), mirrored)
 
 
 def _finest_nm(rig: RigConfig) -> float:

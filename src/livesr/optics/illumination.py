@@ -61,6 +61,11 @@ class Pattern:
         overtones = ((float(phase + h * step_rad), m) for h, (phase, m) in enumerate(self.overtones, start=2))
         return replace(self, phase_rad=float(self.phase_rad + step_rad), overtones=tuple(overtones))
 
+    def mirrored(self, axes: tuple[bool, bool]) -> Pattern:
+        """Return the pattern in coordinates of which those of `axes` (y, x) run the other way, from the same origin."""
+        ky, kx = (-k if mirrored else k for k, mirrored in zip(self.k_um, axes, strict=True))
+        return replace(self, k_um=(ky, kx))
+
     def reversed(self) -> Pattern:
         """Return the same light described by -k: a phase step then has the opposite sign."""
         overtones = tuple((-phase, m) for phase, m in self.overtones)

@@ -24,8 +24,9 @@ _serial = count(1)
 class VirtualCamera(CameraDevice):
     """A camera in Python that plays frames which were simulated before.
 
-    Properties: Stamp (1: pixel (0, 0) of each frame holds the number of the exposure modulo 65536), Exposure, and a
-    software region of interest. `SensorSize` must be a pre-init property of the camera itself.
+    Properties: Stamp (1: pixel (0, 0) of each frame holds the number of the exposure modulo 65536), Exposure,
+    TransposeMirrorX and TransposeMirrorY (1: the picture of the region is turned over after it was read out), and a software
+    region of interest. `SensorSize` must be a pre-init property of the camera itself.
     """
 
     def __init__(self) -> None:
@@ -36,6 +37,7 @@ class VirtualCamera(CameraDevice):
         self._roi: tuple[int, int, int, int] | None = None
         self._exposures = 0
         self._stamp = False
+        self._mirrored = {"X": False, "Y": False}
 
     # -- what each camera says of itself -----------------------------------------------------------------------------
 
@@ -101,7 +103,8 @@ class VirtualCamera(CameraDevice):
             due += self._exposure_ms / 1e3
             _wait_until(due)
             buffer = get_buffer((height, width), np.uint16)
-            buffer[:] = frame[y : y + height, x : x + width]
+            along_y, along_x = (-1 if self._mirrored[axis] else 1 for axis in "YX")
+            buffer[:] = frame[y : y + height, x : x + width][::along_y, ::along_x]
             if self._stamp:
                 buffer[0, 0] = self._exposures % 65536
             self._exposures += 1
@@ -115,6 +118,24 @@ class VirtualCamera(CameraDevice):
     @stamp.setter
     def _set_stamp(self, value: float) -> None:
         self._stamp = bool(int(value))
+
+    @pymm_property(name="TransposeMirrorX", limits=(0, 1), property_type=int)
+    def mirror_x(self) -> int:
+        """Whether x runs the other way."""
+        return int(self._mirrored["X"])
+
+    @mirror_x.setter
+    def _set_mirror_x(self, value: float) -> None:
+        self._mirrored["X"] = bool(int(value))
+
+    @pymm_property(name="TransposeMirrorY", limits=(0, 1), property_type=int)
+    def mirror_y(self) -> int:
+        """Whether y runs the other way."""
+        return int(self._mirrored["Y"])
+
+    @mirror_y.setter
+    def _set_mirror_y(self, value: float) -> None:
+        self._mirrored["Y"] = bool(int(value))
 
     def _number(self, name: str) -> float:
         # A .cfg gives every value as text.

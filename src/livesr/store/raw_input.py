@@ -339,8 +339,10 @@ def camera_of(raw: Image) -> Geometry:
     """Return what the camera delivered for a raw image."""
     shape = array_shape(raw.array, raw.exposures)
     origin = raw.attributes["livesr"].get("origin_px", (0.0, 0.0))
+    along_y, along_x = raw.attributes["livesr"].get("mirrored", (False, False))
     y, x = shape.length["y"], shape.length["x"]
-    return Geometry((y, x), shape.dtype, raw.scale["x"], (float(origin[0]), float(origin[1])))
+    mirrored = bool(along_y), bool(along_x)
+    return Geometry((y, x), shape.dtype, raw.scale["x"], (float(origin[0]), float(origin[1])), mirrored)
 
 
 def frames_of(stacks: Iterable[RawStack]) -> Iterator[CameraFrame]:

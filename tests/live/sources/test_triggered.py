@@ -81,6 +81,15 @@ def test_without_the_engine_the_patterns_do_not_run(gated: tuple[Any, GatedSIMCa
     assert any("sim.trigger" in sentence for sentence in session.report["warnings"])
 
 
+def test_live_mode_refuses_a_display_that_needs_the_trigger(gated: tuple[Any, GatedSIMCamera], rig: Path) -> None:
+    core, _ = gated
+    with (
+        pytest.raises(ConfigError, match="Live mode does not raise"),
+        LiveSR(core, rig=rig, engine="none", live="own"),
+    ):
+        pass
+
+
 def test_livesr_run_after_a_run_that_was_broken_off(gated: tuple[Any, GatedSIMCamera], rig: Path) -> None:
     core, camera = gated
 

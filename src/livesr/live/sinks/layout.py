@@ -131,6 +131,8 @@ def next_free_path(path: Path) -> Path:
 def _raw(run: RunDescription, position: int, channel: ChannelDescription) -> SeriesSpec:
     # The phase of a pattern counts from the chip's origin: without the region's place raw cannot be reconstructed again.
     provenance = {"kind": "raw", "prediction": False, "origin_px": list(channel.raw_origin_px)}
+    if any(channel.raw_mirrored):
+        provenance["mirrored"] = list(channel.raw_mirrored)
     # Hundreds of exposures are a film: as channels, a viewer would make hundreds of layers of them.
     film = {"labels": ("raw",), "has_channel_axis": False, "exposures": len(channel.raw_labels)}
     if channel.raw_along_t:

@@ -23,7 +23,8 @@ class ChannelDescription:
 
     `labels`, `colors` ("00FF00") and `ai` (provenance of the prediction: model, sha256, runtime ...) are empty when the
     channel has no engine; `window` is how many frames a prediction is made of, `uncertainty` how that of the prediction is
-    estimated, empty where it is not. `raw_origin_px` is where the camera's region began on its chip. `raw_along_t` says that
+    estimated, empty where it is not. `raw_origin_px` is where the camera's region began on its chip, `raw_mirrored` whether it
+    is turned over along (y, x) since the calibration. `raw_along_t` says that
     the exposures of a group are a film rather than channels of one picture. A reconstruction counts `recon_unit_scale`
     `recon_unit`. A superposition has no raw frames: it is the sum of the frames of channels `parts`, made equally bright and
     multiplied by `weights`.
@@ -43,6 +44,7 @@ class ChannelDescription:
     sr_pixel_size_um: float = 0.0
     ai: Mapping[str, Any] = field(default_factory=dict)
     raw_origin_px: tuple[float, float] = (0.0, 0.0)
+    raw_mirrored: tuple[bool, bool] = (False, False)
     window: int = 3
     uncertainty: Mapping[str, Any] = field(default_factory=dict)
     raw_along_t: bool = False

@@ -143,8 +143,14 @@ class LiveMode:
         Raises
         ------
         ConfigError
-            If frames are to be peeked at and several make one super-resolution frame.
+            If frames are to be peeked at and several make one super-resolution frame, or if a trigger must let the pattern
+            display run.
         """
+        if self._mode != "off" and self._rig.sim and self._rig.sim.trigger:
+            raise ConfigError(
+                f"Live mode does not raise sim.trigger of rig {self._rig.name!r}, and its display would show no patterns: "
+                "acquire with an MDA, or use a rig.yaml without sim.trigger where the display runs by itself."
+            )
         if self._mode == "peek" and (n := self._rig.most_raw_frames) > 1:
             raise ConfigError(
                 f"Live mode 'peek' may miss frames, and rig {self._rig.name!r} needs {n} in their order: use live='own'."

@@ -171,13 +171,13 @@ def follow_trigger(core: CMMCorePlus, rig: RigConfig) -> None:
         core.mda.set_engine(TriggeredEngine(core, rig))
 
 
-def trigger_unused(core: CMMCorePlus, rig: RigConfig, *, mda: bool) -> str:
-    """Return what is to be said of a run whose pattern display nobody drives, an empty string if nothing is."""
-    if rig.sim is None or rig.sim.trigger is None or (mda and isinstance(core.mda.engine, TriggeredEngine)):
+def trigger_unused(core: CMMCorePlus, rig: RigConfig) -> str:
+    """Return what is to be said of an MDA whose pattern display nobody drives, an empty string if nothing is."""
+    if rig.sim is None or rig.sim.trigger is None or isinstance(core.mda.engine, TriggeredEngine):
         return ""
-    how = "set core.mda.set_engine(TriggeredEngine(core, rig))" if mda else "live mode does not, do it yourself"
     return (
-        f"rig.yaml names sim.trigger, and nothing of livesr raises it in this run: {how}, or the patterns do not run."
+        "rig.yaml names sim.trigger, and nothing of livesr raises it in this run: set "
+        "core.mda.set_engine(TriggeredEngine(core, rig)), or the patterns do not run."
     )
 
 
