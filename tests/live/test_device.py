@@ -198,6 +198,7 @@ def test_a_device_that_fails_is_left_and_no_frame_is_lost(rig: RigConfig, groups
     broken.reconstruct = fail  # type: ignore[method-assign]
     found, report = run(path, groups)
     assert (report["recon_frames"], report["recon_failed"], report["sr_frames"]) == (N_T, 0, N_T)
+    assert report["device"] == {"488": "cpu"}
     assert any("on the CPU since CPU failed (RuntimeError: CUDA_ERROR_ECC" in w for w in report["warnings"])
     check_same(replace_warnings(found, expected), expected)
 
@@ -259,7 +260,7 @@ def test_without_a_gpu_auto_is_the_cpu_and_cuda_is_refused_with_the_reason() -> 
     if why_no_gpu() is None:
         pytest.skip("this computer has a GPU")
     assert open_device("auto") is HOST_DEVICE
-    with pytest.raises(BackendError, match=r"cannot be computed on a GPU. .* Use device 'cpu'"):
+    with pytest.raises(BackendError, match=r"cannot be computed on a GPU. .* use device 'cpu'"):
         open_device("cuda")
 
 
@@ -288,6 +289,7 @@ def test_on_a_gpu_frames_stay_there_and_are_what_the_cpu_makes(
     path = build_path(rig, "488", camera, backend=backend, device=cuda)
     assert path.resident is not None
     found, report = run(path, groups)
+    assert report["device"] == {"488": "cuda"}
     assert not any("failed" in w for w in report["warnings"])
     assert [f.t for f in found.frames] == [f.t for f in expected.frames] == list(range(N_T))
     for a, b in zip(found.recons, expected.recons, strict=True):

@@ -31,6 +31,7 @@ def info(as_json: JSON = False) -> None:
     machine = f"{facts['system']}, {facts['cores']} cores, {facts['memory_gib']} GiB"
     out.print(f"livesr {facts['version']}, Python {facts['python']}, {machine}")
     backends = [(b["name"], b["unavailable"] or "ready") for b in facts["backends"]]
+    out.print(f"SIM frames are computed on {facts['device']}. {facts['no_gpu']}")
     out.print(_table("Backends", ("name", "here"), backends))
     engines = [(e["id"], e["task"], e["channels"], e["note"]) for e in facts["engines"]]
     out.print(_table("Engines", ("id", "task", "channels", ""), engines))
@@ -43,8 +44,16 @@ def collect() -> dict[str, Any]:
     import psutil
 
     import livesr
+    from livesr.base.errors import BackendError
+    from livesr.live.device import HOST_DEVICE, CudaDevice, Device
     from livesr.live.inference.backend import BACKENDS
 
+    device: Device = HOST_DEVICE
+    no_gpu = ""
+    try:
+        device = CudaDevice()
+    except BackendError as e:
+        no_gpu = str(e)
     backends = [{"name": n, "unavailable": BACKENDS.load(n).is_unavailable()} for n in BACKENDS.names]
     return {
         "version": livesr.__version__,
@@ -52,6 +61,8 @@ def collect() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "cores": psutil.cpu_count(logical=True),
         "memory_gib": round(psutil.virtual_memory().total / 2**30),
+        "device": device.description,
+        "no_gpu": no_gpu,
         "backends": backends,
         "engines": _engines(),
         "rigs": _rigs(),

@@ -273,7 +273,7 @@ def open_device(choice: DeviceChoice = "auto") -> Device:
         device = CudaDevice()
     except BackendError as e:
         if choice == "cuda":
-            raise BackendError(f"{e} Use device 'cpu', or 'auto'.") from e
+            raise BackendError(f"{e} Leave the choice to livesr, or use device 'cpu'.") from e
         log.info("Frames are computed on the CPU: %s", e)
         return HOST_DEVICE
     log.info("Frames are computed on %s", device.description)

@@ -812,6 +812,7 @@ class Pipeline:
             "recon_refused": counts["recon_refused"],
             "sr_failed": counts["sr_failed"],
             "tc_complete": round(counts["sr_true_neighbours"] / inner, 4) if inner > 0 else 1.0,
+            "device": {n: "cpu" if n in self._left_device else p.device.name for n, p in self._paths.items()},
             "steps_ms": self.steps.summary(),
             "acquisition_waits": self.hook.waits,
             "channels": {
