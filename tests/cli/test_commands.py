@@ -155,7 +155,14 @@ def test_info_lists_engines_backends_and_rigs(tmp_path: Path) -> None:
     assert "identity" in [e["id"] for e in facts["engines"]]
     assert (facts["device"] == "CPU") == bool(facts["no_gpu"])
     assert {"openvino", "torch"} <= {b["name"] for b in facts["backends"]}
-    assert [r["name"] for r in facts["rigs"]] == ["demo", "storm_ti", "tirf_sim", "virtual_sim", "virtual_storm"]
+    assert [r["name"] for r in facts["rigs"]] == [
+        "demo",
+        "storm_ti",
+        "tirf_sim",
+        "virtual_dyes",
+        "virtual_sim",
+        "virtual_storm",
+    ]
 
 
 def taken_port() -> tuple[socket.socket, str]:
