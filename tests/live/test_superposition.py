@@ -202,6 +202,13 @@ def test_weights_and_words(core: CMMCorePlus, rig: RigConfig, tmp_path: Path) ->
         LiveSR(core, rig=rig, plan=sim_sequence(2, CHANNELS[:2])),
     ):
         pass
+    (tmp_path / "others").mkdir()
+    (tmp_path / "others" / "recipe.yaml").write_text("data: {images: {folders: {Actin: actin}}}")
+    with (
+        pytest.raises(ConfigError, match="holds pairs of Actin"),
+        LiveSR(core, rig=rig, engine="none", plan=sim_sequence(2, CHANNELS), pairs=tmp_path / "others"),
+    ):
+        pass
     apart = RawFramesPlan(
         useq.MDASequence(channels=list(CHANNELS), time_plan={"interval": 0, "loops": 3}, axis_order="ct"),
         rig.raw_frames,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from livesr.base.config import load_yaml
 from livesr.base.errors import ConfigError
 from livesr.base.frames import MulticolorFrame, RawStack, SRFrame, Stream
 from livesr.live.sinks.sink import ChannelDescription, RunDescription, to_uint16
@@ -54,7 +55,7 @@ class PairsSink:
         Raises
         ------
         ConfigError
-            If the run superposes nothing, or its pictures are too small to train on.
+            If the run superposes nothing, its pictures are too small to train on, or the folder is that of other structures.
         """
         summed = next((c for c in run.channels if c.parts), None)
         if summed is None:
@@ -66,10 +67,14 @@ class PairsSink:
                 f"without their edges they need {_SMALLEST_PATCH} on each side. Use a larger region."
             )
         labels = summed.labels if len(summed.labels) == len(summed.parts) else summed.parts
+        recipe = self.folder / "recipe.yaml"
+        if recipe.exists() and (known := tuple(load_yaml(recipe)["data"]["images"]["folders"])) != labels:
+            raise ConfigError(
+                f"{self.folder} holds pairs of {', '.join(known)}, and this run shows {', '.join(labels)}: give another folder."
+            )
         self._structures = dict(zip(summed.parts, labels, strict=True))
         for label in labels:
             (self.folder / _safe(label)).mkdir(parents=True, exist_ok=True)
-        recipe = self.folder / "recipe.yaml"
         if not recipe.exists():
             text = yaml.safe_dump(_recipe(self.folder, labels, summed, run, side), sort_keys=False)
             recipe.write_text(text, encoding="utf-8")
