@@ -29,19 +29,32 @@ def measure(quick: bool) -> list[Result]:
     engine = bench_engine()
     subject = _opened(engine, side, "openvino")
     note = f"{engine.manifest.id}, {side}^2, {subject.name} {subject.precision}"
+    between = _int8_beside_bf16(engine, side, calls, blocks)
     try:
         reference = _opened(engine, side, "torch")
     except UsageError as e:
         subject.infer()
         found = Summary.of(calls_ms(subject.infer, calls * blocks))
-        return [Result("engine.infer", found.median, "ms", samples=found, note=f"{note}; no reference: {e}")]
+        return [Result("engine.infer", found.median, "ms", samples=found, note=f"{note}; no reference: {e}"), *between]
     comparison = interleave(lambda: calls_ms(subject.infer, calls), lambda: calls_ms(reference.infer, calls), blocks)
     subject.close()
     reference.close()
-    return [compared("engine.infer", comparison, "ms", f"torch {reference.precision}", note=note)]
+    return [compared("engine.infer", comparison, "ms", f"torch {reference.precision}", note=note), *between]
 
 
-def _opened(engine: Engine, side: int, name: str) -> Backend:
-    backend = open_backend(engine, (side, side), name, threads=_THREADS)
+def _int8_beside_bf16(engine: Engine, side: int, calls: int, blocks: int) -> list[Result]:
+    """Return what the integers gain, nothing where engine or CPU have no such thing."""
+    try:
+        subject, reference = (_opened(engine, side, "openvino", precision) for precision in ("int8", "bf16"))
+    except UsageError:
+        return []
+    comparison = interleave(lambda: calls_ms(subject.infer, calls), lambda: calls_ms(reference.infer, calls), blocks)
+    subject.close()
+    reference.close()
+    return [compared("engine.int8", comparison, "ms", "bf16", note=f"{engine.manifest.id}, {side}^2, openvino")]
+
+
+def _opened(engine: Engine, side: int, name: str, precision: str = "auto") -> Backend:
+    backend = open_backend(engine, (side, side), name, precision, threads=_THREADS)
     backend.input[...] = np.random.default_rng(0).random(backend.input.shape, np.float32)
     return backend

@@ -26,6 +26,8 @@ SUITES = {
     "correct": 1,
     "sim": 1,
     "engine": 2,
+    "shapes": 1,
+    "start": 2,
     "training": 2,
     "hook": 2,
     "pipeline": 2,
