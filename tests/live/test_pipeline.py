@@ -15,6 +15,7 @@ import tifffile
 import yaozarrs
 import zarr
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_info, threadpool_limits
 from useq import MDAEvent
 
 from livesr.base.config import RigConfig, TrustConfig, load_rig, parse
@@ -104,6 +105,22 @@ def test_the_frame_loop_keeps_nothing() -> None:
     # The frames alive at the end are other ones than at the start, so that all of them count, once.
     assert after - before < 4 * handed_away
     assert peak - before < 8 * handed_away
+
+
+def test_a_run_has_one_blas_thread_and_leaves_the_process_what_it_had(tmp_path: Path) -> None:
+    def blas_threads() -> list[int]:
+        return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+
+    path = build_path(load_rig("virtual_sim").with_engine("none"), "488", Geometry((64, 64), "uint16", 0.065))
+    pipeline = Pipeline({"488": path}, describe(path), [], policy="complete")
+    with threadpool_limits(2, "blas"):
+        before = blas_threads()
+        pipeline.open()
+        during = blas_threads()
+        pipeline.end()
+        pipeline.join()
+        assert during == [1] * len(before)
+        assert blas_threads() == before
 
 
 def test_memory_does_not_grow_with_the_length_of_a_run() -> None:
