@@ -22,9 +22,11 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from livesr.evaluation.engines import SEEDS, diagnose_engine, evaluate_engine
-from livesr.evaluation.pairs import evaluate_pairs
+from livesr.evaluation.pairs import evaluate_pairs, upscale_table
+from livesr.evaluation.summary import interval_text
 from livesr.export.engine import export_engine
 from livesr.simulation.domain import CALIBRATED, SNR
+from livesr.training.composites import CoarsePairs
 from livesr.training.pair_folder import write_pairs
 from livesr.training.recipes import Recipe, load_recipe
 from livesr.training.scores import TrainingCollapsedError
@@ -118,18 +120,22 @@ class Reproduction:
         if any(result is None for result in found.values()):
             print("Call again to go on.")
             return GO_ON
-        table = _upscale_table(found) if self._given.comparison == "upscale" else _table(found)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        upscaling = self._given.comparison == "upscale"
+        table = upscale_table(_by_data(found)) if upscaling else _table(found)
         settings = {"budget": self._given.budget, "pairs": self._given.pairs, "sequences": self._given.sequences}
         text = f"# {title}\n\n{table}\n{self._settings()}\n"
         (self._folder / "table.md").write_text(text, encoding="utf-8")
         (self._folder / "table.json").write_text(
             json.dumps({"settings": settings, **found}, indent=1), encoding="utf-8"
         )
-        _draw(title, found, self._folder / "figure.png")
+        (_draw_upscale if upscaling else _draw)(title, found, self._folder / "figure.png")
         print(text)
         return 0
 
     def _settings(self) -> str:
+        if self._given.comparison == "upscale" and not self._given.budget:
+            return f"The shipped engines, on {self._given.sequences} images of each kind."
         budget = f"{self._given.budget} steps" if self._given.budget else "the recipe's budget"
         data = f"the same {self._given.pairs} simulated pairs, seed 1; {self._given.sequences} unseen sequences"
         return f"Each variant: {budget} on {data}."
@@ -191,25 +197,30 @@ class Reproduction:
         return found
 
     def _upscaled(self, scale: int) -> dict[str, Any] | None:
-        recipe = self._budgeted(load_recipe(f"edsr-x{scale}"))
-        data = self._given.out / f"pairs-x{scale}"
-        engine = self._engine(f"x{scale}", recipe, data)
-        if engine is None:
-            return None
-        maker = recipe.data.maker("validation")
-        unseen = (maker.make((SEEDS.start, i)) for i in range(self._given.sequences))
-        return {"unseen": evaluate_pairs(engine, unseen, ["storm"], "unseen STORM images")}
+        """Evaluate the shipped engine or, with a budget, one that is trained from chance for as many steps as the others."""
+        recipe, engine = load_recipe(f"edsr-x{scale}"), f"edsr-x{scale}"
+        if self._given.budget:
+            recipe = self._budgeted(recipe)
+            chance = recipe.train.model_copy(update={"start": None})
+            trained = self._engine(
+                engine, recipe.model_copy(update={"train": chance}), self._given.out / f"pairs-x{scale}"
+            )
+            if trained is None:
+                return None
+            engine = str(trained)
+        makers: dict[str, Any] = {"simulated": recipe.data.maker("validation")}
+        if self._given.images:
+            makers["real"] = CoarsePairs.of(self._given.images, recipe.data.size * 2, scale, "storm")
+        found = {}
+        for what, maker in makers.items():
+            pairs = (maker.make((SEEDS.start, i)) for i in range(self._given.sequences))
+            found[what] = evaluate_pairs(
+                engine, pairs, ["storm"], f"{what} STORM images", threads=self._given.threads or 0
+            )
+        return found
 
 
 # -- tables and figures --------------------------------------------------------------------------------------------------
-
-
-def _cell(interval: Mapping[str, Any], digits: int = 3) -> str:
-    if interval["mean"] is None:
-        return "none"
-    if interval["low"] is None:
-        return f"{interval['mean']:.{digits}f}"
-    return f"{interval['mean']:.{digits}f} ({interval['low']:.{digits}f} to {interval['high']:.{digits}f})"
 
 
 def _table(found: Mapping[str, Mapping[str, Any]]) -> str:
@@ -221,26 +232,10 @@ def _table(found: Mapping[str, Mapping[str, Any]]) -> str:
             continue
         for level, result in levels.items():
             for structure, entry in result["structures"].items():
-                cells = [_cell(entry["network"][metric]) for metric in ("pcc", "ssim", "nrmse")]
-                cells.append(_cell(result["false_positive"][structure]))
-                cells.append(_cell(result["diagnostics"]["flicker"][structure]))
+                cells = [interval_text(entry["network"][metric]) for metric in ("pcc", "ssim", "nrmse")]
+                cells.append(interval_text(result["false_positive"][structure]))
+                cells.append(interval_text(result["diagnostics"]["flicker"][structure]))
                 lines.append(f"| {name} | {level} | {structure} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
-
-
-def _upscale_table(found: Mapping[str, Mapping[str, Any]]) -> str:
-    head = "| scale | | mean gradient, thousandths | PSNR, dB | SSIM | FRC with the truth, fine pixels |"
-    lines = [head, "|---" * 6 + "|"]
-    for scale, levels in found.items():
-        result = levels["unseen"]
-        (entry,) = result["structures"].values()
-        gradient, frc = result["mean_gradient"], result["frc_px"]
-        lines.append(f"| {scale} | down-sampled | {_cell(gradient['input'], 1)} | | | |")
-        for who, key in (("cubic spline", "input"), ("EDSR", "network")):
-            cells = [_cell(gradient["spline" if key == "input" else "network"], 1), _cell(entry[key]["psnr"], 1)]
-            cells += [_cell(entry[key]["ssim"]), _cell(frc[key], 2)]
-            lines.append(f"| | {who} | {' | '.join(cells)} |")
-        lines.append(f"| | original | {_cell(gradient['truth'], 1)} | | | |")
     return "\n".join(lines) + "\n"
 
 
@@ -264,6 +259,29 @@ def _draw(title: str, found: Mapping[str, Mapping[str, Any]], path: Path) -> Non
     figure.savefig(path, dpi=120)
 
 
+def _by_data(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    return {f"{name}, {what}": result for name, results in found.items() for what, result in results.items()}
+
+
+def _draw_upscale(title: str, found: Mapping[str, Mapping[str, Any]], path: Path) -> None:
+    """Draw Tukey's box plots of the PSNR that EDSR gains over the cubic spline, by scale and kind of image."""
+    kinds = list(next(iter(found.values())))
+    figure = Figure(figsize=(3.2 * len(kinds), 4), layout="constrained")
+    figure.suptitle(title, fontsize=9)
+    for axes, kind in zip(figure.subplots(1, len(kinds), squeeze=False).flat, kinds, strict=True):
+        gains = {}
+        for name, results in found.items():
+            scores = [
+                next(iter(s[who].values()))["psnr"] for s in results[kind]["sequences"] for who in ("network", "input")
+            ]
+            gains[name] = [network - spline for network, spline in zip(scores[::2], scores[1::2], strict=True)]
+        axes.boxplot(list(gains.values()), tick_labels=list(gains))
+        axes.axhline(0, color="gray", linewidth=0.5)
+        axes.set_title(f"{kind} STORM images", fontsize=9)
+        axes.set_ylabel("PSNR of EDSR above the cubic spline, dB")
+    figure.savefig(path, dpi=120)
+
+
 def main() -> int:
     """Run the comparison that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -273,6 +291,7 @@ def main() -> int:
         "--recipe", default=Path(__file__).with_name("reproduction.yaml"), help="of the network that is varied"
     )
     parser.add_argument("--budget", type=int, help="steps of each variant; without, the recipe's")
+    parser.add_argument("--images", type=Path, help="for upscale: real STORM images that nothing learned from")
     parser.add_argument("--pairs", type=int, default=600, help="training pairs, the same for every variant")
     parser.add_argument("--sequences", type=int, default=24, help="unseen sequences to evaluate on")
     parser.add_argument("--diagnosed", type=int, default=8, help="of them, whose first frame also stands still")

@@ -145,6 +145,7 @@ def test_own_images_become_an_engine_with_card_and_metrics(tmp_path: Path, kind:
     engine["channels"] = [{"name": n, "color": "00FF00"} for n in names]
     recipe = {**RECIPE, "data": data, "train": {**train, "parameters": parameters}, "engine": engine}
     (tmp_path / "own.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
+    (tmp_path / "own-images.yaml").write_text(yaml.safe_dump({"images": data["images"]}))
     assert invoke("train", "--recipe", tmp_path / "own.yaml", "--out", tmp_path / "run", "--workers", 1)["finished"]
     weights = ("--weights", "final", "--sequences", 2, "--threads", 1)
     invoke("export", tmp_path / "run", "--out", tmp_path / "engine", *weights)
@@ -158,10 +159,17 @@ def test_own_images_become_an_engine_with_card_and_metrics(tmp_path: Path, kind:
     if kind == "upscale":
         with pytest.raises(UsageError, match="Give --data"):
             invoke("evaluate", tmp_path / "engine", *report)
+        image = 1000 * gaussian_filter(np.random.default_rng(1).random((400, 400)), 1).astype(np.float32)
+        tifffile.imwrite(tmp_path / "real.tif", image)
+        invoke("export", tmp_path / "run", "--out", tmp_path / "engine", *weights, "--images", tmp_path / "real.tif")
+        own = invoke(
+            "evaluate", tmp_path / "engine", "--data", tmp_path / "own-images.yaml", "--n", 2, "--size", 64, *report
+        )
+        assert own["mean_gradient"]["truth"]["mean"] > 0
     card = (tmp_path / "engine" / "README.md").read_text(encoding="utf-8")
     assert "own images of spots, blobs" in card
     assert "No real image" not in card
-    assert "| network |" in card
+    assert ("| real | down-sampled |" if kind == "upscale" else "| network |") in card
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="a shell script")

@@ -135,16 +135,22 @@ class _Call:
     def _own_images(self, path: Path) -> tuple[Pairs, list[str], str]:
         from livesr.base.config import load_yaml, parse
         from livesr.base.errors import ConfigError
-        from livesr.training.composites import CompositePairs
+        from livesr.live.inference.engine import load_engine
+        from livesr.training.composites import CoarsePairs, CompositePairs
         from livesr.training.images import OwnImages
 
         if not path.is_file():
             raise ConfigError(f"There is no {path}: neither a folder of pairs nor a YAML file that names images.")
         content = load_yaml(path)
         images = parse(OwnImages, content.get("images", content), str(path))
+        scale, what = load_engine(self._engine).manifest.scale, f"patches of {self._size} x {self._size} of own images"
+        if scale > 1:
+            coarse = CoarsePairs.find(images, self._size, scale, "all")
+            pairs = (coarse.make((0, i)) for i in range(self._n))
+            return pairs, [images.modality], f"{what}, sampled {scale} times more coarsely ({path})"
         maker = CompositePairs.find(images, self._size, "all")
         pairs = (maker.make((0, i)) for i in range(self._n))
-        return pairs, list(images.folders), f"patches of {self._size} x {self._size} of own images, added ({path})"
+        return pairs, list(images.folders), f"{what}, added ({path})"
 
     def _show(self, row: PictureRow) -> None:
         if len(self._rows) < _PICTURES:

@@ -13,6 +13,8 @@ from livesr.cli.output import JSON, console, print_json
 if TYPE_CHECKING:
     from livesr.training.recipes import Recipe
 
+_REAL_SIZE = 384  # of the fine patches of real images: a multiple of twice every scale
+
 
 def register(app: typer.Typer) -> None:
     """Add the command to `app`."""
@@ -31,6 +33,12 @@ def export(
     threads: Annotated[int, typer.Option(min=0, help="Threads of the runtime; 0 leaves it the choice.")] = 0,
     data: Annotated[
         Path | None, typer.Option(help="Folder of the pairs, where training had one; own images and upscaling.")
+    ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            help="Real images to score an engine that upscales on as well: a folder or file that no training saw."
+        ),
     ] = None,
     as_json: JSON = False,
 ) -> None:
@@ -65,7 +73,7 @@ def export(
             result["metrics"] = (
                 _evaluate(recipe, out, sequences, time_points, threads)
                 if simulated
-                else _validate(out, data or run, sequences, threads)
+                else _validate(recipe, out, data or run, images, sequences, threads)
             )
     if limits:
         with terminal.status("Measuring its limits"):
@@ -73,7 +81,8 @@ def export(
     elif manifest.task == "separate":
         terminal.print(f"What its warnings compare with is not measured yet: livesr limits {out}")
     card(recipe, out, result.get("metrics"), run / "log.csv")
-    terminal.print(f"Engine, manifest and card are in {out}. Try it: livesr demo --engine {out}")
+    attempt = f"run virtual_storm --upscale {out}" if recipe.data.kind == "upscale" else f"demo --engine {out}"
+    terminal.print(f"Engine, manifest and card are in {out}. Try it: livesr {attempt}")
     if as_json:
         print_json(result)
 
@@ -107,17 +116,44 @@ def _evaluate(recipe: Recipe, engine: Path, sequences: int, time_points: int, th
     return results
 
 
-def _validate(engine: Path, data: Path, n: int, threads: int) -> dict[str, Any]:
+def _validate(recipe: Recipe, engine: Path, data: Path, images: Path | None, n: int, threads: int) -> dict[str, Any]:
     """Evaluate on pairs that training never learned from: own images have no other truth."""
+    from livesr.evaluation.engines import SEEDS
     from livesr.evaluation.pairs import evaluate_pairs
     from livesr.export.engine import write_metrics
-    from livesr.live.inference.engine import load_engine
     from livesr.training.sources import CachedPairs
 
-    pairs = CachedPairs(data / "pairs-validation", window=load_engine(engine).manifest.window)
-    frames, targets = pairs.validation(n)
-    found = evaluate_pairs(
-        engine, zip(frames, targets, strict=True), pairs.meta["channels"], "validation pairs", threads=threads
+    results = {}
+    if recipe.data.images is None:
+        maker = recipe.data.maker("validation")
+        unseen = (maker.make((SEEDS.start, i)) for i in range(n))
+        results["unseen"] = evaluate_pairs(
+            engine, unseen, maker.meta()["channels"], "unseen simulated images", threads=threads
+        )
+    else:
+        pairs = CachedPairs(data / "pairs-validation", window=int(recipe.engine["window"]))
+        kept = zip(*pairs.validation(n), strict=True)
+        results["validation"] = evaluate_pairs(
+            engine, kept, pairs.meta["channels"], "validation pairs", threads=threads
+        )
+    if images:
+        results["real"] = _on_real_images(recipe, engine, images, n, threads)
+    write_metrics(engine, results)
+    return results
+
+
+def _on_real_images(recipe: Recipe, engine: Path, images: Path, n: int, threads: int) -> dict[str, Any]:
+    from livesr.base.errors import UsageError
+    from livesr.evaluation.pairs import evaluate_pairs
+    from livesr.training.composites import CoarsePairs
+
+    scale, modality = recipe.data.scale, recipe.data.modality
+    if scale == 1:
+        raise UsageError(
+            "--images scores engines that upscale. 'livesr evaluate --data' takes images of several structures."
+        )
+    maker = CoarsePairs.of(images, _REAL_SIZE, scale, modality)
+    pairs = (maker.make((0, i)) for i in range(n))
+    return evaluate_pairs(
+        engine, pairs, [modality], f"patches of {_REAL_SIZE} x {_REAL_SIZE} of real images", threads=threads
     )
-    write_metrics(engine, {"validation": found})
-    return {"validation": found}

@@ -27,7 +27,7 @@ from livesr.evaluation.diagnostics import Diagnostics
 from livesr.evaluation.live_path import separate
 from livesr.evaluation.metrics import Score, bootstrap_interval, false_positive_energy, score
 from livesr.evaluation.pictures import PictureRow, montage
-from livesr.evaluation.summary import about, compared, finite_score
+from livesr.evaluation.summary import about, compared, finite_score, interval_text
 from livesr.live.inference.backend import Backend
 from livesr.live.inference.engine import Engine, load_engine
 from livesr.live.inference.runner import open_backend
@@ -409,39 +409,34 @@ def card_table(result: Mapping[str, Any]) -> str:
     ]
     for name, entry in result["structures"].items():
         for who in ("network", "input", "gain"):
-            cells = " | ".join(_cell(entry[who][metric]) for metric in ("pcc", "ssim", "nrmse"))
+            cells = " | ".join(interval_text(entry[who][metric]) for metric in ("pcc", "ssim", "nrmse"))
             lines.append(f"| {name if who == 'network' else ''} | {who} | {cells} |")
+    reached, given = (interval_text(result["mean_pcc"][who]) for who in ("network", "input"))
     lines += [
         "",
-        f"Mean PCC over structures: {_cell(result['mean_pcc']['network'])}, input {_cell(result['mean_pcc']['input'])}. "
+        f"Mean PCC over structures: {reached}, input {given}. "
         f"PCC intervals of network and input are {'disjoint' if result['reached']['disjoint'] else 'not all disjoint'}.",
         "",
         "| one structure alone | light predicted elsewhere | into |",
         "|---|---|---|",
     ]
     for name, entry in result["leakage"].items():
-        into = ", ".join(f"{other} {_cell(share)}" for other, share in entry["into"].items())
-        lines.append(f"| {name} | {_cell(entry['total'])} | {into} |")
-    residual = result["residual_percentiles"]
+        into = ", ".join(f"{other} {interval_text(share)}" for other, share in entry["into"].items())
+        lines.append(f"| {name} | {interval_text(entry['total'])} | {into} |")
+    residual, blank = result["residual_percentiles"], interval_text(result["blank"])
     lines += [
         "",
-        f"Blank input (camera noise and even light only): {_cell(result['blank'])} of its |x| is predicted as structure. "
+        f"Blank input (camera noise and even light only): {blank} of its |x| is predicted as structure. "
         f"Residual: median {residual['median']:.3f}, 1 to 99 % of frames {residual['p1']:.3f} to {residual['p99']:.3f}.",
         "",
         "| PCC where | " + " | ".join(result["structures"]) + " |",
         "|---|" + "---|" * len(result["structures"]),
     ]
     for title in next(iter(result["splits"].values())):
-        lines.append(f"| {title} | " + " | ".join(_cell(split[title]) for split in result["splits"].values()) + " |")
+        lines.append(
+            f"| {title} | " + " | ".join(interval_text(split[title]) for split in result["splits"].values()) + " |"
+        )
     return "\n".join(lines) + "\n"
-
-
-def _cell(interval: Mapping[str, Any]) -> str:
-    if interval["mean"] is None:
-        return "none"
-    if interval["low"] is None:
-        return f"{interval['mean']:.3f}"
-    return f"{interval['mean']:.3f} ({interval['low']:.3f} to {interval['high']:.3f})"
 
 
 def _structures_of(engine: Engine, given: Sequence[str] | None, conditions: Domain) -> tuple[str, ...]:

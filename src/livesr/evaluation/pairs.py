@@ -19,7 +19,7 @@ from livesr.base.errors import EngineError
 from livesr.evaluation.metrics import Score, bootstrap_interval, false_positive_energy, mean_gradient, score
 from livesr.evaluation.pictures import PictureRow
 from livesr.evaluation.resolution import frc_resolution
-from livesr.evaluation.summary import about, compared, finite_score
+from livesr.evaluation.summary import about, compared, finite_score, interval_text
 from livesr.live.inference.backend import Backend
 from livesr.live.inference.engine import Manifest, load_engine
 from livesr.live.inference.runner import open_backend
@@ -125,6 +125,26 @@ def pairs_table(result: Mapping[str, Any]) -> str:
             means = [entry[who][metric]["mean"] for metric in ("pcc", "ssim", "nrmse", "psnr")]
             cells = " | ".join("none" if mean is None else f"{mean:.3f}" for mean in means)
             lines.append(f"| {name if who == 'network' else ''} | {who} | {cells} |")
+    return "\n".join(lines) + "\n"
+
+
+def upscale_table(found: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return the Markdown of engines that upscale beside the cubic spline, as in Hu et al.'s table and with what it lacks.
+
+    `found` is what `evaluate_pairs` returned, by the words of the first column. Means with 95 % intervals over pairs.
+    """
+    head = "| | | mean gradient, thousandths | PSNR, dB | SSIM | PCC | FRC with the truth, fine pixels |"
+    lines = [head, "|---" * 7 + "|"]
+    for label, result in found.items():
+        (entry,) = result["structures"].values()
+        gradient, frc = result["mean_gradient"], result["frc_px"]
+        lines.append(f"| {label} | down-sampled | {interval_text(gradient['input'], 1)} | | | | |")
+        for who, key, drawn in (("cubic spline", "input", "spline"), ("EDSR", "network", "network")):
+            scores = [interval_text(entry[key][m], digits) for m, digits in (("psnr", 1), ("ssim", 3), ("pcc", 3))]
+            lines.append(
+                f"| | {who} | {interval_text(gradient[drawn], 1)} | {' | '.join(scores)} | {interval_text(frc[key], 2)} |"
+            )
+        lines.append(f"| | original | {interval_text(gradient['truth'], 1)} | | | | |")
     return "\n".join(lines) + "\n"
 
 

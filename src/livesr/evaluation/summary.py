@@ -6,7 +6,7 @@ Owns the shape of the results. Scores nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from livesr.evaluation.metrics import Score, bootstrap_interval
@@ -53,3 +53,12 @@ def finite_score(score: Score) -> dict[str, float | None]:
 def finite(value: float) -> float | None:
     """Round a number; None for one that is not finite."""
     return round(value, 4) if math.isfinite(value) else None
+
+
+def interval_text(interval: Mapping[str, Any], digits: int = 3) -> str:
+    """Return "mean (low to high)" of an interval as results hold it."""
+    if interval["mean"] is None:
+        return "none"
+    if interval["low"] is None:
+        return f"{interval['mean']:.{digits}f}"
+    return f"{interval['mean']:.{digits}f} ({interval['low']:.{digits}f} to {interval['high']:.{digits}f})"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from livesr.evaluation.engines import card_table
-from livesr.evaluation.pairs import pairs_table
+from livesr.evaluation.pairs import pairs_table, upscale_table
 from livesr.live.inference.engine import load_engine
 from livesr.training.journal import read_log
 from livesr.training.recipes import Recipe
@@ -89,9 +89,20 @@ def _sum_rule(parameters: Mapping[str, Any]) -> str:
     return "; training draws their sum towards x, nothing enforces it"
 
 
-def _scores(results: Mapping[str, Any]) -> str:
-    if "validation" in results:
+def _pairs_scores(results: Mapping[str, Any]) -> str:
+    if any("mean_gradient" not in result for result in results.values()):
         return f"## On the pairs that it was validated on\n\n{pairs_table(results['validation'])}"
+    words = "; ".join(f"*{label}*: {result['data']}" for label, result in results.items())
+    return f"""## Beside the cubic spline
+
+{words}. Means with 95 % intervals. A mean gradient alone misleads: an aliased image may exceed the original.
+
+{upscale_table(results)}"""
+
+
+def _scores(results: Mapping[str, Any]) -> str:
+    if "calibrated" not in results:
+        return _pairs_scores(results)
     return f"""## On simulated sequences that it never saw: a calibrated rig
 
 Patterns as calibrated, 100 to 1000 photo-electrons in bright parts of a raw frame, structures within 1:2.5 of each other.

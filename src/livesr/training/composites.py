@@ -10,6 +10,7 @@ network restores as well; otherwise `photons` adds the noise of a camera to the 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -27,6 +28,7 @@ Image = NDArray[np.float32]
 
 _ADU = 1000.0  # of the bright parts: what normalisation takes for a camera's
 _READ_NOISE_E = 1.5
+_TRIES, _FAINT, _FILLED = 16, 0.02, 0.1  # patches drawn for one of which a tenth is not dark
 _VALIDATION_SHARE = 6  # one file in six validates, as in Hu et al. 2020
 
 
@@ -103,10 +105,17 @@ class CoarsePairs:
     images: OwnImages
 
     @classmethod
-    def find(cls, images: OwnImages, size: int, scale: int, part: Literal["train", "validation"]) -> Self:
+    def find(cls, images: OwnImages, size: int, scale: int, part: Literal["train", "validation", "all"]) -> Self:
         """As `CompositePairs.find`, all folders together."""
         files = CompositePairs.find(images, size, part).files
         return cls(tuple(f for several in files.values() for f in several), size, scale, images)
+
+    @classmethod
+    def of(cls, images: Path, size: int, scale: int, modality: str) -> Self:
+        """Take an image, or every image of a folder: to evaluate on, whatever their sampling is."""
+        return cls.find(
+            OwnImages(folders={modality: str(images)}, pixel_size_nm=1, modality=modality), size, scale, "all"
+        )
 
     @property
     def shapes(self) -> tuple[Shape, Shape]:
@@ -128,8 +137,12 @@ class CoarsePairs:
 
     def make(self, entropy: tuple[int, int]) -> tuple[Image, Image]:
         """See `PairMaker`."""
-        clean, _ = _patch(np.random.default_rng(entropy), self.files, self.size)
-        return coarse_and_fine(clean[WINDOW // 2] * np.float32(_ADU), self.scale)
+        rng = np.random.default_rng(entropy)
+        for _ in range(_TRIES):
+            clean = _patch(rng, self.files, self.size)[0][WINDOW // 2]
+            if np.count_nonzero(clean > _FAINT) > _FILLED * clean.size:
+                break
+        return coarse_and_fine(clean * np.float32(_ADU), self.scale)
 
 
 def _patch(rng: np.random.Generator, files: tuple[ImageFile, ...], size: int) -> tuple[Image, Image]:
