@@ -111,7 +111,7 @@ def invoke(*arguments: object) -> dict[str, Any]:
     return json.loads(result.stdout)
 
 
-@pytest.mark.parametrize("name", ["identity", "imcsr-mt-er-lyso-light"])
+@pytest.mark.parametrize("name", ["identity", "imcsr-mt-er-lyso-light", "edsr-x2"])
 def test_an_engine_goes_to_bioimageio_and_comes_back(name: str, tmp_path: Path) -> None:
     rdf = Path(invoke("export-rdf", name, "--out", tmp_path / "zoo")["rdf"])
     given, answer = (np.load(tmp_path / "zoo" / f"test-{which}.npy") for which in ("input", "output"))
@@ -123,7 +123,7 @@ def test_an_engine_goes_to_bioimageio_and_comes_back(name: str, tmp_path: Path) 
     assert back["pcc"] > 0.98, "bioimage.io's percentiles are of pixels, livesr's of means of four"
 
 
-@pytest.mark.parametrize("name", ["identity", "imcsr-mt-er-lyso-light"])
+@pytest.mark.parametrize("name", ["edsr-x2", "imcsr-mt-er-lyso-light"])
 def test_what_is_exported_is_valid(name: str, tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of its own dependencies
