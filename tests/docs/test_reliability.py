@@ -25,7 +25,8 @@ def node_names(tree: ast.Module) -> Iterator[str]:
 
 
 def test_every_row_names_one() -> None:
-    rows = [line for line in PAGE.splitlines() if line.startswith("| ")][1:]
+    faults = PAGE.partition("\n## ")[0]
+    rows = [line for line in faults.splitlines() if line.startswith("| ")][1:]
     assert len(rows) > 30
     assert all(re.search(NODE + r" \|$", row) for row in rows)
 
