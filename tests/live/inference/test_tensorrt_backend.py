@@ -161,6 +161,25 @@ def test_whatever_goes_wrong_at_the_start_lets_the_next_runtime_try(
         TensorRTBackend().open(engine, (32, 32))
 
 
+@without_gpu
+def test_what_stops_cupy_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    with pytest.raises(BackendError, match="CuPy cannot use the GPU"):
+        TensorRTBackend.free_bytes()
+
+
+def test_a_gpu_that_failed_does_not_stop_the_next_runtime() -> None:
+    class Dead:
+        def synchronize(self) -> None:
+            raise RuntimeError("cudaErrorIllegalAddress")
+
+    backend = TensorRTBackend()
+    backend._stream = Dead()
+    backend.close()
+    with pytest.raises(BackendError, match="not open"):
+        backend.infer()
+
+
 def test_precisions() -> None:
     assert choose_precision("auto") == "f16"
     with pytest.raises(BackendError, match="f32, f16, int8, f8"):

@@ -7,6 +7,7 @@ in `open()`. Compiling is `tensorrt_build.py`'s, keeping what was compiled `plan
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from importlib.util import find_spec
 from typing import Any
 
@@ -62,10 +63,8 @@ class TensorRTBackend:
 
     @classmethod
     def free_bytes(cls) -> int:
-        """Return the free memory of the GPU."""
-        import cupy
-
-        return int(cupy.cuda.runtime.memGetInfo()[0])
+        """Return the free memory of the GPU; raises BackendError if CuPy cannot use it."""
+        return int(_cuda_runtime().memGetInfo()[0])
 
     def open(self, engine: Engine, shape: tuple[int, int], *, precision: str = "auto", threads: int = 0) -> None:
         """Load the plan for frames of `shape` (y, x), or build it, and run once.
@@ -125,9 +124,12 @@ class TensorRTBackend:
         return self._resident.crop(self._output_on_device)
 
     def close(self) -> None:
-        """Release context, graphs and memory; may be called twice."""
+        """Release context, graphs and memory; may be called twice, and never raises."""
         if self._stream is not None:
-            self._stream.synchronize()
+            with suppress(
+                Exception
+            ):  # a GPU that failed answers every call with its error: the next runtime must start
+                self._stream.synchronize()
         self._step = self._network = self._context = self._event = self._stream = None
         self._host = self._resident = self._output_on_device = None
         self._output = self._result = np.empty(0, np.float32)
@@ -225,6 +227,19 @@ def choose_precision(asked: str) -> str:
     return asked
 
 
+def _cuda_runtime() -> Any:
+    """Return CuPy's CUDA runtime, proven to see the GPU; raises BackendError if it does not."""
+    try:
+        from cupy.cuda import runtime
+
+        runtime.memGetInfo()
+    except Exception as e:  # libraries of another CUDA than the driver's, a GPU that fell off the bus
+        raise BackendError(
+            f"CuPy cannot use the GPU: {e}. Does the package suit the driver (cupy-cuda13x, -12x)?"
+        ) from e
+    return runtime
+
+
 def _has_codes(engine: Engine, precision: str) -> bool:
     """Whether the engine's file with Q/DQ nodes is the one to build from."""
     return precision in {"int8", "f8"} and engine.int8_path is not None
@@ -235,11 +250,11 @@ def _model(engine: Engine, precision: str) -> bytes:
 
 
 def plan_key(engine: Engine, shape: tuple[int, int], precision: str) -> PlanKey:
-    """Return the key of the plan for frames of `shape` (y, x) on the GPU that is here."""
-    import cupy
+    """Return the key of the plan for frames of `shape` (y, x) on the GPU that is here; raises BackendError if there is none."""
     import tensorrt
 
-    about = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)
+    cuda = _cuda_runtime()
+    about = cuda.getDeviceProperties(cuda.getDevice())
     device = f"{about['name'].decode()}, sm_{about['major']}{about['minor']}"
     runtime, size = f"tensorrt {tensorrt.__version__}", padded_shape(engine, shape)
     weights = engine.manifest.weights
