@@ -127,7 +127,7 @@ class Reproduction:
         text = f"# {title}\n\n{table}\n{self._settings()}\n"
         (self._folder / "table.md").write_text(text, encoding="utf-8")
         (self._folder / "table.json").write_text(
-            json.dumps({"settings": settings, **found}, indent=1), encoding="utf-8"
+            json.dumps({"settings": settings, **found}, separators=(",", ":")), encoding="utf-8"
         )
         (_draw_upscale if upscaling else _draw)(title, found, self._folder / "figure.png")
         print(text)
