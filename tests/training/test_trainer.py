@@ -207,6 +207,15 @@ def test_a_network_begins_with_what_fits_of_another(tmp_path: Path) -> None:
     assert (stored["name"], stored["tensors"], stored["of"]) == ("run first", len(same), len(begun))
 
 
+def test_a_deeper_network_begins_as_the_shallower_one(tmp_path: Path) -> None:
+    trainer(tmp_path / "first", steps=4).run()
+    shallow = networks.load(tmp_path / "first" / "best.pt")
+    deep = trainer(tmp_path / "second", start=str(tmp_path / "first"), parameters={**TINY, "blocks": 3}).average
+    frames = torch.from_numpy(SpotsAndBlobs().validation(2)[0])
+    with torch.inference_mode():
+        torch.testing.assert_close(deep(frames), shallow(frames))
+
+
 def test_weights_of_another_kind_are_no_beginning(tmp_path: Path) -> None:
     networks.save(tmp_path / "other.pt", networks.build("unet", frames=1, width=4, depth=1), "unet", {})
     with pytest.raises(ValueError, match="begin with a network of its kind"):

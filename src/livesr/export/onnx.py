@@ -276,7 +276,7 @@ def _mean(graph: _Translation, node: fx.Node) -> str:
 
 
 def _max_pool(graph: _Translation, node: fx.Node, pool: nn.MaxPool2d) -> str:
-    sides = {"kernel_shape": [pool.kernel_size] * 2, "strides": [pool.stride] * 2}
+    sides = {"kernel_shape": [pool.kernel_size] * 2, "strides": [pool.stride] * 2, "pads": [pool.padding] * 4}
     return graph.add("MaxPool", [graph.first(node)], node.name, **sides)
 
 

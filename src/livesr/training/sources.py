@@ -20,6 +20,7 @@ frame without its noise.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
@@ -32,6 +33,7 @@ from livesr.live.normalise import background_and_headroom
 Pairs: TypeAlias = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 _REQUIRED = {"seed", "pixel_size_nm", "channels"}
+_ADU = 1000.0  # of the bright parts: what normalisation takes for a camera's
 _STRIDE = 8  # of the pixels that an image's mean is estimated from
 
 
@@ -93,11 +95,17 @@ class CachedPairs:
         """Return the number of pairs."""
         return len(self.frames)
 
-    def batch(self, rng: np.random.Generator, size: int, patch: int) -> Pairs:
-        """Return `size` random crops, float32: frames (size, f, patch, patch) and their targets."""
+    def batch(self, rng: np.random.Generator, size: int, patch: int, focus: Sequence[int] | None = None) -> Pairs:
+        """Return `size` random crops, float32: frames (size, f, patch, patch) and their targets.
+
+        `focus` names the structure that each crop is drawn for, the number of structures meaning any; without, chance does.
+        """
         if patch > min(self.frames.shape[-2:]):
             raise ValueError(f"patch {patch} does not fit into images of {self.frames.shape[-2:]}; use a smaller patch")
-        crops = [self._crop(rng, patch) for _ in range(size)]
+        channels = self.targets.shape[1]
+        crops = [
+            self._crop(rng, patch, int(rng.integers(channels + 1)) if focus is None else focus[i]) for i in range(size)
+        ]
         frames = np.stack([self.frames[i, self._window, y, x] for i, y, x in crops])
         targets = np.stack([self.targets[i, :, _scaled(y, self.scale), _scaled(x, self.scale)] for i, y, x in crops])
         return frames.astype(np.float32), targets.astype(np.float32)
@@ -107,8 +115,7 @@ class CachedPairs:
         chosen = np.linspace(0, len(self) - 1, min(n, len(self))).round().astype(int)
         return self.frames[chosen, self._window].astype(np.float32), self.targets[chosen].astype(np.float32)
 
-    def _crop(self, rng: np.random.Generator, patch: int) -> tuple[int, slice, slice]:
-        focus = int(rng.integers(self.targets.shape[1] + 1))
+    def _crop(self, rng: np.random.Generator, patch: int, focus: int) -> tuple[int, slice, slice]:
         best, best_content = (0, slice(0), slice(0)), -1.0
         for _ in range(self._tries):
             crop = self._random_crop(rng, patch)
@@ -190,10 +197,12 @@ class RemixedPairs:
     A composite is what users make to judge an engine on real images: one image of each structure, scaled to equal bright
     parts or not quite, added, the same frame three times. Here each structure comes from a crop of its own; what a frame
     holds besides its structures (noise, haze, background, artefacts) comes from one more. Such images were taken and
-    reconstructed differently, so each is sharpened by an amount of its own.
+    reconstructed differently, so each is sharpened by an amount of its own. Of the crops composed anew, one in twelve is noise
+    alone: a network that removes noise must also learn to find nothing.
     """
 
     _BRIGHT_PERCENTILE = 99.8
+    _BLANK = 0.08  # of the composed crops: noise alone, in which nothing is to be found
 
     def __init__(self, pairs: CachedPairs, share: float, brightness_ratio: float = 5.0) -> None:
         if pairs.scale != 1:
@@ -204,20 +213,31 @@ class RemixedPairs:
         """Return crops as `CachedPairs.batch` does, some of them composed anew."""
         frames, targets = self._pairs.batch(rng, size, patch)
         for i in np.flatnonzero(rng.random(size) < self._share):
-            frames[i], targets[i] = self._composite(rng, patch)
+            make = self._blank if rng.random() < self._BLANK else self._composite
+            frames[i], targets[i] = make(rng, patch)
         return frames, targets
+
+    def _blank(self, rng: np.random.Generator, patch: int) -> Pairs:
+        """Noise with the spectrum of what one crop holds besides its structures, stretched as a live frame would be."""
+        frames, targets = self._pairs.batch(rng, 1, patch)
+        spectrum = np.abs(np.fft.rfft2(frames[0, frames.shape[1] // 2] - targets[0].sum(0)))
+        phases = rng.uniform(0, 2 * np.pi, (frames.shape[1], *spectrum.shape))
+        phases[:, 0, 0] = 0  # the frames are equally bright
+        noise = (_ADU * np.fft.irfft2(spectrum * np.exp(1j * phases), (patch, patch))).astype(np.float32)
+        background, headroom = background_and_headroom(noise[len(noise) // 2])
+        return (noise - np.float32(background)) / np.float32(headroom), np.zeros_like(targets[0])
 
     def _composite(self, rng: np.random.Generator, patch: int) -> Pairs:
         channels = self._pairs.targets.shape[1]
-        frames, targets = self._pairs.batch(rng, channels + 1, patch)
+        frames, targets = self._pairs.batch(rng, channels + 1, patch, range(channels + 1))
         middle = frames[-1, frames.shape[1] // 2]
         besides = middle - targets[-1].sum(0)
         structures = np.stack([_sharpened(targets[c, c], rng.uniform(0, 2)) for c in range(channels)])
         bright = np.percentile(structures[:, ::2, ::2], self._BRIGHT_PERCENTILE, axis=(1, 2))
-        wanted = 0.3 * np.exp(rng.uniform(-1, 1, channels) * np.log(self._side))
+        wanted = 0.3 * _ADU * np.exp(rng.uniform(-1, 1, channels) * np.log(self._side))
         # A structure that is hardly there is not amplified.
         structures *= (wanted / np.maximum(bright, 0.05))[:, None, None].astype(np.float32)
-        image = structures.sum(0) + besides * np.float32(rng.uniform(0, 1.5))
+        image = structures.sum(0) + besides * np.float32(_ADU * rng.uniform(0, 1.5))
         background, headroom = background_and_headroom(image)
         headroom *= rng.uniform(0.75, 1.25)
         still = np.repeat(((image - background) / headroom)[None], frames.shape[1], 0)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from livesr.live.inference.engine import load_engine, sha256_of
+from livesr.training.networks.imcsr import RCAB
 
 START_NAME = "start.json"
 """File of a run's folder: its `Start`."""
@@ -46,6 +47,9 @@ class Start:
 def begin_with(network: nn.Module, start: str) -> Start:
     """Copy the tensors of `start` that `network` has by the same name and shape; the others stay as they are.
 
+    Residual blocks of IMC-SR of which `start` has nothing add nothing at first, so that a deeper network begins as the
+    shallower one.
+
     Parameters
     ----------
     start
@@ -66,6 +70,9 @@ def begin_with(network: nn.Module, start: str) -> Start:
             f"none of the {len(own)} tensors of this network is in {start}; begin with a network of its kind"
         )
     network.load_state_dict(fitting, strict=False)
+    for block, module in network.named_modules():
+        if isinstance(module, RCAB) and not any(key.startswith(f"{block}.") for key in fitting):
+            module.silence()
     return Start(name, sha256_of(path), len(fitting), len(own))
 
 

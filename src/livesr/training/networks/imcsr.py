@@ -31,6 +31,10 @@ _INPUT_MEAN, _INPUT_GAIN = 0.1, 4.0
 # gradient points to the structures.
 _START_BIAS: dict[Head, float] = {"sigmoid": -4.0, "partition": 1.0, "restore": 1.0}
 
+# The image that "restore" predicts is at most _MOST times the brightest pixel within _REACH_PX, the width of a blurred
+# point. Without this, frames with an even background and dark edges, which no training pair has, let the correction run away.
+_REACH_PX, _MOST = 4, 2.0
+
 # Images that the last convolution gives besides one per structure: "none", and the correction of the frame.
 _MORE_IMAGES: dict[Head, int] = {"sigmoid": 0, "partition": 1, "restore": 2}
 
@@ -54,6 +58,11 @@ class RCAB(nn.Module):  # type: ignore[misc]
     def forward(self, x: Tensor) -> Tensor:
         """Return `x` plus what the branch adds."""
         return x + self.branch(x)
+
+    def silence(self) -> None:
+        """Let the branch add nothing until it is trained: a network with more blocks begins as the one without them."""
+        nn.init.zeros_(self.branch[2].weight)
+        nn.init.zeros_(self.branch[2].bias)
 
 
 class ResidualGroup(nn.Module):  # type: ignore[misc]
@@ -92,7 +101,8 @@ class IMCSR(nn.Module):  # type: ignore[misc]
         "sigmoid" is the paper's. "partition" shares out the light of the middle frame: softmax over the structures and
         one more class, "none", times the frame; the channels' sum cannot exceed the input, and shares its noise.
         "restore" shares out an image that the network predicts, the frame plus a correction: noise can be removed, and
-        the channels' sum cannot exceed that image.
+        the channels' sum cannot exceed that image, nor twice the brightest measured pixel within 4: where nothing was
+        measured, nothing is predicted.
     activation
         The paper's GELU, exact ("gelu_erf") or its tanh form; "relu" and "silu" for comparison.
 
@@ -130,6 +140,7 @@ class IMCSR(nn.Module):  # type: ignore[misc]
         self.body = nn.Sequential(*(ResidualGroup(width, blocks, reduction, activation) for _ in range(groups)))
         self.tail = nn.Sequential(conv3x3(width, width), new_activation(activation))
         self.out = self._last_conv(width)
+        self.brightest = nn.MaxPool2d(2 * _REACH_PX + 1, stride=1, padding=_REACH_PX)
 
     def _first_conv(self, width: int) -> nn.Conv2d:
         r = self.unshuffle
@@ -159,7 +170,9 @@ class IMCSR(nn.Module):  # type: ignore[misc]
         middle = self.frames // 2
         light = frames[:, middle : middle + 1].float()
         if self.head_kind == "restore":
-            light = light + images[:, 0:1]
+            measured = F.relu(self.brightest(light)) * _MOST
+            # The smaller one of measured and light + correction; written so, every runtime has it.
+            light = measured + F.relu(measured + F.relu(light + images[:, 0:1]) * -1.0) * -1.0
             images = images[:, 1 : self.channels + 2]
         return F.relu(light) * torch.softmax(images, 1)[:, 0 : self.channels]
 
