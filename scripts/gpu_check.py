@@ -6,12 +6,14 @@
     python scripts/gpu_check.py --out check --quick                # small networks and sizes: does it all work?
 
 Needs no network and no installation: python3 with numpy, pydantic, pyyaml, psutil and onnx; torch for the networks and as
-the reference; tensorrt and cupy for what is to be checked; pytest and matplotlib for tests and picture. What is missing is
-named, and the parts that need it are not run.
+the reference; tensorrt and cupy for what is to be checked; pytest and matplotlib for tests and picture; for whole frames also
+scipy and pymmcore-plus, useq-schema and ome-writers with what they import. What is missing is named, and the parts that need
+it are not run.
 
-Each part runs in its own process and leaves its result in OUT/parts: a call that ran out of time is continued by the next
-one with the same OUT; `--again NAME` repeats a part. Compiled plans stay in OUT/cache. Ends with 0 if nothing failed (what is
-not run has not failed), with 1 if something did, with 75 if it has to be called again.
+Each part runs in its own process and leaves its result in OUT/parts. The next call with the same OUT runs what is not done:
+what there was no time for, what failed, what could not be run; `--again NAME` repeats a part that is done. Compiled plans stay
+in OUT/cache. Ends with 0 if nothing failed (what is not run has not failed), with 1 if something did, with 75 if it has to be
+called again.
 """
 
 from __future__ import annotations
@@ -472,7 +474,7 @@ def main() -> int:
     for name, kit in names:
         label = f"{name}-kit" if kit else name
         kept = out / "parts" / f"{label}{'-quick' if arguments.quick else ''}.json"
-        if not kept.is_file() or name in arguments.again:
+        if name in arguments.again or not _is_done(kept):
             _run(name, kit, kept, setting, end - time.monotonic())
         results[label] = json.loads(kept.read_text()) if kept.is_file() else _out_of_time()
         print(f"{label:16} {_line(results[label])}", flush=True)
@@ -483,6 +485,10 @@ def main() -> int:
     print(f"report: {out / 'report.json'}, {_draw(report, out / 'report.png')}")
     states = {result["state"] for result in results.values()}
     return 1 if "failed" in states else AGAIN if "out of time" in states else 0
+
+
+def _is_done(kept: Path) -> bool:
+    return kept.is_file() and json.loads(kept.read_text())["state"] == "done"
 
 
 def _arguments() -> argparse.Namespace:

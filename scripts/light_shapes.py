@@ -99,7 +99,7 @@ def draw(rows: list[tuple[str, int, float, float, float | None]], path: Path) ->
     for precision, color in COLORS.items():
         axes.plot([], [], "o", color=color, label=precision)
     axes.set(xlabel="CPU time of one frame of 512 x 512 on one core, ms", ylabel="validation PCC after equal steps")
-    axes.legend(loc="lower right")
+    axes.legend(loc="upper left")
     figure.savefig(path, dpi=110)
 
 

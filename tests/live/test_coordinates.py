@@ -349,13 +349,13 @@ def test_skipped_centres_of_a_stack_keep_its_order(
     infer = OpenVINOBackend.infer
 
     def slow(self: OpenVINOBackend) -> Any:
-        time.sleep(0.01)
+        time.sleep(0.05)
         return infer(self)
 
     monkeypatch.setattr(OpenVINOBackend, "infer", slow)
     plan = plain("tpcz", n_t=12)
     run = Run(core, rig(engine), plan, tmp_path / "r.ome.zarr", policy="latest", publish=True)
-    assert run.report["sr_skipped"] > 5
+    assert run.report["sr_skipped"] + run.report["groups_dropped"] > 5
     store = RecordedStore(run.store)
     assert not [e for e in store.events if e["state"] == "stray"]
     centres = {k[:4]: s for k, s in run.truth.items()}
@@ -366,5 +366,5 @@ def test_skipped_centres_of_a_stack_keep_its_order(
         assert_is_the_window_of(planes, key, line["normalisation"], centres)
     for topic, header, image in run.messages:
         key = header["position"], header["channel"], header["z"], header["t"]
-        if topic == "sr/frame":
+        if topic == "sr/frame" and not header["provisional"]:  # whose neighbour has not come yet
             assert_is_the_window_of(image, key, header["normalisation"], centres)

@@ -16,6 +16,7 @@ import zarr
 from livesr.base.errors import ConfigError, DamagedFileError
 from livesr.base.frames import CameraFrame, MulticolorFrame, Stream
 from livesr.live.inference.engine import Engine
+from livesr.live.paths import Geometry
 from livesr.live.sources.mda import MDAHook
 from livesr.live.sources.replay import Rate, play
 from livesr.store.process import process
@@ -174,7 +175,7 @@ def test_what_the_user_says_is_believed(tmp_path: Path) -> None:
     how = ReadAs(axes="t,raw,y,x", channel="488", pixel_size_nm=70, origin_px=(3, 4), interval_s=2.0)
     found = recording_input(tmp_path / "raw.zarr", sim_rig("none"), how)
     assert (found.groups, found.run["interval_s"], list(found.cameras)) == (2, 2.0, ["488"])
-    assert found.cameras["488"] == ((SIZE, SIZE), "uint16", 0.07, (3, 4))
+    assert found.cameras["488"] == Geometry((SIZE, SIZE), "uint16", 0.07, (3, 4))
     assert [(f.t, f.raw) for f in found.frames()] == [(t, r) for t in range(2) for r in range(9)]
 
 
