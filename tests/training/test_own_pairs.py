@@ -189,7 +189,7 @@ def test_downsampling_needs_a_multiple() -> None:
 @pytest.mark.parametrize("scale", [2, 4])
 def test_upscaling_pairs_are_one_image_at_two_samplings(modality: str, scale: int) -> None:
     maker = UpscalePairs(SIZE, scale, modality)
-    coarse, fine = maker.make((5, 1))
+    coarse, fine = maker.make((5, 2))  # a cell that is in the field
     assert maker.shapes == ((1, SIZE // scale, SIZE // scale), (1, SIZE, SIZE)) == (coarse.shape, fine.shape)
     np.testing.assert_allclose(bilinear_downsampled(fine[0], scale), coarse[0], atol=1e-5)
     assert np.std(fine) > 0.02
