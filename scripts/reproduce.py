@@ -274,7 +274,8 @@ def _draw_upscale(title: str, found: Mapping[str, Mapping[str, Any]], path: Path
             scores = [
                 next(iter(s[who].values()))["psnr"] for s in results[kind]["sequences"] for who in ("network", "input")
             ]
-            gains[name] = [network - spline for network, spline in zip(scores[::2], scores[1::2], strict=True)]
+            both = zip(scores[::2], scores[1::2], strict=True)
+            gains[name] = [network - spline for network, spline in both if None not in (network, spline)]
         axes.boxplot(list(gains.values()), tick_labels=list(gains))
         axes.axhline(0, color="gray", linewidth=0.5)
         axes.set_title(f"{kind} STORM images", fontsize=9)
