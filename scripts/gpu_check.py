@@ -401,8 +401,10 @@ def _by_turns(subjects: Mapping[str, Callable[[], float]], calls: int) -> dict[s
 
 
 def _pytest(*arguments: str) -> subprocess.CompletedProcess[str]:
-    # Not -W error: other versions of other packages are no news of this project.
-    command = [sys.executable, "-m", "pytest", "-m", "gpu", "-q", "-W", "default", "-p", "no:cacheprovider", *arguments]
+    # The project's own options ask for plugins that need not be here, for several processes, which would share the GPU's
+    # memory, and for -W error: other versions of other packages are no news of this project.
+    options = ["-o", "addopts=", "-m", "gpu", "-q", "-W", "default", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", *options, *arguments]
     return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
 
 

@@ -19,7 +19,7 @@ from livesr.base.config import RigConfig, load_rig
 from livesr.base.errors import BackendError
 from livesr.base.frames import MulticolorFrame, RawStack, SRFrame, Stream
 from livesr.live.arrays import Arrays
-from livesr.live.device import HOST_DEVICE, CudaDevice, HostDevice, open_device
+from livesr.live.device import HOST_DEVICE, CudaDevice, HostDevice, HostLane, Turn, open_device
 from livesr.live.inference.backend import BACKENDS
 from livesr.live.inference.cuda import why_no_gpu
 from livesr.live.inference.identity import identity_engine
@@ -255,6 +255,29 @@ def test_lanes_follow_one_drift(rig: RigConfig, groups: NDArray[np.uint16]) -> N
     path.close()
 
 
+def test_the_host_uses_a_network_when_the_lanes_are_done_with_it() -> None:
+    class Enqueued:
+        waited = 0
+
+        def synchronize(self) -> None:
+            self.waited += 1
+            raise RuntimeError("cudaErrorIllegalAddress")  # does not keep the next runtime from taking over
+
+    class Marked(HostLane):
+        event = Enqueued()
+
+        def mark(self) -> Any:
+            return self.event
+
+    turn = Turn()
+    with turn.of(Marked()):
+        pass
+    with turn.on_host():
+        assert Marked.event.waited == 1
+    with turn.on_host():
+        assert Marked.event.waited == 1  # nothing was enqueued since
+
+
 def test_without_a_gpu_auto_is_the_cpu_and_cuda_is_refused_with_the_reason() -> None:
     assert open_device("cpu") is HOST_DEVICE
     if why_no_gpu() is None:
@@ -304,8 +327,13 @@ def test_on_a_gpu_memory_does_not_grow_with_the_frames(groups: NDArray[np.uint16
 
     pool, held = cupy.get_default_memory_pool(), []
     path = path_of(load_rig("virtual_sim").with_engine("none"), cuda)
-    run(path, np.concatenate([groups] * 4), after=lambda kept, t: held.append(pool.total_bytes()))
-    assert held[-1] == held[2 * N_T]
+
+    def note(kept: Kept, t: int) -> None:
+        kept.wait_for_recons(t)  # one more is in flight: both lanes have work
+        held.append(pool.total_bytes())
+
+    run(path, np.concatenate([groups] * 4), after=note)
+    assert held[-1] == held[2 * N_T] > 0
 
 
 @pytest.mark.gpu

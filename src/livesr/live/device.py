@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import Lock
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self
@@ -249,11 +249,20 @@ class Turn:
                 self._before = lane.mark()
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Let no lane use it, nor wait for what lanes have enqueued."""
-        with self._lock:
-            self._before = None
+    def on_host(self) -> Iterator[None]:
+        """Let no lane use it until the caller is done, who begins when what lanes have enqueued is computed."""
+        with self.alone() as before:
+            if before is not None:
+                with suppress(Exception):  # a GPU that failed says so again to whoever uses it
+                    before.synchronize()
             yield
+
+    @contextmanager
+    def alone(self) -> Iterator[Any]:
+        """Let no lane use it, nor wait for what lanes have enqueued; yields the event of that, None without any."""
+        with self._lock:
+            before, self._before = self._before, None
+            yield before
 
 
 HOST_DEVICE = HostDevice()

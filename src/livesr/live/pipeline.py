@@ -650,7 +650,8 @@ class Pipeline:
                     path.give_up(runtime, e)
         with self._host_turns[path.name]:
             seen = self._enlarged(window, path)
-            made = self._separate_on_host(path, seen)
+            with self._network_turns[path.name].on_host():  # windows before it may be on the device still
+                made = self._separate_on_host(path, seen)
         self._pace.worked(time.perf_counter() - start_s)
         return _Prediction(window, seen, made)
 

@@ -169,12 +169,11 @@ def test_what_stops_cupy_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_gpu_that_failed_does_not_stop_the_next_runtime() -> None:
-    class Dead:
-        def synchronize(self) -> None:
-            raise RuntimeError("cudaErrorIllegalAddress")
+    def dead() -> None:
+        raise RuntimeError("cudaErrorIllegalAddress")
 
     backend = TensorRTBackend()
-    backend._stream = Dead()
+    backend._stream, backend._wait = object(), dead
     backend.close()
     with pytest.raises(BackendError, match="not open"):
         backend.infer()
@@ -324,7 +323,7 @@ def test_frames_on_the_gpu_stay_there(engine: Engine) -> None:
     streams = [cupy.cuda.Stream(non_blocking=True) for _ in range(2)]
     for stream in streams:
         with stream:
-            backend.device_input.set(frames, stream=stream)
+            backend.device_input[...] = cupy.asarray(frames)  # `set` takes contiguous arrays only
             found = backend.enqueue(stream.ptr).get(stream=stream)
         stream.synchronize()
         np.testing.assert_array_equal(found, expected)
@@ -360,10 +359,13 @@ def test_no_device_memory_is_taken_per_frame(engine: Engine) -> None:
     cupy = pytest.importorskip("cupy")
     backend = opened(engine, (256, 256))
     backend.infer()
-    free = cupy.cuda.runtime.memGetInfo()[0]
-    for _ in range(200):
-        backend.infer()
-    assert cupy.cuda.runtime.memGetInfo()[0] == free
+    lost = []
+    for _ in range(5):  # other processes of the tests may take memory of the same GPU meanwhile
+        free = cupy.cuda.runtime.memGetInfo()[0]
+        for _ in range(200):
+            backend.infer()
+        lost.append(free - cupy.cuda.runtime.memGetInfo()[0])
+    assert 0 in lost
     backend.close()
 
 

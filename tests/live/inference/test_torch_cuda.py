@@ -16,6 +16,7 @@ from livesr.live.inference.cuda import why_no_gpu
 from livesr.live.inference.engine import Engine, load_engine
 from livesr.live.inference.runner import in_order
 from livesr.live.inference.torch import TorchBackend
+from quantised import quantised
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")
@@ -59,6 +60,16 @@ def inferred(engine: Engine, frames: np.ndarray, precision: str = "f32") -> np.n
     found = backend.infer().copy()
     backend.close()
     return found
+
+
+@pytest.mark.parametrize("stored_codes", [False, True])
+def test_codes_of_8_bits_are_where_the_network_is(stored_codes: bool) -> None:
+    from livesr.live.inference.onnx_graph import OnnxGraph
+
+    model = quantised(small_network(), random_frames((32, 48)), stored_codes=stored_codes)
+    # Torch's device without memory refuses, as a GPU does, to compute with what lies on the host.
+    graph = OnnxGraph(model, "meta", torch.float32)
+    assert graph.execute(torch.empty((1, 3, 32, 48), device="meta")).shape == (1, 3, 32, 48)
 
 
 @pytest.mark.parametrize("shape", SHAPES)

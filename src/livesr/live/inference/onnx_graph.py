@@ -24,6 +24,7 @@ Operator: TypeAlias = Callable[..., Any]
 OPERATORS: dict[str, Operator] = {}
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_CODES = (torch.int8, torch.uint8)
 _TORCH_TYPES = {
     onnx.TensorProto.INT32: torch.int32,
     onnx.TensorProto.INT64: torch.int64,
@@ -253,8 +254,8 @@ class OnnxGraph:
 
     def _tensor(self, array: NDArray[Any]) -> Any:
         tensor = torch.from_numpy(np.array(array))
-        # Indices and shapes stay on the host: they are read as Python numbers.
-        return tensor.to(self._device) if tensor.is_floating_point() else tensor
+        # Indices and shapes stay on the host: they are read as Python numbers. Codes of 8 bits are computed with.
+        return tensor.to(self._device) if tensor.is_floating_point() or tensor.dtype in _CODES else tensor
 
     def _fold(self, steps: list[_Step]) -> list[_Step]:
         """Compute what depends on constants only (FP16 weights cast to FP32, biases, shapes) once."""

@@ -45,6 +45,7 @@ class TensorRTBackend:
         self._resident: Any = None  # a PaddedBlock of CuPy arrays
         self._context: Any = None
         self._stream: Any = None
+        self._wait: Any = None  # for the whole device: callers of `enqueue` have streams of their own
         self._event: Any = None
         self._network: Any = None
         self._step: Any = None
@@ -126,10 +127,9 @@ class TensorRTBackend:
     def close(self) -> None:
         """Release context, graphs and memory; may be called twice, and never raises."""
         if self._stream is not None:
-            with suppress(
-                Exception
-            ):  # a GPU that failed answers every call with its error: the next runtime must start
-                self._stream.synchronize()
+            # A GPU that failed answers every call with its error, and the next runtime must start.
+            with suppress(Exception):
+                self._wait()
         self._step = self._network = self._context = self._event = self._stream = None
         self._host = self._resident = self._output_on_device = None
         self._output = self._result = np.empty(0, np.float32)
@@ -151,7 +151,8 @@ class TensorRTBackend:
         self._bind(engine, expected)
         self._stream = cupy.cuda.Stream(non_blocking=True)
         self._event = cupy.cuda.Event(block=True, disable_timing=True)
-        cupy.cuda.runtime.deviceSynchronize()  # what was zeroed on the default stream
+        self._wait = cupy.cuda.runtime.deviceSynchronize
+        self._wait()  # for what was zeroed on the default stream
         self._execute(self._stream)  # what TensorRT does once must not become part of the graphs
         self._stream.synchronize()
         self._network = self._captured(self._execute)

@@ -155,6 +155,8 @@ class TorchBackend:
 
     def close(self) -> None:
         """Release graph and buffers."""
+        if self._resident is not None:
+            self._resident.settle()
         self._graph = self._padded = self._resident = None
         self._pinned = None, None
         self._output = self._result = np.empty(0, np.float32)

@@ -7,6 +7,7 @@ On a CPU the same steps run without a graph, which shows that they are right.
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -45,7 +46,8 @@ class ResidentNetwork:
         self._network, self._shape = network, shape
         self._block = torch.zeros((1, engine.manifest.window, *padded_shape(engine, shape)), device=device)
         self.frames = self._block[0, :, :height, :width]
-        self.output = torch.empty_like(network.execute(self._block))
+        # Planes, as they are read: the network's own order is channels-last.
+        self.output = torch.empty_like(network.execute(self._block), memory_format=torch.contiguous_format)
         self.result = self.output[0, :, : height * scale, : width * scale]
         self._graph = self._captured() if device == "cuda" else None
 
@@ -67,6 +69,12 @@ class ResidentNetwork:
         self._block.copy_(frames, non_blocking=True)
         self.step()
         out.copy_(self.output, non_blocking=True)
+
+    def settle(self) -> None:
+        """Wait until nothing uses its memory, on any stream; a device that failed is not waited for."""
+        if self._block.is_cuda:
+            with suppress(RuntimeError):
+                torch.cuda.synchronize()
 
     @torch.inference_mode()  # type: ignore[untyped-decorator]
     def _compute(self) -> None:
