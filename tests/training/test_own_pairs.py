@@ -71,6 +71,23 @@ def test_of_biosr_only_the_sim_images_are_taken(tmp_path: Path) -> None:
     assert [f.path.name for f in find_images(tmp_path, SIZE)] == ["SIM_gt.mrc"] * 2
 
 
+def test_of_biosrs_er_a_cell_trains_or_validates(tmp_path: Path) -> None:
+    for cell in (f"Cell_{i:03d}" for i in range(1, 8)):
+        for kind, t in (("GTSIM", 1), ("RawGTSIMData", 9), ("RawSIMData", 9)):
+            (tmp_path / cell / kind).mkdir(parents=True)
+            for level in range(1, 4):
+                mrcfile.write(tmp_path / cell / kind / f"{kind}_level_{level:02d}.mrc", np.squeeze(picture(level, t)))
+    assert {f.path.parent.name for f in find_images(tmp_path, SIZE)} == {"GTSIM"}
+    er = images({"er": str(tmp_path)})
+    cells = {
+        part: [f.path.parents[1].name for f in CompositePairs.find(er, SIZE, part).files["er"]]
+        for part in ("train", "validation")
+    }
+    assert cells["validation"] == ["Cell_006"] * 3 + ["Cell_007"] * 3
+    assert len(cells["train"]) == 15
+    assert not set(cells["train"]) & set(cells["validation"])
+
+
 def test_a_bad_file_is_named_and_refused_or_left_out(folders: dict[str, str], caplog: pytest.LogCaptureFixture) -> None:
     (Path(folders["blobs"]) / "9-broken.tif").write_bytes(b"II*\0 this is no TIFF")
     tifffile.imwrite(Path(folders["blobs"]) / "8-small.tif", picture(1, side=32)[0])
@@ -79,6 +96,26 @@ def test_a_bad_file_is_named_and_refused_or_left_out(folders: dict[str, str], ca
     with caplog.at_level(logging.WARNING):
         assert len(find_images(folders["blobs"], SIZE, "skip")) == 3
     assert [word in caplog.text for word in ("8-small.tif", "9-broken.tif")] == [True, True]
+
+
+def test_whatever_a_decoder_raises_names_the_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tifffile.imwrite(tmp_path / "good.tif", picture(1)[0])
+    tifffile.imwrite(tmp_path / "packed.tif", picture(1)[0], compression="zlib")
+    write_zarr(tmp_path / "chunk.zarr", picture(1))
+    for damaged in (
+        tmp_path / "packed.tif",
+        next(p for p in (tmp_path / "chunk.zarr" / "0" / "c").rglob("*") if p.is_file()),
+    ):
+        content = bytearray(damaged.read_bytes())
+        content[len(content) // 2 :] = bytes(len(content) - len(content) // 2)
+        damaged.write_bytes(content)
+    zarr.open_group(str(tmp_path / "none.zarr"), mode="w").attrs["ome"] = {"multiscales": []}
+    with caplog.at_level(logging.WARNING):
+        assert [f.path.name for f in find_images(tmp_path, SIZE, "skip")] == ["good.tif"]
+    for name in ("packed.tif", "chunk.zarr", "none.zarr"):
+        assert f"{name} cannot serve as an image" in caplog.text
+        with pytest.raises(ConfigError, match=name):
+            find_images(tmp_path / name, SIZE)
 
 
 def test_pixels_that_are_no_numbers_are_refused(folders: dict[str, str]) -> None:

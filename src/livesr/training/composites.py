@@ -42,12 +42,12 @@ class CompositePairs:
 
     @classmethod
     def find(cls, images: OwnImages, size: int, part: Literal["train", "validation", "all"]) -> Self:
-        """Judge the files and take those of `part`: the last sixth of each structure, by name, validates.
+        """Judge the files and take those of `part`: the last sixth of each structure's fields, by name, validates.
 
         Raises
         ------
         ConfigError
-            If a structure has fewer than two usable files, or a bad one that is refused.
+            If a structure has usable files of fewer than two fields, or a bad one that is refused.
         """
         files = {}
         for name, folder in images.folders.items():
@@ -55,10 +55,12 @@ class CompositePairs:
             if part == "all":
                 files[name] = tuple(found)
                 continue
-            if len(found) < 2:
-                raise ConfigError(f"{folder} holds {len(found)} usable image; {name} needs two, one for validation.")
-            kept = -(-len(found) // _VALIDATION_SHARE)
-            files[name] = tuple(found[:-kept] if part == "train" else found[-kept:])
+            fields = list(dict.fromkeys(f.field for f in found))
+            if len(fields) < 2:
+                raise ConfigError(f"{folder} holds one usable image; {name} needs two, one for validation.")
+            kept = -(-len(fields) // _VALIDATION_SHARE)
+            validating = set(fields[-kept:])
+            files[name] = tuple(f for f in found if (f.field in validating) == (part == "validation"))
         return cls(files, size, images)
 
     @property

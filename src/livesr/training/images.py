@@ -26,7 +26,7 @@ Image = NDArray[np.float32]
 OnBadFile = Literal["refuse", "skip"]
 
 _PERCENTILES = (0.1, 99.9)
-_BIOSR = "SIM_gt*.mrc"  # of a cell's folder in BioSR: its other files are raw frames
+_BIOSR = ("SIM_gt*.mrc", "GTSIM_level_*.mrc")  # of a cell in BioSR, ER last: its other files are raw frames
 
 
 class OwnImages(BaseModel):
@@ -64,6 +64,11 @@ class ImageFile:
     noisy: Path | None = None
     noisy_scale: tuple[float, float] = (1.0, 0.0)
 
+    @property
+    def field(self) -> Path:
+        """What files of one field of view share: of BioSR, whose cells have several images, the cell's folder."""
+        return self.path.parent if any(self.path.match(pattern) for pattern in _BIOSR) else self.path
+
 
 def find_images(folder: str | os.PathLike[str], smallest: int, on_bad_file: OnBadFile = "refuse") -> list[ImageFile]:
     """Read and judge every image below `folder`.
@@ -92,7 +97,7 @@ def find_images(folder: str | os.PathLike[str], smallest: int, on_bad_file: OnBa
         partner = noisy / path.relative_to(root) if noisy else None
         try:
             found.append(_judge(path, partner, smallest))
-        except (OSError, ValueError, KeyError, TypeError) as e:
+        except Exception as e:  # decoders raise whatever they like on a damaged file, which is to be named all the same
             sentence = f"{path} cannot serve as an image: {str(e).rstrip('.')}."
             if on_bad_file == "refuse":
                 raise ConfigError(f"{sentence} Remove it, or leave bad files out (on_bad_file: skip).") from e
@@ -128,7 +133,7 @@ def read_image(path: Path) -> Image:
 def _paths(root: Path) -> list[Path]:
     if root.is_file() or root.suffix.lower() == ".zarr":
         return [root]
-    if biosr := sorted(root.rglob(_BIOSR)):
+    if biosr := sorted(path for pattern in _BIOSR for path in root.rglob(pattern)):
         return biosr
     everything = sorted(p for p in root.rglob("*") if p.name.lower().endswith(tuple(_READERS)))
     stores = {p for p in everything if p.suffix.lower() == ".zarr"}
@@ -162,7 +167,10 @@ def _scale_of(noisy: Path, clean: Image) -> tuple[float, float]:
 def _read_tiff(path: Path) -> NDArray[Any]:
     import tifffile
 
-    return np.asarray(tifffile.imread(path))
+    with tifffile.TiffFile(path) as file:
+        if not len(file.pages):
+            raise ValueError("no image is in it")
+        return np.asarray(file.asarray())
 
 
 def _read_mrc(path: Path) -> NDArray[Any]:
@@ -177,7 +185,9 @@ def _read_zarr(path: Path) -> NDArray[Any]:
 
     group = zarr.open_group(str(path), mode="r")
     attributes: dict[str, Any] = dict(group.attrs)
-    multiscales = dict(attributes.get("ome", attributes))["multiscales"]
+    multiscales = dict(attributes.get("ome", attributes)).get("multiscales")
+    if not multiscales:
+        raise ValueError("its attributes name no multiscales: it is no OME-Zarr image")
     array: Any = group[multiscales[0]["datasets"][0]["path"]]
     return np.asarray(array[...])
 
