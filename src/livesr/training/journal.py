@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
+from livesr.base.files import replace_file
 from livesr.evaluation.pictures import PictureRow, montage
 
 _NO_LOSS = {"attempt", "step", "lr", "patches_per_s", "waiting", "minutes"}
@@ -111,10 +112,12 @@ class Table:
         row = {"attempt": str(attempt), "step": str(progress.step), **{k: f"{v:.6g}" for k, v in floats.items()}}
         self._rows.append(row)
         columns = list(dict.fromkeys(name for row in self._rows for name in row))
-        with self._path.open("w", newline="", encoding="utf-8") as file:
+        partial = self._path.with_name(f"{self._path.name}.part")
+        with partial.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, columns)
             writer.writeheader()
             writer.writerows(self._rows)
+        replace_file(partial, self._path)  # a run that is killed here keeps its rows
 
 
 def read_log(path: Path) -> list[dict[str, str]]:
@@ -125,8 +128,11 @@ def read_log(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def draw_curves(log: Path, path: Path) -> None:
-    """Draw losses, validation and learning rate of the last attempt in `log` against the steps, as PNG."""
+def draw_curves(log: Path, path: Path, names: Sequence[str] = ()) -> None:
+    """Draw losses, validation and learning rate of the last attempt in `log` against the steps, as PNG.
+
+    `names` are those of the output channels.
+    """
     rows = read_log(log)
     rows = [row for row in rows if row["attempt"] == rows[-1]["attempt"]]
     names = list(rows[0]) if rows else []
@@ -137,12 +143,13 @@ def draw_curves(log: Path, path: Path) -> None:
         "validation PCC": [n for n in names if n.startswith("val_pcc")],
         "learning rate": ["lr"],
     }
+    labels = {"val_pcc": "mean", **{f"val_pcc_{i}": name for i, name in enumerate(names)}}
     figure = Figure(figsize=(11, 6), layout="constrained")
     for axes, (title, columns) in zip(figure.subplots(2, 2).flat, panels.items(), strict=True):
         for name in columns:
             points = [(int(row["step"]), float(row[name])) for row in rows if row.get(name)]
             if points:
-                axes.plot(*zip(*points, strict=True), label=name.removeprefix("val_"), linewidth=1, marker=".")
+                axes.plot(*zip(*points, strict=True), label=labels.get(name, name), linewidth=1, marker=".")
         axes.set_title(title, fontsize=10)
         axes.set_xlabel("step")
         if title in {"losses", "learning rate"}:

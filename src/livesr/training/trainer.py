@@ -192,7 +192,7 @@ class Trainer:
             progress = Progress(step, min(self._fraction(), 1.0), losses, lr, rate, waiting, minutes, scores)
             table.add(progress, self._state.attempt)
             if draw:
-                draw_curves(self.out_dir / "log.csv", self.out_dir / "curves.png")
+                draw_curves(self.out_dir / "log.csv", self.out_dir / "curves.png", self._names)
                 self._drawn = time.monotonic()
             report(progress)
         if last or step % self.config.checkpoint_every == 0:
