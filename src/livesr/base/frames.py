@@ -122,13 +122,15 @@ class Judgement(NamedTuple):
     """What a reconstruction says of the frame that it has just made; `doubt` is empty if there is none.
 
     `resolved` is False where the frame is the mean of its raw frames, without gain in resolution. `pattern_drift_rad` is what
-    the calibrated phases were corrected by, wave by wave; empty where nothing is followed.
+    the calibrated phases were corrected by, wave by wave, `vector_drift_um` what was added to (ky, kx) of every angle in
+    cycles/um; empty where nothing is followed.
     """
 
     quality: FrameQuality
     doubt: str = ""
     resolved: bool = True
     pattern_drift_rad: tuple[float, ...] = ()
+    vector_drift_um: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

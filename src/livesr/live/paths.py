@@ -11,9 +11,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
+import numpy as np
+
 from livesr.base.config import ChannelConfig, PatternConfig, RigConfig
 from livesr.base.errors import BackendError, ConfigError, LiveSRError
 from livesr.base.registry import Registry
+from livesr.calibration.groups import Optics
 from livesr.live.arrays import HOST, Arrays
 from livesr.live.compose import Composer
 from livesr.live.correct import Correction, build_correction
@@ -29,10 +32,11 @@ from livesr.live.reconstruct.raw_order import RawOrderCheck
 from livesr.live.reconstruct.reconstructor import Reconstructor
 from livesr.live.reconstruct.storm import FRAMES_AT_ONCE, UNITS_PER_LOCALISATION, RunningImage, STORMReconstructor
 from livesr.live.reconstruct.superpose import Gathering, Superposition
+from livesr.live.reconstruct.vector_drift import LEAST_PX, VectorDrift
 from livesr.live.sinks.sink import ChannelDescription
 from livesr.live.upscale import Upscaler
 from livesr.live.upscale import memory_bytes as upscaled_bytes
-from livesr.optics.illumination import Pattern
+from livesr.optics.illumination import Pattern, equal_steps
 
 if TYPE_CHECKING:
     from livesr.live.reconstruct.pattern_drift import PatternDrift
@@ -101,6 +105,7 @@ class ChannelPath:
     notes: tuple[str, ...] = ()
     correction: Correction | None = None
     raw_order: Callable[[], RawOrderCheck] | None = None
+    vectors: Callable[[], VectorDrift] | None = None
     device: Device = HOST_DEVICE
     on_device: tuple[Measuring, ...] = ()
     parts: tuple[str, ...] = ()
@@ -170,6 +175,10 @@ class ChannelPath:
     def order_check(self) -> RawOrderCheck | None:
         """Return a fresh check of the raw order, None where there is no pattern."""
         return self.raw_order() if self.raw_order else None
+
+    def vector_check(self) -> VectorDrift | None:
+        """Return a fresh check of the pattern vectors, None where they are not followed."""
+        return self.vectors() if self.vectors else None
 
     def views(self) -> Views | None:
         """Return a fresh step that predicts with uncertainty, None without one."""
@@ -280,6 +289,8 @@ def build_path(
         **_units(method),
     }
     raw_order = partial(_raw_order, rig, channel, camera) if method == "sim" else None
+    follows = method == "sim" and rig.sim is not None and rig.sim.follow_drift and min(camera.shape) >= LEAST_PX
+    vectors = partial(_vector_drift, rig, channel, camera, cast("SIMReconstructor", reconstructor)) if follows else None
     plain = ChannelPath(
         name,
         n_raw,
@@ -289,6 +300,7 @@ def build_path(
         residual_plane=residual_plane,
         correction=correction,
         raw_order=raw_order,
+        vectors=vectors,
         notes=tuple(notes),
         device=place,
         on_device=on_device,
@@ -603,6 +615,24 @@ def _raw_order(rig: RigConfig, channel: ChannelConfig, camera: Geometry) -> RawO
         rig.sim.raw_order(),
         offset_adu=rig.camera.offset_adu,
         origin_px=origin_px,
+    )
+
+
+def _vector_drift(
+    rig: RigConfig, channel: ChannelConfig, camera: Geometry, reconstructor: SIMReconstructor
+) -> VectorDrift:
+    """Return what watches the pattern vectors of a run."""
+    assert rig.sim is not None  # RigConfig has checked it
+    emission_um = (channel.emission_nm or rig.optics.emission_nm) / 1e3
+    steps = equal_steps(rig.sim.phases) if rig.sim.phase_steps_rad is None else np.asarray(rig.sim.phase_steps_rad)
+    return VectorDrift(
+        camera.shape,
+        Optics(camera.pixel_size_um, rig.optics.na, emission_um),
+        _patterns(rig, channel, camera)[0],
+        rig.sim.raw_order(),
+        steps,
+        reconstructor.drift,
+        offset_adu=rig.camera.offset_adu,
     )
 
 

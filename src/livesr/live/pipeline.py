@@ -113,7 +113,8 @@ class Pipeline:
     on_stop : called once, from a thread of the pipeline, when the camera must stop
     normalisations : values to use for frames that were measured before, by stream and time point; what they do not name
         follows from them as in a live run
-    pattern_drifts : likewise, what the phases of SIM patterns were corrected by (`Judgement.pattern_drift_rad`)
+    pattern_drifts : likewise, what phases and vectors of SIM patterns were corrected by (as in `Judgement`); without, vectors
+        are watched and followed in the background, which what was recorded must not be: it has to give the same again
     wanted : whether the network is to see the frame at (stream, t); all without
     disk_free : bytes left where the run is stored, for the status
     """
@@ -129,7 +130,7 @@ class Pipeline:
         raw_queue_bytes: int = 1 << 30,
         on_stop: Callable[[], None] = lambda: None,
         normalisations: Mapping[tuple[Stream, int], Normalisation] | None = None,
-        pattern_drifts: Mapping[tuple[Stream, int], Sequence[float]] | None = None,
+        pattern_drifts: Mapping[tuple[Stream, int], tuple[Sequence[float], Sequence[float]]] | None = None,
         wanted: Callable[[Stream, int], bool] = lambda stream, t: True,
         disk_free: Callable[[], int | None] = lambda: None,
     ) -> None:
@@ -171,6 +172,8 @@ class Pipeline:
         self._upscalers = {name: upscaler for name, path in paths.items() if (upscaler := path.upscaler(streams))}
         self._views = {name: views for name, path in paths.items() if (views := path.views())}
         self._order_checks = {name: check for name, path in paths.items() if (check := path.order_check())}
+        live = paths if pattern_drifts is None else {}
+        self._vector_checks = {name: vectors for name, path in live.items() if (vectors := path.vector_check())}
         self._gatherings = {name: path.gathering() for name, path in paths.items() if path.parts}
         self._score, self._time_shift_ms = MeanScore(), 0.0
         self._normalisations: dict[Stream, FollowingNormalisation] = {}
@@ -451,6 +454,8 @@ class Pipeline:
     def _reconstructed(self, stack: RawStack, measured: _Measured) -> None:
         """Hand on a measurement, and the windows that it completes; in the order of the groups."""
         frame = self._follow(stack, measured)
+        if measured.judgement and (check := self._vector_checks.get(stack.stream.channel)):
+            check.offer(stack.frames, measured.judgement)
         self.counts["recon_frames"] += 1
         self._hand_on(frame)
         for name, gathering in self._gatherings.items():
@@ -520,10 +525,10 @@ class Pipeline:
             )
 
     def _correct_drift(self, reconstructor: Reconstructor, stack: RawStack) -> None:
-        """Reconstruct a recorded group with the phases that it was reconstructed with."""
+        """Reconstruct a recorded group with the phases and vectors that it was reconstructed with."""
         drift = self._recorded_drifts.get((stack.stream, stack.t))
         if drift is not None and isinstance(reconstructor, Judging):
-            reconstructor.correct_drift(drift)
+            reconstructor.correct_drift(*drift)
 
     def _running_image(self, stream: Stream) -> RunningImage | None:
         if stream not in self._running_images:
@@ -751,6 +756,8 @@ class Pipeline:
                 sink.status({**status, "warnings": list(self.warnings)})
             with self._survived("Looking at the raw order"):
                 self._look_at_raw_order()
+            with self._survived("Looking at the pattern vectors"):
+                self._look_at_vectors()
         with self._survived("Looking at the raw order"):
             self._look_at_raw_order()  # a run may have been shorter than a second
 
@@ -770,6 +777,15 @@ class Pipeline:
                 self.warn(sentence)
                 if channel in self._composers:
                     self._composers[channel].warn(sentence)
+
+    def _look_at_vectors(self) -> None:
+        """Let the next frames be reconstructed with pattern vectors that drifted."""
+        for channel, check in self._vector_checks.items():
+            self.counts["pattern_vectors_corrected"] += check.look()
+            if check.lost:
+                self.warn(
+                    f"Channel {channel or 'default'}: the pattern vectors drifted too far to be followed: 'livesr calibrate'."
+                )
 
     def status(self) -> dict[str, Any]:
         """State of the running run, for people who look at it."""
@@ -818,6 +834,7 @@ class Pipeline:
             "recon_failed": counts["recon_failed"],
             "recon_doubtful": counts["recon_doubtful"],
             "recon_refused": counts["recon_refused"],
+            "pattern_vectors_corrected": counts["pattern_vectors_corrected"],
             "sr_failed": counts["sr_failed"],
             "tc_complete": round(counts["sr_true_neighbours"] / inner, 4) if inner > 0 else 1.0,
             "device": {n: "cpu" if n in self._left_device else p.device.name for n, p in self._paths.items()},

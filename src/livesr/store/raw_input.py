@@ -38,7 +38,7 @@ class RawInput:
     groups : how many there are
     frames : reads them, each stream in order of time; raises DamagedFileError after what could be read
     normalisations : what the run normalised its frames with
-    pattern_drifts : what it corrected the phases of SIM patterns by
+    pattern_drifts : what it corrected phases and vectors of SIM patterns by
     run : fields of `RunDescription` that the run had
     uncertainty : from which sides that of the predictions was estimated, by channel
     runtimes, tiles : (backend, precision) and tiles that the predictions were made with, by channel
@@ -53,7 +53,9 @@ class RawInput:
     groups: int
     frames: Callable[[], Iterable[CameraFrame]]
     normalisations: Mapping[tuple[Stream, int], Normalisation] = field(default_factory=dict)
-    pattern_drifts: Mapping[tuple[Stream, int], tuple[float, ...]] = field(default_factory=dict)
+    pattern_drifts: Mapping[tuple[Stream, int], tuple[tuple[float, ...], tuple[float, ...]]] = field(
+        default_factory=dict
+    )
     run: Mapping[str, Any] = field(default_factory=dict)
     runtimes: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     tiles: Mapping[str, int] = field(default_factory=dict)

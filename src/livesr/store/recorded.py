@@ -198,9 +198,11 @@ class RecordedStore:
         """Return what every reconstructed frame was normalised with."""
         return {key: Normalisation(**e["normalisation"]) for key, e in self.measured().items() if "normalisation" in e}
 
-    def pattern_drifts(self) -> dict[tuple[Stream, int], tuple[float, ...]]:
-        """Return what the pattern phases of every SIM frame were corrected by; empty if nothing had drifted."""
-        return {k: tuple(e.get("pattern_drift_rad", ())) for k, e in self.measured().items() if "quality" in e}
+    def pattern_drifts(self) -> dict[tuple[Stream, int], tuple[tuple[float, ...], tuple[float, ...]]]:
+        """Return what the pattern phases and vectors of every SIM frame were corrected by; empty if nothing had drifted."""
+        names = "pattern_drift_rad", "vector_drift_per_um"
+        frames = ((k, e) for k, e in self.measured().items() if "quality" in e)
+        return {k: (tuple(e.get(names[0], ())), tuple(e.get(names[1], ()))) for k, e in frames}
 
     def rig(self, engine: str | None = None, upscale: str | None = None) -> RigConfig:
         """Return the rig as it was, each channel with the engines that it went through.

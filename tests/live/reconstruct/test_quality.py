@@ -64,7 +64,7 @@ def test_right_frames_are_trusted(patterns, phases):
     method = sim(patterns=patterns, phases=phases)
     frames = raw_stack(1000, patterns=patterns, phases=phases)
     picture = method.reconstruct(frames)
-    quality, doubt, resolved, _ = method.judgement
+    quality, doubt, resolved, *_ = method.judgement
     assert (doubt, resolved) == ("", True)
     assert quality.contrast_to_noise > 6
     assert quality.modulation == pytest.approx(1, abs=0.15)

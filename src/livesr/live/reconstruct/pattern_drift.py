@@ -1,7 +1,8 @@
-"""Pattern phases that drift slowly, as gratings and mirrors do when they warm up: followed between frames.
+"""Patterns that drift slowly, as gratings and mirrors do when they warm up: followed between frames.
 
-Owns when the phases are corrected and by how much. What is measured in every frame anyway decides; the vectors stay, they
-change with optics only. Sudden changes are not followed: such frames are doubtful (`quality.py`) and a person must look.
+Owns what patterns are corrected by, and when and by how much the phases are: what is measured in every frame anyway decides.
+The vectors are measured beside the run (`vector_drift.py`). Sudden changes are not followed: such frames are doubtful
+(`quality.py`) and a person must look.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 FRAMES = 8
 """Trusted frames whose median decides: one frame's noise or motion moves nothing."""
 
+VECTOR_DIGITS = 6  # of cycles/um: a phase of 1e-4 rad at the edge of 30 um
 LEAST_RAD = 0.1
 LEAST_CONTRAST = 6.0
 """Contrast to noise of frames that count: their phase is known to about 1 / (this x sqrt 2) rad."""
@@ -28,10 +30,12 @@ class PatternDrift:
     Attributes
     ----------
     total_rad : what phases are to be corrected by now, (waves,); replaced, never written into
+    vectors_um : likewise what is to be added to the vector (ky, kx) of every angle's fundamental, (angles, 2), in cycles/um
     """
 
-    def __init__(self, waves: int) -> None:
+    def __init__(self, waves: int, angles: int) -> None:
         self.total_rad = np.zeros(waves)
+        self.vectors_um = np.zeros((angles, 2))
         self._recent: deque[NDArray[np.float64]] = deque(maxlen=FRAMES)
         self._lock = Lock()
 
@@ -47,10 +51,17 @@ class PatternDrift:
             if np.abs(median - self.total_rad).max() >= LEAST_RAD:
                 self._set(median)
 
-    def set(self, total_rad: NDArray[np.float64]) -> None:
-        """Correct the phases by `total_rad` from now on."""
+    def set(self, total_rad: NDArray[np.float64], vectors_um: NDArray[np.float64]) -> None:
+        """Correct the phases by `total_rad` and the vectors by `vectors_um` from now on."""
         with self._lock:
-            self._set(np.asarray(total_rad, np.float64))
+            self._set(total_rad)
+            self.vectors_um = vectors_um
+
+    def set_vectors(self, vectors_um: NDArray[np.float64]) -> None:
+        """Correct the vectors by `vectors_um` from now on; phase errors that were seen with others do not count any more."""
+        with self._lock:
+            self.vectors_um = np.round(vectors_um, VECTOR_DIGITS)  # as it is recorded, or it could not be repeated
+            self._recent.clear()
 
     def _set(self, total_rad: NDArray[np.float64]) -> None:
         self.total_rad = total_rad

@@ -30,8 +30,8 @@ class Judging(Protocol):
 
     judgement: Judgement | None
 
-    def correct_drift(self, drift_rad: Sequence[float]) -> None:
-        """Reconstruct what follows with the drift that was recorded for it."""
+    def correct_drift(self, drift_rad: Sequence[float], vectors_um: Sequence[float] = ()) -> None:
+        """Reconstruct what follows with the drift of phases and vectors that was recorded for it."""
 
 
 class Reconstructor(Protocol):

@@ -208,7 +208,8 @@ class SIMReconstructor:
     trust
         When a frame is doubtful and what then happens; None reconstructs every frame and measures nothing.
     follow
-        With `trust`: correct phases that drift, between frames (see `pattern_drift.py`).
+        With `trust`: correct phases that drift, between frames (see `pattern_drift.py`). Vectors are corrected by what
+        `drift` says.
     drift
         What the phases are corrected by, if several instances reconstruct the frames of one channel in turn; its own if None.
     arrays
@@ -276,9 +277,9 @@ class SIMReconstructor:
         self._weights = _separation_weights(steps * turn[:, None], order, len(patterns[0].waves))
         self._trust, self._follow = trust, follow
         self._turned = np.repeat(turn, len(patterns[0].waves))
-        self.drift = drift or PatternDrift(len(self._waves))
-        self._recorded_drift: NDArray[np.float64] | None = None
-        self._drift_rad = np.zeros(len(self._waves))
+        self.drift = drift or PatternDrift(len(self._waves), len(patterns))
+        self._recorded_drift: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
+        self._drift_rad, self._vectors_um = np.zeros(len(self._waves)), np.zeros((len(patterns), 2))
         self.judgement: Judgement | None = None
         self._motion = motion_weights(_components(steps, order, len(patterns[0].waves))) if trust else None
         self._allocate(_taper(shape, taper))
@@ -367,7 +368,8 @@ class SIMReconstructor:
         errors, contrast = np.angle(slopes), float(contrasts.min())
         quality = FrameQuality(contrast, float(np.abs(slopes).min()), float(np.abs(errors).max()), self._motion_nm())
         doubt = trust.doubt(quality)
-        self.judgement = Judgement(quality, doubt, not doubt or trust.then == "reconstruct", self.pattern_drift_rad)
+        resolved = not doubt or trust.then == "reconstruct"
+        self.judgement = Judgement(quality, doubt, resolved, self.pattern_drift_rad, self.vector_drift_um)
         if self._follow and not doubt:
             self.drift.add(self._drift_rad + errors, contrast)
         return doubt
@@ -377,19 +379,41 @@ class SIMReconstructor:
         """By how much the phase of every wave of the last frame was corrected, angle by angle."""
         return tuple(round(float(d), 6) for d in self._drift_rad * self._turned)
 
-    def correct_drift(self, drift_rad: Sequence[float]) -> None:
-        """Reconstruct the frames that follow with phases corrected by `drift_rad`, as `pattern_drift_rad` was for them."""
+    @property
+    def vector_drift_um(self) -> tuple[float, ...]:
+        """What was added to the vectors of the last frame in cycles/um: ky and kx of every angle's fundamental, in turn."""
+        return tuple(float(d) for d in self._vectors_um.ravel())
+
+    def correct_drift(self, drift_rad: Sequence[float], vectors_um: Sequence[float] = ()) -> None:
+        """Reconstruct the frames that follow as `pattern_drift_rad` and `vector_drift_um` were for them; empty is no drift."""
         total = np.asarray(drift_rad, np.float64) * self._turned if len(drift_rad) else np.zeros(len(self._waves))
-        self._recorded_drift = total  # of the next frame; others may use the same `PatternDrift` meanwhile
-        self.drift.set(total)
+        vectors = np.reshape(vectors_um, (-1, 2)) if len(vectors_um) else np.zeros((self._angles, 2))
+        self._recorded_drift = total, vectors  # of the next frame; others may use the same `PatternDrift` meanwhile
+        self.drift.set(total, vectors)
 
     def _take_over_drift(self) -> None:
-        """Choose what the phases of the next frame are corrected by."""
-        total = self.drift.total_rad if self._recorded_drift is None else self._recorded_drift
+        """Choose what the patterns of the next frame are corrected by."""
+        total, vectors = self._recorded_drift or (self.drift.total_rad, self.drift.vectors_um)
         self._recorded_drift = None
         if np.any(total != self._drift_rad):
             log.info("pattern phases are corrected by %s rad", np.round(total * self._turned, 3))
         self._drift_rad = total
+        if np.any(vectors != self._vectors_um):
+            log.info("pattern vectors are corrected by %s cycles/um", vectors.tolist())
+            self._vectors_um = vectors
+            self._turn_ramps()
+
+    def _turn_ramps(self) -> None:
+        """Move the bands by the corrected vectors. The OTF's weights stay: it hardly changes over such distances."""
+        window = self._arrays.on_host(self._window)
+        for i, wave in enumerate(self._waves):
+            self._arrays.copy(self._arrays.array(self._ramp(wave, window, self._drift_of(i))), self._ramps[i, :, :])
+
+    def _drift_of(self, wave: int) -> NDArray[np.float64]:
+        """By how much the vector of a wave is corrected, in its own sense, cycles/um."""
+        harmonics = len(self._waves) // self._angles
+        times = self._turned[wave] * (1 + wave % harmonics)
+        return np.asarray(times * self._vectors_um[wave // harmonics], np.float64)
 
     def _motion_nm(self) -> float | None:
         if self._motion is None:
@@ -550,12 +574,17 @@ class SIMReconstructor:
         (height, width), pixel = self._raw_shape, self._optics.pixel_size_um
         return round(-wave.k_um[0] * pixel * height), round(-wave.k_um[1] * pixel * width)
 
-    def _ramp(self, wave: Pattern, window: Float) -> Complex:
-        """Complex (y, x): rest of the shift, phase, 1/modulation and taper."""
-        sides = []
-        for k, shift, n in zip(wave.k_um, self._whole_shift(wave), self._raw_shape, strict=True):
-            rest = k * self._optics.pixel_size_um + shift / n
-            sides.append(np.exp(-2j * np.pi * rest * np.arange(n)))
+    def _ramp(
+        self, wave: Pattern, window: Float, drift_um: Sequence[float] | NDArray[np.float64] = (0.0, 0.0)
+    ) -> Complex:
+        """Complex (y, x): rest of the shift, phase, 1/modulation and taper.
+
+        A vector that drifted by `drift_um` turns the pattern about the middle of the frame, where its phase stays.
+        """
+        sides, pixel = [], self._optics.pixel_size_um
+        for k, drift, shift, n in zip(wave.k_um, drift_um, self._whole_shift(wave), self._raw_shape, strict=True):
+            turns = (k * pixel + shift / n) * np.arange(n) + drift * pixel * (np.arange(n) - (n - 1) / 2)
+            sides.append(np.exp(-2j * np.pi * turns))
         factor = 2.0 / wave.modulation * np.exp(-1j * wave.phase_rad)
         return np.asarray(factor * np.outer(*sides) * window, np.complex64)
 

@@ -123,12 +123,13 @@ def judgement_facts(frame: SRFrame) -> dict[str, Any]:
     if frame.judgement is None:
         return {}
     rounded = {k: round(v, 3) for k, v in frame.judgement.quality._asdict().items() if v is not None}
-    drift = frame.judgement.pattern_drift_rad
+    phases, vectors = frame.judgement.pattern_drift_rad, frame.judgement.vector_drift_um
     return {
         "quality": rounded,
         "doubt": frame.judgement.doubt or None,
         "resolved": frame.judgement.resolved,
-        "pattern_drift_rad": drift if any(drift) else None,
+        "pattern_drift_rad": phases if any(phases) else None,
+        "vector_drift_per_um": vectors if any(vectors) else None,
     }
 
 

@@ -345,7 +345,8 @@ class _Publisher:
         window = self._windows.setdefault(frame.stream, DisplayWindow(_WINDOW_UPDATE_S)).update(pixels)
         judged = judgement_facts(frame)
         doubt = judged.pop("doubt", None)
-        judged.pop("pattern_drift_rad", None)
+        for stored_only in ("pattern_drift_rad", "vector_drift_per_um"):
+            judged.pop(stored_only, None)
         resolved = judged.get("resolved", True)
         return WireHeader(
             **self._common(frame, seq),
