@@ -18,7 +18,7 @@ from useq import MDAEvent
 from livesr.base.config import RigConfig, load_rig
 from livesr.base.errors import BackendError
 from livesr.base.frames import MulticolorFrame, RawStack, SRFrame, Stream
-from livesr.live.arrays import Arrays
+from livesr.live.arrays import Arrays, NumpyArrays
 from livesr.live.device import HOST_DEVICE, CudaDevice, HostDevice, HostLane, Turn, open_device
 from livesr.live.inference.backend import BACKENDS
 from livesr.live.inference.cuda import why_no_gpu
@@ -185,6 +185,21 @@ def test_a_network_that_fails_on_the_device_is_replaced_and_no_frame_is_lost(
     assert any("illegal memory access" in w for w in report["warnings"])
     for a, b in zip(found.frames, expected.frames, strict=True):
         assert np.abs(a.channels.astype(int) - b.channels).max() <= 1
+
+
+def test_a_device_that_cannot_compute_is_known_before_the_run(rig: RigConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    class WithoutCompiler(NumpyArrays):
+        def rfft(self, a: Any) -> Any:
+            raise ImportError("libnvrtc.so.13: cannot open shared object file")
+
+    device = HostDevice(2, WithoutCompiler())
+    with pytest.raises(BackendError, match=r"cannot be reconstructed on CPU: ImportError: libnvrtc"):
+        path_of(rig, device)
+    monkeypatch.setattr("livesr.live.paths.open_device", lambda choice: device)
+    path = path_of(rig, "auto")
+    assert path.device is HOST_DEVICE
+    assert any("libnvrtc" in note and "on the CPU" in note for note in path.notes)
+    path.close()
 
 
 def test_a_device_that_fails_is_left_and_no_frame_is_lost(rig: RigConfig, groups: NDArray[np.uint16]) -> None:

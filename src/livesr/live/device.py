@@ -3,8 +3,8 @@
 Owns streams, page-locked memory and the copies between host and device. Computes nothing; CuPy is imported in `open_device`.
 
 A device has lanes. A lane is what one frame in flight has to itself: on a GPU a CUDA stream, with the page-locked memory
-through which its raw frames go up and its results come down, all allocated with the first frame. While one lane waits for its
-copies the other one computes.
+through which its raw frames go up and its results come down, all allocated with the first frame, a dark one before the run.
+While one lane waits for its copies the other one computes.
 """
 
 from __future__ import annotations

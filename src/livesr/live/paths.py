@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
@@ -15,12 +16,13 @@ import numpy as np
 
 from livesr.base.config import ChannelConfig, PatternConfig, RigConfig
 from livesr.base.errors import BackendError, ConfigError, LiveSRError
+from livesr.base.frames import Pixels
 from livesr.base.registry import Registry
 from livesr.calibration.groups import Optics
 from livesr.live.arrays import HOST, Arrays
 from livesr.live.compose import Composer
 from livesr.live.correct import Correction, build_correction
-from livesr.live.device import HOST_DEVICE, Device, DeviceChoice, open_device
+from livesr.live.device import HOST_DEVICE, Device, DeviceChoice, Lane, open_device
 from livesr.live.grouping.by_index import IndexGrouping
 from livesr.live.inference.backend import Backend, ResidentBackend
 from livesr.live.inference.enduring import EnduringBackend
@@ -28,8 +30,9 @@ from livesr.live.inference.engine import Engine, Task, Uncertain, load_engine
 from livesr.live.inference.runner import tile_of
 from livesr.live.inference.views import Sides, Views
 from livesr.live.inference.views import memory_bytes as views_bytes
+from livesr.live.normalise import BORDER, background_and_headroom
 from livesr.live.reconstruct.raw_order import RawOrderCheck
-from livesr.live.reconstruct.reconstructor import Reconstructor
+from livesr.live.reconstruct.reconstructor import DoubtfulFrameError, Reconstructor
 from livesr.live.reconstruct.storm import FRAMES_AT_ONCE, UNITS_PER_LOCALISATION, RunningImage, STORMReconstructor
 from livesr.live.reconstruct.superpose import Gathering, Superposition
 from livesr.live.reconstruct.vector_drift import LEAST_PX, VectorDrift
@@ -535,6 +538,9 @@ def _measuring_on(
             again = sim_reconstructor(left, rig.channel(name), camera, drift=drift, arrays=device.arrays)
             made.append(Measuring(correction, again))
         device.settle()
+        dark = [np.zeros(camera.shape, camera.dtype)] * rig.raw_frames(name)
+        for measuring, lane in zip(made, device.lanes, strict=True):
+            _warm_up(measuring, lane, device.arrays, dark)
     except LiveSRError:
         raise
     except Exception as e:  # CuPy and the driver raise errors of their own kinds
@@ -542,6 +548,17 @@ def _measuring_on(
             f"Channel {name!r} cannot be reconstructed on {device.description}: {type(e).__name__}: {e}."
         ) from e
     return tuple(made)
+
+
+def _warm_up(measuring: Measuring, lane: Lane, arrays: Arrays, dark: Sequence[Pixels]) -> None:
+    """Measure a dark group: CuPy compiles what it computes with now, and what cannot be computed shows before the run."""
+    correction, reconstructor = measuring
+    with lane, suppress(DoubtfulFrameError):
+        frames = lane.upload(dark)
+        arrays.numbers([arrays.count_at_least(frame, 1) for frame in frames])
+        image = reconstructor.reconstruct(correction.apply(frames) if correction else frames)
+        background_and_headroom(image, border=BORDER, arrays=arrays)
+        lane.download(image)
 
 
 def sim_reconstructor(
