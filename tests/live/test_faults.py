@@ -17,6 +17,7 @@ import zarr
 from pymmcore_plus import CMMCorePlus
 
 from livesr import LiveSR
+from livesr.base.config import load_rig
 from livesr.base.errors import FrameShapeError, RunError
 from livesr.base.frames import MulticolorFrame, RawStack, SRFrame, Stream
 from livesr.base.timing import now_ns
@@ -27,6 +28,9 @@ from livesr.live.reconstruct.raw_order import RawOrderCheck
 from livesr.live.sinks.ome_zarr import OMEZarrSink
 from livesr.live.sinks.sink import RunDescription
 from livesr.live.sources.plan import sim_sequence
+from livesr.store.process import process
+from livesr.store.raw_input import store_input
+from livesr.store.recorded import RecordedStore
 from recorded_runs import Live, array, lines, mixing_engine, moving_groups, sim_rig
 from rigs import core_of, virtual_sim
 
@@ -287,14 +291,81 @@ def test_another_binning_or_pixel_type_ends_the_run_and_keeps_the_frames(
     assert report["raw_aside"] == len(strays) >= 1
 
 
-def test_another_exposure_is_said(demo_core: CMMCorePlus, tmp_path: Path) -> None:
+def test_another_exposure_is_said_and_no_prediction_looks_across(demo_core: CMMCorePlus, tmp_path: Path) -> None:
+    rig = load_rig("demo")
+    rig = rig.model_copy(update={"channels": {"488": rig.channels["488"]}})
     events = [useq.MDAEvent(index={"t": t}, channel="488", exposure=2 if t < 3 else 5) for t in range(6)]
-    with LiveSR(demo_core, rig="demo", engine="none", store=tmp_path / "e.ome.zarr") as session:
+    how: dict[str, Any] = {"engine": "identity", "threads": 1, "policy": "complete", "store": tmp_path / "e.ome.zarr"}
+    with LiveSR(demo_core, rig=rig, **how) as session:
         demo_core.mda.run(events)
-    assert session.report["raw_frames"] == 6
+    assert session.report["sr_frames"] == 6
     said = [w for w in session.report["warnings"] if "exposure" in w]
     assert len(said) == 1
     assert "from 2 to 5 ms at time point 3" in said[0]
+    assert session.store is not None
+    raw = lines(session.store, "raw")
+    assert {t: line["exposure_ms"] for (_, t), line in raw.items()} == {t: 2 if t < 3 else 5 for t in range(6)}
+    alone = {t: not line["true_neighbours"] for (_, t), line in lines(session.store, "sr").items()}
+    assert alone == {t: t in (2, 3) for t in range(6)}
+    process(store_input(RecordedStore(session.store)), tmp_path / "again.ome.zarr", threads=1)
+    again = lines(tmp_path / "again.ome.zarr", "sr")
+    assert {t: not line["true_neighbours"] for (_, t), line in again.items()} == alone
+    np.testing.assert_array_equal(array(session.store, "sr"), array(tmp_path / "again.ome.zarr", "sr"))
+
+
+def test_another_exposure_is_noticed_in_live_mode(demo_core: CMMCorePlus) -> None:
+    rig = load_rig("demo")
+    rig = rig.model_copy(update={"channels": {"488": rig.channels["488"]}})
+
+    def received(number: int) -> None:
+        deadline = time.monotonic() + 60
+        while session.status().get("raw_frames", 0) < number:
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+
+    with LiveSR(demo_core, rig=rig, engine="none", live="own") as session:
+        demo_core.setExposure(2)
+        demo_core.startContinuousSequenceAcquisition()
+        received(3)
+        demo_core.setExposure(5)
+        received(session.status()["raw_frames"] + 3)
+        demo_core.stopSequenceAcquisition()
+        report = session.wait()
+    demo_core.setExposure(2)
+    assert any("changed from 2 to 5 ms" in w for w in report["warnings"])
+
+
+# -- listeners -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_listener_that_hangs_is_named(
+    demo_core: CMMCorePlus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of frames, and of the end of the run: the run is complete, its report says who does not come back."""
+    monkeypatch.setattr("livesr.live.session._LISTENER_PATIENCE_S", 0.2)
+    monkeypatch.setattr("livesr.live.sinks.thread._PATIENCE_S", 0.2)
+    go_on = threading.Event()
+
+    def waits_for_a_frame(frame: object) -> None:
+        go_on.wait(600)
+
+    def waits_for_the_end(report: object) -> None:
+        go_on.wait(600)
+
+    events = [useq.MDAEvent(index={"t": t}, channel="488") for t in range(3)]
+    try:
+        with LiveSR(demo_core, rig="demo", engine="none", store=tmp_path / "h.ome.zarr") as session:
+            session.input_ready.connect(waits_for_a_frame)
+            session.finished.connect(waits_for_the_end)
+            demo_core.mda.run(events)
+        assert session.store is not None
+        stored = json.loads((session.store / "livesr" / "report.json").read_text())
+        assert (stored["raw_frames"], stored["raw_lost"], stored["error"]) == (3, 0, None)
+        assert any("waits_for_a_frame (test_faults.py" in w for w in stored["warnings"])
+        assert any("waits_for_the_end (test_faults.py" in w for w in session.report["warnings"])
+        assert session.wait() is session.report  # nor does who asks again wait for it
+    finally:
+        go_on.set()
 
 
 # -- two runs ------------------------------------------------------------------------------------------------------------

@@ -62,6 +62,7 @@ class CameraFrame:
     raw : place in its group, 0 .. n-1 (the order that rig.yaml declares)
     t_host_ns : arrival in the acquisition thread
     t_camera_ms : the camera's own clock, None if it gave none
+    exposure_ms : how long it was exposed, None if nobody said
     """
 
     pixels: Pixels
@@ -70,14 +71,15 @@ class CameraFrame:
     raw: int
     t_host_ns: int
     t_camera_ms: float | None = None
+    exposure_ms: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class RawStack:
     """The exposures of one time point, by raw index; None where one never came.
 
-    `t_acq_ns` is the middle of the group, `t_last_ns` the arrival of its last frame. A `stray` stack holds an exposure that
-    came twice or too late: it is kept, and nothing is computed from it.
+    `t_acq_ns` is the middle of the group, `t_last_ns` the arrival of its last frame, `exposure_ms` the mean. A `stray`
+    stack holds an exposure that came twice or too late: it is kept, and nothing is computed from it.
     """
 
     frames: tuple[Pixels | None, ...]
@@ -87,6 +89,7 @@ class RawStack:
     t_last_ns: int
     t_camera_ms: float | None = None
     stray: bool = False
+    exposure_ms: float | None = None
 
     @property
     def complete(self) -> bool:
@@ -148,6 +151,7 @@ class SRFrame:
     judgement : whether the raw frames showed their patterns; None where there are none
     resident : the image as it lies on the GPU that it was computed on, where the network is there too; None elsewhere
     parts : of a superposition the true channels' frames that were added, in the order of the structures; else ()
+    exposure_ms : of the raw frames, None if nobody said; of a superposition the sum
     """
 
     image: NDArray[np.float32]
@@ -163,6 +167,7 @@ class SRFrame:
     judgement: Judgement | None = None
     resident: Any = field(default=None, repr=False, compare=False)
     parts: tuple[SRFrame, ...] = ()
+    exposure_ms: float | None = None
 
 
 class ChannelScore(NamedTuple):

@@ -306,19 +306,20 @@ class Pipeline:
                 "is kept; start a new run with the new size."
             )
         self._first_ns = self._first_ns or frame.t_host_ns
-        self._look_at_exposure(frame, received.metadata.get("exposure_ms"))
+        self._look_at_exposure(frame)
         return frame
 
-    def _look_at_exposure(self, frame: CameraFrame, exposure_ms: float | None) -> None:
+    def _look_at_exposure(self, frame: CameraFrame) -> None:
         """Warn, once a channel, of an exposure that changed: the frames still fit, what they measure does not."""
-        channel = frame.stream.channel
+        channel, exposure_ms = frame.stream.channel, frame.exposure_ms
         before_ms = self._exposures_ms.setdefault(channel, exposure_ms)
         if before_ms is None or exposure_ms is None or exposure_ms == before_ms:
             return
         self._exposures_ms[channel] = None
         self.warn(
             f"The exposure of channel {channel or 'default'} changed from {before_ms:g} to {exposure_ms:g} ms at time point "
-            f"{frame.t}: intensities before and after do not compare. Start a new run for another exposure."
+            f"{frame.t}: intensities before and after do not compare, and no prediction looks across. Start a new run for "
+            "another exposure."
         )
 
     def _path(self, channel: str) -> ChannelPath:
@@ -495,6 +496,7 @@ class Pipeline:
             drift_nm=running.drift_nm if running else None,
             judgement=judgement,
             resident=measured.resident,
+            exposure_ms=stack.exposure_ms,
         )
 
     def _add_up(self, name: str, parts: tuple[SRFrame, ...]) -> SRFrame:
@@ -522,6 +524,7 @@ class Pipeline:
                 sum(p.saturated for p in parts),
                 judgement=doubtful[0] if doubtful else first.judgement,
                 parts=parts,
+                exposure_ms=sum(p.exposure_ms or 0.0 for p in parts) or None,
             )
 
     def _correct_drift(self, reconstructor: Reconstructor, stack: RawStack) -> None:

@@ -7,7 +7,9 @@ takes them from a core, `livesr.store.replay.Replay` from a recording.
 from __future__ import annotations
 
 import logging
+import math
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +20,7 @@ from psygnal import EmitLoopError, Signal
 from livesr.base.config import RigConfig, RunConfig
 from livesr.base.errors import LiveSRError, RunError
 from livesr.base.frames import MulticolorFrame, SRFrame
-from livesr.base.threads import wait_for
+from livesr.base.threads import called, wait_for
 from livesr.live.paths import ChannelPath
 from livesr.live.pipeline import Pipeline
 from livesr.live.sinks.layout import bytes_per_hour, free_bytes, memory_bytes, store_bytes
@@ -30,6 +32,10 @@ if TYPE_CHECKING:
     from livesr.live.sinks.zeromq import ZeroMQSink
 
 log = logging.getLogger(__name__)
+
+_LISTENER_PATIENCE_S = (
+    30.0  # a listener of `finished` may copy a store; one that hangs must not hold up what comes next
+)
 
 
 class Session:
@@ -62,6 +68,7 @@ class Session:
         self._writer: OMEZarrSink | None = None
         self._description: RunDescription | None = None
         self._about: dict[str, Any] = {}
+        self._told_s = math.inf  # when listeners were told that the run has finished
         self.interrupted = False
         self.store: Path | None = None
         self.report: dict[str, Any] = {}
@@ -75,12 +82,24 @@ class Session:
         if self._finishing and self._finishing[0] is not threading.current_thread():  # a listener of `finished` may ask
             thread, pipeline = self._finishing
             try:
-                wait_for(thread)
+                wait_for(thread, self._listeners_had_time)
             except KeyboardInterrupt:
                 self.interrupted = True
                 pipeline.abandon()
-                wait_for(thread)
+                wait_for(thread, self._listeners_had_time)
+            if thread.is_alive():
+                self._leave_behind(thread)
         return self.report
+
+    def _listeners_had_time(self) -> bool:
+        return time.monotonic() > self._told_s + _LISTENER_PATIENCE_S
+
+    def _leave_behind(self, thread: threading.Thread) -> None:
+        """Say which listener of `finished` does not come back; the run is over and stored."""
+        sentence = f"A listener of finished does not come back: {called(thread)}. The run is complete without it."
+        if sentence not in self.report["warnings"]:
+            log.warning(sentence)
+            self.report["warnings"].append(sentence)
 
     def status(self) -> dict[str, Any]:
         """State of the run in progress, {} between runs."""
@@ -167,6 +186,7 @@ class Session:
         pipeline.end()
         work = (pipeline, self.store, self.endpoint, self._signals)
         thread = threading.Thread(target=self._finish, args=work, name="livesr-finish", daemon=True)
+        self._told_s = math.inf
         thread.start()
         self._finishing = (thread, pipeline)
 
@@ -180,6 +200,7 @@ class Session:
             pipeline.error = pipeline.error or RunError(f"The run did not end as it should: {type(e).__name__}: {e}.")
             self.report = {**pipeline.report(), **about, "listener_errors": signals.listener_errors}
         self.error = self.error or pipeline.error
+        self._told_s = time.monotonic()
         try:
             self.finished.emit(self.report)
         except EmitLoopError as e:

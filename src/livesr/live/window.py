@@ -12,8 +12,8 @@ class FrameWindow:
     """Consecutive frames as the network expects them (Wang et al. 2021, IMC-SR, temporal continuity).
 
     The network predicts the middle frame, so output trails input by one frame. The first and the last frame of a series
-    stand in for the neighbour that they lack. A missing time point ends one stretch and begins the next: no window ever
-    spans a gap.
+    stand in for the neighbour that they lack. A missing time point, or another exposure, ends one stretch and begins the
+    next: no window ever spans a gap, nor frames that do not compare.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ class FrameWindow:
             return []
         if frame.t <= last.t:
             raise ValueError(f"time point {frame.t} came after {last.t}; the window needs them in order")
-        if frame.t > last.t + 1:
+        if frame.t > last.t + 1 or _exposed_differently(frame, last):
             done = self._end(at_gap=True)
             self._last, self._after_gap = frame, True
             return done
@@ -82,3 +82,8 @@ class FrameWindow:
         lone_after_gap = before is None and self._after_gap
         gap = at_gap or lone_after_gap
         return [Window(before or last, last, last, edge=not gap, true_neighbours=not gap)]
+
+
+def _exposed_differently(frame: SRFrame, last: SRFrame) -> bool:
+    known = frame.exposure_ms is not None and last.exposure_ms is not None
+    return known and frame.exposure_ms != last.exposure_ms

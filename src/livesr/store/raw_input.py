@@ -352,7 +352,9 @@ def frames_of(stacks: Iterable[RawStack]) -> Iterator[CameraFrame]:
     for stack in stacks:
         for raw, pixels in enumerate(stack.frames):
             if pixels is not None:
-                yield CameraFrame(pixels, stack.stream, stack.t, raw, stack.t_acq_ns, stack.t_camera_ms)
+                yield CameraFrame(
+                    pixels, stack.stream, stack.t, raw, stack.t_acq_ns, stack.t_camera_ms, stack.exposure_ms
+                )
 
 
 def description(raw: RawInput, channels: Iterable[Any], **changes: Any) -> RunDescription:
@@ -368,7 +370,9 @@ def _stack(line: Event, block: NDArray[Any]) -> RawStack:
     frames: tuple[Pixels | None, ...] = tuple(None if i in missing else plane for i, plane in enumerate(block))
     # A line that a repair has written knows no time.
     t_ns = line.get("t_acq_ns") or 0
-    return RawStack(frames, stream_of(line), line["t"], t_ns, t_ns, line.get("t_camera_ms"))
+    return RawStack(
+        frames, stream_of(line), line["t"], t_ns, t_ns, line.get("t_camera_ms"), exposure_ms=line.get("exposure_ms")
+    )
 
 
 def _damaged(store: RecordedStore, image: Image, t: int, reason: str) -> DamagedFileError:

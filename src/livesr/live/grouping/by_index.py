@@ -98,6 +98,7 @@ class IndexGrouping:
     def _stack(self, group: _Group) -> RawStack:
         came = [f for f in group.slots if f is not None]
         first, last = min(f.t_host_ns for f in came), max(f.t_host_ns for f in came)
+        exposures = [f.exposure_ms for f in came if f.exposure_ms is not None]
         clocks = [f.t_camera_ms for f in came if f.t_camera_ms is not None]
         return RawStack(
             frames=tuple(f.pixels if f else None for f in group.slots),
@@ -106,10 +107,20 @@ class IndexGrouping:
             t_acq_ns=(first + last) // 2,
             t_last_ns=last,
             t_camera_ms=(min(clocks) + max(clocks)) / 2 if clocks else None,
+            exposure_ms=_mean(exposures),
         )
 
     def _aside(self, frame: CameraFrame) -> RawStack:
         frames: list[Pixels | None] = [None] * self._n_raw
         frames[frame.raw] = frame.pixels
         t = frame.t_host_ns
-        return RawStack(tuple(frames), frame.stream, frame.t, t, t, frame.t_camera_ms, stray=True)
+        return RawStack(
+            tuple(frames), frame.stream, frame.t, t, t, frame.t_camera_ms, stray=True, exposure_ms=frame.exposure_ms
+        )
+
+
+def _mean(exposures_ms: list[float]) -> float | None:
+    """Mean exposure of a group: of equal ones exactly that, of different ones neither."""
+    if len(set(exposures_ms)) < 2:
+        return exposures_ms[0] if exposures_ms else None
+    return sum(exposures_ms) / len(exposures_ms)

@@ -154,6 +154,7 @@ class OMEZarrSink:
             stack.frames,
             t_acq_ns=stack.t_acq_ns,
             t_camera_ms=stack.t_camera_ms,
+            exposure_ms=stack.exposure_ms,
             missing=missing,
         )
 

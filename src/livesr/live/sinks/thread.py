@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from livesr.base.buffers import BoundedQueue, Overflow
-from livesr.base.errors import LiveSRError, RecordingError
+from livesr.base.errors import LiveSRError, RecordingError, RunError
 from livesr.base.frames import MulticolorFrame, RawStack, SRFrame, Stream
+from livesr.base.threads import called
 from livesr.live.sinks.sink import RunDescription, Sink
 
 log = logging.getLogger(__name__)
@@ -30,7 +31,8 @@ class SinkThread:
 
     Parameters
     ----------
-    on_error : called once, in the sink's thread, with the error that ended it; nothing is given to the sink afterwards
+    on_error : called in the sink's thread with the error that ended it, once, and nothing is given to the sink afterwards;
+        or from `close`, of a sink that does not come back
 
     Attributes
     ----------
@@ -92,7 +94,10 @@ class SinkThread:
         # A listener or a subscriber that hangs must not hold back the end of a run.
         self._thread.join(None if self.lossless else _PATIENCE_S)
         if self._thread.is_alive():
-            log.warning("sink %s does not come back; it is left behind", self.sink.name)
+            where = called(self._thread)
+            self._on_error(
+                self, RunError(f"Sink {self.sink.name!r} does not come back{f' from {where}' if where else ''}.")
+            )
 
     def drain(self) -> None:
         """Wait until everything handed over has been taken."""

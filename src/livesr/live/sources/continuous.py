@@ -360,7 +360,9 @@ class Poller:
         if restarts < numbering.restarts:
             log.warning("ImageNumber went back to %d: the camera was started anew.", number)
         camera = {"ElapsedTime-ms": metadata.get("ElapsedTime-ms", None)}
-        self._run.hook.take(image, event, {"camera_metadata": camera}, may_wait=self._buffer_has_room)
+        # What is set now: a frame of live mode is in the buffer for a millisecond, unless the run cannot keep up.
+        about = {"camera_metadata": camera, "exposure_ms": self._core.getExposure()}
+        self._run.hook.take(image, event, about, may_wait=self._buffer_has_room)
 
     def _buffer_has_room(self) -> bool:
         return self._core.getBufferFreeCapacity() > self._reserve

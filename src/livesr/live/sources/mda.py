@@ -171,6 +171,7 @@ def camera_frame(received: Received, n_raw: Callable[[str], int], only_channel: 
         raw=raw,
         t_host_ns=received.t_host_ns,
         t_camera_ms=_number(camera.get("ElapsedTime-ms")),
+        exposure_ms=_number(received.metadata.get("exposure_ms")),
     )
 
 
