@@ -116,8 +116,8 @@ def main() -> None:
     def once(data: bytes) -> None:
         try:
             target(data)
-        except refusals as e:
-            assert str(e)
+        except refusals:
+            return
 
     atheris.Setup([sys.argv[0], str(corpus), "-timeout=20", "-rss_limit_mb=4096", *sys.argv[1:]], once)
     atheris.Fuzz()
