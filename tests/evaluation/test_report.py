@@ -49,8 +49,21 @@ def test_an_engine_that_does_nothing_gains_nothing_on_pairs(result: dict[str, An
     for entry in result["structures"].values():
         assert entry["gain"]["pcc"]["mean"] == pytest.approx(0, abs=1e-3)
         assert entry["network"]["pcc"]["n"] == 5
+        assert entry["network"]["gradient"]["mean"] == pytest.approx(entry["input"]["gradient"]["mean"], rel=0.01)
+        assert entry["network"]["frc_px"]["mean"] >= 2
     assert result["data"] == "5 pairs: random"
     assert "mean_gradient" not in result
+    assert list(result["decorrelation_px"][NAMES[0]]) == ["network", "input", "truth"]
+
+
+def test_null_tests_on_pairs_of_an_engine_that_does_nothing(result: dict[str, Any]) -> None:
+    for entry in result["leakage"].values():
+        assert entry["total"]["mean"] == pytest.approx(2 / 3, abs=0.01), "each structure is given as all three alike"
+        assert len(entry["into"]) == 2
+    assert result["blank"]["n"] == 5
+    clean = [(np.repeat(targets.sum(0)[None], 3, 0), targets) for _, targets in pairs(2)]
+    found = evaluate_pairs(ENGINE, clean, NAMES, "", backend="openvino", precision="f32", threads=1)
+    assert found["blank"]["mean"] is None, "a sum of clean images holds nothing besides them"
 
 
 def test_targets_are_matched_by_name() -> None:

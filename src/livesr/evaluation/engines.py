@@ -27,7 +27,7 @@ from livesr.evaluation.diagnostics import Diagnostics
 from livesr.evaluation.live_path import separate
 from livesr.evaluation.metrics import Score, bootstrap_interval, false_positive_energy, score
 from livesr.evaluation.pictures import PictureRow, montage
-from livesr.evaluation.summary import about, compared, finite_score, interval_text
+from livesr.evaluation.summary import about, compared, finite_score, interval_text, leaked
 from livesr.live.inference.backend import Backend
 from livesr.live.inference.engine import Engine, load_engine
 from livesr.live.inference.runner import open_backend
@@ -352,7 +352,7 @@ def _summary(sequences: list[_Sequence], labels: Mapping[str, str]) -> dict[str,
         "mean_pcc": {who: interval.to_json() for who, interval in mean.items()},
         "residual": {"min": float(residuals.min()), "max": float(residuals.max())},
         "residual_percentiles": {name: float(np.percentile(residuals, q)) for name, q in percentiles.items()},
-        "leakage": {label: _leakage_summary(sequences, name, labels) for name, label in labels.items()},
+        "leakage": {label: leaked([seq.leakage for seq in sequences], name, labels) for name, label in labels.items()},
         "false_positive": {
             label: bootstrap_interval([seq.false_positive[name] for seq in sequences]).to_json()
             for name, label in labels.items()
@@ -371,16 +371,6 @@ def _structure_summary(sequences: list[_Sequence], name: str) -> dict[str, Any]:
     summary = compared([seq.network[name] for seq in sequences], [seq.input[name] for seq in sequences])
     summary["passband_pcc"] = bootstrap_interval([seq.passband_pcc[name] for seq in sequences]).to_json()
     return summary
-
-
-def _leakage_summary(sequences: list[_Sequence], name: str, labels: Mapping[str, str]) -> dict[str, Any]:
-    shares = [seq.leakage[name] for seq in sequences if name in seq.leakage]
-    into = {
-        label: bootstrap_interval([s[other] for s in shares]).to_json()
-        for other, label in labels.items()
-        if other != name
-    }
-    return {"total": bootstrap_interval([sum(s.values()) for s in shares]).to_json(), "into": into}
 
 
 def _splits(sequences: list[_Sequence], name: str) -> dict[str, Any]:

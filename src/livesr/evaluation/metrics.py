@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from livesr.evaluation.resolution import frc_resolution
 from livesr.optics.similarity import linear_fit, nrmse, pcc, percentile_normalised, similarity_maps, ssim
 
 Image = NDArray[np.floating[Any]]
@@ -40,6 +41,8 @@ class Score(NamedTuple):
         than those of `ssim`, so that dark regions always agree and numbers are higher
     ms_ssim : over five scales; NaN for images of less than 161 pixels
     psnr : in dB, of images prepared as for the others
+    gradient : mean gradient over that of the truth, both prepared: above 1 is sharper, or noisier, than the truth
+    frc_px : the distance in pixels down to which prediction and truth agree ring by ring
     """
 
     pcc: float
@@ -48,6 +51,8 @@ class Score(NamedTuple):
     ssim_paper: float = math.nan
     ms_ssim: float = math.nan
     psnr: float = math.nan
+    gradient: float = math.nan
+    frc_px: float = math.nan
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +100,8 @@ def score(prediction: Image, truth: Image) -> Score:
         ssim_paper=ssim(fitted, reference, constants=PAPER_CONSTANTS),
         ms_ssim=ms_ssim(fitted, reference) if min(truth.shape) >= MS_SSIM_SMALLEST_PX else math.nan,
         psnr=-20 * math.log10(max(error, 1e-9)),
+        gradient=mean_gradient(fitted) / mean_gradient(reference),
+        frc_px=frc_resolution(fitted, reference, 1.0),
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,14 +18,24 @@ from scipy.ndimage import zoom
 from livesr.base.errors import EngineError
 from livesr.evaluation.metrics import Score, bootstrap_interval, false_positive_energy, mean_gradient, score
 from livesr.evaluation.pictures import PictureRow
-from livesr.evaluation.resolution import frc_resolution
-from livesr.evaluation.summary import about, compared, finite_score, interval_text
+from livesr.evaluation.resolution import decorrelation_resolution
+from livesr.evaluation.summary import about, compared, finite_score, interval_text, leaked
 from livesr.live.inference.backend import Backend
 from livesr.live.inference.engine import Manifest, load_engine
 from livesr.live.inference.runner import open_backend
 
 Image = NDArray[np.float32]
 Pair = tuple[Image, Image]
+
+_RESOLVED = 4  # pairs whose decorrelation is analysed: half a second a picture
+_ROUNDING = 2e-3  # of pairs kept in 16 bits
+
+
+class _Nulls(NamedTuple):
+    """Of one pair: the share of each structure's light, alone, that is predicted as each other; and a blank frame's."""
+
+    leakage: dict[str, dict[str, float]]
+    blank: float
 
 
 def evaluate_pairs(
@@ -60,8 +70,9 @@ def evaluate_pairs(
     Returns
     -------
     dict
-        JSON-able, like that of `evaluate_engine` where it has the same keys. For engines that upscale `mean_gradient`, in
-        thousandths, and `frc_px`, down to which distance in fine pixels the truth is met.
+        JSON-able, like that of `evaluate_engine` where it has the same keys; blank is what a frame holds besides its
+        structures. `decorrelation_px`, of input, truth and each prediction, is that of the first pairs. For engines that
+        upscale `mean_gradient`, in thousandths, and `frc_px`, down to which distance in fine pixels the truth is met.
 
     Raises
     ------
@@ -74,7 +85,8 @@ def evaluate_pairs(
     sequences: list[dict[str, dict[str, Score]]] = []
     false: list[list[float]] = []
     gradients: list[dict[str, float]] = []
-    rings: list[dict[str, float]] = []
+    resolutions: list[dict[str, dict[str, float]]] = []
+    nulls: list[_Nulls] = []
     try:
         for done, (frames, targets) in enumerate(pairs, start=1):
             if runtime is None:
@@ -89,9 +101,10 @@ def evaluate_pairs(
             light = max(float(np.maximum(predicted, 0).sum()), 1e-9)
             false.append([false_positive_energy(p, t) / light for p, t in zip(predicted, truth, strict=True)])
             gradients.append(_gradients(frames, given, predicted, truth))
-            rings.append(
-                {w: frc_resolution(i, truth[0], 1.0) for w, i in (("input", given), ("network", predicted[0]))}
-            )
+            if done <= _RESOLVED:
+                resolutions.append(_resolutions(manifest.channel_names, predicted, given, truth))
+            if manifest.task == "separate":
+                nulls.append(_null_tests(runtime, frames, truth, manifest))
             if show:
                 colors = tuple(channel.color for channel in manifest.channels)
                 show(PictureRow(f"pair {done}", given, predicted.copy(), truth, manifest.channel_names, colors))
@@ -104,9 +117,20 @@ def evaluate_pairs(
         if runtime:
             runtime.close()
     result |= _summary(manifest, sequences, false)
+    result["decorrelation_px"] = {
+        name: {who: bootstrap_interval([found[name][who] for found in resolutions]).to_json() for who in whose}
+        for name, whose in resolutions[0].items()
+    }
+    if nulls:
+        labels = {name: name for name in manifest.channel_names}
+        result["leakage"] = {name: leaked([test.leakage for test in nulls], name, labels) for name in labels}
+        result["blank"] = bootstrap_interval([test.blank for test in nulls]).to_json()
     if manifest.scale > 1:
-        for name, found in (("mean_gradient", gradients), ("frc_px", rings)):
-            result[name] = {who: bootstrap_interval([f[who] for f in found]).to_json() for who in found[0]}
+        (entry,) = result["structures"].values()
+        result["mean_gradient"] = {
+            who: bootstrap_interval([found[who] for found in gradients]).to_json() for who in gradients[0]
+        }
+        result["frc_px"] = {who: entry[who]["frc_px"] for who in ("input", "network")}
     return result
 
 
@@ -184,6 +208,38 @@ def _scores(names: Sequence[str], predicted: Image, given: Image, truth: Image) 
         "network": {name: score(p, t) for name, p, t in zip(names, predicted, truth, strict=True)},
         "input": {name: score(given, t) for name, t in zip(names, truth, strict=True)},
     }
+
+
+def _resolutions(names: Sequence[str], predicted: Image, given: Image, truth: Image) -> dict[str, dict[str, float]]:
+    """Decorrelation resolution in pixels of the truth, by structure and by whose picture it is; NaN for an even one."""
+    return {
+        name: {
+            who: decorrelation_resolution(image, 1.0) if np.ptp(image) > 0 else math.nan
+            for who, image in (("network", p), ("input", given), ("truth", t))
+        }
+        for name, p, t in zip(names, predicted, truth, strict=True)
+    }
+
+
+def _null_tests(backend: Backend, frames: Image, truth: Image, manifest: Manifest) -> _Nulls:
+    """Give the engine each structure alone, without noise, and then what the frame holds besides all of them."""
+
+    def light(image: Image) -> NDArray[np.float64]:
+        predicted = _predict(backend, image[None], manifest.window)
+        return np.asarray(np.maximum(predicted, 0).sum((1, 2), dtype=np.float64))
+
+    names, leakage = manifest.channel_names, {}
+    for name, alone in zip(names, truth, strict=True):
+        if alone.any() and len(names) > 1:
+            found = light(alone)
+            leakage[name] = {
+                o: float(v / max(found.sum(), 1e-9)) for o, v in zip(names, found, strict=True) if o != name
+            }
+    besides = frames[len(frames) // 2] - truth.sum(0)
+    amount = float(np.abs(besides).sum())
+    # A sum of clean images holds nothing else; what is left there is rounding.
+    least = _ROUNDING * float(np.abs(frames[len(frames) // 2]).sum())
+    return _Nulls(leakage, float(light(besides).sum()) / amount if amount > least else math.nan)
 
 
 def _gradients(frames: Image, given: Image, predicted: Image, truth: Image) -> dict[str, float]:

@@ -24,6 +24,8 @@ _METRICS = {
     "ms_ssim": "MS-SSIM",
     "nrmse": "NRMSE",
     "psnr": "PSNR, dB",
+    "gradient": "mean gradient over the truth's",
+    "frc_px": "FRC with the truth, pixels",
 }
 _PLOTTED = ("pcc", "ssim", "nrmse")
 _WHO = {"network": "#2563eb", "input": "#9ca3af"}
@@ -128,11 +130,13 @@ def _page(result: Mapping[str, Any], rows: Sequence[PictureRow]) -> str:
     legend = " ".join(f'<span style="color:{color}">&#9632; {who}</span>' for who, color in _WHO.items())
     parts += [f"<p>{legend}</p>", *(box_plot(_METRICS[m], _values(result, m)) for m in _PLOTTED)]
     parts += ["<h2>Scores</h2>", _scores(result), *_null_tests(result)]
+    if "decorrelation_px" in result:
+        cells = {name: [_cell(v) for v in whose.values()] for name, whose in result["decorrelation_px"].items()}
+        heads = next(iter(result["decorrelation_px"].values()))
+        parts += ["<h2>Decorrelation resolution, pixels</h2>", _table(["structure", *heads], cells)]
     if "mean_gradient" in result:
         given = {k: [_cell(v)] for k, v in result["mean_gradient"].items()}
         parts += ["<h2>Mean gradient, thousandths</h2>", _table(["image", "mean gradient"], given)]
-        rings = {k: [_cell(v)] for k, v in result["frc_px"].items()}
-        parts.append(_table(["image", "FRC with the truth, fine pixels"], rings))
         parts.append(
             '<p class="note">Noise and aliasing raise the mean gradient too: read it beside PSNR and SSIM.</p>'
         )

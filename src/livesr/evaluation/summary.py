@@ -45,6 +45,22 @@ def compared(network: Sequence[Score], given: Sequence[Score]) -> dict[str, Any]
     return summary
 
 
+def leaked(
+    leakage: Sequence[Mapping[str, Mapping[str, float]]], name: str, labels: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return intervals of the light of `name`, alone in the field, that is predicted as all others and as each.
+
+    `leakage` holds by structure the share predicted as each other, one entry a sequence; `labels` are the engine's names.
+    """
+    shares = [of[name] for of in leakage if name in of]
+    into = {
+        label: bootstrap_interval([share[other] for share in shares]).to_json()
+        for other, label in labels.items()
+        if other != name
+    }
+    return {"total": bootstrap_interval([sum(share.values()) for share in shares]).to_json(), "into": into}
+
+
 def finite_score(score: Score) -> dict[str, float | None]:
     """Return a score as JSON can say it."""
     return {name: finite(value) for name, value in score._asdict().items()}
