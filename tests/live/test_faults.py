@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -18,7 +22,7 @@ from pymmcore_plus import CMMCorePlus
 
 from livesr import LiveSR
 from livesr.base.config import load_rig
-from livesr.base.errors import FrameShapeError, RunError
+from livesr.base.errors import FrameShapeError, RunError, UsageError
 from livesr.base.frames import MulticolorFrame, RawStack, SRFrame, Stream
 from livesr.base.timing import now_ns
 from livesr.live.inference.engine import Engine
@@ -195,6 +199,30 @@ def test_an_end_that_fails_is_an_error_and_a_report(tmp_path: Path, monkeypatch:
         acquire(core)
     assert "broken on purpose" in sessions[0].report["error"]
     assert sessions[0].report["raw_frames"] == 18
+
+
+# -- the disk ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def read_only(tmp_path: Path) -> Iterator[Path]:
+    """A disk that is mounted read-only."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    if not sys.platform.startswith("linux") or os.geteuid() != 0 or not shutil.which("mount"):
+        pytest.skip("only root on Linux can mount a disk")
+    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(place)], capture_output=True, check=False)
+    if mount.returncode:
+        pytest.skip("mounting is not allowed here")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_read_only_disk_is_refused_before_anything_starts(demo_core: CMMCorePlus, read_only: Path) -> None:
+    plan = useq.MDASequence(time_plan=useq.TIntervalLoops(interval=0, loops=3), channels=["488"])
+    session = LiveSR(demo_core, rig="demo", plan=plan, engine="none", store=read_only / "r.ome.zarr")
+    with pytest.raises(UsageError, match="Read-only file system"), session:
+        pytest.fail("the session was opened")
 
 
 # -- the clock ---------------------------------------------------------------------------------------------------------

@@ -140,10 +140,13 @@ def _run(arguments: list[str]) -> int:
         return e.exit_code
     except KeyboardInterrupt:
         if "--json" in arguments:
-            print_json({"error": "Interrupted.", "exit_code": INTERRUPTED})
+            try:
+                print_json({"error": "Interrupted.", "exit_code": INTERRUPTED})
+            except BrokenPipeError:
+                _print_no_more()
         return INTERRUPTED
     except BrokenPipeError:  # whoever read the output has gone, as in `livesr info | head -1`
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 for the interpreter's last flush
+        _print_no_more()
         return 1
     except LiveSRError as e:
         return _failed(str(e), e.exit_code, arguments)
@@ -152,6 +155,10 @@ def _run(arguments: list[str]) -> int:
             return _failed(e.format_message(), e.exit_code, arguments)
         raise
     return 0
+
+
+def _print_no_more() -> None:
+    sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 for the interpreter's last flush
 
 
 def _failed(sentence: str, code: int, arguments: list[str]) -> int:

@@ -105,6 +105,7 @@ def test_frames_do_not_cross_the_wire_in_the_clear(sink: ZeroMQSink, folder: Pat
 def test_secrets_are_readable_by_their_owner_only(folder: Path) -> None:
     for secret in folder.rglob("*.key_secret"):
         assert stat.S_IMODE(os.stat(secret).st_mode) == 0o600
+        assert stat.S_IMODE(os.stat(secret.parent).st_mode) == 0o700
     assert len(list(folder.rglob("*.key_secret"))) == 3
 
 

@@ -114,7 +114,8 @@ def make_keys(folder: Path, viewers: Iterable[str] = ()) -> list[Path]:
             raise ConfigError(
                 f"Viewer {name!r} has keys already: delete its .key in {folder / 'authorized'} to renew them."
             )
-    (folder / "authorized").mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # a secret is written before its own rights can be set
+    (folder / "authorized").mkdir(exist_ok=True)
     if not (folder / "publisher.key_secret").exists():
         _create(folder, "publisher")
         _make_viewer(folder, LOCAL)
@@ -123,7 +124,7 @@ def make_keys(folder: Path, viewers: Iterable[str] = ()) -> list[Path]:
 
 def _make_viewer(folder: Path, name: str) -> Path:
     target = folder / name
-    target.mkdir(exist_ok=True)
+    target.mkdir(mode=0o700, exist_ok=True)
     _create(target, "viewer")
     os.replace(target / "viewer.key", folder / "authorized" / f"{name}.key")
     shutil.copy(folder / "publisher.key", target)
