@@ -17,8 +17,9 @@ from livesr.simulation.storm_rig import find_storm_camera
 
 STORE = sys.argv[1] if len(sys.argv) > 1 else "storm.ome.zarr"
 GROUPS = int(sys.argv[2]) if len(sys.argv) > 2 else 5
+RIG = sys.argv[3] if len(sys.argv) > 3 else "virtual_storm"
 
-rig = load_rig("virtual_storm")
+rig = load_rig(RIG)
 core = UniMMCore()
 core.loadSystemConfiguration(rig.cfg_path)
 found = []
