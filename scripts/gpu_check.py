@@ -7,8 +7,8 @@
 
 Needs no network and no installation: python3 with numpy, pydantic, pyyaml, psutil and onnx; torch for the networks and as
 the reference; tensorrt and cupy for what is to be checked; pytest and matplotlib for tests and picture; for whole frames also
-scipy and pymmcore-plus, useq-schema and ome-writers with what they import. What is missing is named, and the parts that need
-it are not run.
+scipy, threadpoolctl and pymmcore-plus, useq-schema and ome-writers with what they import, and array-api-strict for their tests.
+What is missing is named, and the parts that need it are not run.
 
 Each part runs in its own process and leaves its result in OUT/parts. The next call with the same OUT runs what is not done:
 what there was no time for, what failed, what could not be run; `--again NAME` repeats a part that is done. Compiled plans stay
@@ -22,6 +22,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import statistics
 import subprocess
 import sys
@@ -533,15 +534,30 @@ def _run(name: str, kit: Path | None, kept: Path, setting: Setting, seconds: flo
     env = {**os.environ, **more, "PYTHONPATH": os.pathsep.join(p for p in paths if p)}
     env["LIVESR_CACHE"] = str(setting.out / "cache")
     command += [__file__, "--out", str(setting.out), "--part", name, "--result", str(kept)]
+    command += ["--quick"] * setting.quick
+    # A group of its own: pytest, which a part starts, must not go on computing beside the parts of the next call.
+    part = subprocess.Popen(
+        command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     try:
-        done = subprocess.run(
-            command + ["--quick"] * setting.quick, env=env, capture_output=True, text=True, timeout=seconds, check=False
-        )
-    except subprocess.TimeoutExpired:
-        return
+        output, errors = part.communicate(timeout=seconds)
+    except BaseException as e:
+        _end(part)
+        if isinstance(e, subprocess.TimeoutExpired):
+            return
+        raise
     if not kept.is_file():
-        said = (done.stderr or done.stdout).strip()[-2000:]
-        kept.write_text(json.dumps({"state": "failed", "reason": f"the process ended with {done.returncode}: {said}"}))
+        said = (errors or output).strip()[-2000:]
+        kept.write_text(json.dumps({"state": "failed", "reason": f"the process ended with {part.returncode}: {said}"}))
+
+
+def _end(part: subprocess.Popen[str]) -> None:
+    """End a part and the processes that it has started."""
+    if hasattr(os, "killpg"):
+        os.killpg(part.pid, signal.SIGKILL)
+    else:
+        part.kill()
+    part.communicate()
 
 
 def _kit(folder: Path) -> tuple[list[str], dict[str, str]]:

@@ -108,7 +108,8 @@ class TensorRTBackend:
     def enqueue(self, stream: int) -> Any:
         """Put the network behind what is on the CUDA stream at address `stream`, and return at once.
 
-        Within a capture the network becomes part of the caller's graph.
+        Within a capture the network becomes part of the caller's graph; not for frames that are padded, whose margin passes
+        through memory that CuPy gives to others afterwards.
 
         Returns
         -------
