@@ -49,20 +49,19 @@ def background_and_headroom(
     """
     y, x = (int(n * border) for n in image.shape)
     inside = image[y : image.shape[0] - y, x : image.shape[1] - x]
-    dark_level = arrays.percentile(_block_means(inside, sample_step, arrays), BACKGROUND_PERCENTILE)
+    dark_level = arrays.percentile(_block_means(inside, sample_step), BACKGROUND_PERCENTILE)
     bright_level = arrays.percentile(inside[::sample_step, ::sample_step], BRIGHT_PERCENTILE)
     background, bright = (float(level) for level in arrays.numbers([dark_level, bright_level]))
     return background, max((bright - background) / BRIGHT_LEVEL, _SMALLEST_HEADROOM_ADU)
 
 
-def _block_means(image: Array, side: int, arrays: Arrays) -> Array:
+def _block_means(image: Array, side: int) -> Array:
     y, x = (n // side * side for n in image.shape)
     if not y or not x:
         return image
-    # Whole rows first: adding contiguous slices is several times faster than a mean over two axes.
+    # Whole rows first, then whole columns: adding slices is over ten times faster than a mean over two axes.
     rows = sum((image[i:y:side, :x] for i in range(1, side)), start=image[0:y:side, :x])
-    xp = arrays.xp
-    return xp.sum(xp.reshape(rows, (y // side, x // side, side)), axis=2) / (side * side)
+    return sum((rows[:, i::side] for i in range(1, side)), start=rows[:, 0::side]) / (side * side)
 
 
 class FollowingNormalisation:
