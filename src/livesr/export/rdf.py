@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from livesr.base.errors import EngineError
-from livesr.live.inference.engine import Engine, Manifest
+from livesr.live.inference.engine import Engine, Manifest, Weights
 from livesr.live.inference.runner import open_backend
 from livesr.live.normalise import BACKGROUND_PERCENTILE, BRIGHT_LEVEL, BRIGHT_PERCENTILE
 
@@ -66,6 +66,7 @@ def export_rdf(engine: Engine, folder: Path) -> Path:
 def description(manifest: Manifest) -> dict[str, Any]:
     """Return what rdf.yaml says of an engine."""
     weights = manifest.weights.onnx
+    packed = manifest.model_copy(update={"weights": Weights(onnx=weights)})  # bioimage.io knows no network in int8
     name = _NEVER_IN_A_NAME.sub(" ", f"livesr {manifest.id} {manifest.version}")
     return {
         "format_version": _FORMAT_VERSION,
@@ -82,7 +83,7 @@ def description(manifest: Manifest) -> dict[str, Any]:
         "weights": {
             "onnx": {"source": weights.source, "sha256": weights.sha256, "opset_version": weights.opset_version}
         },
-        "config": {CONFIG_KEY: manifest.model_dump(mode="json")},
+        "config": {CONFIG_KEY: packed.model_dump(mode="json")},
     }
 
 
