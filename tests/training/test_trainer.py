@@ -228,6 +228,14 @@ def test_another_config_does_not_resume_here(tmp_path: Path) -> None:
         trainer(tmp_path, lr=1e-4).run()
 
 
+def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+    trainer(tmp_path, steps=2).run()
+    path = tmp_path / "checkpoint.pt"
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(ValueError, match=r"checkpoint.pt is damaged"):
+        trainer(tmp_path, steps=4).run()
+
+
 def test_a_finished_run_does_nothing_and_a_longer_one_goes_on(tmp_path: Path) -> None:
     trainer(tmp_path).run()
     reports: list[Progress] = []

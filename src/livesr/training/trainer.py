@@ -296,7 +296,10 @@ class Trainer:
         path = self.out_dir / "checkpoint.pt"
         if not path.exists():
             return
-        stored = torch.load(path, map_location=self._device, weights_only=True)
+        try:
+            stored = torch.load(path, map_location=self._device, weights_only=True)
+        except (RuntimeError, EOFError) as e:
+            raise ValueError(f"{path} is damaged; delete it, and the run starts anew on the same pairs") from e
         if stored["config"] != self.config.identity():
             raise ValueError(f"{path} belongs to a run with another config; resume with that one or use a new folder")
         self._start(_State(**stored["state"]))
