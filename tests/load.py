@@ -160,7 +160,9 @@ def long(frames: int, size: int, folder: Path) -> dict[str, Any]:
     numbers = timed(
         found,
         "read_raw_s",
-        lambda: np.concatenate([np.asarray(raw[t : t + 512, 0, :2]) for t in range(0, raw.shape[0], 512)]),
+        lambda: np.concatenate(
+            [np.asarray(raw[t : t + 512]).reshape(-1, size, size)[:, 0, :2] for t in range(0, raw.shape[0], 512)]
+        ),
     )
     places = numbers[:, 0].astype(np.int64) + 65536 * numbers[:, 1].astype(np.int64)
     return {
