@@ -187,10 +187,10 @@ def curve(name: str, should: Iterable[float], should_not: Iterable[float], limit
 
 
 def beyond(residual: float, manifest: Manifest) -> float:
-    """How far a residual is outside the validated range; above 1 it is."""
+    """How far a residual is in the validated range; above 1 it is beyond."""
     limits = manifest.metrics.residual
     assert limits is not None
-    return max(residual / limits.max, limits.min / max(residual, 1e-6))
+    return residual / limits.max
 
 
 def fired(frames: Sequence[Seen], word: str) -> float:

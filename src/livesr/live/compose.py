@@ -399,9 +399,10 @@ class _Sentences:
 
     def __init__(self, manifest: Manifest, constant: tuple[str, ...]) -> None:
         self._constant = constant
-        self._range = manifest.metrics.residual
+        # A small residual is no fault: well lit frames go below what a validation over many lights has seen.
+        self._residual_limit = manifest.metrics.residual.max if manifest.metrics.residual is not None else math.inf
         self._outside = (
-            f"The residual is outside the {self._range} seen in validation: the channels do not account for the light."
+            f"The residual is above the {self._residual_limit:.3g} seen in validation: the channels do not account for the light."
         )
         self._weak = tuple(
             f"{name} is too weak beside the other structures: what is shown of it may be theirs."
@@ -422,7 +423,7 @@ class _Sentences:
         sentences = list(self._constant)
         if not np.isfinite(light.difference):
             sentences.append(self._no_number)
-        elif self._range is not None and light.total > 0 and light.residual not in self._range:
+        elif light.total > 0 and light.residual > self._residual_limit:
             sentences.append(self._outside)
         sentences += [self._novel] * following.novel.on
         sentences += [sentence for sentence, alarm in zip(self._weak, following.weak, strict=True) if alarm.on]
