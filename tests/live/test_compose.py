@@ -183,10 +183,12 @@ class TestWarnings:
         composer = Composer(manifest(residual={"min": 0.0, "max": 0.1}), SHAPE)
         assert composer.compose(specimen(), window(frame(specimen()))).warnings == ()
 
-    def test_residual_outside_its_range(self) -> None:
-        composer = Composer(manifest(residual={"min": 0.0, "max": 0.1}), SHAPE)
-        (warning,) = composer.compose(specimen() * 0.5, window(frame(specimen()))).warnings
-        assert "0-0.1 seen in validation" in warning
+    def test_a_residual_above_its_range_and_none_below(self) -> None:
+        composer = Composer(manifest(residual={"min": 0.05, "max": 0.1}), SHAPE)
+        centre = window(frame(specimen()))
+        (warning,) = composer.compose(specimen() * 0.5, centre).warnings
+        assert "above the 0.1 of validation" in warning
+        assert composer.compose(specimen(), centre).warnings == ()
 
     def test_an_empty_frame_is_not_outside(self) -> None:
         composer = Composer(manifest(residual={"min": 0.1, "max": 0.2}), SHAPE)

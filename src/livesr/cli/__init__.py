@@ -107,18 +107,23 @@ def main() -> NoReturn:
             stream.reconfigure(errors="replace")
     try:
         code = _run(sys.argv[1:])
+        if code == INTERRUPTED:
+            _ignore(endings)
     except KeyboardInterrupt:  # a second one, while the first was being answered
         code = INTERRUPTED
-    if code == INTERRUPTED:
-        # The interpreter's own end puts the default handlers back: one more signal would then kill what ends cleanly.
-        for number in endings:
-            signal.signal(number, signal.SIG_IGN)
+        _ignore(endings)
     if code == INTERRUPTED and threading.active_count() > 1:
         # A driver that does not return still runs in its thread: to take the core from under it crashes the process.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
+
+
+def _ignore(endings: list[signal.Signals]) -> None:
+    """Hear none of `endings` any more: the interpreter's own end restores what kills, for all but what is ignored."""
+    for number in endings:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _log_to_stderr(level: str) -> None:

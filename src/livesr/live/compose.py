@@ -401,9 +401,8 @@ class _Sentences:
         self._constant = constant
         # A small residual is no fault: well lit frames go below what a validation over many lights has seen.
         self._residual_limit = manifest.metrics.residual.max if manifest.metrics.residual is not None else math.inf
-        self._outside = (
-            f"The residual is above the {self._residual_limit:.3g} seen in validation: the channels do not account for the light."
-        )
+        limit = f"{self._residual_limit:.3g}"
+        self._outside = f"The residual is above the {limit} of validation: the channels do not account for the light."
         self._weak = tuple(
             f"{name} is too weak beside the other structures: what is shown of it may be theirs."
             for name in manifest.channel_names
