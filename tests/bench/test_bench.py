@@ -5,17 +5,22 @@ from __future__ import annotations
 import io
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
 from livesr.base.errors import UsageError
 from livesr.bench import run
-from livesr.bench.report import table, to_json
-from livesr.bench.result import Result, Target
+from livesr.bench.compare import compare
+from livesr.bench.picture import draw
+from livesr.bench.report import read_json, table, to_json, write_json
+from livesr.bench.result import Environment, Result, Target
 from livesr.bench.runner import SUITES, SuiteUnavailableError
 from livesr.bench.timing import Summary, interleave
+from livesr.cli import app
 
 
 @pytest.mark.timeout(900)
@@ -35,12 +40,13 @@ def test_a_suite_runs_and_its_results_are_whole(suite: str, tmp_path: Path) -> N
         assert (result.reference is None) == (not result.reference_name)
         assert result.environment is not None
         assert result.environment.cores == SUITES[suite] or not result.environment.pinned
-        if result.ratio is not None:
-            assert result.ratio_interval is not None
+        if result.ratio_interval is not None:
+            assert result.ratio is not None
             assert result.ratio_interval[0] <= result.ratio <= result.ratio_interval[1]
     written = json.loads(path.read_text(encoding="utf-8"))
     assert [r["name"] for r in written["results"]] == [r.name for r in results]
     assert written == json.loads(json.dumps(to_json(results)))
+    assert read_json(path) == results
 
 
 def test_an_unknown_suite_is_named_before_anything_runs() -> None:
@@ -96,3 +102,62 @@ def test_the_table_shows_what_was_missed() -> None:
     assert "not met" in text
     assert "why" in text
     assert to_json(results)["met"] is False
+
+
+HERE = Environment("a CPU", 2, True, 1.0, "an OS", "3.11", {"numpy": "2"})
+
+
+def figure(name: str, ratio: float, unit: str = "ms", environment: Environment = HERE) -> Result:
+    summary = Summary(20, ratio, ratio, 0.1)
+    interval = (ratio * 0.98, ratio * 1.02)
+    return Result(name, ratio, unit, 1.0, "plain", ratio, interval, (), summary, summary, "n", None, environment)
+
+
+def test_only_what_moved_beyond_noise_is_worse() -> None:
+    old = [figure("a.same", 1.0), figure("a.slower", 1.0), figure("a.faster", 1.0), figure("a.rate", 1.0, "frames/s")]
+    new = [figure("a.same", 1.03), figure("a.slower", 1.3), figure("a.faster", 0.7), figure("a.rate", 0.7, "frames/s")]
+    found = compare(old, new)
+    assert {c.name for c in found.changes if c.moved} == {"a.slower", "a.faster", "a.rate"}
+    assert {c.name for c in found.losses_beyond(10)} == {"a.slower", "a.rate"}
+    assert [c.name for c in found.losses_beyond(35)] == ["a.rate"], "0.7 of the frames take 43 % more time each"
+
+
+def test_another_machine_is_refused_unless_allowed() -> None:
+    elsewhere = replace(HERE, cpu="another CPU", versions={"numpy": "3"})
+    old, new = [figure("a.x", 1.0)], [figure("a.x", 1.0, environment=elsewhere)]
+    with pytest.raises(UsageError, match="another CPU"):
+        compare(old, new)
+    assert compare(old, new, other_machine=True).versions == ("numpy 2 then, 3 now",)
+    with pytest.raises(UsageError, match="not alike"):
+        compare([figure("a.x", 1.0, environment=replace(HERE, quick=True))], old)
+
+
+def test_a_comparison_that_fails_exits_with_one(tmp_path: Path) -> None:
+    old, now = tmp_path / "old.json", tmp_path / "now.json"
+    run(["correct"], now, quick=True, quiet=True)
+    written = read_json(now)
+    faster = [replace(r, ratio=r.ratio / 1e6, ratio_interval=tuple(v / 1e6 for v in r.ratio_interval)) for r in written]
+    write_json(faster, old)
+    arguments = ["bench", "correct", "--quick", "--compare", str(old), "--json"]
+    assert CliRunner().invoke(app, arguments).exit_code == 0, "to compare is not yet to judge"
+    judged = CliRunner().invoke(app, [*arguments, "--compare-fail", "50"])
+    assert judged.exit_code == 1
+    assert json.loads(judged.stdout)["worse"] == ["correct.apply"]
+
+
+def test_a_run_goes_on_with_what_is_missing(tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    done = [figure(f"{name}.x", 1.0) for name in SUITES if name != "correct"]
+    write_json(done, out)
+    results = run(["all"], out, quick=True, resume=True, quiet=True)
+    assert {r.suite for r in results} == set(SUITES)
+    assert [r for r in results if r.suite != "correct"] == sorted(done, key=lambda r: list(SUITES).index(r.suite))
+
+
+def test_ratios_and_curves_are_drawn(tmp_path: Path) -> None:
+    curve = [
+        replace(figure(f"scaling.size.{q}.{n}", float(n)), at=n) for q in ("cpu", "memory", "latency") for n in (1, 2)
+    ]
+    files = draw([figure("a.x", 1.0), *curve], tmp_path / "bench.png")
+    assert [file.name for file in files] == ["bench.png", "bench-scaling.png"]
+    assert all(file.stat().st_size > 5000 for file in files)

@@ -28,7 +28,7 @@ from livesr.live.sources.mda import MDAHook
 _SIDE = 512
 _PERIOD_S = 0.005
 _RING = 32
-_CHANNEL = useq.Channel(config="488")
+CHANNEL = useq.Channel(config="488")
 
 Deliver = Callable[[Any, useq.MDAEvent, dict[str, Any]], object]
 
@@ -82,7 +82,7 @@ def _hand_over(core: CMMCorePlus, rig: RigConfig, quick: bool) -> list[Result]:
     results = []
     with _queue_reader(bare), LiveSR(core, rig=rig) as sr:
         core.mda.events.sequenceStarted.emit(
-            useq.MDASequence(channels=[_CHANNEL]), {}
+            useq.MDASequence(channels=[CHANNEL]), {}
         )  # arms a run, as the MDA runner does
         for name, with_copy, note in (
             ("hook.call", False, "the signal alone"),
@@ -133,7 +133,7 @@ class _Player:
 
 
 def _event(t: int) -> useq.MDAEvent:
-    return useq.MDAEvent.model_validate({"index": {"t": t}, "channel": {"config": _CHANNEL.config}})
+    return useq.MDAEvent.model_validate({"index": {"t": t}, "channel": {"config": CHANNEL.config}})
 
 
 @contextmanager
@@ -174,14 +174,14 @@ def _triggered(core: CMMCorePlus, rig: RigConfig, quick: bool) -> Result:
     """Frames per second of a hardware-sequenced MDA of the demo camera."""
     frames, blocks = (60, 2) if quick else (1500, 7)
     time_plan = useq.TIntervalLoops(interval=timedelta(0), loops=frames)
-    plan = useq.MDASequence(time_plan=time_plan, channels=[_CHANNEL])
+    plan = useq.MDASequence(time_plan=time_plan, channels=[CHANNEL])
 
     def alone() -> list[float]:
-        return [_frames_per_s(core, plan)]
+        return [frames_per_s(core, plan)]
 
     def with_livesr() -> list[float]:
         with LiveSR(core, rig=rig):
-            return [_frames_per_s(core, plan)]
+            return [frames_per_s(core, plan)]
 
     comparison: Comparison = interleave(with_livesr, alone, blocks)
     return compared(
@@ -194,7 +194,7 @@ def _triggered(core: CMMCorePlus, rig: RigConfig, quick: bool) -> Result:
     )
 
 
-def _frames_per_s(core: CMMCorePlus, plan: useq.MDASequence) -> float:
+def frames_per_s(core: CMMCorePlus, plan: useq.MDASequence) -> float:
     """From the first frame's arrival to the last one's, so that the set-up of neither side counts."""
     arrivals: list[float] = []
 

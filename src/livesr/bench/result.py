@@ -6,16 +6,29 @@ Owns the records and their JSON. Measures nothing.
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self, cast
 
 import psutil
 
 from livesr.bench.timing import Comparison, Summary
 
-_VERSIONS = ("livesr", "numpy", "scipy", "openvino", "torch", "pymmcore-plus", "ome-writers", "pyzmq")
+_VERSIONS = (
+    "livesr",
+    "numpy",
+    "scipy",
+    "openvino",
+    "torch",
+    "onnxruntime",
+    "pymmcore-plus",
+    "ome-writers",
+    "zarr",
+    "pyzmq",
+)
+_MORE_IS_BETTER = ("of 1", "of the separated frames", "of the frames")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +50,19 @@ class Target:
         sign = "<=" if self.at == "most" else ">="
         return f"{'ratio ' if self.of == 'ratio' else ''}{sign} {self.limit:g}"
 
+    @classmethod
+    def read(cls, text: str) -> Self:
+        """Return the target that `str` wrote."""
+        *of, sign, limit = text.split()
+        return cls(float(limit), "most" if sign == "<=" else "least", "ratio" if of else "value")
+
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """Where and under what load; `load` is the run queue's mean length of the last minute, this run included."""
+    """Where and under what load; `load` is the run queue's mean length of the last minute, this run included.
+
+    `quick` is whether everything was smaller and shorter, to see that it runs.
+    """
 
     cpu: str
     cores: int
@@ -49,9 +71,10 @@ class Environment:
     system: str
     python: str
     versions: dict[str, str]
+    quick: bool = False
 
     @classmethod
-    def here(cls, pinned: bool) -> Environment:
+    def here(cls, pinned: bool, quick: bool = False) -> Environment:
         """Describe this process."""
         affinity = getattr(psutil.Process(), "cpu_affinity", None)
         return cls(
@@ -62,6 +85,7 @@ class Environment:
             system=platform.platform(terse=True),
             python=platform.python_version(),
             versions={name: found for name in _VERSIONS if (found := _version(name))},
+            quick=quick,
         )
 
 
@@ -78,6 +102,7 @@ class Result:
     targets : all must be met
     samples, reference_samples : what `value` and `reference` come from
     note : what a reader must know to understand the number
+    at : where on a scaling curve it lies: side in pixels, channels, frames/s, frames; None elsewhere
     """
 
     name: str
@@ -91,7 +116,19 @@ class Result:
     samples: Summary | None = None
     reference_samples: Summary | None = None
     note: str = ""
+    at: float | None = None
     environment: Environment | None = field(default=None, compare=False)
+
+    @property
+    def suite(self) -> str:
+        """The suite that it comes from."""
+        first, second, *_ = self.name.split(".")
+        return f"{first}.{second}" if first == "scaling" else first
+
+    @property
+    def more_is_better(self) -> bool:
+        """Whether a larger value is the better one: of rates and shares of what should come, not of times and sizes."""
+        return self.unit.endswith("/s") or self.unit in _MORE_IS_BETTER
 
     @property
     def met(self) -> bool | None:
@@ -101,6 +138,18 @@ class Result:
     def to_json(self) -> dict[str, Any]:
         """Return everything, with the targets as text."""
         return {**asdict(self), "targets": [str(t) for t in self.targets], "met": self.met}
+
+    @classmethod
+    def from_json(cls, entry: Mapping[str, Any]) -> Self:
+        """Return what `to_json` was made of."""
+        known: dict[str, Any] = {key: value for key, value in entry.items() if key != "met"}
+        for key in ("samples", "reference_samples"):
+            known[key] = Summary(**known[key]) if known[key] else None
+        known["targets"] = tuple(Target.read(text) for text in known["targets"])
+        if known["ratio_interval"]:
+            known["ratio_interval"] = cast("tuple[float, float]", tuple(known["ratio_interval"]))
+        known["environment"] = Environment(**known["environment"]) if known["environment"] else None
+        return cls(**known)
 
 
 def compared(

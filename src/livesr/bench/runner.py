@@ -11,16 +11,14 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
 from livesr.base.errors import LiveSRError, UsageError, suggestion
-from livesr.bench.report import table, write_json
-from livesr.bench.result import Environment, Result, Target
-from livesr.bench.timing import Summary
+from livesr.bench.report import read_json, table, write_json
+from livesr.bench.result import Result
 
 SUITES = {
     "correct": 1,
@@ -35,11 +33,22 @@ SUITES = {
     "store": 2,
     "publish": 2,
     "view": 2,
+    "scaling.size": 2,
+    "scaling.channels": 2,
+    "scaling.rate": 2,
+    "scaling.length": 2,
 }
 """Every suite, in the order in which they run, and how many cores it gets."""
 
+GROUPS = {
+    "all": tuple(name for name in SUITES if not name.startswith("scaling.")),
+    "scaling": tuple(name for name in SUITES if name.startswith("scaling.")),
+}
+"""Names for several suites."""
+
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-_TIMEOUT_S = 900.0
+_TIMEOUT_S = 1800.0
+_LONG_S = {"scaling.length": 14_400.0}
 UNAVAILABLE = 3
 """Exit code of a worker whose suite cannot run on this computer."""
 
@@ -57,6 +66,7 @@ def run(
     json_path: Path | None = None,
     quick: bool = False,
     *,
+    resume: bool = False,
     quiet: bool = False,
 ) -> list[Result]:
     """Run `suites` one after the other and print a table.
@@ -64,11 +74,14 @@ def run(
     Parameters
     ----------
     suites
-        Names from `SUITES`, or "all".
+        Names from `SUITES` or `GROUPS`.
     json_path
         Where the results are written, after each suite; None writes nothing.
     quick
         A few small samples: shows that a suite works, its numbers mean little.
+    resume
+        Keep what `json_path` already holds: of a group only the suites that are missing there are measured, a suite by its own
+        name is measured again.
     quiet
         Print nothing.
 
@@ -79,31 +92,43 @@ def run(
     SuiteError
         If a suite fails; with the end of what it said. Of "all", one that this computer lacks something for is left out.
     """
-    names = list(SUITES) if "all" in suites else list(suites)
-    for name in names:
-        if name not in SUITES:
-            raise UsageError(f"There is no benchmark suite {name!r}.{suggestion(name, list(SUITES))}")
-    results: list[Result] = []
+    for name in suites:
+        if name not in (*SUITES, *GROUPS):
+            raise UsageError(f"There is no benchmark suite {name!r}.{suggestion(name, [*SUITES, *GROUPS])}")
+    results = read_json(json_path) if resume and json_path and json_path.exists() else []
     console = Console(quiet=quiet)
-    for name in names:
+    for name in _still_to_run(suites, {r.suite for r in results}):
         with console.status(f"Measuring {name} on {SUITES[name]} core{'s' if SUITES[name] > 1 else ''}"):
             try:
-                results += _in_process(name, quick)
+                measured = _in_process(name, quick)
             except SuiteUnavailableError as e:
-                if "all" not in suites:
+                if name in suites:
                     raise
                 console.print(f"Left out: {e}")
+                continue
+        results = _in_order([r for r in results if r.suite != name] + measured)
         if json_path:
             write_json(results, json_path)
     console.print(table(results, notes=True))
     return results
 
 
+def _still_to_run(suites: Sequence[str], known: Collection[str]) -> list[str]:
+    """Return what is to be measured: a suite that is named, and of a group what is not `known`."""
+    grouped = {name for group in suites if group in GROUPS for name in GROUPS[group] if name not in known}
+    return [name for name in SUITES if name in suites or name in grouped]
+
+
+def _in_order(results: list[Result]) -> list[Result]:
+    order = list(SUITES)
+    return sorted(results, key=lambda r: order.index(r.suite))  # stable: within a suite as it was measured
+
+
 def _in_process(name: str, quick: bool) -> list[Result]:
     cores = SUITES[name]
     environment = {**os.environ, **dict.fromkeys(_THREAD_VARIABLES, str(cores))}
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "results.json")
+        path, timeout_s = Path(folder, "results.json"), _LONG_S.get(name, _TIMEOUT_S)
         command = [
             sys.executable,
             "-m",
@@ -115,22 +140,13 @@ def _in_process(name: str, quick: bool) -> list[Result]:
         ]
         try:
             done = subprocess.run(  # noqa: S603 - this program itself
-                command, env=environment, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
+                command, env=environment, capture_output=True, text=True, timeout=timeout_s, check=False
             )
         except subprocess.TimeoutExpired as e:
-            raise SuiteError(f"Suite {name!r} did not end within {_TIMEOUT_S:.0f} s and was stopped.") from e
+            raise SuiteError(f"Suite {name!r} did not end within {timeout_s:.0f} s and was stopped.") from e
         if done.returncode == UNAVAILABLE:
             raise SuiteUnavailableError(done.stderr.strip())
         if done.returncode or not path.is_file():
             said = "\n".join((done.stderr or done.stdout).strip().splitlines()[-8:])
             raise SuiteError(f"Suite {name!r} failed with exit code {done.returncode}:\n{said}")
-        return [_result(entry) for entry in json.loads(path.read_text(encoding="utf-8"))]
-
-
-def _result(entry: dict[str, Any]) -> Result:
-    for key in ("samples", "reference_samples"):
-        entry[key] = Summary(**entry[key]) if entry[key] else None
-    entry["targets"] = tuple(Target(**target) for target in entry["targets"])
-    entry["ratio_interval"] = tuple(entry["ratio_interval"]) if entry["ratio_interval"] else None
-    entry["environment"] = Environment(**entry["environment"])
-    return Result(**entry)
+        return [Result.from_json(entry) for entry in json.loads(path.read_text(encoding="utf-8"))]

@@ -33,7 +33,7 @@ def measure(quick: bool) -> list[Result]:
     subject = partial(reconstructor.reconstruct, raw)
     judged = partial(judging.reconstruct, raw)
     calls, blocks = (2, 2) if quick else (10, 15)
-    comparison = interleave(lambda: calls_ms(subject, calls), lambda: calls_ms(_Transforms(raw).run, calls), blocks)
+    comparison = interleave(lambda: calls_ms(subject, calls), lambda: calls_ms(Transforms(raw).run, calls), blocks)
     cost = interleave(lambda: calls_ms(judged, calls), lambda: calls_ms(subject, calls), blocks)
     return [
         compared(
@@ -55,16 +55,19 @@ def measure(quick: bool) -> list[Result]:
     ]
 
 
-class _Transforms:
+class Transforms:
     """Fresh arrays for every block: overwriting transforms would otherwise grow or shrink their numbers."""
 
     def __init__(self, raw: np.ndarray[tuple[int, ...], np.dtype[np.uint16]]) -> None:
         self._mean = raw[0].astype(np.float32)
         self._bands = [(frame + 1j * frame).astype(np.complex64) for frame in raw[:3]]
-        self._half = np.zeros((2 * _SIDE, _SIDE + 1), np.complex64)
+        y, x = self._mean.shape
+        self._shape = 2 * y, 2 * x
+        self._half = np.zeros((2 * y, x + 1), np.complex64)
 
     def run(self) -> None:
+        """Compute them all once."""
         scipy.fft.rfft2(self._mean)
         for band in self._bands:
             scipy.fft.fft2(band)
-        scipy.fft.irfft2(self._half, (2 * _SIDE, 2 * _SIDE))
+        scipy.fft.irfft2(self._half, self._shape)

@@ -10,11 +10,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 Block = Callable[[], Sequence[float]]
 """Runs one block; returns its samples, all blocks in the same unit."""
 
-_RESAMPLES = 5000
+_RESAMPLES, _RESAMPLES_UNPAIRED = 5000, 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,26 @@ def interleave(subject: Block, reference: Block, blocks: int, *, warm_up: bool =
             pair[which] = float(np.median(samples))
         ratios.append(pair[0] / pair[1])
     return Comparison(Summary.of(found[0]), Summary.of(found[1]), float(np.median(ratios)), _interval(ratios))
+
+
+def paired(pairs: Sequence[tuple[float, float]]) -> Comparison:
+    """Compare samples that were taken in pairs, (subject, reference), one right after the other."""
+    subject, reference = zip(*pairs, strict=True)
+    ratios = [s / r for s, r in pairs]
+    return Comparison(Summary.of(subject), Summary.of(reference), float(np.median(ratios)), _interval(ratios))
+
+
+def ratio_of_medians(subject: Sequence[float], reference: Sequence[float]) -> tuple[float, tuple[float, float]]:
+    """Return median / median of samples that were not taken in pairs, and the ratio's bootstrap 95 % interval."""
+    rng = np.random.default_rng(0)
+
+    def medians(samples: Sequence[float]) -> NDArray[np.float64]:
+        values = np.asarray(samples, np.float64)
+        return np.asarray([np.median(rng.choice(values, values.size)) for _ in range(_RESAMPLES_UNPAIRED)])
+
+    low, high = np.percentile(medians(subject) / medians(reference), (2.5, 97.5))
+    ratio = float(np.median(subject) / np.median(reference))
+    return ratio, (min(float(low), ratio), max(float(high), ratio))
 
 
 def calls_ms(call: Callable[[], object], n: int) -> list[float]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -29,9 +29,9 @@ def pin(cores: int) -> bool:
 
 def work(name: str, cores: int, path: Path, quick: bool) -> None:
     """Run suite `name` on `cores` cores and write its results to `path`."""
-    environment = Environment.here(pin(cores))
+    environment = Environment.here(pin(cores), quick)
     results = import_module(f"livesr.bench.{name}").measure(quick)
-    path.write_text(json.dumps([asdict(replace(r, environment=environment)) for r in results]), encoding="utf-8")
+    path.write_text(json.dumps([replace(r, environment=environment).to_json() for r in results]), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from livesr.cli.output import JSON, print_json
+from livesr.cli.output import JSON, console, print_json
 
 
 def register(app: typer.Typer) -> None:
@@ -16,21 +16,62 @@ def register(app: typer.Typer) -> None:
 
 
 def bench(
-    suites: Annotated[list[str] | None, typer.Argument(help="Suites to run; all without.")] = None,
+    suites: Annotated[
+        list[str] | None, typer.Argument(help="Suites to run: hook, sim, ..., all (without any), or scaling.")
+    ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Few repetitions: to see that it runs, not to quote.")] = False,
     out: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
     markdown: Annotated[Path | None, typer.Option(help="Markdown file to write.")] = None,
+    png: Annotated[Path | None, typer.Option(help="Picture to write.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Keep what --out holds; a suite by its own name is measured again.")
+    ] = False,
+    compare: Annotated[Path | None, typer.Option(help="JSON file of an earlier run: say what moved.")] = None,
+    compare_fail: Annotated[
+        float | None,
+        typer.Option(help="Exit with 1 if a figure is worse than in --compare by more percent than this."),
+    ] = None,
+    other_machine: Annotated[
+        bool, typer.Option("--other-machine", help="Compare although machine or settings differ.")
+    ] = False,
     as_json: JSON = False,
 ) -> None:
     """Measure the steps of the live path.
 
-    [dim]Example:[/] livesr bench hook sim --out bench.json
+    [dim]Examples:[/]
+      livesr bench hook sim --out bench.json
+      livesr bench hook sim --compare bench.json --compare-fail 10
+      livesr bench scaling --out scaling.json --png scaling.png --resume
     """
+    from livesr.base.errors import UsageError
     from livesr.bench import run
-    from livesr.bench.report import to_json, to_markdown
+    from livesr.bench.compare import change_table
+    from livesr.bench.compare import compare as compared_with
+    from livesr.bench.picture import draw
+    from livesr.bench.report import read_json, to_json, to_markdown
 
-    results = run(suites or ["all"], json_path=out, quick=quick, quiet=as_json)
+    if compare_fail is not None and compare is None:
+        raise UsageError("--compare-fail needs something to compare with: give --compare OLD.json, too.")
+    if resume and out is None:
+        raise UsageError("--resume goes on with the file of --out: give --out FILE.json, too.")
+    old = read_json(compare) if compare else []  # before hours of measuring
+    results = run(suites or ["all"], json_path=out, quick=quick, resume=resume, quiet=as_json)
     if markdown:
         markdown.write_text(to_markdown(results), encoding="utf-8", newline="\n")
+    if png:
+        draw(results, png)
+    shown, object_ = console(quiet=as_json), to_json(results)
+    worse = []
+    if compare:
+        found = compared_with(old, results, other_machine=other_machine)
+        worse = found.losses_beyond(compare_fail) if compare_fail is not None else []
+        shown.print(change_table(found))
+        for sentence in (*(f"Not compared: {s}" for s in found.left_out), *found.versions):
+            shown.print(sentence, style="dim", markup=False)
+        object_["moved"] = {c.name: c.relative for c in found.changes if c.moved}
+        object_["worse"] = [c.name for c in worse]
     if as_json:
-        print_json(to_json(results))
+        print_json(object_)
+    if worse:
+        shown.print(f"Worse by more than {compare_fail:g} %: {', '.join(c.name for c in worse)}.", markup=False)
+        raise typer.Exit(1)
