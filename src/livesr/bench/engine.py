@@ -1,6 +1,10 @@
-"""One inference of the light engine at 512 x 512 on two cores: OpenVINO beside torch."""
+"""One inference of the light engine at 512 x 512 on two cores: OpenVINO beside torch, torch.compile and ONNX Runtime."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 
@@ -36,10 +40,59 @@ def measure(quick: bool) -> list[Result]:
         subject.infer()
         found = Summary.of(calls_ms(subject.infer, calls * blocks))
         return [Result("engine.infer", found.median, "ms", samples=found, note=f"{note}; no reference: {e}"), *between]
-    comparison = interleave(lambda: calls_ms(subject.infer, calls), lambda: calls_ms(reference.infer, calls), blocks)
+    others: dict[str, tuple[str, Callable[[], Any] | None]] = {
+        "infer": (f"torch {reference.precision}", reference.infer)
+    }
+    others["onnxruntime"] = ("ONNX Runtime f32", _onnx_runtime(engine, subject))
+    if not quick:  # it compiles for half a minute
+        others["compiled"] = ("torch.compile f32, random weights", _compiled(engine, subject))
+    results: list[Result] = []
+    for name, (what, other) in others.items():
+        if other is not None:
+            comparison = interleave(lambda: calls_ms(subject.infer, calls), lambda f=other: calls_ms(f, calls), blocks)  # type: ignore[misc]
+            results.append(compared(f"engine.{name}", comparison, "ms", what, note=note))
     subject.close()
     reference.close()
-    return [compared("engine.infer", comparison, "ms", f"torch {reference.precision}", note=note), *between]
+    return [*results, *between]
+
+
+def _onnx_runtime(engine: Engine, subject: Backend) -> Callable[[], Any] | None:
+    """Return one inference of the same file by ONNX Runtime, None where it is not installed."""
+    if find_spec("onnxruntime") is None:
+        return None
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = _THREADS
+    session = onnxruntime.InferenceSession(engine.read(), options, providers=["CPUExecutionProvider"])
+    (given,) = session.get_inputs()
+    frames = np.array(subject.input, np.float16 if "float16" in given.type else np.float32)[None]
+    session.run(None, {given.name: frames})
+    return lambda: session.run(None, {given.name: frames})
+
+
+def _compiled(engine: Engine, subject: Backend) -> Callable[[], Any] | None:
+    """Return one inference of the same architecture by torch.compile, None for an engine without one or without a compiler."""
+    import torch
+
+    from livesr.training.networks import build
+
+    if engine.manifest.architecture is None:
+        return None
+    network = build(engine.manifest.architecture, **engine.manifest.parameters).eval()
+    network = network.to(memory_format=torch.channels_last)
+    frames = torch.from_numpy(np.array(subject.input, np.float32)[None]).to(memory_format=torch.channels_last)
+    compiled = torch.compile(network)
+
+    def infer() -> Any:
+        with torch.inference_mode():
+            return compiled(frames)
+
+    try:
+        infer()
+    except RuntimeError:  # no C++ compiler
+        return None
+    return infer
 
 
 def _int8_beside_bf16(engine: Engine, side: int, calls: int, blocks: int) -> list[Result]:
