@@ -26,6 +26,8 @@ from livesr.base.errors import ConfigError, suggestion
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+# cycles/um, either way; the finest pattern that ultraviolet light can make has about 17
+PatternFrequency = Annotated[float, Field(ge=-50, le=50, allow_inf_nan=False)]
 
 
 class Model(BaseModel):
@@ -148,7 +150,7 @@ class PatternConfig(Model):
     `overtones` are the waves with 2 k, 3 k ... of three beams or more.
     """
 
-    k_um: tuple[float, float]
+    k_um: tuple[PatternFrequency, PatternFrequency]
     phase_rad: float = 0.0
     modulation: Annotated[float, Field(ge=1e-3, le=1)] = 1.0
     overtones: list[OvertoneConfig] = Field(default_factory=list)
