@@ -2,7 +2,7 @@
 """Everything that needs a GPU, in one call: environment, tests, parity, benchmark; JSON, PNG, and what was not run, and why.
 
     python scripts/gpu_check.py --out check                        # an installed livesr, or this folder as it is
-    python scripts/gpu_check.py --out check --kit /tmp/trtkit      # TensorRT in a Python of its own, torch in this one
+    python scripts/gpu_check.py --out check --kit FOLDER          # TensorRT in a Python of its own, torch in this one
     python scripts/gpu_check.py --out check --quick                # small networks and sizes: does it all work?
 
 Needs no network and no installation: python3 with numpy, pydantic, pyyaml, psutil and onnx; torch for the networks and as
