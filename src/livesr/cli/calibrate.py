@@ -63,14 +63,16 @@ def calibrate(
     out = console(quiet=as_json)
     if _is_rig(source):
         config, name, camera, raw, state = _acquired(source, channel, groups, exposure)
+        notes: tuple[str, ...] = ()
     else:
-        config, name, camera, raw = _read(Path(source), rig, channel, groups, axes, pixel_size, origin)
+        config, name, camera, raw, notes = _read(Path(source), rig, channel, groups, axes, pixel_size, origin)
         state = []
     with out.status("measuring") if not as_json else nullcontext():
         found = calibrate_channel(
             config, name, camera, raw, keep_order=keep_order, keep_otf=keep_otf, beads_nm=beads, state=state
         )
     report = {**found.report(), "files": []}
+    report["warnings"] = [*notes, *report["warnings"]]
     file = _rig_file(source if _is_rig(source) else rig, config)
     if not dry_run and file:
         found.save(file)
@@ -148,7 +150,8 @@ def _read(
     axes: str | None,
     pixel_size_nm: float | None,
     origin: Any,
-) -> tuple[RigConfig, str, Geometry, NDArray[Any]]:
+) -> tuple[RigConfig, str, Geometry, NDArray[Any], tuple[str, ...]]:
+    """Read groups of a recording; what a user should know of it comes last."""
     from livesr.base.config import load_rig
     from livesr.evaluation.sim_calibration import groups_of
     from livesr.store.raw_input import ReadAs, raw_input
@@ -157,12 +160,9 @@ def _read(
     raw = raw_input(path, config, how=ReadAs(axes, channel, pixel_size_nm, origin))
     with closing(raw):
         name = _channel(raw.rig, channel)
-        return (
-            raw.rig if config is None else config,
-            name,
-            raw.cameras[name],
-            groups_of(raw.frames(), name, raw.rig.raw_frames(name), groups),
-        )
+        taken = groups_of(raw.frames(), name, raw.rig.raw_frames(name), groups)
+        notes = (*raw.notes, *raw.remarks())
+        return raw.rig if config is None else config, name, raw.cameras[name], taken, notes
 
 
 def _print(out: Any, report: dict[str, Any]) -> None:
