@@ -74,8 +74,8 @@ def load_core(request: Request) -> CMMCorePlus:
 
     if not request.rig.cfg_path.is_file():
         raise ConfigError(
-            f"{request.rig.folder / 'rig.yaml'} names {request.rig.micromanager!r}, which is not beside it: put Micro-Manager's "
-            "configuration there. Only recordings do without."
+            f"{request.rig.folder / 'rig.yaml'} names {request.rig.micromanager!r}, which is not beside it: put "
+            "Micro-Manager's configuration there. Only recordings do without."
         )
     _check_files(request)
     if request.rig.core == "unicore":

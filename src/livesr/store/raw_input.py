@@ -348,7 +348,8 @@ def _rig_channels(
 
 def _as_said(found: Recording, at: int, given: str) -> str:
     name = repr(found.channels[at]) if len(found.channels) > at else f"number {at + 1}"
-    return f"{found.path.name} names no channel {given!r}: its channel {name} is taken for it, by the order of rig.yaml or its emission."
+    how = "by its emission" if found.channels and found.channels[at].isdigit() else "by the order of rig.yaml"
+    return f"{found.path.name} names no channel {given!r}: its channel {name} is taken for it, {how}."
 
 
 def _place_of(found: Recording, rig: RigConfig, given: str, count: int) -> int:

@@ -176,8 +176,8 @@ def _counted(folder: Path, files: list[Path]) -> list[Path]:
     if last - first + 1 != len(files):
         absent = next(n for n in range(first, last) if n not in numbers)
         raise ConfigError(
-            f"{folder.name} holds {numbers[first].name} to {numbers[last].name}, and number {absent} of them is not there: where "
-            "the frames behind it belong is not known. Put it there, or give one file at a time."
+            f"{folder.name} holds {numbers[first].name} to {numbers[last].name}, and number {absent} of them is not there: "
+            "where the frames behind it belong is not known. Put it there, or give one file at a time."
         )
     return [numbers[n] for n in sorted(numbers)]
 

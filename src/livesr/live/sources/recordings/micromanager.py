@@ -11,7 +11,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, BinaryIO, NamedTuple, cast
 
-
 _INDICES = {
     "time": "t", "TimeIndex": "t", "FrameIndex": "t", "position": "p", "PositionIndex": "p",
     "channel": "c", "ChannelIndex": "c", "z": "z", "ZIndex": "z", "SliceIndex": "z",

@@ -68,7 +68,8 @@ def open_mmstack(path: Path) -> Recording:
         )
         damage = None
         if unfinished:
-            damage = f"{', '.join(unfinished)} is damaged (Micro-Manager did not finish it): {len(placed.at)} frames were found."
+            names = ", ".join(unfinished)
+            damage = f"{names} is damaged (Micro-Manager did not finish it): {len(placed.at)} frames were found."
         recording = recording_of(
             path,
             "Micro-Manager TIFF",
@@ -98,11 +99,11 @@ def _put(placed: Placed, file: Path, pages: TiffPages) -> bool:
             placed.put(place, PageAt(file, len(placed.at), directory if 0 < directory < size else size))
         return True
     unplaced = 0
-    for number, place in _said_by_frames(file, pages):
-        if place is None:  # the last one may have been cut off behind its pixels
+    for number, said in _said_by_frames(file, pages):
+        if said is None:  # the last one may have been cut off behind its pixels
             unplaced += 1
         else:
-            placed.put(place, PageAt(file, number))
+            placed.put(said, PageAt(file, number))
     if unplaced > 1 and not placed.at:
         raise ConfigError(f"{file.name} has no index, and its frames do not say where they belong.")
     return False

@@ -41,7 +41,7 @@ def open_ome_zarr(path: Path) -> Recording:
         arrays = [_array(root, name, about) for name, about in zip(folders, metadata, strict=True)]
     except (OSError, KeyError, ValueError, TypeError, IndexError, AttributeError) as e:
         raise ConfigError(f"Cannot read {path} as OME-Zarr: {type(e).__name__}: {e}.") from e
-    first, about = arrays[0], metadata[0]
+    about = metadata[0]
     names = [str(axis["name"]) for axis in about["multiscales"][0]["axes"]]
     ragged = names.index("t") if "t" in names else None  # positions may have ended at different times
     if len({(a.dtype, *(n for i, n in enumerate(a.shape) if i != ragged)) for a in arrays}) > 1:

@@ -228,20 +228,18 @@ def _fits(recording: Recording, axes: tuple[str, ...], n_raw: int) -> bool:
 def _named(shown: Recording, recording: Recording, axes: tuple[str, ...]) -> Recording:
     pairs = zip(shown.axes, axes, strict=True)
     moved = {name for was, now in pairs if was != now for name in (was, now)}
-    channels = () if "c" in moved or "c" not in axes and "c" in shown.axes else recording.channels
+    channels = () if "c" in moved else recording.channels
     positions = () if "p" in moved else recording.positions
     return replace(shown, axes=axes, channels=channels, positions=positions)
 
 
 def _split(recording: Recording, axes: tuple[str, ...], n_raw: int) -> list[Recording]:
-    """Return the recording with one axis taken for two of `axes`, raw and its neighbour; nothing if it can be none or several."""
+    """Return the recording with one axis taken for two of `axes`, raw and its neighbour; nothing if none or several can be."""
     if "raw" not in axes or len(axes) != len(recording.axes) + 1:
         return []
     raw = axes.index("raw")
-    found = []
-    for at in (raw - 1, raw):  # the first of the two
-        if 0 <= at < len(recording.axes) and recording.lengths[at] % n_raw == 0:
-            found.append(_in_two(recording, at, n_raw, raw_first=at == raw))
+    firsts = [at for at in (raw - 1, raw) if 0 <= at < len(recording.axes) and recording.lengths[at] % n_raw == 0]
+    found = [_in_two(recording, at, n_raw, raw_first=at == raw) for at in firsts]
     return found if len(found) == 1 else []
 
 
@@ -276,8 +274,8 @@ def with_sections(recording: Recording, n_raw: int) -> Recording:
     if n_raw > 1 and length not in (1, n_raw):
         axes = ",".join("t" if a == SECTION else "z" if a == "t" else a for a in recording.axes)
         raise ConfigError(
-            f"{recording.path.name} is {recording.size}, with {length} sections; this rig needs {n_raw} raw frames, and the file "
-            f"does not say how they run beside planes. If one group follows the other, say so: --axes {axes},y,x."
+            f"{recording.path.name} is {recording.size}, with {length} sections; this rig needs {n_raw} raw frames, and the "
+            f"file does not say how they run beside planes. If one group follows the other, say so: --axes {axes},y,x."
         )
     meaning = "raw" if n_raw > 1 and length == n_raw else "z"
     return replace(recording, axes=tuple(meaning if axis == SECTION else axis for axis in recording.axes))

@@ -182,7 +182,7 @@ def _imagej(path: Path, tiff: TiffFile) -> dict[str, Any]:
     unit = str(about.get("unit", "pixel"))
     um = None if unit.startswith("inch") else um_per(unit)  # what a printer is told
     x, y = (_per_pixel(page, name) for name in ("XResolution", "YResolution"))
-    notes = ()
+    notes: tuple[str, ...] = ()
     if um is None and x and x != 1 and unit not in ("pixel", "pixels"):
         notes = (f"{path.name} gives a pixel size in {unit!r}, which is no known unit: it is not used.",)
     return {

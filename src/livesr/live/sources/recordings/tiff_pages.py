@@ -103,7 +103,7 @@ class TiffPages:
             tiff.filehandle.seek(at.directory)
             return tifffile.TiffPage(tiff, index=at.number)
         tiff.pages.useframes = False
-        return cast("TiffPage", tiff.pages[at.number].aspage())
+        return tiff.pages[at.number].aspage()
 
     def file(self, path: Path) -> TiffFile:
         """Return a file, opened unless it is.
@@ -144,7 +144,8 @@ class TiffPages:
         try:
             if start:
                 handle = page.parent.filehandle
-                return rows(cast("Any", handle), start, shape, np.dtype(page.parent.byteorder + page.dtype.str[1:]))
+                dtype = np.dtype(page.dtype or "O").newbyteorder(page.parent.byteorder)
+                return rows(cast("Any", handle), start, shape, dtype)
             _check_segments(page)
             if (packed := _unpacked(page)) is not None:
                 return packed
@@ -168,8 +169,9 @@ def rows_at(page: TiffPage) -> int | None:
     They do if nothing is compressed, predicted or packed, the bits of a byte run as usual, and strips, or tiles as wide as
     the frame, follow one another without gap and hold the frame's bytes, no more and no less.
     """
-    plain = page.is_final and page.samplesperpixel == 1 and page.imagedepth == 1 and page.dtype is not None
-    if not plain or 8 * page.dtype.itemsize != page.bitspersample or sum(page.databytecounts) != page.nbytes:
+    itemsize = 0 if page.dtype is None else page.dtype.itemsize
+    plain = page.is_final and page.samplesperpixel == 1 and page.imagedepth == 1
+    if not plain or 8 * itemsize != page.bitspersample or sum(page.databytecounts) != page.nbytes:
         return None
     ends = [o + n for o, n in zip(page.dataoffsets, page.databytecounts, strict=True)]
     return int(page.dataoffsets[0]) if ends[:-1] == list(page.dataoffsets[1:]) else None
@@ -246,9 +248,8 @@ def remarks_on(path: Path, page: TiffPage) -> tuple[str, ...]:
     notes: list[str] = []
     with suppress(Exception):
         if (orientation := page.tags.valueof(274)) not in (None, 1):
-            notes.append(
-                f"{path.name} asks to be shown turned or mirrored (orientation {int(orientation)}): frames are read as they lie in it."
-            )
+            how = f"turned or mirrored (orientation {int(orientation)})"
+            notes.append(f"{path.name} asks to be shown {how}: frames are read as they lie in it.")
         if page.photometric == 0:
             notes.append(f"{path.name} asks to be shown inverted (MinIsWhite): values are read as they are.")
     return tuple(notes)
