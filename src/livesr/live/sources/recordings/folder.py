@@ -108,7 +108,7 @@ def _names(file: Path, *, companion: bool) -> set[str] | None:
     pages = TiffPages()
     try:
         xml = description_in(file, pages)
-    except (OSError, ValueError) as e:
+    except Exception as e:  # whatever tifffile raises of bytes that are no TIFF
         raise ConfigError(f"Cannot read {file} as TIFF: {e}. Put it elsewhere, or give one file at a time.") from e
     finally:
         pages.close()

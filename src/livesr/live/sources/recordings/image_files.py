@@ -16,14 +16,14 @@ from typing import Any
 
 from livesr.base.errors import ConfigError
 from livesr.live.sources.recordings.micromanager import Summary, place_in, summary
-from livesr.live.sources.recordings.placed import Placed, recording_of
-from livesr.live.sources.recordings.recording import Recording
+from livesr.live.sources.recordings.placed import Placed, recording_of, spelt
+from livesr.live.sources.recordings.recording import Place, Recording
 from livesr.live.sources.recordings.tiff_pages import PageAt, TiffPages
 
 _AXES = ("t", "p", "z", "c")
 _MM2 = re.compile(r"img((?:_(?:channel|position|time|z)\d+)+)\.tiff?$")
 _MM1 = re.compile(r"img_(?P<t>\d+)_(?P<name>.*)_(?P<z>\d+)\.tiff?$")
-_USEQ = re.compile(r"(?:.*[-_])?(?:\d{5}_)?((?:[tpcz]\d{2,})(?:_[a-z]\d{2,})*)\.tiff?$")
+_USEQ = re.compile(r"(?:^|[-_])((?:\d{5}_|[a-z]\d{2,}_)(?:[a-z]\d{2,}_)*[a-z]\d{2,})\.tiff?$")
 _WORDS = {"channel": "c", "position": "p", "time": "t", "z": "z"}
 _METADATA, _SEQUENCE = "metadata.txt", "_useq_MDASequence.json"
 
@@ -69,14 +69,16 @@ def open_image_files(folder: Path, folders: Iterable[Path]) -> Recording:
     """
     read = [_read(each) for each in sorted(folders, key=lambda f: _natural(f.name))]
     channels = _channels(folder, read)
-    placed, notes = Placed(_AXES), [note for each in read for note in each.notes]
+    at: dict[Place, list[Path]] = {}
+    notes = [note for each in read for note in each.notes]
     positions = {p: _label(each, p) for p, each in _positions(folder, read).items()}
     apart = len(read) > 1
     for number, each in _positions(folder, read).items():
         for frame in each.frames:
             c = frame.index.get("c", 0) if frame.channel is None else channels.index(frame.channel)
             p = number if apart else frame.index.get("p", 0)
-            placed.put((frame.index.get("t", 0), p, frame.index.get("z", 0), c), PageAt(frame.file))
+            at.setdefault((frame.index.get("t", 0), p, frame.index.get("z", 0), c), []).append(frame.file)
+    placed = _once(folder, at)
     about, pages = read[0].about, TiffPages()
     try:
         _check_single(pages, placed)
@@ -99,14 +101,33 @@ def open_image_files(folder: Path, folders: Iterable[Path]) -> Recording:
         raise
 
 
+def _once(folder: Path, at: Mapping[Place, list[Path]]) -> Placed:
+    """Put files at their places; as many at every place are exposures that a plan does not count, as raw frames of SIM.
+
+    Raises
+    ------
+    ConfigError
+        If some places have more than others.
+    """
+    counts = {len(files) for files in at.values()}
+    if counts == {1}:
+        return Placed(_AXES, {place: PageAt(file) for place, (file,) in at.items()})
+    if len(counts) > 1:
+        place, files = max(at.items(), key=lambda pair: len(pair[1]))
+        raise ConfigError(
+            f"{folder.name} holds {len(files)} files for {spelt(_AXES, place)} ({_listed([f.name for f in files])}), and fewer "
+            "for other places: which is which is not known."
+        )
+    every = {(*place, i): PageAt(file) for place, files in at.items() for i, file in enumerate(files)}
+    return Placed((*_AXES, "repeat"), every)
+
+
 def _check_single(pages: TiffPages, placed: Placed) -> None:
     """Refuse stacks that are named as single frames are."""
     for place in {min(placed.at, default=()), max(placed.at, default=())} - {()}:
-        file = placed.at[place].file
-        try:
+        file, count = placed.at[place].file, 0
+        with suppress(Exception):  # whatever tifffile raises of bytes that are no TIFF: reading says so
             count = len(pages.file(file).pages)
-        except (OSError, ValueError):
-            continue  # reading says what is wrong
         if count > 1:
             raise ConfigError(
                 f"{file.name} is named as a single frame is, and holds {count} pages: give one file at a time."
@@ -149,7 +170,7 @@ def _by_name(file: Path) -> _Found | None:
         return _Found(file, {_WORDS[word]: int(digits) for word, digits in parts})
     if match := _MM1.match(file.name):
         return _Found(file, {"t": int(match["t"]), "z": int(match["z"])}, match["name"])
-    if match := _USEQ.match(file.name):
+    if match := _USEQ.search(file.name):
         parts = re.findall(r"([a-z])(\d+)", match[1])
         if all(letter in "tpcz" for letter, _ in parts) and len({letter for letter, _ in parts}) == len(parts):
             return _Found(file, {letter: int(digits) for letter, digits in parts})
@@ -190,7 +211,7 @@ def _json(text: str) -> Mapping[str, Any]:
     for end in ("", "}", "}}"):
         with suppress(json.JSONDecodeError):
             said = json.loads(text.rstrip().rstrip(",") + end if end else text)
-            if isinstance(said, Mapping):
+            if said and isinstance(said, Mapping):
                 return said
     raise ValueError("no JSON object")
 

@@ -168,7 +168,7 @@ class _Set:
         found = TiffPages()
         try:
             xml = description_in(file, found)
-        except (OSError, ValueError) as e:
+        except Exception as e:  # whatever tifffile raises of bytes that are no TIFF
             raise ConfigError(f"{path.name} is described in {named}, which cannot be read as TIFF: {e}.") from e
         finally:
             found.close()
@@ -290,7 +290,7 @@ class _Set:
     def _renamed(self, identity: str) -> Path | None:
         """Return the file beside the set that says that it is the one described, whatever its name."""
         for file in sorted(self._path.parent.glob("[!.]*.tif*"))[:_MOST_SEARCHED]:
-            with suppress(OSError, ValueError):
+            with suppress(Exception):  # one of the many files that may lie beside a set
                 if _beside(file.parent, file.name) and self._identity(file) == identity:
                     return file
         return None
@@ -298,7 +298,7 @@ class _Set:
     def _is(self, file: Path, identity: str | None) -> bool:
         try:
             theirs = self._identity(file)
-        except (OSError, ValueError) as e:
+        except Exception as e:  # whatever tifffile raises of bytes that are no TIFF
             self._notes.append(f"{file.name} cannot be read as TIFF: {e}.")
             return False
         if theirs and identity and theirs != identity:
@@ -317,7 +317,7 @@ class _Set:
         """Return how many pages a file has, as far as they can be found."""
         if file not in self._lengths:
             tiff = self._pages.file(file)
-            with complaints() as found, suppress(OSError, ValueError, IndexError):
+            with complaints() as found, suppress(Exception):  # a chain that leads nowhere
                 self._lengths[file] = len(tiff.pages)
             self._lengths.setdefault(file, 1)
             if found:

@@ -155,11 +155,12 @@ class TiffPages:
                 f"{at.file.name} ends within {which}: it was cut off, or is still being written."
             ) from None
         except Exception as e:  # whatever a codec raises
-            if "imagecodecs" in str(e):
-                missing = NotImplementedError(str(e))
+            if "imagecodecs" in str(e) or isinstance(e, ImportError):
+                codec = getattr(page.compression, "name", page.compression)
                 raise DamagedFileError(
-                    f"{at.file.name} is compressed: {_said(e)}. pip install imagecodecs."
-                ) from missing
+                    f"{at.file.name} holds {page.bitspersample} bits a pixel, compressed as {codec}: reading it needs another "
+                    "package, pip install imagecodecs."
+                ) from NotImplementedError(str(e))
             raise DamagedFileError(f"{at.file.name} cannot be read at {which}: {e}.") from e
 
 
@@ -215,10 +216,6 @@ def _unpacked(page: TiffPage) -> NDArray[np.uint16] | None:
     ones = np.unpackbits(lines, axis=1, count=x * bits, bitorder="big" if page.fillorder == 1 else "little")
     weights = (1 << np.arange(bits)[::-1]).astype(np.uint16)
     return np.asarray(ones.reshape(y, x, bits) @ weights, np.uint16)
-
-
-def _said(error: Exception) -> str:
-    return re.sub(r"<COMPRESSION\.(\w+): \d+>", r"\1", str(error)).strip().rstrip(".")
 
 
 @contextmanager
