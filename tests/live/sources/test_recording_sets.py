@@ -281,7 +281,7 @@ def test_a_description_that_is_elsewhere(tmp_path: Path, companion: bool) -> Non
         with closing(open_recording(path)) as recording:
             assert_whole(recording, t=2, p=2)
     (tmp_path / master).unlink()
-    with pytest.raises(ConfigError, match=f"s_1.ome.tif is described in {master}, which is not beside it"):
+    with pytest.raises(ConfigError, match=rf"s_1.ome.tif is described in {master}, which is not beside it"):
         open_recording(tmp_path / "s_1.ome.tif")
 
 
@@ -392,7 +392,7 @@ def test_an_absurd_mmstack_allocates_nothing(tmp_path: Path) -> None:
     struct.pack_into("<I", data, index + 4, 2**32 - 1)
     struct.pack_into("<I", data, 36, 2**32 - 1)
     file.write_bytes(data)
-    with pytest.raises(ConfigError, match="has no index|no frame"):
+    with pytest.raises(ConfigError, match=r"has no index|no frame"):
         open_recording(file)
     mmstack(tmp_path)
     data = bytearray(file.read_bytes())
@@ -490,7 +490,7 @@ def test_an_image_file_of_another_size_or_that_is_gone_ends_the_reading(tmp_path
     tifffile.imwrite(tmp_path / "f" / name.format(1), NOISE[:8], photometric="minisblack")
     with closing(open_recording(tmp_path / "f")) as recording:
         assert recording.read((0, 0, 0, 0)) is not None
-        with pytest.raises(DamagedFileError, match="is 8 x 20 uint16 at frame t=1.*the others are 16 x 20"):
+        with pytest.raises(DamagedFileError, match=r"is 8 x 20 uint16 at frame t=1.*the others are 16 x 20"):
             recording.read((1, 0, 0, 0))
         (tmp_path / "f" / name.format(2)).unlink()
         with pytest.raises(DamagedFileError, match="is gone"):
@@ -551,7 +551,7 @@ def test_a_folder_that_holds_several_recordings_is_refused(tmp_path: Path) -> No
     for name in "ab":
         described(tmp_path / f"{name}.ome.tif", [frame()], ome_xml([image("A", block())], uuid=name))
     with pytest.raises(
-        ConfigError, match="holds 2 recordings that describe themselves, beginning with a.ome.tif, b.ome.tif"
+        ConfigError, match=r"holds 2 recordings that describe themselves, beginning with a.ome.tif, b.ome.tif"
     ):
         open_recording(tmp_path)
     (tmp_path / "b.ome.tif").unlink()

@@ -17,9 +17,9 @@ from livesr.base.errors import ConfigError, DamagedFileError
 from livesr.live.sources.recordings.recording import Recording, open_recording
 
 N, Y, X = 6, 100, 90
-K, I, J = np.ogrid[:N, :Y, :X]
-FRAMES = (1000 * K + 10 * I + J).astype(np.uint16)  # a pixel says its frame, row and column
-TWELVE = ((300 * K + 2 * I + J) % 4096).astype(np.uint16)
+K, ROW, COLUMN = np.ogrid[:N, :Y, :X]
+FRAMES = (1000 * K + 10 * ROW + COLUMN).astype(np.uint16)  # a pixel says its frame, row and column
+TWELVE = ((300 * K + 2 * ROW + COLUMN) % 4096).astype(np.uint16)
 
 
 def frames_of(recording: Recording) -> np.ndarray:
@@ -198,12 +198,12 @@ def test_values_that_no_camera_gives_are_refused_wherever_they_come(tmp_path: Pa
         frames = (FRAMES % 200).astype(np.float32)
         frames[0, 3, 3] = wrong
         pages(tmp_path / "first.tif", frames)
-        with pytest.raises(ConfigError, match="float32 from .* expected the camera's uint8 or uint16"):
+        with pytest.raises(ConfigError, match=r"float32 from .* expected the camera's uint8 or uint16"):
             open_recording(tmp_path / "first.tif")
         pages(tmp_path / "third.tif", np.roll(frames, 2, axis=0))
         with closing(open_recording(tmp_path / "third.tif")) as recording:
             assert recording.read((1,)) is not None
-            with pytest.raises(DamagedFileError, match="float32 from .* at frame frame=2"):
+            with pytest.raises(DamagedFileError, match=r"float32 from .* at frame frame=2"):
                 recording.read((2,))
     pages(tmp_path / "c.tif", FRAMES.astype(np.complex64))
     with pytest.raises(ConfigError, match="complex64; expected"):
@@ -268,13 +268,12 @@ def test_a_codec_that_is_not_installed_is_named_before_anything_begins(tmp_path:
     for code in (5, 34712, 50000):  # LZW, JPEG 2000, Zstandard
         data[at : at + 12] = struct.pack("<HHIHH", 259, 3, 1, code, 0)
         (tmp_path / "a.tif").write_bytes(data)
-        words = "cannot be read" if _has_imagecodecs() else "pip install imagecodecs"
-        try:
-            with closing(open_recording(tmp_path / "a.tif")) as recording, pytest.raises(DamagedFileError, match=words):
+        if _has_imagecodecs():  # what is said to be compressed is not
+            with closing(open_recording(tmp_path / "a.tif")) as recording, pytest.raises(DamagedFileError):
                 recording.read(())
-        except ConfigError as e:
-            assert not _has_imagecodecs()
-            assert words in str(e)
+        else:
+            with pytest.raises(ConfigError, match="pip install imagecodecs"):
+                open_recording(tmp_path / "a.tif")
 
 
 def _has_imagecodecs() -> bool:
@@ -316,7 +315,7 @@ def test_a_strip_that_is_not_there_is_no_black_one(tmp_path: Path, gone: str) ->
 @pytest.mark.parametrize("content", [b"", b"II", b"II*\0", b"II*\0\xff\xff\xff\xff", bytes(5000)])
 def test_what_is_no_tiff_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.tif").write_bytes(content)
-    with pytest.raises(ConfigError, match="Cannot read .*as TIFF"):
+    with pytest.raises(ConfigError, match=r"Cannot read .*as TIFF"):
         open_recording(tmp_path / "a.tif")
 
 
@@ -325,10 +324,6 @@ def test_an_imagej_stack_of_one_directory_that_was_cut_off_gives_what_is_there(t
     data = (tmp_path / "a.tif").read_bytes()
     (tmp_path / "a.tif").write_bytes(data[: -FRAMES[0].nbytes - 100])
     with closing(open_recording(tmp_path / "a.tif")) as recording:
-        found = (
-            [plane.pixels for t in range(6) if (plane := recording.read((t, 0, 0)[: len(recording.axes)]))]
-            if (recording.lengths[0] == 6)
-            else frames_of(recording)
-        )
-        assert recording.damage is not None
+        assert "metadata invalid" in str(recording.damage)
+        found = frames_of(recording)
     np.testing.assert_array_equal(found, FRAMES[:4])
