@@ -94,7 +94,7 @@ def recording_of(
     def read(place: Place) -> Plane | None:
         if (page := placed.at.get(place)) is None:
             return None
-        frame = pages.read(page, f"frame {spelt(placed.axes, place)}")
+        frame = pages.read(page, _which(placed.axes, lengths, place))
         return Plane(frame, _metadata(pages, page).t_camera_ms if micromanager else None)
 
     if known.pixel_size_um:
@@ -126,6 +126,11 @@ def recording_of(
 def spelt(axes: Sequence[str], place: Place) -> str:
     """Name a place for people."""
     return ", ".join(f"{axis}={i}" for axis, i in zip(axes, place, strict=True)) or "0"
+
+
+def _which(axes: Sequence[str], lengths: Place, place: Place) -> str:
+    """Name a frame for people."""
+    return f"frame {place[0] + 1} of {lengths[0]}" if len(axes) == 1 else f"frame {spelt(axes, place)}"
 
 
 def _left_out(path: Path, placed: Placed, announced: Place, positions: tuple[str, ...]) -> list[str]:
