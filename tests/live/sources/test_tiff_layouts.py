@@ -319,6 +319,18 @@ def test_what_is_no_tiff_is_refused(tmp_path: Path, content: bytes) -> None:
         open_recording(tmp_path / "a.tif")
 
 
+def test_pages_that_run_in_a_circle_are_refused(tmp_path: Path) -> None:
+    pages(tmp_path / "a.tif", FRAMES)
+    with tifffile.TiffFile(tmp_path / "a.tif") as tiff:
+        first, last = tiff.pages[1], tiff.pages[5]
+        following = last.offset + 2 + 12 * len(last.tags)
+    data = bytearray((tmp_path / "a.tif").read_bytes())
+    data[following : following + 4] = struct.pack("<I", first.offset)
+    (tmp_path / "a.tif").write_bytes(data)
+    with pytest.raises(ConfigError, match="run in a circle"):
+        open_recording(tmp_path / "a.tif")
+
+
 def test_an_imagej_stack_of_one_directory_that_was_cut_off_gives_what_is_there(tmp_path: Path) -> None:
     _one_directory(tmp_path / "a.tif")
     data = (tmp_path / "a.tif").read_bytes()

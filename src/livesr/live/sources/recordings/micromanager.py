@@ -11,6 +11,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, BinaryIO, NamedTuple, cast
 
+from livesr.live.sources.recordings.tiff_pages import complaints
+
 _INDICES = {
     "time": "t", "TimeIndex": "t", "FrameIndex": "t", "position": "p", "PositionIndex": "p",
     "channel": "c", "ChannelIndex": "c", "z": "z", "ZIndex": "z", "SliceIndex": "z",
@@ -88,7 +90,7 @@ def head_of(path: Path, *keys: str) -> dict[str, Any]:
     import tifffile
 
     try:
-        with path.open("rb") as file:
+        with path.open("rb") as file, complaints():
             found = tifffile.read_micromanager_metadata(cast("IO[bytes]", _Within(file)), set(keys))
     except (OSError, ValueError, struct.error, RecursionError):
         return {}

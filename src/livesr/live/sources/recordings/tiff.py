@@ -69,17 +69,18 @@ def _placed(path: Path, tiff: TiffFile, found: list[str]) -> tuple[Placed, tuple
     """Put the frames of a file at their places, and say which pages are left out; `found` gets what is wrong."""
     try:
         series = tiff.series
+        if found and tiff.is_imagej and (cut := _cut_off_imagej(path, tiff)):
+            return cut, ()
+        kinds = {one.kind for one in series}
+        if series and "generic" not in kinds and not ("uniform" in kinds and found):
+            full = [one for one in series if not (one.keyframe.is_reduced or one.keyframe.is_mask)]
+            left = sum(len(one.pages) for one in series) - sum(len(one.pages) for one in full)
+            return _of_series(path, full), _reduced(path, left)
+    except ConfigError:
+        raise
     except Exception as e:  # whatever tifffile raises of a damaged file
         found.append(str(e))
-        series = []
-    if found and tiff.is_imagej and (cut := _cut_off_imagej(path, tiff)):
-        return cut, ()
-    kinds = {one.kind for one in series}
-    if not series or "generic" in kinds or ("uniform" in kinds and found):
-        return _in_a_row(path, tiff, found)
-    full = [one for one in series if not (one.keyframe.is_reduced or one.keyframe.is_mask)]
-    left = sum(len(one.pages) for one in series) - sum(len(one.pages) for one in full)
-    return _of_series(path, full), _reduced(path, left)
+    return _in_a_row(path, tiff, found)
 
 
 def _in_a_row(path: Path, tiff: TiffFile, found: list[str]) -> tuple[Placed, tuple[str, ...]]:

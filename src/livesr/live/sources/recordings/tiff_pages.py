@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import re
+import struct
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -47,6 +48,7 @@ class TiffPages:
 
     def __init__(self) -> None:
         self._open: OrderedDict[Path, TiffFile] = OrderedDict()
+        self._checked: set[Path] = set()
         self._shape: tuple[int, int] = (0, 0)
         self._pixels: CameraPixels | None = None
 
@@ -58,7 +60,10 @@ class TiffPages:
         ConfigError
             If no camera gives such frames, or their codec is not installed.
         """
-        page = self.page(first)
+        try:
+            page = self.page(first)
+        except Exception as e:  # whatever tifffile raises of a damaged file
+            raise ConfigError(f"Cannot read {first.file} as TIFF: {e}.") from e
         _check_page(first.file, page, self.file(first.file).filehandle.size)
         self._shape = (int(page.imagelength), int(page.imagewidth))
         self._pixels = camera_pixels(first.file, page.dtype or "O")
@@ -78,6 +83,10 @@ class TiffPages:
         DamagedFileError
             If it cannot be read, or is not like the first; `which` names it.
         """
+        with complaints():
+            return self._read(at, which)
+
+    def _read(self, at: PageAt, which: str) -> Pixels:
         assert self._pixels is not None
         page = self._described(at, which)
         shape, stored = (page.imagelength, page.imagewidth), np.dtype(page.dtype or "O").newbyteorder("=")
@@ -99,11 +108,12 @@ class TiffPages:
         import tifffile
 
         tiff = self.file(at.file)
-        if at.directory:
-            tiff.filehandle.seek(at.directory)
-            return tifffile.TiffPage(tiff, index=at.number)
-        tiff.pages.useframes = False
-        return tiff.pages[at.number].aspage()
+        with complaints():
+            if at.directory:
+                tiff.filehandle.seek(at.directory)
+                return tifffile.TiffPage(tiff, index=at.number)
+            tiff.pages.useframes = False
+            return tiff.pages[at.number].aspage()
 
     def file(self, path: Path) -> TiffFile:
         """Return a file, opened unless it is.
@@ -120,6 +130,9 @@ class TiffPages:
                 self._open.popitem(last=False)[1].close()
             with complaints():
                 self._open[path] = tifffile.TiffFile(path)
+            if path not in self._checked:
+                _check_chain(self._open[path])
+                self._checked.add(path)
         self._open.move_to_end(path)
         return self._open[path]
 
@@ -130,8 +143,7 @@ class TiffPages:
 
     def _described(self, at: PageAt, which: str) -> TiffPage:
         try:
-            with complaints():
-                return self.page(at)
+            return self.page(at)
         except FileNotFoundError as e:
             raise DamagedFileError(f"{at.file.name}, which holds {which}, is gone.") from e
         except Exception as e:  # whatever a chain of pages that leads nowhere raises
@@ -140,9 +152,8 @@ class TiffPages:
     def _values(self, at: PageAt, page: TiffPage, which: str) -> NDArray[Any]:
         """Return the values of a page as they are stored, (y, x)."""
         shape = (page.imagelength, page.imagewidth)
-        start = at.row_offset or rows_at(page)
         try:
-            if start:
+            if start := at.row_offset or rows_at(page):
                 handle = page.parent.filehandle
                 dtype = np.dtype(page.dtype or "O").newbyteorder(page.parent.byteorder)
                 return rows(cast("Any", handle), start, shape, dtype)
@@ -178,7 +189,29 @@ def rows_at(page: TiffPage) -> int | None:
     return int(page.dataoffsets[0]) if ends[:-1] == list(page.dataoffsets[1:]) else None
 
 
+def _check_chain(tiff: TiffFile) -> None:
+    """Refuse a chain of pages that runs in a circle: tifffile would follow it without end.
+
+    Raises
+    ------
+    ValueError
+        If it does.
+    """
+    form, file, seen = tiff.tiff, tiff.filehandle, set[int]()
+    file.seek(8 if form.is_bigtiff else 4)
+    with suppress(struct.error):  # the end of a file that was cut off, which tifffile notices
+        while offset := struct.unpack(form.offsetformat, file.read(form.offsetsize))[0]:
+            if offset in seen:
+                raise ValueError("its pages run in a circle")
+            seen.add(offset)
+            file.seek(offset)
+            count = struct.unpack(form.tagnoformat, file.read(form.tagnosize))[0]
+            file.seek(offset + form.tagnosize + count * form.tagsize)
+
+
 def _check_page(path: Path, page: TiffPage, file_bytes: int) -> None:
+    if not all(isinstance(n, int) for n in (page.imagelength, page.imagewidth, page.bitspersample, page.imagedepth)):
+        raise ConfigError(f"{path.name} has a size that is no number: it is damaged.")
     if page.samplesperpixel != 1 or page.photometric not in (0, 1, 32803, 34892):
         raise ConfigError(f"{path.name} holds colour frames; expected one value a pixel.")
     if page.imagedepth != 1:
