@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import tracemalloc
 from collections.abc import Callable
 from contextlib import closing
 from itertools import product
@@ -293,8 +294,13 @@ def test_a_small_file_that_announces_a_huge_frame_is_refused(tmp_path: Path) -> 
             at = data.index(struct.pack("<HHI", tag, 4, 1))
             data[at + 8 : at + 12] = struct.pack("<I", size)
         (tmp_path / "a.tif").write_bytes(data)
-        with pytest.raises(ConfigError, match=words):
-            open_recording(tmp_path / "a.tif")
+        tracemalloc.start()
+        try:
+            with pytest.raises(ConfigError, match=words):
+                open_recording(tmp_path / "a.tif")
+            assert tracemalloc.get_traced_memory()[1] < 20e6
+        finally:
+            tracemalloc.stop()
 
 
 @pytest.mark.parametrize("gone", ["offsets", "counts"])
