@@ -15,9 +15,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from livesr.base.config import RigConfig, load_rig
+from livesr.base.config import RigConfig, RunConfig, load_rig
 from livesr.live import pipeline as pipeline_module
 from livesr.live.flight import Flight
+from livesr.live.session import Session
+from livesr.live.sinks.signals import SignalSink
 from livesr.live.watchdog import Watchdog
 from livesr.store.backfill import backfill
 from recorded_runs import Live, array, lines, mixing_engine, moving_groups, sim_rig
@@ -236,6 +238,27 @@ def test_what_is_under_way_is_known() -> None:
         assert flight.under_way()[0] == item
         seen.append(item)
     assert (seen, flight.under_way()) == ([0, 1, 2, 3], [])
+
+
+@pytest.mark.parametrize("ending", [SystemExit(3), KeyboardInterrupt(), GeneratorExit(), ValueError("bad")])
+def test_a_listener_that_exits_is_counted_and_the_next_frames_come(
+    ending: BaseException, engine: str, tmp_path: Path
+) -> None:
+    session = Session(load_rig("virtual_sim"), RunConfig())
+    sink = SignalSink(session.frame_ready, session.input_ready, session.provisional_ready)
+    seen: list[int] = []
+
+    def listener(frame: Any) -> None:
+        seen.append(frame.t)
+        if frame.t == 2:
+            raise ending
+
+    session.frame_ready.connect(listener)
+    live = Live(sim_rig(engine), tmp_path / "run.ome.zarr", sinks=[sink])
+    report = live.record(moving_groups(6))
+    assert seen == list(range(6))
+    assert sink.listener_errors == 1
+    assert (report["sr_frames"], report["error"]) == (6, None)
 
 
 LEAVES_IN_A_CHILD = """
