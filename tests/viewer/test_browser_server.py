@@ -1,5 +1,6 @@
 """A real server on a real port, asked by a real client."""
 
+import contextlib
 import gc
 import http.client
 import io
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from preview_source import CHANNELS, MemorySource, flat, measurement, prediction
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from livesr.base.errors import BindError
@@ -509,6 +510,26 @@ def test_snapshot_is_a_png_of_what_is_shown(server, source, mode):
 
 
 # ---- beginning and end ----------------------------------------------------------------------------------------------
+
+
+def test_connections_are_bounded_and_make_room_when_they_end(server, source, monkeypatch):
+    monkeypatch.setattr("livesr.viewer.browser.server._MOST_CONNECTIONS", 10)
+    source.give(flat(0, 0, 0, 0))
+    idle = [socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S) for _ in range(10)]
+    one_more = socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S)
+    with one_more, contextlib.suppress(ConnectionResetError):
+        assert one_more.recv(1) == b""
+    for connection in idle:
+        connection.close()
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            with join(server) as page:
+                next_frame(page)
+            return
+        except (OSError, EOFError, InvalidHandshake):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
 
 
 def test_stop_closes_pages_and_leaves_nothing(source):

@@ -74,6 +74,7 @@ from livesr.live.sinks.thread import SinkThread
 from livesr.live.sources.mda import MDAHook, Received, camera_frame
 from livesr.live.trust import MeanScore, scored
 from livesr.live.upscale import WINDOW, normalise_into
+from livesr.live.watchdog import Watchdog
 from livesr.live.window import FrameWindow
 
 log = logging.getLogger(__name__)
@@ -93,8 +94,11 @@ STEPS = (
 )
 _STACKS_LATEST = 4  # groups of a channel that may wait for reconstruction before they are given up
 _QUEUE_WARNS = 0.5  # share of the raw queue
+_NETWORK_WARNING = "The network does not answer. Measurement and recording go on without predictions."
 _QUEUE_WARNING = "The raw queue is more than half full: the disk or the computer is slower than the camera."
-_WINDOWS_COMPLETE = 8  # windows that may wait for the network before reconstruction waits
+_LOOK_S = 0.2
+_WINDOWS_COMPLETE = 8  # windows that may wait for the network before reconstruction waits: at least these, and
+_WINDOWS_SHARE = 4  # a quarter of the run's memory
 
 
 class Pipeline:
@@ -117,6 +121,10 @@ class Pipeline:
         are watched and followed in the background, which what was recorded must not be: it has to give the same again
     wanted : whether the network is to see the frame at (stream, t); all without
     disk_free : bytes left where the run is stored, for the status
+
+    Attributes
+    ----------
+    network_left : whether the network was left behind, still in a call that does not return; its path must not be closed
     """
 
     def __init__(
@@ -153,17 +161,19 @@ class Pipeline:
             if policy == "latest"
             else BoundedQueue(1 << 20, "block")
         )
-        self.hook = MDAHook(self._room_frames, self._cannot_wait)
         self._windows: LatestPerKey[tuple[int, str], Window] = LatestPerKey()
+        self._window_bytes = max(4 * math.prod(c.recon_shape) for c in run.channels)
+        self.hook = MDAHook(self._room_frames, self._cannot_wait)
         lanes = max((len(path.on_device) for path in paths.values()), default=0) or 1
         in_lanes = all(
             path.on_device for path in paths.values() if not path.parts
         )  # a running image needs its groups in order
         self._measuring = Flight(self._measure, lanes if in_lanes else 1, "measure")
         self._separating = Flight(self._network, lanes, "separate")
-        self._host_turns = {
-            name: threading.Lock() for name in paths
-        }  # the CPU's part of a path serves one lane at a time
+        # The CPU's part of a path serves one lane at a time, and a measurement never waits for a prediction.
+        self._measuring_turns = {name: threading.Lock() for name in paths}
+        self._separating_turns = {name: threading.Lock() for name in paths}
+        self._watchdog, self._handing_on, self.network_left = Watchdog(), threading.Lock(), False
         self._network_turns = {name: Turn() for name in paths}
         self._arithmetics: dict[tuple[str, int | None], Arithmetic] = {}
         self._left_device: set[str] = set()
@@ -235,8 +245,12 @@ class Pipeline:
 
     def join(self, about: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Wait until everything received is processed and stored; close the sinks; return the report with `about` in it."""
-        for thread in self._threads:
-            wait_for(thread)
+        ingest, reconstruct, separate = self._threads
+        wait_for(ingest)
+        wait_for(reconstruct)
+        wait_for(separate, lambda: self._watchdog.overdue)
+        if separate.is_alive():
+            self._leave_network()
         if self._blas:
             self._blas.restore_original_limits()
         for sink in self._sinks:
@@ -249,7 +263,8 @@ class Pipeline:
         return {**self.report(), **(about or {})}
 
     def abandon(self) -> None:
-        """Compute nothing more; what was received is still stored."""
+        """Compute nothing more, and wait for nothing that computes; what was received is still stored."""
+        self._watchdog.hurry()
         self._failed.update(dict.fromkeys(("reconstruct", "separate"), "abandoned"))
 
     def stop(self, error: LiveSRError) -> None:
@@ -361,7 +376,8 @@ class Pipeline:
         return (self.raw_queue_bytes - self._downstream_bytes()) // self._frame_bytes
 
     def _downstream_bytes(self) -> int:
-        return self._stacks.weight + sum(s.weight for s in self._sinks)
+        windows = len(self._windows) * self._window_bytes
+        return self._stacks.weight + windows + sum(s.weight for s in self._sinks)
 
     def _cannot_wait(self) -> None:
         self.stop(
@@ -388,7 +404,7 @@ class Pipeline:
                     self.warn(_doubtful(stack.stream, "refused"))
                     self._skip(stack.stream, stack.t, f"refused: {e}")
                     continue
-                except Exception as e:  # whatever a reconstruction may raise, the raw frames go on being recorded
+                except BaseException as e:  # whatever a reconstruction may raise, the raw frames go on being recorded
                     self._step_failed("reconstruct", e)
             self.counts["recon_failed"] += 1
             self._skip(stack.stream, stack.t, self._failed["reconstruct"])
@@ -420,7 +436,7 @@ class Pipeline:
                 raise
             except Exception as e:  # a driver may raise anything
                 self._leave_device(path, e)
-        with self._host_turns[path.name]:
+        with self._measuring_turns[path.name]:
             return self._measure_with(path.measuring, HOST_DEVICE, 0, path, stack)
 
     def _measure_with(
@@ -545,17 +561,24 @@ class Pipeline:
 
     def _offer(self, window: Window) -> None:
         """Give a window to the network; under "latest" it replaces one of its stream that still waits."""
-        complete = self._policy == "complete"
         stream, t = window.centre.stream, window.centre.t
         if not self._wanted(stream, t):
             return
-        if complete:
-            self._windows.wait_below(_WINDOWS_COMPLETE)
-        elif self._lacks_neighbour(window):
+        if self._policy == "latest" and self._lacks_neighbour(window):
             self._skip_centre(stream, t, "a neighbour was dropped")
             return
-        for displaced in self._wait_for_network(window, keep=complete):
+        keep = self._policy == "complete" and self._network_has_room()
+        for displaced in self._wait_for_network(window, keep=keep):
             self._skip_centre(displaced.centre.stream, displaced.centre.t, "the network cannot keep up")
+
+    def _network_has_room(self) -> bool:
+        """Wait until a window more may wait for the network; False if the network does not answer."""
+        most = _WINDOWS_COMPLETE
+        if not any(path.on_device for path in self._paths.values()):  # their memory is not the run's
+            most = max(most, self.raw_queue_bytes // _WINDOWS_SHARE // self._window_bytes)
+        while not (room := self._windows.wait_below(most, _LOOK_S)) and not self._watchdog.overdue:
+            pass
+        return room
 
     def _lacks_neighbour(self, window: Window) -> bool:
         """Whether a frame beside the centre was given up: what seems the first or last of its series may be neither."""
@@ -581,19 +604,47 @@ class Pipeline:
 
     def _separate(self) -> None:
         for window, separated in self._separating.over(self._windows):
-            stream, t = window.centre.stream, window.centre.t
-            if window.provisional:
-                self._show_provisional(separated)
-                continue
-            if "separate" not in self._failed:
-                try:
-                    if prediction := separated():
-                        self._predicted(prediction)
-                        continue
-                except Exception as e:  # whatever a runtime may raise, measurement and recording go on
-                    self._step_failed("separate", e)
-            self.counts["sr_failed"] += 1
-            self._skip(stream, t, self._failed["separate"])
+            prediction: _Prediction | None = None
+            error: BaseException | None = None
+            try:
+                prediction = separated()
+            except BaseException as e:  # whatever a runtime may raise, measurement and recording go on
+                error = e
+            with self._handing_on:
+                if self.network_left:
+                    return
+                (self._show_provisional if window.provisional else self._land)(window, prediction, error)
+
+    def _land(self, window: Window, prediction: _Prediction | None, error: BaseException | None) -> None:
+        """Hand on what the network made of a window, or say that it has nothing."""
+        try:
+            if error:
+                raise error
+            if prediction:
+                self._predicted(prediction)
+                return
+        except BaseException as e:  # likewise of a composer
+            self._step_failed("separate", e)
+        self._no_prediction(window)
+
+    def _no_prediction(self, window: Window) -> None:
+        self.counts["sr_failed"] += 1
+        self._skip(window.centre.stream, window.centre.t, self._failed["separate"])
+
+    def _leave_network(self) -> None:
+        """End the run without a network that does not answer; what it may still give comes too late."""
+        with self._handing_on:
+            self.network_left = True
+        self._failed.setdefault("separate", "the network did not answer")
+        left = []
+        while (window := self._windows.get()) is not None:
+            left.append(window)
+        left = [window for window in (*self._separating.under_way(), *left) if not window.provisional]
+        for window in sorted(left, key=lambda window: window.centre.t):
+            self._no_prediction(window)
+        self.warn(
+            f"The network did not answer: {len(left)} predictions are missing at the end. 'livesr backfill' computes them."
+        )
 
     def _predicted(self, prediction: _Prediction) -> None:
         """Hand on a prediction; in the order of the windows."""
@@ -613,16 +664,13 @@ class Pipeline:
             for sink in self._sinks:
                 sink.separated(frame)
 
-    def _show_provisional(self, separated: Callable[[], _Prediction | None]) -> None:
+    def _show_provisional(self, window: Window, prediction: _Prediction | None, error: BaseException | None) -> None:
         """Show a frame that its successor may still change."""
-        try:
-            prediction = separated()
-        except Exception as e:  # what is only a courtesy must not end the predictions that count
+        if error:  # what is only a courtesy must not end the predictions that count
             self._provisional = False
             self.warn(
-                f"A provisional frame failed ({type(e).__name__}: {e}); only final frames are shown from here on."
+                f"A provisional frame failed ({type(error).__name__}: {error}); only final frames are shown from here on."
             )
-            return
         if prediction is None:
             return
         frame = self._composed(prediction)
@@ -646,6 +694,10 @@ class Pipeline:
             return None
         if window.provisional and not (self._provisional and self._pace.allows(time.perf_counter())):
             return None
+        with self._watchdog.call():
+            return self._separated(lane, window)
+
+    def _separated(self, lane: int, window: Window) -> _Prediction:
         path, start_s = self._paths[window.centre.stream.channel], time.perf_counter()
         runtime = path.resident if all(frame.resident is not None for frame in _seen(window, path)) else None
         if runtime:
@@ -654,9 +706,9 @@ class Pipeline:
                 self._pace.worked(time.perf_counter() - start_s)
                 return _Prediction(window, window, made)
             except Exception as e:  # a driver may raise anything
-                with self._host_turns[path.name], self._network_turns[path.name].alone():
+                with self._separating_turns[path.name], self._network_turns[path.name].alone():
                     path.give_up(runtime, e)
-        with self._host_turns[path.name]:
+        with self._separating_turns[path.name]:
             seen = self._enlarged(window, path)
             with self._network_turns[path.name].on_host():  # windows before it may be on the device still
                 made = self._separate_on_host(path, seen)
@@ -725,7 +777,7 @@ class Pipeline:
             log.warning("%s", sentence)
         self.warnings[sentence] = self.warnings.get(sentence, 0) + 1
 
-    def _step_failed(self, step: str, error: Exception) -> None:
+    def _step_failed(self, step: str, error: BaseException) -> None:
         """End a step; what comes before it goes on."""
         sentence = f"{step} failed: {type(error).__name__}: {error}"
         log.error("%s; recording goes on without it", sentence, exc_info=error)
@@ -742,7 +794,7 @@ class Pipeline:
         """Run the loop of a thread; an error that no step foresaw still ends in a report."""
         try:
             work()
-        except Exception as e:
+        except BaseException as e:
             log.exception("%s ended", threading.current_thread().name)
             self.stop(RecordingError(f"Internal error in {work.__name__.strip('_')}: {type(e).__name__}: {e}."))
             self._stacks.close()
@@ -755,6 +807,8 @@ class Pipeline:
                 status = self.status()
                 if status["raw_queue"] > _QUEUE_WARNS:
                     self.warn(_QUEUE_WARNING)
+                if self._watchdog.overdue:
+                    self.warn(_NETWORK_WARNING)
             for sink in self._sinks:  # the last known state, if need be: subscribers take silence for the end
                 sink.status({**status, "warnings": list(self.warnings)})
             with self._survived("Looking at the raw order"):

@@ -137,6 +137,8 @@ class LiveSR(Session):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._forked:
+            return
         self._end_acquisition(kind)
         for signal, listener in self._listeners():
             signal.disconnect(listener)
@@ -323,10 +325,10 @@ class LiveSR(Session):
 
 def _detach_at_exit(core: CMMCorePlus) -> None:
     """Take the core's callback away before the interpreter goes: a callback that still arrives then aborts the process."""
-    reference = weakref.ref(core)
+    reference, process = weakref.ref(core), os.getpid()
 
     def detach() -> None:
-        if (alive := reference()) is not None:
+        if os.getpid() == process and (alive := reference()) is not None:
             CMMCore.registerCallback(alive, None)
 
     atexit.register(detach)

@@ -10,6 +10,8 @@ import asyncio
 import logging
 import threading
 from concurrent.futures import Future
+from functools import partial
+from typing import Any, cast
 
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.http11 import Request, Response
@@ -27,6 +29,7 @@ _connection_log.addFilter(lambda record: record.msg != "opening handshake failed
 
 _CLOSE_S = 1.0
 _MAX_MESSAGE_BYTES = 32768
+_MOST_CONNECTIONS = 64
 
 
 class PreviewServer:
@@ -89,6 +92,28 @@ class PreviewServer:
         self.stop()
 
 
+class _Bounded(ServerConnection):
+    """One of at most `_MOST_CONNECTIONS`: idle ones must not take the files that a recording in this process needs."""
+
+    def __init__(self, beside: set[_Bounded], *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self._beside = beside
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin, or hang up at once."""
+        if len(self._beside) >= _MOST_CONNECTIONS:
+            cast("asyncio.Transport", transport).abort()
+            return
+        self._beside.add(self)
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End what was begun."""
+        if self in self._beside:
+            self._beside.remove(self)
+            super().connection_lost(exc)
+
+
 class _Running:
     """One start of the server: the thread, its loop, and what lives in it."""
 
@@ -96,6 +121,7 @@ class _Running:
         self._admission = admission
         self._feed = Feed(source)
         self._stopping = asyncio.Event()
+        self._connections: set[_Bounded] = set()
         self._loop: asyncio.AbstractEventLoop
         self._port: Future[int] = Future()
         self._thread = threading.Thread(target=self._run, name="livesr-preview", daemon=True)
@@ -143,6 +169,7 @@ class _Running:
             process_request=self._answer,
             compression=None,  # JPEG does not shrink further
             max_size=_MAX_MESSAGE_BYTES,
+            create_connection=cast("type[ServerConnection]", partial(_Bounded, self._connections)),
             close_timeout=_CLOSE_S,
             server_header=None,
             logger=_connection_log,
