@@ -391,7 +391,8 @@ CROWDED = """
 import sys, resource
 resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
 from livesr.store.replay import Replay
-with Replay(sys.argv[1], rig="virtual_sim", engine="none", rate=240.0, store=sys.argv[2], publish="tcp://127.0.0.1:*") as replay:
+how = {"rig": "virtual_sim", "engine": "none", "rate": 240.0, "publish": "tcp://127.0.0.1:*"}
+with Replay(sys.argv[1], store=sys.argv[2], **how) as replay:
     print(replay.endpoint.rpartition(":")[2], flush=True)
     replay.run()
 print(replay.report["raw_frames"], replay.report["raw_lost"], replay.report["error"])
