@@ -161,7 +161,8 @@ class TrustConfig(Model):
 
     `when_doubtful` "widefield" shows the mean of the raw frames, "refuse" nothing, "reconstruct" the reconstruction all the
     same; the frame, the store and the stream say why in each case. `contrast_to_noise` and `modulation` (relative to the
-    calibrated one) are the least that the weakest wave must have, `phase_error_rad` and `motion_nm` the most there may be.
+    calibrated one) are the least that the weakest wave must have, `phase_error_rad` and `motion_nm` the most there may be;
+    `saturated` is the share of a raw frame's pixels that may be at the camera's ceiling.
     """
 
     when_doubtful: Literal["widefield", "refuse", "reconstruct"] = "widefield"
@@ -169,6 +170,7 @@ class TrustConfig(Model):
     modulation: Annotated[float, Field(ge=0)] = 0.4
     phase_error_rad: Positive = 0.8
     motion_nm: Positive = 150.0
+    saturated: Annotated[float, Field(gt=0, le=1)] = 0.01
 
 
 def _as_micromanager_says(value: object) -> object:
