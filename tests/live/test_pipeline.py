@@ -219,6 +219,7 @@ def test_a_raw_frame_that_is_no_picture_is_named_everywhere(
     (said,) = report["warnings"]
     assert warning in said
     assert "shown as widefield" in said
+    assert f"First at time point 1: {doubt}" in said
     good, bad = (line for line in lines if line["series"] == "recon")
     assert (good["resolved"], "doubt" in good) == (True, False)
     assert not bad["resolved"]

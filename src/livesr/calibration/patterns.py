@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from livesr.base.errors import CalibrationError
 from livesr.calibration.correlation import Peak, correlate, find_peak, radial_power, refine, whitened
-from livesr.calibration.groups import Complex, Float, Optics, bands, conditioned
+from livesr.calibration.groups import LEAST_PX, Complex, Float, Optics, bands, conditioned
 from livesr.optics.illumination import Pattern, equal_steps
 from livesr.optics.otf import radial_frequency
 
@@ -169,6 +169,8 @@ def check_search(shape: tuple[int, ...], optics: Optics) -> None:
     CalibrationError
         If their pixels are too large, or the field holds too few periods.
     """
+    if min(shape) < LEAST_PX:  # is refused as such
+        return
     low, high = (r * optics.cutoff_um for r in SEARCH)
     said = (
         f"Patterns of {1e3 / high:.0f} to {1e3 / low:.0f} nm are looked for, as NA {optics.na:g} at "

@@ -33,6 +33,7 @@ _DRIFT_RAD = 0.3
 _LEAST_CERTAIN_LOG_DAMPING = 0.15
 _CERTAIN_PEAK = 10.0  # below, a pattern may be a false one beside a true one elsewhere
 _MOST_MODULATION = 1.1
+_LEAST_CONTRAST = 3.0
 _MOST_SAMPLED = 0.55  # of the sampling rate, that the cutoff may be
 
 
@@ -128,11 +129,11 @@ def calibrate(
         except CalibrationError as e:
             doubts.append(str(e))
     found = estimate(raw, optics, order, origin_px=origin_px, near=[f.pattern for f in found], **common)
-    return Calibration(order, detected, found, optics, damping, doubts + _doubts(found, damping, optics))
+    return Calibration(order, detected, found, optics, damping, doubts + doubts_about(found, damping, optics))
 
 
-def _doubts(found: Sequence[FoundPattern], damping: Damping | None, optics: Optics) -> list[str]:
-    """Say what a person should look at before trusting the calibration."""
+def doubts_about(found: Sequence[FoundPattern], damping: Damping | None, optics: Optics) -> list[str]:
+    """Say, each in a sentence, what a person should look at before trusting the calibration."""
     sentences = []
     undersampled = optics.pixel_size_um * optics.cutoff_um > _MOST_SAMPLED
     if undersampled:
@@ -144,7 +145,14 @@ def _doubts(found: Sequence[FoundPattern], damping: Damping | None, optics: Opti
         most = max(f.strongest for f in found)
         sentences.append(
             f"The modulation of angle {', '.join(too_strong)} is measured as {most:.2f}, and light cannot have more than 1: "
-            "check the camera's offset, the OTF's damping, and that nothing saturates."
+            "the specimen's detail hardly stands above noise, or the frames are not proportional to light. Check for saturation "
+            "and for processing in the camera."
+        )
+    if unsure := [str(a) for a, f in enumerate(found) if f.contrast_to_noise < _LEAST_CONTRAST]:
+        least = min(f.contrast_to_noise for f in found)
+        sentences.append(
+            f"Phase and modulation of angle {', '.join(unsure)} are uncertain: the pattern's contrast is only {least:.1f} "
+            "times its noise. Give more time points or light, or a specimen with more detail."
         )
     periods = [f.period_nm for f in found]
     if max(periods) > (1 + _LENGTHS_APART) * min(periods):

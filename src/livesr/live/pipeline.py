@@ -387,7 +387,7 @@ class Pipeline:
                         continue
                 except DoubtfulFrameError as e:
                     self.counts["recon_refused"] += 1
-                    self.warn(_doubtful(stack.stream, e.cause, "refused"))
+                    self._warn_of_doubt(stack, "refused", e.cause, str(e))
                     self._skip(stack.stream, stack.t, f"refused: {e}")
                     continue
                 except Exception as e:  # whatever a reconstruction may raise, the raw frames go on being recorded
@@ -491,7 +491,8 @@ class Pipeline:
         judgement, running = measured.judgement, self._running_image(stack.stream)
         if judgement and judgement.doubt:
             self.counts["recon_doubtful"] += 1
-            self.warn(_doubtful(stack.stream, judgement.cause, "shown" if judgement.resolved else "shown as widefield"))
+            shown = "shown" if judgement.resolved else "shown as widefield"
+            self._warn_of_doubt(stack, shown, judgement.cause, judgement.doubt)
         elif measured.exposures.clipped:
             self.warn(_saturated(stack.stream))
         return SRFrame(
@@ -736,6 +737,12 @@ class Pipeline:
             log.warning("%s", sentence)
         self.warnings[sentence] = self.warnings.get(sentence, 0) + 1
 
+    def _warn_of_doubt(self, stack: RawStack, shown: str, cause: str, doubt: str) -> None:
+        """Warn of a doubtful frame: the first of its cause is the example, frames.jsonl has the numbers of each."""
+        start = f"Frames of channel {stack.stream.channel or 'default'} are doubtful and {shown}: {cause}."
+        known = (sentence for sentence in self.warnings if sentence.startswith(start))
+        self.warn(next(known, f"{start} First at time point {stack.t}: {doubt}. frames.jsonl has each."))
+
     def _step_failed(self, step: str, error: Exception) -> None:
         """End a step; what comes before it goes on."""
         sentence = f"{step} failed: {type(error).__name__}: {error}"
@@ -865,12 +872,6 @@ class Pipeline:
             "sink_dropped": {s.sink.name: s.dropped for s in self._sinks if not s.lossless},
             "error": str(self.error) if self.error else None,
         }
-
-
-def _doubtful(stream: Stream, cause: str, shown: str) -> str:
-    """Return the warning of a run with doubtful frames; frames.jsonl and every frame give the numbers of each case."""
-    name = stream.channel or "default"
-    return f"Frames of channel {name} are doubtful and {shown}: {cause}. frames.jsonl says which, and by how much."
 
 
 def _saturated(stream: Stream) -> str:
