@@ -145,8 +145,8 @@ def doubts_about(found: Sequence[FoundPattern], damping: Damping | None, optics:
         most = max(f.strongest for f in found)
         sentences.append(
             f"The modulation of angle {', '.join(too_strong)} is measured as {most:.2f}, and light cannot have more than 1: "
-            "the specimen's detail hardly stands above noise, or the frames are not proportional to light. Check for saturation "
-            "and for processing in the camera."
+            "the specimen's detail hardly stands above noise, or the frames are not proportional to light. Check for "
+            "saturation and for processing in the camera."
         )
     if unsure := [str(a) for a, f in enumerate(found) if f.contrast_to_noise < _LEAST_CONTRAST]:
         least = min(f.contrast_to_noise for f in found)
