@@ -18,6 +18,7 @@ from livesr.live.reconstruct.quality import (
     UNSEEN,
     Trust,
     motion_px,
+    spikes_of,
 )
 from livesr.live.reconstruct.reconstructor import DoubtfulFrameError
 from livesr.live.reconstruct.sim import SIMReconstructor
@@ -244,3 +245,25 @@ def test_too_little_light_is_not_taken_for_motion(electrons):
     for seed in range(4):
         method.reconstruct(raw_stack(electrons, seed=seed))
         assert method.judgement.cause == UNSEEN
+
+
+@pytest.mark.parametrize(("pixels", "value"), [(1, 4095), (8, 4095), (1, 65535), (8, 65535)])
+def test_hot_pixels_do_not_make_a_frame_doubtful(pixels, value):
+    method, frames = sim(), raw_stack(300)
+    method.reconstruct(frames)
+    before = method.judgement.quality
+    for i in range(pixels):
+        frames[:, (37 * i + 40) % 100 + 10, (53 * i + 50) % 100 + 10] = value
+    method.reconstruct(frames)
+    assert method.judgement.doubt == ""
+    assert method.judgement.quality.modulation == pytest.approx(before.modulation, abs=0.05)
+    assert method.judgement.quality.contrast_to_noise > 0.6 * before.contrast_to_noise
+
+
+def test_what_optics_have_drawn_is_no_hot_pixel():
+    assert len(spikes_of(raw_stack(3000).mean(axis=0, dtype=np.float32))) == 0
+    y, x = np.mgrid[:64, :64]
+    bead = np.exp(-((y - 30.3) ** 2 + (x - 20.4) ** 2) / 3.0).astype(np.float32)
+    assert len(spikes_of(bead)) == 0
+    bead[50, 40] = 9
+    np.testing.assert_allclose(spikes_of(bead), [[50, 40, 9]], atol=1e-6)

@@ -42,6 +42,9 @@ _SAMPLES = 4096  # frequencies per wave: enough for a contrast to noise of 3 whe
 _ALIKE = 4.0  # by how much the smoothing, which makes neighbours alike, raises the variance of a motion
 _SURE = 4.0  # standard errors from which on a motion is one
 _FLOOR_FRAMES = 10  # of a group, in which a background that is cut off is looked for
+_MOST_SPIKES = 200  # bright pixels that are looked at one by one
+_ALONE = 4.0  # a hot pixel over the brightest of its neighbours
+_NONE = np.zeros((0, 3))
 _MOST_NOISE_GAIN = 2.5  # of the linear part; above, the order of the frames does not tell motion from pattern
 
 
@@ -164,13 +167,14 @@ def judge_without_patterns(
 
 
 class _Sampling(NamedTuple):
-    """Places of one wave's overlap in band 0's and in its own spectrum, and the OTFs there."""
+    """Places of one wave's overlap in band 0's and in its own spectrum, and the OTFs there; `places` is `zero` on the host."""
 
     zero: tuple[Array, Array]
     band: tuple[Array, Array]
     here: Array
     there: Array
     weight: Array
+    places: NDArray[np.intp]
 
 
 class PatternCheck:
@@ -193,10 +197,12 @@ class PatternCheck:
         waves: Sequence[tuple[tuple[int, int], Float, Float]],
         arrays: Arrays = HOST,
     ) -> None:
-        self._arrays = arrays
+        self._arrays, self._shape = arrays, np.array(shape, np.float64)
         self._samplings = [_sampling(shape, *wave, arrays) for wave in waves]
 
-    def measure(self, zero: Array, bands: Array) -> tuple[NDArray[np.complex128], NDArray[np.float64]]:
+    def measure(
+        self, zero: Array, bands: Array, spikes: NDArray[np.float64] = _NONE
+    ) -> tuple[NDArray[np.complex128], NDArray[np.float64]]:
         """Return the slope of every wave, which is 1 for the calibrated pattern, and its contrast to noise; (waves,) each.
 
         Parameters
@@ -205,10 +211,15 @@ class PatternCheck:
             Half spectrum of band 0: (y, columns of kx >= 0).
         bands
             Spectra of the waves' bands (wave, y, x).
+        spikes
+            Hot pixels of band 0 as `spikes_of` gives them; their spectrum is taken off.
         """
         xp, found = self._arrays.xp, []
         for i, s in enumerate(self._samplings):
-            u, v = zero[s.zero] * s.there, bands[i, :, :][s.band] * s.here
+            seen = zero[s.zero]
+            if len(spikes):
+                seen = seen - self._arrays.array(self._spectrum(spikes, s.places))
+            u, v = seen * s.there, bands[i, :, :][s.band] * s.here
             product = xp.conj(u) * v * s.weight
             power = (xp.real(u) ** 2 + xp.imag(u) ** 2) * s.weight
             total = xp.sum(power) + 1e-30
@@ -218,6 +229,31 @@ class PatternCheck:
         real, imag, rest2, total = self._arrays.numbers(found).reshape(-1, 4).T
         slopes = real + 1j * imag
         return slopes, np.abs(slopes) / np.maximum(np.sqrt(rest2) / total, 1e-12)
+
+    def _spectrum(self, spikes: NDArray[np.float64], places: NDArray[np.intp]) -> Complex:
+        """Return what single pixels give at frequencies (2, samples)."""
+        turns = spikes[:, :2] / self._shape @ places
+        return np.asarray(spikes[:, 2] @ np.exp(-2j * np.pi * turns), np.complex64)
+
+
+def spikes_of(mean: Array, arrays: Arrays = HOST) -> NDArray[np.float64]:
+    """Return the hot pixels of a picture (y, x): rows of y, x and what each has more than its neighbours, (n, 3).
+
+    One pixel that outshines its eight neighbours is none that optics have drawn, where pixels sample what they pass.
+    """
+    xp = arrays.xp
+    bright = arrays.on_host(mean > 0.25 * xp.max(mean))
+    places = np.argwhere(bright[1:-1, 1:-1]) + 1
+    if not 0 < len(places) <= _MOST_SPIKES:
+        return _NONE
+    host = arrays.on_host(mean)
+    found = []
+    for y, x in places:
+        around = host[y - 1 : y + 2, x - 1 : x + 2].astype(np.float64)
+        others = np.delete(around.ravel(), 4)
+        if around[1, 1] > _ALONE * others.max():
+            found.append((y, x, around[1, 1] - others.mean()))
+    return np.array(found, np.float64).reshape(-1, 3)
 
 
 def _sampling(shape: tuple[int, int], shift: tuple[int, int], here: Float, there: Float, arrays: Arrays) -> _Sampling:
@@ -230,7 +266,8 @@ def _sampling(shape: tuple[int, int], shift: tuple[int, int], here: Float, there
     weight = np.asarray(1 / (here**2 + there**2), np.float32)
     band_rows, band_columns = (rows - shift[0]) % y, (columns - shift[1]) % x
     moved = [arrays.array(a) for a in (rows, columns, band_rows, band_columns, here, there, weight)]
-    return _Sampling((moved[0], moved[1]), (moved[2], moved[3]), *moved[4:])
+    places, (shown, seen, weights) = np.stack([rows, columns]), moved[4:]
+    return _Sampling((moved[0], moved[1]), (moved[2], moved[3]), shown, seen, weights, places)
 
 
 def motion_weights(waves: NDArray[np.float64]) -> NDArray[np.float64] | None:

@@ -35,7 +35,7 @@ from livesr.base.errors import ConfigError, FrameShapeError
 from livesr.base.frames import FrameQuality, Judgement
 from livesr.live.arrays import HOST, Array, Arrays
 from livesr.live.reconstruct.pattern_drift import PatternDrift
-from livesr.live.reconstruct.quality import BIN, Doubt, PatternCheck, Trust, motion_px, motion_weights
+from livesr.live.reconstruct.quality import BIN, Doubt, PatternCheck, Trust, motion_px, motion_weights, spikes_of
 from livesr.live.reconstruct.reconstructor import DoubtfulFrameError, RawFrames
 from livesr.optics.exposure import Exposures, examine
 from livesr.optics.illumination import Pattern, angle_major, equal_steps, unmixing
@@ -391,7 +391,7 @@ class SIMReconstructor:
     def _judge(self, trust: Trust, exposures: Exposures | None) -> Doubt:
         """Measure the frame whose bands were just transformed; return what is doubtful about it."""
         assert self._check_of is not None
-        slopes, contrasts = self._check_of.measure(self._half, self._bands)
+        slopes, contrasts = self._check_of.measure(self._half, self._bands, spikes_of(self._mean, self._arrays))
         errors, contrast = np.angle(slopes), float(contrasts.min())
         modulation, off = float(np.abs(slopes).min()), float(np.abs(errors).max())
         quality = FrameQuality(contrast, modulation, off, *self._motion_nm())
