@@ -242,11 +242,10 @@ def spikes_of(mean: Array, arrays: Arrays = HOST) -> NDArray[np.float64]:
     One pixel that outshines its eight neighbours is none that optics have drawn, where pixels sample what they pass.
     """
     xp = arrays.xp
-    bright = arrays.on_host(mean > 0.25 * xp.max(mean))
-    places = np.argwhere(bright[1:-1, 1:-1]) + 1
-    if not 0 < len(places) <= _MOST_SPIKES:
+    bright = mean > 0.25 * xp.max(mean)
+    if arrays.numbers([xp.count_nonzero(bright)])[0] > _MOST_SPIKES:  # the picture's own
         return _NONE
-    host = arrays.on_host(mean)
+    host, places = arrays.on_host(mean), np.argwhere(arrays.on_host(bright)[1:-1, 1:-1]) + 1
     found = []
     for y, x in places:
         around = host[y - 1 : y + 2, x - 1 : x + 2].astype(np.float64)
