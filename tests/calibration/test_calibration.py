@@ -265,6 +265,12 @@ def test_a_wrong_pixel_size_is_said(good, pixel_um, expected):
         assert "more time points or light" not in said
 
 
+def test_a_pixel_size_that_is_a_little_too_small_is_a_doubt():
+    raw = raw_groups([Pattern((4.2 * np.sin(a), 4.2 * np.cos(a)), 0.5 + a, 0.7) for a in ANGLES_RAD], electrons=1000.0)
+    found = calibrate(raw, Optics(0.05, OPTICS.na, OPTICS.emission_um), order=angle_major(3, 3), fit_damping=False)
+    assert any("detail finer than the 176 nm" in doubt for doubt in found.doubts)
+
+
 @pytest.mark.parametrize("k_um", [1.9, 2.4])
 def test_a_period_outside_the_search_is_said(k_um):
     coarse = [Pattern((k_um * np.sin(a), k_um * np.cos(a)), 0.5 + a, 0.7) for a in ANGLES_RAD]
@@ -313,6 +319,36 @@ def test_time_points_without_a_picture_are_left_out(good):
         "Check camera, shutter and triggers."
     ]
     assert "raw frame 4 is blank" in refusal(spoiled[1:])
+
+
+def test_a_given_order_that_is_not_the_frames_is_said(good):
+    said = refusal(good[:, [3 * a + p for p in range(3) for a in range(3)]])
+    assert "not in the order angle-major, but in the order phase-major" in said
+
+
+def moving(step_px):
+    """A group whose object moves by so many camera pixels from frame to frame."""
+    image = filaments(microscope().object_shape)
+    frames = [
+        expected_light(PATTERNS, image=scipy.ndimage.shift(image, (2 * step_px * (i - 4), 0), order=1, mode="wrap"))[i]
+        for i in range(9)
+    ]
+    return exposed(frames)
+
+
+@pytest.mark.parametrize("step_px", [0.75, 2.0])
+def test_motion_within_a_group_is_said(step_px):
+    result = calibrate(moving(step_px), OPTICS, order=angle_major(3, 3), fit_damping=False)
+    said = next(doubt for doubt in result.doubts if "specimen moves" in doubt)
+    moved = float(re.search(r"about (\d+) nm", said).group(1))
+    assert moved == pytest.approx(6 * step_px * 65, rel=0.3)
+
+
+def test_an_even_specimen_is_said():
+    even = np.ones(microscope().object_shape, np.float32)
+    said = refusal(exposed(expected_light(PATTERNS, image=even, electrons=1000.0)))
+    assert "hardly any detail" in said
+    assert "more time points or light" not in said
 
 
 SURE = FoundPattern(PATTERNS[0], 20.0, 40.0, 0.05, 0.7)

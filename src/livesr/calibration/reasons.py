@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.fft
+import scipy.ndimage
 from numpy.typing import NDArray
 
 from livesr.base.errors import CalibrationError
@@ -30,6 +31,10 @@ _OUTSIDE = (0.12, 2.0)  # of the cutoff: where a pattern is looked for that is n
 _LEAST_OUTSIDE = 1.5 * LEAST_PEAK
 CLEARER = 1.5  # height of a peak elsewhere, over that of the best one where it should be
 _SECOND = 0.5  # height of another direction's peak, over the first one's
+_LEAST_DETAIL = 0.03  # of the light
+_MOTION_RANGE = (0.03, 0.45)  # of the cutoff: structure, but no patterns
+_MOTION_HEIGHT = 8.0  # of the correlation's peak, over its standard deviation
+_MOST_MOTION_NM = 150.0
 _CORRELATED = 0.4  # of two pictures, at frequencies that both show
 _BEYOND = 1.12  # of the cutoff
 
@@ -173,6 +178,10 @@ def better_reason(error: CalibrationError, raw: NDArray[Any], optics: Optics, of
     beside = error.height if isinstance(error, AmbiguousPatternError) else 0.0
     if outside := pattern_outside(raw, optics, offset_adu, CLEARER * beside):
         return CalibrationError(outside)
+    if flat := without_detail(raw, offset_adu):
+        return CalibrationError(flat)
+    if moves := motion(raw, optics, offset_adu):
+        return CalibrationError(f"No pattern can be told. {moves}")
     if not beside and (finer := detail_beyond(raw, optics, offset_adu)):
         return CalibrationError(f"No pattern is found where these optics would make one. {finer}")
     return error
@@ -197,6 +206,44 @@ def pattern_outside(raw: NDArray[Any], optics: Optics, offset_adu: float, over: 
         f"looked for from {1e3 / high:.0f} to {1e3 / low:.0f} nm, {SEARCH[0]:g} to {SEARCH[1]:g} of the cutoff that NA "
         f"{optics.na:g} has at {1e3 * optics.emission_um:.0f} nm. Check pixel size ({1e3 * optics.pixel_size_um:.4g} nm), NA "
         "and wavelength in rig.yaml."
+    )
+
+
+def without_detail(raw: NDArray[Any], offset_adu: float) -> str:
+    """Say that the specimen is too even to show a pattern by; an empty string if it is not, or noise hides it."""
+    picture = without_hot_pixels(raw).mean((0, 1), dtype=np.float64) - offset_adu
+    detail = scipy.ndimage.gaussian_filter(picture, 1.0) - scipy.ndimage.gaussian_filter(picture, 8.0)
+    share = float(detail.std() / max(picture.mean(), 1e-9))
+    if share > _LEAST_DETAIL:
+        return ""
+    return (
+        f"The specimen shows hardly any detail ({share:.1%} of its light): patterns are found by the detail that they shift. "
+        "Use one with points or lines everywhere, in focus."
+    )
+
+
+def motion(raw: NDArray[Any], optics: Optics, offset_adu: float) -> str:
+    """Say that the specimen moves within a group; an empty string if it does not, or it cannot be told.
+
+    The first and the last third of the frames are laid over each other, without the frequencies of the patterns.
+    """
+    frames = conditioned(without_hot_pixels(raw), offset_adu)
+    third = max(raw.shape[1] // 3, 1)
+    first, last = (scipy.fft.fft2(part.mean(1)) for part in (frames[:, :third], frames[:, -third:]))
+    radius = radial_frequency(raw.shape[-2:], optics.pixel_size_um) / optics.cutoff_um
+    coarse = (radius > _MOTION_RANGE[0]) & (radius < _MOTION_RANGE[1])
+    product = np.sum(np.conj(first) * last, axis=0) * coarse
+    alike = scipy.fft.ifft2(product / np.maximum(np.abs(product), 1e-12)).real
+    place = np.unravel_index(alike.argmax(), alike.shape)
+    if alike[place] < _MOTION_HEIGHT * alike.std():
+        return ""
+    shift = [(p + n // 2) % n - n // 2 for p, n in zip(place, alike.shape, strict=True)]
+    moved_nm = 1e3 * optics.pixel_size_um * float(np.hypot(*shift))
+    if moved_nm < _MOST_MOTION_NM:
+        return ""
+    return (
+        f"The specimen moves by about {moved_nm:.0f} nm from the first to the last third of a group: calibrate on one that "
+        "stands still, or with shorter exposures."
     )
 
 

@@ -14,13 +14,15 @@ from numpy.typing import NDArray
 
 from livesr.base.errors import CalibrationError
 from livesr.calibration.groups import Optics
-from livesr.calibration.order import detect_order
+from livesr.calibration.order import detect_order, order_name, same_light
 from livesr.calibration.otf import LEAST_DAMPING, Damping, damping_from_bands
 from livesr.calibration.patterns import AmbiguousPatternError, FoundPattern, NoPatternError, estimate
 from livesr.calibration.reasons import (
     CLEARER,
     better_reason,
     check_distinct,
+    detail_beyond,
+    motion,
     pattern_outside,
     usable,
     without_hot_pixels,
@@ -116,7 +118,9 @@ def calibrate(
         common: dict[str, Any] = {"steps_rad": steps.tolist(), "harmonics": harmonics, "offset_adu": offset_adu}
         found = estimate(raw, optics, order, **common)
     except (NoPatternError, AmbiguousPatternError) as e:
-        raise better_reason(e, raw, optics, offset_adu) from e
+        raise _in_another_order(raw, optics, order, angles, harmonics, offset_adu) or better_reason(
+            e, raw, optics, offset_adu
+        ) from e
     check_distinct(found, raw, optics, offset_adu)
     weakest = min(f.peak for f in found)
     if weakest < _CERTAIN_PEAK and (elsewhere := pattern_outside(raw, optics, offset_adu, CLEARER * weakest)):
@@ -129,7 +133,32 @@ def calibrate(
         except CalibrationError as e:
             doubts.append(str(e))
     found = estimate(raw, optics, order, origin_px=origin_px, near=[f.pattern for f in found], **common)
-    return Calibration(order, detected, found, optics, damping, doubts + doubts_about(found, damping, optics))
+    doubts += doubts_about(found, damping, optics)
+    doubts += [said for look in (motion, detail_beyond) if (said := look(raw, optics, offset_adu))]
+    return Calibration(order, detected, found, optics, damping, doubts)
+
+
+def _in_another_order(
+    raw: NDArray[Any],
+    optics: Optics,
+    given: Sequence[tuple[int, int]] | None,
+    angles: int,
+    harmonics: int,
+    offset_adu: float,
+) -> CalibrationError | None:
+    """Return an error that says so if the frames show another order than was given, else None."""
+    if given is None:
+        return None
+    try:
+        seen = detect_order(raw, optics, angles=angles, harmonics=harmonics, offset_adu=offset_adu)
+    except CalibrationError:
+        return None
+    if same_light(seen, given):
+        return None
+    return CalibrationError(
+        f"The raw frames are not in the order {order_name(given)}, but in the order {order_name(seen)}: name that one in "
+        "rig.yaml, or let it be detected."
+    )
 
 
 def doubts_about(found: Sequence[FoundPattern], damping: Damping | None, optics: Optics) -> list[str]:
