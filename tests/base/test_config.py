@@ -31,7 +31,11 @@ def rig(**changes: Any) -> dict[str, Any]:
         ({"optics": {"naa": 1.4}}, "unknown key 'optics.naa'. Did you mean 'na'?"),
         ({"chanels": {}}, "unknown key 'chanels'. Did you mean 'channels'?"),
         ({"channels": {"488": {"seperate": "x"}}}, "unknown key 'channels.488.seperate'. Did you mean 'separate'?"),
-        ({"optics": {"na": 14}}, "optics.na: Input should be less than 1.7 (got 14)"),
+        ({"optics": {"na": 14}}, "na is 14; above 2, give optics.immersion_index"),
+        (
+            {"optics": {"na": 1.7, "immersion_index": 1.518}},
+            "na is 1.7 and immersion_index 1.518: no numerical aperture",
+        ),
         ({"sim": {"patterns": [PATTERN]}}, "1 patterns came for 3 angles"),
         (
             {"sim": {"patterns": [PATTERN] * 3, "order": [[0, 0]]}},
@@ -101,3 +105,10 @@ def test_a_folder_without_a_description_and_an_empty_one_say_so(tmp_path: Path) 
     (tmp_path / "rig.yaml").write_text("# nothing yet\n")
     with pytest.raises(ConfigError, match="is empty"):
         load_rig(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "optics", [{"na": 1.65}, {"na": 1.7}, {"na": 1.7, "immersion_index": 1.78}, {"na": 2.2, "immersion_index": 2.4}]
+)
+def test_objectives_that_exist_are_accepted(optics: dict[str, float]) -> None:
+    assert parse(RigConfig, rig(optics=optics), "rig.yaml").optics.na == optics["na"]

@@ -30,6 +30,9 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 PatternFrequency = Annotated[float, Field(ge=-50, le=50, allow_inf_nan=False)]
 
 
+_MOST_NA = 2.0  # without the index of the immersion; solid ones reach it
+
+
 class Model(BaseModel):
     """Frozen, and a key that it does not know is an error: a typo must not become a default."""
 
@@ -126,14 +129,30 @@ class CorrectionsConfig(Model):
 class OpticsConfig(Model):
     """Objective and emission.
 
-    `pixel_size_nm` is in the sample, of unbinned pixels; None takes Micro-Manager's. `damping` is by how much the OTF at its
-    cutoff is below the ideal one, which `livesr calibrate` finds.
+    `na` is at most the refractive index of what is between objective and specimen: `immersion_index`, where it is given (oil
+    1.518, some immersions 1.78, solid ones about 2); without, it may be up to 2. `pixel_size_nm` is in the sample, of unbinned
+    pixels; None takes Micro-Manager's. `damping` is by how much the OTF at its cutoff is below the ideal one, which `livesr
+    calibrate` finds.
     """
 
-    na: Annotated[float, Field(gt=0, lt=1.7)]
+    na: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    immersion_index: Annotated[float, Field(ge=1, lt=5)] | None = None
     emission_nm: Annotated[float, Field(gt=300, lt=1200)] = 525.0
     pixel_size_nm: Positive | None = None
     damping: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+    @model_validator(mode="after")
+    def _possible(self) -> OpticsConfig:
+        if self.immersion_index is None and self.na > _MOST_NA:
+            raise ValueError(
+                f"na is {self.na:g}; above {_MOST_NA:g}, give optics.immersion_index, which no numerical aperture exceeds"
+            )
+        if self.immersion_index is not None and self.na > self.immersion_index:
+            raise ValueError(
+                f"na is {self.na:g} and immersion_index {self.immersion_index:g}: no numerical aperture exceeds the refractive "
+                "index. Check both"
+            )
+        return self
 
 
 class OvertoneConfig(Model):
@@ -161,7 +180,8 @@ class TrustConfig(Model):
 
     `when_doubtful` "widefield" shows the mean of the raw frames, "refuse" nothing, "reconstruct" the reconstruction all the
     same; the frame, the store and the stream say why in each case. `contrast_to_noise` and `modulation` (relative to the
-    calibrated one) are the least that the weakest wave must have, `phase_error_rad` and `motion_nm` the most there may be.
+    calibrated one) are the least that the weakest wave must have, `phase_error_rad` and `motion_nm` the most there may be;
+    `saturated` is the share of a raw frame's pixels that may be at the camera's ceiling.
     """
 
     when_doubtful: Literal["widefield", "refuse", "reconstruct"] = "widefield"
@@ -169,6 +189,7 @@ class TrustConfig(Model):
     modulation: Annotated[float, Field(ge=0)] = 0.4
     phase_error_rad: Positive = 0.8
     motion_nm: Positive = 150.0
+    saturated: Annotated[float, Field(gt=0, le=1)] = 0.01
 
 
 def _as_micromanager_says(value: object) -> object:

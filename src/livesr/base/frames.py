@@ -113,27 +113,31 @@ class FrameQuality(NamedTuple):
     modulation : of the weakest wave, relative to the calibrated one
     phase_error_rad : largest distance of a wave from its calibrated phase
     motion_nm : how far the sample moved between the first and the last raw frame; None where the order does not tell
+    motion_error_nm : standard error of that
     """
 
     contrast_to_noise: float
     modulation: float
     phase_error_rad: float
     motion_nm: float | None = None
+    motion_error_nm: float | None = None
 
 
 class Judgement(NamedTuple):
     """What a reconstruction says of the frame that it has just made; `doubt` is empty if there is none.
 
-    `resolved` is False where the frame is the mean of its raw frames, without gain in resolution. `pattern_drift_rad` is what
-    the calibrated phases were corrected by, wave by wave, `vector_drift_um` what was added to (ky, kx) of every angle in
-    cycles/um; empty where nothing is followed.
+    `quality` is None where there are no patterns. `cause` is the doubt without the numbers of this frame, so that frames with
+    the same fault can be counted. `resolved` is False where the frame is the mean of its raw frames, without gain in
+    resolution. `pattern_drift_rad` is what the calibrated phases were corrected by, wave by wave, `vector_drift_um` what was
+    added to (ky, kx) of every angle in cycles/um; empty where nothing is followed.
     """
 
-    quality: FrameQuality
+    quality: FrameQuality | None
     doubt: str = ""
     resolved: bool = True
     pattern_drift_rad: tuple[float, ...] = ()
     vector_drift_um: tuple[float, ...] = ()
+    cause: str = ""
 
 
 @dataclass(frozen=True, slots=True)

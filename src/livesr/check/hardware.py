@@ -16,13 +16,15 @@ from PIL import Image
 
 from livesr.base.config import RigConfig, TrustConfig
 from livesr.base.errors import ConfigError
-from livesr.base.frames import CameraFrame, Judgement, RawStack
+from livesr.base.frames import CameraFrame, FrameQuality, Judgement, RawStack
 from livesr.calibration.picture import sheet, tile
 from livesr.evaluation.camera_frames import take_groups
+from livesr.live.arrays import HOST
 from livesr.live.paths import ChannelPath, Geometry, build_path
 from livesr.live.plugin import camera_geometry
 from livesr.live.reconstruct.reconstructor import Judging
 from livesr.live.sources.continuous import BUFFER_S
+from livesr.optics.exposure import examine, without_picture
 
 if TYPE_CHECKING:
     from pymmcore_plus import CMMCorePlus
@@ -106,8 +108,8 @@ def look(core: CMMCorePlus, rig: RigConfig, channel: str) -> Look:
     ]
     if reason:
         measured.append(Measured("patterns", "none", "warning", reason))
-    if path and judgement:
-        measured += [*_patterns(judgement), _order(path, stacks)]
+    if path and judgement and judgement.quality:
+        measured += [*_patterns(judgement.quality, judgement.doubt), _order(path, stacks)]
     if path and path.accumulates:
         measured.append(_emitters(path, last, n_raw))
     labels = path.description.raw_labels if path else tuple(f"raw {i}" for i in range(n_raw))
@@ -146,6 +148,8 @@ def _reconstructed(path: ChannelPath, stack: RawStack) -> tuple[NDArray[Any], Ju
     if running := path.running():
         return running.add(stack), None
     frames = [f for f in stack.frames if f is not None]
+    if isinstance(path.reconstructor, Judging):
+        path.reconstructor.look_at(path.exposures(frames, HOST))
     image = path.reconstructor.reconstruct(path.correction.apply(frames) if path.correction else frames)
     return image, path.reconstructor.judgement if isinstance(path.reconstructor, Judging) else None
 
@@ -197,11 +201,16 @@ def _buffer(core: CMMCorePlus, camera: Geometry) -> Measured:
 
 def _light(raw: NDArray[Any], rig: RigConfig, camera: Geometry) -> Iterator[Measured]:
     ceiling = min(2**rig.camera.bit_depth, 2 ** (8 * np.dtype(camera.dtype).itemsize)) - 1
-    share = float(np.mean(raw >= ceiling))
+    exposures = examine(raw, rig.camera.offset_adu, ceiling)
+    ceiling = int(exposures.ceiling or ceiling)
+    share = exposures.saturated / raw.size
     verdict: Verdict = "error" if share > 1e-2 else "warning" if share > 0 else "ok"
     advice = "Less light or a shorter exposure: saturated pixels are lost to every reconstruction." if share else ""
     bright = float(np.percentile(raw, 99.9))
     yield Measured("saturation", f"{share:.2%} at {ceiling}; brightest 0.1 % at {bright:.0f} ADU", verdict, advice)
+    if missing := without_picture(exposures.faults()):
+        advice = "Check shutter and triggers, and that the camera's buffer holds every frame."
+        yield Measured("raw frames", missing, "error", advice)
     offset = rig.camera.offset_adu
     dark = float(np.percentile(raw.mean(axis=0), 0.5))
     if dark < offset - _BELOW_OFFSET_ADU:
@@ -214,8 +223,7 @@ def _light(raw: NDArray[Any], rig: RigConfig, camera: Geometry) -> Iterator[Meas
     yield Measured("offset", said, "warning" if advice else "ok", advice)
 
 
-def _patterns(judgement: Judgement) -> Iterator[Measured]:
-    quality, doubt = judgement.quality, judgement.doubt
+def _patterns(quality: FrameQuality, doubt: str) -> Iterator[Measured]:
     said = f"{quality.contrast_to_noise:.1f} times its noise, {quality.modulation:.0%} of the calibrated one"
     yield Measured(
         "pattern contrast", said, "error" if doubt else "ok", f"{doubt[:1].upper()}{doubt[1:]}." if doubt else ""

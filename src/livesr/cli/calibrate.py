@@ -61,14 +61,23 @@ def calibrate(
     from livesr.evaluation.sim_calibration import PICTURE, calibrate_channel
 
     out = console(quiet=as_json)
+    plane = (0, 1)
     if _is_rig(source):
         config, name, camera, raw, state = _acquired(source, channel, groups, exposure)
     else:
-        config, name, camera, raw = _read(Path(source), rig, channel, groups, axes, pixel_size, origin)
+        config, name, camera, raw, plane = _read(Path(source), rig, channel, groups, axes, pixel_size, origin)
         state = []
     with out.status("measuring") if not as_json else nullcontext():
         found = calibrate_channel(
-            config, name, camera, raw, keep_order=keep_order, keep_otf=keep_otf, beads_nm=beads, state=state
+            config,
+            name,
+            camera,
+            raw,
+            keep_order=keep_order,
+            keep_otf=keep_otf,
+            beads_nm=beads,
+            state=state,
+            plane=plane,
         )
     report = {**found.report(), "files": []}
     file = _rig_file(source if _is_rig(source) else rig, config)
@@ -148,21 +157,20 @@ def _read(
     axes: str | None,
     pixel_size_nm: float | None,
     origin: Any,
-) -> tuple[RigConfig, str, Geometry, NDArray[Any]]:
+) -> tuple[RigConfig, str, Geometry, NDArray[Any], tuple[int, int]]:
+    """Read groups of a recording, of the plane in focus: rig, channel, camera, frames, and (plane, number of planes)."""
     from livesr.base.config import load_rig
-    from livesr.evaluation.sim_calibration import groups_of
+    from livesr.evaluation.sim_calibration import groups_of, plane_in_focus
     from livesr.store.raw_input import ReadAs, raw_input
 
     config = load_rig(rig) if rig else None
     raw = raw_input(path, config, how=ReadAs(axes, channel, pixel_size_nm, origin))
     with closing(raw):
         name = _channel(raw.rig, channel)
-        return (
-            raw.rig if config is None else config,
-            name,
-            raw.cameras[name],
-            groups_of(raw.frames(), name, raw.rig.raw_frames(name), groups),
-        )
+        camera, planes = raw.cameras[name], int(raw.run.get("z_planes", 1))
+        z = plane_in_focus(raw.frames(), raw.rig, name, camera, planes) if planes > 1 else None
+        frames = groups_of(raw.frames(), name, raw.rig.raw_frames(name), groups, z)
+        return raw.rig if config is None else config, name, camera, frames, (z or 0, planes)
 
 
 def _print(out: Any, report: dict[str, Any]) -> None:

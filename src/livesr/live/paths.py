@@ -39,6 +39,7 @@ from livesr.live.reconstruct.vector_drift import LEAST_PX, VectorDrift
 from livesr.live.sinks.sink import ChannelDescription
 from livesr.live.upscale import Upscaler
 from livesr.live.upscale import memory_bytes as upscaled_bytes
+from livesr.optics.exposure import Exposures, examine
 from livesr.optics.illumination import Pattern, equal_steps
 
 if TYPE_CHECKING:
@@ -98,6 +99,7 @@ class ChannelPath:
     reconstructor: Reconstructor
     description: ChannelDescription
     ceiling: int
+    dark_adu: float = 0.0
     window: int = 3
     engine: Engine | None = None
     backend: Backend | None = None
@@ -164,6 +166,10 @@ class ChannelPath:
         if not self.on_device or self.upscale is not None or self.uncertainty is not None:
             return None
         return getattr(self.backend, "resident", None)
+
+    def exposures(self, frames: Sequence[Any], arrays: Arrays) -> Exposures:
+        """Return what raw frames, as the camera gave them, say of their exposure."""
+        return examine(frames, self.dark_adu, self.ceiling, arrays.xp, arrays.numbers)
 
     def give_up(self, runtime: ResidentBackend, error: Exception) -> None:
         """Let the next runtime take over from one that failed on the device.
@@ -300,6 +306,7 @@ def build_path(
         reconstructor,
         ChannelDescription(**base),
         ceiling,
+        float(about if isinstance(about := rig.corrections.offset, int | float) else rig.camera.offset_adu),
         residual_plane=residual_plane,
         correction=correction,
         raw_order=raw_order,
@@ -555,7 +562,7 @@ def _warm_up(measuring: Measuring, lane: Lane, arrays: Arrays, dark: Sequence[Pi
     correction, reconstructor = measuring
     with lane, suppress(DoubtfulFrameError):
         frames = lane.upload(dark)
-        arrays.numbers([arrays.count_at_least(frame, 1) for frame in frames])
+        examine(frames, 0.0, xp=arrays.xp, numbers=arrays.numbers)
         image = reconstructor.reconstruct(correction.apply(frames) if correction else frames)
         background_and_headroom(image, border=BORDER, arrays=arrays)
         lane.download(image)
@@ -595,7 +602,12 @@ def sim_reconstructor(
         equalise=rig.sim.equalise,
         damping=channel.damping or rig.optics.damping,
         trust=Trust(
-            trust.when_doubtful, trust.contrast_to_noise, trust.phase_error_rad, trust.modulation, trust.motion_nm
+            trust.when_doubtful,
+            trust.contrast_to_noise,
+            trust.phase_error_rad,
+            trust.modulation,
+            trust.motion_nm,
+            trust.saturated,
         ),
         follow=rig.sim.follow_drift,
         drift=drift,

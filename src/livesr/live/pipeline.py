@@ -66,6 +66,7 @@ from livesr.live.flight import Flight
 from livesr.live.inference.backend import ResidentBackend
 from livesr.live.normalise import BORDER, FollowingNormalisation, background_and_headroom
 from livesr.live.paths import ChannelPath, Measuring
+from livesr.live.reconstruct.quality import judge_without_patterns
 from livesr.live.reconstruct.reconstructor import DoubtfulFrameError, Judging, Reconstructor
 from livesr.live.reconstruct.storm import RunningImage
 from livesr.live.reconstruct.superpose import Superposition
@@ -76,6 +77,7 @@ from livesr.live.trust import MeanScore, scored
 from livesr.live.upscale import WINDOW, normalise_into
 from livesr.live.watchdog import Watchdog
 from livesr.live.window import FrameWindow
+from livesr.optics.exposure import Exposures
 
 log = logging.getLogger(__name__)
 
@@ -401,7 +403,7 @@ class Pipeline:
                         continue
                 except DoubtfulFrameError as e:
                     self.counts["recon_refused"] += 1
-                    self.warn(_doubtful(stack.stream, "refused"))
+                    self._warn_of_doubt(stack, "refused", e.cause, str(e))
                     self._skip(stack.stream, stack.t, f"refused: {e}")
                     continue
                 except BaseException as e:  # whatever a reconstruction may raise, the raw frames go on being recorded
@@ -446,18 +448,25 @@ class Pipeline:
         with device.lanes[lane] as place:
             with self.steps.measure("reconstruct"):
                 frames = place.upload([f for f in stack.frames if f is not None])
-                if running := self._running_image(stack.stream):
+                exposures = path.exposures(frames, arrays)
+                running = self._running_image(stack.stream)
+                if running:
                     image = running.add(stack)
                 else:
                     self._correct_drift(reconstructor, stack)
+                    if isinstance(reconstructor, Judging):
+                        reconstructor.look_at(exposures)
                     image = reconstructor.reconstruct(correction.apply(frames) if correction else frames)
             with self.steps.measure("normalise"):
                 recorded = self._recorded_normalisations.get((stack.stream, stack.t))
                 levels = recorded or background_and_headroom(image, border=BORDER, arrays=arrays)
-                saturated = arrays.numbers([arrays.count_at_least(f, path.ceiling) for f in frames])
-                judgement = reconstructor.judgement if isinstance(reconstructor, Judging) else None
+                judgement = (
+                    reconstructor.judgement
+                    if isinstance(reconstructor, Judging)
+                    else judge_without_patterns(exposures, stack.frames, localised=path.accumulates)
+                )
                 stays = image if device is not HOST_DEVICE and path.resident else None
-                return _Measured(place.download(image), Normalisation(*levels), int(saturated.sum()), judgement, stays)
+                return _Measured(place.download(image), Normalisation(*levels), exposures, judgement, stays)
 
     def _leave_device(self, path: ChannelPath, error: Exception) -> None:
         """Compute the frames of a channel on the CPU from here on."""
@@ -498,7 +507,10 @@ class Pipeline:
         judgement, running = measured.judgement, self._running_image(stack.stream)
         if judgement and judgement.doubt:
             self.counts["recon_doubtful"] += 1
-            self.warn(_doubtful(stack.stream, "shown all the same" if judgement.resolved else "shown as widefield"))
+            shown = "shown" if judgement.resolved else "shown as widefield"
+            self._warn_of_doubt(stack, shown, judgement.cause, judgement.doubt)
+        elif measured.exposures.clipped:
+            self.warn(_saturated(stack.stream))
         return SRFrame(
             measured.image,
             stack.stream,
@@ -506,7 +518,7 @@ class Pipeline:
             stack.t_acq_ns,
             stack.t_last_ns,
             Normalisation(*normalisation),
-            measured.saturated,
+            measured.exposures.saturated,
             stack.t_camera_ms,
             localisations=running.localisations if running else None,
             drift_nm=running.drift_nm if running else None,
@@ -777,6 +789,12 @@ class Pipeline:
             log.warning("%s", sentence)
         self.warnings[sentence] = self.warnings.get(sentence, 0) + 1
 
+    def _warn_of_doubt(self, stack: RawStack, shown: str, cause: str, doubt: str) -> None:
+        """Warn of a doubtful frame: the first of its cause is the example, frames.jsonl has the numbers of each."""
+        start = f"Frames of channel {stack.stream.channel or 'default'} are doubtful and {shown}: {cause}."
+        known = (sentence for sentence in self.warnings if sentence.startswith(start))
+        self.warn(next(known, f"{start} First at time point {stack.t}: {doubt}. frames.jsonl has each."))
+
     def _step_failed(self, step: str, error: BaseException) -> None:
         """End a step; what comes before it goes on."""
         sentence = f"{step} failed: {type(error).__name__}: {error}"
@@ -910,11 +928,10 @@ class Pipeline:
         }
 
 
-def _doubtful(stream: Stream, shown: str) -> str:
-    """Return the warning of a run with doubtful frames; frames.jsonl and every frame say what it is in each case."""
+def _saturated(stream: Stream) -> str:
     return (
-        f"Frames of channel {stream.channel or 'default'} do not show the patterns of rig.yaml and are {shown}: too little "
-        "light, a wrong order of raw frames, motion, or a drifted pattern. frames.jsonl says which; 'livesr calibrate' checks."
+        f"Channel {stream.channel or 'default'} saturates in a few pixels: its brightest structures are dimmer than they are. "
+        "frames.jsonl says in which frames; expose less."
     )
 
 
@@ -932,7 +949,7 @@ class _Measured(NamedTuple):
 
     image: NDArray[np.float32]
     levels: Normalisation
-    saturated: int
+    exposures: Exposures
     judgement: Judgement | None
     resident: Any
 

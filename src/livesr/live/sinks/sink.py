@@ -122,7 +122,8 @@ def judgement_facts(frame: SRFrame) -> dict[str, Any]:
     """Return what the store and the stream say of a frame's patterns, under the same names; nothing where there are none."""
     if frame.judgement is None:
         return {}
-    rounded = {k: round(v, 3) for k, v in frame.judgement.quality._asdict().items() if v is not None}
+    quality = frame.judgement.quality
+    rounded = {k: round(v, 3) for k, v in quality._asdict().items() if v is not None} if quality else None
     phases, vectors = frame.judgement.pattern_drift_rad, frame.judgement.vector_drift_um
     return {
         "quality": rounded,
