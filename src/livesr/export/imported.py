@@ -12,7 +12,6 @@ livesr has exported itself comes back as the engine that it was.
 from __future__ import annotations
 
 import re
-import shutil
 import tempfile
 import zipfile
 from collections.abc import Iterator
@@ -23,8 +22,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from livesr.base import contained
 from livesr.base.config import load_yaml, parse
 from livesr.base.errors import BackendError, ConfigError, EngineError
 from livesr.export.rdf import CONFIG_KEY
@@ -154,12 +155,15 @@ def import_model(source: Path, out: Path) -> Imported:
             manifest = _own(own, _network(path.parent, model), folder)
         else:
             manifest = _foreign(model, _network(path.parent, model), folder)
-        card = path.parent / (model.documentation or "README.md")
-        text = card.read_text(encoding="utf-8") if card.is_file() else f"# {model.name}\n\n{model.description}\n"
-        (folder / manifest.documentation).write_text(text, encoding="utf-8")
+        contained.write_text(folder, manifest.documentation, _card(path.parent, model), error=EngineError)
         write_manifest(folder, manifest)
         proven = _proven(load_engine(folder), path.parent, model)
-        shutil.copytree(folder, out, dirs_exist_ok=True)
+        out.mkdir(parents=True, exist_ok=True)
+        names = sorted(file.name for file in folder.iterdir())
+        for name in names:
+            contained.beneath_to_write(out, name, error=EngineError)  # all or none
+        for name in names:
+            contained.copy_out(folder, name, out, name, error=EngineError)
     return Imported(load_engine(out), proven)
 
 
@@ -184,9 +188,20 @@ def _description_in(place: Path) -> Path:
     if place.is_file():
         return place
     for name in _DESCRIPTIONS:
-        if (place / name).is_file():
+        if contained.is_file(place, name, error=EngineError):
             return place / name
     raise EngineError(f"{place} holds no {' or '.join(_DESCRIPTIONS)}, so it is no model of bioimage.io.")
+
+
+def _card(folder: Path, model: _Description) -> str:
+    """Return the card that came with a model, one of our own if none came or it is on the web."""
+    name = model.documentation or "README.md"
+    if "://" in name or not contained.is_file(folder, name, error=EngineError):
+        return f"# {model.name}\n\n{model.description}\n"
+    try:
+        return contained.read_text(folder, name, error=EngineError)
+    except UnicodeDecodeError as e:
+        raise EngineError(f"{folder / name} is no UTF-8 text: {e}. Expected the model's card in Markdown.") from e
 
 
 def _network(folder: Path, model: _Description) -> bytes:
@@ -198,12 +213,12 @@ def _network(folder: Path, model: _Description) -> bytes:
     weights = model.weights.onnx
     if weights is None:
         raise EngineError(f"{model.name!r} has no ONNX weights. 'bioimageio add-weights' may convert those it has.")
-    path = (folder / weights.source).resolve()
-    if path.parent != folder.resolve() or not path.is_file():
+    path = contained.beneath(folder, weights.source, error=EngineError)
+    if path.parent != folder or not path.is_file():
         raise EngineError(f"{model.name!r} names weights {weights.source!r}, which are not beside its description.")
     if weights.sha256 and sha256_of(path) != weights.sha256:
         raise EngineError(f"{path} is not what {model.name!r} describes: its SHA-256 differs. Fetch the package again.")
-    data = path.read_bytes()
+    data = contained.read_bytes(folder, weights.source, error=EngineError)
     try:
         external = names_other_files(data)
     except ValueError as e:
@@ -221,7 +236,7 @@ def _own(config: dict[str, Any], network: bytes, folder: Path) -> Manifest:
         manifest = parse(Manifest, config, f"config.{CONFIG_KEY}")
     except ConfigError as e:
         raise EngineError(str(e)) from e
-    (folder / manifest.weights.onnx.source).write_bytes(network)
+    contained.write_bytes(folder, manifest.weights.onnx.source, network, error=EngineError)
     return manifest
 
 
@@ -241,7 +256,7 @@ def _foreign(model: _Description, network: bytes, folder: Path) -> Manifest:
     names = answer.axes[1].channel_names or ("Prediction",)
     if scale > 1 and len(names) > 1:
         raise EngineError(f"{model.name!r} enlarges and separates at once; livesr does one after the other.")
-    _write_adapted(network, steps, folder / MODEL_NAME)
+    _write_adapted(network, steps, folder)
     halo = max(axis.halo for axis in answer.axes[2:])
     return Manifest(
         id=_identifier(model),
@@ -333,13 +348,13 @@ def _steps(model: _Description, steps: tuple[_Operation, ...], known: set[str]) 
     return wanted
 
 
-def _write_adapted(network: bytes, steps: tuple[list[_Operation], list[_Operation]], path: Path) -> None:
+def _write_adapted(network: bytes, steps: tuple[list[_Operation], list[_Operation]], folder: Path) -> None:
     if find_spec("onnx") is None:
         raise BackendError("Importing a model needs onnx: pip install 'livesr[train]'.")
     from livesr.export.adapted_graph import Step, adapted
 
     before, after = ([Step(s.id, s.numbers) for s in part] for part in steps)
-    path.write_bytes(adapted(network, before, after))
+    contained.write_bytes(folder, MODEL_NAME, adapted(network, before, after), error=EngineError)
 
 
 def _sampling(axis: _Axis) -> Range | None:
@@ -369,10 +384,11 @@ def _sha256_named(model: _Description) -> str | None:
 def _proven(engine: Engine, folder: Path, model: _Description) -> float | None:
     """Give the engine the model's own test image, as livesr gives images; the answer may differ by a shift and a factor."""
     files = [tensor.test_tensor for tensor in (model.inputs[0], model.outputs[0])]
-    paths = [folder / file.source for file in files if file]
-    if len(paths) < 2 or not all(path.suffix == ".npy" and path.is_file() for path in paths):
+    names = [file.source for file in files if file]
+    local = [name for name in names if name.endswith(".npy") and "://" not in name]
+    if len(local) < 2 or not all(contained.is_file(folder, name, error=EngineError) for name in local):
         return None
-    given, expected = (np.load(path, allow_pickle=False).astype(np.float32) for path in paths)
+    given, expected = (_test_tensor(folder, name) for name in local)
     shape, window = (int(given.shape[2]), int(given.shape[3])), engine.manifest.window
     background, headroom = background_and_headroom(given[0, window // 2])
     runtime = open_backend(engine, shape, precision="f32")
@@ -387,3 +403,11 @@ def _proven(engine: Engine, folder: Path, model: _Description) -> float | None:
             f"{_LEAST_PCC} are expected. It was not imported."
         )
     return found
+
+
+def _test_tensor(folder: Path, name: str) -> NDArray[np.float32]:
+    with contained.open_to_read(folder, name, error=EngineError) as file:
+        try:
+            return np.asarray(np.load(file, allow_pickle=False), np.float32)
+        except (OSError, ValueError) as e:
+            raise EngineError(f"{folder / name} is no test image: {e}.") from e

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from livesr.base.errors import ConfigError, DamagedFileError
+from livesr.live.sources.recordings.companions import refuse_strangers
 from livesr.live.sources.recordings.micromanager import FrameMetadata, frame_metadata, place_of, summary
 from livesr.live.sources.recordings.recording import FrameFiles, Plane, Recording, check_pixels
 
@@ -48,6 +49,7 @@ def open_tiff(path: Path) -> Recording:
         except (OSError, ValueError) as e:  # tifffile's own errors are ValueErrors
             raise ConfigError(f"Cannot read {path} as TIFF: {e}.") from e
         try:
+            refuse_strangers(tiff)
             stack = _Stack(tiff, _series(tiff, complaints))
             recording = replace(stack.recording(), **stack.metadata())
         except BaseException:
