@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from livesr.base import contained
 from livesr.base.errors import ConfigError, DamagedFileError
 from livesr.live.sources.recordings.companions import refuse_strangers
 from livesr.live.sources.recordings.micromanager import FrameMetadata, frame_metadata, place_of, summary
@@ -70,6 +71,8 @@ def open_tiff_folder(folder: Path) -> Recording:
         If it holds no TIFF, or TIFFs that differ in size or type.
     """
     files = sorted((f for f in folder.iterdir() if f.suffix.lower() in (".tif", ".tiff")), key=_natural)
+    for file in files:
+        contained.beneath(folder, file.name, error=ConfigError)
     if not files:
         raise ConfigError(f"{folder} holds no recording: expected TIFF files, NDTiff.index or an OME-Zarr image.")
     first = open_tiff(files[0])
