@@ -39,11 +39,11 @@ from livesr.live.inference.engine import (
     OutputChannel,
     Range,
     Weights,
+    check_network,
     load_engine,
     sha256_of,
     write_manifest,
 )
-from livesr.live.inference.onnx_file import names_other_files
 from livesr.live.inference.runner import open_backend
 from livesr.live.normalise import background_and_headroom
 from livesr.optics.similarity import pcc
@@ -219,12 +219,7 @@ def _network(folder: Path, model: _Description) -> bytes:
     if weights.sha256 and sha256_of(path) != weights.sha256:
         raise EngineError(f"{path} is not what {model.name!r} describes: its SHA-256 differs. Fetch the package again.")
     data = contained.read_bytes(folder, weights.source, error=EngineError)
-    try:
-        external = names_other_files(data)
-    except ValueError as e:
-        raise EngineError(f"{path} is no ONNX file: {e}.") from e
-    if external:
-        raise EngineError(f"{path} keeps weights in other files; livesr takes networks of one file.")
+    check_network(data, str(path))
     return data
 
 
@@ -256,7 +251,7 @@ def _foreign(model: _Description, network: bytes, folder: Path) -> Manifest:
     names = answer.axes[1].channel_names or ("Prediction",)
     if scale > 1 and len(names) > 1:
         raise EngineError(f"{model.name!r} enlarges and separates at once; livesr does one after the other.")
-    _write_adapted(network, steps, folder)
+    _write_adapted(network, steps, folder, len(names))
     halo = max(axis.halo for axis in answer.axes[2:])
     return Manifest(
         id=_identifier(model),
@@ -348,13 +343,15 @@ def _steps(model: _Description, steps: tuple[_Operation, ...], known: set[str]) 
     return wanted
 
 
-def _write_adapted(network: bytes, steps: tuple[list[_Operation], list[_Operation]], folder: Path) -> None:
+def _write_adapted(
+    network: bytes, steps: tuple[list[_Operation], list[_Operation]], folder: Path, channels: int
+) -> None:
     if find_spec("onnx") is None:
         raise BackendError("Importing a model needs onnx: pip install 'livesr[train]'.")
     from livesr.export.adapted_graph import Step, adapted
 
     before, after = ([Step(s.id, s.numbers) for s in part] for part in steps)
-    contained.write_bytes(folder, MODEL_NAME, adapted(network, before, after), error=EngineError)
+    contained.write_bytes(folder, MODEL_NAME, adapted(network, before, after, channels), error=EngineError)
 
 
 def _sampling(axis: _Axis) -> Range | None:

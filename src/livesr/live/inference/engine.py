@@ -20,7 +20,7 @@ from livesr.base import contained
 from livesr.base.config import data_folders, load_yaml, parse
 from livesr.base.errors import BackendError, ConfigError, EngineError, suggestion
 from livesr.live.familiarity import FEATURES
-from livesr.live.inference.onnx_file import names_other_files
+from livesr.live.inference.onnx_file import why_refused
 
 log = logging.getLogger(__name__)
 
@@ -276,12 +276,12 @@ class Engine:
     def read(self) -> bytes:
         """Return the network's file, hashed once more: what a backend parses is what was verified.
 
-        Backends parse these bytes, not the path; a file that would pull in others is refused.
+        Backends parse these bytes, not the path.
 
         Raises
         ------
         EngineError
-            If the file changed since the engine was loaded, is no ONNX file, or keeps weights in other files.
+            If the file changed since the engine was loaded, or as of `check_network`.
         """
         return _verified(self.onnx_path, self.manifest.sha256)
 
@@ -482,13 +482,24 @@ def _weights_inside(folder: Path, weights: OnnxWeights) -> Path:
 def _verified(path: Path, sha256: str) -> bytes:
     data = contained.read_bytes(path.parent, path.name, error=EngineError)
     _compare_hashes(path, hashlib.sha256(data).hexdigest(), sha256)
-    try:
-        external = names_other_files(data)
-    except ValueError as e:
-        raise EngineError(f"{path} is no ONNX file: {e}. Export the engine anew.") from e
-    if external:
-        raise EngineError(f"{path} keeps weights in other files, which nobody has verified. Export the engine anew.")
+    check_network(data, str(path))
     return data
+
+
+def check_network(data: bytes, name: str) -> None:
+    """Refuse a network that no runtime shall parse.
+
+    Raises
+    ------
+    EngineError
+        If it is no ONNX file, names other files, or uses operators that livesr does not run.
+    """
+    try:
+        reason = why_refused(data)
+    except ValueError as e:
+        raise EngineError(f"{name} is no ONNX file: {e}. Export the engine anew.") from e
+    if reason:
+        raise EngineError(f"{name} is not run. {reason}")
 
 
 def _compare_hashes(path: Path, found: str, expected: str) -> None:
