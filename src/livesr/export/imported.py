@@ -45,6 +45,7 @@ from livesr.live.inference.engine import (
     write_manifest,
 )
 from livesr.live.inference.runner import open_backend
+from livesr.live.inference.trial import try_out
 from livesr.live.normalise import background_and_headroom
 from livesr.optics.similarity import pcc
 
@@ -56,6 +57,7 @@ _COLORS = ("00FF00", "FF00FF", "FFFF00", "00FFFF", "FF8000", "FFFFFF")
 _NM = {"nanometer": 1.0, "micrometer": 1000.0}
 _SAMPLING = (0.8, 1.25)  # how far a rig's pixels may be from the model's before that is said
 _LEAST_PCC = 0.9
+_TRIED_PX = 32  # half a side of what a model without a test image is tried with
 
 
 class _Axis(BaseModel):
@@ -379,19 +381,27 @@ def _sha256_named(model: _Description) -> str | None:
 
 
 def _proven(engine: Engine, folder: Path, model: _Description) -> float | None:
-    """Give the engine the model's own test image, as livesr gives images; the answer may differ by a shift and a factor."""
-    files = [tensor.test_tensor for tensor in (model.inputs[0], model.outputs[0])]
-    names = [file.source for file in files if file]
-    local = [name for name in names if name.endswith(".npy") and "://" not in name]
-    if len(local) < 2 or not all(contained.is_file(folder, name, error=EngineError) for name in local):
-        return None
-    given, expected = (_test_tensor(folder, name) for name in local)
-    shape, window = (int(given.shape[2]), int(given.shape[3])), engine.manifest.window
-    background, headroom = background_and_headroom(given[0, window // 2])
+    """Give the engine the model's own test image, as livesr gives images; the answer may differ by a shift and a factor.
+
+    A model without one must take an image all the same; each is tried out in a process of its own first.
+    """
+    pair = _test_pair(folder, model)
+    side = -(-_TRIED_PX // engine.manifest.multiple_of) * engine.manifest.multiple_of
+    given, expected = pair or (np.zeros((1, engine.manifest.window, 2 * side, 2 * side), np.float32), None)
+    shape = (int(given.shape[2]), int(given.shape[3]))
+    try_out(engine, shape, precision="f32")
+    background, headroom = background_and_headroom(given[0, engine.manifest.window // 2]) if pair else (0.0, 1.0)
     runtime = open_backend(engine, shape, precision="f32")
     try:
         runtime.input[:] = (given[0] - background) / headroom
-        found = pcc(runtime.infer(), expected[0])
+        answer = runtime.infer()
+        if expected is None:
+            return None
+        if answer.shape != expected.shape[1:]:
+            raise EngineError(
+                f"{model.name!r} came with an answer of {expected.shape[1:]}; livesr's is {answer.shape}."
+            )
+        found = pcc(answer, expected[0])
     finally:
         runtime.close()
     if not found >= _LEAST_PCC:
@@ -402,9 +412,24 @@ def _proven(engine: Engine, folder: Path, model: _Description) -> float | None:
     return found
 
 
+def _test_pair(folder: Path, model: _Description) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+    """Return the image and the answer that came with a model, (1, c, y, x) each; None if they did not come."""
+    files = [tensor.test_tensor for tensor in (model.inputs[0], model.outputs[0])]
+    names = [file.source for file in files if file]
+    local = [name for name in names if name.endswith(".npy") and "://" not in name]
+    if len(local) < 2 or not all(contained.is_file(folder, name, error=EngineError) for name in local):
+        return None
+    given, expected = (_test_tensor(folder, name) for name in local)
+    if given.ndim != 4 or expected.ndim != 4 or len(given) != 1 or len(expected) != 1:
+        raise EngineError(
+            f"{model.name!r} came with test images of {given.shape} and {expected.shape}; expected (1, c, y, x)."
+        )
+    return given, expected
+
+
 def _test_tensor(folder: Path, name: str) -> NDArray[np.float32]:
     with contained.open_to_read(folder, name, error=EngineError) as file:
         try:
             return np.asarray(np.load(file, allow_pickle=False), np.float32)
-        except (OSError, ValueError) as e:
+        except (OSError, ValueError, MemoryError) as e:
             raise EngineError(f"{folder / name} is no test image: {e}.") from e

@@ -121,10 +121,10 @@ def why_refused(model: bytes) -> str | None:
         return (
             f"It uses {named}, which livesr does not run: it takes ONNX's own operators for images. Export it without."
         )
-    if facts.hollow:
-        return f"It announces a constant of {facts.hollow:.3g} values that it does not hold: it is damaged, or made to harm."
     if facts.sparse or facts.strings:
         return f"It holds {'sparse tensors' if facts.sparse else 'text'}, which no network for images needs."
+    if facts.hollow:
+        return f"It announces a constant of {facts.hollow:.3g} values that it does not hold: it is damaged, or made to harm."
     return None
 
 
