@@ -122,6 +122,21 @@ def test_a_series_elsewhere_is_refused(name: Any, command: str, store: Path, vic
     assert content(victim) == before
 
 
+@pytest.mark.parametrize("command", ["process", "view", "backfill"])
+@pytest.mark.parametrize("place", ["c", "a/0/c"])
+def test_no_image_hides_among_chunks(place: str, command: str, store: Path, victim: Path) -> None:
+    """Folders of chunks are not searched for links when a store is opened."""
+    about = (store / "OME" / "zarr.json").read_text()
+    for name in ("raw", "recon", "sr"):
+        (store / place).mkdir(parents=True, exist_ok=True)
+        shutil.move(store / name, store / place / name)
+        about = about.replace(f'"{name}"', f'"{place}/{name}"')
+        link(store, f"{place}/{name}/0", victim / name / "0")
+    (store / "OME" / "zarr.json").write_text(about)
+    with pytest.raises(LiveSRError, match=r"leads out of|is a link|folders of the store itself"):
+        COMMANDS[command](store)
+
+
 @pytest.mark.parametrize("command", WRITING)
 def test_nothing_is_written_through_a_link_that_stays_inside(command: str, store: Path) -> None:
     """Else predictions would take the place of exposures."""

@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 import stat
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,6 +33,7 @@ _FLAGS = {
     "x": os.O_WRONLY | os.O_CREAT | os.O_EXCL,
 }
 _SHOWN = 80  # of a name in a sentence
+_LONGEST, _LONGEST_WAY = 255, 4000  # bytes of a name and of a path
 
 Error = type[UsageError]
 
@@ -154,15 +156,13 @@ def is_file(folder: Path, name: object, *, error: Error = StoreError) -> bool:
     return beneath(folder, name, error=error).is_file()
 
 
-def refuse_links(
-    folder: Path, *, writing: bool = False, but: frozenset[str] = frozenset(), error: Error = StoreError
-) -> None:
+def refuse_links(folder: Path, *, writing: bool = False, but: tuple[str, ...] = (), error: Error = StoreError) -> None:
     """Look at everything beneath `folder` and refuse links that lead out of it.
 
     Parameters
     ----------
     writing : refuse every link: what is written through one that stays inside lands in another picture
-    but : names of folders that are not looked into, wherever they are: those of chunks, which are looked at as they are read
+    but : patterns of the way to folders that are not looked into, as ("*", "*", "c"): chunks are looked at as they are read
 
     Raises
     ------
@@ -173,9 +173,10 @@ def refuse_links(
     while waiting:
         with os.scandir(waiting.pop()) as entries:
             for entry in entries:
+                way = Path(entry.path).relative_to(folder)
                 if entry.is_symlink() or _is_junction(entry.path):
-                    rule(folder, Path(entry.path).relative_to(folder).as_posix(), error=error)
-                elif entry.is_dir(follow_symlinks=False) and entry.name not in but:
+                    rule(folder, way.as_posix(), error=error)
+                elif entry.is_dir(follow_symlinks=False) and not _fits(way.parts, but):
                     waiting.append(Path(entry.path))
 
 
@@ -188,9 +189,11 @@ def _parts(folder: Path, name: object, error: Error) -> list[str]:
     strange = (
         name.startswith("/")
         or "\\" in name
-        or "\0" in name
         or _DRIVE.match(name)
-        or any(part in ("", ".", "..") for part in parts)
+        or any(part in ("", ".", "..") or len(part.encode("utf-8", "replace")) > _LONGEST for part in parts)
+        or len(name) > _LONGEST_WAY
+        or any(c < " " for c in name)
+        or not _has_bytes(name)
         or (os.name == "nt" and any(":" in part or _DEVICE.match(part) for part in parts))
     )
     if strange:
@@ -201,9 +204,21 @@ def _parts(folder: Path, name: object, error: Error) -> list[str]:
     return parts
 
 
+def _has_bytes(name: str) -> bool:
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:  # half of a character
+        return False
+    return True
+
+
 def _is_below(real: str, root: str) -> bool:
     real, root = os.path.normcase(real), os.path.normcase(root)
     return real.startswith(root if root.endswith(os.sep) else root + os.sep)
+
+
+def _fits(way: tuple[str, ...], patterns: tuple[str, ...]) -> bool:
+    return len(way) == len(patterns) and all(map(fnmatchcase, way, patterns))
 
 
 def _is_junction(path: str) -> bool:

@@ -27,8 +27,8 @@ KINDS: dict[str, SeriesName] = {
     "uncertainty": "uncertainty",
 }
 Event = dict[str, Any]
-CHUNKS = frozenset({"c"})
-"""Folders of an array's chunks, one for each shard: their links are looked at when they are read or written."""
+CHUNKS = ("*", "*", "c")
+"""Folders of an array's chunks: their links are looked at when they are read or written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +162,10 @@ class RecordedStore:
                 f"{self.path / 'OME' / 'zarr.json'} names {type(names).__name__}, expected a list of images."
             )
         folders = [contained.beneath(self.path, name) for name in names]
+        if deeper := [name for name in names if "/" in name]:
+            raise StoreError(
+                f"{self.path} names an image {deeper[0]!r}; livesr's images are folders of the store itself."
+            )
         found = [image for folder in folders if (image := read_image(folder))]
         self.images = {(image.kind, image.position, image.channel): image for image in found}
 

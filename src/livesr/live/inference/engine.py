@@ -432,7 +432,8 @@ def load_engine(engine: str | os.PathLike[str]) -> Engine:
         If there is none, its manifest does not parse, or its weights are not those that the manifest names.
     """
     folder = _folder_of(engine)
-    path = contained.beneath(folder, MANIFEST_NAME, error=EngineError)
+    contained.refuse_links(folder, error=EngineError)  # whoever adds to the folder must not write through one
+    path = folder / MANIFEST_NAME
     try:
         manifest = parse(Manifest, load_yaml(path), str(path))
     except ConfigError as e:
