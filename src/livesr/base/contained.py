@@ -169,15 +169,16 @@ def refuse_links(folder: Path, *, writing: bool = False, but: tuple[str, ...] = 
     UsageError
         `error`, naming a link.
     """
-    rule, waiting = beneath_to_write if writing else beneath, [folder]
+    rule = beneath_to_write if writing else beneath
+    waiting: list[tuple[str, ...]] = [()]
     while waiting:
-        with os.scandir(waiting.pop()) as entries:
+        way = waiting.pop()
+        with os.scandir(os.path.join(folder, *way)) as entries:
             for entry in entries:
-                way = Path(entry.path).relative_to(folder)
                 if entry.is_symlink() or _is_junction(entry.path):
-                    rule(folder, way.as_posix(), error=error)
-                elif entry.is_dir(follow_symlinks=False) and not _fits(way.parts, but):
-                    waiting.append(Path(entry.path))
+                    rule(folder, "/".join((*way, entry.name)), error=error)
+                elif entry.is_dir(follow_symlinks=False) and not _fits((*way, entry.name), but):
+                    waiting.append((*way, entry.name))
 
 
 def _parts(folder: Path, name: object, error: Error) -> list[str]:

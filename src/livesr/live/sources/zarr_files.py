@@ -103,6 +103,7 @@ class ContainedStore(Store):
 
     supports_writes = False
     supports_deletes = False
+    supports_partial_writes = False  # of zarr 3.1.0 and the like
     supports_listing = True
 
     def __init__(self, folder: Path, *, read_only: bool = True) -> None:
@@ -156,6 +157,10 @@ class ContainedStore(Store):
                 yield path.name
 
     async def set(self, key: str, value: Buffer) -> None:
+        """Refuse: this is for reading."""
+        self._check_writable()
+
+    async def set_partial_values(self, key_start_values: Iterable[tuple[str, int, bytes]]) -> None:
         """Refuse: this is for reading."""
         self._check_writable()
 
