@@ -148,11 +148,14 @@ def test_refused_in_a_sentence(change: Change, sentence: str, proven: bool, tmp_
     assert not (tmp_path / "engine").exists()
 
 
-@pytest.mark.parametrize("shape", [(48, 48), (1, 1, 48), (2, 1, 48, 48), (0, 1, 48, 48)])
+@pytest.mark.parametrize("shape", [(48, 48), (1, 1, 48), (2, 1, 48, 48), (0, 1, 48, 48), (1, 3, 48, 48), (1, 1, 0, 0)])
 def test_a_test_image_of_another_kind_is_refused(shape: tuple[int, ...], tmp_path: Path) -> None:
     folder = package(tmp_path / "package", lambda model: None)
     np.save(folder / "in.npy", np.zeros(shape, np.float32))
-    with pytest.raises(EngineError, match="expected"):
+    with pytest.raises(EngineError, match=r"expected|does not take"):
+        import_model(folder, tmp_path / "engine")
+    np.save(folder / "in.npy", np.zeros((1, 1, 48, 48), "M8[s]"))
+    with pytest.raises(EngineError, match="is no test image"):
         import_model(folder, tmp_path / "engine")
     np.save(folder / "in.npy", np.ones((1, 1, 48, 48), np.float32))
     np.save(folder / "out.npy", np.zeros((1, 1, 24, 24), np.float32))

@@ -173,3 +173,9 @@ def test_what_is_its_own_still_comes_in(package: Path) -> None:
     assert (found.engine.folder / "README.md").read_text() == (package / "docs" / "card.md").read_text()
     changed(package, lambda rdf: rdf.update(documentation="https://example.org/card.md"))
     assert import_model(package, package.parent / "web").engine.folder.is_dir()
+
+
+@pytest.mark.parametrize("which", ["inputs", "outputs"])
+def test_a_description_without_images_is_no_traceback(which: str, package: Path) -> None:
+    changed(package, lambda rdf: rdf.update({which: []}))
+    assert import_model(package, package.parent / "out").pcc is None

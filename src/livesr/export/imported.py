@@ -385,7 +385,7 @@ def _proven(engine: Engine, folder: Path, model: _Description) -> float | None:
 
     A model without one must take an image all the same; each is tried out in a process of its own first.
     """
-    pair = _test_pair(folder, model)
+    pair = _test_pair(folder, model, engine.manifest)
     side = -(-_TRIED_PX // engine.manifest.multiple_of) * engine.manifest.multiple_of
     given, expected = pair or (np.zeros((1, engine.manifest.window, 2 * side, 2 * side), np.float32), None)
     shape = (int(given.shape[2]), int(given.shape[3]))
@@ -412,9 +412,11 @@ def _proven(engine: Engine, folder: Path, model: _Description) -> float | None:
     return found
 
 
-def _test_pair(folder: Path, model: _Description) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+def _test_pair(
+    folder: Path, model: _Description, manifest: Manifest
+) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
     """Return the image and the answer that came with a model, (1, c, y, x) each; None if they did not come."""
-    files = [tensor.test_tensor for tensor in (model.inputs[0], model.outputs[0])]
+    files = [tensor.test_tensor for tensor in (*model.inputs[:1], *model.outputs[:1])]
     names = [file.source for file in files if file]
     local = [name for name in names if name.endswith(".npy") and "://" not in name]
     if len(local) < 2 or not all(contained.is_file(folder, name, error=EngineError) for name in local):
@@ -424,12 +426,17 @@ def _test_pair(folder: Path, model: _Description) -> tuple[NDArray[np.float32], 
         raise EngineError(
             f"{model.name!r} came with test images of {given.shape} and {expected.shape}; expected (1, c, y, x)."
         )
+    if given.shape[1] != manifest.window or min(given.shape[2:]) < 2 * manifest.multiple_of:
+        raise EngineError(f"{model.name!r} came with a test image of {given.shape}, which it does not take itself.")
     return given, expected
 
 
 def _test_tensor(folder: Path, name: str) -> NDArray[np.float32]:
     with contained.open_to_read(folder, name, error=EngineError) as file:
         try:
-            return np.asarray(np.load(file, allow_pickle=False), np.float32)
+            found = np.asarray(np.load(file, allow_pickle=False))
+            if found.dtype.kind not in "fiu":
+                raise ValueError(f"it holds {found.dtype}")
+            return found.astype(np.float32)
         except (OSError, ValueError, MemoryError) as e:
             raise EngineError(f"{folder / name} is no test image: {e}.") from e

@@ -148,6 +148,12 @@ def test_metadata_that_needs_more_than_decompression_is_refused(about: dict[str,
         check_metadata(json.dumps({"consolidated_metadata": {"metadata": {"a": about}}}).encode(), "zarr.json")
 
 
+@pytest.mark.parametrize("text", [b"", b"{", b"[" * 100_000, b"\xff\xfe{", b'{"a": ' + b"9" * 5000 + b"}"], ids=len)
+def test_metadata_that_cannot_be_looked_at_is_refused(text: bytes) -> None:
+    with pytest.raises(StoreError):
+        check_metadata(text, "zarr.json")
+
+
 def test_what_microscopes_write_is_read(tmp_path: Path) -> None:
     import numcodecs
 

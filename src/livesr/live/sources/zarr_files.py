@@ -75,18 +75,18 @@ def check_metadata(text: bytes, name: str) -> None:
 
     Parameters
     ----------
-    text : a zarr.json, .zarray or .zmetadata; what is no JSON is left for zarr to refuse
+    text : a zarr.json, .zarray or .zmetadata
     name : for the sentence
 
     Raises
     ------
     StoreError
-        If a codec or pixel type is not among those that livesr reads.
+        If it is no JSON, or a codec or pixel type is not among those that livesr reads.
     """
     try:
         about = json.loads(text)
-    except ValueError:
-        return
+    except ValueError as e:  # zarr must not understand what was not looked at
+        raise StoreError(f"{name} is no JSON: {e}.") from e
     except RecursionError:
         raise StoreError(f"{name} is nested more deeply than metadata of any image.") from None
     for node in _nodes(about):
