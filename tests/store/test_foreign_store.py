@@ -188,3 +188,27 @@ def test_an_image_is_opened_as_a_recording_only_beneath_it(store: Path, victim: 
     with pytest.raises(LiveSRError, match="leads out of"):
         open_recording(store)
     assert load_rig("virtual_sim")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"codecs": [{"name": "numcodecs.pickle"}]},
+        {"data_type": "string"},
+        {"chunk_key_encoding": {"name": "default", "configuration": {"separator": "../"}}},
+        {"chunk_key_encoding": {"name": "another"}},
+    ],
+    ids=str,
+)
+def test_shards_stay_where_they_are_if_their_array_cannot_be_read(
+    change: dict[str, Any], command: str, store: Path
+) -> None:
+    """An array that livesr will not read is not a torn one: nothing is moved, and nothing is a traceback."""
+    for name in ("raw", "recon", "sr"):
+        file = store / name / "0" / "zarr.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    shards = {name: bytes_ for name, bytes_ in content(store).items() if "/0/c/" in name}
+    with pytest.raises(LiveSRError):
+        COMMANDS[command](store)
+    assert {name: bytes_ for name, bytes_ in content(store).items() if "/0/c/" in name} == shards

@@ -117,9 +117,12 @@ def array_shape(array: Path, exposures: int = 1) -> ArrayShape:
     Raises
     ------
     StoreError
-        If it is missing or damaged.
+        If it is missing or damaged, or names codecs or pixel types that are not read.
     """
+    from livesr.live.sources.zarr_files import check_array
+
     about = read_json(array / "zarr.json")
+    check_array(about, str(array / "zarr.json"))
     try:
         names = about["dimension_names"]
         shards = about["chunk_grid"]["configuration"]["chunk_shape"]

@@ -95,7 +95,7 @@ def repair(path: Path, *, still_growing_s: float = _STILL_GROWING_S) -> RepairRe
     for image in longer:
         image.set_length(lengths[image.image.name])
     rewritten = log.rewrite(unlogged, changed=any(lost.values()))
-    tables = [table for table in sorted(path.glob("localisations*.csv")) if _cut_torn_row(table)]
+    tables = [table for table in sorted(path.glob("localisations*.csv")) if table.is_file() and _cut_torn_row(table)]
     for name, content in metadata.items():
         (path / name).parent.mkdir(exist_ok=True)
         write_json(path / name, content)
@@ -154,6 +154,8 @@ class _Found:
         try:
             with self._readable(t_shard, file) as array:
                 self._read(array, t_shard, z_shard)
+        except StoreError:  # not the shard: it must stay where it is
+            raise
         except Exception:  # a torn shard raises whatever its codecs raise
             return "torn"
         return "whole"

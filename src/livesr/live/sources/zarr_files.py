@@ -45,6 +45,7 @@ CODECS_V2 = frozenset(
 _METADATA = ("zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata")
 _TYPES = re.compile(r"^([<>|=]?[biuf]\d{1,2}|bool|u?int(8|16|32|64)|float(16|32|64))$")
 _TYPE_KEYS = ("dtype", "astype", "encode_dtype", "decode_dtype")  # of codecs
+_REFUSALS = (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, NotImplementedError)
 _DEEPEST = 8  # shards inside shards
 
 
@@ -54,20 +55,24 @@ def open_array(folder: Path) -> Array:
     Raises
     ------
     StoreError
-        If it names codecs or pixel types that are not read, or leads out of its folder.
-    OSError, ValueError, KeyError
-        What zarr raises of a damaged array.
+        If it is no array, names codecs or pixel types that are not read, or leads out of its folder.
     """
     import zarr
 
-    return zarr.open_array(ContainedStore(folder), mode="r")
+    try:
+        return zarr.open_array(ContainedStore(folder), mode="r")
+    except _REFUSALS as e:
+        raise StoreError(f"Cannot read {folder} as a zarr array: {type(e).__name__}: {e}.") from e
 
 
 def open_group(folder: Path) -> Group:
     """Open the group in `folder` for reading; raises as `open_array`."""
     import zarr
 
-    return zarr.open_group(ContainedStore(folder), mode="r", use_consolidated=False)
+    try:
+        return zarr.open_group(ContainedStore(folder), mode="r", use_consolidated=False)
+    except _REFUSALS as e:
+        raise StoreError(f"Cannot read {folder} as a zarr group: {type(e).__name__}: {e}.") from e
 
 
 def check_metadata(text: bytes, name: str) -> None:
@@ -90,7 +95,7 @@ def check_metadata(text: bytes, name: str) -> None:
     except RecursionError:
         raise StoreError(f"{name} is nested more deeply than metadata of any image.") from None
     for node in _nodes(about):
-        _check_array(node, name)
+        check_array(node, name)
 
 
 class ContainedStore(Store):
@@ -213,7 +218,8 @@ def _nodes(about: Any) -> Iterator[Mapping[str, Any]]:
             yield from (node for node in one.values() if isinstance(node, Mapping))
 
 
-def _check_array(about: Mapping[str, Any], name: str) -> None:
+def check_array(about: Mapping[str, Any], name: str) -> None:
+    """Refuse the metadata of one array as `check_metadata` does."""
     if "codecs" in about or "data_type" in about:
         _check_type(about.get("data_type"), name)
         _check_codecs(about.get("codecs"), name, 0)
