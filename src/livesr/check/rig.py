@@ -1,6 +1,6 @@
 """rig.yaml beside its rig.cfg: schema, optics, patterns, corrections, engines.
 
-Owns what is plausible. Loads no device and compiles no engine.
+Owns what is plausible. Loads no device; an engine that did not come with livesr is tried out in a process of its own.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from livesr.base.config import PatternConfig, RigConfig, load_yaml, parse
-from livesr.base.errors import ConfigError, EngineError, suggestion
+from livesr.base.errors import BackendError, ConfigError, EngineError, suggestion
 from livesr.check.finding import Finding, Level, Lines
 from livesr.check.micromanager import Configuration, check_configuration, external_trigger
 from livesr.optics.otf import cutoff_um
@@ -25,6 +25,7 @@ Found = Callable[[Level, str, str, str, str], Finding]
 
 # The period of the light may be shorter than the finest detail that its fluorescence shows: excitation is.
 _LONGEST_USUAL = 1.12
+_TRIED_PX = 32  # half a side of what an engine is tried out with
 
 
 def check_rig(path: Path) -> list[Finding]:
@@ -240,6 +241,7 @@ def _corrections(rig: RigConfig, found: Found) -> Iterator[Finding]:
 def _engines(rig: RigConfig, found: Found) -> Iterator[Finding]:
     from livesr.live.inference.backend import BACKENDS
     from livesr.live.inference.engine import load_engine
+    from livesr.live.inference.trial import try_out
 
     used = False
     scale = {"sim": 2, "storm": 0}
@@ -259,7 +261,9 @@ def _engines(rig: RigConfig, found: Found) -> Iterator[Finding]:
                     resolution_nm=rig.resolution_nm(name),
                 )
                 pixel_nm /= engine.manifest.scale
-            except EngineError as e:
+                side = -(-_TRIED_PX // engine.manifest.multiple_of) * engine.manifest.multiple_of
+                try_out(engine, (2 * side, 2 * side))
+            except (EngineError, BackendError) as e:
                 yield found("error", "engine", place, str(e), "'livesr info' lists the engines that are here.")
                 continue
             for sentence in told:

@@ -12,7 +12,6 @@ livesr has exported itself comes back as the engine that it was.
 from __future__ import annotations
 
 import re
-import shutil
 import tempfile
 import zipfile
 from collections.abc import Iterator
@@ -23,8 +22,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from livesr.base import contained
 from livesr.base.config import load_yaml, parse
 from livesr.base.errors import BackendError, ConfigError, EngineError
 from livesr.export.rdf import CONFIG_KEY
@@ -38,12 +39,13 @@ from livesr.live.inference.engine import (
     OutputChannel,
     Range,
     Weights,
+    check_network,
     load_engine,
     sha256_of,
     write_manifest,
 )
-from livesr.live.inference.onnx_file import names_other_files
 from livesr.live.inference.runner import open_backend
+from livesr.live.inference.trial import try_out
 from livesr.live.normalise import background_and_headroom
 from livesr.optics.similarity import pcc
 
@@ -55,6 +57,7 @@ _COLORS = ("00FF00", "FF00FF", "FFFF00", "00FFFF", "FF8000", "FFFFFF")
 _NM = {"nanometer": 1.0, "micrometer": 1000.0}
 _SAMPLING = (0.8, 1.25)  # how far a rig's pixels may be from the model's before that is said
 _LEAST_PCC = 0.9
+_TRIED_PX = 32  # half a side of what a model without a test image is tried with
 
 
 class _Axis(BaseModel):
@@ -154,12 +157,15 @@ def import_model(source: Path, out: Path) -> Imported:
             manifest = _own(own, _network(path.parent, model), folder)
         else:
             manifest = _foreign(model, _network(path.parent, model), folder)
-        card = path.parent / (model.documentation or "README.md")
-        text = card.read_text(encoding="utf-8") if card.is_file() else f"# {model.name}\n\n{model.description}\n"
-        (folder / manifest.documentation).write_text(text, encoding="utf-8")
+        contained.write_text(folder, manifest.documentation, _card(path.parent, model), error=EngineError)
         write_manifest(folder, manifest)
         proven = _proven(load_engine(folder), path.parent, model)
-        shutil.copytree(folder, out, dirs_exist_ok=True)
+        out.mkdir(parents=True, exist_ok=True)
+        names = sorted(file.name for file in folder.iterdir())
+        for name in names:
+            contained.beneath_to_write(out, name, error=EngineError)  # all or none
+        for name in names:
+            contained.copy_out(folder, name, out, name, error=EngineError)
     return Imported(load_engine(out), proven)
 
 
@@ -184,9 +190,20 @@ def _description_in(place: Path) -> Path:
     if place.is_file():
         return place
     for name in _DESCRIPTIONS:
-        if (place / name).is_file():
+        if contained.is_file(place, name, error=EngineError):
             return place / name
     raise EngineError(f"{place} holds no {' or '.join(_DESCRIPTIONS)}, so it is no model of bioimage.io.")
+
+
+def _card(folder: Path, model: _Description) -> str:
+    """Return the card that came with a model, one of our own if none came or it is on the web."""
+    name = model.documentation or "README.md"
+    if "://" in name or not contained.is_file(folder, name, error=EngineError):
+        return f"# {model.name}\n\n{model.description}\n"
+    try:
+        return contained.read_text(folder, name, error=EngineError)
+    except UnicodeDecodeError as e:
+        raise EngineError(f"{folder / name} is no UTF-8 text: {e}. Expected the model's card in Markdown.") from e
 
 
 def _network(folder: Path, model: _Description) -> bytes:
@@ -198,18 +215,13 @@ def _network(folder: Path, model: _Description) -> bytes:
     weights = model.weights.onnx
     if weights is None:
         raise EngineError(f"{model.name!r} has no ONNX weights. 'bioimageio add-weights' may convert those it has.")
-    path = (folder / weights.source).resolve()
-    if path.parent != folder.resolve() or not path.is_file():
+    path = contained.beneath(folder, weights.source, error=EngineError)
+    if path.parent != folder or not path.is_file():
         raise EngineError(f"{model.name!r} names weights {weights.source!r}, which are not beside its description.")
     if weights.sha256 and sha256_of(path) != weights.sha256:
         raise EngineError(f"{path} is not what {model.name!r} describes: its SHA-256 differs. Fetch the package again.")
-    data = path.read_bytes()
-    try:
-        external = names_other_files(data)
-    except ValueError as e:
-        raise EngineError(f"{path} is no ONNX file: {e}.") from e
-    if external:
-        raise EngineError(f"{path} keeps weights in other files; livesr takes networks of one file.")
+    data = contained.read_bytes(folder, weights.source, error=EngineError)
+    check_network(data, str(path))
     return data
 
 
@@ -221,7 +233,7 @@ def _own(config: dict[str, Any], network: bytes, folder: Path) -> Manifest:
         manifest = parse(Manifest, config, f"config.{CONFIG_KEY}")
     except ConfigError as e:
         raise EngineError(str(e)) from e
-    (folder / manifest.weights.onnx.source).write_bytes(network)
+    contained.write_bytes(folder, manifest.weights.onnx.source, network, error=EngineError)
     return manifest
 
 
@@ -241,7 +253,7 @@ def _foreign(model: _Description, network: bytes, folder: Path) -> Manifest:
     names = answer.axes[1].channel_names or ("Prediction",)
     if scale > 1 and len(names) > 1:
         raise EngineError(f"{model.name!r} enlarges and separates at once; livesr does one after the other.")
-    _write_adapted(network, steps, folder / MODEL_NAME)
+    _write_adapted(network, steps, folder, len(names))
     halo = max(axis.halo for axis in answer.axes[2:])
     return Manifest(
         id=_identifier(model),
@@ -333,13 +345,15 @@ def _steps(model: _Description, steps: tuple[_Operation, ...], known: set[str]) 
     return wanted
 
 
-def _write_adapted(network: bytes, steps: tuple[list[_Operation], list[_Operation]], path: Path) -> None:
+def _write_adapted(
+    network: bytes, steps: tuple[list[_Operation], list[_Operation]], folder: Path, channels: int
+) -> None:
     if find_spec("onnx") is None:
         raise BackendError("Importing a model needs onnx: pip install 'livesr[train]'.")
     from livesr.export.adapted_graph import Step, adapted
 
     before, after = ([Step(s.id, s.numbers) for s in part] for part in steps)
-    path.write_bytes(adapted(network, before, after))
+    contained.write_bytes(folder, MODEL_NAME, adapted(network, before, after, channels), error=EngineError)
 
 
 def _sampling(axis: _Axis) -> Range | None:
@@ -367,18 +381,27 @@ def _sha256_named(model: _Description) -> str | None:
 
 
 def _proven(engine: Engine, folder: Path, model: _Description) -> float | None:
-    """Give the engine the model's own test image, as livesr gives images; the answer may differ by a shift and a factor."""
-    files = [tensor.test_tensor for tensor in (model.inputs[0], model.outputs[0])]
-    paths = [folder / file.source for file in files if file]
-    if len(paths) < 2 or not all(path.suffix == ".npy" and path.is_file() for path in paths):
-        return None
-    given, expected = (np.load(path, allow_pickle=False).astype(np.float32) for path in paths)
-    shape, window = (int(given.shape[2]), int(given.shape[3])), engine.manifest.window
-    background, headroom = background_and_headroom(given[0, window // 2])
+    """Give the engine the model's own test image, as livesr gives images; the answer may differ by a shift and a factor.
+
+    A model without one must take an image all the same; each is tried out in a process of its own first.
+    """
+    pair = _test_pair(folder, model, engine.manifest)
+    side = -(-_TRIED_PX // engine.manifest.multiple_of) * engine.manifest.multiple_of
+    given, expected = pair or (np.zeros((1, engine.manifest.window, 2 * side, 2 * side), np.float32), None)
+    shape = (int(given.shape[2]), int(given.shape[3]))
+    try_out(engine, shape, precision="f32")
+    background, headroom = background_and_headroom(given[0, engine.manifest.window // 2]) if pair else (0.0, 1.0)
     runtime = open_backend(engine, shape, precision="f32")
     try:
         runtime.input[:] = (given[0] - background) / headroom
-        found = pcc(runtime.infer(), expected[0])
+        answer = runtime.infer()
+        if expected is None:
+            return None
+        if answer.shape != expected.shape[1:]:
+            raise EngineError(
+                f"{model.name!r} came with an answer of {expected.shape[1:]}; livesr's is {answer.shape}."
+            )
+        found = pcc(answer, expected[0])
     finally:
         runtime.close()
     if not found >= _LEAST_PCC:
@@ -387,3 +410,33 @@ def _proven(engine: Engine, folder: Path, model: _Description) -> float | None:
             f"{_LEAST_PCC} are expected. It was not imported."
         )
     return found
+
+
+def _test_pair(
+    folder: Path, model: _Description, manifest: Manifest
+) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+    """Return the image and the answer that came with a model, (1, c, y, x) each; None if they did not come."""
+    files = [tensor.test_tensor for tensor in (*model.inputs[:1], *model.outputs[:1])]
+    names = [file.source for file in files if file]
+    local = [name for name in names if name.endswith(".npy") and "://" not in name]
+    if len(local) < 2 or not all(contained.is_file(folder, name, error=EngineError) for name in local):
+        return None
+    given, expected = (_test_tensor(folder, name) for name in local)
+    if given.ndim != 4 or expected.ndim != 4 or len(given) != 1 or len(expected) != 1:
+        raise EngineError(
+            f"{model.name!r} came with test images of {given.shape} and {expected.shape}; expected (1, c, y, x)."
+        )
+    if given.shape[1] != manifest.window or min(given.shape[2:]) < 2 * manifest.multiple_of:
+        raise EngineError(f"{model.name!r} came with a test image of {given.shape}, which it does not take itself.")
+    return given, expected
+
+
+def _test_tensor(folder: Path, name: str) -> NDArray[np.float32]:
+    with contained.open_to_read(folder, name, error=EngineError) as file:
+        try:
+            found = np.asarray(np.load(file, allow_pickle=False))
+            if found.dtype.kind not in "fiu":
+                raise ValueError(f"it holds {found.dtype}")
+            return found.astype(np.float32)
+        except (OSError, ValueError, MemoryError) as e:
+            raise EngineError(f"{folder / name} is no test image: {e}.") from e

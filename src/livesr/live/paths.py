@@ -28,6 +28,7 @@ from livesr.live.inference.backend import Backend, ResidentBackend
 from livesr.live.inference.enduring import EnduringBackend
 from livesr.live.inference.engine import Engine, Task, Uncertain, load_engine
 from livesr.live.inference.runner import tile_of
+from livesr.live.inference.trial import try_out
 from livesr.live.inference.views import Sides, Views
 from livesr.live.inference.views import memory_bytes as views_bytes
 from livesr.live.normalise import BORDER, background_and_headroom
@@ -417,6 +418,7 @@ def _with_engines(
                 pixel_size_nm=frame.pixel_size_um * 1e3,
                 **seen,
             )
+            try_out(engine, frame.shape, **settings)
             runtime = cast(
                 "Backend",
                 EnduringBackend(engine, frame.shape, **settings),

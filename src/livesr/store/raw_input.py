@@ -302,7 +302,7 @@ def read_stacks(store: RecordedStore, keys: Iterable[tuple[Stream, int]]) -> Ite
     DamagedFileError
         If a time point cannot be read.
     """
-    import zarr
+    from livesr.live.sources.zarr_files import open_array
 
     lines = store.pictures("raw")
     arrays: dict[tuple[int, str], Any] = {}
@@ -310,7 +310,7 @@ def read_stacks(store: RecordedStore, keys: Iterable[tuple[Stream, int]]) -> Ite
         place = stream.position, stream.channel
         image = raw_image(store, *place)
         if place not in arrays:
-            arrays[place] = array_shape(image.array, image.exposures), zarr.open_array(image.array, mode="r")
+            arrays[place] = array_shape(image.array, image.exposures), open_array(image.array)
         shape, array = arrays[place]
         if t >= shape.length["t"]:
             raise _damaged(store, image, t, "the array is shorter")

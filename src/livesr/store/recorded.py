@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from livesr.base import contained
 from livesr.base.config import RigConfig, SuperposeConfig, load_yaml, parse
 from livesr.base.errors import EngineError, StoreError
 from livesr.base.frames import Normalisation, Stream
@@ -26,6 +27,8 @@ KINDS: dict[str, SeriesName] = {
     "uncertainty": "uncertainty",
 }
 Event = dict[str, Any]
+CHUNKS = ("*", "*", "c")
+"""Folders of an array's chunks: their links are looked at when they are read or written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +117,12 @@ def array_shape(array: Path, exposures: int = 1) -> ArrayShape:
     Raises
     ------
     StoreError
-        If it is missing or damaged.
+        If it is missing or damaged, or names codecs or pixel types that are not read.
     """
+    from livesr.live.sources.zarr_files import check_array
+
     about = read_json(array / "zarr.json")
+    check_array(about, str(array / "zarr.json"))
     try:
         names = about["dimension_names"]
         shards = about["chunk_grid"]["configuration"]["chunk_shape"]
@@ -146,6 +152,7 @@ class RecordedStore:
         self.path = Path(path).absolute()
         if not self.path.is_dir():
             raise StoreError(f"There is no store {path}: expected an OME-Zarr folder that livesr has written.")
+        contained.refuse_links(self.path, but=CHUNKS)
         try:
             self.about: Mapping[str, Any] = read_json(self.path / "zarr.json")["attributes"]["livesr"]
             names = read_json(self.path / "OME" / "zarr.json")["attributes"]["ome"]["series"]
@@ -153,7 +160,16 @@ class RecordedStore:
             raise StoreError(
                 f"{path} is no complete store of livesr. If its run was killed, 'livesr repair {path}' may help."
             ) from e
-        found = [image for name in names if (image := read_image(self.path / name))]
+        if not isinstance(names, list):
+            raise StoreError(
+                f"{self.path / 'OME' / 'zarr.json'} names {type(names).__name__}, expected a list of images."
+            )
+        folders = [contained.beneath(self.path, name) for name in names]
+        if deeper := [name for name in names if "/" in name]:
+            raise StoreError(
+                f"{self.path} names an image {deeper[0]!r}; livesr's images are folders of the store itself."
+            )
+        found = [image for folder in folders if (image := read_image(folder))]
         self.images = {(image.kind, image.position, image.channel): image for image in found}
 
     @property
@@ -179,7 +195,7 @@ class RecordedStore:
     @cached_property
     def events(self) -> list[Event]:
         """Every line of frames.jsonl."""
-        log = self.path / layout.FRAMES_LOG
+        log = contained.beneath(self.path, layout.FRAMES_LOG)
         return read_frames_log(log) if log.is_file() else []
 
     def pictures(self, kind: SeriesName) -> dict[tuple[Stream, int], Event]:
@@ -218,10 +234,12 @@ class RecordedStore:
         EngineError
             If an engine is not on this computer.
         """
-        path = self.path / layout.SIDECARS / "rig.yaml"
+        path = contained.beneath(self.path, f"{layout.SIDECARS}/rig.yaml")
         if not path.is_file():
             raise StoreError(f"{self.path} holds no copy of rig.yaml: say with --rig on what it was acquired.")
-        rig = parse(RigConfig, {**load_yaml(path), "folder": path.parent}, str(path))
+        rig = parse(RigConfig, {**load_yaml(path), "folder": path.parent, "micromanager": "rig.cfg"}, str(path))
+        for name in rig.files():  # they go into the store that is made of this one
+            contained.beneath(path.parent, name)
         named = {"separate": engine, "upscale": upscale}
 
         def used(name: str) -> dict[str, str | None]:
@@ -233,9 +251,7 @@ class RecordedStore:
 
         channels = {name: rig.channel(name).model_copy(update=used(name)) for name in self.camera_channels}
         sums = [parse(SuperposeConfig, {**about, **used(name)}, str(path)) for name, about in self.superposed.items()]
-        return rig.model_copy(
-            update={"channels": channels, "superpose": next(iter(sums), None), "micromanager": "rig.cfg"}
-        )
+        return rig.model_copy(update={"channels": channels, "superpose": next(iter(sums), None)})
 
     def models(self, channel: str) -> dict[str, Mapping[str, Any]]:
         """Return the engines that the predictions of a channel went through, by task, in order."""
@@ -305,7 +321,7 @@ def read_json(path: Path) -> dict[str, Any]:
         If the file is missing or damaged.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(contained.read_text(path.parent, path.name))
     except (OSError, ValueError) as e:
         raise StoreError(f"Cannot read {path}: {e}.") from e
     if not isinstance(value, dict):

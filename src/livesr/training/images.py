@@ -167,9 +167,12 @@ def _scale_of(noisy: Path, clean: Image) -> tuple[float, float]:
 def _read_tiff(path: Path) -> NDArray[Any]:
     import tifffile
 
+    from livesr.live.sources.recordings.companions import refuse_strangers
+
     with tifffile.TiffFile(path) as file:
         if not len(file.pages):
             raise ValueError("no image is in it")
+        refuse_strangers(file)
         return np.asarray(file.asarray())
 
 
@@ -181,9 +184,9 @@ def _read_mrc(path: Path) -> NDArray[Any]:
 
 
 def _read_zarr(path: Path) -> NDArray[Any]:
-    import zarr
+    from livesr.live.sources.zarr_files import open_group
 
-    group = zarr.open_group(str(path), mode="r")
+    group = open_group(path)
     attributes: dict[str, Any] = dict(group.attrs)
     multiscales = dict(attributes.get("ome", attributes)).get("multiscales")
     if not multiscales:

@@ -21,6 +21,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from livesr.base import contained
 from livesr.base.files import replace_file
 
 Image = NDArray[np.float32]
@@ -109,6 +110,7 @@ class _PairStore:
         """Create the files, or find them, and return the indices of the pairs that are missing."""
         if not self._matches(self.folder / "unfinished.json"):
             self.folder.mkdir(parents=True, exist_ok=True)
+            contained.refuse_links(self.folder, writing=True)
             frames, targets = self.maker.shapes
             self._create("frames", np.float16, (self.n, *frames))
             self._create("targets", np.float16, (self.n, *targets))
@@ -118,6 +120,7 @@ class _PairStore:
 
     def make(self, indices: list[int]) -> int:
         """Make and write pairs `indices`; return how many."""
+        contained.refuse_links(self.folder, writing=True)
         frames, targets, done = (
             np.load(self.folder / f"{name}.npy", mmap_mode="r+") for name in ("frames", "targets", "done")
         )

@@ -48,7 +48,7 @@ class StoreSource:
     state, problem, version = "recorded", "", 0
 
     def __init__(self, path: str | Path) -> None:
-        import zarr
+        from livesr.live.sources.zarr_files import open_array
 
         store = RecordedStore(Path(path))
         self.endpoint = str(path)
@@ -57,7 +57,7 @@ class StoreSource:
         self._images = {key: image for key, image in store.images.items() if key[0] != "raw"}
         if not self._images:
             raise StoreError(f"{path} holds neither reconstructions nor predictions to show, only raw exposures.")
-        self._arrays = {key: zarr.open_array(image.array, mode="r") for key, image in self._images.items()}
+        self._arrays = {key: open_array(image.array) for key, image in self._images.items()}
         self._shapes = {key: array_shape(image.array) for key, image in self._images.items()}
         self._lines = {kind: store.pictures(kind) for kind in _TOPICS}
         self._normalisations = store.normalisations()

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TextIO, TypeAlias
 
+from livesr.base import contained
 from livesr.base.errors import StoreError
 from livesr.base.frames import Stream
 
@@ -28,7 +29,9 @@ class FramesLog:
     __slots__ = ("_file",)
 
     def __init__(self, path: Path) -> None:
-        self._file: TextIO = path.open("a", buffering=1, encoding="utf-8", newline="\n")
+        self._file: TextIO = contained.open_to_write(
+            path.parent, path.name, "a", buffering=1, encoding="utf-8", newline="\n"
+        )
 
     def write(
         self, series: SeriesName, state: State, stream: Stream, t: int, *, stored: bool = False, **facts: Any
@@ -60,7 +63,7 @@ def read_frames_log(path: Path) -> list[dict[str, Any]]:
         If the file cannot be read, or a line other than the last is damaged.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = contained.read_text(path.parent, path.name).splitlines()
     except (OSError, UnicodeDecodeError) as e:
         raise StoreError(f"Cannot read {path}: {e}.") from e
     events: list[dict[str, Any]] = []

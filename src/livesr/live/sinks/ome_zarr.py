@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from livesr.base import contained
 from livesr.base.errors import RecordingError, StoreError
 from livesr.base.frames import MulticolorFrame, Pixels, RawStack, SRFrame, Stream
 from livesr.live.sinks import layout
@@ -468,9 +469,9 @@ def _refuse_films_of_planes(run: RunDescription) -> None:
 
 def _write_sidecar(path: Path, content: str | Path) -> None:
     if isinstance(content, Path):
-        shutil.copyfile(content, path)
+        shutil.copyfile(content, path)  # the rig's own: what a store names was looked at by `RecordedStore.rig`
     else:
-        path.write_text(content, encoding="utf-8")
+        contained.write_text(path.parent, path.name, content)
 
 
 def _reason(error: BaseException) -> str:

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from livesr.base import contained
 from livesr.base.errors import FrameShapeError
-from livesr.base.files import replace_file
 from livesr.base.frames import Pixels
 from livesr.live.sinks.frames_log import to_json
 
@@ -241,9 +241,7 @@ def group_json(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 def write_json(path: Path, value: object) -> None:
     """Replace `path` at once: a reader sees the old file or the new one, never half of it."""
-    new = path.with_name(f".{path.name}.new")
-    new.write_text(to_json(value, indent=2), encoding="utf-8")
-    replace_file(new, path)
+    contained.replace_text(path.parent, path.name, to_json(value, indent=2))
 
 
 def _create_stream(settings: AcquisitionSettings) -> OMEStream:

@@ -32,10 +32,10 @@ def open_ome_zarr(path: Path) -> Recording:
     ConfigError
         If there is no image, several that differ, or pixels that are not a camera's.
     """
-    import zarr
+    from livesr.live.sources.zarr_files import open_group
 
     try:
-        root = zarr.open_group(path, mode="r")
+        root = open_group(path)
         folders = _images(path, root)
         metadata = [_ome(root[name] if name else root) for name in folders]
         arrays = [_array(root, name, about) for name, about in zip(folders, metadata, strict=True)]
