@@ -45,7 +45,7 @@ SHIPPED = frozenset({
 LONGEST_S, LONGEST_ON_GPU_S = 120.0, 900.0  # TensorRT measures for minutes
 MOST_OF_MEMORY = 0.8  # of what was free when the trial began
 _LOOK_S = 0.02
-_RUNTIMES = ("openvino", "torch", "tensorrt", "onnx", "numpy")
+_RUNTIMES = ("openvino", "torch", "tensorrt", "tensorrt-rtx-cu13", "tensorrt-rtx-cu12", "onnx", "numpy")
 
 
 def try_out(
