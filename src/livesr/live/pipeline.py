@@ -284,6 +284,8 @@ class Pipeline:
             self.counts["groups_incomplete"] += grouping.incomplete
             self.counts["raw_missing"] += grouping.missing
             self.counts["raw_repeated"] += grouping.repeated
+        for sentence in left_out(self.raw_missing, self.counts["raw_repeated"], self.counts["raw_aside"]):
+            self.warn(sentence)
         self._stacks.close()
 
     def _frame(self, received: Received) -> CameraFrame:
@@ -822,6 +824,11 @@ class Pipeline:
             "backend": {n: p.backend.name for n, p in self._paths.items() if p.backend},
         }
 
+    @property
+    def raw_missing(self) -> int:
+        """Exposures that were announced, numbered or begun as a group, and never came."""
+        return self.counts["raw_missing"] if self.hook.missing is None else self.hook.missing
+
     def report(self) -> dict[str, Any]:
         """Everything that is known about the run, for the table, `--json` and report.json."""
         counts = self.counts
@@ -829,7 +836,8 @@ class Pipeline:
         return {
             **self.status(),
             "raw_lost": self.hook.received - counts["raw_frames"] + sum(s.raw_lost for s in self._sinks),
-            "raw_missing": counts["raw_missing"] if self.hook.missing is None else self.hook.missing,
+            "raw_missing": self.raw_missing,
+            "raw_fetched": self.hook.fetched,
             "raw_repeated": counts["raw_repeated"],
             "raw_aside": counts["raw_aside"],
             "groups": counts["groups"],
@@ -854,6 +862,23 @@ class Pipeline:
             "sink_dropped": {s.sink.name: s.dropped for s in self._sinks if not s.lossless},
             "error": str(self.error) if self.error else None,
         }
+
+
+def left_out(missing: int, repeated: int, aside: int) -> Iterator[str]:
+    """Say of a run what was announced and not delivered, or taken and not placed."""
+    beside = "where a store is written they are kept beside its images, in livesr/strays"
+    if missing:
+        yield (
+            f"{missing} exposure{'s' * (missing > 1)} never came: groups that lack one are not reconstructed, zeros stand in "
+            "their place in raw, and frames.jsonl says where."
+        )
+    if repeated:
+        yield (
+            f"{repeated} exposure{'s' * (repeated > 1)} came twice for the same place, or too late, and {'is' if repeated == 1 else 'are'} "
+            f"in no image: {beside}. Do several events of the plan have the same index?"
+        )
+    if aside:
+        yield f"{aside} exposure{'s' * (aside > 1)} had no place in this run (another size, channel, position or plane): {beside}."
 
 
 def _doubtful(stream: Stream, shown: str) -> str:

@@ -29,6 +29,7 @@ from livesr.live.pipeline import Pipeline
 from livesr.live.session import Session
 from livesr.live.sinks.sink import RunDescription
 from livesr.live.sources.continuous import LiveMode
+from livesr.live.sources.delivery import Delivery
 from livesr.live.sources.mda import listen
 from livesr.live.sources.plan import plan_text
 from livesr.live.sources.triggered import trigger_unused
@@ -107,7 +108,7 @@ class LiveSR(Session):
         self._plan = plan
         self._live = LiveMode(core, self.rig, self.settings.live, self._open_live, self._release_pipeline, self.fail)
         self._camera: Geometry | None = None
-        self._announced = 0
+        self._delivery = Delivery(core)
         self._core_log_level = logging.NOTSET
         self._entered = False
         self._survey: tuple[Any, Survey] | None = None
@@ -162,6 +163,8 @@ class LiveSR(Session):
         """See to it that no acquisition outlives the block: one in another thread is waited for, after an error stopped."""
         if kind is KeyboardInterrupt and self._core.isSequenceRunning():
             self._core.stopSequenceAcquisition()  # it was torn out of its loop and left the camera running
+            if self._pipeline:
+                self._delivery.settle(self._pipeline.hook)
             return
         if kind is not None and self._core.mda.is_running():
             self._core.mda.cancel()
@@ -201,33 +204,35 @@ class LiveSR(Session):
 
     def _event_started(self, event: Any) -> None:
         """Count what the acquisition announces: pymmcore-plus reports a camera that fails to deliver to the log alone."""
-        for exposure in getattr(event, "events", (event,)):
-            self._announced += exposure.action.type == "acquire_image"
+        if (pipeline := self._pipeline) is not None:
+            self._delivery.event_started(event, pipeline.hook)
 
     def _frame_ready(self, image: Any, event: Any, metadata: Mapping[str, Any]) -> None:
         """Hand one frame over; in the acquisition thread."""
         if (pipeline := self._pipeline) is not None:
             pipeline.hook.frame_ready(image, event, metadata)
+            self._delivery.came(metadata)
 
     def _sequence_finished(self, sequence: Any) -> None:
-        if self._pipeline and self._core.mda.status.finish_reason != FinishReason.CANCELED:
-            self._check_delivery(self._pipeline)
+        if self._pipeline:
+            self._delivery.settle(self._pipeline.hook)
+            if self._core.mda.status.finish_reason != FinishReason.CANCELED:
+                self._check_delivery(self._pipeline)
         self._release_pipeline()
 
     def _check_delivery(self, pipeline: Pipeline) -> None:
         """Compare what the acquisition announced with what came; one frame in a hundred missing is a failure."""
-        announced, received = self._announced, pipeline.hook.received
+        announced, received = self._delivery.announced, pipeline.hook.received
         if received >= announced:
             return
         pipeline.hook.missing = announced - received
-        sentence = (
-            f"The camera delivered {received} of {announced} frames. What came is kept; the log of pymmcore-plus says what "
-            "the camera or its driver reported."
-        )
         if announced - received > _MISSING_SHARE * announced:
-            pipeline.stop(RunError(sentence))
-        else:
-            pipeline.warn(sentence)
+            pipeline.stop(
+                RunError(
+                    f"The camera delivered {received} of {announced} frames. What came is kept; the log of pymmcore-plus says "
+                    "what the camera or its driver reported."
+                )
+            )
 
     def _open_live(self, plan: Any, on_stop: Callable[[], None]) -> Pipeline:
         """Open the run of a sequence acquisition outside an MDA."""
@@ -243,7 +248,7 @@ class LiveSR(Session):
         if camera != self._camera or not set(names) <= set(self._paths):
             self._close_paths()
             self._open_paths(names)
-        self._announced = 0
+        self._delivery.begin()
         pipeline = self._open_run(self._describe(plan, names), on_stop or self._core.mda.cancel)
         if sentence := trigger_unused(self._core, self.rig):
             pipeline.warn(sentence)

@@ -52,6 +52,7 @@ class MDAHook:
     Attributes
     ----------
     received : frames that arrived
+    fetched : those of them that the acquisition had left in the core's buffer
     limit : most frames that may wait in the queue
     missing : frames that the camera numbered and that never came; None where the source has no numbers
     """
@@ -63,6 +64,7 @@ class MDAHook:
         "_queue",
         "_released",
         "_room",
+        "fetched",
         "limit",
         "missing",
         "received",
@@ -77,7 +79,7 @@ class MDAHook:
         self._room = room
         self.limit = room()
         self.missing: int | None = None
-        self.received = 0
+        self.received = self.fetched = 0
         self.waits = 0
 
     def frame_ready(self, image: Pixels, event: MDAEvent, metadata: Mapping[str, Any]) -> None:
