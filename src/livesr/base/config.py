@@ -112,6 +112,11 @@ class CorrectionsConfig(Model):
         """Whether anything belongs to single pixels of the chip."""
         return bool(self.maps() or self.bad_pixels)
 
+    def of_every_channel(self) -> list[str]:
+        """Places in rig.yaml of what belongs to single pixels and holds for every channel."""
+        shared = ("offset", "dark", "gain", "bad_pixels", "flat", "background")
+        return [place for place in self.maps() if place in shared] + (["bad_pixels"] if self.bad_pixels else [])
+
     def maps(self) -> dict[str, str]:
         """File names of the maps, by their place in rig.yaml."""
         single = {name: getattr(self, name) for name in ("offset", "dark", "gain", "bad_pixels")}
@@ -275,12 +280,16 @@ class STORMConfig(Model):
 
 
 class ChannelConfig(Model):
-    """What happens to one acquisition channel; None means that the step is left out."""
+    """What happens to one acquisition channel; None means that the step is left out.
+
+    `emission_nm`, `pixel_size_nm`, `damping`, `wiener` and `patterns` are this channel's, instead of those of the rig.
+    """
 
     reconstruct: Literal["sim", "storm", "passthrough"] | None = None
     upscale: str | None = None
     separate: str | None = None
     emission_nm: Annotated[float, Field(gt=300, lt=1200)] | None = None
+    pixel_size_nm: Positive | None = None
     damping: Annotated[float, Field(gt=0, le=1)] | None = None
     wiener: Positive | None = None
     patterns: list[PatternConfig] | None = None

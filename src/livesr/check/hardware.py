@@ -19,8 +19,8 @@ from livesr.base.errors import ConfigError
 from livesr.base.frames import CameraFrame, Judgement, RawStack
 from livesr.calibration.picture import sheet, tile
 from livesr.evaluation.camera_frames import take_groups
+from livesr.live.camera import camera_geometry
 from livesr.live.paths import ChannelPath, Geometry, build_path
-from livesr.live.plugin import camera_geometry
 from livesr.live.reconstruct.reconstructor import Judging
 from livesr.live.sources.continuous import BUFFER_S
 

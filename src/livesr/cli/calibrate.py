@@ -123,8 +123,8 @@ def _acquired(
     from livesr.cli.session import Request, load_core
     from livesr.evaluation.camera_frames import take_groups
     from livesr.evaluation.sim_calibration import groups_of
+    from livesr.live.camera import camera_geometry
     from livesr.live.optical_state import optical_state
-    from livesr.live.plugin import camera_geometry
 
     config = load_rig(rig).with_engine("none")
     name = _channel(config, channel)

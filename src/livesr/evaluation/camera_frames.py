@@ -37,7 +37,7 @@ def patterned_frames(rig: RigConfig, channel: str) -> int:
 
 def take_groups(core: CMMCorePlus, rig: RigConfig, channel: str, groups: int) -> list[CameraFrame]:
     """Acquire raw groups of a channel, the first pattern first; they are kept in memory, nothing is stored."""
-    from livesr.live.sources.mda import Received, camera_frame, listen
+    from livesr.live.sources.mda import Placing, Received, listen
     from livesr.live.sources.plan import sim_sequence
 
     n_raw, received = rig.raw_frames(channel), list[Received]()
@@ -52,7 +52,8 @@ def take_groups(core: CMMCorePlus, rig: RigConfig, channel: str, groups: int) ->
         core.mda.run(sim_sequence(groups, [channel] if channel else [], n_raw, group=rig.channel_group))
     finally:
         core.mda.events.frameReady.disconnect(take)
-    return [camera_frame(each, lambda _: n_raw, channel) for each in received]
+    place = Placing(lambda _: n_raw, channel)
+    return [place.frame(each) for each in received]
 
 
 class RecordedFrames:
@@ -109,7 +110,7 @@ class CameraFrames:
     """
 
     def __init__(self, core: CMMCorePlus, rig: RigConfig) -> None:
-        from livesr.live.plugin import camera_geometry
+        from livesr.live.camera import camera_geometry
 
         self._core, self._rig = core, rig
         core.clearROI()

@@ -65,6 +65,7 @@ class Geometry(NamedTuple):
     """What the camera delivers: shape (y, x) and origin of the region in pixels, dtype, pixel size in the sample.
 
     `mirrored` is whether the picture of the region is turned over along (y, x), compared with the one that was calibrated.
+    `bit_depth` is how many bits of a pixel are filled, `camera` the label of the device, "" where nobody said.
     """
 
     shape: tuple[int, int]
@@ -72,6 +73,19 @@ class Geometry(NamedTuple):
     pixel_size_um: float
     origin_px: tuple[float, float] = (0.0, 0.0)
     mirrored: tuple[bool, bool] = (False, False)
+    bit_depth: int = 16
+    camera: str = ""
+
+    def ceiling(self, bit_depth: int) -> int:
+        """Return the largest pixel in ADU, where rig.yaml gives the camera `bit_depth`."""
+        bits: int = min(bit_depth, self.bit_depth, 8 * np.dtype(self.dtype).itemsize)
+        return int(2**bits - 1)
+
+    def words(self) -> str:
+        """Say it in a few words."""
+        (y, x), (y0, x0) = self.shape, self.origin_px
+        by = f" of {self.camera}" if self.camera else ""
+        return f"{x} x {y} pixels of {self.bit_depth} bit and {1e3 * self.pixel_size_um:g} nm from ({x0:g}, {y0:g}){by}"
 
 
 class Measuring(NamedTuple):
@@ -277,7 +291,7 @@ def build_path(
     on_device: tuple[Measuring, ...] = ()
     if method == "sim":
         place, on_device = _on_device(rig, left, name, camera, device, reconstructor, notes)
-    ceiling = min(2**rig.camera.bit_depth, 2 ** (8 if camera.dtype == "uint8" else 16)) - 1
+    ceiling = camera.ceiling(rig.camera.bit_depth)
     base: dict[str, Any] = {
         "name": name,
         "raw_labels": _raw_labels(rig, method, n_raw),
@@ -286,6 +300,8 @@ def build_path(
         "raw_pixel_size_um": camera.pixel_size_um,
         "raw_origin_px": camera.origin_px,
         "raw_mirrored": camera.mirrored,
+        "raw_bit_depth": min(camera.bit_depth, 8 * np.dtype(camera.dtype).itemsize),
+        "camera": camera.camera,
         "recon_shape": reconstructor.shape,
         "recon_pixel_size_um": camera.pixel_size_um / reconstructor.scale,
         "recon_method": method,

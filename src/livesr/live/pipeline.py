@@ -54,6 +54,7 @@ from livesr.base.frames import (
     Normalisation,
     RawStack,
     SRFrame,
+    StagePosition,
     Stream,
     Window,
 )
@@ -64,6 +65,7 @@ from livesr.live.compose import Arithmetic, Composition
 from livesr.live.device import HOST_DEVICE, Device, Lane, Turn
 from livesr.live.flight import Flight
 from livesr.live.inference.backend import ResidentBackend
+from livesr.live.left_out import left_out
 from livesr.live.normalise import BORDER, FollowingNormalisation, background_and_headroom
 from livesr.live.paths import ChannelPath, Measuring
 from livesr.live.reconstruct.reconstructor import DoubtfulFrameError, Judging, Reconstructor
@@ -71,7 +73,7 @@ from livesr.live.reconstruct.storm import RunningImage
 from livesr.live.reconstruct.superpose import Superposition
 from livesr.live.sinks.sink import RunDescription, Sink, time_shift_ms
 from livesr.live.sinks.thread import SinkThread
-from livesr.live.sources.mda import MDAHook, Received, camera_frame
+from livesr.live.sources.mda import MDAHook, Placing, Received
 from livesr.live.trust import MeanScore, scored
 from livesr.live.upscale import WINDOW, normalise_into
 from livesr.live.window import FrameWindow
@@ -141,7 +143,8 @@ class Pipeline:
         self._recorded_normalisations, self._wanted = normalisations or {}, wanted
         self._disk_free = disk_free
         self._recorded_drifts = pattern_drifts or {}
-        self._only = next(iter(paths)) if len(paths) == 1 else ""
+        only = next(iter(paths)) if len(paths) == 1 else ""
+        self._placing = Placing(lambda channel: self._path(channel).n_raw, only, run.fields)
         self._sinks = [SinkThread(sink, lossless=lossless, on_error=self._sink_failed) for sink, lossless in sinks]
         self._frame_bytes = max(math.prod(c.raw_shape) * np.dtype(c.raw_dtype).itemsize for c in run.channels)
         # A whole group waits before it is reconstructed, while the next one comes in and the last is being stored.
@@ -228,6 +231,10 @@ class Pipeline:
         for thread in (*self._threads, self._monitor):
             thread.start()
 
+    def begin_at(self, stage: StagePosition) -> None:
+        """Take note of where the stages are before the first frame."""
+        self._placing.stage = stage
+
     def end(self) -> None:
         """Take note that no more frames will come. Returns at once."""
         self.hook.release()
@@ -290,15 +297,16 @@ class Pipeline:
 
     def _frame(self, received: Received) -> CameraFrame:
         """Place a frame; one that does not fit raises what the user has to know."""
-        frame = camera_frame(received, lambda channel: self._path(channel).n_raw, self._only)
+        frame = self._placing.frame(received)
         if (planes := self._run.planes_as_positions) > 1:
             position, channel, z = frame.stream
             frame = replace(frame, stream=Stream(position * planes + z, channel))
         stream, expected = frame.stream, self._path(frame.stream.channel).description
-        if stream.position >= len(self._run.positions) or stream.z >= self._run.z_planes:
+        if stream.z >= self._run.stack(stream.position, stream.channel).z_planes:
             raise FrameShapeError(
-                f"A frame of position {stream.position}, plane {stream.z} came; this run was opened for "
-                f"{len(self._run.positions)} positions and {self._run.z_planes} planes. Give the plan to LiveSR(plan=...)."
+                f"A frame of channel {stream.channel or 'default'} at position {stream.position}, plane {stream.z} came; this "
+                f"run was opened for {len(self._run.positions)} positions and {self._run.z_planes} planes, and not for this "
+                "one. Give the plan to LiveSR(plan=...)."
             )
         if frame.pixels.shape != expected.raw_shape or frame.pixels.dtype != expected.raw_dtype:
             came = f"{frame.pixels.shape[0]}x{frame.pixels.shape[1]} {frame.pixels.dtype}"
@@ -862,23 +870,6 @@ class Pipeline:
             "sink_dropped": {s.sink.name: s.dropped for s in self._sinks if not s.lossless},
             "error": str(self.error) if self.error else None,
         }
-
-
-def left_out(missing: int, repeated: int, aside: int) -> Iterator[str]:
-    """Say of a run what was announced and not delivered, or taken and not placed."""
-    beside = "where a store is written they are kept beside its images, in livesr/strays"
-    if missing:
-        yield (
-            f"{missing} exposure{'s' * (missing > 1)} never came: groups that lack one are not reconstructed, zeros stand in "
-            "their place in raw, and frames.jsonl says where."
-        )
-    if repeated:
-        yield (
-            f"{repeated} exposure{'s' * (repeated > 1)} came twice for the same place, or too late, and {'is' if repeated == 1 else 'are'} "
-            f"in no image: {beside}. Do several events of the plan have the same index?"
-        )
-    if aside:
-        yield f"{aside} exposure{'s' * (aside > 1)} had no place in this run (another size, channel, position or plane): {beside}."
 
 
 def _doubtful(stream: Stream, shown: str) -> str:
