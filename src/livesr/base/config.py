@@ -472,13 +472,16 @@ class RigConfig(Model):
     def with_engine(self, engine: str, step: Literal["separate", "upscale"] = "separate") -> RigConfig:
         """Return a copy in which `engine` does `step` for the only channel that has that step (or the only channel).
 
-        "none" leaves the step out, of every channel.
+        "none" leaves the step out, of every channel. ``488=NAME`` and ``488=none`` are for that channel.
 
         Raises
         ------
         ConfigError
-            If it is not clear which channel is meant.
+            If it is not clear which channel is meant, or there is no such channel.
         """
+        named, channel_engine = self._named_channel(engine)
+        if named is not None:
+            return self._with_engine_of(named, channel_engine, step)
         if engine == "none":
             plain = {name: channel.model_copy(update={step: None}) for name, channel in self.channels.items()}
             summed = self.superpose.model_copy(update={step: None}) if self.superpose else None
@@ -489,12 +492,46 @@ class RigConfig(Model):
         if len(meant) > 1:
             flag = {"separate": "--engine", "upscale": "--upscale"}[step]
             raise ConfigError(
-                f"{flag} {engine!r} does not say which of the channels {', '.join(meant)} it is for: "
-                f"set {step!r} in rig.yaml instead."
+                f"{flag} {engine!r} does not say which of the channels {', '.join(meant)} it is for: give {flag} "
+                f"{meant[0]}={engine}, acquire one channel, or set {step!r} in rig.yaml."
             )
-        name = meant[0] if meant else ""
-        channel = self.channels.get(name, ChannelConfig()).model_copy(update={step: engine})
+        return self._with_engine_of(meant[0] if meant else "", engine, step)
+
+    def _with_engine_of(self, name: str, engine: str, step: Literal["separate", "upscale"]) -> RigConfig:
+        value = None if engine == "none" else engine
+        if self.superpose and name == self.superpose.name:
+            return self.model_copy(update={"superpose": self.superpose.model_copy(update={step: value})})
+        if self.superpose and name in self.superpose.channels:
+            raise ConfigError(
+                f"Channel {name!r} is superposed, and engines are for the sum: give {self.superpose.name}={engine}."
+            )
+        channel = self.channels.get(name, ChannelConfig()).model_copy(update={step: value})
         return self.model_copy(update={"channels": {**self.channels, name: channel}})
+
+    def _named_channel(self, engine: str) -> tuple[str | None, str]:
+        """Take ``CHANNEL=ENGINE`` apart; None where `engine` names no channel, as a folder whose name has such a sign.
+
+        Raises
+        ------
+        ConfigError
+            If it names a channel that the rig does not have.
+        """
+        name, sign, rest = engine.partition("=")
+        known = [*self.channels, *([self.superpose.name] if self.superpose else [])]
+        if not sign or Path(engine).exists():
+            return None, engine
+        if name not in known:
+            raise ConfigError(
+                f"Engine {engine!r} is for channel {name!r}, which rig {self.name!r} does not describe."
+                f"{suggestion(name, known)}"
+            )
+        return name, rest
+
+    def for_channel(self, engine: str | None, acquired: list[str]) -> str | None:
+        """Return ``CHANNEL=ENGINE`` for an `engine` that names no channel where a run acquires a single one."""
+        if engine is None or engine == "none" or self.superpose or len(acquired) != 1 or len(self.channels) < 2:
+            return engine
+        return engine if self._named_channel(engine)[0] is not None else f"{acquired[0]}={engine}"
 
 
 class RunConfig(Model):

@@ -202,6 +202,7 @@ def _read(core: CMMCorePlus, rig: RigConfig, channel: str, settings: Sequence[Se
         mirrored,
         _bit_depth(core, width_bytes),
         camera,
+        str(core.getDeviceLibrary(camera)) == "DemoCamera",
     )
     return _Taken(geometry, note)
 

@@ -56,6 +56,11 @@ def optical_state(core: CMMCorePlus, settings: Sequence[Setting] = (), camera: s
     ]
 
 
+def of_other_cameras(core: CMMCorePlus, calibrated: Sequence[Setting], camera: str) -> State:
+    """Return what was written down of cameras that take other channels: it stays when this one is calibrated again."""
+    return [entry for entry in calibrated if entry[0] != camera and _is_camera(core, entry[0])]
+
+
 def value_now(core: CMMCorePlus, device: str, name: str, settings: Sequence[Setting] = ()) -> str:
     """Return a property's value once `settings` are made, "" where the core does not have it; moves nothing."""
     state = ""

@@ -223,7 +223,7 @@ class Pipeline:
             for sink in opened:
                 sink.close({"error": "another sink could not be opened"})
             raise
-        for note in dict.fromkeys(note for path in self._paths.values() for note in path.notes):
+        for note in dict.fromkeys(n for path in self._paths.values() for n in (*path.notes, *path.warnings)):
             self.warn(note)
         # The reconstruction's products of small matrices gain nothing from several threads, which turn in place while they wait
         # for a core that the network has: on a busy machine a frame cost 32 ms of CPU instead of 4.5.
@@ -313,7 +313,7 @@ class Pipeline:
             raise FrameShapeError(
                 f"A frame of {came} came in a run of {expected.raw_shape[0]}x{expected.raw_shape[1]} {expected.raw_dtype} "
                 f"(time point {frame.t}): ROI, binning or pixel type changed. The run has ended and everything received "
-                "is kept; start a new run with the new size."
+                "is kept; start a new run with the new size, or give the plan to LiveSR(plan=...) if its events set them."
             )
         self._first_ns = self._first_ns or frame.t_host_ns
         self._look_at_exposure(frame)

@@ -237,7 +237,8 @@ class _States:
 
     def take(self, event: MDAEvent) -> None:
         self._group = event.channel.group if event.channel else self._group
-        self._rois.add(getattr(event, "roi", None))
+        roi = getattr(event, "roi", None)
+        self._rois.add(None if roi is None else (roi.offset_x, roi.offset_y, roi.width, roi.height))
         for device, name, value in event.properties or ():
             self._values[device, name].add(str(value))
 

@@ -363,9 +363,8 @@ def camera_of(raw: Image) -> Geometry:
     mirrored = bool(along_y), bool(along_x)
     said = raw.attributes["livesr"]
     bit_depth, camera = int(said.get("bit_depth", 16)), str(said.get("camera", ""))
-    return Geometry(
-        (y, x), shape.dtype, raw.scale["x"], (float(origin[0]), float(origin[1])), mirrored, bit_depth, camera
-    )
+    origin_px, drawn = (float(origin[0]), float(origin[1])), bool(said.get("drawn", False))
+    return Geometry((y, x), shape.dtype, raw.scale["x"], origin_px, mirrored, bit_depth, camera, drawn)
 
 
 def frames_of(stacks: Iterable[RawStack]) -> Iterator[CameraFrame]:

@@ -138,6 +138,8 @@ def _raw(run: RunDescription, position: int, channel: ChannelDescription) -> Ser
     provenance["bit_depth"] = channel.raw_bit_depth
     if channel.camera:
         provenance["camera"] = channel.camera
+    if channel.camera_drawn:
+        provenance["drawn"] = True  # by the device itself: there was no specimen
     if any(channel.raw_mirrored):
         provenance["mirrored"] = list(channel.raw_mirrored)
     # Hundreds of exposures are a film: as channels, a viewer would make hundreds of layers of them.

@@ -25,9 +25,10 @@ class ChannelDescription:
     channel has no engine; `window` is how many frames a prediction is made of, `uncertainty` how that of the prediction is
     estimated, empty where it is not. `raw_origin_px` is where the camera's region began on its chip, `raw_mirrored` whether it
     is turned over along (y, x) since the calibration. `raw_bit_depth` is how many bits of a pixel the camera fills, `camera`
-    its label, "" where nobody said. `raw_along_t` says that the exposures of a group are a film rather than channels of one
-    picture. A reconstruction counts `recon_unit_scale` `recon_unit`. A superposition has no raw frames: it is the sum of the
-    frames of channels `parts`, made equally bright and multiplied by `weights`.
+    its label, "" where nobody said, `camera_drawn` whether it draws its pictures itself. `raw_along_t` says that the exposures
+    of a group are a film rather than channels of one picture. A reconstruction counts `recon_unit_scale` `recon_unit`. A
+    superposition has no raw frames: it is the sum of the frames of channels `parts`, made equally bright and multiplied by
+    `weights`.
     """
 
     name: str
@@ -47,6 +48,7 @@ class ChannelDescription:
     raw_mirrored: tuple[bool, bool] = (False, False)
     raw_bit_depth: int = 16
     camera: str = ""
+    camera_drawn: bool = False
     window: int = 3
     uncertainty: Mapping[str, Any] = field(default_factory=dict)
     raw_along_t: bool = False
