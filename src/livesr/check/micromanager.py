@@ -116,7 +116,7 @@ class Configuration:
         for line in self.valid:
             if line.command == "ConfigPixelSize":
                 needed.setdefault(line.args[0], []).append(Setting(line.number, *_three(line.args[1:])))
-        for name, settings in needed.items():
+        for name, settings in sorted(needed.items()):  # Micro-Manager asks them in this order, too
             if name in self.pixel_sizes_um and all(now.get((s.device, s.name)) == s.value for s in settings):
                 return 1e3 * self.pixel_sizes_um[name][1]
         return None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -366,17 +366,19 @@ def _cameras(rig: RigConfig, cfg: Configuration, found: Found) -> Iterator[Findi
                 f"corrections.{maps[0]} is a map of one chip, and channels are taken by different cameras ({listed}).",
                 "Use a rig.yaml for each camera, or leave the maps out.",
             )
+    yield from _bit_depths(rig, cfg, taken, found)
     for name, camera in taken.items():
         yield from _camera(rig, cfg, name, camera, found)
 
 
-def _camera(rig: RigConfig, cfg: Configuration, name: str, camera: str, found: Found) -> Iterator[Finding]:
-    """Compare bit depth and pixel size of a channel's camera; say that a demo camera shows nothing."""
-    preset, place = cfg.groups[rig.channel_group][name], f"channels.{name}"
-    if camera not in cfg.devices and camera:
-        return  # said of the line that names it
-    bits = cfg.bit_depth(camera, preset)
-    if bits is not None and bits < rig.camera.bit_depth:
+def _bit_depths(rig: RigConfig, cfg: Configuration, taken: Mapping[str, str], found: Found) -> Iterator[Finding]:
+    """Compare what cameras are set to with what rig.yaml says of them; one finding for a camera."""
+    told: set[str] = set()
+    for name, camera in taken.items():
+        bits = cfg.bit_depth(camera, cfg.groups[rig.channel_group][name])
+        if bits is None or bits >= rig.camera.bit_depth or camera in told:
+            continue
+        told.add(camera)
         yield found(
             "warning",
             "bit-depth",
@@ -384,6 +386,11 @@ def _camera(rig: RigConfig, cfg: Configuration, name: str, camera: str, found: F
             f"rig.yaml says {rig.camera.bit_depth} bits, and {camera!r}, which takes channel {name!r}, is set to {bits}.",
             f"Pixels at 2^{bits} - 1 are counted as saturated: set bit_depth to {bits}, or the camera to more.",
         )
+
+
+def _camera(rig: RigConfig, cfg: Configuration, name: str, camera: str, found: Found) -> Iterator[Finding]:
+    """Compare the pixel size of a channel's camera; say that a demo camera shows nothing."""
+    preset, place = cfg.groups[rig.channel_group][name], f"channels.{name}"
     if (channel := rig.channels[name]).separate and cfg.devices.get(camera, ("",))[0] == "DemoCamera":
         yield found(
             "warning",
