@@ -90,7 +90,11 @@ def _provisional(report: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _raw_frames(report: Mapping[str, Any]) -> str:
     """Count the exposures: those that came, and every kind of those that are not where they belong."""
     rare = (("raw_repeated", "twice or too late"), ("raw_aside", "without a place"))
-    said = [f"{report['raw_frames']} received", f"{report['raw_lost']} lost", f"{report['raw_missing']} never came"]
+    said = [
+        f"{report['raw_frames']} received",
+        f"{report['raw_lost']} lost",
+        f"{report.get('raw_missing', 0)} never came",
+    ]
     return ", ".join(said + [f"{report[name]} {what}" for name, what in rare if report.get(name)])
 
 
