@@ -159,3 +159,12 @@ def test_saturation_is_counted_at_the_depth_that_the_core_says(tmp_path: Path) -
     counted = {x["t"]: x.get("saturated", 0) for x in lines if x["series"] == "recon"}
     assert raw.max() == 4095 > raw.min()
     assert counted == {t: int(np.count_nonzero(raw[t] >= 4095)) for t in range(2)}
+
+
+def test_pixels_above_the_ceiling_that_was_said(core: CMMCorePlus) -> None:
+    plain = rig()
+    short = plain.model_copy(update={"camera": plain.camera.model_copy(update={"bit_depth": 8})})
+    single = useq.MDASequence(channels=["488"])
+    with LiveSR(core, rig=short, plan=single) as session:
+        core.mda.run(single)
+    assert [w for w in session.report["warnings"] if "exceed 255" in w]

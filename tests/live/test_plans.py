@@ -225,6 +225,15 @@ def test_planes_that_are_not_even(core: CMMCorePlus, tmp_path: Path) -> None:
     assert [line["z_um"] for line in lines(report) if line["series"] == "raw"] == [2, 3, 5]
 
 
+def test_a_channel_that_leaves_planes_out_lies_in_the_stack(core: CMMCorePlus, tmp_path: Path) -> None:
+    middle = useq.Channel(config="561", do_stack=False)
+    z_plan = useq.ZRangeAround(range=2, step=1)
+    plan = useq.MDASequence(channels=["488", middle], stage_positions=[(0, 0, 5)], z_plan=z_plan)
+    found = images(acquired(core, plan, tmp_path / "r.ome.zarr"))
+    assert [placed(image)[0] for image in found.values()] == [4, 4]
+    assert [bool(plane.any()) for plane in found["raw_0_561"]["0"][0, 0]] == [False, True, False]
+
+
 def test_where_the_stages_were_is_said_of_every_frame(core: CMMCorePlus, tmp_path: Path) -> None:
     """Also of triggered sequences, whose events do not say it: the stages are where they were."""
     core.setXYPosition(3, 4)

@@ -490,6 +490,8 @@ class Pipeline:
         recorded = (stack.stream, stack.t) in self._recorded_normalisations
         normalisation = (follow.resume if recorded else follow.update)(*measured.levels)
         judgement, running = measured.judgement, self._running_image(stack.stream)
+        if measured.saturated:
+            self._look_at_ceiling(stack)
         if judgement and judgement.doubt:
             self.counts["recon_doubtful"] += 1
             self.warn(_doubtful(stack.stream, "shown all the same" if judgement.resolved else "shown as widefield"))
@@ -508,6 +510,15 @@ class Pipeline:
             resident=measured.resident,
             exposure_ms=stack.exposure_ms,
         )
+
+    def _look_at_ceiling(self, stack: RawStack) -> None:
+        """Warn of pixels above the camera's ceiling, of which there can be none."""
+        path, most = self._paths[stack.stream.channel], max(int(f.max()) for f in stack.frames if f is not None)
+        if most > path.ceiling:
+            self.warn(
+                f"Pixels of channel {path.name or 'default'} exceed {path.ceiling}, which rig.yaml or Micro-Manager say is the "
+                "camera's ceiling: what is counted as saturated is not. Correct camera.bit_depth, or the camera's pixel type."
+            )
 
     def _add_up(self, name: str, parts: tuple[SRFrame, ...]) -> SRFrame:
         """Return the sum of the true channels of one time point."""

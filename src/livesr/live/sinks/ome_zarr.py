@@ -64,6 +64,7 @@ class OMEZarrSink:
         self._places: dict[tuple[int, str], _Place] = {}
         self._run: RunDescription | None = None
         self._log: FramesLog | None = None
+        self._plane0_um: dict[int, float | None] = {}
         self._disk_check_due_s = 0.0
         self.free_bytes: int | None = None
         self._counts = {"raw": 0, "recon": 0, "sr": 0, "uncertainty": 0, "fills": 0, "strays": 0, "clipped_pixels": 0}
@@ -148,7 +149,10 @@ class OMEZarrSink:
         missing = tuple(i for i, frame in enumerate(stack.frames) if frame is None)
         place = self._place(stack.stream, stack.t)
         place.note_time(stack.stream, stack.t, stack.t_acq_ns)
-        place.note_stage(stack.stream, stack.stage)
+        if stack.stream.z == 0:
+            self._plane0_um.setdefault(stack.stream.position, stack.stage.z_um)
+        # A channel may leave the first planes of its position's stack out.
+        place.note_stage(stack.stage._replace(z_um=self._plane0_um.get(stack.stream.position)))
         self._take(
             "raw",
             "raw_incomplete" if missing else "raw",
@@ -450,10 +454,10 @@ class _Place:
         """Return the place of a plane along the arrays."""
         return t * self.z_planes + stream.z
 
-    def note_stage(self, stream: Stream, stage: StagePosition) -> None:
+    def note_stage(self, stage: StagePosition) -> None:
         """Let the images say where the stages were when the first of their planes was taken; z is that of plane 0."""
         for series in self.series.values():
-            series.place(stage if stream.z == 0 else stage._replace(z_um=None))
+            series.place(stage)
 
     def note_time(self, stream: Stream, t: int, t_acq_ns: int) -> None:
         """Measure the interval between time points, at the first plane of a stack."""
