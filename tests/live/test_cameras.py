@@ -16,6 +16,7 @@ from pymmcore_plus import CMMCorePlus
 from livesr import LiveSR
 from livesr.base.config import RigConfig, load_rig
 from livesr.base.errors import ConfigError
+from livesr.evaluation.camera_frames import CameraFrames
 from livesr.live.camera import camera_geometry, channel_cameras
 from livesr.live.optical_state import ChannelState
 from livesr.store.process import process
@@ -159,6 +160,14 @@ def test_saturation_is_counted_at_the_depth_that_the_core_says(tmp_path: Path) -
     counted = {x["t"]: x.get("saturated", 0) for x in lines if x["series"] == "recon"}
     assert raw.max() == 4095 > raw.min()
     assert counted == {t: int(np.count_nonzero(raw[t] >= 4095)) for t in range(2)}
+
+
+def test_the_frames_of_a_characterisation_are_of_the_camera_of_their_channel(core: CMMCorePlus) -> None:
+    core.setProperty("Second", "Binning", "1")
+    frames = CameraFrames(core, rig(), "561")
+    assert (frames.dark(2).shape, frames.light(2, "561").dtype) == ((2, 80, 128), np.uint8)
+    with pytest.raises(ConfigError, match="Preset '488' chooses camera 'Camera', and the frames are of 'Second'"):
+        frames.light(2, "488")
 
 
 def test_pixels_above_the_ceiling_that_was_said(core: CMMCorePlus) -> None:

@@ -89,6 +89,12 @@ def channel_settings(
     return (*preset, *(state.properties if state else ()))
 
 
+def use_camera(core: CMMCorePlus, rig: RigConfig, channel: str) -> None:
+    """Choose the camera of a channel and set of it what the channel's preset says; nothing else moves."""
+    for device, name, value in _of_cameras(core, channel_settings(core, rig, channel)):
+        _set(core, device, name, value)
+
+
 def size_fields(core: CMMCorePlus, plan: object) -> None:
     """Give the grids of a plan the camera's region as the size of their fields, as pymmcore-plus does when the plan runs.
 
@@ -156,8 +162,9 @@ def _set_back(core: CMMCorePlus, settings: Sequence[Setting]) -> Iterator[None]:
     camera = str(core.getCameraDevice())
     touched = [s for s in _of_cameras(core, settings) if s[:2] != _CAMERA]
     before = {(d, p): str(core.getProperty(d, p)) for d, p, _ in touched}
-    used = [c for c in dict.fromkeys([camera, *(v for d, p, v in settings if (d, p) == _CAMERA)]) if c]
-    regions = {label: tuple(core.getROI(label)) for label in used if label in core.getLoadedDevices()}
+    named = [camera, *(v for d, p, v in settings if (d, p) == _CAMERA), *(d for d, _, _ in touched)]
+    cameras = set(core.getLoadedDevicesOfType(DeviceType.Camera))
+    regions = {label: tuple(core.getROI(label)) for label in dict.fromkeys(named) if label in cameras}
     try:
         yield
     finally:
