@@ -469,16 +469,17 @@ class RigConfig(Model):
         """Exposures per super-resolution frame of the channel that needs most."""
         return max(self.raw_frames(name) for name in self.channels or [""])
 
-    def with_engine(self, engine: str, step: Literal["separate", "upscale"] = "separate") -> RigConfig:
+    def with_engine(self, engine: str | None, step: Literal["separate", "upscale"] = "separate") -> RigConfig:
         """Return a copy in which `engine` does `step` for the only channel that has that step (or the only channel).
 
-        "none" leaves the step out, of every channel. ``488=NAME`` and ``488=none`` are for that channel.
+        "none", or None, leaves the step out, of every channel. ``488=NAME`` and ``488=none`` are for that channel.
 
         Raises
         ------
         ConfigError
             If it is not clear which channel is meant, or there is no such channel.
         """
+        engine = engine or "none"
         named, channel_engine = self._named_channel(engine)
         if named is not None:
             return self._with_engine_of(named, channel_engine, step)
