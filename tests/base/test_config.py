@@ -71,6 +71,28 @@ def test_an_engine_replaces_the_only_one_and_none_removes_it() -> None:
         two.with_engine("other")
 
 
+def test_an_engine_may_name_its_channel() -> None:
+    two = load_rig("demo")
+    named = two.with_engine("561=other")
+    assert (named.channels["561"].separate, named.channels["488"].separate) == ("other", two.channels["488"].separate)
+    assert two.with_engine("488=none").channels["488"].separate is None
+    assert two.with_engine("561=big", "upscale").channels["561"].upscale == "big"
+    with pytest.raises(ConfigError, match=r"channel '562', which rig .* does not describe\. Did you mean '561'"):
+        two.with_engine("562=other")
+    summed = two.superposing(["488", "561"])
+    assert summed.with_engine("488+561=other").superposed.separate == "other"
+    with pytest.raises(ConfigError, match=r"engines are for the sum: give 488\+561=other"):
+        summed.with_engine("561=other")
+
+
+def test_an_engine_without_a_channel_is_for_the_only_one_that_is_acquired(tmp_path: Path) -> None:
+    two = load_rig("demo")
+    assert two.for_channel("other", ["561"]) == "561=other"
+    assert two.for_channel("488=other", ["561"]) == "488=other"
+    for acquired, engine in ((["488", "561"], "other"), (["561"], "none"), (["561"], None)):
+        assert two.for_channel(engine, acquired) == engine
+
+
 def test_a_rig_is_found_by_name_folder_and_file(tmp_path: Path) -> None:
     by_name = load_rig("virtual_sim")
     assert load_rig(by_name.folder) == load_rig(by_name.folder / "rig.yaml") == by_name

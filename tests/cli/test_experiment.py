@@ -150,7 +150,6 @@ def test_what_cannot_be_is_refused_in_a_sentence(said: dict[str, Any], words: st
         ("channels: ['640']", "describes no channel '640'"),
         ("time_plan: {interval: 1, loops: 0}", "is no useq plan: time_plan"),
         ("channels: ['488'\n", "is no plan"),
-        ("grid_plan: {rows: 2, columns: 2}", "has a grid"),
         ("- 1", "is no"),
     ],
 )

@@ -115,6 +115,11 @@ class CorrectionsConfig(Model):
         """Whether anything belongs to single pixels of the chip."""
         return bool(self.maps() or self.bad_pixels)
 
+    def of_every_channel(self) -> list[str]:
+        """Places in rig.yaml of what belongs to single pixels and holds for every channel."""
+        shared = ("offset", "dark", "gain", "bad_pixels", "flat", "background")
+        return [place for place in self.maps() if place in shared] + (["bad_pixels"] if self.bad_pixels else [])
+
     def maps(self) -> dict[str, str]:
         """File names of the maps, by their place in rig.yaml."""
         single = {name: getattr(self, name) for name in ("offset", "dark", "gain", "bad_pixels")}
@@ -296,12 +301,16 @@ class STORMConfig(Model):
 
 
 class ChannelConfig(Model):
-    """What happens to one acquisition channel; None means that the step is left out."""
+    """What happens to one acquisition channel; None means that the step is left out.
+
+    `emission_nm`, `pixel_size_nm`, `damping`, `wiener` and `patterns` are this channel's, instead of those of the rig.
+    """
 
     reconstruct: Literal["sim", "storm", "passthrough"] | None = None
     upscale: str | None = None
     separate: str | None = None
     emission_nm: Annotated[float, Field(gt=300, lt=1200)] | None = None
+    pixel_size_nm: Positive | None = None
     damping: Annotated[float, Field(gt=0, le=1)] | None = None
     wiener: Positive | None = None
     patterns: list[PatternConfig] | None = None
@@ -481,16 +490,20 @@ class RigConfig(Model):
         """Exposures per super-resolution frame of the channel that needs most."""
         return max(self.raw_frames(name) for name in self.channels or [""])
 
-    def with_engine(self, engine: str, step: Literal["separate", "upscale"] = "separate") -> RigConfig:
+    def with_engine(self, engine: str | None, step: Literal["separate", "upscale"] = "separate") -> RigConfig:
         """Return a copy in which `engine` does `step` for the only channel that has that step (or the only channel).
 
-        "none" leaves the step out, of every channel.
+        "none", or None, leaves the step out, of every channel. ``488=NAME`` and ``488=none`` are for that channel.
 
         Raises
         ------
         ConfigError
-            If it is not clear which channel is meant.
+            If it is not clear which channel is meant, or there is no such channel.
         """
+        engine = engine or "none"
+        named, channel_engine = self._named_channel(engine)
+        if named is not None:
+            return self._with_engine_of(named, channel_engine, step)
         if engine == "none":
             plain = {name: channel.model_copy(update={step: None}) for name, channel in self.channels.items()}
             summed = self.superpose.model_copy(update={step: None}) if self.superpose else None
@@ -501,12 +514,46 @@ class RigConfig(Model):
         if len(meant) > 1:
             flag = {"separate": "--engine", "upscale": "--upscale"}[step]
             raise ConfigError(
-                f"{flag} {engine!r} does not say which of the channels {', '.join(meant)} it is for: "
-                f"set {step!r} in rig.yaml instead."
+                f"{flag} {engine!r} does not say which of the channels {', '.join(meant)} it is for: give {flag} "
+                f"{meant[0]}={engine}, acquire one channel, or set {step!r} in rig.yaml."
             )
-        name = meant[0] if meant else ""
-        channel = self.channels.get(name, ChannelConfig()).model_copy(update={step: engine})
+        return self._with_engine_of(meant[0] if meant else "", engine, step)
+
+    def _with_engine_of(self, name: str, engine: str, step: Literal["separate", "upscale"]) -> RigConfig:
+        value = None if engine == "none" else engine
+        if self.superpose and name == self.superpose.name:
+            return self.model_copy(update={"superpose": self.superpose.model_copy(update={step: value})})
+        if self.superpose and name in self.superpose.channels:
+            raise ConfigError(
+                f"Channel {name!r} is superposed, and engines are for the sum: give {self.superpose.name}={engine}."
+            )
+        channel = self.channels.get(name, ChannelConfig()).model_copy(update={step: value})
         return self.model_copy(update={"channels": {**self.channels, name: channel}})
+
+    def _named_channel(self, engine: str) -> tuple[str | None, str]:
+        """Take ``CHANNEL=ENGINE`` apart; None where `engine` names no channel, as a folder whose name has such a sign.
+
+        Raises
+        ------
+        ConfigError
+            If it names a channel that the rig does not have.
+        """
+        name, sign, rest = engine.partition("=")
+        known = [*self.channels, *([self.superpose.name] if self.superpose else [])]
+        if not sign or Path(engine).exists():
+            return None, engine
+        if name not in known:
+            raise ConfigError(
+                f"Engine {engine!r} is for channel {name!r}, which rig {self.name!r} does not describe."
+                f"{suggestion(name, known)}"
+            )
+        return name, rest
+
+    def for_channel(self, engine: str | None, acquired: list[str]) -> str | None:
+        """Return ``CHANNEL=ENGINE`` for an `engine` that names no channel where a run acquires a single one."""
+        if engine is None or engine == "none" or self.superpose or len(acquired) != 1 or len(self.channels) < 2:
+            return engine
+        return engine if self._named_channel(engine)[0] is not None else f"{acquired[0]}={engine}"
 
 
 class RunConfig(Model):

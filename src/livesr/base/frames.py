@@ -50,6 +50,17 @@ class Stream(NamedTuple):
         return f"p{self.position} {self.channel or 'default'} z{self.z}"
 
 
+class StagePosition(NamedTuple):
+    """Where the stages were, in um of their own coordinates; None where nobody said."""
+
+    x_um: float | None = None
+    y_um: float | None = None
+    z_um: float | None = None
+
+
+NO_STAGE = StagePosition()
+
+
 @dataclass(frozen=True, slots=True)
 class CameraFrame:
     """One exposure.
@@ -63,6 +74,7 @@ class CameraFrame:
     t_host_ns : arrival in the acquisition thread
     t_camera_ms : the camera's own clock, None if it gave none
     exposure_ms : how long it was exposed, None if nobody said
+    stage : where the stages were
     """
 
     pixels: Pixels
@@ -72,14 +84,16 @@ class CameraFrame:
     t_host_ns: int
     t_camera_ms: float | None = None
     exposure_ms: float | None = None
+    stage: StagePosition = NO_STAGE
 
 
 @dataclass(frozen=True, slots=True)
 class RawStack:
     """The exposures of one time point, by raw index; None where one never came.
 
-    `t_acq_ns` is the middle of the group, `t_last_ns` the arrival of its last frame, `exposure_ms` the mean. A `stray`
-    stack holds an exposure that came twice or too late: it is kept, and nothing is computed from it.
+    `t_acq_ns` is the middle of the group, `t_last_ns` the arrival of its last frame, `exposure_ms` the mean, `stage` where
+    the stages were at its first frame. A `stray` stack holds an exposure that came twice or too late: it is kept, and nothing
+    is computed from it.
     """
 
     frames: tuple[Pixels | None, ...]
@@ -90,6 +104,7 @@ class RawStack:
     t_camera_ms: float | None = None
     stray: bool = False
     exposure_ms: float | None = None
+    stage: StagePosition = NO_STAGE
 
     @property
     def complete(self) -> bool:

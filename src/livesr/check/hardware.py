@@ -20,8 +20,8 @@ from livesr.base.frames import CameraFrame, FrameQuality, Judgement, RawStack
 from livesr.calibration.picture import sheet, tile
 from livesr.evaluation.camera_frames import take_groups
 from livesr.live.arrays import HOST
+from livesr.live.camera import camera_geometry
 from livesr.live.paths import ChannelPath, Geometry, build_path
-from livesr.live.plugin import camera_geometry
 from livesr.live.reconstruct.reconstructor import Judging
 from livesr.live.sources.continuous import BUFFER_S
 from livesr.optics.exposure import examine, without_picture
@@ -91,7 +91,8 @@ def look(core: CMMCorePlus, rig: RigConfig, channel: str) -> Look:
     RunError
         If not one group is complete.
     """
-    camera = camera_geometry(core, rig)
+    cameras = {name: camera_geometry(core, rig, name) for name in rig.channels or [channel]}
+    camera = cameras[channel]
     n_raw = rig.raw_frames(channel)
     groups = _ORDER_GROUPS if rig.channel(channel).reconstruct == "sim" else math.ceil(_FEWEST_EXPOSURES / n_raw)
     frames = take_groups(core, rig, channel, groups)
@@ -102,6 +103,7 @@ def look(core: CMMCorePlus, rig: RigConfig, channel: str) -> Look:
     image, judgement = _reconstructed(path, last) if path else (None, None)
     measured = [
         *_camera(core, rig, camera),
+        *(Measured(f"channel {name}", each.words()) for name, each in cameras.items() if len(cameras) > 1),
         _frame_rate(frames, core.getExposure(), groups * n_raw),
         _buffer(core, camera),
         *_light(raw, rig, camera),
@@ -155,13 +157,13 @@ def _reconstructed(path: ChannelPath, stack: RawStack) -> tuple[NDArray[Any], Ju
 
 
 def _camera(core: CMMCorePlus, rig: RigConfig, camera: Geometry) -> Iterator[Measured]:
-    label = core.getCameraDevice()
+    label = camera.camera
     yield Measured("camera", f"{label}: {core.getDeviceLibrary(label)}, {core.getDeviceName(label)}")
     bits = 8 if camera.dtype == "uint8" else 16
     kind = core.getProperty(label, "PixelType") if core.hasProperty(label, "PixelType") else camera.dtype
     yield Measured(
         "pixel type",
-        f"{kind} ({camera.dtype}), camera.bit_depth {rig.camera.bit_depth}",
+        f"{kind} ({camera.dtype}, {camera.bit_depth} bit), camera.bit_depth {rig.camera.bit_depth}",
         "error" if rig.camera.bit_depth > bits else "ok",
         "Set PixelType to 16bit, or bit_depth in rig.yaml to 8." if rig.camera.bit_depth > bits else "",
     )
@@ -200,7 +202,7 @@ def _buffer(core: CMMCorePlus, camera: Geometry) -> Measured:
 
 
 def _light(raw: NDArray[Any], rig: RigConfig, camera: Geometry) -> Iterator[Measured]:
-    ceiling = min(2**rig.camera.bit_depth, 2 ** (8 * np.dtype(camera.dtype).itemsize)) - 1
+    ceiling = camera.ceiling(rig.camera.bit_depth)
     exposures = examine(raw, rig.camera.offset_adu, ceiling)
     ceiling = int(exposures.ceiling or ceiling)
     share = exposures.saturated / raw.size

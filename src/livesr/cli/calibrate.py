@@ -132,8 +132,8 @@ def _acquired(
     from livesr.cli.session import Request, load_core
     from livesr.evaluation.camera_frames import take_groups
     from livesr.evaluation.sim_calibration import groups_of
-    from livesr.live.optical_state import optical_state
-    from livesr.live.plugin import camera_geometry
+    from livesr.live.camera import camera_geometry, channel_settings
+    from livesr.live.optical_state import of_other_cameras, optical_state
 
     config = load_rig(rig).with_engine("none")
     name = _channel(config, channel)
@@ -141,8 +141,9 @@ def _acquired(
     core = load_core(Request(rig=config, experiment=Experiment(frames=1), exposure_ms=exposure_ms))
     try:
         uncalibrated = config.sim.model_copy(update={"calibrated_with": []}) if config.sim else None
-        camera = camera_geometry(core, config.model_copy(update={"sim": uncalibrated}))
-        state = optical_state(core)
+        camera = camera_geometry(core, config.model_copy(update={"sim": uncalibrated}), name)
+        state = optical_state(core, channel_settings(core, config, name), camera.camera)
+        state += of_other_cameras(core, config.sim.calibrated_with if config.sim else (), camera.camera)
         frames = take_groups(core, config, name, groups)
     finally:
         core.unloadAllDevices()

@@ -130,7 +130,7 @@ def _acquire(
     # The camera as it is: what was measured before must not stand in the way.
     config = config.with_engine("none").model_copy(update={"corrections": CorrectionsConfig()})
     camera = CameraFrames(
-        load_core(Request(rig=config, experiment=Experiment(frames=1), exposure_ms=exposure_ms)), config
+        load_core(Request(rig=config, experiment=Experiment(frames=1), exposure_ms=exposure_ms)), config, channel
     )
     taken: dict[str, Any] = {}
     try:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _FRAMES = 100
 _MOST_TIME_POINTS, _MOST_PLANES = 10_000_000, 10_000  # a day at 100 frames/s; useq lists both before the first exposure
-_MOST_PLANES = 10_000
+_MOST_FIELDS = 100_000
 _MOST_COUNTED = 200_000  # exposures of a plan with exceptions that are counted one by one: about a second
 
 
@@ -65,7 +65,7 @@ def plan_of(experiment: Experiment, rig: RigConfig, exposure_ms: float, core: CM
     _check_time_points(getattr(plan.time_plan, "loops", 1))
     _check_channels([channel.config for channel in plan.channels], rig)
     if core is not None:
-        plan = _around_focus(plan, core)
+        plan = _sized(_around_focus(plan, core), core, rig)
     only = next(iter(rig.channels), "") if len(rig.channels) == 1 else ""
     return RawFramesPlan(plan, rig.raw_frames, only)
 
@@ -106,7 +106,8 @@ class Extent:
 def extent(plan: RawFramesPlan, rig: RigConfig, exposure_ms: float) -> Extent:
     """Measure a plan; exposures of channels that give no exposure of their own last `exposure_ms`."""
     sequence = plan.plan
-    positions, planes, time_points = (max(sequence.sizes.get(axis, 0), 1) for axis in "pzt")
+    positions, planes, time_points, fields = (max(sequence.sizes.get(axis, 0), 1) for axis in "pztg")
+    positions *= fields
     names = [channel.config for channel in sequence.channels] or [next(iter(rig.channels), "")]
     raw = [rig.raw_frames(name) for name in names]
     per_time_point = positions * planes * sum(raw)
@@ -139,7 +140,9 @@ def check_stages(plan: RawFramesPlan, core: CMMCorePlus) -> None:
         With the stage that is missing.
     """
     sequence = plan.plan
-    moves_xy = any(p.x is not None or p.y is not None for p in sequence.stage_positions)
+    moves_xy = sequence.grid_plan is not None or any(
+        p.x is not None or p.y is not None for p in sequence.stage_positions
+    )
     if moves_xy and not core.getXYStageDevice():
         raise ConfigError(
             "The run moves to positions in x and y, and rig.cfg names no XY stage: add Property,Core,XYStage,<label>, or "
@@ -178,10 +181,6 @@ def _read(experiment: Experiment) -> MDASequence:
     if known:
         raise ConfigError(f"{path}: {known}")
     _check_stacks(plan, path)
-    if plan.grid_plan is not None:
-        raise ConfigError(
-            f"{path} has a grid; livesr takes positions, planes, channels and time. List the fields as positions."
-        )
     return plan
 
 
@@ -335,6 +334,31 @@ def _check_channels(names: Sequence[str], rig: RigConfig) -> None:
     for name in names:
         if name not in rig.channels:
             raise ConfigError(f"Rig {rig.name!r} describes no channel {name!r}.{suggestion(name, list(rig.channels))}")
+
+
+def _sized(plan: MDASequence, core: CMMCorePlus, rig: RigConfig) -> MDASequence:
+    """Return the plan with its grids' fields as large as the camera's region in the sample."""
+    from livesr.live.sources.plan import with_field_of_view
+
+    *_, width, height = core.getROI()
+    camera = core.getCameraDevice()
+    binning = str(core.getProperty(camera, "Binning")) if core.hasProperty(camera, "Binning") else "1"
+    binned = int(binning.partition("x")[0])
+    pixel_um = core.getPixelSizeUm() or binned * (rig.optics.pixel_size_nm or 0) / 1e3
+    if not pixel_um:
+        return plan
+    sized = with_field_of_view(plan, width * pixel_um, height * pixel_um)
+    for grid in (sized.grid_plan, *(p.sequence.grid_plan for p in sized.stage_positions if p.sequence)):
+        if grid is not None and (n := _fields(grid)) > _MOST_FIELDS:
+            raise ConfigError(
+                f"The plan's grid has {n:,} fields of {width * pixel_um:.3g} x {height * pixel_um:.3g} um; at most "
+                f"{_MOST_FIELDS:,} can be planned: cover a smaller area, or check the pixel size."
+            )
+    return sized
+
+
+def _fields(grid: Any) -> int:
+    return int(grid.num_positions())
 
 
 def _around_focus(plan: MDASequence, core: CMMCorePlus) -> MDASequence:

@@ -11,10 +11,16 @@ from typing import Annotated, Literal
 import typer
 
 Engine = Annotated[
-    str | None, typer.Option(help="Engine that separates, instead of rig.yaml's: a name, a folder, or none.")
+    str | None,
+    typer.Option(
+        help="Engine that separates, instead of rig.yaml's: a name, a folder, or none; 488=NAME for one channel of several."
+    ),
 ]
 Upscale = Annotated[
-    str | None, typer.Option(help="Engine that enlarges before, instead of rig.yaml's: a name, a folder, or none.")
+    str | None,
+    typer.Option(
+        help="Engine that enlarges before, instead of rig.yaml's: a name, a folder, or none; 488=NAME for one channel."
+    ),
 ]
 Store = Annotated[Path | None, typer.Option(help="OME-Zarr to write; a path that exists gets the next number.")]
 Publish = Annotated[str | None, typer.Option(help="ZeroMQ address to publish on, such as tcp://127.0.0.1:5555.")]

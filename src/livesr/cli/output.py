@@ -87,11 +87,22 @@ def _provisional(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [("provisional", shown)]
 
 
+def _raw_frames(report: Mapping[str, Any]) -> str:
+    """Count the exposures: those that came, and every kind of those that are not where they belong."""
+    rare = (("raw_repeated", "twice or too late"), ("raw_aside", "without a place"))
+    said = [
+        f"{report['raw_frames']} received",
+        f"{report['raw_lost']} lost",
+        f"{report.get('raw_missing', 0)} never came",
+    ]
+    return ", ".join(said + [f"{report[name]} {what}" for name, what in rare if report.get(name)])
+
+
 def _rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     steps = ", ".join(f"{name} {t['p50']:.1f}" for name, t in report["steps_ms"].items())
     measured = [("SR frames", f"{report['recon_frames']} measured, {report['groups_dropped']} groups dropped")]
     rows = [
-        ("raw frames", f"{report['raw_frames']} received, {report['raw_lost']} lost"),
+        ("raw frames", _raw_frames(report)),
         *(_predictions(report) if report["engine"] else measured),
         *_superposition(report),
         ("steps", f"{steps} ms" if steps else "none"),

@@ -281,6 +281,8 @@ def _announce(planned: Extent, session: LiveSR, console: Console) -> None:
     console.print(planned.sentence(nbytes))
     for line in session.promises(planned.groups / planned.seconds):
         console.print(line)
+    for warning in session.status().get("warnings", ()):
+        console.print(escape(warning), style="yellow")
     if nbytes and session.store and nbytes > (free := free_bytes(session.store)):
         console.print(
             f"The disk has {free / 1e9:.3g} GB: unless compression makes up for the rest, the run ends when it is full.",

@@ -63,10 +63,18 @@ _UNMEASURED = (
 )
 
 
+_DRAWN = (
+    "{camera} is Micro-Manager's demo camera: it draws a moving wave, and there is no specimen. No engine knows such a "
+    "picture, and nothing that one separates from it is there."
+)
+
+
 class Geometry(NamedTuple):
     """What the camera delivers: shape (y, x) and origin of the region in pixels, dtype, pixel size in the sample.
 
     `mirrored` is whether the picture of the region is turned over along (y, x), compared with the one that was calibrated.
+    `bit_depth` is how many bits of a pixel are filled, `camera` the label of the device, "" where nobody said; `drawn` is
+    whether it draws its pictures itself, as Micro-Manager's demo camera.
     """
 
     shape: tuple[int, int]
@@ -74,6 +82,20 @@ class Geometry(NamedTuple):
     pixel_size_um: float
     origin_px: tuple[float, float] = (0.0, 0.0)
     mirrored: tuple[bool, bool] = (False, False)
+    bit_depth: int = 16
+    camera: str = ""
+    drawn: bool = False
+
+    def ceiling(self, bit_depth: int) -> int:
+        """Return the largest pixel in ADU, where rig.yaml gives the camera `bit_depth`."""
+        bits: int = min(bit_depth, self.bit_depth, 8 * np.dtype(self.dtype).itemsize)
+        return int(2**bits - 1)
+
+    def words(self) -> str:
+        """Say it in a few words."""
+        (y, x), (y0, x0) = self.shape, self.origin_px
+        by = f" of {self.camera}" if self.camera else ""
+        return f"{x} x {y} pixels of {self.bit_depth} bit and {1e3 * self.pixel_size_um:g} nm from ({x0:g}, {y0:g}){by}"
 
 
 class Measuring(NamedTuple):
@@ -92,7 +114,7 @@ class ChannelPath:
     is seen to estimate how sure the prediction is. One path serves several runs; what a run accumulates is made anew for each
     by `grouping`, `upscaler`, `views` and `composer`. `reconstructor` and `correction` are the CPU's; on another `device` each
     lane has its own, `on_device`, and the CPU's take over if the device fails. `parts` are the channels whose frames a
-    superposition adds up; nothing is exposed for it.
+    superposition adds up; nothing is exposed for it. `doubts` is what no engine can know of what the camera shows.
     """
 
     name: str
@@ -109,6 +131,7 @@ class ChannelPath:
     uncertainty: Sides | None = None
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
     correction: Correction | None = None
     raw_order: Callable[[], RawOrderCheck] | None = None
     vectors: Callable[[], VectorDrift] | None = None
@@ -284,7 +307,7 @@ def build_path(
     on_device: tuple[Measuring, ...] = ()
     if method == "sim":
         place, on_device = _on_device(rig, left, name, camera, device, reconstructor, notes)
-    ceiling = min(2**rig.camera.bit_depth, 2 ** (8 if camera.dtype == "uint8" else 16)) - 1
+    ceiling = camera.ceiling(rig.camera.bit_depth)
     base: dict[str, Any] = {
         "name": name,
         "raw_labels": _raw_labels(rig, method, n_raw),
@@ -293,6 +316,9 @@ def build_path(
         "raw_pixel_size_um": camera.pixel_size_um,
         "raw_origin_px": camera.origin_px,
         "raw_mirrored": camera.mirrored,
+        "raw_bit_depth": min(camera.bit_depth, 8 * np.dtype(camera.dtype).itemsize),
+        "camera": camera.camera,
+        "camera_drawn": camera.drawn,
         "recon_shape": reconstructor.shape,
         "recon_pixel_size_um": camera.pixel_size_um / reconstructor.scale,
         "recon_method": method,
@@ -313,6 +339,7 @@ def build_path(
         raw_order=raw_order,
         vectors=vectors,
         notes=tuple(notes),
+        doubts=(_DRAWN.format(camera=camera.camera),) if camera.drawn else (),
         device=place,
         on_device=on_device,
     )
@@ -382,6 +409,7 @@ def build_superposition(
         ChannelDescription(**base),
         paths[asked.channels[0]].ceiling,
         residual_plane=residual_plane,
+        doubts=tuple(dict.fromkeys(doubt for name in asked.channels for doubt in paths[name].doubts)),
         parts=tuple(asked.channels),
     )
     coarsest_nm = max(rig.resolution_nm(name) for name in asked.channels)
@@ -406,7 +434,7 @@ def _with_engines(
         return plain
     name, reconstructor = plain.name, plain.reconstructor
     frame = _Frame(reconstructor.shape, base["recon_pixel_size_um"])
-    warnings: list[str] = []
+    warnings: list[str] = list(plain.doubts)
     notes = list(plain.notes)
     opened: list[tuple[Engine, Backend]] = []
     try:
@@ -449,7 +477,7 @@ def _with_engines(
         sr_shape=frame.shape,
         sr_pixel_size_um=frame.pixel_size_um,
         window=manifest.window,
-        ai=_provenance(opened),
+        ai={**_provenance(opened), **({"warnings": tuple(warnings)} if warnings else {})},
         uncertainty=_estimate(uncertainty, manifest.limits.uncertainty),
     )
     if uncertainty and not description.uncertainty["calibrated"]:

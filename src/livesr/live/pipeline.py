@@ -54,6 +54,7 @@ from livesr.base.frames import (
     Normalisation,
     RawStack,
     SRFrame,
+    StagePosition,
     Stream,
     Window,
 )
@@ -64,6 +65,7 @@ from livesr.live.compose import Arithmetic, Composition
 from livesr.live.device import HOST_DEVICE, Device, Lane, Turn
 from livesr.live.flight import Flight
 from livesr.live.inference.backend import ResidentBackend
+from livesr.live.left_out import left_out
 from livesr.live.normalise import BORDER, FollowingNormalisation, background_and_headroom
 from livesr.live.paths import ChannelPath, Measuring
 from livesr.live.reconstruct.quality import judge_without_patterns
@@ -72,7 +74,7 @@ from livesr.live.reconstruct.storm import RunningImage
 from livesr.live.reconstruct.superpose import Superposition
 from livesr.live.sinks.sink import RunDescription, Sink, time_shift_ms
 from livesr.live.sinks.thread import SinkThread
-from livesr.live.sources.mda import MDAHook, Received, camera_frame
+from livesr.live.sources.mda import MDAHook, Placing, Received
 from livesr.live.trust import MeanScore, scored
 from livesr.live.upscale import WINDOW, normalise_into
 from livesr.live.watchdog import Watchdog
@@ -151,7 +153,8 @@ class Pipeline:
         self._recorded_normalisations, self._wanted = normalisations or {}, wanted
         self._disk_free = disk_free
         self._recorded_drifts = pattern_drifts or {}
-        self._only = next(iter(paths)) if len(paths) == 1 else ""
+        only = next(iter(paths)) if len(paths) == 1 else ""
+        self._placing = Placing(lambda channel: self._path(channel).n_raw, only, run.fields)
         self._sinks = [SinkThread(sink, lossless=lossless, on_error=self._sink_failed) for sink, lossless in sinks]
         self._frame_bytes = max(math.prod(c.raw_shape) * np.dtype(c.raw_dtype).itemsize for c in run.channels)
         # A whole group waits before it is reconstructed, while the next one comes in and the last is being stored.
@@ -232,13 +235,17 @@ class Pipeline:
             for sink in opened:
                 sink.close({"error": "another sink could not be opened"})
             raise
-        for note in dict.fromkeys(note for path in self._paths.values() for note in path.notes):
+        for note in dict.fromkeys(n for path in self._paths.values() for n in (*path.notes, *path.warnings)):
             self.warn(note)
         # The reconstruction's products of small matrices gain nothing from several threads, which turn in place while they wait
         # for a core that the network has: on a busy machine a frame cost 32 ms of CPU instead of 4.5.
         self._blas = threadpool_limits(1, "blas")
         for thread in (*self._threads, self._monitor):
             thread.start()
+
+    def begin_at(self, stage: StagePosition) -> None:
+        """Take note of where the stages are before the first frame."""
+        self._placing.stage = stage
 
     def end(self) -> None:
         """Take note that no more frames will come. Returns at once."""
@@ -301,26 +308,29 @@ class Pipeline:
             self.counts["groups_incomplete"] += grouping.incomplete
             self.counts["raw_missing"] += grouping.missing
             self.counts["raw_repeated"] += grouping.repeated
+        for sentence in left_out(self.raw_missing, self.counts["raw_repeated"], self.counts["raw_aside"]):
+            self.warn(sentence)
         self._stacks.close()
 
     def _frame(self, received: Received) -> CameraFrame:
         """Place a frame; one that does not fit raises what the user has to know."""
-        frame = camera_frame(received, lambda channel: self._path(channel).n_raw, self._only)
+        frame = self._placing.frame(received)
         if (planes := self._run.planes_as_positions) > 1:
             position, channel, z = frame.stream
             frame = replace(frame, stream=Stream(position * planes + z, channel))
         stream, expected = frame.stream, self._path(frame.stream.channel).description
-        if stream.position >= len(self._run.positions) or stream.z >= self._run.z_planes:
+        if stream.z >= self._run.stack(stream.position, stream.channel).z_planes:
             raise FrameShapeError(
-                f"A frame of position {stream.position}, plane {stream.z} came; this run was opened for "
-                f"{len(self._run.positions)} positions and {self._run.z_planes} planes. Give the plan to LiveSR(plan=...)."
+                f"A frame of channel {stream.channel or 'default'} at position {stream.position}, plane {stream.z} came; this "
+                f"run was opened for {len(self._run.positions)} positions and {self._run.z_planes} planes, and not for this "
+                "one. Give the plan to LiveSR(plan=...)."
             )
         if frame.pixels.shape != expected.raw_shape or frame.pixels.dtype != expected.raw_dtype:
             came = f"{frame.pixels.shape[0]}x{frame.pixels.shape[1]} {frame.pixels.dtype}"
             raise FrameShapeError(
                 f"A frame of {came} came in a run of {expected.raw_shape[0]}x{expected.raw_shape[1]} {expected.raw_dtype} "
                 f"(time point {frame.t}): ROI, binning or pixel type changed. The run has ended and everything received "
-                "is kept; start a new run with the new size."
+                "is kept; start a new run with the new size, or give the plan to LiveSR(plan=...) if its events set them."
             )
         self._first_ns = self._first_ns or frame.t_host_ns
         self._look_at_exposure(frame)
@@ -505,6 +515,8 @@ class Pipeline:
         recorded = (stack.stream, stack.t) in self._recorded_normalisations
         normalisation = (follow.resume if recorded else follow.update)(*measured.levels)
         judgement, running = measured.judgement, self._running_image(stack.stream)
+        if measured.exposures.saturated:
+            self._look_at_ceiling(stack)
         if judgement and judgement.doubt:
             self.counts["recon_doubtful"] += 1
             shown = "shown" if judgement.resolved else "shown as widefield"
@@ -526,6 +538,15 @@ class Pipeline:
             resident=measured.resident,
             exposure_ms=stack.exposure_ms,
         )
+
+    def _look_at_ceiling(self, stack: RawStack) -> None:
+        """Warn of pixels above the camera's ceiling, of which there can be none."""
+        path, most = self._paths[stack.stream.channel], max(int(f.max()) for f in stack.frames if f is not None)
+        if most > path.ceiling:
+            self.warn(
+                f"Pixels of channel {path.name or 'default'} exceed {path.ceiling}, which rig.yaml or Micro-Manager say is the "
+                "camera's ceiling: what is counted as saturated is not. Correct camera.bit_depth, or the camera's pixel type."
+            )
 
     def _add_up(self, name: str, parts: tuple[SRFrame, ...]) -> SRFrame:
         """Return the sum of the true channels of one time point."""
@@ -894,6 +915,11 @@ class Pipeline:
             "backend": {n: p.backend.name for n, p in self._paths.items() if p.backend},
         }
 
+    @property
+    def raw_missing(self) -> int:
+        """Exposures that were announced, numbered or begun as a group, and never came."""
+        return self.counts["raw_missing"] if self.hook.missing is None else self.hook.missing
+
     def report(self) -> dict[str, Any]:
         """Everything that is known about the run, for the table, `--json` and report.json."""
         counts = self.counts
@@ -901,7 +927,8 @@ class Pipeline:
         return {
             **self.status(),
             "raw_lost": self.hook.received - counts["raw_frames"] + sum(s.raw_lost for s in self._sinks),
-            "raw_missing": counts["raw_missing"] if self.hook.missing is None else self.hook.missing,
+            "raw_missing": self.raw_missing,
+            "raw_fetched": self.hook.fetched,
             "raw_repeated": counts["raw_repeated"],
             "raw_aside": counts["raw_aside"],
             "groups": counts["groups"],

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from livesr.base import contained
 from livesr.base.errors import FrameShapeError
-from livesr.base.frames import Pixels
+from livesr.base.frames import Pixels, StagePosition
 from livesr.live.sinks.frames_log import to_json
 
 if TYPE_CHECKING:
@@ -105,6 +105,7 @@ class Series:
     next : linear index, t * z_planes + z, of what is appended next
     windows : (low, high) per channel for viewers; `write_metadata` writes them
     windows_written : whether the caller had them written while the image grew
+    stage : where the stages were for plane 0 of the first time point; `write_metadata` writes it as the image's translation
     """
 
     def __init__(self, folder: Path, spec: SeriesSpec) -> None:
@@ -112,6 +113,7 @@ class Series:
         self.next = 0
         self.windows: Windows = ()
         self.windows_written = False
+        self.stage = StagePosition()
         self._folder = folder
         self._stream: OMEStream = _create_stream(_settings(folder, spec))
         self._ome = self._stream.get_metadata()["."]["ome"]
@@ -153,6 +155,10 @@ class Series:
         self._stream.skip(frames=self.spec.planes)
         self.next += 1
 
+    def place(self, stage: StagePosition) -> None:
+        """Take note of where the stages were; what is known already stays."""
+        self.stage = StagePosition(*(new if old is None else old for old, new in zip(self.stage, stage, strict=True)))
+
     def close(self, time_points: int, interval_s: float | None = None) -> None:
         """Write what is left, then extend the array to `time_points` without writing pixels.
 
@@ -182,9 +188,16 @@ class Series:
         for dataset in image["datasets"]:
             group_s = self.spec.interval_s or interval_s or float(self.spec.exposures)
             dataset["coordinateTransformations"][0]["scale"][0] = group_s / self.spec.exposures
+            if translation := self._translation([axis["name"] for axis in image["axes"]]):
+                dataset["coordinateTransformations"][1:] = [{"type": "translation", "translation": translation}]
         ome["omero"] = {"channels": [self._omero_channel(c) for c in range(len(self.spec.labels))]}
         attributes = {"ome": ome, "livesr": dict(self.spec.provenance)}
         write_json(self._folder / "zarr.json", group_json(attributes))
+
+    def _translation(self, axes: Sequence[str]) -> list[float]:
+        """Return the stage's place along every axis in um, 0 along others; [] where it is not known."""
+        known = {axis: um for axis, um in zip("xyz", self.stage, strict=True) if axis in axes and um is not None}
+        return [float(known.get(axis, 0.0)) for axis in axes] if known else []
 
     def _omero_channel(self, c: int) -> dict[str, Any]:
         ceiling = float(np.iinfo(self.spec.dtype).max)
