@@ -16,8 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from livesr.base.documents import parse_yaml
 from livesr.base.errors import suggestion
 from livesr.check.finding import Finding, Level
 
@@ -332,7 +331,7 @@ def _about(library: str, device: str) -> dict[str, Any]:
 @cache
 def _known() -> dict[str, dict[str, Any]]:
     names = resources.files("livesr.check") / "property_names.yaml"
-    known: dict[str, dict[str, Any]] = yaml.safe_load(names.read_text(encoding="utf-8"))
+    known: dict[str, dict[str, Any]] = parse_yaml(names.read_text(encoding="utf-8"), names.name)
     return known
 
 

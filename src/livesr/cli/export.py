@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -52,6 +51,8 @@ def export(
         import torch  # noqa: F401
     except ImportError as e:
         raise BackendError("Exporting needs PyTorch and ONNX: pip install 'livesr[train]'.") from e
+    from livesr.base.config import parse
+    from livesr.base.documents import read_json
     from livesr.evaluation.limits import measure_limits
     from livesr.export.card import card
     from livesr.export.engine import export_engine, write_limits
@@ -62,7 +63,7 @@ def export(
         if not path.is_file():
             raise ConfigError(f"{run} holds no {path.name}, so it is no finished training run. livesr train makes one.")
     terminal = console(quiet=as_json)
-    recipe = Recipe.model_validate(json.loads(recipe_path.read_text(encoding="utf-8")))
+    recipe = parse(Recipe, read_json(recipe_path), str(recipe_path))
     with terminal.status("Writing and checking the network"):
         manifest, error = export_engine(recipe, weights_path, out)
     terminal.print(f"{manifest.id}: largest difference from torch {error:.1e}")

@@ -5,15 +5,15 @@ Owns the reading of a store's metadata. Writes nothing; pixels are read by whoev
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from livesr.base import documents
 from livesr.base.config import RigConfig, SuperposeConfig, load_yaml, parse
-from livesr.base.errors import EngineError, StoreError
+from livesr.base.errors import DocumentError, EngineError, StoreError
 from livesr.base.frames import Normalisation, Stream
 from livesr.live.inference.engine import Engine, engine_folders, load_engine
 from livesr.live.sinks import layout
@@ -305,9 +305,9 @@ def read_json(path: Path) -> dict[str, Any]:
         If the file is missing or damaged.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as e:
-        raise StoreError(f"Cannot read {path}: {e}.") from e
+        value = documents.read_json(path)
+    except DocumentError as e:
+        raise StoreError(str(e)) from e
     if not isinstance(value, dict):
         raise StoreError(f"{path} holds {type(value).__name__}, expected an object.")
     return value

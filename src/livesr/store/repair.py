@@ -9,7 +9,6 @@ every read of it raises) or absent, and each image has come a little less or mor
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 import time
@@ -21,7 +20,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from livesr.base.errors import StoreError
+from livesr.base import documents
+from livesr.base.errors import DocumentError, StoreError
 from livesr.base.files import replace_file
 from livesr.live.sinks import layout
 from livesr.live.sinks.frames_log import read_frames_log, to_json
@@ -370,7 +370,7 @@ def _about(images: Sequence[Image]) -> dict[str, Any]:
 
 def _is_json(path: Path) -> bool:
     try:
-        json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        documents.read_json(path)
+    except DocumentError:
         return False
     return True

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from livesr.base.config import data_folders, load_yaml, parse
+from livesr.base.config import Number, Positive, data_folders, load_yaml, parse
 from livesr.base.errors import BackendError, ConfigError, EngineError, suggestion
 from livesr.live.familiarity import FEATURES
 from livesr.live.inference.onnx_file import names_other_files
@@ -43,8 +43,8 @@ class _Part(BaseModel):
 class Range(_Part):
     """A closed interval."""
 
-    min: float
-    max: float
+    min: Number
+    max: Number
 
     @model_validator(mode="after")
     def _ordered(self) -> Range:
@@ -103,9 +103,9 @@ class Familiar(_Part):
     """
 
     features: tuple[str, ...]
-    mean: tuple[FiniteFloat, ...]
-    whitening: tuple[tuple[FiniteFloat, ...], ...]
-    limit: Annotated[FiniteFloat, Field(gt=0)]
+    mean: tuple[Number, ...]
+    whitening: tuple[tuple[Number, ...], ...]
+    limit: Positive
 
     @model_validator(mode="after")
     def _measured_as_here(self) -> Familiar:
@@ -128,8 +128,8 @@ class Uncertain(_Part):
     """
 
     views: str
-    scale: Annotated[FiniteFloat, Field(gt=0)]
-    correlation: FiniteFloat | None = None
+    scale: Positive
+    correlation: Number | None = None
 
 
 class Limits(_Part):
@@ -147,7 +147,7 @@ class Limits(_Part):
     data: str = ""
     familiar: Familiar | None = None
     weak: dict[str, Annotated[float, Field(ge=0, lt=1)]] = Field(default_factory=dict)
-    confusion: dict[str, dict[str, FiniteFloat]] = Field(default_factory=dict)
+    confusion: dict[str, dict[str, Number]] = Field(default_factory=dict)
     uncertainty: Uncertain | None = None
 
 
@@ -156,7 +156,7 @@ class OnnxWeights(_Part):
 
     source: str = MODEL_NAME
     sha256: Sha256
-    opset_version: Annotated[int, Field(ge=1)] = 17
+    opset_version: Annotated[int, Field(ge=1, le=1000)] = 17
 
     @field_validator("source")
     @classmethod
@@ -179,7 +179,7 @@ class Int8Weights(OnnxWeights):
     source: str = INT8_NAME
     made_of: Sha256
     calibration: str
-    pcc_loss: float
+    pcc_loss: Number
 
 
 class Weights(_Part):
@@ -225,7 +225,7 @@ class Manifest(_Part):
     resolution_nm: Range | None = None
     modality: tuple[str, ...] = ()
     multiple_of: Annotated[int, Field(ge=1, le=256)] = 1
-    halo: Annotated[int, Field(ge=0)] = 0
+    halo: Annotated[int, Field(ge=0, le=4096)] = 0
     architecture: str
     parameters: dict[str, Any] = Field(default_factory=dict)
     training: dict[str, Any] = Field(default_factory=dict)
