@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from livesr.cli import options
 from livesr.cli.output import JSON, console, print_json
 
 if TYPE_CHECKING:
@@ -24,12 +25,16 @@ def export(
     run: Annotated[Path, typer.Argument(help="Folder of a training run.")],
     out: Annotated[Path, typer.Option(help="Folder of the engine.")],
     weights: Annotated[str, typer.Option(help="best (of the validations) or final.")] = "best",
-    sequences: Annotated[int, typer.Option(min=0, help="Unseen simulated sequences to evaluate on; 0: none.")] = 24,
+    sequences: Annotated[
+        int, typer.Option(min=0, max=100_000, help="Unseen simulated sequences to evaluate on; 0: none.")
+    ] = 24,
     limits: Annotated[
         bool, typer.Option("--limits", help="Measure its limits too, as 'livesr limits' does: 200 more sequences.")
     ] = False,
-    time_points: Annotated[int, typer.Option(min=3, help="Time points of each.")] = 5,
-    threads: Annotated[int, typer.Option(min=0, help="Threads of the runtime; 0 leaves it the choice.")] = 0,
+    time_points: Annotated[int, typer.Option(min=3, max=100_000, help="Time points of each.")] = 5,
+    threads: Annotated[
+        int, typer.Option(min=0, max=options.MOST_THREADS, help="Threads of the runtime; 0 leaves it the choice.")
+    ] = 0,
     data: Annotated[
         Path | None, typer.Option(help="Folder of the pairs, where training had one; own images and upscaling.")
     ] = None,

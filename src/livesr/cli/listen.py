@@ -22,8 +22,18 @@ def register(app: typer.Typer) -> None:
 def listen(
     endpoint: Annotated[str, typer.Argument(help="Where a run publishes.")] = "tcp://127.0.0.1:5555",
     keys: options.ViewerKeysFolder = None,
-    frames: Annotated[int | None, typer.Option(min=1, help="Stop after so many predicted frames.")] = None,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds without any message before giving up.")] = 10.0,
+    frames: Annotated[
+        int | None, typer.Option(min=1, max=options.MOST_FRAMES, help="Stop after so many predicted frames.")
+    ] = None,
+    timeout: Annotated[
+        float,
+        typer.Option(
+            min=0.1,
+            max=options.MOST_WAIT_S,
+            callback=options.finite,
+            help="Seconds without any message before giving up.",
+        ),
+    ] = 10.0,
     save: Annotated[Path | None, typer.Option(help="Folder for one TIFF per predicted frame.")] = None,
     as_json: JSON = False,
 ) -> None:

@@ -14,13 +14,13 @@ from pydantic import ValidationError
 
 from livesr.base.documents import read_json, read_yaml
 from livesr.base.errors import ConfigError, DocumentError, suggestion
+from livesr.cli.options import MOST_EXPOSURE_MS
 
 if TYPE_CHECKING:
     from useq import MDASequence
 
 MOST_TIME_POINTS: Final = 10_000_000  # a day at 100 frames/s; useq lists them before the first exposure
 MOST_PLANES: Final = 10_000
-MOST_EXPOSURE_MS: Final = 3.6e6
 MOST_INTERVAL_S: Final = 1e6
 MOST_DURATION_S: Final = 1e9
 _MOST: Final = 1e9  # of any other number: stages go to um, a plan has no larger ones
