@@ -106,8 +106,8 @@ def _children(node: yaml.Node) -> Iterator[yaml.Node]:
         yield from node.value
 
 
-def read_text(path: Path, most_bytes: int = MOST_BYTES) -> str:
-    """Read a text file in UTF-8, whatever its line ends.
+def read_text(path: Path, most_bytes: int = MOST_BYTES, errors: str = "strict") -> str:
+    """Read a text file in UTF-8, whatever its line ends; `errors` is for bytes that are none, as `open` takes it.
 
     Raises
     ------
@@ -119,7 +119,7 @@ def read_text(path: Path, most_bytes: int = MOST_BYTES) -> str:
         if not stat.S_ISREG(about.st_mode):  # reading a pipe or a device may never end
             raise DocumentError(f"{path} is no file, expected a text file.")
         if about.st_size <= most_bytes:
-            with path.open(encoding="utf-8") as file:
+            with path.open(encoding="utf-8", errors=errors) as file:
                 text = file.read(most_bytes + 1)
             if len(text) <= most_bytes:
                 return text

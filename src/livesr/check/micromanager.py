@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from livesr.base.documents import parse_yaml
+from livesr.base.documents import parse_yaml, read_text
 from livesr.base.errors import suggestion
 from livesr.check.finding import Finding, Level
 
@@ -55,7 +55,7 @@ class Configuration:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        text = path.read_text(encoding="utf-8", errors="replace")
+        text = read_text(path, errors="replace")
         self.lines = list(_lines(text))
         valid = [line for line in self.lines if len(line.args) in _ARGUMENTS.get(line.command, ())]
         self.valid = valid
