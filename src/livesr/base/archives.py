@@ -7,7 +7,6 @@ become plain files.
 from __future__ import annotations
 
 import zipfile
-import zlib
 from pathlib import Path
 from typing import Final
 
@@ -36,7 +35,9 @@ def unpack(source: Path, folder: Path) -> None:
             _check(package.infolist(), source)
             # No file grows beyond the size that its entry says, and that is what was added up.
             package.extractall(folder)
-    except (OSError, zipfile.BadZipFile, zlib.error, RuntimeError, ValueError, EOFError, OverflowError) as e:
+    except DocumentError:
+        raise
+    except Exception as e:  # zipfile and its decompressors raise whatever they stumble over
         raise DocumentError(f"{source} cannot be unpacked: {e}.") from e
 
 
