@@ -22,6 +22,8 @@ from livesr.live.inference.identity import identity_engine
 from livesr.live.sinks.keys import PublisherKeys, ViewerKeys, make_keys
 from livesr.live.sinks.wire import FRAME, STATUS, WireError, WireHeader, decode, encode
 from livesr.live.sources.recordings.recording import open_recording
+from livesr.store.raw_input import _started_ns
+from livesr.store.recorded import RecordedStore
 from livesr.viewer import subscriber
 from livesr.viewer.subscriber import Subscriber
 from recordings import write_ome_zarr
@@ -100,6 +102,25 @@ def test_a_small_ome_zarr_that_promises_the_absurd_is_refused(tmp_path: Path, nu
             file.write_text(json.dumps(about), encoding="utf-8")
     with pytest.raises(ConfigError, match=r"planes|pixels a side"):
         open_recording(tmp_path / "x.ome.zarr")
+
+
+# -- stores -----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_store_opens_with_what_can_be_known_and_says_what_cannot(tmp_path: Path) -> None:
+    about = {"positions": ["0"], "channels": ["488"], "started": "2025-02-30"}
+    line = {"series": "raw", "state": "raw", "t": 1, "position": 0, "channel": "488", "z": 0, "stored": True}
+    (tmp_path / "OME").mkdir()
+    (tmp_path / "OME" / "zarr.json").write_text(json.dumps({"attributes": {"ome": {"series": ["raw"]}}}))
+    (tmp_path / "zarr.json").write_text(json.dumps({"attributes": {"livesr": about}}))
+    assert "frames.jsonl is missing" in RecordedStore(tmp_path).problems[0]
+    (tmp_path / "livesr").mkdir()
+    (tmp_path / "livesr" / "frames.jsonl").write_text(f"{json.dumps(line)}\n{json.dumps({**line, 't': -5})}\n")
+    store = RecordedStore(tmp_path)
+    assert store.events == [line]
+    assert "line 2" in store.problems[0]
+    assert _started_ns(about["started"]) == 0
+    assert _started_ns("1970-01-01T00:00:01+00:00") == 10**9
 
 
 # -- keys -------------------------------------------------------------------------------------------------------------------

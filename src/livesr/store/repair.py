@@ -24,7 +24,7 @@ from livesr.base import documents
 from livesr.base.errors import DocumentError, StoreError
 from livesr.base.files import replace_file
 from livesr.live.sinks import layout
-from livesr.live.sinks.frames_log import read_frames_log, to_json
+from livesr.live.sinks.frames_log import LogContents, read_log, to_json
 from livesr.live.sinks.series import group_json, write_json
 from livesr.store.recorded import KINDS, ArrayShape, Event, Image, array_shape, read_image, read_json, stream_of
 
@@ -267,7 +267,9 @@ class _Log:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._events = read_frames_log(path) if path.is_file() else []
+        found = read_log(path) if path.is_file() else LogContents([])
+        self._events = found.events
+        self._unknown = b"".join(line.text + b"\n" for line in found.unknown if not line.keys)
 
     def stored(self, image: Image) -> list[Event]:
         """Return the lines about pictures of an image, for the caller to correct."""
@@ -284,7 +286,8 @@ class _Log:
         if not (changed or more or (text and not text.endswith(b"\n"))):
             return False
         new = self._path.with_name(f".{self._path.name}.new")
-        new.write_text("".join(to_json(e) + "\n" for e in (*self._events, *more)), encoding="utf-8", newline="\n")
+        # What is not understood is kept, first: it may mean something to somebody, and livesr passes over it again.
+        new.write_bytes(self._unknown + "".join(to_json(e) + "\n" for e in (*self._events, *more)).encode())
         replace_file(new, self._path)
         return True
 
