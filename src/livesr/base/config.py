@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -22,10 +21,18 @@ from pydantic import (
     model_validator,
 )
 
-from livesr.base.errors import ConfigError, suggestion
+from livesr.base.documents import read_yaml
+from livesr.base.errors import ConfigError, DocumentError, suggestion
 
 _PACKAGE = Path(__file__).resolve().parents[1]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+_MOST = 1e9  # of a number that needs no closer limit: beyond it arithmetic in float32 ends
+Number = Annotated[float, Field(ge=-_MOST, le=_MOST, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, le=_MOST, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, le=_MOST, allow_inf_nan=False)]
+ExposureMs = Annotated[float, Field(gt=0, le=3.6e6, allow_inf_nan=False)]  # an hour
+IntervalMs = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]  # 11 days
+PixelSizeNm = Annotated[float, Field(ge=0.1, le=1e6, allow_inf_nan=False)]
+ChipPixel = Annotated[int, Field(ge=0, le=1 << 20)]
 # cycles/um, either way; the finest pattern that ultraviolet light can make has about 17
 PatternFrequency = Annotated[float, Field(ge=-50, le=50, allow_inf_nan=False)]
 
@@ -46,11 +53,11 @@ class CameraConfig(Model):
     then behind it, as data sheets give them.
     """
 
-    offset_adu: Annotated[float, Field(ge=0)] = 100.0
+    offset_adu: NotNegative = 100.0
     bit_depth: Annotated[int, Field(ge=8, le=16)] = 16
     gain_e_per_adu: Positive | None = None
-    read_noise_e: Annotated[float, Field(ge=0)] | None = None
-    em_gain: Annotated[float, Field(ge=1)] | None = None
+    read_noise_e: NotNegative | None = None
+    em_gain: Annotated[float, Field(ge=1, le=_MOST, allow_inf_nan=False)] | None = None
 
 
 def _map_name(value: str) -> str:
@@ -62,7 +69,7 @@ def _map_name(value: str) -> str:
 def _number_or_map(value: object) -> object:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise ValueError(f"expected a number of ADU or the name of a .tif beside rig.yaml, got {value!r}")
-    return _map_name(value) if isinstance(value, str) else float(value)
+    return _map_name(value) if isinstance(value, str) else value
 
 
 def _by_channel(value: object) -> object:
@@ -80,7 +87,7 @@ def _mask_or_pixels(value: object) -> object:
 
 
 MapName = Annotated[str, AfterValidator(_map_name)]
-NumberOrMap = Annotated[float | str, BeforeValidator(_number_or_map)]
+NumberOrMap = Annotated[Number | str, BeforeValidator(_number_or_map)]
 
 
 class CorrectionsConfig(Model):
@@ -108,7 +115,7 @@ class CorrectionsConfig(Model):
     gain: MapName | None = None
     background: Annotated[dict[str, NumberOrMap], BeforeValidator(_by_channel)] = Field(default_factory=dict)
     flat: Annotated[dict[str, MapName], BeforeValidator(_by_channel)] = Field(default_factory=dict)
-    bad_pixels: Annotated[str | list[tuple[int, int]], BeforeValidator(_mask_or_pixels)] | None = None
+    bad_pixels: Annotated[str | list[tuple[ChipPixel, ChipPixel]], BeforeValidator(_mask_or_pixels)] | None = None
 
     @property
     def per_pixel(self) -> bool:
@@ -140,10 +147,10 @@ class OpticsConfig(Model):
     calibrate` finds.
     """
 
-    na: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    na: Annotated[float, Field(gt=0, lt=5, allow_inf_nan=False)]
     immersion_index: Annotated[float, Field(ge=1, lt=5)] | None = None
     emission_nm: Annotated[float, Field(gt=300, lt=1200)] = 525.0
-    pixel_size_nm: Positive | None = None
+    pixel_size_nm: PixelSizeNm | None = None
     damping: Annotated[float, Field(gt=0, le=1)] = 1.0
 
     @model_validator(mode="after")
@@ -163,7 +170,7 @@ class OpticsConfig(Model):
 class OvertoneConfig(Model):
     """A wave with a multiple of its pattern's k."""
 
-    phase_rad: float
+    phase_rad: Number
     modulation: Annotated[float, Field(ge=1e-3, le=1)]
 
 
@@ -175,7 +182,7 @@ class PatternConfig(Model):
     """
 
     k_um: tuple[PatternFrequency, PatternFrequency]
-    phase_rad: float = 0.0
+    phase_rad: Number = 0.0
     modulation: Annotated[float, Field(ge=1e-3, le=1)] = 1.0
     overtones: list[OvertoneConfig] = Field(default_factory=list)
 
@@ -190,8 +197,8 @@ class TrustConfig(Model):
     """
 
     when_doubtful: Literal["widefield", "refuse", "reconstruct"] = "widefield"
-    contrast_to_noise: Annotated[float, Field(ge=0)] = 3.0
-    modulation: Annotated[float, Field(ge=0)] = 0.4
+    contrast_to_noise: NotNegative = 3.0
+    modulation: NotNegative = 0.4
     phase_error_rad: Positive = 0.8
     motion_nm: Positive = 150.0
     saturated: Annotated[float, Field(gt=0, le=1)] = 0.01
@@ -223,6 +230,9 @@ class TriggerConfig(Model):
     settle_ms: Annotated[float, Field(ge=0, le=10_000)] = 0.0
 
 
+_Step = Annotated[int, Field(ge=0, lt=12)]
+
+
 class SIMConfig(Model):
     """How raw frames are ordered and what pattern each one saw.
 
@@ -238,13 +248,13 @@ class SIMConfig(Model):
     angles: Annotated[int, Field(ge=1, le=12)] = 3
     phases: Annotated[int, Field(ge=3, le=12)] = 3
     harmonics: Annotated[int, Field(ge=1, le=4)] = 1
-    order: Literal["angle-major", "phase-major"] | list[tuple[int, int]] = "angle-major"
-    phase_steps_rad: list[float] | None = None
+    order: Literal["angle-major", "phase-major"] | list[tuple[_Step, _Step]] = "angle-major"
+    phase_steps_rad: list[Number] | None = None
     patterns: list[PatternConfig] = Field(default_factory=list)
     wiener: Positive = 0.1
     attenuation: Annotated[float, Field(ge=0, lt=1)] = 0.9
     attenuation_fwhm_um: Positive = 1.2
-    apodisation: Annotated[float, Field(ge=0)] = 1.0
+    apodisation: NotNegative = 1.0
     trust: TrustConfig = TrustConfig()
     follow_drift: bool = True
     calibrated_with: list[tuple[str, str, str]] = Field(default_factory=list)
@@ -291,8 +301,8 @@ class STORMConfig(Model):
     """
 
     frames: Annotated[int, Field(ge=1, le=100_000)] = 100
-    sliding_groups: Annotated[int, Field(ge=1)] | None = None
-    pixel_size_nm: Positive = 20.0
+    sliding_groups: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    pixel_size_nm: PixelSizeNm = 20.0
     psf_sigma_nm: Positive | None = None
     threshold: Positive = 5.0
     max_uncertainty_nm: Positive = 50.0
@@ -375,8 +385,8 @@ class RigConfig(Model):
     optics: OpticsConfig
     sim: SIMConfig | None = None
     storm: STORMConfig = STORMConfig()
-    exposure_ms: Positive = 10.0
-    interval_ms: Annotated[float, Field(ge=0)] = 0.0
+    exposure_ms: ExposureMs = 10.0
+    interval_ms: IntervalMs = 0.0
     channels: dict[str, ChannelConfig] = Field(default_factory=dict)
     superpose: Annotated[SuperposeConfig | None, BeforeValidator(_superposed)] = None
     channel_group: str = "Channel"
@@ -577,25 +587,26 @@ class RunConfig(Model):
     provisional: Literal["auto", "off"] = "auto"
     backend: str = "auto"
     precision: str = "auto"
-    threads: Annotated[int, Field(ge=0)] = 0
+    threads: Annotated[int, Field(ge=0, le=4096)] = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    tile: Literal["auto", "off"] | Annotated[int, Field(ge=64)] = "auto"
+    tile: Literal["auto", "off"] | Annotated[int, Field(ge=64, le=1 << 16)] = "auto"
     record_raw: bool = True
     record_recon: bool = True
-    raw_queue_bytes: Annotated[int, Field(gt=0)] | None = None
+    raw_queue_bytes: Annotated[int, Field(gt=0, le=1 << 50)] | None = None
     residual_plane: bool = False
     uncertainty: Literal["flips", "turns"] | None = None
     pairs: Path | None = None
     insecure: bool = False
     keys: Path | None = None
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
 
 
 M = TypeVar("M", bound=BaseModel)
+_SHOWN = 200  # characters
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML mapping with the safe loader.
+    """Read a YAML mapping: plain values, within the limits of `livesr.base.documents`.
 
     Raises
     ------
@@ -603,13 +614,9 @@ def load_yaml(path: Path) -> dict[str, Any]:
         If the file is missing, no YAML, or no mapping.
     """
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as e:
-        raise ConfigError(f"Cannot read {path}: {e.strerror or e}.") from e
-    except (yaml.YAMLError, UnicodeDecodeError) as e:
-        where = getattr(e, "problem_mark", None)
-        line = f", line {where.line + 1}" if where else ""
-        raise ConfigError(f"{path}{line} is not valid YAML: {getattr(e, 'problem', e)}.") from e
+        data = read_yaml(path)
+    except DocumentError as e:
+        raise ConfigError(str(e)) from e
     if not isinstance(data, dict):
         came = "is empty" if data is None else f"holds a {type(data).__name__}"
         raise ConfigError(f"{path} {came}, expected 'key: value' lines.")
@@ -641,8 +648,14 @@ def _first_problem(model: type[BaseModel], error: ValidationError) -> str:
         return f"{where!r} is missing."
     message = problem["msg"].removeprefix("Value error, ")
     came = problem.get("input")
-    shown = f" (got {came!r})" if isinstance(came, str | int | float) else ""
-    return f"{where + ': ' if where else ''}{message}{shown}."
+    shown = f" (got {_short(came)})" if isinstance(came, str | int | float) else ""
+    return f"{_short(where, quoted=False) + ': ' if where else ''}{message}{shown}."
+
+
+def _short(value: object, *, quoted: bool = True) -> str:
+    """Return a value as a sentence can hold it: a file may have a name or a text of a million letters."""
+    text = repr(value) if quoted else str(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def _fields_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:

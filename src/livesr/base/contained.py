@@ -136,12 +136,17 @@ def write_text(folder: Path, name: object, content: str, *, error: Error = Store
 
 
 def replace_text(folder: Path, name: object, content: str, *, error: Error = StoreError) -> None:
+    """Replace a file beneath `folder` with UTF-8 text, as `replace_bytes` does."""
+    replace_bytes(folder, name, content.encode("utf-8"), error=error)
+
+
+def replace_bytes(folder: Path, name: object, content: bytes, *, error: Error = StoreError) -> None:
     """Replace a file beneath `folder` at once: a reader sees the old one or the new one; raises as `open_to_write`."""
     path = beneath_to_write(folder, name, error=error)
     new = path.with_name(f".{path.name}.new")
     new.unlink(missing_ok=True)  # what a killed process, or somebody else, has left there
     with open_to_write(path.parent, new.name, "x", error=error) as file:
-        file.write(content.encode("utf-8"))
+        file.write(content)
     replace_file(new, path)
 
 

@@ -16,8 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from livesr.base.documents import parse_yaml, read_text
 from livesr.base.errors import suggestion
 from livesr.check.finding import Finding, Level
 
@@ -57,7 +56,7 @@ class Configuration:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        text = path.read_text(encoding="utf-8", errors="replace")
+        text = read_text(path, errors="replace")
         self.lines = list(_lines(text))
         valid = [line for line in self.lines if len(line.args) in _ARGUMENTS.get(line.command, ())]
         self.valid = valid
@@ -365,7 +364,7 @@ def _about(library: str, device: str) -> dict[str, Any]:
 @cache
 def _known() -> dict[str, dict[str, Any]]:
     names = resources.files("livesr.check") / "property_names.yaml"
-    known: dict[str, dict[str, Any]] = yaml.safe_load(names.read_text(encoding="utf-8"))
+    known: dict[str, dict[str, Any]] = parse_yaml(names.read_text(encoding="utf-8"), names.name)
     return known
 
 

@@ -133,6 +133,7 @@ def _ignore(endings: list[signal.Signals]) -> None:
 
 def _log_to_stderr(level: str) -> None:
     """Show records of `level` and above; what matters to people is printed by the commands themselves."""
+    level = level if level in logging.getLevelNamesMapping() else "WARNING"  # a typo must not end a run
     handler = logging.StreamHandler()
     handler.setLevel(level)  # of the handler: libraries set levels of their own loggers
     handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))

@@ -33,7 +33,7 @@ def calibrate(
         str | None, typer.Option(help="RAW: rig.yaml, its folder or a name; a store brings its own.")
     ] = None,
     channel: options.Channel = None,
-    groups: Annotated[int, typer.Option(min=1, help="Time points to pool; more find dimmer patterns.")] = 5,
+    groups: Annotated[int, typer.Option(min=1, max=10_000, help="Time points to pool; more find dimmer patterns.")] = 5,
     exposure: options.Exposure = None,
     axes: options.Axes = None,
     pixel_size: options.PixelSize = None,
@@ -44,7 +44,13 @@ def calibrate(
     keep_otf: Annotated[bool, typer.Option("--keep-otf", help="Do not estimate the OTF's damping.")] = False,
     beads: Annotated[
         float | None,
-        typer.Option(min=0, metavar="NM", help="The sample is beads of this diameter: take the OTF from them."),
+        typer.Option(
+            min=0,
+            max=1e5,
+            callback=options.finite,
+            metavar="NM",
+            help="The sample is beads of this diameter: take the OTF from them.",
+        ),
     ] = None,
     picture: Annotated[
         Path | None, typer.Option(help="PNG to write, instead of calibration.png beside rig.yaml.")

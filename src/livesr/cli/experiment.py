@@ -6,16 +6,15 @@ Owns the reading of both, and the sentence that says what they amount to. Moves 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-from pydantic import ValidationError
-
 from livesr.base.config import RigConfig
-from livesr.base.errors import ConfigError, suggestion
+from livesr.base.documents import read_text
+from livesr.base.errors import ConfigError, DocumentError, suggestion
+from livesr.cli.plan_file import MOST_PLANES, MOST_TIME_POINTS, read_plan, too_many_time_points
 
 if TYPE_CHECKING:
     from pymmcore_plus import CMMCorePlus
@@ -24,8 +23,8 @@ if TYPE_CHECKING:
     from livesr.live.sources.plan import RawFramesPlan
 
 _FRAMES = 100
-_MOST_TIME_POINTS, _MOST_PLANES = 10_000_000, 10_000  # a day at 100 frames/s; useq lists both before the first exposure
 _MOST_FIELDS = 100_000
+_MOST_UM = 1e9
 _MOST_COUNTED = 200_000  # exposures of a plan with exceptions that are counted one by one: about a second
 
 
@@ -159,53 +158,13 @@ def check_stages(plan: RawFramesPlan, core: CMMCorePlus) -> None:
 
 
 def _read(experiment: Experiment) -> MDASequence:
-    from useq import MDASequence
-
     said = [name for name, value in _flags(experiment).items() if value is not None]
     if said:
         raise ConfigError(f"--plan says all of what is acquired: leave out {', '.join(said)}, or the plan.")
     path = experiment.plan
     assert path is not None
-    try:
-        plan = MDASequence.from_file(path)
-        known = _known_keys(path, MDASequence)
-    except OSError as e:
-        raise ConfigError(f"Cannot read the plan {path}: {e.strerror or e}.") from e
-    except ValidationError as e:
-        problem = e.errors()[0]
-        where = ".".join(str(part) for part in problem["loc"][:2]) or "the plan"
-        raise ConfigError(f"{path} is no useq plan: {where}: {problem['msg'].removeprefix('Value error, ')}.") from e
-    except Exception as e:  # useq's validators raise whatever they stumble over
-        reason = next(iter(str(e).splitlines()), type(e).__name__)
-        raise ConfigError(f"{path} is no plan: {reason}. It is YAML or JSON as useq writes it.") from e
-    if known:
-        raise ConfigError(f"{path}: {known}")
-    _check_stacks(plan, path)
+    plan = read_plan(path)
     return plan
-
-
-def _check_stacks(plan: MDASequence, path: Path) -> None:
-    """Refuse stacks without planes, and those that would take all memory to count."""
-    own = [position.sequence for position in plan.stage_positions if position.sequence is not None]
-    for z_plan in (sequence.z_plan for sequence in (plan, *own) if sequence.z_plan is not None):
-        try:
-            planes = z_plan.num_positions()
-        except (ValueError, ArithmeticError):
-            planes = 0
-        if not 1 <= planes <= _MOST_PLANES:
-            raise ConfigError(
-                f"{path}: z_plan {z_plan.model_dump(exclude_defaults=True)} makes no stack of 1 to {_MOST_PLANES} planes: "
-                "check its range and its step, both in um."
-            )
-
-
-def _known_keys(path: Path, model: Any) -> str:
-    """Return what is wrong with the names in a plan file: useq leaves out what it does not know without a word."""
-    data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    for key in data if isinstance(data, Mapping) else ():
-        if key not in model.model_fields:
-            return f"unknown key {key!r}.{suggestion(str(key), list(model.model_fields))}"
-    return ""
 
 
 def _flags(experiment: Experiment) -> dict[str, object]:
@@ -243,11 +202,8 @@ def _from_flags(experiment: Experiment, rig: RigConfig, exposure_ms: float) -> M
 
 
 def _check_time_points(n: int) -> None:
-    if n > _MOST_TIME_POINTS:
-        raise ConfigError(
-            f"The run would have {n:.3g} time points; at most {_MOST_TIME_POINTS:,} can be planned: give less --frames or "
-            "--duration, or a longer --interval."
-        )
+    if n > MOST_TIME_POINTS:
+        raise too_many_time_points(n)
 
 
 def _round_s(plan: MDASequence, names: Sequence[str], rig: RigConfig, exposure_ms: float) -> float:
@@ -268,9 +224,9 @@ def positions_of(text: str) -> list[dict[str, Any]]:
     path = Path(text)
     if path.suffix in (".txt", ".csv") or (text and not set(text) & set(";,") and path.exists()):
         try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as e:
-            raise ConfigError(f"Cannot read the positions in {path}: {e}.") from e
+            text = read_text(path)
+        except DocumentError as e:
+            raise ConfigError(f"Cannot read the positions: {e}") from e
     lines = (line.partition("#")[0].strip() for line in text.replace(";", "\n").splitlines())
     positions = [_position(line) for line in lines if line]
     if not positions:
@@ -284,7 +240,7 @@ def _position(line: str) -> dict[str, Any]:
         if not 2 <= len(fields) <= 4:
             raise ValueError(line)
         position: dict[str, Any] = dict(zip("xyz", map(float, fields[:3]), strict=False))
-        if not all(map(math.isfinite, position.values())):
+        if not all(abs(um) <= _MOST_UM for um in position.values()):
             raise ValueError(line)
     except ValueError:
         raise ConfigError(
@@ -316,8 +272,8 @@ def z_plan_of(text: str) -> dict[str, Any]:
         raise ConfigError(
             f"--z {text!r} has steps of {step:g} um over {size:g} um: the step must be above 0 and fit in."
         )
-    if size / step >= _MOST_PLANES:
-        raise ConfigError(f"--z {text!r} is {size / step + 1:.3g} planes; at most {_MOST_PLANES:,} can be planned.")
+    if size / step >= MOST_PLANES:
+        raise ConfigError(f"--z {text!r} is {size / step + 1:.3g} planes; at most {MOST_PLANES:,} can be planned.")
     if not is_absolute:
         return {"range": size, "step": step}
     return {"top": max(numbers), "bottom": min(numbers), "step": step, "go_up": numbers[0] <= numbers[1]}

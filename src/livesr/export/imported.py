@@ -13,21 +13,23 @@ from __future__ import annotations
 
 import re
 import tempfile
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from livesr.base import contained
+from livesr.base.archives import unpack
 from livesr.base.config import load_yaml, parse
-from livesr.base.errors import BackendError, ConfigError, EngineError
+from livesr.base.documents import read_text
+from livesr.base.errors import BackendError, ConfigError, DocumentError, EngineError
+from livesr.base.npy import open_npy
 from livesr.export.rdf import CONFIG_KEY
 from livesr.live.inference.engine import (
     MANIFEST_NAME,
@@ -36,7 +38,6 @@ from livesr.live.inference.engine import (
     Engine,
     Manifest,
     OnnxWeights,
-    OutputChannel,
     Range,
     Weights,
     check_network,
@@ -58,15 +59,38 @@ _NM = {"nanometer": 1.0, "micrometer": 1000.0}
 _SAMPLING = (0.8, 1.25)  # how far a rig's pixels may be from the model's before that is said
 _LEAST_PCC = 0.9
 _TRIED_PX = 32  # half a side of what a model without a test image is tried with
+_LARGEST_TEST = 4096
+
+
+_Pixels = Annotated[int, Field(ge=1, le=1 << 16)]
+
+
+class _Sides(BaseModel):
+    """Sides that are free in steps."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    min: _Pixels
+    step: _Pixels
+
+
+class _SidesOf(BaseModel):
+    """Sides that follow from those of another tensor."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    tensor_id: str
+    axis_id: str
+    offset: Annotated[float, Field(ge=-(1 << 16), le=1 << 16, allow_inf_nan=False)] = 0
 
 
 class _Axis(BaseModel):
     type: str
     id: str = ""
-    size: int | dict[str, Any] | None = None
-    scale: float = 1.0
+    size: _Pixels | _Sides | _SidesOf | dict[str, Any] | None = Field(None, union_mode="left_to_right")
+    scale: Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)] = 1.0
     unit: str | None = None
-    halo: int = 0
+    halo: Annotated[int, Field(ge=0, le=1 << 16)] = 0
     channel_names: tuple[str, ...] = ()
 
     @property
@@ -95,7 +119,7 @@ class _Tensor(BaseModel):
 
 
 class _Onnx(_File):
-    opset_version: int
+    opset_version: Annotated[int, Field(ge=1, le=1000)]
 
 
 class _Weights(BaseModel):
@@ -114,7 +138,7 @@ class _Description(BaseModel):
     name: str
     description: str = ""
     id: str = ""
-    version: str | float | None = None
+    version: str | Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)] | None = None
     license: str = "unknown"
     authors: tuple[_Author, ...] = ()
     cite: tuple[Citation, ...] = ()
@@ -179,10 +203,9 @@ def _unpacked(source: Path) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory() as folder:
         try:
-            with zipfile.ZipFile(source) as package:
-                package.extractall(folder)
-        except (OSError, zipfile.BadZipFile) as e:
-            raise EngineError(f"{source} is no package of bioimage.io: {e}.") from e
+            unpack(source, Path(folder))
+        except DocumentError as e:
+            raise EngineError(f"It is no package of bioimage.io that livesr takes: {e}") from e
         yield Path(folder)
 
 
@@ -201,9 +224,9 @@ def _card(folder: Path, model: _Description) -> str:
     if "://" in name or not contained.is_file(folder, name, error=EngineError):
         return f"# {model.name}\n\n{model.description}\n"
     try:
-        return contained.read_text(folder, name, error=EngineError)
-    except UnicodeDecodeError as e:
-        raise EngineError(f"{folder / name} is no UTF-8 text: {e}. Expected the model's card in Markdown.") from e
+        return read_text(contained.beneath(folder, name, error=EngineError))
+    except DocumentError as e:
+        raise EngineError(str(e)) from e
 
 
 def _network(folder: Path, model: _Description) -> bytes:
@@ -255,7 +278,7 @@ def _foreign(model: _Description, network: bytes, folder: Path) -> Manifest:
         raise EngineError(f"{model.name!r} enlarges and separates at once; livesr does one after the other.")
     _write_adapted(network, steps, folder, len(names))
     halo = max(axis.halo for axis in answer.axes[2:])
-    return Manifest(
+    about = dict(
         id=_identifier(model),
         version=str(model.version or "0"),
         description=model.description or model.name,
@@ -263,7 +286,7 @@ def _foreign(model: _Description, network: bytes, folder: Path) -> Manifest:
         trained=True,
         window=1,
         scale=scale,
-        channels=tuple(OutputChannel(name=n, color=_COLORS[i % len(_COLORS)]) for i, n in enumerate(names)),
+        channels=[{"name": n, "color": _COLORS[i % len(_COLORS)]} for i, n in enumerate(names)],
         pixel_size_nm=_sampling(given.axes[-1]),
         multiple_of=multiple_of,
         halo=-(-halo // scale),
@@ -276,6 +299,10 @@ def _foreign(model: _Description, network: bytes, folder: Path) -> Manifest:
         authors=tuple(author.name for author in model.authors),
         cite=model.cite,
     )
+    try:
+        return parse(Manifest, about, model.name)
+    except ConfigError as e:
+        raise EngineError(f"{e} Such a model cannot be an engine.") from e
 
 
 def _one_of_each(model: _Description) -> tuple[_Tensor, _Tensor]:
@@ -299,13 +326,12 @@ def _steps_of_sides(model: _Description, given: _Tensor) -> int:
     """Return what the sides must be multiples of."""
     steps = set()
     for axis in given.axes[2:]:
-        size = axis.size if isinstance(axis.size, dict) else {}
-        if not {"min", "step"} <= size.keys() or size["min"] % size["step"]:
+        if not isinstance(axis.size, _Sides) or axis.size.min % axis.size.step:
             raise EngineError(
                 f"{model.name!r} takes sides of {axis.size}; livesr needs sides that are free in steps, {{min, step}} with min "
                 "a multiple of step."
             )
-        steps.add(int(size["step"]))
+        steps.add(axis.size.step)
     if len(steps) > 1:
         raise EngineError(f"{model.name!r} has other steps along y than along x, which livesr cannot pad to.")
     return steps.pop()
@@ -315,8 +341,8 @@ def _scale(model: _Description, given: _Tensor, answer: _Tensor) -> int:
     """Output pixels per input pixel."""
     scales = set()
     for before, after in zip(given.axes[2:], answer.axes[2:], strict=True):
-        size = after.size if isinstance(after.size, dict) else {}
-        if size.get("axis_id") != before.id or size.get("tensor_id") != given.id or size.get("offset", 0):
+        size = after.size if isinstance(after.size, _SidesOf) else None
+        if size is None or (size.axis_id, size.tensor_id, size.offset) != (before.id, given.id, 0):
             raise EngineError(
                 f"{model.name!r} gives an image of size {after.size} along {after.id}; livesr takes one that covers its input."
             )
@@ -353,7 +379,13 @@ def _write_adapted(
     from livesr.export.adapted_graph import Step, adapted
 
     before, after = ([Step(s.id, s.numbers) for s in part] for part in steps)
-    contained.write_bytes(folder, MODEL_NAME, adapted(network, before, after, channels), error=EngineError)
+    try:
+        network = adapted(network, before, after, channels)
+    except EngineError:
+        raise
+    except Exception as e:  # numbers that are none, a graph that onnx does not take
+        raise EngineError(f"The network cannot be given the steps of its description: {e}.") from e
+    contained.write_bytes(folder, MODEL_NAME, network, error=EngineError)
 
 
 def _sampling(axis: _Axis) -> Range | None:
@@ -432,11 +464,19 @@ def _test_pair(
 
 
 def _test_tensor(folder: Path, name: str) -> NDArray[np.float32]:
-    with contained.open_to_read(folder, name, error=EngineError) as file:
-        try:
-            found = np.asarray(np.load(file, allow_pickle=False))
-            if found.dtype.kind not in "fiu":
-                raise ValueError(f"it holds {found.dtype}")
-            return found.astype(np.float32)
-        except (OSError, ValueError, MemoryError) as e:
-            raise EngineError(f"{folder / name} is no test image: {e}.") from e
+    """Return a test image (1, c, y, x)."""
+    try:
+        image = open_npy(contained.beneath(folder, name, error=EngineError))
+    except DocumentError as e:
+        raise EngineError(f"{folder / name} is no test image: {e}") from e
+    if (
+        image.ndim != 4
+        or image.shape[0] != 1
+        or image.dtype.kind not in "biuf"
+        or not 0 < max(image.shape) <= _LARGEST_TEST
+    ):
+        raise EngineError(
+            f"{folder / name} is no test image: it holds {image.dtype} {image.shape}; expected numbers (1, channel, y, x), "
+            f"at most {_LARGEST_TEST} a side."
+        )
+    return image.astype(np.float32)

@@ -100,9 +100,7 @@ def store_input(
         "z_planes": max(stack.z_planes for stack in stacks.values()),
         "z_step_um": first.scale.get("z", 1.0),
         "stacks": stacks if _differ(store, stacks) else {},
-        "started_ns": int(datetime.fromisoformat(store.about["started"]).timestamp() * 1e9)
-        if "started" in store.about
-        else 0,
+        "started_ns": _started_ns(store.about.get("started")),
     }
     as_it_was = rig or store.rig(engine, upscale)
     run["sidecars"] = as_it_was.files()
@@ -118,12 +116,21 @@ def store_input(
         normalisations={} if rig else store.normalisations(),
         pattern_drifts={} if rig else store.pattern_drifts(),
         run=run,
+        notes=store.problems,
         uncertainty={c: cast("Sides", sides) for c in store.channels if (sides := store.uncertainty(c))},
         tiles={c: t for c in store.channels if (t := store.provenance(c).get("runtime", {}).get("tile"))},
         runtimes={
             c: (r["backend"], r["precision"]) for c in store.channels if (r := store.provenance(c).get("runtime"))
         },
     )
+
+
+def _started_ns(said: object) -> int:
+    """Return when a run began, ns since the Unix epoch; 0 where its store says no date that there is."""
+    try:
+        return max(int(datetime.fromisoformat(str(said)).timestamp() * 1e9), 0)
+    except (ValueError, OverflowError, OSError):
+        return 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,20 +5,20 @@ Owns the reading of a store's metadata. Writes nothing; pixels are read by whoev
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from livesr.base import contained
+from livesr.base import contained, documents
+from livesr.base.array_limits import check_array
 from livesr.base.config import RigConfig, SuperposeConfig, load_yaml, parse
-from livesr.base.errors import EngineError, StoreError
+from livesr.base.errors import DocumentError, EngineError, StoreError
 from livesr.base.frames import Normalisation, Stream
 from livesr.live.inference.engine import Engine, engine_folders, load_engine
 from livesr.live.sinks import layout
-from livesr.live.sinks.frames_log import SeriesName, read_frames_log
+from livesr.live.sinks.frames_log import LogContents, SeriesName, read_log
 
 KINDS: dict[str, SeriesName] = {
     "raw": "raw",
@@ -119,18 +119,27 @@ def array_shape(array: Path, exposures: int = 1) -> ArrayShape:
     StoreError
         If it is missing or damaged, or names codecs or pixel types that are not read.
     """
-    from livesr.live.sources.zarr_files import check_array
+    from livesr.live.sources.zarr_files import check_codecs
 
     about = read_json(array / "zarr.json")
-    check_array(about, str(array / "zarr.json"))
+    check_codecs(about, str(array / "zarr.json"))
     try:
         names = about["dimension_names"]
         shards = about["chunk_grid"]["configuration"]["chunk_shape"]
+        check_array(str(array / "zarr.json"), about["shape"], _chunk_of(about) or shards, shards)
+        if exposures < 1:
+            raise ValueError(f"{exposures} exposures")
         length, shard = dict(zip(names, about["shape"], strict=True)), dict(zip(names, shards, strict=True))
         length["t"], shard["t"] = -(-length["t"] // exposures), max(shard["t"] // exposures, 1)
         return ArrayShape(length, shard, str(about["data_type"]), exposures)
-    except (KeyError, TypeError, ValueError) as e:
+    except (KeyError, TypeError, ValueError, AttributeError) as e:
         raise StoreError(f"{array / 'zarr.json'} does not describe an array that livesr wrote: {e}.") from e
+
+
+def _chunk_of(about: Mapping[str, Any]) -> Any:
+    """Shape of what is decoded at once: of the chunks inside a shard, where there are shards."""
+    sharding = (c for c in about["codecs"] if c.get("name") == "sharding_indexed")
+    return next((c["configuration"]["chunk_shape"] for c in sharding), None)
 
 
 class RecordedStore:
@@ -193,10 +202,22 @@ class RecordedStore:
         return tuple(name for name in self.channels if name not in self.superposed)
 
     @cached_property
-    def events(self) -> list[Event]:
-        """Every line of frames.jsonl."""
+    def log(self) -> LogContents:
+        """What frames.jsonl says, and what in it is not understood; nothing where there is no such file."""
         log = contained.beneath(self.path, layout.FRAMES_LOG)
-        return read_frames_log(log) if log.is_file() else []
+        return read_log(log) if log.is_file() else LogContents([])
+
+    @property
+    def events(self) -> list[Event]:
+        """Every line of frames.jsonl that is understood."""
+        return self.log.events
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What this store cannot say of its run, in sentences."""
+        missing = not (self.path / layout.FRAMES_LOG).is_file()
+        gone = f"{layout.FRAMES_LOG} is missing, so which pictures were taken and how is not known." if missing else ""
+        return tuple(sentence for sentence in (gone, self.log.problem) if sentence)
 
     def pictures(self, kind: SeriesName) -> dict[tuple[Stream, int], Event]:
         """Return the last line about every picture that the arrays of a kind hold, by stream and time point."""
@@ -321,9 +342,9 @@ def read_json(path: Path) -> dict[str, Any]:
         If the file is missing or damaged.
     """
     try:
-        value = json.loads(contained.read_text(path.parent, path.name))
-    except (OSError, ValueError) as e:
-        raise StoreError(f"Cannot read {path}: {e}.") from e
+        value = documents.read_json(contained.beneath(path.parent, path.name))
+    except DocumentError as e:
+        raise StoreError(str(e)) from e
     if not isinstance(value, dict):
         raise StoreError(f"{path} holds {type(value).__name__}, expected an object.")
     return value

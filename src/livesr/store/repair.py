@@ -9,7 +9,6 @@ every read of it raises) or absent, and each image has come a little less or mor
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 import time
@@ -21,10 +20,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from livesr.base import contained
-from livesr.base.errors import StoreError
+from livesr.base import contained, documents
+from livesr.base.errors import DocumentError, StoreError
 from livesr.live.sinks import layout
-from livesr.live.sinks.frames_log import read_frames_log, to_json
+from livesr.live.sinks.frames_log import LogContents, read_log, to_json
 from livesr.live.sinks.series import group_json, write_json
 from livesr.store.recorded import KINDS, ArrayShape, Event, Image, array_shape, read_image, read_json, stream_of
 
@@ -270,7 +269,9 @@ class _Log:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._events = read_frames_log(path) if path.is_file() else []
+        found = read_log(path) if path.is_file() else LogContents([])
+        self._events = found.events
+        self._unknown = b"".join(line.text + b"\n" for line in found.unknown if not line.keys)
 
     def stored(self, image: Image) -> list[Event]:
         """Return the lines about pictures of an image, for the caller to correct."""
@@ -286,8 +287,9 @@ class _Log:
         text = contained.read_bytes(self._path.parent, self._path.name) if self._path.is_file() else b""
         if not (changed or more or (text and not text.endswith(b"\n"))):
             return False
-        lines = "".join(to_json(e) + "\n" for e in (*self._events, *more))
-        contained.replace_text(self._path.parent, self._path.name, lines)
+        # What is not understood is kept, first: it may mean something to somebody, and livesr passes over it again.
+        known = "".join(to_json(e) + "\n" for e in (*self._events, *more)).encode()
+        contained.replace_bytes(self._path.parent, self._path.name, self._unknown + known)
         return True
 
 
@@ -372,7 +374,7 @@ def _about(images: Sequence[Image]) -> dict[str, Any]:
 
 def _is_json(path: Path) -> bool:
     try:
-        json.loads(contained.read_text(path.parent, path.name))
-    except (OSError, ValueError):
+        documents.read_json(contained.beneath(path.parent, path.name))
+    except DocumentError:
         return False
     return True

@@ -45,7 +45,7 @@ class StoreSource:
         If `path` holds no store of livesr, or nothing to look at.
     """
 
-    state, problem, version = "recorded", "", 0
+    state, version = "recorded", 0
 
     def __init__(self, path: str | Path) -> None:
         from livesr.live.sources.zarr_files import open_array
@@ -53,7 +53,8 @@ class StoreSource:
         store = RecordedStore(Path(path))
         self.endpoint = str(path)
         self._names = store.positions
-        self.status: Mapping[str, Any] = read_json(store.path / REPORT) if (store.path / REPORT).is_file() else {}
+        self.status, unread = _report(store.path / REPORT)
+        self.problem = " ".join((*store.problems, *unread))
         self._images = {key: image for key, image in store.images.items() if key[0] != "raw"}
         if not self._images:
             raise StoreError(f"{path} holds neither reconstructions nor predictions to show, only raw exposures.")
@@ -143,6 +144,14 @@ class StoreSource:
             score=line.get("score", {}),
             time_shift_ms=line.get("time_shift_ms"),
         )
+
+
+def _report(path: Path) -> tuple[Mapping[str, Any], tuple[str, ...]]:
+    """Return what a run said at its end, {} where it said nothing; and why that cannot be read."""
+    try:
+        return (read_json(path) if path.is_file() else {}), ()
+    except StoreError as e:
+        return {}, (f"What the run reported is not known: {e}",)
 
 
 def _selects(selection: Selection, stream: Stream) -> bool:

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from livesr.base import contained
-from livesr.base.config import data_folders, load_yaml, parse
+from livesr.base.config import Number, Positive, data_folders, load_yaml, parse
 from livesr.base.errors import BackendError, ConfigError, EngineError, suggestion
 from livesr.live.familiarity import FEATURES
 from livesr.live.inference.onnx_file import why_refused
@@ -44,8 +44,8 @@ class _Part(BaseModel):
 class Range(_Part):
     """A closed interval."""
 
-    min: float
-    max: float
+    min: Number
+    max: Number
 
     @model_validator(mode="after")
     def _ordered(self) -> Range:
@@ -104,9 +104,9 @@ class Familiar(_Part):
     """
 
     features: tuple[str, ...]
-    mean: tuple[FiniteFloat, ...]
-    whitening: tuple[tuple[FiniteFloat, ...], ...]
-    limit: Annotated[FiniteFloat, Field(gt=0)]
+    mean: tuple[Number, ...]
+    whitening: tuple[tuple[Number, ...], ...]
+    limit: Positive
 
     @model_validator(mode="after")
     def _measured_as_here(self) -> Familiar:
@@ -129,8 +129,8 @@ class Uncertain(_Part):
     """
 
     views: str
-    scale: Annotated[FiniteFloat, Field(gt=0)]
-    correlation: FiniteFloat | None = None
+    scale: Positive
+    correlation: Number | None = None
 
 
 class Limits(_Part):
@@ -148,7 +148,7 @@ class Limits(_Part):
     data: str = ""
     familiar: Familiar | None = None
     weak: dict[str, Annotated[float, Field(ge=0, lt=1)]] = Field(default_factory=dict)
-    confusion: dict[str, dict[str, FiniteFloat]] = Field(default_factory=dict)
+    confusion: dict[str, dict[str, Number]] = Field(default_factory=dict)
     uncertainty: Uncertain | None = None
 
 
@@ -167,7 +167,7 @@ class OnnxWeights(_Part):
 
     source: FileBeside = MODEL_NAME
     sha256: Sha256
-    opset_version: Annotated[int, Field(ge=1)] = 17
+    opset_version: Annotated[int, Field(ge=1, le=1000)] = 17
 
 
 class Int8Weights(OnnxWeights):
@@ -183,7 +183,7 @@ class Int8Weights(OnnxWeights):
     source: FileBeside = INT8_NAME
     made_of: Sha256
     calibration: str
-    pcc_loss: float
+    pcc_loss: Number
 
 
 class Weights(_Part):
@@ -229,7 +229,7 @@ class Manifest(_Part):
     resolution_nm: Range | None = None
     modality: tuple[str, ...] = ()
     multiple_of: Annotated[int, Field(ge=1, le=256)] = 1
-    halo: Annotated[int, Field(ge=0)] = 0
+    halo: Annotated[int, Field(ge=0, le=4096)] = 0
     architecture: str
     parameters: dict[str, Any] = Field(default_factory=dict)
     training: dict[str, Any] = Field(default_factory=dict)

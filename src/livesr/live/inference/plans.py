@@ -17,6 +17,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from livesr.base.documents import read_json
+from livesr.base.errors import DocumentError
 from livesr.base.files import replace_file
 
 log = logging.getLogger(__name__)
@@ -78,12 +80,12 @@ class PlanCache:
     def load(self, key: PlanKey) -> bytes | None:
         """Return the plan of `key`; None if there is none, or what is there is damaged or was made for another key."""
         path = self.path(key)
-        try:
-            about = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-            plan = path.read_bytes()
-        except FileNotFoundError:
+        if not (path.is_file() and path.with_suffix(".json").is_file()):
             return None
-        except (OSError, ValueError) as e:
+        try:
+            about = read_json(path.with_suffix(".json"))
+            plan = path.read_bytes()
+        except (OSError, DocumentError) as e:
             log.warning("The plan %s cannot be read (%s): it is built anew.", path, e)
             return None
         if not isinstance(about, dict) or about.get("key") != key.facts():

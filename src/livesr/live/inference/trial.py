@@ -22,7 +22,8 @@ import numpy as np
 import psutil
 
 from livesr.base import contained
-from livesr.base.errors import BackendError, EngineError, LiveSRError
+from livesr.base.documents import read_json
+from livesr.base.errors import BackendError, DocumentError, EngineError, LiveSRError
 from livesr.live.inference.cuda import why_no_gpu
 from livesr.live.inference.engine import Engine, load_engine
 from livesr.live.inference.plans import cache_folder
@@ -88,8 +89,8 @@ def is_shipped(engine: Engine) -> bool:
 def is_known(facts: dict[str, Any]) -> bool:
     """Whether a trial of all this has passed before."""
     try:
-        return bool(json.loads(_place(facts).read_text(encoding="utf-8")) == facts)
-    except (OSError, ValueError):
+        return bool(read_json(_place(facts)) == facts)
+    except DocumentError:
         return False
 
 

@@ -65,6 +65,8 @@ def read_localisations(path: Path) -> NDArray[np.void]:
         if header + "\n" != HEADER:
             raise ValueError(f"its first line is {header!r}")
         values = np.loadtxt(rows, delimiter=",", ndmin=2) if rows else np.empty((0, len(_COLUMNS)))
+        if values.shape[1] != len(_COLUMNS) or not np.isfinite(values).all():
+            raise ValueError(f"rows have {values.shape[1]} numbers, expected {len(_COLUMNS)}, all of them finite")
     except (OSError, ValueError) as e:
         raise StoreError(f"{path} cannot be read as localisations: {e}.") from e
     found = np.empty(len(values), LOCALISATION)

@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from livesr.base import contained
-from livesr.base.errors import FrameShapeError
+from livesr.base.documents import read_json
+from livesr.base.errors import DocumentError, FrameShapeError
 from livesr.base.frames import Pixels, StagePosition
 from livesr.live.sinks.frames_log import to_json
 
@@ -213,8 +214,8 @@ class Series:
     def _set_time_points(self, time_points: int) -> None:
         path = self._folder / "0" / "zarr.json"
         try:
-            array = json.loads(path.read_text(encoding="utf-8"))
-        except json.JSONDecodeError:  # a full disk leaves it empty
+            array = read_json(path)
+        except DocumentError:  # a full disk leaves it empty
             array = _array_json(self.spec)
         array["shape"][0] = time_points * self.spec.exposures
         write_json(path, array)

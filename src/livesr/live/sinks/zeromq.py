@@ -34,7 +34,18 @@ from livesr.live.sinks.keys import PublisherKeys
 from livesr.live.sinks.layout import UNCERTAINTY_WARNING
 from livesr.live.sinks.series import DisplayWindow
 from livesr.live.sinks.sink import RunDescription, judgement_facts, score_facts, time_shift_ms, to_uint16
-from livesr.live.sinks.wire import END, FRAME, INPUT, STATUS, TOPICS, UNCERTAINTY, WireChannel, WireHeader, encode
+from livesr.live.sinks.wire import (
+    END,
+    FRAME,
+    INPUT,
+    MOST_NAME,
+    STATUS,
+    TOPICS,
+    UNCERTAINTY,
+    WireChannel,
+    WireHeader,
+    encode,
+)
 
 log = logging.getLogger(__name__)
 
@@ -385,7 +396,7 @@ class _Publisher:
             "t_acq_ns": frame.t_acq_ns,
             "t_camera_ms": frame.t_camera_ms,
             "position": stream.position,
-            "position_name": self._run.positions[stream.position],
+            "position_name": self._run.positions[stream.position][:MOST_NAME],
             "channel": stream.channel,
             "z": stream.z,
             "t": frame.t,

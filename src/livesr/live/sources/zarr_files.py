@@ -8,7 +8,6 @@ numcodecs has one that unpickles.
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
@@ -17,7 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from zarr.abc.store import OffsetByteRequest, RangeByteRequest, Store, SuffixByteRequest
 
 from livesr.base import contained
-from livesr.base.errors import StoreError
+from livesr.base.documents import parse_json
+from livesr.base.errors import DocumentError, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -89,13 +89,11 @@ def check_metadata(text: bytes, name: str) -> None:
         If it is no JSON, or a codec or pixel type is not among those that livesr reads.
     """
     try:
-        about = json.loads(text)
-    except ValueError as e:  # zarr must not understand what was not looked at
-        raise StoreError(f"{name} is no JSON: {e}.") from e
-    except RecursionError:
-        raise StoreError(f"{name} is nested more deeply than metadata of any image.") from None
+        about = parse_json(text, name)
+    except DocumentError as e:  # zarr must not understand what was not looked at
+        raise StoreError(str(e)) from e
     for node in _nodes(about):
-        check_array(node, name)
+        check_codecs(node, name)
 
 
 class ContainedStore(Store):
@@ -218,7 +216,7 @@ def _nodes(about: Any) -> Iterator[Mapping[str, Any]]:
             yield from (node for node in one.values() if isinstance(node, Mapping))
 
 
-def check_array(about: Mapping[str, Any], name: str) -> None:
+def check_codecs(about: Mapping[str, Any], name: str) -> None:
     """Refuse the metadata of one array as `check_metadata` does."""
     if "codecs" in about or "data_type" in about:
         _check_type(about.get("data_type"), name)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
 from typing import Any, cast
@@ -40,7 +41,7 @@ class PreviewServer:
     source
         What is shown: `LiveScenes` of a stream, or a `StoreSource`. It is only read; closing it stays with the caller.
     host
-        Loopback by default. On any other address the page opens only with the secret token in `url`.
+        Loopback by default. On any other address a browser needs an invitation, see `invite`.
     port
         0 takes a free one; `port` then tells which.
     """
@@ -55,10 +56,30 @@ class PreviewServer:
 
     @property
     def url(self) -> str:
-        """Address to open, with the token where one is needed."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        token = self._admission.token
-        return f"http://{host}:{self.port}/" + (f"?token={token}" if token else "")
+        """Address of the page; beyond loopback it opens for browsers that have been let in."""
+        return self._address(self.host)
+
+    @property
+    def needs_invitation(self) -> bool:
+        """Whether a browser must be let in."""
+        return not self._admission.is_open
+
+    def invite(self, name: str | None = None) -> str:
+        """Return an address that lets in one browser, once; on loopback, `url`.
+
+        Parameters
+        ----------
+        name : of this computer as that browser knows it, instead of `host`
+        """
+        address = self._address(name or self.host)
+        return f"{address}?code={self._admission.invite()}" if self.needs_invitation else address
+
+    def on_joined(self, call: Callable[[str, str], None]) -> None:
+        """Let `call` be told when an invitation is used: its code and the browser's address. It must not take long."""
+        self._admission.on_joined = call
+
+    def _address(self, host: str) -> str:
+        return f"http://[{host}]:{self.port}/" if ":" in host else f"http://{host}:{self.port}/"
 
     def start(self) -> None:
         """Bind, then serve in a thread of its own.
@@ -175,8 +196,8 @@ class _Running:
             logger=_connection_log,
         )
 
-    def _answer(self, _connection: ServerConnection, request: Request) -> Response | None:
-        return self._admission.answer(request)
+    def _answer(self, connection: ServerConnection, request: Request) -> Response | None:
+        return self._admission.answer(request, str((connection.remote_address or ("",))[0]))
 
     async def _serve_page(self, connection: ServerConnection) -> None:
         await Page(connection, self._feed).serve()

@@ -6,13 +6,13 @@ format's own package, ndstorage, would bring dask along for the same three numbe
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from livesr.base import contained
-from livesr.base.errors import ConfigError
+from livesr.base.documents import parse_json
+from livesr.base.errors import ConfigError, DocumentError
 from livesr.live.sources.recordings.micromanager import FrameMetadata, frame_metadata, summary_of
 from livesr.live.sources.recordings.recording import FrameFiles, Plane, Recording
 
@@ -117,6 +117,6 @@ def _metadata(folder: Path, entry: _Entry) -> FrameMetadata:
     try:
         with contained.open_to_read(folder, entry.file, error=ConfigError) as file:
             file.seek(entry.metadata_offset)
-            return frame_metadata(json.loads(file.read(entry.metadata_bytes)))
-    except (OSError, ValueError):  # the pixels may still be there, and reading them says what is wrong
+            return frame_metadata(parse_json(file.read(entry.metadata_bytes), entry.file))
+    except (OSError, DocumentError):  # the pixels may still be there, and reading them says what is wrong
         return FrameMetadata()
