@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from livesr.base import contained
 from livesr.base.errors import ConfigError
 from livesr.live.sources.recordings.image_files import holds_image_files, open_image_files
 from livesr.live.sources.recordings.mmstack import files_beside, is_mmstack
@@ -34,6 +35,9 @@ def open_folder(folder: Path) -> Recording:
         If it holds none, several, or files of which nothing says how they belong together.
     """
     files = sorted(f for f in folder.iterdir() if f.is_file() and not f.name.startswith("."))
+    for file in files:
+        if file.name.lower().endswith((*_TIFF, *MRC_SUFFIXES, *_COMPANION)):
+            contained.beneath(folder, file.name, error=ConfigError)
     tiffs = [f for f in files if f.suffix.lower() in _TIFF]
     others = [f for f in files if f.suffix.lower() in MRC_SUFFIXES]
     if not tiffs and not others:
@@ -102,10 +106,12 @@ def _sets(tiffs: list[Path], companions: list[Path]) -> dict[Path, set[str]]:
 def _names(file: Path, *, companion: bool) -> set[str] | None:
     """Return the names of the files that a file describes, None if it describes nothing."""
     if companion:
-        return files_of(file, file.read_text(encoding="utf-8", errors="replace"))
+        return files_of(
+            file, contained.read_bytes(file.parent, file.name, error=ConfigError).decode("utf-8", "replace")
+        )
     if is_mmstack(file):
         return {f.name for f in files_beside(file)}
-    pages = TiffPages()
+    pages = TiffPages(file)
     try:
         xml = description_in(file, pages)
     except Exception as e:  # whatever tifffile raises of bytes that are no TIFF

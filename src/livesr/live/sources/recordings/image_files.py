@@ -6,7 +6,6 @@ for each position.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -14,8 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from livesr.base.errors import ConfigError
+from livesr.base import contained
+from livesr.base.documents import parse_json
+from livesr.base.errors import ConfigError, DocumentError
 from livesr.live.sources.recordings.micromanager import Summary, place_in, summary
+from livesr.live.sources.recordings.pixels import opened
 from livesr.live.sources.recordings.placed import Placed, recording_of, spelt
 from livesr.live.sources.recordings.recording import Place, Recording
 from livesr.live.sources.recordings.tiff_pages import PageAt, TiffPages
@@ -26,6 +28,7 @@ _MM1 = re.compile(r"img_(?P<t>\d+)_(?P<name>.*)_(?P<z>\d+)\.tiff?$")
 _USEQ = re.compile(r"(?:^|[-_])((?:\d{5}_|[a-z]\d{2,}_)(?:[a-z]\d{2,}_)*[a-z]\d{2,})\.tiff?$")
 _WORDS = {"channel": "c", "position": "p", "time": "t", "z": "z"}
 _METADATA, _SEQUENCE = "metadata.txt", "_useq_MDASequence.json"
+_MOST_BYTES = 2**27  # of metadata.txt, which has 3 kB a frame
 
 
 @dataclass(slots=True)
@@ -67,7 +70,7 @@ def open_image_files(folder: Path, folders: Iterable[Path]) -> Recording:
     ConfigError
         If it cannot be told where a frame belongs.
     """
-    read = [_read(each) for each in sorted(folders, key=lambda f: _natural(f.name))]
+    read = [_read(folder, each) for each in sorted(folders, key=lambda f: _natural(f.name))]
     channels = _channels(folder, read)
     at: dict[Place, list[Path]] = {}
     notes = [note for each in read for note in each.notes]
@@ -79,7 +82,7 @@ def open_image_files(folder: Path, folders: Iterable[Path]) -> Recording:
             p = number if apart else frame.index.get("p", 0)
             at.setdefault((frame.index.get("t", 0), p, frame.index.get("z", 0), c), []).append(frame.file)
     placed = _once(folder, at)
-    about, pages = read[0].about, TiffPages()
+    about, pages = read[0].about, TiffPages(folder)
     try:
         _check_single(pages, placed)
         return recording_of(
@@ -134,9 +137,11 @@ def _check_single(pages: TiffPages, placed: Placed) -> None:
             )
 
 
-def _read(folder: Path) -> _Folder:
+def _read(root: Path, folder: Path) -> _Folder:
     files = sorted(f for f in folder.iterdir() if f.suffix.lower() in (".tif", ".tiff") and not f.name.startswith("."))
-    said, about, notes = _metadata(folder)
+    for file in files:
+        contained.beneath(root, file.relative_to(root).as_posix(), error=ConfigError)
+    said, about, notes = _metadata(root, folder)
     frames: list[_Found] = []
     unplaced: list[str] = []
     for file in files:
@@ -177,15 +182,15 @@ def _by_name(file: Path) -> _Found | None:
     return None
 
 
-def _metadata(folder: Path) -> tuple[dict[str, dict[str, int]], Summary, list[str]]:
+def _metadata(root: Path, folder: Path) -> tuple[dict[str, dict[str, int]], Summary, list[str]]:
     """Return the indices of every file that metadata.txt lists, what it says of the acquisition, and what is wrong with it."""
     file = folder / _METADATA
     if not file.is_file():
-        return {}, _sequence(folder), []
+        return {}, _sequence(root, folder), []
     try:
-        text = file.read_text(encoding="utf-8", errors="replace")
-        said = _json(text)
-    except (OSError, ValueError, RecursionError):
+        with opened(file, root) as content:
+            said = _json(content.read(_MOST_BYTES + 1).decode("utf-8", "replace"))
+    except (OSError, ValueError):
         return (
             {},
             Summary(),
@@ -209,17 +214,18 @@ def _metadata(folder: Path) -> tuple[dict[str, dict[str, int]], Summary, list[st
 def _json(text: str) -> Mapping[str, Any]:
     """Read metadata.txt; Micro-Manager may not have closed it."""
     for end in ("", "}", "}}"):
-        with suppress(json.JSONDecodeError):
-            said = json.loads(text.rstrip().rstrip(",") + end if end else text)
+        with suppress(DocumentError):
+            said = parse_json(text.rstrip().rstrip(",") + end if end else text, _METADATA, _MOST_BYTES)
             if said and isinstance(said, Mapping):
                 return said
     raise ValueError("no JSON object")
 
 
-def _sequence(folder: Path) -> Summary:
+def _sequence(root: Path, folder: Path) -> Summary:
     """Return what the plan of pymmcore-plus says, beside the files that it wrote."""
-    with suppress(OSError, ValueError, TypeError, AttributeError, RecursionError):
-        plan = json.loads((folder / _SEQUENCE).read_text(encoding="utf-8"))
+    with suppress(OSError, ValueError, TypeError, AttributeError, KeyError, DocumentError):
+        with opened(folder / _SEQUENCE, root) as content:
+            plan = parse_json(content.read(), _SEQUENCE)
         channels = tuple(c if isinstance(c, str) else str(c["config"]) for c in plan.get("channels") or ())
         places = plan.get("stage_positions") or ()
         positions = tuple(str(p.get("name") or i) if isinstance(p, Mapping) else str(i) for i, p in enumerate(places))

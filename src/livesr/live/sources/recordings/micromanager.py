@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, BinaryIO, NamedTuple, cast
 
+from livesr.live.sources.recordings.pixels import opened
 from livesr.live.sources.recordings.tiff_pages import complaints
 
 _INDICES = {
@@ -85,12 +86,17 @@ def summary(metadata: Mapping[str, Any]) -> Summary:
     )
 
 
-def head_of(path: Path, *keys: str) -> dict[str, Any]:
-    """Read "Summary" or "IndexMap" of a file that Micro-Manager wrote; what there is none of is left out."""
+def head_of(path: Path, folder: Path | None, *keys: str) -> dict[str, Any]:
+    """Read "Summary" or "IndexMap" of a file that Micro-Manager wrote; what there is none of is left out.
+
+    Parameters
+    ----------
+    folder : as of `opened`
+    """
     import tifffile
 
     try:
-        with path.open("rb") as file, complaints():
+        with opened(path, folder) as file, complaints():
             found = tifffile.read_micromanager_metadata(cast("IO[bytes]", _Within(file)), set(keys))
     except (OSError, ValueError, struct.error, RecursionError):
         return {}
@@ -99,9 +105,9 @@ def head_of(path: Path, *keys: str) -> dict[str, Any]:
     return found
 
 
-def summary_of(path: Path) -> Summary:
+def summary_of(path: Path, folder: Path | None) -> Summary:
     """Read the summary at the head of a file that Micro-Manager wrote; empty if there is none."""
-    return summary(head_of(path, "Summary").get("Summary") or {})
+    return summary(head_of(path, folder, "Summary").get("Summary") or {})
 
 
 class _Within:

@@ -14,6 +14,7 @@ from typing import Any
 
 from livesr.base.errors import ConfigError
 from livesr.live.sources.recordings.micromanager import head_of, place_of, summary
+from livesr.live.sources.recordings.pixels import opened
 from livesr.live.sources.recordings.placed import MICROMANAGER_TAG, Placed, recording_of
 from livesr.live.sources.recordings.recording import Place, Recording
 from livesr.live.sources.recordings.tiff_pages import PageAt, TiffPages
@@ -23,10 +24,10 @@ _ANNOUNCED = ("Frames", "Positions", "Slices", "Channels")
 _INDEX = 54773648
 
 
-def is_mmstack(path: Path) -> bool:
-    """Whether a file begins as an image file stack does."""
+def is_mmstack(path: Path, folder: Path | None = None) -> bool:
+    """Whether a file begins as an image file stack does; `folder` as of `opened`."""
     try:
-        with path.open("rb") as file:
+        with opened(path, folder) as file:
             head = file.read(12)
     except OSError:
         return False
@@ -35,12 +36,18 @@ def is_mmstack(path: Path) -> bool:
 
 
 def files_beside(path: Path) -> list[Path]:
-    """Return the files of the acquisition that `path` belongs to, by their names."""
+    """Return the files of the acquisition that `path` belongs to, by their names.
+
+    Raises
+    ------
+    ConfigError
+        If one of them is a link that leads elsewhere.
+    """
     prefix, parted, _ = path.name.partition("_MMStack")
     if not parted:
         return [path]
-    names = [f for f in path.parent.glob("*.tif*") if f.name.startswith(f"{prefix}_MMStack") and is_mmstack(f)]
-    return sorted({path, *names})
+    named = [f for f in path.parent.glob("*.tif*") if f.name.startswith(f"{prefix}_MMStack") and f.is_file()]
+    return sorted({path, *(f for f in named if f != path and is_mmstack(f, path.parent))})
 
 
 def open_mmstack(path: Path) -> Recording:
@@ -51,16 +58,17 @@ def open_mmstack(path: Path) -> Recording:
     ConfigError
         If it holds no frame.
     """
-    pages, placed = TiffPages(), Placed(_AXES)
+    pages, placed = TiffPages(path), Placed(_AXES)
     try:
-        about = _summary(path)
+        about = _summary(path, None)
         notes: list[str] = []
         unfinished: list[str] = []
         for file in files_beside(path):
-            if _acquisition(_summary(file)) != _acquisition(about):
+            folder = None if file == path else path.parent
+            if _acquisition(_summary(file, folder)) != _acquisition(about):
                 notes.append(f"{file.name} is of another acquisition, by what it says, and is not read.")
                 continue
-            if not _put(placed, file, pages):
+            if not _put(placed, file, folder, pages):
                 unfinished.append(file.name)
         run = summary(about)
         placed.announced = tuple(
@@ -91,9 +99,9 @@ def open_mmstack(path: Path) -> Recording:
     return recording
 
 
-def _put(placed: Placed, file: Path, pages: TiffPages) -> bool:
+def _put(placed: Placed, file: Path, folder: Path | None, pages: TiffPages) -> bool:
     """Put the frames of a file at their places; return whether Micro-Manager finished it."""
-    if index := _index(file):
+    if index := _index(file, folder):
         size = file.stat().st_size
         for place, directory in index:
             placed.put(place, PageAt(file, len(placed.at), directory if 0 < directory < size else size))
@@ -109,9 +117,9 @@ def _put(placed: Placed, file: Path, pages: TiffPages) -> bool:
     return False
 
 
-def _index(file: Path) -> list[tuple[Place, int]]:
+def _index(file: Path, folder: Path | None) -> list[tuple[Place, int]]:
     """Return (time, position, slice, channel) and directory of every frame in a file's index; nothing without one."""
-    table = head_of(file, "IndexMap").get("IndexMap")
+    table = head_of(file, folder, "IndexMap").get("IndexMap")
     return [] if table is None else [((t, p, z, c), directory) for c, z, t, p, directory in table.tolist()]
 
 
@@ -124,8 +132,8 @@ def _said_by_frames(file: Path, pages: TiffPages) -> Iterator[tuple[int, Place |
             number += 1
 
 
-def _summary(file: Path) -> Mapping[str, Any]:
-    return head_of(file, "Summary").get("Summary") or {}
+def _summary(file: Path, folder: Path | None) -> Mapping[str, Any]:
+    return head_of(file, folder, "Summary").get("Summary") or {}
 
 
 def _acquisition(about: Mapping[str, Any]) -> Any:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from livesr.base.errors import ConfigError, DamagedFileError
-from livesr.live.sources.recordings.pixels import CameraPixels, FrameFiles, camera_pixels, check_frame
+from livesr.live.sources.recordings.pixels import CameraPixels, FrameFiles, camera_pixels, check_frame, opened
 from livesr.live.sources.recordings.recording import SECTION, Place, Plane, Recording
 
 _HEADER = 1024
@@ -105,7 +105,7 @@ def _check_first(read: object, place: Place, pixels: CameraPixels, files: FrameF
 
 def _header(path: Path) -> _Header:
     try:
-        with path.open("rb") as file:
+        with opened(path, None) as file:
             head = file.read(_HEADER)
     except OSError as e:
         raise ConfigError(f"Cannot read {path} as MRC: {e}.") from e

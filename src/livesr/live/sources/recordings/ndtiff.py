@@ -6,7 +6,6 @@ ndstorage, would bring dask along for the same three numbers.)
 
 from __future__ import annotations
 
-import json
 import math
 import struct
 from collections.abc import Iterator, Mapping
@@ -16,7 +15,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from livesr.base.errors import ConfigError
+from livesr.base import contained
+from livesr.base.documents import parse_json
+from livesr.base.errors import ConfigError, DocumentError
 from livesr.live.sources.recordings.micromanager import FrameMetadata, frame_metadata, summary_of
 from livesr.live.sources.recordings.pixels import FrameFiles, check_count, check_frame
 from livesr.live.sources.recordings.placed import missing_note, spelt
@@ -49,7 +50,7 @@ def open_ndtiff(folder: Path) -> Recording:
     lengths = tuple(len(v) for v in values.values())
     axes = tuple(_NAMES.get(name, name) for name in values)
     names = {_NAMES.get(name, name): tuple(map(str, v)) for name, v in values.items()}
-    files = FrameFiles(shape, dtype)
+    files = FrameFiles(shape, dtype, folder)
 
     def read(place: Place) -> Plane | None:
         if (entry := entries.get(place)) is None:
@@ -58,7 +59,7 @@ def open_ndtiff(folder: Path) -> Recording:
         return Plane(np.array(pixels), _metadata(folder, entry).t_camera_ms)
 
     first = next(iter(entries.values()))
-    about, summary = _metadata(folder, first), summary_of(folder / first.file)
+    about, summary = _metadata(folder, first), summary_of(folder / first.file, folder)
     return Recording(
         folder,
         "NDTiff",
@@ -100,9 +101,12 @@ def _read_index(
     """Return frames by place, the values along every axis, what a frame is, and how many had another at their place."""
     found: list[tuple[Mapping[str, Any], _Entry]] = []
     kinds: set[tuple[int, int, int]] = set()
-    for index, file, (offset, width, height, pixels, compression, at, length, _) in _records(folder / "NDTiff.index"):
+    files: set[str] = set()
+    for index, file, (offset, width, height, pixels, compression, at, length, _) in index_entries(folder):
         if compression or pixels not in _DTYPES:
             raise ConfigError(f"{folder.name} holds compressed or colour frames; expected the camera's 8 or 16 bit.")
+        if file not in files:
+            files.add(contained.beneath(folder, file, error=ConfigError).name)
         found.append((index, _Entry(file, offset, at, length)))
         kinds.add((height, width, pixels))
     if not found:
@@ -119,12 +123,17 @@ def _read_index(
     return places, values, (height, width), _DTYPES[kind], len(found) - len(places)
 
 
-def _records(file: Path) -> Iterator[tuple[Mapping[str, int | str], str, tuple[int, ...]]]:
-    """Give the axes, the file and the numbers of every frame in an index, up to where it is damaged.
+def index_entries(folder: Path) -> Iterator[tuple[Mapping[str, int | str], str, tuple[int, ...]]]:
+    """Give the axes, the file and the numbers of every frame in NDTiff.index, up to where it is damaged.
 
     tifffile reads it, too, and allocates whatever a damaged number asks for.
+
+    Raises
+    ------
+    ConfigError
+        If it is not of this folder, or gives a frame something else than axes.
     """
-    data = memoryview(file.read_bytes())
+    data = memoryview(contained.read_bytes(folder, "NDTiff.index", error=ConfigError))
     at = 0
     while at < len(data):
         try:
@@ -135,12 +144,13 @@ def _records(file: Path) -> Iterator[tuple[Mapping[str, int | str], str, tuple[i
                 at += 4 + length
             numbers = struct.unpack_from(_NUMBERS, data, at)
             at += struct.calcsize(_NUMBERS)
-            axes, name = json.loads(parts[0]), parts[1].decode()
-        except (struct.error, ValueError, RecursionError):  # it was cut off, or is still being written
+            axes, name = parse_json(parts[0], "NDTiff.index"), parts[1].decode()
+        except (struct.error, ValueError, DocumentError):  # it was cut off, or is still being written
             return
         if not isinstance(axes, dict) or not all(isinstance(value, int | str) for value in axes.values()):
             raise ConfigError(
-                f"{file} gives a frame the axes {str(axes)[:80]}; expected names with a number or a text each."
+                f"{folder / 'NDTiff.index'} gives a frame the axes {str(axes)[:80]}; expected names with a number or a text "
+                "each."
             )
         yield axes, name, numbers
 
@@ -165,13 +175,10 @@ def _texts(values: tuple[str, ...]) -> tuple[str, ...]:
 
 def _metadata(folder: Path, entry: _Entry) -> FrameMetadata:
     try:
-        with (folder / entry.file).open("rb") as file:
+        with contained.open_to_read(folder, entry.file, error=ConfigError) as file:
             file.seek(entry.metadata_offset)
-            return frame_metadata(json.loads(file.read(min(max(entry.metadata_bytes, 0), _MOST_METADATA))))
-    except (
-        OSError,
-        ValueError,
-        AttributeError,
-        RecursionError,
-    ):  # the pixels may still be there, and reading them says what is wrong
+            text = file.read(min(max(entry.metadata_bytes, 0), _MOST_METADATA))
+            return frame_metadata(parse_json(text, entry.file))
+    except (OSError, ValueError, AttributeError, DocumentError):
+        # The pixels may still be there, and reading them says what is wrong.
         return FrameMetadata()

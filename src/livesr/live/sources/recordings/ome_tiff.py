@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from livesr.base import contained
 from livesr.base.errors import ConfigError
-from livesr.live.sources.recordings.pixels import check_count
+from livesr.live.sources.recordings.pixels import check_count, opened
 from livesr.live.sources.recordings.placed import Placed, recording_of
 from livesr.live.sources.recordings.recording import AXES, Place, Recording
 from livesr.live.sources.recordings.tiff_pages import PageAt, TiffPages, complaints
@@ -70,10 +71,11 @@ def open_companion(path: Path) -> Recording:
         If it cannot be read.
     """
     try:
-        xml = path.read_text(encoding="utf-8")
+        with opened(path, None) as file:
+            xml = file.read().decode("utf-8")
     except (OSError, ValueError) as e:
         raise ConfigError(f"Cannot read {path} as OME-XML: {e}.") from e
-    pages = TiffPages()
+    pages = TiffPages(path)
     try:
         return open_ome_tiff(path, xml, pages, companion=True)
     except BaseException:
@@ -158,14 +160,14 @@ class _Set:
     def _elsewhere(self, path: Path, element: Element) -> tuple[Element, Path, bool]:
         """Return the XML that a file with pixels alone names, its file, and whether that holds pages, too."""
         named = _last(element.get("MetadataFile", ""))
-        file = _beside(path.parent, named)
+        file = _beneath(path.parent, named)
         if file is None:
             raise ConfigError(
                 f"{path.name} is described in {named or 'another file'}, which is not beside it: put it there."
             )
         if file.suffix.lower() not in (".tif", ".tiff"):
-            return _parsed(file, file.read_text(encoding="utf-8")), file, False
-        found = TiffPages()
+            return _parsed(file, contained.read_text(path.parent, named, error=ConfigError)), file, False
+        found = TiffPages(path)
         try:
             xml = description_in(file, found)
         except Exception as e:  # whatever tifffile raises of bytes that are no TIFF
@@ -271,16 +273,17 @@ class _Set:
         """Return the file that a block of planes is in, None if it is not there."""
         if uuid is None:
             return self._own
-        name, identity = _last(uuid.get("FileName", "")), (uuid.text or "").strip() or None
+        name, identity = uuid.get("FileName", ""), (uuid.text or "").strip() or None
         if (identity, name) not in self._files:
             self._files[identity, name] = self._found(identity, name)
         return self._files[identity, name]
 
     def _found(self, identity: str | None, name: str) -> Path | None:
         own = self._own
-        if own and ((identity and identity == self._uuid) or name.lower() == own.name.lower()):
+        if own and ((identity and identity == self._uuid) or _last(name).lower() == own.name.lower()):
             return own
-        file = _beside(self._path.parent, name)
+        said = _last(name)
+        file = _beneath(self._path.parent, said) or (_beneath(self._path.parent, name) if said != name else None)
         if file is not None and self._is(file, identity):
             return file
         if own and self._uuid is None and len(self._names) == 1:
@@ -291,7 +294,7 @@ class _Set:
         """Return the file beside the set that says that it is the one described, whatever its name."""
         for file in sorted(self._path.parent.glob("[!.]*.tif*"))[:_MOST_SEARCHED]:
             with suppress(Exception):  # one of the many files that may lie beside a set
-                if _beside(file.parent, file.name) and self._identity(file) == identity:
+                if _beneath(file.parent, file.name) and self._identity(file) == identity:
                     return file
         return None
 
@@ -408,8 +411,15 @@ def _last(name: str) -> str:
     return PurePosixPath(name.replace("\\", "/")).name
 
 
-def _beside(folder: Path, name: str) -> Path | None:
-    """Return the file `name` in `folder` itself, None if there is none, or if it is a link that leads elsewhere."""
-    file = folder / name
-    inside = bool(name) and name not in (".", "..") and file.is_file()
-    return file if inside and file.resolve().parent == folder.resolve() else None
+def _beneath(folder: Path, name: str) -> Path | None:
+    """Return the file that is called `name` in `folder`, None if there is none.
+
+    Raises
+    ------
+    ConfigError
+        If the name, or a link of that name, leads elsewhere.
+    """
+    if not name:
+        return None
+    file = contained.beneath(folder, name, error=ConfigError)
+    return file if file.is_file() else None

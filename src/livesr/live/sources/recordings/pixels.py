@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from livesr.base import contained
 from livesr.base.errors import ConfigError, DamagedFileError
 from livesr.base.frames import Pixels
 
@@ -119,16 +120,36 @@ def camera_pixels(path: Path, dtype: DTypeLike) -> CameraPixels:
     return CameraPixels(path, "uint16", stored, exact=True)
 
 
+def opened(path: Path, folder: Path | None) -> BinaryIO:
+    """Open a file of a recording for reading.
+
+    Parameters
+    ----------
+    folder : that it must lie beneath, because a file names it, or it was found there; None where the user named it
+
+    Raises
+    ------
+    ConfigError
+        If it does not lie beneath `folder`, or is no file.
+    OSError
+        If it cannot be opened.
+    """
+    if folder is None:
+        return path.open("rb")
+    return contained.open_to_read(folder, path.relative_to(folder).as_posix(), error=ConfigError)
+
+
 class FrameFiles:
     """Reads frames that lie uncompressed in files; the file of the last frame stays open.
 
     Parameters
     ----------
     shape, dtype : of a frame, in the file's byte order
+    folder : as of `opened`
     """
 
-    def __init__(self, shape: tuple[int, int], dtype: DTypeLike) -> None:
-        self._shape, self._dtype = shape, np.dtype(dtype)
+    def __init__(self, shape: tuple[int, int], dtype: DTypeLike, folder: Path | None = None) -> None:
+        self._shape, self._dtype, self._folder = shape, np.dtype(dtype), folder
         self._open: tuple[Path, BinaryIO] | None = None
 
     def read(self, path: Path, offset: int, which: str) -> NDArray[Any]:
@@ -157,7 +178,7 @@ class FrameFiles:
     def _file(self, path: Path) -> BinaryIO:
         if self._open is None or self._open[0] != path:
             self.close()
-            self._open = path, path.open("rb")
+            self._open = path, opened(path, self._folder)
         return self._open[1]
 
 

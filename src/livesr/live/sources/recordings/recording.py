@@ -14,6 +14,7 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
+from livesr.base import contained
 from livesr.base.errors import ConfigError
 from livesr.base.frames import Pixels
 
@@ -143,7 +144,10 @@ def open_file(path: Path) -> Recording:
 def _ndtiff_folder(path: Path) -> Path | None:
     """Return the folder of the NDTiff data set that `path` is or belongs to; one with a pyramid keeps its frames one below."""
     folder = path if path.is_dir() else path.parent
-    return next((f for f in (folder, folder / "Full resolution") if (f / "NDTiff.index").is_file()), None)
+    for name in ("NDTiff.index", "Full resolution/NDTiff.index"):
+        if (folder / name).is_file():
+            return contained.beneath(folder, name, error=ConfigError).parent
+    return None
 
 
 def parse_axes(text: str) -> tuple[str, ...]:

@@ -41,7 +41,7 @@ def open_tiff(path: Path) -> Recording:
         return open_companion(path)
     if is_mmstack(path):
         return open_mmstack(path)
-    pages = TiffPages()
+    pages = TiffPages(path)
     try:
         with complaints() as found:
             try:

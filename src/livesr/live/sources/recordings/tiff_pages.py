@@ -6,26 +6,32 @@ Owns the proof that bytes are rows, and files that are kept open. Knows no set a
 from __future__ import annotations
 
 import logging
+import lzma
 import re
 import struct
+import zlib
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from livesr.base.errors import ConfigError, DamagedFileError
 from livesr.base.frames import Pixels
-from livesr.live.sources.recordings.pixels import CameraPixels, camera_pixels, check_frame, rows
+from livesr.live.sources.recordings.pixels import CameraPixels, camera_pixels, check_frame, opened, rows
 
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage
 
 _MOST_OPEN = 32
 _CAMERA_BITS = range(8, 17)
+_MOST_UNPACKED = 2**28  # bytes of a strip or tile, or twice its frame if that is more
+_MOST_INFLATED = 1032  # bytes that one byte of deflate can become
+_UNBOUNDED = {8: zlib.decompressobj, 32946: zlib.decompressobj, 34925: lzma.LZMADecompressor}
+"""Compressions that tifffile unpacks by itself, to whatever size comes out."""
 
 
 class PageAt(NamedTuple):
@@ -44,10 +50,15 @@ class TiffPages:
     """Reads pages as frames, a few files open at a time.
 
     Every page is described by its own directory, which costs 0.15 ms: a stack whose pages differ shows no other frame.
+
+    Parameters
+    ----------
+    named : the file or folder that the user named; every other file must lie beneath its folder
     """
 
-    def __init__(self) -> None:
-        self._open: OrderedDict[Path, TiffFile] = OrderedDict()
+    def __init__(self, named: Path) -> None:
+        self._named, self._folder = named, named if named.is_dir() else named.parent
+        self._open: OrderedDict[Path, tuple[TiffFile, BinaryIO]] = OrderedDict()
         self._checked: set[Path] = set()
         self._shape: tuple[int, int] = (0, 0)
         self._pixels: CameraPixels | None = None
@@ -120,26 +131,38 @@ class TiffPages:
 
         Raises
         ------
+        ConfigError
+            If it leads out of the folder that the user named.
         OSError, ValueError
             If it cannot be read as TIFF.
         """
-        import tifffile
-
         if path not in self._open:
             while len(self._open) >= _MOST_OPEN:
-                self._open.popitem(last=False)[1].close()
-            with complaints():
-                self._open[path] = tifffile.TiffFile(path)
-            if path not in self._checked:
-                _check_chain(self._open[path])
-                self._checked.add(path)
+                _close(*self._open.popitem(last=False)[1])
+            file = opened(path, None if path == self._named else self._folder)
+            try:
+                self._open[path] = self._tiff(path, file), file
+            except BaseException:
+                file.close()
+                raise
         self._open.move_to_end(path)
-        return self._open[path]
+        return self._open[path][0]
+
+    def _tiff(self, path: Path, file: BinaryIO) -> TiffFile:
+        import tifffile
+
+        with complaints():
+            # Of these, tifffile would look for further files of its own, wherever they are: our readers know them.
+            tiff = tifffile.TiffFile(file, name=path.name, is_ome=False, is_mmstack=False, is_ndtiff=False)
+        if path not in self._checked:
+            _check_chain(tiff)
+            self._checked.add(path)
+        return tiff
 
     def close(self) -> None:
         """Close what is open."""
         while self._open:
-            self._open.popitem()[1].close()
+            _close(*self._open.popitem()[1])
 
     def _described(self, at: PageAt, which: str) -> TiffPage:
         try:
@@ -158,6 +181,7 @@ class TiffPages:
                 dtype = np.dtype(page.dtype or "O").newbyteorder(page.parent.byteorder)
                 return rows(cast("Any", handle), start, shape, dtype)
             _check_segments(page)
+            _check_unpacked(page)
             if (packed := _unpacked(page)) is not None:
                 return packed
             return np.asarray(page.asarray(maxworkers=1)).reshape(shape)
@@ -173,6 +197,11 @@ class TiffPages:
                     "package, pip install imagecodecs."
                 ) from NotImplementedError(str(e))
             raise DamagedFileError(f"{at.file.name} cannot be read at {which}: {e}.") from e
+
+
+def _close(tiff: TiffFile, file: BinaryIO) -> None:
+    tiff.close()
+    file.close()
 
 
 def rows_at(page: TiffPage) -> int | None:
@@ -231,6 +260,18 @@ def _check_segments(page: TiffPage) -> None:
             raise ValueError("a part of it has no bytes")
     if not page.dataoffsets:
         raise ValueError("it has no bytes")
+
+
+def _check_unpacked(page: TiffPage) -> None:
+    """Refuse a strip or tile that unpacks to far more than a frame: tifffile would unpack all of it before it looks."""
+    most, handle = max(_MOST_UNPACKED, 2 * page.nbytes), page.parent.filehandle
+    unpack: Any = _UNBOUNDED.get(int(page.compression))
+    for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True):
+        if unpack is None or (unpack is zlib.decompressobj and count * _MOST_INFLATED <= most):
+            continue
+        handle.seek(offset)
+        if len(unpack().decompress(handle.read(count), most + 1)) > most:
+            raise ValueError(f"a part of it unpacks to more than {most} bytes")
 
 
 def _unpacked(page: TiffPage) -> NDArray[np.uint16] | None:
