@@ -31,7 +31,7 @@ def rig(**changes: Any) -> dict[str, Any]:
         ({"optics": {"naa": 1.4}}, "unknown key 'optics.naa'. Did you mean 'na'?"),
         ({"chanels": {}}, "unknown key 'chanels'. Did you mean 'channels'?"),
         ({"channels": {"488": {"seperate": "x"}}}, "unknown key 'channels.488.seperate'. Did you mean 'separate'?"),
-        ({"optics": {"na": 14}}, "na is 14; above 2, give optics.immersion_index"),
+        ({"optics": {"na": 3}}, "na is 3; above 2, give optics.immersion_index"),
         (
             {"optics": {"na": 1.7, "immersion_index": 1.518}},
             "na is 1.7 and immersion_index 1.518: no numerical aperture",
