@@ -53,9 +53,16 @@ def write_mmstack(
 
 
 def write_ndtiff(
-    folder: Path, frames: Frames, axes: Sequence[Mapping[str, int | str]], metadata: Sequence[Mapping[str, Any]] = ()
+    folder: Path,
+    frames: Frames,
+    axes: Sequence[Mapping[str, int | str]],
+    metadata: Sequence[Mapping[str, Any]] = (),
+    *,
+    size: tuple[int, int] | None = None,
 ) -> None:
     """An NDTiff 3 data set: the pixels and metadata, and where they lie in NDTiff.index; without TIFF directories.
+
+    `size` is the (x, y) that the index says, if not that of the frames.
 
     https://github.com/micro-manager/NDTiffStorage
     """
@@ -69,7 +76,8 @@ def write_ndtiff(
         data += frame.tobytes() + about
         index += struct.pack("<I", len(name)) + name + struct.pack("<I", len(file)) + file
         kind = 1 if frame.itemsize == 2 else 0
-        index += struct.pack("<8I", at, frame.shape[1], frame.shape[0], kind, 0, at + frame.nbytes, len(about), 0)
+        x, y = size or (frame.shape[1], frame.shape[0])
+        index += struct.pack("<I4iI2i", at, x, y, kind, 0, at + frame.nbytes, len(about), 0)
     (folder / "NDTiffStack.tif").write_bytes(data)
     (folder / "NDTiff.index").write_bytes(index)
 
@@ -109,3 +117,29 @@ def write_mrc(path: Path, frames: Frames, extended: bytes = b"") -> None:
     struct.pack_into("<4i", header, 0, width, height, len(frames), mode)
     struct.pack_into("<i", header, 92, len(extended))
     path.write_bytes(bytes(header) + extended + frames.tobytes())
+
+
+def write_dv(
+    path: Path,
+    sections: Sequence[NDArray[Any]],
+    *,
+    waves: int,
+    times: int,
+    interleave: int,
+    nm: Sequence[int] = (525, 605, 0, 0, 0),
+    order: str = "<",
+    extended: bytes = b"",
+    count: int | None = None,
+) -> None:
+    """A DeltaVision file; `interleave` is 0 for z, t, w from the fastest, 1 for w, z, t, and 2 for z, w, t."""
+    header = bytearray(1024)
+    y, x = sections[0].shape
+    mode = {"uint8": 0, "uint16": 6, "int16": 1, "float32": 2}[sections[0].dtype.name]
+    struct.pack_into(f"{order}4i", header, 0, x, y, len(sections) if count is None else count, mode)
+    struct.pack_into(f"{order}3f", header, 40, 0.065, 0.065, 0.125)
+    struct.pack_into(f"{order}i", header, 92, len(extended))
+    struct.pack_into(f"{order}h", header, 96, -16224)
+    struct.pack_into(f"{order}2h", header, 180, times, interleave)
+    struct.pack_into(f"{order}6h", header, 196, waves, *nm)
+    pixels = b"".join(s.astype(s.dtype.newbyteorder(order)).tobytes() for s in sections)
+    path.write_bytes(bytes(header) + extended + pixels)

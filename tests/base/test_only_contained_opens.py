@@ -35,11 +35,8 @@ FOREIGN = sorted(
 """Modules that read or write what a stranger may have laid out."""
 
 ALLOWED = {
-    "live/sources/recordings/recording.py": {"path.open": "the file that the user named"},
-    "live/sources/recordings/tiff.py": {
-        "tifffile.TiffFile": "the file that the user named; `companions` looks at the rest"
-    },
-    "live/sources/recordings/mrc.py": {"mrcfile.open": "the file that the user named"},
+    "live/sources/recordings/pixels.py": {"path.open": "the file that the user named"},
+    "live/sources/recordings/tiff_pages.py": {"tifffile.TiffFile": "an open file"},
     "export/imported.py": {
         "package.extractall": "into a folder that was just made; zipfile takes '..' and links out of names"
     },

@@ -96,6 +96,29 @@ def test_a_channel_of_several_gets_its_own_patterns(uncalibrated: Path, tmp_path
     assert yaml.safe_load(rig_file.read_text(encoding="utf-8"))["channels"]["488"].get("patterns") is None
 
 
+def test_one_channel_of_a_recording_of_two_is_calibrated_without_rig_cfg(
+    uncalibrated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The other channel shows nothing."""
+    (uncalibrated / "rig.cfg").unlink()
+    file = uncalibrated / "rig.yaml"
+    rig = yaml.safe_load(file.read_text(encoding="utf-8"))
+    rig["channels"] = {"488": {"reconstruct": "sim"}, "561": {"reconstruct": "sim"}}
+    file.write_text(yaml.safe_dump(rig), encoding="utf-8")
+    bank = RawBank(load_rig("virtual_sim"), SIZE, 2, seed=1, photons=300, bleaching=0.0, interval_s=0.5)
+    both = np.stack([np.full_like(bank.frames, 100), bank.frames], axis=2)  # (t, raw, c, y, x)
+    tifffile.imwrite(tmp_path / "raw.tif", both, photometric="minisblack")
+    arguments = ["calibrate", str(tmp_path / "raw.tif"), "--rig", str(uncalibrated), "--axes", "t,raw,c,y,x", "--json"]
+    assert _run(arguments) == 2
+    assert "say with --channel which to calibrate: 488, 561" in capsys.readouterr().out
+    assert _run([*arguments, "--channel", "561"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["channel"], report["time_points"]) == ("561", 2)
+    assert any("its channel number 2 is taken for it" in warning for warning in report["warnings"])
+    patterns = load_rig(uncalibrated).channels["561"].patterns
+    assert [p.k_um for p in patterns] == [pytest.approx(p.k_um, abs=5e-3) for p in load_rig("virtual_sim").sim.patterns]
+
+
 def test_frames_without_patterns_change_nothing(
     uncalibrated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import sys
 import time
@@ -38,6 +39,16 @@ def test_a_recording_takes_the_place_of_the_camera(tmp_path: Path, raw: Path) ->
         np.testing.assert_allclose(one, other, atol=1 if name == "sr/0" else 0)
 
 
+def test_a_rig_without_rig_cfg_replays_and_cannot_acquire(tmp_path: Path, raw: Path) -> None:
+    shutil.copytree(Path(__file__).parents[2] / "hardware_configs" / "virtual_sim", tmp_path / "rig")
+    (tmp_path / "rig" / "rig.cfg").unlink()
+    run = ["run", "rig", "--engine", "identity", "--frames", "1"]
+    code, report = as_json(*run, "--replay", "raw.tif", "--rate", "max", "--policy", "complete", cwd=tmp_path)
+    assert (code, report["recon_frames"]) == (0, 1)
+    code, _, err = livesr(*run, cwd=tmp_path)
+    assert (code, "names 'rig.cfg', which is not beside it" in " ".join(err.split())) == (2, True)
+
+
 def test_frames_and_rate_are_the_users(tmp_path: Path, raw: Path) -> None:
     code, report = as_json(*RUN, "raw.tif", "--rate", "200", "--frames", "2", cwd=tmp_path)
     assert (code, report["raw_frames"], report["replay"]["rate"]) == (0, 18, 200.0)
@@ -55,7 +66,7 @@ def test_what_cannot_be_replayed_is_one_sentence(tmp_path: Path, raw: Path) -> N
         ("nothing.tif",): "There is no nothing.tif",
         ("raw.tif", "--rate", "fast"): "expected recorded, max, or exposures a second",
         ("raw.tif", "--rate", "0"): "must be above 0",
-        ("raw.tif", "--axes", "t,raw,y,x"): "names 2 axes before y, x",
+        ("raw.tif", "--axes", "t,c,y,x"): "names 2 axes before y, x",
     }.items():
         code, _, err = livesr(*RUN, *arguments, cwd=tmp_path)
         assert (code, words in " ".join(err.split())) == (2, True), err

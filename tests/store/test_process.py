@@ -104,7 +104,10 @@ def test_a_tiff_that_ends_within_a_group(tmp_path: Path) -> None:
     ("stack", "words"),
     [
         (np.zeros((2, 5, 32, 32), np.uint16), r"2 x 5 x 32 x 32; this rig needs n x 9 frames"),
-        (np.zeros((9, 32, 32), np.float32), "float32; expected the camera's uint8 or uint16"),
+        (
+            np.full((9, 32, 32), 0.5, np.float32),
+            "float32 from 0.5 to 0.5 at its first frame; expected the camera's uint8 or uint16",
+        ),
     ],
 )
 def test_a_tiff_that_does_not_fit_is_refused(tmp_path: Path, stack: np.ndarray, words: str) -> None:

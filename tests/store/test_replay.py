@@ -24,7 +24,7 @@ from livesr.store.raw_input import ReadAs, raw_input, recording_input, store_inp
 from livesr.store.recorded import RecordedStore
 from livesr.store.replay import Replay
 from recorded_runs import SIZE, Live, array, assert_equal, lines, moving_groups, sim_rig
-from recordings import write_mmstack, write_mrc, write_ndtiff, write_ome_zarr
+from recordings import write_dv, write_mmstack, write_mrc, write_ndtiff, write_ome_zarr
 
 RUNTIME: dict[str, Any] = {"backend": "openvino", "precision": "f32", "threads": 1}
 ALL = {"rate": "max", "policy": "complete", **RUNTIME}
@@ -200,9 +200,98 @@ def test_exposures_that_make_no_whole_group_are_said(tmp_path: Path) -> None:
         assert any("the last group has 6 of the 9 raw frames" in note for note in found.notes)
 
 
+def test_one_of_several_channels_is_read_by_its_name_its_emission_or_its_order(tmp_path: Path) -> None:
+    rig = sim_rig("none").model_copy(update={"channels": two_channels()})
+    frames = np.random.default_rng(0).integers(100, 900, (18, 2, SIZE, SIZE)).astype(np.uint16)
+    named = {"axes": "TCYX", "Channel": {"Name": ["561", "488"]}}
+    tifffile.imwrite(tmp_path / "named.ome.tif", frames, photometric="minisblack", metadata=named)
+    tifffile.imwrite(tmp_path / "by_order.tif", frames, imagej=True, metadata={"axes": "TCYX"})
+    tifffile.imwrite(tmp_path / "plain.tif", frames.reshape(2, 9, 2, SIZE, SIZE), photometric="minisblack")
+    write_dv(
+        tmp_path / "nm.dv", list(frames.reshape(-1, SIZE, SIZE)), waves=2, times=2, interleave=1, nm=(605, 525, 0, 0, 0)
+    )
+    for name, order, how in (
+        ("named.ome.tif", ("561", "488"), {}),
+        ("named.ome.tif", ("561", "488"), {"axes": "t,raw,c,y,x"}),
+        ("by_order.tif", ("488", "561"), {"axes": "t,raw,c,y,x"}),
+        ("plain.tif", ("488", "561"), {"axes": "t,raw,c,y,x"}),
+        ("nm.dv", ("561", "488"), {}),
+    ):
+        for channel in ("488", "561"):
+            with closing(recording_input(tmp_path / name, rig, ReadAs(channel=channel, **how))) as found:
+                came = [(f.t, f.raw, f.pixels) for f in found.frames()]
+                said = " ".join(found.notes)
+            assert [(t, raw) for t, raw, _ in came] == [(t, raw) for t in range(2) for raw in range(9)]
+            np.testing.assert_array_equal([pixels for _, _, pixels in came], frames[:, order.index(channel)])
+            assert ("names no channel" in said) == (name != "named.ome.tif")
+        if "axes" in how or name == "nm.dv":
+            with closing(recording_input(tmp_path / name, rig, ReadAs(**how))) as found:
+                assert (tuple(found.cameras), found.groups) == (order, 4)
+                assert ("names no channel as rig.yaml does" in " ".join(found.notes)) == (name != "named.ome.tif")
+
+
+def test_a_channel_that_cannot_be_told_is_refused(tmp_path: Path) -> None:
+    rig = sim_rig("none").model_copy(update={"channels": two_channels()})
+    frames = np.ones((18, 2, SIZE, SIZE), np.uint16)
+    named = {"axes": "TCYX", "Channel": {"Name": ["488", "DAPI"]}}
+    tifffile.imwrite(tmp_path / "a.ome.tif", frames, photometric="minisblack", metadata=named)
+    with pytest.raises(
+        ConfigError, match=r"has the channels '488', 'DAPI', and rig .* which of them is '561' is not known"
+    ):
+        recording_input(tmp_path / "a.ome.tif", rig, ReadAs(channel="561"))
+    with pytest.raises(ConfigError, match=r"its channels are '488', 'DAPI': say with --channel"):
+        recording_input(tmp_path / "a.ome.tif", rig, ReadAs(axes="t,raw,c,y,x"))
+
+
+def test_pixels_that_are_not_square_are_refused(tmp_path: Path) -> None:
+    about = {
+        "axes": "TYX",
+        "PhysicalSizeX": 65e-9,
+        "PhysicalSizeXUnit": "m",
+        "PhysicalSizeY": 130,
+        "PhysicalSizeYUnit": "nm",
+    }
+    tifffile.imwrite(tmp_path / "a.ome.tif", moving_groups(1)[0], photometric="minisblack", metadata=about)
+    imagej = {"axes": "TYX", "unit": "um"}
+    tifffile.imwrite(
+        tmp_path / "b.tif", moving_groups(1)[0], imagej=True, resolution=(1 / 0.065, 1 / 0.13), metadata=imagej
+    )
+    for name in ("a.ome.tif", "b.tif"):
+        with pytest.raises(ConfigError, match=r"130.0 nm high and 65.0 nm wide; livesr needs square pixels"):
+            recording_input(tmp_path / name, sim_rig("none"))
+        with closing(recording_input(tmp_path / name, sim_rig("none"), ReadAs(pixel_size_nm=65))) as found:
+            assert found.cameras["488"].pixel_size_um == 0.065
+
+
+def test_what_is_missing_is_in_the_report_offline_and_replayed(tmp_path: Path) -> None:
+    """Of positions that ended at different times every frame is where it was, and the rest is counted."""
+    groups = moving_groups(3)
+    with tifffile.TiffWriter(tmp_path / "raw.ome.tif", ome=True) as writer:
+        for name, n in (("A", 27), ("B", 18)):
+            part = groups.reshape(-1, SIZE, SIZE)[:n]
+            writer.write(part, photometric="minisblack", metadata={"axes": "TYX", "Name": name})
+    frames = groups.reshape(-1, SIZE, SIZE).copy()
+    frames[3] = 0
+    write_ome_zarr(tmp_path / "raw.zarr", frames, "tyx")
+    for name, words in (
+        ("raw.ome.tif", "raw.ome.tif: 9 of 54 frames are not there (position B has 18 of 27)"),
+        ("raw.zarr", "raw.zarr: 1 of 27 frames are not there (the first is t=3; they were left out, or are black)"),
+    ):
+        how = ReadAs(axes="p,t,raw,y,x" if name == "raw.ome.tif" else None)
+        replay = replayed(tmp_path / name, tmp_path / f"r_{name}.ome.zarr", rig=sim_rig("none"), how=how).report
+        offline = process(recording_input(tmp_path / name, sim_rig("none"), how), tmp_path / f"o_{name}.ome.zarr")
+        for report in (replay, offline):
+            assert sum(words in warning for warning in report["warnings"]) == 1
+            if name == "raw.ome.tif":
+                store = Path(report["store"])
+                np.testing.assert_array_equal(array(store, "raw_A_488"), groups)
+                np.testing.assert_array_equal(array(store, "raw_B_488"), groups[:2])
+                assert (report["raw_frames"], report["recon_frames"]) == (45, 5)
+
+
 def two_channels() -> dict[str, Any]:
     only = next(iter(sim_rig("none").channels.values()))
-    return {"488": only, "561": only}
+    return {"488": only, "561": only.model_copy(update={"emission_nm": 605})}
 
 
 def test_a_pixel_size_that_differs_is_a_warning(tmp_path: Path) -> None:

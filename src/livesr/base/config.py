@@ -692,16 +692,16 @@ def data_folders(kind: Literal["engines", "hardware_configs"]) -> list[Path]:
 def load_rig(rig: str | os.PathLike[str]) -> RigConfig:
     """Read a rig: a rig.yaml, the folder that holds one, or the name of a folder in `hardware_configs`.
 
+    Micro-Manager's configuration need not be there: recordings do without.
+
     Raises
     ------
     ConfigError
-        If there is no such rig or it does not parse.
+        If there is no such rig, it does not parse, or a correction map that it names is not there.
     """
     path = rig_file(rig)
     source = str(path)
     config = parse(RigConfig, {**load_yaml(path), "folder": path.resolve().parent}, source)
-    if not config.cfg_path.is_file():
-        raise ConfigError(f"{source} names {config.micromanager!r}, which is not beside it.")
     for place, name in config.corrections.maps().items():
         if not (config.folder / name).is_file():
             raise ConfigError(

@@ -189,7 +189,7 @@ def read_json(path: Path) -> Any:
     return parse_json(read_text(path), str(path))
 
 
-def parse_json(text: str | bytes, source: str) -> Any:
+def parse_json(text: str | bytes, source: str, most_bytes: int = MOST_BYTES) -> Any:
     """Return what a JSON text says.
 
     Raises
@@ -197,9 +197,9 @@ def parse_json(text: str | bytes, source: str) -> Any:
     DocumentError
         If it is no JSON, or larger or deeper than the limits. `source` names it in the sentence.
     """
-    if len(text) > MOST_BYTES:
+    if len(text) > most_bytes:
         raise DocumentError(
-            f"{source} has {len(text) / 1e6:.0f} MB; at most {MOST_BYTES / 1e6:.0f} MB are read as JSON."
+            f"{source} has {len(text) / 1e6:.0f} MB; at most {most_bytes / 1e6:.0f} MB are read as JSON."
         )
     try:
         value = json.loads(text, parse_int=_integer)

@@ -70,8 +70,9 @@ def calibrate(
     plane = (0, 1)
     if _is_rig(source):
         config, name, camera, raw, state = _acquired(source, channel, groups, exposure)
+        notes: tuple[str, ...] = ()
     else:
-        config, name, camera, raw, plane = _read(Path(source), rig, channel, groups, axes, pixel_size, origin)
+        config, name, camera, raw, plane, notes = _read(Path(source), rig, channel, groups, axes, pixel_size, origin)
         state = []
     with out.status("measuring") if not as_json else nullcontext():
         found = calibrate_channel(
@@ -86,6 +87,7 @@ def calibrate(
             plane=plane,
         )
     report = {**found.report(), "files": []}
+    report["warnings"] = [*notes, *report["warnings"]]
     file = _rig_file(source if _is_rig(source) else rig, config)
     if not dry_run and file:
         found.save(file)
@@ -164,8 +166,13 @@ def _read(
     axes: str | None,
     pixel_size_nm: float | None,
     origin: Any,
-) -> tuple[RigConfig, str, Geometry, NDArray[Any], tuple[int, int]]:
-    """Read groups of a recording, of the plane in focus: rig, channel, camera, frames, and (plane, number of planes)."""
+) -> tuple[RigConfig, str, Geometry, NDArray[Any], tuple[int, int], tuple[str, ...]]:
+    """Read groups of a recording, of the plane in focus.
+
+    Returns
+    -------
+    The rig, the channel, its camera, its frames, (plane, number of planes), and what a user should know of the recording.
+    """
     from livesr.base.config import load_rig
     from livesr.evaluation.sim_calibration import groups_of, plane_in_focus
     from livesr.store.raw_input import ReadAs, raw_input
@@ -177,7 +184,8 @@ def _read(
         camera, planes = raw.cameras[name], int(raw.run.get("z_planes", 1))
         z = plane_in_focus(raw.frames(), raw.rig, name, camera, planes) if planes > 1 else None
         frames = groups_of(raw.frames(), name, raw.rig.raw_frames(name), groups, z)
-        return raw.rig if config is None else config, name, camera, frames, (z or 0, planes)
+        notes = (*raw.notes, *raw.remarks())
+        return raw.rig if config is None else config, name, camera, frames, (z or 0, planes), notes
 
 
 def _print(out: Any, report: dict[str, Any]) -> None:

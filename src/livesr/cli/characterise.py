@@ -75,10 +75,13 @@ def characterise(
         raise ConfigError(
             f"--dark-preset {dark_preset!r} says how the camera takes dark frames: add --acquire 200, and give no --dark FILE."
         )
+    notes: list[str] = []
     with ExitStack() as files:
 
         def opened(path: Path) -> RecordedFrames:
-            return files.enter_context(closing(RecordedFrames(path)))
+            frames = files.enter_context(closing(RecordedFrames(path)))
+            notes.extend(frames.notes)
+            return frames
 
         stacks: dict[str, Any] = {key: opened(path) for key, path in (("dark", dark), ("flat", flat)) if path}
         n_raw = patterned_frames(config, name)
@@ -98,6 +101,7 @@ def characterise(
                 em_gain=config.camera.em_gain,
             )
     report = {**camera_files.summary(found), "files": []}
+    report["warnings"] = [*notes, *report["warnings"]]
     if not dry_run:
         report["files"] = [str(path) for path in camera_files.save(found, config, rig_file(rig), name)]
     report["picture"] = _draw(

@@ -68,10 +68,16 @@ def load_core(request: Request) -> CMMCorePlus:
     Raises
     ------
     UsageError
-        If Micro-Manager refuses the configuration, or, before any device moves, if an engine or a correction map is not there.
+        If Micro-Manager refuses the configuration, or, before any device moves, if it, an engine or a correction map is not
+        there.
     """
     from livesr.live.sources.triggered import follow_trigger
 
+    if not request.rig.cfg_path.is_file():
+        raise ConfigError(
+            f"{request.rig.folder / 'rig.yaml'} names {request.rig.micromanager!r}, which is not beside it: put "
+            "Micro-Manager's configuration there. Only recordings do without."
+        )
     _check_files(request)
     if request.rig.core == "unicore":
         from pymmcore_plus.experimental.unicore import UniMMCore as Core

@@ -59,6 +59,10 @@ def take_groups(core: CMMCorePlus, rig: RigConfig, channel: str, groups: int) ->
 class RecordedFrames:
     """The frames of a file, (n, y, x), read one by one; all its axes are time here.
 
+    Attributes
+    ----------
+    notes : what is in the file and is not read, or is announced and not there, in sentences
+
     Raises
     ------
     ConfigError
@@ -70,6 +74,8 @@ class RecordedFrames:
         self._lengths = self._recording.lengths
         self.shape = (math.prod(self._lengths), *self._recording.shape)
         self.dtype = np.dtype(self._recording.dtype)
+        damage = self._recording.damage
+        self.notes = (*self._recording.notes, *((damage,) if damage else ()))
         try:
             self._check(path)
         except ConfigError:

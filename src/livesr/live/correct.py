@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from livesr.base.array_limits import check_array
 from livesr.base.config import RigConfig
-from livesr.base.errors import ConfigError, FrameShapeError
+from livesr.base.errors import ConfigError, FrameShapeError, StoreError
 from livesr.base.frames import Pixels
 from livesr.live.arrays import HOST, Array, Arrays
 
@@ -187,8 +188,12 @@ def read_map(rig: RigConfig, place: str, name: str) -> NDArray[Any]:
 
     path = rig.folder / name
     try:
-        image = np.squeeze(tifffile.imread(path))
-    except (OSError, ValueError, IndexError) as e:  # TiffFileError is a ValueError
+        # A map is one picture: tifffile need not look for further files that this one names.
+        with tifffile.TiffFile(path, is_ome=False, is_mmstack=False, is_ndtiff=False) as file:
+            said = file.series[0]
+            check_array(path.name, said.shape, said.shape, itemsize=np.dtype(said.dtype or "u1").itemsize)
+            image = np.squeeze(file.asarray())
+    except (OSError, ValueError, IndexError, StoreError) as e:  # TiffFileError is a ValueError
         reason = e.strerror if isinstance(e, OSError) and e.strerror else e
         raise ConfigError(f"corrections.{place}: cannot read {path} as TIFF: {reason}.") from e
     if image.ndim != 2 or image.dtype.kind not in "uif":

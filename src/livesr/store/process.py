@@ -93,7 +93,7 @@ def process(
     # Latency would be the age of the recording, and frames/s those of the camera.
     elapsed_s = max(time.monotonic() - started_s, 1e-9)
     report |= {"sr_fps": round(report["sr_frames"] / elapsed_s, 2), "latency_ms": {"p50": None, "p99": None}}
-    report["warnings"] = [*raw.notes, *notes, *report["warnings"]]
+    report["warnings"] = [*raw.notes, *raw.remarks(), *notes, *report["warnings"]]
     write_json(sink.path / layout.REPORT, report)
     if watch.failures:
         raise RunError(f"{sum(watch.failures.values())} frames have no prediction: {'; '.join(watch.failures)}.")

@@ -6,6 +6,7 @@ what is known about the run that made it. Formats are read in `livesr.live.sourc
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -21,10 +22,21 @@ from livesr.base.frames import CameraFrame, Normalisation, Pixels, RawStack, Sta
 from livesr.live.inference.views import Sides
 from livesr.live.paths import Geometry
 from livesr.live.sinks.sink import RunDescription, Stack
-from livesr.live.sources.recordings.recording import Plane, Recording, open_recording, places, with_axes
+from livesr.live.sources.recordings.placed import missing_note, spelt
+from livesr.live.sources.recordings.recording import (
+    Plane,
+    Recording,
+    as_given,
+    chosen,
+    open_recording,
+    places,
+    with_axes,
+    with_sections,
+)
 from livesr.store.recorded import Event, Image, RecordedStore, array_shape, is_store, stream_of
 
 _SAME_SIZE = 0.01  # pixel sizes that differ by less are the same
+_SAME_NM = 10  # wavelengths that differ by less are of the same channel
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +56,7 @@ class RawInput:
     runtimes, tiles : (backend, precision) and tiles that the predictions were made with, by channel
     spacing_s : from one exposure of a group to the next where frames bear the time of their group, else 0
     notes : what a user should know of it, in sentences
+    remarks : likewise, what only reading showed; to be asked for after the frames were read
     close : closes its files
     """
 
@@ -62,6 +75,7 @@ class RawInput:
     uncertainty: Mapping[str, Sides] = field(default_factory=dict)
     spacing_s: float = 0.0
     notes: tuple[str, ...] = ()
+    remarks: Callable[[], tuple[str, ...]] = field(default=tuple)
     close: Callable[[], None] = field(default=lambda: None)
 
     @property
@@ -205,17 +219,24 @@ class _Recorded:
 
     def __init__(self, found: Recording, rig: RigConfig, how: ReadAs) -> None:
         self._how = how
-        names = _rig_channels(found, rig, how.channel)
+        shown = found
+        if how.axes is not None:
+            shown = as_given(found, how.axes, rig.raw_frames(how.channel or next(iter(rig.channels), "")))
+        names, shown, self._channel_notes = _rig_channels(shown, rig, how.channel)
         self._rig = rig.model_copy(update={"channels": {name: rig.channel(name) for name in names}})
         self._n_raw = _same_n_raw(found, self._rig, names)
-        self._file = with_axes(found, how.axes, self._n_raw)
+        self._file = with_axes(with_sections(shown, self._n_raw), None, self._n_raw)
         self._length = dict(zip(self._file.axes, self._file.lengths, strict=True))
         if self._length.get("c", 1) != len(names):
-            raise ConfigError(f"{found.path.name} is {self._file.size}; it names the channels {', '.join(names)}.")
+            raise ConfigError(
+                f"{found.path.name} is {self._file.size}, which are not the channels {', '.join(names)}: say with --channel "
+                "which to read, or with --axes what its axes are."
+            )
         self._names = names
         self._along_t = "raw" not in self._length and self._n_raw > 1
         places_s = self._file.interval_s and self._file.interval_s * (self._n_raw if self._along_t else 1)
         self._period_s = how.interval_s or places_s or max(rig.interval_ms, self._n_raw * rig.exposure_ms) / 1e3
+        self._absent: list[Mapping[str, int]] = []
 
     def input(self) -> RawInput:
         """Describe it."""
@@ -223,6 +244,7 @@ class _Recorded:
         n_t = -(-length.get("t", 1) // self._n_raw) if self._along_t else length.get("t", 1)
         positions = length.get("p", 1)
         size_um, notes = self._pixel_size_um()
+        notes = (*file.notes, *self._channel_notes, *notes)
         if not file.timed and file.interval_s is None and self._how.interval_s is None:
             notes += (f"{file.path.name} holds no times: those of the frames follow from rig.yaml.",)
         if self._along_t and (left := length.get("t", 1) % self._n_raw):
@@ -246,14 +268,26 @@ class _Recorded:
             self._frames,
             run=run,
             notes=notes,
+            remarks=self._remarks,
             close=file.close,
         )
 
+    def _remarks(self) -> tuple[str, ...]:
+        """Say how many frames turned out not to be there, where the file could not tell before."""
+        if self._file.counted or not self._absent:
+            return ()
+        first = self._file.place(self._absent[0])
+        where = f"the first is {spelt(self._file.axes, first)}; they were left out, or are black"
+        return (missing_note(self._file.path, len(self._absent), math.prod(self._file.lengths), where),)
+
     def _frames(self) -> Iterator[CameraFrame]:
+        self._absent.clear()
         for place in places(self._length):
             plane = self._file.read(self._file.place(place))
             if plane is not None:
                 yield self._frame(place, plane)
+            else:
+                self._absent.append(place)
         if self._file.damage:
             raise DamagedFileError(self._file.damage)
 
@@ -271,6 +305,7 @@ class _Recorded:
         file_um, name = self._file.pixel_size_um, self._file.path.name
         if self._how.pixel_size_nm:
             return self._how.pixel_size_nm / 1e3, ()
+        self._check_square()
         if not (rig_um or file_um):
             raise ConfigError(
                 f"Neither {name} nor rig {self._rig.name!r} says how large a pixel is: give --pixel-size in nm."
@@ -280,22 +315,92 @@ class _Recorded:
             return rig_um, (f"{said}: rig.yaml's is used. --pixel-size says which is right.",)
         return rig_um or file_um or 0.0, ()
 
+    def _check_square(self) -> None:
+        if self._file.pixel_um is None:
+            return
+        y, x = (size * 1e3 for size in self._file.pixel_um)
+        if abs(y / x - 1) > _SAME_SIZE:
+            raise ConfigError(
+                f"{self._file.path.name} says that a pixel is {y:.1f} nm high and {x:.1f} nm wide; livesr needs square pixels. "
+                "If the file is wrong, say with --pixel-size what is right."
+            )
 
-def _rig_channels(found: Recording, rig: RigConfig, given: str | None) -> tuple[str, ...]:
-    """Return which channels of the rig the file's are."""
-    known = tuple(rig.channels) or ("",)
+
+def _rig_channels(
+    found: Recording, rig: RigConfig, given: str | None
+) -> tuple[tuple[str, ...], Recording, tuple[str, ...]]:
+    """Return which channels of the rig are read, the recording of them alone, and what is taken for granted."""
+    known, count = tuple(rig.channels) or ("",), dict(zip(found.axes, found.lengths, strict=True)).get("c", 1)
     if given is not None:
-        return (given,)
-    if found.channels and set(found.channels) <= set(known):
-        return found.channels
-    count = dict(zip(found.axes, found.lengths, strict=True)).get("c", 1)
-    if len(known) == 1 or count == len(known) > 1:
-        return known
-    theirs = f"its channel is {found.channels[0]!r}" if len(found.channels) == 1 else "it does not name one of them"
+        rig.channel(given)  # a typo
+        if count == 1:
+            return (given,), found, ()
+        at = _place_of(found, rig, given, count)
+        note = () if given in found.channels else (_as_said(found, at, given),)
+        return (given,), chosen(found, "c", at), note
+    if found.channels and len(found.channels) == count and set(found.channels) <= set(known):
+        return found.channels, found, ()
+    if len(known) == 1 == count:
+        return known, found, ()
+    if count == len(known) > 1 and (names := _by_emission(found, rig)):
+        return names, found, _taken(found, names, "by their emission")
+    if count == len(known) > 1 and not set(found.channels) & set(known):
+        return known, found, _taken(found, known, "in its order")
+    if count > 1:  # if those are not channels, the axes are what is to be said first
+        with_axes(with_sections(found, rig.raw_frames(known[0])), None, rig.raw_frames(known[0]))
+    theirs = f"it has {count} channels" if count > 1 else "it does not name one of them"
+    if found.channels:
+        theirs = (
+            f"its {'channel is' if len(found.channels) == 1 else 'channels are'} {', '.join(map(repr, found.channels))}"
+        )
     raise ConfigError(
         f"Rig {rig.name!r} has the channels {', '.join(known)}, and of {found.path.name} {theirs}: say with "
         f"--channel which it is."
     )
+
+
+def _as_said(found: Recording, at: int, given: str) -> str:
+    name = repr(found.channels[at]) if len(found.channels) > at else f"number {at + 1}"
+    how = "by its emission" if found.channels and found.channels[at].isdigit() else "by the order of rig.yaml"
+    return f"{found.path.name} names no channel {given!r}: its channel {name} is taken for it, {how}."
+
+
+def _place_of(found: Recording, rig: RigConfig, given: str, count: int) -> int:
+    """Return which of several channels of a file is meant."""
+    if given in found.channels:
+        return found.channels.index(given)
+    known = tuple(rig.channels)
+    if names := _by_emission(found, rig):
+        return names.index(given)
+    if count == len(known) and not set(found.channels) & set(known):
+        return known.index(given)
+    theirs = ", ".join(map(repr, found.channels)) or f"{count} without names"
+    raise ConfigError(
+        f"{found.path.name} has the channels {theirs}, and rig {rig.name!r} has {', '.join(known)}: which of them is {given!r} "
+        "is not known. Name the channels of rig.yaml as the file does, or save that channel as a file."
+    )
+
+
+def _by_emission(found: Recording, rig: RigConfig) -> tuple[str, ...]:
+    """Return the rig's channels in the order of a file that names each by the wavelength of its emission, else nothing."""
+    names: list[str] = []
+    for wave in found.channels:
+        near = [
+            name for name in rig.channels if wave.isdigit() and abs(_emission_nm(rig, name) - int(wave)) <= _SAME_NM
+        ]
+        names += near if len(near) == 1 else []
+    same = len(set(names)) == len(found.channels) == len(rig.channels)
+    return tuple(names) if same else ()
+
+
+def _emission_nm(rig: RigConfig, name: str) -> float:
+    return rig.channel(name).emission_nm or rig.optics.emission_nm
+
+
+def _taken(found: Recording, names: tuple[str, ...], how: str) -> tuple[str, ...]:
+    theirs = found.channels if len(found.channels) == len(names) else tuple(map(str, range(len(names))))
+    pairs = ", ".join(f"{one!r} is {other!r}" for one, other in zip(theirs, names, strict=True))
+    return (f"{found.path.name} names no channel as rig.yaml does: they are taken {how}, {pairs}.",)
 
 
 def _same_n_raw(found: Recording, rig: RigConfig, names: tuple[str, ...]) -> int:

@@ -133,6 +133,8 @@ class Replay(Session):
             play(self._pipeline.hook, self._chosen(), self._stopped, self._rate, self._input.spacing_s)
         except DamagedFileError as e:
             self._pipeline.stop(e)
+        for remark in self._input.remarks():
+            self._pipeline.warn(remark)
 
     def stop(self) -> None:
         """End the replay; what was handed over is processed."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import lzma
 import os
 import pickle
 import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,12 @@ import pytest
 import tifffile
 import zarr
 
-from livesr.base.errors import LiveSRError, StoreError
+from livesr.base.errors import DamagedFileError, LiveSRError, StoreError
+from livesr.live.sources.recordings import tiff_pages
 from livesr.live.sources.recordings.recording import open_recording
 from livesr.live.sources.zarr_files import CODECS_V2, CODECS_V3, check_metadata, open_array, open_group
 from livesr.training.images import _read_tiff
-from recordings import write_ndtiff, write_ome_zarr
+from recordings import write_mmstack, write_ndtiff, write_ome_zarr
 
 needs_links = pytest.mark.skipif(os.name == "nt", reason="making links needs rights on Windows")
 FRAMES = np.arange(4 * 8 * 8, dtype=np.uint16).reshape(4, 8, 8) + 1
@@ -251,9 +254,9 @@ def ome_set(folder: Path, other: str) -> Path:
 
 def test_the_files_of_an_ome_tiff_are_read(tmp_path: Path) -> None:
     path = ome_set(tmp_path / "set", "b.ome.tif")
-    tifffile.imwrite(tmp_path / "set" / "b.ome.tif", FRAMES[1], metadata=None)
+    tifffile.imwrite(tmp_path / "set" / "b.ome.tif", FRAMES[1], ome=False, metadata=None)
     recording = open_recording(path)
-    plane = recording.read((1,))
+    plane = recording.read(recording.place({"t": 1}))
     recording.close()
     assert plane is not None
     np.testing.assert_array_equal(plane.pixels, FRAMES[1])
@@ -299,3 +302,113 @@ def test_no_link_in_a_folder_of_tiffs_leads_out(tmp_path: Path) -> None:
     (tmp_path / "set" / "2.tif").symlink_to(tmp_path / "secret.tif")
     with pytest.raises(LiveSRError, match="leads out of"):
         open_recording(tmp_path / "set")
+
+
+def mmstack(folder: Path) -> None:
+    """Two files of one acquisition, a position each."""
+    folder.mkdir()
+    for p in range(2):
+        summary = {"Frames": 2, "Channels": 1, "Slices": 1, "Positions": 2, "UUID": "u"}
+        places = [(0, 0, t, p) for t in range(2)]
+        write_mmstack(folder / f"run_MMStack_Pos{p}.ome.tif", FRAMES[2 * p : 2 * p + 2], places, summary, [{}, {}])
+
+
+def image_files(folder: Path) -> None:
+    folder.mkdir()
+    for t in range(2):
+        tifffile.imwrite(
+            folder / f"img_channel000_position000_time{t:09}_z000.tif", FRAMES[t], photometric="minisblack"
+        )
+    (folder / "metadata.txt").write_text("{}")
+    (folder / "_useq_MDASequence.json").write_text("{}")
+
+
+def positions(folder: Path) -> None:
+    folder.mkdir()
+    image_files(folder / "Pos0")
+
+
+def pyramid(folder: Path) -> None:
+    folder.mkdir()
+    write_ndtiff(folder / "Full resolution", FRAMES, [{"time": t} for t in range(4)])
+
+
+def companion(folder: Path) -> None:
+    path = ome_set(folder, "b.ome.tif")
+    with tifffile.TiffFile(path) as tiff:
+        xml = tiff.pages.first.description
+    (folder / "set.companion.ome").write_text(xml)
+    only = '<OME UUID="urn:uuid:a"><BinaryOnly MetadataFile="set.companion.ome" UUID="urn:uuid:c"/></OME>'
+    tifffile.imwrite(path, FRAMES[0], description=only, metadata=None)
+
+
+@needs_links
+@pytest.mark.parametrize(
+    ("made", "name", "opened"),
+    [
+        (mmstack, "run_MMStack_Pos1.ome.tif", "run_MMStack_Pos0.ome.tif"),
+        (mmstack, "run_MMStack_Pos1.ome.tif", "."),
+        (image_files, "img_channel000_position000_time000000001_z000.tif", "."),
+        (image_files, "metadata.txt", "."),
+        (positions, "Pos0/img_channel000_position000_time000000001_z000.tif", "."),
+        (positions, "Pos0/metadata.txt", "."),
+        (positions, "Pos0", "."),
+        (pyramid, "Full resolution", "."),
+        (companion, "set.companion.ome", "a.ome.tif"),
+        (companion, "set.companion.ome", "."),
+    ],
+)
+def test_no_link_of_a_set_leads_out(made: Any, name: str, opened: str, tmp_path: Path) -> None:
+    made(tmp_path / "set")
+    open_recording(tmp_path / "set" / opened).close()
+    (tmp_path / "set" / name).rename(tmp_path / "secret")
+    (tmp_path / "set" / name).symlink_to(tmp_path / "secret")
+    with pytest.raises(LiveSRError, match="leads out of"):
+        open_recording(tmp_path / "set" / opened)
+
+
+@needs_links
+def test_an_acquisition_that_the_user_names_may_be_a_link(tmp_path: Path) -> None:
+    mmstack(tmp_path / "set")
+    (tmp_path / "desk").mkdir()
+    link = tmp_path / "desk" / "run_MMStack_Pos0.ome.tif"
+    link.symlink_to(tmp_path / "set" / link.name)
+    recording = open_recording(link)
+    plane = recording.read(recording.place({"t": 1}))
+    recording.close()
+    assert plane is not None
+    np.testing.assert_array_equal(plane.pixels, FRAMES[1])
+
+
+def test_tifffile_looks_for_no_files_of_its_own(tmp_path: Path) -> None:
+    """A description that only tifffile takes for OME-XML names no file either."""
+    tifffile.imwrite(tmp_path / "secret.tif", FRAMES[1], metadata=None)
+    path = ome_set(tmp_path / "set", str(tmp_path / "secret.tif"))
+    with tifffile.TiffFile(path) as tiff:
+        xml = tiff.pages.first.description
+    tifffile.imwrite(path, FRAMES[0], description=f"<!--{' ' * 5000}-->{xml}", metadata=None)
+    recording = open_recording(path)
+    recording.close()
+    assert recording.lengths == ()
+
+
+@pytest.mark.parametrize("compression", ["zlib", "lzma"])
+def test_a_strip_unpacks_to_no_more_than_a_frame_has(
+    compression: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pack = zlib.compress if compression == "zlib" else lzma.compress
+    monkeypatch.setattr(tiff_pages, "_MOST_UNPACKED", 2**16)
+    noise = np.random.default_rng(0).integers(0, 2**16, (64, 64), np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", noise, compression=compression, metadata=None, photometric="minisblack")
+    with tifffile.TiffFile(tmp_path / "a.tif") as tiff:
+        start = tiff.pages.first.dataoffsets[0]
+        room = tiff.pages.first.databytecounts[0]
+    data = bytearray((tmp_path / "a.tif").read_bytes())
+    bomb = pack(bytes(2**20))
+    assert len(bomb) < room
+    data[start : start + len(bomb)] = bomb
+    (tmp_path / "a.tif").write_bytes(data)
+    recording = open_recording(tmp_path / "a.tif")
+    with pytest.raises(DamagedFileError, match="unpacks to more than 65536 bytes"):
+        recording.read(())
+    recording.close()

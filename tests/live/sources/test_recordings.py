@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from itertools import product
@@ -12,8 +13,15 @@ import pytest
 import tifffile
 
 from livesr.base.errors import ConfigError, DamagedFileError
-from livesr.live.sources.recordings.recording import Recording, open_recording, parse_axes, places, with_axes
-from recordings import write_mmstack, write_mrc, write_ndtiff, write_ome_zarr
+from livesr.live.sources.recordings.recording import (
+    Recording,
+    open_recording,
+    parse_axes,
+    places,
+    with_axes,
+    with_sections,
+)
+from recordings import write_dv, write_mmstack, write_mrc, write_ndtiff, write_ome_zarr
 
 Y, X = 6, 8
 
@@ -151,20 +159,20 @@ def test_a_micromanager_stack_without_some_frames(tmp_path: Path) -> None:
 
 def test_a_folder_of_stacks_is_one_recording(tmp_path: Path) -> None:
     frames = stamped(23)
-    for name, part in (("s_1.tif", frames[:9]), ("s_2.tif", frames[9:20]), ("s_10.tif", frames[20:])):
+    for name, part in (("s_8.tif", frames[:9]), ("s_9.tif", frames[9:20]), ("s_10.tif", frames[20:])):
         tifffile.imwrite(tmp_path / name, part, photometric="minisblack")
     with opened(tmp_path) as recording:
         assert_holds(recording, frames, "t")
-    tifffile.imwrite(tmp_path / "s_3.tif", np.zeros((2, 4, 4), np.uint16), photometric="minisblack")
-    with pytest.raises(ConfigError, match=r"s_3.tif is .* s_1.tif is"):
+    tifffile.imwrite(tmp_path / "s_11.tif", np.zeros((2, 4, 4), np.uint16), photometric="minisblack")
+    with pytest.raises(ConfigError, match=r"s_11.tif is .* s_8.tif is"):
         open_recording(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("frames", "options", "words"),
     [
-        (stamped(9).astype(np.float32), {}, "float32; expected the camera's uint8 or uint16"),
-        (stamped(9).astype(np.int16), {}, "int16; expected"),
+        (stamped(9) + np.float32(0.5), {}, "float32 from .* expected the camera's uint8 or uint16"),
+        (stamped(9).astype(np.int16) - 300, {}, "int16 from -.* expected the camera's uint8 or uint16"),
         (np.zeros((9, Y, X, 3), np.uint8), {"photometric": "rgb"}, "colour"),
     ],
 )
@@ -249,6 +257,33 @@ def test_an_ome_zarr_chunk_that_is_torn_or_was_never_written(tmp_path: Path) -> 
     assert "a.zarr cannot be read at (3,)" in damage
 
 
+def test_an_ome_zarr_frame_of_zeros_is_a_frame_if_it_was_written(tmp_path: Path) -> None:
+    import zarr
+
+    frames = stamped(4)
+    frames[1] = 0
+    with zarr.config.set({"array.write_empty_chunks": True}):
+        write_ome_zarr(tmp_path / "a.zarr", frames, "tyx")
+    with opened(tmp_path / "a.zarr", n_raw=1) as recording:
+        assert_holds(recording, frames, "t")
+    write_ome_zarr(tmp_path / "b.zarr", frames, "tyx")  # zarr leaves it out
+    with opened(tmp_path / "b.zarr", n_raw=1) as recording:
+        assert recording.read((1,)) is None
+        assert not recording.counted
+
+
+def test_ome_zarr_positions_that_ended_at_different_times(tmp_path: Path) -> None:
+    import zarr
+
+    root = zarr.open_group(tmp_path / "a.zarr", mode="w", zarr_format=2)
+    root.attrs["bioformats2raw.layout"] = 3
+    for i, n in enumerate((4, 2)):
+        write_ome_zarr(tmp_path / "a.zarr" / str(i), stamped(4)[:n], "tyx", version="0.4")
+    with opened(tmp_path / "a.zarr", n_raw=1) as recording:
+        assert recording.lengths == (2, 4)
+        assert [recording.read((1, t)) is None for t in range(4)] == [False, False, True, True]
+
+
 def test_mrc(tmp_path: Path) -> None:
     frames = stamped(18)
     write_mrc(tmp_path / "a.mrc", frames, b"camera's own words".ljust(80))
@@ -262,9 +297,88 @@ def test_mrc(tmp_path: Path) -> None:
         came, damage = read_all(recording)
     assert came == list(range(1, 17))
     assert "a.mrc ends within frame 17 of 18" in damage
-    write_mrc(tmp_path / "b.mrc", frames.astype(np.int16))
-    with pytest.raises(ConfigError, match="int16; expected"):
-        open_recording(tmp_path / "b.mrc")
+
+
+@pytest.mark.parametrize("name", ["a.mrc", "a.mrcs", "a.st", "A.MRC"])
+@pytest.mark.parametrize("dtype", ["uint16", "int16", "float32"])
+def test_mrc_of_any_name_and_type(tmp_path: Path, name: str, dtype: str) -> None:
+    """Values that are whole are the camera's, whatever type they are kept in; others were made of them."""
+    write_mrc(tmp_path / name, stamped(18).astype(dtype))
+    with opened(tmp_path / name) as recording:
+        assert_holds(recording, stamped(18), "t")
+        assert (f"holds {dtype}: its values are whole numbers" in " ".join(recording.notes)) == (dtype != "uint16")
+    if dtype == "uint16":
+        return
+    for frame in (0, 7):
+        wrong = stamped(18).astype(dtype)
+        wrong[frame, 2, 2] = 7.5 if dtype == "float32" else -3
+        write_mrc(tmp_path / name, wrong)
+        if frame == 0:
+            with pytest.raises(
+                ConfigError, match=rf"{dtype} from .* at frame 1 of 18; expected the camera's uint8 or uint16"
+            ):
+                open_recording(tmp_path / name)
+        else:
+            with opened(tmp_path / name) as recording:
+                came, damage = read_all(recording)
+            assert (came, f"{dtype} from" in str(damage)) == (list(range(1, 8)), True)
+
+
+ORDERS = {0: "ctz", 1: "tzc", 2: "tcz"}  # of DeltaVision's interleaves, slowest first
+
+
+@pytest.mark.parametrize("interleave", ORDERS)
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("dtype", ["uint16", "int16", "float32", "uint8"])
+def test_deltavision_says_how_its_sections_run(tmp_path: Path, interleave: int, order: str, dtype: str) -> None:
+    lengths = {"c": 2, "t": 3, "z": 4}
+    axes = ORDERS[interleave]
+    frames = stamped(*(lengths[axis] for axis in axes))
+    sections = list(frames.reshape(-1, Y, X).astype(dtype))
+    write_dv(
+        tmp_path / "a.dv",
+        sections,
+        waves=2,
+        times=3,
+        interleave=interleave,
+        order=order,
+        extended=b"of an OMX".ljust(96),
+    )
+    with closing(open_recording(tmp_path / "a.dv")) as found:
+        recording = with_axes(with_sections(found, 1), None, 1)
+        assert_holds(recording, frames.astype(recording.dtype), axes)
+        assert recording.channels == ("525", "605")
+        assert recording.pixel_um == pytest.approx((0.065, 0.065))
+        assert recording.z_step_um == pytest.approx(0.125)
+        assert "raw" in with_sections(found, 4).axes
+        with pytest.raises(ConfigError, match=r"4 sections; this rig needs 9 raw frames.*--axes"):
+            with_sections(found, 9)
+
+
+def test_absurd_mrc_numbers_are_refused(tmp_path: Path) -> None:
+    for x, y, n, extended, words in (
+        (20_000, 20_000, 9, 0, "268435456 pixels"),
+        (16_000, 16_000, 9, 0, "holds .* bytes"),
+        (X, Y, -1, 0, "says -1 frames"),
+        (0, Y, 9, 0, "of 6 x 0"),
+        (X, Y, 9, -5, "expected an MRC"),
+        (X, Y, 9, 2**31 - 1, "holds .* bytes|no whole frame"),
+    ):
+        write_mrc(tmp_path / "a.mrc", stamped(9))
+        data = bytearray((tmp_path / "a.mrc").read_bytes())
+        struct.pack_into("<3i", data, 0, x, y, n)
+        struct.pack_into("<i", data, 92, extended)
+        (tmp_path / "a.mrc").write_bytes(data)
+        with pytest.raises(ConfigError, match=words):
+            open_recording(tmp_path / "a.mrc")
+    struct.pack_into("<3i", data, 0, X, Y, 2**31 - 1)
+    struct.pack_into("<i", data, 92, 0)
+    (tmp_path / "a.mrc").write_bytes(data)
+    with opened(tmp_path / "a.mrc") as recording:
+        assert (recording.lengths, "ends within frame 10 of 2147483647" in recording.damage) == ((9,), True)
+    write_dv(tmp_path / "a.dv", list(stamped(9)), waves=2, times=1, interleave=0)
+    with pytest.raises(ConfigError, match="9 sections, which are not 1 times of 2 wavelengths"):
+        open_recording(tmp_path / "a.dv")
 
 
 def test_ndtiff(tmp_path: Path) -> None:
@@ -322,6 +436,19 @@ def test_axes_are_said_in_letters_or_words() -> None:
     for wrong in ("tqyx", "t,t,y,x", "frames"):
         with pytest.raises(ConfigError, match="expected each of t, p, c, z and raw"):
             parse_axes(wrong)
+
+
+def test_an_axis_that_counts_groups_and_raw_frames_is_both(tmp_path: Path) -> None:
+    """As a time axis of a pattern display does, beside channels."""
+    frames = stamped(18, 2)
+    tifffile.imwrite(tmp_path / "a.tif", frames, imagej=True, metadata={"axes": "TCYX"})
+    with opened(tmp_path / "a.tif", "t,raw,c,y,x") as recording:
+        assert_holds(recording, frames.reshape(2, 9, 2, Y, X), "trc")
+    with opened(tmp_path / "a.tif", "raw,z,c,y,x") as recording:
+        assert_holds(recording, frames.reshape(9, 2, 2, Y, X), "rzc")
+    for axes, n_raw in (("t,raw,c,y,x", 5), ("t,c,raw,y,x", 9), ("t,p,raw,c,y,x", 9)):
+        with pytest.raises(ConfigError, match=r"a.tif is t=18 x c=2"), opened(tmp_path / "a.tif", axes, n_raw):
+            pass
 
 
 def test_axes_that_do_not_fit_are_refused(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from xml.etree import ElementTree as ET
 
 from livesr.base import contained
 from livesr.base.errors import ConfigError
+from livesr.live.sources.recordings.ndtiff import index_entries
 
 if TYPE_CHECKING:
     from tifffile import TiffFile
@@ -51,7 +52,5 @@ def _in_ome(tiff: TiffFile) -> Iterator[str]:
 
 def _in_index(tiff: TiffFile, folder: Path) -> Iterator[str]:
     if tiff.is_ndtiff:
-        import tifffile
-
-        for _, name, *_ in tifffile.read_ndtiff_index(contained.beneath(folder, "NDTiff.index", error=ConfigError)):
-            yield str(name)
+        for _, name, _ in index_entries(folder):
+            yield name

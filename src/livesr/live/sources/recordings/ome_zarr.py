@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 
 from livesr.base.array_limits import FEW_PLANES, check_array, check_planes
 from livesr.base.errors import ConfigError, DamagedFileError, StoreError
-from livesr.live.sources.recordings.recording import Plane, Recording, check_pixels
+from livesr.live.sources.recordings.pixels import camera_pixels, check_count, check_frame
+from livesr.live.sources.recordings.recording import Place, Plane, Recording
+from livesr.live.sources.recordings.units import s_per, um_per
 
 Array: TypeAlias = Any  # zarr.Array, without importing zarr
-_UM = {"angstrom": 1e-4, "nanometer": 1e-3, "micrometer": 1.0, "millimeter": 1e3}
-_S = {"microsecond": 1e-6, "millisecond": 1e-3, "second": 1.0, "minute": 60.0, "hour": 3600.0}
 _BLOCKS = 4  # decoded chunks that are kept where a chunk holds several frames
 
 
@@ -45,12 +45,13 @@ def open_ome_zarr(path: Path) -> Recording:
         raise ConfigError(f"Cannot read {path} as OME-Zarr: {type(e).__name__}: {e}.") from e
     for array, name in zip(arrays, folders, strict=True):
         _check_numbers(array, f"{path.name}/{name}" if name else path.name)
-    first, about = arrays[0], metadata[0]
-    if any((a.shape, a.dtype) != (first.shape, first.dtype) for a in arrays):
+    about = metadata[0]
+    names = [str(axis["name"]) for axis in about["multiscales"][0]["axes"]]
+    ragged = names.index("t") if "t" in names else None  # positions may have ended at different times
+    if len({(a.dtype, *(n for i, n in enumerate(a.shape) if i != ragged)) for a in arrays}) > 1:
         raise ConfigError(
             f"{path.name} holds images of several sizes: name the folder of one, {folders[0]!r} or another."
         )
-    names = [str(axis["name"]) for axis in about["multiscales"][0]["axes"]]
     if names[-2:] != ["y", "x"]:
         raise ConfigError(f"{path.name} has axes {names}; expected y and x last.")
     return _recording(path, folders, arrays, about, names)
@@ -62,29 +63,34 @@ def _recording(
     first, several = arrays[0], len(arrays) > 1
     ours = about.get("livesr", {}).get("kind") == "raw"  # the channels of livesr's raw images are raw frames
     axes = ["raw" if ours and name == "c" else name for name in names[:-2]]
-    lengths, shape = list(first.shape[:-2]), first.shape[-2:]
+    lengths = tuple(max(a.shape[i] for a in arrays) for i in range(first.ndim - 2))
+    shape = int(first.shape[-2]), int(first.shape[-1])
+    pixels = camera_pixels(path, first.dtype)
+    check_count(path, (len(arrays), *lengths))
+    check_frame(path, shape, first.dtype, math.prod(shape) * first.dtype.itemsize)
     scale, units = _scale(about, names)
     reader = _Reader(path, arrays)
+    y_um, x_um = (scale[axis] * (um_per(units[axis]) or 0) for axis in "yx")
 
-    def read(place: tuple[int, ...]) -> Plane | None:
+    def read(place: Place) -> Plane | None:
         image, inside = (place[0], place[1:]) if several else (0, place)
         block = reader.frame(image, inside)
-        # A chunk that was never written reads as zeros, and no camera gives a whole frame of them.
-        return Plane(block) if block.any() else None
+        return None if block is None else Plane(pixels.taken(block, f"frame {inside}"))
 
     return Recording(
         path,
         "OME-Zarr",
         ("p", *axes) if several else tuple(axes),
-        (len(arrays), *lengths) if several else tuple(lengths),
-        (int(shape[0]), int(shape[1])),
-        check_pixels(path, first.dtype),
+        (len(arrays), *lengths) if several else lengths,
+        shape,
+        pixels.name,
         read,
         channels=() if ours else tuple(str(c.get("label", "")) for c in about.get("omero", {}).get("channels", ())),
         positions=tuple(folders) if several else (),
-        pixel_size_um=scale["x"] * _UM[units["x"]] if units.get("x") in _UM else None,
-        z_step_um=scale["z"] * _UM[units["z"]] if units.get("z") in _UM else None,
-        interval_s=scale["t"] * _S[units["t"]] if units.get("t") in _S else None,
+        pixel_um=(y_um or x_um, x_um or y_um) if x_um or y_um else None,
+        z_step_um=scale.get("z", 0.0) * (um_per(units.get("z", "")) or 0.0) or None,
+        interval_s=scale.get("t", 0.0) * (s_per(units.get("t", "")) or 0.0) or None,
+        notes=pixels.notes,
         origin_px=_pair(about.get("livesr", {}).get("origin_px")),
         started_ns=path.stat().st_mtime_ns,
     )
@@ -114,19 +120,33 @@ class _Reader:
 
     def __init__(self, path: Path, arrays: list[Array]) -> None:
         self._path, self._arrays = path, arrays
-        self._chunk = arrays[0].chunks[:-2]
         self._block = lru_cache(_BLOCKS)(self._decode)
 
-    def frame(self, image: int, place: tuple[int, ...]) -> NDArray[np.unsignedinteger[Any]]:
-        """Return a frame, in native byte order; the caller owns it."""
-        corner = tuple(i - i % n for i, n in zip(place, self._chunk, strict=True))
-        block = self._block(image, corner)[tuple(i - c for i, c in zip(place, corner, strict=True))]
-        return np.array(block, dtype=block.dtype.newbyteorder("="))
+    def frame(self, image: int, place: Place) -> NDArray[Any] | None:
+        """Return a frame as it is stored, None if it was never written."""
+        array = self._arrays[image]
+        if any(i >= n for i, n in zip(place, array.shape, strict=False)):
+            return None
+        corner = tuple(i - i % n for i, n in zip(place, array.chunks, strict=False))
+        frame = self._block(image, corner)[tuple(i - c for i, c in zip(place, corner, strict=True))]
+        # What was never written reads as zeros. Black frames are left out by some writers, too: whoever counts says both.
+        return frame if frame.any() or self._is_written(array, place) else None
 
-    def _decode(self, image: int, corner: tuple[int, ...]) -> NDArray[Any]:
-        region = tuple(slice(c, c + n) for c, n in zip(corner, self._chunk, strict=True))
+    def _is_written(self, array: Array, place: Place) -> bool:
+        """Whether a frame of zeros lies in a file of its own; within a shard, nothing tells it from one that was left out."""
+        if array.shards is not None:
+            return False
+        y, x = array.shape[-2:]
+        parts = (-(-y // array.chunks[-2]), -(-x // array.chunks[-1]))
+        first = tuple(i // n for i, n in zip(place, array.chunks, strict=False))
+        keys = (array.metadata.encode_chunk_key((*first, *part)) for part in np.ndindex(parts))
+        return any((self._path / array.path / key).is_file() for key in keys)
+
+    def _decode(self, image: int, corner: Place) -> NDArray[Any]:
+        array = self._arrays[image]
+        region = tuple(slice(c, c + n) for c, n in zip(corner, array.chunks, strict=False))
         try:
-            return np.asarray(self._arrays[image][region])
+            return np.asarray(array[region])
         except Exception as e:  # a torn chunk raises whatever its codecs raise
             raise DamagedFileError(f"{self._path.name} cannot be read at {corner}: {type(e).__name__}: {e}.") from e
 

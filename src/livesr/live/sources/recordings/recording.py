@@ -10,17 +10,24 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
 
 from livesr.base import contained
-from livesr.base.errors import ConfigError, DamagedFileError
+from livesr.base.errors import ConfigError
 from livesr.base.frames import Pixels
+
+MRC_SUFFIXES = (".mrc", ".mrcs", ".st", ".dv")
+
+SECTION = "section"
+"""An axis of DeltaVision files: planes, or raw frames of SIM."""
 
 AXES = ("t", "p", "c", "z", "raw")
 """Axes with a meaning, in the order in which frames are replayed; a file may name others."""
+
+Place: TypeAlias = tuple[int, ...]
+"""Indices of a frame along the axes of its recording."""
 
 _WORDS = {"time": "t", "position": "p", "channel": "c", "slice": "z", "r": "raw", "sim": "raw"}
 
@@ -45,11 +52,14 @@ class Recording:
     shape, dtype : of a frame
     read : returns the frame at a place of the axes, None if it was never recorded; raises DamagedFileError
     channels, positions : names, as many as the axis is long; empty if the file has none
+    pixel_um : (y, x) size of a pixel in the sample, if the file says so
     origin_px : (y, x) where the camera's region began on its chip, if the file says so
     interval_s : between two places of the axis t
     started_ns : when it began, since the Unix epoch
     timed : whether frames come with the camera's clock
     damage : what is wrong with the file as a whole, a sentence; None if nothing is known to be
+    notes : what is in the file and is not read, is announced and not there, or is taken otherwise than written, in sentences
+    counted : whether `notes` say how many places have no frame; if not, only reading shows it
     """
 
     path: Path
@@ -58,17 +68,24 @@ class Recording:
     lengths: tuple[int, ...]
     shape: tuple[int, int]
     dtype: str
-    read: Callable[[tuple[int, ...]], Plane | None]
+    read: Callable[[Place], Plane | None]
     channels: tuple[str, ...] = ()
     positions: tuple[str, ...] = ()
-    pixel_size_um: float | None = None
+    pixel_um: tuple[float, float] | None = None
     z_step_um: float | None = None
     origin_px: tuple[float, float] | None = None
     interval_s: float | None = None
     started_ns: int = 0
     timed: bool = False
     damage: str | None = None
+    notes: tuple[str, ...] = ()
+    counted: bool = False
     close: Callable[[], None] = field(default=lambda: None)
+
+    @property
+    def pixel_size_um(self) -> float | None:
+        """Width of a pixel in the sample, if the file says so."""
+        return self.pixel_um[1] if self.pixel_um else None
 
     @property
     def size(self) -> str:
@@ -76,7 +93,7 @@ class Recording:
         named = [f"{name}={n}" if name in AXES else str(n) for name, n in zip(self.axes, self.lengths, strict=True)]
         return " x ".join([*named, *map(str, self.shape)])
 
-    def place(self, index: Mapping[str, int]) -> tuple[int, ...]:
+    def place(self, index: Mapping[str, int]) -> Place:
         """Return the place of `index`; axes that it leaves out are at 0."""
         return tuple(index.get(axis, 0) for axis in self.axes)
 
@@ -96,18 +113,41 @@ def open_recording(path: Path) -> Recording:
         from livesr.live.sources.recordings.ome_zarr import open_ome_zarr
 
         return open_ome_zarr(path)
-    folder = path if path.is_dir() else path.parent
-    if (folder / "NDTiff.index").is_file():
+    if (folder := _ndtiff_folder(path)) is not None:
         from livesr.live.sources.recordings.ndtiff import open_ndtiff
 
         return open_ndtiff(folder)
-    if path.suffix.lower() in (".mrc", ".dv"):
+    if path.is_dir():
+        from livesr.live.sources.recordings.folder import open_folder
+
+        return open_folder(path)
+    return open_file(path)
+
+
+def open_file(path: Path) -> Recording:
+    """Open a file of camera frames, with the files of the set that it says it belongs to.
+
+    Raises
+    ------
+    ConfigError
+        If it is none, or one of a kind that livesr does not read.
+    """
+    if path.suffix.lower() in MRC_SUFFIXES:
         from livesr.live.sources.recordings.mrc import open_mrc
 
         return open_mrc(path)
-    from livesr.live.sources.recordings.tiff import open_tiff, open_tiff_folder
+    from livesr.live.sources.recordings.tiff import open_tiff
 
-    return open_tiff_folder(path) if path.is_dir() else open_tiff(path)
+    return open_tiff(path)
+
+
+def _ndtiff_folder(path: Path) -> Path | None:
+    """Return the folder of the NDTiff data set that `path` is or belongs to; one with a pyramid keeps its frames one below."""
+    folder = path if path.is_dir() else path.parent
+    for name in ("NDTiff.index", "Full resolution/NDTiff.index"):
+        if (folder / name).is_file():
+            return contained.beneath(folder, name, error=ConfigError).parent
+    return None
 
 
 def parse_axes(text: str) -> tuple[str, ...]:
@@ -143,7 +183,7 @@ def with_axes(recording: Recording, given: str | None, n_raw: int) -> Recording:
     ConfigError
         If the axes cannot be what they are called, or it is not clear what they are.
     """
-    named = _understood(recording, n_raw) if given is None else _as_given(recording, given)
+    named = _understood(recording, n_raw) if given is None else as_given(recording, given, n_raw)
     length = dict(zip(named.axes, named.lengths, strict=True))
     if length.get("raw", n_raw) != n_raw:
         raise ConfigError(
@@ -157,14 +197,108 @@ def with_axes(recording: Recording, given: str | None, n_raw: int) -> Recording:
     return named
 
 
-def _as_given(recording: Recording, given: str) -> Recording:
+def as_given(recording: Recording, given: str, n_raw: int) -> Recording:
+    """Return the recording with the axes that the user says; names of channels and positions go with their axes.
+
+    Axes with one place need no name. Where the file counts raw frames and something else in one axis, as a time axis that
+    counts exposures does, both are named: "t,raw,c,y,x" of (18, 2, y, x) is two groups of 9 raw frames.
+
+    Raises
+    ------
+    ConfigError
+        If the axes cannot be what they are called.
+    """
     axes = parse_axes(given)
-    shown = recording if len(axes) == len(recording.axes) else _without(recording, {n: 1 for n in recording.axes})
-    if len(axes) != len(shown.axes):
-        raise ConfigError(
-            f"--axes {given!r} names {len(axes)} axes before y, x; {recording.path.name} is {recording.size}."
+    short = _without(recording, {n: 1 for n in recording.axes})
+    for shown in (recording, short, *_split(short, axes, n_raw)):
+        if len(shown.axes) == len(axes) and (
+            shown is not recording or _fits(recording, axes, n_raw) or len(short.axes) == len(axes)
+        ):
+            return _named(shown, recording, axes)
+    raise ConfigError(
+        f"--axes {given!r} names {len(axes)} axes before y, x; {recording.path.name} is {recording.size}."
+        + (
+            f" No axis of it holds groups of {n_raw} raw frames."
+            if "raw" in axes and len(axes) > len(short.axes)
+            else ""
         )
-    return replace(shown, axes=axes)
+    )
+
+
+def _fits(recording: Recording, axes: tuple[str, ...], n_raw: int) -> bool:
+    return dict(zip(axes, recording.lengths, strict=True)).get("raw", n_raw) == n_raw
+
+
+def _named(shown: Recording, recording: Recording, axes: tuple[str, ...]) -> Recording:
+    pairs = zip(shown.axes, axes, strict=True)
+    moved = {name for was, now in pairs if was != now for name in (was, now)}
+    channels = () if "c" in moved else recording.channels
+    positions = () if "p" in moved else recording.positions
+    return replace(shown, axes=axes, channels=channels, positions=positions)
+
+
+def _split(recording: Recording, axes: tuple[str, ...], n_raw: int) -> list[Recording]:
+    """Return the recording with one axis taken for two of `axes`, raw and its neighbour; nothing if none or several can be."""
+    if "raw" not in axes or len(axes) != len(recording.axes) + 1:
+        return []
+    raw = axes.index("raw")
+    firsts = [at for at in (raw - 1, raw) if 0 <= at < len(recording.axes) and recording.lengths[at] % n_raw == 0]
+    found = [_in_two(recording, at, n_raw, raw_first=at == raw) for at in firsts]
+    return found if len(found) == 1 else []
+
+
+def _in_two(recording: Recording, at: int, n_raw: int, *, raw_first: bool) -> Recording:
+    """Take the axis at `at` for two, the second of which counts faster."""
+    groups = recording.lengths[at] // n_raw
+    inner = (n_raw, groups) if raw_first else (groups, n_raw)
+
+    def read(place: Place) -> Plane | None:
+        both = place[at] * inner[1] + place[at + 1]
+        return recording.read((*place[:at], both, *place[at + 2 :]))
+
+    return replace(
+        recording,
+        axes=(*recording.axes[:at], "", "", *recording.axes[at + 1 :]),
+        lengths=(*recording.lengths[:at], *inner, *recording.lengths[at + 1 :]),
+        read=read,
+    )
+
+
+def with_sections(recording: Recording, n_raw: int) -> Recording:
+    """Return the recording with a meaning for DeltaVision's sections: planes, or the raw frames of one plane.
+
+    Raises
+    ------
+    ConfigError
+        If they may be both.
+    """
+    if SECTION not in recording.axes:
+        return recording
+    length = recording.lengths[recording.axes.index(SECTION)]
+    if n_raw > 1 and length not in (1, n_raw):
+        axes = ",".join("t" if a == SECTION else "z" if a == "t" else a for a in recording.axes)
+        raise ConfigError(
+            f"{recording.path.name} is {recording.size}, with {length} sections; this rig needs {n_raw} raw frames, and the "
+            f"file does not say how they run beside planes. If one group follows the other, say so: --axes {axes},y,x."
+        )
+    meaning = "raw" if n_raw > 1 and length == n_raw else "z"
+    return replace(recording, axes=tuple(meaning if axis == SECTION else axis for axis in recording.axes))
+
+
+def chosen(recording: Recording, axis: str, i: int) -> Recording:
+    """Return the recording at place `i` of an axis, without that axis."""
+    at = recording.axes.index(axis)
+
+    def read(place: Place) -> Plane | None:
+        return recording.read((*place[:at], i, *place[at:]))
+
+    return replace(
+        recording,
+        axes=(*recording.axes[:at], *recording.axes[at + 1 :]),
+        lengths=(*recording.lengths[:at], *recording.lengths[at + 1 :]),
+        channels=recording.channels[i : i + 1] if axis == "c" else recording.channels,
+        read=read,
+    )
 
 
 def _understood(recording: Recording, n_raw: int) -> Recording:
@@ -188,7 +322,7 @@ def _without(recording: Recording, lengths: Mapping[str, int]) -> Recording:
     """Leave out the axes of `lengths` that are as short as it says; the rest is read at their first place."""
     kept = [i for i, (a, n) in enumerate(zip(recording.axes, recording.lengths, strict=True)) if lengths.get(a) != n]
 
-    def read(place: tuple[int, ...]) -> Plane | None:
+    def read(place: Place) -> Plane | None:
         full = [0] * len(recording.lengths)
         for i, value in zip(kept, place, strict=True):
             full[i] = value
@@ -204,67 +338,3 @@ def places(lengths: Mapping[str, int]) -> Iterator[dict[str, int]]:
     shape = tuple(lengths[axis] for axis in order)
     for i in range(math.prod(shape)):
         yield dict(zip(order, map(int, np.unravel_index(i, shape)), strict=True)) if shape else {}
-
-
-def check_pixels(path: Path, dtype: DTypeLike) -> str:
-    """Return the name of a camera's pixel type.
-
-    Raises
-    ------
-    ConfigError
-        If it is another one.
-    """
-    name = np.dtype(dtype).name
-    if name not in ("uint8", "uint16"):
-        raise ConfigError(f"{path.name} holds {name}; expected the camera's uint8 or uint16.")
-    return name
-
-
-class FrameFiles:
-    """Reads frames that lie uncompressed in files; the file of the last frame stays open.
-
-    Parameters
-    ----------
-    shape, dtype : of a frame, in the file's byte order
-    folder : that all files must lie beneath, because a file names them; None where the user named them
-    """
-
-    def __init__(self, shape: tuple[int, int], dtype: DTypeLike, folder: Path | None = None) -> None:
-        self._shape, self._dtype, self._folder = shape, np.dtype(dtype), folder
-        self._open: tuple[Path, BinaryIO] | None = None
-
-    def read(self, path: Path, offset: int, which: str) -> NDArray[np.unsignedinteger[Any]]:
-        """Return the frame at a byte of a file, in native byte order; the caller owns it.
-
-        Raises
-        ------
-        DamagedFileError
-            If the file cannot be read, or ends before; `which` names the frame.
-        """
-        count = math.prod(self._shape)
-        try:
-            file = self._file(path)
-            file.seek(offset)
-            values = np.frombuffer(file.read(count * self._dtype.itemsize), self._dtype)
-        except (OSError, ValueError) as e:
-            raise DamagedFileError(f"{path.name} cannot be read at {which}: {e}.") from e
-        if values.size != count:
-            raise DamagedFileError(f"{path.name} ends within {which}: it was cut off, or is still being written.")
-        return values.reshape(self._shape).astype(self._dtype.newbyteorder("="), copy=True)
-
-    def close(self) -> None:
-        """Close what is open."""
-        if self._open:
-            self._open[1].close()
-            self._open = None
-
-    def _file(self, path: Path) -> BinaryIO:
-        if self._open is None or self._open[0] != path:
-            self.close()
-            self._open = path, self._opened(path)
-        return self._open[1]
-
-    def _opened(self, path: Path) -> BinaryIO:
-        if self._folder is None:
-            return path.open("rb")
-        return contained.open_to_read(self._folder, path.relative_to(self._folder).as_posix(), error=ConfigError)

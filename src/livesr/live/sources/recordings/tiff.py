@@ -1,329 +1,208 @@
-"""TIFF stacks: Micro-Manager's MMStack, ImageJ hyperstacks, OME-TIFF, plain stacks, and folders of them.
+"""A TIFF file: what it says that it is, OME-TIFF, Micro-Manager's or ImageJ's, or a plain stack of pages.
 
-Owns the reading. tifffile finds the series and its axes; frames that lie uncompressed in the file are read without it.
+Owns the choice, and the reading of files whose frames are not described by page. tifffile finds their series and axes.
 """
 
 from __future__ import annotations
 
-import logging
-import math
-import re
-from bisect import bisect_right
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import replace
+from collections.abc import Mapping
+from contextlib import suppress
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from livesr.base import contained
-from livesr.base.errors import ConfigError, DamagedFileError
-from livesr.live.sources.recordings.companions import refuse_strangers
-from livesr.live.sources.recordings.micromanager import FrameMetadata, frame_metadata, place_of, summary
-from livesr.live.sources.recordings.recording import FrameFiles, Plane, Recording, check_pixels
+from livesr.base.errors import ConfigError
+from livesr.live.sources.recordings.mmstack import is_mmstack, open_mmstack
+from livesr.live.sources.recordings.ome_tiff import description_in, open_companion, open_ome_tiff
+from livesr.live.sources.recordings.pixels import check_count
+from livesr.live.sources.recordings.placed import Placed, recording_of
+from livesr.live.sources.recordings.recording import Recording
+from livesr.live.sources.recordings.tiff_pages import PageAt, TiffPages, complaints, rows_at
+from livesr.live.sources.recordings.units import s_per, um_per
 
 if TYPE_CHECKING:
-    from tifffile import TiffFile, TiffFrame, TiffPage, TiffPageSeries
+    from tifffile import TiffFile, TiffPage, TiffPageSeries
 
 _NAMES = {"T": "t", "C": "c", "Z": "z", "R": "p"}
-_UM = {"nm": 1e-3, "µm": 1.0, "um": 1.0, "micron": 1.0, "microns": 1.0, "\\u00b5m": 1.0, "mm": 1e3}
-_S = {"ms": 1e-3, "s": 1.0, "sec": 1.0, "min": 60.0}
-_MICROMANAGER_TAG = 51123
+_IMAGEJ_ORDERS = {
+    "czt": "TZC", "ctz": "ZTC", "zct": "TCZ", "ztc": "CTZ", "tcz": "ZCT", "tzc": "CZT", "default": "TZC",
+}  # fmt: skip
 
 
 def open_tiff(path: Path) -> Recording:
-    """Describe a TIFF.
+    """Describe a TIFF file, and the set that it says it belongs to.
 
     Raises
     ------
     ConfigError
-        If it is none, or its pixels are not those of a camera.
+        If it is none, its pixels are not those of a camera, or it is not known where its frames belong.
     """
-    import tifffile
-
-    with _complaints() as complaints:
-        try:
-            tiff = tifffile.TiffFile(path)
-        except (OSError, ValueError) as e:  # tifffile's own errors are ValueErrors
-            raise ConfigError(f"Cannot read {path} as TIFF: {e}.") from e
-        try:
-            refuse_strangers(tiff)
-            stack = _Stack(tiff, _series(tiff, complaints))
-            recording = replace(stack.recording(), **stack.metadata())
-        except BaseException:
-            tiff.close()
-            raise
-    if not complaints:
-        return recording
-    damage = f"{path.name} is damaged ({complaints[0]}): what can be found in it is {recording.size}."
-    return replace(recording, damage=damage)
-
-
-def open_tiff_folder(folder: Path) -> Recording:
-    """Describe a folder of TIFF stacks: an MMStack of several files, or files whose names sort into the order of frames.
-
-    Raises
-    ------
-    ConfigError
-        If it holds no TIFF, or TIFFs that differ in size or type.
-    """
-    files = sorted((f for f in folder.iterdir() if f.suffix.lower() in (".tif", ".tiff")), key=_natural)
-    for file in files:
-        contained.beneath(folder, file.name, error=ConfigError)
-    if not files:
-        raise ConfigError(f"{folder} holds no recording: expected TIFF files, NDTiff.index or an OME-Zarr image.")
-    first = open_tiff(files[0])
-    if len(files) == 1 or first.format == "Micro-Manager TIFF":
-        return replace(first, path=folder)
-    first.close()
-    return _in_a_row(folder, files)
+    if path.name.lower().endswith((".ome", ".ome.xml")):
+        return open_companion(path)
+    if is_mmstack(path):
+        return open_mmstack(path)
+    pages = TiffPages(path)
+    try:
+        with complaints() as found:
+            try:
+                xml = description_in(path, pages)
+                tiff = pages.file(path)
+            except Exception as e:  # whatever tifffile raises of bytes that are no TIFF
+                raise ConfigError(f"Cannot read {path} as TIFF: {e}.") from e
+            if xml is not None:
+                return open_ome_tiff(path, xml, pages)
+            placed, notes = _placed(path, tiff, found)
+        damage = None
+        if found:
+            damage = f"{path.name} is damaged ({found[0]}): what can be found in it are {len(placed.at)} frames."
+        about = _imagej(path, tiff) if tiff.is_imagej else {}
+        form = "ImageJ TIFF" if tiff.is_imagej else "TIFF"
+        notes = (*notes, *about.pop("notes", ()))
+        about |= {"started_ns": path.stat().st_mtime_ns}
+        return recording_of(path, form, placed, pages, notes=notes, damage=damage, **about)
+    except BaseException:
+        pages.close()
+        raise
 
 
-class _Stack:
-    """One TIFF; its frames by place."""
+def _placed(path: Path, tiff: TiffFile, found: list[str]) -> tuple[Placed, tuple[str, ...]]:
+    """Put the frames of a file at their places, and say which pages are left out; `found` gets what is wrong."""
+    try:
+        series = tiff.series
+        if found and tiff.is_imagej and (cut := _cut_off_imagej(path, tiff)):
+            return cut, ()
+        kinds = {one.kind for one in series}
+        if series and "generic" not in kinds and not ("uniform" in kinds and found):
+            full = [one for one in series if not (one.keyframe.is_reduced or one.keyframe.is_mask)]
+            left = sum(len(one.pages) for one in series) - sum(len(one.pages) for one in full)
+            return _of_series(path, full), _reduced(path, left)
+    except ConfigError:
+        raise
+    except Exception as e:  # whatever tifffile raises of a damaged file
+        found.append(str(e))
+    return _in_a_row(path, tiff, found)
 
-    def __init__(self, tiff: TiffFile, series: list[TiffPageSeries]) -> None:
-        self._path, self._tiff, self._series = Path(tiff.filehandle.path), tiff, series
-        first = series[0]
-        if "S" in first.axes or first.keyframe.samplesperpixel > 1:
-            raise ConfigError(f"{self._path.name} holds colour frames; expected one value a pixel.")
-        shape = tuple(map(int, first.shape))
-        self._lengths, self._shape = shape[:-2], (shape[-2], shape[-1])
-        self._dtype = np.dtype(tiff.byteorder + np.dtype(first.dtype).str[1:])
-        self._files = FrameFiles(self._shape, self._dtype)
 
-    def recording(self) -> Recording:
-        """Describe it, without what formats say beside the pixels."""
-        first, several = self._series[0], len(self._series) > 1
-        pixels = check_pixels(self._path, self._dtype)
-        count = int(np.prod(self._lengths))
-        if first.dataoffset is None and len(first.pages) != count:
-            raise ConfigError(f"{self._path.name} holds several frames in one page, which livesr does not read.")
-        axes = tuple(_NAMES.get(letter, f"{letter}{i}") for i, letter in enumerate(first.axes[:-2]))
-        return Recording(
-            self._path,
-            {"mmstack": "Micro-Manager TIFF", "imagej": "ImageJ TIFF", "ome": "OME-TIFF"}.get(first.kind, "TIFF"),
-            ("p", *axes) if several else axes,
-            (len(self._series), *self._lengths) if several else self._lengths,
-            self._shape,
-            pixels,
-            self._read if several else lambda place: self._read((0, *place)),
-            started_ns=self._path.stat().st_mtime_ns,
-            close=self._close,
+def _in_a_row(path: Path, tiff: TiffFile, found: list[str]) -> tuple[Placed, tuple[str, ...]]:
+    """Put pages in a row, up to the first that cannot be read."""
+    numbers: list[int] = []
+    kinds: dict[tuple[tuple[int, ...], str], int] = {}
+    reduced, number = 0, 0
+    tiff.pages.useframes = False
+    with suppress(Exception):  # the end of a chain that leads nowhere
+        while True:
+            page = tiff.pages[number].aspage()
+            number += 1
+            if page.is_reduced or page.is_mask:
+                reduced += 1
+                continue
+            kind = tuple(page.shape), str(page.dtype)
+            kinds[kind] = kinds.get(kind, 0) + 1
+            numbers.append(number - 1)
+    if len(kinds) > 1 and not found:
+        said = ", ".join(f"{n} of {' x '.join(map(str, shape))} {dtype}" for (shape, dtype), n in kinds.items())
+        raise ConfigError(
+            f"{path.name} holds pages of several sizes ({said}); expected one: save those that the camera made as a file."
         )
-
-    def metadata(self) -> dict[str, Any]:
-        """Return the fields of a `Recording` that the format tells beside the pixels."""
-        kind = self._series[0].kind
-        if kind == "mmstack":
-            return self._micromanager()
-        return {"imagej": self._imagej, "ome": self._ome}.get(kind, dict)()
-
-    def _micromanager(self) -> dict[str, Any]:
-        first, run = (
-            self._metadata(self._page(0, 0)),
-            summary((self._tiff.micromanager_metadata or {}).get("Summary", {})),
-        )
-        return {
-            "channels": run.channels,
-            "positions": run.positions,
-            "pixel_size_um": first.pixel_size_um or run.pixel_size_um,
-            "z_step_um": run.z_step_um,
-            "origin_px": first.origin_px,
-            "interval_s": run.interval_s,
-            "timed": first.t_camera_ms is not None,
-            **({"started_ns": run.started_ns} if run.started_ns else {}),
-        }
-
-    def _imagej(self) -> dict[str, Any]:
-        about, tags = self._tiff.imagej_metadata or {}, self._series[0].keyframe.tags
-        um, per_unit = _UM.get(str(about.get("unit", ""))), tags.valueof("XResolution")
-        known = um and per_unit and per_unit[0]
-        return {
-            "pixel_size_um": um * per_unit[1] / per_unit[0] if known else None,
-            "z_step_um": um * float(about["spacing"]) if um and "spacing" in about else None,
-            "interval_s": float(about["finterval"]) * _S.get(str(about.get("tunit", "s")), 1.0)
-            if "finterval" in about
-            else None,
-        }
-
-    def _ome(self) -> dict[str, Any]:
-        import tifffile
-
-        images = _listed(tifffile.xml2dict(self._tiff.ome_metadata or "").get("OME", {}).get("Image"))
-        pixels = images[0]["Pixels"] if images else {}
-        channels = tuple(str(c.get("Name", "")) for c in _listed(pixels.get("Channel")))
-        return {
-            "channels": channels if all(channels) else (),
-            "positions": tuple(str(im.get("Name", i)) for i, im in enumerate(images)) if len(self._series) > 1 else (),
-            "pixel_size_um": _in_unit(pixels, "PhysicalSizeX", _UM, "µm"),
-            "z_step_um": _in_unit(pixels, "PhysicalSizeZ", _UM, "µm"),
-            "interval_s": _in_unit(pixels, "TimeIncrement", _S, "s"),
-        }
-
-    def _read(self, place: tuple[int, ...]) -> Plane | None:
-        series, inside = self._series[place[0]], place[1:]
-        i = int(np.ravel_multi_index(inside, self._lengths)) if inside else 0
-        which = f"frame {i + 1} of {int(np.prod(self._lengths))}"
-        if series.dataoffset is not None:
-            size = self._dtype.itemsize * self._shape[0] * self._shape[1]
-            return Plane(self._files.read(self._path, series.dataoffset + i * size, which))
-        page = self._page(place[0], i)
-        if page is None or not page.dataoffsets:
-            return None
-        pixels = self._pixels(page, series, which)
-        return Plane(pixels, self._metadata(page).t_camera_ms if series.kind == "mmstack" else None)
-
-    def _pixels(self, page: TiffPage | TiffFrame, series: TiffPageSeries, which: str) -> NDArray[Any]:
-        if series.keyframe.compression == 1 and len(page.dataoffsets) == 1:
-            if page.dataoffsets[0] == 0:  # what tifffile makes of a frame beyond the end of the file
-                raise DamagedFileError(
-                    f"{self._path.name} ends before {which}: it was cut off, or is still being written."
-                )
-            return self._files.read(Path(page.parent.filehandle.path), page.dataoffsets[0], which)
-        try:
-            return np.asarray(page.asarray()).astype(self._dtype.newbyteorder("="), copy=False)
-        except Exception as e:  # whatever a codec raises
-            raise DamagedFileError(f"{self._path.name} cannot be read at {which}: {e}.") from e
-
-    def _page(self, series: int, i: int) -> Any:
-        try:
-            return self._series[series].pages[i]
-        except Exception as e:  # a chain of pages that leads nowhere
-            raise DamagedFileError(f"{self._path.name} has no frame {i + 1}, though it announces it: {e}.") from e
-
-    def _metadata(self, page: Any) -> FrameMetadata:
-        """Read what Micro-Manager says of a frame; nothing if it cannot be read."""
-        with suppress(Exception):
-            full = page if hasattr(page, "tags") else page.aspage()
-            return frame_metadata(full.tags[_MICROMANAGER_TAG].value)
-        return FrameMetadata()
-
-    def _close(self) -> None:
-        self._files.close()
-        self._tiff.close()
-
-
-def _in_a_row(folder: Path, files: list[Path]) -> Recording:
-    """Describe stacks that follow one another; one is open at a time."""
-    first, starts = None, [0]
-    for file in files:
-        stack = open_tiff(file)
-        stack.close()
-        first = first or stack
-        if (stack.shape, stack.dtype) != (first.shape, first.dtype):
-            raise ConfigError(
-                f"{file.name} is {stack.size} {stack.dtype}, {first.path.name} is {first.size} {first.dtype}."
-            )
-        starts.append(starts[-1] + math.prod(stack.lengths))
-    assert first is not None
-    opened = _LastOpened()
-
-    def read(place: tuple[int, ...]) -> Plane | None:
-        number = bisect_right(starts, place[0]) - 1
-        stack = opened.stack(files[number])
-        inside = np.unravel_index(place[0] - starts[number], stack.lengths) if stack.lengths else ()
-        return stack.read(tuple(map(int, inside)))
-
-    return replace(
-        first, path=folder, axes=("frame",), lengths=(starts[-1],), read=read, close=opened.close, timed=False
+    if not numbers:
+        raise ConfigError(f"Cannot read {path} as TIFF: it holds no frame.")
+    axes = ("frame",) if len(numbers) > 1 else ()
+    return Placed(axes, {((i,) if axes else ()): PageAt(path, n) for i, n in enumerate(numbers)}), _reduced(
+        path, reduced
     )
 
 
-class _LastOpened:
-    """Keeps the stack of the last frame open."""
+def _of_series(path: Path, series: list[TiffPageSeries]) -> Placed:
+    """Put the frames of series at their places: several that are alike follow one another as their pages do."""
+    if not series:
+        raise ConfigError(f"Cannot read {path} as TIFF: it holds no frame.")
+    first, several = series[0], len(series) > 1
+    if any((s.shape, s.dtype, s.axes) != (first.shape, first.dtype, first.axes) for s in series):
+        said = ", ".join(" x ".join(map(str, s.shape)) for s in series[:4])
+        raise ConfigError(
+            f"{path.name} holds {len(series)} images that differ ({said}), and nothing says how they belong together: save "
+            "each as a file."
+        )
+    if "S" in first.axes or first.keyframe.samplesperpixel > 1:
+        raise ConfigError(f"{path.name} holds colour frames; expected one value a pixel.")
+    lengths = tuple(map(int, first.shape[:-2]))
+    check_count(path, (len(series), *lengths))
+    names = tuple(_NAMES.get(letter, f"{letter}{i}") for i, letter in enumerate(first.axes[:-2]))
+    placed = Placed(("series", *names) if several else names)
+    for number, one in enumerate(series):
+        for place, page in zip(product(*map(range, lengths)), _frames(path, one, lengths), strict=True):
+            if page is not None:
+                placed.put((number, *place) if several else place, page)
+    return placed
 
-    def __init__(self) -> None:
-        self._stack: Recording | None = None
 
-    def stack(self, file: Path) -> Recording:
-        """Return the stack in `file`."""
-        if self._stack is None or self._stack.path != file:
-            self.close()
-            self._stack = open_tiff(file)
-        return self._stack
-
-    def close(self) -> None:
-        """Close what is open."""
-        if self._stack:
-            self._stack.close()
-            self._stack = None
+def _frames(path: Path, series: TiffPageSeries, lengths: tuple[int, ...]) -> list[PageAt | None]:
+    """Return where the frames of a series are, in the order of their places."""
+    count = len(list(product(*map(range, lengths))))
+    if len(series.pages) == count:
+        return [None if page is None else PageAt(path, *_directory(page)) for page in series.pages]
+    first = series.keyframe
+    if len(series.pages) == 1 and series.dataoffset is not None and (start := rows_at(first)) is not None:
+        return [PageAt(path, first.index, 0, start + i * first.nbytes) for i in range(count)]
+    raise ConfigError(f"{path.name} holds several frames in one page, which livesr does not read.")
 
 
-def _series(tiff: TiffFile, complaints: list[str]) -> list[TiffPageSeries]:
-    """Return the series to read: of OME-TIFF one per position, else the first; of a damaged file what can be found."""
+def _directory(page: Any) -> tuple[int, int]:
+    """Return number and directory of a page; one beneath another has no number of its own."""
+    return int(page.index), int(page.offset)
+
+
+def _cut_off_imagej(path: Path, tiff: TiffFile) -> Placed | None:
+    """Put the frames at their places that are left of an ImageJ stack with one directory; None if it is none."""
+    about, page = tiff.imagej_metadata or {}, tiff.pages.first
+    start, letters = rows_at(page), _IMAGEJ_ORDERS.get(str(about.get("order", "czt")).lower(), "TZC")
+    names = {"T": "frames", "Z": "slices", "C": "channels"}
     try:
-        found = tiff.series
-        first = found[0]
-        if tiff.pages.first.is_micromanager and first.kind != "mmstack":
-            raise ValueError("Micro-Manager did not finish it")  # the index map comes last
-    except (OSError, ValueError, IndexError) as e:
-        complaints.insert(0, str(e))
-        return [_salvaged(tiff)]
-    alike = [
-        s for s in found if (s.kind, s.shape, s.dtype, s.axes) == (first.kind, first.shape, first.dtype, first.axes)
-    ]
-    return alike if first.kind == "ome" else [first]
+        lengths = tuple(max(int(about.get(names[letter], 1)), 1) for letter in letters)
+    except (TypeError, ValueError):
+        return None
+    if start is None or not page.nbytes or (left := (tiff.filehandle.size - start) // page.nbytes) < 1:
+        return None
+    check_count(path, lengths)
+    placed = Placed(tuple(_NAMES[letter] for letter in letters))
+    for i, place in zip(range(left), product(*map(range, lengths)), strict=False):
+        placed.put(place, PageAt(path, 0, 0, start + i * page.nbytes))
+    return placed
 
 
-def _salvaged(tiff: TiffFile) -> TiffPageSeries:
-    """Return the pages up to the first that cannot be read; Micro-Manager's at the places that they name."""
-    import tifffile
-
-    pages: list[TiffPage] = []
-    with suppress(OSError, ValueError, IndexError):
-        while True:
-            page = tiff.pages[len(pages)].aspage()
-            if pages and (page.shape, page.dtype) != (pages[0].shape, pages[0].dtype):
-                break
-            pages.append(page)
-    if not pages or pages[0].dtype is None:
-        raise ConfigError(f"Cannot read {tiff.filehandle.path} as TIFF: it holds no frame.")
-    at: dict[tuple[int, ...], TiffPage] = {}
-    for page in pages:
-        if place := place_of(page.tags.valueof(_MICROMANAGER_TAG) or {}):
-            at[place] = page
-    if len(at) < len(pages) - 1:  # the last one may have been cut off behind its pixels
-        return tifffile.TiffPageSeries(pages, (len(pages), *pages[0].shape), pages[0].dtype, "IYX", kind="salvaged")
-    shape = tuple(1 + max(along) for along in zip(*at, strict=True))
-    placed = [at.get(place) for place in product(*map(range, shape))]
-    return tifffile.TiffPageSeries(placed, (*shape, *pages[0].shape), pages[0].dtype, "TRZCYX", kind="mmstack")
+def _imagej(path: Path, tiff: TiffFile) -> dict[str, Any]:
+    """Return the fields of a `Recording` that ImageJ tells beside the pixels."""
+    about, page = tiff.imagej_metadata or {}, tiff.pages.first
+    unit = str(about.get("unit", "pixel"))
+    um = None if unit.startswith("inch") else um_per(unit)  # what a printer is told
+    x, y = (_per_pixel(page, name) for name in ("XResolution", "YResolution"))
+    notes: tuple[str, ...] = ()
+    if um is None and x and x != 1 and unit not in ("pixel", "pixels"):
+        notes = (f"{path.name} gives a pixel size in {unit!r}, which is no known unit: it is not used.",)
+    return {
+        "pixel_um": (um * (y or x), um * x) if um and x else None,
+        "z_step_um": _times(about, "spacing", um),
+        "interval_s": _times(about, "finterval", s_per(str(about.get("tunit", "s"))) or 1.0),
+        "notes": notes,
+    }
 
 
-@contextmanager
-def _complaints() -> Iterator[list[str]]:
-    """Collect what tifffile finds wrong with a file: it says so to its log alone."""
-    import tifffile
-
-    found: list[str] = []
-
-    class Listener(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            found.append(re.sub(r"^<.*?> ", "", record.getMessage()))
-
-    listener, logger = Listener(logging.ERROR), tifffile.logger()
-    logger.addHandler(listener)
-    propagate, logger.propagate = logger.propagate, False
+def _per_pixel(page: TiffPage, name: str) -> float | None:
+    """Return the units that a pixel is wide or high."""
+    per_unit = page.tags.valueof(name)
     try:
-        yield found
-    finally:
-        logger.removeHandler(listener)
-        logger.propagate = propagate
+        return float(per_unit[1]) / float(per_unit[0])
+    except (TypeError, IndexError, ZeroDivisionError, ValueError):
+        return None
 
 
-def _natural(file: Path) -> list[Any]:
-    """Key that sorts stack_2 before stack_10."""
-    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", file.name)]
+def _times(about: Mapping[str, Any], key: str, factor: float | None) -> float | None:
+    try:
+        value = float(about[key]) * factor if factor else 0.0
+    except (KeyError, TypeError, ValueError):
+        return None
+    return value if 0 < value < float("inf") else None
 
 
-def _listed(value: Any) -> list[Mapping[str, Any]]:
-    """Return what XML holds once or several times as a list."""
-    return value if isinstance(value, list) else [value] if value else []
-
-
-def _in_unit(pixels: Mapping[str, Any], name: str, units: Mapping[str, float], default: str) -> float | None:
-    factor = units.get(str(pixels.get(f"{name}Unit", default)))
-    return float(pixels[name]) * factor if name in pixels and factor else None
+def _reduced(path: Path, count: int) -> tuple[str, ...]:
+    return (f"{path.name}: {count} pages are marked as reduced images or masks, and are not read.",) if count else ()
