@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from livesr.base.config import load_rig
+from livesr.base.config import RigConfig, TrustConfig, load_rig
 from livesr.base.errors import ConfigError, FrameShapeError
 from livesr.live.correct import build_correction, check_maps
 from livesr.live.paths import Geometry, build_path
@@ -126,8 +126,8 @@ def test_the_reconstruction_sees_corrected_frames_and_raw_counts_saturation(tmp_
     maps["bad"][3, 4] = 255
     rig = rig_with(tmp_path, "virtual_sim", maps, flat="flat.tif", bad_pixels="bad.tif").with_engine("none")
     camera = Geometry((32, 32), "uint16", 0.065)
-    plain = build_path(load_rig("virtual_sim").with_engine("none"), "488", camera)
-    corrected = build_path(rig, "488", camera)
+    plain = build_path(_trusting(load_rig("virtual_sim").with_engine("none")), "488", camera)
+    corrected = build_path(_trusting(rig), "488", camera)
     rng = np.random.default_rng(1)
     frames = list(rng.integers(500, 900, (9, 32, 32), np.uint16))
     halved = [np.rint((f - 100.0) / 2) + 100 for f in frames]
@@ -135,8 +135,16 @@ def test_the_reconstruction_sees_corrected_frames_and_raw_counts_saturation(tmp_
     there = corrected.reconstructor.reconstruct(corrected.correction.apply(frames))
     inside = (slice(24, 64), slice(24, 64))  # away from the mended pixel
     expected = plain.reconstructor.reconstruct([f.astype(np.uint16) for f in halved])
-    np.testing.assert_allclose(there[inside], expected[inside], atol=3)
+    np.testing.assert_allclose(there[inside], expected[inside], atol=8)  # of about 300: halves are rounded
     assert corrected.memory_bytes(1) > plain.memory_bytes(1)
+
+
+def _trusting(rig: RigConfig) -> RigConfig:
+    """A rig whose frames are reconstructed whatever they show: noise shows no pattern."""
+    assert rig.sim is not None
+    return rig.model_copy(
+        update={"sim": rig.sim.model_copy(update={"trust": TrustConfig(when_doubtful="reconstruct")})}
+    )
 
 
 def test_nothing_is_allocated_per_frame(tmp_path: Path) -> None:

@@ -178,8 +178,8 @@ def better_reason(error: CalibrationError, raw: NDArray[Any], optics: Optics, of
     beside = error.height if isinstance(error, AmbiguousPatternError) else 0.0
     if outside := pattern_outside(raw, optics, offset_adu, CLEARER * beside):
         return CalibrationError(outside)
-    if flat := without_detail(raw, offset_adu):
-        return CalibrationError(flat)
+    if flat := without_detail(raw, offset_adu):  # so even that a trace of anything regular passes for a pattern
+        return CalibrationError(f"{error} {flat}" if beside else flat)
     if moves := motion(raw, optics, offset_adu):
         return CalibrationError(f"No pattern can be told. {moves}")
     if not beside and (finer := detail_beyond(raw, optics, offset_adu)):
