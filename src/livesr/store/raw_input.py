@@ -22,7 +22,7 @@ from livesr.live.inference.views import Sides
 from livesr.live.paths import Geometry
 from livesr.live.sinks.sink import RunDescription
 from livesr.live.sources.recordings.recording import Plane, Recording, open_recording, places, with_axes
-from livesr.store.recorded import Event, Image, RecordedStore, array_shape, is_store, stream_of
+from livesr.store.recorded import Event, Image, RecordedStore, advice, array_shape, is_store, refuse_in_use, stream_of
 
 _SAME_SIZE = 0.01  # pixel sizes that differ by less are the same
 
@@ -160,6 +160,7 @@ def raw_input(
         If the recording cannot be read, or does not fit the rig.
     """
     if is_store(path):
+        refuse_in_use(path)
         raw = store_input(RecordedStore(path), rig, engine, upscale)
     elif rig is None:
         open_recording(path).close()  # what is no recording at all is said first
@@ -376,4 +377,4 @@ def _stack(line: Event, block: NDArray[Any]) -> RawStack:
 
 
 def _damaged(store: RecordedStore, image: Image, t: int, reason: str) -> DamagedFileError:
-    return DamagedFileError(f"{image.name} cannot be read at t={t} ({reason}): 'livesr repair {store.path}' may help.")
+    return DamagedFileError(f"{image.name} cannot be read at t={t} ({reason}). {advice(store.path)}")

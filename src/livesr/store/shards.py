@@ -28,7 +28,7 @@ def replace_planes(array: Path, planes: Mapping[tuple[int, int], NDArray[Any]], 
     Parameters
     ----------
     planes : by (t, z), all of one shard; (c, y, x), or (y, x) without a channel axis
-    scratch : folder on the same disk to write the shard in; removed afterwards
+    scratch : empty folder on the same disk to write the shard in, of nobody else
 
     Raises
     ------
@@ -45,8 +45,6 @@ def replace_planes(array: Path, planes: Mapping[tuple[int, int], NDArray[Any]], 
     )
     key = shape.shard_key(t_shard, z_shard)
     try:
-        shutil.rmtree(scratch, ignore_errors=True)
-        scratch.mkdir(parents=True)
         shutil.copyfile(array / "zarr.json", scratch / "zarr.json")
         block = np.asarray(zarr.open_array(array, mode="r")[region])
         for (t, z), plane in planes.items():
@@ -54,7 +52,6 @@ def replace_planes(array: Path, planes: Mapping[tuple[int, int], NDArray[Any]], 
         zarr.open_array(scratch, mode="r+")[region] = block
         if (scratch / key).is_file():  # not where every plane is zero
             _move(scratch / key, array / key)
-        shutil.rmtree(scratch)
     except Exception as e:  # a torn shard raises whatever its codecs raise
         raise RecordingError(f"{array.parent.name} could not be written at t={min(planes)[0]}: {e}.") from e
 

@@ -5,6 +5,7 @@ Owns names, provenance and estimates; docs/store-layout.md describes the same fo
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ SIDECARS = "livesr"
 FRAMES_LOG = f"{SIDECARS}/frames.jsonl"
 REPORT = f"{SIDECARS}/report.json"
 STRAYS = f"{SIDECARS}/strays"
+IMAGES = f"{SIDECARS}/images.json"
 
 SR_TITLE = "SR prediction (AI) - not raw data"
 SR_WARNING = (
@@ -82,6 +84,24 @@ def root_attributes(run: RunDescription) -> dict[str, Any]:
             **({"superposed": sums} if sums else {}),
         },
     }
+
+
+def copy_of_metadata(path: Path, names: Sequence[str]) -> dict[str, Any]:
+    """Return what the zarr.json files of a store say, for `IMAGES`: whatever becomes of them, `livesr repair` has it again.
+
+    Raises
+    ------
+    OSError, ValueError
+        If one of them cannot be read.
+    """
+
+    def said(file: str) -> Any:
+        return json.loads((path / file).read_text(encoding="utf-8"))
+
+    images = {name: {"group": said(f"{name}/zarr.json"), "array": said(f"{name}/0/zarr.json")} for name in names}
+    for image in images.values():
+        image["array"]["shape"][0] = 0
+    return {"version": LAYOUT_VERSION, "root": said("zarr.json")["attributes"], "images": images}
 
 
 def bytes_per_hour(run: RunDescription, frames_per_s: float) -> int:
