@@ -267,7 +267,7 @@ def test_a_store_that_is_being_recorded_is_left_alone(tmp_path: Path) -> None:
         assert process.stdout is not None
         process.stdout.readline()
         time.sleep(0.3)
-        with pytest.raises(StoreError, match="is being recorded by .* Wait until"):
+        with pytest.raises(StoreError, match=r"is being recorded by .* Wait until"):
             repair(store)
     finally:
         process.kill()

@@ -9,27 +9,25 @@ half written, and each image has come a little less or more far than the others.
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from livesr.base.errors import StoreError
-from livesr.base.files import replace_file
 from livesr.base.lock import Lock
 from livesr.live.sinks import layout
-from livesr.live.sinks.frames_log import SeriesName, State, to_json
+from livesr.live.sinks.frames_log import SeriesName, State
 from livesr.live.sinks.series import write_json
+from livesr.store.mended_log import MendedLog
 from livesr.store.metadata import image_names, is_described, restore_images, restore_root
-from livesr.store.recorded import Event, Image, read_image, read_json, stored_lines
+from livesr.store.recorded import read_image, read_json
 from livesr.store.shard_file import copy_without, whole_length
-from livesr.store.survey import ImageSurvey, Where
+from livesr.store.survey import ImageSurvey
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +49,7 @@ class RepairReport:
     torn : files that were unreadable or not readable in full, now in livesr/torn
     metadata : metadata that was missing or damaged and is written
     damage : what is gone, in sentences, whether this repair found it or one before
+    holes : time points that are gone from the middle of an image, by image: a kill takes the end only
     problems : what could not be repaired, in sentences
     """
 
@@ -62,6 +61,7 @@ class RepairReport:
     torn: tuple[str, ...] = ()
     metadata: tuple[str, ...] = ()
     damage: tuple[str, ...] = ()
+    holes: Mapping[str, Sequence[int]] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
     changed: bool = False
 
@@ -107,7 +107,7 @@ class _Repair:
         if not any((path / name).is_dir() for name in image_names(path)):
             raise StoreError(f"{path} holds no image: its process ended before there was anything to keep.")
         self._path, self._torn = path, list[str]()
-        self._log = FramesLogToMend(path / layout.FRAMES_LOG)
+        self._log = MendedLog(path / layout.FRAMES_LOG)
         restored = restore_images(path, self._log.events)
         self._problems, self._metadata = restored.problems, tuple(restored.files)
         self._write(restored.files)
@@ -146,6 +146,7 @@ class _Repair:
             torn=tuple(self._torn),
             metadata=self._metadata,
             damage=tuple(sentence for image in self._images for sentence in self._log.damage(image)),
+            holes={i.image.name: t for i in self._images if (t := self._log.holes(i))},
             problems=tuple(self._problems),
             changed=bool(self._torn or longer or rewritten or self._metadata or tables),
         )
@@ -211,111 +212,6 @@ class _Repair:
             "readable": image.readable_length,
             "after": self._lengths[name],
         }
-
-
-class FramesLogToMend:
-    """frames.jsonl with the lines that are to be corrected.
-
-    Attributes
-    ----------
-    events : every line that can be read
-    is_damaged : whether there is one in the middle that cannot
-    changed : whether the file is to be written again
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        content = path.read_bytes() if path.is_file() else b""
-        self.events, damaged = read_what_can_be(content)
-        self.is_damaged = bool(damaged)
-        self.changed = self.is_damaged or bool(content and not content.endswith(b"\n"))
-        self._by_image: defaultdict[tuple[str, int, str], list[Event]] = defaultdict(list)
-        self._places: dict[tuple[str, int, str], defaultdict[Where, list[Event]]] = {}
-        for event in self.events:
-            self._by_image[event["series"], event["position"], event["channel"]].append(event)
-
-    def stored(self, image: Image) -> list[Event]:
-        """Return the lines about pictures of an image, for the caller to correct: of several about one, the last."""
-        return list(stored_lines(self._about(image)).values())
-
-    def lacking(self, image: Image) -> list[Where]:
-        """Return (t, z) of what the image had and has no longer, or not in full."""
-        lacking: dict[Where, bool] = {}
-        for event in self._about(image):
-            if event["stored"] or event.get("lost") or event.get("elsewhere"):
-                lacking[event["t"], event["z"]] = bool(event.get("lost") or event.get("damaged"))
-        return sorted(where for where, lost in lacking.items() if lost)
-
-    def damage(self, image: ImageSurvey) -> Iterator[str]:
-        """Say what an image lacks."""
-        name = image.image.name
-        if lacking := self.lacking(image.image):
-            pictures = "1 picture" if len(lacking) == 1 else f"{len(lacking)} pictures"
-            yield f"{name} lacks {pictures}, or some of its planes: t = {ranges([t for t, _ in lacking])}."
-        repaired = any(e.get("repaired") for e in self._about(image.image))
-        if image.image.kind == "raw" and repaired and (holes := image.holes()):
-            yield f"{name} has no file for t = {ranges(holes)}, and the lines about them are lost: nobody knows what was there."
-
-    def correct(self, image: Image, line: Event, **facts: Any) -> None:
-        """Change a line; lines before it about a picture that is lost are no promise either."""
-        line.update(facts)
-        self.changed = True
-        if facts.get("lost"):
-            for event in self._by_place(image)[line["t"], line["z"]]:
-                event.update(facts)
-
-    def add(self, line: Event) -> None:
-        """Add a line."""
-        self.events.append(line)
-        self._by_image[line["series"], line["position"], line["channel"]].append(line)
-        self.changed = True
-
-    def rewrite(self) -> bool:
-        """Replace the file if something changed; return whether it did."""
-        if not self.changed:
-            return False
-        new = self._path.with_name(f".{self._path.name}.new")
-        new.write_text("".join(to_json(e) + "\n" for e in self.events), encoding="utf-8", newline="\n")
-        replace_file(new, self._path)
-        return True
-
-    def _about(self, image: Image) -> list[Event]:
-        return self._by_image[image.kind, image.position, image.channel]
-
-    def _by_place(self, image: Image) -> defaultdict[Where, list[Event]]:
-        """Return the lines about what an image was said to hold."""
-        place = image.kind, image.position, image.channel
-        if place not in self._places:
-            self._places[place] = defaultdict(list)
-            for event in self._about(image):
-                if event["stored"]:
-                    self._places[place][event["t"], event["z"]].append(event)
-        return self._places[place]
-
-
-def read_what_can_be(content: bytes) -> tuple[list[Event], int]:
-    """Return the lines of a frames.jsonl that can be read, and how many cannot; a last one without its end is no damage."""
-    *whole, _ = content.split(b"\n")
-    events = [_event(line) for line in whole if line.strip()]
-    return [e for e in events if e is not None], sum(e is None for e in events)
-
-
-def ranges(numbers: Iterable[int]) -> str:
-    """Write whole numbers as "0-15, 31"."""
-    ordered = sorted(set(numbers))
-    runs = (list(run) for _, run in groupby(enumerate(ordered), key=lambda pair: pair[1] - pair[0]))
-    return ", ".join(f"{run[0][1]}-{run[-1][1]}" if len(run) > 1 else str(run[0][1]) for run in runs)
-
-
-def _event(line: bytes) -> Event | None:
-    try:
-        event = json.loads(line)
-        where = event["series"], event["state"], event["position"], event["channel"], event["z"], event["t"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return None
-    right = [isinstance(text, str) for text in (where[0], where[1], where[3])]
-    right += [type(number) is int and number >= 0 for number in (where[2], where[4], where[5])]
-    return dict(event) if all(right) and isinstance(event.get("stored"), bool) else None
 
 
 def _refuse_growing(path: Path, seconds: float) -> None:
