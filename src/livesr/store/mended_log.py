@@ -43,6 +43,10 @@ class MendedLog:
         """Return the lines about pictures of an image, for the caller to correct: of several about one, the last."""
         return list(stored_lines(self._about(image)).values())
 
+    def told(self, image: Image) -> set[Where]:
+        """Return (t, z) of everything that a line about the image is about."""
+        return {(e["t"], e["z"]) for e in self._about(image)}
+
     def lacking(self, image: Image) -> list[Where]:
         """Return (t, z) of what the image had and has no longer, or not in full."""
         lacking: dict[Where, bool] = {}

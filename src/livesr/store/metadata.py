@@ -267,7 +267,13 @@ class _Inferred:
         engines = [
             {
                 "task": m.task,
-                "model": {"id": m.id, "version": str(m.version), "sha256": m.sha256, "trained": m.trained},
+                "model": {
+                    "id": m.id,
+                    "version": str(m.version),
+                    "sha256": m.sha256,
+                    "trained": m.trained,
+                    "training_data": m.training,
+                },
             }
             for m in sorted(self._manifests, key=lambda m: m.task == "separate")
         ]

@@ -13,7 +13,7 @@ import logging
 import shutil
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from livesr.store.mended_log import MendedLog
 from livesr.store.metadata import image_names, is_described, restore_images, restore_root
 from livesr.store.recorded import read_image, read_json
 from livesr.store.shard_file import copy_without, whole_length
-from livesr.store.survey import ImageSurvey
+from livesr.store.survey import ImageSurvey, Where
 
 log = logging.getLogger(__name__)
 
@@ -185,7 +185,10 @@ class _Repair:
         return count
 
     def _tell(self, image: ImageSurvey) -> int:
-        """Add lines about pictures that are on disk and that no line is about; return how many."""
+        """Add lines about pictures that are on disk and that no line is about; return how many.
+
+        Raw that is in a torn shard and has no line gets one that says that it is lost: otherwise nobody would know.
+        """
         count = 0
         for (t, z), missing in image.unlogged():
             kind = image.image.kind
@@ -193,7 +196,20 @@ class _Repair:
             facts = {"state": "raw_incomplete", "missing": list(missing)} if missing else {"state": _STATES[kind]}
             self._log.add({"series": kind, **where, "stored": True, "repaired": True, **facts})
             count += 1
+        for t, z in self._torn_places(image) if image.image.kind == "raw" else ():
+            where = {"t": t, "position": image.image.position, "channel": image.image.channel, "z": z}
+            self._log.add({"series": "raw", "state": "raw", **where, "stored": False, "lost": True, "repaired": True})
         return count
+
+    def _torn_places(self, image: ImageSurvey) -> Iterator[Where]:
+        """Yield (t, z) in torn shards that no line is about, as far as the time axis goes."""
+        told = self._log.told(image.image)
+        for (t_shard, z_shard), _ in image.in_state("torn"):
+            depth, deep = image.shape.shard["t"], image.shape.shard.get("z", 1)
+            for t in range(t_shard * depth, min((t_shard + 1) * depth, self._lengths[image.image.name])):
+                for z in range(z_shard * deep, min((z_shard + 1) * deep, image.shape.z_planes)):
+                    if (t, z) not in told:
+                        yield t, z
 
     def _mend_shards(self, image: ImageSurvey) -> None:
         """Take shards away that cannot be read, and what cannot be decoded out of the others."""
