@@ -6,6 +6,9 @@ import itertools
 import json
 import random
 import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -216,6 +219,26 @@ def test_two_damages(whole: Path, tmp_path: Path, seed: int) -> None:
     two = rng.sample(DAMAGES, 2)
     print(" + ".join(d.name for d in two))
     store, cost = damaged(whole, tmp_path, *two, seed=seed)
+    assert_repaired(store, cost)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is POSIX")
+@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 40))])
+def test_a_repair_that_is_killed_is_repeated(whole: Path, tmp_path: Path, seed: int) -> None:
+    rng = random.Random(seed)
+    several = [rng.choice(SHARDS), rng.choice(METADATA), rng.choice(LOGS)]
+    print(" + ".join(d.name for d in several))
+    store, cost = damaged(whole, tmp_path, *several, seed=seed)
+    script = (
+        "import sys\nfrom pathlib import Path\nfrom livesr.store.repair import repair\n"
+        "print('go', flush=True)\nrepair(Path(sys.argv[1]), still_growing_s=0.0)\n"
+    )
+    repairing = subprocess.Popen([sys.executable, "-c", script, str(store)], stdout=subprocess.PIPE, text=True)
+    assert repairing.stdout is not None
+    repairing.stdout.readline()
+    time.sleep(rng.uniform(0, 0.2))
+    repairing.kill()
+    repairing.communicate()
     assert_repaired(store, cost)
 
 

@@ -26,10 +26,10 @@ from livesr.live.sinks.frames_log import read_frames_log
 from livesr.live.sinks.ome_zarr import OMEZarrSink
 from livesr.store.backfill import backfill
 from livesr.store.process import process
-from livesr.store.raw_input import store_input
+from livesr.store.raw_input import raw_input, store_input
 from livesr.store.recorded import RecordedStore
 from livesr.store.repair import TORN, repair
-from recorded_runs import array, assert_equal
+from recorded_runs import array, assert_equal, moving_groups
 
 STREAM = Stream(0, "488")
 KILLS = int(os.environ.get("LIVESR_KILLS", "10"))
@@ -64,6 +64,24 @@ from recorded_runs import *
 live = Live(sim_rig("mixing"), Path(sys.argv[1]), policy="latest", slow={{"infer": 0.02}})
 print("open", flush=True)
 live.record(moving_groups(2000), pace_s=lambda t: 0.005)
+"""
+
+
+CLOSING = f"""
+import sys, time
+from pathlib import Path
+sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+from recorded_runs import *
+live = Live(sim_rig("mixing"), Path(sys.argv[1]))
+close = live.sink.close
+def closing(report):
+    print("closing", flush=True)
+    close(report)
+    print("closed", flush=True)
+    time.sleep(60)
+live.sink.close = closing
+print("open", flush=True)
+live.record(moving_groups(90))
 """
 
 
@@ -168,6 +186,40 @@ def test_a_killed_run_is_repaired_backfilled_and_equals_an_offline_run(tmp_path:
     if not report["impossible"]:
         assert_equal(store, Path(reference["store"]))
     assert array(store, "sr").any(axis=(1, 2, 3)).sum() >= reference["sr_frames"] > 10
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is POSIX")
+@pytest.mark.parametrize("kills", [4, pytest.param(60, marks=pytest.mark.slow)])
+def test_killed_while_closing(tmp_path: Path, engine: Engine, kills: int) -> None:
+    """Every exposure was taken before it began to close: what is on disk is at its place, and computed again."""
+    taken, lost = moving_groups(90), []
+    for number in range(kills):
+        store = tmp_path / f"run-{number}.ome.zarr"
+        closed = killed_while_closing(store, random.uniform(0, 0.08))
+        repair(store, still_growing_s=0.0)
+        assert not repair(store, still_growing_s=0.0).changed
+        yaozarrs.validate_zarr_store(str(store))
+        there = sorted(t for _, t in RecordedStore(store).pictures("raw"))
+        np.testing.assert_array_equal(array(store, "raw")[there], taken[there])
+        lost.append(len(taken) - len(there))
+        assert not (closed and lost[-1])
+        if number < 4:
+            report = process(raw_input(store), tmp_path / f"again-{number}.ome.zarr")
+            assert report["sr_frames"] == len(there)
+        shutil.rmtree(store)
+    print(f"{kills} kills while closing; time points lost of 90: {sorted(lost)}")
+
+
+def killed_while_closing(store: Path, seconds: float) -> bool:
+    """Kill a run so long after it has begun to close; return whether it had closed."""
+    process = subprocess.Popen([sys.executable, "-c", CLOSING, str(store)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    while process.stdout.readline() != "closing\n":
+        assert process.poll() is None
+    time.sleep(seconds)
+    process.kill()
+    rest = process.communicate()[0]
+    return "closed" in rest
 
 
 def test_a_store_that_is_fine_is_not_touched(tmp_path: Path) -> None:
