@@ -105,7 +105,7 @@ class _Check:
                 shard = image.shards[image.shape.shard_of(line["t"], line["z"])].state
                 gone[shard if shard in gone else "damaged"].append(line["t"])
         lost = [t for t, _ in self._log.lacking(image.image)]
-        unlogged = [t for (t, _), _ in image.unlogged()]
+        unlogged = [picture.t for picture in image.unlogged()]
         bad = sum(map(len, gone.values()))
         state = ImageState(
             name=image.image.name,

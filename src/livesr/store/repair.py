@@ -25,7 +25,7 @@ from livesr.live.sinks.frames_log import SeriesName, State
 from livesr.live.sinks.series import write_json
 from livesr.store.mended_log import MendedLog
 from livesr.store.metadata import image_names, is_described, restore_images, restore_root
-from livesr.store.recorded import read_image, read_json
+from livesr.store.recorded import Event, read_image, read_json
 from livesr.store.shard_file import copy_without, whole_length
 from livesr.store.survey import ImageSurvey, Where
 
@@ -124,15 +124,15 @@ class _Repair:
             raise StoreError(f"{self._path} holds no image that can be described: {' '.join(self._problems)}")
         lost = {image.image.name: self._mark_lost(image) for image in self._images}
         found = {image.image.name: self._tell(image) for image in self._images}
-        # First what makes the arrays readable, then what says so: a repair that is killed is repeated.
+        # First what says so, then what takes it away: a repair that is killed is repeated, and finds the same.
+        if self._log.is_damaged:
+            self._torn.append(_copy_aside(self._path, self._path / layout.FRAMES_LOG))
+        rewritten = self._log.rewrite()
         for image in self._images:
             self._mend_shards(image)
         longer = [i for i in self._images if i.shape.length["t"] != self._lengths[i.image.name]]
         for image in longer:
             _set_length(image, self._lengths[image.image.name])
-        if self._log.is_damaged:
-            self._torn.append(_copy_aside(self._path, self._path / layout.FRAMES_LOG))
-        rewritten = self._log.rewrite()
         tables = [table for table in sorted(self._path.glob("localisations*.csv")) if _cut_torn_row(table)]
         root = restore_root(self._path, [image.image for image in self._images], self._log.events)
         self._write(root)
@@ -189,17 +189,23 @@ class _Repair:
 
         Raw that is in a torn shard and has no line gets one that says that it is lost: otherwise nobody would know.
         """
-        count = 0
-        for (t, z), missing in image.unlogged():
-            kind = image.image.kind
-            where = {"t": t, "position": image.image.position, "channel": image.image.channel, "z": z}
+        kind, count, told = image.image.kind, 0, self._log.told(image.image)
+        for t, z, missing, damaged in image.unlogged():
+            if len(missing) == image.planes(t, z).size:
+                if (t, z) not in told:
+                    self._say_lost(image, t, z)
+                continue
             facts = {"state": "raw_incomplete", "missing": list(missing)} if missing else {"state": _STATES[kind]}
-            self._log.add({"series": kind, **where, "stored": True, "repaired": True, **facts})
+            hurt = {"damaged": list(damaged)} if damaged else {}
+            self._log.add({**_where(image, t, z), "stored": True, "repaired": True, **facts, **hurt})
             count += 1
-        for t, z in self._torn_places(image) if image.image.kind == "raw" else ():
-            where = {"t": t, "position": image.image.position, "channel": image.image.channel, "z": z}
-            self._log.add({"series": "raw", "state": "raw", **where, "stored": False, "lost": True, "repaired": True})
+        for t, z in self._torn_places(image) if kind == "raw" else ():
+            self._say_lost(image, t, z)
         return count
+
+    def _say_lost(self, image: ImageSurvey, t: int, z: int) -> None:
+        line = {**_where(image, t, z), "state": _STATES[image.image.kind]}
+        self._log.add({**line, "stored": False, "lost": True, "repaired": True})
 
     def _torn_places(self, image: ImageSurvey) -> Iterator[Where]:
         """Yield (t, z) in torn shards that no line is about, as far as the time axis goes."""
@@ -260,6 +266,11 @@ def _common_lengths(images: Sequence[ImageSurvey], *, closed: bool) -> dict[str,
 
 def _torn(images: Sequence[ImageSurvey]) -> bool:
     return any(True for image in images for _ in image.in_state("torn"))
+
+
+def _where(image: ImageSurvey, t: int, z: int) -> Event:
+    of = image.image
+    return {"series": of.kind, "t": t, "position": of.position, "channel": of.channel, "z": z}
 
 
 def _set_length(image: ImageSurvey, length: int) -> None:

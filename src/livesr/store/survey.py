@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -46,6 +46,15 @@ class ShardSurvey:
     state: ShardState
     readable: Places
     damaged: Places
+
+
+class Unlogged(NamedTuple):
+    """A picture that no line is about: its planes that cannot be read, and those of them that are damaged."""
+
+    t: int
+    z: int
+    missing: tuple[int, ...]
+    damaged: tuple[int, ...]
 
 
 class ImageSurvey:
@@ -111,20 +120,19 @@ class ImageSurvey:
         missing = set(line.get("missing", ()))
         return tuple(int(i) for i in np.flatnonzero(unread) if i not in missing)
 
-    def unlogged(self) -> Iterator[tuple[Where, tuple[int, ...]]]:
-        """Yield (t, z) of every picture on disk that no line is about, and its planes that are not."""
+    def unlogged(self) -> Iterator[Unlogged]:
+        """Yield every picture on disk that no line is about; of raw also those of which only some planes can be read."""
         told = {(e["t"], e["z"]) for e in self.lines}
-        whole = self.image.kind == "raw"
+        raw = self.image.kind == "raw"
         for (t_shard, z_shard), shard in sorted(self.shards.items()):
-            enough = shard.readable.any(axis=1) if whole else shard.readable.all(axis=1)
-            for inside, z_inside in np.argwhere(enough):
-                where = (
-                    t_shard * self.shape.shard["t"] + int(inside),
-                    z_shard * self.shape.shard.get("z", 1) + int(z_inside),
-                )
-                if where not in told:
-                    lacking = np.flatnonzero(~shard.readable[inside, :, z_inside])
-                    yield where, tuple(int(i) for i in lacking)
+            there = (shard.readable | shard.damaged).any(axis=1) if raw else shard.readable.all(axis=1)
+            for inside, z_inside in np.argwhere(there):
+                t = t_shard * self.shape.shard["t"] + int(inside)
+                z = z_shard * self.shape.shard.get("z", 1) + int(z_inside)
+                if (t, z) not in told:
+                    planes = ~shard.readable[inside, :, z_inside], shard.damaged[inside, :, z_inside]
+                    missing, damaged = (tuple(int(i) for i in np.flatnonzero(p)) for p in planes)
+                    yield Unlogged(t, z, missing, damaged)
 
     def in_state(self, *states: ShardState) -> Iterator[tuple[Where, ShardSurvey]]:
         """Yield the shards in one of these states."""
