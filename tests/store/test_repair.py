@@ -189,7 +189,7 @@ def test_a_killed_run_is_repaired_backfilled_and_equals_an_offline_run(tmp_path:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is POSIX")
-@pytest.mark.parametrize("kills", [4, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [4, pytest.param(40, marks=[pytest.mark.slow, pytest.mark.timeout(3000)])])
 def test_killed_while_closing(tmp_path: Path, engine: Engine, kills: int) -> None:
     """Every exposure was taken before it began to close: what is on disk is at its place, and computed again."""
     taken, lost = moving_groups(90), []

@@ -39,6 +39,7 @@ BEAT_S = 5.0
 STALE_S = 120.0
 # A copy of a folder, made from a computer that died, has a young file with an old heartbeat; clocks differ by less than this.
 _CLOCKS_DIFFER_S = 3600.0
+_PATIENCE_S, _PAUSE_S = 2.0, 0.02
 _DOES = {"run": "recorded", "repair": "repaired", "backfill": "completed"}
 
 
@@ -190,11 +191,15 @@ def _create(path: Path, mine: Holder) -> bool:
 
 
 def _give_back(path: Path, mine: Holder) -> None:
-    try:
-        if _token(path) == mine.token:
+    deadline = time.monotonic() + _PATIENCE_S
+    while _token(path) == mine.token:
+        try:
             path.unlink()
-    except OSError as e:
-        log.debug("%s stays: %s", path, e)
+        except OSError as e:  # on Windows while somebody reads it
+            if time.monotonic() > deadline:
+                log.warning("the lock %s stays (%s): delete it when this program has ended", path, e)
+                return
+            time.sleep(_PAUSE_S)
 
 
 def _is_stale(path: Path, found: Holder | None, age_s: float) -> bool:

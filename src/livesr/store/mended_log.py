@@ -67,7 +67,8 @@ class MendedLog:
             yield f"{name} lacks {pictures}, or some of its planes: t = {ranges([t for t, _ in lacking])}."
         repaired = any(e.get("repaired") for e in self._about(image.image))
         if image.image.kind == "raw" and repaired and (holes := image.holes()):
-            yield f"{name} has no file for t = {ranges(holes)}, and the lines about them are lost: nobody knows what was there."
+            gaps = ", ".join(f"{first}-{last}" for first, last in holes)
+            yield f"{name} has no file for t = {gaps}, and the lines about them are lost: nobody knows what was there."
 
     def correct(self, image: Image, line: Event, **facts: Any) -> None:
         """Change a line; lines before it about a picture that is lost are no promise either."""

@@ -5,6 +5,7 @@ Owns the bytes of the Zarr sharding codec (index at the end) and of the chunks t
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from livesr.base.files import replace_file
 
 ABSENT = np.iinfo(np.uint64).max
 _ENTRY_BYTES, _CRC_BYTES, _BLOSC_HEADER, _BLOSC_VERSION = 16, 4, 16, 2
+_MOST_CHUNKS, _MOST_CHUNK_BYTES = 1 << 20, 1 << 31  # far beyond what livesr writes
 _DECODED_HERE = {"bytes", "blosc", "crc32c"}
 
 Index = NDArray[np.uint64]
@@ -47,7 +49,7 @@ class ShardForm:
     @property
     def chunks(self) -> int:
         """Inner chunks of a shard."""
-        return int(np.prod(self.counts))
+        return math.prod(self.counts)
 
     @property
     def index_bytes(self) -> int:
@@ -79,7 +81,9 @@ def shard_form(about: Mapping[str, Any], place: object = "zarr.json") -> ShardFo
         counts = tuple(int(s) // int(i) for s, i in zip(shard, inner, strict=True))
         if min(counts) < 1:
             raise ValueError(f"its shards {shard} are smaller than its chunks {inner}")
-        size = int(np.prod(inner)) * np.dtype(str(about["data_type"])).itemsize
+        size = math.prod(map(int, inner)) * np.dtype(str(about["data_type"])).itemsize
+        if math.prod(counts) > _MOST_CHUNKS or not 0 < size <= _MOST_CHUNK_BYTES:
+            raise ValueError(f"its shards have {math.prod(counts)} chunks of {size} bytes")
         return ShardForm(counts, size, tuple(str(c["name"]) for c in sharding["configuration"]["codecs"]))
     except (KeyError, TypeError, ValueError, AttributeError) as e:
         raise StoreError(f"{place} does not describe an array that livesr wrote: {e}.") from e

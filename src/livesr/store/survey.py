@@ -5,10 +5,12 @@ Owns the comparison of what lies on disk with what frames.jsonl promises. Change
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -31,6 +33,7 @@ ShardState = Literal["whole", "damaged", "torn", "missing"]
 Where = tuple[int, int]
 """(t, z) of a picture, or of a shard counted along t and z."""
 _THREADS = 4
+_NUMBER = re.compile(r"0|[1-9][0-9]{0,7}")  # longer ones are of no run
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +84,11 @@ class ImageSurvey:
         self.shards[shard] = self._look(shard)
         self.__dict__.pop("readable_length", None)
 
-    def holes(self) -> list[int]:
-        """Return the time points before the last that can be read for which there is no file."""
-        there = {t_shard for (t_shard, _), shard in self.shards.items() if shard.state != "missing"}
+    def holes(self) -> list[tuple[int, int]]:
+        """Return the first and last time points of every gap between files."""
+        there = sorted({t_shard for (t_shard, _), shard in self.shards.items() if shard.state != "missing"})
         depth = self.shape.shard["t"]
-        return [t for t in range(self.readable_length) if t // depth not in there]
+        return [((a + 1) * depth, b * depth - 1) for a, b in pairwise([-1, *there]) if b > a + 1]
 
     def file(self, shard: Where) -> Path:
         """Return where a shard lies."""
@@ -162,7 +165,7 @@ class ImageSurvey:
         axes = tuple(self.shape.length)
         for path in (self.image.array / "c").glob("/".join("*" * len(axes))):
             names = path.relative_to(self.image.array / "c").parts
-            if path.is_file() and all(name.isdigit() for name in names):
+            if path.is_file() and all(_NUMBER.fullmatch(name) for name in names):
                 place = dict(zip(axes, map(int, names), strict=True))
                 yield place["t"], place.get("z", 0)
 
