@@ -121,9 +121,6 @@ def test_the_number_of_a_dead_process_may_be_somebody_elses_now(tmp_path: Path) 
 def test_another_computer_is_judged_by_its_heartbeat(
     tmp_path: Path, age_s: float, beat: str | None, there: bool
 ) -> None:
-    lock = Lock(tmp_path, "run")
-    lock.acquire()
-    lock.release()
     with Lock(tmp_path, "run"):
         content = (tmp_path / LOCK).read_text()
     (tmp_path / LOCK).write_text(content)
@@ -137,6 +134,22 @@ def test_another_computer_is_judged_by_its_heartbeat(
         with Lock(tmp_path, "repair"):
             pass
         assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("facts", [{"token": "../../x"}, {"pid": "1"}, {"pid": -1}, {"started": "x"}, {"beat": 3}])
+def test_a_file_of_a_stranger(tmp_path: Path, facts: dict[str, object]) -> None:
+    folder = tmp_path / "a" / "b"
+    folder.mkdir(parents=True)
+    with Lock(folder, "run"):
+        content = (folder / LOCK).read_text()
+    (folder / LOCK).write_text(content)
+    changed(folder, **facts)
+    with pytest.raises(LockedError, match="has just begun"):
+        Lock(folder, "repair").acquire()
+    aged(folder, 2 * STALE_S)
+    with Lock(folder, "repair"):
+        pass
+    assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"pid": 3}', b"\xff\xfe"])
@@ -192,7 +205,7 @@ def test_signs_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_who_lost_it_leaves_it_to_the_new_owner(tmp_path: Path) -> None:
     lock = Lock(tmp_path, "run")
     lock.acquire()
-    changed(tmp_path, token="somebody-else")
+    changed(tmp_path, token="abc")
     lock.release()
     assert (tmp_path / LOCK).is_file()
     lock.release()

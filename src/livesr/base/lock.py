@@ -16,6 +16,7 @@ import logging
 import math
 import os
 import platform
+import re
 import threading
 import time
 import uuid
@@ -40,6 +41,7 @@ STALE_S = 120.0
 # A copy of a folder, made from a computer that died, has a young file with an old heartbeat; clocks differ by less than this.
 _CLOCKS_DIFFER_S = 3600.0
 _PATIENCE_S, _PAUSE_S = 2.0, 0.02
+_TOKEN = re.compile(r"[0-9a-f]{1,32}")
 _DOES = {"run": "recorded", "repair": "repaired", "backfill": "completed"}
 
 
@@ -242,12 +244,17 @@ def _held_by(path: Path, found: Holder | None) -> str:
 
 
 def _read(path: Path) -> Holder | None:
-    """Return who made the file; None if it is gone, or not filled yet."""
+    """Return who made the file; None if it is gone, not filled yet, or nothing that livesr wrote."""
     try:
         about = json.loads(path.read_bytes())
-        return Holder(**{f.name: about[f.name] for f in fields(Holder)})
-    except (OSError, ValueError, KeyError, TypeError):
+        found = Holder(**{f.name: about[f.name] for f in fields(Holder)})
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
+    texts = found.what, found.host, found.machine, found.user, found.since, found.beat, found.token
+    right = all(isinstance(text, str) for text in texts)
+    right = right and bool(_TOKEN.fullmatch(found.token))  # it becomes part of a file name
+    right = right and type(found.pid) is int and 0 < found.pid < 1 << 31 and isinstance(found.started, float)
+    return found if right else None
 
 
 def _token(path: Path) -> str:
