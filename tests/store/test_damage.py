@@ -19,6 +19,7 @@ import pytest
 import yaozarrs
 import zarr
 
+from livesr.base.errors import DamagedFileError
 from livesr.check.store import check_store
 from livesr.live.inference.engine import Engine
 from livesr.live.sinks import layout
@@ -296,9 +297,11 @@ def test_without_its_log_a_store_is_computed_again(whole: Path, tmp_path: Path, 
     assert not [f for f in check_store(store).findings if f.level != "note"]
 
 
-def test_a_middle_shard_that_is_gone_is_never_fine(whole: Path, tmp_path: Path) -> None:
+def test_a_middle_shard_that_is_gone_is_never_fine(whole: Path, tmp_path: Path, engine: Engine) -> None:
     store, _ = damaged(whole, tmp_path)
     (store / "raw/0/c/1/0/0/0").unlink()
+    with pytest.raises(DamagedFileError, match=r"t=16 \(its file is gone\)"):
+        process(raw_input(store), tmp_path / "again.ome.zarr")
     for _ in range(2):
         report = repair(store, still_growing_s=0.0)
         assert report.lacking == {"raw": SHARD}

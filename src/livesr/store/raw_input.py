@@ -315,6 +315,9 @@ def read_stacks(store: RecordedStore, keys: Iterable[tuple[Stream, int]]) -> Ite
         shape, array = arrays[place]
         if t >= shape.length["t"]:
             raise _damaged(store, image, t, "the array is shorter")
+        # Zarr reads a file that is gone as zeros.
+        if not (image.array / shape.shard_key(*shape.shard_of(t, stream.z))).is_file():
+            raise _damaged(store, image, t, "its file is gone")
         try:
             block = np.asarray(array[shape.index(t, stream.z)])
         except Exception as e:  # a torn shard raises whatever its codecs raise

@@ -172,11 +172,15 @@ def copy_without(path: Path, form: ShardForm, drop: Places, target: Path) -> Non
             chunk = _chunk(source, index, i)
             kept[i] = file.tell(), len(chunk)
             file.write(chunk)
-        entries = kept.astype("<u8").tobytes()
-        file.write(entries + _crc32c(entries).to_bytes(_CRC_BYTES, "little"))
+        file.write(_encoded(kept))
         file.flush()
         os.fsync(file.fileno())
     replace_file(new, target)
+
+
+def empty_shard(form: ShardForm) -> bytes:
+    """Return a shard whose every chunk is the fill value."""
+    return _encoded(np.full((form.chunks, 2), ABSENT, np.uint64))
 
 
 def first_chunk(path: Path) -> tuple[int, int] | None:
@@ -192,6 +196,11 @@ def _chunk(file: BinaryIO, index: Index, i: np.intp) -> bytes:
     offset, length = (int(n) for n in index[i])
     file.seek(offset)
     return file.read(length)
+
+
+def _encoded(index: Index) -> bytes:
+    entries = index.astype("<u8").tobytes()
+    return entries + _crc32c(entries).to_bytes(_CRC_BYTES, "little")
 
 
 def _parsed(content: bytes, end: int) -> Index:

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from livesr.base.errors import RecordingError
 from livesr.base.files import replace_file
-from livesr.store.recorded import array_shape
+from livesr.store.recorded import array_shape, read_json
+from livesr.store.shard_file import empty_shard, shard_form
 
 
 def replace_planes(array: Path, planes: Mapping[tuple[int, int], NDArray[Any]], scratch: Path) -> None:
@@ -50,8 +51,12 @@ def replace_planes(array: Path, planes: Mapping[tuple[int, int], NDArray[Any]], 
         for (t, z), plane in planes.items():
             block[shape.index(t - first["t"], z - first["z"])] = plane
         zarr.open_array(scratch, mode="r+")[region] = block
-        if (scratch / key).is_file():  # not where every plane is zero
-            _move(scratch / key, array / key)
+        if not (
+            scratch / key
+        ).is_file():  # zarr writes none where every plane is zero; without, pictures seem to be lost
+            (scratch / key).parent.mkdir(parents=True, exist_ok=True)
+            (scratch / key).write_bytes(empty_shard(shard_form(read_json(array / "zarr.json"))))
+        _move(scratch / key, array / key)
     except Exception as e:  # a torn shard raises whatever its codecs raise
         raise RecordingError(f"{array.parent.name} could not be written at t={min(planes)[0]}: {e}.") from e
 
