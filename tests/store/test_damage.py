@@ -153,6 +153,10 @@ SHARDS = [shard(kind, how) for kind in KINDS for how in ("deleted", "cut", "empt
 LOGS = [log(how) for how in ("deleted", "empty", "cut", "a line less", "a line damaged")]
 REPORT = [metadata(layout.REPORT, how) for how in ("empty", "deleted")]
 DAMAGES = [*METADATA, *SHARDS, *LOGS, *REPORT]
+OFTEN = [
+    pytest.param(d, marks=() if d.name.endswith(("empty", "attributes", "data", "index", "less")) else pytest.mark.slow)
+    for d in DAMAGES
+]
 
 
 @pytest.fixture(scope="module")
@@ -201,7 +205,7 @@ def assert_repaired(store: Path, cost: Frames) -> None:
         assert [f for f in check_store(store).findings if f.level == "error"]
 
 
-@pytest.mark.parametrize("damage", DAMAGES, ids=lambda d: d.name)
+@pytest.mark.parametrize("damage", OFTEN, ids=lambda d: d.name)
 def test_one_damage(whole: Path, tmp_path: Path, damage: Damage) -> None:
     store, cost = damaged(whole, tmp_path, damage)
     before = check_store(store)
