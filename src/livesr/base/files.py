@@ -33,3 +33,28 @@ def replace_file(new: Path, place: Path) -> None:
             time.sleep(_PAUSE_S)
         else:
             return
+
+
+_ENOUGH_FILES = 8192
+
+
+def open_files_limit() -> int:
+    """Return how many files and connections this process may have open; asks for more first, where the system lets it.
+
+    Many systems begin with 1024 or 256, whoever needs more may take it; a store, a publisher with viewers and a microscope's
+    drivers together do. Windows has no such limit for what livesr opens.
+    """
+    try:
+        import resource
+    except ImportError:
+        return _ENOUGH_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    infinite = resource.RLIM_INFINITY
+    wanted = _ENOUGH_FILES if hard == infinite else min(hard, _ENOUGH_FILES)
+    if soft == infinite or soft >= wanted:
+        return _ENOUGH_FILES if soft == infinite else soft
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    except (OSError, ValueError):  # some systems have a lower limit of their own
+        return soft
+    return wanted

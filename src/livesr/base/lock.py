@@ -29,7 +29,8 @@ from typing import Self
 
 import psutil
 
-from livesr.base.errors import StoreError
+from livesr.base.documents import read_json
+from livesr.base.errors import DocumentError, StoreError
 from livesr.base.files import replace_file
 
 log = logging.getLogger(__name__)
@@ -246,9 +247,9 @@ def _held_by(path: Path, found: Holder | None) -> str:
 def _read(path: Path) -> Holder | None:
     """Return who made the file; None if it is gone, not filled yet, or nothing that livesr wrote."""
     try:
-        about = json.loads(path.read_bytes())
+        about = read_json(path)
         found = Holder(**{f.name: about[f.name] for f in fields(Holder)})
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (DocumentError, KeyError, TypeError):
         return None
     texts = found.what, found.host, found.machine, found.user, found.since, found.beat, found.token
     right = all(isinstance(text, str) for text in texts)

@@ -6,14 +6,18 @@ Owns the comparison of images, frames.jsonl and report.json, and the sentences a
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from livesr.base.errors import StoreError
+from livesr.base import contained
+from livesr.base.errors import LiveSRError, StoreError
 from livesr.check.finding import Finding
 from livesr.live.sinks import layout
+from livesr.live.sources.recordings.recording import open_recording
 from livesr.store.mended_log import MendedLog, ranges
 from livesr.store.metadata import image_names, is_described, restore_root
 from livesr.store.recorded import read_image, read_json, refuse_in_use, stream_of
@@ -73,6 +77,7 @@ def check_store(path: Path) -> StoreState:
     path = Path(path).absolute()
     if not (path / layout.SIDECARS).is_dir():
         raise StoreError(f"{path} is no store of livesr: it has no folder '{layout.SIDECARS}'.")
+    contained.refuse_links(path)
     refuse_in_use(path)
     return _Check(path).state()
 
@@ -168,11 +173,11 @@ class _Check:
         file = self._path / layout.FRAMES_LOG
         if not file.is_file():
             yield Finding("error", "log", "frames.jsonl is gone: what the run took is not known.", _REPAIR, file)
-        elif self._log.is_damaged:
-            yield Finding("error", "log", "frames.jsonl has lines that cannot be read.", _REPAIR, file)
+        elif self._log.problem:
+            yield Finding("error" if self._log.is_damaged else "note", "log", self._log.problem, _REPAIR, file)
         elsewhere = {e["elsewhere"] for e in self._log.events if isinstance(e.get("elsewhere"), str)}
         for place in sorted(elsewhere):
-            there = Path(place).is_file()
+            there = place.startswith(("\\\\", "//")) or os.path.isfile(place)  # no other computer is asked
             says = f"Pictures were written elsewhere: {place}{'' if there else ', which is not there now'}."
             yield Finding("warning" if there else "error", "elsewhere", says, "Copy it over the store.", file)
         for event in self._log.events:
@@ -182,8 +187,10 @@ class _Check:
                 yield Finding("error", "stray", says, "", self._path / layout.SIDECARS)
 
     def _stray(self, name: str) -> bool:
-        strays = self._path / layout.STRAYS
-        return (strays / Path(name).name).is_file()
+        try:
+            return contained.is_file(self._path, f"{layout.STRAYS}/{Path(name).name}")
+        except StoreError:  # no name of a file in there
+            return False
 
     def _lengths(self) -> Iterator[Finding]:
         places: dict[tuple[int, str], set[int]] = {}
@@ -229,14 +236,15 @@ class _Check:
 
     def _frames_in(self, name: str) -> int:
         """Return the frames of a TIFF beside the images; planes that never came are zeros."""
-        import tifffile
-
-        try:
-            planes = tifffile.imread(self._path / layout.STRAYS / Path(name).name)
-        except (OSError, ValueError):
+        if not self._stray(name):
             return 0
+        try:
+            found = open_recording(self._path / layout.STRAYS / Path(name).name)
+        except LiveSRError:
+            return 0
+        found.close()
         # At most: a frame that was black cannot be told from one that never came.
-        return int(planes.size // (planes.shape[-1] * planes.shape[-2]))
+        return 0 if found.damage else math.prod(found.lengths)
 
     def _others(self) -> Iterator[Finding]:
         if not (self._path / layout.SIDECARS / "rig.yaml").is_file():

@@ -112,12 +112,17 @@ def main() -> NoReturn:
     except KeyboardInterrupt:  # a second one, while the first was being answered
         code = INTERRUPTED
         _ignore(endings)
-    if code == INTERRUPTED and threading.active_count() > 1:
-        # A driver that does not return still runs in its thread: to take the core from under it crashes the process.
+    if threading.active_count() > 1 and (code == INTERRUPTED or _left_behind()):
+        # A driver or a network that does not return still runs in its thread: to take what it uses from under it crashes.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
+
+
+def _left_behind() -> bool:
+    """Whether a thread of livesr's own still runs, as one does that a network or a listener never came back to."""
+    return any(thread.name.startswith("livesr-") for thread in threading.enumerate())
 
 
 def _ignore(endings: list[signal.Signals]) -> None:
@@ -128,6 +133,7 @@ def _ignore(endings: list[signal.Signals]) -> None:
 
 def _log_to_stderr(level: str) -> None:
     """Show records of `level` and above; what matters to people is printed by the commands themselves."""
+    level = level if level in logging.getLevelNamesMapping() else "WARNING"  # a typo must not end a run
     handler = logging.StreamHandler()
     handler.setLevel(level)  # of the handler: libraries set levels of their own loggers
     handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))

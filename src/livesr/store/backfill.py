@@ -23,6 +23,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from livesr.base import contained
 from livesr.base.errors import EngineError, RunError, StoreError
 from livesr.base.frames import MulticolorFrame, RawStack, SRFrame, Stream
 from livesr.base.lock import Lock
@@ -108,6 +109,7 @@ def backfill(
     sidecars, runtime = Path(path) / layout.SIDECARS, (backend, precision, threads)
     if not sidecars.is_dir():
         RecordedStore(path)  # says what is wrong with it
+    contained.refuse_links(Path(path), writing=True)  # before the lock, which is written into a folder that may be one
     try:
         with Lock(sidecars, "backfill"):
             for left in sidecars.glob(f"{_SCRATCH}*"):  # by one that was killed
@@ -454,7 +456,7 @@ def _check_lengths(store: RecordedStore) -> None:
 
 def _drop_unfinished_line(log: Path) -> None:
     """Cut off a last line that a killed process left unfinished, so that the next does not continue it."""
-    with log.open("rb+") as file:
+    with contained.open_to_write(log.parent, log.name, "r+") as file:
         content = file.read()
         if content and not content.endswith(b"\n"):
             file.truncate(content.rfind(b"\n") + 1)

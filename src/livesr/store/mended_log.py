@@ -5,15 +5,15 @@ Owns the lines. Looks at no array.
 
 from __future__ import annotations
 
-import json
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from livesr.base.files import replace_file
-from livesr.live.sinks.frames_log import to_json
+from livesr.base import contained
+from livesr.live.sinks.frames_log import LogContents, read_log, to_json
 from livesr.store.recorded import Event, Image, stored_lines
 from livesr.store.survey import ImageSurvey, Where
 
@@ -23,17 +23,23 @@ class MendedLog:
 
     Attributes
     ----------
-    events : every line that can be read
-    is_damaged : whether there is one in the middle that cannot
+    events : every line that is understood
+    problem : what is not, a sentence; "" if all of it is
+    is_damaged : whether a line that is not understood stands behind one that is: no repair has looked at the file since
+    loses : whether writing it again leaves out, or moves, what is not understood
     changed : whether the file is to be written again
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        content = path.read_bytes() if path.is_file() else b""
-        self.events, damaged = read_what_can_be(content)
-        self.is_damaged = bool(damaged)
-        self.changed = self.is_damaged or bool(content and not content.endswith(b"\n"))
+        found = read_log(path) if path.is_file() else LogContents([])
+        self.events, self.problem = found.events, found.problem
+        unknown = [line for line in found.unknown if not line.keys]
+        # They may mean something to somebody. A repair puts them first, and what they were about is told anew behind them.
+        self._unknown = b"".join(line.text + b"\n" for line in unknown)
+        self.is_damaged = any(line.number != place for place, line in enumerate(unknown, start=1))
+        self.loses = self.is_damaged or len(unknown) < len(found.unknown)
+        self.changed = self.is_damaged or not _ends_with_its_line(path)
         self._by_image: defaultdict[tuple[str, int, str], list[Event]] = defaultdict(list)
         self._places: dict[tuple[str, int, str], defaultdict[Where, list[Event]]] = {}
         for event in self.events:
@@ -88,9 +94,8 @@ class MendedLog:
         """Replace the file if something changed; return whether it did."""
         if not self.changed:
             return False
-        new = self._path.with_name(f".{self._path.name}.new")
-        new.write_text("".join(to_json(e) + "\n" for e in self.events), encoding="utf-8", newline="\n")
-        replace_file(new, self._path)
+        known = "".join(to_json(e) + "\n" for e in self.events).encode()
+        contained.replace_bytes(self._path.parent, self._path.name, self._unknown + known)
         return True
 
     def _about(self, image: Image) -> list[Event]:
@@ -107,13 +112,6 @@ class MendedLog:
         return self._places[place]
 
 
-def read_what_can_be(content: bytes) -> tuple[list[Event], int]:
-    """Return the lines of a frames.jsonl that can be read, and how many cannot; a last one without its end is no damage."""
-    *whole, _ = content.split(b"\n")
-    events = [_event(line) for line in whole if line.strip()]
-    return [e for e in events if e is not None], sum(e is None for e in events)
-
-
 def ranges(numbers: Iterable[int]) -> str:
     """Write whole numbers as "0-15, 31"."""
     ordered = sorted(set(numbers))
@@ -121,12 +119,12 @@ def ranges(numbers: Iterable[int]) -> str:
     return ", ".join(f"{run[0][1]}-{run[-1][1]}" if len(run) > 1 else str(run[0][1]) for run in runs)
 
 
-def _event(line: bytes) -> Event | None:
-    try:
-        event = json.loads(line)
-        where = event["series"], event["state"], event["position"], event["channel"], event["z"], event["t"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return None
-    right = [isinstance(text, str) for text in (where[0], where[1], where[3])]
-    right += [type(number) is int and number >= 0 for number in (where[2], where[4], where[5])]
-    return dict(event) if all(right) and isinstance(event.get("stored"), bool) else None
+def _ends_with_its_line(path: Path) -> bool:
+    """Whether a file is empty, absent, or ends with a line feed."""
+    if not path.is_file():
+        return True
+    with contained.open_to_read(path.parent, path.name) as file:
+        if not file.seek(0, os.SEEK_END):
+            return True
+        file.seek(-1, os.SEEK_END)
+        return file.read() == b"\n"

@@ -25,8 +25,9 @@ from livesr.live.sinks import layout
 from livesr.live.sinks.frames_log import SeriesName
 from livesr.live.sinks.series import SeriesSpec, group_json
 from livesr.live.sinks.sink import ChannelDescription, RunDescription
+from livesr.store.raw_input import camera_of
 from livesr.store.recorded import KINDS, Event, Image, array_shape, read_image, read_json
-from livesr.store.shard_file import ShardError, ShardForm, first_chunk, read_index, shard_form
+from livesr.store.shard_file import ShardError, ShardForm, check_encoding, first_chunk, read_index, shard_form
 
 _AXES: dict[str, dict[str, str]] = {
     "t": {"name": "t", "type": "time", "unit": "second"},
@@ -34,6 +35,9 @@ _AXES: dict[str, dict[str, str]] = {
     **{axis: {"name": axis, "type": "space", "unit": "micrometer"} for axis in "zyx"},
 }
 _MOST_PER_SHARD = 16
+_WARNINGS_UNKNOWN = (
+    "What the run warned of when it opened its engines is no longer known: 'livesr repair' wrote this anew."
+)
 
 
 @dataclass(slots=True)
@@ -65,7 +69,8 @@ def is_described(folder: Path) -> bool:
 def restore_images(path: Path, events: Sequence[Event]) -> Restored:
     """Find what the zarr.json files of the images said, where they do not say it any more.
 
-    An array found so has no time points: how many it has is for its shards to say.
+    An array found so has no time points: how many it has is for its shards to say. One whose zarr.json is whole, and says that
+    its chunks are encoded in another way than livesr's, is left as it is.
     """
     found, copies = Restored(), _copies(path).get("images", {})
     names = image_names(path)
@@ -74,6 +79,7 @@ def restore_images(path: Path, events: Sequence[Event]) -> Restored:
     for name in broken:
         kept = copies.get(name) if isinstance(copies.get(name), Mapping) else None
         try:
+            _refuse_another_encoding(path / name / "0" / "zarr.json")
             if not _whole_array(path / name):
                 found.files[f"{name}/0/zarr.json"] = kept["array"] if kept else inferred.array(name)
             if not _whole_group(path / name):
@@ -123,7 +129,7 @@ class _Inferred:
             raise StoreError("its shards hold no chunk that can be read")
         y, x = self._sides(kind, other, told[0] // told[1])
         planes, exposures = self._planes(kind, channel)
-        z_planes = array_shape(other.array, other.exposures).z_planes
+        z_planes = self._z_planes(position, channel, other)
         # Axes of the array, not of the other.
         counts = {"t": 0, **({"c": planes} if kind != "recon" and exposures == 1 else {})}
         counts |= {**({"z": z_planes} if z_planes > 1 else {}), "y": y, "x": x}
@@ -156,7 +162,7 @@ class _Inferred:
         kind, position, channel = self._place(name)
         length = dict(zip(array["dimension_names"], array["shape"], strict=True))
         description = self._description(kind, position, channel, (length["y"], length["x"]), str(array["data_type"]))
-        run = replace(self._run(channel, description), z_planes=length.get("z", 1))
+        run = replace(self._run(position, channel, description), z_planes=length.get("z", 1))
         specs = layout.series_specs(run, position, run.channel(channel))
         if kind not in specs:
             raise StoreError(f"rig.yaml and the engines beside it know of no {kind} of channel {channel!r}")
@@ -177,7 +183,7 @@ class _Inferred:
     @cached_property
     def _rig(self) -> RigConfig:
         file = self._path / layout.SIDECARS / "rig.yaml"
-        rig = parse(RigConfig, {**load_yaml(file), "folder": file.parent}, str(file))
+        rig = parse(RigConfig, {**load_yaml(file), "folder": file.parent, "micromanager": "rig.cfg"}, str(file))
         return rig.with_engine("none").with_engine("none", "upscale")
 
     @cached_property
@@ -204,6 +210,14 @@ class _Inferred:
         if not self._whole:
             raise StoreError("no other image of the store is whole, and it has no copy of its metadata")
         return min(self._whole, key=distance)
+
+    def _z_planes(self, position: int, channel: str, other: Image) -> int:
+        """Return the planes of a stack: of the images of its own position and channel, or what the log tells of it."""
+        for image in self._whole:
+            if (image.position, image.channel) == (position, channel):
+                return array_shape(image.array, image.exposures).z_planes
+        told = [int(e["z"]) + 1 for e in self._events if (e["position"], e["channel"]) == (position, channel)]
+        return max(told) if told else array_shape(other.array, other.exposures).z_planes
 
     def _any_shard(self, name: str) -> Path:
         files = sorted(p for p in (self._path / name / "0" / "c").rglob("*") if p.is_file() and p.name.isdigit())
@@ -240,18 +254,14 @@ class _Inferred:
     ) -> ChannelDescription:
         """Describe the channel by its rig; the camera by its raw image, or by a picture of another kind."""
         raw = next((i for i in self._whole if (i.kind, i.channel) == ("raw", channel)), None)
-        size_um = (self._rig.optics.pixel_size_nm or 0) / 1e3
-        origin, mirrored = (0.0, 0.0), (False, False)
         if raw:
-            length = array_shape(raw.array, raw.exposures)
-            camera, kept = (length.length["y"], length.length["x"]), raw.attributes["livesr"]
-            origin, dtype, size_um = tuple(kept["origin_px"]), length.dtype, raw.scale["x"]
-            mirrored = tuple(kept.get("mirrored", mirrored))
+            geometry = camera_of(raw)
         else:
-            camera = shape if kind == "raw" else self._camera(channel, shape)
-        geometry = Geometry(camera, dtype, size_um or 1.0, (float(origin[0]), float(origin[1])), mirrored)
-        plain = build_path(self._rig, channel, geometry).description
-        return self._with_prediction(plain, shape) if kind in ("sr", "uncertainty") else plain
+            size_um = (self._rig.optics.pixel_size_nm or 0) / 1e3
+            geometry = Geometry(shape if kind == "raw" else self._camera(channel, shape), dtype, size_um or 1.0)
+        path = build_path(self._rig, channel, geometry)
+        predicted = kind in ("sr", "uncertainty")
+        return self._with_prediction(path.description, path.doubts, shape) if predicted else path.description
 
     def _camera(self, channel: str, shape: tuple[int, int]) -> tuple[int, int]:
         """Return the size of the raw frames whose reconstruction has this shape."""
@@ -262,7 +272,9 @@ class _Inferred:
                 return camera
         raise StoreError(f"no camera frame is known whose reconstruction is {shape[0]} x {shape[1]}")
 
-    def _with_prediction(self, plain: ChannelDescription, shape: tuple[int, int]) -> ChannelDescription:
+    def _with_prediction(
+        self, plain: ChannelDescription, doubts: Sequence[str], shape: tuple[int, int]
+    ) -> ChannelDescription:
         last = self._predicted()
         engines = [
             {
@@ -277,7 +289,12 @@ class _Inferred:
             }
             for m in sorted(self._manifests, key=lambda m: m.task == "separate")
         ]
-        ai = {"prediction": True, "model": engines[-1]["model"], "engines": engines}
+        ai = {
+            "prediction": True,
+            "model": engines[-1]["model"],
+            "engines": engines,
+            "warnings": [*doubts, _WARNINGS_UNKNOWN],
+        }
         return replace(
             plain,
             labels=last.channel_names,
@@ -288,9 +305,10 @@ class _Inferred:
             ai=ai,
         )
 
-    def _run(self, channel: str, description: ChannelDescription) -> RunDescription:
+    def _run(self, position: int, channel: str, description: ChannelDescription) -> RunDescription:
         channels = [description if c == channel else _nameless(c) for c in self._root["channels"]]
-        z_steps = [step for image in self._whole if (step := image.scale.get("z"))]
+        own_first = sorted(self._whole, key=lambda i: (i.position, i.channel) != (position, channel))
+        z_steps = [step for image in own_first if (step := image.scale.get("z"))]
         recon = next((i for i in self._whole if i.kind == "recon"), None)
         run = RunDescription(
             str(self._root.get("stream", "")),
@@ -325,6 +343,16 @@ def _whole_array(folder: Path) -> bool:
         return about["node_type"] == "array" and all(isinstance(n, int) and n >= 0 for n in about["shape"])
     except (StoreError, KeyError, TypeError):
         return False
+
+
+def _refuse_another_encoding(file: Path) -> None:
+    """Refuse an array that other software has written anew: its shards are not torn, and must not be taken for it."""
+    try:
+        about = read_json(file)
+    except StoreError:
+        return
+    if about.get("node_type") == "array" and {"data_type", "chunk_key_encoding", "codecs"} <= about.keys():
+        check_encoding(about, file)
 
 
 def _fits(file: Path, form: ShardForm) -> bool:

@@ -10,7 +10,6 @@ half written, and each image has come a little less or more far than the others.
 from __future__ import annotations
 
 import logging
-import shutil
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from livesr.base import contained
 from livesr.base.errors import StoreError
 from livesr.base.lock import Lock
 from livesr.live.sinks import layout
@@ -90,6 +90,7 @@ def repair(path: Path, *, still_growing_s: float = _STILL_GROWING_S, decode: boo
     path = Path(path).absolute()
     if not (path / layout.SIDECARS).is_dir():
         raise StoreError(f"{path} is no store of livesr: it has no folder '{layout.SIDECARS}'.")
+    contained.refuse_links(path, writing=True)  # before the lock, which is written into a folder that may be one
     try:
         with Lock(path / layout.SIDECARS, "repair"):
             _refuse_growing(path, still_growing_s)
@@ -125,7 +126,7 @@ class _Repair:
         lost = {image.image.name: self._mark_lost(image) for image in self._images}
         found = {image.image.name: self._tell(image) for image in self._images}
         # First what says so, then what takes it away: a repair that is killed is repeated, and finds the same.
-        if self._log.is_damaged:
+        if self._log.changed and self._log.loses:
             self._torn.append(_copy_aside(self._path, self._path / layout.FRAMES_LOG))
         rewritten = self._log.rewrite()
         for image in self._images:
@@ -133,7 +134,7 @@ class _Repair:
         longer = [i for i in self._images if i.shape.length["t"] != self._lengths[i.image.name]]
         for image in longer:
             _set_length(image, self._lengths[image.image.name])
-        tables = [table for table in sorted(self._path.glob("localisations*.csv")) if _cut_torn_row(table)]
+        tables = [table for table in self._tables() if _cut_torn_row(table)]
         root = restore_root(self._path, [image.image for image in self._images], self._log.events)
         self._write(root)
         self._metadata += tuple(root)
@@ -159,13 +160,16 @@ class _Repair:
             place.parent.mkdir(parents=True, exist_ok=True)
             write_json(place, content)
 
+    def _tables(self) -> list[Path]:
+        return [file for file in sorted(self._path.glob("localisations*.csv")) if file.is_file()]
+
     def _cut_torn(self, image: ImageSurvey) -> None:
         """Cut shards that end in the middle back to their last index."""
         for place, _ in list(image.in_state("torn")):
             file = image.file(place)
             if length := whole_length(file, image.form):
                 self._torn.append(_copy_aside(self._path, file))
-                with file.open("rb+") as opened:
+                with contained.open_to_write(file.parent, file.name, "r+") as opened:
                     opened.truncate(length)
                 image.look_again(place)
 
@@ -297,14 +301,14 @@ def _keep_aside(path: Path, file: Path) -> str:
 def _copy_aside(path: Path, file: Path) -> str:
     """Keep a file as it was before it is mended; return the copy's name inside the store."""
     target = _aside(path, file)
-    shutil.copyfile(file, target)
+    contained.copy_out(file.parent, file.name, target.parent, target.name)
     return target.relative_to(path).as_posix()
 
 
 def _cut_torn_row(table: Path) -> bool:
     """Cut off a last row that a killed process left unfinished; return whether there was one."""
-    with table.open("rb+") as file:
-        content = file.read()
+    with contained.open_to_write(table.parent, table.name, "r+") as file:
+        content: bytes = file.read()
         whole = content.rfind(b"\n") + 1
         file.truncate(whole)
     return whole < len(content)

@@ -113,6 +113,8 @@ class Replay(Session):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._forked:
+            return
         self.stop()
         self._release_pipeline()
         self.wait()

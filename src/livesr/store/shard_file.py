@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from livesr.base import contained
 from livesr.base.errors import StoreError
 from livesr.base.files import replace_file
 
@@ -62,6 +63,34 @@ class ShardForm:
         return "crc32c" in self.codecs
 
 
+def check_encoding(about: Mapping[str, Any], place: object = "zarr.json") -> None:
+    """Refuse an array whose chunks are encoded, or named, in another way than livesr does it: they are whole, and not for it.
+
+    Raises
+    ------
+    StoreError
+        With what it names.
+    """
+    from livesr.live.sources.zarr_files import check_codecs
+
+    check_codecs(about, str(place))
+    try:
+        keys = about["chunk_key_encoding"]
+        if (keys["name"], (keys.get("configuration") or {}).get("separator", "/")) != ("default", "/"):
+            raise ValueError(f"its chunks are named by {keys}, expected 'default' with '/'")
+        (sharding,) = about["codecs"]
+        how = sharding["configuration"]
+        if sharding["name"] != "sharding_indexed" or how.get("index_location", "end") != "end":
+            raise ValueError(
+                f"its codec is {sharding['name']!r}, expected 'sharding_indexed' with the index at the end"
+            )
+        inner, index = ([codec["name"] for codec in how[kind]] for kind in ("codecs", "index_codecs"))
+        if not set(inner) <= _DECODED_HERE or index != ["bytes", "crc32c"]:
+            raise ValueError(f"its codecs are {inner}, and {index} of the index")
+    except (KeyError, TypeError, ValueError, AttributeError) as e:
+        raise StoreError(f"{place} does not describe an array that livesr wrote: {e}.") from e
+
+
 def shard_form(about: Mapping[str, Any], place: object = "zarr.json") -> ShardForm:
     """Read the form of an array's shards from its zarr.json.
 
@@ -70,14 +99,11 @@ def shard_form(about: Mapping[str, Any], place: object = "zarr.json") -> ShardFo
     StoreError
         If it is not sharded as livesr does it.
     """
+    check_encoding(about, place)
     try:
         shard = about["chunk_grid"]["configuration"]["chunk_shape"]
         (sharding,) = about["codecs"]
         inner = sharding["configuration"]["chunk_shape"]
-        if sharding["name"] != "sharding_indexed" or sharding["configuration"].get("index_location", "end") != "end":
-            raise ValueError(
-                f"its codec is {sharding['name']!r}, expected 'sharding_indexed' with the index at the end"
-            )
         counts = tuple(int(s) // int(i) for s, i in zip(shard, inner, strict=True))
         if min(counts) < 1:
             raise ValueError(f"its shards {shard} are smaller than its chunks {inner}")
@@ -99,10 +125,10 @@ def read_index(path: Path, form: ShardForm) -> Index:
     OSError
         If the file cannot be read.
     """
-    size = path.stat().st_size
-    if size < form.index_bytes:
-        raise ShardError(f"it has {size} bytes, its index alone takes {form.index_bytes}")
-    with path.open("rb") as file:
+    with _opened(path) as file:
+        size = file.seek(0, os.SEEK_END)
+        if size < form.index_bytes:
+            raise ShardError(f"it has {size} bytes, its index alone takes {form.index_bytes}")
         file.seek(size - form.index_bytes)
         return _parsed(file.read(), size - form.index_bytes)
 
@@ -115,7 +141,7 @@ def present(index: Index) -> Places:
 def unreadable(path: Path, form: ShardForm, index: Index) -> Places:
     """Return which of the chunks that the index names cannot be decoded, or do not have their checksum."""
     bad = np.zeros(form.chunks, bool)
-    with path.open("rb") as file:
+    with _opened(path) as file:
         for i in np.flatnonzero(present(index)):
             try:
                 decode(_chunk(file, index, i), form)
@@ -150,7 +176,7 @@ def whole_length(path: Path, form: ShardForm) -> int:
     A shard that grows ends with an index after every commit, and keeps the older ones inside: chunks and indexes are walked
     through from the start.
     """
-    content, at, whole = path.read_bytes(), 0, 0
+    content, at, whole = contained.read_bytes(path.parent, path.name), 0, 0
     while at < len(content):
         if length := _chunk_length(content, at, form):
             at += length
@@ -167,7 +193,8 @@ def copy_without(path: Path, form: ShardForm, drop: Places, target: Path) -> Non
     index = read_index(path, form)
     new = target.with_name(f".{target.name}.new")
     kept = np.full_like(index, ABSENT)
-    with path.open("rb") as source, new.open("wb") as file:
+    new.unlink(missing_ok=True)  # of one that was killed
+    with _opened(path) as source, contained.open_to_write(new.parent, new.name, "x") as file:
         for i in np.flatnonzero(present(index) & ~drop):
             chunk = _chunk(source, index, i)
             kept[i] = file.tell(), len(chunk)
@@ -185,11 +212,15 @@ def empty_shard(form: ShardForm) -> bytes:
 
 def first_chunk(path: Path) -> tuple[int, int] | None:
     """Return bytes of a chunk, decoded, and of one number in it, as the first Blosc chunk of a shard says; None without."""
-    with path.open("rb") as file:
+    with _opened(path) as file:
         content = file.read(_BLOSC_HEADER)
     if len(content) < _BLOSC_HEADER or content[0] != _BLOSC_VERSION:
         return None
     return int.from_bytes(content[4:8], "little"), content[3]
+
+
+def _opened(path: Path) -> BinaryIO:
+    return contained.open_to_read(path.parent, path.name)
 
 
 def _chunk(file: BinaryIO, index: Index, i: np.intp) -> bytes:

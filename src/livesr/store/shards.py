@@ -6,7 +6,6 @@ Owns the replacement of one shard, the unit in which such an array can be writte
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from livesr.base import contained
 from livesr.base.errors import RecordingError
 from livesr.base.files import replace_file
 from livesr.store.recorded import array_shape, read_json
@@ -38,6 +38,8 @@ def replace_planes(array: Path, planes: Mapping[tuple[int, int], NDArray[Any]], 
     """
     import zarr
 
+    from livesr.live.sources.zarr_files import open_array
+
     shape = array_shape(array)
     ((t_shard, z_shard),) = {shape.shard_of(t, z) for t, z in planes}
     first = {"t": t_shard * shape.shard["t"], "z": z_shard * shape.shard.get("z", 1)}
@@ -46,17 +48,16 @@ def replace_planes(array: Path, planes: Mapping[tuple[int, int], NDArray[Any]], 
     )
     key = shape.shard_key(t_shard, z_shard)
     try:
-        shutil.copyfile(array / "zarr.json", scratch / "zarr.json")
-        block = np.asarray(zarr.open_array(array, mode="r")[region])
+        place = contained.beneath_to_write(array, key)
+        block = np.asarray(open_array(array)[region])  # which has looked at the codecs
+        contained.copy_out(array, "zarr.json", scratch, "zarr.json")
         for (t, z), plane in planes.items():
             block[shape.index(t - first["t"], z - first["z"])] = plane
         zarr.open_array(scratch, mode="r+")[region] = block
-        if not (
-            scratch / key
-        ).is_file():  # zarr writes none where every plane is zero; without, pictures seem to be lost
+        if not (scratch / key).is_file():  # where every plane is zero; without a file, pictures seem to be lost
             (scratch / key).parent.mkdir(parents=True, exist_ok=True)
-            (scratch / key).write_bytes(empty_shard(shard_form(read_json(array / "zarr.json"))))
-        _move(scratch / key, array / key)
+            contained.write_bytes(scratch, key, empty_shard(shard_form(read_json(array / "zarr.json"))))
+        _move(scratch / key, place)
     except Exception as e:  # a torn shard raises whatever its codecs raise
         raise RecordingError(f"{array.parent.name} could not be written at t={min(planes)[0]}: {e}.") from e
 

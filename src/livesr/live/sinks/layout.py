@@ -5,22 +5,26 @@ Owns names, provenance and estimates; docs/store-layout.md describes the same fo
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import cache
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
-from livesr.base.errors import StoreError
+from livesr.base.documents import read_json
+from livesr.base.errors import DocumentError, StoreError
 from livesr.base.version import __version__
 from livesr.live.sinks.frames_log import SeriesName
 from livesr.live.sinks.series import SeriesSpec
 from livesr.live.sinks.sink import ChannelDescription, RunDescription
 
 LAYOUT_VERSION = 1
+_LONGEST_NAME = 60  # of a position or channel in a folder's name; a path has room for 260 characters on some systems
 SIDECARS = "livesr"
 FRAMES_LOG = f"{SIDECARS}/frames.jsonl"
 REPORT = f"{SIDECARS}/report.json"
@@ -91,12 +95,15 @@ def copy_of_metadata(path: Path, names: Sequence[str]) -> dict[str, Any]:
 
     Raises
     ------
-    OSError, ValueError
+    OSError
         If one of them cannot be read.
     """
 
     def said(file: str) -> Any:
-        return json.loads((path / file).read_text(encoding="utf-8"))
+        try:
+            return read_json(path / file)
+        except DocumentError as e:
+            raise OSError(str(e)) from e
 
     images = {name: {"group": said(f"{name}/zarr.json"), "array": said(f"{name}/0/zarr.json")} for name in names}
     for image in images.values():
@@ -106,20 +113,20 @@ def copy_of_metadata(path: Path, names: Sequence[str]) -> dict[str, Any]:
 
 def bytes_per_hour(run: RunDescription, frames_per_s: float) -> int:
     """Upper bound of what `frames_per_s` super-resolution frames, over all streams, take in an hour: uncompressed."""
-    channels = [sum(s.group_bytes for s in series_specs(run, 0, channel).values()) for channel in run.channels]
+    places = {channel.name: (position, channel) for position, channel in reversed(run.places)}
+    channels = [sum(s.group_bytes for s in series_specs(run, *place).values()) for place in places.values()]
     return int(sum(channels) / max(len(channels), 1) * frames_per_s * 3600)
 
 
 def store_bytes(run: RunDescription, time_points: int) -> int:
     """Upper bound of what `time_points` of every stream take, uncompressed."""
-    one = sum(s.group_bytes * s.z_planes for c in run.channels for s in series_specs(run, 0, c).values())
-    return one * len(run.positions) * time_points
+    specs = (s for place in run.places for s in series_specs(run, *place).values())
+    return sum(s.group_bytes * s.z_planes for s in specs) * time_points
 
 
 def memory_bytes(run: RunDescription) -> int:
     """Upper bound of what waits in memory to be written."""
-    one_position = sum(s.memory_bytes for channel in run.channels for s in series_specs(run, 0, channel).values())
-    return one_position * len(run.positions)
+    return sum(s.memory_bytes for place in run.places for s in series_specs(run, *place).values())
 
 
 def free_bytes(path: Path) -> int:
@@ -151,6 +158,11 @@ def next_free_path(path: Path) -> Path:
 def _raw(run: RunDescription, position: int, channel: ChannelDescription) -> SeriesSpec:
     # The phase of a pattern counts from the chip's origin: without the region's place raw cannot be reconstructed again.
     provenance = {"kind": "raw", "prediction": False, "origin_px": list(channel.raw_origin_px)}
+    provenance["bit_depth"] = channel.raw_bit_depth
+    if channel.camera:
+        provenance["camera"] = channel.camera
+    if channel.camera_drawn:
+        provenance["drawn"] = True  # by the device itself: there was no specimen
     if any(channel.raw_mirrored):
         provenance["mirrored"] = list(channel.raw_mirrored)
     # Hundreds of exposures are a film: as channels, a viewer would make hundreds of layers of them.
@@ -164,10 +176,10 @@ def _raw(run: RunDescription, position: int, channel: ChannelDescription) -> Ser
         title="raw exposures",
         shape=channel.raw_shape,
         dtype=channel.raw_dtype,
-        z_planes=run.z_planes,
+        z_planes=run.stack(position, channel.name).z_planes,
         colors=("FFFFFF",) * len(axis["labels"]),
         pixel_size_um=channel.raw_pixel_size_um,
-        z_step_um=run.z_step_um,
+        z_step_um=run.stack(position, channel.name).z_step_um,
         interval_s=run.interval_s,
         provenance={**_about(run, position, channel), **provenance},
         **axis,
@@ -196,11 +208,11 @@ def _recon(run: RunDescription, position: int, channel: ChannelDescription) -> S
         title=f"reconstruction ({channel.recon_method})",
         shape=channel.recon_shape,
         dtype="uint16",
-        z_planes=run.z_planes,
+        z_planes=run.stack(position, channel.name).z_planes,
         labels=(channel.name or "reconstruction",),
         colors=("FFFFFF",),
         pixel_size_um=channel.recon_pixel_size_um,
-        z_step_um=run.z_step_um,
+        z_step_um=run.stack(position, channel.name).z_step_um,
         interval_s=run.interval_s,
         has_channel_axis=False,
         provenance={**_about(run, position, channel), **provenance},
@@ -226,11 +238,11 @@ def _sr(run: RunDescription, position: int, channel: ChannelDescription) -> Seri
         title=SR_TITLE,
         shape=channel.sr_shape,
         dtype="uint16",
-        z_planes=run.z_planes,
+        z_planes=run.stack(position, channel.name).z_planes,
         labels=tuple(f"SR {label}" for label in channel.labels),
         colors=channel.colors,
         pixel_size_um=channel.sr_pixel_size_um,
-        z_step_um=run.z_step_um,
+        z_step_um=run.stack(position, channel.name).z_step_um,
         interval_s=run.interval_s,
         provenance={**_about(run, position, channel), **provenance},
     )
@@ -266,7 +278,26 @@ def _about(run: RunDescription, position: int, channel: ChannelDescription) -> d
 
 
 def _folder_name(names: Sequence[str], index: int) -> str:
-    """Return a name that every file system takes and that no other of `names` has."""
-    safe = [re.sub(r"[^A-Za-z0-9.-]+", "-", name).strip(".") for name in names]
-    ambiguous = not safe[index] or [name.lower() for name in safe].count(safe[index].lower()) > 1
-    return f"{safe[index]}-{index}".lstrip("-") if ambiguous else safe[index]
+    return folder_names(tuple(names))[index]
+
+
+@cache
+def folder_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return a name for each that every file system takes, and that no other has, small and capital letters alike."""
+    safe = [re.sub(r"[^A-Za-z0-9.-]+", "-", name).strip(".")[:_LONGEST_NAME] for name in names]
+    often = Counter(name.lower() for name in safe)
+    taken = {name.lower() for name in safe if name and often[name.lower()] == 1}
+    made = []
+    for index, name in enumerate(safe):
+        if not name or often[name.lower()] > 1:
+            name = _free(name, index, taken)
+            taken.add(name.lower())
+        made.append(name)
+    return tuple(made)
+
+
+def _free(name: str, index: int, taken: Collection[str]) -> str:
+    """Return the name with its index, and more behind it where another is called so."""
+    numbered = f"{name}-{index}".lstrip("-")
+    endings = chain([""], (f"-{n}" for n in count(2)))
+    return next(free for ending in endings if (free := numbered + ending).lower() not in taken)

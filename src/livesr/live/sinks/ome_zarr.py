@@ -20,8 +20,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from livesr.base import contained
 from livesr.base.errors import RecordingError, StoreError
-from livesr.base.frames import MulticolorFrame, Pixels, RawStack, SRFrame, Stream
+from livesr.base.frames import MulticolorFrame, Pixels, RawStack, SRFrame, StagePosition, Stream
 from livesr.base.lock import Lock, held
 from livesr.live.sinks import layout
 from livesr.live.sinks.frames_log import FramesLog, SeriesName, State, to_json
@@ -66,6 +67,7 @@ class OMEZarrSink:
         self._run: RunDescription | None = None
         self._log: FramesLog | None = None
         self._lock: Lock | None = None
+        self._plane0_um: dict[int, float | None] = {}
         self._disk_check_due_s = 0.0
         self.free_bytes: int | None = None
         self._counts = {"raw": 0, "recon": 0, "sr": 0, "uncertainty": 0, "fills": 0, "strays": 0, "clipped_pixels": 0}
@@ -112,17 +114,19 @@ class OMEZarrSink:
         # A group of its own, so that zarr tools that list the root do not stumble over it.
         write_json(sidecars / "zarr.json", group_json({}))
         write_json(self.path / "zarr.json", group_json(layout.root_attributes(run)))
-        for position in range(len(run.positions)):
-            for channel in run.channels:
-                place = self._places[position, channel.name] = _Place()
-                for kind, spec in layout.series_specs(run, position, channel).items():
-                    place.series[kind] = Series(self.path / spec.name, spec)
-                place.allocate(channel.recon_shape)
-                if channel.raw_along_t:
-                    name = layout.localisations_name(layout.series_name("raw", run, position, channel.name))
-                    place.localisations = LocalisationsFile(self.path / name)
-        names = [series.spec.name for _, _, series in self._all_series()]
+        for position, channel in run.places:
+            place = self._places[position, channel.name] = _Place(run.stack(position, channel.name).z_planes)
+            for kind, spec in layout.series_specs(run, position, channel).items():
+                place.series[kind] = Series(self.path / spec.name, spec)
+            place.allocate(channel.recon_shape)
+            if channel.raw_along_t:
+                name = layout.localisations_name(layout.series_name("raw", run, position, channel.name))
+                place.localisations = LocalisationsFile(self.path / name)
         (self.path / "OME").mkdir()
+        self._list_images()
+
+    def _list_images(self) -> None:
+        names = [series.spec.name for _, _, series in self._all_series()]
         write_json(self.path / "OME" / "zarr.json", group_json({"ome": {"version": "0.5", "series": names}}))
         write_json(self.path / layout.IMAGES, layout.copy_of_metadata(self.path, names))
 
@@ -151,6 +155,10 @@ class OMEZarrSink:
         missing = tuple(i for i, frame in enumerate(stack.frames) if frame is None)
         place = self._place(stack.stream, stack.t)
         place.note_time(stack.stream, stack.t, stack.t_acq_ns)
+        if stack.stream.z == 0:
+            self._plane0_um.setdefault(stack.stream.position, stack.stage.z_um)
+        # A channel may leave the first planes of its position's stack out.
+        place.note_stage(stack.stage._replace(z_um=self._plane0_um.get(stack.stream.position)))
         self._take(
             "raw",
             "raw_incomplete" if missing else "raw",
@@ -161,6 +169,7 @@ class OMEZarrSink:
             t_camera_ms=stack.t_camera_ms,
             exposure_ms=stack.exposure_ms,
             missing=missing,
+            **stack.stage._asdict(),
         )
 
     def aside(self, stack: RawStack) -> None:
@@ -233,7 +242,7 @@ class OMEZarrSink:
     def skipped(self, stream: Stream, t: int, reason: str) -> None:
         """Note that the network did not see time point `t`; a fill frame keeps its place in the array."""
         place = self._place(stream, t)
-        place.end = max(place.end, self._index(stream, t) + 1)
+        place.end = max(place.end, place.index(stream, t) + 1)
         self._write_log("sr", "skipped", stream, t, reason=reason)
 
     def status(self, status: Mapping[str, Any]) -> None:
@@ -259,6 +268,7 @@ class OMEZarrSink:
             except (OSError, RuntimeError) as e:
                 failures.append(f"{series.spec.name}: {_reason(e)}")
         try:
+            self._leave_out_what_never_came()
             write_json(self.path / layout.REPORT, dict(report))
         except OSError as e:
             failures.append(f"{layout.REPORT}: {_reason(e)}")
@@ -272,12 +282,26 @@ class OMEZarrSink:
                 f"'livesr repair {self.path}' recovers what can be."
             )
 
+    def _leave_out_what_never_came(self) -> None:
+        """Take images without a time point out of the store, unless there are no others: many readers stumble over them."""
+        empty = {key: place for key, place in self._places.items() if not place.end}
+        if not empty or len(empty) == len(self._places):
+            return
+        for key, place in empty.items():
+            del self._places[key]
+            if place.localisations:
+                place.localisations.close()
+            for series in place.series.values():
+                shutil.rmtree(self.path / series.spec.name, ignore_errors=True)
+        self._list_images()
+
     def _take(
         self, kind: SeriesName, state: State, stream: Stream, t: int, planes: Sequence[Pixels | None], **facts: Any
     ) -> None:
         """Append the planes at (t, z): fill up to it if the writer is behind, set them aside if it is beyond."""
         self._watch_disk()
-        place, index = self._place(stream, t), self._index(stream, t)
+        place = self._place(stream, t)
+        index = place.index(stream, t)
         place.end = max(place.end, index + 1)
         series = place.series.get(kind)
         if series is None:
@@ -358,15 +382,12 @@ class OMEZarrSink:
     def _place(self, stream: Stream, t: int) -> _Place:
         run = self._opened()
         place = self._places.get((stream.position, stream.channel))
-        if place is None or not 0 <= stream.z < run.z_planes or t < 0:
+        if place is None or not 0 <= stream.z < place.z_planes or t < 0:
             raise RecordingError(
                 f"A frame of {stream} at t={t} came; this store was opened for {len(run.positions)} positions, channels "
                 f"{', '.join(c.name or 'default' for c in run.channels)} and {run.z_planes} z planes."
             )
         return place
-
-    def _index(self, stream: Stream, t: int) -> int:
-        return t * self._opened().z_planes + stream.z
 
     def _write_log(self, kind: SeriesName, state: State, stream: Stream, t: int, **facts: Any) -> None:
         if self._log is not None:
@@ -410,6 +431,7 @@ class _Held(NamedTuple):
 class _Place:
     """The images of one position and channel, and what is known about their time axis."""
 
+    z_planes: int
     series: dict[SeriesName, Series] = field(default_factory=dict)
     held: defaultdict[SeriesName, dict[int, _Held]] = field(default_factory=lambda: defaultdict(dict))
     end: int = 0  # linear index behind the last thing heard of
@@ -438,6 +460,15 @@ class _Place:
     def follow(self, kind: SeriesName, planes: Sequence[Pixels | None]) -> list[tuple[float, float]]:
         """Return the display window of a kind after these planes; exposures of one group share it."""
         return [self._windows[kind].update(next((p for p in planes if p is not None), None))]
+
+    def index(self, stream: Stream, t: int) -> int:
+        """Return the place of a plane along the arrays."""
+        return t * self.z_planes + stream.z
+
+    def note_stage(self, stage: StagePosition) -> None:
+        """Let the images say where the stages were when the first of their planes was taken; z is that of plane 0."""
+        for series in self.series.values():
+            series.place(stage)
 
     def note_time(self, stream: Stream, t: int, t_acq_ns: int) -> None:
         """Measure the interval between time points, at the first plane of a stack."""
@@ -478,9 +509,9 @@ def _refuse_films_of_planes(run: RunDescription) -> None:
 
 def _write_sidecar(path: Path, content: str | Path) -> None:
     if isinstance(content, Path):
-        shutil.copyfile(content, path)
+        shutil.copyfile(content, path)  # the rig's own: what a store names was looked at by `RecordedStore.rig`
     else:
-        path.write_text(content, encoding="utf-8")
+        contained.write_text(path.parent, path.name, content)
 
 
 def _reason(error: BaseException) -> str:

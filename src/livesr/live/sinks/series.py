@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from livesr.base.errors import FrameShapeError
-from livesr.base.files import replace_file
-from livesr.base.frames import Pixels
+from livesr.base import contained
+from livesr.base.documents import read_json
+from livesr.base.errors import DocumentError, FrameShapeError
+from livesr.base.frames import Pixels, StagePosition
 from livesr.live.sinks.frames_log import to_json
 
 if TYPE_CHECKING:
@@ -105,6 +106,7 @@ class Series:
     next : linear index, t * z_planes + z, of what is appended next
     windows : (low, high) per channel for viewers; `write_metadata` writes them
     windows_written : whether the caller had them written while the image grew
+    stage : where the stages were for plane 0 of the first time point; `write_metadata` writes it as the image's translation
     """
 
     def __init__(self, folder: Path, spec: SeriesSpec) -> None:
@@ -112,6 +114,7 @@ class Series:
         self.next = 0
         self.windows: Windows = ()
         self.windows_written = False
+        self.stage = StagePosition()
         self._folder = folder
         self._stream: OMEStream = _create_stream(_settings(folder, spec))
         self._ome = self._stream.get_metadata()["."]["ome"]
@@ -153,6 +156,10 @@ class Series:
         self._stream.skip(frames=self.spec.planes)
         self.next += 1
 
+    def place(self, stage: StagePosition) -> None:
+        """Take note of where the stages were; what is known already stays."""
+        self.stage = StagePosition(*(new if old is None else old for old, new in zip(self.stage, stage, strict=True)))
+
     def close(self, time_points: int, interval_s: float | None = None) -> None:
         """Write what is left, then extend the array to `time_points` without writing pixels.
 
@@ -182,9 +189,16 @@ class Series:
         for dataset in image["datasets"]:
             group_s = self.spec.interval_s or interval_s or float(self.spec.exposures)
             dataset["coordinateTransformations"][0]["scale"][0] = group_s / self.spec.exposures
+            if translation := self._translation([axis["name"] for axis in image["axes"]]):
+                dataset["coordinateTransformations"][1:] = [{"type": "translation", "translation": translation}]
         ome["omero"] = {"channels": [self._omero_channel(c) for c in range(len(self.spec.labels))]}
         attributes = {"ome": ome, "livesr": dict(self.spec.provenance)}
         write_json(self._folder / "zarr.json", group_json(attributes))
+
+    def _translation(self, axes: Sequence[str]) -> list[float]:
+        """Return the stage's place along every axis in um, 0 along others; [] where it is not known."""
+        known = {axis: um for axis, um in zip("xyz", self.stage, strict=True) if axis in axes and um is not None}
+        return [float(known.get(axis, 0.0)) for axis in axes] if known else []
 
     def _omero_channel(self, c: int) -> dict[str, Any]:
         ceiling = float(np.iinfo(self.spec.dtype).max)
@@ -200,8 +214,8 @@ class Series:
     def _set_time_points(self, time_points: int) -> None:
         path = self._folder / "0" / "zarr.json"
         try:
-            array = json.loads(path.read_text(encoding="utf-8"))
-        except json.JSONDecodeError:  # a full disk leaves it empty
+            array = read_json(path)
+        except DocumentError:  # a full disk leaves it empty
             array = _array_json(self.spec)
         array["shape"][0] = time_points * self.spec.exposures
         write_json(path, array)
@@ -241,9 +255,7 @@ def group_json(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 def write_json(path: Path, value: object) -> None:
     """Replace `path` at once: a reader sees the old file or the new one, never half of it."""
-    new = path.with_name(f".{path.name}.new")
-    new.write_text(to_json(value, indent=2), encoding="utf-8")
-    replace_file(new, path)
+    contained.replace_text(path.parent, path.name, to_json(value, indent=2))
 
 
 def _create_stream(settings: AcquisitionSettings) -> OMEStream:
