@@ -25,6 +25,8 @@ from livesr.store.backfill import backfill
 from livesr.store.process import process
 from livesr.store.raw_input import store_input
 from livesr.store.recorded import RecordedStore
+from livesr.store.repair import repair
+from livesr.store.shards import replace_planes
 from recorded_runs import Live, array, assert_equal, lines, moving_groups, sim_rig
 from rig_copies import corrected_sim_rig
 from upscaling import edsr_engine
@@ -227,6 +229,21 @@ def test_a_network_that_fails_is_an_error(tmp_path: Path, engine: Engine, monkey
     monkeypatch.setattr("livesr.live.inference.openvino.OpenVINOBackend.infer", refuse)
     with pytest.raises((RunError, RuntimeError), match="out of memory"):
         backfill(store)
+
+
+def test_black_pictures_are_no_lost_ones(tmp_path: Path, engine: Engine) -> None:
+    live = Live(sim_rig("mixing"), tmp_path / "live.ome.zarr")
+    live.record(moving_groups(20))
+    folder = live.sink.path / "sr" / "0"
+    black = {(t, 0): np.zeros((3, *array(live.sink.path, "sr").shape[2:]), np.uint16) for t in range(16)}
+    for file in (folder / "c" / "0").rglob("0"):
+        if file.is_file():
+            file.unlink()
+    (tmp_path / "scratch").mkdir()
+    replace_planes(folder, black, tmp_path / "scratch")
+    assert not array(live.sink.path, "sr")[:16].any()
+    assert array(live.sink.path, "sr")[16:].any()
+    assert not repair(live.sink.path).changed
 
 
 def test_a_run_that_upscaled(tmp_path: Path, engine: Engine) -> None:

@@ -13,6 +13,8 @@ import pytest
 
 from livesr.base.config import load_rig
 from livesr.base.errors import LiveSRError, StoreError
+from livesr.base.lock import Lock
+from livesr.check.store import check_store
 from livesr.live.sinks import layout
 from livesr.live.sources.recordings.recording import open_recording
 from livesr.store.backfill import backfill
@@ -212,3 +214,63 @@ def test_shards_stay_where_they_are_if_their_array_cannot_be_read(
     with pytest.raises(LiveSRError):
         COMMANDS[command](store)
     assert {name: bytes_ for name, bytes_ in content(store).items() if "/0/c/" in name} == shards
+
+
+@pytest.mark.parametrize("name", LINKS)
+def test_a_check_follows_no_link_that_leads_out(name: str, store: Path, victim: Path) -> None:
+    before = content(victim)
+    link(store, name, victim / name)
+    with pytest.raises(LiveSRError, match="leads out of"):
+        check_store(store)
+    assert content(victim) == before
+
+
+@pytest.mark.parametrize(
+    "codecs",
+    [
+        [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "zstd", "configuration": {"level": 3}}],
+        [{"name": "numcodecs.pickle"}],
+    ],
+    ids=lambda codecs: codecs[-1]["name"],
+)
+@pytest.mark.parametrize("copies", [True, False])
+def test_an_array_that_other_software_encoded_anew_keeps_its_shards(
+    codecs: list[dict[str, Any]], copies: bool, store: Path
+) -> None:
+    """The images beside it are repaired, and the sentence says why it is not."""
+    file = store / "sr" / "0" / "zarr.json"
+    about = json.loads(file.read_text())
+    about["codecs"][0]["configuration"]["codecs"] = codecs
+    file.write_text(json.dumps(about))
+    if not copies:
+        (store / layout.IMAGES).unlink()
+    before = content(store / "sr")
+    report = repair(store, still_growing_s=0)
+    assert (sorted(report.images), "sr" in report.problems[0]) == (["raw", "recon"], True)
+    assert content(store / "sr") == before
+    assert "metadata" in {f.code for f in check_store(store).findings if f.level == "error"}
+
+
+@pytest.mark.parametrize("command", WRITING)
+def test_no_lock_is_made_where_a_link_leads(
+    command: str, store: Path, victim: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Lock, "acquire", lambda lock: pytest.fail("the lock is taken before links are looked for"))
+    link(store, "livesr", victim / "livesr")
+    with pytest.raises(StoreError, match="is a link"):
+        COMMANDS[command](store)
+
+
+def test_lines_that_are_not_understood_are_kept_in_front(store: Path) -> None:
+    """A later version may have written them; a repair copies the file before, and a second one has nothing to do."""
+    log = store / layout.FRAMES_LOG
+    strange = b'{"series": "raw", "state": "of a later version", "t": 0}\n\xff\xfe\n'
+    whole = log.read_bytes().splitlines(keepends=True)
+    log.write_bytes(b"".join([whole[0], strange, *whole[1:]]))
+    damaged = log.read_bytes()
+    assert ("log", "error") in {(f.code, f.level) for f in check_store(store).findings}
+    report = repair(store, still_growing_s=0)
+    assert log.read_bytes().startswith(strange)
+    assert [(store / name).read_bytes() for name in report.torn] == [damaged]
+    assert ("log", "note") in {(f.code, f.level) for f in check_store(store).findings}
+    assert not repair(store, still_growing_s=0).changed

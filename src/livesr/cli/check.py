@@ -1,11 +1,14 @@
-"""`livesr check RIG`: what can be said about a rig's files before a device moves, and with `--hardware` of its frames."""
+"""`livesr check RIG`: what can be said about a rig's files before a device moves, and with `--hardware` of its frames.
+
+`livesr check STORE`: whether everything that a run took is there, and can be read.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -14,6 +17,9 @@ from rich.table import Table
 
 from livesr.check.finding import Finding
 from livesr.cli.output import JSON, console, print_json
+
+if TYPE_CHECKING:
+    from livesr.check.store import StoreState
 
 _STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 
@@ -24,7 +30,9 @@ def register(app: typer.Typer) -> None:
 
 
 def check(
-    rig: Annotated[str, typer.Argument(help="rig.yaml, its folder, or a name in hardware_configs.")],
+    rig: Annotated[
+        str, typer.Argument(metavar="RIG|STORE", help="rig.yaml, its folder, a name in hardware_configs; or a store.")
+    ],
     hardware: Annotated[
         bool, typer.Option("--hardware", help="Load the devices, take a few groups, and say what they show.")
     ] = False,
@@ -38,15 +46,21 @@ def check(
 ) -> None:
     """Check rig.cfg and rig.yaml without devices, or with them: names, optics, patterns, corrections, engines, frames.
 
-    Exit code 0: no error was found; 1: at least one.
+    Of a store: read every picture, and compare images, frames.jsonl and report. Nothing is changed.
+
+    Exit code 0: no error was found; 1: at least one; 2: there is nothing to check, or a run is still going on.
 
     [dim]Example:[/] livesr check hardware_configs/my_rig
+
+    [dim]Example:[/] livesr check run.ome.zarr
 
     [dim]Example:[/] livesr check my_rig --hardware --channel 488 --picture look.png
     """
     from livesr.base.config import rig_file
     from livesr.check.rig import check_rig
 
+    if _is_store(Path(rig)):
+        _check_store(Path(rig), as_json)
     path = rig_file(rig)
     findings = check_rig(path)
     counts: Counter[str] = Counter(f.level for f in findings)
@@ -62,6 +76,42 @@ def check(
         report = {"rig": str(path), "findings": listed, **{level: counts[level] for level in _STYLES}}
         print_json({**report, **({"hardware": seen} if seen else {}), "exit_code": code})
     raise typer.Exit(code)
+
+
+def _is_store(path: Path) -> bool:
+    from livesr.store.recorded import is_store
+
+    return is_store(path) or (path / "zarr.json").is_file() or (not path.exists() and ".zarr" in path.suffixes)
+
+
+def _check_store(path: Path, as_json: bool) -> NoReturn:
+    from livesr.check.store import check_store
+
+    out = console(quiet=as_json)
+    with out.status("Reading every picture"):
+        state = check_store(path)
+    out.print(_images(state))
+    if state.findings:
+        out.print(_table(list(state.findings)))
+    counts: Counter[str] = Counter(f.level for f in state.findings)
+    code = 1 if counts["error"] else 0
+    said = "everything is there and can be read" if not code else "not everything is there and right"
+    out.print(f"{escape(str(path))}: {said}.")
+    if as_json:
+        print_json({**state.as_json(), **{level: counts[level] for level in _STYLES}, "exit_code": code})
+    raise typer.Exit(code)
+
+
+def _images(state: StoreState) -> Table:
+    table = Table(box=None, padding=(0, 2))
+    names = ("time_points", "told", "readable", "damaged", "missing", "lost", "unlogged")
+    for column in ("image", "time points", "pictures", "readable", "damaged", "missing", "lost before", "without line"):
+        table.add_column(column, justify="left" if column == "image" else "right")
+    table.add_column("checksums")
+    for image in state.images:
+        checksums = "yes" if image.checksums else "no"
+        table.add_row(image.name, *(str(getattr(image, name)) for name in names), checksums)
+    return table
 
 
 def _hardware(rig: str, channel: str | None, picture: Path, out: Console) -> dict[str, Any]:

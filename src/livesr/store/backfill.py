@@ -3,19 +3,22 @@
 Owns the choice of what is to be computed and its way into arrays that are finished. What is computed takes the way of a
 live run, in `livesr.live.pipeline`.
 
-A prediction is computed if there is none, or if it was made while a frame before or after it was missing that raw has. A
-reconstruction is computed if the run dropped its raw group, or a group that it looks back to, as the running image of
-STORM does. frames.jsonl is the journal: a line is written when the shard that holds the picture has taken its place, so a
-backfill that is killed is resumed by starting it again, and what was under way is computed once more. Raw is only read.
+A prediction is computed if there is none, or if it was made while a frame before or after it was missing that raw has, or
+with one that raw has lost since: the finished store equals an offline run of its raw. A reconstruction is computed if the run
+dropped its raw group, or a group that it looks back to, as the running image of STORM does. frames.jsonl is the journal: a line
+is written when the shard that holds the picture has taken its place, so a backfill that is killed is resumed by starting it
+again, and what was under way is computed once more. Raw is only read.
 """
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from numpy.typing import NDArray
@@ -23,6 +26,7 @@ from numpy.typing import NDArray
 from livesr.base import contained
 from livesr.base.errors import EngineError, RunError, StoreError
 from livesr.base.frames import MulticolorFrame, RawStack, SRFrame, Stream
+from livesr.base.lock import Lock
 from livesr.live.inference.engine import load_engine
 from livesr.live.paths import ChannelPath
 from livesr.live.pipeline import Pipeline
@@ -37,7 +41,7 @@ from livesr.store.recorded import Event, Image, RecordedStore, array_shape
 from livesr.store.shards import replace_planes
 
 Key = tuple[Stream, int]
-_SCRATCH = f"{layout.SIDECARS}/backfill"
+_SCRATCH = "backfill"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,18 +100,33 @@ def backfill(
     Raises
     ------
     StoreError
-        If the store has no raw frames, or needs a repair first.
+        If the store has no raw frames, needs a repair first, or is being recorded, repaired or completed.
     EngineError
         If the engine is not the one that made the other predictions.
     RunError
         If a frame could not be computed or written; what was done until then is kept.
     """
-    store = RecordedStore(path)
-    contained.refuse_links(store.path, writing=True)
+    sidecars, runtime = Path(path) / layout.SIDECARS, (backend, precision, threads)
+    if not sidecars.is_dir():
+        RecordedStore(path)  # says what is wrong with it
+    contained.refuse_links(Path(path), writing=True)  # before the lock, which is written into a folder that may be one
+    try:
+        with Lock(sidecars, "backfill"):
+            for left in sidecars.glob(f"{_SCRATCH}*"):  # by one that was killed
+                shutil.rmtree(left, ignore_errors=True)
+            return _backfill(RecordedStore(path), {"separate": engine, "upscale": upscale}, runtime, on_progress)
+    except OSError as e:
+        raise RunError(f"{path} cannot be completed: {e.strerror or e}. Look after the disk and start again.") from e
+
+
+def _backfill(
+    store: RecordedStore, engines: Mapping[str, str | None], runtime: tuple[str, str, int], on_progress: Progress
+) -> dict[str, Any]:
+    """Complete a store that is locked."""
     _check_lengths(store)
-    raw = _input(store, {"separate": engine, "upscale": upscale})
+    raw = _input(store, engines)
     _drop_unfinished_line(store.path / layout.FRAMES_LOG)
-    paths, notes = build_paths(raw, backend, precision, threads)
+    paths, notes = build_paths(raw, *runtime)
     try:
         todos = plan(
             store,
@@ -157,18 +176,21 @@ def _todo(store: RecordedStore, position: int, channel: str, window: int, looks_
     def here(keys: Mapping[Key, Any]) -> dict[Key, Any]:
         return {k: v for k, v in keys.items() if (k[0].position, k[0].channel) == (position, channel)}
 
+    def made(keys: Mapping[Key, Event]) -> dict[Key, Event]:
+        """Leave out what a repair found without a line: nothing is known of how it was made."""
+        return {k: v for k, v in here(keys).items() if not v.get("repaired")}
+
     parts = tuple(store.superposed.get(channel, {}).get("channels", ()))
     stored, measured = here(_summed(store, channel, parts) if parts else store.pictures("raw")), here(store.measured())
     usable = ("raw",) if looks_back is None else ("raw", "raw_incomplete")
     there = {key for key, line in stored.items() if line["state"] in usable}
     live = set(here(store.measured(live=True)))
-    kept = here(store.pictures("recon")) if ("recon", position, channel) in store.images else measured
+    kept = made(store.pictures("recon")) if ("recon", position, channel) in store.images else measured
     outdated = _after(there - live, there, looks_back or 0)
     measure = there - kept.keys()
     if ("recon", position, channel) in store.images:
         measure |= {key for key in outdated & live if not measured[key].get("backfilled")}
-    separated = here(store.pictures("sr"))
-    estimated = here(store.pictures("uncertainty"))
+    separated, estimated = made(store.pictures("sr")), made(store.pictures("uncertainty"))
     with_uncertainty = ("uncertainty", position, channel) in store.images
     predict: set[Key] = set()
     if window and ("sr", position, channel) in store.images:
@@ -177,6 +199,7 @@ def _todo(store: RecordedStore, position: int, channel: str, window: int, looks_
             for key in there
             if key not in separated
             or (with_uncertainty and key not in estimated)
+            or _saw_what_is_lost(separated[key], key, there, window)
             or not (separated[key].get("backfilled") or _neighbours(key, window) & there | {key} <= live - outdated)
         }
     read = measure | predict | _beside(measure, there, after=False) | _beside(predict, there, after=True)
@@ -201,6 +224,12 @@ def _summed(store: RecordedStore, name: str, parts: Sequence[str]) -> dict[Key, 
 def _neighbours(key: Key, window: int) -> set[Key]:
     stream, t = key
     return {(stream, t - 1), (stream, t + 1)} if window == 3 else set()
+
+
+def _saw_what_is_lost(line: Event, key: Key, there: Set[Key], window: int) -> bool:
+    """Whether a prediction was made with a neighbour in time that raw does not have any more, after a kill or damage."""
+    saw_both = line.get("true_neighbours", False) and not line.get("edge", False)
+    return saw_both and not _neighbours(key, window) <= there
 
 
 def _after(keys: Set[Key], there: Set[Key], groups: float) -> set[Key]:
@@ -384,7 +413,8 @@ class _FillSink:
     def _write(self, key: tuple[SeriesName, tuple[int, int]]) -> None:
         shard, image = self._shards.pop(key), self._images[key[0]]
         if image and shard.planes:
-            replace_planes(image.array, shard.planes, self._store.path / _SCRATCH)
+            with TemporaryDirectory(prefix=f"{_SCRATCH}-", dir=self._store.path / layout.SIDECARS) as scratch:
+                replace_planes(image.array, shard.planes, Path(scratch))
             for line in shard.lines:
                 self._say(line, stored=True)
 

@@ -33,7 +33,7 @@ from livesr.live.sources.recordings.recording import (
     with_axes,
     with_sections,
 )
-from livesr.store.recorded import Event, Image, RecordedStore, array_shape, is_store, stream_of
+from livesr.store.recorded import Event, Image, RecordedStore, advice, array_shape, is_store, refuse_in_use, stream_of
 
 _SAME_SIZE = 0.01  # pixel sizes that differ by less are the same
 _SAME_NM = 10  # wavelengths that differ by less are of the same channel
@@ -187,6 +187,7 @@ def raw_input(
         If the recording cannot be read, or does not fit the rig.
     """
     if is_store(path):
+        refuse_in_use(path)
         raw = store_input(RecordedStore(path), rig, engine, upscale)
     elif rig is None:
         open_recording(path).close()  # what is no recording at all is said first
@@ -432,6 +433,9 @@ def read_stacks(store: RecordedStore, keys: Iterable[tuple[Stream, int]]) -> Ite
         shape, array = arrays[place]
         if t >= shape.length["t"]:
             raise _damaged(store, image, t, "the array is shorter")
+        # Zarr reads a file that is gone as zeros.
+        if not (image.array / shape.shard_key(*shape.shard_of(t, stream.z))).is_file():
+            raise _damaged(store, image, t, "its file is gone")
         try:
             block = np.asarray(array[shape.index(t, stream.z)])
         except Exception as e:  # a torn shard raises whatever its codecs raise
@@ -514,4 +518,4 @@ def _stack(line: Event, block: NDArray[Any]) -> RawStack:
 
 
 def _damaged(store: RecordedStore, image: Image, t: int, reason: str) -> DamagedFileError:
-    return DamagedFileError(f"{image.name} cannot be read at t={t} ({reason}): 'livesr repair {store.path}' may help.")
+    return DamagedFileError(f"{image.name} cannot be read at t={t} ({reason}). {advice(store.path)}")

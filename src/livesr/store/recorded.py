@@ -5,7 +5,7 @@ Owns the reading of a store's metadata. Writes nothing; pixels are read by whoev
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +16,7 @@ from livesr.base.array_limits import check_array
 from livesr.base.config import RigConfig, SuperposeConfig, load_yaml, parse
 from livesr.base.errors import DocumentError, EngineError, StoreError
 from livesr.base.frames import Normalisation, Stream
+from livesr.base.lock import LOCK, Holder, holder
 from livesr.live.inference.engine import Engine, engine_folders, load_engine
 from livesr.live.sinks import layout
 from livesr.live.sinks.frames_log import LogContents, SeriesName, read_log
@@ -166,9 +167,7 @@ class RecordedStore:
             self.about: Mapping[str, Any] = read_json(self.path / "zarr.json")["attributes"]["livesr"]
             names = read_json(self.path / "OME" / "zarr.json")["attributes"]["ome"]["series"]
         except (StoreError, KeyError, TypeError) as e:
-            raise StoreError(
-                f"{path} is no complete store of livesr. If its run was killed, 'livesr repair {path}' may help."
-            ) from e
+            raise StoreError(f"{path} is no complete store of livesr. {advice(self.path)}") from e
         if not isinstance(names, list):
             raise StoreError(
                 f"{self.path / 'OME' / 'zarr.json'} names {type(names).__name__}, expected a list of images."
@@ -221,14 +220,16 @@ class RecordedStore:
 
     def pictures(self, kind: SeriesName) -> dict[tuple[Stream, int], Event]:
         """Return the last line about every picture that the arrays of a kind hold, by stream and time point."""
-        return {(stream_of(e), e["t"]): e for e in self.events if e["series"] == kind and e["stored"]}
+        return stored_lines(e for e in self.events if e["series"] == kind)
 
     def measured(self, *, live: bool = False) -> dict[tuple[Stream, int], Event]:
         """Return the last line about every time point that was reconstructed, whether or not it is kept as an image.
 
-        With `live`, lines that a backfill has written do not count.
+        With `live`, lines that a backfill has written do not count; nor do, in any case, those of a repair, which know only
+        that there is a picture.
         """
-        lines = (e for e in self.events if e["state"] == "recon" and not (live and e.get("backfilled")))
+        made = (e for e in self.events if e["state"] == "recon" and not e.get("repaired"))
+        lines = (e for e in made if not (live and e.get("backfilled")))
         return {(stream_of(e), e["t"]): e for e in lines}
 
     def normalisations(self) -> dict[tuple[Stream, int], Normalisation]:
@@ -292,6 +293,33 @@ class RecordedStore:
         return sr[0].attributes["livesr"] if sr else {}
 
 
+def advice(path: Path) -> str:
+    """Say what to do about a store that is not whole: to wait, where somebody is at work in it, or to repair it."""
+    if at_work := _at_work(path):
+        return f"It is being {at_work.does} by {at_work}: wait until that has ended."
+    return f"If its run was killed, 'livesr repair {path}' may help."
+
+
+def refuse_in_use(path: Path) -> None:
+    """Refuse a store that a run or a repair is changing.
+
+    Raises
+    ------
+    StoreError
+        It says who is at work.
+    """
+    at_work = _at_work(path)
+    if at_work and at_work.what != "backfill":  # which leaves raw alone
+        raise StoreError(f"{path} is being {at_work.does} by {at_work}. Wait until that has ended.")
+
+
+def _at_work(path: Path) -> Holder | None:
+    contained.beneath(
+        path, f"{layout.SIDECARS}/{LOCK}"
+    )  # whose folder may be a link: the age of a lock is found beside it
+    return holder(path / layout.SIDECARS)
+
+
 def is_store(path: Path) -> bool:
     """Whether `path` is a folder that a run of livesr left, complete or not."""
     return (path / layout.SIDECARS).is_dir()
@@ -322,6 +350,18 @@ def find_engine(model: Mapping[str, Any]) -> Engine:
 def stream_of(event: Mapping[str, Any]) -> Stream:
     """Return the stream that a line of frames.jsonl is about."""
     return Stream(event["position"], event["channel"], event["z"])
+
+
+def stored_lines(events: Iterable[Event]) -> dict[tuple[Stream, int], Event]:
+    """Return the last line about every picture of one kind that is stored; the later of two lines holds."""
+    stored: dict[tuple[Stream, int], Event] = {}
+    for event in events:
+        key = stream_of(event), event["t"]
+        if event["stored"]:
+            stored[key] = event
+        elif event.get("lost") or event.get("elsewhere"):
+            stored.pop(key, None)
+    return stored
 
 
 def read_image(folder: Path) -> Image | None:

@@ -6,7 +6,6 @@ Owns the replacement of one shard, the unit in which such an array can be writte
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,8 @@ from numpy.typing import NDArray
 from livesr.base import contained
 from livesr.base.errors import RecordingError
 from livesr.base.files import replace_file
-from livesr.store.recorded import array_shape
+from livesr.store.recorded import array_shape, read_json
+from livesr.store.shard_file import empty_shard, shard_form
 
 
 def replace_planes(array: Path, planes: Mapping[tuple[int, int], NDArray[Any]], scratch: Path) -> None:
@@ -29,7 +29,7 @@ def replace_planes(array: Path, planes: Mapping[tuple[int, int], NDArray[Any]], 
     Parameters
     ----------
     planes : by (t, z), all of one shard; (c, y, x), or (y, x) without a channel axis
-    scratch : folder on the same disk to write the shard in; removed afterwards
+    scratch : empty folder on the same disk to write the shard in, of nobody else
 
     Raises
     ------
@@ -48,17 +48,16 @@ def replace_planes(array: Path, planes: Mapping[tuple[int, int], NDArray[Any]], 
     )
     key = shape.shard_key(t_shard, z_shard)
     try:
-        shutil.rmtree(scratch, ignore_errors=True)
-        scratch.mkdir(parents=True)
         place = contained.beneath_to_write(array, key)
         block = np.asarray(open_array(array)[region])  # which has looked at the codecs
         contained.copy_out(array, "zarr.json", scratch, "zarr.json")
         for (t, z), plane in planes.items():
             block[shape.index(t - first["t"], z - first["z"])] = plane
         zarr.open_array(scratch, mode="r+")[region] = block
-        if (scratch / key).is_file():  # not where every plane is zero
-            _move(scratch / key, place)
-        shutil.rmtree(scratch)
+        if not (scratch / key).is_file():  # where every plane is zero; without a file, pictures seem to be lost
+            (scratch / key).parent.mkdir(parents=True, exist_ok=True)
+            contained.write_bytes(scratch, key, empty_shard(shard_form(read_json(array / "zarr.json"))))
+        _move(scratch / key, place)
     except Exception as e:  # a torn shard raises whatever its codecs raise
         raise RecordingError(f"{array.parent.name} could not be written at t={min(planes)[0]}: {e}.") from e
 

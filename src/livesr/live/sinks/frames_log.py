@@ -104,6 +104,7 @@ class Line(TypedDict, total=False):
     t_camera_ms: float | None
     exposure_ms: _Milliseconds | None
     missing: Annotated[list[_Index], Field(max_length=_MOST_RAW)]
+    damaged: Annotated[list[_Index], Field(max_length=_MOST_RAW)]
     normalisation: _NormalisedWith
     quality: dict[str, float | None]
     resolved: bool

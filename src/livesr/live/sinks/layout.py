@@ -16,7 +16,8 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
-from livesr.base.errors import StoreError
+from livesr.base.documents import read_json
+from livesr.base.errors import DocumentError, StoreError
 from livesr.base.version import __version__
 from livesr.live.sinks.frames_log import SeriesName
 from livesr.live.sinks.series import SeriesSpec
@@ -28,6 +29,7 @@ SIDECARS = "livesr"
 FRAMES_LOG = f"{SIDECARS}/frames.jsonl"
 REPORT = f"{SIDECARS}/report.json"
 STRAYS = f"{SIDECARS}/strays"
+IMAGES = f"{SIDECARS}/images.json"
 
 SR_TITLE = "SR prediction (AI) - not raw data"
 SR_WARNING = (
@@ -86,6 +88,27 @@ def root_attributes(run: RunDescription) -> dict[str, Any]:
             **({"superposed": sums} if sums else {}),
         },
     }
+
+
+def copy_of_metadata(path: Path, names: Sequence[str]) -> dict[str, Any]:
+    """Return what the zarr.json files of a store say, for `IMAGES`: whatever becomes of them, `livesr repair` has it again.
+
+    Raises
+    ------
+    OSError
+        If one of them cannot be read.
+    """
+
+    def said(file: str) -> Any:
+        try:
+            return read_json(path / file)
+        except DocumentError as e:
+            raise OSError(str(e)) from e
+
+    images = {name: {"group": said(f"{name}/zarr.json"), "array": said(f"{name}/0/zarr.json")} for name in names}
+    for image in images.values():
+        image["array"]["shape"][0] = 0
+    return {"version": LAYOUT_VERSION, "root": said("zarr.json")["attributes"], "images": images}
 
 
 def bytes_per_hour(run: RunDescription, frames_per_s: float) -> int:

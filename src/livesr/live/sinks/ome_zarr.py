@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from livesr.base import contained
 from livesr.base.errors import RecordingError, StoreError
 from livesr.base.frames import MulticolorFrame, Pixels, RawStack, SRFrame, StagePosition, Stream
+from livesr.base.lock import Lock, held
 from livesr.live.sinks import layout
 from livesr.live.sinks.frames_log import FramesLog, SeriesName, State, to_json
 from livesr.live.sinks.layout import bytes_per_hour, free_bytes, memory_bytes, next_free_path
@@ -65,6 +66,7 @@ class OMEZarrSink:
         self._places: dict[tuple[int, str], _Place] = {}
         self._run: RunDescription | None = None
         self._log: FramesLog | None = None
+        self._lock: Lock | None = None
         self._plane0_um: dict[int, float | None] = {}
         self._disk_check_due_s = 0.0
         self.free_bytes: int | None = None
@@ -105,6 +107,7 @@ class OMEZarrSink:
     def _create(self, run: RunDescription) -> None:
         sidecars = self.path / layout.SIDECARS
         sidecars.mkdir()
+        self._lock = held(sidecars, "run")
         for name, content in run.sidecars.items():
             _write_sidecar(sidecars / Path(name).name, content)
         self._log = FramesLog(self.path / layout.FRAMES_LOG)
@@ -125,6 +128,7 @@ class OMEZarrSink:
     def _list_images(self) -> None:
         names = [series.spec.name for _, _, series in self._all_series()]
         write_json(self.path / "OME" / "zarr.json", group_json({"ome": {"version": "0.5", "series": names}}))
+        write_json(self.path / layout.IMAGES, layout.copy_of_metadata(self.path, names))
 
     def _abandon(self, claimed: bool, new_parents: list[Path]) -> None:
         for _, _, series in self._all_series():
@@ -136,6 +140,7 @@ class OMEZarrSink:
         if self._log:
             self._log.close()
             self._log = None
+        self._unlock()
         self._places.clear()
         if claimed:
             shutil.rmtree(self.path, ignore_errors=True)
@@ -270,6 +275,7 @@ class OMEZarrSink:
         self._log.close()
         self._log = None
         self._close_localisations()
+        self._unlock()
         if failures:
             raise RecordingError(
                 f"{self.path} could not be finished ({'; '.join(failures)}): it is readable up to the last whole shard; "
@@ -360,6 +366,10 @@ class OMEZarrSink:
         for place in self._places.values():
             if place.localisations:
                 place.localisations.close()
+
+    def _unlock(self) -> None:
+        if self._lock:
+            self._lock.release()
 
     def _opened(self) -> RunDescription:
         if self._run is None or self._log is None:
