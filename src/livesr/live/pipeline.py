@@ -244,6 +244,7 @@ class Pipeline:
                 sink.drain()
         self._over.set()
         wait_for(self._monitor)
+        self._take_notes()
         for sink in self._sinks:
             sink.close({**self.report(), **(about or {})})
         return {**self.report(), **(about or {})}
@@ -755,6 +756,7 @@ class Pipeline:
                 status = self.status()
                 if status["raw_queue"] > _QUEUE_WARNS:
                     self.warn(_QUEUE_WARNING)
+            self._take_notes()
             for sink in self._sinks:  # the last known state, if need be: subscribers take silence for the end
                 sink.status({**status, "warnings": list(self.warnings)})
             with self._survived("Looking at the raw order"):
@@ -763,6 +765,12 @@ class Pipeline:
                 self._look_at_vectors()
         with self._survived("Looking at the raw order"):
             self._look_at_raw_order()  # a run may have been shorter than a second
+
+    def _take_notes(self) -> None:
+        """Add what sinks want people to know to the warnings."""
+        for note in (note for sink in self._sinks for note in sink.notes):
+            if note not in self.warnings:
+                self.warn(note)
 
     @contextmanager
     def _survived(self, what: str) -> Iterator[None]:
@@ -829,6 +837,7 @@ class Pipeline:
         return {
             **self.status(),
             "raw_lost": self.hook.received - counts["raw_frames"] + sum(s.raw_lost for s in self._sinks),
+            **{name: value for s in self._sinks for name, value in s.accounts.items()},
             "raw_missing": counts["raw_missing"] if self.hook.missing is None else self.hook.missing,
             "raw_repeated": counts["raw_repeated"],
             "raw_aside": counts["raw_aside"],

@@ -2,8 +2,8 @@
 
 Owns the file, its line format and its reader. Knows no array.
 
-One line per event, written when the event happens: a line that waited for the frame to be settled would be lost with a
-killed process. ``array[t]`` holds a picture where a line of that series says ``"stored": true``, else zeros.
+One line per event, written when it has happened: a picture has its line as soon as the operating system has the picture.
+``array[t]`` holds a picture where the last line about it says ``"stored": true``, else zeros.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal, TextIO, TypeAlias
+from typing import Any, BinaryIO, Literal, TypeAlias
 
 from livesr.base.errors import StoreError
 from livesr.base.frames import Stream
+from livesr.live.sinks.shard import write_all
 
 FRAMES_LOG_VERSION = 1
 SeriesName: TypeAlias = Literal["raw", "recon", "sr", "uncertainty"]
@@ -23,12 +25,18 @@ State: TypeAlias = Literal["raw", "raw_incomplete", "recon", "separated", "estim
 
 
 class FramesLog:
-    """Appends events. Every line is handed to the operating system at once, so that it outlives a killed process."""
+    """Appends events. Every line is handed to the operating system at once, so that it outlives a killed process.
 
-    __slots__ = ("_file",)
+    Lines that the disk refuses wait for the next one, or for `close`; half of a line is overwritten then.
+    """
+
+    __slots__ = ("_end", "_file", "_waiting", "path")
 
     def __init__(self, path: Path) -> None:
-        self._file: TextIO = path.open("a", buffering=1, encoding="utf-8", newline="\n")
+        self.path = path
+        self._file: BinaryIO = path.open("w+b", buffering=0)
+        self._end = 0
+        self._waiting: list[bytes] = []
 
     def write(
         self, series: SeriesName, state: State, stream: Stream, t: int, *, stored: bool = False, **facts: Any
@@ -44,11 +52,48 @@ class FramesLog:
             "stored": stored,
             **{k: v for k, v in facts.items() if v is not None and v != ()},
         }
-        self._file.write(to_json(line) + "\n")
+        self._waiting.append(to_json(line).encode() + b"\n")
+        try:
+            self._hand_over()
+        except OSError:  # once more: what refuses again will not take the next line either
+            self._hand_over()
 
     def close(self) -> None:
-        """Close the file; may be called twice."""
-        self._file.close()
+        """Close the file; may be called twice.
+
+        Raises
+        ------
+        OSError
+            If the disk refuses the last lines.
+        """
+        if self._file.closed:
+            return
+        try:
+            self._hand_over()
+        finally:
+            self._file.close()
+
+    def begin_again(self, path: Path) -> None:
+        """Write to another file from here on; for when the first one is gone, or its disk is. What it had is taken along."""
+        before = b""
+        with suppress(OSError):  # a file that was removed can be read for as long as it is open
+            self._file.seek(0)
+            before = self._file.read(self._end) or b""
+        self._waiting.insert(0, before)
+        file = path.open("w+b", buffering=0)
+        with suppress(OSError):
+            self._file.close()
+        self.path, self._file, self._end = path, file, 0
+        self._hand_over()
+
+    def _hand_over(self) -> None:
+        data = b"".join(self._waiting)
+        if not data:
+            return
+        self._file.seek(self._end)
+        write_all(self._file, data)
+        self._end += len(data)
+        self._waiting.clear()
 
 
 def read_frames_log(path: Path) -> list[dict[str, Any]]:

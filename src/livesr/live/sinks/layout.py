@@ -16,7 +16,7 @@ from typing import Any
 from livesr.base.errors import StoreError
 from livesr.base.version import __version__
 from livesr.live.sinks.frames_log import SeriesName
-from livesr.live.sinks.series import SeriesSpec
+from livesr.live.sinks.series import KEPT_BYTES, SeriesSpec
 from livesr.live.sinks.sink import ChannelDescription, RunDescription
 
 LAYOUT_VERSION = 1
@@ -97,9 +97,10 @@ def store_bytes(run: RunDescription, time_points: int) -> int:
 
 
 def memory_bytes(run: RunDescription) -> int:
-    """Upper bound of what waits in memory to be written."""
-    one_position = sum(s.memory_bytes for channel in run.channels for s in series_specs(run, 0, channel).values())
-    return one_position * len(run.positions)
+    """Upper bound of what is in memory until the disk has confirmed it."""
+    specs = [s for channel in run.channels for s in series_specs(run, 0, channel).values()] * len(run.positions)
+    # A shard that is being filled, and one that the disk has not confirmed yet.
+    return sum(s.pending_bytes for s in specs) + min(KEPT_BYTES, 2 * sum(s.shard_bytes for s in specs))
 
 
 def free_bytes(path: Path) -> int:
