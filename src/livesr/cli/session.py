@@ -42,6 +42,8 @@ class Request:
     engine: str | None = None
     upscale: str | None = None
     store: Path | None = None
+    spare: Path | None = None
+    flush_s: float | None = None
     pairs: Path | None = None
     publish: str | None = None
     keys: Path | None = None
@@ -171,6 +173,8 @@ def acquire(request: Request, core: CMMCorePlus, console: Console) -> dict[str, 
         engine=request.engine,
         upscale=request.upscale,
         store=request.store,
+        spare=request.spare,
+        flush_s=request.flush_s,
         pairs=request.pairs,
         keys=request.keys,
         insecure=request.insecure,
@@ -217,6 +221,8 @@ def replay(request: Request, recording: Path, how: ReadAs, rate: Rate, console: 
         frames=request.experiment.frames,
         how=how,
         store=request.store,
+        spare=request.spare,
+        flush_s=request.flush_s,
         pairs=request.pairs,
         keys=request.keys,
         insecure=request.insecure,

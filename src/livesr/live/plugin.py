@@ -58,6 +58,7 @@ class LiveSR(Session):
     upscale : enlarges the only channel that is upscaled (or separated, or there is), likewise
     store : OME-Zarr to write; a path that exists gets the next number; None keeps nothing
     publish : ZeroMQ address to publish on, such as "tcp://127.0.0.1:5555"
+    spare : folder on another disk, where the store goes on when its own disk is full or fails
     plan : the useq sequence to come; needed when it has positions or z and is no plain `useq.MDASequence`
     **settings : fields of `livesr.base.config.RunConfig` (policy, live, backend, precision, threads ...)
 
@@ -93,6 +94,7 @@ class LiveSR(Session):
         upscale: str | None = None,
         store: str | os.PathLike[str] | None = None,
         publish: str | None = None,
+        spare: str | os.PathLike[str] | None = None,
         plan: Any = None,
         **settings: Any,
     ) -> None:
@@ -100,7 +102,7 @@ class LiveSR(Session):
         rig = rig.with_engine(engine) if engine else rig
         super().__init__(
             rig.with_engine(upscale, "upscale") if upscale else rig,
-            parse(RunConfig, {**settings, "store": store, "publish": publish}, "LiveSR"),
+            parse(RunConfig, {**settings, "store": store, "publish": publish, "spare": spare}, "LiveSR"),
         )
         self._core = core
         _detach_at_exit(core)

@@ -18,7 +18,7 @@ import psutil
 from psygnal import EmitLoopError, Signal
 
 from livesr.base.config import RigConfig, RunConfig
-from livesr.base.errors import LiveSRError, RunError
+from livesr.base.errors import ConfigError, LiveSRError, RunError
 from livesr.base.frames import MulticolorFrame, SRFrame
 from livesr.base.threads import called, wait_for
 from livesr.live.paths import ChannelPath
@@ -127,6 +127,8 @@ class Session:
             hourly = bytes_per_hour(self._description, frames_per_s)
             hours = free_bytes(self._writer.path) / hourly
             lines.append(f"Disk: up to {hourly / 1e9:.1f} GB/h before compression; {hours:.1f} h are free.")
+            if spare := self.settings.spare:
+                lines.append(f"Spare disk: {free_bytes(spare) / hourly:.1f} h more.")
         return lines
 
     def store_bytes(self, time_points: int) -> int | None:
@@ -160,6 +162,8 @@ class Session:
         return pipeline
 
     def _sinks(self) -> list[tuple[Sink, bool]]:
+        if (self.settings.spare or self.settings.flush_s is not None) and not self.settings.store:
+            raise ConfigError("A spare disk and flushing are for a store, and this run has none: give one.")
         self._signals = SignalSink(self.frame_ready, self.input_ready, self.provisional_ready)
         sinks: list[tuple[Sink, bool]] = [(self._signals, False)]
         if self.settings.publish:
@@ -174,7 +178,7 @@ class Session:
 
             sinks.append((PairsSink(self.settings.pairs), True))
         if self.settings.store:  # last: an address that is taken must not leave an empty store
-            self._writer = OMEZarrSink(self.settings.store)
+            self._writer = OMEZarrSink(self.settings.store, spare=self.settings.spare, sync_s=self.settings.flush_s)
             sinks.append((self._writer, True))
         return sinks
 

@@ -259,6 +259,7 @@ class TestFramesLog:
             "true_neighbours": True,
             "warnings": ["too dim"],
         }
+        sink.close({})
 
     def test_an_unfinished_last_line_is_dropped(self, tmp_path: Path) -> None:
         path = tmp_path / "frames.jsonl"

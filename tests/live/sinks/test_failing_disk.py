@@ -1,0 +1,187 @@
+"""Every kind of call on every kind of file of a store, failing once and for good: what is counted is what can be read."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tifffile
+import zarr
+
+from contracts import RAW, START_NS, describe, multicolor_frame, sr_frame
+from failing_disk import failing, failures, preloaded
+from livesr.base.errors import LiveSRError
+from livesr.base.frames import RawStack, Stream
+from livesr.live.sinks import layout
+from livesr.live.sinks.frames_log import read_frames_log
+from livesr.live.sinks.ome_zarr import OMEZarrSink
+from livesr.live.sinks.thread import SinkThread
+
+STREAM = Stream(0, "488")
+TIME_POINTS = 36  # two shards and a part of one
+
+CALLS = ("write", "short", "open", "rename", "fsync", "mkdir", "truncate")
+FILES = (
+    "/raw/0/c/",
+    "/recon/0/c/",
+    "/sr/0/c/",
+    "/raw/0/",
+    "/raw/",
+    "zarr.json",
+    "/livesr/frames.jsonl",
+    "report.json",
+    "/livesr/",
+    "run.ome.zarr/",
+)
+
+
+class Case(NamedTuple):
+    call: str
+    part: str
+    first: int
+    for_good: bool
+    number: int = errno.EIO
+    spare: bool = False
+    flush_s: float = 1.0
+
+
+def cases() -> list[Case]:
+    made = [
+        Case(call, part, first, for_good, flush_s=0.0 if first > 1 else 1.0)
+        for call, part, first, for_good in itertools.product(CALLS, FILES, (1, 3), (False, True))
+    ]
+    made += [Case("write", "/raw/0/c/", 2, True, errno.ENOSPC), Case("open", "run.ome.zarr/", 5, True, errno.EMFILE)]
+    made += [Case(call, "/home/", first, True, spare=True) for call in CALLS[:5] for first in (1, 4)]
+    # The data fail, and so do the truncation and what would be written beside.
+    return made
+
+
+def test_what_is_counted_is_what_can_be_read(tmp_path: Path) -> None:
+    done = preloaded(tmp_path, [__file__, str(tmp_path / "stores")])
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["cases"] == len(cases())
+    assert result["failed"] > 0.6 * result["cases"]  # the others have no such call on such a file
+    assert not result["problems"], "\n".join(result["problems"])
+
+
+class Found(NamedTuple):
+    planes: dict[tuple[int, int], str]  # where each exposure (t, i) is
+    wrong: list[str]
+
+
+def run(case: Case, folder: Path) -> list[str]:
+    """Record with a failing disk; return what is not as it must be, in sentences."""
+    home, errors = folder / "home" / "run.ome.zarr", list[LiveSRError]()
+    sink = OMEZarrSink(home, spare=folder / "spare" if case.spare else None)
+    thread = SinkThread(sink, lossless=True, on_error=lambda _, e: errors.append(e))
+    thread.open(describe())
+    sink._workers.flush_s = case.flush_s
+    frames = np.random.default_rng(0).integers(1, 65536, (TIME_POINTS, RAW, 16, 16), dtype=np.uint16)
+    with failing(case.call, case.part, case.first, for_good=case.for_good, number=case.number):
+        for t, block in enumerate(frames):
+            thread.raw(RawStack(tuple(block), STREAM, t, START_NS + t, START_NS + t))
+            thread.recon(sr_frame(t))
+            thread.separated(multicolor_frame(t))
+            if t % 10 == 9:
+                thread.status({})
+        thread.drain()
+        report = {"raw_lost": thread.raw_lost, **thread.accounts, "error": str(errors[0]) if errors else None}
+        thread.close(report)
+        happened = failures()
+    problems = check(case, sink, frames, {**report, "error": str(errors[0]) if errors else None}, happened)
+    return [f"{case}: {problem}" for problem in problems]
+
+
+def check(case: Case, sink: OMEZarrSink, frames: Any, report: dict[str, Any], happened: int) -> list[str]:
+    found = look(sink, frames)
+    counts = {where: list(found.planes.values()).count(where) for where in ("store", "spare", "tiff")}
+    problems = list(found.wrong)
+    elsewhere = counts["spare"] + counts["tiff"]
+    if (counts["store"], elsewhere) != (report["raw_stored"], report["raw_elsewhere"]):
+        problems.append(f"{counts} can be read, the report says {report}")
+    if report["raw_lost"] != frames.shape[0] * frames.shape[1] - counts["store"] - elsewhere:
+        problems.append(f"{counts} can be read, {report['raw_lost']} are said to be lost")
+    if bool(report["raw_lost"]) != ("raw" in report["lost"]):
+        problems.append(f"{report['raw_lost']} are lost and the places are {report['lost']}")
+    if (report["raw_lost"] or report["lost"]) and not report["error"]:
+        problems.append("something is lost and no error says so")
+    if happened and not case.for_good and (report["error"] or report["raw_stored"] != frames.shape[0] * RAW):
+        problems.append(f"a disk that failed once: {report}")
+    if case.part not in ("/livesr/frames.jsonl", "/livesr/", "run.ome.zarr/", "/home/"):
+        problems += check_log(sink, found)
+    return problems
+
+
+def look(sink: OMEZarrSink, frames: Any) -> Found:
+    """Find every exposure, with zarr-python and tifffile."""
+    planes: dict[tuple[int, int], str] = {}
+    wrong: list[str] = []
+    for where, root in (("store", sink.path), ("spare", sink._spare)):
+        if root is None or not (root / "raw" / "0" / "zarr.json").is_file():
+            continue
+        raw = zarr.open_array(root / "raw" / "0", mode="r")
+        for t in range(raw.shape[0]):
+            try:
+                block = raw[t]
+            except Exception as e:
+                wrong.append(f"raw[{t}] of {where} cannot be read: {e}")
+                continue
+            for i, plane in enumerate(block):
+                if plane.any():
+                    put(planes, wrong, (t, i), where, plane, frames)
+    for file in (f for root in (sink.path, sink._spare) if root for f in (root / layout.STRAYS).glob("raw_t*.tif")):
+        for i, plane in enumerate(tifffile.imread(file)):
+            if plane.any():
+                put(planes, wrong, (int(file.name[5:11]), i), "tiff", plane, frames)
+    return Found(planes, wrong)
+
+
+def put(planes: dict, wrong: list[str], place: tuple[int, int], where: str, plane: Any, frames: Any) -> None:
+    if not np.array_equal(plane, frames[place]):
+        wrong.append(f"{place} in {where} is not what was taken")
+    elif place in planes:
+        wrong.append(f"{place} is in {planes[place]} and in {where}")
+    else:
+        planes[place] = where
+
+
+def check_log(sink: OMEZarrSink, found: Found) -> list[str]:
+    """The last line about a picture says whether the array holds it."""
+    last = {(e["series"], e["t"]): e["stored"] for e in read_frames_log(sink.path / layout.FRAMES_LOG)}
+    said = {t for (series, t), stored in last.items() if series == "raw" and stored}
+    there = {t for (t, _), where in found.planes.items() if where == "store"}
+    problems = [] if said == there else [f"frames.jsonl says {sorted(said ^ there)} otherwise than raw"]
+    for name in ("recon", "sr"):
+        array = zarr.open_array(sink.path / name / "0", mode="r")
+        for t in range(TIME_POINTS):
+            if bool(last.get((name, t))) != (t < array.shape[0] and bool(array[t].any())):
+                problems.append(f"frames.jsonl says {last.get((name, t))} of {name}[{t}]")
+    return problems
+
+
+def main(folder: Path) -> None:
+    import logging
+
+    logging.getLogger("livesr").setLevel(logging.CRITICAL)
+    problems, failed = [], 0
+    for number, case in enumerate(cases()):
+        here = folder / str(number)
+        here.mkdir(parents=True)
+        try:
+            problems += run(case, here)
+        except Exception as e:
+            problems.append(f"{case}: {type(e).__name__}: {e}")
+        failed += failures() > 0
+        shutil.rmtree(here)
+    print(json.dumps({"cases": len(cases()), "failed": failed, "problems": problems}))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
