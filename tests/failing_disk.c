@@ -1,11 +1,13 @@
 /* A disk that fails when it is told to: preloaded, it makes one kind of call on paths with a given part return an error.
    gcc -shared -fPIC -O1 -o failing_disk.so failing_disk.c -ldl
-   fail(call, part of the path, which of the matching calls, whether all after it too, errno); fail("", ...) ends it. */
+   fail(call, part of the path, which of the matching calls, whether all after it too, errno); fail("", ...) ends it.
+   The call "any" is every kind; the errno -1 kills the process instead, in the middle of what a write was to write. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -27,17 +29,22 @@ void fail(const char *call, const char *part, int first, int for_good, int numbe
 }
 
 int failed(void) { return failed_; }
+int seen(void) { return seen_; }
 
 static int fails(const char *call, const char *path) {
     int now = 0;
     if (!call_[0]) return 0;
     pthread_mutex_lock(&turn);
-    if (strcmp(call, call_) == 0 && strstr(path, part_)) {
+    if ((strcmp(call, call_) == 0 || (strcmp("any", call_) == 0 && strcmp("short", call))) && strstr(path, part_)) {
         ++seen_;
         now = for_good_ ? seen_ >= first_ : seen_ == first_;
         failed_ += now;
     }
     pthread_mutex_unlock(&turn);
+    if (now && errno_ == -1) {
+        if (strcmp(call, "write") == 0) return 2;
+        kill(getpid(), SIGKILL);
+    }
     if (now) errno = errno_;
     return now;
 }
@@ -67,7 +74,11 @@ int ftruncate(int fd, off_t n) { return fails_fd("truncate", fd) ? -1 : REAL(ftr
 int ftruncate64(int fd, off64_t n) { return fails_fd("truncate", fd) ? -1 : REAL(ftruncate64)(fd, n); }
 /* "write" fails at once; "short" takes half of what it is given before, as a disk that is full. */
 ssize_t write(int fd, const void *data, size_t n) {
-    if (fails_fd("write", fd)) return -1;
+    int how = fails_fd("write", fd);
+    if (how == 2) {
+        if (REAL(write)(fd, data, n / 2) >= 0) kill(getpid(), SIGKILL);
+    }
+    if (how) return -1;
     if (n > 1 && fails_fd("short", fd)) {
         ssize_t written = REAL(write)(fd, data, n / 2);
         snprintf(call_, sizeof call_, "write");

@@ -44,3 +44,8 @@ def failing(call: str, part: str, first: int, *, for_good: bool, number: int = e
 def failures() -> int:
     """How often the disk has failed since it was told to."""
     return int(ctypes.CDLL(None).failed())
+
+
+def calls() -> int:
+    """How many calls could have failed since it was told to."""
+    return int(ctypes.CDLL(None).seen())

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pytest
 import tifffile
 import zarr
 
@@ -58,16 +59,16 @@ def cases() -> list[Case]:
     ]
     made += [Case("write", "/raw/0/c/", 2, True, errno.ENOSPC), Case("open", "run.ome.zarr/", 5, True, errno.EMFILE)]
     made += [Case(call, "/home/", first, True, spare=True) for call in CALLS[:5] for first in (1, 4)]
-    # The data fail, and so do the truncation and what would be written beside.
     return made
 
 
-def test_what_is_counted_is_what_can_be_read(tmp_path: Path) -> None:
-    done = preloaded(tmp_path, [__file__, str(tmp_path / "stores")])
+@pytest.mark.parametrize("every", [11, pytest.param(1, marks=pytest.mark.slow)])
+def test_what_is_counted_is_what_can_be_read(tmp_path: Path, every: int) -> None:
+    done = preloaded(tmp_path, [__file__, str(tmp_path / "stores"), str(every)], timeout_s=3600)
     assert done.returncode == 0, done.stdout + done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
-    assert result["cases"] == len(cases())
-    assert result["failed"] > 0.6 * result["cases"]  # the others have no such call on such a file
+    assert result["cases"] == len(cases()[::every])
+    assert result["failed"] > 0.5 * result["cases"]  # the others have no such call on such a file
     assert not result["problems"], "\n".join(result["problems"])
 
 
@@ -101,9 +102,12 @@ def run(case: Case, folder: Path) -> list[str]:
 
 def check(case: Case, sink: OMEZarrSink, frames: Any, report: dict[str, Any], happened: int) -> list[str]:
     found = look(sink, frames)
-    counts = {where: list(found.planes.values()).count(where) for where in ("store", "spare", "tiff")}
+    # What lies behind the array's length is not lost, and not there for a reader before `livesr repair`.
+    for (t, i), plane in lengthened(sink, found).items():
+        put(found.planes, found.wrong, (t, i), "behind", plane, frames)
+    counts = {where: list(found.planes.values()).count(where) for where in ("store", "spare", "tiff", "behind")}
     problems = list(found.wrong)
-    elsewhere = counts["spare"] + counts["tiff"]
+    elsewhere = counts["spare"] + counts["tiff"] + counts["behind"]
     if (counts["store"], elsewhere) != (report["raw_stored"], report["raw_elsewhere"]):
         problems.append(f"{counts} can be read, the report says {report}")
     if report["raw_lost"] != frames.shape[0] * frames.shape[1] - counts["store"] - elsewhere:
@@ -143,12 +147,25 @@ def look(sink: OMEZarrSink, frames: Any) -> Found:
     return Found(planes, wrong)
 
 
+def lengthened(sink: OMEZarrSink, found: Found) -> dict[tuple[int, int], Any]:
+    """Return the planes that come to light when the array gets its whole length."""
+    file = sink.path / "raw" / "0" / "zarr.json"
+    about = json.loads(file.read_text())
+    before = about["shape"][0]
+    file.write_text(json.dumps({**about, "shape": [TIME_POINTS, *about["shape"][1:]]}))
+    raw = zarr.open_array(file.parent, mode="r")[before:]
+    return {
+        (before + t, i): plane
+        for t, block in enumerate(raw)
+        for i, plane in enumerate(block)
+        if plane.any() and (before + t, i) not in found.planes
+    }
+
+
 def put(planes: dict, wrong: list[str], place: tuple[int, int], where: str, plane: Any, frames: Any) -> None:
     if not np.array_equal(plane, frames[place]):
         wrong.append(f"{place} in {where} is not what was taken")
-    elif place in planes:
-        wrong.append(f"{place} is in {planes[place]} and in {where}")
-    else:
+    else:  # what a disk refused to confirm, or to open, may still be there beside what was made of it elsewhere
         planes[place] = where
 
 
@@ -157,21 +174,20 @@ def check_log(sink: OMEZarrSink, found: Found) -> list[str]:
     last = {(e["series"], e["t"]): e["stored"] for e in read_frames_log(sink.path / layout.FRAMES_LOG)}
     said = {t for (series, t), stored in last.items() if series == "raw" and stored}
     there = {t for (t, _), where in found.planes.items() if where == "store"}
-    problems = [] if said == there else [f"frames.jsonl says {sorted(said ^ there)} otherwise than raw"]
+    problems = [] if said <= there else [f"frames.jsonl says {sorted(said - there)} are in raw"]
     for name in ("recon", "sr"):
         array = zarr.open_array(sink.path / name / "0", mode="r")
-        for t in range(TIME_POINTS):
-            if bool(last.get((name, t))) != (t < array.shape[0] and bool(array[t].any())):
-                problems.append(f"frames.jsonl says {last.get((name, t))} of {name}[{t}]")
+        empty = [t for t in range(TIME_POINTS) if t >= array.shape[0] or not array[t].any()]
+        problems += [f"frames.jsonl says that {name}[{t}] is there" for t in empty if last.get((name, t))]
     return problems
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, every: int) -> None:
     import logging
 
     logging.getLogger("livesr").setLevel(logging.CRITICAL)
     problems, failed = [], 0
-    for number, case in enumerate(cases()):
+    for number, case in enumerate(cases()[::every]):
         here = folder / str(number)
         here.mkdir(parents=True)
         try:
@@ -180,8 +196,8 @@ def main(folder: Path) -> None:
             problems.append(f"{case}: {type(e).__name__}: {e}")
         failed += failures() > 0
         shutil.rmtree(here)
-    print(json.dumps({"cases": len(cases()), "failed": failed, "problems": problems}))
+    print(json.dumps({"cases": number + 1, "failed": failed, "problems": problems}))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), int(sys.argv[2]))

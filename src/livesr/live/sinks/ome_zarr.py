@@ -433,11 +433,17 @@ class OMEZarrSink:
             If something was lost, or the run should not go on like this.
         """
         series, lines = place.series[kind], place.lines[kind]
+        refused: RecordingError | None = None
         while lines and lines[0][0] <= series.committed:
             _, came = lines.popleft()
-            self._write_log(kind, came.state, came.stream, came.t, stored=True, **came.facts)
+            try:
+                self._write_log(kind, came.state, came.stream, came.t, stored=True, **came.facts)
+            except RecordingError as e:  # the log keeps the line
+                refused = e
         if series.notes or series.casualties or series.troubles:
             self._answer(place, kind, series)
+        if refused:
+            raise refused
 
     def _answer(self, place: _Place, kind: SeriesName, series: Series) -> None:
         """Do what an image asks for whose disk failed."""

@@ -215,7 +215,7 @@ class Series:
         self._records: dict[Key, _Record] = {}
         self._flush_due_s = time.monotonic() + self._workers.flush_s
         self._sync_due_s = time.monotonic() + (self._workers.sync_s or 0.0)
-        self._length = 0
+        self._lengths = [0 for _ in self._folders]  # time points, as the metadata there say
         self._finished = False
         self.write_skeleton(folder)
 
@@ -264,7 +264,7 @@ class Series:
         self.committed = self.next
         self._reap()
         self._sync()
-        self._write_length(self.next // self.spec.z_planes)
+        self._write_length(self._place, self.next // self.spec.z_planes)
 
     def look(self) -> None:
         """Flush what has waited long enough, and notice a folder that is gone; for when no frame comes."""
@@ -292,6 +292,8 @@ class Series:
             self._seal(key)
         self._reap(wait=True)
         self.committed = self.next
+        for place in range(self._place + 1):
+            self._write_length(place, -(-self.next // self.spec.z_planes))
         for key, record in self._records.items():
             self._account(key, record)
 
@@ -307,7 +309,6 @@ class Series:
         if self._own_workers:
             self._workers.close()
         # What is not in a shard is the fill value, zero: padding costs nothing, however long.
-        self._length = time_points
         failed: OSError | None = None
         for folder in self._folders[: self._place + 1]:
             try:
@@ -328,7 +329,7 @@ class Series:
     def write_skeleton(self, folder: Path) -> None:
         """Write the image as it is without shards, so that what is in `folder` is an image at every moment."""
         (folder / "0").mkdir(parents=True, exist_ok=True)
-        write_json(folder / "0" / "zarr.json", self._array(self._length))
+        write_json(folder / "0" / "zarr.json", self._array(self._lengths[self._folders.index(folder)]))
         self._write_group(folder)
 
     def write_metadata(self, interval_s: float | None = None) -> None:
@@ -505,27 +506,30 @@ class Series:
             why = f"{file} was changed"
         except (OSError, ShardError) as e:
             there, why = np.zeros_like(bits), reason(e)
-        if record.place == 0:
-            self.stored += int(there.sum())
-        else:
-            self.elsewhere += int(there.sum())
-            for t, z, slots in self._groups(key, np.flatnonzero(there).tolist()):
-                self.casualties.append(Casualty(t, z, len(slots), "the disk of the store refused it", elsewhere=file))
+        for t, z, slots in self._groups(key, np.flatnonzero(there).tolist()):
+            if record.place == 0 and t < self._lengths[0]:
+                self.stored += len(slots)
+                continue
+            # On the spare disk, or in a shard that no reader looks for since the array's length could not be written.
+            self.elsewhere += len(slots)
+            where = "is on the spare disk" if record.place else "lies behind the length that the array's metadata say"
+            self.casualties.append(Casualty(t, z, len(slots), f"it {where}", elsewhere=file))
         for t, z, slots in self._groups(key, np.flatnonzero(bits & ~there).tolist()):
             self.casualties.append(Casualty(t, z, len(slots), why))
 
     # -- metadata ----------------------------------------------------------------------------------------------
 
-    def _write_length(self, time_points: int) -> None:
+    def _write_length(self, place: int, time_points: int) -> None:
         """Say how far the image has come, for those who look at it while it grows, and for when the process is killed."""
-        if time_points == self._length or self._place:
+        file = self._folders[place] / "0" / "zarr.json"
+        if time_points == self._lengths[place] or not file.parent.is_dir():
             return
         try:
-            write_json(self._folders[0] / "0" / "zarr.json", self._array(time_points), durable=False)
+            write_json(file, self._array(time_points), durable=False)
         except OSError as e:  # `close` writes it again
             log.warning("the length of %s could not be written: %s", self.spec.name, e)
         else:
-            self._length = time_points
+            self._lengths[place] = time_points
 
     def _write_group(self, folder: Path, interval_s: float | None = None) -> None:
         attributes = {"ome": self._ome(interval_s), "livesr": dict(self.spec.provenance)}
@@ -605,7 +609,7 @@ def group_json(attributes: Mapping[str, Any]) -> dict[str, Any]:
 def write_json(path: Path, value: object, *, durable: bool = True) -> None:
     """Replace `path` at once: a reader sees the old file or the new one, never half of it, also after a power cut if `durable`.
 
-    A disk that refuses once is asked a second time.
+    A disk that refuses once is asked a second time, without its confirmation.
 
     Raises
     ------
@@ -617,7 +621,7 @@ def write_json(path: Path, value: object, *, durable: bool = True) -> None:
         _replace(path, data, durable)
     except OSError as e:
         log.warning("%s could not be written (%s) and is written again", path, e)
-        _replace(path, data, durable)
+        _replace(path, data, durable=False)
 
 
 def reason(error: BaseException) -> str:
