@@ -87,11 +87,17 @@ def _provisional(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [("provisional", shown)]
 
 
+def _elsewhere(report: Mapping[str, Any]) -> str:
+    """Say how many raw frames are not in the images, but beside them or on the spare disk."""
+    elsewhere = report.get("raw_elsewhere", 0)
+    return f", {elsewhere} beside the images" if elsewhere else ""
+
+
 def _rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     steps = ", ".join(f"{name} {t['p50']:.1f}" for name, t in report["steps_ms"].items())
     measured = [("SR frames", f"{report['recon_frames']} measured, {report['groups_dropped']} groups dropped")]
     rows = [
-        ("raw frames", f"{report['raw_frames']} received, {report['raw_lost']} lost"),
+        ("raw frames", f"{report['raw_frames']} received, {report['raw_lost']} lost{_elsewhere(report)}"),
         *(_predictions(report) if report["engine"] else measured),
         *_superposition(report),
         ("steps", f"{steps} ms" if steps else "none"),

@@ -273,7 +273,9 @@ class Pipeline:
                     frame = self._frame(received)
                     stacks = groupings[frame.stream.channel].push(frame)
             except Exception as e:  # a frame that cannot be placed ends the run; it is kept, as those that still come
-                self.stop(e if isinstance(e, LiveSRError) else RunError(f"A frame cannot be placed: {e}."))
+                self.stop(
+                    e if isinstance(e, LiveSRError) else RunError(f"A frame cannot be placed: {e or type(e).__name__}.")
+                )
                 self._aside(received)
                 continue
             for stack in stacks:

@@ -45,7 +45,7 @@ class LiveSR(Session):
 
     A context manager: on entering, the engine is compiled and, if the plan is given, store and address are opened; every
     multi-dimensional acquisition inside becomes one run with its own store, which ends when the acquisition does; on
-    leaving, everything received is processed and stored.
+    leaving, everything received is processed and stored. A script that ends without leaving is left for it.
 
     With `live` "own" or "peek" every sequence acquisition outside an MDA, as the live mode of a GUI, becomes a run as well;
     leaving ends that run and lets the camera go on (Ctrl-C stops it). Each run is then opened when it starts.
@@ -132,6 +132,8 @@ class LiveSR(Session):
             _CORE_LOG.setLevel(self._core_log_level)
             raise
         self._entered = True
+        # A script that never leaves the block, or is torn out of it, still gets a whole store and its report.
+        atexit.register(self.__exit__, SystemExit, None, None)
         for signal, listener in self._listeners():
             listen(signal, listener)
         return self
@@ -139,6 +141,7 @@ class LiveSR(Session):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        atexit.unregister(self.__exit__)
         self._end_acquisition(kind)
         for signal, listener in self._listeners():
             signal.disconnect(listener)

@@ -14,12 +14,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import psutil
 from psygnal import EmitLoopError, Signal
 
 from livesr.base.config import RigConfig, RunConfig
 from livesr.base.errors import ConfigError, LiveSRError, RunError
 from livesr.base.frames import MulticolorFrame, SRFrame
+from livesr.base.memory import available_bytes
 from livesr.base.threads import called, wait_for
 from livesr.live.paths import ChannelPath
 from livesr.live.pipeline import Pipeline
@@ -152,7 +152,7 @@ class Session:
             sinks,
             policy=self.settings.policy,
             provisional=self.settings.provisional == "auto",
-            raw_queue_bytes=self.settings.raw_queue_bytes or psutil.virtual_memory().available // 4,
+            raw_queue_bytes=self.settings.raw_queue_bytes or available_bytes() // 4,
             on_stop=on_stop,
             disk_free=lambda: writer.free_bytes if writer else None,
         )
@@ -191,8 +191,11 @@ class Session:
         work = (pipeline, self.store, self.endpoint, self._signals)
         thread = threading.Thread(target=self._finish, args=work, name="livesr-finish", daemon=True)
         self._told_s = math.inf
-        thread.start()
         self._finishing = (thread, pipeline)
+        try:
+            thread.start()
+        except RuntimeError:  # the interpreter is about to end and starts no more threads
+            self._finish(*work)
 
     def _finish(self, pipeline: Pipeline, store: Path | None, endpoint: str | None, signals: SignalSink) -> None:
         """Process and store what the run left; in a thread of its own, so that a run ends when its acquisition does."""

@@ -6,6 +6,7 @@ the way of a frame is in `livesr.live.pipeline`. No core is loaded and no device
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 from collections.abc import Iterator
@@ -108,11 +109,13 @@ class Replay(Session):
             raise
         for note in raw.notes:
             pipeline.warn(note)
+        atexit.register(self.__exit__, SystemExit, None, None)  # for a script that never leaves the block
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        atexit.unregister(self.__exit__)
         self.stop()
         self._release_pipeline()
         self.wait()

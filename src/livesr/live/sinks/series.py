@@ -12,8 +12,9 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -131,16 +132,29 @@ class Workers:
     def encode(self, planes: Sequence[Pixels]) -> list[Chunk]:
         """Compress planes, large ones in parallel."""
         if len(planes) > 1 and sum(plane.nbytes for plane in planes) >= _PARALLEL_BYTES:
-            return list(self._compressing.map(sharding.encode, planes))
+            with suppress(RuntimeError):  # the interpreter is about to end, and lends no more threads
+                return list(self._compressing.map(sharding.encode, planes))
         return [sharding.encode(plane) for plane in planes]
 
     def settle(self, shard: Shard) -> Future[None]:
         """Have the disk confirm a shard that is complete."""
-        return self._settling.submit(shard.settle)
+        return self._submit(shard.settle)
 
     def sync(self, shard: Shard) -> Future[None]:
         """Have the disk take what a shard holds so far."""
-        return self._settling.submit(shard.sync)
+        return self._submit(shard.sync)
+
+    def _submit(self, work: Callable[[], None]) -> Future[None]:
+        try:
+            return self._settling.submit(work)
+        except RuntimeError:  # the interpreter is about to end, and lends no more threads
+            done: Future[None] = Future()
+            try:
+                work()
+                done.set_result(None)
+            except Exception as e:  # as a thread hands it on
+                done.set_exception(e)
+            return done
 
     def close(self) -> None:
         """End the threads."""

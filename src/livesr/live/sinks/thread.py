@@ -150,6 +150,13 @@ class SinkThread:
             return True
         except LiveSRError as e:
             self._fail(e)
+        except MemoryError as e:
+            self._fail(
+                RecordingError(
+                    f"Sink {self.sink.name!r} needs more memory than this process may have ({e or 'none is left'}): raise its "
+                    "limit (ulimit -v, the container's), or record smaller or slower frames."
+                )
+            )
         except OSError as e:
             self._fail(
                 RecordingError(f"Sink {self.sink.name!r} can no longer write: {e}. Free space or choose another place.")
