@@ -124,6 +124,8 @@ def killed(work, folder: Path, after_s: float | None) -> bool:
         work()
         os._exit(0)
     if after_s is not None:
+        while not (folder / "taken.jsonl").exists():
+            time.sleep(0.01)
         time.sleep(after_s)
         os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
@@ -140,7 +142,7 @@ def main(folder: Path, closing: int, at_random: int) -> None:
     dice = random.Random(1)
     for number in range(at_random):
         here = folder / f"random-{number:04d}"
-        killed(lambda here=here: record_until_killed(here), here, dice.uniform(0.2, 3.0))
+        killed(lambda here=here: record_until_killed(here), here, dice.uniform(0.0, 2.0))
 
 
 def count_calls(folder: Path) -> int:

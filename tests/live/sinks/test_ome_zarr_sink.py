@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -488,6 +489,85 @@ class TestRefusals:
             expected = np.random.default_rng(t).integers(0, 65536, (128, 128))
             for plane in tiffs.get(t, held[t]):
                 assert np.array_equal(plane, expected)
+
+
+class TestRemoved:
+    """What somebody removes or renames while it is recorded is noticed, and the report says what is gone."""
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="Windows removes nothing that is open")
+    @pytest.mark.parametrize("removed", ["raw", ".", "raw/0/c/0"])
+    def test_what_is_removed_is_said_and_counted(self, sink: OMEZarrSink, removed: str) -> None:
+        sink.open(describe())
+        for t in range(16):
+            feed(sink, t)
+        for _, _, series in sink._all_series():  # the disk has confirmed the first shard, and memory was given back
+            for _, _, confirmed in series._settling:
+                confirmed.result()
+        sink.status({})
+        (sink.path / removed).rename(sink.path.parent / "elsewhere")
+        said = []
+        for t in range(16, 24):
+            for call in (lambda t=t: feed(sink, t), lambda: sink.status({})):
+                try:
+                    call()
+                except RecordingError as e:
+                    said.append(str(e))
+        if removed != "raw/0/c/0":  # a part of the past is noticed at the end
+            assert "is gone: someone or something removed or renamed the store" in said[0]
+        with pytest.raises(RecordingError, match=r"No such file|is gone"):
+            sink.close({})
+        assert (sink.accounts["raw_stored"], sink.accounts["lost"]["raw"]) == (8 * RAW, ["t 0-15"])
+        assert sink.raw_kept == 8 * RAW
+        raw = images(sink.path)["raw"]
+        assert [bool(block.any()) for block in raw] == [t >= 16 for t in range(24)]
+        # The log outlives its file, and its last word is true.
+        stored = {e["t"]: e["stored"] for e in events(sink.path, "raw")}
+        assert stored == {t: t >= 16 for t in range(24)}
+
+
+class TestSpareDisk:
+    def test_a_run_goes_on_there_when_the_disk_is_full(self, tmp_path: Path) -> None:
+        sink = OMEZarrSink(tmp_path / "run.ome.zarr", reserve_bytes=0, spare=tmp_path / "spare")
+        sink.open(describe())
+        for t in range(20):
+            feed(sink, t)
+        sink._reserve_bytes, sink._disk_check_due_s = 1 << 60, 0.0
+        sink.status({})
+        sink._reserve_bytes = 0
+        for t in range(20, 40):
+            feed(sink, t)
+        assert any("the run goes on in" in note for note in sink.notes)
+        sink.finish()
+        assert sink.accounts == {"raw_stored": 16 * RAW, "raw_elsewhere": 24 * RAW, "lost": {}}
+        sink.close({"raw_lost": 0})
+        first, second = images(sink.path)["raw"], images(tmp_path / "spare" / "run.ome.zarr")["raw"]
+        for t in range(40):
+            there, other = (first, second) if t < 16 else (second, first)
+            assert list(there[t, :, 0, 0]) == [code(STREAM, t, i) for i in range(RAW)]
+            assert not other[t].any()
+        elsewhere = [e for e in events(sink.path, "raw") if not e["stored"]]
+        assert [e["t"] for e in elsewhere] == list(range(16, 40))
+        assert all(Path(e["elsewhere"]).is_file() for e in elsewhere)
+
+    def test_copied_over_the_first_it_completes_it(self, tmp_path: Path) -> None:
+        sink = OMEZarrSink(tmp_path / "run.ome.zarr", reserve_bytes=0, spare=tmp_path / "spare")
+        sink.open(describe())
+        for t in range(16):
+            feed(sink, t)
+        sink._reserve_bytes, sink._disk_check_due_s = 1 << 60, 0.0
+        sink.status({})
+        for t in range(16, 36):
+            feed(sink, t)
+        sink.close({})
+        shutil.copytree(tmp_path / "spare" / "run.ome.zarr", sink.path, dirs_exist_ok=True)
+        raw = images(sink.path)["raw"]
+        assert all(raw[t, i, 0, 0] == code(STREAM, t, i) for t in range(36) for i in range(RAW))
+
+    def test_one_that_cannot_be_written_to_is_refused_before_anything_starts(self, tmp_path: Path) -> None:
+        (tmp_path / "spare").write_text("a file")
+        with pytest.raises(StoreError, match="spare disk"):
+            OMEZarrSink(tmp_path / "run.ome.zarr", spare=tmp_path / "spare").open(describe())
+        assert [p.name for p in tmp_path.iterdir()] == ["spare"]
 
 
 class TestLoad:

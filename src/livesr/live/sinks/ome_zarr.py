@@ -504,7 +504,7 @@ class OMEZarrSink:
             log.warning("no TIFF either: %s", e)
             return 0
         self._aside += len(casualty.chunks)
-        self._write_log("raw", "stray", where, casualty.t, file=file, reason=casualty.reason)
+        self._write_log("raw", "raw", where, casualty.t, file=file, reason=casualty.reason)
         return len(casualty.chunks)
 
     def _look_after_log(self) -> None:

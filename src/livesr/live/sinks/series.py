@@ -469,10 +469,13 @@ class Series:
 
     def _moved(self, key: Key, shard: Shard, why: str) -> bool:
         """Write a shard anew where there is a place for it; return whether there was."""
+        before = shard.path
         for place in range(self._place, len(self._folders)):
             try:
                 self._ready(place)
                 shard.move(self._file(key, place))
+                if shard.path != before:
+                    sharding.remove(before)
             except (OSError, ShardError) as e:
                 log.warning("%s cannot be written to %s: %s", shard.path, self._folders[place], e)
                 continue
