@@ -227,8 +227,7 @@ class Series:
         self._settling: deque[tuple[Key, Shard, Future[None]]] = deque()
         self._syncing: dict[Key, Future[None]] = {}
         self._records: dict[Key, _Record] = {}
-        self._flush_due_s = time.monotonic() + self._workers.flush_s
-        self._sync_due_s = time.monotonic() + (self._workers.sync_s or 0.0)
+        self._flushed_s = self._synced_s = time.monotonic()
         self._lengths = [0 for _ in self._folders]  # time points, as the metadata there say
         self._finished = False
         self.write_skeleton(folder)
@@ -272,7 +271,7 @@ class Series:
 
     def flush(self) -> None:
         """Hand what waits to the operating system, and see what the disk said of what was handed over before."""
-        self._flush_due_s = time.monotonic() + self._workers.flush_s
+        self._flushed_s = time.monotonic()
         for key, shard in list(self._open.items()):
             self._commit(key, shard)
         self.committed = self.next
@@ -395,7 +394,9 @@ class Series:
     @property
     def _due(self) -> bool:
         waiting = sum(shard.pending_bytes for shard in self._open.values())
-        return bool(waiting) and (waiting >= _PENDING_BYTES or time.monotonic() >= self._flush_due_s)
+        return bool(waiting) and (
+            waiting >= _PENDING_BYTES or time.monotonic() - self._flushed_s >= self._workers.flush_s
+        )
 
     def _commit(self, key: Key, shard: Shard) -> None:
         if not shard.pending_bytes:
@@ -442,9 +443,9 @@ class Series:
 
     def _sync(self) -> None:
         """Have the disk take what lies in shards that are not full, if it is to and the time has come."""
-        if self._workers.sync_s is None or time.monotonic() < self._sync_due_s:
+        if self._workers.sync_s is None or time.monotonic() - self._synced_s < self._workers.sync_s:
             return
-        self._sync_due_s = time.monotonic() + self._workers.sync_s
+        self._synced_s = time.monotonic()
         for key, shard in self._open.items():
             if shard.size and key not in self._syncing:
                 self._syncing[key] = self._workers.sync(shard)
