@@ -259,8 +259,6 @@ class Pipeline:
             self.error = error
             log.error("%s", error)
             self.hook.release()
-            if self.hook.ended:  # what is acquired by now is the next run's
-                return
             with self._survived("Stopping the camera"):  # it may be what failed
                 self._on_stop()
 

@@ -249,7 +249,14 @@ class LiveSR(Session):
             self._close_paths()
             self._open_paths(names)
         self._announced = 0
-        pipeline = self._open_run(self._describe(plan, names), on_stop or self._core.mda.cancel)
+        armed: list[Pipeline] = []
+
+        def cancel() -> None:
+            if armed and self._pipeline is armed[0]:  # what is acquired later is the next run's
+                self._core.mda.cancel()
+
+        pipeline = self._open_run(self._describe(plan, names), on_stop or cancel)
+        armed.append(pipeline)
         if sentence := trigger_unused(self._core, self.rig):
             pipeline.warn(sentence)
         return pipeline

@@ -54,7 +54,6 @@ class MDAHook:
     received : frames that arrived
     limit : most frames that may wait in the queue
     missing : frames that the camera numbered and that never came; None where the source has no numbers
-    ended : whether no more frames will come
     """
 
     __slots__ = (
@@ -64,7 +63,6 @@ class MDAHook:
         "_queue",
         "_released",
         "_room",
-        "ended",
         "limit",
         "missing",
         "received",
@@ -78,7 +76,6 @@ class MDAHook:
         self._released = threading.Event()
         self._room = room
         self.limit = room()
-        self.ended = False
         self.missing: int | None = None
         self.received = 0
         self.waits = 0
@@ -103,7 +100,6 @@ class MDAHook:
 
     def end(self) -> None:
         """Let `get` return None after the frames already taken."""
-        self.ended = True
         self._queue.put(None)
 
     def release(self) -> None:
