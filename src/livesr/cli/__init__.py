@@ -172,12 +172,11 @@ def _run(arguments: list[str]) -> int:
                 _print_no_more()
         return INTERRUPTED
     except MemoryError as e:
-        return _failed(
-            f"The memory does not suffice ({e or 'none is left'}): raise the limit of this process (ulimit -v, a container's), "
-            "take smaller frames, or another engine.",
-            1,
-            arguments,
-        )
+        short = f"The memory does not suffice ({e or 'none is left'})"
+        code = _failed(f"{short}: raise the limit of this process, or take smaller frames.", 1, arguments)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)  # what is half allocated, a camera core above all, crashes when it is taken down
     except BrokenPipeError:  # whoever read the output has gone, as in `livesr info | head -1`
         _print_no_more()
         return 1

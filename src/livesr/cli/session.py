@@ -86,7 +86,7 @@ def load_core(request: Request) -> CMMCorePlus:
             core.loadSystemConfiguration(cfg)
         core.setExposure(request.exposure_ms or request.rig.exposure_ms)
         follow_trigger(core, request.rig)
-    except LiveSRError:
+    except (LiveSRError, MemoryError):
         raise
     except Exception as e:  # whatever a device adapter raises while it starts
         reason = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__

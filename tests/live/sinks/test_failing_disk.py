@@ -72,6 +72,41 @@ def test_what_is_counted_is_what_can_be_read(tmp_path: Path, every: int) -> None
     assert not result["problems"], "\n".join(result["problems"])
 
 
+_PROGRAM = """
+import errno, sys
+from failing_disk import failing
+from livesr.cli import main
+
+with failing("write", "/{part}", {first}, for_good=True, number=errno.ENOSPC):
+    main()
+"""
+
+
+@pytest.mark.parametrize(("part", "first"), [("run.ome.zarr/raw/0/c/", 2), ("run.ome.zarr/", 60)])
+def test_the_program_says_what_is_there(tmp_path: Path, part: str, first: int) -> None:
+    """Report, exit code and the command of --on-finish say what a reader finds."""
+    seen, store = tmp_path / "seen.json", tmp_path / "run.ome.zarr"
+    run = ["run", "virtual_sim", "--engine", "none", "--frames", "40", "--json", "--store", str(store)]
+    command = f"{sys.executable} -c 'import shutil, sys; shutil.copyfile(sys.argv[1], sys.argv[2])' {{report}} {seen}"
+    done = preloaded(
+        tmp_path, ["-c", _PROGRAM.format(part=part, first=first), *run, "--on-finish", command], timeout_s=280
+    )
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert (done.returncode, report["exit_code"]) == (1, 1), done.stderr
+    assert "No space left" in report["error"]
+    raw = zarr.open_array(store / "raw" / "0", mode="r")[:]
+    tiffs = [tifffile.imread(f) for f in (store / layout.STRAYS).glob("raw_t*.tif")]
+    counted = [int(sum(plane.any() for block in blocks for plane in block)) for blocks in (raw, tiffs)]
+    behind = sum("elsewhere" in e for e in read_frames_log(store / layout.FRAMES_LOG) if e["series"] == "raw") * RAW
+    assert counted[0] == report["raw_stored"]
+    assert counted[1] + behind == report["raw_elsewhere"]
+    assert report["raw_frames"] == report["raw_stored"] + report["raw_elsewhere"] + report["raw_lost"] > 0
+    told = json.loads(seen.read_text())
+    assert {k: told[k] for k in ("raw_stored", "raw_lost", "lost", "error")} == {
+        k: report[k] for k in ("raw_stored", "raw_lost", "lost", "error")
+    }
+
+
 class Found(NamedTuple):
     planes: dict[tuple[int, int], str]  # where each exposure (t, i) is
     wrong: list[str]
