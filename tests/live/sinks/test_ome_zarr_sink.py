@@ -35,7 +35,7 @@ from contracts import (
 from livesr.base.errors import FrameShapeError, RecordingError, StoreError
 from livesr.base.frames import RawStack, Stream
 from livesr.live.sinks import layout
-from livesr.live.sinks.frames_log import read_frames_log
+from livesr.live.sinks.frames_log import FramesLog, read_frames_log
 from livesr.live.sinks.ome_zarr import OMEZarrSink, bytes_per_hour, free_bytes, memory_bytes, next_free_path
 from livesr.live.sinks.series import Series, SeriesSpec
 
@@ -261,6 +261,14 @@ class TestFramesLog:
             "warnings": ["too dim"],
         }
         sink.close({})
+
+    def test_a_log_that_is_there_is_continued(self, tmp_path: Path) -> None:
+        for t in range(3):
+            log = FramesLog(tmp_path / "frames.jsonl")
+            log.write("raw", "raw", STREAM, t)
+            log.close()
+            log.close()
+        assert [e["t"] for e in read_frames_log(tmp_path / "frames.jsonl")] == [0, 1, 2]
 
     def test_an_unfinished_last_line_is_dropped(self, tmp_path: Path) -> None:
         path = tmp_path / "frames.jsonl"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -25,7 +26,7 @@ State: TypeAlias = Literal["raw", "raw_incomplete", "recon", "separated", "estim
 
 
 class FramesLog:
-    """Appends events. Every line is handed to the operating system at once, so that it outlives a killed process.
+    """Appends events to a file, which may be there. Every line is handed to the operating system at once, so that it outlives a killed process.
 
     Lines that the disk refuses wait for the next one, or for `close`; half of a line is overwritten then.
     """
@@ -34,8 +35,8 @@ class FramesLog:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file: BinaryIO = path.open("w+b", buffering=0)
-        self._end = 0
+        self._file: BinaryIO = path.open("r+b" if path.exists() else "w+b", buffering=0)
+        self._end = self._file.seek(0, os.SEEK_END)
         self._waiting: list[bytes] = []
 
     def write(
