@@ -26,8 +26,9 @@ State: TypeAlias = Literal["raw", "raw_incomplete", "recon", "separated", "estim
 
 
 class FramesLog:
-    """Appends events to a file, which may be there. Every line is handed to the operating system at once, so that it outlives a killed process.
+    """Appends events to a file, which may be there.
 
+    Every line is handed to the operating system at once, so that it outlives a killed process.
     Lines that the disk refuses wait for the next one, or for `close`; half of a line is overwritten then.
     """
 
