@@ -62,7 +62,7 @@ def cases() -> list[Case]:
     return made
 
 
-@pytest.mark.parametrize("every", [11, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("every", [23, pytest.param(1, marks=pytest.mark.slow)])
 def test_what_is_counted_is_what_can_be_read(tmp_path: Path, every: int) -> None:
     done = preloaded(tmp_path, [__file__, str(tmp_path / "stores"), str(every)], timeout_s=3600)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -82,7 +82,9 @@ with failing("write", "/{part}", {first}, for_good=True, number=errno.ENOSPC):
 """
 
 
-@pytest.mark.parametrize(("part", "first"), [("run.ome.zarr/raw/0/c/", 2), ("run.ome.zarr/", 60)])
+@pytest.mark.parametrize(
+    ("part", "first"), [("run.ome.zarr/raw/0/c/", 2), pytest.param("run.ome.zarr/", 60, marks=pytest.mark.slow)]
+)
 def test_the_program_says_what_is_there(tmp_path: Path, part: str, first: int) -> None:
     """Report, exit code and the command of --on-finish say what a reader finds."""
     seen, store = tmp_path / "seen.json", tmp_path / "run.ome.zarr"

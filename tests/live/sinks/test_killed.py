@@ -26,13 +26,13 @@ FLUSH_S = 0.1
 PER_SHARD = 16
 
 
-@pytest.mark.parametrize(("closing", "at_random"), [(12, 8), pytest.param(10_000, 200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("closing", "at_random"), [(8, 5), pytest.param(10_000, 200, marks=pytest.mark.slow)])
 def test_nothing_that_was_flushed_is_lost(tmp_path: Path, closing: int, at_random: int) -> None:
     """`closing` kills are spread over the system calls of closing, 10,000 are all of them."""
     done = preloaded(tmp_path, [__file__, str(tmp_path / "stores"), str(closing), str(at_random)], timeout_s=3600)
     assert done.returncode == 0, done.stdout + done.stderr
     folders = sorted((tmp_path / "stores").iterdir())
-    assert len(folders) >= min(closing, 12) + at_random
+    assert len(folders) >= min(closing, 8) + at_random
     lost = [beyond_the_promise(folder) for folder in folders]
     print(f"{len(folders)} kills; most time points lost of those that were taken: {max(lost)}")
 
