@@ -21,7 +21,7 @@ plan = useq.MDASequence(
     z_plan=useq.ZRangeAround(range=2, step=1),
     axis_order="tcz",
 )
-with LiveSR(core, rig=rig, store=store) as sr:
+with LiveSR(core, rig=rig, store=store, engine="none") as sr:
     sr.input_ready.connect(lambda frame: print(f"{frame.stream} t{frame.t}: mean {frame.image.mean():.0f} ADU"))
     core.mda.run(plan)
 

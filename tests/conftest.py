@@ -48,6 +48,13 @@ def microscope_data() -> Path:
 
 
 @pytest.fixture(autouse=True)
+def engines_of_tests_are_known(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Engines that tests make take no seconds to be tried out, but where that is what is tested."""
+    if not request.node.get_closest_marker("tries_engines"):
+        monkeypatch.setattr("livesr.live.inference.trial.is_known", lambda facts: True)
+
+
+@pytest.fixture(autouse=True)
 def nothing_left_running() -> Iterator[None]:
     """Fail a test that leaves a livesr thread behind."""
     before = set(threading.enumerate())

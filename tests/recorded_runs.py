@@ -37,6 +37,7 @@ from livesr.store.recorded import RecordedStore
 
 SIZE = 32
 RIGS = Path(__file__).parents[1] / "hardware_configs"
+REPOSITORY_ENGINES = Path(__file__).parents[1] / "engines"
 
 
 def mixing_engine(folder: Path) -> Engine:

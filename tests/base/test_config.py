@@ -31,7 +31,11 @@ def rig(**changes: Any) -> dict[str, Any]:
         ({"optics": {"naa": 1.4}}, "unknown key 'optics.naa'. Did you mean 'na'?"),
         ({"chanels": {}}, "unknown key 'chanels'. Did you mean 'channels'?"),
         ({"channels": {"488": {"seperate": "x"}}}, "unknown key 'channels.488.seperate'. Did you mean 'separate'?"),
-        ({"optics": {"na": 14}}, "optics.na: Input should be less than 1.7 (got 14)"),
+        ({"optics": {"na": 3}}, "na is 3; above 2, give optics.immersion_index"),
+        (
+            {"optics": {"na": 1.7, "immersion_index": 1.518}},
+            "na is 1.7 and immersion_index 1.518: no numerical aperture",
+        ),
         ({"sim": {"patterns": [PATTERN]}}, "1 patterns came for 3 angles"),
         (
             {"sim": {"patterns": [PATTERN] * 3, "order": [[0, 0]]}},
@@ -67,6 +71,28 @@ def test_an_engine_replaces_the_only_one_and_none_removes_it() -> None:
         two.with_engine("other")
 
 
+def test_an_engine_may_name_its_channel() -> None:
+    two = load_rig("demo")
+    named = two.with_engine("561=other")
+    assert (named.channels["561"].separate, named.channels["488"].separate) == ("other", two.channels["488"].separate)
+    assert two.with_engine("488=none").channels["488"].separate is None
+    assert two.with_engine("561=big", "upscale").channels["561"].upscale == "big"
+    with pytest.raises(ConfigError, match=r"channel '562', which rig .* does not describe\. Did you mean '561'"):
+        two.with_engine("562=other")
+    summed = two.superposing(["488", "561"])
+    assert summed.with_engine("488+561=other").superposed.separate == "other"
+    with pytest.raises(ConfigError, match=r"engines are for the sum: give 488\+561=other"):
+        summed.with_engine("561=other")
+
+
+def test_an_engine_without_a_channel_is_for_the_only_one_that_is_acquired(tmp_path: Path) -> None:
+    two = load_rig("demo")
+    assert two.for_channel("other", ["561"]) == "561=other"
+    assert two.for_channel("488=other", ["561"]) == "488=other"
+    for acquired, engine in ((["488", "561"], "other"), (["561"], "none"), (["561"], None)):
+        assert two.for_channel(engine, acquired) == engine
+
+
 def test_a_rig_is_found_by_name_folder_and_file(tmp_path: Path) -> None:
     by_name = load_rig("virtual_sim")
     assert load_rig(by_name.folder) == load_rig(by_name.folder / "rig.yaml") == by_name
@@ -76,7 +102,7 @@ def test_a_rig_is_found_by_name_folder_and_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"names 'rig.cfg', which is not beside it"):
         load_rig(tmp_path)
     (tmp_path / "rig.yaml").write_text("a: [1\n")
-    with pytest.raises(ConfigError, match="line 2 is not valid YAML"):
+    with pytest.raises(ConfigError, match=r"line \d is not valid YAML"):
         load_rig(tmp_path)
 
 
@@ -101,3 +127,10 @@ def test_a_folder_without_a_description_and_an_empty_one_say_so(tmp_path: Path) 
     (tmp_path / "rig.yaml").write_text("# nothing yet\n")
     with pytest.raises(ConfigError, match="is empty"):
         load_rig(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "optics", [{"na": 1.65}, {"na": 1.7}, {"na": 1.7, "immersion_index": 1.78}, {"na": 2.2, "immersion_index": 2.4}]
+)
+def test_objectives_that_exist_are_accepted(optics: dict[str, float]) -> None:
+    assert parse(RigConfig, rig(optics=optics), "rig.yaml").optics.na == optics["na"]

@@ -129,10 +129,44 @@ def test_a_store_that_exists_gets_the_next_number(tmp_path: Path) -> None:
 
 
 def test_run_on_the_demo_camera(tmp_path: Path) -> None:
-    code, report = as_json("run", "demo", "--frames", "4", "--store", "d.ome.zarr", cwd=tmp_path)
+    """The whole way: camera, separated frames, store, stream; and that nothing of it is a specimen is said everywhere."""
+    folder = str(REPOSITORY / "hardware_configs" / "demo")
+    address = "tcp://127.0.0.1:*"
+    code, report = as_json(
+        "run",
+        folder,
+        "--frames",
+        "4",
+        "--policy",
+        "complete",
+        "--store",
+        "d.ome.zarr",
+        "--publish",
+        address,
+        cwd=tmp_path,
+    )
     assert code == 0
     assert report["raw_frames"] == 8  # two channels
-    assert {p.name for p in tmp_path.glob("d.ome.zarr/raw*")} == {"raw_0_488", "raw_0_561"}
+    assert report["sr_frames"] == 4
+    assert report["engine"] == {"488": "imcsr-mt-er-lyso-light"}
+    assert report["publish"].startswith("tcp://127.0.0.1:")
+    (said,) = (w for w in report["warnings"] if "Micro-Manager's demo camera" in w)
+    store = tmp_path / "d.ome.zarr"
+    assert {p.name for p in store.glob("raw*")} == {"raw_0_488", "raw_0_561"}
+    about = json.loads((store / "sr_0_488" / "zarr.json").read_text(encoding="utf-8"))["attributes"]["livesr"]
+    assert said in about["warnings"]
+    lines = [json.loads(line) for line in (store / "livesr" / "frames.jsonl").read_text(encoding="utf-8").splitlines()]
+    separated = [line for line in lines if line["state"] == "separated"]
+    assert len(separated) == 4
+    assert all(said in line["warnings"] for line in separated)
+
+
+@pytest.mark.parametrize("flags", [("--channels", "561", "--engine", "identity"), ("--engine", "561=identity")])
+def test_an_engine_for_one_of_several_channels(tmp_path: Path, flags: tuple[str, ...]) -> None:
+    code, report = as_json("run", "demo", "--frames", "2", "--policy", "complete", *flags, cwd=tmp_path)
+    assert code == 0
+    assert report["engine"]["561"] == "identity"
+    assert set(report["engine"]) == ({"561"} if "--channels" in flags else {"488", "561"})
 
 
 def test_listen_receives_what_demo_publishes(tmp_path: Path) -> None:

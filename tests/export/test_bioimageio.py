@@ -247,7 +247,7 @@ def nameless(rdf: Rdf) -> None:
         (step("fixed_zero_mean_unit_variance", mean=100.0, std=5.0), "which livesr cannot put into the network"),
         (step("scale_linear", gain=0.01), "expects the counts of its own camera"),
         (other_weights, "its SHA-256 differs"),
-        (elsewhere, "not beside its description"),
+        (elsewhere, "not beneath it"),
         (nameless, "'name' is missing"),
     ],
 )

@@ -20,6 +20,7 @@ from livesr.live.inference.cuda import why_no_gpu
 from livesr.live.normalise import background_and_headroom
 from livesr.live.reconstruct.quality import Trust
 from livesr.live.reconstruct.sim import SIMReconstructor
+from livesr.optics.exposure import examine
 from livesr.optics.illumination import Pattern, angle_major, equal_steps
 
 SHAPE = (72, 90)
@@ -39,7 +40,9 @@ CUPY = {
     "imag": set(),
     "isfinite": set(),
     "matmul": {"out"},
+    "max": set(),
     "maximum": {"out"},
+    "min": set(),
     "multiply": {"out"},
     "percentile": set(),
     "real": set(),
@@ -120,7 +123,7 @@ class Steps:
             "limits": made.limits,
             "plane": arrays.on_host(made.plane),
             "raw": arrays.totals(frames),
-            "saturated": arrays.numbers([arrays.count_at_least(f, 400) for f in frames]),
+            "saturated": examine(frames, 100.0, 400, arrays.xp, arrays.numbers).at_ceiling,
         }
 
 

@@ -90,7 +90,7 @@ class Preview:
 @pytest.mark.parametrize("asks", [False, True])
 def test_peek_and_a_preview_both_get_frames(demo_core: CMMCorePlus, asks: bool, tmp_path: Path) -> None:
     preview = Preview(demo_core, asks)
-    settings = {"rig": "demo", "live": "peek", "store": tmp_path / "peek.ome.zarr"}
+    settings = {"rig": "demo", "engine": "none", "live": "peek", "store": tmp_path / "peek.ome.zarr"}
     with LiveSR(demo_core, **settings) as session, preview.open():
         demo_core.startContinuousSequenceAcquisition()
         deadline = time.monotonic() + 60
@@ -112,7 +112,7 @@ def test_peek_and_a_preview_both_get_frames(demo_core: CMMCorePlus, asks: bool, 
 def test_an_mda_loses_nothing_to_a_preview(demo_core: CMMCorePlus, asks: bool) -> None:
     preview = Preview(demo_core, asks)
     plan = useq.MDASequence(time_plan=useq.TIntervalLoops(interval=0, loops=40), channels=["488"])
-    with LiveSR(demo_core, rig="demo", live="peek") as session, preview.open():
+    with LiveSR(demo_core, rig="demo", engine="none", live="peek") as session, preview.open():
         demo_core.mda.run(plan)
         report = session.wait()
     assert (report["raw_frames"], report["raw_missing"], preview.during_mda) == (40, 0, 40)

@@ -133,7 +133,7 @@ def test_a_finite_sequence_is_a_run_that_ends_by_itself(sim_core: CMMCorePlus, t
 @pytest.mark.parametrize("finite", [True, False])
 def test_own_records_the_demo_camera_without_a_gap(demo_core: CMMCorePlus, tmp_path: Path, finite: bool) -> None:
     demo_core.setCircularBufferMemoryFootprint(1)
-    with LiveSR(demo_core, rig="demo", live="own", store=tmp_path / "d.ome.zarr") as session:
+    with LiveSR(demo_core, rig="demo", engine="none", live="own", store=tmp_path / "d.ome.zarr") as session:
         if finite:
             demo_core.startSequenceAcquisition(50, 0, True)
             until(lambda: not demo_core.isSequenceRunning())
@@ -152,14 +152,14 @@ def test_own_records_the_demo_camera_without_a_gap(demo_core: CMMCorePlus, tmp_p
 def test_frames_of_an_earlier_sequence_are_not_part_of_the_run(demo_core: CMMCorePlus, tmp_path: Path) -> None:
     for n in (5, 20):
         live_setting = "off" if n == 5 else "own"
-        with LiveSR(demo_core, rig="demo", live=live_setting, store=tmp_path / "e.ome.zarr") as session:
+        with LiveSR(demo_core, rig="demo", engine="none", live=live_setting, store=tmp_path / "e.ome.zarr") as session:
             demo_core.startSequenceAcquisition(n, 0, True)
             until(lambda: not demo_core.isSequenceRunning())
     assert session.report["raw_frames"] == len(raw_of(session.report)) == 20
 
 
 def test_peek_leaves_the_frames_to_others(demo_core: CMMCorePlus, tmp_path: Path) -> None:
-    with LiveSR(demo_core, rig="demo", live="peek", store=tmp_path / "p.ome.zarr") as session:
+    with LiveSR(demo_core, rig="demo", engine="none", live="peek", store=tmp_path / "p.ome.zarr") as session:
         with live(demo_core):
             frames(session, 50)
         report = session.wait()
@@ -283,7 +283,7 @@ def test_a_session_joins_and_leaves_a_running_camera(
     request: pytest.FixtureRequest, tmp_path: Path, core_name: str
 ) -> None:
     core, sim = request.getfixturevalue(core_name), core_name == "sim_core"
-    rig, settings = ("virtual_sim", ENGINE) if sim else ("demo", {})
+    rig, settings = ("virtual_sim", ENGINE) if sim else ("demo", {"engine": "none"})
     first = next_stamp(core) if sim else 0
     with live(core):
         until(lambda: core.getRemainingImageCount() > 50)
@@ -373,7 +373,7 @@ def test_a_disk_that_stays_too_slow_ends_the_run_with_everything_received_on_it(
 
 
 def test_a_start_that_cannot_become_a_run_leaves_the_camera_alone(demo_core: CMMCorePlus) -> None:
-    session = LiveSR(demo_core, rig="demo", live="own")
+    session = LiveSR(demo_core, rig="demo", engine="none", live="own")
 
     def acquire() -> None:
         with session:
@@ -392,7 +392,7 @@ def test_a_start_that_cannot_become_a_run_leaves_the_camera_alone(demo_core: CMM
 def test_without_live_mode_a_running_camera_is_left_alone_and_that_is_said(
     demo_core: CMMCorePlus, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with LiveSR(demo_core, rig="demo") as session:
+    with LiveSR(demo_core, rig="demo", engine="none") as session:
         for _ in range(2):
             with live(demo_core):
                 until(lambda: demo_core.getRemainingImageCount() > 5)

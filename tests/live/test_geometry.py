@@ -11,9 +11,9 @@ import pytest
 from livesr import LiveSR
 from livesr.base.config import RigConfig, load_rig
 from livesr.base.errors import ConfigError
+from livesr.live.camera import camera_geometry
 from livesr.live.optical_state import optical_state
 from livesr.live.paths import Geometry, sim_reconstructor
-from livesr.live.plugin import camera_geometry
 from livesr.live.sources.plan import sim_sequence
 from livesr.optics.similarity import pcc
 from livesr.simulation.rig import RawBank

@@ -121,7 +121,7 @@ def test_positions_z_and_channels_of_a_plain_useq_plan_keep_apart(demo_core: CMM
     seen: list[np.ndarray] = []
     demo_core.mda.events.frameReady.connect(lambda image, event, meta: seen.append((dict(event.index), image)))
     try:
-        session = run(demo_core, plan, rig="demo", store=tmp_path / "many.ome.zarr")
+        session = run(demo_core, plan, rig="demo", engine="none", store=tmp_path / "many.ome.zarr")
     finally:
         demo_core.mda.events.frameReady.disconnect()
     store = store_of(session)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import tifffile
 import yaozarrs
 import zarr
@@ -191,6 +192,80 @@ def test_widefield_is_shown_where_the_patterns_are_not(tmp_path: Path) -> None:
     expected = groups[0].mean(0) - 100
     inner = np.s_[16:-16, 16:-16]
     np.testing.assert_allclose(shown[::2, ::2][inner] - 1000, expected[inner], atol=0.1 * expected.max())
+
+
+def _without(group: NDArray[np.uint16]) -> None:
+    group[7] = 0
+
+
+def _clipped(group: NDArray[np.uint16]) -> None:
+    group[4] = np.minimum(100 + 20 * (group[4].astype(int) - 100), 4095)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "doubt", "warning"),
+    [
+        (_without, "raw frame 7 is blank (every pixel is 0)", "raw frames are blank"),
+        (_clipped, "raw frame 4 is saturated", "raw frames are saturated"),
+    ],
+)
+def test_a_raw_frame_that_is_no_picture_is_named_everywhere(
+    tmp_path: Path, spoil: Any, doubt: str, warning: str
+) -> None:
+    groups = bank_groups()
+    spoil(groups[1])
+    report, lines, _ = run_of(tmp_path, groups)
+    assert report["recon_doubtful"] == 1
+    (said,) = report["warnings"]
+    assert warning in said
+    assert "shown as widefield" in said
+    assert f"First at time point 1: {doubt}" in said
+    good, bad = (line for line in lines if line["series"] == "recon")
+    assert (good["resolved"], "doubt" in good) == (True, False)
+    assert not bad["resolved"]
+    assert bad["doubt"].startswith(doubt)
+
+
+def test_a_few_saturated_pixels_are_a_warning_and_no_doubt(tmp_path: Path) -> None:
+    groups = bank_groups()
+    ceiling = int(np.percentile(groups[0], 99.8))  # seen in the frames, known to nobody
+    groups[0] = np.minimum(groups[0], ceiling)
+    report, lines, _ = run_of(tmp_path, groups)
+    assert report["recon_doubtful"] == 0
+    (said,) = report["warnings"]
+    assert "saturates in a few pixels" in said
+    counts = [line.get("saturated") for line in lines if line["series"] == "recon"]
+    assert counts == [np.count_nonzero(groups[0] == ceiling), None]
+
+
+def test_a_background_that_was_cut_off_is_said_of_localisations(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    rig = load_rig("virtual_storm")
+    rig = rig.model_copy(
+        update={
+            "storm": rig.storm.model_copy(update={"frames": 10}),
+            "camera": rig.camera.model_copy(update={"offset_adu": 0.0}),
+        }
+    )
+    y, x = np.mgrid[:48, :48]
+    light = np.stack([300 * np.exp(-((y - c) ** 2 + (x - c) ** 2) / 4.0) + 30 for c in range(10, 30)])
+    seen = rng.poisson(light.reshape(2, 10, 48, 48))
+    for name, groups in (("as it is", seen), ("cut off", np.maximum(seen - 30, 0))):
+        path = build_path(rig, "647", Geometry((48, 48), "uint16", 0.1))
+        sink = OMEZarrSink(tmp_path / f"{name}.ome.zarr")
+        pipeline = Pipeline({"647": path}, describe(path), [(sink, True)], policy="complete")
+        pipeline.open()
+        feed(pipeline, groups.astype(np.uint16), "647")
+        pipeline.end()
+        report = pipeline.join()
+        lines = [e for e in read_frames_log(sink.path / "livesr" / "frames.jsonl") if e["series"] == "recon"]
+        doubts = [line.get("doubt", "") for line in lines]
+        if name == "as it is":
+            assert (doubts, report["warnings"]) == (["", ""], [])
+        else:
+            assert all("cut off" in doubt for doubt in doubts)
+            assert all(line["resolved"] for line in lines)
+            assert any("the background is cut off" in w for w in report["warnings"])
 
 
 def test_frames_without_patterns_are_refused_if_the_rig_says_so(tmp_path: Path) -> None:

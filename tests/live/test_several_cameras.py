@@ -35,13 +35,13 @@ def two_cameras() -> Iterator[CMMCorePlus]:
 
 @pytest.mark.parametrize("live", ["off", "own"])
 def test_several_cameras_are_refused_before_anything_starts(two_cameras: CMMCorePlus, live: str) -> None:
-    with pytest.raises(ConfigError, match=SENTENCE), LiveSR(two_cameras, rig="demo", live=live):
+    with pytest.raises(ConfigError, match=SENTENCE), LiveSR(two_cameras, rig="demo", engine="none", live=live):
         pass
 
 
 def test_a_second_camera_that_is_chosen_later_is_refused(two_cameras: CMMCorePlus) -> None:
     two_cameras.setCameraDevice("Camera")
-    session = LiveSR(two_cameras, rig="demo", live="own")
+    session = LiveSR(two_cameras, rig="demo", engine="none", live="own")
     with session:
         two_cameras.setCameraDevice("Multi")
         two_cameras.startContinuousSequenceAcquisition()

@@ -10,6 +10,8 @@ import useq.v2 as v2
 from useq import MDAEvent, MDASequence, Position
 
 from livesr.base.errors import ConfigError
+from livesr.live.optical_state import ChannelState
+from livesr.live.sinks.sink import Stack
 from livesr.live.sources.plan import SIMAxis, sim_sequence
 from livesr.live.survey import Survey, survey
 
@@ -28,7 +30,10 @@ def test_a_plain_plan() -> None:
         channels=["561", "640"],
     )
     found = ask(plan)
-    assert found == Survey(("561", "640"), ("A", "1"), 3, 2.0, 2.0)
+    assert (found.channels, found.positions) == (("561", "640"), ("A", "1"))
+    assert (found.z_planes, found.z_step_um, found.interval_s) == (3, 2.0, 2.0)
+    assert found.stacks == {(p, c): Stack(3, 2.0) for p in range(2) for c in ("561", "640")}
+    assert (found.fields, found.notes, found.states) == ({}, (), {c: ChannelState("Channel") for c in ("561", "640")})
 
 
 @pytest.mark.parametrize("order", ["tpcz", "ztpc", "ptcz", "pzct"])
@@ -71,6 +76,10 @@ def test_positions_with_their_own_sequences() -> None:
     )
     found = ask(plan)
     assert (found.channels, found.positions, found.z_planes) == (("561", "640"), ("A", "1", "2"), 5)
+    # Only what is acquired, each position with the planes of its own.
+    assert found.stacks == {
+        (0, "561"): Stack(3, 1.0), (1, "561"): Stack(5, 1.0), (1, "640"): Stack(5, 1.0), (2, "561"): Stack(1, 1.0)
+    }  # fmt: skip
     second = v2.MDASequence(value=v2.Position(x=1, y=1, name="B"), z_plan=v2.ZRangeAround(range=2, step=1))
     nested = v2.MDASequence(
         time_plan={"interval": 0, "loops": 9}, stage_positions=[v2.Position(x=0, y=0, name="A"), second]
@@ -94,26 +103,7 @@ def test_positions_with_their_own_sequences() -> None:
             ),
             "acquires time point 0 of p0 561 z0 more than once",
         ),
-        (
-            MDASequence(
-                channels=["561"],
-                stage_positions=[
-                    Position(x=0, y=0, z=0, sequence=MDASequence(z_plan=useq.ZRangeAround(range=2, step=1))),
-                    Position(x=1, y=0, z=0, sequence=MDASequence(z_plan=useq.ZRangeAround(range=2, step=0.5))),
-                ],
-            ),
-            r"steps of 0\.5 and 1 um; a store has one",
-        ),
-        (MDASequence(channels=["561"], grid_plan=useq.GridRowsColumns(rows=1, columns=2)), "The plan has a grid"),
-        (
-            MDASequence(
-                channels=["561"],
-                stage_positions=[
-                    Position(x=0, y=0, sequence=MDASequence(grid_plan=useq.GridRowsColumns(rows=1, columns=2)))
-                ],
-            ),
-            "The plan has a grid",
-        ),
+        ([MDAEvent(index={"t": t}, channel="561", roi=(0, 0, 32, 16 + t)) for t in (0, 1)], "several regions of the camera"),
         (sim_sequence(2, ["488"], 12), r"raw frame 9; rig\.yaml describes 9"),
         (sim_sequence(2, ["488"], 8), "time point 0 of p0 488 z0 with 8 of 9 raw frames"),
         (
@@ -163,3 +153,39 @@ def test_a_generator_is_not_used_up() -> None:
 
 def test_without_any_event() -> None:
     assert ask(MDASequence()).positions == ("0",)
+
+
+def test_fields_of_a_grid_are_positions() -> None:
+    grid = useq.GridRowsColumns(rows=1, columns=2)
+    found = ask(MDASequence(channels=["561"], grid_plan=grid))
+    assert (found.positions, found.fields) == (("g0", "g1"), {(0, 0): 0, (0, 1): 1})
+    inside = [Position(x=0, y=0, name="A", sequence=MDASequence(grid_plan=grid)), (9, 9)]
+    found = ask(MDASequence(channels=["561"], stage_positions=inside))
+    assert found.positions == ("A-g0", "A-g1", "1-g0")
+    assert found.fields == {(0, 0): 0, (0, 1): 1, (1, 0): 2}
+    assert set(found.stacks) == {(p, "561") for p in range(3)}
+
+
+def test_a_well_plate_is_a_list_of_positions() -> None:
+    plate = useq.WellPlatePlan(plate=12, a1_center_xy=(0, 0), selected_wells=([0, 1], [0, 1]))
+    assert ask(MDASequence(channels=["561"], stage_positions=plate)).positions == ("A1", "B2")
+
+
+def test_planes_that_are_not_even_are_said_and_every_position_has_its_own_step() -> None:
+    uneven = MDASequence(
+        channels=["561"], stage_positions=[(0, 0, 0)], z_plan=useq.ZRelativePositions(relative=[0, 1, 3])
+    )
+    assert "1 and 2 um apart" in ask(uneven).notes[0]
+    own = [
+        Position(x=x, y=0, z=0, sequence=MDASequence(z_plan=useq.ZRangeAround(range=2, step=step)))
+        for x, step in ((0, 1), (1, 0.5))
+    ]
+    found = ask(MDASequence(channels=["561"], stage_positions=own))
+    assert found.stacks == {(0, "561"): Stack(3, 1.0), (1, "561"): Stack(5, 0.5)}
+    assert found.notes == ()
+
+
+def test_events_without_an_index_are_counted_along_time() -> None:
+    found = ask([MDAEvent(channel=c) for c in ("561", "640", "561")])
+    assert (found.channels, found.stacks) == (("561", "640"), {(0, c): Stack(1, 1.0) for c in ("561", "640")})
+    assert not found.lone

@@ -72,7 +72,7 @@ def test_positions_and_planes_keep_their_places(tmp_path: Path, engine: Engine) 
 
 
 def test_channels_without_an_engine(tmp_path: Path) -> None:
-    live = Live(load_rig("demo"), tmp_path / "live.ome.zarr")
+    live = Live(load_rig("demo").with_engine("none"), tmp_path / "live.ome.zarr")
     live.record(moving_groups(5))
     report = process(store_input(RecordedStore(live.sink.path)), tmp_path / "again.ome.zarr")
     assert (report["recon_frames"], report["sr_frames"]) == (10, 0)

@@ -426,16 +426,20 @@ def test_malformed_message_is_named_and_survived(page, source):
     sync_api.expect(page.locator("#warnings")).to_be_hidden()
 
 
-def test_wrong_token_opens_nothing_and_the_right_one_everything(browser, open_page, source):
+def test_a_wrong_link_opens_nothing_and_the_right_one_everything(browser, open_page, source):
     with PreviewServer(source.scenes, host="0.0.0.0") as server:
-        url = server.url.replace("0.0.0.0", "127.0.0.1")
+        link = server.invite("127.0.0.1")
         wrong = browser.new_page()
-        answer = wrong.goto(re.sub("token=.*", "token=guessed", url))
+        answer = wrong.goto(link + "x")
         assert answer.status == 403
-        assert wrong.inner_text("body").startswith("Open the address that livesr printed")
+        assert wrong.inner_text("body").startswith("This link has been used")
+        assert wrong.goto(link.partition("?")[0]).status == 403
+        assert wrong.inner_text("body").startswith("Open the link that livesr printed")
+        wrong.goto(link)
+        wrong.wait_for_url(link.partition("?")[0], timeout=PATIENCE_MS)
         wrong.close()
         source.give(flat(0, 0, 0, 0))
-        wait_for_text(open_page(url), "#state-text", "Live")
+        wait_for_text(open_page(link.partition("?")[0]), "#state-text", "Live")  # the browser has been let in
 
 
 def test_keeps_up_with_a_stream_and_skips_what_it_cannot_show(page, source):

@@ -1,5 +1,6 @@
 """A real server on a real port, asked by a real client."""
 
+import contextlib
 import gc
 import http.client
 import io
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from preview_source import CHANNELS, MemorySource, flat, measurement, prediction
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from livesr.base.errors import BindError
@@ -165,27 +166,67 @@ def test_client_without_origin_is_refused(server):
         connect(f"ws://127.0.0.1:{server.port}/stream")
 
 
-def test_beyond_loopback_the_address_holds_a_token(source):
+def cookie_of(response):
+    return response.headers["Set-Cookie"].partition(";")[0]
+
+
+def test_beyond_loopback_a_browser_needs_an_invitation(source):
     with PreviewServer(source.scenes, host="0.0.0.0") as server:
-        assert server.url.startswith(f"http://0.0.0.0:{server.port}/?token=")
-        token = server.url.partition("?")[2]
-        assert get(server, "/")[0].status == 403
-        assert get(server, "/?token=wrong")[0].status == 403
-        assert get(server, f"/?{token}")[0].status == 200
-        assert get(server, "/style.css")[0].status == 200
-        for path in ("/stream", "/stream?token=", "/stream?token=%F0%9F"):
-            with pytest.raises(InvalidStatus):
-                join(server, path)
-        with join(server, f"/stream?{token}") as page:
+        assert server.url == f"http://0.0.0.0:{server.port}/"
+        code = server.invite().partition("?")[2]
+        assert len(code) > 30
+        for path in ("/", "/index.html", "/?code=", "/?code=wrong", "/?code=%F0%9F", "/stream", f"/stream?{code}"):
+            assert get(server, path)[0].status == 403
+        response, welcome = get(server, f"/?{code}")
+        assert response.status == 200
+        assert b"Measurement" not in welcome
+        assert {"HttpOnly", "SameSite=Strict", "Path=/"} <= {
+            p.strip() for p in response.headers["Set-Cookie"].split(";")
+        }
+        cookie = cookie_of(response)
+        for _ in range(2):  # a page is opened anew as often as one likes
+            assert b"Measurement" in get(server, "/", Cookie=f"other=1; {cookie}")[1]
+        with join(server, additional_headers={"Cookie": cookie}) as page:
             assert next_text(page, "status")["state"] == "waiting"
+        for headers in ({}, {"Cookie": cookie + "x"}, {"Cookie": "livesr-00000000=" + cookie.partition("=")[2]}):
+            with pytest.raises(InvalidStatus):
+                join(server, additional_headers=headers)
         with pytest.raises(InvalidStatus):
-            join(server, f"/stream?{token}", origin="http://evil.example")
+            join(server, origin="http://evil.example", additional_headers={"Cookie": cookie})
+        assert get(server, "/style.css")[0].status == 200
 
 
-def test_tokens_differ_and_loopback_has_none(source):
-    assert PreviewServer(source.scenes, host="0.0.0.0").url != PreviewServer(source.scenes, host="0.0.0.0").url
+def test_an_invitation_is_used_once_and_the_second_use_says_what_to_do(source):
+    with PreviewServer(source.scenes, host="0.0.0.0") as server:
+        joined = []
+        server.on_joined(lambda code, address: joined.append((code, address)))
+        link = server.invite()
+        path = "/?" + link.partition("?")[2]
+        assert get(server, path)[0].status == 200
+        refused, said = get(server, path)
+        assert refused.status == 403
+        assert "Set-Cookie" not in refused.headers
+        assert b"This link has been used" in said
+        assert b"shows the next one" in said
+        assert joined == [(link.partition("code=")[2], "127.0.0.1")]
+
+
+def test_invitations_are_few_and_a_server_knows_its_own_only(source):
+    with PreviewServer(source.scenes, host="0.0.0.0") as one, PreviewServer(source.scenes, host="0.0.0.0") as other:
+        first, *links = [one.invite() for _ in range(101)]
+        assert len(set(links)) == 100
+        assert get(one, "/?" + first.partition("?")[2])[0].status == 403
+        assert get(other, "/?" + links[0].partition("?")[2])[0].status == 403
+        passed = get(one, "/?" + links[0].partition("?")[2])[0]
+        assert get(other, "/", Cookie=cookie_of(passed))[0].status == 403
+
+
+def test_loopback_needs_no_invitation(source):
     for host in ("127.0.0.1", "localhost", "::1"):
-        assert "token" not in PreviewServer(source.scenes, host=host).url
+        server = PreviewServer(source.scenes, host=host)
+        assert not server.needs_invitation
+        assert server.invite() == server.url
+        assert "code" not in server.url
 
 
 # ---- frames ---------------------------------------------------------------------------------------------------------
@@ -509,6 +550,26 @@ def test_snapshot_is_a_png_of_what_is_shown(server, source, mode):
 
 
 # ---- beginning and end ----------------------------------------------------------------------------------------------
+
+
+def test_connections_are_bounded_and_make_room_when_they_end(server, source, monkeypatch):
+    monkeypatch.setattr("livesr.viewer.browser.server._MOST_CONNECTIONS", 10)
+    source.give(flat(0, 0, 0, 0))
+    idle = [socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S) for _ in range(10)]
+    one_more = socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S)
+    with one_more, contextlib.suppress(ConnectionResetError):
+        assert one_more.recv(1) == b""
+    for connection in idle:
+        connection.close()
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            with join(server) as page:
+                next_frame(page)
+            return
+        except (OSError, EOFError, InvalidHandshake):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
 
 
 def test_stop_closes_pages_and_leaves_nothing(source):

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -22,12 +21,23 @@ from pydantic import (
     model_validator,
 )
 
-from livesr.base.errors import ConfigError, suggestion
+from livesr.base.documents import read_yaml
+from livesr.base.errors import ConfigError, DocumentError, suggestion
 
 _PACKAGE = Path(__file__).resolve().parents[1]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+_MOST = 1e9  # of a number that needs no closer limit: beyond it arithmetic in float32 ends
+Number = Annotated[float, Field(ge=-_MOST, le=_MOST, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, le=_MOST, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, le=_MOST, allow_inf_nan=False)]
+ExposureMs = Annotated[float, Field(gt=0, le=3.6e6, allow_inf_nan=False)]  # an hour
+IntervalMs = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]  # 11 days
+PixelSizeNm = Annotated[float, Field(ge=0.1, le=1e6, allow_inf_nan=False)]
+ChipPixel = Annotated[int, Field(ge=0, le=1 << 20)]
 # cycles/um, either way; the finest pattern that ultraviolet light can make has about 17
 PatternFrequency = Annotated[float, Field(ge=-50, le=50, allow_inf_nan=False)]
+
+
+_MOST_NA = 2.0  # without the index of the immersion; solid ones reach it
 
 
 class Model(BaseModel):
@@ -43,11 +53,11 @@ class CameraConfig(Model):
     then behind it, as data sheets give them.
     """
 
-    offset_adu: Annotated[float, Field(ge=0)] = 100.0
+    offset_adu: NotNegative = 100.0
     bit_depth: Annotated[int, Field(ge=8, le=16)] = 16
     gain_e_per_adu: Positive | None = None
-    read_noise_e: Annotated[float, Field(ge=0)] | None = None
-    em_gain: Annotated[float, Field(ge=1)] | None = None
+    read_noise_e: NotNegative | None = None
+    em_gain: Annotated[float, Field(ge=1, le=_MOST, allow_inf_nan=False)] | None = None
 
 
 def _map_name(value: str) -> str:
@@ -59,7 +69,7 @@ def _map_name(value: str) -> str:
 def _number_or_map(value: object) -> object:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise ValueError(f"expected a number of ADU or the name of a .tif beside rig.yaml, got {value!r}")
-    return _map_name(value) if isinstance(value, str) else float(value)
+    return _map_name(value) if isinstance(value, str) else value
 
 
 def _by_channel(value: object) -> object:
@@ -77,7 +87,7 @@ def _mask_or_pixels(value: object) -> object:
 
 
 MapName = Annotated[str, AfterValidator(_map_name)]
-NumberOrMap = Annotated[float | str, BeforeValidator(_number_or_map)]
+NumberOrMap = Annotated[Number | str, BeforeValidator(_number_or_map)]
 
 
 class CorrectionsConfig(Model):
@@ -105,12 +115,17 @@ class CorrectionsConfig(Model):
     gain: MapName | None = None
     background: Annotated[dict[str, NumberOrMap], BeforeValidator(_by_channel)] = Field(default_factory=dict)
     flat: Annotated[dict[str, MapName], BeforeValidator(_by_channel)] = Field(default_factory=dict)
-    bad_pixels: Annotated[str | list[tuple[int, int]], BeforeValidator(_mask_or_pixels)] | None = None
+    bad_pixels: Annotated[str | list[tuple[ChipPixel, ChipPixel]], BeforeValidator(_mask_or_pixels)] | None = None
 
     @property
     def per_pixel(self) -> bool:
         """Whether anything belongs to single pixels of the chip."""
         return bool(self.maps() or self.bad_pixels)
+
+    def of_every_channel(self) -> list[str]:
+        """Places in rig.yaml of what belongs to single pixels and holds for every channel."""
+        shared = ("offset", "dark", "gain", "bad_pixels", "flat", "background")
+        return [place for place in self.maps() if place in shared] + (["bad_pixels"] if self.bad_pixels else [])
 
     def maps(self) -> dict[str, str]:
         """File names of the maps, by their place in rig.yaml."""
@@ -126,20 +141,36 @@ class CorrectionsConfig(Model):
 class OpticsConfig(Model):
     """Objective and emission.
 
-    `pixel_size_nm` is in the sample, of unbinned pixels; None takes Micro-Manager's. `damping` is by how much the OTF at its
-    cutoff is below the ideal one, which `livesr calibrate` finds.
+    `na` is at most the refractive index of what is between objective and specimen: `immersion_index`, where it is given (oil
+    1.518, some immersions 1.78, solid ones about 2); without, it may be up to 2. `pixel_size_nm` is in the sample, of unbinned
+    pixels; None takes Micro-Manager's. `damping` is by how much the OTF at its cutoff is below the ideal one, which `livesr
+    calibrate` finds.
     """
 
-    na: Annotated[float, Field(gt=0, lt=1.7)]
+    na: Annotated[float, Field(gt=0, lt=5, allow_inf_nan=False)]
+    immersion_index: Annotated[float, Field(ge=1, lt=5)] | None = None
     emission_nm: Annotated[float, Field(gt=300, lt=1200)] = 525.0
-    pixel_size_nm: Positive | None = None
+    pixel_size_nm: PixelSizeNm | None = None
     damping: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+    @model_validator(mode="after")
+    def _possible(self) -> OpticsConfig:
+        if self.immersion_index is None and self.na > _MOST_NA:
+            raise ValueError(
+                f"na is {self.na:g}; above {_MOST_NA:g}, give optics.immersion_index, which no numerical aperture exceeds"
+            )
+        if self.immersion_index is not None and self.na > self.immersion_index:
+            raise ValueError(
+                f"na is {self.na:g} and immersion_index {self.immersion_index:g}: no numerical aperture exceeds the refractive "
+                "index. Check both"
+            )
+        return self
 
 
 class OvertoneConfig(Model):
     """A wave with a multiple of its pattern's k."""
 
-    phase_rad: float
+    phase_rad: Number
     modulation: Annotated[float, Field(ge=1e-3, le=1)]
 
 
@@ -151,7 +182,7 @@ class PatternConfig(Model):
     """
 
     k_um: tuple[PatternFrequency, PatternFrequency]
-    phase_rad: float = 0.0
+    phase_rad: Number = 0.0
     modulation: Annotated[float, Field(ge=1e-3, le=1)] = 1.0
     overtones: list[OvertoneConfig] = Field(default_factory=list)
 
@@ -161,14 +192,16 @@ class TrustConfig(Model):
 
     `when_doubtful` "widefield" shows the mean of the raw frames, "refuse" nothing, "reconstruct" the reconstruction all the
     same; the frame, the store and the stream say why in each case. `contrast_to_noise` and `modulation` (relative to the
-    calibrated one) are the least that the weakest wave must have, `phase_error_rad` and `motion_nm` the most there may be.
+    calibrated one) are the least that the weakest wave must have, `phase_error_rad` and `motion_nm` the most there may be;
+    `saturated` is the share of a raw frame's pixels that may be at the camera's ceiling.
     """
 
     when_doubtful: Literal["widefield", "refuse", "reconstruct"] = "widefield"
-    contrast_to_noise: Annotated[float, Field(ge=0)] = 3.0
-    modulation: Annotated[float, Field(ge=0)] = 0.4
+    contrast_to_noise: NotNegative = 3.0
+    modulation: NotNegative = 0.4
     phase_error_rad: Positive = 0.8
     motion_nm: Positive = 150.0
+    saturated: Annotated[float, Field(gt=0, le=1)] = 0.01
 
 
 def _as_micromanager_says(value: object) -> object:
@@ -197,6 +230,9 @@ class TriggerConfig(Model):
     settle_ms: Annotated[float, Field(ge=0, le=10_000)] = 0.0
 
 
+_Step = Annotated[int, Field(ge=0, lt=12)]
+
+
 class SIMConfig(Model):
     """How raw frames are ordered and what pattern each one saw.
 
@@ -212,13 +248,13 @@ class SIMConfig(Model):
     angles: Annotated[int, Field(ge=1, le=12)] = 3
     phases: Annotated[int, Field(ge=3, le=12)] = 3
     harmonics: Annotated[int, Field(ge=1, le=4)] = 1
-    order: Literal["angle-major", "phase-major"] | list[tuple[int, int]] = "angle-major"
-    phase_steps_rad: list[float] | None = None
+    order: Literal["angle-major", "phase-major"] | list[tuple[_Step, _Step]] = "angle-major"
+    phase_steps_rad: list[Number] | None = None
     patterns: list[PatternConfig] = Field(default_factory=list)
     wiener: Positive = 0.1
     attenuation: Annotated[float, Field(ge=0, lt=1)] = 0.9
     attenuation_fwhm_um: Positive = 1.2
-    apodisation: Annotated[float, Field(ge=0)] = 1.0
+    apodisation: NotNegative = 1.0
     trust: TrustConfig = TrustConfig()
     follow_drift: bool = True
     calibrated_with: list[tuple[str, str, str]] = Field(default_factory=list)
@@ -265,8 +301,8 @@ class STORMConfig(Model):
     """
 
     frames: Annotated[int, Field(ge=1, le=100_000)] = 100
-    sliding_groups: Annotated[int, Field(ge=1)] | None = None
-    pixel_size_nm: Positive = 20.0
+    sliding_groups: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    pixel_size_nm: PixelSizeNm = 20.0
     psf_sigma_nm: Positive | None = None
     threshold: Positive = 5.0
     max_uncertainty_nm: Positive = 50.0
@@ -275,12 +311,16 @@ class STORMConfig(Model):
 
 
 class ChannelConfig(Model):
-    """What happens to one acquisition channel; None means that the step is left out."""
+    """What happens to one acquisition channel; None means that the step is left out.
+
+    `emission_nm`, `pixel_size_nm`, `damping`, `wiener` and `patterns` are this channel's, instead of those of the rig.
+    """
 
     reconstruct: Literal["sim", "storm", "passthrough"] | None = None
     upscale: str | None = None
     separate: str | None = None
     emission_nm: Annotated[float, Field(gt=300, lt=1200)] | None = None
+    pixel_size_nm: Positive | None = None
     damping: Annotated[float, Field(gt=0, le=1)] | None = None
     wiener: Positive | None = None
     patterns: list[PatternConfig] | None = None
@@ -345,8 +385,8 @@ class RigConfig(Model):
     optics: OpticsConfig
     sim: SIMConfig | None = None
     storm: STORMConfig = STORMConfig()
-    exposure_ms: Positive = 10.0
-    interval_ms: Annotated[float, Field(ge=0)] = 0.0
+    exposure_ms: ExposureMs = 10.0
+    interval_ms: IntervalMs = 0.0
     channels: dict[str, ChannelConfig] = Field(default_factory=dict)
     superpose: Annotated[SuperposeConfig | None, BeforeValidator(_superposed)] = None
     channel_group: str = "Channel"
@@ -460,16 +500,20 @@ class RigConfig(Model):
         """Exposures per super-resolution frame of the channel that needs most."""
         return max(self.raw_frames(name) for name in self.channels or [""])
 
-    def with_engine(self, engine: str, step: Literal["separate", "upscale"] = "separate") -> RigConfig:
+    def with_engine(self, engine: str | None, step: Literal["separate", "upscale"] = "separate") -> RigConfig:
         """Return a copy in which `engine` does `step` for the only channel that has that step (or the only channel).
 
-        "none" leaves the step out, of every channel.
+        "none", or None, leaves the step out, of every channel. ``488=NAME`` and ``488=none`` are for that channel.
 
         Raises
         ------
         ConfigError
-            If it is not clear which channel is meant.
+            If it is not clear which channel is meant, or there is no such channel.
         """
+        engine = engine or "none"
+        named, channel_engine = self._named_channel(engine)
+        if named is not None:
+            return self._with_engine_of(named, channel_engine, step)
         if engine == "none":
             plain = {name: channel.model_copy(update={step: None}) for name, channel in self.channels.items()}
             summed = self.superpose.model_copy(update={step: None}) if self.superpose else None
@@ -480,12 +524,46 @@ class RigConfig(Model):
         if len(meant) > 1:
             flag = {"separate": "--engine", "upscale": "--upscale"}[step]
             raise ConfigError(
-                f"{flag} {engine!r} does not say which of the channels {', '.join(meant)} it is for: "
-                f"set {step!r} in rig.yaml instead."
+                f"{flag} {engine!r} does not say which of the channels {', '.join(meant)} it is for: give {flag} "
+                f"{meant[0]}={engine}, acquire one channel, or set {step!r} in rig.yaml."
             )
-        name = meant[0] if meant else ""
-        channel = self.channels.get(name, ChannelConfig()).model_copy(update={step: engine})
+        return self._with_engine_of(meant[0] if meant else "", engine, step)
+
+    def _with_engine_of(self, name: str, engine: str, step: Literal["separate", "upscale"]) -> RigConfig:
+        value = None if engine == "none" else engine
+        if self.superpose and name == self.superpose.name:
+            return self.model_copy(update={"superpose": self.superpose.model_copy(update={step: value})})
+        if self.superpose and name in self.superpose.channels:
+            raise ConfigError(
+                f"Channel {name!r} is superposed, and engines are for the sum: give {self.superpose.name}={engine}."
+            )
+        channel = self.channels.get(name, ChannelConfig()).model_copy(update={step: value})
         return self.model_copy(update={"channels": {**self.channels, name: channel}})
+
+    def _named_channel(self, engine: str) -> tuple[str | None, str]:
+        """Take ``CHANNEL=ENGINE`` apart; None where `engine` names no channel, as a folder whose name has such a sign.
+
+        Raises
+        ------
+        ConfigError
+            If it names a channel that the rig does not have.
+        """
+        name, sign, rest = engine.partition("=")
+        known = [*self.channels, *([self.superpose.name] if self.superpose else [])]
+        if not sign or Path(engine).exists():
+            return None, engine
+        if name not in known:
+            raise ConfigError(
+                f"Engine {engine!r} is for channel {name!r}, which rig {self.name!r} does not describe."
+                f"{suggestion(name, known)}"
+            )
+        return name, rest
+
+    def for_channel(self, engine: str | None, acquired: list[str]) -> str | None:
+        """Return ``CHANNEL=ENGINE`` for an `engine` that names no channel where a run acquires a single one."""
+        if engine is None or engine == "none" or self.superpose or len(acquired) != 1 or len(self.channels) < 2:
+            return engine
+        return engine if self._named_channel(engine)[0] is not None else f"{acquired[0]}={engine}"
 
 
 class RunConfig(Model):
@@ -513,25 +591,26 @@ class RunConfig(Model):
     provisional: Literal["auto", "off"] = "auto"
     backend: str = "auto"
     precision: str = "auto"
-    threads: Annotated[int, Field(ge=0)] = 0
+    threads: Annotated[int, Field(ge=0, le=4096)] = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    tile: Literal["auto", "off"] | Annotated[int, Field(ge=64)] = "auto"
+    tile: Literal["auto", "off"] | Annotated[int, Field(ge=64, le=1 << 16)] = "auto"
     record_raw: bool = True
     record_recon: bool = True
-    raw_queue_bytes: Annotated[int, Field(gt=0)] | None = None
+    raw_queue_bytes: Annotated[int, Field(gt=0, le=1 << 50)] | None = None
     residual_plane: bool = False
     uncertainty: Literal["flips", "turns"] | None = None
     pairs: Path | None = None
     insecure: bool = False
     keys: Path | None = None
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
 
 
 M = TypeVar("M", bound=BaseModel)
+_SHOWN = 200  # characters
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML mapping with the safe loader.
+    """Read a YAML mapping: plain values, within the limits of `livesr.base.documents`.
 
     Raises
     ------
@@ -539,13 +618,9 @@ def load_yaml(path: Path) -> dict[str, Any]:
         If the file is missing, no YAML, or no mapping.
     """
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as e:
-        raise ConfigError(f"Cannot read {path}: {e.strerror or e}.") from e
-    except (yaml.YAMLError, UnicodeDecodeError) as e:
-        where = getattr(e, "problem_mark", None)
-        line = f", line {where.line + 1}" if where else ""
-        raise ConfigError(f"{path}{line} is not valid YAML: {getattr(e, 'problem', e)}.") from e
+        data = read_yaml(path)
+    except DocumentError as e:
+        raise ConfigError(str(e)) from e
     if not isinstance(data, dict):
         came = "is empty" if data is None else f"holds a {type(data).__name__}"
         raise ConfigError(f"{path} {came}, expected 'key: value' lines.")
@@ -577,8 +652,14 @@ def _first_problem(model: type[BaseModel], error: ValidationError) -> str:
         return f"{where!r} is missing."
     message = problem["msg"].removeprefix("Value error, ")
     came = problem.get("input")
-    shown = f" (got {came!r})" if isinstance(came, str | int | float) else ""
-    return f"{where + ': ' if where else ''}{message}{shown}."
+    shown = f" (got {_short(came)})" if isinstance(came, str | int | float) else ""
+    return f"{_short(where, quoted=False) + ': ' if where else ''}{message}{shown}."
+
+
+def _short(value: object, *, quoted: bool = True) -> str:
+    """Return a value as a sentence can hold it: a file may have a name or a text of a million letters."""
+    text = repr(value) if quoted else str(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def _fields_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:

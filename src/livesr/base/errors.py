@@ -7,6 +7,7 @@ Owns the tree below and the exit code of each branch. Touches nothing else.
     LiveSRError              exit 1
     +-- UsageError           exit 2   what the user gave cannot work; nothing was started
     |   +-- ConfigError               a rig, plan or run setting
+    |   +-- DocumentError             a text, YAML or JSON file, or an array, that cannot be read within its limits
     |   +-- EngineError               an engine folder, its manifest or its weights
     |   +-- StoreError                a store path
     |   +-- BindError                 an address to publish on
@@ -39,6 +40,10 @@ class UsageError(LiveSRError):
 
 class ConfigError(UsageError):
     """A rig, plan or run setting is wrong."""
+
+
+class DocumentError(UsageError):
+    """A file is not what it should be, or larger or deeper than such a file has reason to be."""
 
 
 class EngineError(UsageError):

@@ -1,13 +1,18 @@
 """Files that are replaced at once: whoever reads sees the old one or the new one, never half of it.
 
-Owns the wait for readers on Windows. Knows no format.
+Owns the wait for readers on Windows and for the disk. Knows no format.
 """
 
 from __future__ import annotations
 
+import errno
+import os
 import time
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+_CANNOT_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.ENOSYS})  # what a file system says that has no fsync
 _PATIENCE_S = 2.0
 _PAUSE_S = 0.02
 
@@ -33,3 +38,56 @@ def replace_file(new: Path, place: Path) -> None:
             time.sleep(_PAUSE_S)
         else:
             return
+
+
+def write_all(file: Any, data: bytes) -> None:
+    """Write all of `data` to an unbuffered file, which alone may take less."""
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) :]
+
+
+def sync(descriptor: int) -> None:
+    """Wait until the disk has what was written to a file.
+
+    Raises
+    ------
+    OSError
+        If it could not be written. A file system that cannot tell is believed.
+    """
+    try:
+        os.fsync(descriptor)
+    except OSError as e:
+        if e.errno not in _CANNOT_SYNC:
+            raise
+
+
+def remove(file: Path) -> None:
+    """Remove a file that was not finished, if it is there and the disk lets it."""
+    with suppress(OSError):
+        file.unlink(missing_ok=True)
+
+
+_ENOUGH_FILES = 8192
+
+
+def open_files_limit() -> int:
+    """Return how many files and connections this process may have open; asks for more first, where the system lets it.
+
+    Many systems begin with 1024 or 256, whoever needs more may take it; a store, a publisher with viewers and a microscope's
+    drivers together do. Windows has no such limit for what livesr opens.
+    """
+    try:
+        import resource
+    except ImportError:
+        return _ENOUGH_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    infinite = resource.RLIM_INFINITY
+    wanted = _ENOUGH_FILES if hard == infinite else min(hard, _ENOUGH_FILES)
+    if soft == infinite or soft >= wanted:
+        return _ENOUGH_FILES if soft == infinite else soft
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    except (OSError, ValueError):  # some systems have a lower limit of their own
+        return soft
+    return wanted

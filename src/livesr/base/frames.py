@@ -50,6 +50,17 @@ class Stream(NamedTuple):
         return f"p{self.position} {self.channel or 'default'} z{self.z}"
 
 
+class StagePosition(NamedTuple):
+    """Where the stages were, in um of their own coordinates; None where nobody said."""
+
+    x_um: float | None = None
+    y_um: float | None = None
+    z_um: float | None = None
+
+
+NO_STAGE = StagePosition()
+
+
 @dataclass(frozen=True, slots=True)
 class CameraFrame:
     """One exposure.
@@ -63,6 +74,7 @@ class CameraFrame:
     t_host_ns : arrival in the acquisition thread
     t_camera_ms : the camera's own clock, None if it gave none
     exposure_ms : how long it was exposed, None if nobody said
+    stage : where the stages were
     """
 
     pixels: Pixels
@@ -72,14 +84,16 @@ class CameraFrame:
     t_host_ns: int
     t_camera_ms: float | None = None
     exposure_ms: float | None = None
+    stage: StagePosition = NO_STAGE
 
 
 @dataclass(frozen=True, slots=True)
 class RawStack:
     """The exposures of one time point, by raw index; None where one never came.
 
-    `t_acq_ns` is the middle of the group, `t_last_ns` the arrival of its last frame, `exposure_ms` the mean. A `stray`
-    stack holds an exposure that came twice or too late: it is kept, and nothing is computed from it.
+    `t_acq_ns` is the middle of the group, `t_last_ns` the arrival of its last frame, `exposure_ms` the mean, `stage` where
+    the stages were at its first frame. A `stray` stack holds an exposure that came twice or too late: it is kept, and nothing
+    is computed from it.
     """
 
     frames: tuple[Pixels | None, ...]
@@ -90,6 +104,7 @@ class RawStack:
     t_camera_ms: float | None = None
     stray: bool = False
     exposure_ms: float | None = None
+    stage: StagePosition = NO_STAGE
 
     @property
     def complete(self) -> bool:
@@ -113,27 +128,31 @@ class FrameQuality(NamedTuple):
     modulation : of the weakest wave, relative to the calibrated one
     phase_error_rad : largest distance of a wave from its calibrated phase
     motion_nm : how far the sample moved between the first and the last raw frame; None where the order does not tell
+    motion_error_nm : standard error of that
     """
 
     contrast_to_noise: float
     modulation: float
     phase_error_rad: float
     motion_nm: float | None = None
+    motion_error_nm: float | None = None
 
 
 class Judgement(NamedTuple):
     """What a reconstruction says of the frame that it has just made; `doubt` is empty if there is none.
 
-    `resolved` is False where the frame is the mean of its raw frames, without gain in resolution. `pattern_drift_rad` is what
-    the calibrated phases were corrected by, wave by wave, `vector_drift_um` what was added to (ky, kx) of every angle in
-    cycles/um; empty where nothing is followed.
+    `quality` is None where there are no patterns. `cause` is the doubt without the numbers of this frame, so that frames with
+    the same fault can be counted. `resolved` is False where the frame is the mean of its raw frames, without gain in
+    resolution. `pattern_drift_rad` is what the calibrated phases were corrected by, wave by wave, `vector_drift_um` what was
+    added to (ky, kx) of every angle in cycles/um; empty where nothing is followed.
     """
 
-    quality: FrameQuality
+    quality: FrameQuality | None
     doubt: str = ""
     resolved: bool = True
     pattern_drift_rad: tuple[float, ...] = ()
     vector_drift_um: tuple[float, ...] = ()
+    cause: str = ""
 
 
 @dataclass(frozen=True, slots=True)

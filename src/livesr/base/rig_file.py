@@ -11,7 +11,8 @@ from typing import Any
 
 import yaml
 
-from livesr.base.errors import ConfigError
+from livesr.base.documents import compose_yaml, parse_yaml, read_text
+from livesr.base.errors import ConfigError, DocumentError
 from livesr.base.files import replace_file
 
 
@@ -24,12 +25,14 @@ def write_values(path: Path, values: Mapping[str, Any]) -> None:
         If the file cannot be read or written, or is written in a way that cannot be changed safely; it stays as it was.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
         new = path.with_name(f".{path.name}.new")
         new.write_text(with_values(text, values, str(path)), encoding="utf-8", newline="\n")
         replace_file(new, path)
     except OSError as e:
         raise ConfigError(f"Cannot change {path}: {e.strerror or e}.") from e
+    except DocumentError as e:
+        raise ConfigError(str(e)) from e
 
 
 def with_values(text: str, values: Mapping[str, Any], source: str = "rig.yaml") -> str:
@@ -39,14 +42,16 @@ def with_values(text: str, values: Mapping[str, Any], source: str = "rig.yaml") 
     ------
     ConfigError
         If `text` is no mapping, or cannot be changed safely.
+    DocumentError
+        If `text` is no YAML.
     """
-    wanted = _unshared(yaml.safe_load(text)) or {}
+    wanted = _unshared(parse_yaml(text, source)) or {}
     for place, value in values.items():
         _set(wanted, place.split("."), value)
         text = _with_value(text, place.split("."), value)
     try:
-        safe = yaml.safe_load(text) == wanted
-    except yaml.YAMLError:
+        safe = parse_yaml(text, source) == wanted
+    except DocumentError:
         safe = False
     if not safe:
         shown = ", ".join(f"{place}: {_flow(value)}" for place, value in values.items())
@@ -69,7 +74,7 @@ def _set(data: dict[str, Any], place: list[str], value: Any) -> None:
 
 
 def _with_value(text: str, place: list[str], value: Any) -> str:
-    node, found = yaml.compose(text, Loader=yaml.SafeLoader), []
+    node, found = compose_yaml(text, "it"), []
     for part in place:
         entry = _entry(node, part)
         if entry is None:

@@ -24,10 +24,11 @@ from livesr.base.frames import MulticolorFrame
 from livesr.bench.engine import bench_engine
 from livesr.bench.result import Result, Target
 from livesr.bench.timing import Comparison, Summary, calls_ms, interleave
+from livesr.live.camera import camera_geometry
 from livesr.live.inference.engine import Engine
 from livesr.live.inference.runner import open_backend
 from livesr.live.paths import sim_reconstructor
-from livesr.live.plugin import LiveSR, camera_geometry
+from livesr.live.plugin import LiveSR
 from livesr.live.sources.plan import sim_sequence
 from livesr.simulation.rig import find_camera
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from rich.table import Table
 
+from livesr.base import documents
 from livesr.base.errors import UsageError
 from livesr.bench.result import Environment, Result
 
@@ -77,12 +78,10 @@ def read_json(path: Path) -> list[Result]:
         If there is no such file, or it holds something else.
     """
     try:
-        written = json.loads(path.read_text(encoding="utf-8"))
+        written = documents.read_json(path)
         if written["format"] != FORMAT:
             raise UsageError(f"{path} has format {written['format']} of results, expected {FORMAT}: measure again.")
         return [Result.from_json(entry) for entry in written["results"]]
-    except OSError as e:
-        raise UsageError(f"{path} cannot be read: {e.strerror}.") from e
     except (ValueError, TypeError, KeyError, AttributeError) as e:
         raise UsageError(f"{path} holds no results of livesr bench ({e}): name a file that --out wrote.") from e
 

@@ -6,7 +6,6 @@ cores that the suite may use, and one suite's threads do not warm or disturb ano
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from livesr.base import documents
 from livesr.base.errors import LiveSRError, UsageError, suggestion
 from livesr.bench.report import read_json, table, write_json
 from livesr.bench.result import Result
@@ -149,4 +149,4 @@ def _in_process(name: str, quick: bool) -> list[Result]:
         if done.returncode or not path.is_file():
             said = "\n".join((done.stderr or done.stdout).strip().splitlines()[-8:])
             raise SuiteError(f"Suite {name!r} failed with exit code {done.returncode}:\n{said}")
-        return [Result.from_json(entry) for entry in json.loads(path.read_text(encoding="utf-8"))]
+        return [Result.from_json(entry) for entry in documents.read_json(path)]

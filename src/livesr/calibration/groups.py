@@ -20,6 +20,7 @@ Float = NDArray[np.float32]
 Complex = NDArray[np.complex64]
 
 _TAPER = 0.08
+LEAST_PX = 32  # along each side
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,17 +50,21 @@ def conditioned(raw: NDArray[Any], offset_adu: float) -> Float:
     CalibrationError
         If the frames are not (t, n, y, x), are tiny, or hold no light.
     """
-    if raw.ndim != 4 or min(raw.shape[-2:]) < 32:
+    if raw.ndim != 4 or min(raw.shape[-2:]) < LEAST_PX:
         raise CalibrationError(
-            f"Raw frames of shape {raw.shape} came; expected (time, raw, y, x) of at least 32 x 32 pixels."
+            f"Raw frames of shape {raw.shape} came; expected (time, raw, y, x) of at least {LEAST_PX} x {LEAST_PX} pixels."
         )
     frames = raw.astype(np.float32)
     frames -= offset_adu
     level = frames.mean((2, 3), keepdims=True)
+    if not np.isfinite(level).all():
+        t, n = (int(i) for i in np.argwhere(~np.isfinite(level[..., 0, 0]))[0])
+        raise CalibrationError(f"Raw frame {n} of time point {t} holds values that are no numbers.")
     if level.min() <= 0:
+        t, n = (int(i) for i in np.unravel_index(level.argmin(), level.shape[:2]))
         raise CalibrationError(
-            f"A raw frame is {level.min():.1f} ADU below the camera's offset of {offset_adu:g} on average: "
-            "it holds no light, or camera.offset_adu in rig.yaml is too high."
+            f"Raw frame {n} of time point {t} is {-level.min():.1f} ADU below the camera's offset of {offset_adu:g} on "
+            "average: it holds no light, or camera.offset_adu in rig.yaml is too high."
         )
     frames *= level.mean(1, keepdims=True) / level
     frames *= _taper(raw.shape[-2:])

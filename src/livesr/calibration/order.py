@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from livesr.base.errors import CalibrationError
 from livesr.calibration.correlation import at, correlate, find_peak, refine, whitened
 from livesr.calibration.groups import Complex, Optics, conditioned
-from livesr.calibration.patterns import SEARCH, estimate
+from livesr.calibration.patterns import SEARCH, AmbiguousPatternError, NoPatternError, check_search, estimate
 from livesr.optics.illumination import angle_major
 
 _LEAST_PEAK = 4.0  # lower than for one angle: what follows is far stricter
@@ -60,6 +60,7 @@ def detect_order(
         raise CalibrationError(
             f"{n} raw frames cannot be {angles} angles with {2 * harmonics + 1} or more phases each: check both numbers."
         )
+    check_search(raw.shape[-2:], optics)
     try:
         return _order_of_frames(raw, optics, angles, harmonics, offset_adu)
     except CalibrationError as e:
@@ -119,7 +120,8 @@ def _usual_order(
         try:
             found = estimate(raw, optics, order, harmonics=harmonics, offset_adu=offset_adu)
             weakest.append(min(f.peak for f in found))
-        except CalibrationError:
+        except CalibrationError as e:
+            why = e if isinstance(e, AmbiguousPatternError) else why
             weakest.append(0.0)
     best = int(np.argmax(weakest))
     if weakest[best] < _LEAST_MARGIN * weakest[1 - best] or weakest[best] == 0:
@@ -160,9 +162,15 @@ def _vectors(mean: Complex, differences: Complex, optics: Optics, angles: int) -
     for _ in range(angles):
         peak = find_peak(power, optics.pixel_size_um, annulus, exclude=vectors)
         if peak.height < _LEAST_PEAK:
-            raise CalibrationError(
-                f"{len(vectors)} of {angles} pattern directions are found; the next candidate is only {peak.height:.1f} "
-                "times the noise. Give more time points or light, or check the number of angles and the optics."
+            seen = ", ".join(f"{np.degrees(np.arctan2(*k)):.0f}" for k in vectors)
+            raise NoPatternError(
+                f"{len(vectors)} of {angles} pattern directions are found{f' ({seen} degrees)' if seen else ''}; the next "
+                f"candidate is only {peak.height:.1f} times the noise. "
+                + (
+                    "Check the number of angles, and that each has a direction of its own; or give more time points or light."
+                    if seen
+                    else "Give more time points or light, or check the number of angles and the optics."
+                )
             )
         every = np.concatenate(list(differences))
         again = np.concatenate([mean] * len(differences))

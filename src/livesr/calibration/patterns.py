@@ -18,8 +18,8 @@ import scipy.fft
 from numpy.typing import NDArray
 
 from livesr.base.errors import CalibrationError
-from livesr.calibration.correlation import correlate, find_peak, radial_power, refine, whitened
-from livesr.calibration.groups import Complex, Float, Optics, bands, conditioned
+from livesr.calibration.correlation import Peak, correlate, find_peak, radial_power, refine, whitened
+from livesr.calibration.groups import LEAST_PX, Complex, Float, Optics, bands, conditioned
 from livesr.optics.illumination import Pattern, equal_steps
 from livesr.optics.otf import radial_frequency
 
@@ -32,8 +32,23 @@ SEARCH = (0.5, 1.15)
 """Where the finest wave is looked for, in units of the detection cutoff: excitation is shorter than emission, so that under
 total reflection its period can be shorter than the finest detail that the objective passes."""
 
+_LEAST_VISIBLE = 1.05  # of two pixels, that the coarsest period must have
+_LEAST_PERIODS = 6
+_AS_HIGH = 0.75  # of a peak, that makes another one as good; real specimens reach 0.45
 _CENTRE = 0.15  # of the cutoff: out-of-focus light and what the separation leaves of band 0 sit inside
 _LEAST_OTF = 0.05
+
+
+class AmbiguousPatternError(CalibrationError):
+    """Several patterns explain the frames alike, as where the specimen repeats; `height` is that of the best peak."""
+
+    def __init__(self, message: str, height: float) -> None:
+        super().__init__(message)
+        self.height = height
+
+
+class NoPatternError(CalibrationError):
+    """No pattern stands above noise where one is looked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +90,14 @@ class FoundPattern:
     peak : height of the correlation peak of the finest wave, in standard deviations of noise
     contrast_to_noise : of the weakest wave
     phase_spread_rad : of the finest wave between time points; drift or motion
+    strongest : largest modulation of a wave as it was measured; light cannot have more than 1
     """
 
     pattern: Pattern
     peak: float
     contrast_to_noise: float
     phase_spread_rad: float
+    strongest: float = 0.0
 
     @property
     def period_nm(self) -> float:
@@ -136,11 +153,64 @@ def estimate(
     steps = equal_steps(len(order) // angles) if steps_rad is None else np.asarray(steps_rad, np.float64)
     frames = conditioned(raw, offset_adu)
     found = []
+    check_search(raw.shape[-2:], optics)
     for angle in range(angles):
         zero, higher = bands(frames, order, angle, steps, harmonics)
         hint = near[angle].waves[-1].k_um if near else None
         found.append(_estimate_angle(zero, higher, optics, angle, hint, origin_px))
     return found
+
+
+def check_search(shape: tuple[int, ...], optics: Optics) -> None:
+    """Check that frames of `shape` (y, x) can show the patterns that are looked for.
+
+    Raises
+    ------
+    CalibrationError
+        If their pixels are too large, or the field holds too few periods.
+    """
+    if min(shape) < LEAST_PX:  # is refused as such
+        return
+    low, high = (r * optics.cutoff_um for r in SEARCH)
+    said = (
+        f"Patterns of {1e3 / high:.0f} to {1e3 / low:.0f} nm are looked for, as NA {optics.na:g} at "
+        f"{1e3 * optics.emission_um:.0f} nm suggests"
+    )
+    check = "Check pixel size, NA and wavelength in rig.yaml"
+    if 2 * optics.pixel_size_um * low > 1 / _LEAST_VISIBLE:
+        raise CalibrationError(
+            f"{said}, and pixels of {1e3 * optics.pixel_size_um:.4g} nm show none below "
+            f"{2e3 * optics.pixel_size_um:.4g} nm. {check}."
+        )
+    field_um = min(shape) * optics.pixel_size_um
+    if low * field_um < _LEAST_PERIODS:
+        raise CalibrationError(
+            f"{said}, and {min(shape)} pixels of {1e3 * optics.pixel_size_um:.4g} nm hold only {low * field_um:.1f} of the "
+            f"coarsest; {_LEAST_PERIODS} are needed. {check}, or give a larger region."
+        )
+
+
+def _check_alone(found: Peak, power: Float, optics: Optics, angle: int) -> None:
+    """Refuse a peak beside another that is nearly as high: a specimen that repeats shows its patterns several times.
+
+    Raises
+    ------
+    CalibrationError
+        If there is one, in another direction or with another period.
+    """
+    annulus = SEARCH[0] * optics.cutoff_um, SEARCH[1] * optics.cutoff_um
+    second = find_peak(power, optics.pixel_size_um, annulus, exclude=[found.k_um])
+    if second.height < max(LEAST_PEAK, _AS_HIGH * found.height):
+        return
+    (d1, p1), (d2, p2) = (
+        (float(np.degrees(np.arctan2(*p.k_um))), 1e3 / float(np.hypot(*p.k_um))) for p in (found, second)
+    )
+    raise AmbiguousPatternError(
+        f"The pattern of angle {angle} cannot be told from lines of the specimen: {p1:.0f} nm at {d1:.0f} degrees and "
+        f"{p2:.0f} nm at {d2:.0f} degrees explain the frames alike (peaks {found.height:.0f} and {second.height:.0f}). Turn "
+        "the specimen, or use one without regular lines.",
+        found.height,
+    )
 
 
 def _estimate_angle(
@@ -151,12 +221,7 @@ def _estimate_angle(
     hint: tuple[float, float] | None,
     origin_px: tuple[float, float],
 ) -> FoundPattern:
-    fine_um, peak = _vector(zero, higher[-1], optics, hint)
-    if peak < LEAST_PEAK:
-        raise CalibrationError(
-            f"No pattern is found in angle {angle}: the best candidate stands {peak:.1f} standard deviations above noise, "
-            f"{LEAST_PEAK:g} are needed. Give more time points or light, and check the order, phases and optics."
-        )
+    fine_um, peak = _vector(zero, higher[-1], optics, hint, angle)
     n = len(higher)
     waves = [
         regress(zero, band, ((h / n) * fine_um[0], (h / n) * fine_um[1]), optics)
@@ -169,10 +234,13 @@ def _estimate_angle(
                 "can be reconstructed. Check polarisation and focus, or describe fewer harmonics."
             )
     parts = [(float(np.angle(w.mean)), min(abs(w.mean), 1.0)) for w in waves]
+    strongest = max(abs(w.mean) for w in waves)
     (phase, modulation), overtones = parts[0], tuple(parts[1:])
     pattern = Pattern((fine_um[0] / n, fine_um[1] / n), phase, modulation, overtones)
     at_chip = pattern.seen_from((-origin_px[0], -origin_px[1]), optics.pixel_size_um)
-    return FoundPattern(_wrapped(at_chip), peak, min(w.contrast_to_noise for w in waves), waves[-1].phase_spread_rad)
+    return FoundPattern(
+        _wrapped(at_chip), peak, min(w.contrast_to_noise for w in waves), waves[-1].phase_spread_rad, strongest
+    )
 
 
 def correlation_maps(
@@ -199,13 +267,26 @@ def _both_whitened(zero: Float, band: Complex, optics: Optics) -> tuple[Complex,
 
 
 def _vector(
-    zero: Float, band: Complex, optics: Optics, hint: tuple[float, float] | None
+    zero: Float, band: Complex, optics: Optics, hint: tuple[float, float] | None, angle: int
 ) -> tuple[tuple[float, float], float]:
-    """Vector of the finest wave in cycles/um and the height of its peak."""
+    """Vector of the finest wave in cycles/um and the height of its peak.
+
+    Raises
+    ------
+    CalibrationError
+        If there is none, or another that is nearly as high.
+    """
     a, b = _both_whitened(zero, band, optics)
     power = correlate(a, b)
     annulus = SEARCH[0] * optics.cutoff_um, SEARCH[1] * optics.cutoff_um
     peak = find_peak(power, optics.pixel_size_um, annulus, near=hint)
+    if peak.height < LEAST_PEAK:
+        raise NoPatternError(
+            f"No pattern is found in angle {angle}: the best candidate stands {peak.height:.1f} standard deviations above "
+            f"noise, {LEAST_PEAK:g} are needed. Give more time points or light, and check the order, phases and optics."
+        )
+    if hint is None:
+        _check_alone(peak, power, optics, angle)
     return refine(a, b, peak.k_um, optics.pixel_size_um), peak.height
 
 

@@ -14,15 +14,29 @@ from numpy.typing import NDArray
 
 from livesr.base.errors import CalibrationError
 from livesr.calibration.groups import Optics
-from livesr.calibration.order import detect_order
-from livesr.calibration.otf import Damping, damping_from_bands
-from livesr.calibration.patterns import FoundPattern, estimate
+from livesr.calibration.order import detect_order, order_name, same_light
+from livesr.calibration.otf import LEAST_DAMPING, Damping, damping_from_bands
+from livesr.calibration.patterns import AmbiguousPatternError, FoundPattern, NoPatternError, estimate
+from livesr.calibration.reasons import (
+    CLEARER,
+    better_reason,
+    check_distinct,
+    detail_beyond,
+    motion,
+    pattern_outside,
+    usable,
+    without_hot_pixels,
+)
 from livesr.optics.illumination import Pattern, equal_steps
 
 _LENGTHS_APART = 0.05
 _WEAK_MODULATION = 0.2
 _DRIFT_RAD = 0.3
 _LEAST_CERTAIN_LOG_DAMPING = 0.15
+_CERTAIN_PEAK = 10.0  # below, a pattern may be a false one beside a true one elsewhere
+_MOST_MODULATION = 1.1
+_LEAST_CONTRAST = 3.0
+_MOST_SAMPLED = 0.55  # of the sampling rate, that the cutoff may be
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,18 +103,28 @@ def calibrate(
     Raises
     ------
     CalibrationError
-        If the frames do not show the patterns.
+        If the frames do not show the patterns, one for each angle.
     """
+    raw, doubts = usable(raw, offset_adu)
+    raw = without_hot_pixels(raw)
     detected = order is None
-    order = (
-        detect_order(raw, optics, angles=angles, harmonics=harmonics, offset_adu=offset_adu)
-        if order is None
-        else list(order)
-    )
-    steps = equal_steps(len(order) // angles) if steps_rad is None else np.asarray(steps_rad, np.float64)
-    common = {"steps_rad": steps.tolist(), "harmonics": harmonics, "offset_adu": offset_adu}
-    found = estimate(raw, optics, order, **common)
-    doubts: list[str] = []
+    try:
+        order = (
+            detect_order(raw, optics, angles=angles, harmonics=harmonics, offset_adu=offset_adu)
+            if order is None
+            else list(order)
+        )
+        steps = equal_steps(len(order) // angles) if steps_rad is None else np.asarray(steps_rad, np.float64)
+        common: dict[str, Any] = {"steps_rad": steps.tolist(), "harmonics": harmonics, "offset_adu": offset_adu}
+        found = estimate(raw, optics, order, **common)
+    except (NoPatternError, AmbiguousPatternError) as e:
+        raise _in_another_order(raw, optics, order, angles, harmonics, offset_adu) or better_reason(
+            e, raw, optics, offset_adu
+        ) from e
+    check_distinct(found, raw, optics, offset_adu)
+    weakest = min(f.peak for f in found)
+    if weakest < _CERTAIN_PEAK and (elsewhere := pattern_outside(raw, optics, offset_adu, CLEARER * weakest)):
+        raise CalibrationError(elsewhere)
     if fit_damping:
         here = [f.pattern for f in found]
         try:
@@ -109,12 +133,56 @@ def calibrate(
         except CalibrationError as e:
             doubts.append(str(e))
     found = estimate(raw, optics, order, origin_px=origin_px, near=[f.pattern for f in found], **common)
-    return Calibration(order, detected, found, optics, damping, doubts + _doubts(found, damping))
+    doubts += doubts_about(found, damping, optics)
+    doubts += [said for look in (motion, detail_beyond) if (said := look(raw, optics, offset_adu))]
+    return Calibration(order, detected, found, optics, damping, doubts)
 
 
-def _doubts(found: Sequence[FoundPattern], damping: Damping | None) -> list[str]:
-    """Say what a person should look at before trusting the calibration."""
+def _in_another_order(
+    raw: NDArray[Any],
+    optics: Optics,
+    given: Sequence[tuple[int, int]] | None,
+    angles: int,
+    harmonics: int,
+    offset_adu: float,
+) -> CalibrationError | None:
+    """Return an error that says so if the frames show another order than was given, else None."""
+    if given is None:
+        return None
+    try:
+        seen = detect_order(raw, optics, angles=angles, harmonics=harmonics, offset_adu=offset_adu)
+    except CalibrationError:
+        return None
+    if same_light(seen, given):
+        return None
+    return CalibrationError(
+        f"The raw frames are not in the order {order_name(given)}, but in the order {order_name(seen)}: name that one in "
+        "rig.yaml, or let it be detected."
+    )
+
+
+def doubts_about(found: Sequence[FoundPattern], damping: Damping | None, optics: Optics) -> list[str]:
+    """Say, each in a sentence, what a person should look at before trusting the calibration."""
     sentences = []
+    undersampled = optics.pixel_size_um * optics.cutoff_um > _MOST_SAMPLED
+    if undersampled:
+        sentences.append(
+            f"Pixels of {1e3 * optics.pixel_size_um:.4g} nm are larger than the {500 / optics.cutoff_um:.0f} nm that NA "
+            f"{optics.na:g} needs at {1e3 * optics.emission_um:.0f} nm: check these numbers, or patterns and OTF are wrong."
+        )
+    if too_strong := [str(a) for a, f in enumerate(found) if f.strongest > _MOST_MODULATION]:
+        most = max(f.strongest for f in found)
+        sentences.append(
+            f"The modulation of angle {', '.join(too_strong)} is measured as {most:.2f}, and light cannot have more than 1: "
+            "the specimen's detail hardly stands above noise, or the frames are not proportional to light. Check for "
+            "saturation and for processing in the camera."
+        )
+    if unsure := [str(a) for a, f in enumerate(found) if f.contrast_to_noise < _LEAST_CONTRAST]:
+        least = min(f.contrast_to_noise for f in found)
+        sentences.append(
+            f"Phase and modulation of angle {', '.join(unsure)} are uncertain: the pattern's contrast is only {least:.1f} "
+            "times its noise. Give more time points or light, or a specimen with more detail."
+        )
     periods = [f.period_nm for f in found]
     if max(periods) > (1 + _LENGTHS_APART) * min(periods):
         listed = ", ".join(f"{p:.0f}" for p in periods)
@@ -130,7 +198,12 @@ def _doubts(found: Sequence[FoundPattern], damping: Damping | None) -> list[str]
             f"The phase of angle {', '.join(drifting)} changes by more than {_DRIFT_RAD} rad between time points: the sample "
             "or the pattern moves."
         )
-    if damping and damping.log_error > _LEAST_CERTAIN_LOG_DAMPING:
+    if damping and damping.value <= LEAST_DAMPING:
+        sentences.append(
+            f"The OTF's damping is at its limit of {LEAST_DAMPING:g}: the frames hold less fine detail than these optics pass. "
+            "Check focus, and pixel size, NA and wavelength in rig.yaml."
+        )
+    elif damping and not undersampled and damping.log_error > _LEAST_CERTAIN_LOG_DAMPING:
         sentences.append(
             f"The OTF's damping of {damping.value:.2f} is uncertain by a factor of {np.exp(damping.log_error):.2f}: calibrate "
             "with more light."

@@ -12,6 +12,9 @@ from typing import Literal
 
 import yaml
 
+from livesr.base.documents import compose_yaml, read_text
+from livesr.base.errors import DocumentError
+
 Level = Literal["error", "warning", "note"]
 
 
@@ -47,8 +50,8 @@ class Lines:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self._root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-        except (OSError, UnicodeDecodeError, yaml.YAMLError):
+            self._root = compose_yaml(read_text(path), path.name)
+        except DocumentError:
             self._root = None
 
     def of(self, place: Sequence[str | int] | str) -> int:

@@ -16,13 +16,15 @@ from PIL import Image
 
 from livesr.base.config import RigConfig, TrustConfig
 from livesr.base.errors import ConfigError
-from livesr.base.frames import CameraFrame, Judgement, RawStack
+from livesr.base.frames import CameraFrame, FrameQuality, Judgement, RawStack
 from livesr.calibration.picture import sheet, tile
 from livesr.evaluation.camera_frames import take_groups
+from livesr.live.arrays import HOST
+from livesr.live.camera import camera_geometry
 from livesr.live.paths import ChannelPath, Geometry, build_path
-from livesr.live.plugin import camera_geometry
 from livesr.live.reconstruct.reconstructor import Judging
 from livesr.live.sources.continuous import BUFFER_S
+from livesr.optics.exposure import examine, without_picture
 
 if TYPE_CHECKING:
     from pymmcore_plus import CMMCorePlus
@@ -89,7 +91,8 @@ def look(core: CMMCorePlus, rig: RigConfig, channel: str) -> Look:
     RunError
         If not one group is complete.
     """
-    camera = camera_geometry(core, rig)
+    cameras = {name: camera_geometry(core, rig, name) for name in rig.channels or [channel]}
+    camera = cameras[channel]
     n_raw = rig.raw_frames(channel)
     groups = _ORDER_GROUPS if rig.channel(channel).reconstruct == "sim" else math.ceil(_FEWEST_EXPOSURES / n_raw)
     frames = take_groups(core, rig, channel, groups)
@@ -100,14 +103,15 @@ def look(core: CMMCorePlus, rig: RigConfig, channel: str) -> Look:
     image, judgement = _reconstructed(path, last) if path else (None, None)
     measured = [
         *_camera(core, rig, camera),
+        *(Measured(f"channel {name}", each.words()) for name, each in cameras.items() if len(cameras) > 1),
         _frame_rate(frames, core.getExposure(), groups * n_raw),
         _buffer(core, camera),
         *_light(raw, rig, camera),
     ]
     if reason:
         measured.append(Measured("patterns", "none", "warning", reason))
-    if path and judgement:
-        measured += [*_patterns(judgement), _order(path, stacks)]
+    if path and judgement and judgement.quality:
+        measured += [*_patterns(judgement.quality, judgement.doubt), _order(path, stacks)]
     if path and path.accumulates:
         measured.append(_emitters(path, last, n_raw))
     labels = path.description.raw_labels if path else tuple(f"raw {i}" for i in range(n_raw))
@@ -146,18 +150,20 @@ def _reconstructed(path: ChannelPath, stack: RawStack) -> tuple[NDArray[Any], Ju
     if running := path.running():
         return running.add(stack), None
     frames = [f for f in stack.frames if f is not None]
+    if isinstance(path.reconstructor, Judging):
+        path.reconstructor.look_at(path.exposures(frames, HOST))
     image = path.reconstructor.reconstruct(path.correction.apply(frames) if path.correction else frames)
     return image, path.reconstructor.judgement if isinstance(path.reconstructor, Judging) else None
 
 
 def _camera(core: CMMCorePlus, rig: RigConfig, camera: Geometry) -> Iterator[Measured]:
-    label = core.getCameraDevice()
+    label = camera.camera
     yield Measured("camera", f"{label}: {core.getDeviceLibrary(label)}, {core.getDeviceName(label)}")
     bits = 8 if camera.dtype == "uint8" else 16
     kind = core.getProperty(label, "PixelType") if core.hasProperty(label, "PixelType") else camera.dtype
     yield Measured(
         "pixel type",
-        f"{kind} ({camera.dtype}), camera.bit_depth {rig.camera.bit_depth}",
+        f"{kind} ({camera.dtype}, {camera.bit_depth} bit), camera.bit_depth {rig.camera.bit_depth}",
         "error" if rig.camera.bit_depth > bits else "ok",
         "Set PixelType to 16bit, or bit_depth in rig.yaml to 8." if rig.camera.bit_depth > bits else "",
     )
@@ -196,12 +202,17 @@ def _buffer(core: CMMCorePlus, camera: Geometry) -> Measured:
 
 
 def _light(raw: NDArray[Any], rig: RigConfig, camera: Geometry) -> Iterator[Measured]:
-    ceiling = min(2**rig.camera.bit_depth, 2 ** (8 * np.dtype(camera.dtype).itemsize)) - 1
-    share = float(np.mean(raw >= ceiling))
+    ceiling = camera.ceiling(rig.camera.bit_depth)
+    exposures = examine(raw, rig.camera.offset_adu, ceiling)
+    ceiling = int(exposures.ceiling or ceiling)
+    share = exposures.saturated / raw.size
     verdict: Verdict = "error" if share > 1e-2 else "warning" if share > 0 else "ok"
     advice = "Less light or a shorter exposure: saturated pixels are lost to every reconstruction." if share else ""
     bright = float(np.percentile(raw, 99.9))
     yield Measured("saturation", f"{share:.2%} at {ceiling}; brightest 0.1 % at {bright:.0f} ADU", verdict, advice)
+    if missing := without_picture(exposures.faults()):
+        advice = "Check shutter and triggers, and that the camera's buffer holds every frame."
+        yield Measured("raw frames", missing, "error", advice)
     offset = rig.camera.offset_adu
     dark = float(np.percentile(raw.mean(axis=0), 0.5))
     if dark < offset - _BELOW_OFFSET_ADU:
@@ -214,8 +225,7 @@ def _light(raw: NDArray[Any], rig: RigConfig, camera: Geometry) -> Iterator[Meas
     yield Measured("offset", said, "warning" if advice else "ok", advice)
 
 
-def _patterns(judgement: Judgement) -> Iterator[Measured]:
-    quality, doubt = judgement.quality, judgement.doubt
+def _patterns(quality: FrameQuality, doubt: str) -> Iterator[Measured]:
     said = f"{quality.contrast_to_noise:.1f} times its noise, {quality.modulation:.0%} of the calibrated one"
     yield Measured(
         "pattern contrast", said, "error" if doubt else "ok", f"{doubt[:1].upper()}{doubt[1:]}." if doubt else ""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -16,12 +16,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from livesr.base.documents import parse_yaml, read_text
 from livesr.base.errors import suggestion
 from livesr.check.finding import Finding, Level
 
 _PY = "#py "
+_BITS = re.compile(r"(\d{1,2})(?:\s*-?\s*bit)?$", re.IGNORECASE)
 # Arguments of every command that livesr's rigs have; the first may be a device's label.
 _ARGUMENTS = {
     "Device": {3}, "pyDevice": {3}, "Property": {2, 3}, "Label": {3}, "Parent": {2}, "Delay": {2}, "FocusDirection": {2},
@@ -56,7 +56,7 @@ class Configuration:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        text = path.read_text(encoding="utf-8", errors="replace")
+        text = read_text(path, errors="replace")
         self.lines = list(_lines(text))
         valid = [line for line in self.lines if len(line.args) in _ARGUMENTS.get(line.command, ())]
         self.valid = valid
@@ -88,6 +88,37 @@ class Configuration:
             Setting(each.number, *_three(each.args[1:])) for each in self.valid if each.command == "ConfigPixelSize"
         ]
         return [*self.properties, *presets, *sizes]
+
+    @property
+    def startup(self) -> list[Setting]:
+        """What is set once the file is read."""
+        return [*self.properties, *self.groups.get("System", {}).get("Startup", [])]
+
+    def camera_of(self, preset: Sequence[Setting]) -> str:
+        """Return the camera that is used after `preset`, "" where none is chosen."""
+        chosen = [s.value for s in (*self.startup, *preset) if (s.device, s.name) == ("Core", "Camera")]
+        return chosen[-1] if chosen else ""
+
+    def bit_depth(self, camera: str, preset: Sequence[Setting]) -> int | None:
+        """Return how many bits a camera is set to by the file and `preset`, None where neither says."""
+        bits = {
+            s.name: int(found[1])
+            for s in (*self.startup, *preset)
+            if s.device == camera and s.name in ("BitDepth", "PixelType") and (found := _BITS.match(s.value))
+        }
+        return min(bits.values(), default=None)
+
+    def pixel_size_nm(self, preset: Sequence[Setting]) -> float | None:
+        """Return the pixel size that holds after `preset`, None where the file gives none, or it cannot be told."""
+        now = {(s.device, s.name): s.value for s in (*self.startup, *preset)}
+        needed: dict[str, list[Setting]] = {}
+        for line in self.valid:
+            if line.command == "ConfigPixelSize":
+                needed.setdefault(line.args[0], []).append(Setting(line.number, *_three(line.args[1:])))
+        for name, settings in sorted(needed.items()):  # Micro-Manager asks them in this order, too
+            if name in self.pixel_sizes_um and all(now.get((s.device, s.name)) == s.value for s in settings):
+                return 1e3 * self.pixel_sizes_um[name][1]
+        return None
 
     def known_names(self, device: str) -> list[str]:
         """Names of a device's properties, [] where they are not known."""
@@ -182,7 +213,8 @@ def _dangling(cfg: Configuration, found: Found) -> Iterator[Finding]:
         if each.command in ("Label", "Parent", "Delay", "FocusDirection")
     ]
     named += [(each.number, each.args[1]) for each in cfg.valid if each.command == "Parent"]
-    named += [(role.line, role.value) for role in cfg.roles.values() if role.value]
+    chosen = [s for s in cfg.settings if s.device == "Core" and s.name in _ROLES]
+    named += [(role.line, role.value) for role in chosen if role.value]
     for number, device in sorted(set(named)):
         if device not in cfg.devices and device != "Core":
             yield found(
@@ -332,14 +364,13 @@ def _about(library: str, device: str) -> dict[str, Any]:
 @cache
 def _known() -> dict[str, dict[str, Any]]:
     names = resources.files("livesr.check") / "property_names.yaml"
-    known: dict[str, dict[str, Any]] = yaml.safe_load(names.read_text(encoding="utf-8"))
+    known: dict[str, dict[str, Any]] = parse_yaml(names.read_text(encoding="utf-8"), names.name)
     return known
 
 
 def external_trigger(cfg: Configuration) -> Setting | None:
     """Return the setting that makes the camera wait for triggers once the file is read, None if there is none."""
-    startup = cfg.groups.get("System", {}).get("Startup", [])
-    for s in [*cfg.properties, *startup]:
+    for s in cfg.startup:
         name, value = _about(*cfg.devices.get(s.device, ("", ""))).get("trigger", ("", ""))
         if s.name == name and s.value.upper() == value.upper():
             return s

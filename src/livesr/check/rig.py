@@ -1,13 +1,13 @@
 """rig.yaml beside its rig.cfg: schema, optics, patterns, corrections, engines.
 
-Owns what is plausible. Loads no device and compiles no engine.
+Owns what is plausible. Loads no device; an engine that did not come with livesr is tried out in a process of its own.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from livesr.base.config import PatternConfig, RigConfig, load_yaml, parse
-from livesr.base.errors import ConfigError, EngineError, suggestion
+from livesr.base.errors import BackendError, ConfigError, EngineError, suggestion
 from livesr.check.finding import Finding, Level, Lines
 from livesr.check.micromanager import Configuration, check_configuration, external_trigger
 from livesr.optics.otf import cutoff_um
@@ -25,6 +25,7 @@ Found = Callable[[Level, str, str, str, str], Finding]
 
 # The period of the light may be shorter than the finest detail that its fluorescence shows: excitation is.
 _LONGEST_USUAL = 1.12
+_TRIED_PX = 32  # half a side of what an engine is tried out with
 
 
 def check_rig(path: Path) -> list[Finding]:
@@ -49,7 +50,7 @@ def check_rig(path: Path) -> list[Finding]:
     findings = [*_optics(rig, found), *_patterns(rig, found), *_corrections(rig, found), *_engines(rig, found)]
     if rig.cfg_path.is_file():
         cfg = Configuration(rig.cfg_path)
-        findings += [*_beside(rig, cfg, found), *_pixel_size(rig, cfg, found)]
+        findings += [*_beside(rig, cfg, found), *_pixel_size(rig, cfg, found), *_cameras(rig, cfg, found)]
         findings += [*_timing(rig, cfg, found), *check_configuration(cfg, unicore=rig.core == "unicore")]
     else:
         findings.append(
@@ -240,6 +241,7 @@ def _corrections(rig: RigConfig, found: Found) -> Iterator[Finding]:
 def _engines(rig: RigConfig, found: Found) -> Iterator[Finding]:
     from livesr.live.inference.backend import BACKENDS
     from livesr.live.inference.engine import load_engine
+    from livesr.live.inference.trial import try_out
 
     used = False
     scale = {"sim": 2, "storm": 0}
@@ -259,7 +261,9 @@ def _engines(rig: RigConfig, found: Found) -> Iterator[Finding]:
                     resolution_nm=rig.resolution_nm(name),
                 )
                 pixel_nm /= engine.manifest.scale
-            except EngineError as e:
+                side = -(-_TRIED_PX // engine.manifest.multiple_of) * engine.manifest.multiple_of
+                try_out(engine, (2 * side, 2 * side))
+            except (EngineError, BackendError) as e:
                 yield found("error", "engine", place, str(e), "'livesr info' lists the engines that are here.")
                 continue
             for sentence in told:
@@ -331,6 +335,86 @@ def _beside(rig: RigConfig, cfg: Configuration, found: Found) -> Iterator[Findin
             "sim",
             "Nothing says what advances the patterns, nor sets the first before a run.",
             "Set sim.trigger if an output starts the display, sim.pattern_property if software chooses the pattern.",
+        )
+
+
+def _cameras(rig: RigConfig, cfg: Configuration, found: Found) -> Iterator[Finding]:
+    """Look at which camera takes each channel, and what the files say of it."""
+    presets = cfg.groups.get(rig.channel_group, {})
+    taken = {name: cfg.camera_of(presets[name]) for name in rig.channels if name in presets}
+    chosen = {name: s for name in taken for s in presets[name] if (s.device, s.name) == ("Core", "Camera")}
+    if chosen and (unset := [name for name in taken if name not in chosen]):
+        yield found(
+            "error",
+            "camera-not-set",
+            f"channels.{unset[0]}",
+            f"The preset of channel {unset[0]!r} chooses no camera, and that of {next(iter(chosen))!r} chooses "
+            f"{next(iter(chosen.values())).value!r}: it is taken by whichever was used last.",
+            f"Add ConfigGroup,{rig.channel_group},{unset[0]},Core,Camera,<label>.",
+        )
+    if len(set(taken.values())) > 1:
+        listed = ", ".join(f"{name} by {camera}" for name, camera in taken.items())
+        yield found(
+            "note",
+            "cameras",
+            "channels",
+            f"Channels are taken by different cameras ({listed}): each has its own region, binning, size and bit depth, and "
+            "images of its own in the store. camera.offset_adu and camera.bit_depth of rig.yaml are used for all of them.",
+            "'livesr check --hardware' says what each delivers.",
+        )
+        if maps := rig.corrections.of_every_channel():
+            yield found(
+                "error",
+                "corrections-cameras",
+                f"corrections.{maps[0]}",
+                f"corrections.{maps[0]} is a map of one chip, and channels are taken by different cameras ({listed}).",
+                "Use a rig.yaml for each camera, or leave the maps out.",
+            )
+    yield from _bit_depths(rig, cfg, taken, found)
+    for name, camera in taken.items():
+        yield from _camera(rig, cfg, name, camera, found)
+
+
+def _bit_depths(rig: RigConfig, cfg: Configuration, taken: Mapping[str, str], found: Found) -> Iterator[Finding]:
+    """Compare what cameras are set to with what rig.yaml says of them; one finding for a camera."""
+    told: set[str] = set()
+    for name, camera in taken.items():
+        bits = cfg.bit_depth(camera, cfg.groups[rig.channel_group][name])
+        if bits is None or bits >= rig.camera.bit_depth or camera in told:
+            continue
+        told.add(camera)
+        yield found(
+            "warning",
+            "bit-depth",
+            "camera.bit_depth",
+            f"rig.yaml says {rig.camera.bit_depth} bits, and {camera!r}, which takes channel {name!r}, is set to {bits}.",
+            f"Pixels at 2^{bits} - 1 are counted as saturated: set bit_depth to {bits}, or the camera to more.",
+        )
+
+
+def _camera(rig: RigConfig, cfg: Configuration, name: str, camera: str, found: Found) -> Iterator[Finding]:
+    """Compare the pixel size of a channel's camera; say that a demo camera shows nothing."""
+    preset, place = cfg.groups[rig.channel_group][name], f"channels.{name}"
+    if (channel := rig.channels[name]).separate and cfg.devices.get(camera, ("",))[0] == "DemoCamera":
+        yield found(
+            "warning",
+            "demo-camera",
+            f"{place}.separate",
+            f"{camera!r} is Micro-Manager's demo camera, which shows no specimen: nothing that {channel.separate} separates "
+            "from it is there.",
+            "It shows that every step works; virtual_sim has a specimen.",
+        )
+    own_nm, said_nm = cfg.pixel_size_nm(preset), channel.pixel_size_nm or rig.optics.pixel_size_nm
+    others = {
+        cfg.pixel_size_nm(cfg.groups[rig.channel_group][n]) for n in rig.channels if n in cfg.groups[rig.channel_group]
+    }
+    if own_nm and said_nm and len(others) > 1 and abs(own_nm - said_nm) > 0.01 * said_nm:
+        yield found(
+            "warning",
+            "pixel-size-channel",
+            f"{place}.pixel_size_nm",
+            f"rig.cfg gives channel {name!r} pixels of {own_nm:g} nm, rig.yaml says {said_nm:g} nm.",
+            f"Set channels.{name}.pixel_size_nm; a run takes rig.cfg's where rig.yaml says nothing of this channel.",
         )
 
 

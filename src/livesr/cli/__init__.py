@@ -114,8 +114,8 @@ def main() -> NoReturn:
     except KeyboardInterrupt:  # a second one, while the first was being answered
         code = INTERRUPTED
         _ignore(endings)
-    if code == INTERRUPTED and threading.active_count() > 1:
-        # A driver that does not return still runs in its thread: to take the core from under it crashes the process.
+    if threading.active_count() > 1 and (code == INTERRUPTED or _left_behind()):
+        # A driver or a network that does not return still runs in its thread: to take what it uses from under it crashes.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
@@ -141,6 +141,11 @@ def _answer_hangup() -> None:
     signal.signal(signal.SIGHUP, hang_up)
 
 
+def _left_behind() -> bool:
+    """Whether a thread of livesr's own still runs, as one does that a network or a listener never came back to."""
+    return any(thread.name.startswith("livesr-") for thread in threading.enumerate())
+
+
 def _ignore(endings: list[signal.Signals]) -> None:
     """Hear none of `endings` any more: the interpreter's own end restores what kills, for all but what is ignored."""
     for number in endings:
@@ -149,6 +154,7 @@ def _ignore(endings: list[signal.Signals]) -> None:
 
 def _log_to_stderr(level: str) -> None:
     """Show records of `level` and above; what matters to people is printed by the commands themselves."""
+    level = level if level in logging.getLevelNamesMapping() else "WARNING"  # a typo must not end a run
     handler = logging.StreamHandler()
     handler.setLevel(level)  # of the handler: libraries set levels of their own loggers
     handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))

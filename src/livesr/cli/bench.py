@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from livesr.cli import options
 from livesr.cli.output import JSON, console, print_json
 
 
@@ -29,7 +30,12 @@ def bench(
     compare: Annotated[Path | None, typer.Option(help="JSON file of an earlier run: say what moved.")] = None,
     compare_fail: Annotated[
         float | None,
-        typer.Option(help="Exit with 1 if a figure is worse than in --compare by more percent than this."),
+        typer.Option(
+            min=0.0,
+            max=1e6,
+            callback=options.finite,
+            help="Exit with 1 if a figure is worse than in --compare by more percent than this.",
+        ),
     ] = None,
     other_machine: Annotated[
         bool, typer.Option("--other-machine", help="Compare although machine or settings differ.")

@@ -1,10 +1,12 @@
-"""`livesr build ENGINE`: compiles an engine for the GPU of this computer, so that no run has to wait for it."""
+"""`livesr build ENGINE`: compiles an engine for the GPU of this computer or of another, so that no run has to wait for it."""
 
 from __future__ import annotations
 
 import re
 import threading
 import time
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,6 +18,8 @@ from livesr.cli.output import JSON, console, print_json
 if TYPE_CHECKING:
     from livesr.live.inference.engine import Engine
     from livesr.live.inference.plans import PlanCache
+    from livesr.live.inference.tensorrt import Card
+    from livesr.live.inference.tensorrt_build import Library
 
 
 def register(app: typer.Typer) -> None:
@@ -31,40 +35,80 @@ def build(
     precision: Annotated[
         str, typer.Option(help="auto (f16), f32, f16, int8, or f8 (FP8: TensorRT 10 and later).")
     ] = "auto",
+    for_: Annotated[
+        str, typer.Option("--for", help="Cards, such as 'RTX 4090', or ada,blackwell: no GPU is needed for those.")
+    ] = "",
+    to: Annotated[Path | None, typer.Option(help="Folder for the plans; without, where runs look for them.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Build also what is there already.")] = False,
     as_json: JSON = False,
 ) -> None:
-    """Compile an engine with TensorRT and keep the plan, for this GPU, this version and these sizes.
+    """Compile an engine with TensorRT and keep the plan, for a GPU, this version and these sizes.
 
-    A run does so by itself when a plan is missing, but waits minutes for it. SIM doubles the camera's size.
+    A run does so by itself when a plan is missing, but waits for it. SIM doubles the camera's size. Plans that were built for
+    the cards of another computer ([bold]--for[/]) go into the folder of plans there: 'livesr info' says where that is.
 
-    [dim]Example:[/] livesr build imcsr-mt-er-lyso-light --shape 1024x1024 --shape 512x512
+    [dim]Example:[/] livesr build imcsr-mt-er-lyso-light --shape 1024x1024 --for "RTX 4090, blackwell"
     """
     from livesr.live.inference.engine import load_engine
     from livesr.live.inference.plans import PlanCache
-    from livesr.live.inference.tensorrt import TensorRTBackend, choose_precision
+    from livesr.live.inference.tensorrt import choose_precision
 
     sizes = [_size(text) for text in shape]
-    chosen, loaded, cache = choose_precision(precision), load_engine(engine), PlanCache()
-    if reason := TensorRTBackend.is_unavailable():
-        raise BackendError(reason)
+    chosen, loaded, cache = choose_precision(precision), load_engine(engine), PlanCache(to)
+    library, cards = _targets(for_)
     terminal = console(quiet=as_json)
     plans = []
-    for size in sizes:
-        plans.append(made := _build(loaded, size, chosen, cache, force, terminal))
-        what = f"built in {made['seconds']:.0f} s" if made["built"] else "there already"
-        terminal.print(f"{loaded.manifest.id}, {size[0]} x {size[1]}, {chosen}, {made['device']}: {what}")
-        terminal.print(f"[dim]{made['plan']}[/]", soft_wrap=True)
+    for card in cards:
+        for size in sizes:
+            plans.append(made := _build(loaded, size, chosen, library, card, cache, force, terminal))
+            what = f"built in {made['seconds']:.1f} s" if made["built"] else "there already"
+            what += f", {made['bytes'] / 1e6:.1f} MB"
+            terminal.print(f"{loaded.manifest.id}, {size[0]} x {size[1]}, {chosen}, {made['device']}: {what}")
+            terminal.print(f"[dim]{made['plan']}[/]", soft_wrap=True)
     if as_json:
         print_json({"engine": loaded.manifest.id, "sha256": loaded.manifest.sha256, "plans": plans})
 
 
+def _targets(cards: str) -> tuple[Library, list[Card]]:
+    """Return what compiles, and for which cards: those that are named, or the one that is here."""
+    from livesr.live.inference.cards import capability_of
+    from livesr.live.inference.tensorrt import Card, TensorRTBackend, TensorRTRTXBackend
+    from livesr.live.inference.tensorrt_build import RTX, TENSORRT, capabilities
+
+    if not cards:
+        reasons = [backend.is_unavailable() for backend in (TensorRTBackend, TensorRTRTXBackend)]
+        if all(reasons):
+            raise BackendError(f"{reasons[1]} To compile for the card of another computer, name it: --for 'RTX 4090'.")
+        return (RTX if reasons[0] else TENSORRT), [Card.here()]
+    if missing := [name for name in (RTX.module, "onnx") if find_spec(name) is None]:
+        raise BackendError(
+            f"Compiling for a card that is not here needs {' and '.join(missing)}: pip install 'livesr[gpu]'."
+        )
+    named = [Card(name.strip(), capability_of(name)) for name in cards.split(",")]
+    for card in named:
+        if card.capability not in capabilities():
+            known = ", ".join(f"{c // 10}.{c % 10}" for c in capabilities())
+            raise BackendError(
+                f"{card.name} has compute capability {card.capability // 10}.{card.capability % 10}, and "
+                f"{RTX.said_version} compiles for {known}. Install TensorRT on the computer that has the card, and build there."
+            )
+    return RTX, list({card.capability: card for card in named}.values())
+
+
 def _build(
-    engine: Engine, size: tuple[int, int], precision: str, cache: PlanCache, force: bool, terminal: Any
+    engine: Engine,
+    size: tuple[int, int],
+    precision: str,
+    library: Library,
+    card: Card,
+    cache: PlanCache,
+    force: bool,
+    terminal: Any,
 ) -> dict[str, Any]:
     from livesr.live.inference.tensorrt import build_plan, plan_key
 
-    key = plan_key(engine, size, precision)
+    key = plan_key(engine, size, precision, library, card)
+    aim = card.capability if library.for_cards else None
     started, there = time.perf_counter(), not force and cache.load(key) is not None
     if not there:
         columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
@@ -76,7 +120,7 @@ def _build(
                 return not stop.is_set()
 
             stop = threading.Event()
-            _in_thread(lambda: build_plan(engine, key, cache, progress=show), stop)
+            _in_thread(lambda: build_plan(engine, key, cache, library, aim, progress=show), stop)
     return {
         **key.facts(),
         "plan": str(cache.path(key)),

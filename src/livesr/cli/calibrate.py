@@ -33,7 +33,7 @@ def calibrate(
         str | None, typer.Option(help="RAW: rig.yaml, its folder or a name; a store brings its own.")
     ] = None,
     channel: options.Channel = None,
-    groups: Annotated[int, typer.Option(min=1, help="Time points to pool; more find dimmer patterns.")] = 5,
+    groups: Annotated[int, typer.Option(min=1, max=10_000, help="Time points to pool; more find dimmer patterns.")] = 5,
     exposure: options.Exposure = None,
     axes: options.Axes = None,
     pixel_size: options.PixelSize = None,
@@ -44,7 +44,13 @@ def calibrate(
     keep_otf: Annotated[bool, typer.Option("--keep-otf", help="Do not estimate the OTF's damping.")] = False,
     beads: Annotated[
         float | None,
-        typer.Option(min=0, metavar="NM", help="The sample is beads of this diameter: take the OTF from them."),
+        typer.Option(
+            min=0,
+            max=1e5,
+            callback=options.finite,
+            metavar="NM",
+            help="The sample is beads of this diameter: take the OTF from them.",
+        ),
     ] = None,
     picture: Annotated[
         Path | None, typer.Option(help="PNG to write, instead of calibration.png beside rig.yaml.")
@@ -61,14 +67,23 @@ def calibrate(
     from livesr.evaluation.sim_calibration import PICTURE, calibrate_channel
 
     out = console(quiet=as_json)
+    plane = (0, 1)
     if _is_rig(source):
         config, name, camera, raw, state = _acquired(source, channel, groups, exposure)
     else:
-        config, name, camera, raw = _read(Path(source), rig, channel, groups, axes, pixel_size, origin)
+        config, name, camera, raw, plane = _read(Path(source), rig, channel, groups, axes, pixel_size, origin)
         state = []
     with out.status("measuring") if not as_json else nullcontext():
         found = calibrate_channel(
-            config, name, camera, raw, keep_order=keep_order, keep_otf=keep_otf, beads_nm=beads, state=state
+            config,
+            name,
+            camera,
+            raw,
+            keep_order=keep_order,
+            keep_otf=keep_otf,
+            beads_nm=beads,
+            state=state,
+            plane=plane,
         )
     report = {**found.report(), "files": []}
     file = _rig_file(source if _is_rig(source) else rig, config)
@@ -123,8 +138,8 @@ def _acquired(
     from livesr.cli.session import Request, load_core
     from livesr.evaluation.camera_frames import take_groups
     from livesr.evaluation.sim_calibration import groups_of
-    from livesr.live.optical_state import optical_state
-    from livesr.live.plugin import camera_geometry
+    from livesr.live.camera import camera_geometry, channel_settings
+    from livesr.live.optical_state import of_other_cameras, optical_state
 
     config = load_rig(rig).with_engine("none")
     name = _channel(config, channel)
@@ -132,8 +147,9 @@ def _acquired(
     core = load_core(Request(rig=config, experiment=Experiment(frames=1), exposure_ms=exposure_ms))
     try:
         uncalibrated = config.sim.model_copy(update={"calibrated_with": []}) if config.sim else None
-        camera = camera_geometry(core, config.model_copy(update={"sim": uncalibrated}))
-        state = optical_state(core)
+        camera = camera_geometry(core, config.model_copy(update={"sim": uncalibrated}), name)
+        state = optical_state(core, channel_settings(core, config, name), camera.camera)
+        state += of_other_cameras(core, config.sim.calibrated_with if config.sim else (), camera.camera)
         frames = take_groups(core, config, name, groups)
     finally:
         core.unloadAllDevices()
@@ -148,21 +164,20 @@ def _read(
     axes: str | None,
     pixel_size_nm: float | None,
     origin: Any,
-) -> tuple[RigConfig, str, Geometry, NDArray[Any]]:
+) -> tuple[RigConfig, str, Geometry, NDArray[Any], tuple[int, int]]:
+    """Read groups of a recording, of the plane in focus: rig, channel, camera, frames, and (plane, number of planes)."""
     from livesr.base.config import load_rig
-    from livesr.evaluation.sim_calibration import groups_of
+    from livesr.evaluation.sim_calibration import groups_of, plane_in_focus
     from livesr.store.raw_input import ReadAs, raw_input
 
     config = load_rig(rig) if rig else None
     raw = raw_input(path, config, how=ReadAs(axes, channel, pixel_size_nm, origin))
     with closing(raw):
         name = _channel(raw.rig, channel)
-        return (
-            raw.rig if config is None else config,
-            name,
-            raw.cameras[name],
-            groups_of(raw.frames(), name, raw.rig.raw_frames(name), groups),
-        )
+        camera, planes = raw.cameras[name], int(raw.run.get("z_planes", 1))
+        z = plane_in_focus(raw.frames(), raw.rig, name, camera, planes) if planes > 1 else None
+        frames = groups_of(raw.frames(), name, raw.rig.raw_frames(name), groups, z)
+        return raw.rig if config is None else config, name, camera, frames, (z or 0, planes)
 
 
 def _print(out: Any, report: dict[str, Any]) -> None:

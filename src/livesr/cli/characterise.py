@@ -10,6 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from livesr.cli import options
 from livesr.cli.output import JSON, console, print_json
 
 if TYPE_CHECKING:
@@ -32,15 +33,22 @@ def characterise(
     ] = None,
     channel: Annotated[str | None, typer.Option(help="Channel of the flat field, if rig.yaml has several.")] = None,
     acquire: Annotated[
-        int | None, typer.Option(min=2, help="Take that many frames with the camera where no stack is given.")
+        int | None,
+        typer.Option(min=2, max=100_000, help="Take that many frames with the camera where no stack is given."),
     ] = None,
     dark_preset: Annotated[
         str | None, typer.Option(help="Preset of the channel group without light, instead of a closed shutter.")
     ] = None,
-    exposure: Annotated[float | None, typer.Option(min=0.01, help="Exposure in ms, instead of rig.yaml's.")] = None,
+    exposure: options.Exposure = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before frames are taken.")] = False,
-    smooth: Annotated[float, typer.Option(min=0, help="Smoothing of the flat field, pixels; 0: none.")] = 10.0,
-    threshold: Annotated[float, typer.Option(min=3, help="Robust deviations beyond which a pixel is bad.")] = 6.0,
+    smooth: Annotated[
+        float,
+        typer.Option(min=0, max=1e4, callback=options.finite, help="Smoothing of the flat field, pixels; 0: none."),
+    ] = 10.0,
+    threshold: Annotated[
+        float,
+        typer.Option(min=3, max=1e4, callback=options.finite, help="Robust deviations beyond which a pixel is bad."),
+    ] = 6.0,
     gain_map: Annotated[bool, typer.Option("--gain-map", help="The gain of every pixel; takes 1000 frames.")] = False,
     picture: Annotated[Path | None, typer.Option(help="PNG to write, instead of one beside rig.yaml.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Measure and print; change no file.")] = False,
@@ -130,7 +138,7 @@ def _acquire(
     # The camera as it is: what was measured before must not stand in the way.
     config = config.with_engine("none").model_copy(update={"corrections": CorrectionsConfig()})
     camera = CameraFrames(
-        load_core(Request(rig=config, experiment=Experiment(frames=1), exposure_ms=exposure_ms)), config
+        load_core(Request(rig=config, experiment=Experiment(frames=1), exposure_ms=exposure_ms)), config, channel
     )
     taken: dict[str, Any] = {}
     try:

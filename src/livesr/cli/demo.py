@@ -17,7 +17,9 @@ def register(app: typer.Typer) -> None:
 
 
 def demo(
-    frames: Annotated[int, typer.Option(min=3, help="Super-resolution frames to acquire.")] = 60,
+    frames: Annotated[
+        int, typer.Option(min=3, max=options.MOST_FRAMES, help="Super-resolution frames to acquire.")
+    ] = 60,
     size: Annotated[
         int, typer.Option(min=64, max=1024, help="Camera pixels a side; SR frames have twice as many.")
     ] = 256,
@@ -32,7 +34,7 @@ def demo(
     exposure: options.Exposure = None,
     no_raw: options.NoRaw = False,
     no_recon: options.NoRecon = False,
-    seed: Annotated[int, typer.Option(help="Seed of the cell.")] = 7,
+    seed: Annotated[int, typer.Option(min=0, max=(1 << 63) - 1, help="Seed of the cell.")] = 7,
     picture: Annotated[Path | None, typer.Option(help="PNG of input, channels, composite and truth to write.")] = None,
     view: options.View = False,
     on_finish: options.OnFinish = None,

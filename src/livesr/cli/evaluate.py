@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from livesr.cli import options
 from livesr.cli.options import Backend
 from livesr.cli.output import JSON, console, print_json
 
@@ -41,8 +42,8 @@ def evaluate(
         ),
     ] = "simulated",
     out: Annotated[Path, typer.Option(help="Folder for report.html and report.json.")] = Path("evaluation"),
-    n: Annotated[int, typer.Option("--n", min=1, help="Sequences or pairs.")] = 24,
-    size: Annotated[int, typer.Option(min=64, help="Side of the frames.")] = 512,
+    n: Annotated[int, typer.Option("--n", min=1, max=100_000, help="Sequences or pairs.")] = 24,
+    size: Annotated[int, typer.Option(min=64, max=16_384, help="Side of the frames.")] = 512,
     conditions: Annotated[
         Conditions,
         typer.Option(
@@ -53,7 +54,9 @@ def evaluate(
         bool,
         typer.Option("--null-tests/--no-null-tests", help="Shuffled time, a still scene, resolution; simulated only."),
     ] = True,
-    threads: Annotated[int, typer.Option(min=0, help="Threads of the runtime; 0 leaves it the choice.")] = 0,
+    threads: Annotated[
+        int, typer.Option(min=0, max=options.MOST_THREADS, help="Threads of the runtime; 0 leaves it the choice.")
+    ] = 0,
     backend: Backend = "auto",
     as_json: JSON = False,
 ) -> None:

@@ -6,16 +6,15 @@ Owns the reading of both, and the sentence that says what they amount to. Moves 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-from pydantic import ValidationError
-
 from livesr.base.config import RigConfig
-from livesr.base.errors import ConfigError, suggestion
+from livesr.base.documents import read_text
+from livesr.base.errors import ConfigError, DocumentError, suggestion
+from livesr.cli.plan_file import MOST_PLANES, MOST_TIME_POINTS, read_plan, too_many_time_points
 
 if TYPE_CHECKING:
     from pymmcore_plus import CMMCorePlus
@@ -24,8 +23,8 @@ if TYPE_CHECKING:
     from livesr.live.sources.plan import RawFramesPlan
 
 _FRAMES = 100
-_MOST_TIME_POINTS, _MOST_PLANES = 10_000_000, 10_000  # a day at 100 frames/s; useq lists both before the first exposure
-_MOST_PLANES = 10_000
+_MOST_FIELDS = 100_000
+_MOST_UM = 1e9
 _MOST_COUNTED = 200_000  # exposures of a plan with exceptions that are counted one by one: about a second
 
 
@@ -65,7 +64,7 @@ def plan_of(experiment: Experiment, rig: RigConfig, exposure_ms: float, core: CM
     _check_time_points(getattr(plan.time_plan, "loops", 1))
     _check_channels([channel.config for channel in plan.channels], rig)
     if core is not None:
-        plan = _around_focus(plan, core)
+        plan = _sized(_around_focus(plan, core), core, rig)
     only = next(iter(rig.channels), "") if len(rig.channels) == 1 else ""
     return RawFramesPlan(plan, rig.raw_frames, only)
 
@@ -106,7 +105,8 @@ class Extent:
 def extent(plan: RawFramesPlan, rig: RigConfig, exposure_ms: float) -> Extent:
     """Measure a plan; exposures of channels that give no exposure of their own last `exposure_ms`."""
     sequence = plan.plan
-    positions, planes, time_points = (max(sequence.sizes.get(axis, 0), 1) for axis in "pzt")
+    positions, planes, time_points, fields = (max(sequence.sizes.get(axis, 0), 1) for axis in "pztg")
+    positions *= fields
     names = [channel.config for channel in sequence.channels] or [next(iter(rig.channels), "")]
     raw = [rig.raw_frames(name) for name in names]
     per_time_point = positions * planes * sum(raw)
@@ -139,7 +139,9 @@ def check_stages(plan: RawFramesPlan, core: CMMCorePlus) -> None:
         With the stage that is missing.
     """
     sequence = plan.plan
-    moves_xy = any(p.x is not None or p.y is not None for p in sequence.stage_positions)
+    moves_xy = sequence.grid_plan is not None or any(
+        p.x is not None or p.y is not None for p in sequence.stage_positions
+    )
     if moves_xy and not core.getXYStageDevice():
         raise ConfigError(
             "The run moves to positions in x and y, and rig.cfg names no XY stage: add Property,Core,XYStage,<label>, or "
@@ -156,57 +158,13 @@ def check_stages(plan: RawFramesPlan, core: CMMCorePlus) -> None:
 
 
 def _read(experiment: Experiment) -> MDASequence:
-    from useq import MDASequence
-
     said = [name for name, value in _flags(experiment).items() if value is not None]
     if said:
         raise ConfigError(f"--plan says all of what is acquired: leave out {', '.join(said)}, or the plan.")
     path = experiment.plan
     assert path is not None
-    try:
-        plan = MDASequence.from_file(path)
-        known = _known_keys(path, MDASequence)
-    except OSError as e:
-        raise ConfigError(f"Cannot read the plan {path}: {e.strerror or e}.") from e
-    except ValidationError as e:
-        problem = e.errors()[0]
-        where = ".".join(str(part) for part in problem["loc"][:2]) or "the plan"
-        raise ConfigError(f"{path} is no useq plan: {where}: {problem['msg'].removeprefix('Value error, ')}.") from e
-    except Exception as e:  # useq's validators raise whatever they stumble over
-        reason = next(iter(str(e).splitlines()), type(e).__name__)
-        raise ConfigError(f"{path} is no plan: {reason}. It is YAML or JSON as useq writes it.") from e
-    if known:
-        raise ConfigError(f"{path}: {known}")
-    _check_stacks(plan, path)
-    if plan.grid_plan is not None:
-        raise ConfigError(
-            f"{path} has a grid; livesr takes positions, planes, channels and time. List the fields as positions."
-        )
+    plan = read_plan(path)
     return plan
-
-
-def _check_stacks(plan: MDASequence, path: Path) -> None:
-    """Refuse stacks without planes, and those that would take all memory to count."""
-    own = [position.sequence for position in plan.stage_positions if position.sequence is not None]
-    for z_plan in (sequence.z_plan for sequence in (plan, *own) if sequence.z_plan is not None):
-        try:
-            planes = z_plan.num_positions()
-        except (ValueError, ArithmeticError):
-            planes = 0
-        if not 1 <= planes <= _MOST_PLANES:
-            raise ConfigError(
-                f"{path}: z_plan {z_plan.model_dump(exclude_defaults=True)} makes no stack of 1 to {_MOST_PLANES} planes: "
-                "check its range and its step, both in um."
-            )
-
-
-def _known_keys(path: Path, model: Any) -> str:
-    """Return what is wrong with the names in a plan file: useq leaves out what it does not know without a word."""
-    data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    for key in data if isinstance(data, Mapping) else ():
-        if key not in model.model_fields:
-            return f"unknown key {key!r}.{suggestion(str(key), list(model.model_fields))}"
-    return ""
 
 
 def _flags(experiment: Experiment) -> dict[str, object]:
@@ -244,11 +202,8 @@ def _from_flags(experiment: Experiment, rig: RigConfig, exposure_ms: float) -> M
 
 
 def _check_time_points(n: int) -> None:
-    if n > _MOST_TIME_POINTS:
-        raise ConfigError(
-            f"The run would have {n:.3g} time points; at most {_MOST_TIME_POINTS:,} can be planned: give less --frames or "
-            "--duration, or a longer --interval."
-        )
+    if n > MOST_TIME_POINTS:
+        raise too_many_time_points(n)
 
 
 def _round_s(plan: MDASequence, names: Sequence[str], rig: RigConfig, exposure_ms: float) -> float:
@@ -269,9 +224,9 @@ def positions_of(text: str) -> list[dict[str, Any]]:
     path = Path(text)
     if path.suffix in (".txt", ".csv") or (text and not set(text) & set(";,") and path.exists()):
         try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as e:
-            raise ConfigError(f"Cannot read the positions in {path}: {e}.") from e
+            text = read_text(path)
+        except DocumentError as e:
+            raise ConfigError(f"Cannot read the positions: {e}") from e
     lines = (line.partition("#")[0].strip() for line in text.replace(";", "\n").splitlines())
     positions = [_position(line) for line in lines if line]
     if not positions:
@@ -285,7 +240,7 @@ def _position(line: str) -> dict[str, Any]:
         if not 2 <= len(fields) <= 4:
             raise ValueError(line)
         position: dict[str, Any] = dict(zip("xyz", map(float, fields[:3]), strict=False))
-        if not all(map(math.isfinite, position.values())):
+        if not all(abs(um) <= _MOST_UM for um in position.values()):
             raise ValueError(line)
     except ValueError:
         raise ConfigError(
@@ -317,8 +272,8 @@ def z_plan_of(text: str) -> dict[str, Any]:
         raise ConfigError(
             f"--z {text!r} has steps of {step:g} um over {size:g} um: the step must be above 0 and fit in."
         )
-    if size / step >= _MOST_PLANES:
-        raise ConfigError(f"--z {text!r} is {size / step + 1:.3g} planes; at most {_MOST_PLANES:,} can be planned.")
+    if size / step >= MOST_PLANES:
+        raise ConfigError(f"--z {text!r} is {size / step + 1:.3g} planes; at most {MOST_PLANES:,} can be planned.")
     if not is_absolute:
         return {"range": size, "step": step}
     return {"top": max(numbers), "bottom": min(numbers), "step": step, "go_up": numbers[0] <= numbers[1]}
@@ -335,6 +290,31 @@ def _check_channels(names: Sequence[str], rig: RigConfig) -> None:
     for name in names:
         if name not in rig.channels:
             raise ConfigError(f"Rig {rig.name!r} describes no channel {name!r}.{suggestion(name, list(rig.channels))}")
+
+
+def _sized(plan: MDASequence, core: CMMCorePlus, rig: RigConfig) -> MDASequence:
+    """Return the plan with its grids' fields as large as the camera's region in the sample."""
+    from livesr.live.sources.plan import with_field_of_view
+
+    *_, width, height = core.getROI()
+    camera = core.getCameraDevice()
+    binning = str(core.getProperty(camera, "Binning")) if core.hasProperty(camera, "Binning") else "1"
+    binned = int(binning.partition("x")[0])
+    pixel_um = core.getPixelSizeUm() or binned * (rig.optics.pixel_size_nm or 0) / 1e3
+    if not pixel_um:
+        return plan
+    sized = with_field_of_view(plan, width * pixel_um, height * pixel_um)
+    for grid in (sized.grid_plan, *(p.sequence.grid_plan for p in sized.stage_positions if p.sequence)):
+        if grid is not None and (n := _fields(grid)) > _MOST_FIELDS:
+            raise ConfigError(
+                f"The plan's grid has {n:,} fields of {width * pixel_um:.3g} x {height * pixel_um:.3g} um; at most "
+                f"{_MOST_FIELDS:,} can be planned: cover a smaller area, or check the pixel size."
+            )
+    return sized
+
+
+def _fields(grid: Any) -> int:
+    return int(grid.num_positions())
 
 
 def _around_focus(plan: MDASequence, core: CMMCorePlus) -> MDASequence:

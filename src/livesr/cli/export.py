@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from livesr.cli import options
 from livesr.cli.output import JSON, console, print_json
 
 if TYPE_CHECKING:
@@ -25,12 +25,16 @@ def export(
     run: Annotated[Path, typer.Argument(help="Folder of a training run.")],
     out: Annotated[Path, typer.Option(help="Folder of the engine.")],
     weights: Annotated[str, typer.Option(help="best (of the validations) or final.")] = "best",
-    sequences: Annotated[int, typer.Option(min=0, help="Unseen simulated sequences to evaluate on; 0: none.")] = 24,
+    sequences: Annotated[
+        int, typer.Option(min=0, max=100_000, help="Unseen simulated sequences to evaluate on; 0: none.")
+    ] = 24,
     limits: Annotated[
         bool, typer.Option("--limits", help="Measure its limits too, as 'livesr limits' does: 200 more sequences.")
     ] = False,
-    time_points: Annotated[int, typer.Option(min=3, help="Time points of each.")] = 5,
-    threads: Annotated[int, typer.Option(min=0, help="Threads of the runtime; 0 leaves it the choice.")] = 0,
+    time_points: Annotated[int, typer.Option(min=3, max=100_000, help="Time points of each.")] = 5,
+    threads: Annotated[
+        int, typer.Option(min=0, max=options.MOST_THREADS, help="Threads of the runtime; 0 leaves it the choice.")
+    ] = 0,
     data: Annotated[
         Path | None, typer.Option(help="Folder of the pairs, where training had one; own images and upscaling.")
     ] = None,
@@ -52,6 +56,8 @@ def export(
         import torch  # noqa: F401
     except ImportError as e:
         raise BackendError("Exporting needs PyTorch and ONNX: pip install 'livesr[train]'.") from e
+    from livesr.base.config import parse
+    from livesr.base.documents import read_json
     from livesr.evaluation.limits import measure_limits
     from livesr.export.card import card
     from livesr.export.engine import export_engine, write_limits
@@ -62,7 +68,7 @@ def export(
         if not path.is_file():
             raise ConfigError(f"{run} holds no {path.name}, so it is no finished training run. livesr train makes one.")
     terminal = console(quiet=as_json)
-    recipe = Recipe.model_validate(json.loads(recipe_path.read_text(encoding="utf-8")))
+    recipe = parse(Recipe, read_json(recipe_path), str(recipe_path))
     with terminal.status("Writing and checking the network"):
         manifest, error = export_engine(recipe, weights_path, out)
     terminal.print(f"{manifest.id}: largest difference from torch {error:.1e}")

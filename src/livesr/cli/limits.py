@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
+from livesr.cli import options
 from livesr.cli.options import Backend
 from livesr.cli.output import JSON, console, print_json
 
@@ -24,9 +25,12 @@ def register(app: typer.Typer) -> None:
 def limits(
     engine: Annotated[str, typer.Argument(help="Engine that separates: a name or a folder.")],
     sequences: Annotated[
-        int, typer.Option(min=1, help="Simulated sequences of usual light, and as many with weak structures.")
+        int,
+        typer.Option(min=1, max=100_000, help="Simulated sequences of usual light, and as many with weak structures."),
     ] = 96,
-    threads: Annotated[int, typer.Option(min=0, help="Threads of the runtime; 0 leaves it the choice.")] = 0,
+    threads: Annotated[
+        int, typer.Option(min=0, max=options.MOST_THREADS, help="Threads of the runtime; 0 leaves it the choice.")
+    ] = 0,
     backend: Backend = "auto",
     as_json: JSON = False,
 ) -> None:

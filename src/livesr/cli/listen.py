@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from livesr.cli import options
 from livesr.cli.output import JSON, console, print_json
@@ -22,8 +23,18 @@ def register(app: typer.Typer) -> None:
 def listen(
     endpoint: Annotated[str, typer.Argument(help="Where a run publishes.")] = "tcp://127.0.0.1:5555",
     keys: options.ViewerKeysFolder = None,
-    frames: Annotated[int | None, typer.Option(min=1, help="Stop after so many predicted frames.")] = None,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds without any message before giving up.")] = 10.0,
+    frames: Annotated[
+        int | None, typer.Option(min=1, max=options.MOST_FRAMES, help="Stop after so many predicted frames.")
+    ] = None,
+    timeout: Annotated[
+        float,
+        typer.Option(
+            min=0.1,
+            max=options.MOST_WAIT_S,
+            callback=options.finite,
+            help="Seconds without any message before giving up.",
+        ),
+    ] = 10.0,
     save: Annotated[Path | None, typer.Option(help="Folder for one TIFF per predicted frame.")] = None,
     as_json: JSON = False,
 ) -> None:
@@ -64,9 +75,9 @@ def listen(
 
 
 def _line(header: Any, age_ms: float) -> str:
-    channels = ", ".join(c.label for c in header.channels)
+    channels = escape(", ".join(c.label for c in header.channels)[:200])  # it came over the wire
     flag = "[yellow]provisional[/] " if header.provisional else ""
-    size = f"{header.shape[1]}x{header.shape[2]}"
+    size = f"{header.shape[-2]}x{header.shape[-1]}" if len(header.shape) > 1 else "no picture"
     residual = "unknown" if header.residual is None else f"{header.residual:.3f}"
     return f"t {header.t}  {channels}  {size}  {flag}prediction, residual {residual}, {age_ms:.0f} ms old"
 
@@ -76,7 +87,9 @@ def _save(folder: Path, message: Any) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     header = message.header
-    channel = re.sub(r"[^\w.-]", "_", header.channel) or "default"  # it came over the wire: it must not name a folder
+    channel = (
+        re.sub(r"[^\w.-]", "_", header.channel)[:100] or "default"
+    )  # it came over the wire: it must not name a folder
     name = f"p{header.position}_{channel}_z{header.z}_t{header.t:06d}.ome.tif"
     tifffile.imwrite(
         folder / name, message.pixels, metadata={"axes": "CYX", "Channel": {"Name": [c.label for c in header.channels]}}

@@ -6,15 +6,36 @@ Owns their names, help and checks.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
+MOST_FRAMES = 10_000_000  # a day at 100 frames/s
+MOST_THREADS = 4096
+MOST_EXPOSURE_MS = 3.6e6  # an hour
+MOST_SECONDS = 1e9  # 30 years
+MOST_WAIT_S = 1e6  # what every system can wait for at once
+
+
+def finite(value: Any) -> Any:
+    """Refuse what is no number, which no range refuses: to a computer nan is neither too small nor too large."""
+    for number in value if isinstance(value, tuple) else () if value is None else (value,):
+        if not abs(number) <= MOST_SECONDS:
+            raise typer.BadParameter(f"{number} is no number that can be used here.")
+    return value
+
+
 Engine = Annotated[
-    str | None, typer.Option(help="Engine that separates, instead of rig.yaml's: a name, a folder, or none.")
+    str | None,
+    typer.Option(
+        help="Engine that separates, instead of rig.yaml's: a name, a folder, or none; 488=NAME for one channel of several."
+    ),
 ]
 Upscale = Annotated[
-    str | None, typer.Option(help="Engine that enlarges before, instead of rig.yaml's: a name, a folder, or none.")
+    str | None,
+    typer.Option(
+        help="Engine that enlarges before, instead of rig.yaml's: a name, a folder, or none; 488=NAME for one channel."
+    ),
 ]
 Store = Annotated[Path | None, typer.Option(help="OME-Zarr to write; a path that exists gets the next number.")]
 SpareDisk = Annotated[
@@ -40,8 +61,11 @@ ViewerKeysFolder = Annotated[
 Insecure = Annotated[
     bool, typer.Option("--insecure", help="Publish unencrypted on an address that other computers can reach.")
 ]
-Frames = Annotated[int | None, typer.Option(min=1, help="Super-resolution frames to acquire.")]
-Duration = Annotated[float | None, typer.Option(min=0.1, max=1e9, help="Seconds to acquire, instead of --frames.")]
+Frames = Annotated[int | None, typer.Option(min=1, max=MOST_FRAMES, help="Super-resolution frames to acquire.")]
+Duration = Annotated[
+    float | None,
+    typer.Option(min=0.1, max=MOST_SECONDS, callback=finite, help="Seconds to acquire, instead of --frames."),
+]
 Policy = Annotated[
     Literal["latest", "complete"],
     typer.Option(help="latest: skip centre frames when the network is slow; complete: skip nothing."),
@@ -61,7 +85,13 @@ OnFinish = Annotated[
     ),
 ]
 OnFinishTimeout = Annotated[
-    float, typer.Option(min=0, help="Seconds after which the command of --on-finish is ended; 0: never.")
+    float,
+    typer.Option(
+        min=0,
+        max=MOST_WAIT_S,
+        callback=finite,
+        help="Seconds after which the command of --on-finish is ended; 0: never.",
+    ),
 ]
 Uncertainty = Annotated[
     Literal["flips", "turns"] | None,
@@ -72,7 +102,7 @@ Uncertainty = Annotated[
 ]
 NoRaw = Annotated[bool, typer.Option("--no-raw", help="Do not record raw frames.")]
 NoRecon = Annotated[bool, typer.Option("--no-recon", help="Do not record reconstructions.")]
-Seed = Annotated[int | None, typer.Option(min=0, help="Seed of a virtual rig's specimen.")]
+Seed = Annotated[int | None, typer.Option(min=0, max=(1 << 63) - 1, help="Seed of a virtual rig's specimen.")]
 View = Annotated[bool, typer.Option("--view", help="Open the preview in the browser.")]
 Backend = Annotated[str, typer.Option(help="Runtime: auto, tensorrt, openvino or torch.")]
 Precision = Annotated[str, typer.Option(help="Arithmetic of the engines: auto, int8, f8, bf16, f16 or f32.")]
@@ -81,13 +111,17 @@ Device = Annotated[
     typer.Option(help="Where SIM frames are computed: auto takes an NVIDIA GPU if there is one, and CuPy."),
 ]
 Exposure = Annotated[
-    float | None, typer.Option(min=0.01, max=3.6e6, help="Exposure of one raw frame in ms, instead of rig.yaml's.")
+    float | None,
+    typer.Option(
+        min=0.01, max=MOST_EXPOSURE_MS, callback=finite, help="Exposure of one raw frame in ms, instead of rig.yaml's."
+    ),
 ]
 Interval = Annotated[
     float | None,
     typer.Option(
         min=0.0,
         max=1e6,
+        callback=finite,
         help="Seconds from one super-resolution frame to the next, instead of rig.yaml's; 0: no pause.",
     ),
 ]
@@ -99,8 +133,12 @@ Axes = Annotated[
 ]
 Channel = Annotated[str | None, typer.Option(help="Recording: its channel, if rig.yaml has several.")]
 PixelSize = Annotated[
-    float | None, typer.Option(min=1.0, help="Recording: camera pixel in the sample in nm, instead of rig.yaml's.")
+    float | None,
+    typer.Option(
+        min=1.0, max=1e6, callback=finite, help="Recording: camera pixel in the sample in nm, instead of rig.yaml's."
+    ),
 ]
 Origin = Annotated[
-    tuple[float, float] | None, typer.Option(help="Recording: y and x of its corner on the chip.", show_default=False)
+    tuple[float, float] | None,
+    typer.Option(callback=finite, help="Recording: y and x of its corner on the chip.", show_default=False),
 ]

@@ -5,7 +5,6 @@ Owns the rendering of reports. Computes nothing.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -14,23 +13,36 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 JSON = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
 
 
+_CONTROLS = {i: "\N{REPLACEMENT CHARACTER}" for i in (*range(32), *range(127, 160)) if chr(i) not in "\n\t"}
+
+
+class _Terminal(Console):
+    """A console to which text from a file or a network can do nothing: its escape sequences would move, hide and rename."""
+
+    def render_str(self, text: str, **how: Any) -> Text:
+        return super().render_str(text.translate(_CONTROLS), **how)
+
+
 def console(*, quiet: bool = False) -> Console:
     """Return the console for people; with `quiet` (``--json``) it prints nothing."""
-    return Console(quiet=quiet, highlight=False)
+    return _Terminal(quiet=quiet, highlight=False)
 
 
 def errors_console() -> Console:
     """Return the console on stderr."""
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    return _Terminal(stderr=True, highlight=False, soft_wrap=True)
 
 
 def print_json(data: Mapping[str, Any]) -> None:
-    """Write one JSON object and a newline."""
-    sys.stdout.write(json.dumps(data, default=str) + "\n")
+    """Write one JSON object and a newline; what is no number becomes null, which every reader takes."""
+    from livesr.live.sinks.frames_log import to_json
+
+    sys.stdout.write(to_json(data) + "\n")
     sys.stdout.flush()
 
 
@@ -87,17 +99,23 @@ def _provisional(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [("provisional", shown)]
 
 
-def _elsewhere(report: Mapping[str, Any]) -> str:
-    """Say how many raw frames are not in the images, but beside them or on the spare disk."""
-    elsewhere = report.get("raw_elsewhere", 0)
-    return f", {elsewhere} beside the images" if elsewhere else ""
+def _raw_frames(report: Mapping[str, Any]) -> str:
+    """Count the exposures: those that came, and every kind of those that are not where they belong."""
+    rare = (("raw_repeated", "twice or too late"), ("raw_aside", "without a place"))
+    said = [
+        f"{report['raw_frames']} received",
+        *([f"{elsewhere} beside the images"] if (elsewhere := report.get("raw_elsewhere")) else []),
+        f"{report['raw_lost']} lost",
+        f"{report.get('raw_missing', 0)} never came",
+    ]
+    return ", ".join(said + [f"{report[name]} {what}" for name, what in rare if report.get(name)])
 
 
 def _rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     steps = ", ".join(f"{name} {t['p50']:.1f}" for name, t in report["steps_ms"].items())
     measured = [("SR frames", f"{report['recon_frames']} measured, {report['groups_dropped']} groups dropped")]
     rows = [
-        ("raw frames", f"{report['raw_frames']} received, {report['raw_lost']} lost{_elsewhere(report)}"),
+        ("raw frames", _raw_frames(report)),
         *(_predictions(report) if report["engine"] else measured),
         *_superposition(report),
         ("steps", f"{steps} ms" if steps else "none"),

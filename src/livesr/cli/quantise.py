@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from livesr.cli import options
 from livesr.cli.output import JSON, console, print_json
 
 if TYPE_CHECKING:
@@ -30,10 +31,15 @@ def quantise(
         typer.Option(help="Folder of pairs (pairs-validation of a training run) to calibrate on; without, simulated."),
     ] = None,
     n: Annotated[
-        int, typer.Option("-n", min=4, help="Pairs: half of them to calibrate on, half to measure the loss.")
+        int,
+        typer.Option("-n", min=4, max=1_000_000, help="Pairs: half of them to calibrate on, half to measure the loss."),
     ] = 48,
-    most_loss: Annotated[float, typer.Option(min=0.0, help="Mean PCC that may be lost.")] = 0.005,
-    threads: Annotated[int, typer.Option(min=0, help="Threads of the runtime; 0 leaves it the choice.")] = 0,
+    most_loss: Annotated[
+        float, typer.Option(min=0.0, max=2.0, callback=options.finite, help="Mean PCC that may be lost.")
+    ] = 0.005,
+    threads: Annotated[
+        int, typer.Option(min=0, max=options.MOST_THREADS, help="Threads of the runtime; 0 leaves it the choice.")
+    ] = 0,
     as_json: JSON = False,
 ) -> None:
     """Write model-int8.onnx beside model.onnx, and its hash and what it costs into the manifest.

@@ -114,7 +114,9 @@ def run(
             "use --frames to end it early."
         )
     if not replay:
-        plan_of(experiment, config, exposure_ms)  # a typo must not cost the start of a microscope
+        planned = plan_of(experiment, config, exposure_ms)  # a typo must not cost the start of a microscope
+        acquired = [c.config for c in planned.channels]
+        engine, upscale = config.for_channel(engine, acquired), config.for_channel(upscale, acquired)
     request = session.Request(
         rig=config,
         experiment=experiment,

@@ -19,6 +19,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
 from livesr.base.config import RigConfig
+from livesr.base.documents import read_text
 from livesr.base.errors import ConfigError, LiveSRError, RunError
 from livesr.base.frames import MulticolorFrame
 from livesr.cli.experiment import Experiment, Extent, check_stages, extent, plan_of
@@ -142,14 +143,15 @@ def _configuration(request: Request) -> Iterator[Path]:
         return
     import tempfile
 
-    lines = request.rig.cfg_path.read_text(encoding="utf-8").splitlines()
+    as_it_is = "surrogateescape"  # Micro-Manager writes labels in the encoding of its computer
+    lines = read_text(request.rig.cfg_path, errors=as_it_is).split("\n")
     for i, line in enumerate(lines):
         parts = line.removeprefix("#py ").split(",")
         if parts[0] == "Property" and len(parts) == 4 and parts[2] in request.properties:
             lines[i] = line.rpartition(",")[0] + "," + request.properties[parts[2]]
     with tempfile.TemporaryDirectory(prefix="livesr-") as folder:
         copy = Path(folder) / request.rig.cfg_path.name
-        copy.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        copy.write_text("\n".join(lines), encoding="utf-8", errors=as_it_is)
         yield copy
 
 
@@ -287,6 +289,8 @@ def _announce(planned: Extent, session: LiveSR, console: Console) -> None:
     console.print(planned.sentence(nbytes))
     for line in session.promises(planned.groups / planned.seconds):
         console.print(line)
+    for warning in session.status().get("warnings", ()):
+        console.print(escape(warning), style="yellow")
     if nbytes and session.store and nbytes > (free := free_bytes(session.store)):
         console.print(
             f"The disk has {free / 1e9:.3g} GB: unless compression makes up for the rest, the run ends when it is full.",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from livesr.cli import options
 from livesr.cli.output import JSON, console, print_json
 
 if TYPE_CHECKING:
@@ -30,10 +31,19 @@ def train(
     out: Annotated[Path, typer.Option(help="Folder of the run; an interrupted run continues there.")] = Path(
         "runs/light"
     ),
-    minutes: Annotated[float | None, typer.Option(min=0.01, help="Training time, instead of the recipe's.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Training steps, instead of the recipe's minutes.")] = None,
-    pairs: Annotated[int | None, typer.Option(min=1, help="Training pairs, instead of the recipe's.")] = None,
-    validation: Annotated[int | None, typer.Option(min=1, help="Validation pairs, instead of the recipe's.")] = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option(min=0.01, max=1e7, callback=options.finite, help="Training time, instead of the recipe's."),
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, max=1_000_000_000, help="Training steps, instead of the recipe's minutes.")
+    ] = None,
+    pairs: Annotated[
+        int | None, typer.Option(min=1, max=10_000_000, help="Training pairs, instead of the recipe's.")
+    ] = None,
+    validation: Annotated[
+        int | None, typer.Option(min=1, max=10_000_000, help="Validation pairs, instead of the recipe's.")
+    ] = None,
     data: Annotated[
         Path | None, typer.Option(help="Folder of the pairs, for several runs on the same ones; without, in --out.")
     ] = None,
@@ -46,12 +56,16 @@ def train(
     for_minutes: Annotated[
         float | None,
         typer.Option(
-            "--slice", min=0.01, help="Stop after so many minutes with a checkpoint; the same command goes on."
+            "--slice",
+            min=0.01,
+            max=1e7,
+            callback=options.finite,
+            help="Stop after so many minutes with a checkpoint; the same command goes on.",
         ),
     ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or auto, instead of the recipe's.")] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes that simulate.")] = 2,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads that train.")] = None,
+    workers: Annotated[int, typer.Option(min=1, max=1024, help="Processes that simulate.")] = 2,
+    threads: Annotated[int | None, typer.Option(min=1, max=options.MOST_THREADS, help="Threads that train.")] = None,
     as_json: JSON = False,
 ) -> None:
     """Make training pairs, train a network, validate it; resumes where it was interrupted.

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import socket
 import time
-import webbrowser
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 
 from livesr.cli import options
-from livesr.cli.output import JSON, console, print_json
+from livesr.cli.output import JSON, console, errors_console, print_json
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from livesr.viewer.browser.server import PreviewServer
     from livesr.viewer.scenes import SceneSource
 
 
@@ -32,7 +33,8 @@ def view(
     ] = "tcp://127.0.0.1:5555",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the page; 0 takes a free one.")] = 0,
     host: Annotated[
-        str, typer.Option(help="Address to serve the page on; beyond this computer it opens only with a secret token.")
+        str,
+        typer.Option(help="Address to serve the page on; beyond this computer a link lets in one browser."),
     ] = "127.0.0.1",
     browser: Annotated[bool, typer.Option(help="Open the browser.")] = True,
     window: Annotated[bool, typer.Option("--window", help="A desktop window (ndv) instead of the browser.")] = False,
@@ -81,15 +83,31 @@ def preview(
     browser: bool = True,
     keys: Path | None = None,
 ) -> Iterator[str]:
-    """Serve the page for `source` while the block runs; gives its address."""
+    """Serve the page for `source` while the block runs; gives an address that lets in one browser."""
+    from livesr.viewer.browser.opening import opened
     from livesr.viewer.browser.server import PreviewServer
 
     with scenes_of(source, keys) as scenes, PreviewServer(scenes, host=host, port=port) as server:
-        out.print(f"Preview: [bold]{server.url}[/]", soft_wrap=True)
-        if host in {"0.0.0.0", "::"}:  # noqa: S104 - every address of this computer, none of which a browser can open
-            name = socket.gethostname()
-            elsewhere = server.url.replace("//0.0.0.0", f"//{name}").replace("//[::]", f"//{name}")
-            out.print(f"From another computer: [bold]{elsewhere}[/]", soft_wrap=True)
-        if browser:
-            webbrowser.open(server.url)
-        yield server.url
+        every = host in {"0.0.0.0", "::"}  # noqa: S104 - every address of this computer, none of which a browser can open
+        links = _Links(server, socket.gethostname() if every else None, errors_console() if out.quiet else out)
+        if server.needs_invitation:
+            out.print(f"Preview, for one browser: [bold]{links.shown}[/]", soft_wrap=True)
+        else:
+            out.print(f"Preview: [bold]{links.shown}[/]", soft_wrap=True)
+        with opened(server.invite("localhost" if every else None)) if browser else nullcontext():
+            yield links.shown
+
+
+class _Links:
+    """The link that stands last in the terminal; when it is used, the next one is printed."""
+
+    def __init__(self, server: PreviewServer, name: str | None, out: Console) -> None:
+        self._server, self._name, self._out = server, name, out
+        self.shown = server.invite(name)
+        server.on_joined(self._joined)
+
+    def _joined(self, code: str, address: str) -> None:
+        if self.shown.endswith(code):
+            self.shown = self._server.invite(self._name)
+            said = f"A browser at {escape(address)} has joined. For one more: [bold]{self.shown}[/]"
+            self._out.print(said, soft_wrap=True)

@@ -37,7 +37,7 @@ def patterned_frames(rig: RigConfig, channel: str) -> int:
 
 def take_groups(core: CMMCorePlus, rig: RigConfig, channel: str, groups: int) -> list[CameraFrame]:
     """Acquire raw groups of a channel, the first pattern first; they are kept in memory, nothing is stored."""
-    from livesr.live.sources.mda import Received, camera_frame, listen
+    from livesr.live.sources.mda import Placing, Received, listen
     from livesr.live.sources.plan import sim_sequence
 
     n_raw, received = rig.raw_frames(channel), list[Received]()
@@ -52,7 +52,8 @@ def take_groups(core: CMMCorePlus, rig: RigConfig, channel: str, groups: int) ->
         core.mda.run(sim_sequence(groups, [channel] if channel else [], n_raw, group=rig.channel_group))
     finally:
         core.mda.events.frameReady.disconnect(take)
-    return [camera_frame(each, lambda _: n_raw, channel) for each in received]
+    place = Placing(lambda _: n_raw, channel)
+    return [place.frame(each) for each in received]
 
 
 class RecordedFrames:
@@ -102,16 +103,21 @@ class RecordedFrames:
 class CameraFrames:
     """Takes frames of the whole chip, without binning.
 
+    Parameters
+    ----------
+    channel : whose camera it is, where presets choose one; the core's without
+
     Raises
     ------
     ConfigError
         If the camera's pixels are binned or of a type that livesr does not take.
     """
 
-    def __init__(self, core: CMMCorePlus, rig: RigConfig) -> None:
-        from livesr.live.plugin import camera_geometry
+    def __init__(self, core: CMMCorePlus, rig: RigConfig, channel: str = "") -> None:
+        from livesr.live.camera import camera_geometry, use_camera
 
         self._core, self._rig = core, rig
+        use_camera(core, rig, channel)
         core.clearROI()
         # Maps are per pixel of the chip: whoever measures them needs what whoever uses them needs.
         corrected = rig.corrections.model_copy(update={"bad_pixels": [(0, 0)]})
@@ -161,6 +167,11 @@ class CameraFrames:
             )
         self._core.setConfig(group, preset)
         self._core.waitForConfig(group, preset)
+        if (camera := str(self._core.getCameraDevice())) != self._camera.camera:
+            raise ConfigError(
+                f"Preset {preset!r} chooses camera {camera!r}, and the frames are of {self._camera.camera!r}: maps are of one "
+                "chip. Say with --channel which camera is meant, and measure each with a rig.yaml of its own."
+            )
 
     def _take(self, n: int, gate: Gate | None = None) -> NDArray[Any]:
         core, shape = self._core, (n, *self._camera.shape)

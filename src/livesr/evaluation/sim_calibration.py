@@ -5,7 +5,7 @@ Owns what is taken from rig.yaml, what is written into it, and the picture. The 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,15 @@ from numpy.typing import NDArray
 
 from livesr.base.config import PatternConfig, RigConfig, TrustConfig
 from livesr.base.errors import CalibrationError, ConfigError
-from livesr.base.frames import CameraFrame
+from livesr.base.frames import CameraFrame, Stream
 from livesr.base.rig_file import write_values
+from livesr.calibration.focus import pattern_strength
 from livesr.calibration.groups import Optics
 from livesr.calibration.order import detect_order, order_name, same_light
 from livesr.calibration.otf import damping_from_beads
 from livesr.calibration.patterns import correlation_maps
 from livesr.calibration.picture import draw
+from livesr.calibration.reasons import usable
 from livesr.calibration.sim import Calibration, calibrate
 from livesr.live.correct import build_correction
 from livesr.live.paths import Geometry, sim_reconstructor
@@ -161,6 +163,7 @@ def calibrate_channel(
     keep_otf: bool = False,
     beads_nm: float | None = None,
     state: Sequence[tuple[str, str, str]] = (),
+    plane: tuple[int, int] = (0, 1),
 ) -> ChannelCalibration:
     """Calibrate one channel of a rig.
 
@@ -176,6 +179,8 @@ def calibrate_channel(
         The specimen is beads of that diameter: the damping comes from their picture instead of from the bands.
     state
         Of the microscope, from `livesr.live.optical_state`.
+    plane
+        Which plane the groups are of, and how many there are.
 
     Raises
     ------
@@ -183,15 +188,13 @@ def calibrate_channel(
         If the frames do not show the patterns.
     """
     assert rig.sim is not None
-    settings, about = rig.channel(channel), rig.sim
+    about = rig.sim
     n_raw = rig.raw_frames(channel)
+    raw, doubts = usable(raw, rig.camera.offset_adu, 2**rig.camera.bit_depth - 1)
     correction, offset_adu = build_correction(rig, channel, camera.shape, camera.origin_px, n_raw)
     if correction:
         raw = np.stack([np.stack([np.array(f) for f in correction.apply(list(group))]) for group in raw])
-    damping = settings.damping or rig.optics.damping
-    optics = Optics(
-        camera.pixel_size_um, rig.optics.na, (settings.emission_nm or rig.optics.emission_nm) / 1e3, damping
-    )
+    optics = _optics(rig, channel, camera)
     order, changed = about.raw_order(), False
     if not keep_order:
         found = _detected(raw, optics, about.angles, about.harmonics, offset_adu)
@@ -214,36 +217,75 @@ def calibrate_channel(
         fit_damping=not keep_otf and beads_nm is None,
         damping=from_beads,
     )
+    result.doubts[:0] = [said for said in doubts if said not in result.doubts]
+    if plane[1] > 1:
+        result.doubts.append(f"Plane {plane[0]} of {plane[1]} is used: it shows the patterns most strongly.")
     if changed:
         result.doubts.append("The raw frames are in another order than rig.yaml says.")
     return ChannelCalibration(rig, channel, camera, raw, offset_adu, result, list(steps), changed, state)
 
 
-def groups_of(frames: Iterable[CameraFrame], channel: str, n_raw: int, most: int) -> NDArray[Any]:
-    """Collect the first complete groups of a channel, (t, n, y, x), at most `most`; of one position and plane.
+def groups_of(frames: Iterable[CameraFrame], channel: str, n_raw: int, most: int, z: int | None = None) -> NDArray[Any]:
+    """Collect the first complete groups of a channel, (t, n, y, x), at most `most`; of the first position.
+
+    Parameters
+    ----------
+    z
+        Plane; the first that comes if None.
 
     Raises
     ------
     CalibrationError
         If there is none.
     """
-    open_groups: dict[Any, dict[int, NDArray[Any]]] = {}
     complete: list[NDArray[Any]] = []
     stream = None
-    for frame in frames:
-        stream = stream or (frame.stream if frame.stream.channel == channel else None)
-        if frame.stream != stream:
-            continue
-        group = open_groups.setdefault(frame.t, {})
-        group[frame.raw] = np.array(frame.pixels)
-        if len(group) == n_raw:
-            complete.append(np.stack([group[raw] for raw in range(n_raw)]))
-            del open_groups[frame.t]
-            if len(complete) == most:
-                break
+    for at, group in _complete_groups(frames, channel, n_raw):
+        stream = stream or (at if z is None else at._replace(z=z))
+        if at == stream:
+            complete.append(group)
+        if len(complete) == most:
+            break
     if not complete:
         raise CalibrationError(f"No complete group of {n_raw} raw frames of channel {channel!r} came.")
     return np.stack(complete)
+
+
+def plane_in_focus(frames: Iterable[CameraFrame], rig: RigConfig, channel: str, camera: Geometry, planes: int) -> int:
+    """Return which of the planes of a stack shows the patterns most strongly, looking at one group of each."""
+    n_raw, optics = rig.raw_frames(channel), _optics(rig, channel, camera)
+    strengths: dict[int, float] = {}
+    position = None
+    for at, group in _complete_groups(frames, channel, n_raw):
+        position = at.position if position is None else position
+        if at.position == position and at.z not in strengths:
+            try:
+                strengths[at.z] = pattern_strength(group, optics, rig.camera.offset_adu)
+            except CalibrationError:  # holds no light
+                strengths[at.z] = 0.0
+        if len(strengths) == planes:
+            break
+    return max(strengths, key=lambda z: strengths[z], default=0)
+
+
+def _complete_groups(frames: Iterable[CameraFrame], channel: str, n_raw: int) -> Iterator[tuple[Stream, NDArray[Any]]]:
+    """Complete groups (n, y, x) of a channel, as they become complete."""
+    open_groups: dict[tuple[Stream, int], dict[int, NDArray[Any]]] = {}
+    for frame in frames:
+        if frame.stream.channel != channel:
+            continue
+        group = open_groups.setdefault((frame.stream, frame.t), {})
+        group[frame.raw] = np.array(frame.pixels)
+        if len(group) == n_raw:
+            yield frame.stream, np.stack([group[raw] for raw in range(n_raw)])
+            del open_groups[frame.stream, frame.t]
+
+
+def _optics(rig: RigConfig, channel: str, camera: Geometry) -> Optics:
+    settings = rig.channel(channel)
+    damping = settings.damping or rig.optics.damping
+    emission_nm = settings.emission_nm or rig.optics.emission_nm
+    return Optics(camera.pixel_size_um, rig.optics.na, emission_nm / 1e3, damping)
 
 
 def _detected(

@@ -5,11 +5,11 @@ Owns what the manifest says. Trains and evaluates nothing; the model card is `ca
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from livesr.base.documents import read_json
 from livesr.export.onnx import export_onnx
 from livesr.live.inference.engine import (
     MODEL_NAME,
@@ -68,7 +68,7 @@ def export_engine(recipe: Recipe, weights: Path, folder: Path) -> tuple[Manifest
 def _start(run: Path) -> dict[str, Any]:
     """Return what the run began with, if not with chance."""
     path = run / START_NAME
-    return {"start": json.loads(path.read_text(encoding="utf-8"))} if path.is_file() else {}
+    return {"start": read_json(path)} if path.is_file() else {}
 
 
 def write_limits(folder: Path, measured: Mapping[str, Any]) -> Manifest:

@@ -12,21 +12,24 @@ livesr has exported itself comes back as the engine that it was.
 from __future__ import annotations
 
 import re
-import shutil
 import tempfile
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from livesr.base import contained
+from livesr.base.archives import unpack
 from livesr.base.config import load_yaml, parse
-from livesr.base.errors import BackendError, ConfigError, EngineError
+from livesr.base.documents import read_text
+from livesr.base.errors import BackendError, ConfigError, DocumentError, EngineError
+from livesr.base.npy import open_npy
 from livesr.export.rdf import CONFIG_KEY
 from livesr.live.inference.engine import (
     MANIFEST_NAME,
@@ -35,15 +38,15 @@ from livesr.live.inference.engine import (
     Engine,
     Manifest,
     OnnxWeights,
-    OutputChannel,
     Range,
     Weights,
+    check_network,
     load_engine,
     sha256_of,
     write_manifest,
 )
-from livesr.live.inference.onnx_file import names_other_files
 from livesr.live.inference.runner import open_backend
+from livesr.live.inference.trial import try_out
 from livesr.live.normalise import background_and_headroom
 from livesr.optics.similarity import pcc
 
@@ -55,15 +58,39 @@ _COLORS = ("00FF00", "FF00FF", "FFFF00", "00FFFF", "FF8000", "FFFFFF")
 _NM = {"nanometer": 1.0, "micrometer": 1000.0}
 _SAMPLING = (0.8, 1.25)  # how far a rig's pixels may be from the model's before that is said
 _LEAST_PCC = 0.9
+_TRIED_PX = 32  # half a side of what a model without a test image is tried with
+_LARGEST_TEST = 4096
+
+
+_Pixels = Annotated[int, Field(ge=1, le=1 << 16)]
+
+
+class _Sides(BaseModel):
+    """Sides that are free in steps."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    min: _Pixels
+    step: _Pixels
+
+
+class _SidesOf(BaseModel):
+    """Sides that follow from those of another tensor."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    tensor_id: str
+    axis_id: str
+    offset: Annotated[float, Field(ge=-(1 << 16), le=1 << 16, allow_inf_nan=False)] = 0
 
 
 class _Axis(BaseModel):
     type: str
     id: str = ""
-    size: int | dict[str, Any] | None = None
-    scale: float = 1.0
+    size: _Pixels | _Sides | _SidesOf | dict[str, Any] | None = Field(None, union_mode="left_to_right")
+    scale: Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)] = 1.0
     unit: str | None = None
-    halo: int = 0
+    halo: Annotated[int, Field(ge=0, le=1 << 16)] = 0
     channel_names: tuple[str, ...] = ()
 
     @property
@@ -92,7 +119,7 @@ class _Tensor(BaseModel):
 
 
 class _Onnx(_File):
-    opset_version: int
+    opset_version: Annotated[int, Field(ge=1, le=1000)]
 
 
 class _Weights(BaseModel):
@@ -111,7 +138,7 @@ class _Description(BaseModel):
     name: str
     description: str = ""
     id: str = ""
-    version: str | float | None = None
+    version: str | Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)] | None = None
     license: str = "unknown"
     authors: tuple[_Author, ...] = ()
     cite: tuple[Citation, ...] = ()
@@ -154,12 +181,15 @@ def import_model(source: Path, out: Path) -> Imported:
             manifest = _own(own, _network(path.parent, model), folder)
         else:
             manifest = _foreign(model, _network(path.parent, model), folder)
-        card = path.parent / (model.documentation or "README.md")
-        text = card.read_text(encoding="utf-8") if card.is_file() else f"# {model.name}\n\n{model.description}\n"
-        (folder / manifest.documentation).write_text(text, encoding="utf-8")
+        contained.write_text(folder, manifest.documentation, _card(path.parent, model), error=EngineError)
         write_manifest(folder, manifest)
         proven = _proven(load_engine(folder), path.parent, model)
-        shutil.copytree(folder, out, dirs_exist_ok=True)
+        out.mkdir(parents=True, exist_ok=True)
+        names = sorted(file.name for file in folder.iterdir())
+        for name in names:
+            contained.beneath_to_write(out, name, error=EngineError)  # all or none
+        for name in names:
+            contained.copy_out(folder, name, out, name, error=EngineError)
     return Imported(load_engine(out), proven)
 
 
@@ -173,10 +203,9 @@ def _unpacked(source: Path) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory() as folder:
         try:
-            with zipfile.ZipFile(source) as package:
-                package.extractall(folder)
-        except (OSError, zipfile.BadZipFile) as e:
-            raise EngineError(f"{source} is no package of bioimage.io: {e}.") from e
+            unpack(source, Path(folder))
+        except DocumentError as e:
+            raise EngineError(f"It is no package of bioimage.io that livesr takes: {e}") from e
         yield Path(folder)
 
 
@@ -184,9 +213,20 @@ def _description_in(place: Path) -> Path:
     if place.is_file():
         return place
     for name in _DESCRIPTIONS:
-        if (place / name).is_file():
+        if contained.is_file(place, name, error=EngineError):
             return place / name
     raise EngineError(f"{place} holds no {' or '.join(_DESCRIPTIONS)}, so it is no model of bioimage.io.")
+
+
+def _card(folder: Path, model: _Description) -> str:
+    """Return the card that came with a model, one of our own if none came or it is on the web."""
+    name = model.documentation or "README.md"
+    if "://" in name or not contained.is_file(folder, name, error=EngineError):
+        return f"# {model.name}\n\n{model.description}\n"
+    try:
+        return read_text(contained.beneath(folder, name, error=EngineError))
+    except DocumentError as e:
+        raise EngineError(str(e)) from e
 
 
 def _network(folder: Path, model: _Description) -> bytes:
@@ -198,18 +238,13 @@ def _network(folder: Path, model: _Description) -> bytes:
     weights = model.weights.onnx
     if weights is None:
         raise EngineError(f"{model.name!r} has no ONNX weights. 'bioimageio add-weights' may convert those it has.")
-    path = (folder / weights.source).resolve()
-    if path.parent != folder.resolve() or not path.is_file():
+    path = contained.beneath(folder, weights.source, error=EngineError)
+    if path.parent != folder or not path.is_file():
         raise EngineError(f"{model.name!r} names weights {weights.source!r}, which are not beside its description.")
     if weights.sha256 and sha256_of(path) != weights.sha256:
         raise EngineError(f"{path} is not what {model.name!r} describes: its SHA-256 differs. Fetch the package again.")
-    data = path.read_bytes()
-    try:
-        external = names_other_files(data)
-    except ValueError as e:
-        raise EngineError(f"{path} is no ONNX file: {e}.") from e
-    if external:
-        raise EngineError(f"{path} keeps weights in other files; livesr takes networks of one file.")
+    data = contained.read_bytes(folder, weights.source, error=EngineError)
+    check_network(data, str(path))
     return data
 
 
@@ -221,7 +256,7 @@ def _own(config: dict[str, Any], network: bytes, folder: Path) -> Manifest:
         manifest = parse(Manifest, config, f"config.{CONFIG_KEY}")
     except ConfigError as e:
         raise EngineError(str(e)) from e
-    (folder / manifest.weights.onnx.source).write_bytes(network)
+    contained.write_bytes(folder, manifest.weights.onnx.source, network, error=EngineError)
     return manifest
 
 
@@ -241,9 +276,9 @@ def _foreign(model: _Description, network: bytes, folder: Path) -> Manifest:
     names = answer.axes[1].channel_names or ("Prediction",)
     if scale > 1 and len(names) > 1:
         raise EngineError(f"{model.name!r} enlarges and separates at once; livesr does one after the other.")
-    _write_adapted(network, steps, folder / MODEL_NAME)
+    _write_adapted(network, steps, folder, len(names))
     halo = max(axis.halo for axis in answer.axes[2:])
-    return Manifest(
+    about = dict(
         id=_identifier(model),
         version=str(model.version or "0"),
         description=model.description or model.name,
@@ -251,7 +286,7 @@ def _foreign(model: _Description, network: bytes, folder: Path) -> Manifest:
         trained=True,
         window=1,
         scale=scale,
-        channels=tuple(OutputChannel(name=n, color=_COLORS[i % len(_COLORS)]) for i, n in enumerate(names)),
+        channels=[{"name": n, "color": _COLORS[i % len(_COLORS)]} for i, n in enumerate(names)],
         pixel_size_nm=_sampling(given.axes[-1]),
         multiple_of=multiple_of,
         halo=-(-halo // scale),
@@ -264,6 +299,10 @@ def _foreign(model: _Description, network: bytes, folder: Path) -> Manifest:
         authors=tuple(author.name for author in model.authors),
         cite=model.cite,
     )
+    try:
+        return parse(Manifest, about, model.name)
+    except ConfigError as e:
+        raise EngineError(f"{e} Such a model cannot be an engine.") from e
 
 
 def _one_of_each(model: _Description) -> tuple[_Tensor, _Tensor]:
@@ -287,13 +326,12 @@ def _steps_of_sides(model: _Description, given: _Tensor) -> int:
     """Return what the sides must be multiples of."""
     steps = set()
     for axis in given.axes[2:]:
-        size = axis.size if isinstance(axis.size, dict) else {}
-        if not {"min", "step"} <= size.keys() or size["min"] % size["step"]:
+        if not isinstance(axis.size, _Sides) or axis.size.min % axis.size.step:
             raise EngineError(
                 f"{model.name!r} takes sides of {axis.size}; livesr needs sides that are free in steps, {{min, step}} with min "
                 "a multiple of step."
             )
-        steps.add(int(size["step"]))
+        steps.add(axis.size.step)
     if len(steps) > 1:
         raise EngineError(f"{model.name!r} has other steps along y than along x, which livesr cannot pad to.")
     return steps.pop()
@@ -303,8 +341,8 @@ def _scale(model: _Description, given: _Tensor, answer: _Tensor) -> int:
     """Output pixels per input pixel."""
     scales = set()
     for before, after in zip(given.axes[2:], answer.axes[2:], strict=True):
-        size = after.size if isinstance(after.size, dict) else {}
-        if size.get("axis_id") != before.id or size.get("tensor_id") != given.id or size.get("offset", 0):
+        size = after.size if isinstance(after.size, _SidesOf) else None
+        if size is None or (size.axis_id, size.tensor_id, size.offset) != (before.id, given.id, 0):
             raise EngineError(
                 f"{model.name!r} gives an image of size {after.size} along {after.id}; livesr takes one that covers its input."
             )
@@ -333,13 +371,21 @@ def _steps(model: _Description, steps: tuple[_Operation, ...], known: set[str]) 
     return wanted
 
 
-def _write_adapted(network: bytes, steps: tuple[list[_Operation], list[_Operation]], path: Path) -> None:
+def _write_adapted(
+    network: bytes, steps: tuple[list[_Operation], list[_Operation]], folder: Path, channels: int
+) -> None:
     if find_spec("onnx") is None:
         raise BackendError("Importing a model needs onnx: pip install 'livesr[train]'.")
     from livesr.export.adapted_graph import Step, adapted
 
     before, after = ([Step(s.id, s.numbers) for s in part] for part in steps)
-    path.write_bytes(adapted(network, before, after))
+    try:
+        network = adapted(network, before, after, channels)
+    except EngineError:
+        raise
+    except Exception as e:  # numbers that are none, a graph that onnx does not take
+        raise EngineError(f"The network cannot be given the steps of its description: {e}.") from e
+    contained.write_bytes(folder, MODEL_NAME, network, error=EngineError)
 
 
 def _sampling(axis: _Axis) -> Range | None:
@@ -367,18 +413,27 @@ def _sha256_named(model: _Description) -> str | None:
 
 
 def _proven(engine: Engine, folder: Path, model: _Description) -> float | None:
-    """Give the engine the model's own test image, as livesr gives images; the answer may differ by a shift and a factor."""
-    files = [tensor.test_tensor for tensor in (model.inputs[0], model.outputs[0])]
-    paths = [folder / file.source for file in files if file]
-    if len(paths) < 2 or not all(path.suffix == ".npy" and path.is_file() for path in paths):
-        return None
-    given, expected = (np.load(path, allow_pickle=False).astype(np.float32) for path in paths)
-    shape, window = (int(given.shape[2]), int(given.shape[3])), engine.manifest.window
-    background, headroom = background_and_headroom(given[0, window // 2])
+    """Give the engine the model's own test image, as livesr gives images; the answer may differ by a shift and a factor.
+
+    A model without one must take an image all the same; each is tried out in a process of its own first.
+    """
+    pair = _test_pair(folder, model, engine.manifest)
+    side = -(-_TRIED_PX // engine.manifest.multiple_of) * engine.manifest.multiple_of
+    given, expected = pair or (np.zeros((1, engine.manifest.window, 2 * side, 2 * side), np.float32), None)
+    shape = (int(given.shape[2]), int(given.shape[3]))
+    try_out(engine, shape, precision="f32")
+    background, headroom = background_and_headroom(given[0, engine.manifest.window // 2]) if pair else (0.0, 1.0)
     runtime = open_backend(engine, shape, precision="f32")
     try:
         runtime.input[:] = (given[0] - background) / headroom
-        found = pcc(runtime.infer(), expected[0])
+        answer = runtime.infer()
+        if expected is None:
+            return None
+        if answer.shape != expected.shape[1:]:
+            raise EngineError(
+                f"{model.name!r} came with an answer of {expected.shape[1:]}; livesr's is {answer.shape}."
+            )
+        found = pcc(answer, expected[0])
     finally:
         runtime.close()
     if not found >= _LEAST_PCC:
@@ -387,3 +442,41 @@ def _proven(engine: Engine, folder: Path, model: _Description) -> float | None:
             f"{_LEAST_PCC} are expected. It was not imported."
         )
     return found
+
+
+def _test_pair(
+    folder: Path, model: _Description, manifest: Manifest
+) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+    """Return the image and the answer that came with a model, (1, c, y, x) each; None if they did not come."""
+    files = [tensor.test_tensor for tensor in (*model.inputs[:1], *model.outputs[:1])]
+    names = [file.source for file in files if file]
+    local = [name for name in names if name.endswith(".npy") and "://" not in name]
+    if len(local) < 2 or not all(contained.is_file(folder, name, error=EngineError) for name in local):
+        return None
+    given, expected = (_test_tensor(folder, name) for name in local)
+    if given.ndim != 4 or expected.ndim != 4 or len(given) != 1 or len(expected) != 1:
+        raise EngineError(
+            f"{model.name!r} came with test images of {given.shape} and {expected.shape}; expected (1, c, y, x)."
+        )
+    if given.shape[1] != manifest.window or min(given.shape[2:]) < 2 * manifest.multiple_of:
+        raise EngineError(f"{model.name!r} came with a test image of {given.shape}, which it does not take itself.")
+    return given, expected
+
+
+def _test_tensor(folder: Path, name: str) -> NDArray[np.float32]:
+    """Return a test image (1, c, y, x)."""
+    try:
+        image = open_npy(contained.beneath(folder, name, error=EngineError))
+    except DocumentError as e:
+        raise EngineError(f"{folder / name} is no test image: {e}") from e
+    if (
+        image.ndim != 4
+        or image.shape[0] != 1
+        or image.dtype.kind not in "biuf"
+        or not 0 < max(image.shape) <= _LARGEST_TEST
+    ):
+        raise EngineError(
+            f"{folder / name} is no test image: it holds {image.dtype} {image.shape}; expected numbers (1, channel, y, x), "
+            f"at most {_LARGEST_TEST} a side."
+        )
+    return image.astype(np.float32)

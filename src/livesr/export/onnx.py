@@ -92,7 +92,7 @@ def export_onnx(
     """
     network = copy.deepcopy(network).cpu().float().eval()
     stored = copy.deepcopy(network).half().float() if fp16_weights else network
-    model = _Translation(stored, window, fp16_weights).model()
+    model = _Translation(stored, window, fp16_weights).model(2 * multiple_of)
     onnx.checker.check_model(model, full_check=True)
     if foreign := unsupported_ops(model):
         raise ExportError(f"the graph holds {', '.join(sorted(foreign))}, which not every backend has")
@@ -145,14 +145,14 @@ class _Translation:
         self._traced = fx.symbolic_trace(network)
         self._names: dict[fx.Node, str] = {}
 
-    def model(self) -> ModelProto:
-        """Return the finished model."""
+    def model(self, side: int) -> ModelProto:
+        """Return the finished model; `side` is one that the network can take."""
         for node in self._traced.graph.nodes:
             self._translate(node)
-        image = torch.zeros(1, self._window, 24, 24)
+        image = torch.zeros(1, self._window, side, side)
         with torch.inference_mode():
             _, channels, size, _ = self._network(image).shape
-        output_axes = ["y", "x"] if size == 24 else ["sy", "sx"]
+        output_axes = ["y", "x"] if size == side else ["sy", "sx"]
         graph = helper.make_graph(
             self._nodes,
             "livesr",

@@ -8,7 +8,6 @@ network as livesr does: background from the 5th percentile, 0.55 at the 99.9th. 
 from __future__ import annotations
 
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import yaml
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
+from livesr.base import contained
 from livesr.base.errors import EngineError
 from livesr.live.inference.engine import Engine, Manifest, Weights
 from livesr.live.inference.runner import open_backend
@@ -48,19 +48,19 @@ def export_rdf(engine: Engine, folder: Path) -> Path:
         raise EngineError(f"{folder} is the engine itself. Give another folder with --out.")
     folder.mkdir(parents=True, exist_ok=True)
     manifest = engine.manifest
-    (folder / manifest.weights.onnx.source).write_bytes(engine.read())
-    card = engine.folder / manifest.documentation
-    if card.is_file():
-        shutil.copyfile(card, folder / "README.md")
+    contained.write_bytes(folder, manifest.weights.onnx.source, engine.read(), error=EngineError)
+    if contained.is_file(engine.folder, manifest.documentation, error=EngineError):
+        contained.copy_out(engine.folder, manifest.documentation, folder, "README.md", error=EngineError)
     else:
-        (folder / "README.md").write_text(f"# {manifest.id}\n\n{manifest.description}\n", encoding="utf-8")
+        card = f"# {manifest.id}\n\n{manifest.description}\n"
+        contained.write_text(folder, "README.md", card, error=EngineError)
     given = _test_image(manifest)
-    np.save(folder / "test-input.npy", given)
-    np.save(folder / "test-output.npy", _answer(engine, given))
-    path = folder / RDF_NAME
+    for name, image in (("test-input.npy", given), ("test-output.npy", _answer(engine, given))):
+        with contained.open_to_write(folder, name, "w", error=EngineError) as file:
+            np.save(file, image)
     text = yaml.safe_dump(description(manifest), sort_keys=False, allow_unicode=True, width=110)
-    path.write_text(text, encoding="utf-8", newline="\n")
-    return path
+    contained.write_text(folder, RDF_NAME, text, error=EngineError)
+    return folder / RDF_NAME
 
 
 def description(manifest: Manifest) -> dict[str, Any]:

@@ -162,10 +162,6 @@ class Arrays:
                 sums.append(xp.sum(xp.sum(frame, axis=1, dtype=xp.uint32), dtype=xp.uint64))
         return self.numbers(sums)
 
-    def count_at_least(self, frame: Array, level: int) -> Array:
-        """Return how many elements are `level` or more, 0-d."""
-        return self.xp.count_nonzero(frame >= level)
-
     def percentile(self, a: Array, percent: float) -> Array:
         """Return a percentile of all elements, interpolated linearly, 0-d."""
         flat = self.xp.sort(self.xp.reshape(a, (-1,)))

@@ -410,7 +410,6 @@ class _Sentences:
         self._novel = "The input is unlike the frames that the engine was trained on: what is shown of it may be wrong."
         self._no_number = "The network returned values that are no numbers; they are stored as 0. Try --precision f32."
         self._saturated = "The camera saturates: the brightest structures are dimmer than they are. Expose less."
-        self._unresolved = "The raw frames do not show their patterns: this is predicted from widefield, not from SIM."
 
     def add(self, sentence: str) -> None:
         """Say `sentence` with every frame."""
@@ -429,7 +428,7 @@ class _Sentences:
         if centre.saturated:
             sentences.append(self._saturated)
         if centre.judgement and not centre.judgement.resolved:
-            sentences.append(self._unresolved)
+            sentences.append(f"This is predicted from widefield, not from SIM: {centre.judgement.cause}.")
         return tuple(sentences)
 
 

@@ -7,6 +7,7 @@ the queue that frames come from, until the moment of their launch.
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from functools import partial
@@ -48,6 +49,11 @@ class Flight(Generic[T, R]):
         self._taking = threading.Lock()
         self._room = threading.Semaphore(lanes)
         self._abandoned = False
+        self._under_way: deque[T] = deque()
+
+    def under_way(self) -> list[T]:
+        """Return the items that were taken and have not landed, oldest first."""
+        return list(self._under_way)
 
     def over(self, queue: Queue[T]) -> Iterator[tuple[T, Callable[[], R]]]:
         """Take a queue to its end; yield every item, in order, with what returns its result or raises its error.
@@ -56,7 +62,9 @@ class Flight(Generic[T, R]):
         """
         if self._lanes == 1:
             while (item := queue.get()) is not None:
+                self._under_way.append(item)
                 yield item, partial(self._work, 0, item)
+                self._under_way.popleft()
             return
         threads = [self._thread(lane, queue) for lane in range(self._lanes)]
         for thread in threads:
@@ -65,6 +73,7 @@ class Flight(Generic[T, R]):
             for _ in threads:  # each says once that there is no more
                 while (landed := self._landing.get()) is not None:
                     yield landed
+                    self._under_way.popleft()
                     self._room.release()
         except GeneratorExit:
             self._abandoned = True
@@ -95,5 +104,6 @@ class Flight(Generic[T, R]):
                 self._landing.put(None)
                 return None
             future: Future[R] = Future()
+            self._under_way.append(item)
             self._landing.put((item, future.result))
             return item, future

@@ -28,6 +28,7 @@ from livesr.live.inference.backend import Backend, ResidentBackend
 from livesr.live.inference.enduring import EnduringBackend
 from livesr.live.inference.engine import Engine, Task, Uncertain, load_engine
 from livesr.live.inference.runner import tile_of
+from livesr.live.inference.trial import try_out
 from livesr.live.inference.views import Sides, Views
 from livesr.live.inference.views import memory_bytes as views_bytes
 from livesr.live.normalise import BORDER, background_and_headroom
@@ -39,6 +40,7 @@ from livesr.live.reconstruct.vector_drift import LEAST_PX, VectorDrift
 from livesr.live.sinks.sink import ChannelDescription
 from livesr.live.upscale import Upscaler
 from livesr.live.upscale import memory_bytes as upscaled_bytes
+from livesr.optics.exposure import Exposures, examine
 from livesr.optics.illumination import Pattern, equal_steps
 
 if TYPE_CHECKING:
@@ -61,10 +63,18 @@ _UNMEASURED = (
 )
 
 
+_DRAWN = (
+    "{camera} is Micro-Manager's demo camera: it draws a moving wave, and there is no specimen. No engine knows such a "
+    "picture, and nothing that one separates from it is there."
+)
+
+
 class Geometry(NamedTuple):
     """What the camera delivers: shape (y, x) and origin of the region in pixels, dtype, pixel size in the sample.
 
     `mirrored` is whether the picture of the region is turned over along (y, x), compared with the one that was calibrated.
+    `bit_depth` is how many bits of a pixel are filled, `camera` the label of the device, "" where nobody said; `drawn` is
+    whether it draws its pictures itself, as Micro-Manager's demo camera.
     """
 
     shape: tuple[int, int]
@@ -72,6 +82,20 @@ class Geometry(NamedTuple):
     pixel_size_um: float
     origin_px: tuple[float, float] = (0.0, 0.0)
     mirrored: tuple[bool, bool] = (False, False)
+    bit_depth: int = 16
+    camera: str = ""
+    drawn: bool = False
+
+    def ceiling(self, bit_depth: int) -> int:
+        """Return the largest pixel in ADU, where rig.yaml gives the camera `bit_depth`."""
+        bits: int = min(bit_depth, self.bit_depth, 8 * np.dtype(self.dtype).itemsize)
+        return int(2**bits - 1)
+
+    def words(self) -> str:
+        """Say it in a few words."""
+        (y, x), (y0, x0) = self.shape, self.origin_px
+        by = f" of {self.camera}" if self.camera else ""
+        return f"{x} x {y} pixels of {self.bit_depth} bit and {1e3 * self.pixel_size_um:g} nm from ({x0:g}, {y0:g}){by}"
 
 
 class Measuring(NamedTuple):
@@ -90,7 +114,7 @@ class ChannelPath:
     is seen to estimate how sure the prediction is. One path serves several runs; what a run accumulates is made anew for each
     by `grouping`, `upscaler`, `views` and `composer`. `reconstructor` and `correction` are the CPU's; on another `device` each
     lane has its own, `on_device`, and the CPU's take over if the device fails. `parts` are the channels whose frames a
-    superposition adds up; nothing is exposed for it.
+    superposition adds up; nothing is exposed for it. `doubts` is what no engine can know of what the camera shows.
     """
 
     name: str
@@ -98,6 +122,7 @@ class ChannelPath:
     reconstructor: Reconstructor
     description: ChannelDescription
     ceiling: int
+    dark_adu: float = 0.0
     window: int = 3
     engine: Engine | None = None
     backend: Backend | None = None
@@ -106,6 +131,7 @@ class ChannelPath:
     uncertainty: Sides | None = None
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
     correction: Correction | None = None
     raw_order: Callable[[], RawOrderCheck] | None = None
     vectors: Callable[[], VectorDrift] | None = None
@@ -164,6 +190,10 @@ class ChannelPath:
         if not self.on_device or self.upscale is not None or self.uncertainty is not None:
             return None
         return getattr(self.backend, "resident", None)
+
+    def exposures(self, frames: Sequence[Any], arrays: Arrays) -> Exposures:
+        """Return what raw frames, as the camera gave them, say of their exposure."""
+        return examine(frames, self.dark_adu, self.ceiling, arrays.xp, arrays.numbers)
 
     def give_up(self, runtime: ResidentBackend, error: Exception) -> None:
         """Let the next runtime take over from one that failed on the device.
@@ -277,7 +307,7 @@ def build_path(
     on_device: tuple[Measuring, ...] = ()
     if method == "sim":
         place, on_device = _on_device(rig, left, name, camera, device, reconstructor, notes)
-    ceiling = min(2**rig.camera.bit_depth, 2 ** (8 if camera.dtype == "uint8" else 16)) - 1
+    ceiling = camera.ceiling(rig.camera.bit_depth)
     base: dict[str, Any] = {
         "name": name,
         "raw_labels": _raw_labels(rig, method, n_raw),
@@ -286,6 +316,9 @@ def build_path(
         "raw_pixel_size_um": camera.pixel_size_um,
         "raw_origin_px": camera.origin_px,
         "raw_mirrored": camera.mirrored,
+        "raw_bit_depth": min(camera.bit_depth, 8 * np.dtype(camera.dtype).itemsize),
+        "camera": camera.camera,
+        "camera_drawn": camera.drawn,
         "recon_shape": reconstructor.shape,
         "recon_pixel_size_um": camera.pixel_size_um / reconstructor.scale,
         "recon_method": method,
@@ -300,11 +333,13 @@ def build_path(
         reconstructor,
         ChannelDescription(**base),
         ceiling,
+        float(about if isinstance(about := rig.corrections.offset, int | float) else rig.camera.offset_adu),
         residual_plane=residual_plane,
         correction=correction,
         raw_order=raw_order,
         vectors=vectors,
         notes=tuple(notes),
+        doubts=(_DRAWN.format(camera=camera.camera),) if camera.drawn else (),
         device=place,
         on_device=on_device,
     )
@@ -374,6 +409,7 @@ def build_superposition(
         ChannelDescription(**base),
         paths[asked.channels[0]].ceiling,
         residual_plane=residual_plane,
+        doubts=tuple(dict.fromkeys(doubt for name in asked.channels for doubt in paths[name].doubts)),
         parts=tuple(asked.channels),
     )
     coarsest_nm = max(rig.resolution_nm(name) for name in asked.channels)
@@ -398,7 +434,7 @@ def _with_engines(
         return plain
     name, reconstructor = plain.name, plain.reconstructor
     frame = _Frame(reconstructor.shape, base["recon_pixel_size_um"])
-    warnings: list[str] = []
+    warnings: list[str] = list(plain.doubts)
     notes = list(plain.notes)
     opened: list[tuple[Engine, Backend]] = []
     try:
@@ -410,6 +446,7 @@ def _with_engines(
                 pixel_size_nm=frame.pixel_size_um * 1e3,
                 **seen,
             )
+            try_out(engine, frame.shape, **settings)
             runtime = cast(
                 "Backend",
                 EnduringBackend(engine, frame.shape, **settings),
@@ -440,7 +477,7 @@ def _with_engines(
         sr_shape=frame.shape,
         sr_pixel_size_um=frame.pixel_size_um,
         window=manifest.window,
-        ai=_provenance(opened),
+        ai={**_provenance(opened), **({"warnings": tuple(warnings)} if warnings else {})},
         uncertainty=_estimate(uncertainty, manifest.limits.uncertainty),
     )
     if uncertainty and not description.uncertainty["calibrated"]:
@@ -555,7 +592,7 @@ def _warm_up(measuring: Measuring, lane: Lane, arrays: Arrays, dark: Sequence[Pi
     correction, reconstructor = measuring
     with lane, suppress(DoubtfulFrameError):
         frames = lane.upload(dark)
-        arrays.numbers([arrays.count_at_least(frame, 1) for frame in frames])
+        examine(frames, 0.0, xp=arrays.xp, numbers=arrays.numbers)
         image = reconstructor.reconstruct(correction.apply(frames) if correction else frames)
         background_and_headroom(image, border=BORDER, arrays=arrays)
         lane.download(image)
@@ -595,7 +632,12 @@ def sim_reconstructor(
         equalise=rig.sim.equalise,
         damping=channel.damping or rig.optics.damping,
         trust=Trust(
-            trust.when_doubtful, trust.contrast_to_noise, trust.phase_error_rad, trust.modulation, trust.motion_nm
+            trust.when_doubtful,
+            trust.contrast_to_noise,
+            trust.phase_error_rad,
+            trust.modulation,
+            trust.motion_nm,
+            trust.saturated,
         ),
         follow=rig.sim.follow_drift,
         drift=drift,

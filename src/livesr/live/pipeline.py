@@ -54,6 +54,7 @@ from livesr.base.frames import (
     Normalisation,
     RawStack,
     SRFrame,
+    StagePosition,
     Stream,
     Window,
 )
@@ -64,17 +65,21 @@ from livesr.live.compose import Arithmetic, Composition
 from livesr.live.device import HOST_DEVICE, Device, Lane, Turn
 from livesr.live.flight import Flight
 from livesr.live.inference.backend import ResidentBackend
+from livesr.live.left_out import left_out
 from livesr.live.normalise import BORDER, FollowingNormalisation, background_and_headroom
 from livesr.live.paths import ChannelPath, Measuring
+from livesr.live.reconstruct.quality import judge_without_patterns
 from livesr.live.reconstruct.reconstructor import DoubtfulFrameError, Judging, Reconstructor
 from livesr.live.reconstruct.storm import RunningImage
 from livesr.live.reconstruct.superpose import Superposition
 from livesr.live.sinks.sink import RunDescription, Sink, time_shift_ms
 from livesr.live.sinks.thread import SinkThread
-from livesr.live.sources.mda import MDAHook, Received, camera_frame
+from livesr.live.sources.mda import MDAHook, Placing, Received
 from livesr.live.trust import MeanScore, scored
 from livesr.live.upscale import WINDOW, normalise_into
+from livesr.live.watchdog import Watchdog
 from livesr.live.window import FrameWindow
+from livesr.optics.exposure import Exposures
 
 log = logging.getLogger(__name__)
 
@@ -93,8 +98,11 @@ STEPS = (
 )
 _STACKS_LATEST = 4  # groups of a channel that may wait for reconstruction before they are given up
 _QUEUE_WARNS = 0.5  # share of the raw queue
+_NETWORK_WARNING = "The network does not answer. Measurement and recording go on without predictions."
 _QUEUE_WARNING = "The raw queue is more than half full: the disk or the computer is slower than the camera."
-_WINDOWS_COMPLETE = 8  # windows that may wait for the network before reconstruction waits
+_LOOK_S = 0.2
+_WINDOWS_COMPLETE = 8  # windows that may wait for the network before reconstruction waits: at least these, and
+_WINDOWS_SHARE = 4  # a quarter of the run's memory
 
 
 class Pipeline:
@@ -117,6 +125,10 @@ class Pipeline:
         are watched and followed in the background, which what was recorded must not be: it has to give the same again
     wanted : whether the network is to see the frame at (stream, t); all without
     disk_free : bytes left where the run is stored, for the status
+
+    Attributes
+    ----------
+    network_left : whether the network was left behind, still in a call that does not return; its path must not be closed
     """
 
     def __init__(
@@ -141,7 +153,8 @@ class Pipeline:
         self._recorded_normalisations, self._wanted = normalisations or {}, wanted
         self._disk_free = disk_free
         self._recorded_drifts = pattern_drifts or {}
-        self._only = next(iter(paths)) if len(paths) == 1 else ""
+        only = next(iter(paths)) if len(paths) == 1 else ""
+        self._placing = Placing(lambda channel: self._path(channel).n_raw, only, run.fields)
         self._sinks = [SinkThread(sink, lossless=lossless, on_error=self._sink_failed) for sink, lossless in sinks]
         self._frame_bytes = max(math.prod(c.raw_shape) * np.dtype(c.raw_dtype).itemsize for c in run.channels)
         # A whole group waits before it is reconstructed, while the next one comes in and the last is being stored.
@@ -153,17 +166,19 @@ class Pipeline:
             if policy == "latest"
             else BoundedQueue(1 << 20, "block")
         )
-        self.hook = MDAHook(self._room_frames, self._cannot_wait)
         self._windows: LatestPerKey[tuple[int, str], Window] = LatestPerKey()
+        self._window_bytes = max(4 * math.prod(c.recon_shape) for c in run.channels)
+        self.hook = MDAHook(self._room_frames, self._cannot_wait)
         lanes = max((len(path.on_device) for path in paths.values()), default=0) or 1
         in_lanes = all(
             path.on_device for path in paths.values() if not path.parts
         )  # a running image needs its groups in order
         self._measuring = Flight(self._measure, lanes if in_lanes else 1, "measure")
         self._separating = Flight(self._network, lanes, "separate")
-        self._host_turns = {
-            name: threading.Lock() for name in paths
-        }  # the CPU's part of a path serves one lane at a time
+        # The CPU's part of a path serves one lane at a time, and a measurement never waits for a prediction.
+        self._measuring_turns = {name: threading.Lock() for name in paths}
+        self._separating_turns = {name: threading.Lock() for name in paths}
+        self._watchdog, self._handing_on, self.network_left = Watchdog(), threading.Lock(), False
         self._network_turns = {name: Turn() for name in paths}
         self._arithmetics: dict[tuple[str, int | None], Arithmetic] = {}
         self._left_device: set[str] = set()
@@ -220,13 +235,17 @@ class Pipeline:
             for sink in opened:
                 sink.close({"error": "another sink could not be opened"})
             raise
-        for note in dict.fromkeys(note for path in self._paths.values() for note in path.notes):
+        for note in dict.fromkeys(n for path in self._paths.values() for n in (*path.notes, *path.warnings)):
             self.warn(note)
         # The reconstruction's products of small matrices gain nothing from several threads, which turn in place while they wait
         # for a core that the network has: on a busy machine a frame cost 32 ms of CPU instead of 4.5.
         self._blas = threadpool_limits(1, "blas")
         for thread in (*self._threads, self._monitor):
             thread.start()
+
+    def begin_at(self, stage: StagePosition) -> None:
+        """Take note of where the stages are before the first frame."""
+        self._placing.stage = stage
 
     def end(self) -> None:
         """Take note that no more frames will come. Returns at once."""
@@ -235,8 +254,12 @@ class Pipeline:
 
     def join(self, about: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Wait until everything received is processed and stored; close the sinks; return the report with `about` in it."""
-        for thread in self._threads:
-            wait_for(thread)
+        ingest, reconstruct, separate = self._threads
+        wait_for(ingest)
+        wait_for(reconstruct)
+        wait_for(separate, lambda: self._watchdog.overdue)
+        if separate.is_alive():
+            self._leave_network()
         if self._blas:
             self._blas.restore_original_limits()
         for sink in self._sinks:
@@ -250,7 +273,8 @@ class Pipeline:
         return {**self.report(), **(about or {})}
 
     def abandon(self) -> None:
-        """Compute nothing more; what was received is still stored."""
+        """Compute nothing more, and wait for nothing that computes; what was received is still stored."""
+        self._watchdog.hurry()
         self._failed.update(dict.fromkeys(("reconstruct", "separate"), "abandoned"))
 
     def stop(self, error: LiveSRError) -> None:
@@ -287,26 +311,29 @@ class Pipeline:
             self.counts["groups_incomplete"] += grouping.incomplete
             self.counts["raw_missing"] += grouping.missing
             self.counts["raw_repeated"] += grouping.repeated
+        for sentence in left_out(self.raw_missing, self.counts["raw_repeated"], self.counts["raw_aside"]):
+            self.warn(sentence)
         self._stacks.close()
 
     def _frame(self, received: Received) -> CameraFrame:
         """Place a frame; one that does not fit raises what the user has to know."""
-        frame = camera_frame(received, lambda channel: self._path(channel).n_raw, self._only)
+        frame = self._placing.frame(received)
         if (planes := self._run.planes_as_positions) > 1:
             position, channel, z = frame.stream
             frame = replace(frame, stream=Stream(position * planes + z, channel))
         stream, expected = frame.stream, self._path(frame.stream.channel).description
-        if stream.position >= len(self._run.positions) or stream.z >= self._run.z_planes:
+        if stream.z >= self._run.stack(stream.position, stream.channel).z_planes:
             raise FrameShapeError(
-                f"A frame of position {stream.position}, plane {stream.z} came; this run was opened for "
-                f"{len(self._run.positions)} positions and {self._run.z_planes} planes. Give the plan to LiveSR(plan=...)."
+                f"A frame of channel {stream.channel or 'default'} at position {stream.position}, plane {stream.z} came; this "
+                f"run was opened for {len(self._run.positions)} positions and {self._run.z_planes} planes, and not for this "
+                "one. Give the plan to LiveSR(plan=...)."
             )
         if frame.pixels.shape != expected.raw_shape or frame.pixels.dtype != expected.raw_dtype:
             came = f"{frame.pixels.shape[0]}x{frame.pixels.shape[1]} {frame.pixels.dtype}"
             raise FrameShapeError(
                 f"A frame of {came} came in a run of {expected.raw_shape[0]}x{expected.raw_shape[1]} {expected.raw_dtype} "
                 f"(time point {frame.t}): ROI, binning or pixel type changed. The run has ended and everything received "
-                "is kept; start a new run with the new size."
+                "is kept; start a new run with the new size, or give the plan to LiveSR(plan=...) if its events set them."
             )
         self._first_ns = self._first_ns or frame.t_host_ns
         self._look_at_exposure(frame)
@@ -364,7 +391,8 @@ class Pipeline:
         return (self.raw_queue_bytes - self._downstream_bytes()) // self._frame_bytes
 
     def _downstream_bytes(self) -> int:
-        return self._stacks.weight + sum(s.weight for s in self._sinks)
+        windows = len(self._windows) * self._window_bytes
+        return self._stacks.weight + windows + sum(s.weight for s in self._sinks)
 
     def _cannot_wait(self) -> None:
         self.stop(
@@ -388,10 +416,10 @@ class Pipeline:
                         continue
                 except DoubtfulFrameError as e:
                     self.counts["recon_refused"] += 1
-                    self.warn(_doubtful(stack.stream, "refused"))
+                    self._warn_of_doubt(stack, "refused", e.cause, str(e))
                     self._skip(stack.stream, stack.t, f"refused: {e}")
                     continue
-                except Exception as e:  # whatever a reconstruction may raise, the raw frames go on being recorded
+                except BaseException as e:  # whatever a reconstruction may raise, the raw frames go on being recorded
                     self._step_failed("reconstruct", e)
             self.counts["recon_failed"] += 1
             self._skip(stack.stream, stack.t, self._failed["reconstruct"])
@@ -423,7 +451,7 @@ class Pipeline:
                 raise
             except Exception as e:  # a driver may raise anything
                 self._leave_device(path, e)
-        with self._host_turns[path.name]:
+        with self._measuring_turns[path.name]:
             return self._measure_with(path.measuring, HOST_DEVICE, 0, path, stack)
 
     def _measure_with(
@@ -433,18 +461,25 @@ class Pipeline:
         with device.lanes[lane] as place:
             with self.steps.measure("reconstruct"):
                 frames = place.upload([f for f in stack.frames if f is not None])
-                if running := self._running_image(stack.stream):
+                exposures = path.exposures(frames, arrays)
+                running = self._running_image(stack.stream)
+                if running:
                     image = running.add(stack)
                 else:
                     self._correct_drift(reconstructor, stack)
+                    if isinstance(reconstructor, Judging):
+                        reconstructor.look_at(exposures)
                     image = reconstructor.reconstruct(correction.apply(frames) if correction else frames)
             with self.steps.measure("normalise"):
                 recorded = self._recorded_normalisations.get((stack.stream, stack.t))
                 levels = recorded or background_and_headroom(image, border=BORDER, arrays=arrays)
-                saturated = arrays.numbers([arrays.count_at_least(f, path.ceiling) for f in frames])
-                judgement = reconstructor.judgement if isinstance(reconstructor, Judging) else None
+                judgement = (
+                    reconstructor.judgement
+                    if isinstance(reconstructor, Judging)
+                    else judge_without_patterns(exposures, stack.frames, localised=path.accumulates)
+                )
                 stays = image if device is not HOST_DEVICE and path.resident else None
-                return _Measured(place.download(image), Normalisation(*levels), int(saturated.sum()), judgement, stays)
+                return _Measured(place.download(image), Normalisation(*levels), exposures, judgement, stays)
 
     def _leave_device(self, path: ChannelPath, error: Exception) -> None:
         """Compute the frames of a channel on the CPU from here on."""
@@ -483,9 +518,14 @@ class Pipeline:
         recorded = (stack.stream, stack.t) in self._recorded_normalisations
         normalisation = (follow.resume if recorded else follow.update)(*measured.levels)
         judgement, running = measured.judgement, self._running_image(stack.stream)
+        if measured.exposures.saturated:
+            self._look_at_ceiling(stack)
         if judgement and judgement.doubt:
             self.counts["recon_doubtful"] += 1
-            self.warn(_doubtful(stack.stream, "shown all the same" if judgement.resolved else "shown as widefield"))
+            shown = "shown" if judgement.resolved else "shown as widefield"
+            self._warn_of_doubt(stack, shown, judgement.cause, judgement.doubt)
+        elif measured.exposures.clipped:
+            self.warn(_saturated(stack.stream))
         return SRFrame(
             measured.image,
             stack.stream,
@@ -493,7 +533,7 @@ class Pipeline:
             stack.t_acq_ns,
             stack.t_last_ns,
             Normalisation(*normalisation),
-            measured.saturated,
+            measured.exposures.saturated,
             stack.t_camera_ms,
             localisations=running.localisations if running else None,
             drift_nm=running.drift_nm if running else None,
@@ -501,6 +541,15 @@ class Pipeline:
             resident=measured.resident,
             exposure_ms=stack.exposure_ms,
         )
+
+    def _look_at_ceiling(self, stack: RawStack) -> None:
+        """Warn of pixels above the camera's ceiling, of which there can be none."""
+        path, most = self._paths[stack.stream.channel], max(int(f.max()) for f in stack.frames if f is not None)
+        if most > path.ceiling:
+            self.warn(
+                f"Pixels of channel {path.name or 'default'} exceed {path.ceiling}, which rig.yaml or Micro-Manager say is the "
+                "camera's ceiling: what is counted as saturated is not. Correct camera.bit_depth, or the camera's pixel type."
+            )
 
     def _add_up(self, name: str, parts: tuple[SRFrame, ...]) -> SRFrame:
         """Return the sum of the true channels of one time point."""
@@ -548,17 +597,24 @@ class Pipeline:
 
     def _offer(self, window: Window) -> None:
         """Give a window to the network; under "latest" it replaces one of its stream that still waits."""
-        complete = self._policy == "complete"
         stream, t = window.centre.stream, window.centre.t
         if not self._wanted(stream, t):
             return
-        if complete:
-            self._windows.wait_below(_WINDOWS_COMPLETE)
-        elif self._lacks_neighbour(window):
+        if self._policy == "latest" and self._lacks_neighbour(window):
             self._skip_centre(stream, t, "a neighbour was dropped")
             return
-        for displaced in self._wait_for_network(window, keep=complete):
+        keep = self._policy == "complete" and self._network_has_room()
+        for displaced in self._wait_for_network(window, keep=keep):
             self._skip_centre(displaced.centre.stream, displaced.centre.t, "the network cannot keep up")
+
+    def _network_has_room(self) -> bool:
+        """Wait until a window more may wait for the network; False if the network does not answer."""
+        most = _WINDOWS_COMPLETE
+        if not any(path.on_device for path in self._paths.values()):  # their memory is not the run's
+            most = max(most, self.raw_queue_bytes // _WINDOWS_SHARE // self._window_bytes)
+        while not (room := self._windows.wait_below(most, _LOOK_S)) and not self._watchdog.overdue:
+            pass
+        return room
 
     def _lacks_neighbour(self, window: Window) -> bool:
         """Whether a frame beside the centre was given up: what seems the first or last of its series may be neither."""
@@ -584,19 +640,47 @@ class Pipeline:
 
     def _separate(self) -> None:
         for window, separated in self._separating.over(self._windows):
-            stream, t = window.centre.stream, window.centre.t
-            if window.provisional:
-                self._show_provisional(separated)
-                continue
-            if "separate" not in self._failed:
-                try:
-                    if prediction := separated():
-                        self._predicted(prediction)
-                        continue
-                except Exception as e:  # whatever a runtime may raise, measurement and recording go on
-                    self._step_failed("separate", e)
-            self.counts["sr_failed"] += 1
-            self._skip(stream, t, self._failed["separate"])
+            prediction: _Prediction | None = None
+            error: BaseException | None = None
+            try:
+                prediction = separated()
+            except BaseException as e:  # whatever a runtime may raise, measurement and recording go on
+                error = e
+            with self._handing_on:
+                if self.network_left:
+                    return
+                (self._show_provisional if window.provisional else self._land)(window, prediction, error)
+
+    def _land(self, window: Window, prediction: _Prediction | None, error: BaseException | None) -> None:
+        """Hand on what the network made of a window, or say that it has nothing."""
+        try:
+            if error:
+                raise error
+            if prediction:
+                self._predicted(prediction)
+                return
+        except BaseException as e:  # likewise of a composer
+            self._step_failed("separate", e)
+        self._no_prediction(window)
+
+    def _no_prediction(self, window: Window) -> None:
+        self.counts["sr_failed"] += 1
+        self._skip(window.centre.stream, window.centre.t, self._failed["separate"])
+
+    def _leave_network(self) -> None:
+        """End the run without a network that does not answer; what it may still give comes too late."""
+        with self._handing_on:
+            self.network_left = True
+        self._failed.setdefault("separate", "the network did not answer")
+        left = []
+        while (window := self._windows.get()) is not None:
+            left.append(window)
+        left = [window for window in (*self._separating.under_way(), *left) if not window.provisional]
+        for window in sorted(left, key=lambda window: window.centre.t):
+            self._no_prediction(window)
+        self.warn(
+            f"The network did not answer: {len(left)} predictions are missing at the end. 'livesr backfill' computes them."
+        )
 
     def _predicted(self, prediction: _Prediction) -> None:
         """Hand on a prediction; in the order of the windows."""
@@ -616,16 +700,13 @@ class Pipeline:
             for sink in self._sinks:
                 sink.separated(frame)
 
-    def _show_provisional(self, separated: Callable[[], _Prediction | None]) -> None:
+    def _show_provisional(self, window: Window, prediction: _Prediction | None, error: BaseException | None) -> None:
         """Show a frame that its successor may still change."""
-        try:
-            prediction = separated()
-        except Exception as e:  # what is only a courtesy must not end the predictions that count
+        if error:  # what is only a courtesy must not end the predictions that count
             self._provisional = False
             self.warn(
-                f"A provisional frame failed ({type(e).__name__}: {e}); only final frames are shown from here on."
+                f"A provisional frame failed ({type(error).__name__}: {error}); only final frames are shown from here on."
             )
-            return
         if prediction is None:
             return
         frame = self._composed(prediction)
@@ -649,6 +730,10 @@ class Pipeline:
             return None
         if window.provisional and not (self._provisional and self._pace.allows(time.perf_counter())):
             return None
+        with self._watchdog.call():
+            return self._separated(lane, window)
+
+    def _separated(self, lane: int, window: Window) -> _Prediction:
         path, start_s = self._paths[window.centre.stream.channel], time.perf_counter()
         runtime = path.resident if all(frame.resident is not None for frame in _seen(window, path)) else None
         if runtime:
@@ -657,9 +742,9 @@ class Pipeline:
                 self._pace.worked(time.perf_counter() - start_s)
                 return _Prediction(window, window, made)
             except Exception as e:  # a driver may raise anything
-                with self._host_turns[path.name], self._network_turns[path.name].alone():
+                with self._separating_turns[path.name], self._network_turns[path.name].alone():
                     path.give_up(runtime, e)
-        with self._host_turns[path.name]:
+        with self._separating_turns[path.name]:
             seen = self._enlarged(window, path)
             with self._network_turns[path.name].on_host():  # windows before it may be on the device still
                 made = self._separate_on_host(path, seen)
@@ -728,7 +813,13 @@ class Pipeline:
             log.warning("%s", sentence)
         self.warnings[sentence] = self.warnings.get(sentence, 0) + 1
 
-    def _step_failed(self, step: str, error: Exception) -> None:
+    def _warn_of_doubt(self, stack: RawStack, shown: str, cause: str, doubt: str) -> None:
+        """Warn of a doubtful frame: the first of its cause is the example, frames.jsonl has the numbers of each."""
+        start = f"Frames of channel {stack.stream.channel or 'default'} are doubtful and {shown}: {cause}."
+        known = (sentence for sentence in self.warnings if sentence.startswith(start))
+        self.warn(next(known, f"{start} First at time point {stack.t}: {doubt}. frames.jsonl has each."))
+
+    def _step_failed(self, step: str, error: BaseException) -> None:
         """End a step; what comes before it goes on."""
         sentence = f"{step} failed: {type(error).__name__}: {error}"
         log.error("%s; recording goes on without it", sentence, exc_info=error)
@@ -745,7 +836,7 @@ class Pipeline:
         """Run the loop of a thread; an error that no step foresaw still ends in a report."""
         try:
             work()
-        except Exception as e:
+        except BaseException as e:
             log.exception("%s ended", threading.current_thread().name)
             self.stop(RecordingError(f"Internal error in {work.__name__.strip('_')}: {type(e).__name__}: {e}."))
             self._stacks.close()
@@ -758,6 +849,8 @@ class Pipeline:
                 status = self.status()
                 if status["raw_queue"] > _QUEUE_WARNS:
                     self.warn(_QUEUE_WARNING)
+                if self._watchdog.overdue:
+                    self.warn(_NETWORK_WARNING)
             self._take_notes()
             for sink in self._sinks:  # the last known state, if need be: subscribers take silence for the end
                 sink.status({**status, "warnings": list(self.warnings)})
@@ -832,6 +925,11 @@ class Pipeline:
             "backend": {n: p.backend.name for n, p in self._paths.items() if p.backend},
         }
 
+    @property
+    def raw_missing(self) -> int:
+        """Exposures that were announced, numbered or begun as a group, and never came."""
+        return self.counts["raw_missing"] if self.hook.missing is None else self.hook.missing
+
     def report(self) -> dict[str, Any]:
         """Everything that is known about the run, for the table, `--json` and report.json."""
         counts = self.counts
@@ -840,7 +938,8 @@ class Pipeline:
             **self.status(),
             "raw_lost": self.hook.received - counts["raw_frames"] + sum(s.raw_lost for s in self._sinks),
             **{name: value for s in self._sinks for name, value in s.accounts.items()},
-            "raw_missing": counts["raw_missing"] if self.hook.missing is None else self.hook.missing,
+            "raw_missing": self.raw_missing,
+            "raw_fetched": self.hook.fetched,
             "raw_repeated": counts["raw_repeated"],
             "raw_aside": counts["raw_aside"],
             "groups": counts["groups"],
@@ -867,11 +966,10 @@ class Pipeline:
         }
 
 
-def _doubtful(stream: Stream, shown: str) -> str:
-    """Return the warning of a run with doubtful frames; frames.jsonl and every frame say what it is in each case."""
+def _saturated(stream: Stream) -> str:
     return (
-        f"Frames of channel {stream.channel or 'default'} do not show the patterns of rig.yaml and are {shown}: too little "
-        "light, a wrong order of raw frames, motion, or a drifted pattern. frames.jsonl says which; 'livesr calibrate' checks."
+        f"Channel {stream.channel or 'default'} saturates in a few pixels: its brightest structures are dimmer than they are. "
+        "frames.jsonl says in which frames; expose less."
     )
 
 
@@ -889,7 +987,7 @@ class _Measured(NamedTuple):
 
     image: NDArray[np.float32]
     levels: Normalisation
-    saturated: int
+    exposures: Exposures
     judgement: Judgement | None
     resident: Any
 

@@ -23,14 +23,16 @@ from pymmcore_plus.mda import FinishReason
 from livesr.base.config import RigConfig, RunConfig, load_rig, parse
 from livesr.base.errors import ConfigError, LiveSRError, RunError
 from livesr.base.timing import now_ns
-from livesr.live.optical_state import mirrored_since
+from livesr.live.camera import Cameras, channel_cameras, size_fields, stage_position
+from livesr.live.optical_state import ChannelState
 from livesr.live.paths import Geometry, build_path, build_superposition
 from livesr.live.pipeline import Pipeline
 from livesr.live.session import Session
 from livesr.live.sinks.sink import RunDescription
 from livesr.live.sources.continuous import LiveMode
+from livesr.live.sources.delivery import Delivery
 from livesr.live.sources.mda import listen
-from livesr.live.sources.plan import plan_text
+from livesr.live.sources.plan import RawFramesPlan, plan_text
 from livesr.live.sources.triggered import trigger_unused
 from livesr.live.survey import Survey, survey
 
@@ -108,8 +110,9 @@ class LiveSR(Session):
         _detach_at_exit(core)
         self._plan = plan
         self._live = LiveMode(core, self.rig, self.settings.live, self._open_live, self._release_pipeline, self.fail)
-        self._camera: Geometry | None = None
-        self._announced = 0
+        self._cameras = Cameras({})
+        self._built: dict[str, Geometry] = {}
+        self._delivery = Delivery(core)
         self._core_log_level = logging.NOTSET
         self._entered = False
         self._survey: tuple[Any, Survey] | None = None
@@ -123,8 +126,9 @@ class LiveSR(Session):
         self._core_log_level = _CORE_LOG.level
         _CORE_LOG.setLevel(logging.WARNING)
         try:
-            self._open_paths(self._channel_names(self._plan))
-            if self._plan is not None and self.settings.live == "off":
+            self._open_paths(self._cameras_of(self._plan, self._channel_names(self._plan)))
+            # What a plan sets before its first exposure may change what the camera delivers: wait for it.
+            if self._plan is not None and self.settings.live == "off" and getattr(self._plan, "setup", None) is None:
                 self._arm(self._plan)
             self._live.connect()
         except BaseException:
@@ -141,6 +145,8 @@ class LiveSR(Session):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._forked:
+            return
         atexit.unregister(self.__exit__)
         self._end_acquisition(kind)
         for signal, listener in self._listeners():
@@ -167,6 +173,8 @@ class LiveSR(Session):
         """See to it that no acquisition outlives the block: one in another thread is waited for, after an error stopped."""
         if kind is KeyboardInterrupt and self._core.isSequenceRunning():
             self._core.stopSequenceAcquisition()  # it was torn out of its loop and left the camera running
+            if self._pipeline:
+                self._delivery.settle(self._pipeline.hook)
             return
         if kind is not None and self._core.mda.is_running():
             self._core.mda.cancel()
@@ -188,13 +196,15 @@ class LiveSR(Session):
         try:
             self._live.finish()
             self.wait()
+            engine = self._core.mda.engine
+            if engine and isinstance(self._plan, RawFramesPlan) and self._plan.setup is not None:
+                engine.setup_event(self._plan.setup)
             if self._pipeline is None:
                 self._arm(self._plan if self._plan is not None else sequence)
-            elif (now := camera_geometry(self._core, self.rig)) != self._camera:
-                raise ConfigError(
-                    f"The camera delivers {now}, and the session was opened for {self._camera}: "
-                    "open LiveSR after ROI, binning and pixel type are set."
-                )
+            else:
+                self._check_cameras()
+            if self._pipeline is not None:
+                self._pipeline.begin_at(stage_position(self._core))
             if self.rig.sim and self.rig.sim.pattern_property:
                 self._core.setProperty(*self.rig.sim.pattern_property, 0)
         except Exception as e:
@@ -204,35 +214,47 @@ class LiveSR(Session):
             log.exception("the run cannot start")
             self._core.mda.cancel()
 
+    def _check_cameras(self) -> None:
+        """Refuse a run whose cameras were set otherwise since the session was opened for it."""
+        now = self._cameras_of(self._plan, list(self._cameras.geometries))
+        for name, geometry in now.geometries.items():
+            if geometry != (opened := self._cameras.geometries[name]):
+                raise ConfigError(
+                    f"The camera delivers {geometry.words()}, and the session was opened for {opened.words()}: "
+                    "open LiveSR after ROI, binning and pixel type are set."
+                )
+
     def _event_started(self, event: Any) -> None:
         """Count what the acquisition announces: pymmcore-plus reports a camera that fails to deliver to the log alone."""
-        for exposure in getattr(event, "events", (event,)):
-            self._announced += exposure.action.type == "acquire_image"
+        if (pipeline := self._pipeline) is not None:
+            self._delivery.event_started(event, pipeline.hook)
 
     def _frame_ready(self, image: Any, event: Any, metadata: Mapping[str, Any]) -> None:
         """Hand one frame over; in the acquisition thread."""
         if (pipeline := self._pipeline) is not None:
             pipeline.hook.frame_ready(image, event, metadata)
+            self._delivery.came(metadata)
 
     def _sequence_finished(self, sequence: Any) -> None:
-        if self._pipeline and self._core.mda.status.finish_reason != FinishReason.CANCELED:
-            self._check_delivery(self._pipeline)
+        if self._pipeline:
+            self._delivery.settle(self._pipeline.hook)
+            if self._core.mda.status.finish_reason != FinishReason.CANCELED:
+                self._check_delivery(self._pipeline)
         self._release_pipeline()
 
     def _check_delivery(self, pipeline: Pipeline) -> None:
         """Compare what the acquisition announced with what came; one frame in a hundred missing is a failure."""
-        announced, received = self._announced, pipeline.hook.received
+        announced, received = self._delivery.announced, pipeline.hook.received
         if received >= announced:
             return
         pipeline.hook.missing = announced - received
-        sentence = (
-            f"The camera delivered {received} of {announced} frames. What came is kept; the log of pymmcore-plus says what "
-            "the camera or its driver reported."
-        )
         if announced - received > _MISSING_SHARE * announced:
-            pipeline.stop(RunError(sentence))
-        else:
-            pipeline.warn(sentence)
+            pipeline.stop(
+                RunError(
+                    f"The camera delivered {received} of {announced} frames. What came is kept; the log of pymmcore-plus says "
+                    "what the camera or its driver reported."
+                )
+            )
 
     def _open_live(self, plan: Any, on_stop: Callable[[], None]) -> Pipeline:
         """Open the run of a sequence acquisition outside an MDA."""
@@ -243,12 +265,13 @@ class LiveSR(Session):
 
     def _arm(self, plan: Any, on_stop: Callable[[], None] | None = None) -> Pipeline:
         """Build the run that comes next: description, sinks, threads; `on_stop` stops the camera, by default the MDA."""
-        camera = camera_geometry(self._core, self.rig)
         names = self._channel_names(plan)
-        if camera != self._camera or not set(names) <= set(self._paths):
+        cameras = self._cameras_of(plan, names)
+        if any(self._built.get(name) != geometry for name, geometry in cameras.geometries.items()):
             self._close_paths()
-            self._open_paths(names)
-        self._announced = 0
+            self._open_paths(cameras)
+        self._cameras = cameras
+        self._delivery.begin()
         armed: list[Pipeline] = []
 
         def cancel() -> None:
@@ -257,8 +280,9 @@ class LiveSR(Session):
 
         pipeline = self._open_run(self._describe(plan, names), on_stop or cancel)
         armed.append(pipeline)
-        if sentence := trigger_unused(self._core, self.rig):
-            pipeline.warn(sentence)
+        for sentence in (trigger_unused(self._core, self.rig), *cameras.notes, *self._surveyed(plan).notes):
+            if sentence:
+                pipeline.warn(sentence)
         return pipeline
 
     def _describe(self, plan: Any, names: list[str]) -> RunDescription:
@@ -287,7 +311,6 @@ class LiveSR(Session):
             started_ns=now_ns(),
             channels=tuple(self._paths[name].description for name in (*names, *self._sums)),
             **about.places(),
-            z_step_um=about.z_step_um,
             interval_s=interval_s,
             record_raw=self.settings.record_raw,
             record_recon=self.settings.record_recon,
@@ -303,6 +326,7 @@ class LiveSR(Session):
             return Survey()
         if self._survey is None or self._survey[0] is not plan:
             only = next(iter(self.rig.channels), "") if len(self.rig.channels) == 1 else ""
+            size_fields(self._core, plan)
             self._survey = plan, survey(plan, self.rig.raw_frames, only)
         return self._survey[1]
 
@@ -317,13 +341,22 @@ class LiveSR(Session):
             )
         return named or list(self.rig.channels) or [""]
 
-    def _open_paths(self, names: list[str]) -> None:
-        self._camera = camera_geometry(self._core, self.rig)
+    def _cameras_of(self, plan: Any, names: list[str]) -> Cameras:
+        """Return what the cameras will deliver for the channels of a plan; without one, for each channel by itself."""
+        states = self._surveyed(plan).states
+        asked = {name: states.get(name, ChannelState()) for name in names}
+        if plan is not None:
+            return channel_cameras(self._core, self.rig, asked)
+        apart = [channel_cameras(self._core, self.rig, {name: state}) for name, state in asked.items()]
+        return Cameras({name: g for each in apart for name, g in each.geometries.items()})
+
+    def _open_paths(self, cameras: Cameras) -> None:
         settings = self.settings.model_dump(
             include={"backend", "precision", "threads", "tile", "residual_plane", "uncertainty"}
         )
-        for name in names:
-            self._paths[name] = build_path(self.rig, name, self._camera, device=self.settings.device, **settings)
+        self._built = dict(cameras.geometries)
+        for name, geometry in cameras.geometries.items():
+            self._paths[name] = build_path(self.rig, name, geometry, device=self.settings.device, **settings)
         for name in self._sums:
             self._paths[name] = build_superposition(self.rig, self._paths, **settings)
 
@@ -335,67 +368,10 @@ class LiveSR(Session):
 
 def _detach_at_exit(core: CMMCorePlus) -> None:
     """Take the core's callback away before the interpreter goes: a callback that still arrives then aborts the process."""
-    reference = weakref.ref(core)
+    reference, process = weakref.ref(core), os.getpid()
 
     def detach() -> None:
-        if (alive := reference()) is not None:
+        if os.getpid() == process and (alive := reference()) is not None:
             CMMCore.registerCallback(alive, None)
 
     atexit.register(detach)
-
-
-def camera_geometry(core: CMMCorePlus, rig: RigConfig) -> Geometry:
-    """Return what the core's camera delivers now.
-
-    Raises
-    ------
-    ConfigError
-        If there is no camera, more than one, colour pixels, no pixel size, or a binning that SIM cannot take.
-    """
-    if not core.getCameraDevice():
-        raise ConfigError("The core has no camera: load a system configuration, or set the core's Camera property.")
-    if (cameras := core.getNumberOfCameraChannels()) > 1:
-        raise ConfigError(f"The camera delivers {cameras} images at once; livesr takes one. Select a single camera.")
-    if (components := core.getNumberOfComponents()) != 1:
-        raise ConfigError(f"The camera delivers {components} colour components a pixel; set a monochrome PixelType.")
-    x0, y0, width, height = core.getROI()
-    camera = core.getCameraDevice()
-    binning = str(core.getProperty(camera, "Binning")) if core.hasProperty(camera, "Binning") else "1"
-    n = int(binning.partition("x")[0])
-    # Micro-Manager's own pixel size is that of the binned pixel.
-    pixel_size_um = n * rig.optics.pixel_size_nm / 1e3 if rig.optics.pixel_size_nm else core.getPixelSizeUm()
-    if not pixel_size_um > 0:
-        raise ConfigError(
-            "The pixel size is unknown: set optics.pixel_size_nm in rig.yaml, or a pixel size in Micro-Manager."
-        )
-    if n > 1 and rig.sim and 1e3 * pixel_size_um > (finest := _finest_nm(rig)):
-        raise ConfigError(
-            f"Binning is {binning}: pixels of {1e3 * pixel_size_um:.0f} nm remove the resolution that SIM needs "
-            f"({finest:.0f} nm or less). Set Binning to 1."
-        )
-    mirrored = mirrored_since(core, rig.sim.calibrated_with, rig.name) if rig.sim else (False, False)
-    if rig.corrections.per_pixel and any(mirrored):
-        raise ConfigError(
-            f"The picture is mirrored since rig {rig.name!r} was calibrated, and its corrections are maps of the chip: set the "
-            "camera's mirrors back, or use a rig.yaml without maps."
-        )
-    if rig.corrections.per_pixel and binning not in ("1", "1x1"):
-        raise ConfigError(
-            f"Binning is {binning}: the corrections of rig {rig.name!r} are for single pixels of the chip. Set Binning to 1, "
-            "or use a rig.yaml without them."
-        )
-    if (width_bytes := core.getBytesPerPixel()) not in (1, 2):
-        raise ConfigError(
-            f"The camera delivers {8 * width_bytes} bit pixels; livesr takes 8 and 16 bit. Set PixelType."
-        )
-    dtype = "uint8" if width_bytes == 1 else "uint16"
-    # The centre of the first binned pixel lies between the pixels of the chip.
-    half = (n - 1) / (2 * n)
-    return Geometry((height, width), dtype, pixel_size_um, (y0 + half, x0 + half), mirrored)
-
-
-def _finest_nm(rig: RigConfig) -> float:
-    """Largest pixel that samples all that the objective passes, in the SIM channel of the shortest emission."""
-    channels = [rig.channel(name) for name in rig.channels or [""]]
-    emissions = [c.emission_nm or rig.optics.emission_nm for c in channels if c.reconstruct == "sim"]
-    return min(emissions, default=rig.optics.emission_nm) / (4 * rig.optics.na)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from psygnal import EmitLoopError, Signal
+from psygnal import Signal
 
 from livesr.base.config import RigConfig, RunConfig
 from livesr.base.errors import ConfigError, LiveSRError, RunError
@@ -36,6 +37,8 @@ log = logging.getLogger(__name__)
 _LISTENER_PATIENCE_S = (
     30.0  # a listener of `finished` may copy a store; one that hangs must not hold up what comes next
 )
+
+_CTRL_C_WHILE_STORING = 3
 
 
 class Session:
@@ -69,6 +72,7 @@ class Session:
         self._description: RunDescription | None = None
         self._about: dict[str, Any] = {}
         self._told_s = math.inf  # when listeners were told that the run has finished
+        self._process = os.getpid()
         self.interrupted = False
         self.store: Path | None = None
         self.report: dict[str, Any] = {}
@@ -77,16 +81,20 @@ class Session:
     def wait(self) -> dict[str, Any]:
         """Wait until the run that has ended is processed and stored; return its report.
 
-        Ctrl-C while waiting leaves out what is not computed yet, and still stores everything received.
+        Ctrl-C while waiting leaves out what is not computed yet, and still stores everything received; who insists three times
+        more, because a disk hangs, leaves it at that.
         """
         if self._finishing and self._finishing[0] is not threading.current_thread():  # a listener of `finished` may ask
             thread, pipeline = self._finishing
-            try:
-                wait_for(thread, self._listeners_had_time)
-            except KeyboardInterrupt:
-                self.interrupted = True
-                pipeline.abandon()
-                wait_for(thread, self._listeners_had_time)
+            for insisted in range(_CTRL_C_WHILE_STORING + 1):
+                try:
+                    wait_for(thread, self._listeners_had_time)
+                    break
+                except KeyboardInterrupt:
+                    self.interrupted = True
+                    pipeline.abandon()
+                    if insisted == _CTRL_C_WHILE_STORING:
+                        raise
             if thread.is_alive():
                 self._leave_behind(thread)
         return self.report
@@ -100,6 +108,11 @@ class Session:
         if sentence not in self.report["warnings"]:
             log.warning(sentence)
             self.report["warnings"].append(sentence)
+
+    @property
+    def _forked(self) -> bool:
+        """Whether this is a copy in a child process: the run, its threads and its files are the parent's."""
+        return os.getpid() != self._process
 
     def status(self) -> dict[str, Any]:
         """State of the run in progress, {} between runs."""
@@ -207,11 +220,16 @@ class Session:
             pipeline.error = pipeline.error or RunError(f"The run did not end as it should: {type(e).__name__}: {e}.")
             self.report = {**pipeline.report(), **about, "listener_errors": signals.listener_errors}
         self.error = self.error or pipeline.error
+        if (
+            pipeline.network_left
+        ):  # it is still inside: to close it may crash the process, to use it again would wait for it
+            self._paths = {}
         self._told_s = time.monotonic()
         try:
             self.finished.emit(self.report)
-        except EmitLoopError as e:
-            log.warning("a listener of finished raised: %s", e.__cause__ or e)
+        except BaseException as e:  # a listener may raise anything, sys.exit() too
+            self.report["listener_errors"] += 1
+            log.warning("a listener of finished raised: %r", e.__cause__ or e)
 
     def _close_paths(self) -> None:
         for path in self._paths.values():

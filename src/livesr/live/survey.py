@@ -7,7 +7,7 @@ again with every frame, in `pipeline.py`.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -18,7 +18,9 @@ from useq import MDAEvent
 from livesr.base.errors import ConfigError
 from livesr.base.frames import CameraFrame, RawStack, Stream
 from livesr.live.grouping.by_index import IndexGrouping
-from livesr.live.sources.mda import RAW_AXIS, no_raw_axis, place_of
+from livesr.live.optical_state import ChannelState
+from livesr.live.sinks.sink import Stack
+from livesr.live.sources.mda import RAW_AXIS, Placing, no_raw_axis
 
 _MOST_EVENTS = 20_000  # 0.4 s of a useq plan
 _TIME_POINTS = 4  # enough to see what repeats; more where channels are left out at some
@@ -32,24 +34,32 @@ class Survey:
     Attributes
     ----------
     channels : names in the order of their first exposure, () where the plan names none
-    positions : names in the order of their index
+    positions : names in the order of their index; a field of a grid is a position of its own
+    fields : position of every (p, g), {} without a grid
+    stacks : what is acquired of a channel at a position; {} where the plan was not seen to its end
     z_planes, z_step_um : of the largest stack; z_planes is 1 without
     interval_s : from time point to time point, None where the plan has several or says none
     raw_axis : whether raw frames have an axis of their own; without, they are counted along time
+    states : what the events of a channel set for the camera, beside its preset
     lone : channels that are never acquired at two time points in a row, although at several
     z_outside_t : whether a later plane of a stack comes after a later time point of an earlier one
     channels_apart : whether a channel is acquired at a later time point before another is at an earlier one
+    notes : sentences to be said with the run
     """
 
     channels: tuple[str, ...] = ()
     positions: tuple[str, ...] = ("0",)
+    fields: dict[tuple[int, int], int] = field(default_factory=dict)
+    stacks: dict[tuple[int, str], Stack] = field(default_factory=dict)
     z_planes: int = 1
     z_step_um: float = 1.0
     interval_s: float | None = None
     raw_axis: bool = False
+    states: dict[str, ChannelState] = field(default_factory=dict)
     lone: set[str] = field(default_factory=set)
     z_outside_t: bool = False
     channels_apart: bool = False
+    notes: tuple[str, ...] = ()
 
     def places(self) -> dict[str, Any]:
         """Return the fields of a `RunDescription` that say where frames lie.
@@ -57,10 +67,16 @@ class Survey:
         An image grows along time, one whole stack after the other. Where time runs inside z, every plane of a position is
         therefore an image of its own, as if it were a position.
         """
+        about: dict[str, Any] = {"fields": self.fields, "z_step_um": self.z_step_um}
         if not self.z_outside_t:
-            return {"positions": self.positions, "z_planes": self.z_planes}
+            return {**about, "positions": self.positions, "z_planes": self.z_planes, "stacks": self.stacks}
         planes = tuple(f"{name}-z{z}" for name in self.positions for z in range(self.z_planes))
-        return {"positions": planes, "planes_as_positions": self.z_planes}
+        apart = {
+            (position * self.z_planes + z, channel): Stack(1, stack.z_step_um)
+            for (position, channel), stack in self.stacks.items()
+            for z in range(stack.z_planes)
+        }
+        return {**about, "positions": planes, "planes_as_positions": self.z_planes, "stacks": apart}
 
 
 def survey(plan: Any, n_raw: Callable[[str], int], only_channel: str = "") -> Survey:
@@ -77,19 +93,18 @@ def survey(plan: Any, n_raw: Callable[[str], int], only_channel: str = "") -> Su
     Raises
     ------
     ConfigError
-        If an exposure would have no place, two would have the same, no group of a channel would be complete, or stacks
-        differ in their step.
+        If an exposure would have no place, two would have the same, no group of a channel would be complete, or the camera's
+        region changes within a channel.
     """
     found = Survey(raw_axis=RAW_AXIS in getattr(plan, "used_axes", ()), interval_s=_interval_s(plan))
     walk = _Walk(found, n_raw, only_channel)
     if isinstance(plan, Iterable) and not isinstance(plan, Iterator):
         events = _first_time_points(plan)
-        for event in islice(events, _MOST_EVENTS):
+        for event in islice(events, _MOST_EVENTS * (10 if _has_places(plan) else 1)):
             walk.take(event)
         walk.finish(whole=next(events, None) is None)
     names = [_name(position, str(p)) for p, position in enumerate(getattr(plan, "stage_positions", ()) or ())]
-    names += [str(p) for p in range(len(names), walk.positions)]
-    found.positions = tuple(names) or ("0",)
+    found.positions = walk.names(names) or ("0",)
     return found
 
 
@@ -97,7 +112,8 @@ class _Walk:
     """Groups the exposures of a plan as a run will, without pixels."""
 
     def __init__(self, found: Survey, n_raw: Callable[[str], int], only_channel: str) -> None:
-        self._found, self._n_raw, self._only = found, n_raw, only_channel
+        self._found, self._n_raw = found, n_raw
+        self._placing = Placing(n_raw, only_channel, found.fields)
         self._groupings: dict[str, IndexGrouping] = {}
         self._incomplete: dict[str, RawStack] = {}
         self._done: set[str] = set()
@@ -109,14 +125,17 @@ class _Walk:
         self._z_um: dict[tuple[int, str], dict[int, float]] = {}
         self._raw_axis = False
         self._streams: set[Stream] = set()
+        self._states: dict[str, _States] = {}
         self.positions = 0
 
     def take(self, event: MDAEvent) -> None:
         if event.action.type != "acquire_image":
             return
-        stream, t, raw = place_of(event, self._n_raw, self._only)
+        self._number_field(event)
+        stream, t, raw = self._placing.place(event)
         if event.channel and event.channel.config not in self._found.channels:
             self._found.channels += (event.channel.config,)
+        self._states.setdefault(stream.channel, _States()).take(event)
         self._raw_axis |= RAW_AXIS in event.index
         self._streams.add(stream)
         self.positions = max(self.positions, stream.position + 1)
@@ -145,13 +164,46 @@ class _Walk:
                 f"it goes on: put axis {RAW_AXIS!r}, with all raw frames, inside time."
             )
         self._found.lone = self._gapped - self._in_a_row
-        steps = {round(abs(z[i + 1] - z[i]), 4) for z in self._z_um.values() for i in z if i + 1 in z}
-        if len(steps) > 1:
-            raise ConfigError(
-                f"The plan's stacks have steps of {' and '.join(f'{s:g}' for s in sorted(steps))} um; a store has one: give "
-                "every position the same step, or acquire them in runs of their own."
+        self._found.states = {name: states.state(name) for name, states in self._states.items()}
+        self._look_at_stacks(whole=whole)
+
+    def names(self, given: Sequence[str]) -> tuple[str, ...]:
+        """Return a name for every position, from those that the plan gives its own."""
+        named = {p: name for p, name in enumerate(given)}
+        if not self._found.fields:
+            return tuple(named.get(p, str(p)) for p in range(max(len(named), self.positions)))
+        several = len({p for p, _ in self._found.fields}) > 1 or any(not name.isdigit() for name in given)
+        return tuple(f"{named.get(p, str(p))}-g{g}" if several else f"g{g}" for p, g in self._found.fields)
+
+    def _number_field(self, event: MDAEvent) -> None:
+        """Give a field of a grid the next position; in a plan with grids, one for a position without as well."""
+        if "g" in event.index or self._found.fields:
+            key = event.index.get("p", 0), event.index.get("g", 0)
+            self._found.fields.setdefault(key, len(self._found.fields))
+
+    def _look_at_stacks(self, *, whole: bool) -> None:
+        """Say how deep every stack is and how far its planes are apart; where they are not evenly, that."""
+        steps: dict[tuple[int, str], list[float]] = {
+            place: [abs(z[i + 1] - z[i]) for i in sorted(z) if i + 1 in z] for place, z in self._z_um.items()
+        }
+        middle = {place: round(float(np.median(found)), 4) for place, found in steps.items() if found}
+        self._found.z_step_um = next(iter(middle.values()), 1.0)
+        uneven = {round(step, 4) for found in steps.values() for step in found if len({round(s, 4) for s in found}) > 1}
+        if uneven:
+            self._found.notes += (
+                f"The planes of a stack are {' and '.join(f'{s:g}' for s in sorted(uneven))} um apart: an image has one "
+                "step, the median, and frames.jsonl says where every plane is (z_um).",
             )
-        self._found.z_step_um = steps.pop() if steps else 1.0
+        if whole:
+            depth: dict[int, int] = {}
+            for stream in self._streams:  # a channel that leaves planes out has the place of its position's stack
+                depth[stream.position] = max(depth.get(stream.position, 0), stream.z + 1)
+            self._found.stacks = {
+                (s.position, s.channel): Stack(
+                    depth[s.position], middle.get((s.position, s.channel), self._found.z_step_um)
+                )
+                for s in sorted(self._streams)
+            }
 
     def _check(self, stack: RawStack) -> None:
         stream, t = stack.stream, stack.t
@@ -175,10 +227,36 @@ class _Walk:
         self._newest[place] = max(self._newest[place], (t, stream.z))
 
 
+class _States:
+    """What the events of a channel set for the camera."""
+
+    def __init__(self) -> None:
+        self._group: str | None = None
+        self._rois: set[tuple[int, int, int, int] | None] = set()
+        self._values: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
+
+    def take(self, event: MDAEvent) -> None:
+        self._group = event.channel.group if event.channel else self._group
+        roi = getattr(event, "roi", None)
+        self._rois.add(None if roi is None else (roi.offset_x, roi.offset_y, roi.width, roi.height))
+        for device, name, value in event.properties or ():
+            self._values[device, name].add(str(value))
+
+    def state(self, channel: str) -> ChannelState:
+        if len(self._rois) > 1:
+            raise ConfigError(
+                f"The plan takes channel {channel or 'default'} with several regions of the camera: an image has one size. "
+                "Give every event of a channel the same region, or acquire them in runs of their own."
+            )
+        # What changes from exposure to exposure, as a pattern, does not concern the size of pictures.
+        constant = tuple((*key, next(iter(values))) for key, values in self._values.items() if len(values) == 1)
+        return ChannelState(self._group, next(iter(self._rois), None), constant)
+
+
 def _first_time_points(plan: Any) -> Iterator[MDAEvent]:
     """Iterate over a plan with its time axis cut short where that is possible."""
     most = _TIME_POINTS + max((c.acquire_every for c in _channels(plan)), default=1)
-    if not getattr(plan, "stage_positions", None) and getattr(plan, "z_plan", None) is None:
+    if not _has_places(plan):
         return iter(plan)  # nothing hides behind a long time axis
     if isinstance(axes := getattr(plan, "axes", None), tuple):  # useq.v2
         short = tuple(_shortened(axis, most) if axis.axis_key == "t" else axis for axis in axes)
@@ -186,6 +264,13 @@ def _first_time_points(plan: Any) -> Iterator[MDAEvent]:
     if getattr(plan, "time_plan", None) is not None:
         return iter(plan.replace(time_plan=_shortened(plan.time_plan, most)))
     return iter(plan)
+
+
+def _has_places(plan: Any) -> bool:
+    """Whether a plan says by itself that it has positions, fields or planes."""
+    return bool(len(getattr(plan, "stage_positions", ()) or ())) or any(
+        getattr(plan, axis, None) is not None for axis in ("z_plan", "grid_plan")
+    )
 
 
 def _shortened(time_plan: Any, most: int) -> Any:

@@ -20,6 +20,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from livesr.base import contained
 from livesr.base.errors import EngineError, RunError, StoreError
 from livesr.base.frames import MulticolorFrame, RawStack, SRFrame, Stream
 from livesr.live.inference.engine import load_engine
@@ -102,6 +103,7 @@ def backfill(
         If a frame could not be computed or written; what was done until then is kept.
     """
     store = RecordedStore(path)
+    contained.refuse_links(store.path, writing=True)
     _check_lengths(store)
     raw = _input(store, {"separate": engine, "upscale": upscale})
     _drop_unfinished_line(store.path / layout.FRAMES_LOG)
@@ -424,7 +426,7 @@ def _check_lengths(store: RecordedStore) -> None:
 
 def _drop_unfinished_line(log: Path) -> None:
     """Cut off a last line that a killed process left unfinished, so that the next does not continue it."""
-    with log.open("rb+") as file:
+    with contained.open_to_write(log.parent, log.name, "r+") as file:
         content = file.read()
         if content and not content.endswith(b"\n"):
             file.truncate(content.rfind(b"\n") + 1)

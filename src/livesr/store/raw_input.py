@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from livesr.base.config import RigConfig
 from livesr.base.errors import ConfigError, DamagedFileError, StoreError
-from livesr.base.frames import CameraFrame, Normalisation, Pixels, RawStack, Stream
+from livesr.base.frames import CameraFrame, Normalisation, Pixels, RawStack, StagePosition, Stream
 from livesr.live.inference.views import Sides
 from livesr.live.paths import Geometry
-from livesr.live.sinks.sink import RunDescription
+from livesr.live.sinks.sink import RunDescription, Stack
 from livesr.live.sources.recordings.recording import Plane, Recording, open_recording, places, with_axes
 from livesr.store.recorded import Event, Image, RecordedStore, array_shape, is_store, stream_of
 
@@ -87,16 +87,20 @@ def store_input(
     EngineError
         If the engine that it was predicted with is not here.
     """
-    images = {channel: raw_image(store, 0, channel) for channel in store.camera_channels}
+    raws = {(i.position, i.channel): i for i in store.images.values() if i.kind == "raw"}
+    acquired = {channel for _, channel in raws} or set(store.camera_channels)
+    images = {channel: _first_image(store, channel) for channel in store.camera_channels if channel in acquired}
+    stacks = {
+        place: Stack(array_shape(i.array, i.exposures).z_planes, i.scale.get("z", 1.0)) for place, i in raws.items()
+    }
     recon = next((i for i in store.images.values() if i.kind == "recon"), None)
     first = next(iter(images.values()))
     run: dict[str, Any] = {
         "positions": store.positions,
-        "z_planes": array_shape(first.array, first.exposures).z_planes,
+        "z_planes": max(stack.z_planes for stack in stacks.values()),
         "z_step_um": first.scale.get("z", 1.0),
-        "started_ns": int(datetime.fromisoformat(store.about["started"]).timestamp() * 1e9)
-        if "started" in store.about
-        else 0,
+        "stacks": stacks if _differ(store, stacks) else {},
+        "started_ns": _started_ns(store.about.get("started")),
     }
     as_it_was = rig or store.rig(engine, upscale)
     run["sidecars"] = as_it_was.files()
@@ -112,12 +116,21 @@ def store_input(
         normalisations={} if rig else store.normalisations(),
         pattern_drifts={} if rig else store.pattern_drifts(),
         run=run,
+        notes=store.problems,
         uncertainty={c: cast("Sides", sides) for c in store.channels if (sides := store.uncertainty(c))},
         tiles={c: t for c in store.channels if (t := store.provenance(c).get("runtime", {}).get("tile"))},
         runtimes={
             c: (r["backend"], r["precision"]) for c in store.channels if (r := store.provenance(c).get("runtime"))
         },
     )
+
+
+def _started_ns(said: object) -> int:
+    """Return when a run began, ns since the Unix epoch; 0 where its store says no date that there is."""
+    try:
+        return max(int(datetime.fromisoformat(str(said)).timestamp() * 1e9), 0)
+    except (ValueError, OverflowError, OSError):
+        return 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,7 +315,7 @@ def read_stacks(store: RecordedStore, keys: Iterable[tuple[Stream, int]]) -> Ite
     DamagedFileError
         If a time point cannot be read.
     """
-    import zarr
+    from livesr.live.sources.zarr_files import open_array
 
     lines = store.pictures("raw")
     arrays: dict[tuple[int, str], Any] = {}
@@ -310,7 +323,7 @@ def read_stacks(store: RecordedStore, keys: Iterable[tuple[Stream, int]]) -> Ite
         place = stream.position, stream.channel
         image = raw_image(store, *place)
         if place not in arrays:
-            arrays[place] = array_shape(image.array, image.exposures), zarr.open_array(image.array, mode="r")
+            arrays[place] = array_shape(image.array, image.exposures), open_array(image.array)
         shape, array = arrays[place]
         if t >= shape.length["t"]:
             raise _damaged(store, image, t, "the array is shorter")
@@ -319,6 +332,17 @@ def read_stacks(store: RecordedStore, keys: Iterable[tuple[Stream, int]]) -> Ite
         except Exception as e:  # a torn shard raises whatever its codecs raise
             raise _damaged(store, image, t, str(e)) from e
         yield _stack(lines[stream, t], block)
+
+
+def _first_image(store: RecordedStore, channel: str) -> Image:
+    """Return the raw image of a channel at the first position that has one."""
+    own = [p for kind, p, name in store.images if (kind, name) == ("raw", channel)]
+    return raw_image(store, min(own, default=0), channel)
+
+
+def _differ(store: RecordedStore, stacks: Mapping[tuple[int, str], Stack]) -> bool:
+    """Whether a run acquired some channels at some positions only, or stacks of different depth."""
+    return len(set(stacks.values())) > 1 or len(stacks) < len(store.positions) * len(store.camera_channels)
 
 
 def raw_image(store: RecordedStore, position: int, channel: str) -> Image:
@@ -344,7 +368,10 @@ def camera_of(raw: Image) -> Geometry:
     along_y, along_x = raw.attributes["livesr"].get("mirrored", (False, False))
     y, x = shape.length["y"], shape.length["x"]
     mirrored = bool(along_y), bool(along_x)
-    return Geometry((y, x), shape.dtype, raw.scale["x"], (float(origin[0]), float(origin[1])), mirrored)
+    said = raw.attributes["livesr"]
+    bit_depth, camera = int(said.get("bit_depth", 16)), str(said.get("camera", ""))
+    origin_px, drawn = (float(origin[0]), float(origin[1])), bool(said.get("drawn", False))
+    return Geometry((y, x), shape.dtype, raw.scale["x"], origin_px, mirrored, bit_depth, camera, drawn)
 
 
 def frames_of(stacks: Iterable[RawStack]) -> Iterator[CameraFrame]:
@@ -352,9 +379,8 @@ def frames_of(stacks: Iterable[RawStack]) -> Iterator[CameraFrame]:
     for stack in stacks:
         for raw, pixels in enumerate(stack.frames):
             if pixels is not None:
-                yield CameraFrame(
-                    pixels, stack.stream, stack.t, raw, stack.t_acq_ns, stack.t_camera_ms, stack.exposure_ms
-                )
+                about = stack.t_acq_ns, stack.t_camera_ms, stack.exposure_ms, stack.stage
+                yield CameraFrame(pixels, stack.stream, stack.t, raw, *about)
 
 
 def description(raw: RawInput, channels: Iterable[Any], **changes: Any) -> RunDescription:
@@ -371,7 +397,14 @@ def _stack(line: Event, block: NDArray[Any]) -> RawStack:
     # A line that a repair has written knows no time.
     t_ns = line.get("t_acq_ns") or 0
     return RawStack(
-        frames, stream_of(line), line["t"], t_ns, t_ns, line.get("t_camera_ms"), exposure_ms=line.get("exposure_ms")
+        frames,
+        stream_of(line),
+        line["t"],
+        t_ns,
+        t_ns,
+        line.get("t_camera_ms"),
+        exposure_ms=line.get("exposure_ms"),
+        stage=StagePosition(*(line.get(axis) for axis in StagePosition._fields)),
     )
 
 

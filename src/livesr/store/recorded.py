@@ -5,19 +5,20 @@ Owns the reading of a store's metadata. Writes nothing; pixels are read by whoev
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from livesr.base import contained, documents
+from livesr.base.array_limits import check_array
 from livesr.base.config import RigConfig, SuperposeConfig, load_yaml, parse
-from livesr.base.errors import EngineError, StoreError
+from livesr.base.errors import DocumentError, EngineError, StoreError
 from livesr.base.frames import Normalisation, Stream
 from livesr.live.inference.engine import Engine, engine_folders, load_engine
 from livesr.live.sinks import layout
-from livesr.live.sinks.frames_log import SeriesName, read_frames_log
+from livesr.live.sinks.frames_log import LogContents, SeriesName, read_log
 
 KINDS: dict[str, SeriesName] = {
     "raw": "raw",
@@ -26,6 +27,8 @@ KINDS: dict[str, SeriesName] = {
     "uncertainty": "uncertainty",
 }
 Event = dict[str, Any]
+CHUNKS = ("*", "*", "c")
+"""Folders of an array's chunks: their links are looked at when they are read or written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,17 +117,29 @@ def array_shape(array: Path, exposures: int = 1) -> ArrayShape:
     Raises
     ------
     StoreError
-        If it is missing or damaged.
+        If it is missing or damaged, or names codecs or pixel types that are not read.
     """
+    from livesr.live.sources.zarr_files import check_codecs
+
     about = read_json(array / "zarr.json")
+    check_codecs(about, str(array / "zarr.json"))
     try:
         names = about["dimension_names"]
         shards = about["chunk_grid"]["configuration"]["chunk_shape"]
+        check_array(str(array / "zarr.json"), about["shape"], _chunk_of(about) or shards, shards)
+        if exposures < 1:
+            raise ValueError(f"{exposures} exposures")
         length, shard = dict(zip(names, about["shape"], strict=True)), dict(zip(names, shards, strict=True))
         length["t"], shard["t"] = -(-length["t"] // exposures), max(shard["t"] // exposures, 1)
         return ArrayShape(length, shard, str(about["data_type"]), exposures)
-    except (KeyError, TypeError, ValueError) as e:
+    except (KeyError, TypeError, ValueError, AttributeError) as e:
         raise StoreError(f"{array / 'zarr.json'} does not describe an array that livesr wrote: {e}.") from e
+
+
+def _chunk_of(about: Mapping[str, Any]) -> Any:
+    """Shape of what is decoded at once: of the chunks inside a shard, where there are shards."""
+    sharding = (c for c in about["codecs"] if c.get("name") == "sharding_indexed")
+    return next((c["configuration"]["chunk_shape"] for c in sharding), None)
 
 
 class RecordedStore:
@@ -146,6 +161,7 @@ class RecordedStore:
         self.path = Path(path).absolute()
         if not self.path.is_dir():
             raise StoreError(f"There is no store {path}: expected an OME-Zarr folder that livesr has written.")
+        contained.refuse_links(self.path, but=CHUNKS)
         try:
             self.about: Mapping[str, Any] = read_json(self.path / "zarr.json")["attributes"]["livesr"]
             names = read_json(self.path / "OME" / "zarr.json")["attributes"]["ome"]["series"]
@@ -153,7 +169,16 @@ class RecordedStore:
             raise StoreError(
                 f"{path} is no complete store of livesr. If its run was killed, 'livesr repair {path}' may help."
             ) from e
-        found = [image for name in names if (image := read_image(self.path / name))]
+        if not isinstance(names, list):
+            raise StoreError(
+                f"{self.path / 'OME' / 'zarr.json'} names {type(names).__name__}, expected a list of images."
+            )
+        folders = [contained.beneath(self.path, name) for name in names]
+        if deeper := [name for name in names if "/" in name]:
+            raise StoreError(
+                f"{self.path} names an image {deeper[0]!r}; livesr's images are folders of the store itself."
+            )
+        found = [image for folder in folders if (image := read_image(folder))]
         self.images = {(image.kind, image.position, image.channel): image for image in found}
 
     @property
@@ -177,10 +202,22 @@ class RecordedStore:
         return tuple(name for name in self.channels if name not in self.superposed)
 
     @cached_property
+    def log(self) -> LogContents:
+        """What frames.jsonl says, and what in it is not understood; nothing where there is no such file."""
+        log = contained.beneath(self.path, layout.FRAMES_LOG)
+        return read_log(log) if log.is_file() else LogContents([])
+
+    @property
     def events(self) -> list[Event]:
-        """Every line of frames.jsonl."""
-        log = self.path / layout.FRAMES_LOG
-        return read_frames_log(log) if log.is_file() else []
+        """Every line of frames.jsonl that is understood."""
+        return self.log.events
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What this store cannot say of its run, in sentences."""
+        missing = not (self.path / layout.FRAMES_LOG).is_file()
+        gone = f"{layout.FRAMES_LOG} is missing, so which pictures were taken and how is not known." if missing else ""
+        return tuple(sentence for sentence in (gone, self.log.problem) if sentence)
 
     def pictures(self, kind: SeriesName) -> dict[tuple[Stream, int], Event]:
         """Return the last line about every picture that the arrays of a kind hold, by stream and time point."""
@@ -218,10 +255,12 @@ class RecordedStore:
         EngineError
             If an engine is not on this computer.
         """
-        path = self.path / layout.SIDECARS / "rig.yaml"
+        path = contained.beneath(self.path, f"{layout.SIDECARS}/rig.yaml")
         if not path.is_file():
             raise StoreError(f"{self.path} holds no copy of rig.yaml: say with --rig on what it was acquired.")
-        rig = parse(RigConfig, {**load_yaml(path), "folder": path.parent}, str(path))
+        rig = parse(RigConfig, {**load_yaml(path), "folder": path.parent, "micromanager": "rig.cfg"}, str(path))
+        for name in rig.files():  # they go into the store that is made of this one
+            contained.beneath(path.parent, name)
         named = {"separate": engine, "upscale": upscale}
 
         def used(name: str) -> dict[str, str | None]:
@@ -233,9 +272,7 @@ class RecordedStore:
 
         channels = {name: rig.channel(name).model_copy(update=used(name)) for name in self.camera_channels}
         sums = [parse(SuperposeConfig, {**about, **used(name)}, str(path)) for name, about in self.superposed.items()]
-        return rig.model_copy(
-            update={"channels": channels, "superpose": next(iter(sums), None), "micromanager": "rig.cfg"}
-        )
+        return rig.model_copy(update={"channels": channels, "superpose": next(iter(sums), None)})
 
     def models(self, channel: str) -> dict[str, Mapping[str, Any]]:
         """Return the engines that the predictions of a channel went through, by task, in order."""
@@ -305,9 +342,9 @@ def read_json(path: Path) -> dict[str, Any]:
         If the file is missing or damaged.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as e:
-        raise StoreError(f"Cannot read {path}: {e}.") from e
+        value = documents.read_json(contained.beneath(path.parent, path.name))
+    except DocumentError as e:
+        raise StoreError(str(e)) from e
     if not isinstance(value, dict):
         raise StoreError(f"{path} holds {type(value).__name__}, expected an object.")
     return value

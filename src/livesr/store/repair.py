@@ -9,7 +9,6 @@ every read of it raises) or absent, and each image has come a little less or mor
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 import time
@@ -21,10 +20,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from livesr.base.errors import StoreError
-from livesr.base.files import replace_file
+from livesr.base import contained, documents
+from livesr.base.errors import DocumentError, StoreError
 from livesr.live.sinks import layout
-from livesr.live.sinks.frames_log import read_frames_log, to_json
+from livesr.live.sinks.frames_log import LogContents, read_log, to_json
 from livesr.live.sinks.series import group_json, write_json
 from livesr.store.recorded import KINDS, ArrayShape, Event, Image, array_shape, read_image, read_json, stream_of
 
@@ -79,6 +78,7 @@ def repair(path: Path, *, still_growing_s: float = _STILL_GROWING_S) -> RepairRe
     path = Path(path).absolute()
     if not (path / layout.SIDECARS).is_dir():
         raise StoreError(f"{path} is no store of livesr: it has no folder '{layout.SIDECARS}'.")
+    contained.refuse_links(path, writing=True)
     _refuse_growing(path, still_growing_s)
     images, problems = _images(path)
     log = _Log(path / layout.FRAMES_LOG)
@@ -94,7 +94,7 @@ def repair(path: Path, *, still_growing_s: float = _STILL_GROWING_S) -> RepairRe
     for image in longer:
         image.set_length(lengths[image.image.name])
     rewritten = log.rewrite(unlogged, changed=any(lost.values()))
-    tables = [table for table in sorted(path.glob("localisations*.csv")) if _cut_torn_row(table)]
+    tables = [table for table in sorted(path.glob("localisations*.csv")) if table.is_file() and _cut_torn_row(table)]
     for name, content in metadata.items():
         (path / name).parent.mkdir(exist_ok=True)
         write_json(path / name, content)
@@ -153,14 +153,16 @@ class _Found:
         try:
             with self._readable(t_shard, file) as array:
                 self._read(array, t_shard, z_shard)
+        except StoreError:  # not the shard: it must stay where it is
+            raise
         except Exception:  # a torn shard raises whatever its codecs raise
             return "torn"
         return "whole"
 
     def _read(self, folder: Path, t_shard: int, z_shard: int) -> Any:
-        import zarr
+        from livesr.live.sources.zarr_files import open_array
 
-        array = zarr.open_array(folder, mode="r")
+        array = open_array(folder)
         t = min((t_shard + 1) * self.shape.shard["t"], array.shape[0] // self.shape.exposures) - 1
         return array[self.shape.index(t, z_shard * self.shape.shard.get("z", 1))]
 
@@ -215,9 +217,9 @@ class _Found:
                             yield line
 
     def _line_of(self, folder: Path, t: int, z: int) -> Event | None:
-        import zarr
+        from livesr.live.sources.zarr_files import open_array
 
-        planes = np.asarray(zarr.open_array(folder, mode="r")[self.shape.index(t, z)])
+        planes = np.asarray(open_array(folder)[self.shape.index(t, z)])
         missing = [i for i, plane in enumerate(planes) if not plane.any()]
         if len(missing) == len(planes):
             return None
@@ -267,7 +269,9 @@ class _Log:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._events = read_frames_log(path) if path.is_file() else []
+        found = read_log(path) if path.is_file() else LogContents([])
+        self._events = found.events
+        self._unknown = b"".join(line.text + b"\n" for line in found.unknown if not line.keys)
 
     def stored(self, image: Image) -> list[Event]:
         """Return the lines about pictures of an image, for the caller to correct."""
@@ -280,12 +284,12 @@ class _Log:
 
     def rewrite(self, more: Sequence[Event], *, changed: bool) -> bool:
         """Replace the file if a line was changed, is to be added, or ends in the middle; return whether it was."""
-        text = self._path.read_bytes() if self._path.is_file() else b""
+        text = contained.read_bytes(self._path.parent, self._path.name) if self._path.is_file() else b""
         if not (changed or more or (text and not text.endswith(b"\n"))):
             return False
-        new = self._path.with_name(f".{self._path.name}.new")
-        new.write_text("".join(to_json(e) + "\n" for e in (*self._events, *more)), encoding="utf-8", newline="\n")
-        replace_file(new, self._path)
+        # What is not understood is kept, first: it may mean something to somebody, and livesr passes over it again.
+        known = "".join(to_json(e) + "\n" for e in (*self._events, *more)).encode()
+        contained.replace_bytes(self._path.parent, self._path.name, self._unknown + known)
         return True
 
 
@@ -339,8 +343,8 @@ def _keep_aside(path: Path, file: Path) -> str:
 
 def _cut_torn_row(table: Path) -> bool:
     """Cut off a last row that a killed process left unfinished; return whether there was one."""
-    with table.open("rb+") as file:
-        content = file.read()
+    with contained.open_to_write(table.parent, table.name, "r+") as file:
+        content: bytes = file.read()
         whole = content.rfind(b"\n") + 1
         file.truncate(whole)
     return whole < len(content)
@@ -370,7 +374,7 @@ def _about(images: Sequence[Image]) -> dict[str, Any]:
 
 def _is_json(path: Path) -> bool:
     try:
-        json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        documents.read_json(contained.beneath(path.parent, path.name))
+    except DocumentError:
         return False
     return True

@@ -115,6 +115,8 @@ class Replay(Session):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._forked:
+            return
         atexit.unregister(self.__exit__)
         self.stop()
         self._release_pipeline()

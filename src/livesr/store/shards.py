@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from livesr.base import contained
 from livesr.base.errors import RecordingError
 from livesr.base.files import replace_file
 from livesr.store.recorded import array_shape
@@ -37,6 +38,8 @@ def replace_planes(array: Path, planes: Mapping[tuple[int, int], NDArray[Any]], 
     """
     import zarr
 
+    from livesr.live.sources.zarr_files import open_array
+
     shape = array_shape(array)
     ((t_shard, z_shard),) = {shape.shard_of(t, z) for t, z in planes}
     first = {"t": t_shard * shape.shard["t"], "z": z_shard * shape.shard.get("z", 1)}
@@ -47,13 +50,14 @@ def replace_planes(array: Path, planes: Mapping[tuple[int, int], NDArray[Any]], 
     try:
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir(parents=True)
-        shutil.copyfile(array / "zarr.json", scratch / "zarr.json")
-        block = np.asarray(zarr.open_array(array, mode="r")[region])
+        place = contained.beneath_to_write(array, key)
+        block = np.asarray(open_array(array)[region])  # which has looked at the codecs
+        contained.copy_out(array, "zarr.json", scratch, "zarr.json")
         for (t, z), plane in planes.items():
             block[shape.index(t - first["t"], z - first["z"])] = plane
         zarr.open_array(scratch, mode="r+")[region] = block
         if (scratch / key).is_file():  # not where every plane is zero
-            _move(scratch / key, array / key)
+            _move(scratch / key, place)
         shutil.rmtree(scratch)
     except Exception as e:  # a torn shard raises whatever its codecs raise
         raise RecordingError(f"{array.parent.name} could not be written at t={min(planes)[0]}: {e}.") from e

@@ -7,8 +7,9 @@ chose.
 from __future__ import annotations
 
 import logging
+import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,13 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat
 
-from livesr.base.errors import ConfigError
+from livesr.base.array_limits import check_array
+from livesr.base.errors import ConfigError, StoreError
 
 log = logging.getLogger(__name__)
 
 Image = NDArray[np.float32]
 OnBadFile = Literal["refuse", "skip"]
 
+_MOST_BYTES = 4 << 30
 _PERCENTILES = (0.1, 99.9)
 _BIOSR = ("SIM_gt*.mrc", "GTSIM_level_*.mrc")  # of a cell in BioSR, ER last: its other files are raw frames
 
@@ -164,31 +167,53 @@ def _scale_of(noisy: Path, clean: Image) -> tuple[float, float]:
     return slope, middle[1] - slope * middle[0]
 
 
+def _check_size(shape: Sequence[int], itemsize: int) -> None:
+    """Refuse an image that says it is larger than any that can be trained on, before memory is taken for it."""
+    if min(shape, default=1) < 0 or math.prod(shape) * itemsize > _MOST_BYTES:
+        raise ValueError(f"it says that it is {' x '.join(map(str, shape))}; at most {_MOST_BYTES:,} bytes are read")
+
+
 def _read_tiff(path: Path) -> NDArray[Any]:
     import tifffile
+
+    from livesr.live.sources.recordings.companions import refuse_strangers
 
     with tifffile.TiffFile(path) as file:
         if not len(file.pages):
             raise ValueError("no image is in it")
+        refuse_strangers(file)
+        _check_size(file.series[0].shape, file.series[0].dtype.itemsize)
         return np.asarray(file.asarray())
 
 
 def _read_mrc(path: Path) -> NDArray[Any]:
     import mrcfile
 
+    with mrcfile.open(path, permissive=False, header_only=True) as file:
+        header = file.header
+        _check_size((int(header.nx), int(header.ny), int(header.nz)), 1)
+        if (
+            int(header.nx) * int(header.ny) * int(header.nz) > path.stat().st_size * 2
+        ):  # the smallest type has half a byte
+            raise ValueError("it is cut off")
     with mrcfile.open(path, permissive=False) as file:
         return np.array(file.data)
 
 
 def _read_zarr(path: Path) -> NDArray[Any]:
-    import zarr
+    from livesr.live.sources.zarr_files import open_group
 
-    group = zarr.open_group(str(path), mode="r")
+    group = open_group(path)
     attributes: dict[str, Any] = dict(group.attrs)
     multiscales = dict(attributes.get("ome", attributes)).get("multiscales")
     if not multiscales:
         raise ValueError("its attributes name no multiscales: it is no OME-Zarr image")
     array: Any = group[multiscales[0]["datasets"][0]["path"]]
+    try:
+        check_array("it", array.shape, array.chunks, getattr(array, "shards", None), array.dtype.itemsize)
+    except StoreError as e:
+        raise ValueError(str(e)) from e
+    _check_size(array.shape, array.dtype.itemsize)
     return np.asarray(array[...])
 
 

@@ -21,7 +21,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from livesr.base import contained
+from livesr.base.documents import read_json
 from livesr.base.files import replace_file
+from livesr.base.npy import open_npy
 
 Image = NDArray[np.float32]
 Shape = tuple[int, int, int]
@@ -109,18 +112,18 @@ class _PairStore:
         """Create the files, or find them, and return the indices of the pairs that are missing."""
         if not self._matches(self.folder / "unfinished.json"):
             self.folder.mkdir(parents=True, exist_ok=True)
+            contained.refuse_links(self.folder, writing=True)
             frames, targets = self.maker.shapes
             self._create("frames", np.float16, (self.n, *frames))
             self._create("targets", np.float16, (self.n, *targets))
             self._create("done", np.bool_, (self.n,))
             (self.folder / "unfinished.json").write_text(json.dumps(self._meta(), indent=2) + "\n", encoding="utf-8")
-        return [int(i) for i in np.flatnonzero(~np.load(self.folder / "done.npy"))]
+        return [int(i) for i in np.flatnonzero(~open_npy(self.folder / "done.npy"))]
 
     def make(self, indices: list[int]) -> int:
         """Make and write pairs `indices`; return how many."""
-        frames, targets, done = (
-            np.load(self.folder / f"{name}.npy", mmap_mode="r+") for name in ("frames", "targets", "done")
-        )
+        contained.refuse_links(self.folder, writing=True)
+        frames, targets, done = (open_npy(self.folder / f"{name}.npy", "r+") for name in ("frames", "targets", "done"))
         for i in indices:
             frames[i], targets[i] = self.maker.make((self.seed, i))
             done[i] = True
@@ -136,7 +139,7 @@ class _PairStore:
     def _matches(self, path: Path) -> bool:
         if not path.is_file():
             return False
-        found, wanted = json.loads(path.read_text(encoding="utf-8")), self._meta()
+        found, wanted = read_json(path), self._meta()
         if found == wanted:
             return True
         differ = sorted(key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key))

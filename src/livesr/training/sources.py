@@ -19,7 +19,6 @@ frame without its noise.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
@@ -28,6 +27,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
+from livesr.base.documents import read_json
+from livesr.base.npy import open_npy
 from livesr.live.normalise import background_and_headroom
 
 Pairs: TypeAlias = tuple[NDArray[np.float32], NDArray[np.float32]]
@@ -79,8 +80,8 @@ class CachedPairs:
 
     def __init__(self, folder: Path, content: float = 0.25, tries: int = 8, window: int | None = None) -> None:
         self.meta = _read_meta(folder)
-        self.frames: NDArray[np.float16] = np.load(folder / "frames.npy", mmap_mode="r")
-        self.targets: NDArray[np.float16] = np.load(folder / "targets.npy", mmap_mode="r")
+        self.frames: NDArray[np.float16] = open_npy(folder / "frames.npy", "r")
+        self.targets: NDArray[np.float16] = open_npy(folder / "targets.npy", "r")
         self.scale = _check_shapes(folder, self.frames.shape, self.targets.shape)
         extra = self.frames.shape[1] - (window or self.frames.shape[1])
         if extra < 0 or extra % 2:
@@ -163,7 +164,7 @@ def _read_meta(folder: Path) -> dict[str, Any]:
     path = folder / "meta.json"
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing: {folder} is not a folder of cached pairs; make one with a dataset")
-    meta: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    meta: dict[str, Any] = read_json(path)
     if missing := _REQUIRED - meta.keys():
         raise ValueError(f"{path} lacks {', '.join(sorted(missing))}")
     return meta

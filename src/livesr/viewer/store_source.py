@@ -45,19 +45,20 @@ class StoreSource:
         If `path` holds no store of livesr, or nothing to look at.
     """
 
-    state, problem, version = "recorded", "", 0
+    state, version = "recorded", 0
 
     def __init__(self, path: str | Path) -> None:
-        import zarr
+        from livesr.live.sources.zarr_files import open_array
 
         store = RecordedStore(Path(path))
         self.endpoint = str(path)
         self._names = store.positions
-        self.status: Mapping[str, Any] = read_json(store.path / REPORT) if (store.path / REPORT).is_file() else {}
+        self.status, unread = _report(store.path / REPORT)
+        self.problem = " ".join((*store.problems, *unread))
         self._images = {key: image for key, image in store.images.items() if key[0] != "raw"}
         if not self._images:
             raise StoreError(f"{path} holds neither reconstructions nor predictions to show, only raw exposures.")
-        self._arrays = {key: zarr.open_array(image.array, mode="r") for key, image in self._images.items()}
+        self._arrays = {key: open_array(image.array) for key, image in self._images.items()}
         self._shapes = {key: array_shape(image.array) for key, image in self._images.items()}
         self._lines = {kind: store.pictures(kind) for kind in _TOPICS}
         self._normalisations = store.normalisations()
@@ -143,6 +144,14 @@ class StoreSource:
             score=line.get("score", {}),
             time_shift_ms=line.get("time_shift_ms"),
         )
+
+
+def _report(path: Path) -> tuple[Mapping[str, Any], tuple[str, ...]]:
+    """Return what a run said at its end, {} where it said nothing; and why that cannot be read."""
+    try:
+        return (read_json(path) if path.is_file() else {}), ()
+    except StoreError as e:
+        return {}, (f"What the run reported is not known: {e}",)
 
 
 def _selects(selection: Selection, stream: Stream) -> bool:

@@ -262,6 +262,8 @@ class Subscriber:
         self._newest.move_to_end(message.key)
         if message.pixels is not None:
             self._keep_picture(message)
+        while len(self._newest) > 1 and (len(self._newest) > _MOST_KEYS or self._kept_bytes() > _MOST_BYTES):
+            self._forget()
 
     def _keep_picture(self, message: Message) -> None:
         header = message.header
@@ -269,8 +271,6 @@ class Subscriber:
             self._streams[StreamName(header.channel, header.position, header.position_name, header.z)] = None
         if (kept := _BESIDE.get(message.topic)) is not None:
             self._beside.setdefault(message.key, deque(maxlen=kept)).append(message)
-        while len(self._newest) > 1 and (len(self._newest) > _MOST_KEYS or self._kept_bytes() > _MOST_BYTES):
-            self._forget()
 
     def _forget(self) -> None:
         """Make room: old measurements go first, then the stream that has been silent for longest."""

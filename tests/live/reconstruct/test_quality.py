@@ -9,9 +9,20 @@ import pytest
 
 from livesr.base.config import ChannelConfig, load_rig, parse
 from livesr.live.paths import Geometry, sim_reconstructor
-from livesr.live.reconstruct.quality import Trust, motion_px
+from livesr.live.reconstruct.quality import (
+    FAINT,
+    MOVED,
+    NO_PICTURE,
+    OFF_PHASE,
+    SATURATED,
+    UNSEEN,
+    Trust,
+    motion_px,
+    spikes_of,
+)
 from livesr.live.reconstruct.reconstructor import DoubtfulFrameError
 from livesr.live.reconstruct.sim import SIMReconstructor
+from livesr.optics.exposure import examine
 from livesr.optics.illumination import Pattern, angle_major, equal_steps
 from livesr.optics.noise import SCMOSNoise
 from livesr.simulation.microscope import Light, SIMMicroscope
@@ -128,8 +139,8 @@ def test_motion_is_not_claimed_where_the_order_hides_it():
 def test_brightness_is_no_motion():
     rng = np.random.default_rng(0)
     mean = rng.normal(100, 20, (40, 40)).astype(np.float32)
-    assert motion_px(mean, 0.2 * mean) < 1e-3
-    assert motion_px(np.zeros_like(mean), np.zeros_like(mean)) == 0.0
+    assert motion_px(mean, 0.2 * mean).px < 1e-3
+    assert motion_px(np.zeros_like(mean), np.zeros_like(mean)).px == 0.0
 
 
 def test_drift_of_the_pattern_is_told_from_lack_of_light():
@@ -172,3 +183,87 @@ def test_small_regions_are_judged_like_large_ones(size):
         assert method.judgement.quality.modulation > 0.6
         method.reconstruct(np.roll(group, 2, axis=0))
         assert method.judgement.doubt
+
+
+@pytest.mark.parametrize("raw", [0, 4, 8])
+def test_a_blank_frame_is_named_and_leaves_no_stripes(raw):
+    method, frames = sim(), raw_stack(300)
+    whole = method.widefield(frames)
+    frames[raw] = 0
+    picture = method.reconstruct(frames)
+    assert method.judgement.doubt == f"raw frame {raw} is blank (every pixel is 0)"
+    assert not method.judgement.resolved
+    # The widefield picture is that of the other angles, as bright as ever.
+    inner = np.s_[32:-32, 32:-32]
+    np.testing.assert_allclose(picture[inner], whole[inner], atol=0.25 * whole.max())
+    assert picture[inner].mean() == pytest.approx(whole[inner].mean(), rel=0.03)
+    method.reconstruct(raw_stack(300))
+    assert method.judgement.doubt == ""  # the next frame is judged by itself
+
+
+def test_a_frame_that_was_corrected_is_judged_as_the_camera_gave_it():
+    method, frames = sim(), raw_stack(300)
+    frames[3] = 0
+    method.look_at(examine(frames, 100.0))
+    method.reconstruct(
+        frames.astype(np.float32) + np.random.default_rng(0).normal(0, 1, frames.shape).astype(np.float32)
+    )
+    assert method.judgement.doubt.startswith("raw frame 3 is blank")
+
+
+def test_saturated_frames_are_doubtful_from_the_given_share_on():
+    frames = np.minimum(raw_stack(2000), 800)
+    share = np.mean(frames == 800, axis=(1, 2)).max()
+    assert share > 0.02
+    method = sim()
+    method.reconstruct(frames)
+    assert f"{share:.1%} of its pixels are at 800" in method.judgement.doubt
+    method = sim(Trust(most_saturated=1.0))
+    method.reconstruct(frames)
+    assert "saturated" not in method.judgement.doubt
+
+
+def test_every_doubt_is_given_for_its_own_cause():
+    dim, still = raw_stack(4.0, seed=3), raw_stack(300)
+    cases = {
+        NO_PICTURE: np.concatenate([still[:8], np.zeros_like(still[:1])]),
+        SATURATED: np.minimum(raw_stack(2000), 800),
+        MOVED: raw_stack(motion_px=4.0),
+        UNSEEN: dim,
+        OFF_PHASE: raw_stack(patterns=[p.stepped(1.2) for p in PATTERNS]),
+        FAINT: raw_stack(3000, patterns=[replace(p, modulation=0.2) for p in PATTERNS]),
+    }
+    for cause, frames in cases.items():
+        method = sim()
+        method.reconstruct(frames)
+        assert method.judgement.cause == cause, (cause, method.judgement)
+
+
+@pytest.mark.parametrize("electrons", [1.0, 2.0, 4.0])
+def test_too_little_light_is_not_taken_for_motion(electrons):
+    method = sim(Trust(most_motion_nm=20.0))
+    for seed in range(4):
+        method.reconstruct(raw_stack(electrons, seed=seed))
+        assert method.judgement.cause == UNSEEN
+
+
+@pytest.mark.parametrize(("pixels", "value"), [(1, 4095), (8, 4095), (1, 65535), (8, 65535)])
+def test_hot_pixels_do_not_make_a_frame_doubtful(pixels, value):
+    method, frames = sim(), raw_stack(300)
+    method.reconstruct(frames)
+    before = method.judgement.quality
+    for i in range(pixels):
+        frames[:, (37 * i + 40) % 100 + 10, (53 * i + 50) % 100 + 10] = value
+    method.reconstruct(frames)
+    assert method.judgement.doubt == ""
+    assert method.judgement.quality.modulation == pytest.approx(before.modulation, abs=0.05)
+    assert method.judgement.quality.contrast_to_noise > 0.6 * before.contrast_to_noise
+
+
+def test_what_optics_have_drawn_is_no_hot_pixel():
+    assert len(spikes_of(raw_stack(3000).mean(axis=0, dtype=np.float32))) == 0
+    y, x = np.mgrid[:64, :64]
+    bead = np.exp(-((y - 30.3) ** 2 + (x - 20.4) ** 2) / 3.0).astype(np.float32)
+    assert len(spikes_of(bead)) == 0
+    bead[50, 40] = 9
+    np.testing.assert_allclose(spikes_of(bead), [[50, 40, 9]], atol=1e-6)

@@ -270,17 +270,6 @@ class TestFramesLog:
             log.close()
         assert [e["t"] for e in read_frames_log(tmp_path / "frames.jsonl")] == [0, 1, 2]
 
-    def test_an_unfinished_last_line_is_dropped(self, tmp_path: Path) -> None:
-        path = tmp_path / "frames.jsonl"
-        path.write_text('{"t": 0}\n{"t": 1}\n{"t":')
-        assert [e["t"] for e in read_frames_log(path)] == [0, 1]
-
-    def test_a_damaged_line_is_an_error(self, tmp_path: Path) -> None:
-        path = tmp_path / "frames.jsonl"
-        path.write_text('{"t": 0}\n{"t":\n{"t": 2}\n')
-        with pytest.raises(StoreError, match="line 2"):
-            read_frames_log(path)
-
     def test_reconstructions_that_do_not_fit_are_counted(self, sink: OMEZarrSink) -> None:
         sink.open(describe())
         frame = sr_frame(0)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import subprocess
@@ -12,11 +13,14 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+import tifffile
+import zarr
 import zmq
 
 from contracts import DISPLAY, LABELS, OFFSET_ADU, SinkContract, code, describe, multicolor_frame, sr_frame
 from livesr.base.errors import BindError
 from livesr.base.frames import Stream
+from livesr.live.sinks import zeromq
 from livesr.live.sinks.wire import Message, decode
 from livesr.live.sinks.zeromq import ZeroMQSink
 
@@ -326,3 +330,70 @@ def test_the_header_is_plain_json(sink: ZeroMQSink, listen) -> None:
     fields = json.loads(header)
     assert (topic, fields["v"], fields["type"], fields["encoding"]) == (b"sr/frame", 1, "frame", "raw")
     assert np.frombuffer(pixels, fields["dtype"]).reshape(fields["shape"]).shape == (3, 32, 32)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit of open files")
+class TestConnections:
+    """Idle connections take file descriptors; those that a recording needs must be left."""
+
+    def test_they_are_bounded_and_a_viewer_comes_back(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(zeromq, "_AGAIN_S", 0.2)
+        monkeypatch.setattr(zeromq, "_HANDSHAKE_MS", 600_000)  # nobody is hung up on for being silent
+        sink = ZeroMQSink("tcp://127.0.0.1:*")
+        sink.open(describe(channels=("488",)))
+        with contextlib.ExitStack() as stack:
+            stack.callback(sink.close, {})
+            listener = Listener(sink.endpoint, b"sr/input", b"sr/status")
+            stack.callback(listener.close)
+            assert listener.receive().header.type == "start"
+            address = ("127.0.0.1", int(sink.endpoint.rpartition(":")[2]))
+            before, opened = psutil.Process().num_fds(), 0
+            while opened < 300:
+                with contextlib.suppress(ConnectionError):  # the door is closed
+                    stack.enter_context(socket.create_connection(address, timeout=60))
+                    opened += 1
+            deadline = time.monotonic() + 60
+            while psutil.Process().num_fds() - opened > before + 100:  # those of the sink
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            assert listener.receive().header.type == "start"  # it was closed too, and came back
+            sink.recon(sr_frame(3))
+            assert listener.receive().pixels[0, 0] == code(STREAM, 3)
+
+    def test_whoever_says_nothing_is_hung_up_on(self, sink: ZeroMQSink) -> None:
+        address = ("127.0.0.1", int(sink.endpoint.rpartition(":")[2]))
+        with socket.create_connection(address, timeout=60) as idle:
+            greeting = b""
+            while more := idle.recv(4096):  # ZeroMQ's greeting, then the end
+                greeting += more
+        assert greeting[:1] == b"\xff"
+
+    def test_a_recording_goes_on_while_somebody_takes_all_connections(self, tmp_path: Path) -> None:
+        moving = np.random.default_rng(0).integers(100, 4000, (40 * 9, 32, 32), np.uint16)
+        tifffile.imwrite(tmp_path / "raw.tif", moving)
+        with contextlib.ExitStack() as crowd, subprocess.Popen(
+            [sys.executable, "-c", CROWDED, tmp_path / "raw.tif", tmp_path / "run.ome.zarr"],
+            stdout=subprocess.PIPE, text=True,
+        ) as run:  # fmt: skip
+            port, opened = int(run.stdout.readline()), 0
+            while run.poll() is None:
+                if opened < 1000:
+                    with contextlib.suppress(OSError):
+                        crowd.enter_context(socket.create_connection(("127.0.0.1", port), timeout=1))
+                        opened += 1
+            said = run.stdout.read()
+        assert said.split() == ["360", "0", "None"]
+        stored = zarr.open_array(tmp_path / "run.ome.zarr/raw/0", mode="r")[:]
+        assert np.array_equal(stored.reshape(moving.shape), moving)
+
+
+CROWDED = """
+import sys, resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+from livesr.store.replay import Replay
+how = {"rig": "virtual_sim", "engine": "none", "rate": 240.0, "publish": "tcp://127.0.0.1:*"}
+with Replay(sys.argv[1], store=sys.argv[2], **how) as replay:
+    print(replay.endpoint.rpartition(":")[2], flush=True)
+    replay.run()
+print(replay.report["raw_frames"], replay.report["raw_lost"], replay.report["error"])
+"""

@@ -108,6 +108,7 @@ class IndexGrouping:
             t_last_ns=last,
             t_camera_ms=(min(clocks) + max(clocks)) / 2 if clocks else None,
             exposure_ms=_mean(exposures),
+            stage=came[0].stage,
         )
 
     def _aside(self, frame: CameraFrame) -> RawStack:
@@ -115,7 +116,15 @@ class IndexGrouping:
         frames[frame.raw] = frame.pixels
         t = frame.t_host_ns
         return RawStack(
-            tuple(frames), frame.stream, frame.t, t, t, frame.t_camera_ms, stray=True, exposure_ms=frame.exposure_ms
+            tuple(frames),
+            frame.stream,
+            frame.t,
+            t,
+            t,
+            frame.t_camera_ms,
+            stray=True,
+            exposure_ms=frame.exposure_ms,
+            stage=frame.stage,
         )
 
 

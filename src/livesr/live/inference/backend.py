@@ -20,6 +20,7 @@ BACKENDS = Registry(
     "backend",
     {
         "tensorrt": "livesr.live.inference.tensorrt:TensorRTBackend",
+        "tensorrt-rtx": "livesr.live.inference.tensorrt:TensorRTRTXBackend",
         "openvino": "livesr.live.inference.openvino:OpenVINOBackend",
         "torch": "livesr.live.inference.torch:TorchBackend",
     },

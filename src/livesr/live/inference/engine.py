@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from livesr.base.config import data_folders, load_yaml, parse
+from livesr.base import contained
+from livesr.base.config import Number, Positive, data_folders, load_yaml, parse
 from livesr.base.errors import BackendError, ConfigError, EngineError, suggestion
 from livesr.live.familiarity import FEATURES
-from livesr.live.inference.onnx_file import names_other_files
+from livesr.live.inference.onnx_file import why_refused
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +44,8 @@ class _Part(BaseModel):
 class Range(_Part):
     """A closed interval."""
 
-    min: float
-    max: float
+    min: Number
+    max: Number
 
     @model_validator(mode="after")
     def _ordered(self) -> Range:
@@ -103,9 +104,9 @@ class Familiar(_Part):
     """
 
     features: tuple[str, ...]
-    mean: tuple[FiniteFloat, ...]
-    whitening: tuple[tuple[FiniteFloat, ...], ...]
-    limit: Annotated[FiniteFloat, Field(gt=0)]
+    mean: tuple[Number, ...]
+    whitening: tuple[tuple[Number, ...], ...]
+    limit: Positive
 
     @model_validator(mode="after")
     def _measured_as_here(self) -> Familiar:
@@ -128,8 +129,8 @@ class Uncertain(_Part):
     """
 
     views: str
-    scale: Annotated[FiniteFloat, Field(gt=0)]
-    correlation: FiniteFloat | None = None
+    scale: Positive
+    correlation: Number | None = None
 
 
 class Limits(_Part):
@@ -147,23 +148,26 @@ class Limits(_Part):
     data: str = ""
     familiar: Familiar | None = None
     weak: dict[str, Annotated[float, Field(ge=0, lt=1)]] = Field(default_factory=dict)
-    confusion: dict[str, dict[str, FiniteFloat]] = Field(default_factory=dict)
+    confusion: dict[str, dict[str, Number]] = Field(default_factory=dict)
     uncertainty: Uncertain | None = None
+
+
+def _beside(value: str) -> str:
+    if not value or value in (".", "..") or any(c in value for c in "/\\:\0"):
+        raise ValueError("expected a file beside the manifest, named without a folder")
+    return value
+
+
+FileBeside = Annotated[str, AfterValidator(_beside)]
+"""Name of a file in the engine's own folder."""
 
 
 class OnnxWeights(_Part):
     """The network's file, beside the manifest."""
 
-    source: str = MODEL_NAME
+    source: FileBeside = MODEL_NAME
     sha256: Sha256
-    opset_version: Annotated[int, Field(ge=1)] = 17
-
-    @field_validator("source")
-    @classmethod
-    def _plain_file_name(cls, value: str) -> str:
-        if not value or value in (".", "..") or any(c in value for c in "/\\:"):
-            raise ValueError("the network must be a file beside the manifest, named without a folder")
-        return value
+    opset_version: Annotated[int, Field(ge=1, le=1000)] = 17
 
 
 class Int8Weights(OnnxWeights):
@@ -176,10 +180,10 @@ class Int8Weights(OnnxWeights):
     pcc_loss : mean PCC on other frames of the same kind that quantising cost, on OpenVINO
     """
 
-    source: str = INT8_NAME
+    source: FileBeside = INT8_NAME
     made_of: Sha256
     calibration: str
-    pcc_loss: float
+    pcc_loss: Number
 
 
 class Weights(_Part):
@@ -225,7 +229,7 @@ class Manifest(_Part):
     resolution_nm: Range | None = None
     modality: tuple[str, ...] = ()
     multiple_of: Annotated[int, Field(ge=1, le=256)] = 1
-    halo: Annotated[int, Field(ge=0)] = 0
+    halo: Annotated[int, Field(ge=0, le=4096)] = 0
     architecture: str
     parameters: dict[str, Any] = Field(default_factory=dict)
     training: dict[str, Any] = Field(default_factory=dict)
@@ -235,7 +239,7 @@ class Manifest(_Part):
     license: str
     authors: tuple[str, ...] = ()
     cite: tuple[Citation, ...] = ()
-    documentation: str = "README.md"
+    documentation: FileBeside = "README.md"
 
     @model_validator(mode="after")
     def _consistent(self) -> Manifest:
@@ -272,12 +276,12 @@ class Engine:
     def read(self) -> bytes:
         """Return the network's file, hashed once more: what a backend parses is what was verified.
 
-        Backends parse these bytes, not the path; a file that would pull in others is refused.
+        Backends parse these bytes, not the path.
 
         Raises
         ------
         EngineError
-            If the file changed since the engine was loaded, is no ONNX file, or keeps weights in other files.
+            If the file changed since the engine was loaded, or as of `check_network`.
         """
         return _verified(self.onnx_path, self.manifest.sha256)
 
@@ -428,6 +432,7 @@ def load_engine(engine: str | os.PathLike[str]) -> Engine:
         If there is none, its manifest does not parse, or its weights are not those that the manifest names.
     """
     folder = _folder_of(engine)
+    contained.refuse_links(folder, error=EngineError)  # whoever adds to the folder must not write through one
     path = folder / MANIFEST_NAME
     try:
         manifest = parse(Manifest, load_yaml(path), str(path))
@@ -439,17 +444,16 @@ def load_engine(engine: str | os.PathLike[str]) -> Engine:
 
 def write_manifest(folder: Path, manifest: Manifest) -> Path:
     """Write manifest.yaml into `folder` and return its path."""
-    path = folder / MANIFEST_NAME
     text = yaml.safe_dump(
         manifest.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110, default_flow_style=None
     )
-    path.write_text(text, encoding="utf-8", newline="\n")
-    return path
+    contained.write_text(folder, MANIFEST_NAME, text, error=EngineError)
+    return folder / MANIFEST_NAME
 
 
 def sha256_of(path: Path) -> str:
     """Hash a file piece by piece."""
-    with path.open("rb") as file:
+    with contained.open_to_read(path.parent, path.name, error=EngineError) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -469,9 +473,7 @@ def _folder_of(engine: str | os.PathLike[str]) -> Path:
 
 def _weights_inside(folder: Path, weights: OnnxWeights) -> Path:
     """Path of a network, which must be a file of this folder, a link to elsewhere is refused, and the one that is named."""
-    path = (folder / weights.source).resolve()
-    if path.parent != folder.resolve():
-        raise EngineError(f"{folder / MANIFEST_NAME} names a network outside its folder, {path}. Copy it there.")
+    path = contained.beneath(folder, weights.source, error=EngineError)
     if not path.is_file():
         raise EngineError(f"{folder / MANIFEST_NAME} names {weights.source!r}, which is not beside it.")
     _compare_hashes(path, sha256_of(path), weights.sha256)
@@ -479,15 +481,26 @@ def _weights_inside(folder: Path, weights: OnnxWeights) -> Path:
 
 
 def _verified(path: Path, sha256: str) -> bytes:
-    data = path.read_bytes()
+    data = contained.read_bytes(path.parent, path.name, error=EngineError)
     _compare_hashes(path, hashlib.sha256(data).hexdigest(), sha256)
-    try:
-        external = names_other_files(data)
-    except ValueError as e:
-        raise EngineError(f"{path} is no ONNX file: {e}. Export the engine anew.") from e
-    if external:
-        raise EngineError(f"{path} keeps weights in other files, which nobody has verified. Export the engine anew.")
+    check_network(data, str(path))
     return data
+
+
+def check_network(data: bytes, name: str) -> None:
+    """Refuse a network that no runtime shall parse.
+
+    Raises
+    ------
+    EngineError
+        If it is no ONNX file, names other files, or uses operators that livesr does not run.
+    """
+    try:
+        reason = why_refused(data)
+    except ValueError as e:
+        raise EngineError(f"{name} is no ONNX file: {e}. Export the engine anew.") from e
+    if reason:
+        raise EngineError(f"{name} is not run. {reason}")
 
 
 def _compare_hashes(path: Path, found: str, expected: str) -> None:

@@ -152,21 +152,23 @@ def _gather(a: Attributes, x: Any, indices: Any) -> Any:
 
 
 @_operator("QuantizeLinear")
-def _quantise(a: Attributes, x: Any, scale: Any, zero: Any) -> Any:
+def _quantise(a: Attributes, x: Any, scale: Any, zero: Any = None) -> Any:
+    zero = torch.zeros((), dtype=torch.uint8, device=x.device) if zero is None else zero
     codes = torch.round(x / _along(a, scale, x)) + _along(a, zero, x)  # half to even, as the operator is defined
     limits = torch.iinfo(zero.dtype)
     return codes.clamp(limits.min, limits.max).to(zero.dtype)
 
 
 @_operator("DequantizeLinear")
-def _dequantise(a: Attributes, x: Any, scale: Any, zero: Any) -> Any:
-    return (x.to(scale.dtype) - _along(a, zero, x)) * _along(a, scale, x)
+def _dequantise(a: Attributes, x: Any, scale: Any, zero: Any = None) -> Any:
+    codes = x.to(scale.dtype)
+    return (codes if zero is None else codes - _along(a, zero, x)) * _along(a, scale, x)
 
 
 def _along(a: Attributes, values: Any, x: Any) -> Any:
     """Shape `values`, one or one for each index along the axis, so that they broadcast over `x`."""
-    if values.ndim == 0:
-        return values
+    if values.numel() == 1:
+        return values.reshape(())
     shape = [1] * x.ndim
     shape[a.get("axis", 1)] = -1
     return values.reshape(shape)

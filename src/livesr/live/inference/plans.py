@@ -17,6 +17,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from livesr.base.documents import read_json
+from livesr.base.errors import DocumentError
 from livesr.base.files import replace_file
 
 log = logging.getLogger(__name__)
@@ -33,7 +35,7 @@ class PlanKey:
     engine : its identifier, for the file's name
     sha256 : of the ONNX file that it was made of
     runtime : name and version of what compiled it, such as "tensorrt 10.13.3.9"
-    device : name and compute capability, such as "NVIDIA H200, sm_90"
+    device : name and compute capability, such as "NVIDIA H200, sm_90"; the capability alone where a plan serves all its cards
     shape : (y, x) of the padded frame
     precision : as of the backend
     """
@@ -78,12 +80,12 @@ class PlanCache:
     def load(self, key: PlanKey) -> bytes | None:
         """Return the plan of `key`; None if there is none, or what is there is damaged or was made for another key."""
         path = self.path(key)
-        try:
-            about = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-            plan = path.read_bytes()
-        except FileNotFoundError:
+        if not (path.is_file() and path.with_suffix(".json").is_file()):
             return None
-        except (OSError, ValueError) as e:
+        try:
+            about = read_json(path.with_suffix(".json"))
+            plan = path.read_bytes()
+        except (OSError, DocumentError) as e:
             log.warning("The plan %s cannot be read (%s): it is built anew.", path, e)
             return None
         if not isinstance(about, dict) or about.get("key") != key.facts():
@@ -118,9 +120,22 @@ class PlanCache:
         """Keep what the builder measured."""
         _replace(self._timings_path(key), timings)
 
+    def kernels(self, key: PlanKey, card: str) -> bytes:
+        """Return what was compiled of the plan on `card` when it was loaded before; empty if nothing."""
+        try:
+            return self._kernels_path(key, card).read_bytes()
+        except OSError:
+            return b""
+
+    def store_kernels(self, key: PlanKey, card: str, kernels: bytes) -> None:
+        """Keep what was compiled of the plan on `card`."""
+        _replace(self._kernels_path(key, card), kernels)
+
+    def _kernels_path(self, key: PlanKey, card: str) -> Path:
+        return self.folder / f"{key.name}-{_words(card)}.kernels"
+
     def _timings_path(self, key: PlanKey) -> Path:
-        words = re.sub(r"[^A-Za-z0-9.]+", "-", f"{key.runtime} {key.device}")
-        return self.folder / f"{words}.timings"
+        return self.folder / f"{_words(f'{key.runtime} {key.device}')}.timings"
 
 
 def cache_folder() -> Path:
@@ -132,6 +147,11 @@ def cache_folder() -> Path:
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Caches" / "livesr"
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "livesr"
+
+
+def _words(text: str) -> str:
+    """Return `text` as part of a file's name."""
+    return re.sub(r"[^A-Za-z0-9.]+", "-", text)
 
 
 def _replace(path: Path, data: bytes) -> None:

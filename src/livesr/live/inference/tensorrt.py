@@ -1,15 +1,17 @@
-"""TensorRT: the fastest runtime on NVIDIA GPUs.
+"""TensorRT and TensorRT for RTX: the fastest runtimes on NVIDIA GPUs.
 
-Owns the execution context, the pinned and the device memory, and the graph of one step. `tensorrt` and `cupy` are imported
+Owns the execution context, the pinned and the device memory, and the graph of one step. The library and `cupy` are imported
 in `open()`. Compiling is `tensorrt_build.py`'s, keeping what was compiled `plans.py`'s.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +21,23 @@ from livesr.live.inference.cuda import why_no_gpu
 from livesr.live.inference.engine import Engine
 from livesr.live.inference.padding import PaddedBlock, padded_shape
 from livesr.live.inference.plans import PlanCache, PlanKey
+from livesr.live.inference.tensorrt_build import (
+    PRECISIONS,
+    RTX,
+    TENSORRT,
+    Library,
+    Progress,
+    build,
+    capabilities,
+    logger,
+)
 
 log = logging.getLogger(__name__)
+
+_INSTALL = {
+    "tensorrt-rtx": "pip install 'livesr[gpu]', or 'livesr[gpu-cu12]' for a CUDA 12 driver",
+    "tensorrt": "pip install 'livesr[gpu]', and TensorRT itself from NVIDIA",
+}
 
 
 class TensorRTBackend:
@@ -37,6 +54,7 @@ class TensorRTBackend:
     """
 
     name = "tensorrt"
+    library: ClassVar[Library] = TENSORRT
 
     def __init__(self) -> None:
         self.precision = ""
@@ -54,12 +72,13 @@ class TensorRTBackend:
 
     @classmethod
     def is_unavailable(cls) -> str | None:
-        """Return None if a GPU answers and TensorRT, CuPy and onnx are installed, else what is missing."""
+        """Return None if a GPU answers and the library, CuPy and onnx are installed, else what is missing."""
+        title = cls.library.title
         if reason := why_no_gpu():
-            return f"TensorRT needs an NVIDIA GPU. {reason}"
-        missing = [package for package in ("tensorrt", "cupy", "onnx") if find_spec(package) is None]
+            return f"{title} needs an NVIDIA GPU. {reason}"
+        missing = [package for package in (cls.library.module, "cupy", "onnx") if find_spec(package) is None]
         if missing:
-            return f"The TensorRT backend needs {' and '.join(missing)}: pip install 'livesr[gpu]'"
+            return f"The {title} backend needs {' and '.join(missing)}: {_INSTALL[cls.library.name]}"
         return None
 
     @classmethod
@@ -84,7 +103,7 @@ class TensorRTBackend:
         except LiveSRError:
             raise
         except Exception as e:  # libraries that do not load, memory, whatever the driver says
-            raise BackendError(f"TensorRT does not start with engine {engine.manifest.id!r}: {e}") from e
+            raise BackendError(f"{self.library.title} does not start with engine {engine.manifest.id!r}: {e}") from e
 
     @property
     def input(self) -> NDArray[np.float32]:
@@ -143,9 +162,10 @@ class TensorRTBackend:
         self._host = PaddedBlock(engine, shape, zeros=cupyx.zeros_pinned)
         self._resident = PaddedBlock(engine, shape, zeros=cupy.zeros)
         expected = self._host.output_shape
-        key = plan_key(engine, shape, self.precision)
-        self.device = key.device
-        self._context = _load_or_build(engine, key).create_execution_context()
+        card = Card.here()
+        key = plan_key(engine, shape, self.precision, self.library, card)
+        self.device = card.name
+        self._context, keep_kernels = self._new_context(engine, key, card)
         self._output = cupyx.zeros_pinned(expected, np.float32)
         self._output_on_device = cupy.zeros(expected, np.float32)
         self._result = self._host.crop(self._output)
@@ -156,14 +176,18 @@ class TensorRTBackend:
         self._wait()  # for what was zeroed on the default stream
         self._execute(self._stream)  # what TensorRT does once must not become part of the graphs
         self._stream.synchronize()
+        keep_kernels()
         self._network = self._captured(self._execute)
         self._step = self._captured(self._copy_and_execute)
         self.infer()
 
+    def _new_context(self, engine: Engine, key: PlanKey, card: Card) -> tuple[Any, Callable[[], None]]:
+        """Return what executes the plan, and what is to be called after the first frame."""
+        return _load_or_build(self.library, engine, key, card).create_execution_context(), lambda: None
+
     def _bind(self, engine: Engine, expected: tuple[int, ...]) -> None:
         """Give the context its memory, by the tensors' names."""
-        import tensorrt as trt
-
+        trt = self.library.load()
         plan = self._context.engine
         for name in (plan.get_tensor_name(i) for i in range(plan.num_io_tensors)):
             is_input = plan.get_tensor_mode(name) == trt.TensorIOMode.INPUT
@@ -177,9 +201,7 @@ class TensorRTBackend:
 
     def _execute(self, stream: Any) -> None:
         if not self._context.execute_async_v3(stream.ptr):
-            from livesr.live.inference.tensorrt_build import logger
-
-            raise BackendError(f"TensorRT failed on a frame. {logger().said()}")
+            raise BackendError(f"{self.library.title} failed on a frame. {logger(self.library).said()}")
 
     def _copy_and_execute(self, stream: Any) -> None:
         from cupy.cuda import runtime
@@ -202,6 +224,47 @@ class TensorRTBackend:
         return graph
 
 
+class TensorRTRTXBackend(TensorRTBackend):
+    """An engine compiled by TensorRT for RTX: for GeForce and RTX workstation cards from Turing on.
+
+    Its plan serves every card of a compute capability and is compiled in seconds, on any computer. What is left to compile for
+    the card that is here, when the plan is loaded first, is kept beside it.
+    """
+
+    name = "tensorrt-rtx"
+    library = RTX
+
+    def _new_context(self, engine: Engine, key: PlanKey, card: Card) -> tuple[Any, Callable[[], None]]:
+        plan, cache = _load_or_build(self.library, engine, key, card), PlanCache()
+        config = plan.create_runtime_config()
+        kernels = config.create_runtime_cache()
+        if (kept := cache.kernels(key, card.name)) and not kernels.deserialize(kept):
+            log.info("what was compiled of plan %s was for another driver or version: it is compiled anew", key.name)
+        config.set_runtime_cache(kernels)
+
+        def keep() -> None:
+            with suppress(OSError):  # a cache that cannot be written costs a start of seconds, no frame
+                if (now := bytes(kernels.serialize())) != kept:
+                    cache.store_kernels(key, card.name, now)
+
+        return plan.create_execution_context(config), keep
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """A GPU: its name, and its compute capability as in "sm_89"."""
+
+    name: str
+    capability: int
+
+    @classmethod
+    def here(cls) -> Card:
+        """Return the one that computes here; raises BackendError if there is none."""
+        cuda = _cuda_runtime()
+        about = cuda.getDeviceProperties(cuda.getDevice())
+        return cls(about["name"].decode(), 10 * about["major"] + about["minor"])
+
+
 class _StreamAt:
     """A CUDA stream of somebody else's, by the CUDA stream protocol."""
 
@@ -220,8 +283,6 @@ def _opened(block: Any) -> Any:
 
 def choose_precision(asked: str) -> str:
     """Return what TensorRT is to compute in; raises BackendError for what it does not have."""
-    from livesr.live.inference.tensorrt_build import PRECISIONS
-
     if asked == "auto":
         return "f16"
     if asked not in PRECISIONS:
@@ -251,50 +312,60 @@ def _model(engine: Engine, precision: str) -> bytes:
     return engine.read_int8() if _has_codes(engine, precision) else engine.read()
 
 
-def plan_key(engine: Engine, shape: tuple[int, int], precision: str) -> PlanKey:
-    """Return the key of the plan for frames of `shape` (y, x) on the GPU that is here; raises BackendError if there is none."""
-    import tensorrt
+def plan_key(
+    engine: Engine, shape: tuple[int, int], precision: str, library: Library = TENSORRT, card: Card | None = None
+) -> PlanKey:
+    """Return the key of the plan for frames of `shape` (y, x) on `card`, by default the one that is here.
 
-    cuda = _cuda_runtime()
-    about = cuda.getDeviceProperties(cuda.getDevice())
-    device = f"{about['name'].decode()}, sm_{about['major']}{about['minor']}"
-    runtime, size = f"tensorrt {tensorrt.__version__}", padded_shape(engine, shape)
+    Raises
+    ------
+    BackendError
+        If there is none.
+    """
+    card = card or Card.here()
+    device = f"sm_{card.capability}" if library.for_cards else f"{card.name}, sm_{card.capability}"
+    runtime, size = f"{library.name} {library.load().__version__}", padded_shape(engine, shape)
     weights = engine.manifest.weights
     file = weights.int8 if _has_codes(engine, precision) and weights.int8 else weights.onnx
     return PlanKey(engine.manifest.id, file.sha256, runtime, device, size, precision)
 
 
-def build_plan(engine: Engine, key: PlanKey, cache: PlanCache, progress: Any = None) -> bytes:
-    """Compile for `key` and keep the plan, and what the builder measured; errors as of `tensorrt_build.build`."""
-    from livesr.live.inference.tensorrt_build import build
-
+def build_plan(
+    engine: Engine,
+    key: PlanKey,
+    cache: PlanCache,
+    library: Library = TENSORRT,
+    capability: int | None = None,
+    progress: Progress | None = None,
+) -> bytes:
+    """Compile for `key`, and keep the plan and what the builder measured; the rest is as of `tensorrt_build.build`."""
     shape = (1, engine.manifest.window, *key.shape)
     model, timings = _model(engine, key.precision), cache.timings(key)
-    plan, timings = build(model, key.precision, shape, timings=timings, progress=progress)
+    plan, timings = build(
+        model, key.precision, shape, library, capability=capability, timings=timings, progress=progress
+    )
     cache.store(key, plan)
     if timings:
         cache.store_timings(key, timings)
     return plan
 
 
-def _load_or_build(engine: Engine, key: PlanKey) -> Any:
-    """Return the engine of TensorRT for `key`; a plan that it refuses is built anew."""
-    import tensorrt as trt
-
-    from livesr.live.inference.tensorrt_build import logger, version
-
-    version()
+def _load_or_build(library: Library, engine: Engine, key: PlanKey, card: Card) -> Any:
+    """Return the library's engine for `key`; a plan that it refuses is built anew."""
+    library.version()
     _model(engine, key.precision)  # the weights' hash is compared at every start, also where their plan is there
-    runtime, cache = trt.Runtime(logger()), PlanCache()
+    runtime, cache, messages = library.load().Runtime(logger(library)), PlanCache(), logger(library)
     kept = cache.load(key)
     if kept is not None and (loaded := runtime.deserialize_cuda_engine(kept)):
         return loaded
     if kept is not None:
-        log.warning("TensorRT refuses the plan %s: it is built anew.", cache.path(key))
+        log.warning("%s refuses the plan %s: it is built anew.", library.title, cache.path(key))
         cache.forget(key)
-    log.warning("Engine %s is being compiled for %s, once; this takes minutes.", engine.manifest.id, key.device)
-    logger().errors.clear()
-    loaded = runtime.deserialize_cuda_engine(build_plan(engine, key, cache))
+    takes = "seconds" if library.for_cards else "minutes"
+    log.warning("Engine %s is being compiled for %s, once; this takes %s.", engine.manifest.id, card.name, takes)
+    messages.errors.clear()
+    aim = card.capability if library.for_cards and card.capability in capabilities(library) else None
+    loaded = runtime.deserialize_cuda_engine(build_plan(engine, key, cache, library, aim))
     if loaded is None:
-        raise BackendError(f"TensorRT refuses the plan that it has just built. {logger().said()}")
+        raise BackendError(f"{library.title} refuses the plan that it has just built. {messages.said()}")
     return loaded

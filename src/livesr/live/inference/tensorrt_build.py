@@ -1,8 +1,9 @@
-"""A network compiled by TensorRT: the part that differs from version to version.
+"""A network compiled by TensorRT or TensorRT for RTX: the part that differs between the libraries and their versions.
 
-Owns the builder, its flags and its messages. Keeps no plan (`plans.py` does) and runs none (`tensorrt.py` does). `tensorrt`
-is imported in the functions.
+Owns the builder, its flags and its messages. Keeps no plan (`plans.py` does) and runs none (`tensorrt.py` does). The libraries
+are imported in the functions.
 
+    for RTX       types are what the file says; a compute capability is named, and no GPU is needed to build for it
     11 and later  types are what the file says; the flags for precisions are gone
     10            the same, if the network is made "strongly typed"
     8.6           types are a wish: flags allow FP16 and INT8, and what must stay FP32 is held there layer by layer
@@ -12,11 +13,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from typing import Any
 
 from livesr.base.errors import BackendError
-from livesr.live.inference.typed_onnx import typed
 
 log = logging.getLogger(__name__)
 
@@ -25,34 +27,78 @@ Progress = Callable[[str, int, int], bool]
 
 PRECISIONS = ("f32", "f16", "int8", "f8")
 _STRONGLY_TYPED_SINCE = 10
-_OLDEST = (8, 6)
 
 
-def version() -> tuple[int, int]:
-    """Return major and minor version of TensorRT.
+@dataclass(frozen=True, slots=True)
+class Library:
+    """One of the two inference libraries, whose Python is nearly the same.
 
-    Raises
-    ------
-    BackendError
-        If it is older than 8.6.
+    Attributes
+    ----------
+    name : of the backend
+    module : to import
+    title : in sentences
+    oldest : version that livesr can use, (major, minor)
+    for_cards : whether it compiles for a compute capability that is named, without a GPU, and finishes on the user's card;
+        else it compiles for the GPU that is here
     """
-    import tensorrt
 
-    major, minor = (int(part) for part in tensorrt.__version__.split(".")[:2])
-    if (major, minor) < _OLDEST:
-        raise BackendError(
-            f"TensorRT {tensorrt.__version__} is too old; livesr needs 8.6 or later. Use --backend torch."
-        )
-    return major, minor
+    name: str
+    module: str
+    title: str
+    oldest: tuple[int, int]
+    for_cards: bool = False
+
+    def load(self) -> Any:
+        """Import it."""
+        return import_module(self.module)
+
+    def version(self) -> tuple[int, int]:
+        """Return its major and minor version.
+
+        Raises
+        ------
+        BackendError
+            If it is too old.
+        """
+        came = self.load().__version__
+        major, minor = (int(part) for part in came.split(".")[:2])
+        if (major, minor) < self.oldest:
+            raise BackendError(
+                f"{self.title} {came} is too old; livesr needs {self.oldest[0]}.{self.oldest[1]} or later. Use --backend torch."
+            )
+        return major, minor
+
+    @property
+    def said_version(self) -> str:
+        """Name and version in a sentence: "TensorRT for RTX 1.7.1.116"."""
+        return f"{self.title} {self.load().__version__}"
+
+    def strongly_typed(self) -> bool:
+        """Whether types are what the file says."""
+        return self.for_cards or self.version()[0] >= _STRONGLY_TYPED_SINCE
+
+
+TENSORRT = Library("tensorrt", "tensorrt", "TensorRT", (8, 6))
+RTX = Library("tensorrt-rtx", "tensorrt_rtx", "TensorRT for RTX", (1, 2), for_cards=True)
 
 
 def build(
-    model: bytes, precision: str, shape: tuple[int, ...], *, timings: bytes = b"", progress: Progress | None = None
+    model: bytes,
+    precision: str,
+    shape: tuple[int, ...],
+    library: Library = TENSORRT,
+    *,
+    capability: int | None = None,
+    timings: bytes = b"",
+    progress: Progress | None = None,
 ) -> tuple[bytes, bytes]:
-    """Compile an engine's ONNX file for frames of `shape` (1, window, y, x) on the GPU that is here.
+    """Compile an engine's ONNX file for frames of `shape` (1, window, y, x).
 
     Parameters
     ----------
+    capability : compute capability to compile for, such as 89, with a library that does so without a GPU; None is that of the
+        GPU that is here
     timings : what an earlier build returned; damaged or foreign ones are ignored
     progress : told how far it is, where TensorRT says so (10 and later)
 
@@ -63,47 +109,69 @@ def build(
     Raises
     ------
     BackendError
-        If there is no usable GPU, TensorRT refuses the network, or `progress` ended it.
+        If there is no usable GPU, the library refuses the network or does not know the card, or `progress` ended it.
     """
-    import tensorrt as trt
+    from livesr.live.inference.typed_onnx import typed
 
-    major, _ = version()
-    strongly = major >= _STRONGLY_TYPED_SINCE
+    trt, strongly, title = library.load(), library.strongly_typed(), library.said_version
     source = typed(model, precision, shape, strongly=strongly)
-    messages = logger()
+    messages = logger(library)
     messages.errors.clear()
     try:
         builder = trt.Builder(messages)
     except TypeError as e:  # what its Python says when its C++ returns nothing
-        raise BackendError(f"TensorRT {trt.__version__} finds no GPU that it can use. {messages.said()}") from e
-    network = builder.create_network(_network_flags(trt, major))
+        raise BackendError(f"{title} finds no GPU that it can use. {messages.said()}") from e
+    network = builder.create_network(_network_flags(trt, library))
     parser = trt.OnnxParser(network, messages)
     if not parser.parse(source):
         reasons = " ".join(str(parser.get_error(i)) for i in range(parser.num_errors))
-        raise BackendError(f"TensorRT {trt.__version__} cannot read the network. {reasons}")
+        raise BackendError(f"{title} cannot read the network. {reasons}")
     config = builder.create_builder_config()
-    # Neither cuBLAS nor cuDNN, which convolutions do not need and not every computer has.
-    config.set_tactic_sources(_bits(trt.TacticSource.EDGE_MASK_CONVOLUTIONS, trt.TacticSource.JIT_CONVOLUTIONS))
     config.clear_flag(trt.BuilderFlag.TF32)  # 10 bits of mantissa are no f32
+    if library.for_cards:
+        _aim(trt, config, capability, title)
+    else:
+        # Neither cuBLAS nor cuDNN, which convolutions do not need and not every computer has.
+        config.set_tactic_sources(_bits(trt.TacticSource.EDGE_MASK_CONVOLUTIONS, trt.TacticSource.JIT_CONVOLUTIONS))
+        _set_timings(config, timings)
     if not strongly:
         _allow(trt, config, network, precision)
     monitor = _watch(trt, config, progress) if progress else None
-    _set_timings(config, timings)
     plan = builder.build_serialized_network(network, config)
-    del monitor  # TensorRT does not keep it alive
+    del monitor  # the builder does not keep it alive
     if plan is None:
-        raise BackendError(f"TensorRT {trt.__version__} cannot build the network in {precision}. {messages.said()}")
-    cache_now = config.get_timing_cache()
+        raise BackendError(f"{title} cannot build the network in {precision}. {messages.said()}")
+    cache_now = None if library.for_cards else config.get_timing_cache()
     return bytes(plan), bytes(cache_now.serialize()) if cache_now else b""
 
 
-@cache
-def logger() -> Any:
-    """Return the one logger that TensorRT writes to: messages go to this module's, and errors are kept for a sentence."""
-    import tensorrt as trt
+def capabilities(library: Library = RTX) -> tuple[int, ...]:
+    """Return the compute capabilities that `library` compiles for without a GPU, such as 89."""
+    known = getattr(library.load(), "ComputeCapability", None)
+    names = known.__members__ if known else ()
+    return tuple(sorted(int(name[2:]) for name in names if name.startswith("SM")))
 
-    class Messages(trt.ILogger):  # type: ignore[misc]
-        """Sends TensorRT's messages on."""
+
+def _aim(trt: Any, config: Any, capability: int | None, title: str) -> None:
+    """Let the builder compile for a compute capability, or for the GPU that is here."""
+    config.num_compute_capabilities = 1
+    if capability is None:
+        config.set_compute_capability(trt.ComputeCapability.CURRENT, 0)
+        return
+    if (known := getattr(trt.ComputeCapability, f"SM{capability}", None)) is None:
+        raise BackendError(
+            f"{title} does not know compute capability {capability}; it compiles for {', '.join(map(str, capabilities()))}."
+        )
+    config.set_compute_capability(known, 0)
+
+
+@cache
+def logger(library: Library = TENSORRT) -> Any:
+    """Return the one logger that `library` writes to: messages go to this module's, and errors are kept for a sentence."""
+    trt = library.load()
+
+    class Messages(trt.ILogger):  # type: ignore[misc, name-defined]
+        """Sends the library's messages on."""
 
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
@@ -115,14 +183,16 @@ def logger() -> Any:
             log.log(logging.INFO if severity != trt.ILogger.VERBOSE else logging.DEBUG, "%s", message)
 
         def said(self) -> str:
-            """Return the first error since the list was cleared, as TensorRT words it."""
+            """Return the first error since the list was cleared, as the library words it."""
             return f"It says: {self.errors[0]}" if self.errors else "It does not say why; see LIVESR_LOG=INFO."
 
     return Messages()
 
 
-def _network_flags(trt: Any, major: int) -> int:
-    flags = trt.NetworkDefinitionCreationFlag
+def _network_flags(trt: Any, library: Library) -> int:
+    flags, major = trt.NetworkDefinitionCreationFlag, library.version()[0]
+    if library.for_cards:  # strongly typed as the newest
+        return 0
     if major < _STRONGLY_TYPED_SINCE:
         return _bits(flags.EXPLICIT_BATCH)
     return _bits(flags.STRONGLY_TYPED) if major == _STRONGLY_TYPED_SINCE else 0

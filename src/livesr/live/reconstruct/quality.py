@@ -3,6 +3,9 @@
 Owns the measures of one frame and the verdict on them. Works on what the reconstruction has computed anyway; knows neither
 cameras nor files.
 
+First of all the raw frames must hold pictures (`livesr.optics.exposure`): a blank or saturated one makes stripes that no
+measure of the patterns tells from structure.
+
 Measures: every wave's band, which the reconstruction has brought to phase 0 and modulation 1, is regressed on band 0 where
 the optics show both. The slope is 1 where the patterns are the calibrated ones. Its argument is what the phase is off, its
 magnitude the modulation relative to the calibrated one, and its uncertainty says whether there is a pattern at all. What
@@ -19,15 +22,56 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from livesr.base.frames import FrameQuality
+from livesr.base.frames import FrameQuality, Judgement, Pixels
 from livesr.live.arrays import HOST, Array, Arrays
+from livesr.optics.exposure import (
+    LEAST_CLIPPED,
+    MOST_SATURATED,
+    Exposures,
+    Fault,
+    floor_clipped,
+    saturation,
+    without_picture,
+)
 
 Float = NDArray[np.float32]
 Complex = NDArray[np.complex64]
 
 BIN = 4  # pixels along each side that are summed before motion is measured: patterns average out, noise falls
 _SAMPLES = 4096  # frequencies per wave: enough for a contrast to noise of 3 where a reconstruction is worth looking at
+_ALIKE = 4.0  # by how much the smoothing, which makes neighbours alike, raises the variance of a motion
+_SURE = 4.0  # standard errors from which on a motion is one
+_FLOOR_FRAMES = 10  # of a group, in which a background that is cut off is looked for
+_MOST_SPIKES = 200  # bright pixels that are looked at one by one
+_ALONE = 4.0  # a hot pixel over the brightest of its neighbours
+_NONE = np.zeros((0, 3))
 _MOST_NOISE_GAIN = 2.5  # of the linear part; above, the order of the frames does not tell motion from pattern
+
+
+NO_PICTURE = "raw frames are blank, dark, cut off or repeated; check camera, shutter and triggers"
+SATURATED = "raw frames are saturated; expose less"
+MOVED = "the sample moves within a group; expose shorter"
+UNSEEN = (
+    "no pattern is seen: too little light, out of focus, or raw frames in another order than rig.yaml's; 'livesr calibrate' "
+    "tells"
+)
+OFF_PHASE = (
+    "the patterns are at other phases than rig.yaml's: they drifted, or raw frames are not in order; calibrate again"
+)
+FAINT = "the patterns are fainter than rig.yaml says; check light, focus, polarisation and order, or calibrate again"
+
+
+class Doubt(NamedTuple):
+    """What is wrong with a frame, in its numbers, and the same without them; both empty, and false, if nothing is."""
+
+    sentence: str = ""
+    cause: str = ""
+
+    def __bool__(self) -> bool:
+        return bool(self.sentence)
+
+
+CUT_OFF = "the background is cut off at one least value; localise frames as the camera takes them"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +85,8 @@ class Trust:
     least_contrast_to_noise : of the weakest wave
     most_phase_error_rad : of any wave
     least_modulation : of the weakest wave, relative to the calibrated one
-    most_motion_nm : between the first and the last raw frame
+    most_motion_nm : between the first and the last raw frame; what may be noise is no motion
+    most_saturated : share of the pixels of any raw frame
     """
 
     then: Literal["widefield", "refuse", "reconstruct"] = "widefield"
@@ -49,38 +94,87 @@ class Trust:
     most_phase_error_rad: float = 0.8
     least_modulation: float = 0.4
     most_motion_nm: float = 150.0
+    most_saturated: float = MOST_SATURATED
 
-    def doubt(self, quality: FrameQuality) -> str:
-        """Return what is wrong with a frame, an empty string if nothing is."""
-        if quality.motion_nm is not None and quality.motion_nm > self.most_motion_nm:
-            return f"the sample moved {quality.motion_nm:.0f} nm between the first and the last raw frame"
-        if quality.contrast_to_noise < self.least_contrast_to_noise:
-            return (
+    def doubt(self, quality: FrameQuality, exposures: Exposures | None = None) -> Doubt:
+        """Return what is wrong with a frame, an empty doubt if nothing is; what explains the rest comes first."""
+        if exposures and (seen := exposure_doubt(exposures, self.most_saturated)):
+            return seen
+        moved, error = quality.motion_nm or 0.0, quality.motion_error_nm or 0.0
+        if moved > max(self.most_motion_nm, _SURE * error):
+            return Doubt(f"the sample moved {moved:.0f} nm between the first and the last raw frame", MOVED)
+        if not quality.contrast_to_noise >= self.least_contrast_to_noise:
+            return Doubt(
                 f"no pattern is seen (contrast {quality.contrast_to_noise:.1f} times its noise, "
                 f"{self.least_contrast_to_noise:g} needed): "
-                "too little light, out of focus, or the raw frames are not in the order of rig.yaml"
+                "too little light, out of focus, or the raw frames are not in the order of rig.yaml",
+                UNSEEN,
             )
         if quality.phase_error_rad > self.most_phase_error_rad:
-            return (
+            return Doubt(
                 f"the pattern is {quality.phase_error_rad:.1f} rad from where rig.yaml says: it drifted, or the raw frames are "
-                "not in order; calibrate again"
+                "not in order; calibrate again",
+                OFF_PHASE,
             )
         if quality.modulation < self.least_modulation:
-            return (
-                f"the pattern has {quality.modulation:.0%} of the calibrated modulation: check focus and polarisation, "
-                "or calibrate again"
+            return Doubt(
+                f"the pattern has {quality.modulation:.0%} of the calibrated modulation: check light, focus, polarisation and "
+                "the order of raw frames, or calibrate again",
+                FAINT,
             )
-        return ""
+        return Doubt()
+
+
+def exposure_doubt(exposures: Exposures, most_saturated: float = MOST_SATURATED) -> Doubt:
+    """Return what is wrong with the raw frames themselves, an empty doubt if nothing is."""
+    return _named(exposures.faults(most_saturated), exposures.ceiling)
+
+
+def _named(faults: Sequence[Fault], ceiling: float | None) -> Doubt:
+    if missing := without_picture(faults):
+        return Doubt(missing, NO_PICTURE)
+    if clipped := saturation(faults, ceiling):
+        return Doubt(clipped, SATURATED)
+    return Doubt()
+
+
+def judge_without_patterns(
+    exposures: Exposures, stack: Sequence[Pixels | None], *, localised: bool
+) -> Judgement | None:
+    """Return what is doubtful about frames that show no patterns, None if nothing is.
+
+    Parameters
+    ----------
+    exposures
+        Of the frames of `stack` that came.
+    localised
+        Whether emitters are localised in them: their light may then change from frame to frame as it likes, and the
+        background's noise must be a camera's.
+    """
+    came = [raw for raw, frame in enumerate(stack) if frame is not None]
+    faults = [f._replace(raw=came[f.raw]) for f in exposures.faults() if not (localised and f.kind == "dark")]
+    doubt = _named(faults, exposures.ceiling)
+    if not doubt and localised and np.median(exposures.at_least) > LEAST_CLIPPED:
+        frames = [frame for frame in stack if frame is not None][:: max(len(came) // _FLOOR_FRAMES, 1)]
+        if share := floor_clipped(frames):
+            doubt = Doubt(
+                f"{share:.0%} of the pixels are at one least value ({exposures.least.min():g}): the background was subtracted "
+                "and cut off, or the camera's offset is too low. The noise that is left is not a camera's: emitters are found "
+                "where there are none, and their uncertainty is wrong",
+                CUT_OFF,
+            )
+    return Judgement(None, doubt.sentence, cause=doubt.cause) if doubt else None
 
 
 class _Sampling(NamedTuple):
-    """Places of one wave's overlap in band 0's and in its own spectrum, and the OTFs there."""
+    """Places of one wave's overlap in band 0's and in its own spectrum, and the OTFs there; `places` is `zero` on the host."""
 
     zero: tuple[Array, Array]
     band: tuple[Array, Array]
     here: Array
     there: Array
     weight: Array
+    places: NDArray[np.intp]
 
 
 class PatternCheck:
@@ -103,10 +197,12 @@ class PatternCheck:
         waves: Sequence[tuple[tuple[int, int], Float, Float]],
         arrays: Arrays = HOST,
     ) -> None:
-        self._arrays = arrays
+        self._arrays, self._shape = arrays, np.array(shape, np.float64)
         self._samplings = [_sampling(shape, *wave, arrays) for wave in waves]
 
-    def measure(self, zero: Array, bands: Array) -> tuple[NDArray[np.complex128], NDArray[np.float64]]:
+    def measure(
+        self, zero: Array, bands: Array, spikes: NDArray[np.float64] = _NONE
+    ) -> tuple[NDArray[np.complex128], NDArray[np.float64]]:
         """Return the slope of every wave, which is 1 for the calibrated pattern, and its contrast to noise; (waves,) each.
 
         Parameters
@@ -115,10 +211,15 @@ class PatternCheck:
             Half spectrum of band 0: (y, columns of kx >= 0).
         bands
             Spectra of the waves' bands (wave, y, x).
+        spikes
+            Hot pixels of band 0 as `spikes_of` gives them; their spectrum is taken off.
         """
         xp, found = self._arrays.xp, []
         for i, s in enumerate(self._samplings):
-            u, v = zero[s.zero] * s.there, bands[i, :, :][s.band] * s.here
+            seen = zero[s.zero]
+            if len(spikes):
+                seen = seen - self._arrays.array(self._spectrum(spikes, s.places))
+            u, v = seen * s.there, bands[i, :, :][s.band] * s.here
             product = xp.conj(u) * v * s.weight
             power = (xp.real(u) ** 2 + xp.imag(u) ** 2) * s.weight
             total = xp.sum(power) + 1e-30
@@ -128,6 +229,30 @@ class PatternCheck:
         real, imag, rest2, total = self._arrays.numbers(found).reshape(-1, 4).T
         slopes = real + 1j * imag
         return slopes, np.abs(slopes) / np.maximum(np.sqrt(rest2) / total, 1e-12)
+
+    def _spectrum(self, spikes: NDArray[np.float64], places: NDArray[np.intp]) -> Complex:
+        """Return what single pixels give at frequencies (2, samples)."""
+        turns = spikes[:, :2] / self._shape @ places
+        return np.asarray(spikes[:, 2] @ np.exp(-2j * np.pi * turns), np.complex64)
+
+
+def spikes_of(mean: Array, arrays: Arrays = HOST) -> NDArray[np.float64]:
+    """Return the hot pixels of a picture (y, x): rows of y, x and what each has more than its neighbours, (n, 3).
+
+    One pixel that outshines its eight neighbours is none that optics have drawn, where pixels sample what they pass.
+    """
+    xp = arrays.xp
+    bright = mean > 0.25 * xp.max(mean)
+    if arrays.numbers([xp.count_nonzero(bright)])[0] > _MOST_SPIKES:  # the picture's own
+        return _NONE
+    host, places = arrays.on_host(mean), np.argwhere(arrays.on_host(bright)[1:-1, 1:-1]) + 1
+    found = []
+    for y, x in places:
+        around = host[y - 1 : y + 2, x - 1 : x + 2].astype(np.float64)
+        others = np.delete(around.ravel(), 4)
+        if around[1, 1] > _ALONE * others.max():
+            found.append((y, x, around[1, 1] - others.mean()))
+    return np.array(found, np.float64).reshape(-1, 3)
 
 
 def _sampling(shape: tuple[int, int], shift: tuple[int, int], here: Float, there: Float, arrays: Arrays) -> _Sampling:
@@ -140,7 +265,8 @@ def _sampling(shape: tuple[int, int], shift: tuple[int, int], here: Float, there
     weight = np.asarray(1 / (here**2 + there**2), np.float32)
     band_rows, band_columns = (rows - shift[0]) % y, (columns - shift[1]) % x
     moved = [arrays.array(a) for a in (rows, columns, band_rows, band_columns, here, there, weight)]
-    return _Sampling((moved[0], moved[1]), (moved[2], moved[3]), *moved[4:])
+    places, (shown, seen, weights) = np.stack([rows, columns]), moved[4:]
+    return _Sampling((moved[0], moved[1]), (moved[2], moved[3]), shown, seen, weights, places)
 
 
 def motion_weights(waves: NDArray[np.float64]) -> NDArray[np.float64] | None:
@@ -163,8 +289,15 @@ def motion_weights(waves: NDArray[np.float64]) -> NDArray[np.float64] | None:
     return weights if known else None
 
 
-def motion_px(mean: Array, change: Array, arrays: Arrays = HOST) -> float:
-    """Distance in binned pixels by which the picture `mean` (y, x) moved, given how it changed meanwhile (y, x).
+class Motion(NamedTuple):
+    """Distance that a picture moved, and its standard error, in binned pixels."""
+
+    px: float
+    error_px: float
+
+
+def motion_px(mean: Array, change: Array, arrays: Arrays = HOST) -> Motion:
+    """Return how far the picture `mean` (y, x) moved, given how it changed meanwhile (y, x).
 
     A change of brightness is told apart from motion. Good for distances below about one binned pixel.
     """
@@ -176,10 +309,13 @@ def motion_px(mean: Array, change: Array, arrays: Arrays = HOST) -> float:
     products = arrays.numbers(xp.matmul(model, model.T))
     square, right = products[:3, :3], products[:3, 3]
     try:
-        moved = np.linalg.solve(square + np.diag(1e-9 * np.diag(square) + 1e-12), right)
+        inverse = np.linalg.inv(square + np.diag(1e-9 * np.diag(square) + 1e-12))
     except np.linalg.LinAlgError:
-        return 0.0
-    return float(np.hypot(moved[0], moved[1]))
+        return Motion(0.0, 0.0)
+    moved = inverse @ right
+    rest = max(float(products[3, 3] - moved @ right), 0.0) / max(int(seen[0].shape[0]) - 3, 1)
+    error = float(np.sqrt(rest * _ALIKE * np.trace(inverse[:2, :2]) / 2))
+    return Motion(float(np.hypot(moved[0], moved[1])), error)
 
 
 def _smooth(picture: Array) -> Array:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from livesr.base.errors import LiveSRError
 from livesr.base.frames import Judgement, Pixels
+from livesr.optics.exposure import Exposures
 
 RawFrames: TypeAlias = Sequence[Pixels] | Pixels | NDArray[np.float32]
 """The raw frames of one time point in raw-index order: a sequence of (y, x) or one (n, y, x) array, ADU; float32 if they
@@ -21,7 +22,16 @@ were corrected."""
 
 
 class DoubtfulFrameError(LiveSRError):
-    """A frame does not show its patterns, and the rig says to refuse such frames."""
+    """A frame does not show its patterns, and the rig says to refuse such frames.
+
+    Attributes
+    ----------
+    cause : why, without the numbers of this frame
+    """
+
+    def __init__(self, doubt: str, cause: str = "") -> None:
+        super().__init__(doubt)
+        self.cause = cause or doubt
 
 
 @runtime_checkable
@@ -29,6 +39,9 @@ class Judging(Protocol):
     """A reconstruction that says how well its last frame can be trusted."""
 
     judgement: Judgement | None
+
+    def look_at(self, exposures: Exposures) -> None:
+        """Judge the next frame by what its raw frames were before they were corrected; without, by what is given."""
 
     def correct_drift(self, drift_rad: Sequence[float], vectors_um: Sequence[float] = ()) -> None:
         """Reconstruct what follows with the drift of phases and vectors that was recorded for it."""

@@ -35,8 +35,9 @@ from livesr.base.errors import ConfigError, FrameShapeError
 from livesr.base.frames import FrameQuality, Judgement
 from livesr.live.arrays import HOST, Array, Arrays
 from livesr.live.reconstruct.pattern_drift import PatternDrift
-from livesr.live.reconstruct.quality import BIN, PatternCheck, Trust, motion_px, motion_weights
+from livesr.live.reconstruct.quality import BIN, Doubt, PatternCheck, Trust, motion_px, motion_weights, spikes_of
 from livesr.live.reconstruct.reconstructor import DoubtfulFrameError, RawFrames
+from livesr.optics.exposure import Exposures, examine
 from livesr.optics.illumination import Pattern, angle_major, equal_steps, unmixing
 from livesr.optics.otf import apodisation as apodisation_window
 from livesr.optics.otf import cutoff_um, otf, radial_frequency
@@ -272,7 +273,8 @@ class SIMReconstructor:
         # A band that moves towards positive kx lies almost wholly in the stored half of the spectrum: turn the others.
         turn = np.array([-1.0 if p.k_um[1] > 0 else 1.0 for p in patterns])
         here = [p.seen_from(origin_px, pixel_size_um) for p in patterns]
-        self._angles = len(patterns)
+        self._angles, self._order = len(patterns), order
+        self._exposures: Exposures | None = None
         self._waves = [w for t, p in zip(turn, here, strict=True) for w in (p.reversed() if t < 0 else p).waves]
         self._weights = _separation_weights(steps * turn[:, None], order, len(patterns[0].waves))
         self._trust, self._follow = trust, follow
@@ -331,45 +333,72 @@ class SIMReconstructor:
         """
         self._check(frames)
         self._take_over_drift()
-        self._separate(frames, self._frame_weights(frames))
+        exposures = self._seen_exposures(frames)
+        empty = self._empty(exposures)
+        self._separate(frames, self._frame_weights(frames, empty))
         self._transform()
-        if self._trust and (doubt := self._judge(self._trust)):
+        if self._trust and (doubt := self._judge(self._trust, exposures)):
             if self._trust.then == "refuse":
-                raise DoubtfulFrameError(doubt)
+                raise DoubtfulFrameError(*doubt)
             if self._trust.then == "widefield":
-                return self.widefield(frames, out)
+                return self.widefield(frames, out, without=empty)
         self._assemble()
         return self._invert(out)
 
-    def widefield(self, frames: RawFrames | Array, out: Array | None = None) -> Array:
+    def widefield(self, frames: RawFrames | Array, out: Array | None = None, without: Sequence[int] = ()) -> Array:
         """Average the raw frames and upsample them to the grid of the result, without gain in resolution.
 
         The patterns of an angle add up to uniform light. Interpolated in Fourier space, cut at the OTF's support; for
-        comparison, and when the pattern cannot be trusted. Parameters and errors as in `reconstruct`.
+        comparison, and when the pattern cannot be trusted. Parameters and errors as in `reconstruct`; the angles of the frames
+        `without`, which hold no picture, are left out as long as another is whole.
         """
         self._check(frames)
-        arrays = self._arrays
-        self._mean[...] = -self._offset_adu * len(frames)
-        for i in range(len(frames)):
+        arrays, used = self._arrays, self._whole(without)
+        self._mean[...] = -self._offset_adu * len(used)
+        for i in used:
             arrays.copy(frames[i], self._frame)
             arrays.add(self._mean, self._frame, out=self._mean)
         self._transform_mean()
         y, x = self._optics.support()
         self._sum[...] = 0
-        scale = 1 / (len(frames) * self._pixels)
+        scale = 1 / (len(used) * self._pixels)
         arrays.multiply(self._half[: y + 1, :], scale, out=self._sum[: y + 1, : x + 1])
         arrays.multiply(self._half[-y:, :], scale, out=self._sum[-y:, : x + 1])
         return self._invert(out)
 
-    def _judge(self, trust: Trust) -> str:
+    def look_at(self, exposures: Exposures) -> None:
+        """Judge the next frame by what its raw frames were before they were corrected; without, by what is given."""
+        self._exposures = exposures
+
+    def _seen_exposures(self, frames: RawFrames | Array) -> Exposures | None:
+        """Return what is known of the raw frames, None without `trust`."""
+        seen, self._exposures = self._exposures, None
+        if self._trust is None or seen is not None:
+            return seen
+        return examine(frames, self._offset_adu, xp=self._arrays.xp, numbers=self._arrays.numbers)
+
+    def _empty(self, exposures: Exposures | None) -> list[int]:
+        """Return which raw frames hold no picture."""
+        faults = exposures.faults() if exposures else []
+        return [fault.raw for fault in faults if fault.kind != "saturated"]
+
+    def _whole(self, without: Sequence[int]) -> list[int]:
+        """Return the raw frames of the angles that have all their frames; all frames if no angle has."""
+        incomplete = {self._order[raw][0] for raw in without}
+        whole = [raw for raw, (angle, _) in enumerate(self._order) if angle not in incomplete]
+        return whole or list(range(len(self._order)))
+
+    def _judge(self, trust: Trust, exposures: Exposures | None) -> Doubt:
         """Measure the frame whose bands were just transformed; return what is doubtful about it."""
         assert self._check_of is not None
-        slopes, contrasts = self._check_of.measure(self._half, self._bands)
+        slopes, contrasts = self._check_of.measure(self._half, self._bands, spikes_of(self._mean, self._arrays))
         errors, contrast = np.angle(slopes), float(contrasts.min())
-        quality = FrameQuality(contrast, float(np.abs(slopes).min()), float(np.abs(errors).max()), self._motion_nm())
-        doubt = trust.doubt(quality)
+        modulation, off = float(np.abs(slopes).min()), float(np.abs(errors).max())
+        quality = FrameQuality(contrast, modulation, off, *self._motion_nm())
+        doubt = trust.doubt(quality, exposures)
         resolved = not doubt or trust.then == "reconstruct"
-        self.judgement = Judgement(quality, doubt, resolved, self.pattern_drift_rad, self.vector_drift_um)
+        drift = self.pattern_drift_rad, self.vector_drift_um
+        self.judgement = Judgement(quality, doubt.sentence, resolved, *drift, doubt.cause)
         if self._follow and not doubt:
             self.drift.add(self._drift_rad + errors, contrast)
         return doubt
@@ -415,11 +444,13 @@ class SIMReconstructor:
         times = self._turned[wave] * (1 + wave % harmonics)
         return np.asarray(times * self._vectors_um[wave // harmonics], np.float64)
 
-    def _motion_nm(self) -> float | None:
+    def _motion_nm(self) -> tuple[float | None, float | None]:
+        """Return how far the sample moved, and the standard error."""
         if self._motion is None:
-            return None
+            return None, None
         moved = motion_px(self._coarse[0, :, :], self._coarse[1, :, :], self._arrays)
-        return 1e3 * BIN * self._optics.pixel_size_um * moved
+        binned_nm = 1e3 * BIN * self._optics.pixel_size_um
+        return binned_nm * moved.px, binned_nm * moved.error_px
 
     # -- the frame loop ---------------------------------------------------------------------------------------------
 
@@ -431,12 +462,14 @@ class SIMReconstructor:
             if frames[i].shape != self._raw_shape:
                 raise FrameShapeError(f"raw frame is {frames[i].shape}, this reconstruction expects {self._raw_shape}")
 
-    def _frame_weights(self, frames: RawFrames) -> Array:
+    def _frame_weights(self, frames: RawFrames, empty: Sequence[int] = ()) -> Array:
         """Weights (bands, n + 1) of this time point; the last column subtracts the offset."""
         level = self._arrays.totals(frames) / self._pixels - self._offset_adu
         weights = self._weights
-        if self._equalise and level.min() > 0:
-            weights = weights * (level.mean() / level)
+        lit = np.setdiff1d(np.arange(len(level)), empty)
+        if self._equalise and lit.size and level[lit].min() > 0:
+            weights = weights.copy()
+            weights[:, lit] *= level[lit].mean() / level[lit]
         if np.any(self._drift_rad):
             weights = _turned(weights, self._drift_rad)
         with_offset = np.column_stack([weights, -self._offset_adu * weights.sum(axis=1)]).astype(np.float32)

@@ -90,7 +90,8 @@ class VectorDrift:
     def offer(self, frames: Sequence[Pixels | None], judgement: Judgement) -> None:
         """Take a copy of a trusted raw group, if one is wanted; called for each group, in one thread."""
         wanted = self._offered is None and time.monotonic() >= self._rest_until_s
-        if wanted and not judgement.doubt and judgement.quality.contrast_to_noise >= LEAST_CONTRAST:
+        quality = judgement.quality
+        if wanted and not judgement.doubt and quality and quality.contrast_to_noise >= LEAST_CONTRAST:
             self._offered = np.stack([frame[self._region] for frame in frames if frame is not None])
 
     def look(self) -> int:

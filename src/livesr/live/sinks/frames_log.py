@@ -9,20 +9,48 @@ One line per event, written when it has happened: a picture has its line as soon
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, TypeAlias
+from typing import (
+    Annotated,
+    Any,
+    BinaryIO,
+    Literal,
+    NamedTuple,
+    Required,  # pydantic needs these before Python 3.12
+    TypeAlias,
+    cast,
+)
 
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic_core import from_json
+from typing_extensions import TypedDict
+
+from livesr.base import contained
 from livesr.base.errors import StoreError
+from livesr.base.files import write_all
 from livesr.base.frames import Stream
-from livesr.live.sinks.shard import write_all
 
 FRAMES_LOG_VERSION = 1
 SeriesName: TypeAlias = Literal["raw", "recon", "sr", "uncertainty"]
+_MOST_LINE_BYTES = 1 << 20
+_MOST_RAW = 100_000  # exposures of a time point, as of `storm.frames`
+_LONGEST_PATH = 1 << 15
+_Index = Annotated[int, Field(ge=0, lt=1 << 31)]
+_Count = Annotated[int, Field(ge=0, lt=1 << 53)]
+_Name = Annotated[str, Field(max_length=1000)]
+_Nanoseconds = Annotated[int, Field(ge=0, lt=1 << 63)]
+_Milliseconds = Annotated[float, Field(ge=0, le=1e9)]
+_Numbers = Annotated[list[float], Field(max_length=1000)]
 State: TypeAlias = Literal["raw", "raw_incomplete", "recon", "separated", "estimated", "skipped", "stray"]
+
+
+log = logging.getLogger(__name__)
 
 
 class FramesLog:
@@ -36,7 +64,7 @@ class FramesLog:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file: BinaryIO = path.open("r+b" if path.exists() else "w+b", buffering=0)
+        self._file: BinaryIO = _open(path, "r+" if path.exists() else "w+")
         self._end = self._file.seek(0, os.SEEK_END)
         self._waiting: list[bytes] = []
 
@@ -82,7 +110,7 @@ class FramesLog:
             self._file.seek(0)
             before = self._file.read(self._end) or b""
         self._waiting.insert(0, before)
-        file = path.open("w+b", buffering=0)
+        file = _open(path, "w+")
         with suppress(OSError):
             self._file.close()
         self.path, self._file, self._end = path, file, 0
@@ -98,26 +126,176 @@ class FramesLog:
         self._waiting.clear()
 
 
-def read_frames_log(path: Path) -> list[dict[str, Any]]:
-    """Read every event, in order; a last line that a killed process left unfinished is dropped.
+def _open(path: Path, mode: Literal["r+", "w+"]) -> BinaryIO:
+    """Open for reading and writing, unbuffered: what is written is with the operating system."""
+    file: BinaryIO = contained.open_to_write(path.parent, path.name, mode, buffering=0)
+    return file
+
+
+class _NormalisedWith(TypedDict):
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)  # type: ignore[misc]
+
+    background: float
+    headroom: Annotated[float, Field(gt=0)]
+
+
+class Line(TypedDict, total=False):
+    """What livesr understands of a line; docs/store-layout.md says what each key is. Others are kept as they are."""
+
+    __pydantic_config__ = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)  # type: ignore[misc]
+
+    series: Required[SeriesName]
+    state: Required[State]
+    t: Required[_Index]
+    position: Required[_Index]
+    channel: Required[_Name]
+    z: Required[_Index]
+    stored: Required[bool]
+    t_acq_ns: _Nanoseconds | None
+    t_camera_ms: float | None
+    exposure_ms: _Milliseconds | None
+    missing: Annotated[list[_Index], Field(max_length=_MOST_RAW)]
+    normalisation: _NormalisedWith
+    quality: dict[str, float | None]
+    resolved: bool
+    doubt: str | None
+    pattern_drift_rad: _Numbers
+    vector_drift_per_um: _Numbers
+    saturated: _Count
+    localisations: _Count
+    drift_nm: _Numbers
+    clipped: _Count
+    residual: float | None
+    novelty: float | None
+    latency_ms: float | None
+    edge: bool
+    true_neighbours: bool
+    warnings: list[str]
+    reason: str
+    backfilled: bool
+    lost: bool
+    elsewhere: Annotated[str, Field(max_length=_LONGEST_PATH)]
+    file: Annotated[str, Field(max_length=_LONGEST_PATH)]
+    x_um: float | None
+    y_um: float | None
+    z_um: float | None
+    repaired: bool
+
+
+_PLACE = {"series", "state", "t", "position", "channel", "z", "stored"}
+_LINE: TypeAdapter[Line] = TypeAdapter(Line)
+
+
+class Unknown(NamedTuple):
+    """A line, or a part of one, that says nothing livesr understands.
+
+    Attributes
+    ----------
+    number : of the line, from 1
+    text : as it stands in the file, without its end; cut after 1 MiB
+    why : what is wrong with it
+    keys : what was left out of an event that is otherwise understood; () where the whole line is not
+    """
+
+    number: int
+    text: bytes
+    why: str
+    keys: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LogContents:
+    """What a frames.jsonl says.
+
+    Attributes
+    ----------
+    events : every line that is understood, in order: `Line`, with keys of later versions
+    unknown : what is not understood
+    torn : whether the last line ends in the middle, as a killed process leaves it; it is in neither
+    """
+
+    events: list[dict[str, Any]]
+    unknown: tuple[Unknown, ...] = ()
+    torn: bool = False
+
+    @property
+    def problem(self) -> str:
+        """A sentence about what is not understood, "" if all of it is."""
+        if not self.unknown:
+            return ""
+        first, lost = self.unknown[0], sum(not line.keys for line in self.unknown)
+        return (
+            f"{len(self.unknown)} lines of frames.jsonl are damaged, the first is line {first.number} ({first.why}): what "
+            f"{lost} of them say, and parts of the others, is not known."
+        )
+
+
+def read_log(path: Path) -> LogContents:
+    """Read what can be known from a file that a crash, a disk or a stranger may have damaged.
+
+    Lines end with a line feed and nothing else: U+2028 in a name is a letter. Of a line that says of
+    which picture it speaks (series, state, t, position, channel, z, stored), other keys of a wrong type are left out.
 
     Raises
     ------
     StoreError
-        If the file cannot be read, or a line other than the last is damaged.
+        If the file cannot be read at all.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as e:
-        raise StoreError(f"Cannot read {path}: {e}.") from e
     events: list[dict[str, Any]] = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            events.append(json.loads(line))
-        except json.JSONDecodeError as e:
-            if number < len(lines):
-                raise StoreError(f"{path}, line {number} is not JSON: {e.msg}.") from e
-    return events
+    unknown: list[Unknown] = []
+    torn = False
+    try:
+        with contained.open_to_read(path.parent, path.name) as file:
+            for number, (line, ended) in enumerate(_lines(file), start=1):
+                if not line.strip():
+                    continue
+                event, wrong = _understood(line)
+                torn = not ended and event is None
+                if event is not None:
+                    events.append(event)
+                if wrong is not None and not torn:
+                    why, keys = wrong
+                    unknown.append(Unknown(number, line.rstrip(b"\n"), why, keys))
+    except OSError as e:
+        raise StoreError(f"Cannot read {path}: {e.strerror or e}.") from e
+    return LogContents(events, tuple(unknown), torn)
+
+
+def read_frames_log(path: Path) -> list[dict[str, Any]]:
+    """Return the events of `read_log`; what is not understood is logged.
+
+    Raises
+    ------
+    StoreError
+        If the file cannot be read at all.
+    """
+    found = read_log(path)
+    if found.problem:
+        log.warning("%s: %s", path, found.problem)
+    return found.events
+
+
+def _lines(file: BinaryIO) -> Iterator[tuple[bytes, bool]]:
+    """Yield every line, of one that has no end within 1 MiB the beginning, and whether it ends before the file does."""
+    while line := file.readline(_MOST_LINE_BYTES):
+        rest = line
+        while not rest.endswith(b"\n") and len(rest) == _MOST_LINE_BYTES:
+            rest = file.readline(_MOST_LINE_BYTES)
+        yield line, rest.endswith(b"\n")
+
+
+def _understood(line: bytes) -> tuple[dict[str, Any] | None, tuple[str, tuple[str, ...]] | None]:
+    """Return what a line says, None if it is not understood; and what is wrong with it, None if nothing is."""
+    try:
+        return cast("dict[str, Any]", _LINE.validate_json(line)), None
+    except ValidationError as e:
+        problem = e.errors(include_url=False, include_input=False)[0]
+        wrong = {str(p["loc"][0]) if p["loc"] else "" for p in e.errors(include_url=False, include_input=False)}
+        why = f"{'.'.join(map(str, problem['loc']))[:80]}: {problem['msg']}".removeprefix(": ")
+    if "" in wrong or wrong & _PLACE:
+        return None, (why, ())
+    plain = {key: value for key, value in from_json(line).items() if key not in wrong}
+    return cast("dict[str, Any]", _LINE.validate_python(plain)), (why, tuple(sorted(wrong)))
 
 
 def to_json(value: object, indent: int | None = None) -> str:

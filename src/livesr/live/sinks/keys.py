@@ -23,6 +23,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,11 +32,13 @@ from typing import Any, Self
 import zmq
 from zmq.auth import create_certificates, load_certificate
 from zmq.auth.thread import ThreadAuthenticator
+from zmq.utils import z85
 
 from livesr.base.errors import ConfigError
 
 _NAME = re.compile(r"[\w][\w.-]{0,62}")
 LOCAL = "this-computer"
+_MOST_BYTES, _KEY_BYTES = 1 << 16, 32
 _RESERVED = {"publisher", "authorized", LOCAL}
 
 
@@ -145,6 +148,11 @@ def _pair(path: Path, hint: str) -> tuple[bytes, bytes]:
 
 def _read(path: Path, hint: str = "livesr keys") -> tuple[bytes, bytes | None]:
     try:
-        return load_certificate(path)
-    except (OSError, ValueError) as e:
+        if not path.is_file() or path.stat().st_size > _MOST_BYTES:
+            raise ValueError(path)
+        public, secret = load_certificate(path)
+        if not all(key is None or len(z85.decode(key)) == _KEY_BYTES for key in (public, secret)):
+            raise ValueError(path)
+    except (OSError, ValueError, LookupError, struct.error) as e:
         raise ConfigError(f"{path} is missing or no key file. Make one with {hint}.") from e
+    return public, secret

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import cache
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,7 @@ from livesr.live.sinks.series import KEPT_BYTES, SeriesSpec
 from livesr.live.sinks.sink import ChannelDescription, RunDescription
 
 LAYOUT_VERSION = 1
+_LONGEST_NAME = 60  # of a position or channel in a folder's name; a path has room for 260 characters on some systems
 SIDECARS = "livesr"
 FRAMES_LOG = f"{SIDECARS}/frames.jsonl"
 REPORT = f"{SIDECARS}/report.json"
@@ -86,19 +90,20 @@ def root_attributes(run: RunDescription) -> dict[str, Any]:
 
 def bytes_per_hour(run: RunDescription, frames_per_s: float) -> int:
     """Upper bound of what `frames_per_s` super-resolution frames, over all streams, take in an hour: uncompressed."""
-    channels = [sum(s.group_bytes for s in series_specs(run, 0, channel).values()) for channel in run.channels]
+    places = {channel.name: (position, channel) for position, channel in reversed(run.places)}
+    channels = [sum(s.group_bytes for s in series_specs(run, *place).values()) for place in places.values()]
     return int(sum(channels) / max(len(channels), 1) * frames_per_s * 3600)
 
 
 def store_bytes(run: RunDescription, time_points: int) -> int:
     """Upper bound of what `time_points` of every stream take, uncompressed."""
-    one = sum(s.group_bytes * s.z_planes for c in run.channels for s in series_specs(run, 0, c).values())
-    return one * len(run.positions) * time_points
+    specs = (s for place in run.places for s in series_specs(run, *place).values())
+    return sum(s.group_bytes * s.z_planes for s in specs) * time_points
 
 
 def memory_bytes(run: RunDescription) -> int:
     """Upper bound of what is in memory until the disk has confirmed it."""
-    specs = [s for channel in run.channels for s in series_specs(run, 0, channel).values()] * len(run.positions)
+    specs = [s for place in run.places for s in series_specs(run, *place).values()]
     # A shard that is being filled, and one that the disk has not confirmed yet.
     return sum(s.pending_bytes for s in specs) + min(KEPT_BYTES, 2 * sum(s.shard_bytes for s in specs))
 
@@ -132,6 +137,11 @@ def next_free_path(path: Path) -> Path:
 def _raw(run: RunDescription, position: int, channel: ChannelDescription) -> SeriesSpec:
     # The phase of a pattern counts from the chip's origin: without the region's place raw cannot be reconstructed again.
     provenance = {"kind": "raw", "prediction": False, "origin_px": list(channel.raw_origin_px)}
+    provenance["bit_depth"] = channel.raw_bit_depth
+    if channel.camera:
+        provenance["camera"] = channel.camera
+    if channel.camera_drawn:
+        provenance["drawn"] = True  # by the device itself: there was no specimen
     if any(channel.raw_mirrored):
         provenance["mirrored"] = list(channel.raw_mirrored)
     # Hundreds of exposures are a film: as channels, a viewer would make hundreds of layers of them.
@@ -145,10 +155,10 @@ def _raw(run: RunDescription, position: int, channel: ChannelDescription) -> Ser
         title="raw exposures",
         shape=channel.raw_shape,
         dtype=channel.raw_dtype,
-        z_planes=run.z_planes,
+        z_planes=run.stack(position, channel.name).z_planes,
         colors=("FFFFFF",) * len(axis["labels"]),
         pixel_size_um=channel.raw_pixel_size_um,
-        z_step_um=run.z_step_um,
+        z_step_um=run.stack(position, channel.name).z_step_um,
         interval_s=run.interval_s,
         provenance={**_about(run, position, channel), **provenance},
         **axis,
@@ -177,11 +187,11 @@ def _recon(run: RunDescription, position: int, channel: ChannelDescription) -> S
         title=f"reconstruction ({channel.recon_method})",
         shape=channel.recon_shape,
         dtype="uint16",
-        z_planes=run.z_planes,
+        z_planes=run.stack(position, channel.name).z_planes,
         labels=(channel.name or "reconstruction",),
         colors=("FFFFFF",),
         pixel_size_um=channel.recon_pixel_size_um,
-        z_step_um=run.z_step_um,
+        z_step_um=run.stack(position, channel.name).z_step_um,
         interval_s=run.interval_s,
         has_channel_axis=False,
         provenance={**_about(run, position, channel), **provenance},
@@ -207,11 +217,11 @@ def _sr(run: RunDescription, position: int, channel: ChannelDescription) -> Seri
         title=SR_TITLE,
         shape=channel.sr_shape,
         dtype="uint16",
-        z_planes=run.z_planes,
+        z_planes=run.stack(position, channel.name).z_planes,
         labels=tuple(f"SR {label}" for label in channel.labels),
         colors=channel.colors,
         pixel_size_um=channel.sr_pixel_size_um,
-        z_step_um=run.z_step_um,
+        z_step_um=run.stack(position, channel.name).z_step_um,
         interval_s=run.interval_s,
         provenance={**_about(run, position, channel), **provenance},
     )
@@ -247,7 +257,26 @@ def _about(run: RunDescription, position: int, channel: ChannelDescription) -> d
 
 
 def _folder_name(names: Sequence[str], index: int) -> str:
-    """Return a name that every file system takes and that no other of `names` has."""
-    safe = [re.sub(r"[^A-Za-z0-9.-]+", "-", name).strip(".") for name in names]
-    ambiguous = not safe[index] or [name.lower() for name in safe].count(safe[index].lower()) > 1
-    return f"{safe[index]}-{index}".lstrip("-") if ambiguous else safe[index]
+    return folder_names(tuple(names))[index]
+
+
+@cache
+def folder_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return a name for each that every file system takes, and that no other has, small and capital letters alike."""
+    safe = [re.sub(r"[^A-Za-z0-9.-]+", "-", name).strip(".")[:_LONGEST_NAME] for name in names]
+    often = Counter(name.lower() for name in safe)
+    taken = {name.lower() for name in safe if name and often[name.lower()] == 1}
+    made = []
+    for index, name in enumerate(safe):
+        if not name or often[name.lower()] > 1:
+            name = _free(name, index, taken)
+            taken.add(name.lower())
+        made.append(name)
+    return tuple(made)
+
+
+def _free(name: str, index: int, taken: Collection[str]) -> str:
+    """Return the name with its index, and more behind it where another is called so."""
+    numbered = f"{name}-{index}".lstrip("-")
+    endings = chain([""], (f"-{n}" for n in count(2)))
+    return next(free for ending in endings if (free := numbered + ending).lower() not in taken)

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from livesr.base import contained
 from livesr.base.errors import StoreError
+from livesr.base.files import write_all
 from livesr.base.frames import LOCALISATION
-from livesr.live.sinks.shard import write_all
 
 _COLUMNS = {
     "frame": "frame",
@@ -38,7 +39,7 @@ class LocalisationsFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         # Unbuffered: what is written is with the operating system.
-        self._file = path.open("r+b" if path.exists() else "w+b", buffering=0)
+        self._file = contained.open_to_write(path.parent, path.name, "r+" if path.exists() else "w", buffering=0)
         self._end = self._file.seek(0, os.SEEK_END)
         if self._end == 0:
             self._write(HEADER.encode())
@@ -72,11 +73,13 @@ def read_localisations(path: Path) -> NDArray[np.void]:
         If the file cannot be read or is no such table.
     """
     try:
-        whole, _, _ = path.read_text(encoding="utf-8").rpartition("\n")
+        whole, _, _ = contained.read_text(path.parent, path.name).rpartition("\n")
         header, *rows = whole.split("\n")
         if header + "\n" != HEADER:
             raise ValueError(f"its first line is {header!r}")
         values = np.loadtxt(rows, delimiter=",", ndmin=2) if rows else np.empty((0, len(_COLUMNS)))
+        if values.shape[1] != len(_COLUMNS) or not np.isfinite(values).all():
+            raise ValueError(f"rows have {values.shape[1]} numbers, expected {len(_COLUMNS)}, all of them finite")
     except (OSError, ValueError) as e:
         raise StoreError(f"{path} cannot be read as localisations: {e}.") from e
     found = np.empty(len(values), LOCALISATION)
@@ -91,9 +94,8 @@ def replace_frames(path: Path, localisations: NDArray[np.void], frames: range) -
     there = read_localisations(path) if path.is_file() else np.empty(0, LOCALISATION)
     others = there[(there["frame"] < frames.start) | (there["frame"] >= frames.stop)]
     every = np.concatenate([others, localisations])
-    new = path.with_name(f".{path.name}.new")
-    new.write_text(HEADER + _rows(every[np.argsort(every["frame"], kind="stable")]), encoding="utf-8", newline="\n")
-    new.replace(path)
+    rows = HEADER + _rows(every[np.argsort(every["frame"], kind="stable")])
+    contained.replace_text(path.parent, path.name, rows)
 
 
 def _rows(localisations: NDArray[np.void]) -> str:

@@ -24,8 +24,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from livesr.base import contained
 from livesr.base.errors import RecordingError, StoreError
-from livesr.base.frames import MulticolorFrame, Pixels, RawStack, SRFrame, Stream
+from livesr.base.files import remove, sync, write_all
+from livesr.base.frames import MulticolorFrame, Pixels, RawStack, SRFrame, StagePosition, Stream
 from livesr.live.sinks import layout
 from livesr.live.sinks.frames_log import FramesLog, SeriesName, State, to_json
 from livesr.live.sinks.layout import bytes_per_hour, free_bytes, memory_bytes, next_free_path
@@ -40,7 +42,7 @@ from livesr.live.sinks.series import (
     reason,
     write_json,
 )
-from livesr.live.sinks.shard import decode, remove, sync, write_all
+from livesr.live.sinks.shard import decode
 from livesr.live.sinks.sink import RunDescription, judgement_facts, score_facts, time_shift_ms, to_uint16
 
 __all__ = ["OMEZarrSink", "bytes_per_hour", "free_bytes", "memory_bytes", "next_free_path"]
@@ -104,6 +106,7 @@ class OMEZarrSink:
         self._places: dict[tuple[int, str], _Place] = {}
         self._run: RunDescription | None = None
         self._log: FramesLog | None = None
+        self._plane0_um: dict[int, float | None] = {}
         self._disk_check_due_s = 0.0
         self.free_bytes: int | None = None
         self._counts = {"raw": 0, "recon": 0, "sr": 0, "uncertainty": 0, "fills": 0, "strays": 0, "clipped_pixels": 0}
@@ -155,16 +158,15 @@ class OMEZarrSink:
         self._workers = Workers(self._sync_s)
         (self.path / layout.SIDECARS).mkdir()
         self._log = FramesLog(self.path / layout.FRAMES_LOG)
-        for position in range(len(run.positions)):
-            for channel in run.channels:
-                place = self._places[position, channel.name] = _Place()
-                for kind, spec in layout.series_specs(run, position, channel).items():
-                    spare = self._spare / spec.name if self._spare else None
-                    place.series[kind] = Series(self.path / spec.name, spec, self._workers, spare=spare)
-                place.allocate(channel.recon_shape)
-                if channel.raw_along_t:
-                    name = layout.localisations_name(layout.series_name("raw", run, position, channel.name))
-                    place.localisations = LocalisationsFile(self.path / name)
+        for position, channel in run.places:
+            place = self._places[position, channel.name] = _Place(run.stack(position, channel.name).z_planes)
+            for kind, spec in layout.series_specs(run, position, channel).items():
+                spare = self._spare / spec.name if self._spare else None
+                place.series[kind] = Series(self.path / spec.name, spec, self._workers, spare=spare)
+            place.allocate(channel.recon_shape)
+            if channel.raw_along_t:
+                name = layout.localisations_name(layout.series_name("raw", run, position, channel.name))
+                place.localisations = LocalisationsFile(self.path / name)
         self._write_skeleton(run, self.path)
 
     def _write_skeleton(self, run: RunDescription, root: Path) -> None:
@@ -176,8 +178,11 @@ class OMEZarrSink:
         # A group of its own, so that zarr tools that list the root do not stumble over it.
         write_json(sidecars / "zarr.json", group_json({}))
         write_json(root / "zarr.json", group_json(layout.root_attributes(run)))
-        names = [series.spec.name for _, _, series in self._all_series()]
         (root / "OME").mkdir(exist_ok=True)
+        self._list_images(root)
+
+    def _list_images(self, root: Path) -> None:
+        names = [series.spec.name for _, _, series in self._all_series()]
         write_json(root / "OME" / "zarr.json", group_json({"ome": {"version": "0.5", "series": names}}))
 
     def _abandon(self, claimed: bool, new_parents: list[Path]) -> None:
@@ -203,6 +208,10 @@ class OMEZarrSink:
         missing = tuple(i for i, frame in enumerate(stack.frames) if frame is None)
         place = self._place(stack.stream, stack.t)
         place.note_time(stack.stream, stack.t, stack.t_acq_ns)
+        if stack.stream.z == 0:
+            self._plane0_um.setdefault(stack.stream.position, stack.stage.z_um)
+        # A channel may leave the first planes of its position's stack out.
+        place.note_stage(stack.stage._replace(z_um=self._plane0_um.get(stack.stream.position)))
         self._take(
             "raw",
             "raw_incomplete" if missing else "raw",
@@ -213,6 +222,7 @@ class OMEZarrSink:
             t_camera_ms=stack.t_camera_ms,
             exposure_ms=stack.exposure_ms,
             missing=missing,
+            **stack.stage._asdict(),
         )
 
     def aside(self, stack: RawStack) -> None:
@@ -286,7 +296,7 @@ class OMEZarrSink:
     def skipped(self, stream: Stream, t: int, reason: str) -> None:
         """Note that the network did not see time point `t`; a fill frame keeps its place in the array."""
         place = self._place(stream, t)
-        place.end = max(place.end, self._index(stream, t) + 1)
+        place.end = max(place.end, place.index(stream, t) + 1)
         self._write_log("sr", "skipped", stream, t, reason=reason)
 
     def status(self, status: Mapping[str, Any]) -> None:
@@ -343,6 +353,8 @@ class OMEZarrSink:
                 with trying():
                     self._close_localisations()
                 with trying():
+                    self._leave_out_what_never_came()
+                with trying():
                     self._log.close()
         except RecordingError as e:
             self._write_report({**report, "error": report.get("error") or str(e)})
@@ -362,8 +374,8 @@ class OMEZarrSink:
             if self._spare and self._spare_begun:
                 with trying():
                     write_json(self._spare / layout.REPORT, dict(report))
-                    if not (copy := self._spare / layout.FRAMES_LOG).exists():
-                        shutil.copyfile(self.path / layout.FRAMES_LOG, copy)
+                    if not (self._spare / layout.FRAMES_LOG).exists():
+                        contained.copy_out(self.path, layout.FRAMES_LOG, self._spare, layout.FRAMES_LOG)
 
     @contextmanager
     def _all_of_them(self) -> Iterator[Callable[[], AbstractContextManager[None]]]:
@@ -385,11 +397,25 @@ class OMEZarrSink:
         if failures:
             raise RecordingError(" ".join(dict.fromkeys(failures)))
 
+    def _leave_out_what_never_came(self) -> None:
+        """Take images without a time point out of the store, unless there are no others: many readers stumble over them."""
+        empty = {key: place for key, place in self._places.items() if not place.end}
+        if not empty or len(empty) == len(self._places):
+            return
+        for key in empty:
+            del self._places[key]
+        names = [series.spec.name for place in empty.values() for series in place.series.values()]
+        for root in [self.path, *([self._spare] if self._spare and self._spare_begun else [])]:
+            self._list_images(root)  # first: a list may leave out what is there, and not name what is gone
+            for name in names:
+                shutil.rmtree(root / name, ignore_errors=True)
+
     def _take(
         self, kind: SeriesName, state: State, stream: Stream, t: int, planes: Sequence[Pixels | None], **facts: Any
     ) -> None:
         """Append the planes at (t, z): fill up to it if the writer is behind, set them aside if it is beyond."""
-        place, index = self._place(stream, t), self._index(stream, t)
+        place = self._place(stream, t)
+        index = place.index(stream, t)
         place.end = max(place.end, index + 1)
         series = place.series.get(kind)
         if series is None:
@@ -577,15 +603,12 @@ class OMEZarrSink:
     def _place(self, stream: Stream, t: int) -> _Place:
         run = self._opened()
         place = self._places.get((stream.position, stream.channel))
-        if place is None or not 0 <= stream.z < run.z_planes or t < 0:
+        if place is None or not 0 <= stream.z < place.z_planes or t < 0:
             raise RecordingError(
                 f"A frame of {stream} at t={t} came; this store was opened for {len(run.positions)} positions, channels "
                 f"{', '.join(c.name or 'default' for c in run.channels)} and {run.z_planes} z planes."
             )
         return place
-
-    def _index(self, stream: Stream, t: int) -> int:
-        return t * self._opened().z_planes + stream.z
 
     def _write_log(self, kind: SeriesName, state: State, stream: Stream, t: int, **facts: Any) -> None:
         if self._log is None:
@@ -643,6 +666,7 @@ class _Held(NamedTuple):
 class _Place:
     """The images of one position and channel, and what is known about their time axis."""
 
+    z_planes: int
     series: dict[SeriesName, Series] = field(default_factory=dict)
     held: defaultdict[SeriesName, dict[int, _Held]] = field(default_factory=lambda: defaultdict(dict))
     # For frames.jsonl, once the image has committed what lies before the index.
@@ -673,6 +697,15 @@ class _Place:
     def follow(self, kind: SeriesName, planes: Sequence[Pixels | None]) -> list[tuple[float, float]]:
         """Return the display window of a kind after these planes; exposures of one group share it."""
         return [self._windows[kind].update(next((p for p in planes if p is not None), None))]
+
+    def index(self, stream: Stream, t: int) -> int:
+        """Return the place of a plane along the arrays."""
+        return t * self.z_planes + stream.z
+
+    def note_stage(self, stage: StagePosition) -> None:
+        """Let the images say where the stages were when the first of their planes was taken; z is that of plane 0."""
+        for series in self.series.values():
+            series.place(stage)
 
     def note_time(self, stream: Stream, t: int, t_acq_ns: int) -> None:
         """Measure the interval between time points, at the first plane of a stack."""
@@ -713,9 +746,9 @@ def _refuse_films_of_planes(run: RunDescription) -> None:
 
 def _write_sidecar(path: Path, content: str | Path) -> None:
     if isinstance(content, Path):
-        shutil.copyfile(content, path)
+        shutil.copyfile(content, path)  # the rig's own: what a store names was looked at by `RecordedStore.rig`
     else:
-        path.write_text(content, encoding="utf-8")
+        contained.write_text(path.parent, path.name, content)
 
 
 def _stream(places: Mapping[tuple[int, str], _Place], place: _Place, z: int) -> Stream:
@@ -726,8 +759,9 @@ def _write_new(path: Path, data: bytes) -> Path:
     """Write a file under the next name that is free, through to the disk; return its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path = next_free_path(path)
+    new = contained.open_to_write(path.parent, path.name, "x", buffering=0)
     try:
-        with path.open("wb", buffering=0) as file:
+        with new as file:
             write_all(file, data)
             sync(file.fileno())
     except OSError:

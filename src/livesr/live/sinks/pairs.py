@@ -17,6 +17,7 @@ import yaml
 from livesr.base.config import load_yaml
 from livesr.base.errors import ConfigError
 from livesr.base.frames import MulticolorFrame, RawStack, SRFrame, Stream
+from livesr.live.sinks.layout import folder_names
 from livesr.live.sinks.sink import ChannelDescription, RunDescription, to_uint16
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class PairsSink:
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
-        self._structures: dict[str, str] = {}
+        self._folders: dict[str, str] = {}
         self._files: dict[Stream, _File] = {}
         self._run: RunDescription | None = None
         self._prefix = ""
@@ -73,9 +74,10 @@ class PairsSink:
             raise ConfigError(
                 f"{self.folder} holds pairs of {', '.join(known)}, and this run shows {', '.join(labels)}: give another folder."
             )
-        self._structures = dict(zip(summed.parts, labels, strict=True))
-        for label in labels:
-            (self.folder / _safe(label)).mkdir(parents=True, exist_ok=True)
+        folders = folder_names(tuple(labels))
+        self._folders = dict(zip(summed.parts, folders, strict=True))
+        for folder in folders:
+            (self.folder / folder).mkdir(parents=True, exist_ok=True)
         if not recipe.exists():
             text = yaml.safe_dump(_recipe(self.folder, labels, summed, run, side), sort_keys=False)
             recipe.write_text(text, encoding="utf-8")
@@ -90,7 +92,7 @@ class PairsSink:
 
     def recon(self, frame: SRFrame) -> None:
         """Keep the picture of a true channel, if it is one that shows its patterns."""
-        if frame.stream.channel not in self._structures:
+        if frame.stream.channel not in self._folders:
             return
         if frame.judgement and not frame.judgement.resolved:
             self._end(frame.stream)
@@ -122,7 +124,7 @@ class PairsSink:
     def _path(self, frame: SRFrame) -> Path:
         position, channel, z = frame.stream
         name = f"{self._prefix}_p{position:03d}_z{z:03d}_t{frame.t:06d}.tif"
-        return self.folder / _safe(self._structures[channel]) / name
+        return self.folder / self._folders[channel] / name
 
     def _end(self, stream: Stream) -> None:
         if file := self._files.pop(stream, None):
@@ -166,7 +168,10 @@ def _recipe(
             "seed": 1,
             "validation_seed": 2,
             "images": {
-                "folders": {label: str((folder / _safe(label)).absolute()) for label in labels},
+                "folders": {
+                    label: str((folder / name).absolute())
+                    for label, name in zip(labels, folder_names(tuple(labels)), strict=True)
+                },
                 "pixel_size_nm": nm,
                 "modality": modality,
                 "on_bad_file": "skip",  # the last file of a killed run

@@ -23,9 +23,10 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
+from livesr.base import contained
 from livesr.base.errors import FrameShapeError
-from livesr.base.files import replace_file
-from livesr.base.frames import Pixels
+from livesr.base.files import remove
+from livesr.base.frames import Pixels, StagePosition
 from livesr.live.sinks import shard as sharding
 from livesr.live.sinks.frames_log import to_json
 from livesr.live.sinks.shard import Budget, Chunk, Shard, ShardError
@@ -206,6 +207,7 @@ class Series:
     casualties : planes that could not be stored, for the caller to take
     stored, elsewhere : planes in the store and on the spare disk; known after `finish`
     notes : what went wrong and cost nothing, in sentences; `troubles` : what a run should end for; for the caller to take
+    stage : where the stages were for plane 0 of the first time point; `write_metadata` writes it as the image's translation
     """
 
     def __init__(
@@ -215,6 +217,7 @@ class Series:
         self.next = self.committed = 0
         self.windows: Windows = ()
         self.windows_written = False
+        self.stage = StagePosition()
         self.casualties: list[Casualty] = []
         self.stored = self.elsewhere = 0
         self.notes: list[str] = []
@@ -309,6 +312,10 @@ class Series:
             self._write_length(place, -(-self.next // self.spec.z_planes))
         for key, record in self._records.items():
             self._account(key, record)
+
+    def place(self, stage: StagePosition) -> None:
+        """Take note of where the stages were; what is known already stays."""
+        self.stage = StagePosition(*(new if old is None else old for old, new in zip(self.stage, stage, strict=True)))
 
     def close(self, time_points: int, interval_s: float | None = None) -> None:
         """Finish, then extend the array to `time_points` without writing pixels.
@@ -476,7 +483,7 @@ class Series:
                 self._ready(place)
                 shard.move(self._file(key, place))
                 if shard.path != before:
-                    sharding.remove(before)
+                    remove(before)
             except (OSError, ShardError) as e:
                 log.warning("%s cannot be written to %s: %s", shard.path, self._folders[place], e)
                 continue
@@ -562,18 +569,25 @@ class Series:
         z, y, x = ({"name": axis, "type": "space", "unit": "micrometer"} for axis in "zyx")
         axes = [t, *([c] if spec.has_channel_axis else []), *([(z, spec.z_step_um)] if spec.z_planes > 1 else [])]
         axes += [(y, spec.pixel_size_um), (x, spec.pixel_size_um)]
-        scale = {"type": "scale", "scale": [step for _, step in axes]}
+        transformations: list[dict[str, Any]] = [{"type": "scale", "scale": [step for _, step in axes]}]
+        if translation := self._translation([axis["name"] for axis, _ in axes]):
+            transformations.append({"type": "translation", "translation": translation})
         return {
             "version": "0.5",
             "multiscales": [
                 {
                     "axes": [axis for axis, _ in axes],
-                    "datasets": [{"path": "0", "coordinateTransformations": [scale]}],
+                    "datasets": [{"path": "0", "coordinateTransformations": transformations}],
                     "name": spec.title,
                 }
             ],
             "omero": {"channels": [self._omero_channel(c) for c in range(len(spec.labels))]},
         }
+
+    def _translation(self, axes: Sequence[str]) -> list[float]:
+        """Return the stage's place along every axis in um, 0 along others; [] where it is not known."""
+        known = {axis: um for axis, um in zip("xyz", self.stage, strict=True) if axis in axes and um is not None}
+        return [float(known.get(axis, 0.0)) for axis in axes] if known else []
 
     def _omero_channel(self, c: int) -> dict[str, Any]:
         ceiling = float(np.iinfo(self.spec.dtype).max)
@@ -636,10 +650,10 @@ def write_json(path: Path, value: object, *, durable: bool = True) -> None:
     """
     data = to_json(value, indent=2).encode()
     try:
-        _replace(path, data, durable)
+        contained.replace_bytes(path.parent, path.name, data, durable=durable)
     except OSError as e:
         log.warning("%s could not be written (%s) and is written again", path, e)
-        _replace(path, data, durable=False)
+        contained.replace_bytes(path.parent, path.name, data)
 
 
 def reason(error: BaseException) -> str:
@@ -647,19 +661,6 @@ def reason(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror + (f" ({error.filename})" if error.filename else "")
     return str(error).strip().rstrip(".") or type(error).__name__
-
-
-def _replace(path: Path, data: bytes, durable: bool) -> None:
-    new = path.with_name(f".{path.name}.new")
-    try:
-        with new.open("wb", buffering=0) as file:
-            sharding.write_all(file, data)
-            if durable:
-                sharding.sync(file.fileno())
-        replace_file(new, path)
-    except OSError:
-        sharding.remove(new)
-        raise
 
 
 def _array_json(spec: SeriesSpec) -> dict[str, Any]:

@@ -10,26 +10,26 @@ the file is whole up to the one before (`whole_length`).
 
 from __future__ import annotations
 
-import errno
 import os
 import struct
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import google_crc32c
 import numpy as np
 from numcodecs import blosc
 from numpy.typing import NDArray
 
-from livesr.base.files import replace_file
+from livesr.base import contained
+from livesr.base.errors import StoreError
+from livesr.base.files import remove, sync, write_all
 from livesr.base.frames import Pixels
 
 _NOWHERE = (1 << 64) - 1  # offset and length of a chunk that is not there
 _CRC_BYTES = 4
 _BLOSC_HEADER_BYTES, _BLOSC_LENGTH_AT = 16, 12
-_CANNOT_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.ENOSYS})  # what a file system says that has no fsync
 
 
 class ShardError(ValueError):
@@ -108,7 +108,7 @@ class Shard:
         index, data = _appended(self._index, self._pending, self.size)
         if not self.size:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("r+b" if self.size else "wb", buffering=0) as file:
+        with _open(self.path, "r+" if self.size else "w") as file:
             if (size := file.seek(0, os.SEEK_END)) != self.size:
                 raise OSError(f"the file has {size} bytes and was left with {self.size}: another program changed it")
             write_all(file, data)
@@ -125,15 +125,8 @@ class Shard:
         everything = {**dict(self._everything()), **self._pending}
         index, data = _appended(np.full_like(self._index, _NOWHERE), everything, 0)
         path.parent.mkdir(parents=True, exist_ok=True)
-        new = path.with_name(f".{path.name}.new")
-        try:
-            with new.open("wb", buffering=0) as file:
-                write_all(file, data)
-                sync(file.fileno())
-            replace_file(new, path)
-        except OSError:
-            remove(new)
-            raise
+        with _refused_as_by_a_disk():
+            contained.replace_bytes(path.parent, path.name, data, durable=True)
         self.path = path
         self._committed(index, len(data))
 
@@ -146,7 +139,7 @@ class Shard:
         self._pending, self.pending_bytes = {}, 0
         try:
             if self.size:
-                with self.path.open("r+b", buffering=0) as file:
+                with _open(self.path, "r+") as file:
                     file.truncate(self.size)
                 self.check()
             else:
@@ -176,7 +169,7 @@ class Shard:
         OSError
             If the disk could not write it.
         """
-        with self.path.open("r+b", buffering=0) as file:
+        with _open(self.path, "r+") as file:
             sync(file.fileno())
 
     def check(self) -> None:
@@ -253,7 +246,7 @@ def read_index(path: Path, chunks: int) -> NDArray[np.uint64]:
     ShardError
         If there is no index, its checksum is not right, or it points outside the file.
     """
-    with path.open("rb", buffering=0) as file:
+    with _open(path, "r") as file:
         begins = file.seek(0, os.SEEK_END) - _index_bytes(chunks)
         if begins < 0:
             raise ShardError(f"{path} is too short for the index of a shard")
@@ -273,7 +266,7 @@ def read_chunk(path: Path, entry: NDArray[np.uint64]) -> Chunk:
         If it cannot be read or is damaged.
     """
     offset, nbytes = (int(n) for n in entry)
-    with path.open("rb", buffering=0) as file:
+    with _open(path, "r") as file:
         file.seek(offset)
         data = _read_all(file, nbytes)
     chunk = Chunk(data[:-_CRC_BYTES], data[-_CRC_BYTES:])
@@ -290,7 +283,8 @@ def whole_length(path: Path, chunks: int) -> int:
     OSError
         If the file cannot be read.
     """
-    data = path.read_bytes()
+    with _open(path, "r") as file:
+        data: bytes = file.read()
     at = whole = 0
     while at < len(data):
         if _index_of(data[at : at + _index_bytes(chunks)], at) is not None:
@@ -302,26 +296,20 @@ def whole_length(path: Path, chunks: int) -> int:
     return whole
 
 
-def write_all(file: Any, data: bytes) -> None:
-    """Write all of `data` to an unbuffered file, which alone may take less."""
-    view = memoryview(data)
-    while view:
-        view = view[file.write(view) :]
+def _open(path: Path, mode: Literal["r", "r+", "w"]) -> Any:
+    with _refused_as_by_a_disk():
+        if mode == "r":
+            return contained.open_to_read(path.parent, path.name)
+        return contained.open_to_write(path.parent, path.name, mode, buffering=0)
 
 
-def sync(descriptor: int) -> None:
-    """Wait until the disk has what was written to a file.
-
-    Raises
-    ------
-    OSError
-        If it could not be written. A file system that cannot tell is believed.
-    """
+@contextmanager
+def _refused_as_by_a_disk() -> Iterator[None]:
+    """Let a link in the place of a shard be an OSError: what was to be written there is written elsewhere."""
     try:
-        os.fsync(descriptor)
-    except OSError as e:
-        if e.errno not in _CANNOT_SYNC:
-            raise
+        yield
+    except StoreError as e:
+        raise OSError(str(e)) from e
 
 
 def _appended(index: NDArray[np.uint64], chunks: Mapping[int, Chunk], offset: int) -> tuple[NDArray[np.uint64], bytes]:
@@ -371,9 +359,3 @@ def _read_all(file: Any, nbytes: int) -> bytes:
         parts.append(part)
         nbytes -= len(part)
     return b"".join(parts)
-
-
-def remove(file: Path) -> None:
-    """Remove a file that was not finished, if it is there and the disk lets it."""
-    with suppress(OSError):
-        file.unlink(missing_ok=True)

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from psygnal import EmitLoopError, SignalInstance
+from psygnal import SignalInstance
 
 from livesr.base.frames import MulticolorFrame, RawStack, SRFrame, Stream
 from livesr.live.sinks.sink import RunDescription
@@ -62,6 +62,8 @@ class SignalSink:
     def _emit(self, signal: SignalInstance, frame: object) -> None:
         try:
             signal.emit(frame)
-        except EmitLoopError as e:  # a listener raised: its fault is reported, the run and the other frames go on
+        except (
+            BaseException
+        ) as e:  # a listener raised, or called sys.exit(): that is reported, the run and the other frames go on
             self.listener_errors += 1
-            log.warning("a listener of %s raised: %s", signal.name, e.__cause__ or e)
+            log.warning("a listener of %s raised: %r", signal.name, e.__cause__ or e)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,10 +24,11 @@ class ChannelDescription:
     `labels`, `colors` ("00FF00") and `ai` (provenance of the prediction: model, sha256, runtime ...) are empty when the
     channel has no engine; `window` is how many frames a prediction is made of, `uncertainty` how that of the prediction is
     estimated, empty where it is not. `raw_origin_px` is where the camera's region began on its chip, `raw_mirrored` whether it
-    is turned over along (y, x) since the calibration. `raw_along_t` says that
-    the exposures of a group are a film rather than channels of one picture. A reconstruction counts `recon_unit_scale`
-    `recon_unit`. A superposition has no raw frames: it is the sum of the frames of channels `parts`, made equally bright and
-    multiplied by `weights`.
+    is turned over along (y, x) since the calibration. `raw_bit_depth` is how many bits of a pixel the camera fills, `camera`
+    its label, "" where nobody said, `camera_drawn` whether it draws its pictures itself. `raw_along_t` says that the exposures
+    of a group are a film rather than channels of one picture. A reconstruction counts `recon_unit_scale` `recon_unit`. A
+    superposition has no raw frames: it is the sum of the frames of channels `parts`, made equally bright and multiplied by
+    `weights`.
     """
 
     name: str
@@ -45,6 +46,9 @@ class ChannelDescription:
     ai: Mapping[str, Any] = field(default_factory=dict)
     raw_origin_px: tuple[float, float] = (0.0, 0.0)
     raw_mirrored: tuple[bool, bool] = (False, False)
+    raw_bit_depth: int = 16
+    camera: str = ""
+    camera_drawn: bool = False
     window: int = 3
     uncertainty: Mapping[str, Any] = field(default_factory=dict)
     raw_along_t: bool = False
@@ -54,13 +58,22 @@ class ChannelDescription:
     weights: tuple[float, ...] = ()
 
 
+class Stack(NamedTuple):
+    """The planes of one position and channel; none where nothing is acquired there."""
+
+    z_planes: int = 0
+    z_step_um: float = 1.0
+
+
 @dataclass(frozen=True, slots=True)
 class RunDescription:
     """What is known when a run starts.
 
-    `positions` are names in index order; `z_planes` is 1 for a plane. Where time runs inside z, `planes_as_positions` is how
-    many planes of a position became positions of their own, 1 elsewhere. `recon_offset_adu` is added to reconstructions in the
-    store and on the wire, because a Wiener reconstruction has negative values and the formats have none; `sr_offset_adu` is
+    `positions` are names in index order; `z_planes` is 1 for a plane, of the deepest stack where `stacks` differ. `stacks` are
+    those of every position and channel that is acquired; empty where every channel is acquired at every position, with all
+    planes. `fields` is the position of every (p, g) of a plan with grids. Where time runs inside z, `planes_as_positions` is
+    how many planes of a position became positions of their own, 1 elsewhere. `recon_offset_adu` is added to reconstructions in
+    the store and on the wire, because a Wiener reconstruction has negative values and the formats have none; `sr_offset_adu` is
     what every `MulticolorFrame.offset_adu` of the run will be. `sidecars` are files to keep with the data, by name: their
     text, or a path to copy.
     """
@@ -72,12 +85,27 @@ class RunDescription:
     z_planes: int = 1
     planes_as_positions: int = 1
     z_step_um: float = 1.0
+    stacks: Mapping[tuple[int, str], Stack] = field(default_factory=dict)
+    fields: Mapping[tuple[int, int], int] = field(default_factory=dict)
     interval_s: float | None = None
     recon_offset_adu: int = 1000
     sr_offset_adu: int = 0
     record_raw: bool = True
     record_recon: bool = True
     sidecars: Mapping[str, str | Path] = field(default_factory=dict)
+
+    def stack(self, position: int, channel: str) -> Stack:
+        """Return what is acquired of a channel at a position; of a superposition, where all of its channels are."""
+        if self.stacks:
+            about = next((c for c in self.channels if c.name == channel), None)
+            parts = about.parts if about and about.parts else (channel,)
+            return min(self.stacks.get((position, part), Stack()) for part in parts)
+        return Stack(self.z_planes, self.z_step_um) if position < len(self.positions) else Stack()
+
+    @property
+    def places(self) -> list[tuple[int, ChannelDescription]]:
+        """Every position and channel that is acquired, or made of what is."""
+        return [(p, c) for p in range(len(self.positions)) for c in self.channels if self.stack(p, c.name).z_planes]
 
     def channel(self, name: str) -> ChannelDescription:
         """Return the channel called `name`."""
@@ -122,7 +150,8 @@ def judgement_facts(frame: SRFrame) -> dict[str, Any]:
     """Return what the store and the stream say of a frame's patterns, under the same names; nothing where there are none."""
     if frame.judgement is None:
         return {}
-    rounded = {k: round(v, 3) for k, v in frame.judgement.quality._asdict().items() if v is not None}
+    quality = frame.judgement.quality
+    rounded = {k: round(v, 3) for k, v in quality._asdict().items() if v is not None} if quality else None
     phases, vectors = frame.judgement.pattern_drift_rad, frame.judgement.vector_drift_um
     return {
         "quality": rounded,

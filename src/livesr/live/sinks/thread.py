@@ -161,7 +161,7 @@ class SinkThread:
             self._fail(
                 RecordingError(f"Sink {self.sink.name!r} can no longer write: {e}. Free space or choose another place.")
             )
-        except Exception as e:
+        except BaseException as e:  # whatever else ended this thread would let the run wait for it for ever
             log.exception("sink %s failed in %s", self.sink.name, method)
             self._fail(RecordingError(f"Sink {self.sink.name!r} failed in {method}: {type(e).__name__}: {e}."))
         return False

@@ -33,7 +33,12 @@ MAX_HEADER_BYTES: Final = 1 << 20
 MAX_MESSAGE_BYTES: Final = 1 << 30
 
 _Size = Annotated[int, Field(ge=1, le=65536)]
-_Count = Annotated[int, Field(ge=0)]
+_Count = Annotated[int, Field(ge=0, lt=1 << 53)]  # what a page of a browser counts exactly
+_Nanoseconds = Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)]
+
+
+MOST_NAME: Final = 1000
+_Name = Annotated[str, Field(max_length=MOST_NAME)]
 
 
 class WireError(ValueError):
@@ -48,7 +53,7 @@ class _Part(BaseModel):
 class WireChannel(_Part):
     """One channel: what to call it and how to show it; `window` is (low, high) in the values sent."""
 
-    label: str
+    label: Annotated[str, Field(max_length=1000)]
     color: Annotated[str, Field(pattern=r"^[0-9A-Fa-f]{6}$")] = "FFFFFF"
     window: tuple[FiniteFloat, FiniteFloat] | None = None
 
@@ -61,15 +66,15 @@ class WireHeader(_Part):
 
     v: Literal[1] = VERSION
     type: Literal["start", "frame", "status", "end"]
-    stream: str
+    stream: _Name
     seq: _Count
-    t_pub_ns: int
-    t_acq_ns: int | None = None
+    t_pub_ns: _Nanoseconds
+    t_acq_ns: _Nanoseconds | None = None
     t_camera_ms: float | None = None
 
     position: _Count = 0
-    position_name: str = ""
-    channel: str = ""
+    position_name: _Name = ""
+    channel: _Name = ""
     z: _Count = 0
     t: _Count = 0
     raw_seq: tuple[_Count, _Count] | None = None
@@ -78,8 +83,8 @@ class WireHeader(_Part):
     shape: Annotated[tuple[_Size, ...], Field(max_length=4)] = ()
     axes: Annotated[str, Field(pattern=r"^[tczyx]*$")] = ""
     encoding: Literal["raw"] = "raw"
-    offset_adu: int = 0
-    pixel_size_um: Annotated[float, Field(gt=0)] | None = None
+    offset_adu: Annotated[int, Field(ge=-(1 << 31), lt=1 << 31)] = 0
+    pixel_size_um: Annotated[float, Field(gt=0, le=1e6)] | None = None
     channels: tuple[WireChannel, ...] = ()
     ai: dict[str, Any] = Field(default_factory=dict)
 

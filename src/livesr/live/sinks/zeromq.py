@@ -23,8 +23,10 @@ from typing import Any, TypeAlias
 
 import zmq
 from zmq.auth.thread import ThreadAuthenticator
+from zmq.utils.monitor import recv_monitor_message
 
 from livesr.base.errors import BindError
+from livesr.base.files import open_files_limit
 from livesr.base.frames import MulticolorFrame, Pixels, RawStack, SRFrame, Stream
 from livesr.base.timing import now_ns
 from livesr.live.sinks.frames_log import to_json
@@ -32,7 +34,18 @@ from livesr.live.sinks.keys import PublisherKeys
 from livesr.live.sinks.layout import UNCERTAINTY_WARNING
 from livesr.live.sinks.series import DisplayWindow
 from livesr.live.sinks.sink import RunDescription, judgement_facts, score_facts, time_shift_ms, to_uint16
-from livesr.live.sinks.wire import END, FRAME, INPUT, STATUS, TOPICS, UNCERTAINTY, WireChannel, WireHeader, encode
+from livesr.live.sinks.wire import (
+    END,
+    FRAME,
+    INPUT,
+    MOST_NAME,
+    STATUS,
+    TOPICS,
+    UNCERTAINTY,
+    WireChannel,
+    WireHeader,
+    encode,
+)
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +61,11 @@ _END_REPEATS, _END_EVERY_S = 3, 0.05
 # were 400 MiB/s. Longer messages end their connection; with keys the handshake is longer, and subscribers are known.
 _MOST_BYTES, _MOST_BYTES_WITH_KEYS = 64, 512
 _SUBSCRIPTIONS_AT_ONCE = 64  # then it is the turn of the frames
+# Every connection takes a file descriptor of the process that records. Whoever connects and says nothing is hung up on; when
+# there are too many all are, and those that are viewers come back by themselves.
+_MOST_CONNECTIONS, _AGAIN_S, _HANDSHAKE_MS = 256, 1.0, 2000
+_SHARE_OF_FILES = 4
+_BACKLOG = 32  # connections that the system accepts before they are counted
 
 _Content: TypeAlias = SRFrame | MulticolorFrame | Mapping[str, Any]
 _Item: TypeAlias = tuple[bytes, _Content, int]  # topic, what to send, seq
@@ -180,6 +198,7 @@ class _Publisher:
         # The thread sleeps on its socket and on this pair, of which one end wakes it.
         self._wake, self._woken = net.socketpair()
         self._wake.setblocking(False)
+        self._doorway = _Doorway(xpub)
         self._thread = threading.Thread(target=self._loop, name="livesr-zeromq", daemon=True)
 
     def start(self) -> None:
@@ -220,15 +239,18 @@ class _Publisher:
         poller = zmq.Poller()
         poller.register(self._xpub, zmq.POLLIN)
         poller.register(self._woken, zmq.POLLIN)
+        poller.register(self._doorway.monitor, zmq.POLLIN)
         try:
             while self._report is None:
-                ready = dict(poller.poll())
+                ready = dict(poller.poll(self._doorway.closed_for_ms))
                 if self._woken.fileno() in ready:
                     self._woken.recv(4096)
+                self._doorway.look()
                 self._take_subscriptions()
                 self._send_queued()
             self._send_end()
         finally:
+            self._doorway.close()
             self._xpub.close(_LINGER_MS)
             self._on_closed()
             self._context.term()
@@ -374,7 +396,7 @@ class _Publisher:
             "t_acq_ns": frame.t_acq_ns,
             "t_camera_ms": frame.t_camera_ms,
             "position": stream.position,
-            "position_name": self._run.positions[stream.position],
+            "position_name": self._run.positions[stream.position][:MOST_NAME],
             "channel": stream.channel,
             "z": stream.z,
             "t": frame.t,
@@ -386,6 +408,56 @@ class _Publisher:
         }
 
 
+class _Doorway:
+    """Counts the connections of a bound socket, and closes the door for a second when they are too many.
+
+    Belongs to the thread of its socket. ZeroMQ itself has no bound: it accepts until the process can open no file any more.
+
+    Attributes
+    ----------
+    monitor : socket on which ZeroMQ tells who comes and goes
+    """
+
+    def __init__(self, xpub: zmq.Socket[Any]) -> None:
+        self._xpub, self._address = xpub, xpub.getsockopt_string(zmq.LAST_ENDPOINT)
+        self.monitor = xpub.get_monitor_socket(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
+        self._connected: set[int] = set()
+        self._most = min(_MOST_CONNECTIONS, open_files_limit() // _SHARE_OF_FILES)
+        self._opens_s = math.inf
+
+    @property
+    def closed_for_ms(self) -> int | None:
+        """Milliseconds until the door is to be opened, None while it is open."""
+        return None if self._opens_s == math.inf else max(0, math.ceil(1e3 * (self._opens_s - time.monotonic())))
+
+    def look(self) -> None:
+        """Count who came and went; close the door, or open it again."""
+        while self.monitor.poll(0):
+            event = recv_monitor_message(self.monitor)
+            change = self._connected.add if event["event"] == zmq.EVENT_ACCEPTED else self._connected.discard
+            change(event["value"])  # its file descriptor
+        if self._opens_s <= time.monotonic():
+            self._open()
+        elif self._opens_s == math.inf and len(self._connected) > self._most:
+            log.warning("%d connections to %s: all are closed for a second", len(self._connected), self._address)
+            self._xpub.unbind(self._address)
+            self._connected.clear()
+            self._opens_s = time.monotonic() + _AGAIN_S
+
+    def _open(self) -> None:
+        try:
+            self._xpub.bind(self._address)
+            self._opens_s = math.inf
+        except zmq.ZMQError as e:  # another program took the port in that second
+            log.warning("%s cannot be opened again: %s", self._address, e)
+            self._opens_s = time.monotonic() + _AGAIN_S
+
+    def close(self) -> None:
+        """Count no more."""
+        self._xpub.disable_monitor()
+        self.monitor.close(0)
+
+
 def _configure(xpub: zmq.Socket[Any], address: str, messages: int, *, with_keys: bool) -> None:
     xpub.setsockopt(zmq.SNDHWM, min(messages * _WAITING_TIME_POINTS, _MOST_WAITING_MESSAGES))
     xpub.setsockopt(zmq.LINGER, _LINGER_MS)
@@ -395,6 +467,8 @@ def _configure(xpub: zmq.Socket[Any], address: str, messages: int, *, with_keys:
     # A pulled cable says nothing: without a heartbeat the subscriber would be kept for hours.
     xpub.setsockopt(zmq.HEARTBEAT_IVL, 1000)
     xpub.setsockopt(zmq.HEARTBEAT_TIMEOUT, 3000)
+    xpub.setsockopt(zmq.HANDSHAKE_IVL, _HANDSHAKE_MS)
+    xpub.setsockopt(zmq.BACKLOG, _BACKLOG)
 
 
 def _checked(address: str, insecure: bool) -> str:

@@ -12,7 +12,7 @@ starts a camera. pymmcore-plus pushes nothing here: its events say when to poll,
     the run fails            likewise, after the camera was stopped
 
 A continuous acquisition is a plan along t: its frame k is the frame with `ImageNumber` k. What the plan's t becomes in a
-group of n exposures, `livesr.live.sources.mda.camera_frame` knows.
+group of n exposures, `livesr.live.sources.mda.place_of` knows.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Owns the hand-over from pymmcore-plus to the pipeline. Copies no pixel, never ra
 
 pymmcore-plus calls `frameReady` synchronously between two pops of the camera's buffer: every microsecond spent here is a
 microsecond in which the camera fills it. So the hook takes a time stamp and hands over; all understanding of the event
-happens on the other side, in `camera_frame`.
+happens on the other side, in `Placing`.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from queue import SimpleQueue
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from psygnal import SignalInstance
 from useq import MDAEvent
 
 from livesr.base.errors import ConfigError
-from livesr.base.frames import CameraFrame, Pixels, Stream
+from livesr.base.frames import CameraFrame, Pixels, StagePosition, Stream
 from livesr.base.timing import now_ns
 
 log = logging.getLogger(__name__)
@@ -52,6 +52,7 @@ class MDAHook:
     Attributes
     ----------
     received : frames that arrived
+    fetched : those of them that the acquisition had left in the core's buffer
     limit : most frames that may wait in the queue
     missing : frames that the camera numbered and that never came; None where the source has no numbers
     """
@@ -63,6 +64,7 @@ class MDAHook:
         "_queue",
         "_released",
         "_room",
+        "fetched",
         "limit",
         "missing",
         "received",
@@ -77,7 +79,7 @@ class MDAHook:
         self._room = room
         self.limit = room()
         self.missing: int | None = None
-        self.received = 0
+        self.received = self.fetched = 0
         self.waits = 0
 
     def frame_ready(self, image: Pixels, event: MDAEvent, metadata: Mapping[str, Any]) -> None:
@@ -154,28 +156,89 @@ def listen(signal: Any, listener: Callable[..., None]) -> None:
     inner.connect(listener, Qt.ConnectionType.DirectConnection)
 
 
-def camera_frame(received: Received, n_raw: Callable[[str], int], only_channel: str = "") -> CameraFrame:
-    """Return the frame that was received, at the place that its event gives it.
+Place: TypeAlias = tuple[Stream, int, int]
+"""Stream, time point and raw index of an exposure."""
 
-    Raises
-    ------
-    ConfigError
-        As `place_of`.
+
+class Placing:
+    """Turns what the hook received into the frames of one run, each at the place that its event gives it.
+
+    An event without any index has nothing that says where it belongs: those are counted along time, each channel by itself.
+    A stage of which neither core nor event say anything is where it was.
+
+    Parameters
+    ----------
+    n_raw : exposures per super-resolution frame of a channel
+    only_channel : name of the channel when the plan names none
+    fields : position of every (p, g) of a plan with grids; a field that is not in it has no place
+
+    Attributes
+    ----------
+    stage : where the stages were last
     """
-    stream, t, raw = place_of(received.event, n_raw, only_channel)
-    camera = received.metadata.get("camera_metadata") or {}
-    return CameraFrame(
-        pixels=received.pixels,
-        stream=stream,
-        t=t,
-        raw=raw,
-        t_host_ns=received.t_host_ns,
-        t_camera_ms=_number(camera.get("ElapsedTime-ms")),
-        exposure_ms=_number(received.metadata.get("exposure_ms")),
-    )
+
+    def __init__(
+        self,
+        n_raw: Callable[[str], int],
+        only_channel: str = "",
+        fields: Mapping[tuple[int, int], int] | None = None,
+    ) -> None:
+        self._n_raw, self._only = n_raw, only_channel
+        self._fields = {} if fields is None else fields  # a survey goes on filling its own
+        self._counted: dict[str, int] = {}
+        self.stage = StagePosition()
+
+    def frame(self, received: Received) -> CameraFrame:
+        """Return the frame that was received.
+
+        Raises
+        ------
+        ConfigError
+            As `place`.
+        """
+        stream, t, raw = self.place(received.event)
+        camera = received.metadata.get("camera_metadata") or {}
+        self.stage = _stage(received, self.stage)
+        return CameraFrame(
+            pixels=received.pixels,
+            stream=stream,
+            t=t,
+            raw=raw,
+            t_host_ns=received.t_host_ns,
+            t_camera_ms=_number(camera.get("ElapsedTime-ms")),
+            exposure_ms=_number(received.metadata.get("exposure_ms")),
+            stage=self.stage,
+        )
+
+    def place(self, event: MDAEvent) -> Place:
+        """Return stream, time point and raw index.
+
+        Raises
+        ------
+        ConfigError
+            As `place_of`, or if the event is at a field of a grid that was not announced.
+        """
+        if not event.index and "sim_raw" not in event.metadata:
+            return self._count(event)
+        stream, t, raw = place_of(event, self._n_raw, self._only)
+        if (g := event.index.get("g")) is None and not self._fields:
+            return stream, t, raw
+        try:
+            return stream._replace(position=self._fields[stream.position, g or 0]), t, raw
+        except KeyError:
+            raise ConfigError(
+                f"A frame of field {g} of position {stream.position} came, and this run was opened without it: give the plan "
+                "to LiveSR(plan=...)."
+            ) from None
+
+    def _count(self, event: MDAEvent) -> Place:
+        channel = event.channel.config if event.channel else self._only
+        number = self._counted.get(channel, 0)
+        self._counted[channel] = number + 1
+        return Stream(0, channel, 0), *divmod(number, self._n_raw(channel))
 
 
-def place_of(event: MDAEvent, n_raw: Callable[[str], int], only_channel: str = "") -> tuple[Stream, int, int]:
+def place_of(event: MDAEvent, n_raw: Callable[[str], int], only_channel: str = "") -> Place:
     """Read from an event which stream, time point and raw index its exposure is.
 
     A plan without a raw axis counts raw frames along t: the running order of a pattern display advances by one with every
@@ -197,18 +260,21 @@ def place_of(event: MDAEvent, n_raw: Callable[[str], int], only_channel: str = "
     # `index` counts places along the plan's axis; the axis says in the metadata which raw frame a place is.
     n, t, raw = n_raw(channel), index.get("t", 0), event.metadata.get("sim_raw", index.get(RAW_AXIS))
     if raw is None:
-        if n > 1 and any(index.get(axis) for axis in "pcz"):
+        if n > 1 and any(index.get(axis) for axis in "pgcz"):
             raise no_raw_axis(n)
         t, raw = divmod(t, n)
-    if index.get("g"):
-        raise ConfigError(
-            "The plan has a grid (axis 'g'); livesr takes axes t, p, c, z and sim. List the fields as positions."
-        )
     if not 0 <= raw < n:
         raise ConfigError(
             f"The plan's axis {RAW_AXIS!r} has a raw frame {raw}; rig.yaml describes {n} of channel {channel!r}, 0 to {n - 1}."
         )
     return Stream(index.get("p", 0), channel, index.get("z", 0)), t, raw
+
+
+def _stage(received: Received, before: StagePosition) -> StagePosition:
+    """Return where the stages were: as the core said, else as the event asked, else where they were before."""
+    said, event = received.metadata.get("position") or {}, received.event
+    asked = (_number(said.get(axis, getattr(event, f"{axis}_pos", None))) for axis in "xyz")
+    return StagePosition(*(now if now is not None else then for now, then in zip(asked, before, strict=True)))
 
 
 def no_raw_axis(n_raw: int) -> ConfigError:

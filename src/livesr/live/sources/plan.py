@@ -6,16 +6,22 @@ g, c and z only; `useq.v2` takes any, and `MDAEvent.index` carries it to the fra
 
 from __future__ import annotations
 
-import json
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import timedelta
+from enum import Enum
+from pathlib import PurePath
 from typing import Any
 
+import numpy as np
 import useq.v2 as v2
 import yaml
 from pydantic import Field
-from useq import Channel, MDAEvent, MDASequence
+from useq import Channel, MDAEvent, MDASequence, WellPlatePlan
 
 from livesr.live.sources.mda import RAW_AXIS
+
+log = logging.getLogger(__name__)
 
 
 class SIMAxis(v2.SimpleValueAxis[int]):
@@ -87,6 +93,10 @@ def sim_sequence(
 
 
 _WRITTEN_EVENTS = 1000
+_LISTED, _DEEPEST = (
+    200,
+    20,
+)  # numbers of an array, characters of an object, and levels that are written down of metadata
 
 
 class RawFramesPlan:
@@ -146,34 +156,114 @@ class RawFramesPlan:
         return self.plan.z_plan
 
     @property
+    def grid_plan(self) -> Any:
+        """Fields around each position, None for one."""
+        return self.plan.grid_plan
+
+    @property
     def time_plan(self) -> Any:
         """Time points of the plan, None for one."""
         return self.plan.time_plan
+
+    @property
+    def setup(self) -> MDAEvent | None:
+        """What is set before the first exposure; pymmcore-plus does it for a plan of its own kind only."""
+        return self.plan.setup
+
+
+def with_field_of_view(plan: MDASequence, width_um: float, height_um: float) -> MDASequence:
+    """Return a plan whose grids, around positions, inside them and in wells, have fields of this size, in um.
+
+    pymmcore-plus sets it when a `useq.MDASequence` runs, of which `RawFramesPlan` is none; without it fields are 1 um wide.
+    """
+    fov = {"fov_width": width_um, "fov_height": height_um}
+
+    def grid(one: Any) -> Any:
+        return one.model_copy(update=fov) if hasattr(one, "fov_width") else one
+
+    def position(one: Any) -> Any:
+        inner = one.sequence
+        return one if inner is None else one.replace(sequence=with_field_of_view(inner, width_um, height_um))
+
+    places: Any = plan.stage_positions
+    if isinstance(places, WellPlatePlan):
+        places = places.replace(well_points_plan=grid(places.well_points_plan))
+    else:
+        places = [position(one) for one in places]
+    return plan.replace(grid_plan=grid(plan.grid_plan), stage_positions=places)
 
 
 def plan_text(plan: Any) -> str | None:
     """Return what is kept of a plan beside the data: YAML that `useq.MDASequence.from_file` reads where the plan is one.
 
-    None for a plan that says nothing before it runs (a generator, or none at all).
+    None for a plan that says nothing before it runs (a generator, or none at all). What YAML has no words for, as arrays,
+    paths, objects and pictures of an SLM, is described: nothing that only accompanies a run can stop it.
     """
+    try:
+        return _text(plan)
+    except Exception as e:  # metadata may hold objects of any kind, with errors of any kind
+        log.warning("The plan cannot be written down: %s: %s", type(e).__name__, e)
+        return f"# The plan could not be written down ({type(e).__name__}).\n"
+
+
+def _text(plan: Any) -> str | None:
     if isinstance(plan, RawFramesPlan):
-        return f"# livesr took every exposure once per raw frame (axis {RAW_AXIS!r}, innermost).\n{plan.plan.yaml()}"
+        return f"# livesr took every exposure once per raw frame (axis {RAW_AXIS!r}, innermost).\n{_sequence_yaml(plan.plan)}"
     if isinstance(plan, v2.MDASequence):
         axes = [{"axis": axis.axis_key, **_dumped(axis)} for axis in plan.axes]
         return _yaml({"useq": "v2", "axis_order": list(plan.axis_order or ()), "axes": axes})
     if isinstance(plan, MDASequence):
-        return plan.yaml() if plan.used_axes or plan.channels else None
+        return _sequence_yaml(plan) if plan.used_axes or plan.channels else None
     if isinstance(plan, Sequence):
         events = [_dumped(event) for event in plan[:_WRITTEN_EVENTS]]
         return f"# The first {len(events)} of {len(plan)} events.\n{_yaml(events)}"
     return None
 
 
+def _sequence_yaml(plan: MDASequence) -> str:
+    try:
+        return str(plan.yaml())
+    except Exception:  # yaml and pydantic raise errors of their own, as do objects in metadata
+        return _yaml(plan.model_dump(exclude_unset=True, exclude={"uid"}))
+
+
 def _yaml(value: object) -> str:
-    # By way of JSON: the names of axes are text of a type of their own, which YAML has no words for.
-    return str(yaml.safe_dump(json.loads(json.dumps(value)), sort_keys=False))
+    return str(yaml.safe_dump(_plain(value), sort_keys=False, allow_unicode=True))
 
 
 def _dumped(model: Any) -> dict[str, Any]:
-    dumped: dict[str, Any] = model.model_dump(mode="json", exclude_defaults=True)
+    dumped: dict[str, Any] = model.model_dump(exclude_defaults=True)
     return dumped
+
+
+def _plain(value: object, depth: int = 0) -> object:
+    """Return what YAML can say; a few words for what it cannot."""
+    if depth > _DEEPEST:
+        return "..."
+    if isinstance(value, Mapping):
+        return {str(_plain(k, depth + 1)): _plain(v, depth + 1) for k, v in value.items()}
+    if isinstance(value, np.ndarray):
+        return _array(value, depth)
+    if isinstance(value, np.generic | Enum):
+        return _plain(value.item() if isinstance(value, np.generic) else value.value, depth + 1)
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(v, depth + 1) for v in value]
+    if isinstance(value, bool | int | float | None):
+        return value
+    return _words(value)
+
+
+def _array(value: np.ndarray[Any, Any], depth: int) -> object:
+    """Return the values of a small array, the size of a large one."""
+    if value.size <= _LISTED:
+        return _plain(value.tolist(), depth + 1)
+    return f"array {value.dtype} {value.shape}"
+
+
+def _words(value: object) -> str:
+    if isinstance(value, str | PurePath | timedelta):
+        return str(value)
+    try:
+        return repr(value)[:_LISTED]
+    except Exception:  # an object's own
+        return type(value).__name__

@@ -78,7 +78,11 @@ def _received(frame: CameraFrame, t_ns: int) -> Received:
     """Return the frame as the hook of an acquisition would have handed it over."""
     stream = frame.stream
     index = {"t": frame.t, "p": stream.position, "z": stream.z, RAW_AXIS: frame.raw}
-    about = {"camera_metadata": {"ElapsedTime-ms": frame.t_camera_ms}, "exposure_ms": frame.exposure_ms}
+    about = {
+        "camera_metadata": {"ElapsedTime-ms": frame.t_camera_ms},
+        "exposure_ms": frame.exposure_ms,
+        "position": dict(zip("xyz", frame.stage, strict=True)),
+    }
     return Received(frame.pixels, MDAEvent(index=index, channel=stream.channel or None), about, t_ns)
 
 

@@ -9,7 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
+from typing import Any, cast
 
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.http11 import Request, Response
@@ -27,6 +30,7 @@ _connection_log.addFilter(lambda record: record.msg != "opening handshake failed
 
 _CLOSE_S = 1.0
 _MAX_MESSAGE_BYTES = 32768
+_MOST_CONNECTIONS = 64
 
 
 class PreviewServer:
@@ -37,7 +41,7 @@ class PreviewServer:
     source
         What is shown: `LiveScenes` of a stream, or a `StoreSource`. It is only read; closing it stays with the caller.
     host
-        Loopback by default. On any other address the page opens only with the secret token in `url`.
+        Loopback by default. On any other address a browser needs an invitation, see `invite`.
     port
         0 takes a free one; `port` then tells which.
     """
@@ -52,10 +56,30 @@ class PreviewServer:
 
     @property
     def url(self) -> str:
-        """Address to open, with the token where one is needed."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        token = self._admission.token
-        return f"http://{host}:{self.port}/" + (f"?token={token}" if token else "")
+        """Address of the page; beyond loopback it opens for browsers that have been let in."""
+        return self._address(self.host)
+
+    @property
+    def needs_invitation(self) -> bool:
+        """Whether a browser must be let in."""
+        return not self._admission.is_open
+
+    def invite(self, name: str | None = None) -> str:
+        """Return an address that lets in one browser, once; on loopback, `url`.
+
+        Parameters
+        ----------
+        name : of this computer as that browser knows it, instead of `host`
+        """
+        address = self._address(name or self.host)
+        return f"{address}?code={self._admission.invite()}" if self.needs_invitation else address
+
+    def on_joined(self, call: Callable[[str, str], None]) -> None:
+        """Let `call` be told when an invitation is used: its code and the browser's address. It must not take long."""
+        self._admission.on_joined = call
+
+    def _address(self, host: str) -> str:
+        return f"http://[{host}]:{self.port}/" if ":" in host else f"http://{host}:{self.port}/"
 
     def start(self) -> None:
         """Bind, then serve in a thread of its own.
@@ -89,6 +113,28 @@ class PreviewServer:
         self.stop()
 
 
+class _Bounded(ServerConnection):
+    """One of at most `_MOST_CONNECTIONS`: idle ones must not take the files that a recording in this process needs."""
+
+    def __init__(self, beside: set[_Bounded], *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self._beside = beside
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin, or hang up at once."""
+        if len(self._beside) >= _MOST_CONNECTIONS:
+            cast("asyncio.Transport", transport).abort()
+            return
+        self._beside.add(self)
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End what was begun."""
+        if self in self._beside:
+            self._beside.remove(self)
+            super().connection_lost(exc)
+
+
 class _Running:
     """One start of the server: the thread, its loop, and what lives in it."""
 
@@ -96,6 +142,7 @@ class _Running:
         self._admission = admission
         self._feed = Feed(source)
         self._stopping = asyncio.Event()
+        self._connections: set[_Bounded] = set()
         self._loop: asyncio.AbstractEventLoop
         self._port: Future[int] = Future()
         self._thread = threading.Thread(target=self._run, name="livesr-preview", daemon=True)
@@ -143,13 +190,14 @@ class _Running:
             process_request=self._answer,
             compression=None,  # JPEG does not shrink further
             max_size=_MAX_MESSAGE_BYTES,
+            create_connection=cast("type[ServerConnection]", partial(_Bounded, self._connections)),
             close_timeout=_CLOSE_S,
             server_header=None,
             logger=_connection_log,
         )
 
-    def _answer(self, _connection: ServerConnection, request: Request) -> Response | None:
-        return self._admission.answer(request)
+    def _answer(self, connection: ServerConnection, request: Request) -> Response | None:
+        return self._admission.answer(request, str((connection.remote_address or ("",))[0]))
 
     async def _serve_page(self, connection: ServerConnection) -> None:
         await Page(connection, self._feed).serve()

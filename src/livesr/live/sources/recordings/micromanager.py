@@ -10,6 +10,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from livesr.base import contained
+from livesr.base.errors import ConfigError
+
 
 class FrameMetadata(NamedTuple):
     """Of one frame; None where it says nothing. `origin_px` is (y, x)."""
@@ -71,7 +74,7 @@ def summary_of(path: Path) -> Summary:
     import tifffile
 
     try:
-        with path.open("rb") as file:
+        with contained.open_to_read(path.parent, path.name, error=ConfigError) as file:
             return summary(tifffile.read_micromanager_metadata(file, {"Summary"}).get("Summary") or {})
     except (OSError, ValueError):
         return Summary()

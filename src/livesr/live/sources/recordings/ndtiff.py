@@ -6,12 +6,13 @@ format's own package, ndstorage, would bring dask along for the same three numbe
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from livesr.base.errors import ConfigError
+from livesr.base import contained
+from livesr.base.documents import parse_json
+from livesr.base.errors import ConfigError, DocumentError
 from livesr.live.sources.recordings.micromanager import FrameMetadata, frame_metadata, summary_of
 from livesr.live.sources.recordings.recording import FrameFiles, Plane, Recording
 
@@ -37,7 +38,7 @@ def open_ndtiff(folder: Path) -> Recording:
     entries, values, shape, dtype = _read_index(folder)
     axes = tuple(_NAMES.get(name, name) for name in values)
     names = {_NAMES.get(name, name): tuple(map(str, v)) for name, v in values.items()}
-    files = FrameFiles(shape, dtype)
+    files = FrameFiles(shape, dtype, folder)
 
     def read(place: tuple[int, ...]) -> Plane | None:
         if (entry := entries.get(place)) is None:
@@ -75,11 +76,14 @@ def _read_index(
 
     found: list[tuple[Mapping[str, Any], _Entry]] = []
     kinds: set[tuple[int, int, int]] = set()
+    files: set[str] = set()
     for index, file, offset, width, height, pixels, compression, at, length, _ in tifffile.read_ndtiff_index(
-        folder / "NDTiff.index"
+        contained.beneath(folder, "NDTiff.index", error=ConfigError)
     ):
         if compression or pixels not in _DTYPES:
             raise ConfigError(f"{folder.name} holds compressed or colour frames; expected the camera's 8 or 16 bit.")
+        if file not in files:
+            files.add(contained.beneath(folder, file, error=ConfigError).name)
         found.append((index, _Entry(file, offset, at, length)))
         kinds.add((height, width, pixels))
     if not found:
@@ -111,8 +115,8 @@ def _texts(values: tuple[str, ...]) -> tuple[str, ...]:
 
 def _metadata(folder: Path, entry: _Entry) -> FrameMetadata:
     try:
-        with (folder / entry.file).open("rb") as file:
+        with contained.open_to_read(folder, entry.file, error=ConfigError) as file:
             file.seek(entry.metadata_offset)
-            return frame_metadata(json.loads(file.read(entry.metadata_bytes)))
-    except (OSError, ValueError):  # the pixels may still be there, and reading them says what is wrong
+            return frame_metadata(parse_json(file.read(entry.metadata_bytes), entry.file))
+    except (OSError, DocumentError):  # the pixels may still be there, and reading them says what is wrong
         return FrameMetadata()

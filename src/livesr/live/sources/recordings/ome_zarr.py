@@ -7,6 +7,7 @@ image whose channels are raw frames.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -15,7 +16,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from livesr.base.errors import ConfigError, DamagedFileError
+from livesr.base.array_limits import FEW_PLANES, check_array, check_planes
+from livesr.base.errors import ConfigError, DamagedFileError, StoreError
 from livesr.live.sources.recordings.recording import Plane, Recording, check_pixels
 
 Array: TypeAlias = Any  # zarr.Array, without importing zarr
@@ -32,15 +34,17 @@ def open_ome_zarr(path: Path) -> Recording:
     ConfigError
         If there is no image, several that differ, or pixels that are not a camera's.
     """
-    import zarr
+    from livesr.live.sources.zarr_files import open_group
 
     try:
-        root = zarr.open_group(path, mode="r")
+        root = open_group(path)
         folders = _images(path, root)
         metadata = [_ome(root[name] if name else root) for name in folders]
         arrays = [_array(root, name, about) for name, about in zip(folders, metadata, strict=True)]
     except (OSError, KeyError, ValueError, TypeError, IndexError, AttributeError) as e:
         raise ConfigError(f"Cannot read {path} as OME-Zarr: {type(e).__name__}: {e}.") from e
+    for array, name in zip(arrays, folders, strict=True):
+        _check_numbers(array, f"{path.name}/{name}" if name else path.name)
     first, about = arrays[0], metadata[0]
     if any((a.shape, a.dtype) != (first.shape, first.dtype) for a in arrays):
         raise ConfigError(
@@ -84,6 +88,25 @@ def _recording(
         origin_px=_pair(about.get("livesr", {}).get("origin_px")),
         started_ns=path.stat().st_mtime_ns,
     )
+
+
+def _check_numbers(array: Array, name: str) -> None:
+    """Refuse an array whose numbers would take memory or time without end."""
+    shards = getattr(array, "shards", None)
+    try:
+        check_array(name, array.shape, array.chunks, shards, array.dtype.itemsize)
+        if (planes := math.prod(array.shape[:-2])) > FEW_PLANES:
+            file = shards or array.chunks
+            # Shards of several files a plane count too often, which is on the safe side.
+            check_planes(name, planes, math.prod(file[:-2]), _files(array))
+    except StoreError as e:
+        raise ConfigError(str(e)) from e
+
+
+def _files(array: Array) -> int:
+    """Return how many files an array on a disk has."""
+    folder = Path(str(array.store_path.store).removeprefix("file://")) / array.store_path.path
+    return sum(len(files) for _, _, files in os.walk(folder))
 
 
 class _Reader:

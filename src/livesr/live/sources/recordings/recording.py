@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from livesr.base import contained
 from livesr.base.errors import ConfigError, DamagedFileError
 from livesr.base.frames import Pixels
 
@@ -225,10 +226,11 @@ class FrameFiles:
     Parameters
     ----------
     shape, dtype : of a frame, in the file's byte order
+    folder : that all files must lie beneath, because a file names them; None where the user named them
     """
 
-    def __init__(self, shape: tuple[int, int], dtype: DTypeLike) -> None:
-        self._shape, self._dtype = shape, np.dtype(dtype)
+    def __init__(self, shape: tuple[int, int], dtype: DTypeLike, folder: Path | None = None) -> None:
+        self._shape, self._dtype, self._folder = shape, np.dtype(dtype), folder
         self._open: tuple[Path, BinaryIO] | None = None
 
     def read(self, path: Path, offset: int, which: str) -> NDArray[np.unsignedinteger[Any]]:
@@ -259,5 +261,10 @@ class FrameFiles:
     def _file(self, path: Path) -> BinaryIO:
         if self._open is None or self._open[0] != path:
             self.close()
-            self._open = path, path.open("rb")
+            self._open = path, self._opened(path)
         return self._open[1]
+
+    def _opened(self, path: Path) -> BinaryIO:
+        if self._folder is None:
+            return path.open("rb")
+        return contained.open_to_read(self._folder, path.relative_to(self._folder).as_posix(), error=ConfigError)

@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from livesr.base import contained
 from livesr.base.errors import ConfigError, DamagedFileError
+from livesr.live.sources.recordings.companions import refuse_strangers
 from livesr.live.sources.recordings.micromanager import FrameMetadata, frame_metadata, place_of, summary
 from livesr.live.sources.recordings.recording import FrameFiles, Plane, Recording, check_pixels
 
@@ -48,6 +50,7 @@ def open_tiff(path: Path) -> Recording:
         except (OSError, ValueError) as e:  # tifffile's own errors are ValueErrors
             raise ConfigError(f"Cannot read {path} as TIFF: {e}.") from e
         try:
+            refuse_strangers(tiff)
             stack = _Stack(tiff, _series(tiff, complaints))
             recording = replace(stack.recording(), **stack.metadata())
         except BaseException:
@@ -68,6 +71,8 @@ def open_tiff_folder(folder: Path) -> Recording:
         If it holds no TIFF, or TIFFs that differ in size or type.
     """
     files = sorted((f for f in folder.iterdir() if f.suffix.lower() in (".tif", ".tiff")), key=_natural)
+    for file in files:
+        contained.beneath(folder, file.name, error=ConfigError)
     if not files:
         raise ConfigError(f"{folder} holds no recording: expected TIFF files, NDTiff.index or an OME-Zarr image.")
     first = open_tiff(files[0])

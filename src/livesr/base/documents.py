@@ -1,0 +1,245 @@
+"""YAML and JSON of any origin: understood, or refused in a sentence before they take time or memory.
+
+Owns the limits on size, depth, aliases and numbers, and every call of a YAML or JSON parser. Knows no key: what a document
+must hold is said by the models that are given its data.
+"""
+
+from __future__ import annotations
+
+import json
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import yaml
+from yaml.composer import Composer
+from yaml.constructor import SafeConstructor
+from yaml.resolver import Resolver
+
+from livesr.base.errors import DocumentError
+
+if TYPE_CHECKING:
+    from yaml._yaml import CParser as _Parser
+else:
+    try:
+        from yaml.cyaml import CParser as _Parser
+    except ImportError:  # PyYAML without libyaml: the same, six times slower
+        from yaml.parser import Parser
+        from yaml.reader import Reader
+        from yaml.scanner import Scanner
+
+        class _Parser(Reader, Scanner, Parser):
+            def __init__(self, text: str) -> None:
+                Reader.__init__(self, text)
+                Scanner.__init__(self)
+                Parser.__init__(self)
+
+
+MOST_BYTES: Final = 16 << 20
+"""Of a document; a plan of 10,000 positions has 2 MB."""
+
+MOST_DEPTH: Final = 64
+"""Levels of lists and mappings inside each other; an engine's manifest has 6."""
+
+MOST_VALUES: Final = 250_000
+"""Of a YAML document; those behind an alias count as often as it is used, and 100 characters of text as one."""
+
+MOST_DIGITS: Final = 100
+"""Characters of a number."""
+
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+
+
+class _Loader(Composer, _Parser, SafeConstructor, Resolver):
+    """PyYAML's safe loader with limits."""
+
+    def __init__(self, text: str) -> None:
+        _Parser.__init__(self, text)
+        Composer.__init__(self)
+        SafeConstructor.__init__(self)
+        Resolver.__init__(self)
+        self._level = 0
+        self._sizes: dict[int, tuple[int, int]] = {}  # (values, levels) of every finished node
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        is_alias = self.check_event(yaml.AliasEvent)
+        mark = getattr(self.peek_event(), "start_mark", None)
+        self._level += 1
+        if self._level > MOST_DEPTH:
+            raise _TooMuch(f"more than {MOST_DEPTH} levels inside each other", mark)
+        node = super().compose_node(parent, index)
+        self._level -= 1
+        if is_alias and id(node) not in self._sizes:
+            raise _TooMuch("a value that contains itself", mark)
+        if node is not None and not is_alias:
+            self._sizes[id(node)] = self._measure(node, mark)
+        return node
+
+    def _measure(self, node: yaml.Node, mark: Any) -> tuple[int, int]:
+        """Return how many values and levels are in `node`, aliases followed."""
+        if isinstance(node, yaml.ScalarNode):
+            if node.tag in _NUMBERS and len(node.value) > MOST_DIGITS:
+                raise _TooMuch(f"a number of {len(node.value)} characters", mark)
+            return 1 + len(node.value) // 100, 1
+        inside = [self._sizes[id(child)] for child in _children(node)]
+        values, levels = 1 + sum(n for n, _ in inside), 1 + max((n for _, n in inside), default=0)
+        if values > MOST_VALUES:
+            raise _TooMuch(f"more than {MOST_VALUES:,} values, those behind aliases counted", mark)
+        if levels > MOST_DEPTH:
+            raise _TooMuch(f"more than {MOST_DEPTH} levels inside each other", mark)
+        return values, levels
+
+
+class _TooMuch(yaml.MarkedYAMLError):
+    """A limit is exceeded."""
+
+    def __init__(self, what: str, mark: Any) -> None:
+        super().__init__(None, None, what, mark)
+
+
+def _children(node: yaml.Node) -> Iterator[yaml.Node]:
+    if isinstance(node, yaml.MappingNode):
+        for pair in node.value:
+            yield from pair
+    else:
+        yield from node.value
+
+
+def read_text(path: Path, most_bytes: int = MOST_BYTES, errors: str = "strict") -> str:
+    """Read a text file in UTF-8, whatever its line ends; `errors` is for bytes that are none, as `open` takes it.
+
+    Raises
+    ------
+    DocumentError
+        If it is no file, cannot be read, is larger than `most_bytes`, or is not UTF-8.
+    """
+    try:
+        about = path.stat()
+        if not stat.S_ISREG(about.st_mode):  # reading a pipe or a device may never end
+            raise DocumentError(f"{path} is no file, expected a text file.")
+        if about.st_size <= most_bytes:
+            with path.open(encoding="utf-8", errors=errors) as file:
+                text = file.read(most_bytes + 1)
+            if len(text) <= most_bytes:
+                return text
+    except OSError as e:
+        raise DocumentError(f"Cannot read {path}: {e.strerror or e}.") from e
+    except UnicodeDecodeError as e:
+        raise DocumentError(f"{path} is not text in UTF-8: byte {e.start} cannot be.") from e
+    raise DocumentError(f"{path} has {about.st_size / 1e6:.0f} MB; at most {most_bytes / 1e6:.0f} MB are read as text.")
+
+
+def read_yaml(path: Path) -> Any:
+    """Read a YAML file: plain values only, as of `parse_yaml`.
+
+    Raises
+    ------
+    DocumentError
+        As of `read_text` and `parse_yaml`.
+    """
+    return parse_yaml(read_text(path), str(path))
+
+
+def parse_yaml(text: str, source: str) -> Any:
+    """Return the plain values (dict, list, str, int, float, bool, None, dates) of a YAML text.
+
+    Raises
+    ------
+    DocumentError
+        If it is no YAML, names a Python object, or is larger or deeper than the limits. `source` names it in the sentence.
+    """
+    return _loaded(text, source, lambda loader: loader.get_single_data())
+
+
+def compose_yaml(text: str, source: str) -> yaml.Node | None:
+    """Return the nodes of a YAML text, with their places in it; None if it is empty.
+
+    Raises
+    ------
+    DocumentError
+        As of `parse_yaml`.
+    """
+    node: yaml.Node | None = _loaded(text, source, lambda loader: loader.get_single_node())
+    return node
+
+
+def _loaded(text: str, source: str, how: Any) -> Any:
+    try:
+        return how(_Loader(text))
+    except yaml.YAMLError as e:
+        mark = getattr(e, "problem_mark", None)
+        # What ends too early does so, to libyaml, behind the last line.
+        line = f", line {min(mark.line, text.rstrip().count(chr(10))) + 1}" if mark else ""
+        problem = getattr(e, "problem", None) or getattr(e, "reason", None) or str(e)
+        said = "holds" if isinstance(e, _TooMuch) else "is not valid YAML:"
+        raise DocumentError(f"{source}{line} {said} {problem}.") from e
+    except Exception as e:  # what PyYAML's constructors stumble over: 2025-02-30 is no date, "!!int x" no number
+        raise DocumentError(f"{source} holds a value that cannot be what it looks like: {e}. Quote text.") from e
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises
+    ------
+    DocumentError
+        As of `read_text` and `parse_json`.
+    """
+    return parse_json(read_text(path), str(path))
+
+
+def parse_json(text: str | bytes, source: str) -> Any:
+    """Return what a JSON text says.
+
+    Raises
+    ------
+    DocumentError
+        If it is no JSON, or larger or deeper than the limits. `source` names it in the sentence.
+    """
+    if len(text) > MOST_BYTES:
+        raise DocumentError(
+            f"{source} has {len(text) / 1e6:.0f} MB; at most {MOST_BYTES / 1e6:.0f} MB are read as JSON."
+        )
+    try:
+        value = json.loads(text, parse_int=_integer)
+    except json.JSONDecodeError as e:
+        raise DocumentError(f"{source}, line {e.lineno} is not JSON: {e.msg}.") from e
+    except RecursionError as e:
+        raise DocumentError(f"{source} holds more than {MOST_DEPTH} levels inside each other.") from e
+    except ValueError as e:  # not UTF-8, a number of a thousand digits
+        raise DocumentError(f"{source} is not JSON: {e}.") from e
+    # Nothing nests deeper than it has brackets: what is short needs no walk.
+    brackets = (b"[", b"{") if isinstance(text, bytes) else ("[", "{")
+    if sum(map(text.count, brackets)) > MOST_DEPTH and _depth(value) > MOST_DEPTH:  # type: ignore[arg-type]
+        raise DocumentError(f"{source} holds more than {MOST_DEPTH} levels inside each other.")
+    if (b"\\ud" if isinstance(text, bytes) else "\\ud") in text.lower():  # type: ignore[operator]
+        _refuse_half_letters(value, source)
+    return value
+
+
+def _refuse_half_letters(value: Any, source: str) -> None:
+    r"""Refuse text that is none: half of a letter, as "\ud800", could be neither printed nor written."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as e:
+        raise DocumentError(f"{source} holds half of a letter, {e.object[e.start]!r}, which is no text.") from e
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > MOST_DIGITS:
+        raise ValueError(f"a number of {len(digits)} digits")
+    return int(digits)
+
+
+def _depth(value: Any) -> int:
+    depth, level = 0, [value]
+    while level:
+        depth += 1
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+    return depth

@@ -1,0 +1,228 @@
+"""An engine tried out in a process of its own, before a camera starts.
+
+Owns that process: a network that makes a runtime crash, hang or take all memory then ends nothing but the trial. What passed is
+remembered in the user's cache, with all that it may depend on; engines that came with livesr are known. Judges no picture.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import psutil
+
+from livesr.base import contained
+from livesr.base.documents import read_json
+from livesr.base.errors import BackendError, DocumentError, EngineError, LiveSRError
+from livesr.live.inference.cuda import why_no_gpu
+from livesr.live.inference.engine import Engine, load_engine
+from livesr.live.inference.plans import cache_folder
+from livesr.live.inference.runner import open_backend
+
+log = logging.getLogger(__name__)
+
+SHIPPED = frozenset({
+    "50c15fb7b23c661e5eba59f44a22b9019cfa825f8f4d89e30ab9cb4d533b9409",  # edsr-x2/model.onnx
+    "b402ce5d2a8f77d9c134fe02f39dfabe827ffe0a3ba4905191c222ecb01fb21f",  # edsr-x3/model.onnx
+    "96d0b8968def430013bd88cd60b5c22f923f73c545a7177c016ea3088a83c31e",  # edsr-x4/model.onnx
+    "a66de052938bd48359e0a76c6fbddfb01a9bbe774a76960028ee1d7fd5eef96e",  # identity/model.onnx
+    "75b59eeaed4bd542f22967bb7993f497b3cec70ad5caf8090960d773ba0b13b4",  # imcsr-ccp-mt-er/model.onnx
+    "cbba3dd74d3e1f2030bcfdb5eab8c1a0ed38adec723902f24ce2cc3352f84e69",  # imcsr-mt-er-lyso-light/model-int8.onnx
+    "6866e5883bd3a1044edb635326c40121f63740f2b8a64005361d3c116d0816cb",  # imcsr-mt-er-lyso-light/model.onnx
+    "7d5399d9b725fe86f888a67547c772b44ffda115e25958a52198ba70ced113a0",  # imcsr-mt-er-lyso/model.onnx
+})  # fmt: skip
+"""SHA-256 of the networks that come with livesr."""
+
+LONGEST_S, LONGEST_ON_GPU_S = 120.0, 900.0  # TensorRT measures for minutes
+MOST_OF_MEMORY = 0.8  # of what was free when the trial began
+_LOOK_S = 0.02
+_RUNTIMES = ("openvino", "torch", "tensorrt", "tensorrt-rtx-cu13", "tensorrt-rtx-cu12", "onnx", "numpy")
+
+
+def try_out(
+    engine: Engine,
+    shape: tuple[int, int],
+    backend: str = "auto",
+    precision: str = "auto",
+    threads: int = 0,
+    tile: int | Literal["auto", "off"] = "off",
+) -> None:
+    """Let another process open `engine` for frames of `shape` (y, x) and infer once; parameters as of `open_backend`.
+
+    Does nothing for what came with livesr or has passed before. What a runtime refuses in a sentence passes: it will say so
+    again.
+
+    Raises
+    ------
+    EngineError
+        If the other process crashed, took too long or too much memory, or the network cannot be run.
+    """
+    if is_shipped(engine):
+        return
+    facts = _facts(engine, shape, [backend, precision, threads, tile])
+    if is_known(facts):
+        return
+    engine.read()  # what is not to be parsed at all is refused here
+    log.info("%s is tried out in a process of its own", engine)
+    asked = {"engine": str(engine.folder), "shape": shape, "how": [backend, precision, threads, tile]}
+    refused = _run([*_COMMAND, json.dumps(asked)], engine, shape)
+    if not refused:
+        _remember(facts)
+
+
+def is_shipped(engine: Engine) -> bool:
+    """Whether all of its networks come with livesr."""
+    weights = engine.manifest.weights
+    return {weights.onnx.sha256, *([weights.int8.sha256] if weights.int8 else [])} <= SHIPPED
+
+
+def is_known(facts: dict[str, Any]) -> bool:
+    """Whether a trial of all this has passed before."""
+    try:
+        return bool(read_json(_place(facts)) == facts)
+    except DocumentError:
+        return False
+
+
+def _facts(engine: Engine, shape: tuple[int, int], how: list[Any]) -> dict[str, Any]:
+    """Return all that the outcome may depend on; the manifest names the weights by their hash."""
+    manifest = hashlib.sha256(engine.manifest.model_dump_json().encode()).hexdigest()
+    return {
+        "manifest": manifest,
+        "sha256": engine.manifest.sha256,
+        "shape": list(shape),
+        "how": how,
+        "gpu": why_no_gpu() is None,
+        "runtimes": {name: _version(name) for name in ("livesr", *_RUNTIMES)},
+    }
+
+
+def _version(package: str) -> str | None:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _place(facts: dict[str, Any]) -> Path:
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    return cache_folder() / "tried" / f"{digest[:32]}.json"
+
+
+def _remember(facts: dict[str, Any]) -> None:
+    place = _place(facts)
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        contained.replace_text(place.parent, place.name, json.dumps(facts), error=EngineError)
+    except (OSError, EngineError) as e:
+        log.warning("%s cannot be written (%s): the engine will be tried out again next time", place, e)
+
+
+def _run(command: list[str], engine: Engine, shape: tuple[int, int]) -> str | None:
+    """Return what a runtime said against it, None if it passed."""
+    limit_s = LONGEST_S if why_no_gpu() else LONGEST_ON_GPU_S
+    most_bytes = int(psutil.virtual_memory().available * MOST_OF_MEMORY)
+    try:
+        process = subprocess.Popen(  # noqa: S603 - this Python, and a module of ours
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
+        )
+    except OSError as e:
+        raise BackendError(f"No process could be started to try out engine {engine.manifest.id!r}: {e}.") from e
+    try:
+        trouble, said, complaints = _watched(process, time.monotonic() + limit_s, most_bytes)
+    finally:
+        process.kill()
+        process.wait()
+        for pipe in (process.stdout, process.stderr):
+            if pipe:
+                pipe.close()
+    with suppress(ValueError, IndexError, KeyError, TypeError):
+        if not trouble and process.returncode == 0:
+            refused: str | None = json.loads(said.splitlines()[-1])["refused"]
+            return refused
+    raise EngineError(
+        f"Engine {engine.manifest.id!r} {trouble or _ended(process.returncode, complaints)}, in a process of its own, on "
+        f"frames of {shape[0]} x {shape[1]}: it was not run here. Use another engine, or another runtime with --backend."
+    )
+
+
+def _watched(process: subprocess.Popen[bytes], deadline_s: float, most_bytes: int) -> tuple[str, bytes, bytes]:
+    """Wait for the end; return what went wrong ("" if nothing did), and what the process wrote."""
+    while True:
+        try:
+            said, complaints = process.communicate(timeout=_LOOK_S)
+        except subprocess.TimeoutExpired:
+            if time.monotonic() > deadline_s:
+                return "did not come to an end", b"", b""
+            if _memory(process.pid) > most_bytes:
+                return f"took more than {most_bytes / 1e9:.1f} GB of memory", b"", b""
+        else:
+            return "", said, complaints
+
+
+def _memory(pid: int) -> int:
+    try:
+        return int(psutil.Process(pid).memory_info().rss)
+    except psutil.Error:  # it has just ended
+        return 0
+
+
+def _ended(code: int, complaints: bytes) -> str:
+    if code < 0:
+        with suppress(ValueError):
+            return f"crashed ({signal.Signals(-code).name})"
+    lines = complaints.decode("utf-8", "replace").strip().splitlines()
+    return f"crashed (exit {code:#x}{': ' + lines[-1][:200] if lines else ''})"
+
+
+# -- in the process of its own ------------------------------------------------------------------------------------------
+
+_COMMAND = (sys.executable, "-P", "-m", "livesr.live.inference.trial")
+
+
+def main(asked: dict[str, Any]) -> dict[str, str | None]:
+    """Open and infer once; return what was said against it."""
+    shape = (int(asked["shape"][0]), int(asked["shape"][1]))
+    try:
+        runtime = open_backend(load_engine(asked["engine"]), shape, *asked["how"])
+        try:
+            runtime.input[:] = np.random.default_rng(0).random(runtime.input.shape, np.float32)
+            runtime.infer()
+        finally:
+            runtime.close()
+    except LiveSRError as e:
+        return {"refused": str(e)}
+    return {"refused": None}
+
+
+def _give_way() -> None:
+    """End by itself if whoever waits is killed, leave no core file, and be the first to go where memory is short."""
+    if sys.platform != "win32":
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        signal.alarm(int(LONGEST_ON_GPU_S))
+    with suppress(OSError):
+        contained.write_text(Path("/proc/self"), "oom_score_adj", "1000")
+
+
+if __name__ == "__main__":
+    _give_way()
+    print("\n" + json.dumps(main(json.loads(sys.argv[1]))), flush=True)
+    os._exit(0)  # what a runtime does at its end is no part of the trial

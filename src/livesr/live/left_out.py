@@ -1,0 +1,37 @@
+"""What of a run is in none of its images, in sentences: announced and not delivered, or taken and not placed.
+
+Owns the words, which are the same wherever a run's frames come from. Counts nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+_BESIDE = "where a store is written they are kept beside its images, in livesr/strays"
+
+
+def left_out(missing: int, repeated: int, aside: int) -> Iterator[str]:
+    """Say what is left out.
+
+    Parameters
+    ----------
+    missing : exposures that were announced, numbered or begun as a group, and never came
+    repeated : exposures that came twice for one place, or after its group was closed
+    aside : exposures that have no place in the run
+    """
+    if missing:
+        yield (
+            f"{_exposures(missing)} never came: groups that lack one are not reconstructed, zeros stand in their place in raw, "
+            "and frames.jsonl says where."
+        )
+    if repeated:
+        yield (
+            f"{_exposures(repeated)} came twice for one place, or too late, and are in no image: {_BESIDE}. Do several events "
+            "of the plan have the same index?"
+        )
+    if aside:
+        yield f"{_exposures(aside)} had no place in this run (another size, channel, position or plane): {_BESIDE}."
+
+
+def _exposures(n: int) -> str:
+    return f"{n} exposure{'' if n == 1 else 's'}"

@@ -1,0 +1,99 @@
+"""What an MDA announced, and what of it came: counted, and fetched where pymmcore-plus left it in the core's buffer.
+
+Owns the count of announced exposures and the last look into the core's buffer. Waits for no camera and ends no run.
+
+pymmcore-plus asks whether images remain before it asks whether the sequence still runs (0.18.1, ``mda/_engine.py``). An image
+that comes between the two questions stays in the core's buffer; one after a cancellation or an overflow does as well. When the
+next event starts, or the acquisition has finished, nobody else will take them: the next sequence empties the buffer.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from pymmcore_plus import CMMCorePlus
+
+from livesr.live.sources.mda import MDAHook
+
+if TYPE_CHECKING:
+    from useq import MDAEvent
+
+log = logging.getLogger(__name__)
+
+
+class Delivery:
+    """Follows the events of an acquisition.
+
+    Attributes
+    ----------
+    announced : exposures of the events that have started
+    """
+
+    __slots__ = ("_before", "_core", "_exposures", "_metadata", "_thread", "announced")
+
+    def __init__(self, core: CMMCorePlus) -> None:
+        self._core = core
+        self.begin()
+
+    def begin(self) -> None:
+        """Forget the last acquisition."""
+        self.announced = 0
+        self._exposures: tuple[MDAEvent, ...] = ()
+        self._before = self._thread = 0
+        self._metadata: Mapping[str, Any] = {}
+
+    def event_started(self, event: Any, hook: MDAHook) -> None:
+        """Take what the last event left, and note what this one announces; in the acquisition thread."""
+        self.settle(hook)
+        exposures = tuple(e for e in getattr(event, "events", (event,)) if e.action.type == "acquire_image")
+        self.announced += len(exposures)
+        # A single exposure is no sequence, and nothing of it goes into the buffer.
+        self._exposures = exposures if hasattr(event, "events") else ()
+        self._before, self._thread, self._metadata = hook.received, threading.get_ident(), {}
+
+    def came(self, metadata: Mapping[str, Any]) -> None:
+        """Note the metadata of a frame that was delivered."""
+        self._metadata = metadata
+
+    def settle(self, hook: MDAHook) -> None:
+        """Give `hook` what the last sequence left in the core's buffer; nothing where another thread still acquires."""
+        exposures, self._exposures = self._exposures, ()
+        delivered = hook.received - self._before
+        if delivered >= len(exposures) or threading.get_ident() != self._thread:
+            return
+        try:
+            self._take(exposures, delivered, hook)
+        except Exception as e:  # whatever a driver raises: what was not delivered is counted by whoever asks
+            log.warning("What is left in the core's buffer cannot be fetched: %s", e)
+
+    def _take(self, exposures: tuple[MDAEvent, ...], delivered: int, hook: MDAHook) -> None:
+        if self._core.isSequenceRunning():  # somebody else's by now
+            return
+        while (remaining := self._core.getRemainingImageCount()) and delivered < len(exposures):
+            image, camera = self._core.popNextImageAndMD()
+            place = _place(camera.get("ImageNumber", None), delivered, len(exposures))
+            event = exposures[place]
+            about = {
+                "hardware_triggered": True,
+                "images_remaining_in_buffer": remaining - 1,
+                "camera_metadata": dict(camera),
+                "exposure_ms": self._exposure_ms(event),
+                "mda_event": event,
+            }
+            hook.take(image, event, about, may_wait=lambda: True)
+            hook.fetched += 1
+            delivered = place + 1
+
+    def _exposure_ms(self, event: MDAEvent) -> float:
+        """Return the exposure as pymmcore-plus says it of the frames beside; the core may have been set back by now."""
+        said = self._metadata.get("exposure_ms", event.exposure)
+        return float(said if said is not None else self._core.getExposure())
+
+
+def _place(numbered: object, expected: int, n: int) -> int:
+    """Return which exposure of its sequence a frame is: as the core numbered it, or the next one."""
+    number = int(numbered) if isinstance(numbered, str) and numbered.isdigit() else expected
+    return number if expected <= number < n else expected

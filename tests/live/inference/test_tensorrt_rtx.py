@@ -1,0 +1,244 @@
+"""TensorRT for RTX compiles without a GPU: every engine that ships or can be made goes through the real parser and builder.
+
+A network whose operators do not compile fails here, not in front of a microscope. That what is compiled also computes is shown
+on a card (marked `gpu`).
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+
+from backend_contract import BackendContract, make_engine, random_frames, small_network
+from livesr.base.errors import BackendError, UsageError
+from livesr.live.inference.backend import BACKENDS
+from livesr.live.inference.cards import GENERATIONS, capability_of
+from livesr.live.inference.cuda import why_no_gpu
+from livesr.live.inference.engine import Engine, load_engine
+from livesr.live.inference.plans import PlanCache
+from livesr.live.inference.tensorrt import Card, TensorRTRTXBackend, build_plan, plan_key
+from livesr.live.inference.tensorrt_build import RTX, build, capabilities
+from quantised import quantised
+
+trt = pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed here", exc_type=ImportError)
+onnx = pytest.importorskip("onnx")
+
+SHIPPED = Path(__file__).parents[3] / "engines"
+SIDE = 64  # the operators are the same at every size
+ADA, AMPERE = 89, 86
+USED = {
+    "IBuilderConfig": {"num_compute_capabilities", "set_compute_capability", "clear_flag", "progress_monitor"},
+    "ComputeCapability": {"CURRENT"},
+    "ICudaEngine": {"create_execution_context", "create_runtime_config", "num_io_tensors", "get_tensor_shape"},
+    "IRuntimeConfig": {"create_runtime_cache", "set_runtime_cache"},
+    "IRuntimeCache": {"deserialize", "serialize"},
+    "IExecutionContext": {"engine", "set_tensor_address", "execute_async_v3"},
+    "Runtime": {"deserialize_cuda_engine"},
+}
+
+
+def test_the_names_that_are_used_are_in_the_package() -> None:
+    for owner, names in USED.items():
+        assert names - set(dir(getattr(trt, owner))) == set(), owner
+
+
+def shipped() -> list[Path]:
+    return sorted(path.parent for path in SHIPPED.glob("*/model.onnx"))
+
+
+@pytest.mark.parametrize("capability", [AMPERE, ADA])
+@pytest.mark.parametrize("folder", shipped(), ids=lambda p: p.name)
+def test_every_shipped_engine_compiles(folder: Path, capability: int) -> None:
+    engine = load_engine(folder)
+    shape = (1, engine.manifest.window, SIDE, SIDE)
+    plan, _ = build(engine.read(), "f16", shape, RTX, capability=capability)
+    assert len(plan) > len(engine.read()) // 2  # it holds the weights
+    if engine.int8_path:
+        assert build(engine.read_int8(), "int8", shape, RTX, capability=capability)[0]
+
+
+@pytest.mark.parametrize("folder", [p for p in shipped() if load_engine(p).int8_path], ids=lambda p: p.name)
+def test_fp8_compiles_for_cards_that_have_it_and_is_refused_for_others(folder: Path) -> None:
+    engine = load_engine(folder)
+    shape = (1, engine.manifest.window, SIDE, SIDE)
+    assert build(engine.read_int8(), "f8", shape, RTX, capability=ADA)[0]
+    with pytest.raises(BackendError, match="cannot build the network in f8"):
+        build(engine.read_int8(), "f8", shape, RTX, capability=AMPERE)
+
+
+NETWORKS: dict[str, tuple[str, dict[str, Any], int]] = {
+    "imcsr single": ("imcsr-single", {"groups": 1, "blocks": 2, "width": 16}, 3),
+    "imcsr partition": ("imcsr", {"groups": 1, "blocks": 2, "width": 16, "head": "partition"}, 3),
+    "edsr": ("edsr", {"scale": 3, "blocks": 4, "width": 32, "residual_scaling": 1.0}, 1),
+    "rcan": ("rcan", {"groups": 2, "blocks": 4}, 3),
+    "unet": ("unet", {"width": 16}, 3),
+}
+
+
+LARGE: dict[str, tuple[str, dict[str, Any], int]] = {
+    "imcsr 5x10x64": ("imcsr", {}, 3),
+    "edsr 32x256": ("edsr", {"scale": 2, "blocks": 32, "width": 256, "residual_scaling": 0.1}, 1),
+    "rcan 10x20": ("rcan", {}, 3),
+}
+
+
+@pytest.mark.parametrize("name", list(NETWORKS))
+def test_every_network_that_can_be_trained_compiles_in_f16_and_int8(name: str, tmp_path: Path) -> None:
+    architecture, parameters, window = NETWORKS[name]
+    model, shape = exported(architecture, parameters, window, tmp_path), (1, window, SIDE, SIDE)
+    assert build(model, "f16", shape, RTX, capability=ADA)[0]
+    assert build(codes_of(model, window), "int8", shape, RTX, capability=ADA)[0]
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if "rcan" in n else ()) for n in LARGE])
+def test_the_published_sizes_compile(name: str, tmp_path: Path) -> None:
+    architecture, parameters, window = LARGE[name]
+    model = exported(architecture, parameters, window, tmp_path)
+    assert build(model, "f16", (1, window, SIDE, SIDE), RTX, capability=ADA)[0]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("name", list(LARGE))
+def test_the_published_sizes_compile_in_int8(name: str, tmp_path: Path) -> None:
+    architecture, parameters, window = LARGE[name]
+    model = codes_of(exported(architecture, parameters, window, tmp_path), window)
+    assert build(model, "int8", (1, window, SIDE, SIDE), RTX, capability=ADA)[0]
+
+
+def exported(architecture: str, parameters: dict[str, Any], window: int, folder: Path) -> bytes:
+    networks = pytest.importorskip("livesr.training.networks")
+    from livesr.export.onnx import export_onnx
+
+    network = networks.build(architecture, **parameters)
+    export_onnx(network, folder / "model.onnx", window, multiple_of=network.multiple_of)
+    return (folder / "model.onnx").read_bytes()
+
+
+def codes_of(model: bytes, window: int) -> bytes:
+    from livesr.export.onnx import with_plain_weights
+
+    plain = with_plain_weights(onnx.load_model_from_string(model)).SerializeToString()
+    return quantised(plain, random_frames((SIDE // 2, SIDE // 2), window))
+
+
+def test_a_network_that_does_not_compile_is_said() -> None:
+    with pytest.raises(BackendError, match=r"does not know compute capability 90; it compiles for 75, 80, 86, 89"):
+        build(small_network(), "f16", (1, 3, SIDE, SIDE), RTX, capability=90)
+
+
+@pytest.mark.skipif(why_no_gpu() is None, reason="a GPU is here")
+def test_for_the_card_that_is_here_a_card_is_needed() -> None:
+    with pytest.raises(BackendError, match=f"TensorRT for RTX {trt.__version__} cannot build"):
+        build(small_network(), "f16", (1, 3, SIDE, SIDE), RTX)
+
+
+def test_a_plan_is_kept_by_capability_and_serves_every_card_that_has_it(tmp_path: Path) -> None:
+    engine, cache = make_engine(tmp_path / "small", small_network()), PlanCache(tmp_path / "plans")
+    keys = [
+        plan_key(engine, (60, 64), "f16", RTX, card)
+        for card in (Card("RTX 4090", 89), Card("RTX 4060 Laptop", 89), Card("RTX 3080", 86))
+    ]
+    assert keys[0] == keys[1] != keys[2]
+    plan = build_plan(engine, keys[0], cache, RTX, 89)
+    assert cache.load(keys[1]) == plan
+    assert cache.load(keys[2]) is None
+    assert keys[0].runtime == f"tensorrt-rtx {trt.__version__}"
+
+
+def test_what_a_card_compiled_is_kept_for_that_card(tmp_path: Path) -> None:
+    engine, cache = make_engine(tmp_path / "small", small_network()), PlanCache(tmp_path / "plans")
+    key = plan_key(engine, (64, 64), "f16", RTX, Card("RTX 4090", 89))
+    assert cache.kernels(key, "RTX 4090") == b""
+    cache.store_kernels(key, "RTX 4090", b"kernels")
+    assert (cache.kernels(key, "RTX 4090"), cache.kernels(key, "RTX 4080")) == (b"kernels", b"")
+
+
+@pytest.mark.parametrize(
+    ("name", "capability"),
+    [
+        ("RTX 4090", 89), ("NVIDIA GeForce RTX 4070 Laptop GPU", 89), ("rtx4060", 89), ("4090", 89), ("RTX 6000 Ada", 89),
+        ("NVIDIA RTX 6000 Ada Generation", 89), ("L40S", 89), ("ada", 89), ("8.9", 89), ("sm_89", 89), ("89", 89),
+        ("RTX 5090", 120), ("RTX PRO 6000 Blackwell", 120), ("RTX PRO 4500", 120), ("blackwell", 120), ("12.0", 120),
+        ("NVIDIA GB10", 121), ("RTX 3080 Ti", 86), ("RTX A4000", 86), ("NVIDIA RTX A6000", 86), ("A10", 86), ("ampere", 86),
+        ("A100", 80), ("NVIDIA A100-SXM4-80GB", 80), ("RTX 2080 Ti", 75), ("Quadro RTX 6000", 75), ("Tesla T4", 75),
+        ("GTX 1660 Ti", 75), ("turing", 75), ("H100", 90), ("NVIDIA H200", 90),
+    ],
+)  # fmt: skip
+def test_cards_are_known_by_the_names_that_people_use(name: str, capability: int) -> None:
+    assert capability_of(name) == capability
+
+
+@pytest.mark.parametrize("name", ["", "GTX 1080", "Radeon", "RTX", "hopperr"])
+def test_a_card_that_is_not_known_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match="compute capability"):
+        capability_of(name)
+
+
+def test_the_generations_are_among_what_it_compiles_for() -> None:
+    assert set(GENERATIONS.values()) <= set(capabilities())
+
+
+class TestCommand:
+    """`livesr build --for`: a plan for a card that is not here."""
+
+    def livesr(self, *arguments: str, cwd: Path) -> tuple[int, str, str]:
+        import subprocess
+
+        command = [sys.executable, "-m", "livesr", "build", *arguments]
+        done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=200, check=False)
+        return done.returncode, done.stdout, done.stderr
+
+    def test_plans_are_made_here_and_found_there(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        code, out, err = self.livesr(
+            "identity", "--shape", "64x96", "--for", "RTX 4090, RTX 4080, blackwell", "--to", "plans", "--json", cwd=tmp_path
+        )  # fmt: skip
+        assert code == 0, err
+        made = json.loads(out)["plans"]
+        assert [plan["device"] for plan in made] == ["sm_89", "sm_120"]
+        there = tmp_path / "there"
+        shutil.copytree(tmp_path / "plans", there / "plans")  # as carried to the rig
+        monkeypatch.setenv("LIVESR_CACHE", str(there))
+        key = plan_key(load_engine("identity"), (64, 96), "f16", RTX, Card("NVIDIA GeForce RTX 4070", 89))
+        assert PlanCache().load(key)
+
+    @pytest.mark.parametrize(
+        ("cards", "said"),
+        [("H100", "compiles for 7.5, 8.0, 8.6, 8.9"), ("RTX 9999", "No card 'RTX 9999' is known"), (",", "No card")],
+    )
+    def test_what_cannot_be_compiled_for_is_said(self, cards: str, said: str, tmp_path: Path) -> None:
+        code, _, err = self.livesr("identity", "--for", cards, cwd=tmp_path)
+        assert code == 2
+        assert said in " ".join(err.split())
+
+
+@pytest.mark.gpu
+class TestTensorRTRTXBackend(BackendContract):
+    name = "tensorrt-rtx"
+    needs: ClassVar = ("tensorrt_rtx", "cupy", "onnx")
+
+    def test_the_second_start_finds_plan_and_kernels(
+        self, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("LIVESR_CACHE", str(tmp_path))
+        outputs = []
+        for _ in range(2):
+            backend = TensorRTRTXBackend()
+            backend.open(engine, (64, 64))
+            backend.input[:] = random_frames((64, 64))
+            outputs.append(backend.infer().copy())
+            backend.close()
+        assert np.array_equal(*outputs)
+        assert list((tmp_path / "plans").glob("*.kernels"))
+
+
+def test_it_is_among_the_backends() -> None:
+    assert BACKENDS.load("tensorrt-rtx") is TensorRTRTXBackend
+    if why_no_gpu():
+        assert "TensorRT for RTX needs an NVIDIA GPU" in (TensorRTRTXBackend.is_unavailable() or "")

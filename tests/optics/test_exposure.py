@@ -1,0 +1,108 @@
+"""Raw frames that hold no picture, or a clipped one, are named; noise, hot pixels and little light are no fault."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from livesr.optics.exposure import examine, floor_clipped, saturation, without_picture
+
+SHAPE = (96, 80)
+
+
+def group(photons: float = 300.0, dtype: str = "uint16", offset: float = 100.0, seed: int = 0) -> np.ndarray:
+    """Nine frames of a picture under a pattern that moves, with shot and read noise."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[: SHAPE[0], : SHAPE[1]]
+    light = np.exp(-(((y - 50) / 20.0) ** 2)) + 0.05
+    frames = [photons * light * (1 + 0.7 * np.cos(2 * x + y + 2.1 * i)) for i in range(9)]
+    seen = rng.poisson(np.stack(frames)) + rng.normal(0, 1.6, (9, *SHAPE)) + offset
+    top = 255 if dtype == "uint8" else 65535
+    return np.clip(np.rint(seen), -1000 if "float" in dtype else 0, top).astype(dtype)
+
+
+def said(frames: np.ndarray, offset: float = 100.0, ceiling: float | None = None) -> str:
+    exposures = examine(frames, offset, ceiling)
+    faults = exposures.faults()
+    return without_picture(faults) or saturation(faults, exposures.ceiling)
+
+
+@pytest.mark.parametrize("photons", [2.0, 10.0, 100.0, 1000.0])
+@pytest.mark.parametrize(("dtype", "offset"), [("uint16", 100.0), ("uint8", 10.0), ("uint8", 0.0), ("float32", 0.0)])
+def test_good_frames_have_no_fault(photons: float, dtype: str, offset: float) -> None:
+    if dtype == "uint8":
+        photons = min(photons, 60.0)
+    frames = group(photons, dtype, offset)
+    assert said(frames, offset) == ""
+    assert examine(frames, offset).saturated == 0
+
+
+FAULTS = {
+    "zeros": (lambda f: f[8].fill(0), "raw frame 8 is blank (every pixel is 0)"),
+    "several": (lambda f: f[[0, 3, 4, 5]].fill(0) or f.__setitem__([0, 3, 4, 5], 0), "raw frames 0, 3 to 5 are blank"),
+    "constant": (lambda f: f[2].fill(777), "raw frame 2 is blank (every pixel is 777)"),
+    "ceiling": (lambda f: f[2].fill(65535), "raw frame 2 is blank (every pixel is 65535)"),
+    "rows": (lambda f: f[3, 40:60].fill(0), "raw frame 3 lacks a part (21%"),
+    "columns": (lambda f: f[3, :, 20:].fill(0), "raw frame 3 lacks a part"),
+    "twice": (lambda f: f.__setitem__(5, f[4]), "raw frame 5 repeats raw frame 4"),
+    "shutter": (lambda f: f.__setitem__(6, np.minimum(f[0], 100 + f[0] % 3)), "raw frame 6 is dark"),
+    "all": (lambda f: f.fill(0), "raw frames 0 to 8 are blank"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_frame_without_a_picture_is_named(fault: str) -> None:
+    frames = group()
+    change, expected = FAULTS[fault]
+    change(frames)
+    assert expected in said(frames)
+
+
+def test_values_that_are_no_numbers_are_named() -> None:
+    frames = group(dtype="float32", offset=0.0)
+    frames[2, 3, 4] = np.nan
+    assert said(frames, 0.0) == "raw frame 2 holds values that are no numbers"
+
+
+@pytest.mark.parametrize("ceiling", [None, 4095.0, 65535.0])
+def test_a_ceiling_is_seen_whether_it_is_known_or_not(ceiling: float | None) -> None:
+    frames = group(1500)
+    frames[4] = np.minimum(100 + 4 * (frames[4].astype(int) - 100), 65535)
+    frames = np.minimum(frames, 4095)
+    exposures = examine(frames, 100.0, ceiling)
+    assert exposures.ceiling == 4095
+    assert exposures.saturated == np.count_nonzero(frames == 4095)
+    assert exposures.clipped
+    assert said(frames, ceiling=ceiling).startswith("raw frame 4 is saturated (")
+    assert said(np.minimum(group(1500), 1500)).startswith("raw frame")
+
+
+@pytest.mark.parametrize("value", [4095, 65535])
+def test_hot_pixels_are_no_fault(value: int) -> None:
+    frames = group()
+    frames[:, 20, 30:33] = value
+    exposures = examine(frames, 100.0, value)
+    assert (exposures.faults(), exposures.clipped, exposures.saturated) == ([], False, 27)
+
+
+def blinking(background: float, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:48, :48]
+    light = np.full((10, 48, 48), background)
+    for frame in light:
+        for cy, cx in rng.uniform(0, 48, (6, 2)):
+            frame += 60 * np.exp(-((y - cy) ** 2 + (x - cx) ** 2) / 3.4)
+    return rng.poisson(light)
+
+
+@pytest.mark.parametrize("background", [4.0, 20.0, 100.0])
+def test_a_background_that_was_cut_off_is_seen(background: float) -> None:
+    seen = blinking(background)
+    assert floor_clipped((seen + 100).astype(np.uint16)) == 0
+    assert floor_clipped(np.maximum(seen - background, 0).astype(np.uint16)) > 0.4
+    assert floor_clipped(np.maximum(seen - background, 0).astype(np.float32)) > 0.4
+
+
+@pytest.mark.parametrize("background", [0.2, 0.5, 1.0, 3.0])
+def test_light_that_is_counted_one_by_one_is_not_cut_off(background: float) -> None:
+    assert floor_clipped(blinking(background).astype(np.uint16)) == 0
