@@ -560,6 +560,18 @@ class TestSpareDisk:
         raw = images(sink.path)["raw"]
         assert all(raw[t, i, 0, 0] == code(STREAM, t, i) for t in range(36) for i in range(RAW))
 
+    def test_an_image_that_got_nothing_is_in_neither(self, tmp_path: Path) -> None:
+        sink = OMEZarrSink(tmp_path / "run.ome.zarr", reserve_bytes=0, spare=tmp_path / "spare")
+        sink.open(describe(positions=("a", "b")))
+        sink._reserve_bytes, sink._disk_check_due_s = 1 << 60, 0.0
+        sink.status({})
+        feed(sink, 0)
+        sink.close({})
+        for store in (sink.path, tmp_path / "spare" / "run.ome.zarr"):
+            listed = json.loads((store / "OME" / "zarr.json").read_text())["attributes"]["ome"]["series"]
+            assert sorted(listed) == ["raw_a_488", "recon_a_488", "sr_a_488"]
+            assert not list(store.glob("*_b_*"))
+
     def test_one_that_cannot_be_written_to_is_refused_before_anything_starts(self, tmp_path: Path) -> None:
         (tmp_path / "spare").write_text("a file")
         with pytest.raises(StoreError, match="spare disk"):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +96,17 @@ def test_another_hand_in_the_file_is_noticed(tmp_path: Path) -> None:
         shard.commit()
     shard.give_up_pending()
     assert sorted(planes_in(shard.path)) == list(range(4))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="makes links")
+def test_a_link_is_never_written_through(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_bytes(b"mine")
+    (tmp_path / "shard").symlink_to(tmp_path / "mine")
+    with pytest.raises(OSError, match="is a link"):
+        filled(tmp_path / "shard", 1)
+    with pytest.raises(OSError, match="is a link"):
+        filled(tmp_path / "other", 1).move(tmp_path / "shard")
+    assert (tmp_path / "mine").read_bytes() == b"mine"
 
 
 def test_memory_is_given_back(tmp_path: Path) -> None:

@@ -330,8 +330,10 @@ class Series:
             self._workers.close()
         # What is not in a shard is the fill value, zero: padding costs nothing, however long.
         failed: OSError | None = None
-        for folder in self._folders[: self._place + 1]:
+        for place, folder in enumerate(self._folders[: self._place + 1]):
             try:
+                if place:  # nothing may have come since the image was to go on there
+                    (folder / "0").mkdir(parents=True, exist_ok=True)
                 write_json(folder / "0" / "zarr.json", self._array(time_points))
                 self._write_group(folder, interval_s)
             except OSError as e:
