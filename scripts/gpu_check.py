@@ -7,7 +7,8 @@
 
 Needs no network and no installation: python3 with numpy, pydantic, pyyaml, psutil and onnx; torch for the networks and as
 the reference; tensorrt and cupy for what is to be checked; pytest and matplotlib for tests and picture; for whole frames also
-scipy, threadpoolctl and pymmcore-plus, useq-schema and ome-writers with what they import, and array-api-strict for their tests.
+scipy, threadpoolctl and pymmcore-plus, useq-schema, numcodecs and google-crc32c
+with what they import, and array-api-strict for their tests.
 What is missing is named, and the parts that need it are not run.
 
 Each part runs in its own process and leaves its result in OUT/parts. The next call with the same OUT runs what is not done:

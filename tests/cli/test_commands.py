@@ -314,9 +314,28 @@ def test_the_table_has_no_number_for_what_was_not_made() -> None:
     assert "latency" in shown(engine={"488": "e"}, backend={"488": "torch"}, sr_frames=1, latency_ms=some)
 
 
+def test_a_memory_limit_ends_in_a_sentence(tmp_path: Path) -> None:
+    script = """
+import sys
+import livesr.base.config
+from livesr.cli import main
+
+def load_rig(name):
+    raise MemoryError("Unable to allocate 1.00 GiB")
+
+livesr.base.config.load_rig = load_rig
+sys.argv = ["livesr", "run", "virtual_sim"]
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1
+    said = " ".join(done.stderr.split())
+    assert said.startswith("livesr: The memory does not suffice (Unable to allocate 1.00 GiB): raise the limit")
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
-@pytest.mark.parametrize("ending", [(signal.SIGINT,), (signal.SIGTERM, signal.SIGTERM)])
-def test_a_signal_ends_a_run_cleanly_and_a_second_too(tmp_path: Path, ending: tuple[signal.Signals, ...]) -> None:
+@pytest.mark.parametrize("ending", [("SIGINT",), ("SIGTERM", "SIGTERM"), ("SIGHUP", "SIGHUP")])
+def test_a_signal_ends_a_run_cleanly_and_a_second_too(tmp_path: Path, ending: tuple[str, ...]) -> None:
     process = start(
         ["run", "virtual_sim", "--engine", "identity", "--frames", "2000", "--store", "c.ome.zarr", "--json"], tmp_path
     )
@@ -326,7 +345,7 @@ def test_a_signal_ends_a_run_cleanly_and_a_second_too(tmp_path: Path, ending: tu
         time.sleep(0.1)
     for n, each in enumerate(ending):
         time.sleep(0.3 * n)
-        process.send_signal(each)
+        process.send_signal(getattr(signal, each))
     out, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
     report = json.loads(out)

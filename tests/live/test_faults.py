@@ -413,3 +413,36 @@ def test_runs_that_start_together_get_a_store_each(tmp_path: Path) -> None:
         paths = list(pool.map(record, range(4)))
     assert len(set(paths)) == 4
     assert all(array(path, "raw").shape[0] == 1 for path in paths)
+
+
+# -- scripts -------------------------------------------------------------------------------------------------------------
+
+_NEVER_LEAVES = """
+import sys
+from livesr import LiveSR
+from livesr.live.sources.plan import sim_sequence
+from rigs import virtual_sim
+
+with virtual_sim() as core:
+    plan = sim_sequence(3, ["488"])
+    session = LiveSR(core, rig="virtual_sim", engine="none", store=sys.argv[1], plan=plan)
+    session.__enter__()
+    core.mda.run(plan)
+    raise RuntimeError("in the middle of the script")
+"""
+
+
+def test_a_script_that_never_leaves_its_block_gets_a_whole_store(tmp_path: Path) -> None:
+    store = tmp_path / "left.ome.zarr"
+    done = subprocess.run(
+        [sys.executable, "-c", _NEVER_LEAVES, store],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.stderr.splitlines()[-1] == "RuntimeError: in the middle of the script"
+    report = json.loads((store / "livesr" / "report.json").read_text())
+    assert (report["raw_frames"], report["raw_stored"], report["raw_lost"], report["error"]) == (27, 27, 0, None)
+    assert np.asarray(array(store, "raw")).shape[0] == 3

@@ -573,6 +573,8 @@ class RunConfig(Model):
     skips and lets latency grow. `live` is what happens to sequence acquisitions outside an MDA: "own" takes every frame
     out of Micro-Manager's buffer, where previews then find none; "peek" copies the newest and may miss some. `tile` is the side
     of the tiles in which a network sees larger frames; "auto" takes tiles where a frame does not fit the memory.
+    `spare` is a folder on another disk, where the store goes on when its own disk is full or fails; `flush_s` writes everything
+    that was recorded through to the disk so often, for what a power cut must not take (None: the operating system decides).
     `pairs` is a folder that keeps the true channels of a superposition as `livesr train` reads them.
     `provisional` "auto" shows, under "latest", a frame before its successor was acquired, while the network has nothing else
     to do; the final frame replaces it. `uncertainty` estimates that of every prediction, from so many sides of its input, 4
@@ -581,6 +583,8 @@ class RunConfig(Model):
     """
 
     store: Path | None = None
+    spare: Path | None = None
+    flush_s: Annotated[float, Field(ge=0)] | None = None
     publish: str | None = None
     policy: Literal["latest", "complete"] = "latest"
     live: Literal["off", "own", "peek"] = "off"

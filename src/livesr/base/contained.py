@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from livesr.base.errors import StoreError, UsageError
-from livesr.base.files import replace_file
+from livesr.base.files import remove, replace_file, sync, write_all
 
 _DRIVE = re.compile(r"^[A-Za-z]:")
 _DEVICE = re.compile(r"^(con|prn|aux|nul|com\d|lpt\d)(\..*)?$", re.IGNORECASE)  # of Windows, in every folder
@@ -28,6 +28,7 @@ _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 _AT_ONCE = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 _FLAGS = {
     "w": os.O_WRONLY | os.O_CREAT | os.O_TRUNC,
+    "w+": os.O_RDWR | os.O_CREAT | os.O_TRUNC,
     "a": os.O_WRONLY | os.O_CREAT | os.O_APPEND,
     "r+": os.O_RDWR,
     "x": os.O_WRONLY | os.O_CREAT | os.O_EXCL,
@@ -97,7 +98,7 @@ def open_to_read(folder: Path, name: object, *, error: Error = StoreError) -> io
 
 
 def open_to_write(
-    folder: Path, name: object, mode: Literal["w", "a", "r+", "x"], *, error: Error = StoreError, **how: Any
+    folder: Path, name: object, mode: Literal["w", "w+", "a", "r+", "x"], *, error: Error = StoreError, **how: Any
 ) -> Any:
     """Open a file beneath `folder` for writing; `how` as of `open`, with an `encoding` for text.
 
@@ -140,14 +141,26 @@ def replace_text(folder: Path, name: object, content: str, *, error: Error = Sto
     replace_bytes(folder, name, content.encode("utf-8"), error=error)
 
 
-def replace_bytes(folder: Path, name: object, content: bytes, *, error: Error = StoreError) -> None:
-    """Replace a file beneath `folder` at once: a reader sees the old one or the new one; raises as `open_to_write`."""
+def replace_bytes(
+    folder: Path, name: object, content: bytes, *, durable: bool = False, error: Error = StoreError
+) -> None:
+    """Replace a file beneath `folder` at once: a reader sees the old one or the new one; raises as `open_to_write`.
+
+    With `durable` the disk has confirmed the new one before it takes the place of the old one. After an OSError the old one is
+    there.
+    """
     path = beneath_to_write(folder, name, error=error)
     new = path.with_name(f".{path.name}.new")
     new.unlink(missing_ok=True)  # what a killed process, or somebody else, has left there
-    with open_to_write(path.parent, new.name, "x", error=error) as file:
-        file.write(content)
-    replace_file(new, path)
+    try:
+        with open_to_write(path.parent, new.name, "x", error=error, buffering=0) as file:
+            write_all(file, content)
+            if durable:
+                sync(file.fileno())
+        replace_file(new, path)
+    except OSError:
+        remove(new)
+        raise
 
 
 def copy_out(folder: Path, name: object, to: Path, to_name: object, *, error: Error = StoreError) -> None:

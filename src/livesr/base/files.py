@@ -1,13 +1,18 @@
 """Files that are replaced at once: whoever reads sees the old one or the new one, never half of it.
 
-Owns the wait for readers on Windows. Knows no format.
+Owns the wait for readers on Windows and for the disk. Knows no format.
 """
 
 from __future__ import annotations
 
+import errno
+import os
 import time
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+_CANNOT_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.ENOSYS})  # what a file system says that has no fsync
 _PATIENCE_S = 2.0
 _PAUSE_S = 0.02
 
@@ -33,6 +38,34 @@ def replace_file(new: Path, place: Path) -> None:
             time.sleep(_PAUSE_S)
         else:
             return
+
+
+def write_all(file: Any, data: bytes) -> None:
+    """Write all of `data` to an unbuffered file, which alone may take less."""
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) :]
+
+
+def sync(descriptor: int) -> None:
+    """Wait until the disk has what was written to a file.
+
+    Raises
+    ------
+    OSError
+        If it could not be written. A file system that cannot tell is believed.
+    """
+    try:
+        os.fsync(descriptor)
+    except OSError as e:
+        if e.errno not in _CANNOT_SYNC:
+            raise
+
+
+def remove(file: Path) -> None:
+    """Remove a file that was not finished, if it is there and the disk lets it."""
+    with suppress(OSError):
+        file.unlink(missing_ok=True)
 
 
 _ENOUGH_FILES = 8192

@@ -24,7 +24,7 @@ _VERSIONS = (
     "torch",
     "onnxruntime",
     "pymmcore-plus",
-    "ome-writers",
+    "numcodecs",
     "zarr",
     "pyzmq",
 )

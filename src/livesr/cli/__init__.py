@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import threading
+from types import FrameType
 from typing import Annotated, NoReturn
 
 import typer
@@ -102,6 +103,7 @@ def main() -> NoReturn:
     endings = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)]
     for number in endings:
         signal.signal(number, signal.default_int_handler)
+    _answer_hangup()
     for stream in (sys.stdout, sys.stderr):  # a Windows pipe is cp1252: a character that it lacks must not end a run
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
@@ -118,6 +120,25 @@ def main() -> NoReturn:
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
+
+
+def _answer_hangup() -> None:
+    """Let a terminal that goes (a closed window, a lost connection) end a run as Ctrl-C does; not under nohup."""
+    if not hasattr(signal, "SIGHUP") or signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        return
+    terminals = [fd for fd in (1, 2) if os.isatty(fd)]
+
+    def hang_up(number: int, frame: FrameType | None) -> NoReturn:
+        signal.signal(
+            number, signal.SIG_IGN
+        )  # shell and kernel may both send it: the second must not abandon what is left
+        # Whatever is printed to a terminal that is gone is an error, and must not cost the end of a run.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for fd in terminals:
+            os.dup2(nowhere, fd)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGHUP, hang_up)
 
 
 def _left_behind() -> bool:
@@ -156,6 +177,12 @@ def _run(arguments: list[str]) -> int:
             except BrokenPipeError:
                 _print_no_more()
         return INTERRUPTED
+    except MemoryError as e:
+        short = f"The memory does not suffice ({e or 'none is left'})"
+        code = _failed(f"{short}: raise the limit of this process, or take smaller frames.", 1, arguments)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)  # what is half allocated, a camera core above all, crashes when it is taken down
     except BrokenPipeError:  # whoever read the output has gone, as in `livesr info | head -1`
         _print_no_more()
         return 1

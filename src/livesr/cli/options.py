@@ -38,6 +38,18 @@ Upscale = Annotated[
     ),
 ]
 Store = Annotated[Path | None, typer.Option(help="OME-Zarr to write; a path that exists gets the next number.")]
+SpareDisk = Annotated[
+    Path | None,
+    typer.Option(help="Folder on another disk, where the store goes on when its own disk is full or fails."),
+]
+Flush = Annotated[
+    float | None,
+    typer.Option(
+        min=0.0,
+        metavar="SECONDS",
+        help="Write all that was recorded through to the disk so often, for what a power cut must not take; costs speed.",
+    ),
+]
 Publish = Annotated[str | None, typer.Option(help="ZeroMQ address to publish on, such as tcp://127.0.0.1:5555.")]
 Keys = Annotated[
     Path | None,

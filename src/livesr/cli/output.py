@@ -104,6 +104,7 @@ def _raw_frames(report: Mapping[str, Any]) -> str:
     rare = (("raw_repeated", "twice or too late"), ("raw_aside", "without a place"))
     said = [
         f"{report['raw_frames']} received",
+        *([f"{elsewhere} beside the images"] if (elsewhere := report.get("raw_elsewhere")) else []),
         f"{report['raw_lost']} lost",
         f"{report.get('raw_missing', 0)} never came",
     ]

@@ -43,6 +43,8 @@ class Request:
     engine: str | None = None
     upscale: str | None = None
     store: Path | None = None
+    spare: Path | None = None
+    flush_s: float | None = None
     pairs: Path | None = None
     publish: str | None = None
     keys: Path | None = None
@@ -91,7 +93,7 @@ def load_core(request: Request) -> CMMCorePlus:
             core.loadSystemConfiguration(cfg)
         core.setExposure(request.exposure_ms or request.rig.exposure_ms)
         follow_trigger(core, request.rig)
-    except LiveSRError:
+    except (LiveSRError, MemoryError):
         raise
     except Exception as e:  # whatever a device adapter raises while it starts
         reason = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
@@ -179,6 +181,8 @@ def acquire(request: Request, core: CMMCorePlus, console: Console) -> dict[str, 
         engine=request.engine,
         upscale=request.upscale,
         store=request.store,
+        spare=request.spare,
+        flush_s=request.flush_s,
         pairs=request.pairs,
         keys=request.keys,
         insecure=request.insecure,
@@ -225,6 +229,8 @@ def replay(request: Request, recording: Path, how: ReadAs, rate: Rate, console: 
         frames=request.experiment.frames,
         how=how,
         store=request.store,
+        spare=request.spare,
+        flush_s=request.flush_s,
         pairs=request.pairs,
         keys=request.keys,
         insecure=request.insecure,

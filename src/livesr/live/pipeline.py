@@ -267,6 +267,7 @@ class Pipeline:
                 sink.drain()
         self._over.set()
         wait_for(self._monitor)
+        self._take_notes()
         for sink in self._sinks:
             sink.close({**self.report(), **(about or {})})
         return {**self.report(), **(about or {})}
@@ -296,7 +297,9 @@ class Pipeline:
                     frame = self._frame(received)
                     stacks = groupings[frame.stream.channel].push(frame)
             except Exception as e:  # a frame that cannot be placed ends the run; it is kept, as those that still come
-                self.stop(e if isinstance(e, LiveSRError) else RunError(f"A frame cannot be placed: {e}."))
+                self.stop(
+                    e if isinstance(e, LiveSRError) else RunError(f"A frame cannot be placed: {e or type(e).__name__}.")
+                )
                 self._aside(received)
                 continue
             for stack in stacks:
@@ -848,6 +851,7 @@ class Pipeline:
                     self.warn(_QUEUE_WARNING)
                 if self._watchdog.overdue:
                     self.warn(_NETWORK_WARNING)
+            self._take_notes()
             for sink in self._sinks:  # the last known state, if need be: subscribers take silence for the end
                 sink.status({**status, "warnings": list(self.warnings)})
             with self._survived("Looking at the raw order"):
@@ -856,6 +860,12 @@ class Pipeline:
                 self._look_at_vectors()
         with self._survived("Looking at the raw order"):
             self._look_at_raw_order()  # a run may have been shorter than a second
+
+    def _take_notes(self) -> None:
+        """Add what sinks want people to know to the warnings."""
+        for note in (note for sink in self._sinks for note in sink.notes):
+            if note not in self.warnings:
+                self.warn(note)
 
     @contextmanager
     def _survived(self, what: str) -> Iterator[None]:
@@ -927,6 +937,7 @@ class Pipeline:
         return {
             **self.status(),
             "raw_lost": self.hook.received - counts["raw_frames"] + sum(s.raw_lost for s in self._sinks),
+            **{name: value for s in self._sinks for name, value in s.accounts.items()},
             "raw_missing": self.raw_missing,
             "raw_fetched": self.hook.fetched,
             "raw_repeated": counts["raw_repeated"],

@@ -47,7 +47,7 @@ class LiveSR(Session):
 
     A context manager: on entering, the engine is compiled and, if the plan is given, store and address are opened; every
     multi-dimensional acquisition inside becomes one run with its own store, which ends when the acquisition does; on
-    leaving, everything received is processed and stored.
+    leaving, everything received is processed and stored. A script that ends without leaving is left for it.
 
     With `live` "own" or "peek" every sequence acquisition outside an MDA, as the live mode of a GUI, becomes a run as well;
     leaving ends that run and lets the camera go on (Ctrl-C stops it). Each run is then opened when it starts.
@@ -60,6 +60,7 @@ class LiveSR(Session):
     upscale : enlarges the only channel that is upscaled (or separated, or there is), likewise
     store : OME-Zarr to write; a path that exists gets the next number; None keeps nothing
     publish : ZeroMQ address to publish on, such as "tcp://127.0.0.1:5555"
+    spare : folder on another disk, where the store goes on when its own disk is full or fails
     plan : the useq sequence to come; needed when it has positions or z and is no plain `useq.MDASequence`
     **settings : fields of `livesr.base.config.RunConfig` (policy, live, backend, precision, threads ...)
 
@@ -95,6 +96,7 @@ class LiveSR(Session):
         upscale: str | None = None,
         store: str | os.PathLike[str] | None = None,
         publish: str | None = None,
+        spare: str | os.PathLike[str] | None = None,
         plan: Any = None,
         **settings: Any,
     ) -> None:
@@ -102,7 +104,7 @@ class LiveSR(Session):
         rig = rig.with_engine(engine) if engine else rig
         super().__init__(
             rig.with_engine(upscale, "upscale") if upscale else rig,
-            parse(RunConfig, {**settings, "store": store, "publish": publish}, "LiveSR"),
+            parse(RunConfig, {**settings, "store": store, "publish": publish, "spare": spare}, "LiveSR"),
         )
         self._core = core
         _detach_at_exit(core)
@@ -134,6 +136,8 @@ class LiveSR(Session):
             _CORE_LOG.setLevel(self._core_log_level)
             raise
         self._entered = True
+        # A script that never leaves the block, or is torn out of it, still gets a whole store and its report.
+        atexit.register(self.__exit__, SystemExit, None, None)
         for signal, listener in self._listeners():
             listen(signal, listener)
         return self
@@ -143,6 +147,7 @@ class LiveSR(Session):
     ) -> None:
         if self._forked:
             return
+        atexit.unregister(self.__exit__)
         self._end_acquisition(kind)
         for signal, listener in self._listeners():
             signal.disconnect(listener)
@@ -267,7 +272,14 @@ class LiveSR(Session):
             self._open_paths(cameras)
         self._cameras = cameras
         self._delivery.begin()
-        pipeline = self._open_run(self._describe(plan, names), on_stop or self._core.mda.cancel)
+        armed: list[Pipeline] = []
+
+        def cancel() -> None:
+            if armed and self._pipeline is armed[0]:  # what is acquired later is the next run's
+                self._core.mda.cancel()
+
+        pipeline = self._open_run(self._describe(plan, names), on_stop or cancel)
+        armed.append(pipeline)
         for sentence in (trigger_unused(self._core, self.rig), *cameras.notes, *self._surveyed(plan).notes):
             if sentence:
                 pipeline.warn(sentence)

@@ -15,12 +15,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import psutil
 from psygnal import Signal
 
 from livesr.base.config import RigConfig, RunConfig
-from livesr.base.errors import LiveSRError, RunError
+from livesr.base.errors import ConfigError, LiveSRError, RunError
 from livesr.base.frames import MulticolorFrame, SRFrame
+from livesr.base.memory import available_bytes
 from livesr.base.threads import called, wait_for
 from livesr.live.paths import ChannelPath
 from livesr.live.pipeline import Pipeline
@@ -140,6 +140,8 @@ class Session:
             hourly = bytes_per_hour(self._description, frames_per_s)
             hours = free_bytes(self._writer.path) / hourly
             lines.append(f"Disk: up to {hourly / 1e9:.1f} GB/h before compression; {hours:.1f} h are free.")
+            if spare := self.settings.spare:
+                lines.append(f"Spare disk: {free_bytes(spare) / hourly:.1f} h more.")
         return lines
 
     def store_bytes(self, time_points: int) -> int | None:
@@ -163,7 +165,7 @@ class Session:
             sinks,
             policy=self.settings.policy,
             provisional=self.settings.provisional == "auto",
-            raw_queue_bytes=self.settings.raw_queue_bytes or psutil.virtual_memory().available // 4,
+            raw_queue_bytes=self.settings.raw_queue_bytes or available_bytes() // 4,
             on_stop=on_stop,
             disk_free=lambda: writer.free_bytes if writer else None,
         )
@@ -173,6 +175,8 @@ class Session:
         return pipeline
 
     def _sinks(self) -> list[tuple[Sink, bool]]:
+        if (self.settings.spare or self.settings.flush_s is not None) and not self.settings.store:
+            raise ConfigError("A spare disk and flushing are for a store, and this run has none: give one.")
         self._signals = SignalSink(self.frame_ready, self.input_ready, self.provisional_ready)
         sinks: list[tuple[Sink, bool]] = [(self._signals, False)]
         if self.settings.publish:
@@ -187,7 +191,7 @@ class Session:
 
             sinks.append((PairsSink(self.settings.pairs), True))
         if self.settings.store:  # last: an address that is taken must not leave an empty store
-            self._writer = OMEZarrSink(self.settings.store)
+            self._writer = OMEZarrSink(self.settings.store, spare=self.settings.spare, sync_s=self.settings.flush_s)
             sinks.append((self._writer, True))
         return sinks
 
@@ -200,8 +204,11 @@ class Session:
         work = (pipeline, self.store, self.endpoint, self._signals)
         thread = threading.Thread(target=self._finish, args=work, name="livesr-finish", daemon=True)
         self._told_s = math.inf
-        thread.start()
         self._finishing = (thread, pipeline)
+        try:
+            thread.start()
+        except RuntimeError:  # the interpreter is about to end and starts no more threads
+            self._finish(*work)
 
     def _finish(self, pipeline: Pipeline, store: Path | None, endpoint: str | None, signals: SignalSink) -> None:
         """Process and store what the run left; in a thread of its own, so that a run ends when its acquisition does."""

@@ -6,6 +6,7 @@ the way of a frame is in `livesr.live.pipeline`. No core is loaded and no device
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 from collections.abc import Iterator
@@ -108,6 +109,7 @@ class Replay(Session):
             raise
         for note in raw.notes:
             pipeline.warn(note)
+        atexit.register(self.__exit__, SystemExit, None, None)  # for a script that never leaves the block
         return self
 
     def __exit__(
@@ -115,6 +117,7 @@ class Replay(Session):
     ) -> None:
         if self._forked:
             return
+        atexit.unregister(self.__exit__)
         self.stop()
         self._release_pipeline()
         self.wait()

@@ -50,6 +50,21 @@ def test_lines_are_read_as_they_were_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "facts", [{"elsewhere": "/spare/run.ome.zarr/raw/0/c/0/0/0/0"}, {"file": "strays/raw_t000003.tif"}, {"lost": True}]
+)
+def test_where_a_picture_is_that_a_disk_refused_is_read(tmp_path: Path, facts: dict[str, Any]) -> None:
+    log = FramesLog(tmp_path / "frames.jsonl")
+    log.write("raw", "raw", Stream(0, "488", 0), 3, reason="No space left on device", **facts)
+    log.close()
+    found = read_log(tmp_path / "frames.jsonl")
+    assert found.unknown == ()
+    assert {**found.events[0], **facts} == found.events[0]
+    (key,) = facts
+    wrong = read_log(written(tmp_path, {**LINE, key: 5}))
+    assert (wrong.events, [line.keys for line in wrong.unknown]) == ([LINE], [(key,)])
+
+
+@pytest.mark.parametrize(
     "end", [b'{"series": "raw", "t', to_json(LINE).encode()[:-1], '{"channel": "é'.encode()[:-1], b"\0\0\0"]
 )
 def test_a_last_line_that_a_killed_process_left_is_no_damage(tmp_path: Path, end: bytes) -> None:

@@ -2,8 +2,8 @@
 
 Owns the file, its line format and its reader. Knows no array.
 
-One line per event, written when the event happens: a line that waited for the frame to be settled would be lost with a
-killed process. ``array[t]`` holds a picture where a line of that series says ``"stored": true``, else zeros.
+One line per event, written when it has happened: a picture has its line as soon as the operating system has the picture.
+``array[t]`` holds a picture where the last line about it says ``"stored": true``, else zeros.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import (
@@ -21,7 +23,6 @@ from typing import (
     Literal,
     NamedTuple,
     Required,  # pydantic needs these before Python 3.12
-    TextIO,
     TypeAlias,
     cast,
 )
@@ -32,12 +33,14 @@ from typing_extensions import TypedDict
 
 from livesr.base import contained
 from livesr.base.errors import StoreError
+from livesr.base.files import write_all
 from livesr.base.frames import Stream
 
 FRAMES_LOG_VERSION = 1
 SeriesName: TypeAlias = Literal["raw", "recon", "sr", "uncertainty"]
 _MOST_LINE_BYTES = 1 << 20
 _MOST_RAW = 100_000  # exposures of a time point, as of `storm.frames`
+_LONGEST_PATH = 1 << 15
 _Index = Annotated[int, Field(ge=0, lt=1 << 31)]
 _Count = Annotated[int, Field(ge=0, lt=1 << 53)]
 _Name = Annotated[str, Field(max_length=1000)]
@@ -51,14 +54,19 @@ log = logging.getLogger(__name__)
 
 
 class FramesLog:
-    """Appends events. Every line is handed to the operating system at once, so that it outlives a killed process."""
+    """Appends events to a file, which may be there.
 
-    __slots__ = ("_file",)
+    Every line is handed to the operating system at once, so that it outlives a killed process.
+    Lines that the disk refuses wait for the next one, or for `close`; half of a line is overwritten then.
+    """
+
+    __slots__ = ("_end", "_file", "_waiting", "path")
 
     def __init__(self, path: Path) -> None:
-        self._file: TextIO = contained.open_to_write(
-            path.parent, path.name, "a", buffering=1, encoding="utf-8", newline="\n"
-        )
+        self.path = path
+        self._file: BinaryIO = _open(path, "r+" if path.exists() else "w+")
+        self._end = self._file.seek(0, os.SEEK_END)
+        self._waiting: list[bytes] = []
 
     def write(
         self, series: SeriesName, state: State, stream: Stream, t: int, *, stored: bool = False, **facts: Any
@@ -74,11 +82,54 @@ class FramesLog:
             "stored": stored,
             **{k: v for k, v in facts.items() if v is not None and v != ()},
         }
-        self._file.write(to_json(line) + "\n")
+        self._waiting.append(to_json(line).encode() + b"\n")
+        try:
+            self._hand_over()
+        except OSError:  # once more: what refuses again will not take the next line either
+            self._hand_over()
 
     def close(self) -> None:
-        """Close the file; may be called twice."""
-        self._file.close()
+        """Close the file; may be called twice.
+
+        Raises
+        ------
+        OSError
+            If the disk refuses the last lines.
+        """
+        if self._file.closed:
+            return
+        try:
+            self._hand_over()
+        finally:
+            self._file.close()
+
+    def begin_again(self, path: Path) -> None:
+        """Write to another file from here on; for when the first one is gone, or its disk is. What it had is taken along."""
+        before = b""
+        with suppress(OSError):  # a file that was removed can be read for as long as it is open
+            self._file.seek(0)
+            before = self._file.read(self._end) or b""
+        self._waiting.insert(0, before)
+        file = _open(path, "w+")
+        with suppress(OSError):
+            self._file.close()
+        self.path, self._file, self._end = path, file, 0
+        self._hand_over()
+
+    def _hand_over(self) -> None:
+        data = b"".join(self._waiting)
+        if not data:
+            return
+        self._file.seek(self._end)
+        write_all(self._file, data)
+        self._end += len(data)
+        self._waiting.clear()
+
+
+def _open(path: Path, mode: Literal["r+", "w+"]) -> BinaryIO:
+    """Open for reading and writing, unbuffered: what is written is with the operating system."""
+    file: BinaryIO = contained.open_to_write(path.parent, path.name, mode, buffering=0)
+    return file
 
 
 class _NormalisedWith(TypedDict):
@@ -124,6 +175,11 @@ class Line(TypedDict, total=False):
     reason: str
     backfilled: bool
     lost: bool
+    elsewhere: Annotated[str, Field(max_length=_LONGEST_PATH)]
+    file: Annotated[str, Field(max_length=_LONGEST_PATH)]
+    x_um: float | None
+    y_um: float | None
+    z_um: float | None
     repaired: bool
 
 

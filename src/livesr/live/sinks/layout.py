@@ -20,7 +20,7 @@ from livesr.base.documents import read_json
 from livesr.base.errors import DocumentError, StoreError
 from livesr.base.version import __version__
 from livesr.live.sinks.frames_log import SeriesName
-from livesr.live.sinks.series import SeriesSpec
+from livesr.live.sinks.series import KEPT_BYTES, SeriesSpec
 from livesr.live.sinks.sink import ChannelDescription, RunDescription
 
 LAYOUT_VERSION = 1
@@ -125,8 +125,10 @@ def store_bytes(run: RunDescription, time_points: int) -> int:
 
 
 def memory_bytes(run: RunDescription) -> int:
-    """Upper bound of what waits in memory to be written."""
-    return sum(s.memory_bytes for place in run.places for s in series_specs(run, *place).values())
+    """Upper bound of what is in memory until the disk has confirmed it."""
+    specs = [s for place in run.places for s in series_specs(run, *place).values()]
+    # A shard that is being filled, and one that the disk has not confirmed yet.
+    return sum(s.pending_bytes for s in specs) + min(KEPT_BYTES, 2 * sum(s.shard_bytes for s in specs))
 
 
 def free_bytes(path: Path) -> int:

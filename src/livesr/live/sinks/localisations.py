@@ -6,6 +6,7 @@ process; at most its last row is torn, and readers here pass over that.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from livesr.base import contained
 from livesr.base.errors import StoreError
+from livesr.base.files import write_all
 from livesr.base.frames import LOCALISATION
 
 _COLUMNS = {
@@ -37,14 +39,25 @@ class LocalisationsFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         # Unbuffered: what is written is with the operating system.
-        self._file = contained.open_to_write(path.parent, path.name, "a", buffering=0)
-        if path.stat().st_size == 0:
-            self._file.write(HEADER.encode())
+        self._file = contained.open_to_write(path.parent, path.name, "r+" if path.exists() else "w", buffering=0)
+        self._end = self._file.seek(0, os.SEEK_END)
+        if self._end == 0:
+            self._write(HEADER.encode())
 
     def append(self, localisations: NDArray[np.void]) -> None:
-        """Append records of `LOCALISATION`."""
-        if len(localisations):
-            self._file.write(_rows(localisations).encode())
+        """Append records of `LOCALISATION`; a disk that refuses once is asked a second time."""
+        if not len(localisations):
+            return
+        rows = _rows(localisations).encode()
+        try:
+            self._write(rows)
+        except OSError:
+            self._write(rows)
+
+    def _write(self, rows: bytes) -> None:
+        self._file.seek(self._end)  # over what a disk took of rows that it then refused
+        write_all(self._file, rows)
+        self._end += len(rows)
 
     def close(self) -> None:
         """Close the file; may be called twice."""

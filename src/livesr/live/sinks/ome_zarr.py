@@ -1,18 +1,22 @@
 """A run as an OME-Zarr store: raw, recon and sr side by side, on one time axis.
 
 Owns the store's folder from `open` to `close`: which image a frame belongs to, the order of its time points, the
-sidecars in ``livesr/`` and the watch over the disk. What the images are is said in `layout.py`, how one is written in
-`series.py`; docs/store-layout.md describes the result.
+sidecars in ``livesr/``, the watch over the disk and the count of what is really there. What the images are is said in
+`layout.py`, how one is written in `series.py`; docs/store-layout.md describes the result.
+
+A disk that fails ends the run (with a spare disk, it does not), but not the sink: what still comes is kept wherever there is a
+place for it, raw frames at last as TIFF.
 """
 
 from __future__ import annotations
 
+import io
 import logging
 import shutil
 import time
 from collections import defaultdict, deque
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,13 +26,24 @@ from numpy.typing import NDArray
 
 from livesr.base import contained
 from livesr.base.errors import RecordingError, StoreError
+from livesr.base.files import remove, sync, write_all
 from livesr.base.frames import MulticolorFrame, Pixels, RawStack, SRFrame, StagePosition, Stream
 from livesr.base.lock import Lock, held
 from livesr.live.sinks import layout
 from livesr.live.sinks.frames_log import FramesLog, SeriesName, State, to_json
 from livesr.live.sinks.layout import bytes_per_hour, free_bytes, memory_bytes, next_free_path
 from livesr.live.sinks.localisations import LocalisationsFile
-from livesr.live.sinks.series import DisplayWindow, Series, SeriesSpec, group_json, write_json
+from livesr.live.sinks.series import (
+    Casualty,
+    DisplayWindow,
+    Series,
+    SeriesSpec,
+    Workers,
+    group_json,
+    reason,
+    write_json,
+)
+from livesr.live.sinks.shard import decode
 from livesr.live.sinks.sink import RunDescription, judgement_facts, score_facts, time_shift_ms, to_uint16
 
 __all__ = ["OMEZarrSink", "bytes_per_hour", "free_bytes", "memory_bytes", "next_free_path"]
@@ -52,17 +67,43 @@ class OMEZarrSink:
         Folder to create; if it exists, the next number is taken. `path` says which after `open`.
     reserve_bytes
         Recording ends while this much is still free, so that the store can be finished.
+    spare
+        Folder on another disk, where the store goes on when the disk of `path` is full or fails.
+    sync_s
+        Write everything through to the disk so often, for what a power cut must not take; None leaves when to the operating
+        system, but for shards that are complete.
 
     Attributes
     ----------
     free_bytes : left on the disk when it was last looked at, every second; None before
+    raw_kept : raw frames that are in the store, on the spare disk or in a TIFF; None until `finish` has counted them, and of a
+        run that records none
+    notes : what went wrong and cost nothing, in sentences
     """
 
     name = "ome-zarr"
+    endures = True
 
-    def __init__(self, path: Path, *, reserve_bytes: int = RESERVE_BYTES) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        reserve_bytes: int = RESERVE_BYTES,
+        spare: Path | None = None,
+        sync_s: float | None = None,
+    ) -> None:
         self.path = Path(path)
         self._reserve_bytes = reserve_bytes
+        self._spare_folder, self._sync_s = spare, sync_s
+        self._spare: Path | None = None  # the store on the spare disk
+        self._spare_begun = False
+        self._workers: Workers | None = None
+        self.notes: list[str] = []
+        self.raw_kept: int | None = None
+        self._lost: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
+        self._aside = 0  # raw frames that became TIFFs
+        self._finished = False
+        self._disk_said = False
         self._places: dict[tuple[int, str], _Place] = {}
         self._run: RunDescription | None = None
         self._log: FramesLog | None = None
@@ -76,6 +117,16 @@ class OMEZarrSink:
     def counts(self) -> Mapping[str, int]:
         """Planes stored per kind, fills, strays, and recon pixels that did not fit into uint16."""
         return dict(self._counts)
+
+    @property
+    def accounts(self) -> dict[str, Any]:
+        """Where the raw frames are, for the report: exposures in the images and elsewhere, places of those that are lost."""
+        raw = [series for _, kind, series in self._all_series() if kind == "raw"]
+        return {
+            "raw_stored": sum(series.stored for series in raw),
+            "raw_elsewhere": self._aside + sum(series.elsewhere for series in raw),
+            "lost": {name: _ranges(places) for name, places in self._lost.items()},
+        }
 
     def open(self, run: RunDescription) -> None:
         """Create the store with every image that the run will have.
@@ -95,52 +146,60 @@ class OMEZarrSink:
             )
         new_parents = [parent for parent in wanted.parents if not parent.exists()]
         claimed = False
+        self._spare = _spare_store(self._spare_folder, wanted.name)
         try:
             self.path = _claim(wanted)
             claimed = True
             self._create(run)
         except (OSError, RuntimeError, ValueError, ImportError) as e:
             self._abandon(claimed, new_parents)
-            raise StoreError(f"Cannot create {wanted}: {_reason(e)}. Choose a folder that you can write to.") from e
+            raise StoreError(f"Cannot create {wanted}: {reason(e)}. Choose a folder that you can write to.") from e
         self._run = run
 
     def _create(self, run: RunDescription) -> None:
-        sidecars = self.path / layout.SIDECARS
-        sidecars.mkdir()
-        self._lock = held(sidecars, "run")
-        for name, content in run.sidecars.items():
-            _write_sidecar(sidecars / Path(name).name, content)
+        self._workers = Workers(self._sync_s)
+        (self.path / layout.SIDECARS).mkdir()
+        self._lock = held(self.path / layout.SIDECARS, "run")
         self._log = FramesLog(self.path / layout.FRAMES_LOG)
-        # A group of its own, so that zarr tools that list the root do not stumble over it.
-        write_json(sidecars / "zarr.json", group_json({}))
-        write_json(self.path / "zarr.json", group_json(layout.root_attributes(run)))
         for position, channel in run.places:
             place = self._places[position, channel.name] = _Place(run.stack(position, channel.name).z_planes)
             for kind, spec in layout.series_specs(run, position, channel).items():
-                place.series[kind] = Series(self.path / spec.name, spec)
+                spare = self._spare / spec.name if self._spare else None
+                place.series[kind] = Series(self.path / spec.name, spec, self._workers, spare=spare)
             place.allocate(channel.recon_shape)
             if channel.raw_along_t:
                 name = layout.localisations_name(layout.series_name("raw", run, position, channel.name))
                 place.localisations = LocalisationsFile(self.path / name)
-        (self.path / "OME").mkdir()
-        self._list_images()
+        self._write_skeleton(run, self.path)
 
-    def _list_images(self) -> None:
+    def _write_skeleton(self, run: RunDescription, root: Path) -> None:
+        """Write what makes a store of images: the root, the list of images, the sidecars."""
+        sidecars = root / layout.SIDECARS
+        sidecars.mkdir(parents=True, exist_ok=True)
+        for name, content in run.sidecars.items():
+            _write_sidecar(sidecars / Path(name).name, content)
+        # A group of its own, so that zarr tools that list the root do not stumble over it.
+        write_json(sidecars / "zarr.json", group_json({}))
+        write_json(root / "zarr.json", group_json(layout.root_attributes(run)))
+        (root / "OME").mkdir(exist_ok=True)
+        self._list_images(root)
+
+    def _list_images(self, root: Path) -> None:
         names = [series.spec.name for _, _, series in self._all_series()]
-        write_json(self.path / "OME" / "zarr.json", group_json({"ome": {"version": "0.5", "series": names}}))
-        write_json(self.path / layout.IMAGES, layout.copy_of_metadata(self.path, names))
+        write_json(root / "OME" / "zarr.json", group_json({"ome": {"version": "0.5", "series": names}}))
+        if root == self.path:  # what repair rebuilds metadata from
+            write_json(root / layout.IMAGES, layout.copy_of_metadata(root, names))
 
     def _abandon(self, claimed: bool, new_parents: list[Path]) -> None:
         for _, _, series in self._all_series():
-            try:
-                series.close(0)
-            except (OSError, RuntimeError) as e:
-                log.debug("closing %s after a failed start: %s", series.spec.name, e)
+            series.abandon()
         self._close_localisations()
         if self._log:
             self._log.close()
             self._log = None
         self._unlock()
+        if self._workers:
+            self._workers.close()
         self._places.clear()
         if claimed:
             shutil.rmtree(self.path, ignore_errors=True)
@@ -175,12 +234,13 @@ class OMEZarrSink:
     def aside(self, stack: RawStack) -> None:
         """Keep raw frames that no image here can hold, one TIFF each."""
         self._opened()
-        self._watch_disk()
         facts = {"t_acq_ns": stack.t_acq_ns, "t_camera_ms": stack.t_camera_ms}
         for pixels in stack.frames:
             if pixels is not None:
                 file = self._write_tiff(f"aside_t{stack.t:06d}.tif", pixels, facts)
+                self._aside += 1
                 self._write_log("raw", "stray", stack.stream, stack.t, file=file, **facts)
+        self._watch_disk()
 
     def recon(self, frame: SRFrame) -> None:
         """Store a reconstruction as uint16, shifted by the run's `recon_offset_adu`."""
@@ -246,8 +306,38 @@ class OMEZarrSink:
         self._write_log("sr", "skipped", stream, t, reason=reason)
 
     def status(self, status: Mapping[str, Any]) -> None:
-        """Look after the disk, also while no frame comes."""
+        """Look after the disk and what waits for it, also while no frame comes."""
+        if self._finished or self._log is None:
+            return
+        with self._all_of_them() as trying:
+            for place, kind, series in self._all_series():
+                with trying():
+                    series.look()
+                    self._settle_accounts(place, kind)
         self._watch_disk()
+
+    def finish(self) -> None:
+        """Write what waits, let the disk confirm it, read again what is there: `raw_kept` and `accounts` are then true.
+
+        Raises
+        ------
+        RecordingError
+            If something is lost, or is not where it belongs.
+        """
+        if self._finished or self._log is None:
+            return
+        self._finished = True
+        with self._all_of_them() as trying:
+            for place, kind, series in self._all_series():
+                while place.held[kind]:
+                    with trying():
+                        self._append_next(place, kind)
+                with trying():
+                    series.finish()
+                    self._settle_accounts(place, kind)
+            if self._opened().record_raw:
+                accounts = self.accounts
+                self.raw_kept = accounts["raw_stored"] + accounts["raw_elsewhere"]
 
     def close(self, report: Mapping[str, Any]) -> None:
         """Finish every image, align their time axes, write the report.
@@ -257,55 +347,87 @@ class OMEZarrSink:
         RecordingError
             If an image could not be finished; the others and the report are.
         """
-        if self._log is None:
+        if self._log is None or self._run is None:
             return
-        failures: list[str] = []
-        for place, kind, series in self._all_series():
-            try:
-                while place.held[kind]:
-                    self._append_next(place, kind)
-                series.close(place.time_points(series.spec.z_planes), place.interval_s)
-            except (OSError, RuntimeError) as e:
-                failures.append(f"{series.spec.name}: {_reason(e)}")
         try:
-            self._leave_out_what_never_came()
-            write_json(self.path / layout.REPORT, dict(report))
-        except OSError as e:
-            failures.append(f"{layout.REPORT}: {_reason(e)}")
-        self._log.close()
-        self._log = None
-        self._close_localisations()
-        self._unlock()
+            with self._all_of_them() as trying:
+                with trying():
+                    self.finish()
+                for place, _, series in self._all_series():
+                    with trying():
+                        series.close(place.time_points(series.spec.z_planes), place.interval_s)
+                with trying():
+                    self._close_localisations()
+                with trying():
+                    self._leave_out_what_never_came()
+                with trying():
+                    self._log.close()
+        except RecordingError as e:
+            self._write_report({**report, "error": report.get("error") or str(e)})
+            raise
+        else:
+            self._write_report(report)
+        finally:
+            self._log = None
+            if self._workers:
+                self._workers.close()
+            self._unlock()
+
+    def _write_report(self, report: Mapping[str, Any]) -> None:
+        """Write the report into the store and, with a copy of the log, beside what is on the spare disk."""
+        with self._all_of_them() as trying:
+            with trying():
+                write_json(self.path / layout.REPORT, dict(report))
+            if self._spare and self._spare_begun:
+                with trying():
+                    write_json(self._spare / layout.REPORT, dict(report))
+                    if not (self._spare / layout.FRAMES_LOG).exists():
+                        contained.copy_out(self.path, layout.FRAMES_LOG, self._spare, layout.FRAMES_LOG)
+
+    @contextmanager
+    def _all_of_them(self) -> Iterator[Callable[[], AbstractContextManager[None]]]:
+        """Let the block try several things, each in a ``with trying():``; raise afterwards what went wrong with any."""
+        failures: list[str] = []
+
+        @contextmanager
+        def trying() -> Iterator[None]:
+            try:
+                yield
+            except RecordingError as e:
+                failures.append(str(e))
+            except _WRITE_ERRORS as e:
+                failures.append(
+                    f"{self.path} could not be finished: {reason(e)}. 'livesr repair {self.path}' recovers what can be."
+                )
+
+        yield trying
         if failures:
-            raise RecordingError(
-                f"{self.path} could not be finished ({'; '.join(failures)}): it is readable up to the last whole shard; "
-                f"'livesr repair {self.path}' recovers what can be."
-            )
+            raise RecordingError(" ".join(dict.fromkeys(failures)))
 
     def _leave_out_what_never_came(self) -> None:
         """Take images without a time point out of the store, unless there are no others: many readers stumble over them."""
         empty = {key: place for key, place in self._places.items() if not place.end}
         if not empty or len(empty) == len(self._places):
             return
-        for key, place in empty.items():
+        for key in empty:
             del self._places[key]
-            if place.localisations:
-                place.localisations.close()
-            for series in place.series.values():
-                shutil.rmtree(self.path / series.spec.name, ignore_errors=True)
-        self._list_images()
+        names = [series.spec.name for place in empty.values() for series in place.series.values()]
+        for root in [self.path, *([self._spare] if self._spare and self._spare_begun else [])]:
+            self._list_images(root)  # first: a list may leave out what is there, and not name what is gone
+            for name in names:
+                shutil.rmtree(root / name, ignore_errors=True)
 
     def _take(
         self, kind: SeriesName, state: State, stream: Stream, t: int, planes: Sequence[Pixels | None], **facts: Any
     ) -> None:
         """Append the planes at (t, z): fill up to it if the writer is behind, set them aside if it is beyond."""
-        self._watch_disk()
         place = self._place(stream, t)
         index = place.index(stream, t)
         place.end = max(place.end, index + 1)
         series = place.series.get(kind)
         if series is None:
             self._write_log(kind, state, stream, t, **facts)
+            self._watch_disk()
             return
         series.check(planes)
         held = place.held[kind]
@@ -319,6 +441,7 @@ class OMEZarrSink:
         with self._recording():
             while held and (min(held) == series.next or max(held) - series.next >= _patience(series.spec)):
                 self._append_next(place, kind)
+        self._watch_disk()
 
     def _append_next(self, place: _Place, kind: SeriesName) -> None:
         """Append what comes next in the array: planes that have come, or zeros for those that have not."""
@@ -330,8 +453,109 @@ class OMEZarrSink:
             return
         series.append(came.planes)
         self._counts[kind] += 1
-        self._write_log(kind, came.state, came.stream, came.t, stored=True, **came.facts)
+        place.lines[kind].append((series.next, came._replace(planes=())))
+        self._settle_accounts(place, kind)
         self._show(place, series, kind, came.planes)
+
+    def _settle_accounts(self, place: _Place, kind: SeriesName) -> None:
+        """Write the lines about pictures that the operating system has; keep what the image could not.
+
+        Raises
+        ------
+        RecordingError
+            If something was lost, or the run should not go on like this.
+        """
+        series, lines = place.series[kind], place.lines[kind]
+        refused: RecordingError | None = None
+        while lines and lines[0][0] <= series.committed:
+            _, came = lines.popleft()
+            try:
+                self._write_log(kind, came.state, came.stream, came.t, stored=True, **came.facts)
+            except RecordingError as e:  # the log keeps the line
+                refused = e
+        if series.notes or series.casualties or series.troubles:
+            self._answer(place, kind, series)
+        if refused:
+            raise refused
+
+    def _answer(self, place: _Place, kind: SeriesName, series: Series) -> None:
+        """Do what an image asks for whose disk failed."""
+        troubles, series.troubles = series.troubles, []
+        casualties, series.casualties = series.casualties, []
+        self.notes += series.notes
+        series.notes.clear()
+        with self._all_of_them() as trying:
+            if series.on_spare:
+                with trying():
+                    self._begin_spare()
+            for casualty in casualties:
+                with trying():
+                    self._keep(place, kind, casualty)
+            if troubles:
+                with trying():
+                    self._look_after_log()
+            for trouble in troubles:
+                with trying():
+                    raise RecordingError(trouble)
+
+    def _keep(self, place: _Place, kind: SeriesName, casualty: Casualty) -> None:
+        """Keep raw planes that no shard holds as TIFF; say where planes are that are not in their image, or that they are lost.
+
+        Raises
+        ------
+        RecordingError
+            If they are not in the store.
+        """
+        series, where = place.series[kind], _stream(self._places, place, casualty.z)
+        state: State = {"raw": "raw", "recon": "recon", "sr": "separated", "uncertainty": "estimated"}[kind]  # type: ignore[assignment]
+        if casualty.elsewhere:
+            file = str(casualty.elsewhere)
+            self._write_log(kind, state, where, casualty.t, elsewhere=file, reason=casualty.reason)
+            return
+        self._counts[kind] -= 1
+        saved = self._save_as_tiff(series, where, casualty) if kind == "raw" and casualty.chunks else 0
+        lost = casualty.planes - saved
+        if lost:
+            self._lost[series.spec.name].append((casualty.t, casualty.z))
+            self._write_log(kind, state, where, casualty.t, lost=True, reason=casualty.reason)
+        raise RecordingError(
+            f"{self.path} no longer takes frames: {casualty.reason}. "
+            + ("What came is kept" if not lost else f"{series.spec.name} loses pictures, which the report names")
+            + ". Check the disk, its space and your quota."
+        )
+
+    def _save_as_tiff(self, series: Series, where: Stream, casualty: Casualty) -> int:
+        """Write planes that no shard takes as one TIFF; return how many, 0 if no disk takes it."""
+        spec = series.spec
+        block = np.zeros((spec.planes, *spec.shape), spec.dtype)
+        for i, chunk in casualty.chunks.items():
+            block[i] = decode(chunk, spec.shape, spec.dtype)
+        facts = {"t": casualty.t, "z": casualty.z, "planes": sorted(casualty.chunks), "reason": casualty.reason}
+        try:
+            file = self._write_tiff(f"{spec.name}_t{casualty.t:06d}_z{casualty.z:03d}.tif", block, facts)
+        except RecordingError as e:
+            log.warning("no TIFF either: %s", e)
+            return 0
+        self._aside += len(casualty.chunks)
+        self._write_log("raw", "raw", where, casualty.t, file=file, reason=casualty.reason)
+        return len(casualty.chunks)
+
+    def _look_after_log(self) -> None:
+        """Make what was removed beside the images again."""
+        if self._log is not None and not self._log.path.exists():
+            self._write_skeleton(self._opened(), self.path)
+            self._log.begin_again(self.path / layout.FRAMES_LOG)
+
+    def _begin_spare(self) -> None:
+        """Make what is on the spare disk a store, once."""
+        if self._spare is None or self._spare_begun:
+            return
+        self._spare_begun = True
+        self.notes.append(
+            f"The disk of {self.path} takes no more: the run goes on in {self._spare}. Copied over the first, the second store "
+            "completes it."
+        )
+        self._write_skeleton(self._opened(), self._spare)
 
     def _set_aside(
         self, series: Series, kind: SeriesName, stream: Stream, t: int, planes: Sequence[Pixels | None], **facts: Any
@@ -340,19 +564,27 @@ class OMEZarrSink:
         blank = np.zeros(series.spec.shape, series.spec.dtype)
         block = np.stack([blank if plane is None else plane for plane in planes])
         file = self._write_tiff(f"{series.spec.name}_t{t:06d}_z{stream.z:03d}.tif", block, facts)
+        self._aside += sum(plane is not None for plane in planes) if kind == "raw" else 0
         self._write_log(kind, "stray", stream, t, file=file, **facts)
 
     def _write_tiff(self, name: str, block: Pixels, facts: Mapping[str, Any]) -> str:
-        """Write beside the images; return the file's name relative to the sidecars."""
+        """Write beside the images, or on the spare disk; return the file's name relative to the sidecars, or its whole path."""
         import tifffile
 
-        folder = self.path / layout.STRAYS
+        made = io.BytesIO()
+        tifffile.imwrite(made, block, photometric="minisblack", description=to_json(facts), metadata=None)
+        # A disk that refuses once is asked a second time.
+        roots = [self.path, self.path, *([self._spare] if self._spare else [])]
         with self._recording():
-            folder.mkdir(exist_ok=True)
-            path = next_free_path(folder / name)
-            tifffile.imwrite(path, block, photometric="minisblack", description=to_json(facts), metadata=None)
+            for attempt, root in enumerate(roots, start=1):
+                try:
+                    path = _write_new(root / layout.STRAYS / name, made.getvalue())
+                    break
+                except OSError:
+                    if attempt == len(roots):
+                        raise
         self._counts["strays"] += 1
-        return f"{folder.name}/{path.name}"
+        return str(path) if root != self.path else f"{path.parent.name}/{path.name}"
 
     def _show(self, place: _Place, series: Series, kind: SeriesName, planes: Sequence[Pixels | None]) -> None:
         """Follow the brightness of what was stored; write it down once early, so that a running store can be viewed."""
@@ -390,9 +622,16 @@ class OMEZarrSink:
         return place
 
     def _write_log(self, kind: SeriesName, state: State, stream: Stream, t: int, **facts: Any) -> None:
-        if self._log is not None:
-            with self._recording():
+        if self._log is None:
+            return
+        with self._recording():
+            try:
                 self._log.write(kind, state, stream, t, **facts)
+            except OSError:
+                if self._spare is None or self._log.path.is_relative_to(self._spare):
+                    raise
+                self._begin_spare()
+                self._log.begin_again(self._spare / layout.FRAMES_LOG)
 
     @contextmanager
     def _recording(self) -> Iterator[None]:
@@ -400,7 +639,7 @@ class OMEZarrSink:
             yield
         except _WRITE_ERRORS as e:
             raise RecordingError(
-                f"{self.path} no longer takes frames: {_reason(e)}. Check the disk, its space and your quota."
+                f"{self.path} no longer takes frames: {reason(e)}. Check the disk, its space and your quota."
             ) from e
 
     def _watch_disk(self) -> None:
@@ -409,12 +648,19 @@ class OMEZarrSink:
             return
         self._disk_check_due_s = now + _DISK_CHECK_S
         with self._recording():
-            self.free_bytes = free = free_bytes(self.path)
-        if free < self._reserve_bytes:
-            raise RecordingError(
-                f"Only {free / 1e9:.2f} GB are left on the disk of {self.path}; recording ends here so that the store "
-                "can be finished. Free some space or record to another disk."
-            )
+            self.free_bytes = free = free_bytes(self.path if not self._spare_begun or not self._spare else self._spare)
+        if free >= self._reserve_bytes or self._disk_said:
+            return
+        if self._spare and not self._spare_begun:
+            self._begin_spare()
+            for _, _, series in self._all_series():
+                series.leave(f"only {free / 1e9:.2f} GB were left")
+            return
+        self._disk_said = True
+        raise RecordingError(
+            f"Only {free / 1e9:.2f} GB are left on the disk of {self.path}; recording ends here so that the store "
+            "can be finished. Free some space or record to another disk."
+        )
 
 
 class _Held(NamedTuple):
@@ -434,6 +680,8 @@ class _Place:
     z_planes: int
     series: dict[SeriesName, Series] = field(default_factory=dict)
     held: defaultdict[SeriesName, dict[int, _Held]] = field(default_factory=lambda: defaultdict(dict))
+    # For frames.jsonl, once the image has committed what lies before the index.
+    lines: defaultdict[SeriesName, deque[tuple[int, _Held]]] = field(default_factory=lambda: defaultdict(deque))
     end: int = 0  # linear index behind the last thing heard of
     clipped: int = 0
     localisations: LocalisationsFile | None = None
@@ -514,10 +762,50 @@ def _write_sidecar(path: Path, content: str | Path) -> None:
         contained.write_text(path.parent, path.name, content)
 
 
-def _reason(error: BaseException) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror + (f" ({error.filename})" if error.filename else "")
-    return str(error).strip().rstrip(".") or type(error).__name__
+def _stream(places: Mapping[tuple[int, str], _Place], place: _Place, z: int) -> Stream:
+    return next(Stream(position, channel, z) for (position, channel), other in places.items() if other is place)
+
+
+def _write_new(path: Path, data: bytes) -> Path:
+    """Write a file under the next name that is free, through to the disk; return its path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path = next_free_path(path)
+    new = contained.open_to_write(path.parent, path.name, "x", buffering=0)
+    try:
+        with new as file:
+            write_all(file, data)
+            sync(file.fileno())
+    except OSError:
+        remove(path)
+        raise
+    return path
+
+
+def _spare_store(folder: Path | None, name: str) -> Path | None:
+    """Return the store on the spare disk, which must be there and take files before a run needs it."""
+    if folder is None:
+        return None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = _write_new(folder / f".{name}.probe", b"livesr")
+        probe.unlink()
+    except OSError as e:
+        raise StoreError(f"The spare disk {folder} cannot be written to: {reason(e)}. Choose another folder.") from e
+    return next_free_path(folder.absolute() / name)
+
+
+def _ranges(places: Sequence[tuple[int, int]]) -> list[str]:
+    """Return (t, z) as people read them: "t 4-7", "t 12 z 3"."""
+    by_z: defaultdict[int, list[int]] = defaultdict(list)
+    for t, z in sorted(set(places)):
+        by_z[z].append(t)
+    several, found = len(by_z) > 1 or any(by_z), []
+    for z, times in sorted(by_z.items()):
+        ends = [i for i in range(len(times)) if i + 1 == len(times) or times[i + 1] != times[i] + 1]
+        for begin, end in zip([0, *(i + 1 for i in ends)], ends, strict=False):
+            until = f"-{times[end]}" if end > begin else ""
+            found.append(f"t {times[begin]}{until}{f' z {z}' if several else ''}")
+    return found
 
 
 def _claim(path: Path) -> Path:

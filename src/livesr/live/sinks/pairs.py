@@ -42,6 +42,7 @@ class PairsSink:
     """
 
     name = "pairs"
+    keeps_raw = False
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)

@@ -1,40 +1,49 @@
 """One image of a store: an array that grows along t, with its axes, colours, display windows and provenance.
 
-Owns the writer of the array and every zarr.json in its folder. Knows no run, no frame type and no other image.
+Owns the shards of the array, where they are, and every zarr.json in its folder. Knows no run, no frame type and no other image.
+
+What is appended is on disk when its shard is, and is known to be when the shard was synced and read again: `finish` says how
+much is, and what is not. A shard that the disk refuses is written again: beside, then on the spare disk; what no disk takes is
+handed back (`Casualty`).
 """
 
 from __future__ import annotations
 
-import gc
-import json
-import os
+import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 
 from livesr.base import contained
-from livesr.base.documents import read_json
-from livesr.base.errors import DocumentError, FrameShapeError
+from livesr.base.errors import FrameShapeError
+from livesr.base.files import remove
 from livesr.base.frames import Pixels, StagePosition
+from livesr.live.sinks import shard as sharding
 from livesr.live.sinks.frames_log import to_json
+from livesr.live.sinks.shard import Budget, Chunk, Shard, ShardError
 
-if TYPE_CHECKING:
-    from ome_writers import AcquisitionSettings, Dimension, OMEStream
+log = logging.getLogger(__name__)
 
-# A shard is one file; what is in an unfinished one is lost when the process is killed. Hence few files, but no shard
-# that takes longer than this to fill, and none that is unwieldy to copy.
+# A shard is one file, and what is rewritten when a disk fails. Hence few files, but no shard that takes longer than this to
+# fill, and none that is unwieldy to copy.
 _SHARD_TIME_POINTS = 16
 _SHARD_SECONDS = 10.0
 _SHARD_BYTES = 256 << 20
-# acquire-zarr queues up to this much per array before an append waits.
-_QUEUE_BYTES = 256 << 20
-_QUEUE_PLANES = 512
+# What was appended waits in memory for so long, or up to so much, before it is handed to the operating system.
+FLUSH_S = 1.0
+_PENDING_BYTES = 8 << 20
+KEPT_BYTES = 512 << 20  # of what is on disk, until the disk has confirmed it, over all images of a store
+_PARALLEL_BYTES = 1 << 20  # groups from this size on are compressed by several threads
+_SETTLING = 64  # shards that may wait for the disk's confirmation before an append does
 
 Windows = Sequence[tuple[float, float]]
 
@@ -91,9 +100,91 @@ class SeriesSpec:
         return max(1, min(_SHARD_TIME_POINTS, fits))
 
     @property
-    def memory_bytes(self) -> int:
+    def shard_bytes(self) -> int:
+        """Bytes of the planes of one shard."""
+        return self.group_bytes * self.z_planes_per_shard * self.time_points_per_shard
+
+    @property
+    def chunks_per_shard(self) -> int:
+        """Planes of one shard."""
+        return self.planes * self.z_planes_per_shard * self.time_points_per_shard
+
+    @property
+    def pending_bytes(self) -> int:
         """At most this much waits to be written."""
-        return min(_QUEUE_BYTES, _QUEUE_PLANES * self.plane_bytes) + self.group_bytes * self.z_planes
+        return min(_PENDING_BYTES, self.shard_bytes) + self.group_bytes
+
+
+class Workers:
+    """What the images of a store share: threads that compress and that wait for the disk, and memory for what is unconfirmed.
+
+    Parameters
+    ----------
+    sync_s : write everything through to the disk so often; None leaves shards that are not full to the operating system
+    """
+
+    def __init__(self, sync_s: float | None = None) -> None:
+        self.sync_s = sync_s
+        self.flush_s = FLUSH_S if sync_s is None else min(FLUSH_S, sync_s)
+        self.budget = Budget(KEPT_BYTES)
+        self._compressing = ThreadPoolExecutor(min(4, psutil.cpu_count() or 1), "livesr-compress")
+        self._settling = ThreadPoolExecutor(1, "livesr-settle")
+
+    def encode(self, planes: Sequence[Pixels]) -> list[Chunk]:
+        """Compress planes, large ones in parallel."""
+        if len(planes) > 1 and sum(plane.nbytes for plane in planes) >= _PARALLEL_BYTES:
+            with suppress(RuntimeError):  # the interpreter is about to end, and lends no more threads
+                return list(self._compressing.map(sharding.encode, planes))
+        return [sharding.encode(plane) for plane in planes]
+
+    def settle(self, shard: Shard) -> Future[None]:
+        """Have the disk confirm a shard that is complete."""
+        return self._submit(shard.settle)
+
+    def sync(self, shard: Shard) -> Future[None]:
+        """Have the disk take what a shard holds so far."""
+        return self._submit(shard.sync)
+
+    def _submit(self, work: Callable[[], None]) -> Future[None]:
+        try:
+            return self._settling.submit(work)
+        except RuntimeError:  # the interpreter is about to end, and lends no more threads
+            done: Future[None] = Future()
+            try:
+                work()
+                done.set_result(None)
+            except Exception as e:  # as a thread hands it on
+                done.set_exception(e)
+            return done
+
+    def close(self) -> None:
+        """End the threads."""
+        self._compressing.shutdown()
+        self._settling.shutdown()
+
+
+class Casualty(NamedTuple):
+    """Planes of one (t, z) that are not in the store: `chunks`, by channel or exposure, are in memory; or a file has them.
+
+    Where both are empty they are lost.
+    """
+
+    t: int
+    z: int
+    planes: int
+    reason: str
+    chunks: Mapping[int, Chunk] = {}
+    elsewhere: Path | None = None
+
+
+class _Record(NamedTuple):
+    """A shard that is complete: which disk has it, and which chunks, as bits."""
+
+    place: int
+    chunks: bytes
+
+
+Key = tuple[int, int]  # of a shard: along t, along z
 
 
 class Series:
@@ -101,28 +192,53 @@ class Series:
 
     Time points are counted in groups; a film has `SeriesSpec.exposures` planes along t for each, and whole groups in a shard.
 
+    Parameters
+    ----------
+    folder : of the image
+    workers : shared by the images of a store; its own, which `close` ends, without
+    spare : where the image goes on if the disk of `folder` takes no more
+
     Attributes
     ----------
     next : linear index, t * z_planes + z, of what is appended next
+    committed : what lies before it was handed to the operating system, or to `casualties`
     windows : (low, high) per channel for viewers; `write_metadata` writes them
     windows_written : whether the caller had them written while the image grew
+    casualties : planes that could not be stored, for the caller to take
+    stored, elsewhere : planes in the store and on the spare disk; known after `finish`
+    notes : what went wrong and cost nothing, in sentences; `troubles` : what a run should end for; for the caller to take
     stage : where the stages were for plane 0 of the first time point; `write_metadata` writes it as the image's translation
     """
 
-    def __init__(self, folder: Path, spec: SeriesSpec) -> None:
+    def __init__(
+        self, folder: Path, spec: SeriesSpec, workers: Workers | None = None, *, spare: Path | None = None
+    ) -> None:
         self.spec = spec
-        self.next = 0
+        self.next = self.committed = 0
         self.windows: Windows = ()
         self.windows_written = False
         self.stage = StagePosition()
-        self._folder = folder
-        self._stream: OMEStream = _create_stream(_settings(folder, spec))
-        self._ome = self._stream.get_metadata()["."]["ome"]
-        # acquire-zarr describes the array when its first shard is full; without this an empty or early image is no image.
-        # Compact on purpose: acquire-zarr later overwrites the file from its start and does not shorten it.
-        (folder / "0").mkdir(exist_ok=True)
-        (folder / "0" / "zarr.json").write_text(json.dumps(_array_json(spec)), encoding="utf-8")
-        self.write_metadata()
+        self.casualties: list[Casualty] = []
+        self.stored = self.elsewhere = 0
+        self.notes: list[str] = []
+        self.troubles: list[str] = []
+        self._folders = [folder, *([spare] if spare else [])]
+        self._place = 0
+        self._own_workers = workers is None
+        self._workers = workers or Workers()
+        self._open: dict[Key, Shard] = {}
+        self._settling: deque[tuple[Key, Shard, Future[None]]] = deque()
+        self._syncing: dict[Key, Future[None]] = {}
+        self._records: dict[Key, _Record] = {}
+        self._flushed_s = self._synced_s = time.monotonic()
+        self._lengths = [0 for _ in self._folders]  # time points, as the metadata there say
+        self._finished = False
+        self.write_skeleton(folder)
+
+    @property
+    def on_spare(self) -> bool:
+        """Whether the image goes on on the spare disk."""
+        return self._place > 0
 
     def check(self, planes: Sequence[Pixels | NDArray[np.float32] | None], dtype: str | None = None) -> None:
         """Refuse planes of another number, size or pixel type (`dtype`, if they are still to be converted).
@@ -143,57 +259,332 @@ class Series:
                 )
 
     def append(self, planes: Sequence[Pixels | None]) -> None:
-        """Append every channel, or exposure, of the next (t, z); None is a fill plane. The planes are copied."""
-        for plane in planes:
-            if plane is None:
-                self._stream.skip(frames=1)
-            else:
-                self._stream.append(np.ascontiguousarray(plane))
-        self.next += 1
+        """Append every channel, or exposure, of the next (t, z); None is a plane that never came. The planes are copied."""
+        t, z = divmod(self.next, self.spec.z_planes)
+        came = {self._slot(t, z, i): plane for i, plane in enumerate(planes) if plane is not None}
+        if came:
+            key = t // self.spec.time_points_per_shard, z // self.spec.z_planes_per_shard
+            chunks = dict(zip(came, self._workers.encode(list(came.values())), strict=True))
+            self._shard(key).add(chunks)
+        self._advance(t, z)
 
     def fill(self) -> None:
-        """Append zeros for the next (t, z)."""
-        self._stream.skip(frames=self.spec.planes)
-        self.next += 1
+        """Leave out the next (t, z); it reads as zeros."""
+        self._advance(*divmod(self.next, self.spec.z_planes))
+
+    def flush(self) -> None:
+        """Hand what waits to the operating system, and see what the disk said of what was handed over before."""
+        self._flushed_s = time.monotonic()
+        for key, shard in list(self._open.items()):
+            self._commit(key, shard)
+        self.committed = self.next
+        self._reap()
+        self._sync()
+        self._write_length(self._place, self.next // self.spec.z_planes)
+
+    def look(self) -> None:
+        """Flush what has waited long enough, and notice a folder that is gone; for when no frame comes."""
+        if self._finished:
+            return
+        if self._due or self._settling:
+            self.flush()
+        if self._place == 0 and (missing := self._missing()):
+            self._rescue_folder(missing)
+
+    def leave(self, reason: str) -> bool:
+        """Go on elsewhere, with the shards that are not full; return whether there is such a place that takes them."""
+        if self._place + 1 >= len(self._folders):
+            return False
+        self._place += 1
+        moved = [self._moved(key, shard, reason) for key, shard in self._open.items()]
+        return all(moved)
+
+    def finish(self) -> None:
+        """Write what is left, wait until the disk has it, read again what is there: `stored` and `casualties` are then true."""
+        if self._finished:
+            return
+        self._finished = True
+        for key in list(self._open):
+            self._seal(key)
+        self._reap(wait=True)
+        self.committed = self.next
+        for place in range(self._place + 1):
+            self._write_length(place, -(-self.next // self.spec.z_planes))
+        for key, record in self._records.items():
+            self._account(key, record)
 
     def place(self, stage: StagePosition) -> None:
         """Take note of where the stages were; what is known already stays."""
         self.stage = StagePosition(*(new if old is None else old for old, new in zip(self.stage, stage, strict=True)))
 
     def close(self, time_points: int, interval_s: float | None = None) -> None:
-        """Write what is left, then extend the array to `time_points` without writing pixels.
+        """Finish, then extend the array to `time_points` without writing pixels.
 
         Raises
         ------
-        RuntimeError, OSError
-            If the disk refuses; what was written before is readable up to the last whole shard.
+        OSError
+            If the disk refuses the metadata; the shards are on disk, and the metadata are those of an earlier moment.
         """
-        try:
-            with _little_garbage_to_look_for():
-                self._stream.close()
-        except Exception:
-            whole_shards = self.next // self.spec.z_planes // self.spec.time_points_per_shard
-            self._set_time_points(whole_shards * self.spec.time_points_per_shard)
-            raise
-        else:
-            # What is not in a shard is the fill value, zero: padding costs nothing, however long.
-            self._set_time_points(time_points)
-        finally:
-            self.write_metadata(interval_s)
+        self.finish()
+        if self._own_workers:
+            self._workers.close()
+        # What is not in a shard is the fill value, zero: padding costs nothing, however long.
+        failed: OSError | None = None
+        for place, folder in enumerate(self._folders[: self._place + 1]):
+            try:
+                if place:  # nothing may have come since the image was to go on there
+                    (folder / "0").mkdir(parents=True, exist_ok=True)
+                write_json(folder / "0" / "zarr.json", self._array(time_points))
+                self._write_group(folder, interval_s)
+            except OSError as e:
+                failed = failed or e
+        if failed:
+            raise failed
+
+    def abandon(self) -> None:
+        """Write nothing more; for a run that could not start."""
+        self._finished = True
+        self._open.clear()
+        if self._own_workers:
+            self._workers.close()
+
+    def write_skeleton(self, folder: Path) -> None:
+        """Write the image as it is without shards, so that what is in `folder` is an image at every moment."""
+        (folder / "0").mkdir(parents=True, exist_ok=True)
+        write_json(folder / "0" / "zarr.json", self._array(self._lengths[self._folders.index(folder)]))
+        self._write_group(folder)
 
     def write_metadata(self, interval_s: float | None = None) -> None:
         """Write axes, scales, windows and provenance; possible at any time."""
-        ome = json.loads(json.dumps(self._ome))
-        image = ome["multiscales"][0]
-        image["name"] = self.spec.title
-        for dataset in image["datasets"]:
-            group_s = self.spec.interval_s or interval_s or float(self.spec.exposures)
-            dataset["coordinateTransformations"][0]["scale"][0] = group_s / self.spec.exposures
-            if translation := self._translation([axis["name"] for axis in image["axes"]]):
-                dataset["coordinateTransformations"][1:] = [{"type": "translation", "translation": translation}]
-        ome["omero"] = {"channels": [self._omero_channel(c) for c in range(len(self.spec.labels))]}
-        attributes = {"ome": ome, "livesr": dict(self.spec.provenance)}
-        write_json(self._folder / "zarr.json", group_json(attributes))
+        self._write_group(self._folders[0], interval_s)
+
+    # -- shards ------------------------------------------------------------------------------------------------
+
+    def _slot(self, t: int, z: int, i: int) -> int:
+        """Return the place of a plane in its shard, in C order of the array's axes."""
+        spec = self.spec
+        t, z = t % spec.time_points_per_shard, z % spec.z_planes_per_shard
+        return (t * spec.planes + i) * spec.z_planes_per_shard + z
+
+    def _groups(self, key: Key, slots: Sequence[int]) -> Iterator[tuple[int, int, dict[int, int]]]:
+        """Yield t, z and the slots by channel or exposure of planes in a shard."""
+        spec, groups = self.spec, dict[tuple[int, int], dict[int, int]]()
+        for slot in slots:
+            rest, z = divmod(slot, spec.z_planes_per_shard)
+            t, i = divmod(rest, spec.planes)
+            where = key[0] * spec.time_points_per_shard + t, key[1] * spec.z_planes_per_shard + z
+            groups.setdefault(where, {})[i] = slot
+        for (t, z), planes in sorted(groups.items()):
+            yield t, z, planes
+
+    def _file(self, key: Key, place: int | None = None) -> Path:
+        channel = ("0",) if self.spec.has_channel_axis else ()
+        z = (str(key[1]),) if self.spec.z_planes > 1 else ()
+        folder = self._folders[self._place if place is None else place]
+        return folder.joinpath("0", "c", str(key[0]), *channel, *z, "0", "0")
+
+    def _shard(self, key: Key) -> Shard:
+        if key not in self._open:
+            self._open[key] = Shard(self._file(key), self.spec.chunks_per_shard, self._workers.budget)
+        return self._open[key]
+
+    def _advance(self, t: int, z: int) -> None:
+        """Count a (t, z) as taken; write what has become due."""
+        spec = self.spec
+        self.next += 1
+        last_z = z + 1 == spec.z_planes or (z + 1) % spec.z_planes_per_shard == 0
+        key = t // spec.time_points_per_shard, z // spec.z_planes_per_shard
+        if last_z and (t + 1) % spec.time_points_per_shard == 0 and key in self._open:
+            self.flush()
+            self._seal(key)
+        elif self._due:
+            self.flush()
+
+    @property
+    def _due(self) -> bool:
+        waiting = sum(shard.pending_bytes for shard in self._open.values())
+        return bool(waiting) and (
+            waiting >= _PENDING_BYTES or time.monotonic() - self._flushed_s >= self._workers.flush_s
+        )
+
+    def _commit(self, key: Key, shard: Shard) -> None:
+        if not shard.pending_bytes:
+            return
+        if self._place == 0 and (missing := self._missing()):
+            self._rescue_folder(missing)
+        try:
+            self._ready(self._place_of(shard))
+            shard.commit()
+        except OSError as e:
+            self._rescue(key, shard, e)
+
+    def _ready(self, place: int) -> None:
+        """See to it that what is written to a place is part of an image."""
+        if not (self._folders[place] / "0" / "zarr.json").is_file():
+            self.write_skeleton(self._folders[place])
+
+    def _seal(self, key: Key) -> None:
+        """Close a shard: nothing more comes for it."""
+        if (shard := self._open.get(key)) is None:
+            return
+        self._commit(key, shard)
+        del self._open[key]
+        if shard.size:
+            self._settling.append((key, shard, self._workers.settle(shard)))
+
+    def _reap(self, *, wait: bool = False) -> None:
+        """Take note of shards that the disk has confirmed, or refused."""
+        while self._settling:
+            key, shard, future = self._settling[0]
+            if not (wait or future.done() or len(self._settling) > _SETTLING):
+                break
+            self._settling.popleft()
+            if error := future.exception():
+                self._rescue(key, shard, error)
+            if shard.size:
+                self._records[key] = _Record(self._place_of(shard), np.packbits(shard.committed).tobytes())
+            shard.release()
+        for key, future in list(self._syncing.items()):
+            if future.done():
+                del self._syncing[key]
+                if (error := future.exception()) and key in self._open:
+                    self._rescue(key, self._open[key], error)
+
+    def _sync(self) -> None:
+        """Have the disk take what lies in shards that are not full, if it is to and the time has come."""
+        if self._workers.sync_s is None or time.monotonic() - self._synced_s < self._workers.sync_s:
+            return
+        self._synced_s = time.monotonic()
+        for key, shard in self._open.items():
+            if shard.size and key not in self._syncing:
+                self._syncing[key] = self._workers.sync(shard)
+
+    # -- when a disk refuses -----------------------------------------------------------------------------------
+
+    def _rescue(self, key: Key, shard: Shard, error: BaseException) -> None:
+        """Write a shard that the disk refused elsewhere; hand back what nothing takes."""
+        if self._moved(key, shard, reason(error)):
+            return
+        before = set(np.flatnonzero(shard.committed).tolist())
+        given_up = shard.give_up_pending()
+        lost = sorted((before | set(given_up)) - set(np.flatnonzero(shard.committed).tolist()))
+        for t, z, slots in self._groups(key, lost):
+            chunks = {i: given_up[slot] for i, slot in slots.items() if slot in given_up}
+            self.casualties.append(Casualty(t, z, len(slots), reason(error), chunks))
+        if not lost:
+            self.troubles.append(
+                f"The disk does not confirm {shard.path} ({reason(error)}): it can be read now, and may be gone after a "
+                "restart. Copy the store to another disk."
+            )
+
+    def _moved(self, key: Key, shard: Shard, why: str) -> bool:
+        """Write a shard anew where there is a place for it; return whether there was."""
+        before = shard.path
+        for place in range(self._place, len(self._folders)):
+            try:
+                self._ready(place)
+                shard.move(self._file(key, place))
+                if shard.path != before:
+                    remove(before)
+            except (OSError, ShardError) as e:
+                log.warning("%s cannot be written to %s: %s", shard.path, self._folders[place], e)
+                continue
+            again = "written again" if place == self._place == 0 else f"written to {self._folders[place]}"
+            self.notes.append(f"A part of {self.spec.name} was refused by the disk ({why}) and {again}.")
+            self._place = place
+            return True
+        return False
+
+    def _missing(self) -> Path | None:
+        """Return the file that shows that the image was removed; None if it was not."""
+        file = self._folders[0] / "0" / "zarr.json"
+        try:
+            file.stat()
+        except FileNotFoundError:
+            return file
+        except OSError as e:  # whoever writes next finds out
+            log.warning("%s cannot be looked at: %s", file, e)
+        return None
+
+    def _rescue_folder(self, missing: Path) -> None:
+        """Make a folder again that was removed; what is in memory goes there."""
+        self.troubles.append(
+            f"{missing} is gone: someone or something removed or renamed the store, or its disk is no longer there. What was "
+            "not on disk yet is written there again; the report says what is missing."
+        )
+        try:
+            self.write_skeleton(self._folders[0])
+        except OSError as e:
+            self.leave(reason(e))
+            return
+        for key, shard in self._open.items():
+            if shard.size:
+                self._rescue(key, shard, FileNotFoundError(f"{missing} was removed"))
+
+    def _place_of(self, shard: Shard) -> int:
+        return next(i for i, folder in enumerate(self._folders) if shard.path.is_relative_to(folder))
+
+    def _account(self, key: Key, record: _Record) -> None:
+        """Count what a complete shard holds, or what was in it."""
+        bits = np.unpackbits(np.frombuffer(record.chunks, np.uint8), count=self.spec.chunks_per_shard).astype(bool)
+        file = self._file(key, record.place)
+        try:
+            there = sharding.present(sharding.read_index(file, len(bits))) & bits
+            why = f"{file} was changed"
+        except (OSError, ShardError) as e:
+            there, why = np.zeros_like(bits), reason(e)
+        for t, z, slots in self._groups(key, np.flatnonzero(there).tolist()):
+            if record.place == 0 and t < self._lengths[0]:
+                self.stored += len(slots)
+                continue
+            # On the spare disk, or in a shard that no reader looks for since the array's length could not be written.
+            self.elsewhere += len(slots)
+            where = "is on the spare disk" if record.place else "lies behind the length that the array's metadata say"
+            self.casualties.append(Casualty(t, z, len(slots), f"it {where}", elsewhere=file))
+        for t, z, slots in self._groups(key, np.flatnonzero(bits & ~there).tolist()):
+            self.casualties.append(Casualty(t, z, len(slots), why))
+
+    # -- metadata ----------------------------------------------------------------------------------------------
+
+    def _write_length(self, place: int, time_points: int) -> None:
+        """Say how far the image has come, for those who look at it while it grows, and for when the process is killed."""
+        file = self._folders[place] / "0" / "zarr.json"
+        if time_points == self._lengths[place] or not file.parent.is_dir():
+            return
+        try:
+            write_json(file, self._array(time_points), durable=False)
+        except OSError as e:  # `close` writes it again
+            log.warning("the length of %s could not be written: %s", self.spec.name, e)
+        else:
+            self._lengths[place] = time_points
+
+    def _write_group(self, folder: Path, interval_s: float | None = None) -> None:
+        attributes = {"ome": self._ome(interval_s), "livesr": dict(self.spec.provenance)}
+        write_json(folder / "zarr.json", group_json(attributes))
+
+    def _ome(self, interval_s: float | None) -> dict[str, Any]:
+        """Return the image as OME-Zarr 0.5 describes one."""
+        spec = self.spec
+        group_s = spec.interval_s or interval_s or float(spec.exposures)
+        t = ({"name": "t", "type": "time", "unit": "second"}, group_s / spec.exposures)
+        c = ({"name": "c", "type": "channel"}, 1.0)
+        z, y, x = ({"name": axis, "type": "space", "unit": "micrometer"} for axis in "zyx")
+        axes = [t, *([c] if spec.has_channel_axis else []), *([(z, spec.z_step_um)] if spec.z_planes > 1 else [])]
+        axes += [(y, spec.pixel_size_um), (x, spec.pixel_size_um)]
+        transformations: list[dict[str, Any]] = [{"type": "scale", "scale": [step for _, step in axes]}]
+        if translation := self._translation([axis["name"] for axis, _ in axes]):
+            transformations.append({"type": "translation", "translation": translation})
+        return {
+            "version": "0.5",
+            "multiscales": [
+                {
+                    "axes": [axis for axis, _ in axes],
+                    "datasets": [{"path": "0", "coordinateTransformations": transformations}],
+                    "name": spec.title,
+                }
+            ],
+            "omero": {"channels": [self._omero_channel(c) for c in range(len(spec.labels))]},
+        }
 
     def _translation(self, axes: Sequence[str]) -> list[float]:
         """Return the stage's place along every axis in um, 0 along others; [] where it is not known."""
@@ -211,14 +602,10 @@ class Series:
             "window": {"min": 0.0, "max": ceiling, "start": low, "end": min(max(high, low + 1), ceiling)},
         }
 
-    def _set_time_points(self, time_points: int) -> None:
-        path = self._folder / "0" / "zarr.json"
-        try:
-            array = read_json(path)
-        except DocumentError:  # a full disk leaves it empty
-            array = _array_json(self.spec)
+    def _array(self, time_points: int) -> dict[str, Any]:
+        array = _array_json(self.spec)
         array["shape"][0] = time_points * self.spec.exposures
-        write_json(path, array)
+        return array
 
 
 class DisplayWindow:
@@ -253,100 +640,42 @@ def group_json(attributes: Mapping[str, Any]) -> dict[str, Any]:
     return {"zarr_format": 3, "node_type": "group", "attributes": attributes}
 
 
-def write_json(path: Path, value: object) -> None:
-    """Replace `path` at once: a reader sees the old file or the new one, never half of it."""
-    contained.replace_text(path.parent, path.name, to_json(value, indent=2))
+def write_json(path: Path, value: object, *, durable: bool = True) -> None:
+    """Replace `path` at once: a reader sees the old file or the new one, never half of it, also after a power cut if `durable`.
 
+    A disk that refuses once is asked a second time, without its confirmation.
 
-def _create_stream(settings: AcquisitionSettings) -> OMEStream:
-    from ome_writers import create_stream
-
-    with _single_threaded_openmp():
-        import acquire_zarr  # noqa: F401
-    return create_stream(settings)
-
-
-@contextmanager
-def _little_garbage_to_look_for() -> Iterator[None]:
-    # ome-writers collects garbage for every image that it closes. Over all that a program has imported that takes 0.2 s an
-    # image, in which no other thread runs: seconds for a run of many positions.
-    if gc.get_freeze_count():  # the program did the same, for itself and for longer: it is not ours to undo
-        yield
-        return
-    gc.freeze()
+    Raises
+    ------
+    OSError
+        If it refuses again; `path` is as it was.
+    """
+    data = to_json(value, indent=2).encode()
     try:
-        yield
-    finally:
-        gc.unfreeze()
+        contained.replace_bytes(path.parent, path.name, data, durable=durable)
+    except OSError as e:
+        log.warning("%s could not be written (%s) and is written again", path, e)
+        contained.replace_bytes(path.parent, path.name, data)
 
 
-@contextmanager
-def _single_threaded_openmp() -> Iterator[None]:
-    # acquire-zarr opens an OpenMP region per plane whose threads spin at a barrier. Beside anything else that is busy
-    # (an inference) a barrier waits for the scheduler: 5 instead of 500 time points a second were measured. Its wheel
-    # brings an OpenMP of its own that reads the variable once, when it is loaded.
-    before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["OMP_NUM_THREADS"]
-        else:
-            os.environ["OMP_NUM_THREADS"] = before
-
-
-def _settings(folder: Path, spec: SeriesSpec) -> AcquisitionSettings:
-    from ome_writers import AcquisitionSettings, OmeZarrFormat
-
-    return AcquisitionSettings(
-        root_path=str(folder),
-        dimensions=_dimensions(spec),
-        dtype=spec.dtype,
-        format=OmeZarrFormat(backend="acquire-zarr", suffix=""),
-        compression="blosc-lz4",
-    )
-
-
-def _dimensions(spec: SeriesSpec) -> tuple[Dimension, ...]:
-    """Axes in the order of appending: all channels of a plane together. Stored as t, c, z, which NGFF demands."""
-    from ome_writers import Channel, Dimension
-
-    shards_t, shards_z = spec.time_points_per_shard * spec.exposures, spec.z_planes_per_shard
-    t = Dimension(name="t", type="time", unit="second", scale=1.0, chunk_size=1, shard_size_chunks=shards_t)
-    z = Dimension(
-        name="z",
-        count=spec.z_planes,
-        type="space",
-        unit="micrometer",
-        scale=spec.z_step_um,
-        chunk_size=1,
-        shard_size_chunks=shards_z,
-    )
-    channels = [Channel(name=label) for label in spec.labels]
-    c = Dimension(name="c", type="channel", coords=channels, chunk_size=1, shard_size_chunks=len(channels))
-    y, x = (
-        Dimension(name=axis, count=n, type="space", unit="micrometer", scale=spec.pixel_size_um, chunk_size=n)
-        for axis, n in zip("yx", spec.shape, strict=True)
-    )
-    return (t, *([z] if spec.z_planes > 1 else []), *([c] if spec.has_channel_axis else []), y, x)
+def reason(error: BaseException) -> str:
+    """Return what an error says, as part of a sentence."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror + (f" ({error.filename})" if error.filename else "")
+    return str(error).strip().rstrip(".") or type(error).__name__
 
 
 def _array_json(spec: SeriesSpec) -> dict[str, Any]:
-    """Return the array as acquire-zarr describes it, without time points."""
+    """Return the array as zarr.json describes it, without time points."""
     axes: list[tuple[str, int, int]] = [("t", 0, spec.time_points_per_shard * spec.exposures)]
     if spec.has_channel_axis:
         axes.append(("c", len(spec.labels), len(spec.labels)))
     if spec.z_planes > 1:
         axes.append(("z", spec.z_planes, spec.z_planes_per_shard))
     axes += [(name, n, n) for name, n in zip("yx", spec.shape, strict=True)]
-    size = np.dtype(spec.dtype).itemsize
-    little = {"name": "bytes", "configuration": {"endian": "little"}} if size > 1 else {"name": "bytes"}
-    blosc = {"cname": "lz4", "clevel": 5, "shuffle": "shuffle", "typesize": size, "blocksize": 0}
-    sharding = {
+    sharding_indexed = {
         "chunk_shape": [1] * (len(axes) - 2) + list(spec.shape),
-        "codecs": [little, {"name": "blosc", "configuration": blosc}],
-        "index_codecs": [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}],
+        **sharding.codecs(spec.dtype),
         "index_location": "end",
     }
     return {
@@ -357,7 +686,7 @@ def _array_json(spec: SeriesSpec) -> dict[str, Any]:
         "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [shard for _, _, shard in axes]}},
         "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
         "fill_value": 0,
-        "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
+        "codecs": [{"name": "sharding_indexed", "configuration": sharding_indexed}],
         "attributes": {},
         "dimension_names": [name for name, _, _ in axes],
         "storage_transformers": [],

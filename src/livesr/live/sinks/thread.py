@@ -26,17 +26,17 @@ _LOSSLESS_CAPACITY = 1 << 20  # bounded in truth by the run's raw queue, in byte
 class SinkThread:
     """Runs `sink` in its own thread.
 
-    A lossless sink (a store) gets everything, in order; what waits for it counts in the run's raw queue. Any other sink
-    (a publisher, a listener) gives up its oldest frame when it falls behind, and counts it.
+    A lossless sink (a store) gets everything, in order; what waits for it counts in the run's raw queue. One that says
+    ``endures`` goes on getting it after an error, keeps what it can and says at its end what it kept (`raw_kept`). Any other
+    sink (a publisher, a listener) gives up its oldest frame when it falls behind, and counts it.
 
     Parameters
     ----------
-    on_error : called in the sink's thread with the error that ended it, once, and nothing is given to the sink afterwards;
+    on_error : called in the sink's thread with its first error, after which nothing is given to a sink that does not endure;
         or from `close`, of a sink that does not come back
 
     Attributes
     ----------
-    raw_lost : raw frames that came when the sink could no longer take them
     dropped : frames that a sink which is not lossless gave up
     """
 
@@ -49,12 +49,29 @@ class SinkThread:
         self._queue: BoundedQueue[_Call] = BoundedQueue(_LOSSLESS_CAPACITY if lossless else capacity, overflow)
         self._thread = threading.Thread(target=self._run, name=f"livesr-{sink.name}", daemon=True)
         self._error: LiveSRError | None = None
-        self.raw_lost = self.dropped = 0
+        self._raw_given = self._raw_refused = 0
+        self.dropped = 0
 
     def open(self, run: RunDescription) -> None:
         """Open the sink here, so that its error reaches the caller, then start the thread."""
         self.sink.open(run)
         self._thread.start()
+
+    @property
+    def raw_lost(self) -> int:
+        """Raw frames that were given to the sink and are nowhere; until the sink has counted them, those that it refused."""
+        kept: int | None = getattr(self.sink, "raw_kept", None)
+        return self._raw_refused if kept is None else self._raw_given - kept
+
+    @property
+    def accounts(self) -> Mapping[str, Any]:
+        """What the sink says of what it kept, for the report."""
+        return getattr(self.sink, "accounts", {})
+
+    @property
+    def notes(self) -> list[str]:
+        """What the sink wants people to know, in sentences."""
+        return list(getattr(self.sink, "notes", ()))
 
     @property
     def weight(self) -> int:
@@ -100,8 +117,10 @@ class SinkThread:
             )
 
     def drain(self) -> None:
-        """Wait until everything handed over has been taken."""
+        """Wait until everything handed over has been taken and, by a sink that can tell, is where it stays."""
         done = threading.Event()
+        if hasattr(self.sink, "finish"):
+            self._queue.put(("finish", ()))
         self._queue.put(("_mark", (done,)))
         done.wait()
 
@@ -115,16 +134,29 @@ class SinkThread:
             method, arguments = call
             if method == "_mark":
                 arguments[0].set()
-            elif self._error is None or method == "close":
-                self._call(method, arguments)
-            if self._error and method in ("raw", "aside"):
-                self.raw_lost += sum(f is not None for f in arguments[0].frames)
+                continue
+            taken = self._error is None or method == "close" or getattr(self.sink, "endures", False)
+            if taken:
+                taken = self._call(method, arguments)
+            if method in ("raw", "aside") and getattr(self.sink, "keeps_raw", True):
+                frames = sum(f is not None for f in arguments[0].frames)
+                self._raw_given += frames
+                self._raw_refused += 0 if taken else frames
 
-    def _call(self, method: str, arguments: tuple[Any, ...]) -> None:
+    def _call(self, method: str, arguments: tuple[Any, ...]) -> bool:
+        """Call the sink; return whether it took what it was given."""
         try:
             getattr(self.sink, method)(*arguments)
+            return True
         except LiveSRError as e:
             self._fail(e)
+        except MemoryError as e:
+            self._fail(
+                RecordingError(
+                    f"Sink {self.sink.name!r} needs more memory than this process may have ({e or 'none is left'}): raise its "
+                    "limit (ulimit -v, the container's), or record smaller or slower frames."
+                )
+            )
         except OSError as e:
             self._fail(
                 RecordingError(f"Sink {self.sink.name!r} can no longer write: {e}. Free space or choose another place.")
@@ -132,6 +164,7 @@ class SinkThread:
         except BaseException as e:  # whatever else ended this thread would let the run wait for it for ever
             log.exception("sink %s failed in %s", self.sink.name, method)
             self._fail(RecordingError(f"Sink {self.sink.name!r} failed in {method}: {type(e).__name__}: {e}."))
+        return False
 
     def _fail(self, error: LiveSRError) -> None:
         if self._error is None:
