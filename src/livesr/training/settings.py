@@ -48,7 +48,7 @@ class TrainConfig(BaseModel):
     """Everything that determines a run besides its data.
 
     The run ends after `steps` or after `minutes`, whichever comes first. A run limited by steps alone can be repeated
-    exactly; under a limit of minutes the cosine schedule follows the clock.
+    exactly; under a limit of minutes the cosine schedule follows the clock. Under "constant" the budget changes no step.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -60,7 +60,9 @@ class TrainConfig(BaseModel):
     batch: PositiveInt = 8
     patch: PositiveInt = 128
     lr: PositiveFloat = 1e-3
-    schedule: Literal["cosine", "plateau"] = "cosine"
+    schedule: Literal["cosine", "plateau", "constant"] = "cosine"
+    """"constant" keeps the rate after the warm-up: the averaged weights are good at any moment, so a run may end, or go
+    on with a larger budget, whenever one likes. The cosine is better when the budget is known beforehand."""
     warmup_steps: int = Field(200, ge=0)
     patience_steps: PositiveInt = 10_000
     """Steps without a better validation NRMSE before "plateau" halves the rate (IMC-SR's 10,000)."""

@@ -41,10 +41,10 @@ def build(architecture: str, **parameters: Any) -> nn.Module:
     return NETWORKS[architecture](**parameters)
 
 
-def save(path: Path, network: nn.Module, architecture: str, parameters: dict[str, Any]) -> None:
-    """Write weights together with what `build` needs to make the network again."""
+def save(path: Path, network: nn.Module, architecture: str, parameters: dict[str, Any], patches: int = 0) -> None:
+    """Write weights together with what `build` needs to make the network again, and how many patches they have seen."""
     state = {name: value.detach().cpu() for name, value in network.state_dict().items()}
-    torch.save({"architecture": architecture, "parameters": parameters, "state": state}, path)
+    torch.save({"architecture": architecture, "parameters": parameters, "patches": patches, "state": state}, path)
 
 
 def load(path: Path) -> nn.Module:
