@@ -12,7 +12,7 @@ from torch import nn
 
 from livesr.training.losses import PAPER_CONSTANTS, CombinationLoss, L1Loss
 
-# Changing these does not change what a step computes, so a run may go on with others.
+# Changing these does not change what a step makes of the network, so a run may go on with others.
 _FREE = {
     "steps",
     "minutes",
@@ -23,6 +23,7 @@ _FREE = {
     "log_every",
     "checkpoint_every",
     "restarts",
+    "ema_decay",
 }
 
 
@@ -36,12 +37,14 @@ class LossConfig(BaseModel):
     structure: float = 0.1
     summation: float = 0.02
     ssim_constants: tuple[PositiveFloat, PositiveFloat] = PAPER_CONSTANTS
+    balance: float = Field(0.0, ge=0, le=1)
+    """How far a dim structure counts like a bright one; see `CombinationLoss`."""
 
     def make(self) -> nn.Module:
         """Return the loss."""
         if self.kind == "l1":
             return L1Loss()
-        return CombinationLoss(self.mse, self.structure, self.summation, self.ssim_constants)
+        return CombinationLoss(self.mse, self.structure, self.summation, self.ssim_constants, self.balance)
 
 
 class TrainConfig(BaseModel):
