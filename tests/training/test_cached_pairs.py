@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from livesr.live.normalise import BRIGHT_LEVEL
-from livesr.training.sources import CachedPairs, RemixedPairs
+from livesr.training.remix import RemixedPairs
+from livesr.training.sources import CachedPairs
 
 META = {"seed": 1, "pixel_size_nm": 40.0, "channels": ["a", "b"]}
 

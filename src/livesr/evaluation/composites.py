@@ -1,12 +1,12 @@
 """The score of an engine on composites: images of single structures, of any cells, added as bright as one likes.
 
-Owns how images become fields of one size, which mixtures of them are made, and what is measured. The truth of a real mixture is
-not known; that of a composite is. Every field is mixed in every condition: all alike, each structure at half and at a quarter of
-its brightness, each missing, each alone. Images are still: the same frame stands for all that an engine takes.
+Owns how images become fields of one size, which mixtures of them are made, and what is measured. The truth of a real mixture
+is not known; that of a composite is. Every field is mixed in every condition: all alike, each structure at half and at a
+quarter of its brightness, each missing, each alone. Images are still: the same frame stands for all that an engine takes.
 
-Engines give light from far out of focus to no structure, and real images hold it. A PCC therefore stands beside two others: that
-with the image less its smooth background, and that of the image less its background with itself, which is the most that an engine
-without haze can reach.
+An image's smooth background is light from far out of focus, of which nobody can tell whose it is once images are added. A PCC
+therefore stands beside two others: that with the image less its background, and that of the image less its background with
+itself, which is what an engine that gives such light to no structure can reach at most.
 """
 
 from __future__ import annotations
@@ -286,8 +286,14 @@ def composites_table(result: Mapping[str, Any]) -> str:
 
 
 def summary(result: Mapping[str, Any]) -> dict[str, float]:
-    """Return the mean PCC over all mixtures and structures, the mean over structures of four kinds of mixture, and the worst
-    share of light that was invented: what to decide by."""
+    """Return what to decide by.
+
+    Returns
+    -------
+    dict
+        Mean PCC of all mixtures and structures (`mean`), of four kinds of mixture (`equal`, `half` and `quarter` of the weak
+        structure, `alone`), the worst PCC and the largest share of light that went to a missing structure (`invented`).
+    """
     rows = [(label, name, f) for label, by_name in result["mixtures"].items() for name, f in by_name.items()]
     pccs = {(label, name): f["pcc"] for label, name, f in rows if "pcc" in f}
     kinds = {

@@ -23,7 +23,8 @@ _SHARPENED, _BLURRED = 0.5, 0.35  # shares of the structures; the others stay as
 _BLUR_PX = (0.3, 2.2)
 _CUT = 0.25  # share of the structures whose background was subtracted, and of the images
 _DENOISED = 0.3  # share of the images without noise
-_HAZY, _EIGHT_BITS = 0.3, 0.2
+_GLOWING, _GLOW, _GLOW_PX = 0.4, 0.5, (3.0, 25.0)  # share of the structures with out-of-focus light, how much, how wide
+_HAZY, _EIGHT_BITS = 0.2, 0.2
 
 
 class RemixedPairs:
@@ -45,9 +46,9 @@ class RemixedPairs:
     A composite is what users make to judge an engine on real images: one image of each structure, scaled to equal bright
     parts or not quite, added, the same frame three times. Here each structure comes from a crop of its own; what a frame
     holds besides its structures (noise, haze, background, artefacts) comes from one more. Such images were taken and
-    reconstructed differently, so each has a sharpness, a magnification and a black level of its own; what is to be found is the
-    structure as it was added. Of the crops composed anew, one in twelve is noise alone: a network that removes noise must
-    also learn to find nothing.
+    reconstructed differently, so each has a sharpness, a magnification, a glow and a black level of its own; what is to be
+    found is the structure as it was added, its own light from out of focus included. Of the crops composed anew, one in twelve
+    is noise alone: a network that removes noise must also learn to find nothing.
     """
 
     def __init__(self, pairs: CachedPairs, share: float, brightness_ratio: float = 5.0, absent: float = 0.0) -> None:
@@ -76,7 +77,7 @@ class RemixedPairs:
 
     def _composite(self, rng: np.random.Generator, patch: int) -> Pairs:
         channels = self._pairs.targets.shape[1]
-        structures = np.stack([self._structure(rng, patch, c) for c in range(channels)])
+        structures = np.stack([self.structure(rng, patch, c) for c in range(channels)])
         bright = np.percentile(structures[:, ::2, ::2], _BRIGHT_PERCENTILE, axis=(1, 2))
         wanted = 0.3 * _ADU * np.exp(rng.uniform(-1, 1, channels) * np.log(self._side))
         wanted *= rng.random(channels) >= self._absent
@@ -90,7 +91,7 @@ class RemixedPairs:
         still = np.repeat(((image - background) / headroom)[None], frames.shape[1], 0)
         return still.astype(np.float32), (structures / headroom).astype(np.float32)
 
-    def _structure(self, rng: np.random.Generator, patch: int, channel: int) -> Image:
+    def structure(self, rng: np.random.Generator, patch: int, channel: int) -> Image:
         """Draw one structure as some microscope shows it, (patch, patch), not negative."""
         side, largest = patch, min(self._pairs.targets.shape[-2:])
         if rng.random() < _MAGNIFIED:
@@ -100,7 +101,7 @@ class RemixedPairs:
         image: Image = targets[0, channel]
         if side != patch:
             image = np.asarray(zoom(image, patch / side, order=1, grid_mode=True, mode="nearest"), np.float32)
-        return _without_background(rng, _refocused(rng, image))
+        return _without_background(rng, _glowing(rng, _refocused(rng, image)))
 
 
 def degraded(rng: np.random.Generator, image: Image, besides: Image) -> Image:
@@ -127,6 +128,19 @@ def _refocused(rng: np.random.Generator, image: Image) -> Image:
     if chance < _SHARPENED + _BLURRED:
         return np.asarray(gaussian_filter(image, rng.uniform(*_BLUR_PX)), np.float32)
     return image
+
+
+def _glowing(rng: np.random.Generator, image: Image) -> Image:
+    """Add the structure's own light from out of focus, now and then: real images hold it, and it is the structure's."""
+    if rng.random() >= _GLOWING:
+        return image
+    width = np.exp(rng.uniform(*np.log(_GLOW_PX)))
+    glow = gaussian_filter(image[::2, ::2], width / 2)
+    brightest, wanted = float(glow.max()), rng.uniform(0, _GLOW) * np.percentile(image[::2, ::2], _BRIGHT_PERCENTILE)
+    if brightest <= 0:
+        return image
+    glow = zoom(glow, 2, order=1, grid_mode=True, mode="nearest")[: image.shape[0], : image.shape[1]]
+    return np.asarray(image + glow * np.float32(wanted / brightest), np.float32)
 
 
 def _without_background(rng: np.random.Generator, image: Image) -> Image:

@@ -96,7 +96,7 @@ class MicrotubuleParameters(StructureParameters):
     def random(cls, rng: np.random.Generator) -> Self:
         """Draw parameters over the wide range that training should see."""
         return cls(
-            density_um_per_um2=log_uniform(rng, 0.5, 7),
+            density_um_per_um2=log_uniform(rng, 0.6, 9),
             mean_length_um=log_uniform(rng, 1.5, 30),
             persistence_um=log_uniform(rng, 5, 80),
             curvature_per_um=log_uniform(rng, 0.02, 0.6),
