@@ -11,6 +11,7 @@ itself, which is what an engine that gives such light to no structure can reach 
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -35,6 +36,9 @@ Measures = Literal["pcc", "all"]
 
 FAINTEST = 0.25
 """Brightness of the weakest structure in any mixture, relative to the others."""
+
+SMALLEST_PX = 64
+"""Sides that every image must have."""
 
 _PERCENTILES = (1.0, 99.8)
 _ADU = np.float32(1000)  # of the bright parts: what normalisation takes for a camera's
@@ -151,8 +155,10 @@ def fields_of(images: Sequence[StructureImages], n: int) -> Iterator[tuple[Tile,
     """
     sides = [image.shape for one in images for image in one.clean]
     shape = tuple(min(_LARGEST[axis], min(s[axis] for s in sides)) // _STEP * _STEP for axis in range(2))
-    if min(shape) < 64:
-        raise ConfigError(f"The smallest image leaves fields of {shape[0]} x {shape[1]}, and 64 x 64 are needed.")
+    if min(shape) < SMALLEST_PX:
+        raise ConfigError(
+            f"The smallest image leaves fields of {shape[0]} x {shape[1]}, and {SMALLEST_PX} x {SMALLEST_PX} are needed."
+        )
     tiles = [list(_tiles(one, (shape[0], shape[1]))) for one in images]
     for i in range(min(n, max(map(len, tiles)))):
         yield tuple(several[i % len(several)] for several in tiles)
@@ -230,7 +236,9 @@ def _scores(predicted: Image, truth: Image, composite: Image, measures: Measures
     }
     if measures == "all":
         whole = score(predicted, truth)
-        found |= {"psnr": whole.psnr, "ms_ssim": whole.ms_ssim, "ssim": whole.ssim}
+        found |= {"psnr": whole.psnr, "ssim": whole.ssim}
+        if math.isfinite(whole.ms_ssim):  # small images have none
+            found["ms_ssim"] = whole.ms_ssim
         if (value := microssim(predicted, truth)) is not None:
             found["microssim"] = value
     return found

@@ -20,7 +20,7 @@ _BRIGHT_PERCENTILE = 99.8
 _BLANK = 0.08  # of the composed crops: noise alone, in which nothing is to be found
 _MAGNIFIED, _MAGNIFICATION = 0.5, 1.4  # share, and the largest factor either way: 45 to 25 nm a pixel as 32
 _SHARPENED, _BLURRED = 0.5, 0.35  # shares of the structures; the others stay as they are
-_BLUR_PX = (0.3, 2.2)
+_SHARPER, _BLUR_PX = (0.0, 3.0), (0.3, 2.2)  # how much sharper, and how much softer in pixels
 _CUT = 0.25  # share of the structures whose background was subtracted, and of the images
 _DENOISED = 0.3  # share of the images without noise
 _GLOWING, _GLOW, _GLOW_PX = 0.4, 0.5, (3.0, 25.0)  # share of the structures with out-of-focus light, how much, how wide
@@ -124,7 +124,7 @@ def _refocused(rng: np.random.Generator, image: Image) -> Image:
     """Return `image` sharper, softer or as it is."""
     chance = rng.random()
     if chance < _SHARPENED:
-        return sharpened(image, rng.uniform(0, 2))
+        return sharpened(image, rng.uniform(*_SHARPER))
     if chance < _SHARPENED + _BLURRED:
         return np.asarray(gaussian_filter(image, rng.uniform(*_BLUR_PX)), np.float32)
     return image

@@ -103,7 +103,7 @@ class LysosomeParameters(StructureParameters):
         """Draw parameters over the wide range that training should see."""
         diameter = log_uniform(rng, 0.3, 1.3)
         return cls(
-            density_per_100_um2=log_uniform(rng, 8, 280) * min(1, (0.6 / diameter) ** 2),
+            density_per_100_um2=log_uniform(rng, 15, 350) * min(1, (0.6 / diameter) ** 2),
             spot_fraction=rng.uniform(0, 0.8),
             diameter_um=diameter,
             diameter_spread=rng.uniform(0.1, 0.5),

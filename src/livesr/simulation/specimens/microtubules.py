@@ -116,7 +116,7 @@ class MicrotubuleParameters(StructureParameters):
             brightness_spread=rng.uniform(0.1, 0.5),
             label_spread=rng.uniform(0, 0.35),
             out_of_focus=rng.uniform(0, 0.4),
-            thickness_nm=rng.uniform(18, 50),
+            thickness_nm=rng.uniform(18, 42),
             defocus_nm=rng.uniform(70, 180),
             haze=log_uniform(rng, 0.1, 4),
         )
