@@ -67,7 +67,8 @@ def table(name: str, known: NDArray[np.float64], data: Path) -> str:
 
 def _simulated(pairs: CachedPairs, channel: int, count: int, plain: bool) -> NDArray[np.float64]:
     """Return the statistics (n, statistics) of `count` crops of one structure that show it."""
-    rng, found = np.random.default_rng(0), []
+    rng = np.random.default_rng(0)
+    found: list[list[float]] = []
     source = RemixedPairs(pairs, 1.0)
     while len(found) < count:
         crop = pairs.batch(rng, 1, SIDE, [channel])[1][0, channel] if plain else source.structure(rng, SIDE, channel)

@@ -205,7 +205,8 @@ def _measure(
     """Separate one mixture of one field and append what was measured, structure by structure."""
     scale = weight[:, None, None] * _ADU
     truth = np.stack([tile.truth for tile in field]) * scale
-    composite = np.sum(np.stack([tile.given for tile in field]) * scale, axis=0, dtype=np.float32)
+    given = np.stack([tile.given for tile in field]) * scale
+    composite = np.asarray(given.sum(0), np.float32)
     predicted = _separated(runtime, composite, engine.manifest.window)
     light = np.maximum(predicted, 0).sum((1, 2), dtype=np.float64)
     row = []

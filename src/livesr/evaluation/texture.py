@@ -12,8 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt, gaussian_filter, maximum_filter, sobel
 from scipy.stats import skew
-from skimage.feature import hessian_matrix, hessian_matrix_eigvals
-from skimage.filters import threshold_otsu
 
 Image = NDArray[np.floating[Any]]
 
@@ -50,7 +48,7 @@ def texture(image: Image, pixel_size_nm: float) -> dict[str, float]:
     if not high > low:
         raise ValueError(f"the image, {image.shape}, has no contrast")
     scaled = np.clip((image - low) / (high - low), 0, 1.5).astype(np.float32)
-    bright = scaled > threshold_otsu(scaled)
+    bright = scaled > _otsu(scaled)
     values = (
         *_power(scaled),
         _correlation_length(scaled) * pixel_size_nm,
@@ -59,6 +57,16 @@ def texture(image: Image, pixel_size_nm: float) -> dict[str, float]:
     )
     rest = (float(bright.mean()), float(skew(scaled, axis=None)), float(np.median(scaled)), _line_likeness(scaled))
     return dict(zip(STATISTICS, (*values, *rest, _maxima(scaled) / (pixel_size_nm / 1000) ** 2), strict=True))
+
+
+def _otsu(image: Image) -> float:
+    """Return the level that parts the pixels into two groups with the least variance within (Otsu 1979)."""
+    counts, edges = np.histogram(image, 256)
+    levels, below = (edges[:-1] + edges[1:]) / 2, np.cumsum(counts)
+    above = below[-1] - below
+    sums = np.cumsum(counts * levels)
+    between = below * above * (sums / np.maximum(below, 1) - (sums[-1] - sums) / np.maximum(above, 1)) ** 2
+    return float(levels[int(np.argmax(between))])
 
 
 def _power(image: Image) -> tuple[float, float, float]:
@@ -108,8 +116,9 @@ def _runs(bright: NDArray[np.bool_], pixel_size_nm: float) -> tuple[float, float
 
 def _line_likeness(image: Image) -> float:
     """Return the mean anisotropy of bright ridges: 1 for lines, 0 for round spots."""
-    large, small = hessian_matrix_eigvals(hessian_matrix(image, sigma=2, order="rc", use_gaussian_derivatives=False))
-    ridge = np.maximum(-small, 0)
+    yy, xx, yx = (gaussian_filter(image, 2, order=order) for order in ((2, 0), (0, 2), (1, 1)))
+    middle, apart = (yy + xx) / 2, np.hypot((yy - xx) / 2, yx)
+    large, ridge = middle + apart, np.maximum(apart - middle, 0)
     return float(np.sum(ridge * (1 - np.clip(-large / np.maximum(ridge, 1e-9), 0, 1))) / max(float(ridge.sum()), 1e-9))
 
 

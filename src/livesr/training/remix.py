@@ -106,17 +106,18 @@ class RemixedPairs:
 
 def degraded(rng: np.random.Generator, image: Image, besides: Image) -> Image:
     """Return a frame (y, x) of `image`: with `besides` (noise, haze, background) or none, cut off, in 8 bits, by chance."""
-    frame = image
+    frame: Image = image
     if rng.random() < _HAZY:
         frame = frame + np.float32(rng.uniform(0, 0.6)) * gaussian_filter(image, rng.uniform(8, 30))
     if rng.random() >= _DENOISED:
         frame = frame + besides * np.float32(rng.uniform(0, 1.5))
     if rng.random() < _CUT:
-        frame = np.maximum(frame - np.float32(np.percentile(frame[::2, ::2], rng.uniform(0, 30))), 0)
+        level = np.float32(np.percentile(frame[::2, ::2], rng.uniform(0, 30)))
+        frame = np.asarray(np.maximum(frame - level, 0), np.float32)
     if rng.random() < _EIGHT_BITS:
         low, high = float(frame.min()), float(frame.max())
         step = max((high - low) / 255, 1e-6)
-        frame = low + np.round((frame - low) / step) * step
+        frame = np.asarray(low + np.round((frame - low) / step) * step, np.float32)
     return np.asarray(frame, np.float32)
 
 
@@ -148,7 +149,7 @@ def _without_background(rng: np.random.Generator, image: Image) -> Image:
     if rng.random() >= _CUT:
         return image
     level = rng.uniform(0, 0.2) * np.percentile(image[::2, ::2], _BRIGHT_PERCENTILE)
-    return np.maximum(image - np.float32(level), 0)
+    return np.asarray(np.maximum(image - np.float32(level), 0), np.float32)
 
 
 def sharpened(image: Image, amount: float, sigma_px: float = 1.3) -> Image:
