@@ -103,9 +103,9 @@ class MicrotubuleParameters(StructureParameters):
             radial_fraction=rng.uniform(0, 1),
             spread_rad=log_uniform(rng, 0.15, 3),
             bundle_fraction=rng.uniform(0, 0.7),
-            curled_fraction=rng.choice([0.0, 1.0]) * rng.uniform(0, 0.6),
+            curled_fraction=rng.choice([0.0, 0.0, 1.0]) * rng.uniform(0, 0.5),
             curl_per_um=log_uniform(rng, 0.4, 2),
-            buckle_um=log_uniform(rng, 0.7, 4),
+            buckle_um=log_uniform(rng, 0.5, 1.5),  # longer bends would close into circles
             growth_um_per_min=rng.uniform(5, 20),
             shrinkage_um_per_min=rng.uniform(10, 30),
             catastrophe_per_s=rng.uniform(0.01, 0.06),

@@ -120,7 +120,7 @@ class ReticulumParameters(StructureParameters):
             tension=rng.uniform(0, 1),
             loose_fraction=rng.uniform(0, 0.3),
             branches_per_tubule=rng.uniform(0, 0.4) * min(mesh, 1),
-            loops_per_tubule=log_uniform(rng, 0.01, 0.25) * min(mesh, 1),
+            loops_per_tubule=log_uniform(rng, 0.003, 0.08) * min(mesh, 1),
             loop_um=rng.uniform(0.3, 0.8),
             long_per_100_um2=rng.choice([0.0, 0.0, 1.0]) * log_uniform(rng, 1, 8),
             sheet_fraction=rng.choice([0.0, 1.0]) * log_uniform(rng, 0.02, 0.8),
