@@ -22,7 +22,7 @@ _MAGNIFIED, _MAGNIFICATION = 0.5, 1.4  # share, and the largest factor either wa
 _SHARPENED, _BLURRED = 0.5, 0.35  # shares of the structures; the others stay as they are
 _SHARPER, _BLUR_PX = (0.0, 3.0), (0.3, 2.2)  # how much sharper, and how much softer in pixels
 _CUT = 0.25  # share of the structures whose background was subtracted, and of the images
-_DENOISED = 0.3  # share of the images without noise
+_DENOISED = 0.15  # share of the images without noise
 _GLOWING, _GLOW, _GLOW_PX = 0.4, 0.5, (3.0, 25.0)  # share of the structures with out-of-focus light, how much, how wide
 _HAZY, _EIGHT_BITS = 0.2, 0.2
 
@@ -110,7 +110,7 @@ def degraded(rng: np.random.Generator, image: Image, besides: Image) -> Image:
     if rng.random() < _HAZY:
         frame = frame + np.float32(rng.uniform(0, 0.6)) * gaussian_filter(image, rng.uniform(8, 30))
     if rng.random() >= _DENOISED:
-        frame = frame + besides * np.float32(rng.uniform(0, 1.5))
+        frame = frame + besides * np.float32(rng.uniform(0, 2.5))
     if rng.random() < _CUT:
         level = np.float32(np.percentile(frame[::2, ::2], rng.uniform(0, 30)))
         frame = np.asarray(np.maximum(frame - level, 0), np.float32)
