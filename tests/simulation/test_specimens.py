@@ -263,6 +263,14 @@ class TestLysosomes:
             assert distance.max() < 0.5
         assert riders.running.any()
 
+    def test_without_any_microtubule_in_the_cell_they_stay_where_they_are(self):
+        tracks = Microtubules((96, 96), PIXEL_UM, np.random.default_rng(0))
+        tracks._light[:] = 0  # as where a cell's outline leaves none
+        riders = Lysosomes((96, 96), PIXEL_UM, np.random.default_rng(1), microtubules=tracks)
+        riders.advance(0.5)
+        assert np.isfinite(riders.positions_um).all()
+        assert np.all(riders._filament == -1)
+
     def test_they_run_at_the_stated_speed(self):
         _, riders = self.build(mobile_fraction=1, speed_um_per_s=1.0, run_um=1e6)
         before, running = riders.positions_um.copy(), riders.running.copy()

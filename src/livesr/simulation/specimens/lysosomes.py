@@ -312,7 +312,7 @@ class Lysosomes(Structure):
         if self._microtubules is None or not len(which):
             return
         filament, arc, distance = self._microtubules.nearest(self.positions_um[which])
-        near = distance <= reach_um
+        near = (distance <= reach_um) & np.isfinite(distance)
         which = which[near]
         self._filament[which], self._arc_um[which] = filament[near], arc[near]
         self._birth[which] = self._microtubules.births[filament[near]]

@@ -183,10 +183,13 @@ class Microtubules(Structure):
     def nearest(self, points_um: Floats) -> tuple[NDArray[np.intp], Image, Image]:
         """Find the closest grown place of any filament.
 
-        Returns filament (n,), arc_um (n,) and distance_um (n,) for points (n, 2).
+        Returns filament (n,), arc_um (n,) and distance_um (n,) for points (n, 2); infinitely far where none has grown.
         """
         grown = (self._arc_um < self.length_um[:, None]) & (self._light > 0)
         filament, node = np.nonzero(grown)
+        if not len(filament):
+            nowhere = np.zeros(len(points_um), np.intp)
+            return nowhere, nowhere.astype(np.float32), np.full(len(points_um), np.inf, np.float32)
         places = self.nodes_um[filament, node]
         nearest = np.array([np.argmin(((places - point) ** 2).sum(axis=1)) for point in points_um], np.intp)
         distance = np.linalg.norm(places[nearest] - points_um, axis=1).astype(np.float32)
