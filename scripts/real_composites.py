@@ -1,16 +1,14 @@
 #!/usr/bin/env python
-"""Measures separation engines on composites of real SIM images, and writes the table into their model cards.
+"""The development benchmark: separation engines on composites of real SIM images, as tables, and into their model cards.
 
     python scripts/real_composites.py ../shared/data engines/imcsr-mt-er-lyso-light
+    python scripts/real_composites.py ../shared/data engines/imcsr-mt-er-lyso-light --fast --dry-run
 
-A composite is one real image of each structure, of different cells, each scaled to its 1st and 99.8th percentile and added,
-then once more with each structure at half brightness; the same still frame three times, through the runtime of a live run. The
-images are not part of the repository and no engine learns from them. `--picture FOLDER` draws what was found; the images'
-licences keep such pictures out of the repository.
-
-Each PCC stands beside two others: that of the composite itself, taken as the prediction of each structure, and that of the
-true image without its smooth background. Engines give haze to no structure, and real images of microtubules hold much of it:
-what an engine without haze can reach against such an image is less than 1.
+Four sets of images: the fields that the simulation was first compared with, other fields of the same kind, ER of another
+microscope (a Nikon N-SIM, dense and soft), and noisy images as they were before their authors denoised them, with the
+denoised ones as truth. What is composed and measured is `livesr.evaluation.composites`; `--fast` leaves out all but the PCC
+and takes at most eight fields of a set. The images are not part of the repository and no engine learns from them.
+`--picture FOLDER` draws what was found; the images' licences keep such pictures out of the repository.
 """
 
 from __future__ import annotations
@@ -18,31 +16,65 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter, minimum_filter
+from PIL import Image as Pillow
 
-from livesr.evaluation.metrics import pcc
+from livesr.evaluation.composites import StructureImages, composites_table, evaluate_composites, summary
 from livesr.evaluation.pictures import PictureRow, montage
-from livesr.live.inference.backend import Backend
-from livesr.live.inference.engine import Engine, load_engine
-from livesr.live.inference.runner import open_backend
-from livesr.live.normalise import background_and_headroom
+from livesr.live.inference.engine import load_engine
 
-FILES = {
-    "Microtubules": "microtubules_1004.tif",
-    "ER": "er_224x1024.tif",
-    "Lysosomes": "lysosomes_1024.tif",
-    "CCPs": "ccps_1004.tif",
-}
-HEIGHT, WIDTH, STRIPS = 224, 1000, 4  # the image of the ER is one strip; of the others there are four
 HEADING = "## On composites of real images"
+FAST_FIELDS, FIELDS = 8, 18
 Picture = NDArray[np.float32]
+
+
+class Files(NamedTuple):
+    """Of one structure in one set; patterns below the folder of the data."""
+
+    clean: tuple[str, ...]
+    noisy: tuple[str, ...] = ()
+
+
+_MT, _MT_OTHER = "organelles/microtubules_1004.tif", "more/organelles/mt_tmpE_1004.tif"
+_ER, _ER_NSIM = "organelles/er_224x1024.tif", "more/er_nsim/*.tif"
+_LYSO, _LYSO_OTHER = "organelles/lysosomes_1024.tif", "more/organelles/lamp1_crop_512.png"
+_CCP, _CCP_OTHER = "organelles/ccps_1004.tif", "more/organelles/ccp_exE_1004.tif"
+
+SETS: dict[str, dict[str, Files]] = {
+    "known fields": {
+        "Microtubules": Files((_MT,)),
+        "ER": Files((_ER,)),
+        "Lysosomes": Files((_LYSO,)),
+        "CCPs": Files((_CCP,)),
+    },
+    "other fields": {
+        "Microtubules": Files((_MT_OTHER,)),
+        "ER": Files((_ER,)),
+        "Lysosomes": Files((_LYSO_OTHER,)),
+        "CCPs": Files((_CCP_OTHER,)),
+    },
+    "ER of an N-SIM": {
+        "Microtubules": Files((_MT, _MT_OTHER)),
+        "ER": Files((_ER_NSIM,)),
+        "Lysosomes": Files((_LYSO, _LYSO_OTHER)),
+        "CCPs": Files((_CCP, _CCP_OTHER)),
+    },
+    "noisy": {
+        "Microtubules": Files(
+            (_MT, _MT_OTHER),
+            ("organelles/microtubules_noisy_1004.tif", "more/organelles/mt_tmpE_noisy_1004.tif"),
+        ),
+        "ER": Files((_ER,)),
+        "Lysosomes": Files((_LYSO,)),
+        "CCPs": Files((_CCP_OTHER,), ("more/organelles/ccp_exE_noisy_1004.tif",)),
+    },
+}
 
 
 def main() -> None:
@@ -50,99 +82,88 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("data", type=Path, help="folder of the real data")
     parser.add_argument("engines", type=Path, nargs="+", help="engine folders")
+    parser.add_argument("--fast", action="store_true", help="PCC alone, fewer fields: to decide by")
     parser.add_argument("--picture", type=Path, help="folder for pictures")
     parser.add_argument("--dry-run", action="store_true", help="print, change no card")
+    parser.add_argument("--threads", type=int, default=0)
     given = parser.parse_args()
+    if given.fast and not given.dry_run:
+        parser.error("--fast leaves out what a card says; add --dry-run")
     for folder in given.engines:
-        engine = load_engine(folder)
-        rows: list[PictureRow] = []
-        found = measure(engine, given.data, rows)
-        print(f"{engine.manifest.id}\n\n{table(found)}")
-        if given.picture:
-            given.picture.mkdir(parents=True, exist_ok=True)
-            montage(rows, HEIGHT).save(given.picture / f"{engine.manifest.id}.png")
+        found = measure(folder, given.data, fast=given.fast, threads=given.threads, pictures=given.picture)
+        print(f"{folder.name}\n\n{tables(found, details=not given.fast)}")
         if not given.dry_run:
             text = json.dumps(found, indent=1) + "\n"
             (folder / "real-composites.json").write_text(text, encoding="utf-8", newline="\n")
-            _into_card(folder / "README.md", table(found))
+            _into_card(folder / "README.md", tables(found))
 
 
-def measure(engine: Engine, data: Path, rows: list[PictureRow]) -> dict[str, Any]:
-    """Return mean PCCs over the strips: by brightness, structure and what was compared."""
-    names = engine.manifest.channel_names
-    backend = open_backend(engine, (HEIGHT, WIDTH))
-    weights = {"1:1:1": np.ones(len(names), np.float32)}
-    for i, name in enumerate(names):
-        weights[f"{name} at half"] = np.where(np.arange(len(names)) == i, 0.5, 1).astype(np.float32)
-    result: dict[str, Any] = {"runtime": f"{backend.name} {backend.precision}", "pcc": {}}
-    try:
-        for label, weight in weights.items():
-            scores = []
-            for strip, parts in enumerate(_strips(data, names)):
-                truth = parts * weight[:, None, None] * np.float32(1000)
-                predicted = _separated(backend, truth.sum(0), engine.manifest.window)
-                scores.append(_scores(predicted, truth))
-                if label == "1:1:1":
-                    colors = tuple(channel.color for channel in engine.manifest.channels)
-                    rows.append(PictureRow(f"strip {strip}", truth.sum(0), predicted, truth, tuple(names), colors))
-            mean = np.mean(scores, 0).round(3).tolist()
-            kinds = ("network", "network_less_background", "input", "without_background")
-            result["pcc"][label] = {n: dict(zip(kinds, m, strict=True)) for n, m in zip(names, mean, strict=True)}
-    finally:
-        backend.close()
-    return result
+def measure(folder: Path, data: Path, *, fast: bool, threads: int = 0, pictures: Path | None = None) -> dict[str, Any]:
+    """Return what `evaluate_composites` found on every set of images."""
+    engine, found = load_engine(folder), {}
+    for label, files in SETS.items():
+        images = {name: _read(data, files[name]) for name in engine.manifest.channel_names}
+        rows: list[PictureRow] = []
+        found[label] = evaluate_composites(
+            engine,
+            images,
+            n=FAST_FIELDS if fast else FIELDS,
+            measures="pcc" if fast else "equal",
+            threads=threads,
+            show=rows.append if pictures else None,
+        )
+        if pictures:
+            pictures.mkdir(parents=True, exist_ok=True)
+            montage(rows[:6], 256).save(pictures / f"{engine.manifest.id} {label}.png")
+    return found
 
 
-def _strips(data: Path, names: tuple[str, ...]) -> Iterator[Picture]:
-    images = [tifffile.imread(data / "organelles" / FILES[name]).astype(np.float32) for name in names]
-    for strip in range(STRIPS):
-        parts = [_scaled(image[_rows(image, strip), :WIDTH]) for image in images]
-        yield np.stack(parts)
+def _read(data: Path, files: Files) -> StructureImages:
+    return StructureImages(_images(data, files.clean), _images(data, files.noisy) if files.noisy else None)
 
 
-def _rows(image: Picture, strip: int) -> slice:
-    top = strip * HEIGHT if image.shape[0] >= STRIPS * HEIGHT else 0
-    return slice(top, top + HEIGHT)
+def _images(data: Path, patterns: Sequence[str]) -> list[Picture]:
+    paths = [path for pattern in patterns for path in sorted(data.glob(pattern))]
+    return [_image(path) for path in paths]
 
 
-def _scaled(image: Picture) -> Picture:
-    low, high = np.percentile(image, (1, 99.8))
-    return np.asarray((image - low) / (high - low), np.float32)
+def _image(path: Path) -> Picture:
+    pixels = tifffile.imread(path) if path.suffix == ".tif" else np.asarray(Pillow.open(path).convert("L"))
+    return np.asarray(np.squeeze(pixels), np.float32)
 
 
-def _separated(backend: Backend, composite: Picture, window: int) -> Picture:
-    """Return the channels (c, y, x) of the still composite, in its units."""
-    background, headroom = background_and_headroom(composite)
-    backend.input[:] = np.repeat(((composite - background) / headroom)[None], window, 0)
-    return np.asarray(backend.infer() * headroom, np.float32)
+def tables(found: dict[str, Any], *, details: bool = True) -> str:
+    """Return the Markdown of one engine: the means to decide by, then every set if there are `details`."""
+    columns = ("equal", "half", "quarter", "alone", "mean", "worst", "invented")
+    sums = {label: summary(result) for label, result in found.items()}
+    sums["mean of all sets"] = {k: float(np.mean([one[k] for one in sums.values()])) for k in columns}
+    heads = ("1:1:1", "at half", "at a quarter", "alone", "all mixtures", "worst PCC", "most light invented")
+    lines = [f"| set | fields | {' | '.join(heads)} |", "|---" * (len(heads) + 2) + "|"]
+    for label, means in sums.items():
+        fields = found[label]["fields"] if label in found else ""
+        lines.append(f"| {label} | {fields} | {' | '.join(f'{means[k]:.3f}' for k in columns)} |")
+    text = "\n".join(lines) + "\n\n" + _by_structure(found)
+    if details:
+        text += "".join(f"\n### {label.capitalize()}\n\n{composites_table(result)}" for label, result in found.items())
+    return text
 
 
-def _scores(predicted: Picture, truth: Picture) -> list[list[float]]:
-    composite = truth.sum(0)
-    sharp = [_less_background(image) for image in truth]
-    return [
-        [pcc(p, t), pcc(p, s), pcc(composite, t), pcc(s, t)] for p, t, s in zip(predicted, truth, sharp, strict=True)
-    ]
-
-
-def _less_background(image: Picture, reach: int = 25) -> Picture:
-    """Subtract the smoothed lower envelope within `reach` pixels (0.8 um): wider than any structure."""
-    lower = minimum_filter(gaussian_filter(image, 2), reach)
-    return np.maximum(image - gaussian_filter(lower, reach / 1.5), 0)
-
-
-def table(found: dict[str, Any]) -> str:
-    """Return the Markdown table of one engine."""
+def _by_structure(found: dict[str, Any]) -> str:
+    """Return a short table: PCC of each structure, all alike, and with itself weaker; the composite's own beside the first."""
     lines = [
-        "| brightness | structure | PCC | less background | input | best without haze |",
-        "|---|---|---|---|---|---|",
+        "| set | structure | 1:1:1 (input) | at half | at a quarter | alone | invented when missing |",
+        "|---" * 7 + "|",
     ]
-    for label, by_name in found["pcc"].items():
-        lines += [
-            f"| {label} | {name} | {p['network']:.3f} | {p['network_less_background']:.3f} | {p['input']:.3f} "
-            f"| {p['without_background']:.3f} |"
-            for name, p in by_name.items()
-        ]
+    for label, result in found.items():
+        mixed = result["mixtures"]
+        equal = next(iter(mixed.values()))
+        for name, at_par in equal.items():
+            weaker = [mixed[f"{name} {word}"][name]["pcc"] for word in ("at half", "at a quarter", "alone")]
+            missing = mixed[f"{name} missing"][name]["invented"]
+            cells = " | ".join(f"{value:.3f}" for value in weaker)
+            lines.append(
+                f"| {label} | {name} | {at_par['pcc']:.3f} ({at_par['pcc_input']:.2f}) | {cells} | {missing:.1%} |"
+            )
     return "\n".join(lines) + "\n"
 
 
@@ -150,10 +171,10 @@ def _into_card(path: Path, rows: str) -> None:
     card = path.read_text(encoding="utf-8")
     section = f"""{HEADING}
 
-One real SIM image of each structure, of different cells, scaled to equal percentiles and added; four strips of
-{HEIGHT} x {WIDTH} pixels, the same still frame three times (`scripts/real_composites.py`). The images are not part of this
-repository, and no engine learned from them. *Input* is the composite itself, taken as the prediction. Engines give haze to no
-structure and real images hold it: *less background* compares with the true image less its smooth background, and *best without
+Real SIM images of single structures, of different cells, scaled to equal percentiles and added; the same still frame three
+times (`scripts/real_composites.py`, which says what the sets are). The images are not part of this repository, and no engine
+learned from them. *Input* is the composite itself, taken as the prediction. Real images hold light from far out of focus, of
+which nobody can tell whose it is: *less background* compares with the true image less its smooth background, and *best without
 haze* is what that image itself scores against the true one.
 
 {rows}

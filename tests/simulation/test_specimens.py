@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
+from scipy.spatial import cKDTree
 
 from livesr.simulation.specimens import (
     DEFAULT_STRUCTURES,
@@ -189,6 +190,15 @@ class TestMicrotubules:
         assert np.all(grown >= 0)
         assert np.median(grown[grown > 0]) == pytest.approx(12 / 60 * 2, rel=0.2)
 
+    def test_curled_ones_turn_further_and_the_others_look_as_before(self):
+        def turning(**parameters):
+            steps = np.diff(self.build(**parameters)._tracks, axis=1)
+            angle = np.unwrap(np.arctan2(steps[..., 0], steps[..., 1]), axis=1)
+            return np.abs(np.diff(angle, axis=1)).mean()
+
+        assert turning(curled_fraction=1, curl_per_um=2) > 2 * turning()
+        assert turning(curled_fraction=0, curl_per_um=2) == turning()
+
     def test_they_shrink_and_start_anew(self):
         filaments = self.build(dynamic_fraction=1, catastrophe_per_s=1e3, rescue_per_s=0, mean_length_um=3)
         filaments.advance(0.5)
@@ -235,6 +245,13 @@ class TestLysosomes:
 
         assert roughness(1) > 1.2 * roughness(0)
 
+    def test_vacuoles_are_larger_than_lysosomes_and_even(self):
+        def radii(largest_um):
+            return self.build(diameter_um=1.2, largest_um=largest_um, spot_fraction=0)[1].radius_um
+
+        assert radii(1.0).max() == pytest.approx(0.5)
+        assert 0.6 < radii(2.6).max() <= 1.3
+
     def test_the_running_ones_stay_on_microtubules(self):
         tracks, riders = self.build(mobile_fraction=0.5)
         for _ in range(20):
@@ -245,6 +262,14 @@ class TestLysosomes:
             # Nodes lie 0.2 um apart, and one that has just bound is still drawn in from up to 0.4 um.
             assert distance.max() < 0.5
         assert riders.running.any()
+
+    def test_without_any_microtubule_in_the_cell_they_stay_where_they_are(self):
+        tracks = Microtubules((96, 96), PIXEL_UM, np.random.default_rng(0))
+        tracks._light[:] = 0  # as where a cell's outline leaves none
+        riders = Lysosomes((96, 96), PIXEL_UM, np.random.default_rng(1), microtubules=tracks)
+        riders.advance(0.5)
+        assert np.isfinite(riders.positions_um).all()
+        assert np.all(riders._filament == -1)
 
     def test_they_run_at_the_stated_speed(self):
         _, riders = self.build(mobile_fraction=1, speed_um_per_s=1.0, run_um=1e6)
@@ -380,6 +405,42 @@ class TestReticulum:
 
         assert filled(0.5) > 1.5 * filled(0)
 
+    def test_holes_open_the_sheets_and_clouds_blur_them(self):
+        def rendered(**more):
+            parameters = ReticulumParameters(mesh_um=2.5, sheet_fraction=1, sheet_grain_um=0.5, shading=0, **more)
+            return EndoplasmicReticulum((256, 256), PIXEL_UM, np.random.default_rng(0), parameters).render()
+
+        whole, open_, cloudy = rendered(), rendered(holes=0.5), rendered(cloud=1.0)
+        assert np.mean(open_ < 0.1) > 2 * np.mean(whole < 0.1)
+        assert np.abs(np.diff(cloudy)).mean() < 0.9 * np.abs(np.diff(whole)).mean()
+
+    def test_an_even_mesh_has_polygons_alike(self):
+        def spread(even):
+            parameters = ReticulumParameters(mesh_um=0.6, even=even, uneven=0, long_per_100_um2=0, missing_fraction=0)
+            network = EndoplasmicReticulum((256, 256), PIXEL_UM, np.random.default_rng(0), parameters)
+            seeds = network._seeds()
+            distance = cKDTree(seeds).query(seeds, 2)[0][:, 1]
+            return distance.std() / distance.mean()
+
+        assert spread(1) < 0.8 * spread(0)
+
+    def test_a_fine_mesh_costs_no_more_nodes_than_it_needs(self):
+        def nodes(mesh_um):
+            return EndoplasmicReticulum(
+                (96, 96), PIXEL_UM, np.random.default_rng(0), ReticulumParameters(mesh_um=mesh_um)
+            )._tubule_nodes().shape[1]  # fmt: skip
+
+        assert (nodes(0.3), nodes(1.5), nodes(2.8)) == (11, 33, 33)
+
+    def test_loops_are_as_large_as_stated(self):
+        def largest(loop_um):
+            parameters = ReticulumParameters(loop_um=loop_um, loops_per_tubule=2)
+            network = EndoplasmicReticulum((96, 96), PIXEL_UM, np.random.default_rng(0), parameters)
+            return np.ptp(network._loop_shape, axis=1).max()
+
+        assert largest(0.4) == pytest.approx(0.4, rel=0.05)
+        assert largest(0.8) == pytest.approx(0.8, rel=0.05)
+
     def test_tension_evens_out_the_mesh(self):
         def unevenness(tension):
             parameters = ReticulumParameters(tension=tension, long_per_100_um2=0)
@@ -447,6 +508,9 @@ class TestBadArguments:
             (MicrotubuleParameters, {"radial_fraction": 1.1}),
             (MicrotubuleParameters, {"haze": -0.1}),
             (ReticulumParameters, {"mesh_um": -1}),
+            (ReticulumParameters, {"holes": 1.5}),
+            (MicrotubuleParameters, {"curled_fraction": -1}),
+            (LysosomeParameters, {"largest_um": 0.1}),
             (ReticulumParameters, {"sheet_fraction": 2}),
             (LysosomeParameters, {"clusters": 0}),
             (LysosomeParameters, {"mobile_fraction": -0.5}),

@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from livesr.live.normalise import BRIGHT_LEVEL
-from livesr.training.sources import CachedPairs, RemixedPairs
+from livesr.training.sources import CachedPairs
 
 META = {"seed": 1, "pixel_size_nm": 40.0, "channels": ["a", "b"]}
 
@@ -85,56 +84,3 @@ def test_a_network_of_one_frame_is_given_the_middle_one(tmp_path: Path) -> None:
         np.testing.assert_array_equal(middle, all_frames[:, all_frames.shape[1] // 2][:, None])
     with pytest.raises(ValueError, match="middle ones"):
         CachedPairs(folder, window=2)
-
-
-def spotted(folder: Path) -> Path:
-    """Two structures, each a spot at a place of its own in every image, and an even haze of 0.1 in the frames."""
-    rng = np.random.default_rng(0)
-    targets = (rng.random((6, 2, 64, 64)) > 0.98).astype(np.float16)
-    frames = np.repeat(targets.sum(1, keepdims=True) + np.float16(0.1), 3, 1)
-    frames[:, 0] += 0.5  # neighbours differ, so that a still window can be told
-    folder.mkdir()
-    np.save(folder / "frames.npy", frames)
-    np.save(folder / "targets.npy", targets)
-    (folder / "meta.json").write_text(json.dumps(META))
-    return folder
-
-
-def test_structures_of_different_cells_make_still_frames_that_they_sum_to(tmp_path: Path) -> None:
-    pairs = CachedPairs(spotted(tmp_path / "pairs"))
-    frames, targets = RemixedPairs(pairs, 1.0, brightness_ratio=4.0).batch(np.random.default_rng(2), 24, 32)
-    assert frames.dtype == targets.dtype == np.float32
-    composites = [(f, t) for f, t in zip(frames, targets, strict=True) if t.any()]
-    assert len(composites) > 16
-    for window, parts in composites:
-        np.testing.assert_array_equal(window[0], window[1])
-        # What is left is even: the haze of one crop.
-        assert np.std(window[1] - parts.sum(0)) < 1e-3
-        bright = parts.max((1, 2))
-        assert 0.9 / 4 < bright[0] / bright[1] < 4 * 1.1
-        assert 0.3 * BRIGHT_LEVEL < window.max() < 4 * BRIGHT_LEVEL
-
-
-def test_some_of_them_are_noise_in_which_nothing_is_to_be_found(tmp_path: Path) -> None:
-    folder = spotted(tmp_path / "pairs")
-    frames = np.load(folder / "frames.npy")
-    np.save(folder / "frames.npy", frames + np.random.default_rng(1).normal(0, 0.1, frames.shape).astype(np.float16))
-    frames, targets = RemixedPairs(CachedPairs(folder), 1.0).batch(np.random.default_rng(2), 60, 32)
-    blank = frames[~targets.any((1, 2, 3))]
-    assert 0 < len(blank) < 20
-    for window in blank:
-        assert 0.7 * BRIGHT_LEVEL < window[1].max() < 3 * BRIGHT_LEVEL, "stretched as a live frame would be"
-        assert abs(np.corrcoef(window[0].ravel(), window[1].ravel())[0, 1]) < 0.3, "each frame has noise of its own"
-
-
-def test_the_share_of_composites_is_kept_and_the_rest_is_as_drawn(tmp_path: Path) -> None:
-    pairs = CachedPairs(spotted(tmp_path / "pairs"))
-    some = RemixedPairs(pairs, 0.5).batch(np.random.default_rng(3), 64, 16)[0]
-    drawn = pairs.batch(np.random.default_rng(3), 64, 16)[0]
-    assert 16 < sum(np.array_equal(a, b) for a, b in zip(some, drawn, strict=True)) < 48
-    np.testing.assert_array_equal(RemixedPairs(pairs, 0.0).batch(np.random.default_rng(3), 64, 16)[0], drawn)
-
-
-def test_upscaling_cannot_be_composed_anew(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="2 times finer"):
-        RemixedPairs(CachedPairs(write(tmp_path / "pairs", scale=2)), 0.5)

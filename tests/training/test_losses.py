@@ -77,3 +77,19 @@ def test_l1_is_the_mean_absolute_difference() -> None:
     terms = L1Loss()(prediction, target)
     torch.testing.assert_close(terms.total, (prediction - target).abs().mean())
     assert list(terms.parts) == ["l1"]
+
+
+def test_a_dim_structure_counts_more_in_a_balanced_loss_and_an_absent_one_as_before() -> None:
+    _, target = pair((1, 3, 64, 64))
+    target[:, 1] *= 0.25
+    target[:, 2] = 0
+
+    def loss(wrong: int, balance: float) -> float:
+        prediction = target.clone()
+        prediction[:, wrong] = prediction[:, wrong] * 0.5 + 0.05
+        return float(CombinationLoss(structure=0, summation=0, balance=balance)(prediction, target).total)
+
+    assert loss(1, 0.5) == pytest.approx(4 * loss(1, 0), rel=0.03), "(4 ^ 2) ^ (0.5 / 2) = 2, and it is squared"
+    assert loss(1, 1.0) == pytest.approx(16 * loss(1, 0), rel=0.03)
+    assert loss(0, 0.5) == pytest.approx(loss(0, 0), rel=0.03)
+    assert loss(2, 0.5) == pytest.approx(loss(2, 0))

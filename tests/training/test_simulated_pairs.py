@@ -114,7 +114,7 @@ def test_targets_sum_to_the_clean_input(seed):
 
 
 def test_time_lapse_moves_coherently_and_repeats():
-    domain = CLEAN.model_copy(update={"interval_s": (0.1, 0.1)})
+    domain = CLEAN.model_copy(update={"interval_s": (0.1, 0.1), "still": 0.0})
     series = simulate((11,), 4, size=96, domain=domain)
     assert len(series) == 4
     assert series.truths.shape == (4, 3, 96, 96)

@@ -103,7 +103,7 @@ def test_bf16_and_channels_last_learn_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("optimiser", ["adam", "adamw"])
-@pytest.mark.parametrize("schedule", ["cosine", "plateau"])
+@pytest.mark.parametrize("schedule", ["cosine", "plateau", "constant"])
 def test_a_killed_run_resumed_equals_one_that_was_not(tmp_path: Path, optimiser: str, schedule: str) -> None:
     # Reports every 3 steps: the means of the line after the checkpoint of step 5 begin before it.
     settings = {"optimiser": optimiser, "schedule": schedule, "patience_steps": 1, "log_every": 3, "validate_every": 6}
@@ -205,6 +205,25 @@ def test_a_network_begins_with_what_fits_of_another(tmp_path: Path) -> None:
     wider.run(minutes=1e-6)
     stored = json.loads((tmp_path / "second" / "start.json").read_text())
     assert (stored["name"], stored["tensors"], stored["of"]) == ("run first", len(same), len(begun))
+
+
+def test_patches_are_counted_over_all_runs(tmp_path: Path) -> None:
+    reports: list[Progress] = []
+    trainer(tmp_path / "first", steps=4).run(reports.append)
+    assert reports[-1].patches == 4 * 4
+    trainer(tmp_path / "second", steps=3, start=str(tmp_path / "first" / "final.pt")).run(reports.append)
+    assert reports[-1].patches == 4 * 4 + 3 * 4
+    assert json.loads((tmp_path / "second" / "start.json").read_text())["patches"] == 4 * 4
+    with (tmp_path / "second" / "log.csv").open(newline="") as file:
+        assert [row["patches"] for row in csv.DictReader(file)] == ["20", "24", "28"]
+
+
+def test_a_constant_rate_stays_when_the_budget_grows(tmp_path: Path) -> None:
+    rates: list[float] = []
+    trainer(tmp_path, schedule="constant", steps=8, warmup_steps=4).run(lambda progress: rates.append(progress.lr))
+    trainer(tmp_path, schedule="constant", steps=12, warmup_steps=4).run(lambda progress: rates.append(progress.lr))
+    lr = config().lr
+    assert rates == pytest.approx([lr / 4, lr / 2, 3 * lr / 4, *[lr] * 9])
 
 
 def test_a_deeper_network_begins_as_the_shallower_one(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rich.console import Console
 
+    from livesr.evaluation.composites import StructureImages
     from livesr.evaluation.pictures import PictureRow
     from livesr.simulation.domain import Domain
 
@@ -38,7 +39,8 @@ def evaluate(
     data: Annotated[
         str,
         typer.Option(
-            help="simulated; a folder of pairs, as livesr train makes them; or a YAML file with a recipe's images section."
+            help="simulated; a folder of pairs, as livesr train makes them; a folder with a folder of images of each "
+            "structure, which are mixed in many ways; or a YAML file with a recipe's images section."
         ),
     ] = "simulated",
     out: Annotated[Path, typer.Option(help="Folder for report.html and report.json.")] = Path("evaluation"),
@@ -62,6 +64,9 @@ def evaluate(
 ) -> None:
     """Score an engine against truths it never saw, test it on scenes of which the answer is known, and write a page.
 
+    A folder of single-structure images is mixed alike, with each structure at half and at a quarter, missing and alone; its
+    report is report.md.
+
     [dim]Example:[/] livesr evaluate imcsr-mt-er-lyso-light --out evaluation
     """
     from livesr.evaluation.report import write_report
@@ -69,6 +74,9 @@ def evaluate(
     terminal = console(quiet=as_json)
     rows: list[PictureRow] = []
     call = _Call(engine, n, size, backend, threads, rows, terminal)
+    if Path(data).is_dir() and not (Path(data) / "meta.json").is_file():
+        _report_composites(call.composites(Path(data)), out, terminal, as_json)
+        return
     result = (
         call.simulated(_conditions(conditions, engine), null_tests) if data == "simulated" else call.pairs(Path(data))
     )
@@ -135,6 +143,21 @@ class _Call:
                 **self._runtime,
             )
 
+    def composites(self, folder: Path) -> dict[str, Any]:
+        from rich.progress import Progress
+
+        from livesr.evaluation.composites import evaluate_composites
+
+        with Progress(console=self._terminal, transient=True) as bars:
+            task = bars.add_task("scoring", total=self._n)
+            return evaluate_composites(
+                self._engine,
+                _single_structures(folder, self._engine),
+                n=self._n,
+                progress=lambda done, total: bars.update(task, completed=done, total=total),
+                **self._runtime,
+            )
+
     def _own_images(self, path: Path) -> tuple[Pairs, list[str], str]:
         from livesr.base.config import load_yaml, parse
         from livesr.base.errors import ConfigError
@@ -158,6 +181,44 @@ class _Call:
     def _show(self, row: PictureRow) -> None:
         if len(self._rows) < _PICTURES:
             self._rows.append(row)
+
+
+def _single_structures(folder: Path, engine: str) -> dict[str, StructureImages]:
+    """Read the images of each structure of the engine, from the folder of its name; (t, y, x) gives one field a frame."""
+    from livesr.base.errors import ConfigError
+    from livesr.evaluation.composites import SMALLEST_PX, StructureImages
+    from livesr.live.inference.engine import load_engine
+    from livesr.training.images import find_images, read_image
+
+    here, found = {path.name.casefold(): path for path in folder.iterdir() if path.is_dir()}, {}
+    names = load_engine(engine).manifest.channel_names
+    if missing := [name for name in names if name.casefold() not in here]:
+        raise ConfigError(
+            f"{folder} holds no pairs (meta.json) and no folder named {', '.join(missing)}. Give it one folder of images for "
+            f"each structure of the engine: {', '.join(names)}."
+        )
+    for name in names:
+        files = find_images(here[name.casefold()], SMALLEST_PX)
+        clean = [frame for file in files for frame in read_image(file.path)]
+        noisy = [frame for file in files if file.noisy for frame in read_image(file.noisy)]
+        found[name] = StructureImages(clean, noisy or None)
+    return found
+
+
+def _report_composites(result: dict[str, Any], out: Path, terminal: Console, as_json: bool) -> None:
+    import json
+
+    from livesr.evaluation.composites import composites_table, summary
+
+    table, means = composites_table(result), summary(result)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "report.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8", newline="\n")
+    (out / "report.md").write_text(table, encoding="utf-8", newline="\n")
+    for name, value in means.items():
+        terminal.print(f"{name}: {value:.3f}")
+    terminal.print(f"The report is {out / 'report.md'}.")
+    if as_json:
+        print_json({**result, "summary": means, "report": str(out / "report.md")})
 
 
 def _folder(folder: Path, n: int) -> tuple[Pairs, list[str], str]:

@@ -161,7 +161,8 @@ class _Session:
         from rich.progress import Progress as Bars
 
         from livesr.training.pair_folder import write_pairs
-        from livesr.training.sources import CachedPairs, RemixedPairs
+        from livesr.training.remix import RemixedPairs
+        from livesr.training.sources import CachedPairs
 
         data, folders = self._recipe.data, (self._data / "pairs-train", self._data / "pairs-validation")
         makers = (data.maker("train"), data.maker("validation"))
@@ -178,4 +179,6 @@ class _Session:
                 write_pairs(folder, maker, n, seed=seed, workers=workers, progress=step)
         window = int(self._recipe.engine["window"])
         learned, validation = (CachedPairs(folder, window=window) for folder in folders)
-        return (RemixedPairs(learned, data.remixed) if data.remixed else learned), validation
+        if not data.remixed:
+            return learned, validation
+        return RemixedPairs(learned, data.remixed, data.domain.brightness_ratio, data.domain.absent), validation

@@ -50,7 +50,7 @@ def card(recipe: Recipe, folder: Path, results: Mapping[str, Any] | None, log: P
 - Make it again: `livesr train --recipe {name} --out runs/{name} && livesr export runs/{name} --out engines/{name}`.
   The training budget is {budget}: the weights will be alike, not equal.
 
-{_scores(results) if results else "It was not evaluated."}
+{_scores(recipe, results) if results else "It was not evaluated."}
 
 ## Limits
 
@@ -100,9 +100,10 @@ def _pairs_scores(results: Mapping[str, Any]) -> str:
 {upscale_table(results)}"""
 
 
-def _scores(results: Mapping[str, Any]) -> str:
+def _scores(recipe: Recipe, results: Mapping[str, Any]) -> str:
     if "calibrated" not in results:
         return _pairs_scores(results)
+    domain = recipe.data.domain
     return f"""## On simulated sequences that it never saw: a calibrated rig
 
 Patterns as calibrated, 100 to 1000 photo-electrons in bright parts of a raw frame, structures within 1:2.5 of each other.
@@ -112,6 +113,7 @@ Patterns as calibrated, 100 to 1000 photo-electrons in bright parts of a raw fra
 
 ## The whole range that it was trained for
 
-From 15 photo-electrons, calibrations that are wrong, fast motion, haze, structures within 1:5 of each other or missing.
+From {domain.photons[0]:g} photo-electrons, calibrations that are wrong, fast motion, haze, structures within
+1:{domain.brightness_ratio:g} of each other or missing.
 
 {card_table(results["full_range"])}"""

@@ -54,6 +54,7 @@ def export_engine(recipe: Recipe, weights: Path, folder: Path) -> tuple[Manifest
             "seed": recipe.train.seed,
             "loss": recipe.train.loss.model_dump(),
             "recipe": recipe.engine["id"],
+            "patches": networks.patches_seen(weights),
             **_start(weights.parent),
         },
         weights=Weights(onnx=OnnxWeights(sha256=sha256_of(folder / MODEL_NAME))),

@@ -20,7 +20,7 @@ from torch import Tensor
 from livesr.base.files import replace_file
 from livesr.evaluation.pictures import PictureRow, montage
 
-_NO_LOSS = {"attempt", "step", "lr", "patches_per_s", "waiting", "minutes"}
+_NO_LOSS = {"attempt", "step", "lr", "patches", "patches_per_s", "waiting", "minutes"}
 _COLORS = ("00FF00", "FF00FF", "FFFF00", "00FFFF", "FF8000", "8080FF")
 _ROWS = 4
 
@@ -40,6 +40,8 @@ class Progress:
     minutes: float
     validation: dict[str, float] = field(default_factory=dict)
     """`nrmse`, `pcc_0`, `pcc_1`, ... and their mean `pcc`, of the averaged weights; empty between validations."""
+    patches: int = 0
+    """Seen so far, those of the runs that this one began with included."""
 
     @property
     def minutes_left(self) -> float:
@@ -109,7 +111,12 @@ class Table:
             "minutes": progress.minutes,
         }
         floats = {**progress.losses, **numbers, **{f"val_{k}": v for k, v in progress.validation.items()}}
-        row = {"attempt": str(attempt), "step": str(progress.step), **{k: f"{v:.6g}" for k, v in floats.items()}}
+        row = {
+            "attempt": str(attempt),
+            "step": str(progress.step),
+            "patches": str(progress.patches),
+            **{k: f"{v:.6g}" for k, v in floats.items()},
+        }
         self._rows.append(row)
         columns = list(dict.fromkeys(name for row in self._rows for name in row))
         partial = self._path.with_name(f"{self._path.name}.part")

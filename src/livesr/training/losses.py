@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 _WINDOW, _SIGMA = 11, 1.5
+_NO_ENERGY, _MOST_GAIN = 1e-6, 4.0  # mean square of a channel that shows nothing; largest gain of a dim one
 STANDARD_CONSTANTS = (0.01**2, 0.03**2)
 """SSIM's C1 and C2 for a data range of 1 (Wang et al. 2004)."""
 
@@ -80,6 +81,10 @@ class CombinationLoss(nn.Module):  # type: ignore[misc]
         The paper's lambda, mu and alpha.
     constants
         SSIM's C1 and C2.
+    balance
+        0 counts light alike in all channels; 1 counts every structure alike in every patch, however dim it is beside the
+        brightest one. Each channel and its target are multiplied by (energy of the brightest / its own) ^ (balance / 2),
+        at most 4; absent structures stay as they are.
 
     Notes
     -----
@@ -96,17 +101,26 @@ class CombinationLoss(nn.Module):  # type: ignore[misc]
         structure: float = 0.1,
         summation: float = 0.02,
         constants: tuple[float, float] = PAPER_CONSTANTS,
+        balance: float = 0.0,
     ) -> None:
         super().__init__()
         self.mse, self.structure, self.summation, self.constants = mse, structure, summation, constants
+        self.balance = balance
 
     def forward(self, prediction: Tensor, target: Tensor) -> LossTerms:
         """Compare (n, c, y, x) predictions with their targets; parts `mse`, `structure`, `summation`."""
-        mse, structure = self._pair(prediction, target)
+        gain = self._gain(target) if self.balance else 1.0
+        mse, structure = self._pair(prediction * gain, target * gain)
         sum_mse, sum_structure = self._pair(prediction.sum(1, keepdim=True), target.sum(1, keepdim=True))
         summation = self.mse * sum_mse + self.structure * sum_structure
         total = self.mse * mse + self.structure * structure + self.summation * summation
         return LossTerms(total, {"mse": mse, "structure": structure, "summation": summation})
+
+    def _gain(self, target: Tensor) -> Tensor:
+        """Return what each channel of each patch is multiplied by, (n, c, 1, 1)."""
+        energy = target.float().square().mean((2, 3), keepdim=True)
+        gain = (energy.amax(1, keepdim=True) / energy.clamp(min=_NO_ENERGY)) ** (self.balance / 2)
+        return torch.where(energy > _NO_ENERGY, gain.clamp(max=_MOST_GAIN), torch.ones_like(gain))
 
     def _pair(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         mse = nn.functional.mse_loss(prediction, target)

@@ -12,7 +12,7 @@ from torch import nn
 
 from livesr.training.losses import PAPER_CONSTANTS, CombinationLoss, L1Loss
 
-# Changing these does not change what a step computes, so a run may go on with others.
+# Changing these does not change what a step makes of the network, so a run may go on with others.
 _FREE = {
     "steps",
     "minutes",
@@ -23,6 +23,7 @@ _FREE = {
     "log_every",
     "checkpoint_every",
     "restarts",
+    "ema_decay",
 }
 
 
@@ -36,19 +37,21 @@ class LossConfig(BaseModel):
     structure: float = 0.1
     summation: float = 0.02
     ssim_constants: tuple[PositiveFloat, PositiveFloat] = PAPER_CONSTANTS
+    balance: float = Field(0.0, ge=0, le=1)
+    """How far a dim structure counts like a bright one; see `CombinationLoss`."""
 
     def make(self) -> nn.Module:
         """Return the loss."""
         if self.kind == "l1":
             return L1Loss()
-        return CombinationLoss(self.mse, self.structure, self.summation, self.ssim_constants)
+        return CombinationLoss(self.mse, self.structure, self.summation, self.ssim_constants, self.balance)
 
 
 class TrainConfig(BaseModel):
     """Everything that determines a run besides its data.
 
     The run ends after `steps` or after `minutes`, whichever comes first. A run limited by steps alone can be repeated
-    exactly; under a limit of minutes the cosine schedule follows the clock.
+    exactly; under a limit of minutes the cosine schedule follows the clock. Under "constant" the budget changes no step.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -60,7 +63,9 @@ class TrainConfig(BaseModel):
     batch: PositiveInt = 8
     patch: PositiveInt = 128
     lr: PositiveFloat = 1e-3
-    schedule: Literal["cosine", "plateau"] = "cosine"
+    schedule: Literal["cosine", "plateau", "constant"] = "cosine"
+    """"constant" keeps the rate after the warm-up: the averaged weights are good at any moment, so a run may end, or go
+    on with a larger budget, whenever one likes. The cosine is better when the budget is known beforehand."""
     warmup_steps: int = Field(200, ge=0)
     patience_steps: PositiveInt = 10_000
     """Steps without a better validation NRMSE before "plateau" halves the rate (IMC-SR's 10,000)."""

@@ -25,16 +25,13 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
 
 from livesr.base.documents import read_json
 from livesr.base.npy import open_npy
-from livesr.live.normalise import background_and_headroom
 
 Pairs: TypeAlias = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 _REQUIRED = {"seed", "pixel_size_nm", "channels"}
-_ADU = 1000.0  # of the bright parts: what normalisation takes for a camera's
 _STRIDE = 8  # of the pixels that an image's mean is estimated from
 
 
@@ -145,11 +142,6 @@ class CachedPairs:
         return relative
 
 
-def _sharpened(image: NDArray[np.float32], amount: float, sigma_px: float = 1.3) -> NDArray[np.float32]:
-    """Add `amount` times what a Gaussian of `sigma_px` takes away; what falls below 0 is cut off."""
-    return np.asarray(np.maximum(image + amount * (image - gaussian_filter(image, sigma_px)), 0), np.float32)
-
-
 def turned(images: NDArray[np.float32], turns: int, flip: bool) -> NDArray[np.float32]:
     """Return a view of `images` (..., y, x), turned by quarters and then flipped."""
     quarters = np.rot90(images, turns, (-2, -1))
@@ -179,67 +171,3 @@ def _check_shapes(folder: Path, frames: tuple[int, ...], targets: tuple[int, ...
     if scale < 1 or targets[-2:] != (frames[-2] * scale, frames[-1] * scale):
         raise ValueError(problem)
     return scale
-
-
-class RemixedPairs:
-    """Cached pairs, of which a share is composed anew: structures of different cells in one still image.
-
-    Parameters
-    ----------
-    pairs
-        Of a separation.
-    share
-        Part of the crops that are composed anew.
-    brightness_ratio
-        Largest ratio between two structures; each one's brightness is log-uniform.
-
-    Notes
-    -----
-    A composite is what users make to judge an engine on real images: one image of each structure, scaled to equal bright
-    parts or not quite, added, the same frame three times. Here each structure comes from a crop of its own; what a frame
-    holds besides its structures (noise, haze, background, artefacts) comes from one more. Such images were taken and
-    reconstructed differently, so each is sharpened by an amount of its own. Of the crops composed anew, one in twelve is noise
-    alone: a network that removes noise must also learn to find nothing.
-    """
-
-    _BRIGHT_PERCENTILE = 99.8
-    _BLANK = 0.08  # of the composed crops: noise alone, in which nothing is to be found
-
-    def __init__(self, pairs: CachedPairs, share: float, brightness_ratio: float = 5.0) -> None:
-        if pairs.scale != 1:
-            raise ValueError(f"only pairs of a separation can be composed anew; these are {pairs.scale} times finer")
-        self._pairs, self._share, self._side = pairs, share, float(np.sqrt(brightness_ratio))
-
-    def batch(self, rng: np.random.Generator, size: int, patch: int) -> Pairs:
-        """Return crops as `CachedPairs.batch` does, some of them composed anew."""
-        frames, targets = self._pairs.batch(rng, size, patch)
-        for i in np.flatnonzero(rng.random(size) < self._share):
-            make = self._blank if rng.random() < self._BLANK else self._composite
-            frames[i], targets[i] = make(rng, patch)
-        return frames, targets
-
-    def _blank(self, rng: np.random.Generator, patch: int) -> Pairs:
-        """Noise with the spectrum of what one crop holds besides its structures, stretched as a live frame would be."""
-        frames, targets = self._pairs.batch(rng, 1, patch)
-        spectrum = np.abs(np.fft.rfft2(frames[0, frames.shape[1] // 2] - targets[0].sum(0)))
-        phases = rng.uniform(0, 2 * np.pi, (frames.shape[1], *spectrum.shape))
-        phases[:, 0, 0] = 0  # the frames are equally bright
-        noise = (_ADU * np.fft.irfft2(spectrum * np.exp(1j * phases), (patch, patch))).astype(np.float32)
-        background, headroom = background_and_headroom(noise[len(noise) // 2])
-        return (noise - np.float32(background)) / np.float32(headroom), np.zeros_like(targets[0])
-
-    def _composite(self, rng: np.random.Generator, patch: int) -> Pairs:
-        channels = self._pairs.targets.shape[1]
-        frames, targets = self._pairs.batch(rng, channels + 1, patch, range(channels + 1))
-        middle = frames[-1, frames.shape[1] // 2]
-        besides = middle - targets[-1].sum(0)
-        structures = np.stack([_sharpened(targets[c, c], rng.uniform(0, 2)) for c in range(channels)])
-        bright = np.percentile(structures[:, ::2, ::2], self._BRIGHT_PERCENTILE, axis=(1, 2))
-        wanted = 0.3 * _ADU * np.exp(rng.uniform(-1, 1, channels) * np.log(self._side))
-        # A structure that is hardly there is not amplified.
-        structures *= (wanted / np.maximum(bright, 0.05))[:, None, None].astype(np.float32)
-        image = structures.sum(0) + besides * np.float32(_ADU * rng.uniform(0, 1.5))
-        background, headroom = background_and_headroom(image)
-        headroom *= rng.uniform(0.75, 1.25)
-        still = np.repeat(((image - background) / headroom)[None], frames.shape[1], 0)
-        return still.astype(np.float32), (structures / headroom).astype(np.float32)

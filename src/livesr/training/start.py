@@ -32,12 +32,14 @@ class Start:
     name : of the engine, or of the run that made them
     sha256 : of the file with the weights
     tensors, of : how many of the network's tensors begin with them, and how many it has
+    patches : that they had seen, as far as was written down
     """
 
     name: str
     sha256: str
     tensors: int
     of: int
+    patches: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Return what the engine's manifest keeps."""
@@ -62,7 +64,7 @@ def begin_with(network: nn.Module, start: str) -> Start:
     EngineError
         If it is neither weights nor an engine.
     """
-    name, path, given = _read(start)
+    name, path, given, patches = _read(start)
     own = network.state_dict()
     fitting = {key: given[key] for key in own.keys() & given.keys() if given[key].shape == own[key].shape}
     if not fitting:
@@ -73,21 +75,23 @@ def begin_with(network: nn.Module, start: str) -> Start:
     for block, module in network.named_modules():
         if isinstance(module, RCAB) and not any(key.startswith(f"{block}.") for key in fitting):
             module.silence()
-    return Start(name, sha256_of(path), len(fitting), len(own))
+    return Start(name, sha256_of(path), len(fitting), len(own), patches)
 
 
-def _read(start: str) -> tuple[str, Path, dict[str, Tensor]]:
+def _read(start: str) -> tuple[str, Path, dict[str, Tensor], int]:
     path = Path(start)
     if (path / "best.pt").is_file():
         path /= "best.pt"
     if path.is_file() and path.suffix == ".pt":
-        return (
-            f"run {path.resolve().parent.name}",
-            path,
-            torch.load(path, map_location="cpu", weights_only=True)["state"],
-        )
+        stored = torch.load(path, map_location="cpu", weights_only=True)
+        return f"run {path.resolve().parent.name}", path, stored["state"], stored.get("patches", 0)
     engine = load_engine(start)
-    return engine.manifest.id, engine.onnx_path, _initialisers(engine.read())
+    return (
+        engine.manifest.id,
+        engine.onnx_path,
+        _initialisers(engine.read()),
+        engine.manifest.training.get("patches", 0),
+    )
 
 
 def _initialisers(model: bytes) -> dict[str, Tensor]:

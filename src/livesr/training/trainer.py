@@ -189,7 +189,9 @@ class Trainer:
             draw = validate and (last or time.monotonic() - self._drawn > _DRAW_EVERY_S)
             scores = self._validate(draw) if validate else {}
             minutes = self._state.elapsed_s / 60
-            progress = Progress(step, min(self._fraction(), 1.0), losses, lr, rate, waiting, minutes, scores)
+            progress = Progress(
+                step, min(self._fraction(), 1.0), losses, lr, rate, waiting, minutes, scores, self._patches()
+            )
             table.add(progress, self._state.attempt)
             if draw:
                 draw_curves(self.out_dir / "log.csv", self.out_dir / "curves.png", self._names)
@@ -225,6 +227,10 @@ class Trainer:
     def _mixed_precision(self) -> torch.autocast:
         return torch.autocast(self._device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
 
+    def _patches(self) -> int:
+        """Count the patches that these weights have seen, those of the runs that they began with included."""
+        return (self._begun.patches if self._begun else 0) + self._state.step * self.config.batch
+
     # -- schedule ----------------------------------------------------------------------------------------------------
 
     def _fraction(self) -> float:
@@ -238,7 +244,7 @@ class Trainer:
         lr *= min(1.0, (self._state.step + 1) / max(self.config.warmup_steps, 1))
         if self.config.schedule == "cosine":
             lr *= 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(self._fraction(), 1.0)))
-        else:
+        elif self.config.schedule == "plateau":
             lr *= self._state.plateau_factor
         for group in self._optimiser.param_groups:
             group["lr"] = lr
@@ -280,7 +286,7 @@ class Trainer:
 
     def _write_weights(self, name: str) -> None:
         partial = self.out_dir / f"{name}.part"
-        networks.save(partial, self.average, self.config.architecture, self.config.parameters)
+        networks.save(partial, self.average, self.config.architecture, self.config.parameters, self._patches())
         replace_file(partial, self.out_dir / name)
 
     def _write_checkpoint(self, meter: Meter) -> None:

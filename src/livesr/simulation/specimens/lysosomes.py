@@ -33,7 +33,9 @@ class LysosomeParameters(StructureParameters):
     spot_fraction : float
         Share of filled spots of 0.1-0.25 um; the others are rings.
     diameter_um, diameter_spread : float
-        Median diameter of the rings and spread of its logarithm; all lie within 0.2-1.0 um.
+        Median diameter of the rings and spread of its logarithm.
+    largest_um : float
+        No ring is larger; vacuoles reach 2.6 um, and none is smaller than 0.22 um.
     filled : float
         Mean brightness of a ring's inside relative to its wall, 0-1.
     grain : float
@@ -65,6 +67,7 @@ class LysosomeParameters(StructureParameters):
     spot_fraction: float = 0.35
     diameter_um: float = 0.55
     diameter_spread: float = 0.28
+    largest_um: float = 1.0
     filled: float = 0.3
     grain: float = 0.0
     wrinkle: float = 0.09
@@ -88,6 +91,7 @@ class LysosomeParameters(StructureParameters):
     def __post_init__(self) -> None:
         StructureParameters.__post_init__(self)
         self._check_positive("density_per_100_um2", "diameter_um", "cluster_um", "speed_um_per_s", "run_um", "pause_s")
+        require(self.largest_um >= 0.22, f"largest_um must be at least 0.22, got {self.largest_um}")
         self._check_positive("confinement_um", "diffusion_um2_per_s")
         self._check_shares("spot_fraction", "filled", "clustered_fraction", "touching_fraction", "dim_cluster")
         self._check_shares("mobile_fraction")
@@ -97,11 +101,13 @@ class LysosomeParameters(StructureParameters):
     @classmethod
     def random(cls, rng: np.random.Generator) -> Self:
         """Draw parameters over the wide range that training should see."""
+        diameter = log_uniform(rng, 0.3, 1.3)
         return cls(
-            density_per_100_um2=log_uniform(rng, 12, 280),
-            spot_fraction=rng.uniform(0.1, 0.6),
-            diameter_um=rng.uniform(0.35, 0.8),
+            density_per_100_um2=log_uniform(rng, 15, 350) * min(1, (0.6 / diameter) ** 2),
+            spot_fraction=rng.uniform(0, 0.8),
+            diameter_um=diameter,
             diameter_spread=rng.uniform(0.1, 0.5),
+            largest_um=2.6,
             filled=rng.uniform(0, 1),
             grain=rng.uniform(0, 1),
             wrinkle=rng.uniform(0.02, 0.15),
@@ -110,7 +116,7 @@ class LysosomeParameters(StructureParameters):
             cluster_um=log_uniform(rng, 0.6, 3),
             touching_fraction=rng.uniform(0, 0.7),
             brightness_spread=rng.uniform(0.2, 1.2),
-            dim_cluster=rng.uniform(0, 0.8),
+            dim_cluster=rng.uniform(0, 0.9),
             mobile_fraction=rng.uniform(0.1, 0.4),
             speed_um_per_s=rng.uniform(0.4, 1.2),
             run_um=rng.uniform(0.5, 5),
@@ -118,7 +124,7 @@ class LysosomeParameters(StructureParameters):
             confinement_um=log_uniform(rng, 0.05, 0.25),
             diffusion_um2_per_s=log_uniform(rng, 0.001, 0.05),
             out_of_focus=rng.uniform(0, 0.7),
-            thickness_nm=rng.uniform(22, 42),
+            thickness_nm=rng.uniform(22, 60),
             defocus_nm=rng.uniform(70, 180),
             haze=log_uniform(rng, 0.05, 2),
         )
@@ -173,7 +179,7 @@ class Lysosomes(Structure):
         """Radius, wrinkles, wall, filling and focus of each lysosome."""
         p, rng, count = self.parameters, self._rng, self.count
         self._spot = rng.random(count) < p.spot_fraction
-        ring = np.clip(p.diameter_um / 2 * np.exp(rng.normal(0, p.diameter_spread, count)), 0.11, 0.5)
+        ring = np.clip(p.diameter_um / 2 * np.exp(rng.normal(0, p.diameter_spread, count)), 0.11, p.largest_um / 2)
         self.radius_um = np.where(self._spot, rng.uniform(0.03, 0.12, count), ring).astype(np.float32)
         self._angles = np.linspace(0, 2 * np.pi, self._RING_NODES, dtype=np.float32)
         irregular = np.exp(rng.normal(0, 0.5, (count, 1)))
@@ -223,6 +229,8 @@ class Lysosomes(Structure):
             per_um = 2 * np.pi / rng.uniform(0.15, 0.4, self.count)
             along = points_um[:, 0] * np.sin(turn)[owner] + points_um[:, 1] * np.cos(turn)[owner]
             log_light += np.cos(per_um[owner] * along + phase[owner])
+        # The waves would be stripes across a vacuole, which is even.
+        log_light *= np.minimum(1, (0.4 / self.radius_um[owner]) ** 2)
         return np.asarray(np.exp(self.parameters.grain * log_light), np.float32)
 
     def _place(self) -> None:
@@ -304,7 +312,7 @@ class Lysosomes(Structure):
         if self._microtubules is None or not len(which):
             return
         filament, arc, distance = self._microtubules.nearest(self.positions_um[which])
-        near = distance <= reach_um
+        near = (distance <= reach_um) & np.isfinite(distance)
         which = which[near]
         self._filament[which], self._arc_um[which] = filament[near], arc[near]
         self._birth[which] = self._microtubules.births[filament[near]]

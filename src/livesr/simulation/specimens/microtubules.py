@@ -41,6 +41,10 @@ class MicrotubuleParameters(StructureParameters):
         Spread of the headings about their direction; above 2, no order is left.
     bundle_fraction : float
         Share that runs beside another filament.
+    curled_fraction, curl_per_um : float
+        Share of filaments that are curled or buckled, and the curvature of their bends.
+    buckle_um : float
+        Length along a filament from bend to bend of those.
     growth_um_per_min, shrinkage_um_per_min, catastrophe_per_s, rescue_per_s : float
         Dynamic instability.
     dynamic_fraction : float
@@ -62,6 +66,9 @@ class MicrotubuleParameters(StructureParameters):
     radial_fraction: float = 0.5
     spread_rad: float = 0.35
     bundle_fraction: float = 0.2
+    curled_fraction: float = 0.0
+    curl_per_um: float = 1.0
+    buckle_um: float = 1.5
     growth_um_per_min: float = 12.0
     shrinkage_um_per_min: float = 20.0
     catastrophe_per_s: float = 0.03
@@ -79,7 +86,9 @@ class MicrotubuleParameters(StructureParameters):
     def __post_init__(self) -> None:
         StructureParameters.__post_init__(self)
         self._check_positive("density_um_per_um2", "mean_length_um", "persistence_um", "wiggle_time_s")
-        self._check_shares("radial_fraction", "bundle_fraction", "dynamic_fraction")
+        self._check_positive("buckle_um")
+        self._check_not_negative("curl_per_um")
+        self._check_shares("radial_fraction", "bundle_fraction", "curled_fraction", "dynamic_fraction")
         self._check_not_negative("growth_um_per_min", "shrinkage_um_per_min", "catastrophe_per_s", "rescue_per_s")
         self._check_not_negative("curvature_per_um", "spread_rad", "wiggle_nm", "brightness_spread", "label_spread")
 
@@ -87,13 +96,16 @@ class MicrotubuleParameters(StructureParameters):
     def random(cls, rng: np.random.Generator) -> Self:
         """Draw parameters over the wide range that training should see."""
         return cls(
-            density_um_per_um2=log_uniform(rng, 0.4, 6),
-            mean_length_um=log_uniform(rng, 6, 30),
-            persistence_um=log_uniform(rng, 15, 80),
-            curvature_per_um=log_uniform(rng, 0.02, 0.3),
+            density_um_per_um2=log_uniform(rng, 0.6, 9),
+            mean_length_um=log_uniform(rng, 1.5, 30),
+            persistence_um=log_uniform(rng, 5, 80),
+            curvature_per_um=log_uniform(rng, 0.02, 0.6),
             radial_fraction=rng.uniform(0, 1),
             spread_rad=log_uniform(rng, 0.15, 3),
-            bundle_fraction=rng.uniform(0, 0.4),
+            bundle_fraction=rng.uniform(0, 0.7),
+            curled_fraction=rng.choice([0.0, 0.0, 1.0]) * rng.uniform(0, 0.5),
+            curl_per_um=log_uniform(rng, 0.4, 2),
+            buckle_um=log_uniform(rng, 0.5, 1.5),  # longer bends would close into circles
             growth_um_per_min=rng.uniform(5, 20),
             shrinkage_um_per_min=rng.uniform(10, 30),
             catastrophe_per_s=rng.uniform(0.01, 0.06),
@@ -104,7 +116,7 @@ class MicrotubuleParameters(StructureParameters):
             brightness_spread=rng.uniform(0.1, 0.5),
             label_spread=rng.uniform(0, 0.35),
             out_of_focus=rng.uniform(0, 0.4),
-            thickness_nm=rng.uniform(18, 36),
+            thickness_nm=rng.uniform(18, 42),
             defocus_nm=rng.uniform(70, 180),
             haze=log_uniform(rng, 0.1, 4),
         )
@@ -171,10 +183,13 @@ class Microtubules(Structure):
     def nearest(self, points_um: Floats) -> tuple[NDArray[np.intp], Image, Image]:
         """Find the closest grown place of any filament.
 
-        Returns filament (n,), arc_um (n,) and distance_um (n,) for points (n, 2).
+        Returns filament (n,), arc_um (n,) and distance_um (n,) for points (n, 2); infinitely far where none has grown.
         """
         grown = (self._arc_um < self.length_um[:, None]) & (self._light > 0)
         filament, node = np.nonzero(grown)
+        if not len(filament):
+            nowhere = np.zeros(len(points_um), np.intp)
+            return nowhere, nowhere.astype(np.float32), np.full(len(points_um), np.inf, np.float32)
         places = self.nodes_um[filament, node]
         nearest = np.array([np.argmin(((places - point) ** 2).sum(axis=1)) for point in points_um], np.intp)
         distance = np.linalg.norm(places[nearest] - points_um, axis=1).astype(np.float32)
@@ -264,6 +279,9 @@ class Microtubules(Structure):
         bend = p.curvature_per_um * np.exp(rng.normal(0, 0.5, (count, 1)))
         turns = step * bend * self._noise.along(self._arc_um / 5, count, rng)
         turns = turns + np.sqrt(step / p.persistence_um) * rng.standard_normal((count, nodes))
+        if p.curled_fraction:
+            curled = rng.random((count, 1)) < p.curled_fraction
+            turns = turns + step * p.curl_per_um * curled * self._noise.along(self._arc_um / p.buckle_um, count, rng)
         if self.outline is None:
             angle = heading[:, None] + np.cumsum(turns, axis=1)
             path = np.cumsum(step * np.stack([np.sin(angle), np.cos(angle)], axis=-1), axis=1)

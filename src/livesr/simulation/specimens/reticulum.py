@@ -29,7 +29,9 @@ class ReticulumParameters(StructureParameters):
     Parameters
     ----------
     mesh_um : float
-        Typical width of a polygon, 0.5-3 um in cells.
+        Typical width of a polygon, 0.3-3 um in cells.
+    even : float
+        How alike the polygons are, 0-1: from a tessellation of random places to one of places that keep their distance.
     uneven : float
         How much denser the mesh is in some regions than in others, 0-1.
     missing_fraction : float
@@ -40,21 +42,29 @@ class ReticulumParameters(StructureParameters):
     loose_fraction : float
         Share of the tubules that end in the cytoplasm; these grow and retract.
     branches_per_tubule, loops_per_tubule : float
-        Short side branches, and rings of 0.2-0.4 um, per tubule.
+        Short side branches and rings per tubule.
+    loop_um : float
+        Diameter of the largest rings; the smallest have 0.2 um.
     long_per_100_um2 : float
         Long, rather straight tubules of 2.5-8 um that cross the network and look like microtubules.
     sheet_fraction : float
         Share of the polygons that are filled by a sheet, side by side and more often near the nucleus.
     sheet_brightness : float
         Relative to a tubule in focus.
+    sheet_grain_um : float
+        Size of a sheet's light and dark parts.
+    holes : float
+        Share of a sheet that is open: fenestrations of the grain's size.
+    cloud : float
+        Share of the sheets' light that lies slightly out of focus, as the dense reticulum around a nucleus does.
     bend, wrinkle_nm : float
         Bow of a tubule relative to its length, and its irregularity.
     jitter_nm, jitter_time_s : float
         Standard deviation and correlation time of the junctions' motion.
     brightness_spread, texture_spread : float
         Variation (of the logarithm) between tubules and along each.
-    shading : float
-        Variation of brightness over the cell, 0-1.
+    shading, shading_um : float
+        Variation of brightness over the cell, 0-1, and the size of its bright and dark parts.
     out_of_focus : float
         Mean share of light that lies out of focus.
     thickness_nm, defocus_nm, haze : float
@@ -62,15 +72,20 @@ class ReticulumParameters(StructureParameters):
     """
 
     mesh_um: float = 1.5
+    even: float = 0.0
     uneven: float = 0.6
     missing_fraction: float = 0.18
     tension: float = 0.0
     loose_fraction: float = 0.08
     branches_per_tubule: float = 0.08
     loops_per_tubule: float = 0.03
+    loop_um: float = 0.4
     long_per_100_um2: float = 2.0
     sheet_fraction: float = 0.06
     sheet_brightness: float = 0.6
+    sheet_grain_um: float = 0.14
+    holes: float = 0.0
+    cloud: float = 0.0
     bend: float = 0.055
     wrinkle_nm: float = 25.0
     jitter_nm: float = 60.0
@@ -78,6 +93,7 @@ class ReticulumParameters(StructureParameters):
     brightness_spread: float = 0.2
     texture_spread: float = 0.4
     shading: float = 0.6
+    shading_um: float = 4.0
     out_of_focus: float = 0.08
     thickness_nm: float = 32.0
     defocus_nm: float = 110.0
@@ -87,33 +103,42 @@ class ReticulumParameters(StructureParameters):
         StructureParameters.__post_init__(self)
         self._check_positive("mesh_um", "jitter_time_s")
         self._check_shares("uneven", "missing_fraction", "tension", "loose_fraction", "sheet_fraction", "shading")
+        self._check_shares("even", "holes", "cloud")
+        self._check_positive("loop_um", "shading_um", "sheet_grain_um")
         self._check_not_negative("branches_per_tubule", "loops_per_tubule", "long_per_100_um2", "sheet_brightness")
         self._check_not_negative("bend", "wrinkle_nm", "jitter_nm", "brightness_spread", "texture_spread")
 
     @classmethod
     def random(cls, rng: np.random.Generator) -> Self:
         """Draw parameters over the wide range that training should see."""
+        mesh = log_uniform(rng, 0.3, 2.8)
         return cls(
-            mesh_um=log_uniform(rng, 0.7, 2.8),
+            mesh_um=mesh,
+            even=rng.choice([0.0, 1.0]) * rng.uniform(0, 1),
             uneven=rng.uniform(0, 0.9),
             missing_fraction=rng.uniform(0, 0.35),
             tension=rng.uniform(0, 1),
             loose_fraction=rng.uniform(0, 0.3),
-            branches_per_tubule=rng.uniform(0, 0.4),
-            loops_per_tubule=rng.uniform(0, 0.1),
+            branches_per_tubule=rng.uniform(0, 0.4) * min(mesh, 1),
+            loops_per_tubule=log_uniform(rng, 0.003, 0.08) * min(mesh, 1),
+            loop_um=rng.uniform(0.3, 0.8),
             long_per_100_um2=rng.choice([0.0, 0.0, 1.0]) * log_uniform(rng, 1, 8),
-            sheet_fraction=rng.choice([0.0, 1.0]) * log_uniform(rng, 0.02, 0.35),
-            sheet_brightness=rng.uniform(0.3, 1.2),
-            bend=rng.uniform(0.02, 0.14),
-            wrinkle_nm=rng.uniform(5, 60),
-            jitter_nm=rng.uniform(30, 140),
+            sheet_fraction=rng.choice([0.0, 1.0]) * log_uniform(rng, 0.02, 0.8),
+            sheet_brightness=rng.uniform(0.2, 1.4),
+            sheet_grain_um=log_uniform(rng, 0.12, 0.7),
+            holes=rng.choice([0.0, 1.0]) * rng.uniform(0.05, 0.5),
+            cloud=rng.choice([0.0, 1.0]) * rng.uniform(0, 1),
+            bend=rng.uniform(0.02, 0.2),
+            wrinkle_nm=rng.uniform(5, 60) * min(mesh, 1),
+            jitter_nm=rng.uniform(30, 140) * min(mesh, 1),
             jitter_time_s=rng.uniform(1, 6),
-            brightness_spread=rng.uniform(0.05, 0.4),
-            texture_spread=rng.uniform(0.05, 0.6),
+            brightness_spread=rng.uniform(0.05, 0.5),
+            texture_spread=rng.uniform(0.05, 0.7),
             shading=rng.uniform(0, 1),
-            out_of_focus=rng.uniform(0, 0.35),
-            thickness_nm=rng.uniform(22, 42),
-            defocus_nm=rng.uniform(70, 180),
+            shading_um=log_uniform(rng, 0.7, 5),
+            out_of_focus=rng.uniform(0, 0.5),
+            thickness_nm=rng.uniform(22, 60),
+            defocus_nm=rng.uniform(70, 220),
             haze=log_uniform(rng, 0.05, 2),
         )
 
@@ -122,7 +147,7 @@ class EndoplasmicReticulum(Structure):
     """The endoplasmic reticulum of one field. See `Structure` for the grid, `ReticulumParameters` for the rest."""
 
     Parameters = ReticulumParameters
-    _NODES = 33
+    _MOST_NODES, _LEAST_NODES = 33, 11
     _LOOP_NODES = 13
 
     def __init__(
@@ -137,7 +162,9 @@ class EndoplasmicReticulum(Structure):
         self.parameters = p = parameters or ReticulumParameters()
         super().__init__(shape, pixel_size_um, rng, p, outline=outline)
         self._noise = LineNoise(rng)
-        self._shading = AreaNoise(self._low_um, self._high_um, 4.0, rng)
+        # A tubule of a fine mesh is short; no more nodes than it needs are drawn.
+        self._nodes = max(self._LEAST_NODES, min(self._MOST_NODES, round(22 * p.mesh_um)))
+        self._shading = AreaNoise(self._low_um, self._high_um, p.shading_um, rng)
         self._weave()
         self._add_long_tubules()
         self._shape_tubules()
@@ -176,9 +203,11 @@ class EndoplasmicReticulum(Structure):
         seeds = seeds[rng.random(len(seeds)) < 0.5 * fine / max(fine.mean(), 1e-3)]
         if len(seeds) < 8:
             seeds = rng.uniform(self._low_um - 1, self._high_um + 1, (8, 2))
-        for _ in range(3):
+        for _ in range(3 + round(9 * p.even)):
             distance, neighbour = (np.asarray(found) for found in cKDTree(seeds).query(seeds, 2))
-            push = np.clip(0.7 * p.mesh_um - distance[:, 1:], 0, None) / np.maximum(distance[:, 1:], 1e-3)
+            push = np.clip((0.7 + 0.3 * p.even) * p.mesh_um - distance[:, 1:], 0, None) / np.maximum(
+                distance[:, 1:], 1e-3
+            )
             seeds = seeds + 0.4 * push * (seeds - seeds[neighbour[:, 1]])
         return seeds
 
@@ -202,11 +231,14 @@ class EndoplasmicReticulum(Structure):
         # Evenly over each triangle, whatever its shape; chance leaves the grain that sheets have.
         root, second = np.sqrt(rng.random(len(owner))), rng.random(len(owner))
         self._sheet_shares = np.stack([1 - root, root * (1 - second), root * second], axis=1).astype(np.float32)
-        texture = AreaNoise(self._low_um, self._high_um, 0.14, rng)
+        texture = AreaNoise(self._low_um, self._high_um, p.sheet_grain_um, rng)
         peak = p.sheet_brightness / (np.sqrt(2 * np.pi) * self._sigma_px)
         light = (area_px / np.maximum(points, 1))[owner] * peak
         place = self._sheet_points(self._junctions)
-        self._sheet_light = (light * (0.3 + 1.4 * texture(place)) * self._light_at(place)).astype(np.float32)
+        grain = texture(place)
+        if p.holes > 0 and len(grain):
+            light = light * (grain > np.quantile(grain, p.holes))
+        self._sheet_light = (light * (0.3 + 1.4 * grain) * self._light_at(place)).astype(np.float32)
 
     def _sheet_points(self, junctions: Image) -> Image:
         points: Image = np.einsum("nc,ncd->nd", self._sheet_shares, junctions[self._sheet_corners])
@@ -228,7 +260,7 @@ class EndoplasmicReticulum(Structure):
     def _shape_tubules(self) -> None:
         """Bow, wrinkles, brightness and loose ends of each tubule."""
         p, rng, count = self.parameters, self._rng, len(self._tubules)
-        along = np.linspace(0, 1, self._NODES, dtype=np.float32)
+        along = np.linspace(0, 1, self._nodes, dtype=np.float32)
         start, stop = (self._junctions[self._tubules[:, end]] for end in range(2))
         length = np.linalg.norm(stop - start, axis=1)[:, None].astype(np.float32)
         arc = along * length
@@ -267,7 +299,7 @@ class EndoplasmicReticulum(Structure):
         rng = self._rng
         count = rng.poisson(self.parameters.branches_per_tubule * len(self._tubules))
         self._branch_parent = rng.integers(0, max(1, len(self._tubules)), count)
-        self._branch_node = rng.integers(4, self._NODES - 4, count)
+        self._branch_node = rng.integers(4, self._nodes - 4, count)
         angle, reach = rng.uniform(0, 2 * np.pi, count), rng.uniform(0.2, 0.9, count)
         along = np.linspace(0, 1, self._LOOP_NODES, dtype=np.float32)
         turned = angle[:, None] + rng.normal(0, 0.7, (count, 1)) * along
@@ -280,10 +312,10 @@ class EndoplasmicReticulum(Structure):
         rng = self._rng
         count = rng.poisson(self.parameters.loops_per_tubule * len(self._tubules))
         self._loop_parent = rng.integers(0, max(1, len(self._tubules)), count)
-        self._loop_node = rng.integers(4, self._NODES - 4, count)
+        self._loop_node = rng.integers(4, self._nodes - 4, count)
         angle = rng.uniform(0, 2 * np.pi, (count, 1)) + np.linspace(0, 2 * np.pi, self._LOOP_NODES)
         circle = np.stack([np.sin(angle), np.cos(angle)], axis=-1)
-        radius = rng.uniform(0.1, 0.2, (count, 1, 1))
+        radius = rng.uniform(0.1, self.parameters.loop_um / 2, (count, 1, 1))
         self._loop_shape = (radius * (circle - circle[:, :1])).astype(np.float32)
         self._loop_light = self._parent_light(self._loop_parent, self._loop_node)
 
@@ -313,7 +345,7 @@ class EndoplasmicReticulum(Structure):
 
     def _paint(self) -> Image:
         shape, nodes = self._canvas_shape, self._tubule_nodes()
-        extent = np.clip(self._mean_extent + self._extent, 0, 1) * (self._NODES - 1)
+        extent = np.clip(self._mean_extent + self._extent, 0, 1) * (self._nodes - 1)
         painted = splat_polylines(self._to_pixels(nodes), self._light, shape, visible=extent)
         cos, sin = np.cos(self._branch_turn), np.sin(self._branch_turn)
         turn = np.stack([np.stack([cos, sin], -1), np.stack([-sin, cos], -1)], axis=-1)
@@ -324,7 +356,9 @@ class EndoplasmicReticulum(Structure):
         light = np.broadcast_to(light, (2, *extras.shape[:2]))
         painted += splat_polylines(self._to_pixels(extras), light, shape)
         sheet = self._sheet_points(self._junctions + self._jitter + self._drift)
-        painted[0] += splat(self._to_pixels(sheet), self._sheet_light[None], shape)[0]
+        cloud = np.float32(self.parameters.cloud)
+        filled = splat(self._to_pixels(sheet), self._sheet_light[None], shape)[0]
+        painted += np.stack([(1 - cloud) * filled, cloud * filled])
         return painted
 
 

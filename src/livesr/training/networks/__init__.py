@@ -22,7 +22,7 @@ from livesr.training.networks.imcsr import IMCSR, IMCSRSingle
 from livesr.training.networks.rcan import RCAN
 from livesr.training.networks.unet import UNet
 
-__all__ = ["DFCAN", "EDSR", "IMCSR", "NETWORKS", "RCAN", "IMCSRSingle", "UNet", "build", "load", "save"]
+__all__ = ["DFCAN", "EDSR", "IMCSR", "NETWORKS", "RCAN", "IMCSRSingle", "UNet", "build", "load", "patches_seen", "save"]
 
 NETWORKS: dict[str, type[nn.Module]] = {
     "imcsr": IMCSR,
@@ -41,10 +41,15 @@ def build(architecture: str, **parameters: Any) -> nn.Module:
     return NETWORKS[architecture](**parameters)
 
 
-def save(path: Path, network: nn.Module, architecture: str, parameters: dict[str, Any]) -> None:
-    """Write weights together with what `build` needs to make the network again."""
+def save(path: Path, network: nn.Module, architecture: str, parameters: dict[str, Any], patches: int = 0) -> None:
+    """Write weights together with what `build` needs to make the network again, and how many patches they have seen."""
     state = {name: value.detach().cpu() for name, value in network.state_dict().items()}
-    torch.save({"architecture": architecture, "parameters": parameters, "state": state}, path)
+    torch.save({"architecture": architecture, "parameters": parameters, "patches": patches, "state": state}, path)
+
+
+def patches_seen(path: Path) -> int:
+    """Return how many patches the weights in a file written by `save` have seen; 0 if nobody wrote it down."""
+    return int(torch.load(path, map_location="cpu", weights_only=True).get("patches", 0))
 
 
 def load(path: Path) -> nn.Module:

@@ -1,0 +1,157 @@
+"""Cached pairs composed anew while training: structures of different cells, from microscopes of their own, in one still image.
+
+Owns the mixture and what a microscope or a program may have done to an image: sharpness, magnification, a black level, noise or
+none, haze, 8 bits. Data are simulated once; all of this costs a few milliseconds a crop. Reads no file.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter, zoom
+
+from livesr.live.normalise import background_and_headroom
+from livesr.training.sources import CachedPairs, Pairs
+
+Image = NDArray[np.float32]
+
+_ADU = 1000.0  # of the bright parts: what normalisation takes for a camera's
+_BRIGHT_PERCENTILE = 99.8
+_BLANK = 0.08  # of the composed crops: noise alone, in which nothing is to be found
+_MAGNIFIED, _MAGNIFICATION = 0.5, 1.4  # share, and the largest factor either way: 45 to 25 nm a pixel as 32
+_SHARPENED, _BLURRED = 0.5, 0.35  # shares of the structures; the others stay as they are
+_SHARPER, _BLUR_PX = (0.0, 3.0), (0.3, 2.2)  # how much sharper, and how much softer in pixels
+_CUT = 0.25  # share of the structures whose background was subtracted, and of the images
+_DENOISED = 0.15  # share of the images without noise
+_GLOWING, _GLOW, _GLOW_PX = 0.4, 0.5, (3.0, 25.0)  # share of the structures with out-of-focus light, how much, how wide
+_HAZY, _EIGHT_BITS = 0.2, 0.2
+
+
+class RemixedPairs:
+    """Cached pairs, of which a share is composed anew.
+
+    Parameters
+    ----------
+    pairs
+        Of a separation.
+    share
+        Part of the crops that are composed anew.
+    brightness_ratio
+        Largest ratio between two structures; each one's brightness is log-uniform.
+    absent
+        Probability that a structure is missing, each for itself: all may be.
+
+    Notes
+    -----
+    A composite is what users make to judge an engine on real images: one image of each structure, scaled to equal bright
+    parts or not quite, added, the same frame three times. Here each structure comes from a crop of its own; what a frame
+    holds besides its structures (noise, haze, background, artefacts) comes from one more. Such images were taken and
+    reconstructed differently, so each has a sharpness, a magnification, a glow and a black level of its own; what is to be
+    found is the structure as it was added, its own light from out of focus included. Of the crops composed anew, one in twelve
+    is noise alone: a network that removes noise must also learn to find nothing.
+    """
+
+    def __init__(self, pairs: CachedPairs, share: float, brightness_ratio: float = 5.0, absent: float = 0.0) -> None:
+        if pairs.scale != 1:
+            raise ValueError(f"only pairs of a separation can be composed anew; these are {pairs.scale} times finer")
+        self._pairs, self._share, self._absent = pairs, share, absent
+        self._side = float(np.sqrt(brightness_ratio))
+
+    def batch(self, rng: np.random.Generator, size: int, patch: int) -> Pairs:
+        """Return crops as `CachedPairs.batch` does, some of them composed anew."""
+        frames, targets = self._pairs.batch(rng, size, patch)
+        for i in np.flatnonzero(rng.random(size) < self._share):
+            make = self._blank if rng.random() < _BLANK else self._composite
+            frames[i], targets[i] = make(rng, patch)
+        return frames, targets
+
+    def _blank(self, rng: np.random.Generator, patch: int) -> Pairs:
+        """Noise with the spectrum of what one crop holds besides its structures, stretched as a live frame would be."""
+        frames, targets = self._pairs.batch(rng, 1, patch)
+        spectrum = np.abs(np.fft.rfft2(frames[0, frames.shape[1] // 2] - targets[0].sum(0)))
+        phases = rng.uniform(0, 2 * np.pi, (frames.shape[1], *spectrum.shape))
+        phases[:, 0, 0] = 0  # the frames are equally bright
+        noise = (_ADU * np.fft.irfft2(spectrum * np.exp(1j * phases), (patch, patch))).astype(np.float32)
+        background, headroom = background_and_headroom(noise[len(noise) // 2])
+        return (noise - np.float32(background)) / np.float32(headroom), np.zeros_like(targets[0])
+
+    def _composite(self, rng: np.random.Generator, patch: int) -> Pairs:
+        channels = self._pairs.targets.shape[1]
+        structures = np.stack([self.structure(rng, patch, c) for c in range(channels)])
+        bright = np.percentile(structures[:, ::2, ::2], _BRIGHT_PERCENTILE, axis=(1, 2))
+        wanted = 0.3 * _ADU * np.exp(rng.uniform(-1, 1, channels) * np.log(self._side))
+        wanted *= rng.random(channels) >= self._absent
+        # A structure that is hardly there is not amplified.
+        structures *= (wanted / np.maximum(bright, 0.05))[:, None, None].astype(np.float32)
+        frames, targets = self._pairs.batch(rng, 1, patch, [channels])
+        besides = frames[0, frames.shape[1] // 2] - targets[0].sum(0)
+        image = degraded(rng, structures.sum(0), besides * np.float32(_ADU))
+        background, headroom = background_and_headroom(image)
+        headroom *= rng.uniform(0.75, 1.25)
+        still = np.repeat(((image - background) / headroom)[None], frames.shape[1], 0)
+        return still.astype(np.float32), (structures / headroom).astype(np.float32)
+
+    def structure(self, rng: np.random.Generator, patch: int, channel: int) -> Image:
+        """Draw one structure as some microscope shows it, (patch, patch), not negative."""
+        side, largest = patch, min(self._pairs.targets.shape[-2:])
+        if rng.random() < _MAGNIFIED:
+            factor = np.exp(rng.uniform(-1, 1) * np.log(_MAGNIFICATION))
+            side = int(np.clip(round(patch / factor), 16, largest))
+        _, targets = self._pairs.batch(rng, 1, side, [channel])
+        image: Image = targets[0, channel]
+        if side != patch:
+            image = np.asarray(zoom(image, patch / side, order=1, grid_mode=True, mode="nearest"), np.float32)
+        return _without_background(rng, _glowing(rng, _refocused(rng, image)))
+
+
+def degraded(rng: np.random.Generator, image: Image, besides: Image) -> Image:
+    """Return a frame (y, x) of `image`: with `besides` (noise, haze, background) or none, cut off, in 8 bits, by chance."""
+    frame: Image = image
+    if rng.random() < _HAZY:
+        frame = frame + np.float32(rng.uniform(0, 0.6)) * gaussian_filter(image, rng.uniform(8, 30))
+    if rng.random() >= _DENOISED:
+        frame = frame + besides * np.float32(rng.uniform(0, 2.5))
+    if rng.random() < _CUT:
+        level = np.float32(np.percentile(frame[::2, ::2], rng.uniform(0, 30)))
+        frame = np.asarray(np.maximum(frame - level, 0), np.float32)
+    if rng.random() < _EIGHT_BITS:
+        low, high = float(frame.min()), float(frame.max())
+        step = max((high - low) / 255, 1e-6)
+        frame = np.asarray(low + np.round((frame - low) / step) * step, np.float32)
+    return np.asarray(frame, np.float32)
+
+
+def _refocused(rng: np.random.Generator, image: Image) -> Image:
+    """Return `image` sharper, softer or as it is."""
+    chance = rng.random()
+    if chance < _SHARPENED:
+        return sharpened(image, rng.uniform(*_SHARPER))
+    if chance < _SHARPENED + _BLURRED:
+        return np.asarray(gaussian_filter(image, rng.uniform(*_BLUR_PX)), np.float32)
+    return image
+
+
+def _glowing(rng: np.random.Generator, image: Image) -> Image:
+    """Add the structure's own light from out of focus, now and then: real images hold it, and it is the structure's."""
+    if rng.random() >= _GLOWING:
+        return image
+    width = np.exp(rng.uniform(*np.log(_GLOW_PX)))
+    glow = gaussian_filter(image[::2, ::2], width / 2)
+    brightest, wanted = float(glow.max()), rng.uniform(0, _GLOW) * np.percentile(image[::2, ::2], _BRIGHT_PERCENTILE)
+    if brightest <= 0:
+        return image
+    glow = zoom(glow, 2, order=1, grid_mode=True, mode="nearest")[: image.shape[0], : image.shape[1]]
+    return np.asarray(image + glow * np.float32(wanted / brightest), np.float32)
+
+
+def _without_background(rng: np.random.Generator, image: Image) -> Image:
+    """Cut off what is fainter than a black level, now and then."""
+    if rng.random() >= _CUT:
+        return image
+    level = rng.uniform(0, 0.2) * np.percentile(image[::2, ::2], _BRIGHT_PERCENTILE)
+    return np.asarray(np.maximum(image - np.float32(level), 0), np.float32)
+
+
+def sharpened(image: Image, amount: float, sigma_px: float = 1.3) -> Image:
+    """Add `amount` times what a Gaussian of `sigma_px` takes away; what falls below 0 is cut off."""
+    return np.asarray(np.maximum(image + amount * (image - gaussian_filter(image, sigma_px)), 0), np.float32)
