@@ -106,3 +106,20 @@ def test_a_background_that_was_cut_off_is_seen(background: float) -> None:
 @pytest.mark.parametrize("background", [0.2, 0.5, 1.0, 3.0])
 def test_light_that_is_counted_one_by_one_is_not_cut_off(background: float) -> None:
     assert floor_clipped(blinking(background).astype(np.uint16)) == 0
+
+
+@pytest.mark.parametrize("amplitude", [60, 200, 484])
+def test_the_crest_of_a_wave_without_noise_is_no_ceiling(amplitude: int) -> None:
+    y, x = np.mgrid[:128, :128]
+    waves = [(100 + amplitude * (1 + np.sin(0.1 * x + 0.02 * y + k)) / 2).astype(np.uint16) for k in range(3)]
+    assert examine(waves, 100.0).saturated == 0
+
+
+@pytest.mark.parametrize("ceiling", [1023, 3000, 4095])
+def test_a_ceiling_that_cuts_noisy_light_off_is_one(ceiling: int) -> None:
+    rng = np.random.default_rng(ceiling)
+    light = 0.2 * ceiling * rng.gamma(1.5, 1.0, (3, 128, 128))
+    frames = np.minimum(rng.poisson(light), ceiling).astype(np.uint16)
+    found = examine(list(frames), 0.0)
+    assert found.ceiling == ceiling
+    assert found.saturated == np.count_nonzero(frames == ceiling)

@@ -103,11 +103,11 @@ def _check_store(path: Path, as_json: bool) -> NoReturn:
 
 
 def _images(state: StoreState) -> Table:
-    table = Table(box=None, padding=(0, 2))
+    table = Table(box=None, padding=(0, 1))
     names = ("time_points", "told", "readable", "damaged", "missing", "lost", "unlogged")
-    for column in ("image", "time points", "pictures", "readable", "damaged", "missing", "lost before", "without line"):
+    for column in ("image", "t", "taken", "read", "damaged", "missing", "lost", "no line"):
         table.add_column(column, justify="left" if column == "image" else "right")
-    table.add_column("checksums")
+    table.add_column("crc")
     for image in state.images:
         checksums = "yes" if image.checksums else "no"
         table.add_row(image.name, *(str(getattr(image, name)) for name in names), checksums)

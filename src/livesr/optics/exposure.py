@@ -29,6 +29,7 @@ _BLANK_OVER_OTHERS = 4.0  # pixels at the least value, over those of the frame t
 _DARK = 0.2  # of the light of the group's brighter frames
 _LEAST_DARK_ADU = 2.0  # below, the offset's own wandering decides
 _PILED_UP = 4.0  # pixels at the largest value, over those at each value just below it
+_CREST = 1.3  # pixels in the upper half of the values just below, over those in the lower half
 _LEAST_PILE = 8
 
 
@@ -176,14 +177,19 @@ def _piles_up(
     xp: Any,
     numbers: Callable[[Any], NDArray[np.float64]],
 ) -> bool:
-    """Whether far more pixels are at the largest value than at those just below: the tail of any light grows thinner."""
+    """Whether far more pixels are at the largest value than at those just below: the tail of any light grows thinner.
+
+    The crest of a picture without noise, as a demo camera draws it, has ever more pixels up to its largest value: no ceiling.
+    """
     worst = int(at_top.argmax())
     if at_top[worst] < _LEAST_PILE or top <= bottom:
         return False
     frame = frames[worst]
     span = min(max(top // 32, 4.0), top - bottom)
-    near = float(numbers([xp.count_nonzero(frame >= _as(frame, top - span))])[0]) - at_top[worst]
-    return bool(at_top[worst] > _PILED_UP * max(near, 1.0) / span)
+    from_there = numbers([xp.count_nonzero(frame >= _as(frame, top - part * span)) for part in (1.0, 0.5)])
+    near, nearer = (float(count) - at_top[worst] for count in from_there)
+    is_crest = nearer > _CREST * max(near - nearer, 1.0)
+    return bool(at_top[worst] > _PILED_UP * max(near, 1.0) / span) and not is_crest
 
 
 def _repeats(
