@@ -72,12 +72,13 @@ def _check_numbers(data: Any, path: Path) -> None:
 
 
 def _numbers(data: Any, place: str = "") -> Iterator[tuple[str, float]]:
-    """Every number in plain values, with its place."""
+    """Every number in plain values, with its place; those of metadata are the user's own and ask for nothing."""
     if isinstance(data, int | float) and not isinstance(data, bool):
         yield place or "the plan", _finite(data)
     items = data.items() if isinstance(data, Mapping) else enumerate(data) if isinstance(data, list) else ()
     for key, inner in items:
-        yield from _numbers(inner, f"{place}.{key}" if place else str(key))
+        if key != "metadata":
+            yield from _numbers(inner, f"{place}.{key}" if place else str(key))
 
 
 def _finite(value: float) -> float:

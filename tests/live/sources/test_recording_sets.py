@@ -198,6 +198,14 @@ def test_planes_in_any_order_of_a_set_of_any_files(tmp_path: Path) -> None:
             assert recording.positions == ("pos0", "pos1")
 
 
+def test_one_page_for_several_places_is_refused(tmp_path: Path) -> None:
+    """Frames would be multiplied: on a SIM rig, groups of one exposure."""
+    blocks = "".join(block(0, 1, t=t) for t in range(9))
+    described(tmp_path / "a.ome.tif", [frame(t=t) for t in range(9)], ome_xml([image("A", blocks, t=9)]))
+    with pytest.raises(ConfigError, match="describes 9 frames, and has 1 for them"):
+        open_recording(tmp_path / "a.ome.tif")
+
+
 def two_files(folder: Path) -> None:
     blocks = [block(0, 4, f"s_{p}.ome.tif", f"f{p}") for p in range(2)]
     for p in range(2):

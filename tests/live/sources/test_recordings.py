@@ -371,6 +371,13 @@ def test_absurd_mrc_numbers_are_refused(tmp_path: Path) -> None:
         (tmp_path / "a.mrc").write_bytes(data)
         with pytest.raises(ConfigError, match=words):
             open_recording(tmp_path / "a.mrc")
+    struct.pack_into("<3i", data, 64, 2, 1, 3)
+    struct.pack_into("<3i", data, 0, X, Y, 9)
+    struct.pack_into("<i", data, 92, 0)
+    (tmp_path / "a.mrc").write_bytes(data)
+    with pytest.raises(ConfigError, match="columns, rows and sections run along y, x, z"):
+        open_recording(tmp_path / "a.mrc")
+    struct.pack_into("<3i", data, 64, 0, 0, 0)
     struct.pack_into("<3i", data, 0, X, Y, 2**31 - 1)
     struct.pack_into("<i", data, 92, 0)
     (tmp_path / "a.mrc").write_bytes(data)

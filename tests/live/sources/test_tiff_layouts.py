@@ -206,6 +206,11 @@ def test_values_that_no_camera_gives_are_refused_wherever_they_come(tmp_path: Pa
             assert recording.read((1,)) is not None
             with pytest.raises(DamagedFileError, match=r"float32 from .* at frame 3 of 6"):
                 recording.read((2,))
+    frames = (FRAMES % 200).astype(np.float16)
+    frames[0, 3, 3] = np.inf  # 65535 as float16
+    pages(tmp_path / "half.tif", frames)
+    with pytest.raises(ConfigError, match=r"float16 from 0 to inf"):
+        open_recording(tmp_path / "half.tif")
     pages(tmp_path / "c.tif", FRAMES.astype(np.complex64))
     with pytest.raises(ConfigError, match="complex64; expected"):
         open_recording(tmp_path / "c.tif")
@@ -237,6 +242,11 @@ def test_what_is_left_out_or_not_applied_is_said(tmp_path: Path) -> None:
             writer.write(
                 frame, photometric="miniswhite", metadata=None, contiguous=False, extratags=[(274, 3, 1, 4, True)]
             )
+    fewer = len(FRAMES) - 2
+    said_less = f"ImageJ=1.53t\nimages={fewer}\nframes={fewer}\n"
+    tifffile.imwrite(tmp_path / "c.tif", FRAMES, description=said_less, photometric="minisblack", metadata=None)
+    with closing(open_recording(tmp_path / "c.tif")) as recording:
+        assert recording.notes == ("c.tif holds 2 pages more than ImageJ's description counts; they are not read.",)
     said = {}
     for name in "ab":
         with closing(open_recording(tmp_path / f"{name}.tif")) as recording:

@@ -96,7 +96,9 @@ class CameraPixels:
         if not self.exact:
             return np.array(values, dtype=self.name)
         low, high = values.min(), values.max()
-        if not (low >= 0 and high <= _WHOLE and (self.stored.kind in "iu" or np.array_equal(values, np.rint(values)))):
+        # As Python's numbers: float16 takes 65535 for infinity.
+        fits = low.item() >= 0 and high.item() <= _WHOLE
+        if not (fits and (self.stored.kind in "iu" or np.array_equal(values, np.rint(values)))):
             raise DamagedFileError(
                 f"{self.path.name} holds {self.stored.name} from {low:g} to {high:g} at {which}; expected the camera's "
                 f"uint8 or uint16, or whole numbers of 0 to {_WHOLE}: give the frames as the camera made them, not processed."

@@ -83,6 +83,11 @@ def recording_of(
     """
     if not placed.at:
         raise ConfigError(f"{path.name} has no frame" + (f": {' '.join(notes)}" if notes else "."))
+    if len(set(placed.at.values())) < len(placed.at):
+        raise ConfigError(
+            f"{path.name} describes {len(placed.at)} frames, and has {len(set(placed.at.values()))} for them: some are said to "
+            "be at several places, and which were taken is not known. Save it again."
+        )
     announced = placed.announced
     placed, positions = placed.without_empty_positions(about.pop("positions", ()))
     lengths = placed.lengths

@@ -58,6 +58,11 @@ def open_tiff(path: Path) -> Recording:
         about = _imagej(path, tiff) if tiff.is_imagej else {}
         form = "ImageJ TIFF" if tiff.is_imagej else "TIFF"
         notes = (*notes, *about.pop("notes", ()))
+        if tiff.is_imagej and not damage and (left := len(tiff.pages) - len(placed.at)) > 0:
+            notes = (
+                *notes,
+                f"{path.name} holds {left} pages more than ImageJ's description counts; they are not read.",
+            )
         about |= {"started_ns": path.stat().st_mtime_ns}
         return recording_of(path, form, placed, pages, notes=notes, damage=damage, **about)
     except BaseException:
