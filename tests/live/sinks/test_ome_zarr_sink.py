@@ -210,6 +210,18 @@ class TestTimeAxis:
         assert list(kept[1:, 0, 0]) == [code(STREAM, 1, i) for i in range(1, RAW)]
         assert sink.counts["strays"] == 2
 
+    def test_what_is_numbered_far_beyond_is_kept_aside_and_fills_nothing(self, sink: OMEZarrSink) -> None:
+        sink.open(describe())
+        sink.raw(raw_stack(0))
+        sink.raw(raw_stack(10**9))
+        sink.raw(raw_stack(1))
+        assert any("jump to time point 1000000000" in note for note in sink.notes)
+        sink.close({})
+        assert len(images(sink.path)["raw"]) == 2
+        (stray,) = events(sink.path, "stray")
+        kept = tifffile.imread(sink.path / layout.SIDECARS / stray["file"])
+        assert list(kept[:, 0, 0]) == [code(STREAM, 10**9, i) for i in range(RAW)]
+
     def test_frames_that_belong_nowhere_are_kept_as_they_came(self, sink: OMEZarrSink) -> None:
         sink.open(describe())
         odd = np.arange(35, dtype=np.uint8).reshape(7, 5)

@@ -56,6 +56,9 @@ _DISK_CHECK_S = 1.0
 _STACKS_HELD, _HELD_BYTES = 8, 256 << 20  # of planes that wait for one that is late
 _WINDOW_UPDATE_S = 0.5
 _WRITE_ERRORS = (OSError, RuntimeError, StoreError)
+_MOST_AHEAD = (
+    100_000  # planes that an image is filled up by at once: more never came by any loss, and would take for ever
+)
 
 
 class OMEZarrSink:
@@ -423,8 +426,15 @@ class OMEZarrSink:
         """Append the planes at (t, z): fill up to it if the writer is behind, set them aside if it is beyond."""
         place = self._place(stream, t)
         index = place.index(stream, t)
-        place.end = max(place.end, index + 1)
         series = place.series.get(kind)
+        if series is not None and index - place.end > _MOST_AHEAD:  # a wrong number, or a mistake in a script
+            self._set_aside(series, kind, stream, t, planes, **facts)
+            self.notes.append(
+                f"Pictures of {series.spec.name} jump to time point {t}, and are kept as TIFF beside the images: an image is "
+                f"filled up by at most {_MOST_AHEAD} that never came. Correct the index of the plan's events."
+            )
+            return
+        place.end = max(place.end, index + 1)
         if series is None:
             self._write_log(kind, state, stream, t, **facts)
             self._watch_disk()
