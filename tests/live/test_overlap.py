@@ -203,6 +203,8 @@ def test_a_network_that_comes_back_goes_on(engine: str, tmp_path: Path, monkeypa
     while not live.pipeline._watchdog.overdue:
         threading.Event().wait(0.01)
     network.open.set()
+    while live.pipeline._watchdog.overdue:  # until the call that hung has returned
+        threading.Event().wait(0.01)
     report = ended(live)
     assert report["sr_frames"] >= 4  # two before, the one that hung, and the last
     assert report["sr_failed"] == 0

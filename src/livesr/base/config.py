@@ -584,7 +584,7 @@ class RunConfig(Model):
 
     store: Path | None = None
     spare: Path | None = None
-    flush_s: Annotated[float, Field(ge=0)] | None = None
+    flush_s: Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)] | None = None
     publish: str | None = None
     policy: Literal["latest", "complete"] = "latest"
     live: Literal["off", "own", "peek"] = "off"

@@ -46,6 +46,8 @@ Flush = Annotated[
     float | None,
     typer.Option(
         min=0.0,
+        max=86_400.0,
+        callback=finite,
         metavar="SECONDS",
         help="Write all that was recorded through to the disk so often, for what a power cut must not take; costs speed.",
     ),
