@@ -123,3 +123,19 @@ def test_a_ceiling_that_cuts_noisy_light_off_is_one(ceiling: int) -> None:
     found = examine(list(frames), 0.0)
     assert found.ceiling == ceiling
     assert found.saturated == np.count_nonzero(frames == ceiling)
+
+
+@pytest.mark.parametrize("strange", ["noise", "nearly constant", "random"])
+def test_a_frame_of_something_else_is_named(strange: str) -> None:
+    rng = np.random.default_rng(3)
+    frames = list(group())
+    mean = float(frames[4].mean())
+    replaced = {
+        "noise": rng.poisson(mean, SHAPE),
+        "nearly constant": np.pad([[int(mean) + 1]], ((0, SHAPE[0] - 1), (0, SHAPE[1] - 1)), constant_values=int(mean)),
+        "random": rng.integers(0, 2 * int(mean), SHAPE),
+    }[strange]
+    frames[4] = replaced.astype(np.uint16)
+    found = [f for f in examine(frames, 100.0).faults() if f.raw == 4]
+    assert [f.kind for f in found] == ["another picture"]
+    assert "raw frame 4 shows another picture than the others" in without_picture(found)

@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-Kind = Literal["no number", "blank", "partly blank", "repeated", "dark", "saturated"]
+Kind = Literal["no number", "blank", "partly blank", "repeated", "dark", "another picture", "saturated"]
 
 MOST_SATURATED = 0.01
 """Share of a raw frame's pixels at the ceiling from which on the frame is faulty."""
@@ -31,13 +31,18 @@ _LEAST_DARK_ADU = 2.0  # below, the offset's own wandering decides
 _PILED_UP = 4.0  # pixels at the largest value, over those at each value just below it
 _CREST = 1.3  # pixels in the upper half of the values just below, over those in the lower half
 _LEAST_PILE = 8
+_BLOCK, _BLOCK_ROWS = 16, 8  # pixels a side, wider than any pattern's period; of every eighth row
+_ALIKE, _UNLIKE = (
+    0.8,
+    0.3,
+)  # correlation with the group's other frames: of most frames, and of one that is of something else
 
 
 class Fault(NamedTuple):
     """What is wrong with one raw frame: its index, the kind, and a number that goes with it.
 
     `number` is the value of all pixels (blank), the share of pixels (partly blank, saturated), the index of the frame that it
-    repeats, or its light over the group's (dark).
+    repeats, its light over the group's (dark), or its correlation with the others (another picture).
     """
 
     raw: int
@@ -59,6 +64,7 @@ class Exposures:
     at_ceiling : (n,) pixels at the ceiling or above
     ceiling : the camera's, or where pixels pile up; None if there is no sign of one
     repeats : (n,) index of an earlier frame with the same pixels, -1 without
+    likeness : (n,) correlation of each frame's coarse picture with the mean of the others', 1 where there are few
     """
 
     pixels: int
@@ -70,6 +76,7 @@ class Exposures:
     at_ceiling: NDArray[np.float64]
     ceiling: float | None
     repeats: tuple[int, ...]
+    likeness: NDArray[np.float64]
 
     @property
     def saturated(self) -> int:
@@ -85,6 +92,7 @@ class Exposures:
         """Return what is wrong with single frames, those without a picture first; a frame has one fault."""
         light = self.levels - self.offset_adu
         usual, fewest = float(np.quantile(light, 0.75)), float(self.at_least.min())
+        are_alike = float(np.median(self.likeness)) > _ALIKE
         found: list[Fault] = []
         for raw in range(len(self.levels)):
             share, lit = float(self.at_least[raw]), float(light[raw])
@@ -99,6 +107,8 @@ class Exposures:
                 found.append(Fault(raw, "partly blank", share))
             elif lit < _DARK * usual and usual - lit > _LEAST_DARK_ADU:
                 found.append(Fault(raw, "dark", max(lit, 0.0) / usual))
+            elif are_alike and self.likeness[raw] < _UNLIKE:
+                found.append(Fault(raw, "another picture", float(self.likeness[raw])))
             elif saturated > most_saturated:
                 found.append(Fault(raw, "saturated", saturated))
         return sorted(found, key=lambda fault: fault.kind == "saturated")
@@ -152,7 +162,24 @@ def examine(
         at_ceiling=at_top if piled_up else np.zeros(n),
         ceiling=level if piled_up else None,
         repeats=tuple(_repeats(plain, sums, i, xp, numbers) for i in range(n)),
+        likeness=_likeness(plain, xp, numbers),
     )
+
+
+def _likeness(frames: Sequence[Any], xp: Any, numbers: Callable[[Any], NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Return how each frame correlates with the mean of the others (n,), in blocks in which a pattern averages out."""
+    n, rows, columns = len(frames), *(side // _BLOCK for side in frames[0].shape)
+    if n < 4 or min(rows, columns) < 4:
+        return np.ones(n)
+    shape = (rows, _BLOCK // _BLOCK_ROWS, columns, _BLOCK)
+    seen = [xp.reshape(f[: rows * _BLOCK : _BLOCK_ROWS, : columns * _BLOCK], shape) for f in frames]
+    coarse = [xp.sum(f, axis=(1, 3), dtype=xp.float64) for f in seen]
+    coarse = [c - xp.mean(c) for c in coarse]
+    total = sum(coarse[1:], coarse[0])
+    parts = [xp.sum(a * b) for c in coarse for a, b in ((c, c), (c, total), (total, total))]
+    own, both, all_ = np.asarray(numbers(parts), np.float64).reshape(n, 3).T
+    others = np.maximum(all_ - 2 * both + own, 0)  # sum of (total - c)^2
+    return np.asarray((both - own) / np.maximum(np.sqrt(own * others), 1e-9), np.float64)
 
 
 def _total(frame: Any, xp: Any) -> Any:
@@ -212,6 +239,7 @@ _WITHOUT_PICTURE = (
     ("partly blank", "lack{s} a part ({number:.0%} of the pixels are at one least value)"),
     ("repeated", "repeat{s} raw frame {number:g} pixel by pixel"),
     ("dark", "{is} dark ({number:.0%} of the group's light)"),
+    ("another picture", "show{s} another picture than the others (correlation {number:.2f})"),
 )
 
 

@@ -152,7 +152,11 @@ def judge_without_patterns(
         background's noise must be a camera's.
     """
     came = [raw for raw, frame in enumerate(stack) if frame is not None]
-    faults = [f._replace(raw=came[f.raw]) for f in exposures.faults() if not (localised and f.kind == "dark")]
+    faults = [
+        f._replace(raw=came[f.raw])
+        for f in exposures.faults()
+        if not (localised and f.kind in {"dark", "another picture"})
+    ]
     doubt = _named(faults, exposures.ceiling)
     if not doubt and localised and np.median(exposures.at_least) > LEAST_CLIPPED:
         frames = [frame for frame in stack if frame is not None][:: max(len(came) // _FLOOR_FRAMES, 1)]
