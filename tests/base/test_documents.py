@@ -244,7 +244,7 @@ def test_too_many_files_names_that_lead_out_and_what_is_no_zip(tmp_path: Path) -
     with pytest.raises(DocumentError, match="cannot be unpacked"):
         unpack(tmp_path / "none.zip", tmp_path / "out")
     (tmp_path / "inner").mkdir()
-    unpack(zipped(tmp_path / "out.zip", {"../escaped": b"x", "/tmp/absolute": b"x", "a": b"x"}), tmp_path / "inner")
+    unpack(zipped(tmp_path / "out.zip", {"../escaped": b"x", "/absolute": b"x", "a": b"x"}), tmp_path / "inner")
     assert not (tmp_path / "escaped").exists()
     assert (tmp_path / "inner" / "a").read_bytes() == b"x"
 

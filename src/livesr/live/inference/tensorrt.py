@@ -54,7 +54,7 @@ class TensorRTBackend:
     """
 
     name = "tensorrt"
-    library: ClassVar[Library] = TENSORRT
+    inference_library: ClassVar[Library] = TENSORRT
 
     def __init__(self) -> None:
         self.precision = ""
@@ -73,12 +73,12 @@ class TensorRTBackend:
     @classmethod
     def is_unavailable(cls) -> str | None:
         """Return None if a GPU answers and the library, CuPy and onnx are installed, else what is missing."""
-        title = cls.library.title
+        title = cls.inference_library.title
         if reason := why_no_gpu():
             return f"{title} needs an NVIDIA GPU. {reason}"
-        missing = [package for package in (cls.library.module, "cupy", "onnx") if find_spec(package) is None]
+        missing = [package for package in (cls.inference_library.module, "cupy", "onnx") if find_spec(package) is None]
         if missing:
-            return f"The {title} backend needs {' and '.join(missing)}: {_INSTALL[cls.library.name]}"
+            return f"The {title} backend needs {' and '.join(missing)}: {_INSTALL[cls.inference_library.name]}"
         return None
 
     @classmethod
@@ -103,7 +103,9 @@ class TensorRTBackend:
         except LiveSRError:
             raise
         except Exception as e:  # libraries that do not load, memory, whatever the driver says
-            raise BackendError(f"{self.library.title} does not start with engine {engine.manifest.id!r}: {e}") from e
+            raise BackendError(
+                f"{self.inference_library.title} does not start with engine {engine.manifest.id!r}: {e}"
+            ) from e
 
     @property
     def input(self) -> NDArray[np.float32]:
@@ -163,7 +165,7 @@ class TensorRTBackend:
         self._resident = PaddedBlock(engine, shape, zeros=cupy.zeros)
         expected = self._host.output_shape
         card = Card.here()
-        key = plan_key(engine, shape, self.precision, self.library, card)
+        key = plan_key(engine, shape, self.precision, self.inference_library, card)
         self.device = card.name
         self._context, keep_kernels = self._new_context(engine, key, card)
         self._output = cupyx.zeros_pinned(expected, np.float32)
@@ -183,11 +185,11 @@ class TensorRTBackend:
 
     def _new_context(self, engine: Engine, key: PlanKey, card: Card) -> tuple[Any, Callable[[], None]]:
         """Return what executes the plan, and what is to be called after the first frame."""
-        return _load_or_build(self.library, engine, key, card).create_execution_context(), lambda: None
+        return _load_or_build(self.inference_library, engine, key, card).create_execution_context(), lambda: None
 
     def _bind(self, engine: Engine, expected: tuple[int, ...]) -> None:
         """Give the context its memory, by the tensors' names."""
-        trt = self.library.load()
+        trt = self.inference_library.load()
         plan = self._context.engine
         for name in (plan.get_tensor_name(i) for i in range(plan.num_io_tensors)):
             is_input = plan.get_tensor_mode(name) == trt.TensorIOMode.INPUT
@@ -201,7 +203,9 @@ class TensorRTBackend:
 
     def _execute(self, stream: Any) -> None:
         if not self._context.execute_async_v3(stream.ptr):
-            raise BackendError(f"{self.library.title} failed on a frame. {logger(self.library).said()}")
+            raise BackendError(
+                f"{self.inference_library.title} failed on a frame. {logger(self.inference_library).said()}"
+            )
 
     def _copy_and_execute(self, stream: Any) -> None:
         from cupy.cuda import runtime
@@ -232,10 +236,10 @@ class TensorRTRTXBackend(TensorRTBackend):
     """
 
     name = "tensorrt-rtx"
-    library = RTX
+    inference_library = RTX
 
     def _new_context(self, engine: Engine, key: PlanKey, card: Card) -> tuple[Any, Callable[[], None]]:
-        plan, cache = _load_or_build(self.library, engine, key, card), PlanCache()
+        plan, cache = _load_or_build(self.inference_library, engine, key, card), PlanCache()
         config = plan.create_runtime_config()
         kernels = config.create_runtime_cache()
         if (kept := cache.kernels(key, card.name)) and not kernels.deserialize(kept):
