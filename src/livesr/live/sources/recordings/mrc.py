@@ -127,9 +127,8 @@ def _mrc(path: Path, head: bytes) -> _Header:
     _check(path, min(x, y, sections) >= 1 and extended >= 0, f"{sections} frames of {y} x {x}")
     runs = struct.unpack_from(f"{order}3i", head, 64)
     turned = sorted(runs) == [1, 2, 3] and runs != (1, 2, 3)  # some writers leave them at 0
-    _check(
-        path, not turned, f"that columns, rows and sections run along {', '.join('-xyz'[i] for i in runs)}, not x, y, z"
-    )
+    axes = ", ".join("xyz"[i - 1] for i in runs if 1 <= i <= 3)
+    _check(path, not turned, f"that columns, rows and sections run along {axes}, not x, y, z")
     return _Header((y, x), np.dtype(f"{order}{_MODES[mode]}"), ("frame",), (sections,), _HEADER + extended)
 
 
