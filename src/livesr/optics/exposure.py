@@ -174,7 +174,7 @@ def _likeness(frames: Sequence[Any], xp: Any, numbers: Callable[[Any], NDArray[n
     shape = (rows, _BLOCK // _BLOCK_ROWS, columns, _BLOCK)
     seen = [xp.reshape(f[: rows * _BLOCK : _BLOCK_ROWS, : columns * _BLOCK], shape) for f in frames]
     coarse = [xp.sum(f, axis=(1, 3), dtype=xp.float64) for f in seen]
-    coarse = [c - xp.mean(c) for c in coarse]
+    coarse = [c - xp.sum(c) / (rows * columns) for c in coarse]
     total = sum(coarse[1:], coarse[0])
     parts = [xp.sum(a * b) for c in coarse for a, b in ((c, c), (c, total), (total, total))]
     own, both, all_ = np.asarray(numbers(parts), np.float64).reshape(n, 3).T
