@@ -134,9 +134,7 @@ def test_no_process_shows_what_lets_the_browser_in(launcher: Path) -> None:
             target = Browser(connection).call("Target.createTarget", url=link, browserContextId=fresh)["targetId"]
             session = Browser(connection).call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
             other = Page(Browser(connection), target, session)
-            waited_for(
-                lambda: "has been used" in (other.run("() => document.body ? document.body.innerText : ''") or "")
-            )
+            waited_for(lambda: said_by(other, "() => document.body.innerText.includes('has been used')"))
     shown = b"\n".join(watch.seen)
     assert b"preview.html" in shown  # it was watched while the browser started
     assert code.encode() not in shown

@@ -11,6 +11,7 @@ import json
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
@@ -27,6 +28,8 @@ FLAGS = (
 """Software rendering, no calls home; the sandbox needs rights that a container has not."""
 
 _ANSWER_S = 60.0
+_ON_ITS_WAY = "Cannot find default execution context"
+"""Chromium's answer while a page is between two documents: nothing was run, so it can be asked again."""
 
 
 class ChromiumError(UsageError):
@@ -129,12 +132,22 @@ class Page:
             If it throws.
         """
         expression = f"({script})(...{json.dumps(arguments)})"
-        answer = self.call("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
+        answer = self._evaluate(expression)
         if "exceptionDetails" in answer:
             raise ChromiumError(
                 f"The page threw: {answer['exceptionDetails'].get('exception', {}).get('description')}."
             )
         return answer["result"].get("value")
+
+    def _evaluate(self, expression: str) -> dict[str, Any]:
+        deadline = time.monotonic() + _ANSWER_S
+        while True:
+            try:
+                return self.call("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
+            except ChromiumError as error:
+                if _ON_ITS_WAY not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.02)
 
     def wait(self, seconds: float) -> None:
         """Let the page go on for a while."""
