@@ -45,7 +45,7 @@ def exposures() -> Iterator[MDAEvent]:
     """Yield the raw frames of one SIM frame after the other."""
     start_s = 0.0
     for t in range(FRAMES):
-        for raw in range(rig.most_raw_frames):
+        for raw in range(rig.max_raw_frames):
             yield MDAEvent(index={"t": t, RAW_AXIS: raw}, channel="488", min_start_time=start_s)
         start_s = max(start_s + interval_s, core.mda.seconds_elapsed())
 

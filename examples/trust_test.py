@@ -12,7 +12,7 @@ from livesr import LiveSR
 from livesr.base.config import load_rig
 from livesr.live.sources.plan import sim_sequence
 
-store = sys.argv[1] if len(sys.argv) > 1 else "trust.ome.zarr"
+store = sys.argv[1] if len(sys.argv) > 1 else "quality_limits.ome.zarr"
 frames = int(sys.argv[2]) if len(sys.argv) > 2 else 10
 
 rig = load_rig("virtual_dyes")  # its superpose: is 488, 561, 640; rig.superposing([...]) does the same for another rig

@@ -4,7 +4,7 @@
     python scripts/compare_cells.py ../shared/data runs/light/pairs-train
     python scripts/compare_cells.py ../shared/data runs/light/pairs-train --plain
 
-The simulated ones are crops of training pairs as training composes them (`livesr.training.remix`), or as they were simulated
+The simulated ones are crops of training pairs as training composes them (`livesr.training.recombine`), or as they were simulated
 (`--plain`). The statistics are `livesr.evaluation.texture`'s. A real image is cut into crops of the same size; its percentile
 is the median of theirs. At 0 or 100 an image lies outside everything that the networks learn from.
 """
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 
 from livesr.evaluation.texture import STATISTICS, texture
-from livesr.training.remix import RemixedPairs
+from livesr.training.recombine import RecombinedPairs
 from livesr.training.sources import CachedPairs
 
 Picture = NDArray[np.float32]
@@ -69,7 +69,7 @@ def _simulated(pairs: CachedPairs, channel: int, count: int, plain: bool) -> NDA
     """Return the statistics (n, statistics) of `count` crops of one structure that show it."""
     rng = np.random.default_rng(0)
     found: list[list[float]] = []
-    source = RemixedPairs(pairs, 1.0)
+    source = RecombinedPairs(pairs, 1.0)
     while len(found) < count:
         crop = pairs.batch(rng, 1, SIDE, [channel])[1][0, channel] if plain else source.structure(rng, SIDE, channel)
         if np.percentile(crop, 99.8) > 0.05:

@@ -26,11 +26,11 @@ from scipy.ndimage import maximum_filter
 
 from livesr.base.config import load_rig
 from livesr.bench.timing import calls_ms, interleave
-from livesr.calibration.groups import Optics
-from livesr.calibration.sim import Calibration, calibrate
 from livesr.evaluation.metrics import pcc
-from livesr.live.reconstruct.quality import Trust
-from livesr.live.reconstruct.sim import SIMReconstructor
+from livesr.modalities.sim.calibration.groups import Optics
+from livesr.modalities.sim.calibration.sim import Calibration, calibrate
+from livesr.modalities.sim.quality import QualityLimits
+from livesr.modalities.sim.reconstructor import SIMReconstructor
 from livesr.simulation.rig import RawBank
 
 REPOSITORY = Path(__file__).parents[1]
@@ -161,7 +161,7 @@ def _beads(data: Path) -> list[str]:
         pictures[f"SIM, ideal OTF, w {w}"] = _method(raw[0], ideal, wiener=w).reconstruct(raw[0])
     pictures["SIM, calibrated OTF, w 0.05"] = _method(raw[0], found, wiener=0.05).reconstruct(raw[0])
     times = []
-    sim = _method(raw[0], ideal, trust=Trust(then="reconstruct"))
+    sim = _method(raw[0], ideal, quality_limits=QualityLimits(then="reconstruct"))
     for w in (0.05, 0.1, 0.3):
         other = _other_program(raw[0], BEADS, w)
         if other is None:
@@ -191,13 +191,13 @@ def _microtubules(data: Path, picture: Path) -> list[str]:
     raw, dim = _stack(data, "mt_highlight_15x256x256.tif", 15)[0], _stack(data, "mt_lowlight_15x256x256.tif", 15)[0]
     reference = tifffile.imread(data / "sim_raw/mt_highlight_reference_sim_256x256.tif").astype(float)
     found = calibrate(raw[None], MICROTUBULES, harmonics=2, offset_adu=90.0)
-    sim = _method(raw, found, 90.0, attenuation=0.95, trust=Trust())
+    sim = _method(raw, found, 90.0, attenuation=0.95, quality_limits=QualityLimits())
     # The reference is on the grid of the frames, one pixel further along x.
     shown = [np.roll(p[::2, ::2], -1, 1) for p in (sim.widefield(raw), sim.reconstruct(raw))]
-    bright = sim.judgement
+    bright = sim.quality
     sim.reconstruct(dim)
     assert bright is not None
-    assert sim.judgement is not None
+    assert sim.quality is not None
     Image.fromarray(np.hstack([_grey(p) for p in (*shown, reference)])).save(picture)
     return [
         "## Microtubules, three-beam SIM (3 x 5), against the authors' reconstruction",
@@ -205,7 +205,7 @@ def _microtubules(data: Path, picture: Path) -> list[str]:
         *_angles_table(found),
         f"PCC {_scored(shown[1], reference):.3f}, widefield {_scored(shown[0], reference):.3f}. At high light the pattern's "
         f"contrast is {bright.quality.contrast_to_noise:.1f} times its noise. At low light it is "
-        f"{sim.judgement.quality.contrast_to_noise:.1f}: {sim.judgement.doubt.partition(' (')[0]}, and widefield is shown.",
+        f"{sim.quality.patterns.contrast_to_noise:.1f}: {sim.quality.doubt.partition(' (')[0]}, and widefield is shown.",
         "",
         f"![Widefield, livesr, the authors' reconstruction](images/{picture.name})",
         "",
@@ -239,12 +239,12 @@ def _light() -> list[str]:
         contrast, trusted, sr, wide = [], [], [], []
         for seed in range(5):
             bank = RawBank(rig, 128, 1, seed=seed, photons=photons, bleaching=0, interval_s=0.5)
-            sim = _method(bank.frames, found, trust=Trust(then="reconstruct"))
+            sim = _method(bank.frames, found, quality_limits=QualityLimits(then="reconstruct"))
             picture, widefield = sim.reconstruct(bank.frames[0]), sim.widefield(bank.frames[0])
             truth = np.sum(list(bank.truth(0, sim.transfer).values()), axis=0)
-            assert sim.judgement is not None
-            contrast.append(sim.judgement.quality.contrast_to_noise)
-            trusted.append(not sim.judgement.doubt)
+            assert sim.quality is not None
+            contrast.append(sim.quality.patterns.contrast_to_noise)
+            trusted.append(not sim.quality.doubt)
             sr.append(pcc(_inner(picture), _inner(truth)))
             wide.append(pcc(_inner(widefield), _inner(truth)))
         lines.append(

@@ -41,7 +41,7 @@ from livesr.evaluation.limits import (
 from livesr.live.compose import Composer
 from livesr.live.inference.engine import Engine, Manifest, load_engine
 from livesr.live.inference.runner import open_backend
-from livesr.live.normalise import background_and_headroom
+from livesr.live.normalise import background_and_scale
 from livesr.simulation.domain import CALIBRATED, Domain
 from livesr.simulation.sequence import EVALUATION, SimulatedSequence
 
@@ -152,7 +152,7 @@ def _separated(engine: Engine, backend: Any, mixture: Mapping[str, Image], left:
     cut = (slice(0, _REAL_PX), slice(left, left + _REAL_PX))
     parts = {name: image[cut] for name, image in mixture.items()}
     image = np.asarray(sum(parts.values()), np.float32)
-    frame = SRFrame(image, Stream(), 0, now_ns(), now_ns(), Normalisation(*background_and_headroom(image)))
+    frame = SRFrame(image, Stream(), 0, now_ns(), now_ns(), Normalisation(*background_and_scale(image)))
     background, headroom = frame.normalisation
     backend.input[...] = (image - np.float32(background)) / np.float32(headroom)
     names = engine.manifest.channel_names
@@ -200,13 +200,13 @@ def fired(frames: Sequence[Seen], word: str) -> float:
 
 def warning_curves(found: Mapping[str, list[Seen]], all_cases: Sequence[Case], manifest: Manifest) -> list[Curve]:
     """Return the curves that are drawn."""
-    familiar = manifest.limits.familiar
-    assert familiar is not None
+    training_distribution = manifest.limits.training_distribution
+    assert training_distribution is not None
     usual = [f for case in all_cases if case.usual for f in found[case.name]]
     curves = []
     for name in ("2 to 6 photo-electrons", "blank", "haze 4 to 8 times", "a fourth structure (mitochondria)"):
-        score = [distance(familiar, f.features) for f in found[name]]
-        curves.append(curve(f"input: {name}", score, [distance(familiar, f.features) for f in usual], 1.0))
+        score = [distance(training_distribution, f.features) for f in found[name]]
+        curves.append(curve(f"input: {name}", score, [distance(training_distribution, f.features) for f in usual], 1.0))
     simulated = [*usual, *found["structures up to 1:40"]]
     poor = np.array([np.nanmean(f.pcc) < 0.7 for f in simulated])
     outside = np.array([beyond(f.residual, manifest) for f in simulated])
@@ -240,9 +240,9 @@ def draw_curves(curves: Sequence[Curve], path: Path) -> None:
 
 def case_table(found: Mapping[str, list[Seen]], manifest: Manifest, usual: Sequence[Seen]) -> list[str]:
     """Markdown: how often each warning comes, by what is in front of the camera."""
-    familiar = manifest.limits.familiar
-    assert familiar is not None
-    common = [distance(familiar, f.features) for f in usual]
+    training_distribution = manifest.limits.training_distribution
+    assert training_distribution is not None
+    common = [distance(training_distribution, f.features) for f in usual]
     lines = [
         "| in front of the camera | frames | mean PCC | input unlike (area) | residual | any structure weak | any of these |",
         "|---|---|---|---|---|---|---|",
@@ -250,7 +250,7 @@ def case_table(found: Mapping[str, list[Seen]], manifest: Manifest, usual: Seque
     for name, frames in found.items():
         scores = [f.pcc for f in frames]
         mean = float(np.nanmean(scores)) if np.isfinite(scores).any() else np.nan
-        area = curve(name, [distance(familiar, f.features) for f in frames], common, 1.0).area
+        area = curve(name, [distance(training_distribution, f.features) for f in frames], common, 1.0).area
         said = [fired(frames, word) for word in ("unlike", "residual", "too weak", "")]
         shares = [f"{share:.0%}" for share in said]
         shares[0] += f" ({area:.2f})"
@@ -425,7 +425,7 @@ def main() -> None:
     parser.add_argument("--docs", type=Path, default=DOCS)
     args = parser.parse_args()
     engine = load_engine(args.engine)
-    if engine.manifest.limits.familiar is None or engine.manifest.metrics.residual is None:
+    if engine.manifest.limits.training_distribution is None or engine.manifest.metrics.residual is None:
         parser.error(f"the limits of {args.engine} were not measured: livesr limits {args.engine}")
     real_found = real(engine, args.data) if args.data else {}
     jobs = [(case, i) for case in cases(domain_of(engine.manifest)) for i in range(args.n * (1 + case.usual))]

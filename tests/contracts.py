@@ -156,7 +156,7 @@ class SinkContract:
         opened.separated(multicolor_frame(0))
 
     def test_it_takes_frames_that_belong_nowhere(self, opened: Sink) -> None:
-        opened.aside(RawStack((np.ones((7, 5), np.uint8),), Stream(), 3, START_NS, START_NS))
+        opened.unplaced(RawStack((np.ones((7, 5), np.uint8),), Stream(), 3, START_NS, START_NS))
 
     def test_it_takes_a_residual_that_is_no_number(self, opened: Sink) -> None:
         opened.separated(multicolor_frame(0, residual=float("nan")))

@@ -32,7 +32,7 @@ from livesr.live.pipeline import Pipeline
 from livesr.live.sinks.ome_zarr import OMEZarrSink
 from livesr.live.sinks.sink import RunDescription
 from livesr.live.sources.plan import sim_sequence
-from livesr.viewer.scenes import Selection
+from livesr.viewer.frame_pairs import Selection
 from livesr.viewer.store_source import StoreSource
 from rigs import virtual_sim
 

@@ -28,7 +28,7 @@ from livesr.live.inference.engine import (
     write_manifest,
 )
 from livesr.live.inference.identity import identity_engine
-from livesr.live.inference.views import Sides
+from livesr.live.inference.test_time_augmentation import Augmentation
 from livesr.live.paths import ChannelPath, Geometry, build_path
 from livesr.live.pipeline import Pipeline
 from livesr.live.sinks.ome_zarr import OMEZarrSink
@@ -80,7 +80,9 @@ def _trusting_rig() -> Path:
     shutil.copytree(RIGS / "virtual_sim", folder, dirs_exist_ok=True)
     file = folder / "rig.yaml"
     text = file.read_text(encoding="utf-8")
-    file.write_text(text.replace("\nsim:\n", "\nsim:\n  trust: {when_doubtful: reconstruct}\n"), encoding="utf-8")
+    file.write_text(
+        text.replace("\nsim:\n", "\nsim:\n  quality_limits: {when_doubtful: reconstruct}\n"), encoding="utf-8"
+    )
     return folder
 
 
@@ -108,7 +110,7 @@ class Live:
         backend: str = "openvino",
         shape: tuple[int, int] = (SIZE, SIZE),
         dtype: str = "uint16",
-        uncertainty: Sides | None = None,
+        uncertainty: Augmentation | None = None,
     ) -> None:
         camera = Geometry(shape, dtype, 0.065, origin)
         names = list(rig.channels)

@@ -157,7 +157,7 @@ def status(**said: Any) -> list[memoryview]:
 
 
 def test_a_publisher_of_ever_new_names_takes_no_more_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subscriber, "_MOST_KEYS", 10)
+    monkeypatch.setattr(subscriber, "_MAX_KEYS", 10)
     heard = Subscriber("tcp://127.0.0.1:5555")
     for i in range(100):
         heard._take(status(channel=f"{i}" * 100, status={"warnings": ["x"]}))

@@ -117,7 +117,7 @@ def test_a_storm_rig_knows_its_camera() -> None:
     with pytest.raises(ConfigError, match=r"needs 'camera\.gain_e_per_adu'"):
         parse(RigConfig, storm, "rig.yaml")
     config = parse(RigConfig, {**storm, "camera": {"gain_e_per_adu": 0.5}}, "rig.yaml")
-    assert (config.raw_frames(""), config.most_raw_frames) == (100, 100)
+    assert (config.raw_frames(""), config.max_raw_frames) == (100, 100)
 
 
 def test_a_folder_without_a_description_and_an_empty_one_say_so(tmp_path: Path) -> None:

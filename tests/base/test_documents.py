@@ -95,7 +95,7 @@ def test_yaml_that_is_none_is_refused(text: str) -> None:
 
 
 def test_yaml_of_more_values_than_any_plan_has_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(documents, "MOST_VALUES", 1000)
+    monkeypatch.setattr(documents, "MAX_VALUES", 1000)
     assert len(parse_yaml("[" + "1, " * 998 + "]", "x")) == 998
     with pytest.raises(DocumentError, match="more than 1,000 values"):
         parse_yaml("[" + "1, " * 1000 + "]", "x")
@@ -158,7 +158,7 @@ def test_any_bytes_are_json_or_refused(data: bytes) -> None:
 def test_what_is_no_file_or_no_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "latin").write_bytes("é".encode("latin-1"))
     with (tmp_path / "large").open("wb") as file:
-        file.truncate(documents.MOST_BYTES + 1)
+        file.truncate(documents.MAX_BYTES + 1)
     for name, words in {"latin": "UTF-8", "large": "at most 17 MB", "none": "No such file", ".": "no file"}.items():
         for read in (read_text, read_yaml, read_json):
             with pytest.raises(DocumentError, match=words):
@@ -237,7 +237,7 @@ def test_a_zip_that_says_less_than_it_holds_grows_no_further(tmp_path: Path) -> 
 
 
 def test_too_many_files_names_that_lead_out_and_what_is_no_zip(tmp_path: Path) -> None:
-    many = zipped(tmp_path / "many.zip", {str(i): b"" for i in range(archives.MOST_FILES + 1)})
+    many = zipped(tmp_path / "many.zip", {str(i): b"" for i in range(archives.MAX_FILES + 1)})
     with pytest.raises(DocumentError, match="holds 2,001 files"):
         unpack(many, tmp_path / "out")
     (tmp_path / "none.zip").write_bytes(b"PK\x05\x06 no zip")

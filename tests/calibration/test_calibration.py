@@ -14,13 +14,13 @@ import tifffile
 from livesr.base.config import load_rig
 from livesr.base.errors import CalibrationError
 from livesr.base.frames import CameraFrame, Stream
-from livesr.calibration.groups import Optics
-from livesr.calibration.order import detect_order, order_name
-from livesr.calibration.otf import Damping, damping_from_beads
-from livesr.calibration.patterns import FoundPattern, estimate
-from livesr.calibration.sim import calibrate, doubts_about
 from livesr.evaluation.sim_calibration import calibrate_channel, groups_of, plane_in_focus
 from livesr.live.paths import Geometry
+from livesr.modalities.sim.calibration.groups import Optics
+from livesr.modalities.sim.calibration.order import detect_order, order_name
+from livesr.modalities.sim.calibration.otf import Damping, damping_from_beads
+from livesr.modalities.sim.calibration.patterns import FoundPattern, estimate
+from livesr.modalities.sim.calibration.sim import calibrate, doubts_about
 from livesr.optics.illumination import Pattern, angle_major, equal_steps
 from livesr.optics.noise import SCMOSNoise
 from livesr.simulation.microscope import Light, SIMMicroscope

@@ -135,8 +135,8 @@ def test_the_report_counts_more_than_there_is(tmp_path: Path) -> None:
     sink.raw(raw_stack(0))  # twice: kept as a TIFF
     sink.close({"raw_frames": 2 * RAW})
     assert not codes(check_store(sink.path))
-    stray = next((sink.path / layout.STRAYS).iterdir())
-    stray.unlink()
+    unplaced = next((sink.path / layout.STRAYS).iterdir())
+    unplaced.unlink()
     assert codes(check_store(sink.path)) == {"stray", "report"}
 
 

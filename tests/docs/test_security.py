@@ -50,11 +50,11 @@ def test_the_limits_are_those_of_the_code() -> None:
     from livesr.base import archives, array_limits, documents
 
     for said in (
-        f"at most {documents.MOST_BYTES >> 20} MB, {documents.MOST_DEPTH} levels",
-        f"{documents.MOST_VALUES:,} values",
-        f"unpacks to {archives.MOST_BYTES >> 30} GiB and to {archives.MOST_RATIO} times",
-        f"2^{array_limits.MOST_ALONG_AN_AXIS.bit_length() - 1} places",
-        f"2^{array_limits.MOST_PIXELS_A_SIDE.bit_length() - 1} pixels",
-        f"{array_limits.MOST_CHUNK_BYTES >> 30} GiB in a chunk",
+        f"at most {documents.MAX_BYTES >> 20} MB, {documents.MAX_DEPTH} levels",
+        f"{documents.MAX_VALUES:,} values",
+        f"unpacks to {archives.MAX_BYTES >> 30} GiB and to {archives.MAX_RATIO} times",
+        f"2^{array_limits.MAX_ALONG_AN_AXIS.bit_length() - 1} places",
+        f"2^{array_limits.MAX_PIXELS_A_SIDE.bit_length() - 1} pixels",
+        f"{array_limits.MAX_CHUNK_BYTES >> 30} GiB in a chunk",
     ):
         assert said in " ".join(PAGE.split())

@@ -16,13 +16,13 @@ from livesr.evaluation.limits import (
     Seen,
     distance,
     domain_of,
-    fit_familiar,
+    fit_training_distribution,
     fit_uncertainty,
     resolution_range,
     weak_share,
 )
-from livesr.live.familiarity import FEATURES
 from livesr.live.inference.engine import CONFUSED, Limits, load_engine
+from livesr.live.out_of_distribution import FEATURES
 from livesr.simulation.domain import Domain
 
 LIGHT = "imcsr-mt-er-lyso-light"
@@ -38,11 +38,11 @@ def test_frames_like_those_of_training_are_familiar_and_others_are_not() -> None
     rng = np.random.default_rng(0)
     mixed = rng.normal(size=(len(FEATURES), len(FEATURES)))
     known = rng.normal(size=(400, len(FEATURES))) @ mixed + 5
-    familiar = fit_familiar(list(known[:200]))
-    far = [distance(familiar, point) for point in known[200:]]
+    training_distribution = fit_training_distribution(list(known[:200]))
+    far = [distance(training_distribution, point) for point in known[200:]]
     assert np.mean(np.array(far) > 1) < 0.1
     assert np.median(far) > 0.4
-    assert distance(familiar, known[0] + 10 * mixed[3]) > 2
+    assert distance(training_distribution, known[0] + 10 * mixed[3]) > 2
 
 
 def test_the_share_that_makes_a_structure_weak_lies_between_lost_ones_and_those_in_order() -> None:
@@ -83,7 +83,7 @@ def test_the_command_writes_what_it_measured_and_the_engine_warns_of_it(tmp_path
     assert result.exit_code == 0, result.output
     written = load_engine(folder).manifest
     assert Limits.model_validate_json(result.stdout) == written.limits
-    assert written.limits.familiar is None  # one frame says nothing of all
+    assert written.limits.training_distribution is None  # one frame says nothing of all
     assert written.limits.uncertainty is not None
     assert written.limits.uncertainty.scale > 0
     assert set(written.limits.weak) == set(written.channel_names)

@@ -28,7 +28,7 @@ SIDE = 48
 def quantised(tmp_path_factory: pytest.TempPathFactory) -> Engine:
     """A random light network, quantised against what it draws itself: every difference to that counts as loss."""
     engine = fresh(tmp_path_factory.mktemp("quantised"))
-    quantise_engine(engine.folder, *pairs(engine), "moving lines", most_loss=0.02, threads=1)
+    quantise_engine(engine.folder, *pairs(engine), "moving lines", max_loss=0.02, threads=1)
     return load_engine(engine.folder)
 
 
@@ -120,7 +120,7 @@ def test_the_manifest_says_of_what_it_was_made_and_what_it_costs(quantised: Engi
 def test_what_loses_too_much_is_not_written(tmp_path: Path) -> None:
     engine = fresh(tmp_path)
     with pytest.raises(EngineError, match="at most 0 may be lost"):
-        quantise_engine(engine.folder, *pairs(engine), "moving lines", most_loss=0.0, threads=1)
+        quantise_engine(engine.folder, *pairs(engine), "moving lines", max_loss=0.0, threads=1)
     assert sorted(path.name for path in engine.folder.iterdir()) == ["manifest.yaml", "model.onnx"]
     assert load_engine(engine.folder).manifest.weights.int8 is None
 

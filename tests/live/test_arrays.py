@@ -17,9 +17,9 @@ from livesr.live.arrays import HOST, Arrays, CupyArrays, cupy_arrays
 from livesr.live.compose import Arithmetic
 from livesr.live.correct import Correction
 from livesr.live.inference.cuda import why_no_gpu
-from livesr.live.normalise import background_and_headroom
-from livesr.live.reconstruct.quality import Trust
-from livesr.live.reconstruct.sim import SIMReconstructor
+from livesr.live.normalise import background_and_scale
+from livesr.modalities.sim.quality import QualityLimits
+from livesr.modalities.sim.reconstructor import SIMReconstructor
 from livesr.optics.exposure import examine
 from livesr.optics.illumination import Pattern, angle_major, equal_steps
 
@@ -84,7 +84,7 @@ def raw_group() -> np.ndarray:
 class Steps:
     """Everything that is done to the pixels of a frame, but for the network."""
 
-    def __init__(self, arrays: Arrays, trust: Trust) -> None:
+    def __init__(self, arrays: Arrays, quality_limits: QualityLimits) -> None:
         self.arrays = arrays
         rng = np.random.default_rng(1)
         scale = rng.uniform(0.9, 1.1, SHAPE).astype(np.float32)
@@ -92,7 +92,15 @@ class Steps:
         bad[10:13, 10:13] = True  # with neighbours that are bad
         self.correction = Correction(SHAPE, scale, -100 * scale, bad, 9, arrays)
         self.sim = SIMReconstructor(
-            SHAPE, 0.065, 1.49, 0.525, PATTERNS, offset_adu=0.0, trust=trust, follow=True, arrays=arrays
+            SHAPE,
+            0.065,
+            1.49,
+            0.525,
+            PATTERNS,
+            offset_adu=0.0,
+            quality_limits=quality_limits,
+            follow=True,
+            arrays=arrays,
         )
         self.composing = Arithmetic(3, 1, self.sim.shape, residual_plane=True, arrays=arrays)
 
@@ -105,13 +113,13 @@ class Steps:
         corrected = self.correction.apply(frames)
         planes = [corrected[i, :, :] for i in range(9)]
         image = self.sim.reconstruct(planes)
-        background, headroom = background_and_headroom(image, border=0.06, arrays=arrays)
+        background, headroom = background_and_scale(image, border=0.06, arrays=arrays)
         x = arrays.subtract(image, background, out=xp.empty(image.shape, dtype=xp.float32))
         x = arrays.multiply(x, 1 / headroom, out=x)
         output = xp.stack([xp.abs(x) * share for share in (0.5, 0.3, 0.1)])
         made = self.composing.compose(output, image, Normalisation(background, headroom))
-        assert self.sim.judgement is not None
-        quality = self.sim.judgement.quality
+        assert self.sim.quality is not None
+        quality = self.sim.quality.patterns
         return {
             "corrected": arrays.on_host(corrected),
             "image": arrays.on_host(image),
@@ -138,11 +146,13 @@ def check_equal(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -
 @pytest.mark.parametrize("drift_rad", [(), (0.4, -0.3, 0.2)])
 @pytest.mark.parametrize("then", ["reconstruct", "widefield"])
 def test_the_array_api_standard_is_enough(then: Any, drift_rad: tuple[float, ...]) -> None:
-    trust = Trust(then, least_contrast_to_noise=1e6)  # every frame is doubtful, so that "widefield" shows widefield
-    expected = Steps(HOST, trust).run(drift_rad)
+    quality_limits = QualityLimits(
+        then, min_contrast_to_noise=1e6
+    )  # every frame is doubtful, so that "widefield" shows widefield
+    expected = Steps(HOST, quality_limits).run(drift_rad)
     assert np.isfinite(expected["quality"]).all()
     assert expected["image"].std() > 1
-    check_equal(Steps(Arrays(array_api_strict), trust).run(drift_rad), expected)
+    check_equal(Steps(Arrays(array_api_strict), quality_limits).run(drift_rad), expected)
     assert np.array_equal(expected["image"], expected["widefield"]) == (then == "widefield")
 
 
@@ -186,8 +196,8 @@ def cupy_calls() -> tuple[dict[str, set[str]], dict[str, set[str]]]:
     numpy_with_asnumpy.__dict__.update({**vars(np), "asnumpy": np.asarray})
     calls, transforms = {}, {}
     arrays = CupyArrays(Recorded(numpy_with_asnumpy, calls), Recorded(scipy.fft, transforms))
-    trust, drift_rad = Trust("reconstruct"), (0.4, -0.3, 0.2)
-    check_equal(Steps(arrays, trust).run(drift_rad), Steps(HOST, trust).run(drift_rad))
+    quality_limits, drift_rad = QualityLimits("reconstruct"), (0.4, -0.3, 0.2)
+    check_equal(Steps(arrays, quality_limits).run(drift_rad), Steps(HOST, quality_limits).run(drift_rad))
     arrays.finite(arrays.array(np.zeros(3)))
     return calls, transforms
 
@@ -215,8 +225,8 @@ def test_cupy_gives_what_numpy_gives(then: Any) -> None:
     if reason := why_no_gpu():
         pytest.skip(reason)
     pytest.importorskip("cupy", reason="CuPy is not installed")
-    trust, drift_rad = Trust(then, least_contrast_to_noise=1e6), (0.4, -0.3, 0.2)
-    check_equal(Steps(cupy_arrays(), trust).run(drift_rad), Steps(HOST, trust).run(drift_rad))
+    quality_limits, drift_rad = QualityLimits(then, min_contrast_to_noise=1e6), (0.4, -0.3, 0.2)
+    check_equal(Steps(cupy_arrays(), quality_limits).run(drift_rad), Steps(HOST, quality_limits).run(drift_rad))
 
 
 def parameters(function: Callable[..., Any]) -> set[str]:

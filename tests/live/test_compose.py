@@ -6,10 +6,10 @@ import pytest
 
 from livesr.base.frames import MulticolorFrame, Normalisation, SRFrame, Stream, Window
 from livesr.base.timing import now_ns
-from livesr.evaluation.limits import fit_familiar
-from livesr.live.compose import MOST_RESIDUAL, Composer, noise_threshold, summation_residual
-from livesr.live.familiarity import features
+from livesr.evaluation.limits import fit_training_distribution
+from livesr.live.compose import MAX_RESIDUAL, Composer, noise_threshold, summation_residual
 from livesr.live.inference.engine import Manifest
+from livesr.live.out_of_distribution import features
 
 SHAPE = (70, 101)  # no multiple of a band
 BACKGROUND, HEADROOM, NOISE = 100.0, 900.0, 5.0
@@ -222,20 +222,22 @@ class TestWarnings:
     def test_input_unlike_the_training_data(self) -> None:
         shape = (256, 256)
         known = [frame(specimen(shape, seed=i), seed=i) for i in range(40)]
-        familiar = fit_familiar([features(f, noise_threshold(f.image)) for f in known]).model_dump()
-        composer = Composer(manifest(limits={"familiar": familiar}), shape)
+        training_distribution = fit_training_distribution(
+            [features(f, noise_threshold(f.image)) for f in known]
+        ).model_dump()
+        composer = Composer(manifest(limits={"training_distribution": training_distribution}), shape)
 
         def made(centre: SRFrame) -> MulticolorFrame:
             return composer.compose(specimen(shape), window(centre))
 
         usual = made(frame(specimen(shape, seed=50), seed=50))
-        assert usual.novelty is not None
-        assert usual.novelty < 1
+        assert usual.ood_score is not None
+        assert usual.ood_score < 1
         assert not any("unlike" in warning for warning in usual.warnings)
         grey = frame(specimen(shape) * 0, noise=300, stream=Stream(1))
         strange = made(grey)
-        assert strange.novelty is not None
-        assert strange.novelty > 1
+        assert strange.ood_score is not None
+        assert strange.ood_score > 1
         assert any("unlike" in warning for warning in strange.warnings)
 
     def test_saturation(self) -> None:
@@ -251,7 +253,7 @@ class TestWarnings:
         output = specimen()
         output[0, 5, 10] = value
         made = Composer(manifest(), SHAPE).compose(output, window(frame(specimen())))
-        assert made.residual == MOST_RESIDUAL
+        assert made.residual == MAX_RESIDUAL
         assert made.channels[0, 5, 10] == 0
         assert "no numbers" in made.warnings[0]
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from livesr.base.config import RigConfig, TrustConfig, load_rig
+from livesr.base.config import QualityLimitsConfig, RigConfig, load_rig
 from livesr.base.errors import ConfigError, FrameShapeError
 from livesr.live.correct import build_correction, check_maps
 from livesr.live.paths import Geometry, build_path
@@ -143,7 +143,7 @@ def _trusting(rig: RigConfig) -> RigConfig:
     """A rig whose frames are reconstructed whatever they show: noise shows no pattern."""
     assert rig.sim is not None
     return rig.model_copy(
-        update={"sim": rig.sim.model_copy(update={"trust": TrustConfig(when_doubtful="reconstruct")})}
+        update={"sim": rig.sim.model_copy(update={"quality_limits": QualityLimitsConfig(when_doubtful="reconstruct")})}
     )
 
 

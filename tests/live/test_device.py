@@ -1,4 +1,4 @@
-"""A run whose frames go through lanes, as on a GPU; on this computer's memory, with real threads, and with other arrays."""
+"""A run whose frames go through slots, as on a GPU; on this computer's memory, with real threads, and with other arrays."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from livesr.base.config import RigConfig, load_rig
 from livesr.base.errors import BackendError
 from livesr.base.frames import MulticolorFrame, RawStack, SRFrame, Stream
 from livesr.live.arrays import Arrays, NumpyArrays
-from livesr.live.device import HOST_DEVICE, CudaDevice, HostDevice, HostLane, Turn, open_device
+from livesr.live.device import HOST_DEVICE, CudaDevice, HostDevice, HostSlot, StreamLock, open_device
 from livesr.live.inference.backend import BACKENDS
 from livesr.live.inference.cuda import why_no_gpu
 from livesr.live.inference.identity import identity_engine
 from livesr.live.inference.openvino import OpenVINOBackend
 from livesr.live.paths import ChannelPath, Geometry, build_path
 from livesr.live.pipeline import Pipeline
-from livesr.live.reconstruct.sim import SIMReconstructor
 from livesr.live.sinks.sink import RunDescription
+from livesr.modalities.sim.reconstructor import SIMReconstructor
 from livesr.simulation.rig import RawBank
 
 SIDE, N_T, DEADLINE_S = 96, 12, 60
@@ -74,7 +74,7 @@ class Kept:
 
     def open(self, run: RunDescription) -> None: ...
     def raw(self, stack: RawStack) -> None: ...
-    def aside(self, stack: RawStack) -> None: ...
+    def unplaced(self, stack: RawStack) -> None: ...
     def status(self, status: Mapping[str, Any]) -> None: ...
     def close(self, report: Mapping[str, Any]) -> None: ...
 
@@ -145,13 +145,13 @@ def check_same(found: Kept, expected: Kept, atol_adu: float = 0.0) -> None:
         assert isinstance(c.channels, np.ndarray)
 
 
-@pytest.mark.parametrize("lanes", [1, 2, 3])
+@pytest.mark.parametrize("slots", [1, 2, 3])
 def test_frames_in_flight_give_what_the_cpu_gives(
-    rig: RigConfig, groups: NDArray[np.uint16], resident: type[Resident], lanes: int
+    rig: RigConfig, groups: NDArray[np.uint16], resident: type[Resident], slots: int
 ) -> None:
     expected, before = run(path_of(rig), groups)
     assert resident.enqueued == 0
-    found, report = run(path_of(rig, HostDevice(lanes)), groups)
+    found, report = run(path_of(rig, HostDevice(slots)), groups)
     assert resident.enqueued == N_T  # every frame stayed on the "device"
     assert (report["sr_frames"], report["recon_frames"], report["warnings"]) == (N_T, N_T, before["warnings"])
     check_same(found, expected)
@@ -278,13 +278,13 @@ def test_the_host_uses_a_network_when_the_lanes_are_done_with_it() -> None:
             self.waited += 1
             raise RuntimeError("cudaErrorIllegalAddress")  # does not keep the next runtime from taking over
 
-    class Marked(HostLane):
+    class Marked(HostSlot):
         event = Enqueued()
 
         def mark(self) -> Any:
             return self.event
 
-    turn = Turn()
+    turn = StreamLock()
     with turn.of(Marked()):
         pass
     with turn.on_host():
@@ -344,7 +344,7 @@ def test_on_a_gpu_memory_does_not_grow_with_the_frames(groups: NDArray[np.uint16
     path = path_of(load_rig("virtual_sim").with_engine("none"), cuda)
 
     def note(kept: Kept, t: int) -> None:
-        kept.wait_for_recons(t)  # one more is in flight: both lanes have work
+        kept.wait_for_recons(t)  # one more is in flight: both slots have work
         held.append(pool.total_bytes())
 
     run(path, np.concatenate([groups] * 4), after=note)
@@ -354,8 +354,8 @@ def test_on_a_gpu_memory_does_not_grow_with_the_frames(groups: NDArray[np.uint16
 @pytest.mark.gpu
 def test_a_lane_gives_back_what_it_was_given(cuda: CudaDevice) -> None:
     frames = [np.full((8, 6), i, np.uint16) for i in range(9)]
-    for lane in [*cuda.lanes, *cuda.lanes]:
-        with lane:
-            there = lane.upload(frames)
-            down = lane.download(cuda.arrays.xp.stack(there))
+    for slot in [*cuda.slots, *cuda.slots]:
+        with slot:
+            there = slot.upload(frames)
+            down = slot.download(cuda.arrays.xp.stack(there))
         np.testing.assert_array_equal(down, np.stack(frames))

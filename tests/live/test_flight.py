@@ -1,4 +1,4 @@
-"""Several frames in flight: in order, never more than there are lanes, and the queue goes on skipping."""
+"""Several frames in flight: in order, never more than there are slots, and the queue goes on skipping."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 
 from livesr.base.buffers import BoundedQueue, LatestPerKey
-from livesr.live.flight import Flight
+from livesr.live.ordered_workers import OrderedWorkers
 
 DEADLINE_S = 60
 
@@ -18,13 +18,13 @@ class Watched:
 
     def __init__(self) -> None:
         self.changed = threading.Condition()
-        self.begun: list[tuple[int, int]] = []  # (lane, item)
+        self.begun: list[tuple[int, int]] = []  # (slot, item)
         self.at_once = self.most = 0
         self.held: set[int] = set()
 
-    def __call__(self, lane: int, item: int) -> str:
+    def __call__(self, slot: int, item: int) -> str:
         with self.changed:
-            self.begun.append((lane, item))
+            self.begun.append((slot, item))
             self.at_once += 1
             self.most = max(self.most, self.at_once)
             self.changed.notify_all()
@@ -52,13 +52,13 @@ def queue_of(*items: int) -> BoundedQueue[int]:
     return queue
 
 
-@pytest.mark.parametrize("lanes", [1, 2, 3])
-def test_results_come_in_order_and_never_from_more_than_there_are_lanes(lanes: int) -> None:
+@pytest.mark.parametrize("slots", [1, 2, 3])
+def test_results_come_in_order_and_never_from_more_than_there_are_lanes(slots: int) -> None:
     work = Watched()
-    landed = [(item, result()) for item, result in Flight(work, lanes).over(queue_of(*range(50)))]
+    landed = [(item, result()) for item, result in OrderedWorkers(work, slots).over(queue_of(*range(50)))]
     assert landed == [(i, f"result {i}") for i in range(50)]
-    assert work.most <= lanes
-    by_lane = {lane: [item for at, item in work.begun if at == lane] for lane in range(lanes)}
+    assert work.most <= slots
+    by_lane = {slot: [item for at, item in work.begun if at == slot] for slot in range(slots)}
     assert all(a < b for items in by_lane.values() for a, b in pairwise(items))
     assert sorted(item for items in by_lane.values() for item in items) == list(range(50))
 
@@ -69,7 +69,7 @@ def test_a_second_item_is_worked_on_while_the_first_is() -> None:
     landed: list[int] = []
 
     def take() -> None:
-        for item, result in Flight(work, 2).over(queue_of(0, 1, 2)):
+        for item, result in OrderedWorkers(work, 2).over(queue_of(0, 1, 2)):
             result()
             landed.append(item)
 
@@ -77,7 +77,7 @@ def test_a_second_item_is_worked_on_while_the_first_is() -> None:
     thread.start()
     work.wait_until_begun(2)  # 1 as well, though 0 has not ended
     assert landed == []
-    assert [item for _, item in work.begun] == [0, 1]  # 2 waits for a lane
+    assert [item for _, item in work.begun] == [0, 1]  # 2 waits for a slot
     work.release(0)
     thread.join(DEADLINE_S)
     assert landed == [0, 1, 2]
@@ -85,7 +85,7 @@ def test_a_second_item_is_worked_on_while_the_first_is() -> None:
 
 def test_nothing_waits_for_an_item_that_has_not_come() -> None:
     work, queue = Watched(), BoundedQueue[int](10, "block")
-    flying = Flight(work, 2).over(queue)
+    flying = OrderedWorkers(work, 2).over(queue)
     for item in range(3):
         queue.put(item)
         came, result = next(flying)
@@ -101,7 +101,7 @@ def test_what_waits_for_a_lane_can_still_be_skipped() -> None:
     landed: list[int] = []
 
     def take() -> None:
-        for item, result in Flight(work, 2).over(queue):
+        for item, result in OrderedWorkers(work, 2).over(queue):
             result()
             landed.append(item)
 
@@ -119,10 +119,10 @@ def test_what_waits_for_a_lane_can_still_be_skipped() -> None:
     assert landed == [0, 1, 3]
 
 
-@pytest.mark.parametrize("lanes", [1, 2])
-def test_an_error_lands_with_its_item_and_ends_no_other(lanes: int) -> None:
+@pytest.mark.parametrize("slots", [1, 2])
+def test_an_error_lands_with_its_item_and_ends_no_other(slots: int) -> None:
     landed = []
-    for item, result in Flight(Watched(), lanes).over(queue_of(1, -2, 3)):
+    for item, result in OrderedWorkers(Watched(), slots).over(queue_of(1, -2, 3)):
         try:
             landed.append(result())
         except ValueError as e:
@@ -132,7 +132,7 @@ def test_an_error_lands_with_its_item_and_ends_no_other(lanes: int) -> None:
 
 
 def test_threads_end_when_nobody_takes_the_rest() -> None:
-    flying = Flight(Watched(), 2).over(queue_of(*range(9)))
+    flying = OrderedWorkers(Watched(), 2).over(queue_of(*range(9)))
     next(flying)
     flying.close()
     # `nothing_left_running` looks for them

@@ -62,9 +62,9 @@ def test_region_and_binning_leave_the_picture_where_it_was() -> None:
     method, off = (sim_reconstructor(fine, channel, g) for g in (right, wrong))
     method.reconstruct(binned)
     off.reconstruct(binned)
-    assert method.judgement.doubt == ""
-    assert method.judgement.quality.phase_error_rad < 0.1
-    assert off.judgement.quality.phase_error_rad > 0.3
+    assert method.quality.doubt == ""
+    assert method.quality.patterns.phase_error_rad < 0.1
+    assert off.quality.patterns.phase_error_rad > 0.3
 
 
 def test_a_mirrored_region_is_reconstructed_as_the_picture_that_it_shows(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from livesr.base.config import RigConfig, RunConfig, load_rig
 from livesr.live import pipeline as pipeline_module
-from livesr.live.flight import Flight
+from livesr.live.ordered_workers import OrderedWorkers
 from livesr.live.session import Session
 from livesr.live.sinks.signals import SignalSink
 from livesr.live.watchdog import Watchdog
@@ -233,7 +233,7 @@ def test_what_is_under_way_is_known() -> None:
     for item in range(4):
         queue.put(item)
     queue.close()
-    flight: Flight[int, int] = Flight(lambda lane, item: item, 2)
+    flight: OrderedWorkers[int, int] = OrderedWorkers(lambda slot, item: item, 2)
     seen = []
     for item, result in flight.over(queue):
         assert result() == item

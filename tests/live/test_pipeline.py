@@ -19,16 +19,16 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_info, threadpool_limits
 from useq import MDAEvent
 
-from livesr.base.config import RigConfig, TrustConfig, load_rig, parse
+from livesr.base.config import QualityLimitsConfig, RigConfig, load_rig, parse
 from livesr.base.frames import MulticolorFrame, RawStack, SRFrame, Stream
-from livesr.calibration.groups import Optics
-from livesr.calibration.sim import calibrate
 from livesr.evaluation.metrics import pcc
 from livesr.live.paths import ChannelPath, Geometry, build_path
 from livesr.live.pipeline import Pipeline
 from livesr.live.sinks.frames_log import read_frames_log
 from livesr.live.sinks.ome_zarr import OMEZarrSink
 from livesr.live.sinks.sink import RunDescription, Sink
+from livesr.modalities.sim.calibration.groups import Optics
+from livesr.modalities.sim.calibration.sim import calibrate
 from livesr.simulation.rig import RawBank
 
 
@@ -55,7 +55,7 @@ class CountingSink:
 
     def open(self, run: RunDescription) -> None: ...
     def raw(self, stack: RawStack) -> None: ...
-    def aside(self, stack: RawStack) -> None: ...
+    def unplaced(self, stack: RawStack) -> None: ...
     def recon(self, frame: SRFrame) -> None: ...
     def skipped(self, stream: Stream, t: int, reason: str) -> None: ...
     def status(self, status: Mapping[str, Any]) -> None: ...
@@ -157,11 +157,13 @@ def bank_groups(n_t: int = 2) -> NDArray[np.uint16]:
 
 
 def run_of(
-    tmp_path: Path, groups: NDArray[np.uint16], **trust: Any
+    tmp_path: Path, groups: NDArray[np.uint16], **quality_limits: Any
 ) -> tuple[dict[str, Any], list[dict[str, Any]], Path]:
     """Report, lines of frames.jsonl and store of a run without an engine."""
     rig = load_rig("virtual_sim").with_engine("none")
-    rig = rig.model_copy(update={"sim": rig.sim.model_copy(update={"trust": TrustConfig(**trust)})})
+    rig = rig.model_copy(
+        update={"sim": rig.sim.model_copy(update={"quality_limits": QualityLimitsConfig(**quality_limits)})}
+    )
     path = build_path(rig, "488", Geometry(groups.shape[-2:], "uint16", 0.065))
     sink = OMEZarrSink(tmp_path / "run.ome.zarr")
     pipeline = Pipeline({"488": path}, describe(path), [(sink, True)], policy="complete")

@@ -63,7 +63,7 @@ class Run:
 
 @pytest.fixture(scope="module")
 def run(core: CMMCorePlus, rig: RigConfig, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    folder, frames = tmp_path_factory.mktemp("trust"), []
+    folder, frames = tmp_path_factory.mktemp("quality_limits"), []
     plan = sim_sequence(FRAMES, CHANNELS)
     session = LiveSR(
         core,

@@ -11,14 +11,14 @@ from useq import MDAEvent, MDASequence, Position
 
 from livesr.base.errors import ConfigError
 from livesr.live.optical_state import ChannelState
+from livesr.live.plan_summary import PlanSummary, survey
 from livesr.live.sinks.sink import Stack
 from livesr.live.sources.plan import SIMAxis, sim_sequence
-from livesr.live.survey import Survey, survey
 
 RAW = {"488": 9, "561": 1}
 
 
-def ask(plan: Any, only: str = "") -> Survey:
+def ask(plan: Any, only: str = "") -> PlanSummary:
     return survey(plan, lambda channel: RAW.get(channel, 1), only)
 
 
@@ -147,7 +147,7 @@ def test_time_in_phases_and_raw_frames_along_time() -> None:
 
 def test_a_generator_is_not_used_up() -> None:
     events = iter(sim_sequence(2, ["488"], 9))
-    assert ask(events) == Survey()
+    assert ask(events) == PlanSummary()
     assert len(list(events)) == 18
 
 

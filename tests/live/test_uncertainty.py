@@ -22,9 +22,9 @@ from livesr.store.backfill import backfill
 from livesr.store.process import process
 from livesr.store.raw_input import store_input
 from livesr.store.recorded import RecordedStore
+from livesr.viewer.browser.messages import View
 from livesr.viewer.browser.pictures import PictureMaker
-from livesr.viewer.browser.wishes import View
-from livesr.viewer.scenes import LiveScenes, Selection
+from livesr.viewer.frame_pairs import LiveScenes, Selection
 from livesr.viewer.store_source import StoreSource
 from livesr.viewer.subscriber import Subscriber
 from recorded_runs import Live, array, assert_equal, lines, moving_groups, sim_rig

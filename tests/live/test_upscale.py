@@ -99,7 +99,7 @@ class TestUpscaler:
     def test_where_all_do_not_fit_frames_are_enlarged_again(
         self, counted: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("livesr.live.upscale._MOST_BYTES", 0)
+        monkeypatch.setattr("livesr.live.upscale._MAX_BYTES", 0)
         upscaler, calls = counted(streams=2)
         assert memory_bytes((16, 16), 2) == 3 * 16 * 16 * 4
         for t in range(1, 4):

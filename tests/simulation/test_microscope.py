@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from livesr.live.reconstruct.sim import SIMReconstructor
+from livesr.modalities.sim.reconstructor import SIMReconstructor
 from livesr.optics.illumination import Pattern, illumination
 from livesr.optics.otf import otf
 from livesr.simulation.microscope import Components, Light, SIMMicroscope

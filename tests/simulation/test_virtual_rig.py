@@ -10,8 +10,8 @@ from pymmcore_plus import CMMCorePlus
 from pymmcore_plus.experimental.unicore import UniMMCore
 
 from livesr.base.config import load_rig
-from livesr.live.reconstruct.sim import SIMReconstructor
 from livesr.live.sources.plan import sim_sequence
+from livesr.modalities.sim.reconstructor import SIMReconstructor
 from livesr.optics.illumination import Pattern
 from livesr.simulation.rig import VirtualSIMCamera, find_camera
 

@@ -44,7 +44,7 @@ def test_configuration_and_rig_agree(core, camera):
     rig = load_rig("virtual_storm")
     assert core.getPixelSizeUm() * 1000 == rig.optics.pixel_size_nm
     assert set(core.getAvailableConfigs(rig.channel_group)) == set(rig.channels)
-    assert (rig.modality, rig.raw_frames("647"), rig.most_raw_frames) == ("storm", 100, 100)
+    assert (rig.modality, rig.raw_frames("647"), rig.max_raw_frames) == ("storm", 100, 100)
     assert camera.bank.frames.shape == (FRAMES, SIZE, SIZE)
     assert find_camera(core) is None  # that would be the SIM camera
 

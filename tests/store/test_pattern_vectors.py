@@ -9,7 +9,7 @@ import numpy as np
 import yaozarrs
 
 from livesr.base.config import RigConfig, load_rig
-from livesr.live.reconstruct import vector_drift
+from livesr.modalities.sim import vector_drift
 from livesr.simulation.rig import RawBank
 from livesr.store.process import process
 from livesr.store.raw_input import store_input

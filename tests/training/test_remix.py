@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from livesr.live.normalise import BRIGHT_LEVEL
-from livesr.training.remix import RemixedPairs, degraded, sharpened
+from livesr.training.recombine import RecombinedPairs, degraded, sharpened
 from livesr.training.sources import CachedPairs
 
 META = {"seed": 1, "pixel_size_nm": 40.0, "channels": ["a", "b"]}
@@ -34,7 +34,7 @@ def spotted(folder: Path, scale: int = 1) -> Path:
 def composites(
     folder: Path, n: int = 48, brightness_ratio: float = 4.0, absent: float = 0.0
 ) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
-    pairs = RemixedPairs(CachedPairs(spotted(folder)), 1.0, brightness_ratio, absent)
+    pairs = RecombinedPairs(CachedPairs(spotted(folder)), 1.0, brightness_ratio, absent)
     frames, targets = pairs.batch(np.random.default_rng(2), n, 32)
     assert frames.dtype == targets.dtype == np.float32
     return list(zip(frames, targets, strict=True))
@@ -62,7 +62,7 @@ def test_some_of_them_are_noise_in_which_nothing_is_to_be_found(tmp_path: Path) 
     folder = spotted(tmp_path / "pairs")
     frames = np.load(folder / "frames.npy")
     np.save(folder / "frames.npy", frames + np.random.default_rng(1).normal(0, 0.1, frames.shape).astype(np.float16))
-    frames, targets = RemixedPairs(CachedPairs(folder), 1.0).batch(np.random.default_rng(2), 60, 32)
+    frames, targets = RecombinedPairs(CachedPairs(folder), 1.0).batch(np.random.default_rng(2), 60, 32)
     blank = frames[~targets.any((1, 2, 3))]
     assert 0 < len(blank) < 20
     for window in blank:
@@ -72,20 +72,20 @@ def test_some_of_them_are_noise_in_which_nothing_is_to_be_found(tmp_path: Path) 
 
 def test_the_share_of_composites_is_kept_and_the_rest_is_as_drawn(tmp_path: Path) -> None:
     pairs = CachedPairs(spotted(tmp_path / "pairs"))
-    some = RemixedPairs(pairs, 0.5).batch(np.random.default_rng(3), 64, 16)[0]
+    some = RecombinedPairs(pairs, 0.5).batch(np.random.default_rng(3), 64, 16)[0]
     drawn = pairs.batch(np.random.default_rng(3), 64, 16)[0]
     assert 16 < sum(np.array_equal(a, b) for a, b in zip(some, drawn, strict=True)) < 48
-    np.testing.assert_array_equal(RemixedPairs(pairs, 0.0).batch(np.random.default_rng(3), 64, 16)[0], drawn)
+    np.testing.assert_array_equal(RecombinedPairs(pairs, 0.0).batch(np.random.default_rng(3), 64, 16)[0], drawn)
 
 
 def test_upscaling_cannot_be_composed_anew(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="2 times finer"):
-        RemixedPairs(CachedPairs(spotted(tmp_path / "pairs", scale=2)), 0.5)
+        RecombinedPairs(CachedPairs(spotted(tmp_path / "pairs", scale=2)), 0.5)
 
 
 def test_structures_are_shown_sharper_softer_and_of_other_sizes(tmp_path: Path) -> None:
     pairs = CachedPairs(spotted(tmp_path / "pairs"))
-    remixed, rng = RemixedPairs(pairs, 1.0), np.random.default_rng(0)
+    remixed, rng = RecombinedPairs(pairs, 1.0), np.random.default_rng(0)
     shown = [remixed.structure(rng, 48, 0) for _ in range(60)]
     assert all(image.shape == (48, 48) and image.min() >= 0 for image in shown)
     plain = pairs.batch(np.random.default_rng(1), 60, 48, [0] * 60)[1][:, 0]

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from livesr.live.normalise import background_and_headroom
+from livesr.live.normalise import background_and_scale
 from livesr.simulation.domain import Domain
 from livesr.training.pair_folder import write_pairs as write
 from livesr.training.simulated import SimulatedPairs, simulate
@@ -152,13 +152,13 @@ def test_normalisation_follows_the_dark_parts_not_the_noise_nor_the_faded_border
     rng = np.random.default_rng(0)
     image = np.full((256, 256), 50, np.float32)
     image[100:110] = 600
-    quiet = background_and_headroom(image)
+    quiet = background_and_scale(image)
     assert quiet == pytest.approx((50, 1000))
-    noisy = background_and_headroom(image + rng.normal(0, 30, image.shape).astype(np.float32))
+    noisy = background_and_scale(image + rng.normal(0, 30, image.shape).astype(np.float32))
     assert noisy[0] == pytest.approx(
         50, abs=26
     )  # the 5th percentile of pixels lies 49 below, of block means half of it
     image[:16], image[-16:], image[:, :16], image[:, -16:] = 0, 0, 0, 0
-    assert background_and_headroom(image)[0] == 0
-    assert background_and_headroom(image, border=0.07) == pytest.approx((50, 1000))
-    assert background_and_headroom(np.zeros((64, 64), np.float32)) == (0, 1)
+    assert background_and_scale(image)[0] == 0
+    assert background_and_scale(image, border=0.07) == pytest.approx((50, 1000))
+    assert background_and_scale(np.zeros((64, 64), np.float32)) == (0, 1)

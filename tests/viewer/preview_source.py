@@ -8,7 +8,7 @@ import numpy as np
 
 from livesr.base.timing import now_ns
 from livesr.live.sinks.wire import FRAME, INPUT, Message, WireChannel, WireHeader, decode, encode
-from livesr.viewer.scenes import LiveScenes
+from livesr.viewer.frame_pairs import LiveScenes
 from livesr.viewer.subscriber import Subscriber
 
 CHANNELS = (
@@ -45,7 +45,7 @@ class MemorySource(Subscriber):
 
     def __init__(self) -> None:
         super().__init__("tcp://127.0.0.1:5555")
-        self.scenes = LiveScenes(self)
+        self.pairs = LiveScenes(self)
 
     def give(self, *messages: Message) -> None:
         """Receive messages together, in this order."""

@@ -41,7 +41,7 @@ def source():
 
 @pytest.fixture
 def server(source):
-    with PreviewServer(source.scenes) as server:
+    with PreviewServer(source.pairs) as server:
         yield server
 
 
@@ -427,7 +427,7 @@ def test_malformed_message_is_named_and_survived(page, source):
 
 
 def test_a_wrong_link_opens_nothing_and_the_right_one_everything(browser, open_page, source):
-    with PreviewServer(source.scenes, host="0.0.0.0") as server:
+    with PreviewServer(source.pairs, host="0.0.0.0") as server:
         link = server.invite("127.0.0.1")
         wrong = browser.new_page()
         answer = wrong.goto(link + "x")

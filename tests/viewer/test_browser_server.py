@@ -20,10 +20,10 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 from websockets.sync.client import ClientConnection, connect
 
 from livesr.base.errors import BindError
+from livesr.viewer.browser.messages import View
 from livesr.viewer.browser.page import IN_FLIGHT
 from livesr.viewer.browser.pictures import PictureMaker
 from livesr.viewer.browser.server import PreviewServer
-from livesr.viewer.browser.wishes import View
 
 GREY = np.full((64, 64), 500, np.uint16)
 
@@ -38,7 +38,7 @@ def source():
 
 @pytest.fixture
 def server(source):
-    with PreviewServer(source.scenes) as server:
+    with PreviewServer(source.pairs) as server:
         yield server
 
 
@@ -171,7 +171,7 @@ def cookie_of(response):
 
 
 def test_beyond_loopback_a_browser_needs_an_invitation(source):
-    with PreviewServer(source.scenes, host="0.0.0.0") as server:
+    with PreviewServer(source.pairs, host="0.0.0.0") as server:
         assert server.url == f"http://0.0.0.0:{server.port}/"
         code = server.invite().partition("?")[2]
         assert len(code) > 30
@@ -197,7 +197,7 @@ def test_beyond_loopback_a_browser_needs_an_invitation(source):
 
 
 def test_an_invitation_is_used_once_and_the_second_use_says_what_to_do(source):
-    with PreviewServer(source.scenes, host="0.0.0.0") as server:
+    with PreviewServer(source.pairs, host="0.0.0.0") as server:
         joined = []
         server.on_joined(lambda code, address: joined.append((code, address)))
         link = server.invite()
@@ -212,7 +212,7 @@ def test_an_invitation_is_used_once_and_the_second_use_says_what_to_do(source):
 
 
 def test_invitations_are_few_and_a_server_knows_its_own_only(source):
-    with PreviewServer(source.scenes, host="0.0.0.0") as one, PreviewServer(source.scenes, host="0.0.0.0") as other:
+    with PreviewServer(source.pairs, host="0.0.0.0") as one, PreviewServer(source.pairs, host="0.0.0.0") as other:
         first, *links = [one.invite() for _ in range(101)]
         assert len(set(links)) == 100
         assert get(one, "/?" + first.partition("?")[2])[0].status == 403
@@ -223,7 +223,7 @@ def test_invitations_are_few_and_a_server_knows_its_own_only(source):
 
 def test_loopback_needs_no_invitation(source):
     for host in ("127.0.0.1", "localhost", "::1"):
-        server = PreviewServer(source.scenes, host=host)
+        server = PreviewServer(source.pairs, host=host)
         assert not server.needs_invitation
         assert server.invite() == server.url
         assert "code" not in server.url
@@ -252,7 +252,7 @@ def test_newest_frame_arrives_in_its_colours_with_its_measurement(server, source
 
 
 def test_measurement_beside_is_the_one_it_was_predicted_from(source):
-    maker = PictureMaker(source.scenes)
+    maker = PictureMaker(source.pairs)
     for t in range(3):
         source.give(measurement(t, GREY + 10 * t))
     source.give(flat(1, 0, 0, 0))
@@ -348,7 +348,7 @@ def test_stream_without_prediction_shows_the_measurement(server, source):
 
 
 def test_status_says_what_runs_and_when_it_is_over(source):
-    maker = PictureMaker(source.scenes)
+    maker = PictureMaker(source.pairs)
     assert maker.status()["state"] == "waiting"
     source.last_rejection = "3 parts"
     assert "no livesr stream: 3 parts" in maker.status()["warnings"][0]
@@ -375,7 +375,7 @@ def test_source_that_fails_is_reported_on_the_page(server, source, caplog):
         raise OSError("disk gone")
 
     with join(server) as page:
-        source.scenes.scene = broken
+        source.pairs.pair = broken
         source.say()
         while not (warnings := next_text(page, "status")["warnings"]):
             pass
@@ -385,7 +385,7 @@ def test_source_that_fails_is_reported_on_the_page(server, source, caplog):
 
 def test_status_of_a_hostile_stream_is_still_plain_json(source):
     source._status = {"sr_fps": "<b>", "sr_skipped": float("nan"), "engine": ["x"], "warnings": "no", "backend": None}
-    status = PictureMaker(source.scenes).status()
+    status = PictureMaker(source.pairs).status()
     assert (status["fps"], status["skipped"], status["warnings"]) == (None, None, [])
     json.dumps(status, allow_nan=False)
 
@@ -501,7 +501,7 @@ def test_streams_are_listed_and_selected(server, source):
             for z in (0, 1):
                 place = {"channel": channel, "position": position, "position_name": f"well {position}", "z": z}
                 source.give(prediction(0, np.full((3, 8, 8), 100 * position + 50 * z, np.uint16), **place))
-    assert len(PictureMaker(source.scenes).status()["streams"]) == 8
+    assert len(PictureMaker(source.pairs).status()["streams"]) == 8
     with join(server) as page:
         assert next_frame(page)[0]["stream"] == {
             "channel": "488",
@@ -553,7 +553,7 @@ def test_snapshot_is_a_png_of_what_is_shown(server, source, mode):
 
 
 def test_connections_are_bounded_and_make_room_when_they_end(server, source, monkeypatch):
-    monkeypatch.setattr("livesr.viewer.browser.server._MOST_CONNECTIONS", 10)
+    monkeypatch.setattr("livesr.viewer.browser.server._MAX_CONNECTIONS", 10)
     source.give(flat(0, 0, 0, 0))
     idle = [socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S) for _ in range(10)]
     one_more = socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S)
@@ -573,7 +573,7 @@ def test_connections_are_bounded_and_make_room_when_they_end(server, source, mon
 
 
 def test_stop_closes_pages_and_leaves_nothing(source):
-    server = PreviewServer(source.scenes)
+    server = PreviewServer(source.pairs)
     server.start()
     source.give(flat(0, 0, 0, 0))
     with join(server) as page:
@@ -587,7 +587,7 @@ def test_stop_closes_pages_and_leaves_nothing(source):
 
 
 def test_stop_does_not_wait_for_a_page_that_has_frozen(source):
-    server = PreviewServer(source.scenes)
+    server = PreviewServer(source.pairs)
     server.start()
     noise = np.random.default_rng(0).integers(0, 1000, (3, 1024, 1024), np.uint16)
     source.give(prediction(0, noise))
@@ -604,7 +604,7 @@ def test_stop_does_not_wait_for_a_page_that_has_frozen(source):
 
 
 def test_starts_again_on_the_same_port(source):
-    server = PreviewServer(source.scenes)
+    server = PreviewServer(source.pairs)
     server.start()
     port = server.port
     server.stop()
@@ -615,16 +615,16 @@ def test_starts_again_on_the_same_port(source):
 
 def test_address_that_is_taken_is_named(server, source):
     with pytest.raises(BindError, match=str(server.port)):
-        PreviewServer(source.scenes, port=server.port).start()
+        PreviewServer(source.pairs, port=server.port).start()
     with pytest.raises(BindError):
-        PreviewServer(source.scenes, host="192.0.2.1").start()
+        PreviewServer(source.pairs, host="192.0.2.1").start()
 
 
 def test_starts_inside_a_running_loop(source):
     import asyncio
 
     async def notebook_cell():
-        with PreviewServer(source.scenes) as server:
+        with PreviewServer(source.pairs) as server:
             return (await asyncio.to_thread(get, server, "/"))[0].status
 
     assert asyncio.run(notebook_cell()) == 200
@@ -651,7 +651,7 @@ def test_memory_does_not_grow_with_frames_or_pages(server, source):
 
 def test_end_to_end_over_zeromq():
     from livesr.live.sinks.wire import FRAME, encode
-    from livesr.viewer.scenes import LiveScenes
+    from livesr.viewer.frame_pairs import LiveScenes
     from livesr.viewer.subscriber import Subscriber
 
     zmq = pytest.importorskip("zmq")

@@ -11,7 +11,7 @@ from websockets.sync.client import connect
 from livesr import LiveSR
 from livesr.live.sources.plan import sim_sequence
 from livesr.viewer.browser.server import PreviewServer
-from livesr.viewer.scenes import LiveScenes
+from livesr.viewer.frame_pairs import LiveScenes
 from livesr.viewer.subscriber import Subscriber
 from rigs import virtual_sim
 

@@ -119,7 +119,7 @@ def test_no_process_shows_what_lets_the_browser_in(launcher: Path) -> None:
     source = MemorySource()
     source.say()
     source.give(flat(0, 100, 200, 300))
-    with PreviewServer(source.scenes, host="0.0.0.0") as server, Watch() as watch:
+    with PreviewServer(source.pairs, host="0.0.0.0") as server, Watch() as watch:
         link = server.invite("localhost")
         code = link.partition("code=")[2]
         with opened(link), connect(debugger(launcher), max_size=None, compression=None) as connection:
@@ -138,14 +138,14 @@ def test_no_process_shows_what_lets_the_browser_in(launcher: Path) -> None:
     shown = b"\n".join(watch.seen)
     assert b"preview.html" in shown  # it was watched while the browser started
     assert code.encode() not in shown
-    assert server._admission._pass.encode() not in shown
+    assert server._access._pass.encode() not in shown
 
 
 def test_a_page_that_was_let_in_comes_back_by_itself(launcher: Path) -> None:
     source = MemorySource()
     source.say()
     source.give(flat(0, 100, 200, 300))
-    server = PreviewServer(source.scenes, host="0.0.0.0")
+    server = PreviewServer(source.pairs, host="0.0.0.0")
     server.start()
     try:
         with (

@@ -172,7 +172,7 @@ def test_what_is_no_message_is_counted_and_survived() -> None:
 
 
 def test_memory_is_bounded(sink: ZeroMQSink, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subscriber_module, "_MOST_BYTES", 64 * 8 * 2)  # a measurement is kept for its prediction, too
+    monkeypatch.setattr(subscriber_module, "_MAX_BYTES", 64 * 8 * 2)  # a measurement is kept for its prediction, too
     subscriber = Subscriber("unused")
     for position in range(200):
         head = wire.WireHeader(

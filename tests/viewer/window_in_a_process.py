@@ -21,7 +21,7 @@ from livesr.viewer.window import SRPreview  # noqa: E402
 
 application = QApplication([])
 source = MemorySource()
-preview = SRPreview(source.scenes)
+preview = SRPreview(source.pairs)
 window, dock = QMainWindow(), QDockWidget("livesr")
 dock.setWidget(preview)
 window.setCentralWidget(dock)

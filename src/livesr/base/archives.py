@@ -12,11 +12,11 @@ from typing import Final
 
 from livesr.base.errors import DocumentError
 
-MOST_FILES: Final = 2000
-MOST_BYTES: Final = 4 << 30
+MAX_FILES: Final = 2000
+MAX_BYTES: Final = 4 << 30
 """Of all files together, unpacked; an ONNX file has at most 2 GiB."""
 
-MOST_RATIO: Final = 100
+MAX_RATIO: Final = 100
 """Of unpacked to packed bytes; weights and images shrink two or three times, text ten times."""
 
 _ALWAYS_FINE: Final = 64 << 20
@@ -44,9 +44,9 @@ def unpack(source: Path, folder: Path) -> None:
 def _check(entries: list[zipfile.ZipInfo], source: Path) -> None:
     files, unpacked = len(entries), sum(entry.file_size for entry in entries)
     packed = min(sum(entry.compress_size for entry in entries), source.stat().st_size)
-    if files > MOST_FILES:
-        raise DocumentError(f"{source} holds {files:,} files; at most {MOST_FILES:,} are unpacked.")
-    most = min(MOST_BYTES, max(_ALWAYS_FINE, MOST_RATIO * packed))
+    if files > MAX_FILES:
+        raise DocumentError(f"{source} holds {files:,} files; at most {MAX_FILES:,} are unpacked.")
+    most = min(MAX_BYTES, max(_ALWAYS_FINE, MAX_RATIO * packed))
     if unpacked > most:
         raise DocumentError(
             f"{source} has {source.stat().st_size / 1e6:.3g} MB and would unpack to {unpacked / 1e6:,.0f} MB; at most "

@@ -11,18 +11,18 @@ from typing import Final
 
 from livesr.base.errors import StoreError
 
-MOST_ALONG_AN_AXIS: Final = 1 << 31
-MOST_PIXELS_A_SIDE: Final = 1 << 17
-MOST_CHUNK_BYTES: Final = 1 << 30
+MAX_ALONG_AN_AXIS: Final = 1 << 31
+MAX_PIXELS_A_SIDE: Final = 1 << 17
+MAX_CHUNK_BYTES: Final = 1 << 30
 """Of what is decoded at once."""
 
-MOST_CHUNKS_IN_A_SHARD: Final = 1 << 20
+MAX_CHUNKS_IN_A_SHARD: Final = 1 << 20
 """Their index is read as a whole, 16 bytes each."""
 
 FEW_PLANES: Final = 100_000
 """Not worth counting the files for."""
 
-MOST_PLANES_PER_STORED: Final = 1000
+MAX_PLANES_PER_STORED: Final = 1000
 """How many planes an array may promise for each that its files could hold: one stopped early leaves the rest empty."""
 
 
@@ -48,20 +48,20 @@ def check_array(
         if len(numbers) != len(shape) or not all(_is_whole(n, least) for n in numbers):
             raise StoreError(
                 f"{name} has the {what} {_shown(numbers)}; expected {len(shape)} whole numbers from {least} to "
-                f"{MOST_ALONG_AN_AXIS:,}."
+                f"{MAX_ALONG_AN_AXIS:,}."
             )
-    if max(shape[-2:], default=0) > MOST_PIXELS_A_SIDE:
+    if max(shape[-2:], default=0) > MAX_PIXELS_A_SIDE:
         raise StoreError(
-            f"{name} says that its images are {_shown(shape[-2:])}; at most {MOST_PIXELS_A_SIDE} pixels a side are read."
+            f"{name} says that its images are {_shown(shape[-2:])}; at most {MAX_PIXELS_A_SIDE} pixels a side are read."
         )
-    if math.prod(chunk) * itemsize > MOST_CHUNK_BYTES:
+    if math.prod(chunk) * itemsize > MAX_CHUNK_BYTES:
         raise StoreError(
             f"{name} has chunks of {_shown(chunk)}, {math.prod(chunk) * itemsize:.3g} bytes; at most "
-            f"{MOST_CHUNK_BYTES:,} are decoded at once."
+            f"{MAX_CHUNK_BYTES:,} are decoded at once."
         )
     inner = math.prod(-(-s // c) for s, c in zip(shard or chunk, chunk, strict=True))
-    if inner > MOST_CHUNKS_IN_A_SHARD:
-        raise StoreError(f"{name} has {inner:.3g} chunks in a shard; at most {MOST_CHUNKS_IN_A_SHARD:,} are looked up.")
+    if inner > MAX_CHUNKS_IN_A_SHARD:
+        raise StoreError(f"{name} has {inner:.3g} chunks in a shard; at most {MAX_CHUNKS_IN_A_SHARD:,} are looked up.")
 
 
 def check_planes(name: str, planes: int, in_a_file: int, files: int) -> None:
@@ -73,12 +73,12 @@ def check_planes(name: str, planes: int, in_a_file: int, files: int) -> None:
         With both numbers.
     """
     could = in_a_file * files
-    if planes > max(FEW_PLANES, MOST_PLANES_PER_STORED * could):
+    if planes > max(FEW_PLANES, MAX_PLANES_PER_STORED * could):
         raise StoreError(f"{name} promises {planes:,} planes; its {files:,} files can hold {could:,}.")
 
 
 def _is_whole(number: object, least: int) -> bool:
-    return isinstance(number, int) and not isinstance(number, bool) and least <= number <= MOST_ALONG_AN_AXIS
+    return isinstance(number, int) and not isinstance(number, bool) and least <= number <= MAX_ALONG_AN_AXIS
 
 
 def _shown(numbers: Sequence[object]) -> str:

@@ -5,10 +5,11 @@ Owns the models, their defaults and the search for `hardware_configs` and `engin
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -24,6 +25,8 @@ from pydantic import (
 from livesr.base.documents import read_yaml
 from livesr.base.errors import ConfigError, DocumentError, suggestion
 
+log = logging.getLogger(__name__)
+
 _PACKAGE = Path(__file__).resolve().parents[1]
 _MOST = 1e9  # of a number that needs no closer limit: beyond it arithmetic in float32 ends
 Number = Annotated[float, Field(ge=-_MOST, le=_MOST, allow_inf_nan=False)]
@@ -37,13 +40,26 @@ ChipPixel = Annotated[int, Field(ge=0, le=1 << 20)]
 PatternFrequency = Annotated[float, Field(ge=-50, le=50, allow_inf_nan=False)]
 
 
-_MOST_NA = 2.0  # without the index of the immersion; solid ones reach it
+_MAX_NA = 2.0  # without the index of the immersion; solid ones reach it
 
 
 class Model(BaseModel):
     """Frozen, and a key that it does not know is an error: a typo must not become a default."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    renamed: ClassVar[Mapping[str, str]] = {}
+    """Old names of keys and their new ones: both are read, the old one with a sentence."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rename(cls, data: object) -> object:
+        if not isinstance(data, dict) or not (old := cls.renamed.keys() & data.keys()):
+            return data
+        for name in sorted(old):
+            if cls.renamed[name] in data:
+                raise ValueError(f"{name!r} is the old name of {cls.renamed[name]!r}, which is there too: remove it")
+            log.warning("%r is now called %r: the old name is still read, rename it.", name, cls.renamed[name])
+        return {cls.renamed.get(name, name): value for name, value in data.items()}
 
 
 class CameraConfig(Model):
@@ -155,9 +171,9 @@ class OpticsConfig(Model):
 
     @model_validator(mode="after")
     def _possible(self) -> OpticsConfig:
-        if self.immersion_index is None and self.na > _MOST_NA:
+        if self.immersion_index is None and self.na > _MAX_NA:
             raise ValueError(
-                f"na is {self.na:g}; above {_MOST_NA:g}, give optics.immersion_index, which no numerical aperture exceeds"
+                f"na is {self.na:g}; above {_MAX_NA:g}, give optics.immersion_index, which no numerical aperture exceeds"
             )
         if self.immersion_index is not None and self.na > self.immersion_index:
             raise ValueError(
@@ -187,7 +203,7 @@ class PatternConfig(Model):
     overtones: list[OvertoneConfig] = Field(default_factory=list)
 
 
-class TrustConfig(Model):
+class QualityLimitsConfig(Model):
     """When a SIM frame is doubtful, and what is shown then.
 
     `when_doubtful` "widefield" shows the mean of the raw frames, "refuse" nothing, "reconstruct" the reconstruction all the
@@ -245,6 +261,8 @@ class SIMConfig(Model):
     `calibrated_with` lists (device, property, value) of objective and camera orientation that the patterns hold for.
     """
 
+    renamed: ClassVar[Mapping[str, str]] = {"quality_limits": "quality_limits"}
+
     angles: Annotated[int, Field(ge=1, le=12)] = 3
     phases: Annotated[int, Field(ge=3, le=12)] = 3
     harmonics: Annotated[int, Field(ge=1, le=4)] = 1
@@ -255,7 +273,7 @@ class SIMConfig(Model):
     attenuation: Annotated[float, Field(ge=0, lt=1)] = 0.9
     attenuation_fwhm_um: Positive = 1.2
     apodisation: NotNegative = 1.0
-    trust: TrustConfig = TrustConfig()
+    quality_limits: QualityLimitsConfig = QualityLimitsConfig()
     follow_drift: bool = True
     calibrated_with: list[tuple[str, str, str]] = Field(default_factory=list)
     equalise: bool = True
@@ -496,7 +514,7 @@ class RigConfig(Model):
         return (self.channel(name).emission_nm or self.optics.emission_nm) / (2 * self.optics.na)
 
     @property
-    def most_raw_frames(self) -> int:
+    def max_raw_frames(self) -> int:
         """Exposures per super-resolution frame of the channel that needs most."""
         return max(self.raw_frames(name) for name in self.channels or [""])
 

@@ -36,16 +36,16 @@ else:
                 Parser.__init__(self)
 
 
-MOST_BYTES: Final = 16 << 20
+MAX_BYTES: Final = 16 << 20
 """Of a document; a plan of 10,000 positions has 2 MB."""
 
-MOST_DEPTH: Final = 64
+MAX_DEPTH: Final = 64
 """Levels of lists and mappings inside each other; an engine's manifest has 6."""
 
-MOST_VALUES: Final = 250_000
+MAX_VALUES: Final = 250_000
 """Of a YAML document; those behind an alias count as often as it is used, and 100 characters of text as one."""
 
-MOST_DIGITS: Final = 100
+MAX_DIGITS: Final = 100
 """Characters of a number."""
 
 _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
@@ -66,8 +66,8 @@ class _Loader(Composer, _Parser, SafeConstructor, Resolver):
         is_alias = self.check_event(yaml.AliasEvent)
         mark = getattr(self.peek_event(), "start_mark", None)
         self._level += 1
-        if self._level > MOST_DEPTH:
-            raise _TooMuch(f"more than {MOST_DEPTH} levels inside each other", mark)
+        if self._level > MAX_DEPTH:
+            raise _TooMuch(f"more than {MAX_DEPTH} levels inside each other", mark)
         node = super().compose_node(parent, index)
         self._level -= 1
         if is_alias and id(node) not in self._sizes:
@@ -79,15 +79,15 @@ class _Loader(Composer, _Parser, SafeConstructor, Resolver):
     def _measure(self, node: yaml.Node, mark: Any) -> tuple[int, int]:
         """Return how many values and levels are in `node`, aliases followed."""
         if isinstance(node, yaml.ScalarNode):
-            if node.tag in _NUMBERS and len(node.value) > MOST_DIGITS:
+            if node.tag in _NUMBERS and len(node.value) > MAX_DIGITS:
                 raise _TooMuch(f"a number of {len(node.value)} characters", mark)
             return 1 + len(node.value) // 100, 1
         inside = [self._sizes[id(child)] for child in _children(node)]
         values, levels = 1 + sum(n for n, _ in inside), 1 + max((n for _, n in inside), default=0)
-        if values > MOST_VALUES:
-            raise _TooMuch(f"more than {MOST_VALUES:,} values, those behind aliases counted", mark)
-        if levels > MOST_DEPTH:
-            raise _TooMuch(f"more than {MOST_DEPTH} levels inside each other", mark)
+        if values > MAX_VALUES:
+            raise _TooMuch(f"more than {MAX_VALUES:,} values, those behind aliases counted", mark)
+        if levels > MAX_DEPTH:
+            raise _TooMuch(f"more than {MAX_DEPTH} levels inside each other", mark)
         return values, levels
 
 
@@ -106,28 +106,28 @@ def _children(node: yaml.Node) -> Iterator[yaml.Node]:
         yield from node.value
 
 
-def read_text(path: Path, most_bytes: int = MOST_BYTES, errors: str = "strict") -> str:
+def read_text(path: Path, max_bytes: int = MAX_BYTES, errors: str = "strict") -> str:
     """Read a text file in UTF-8, whatever its line ends; `errors` is for bytes that are none, as `open` takes it.
 
     Raises
     ------
     DocumentError
-        If it is no file, cannot be read, is larger than `most_bytes`, or is not UTF-8.
+        If it is no file, cannot be read, is larger than `max_bytes`, or is not UTF-8.
     """
     try:
         about = path.stat()
         if not stat.S_ISREG(about.st_mode):  # reading a pipe or a device may never end
             raise DocumentError(f"{path} is no file, expected a text file.")
-        if about.st_size <= most_bytes:
+        if about.st_size <= max_bytes:
             with path.open(encoding="utf-8", errors=errors) as file:
-                text = file.read(most_bytes + 1)
-            if len(text) <= most_bytes:
+                text = file.read(max_bytes + 1)
+            if len(text) <= max_bytes:
                 return text
     except OSError as e:
         raise DocumentError(f"Cannot read {path}: {e.strerror or e}.") from e
     except UnicodeDecodeError as e:
         raise DocumentError(f"{path} is not text in UTF-8: byte {e.start} cannot be.") from e
-    raise DocumentError(f"{path} has {about.st_size / 1e6:.0f} MB; at most {most_bytes / 1e6:.0f} MB are read as text.")
+    raise DocumentError(f"{path} has {about.st_size / 1e6:.0f} MB; at most {max_bytes / 1e6:.0f} MB are read as text.")
 
 
 def read_yaml(path: Path) -> Any:
@@ -189,7 +189,7 @@ def read_json(path: Path) -> Any:
     return parse_json(read_text(path), str(path))
 
 
-def parse_json(text: str | bytes, source: str, most_bytes: int = MOST_BYTES) -> Any:
+def parse_json(text: str | bytes, source: str, max_bytes: int = MAX_BYTES) -> Any:
     """Return what a JSON text says.
 
     Raises
@@ -197,22 +197,22 @@ def parse_json(text: str | bytes, source: str, most_bytes: int = MOST_BYTES) -> 
     DocumentError
         If it is no JSON, or larger or deeper than the limits. `source` names it in the sentence.
     """
-    if len(text) > most_bytes:
+    if len(text) > max_bytes:
         raise DocumentError(
-            f"{source} has {len(text) / 1e6:.0f} MB; at most {most_bytes / 1e6:.0f} MB are read as JSON."
+            f"{source} has {len(text) / 1e6:.0f} MB; at most {max_bytes / 1e6:.0f} MB are read as JSON."
         )
     try:
         value = json.loads(text, parse_int=_integer)
     except json.JSONDecodeError as e:
         raise DocumentError(f"{source}, line {e.lineno} is not JSON: {e.msg}.") from e
     except RecursionError as e:
-        raise DocumentError(f"{source} holds more than {MOST_DEPTH} levels inside each other.") from e
+        raise DocumentError(f"{source} holds more than {MAX_DEPTH} levels inside each other.") from e
     except ValueError as e:  # not UTF-8, a number of a thousand digits
         raise DocumentError(f"{source} is not JSON: {e}.") from e
     # Nothing nests deeper than it has brackets: what is short needs no walk.
     brackets = (b"[", b"{") if isinstance(text, bytes) else ("[", "{")
-    if sum(map(text.count, brackets)) > MOST_DEPTH and _depth(value) > MOST_DEPTH:  # type: ignore[arg-type]
-        raise DocumentError(f"{source} holds more than {MOST_DEPTH} levels inside each other.")
+    if sum(map(text.count, brackets)) > MAX_DEPTH and _depth(value) > MAX_DEPTH:  # type: ignore[arg-type]
+        raise DocumentError(f"{source} holds more than {MAX_DEPTH} levels inside each other.")
     if (b"\\ud" if isinstance(text, bytes) else "\\ud") in text.lower():  # type: ignore[operator]
         _refuse_half_letters(value, source)
     return value
@@ -227,7 +227,7 @@ def _refuse_half_letters(value: Any, source: str) -> None:
 
 
 def _integer(digits: str) -> int:
-    if len(digits) > MOST_DIGITS:
+    if len(digits) > MAX_DIGITS:
         raise ValueError(f"a number of {len(digits)} digits")
     return int(digits)
 

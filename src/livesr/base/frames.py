@@ -92,8 +92,8 @@ class RawStack:
     """The exposures of one time point, by raw index; None where one never came.
 
     `t_acq_ns` is the middle of the group, `t_last_ns` the arrival of its last frame, `exposure_ms` the mean, `stage` where
-    the stages were at its first frame. A `stray` stack holds an exposure that came twice or too late: it is kept, and nothing
-    is computed from it.
+    the stages were at its first frame. An `unplaced` stack holds an exposure that came twice or too late: it is kept, and
+    nothing is computed from it.
     """
 
     frames: tuple[Pixels | None, ...]
@@ -102,7 +102,7 @@ class RawStack:
     t_acq_ns: int
     t_last_ns: int
     t_camera_ms: float | None = None
-    stray: bool = False
+    unplaced: bool = False
     exposure_ms: float | None = None
     stage: StagePosition = NO_STAGE
 
@@ -119,7 +119,7 @@ class Normalisation(NamedTuple):
     headroom: float
 
 
-class FrameQuality(NamedTuple):
+class PatternQuality(NamedTuple):
     """How well a frame's raw frames show the patterns that it is reconstructed with (SIM).
 
     Attributes
@@ -138,16 +138,16 @@ class FrameQuality(NamedTuple):
     motion_error_nm: float | None = None
 
 
-class Judgement(NamedTuple):
+class FrameQuality(NamedTuple):
     """What a reconstruction says of the frame that it has just made; `doubt` is empty if there is none.
 
-    `quality` is None where there are no patterns. `cause` is the doubt without the numbers of this frame, so that frames with
+    `patterns` is None where there are none. `cause` is the doubt without the numbers of this frame, so that frames with
     the same fault can be counted. `resolved` is False where the frame is the mean of its raw frames, without gain in
     resolution. `pattern_drift_rad` is what the calibrated phases were corrected by, wave by wave, `vector_drift_um` what was
     added to (ky, kx) of every angle in cycles/um; empty where nothing is followed.
     """
 
-    quality: FrameQuality | None
+    patterns: PatternQuality | None
     doubt: str = ""
     resolved: bool = True
     pattern_drift_rad: tuple[float, ...] = ()
@@ -167,7 +167,7 @@ class SRFrame:
     saturated : raw pixels of the group at the camera's ceiling
     localisations : records of `LOCALISATION`, what this group added, as measured; None where nothing is localised
     drift_nm : (y, x) that the group was moved back by before it was drawn
-    judgement : whether the raw frames showed their patterns; None where there are none
+    quality : whether the raw frames showed their patterns; None where there are none
     resident : the image as it lies on the GPU that it was computed on, where the network is there too; None elsewhere
     parts : of a superposition the true channels' frames that were added, in the order of the structures; else ()
     exposure_ms : of the raw frames, None if nobody said; of a superposition the sum
@@ -183,7 +183,7 @@ class SRFrame:
     t_camera_ms: float | None = None
     localisations: NDArray[np.void] | None = None
     drift_nm: tuple[float, float] | None = None
-    judgement: Judgement | None = None
+    quality: FrameQuality | None = None
     resident: Any = field(default=None, repr=False, compare=False)
     parts: tuple[SRFrame, ...] = ()
     exposure_ms: float | None = None
@@ -233,7 +233,7 @@ class MulticolorFrame:
     latency_ms : age of what it shows when it was composed
     provisional : made before the frame after it came; the final one replaces it and is the one that is stored
     uncertainty : uint16 (c, y, x), ADU; an estimate of each channel's standard deviation; only when asked for
-    novelty : distance of its input from those that the engine was trained on, over the largest that is usual there; None
+    ood_score : distance of its input from those that the engine was trained on, over the largest that is usual there; None
         where the engine does not say
     warnings : sentences that a viewer must show with it
     score : against the true channels of a superposition, structure by structure; else ()
@@ -250,7 +250,7 @@ class MulticolorFrame:
     offset_adu: int = 0
     residual_plane: NDArray[np.float32] | None = None
     uncertainty: NDArray[np.uint16] | None = None
-    novelty: float | None = None
+    ood_score: float | None = None
     warnings: tuple[str, ...] = field(default=())
     score: tuple[ChannelScore, ...] = ()
 

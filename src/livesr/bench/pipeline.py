@@ -33,7 +33,7 @@ from livesr.live.sources.plan import sim_sequence
 from livesr.simulation.rig import find_camera
 
 _PACED_FPS = 8.0
-_MOST_RAW_FPS = 1500.0  # well below what a triggered acquisition takes: an overflow would measure Micro-Manager
+_MAX_RAW_FPS = 1500.0  # well below what a triggered acquisition takes: an overflow would measure Micro-Manager
 _SR_FPS = Target(8, "least")
 _OVERHEAD = Target(0.10, "most")
 _TC = Target(0.99, "least")
@@ -190,7 +190,7 @@ class _Bench:
 
     def _camera_fps(self, wanted_fps: float) -> float:
         """Super-resolution frames per second that the camera is set to."""
-        return min(wanted_fps, _MOST_RAW_FPS / self._n_raw)
+        return min(wanted_fps, _MAX_RAW_FPS / self._n_raw)
 
     def _run(self, fps: float, seconds: float) -> _Run:
         n_t = max(round(fps * seconds), 4)

@@ -109,5 +109,5 @@ def _engine(folder: Path, shape: dict[str, Any], *, int8: bool) -> Path:
     write_manifest(folder, Manifest.model_validate(manifest))
     if int8:
         noise = np.random.default_rng(0).normal(0.2, 0.2, (4, 3, 64, 64)).astype(np.float32)
-        quantise_engine(folder, noise[:2], (noise[2:], noise[2:]), "noise", most_loss=1.0, threads=1)
+        quantise_engine(folder, noise[:2], (noise[2:], noise[2:]), "noise", max_loss=1.0, threads=1)
     return folder

@@ -13,8 +13,8 @@ import scipy.fft
 
 from livesr.bench.result import Result, Target, compared
 from livesr.bench.timing import calls_ms, interleave
-from livesr.live.reconstruct.quality import Trust
-from livesr.live.reconstruct.sim import SIMReconstructor
+from livesr.modalities.sim.quality import QualityLimits
+from livesr.modalities.sim.reconstructor import SIMReconstructor
 from livesr.optics.illumination import Pattern
 
 _SIDE = 512
@@ -27,8 +27,8 @@ def measure(quick: bool) -> list[Result]:
     angles = np.radians((14.0, 74.0, 134.0))
     patterns = [Pattern((5.1 * float(np.sin(a)), 5.1 * float(np.cos(a))), 0.3, 0.7) for a in angles]
     reconstructor, judging = (
-        SIMReconstructor((_SIDE, _SIDE), 0.065, 1.49, 0.525, patterns, trust=trust)
-        for trust in (None, Trust(then="reconstruct"))
+        SIMReconstructor((_SIDE, _SIDE), 0.065, 1.49, 0.525, patterns, quality_limits=limits)
+        for limits in (None, QualityLimits(then="reconstruct"))
     )
     subject = partial(reconstructor.reconstruct, raw)
     judged = partial(judging.reconstruct, raw)

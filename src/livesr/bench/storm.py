@@ -27,8 +27,8 @@ from livesr.bench.timing import interleave
 from livesr.evaluation.localisation import LocalisationScore, score_localisations
 from livesr.live.paths import Geometry, storm_reconstructor
 from livesr.live.plugin import LiveSR
-from livesr.live.reconstruct.storm import STORMReconstructor
 from livesr.live.sources.plan import sim_sequence
+from livesr.modalities.storm.reconstructor import STORMReconstructor
 from livesr.simulation.storm_rig import BlinkingBank, find_storm_camera
 
 _FAST = Target(100, "least")

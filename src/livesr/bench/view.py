@@ -20,11 +20,11 @@ from livesr.bench.runner import SuiteUnavailableError
 from livesr.bench.timing import interleave
 from livesr.live.sinks.wire import Message, WireChannel, WireHeader
 from livesr.live.sinks.zeromq import ZeroMQSink
+from livesr.viewer.browser.messages import View
 from livesr.viewer.browser.pictures import PictureMaker
 from livesr.viewer.browser.server import PreviewServer
-from livesr.viewer.browser.wishes import View
 from livesr.viewer.chromium import Browser, Page, chromium, find_chromium
-from livesr.viewer.scenes import LiveScenes, Scene, Selection
+from livesr.viewer.frame_pairs import FramePair, LiveScenes, Selection
 from livesr.viewer.subscriber import StreamName, Subscriber
 
 _PERIOD_S = 0.05
@@ -74,14 +74,14 @@ def measure(quick: bool) -> list[Result]:
 
 
 def _rate(browser: Browser, side: int, least: float, seconds: float, blocks: int) -> Result:
-    scenes = _Endless(side)
-    frame = PictureMaker(scenes).make(View(mode="prediction"))
+    pairs = _Endless(side)
+    frame = PictureMaker(pairs).make(View(mode="prediction"))
     assert frame is not None
     jpeg = base64.b64encode(frame.pictures[0]).decode()
     bare = browser.open("about:blank")
-    with PreviewServer(scenes) as server, _preview_page(browser, server.url) as page:
+    with PreviewServer(pairs) as server, _preview_page(browser, server.url) as page:
         comparison = interleave(
-            lambda: [_shown_per_s(page, scenes, seconds)],
+            lambda: [_shown_per_s(page, pairs, seconds)],
             lambda: [float(bare.run(_BARE, jpeg, seconds))],
             blocks,
         )
@@ -124,13 +124,13 @@ def _age(browser: Browser, n: int, blocks: int) -> Result:
     )
 
 
-def _shown_per_s(page: Page, scenes: _Endless, seconds: float) -> float:
-    scenes.running, scenes.version = True, scenes.version + 1
+def _shown_per_s(page: Page, pairs: _Endless, seconds: float) -> float:
+    pairs.running, pairs.version = True, pairs.version + 1
     page.wait(0.2)
     before, start = page.run("() => window.shown"), time.perf_counter()
     page.wait(seconds)
     shown = float((page.run("() => window.shown") - before) / (time.perf_counter() - start))
-    scenes.running = False  # the reference has the cores for itself
+    pairs.running = False  # the reference has the cores for itself
     page.wait(0.2)
     return shown
 
@@ -171,7 +171,7 @@ def _play(frames: Frames, n: int, sink: ZeroMQSink) -> None:
 
 
 class _Endless:
-    """Scenes without end, while `running`: whoever asks gets a new one."""
+    """FramePairs without end, while `running`: whoever asks gets a new one."""
 
     length, endpoint, state, problem = None, "tcp://bench", "live", ""
 
@@ -197,11 +197,11 @@ class _Endless:
         """Return nothing to select."""
         return ()
 
-    def scene(self, selection: Selection, index: int = 0, *, measured: bool = False) -> Scene:
-        """Return the next scene; the last one again when not `running`."""
+    def pair(self, selection: Selection, index: int = 0, *, measured: bool = False) -> FramePair:
+        """Return the next pair; the last one again when not `running`."""
         self.version += self.running
         header = self._header.model_copy(update={"seq": self.version})
-        return Scene(Message("sr/frame", header, self._pixels[self.version % len(self._pixels)]), None)
+        return FramePair(Message("sr/frame", header, self._pixels[self.version % len(self._pixels)]), None)
 
 
 @contextmanager

@@ -14,16 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from livesr.base.config import RigConfig, TrustConfig
+from livesr.base.config import QualityLimitsConfig, RigConfig
 from livesr.base.errors import ConfigError
-from livesr.base.frames import CameraFrame, FrameQuality, Judgement, RawStack
-from livesr.calibration.picture import sheet, tile
+from livesr.base.frames import CameraFrame, FrameQuality, PatternQuality, RawStack
 from livesr.evaluation.camera_frames import take_groups
 from livesr.live.arrays import HOST
 from livesr.live.camera import camera_geometry
 from livesr.live.paths import ChannelPath, Geometry, build_path
-from livesr.live.reconstruct.reconstructor import Judging
+from livesr.live.reconstruct.reconstructor import ReportsQuality
 from livesr.live.sources.continuous import BUFFER_S
+from livesr.modalities.sim.calibration.picture import sheet, tile
 from livesr.optics.exposure import examine, without_picture
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ Verdict = Literal["ok", "warning", "error"]
 _FEWEST_EXPOSURES = 10  # for a frame rate
 _ORDER_GROUPS = 4  # for the order of patterns
 _BELOW_OFFSET_ADU = 5.0  # that the darkest part of a mean frame may be, by noise and uneven offsets
-_MOST_RAW_SHOWN = 9
+_MAX_RAW_SHOWN = 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class Look:
 
     def picture(self) -> Image.Image:
         """Draw the raw group, and widefield beside reconstruction below; the same part of the field in every tile."""
-        shown = list(zip(self.labels, self.raw, strict=True))[:_MOST_RAW_SHOWN]
+        shown = list(zip(self.labels, self.raw, strict=True))[:_MAX_RAW_SHOWN]
         columns = math.ceil(math.sqrt(len(shown)))
         groups = [shown[first : first + columns] for first in range(0, len(shown), columns)]
         pictures = (("widefield", self.widefield), ("reconstruction", self.reconstruction))
@@ -100,7 +100,7 @@ def look(core: CMMCorePlus, rig: RigConfig, channel: str) -> Look:
     stacks = _stacks(frames, n_raw)
     last = stacks[-1]
     raw = np.stack([f for f in last.frames if f is not None])
-    image, judgement = _reconstructed(path, last) if path else (None, None)
+    image, quality = _reconstructed(path, last) if path else (None, None)
     measured = [
         *_camera(core, rig, camera),
         *(Measured(f"channel {name}", each.words()) for name, each in cameras.items() if len(cameras) > 1),
@@ -110,8 +110,8 @@ def look(core: CMMCorePlus, rig: RigConfig, channel: str) -> Look:
     ]
     if reason:
         measured.append(Measured("patterns", "none", "warning", reason))
-    if path and judgement and judgement.quality:
-        measured += [*_patterns(judgement.quality, judgement.doubt), _order(path, stacks)]
+    if path and quality and quality.patterns:
+        measured += [*_patterns(quality.patterns, quality.doubt), _order(path, stacks)]
     if path and path.accumulates:
         measured.append(_emitters(path, last, n_raw))
     labels = path.description.raw_labels if path else tuple(f"raw {i}" for i in range(n_raw))
@@ -124,7 +124,7 @@ def _path(rig: RigConfig, channel: str, camera: Geometry) -> tuple[ChannelPath |
     if rig.sim and rig.channel(channel).reconstruct == "sim":
         if not (rig.channel(channel).patterns or rig.sim.patterns):
             return None, "Nothing can be reconstructed yet: run 'livesr calibrate'."
-        shown = rig.sim.model_copy(update={"trust": TrustConfig(when_doubtful="reconstruct")})
+        shown = rig.sim.model_copy(update={"quality_limits": QualityLimitsConfig(when_doubtful="reconstruct")})
         rig = rig.model_copy(update={"sim": shown})
     plain = rig.channel(channel).model_copy(update={"separate": None, "upscale": None})
     return build_path(rig.model_copy(update={"channels": {**rig.channels, channel: plain}}), channel, camera), ""
@@ -146,14 +146,14 @@ def _stacks(frames: Sequence[CameraFrame], n_raw: int) -> list[RawStack]:
     ]
 
 
-def _reconstructed(path: ChannelPath, stack: RawStack) -> tuple[NDArray[Any], Judgement | None]:
+def _reconstructed(path: ChannelPath, stack: RawStack) -> tuple[NDArray[Any], FrameQuality | None]:
     if running := path.running():
         return running.add(stack), None
     frames = [f for f in stack.frames if f is not None]
-    if isinstance(path.reconstructor, Judging):
+    if isinstance(path.reconstructor, ReportsQuality):
         path.reconstructor.look_at(path.exposures(frames, HOST))
     image = path.reconstructor.reconstruct(path.correction.apply(frames) if path.correction else frames)
-    return image, path.reconstructor.judgement if isinstance(path.reconstructor, Judging) else None
+    return image, path.reconstructor.quality if isinstance(path.reconstructor, ReportsQuality) else None
 
 
 def _camera(core: CMMCorePlus, rig: RigConfig, camera: Geometry) -> Iterator[Measured]:
@@ -225,7 +225,7 @@ def _light(raw: NDArray[Any], rig: RigConfig, camera: Geometry) -> Iterator[Meas
     yield Measured("offset", said, "warning" if advice else "ok", advice)
 
 
-def _patterns(quality: FrameQuality, doubt: str) -> Iterator[Measured]:
+def _patterns(quality: PatternQuality, doubt: str) -> Iterator[Measured]:
     said = f"{quality.contrast_to_noise:.1f} times its noise, {quality.modulation:.0%} of the calibrated one"
     yield Measured(
         "pattern contrast", said, "error" if doubt else "ok", f"{doubt[:1].upper()}{doubt[1:]}." if doubt else ""

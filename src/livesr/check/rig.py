@@ -440,7 +440,7 @@ def _timing(rig: RigConfig, cfg: Configuration, found: Found) -> Iterator[Findin
             f"{trigger.line} of rig.cfg): exposures come when something outside sends them.",
             "Start what triggers after the run is armed; examples/ has a script.",
         )
-    exposures_ms = rig.exposure_ms * rig.most_raw_frames * max(len(rig.channels), 1)
+    exposures_ms = rig.exposure_ms * rig.max_raw_frames * max(len(rig.channels), 1)
     if 0 < rig.interval_ms < exposures_ms:
         yield found(
             "warning",

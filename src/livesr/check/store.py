@@ -21,7 +21,7 @@ from livesr.live.sources.recordings.recording import open_recording
 from livesr.store.mended_log import MendedLog, ranges
 from livesr.store.metadata import image_names, is_described, restore_root
 from livesr.store.recorded import read_image, read_json, refuse_in_use, stream_of
-from livesr.store.survey import ImageSurvey
+from livesr.store.shard_inspection import ImageSurvey
 
 _REPAIR, _BACKFILL = "'livesr repair' makes the rest consistent.", "'livesr backfill' computes them from raw."
 

@@ -18,7 +18,7 @@ def register(app: typer.Typer) -> None:
 
 def demo(
     frames: Annotated[
-        int, typer.Option(min=3, max=options.MOST_FRAMES, help="Super-resolution frames to acquire.")
+        int, typer.Option(min=3, max=options.MAX_FRAMES, help="Super-resolution frames to acquire.")
     ] = 60,
     size: Annotated[
         int, typer.Option(min=64, max=1024, help="Camera pixels a side; SR frames have twice as many.")

@@ -57,7 +57,7 @@ def evaluate(
         typer.Option("--null-tests/--no-null-tests", help="Shuffled time, a still scene, resolution; simulated only."),
     ] = True,
     threads: Annotated[
-        int, typer.Option(min=0, max=options.MOST_THREADS, help="Threads of the runtime; 0 leaves it the choice.")
+        int, typer.Option(min=0, max=options.MAX_THREADS, help="Threads of the runtime; 0 leaves it the choice.")
     ] = 0,
     backend: Backend = "auto",
     as_json: JSON = False,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from livesr.base.config import RigConfig
 from livesr.base.documents import read_text
 from livesr.base.errors import ConfigError, DocumentError, suggestion
-from livesr.cli.plan_file import MOST_PLANES, MOST_TIME_POINTS, read_plan, too_many_time_points
+from livesr.cli.plan_file import MAX_PLANES, MAX_TIME_POINTS, read_plan, too_many_time_points
 
 if TYPE_CHECKING:
     from pymmcore_plus import CMMCorePlus
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from livesr.live.sources.plan import RawFramesPlan
 
 _FRAMES = 100
-_MOST_FIELDS = 100_000
-_MOST_UM = 1e9
-_MOST_COUNTED = 200_000  # exposures of a plan with exceptions that are counted one by one: about a second
+_MAX_FIELDS = 100_000
+_MAX_UM = 1e9
+_MAX_COUNTED = 200_000  # exposures of a plan with exceptions that are counted one by one: about a second
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,7 @@ def extent(plan: RawFramesPlan, rig: RigConfig, exposure_ms: float) -> Extent:
     per_time_point = positions * planes * sum(raw)
     exposures, exact = per_time_point * time_points, True
     if _has_exceptions(sequence):
-        exact = exposures <= _MOST_COUNTED
+        exact = exposures <= _MAX_COUNTED
         exposures = sum(event.action.type == "acquire_image" for event in plan) if exact else exposures
     own = [channel.exposure or exposure_ms for channel in sequence.channels] or [exposure_ms]
     round_s = positions * planes * sum(n * ms for n, ms in zip(raw, own, strict=True)) / 1e3
@@ -202,7 +202,7 @@ def _from_flags(experiment: Experiment, rig: RigConfig, exposure_ms: float) -> M
 
 
 def _check_time_points(n: int) -> None:
-    if n > MOST_TIME_POINTS:
+    if n > MAX_TIME_POINTS:
         raise too_many_time_points(n)
 
 
@@ -240,7 +240,7 @@ def _position(line: str) -> dict[str, Any]:
         if not 2 <= len(fields) <= 4:
             raise ValueError(line)
         position: dict[str, Any] = dict(zip("xyz", map(float, fields[:3]), strict=False))
-        if not all(abs(um) <= _MOST_UM for um in position.values()):
+        if not all(abs(um) <= _MAX_UM for um in position.values()):
             raise ValueError(line)
     except ValueError:
         raise ConfigError(
@@ -272,8 +272,8 @@ def z_plan_of(text: str) -> dict[str, Any]:
         raise ConfigError(
             f"--z {text!r} has steps of {step:g} um over {size:g} um: the step must be above 0 and fit in."
         )
-    if size / step >= MOST_PLANES:
-        raise ConfigError(f"--z {text!r} is {size / step + 1:.3g} planes; at most {MOST_PLANES:,} can be planned.")
+    if size / step >= MAX_PLANES:
+        raise ConfigError(f"--z {text!r} is {size / step + 1:.3g} planes; at most {MAX_PLANES:,} can be planned.")
     if not is_absolute:
         return {"range": size, "step": step}
     return {"top": max(numbers), "bottom": min(numbers), "step": step, "go_up": numbers[0] <= numbers[1]}
@@ -305,10 +305,10 @@ def _sized(plan: MDASequence, core: CMMCorePlus, rig: RigConfig) -> MDASequence:
         return plan
     sized = with_field_of_view(plan, width * pixel_um, height * pixel_um)
     for grid in (sized.grid_plan, *(p.sequence.grid_plan for p in sized.stage_positions if p.sequence)):
-        if grid is not None and (n := _fields(grid)) > _MOST_FIELDS:
+        if grid is not None and (n := _fields(grid)) > _MAX_FIELDS:
             raise ConfigError(
                 f"The plan's grid has {n:,} fields of {width * pixel_um:.3g} x {height * pixel_um:.3g} um; at most "
-                f"{_MOST_FIELDS:,} can be planned: cover a smaller area, or check the pixel size."
+                f"{_MAX_FIELDS:,} can be planned: cover a smaller area, or check the pixel size."
             )
     return sized
 

@@ -29,7 +29,7 @@ def limits(
         typer.Option(min=1, max=100_000, help="Simulated sequences of usual light, and as many with weak structures."),
     ] = 96,
     threads: Annotated[
-        int, typer.Option(min=0, max=options.MOST_THREADS, help="Threads of the runtime; 0 leaves it the choice.")
+        int, typer.Option(min=0, max=options.MAX_THREADS, help="Threads of the runtime; 0 leaves it the choice.")
     ] = 0,
     backend: Backend = "auto",
     as_json: JSON = False,

@@ -24,13 +24,13 @@ def listen(
     endpoint: Annotated[str, typer.Argument(help="Where a run publishes.")] = "tcp://127.0.0.1:5555",
     keys: options.ViewerKeysFolder = None,
     frames: Annotated[
-        int | None, typer.Option(min=1, max=options.MOST_FRAMES, help="Stop after so many predicted frames.")
+        int | None, typer.Option(min=1, max=options.MAX_FRAMES, help="Stop after so many predicted frames.")
     ] = None,
     timeout: Annotated[
         float,
         typer.Option(
             min=0.1,
-            max=options.MOST_WAIT_S,
+            max=options.MAX_WAIT_S,
             callback=options.finite,
             help="Seconds without any message before giving up.",
         ),

@@ -10,17 +10,17 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-MOST_FRAMES = 10_000_000  # a day at 100 frames/s
-MOST_THREADS = 4096
-MOST_EXPOSURE_MS = 3.6e6  # an hour
-MOST_SECONDS = 1e9  # 30 years
-MOST_WAIT_S = 1e6  # what every system can wait for at once
+MAX_FRAMES = 10_000_000  # a day at 100 frames/s
+MAX_THREADS = 4096
+MAX_EXPOSURE_MS = 3.6e6  # an hour
+MAX_SECONDS = 1e9  # 30 years
+MAX_WAIT_S = 1e6  # what every system can wait for at once
 
 
 def finite(value: Any) -> Any:
     """Refuse what is no number, which no range refuses: to a computer nan is neither too small nor too large."""
     for number in value if isinstance(value, tuple) else () if value is None else (value,):
-        if not abs(number) <= MOST_SECONDS:
+        if not abs(number) <= MAX_SECONDS:
             raise typer.BadParameter(f"{number} is no number that can be used here.")
     return value
 
@@ -63,10 +63,10 @@ ViewerKeysFolder = Annotated[
 Insecure = Annotated[
     bool, typer.Option("--insecure", help="Publish unencrypted on an address that other computers can reach.")
 ]
-Frames = Annotated[int | None, typer.Option(min=1, max=MOST_FRAMES, help="Super-resolution frames to acquire.")]
+Frames = Annotated[int | None, typer.Option(min=1, max=MAX_FRAMES, help="Super-resolution frames to acquire.")]
 Duration = Annotated[
     float | None,
-    typer.Option(min=0.1, max=MOST_SECONDS, callback=finite, help="Seconds to acquire, instead of --frames."),
+    typer.Option(min=0.1, max=MAX_SECONDS, callback=finite, help="Seconds to acquire, instead of --frames."),
 ]
 Policy = Annotated[
     Literal["latest", "complete"],
@@ -90,7 +90,7 @@ OnFinishTimeout = Annotated[
     float,
     typer.Option(
         min=0,
-        max=MOST_WAIT_S,
+        max=MAX_WAIT_S,
         callback=finite,
         help="Seconds after which the command of --on-finish is ended; 0: never.",
     ),
@@ -115,7 +115,7 @@ Device = Annotated[
 Exposure = Annotated[
     float | None,
     typer.Option(
-        min=0.01, max=MOST_EXPOSURE_MS, callback=finite, help="Exposure of one raw frame in ms, instead of rig.yaml's."
+        min=0.01, max=MAX_EXPOSURE_MS, callback=finite, help="Exposure of one raw frame in ms, instead of rig.yaml's."
     ),
 ]
 Interval = Annotated[

@@ -14,17 +14,17 @@ from pydantic import ValidationError
 
 from livesr.base.documents import read_json, read_yaml
 from livesr.base.errors import ConfigError, DocumentError, suggestion
-from livesr.cli.options import MOST_EXPOSURE_MS
+from livesr.cli.options import MAX_EXPOSURE_MS
 
 if TYPE_CHECKING:
     from useq import MDASequence
 
-MOST_TIME_POINTS: Final = 10_000_000  # a day at 100 frames/s; useq lists them before the first exposure
-MOST_PLANES: Final = 10_000
-MOST_INTERVAL_S: Final = 1e6
-MOST_DURATION_S: Final = 1e9
+MAX_TIME_POINTS: Final = 10_000_000  # a day at 100 frames/s; useq lists them before the first exposure
+MAX_PLANES: Final = 10_000
+MAX_INTERVAL_S: Final = 1e6
+MAX_DURATION_S: Final = 1e9
 _MOST: Final = 1e9  # of any other number: stages go to um, a plan has no larger ones
-_LONGEST: Final = {"exposure": MOST_EXPOSURE_MS, "loops": MOST_TIME_POINTS}
+_LONGEST: Final = {"exposure": MAX_EXPOSURE_MS, "loops": MAX_TIME_POINTS}
 _KINDS = {".json": read_json, ".yaml": read_yaml, ".yml": read_yaml}
 
 
@@ -110,21 +110,21 @@ def _check_times(time_plan: Any, path: Path) -> None:
         try:
             interval_s, points = float(phase.interval.total_seconds()), points + int(phase.loops)
         except ArithmeticError:  # one loop, or no interval
-            interval_s, points = 0.0, points + int(getattr(phase, "__dict__", {}).get("loops", MOST_TIME_POINTS + 1))
+            interval_s, points = 0.0, points + int(getattr(phase, "__dict__", {}).get("loops", MAX_TIME_POINTS + 1))
         duration_s = float(phase.duration.total_seconds()) if hasattr(phase, "duration") else 0.0
-        if points > MOST_TIME_POINTS:
+        if points > MAX_TIME_POINTS:
             raise too_many_time_points(points, f"{path}: its time_plan")
-        if not (0 <= interval_s <= MOST_INTERVAL_S and 0 <= duration_s <= MOST_DURATION_S):
+        if not (0 <= interval_s <= MAX_INTERVAL_S and 0 <= duration_s <= MAX_DURATION_S):
             raise ConfigError(
                 f"{path}: time_plan has an interval of {interval_s:g} s and lasts {duration_s:g} s; expected at most "
-                f"{MOST_INTERVAL_S:g} s from one time point to the next and {MOST_DURATION_S:g} s in all."
+                f"{MAX_INTERVAL_S:g} s from one time point to the next and {MAX_DURATION_S:g} s in all."
             )
 
 
 def too_many_time_points(n: float, what: str = "The run") -> ConfigError:
     """Return the refusal of a run with `n` time points."""
     return ConfigError(
-        f"{what} would have {n:.3g} time points; at most {MOST_TIME_POINTS:,} can be planned: give less --frames or "
+        f"{what} would have {n:.3g} time points; at most {MAX_TIME_POINTS:,} can be planned: give less --frames or "
         "--duration, or a longer --interval."
     )
 
@@ -137,8 +137,8 @@ def _check_stack(z_plan: Any, path: Path) -> None:
         planes = z_plan.num_positions()
     except (ValueError, ArithmeticError):
         planes = 0
-    if not 1 <= planes <= MOST_PLANES:
+    if not 1 <= planes <= MAX_PLANES:
         raise ConfigError(
-            f"{path}: z_plan {z_plan.model_dump(exclude_defaults=True)} makes no stack of 1 to {MOST_PLANES} planes: "
+            f"{path}: z_plan {z_plan.model_dump(exclude_defaults=True)} makes no stack of 1 to {MAX_PLANES} planes: "
             "check its range and its step, both in um."
         )

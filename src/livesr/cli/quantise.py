@@ -34,11 +34,11 @@ def quantise(
         int,
         typer.Option("-n", min=4, max=1_000_000, help="Pairs: half of them to calibrate on, half to measure the loss."),
     ] = 48,
-    most_loss: Annotated[
+    max_loss: Annotated[
         float, typer.Option(min=0.0, max=2.0, callback=options.finite, help="Mean PCC that may be lost.")
     ] = 0.005,
     threads: Annotated[
-        int, typer.Option(min=0, max=options.MOST_THREADS, help="Threads of the runtime; 0 leaves it the choice.")
+        int, typer.Option(min=0, max=options.MAX_THREADS, help="Threads of the runtime; 0 leaves it the choice.")
     ] = 0,
     as_json: JSON = False,
 ) -> None:
@@ -67,7 +67,7 @@ def quantise(
             frames[::2],
             (frames[1::2], truths[1::2]),
             f"{len(frames[::2])} frames: {data}",
-            most_loss=most_loss,
+            max_loss=max_loss,
             threads=threads,
         )
     terminal.print(

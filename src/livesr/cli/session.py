@@ -246,7 +246,7 @@ def replay(request: Request, recording: Path, how: ReadAs, rate: Rate, console: 
     )
 
     def announce() -> None:
-        per_s = rate / session.rig.most_raw_frames if isinstance(rate, float) else None
+        per_s = rate / session.rig.max_raw_frames if isinstance(rate, float) else None
         console.print(*session.promises(per_s), sep="\n")
 
     return _conduct(session, request, console, session.run, session.stop, announce=announce, frames=session.frames)

@@ -65,7 +65,7 @@ def train(
     ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or auto, instead of the recipe's.")] = None,
     workers: Annotated[int, typer.Option(min=1, max=1024, help="Processes that simulate.")] = 2,
-    threads: Annotated[int | None, typer.Option(min=1, max=options.MOST_THREADS, help="Threads that train.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, max=options.MAX_THREADS, help="Threads that train.")] = None,
     as_json: JSON = False,
 ) -> None:
     """Make training pairs, train a network, validate it; resumes where it was interrupted.
@@ -161,7 +161,7 @@ class _Session:
         from rich.progress import Progress as Bars
 
         from livesr.training.pair_folder import write_pairs
-        from livesr.training.remix import RemixedPairs
+        from livesr.training.recombine import RecombinedPairs
         from livesr.training.sources import CachedPairs
 
         data, folders = self._recipe.data, (self._data / "pairs-train", self._data / "pairs-validation")
@@ -181,4 +181,4 @@ class _Session:
         learned, validation = (CachedPairs(folder, window=window) for folder in folders)
         if not data.remixed:
             return learned, validation
-        return RemixedPairs(learned, data.remixed, data.domain.brightness_ratio, data.domain.absent), validation
+        return RecombinedPairs(learned, data.remixed, data.domain.brightness_ratio, data.domain.absent), validation

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from livesr.viewer.browser.server import PreviewServer
-    from livesr.viewer.scenes import SceneSource
+    from livesr.viewer.frame_pairs import FramePairSource
 
 
 def register(app: typer.Typer) -> None:
@@ -48,8 +48,8 @@ def view(
     if window:
         from livesr.viewer.window import show_window
 
-        with scenes_of(source, keys) as scenes:
-            show_window(scenes)
+        with pairs_of(source, keys) as pairs:
+            show_window(pairs)
         return
     out = console(quiet=as_json)
     with preview(source, out, host=host, port=port, browser=browser and not as_json, keys=keys) as url:
@@ -60,9 +60,9 @@ def view(
 
 
 @contextmanager
-def scenes_of(source: str, keys: Path | None = None) -> Iterator[SceneSource]:
+def pairs_of(source: str, keys: Path | None = None) -> Iterator[FramePairSource]:
     """Give what there is to see at an address or in a store while the block runs."""
-    from livesr.viewer.scenes import LiveScenes
+    from livesr.viewer.frame_pairs import LiveScenes
     from livesr.viewer.store_source import StoreSource
     from livesr.viewer.subscriber import Subscriber
 
@@ -87,7 +87,7 @@ def preview(
     from livesr.viewer.browser.opening import opened
     from livesr.viewer.browser.server import PreviewServer
 
-    with scenes_of(source, keys) as scenes, PreviewServer(scenes, host=host, port=port) as server:
+    with pairs_of(source, keys) as pairs, PreviewServer(pairs, host=host, port=port) as server:
         every = host in {"0.0.0.0", "::"}  # noqa: S104 - every address of this computer, none of which a browser can open
         links = _Links(server, socket.gethostname() if every else None, errors_console() if out.quiet else out)
         if server.needs_invitation:

@@ -25,7 +25,7 @@ Mask = NDArray[np.bool_]
 
 _BINS = 32  # points of the photon-transfer curve from one stack
 _QUANTISATION_ADU2 = 1 / 12  # EMVA 1288: variance of rounding to whole ADU
-_LEAST_FLAT = 0.05
+_MIN_FLAT = 0.05
 _RESPONSE = (0.5, 1.5)  # of a pixel, beside its surroundings
 
 
@@ -237,10 +237,8 @@ def characterise(
             "flickered within frames, or the camera filters its pixels."
         )
     field = _flat(lit["flat stack"], below, any_bad, gain, smooth_px) if "flat stack" in lit else None
-    if field is not None and field.min() <= _LEAST_FLAT:
-        warnings.append(
-            f"Parts of the field get less than {_LEAST_FLAT:.0%} of the light: they are left as dim as that."
-        )
+    if field is not None and field.min() <= _MIN_FLAT:
+        warnings.append(f"Parts of the field get less than {_MIN_FLAT:.0%} of the light: they are left as dim as that.")
     counts = {reason: int(mask.sum()) for reason, mask in bad.items()}
     return Characterisation(below.mean, read_noise, any_bad, counts, transfer, gain, field, tuple(warnings))
 
@@ -291,7 +289,7 @@ def _flat(light: Moments, dark: Moments, bad: Mask, gain: Map | None, smooth_px:
     ratio = scipy.ndimage.gaussian_filter(signal / trend * weight, width)
     smooth = trend * ratio / np.maximum(scipy.ndimage.gaussian_filter(weight, width), 1e-6)
     field = smooth if smooth_px > 0 else np.where(bad, smooth, signal)
-    return np.asarray(np.maximum(field / field[~bad].mean(), _LEAST_FLAT), np.float64)
+    return np.asarray(np.maximum(field / field[~bad].mean(), _MIN_FLAT), np.float64)
 
 
 def _trend(signal: Map, good: Mask) -> Map:
@@ -302,7 +300,7 @@ def _trend(signal: Map, good: Mask) -> Map:
     terms = np.stack([np.outer(y**i, x**j)[sparse][good[sparse]] for i, j in powers], axis=1)
     factors = np.linalg.lstsq(terms, signal[sparse][good[sparse]], rcond=None)[0]
     trend = sum(f * np.outer(y**i, x**j) for f, (i, j) in zip(factors, powers, strict=True))
-    return np.asarray(np.maximum(trend, _LEAST_FLAT * signal[good].mean()), np.float64)
+    return np.asarray(np.maximum(trend, _MIN_FLAT * signal[good].mean()), np.float64)
 
 
 def _gain_map(dark: Moments, light: Sequence[Moments], good: Mask) -> Map:

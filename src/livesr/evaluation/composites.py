@@ -28,7 +28,7 @@ from livesr.evaluation.summary import about
 from livesr.live.inference.backend import Backend
 from livesr.live.inference.engine import Engine, load_engine
 from livesr.live.inference.runner import open_backend
-from livesr.live.normalise import background_and_headroom
+from livesr.live.normalise import background_and_scale
 from livesr.optics.similarity import linear_fit, nrmse, pcc, percentile_normalised
 
 Image = NDArray[np.float32]
@@ -225,7 +225,7 @@ def _measure(
 
 def _separated(backend: Backend, composite: Image, window: int) -> Image:
     """Return the channels (c, y, x) of the still composite, in its units."""
-    background, headroom = background_and_headroom(composite)
+    background, headroom = background_and_scale(composite)
     backend.input[:] = np.repeat(((composite - background) / headroom)[None], window, 0)
     return np.asarray(backend.infer() * headroom, np.float32)
 

@@ -20,11 +20,11 @@ from livesr.base.errors import EngineError
 from livesr.base.frames import MulticolorFrame
 from livesr.evaluation.live_path import separate
 from livesr.live.compose import noise_threshold
-from livesr.live.familiarity import FEATURES, features
 from livesr.live.inference.backend import Backend
-from livesr.live.inference.engine import Engine, Familiar, Limits, Manifest, Range, Uncertain, load_engine
+from livesr.live.inference.engine import Engine, Limits, Manifest, Range, TrainingDistribution, Uncertain, load_engine
 from livesr.live.inference.runner import open_backend
-from livesr.live.inference.views import Sides
+from livesr.live.inference.test_time_augmentation import Augmentation
+from livesr.live.out_of_distribution import FEATURES, features
 from livesr.optics.similarity import pcc
 from livesr.simulation.domain import CALIBRATED, Domain
 from livesr.simulation.sequence import EVALUATION, SimulatedSequence
@@ -41,7 +41,7 @@ other. The warning has to tell such channels from those whose PCC is not below."
 _OWN_STREAM = 4  # of the seeds: scenes unlike those that are scored or diagnosed
 _WEAK_RATIO = 40.0  # between structures, instead of 5: so that some are lost
 _USUAL = 0.975  # of the frames of training lie within a limit
-_LEAST_FRAMES = 4 * len(FEATURES)  # for a covariance
+_MIN_FRAMES = 4 * len(FEATURES)  # for a covariance
 _ALONE, _ALONE_PX = 8, 512  # in small frames the network sees less around, and confuses more than in those of a camera
 _MARGIN = 16
 _FALSE_ALARMS = 0.1  # of channels that are in order, where some are forty times brighter than others
@@ -53,7 +53,7 @@ class Seen:
 
     Attributes
     ----------
-    features : as `livesr.live.familiarity.FEATURES`
+    features : as `livesr.live.out_of_distribution.FEATURES`
     residual, warnings : as in `MulticolorFrame`
     shares, true_shares : of the predicted and of the true light, by channel
     pcc : with the truth, by channel; NaN where there is nothing to be found
@@ -82,7 +82,7 @@ class Observer:
         visible: Sequence[str] | None = None,
         *,
         channels: Sequence[str] | None = None,
-        uncertainty: Sides | None = None,
+        uncertainty: Augmentation | None = None,
     ) -> Seen:
         """Run a sequence through the live path and look at its middle frame.
 
@@ -137,7 +137,7 @@ def measure_limits(
     threads: int = 0,
     backend: str = "auto",
     domain: Domain | None = None,
-    views: Sides = "flips",
+    views: Augmentation = "flips",
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Measure the limits of an engine that separates simulated structures.
@@ -184,7 +184,9 @@ def measure_limits(
     names = loaded.manifest.channel_names
     limits = Limits(
         data=f"{total} simulated SIM sequences, {SIZE} x {SIZE}, none used in training",
-        familiar=fit_familiar([s.features for s in usual]) if sequences >= _LEAST_FRAMES else None,
+        training_distribution=fit_training_distribution([s.features for s in usual])
+        if sequences >= _MIN_FRAMES
+        else None,
         weak={name: round(weak_share(usual + weak, c), 4) for c, name in enumerate(names)},
         confusion=_confusion(alone, domain.structures, names),
         uncertainty=fit_uncertainty(usual, views),
@@ -220,7 +222,7 @@ def resolution_range(domain: Domain) -> Range:
     return Range(min=round(500 * short_um / na_high, 1), max=round(500 * long_um / na_low, 1))
 
 
-def fit_familiar(known: Sequence[NDArray[np.float64]]) -> Familiar:
+def fit_training_distribution(known: Sequence[NDArray[np.float64]]) -> TrainingDistribution:
     """Fit mean and covariance to the features of frames, and the limit to distances of frames left out of the fit."""
     points = np.asarray(known)
     mean, whitening = _whitened(points)
@@ -228,7 +230,7 @@ def fit_familiar(known: Sequence[NDArray[np.float64]]) -> Familiar:
     for i, point in enumerate(points):
         others_mean, others_whitening = _whitened(np.delete(points, i, 0))
         left_out.append(np.linalg.norm(others_whitening @ (point - others_mean)))
-    return Familiar(
+    return TrainingDistribution(
         features=FEATURES,
         mean=tuple(round(float(v), 5) for v in mean),
         whitening=tuple(tuple(round(float(v), 5) for v in row) for row in whitening),
@@ -236,9 +238,12 @@ def fit_familiar(known: Sequence[NDArray[np.float64]]) -> Familiar:
     )
 
 
-def distance(familiar: Familiar, found: NDArray[np.float64]) -> float:
-    """Return the novelty of features, as `livesr.live.familiarity.Familiarity` does of a frame."""
-    return float(np.linalg.norm(np.array(familiar.whitening) @ (found - np.array(familiar.mean))) / familiar.limit)
+def distance(training_distribution: TrainingDistribution, found: NDArray[np.float64]) -> float:
+    """Return the ood_score of features, as `livesr.live.out_of_distribution.OutOfDistribution` does of a frame."""
+    return float(
+        np.linalg.norm(np.array(training_distribution.whitening) @ (found - np.array(training_distribution.mean)))
+        / training_distribution.limit
+    )
 
 
 def weak_share(frames: Sequence[Seen], channel: int) -> float:
@@ -263,7 +268,7 @@ def is_in_order(frames: Sequence[Seen], channel: int) -> NDArray[np.bool_]:
     return found
 
 
-def fit_uncertainty(frames: Sequence[Seen], views: Sides) -> Uncertain | None:
+def fit_uncertainty(frames: Sequence[Seen], views: Augmentation) -> Uncertain | None:
     """Fit the one number that turns the spread of views into the root mean square error; None where there is no spread."""
     pairs = [(f.errors, f.spread) for f in frames if f.errors is not None and f.spread is not None]
     squares = sum(float((e * e).sum(dtype=np.float64)) for e, _ in pairs)
@@ -271,7 +276,7 @@ def fit_uncertainty(frames: Sequence[Seen], views: Sides) -> Uncertain | None:
     if spreads == 0:  # a network that sees every pixel by itself is alike from all sides
         return None
     return Uncertain(
-        views=views,
+        augmentation=views,
         scale=round(max(float(np.sqrt(squares / spreads)), 1e-4), 4),
         correlation=round(rank_correlation([(abs(e[:, ::4, ::4]), s[:, ::4, ::4]) for e, s in pairs]), 4),
     )

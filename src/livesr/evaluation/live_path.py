@@ -20,7 +20,7 @@ from livesr.base.frames import MulticolorFrame, RawStack, SRFrame, Stream
 from livesr.base.timing import now_ns
 from livesr.live.inference.backend import Backend
 from livesr.live.inference.engine import Engine
-from livesr.live.inference.views import Sides
+from livesr.live.inference.test_time_augmentation import Augmentation
 from livesr.live.paths import ChannelPath
 from livesr.live.pipeline import Pipeline
 from livesr.live.reconstruct.reconstructor import Reconstructor
@@ -45,7 +45,7 @@ class Collected:
     def raw(self, stack: RawStack) -> None:
         """Raw frames are known already."""
 
-    def aside(self, stack: RawStack) -> None:
+    def unplaced(self, stack: RawStack) -> None:
         """Nothing is put aside: every frame has its place."""
 
     def recon(self, frame: SRFrame) -> None:
@@ -71,7 +71,7 @@ def separate(
     pixel_size_um: float,
     engine: Engine,
     backend: Backend,
-    uncertainty: Sides | None = None,
+    uncertainty: Augmentation | None = None,
 ) -> list[MulticolorFrame]:
     """Run a time lapse through the live path with nothing skipped; return one prediction per time point.
 

@@ -22,8 +22,8 @@ _EDGE = 1 / 8  # of each side that fades to the mean
 _RINGS_AVERAGED = 3
 _RADII = 50
 _FILTERS = 10
-_LEAST_DECORRELATION = 0.05  # a lower peak is noise
-_LEAST_DROP = 5e-4  # after a peak, or it is none
+_MIN_DECORRELATION = 0.05  # a lower peak is noise
+_MIN_DROP = 5e-4  # after a peak, or it is none
 
 
 def fourier_ring_correlation(a: Image, b: Image) -> tuple[Doubles, Doubles]:
@@ -84,10 +84,10 @@ def decorrelation_resolution(image: Image, pixel_size: float) -> float:
     first, strength = _peak(faded, radius)
     strongest = 2 / first if first > 0 else max(image.shape) / 2
     sigmas = np.geomspace(max(strongest, 0.3), 0.15, _FILTERS)
-    cutoffs = [first] if strength > _LEAST_DECORRELATION else []
+    cutoffs = [first] if strength > _MIN_DECORRELATION else []
     for sigma in (min(image.shape) / 4, *sigmas):
         found, strength = _peak(faded - gaussian_filter(faded, sigma), radius)
-        if strength > _LEAST_DECORRELATION:
+        if strength > _MIN_DECORRELATION:
             cutoffs.append(found)
     best = max(cutoffs, default=0.0)
     return 2 * pixel_size / best if best > 0 else math.nan
@@ -107,7 +107,7 @@ def _peak(image: Doubles, radius: Doubles) -> tuple[float, float]:
     curve = summed / np.sqrt(np.maximum(power * number, 1e-300))
     while len(curve) > 1:
         top = int(np.argmax(curve))
-        if top < len(curve) - 1 and (top == 0 or curve[top] - curve[top:].min() >= _LEAST_DROP):
+        if top < len(curve) - 1 and (top == 0 or curve[top] - curve[top:].min() >= _MIN_DROP):
             return (float(edges[top + 1]), float(curve[top])) if top else (0.0, 0.0)
         curve = curve[:-1]
     return 0.0, 0.0

@@ -1,6 +1,6 @@
 """From raw groups of a rig to the lines of its rig.yaml: the calibration of one channel.
 
-Owns what is taken from rig.yaml, what is written into it, and the picture. The estimation is `livesr.calibration`.
+Owns what is taken from rig.yaml, what is written into it, and the picture. The estimation is `livesr.modalities.sim.calibration`.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from livesr.base.config import PatternConfig, RigConfig, TrustConfig
+from livesr.base.config import PatternConfig, QualityLimitsConfig, RigConfig
 from livesr.base.errors import CalibrationError, ConfigError
 from livesr.base.frames import CameraFrame, Stream
 from livesr.base.rig_file import write_values
-from livesr.calibration.focus import pattern_strength
-from livesr.calibration.groups import Optics
-from livesr.calibration.order import detect_order, order_name, same_light
-from livesr.calibration.otf import damping_from_beads
-from livesr.calibration.patterns import correlation_maps
-from livesr.calibration.picture import draw
-from livesr.calibration.reasons import usable
-from livesr.calibration.sim import Calibration, calibrate
 from livesr.live.correct import build_correction
 from livesr.live.paths import Geometry, sim_reconstructor
+from livesr.modalities.sim.calibration.focus import pattern_strength
+from livesr.modalities.sim.calibration.groups import Optics
+from livesr.modalities.sim.calibration.order import detect_order, order_name, same_light
+from livesr.modalities.sim.calibration.otf import damping_from_beads
+from livesr.modalities.sim.calibration.patterns import correlation_maps
+from livesr.modalities.sim.calibration.picture import draw
+from livesr.modalities.sim.calibration.reasons import usable
+from livesr.modalities.sim.calibration.sim import Calibration, calibrate
 from livesr.optics.illumination import Pattern, equal_steps
 
 PICTURE = "calibration.png"
@@ -84,7 +84,7 @@ class ChannelCalibration:
             update={
                 "order": self.result.order,
                 "phase_steps_rad": self.steps_rad,
-                "trust": TrustConfig(when_doubtful="reconstruct"),
+                "quality_limits": QualityLimitsConfig(when_doubtful="reconstruct"),
             }
         )
         camera = self.rig.camera.model_copy(update={"offset_adu": self.offset_adu})

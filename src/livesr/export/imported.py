@@ -47,7 +47,7 @@ from livesr.live.inference.engine import (
 )
 from livesr.live.inference.runner import open_backend
 from livesr.live.inference.trial import try_out
-from livesr.live.normalise import background_and_headroom
+from livesr.live.normalise import background_and_scale
 from livesr.optics.similarity import pcc
 
 _DESCRIPTIONS = ("rdf.yaml", "bioimageio.yaml", "model.yaml")
@@ -57,7 +57,7 @@ _BEFORE, _AFTER = _BY_THE_IMAGE | {"scale_linear", "clip"}, {"clip"}
 _COLORS = ("00FF00", "FF00FF", "FFFF00", "00FFFF", "FF8000", "FFFFFF")
 _NM = {"nanometer": 1.0, "micrometer": 1000.0}
 _SAMPLING = (0.8, 1.25)  # how far a rig's pixels may be from the model's before that is said
-_LEAST_PCC = 0.9
+_MIN_PCC = 0.9
 _TRIED_PX = 32  # half a side of what a model without a test image is tried with
 _LARGEST_TEST = 4096
 
@@ -422,7 +422,7 @@ def _proven(engine: Engine, folder: Path, model: _Description) -> float | None:
     given, expected = pair or (np.zeros((1, engine.manifest.window, 2 * side, 2 * side), np.float32), None)
     shape = (int(given.shape[2]), int(given.shape[3]))
     try_out(engine, shape, precision="f32")
-    background, headroom = background_and_headroom(given[0, engine.manifest.window // 2]) if pair else (0.0, 1.0)
+    background, headroom = background_and_scale(given[0, engine.manifest.window // 2]) if pair else (0.0, 1.0)
     runtime = open_backend(engine, shape, precision="f32")
     try:
         runtime.input[:] = (given[0] - background) / headroom
@@ -436,10 +436,10 @@ def _proven(engine: Engine, folder: Path, model: _Description) -> float | None:
         found = pcc(answer, expected[0])
     finally:
         runtime.close()
-    if not found >= _LEAST_PCC:
+    if not found >= _MIN_PCC:
         raise EngineError(
             f"{model.name!r} came with a test image and its answer; livesr's correlates with it by {found:.3f} only, and "
-            f"{_LEAST_PCC} are expected. It was not imported."
+            f"{_MIN_PCC} are expected. It was not imported."
         )
     return found
 

@@ -53,7 +53,7 @@ from livesr.training.data import DataConfig
 Image = NDArray[np.float32]
 Pairs = tuple[Image, Image]
 
-MOST_LOSS = 0.005
+MAX_LOSS = 0.005
 """Mean PCC that quantising may cost."""
 
 _IN_FIELD = 1e-6  # contrast of a truth below which it shows nothing
@@ -78,7 +78,7 @@ class Quantised:
 
 
 def quantise_engine(
-    folder: Path, calibration: Image, validation: Pairs, data: str, *, most_loss: float = MOST_LOSS, threads: int = 0
+    folder: Path, calibration: Image, validation: Pairs, data: str, *, max_loss: float = MAX_LOSS, threads: int = 0
 ) -> Quantised:
     """Write model-int8.onnx into an engine's folder and name it in the manifest.
 
@@ -92,7 +92,7 @@ def quantise_engine(
         Other frames, and their truths (n, c, sy, sx).
     data
         What they are, in words.
-    most_loss
+    max_loss
         Convolutions are put back into floating point, those that harm most first, until no more mean PCC is lost than this.
     threads
         Of the runtime that validates; 0 leaves it the choice.
@@ -107,7 +107,7 @@ def quantise_engine(
     validation = validation[0][shown], validation[1][shown]
     model = with_plain_weights(onnx.load_model_from_string(engine.read()))
     candidates = _candidates(model)
-    quantised = _quantise(model, candidates, calibration, validation, most_loss, threads)
+    quantised = _quantise(model, candidates, calibration, validation, max_loss, threads)
     left = {node.name for node in quantised.graph.node if node.op_type == "Conv" and _in_integers(quantised, node)}
     partial = folder / f"{INT8_NAME}.part"
     partial.write_bytes(quantised.SerializeToString())
@@ -118,10 +118,10 @@ def quantise_engine(
         )
         trial = replace(engine, manifest=_with_int8(before, **int8, pcc_loss=0.0), int8_path=partial)
         exact, found = (_mean_pcc(trial, precision, validation, threads) for precision in ("f32", "int8"))
-        if not exact - found <= most_loss:
+        if not exact - found <= max_loss:
             raise EngineError(
                 f"In int8 engine {before.id!r} loses {exact - found:.4f} of its mean PCC of {exact:.3f}, and at most "
-                f"{most_loss:g} may be lost. Give more frames to calibrate on, or allow more."
+                f"{max_loss:g} may be lost. Give more frames to calibrate on, or allow more."
             )
         replace_file(partial, folder / INT8_NAME)
     finally:
@@ -176,7 +176,7 @@ def _candidates(model: ModelProto) -> set[str]:
 
 
 def _quantise(
-    model: ModelProto, candidates: set[str], calibration: Image, validation: Pairs, most_loss: float, threads: int
+    model: ModelProto, candidates: set[str], calibration: Image, validation: Pairs, max_loss: float, threads: int
 ) -> ModelProto:
     # NNCF reports its use to its makers over the network, but not from what is marked so.
     os.environ.setdefault("NNCF_CI", "1")
@@ -205,7 +205,7 @@ def _quantise(
             frames,
             nncf.Dataset(pairs),
             mean_pcc,
-            max_drop=most_loss,
+            max_drop=max_loss,
             subset_size=len(calibration),
             ignored_scope=scope,
             fast_bias_correction=True,

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from livesr.base.frames import MulticolorFrame, Normalisation, SRFrame, Stream, Window
 from livesr.base.timing import now_ns
 from livesr.live.arrays import HOST, Array, Arrays
-from livesr.live.familiarity import Familiarity
-from livesr.live.inference.engine import Familiar, Manifest
+from livesr.live.inference.engine import Manifest, TrainingDistribution
+from livesr.live.out_of_distribution import OutOfDistribution
 
-MOST_RESIDUAL = 999.0
+MAX_RESIDUAL = 999.0
 """What a residual that is larger, or no number, is given as."""
 
 _NOISE_SIGMAS = 3.0
@@ -59,10 +59,10 @@ class Light(NamedTuple):
 
     @property
     def residual(self) -> float:
-        """The summation residual; 0 where nothing is above noise, `MOST_RESIDUAL` at most."""
+        """The summation residual; 0 where nothing is above noise, `MAX_RESIDUAL` at most."""
         if not np.isfinite(self.difference):
-            return MOST_RESIDUAL
-        return float(min(self.difference / self.total, MOST_RESIDUAL)) if self.total > 0 else 0.0
+            return MAX_RESIDUAL
+        return float(min(self.difference / self.total, MAX_RESIDUAL)) if self.total > 0 else 0.0
 
     @property
     def shares(self) -> list[float | None]:
@@ -114,7 +114,7 @@ class Composition(NamedTuple):
     light : sums over the pixels above noise
     limits : (c, 2) percentiles of each channel, ADU
     plane : float32 (y, x), sum of channels - x in ADU; None if not asked for
-    novelty : as of `Familiarity`
+    ood_score : as of `OutOfDistribution`
     uncertainty : uint16 (c, y, x), ADU; None if not asked for
     """
 
@@ -122,7 +122,7 @@ class Composition(NamedTuple):
     light: Light
     limits: NDArray[np.float64]
     plane: Array | None
-    novelty: float | None = None
+    ood_score: float | None = None
     uncertainty: Array | None = None
 
 
@@ -134,7 +134,7 @@ class Arithmetic:
     channels, scale, shape : of the network's output, (y, x)
     residual_plane : whether the plane is wanted
     spread_scale : standard deviations of the prediction in one of its views
-    familiar : where the frames of training lie
+    training_distribution : where the frames of training lie
     arrays : what to compute with; output, image and channels are arrays of that namespace
     """
 
@@ -146,13 +146,13 @@ class Arithmetic:
         *,
         residual_plane: bool,
         spread_scale: float = 1.0,
-        familiar: Familiar | None = None,
+        training_distribution: TrainingDistribution | None = None,
         arrays: Arrays = HOST,
     ) -> None:
         self._n, self._scale, self._shape, self._arrays = channels, scale, shape, arrays
         self._with_plane, self._spread_scale = residual_plane, spread_scale
         height, width = self._input_shape = shape[0] // scale, shape[1] // scale
-        self._familiarity = Familiarity(self._input_shape, familiar)
+        self._out_of_distribution = OutOfDistribution(self._input_shape, training_distribution)
         self._rows = _BAND_ROWS if arrays.pieces else shape[0]
         xp, band = arrays.xp, (min(self._rows, height), width)
         self._x, self._sum, self._work, self._above = (xp.empty(band, dtype=xp.float32) for _ in range(4))
@@ -178,12 +178,12 @@ class Arithmetic:
         if not np.isfinite(light.difference):
             output = self._arrays.finite(output)
         channels = self._intensities(output, normalisation.headroom)
-        tiles = [self._arrays.on_host(image[tile]) for tile in self._familiarity.tiles]
-        novelty = self._familiarity.novelty(tiles, normalisation, light.noise)
+        tiles = [self._arrays.on_host(image[tile]) for tile in self._out_of_distribution.tiles]
+        ood_score = self._out_of_distribution.ood_score(tiles, normalisation, light.noise)
         uncertainty = None
         if spread is not None:
             uncertainty = self._intensities(spread, normalisation.headroom * self._spread_scale)
-        return Composition(channels, light, self._display_limits(channels), plane, novelty, uncertainty)
+        return Composition(channels, light, self._display_limits(channels), plane, ood_score, uncertainty)
 
     def _intensities(self, output: Array, headroom: float) -> Array:
         """round(clip(y^ s, 0, 65535)), one band of rows after the other."""
@@ -288,7 +288,7 @@ class Composer:
             self._shape,
             residual_plane=self._with_plane,
             spread_scale=self._spread_scale,
-            familiar=manifest.limits.familiar,
+            training_distribution=manifest.limits.training_distribution,
             arrays=arrays,
         )
 
@@ -332,7 +332,7 @@ class Composer:
         if window.provisional and not following.display:
             following = _Following(self._manifest)  # shown with limits of its own, and forgotten
         if not following.display or not window.provisional:
-            following.update(made.limits, made.light, made.novelty)
+            following.update(made.limits, made.light, made.ood_score)
         return MulticolorFrame(
             channels=made.channels,
             source=measured or centre,
@@ -344,7 +344,7 @@ class Composer:
             provisional=window.provisional,
             residual_plane=made.plane,
             uncertainty=made.uncertainty,
-            novelty=made.novelty,
+            ood_score=made.ood_score,
             warnings=self._sentences.of(made.light, following, centre),
         )
 
@@ -361,14 +361,14 @@ class _Following:
         self.novel = _Alarm(1.0)
         self.weak = tuple(_Alarm(limits.weak.get(name, WEAK_BELOW), below=True) for name in manifest.channel_names)
 
-    def update(self, limits: NDArray[np.float64], light: Light, novelty: float | None) -> None:
-        """Take in the display limits (c, 2), the light and the novelty of the next frame."""
+    def update(self, limits: NDArray[np.float64], light: Light, ood_score: float | None) -> None:
+        """Take in the display limits (c, 2), the light and the ood_score of the next frame."""
         if self._limits is None:
             self._limits = limits
         else:
             self._limits += _FOLLOW * (limits - self._limits)
         self.display = tuple((float(low), float(max(high, low + 1))) for low, high in self._limits)
-        self.novel.update(novelty)
+        self.novel.update(ood_score)
         for alarm, share in zip(self.weak, light.shares, strict=True):
             alarm.update(share)
 
@@ -427,8 +427,8 @@ class _Sentences:
         sentences += [sentence for sentence, alarm in zip(self._weak, following.weak, strict=True) if alarm.on]
         if centre.saturated:
             sentences.append(self._saturated)
-        if centre.judgement and not centre.judgement.resolved:
-            sentences.append(f"This is predicted from widefield, not from SIM: {centre.judgement.cause}.")
+        if centre.quality and not centre.quality.resolved:
+            sentences.append(f"This is predicted from widefield, not from SIM: {centre.quality.cause}.")
         return tuple(sentences)
 
 

@@ -2,9 +2,9 @@
 
 Owns streams, page-locked memory and the copies between host and device. Computes nothing; CuPy is imported in `open_device`.
 
-A device has lanes. A lane is what one frame in flight has to itself: on a GPU a CUDA stream, with the page-locked memory
+A device has slots. A slot is what one frame in flight has to itself: on a GPU a CUDA stream, with the page-locked memory
 through which its raw frames go up and its results come down, all allocated with the first frame, a dark one before the run.
-While one lane waits for its copies the other one computes.
+While one slot waits for its copies the other one computes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ IN_FLIGHT = 2
 """Frames at once on a GPU: one is copied while the other is computed."""
 
 
-class Lane(Protocol):
+class Slot(Protocol):
     """What one frame in flight has to itself; a context in which its arrays are computed. One thread at a time.
 
     Attributes
@@ -47,7 +47,7 @@ class Lane(Protocol):
     ) -> None: ...
 
     def upload(self, frames: Sequence[Pixels]) -> Sequence[Array]:
-        """Return raw frames on the device, valid until the lane's next; begins to copy and does not wait."""
+        """Return raw frames on the device, valid until the slot's next; begins to copy and does not wait."""
 
     def download(self, array: Array) -> NDArray[Any]:
         """Return an array on the host when it is computed; the receiver may keep it."""
@@ -56,7 +56,7 @@ class Lane(Protocol):
         """Return an event that comes to pass when everything enqueued so far is computed."""
 
     def wait_for(self, event: Any) -> None:
-        """Let what is enqueued from here on wait for an event of another lane; returns at once."""
+        """Let what is enqueued from here on wait for an event of another slot; returns at once."""
 
 
 class Device(Protocol):
@@ -67,22 +67,22 @@ class Device(Protocol):
     name : "cpu" or "cuda"
     description : in words
     arrays : what to compute with there
-    lanes : for as many raw groups in flight; a single one is worked on by the thread that wants its result
-    network_lanes : for as many windows on their way through the network, beside them
+    slots : for as many raw groups in flight; a single one is worked on by the thread that wants its result
+    network_slots : for as many windows on their way through the network, beside them
     """
 
     name: str
     description: str
     arrays: Arrays
-    lanes: Sequence[Lane]
-    network_lanes: Sequence[Lane]
+    slots: Sequence[Slot]
+    network_slots: Sequence[Slot]
 
     def settle(self) -> None:
-        """Wait until everything that was prepared outside of the lanes is in its place."""
+        """Wait until everything that was prepared outside of the slots is in its place."""
 
 
-class HostLane:
-    """A lane of this computer's own memory: nothing is copied, everything is computed when it is asked for."""
+class HostSlot:
+    """A slot of this computer's own memory: nothing is copied, everything is computed when it is asked for."""
 
     stream = 0
 
@@ -117,22 +117,22 @@ class HostDevice:
 
     Parameters
     ----------
-    lanes : frames that are worked on at once, each in a thread of its own if there are several
+    slots : frames that are worked on at once, each in a thread of its own if there are several
     arrays : what to compute with
     """
 
     name, description = "cpu", "CPU"
 
-    def __init__(self, lanes: int = 1, arrays: Arrays = HOST) -> None:
+    def __init__(self, slots: int = 1, arrays: Arrays = HOST) -> None:
         self.arrays = arrays
-        self.lanes: Sequence[Lane] = [HostLane(arrays) for _ in range(lanes)]
-        self.network_lanes: Sequence[Lane] = [HostLane(arrays) for _ in range(lanes)]
+        self.slots: Sequence[Slot] = [HostSlot(arrays) for _ in range(slots)]
+        self.network_slots: Sequence[Slot] = [HostSlot(arrays) for _ in range(slots)]
 
     def settle(self) -> None:
         """Return at once."""
 
 
-class CudaLane:
+class CudaSlot:
     """A CUDA stream with its page-locked memory.
 
     Parameters
@@ -160,7 +160,7 @@ class CudaLane:
         self._stream.__exit__(kind, error, trace)
 
     def upload(self, frames: Sequence[Pixels]) -> Sequence[Array]:
-        """Return raw frames on the device, valid until the lane's next; a frame goes up while the next is made ready."""
+        """Return raw frames on the device, valid until the slot's next; a frame goes up while the next is made ready."""
         shape, dtype = (len(frames), *frames[0].shape), frames[0].dtype
         staging = self._pinned("up", shape, dtype)
         if self._raw is None or self._raw.shape != shape or self._raw.dtype != dtype:
@@ -185,11 +185,11 @@ class CudaLane:
         return self._computed
 
     def wait_for(self, event: Any) -> None:
-        """Let what is enqueued from here on wait for an event of another lane; returns at once."""
+        """Let what is enqueued from here on wait for an event of another slot; returns at once."""
         self._stream.wait_event(event)
 
     def _pinned(self, way: str, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
-        """Return page-locked memory that the lane keeps."""
+        """Return page-locked memory that the slot keeps."""
         key = way, shape, str(dtype)
         if key not in self._staging:
             self._staging[key] = self._empty_pinned(shape, dtype)
@@ -207,7 +207,7 @@ class CudaDevice:
 
     name = "cuda"
 
-    def __init__(self, lanes: int = IN_FLIGHT) -> None:
+    def __init__(self, slots: int = IN_FLIGHT) -> None:
         if reason := why_no_gpu():
             raise BackendError(f"Frames cannot be computed on a GPU. {reason}")
         try:
@@ -220,37 +220,37 @@ class CudaDevice:
         try:
             self._device = cupy.cuda.Device()
             self.description: str = cupy.cuda.runtime.getDeviceProperties(self._device.id)["name"].decode()
-            self.lanes: Sequence[Lane] = [CudaLane(cupy, empty_pinned) for _ in range(lanes)]
-            self.network_lanes: Sequence[Lane] = [CudaLane(cupy, empty_pinned) for _ in range(lanes)]
+            self.slots: Sequence[Slot] = [CudaSlot(cupy, empty_pinned) for _ in range(slots)]
+            self.network_slots: Sequence[Slot] = [CudaSlot(cupy, empty_pinned) for _ in range(slots)]
         except Exception as e:  # the driver's errors are RuntimeErrors of CuPy's own kinds
             raise BackendError(f"CuPy finds no CUDA device that it can use: {e}.") from e
 
     def settle(self) -> None:
-        """Wait for the device: lanes do not wait for the stream on which constants were copied."""
+        """Wait for the device: slots do not wait for the stream on which constants were copied."""
         self._device.synchronize()
 
 
-class Turn:
-    """What several lanes use in turn, such as a network: the next waits, on its stream, for what the last enqueued."""
+class StreamLock:
+    """What several slots use in turn, such as a network: the next waits, on its stream, for what the last enqueued."""
 
     def __init__(self) -> None:
         self._lock = Lock()
         self._before: Any = None
 
     @contextmanager
-    def of(self, lane: Lane) -> Iterator[None]:
-        """Enqueue on `lane` what uses it."""
+    def of(self, slot: Slot) -> Iterator[None]:
+        """Enqueue on `slot` what uses it."""
         with self._lock:
             if self._before is not None:
-                lane.wait_for(self._before)
+                slot.wait_for(self._before)
             try:
                 yield
             finally:
-                self._before = lane.mark()
+                self._before = slot.mark()
 
     @contextmanager
     def on_host(self) -> Iterator[None]:
-        """Let no lane use it until the caller is done, who begins when what lanes have enqueued is computed."""
+        """Let no slot use it until the caller is done, who begins when what slots have enqueued is computed."""
         with self.alone() as before:
             if before is not None:
                 with suppress(Exception):  # a GPU that failed says so again to whoever uses it
@@ -259,7 +259,7 @@ class Turn:
 
     @contextmanager
     def alone(self) -> Iterator[Any]:
-        """Let no lane use it, nor wait for what lanes have enqueued; yields the event of that, None without any."""
+        """Let no slot use it, nor wait for what slots have enqueued; yields the event of that, None without any."""
         with self._lock:
             before, self._before = self._before, None
             yield before

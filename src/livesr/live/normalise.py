@@ -16,10 +16,10 @@ BACKGROUND_PERCENTILE = 5.0
 BRIGHT_PERCENTILE = 99.9
 _SMALLEST_HEADROOM_ADU = 1.0
 BORDER = 0.06
-"""Fraction of each side that live frames leave out: the taper of `livesr.live.reconstruct.sim`."""
+"""Fraction of each side that live frames leave out: the taper of `livesr.modalities.sim.reconstructor`."""
 
 
-def background_and_headroom(
+def background_and_scale(
     image: Array, sample_step: int = 2, border: float = 0.0, arrays: Arrays = HOST
 ) -> tuple[float, float]:
     """Return background b and headroom s of one frame, so that x = (X - b) / s.

@@ -18,34 +18,39 @@ from livesr.base.config import ChannelConfig, PatternConfig, RigConfig
 from livesr.base.errors import BackendError, ConfigError, LiveSRError
 from livesr.base.frames import Pixels
 from livesr.base.registry import Registry
-from livesr.calibration.groups import Optics
 from livesr.live.arrays import HOST, Arrays
 from livesr.live.compose import Composer
 from livesr.live.correct import Correction, build_correction
-from livesr.live.device import HOST_DEVICE, Device, DeviceChoice, Lane, open_device
+from livesr.live.device import HOST_DEVICE, Device, DeviceChoice, Slot, open_device
 from livesr.live.grouping.by_index import IndexGrouping
 from livesr.live.inference.backend import Backend, ResidentBackend
-from livesr.live.inference.enduring import EnduringBackend
 from livesr.live.inference.engine import Engine, Task, Uncertain, load_engine
+from livesr.live.inference.fallback import FallbackBackend
 from livesr.live.inference.runner import tile_of
+from livesr.live.inference.test_time_augmentation import Augmentation, TestTimeAugmentation
+from livesr.live.inference.test_time_augmentation import memory_bytes as augmented_bytes
 from livesr.live.inference.trial import try_out
-from livesr.live.inference.views import Sides, Views
-from livesr.live.inference.views import memory_bytes as views_bytes
-from livesr.live.normalise import BORDER, background_and_headroom
-from livesr.live.reconstruct.raw_order import RawOrderCheck
+from livesr.live.normalise import BORDER, background_and_scale
 from livesr.live.reconstruct.reconstructor import DoubtfulFrameError, Reconstructor
-from livesr.live.reconstruct.storm import FRAMES_AT_ONCE, UNITS_PER_LOCALISATION, RunningImage, STORMReconstructor
 from livesr.live.reconstruct.superpose import Gathering, Superposition
-from livesr.live.reconstruct.vector_drift import LEAST_PX, VectorDrift
 from livesr.live.sinks.sink import ChannelDescription
 from livesr.live.upscale import Upscaler
 from livesr.live.upscale import memory_bytes as upscaled_bytes
+from livesr.modalities.sim.calibration.groups import Optics
+from livesr.modalities.sim.raw_order import RawOrderCheck
+from livesr.modalities.sim.vector_drift import MIN_PX, VectorDrift
+from livesr.modalities.storm.reconstructor import (
+    FRAMES_AT_ONCE,
+    UNITS_PER_LOCALISATION,
+    RunningImage,
+    STORMReconstructor,
+)
 from livesr.optics.exposure import Exposures, examine
 from livesr.optics.illumination import Pattern, equal_steps
 
 if TYPE_CHECKING:
-    from livesr.live.reconstruct.pattern_drift import PatternDrift
-    from livesr.live.reconstruct.sim import SIMReconstructor
+    from livesr.modalities.sim.pattern_drift import PatternDrift
+    from livesr.modalities.sim.reconstructor import SIMReconstructor
 
 RECONSTRUCTORS = Registry(
     "reconstruction",
@@ -113,7 +118,7 @@ class ChannelPath:
     `upscale` is the engine, and its runtime, that enlarges what a separation sees. `uncertainty` is from which sides its input
     is seen to estimate how sure the prediction is. One path serves several runs; what a run accumulates is made anew for each
     by `grouping`, `upscaler`, `views` and `composer`. `reconstructor` and `correction` are the CPU's; on another `device` each
-    lane has its own, `on_device`, and the CPU's take over if the device fails. `parts` are the channels whose frames a
+    slot has its own, `on_device`, and the CPU's take over if the device fails. `parts` are the channels whose frames a
     superposition adds up; nothing is exposed for it. `doubts` is what no engine can know of what the camera shows.
     """
 
@@ -128,7 +133,7 @@ class ChannelPath:
     backend: Backend | None = None
     upscale: tuple[Engine, Backend] | None = None
     residual_plane: bool = False
-    uncertainty: Sides | None = None
+    uncertainty: Augmentation | None = None
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
@@ -203,7 +208,7 @@ class ChannelPath:
         BackendError
             If none is left.
         """
-        cast("EnduringBackend", self.backend).give_up(runtime, error)
+        cast("FallbackBackend", self.backend).give_up(runtime, error)
 
     def order_check(self) -> RawOrderCheck | None:
         """Return a fresh check of the raw order, None where there is no pattern."""
@@ -213,11 +218,11 @@ class ChannelPath:
         """Return a fresh check of the pattern vectors, None where they are not followed."""
         return self.vectors() if self.vectors else None
 
-    def views(self) -> Views | None:
+    def views(self) -> TestTimeAugmentation | None:
         """Return a fresh step that predicts with uncertainty, None without one."""
         if self.uncertainty is None:
             return None
-        return Views(self.uncertainty, self.window, *self._network_shapes)
+        return TestTimeAugmentation(self.uncertainty, self.window, *self._network_shapes)
 
     def upscaler(self, streams: int) -> Upscaler | None:
         """Return a fresh step that enlarges what the separation sees, None without one."""
@@ -227,9 +232,9 @@ class ChannelPath:
         """Return what the steps hold while `streams` take turns, the runtimes' own memory aside."""
         upscaled = upscaled_bytes(self._upscaled_shape, streams) if self.upscale else 0
         corrected = self.correction.memory_bytes if self.correction else 0
-        views = views_bytes(self.window, *self._network_shapes) if self.uncertainty else 0
-        lanes = len(self.on_device) * (self._group_bytes + 4 * math.prod(self.reconstructor.shape))
-        return corrected + self.reconstructor.memory_bytes + upscaled + views + lanes
+        views = augmented_bytes(self.window, *self._network_shapes) if self.uncertainty else 0
+        slots = len(self.on_device) * (self._group_bytes + 4 * math.prod(self.reconstructor.shape))
+        return corrected + self.reconstructor.memory_bytes + upscaled + views + slots
 
     @property
     def _network_shapes(self) -> tuple[tuple[int, int], tuple[int, int, int]]:
@@ -282,7 +287,7 @@ def build_path(
     threads: int = 0,
     tile: int | Literal["auto", "off"] = "auto",
     residual_plane: bool = False,
-    uncertainty: Sides | None = None,
+    uncertainty: Augmentation | None = None,
     device: DeviceChoice | Device = "cpu",
 ) -> ChannelPath:
     """Build the steps of channel `name` for what the camera delivers; compiles the engine.
@@ -325,7 +330,7 @@ def build_path(
         **_units(method),
     }
     raw_order = partial(_raw_order, rig, channel, camera) if method == "sim" else None
-    follows = method == "sim" and rig.sim is not None and rig.sim.follow_drift and min(camera.shape) >= LEAST_PX
+    follows = method == "sim" and rig.sim is not None and rig.sim.follow_drift and min(camera.shape) >= MIN_PX
     vectors = partial(_vector_drift, rig, channel, camera, cast("SIMReconstructor", reconstructor)) if follows else None
     plain = ChannelPath(
         name,
@@ -357,7 +362,7 @@ def build_superposition(
     threads: int = 0,
     tile: int | Literal["auto", "off"] = "auto",
     residual_plane: bool = False,
-    uncertainty: Sides | None = None,
+    uncertainty: Augmentation | None = None,
 ) -> ChannelPath:
     """Build the steps of the sum of true channels, whose own `paths` are there.
 
@@ -424,7 +429,7 @@ def _with_engines(
     engines: Sequence[Engine],
     seen: Mapping[str, Any],
     settings: Mapping[str, Any],
-    uncertainty: Sides | None,
+    uncertainty: Augmentation | None,
 ) -> ChannelPath:
     """Return the path with its engines opened on the runtime that `settings` ask for; `base` describes it without.
 
@@ -449,7 +454,7 @@ def _with_engines(
             try_out(engine, frame.shape, **settings)
             runtime = cast(
                 "Backend",
-                EnduringBackend(engine, frame.shape, **settings),
+                FallbackBackend(engine, frame.shape, **settings),
             )
             opened.append((engine, runtime))
             if side := tile_of(runtime):
@@ -505,11 +510,11 @@ class _Frame(NamedTuple):
         return _Frame(engine.output_shape(self.shape)[1:], self.pixel_size_um / engine.manifest.scale)
 
 
-def _estimate(sides: Sides | None, measured: Uncertain | None) -> Mapping[str, Any]:
+def _estimate(sides: Augmentation | None, measured: Uncertain | None) -> Mapping[str, Any]:
     """Return what a run says of its uncertainty; `scale` turns the views' standard deviation into that of the prediction."""
     if sides is None:
         return {}
-    known = measured if measured and measured.views == sides else None
+    known = measured if measured and measured.augmentation == sides else None
     return {
         "views": sides,
         "calibrated": known is not None,
@@ -560,7 +565,7 @@ def _on_device(
 def _measuring_on(
     device: Device, rig: RigConfig, left: RigConfig, name: str, camera: Geometry, drift: PatternDrift
 ) -> tuple[Measuring, ...]:
-    """Return what makes SIM measurements on a device, one for each lane; they follow one drift.
+    """Return what makes SIM measurements on a device, one for each slot; they follow one drift.
 
     Raises
     ------
@@ -569,15 +574,15 @@ def _measuring_on(
     """
     made = []
     try:
-        for _ in device.lanes:
+        for _ in device.slots:
             n_raw = rig.raw_frames(name)
             correction, _level = build_correction(rig, name, camera.shape, camera.origin_px, n_raw, device.arrays)
             again = sim_reconstructor(left, rig.channel(name), camera, drift=drift, arrays=device.arrays)
             made.append(Measuring(correction, again))
         device.settle()
         dark = [np.zeros(camera.shape, camera.dtype)] * rig.raw_frames(name)
-        for measuring, lane in zip(made, device.lanes, strict=True):
-            _warm_up(measuring, lane, device.arrays, dark)
+        for measuring, slot in zip(made, device.slots, strict=True):
+            _warm_up(measuring, slot, device.arrays, dark)
     except LiveSRError:
         raise
     except Exception as e:  # CuPy and the driver raise errors of their own kinds
@@ -587,15 +592,15 @@ def _measuring_on(
     return tuple(made)
 
 
-def _warm_up(measuring: Measuring, lane: Lane, arrays: Arrays, dark: Sequence[Pixels]) -> None:
+def _warm_up(measuring: Measuring, slot: Slot, arrays: Arrays, dark: Sequence[Pixels]) -> None:
     """Measure a dark group: CuPy compiles what it computes with now, and what cannot be computed shows before the run."""
     correction, reconstructor = measuring
-    with lane, suppress(DoubtfulFrameError):
-        frames = lane.upload(dark)
+    with slot, suppress(DoubtfulFrameError):
+        frames = slot.upload(dark)
         examine(frames, 0.0, xp=arrays.xp, numbers=arrays.numbers)
         image = reconstructor.reconstruct(correction.apply(frames) if correction else frames)
-        background_and_headroom(image, border=BORDER, arrays=arrays)
-        lane.download(image)
+        background_and_scale(image, border=BORDER, arrays=arrays)
+        slot.download(image)
 
 
 def sim_reconstructor(
@@ -607,13 +612,13 @@ def sim_reconstructor(
     arrays: Arrays = HOST,
 ) -> SIMReconstructor:
     """Linear SIM with the patterns of rig.yaml."""
-    from livesr.live.reconstruct.quality import Trust
-    from livesr.live.reconstruct.sim import SIMReconstructor
+    from livesr.modalities.sim.quality import QualityLimits
+    from livesr.modalities.sim.reconstructor import SIMReconstructor
 
     assert rig.sim is not None  # RigConfig has checked it
     if not (channel.patterns or rig.sim.patterns):
         raise ConfigError(f"Rig {rig.name!r} has no patterns yet: run 'livesr calibrate {rig.folder}'.")
-    trust = rig.sim.trust
+    limits = rig.sim.quality_limits
     patterns, origin_px = _patterns(rig, channel, camera)
     return SIMReconstructor(
         camera.shape,
@@ -631,13 +636,13 @@ def sim_reconstructor(
         origin_px=origin_px,
         equalise=rig.sim.equalise,
         damping=channel.damping or rig.optics.damping,
-        trust=Trust(
-            trust.when_doubtful,
-            trust.contrast_to_noise,
-            trust.phase_error_rad,
-            trust.modulation,
-            trust.motion_nm,
-            trust.saturated,
+        quality_limits=QualityLimits(
+            limits.when_doubtful,
+            limits.contrast_to_noise,
+            limits.phase_error_rad,
+            limits.modulation,
+            limits.motion_nm,
+            limits.saturated,
         ),
         follow=rig.sim.follow_drift,
         drift=drift,
@@ -697,7 +702,7 @@ def _vector_drift(
 
 def storm_reconstructor(rig: RigConfig, channel: ChannelConfig, camera: Geometry) -> Reconstructor:
     """Emitters localised in groups of frames, drawn into a running image."""
-    from livesr.live.reconstruct.localise import Localiser, PhotonScale
+    from livesr.modalities.storm.localise import Localiser, PhotonScale
     from livesr.optics.psf import gaussian_sigma
 
     settings, pixel_size_nm = rig.storm, camera.pixel_size_um * 1e3
@@ -728,7 +733,7 @@ def pattern_of(config: PatternConfig) -> Pattern:
 
 def passthrough_reconstructor(rig: RigConfig, channel: ChannelConfig, camera: Geometry) -> Reconstructor:
     """One exposure is one frame."""
-    from livesr.live.reconstruct.passthrough import Passthrough
+    from livesr.modalities.widefield.reconstructor import Passthrough
 
     return Passthrough(camera.shape, rig.camera.offset_adu)
 

@@ -9,21 +9,21 @@
           |-> sinks.raw
           | stacks: "latest" gives up whole groups in a row, "complete" keeps all (they count in the raw queue)
     "livesr-reconstruct"    RawStack -> SRFrame (measurement) -> window of three     (correct, reconstruct, normalise, window)
-                            the pixels on the CPU, or in two lanes of a GPU          (flight, device, arrays)
+                            the pixels on the CPU, or in two slots of a GPU          (flight, device, arrays)
           |-> sinks.recon
           |   superposition: the frames of all its channels -> their sum, an SRFrame of its own   (superpose)
           | windows, the newest stack of each place: "latest" skips older centres, never their neighbours, and while none waits
           |     and time allows shows the newest frame provisionally, before its successor was acquired
     "livesr-separate"       Window -> enlarged, if the channel is to be              (upscale, inference)
           |                 Window -> network -> MulticolorFrame (prediction)        (inference, compose)
-          |                 likewise in lanes, whose frames never left the GPU
-          |                 of a superposition: its score against the true channels             (trust)
+          |                 likewise in slots, whose frames never left the GPU
+          |                 of a superposition: its score against the true channels             (quality_limits)
           |-> sinks.separated, or sinks.skipped for what was given up
     "livesr-<sink>" each    store (lossless), publisher, signals                     (sinks)
     "livesr-monitor"        once a second: status, warnings
 
-A lane is what one of several frames in flight has to itself, and a thread: `_measure` and `_network` run there, all else in the
-threads above, in the frames' order. With the CPU's one lane they run in the threads above too.
+A slot is what one of several frames in flight has to itself, and a thread: `_measure` and `_network` run there, all else in the
+threads above, in the frames' order. With the CPU's one slot they run in the threads above too.
 
 Arrays are handed from step to step by reference and never written again. A step that fails ends the steps behind it, never
 the recording; a recording that fails ends the run.
@@ -49,7 +49,7 @@ from livesr.base.buffers import BoundedQueue, LatestPerKey
 from livesr.base.errors import BacklogError, FrameShapeError, LiveSRError, RecordingError, RunError
 from livesr.base.frames import (
     CameraFrame,
-    Judgement,
+    FrameQuality,
     MulticolorFrame,
     Normalisation,
     RawStack,
@@ -61,24 +61,24 @@ from livesr.base.frames import (
 from livesr.base.threads import wait_for
 from livesr.base.timing import Histogram, Pace, StepTimes, now_ns
 from livesr.live.arrays import HOST
+from livesr.live.channel_scores import MeanScore, scored
 from livesr.live.compose import Arithmetic, Composition
-from livesr.live.device import HOST_DEVICE, Device, Lane, Turn
-from livesr.live.flight import Flight
+from livesr.live.device import HOST_DEVICE, Device, Slot, StreamLock
 from livesr.live.inference.backend import ResidentBackend
 from livesr.live.left_out import left_out
-from livesr.live.normalise import BORDER, FollowingNormalisation, background_and_headroom
+from livesr.live.normalise import BORDER, FollowingNormalisation, background_and_scale
+from livesr.live.ordered_workers import OrderedWorkers
 from livesr.live.paths import ChannelPath, Measuring
-from livesr.live.reconstruct.quality import judge_without_patterns
-from livesr.live.reconstruct.reconstructor import DoubtfulFrameError, Judging, Reconstructor
-from livesr.live.reconstruct.storm import RunningImage
+from livesr.live.reconstruct.reconstructor import DoubtfulFrameError, Reconstructor, ReportsQuality
 from livesr.live.reconstruct.superpose import Superposition
 from livesr.live.sinks.sink import RunDescription, Sink, time_shift_ms
 from livesr.live.sinks.thread import SinkThread
 from livesr.live.sources.mda import MDAHook, Placing, Received
-from livesr.live.trust import MeanScore, scored
 from livesr.live.upscale import WINDOW, normalise_into
 from livesr.live.watchdog import Watchdog
 from livesr.live.window import FrameWindow
+from livesr.modalities.sim.quality import quality_without_patterns
+from livesr.modalities.storm.reconstructor import RunningImage
 from livesr.optics.exposure import Exposures
 
 log = logging.getLogger(__name__)
@@ -121,7 +121,7 @@ class Pipeline:
     on_stop : called once, from a thread of the pipeline, when the camera must stop
     normalisations : values to use for frames that were measured before, by stream and time point; what they do not name
         follows from them as in a live run
-    pattern_drifts : likewise, what phases and vectors of SIM patterns were corrected by (as in `Judgement`); without, vectors
+    pattern_drifts : likewise, what phases and vectors of SIM patterns were corrected by (as in `FrameQuality`); without, vectors
         are watched and followed in the background, which what was recorded must not be: it has to give the same again
     wanted : whether the network is to see the frame at (stream, t); all without
     disk_free : bytes left where the run is stored, for the status
@@ -158,8 +158,8 @@ class Pipeline:
         self._sinks = [SinkThread(sink, lossless=lossless, on_error=self._sink_failed) for sink, lossless in sinks]
         self._frame_bytes = max(math.prod(c.raw_shape) * np.dtype(c.raw_dtype).itemsize for c in run.channels)
         # A whole group waits before it is reconstructed, while the next one comes in and the last is being stored.
-        most_frames = max(16, 3 * max((path.n_raw for path in paths.values()), default=1))
-        self.raw_queue_bytes = max(raw_queue_bytes, most_frames * self._frame_bytes)
+        max_frames = max(16, 3 * max((path.n_raw for path in paths.values()), default=1))
+        self.raw_queue_bytes = max(raw_queue_bytes, max_frames * self._frame_bytes)
         # Dropping every second group would leave no frame its neighbours: what cannot be kept is dropped in a row.
         self._stacks: BoundedQueue[RawStack] = (
             BoundedQueue(_STACKS_LATEST * len(paths), "drop_all")
@@ -169,17 +169,17 @@ class Pipeline:
         self._windows: LatestPerKey[tuple[int, str], Window] = LatestPerKey()
         self._window_bytes = max(4 * math.prod(c.recon_shape) for c in run.channels)
         self.hook = MDAHook(self._room_frames, self._cannot_wait)
-        lanes = max((len(path.on_device) for path in paths.values()), default=0) or 1
-        in_lanes = all(
+        slots = max((len(path.on_device) for path in paths.values()), default=0) or 1
+        in_slots = all(
             path.on_device for path in paths.values() if not path.parts
         )  # a running image needs its groups in order
-        self._measuring = Flight(self._measure, lanes if in_lanes else 1, "measure")
-        self._separating = Flight(self._network, lanes, "separate")
-        # The CPU's part of a path serves one lane at a time, and a measurement never waits for a prediction.
+        self._measuring = OrderedWorkers(self._measure, slots if in_slots else 1, "measure")
+        self._separating = OrderedWorkers(self._network, slots, "separate")
+        # The CPU's part of a path serves one slot at a time, and a measurement never waits for a prediction.
         self._measuring_turns = {name: threading.Lock() for name in paths}
         self._separating_turns = {name: threading.Lock() for name in paths}
         self._watchdog, self._handing_on, self.network_left = Watchdog(), threading.Lock(), False
-        self._network_turns = {name: Turn() for name in paths}
+        self._network_turns = {name: StreamLock() for name in paths}
         self._arithmetics: dict[tuple[str, int | None], Arithmetic] = {}
         self._left_device: set[str] = set()
         self._composers = {name: composer for name, path in paths.items() if (composer := path.composer())}
@@ -300,7 +300,7 @@ class Pipeline:
                 self.stop(
                     e if isinstance(e, LiveSRError) else RunError(f"A frame cannot be placed: {e or type(e).__name__}.")
                 )
-                self._aside(received)
+                self._unplaced(received)
                 continue
             for stack in stacks:
                 self._raw(stack)
@@ -361,20 +361,20 @@ class Pipeline:
                 "Give the plan to LiveSR(plan=...), or name the channel in rig.yaml."
             ) from None
 
-    def _aside(self, received: Received) -> None:
+    def _unplaced(self, received: Received) -> None:
         """Keep a frame that has no place in the run."""
         self.counts["raw_aside"] += 1
         index = received.event.index
         stack = RawStack((received.pixels,), Stream(), index.get("t", 0), received.t_host_ns, received.t_host_ns)
         for sink in self._sinks:
             if sink.lossless:
-                sink.aside(stack)
+                sink.unplaced(stack)
 
     def _raw(self, stack: RawStack) -> None:
         for sink in self._sinks:
             if sink.lossless:
                 sink.raw(stack)
-        if stack.stray:
+        if stack.unplaced:
             return
         if not stack.complete and not self._paths[stack.stream.channel].accumulates:
             self._skip(stack.stream, stack.t, "raw frames missing")
@@ -439,14 +439,14 @@ class Pipeline:
         if check := self._order_checks.get(stack.stream.channel):
             check.offer([f for f in stack.frames if f is not None])
 
-    def _measure(self, lane: int, stack: RawStack) -> _Measured | None:
-        """Reconstruct a group in a lane, on the CPU if the lane's device fails; None if nothing is to be measured any more."""
+    def _measure(self, slot: int, stack: RawStack) -> _Measured | None:
+        """Reconstruct a group in a slot, on the CPU if the slot's device fails; None if nothing is to be measured any more."""
         if "reconstruct" in self._failed:
             return None
         path = self._paths[stack.stream.channel]
         if path.on_device and path.name not in self._left_device:
             try:
-                return self._measure_with(path.on_device[lane], path.device, lane, path, stack)
+                return self._measure_with(path.on_device[slot], path.device, slot, path, stack)
             except DoubtfulFrameError:
                 raise
             except Exception as e:  # a driver may raise anything
@@ -455,10 +455,10 @@ class Pipeline:
             return self._measure_with(path.measuring, HOST_DEVICE, 0, path, stack)
 
     def _measure_with(
-        self, measuring: Measuring, device: Device, lane: int, path: ChannelPath, stack: RawStack
+        self, measuring: Measuring, device: Device, slot: int, path: ChannelPath, stack: RawStack
     ) -> _Measured:
         (correction, reconstructor), arrays = measuring, device.arrays
-        with device.lanes[lane] as place:
+        with device.slots[slot] as place:
             with self.steps.measure("reconstruct"):
                 frames = place.upload([f for f in stack.frames if f is not None])
                 exposures = path.exposures(frames, arrays)
@@ -467,19 +467,19 @@ class Pipeline:
                     image = running.add(stack)
                 else:
                     self._correct_drift(reconstructor, stack)
-                    if isinstance(reconstructor, Judging):
+                    if isinstance(reconstructor, ReportsQuality):
                         reconstructor.look_at(exposures)
                     image = reconstructor.reconstruct(correction.apply(frames) if correction else frames)
             with self.steps.measure("normalise"):
                 recorded = self._recorded_normalisations.get((stack.stream, stack.t))
-                levels = recorded or background_and_headroom(image, border=BORDER, arrays=arrays)
-                judgement = (
-                    reconstructor.judgement
-                    if isinstance(reconstructor, Judging)
-                    else judge_without_patterns(exposures, stack.frames, localised=path.accumulates)
+                levels = recorded or background_and_scale(image, border=BORDER, arrays=arrays)
+                quality = (
+                    reconstructor.quality
+                    if isinstance(reconstructor, ReportsQuality)
+                    else quality_without_patterns(exposures, stack.frames, localised=path.accumulates)
                 )
                 stays = image if device is not HOST_DEVICE and path.resident else None
-                return _Measured(place.download(image), Normalisation(*levels), exposures, judgement, stays)
+                return _Measured(place.download(image), Normalisation(*levels), exposures, quality, stays)
 
     def _leave_device(self, path: ChannelPath, error: Exception) -> None:
         """Compute the frames of a channel on the CPU from here on."""
@@ -493,8 +493,8 @@ class Pipeline:
     def _reconstructed(self, stack: RawStack, measured: _Measured) -> None:
         """Hand on a measurement, and the windows that it completes; in the order of the groups."""
         frame = self._follow(stack, measured)
-        if measured.judgement and (check := self._vector_checks.get(stack.stream.channel)):
-            check.offer(stack.frames, measured.judgement)
+        if measured.quality and (check := self._vector_checks.get(stack.stream.channel)):
+            check.offer(stack.frames, measured.quality)
         self.counts["recon_frames"] += 1
         self._hand_on(frame)
         for name, gathering in self._gatherings.items():
@@ -517,13 +517,13 @@ class Pipeline:
         follow = self._normalisations.setdefault(stack.stream, FollowingNormalisation())
         recorded = (stack.stream, stack.t) in self._recorded_normalisations
         normalisation = (follow.resume if recorded else follow.update)(*measured.levels)
-        judgement, running = measured.judgement, self._running_image(stack.stream)
+        quality, running = measured.quality, self._running_image(stack.stream)
         if measured.exposures.saturated:
             self._look_at_ceiling(stack)
-        if judgement and judgement.doubt:
+        if quality and quality.doubt:
             self.counts["recon_doubtful"] += 1
-            shown = "shown" if judgement.resolved else "shown as widefield"
-            self._warn_of_doubt(stack, shown, judgement.cause, judgement.doubt)
+            shown = "shown" if quality.resolved else "shown as widefield"
+            self._warn_of_doubt(stack, shown, quality.cause, quality.doubt)
         elif measured.exposures.clipped:
             self.warn(_saturated(stack.stream))
         return SRFrame(
@@ -537,7 +537,7 @@ class Pipeline:
             stack.t_camera_ms,
             localisations=running.localisations if running else None,
             drift_nm=running.drift_nm if running else None,
-            judgement=judgement,
+            quality=quality,
             resident=measured.resident,
             exposure_ms=stack.exposure_ms,
         )
@@ -559,12 +559,12 @@ class Pipeline:
             image = superposition.add_up(parts)
             first = parts[0]
             stream = Stream(first.stream.position, name, first.stream.z)
-            doubtful = [p.judgement for p in parts if p.judgement and p.judgement.doubt]
+            doubtful = [p.quality for p in parts if p.quality and p.quality.doubt]
             self._time_shift_ms = max(self._time_shift_ms, time_shift_ms(parts) or 0.0)
             follow = self._normalisations.setdefault(stream, FollowingNormalisation())
             recorded = self._recorded_normalisations.get((stream, first.t))
             normalisation = (
-                follow.resume(*recorded) if recorded else follow.update(*background_and_headroom(image, border=BORDER))
+                follow.resume(*recorded) if recorded else follow.update(*background_and_scale(image, border=BORDER))
             )
             return SRFrame(
                 image,
@@ -574,7 +574,7 @@ class Pipeline:
                 max(p.t_last_ns for p in parts),
                 Normalisation(*normalisation),
                 sum(p.saturated for p in parts),
-                judgement=doubtful[0] if doubtful else first.judgement,
+                quality=doubtful[0] if doubtful else first.quality,
                 parts=parts,
                 exposure_ms=sum(p.exposure_ms or 0.0 for p in parts) or None,
             )
@@ -582,7 +582,7 @@ class Pipeline:
     def _correct_drift(self, reconstructor: Reconstructor, stack: RawStack) -> None:
         """Reconstruct a recorded group with the phases and vectors that it was reconstructed with."""
         drift = self._recorded_drifts.get((stack.stream, stack.t))
-        if drift is not None and isinstance(reconstructor, Judging):
+        if drift is not None and isinstance(reconstructor, ReportsQuality):
             reconstructor.correct_drift(*drift)
 
     def _running_image(self, stream: Stream) -> RunningImage | None:
@@ -724,21 +724,21 @@ class Pipeline:
             composer.warn(sentence)
         return composer.frame(prediction.made, prediction.seen, prediction.window.centre)
 
-    def _network(self, lane: int, window: Window) -> _Prediction | None:
-        """Separate a window in a lane; None if nothing is to be separated, or it would keep a complete window waiting."""
+    def _network(self, slot: int, window: Window) -> _Prediction | None:
+        """Separate a window in a slot; None if nothing is to be separated, or it would keep a complete window waiting."""
         if "separate" in self._failed:
             return None
         if window.provisional and not (self._provisional and self._pace.allows(time.perf_counter())):
             return None
         with self._watchdog.call():
-            return self._separated(lane, window)
+            return self._separated(slot, window)
 
-    def _separated(self, lane: int, window: Window) -> _Prediction:
+    def _separated(self, slot: int, window: Window) -> _Prediction:
         path, start_s = self._paths[window.centre.stream.channel], time.perf_counter()
         runtime = path.resident if all(frame.resident is not None for frame in _seen(window, path)) else None
         if runtime:
             try:
-                made = self._separate_on_device(lane, runtime, path, window)
+                made = self._separate_on_device(slot, runtime, path, window)
                 self._pace.worked(time.perf_counter() - start_s)
                 return _Prediction(window, window, made)
             except Exception as e:  # a driver may raise anything
@@ -763,26 +763,26 @@ class Pipeline:
             return self._arithmetic(path, None).compose(output, centre.image, centre.normalisation, spread)
 
     def _separate_on_device(
-        self, lane: int, runtime: ResidentBackend, path: ChannelPath, window: Window
+        self, slot: int, runtime: ResidentBackend, path: ChannelPath, window: Window
     ) -> Composition:
         """Separate frames that are on the device; only what is shown and stored comes down."""
         arrays, centre = path.device.arrays, window.centre
-        with path.device.network_lanes[lane] as place:
+        with path.device.network_slots[slot] as place:
             with self.steps.measure("infer"), self._network_turns[path.name].of(place):
                 block = arrays.xp.asarray(runtime.device_input)
                 for i, frame in enumerate(_seen(window, path)):
                     normalise_into(block[i, :, :], frame.resident, *centre.normalisation, arrays)
-                # A copy: the network's memory is the next lane's as soon as this turn is over.
+                # A copy: the network's memory is the next slot's as soon as this turn is over.
                 output = arrays.xp.asarray(runtime.enqueue(place.stream)) + 0
             with self.steps.measure("compose"):
-                made = self._arithmetic(path, lane).compose(output, centre.resident, centre.normalisation)
+                made = self._arithmetic(path, slot).compose(output, centre.resident, centre.normalisation)
                 return _downloaded(made, place)
 
-    def _arithmetic(self, path: ChannelPath, lane: int | None) -> Arithmetic:
-        """Return what composes in a lane, or on the CPU."""
-        key = path.name, lane
+    def _arithmetic(self, path: ChannelPath, slot: int | None) -> Arithmetic:
+        """Return what composes in a slot, or on the CPU."""
+        key = path.name, slot
         if key not in self._arithmetics:
-            arrays = HOST if lane is None else path.device.arrays
+            arrays = HOST if slot is None else path.device.arrays
             self._arithmetics[key] = self._composers[path.name].arithmetic(arrays)
         return self._arithmetics[key]
 
@@ -983,17 +983,17 @@ def rotated(channel: str, rotation: int, n_raw: int) -> str:
 
 
 class _Measured(NamedTuple):
-    """What a lane makes of a raw group: the image (y, x), on the host and, if the network is there, on the device too."""
+    """What a slot makes of a raw group: the image (y, x), on the host and, if the network is there, on the device too."""
 
     image: NDArray[np.float32]
     levels: Normalisation
     exposures: Exposures
-    judgement: Judgement | None
+    quality: FrameQuality | None
     resident: Any
 
 
 class _Prediction(NamedTuple):
-    """What a lane makes of a window; `seen` is the window that the network saw, enlarged if the channel is."""
+    """What a slot makes of a window; `seen` is the window that the network saw, enlarged if the channel is."""
 
     window: Window
     seen: Window
@@ -1005,6 +1005,6 @@ def _seen(window: Window, path: ChannelPath) -> tuple[SRFrame, ...]:
     return (window.centre,) if path.window == 1 else (window.before, window.centre, window.after)
 
 
-def _downloaded(made: Composition, lane: Lane) -> Composition:
-    plane = None if made.plane is None else lane.download(made.plane)
-    return made._replace(channels=lane.download(made.channels), plane=plane)
+def _downloaded(made: Composition, slot: Slot) -> Composition:
+    plane = None if made.plane is None else slot.download(made.plane)
+    return made._replace(channels=slot.download(made.channels), plane=plane)

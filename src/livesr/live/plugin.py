@@ -27,6 +27,7 @@ from livesr.live.camera import Cameras, channel_cameras, size_fields, stage_posi
 from livesr.live.optical_state import ChannelState
 from livesr.live.paths import Geometry, build_path, build_superposition
 from livesr.live.pipeline import Pipeline
+from livesr.live.plan_summary import PlanSummary, survey
 from livesr.live.session import Session
 from livesr.live.sinks.sink import RunDescription
 from livesr.live.sources.continuous import LiveMode
@@ -34,7 +35,6 @@ from livesr.live.sources.delivery import Delivery
 from livesr.live.sources.mda import listen
 from livesr.live.sources.plan import RawFramesPlan, plan_text
 from livesr.live.sources.triggered import trigger_unused
-from livesr.live.survey import Survey, survey
 
 log = logging.getLogger(__name__)
 _CORE_LOG = logging.getLogger("pymmcore-plus")
@@ -115,7 +115,7 @@ class LiveSR(Session):
         self._delivery = Delivery(core)
         self._core_log_level = logging.NOTSET
         self._entered = False
-        self._survey: tuple[Any, Survey] | None = None
+        self._summary: tuple[Any, PlanSummary] | None = None
 
     # -- life --------------------------------------------------------------------------------------------------
 
@@ -280,13 +280,13 @@ class LiveSR(Session):
 
         pipeline = self._open_run(self._describe(plan, names), on_stop or cancel)
         armed.append(pipeline)
-        for sentence in (trigger_unused(self._core, self.rig), *cameras.notes, *self._surveyed(plan).notes):
+        for sentence in (trigger_unused(self._core, self.rig), *cameras.notes, *self._summarised(plan).notes):
             if sentence:
                 pipeline.warn(sentence)
         return pipeline
 
     def _describe(self, plan: Any, names: list[str]) -> RunDescription:
-        about = self._surveyed(plan)
+        about = self._summarised(plan)
         for name in sorted(about.lone):
             if name in self._paths and self._paths[name].backend and self._paths[name].window > 1:
                 raise ConfigError(
@@ -320,19 +320,19 @@ class LiveSR(Session):
             },
         )
 
-    def _surveyed(self, plan: Any) -> Survey:
+    def _summarised(self, plan: Any) -> PlanSummary:
         """Return what the plan will deliver; each plan is walked through once."""
         if plan is None:
-            return Survey()
-        if self._survey is None or self._survey[0] is not plan:
+            return PlanSummary()
+        if self._summary is None or self._summary[0] is not plan:
             only = next(iter(self.rig.channels), "") if len(self.rig.channels) == 1 else ""
             size_fields(self._core, plan)
-            self._survey = plan, survey(plan, self.rig.raw_frames, only)
-        return self._survey[1]
+            self._summary = plan, survey(plan, self.rig.raw_frames, only)
+        return self._summary[1]
 
     def _channel_names(self, plan: Any) -> list[str]:
         """Channels that the plan acquires, or those of rig.yaml when it does not say."""
-        named = list(self._surveyed(plan).channels)
+        named = list(self._summarised(plan).channels)
         # An iterable of events is announced as a plan without axes: it may well name channels.
         if not named and len(getattr(plan, "used_axes", "")) > 0 and len(self.rig.channels) > 1:
             raise ConfigError(
@@ -343,7 +343,7 @@ class LiveSR(Session):
 
     def _cameras_of(self, plan: Any, names: list[str]) -> Cameras:
         """Return what the cameras will deliver for the channels of a plan; without one, for each channel by itself."""
-        states = self._surveyed(plan).states
+        states = self._summarised(plan).states
         asked = {name: states.get(name, ChannelState()) for name in names}
         if plan is not None:
             return channel_cameras(self._core, self.rig, asked)

@@ -17,7 +17,7 @@ from livesr.live.arrays import HOST, Array, Arrays
 from livesr.live.inference.backend import Backend
 
 WINDOW = 3
-_MOST_BYTES = 1 << 30
+_MAX_BYTES = 1 << 30
 
 
 class Upscaler:
@@ -82,5 +82,5 @@ def normalise_into(plane: Array, image: Array, background: float, headroom: floa
 
 
 def _remembered(shape: tuple[int, int], streams: int) -> int:
-    fit = _MOST_BYTES // (shape[0] * shape[1] * 4)
+    fit = _MAX_BYTES // (shape[0] * shape[1] * 4)
     return max(WINDOW, min(WINDOW * streams, fit))

@@ -19,18 +19,18 @@ from numpy.typing import NDArray
 
 Kind = Literal["no number", "blank", "partly blank", "repeated", "dark", "another picture", "saturated"]
 
-MOST_SATURATED = 0.01
+MAX_SATURATED = 0.01
 """Share of a raw frame's pixels at the ceiling from which on the frame is faulty."""
 
 HOT = 1e-4  # share of pixels that may be at an end of the scale for being hot or dead
 _EVERY = 4  # rows: enough to tell how much light there is, and how much is missing
-_LEAST_BLANK = 0.01  # share of a frame that must be missing
+_MIN_BLANK = 0.01  # share of a frame that must be missing
 _BLANK_OVER_OTHERS = 4.0  # pixels at the least value, over those of the frame that has fewest
 _DARK = 0.2  # of the light of the group's brighter frames
-_LEAST_DARK_ADU = 2.0  # below, the offset's own wandering decides
+_MIN_DARK_ADU = 2.0  # below, the offset's own wandering decides
 _PILED_UP = 4.0  # pixels at the largest value, over those at each value just below it
 _CREST = 1.3  # pixels in the upper half of the values just below, over those in the lower half
-_LEAST_PILE = 8
+_MIN_PILE = 8
 _BLOCK, _BLOCK_ROWS = 16, 8  # pixels a side, wider than any pattern's period; of every eighth row
 _ALIKE, _UNLIKE = (
     0.8,
@@ -86,9 +86,9 @@ class Exposures:
     @property
     def clipped(self) -> bool:
         """Whether more pixels are at the ceiling than a chip has hot ones."""
-        return bool((self.at_ceiling > max(HOT * self.pixels, _LEAST_PILE)).any())
+        return bool((self.at_ceiling > max(HOT * self.pixels, _MIN_PILE)).any())
 
-    def faults(self, most_saturated: float = MOST_SATURATED) -> list[Fault]:
+    def faults(self, max_saturated: float = MAX_SATURATED) -> list[Fault]:
         """Return what is wrong with single frames, those without a picture first; a frame has one fault."""
         light = self.levels - self.offset_adu
         usual, fewest = float(np.quantile(light, 0.75)), float(self.at_least.min())
@@ -103,13 +103,13 @@ class Exposures:
                 found.append(Fault(raw, "blank", float(self.most[raw])))
             elif self.repeats[raw] >= 0:
                 found.append(Fault(raw, "repeated", self.repeats[raw]))
-            elif share > _LEAST_BLANK + _BLANK_OVER_OTHERS * fewest:
+            elif share > _MIN_BLANK + _BLANK_OVER_OTHERS * fewest:
                 found.append(Fault(raw, "partly blank", share))
-            elif lit < _DARK * usual and usual - lit > _LEAST_DARK_ADU:
+            elif lit < _DARK * usual and usual - lit > _MIN_DARK_ADU:
                 found.append(Fault(raw, "dark", max(lit, 0.0) / usual))
             elif are_alike and self.likeness[raw] < _UNLIKE:
                 found.append(Fault(raw, "another picture", float(self.likeness[raw])))
-            elif saturated > most_saturated:
+            elif saturated > max_saturated:
                 found.append(Fault(raw, "saturated", saturated))
         return sorted(found, key=lambda fault: fault.kind == "saturated")
 
@@ -209,7 +209,7 @@ def _piles_up(
     The crest of a picture without noise, as a demo camera draws it, has ever more pixels up to its largest value: no ceiling.
     """
     worst = int(at_top.argmax())
-    if at_top[worst] < _LEAST_PILE or top <= bottom:
+    if at_top[worst] < _MIN_PILE or top <= bottom:
         return False
     frame = frames[worst]
     span = min(max(top // 32, 4.0), top - bottom)
@@ -282,7 +282,7 @@ def raw_frames(numbers: Any) -> str:
 
 # -- the other end of the scale --------------------------------------------------------------------------------------------
 
-LEAST_CLIPPED = 0.1
+MIN_CLIPPED = 0.1
 """Share of pixels at the least value from which on a background may be cut off there."""
 
 _UNLIKE_POISSON = 4.0
@@ -301,7 +301,7 @@ def floor_clipped(frames: Sequence[NDArray[Any]]) -> float:
         return 0.0
     least = values.min()
     at_least = float(np.mean(values == least))
-    if at_least < LEAST_CLIPPED or values.max() == least:
+    if at_least < MIN_CLIPPED or values.max() == least:
         return 0.0
     sums = values.sum(axis=0, dtype=np.float64)
     values = values[:, sums <= np.median(sums)]  # away from what shines: its wings hold many small values

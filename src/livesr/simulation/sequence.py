@@ -15,7 +15,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from livesr.live.reconstruct.sim import SIMReconstructor
+from livesr.modalities.sim.reconstructor import SIMReconstructor
 from livesr.optics.noise import SCMOSNoise
 from livesr.optics.otf import cutoff_um
 from livesr.simulation.domain import Domain, Draw, draw_brightness, draw_light, draw_patterns

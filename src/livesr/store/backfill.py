@@ -338,7 +338,7 @@ class _FillSink:
     def raw(self, stack: RawStack) -> None:
         """Raw is there already."""
 
-    def aside(self, stack: RawStack) -> None:
+    def unplaced(self, stack: RawStack) -> None:
         """Raw is there already."""
 
     def recon(self, frame: SRFrame) -> None:
@@ -370,7 +370,7 @@ class _FillSink:
             "residual": frame.residual,
             "edge": frame.edge,
             "true_neighbours": frame.true_neighbours,
-            "novelty": None if frame.novelty is None else round(frame.novelty, 4),
+            "novelty": None if frame.ood_score is None else round(frame.ood_score, 4),
             "warnings": frame.warnings,
             "score": score_facts(frame) or None,
         }

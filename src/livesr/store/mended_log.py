@@ -15,7 +15,7 @@ from typing import Any
 from livesr.base import contained
 from livesr.live.sinks.frames_log import LogContents, read_log, to_json
 from livesr.store.recorded import Event, Image, stored_lines
-from livesr.store.survey import ImageSurvey, Where
+from livesr.store.shard_inspection import ImageSurvey, Where
 
 
 class MendedLog:

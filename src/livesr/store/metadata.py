@@ -34,7 +34,7 @@ _AXES: dict[str, dict[str, str]] = {
     "c": {"name": "c", "type": "channel"},
     **{axis: {"name": axis, "type": "space", "unit": "micrometer"} for axis in "zyx"},
 }
-_MOST_PER_SHARD = 16
+_MAX_PER_SHARD = 16
 _WARNINGS_UNKNOWN = (
     "What the run warned of when it opened its engines is no longer known: 'livesr repair' wrote this anew."
 )
@@ -149,7 +149,7 @@ class _Inferred:
             if codec["name"] == "bytes":
                 codec.pop("configuration", None)
                 codec |= {"configuration": {"endian": "little"}} if itemsize > 1 else {}
-        for per_shard in range(_MOST_PER_SHARD, 0, -1):
+        for per_shard in range(_MAX_PER_SHARD, 0, -1):
             for deep in {counts.get("z", 1), 1}:
                 shard = {**counts, "t": per_shard * exposures, **({"z": deep} if "z" in counts else {})}
                 about["chunk_grid"]["configuration"]["chunk_shape"] = list(shard.values())

@@ -17,7 +17,7 @@ from typing import Any
 from livesr.base.errors import BackendError, DamagedFileError, RunError
 from livesr.base.frames import MulticolorFrame, RawStack, SRFrame, Stream
 from livesr.live.inference.backend import BACKENDS
-from livesr.live.inference.views import Sides
+from livesr.live.inference.test_time_augmentation import Augmentation
 from livesr.live.paths import ChannelPath, build_path, build_superposition
 from livesr.live.pipeline import Pipeline
 from livesr.live.sinks import layout
@@ -38,7 +38,7 @@ def process(
     backend: str = "auto",
     precision: str = "auto",
     threads: int = 0,
-    uncertainty: Sides | None = None,
+    uncertainty: Augmentation | None = None,
     record_raw: bool = True,
     record_recon: bool = True,
     on_progress: Progress = lambda done, total: None,
@@ -101,7 +101,7 @@ def process(
 
 
 def build_paths(
-    raw: RawInput, backend: str, precision: str, threads: int, uncertainty: Sides | None = None
+    raw: RawInput, backend: str, precision: str, threads: int, uncertainty: Augmentation | None = None
 ) -> tuple[dict[str, ChannelPath], list[str]]:
     """Build the steps of every channel on the runtime of the live run, or the one asked for; say where they differ."""
     paths: dict[str, ChannelPath] = {}
@@ -181,7 +181,7 @@ class _Watch:
         if not stack.complete:
             self._count()
 
-    def aside(self, stack: RawStack) -> None:
+    def unplaced(self, stack: RawStack) -> None:
         """Nothing is done about frames without a place."""
 
     def recon(self, frame: SRFrame) -> None:

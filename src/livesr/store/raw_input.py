@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from livesr.base.config import RigConfig
 from livesr.base.errors import ConfigError, DamagedFileError, StoreError
 from livesr.base.frames import CameraFrame, Normalisation, Pixels, RawStack, StagePosition, Stream
-from livesr.live.inference.views import Sides
+from livesr.live.inference.test_time_augmentation import Augmentation
 from livesr.live.paths import Geometry
 from livesr.live.sinks.sink import RunDescription, Stack
 from livesr.live.sources.recordings.placed import missing_note, spelt
@@ -72,7 +72,7 @@ class RawInput:
     run: Mapping[str, Any] = field(default_factory=dict)
     runtimes: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     tiles: Mapping[str, int] = field(default_factory=dict)
-    uncertainty: Mapping[str, Sides] = field(default_factory=dict)
+    uncertainty: Mapping[str, Augmentation] = field(default_factory=dict)
     spacing_s: float = 0.0
     notes: tuple[str, ...] = ()
     remarks: Callable[[], tuple[str, ...]] = field(default=tuple)
@@ -131,7 +131,7 @@ def store_input(
         pattern_drifts={} if rig else store.pattern_drifts(),
         run=run,
         notes=store.problems,
-        uncertainty={c: cast("Sides", sides) for c in store.channels if (sides := store.uncertainty(c))},
+        uncertainty={c: cast("Augmentation", sides) for c in store.channels if (sides := store.uncertainty(c))},
         tiles={c: t for c in store.channels if (t := store.provenance(c).get("runtime", {}).get("tile"))},
         runtimes={
             c: (r["backend"], r["precision"]) for c in store.channels if (r := store.provenance(c).get("runtime"))

@@ -27,7 +27,7 @@ from livesr.store.mended_log import MendedLog
 from livesr.store.metadata import image_names, is_described, restore_images, restore_root
 from livesr.store.recorded import Event, read_image, read_json
 from livesr.store.shard_file import copy_without, whole_length
-from livesr.store.survey import ImageSurvey, Where
+from livesr.store.shard_inspection import ImageSurvey, Where
 
 log = logging.getLogger(__name__)
 
@@ -284,7 +284,7 @@ def _set_length(image: ImageSurvey, length: int) -> None:
     write_json(path, about)
 
 
-def _aside(path: Path, file: Path) -> Path:
+def _unplaced(path: Path, file: Path) -> Path:
     """Return where no reader looks for a file."""
     folder = path / TORN
     folder.mkdir(parents=True, exist_ok=True)
@@ -293,14 +293,14 @@ def _aside(path: Path, file: Path) -> Path:
 
 def _keep_aside(path: Path, file: Path) -> str:
     """Move a file that cannot be read; return its new name inside the store."""
-    target = _aside(path, file)
+    target = _unplaced(path, file)
     file.replace(target)
     return target.relative_to(path).as_posix()
 
 
 def _copy_aside(path: Path, file: Path) -> str:
     """Keep a file as it was before it is mended; return the copy's name inside the store."""
-    target = _aside(path, file)
+    target = _unplaced(path, file)
     contained.copy_out(file.parent, file.name, target.parent, target.name)
     return target.relative_to(path).as_posix()
 

@@ -21,7 +21,7 @@ from livesr.base.files import replace_file
 
 ABSENT = np.iinfo(np.uint64).max
 _ENTRY_BYTES, _CRC_BYTES, _BLOSC_HEADER, _BLOSC_VERSION = 16, 4, 16, 2
-_MOST_CHUNKS, _MOST_CHUNK_BYTES = 1 << 20, 1 << 31  # far beyond what livesr writes
+_MAX_CHUNKS, _MAX_CHUNK_BYTES = 1 << 20, 1 << 31  # far beyond what livesr writes
 _DECODED_HERE = {"bytes", "blosc", "crc32c"}
 
 Index = NDArray[np.uint64]
@@ -108,7 +108,7 @@ def shard_form(about: Mapping[str, Any], place: object = "zarr.json") -> ShardFo
         if min(counts) < 1:
             raise ValueError(f"its shards {shard} are smaller than its chunks {inner}")
         size = math.prod(map(int, inner)) * np.dtype(str(about["data_type"])).itemsize
-        if math.prod(counts) > _MOST_CHUNKS or not 0 < size <= _MOST_CHUNK_BYTES:
+        if math.prod(counts) > _MAX_CHUNKS or not 0 < size <= _MAX_CHUNK_BYTES:
             raise ValueError(f"its shards have {math.prod(counts)} chunks of {size} bytes")
         return ShardForm(counts, size, tuple(str(c["name"]) for c in sharding["configuration"]["codecs"]))
     except (KeyError, TypeError, ValueError, AttributeError) as e:

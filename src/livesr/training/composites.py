@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from livesr.base.errors import ConfigError
-from livesr.live.normalise import background_and_headroom
+from livesr.live.normalise import background_and_scale
 from livesr.simulation.domain import Draw
 from livesr.training.images import ImageFile, OwnImages, find_images, read_image
 from livesr.training.pair_folder import Shape
@@ -92,7 +92,7 @@ class CompositePairs:
             targets.append(brightness * clean[WINDOW // 2])
         if self.images.photons is not None:
             total = _camera(draw, total, self.images.photons)
-        background, headroom = background_and_headroom(total[WINDOW // 2])
+        background, headroom = background_and_scale(total[WINDOW // 2])
         frames = (total - np.float32(background)) / np.float32(headroom)
         return frames, np.asarray(np.stack(targets) / np.float32(headroom), np.float32)
 

@@ -33,7 +33,7 @@ class DataConfig(BaseModel):
     validation_seed: int
     domain: Domain = Domain()
     remixed: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Share of the training crops of a separation that are composed anew, see `RemixedPairs`."""
+    """Share of the training crops of a separation that are composed anew, see `RecombinedPairs`."""
     images: OwnImages | None = None
     """Own images instead of simulated ones."""
 

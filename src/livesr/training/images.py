@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 Image = NDArray[np.float32]
 OnBadFile = Literal["refuse", "skip"]
 
-_MOST_BYTES = 4 << 30
+_MAX_BYTES = 4 << 30
 _PERCENTILES = (0.1, 99.9)
 _BIOSR = ("SIM_gt*.mrc", "GTSIM_level_*.mrc")  # of a cell in BioSR, ER last: its other files are raw frames
 
@@ -99,7 +99,7 @@ def find_images(folder: str | os.PathLike[str], smallest: int, on_bad_file: OnBa
     for path in _paths(root):
         partner = noisy / path.relative_to(root) if noisy else None
         try:
-            found.append(_judge(path, partner, smallest))
+            found.append(_assess(path, partner, smallest))
         except Exception as e:  # decoders raise whatever they like on a damaged file, which is to be named all the same
             sentence = f"{path} cannot serve as an image: {str(e).rstrip('.')}."
             if on_bad_file == "refuse":
@@ -143,7 +143,7 @@ def _paths(root: Path) -> list[Path]:
     return [p for p in everything if not stores & set(p.parents)]
 
 
-def _judge(path: Path, noisy: Path | None, smallest: int) -> ImageFile:
+def _assess(path: Path, noisy: Path | None, smallest: int) -> ImageFile:
     image = read_image(path)
     t, y, x = image.shape
     if min(y, x) < smallest:
@@ -169,8 +169,8 @@ def _scale_of(noisy: Path, clean: Image) -> tuple[float, float]:
 
 def _check_size(shape: Sequence[int], itemsize: int) -> None:
     """Refuse an image that says it is larger than any that can be trained on, before memory is taken for it."""
-    if min(shape, default=1) < 0 or math.prod(shape) * itemsize > _MOST_BYTES:
-        raise ValueError(f"it says that it is {' x '.join(map(str, shape))}; at most {_MOST_BYTES:,} bytes are read")
+    if min(shape, default=1) < 0 or math.prod(shape) * itemsize > _MAX_BYTES:
+        raise ValueError(f"it says that it is {' x '.join(map(str, shape))}; at most {_MAX_BYTES:,} bytes are read")
 
 
 def _read_tiff(path: Path) -> NDArray[Any]:

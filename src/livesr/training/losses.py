@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 _WINDOW, _SIGMA = 11, 1.5
-_NO_ENERGY, _MOST_GAIN = 1e-6, 4.0  # mean square of a channel that shows nothing; largest gain of a dim one
+_NO_ENERGY, _MAX_GAIN = 1e-6, 4.0  # mean square of a channel that shows nothing; largest gain of a dim one
 STANDARD_CONSTANTS = (0.01**2, 0.03**2)
 """SSIM's C1 and C2 for a data range of 1 (Wang et al. 2004)."""
 
@@ -120,7 +120,7 @@ class CombinationLoss(nn.Module):  # type: ignore[misc]
         """Return what each channel of each patch is multiplied by, (n, c, 1, 1)."""
         energy = target.float().square().mean((2, 3), keepdim=True)
         gain = (energy.amax(1, keepdim=True) / energy.clamp(min=_NO_ENERGY)) ** (self.balance / 2)
-        return torch.where(energy > _NO_ENERGY, gain.clamp(max=_MOST_GAIN), torch.ones_like(gain))
+        return torch.where(energy > _NO_ENERGY, gain.clamp(max=_MAX_GAIN), torch.ones_like(gain))
 
     def _pair(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         mse = nn.functional.mse_loss(prediction, target)

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import convolve1d, gaussian_filter
 
-from livesr.live.normalise import background_and_headroom
+from livesr.live.normalise import background_and_scale
 from livesr.simulation.domain import Domain, Draw, draw_brightness
 from livesr.simulation.sequence import SimulatedSequence
 from livesr.simulation.specimens import Cell
@@ -79,7 +79,7 @@ def simulate(entropy: tuple[int, ...], n_t: int, *, size: int = 512, domain: Dom
     inside = (slice(_EDGE_PX, _EDGE_PX + size),) * 2
     frames = np.stack([sequence.reconstructor.reconstruct(list(raw))[inside] for raw in sequence.raw()])
     truths = np.stack([[image[inside] for image in sequence.truth(t).values()] for t in range(n_t)])
-    return Series(frames, truths, tuple(background_and_headroom(frame) for frame in frames))
+    return Series(frames, truths, tuple(background_and_scale(frame) for frame in frames))
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ class UpscalePairs:
 def coarse_and_fine(fine: Image, scale: int) -> tuple[Image, Image]:
     """Return `fine` (y, x) sampled `scale` times more coarsely and itself, (1, y, x) each, normalised alike."""
     coarse = bilinear_downsampled(fine, scale)
-    background, headroom = background_and_headroom(coarse)
+    background, headroom = background_and_scale(coarse)
     return ((coarse - background) / headroom)[None], ((fine - background) / headroom)[None]
 
 

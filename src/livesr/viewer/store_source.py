@@ -1,4 +1,4 @@
-"""A store to look at: the scenes of an OME-Zarr that a run left, by index.
+"""A store to look at: the pairs of an OME-Zarr that a run left, by index.
 
 Owns the reading of its pictures and how they are said to be. Writes nothing and keeps no clock: whoever looks decides which
 moment.
@@ -20,16 +20,16 @@ from livesr.live.sinks.frames_log import SeriesName
 from livesr.live.sinks.layout import REPORT
 from livesr.live.sinks.wire import Message, WireChannel, WireHeader
 from livesr.store.recorded import Event, Image, RecordedStore, array_shape, read_json
-from livesr.viewer.scenes import Scene, Selection
+from livesr.viewer.frame_pairs import FramePair, Selection
 from livesr.viewer.subscriber import StreamName
 
 _SHOWN: tuple[SeriesName, ...] = ("sr", "recon")
 _TOPICS: dict[SeriesName, str] = {"sr": "sr/frame", "recon": "sr/input", "uncertainty": "sr/uncertainty"}
-_SCENES_KEPT = 8  # a paused scene is drawn anew for every change of contrast
+_SCENES_KEPT = 8  # a paused pair is drawn anew for every change of contrast
 
 
 class StoreSource:
-    """The scenes of a store; those of a stream that was separated are its separated moments, in their order.
+    """The pairs of a store; those of a stream that was separated are its separated moments, in their order.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ class StoreSource:
         self._times = {stream: self._moments(stream) for stream in self._all_streams()}
         if not any(self._times.values()):
             raise StoreError(f"{path} holds no frame yet: nothing was recorded, or nothing is finished.")
-        self._read = lru_cache(_SCENES_KEPT)(self._read_scene)
+        self._read = lru_cache(_SCENES_KEPT)(self._read_pair)
 
     @property
     def length(self) -> int:
@@ -78,7 +78,7 @@ class StoreSource:
             StreamName(s.channel, s.position, self._names[s.position], s.z) for s, t in self._times.items() if t
         )
 
-    def scene(self, selection: Selection, index: int = 0, *, measured: bool = False) -> Scene | None:
+    def pair(self, selection: Selection, index: int = 0, *, measured: bool = False) -> FramePair | None:
         """Return the moment at `index` of a stream, its last one beyond its end; None if the store has no such stream."""
         fits = [s for s, times in self._times.items() if times and _selects(selection, s)]
         if not fits:
@@ -103,9 +103,9 @@ class StoreSource:
                 return times
         return []
 
-    def _read_scene(self, stream: Stream, t: int, index: int) -> Scene:
+    def _read_pair(self, stream: Stream, t: int, index: int) -> FramePair:
         prediction, measurement = self._message("sr", stream, t), self._message("recon", stream, t)
-        return Scene(prediction, measurement, index, self._message("uncertainty", stream, t))
+        return FramePair(prediction, measurement, index, self._message("uncertainty", stream, t))
 
     def _message(self, kind: SeriesName, stream: Stream, t: int) -> Message | None:
         key = (kind, stream.position, stream.channel)
@@ -138,7 +138,7 @@ class StoreSource:
             ai={k: own[k] for k in ("prediction", "warning", "model", "runtime") if k in own},
             normalisation=normalisation._asdict() if normalisation else None,
             residual=line.get("residual"),
-            novelty=line.get("novelty"),
+            ood_score=line.get("novelty"),
             latency_ms=line.get("latency_ms"),
             warnings=tuple(line.get("warnings", ())),
             score=line.get("score", {}),

@@ -34,8 +34,8 @@ log = logging.getLogger(__name__)
 
 _HIGH_WATER = 2
 _POLL_MS = 50
-_MOST_KEYS = 512
-_MOST_BYTES = 512 << 20  # of pixels that are kept for streams which nobody may ever look at
+_MAX_KEYS = 512
+_MAX_BYTES = 512 << 20  # of pixels that are kept for streams which nobody may ever look at
 _MEASUREMENTS_KEPT = 16  # a prediction trails its measurement by one frame, by several when the network is late
 _UNCERTAINTIES_KEPT = 2  # which come right before their prediction
 _BESIDE = {INPUT.decode(): _MEASUREMENTS_KEPT, UNCERTAINTY.decode(): _UNCERTAINTIES_KEPT}
@@ -262,12 +262,12 @@ class Subscriber:
         self._newest.move_to_end(message.key)
         if message.pixels is not None:
             self._keep_picture(message)
-        while len(self._newest) > 1 and (len(self._newest) > _MOST_KEYS or self._kept_bytes() > _MOST_BYTES):
+        while len(self._newest) > 1 and (len(self._newest) > _MAX_KEYS or self._kept_bytes() > _MAX_BYTES):
             self._forget()
 
     def _keep_picture(self, message: Message) -> None:
         header = message.header
-        if len(self._streams) < _MOST_KEYS:
+        if len(self._streams) < _MAX_KEYS:
             self._streams[StreamName(header.channel, header.position, header.position_name, header.z)] = None
         if (kept := _BESIDE.get(message.topic)) is not None:
             self._beside.setdefault(message.key, deque(maxlen=kept)).append(message)

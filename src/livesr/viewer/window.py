@@ -1,6 +1,6 @@
 """The live preview on the desktop: ndv in a Qt widget that docks into pymmcore-gui or any other Qt program.
 
-Owns two ndv viewers, measurement and prediction, and the timer that gives them the newest scene. Needs the extra `viewer`;
+Owns two ndv viewers, measurement and prediction, and the timer that gives them the newest pair. Needs the extra `viewer`;
 all of Qt and ndv is imported here and nowhere else.
 """
 
@@ -16,8 +16,8 @@ import numpy as np
 from livesr.base.errors import ConfigError
 from livesr.live.sinks.wire import Message
 from livesr.viewer.composite import auto_window
+from livesr.viewer.frame_pairs import FramePair, FramePairSource, LiveScenes, Selection
 from livesr.viewer.icons import use_own_icons
-from livesr.viewer.scenes import LiveScenes, Scene, SceneSource, Selection
 from livesr.viewer.subscriber import Subscriber
 
 use_own_icons()
@@ -45,7 +45,7 @@ class SRPreview(QWidget):
     Parameters
     ----------
     source
-        Address that a run publishes on, or scenes (`LiveScenes`, `StoreSource`) that stay the caller's.
+        Address that a run publishes on, or pairs (`LiveScenes`, `StoreSource`) that stay the caller's.
     parent
         Qt parent.
 
@@ -56,10 +56,10 @@ class SRPreview(QWidget):
 
     Attributes
     ----------
-    shown : scenes drawn so far
+    shown : pairs drawn so far
     """
 
-    def __init__(self, source: str | SceneSource = "tcp://127.0.0.1:5555", parent: QWidget | None = None) -> None:
+    def __init__(self, source: str | FramePairSource = "tcp://127.0.0.1:5555", parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._subscriber: Subscriber | None = None
         if isinstance(source, str):
@@ -67,7 +67,7 @@ class SRPreview(QWidget):
             self._subscriber.open()
             self.destroyed.connect(self._subscriber.close)
             source = LiveScenes(self._subscriber)
-        self._scenes = source
+        self._pairs = source
         self._seen = -1
         self.shown = 0
         self._prediction, self._measurement = _Picture("prediction"), _Picture("measurement")
@@ -89,22 +89,22 @@ class SRPreview(QWidget):
         layout.setContentsMargins(4, 4, 4, 4)
         for widget in (self._warnings, pictures, self._slider, self._state):
             layout.addWidget(widget, stretch=1 if widget is pictures else 0)
-        length = self._scenes.length
+        length = self._pairs.length
         self._slider.setVisible(length is not None)
         self._slider.setMaximum(max((length or 1) - 1, 0))
         self._slider.valueChanged.connect(lambda _: self.refresh())
 
     def refresh(self) -> None:
-        """Show the newest scene, if it is another one; the timer calls this."""
-        seen = hash((self._scenes.version, self._slider.value(), self._scenes.state))
+        """Show the newest pair, if it is another one; the timer calls this."""
+        seen = hash((self._pairs.version, self._slider.value(), self._pairs.state))
         if seen == self._seen:
             return
         self._seen = seen
-        scene = self._scenes.scene(Selection(), self._slider.value())
-        self._measurement.show_message(scene.measurement if scene else None)
-        self._prediction.show_message(scene.prediction if scene else None)
-        self.shown += scene is not None
-        self._say(scene)
+        pair = self._pairs.pair(Selection(), self._slider.value())
+        self._measurement.show_message(pair.measurement if pair else None)
+        self._prediction.show_message(pair.prediction if pair else None)
+        self.shown += pair is not None
+        self._say(pair)
 
     def closeEvent(self, event: Any) -> None:  # noqa: N802 - Qt's name
         """Stop looking at the stream."""
@@ -113,22 +113,22 @@ class SRPreview(QWidget):
             self._subscriber.close()
         super().closeEvent(event)
 
-    def _say(self, scene: Scene | None) -> None:
-        status = self._scenes.status
-        words = [_STATES.get(self._scenes.state, self._scenes.state)]
+    def _say(self, pair: FramePair | None) -> None:
+        status = self._pairs.status
+        words = [_STATES.get(self._pairs.state, self._pairs.state)]
         if isinstance(fps := status.get("sr_fps"), int | float):
             words.append(f"{fps:.1f} SR frames/s")
         warnings = [str(w) for w in status.get("warnings") or ()]
-        if scene is not None:
-            header = scene.shown.header
+        if pair is not None:
+            header = pair.shown.header
             words.append(f"t {header.t}")
             if header.latency_ms is not None:
                 words.append(f"latency {header.latency_ms:.0f} ms")
             if header.residual is not None:
                 words.append(f"residual {100 * header.residual:.1f} %")
-            warnings += [w for message in scene.messages for w in message.header.warnings]
-        if self._scenes.problem:
-            warnings.append(self._scenes.problem)
+            warnings += [w for message in pair.messages for w in message.header.warnings]
+        if self._pairs.problem:
+            warnings.append(self._pairs.problem)
         self._state.setText("   ".join(words))
         self._warnings.setText("\n".join(dict.fromkeys(warnings)))
         self._warnings.setTextFormat(Qt.TextFormat.PlainText)
@@ -246,7 +246,7 @@ def _is_at(clims: Any, window: tuple[float, float]) -> bool:
     return isinstance(clims, ClimsManual) and (clims.min, clims.max) == window
 
 
-def show_window(scenes: SceneSource) -> None:
+def show_window(pairs: FramePairSource) -> None:
     """Show a window until it is closed.
 
     Raises
@@ -259,8 +259,8 @@ def show_window(scenes: SceneSource) -> None:
     if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         raise ConfigError("There is no screen to open a window on: leave out --window for the preview in a browser.")
     application = QApplication.instance() or QApplication([])
-    preview = SRPreview(scenes)
-    preview.setWindowTitle(f"livesr · {scenes.endpoint}")
+    preview = SRPreview(pairs)
+    preview.setWindowTitle(f"livesr · {pairs.endpoint}")
     preview.resize(1400, 800)
     preview.show()
     # Qt ends the process if an exception leaves a slot: Ctrl-C must not be one. The preview's timer lets Python notice it.

@@ -10,8 +10,8 @@ import pytest
 
 from backend_contract import make_engine, small_network
 from livesr.base.errors import BackendError
-from livesr.live.inference.enduring import EnduringBackend
 from livesr.live.inference.engine import Engine
+from livesr.live.inference.fallback import FallbackBackend
 from livesr.live.inference.identity import identity_engine
 from livesr.live.inference.openvino import OpenVINOBackend
 from livesr.live.inference.runner import open_backend
@@ -38,11 +38,11 @@ def short_of_memory(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return largest
 
 
-def opened(engine: Engine, **settings: Any) -> EnduringBackend:
-    return EnduringBackend(engine, (SIDE, SIDE), **{"precision": "f32", "threads": 1, "tile": "auto", **settings})
+def opened(engine: Engine, **settings: Any) -> FallbackBackend:
+    return FallbackBackend(engine, (SIDE, SIDE), **{"precision": "f32", "threads": 1, "tile": "auto", **settings})
 
 
-def infer(backend: EnduringBackend, frames: np.ndarray) -> np.ndarray:
+def infer(backend: FallbackBackend, frames: np.ndarray) -> np.ndarray:
     backend.input[...] = frames
     return backend.infer().copy()
 

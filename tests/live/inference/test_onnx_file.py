@@ -21,7 +21,7 @@ from livesr.live.inference.engine import (
     write_manifest,
 )
 from livesr.live.inference.identity import identity_engine
-from livesr.live.inference.onnx_file import MOST_NODES, OPERATORS, names_other_files, why_refused
+from livesr.live.inference.onnx_file import MAX_NODES, OPERATORS, names_other_files, why_refused
 from livesr.live.inference.runner import open_backend
 
 onnx = pytest.importorskip("onnx")
@@ -151,8 +151,8 @@ def test_functions_of_a_files_own_are_refused() -> None:
 
 
 def test_too_many_nodes_are_refused() -> None:
-    nodes = [helper.make_node("Relu", [f"x{i}"], [f"x{i + 1}"]) for i in range(MOST_NODES + 1)]
-    assert f"{MOST_NODES + 1} nodes" in (sentence(*nodes) or "")
+    nodes = [helper.make_node("Relu", [f"x{i}"], [f"x{i + 1}"]) for i in range(MAX_NODES + 1)]
+    assert f"{MAX_NODES + 1} nodes" in (sentence(*nodes) or "")
     assert sentence(*nodes[:-1]) is None
 
 

@@ -20,8 +20,8 @@ from livesr.base.errors import BackendError
 from livesr.live.inference import cuda
 from livesr.live.inference.backend import ResidentBackend
 from livesr.live.inference.cuda import why_no_gpu
-from livesr.live.inference.enduring import EnduringBackend
 from livesr.live.inference.engine import Engine, load_engine
+from livesr.live.inference.fallback import FallbackBackend
 from livesr.live.inference.plans import PlanCache
 from livesr.live.inference.runner import open_backend
 from livesr.live.inference.tensorrt import TensorRTBackend, choose_precision
@@ -374,7 +374,7 @@ def test_no_device_memory_is_taken_per_frame(engine: Engine) -> None:
 def test_a_failure_in_the_middle_goes_on_elsewhere(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     frames = random_frames((64, 96))
     try:
-        backend = EnduringBackend(engine, frames.shape[1:])
+        backend = FallbackBackend(engine, frames.shape[1:])
     except BackendError as e:
         pytest.skip(str(e))
     assert backend.name == "tensorrt"

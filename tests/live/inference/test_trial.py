@@ -91,7 +91,7 @@ def test_one_that_never_ends_is_ended(engine: Engine, monkeypatch: pytest.Monkey
 
 def test_one_that_takes_all_memory_is_ended(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     instead(monkeypatch, "block = bytearray(1 << 27)\nwhile True: pass")
-    monkeypatch.setattr(trial, "MOST_OF_MEMORY", 0.0)
+    monkeypatch.setattr(trial, "MAX_OF_MEMORY", 0.0)
     with pytest.raises(EngineError, match="of memory"):
         try_out(engine, SHAPE)
 

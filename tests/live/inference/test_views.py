@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from livesr.live.inference.views import Sides, Views
+from livesr.live.inference.test_time_augmentation import Augmentation, TestTimeAugmentation
 
 SHAPE = (6, 6)
 
@@ -32,9 +32,9 @@ def frames(shape: tuple[int, int] = SHAPE) -> NDArray[np.float32]:
 
 
 @pytest.mark.parametrize(("sides", "count"), [("flips", 4), ("turns", 8)])
-def test_the_spread_is_the_standard_deviation_over_the_sides(sides: Sides, count: int) -> None:
+def test_the_spread_is_the_standard_deviation_over_the_sides(sides: Augmentation, count: int) -> None:
     network, seen = Slanted(), frames()
-    views = Views(sides, 3, SHAPE, (2, *SHAPE))
+    views = TestTimeAugmentation(sides, 3, SHAPE, (2, *SHAPE))
     network.input[...] = seen
     upright = views.infer(network).copy()
     centre = seen[1]
@@ -50,11 +50,11 @@ def test_the_spread_is_the_standard_deviation_over_the_sides(sides: Sides, count
 def test_a_network_that_sees_the_same_from_every_side_is_sure() -> None:
     network = Slanted((5, 8), slant=0)
     network.input[...] = frames((5, 8))
-    views = Views("flips", 3, (5, 8), (2, 5, 8))
+    views = TestTimeAugmentation("flips", 3, (5, 8), (2, 5, 8))
     views.infer(network)
     np.testing.assert_allclose(views.spread, 0, atol=1e-6)
 
 
 def test_frames_that_are_no_squares_cannot_be_turned() -> None:
     with pytest.raises(ValueError, match="5 x 8"):
-        Views("turns", 3, (5, 8), (2, 5, 8))
+        TestTimeAugmentation("turns", 3, (5, 8), (2, 5, 8))

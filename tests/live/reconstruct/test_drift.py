@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from livesr.live.reconstruct.drift import DriftTracker
+from livesr.modalities.storm.drift import DriftTracker
 from livesr.simulation.blinking import place_on
 from livesr.simulation.specimens import Cell
 

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from live.reconstruct.test_quality import EMISSION_UM, NA, PATTERNS, PIXEL_UM, SHAPE, raw_stack
-from livesr.live.reconstruct.pattern_drift import FRAMES
-from livesr.live.reconstruct.quality import Trust
-from livesr.live.reconstruct.sim import SIMReconstructor
+from livesr.modalities.sim.pattern_drift import FRAMES
+from livesr.modalities.sim.quality import QualityLimits
+from livesr.modalities.sim.reconstructor import SIMReconstructor
 
 
 def sim(follow=True):
-    return SIMReconstructor(SHAPE, PIXEL_UM, NA, EMISSION_UM, PATTERNS, trust=Trust(), follow=follow)
+    return SIMReconstructor(SHAPE, PIXEL_UM, NA, EMISSION_UM, PATTERNS, quality_limits=QualityLimits(), follow=follow)
 
 
 def drifting(n, per_frame=0.03):
@@ -29,11 +29,11 @@ def test_slow_drift_is_followed_and_said():
     for group, _ in groups:
         following.reconstruct(group)
         plain.reconstruct(group)
-    assert following.judgement.doubt == ""
-    assert following.judgement.pattern_drift_rad == pytest.approx(groups[-1][1], abs=1.5 * FRAMES * 0.03)
-    assert np.abs(following.judgement.pattern_drift_rad).max() > 0.7
-    assert "drifted" in plain.judgement.doubt
-    assert plain.judgement.pattern_drift_rad == (0, 0, 0)
+    assert following.quality.doubt == ""
+    assert following.quality.pattern_drift_rad == pytest.approx(groups[-1][1], abs=1.5 * FRAMES * 0.03)
+    assert np.abs(following.quality.pattern_drift_rad).max() > 0.7
+    assert "drifted" in plain.quality.doubt
+    assert plain.quality.pattern_drift_rad == (0, 0, 0)
 
 
 def test_recorded_drift_gives_the_same_pictures():
@@ -42,7 +42,7 @@ def test_recorded_drift_gives_the_same_pictures():
     for group, _ in drifting(28):
         groups.append(group)
         pictures.append(live.reconstruct(group))
-        drifts.append(live.judgement.pattern_drift_rad)
+        drifts.append(live.quality.pattern_drift_rad)
     assert len(set(drifts)) > 2
     again = sim()
     for i in (20, 3, 12):  # as a backfill asks for them
@@ -54,5 +54,5 @@ def test_a_jump_is_not_followed():
     method = sim()
     for seed in range(3 * FRAMES):
         method.reconstruct(raw_stack(patterns=[p.stepped(1.5) for p in PATTERNS], seed=seed))
-    assert method.judgement.pattern_drift_rad == (0, 0, 0)
-    assert method.judgement.doubt
+    assert method.quality.pattern_drift_rad == (0, 0, 0)
+    assert method.quality.doubt

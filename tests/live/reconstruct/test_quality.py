@@ -9,19 +9,19 @@ import pytest
 
 from livesr.base.config import ChannelConfig, load_rig, parse
 from livesr.live.paths import Geometry, sim_reconstructor
-from livesr.live.reconstruct.quality import (
+from livesr.live.reconstruct.reconstructor import DoubtfulFrameError
+from livesr.modalities.sim.quality import (
     FAINT,
     MOVED,
     NO_PICTURE,
     OFF_PHASE,
     SATURATED,
     UNSEEN,
-    Trust,
+    QualityLimits,
     motion_px,
     spikes_of,
 )
-from livesr.live.reconstruct.reconstructor import DoubtfulFrameError
-from livesr.live.reconstruct.sim import SIMReconstructor
+from livesr.modalities.sim.reconstructor import SIMReconstructor
 from livesr.optics.exposure import examine
 from livesr.optics.illumination import Pattern, angle_major, equal_steps
 from livesr.optics.noise import SCMOSNoise
@@ -64,9 +64,15 @@ def raw_stack(electrons=300.0, *, patterns=PATTERNS, phases=3, motion_px=0.0, se
     return np.stack([camera.expose(frame, rng) for frame in frames])
 
 
-def sim(trust=None, patterns=PATTERNS, phases=3):
+def sim(quality_limits=None, patterns=PATTERNS, phases=3):
     return SIMReconstructor(
-        SHAPE, PIXEL_UM, NA, EMISSION_UM, patterns, order=angle_major(3, phases), trust=trust or Trust()
+        SHAPE,
+        PIXEL_UM,
+        NA,
+        EMISSION_UM,
+        patterns,
+        order=angle_major(3, phases),
+        quality_limits=quality_limits or QualityLimits(),
     )
 
 
@@ -75,7 +81,7 @@ def test_right_frames_are_trusted(patterns, phases):
     method = sim(patterns=patterns, phases=phases)
     frames = raw_stack(1000, patterns=patterns, phases=phases)
     picture = method.reconstruct(frames)
-    quality, doubt, resolved, *_ = method.judgement
+    quality, doubt, resolved, *_ = method.quality
     assert (doubt, resolved) == ("", True)
     assert quality.contrast_to_noise > 6
     assert quality.modulation == pytest.approx(1, abs=0.15)
@@ -83,22 +89,22 @@ def test_right_frames_are_trusted(patterns, phases):
     assert quality.motion_nm < 20
     plain = SIMReconstructor(SHAPE, PIXEL_UM, NA, EMISSION_UM, patterns, order=angle_major(3, phases))
     np.testing.assert_allclose(picture, plain.reconstruct(frames), atol=1e-3 * picture.max())
-    assert plain.judgement is None
+    assert plain.quality is None
 
 
 @pytest.mark.parametrize("shift", range(1, 9))
 def test_every_rotated_order_is_doubtful(shift):
     method = sim()
     picture = method.reconstruct(np.roll(raw_stack(), shift, axis=0))
-    assert method.judgement.doubt
-    assert not method.judgement.resolved
+    assert method.quality.doubt
+    assert not method.quality.resolved
     np.testing.assert_array_equal(picture, method.widefield(np.roll(raw_stack(), shift, axis=0)))
 
 
 def test_a_transposed_order_is_doubtful():
     method = sim()
     method.reconstruct(raw_stack().reshape(3, 3, *SHAPE).swapaxes(0, 1).reshape(9, *SHAPE))
-    assert "modulation" in method.judgement.doubt
+    assert "modulation" in method.quality.doubt
 
 
 def test_too_little_light_is_doubtful_and_more_is_not():
@@ -106,7 +112,7 @@ def test_too_little_light_is_doubtful_and_more_is_not():
     verdicts = []
     for electrons in (2.0, 5.0, 50.0, 200.0):
         method.reconstruct(raw_stack(electrons))
-        verdicts.append(method.judgement.doubt)
+        verdicts.append(method.quality.doubt)
     assert "no pattern is seen" in verdicts[0]
     assert verdicts[2:] == ["", ""]
 
@@ -116,24 +122,26 @@ def test_no_pattern_at_all_is_not_invented():
     even = [replace(p, modulation=0.0) for p in PATTERNS]
     for seed in range(20):
         method.reconstruct(raw_stack(patterns=even, seed=seed))
-        assert method.judgement.doubt
+        assert method.quality.doubt
 
 
 def test_motion_is_measured_in_nm():
-    method = sim(Trust(then="reconstruct", most_motion_nm=100.0))
+    method = sim(QualityLimits(then="reconstruct", max_motion_nm=100.0))
     for px in (0.5, 1.0, 2.0):
         method.reconstruct(raw_stack(motion_px=px))
-        assert method.judgement.quality.motion_nm == pytest.approx(65 * px, rel=0.2)
-    assert "moved" in method.judgement.doubt
-    assert method.judgement.resolved  # it was asked to reconstruct all the same
+        assert method.quality.patterns.motion_nm == pytest.approx(65 * px, rel=0.2)
+    assert "moved" in method.quality.doubt
+    assert method.quality.resolved  # it was asked to reconstruct all the same
 
 
 def test_motion_is_not_claimed_where_the_order_hides_it():
     phase_major = [(a, p) for p in range(3) for a in range(3)]
-    method = SIMReconstructor(SHAPE, PIXEL_UM, NA, EMISSION_UM, PATTERNS, order=phase_major, trust=Trust())
+    method = SIMReconstructor(
+        SHAPE, PIXEL_UM, NA, EMISSION_UM, PATTERNS, order=phase_major, quality_limits=QualityLimits()
+    )
     method.reconstruct(raw_stack()[[3 * a + p for p in range(3) for a in range(3)]])
-    assert method.judgement.quality.motion_nm is None
-    assert method.judgement.doubt == ""
+    assert method.quality.patterns.motion_nm is None
+    assert method.quality.doubt == ""
 
 
 def test_brightness_is_no_motion():
@@ -147,13 +155,13 @@ def test_drift_of_the_pattern_is_told_from_lack_of_light():
     turned = [p.stepped(1.2) for p in PATTERNS]
     method = sim()
     method.reconstruct(raw_stack(patterns=turned))
-    assert method.judgement.quality.phase_error_rad == pytest.approx(1.2, abs=0.15)
-    assert "drifted" in method.judgement.doubt
+    assert method.quality.patterns.phase_error_rad == pytest.approx(1.2, abs=0.15)
+    assert "drifted" in method.quality.doubt
 
 
 def test_doubtful_frames_are_refused_if_asked_to():
     with pytest.raises(DoubtfulFrameError, match="no pattern"):
-        sim(Trust(then="refuse")).reconstruct(raw_stack(2.0))
+        sim(QualityLimits(then="refuse")).reconstruct(raw_stack(2.0))
 
 
 def test_every_channel_has_its_own_optics_and_patterns():
@@ -179,10 +187,10 @@ def test_small_regions_are_judged_like_large_ones(size):
     method = sim_reconstructor(rig, rig.channel("488"), Geometry((size, size), "uint16", PIXEL_UM))
     for group in bank.frames:
         method.reconstruct(group)
-        assert method.judgement.doubt == ""
-        assert method.judgement.quality.modulation > 0.6
+        assert method.quality.doubt == ""
+        assert method.quality.patterns.modulation > 0.6
         method.reconstruct(np.roll(group, 2, axis=0))
-        assert method.judgement.doubt
+        assert method.quality.doubt
 
 
 @pytest.mark.parametrize("raw", [0, 4, 8])
@@ -191,14 +199,14 @@ def test_a_blank_frame_is_named_and_leaves_no_stripes(raw):
     whole = method.widefield(frames)
     frames[raw] = 0
     picture = method.reconstruct(frames)
-    assert method.judgement.doubt == f"raw frame {raw} is blank (every pixel is 0)"
-    assert not method.judgement.resolved
+    assert method.quality.doubt == f"raw frame {raw} is blank (every pixel is 0)"
+    assert not method.quality.resolved
     # The widefield picture is that of the other angles, as bright as ever.
     inner = np.s_[32:-32, 32:-32]
     np.testing.assert_allclose(picture[inner], whole[inner], atol=0.25 * whole.max())
     assert picture[inner].mean() == pytest.approx(whole[inner].mean(), rel=0.03)
     method.reconstruct(raw_stack(300))
-    assert method.judgement.doubt == ""  # the next frame is judged by itself
+    assert method.quality.doubt == ""  # the next frame is judged by itself
 
 
 def test_a_frame_that_was_corrected_is_judged_as_the_camera_gave_it():
@@ -208,7 +216,7 @@ def test_a_frame_that_was_corrected_is_judged_as_the_camera_gave_it():
     method.reconstruct(
         frames.astype(np.float32) + np.random.default_rng(0).normal(0, 1, frames.shape).astype(np.float32)
     )
-    assert method.judgement.doubt.startswith("raw frame 3 is blank")
+    assert method.quality.doubt.startswith("raw frame 3 is blank")
 
 
 def test_saturated_frames_are_doubtful_from_the_given_share_on():
@@ -217,10 +225,10 @@ def test_saturated_frames_are_doubtful_from_the_given_share_on():
     assert share > 0.02
     method = sim()
     method.reconstruct(frames)
-    assert f"{share:.1%} of its pixels are at 800" in method.judgement.doubt
-    method = sim(Trust(most_saturated=1.0))
+    assert f"{share:.1%} of its pixels are at 800" in method.quality.doubt
+    method = sim(QualityLimits(max_saturated=1.0))
     method.reconstruct(frames)
-    assert "saturated" not in method.judgement.doubt
+    assert "saturated" not in method.quality.doubt
 
 
 def test_every_doubt_is_given_for_its_own_cause():
@@ -236,28 +244,28 @@ def test_every_doubt_is_given_for_its_own_cause():
     for cause, frames in cases.items():
         method = sim()
         method.reconstruct(frames)
-        assert method.judgement.cause == cause, (cause, method.judgement)
+        assert method.quality.cause == cause, (cause, method.quality)
 
 
 @pytest.mark.parametrize("electrons", [1.0, 2.0, 4.0])
 def test_too_little_light_is_not_taken_for_motion(electrons):
-    method = sim(Trust(most_motion_nm=20.0))
+    method = sim(QualityLimits(max_motion_nm=20.0))
     for seed in range(4):
         method.reconstruct(raw_stack(electrons, seed=seed))
-        assert method.judgement.cause == UNSEEN
+        assert method.quality.cause == UNSEEN
 
 
 @pytest.mark.parametrize(("pixels", "value"), [(1, 4095), (8, 4095), (1, 65535), (8, 65535)])
 def test_hot_pixels_do_not_make_a_frame_doubtful(pixels, value):
     method, frames = sim(), raw_stack(300)
     method.reconstruct(frames)
-    before = method.judgement.quality
+    before = method.quality.patterns
     for i in range(pixels):
         frames[:, (37 * i + 40) % 100 + 10, (53 * i + 50) % 100 + 10] = value
     method.reconstruct(frames)
-    assert method.judgement.doubt == ""
-    assert method.judgement.quality.modulation == pytest.approx(before.modulation, abs=0.05)
-    assert method.judgement.quality.contrast_to_noise > 0.6 * before.contrast_to_noise
+    assert method.quality.doubt == ""
+    assert method.quality.patterns.modulation == pytest.approx(before.modulation, abs=0.05)
+    assert method.quality.patterns.contrast_to_noise > 0.6 * before.contrast_to_noise
 
 
 def test_what_optics_have_drawn_is_no_hot_pixel():

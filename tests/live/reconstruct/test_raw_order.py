@@ -9,7 +9,7 @@ import pytest
 import tifffile
 
 from livesr.base.config import load_rig
-from livesr.live.reconstruct.raw_order import RawOrderCheck
+from livesr.modalities.sim.raw_order import RawOrderCheck
 from livesr.optics.illumination import Pattern
 from livesr.simulation.rig import RawBank
 

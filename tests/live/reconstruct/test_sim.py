@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from livesr.base.errors import ConfigError, FrameShapeError
-from livesr.calibration.groups import Optics
-from livesr.calibration.sim import calibrate
-from livesr.live.reconstruct.passthrough import Passthrough
-from livesr.live.reconstruct.quality import Trust
 from livesr.live.reconstruct.reconstructor import Reconstructor
-from livesr.live.reconstruct.sim import SIMReconstructor
+from livesr.modalities.sim.calibration.groups import Optics
+from livesr.modalities.sim.calibration.sim import calibrate
+from livesr.modalities.sim.quality import QualityLimits
+from livesr.modalities.sim.reconstructor import SIMReconstructor
+from livesr.modalities.widefield.reconstructor import Passthrough
 from livesr.optics.illumination import Pattern, illumination
 from livesr.optics.noise import SCMOSNoise
 from livesr.optics.otf import otf
@@ -367,15 +367,15 @@ def test_real_microtubules_of_three_beams_match_the_authors_reconstruction():
         offset_adu=90.0,
         damping=found.optics.damping,
         attenuation=0.95,
-        trust=Trust(),
+        quality_limits=QualityLimits(),
     )
     # The reference is on the grid of the frames, one pixel further along x.
     picture, widefield = (np.roll(p[::2, ::2], -1, 1) for p in (sim.reconstruct(frames), sim.widefield(frames)))
-    assert sim.judgement.doubt == ""
+    assert sim.quality.doubt == ""
     assert pcc(picture, reference) > 0.94
     assert pcc(widefield, reference) < 0.7
     sim.reconstruct(real("mt_lowlight_15x256x256.tif"))
-    assert "no pattern" in sim.judgement.doubt
+    assert "no pattern" in sim.quality.doubt
 
 
 def lone_beads(picture, reach=14, border=60):

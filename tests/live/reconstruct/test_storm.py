@@ -8,9 +8,9 @@ import pytest
 from livesr.base.errors import FrameShapeError
 from livesr.base.frames import LOCALISATION, RawStack, Stream
 from livesr.evaluation.localisation import score_localisations
-from livesr.live.reconstruct import localise
-from livesr.live.reconstruct.localise import Localiser, PhotonScale
-from livesr.live.reconstruct.storm import FRAMES_AT_ONCE, UNITS_PER_LOCALISATION, STORMReconstructor
+from livesr.modalities.storm import localise
+from livesr.modalities.storm.localise import Localiser, PhotonScale
+from livesr.modalities.storm.reconstructor import FRAMES_AT_ONCE, UNITS_PER_LOCALISATION, STORMReconstructor
 from livesr.optics.noise import EMCCDNoise, SCMOSNoise
 from livesr.optics.psf import PointSpread, gaussian_sigma
 

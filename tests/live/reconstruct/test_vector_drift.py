@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from live.reconstruct.test_quality import BEAMS, EMISSION_UM, NA, PATTERNS, PIXEL_UM, SHAPE, raw_stack
-from livesr.calibration.groups import Optics
-from livesr.live.reconstruct import vector_drift
-from livesr.live.reconstruct.quality import Trust
-from livesr.live.reconstruct.sim import SIMReconstructor
-from livesr.live.reconstruct.vector_drift import VectorDrift
+from livesr.modalities.sim import vector_drift
+from livesr.modalities.sim.calibration.groups import Optics
+from livesr.modalities.sim.quality import QualityLimits
+from livesr.modalities.sim.reconstructor import SIMReconstructor
+from livesr.modalities.sim.vector_drift import VectorDrift
 from livesr.optics.illumination import angle_major, equal_steps
 
 STEP_UM = 1 / (SHAPE[0] * PIXEL_UM)
@@ -27,7 +27,14 @@ def never_resting(monkeypatch):
 
 def sim(patterns=PATTERNS, phases=3):
     return SIMReconstructor(
-        SHAPE, PIXEL_UM, NA, EMISSION_UM, patterns, order=angle_major(3, phases), trust=Trust(), follow=True
+        SHAPE,
+        PIXEL_UM,
+        NA,
+        EMISSION_UM,
+        patterns,
+        order=angle_major(3, phases),
+        quality_limits=QualityLimits(),
+        follow=True,
     )
 
 
@@ -47,13 +54,13 @@ def turned(steps, patterns=PATTERNS):
 def follow(method, check, group):
     picture = method.reconstruct(group)
     if check:
-        check.offer(list(group), method.judgement)
+        check.offer(list(group), method.quality)
         check.look()
     return picture
 
 
-def in_steps(judgement):
-    return np.reshape(judgement.vector_drift_um, (-1, 2)) / STEP_UM
+def in_steps(quality):
+    return np.reshape(quality.vector_drift_um, (-1, 2)) / STEP_UM
 
 
 def test_without_following_quality_falls_and_with_it_it_stays():
@@ -66,11 +73,11 @@ def test_without_following_quality_falls_and_with_it_it_stays():
     truth = sim(patterns).reconstruct(group)
     inside = np.s_[24:-24, 24:-24]
     pcc = [np.corrcoef(truth[inside].ravel(), p[inside].ravel())[0, 1] for p in (followed, left)]
-    assert following.judgement.doubt == ""
-    assert following.judgement.quality.modulation > 0.75
-    assert in_steps(following.judgement) == pytest.approx(0.94 * DIRECTIONS, abs=0.35)
-    assert plain.judgement.doubt
-    assert plain.judgement.quality.modulation < 0.3
+    assert following.quality.doubt == ""
+    assert following.quality.patterns.modulation > 0.75
+    assert in_steps(following.quality) == pytest.approx(0.94 * DIRECTIONS, abs=0.35)
+    assert plain.quality.doubt
+    assert plain.quality.patterns.modulation < 0.3
     print(pcc)
     assert pcc[0] > 0.98 > 0.95 > pcc[1]  # where nothing is followed, widefield is shown by now
 
@@ -99,25 +106,25 @@ def test_the_vector_that_is_found_is_the_true_one(patterns, phases):
     true = turned(0.2, patterns)
     for seed in range(9):
         follow(method, check, raw_stack(800, patterns=true, phases=phases, seed=seed))
-    assert in_steps(method.judgement) == pytest.approx(0.2 * DIRECTIONS, abs=0.03)
-    assert method.judgement.quality.modulation > 0.85
+    assert in_steps(method.quality) == pytest.approx(0.2 * DIRECTIONS, abs=0.03)
+    assert method.quality.patterns.modulation > 0.85
 
 
 def test_recorded_vectors_give_the_same_pictures():
     live = sim()
     check = watch(live)
     groups = [raw_stack(patterns=turned(0.02 * t), seed=t) for t in range(28)]
-    made = [(follow(live, check, group), live.judgement) for group in groups]
-    assert len({judgement.vector_drift_um for _, judgement in made}) > 2
+    made = [(follow(live, check, group), live.quality) for group in groups]
+    assert len({quality.vector_drift_um for _, quality in made}) > 2
     again = sim()
     for i in (20, 3, 12):  # as a backfill asks for them
-        picture, judgement = made[i]
-        again.correct_drift(judgement.pattern_drift_rad, judgement.vector_drift_um)
+        picture, quality = made[i]
+        again.correct_drift(quality.pattern_drift_rad, quality.vector_drift_um)
         np.testing.assert_allclose(again.reconstruct(groups[i]), picture, atol=1e-3 * picture.max())
 
 
 def test_what_drifts_too_far_is_said(monkeypatch):
-    monkeypatch.setattr(vector_drift, "MOST_STEPS", 0.4)
+    monkeypatch.setattr(vector_drift, "MAX_STEPS", 0.4)
     method = sim()
     check = watch(method)
     for t in count():
@@ -125,4 +132,4 @@ def test_what_drifts_too_far_is_said(monkeypatch):
         if check.lost or t == 60:
             break
     assert check.lost
-    assert np.hypot(*in_steps(method.judgement).T).max() <= vector_drift.MOST_STEPS
+    assert np.hypot(*in_steps(method.quality).T).max() <= vector_drift.MAX_STEPS

@@ -218,14 +218,14 @@ class TestTimeAxis:
         assert any("jump to time point 1000000000" in note for note in sink.notes)
         sink.close({})
         assert len(images(sink.path)["raw"]) == 2
-        (stray,) = events(sink.path, "stray")
-        kept = tifffile.imread(sink.path / layout.SIDECARS / stray["file"])
+        (unplaced,) = events(sink.path, "stray")
+        kept = tifffile.imread(sink.path / layout.SIDECARS / unplaced["file"])
         assert list(kept[:, 0, 0]) == [code(STREAM, 10**9, i) for i in range(RAW)]
 
     def test_frames_that_belong_nowhere_are_kept_as_they_came(self, sink: OMEZarrSink) -> None:
         sink.open(describe())
         odd = np.arange(35, dtype=np.uint8).reshape(7, 5)
-        sink.aside(RawStack((odd,), Stream(9, "?"), 4, START_NS, START_NS))
+        sink.unplaced(RawStack((odd,), Stream(9, "?"), 4, START_NS, START_NS))
         sink.close({})
         assert np.array_equal(tifffile.imread(sink.path / layout.STRAYS / "aside_t000004.tif"), odd)
 

@@ -196,7 +196,7 @@ def test_a_file_for_reading_is_not_written(tmp_path: Path) -> None:
 def test_no_link_of_an_ome_zarr_leads_out(name: str, tmp_path: Path) -> None:
     write_ome_zarr(tmp_path / "theirs.zarr", FRAMES, "tyx")
     write_ome_zarr(tmp_path / "a.zarr", FRAMES, "tyx")
-    (tmp_path / "a.zarr" / name).rename(tmp_path / "aside")
+    (tmp_path / "a.zarr" / name).rename(tmp_path / "unplaced")
     (tmp_path / "a.zarr" / name).symlink_to(tmp_path / "theirs.zarr" / name)
     with pytest.raises(LiveSRError, match="leads out of"):
         open_recording(tmp_path / "a.zarr").read((1,))
@@ -397,7 +397,7 @@ def test_a_strip_unpacks_to_no_more_than_a_frame_has(
     compression: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pack = zlib.compress if compression == "zlib" else lzma.compress
-    monkeypatch.setattr(tiff_pages, "_MOST_UNPACKED", 2**16)
+    monkeypatch.setattr(tiff_pages, "_MAX_UNPACKED", 2**16)
     noise = np.random.default_rng(0).integers(0, 2**16, (64, 64), np.uint16)
     tifffile.imwrite(tmp_path / "a.tif", noise, compression=compression, metadata=None, photometric="minisblack")
     with tifffile.TiffFile(tmp_path / "a.tif") as tiff:

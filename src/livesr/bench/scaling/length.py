@@ -158,7 +158,7 @@ class _Watch:
     def raw(self, stack: RawStack) -> None:
         pass
 
-    def aside(self, stack: RawStack) -> None:
+    def unplaced(self, stack: RawStack) -> None:
         pass
 
     def recon(self, frame: SRFrame) -> None:

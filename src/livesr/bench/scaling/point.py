@@ -107,7 +107,7 @@ class _Run:
             raise RuntimeError(f"{report['sr_frames']} frames were separated: {report['error']}, {report['warnings']}")
         for path in self._paths.values():
             path.close()
-        memory = (self._watch.most_bytes - self._before) / 2**20
+        memory = (self._watch.max_bytes - self._before) / 2**20
         return {**found, "memory_mib": memory, "content_mib": self._content / 2**20}
 
     def _time_point(self) -> None:
@@ -133,9 +133,9 @@ def _rig(names: list[str]) -> RigConfig:
     """Return the virtual SIM rig with these channels; it reconstructs frames that show no pattern, too."""
     rig = load_rig("virtual_sim")
     assert rig.sim is not None
-    trust = rig.sim.trust.model_copy(update={"when_doubtful": "reconstruct"})
+    limits = rig.sim.quality_limits.model_copy(update={"when_doubtful": "reconstruct"})
     channel = next(iter(rig.channels.values())).model_copy(update={"separate": NO_ENGINE})
-    sim = rig.sim.model_copy(update={"trust": trust})
+    sim = rig.sim.model_copy(update={"quality_limits": limits})
     return rig.model_copy(update={"sim": sim, "channels": dict.fromkeys(names, channel)})
 
 
@@ -153,7 +153,7 @@ class _Watch:
 
     def __init__(self, process: psutil.Process) -> None:
         self._process, self._came = process, threading.Semaphore(0)
-        self.most_bytes = 0
+        self.max_bytes = 0
 
     def wait(self, n: int) -> None:
         """Wait for `n` measurements and predictions."""
@@ -167,14 +167,14 @@ class _Watch:
     def raw(self, stack: RawStack) -> None:
         pass
 
-    def aside(self, stack: RawStack) -> None:
+    def unplaced(self, stack: RawStack) -> None:
         pass
 
     def recon(self, frame: SRFrame) -> None:
         self._came.release()
 
     def separated(self, frame: MulticolorFrame) -> None:
-        self.most_bytes = max(self.most_bytes, self._process.memory_info().rss)
+        self.max_bytes = max(self.max_bytes, self._process.memory_info().rss)
         self._came.release()
 
     def skipped(self, stream: Stream, t: int, reason: str) -> None:

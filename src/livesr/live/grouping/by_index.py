@@ -56,7 +56,7 @@ class IndexGrouping:
             raise ValueError(f"raw index {frame.raw} came, expected 0 to {self._n_raw - 1}")
         if frame.t <= self._closed_up_to.get(frame.stream, -1):
             self.repeated += 1
-            return [self._aside(frame)]
+            return [self._unplaced(frame)]
         groups = self._open.setdefault(frame.stream, {})
         group = groups.setdefault(frame.t, _Group([None] * self._n_raw))
         if group.slots[frame.raw] is not None:
@@ -91,7 +91,7 @@ class IndexGrouping:
             self.incomplete += not stack.complete
             self.missing += sum(f is None for f in stack.frames)
             stacks.append(stack)
-            stacks += [self._aside(f) for f in group.repeats]
+            stacks += [self._unplaced(f) for f in group.repeats]
         self._closed_up_to[stream] = max(t, self._closed_up_to.get(stream, -1))
         return stacks
 
@@ -111,7 +111,7 @@ class IndexGrouping:
             stage=came[0].stage,
         )
 
-    def _aside(self, frame: CameraFrame) -> RawStack:
+    def _unplaced(self, frame: CameraFrame) -> RawStack:
         frames: list[Pixels | None] = [None] * self._n_raw
         frames[frame.raw] = frame.pixels
         t = frame.t_host_ns
@@ -122,7 +122,7 @@ class IndexGrouping:
             t,
             t,
             frame.t_camera_ms,
-            stray=True,
+            unplaced=True,
             exposure_ms=frame.exposure_ms,
             stage=frame.stage,
         )

@@ -9,18 +9,19 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from livesr.base import contained
-from livesr.base.config import Number, Positive, data_folders, load_yaml, parse
+from livesr.base.config import Model, Number, Positive, data_folders, load_yaml, parse
 from livesr.base.errors import BackendError, ConfigError, EngineError, suggestion
-from livesr.live.familiarity import FEATURES
 from livesr.live.inference.onnx_file import why_refused
+from livesr.live.out_of_distribution import FEATURES
 
 log = logging.getLogger(__name__)
 
@@ -34,14 +35,10 @@ INT8_NAME = "model-int8.onnx"
 CONFUSED = 0.2
 """Share of a structure's light in another channel from which on the two are too alike for an engine."""
 
-_MOST_CREDIBLE_SCALE = 3  # Hu et al. 2020, EDSR on STORM images of microtubules
+_MAX_CREDIBLE_SCALE = 3  # Hu et al. 2020, EDSR on STORM images of microtubules
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Range(_Part):
+class Range(Model):
     """A closed interval."""
 
     min: Number
@@ -60,7 +57,7 @@ class Range(_Part):
         return f"{self.min:g}-{self.max:g}"
 
 
-class OutputChannel(_Part):
+class OutputChannel(Model):
     """A structure that the network draws. `color` is RRGGBB, as OME-Zarr writes it."""
 
     name: Annotated[str, Field(min_length=1, max_length=64)]
@@ -72,7 +69,7 @@ class OutputChannel(_Part):
         return value.removeprefix("#").upper() if isinstance(value, str) else value
 
 
-class Citation(_Part):
+class Citation(Model):
     """What to cite (bioimage.io's `cite`)."""
 
     text: str
@@ -80,7 +77,7 @@ class Citation(_Part):
     url: str | None = None
 
 
-class Metrics(_Part):
+class Metrics(Model):
     """How well it did on its validation data.
 
     Attributes
@@ -97,8 +94,8 @@ class Metrics(_Part):
     other: dict[str, float] = Field(default_factory=dict)
 
 
-class Familiar(_Part):
-    """Where the frames of training lie, as `livesr.live.familiarity` measures them.
+class TrainingDistribution(Model):
+    """Where the frames of training lie, as `livesr.live.out_of_distribution` measures them.
 
     The distance of a frame is ``|whitening (features - mean)|``; 1 in 40 frames of training exceeds `limit`.
     """
@@ -109,7 +106,7 @@ class Familiar(_Part):
     limit: Positive
 
     @model_validator(mode="after")
-    def _measured_as_here(self) -> Familiar:
+    def _measured_as_here(self) -> TrainingDistribution:
         n = len(FEATURES)
         if self.features != FEATURES:
             raise ValueError("'features' are not those of this version: measure them anew with 'livesr limits'")
@@ -118,35 +115,39 @@ class Familiar(_Part):
         return self
 
 
-class Uncertain(_Part):
+class Uncertain(Model):
     """What the spread of predictions from several sides is worth, measured on simulated sequences.
 
     Attributes
     ----------
-    views : sides that were compared, as in `livesr.live.inference.views`
+    augmentation : sides that were compared, as in `livesr.live.inference.test_time_augmentation`
     scale : standard deviations of the views that the error is, root mean square
     correlation : of the absolute error of single pixels with it, by rank (Spearman)
     """
 
-    views: str
+    renamed: ClassVar[Mapping[str, str]] = {"views": "augmentation"}
+
+    augmentation: str
     scale: Positive
     correlation: Number | None = None
 
 
-class Limits(_Part):
+class Limits(Model):
     """Beyond which values its predictions are not those of validation; `livesr limits` measures them.
 
     Attributes
     ----------
     data : on which frames
-    familiar : where the frames of training lie; None is not judged
+    training_distribution : where the frames of training lie; None is not judged
     weak : share of the light below which a structure is not to be trusted, by channel; others have 0.04
     confusion : share of a structure's light, alone in the field of a rig in good order, that is shown as each other one, median
     uncertainty : None was not measured
     """
 
+    renamed: ClassVar[Mapping[str, str]] = {"familiar": "training_distribution"}
+
     data: str = ""
-    familiar: Familiar | None = None
+    training_distribution: TrainingDistribution | None = None
     weak: dict[str, Annotated[float, Field(ge=0, lt=1)]] = Field(default_factory=dict)
     confusion: dict[str, dict[str, Number]] = Field(default_factory=dict)
     uncertainty: Uncertain | None = None
@@ -162,7 +163,7 @@ FileBeside = Annotated[str, AfterValidator(_beside)]
 """Name of a file in the engine's own folder."""
 
 
-class OnnxWeights(_Part):
+class OnnxWeights(Model):
     """The network's file, beside the manifest."""
 
     source: FileBeside = MODEL_NAME
@@ -186,7 +187,7 @@ class Int8Weights(OnnxWeights):
     pcc_loss: Number
 
 
-class Weights(_Part):
+class Weights(Model):
     """The formats that the network comes in; `onnx` is the source of truth, `int8` is made of it."""
 
     onnx: OnnxWeights
@@ -199,7 +200,7 @@ class Weights(_Part):
         return self
 
 
-class Manifest(_Part):
+class Manifest(Model):
     """manifest.yaml. Names that the bioimage.io model specification has are used as it has them.
 
     Attributes
@@ -344,9 +345,9 @@ class Engine:
         if not self.manifest.trained:
             warnings.append(f"Engine {self.manifest.id!r} is untrained: its channels mean nothing.")
         warnings += self._confused()
-        if task == "upscale" and self.manifest.scale > _MOST_CREDIBLE_SCALE:
+        if task == "upscale" and self.manifest.scale > _MAX_CREDIBLE_SCALE:
             warnings.append(
-                f"Engine {self.manifest.id!r} enlarges {self.manifest.scale} times: beyond {_MOST_CREDIBLE_SCALE} times, thin "
+                f"Engine {self.manifest.id!r} enlarges {self.manifest.scale} times: beyond {_MAX_CREDIBLE_SCALE} times, thin "
                 "structures break and specks appear that are not there."
             )
         if shape is not None:

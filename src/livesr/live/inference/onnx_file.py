@@ -33,10 +33,10 @@ _OP_TYPE, _DOMAIN = 4, 7  # of a node
 _DIMS, _DATA_TYPE, _DATA, _EXTERNAL_DATA, _DATA_LOCATION = 1, 2, (4, 5, 7, 9, 10, 11), 13, 14  # of a tensor
 _STRINGS = 8
 _DEEPEST = 64
-_MOST_FIELDS = 2_000_000
+_MAX_FIELDS = 2_000_000
 _VALUES_PER_BYTE = 4  # the smallest numbers that ONNX has take 2 bits
 
-MOST_NODES = 20_000
+MAX_NODES = 20_000
 """Nodes of a network; the largest that were published for images have a few thousand."""
 
 OPERATORS = frozenset([
@@ -110,8 +110,8 @@ def why_refused(model: bytes) -> str | None:
     unknown = sorted(facts.operators - OPERATORS)
     if facts.other_files:
         return "It keeps weights in other files, which nobody has verified: export it as one file."
-    if facts.nodes > MOST_NODES:
-        return f"It has {facts.nodes} nodes; the largest networks for images have some thousand, and {MOST_NODES} are taken."
+    if facts.nodes > MAX_NODES:
+        return f"It has {facts.nodes} nodes; the largest networks for images have some thousand, and {MAX_NODES} are taken."
     if control := sorted(_CONTROL & facts.operators):
         return (
             f"It branches or loops ({', '.join(control)}): export it for fixed behaviour, or simplify it with onnxsim."
@@ -175,7 +175,7 @@ class _Walk:
     def _counted(self, message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
         for one in _fields(message):
             self._fields += 1
-            if self._fields > _MOST_FIELDS:
+            if self._fields > _MAX_FIELDS:
                 raise ValueError("in more pieces than any network")
             yield one
 

@@ -44,7 +44,7 @@ SHIPPED = frozenset({
 """SHA-256 of the networks that come with livesr."""
 
 LONGEST_S, LONGEST_ON_GPU_S = 120.0, 900.0  # TensorRT measures for minutes
-MOST_OF_MEMORY = 0.8  # of what was free when the trial began
+MAX_OF_MEMORY = 0.8  # of what was free when the trial began
 _LOOK_S = 0.02
 _RUNTIMES = ("openvino", "torch", "tensorrt", "tensorrt-rtx-cu13", "tensorrt-rtx-cu12", "onnx", "numpy")
 
@@ -133,7 +133,7 @@ def _remember(facts: dict[str, Any]) -> None:
 def _run(command: list[str], engine: Engine, shape: tuple[int, int]) -> str | None:
     """Return what a runtime said against it, None if it passed."""
     limit_s = LONGEST_S if why_no_gpu() else LONGEST_ON_GPU_S
-    most_bytes = int(psutil.virtual_memory().available * MOST_OF_MEMORY)
+    max_bytes = int(psutil.virtual_memory().available * MAX_OF_MEMORY)
     try:
         process = subprocess.Popen(  # noqa: S603 - this Python, and a module of ours
             command,
@@ -145,7 +145,7 @@ def _run(command: list[str], engine: Engine, shape: tuple[int, int]) -> str | No
     except OSError as e:
         raise BackendError(f"No process could be started to try out engine {engine.manifest.id!r}: {e}.") from e
     try:
-        trouble, said, complaints = _watched(process, time.monotonic() + limit_s, most_bytes)
+        trouble, said, complaints = _watched(process, time.monotonic() + limit_s, max_bytes)
     finally:
         process.kill()
         process.wait()
@@ -162,7 +162,7 @@ def _run(command: list[str], engine: Engine, shape: tuple[int, int]) -> str | No
     )
 
 
-def _watched(process: subprocess.Popen[bytes], deadline_s: float, most_bytes: int) -> tuple[str, bytes, bytes]:
+def _watched(process: subprocess.Popen[bytes], deadline_s: float, max_bytes: int) -> tuple[str, bytes, bytes]:
     """Wait for the end; return what went wrong ("" if nothing did), and what the process wrote."""
     while True:
         try:
@@ -170,8 +170,8 @@ def _watched(process: subprocess.Popen[bytes], deadline_s: float, most_bytes: in
         except subprocess.TimeoutExpired:
             if time.monotonic() > deadline_s:
                 return "did not come to an end", b"", b""
-            if _memory(process.pid) > most_bytes:
-                return f"took more than {most_bytes / 1e9:.1f} GB of memory", b"", b""
+            if _memory(process.pid) > max_bytes:
+                return f"took more than {max_bytes / 1e9:.1f} GB of memory", b"", b""
         else:
             return "", said, complaints
 

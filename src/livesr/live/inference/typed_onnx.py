@@ -51,7 +51,7 @@ _Array: TypeAlias = NDArray[Any]
 _QUANTISERS = ("QuantizeLinear", "DequantizeLinear")
 _OPSET_QUANTISING_HALVES = 19  # the first in which Q/DQ take FP16 values and FP8 codes
 _INT8_MOST, _FP8_MOST = 127.0, 448.0  # the largest codes: int8 symmetric, E4M3
-_LEAST_SCALE = float(2.0**-24)  # FP16's smallest number: a scale of 0 would divide by it
+_MIN_SCALE = float(2.0**-24)  # FP16's smallest number: a scale of 0 would divide by it
 _ONNX_TYPES: dict[Any, int] = {np.float32: TensorProto.FLOAT, np.float16: TensorProto.FLOAT16}
 
 
@@ -187,7 +187,7 @@ class _Typing:
 def _narrowed(array: _Array, dtype: Any) -> _Array:
     """Return `array` in `dtype`; what is positive stays so, because scales are divided by."""
     narrow = array.astype(dtype)
-    return np.where((array > 0) & (narrow == 0), np.asarray(_LEAST_SCALE, dtype), narrow)
+    return np.where((array > 0) & (narrow == 0), np.asarray(_MIN_SCALE, dtype), narrow)
 
 
 def _parse(model: bytes) -> ModelProto:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from livesr.base.errors import LiveSRError
-from livesr.base.frames import Judgement, Pixels
+from livesr.base.frames import FrameQuality, Pixels
 from livesr.optics.exposure import Exposures
 
 RawFrames: TypeAlias = Sequence[Pixels] | Pixels | NDArray[np.float32]
@@ -35,10 +35,10 @@ class DoubtfulFrameError(LiveSRError):
 
 
 @runtime_checkable
-class Judging(Protocol):
+class ReportsQuality(Protocol):
     """A reconstruction that says how well its last frame can be trusted."""
 
-    judgement: Judgement | None
+    quality: FrameQuality | None
 
     def look_at(self, exposures: Exposures) -> None:
         """Judge the next frame by what its raw frames were before they were corrected; without, by what is given."""

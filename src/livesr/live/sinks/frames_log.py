@@ -38,8 +38,8 @@ from livesr.base.frames import Stream
 
 FRAMES_LOG_VERSION = 1
 SeriesName: TypeAlias = Literal["raw", "recon", "sr", "uncertainty"]
-_MOST_LINE_BYTES = 1 << 20
-_MOST_RAW = 100_000  # exposures of a time point, as of `storm.frames`
+_MAX_LINE_BYTES = 1 << 20
+_MAX_RAW = 100_000  # exposures of a time point, as of `storm.frames`
 _LONGEST_PATH = 1 << 15
 _Index = Annotated[int, Field(ge=0, lt=1 << 31)]
 _Count = Annotated[int, Field(ge=0, lt=1 << 53)]
@@ -154,8 +154,8 @@ class Line(TypedDict, total=False):
     t_acq_ns: _Nanoseconds | None
     t_camera_ms: float | None
     exposure_ms: _Milliseconds | None
-    missing: Annotated[list[_Index], Field(max_length=_MOST_RAW)]
-    damaged: Annotated[list[_Index], Field(max_length=_MOST_RAW)]
+    missing: Annotated[list[_Index], Field(max_length=_MAX_RAW)]
+    damaged: Annotated[list[_Index], Field(max_length=_MAX_RAW)]
     normalisation: _NormalisedWith
     quality: dict[str, float | None]
     resolved: bool
@@ -167,7 +167,7 @@ class Line(TypedDict, total=False):
     drift_nm: _Numbers
     clipped: _Count
     residual: float | None
-    novelty: float | None
+    ood_score: float | None
     latency_ms: float | None
     edge: bool
     true_neighbours: bool
@@ -278,10 +278,10 @@ def read_frames_log(path: Path) -> list[dict[str, Any]]:
 
 def _lines(file: BinaryIO) -> Iterator[tuple[bytes, bool]]:
     """Yield every line, of one that has no end within 1 MiB the beginning, and whether it ends before the file does."""
-    while line := file.readline(_MOST_LINE_BYTES):
+    while line := file.readline(_MAX_LINE_BYTES):
         rest = line
-        while not rest.endswith(b"\n") and len(rest) == _MOST_LINE_BYTES:
-            rest = file.readline(_MOST_LINE_BYTES)
+        while not rest.endswith(b"\n") and len(rest) == _MAX_LINE_BYTES:
+            rest = file.readline(_MAX_LINE_BYTES)
         yield line, rest.endswith(b"\n")
 
 

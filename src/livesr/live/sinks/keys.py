@@ -38,7 +38,7 @@ from livesr.base.errors import ConfigError
 
 _NAME = re.compile(r"[\w][\w.-]{0,62}")
 LOCAL = "this-computer"
-_MOST_BYTES, _KEY_BYTES = 1 << 16, 32
+_MAX_BYTES, _KEY_BYTES = 1 << 16, 32
 _RESERVED = {"publisher", "authorized", LOCAL}
 
 
@@ -148,7 +148,7 @@ def _pair(path: Path, hint: str) -> tuple[bytes, bytes]:
 
 def _read(path: Path, hint: str = "livesr keys") -> tuple[bytes, bytes | None]:
     try:
-        if not path.is_file() or path.stat().st_size > _MOST_BYTES:
+        if not path.is_file() or path.stat().st_size > _MAX_BYTES:
             raise ValueError(path)
         public, secret = load_certificate(path)
         if not all(key is None or len(z85.decode(key)) == _KEY_BYTES for key in (public, secret)):

@@ -44,7 +44,7 @@ from livesr.live.sinks.series import (
     write_json,
 )
 from livesr.live.sinks.shard import decode
-from livesr.live.sinks.sink import RunDescription, judgement_facts, score_facts, time_shift_ms, to_uint16
+from livesr.live.sinks.sink import RunDescription, quality_facts, score_facts, time_shift_ms, to_uint16
 
 __all__ = ["OMEZarrSink", "bytes_per_hour", "free_bytes", "memory_bytes", "next_free_path"]
 
@@ -56,7 +56,7 @@ _DISK_CHECK_S = 1.0
 _STACKS_HELD, _HELD_BYTES = 8, 256 << 20  # of planes that wait for one that is late
 _WINDOW_UPDATE_S = 0.5
 _WRITE_ERRORS = (OSError, RuntimeError, StoreError)
-_MOST_AHEAD = (
+_MAX_AHEAD = (
     100_000  # planes that an image is filled up by at once: more never came by any loss, and would take for ever
 )
 
@@ -104,7 +104,7 @@ class OMEZarrSink:
         self.notes: list[str] = []
         self.raw_kept: int | None = None
         self._lost: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
-        self._aside = 0  # raw frames that became TIFFs
+        self._unplaced = 0  # raw frames that became TIFFs
         self._finished = False
         self._disk_said = False
         self._places: dict[tuple[int, str], _Place] = {}
@@ -127,7 +127,7 @@ class OMEZarrSink:
         raw = [series for _, kind, series in self._all_series() if kind == "raw"]
         return {
             "raw_stored": sum(series.stored for series in raw),
-            "raw_elsewhere": self._aside + sum(series.elsewhere for series in raw),
+            "raw_elsewhere": self._unplaced + sum(series.elsewhere for series in raw),
             "lost": {name: _ranges(places) for name, places in self._lost.items()},
         }
 
@@ -234,14 +234,14 @@ class OMEZarrSink:
             **stack.stage._asdict(),
         )
 
-    def aside(self, stack: RawStack) -> None:
+    def unplaced(self, stack: RawStack) -> None:
         """Keep raw frames that no image here can hold, one TIFF each."""
         self._opened()
         facts = {"t_acq_ns": stack.t_acq_ns, "t_camera_ms": stack.t_camera_ms}
         for pixels in stack.frames:
             if pixels is not None:
                 file = self._write_tiff(f"aside_t{stack.t:06d}.tif", pixels, facts)
-                self._aside += 1
+                self._unplaced += 1
                 self._write_log("raw", "stray", stack.stream, stack.t, file=file, **facts)
         self._watch_disk()
 
@@ -268,7 +268,7 @@ class OMEZarrSink:
             t_camera_ms=frame.t_camera_ms,
             normalisation=frame.normalisation._asdict(),
             saturated=frame.saturated or None,
-            **judgement_facts(frame),
+            **quality_facts(frame),
             clipped=clipped or None,
             localisations=None if frame.localisations is None else len(frame.localisations),
             drift_nm=frame.drift_nm,
@@ -295,7 +295,7 @@ class OMEZarrSink:
             latency_ms=round(frame.latency_ms, 3),
             edge=frame.edge,
             true_neighbours=frame.true_neighbours,
-            novelty=None if frame.novelty is None else round(frame.novelty, 4),
+            ood_score=None if frame.ood_score is None else round(frame.ood_score, 4),
             warnings=frame.warnings,
             score=score_facts(frame) or None,
         )
@@ -427,11 +427,11 @@ class OMEZarrSink:
         place = self._place(stream, t)
         index = place.index(stream, t)
         series = place.series.get(kind)
-        if series is not None and index - place.end > _MOST_AHEAD:  # a wrong number, or a mistake in a script
+        if series is not None and index - place.end > _MAX_AHEAD:  # a wrong number, or a mistake in a script
             self._set_aside(series, kind, stream, t, planes, **facts)
             self.notes.append(
                 f"Pictures of {series.spec.name} jump to time point {t}, and are kept as TIFF beside the images: an image is "
-                f"filled up by at most {_MOST_AHEAD} that never came. Correct the index of the plan's events."
+                f"filled up by at most {_MAX_AHEAD} that never came. Correct the index of the plan's events."
             )
             return
         place.end = max(place.end, index + 1)
@@ -546,7 +546,7 @@ class OMEZarrSink:
         except RecordingError as e:
             log.warning("no TIFF either: %s", e)
             return 0
-        self._aside += len(casualty.chunks)
+        self._unplaced += len(casualty.chunks)
         self._write_log("raw", "raw", where, casualty.t, file=file, reason=casualty.reason)
         return len(casualty.chunks)
 
@@ -574,7 +574,7 @@ class OMEZarrSink:
         blank = np.zeros(series.spec.shape, series.spec.dtype)
         block = np.stack([blank if plane is None else plane for plane in planes])
         file = self._write_tiff(f"{series.spec.name}_t{t:06d}_z{stream.z:03d}.tif", block, facts)
-        self._aside += sum(plane is not None for plane in planes) if kind == "raw" else 0
+        self._unplaced += sum(plane is not None for plane in planes) if kind == "raw" else 0
         self._write_log(kind, "stray", stream, t, file=file, **facts)
 
     def _write_tiff(self, name: str, block: Pixels, facts: Mapping[str, Any]) -> str:

@@ -87,14 +87,14 @@ class PairsSink:
     def raw(self, stack: RawStack) -> None:
         """Raw frames are no pairs."""
 
-    def aside(self, stack: RawStack) -> None:
+    def unplaced(self, stack: RawStack) -> None:
         """Raw frames are no pairs."""
 
     def recon(self, frame: SRFrame) -> None:
         """Keep the picture of a true channel, if it is one that shows its patterns."""
         if frame.stream.channel not in self._folders:
             return
-        if frame.judgement and not frame.judgement.resolved:
+        if frame.quality and not frame.quality.resolved:
             self._end(frame.stream)
             return
         file = self._files.get(frame.stream)

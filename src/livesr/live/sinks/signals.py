@@ -39,7 +39,7 @@ class SignalSink:
     def raw(self, stack: RawStack) -> None:
         """Raw frames are not signalled; connect to the core for those."""
 
-    def aside(self, stack: RawStack) -> None:
+    def unplaced(self, stack: RawStack) -> None:
         """Not signalled either."""
 
     def recon(self, frame: SRFrame) -> None:

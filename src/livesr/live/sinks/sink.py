@@ -127,7 +127,7 @@ class Sink(Protocol):
     def raw(self, stack: RawStack) -> None:
         """Take a raw group, complete or not."""
 
-    def aside(self, stack: RawStack) -> None:
+    def unplaced(self, stack: RawStack) -> None:
         """Keep raw frames that have no place in the run (another size, an unknown channel); lossless sinks only."""
 
     def recon(self, frame: SRFrame) -> None:
@@ -146,17 +146,17 @@ class Sink(Protocol):
         """Finish; called once, also after an error or a failed `open`. `report` is the final report."""
 
 
-def judgement_facts(frame: SRFrame) -> dict[str, Any]:
+def quality_facts(frame: SRFrame) -> dict[str, Any]:
     """Return what the store and the stream say of a frame's patterns, under the same names; nothing where there are none."""
-    if frame.judgement is None:
+    if frame.quality is None:
         return {}
-    quality = frame.judgement.quality
+    quality = frame.quality.patterns
     rounded = {k: round(v, 3) for k, v in quality._asdict().items() if v is not None} if quality else None
-    phases, vectors = frame.judgement.pattern_drift_rad, frame.judgement.vector_drift_um
+    phases, vectors = frame.quality.pattern_drift_rad, frame.quality.vector_drift_um
     return {
         "quality": rounded,
-        "doubt": frame.judgement.doubt or None,
-        "resolved": frame.judgement.resolved,
+        "doubt": frame.quality.doubt or None,
+        "resolved": frame.quality.resolved,
         "pattern_drift_rad": phases if any(phases) else None,
         "vector_drift_per_um": vectors if any(vectors) else None,
     }

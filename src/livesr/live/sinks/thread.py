@@ -82,9 +82,9 @@ class SinkThread:
         """Hand over a raw group."""
         self._queue.put(("raw", (stack,)), sum(f.nbytes for f in stack.frames if f is not None))
 
-    def aside(self, stack: RawStack) -> None:
+    def unplaced(self, stack: RawStack) -> None:
         """Hand over raw frames that have no place in the run."""
-        self._queue.put(("aside", (stack,)), sum(f.nbytes for f in stack.frames if f is not None))
+        self._queue.put(("unplaced", (stack,)), sum(f.nbytes for f in stack.frames if f is not None))
 
     def recon(self, frame: SRFrame) -> None:
         """Hand over a measurement."""
@@ -138,7 +138,7 @@ class SinkThread:
             taken = self._error is None or method == "close" or getattr(self.sink, "endures", False)
             if taken:
                 taken = self._call(method, arguments)
-            if method in ("raw", "aside") and getattr(self.sink, "keeps_raw", True):
+            if method in ("raw", "unplaced") and getattr(self.sink, "keeps_raw", True):
                 frames = sum(f is not None for f in arguments[0].frames)
                 self._raw_given += frames
                 self._raw_refused += 0 if taken else frames

@@ -37,8 +37,8 @@ _Count = Annotated[int, Field(ge=0, lt=1 << 53)]  # what a page of a browser cou
 _Nanoseconds = Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)]
 
 
-MOST_NAME: Final = 1000
-_Name = Annotated[str, Field(max_length=MOST_NAME)]
+MAX_NAME: Final = 1000
+_Name = Annotated[str, Field(max_length=MAX_NAME)]
 
 
 class WireError(ValueError):
@@ -95,7 +95,7 @@ class WireHeader(_Part):
     quality: dict[str, float | None] | None = None
     resolved: bool = True
     residual: float | None = None
-    novelty: float | None = None
+    ood_score: float | None = None
     latency_ms: float | None = None
     warnings: tuple[str, ...] = ()
     score: dict[str, dict[str, float | None]] = Field(default_factory=dict)

@@ -33,12 +33,12 @@ from livesr.live.sinks.frames_log import to_json
 from livesr.live.sinks.keys import PublisherKeys
 from livesr.live.sinks.layout import UNCERTAINTY_WARNING
 from livesr.live.sinks.series import DisplayWindow
-from livesr.live.sinks.sink import RunDescription, judgement_facts, score_facts, time_shift_ms, to_uint16
+from livesr.live.sinks.sink import RunDescription, quality_facts, score_facts, time_shift_ms, to_uint16
 from livesr.live.sinks.wire import (
     END,
     FRAME,
     INPUT,
-    MOST_NAME,
+    MAX_NAME,
     STATUS,
     TOPICS,
     UNCERTAINTY,
@@ -52,18 +52,18 @@ log = logging.getLogger(__name__)
 # Time points of each channel that may wait for a subscriber: one that is slower than the run sees few old frames, not
 # thirty seconds of them. ZeroMQ counts messages, and a time point is up to three, the measurement, the provisional and
 # the final prediction, and with its uncertainty four.
-_MESSAGES, _WAITING_TIME_POINTS, _MOST_WAITING_MESSAGES = 3, 2, 16
+_MESSAGES, _WAITING_TIME_POINTS, _MAX_WAITING_MESSAGES = 3, 2, 16
 _QUEUE_FRAMES = 8
 _WINDOW_UPDATE_S = 0.1
 _LINGER_MS = 500
 _END_REPEATS, _END_EVERY_S = 3, 0.05
 # The longest topic is 14 bytes. ZeroMQ remembers whatever is subscribed to, a list node for every byte: 4 KiB at full speed
 # were 400 MiB/s. Longer messages end their connection; with keys the handshake is longer, and subscribers are known.
-_MOST_BYTES, _MOST_BYTES_WITH_KEYS = 64, 512
+_MAX_BYTES, _MAX_BYTES_WITH_KEYS = 64, 512
 _SUBSCRIPTIONS_AT_ONCE = 64  # then it is the turn of the frames
 # Every connection takes a file descriptor of the process that records. Whoever connects and says nothing is hung up on; when
 # there are too many all are, and those that are viewers come back by themselves.
-_MOST_CONNECTIONS, _AGAIN_S, _HANDSHAKE_MS = 256, 1.0, 2000
+_MAX_CONNECTIONS, _AGAIN_S, _HANDSHAKE_MS = 256, 1.0, 2000
 _SHARE_OF_FILES = 4
 _BACKLOG = 32  # connections that the system accepts before they are counted
 
@@ -136,7 +136,7 @@ class ZeroMQSink:
     def raw(self, stack: RawStack) -> None:
         """Raw frames are not published."""
 
-    def aside(self, stack: RawStack) -> None:
+    def unplaced(self, stack: RawStack) -> None:
         """Raw frames are not published."""
 
     def recon(self, frame: SRFrame) -> None:
@@ -341,7 +341,7 @@ class _Publisher:
             edge=frame.edge,
             true_neighbours=frame.true_neighbours,
             residual=frame.residual,
-            novelty=frame.novelty,
+            ood_score=frame.ood_score,
             latency_ms=frame.latency_ms,
             warnings=frame.warnings,
             score=_jsonable(score_facts(frame)),
@@ -365,7 +365,7 @@ class _Publisher:
         channel = self._run.channel(frame.stream.channel)
         offset = self._run.recon_offset_adu
         window = self._windows.setdefault(frame.stream, DisplayWindow(_WINDOW_UPDATE_S)).update(pixels)
-        judged = judgement_facts(frame)
+        judged = quality_facts(frame)
         doubt = judged.pop("doubt", None)
         for stored_only in ("pattern_drift_rad", "vector_drift_per_um"):
             judged.pop(stored_only, None)
@@ -396,7 +396,7 @@ class _Publisher:
             "t_acq_ns": frame.t_acq_ns,
             "t_camera_ms": frame.t_camera_ms,
             "position": stream.position,
-            "position_name": self._run.positions[stream.position][:MOST_NAME],
+            "position_name": self._run.positions[stream.position][:MAX_NAME],
             "channel": stream.channel,
             "z": stream.z,
             "t": frame.t,
@@ -422,7 +422,7 @@ class _Doorway:
         self._xpub, self._address = xpub, xpub.getsockopt_string(zmq.LAST_ENDPOINT)
         self.monitor = xpub.get_monitor_socket(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
         self._connected: set[int] = set()
-        self._most = min(_MOST_CONNECTIONS, open_files_limit() // _SHARE_OF_FILES)
+        self._most = min(_MAX_CONNECTIONS, open_files_limit() // _SHARE_OF_FILES)
         self._opens_s = math.inf
 
     @property
@@ -459,10 +459,10 @@ class _Doorway:
 
 
 def _configure(xpub: zmq.Socket[Any], address: str, messages: int, *, with_keys: bool) -> None:
-    xpub.setsockopt(zmq.SNDHWM, min(messages * _WAITING_TIME_POINTS, _MOST_WAITING_MESSAGES))
+    xpub.setsockopt(zmq.SNDHWM, min(messages * _WAITING_TIME_POINTS, _MAX_WAITING_MESSAGES))
     xpub.setsockopt(zmq.LINGER, _LINGER_MS)
     xpub.setsockopt(zmq.XPUB_VERBOSE, 1)  # every joiner is greeted, not only the first
-    xpub.setsockopt(zmq.MAXMSGSIZE, _MOST_BYTES_WITH_KEYS if with_keys else _MOST_BYTES)
+    xpub.setsockopt(zmq.MAXMSGSIZE, _MAX_BYTES_WITH_KEYS if with_keys else _MAX_BYTES)
     xpub.setsockopt(zmq.IPV6, "[" in address)
     # A pulled cable says nothing: without a heartbeat the subscriber would be kept for hours.
     xpub.setsockopt(zmq.HEARTBEAT_IVL, 1000)

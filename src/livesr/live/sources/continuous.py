@@ -151,7 +151,7 @@ class LiveMode:
                 f"Live mode does not raise sim.trigger of rig {self._rig.name!r}, and its display would show no patterns: "
                 "acquire with an MDA, or use a rig.yaml without sim.trigger where the display runs by itself."
             )
-        if self._mode == "peek" and (n := self._rig.most_raw_frames) > 1:
+        if self._mode == "peek" and (n := self._rig.max_raw_frames) > 1:
             raise ConfigError(
                 f"Live mode 'peek' may miss frames, and rig {self._rig.name!r} needs {n} in their order: use live='own'."
             )

@@ -147,7 +147,7 @@ class EndoplasmicReticulum(Structure):
     """The endoplasmic reticulum of one field. See `Structure` for the grid, `ReticulumParameters` for the rest."""
 
     Parameters = ReticulumParameters
-    _MOST_NODES, _LEAST_NODES = 33, 11
+    _MAX_NODES, _MIN_NODES = 33, 11
     _LOOP_NODES = 13
 
     def __init__(
@@ -163,7 +163,7 @@ class EndoplasmicReticulum(Structure):
         super().__init__(shape, pixel_size_um, rng, p, outline=outline)
         self._noise = LineNoise(rng)
         # A tubule of a fine mesh is short; no more nodes than it needs are drawn.
-        self._nodes = max(self._LEAST_NODES, min(self._MOST_NODES, round(22 * p.mesh_um)))
+        self._nodes = max(self._MIN_NODES, min(self._MAX_NODES, round(22 * p.mesh_um)))
         self._shading = AreaNoise(self._low_um, self._high_um, p.shading_um, rng)
         self._weave()
         self._add_long_tubules()

@@ -14,11 +14,11 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
+from livesr.viewer.browser.messages import TakeSnapshot, View
 from livesr.viewer.browser.numbers import histograms, probe
 from livesr.viewer.browser.pictures import Frame, PictureMaker
 from livesr.viewer.browser.snapshot import take_snapshot
-from livesr.viewer.browser.wishes import TakeSnapshot, View
-from livesr.viewer.scenes import SceneSource
+from livesr.viewer.frame_pairs import FramePairSource
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class Feed:
     pages : connected ones; without any the source is hardly looked at
     """
 
-    def __init__(self, source: SceneSource) -> None:
+    def __init__(self, source: FramePairSource) -> None:
         self.source = source
         self.changed = asyncio.Condition()
         self.pages = 0
@@ -69,7 +69,7 @@ class Feed:
             self.changed.notify_all()
 
     async def make(self, view: View, index: int) -> Frame | None:
-        """Draw the newest scene, or the one at `index` of a store; None if there is nothing to draw."""
+        """Draw the newest pair, or the one at `index` of a store; None if there is nothing to draw."""
 
         def work() -> Frame | None:
             try:
@@ -83,21 +83,21 @@ class Feed:
 
     async def histograms(self, frame: Frame, view: View) -> list[dict[str, Any]]:
         """Count the pixels of a frame."""
-        return await self._in_thread(lambda: histograms(frame.scene, view))
+        return await self._in_thread(lambda: histograms(frame.pair, view))
 
     async def snapshot(self, frame: Frame, view: View, wanted: TakeSnapshot) -> tuple[str, bytes]:
         """Draw a PNG of a frame and name it."""
         status = self.status(frame)
-        return await self._in_thread(lambda: take_snapshot(self._maker, frame.scene, view, wanted, status))
+        return await self._in_thread(lambda: take_snapshot(self._maker, frame.pair, view, wanted, status))
 
     @staticmethod
     def probe(frame: Frame, at: tuple[float, ...]) -> dict[str, Any]:
         """Read the intensities at a place of a frame."""
-        return probe(frame.scene, at)
+        return probe(frame.pair, at)
 
     def status(self, frame: Frame | None) -> dict[str, Any]:
         """Return what a page that shows `frame` says beside the pictures."""
-        return self._maker.status(frame.scene.shown.header.channel if frame else "")
+        return self._maker.status(frame.pair.shown.header.channel if frame else "")
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)

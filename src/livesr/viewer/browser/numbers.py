@@ -12,28 +12,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from livesr.live.sinks.wire import Message
+from livesr.viewer.browser.messages import View
 from livesr.viewer.browser.pictures import channel_views, channels_of, finite, measurement_view
-from livesr.viewer.browser.wishes import View
-from livesr.viewer.scenes import Scene
+from livesr.viewer.frame_pairs import FramePair
 
 _BINS = 96
 _SAMPLE_PIXELS = 1 << 16
 
 
-def probe(scene: Scene, at: tuple[float, ...]) -> dict[str, Any]:
+def probe(pair: FramePair, at: tuple[float, ...]) -> dict[str, Any]:
     """Intensities in ADU at a place given in shares of the picture's width and height, and where that is in um."""
     values: dict[str, Any] = {}
-    size = scene.shown.header.shape[-2:]
+    size = pair.shown.header.shape[-2:]
     pixel = _pixel(at, size)
-    if scene.prediction is not None:
-        row, column = _pixel(at, scene.prediction.header.shape[-2:])
-        found = _intensity_at(scene.prediction, (slice(None), row, column))
-        values["channels"] = {c.label: finite(float(v)) for c, v in zip(channels_of(scene), found, strict=True)}
-    if scene.measurement is not None:
+    if pair.prediction is not None:
+        row, column = _pixel(at, pair.prediction.header.shape[-2:])
+        found = _intensity_at(pair.prediction, (slice(None), row, column))
+        values["channels"] = {c.label: finite(float(v)) for c, v in zip(channels_of(pair), found, strict=True)}
+    if pair.measurement is not None:
         values["measurement"] = finite(
-            float(_intensity_at(scene.measurement, _pixel(at, scene.measurement.header.shape[-2:])))
+            float(_intensity_at(pair.measurement, _pixel(at, pair.measurement.header.shape[-2:])))
         )
-    size_um = finite(scene.shown.header.pixel_size_um)
+    size_um = finite(pair.shown.header.pixel_size_um)
     place = [round(p * size_um, 3) for p in reversed(pixel)] if size_um else None
     return {"x": pixel[1], "y": pixel[0], "um": place, **values}
 
@@ -44,15 +44,15 @@ def _intensity_at(message: Message, index: tuple[Any, ...]) -> NDArray[np.float6
     return np.asarray(message.pixels[index], np.float64) - message.header.offset_adu
 
 
-def histograms(scene: Scene, view: View) -> list[dict[str, Any]]:
+def histograms(pair: FramePair, view: View) -> list[dict[str, Any]]:
     """Count each channel and the measurement, in stored ADU, on a scale that holds the window as it is shown."""
     found: list[dict[str, Any]] = []
-    if scene.prediction is not None and scene.prediction.pixels is not None:
-        named = zip(channels_of(scene), channel_views(scene, view), scene.prediction.pixels, strict=True)
+    if pair.prediction is not None and pair.prediction.pixels is not None:
+        named = zip(channels_of(pair), channel_views(pair, view), pair.prediction.pixels, strict=True)
         found += [{"label": channel.label, **_histogram(plane, shown.window)} for channel, shown, plane in named]
-    measured = measurement_view(scene, view)
-    if measured and scene.measurement is not None and scene.measurement.pixels is not None:
-        found.append({"label": None, **_histogram(scene.measurement.pixels, measured.window)})
+    measured = measurement_view(pair, view)
+    if measured and pair.measurement is not None and pair.measurement.pixels is not None:
+        found.append({"label": None, **_histogram(pair.measurement.pixels, measured.window)})
     return found
 
 

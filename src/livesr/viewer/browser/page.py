@@ -16,8 +16,17 @@ from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode
 
 from livesr.viewer.browser.feed import Feed
+from livesr.viewer.browser.messages import (
+    Acknowledgement,
+    Play,
+    Probe,
+    Seek,
+    SetView,
+    TakeSnapshot,
+    View,
+    parse_message,
+)
 from livesr.viewer.browser.pictures import Frame
-from livesr.viewer.browser.wishes import Acknowledgement, Play, Probe, Seek, SetView, TakeSnapshot, View, parse_message
 
 log = logging.getLogger(__name__)
 
@@ -131,7 +140,7 @@ class Page:
             await asyncio.sleep(_PLAYED_S)
             length = self._feed.source.length or 1
             # A page that does not show what it has is not run away from.
-            if self._playing and self._shown is not None and self._shown.scene.index == self._index % length:
+            if self._playing and self._shown is not None and self._shown.pair.index == self._index % length:
                 self._index = (self._index + 1) % length
                 await self._feed.notify()
 

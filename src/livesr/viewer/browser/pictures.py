@@ -1,6 +1,6 @@
 """What a preview page is sent: the pictures that it asked for, as JPEG or 16 bit, with plain JSON.
 
-Owns the drawing of a scene as a page wishes to see it, and the words of the status. Knows no socket and no page. Whatever
+Owns the drawing of a pair as a page wishes to see it, and the words of the status. Knows no socket and no page. Whatever
 came over the wire is made presentable here: the page gets finite numbers and plain text only.
 """
 
@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from livesr.base.timing import now_ns
 from livesr.live.sinks.wire import Message, WireChannel
-from livesr.viewer.browser.wishes import View, Wish
+from livesr.viewer.browser.messages import ChannelDisplay, View
 from livesr.viewer.composite import SAFE_COLORS, ChannelView, Compositor, Picture, auto_window, encode_jpeg, grayscale
+from livesr.viewer.frame_pairs import FramePair, FramePairSource, residual_plane, uncertainty_plane
 from livesr.viewer.overlay import paint_residual, paint_uncertainty
-from livesr.viewer.scenes import Scene, SceneSource, residual_plane, uncertainty_plane
 
 log = logging.getLogger(__name__)
 
@@ -32,44 +32,44 @@ _GRAY = "FFFFFF"
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A scene ready to send: `pictures` are JPEG files or 16-bit planes, in the order in which `content` names them.
+    """A pair ready to send: `pictures` are JPEG files or 16-bit planes, in the order in which `content` names them.
 
     Two frames of the same `key` look the same.
     """
 
     key: tuple[Any, ...]
-    scene: Scene
+    pair: FramePair
     content: Mapping[str, Any]
     pictures: tuple[bytes | memoryview, ...]
 
     def header(self, number: int) -> str:
         """JSON text that goes before the pictures. The age is as of now: the page's own clock may be another."""
-        taken_ns = self.scene.shown.header.t_acq_ns or 0
-        age_ms = round(max(0.0, (now_ns() - taken_ns) / 1e6), 1) if self.scene.index is None else None
+        taken_ns = self.pair.shown.header.t_acq_ns or 0
+        age_ms = round(max(0.0, (now_ns() - taken_ns) / 1e6), 1) if self.pair.index is None else None
         return json.dumps({"type": "frame", "id": number, "age_ms": age_ms, **self.content}, allow_nan=False)
 
 
 class PictureMaker:
     """Draws what the source has, as a view wishes it. For one thread at a time, but for `status`."""
 
-    def __init__(self, source: SceneSource) -> None:
+    def __init__(self, source: FramePairSource) -> None:
         self._source = source
         self._compositor = Compositor((1, 1))
         self._frames: OrderedDict[tuple[Any, ...], Frame] = OrderedDict()
         self._problem = ""
 
     def make(self, view: View, index: int = 0) -> Frame | None:
-        """Draw the newest scene; None if there is none or it cannot be drawn, which `status` then says."""
-        scene = self._source.scene(view.selection, index, measured=view.mode == "measurement")
-        if scene is None:
+        """Draw the newest pair; None if there is none or it cannot be drawn, which `status` then says."""
+        pair = self._source.pair(view.selection, index, measured=view.mode == "measurement")
+        if pair is None:
             return None
-        key = (view, *map(_moment, (scene.prediction, scene.measurement, scene.uncertainty)))
+        key = (view, *map(_moment, (pair.prediction, pair.measurement, pair.uncertainty)))
         if (frame := self._frames.get(key)) is None:
             try:
-                frame = self._draw(key, scene, view)
+                frame = self._draw(key, pair, view)
             except ValueError as e:
                 self._problem = f"A frame came that cannot be shown: {e}."
-                log.debug("a scene cannot be drawn", exc_info=True)
+                log.debug("a pair cannot be drawn", exc_info=True)
                 return None
             self._problem = ""
             self._frames[key] = frame
@@ -100,69 +100,69 @@ class PictureMaker:
 
     # -- drawing -----------------------------------------------------------------------------------------------------
 
-    def _draw(self, key: tuple[Any, ...], scene: Scene, view: View) -> Frame:
-        prediction, measurement = channel_views(scene, view), measurement_view(scene, view)
+    def _draw(self, key: tuple[Any, ...], pair: FramePair, view: View) -> Frame:
+        prediction, measurement = channel_views(pair, view), measurement_view(pair, view)
         named, parts = [], []
-        for about, part in self._raw(scene) if view.raw else self._jpegs(scene, view):
+        for about, part in self._raw(pair) if view.raw else self._jpegs(pair, view):
             named.append(about)
             parts.append(part)
-        header = scene.shown.header
+        header = pair.shown.header
         content = {
             "pictures": named,
-            "prediction": scene.prediction is not None,
-            "channels": [_legend(v, c.label) for v, c in zip(prediction, channels_of(scene), strict=True)],
-            "measurement": _legend(measurement, _method(scene)) if measurement else None,
+            "prediction": pair.prediction is not None,
+            "channels": [_legend(v, c.label) for v, c in zip(prediction, channels_of(pair), strict=True)],
+            "measurement": _legend(measurement, _method(pair)) if measurement else None,
             "stream": {"channel": header.channel, "position": header.position, "z": header.z},
             "position_name": header.position_name,
             "t": header.t,
-            "index": scene.index,
+            "index": pair.index,
             "t_acq_ms": finite((header.t_acq_ns or 0) / 1e6),
             "latency_ms": finite(header.latency_ms),
             "residual": finite(header.residual),
-            "overlay": overlay_of(scene, view),
-            "uncertainty": scene.uncertainty is not None,
+            "overlay": overlay_of(pair, view),
+            "uncertainty": pair.uncertainty is not None,
             "score": {label: finite(values.get("pcc")) for label, values in header.score.items()},
             "provisional": header.provisional,
-            "warnings": list(dict.fromkeys(w for m in scene.messages for w in m.header.warnings)),
+            "warnings": list(dict.fromkeys(w for m in pair.messages for w in m.header.warnings)),
         }
-        return Frame(key, scene, content, tuple(parts))
+        return Frame(key, pair, content, tuple(parts))
 
-    def _jpegs(self, scene: Scene, view: View) -> Iterator[tuple[dict[str, Any], bytes]]:
-        for name, message, picture in self.pictures(scene, view):
+    def _jpegs(self, pair: FramePair, view: View) -> Iterator[tuple[dict[str, Any], bytes]]:
+        for name, message, picture in self.pictures(pair, view):
             yield _about(name, message, picture.shape[:2]), encode_jpeg(picture)
 
     @staticmethod
-    def _raw(scene: Scene) -> Iterator[tuple[dict[str, Any], memoryview]]:
-        for name, message, axes in (("planes", scene.prediction, "cyx"), ("measurement", scene.measurement, "yx")):
+    def _raw(pair: FramePair) -> Iterator[tuple[dict[str, Any], memoryview]]:
+        for name, message, axes in (("planes", pair.prediction, "cyx"), ("measurement", pair.measurement, "yx")):
             if message is not None:
                 planes = np.ascontiguousarray(_as_uint16(message, axes), "<u2")
                 about = _about(name, message, planes.shape[-2:])
                 yield {**about, "planes": planes.shape[0] if planes.ndim == 3 else 1}, planes.data.cast("B")
 
-    def pictures(self, scene: Scene, view: View) -> Iterator[tuple[str, Message, Picture]]:
+    def pictures(self, pair: FramePair, view: View) -> Iterator[tuple[str, Message, Picture]]:
         """Draw the pictures of a view one after the other: name, what it shows, uint8 (y, x) or (y, x, 3).
 
         A picture is overwritten by the next one of its size. Raises ValueError if a message has other axes than expected.
         """
-        wanted = shown_pictures(scene, view)
-        measured = self._measurement(scene, view) if "measurement" in wanted else None
-        if measured is not None and scene.measurement is not None:
-            yield "measurement", scene.measurement, measured
-        if scene.prediction is None:
+        wanted = shown_pictures(pair, view)
+        measured = self._measurement(pair, view) if "measurement" in wanted else None
+        if measured is not None and pair.measurement is not None:
+            yield "measurement", pair.measurement, measured
+        if pair.prediction is None:
             return
         if "composite" in wanted:
-            yield "composite", scene.prediction, self._prediction(scene, view)
+            yield "composite", pair.prediction, self._prediction(pair, view)
         if "channels" in wanted:
-            planes = _as_uint16(scene.prediction, "cyx")
-            for plane, shown, channel in zip(planes, channel_views(scene, view), channels_of(scene), strict=True):
+            planes = _as_uint16(pair.prediction, "cyx")
+            for plane, shown, channel in zip(planes, channel_views(pair, view), channels_of(pair), strict=True):
                 one = ChannelView(shown.color, shown.window, shown.gamma)
-                yield f"channel:{channel.label}", scene.prediction, self._composite(plane[None], [one])
+                yield f"channel:{channel.label}", pair.prediction, self._composite(plane[None], [one])
 
-    def _prediction(self, scene: Scene, view: View) -> Picture:
-        assert scene.prediction is not None
-        if (overlay := overlay_of(scene, view)) and (painted := self._painted(scene, view, overlay)) is not None:
+    def _prediction(self, pair: FramePair, view: View) -> Picture:
+        assert pair.prediction is not None
+        if (overlay := overlay_of(pair, view)) and (painted := self._painted(pair, view, overlay)) is not None:
             return painted
-        return self._composite(_as_uint16(scene.prediction, "cyx"), channel_views(scene, view))
+        return self._composite(_as_uint16(pair.prediction, "cyx"), channel_views(pair, view))
 
     def _composite(self, planes: NDArray[np.uint16], views: list[ChannelView]) -> Picture:
         shape = (planes.shape[1], planes.shape[2])
@@ -170,26 +170,26 @@ class PictureMaker:
             self._compositor = Compositor(shape)
         return self._compositor.render(planes, views)
 
-    def _painted(self, scene: Scene, view: View, overlay: str) -> Picture | None:
-        plane = residual_plane(scene) if overlay == "residual" else uncertainty_plane(scene)
-        if plane is None or scene.measurement is None:
+    def _painted(self, pair: FramePair, view: View, overlay: str) -> Picture | None:
+        plane = residual_plane(pair) if overlay == "residual" else uncertainty_plane(pair)
+        if plane is None or pair.measurement is None:
             return None
-        window = measurement_view(scene, view)
+        window = measurement_view(pair, view)
         assert window is not None
         paint = paint_residual if overlay == "residual" else paint_uncertainty
-        return paint(self._measurement(scene, view), plane, window.window[1] - window.window[0])
+        return paint(self._measurement(pair, view), plane, window.window[1] - window.window[0])
 
     @staticmethod
-    def _measurement(scene: Scene, view: View) -> Picture:
-        assert scene.measurement is not None
-        shown = measurement_view(scene, view)
+    def _measurement(pair: FramePair, view: View) -> Picture:
+        assert pair.measurement is not None
+        shown = measurement_view(pair, view)
         assert shown is not None
-        return grayscale(_as_uint16(scene.measurement, "yx"), shown.window, shown.gamma)
+        return grayscale(_as_uint16(pair.measurement, "yx"), shown.window, shown.gamma)
 
 
-def shown_pictures(scene: Scene, view: View) -> frozenset[str]:
-    """Names of what a view needs of a scene; a scene without a prediction is shown as the measurement that it is."""
-    if scene.prediction is None:
+def shown_pictures(pair: FramePair, view: View) -> frozenset[str]:
+    """Names of what a view needs of a pair; a pair without a prediction is shown as the measurement that it is."""
+    if pair.prediction is None:
         return frozenset({"measurement"})
     wanted = {
         "prediction": {"composite"},
@@ -198,31 +198,31 @@ def shown_pictures(scene: Scene, view: View) -> frozenset[str]:
         "split": {"measurement", "composite"},
         "channels": {"measurement", "channels"},
     }[view.mode]
-    return frozenset(wanted if scene.measurement is not None else (wanted - {"measurement"}) or {"composite"})
+    return frozenset(wanted if pair.measurement is not None else (wanted - {"measurement"}) or {"composite"})
 
 
-def overlay_of(scene: Scene, view: View) -> str:
-    """Which overlay stands in for the prediction; empty for none, and where a scene has nothing to make it of."""
-    if view.raw or not scene.matches:
+def overlay_of(pair: FramePair, view: View) -> str:
+    """Which overlay stands in for the prediction; empty for none, and where a pair has nothing to make it of."""
+    if view.raw or not pair.matches:
         return ""
     if view.residual:
         return "residual"
-    return "uncertainty" if view.uncertainty and scene.uncertainty is not None else ""
+    return "uncertainty" if view.uncertainty and pair.uncertainty is not None else ""
 
 
-def channel_views(scene: Scene, view: View) -> list[ChannelView]:
+def channel_views(pair: FramePair, view: View) -> list[ChannelView]:
     """How the channels of the prediction are shown: as wished, else as the run says, else by their pixels."""
-    message = scene.prediction
+    message = pair.prediction
     if message is None or message.pixels is None:
         return []
-    named = zip(channels_of(scene), message.pixels, strict=True)
+    named = zip(channels_of(pair), message.pixels, strict=True)
     safe = SAFE_COLORS if view.safe else {}
     return [_wished(view.wish(c.label), safe.get(c.color.upper(), c.color), c.window, plane) for c, plane in named]
 
 
-def measurement_view(scene: Scene, view: View) -> ChannelView | None:
+def measurement_view(pair: FramePair, view: View) -> ChannelView | None:
     """How the measurement is shown; None without one."""
-    message = scene.measurement
+    message = pair.measurement
     if message is None or message.pixels is None:
         return None
     channels = message.header.channels
@@ -237,19 +237,19 @@ def _moment(message: Message | None) -> tuple[Any, ...] | None:
     return header.stream, *message.key, header.t, header.seq, header.provisional
 
 
-def _wished(wish: Wish, color: str, window: tuple[float, float] | None, plane: NDArray[Any]) -> ChannelView:
+def _wished(wish: ChannelDisplay, color: str, window: tuple[float, float] | None, plane: NDArray[Any]) -> ChannelView:
     chosen = wish.window or window or auto_window(plane)
     return ChannelView(wish.color or color.upper(), (chosen[0], chosen[1]), wish.gamma, wish.visible)
 
 
-def channels_of(scene: Scene) -> tuple[WireChannel, ...]:
+def channels_of(pair: FramePair) -> tuple[WireChannel, ...]:
     """Return the channels of the prediction, none without one."""
-    return scene.prediction.header.channels if scene.prediction else ()
+    return pair.prediction.header.channels if pair.prediction else ()
 
 
-def _method(scene: Scene) -> str:
+def _method(pair: FramePair) -> str:
     """How the measurement was reconstructed, as the run says it."""
-    channels = scene.measurement.header.channels if scene.measurement else ()
+    channels = pair.measurement.header.channels if pair.measurement else ()
     return channels[0].label if channels else ""
 
 

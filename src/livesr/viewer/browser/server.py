@@ -18,10 +18,10 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.http11 import Request, Response
 
 from livesr.base.errors import BindError
-from livesr.viewer.browser.admission import Admission
+from livesr.viewer.browser.access import AccessControl
 from livesr.viewer.browser.feed import Feed
 from livesr.viewer.browser.page import Page
-from livesr.viewer.scenes import SceneSource
+from livesr.viewer.frame_pairs import FramePairSource
 
 log = logging.getLogger(__name__)
 # To websockets every port scan is an error with a traceback; errors of this server's own still pass.
@@ -30,7 +30,7 @@ _connection_log.addFilter(lambda record: record.msg != "opening handshake failed
 
 _CLOSE_S = 1.0
 _MAX_MESSAGE_BYTES = 32768
-_MOST_CONNECTIONS = 64
+_MAX_CONNECTIONS = 64
 
 
 class PreviewServer:
@@ -46,11 +46,11 @@ class PreviewServer:
         0 takes a free one; `port` then tells which.
     """
 
-    def __init__(self, source: SceneSource, host: str = "127.0.0.1", port: int = 0) -> None:
+    def __init__(self, source: FramePairSource, host: str = "127.0.0.1", port: int = 0) -> None:
         # "localhost" may be two addresses, which would get two different free ports.
         self.host = "127.0.0.1" if host == "localhost" else host
         self.port = port
-        self._admission = Admission(self.host)
+        self._access = AccessControl(self.host)
         self._source = source
         self._running: _Running | None = None
 
@@ -62,7 +62,7 @@ class PreviewServer:
     @property
     def needs_invitation(self) -> bool:
         """Whether a browser must be let in."""
-        return not self._admission.is_open
+        return not self._access.is_open
 
     def invite(self, name: str | None = None) -> str:
         """Return an address that lets in one browser, once; on loopback, `url`.
@@ -72,11 +72,11 @@ class PreviewServer:
         name : of this computer as that browser knows it, instead of `host`
         """
         address = self._address(name or self.host)
-        return f"{address}?code={self._admission.invite()}" if self.needs_invitation else address
+        return f"{address}?code={self._access.invite()}" if self.needs_invitation else address
 
     def on_joined(self, call: Callable[[str, str], None]) -> None:
         """Let `call` be told when an invitation is used: its code and the browser's address. It must not take long."""
-        self._admission.on_joined = call
+        self._access.on_joined = call
 
     def _address(self, host: str) -> str:
         return f"http://[{host}]:{self.port}/" if ":" in host else f"http://{host}:{self.port}/"
@@ -89,7 +89,7 @@ class PreviewServer:
         BindError
             If the address cannot be bound.
         """
-        running = _Running(self._admission, self._source)
+        running = _Running(self._access, self._source)
         try:
             self.port = running.start(self.host, self.port)
         except (OSError, OverflowError, UnicodeError) as e:
@@ -114,7 +114,7 @@ class PreviewServer:
 
 
 class _Bounded(ServerConnection):
-    """One of at most `_MOST_CONNECTIONS`: idle ones must not take the files that a recording in this process needs."""
+    """One of at most `_MAX_CONNECTIONS`: idle ones must not take the files that a recording in this process needs."""
 
     def __init__(self, beside: set[_Bounded], *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
@@ -122,7 +122,7 @@ class _Bounded(ServerConnection):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin, or hang up at once."""
-        if len(self._beside) >= _MOST_CONNECTIONS:
+        if len(self._beside) >= _MAX_CONNECTIONS:
             cast("asyncio.Transport", transport).abort()
             return
         self._beside.add(self)
@@ -138,8 +138,8 @@ class _Bounded(ServerConnection):
 class _Running:
     """One start of the server: the thread, its loop, and what lives in it."""
 
-    def __init__(self, admission: Admission, source: SceneSource) -> None:
-        self._admission = admission
+    def __init__(self, admission: AccessControl, source: FramePairSource) -> None:
+        self._access = admission
         self._feed = Feed(source)
         self._stopping = asyncio.Event()
         self._connections: set[_Bounded] = set()
@@ -197,7 +197,7 @@ class _Running:
         )
 
     def _answer(self, connection: ServerConnection, request: Request) -> Response | None:
-        return self._admission.answer(request, str((connection.remote_address or ("",))[0]))
+        return self._access.answer(request, str((connection.remote_address or ("",))[0]))
 
     async def _serve_page(self, connection: ServerConnection) -> None:
         await Page(connection, self._feed).serve()

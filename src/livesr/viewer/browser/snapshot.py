@@ -16,36 +16,36 @@ from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
 from livesr.base.version import __version__
+from livesr.viewer.browser.messages import TakeSnapshot, View
 from livesr.viewer.browser.pictures import PictureMaker, channel_views, channels_of, overlay_of
-from livesr.viewer.browser.wishes import TakeSnapshot, View
 from livesr.viewer.composite import PanelLabel, Picture, panel
-from livesr.viewer.scenes import Scene
+from livesr.viewer.frame_pairs import FramePair
 
-_LEAST_TILE = 480  # pixels: below, the labels would not fit
+_MIN_TILE = 480  # pixels: below, the labels would not fit
 _BACKGROUND, _INK = "#0d1117", "#98a2ae"
 
 
 def take_snapshot(
-    maker: PictureMaker, scene: Scene, view: View, wanted: TakeSnapshot, status: Mapping[str, Any]
+    maker: PictureMaker, pair: FramePair, view: View, wanted: TakeSnapshot, status: Mapping[str, Any]
 ) -> tuple[str, bytes]:
     """Return a file name and the PNG of what a page shows.
 
     Raises
     ------
     ValueError
-        If the scene cannot be drawn.
+        If the pair cannot be drawn.
     """
-    drawn = {name: _cut(picture, wanted.field) for name, _, picture in maker.pictures(scene, view)}
+    drawn = {name: _cut(picture, wanted.field) for name, _, picture in maker.pictures(pair, view)}
     if view.mode == "split" and {"measurement", "composite"} <= set(drawn):
         left, _, right, _ = wanted.field
         share = (wanted.split - left) / max(right - left, 1e-6)
         drawn = {"split": _split(drawn["measurement"], drawn["composite"], min(max(share, 0), 1))}
-    pixel_size_um = _finest_um(scene, tuple(drawn))
+    pixel_size_um = _finest_um(pair, tuple(drawn))
     widest = max(picture.shape[1] for picture in drawn.values())
-    labels = [_label(name, scene, view) for name in drawn]
-    picture = panel(list(drawn.values()), labels, pixel_size_um, tile=max(_LEAST_TILE, widest))
-    caption = _caption(scene, status)
-    return _file_name(scene), _png(_with_caption(picture, caption), caption, pixel_size_um)
+    labels = [_label(name, pair, view) for name in drawn]
+    picture = panel(list(drawn.values()), labels, pixel_size_um, tile=max(_MIN_TILE, widest))
+    caption = _caption(pair, status)
+    return _file_name(pair), _png(_with_caption(picture, caption), caption, pixel_size_um)
 
 
 def _cut(picture: Picture, field: tuple[float, ...]) -> Picture:
@@ -65,34 +65,34 @@ def _split(measured: Picture, predicted: Picture, share: float) -> Picture:
     return both
 
 
-def _finest_um(scene: Scene, names: tuple[str, ...]) -> float:
+def _finest_um(pair: FramePair, names: tuple[str, ...]) -> float:
     """Pixel size of the picture with the most pixels; 1 where the run does not say."""
-    message = scene.measurement if names == ("measurement",) else scene.prediction or scene.measurement
+    message = pair.measurement if names == ("measurement",) else pair.prediction or pair.measurement
     return (message.header.pixel_size_um if message else None) or 1.0
 
 
-def _label(name: str, scene: Scene, view: View) -> PanelLabel:
+def _label(name: str, pair: FramePair, view: View) -> PanelLabel:
     if name == "measurement":
-        return PanelLabel("SIM reconstruction" if _is_sim(scene) else "Input", "measurement")
+        return PanelLabel("SIM reconstruction" if _is_sim(pair) else "Input", "measurement")
     if name == "split":
         return PanelLabel("Measurement | prediction", "prediction")
     if name == "composite":
-        return PanelLabel((overlay_of(scene, view) or "composite").capitalize(), "prediction")
+        return PanelLabel((overlay_of(pair, view) or "composite").capitalize(), "prediction")
     label = name.partition(":")[2]
-    colors = {v.label: c.color for v, c in zip(channels_of(scene), channel_views(scene, view), strict=True)}
+    colors = {v.label: c.color for v, c in zip(channels_of(pair), channel_views(pair, view), strict=True)}
     return PanelLabel(label, "prediction", colors.get(label))
 
 
-def _is_sim(scene: Scene) -> bool:
-    return bool(scene.measurement and [c.label for c in scene.measurement.header.channels] == ["sim"])
+def _is_sim(pair: FramePair) -> bool:
+    return bool(pair.measurement and [c.label for c in pair.measurement.header.channels] == ["sim"])
 
 
-def _caption(scene: Scene, status: Mapping[str, Any]) -> str:
-    header = scene.shown.header
+def _caption(pair: FramePair, status: Mapping[str, Any]) -> str:
+    header = pair.shown.header
     place = [f"position {header.position_name}" if header.position_name else "", header.channel, f"t {header.t}"]
     taken = datetime.fromtimestamp((header.t_acq_ns or 0) / 1e9).astimezone().strftime("%Y-%m-%d %H:%M:%S")
     said = []
-    if scene.prediction is not None:
+    if pair.prediction is not None:
         engine = " on ".join(w for w in (status.get("engine"), status.get("backend")) if w)
         said = [f"predicted by {engine or 'a neural network'}, not measured"]
         if header.residual is not None:
@@ -121,7 +121,7 @@ def _png(picture: Image.Image, caption: str, pixel_size_um: float) -> bytes:
     return buffer.getvalue()
 
 
-def _file_name(scene: Scene) -> str:
-    header = scene.shown.header
+def _file_name(pair: FramePair) -> str:
+    header = pair.shown.header
     parts = ["livesr", header.position_name if header.position else "", header.channel, f"t{header.t:04d}"]
     return "-".join(re.sub(r"[^A-Za-z0-9.]+", "_", part) for part in parts if part) + ".png"

@@ -28,7 +28,7 @@ _MM1 = re.compile(r"img_(?P<t>\d+)_(?P<name>.*)_(?P<z>\d+)\.tiff?$")
 _USEQ = re.compile(r"(?:^|[-_])((?:\d{5}_|[a-z]\d{2,}_)(?:[a-z]\d{2,}_)*[a-z]\d{2,})\.tiff?$")
 _WORDS = {"channel": "c", "position": "p", "time": "t", "z": "z"}
 _METADATA, _SEQUENCE = "metadata.txt", "_useq_MDASequence.json"
-_MOST_BYTES = 2**27  # of metadata.txt, which has 3 kB a frame
+_MAX_BYTES = 2**27  # of metadata.txt, which has 3 kB a frame
 
 
 @dataclass(slots=True)
@@ -189,7 +189,7 @@ def _metadata(root: Path, folder: Path) -> tuple[dict[str, dict[str, int]], Summ
         return {}, _sequence(root, folder), []
     try:
         with opened(file, root) as content:
-            said = _json(content.read(_MOST_BYTES + 1).decode("utf-8", "replace"))
+            said = _json(content.read(_MAX_BYTES + 1).decode("utf-8", "replace"))
     except (OSError, ValueError):
         return (
             {},
@@ -215,7 +215,7 @@ def _json(text: str) -> Mapping[str, Any]:
     """Read metadata.txt; Micro-Manager may not have closed it."""
     for end in ("", "}", "}}"):
         with suppress(DocumentError):
-            said = parse_json(text.rstrip().rstrip(",") + end if end else text, _METADATA, _MOST_BYTES)
+            said = parse_json(text.rstrip().rstrip(",") + end if end else text, _METADATA, _MAX_BYTES)
             if said and isinstance(said, Mapping):
                 return said
     raise ValueError("no JSON object")

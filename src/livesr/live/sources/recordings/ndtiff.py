@@ -27,7 +27,7 @@ _NAMES = {"time": "t", "position": "p", "channel": "c", "z": "z", "sim": "raw", 
 _NUMBERS = (
     "<IiiiiIii"  # offset, width, height, pixel type, compression, and of the metadata: offset, length, compression
 )
-_MOST_METADATA = 2**24  # bytes that one frame has
+_MAX_METADATA = 2**24  # bytes that one frame has
 _DTYPES = {0: "uint8", 1: "uint16", 3: "uint16", 4: "uint16", 5: "uint16", 6: "uint16"}
 
 
@@ -177,7 +177,7 @@ def _metadata(folder: Path, entry: _Entry) -> FrameMetadata:
     try:
         with contained.open_to_read(folder, entry.file, error=ConfigError) as file:
             file.seek(entry.metadata_offset)
-            text = file.read(min(max(entry.metadata_bytes, 0), _MOST_METADATA))
+            text = file.read(min(max(entry.metadata_bytes, 0), _MAX_METADATA))
             return frame_metadata(parse_json(text, entry.file))
     except (OSError, ValueError, AttributeError, DocumentError):
         # The pixels may still be there, and reading them says what is wrong.

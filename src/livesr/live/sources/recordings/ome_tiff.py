@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
 
 _AXES = ("p", "t", "z", "c")
-_MOST_SEARCHED = 1000  # files beside a set whose identity is looked at where a name leads nowhere
+_MAX_SEARCHED = 1000  # files beside a set whose identity is looked at where a name leads nowhere
 
 
 def description_in(path: Path, pages: TiffPages) -> str | None:
@@ -292,7 +292,7 @@ class _Set:
 
     def _renamed(self, identity: str) -> Path | None:
         """Return the file beside the set that says that it is the one described, whatever its name."""
-        for file in sorted(self._path.parent.glob("[!.]*.tif*"))[:_MOST_SEARCHED]:
+        for file in sorted(self._path.parent.glob("[!.]*.tif*"))[:_MAX_SEARCHED]:
             with suppress(Exception):  # one of the many files that may lie beside a set
                 if _beneath(file.parent, file.name) and self._identity(file) == identity:
                     return file

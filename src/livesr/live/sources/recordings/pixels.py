@@ -17,13 +17,13 @@ from livesr.base import contained
 from livesr.base.errors import ConfigError, DamagedFileError
 from livesr.base.frames import Pixels
 
-MOST_PIXELS = 2**28
+MAX_PIXELS = 2**28
 """Of a frame: 16384 x 16384, more than any camera on a microscope has."""
 
-MOST_FRAMES = 10_000_000
+MAX_FRAMES = 10_000_000
 """Of a recording: a day at 100 frames/s."""
 
-_MOST_SHRUNK = 1000  # no codec makes a frame of a camera smaller: it has noise
+_MAX_SHRUNK = 1000  # no codec makes a frame of a camera smaller: it has noise
 _WHOLE = 65535
 
 
@@ -41,9 +41,9 @@ def check_frame(path: Path, shape: tuple[int, ...], dtype: DTypeLike, stored_byt
         With what the file says.
     """
     said = " x ".join(map(str, shape))
-    if min(shape, default=0) < 1 or math.prod(shape) > MOST_PIXELS:
-        raise ConfigError(f"{path.name} says that a frame has {said} pixels; expected 1 to {MOST_PIXELS} pixels.")
-    if math.prod(shape) * np.dtype(dtype).itemsize > _MOST_SHRUNK * stored_bytes:
+    if min(shape, default=0) < 1 or math.prod(shape) > MAX_PIXELS:
+        raise ConfigError(f"{path.name} says that a frame has {said} pixels; expected 1 to {MAX_PIXELS} pixels.")
+    if math.prod(shape) * np.dtype(dtype).itemsize > _MAX_SHRUNK * stored_bytes:
         raise ConfigError(
             f"{path.name} says that a frame has {said} pixels, and holds {stored_bytes} bytes: it is damaged, or was cut off."
         )
@@ -57,9 +57,9 @@ def check_count(path: Path, lengths: tuple[int, ...]) -> None:
     ConfigError
         With what the file says.
     """
-    if min(lengths, default=1) < 1 or math.prod(lengths) > MOST_FRAMES:
+    if min(lengths, default=1) < 1 or math.prod(lengths) > MAX_FRAMES:
         said = " x ".join(map(str, lengths))
-        raise ConfigError(f"{path.name} says that it has {said} frames; expected 1 to {MOST_FRAMES} frames.")
+        raise ConfigError(f"{path.name} says that it has {said} frames; expected 1 to {MAX_FRAMES} frames.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,10 +26,10 @@ from livesr.live.sources.recordings.pixels import CameraPixels, camera_pixels, c
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage
 
-_MOST_OPEN = 32
+_MAX_OPEN = 32
 _CAMERA_BITS = range(8, 17)
-_MOST_UNPACKED = 2**28  # bytes of a strip or tile, or twice its frame if that is more
-_MOST_INFLATED = 1032  # bytes that one byte of deflate can become
+_MAX_UNPACKED = 2**28  # bytes of a strip or tile, or twice its frame if that is more
+_MAX_INFLATED = 1032  # bytes that one byte of deflate can become
 _UNBOUNDED = {8: zlib.decompressobj, 32946: zlib.decompressobj, 34925: lzma.LZMADecompressor}
 """Compressions that tifffile unpacks by itself, to whatever size comes out."""
 
@@ -137,7 +137,7 @@ class TiffPages:
             If it cannot be read as TIFF.
         """
         if path not in self._open:
-            while len(self._open) >= _MOST_OPEN:
+            while len(self._open) >= _MAX_OPEN:
                 _close(*self._open.popitem(last=False)[1])
             file = opened(path, None if path == self._named else self._folder)
             try:
@@ -264,10 +264,10 @@ def _check_segments(page: TiffPage) -> None:
 
 def _check_unpacked(page: TiffPage) -> None:
     """Refuse a strip or tile that unpacks to far more than a frame: tifffile would unpack all of it before it looks."""
-    most, handle = max(_MOST_UNPACKED, 2 * page.nbytes), page.parent.filehandle
+    most, handle = max(_MAX_UNPACKED, 2 * page.nbytes), page.parent.filehandle
     unpack: Any = _UNBOUNDED.get(int(page.compression))
     for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True):
-        if unpack is None or (unpack is zlib.decompressobj and count * _MOST_INFLATED <= most):
+        if unpack is None or (unpack is zlib.decompressobj and count * _MAX_INFLATED <= most):
             continue
         handle.seek(offset)
         if len(unpack().decompress(handle.read(count), most + 1)) > most:

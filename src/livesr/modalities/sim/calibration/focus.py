@@ -12,8 +12,8 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
-from livesr.calibration.correlation import radial_power
-from livesr.calibration.groups import Optics, conditioned
+from livesr.modalities.sim.calibration.correlation import radial_power
+from livesr.modalities.sim.calibration.groups import Optics, conditioned
 
 _RANGE = (0.25, 0.8)  # of the cutoff: out-of-focus light lies below, noise above
 

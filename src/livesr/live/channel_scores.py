@@ -17,7 +17,7 @@ from livesr.base.frames import ChannelScore, MulticolorFrame
 from livesr.optics.similarity import linear_fit, nrmse, pcc, percentile_normalised, ssim
 
 _BORDER = 1 / 12  # a SIM reconstruction fades towards its edges
-_MOST_PX = 384  # of each side, around the middle: about 25 ms a channel, four fifths of it SSIM
+_MAX_PX = 384  # of each side, around the middle: about 25 ms a channel, four fifths of it SSIM
 METRICS = ("pcc", "ssim", "nrmse", "input_pcc")
 
 
@@ -80,6 +80,6 @@ def _on_grid_of(channel: NDArray[Any], part: NDArray[np.float32]) -> NDArray[Any
 def _middle(image: NDArray[Any]) -> NDArray[Any]:
     sides = []
     for n in image.shape:
-        kept = min(n - 2 * int(n * _BORDER), _MOST_PX)
+        kept = min(n - 2 * int(n * _BORDER), _MAX_PX)
         sides.append(slice((n - kept) // 2, (n - kept) // 2 + kept))
     return image[tuple(sides)]

@@ -37,7 +37,7 @@ _NUMBER = re.compile(r"0|[1-9][0-9]{0,7}")  # longer ones are of no run
 
 
 @dataclass(frozen=True, slots=True)
-class ShardSurvey:
+class ShardInspection:
     """What one shard holds, both (t, plane, z) within the shard.
 
     Attributes
@@ -77,10 +77,10 @@ class ImageSurvey:
         wanted = {*self._on_disk(), *(self.shape.shard_of(e["t"], e["z"]) for e in lines)}
         ordered = sorted(wanted)
         with ThreadPoolExecutor(_THREADS) as pool:
-            self.shards: dict[Where, ShardSurvey] = dict(zip(ordered, pool.map(self._look, ordered), strict=True))
+            self.shards: dict[Where, ShardInspection] = dict(zip(ordered, pool.map(self._look, ordered), strict=True))
 
     def look_again(self, shard: Where) -> None:
-        """Survey a shard that has changed."""
+        """Inspect a shard that has changed."""
         self.shards[shard] = self._look(shard)
         self.__dict__.pop("readable_length", None)
 
@@ -137,7 +137,7 @@ class ImageSurvey:
                     missing, damaged = (tuple(int(i) for i in np.flatnonzero(p)) for p in planes)
                     yield Unlogged(t, z, missing, damaged)
 
-    def in_state(self, *states: ShardState) -> Iterator[tuple[Where, ShardSurvey]]:
+    def in_state(self, *states: ShardState) -> Iterator[tuple[Where, ShardInspection]]:
         """Yield the shards in one of these states."""
         return ((place, shard) for place, shard in sorted(self.shards.items()) if shard.state in states)
 
@@ -169,15 +169,15 @@ class ImageSurvey:
                 place = dict(zip(axes, map(int, names), strict=True))
                 yield place["t"], place.get("z", 0)
 
-    def _look(self, shard: Where) -> ShardSurvey:
+    def _look(self, shard: Where) -> ShardInspection:
         nothing = np.zeros(self._by_place.shape, bool)
         file = self.file(shard)
         try:
             if not file.exists():
-                return ShardSurvey("missing", nothing, nothing)
+                return ShardInspection("missing", nothing, nothing)
             index = read_index(file, self.form)
             bad = unreadable(file, self.form, index) if self._decode else np.zeros(self.form.chunks, bool)
         except (ShardError, OSError):
-            return ShardSurvey("torn", nothing, nothing)
+            return ShardInspection("torn", nothing, nothing)
         there, damaged = present(index)[self._by_place], bad[self._by_place]
-        return ShardSurvey("damaged" if bad.any() else "whole", there & ~damaged, damaged)
+        return ShardInspection("damaged" if bad.any() else "whole", there & ~damaged, damaged)

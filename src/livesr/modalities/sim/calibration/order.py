@@ -15,13 +15,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from livesr.base.errors import CalibrationError
-from livesr.calibration.correlation import at, correlate, find_peak, refine, whitened
-from livesr.calibration.groups import Complex, Optics, conditioned
-from livesr.calibration.patterns import SEARCH, AmbiguousPatternError, NoPatternError, check_search, estimate
+from livesr.modalities.sim.calibration.correlation import at, correlate, find_peak, refine, whitened
+from livesr.modalities.sim.calibration.groups import Complex, Optics, conditioned
+from livesr.modalities.sim.calibration.patterns import (
+    SEARCH,
+    AmbiguousPatternError,
+    NoPatternError,
+    check_search,
+    estimate,
+)
 from livesr.optics.illumination import angle_major
 
-_LEAST_PEAK = 4.0  # lower than for one angle: what follows is far stricter
-_LEAST_MARGIN = 1.5  # strength of a frame's own angle over that of any other
+_MIN_PEAK = 4.0  # lower than for one angle: what follows is far stricter
+_MIN_MARGIN = 1.5  # strength of a frame's own angle over that of any other
 _PHASE_TOLERANCE = 0.3  # of the step between two neighbouring phases
 
 Order = list[tuple[int, int]]
@@ -124,7 +130,7 @@ def _usual_order(
             why = e if isinstance(e, AmbiguousPatternError) else why
             weakest.append(0.0)
     best = int(np.argmax(weakest))
-    if weakest[best] < _LEAST_MARGIN * weakest[1 - best] or weakest[best] == 0:
+    if weakest[best] < _MIN_MARGIN * weakest[1 - best] or weakest[best] == 0:
         raise why
     return orders[best]
 
@@ -161,7 +167,7 @@ def _vectors(mean: Complex, differences: Complex, optics: Optics, angles: int) -
     vectors: list[tuple[float, float]] = []
     for _ in range(angles):
         peak = find_peak(power, optics.pixel_size_um, annulus, exclude=vectors)
-        if peak.height < _LEAST_PEAK:
+        if peak.height < _MIN_PEAK:
             seen = ", ".join(f"{np.degrees(np.arctan2(*k)):.0f}" for k in vectors)
             raise NoPatternError(
                 f"{len(vectors)} of {angles} pattern directions are found{f' ({seen} degrees)' if seen else ''}; the next "
@@ -194,7 +200,7 @@ def _owners(shown: NDArray[np.complex128], phases: int) -> NDArray[np.intp]:
     if len(strength) > 1:
         ranked = np.sort(strength, axis=0)
         margin = float((ranked[-1] / np.maximum(ranked[-2], 1e-30)).min())
-        if margin < _LEAST_MARGIN:
+        if margin < _MIN_MARGIN:
             raise CalibrationError(
                 f"A raw frame shows two directions almost alike ({margin:.1f} : 1): the order cannot be told. Give more time "
                 "points or light, or name the order."

@@ -16,25 +16,25 @@ import scipy.ndimage
 from numpy.typing import NDArray
 
 from livesr.base.errors import CalibrationError
-from livesr.calibration.correlation import Peak, correlate, find_peak, whitened
-from livesr.calibration.groups import Optics, conditioned
-from livesr.calibration.patterns import LEAST_PEAK, SEARCH, AmbiguousPatternError, FoundPattern
+from livesr.modalities.sim.calibration.correlation import Peak, correlate, find_peak, whitened
+from livesr.modalities.sim.calibration.groups import Optics, conditioned
+from livesr.modalities.sim.calibration.patterns import MIN_PEAK, SEARCH, AmbiguousPatternError, FoundPattern
 from livesr.optics.exposure import HOT, Exposures, examine, saturation, without_picture
 from livesr.optics.otf import radial_frequency
 
-MOST_SATURATED = 0.05
+MAX_SATURATED = 0.05
 """Share of a raw frame's pixels at the ceiling above which none is made: modulations are then off by 15 % and more."""
 
 _SATURATED = 0.01
-_LEAST_APART_DEG = 15.0
+_MIN_APART_DEG = 15.0
 _OUTSIDE = (0.12, 2.0)  # of the cutoff: where a pattern is looked for that is not where it should be
-_LEAST_OUTSIDE = 1.5 * LEAST_PEAK
+_MIN_OUTSIDE = 1.5 * MIN_PEAK
 CLEARER = 1.5  # height of a peak elsewhere, over that of the best one where it should be
 _SECOND = 0.5  # height of another direction's peak, over the first one's
-_LEAST_DETAIL = 0.03  # of the light
+_MIN_DETAIL = 0.03  # of the light
 _MOTION_RANGE = (0.03, 0.45)  # of the cutoff: structure, but no patterns
 _MOTION_HEIGHT = 8.0  # of the correlation's peak, over its standard deviation
-_MOST_MOTION_NM = 150.0
+_MAX_MOTION_NM = 150.0
 _CORRELATED = 0.4  # of two pictures, at frequencies that both show
 _BEYOND = 1.12  # of the cutoff
 
@@ -76,7 +76,7 @@ def _unusable(exposures: Exposures) -> tuple[str, str]:
     if missing := without_picture(exposures.faults()):
         return missing, "Check camera, shutter and triggers"
     clipped = saturation(exposures.faults(_SATURATED), exposures.ceiling)
-    if exposures.at_ceiling.max() > MOST_SATURATED * exposures.pixels:
+    if exposures.at_ceiling.max() > MAX_SATURATED * exposures.pixels:
         return clipped, "The modulation cannot be measured: expose less"
     return "", f"{clipped}: modulations are a little too small. Expose less." if clipped else ""
 
@@ -115,7 +115,7 @@ def check_distinct(found: Sequence[FoundPattern], raw: NDArray[Any], optics: Opt
         If two angles have one direction, or the frames show more directions than there are angles.
     """
     directions = [f.direction_deg for f in found]
-    least = min(_LEAST_APART_DEG, 90 / len(found))
+    least = min(_MIN_APART_DEG, 90 / len(found))
     for b in range(len(found)):
         for a in range(b):
             if _apart_deg(directions[a], directions[b]) < least:
@@ -145,7 +145,7 @@ def planes_after_angles(raw: NDArray[Any], optics: Optics, offset_adu: float) ->
     if not seen:
         return ""
     first, direction = next(iter(seen.items()))
-    turned = [t for t, d in seen.items() if _apart_deg(d, direction) > _LEAST_APART_DEG]
+    turned = [t for t, d in seen.items() if _apart_deg(d, direction) > _MIN_APART_DEG]
     if not turned:
         return ""
     return (
@@ -160,9 +160,9 @@ def _check_alone(found: FoundPattern, raw: NDArray[Any], optics: Optics, offset_
     first = found.direction_deg
     every = _differences(raw, optics, offset_adu)
     peaks = _peaks(every, optics, (SEARCH[0] * optics.cutoff_um, SEARCH[1] * optics.cutoff_um), 4)
-    others = [p for p in peaks if _apart_deg(_direction_deg(p), first) > _LEAST_APART_DEG]
+    others = [p for p in peaks if _apart_deg(_direction_deg(p), first) > _MIN_APART_DEG]
     strongest = max((p.height for p in peaks), default=0.0)
-    real = [p for p in others if p.height > max(LEAST_PEAK, _SECOND * strongest)]
+    real = [p for p in others if p.height > max(MIN_PEAK, _SECOND * strongest)]
     if real:
         listed = ", ".join(f"{d:.0f}" for d in (first, *(_direction_deg(p) for p in real)))
         raise CalibrationError(
@@ -198,7 +198,7 @@ def pattern_outside(raw: NDArray[Any], optics: Optics, offset_adu: float, over: 
         ranges.append((high, min(nyquist, _OUTSIDE[1] * optics.cutoff_um)))
     peaks = [p for r in ranges for p in _peaks(every, wide, r, 1)]
     best = max(peaks, key=lambda p: p.height, default=None)
-    if best is None or best.height < max(_LEAST_OUTSIDE, over):
+    if best is None or best.height < max(_MIN_OUTSIDE, over):
         return ""
     k = float(np.hypot(*best.k_um))
     return (
@@ -214,7 +214,7 @@ def without_detail(raw: NDArray[Any], offset_adu: float) -> str:
     picture = without_hot_pixels(raw).mean((0, 1), dtype=np.float64) - offset_adu
     detail = scipy.ndimage.gaussian_filter(picture, 1.0) - scipy.ndimage.gaussian_filter(picture, 8.0)
     share = float(detail.std() / max(picture.mean(), 1e-9))
-    if share > _LEAST_DETAIL:
+    if share > _MIN_DETAIL:
         return ""
     return (
         f"The specimen shows hardly any detail ({share:.1%} of its light): patterns are found by the detail that they shift. "
@@ -239,7 +239,7 @@ def motion(raw: NDArray[Any], optics: Optics, offset_adu: float) -> str:
         return ""
     shift = [(p + n // 2) % n - n // 2 for p, n in zip(place, alike.shape, strict=True)]
     moved_nm = 1e3 * optics.pixel_size_um * float(np.hypot(*shift))
-    if moved_nm < _MOST_MOTION_NM:
+    if moved_nm < _MAX_MOTION_NM:
         return ""
     return (
         f"The specimen moves by about {moved_nm:.0f} nm from the first to the last third of a group: calibrate on one that "
@@ -291,7 +291,7 @@ def _peaks(power: NDArray[np.float32], optics: Optics, annulus_um: tuple[float, 
     found: list[Peak] = []
     for _ in range(most):
         peak = find_peak(power, optics.pixel_size_um, annulus_um, exclude=[p.k_um for p in found])
-        if peak.height < LEAST_PEAK:
+        if peak.height < MIN_PEAK:
             break
         found.append(peak)
     return found

@@ -15,22 +15,22 @@ import scipy.special
 from numpy.typing import NDArray
 
 from livesr.base.errors import CalibrationError
-from livesr.calibration.correlation import radial_power
-from livesr.calibration.groups import Optics, bands, conditioned
-from livesr.calibration.patterns import Overlap, noise_power
+from livesr.modalities.sim.calibration.correlation import radial_power
+from livesr.modalities.sim.calibration.groups import Optics, bands, conditioned
+from livesr.modalities.sim.calibration.patterns import Overlap, noise_power
 from livesr.optics.illumination import Pattern
 from livesr.optics.otf import otf_profile
 
-LEAST_DAMPING = 0.1
+MIN_DAMPING = 0.1
 _BINS = 16
 _REACH = 0.6  # of the cutoff
-_LEAST_IN_BIN = 50
+_MIN_IN_BIN = 50
 _BEAD_RANGE = (0.15, 0.75)  # of the cutoff: below sit clusters and haze, above noise
 
 
 @dataclass(frozen=True, slots=True)
 class Damping:
-    """Attributes: the value at the cutoff, between `LEAST_DAMPING` and 1, and the standard error of its logarithm."""
+    """Attributes: the value at the cutoff, between `MIN_DAMPING` and 1, and the standard error of its logarithm."""
 
     value: float
     log_error: float
@@ -51,7 +51,7 @@ def damping_from_bands(
     ratio. With H = ideal x damping^(|q| / cutoff), ratio / ideal ratio = m/2 damping^((|q + k| - |q|) / cutoff): the slope of
     its logarithm is the logarithm of the damping, whatever the modulation. No beads are needed.
 
-    Parameters are those of `livesr.calibration.patterns.estimate`; `patterns` as it finds them, at the frames' own origin.
+    Parameters are those of `livesr.modalities.sim.calibration.patterns.estimate`; `patterns` as it finds them, at the frames' own origin.
 
     Raises
     ------
@@ -88,7 +88,7 @@ def _binned_ratio(
     inside = (bins >= 0) & (bins < _BINS)
     counts = np.bincount(bins[inside], minlength=_BINS)
     top, bottom = (np.bincount(bins[inside], values[inside], _BINS) for values in (above, below))
-    known = (counts >= _LEAST_IN_BIN) & (top > 0) & (bottom > 0)
+    known = (counts >= _MIN_IN_BIN) & (top > 0) & (bottom > 0)
     return np.where(known, 2 * top / np.where(known, bottom, 1), 0), counts
 
 
@@ -107,7 +107,7 @@ def _fit(rows: Sequence[tuple[float, float, int, int]]) -> Damping:
     rest = (logs - model @ solution) * weight
     variance = float(rest @ rest) / max(len(rows) - waves - 1, 1)
     inverse = np.linalg.inv((model * weight[:, None]).T @ (model * weight[:, None]))
-    return Damping(float(np.clip(np.exp(solution[0]), LEAST_DAMPING, 1.0)), float(np.sqrt(variance * inverse[0, 0])))
+    return Damping(float(np.clip(np.exp(solution[0]), MIN_DAMPING, 1.0)), float(np.sqrt(variance * inverse[0, 0])))
 
 
 def damping_from_beads(picture: NDArray[np.floating], optics: Optics, bead_um: float = 0.0) -> Damping:

@@ -32,11 +32,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from livesr.base.errors import ConfigError, FrameShapeError
-from livesr.base.frames import FrameQuality, Judgement
+from livesr.base.frames import FrameQuality, PatternQuality
 from livesr.live.arrays import HOST, Array, Arrays
-from livesr.live.reconstruct.pattern_drift import PatternDrift
-from livesr.live.reconstruct.quality import BIN, Doubt, PatternCheck, Trust, motion_px, motion_weights, spikes_of
 from livesr.live.reconstruct.reconstructor import DoubtfulFrameError, RawFrames
+from livesr.modalities.sim.pattern_drift import PatternDrift
+from livesr.modalities.sim.quality import BIN, Doubt, PatternCheck, QualityLimits, motion_px, motion_weights, spikes_of
 from livesr.optics.exposure import Exposures, examine
 from livesr.optics.illumination import Pattern, angle_major, equal_steps, unmixing
 from livesr.optics.otf import apodisation as apodisation_window
@@ -206,10 +206,10 @@ class SIMReconstructor:
         switch it off for tests of linearity and for computing training targets.
     damping
         Factor of the OTF at its cutoff, see `livesr.optics.otf.otf`.
-    trust
+    quality_limits
         When a frame is doubtful and what then happens; None reconstructs every frame and measures nothing.
     follow
-        With `trust`: correct phases that drift, between frames (see `pattern_drift.py`). Vectors are corrected by what
+        With `quality_limits`: correct phases that drift, between frames (see `pattern_drift.py`). Vectors are corrected by what
         `drift` says.
     drift
         What the phases are corrected by, if several instances reconstruct the frames of one channel in turn; its own if None.
@@ -218,7 +218,7 @@ class SIMReconstructor:
 
     Attributes
     ----------
-    judgement : of the last frame, None without `trust`
+    quality : of the last frame, None without `quality_limits`
     drift : what the phases are corrected by
 
     Raises
@@ -256,7 +256,7 @@ class SIMReconstructor:
         origin_px: tuple[float, float] = (0.0, 0.0),
         equalise: bool = True,
         damping: float = 1.0,
-        trust: Trust | None = None,
+        quality_limits: QualityLimits | None = None,
         follow: bool = False,
         drift: PatternDrift | None = None,
         arrays: Arrays = HOST,
@@ -277,16 +277,16 @@ class SIMReconstructor:
         self._exposures: Exposures | None = None
         self._waves = [w for t, p in zip(turn, here, strict=True) for w in (p.reversed() if t < 0 else p).waves]
         self._weights = _separation_weights(steps * turn[:, None], order, len(patterns[0].waves))
-        self._trust, self._follow = trust, follow
+        self._quality_limits, self._follow = quality_limits, follow
         self._turned = np.repeat(turn, len(patterns[0].waves))
         self.drift = drift or PatternDrift(len(self._waves), len(patterns))
         self._recorded_drift: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
         self._drift_rad, self._vectors_um = np.zeros(len(self._waves)), np.zeros((len(patterns), 2))
-        self.judgement: Judgement | None = None
-        self._motion = motion_weights(_components(steps, order, len(patterns[0].waves))) if trust else None
+        self.quality: FrameQuality | None = None
+        self._motion = motion_weights(_components(steps, order, len(patterns[0].waves))) if quality_limits else None
         self._allocate(_taper(shape, taper))
         self._pieces = list(self._plan())
-        self._check_of = PatternCheck(shape, list(self._overlaps()), arrays) if trust else None
+        self._check_of = PatternCheck(shape, list(self._overlaps()), arrays) if quality_limits else None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -329,7 +329,7 @@ class SIMReconstructor:
         FrameShapeError
             If the number of frames or the shape of one is not what the constructor was told.
         DoubtfulFrameError
-            If `trust` says to refuse doubtful frames and this is one.
+            If `quality_limits` says to refuse doubtful frames and this is one.
         """
         self._check(frames)
         self._take_over_drift()
@@ -337,10 +337,10 @@ class SIMReconstructor:
         empty = self._empty(exposures)
         self._separate(frames, self._frame_weights(frames, empty))
         self._transform()
-        if self._trust and (doubt := self._judge(self._trust, exposures)):
-            if self._trust.then == "refuse":
+        if self._quality_limits and (doubt := self._assess(self._quality_limits, exposures)):
+            if self._quality_limits.then == "refuse":
                 raise DoubtfulFrameError(*doubt)
-            if self._trust.then == "widefield":
+            if self._quality_limits.then == "widefield":
                 return self.widefield(frames, out, without=empty)
         self._assemble()
         return self._invert(out)
@@ -371,9 +371,9 @@ class SIMReconstructor:
         self._exposures = exposures
 
     def _seen_exposures(self, frames: RawFrames | Array) -> Exposures | None:
-        """Return what is known of the raw frames, None without `trust`."""
+        """Return what is known of the raw frames, None without `quality_limits`."""
         seen, self._exposures = self._exposures, None
-        if self._trust is None or seen is not None:
+        if self._quality_limits is None or seen is not None:
             return seen
         return examine(frames, self._offset_adu, xp=self._arrays.xp, numbers=self._arrays.numbers)
 
@@ -388,17 +388,17 @@ class SIMReconstructor:
         whole = [raw for raw, (angle, _) in enumerate(self._order) if angle not in incomplete]
         return whole or list(range(len(self._order)))
 
-    def _judge(self, trust: Trust, exposures: Exposures | None) -> Doubt:
+    def _assess(self, quality_limits: QualityLimits, exposures: Exposures | None) -> Doubt:
         """Measure the frame whose bands were just transformed; return what is doubtful about it."""
         assert self._check_of is not None
         slopes, contrasts = self._check_of.measure(self._half, self._bands, spikes_of(self._mean, self._arrays))
         errors, contrast = np.angle(slopes), float(contrasts.min())
         modulation, off = float(np.abs(slopes).min()), float(np.abs(errors).max())
-        quality = FrameQuality(contrast, modulation, off, *self._motion_nm())
-        doubt = trust.doubt(quality, exposures)
-        resolved = not doubt or trust.then == "reconstruct"
+        quality = PatternQuality(contrast, modulation, off, *self._motion_nm())
+        doubt = quality_limits.doubt(quality, exposures)
+        resolved = not doubt or quality_limits.then == "reconstruct"
         drift = self.pattern_drift_rad, self.vector_drift_um
-        self.judgement = Judgement(quality, doubt.sentence, resolved, *drift, doubt.cause)
+        self.quality = FrameQuality(quality, doubt.sentence, resolved, *drift, doubt.cause)
         if self._follow and not doubt:
             self.drift.add(self._drift_rad + errors, contrast)
         return doubt

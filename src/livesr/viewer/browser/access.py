@@ -44,7 +44,7 @@ _HEADERS = {
     "Cache-Control": "no-store",
     "Connection": "close",
 }
-_MOST_INVITATIONS = 100
+_MAX_INVITATIONS = 100
 _UNINVITED = "Open the link that livesr printed: it lets this browser in."
 _USED = (
     "This link has been used, or belongs to an earlier start: every link lets in one browser, once. The terminal in which "
@@ -65,7 +65,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-class Admission:
+class AccessControl:
     """Answers plain requests, and lets a websocket pass or refuses it.
 
     On loopback the browser must have asked for a loopback name: a name that an attacker's DNS points here is refused. On
@@ -91,7 +91,7 @@ class Admission:
         """Return a code that lets in one browser; of those that nobody has used, the newest hundred hold."""
         code = secrets.token_urlsafe(24)
         self._invitations[code] = None
-        while len(self._invitations) > _MOST_INVITATIONS:
+        while len(self._invitations) > _MAX_INVITATIONS:
             self._invitations.pop(next(iter(self._invitations)))
         return code
 

@@ -27,8 +27,8 @@ from livesr.optics.otf import otf
 
 Amplitudes = NDArray[np.complex128]
 
-_MOST_PX = 256  # of each side that are looked at: bounds the cost
-_FEWEST_GROUPS, _MOST_GROUPS = 4, 16
+_MAX_PX = 256  # of each side that are looked at: bounds the cost
+_FEWEST_GROUPS, _MAX_GROUPS = 4, 16
 _SHARE = 0.6  # noise alone explains up to 0.3; where all phases have drifted by a step, a rotation by one about 0.5
 _MARGIN = 3.0  # over the second best
 
@@ -59,7 +59,7 @@ class RawOrderCheck:
         offset_adu: float = 100.0,
         origin_px: tuple[float, float] = (0.0, 0.0),
     ) -> None:
-        height, width = (min(n, _MOST_PX) for n in shape)
+        height, width = (min(n, _MAX_PX) for n in shape)
         top, left = (shape[0] - height) // 2, (shape[1] - width) // 2
         self._region = slice(top, top + height), slice(left, left + width)
         self._offset_adu = offset_adu
@@ -90,7 +90,7 @@ class RawOrderCheck:
         """
         verdict = None
         for _ in range(len(self._kept)):  # what comes meanwhile is for the next time, or a slow look would never end
-            if self._groups == _MOST_GROUPS:
+            if self._groups == _MAX_GROUPS:
                 self._pooled[:], self._groups = 0, 0
             self._pooled += self.amplitudes(self._kept.popleft())
             self._groups += 1

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from livesr.base.frames import Normalisation, SRFrame
 
 if TYPE_CHECKING:
-    from livesr.live.inference.engine import Familiar
+    from livesr.live.inference.engine import TrainingDistribution
 
 FEATURES = ("detail 1", "detail 2", "detail 4", "detail 8", "spread 16", "level", "cover", "peaks", "noise")
 """Energy of the detail at so many pixels and of what is coarser (logarithms of x^2), mean of x, share of pixels that a
@@ -34,26 +34,29 @@ _COVERED = 0.15  # of x: where bright parts are 0.55
 _LEAST = 1e-9
 
 
-class Familiarity:
+class OutOfDistribution:
     """Judges frames of one size; a frame of any size gives as many pixels, so that it takes as long.
 
     Parameters
     ----------
     shape : (y, x) of the network's input
-    familiar : where training lies; None judges nothing
+    training_distribution : where training lies; None judges nothing
 
     Attributes
     ----------
     tiles : the places in a frame that are looked at
     """
 
-    def __init__(self, shape: tuple[int, int], familiar: Familiar | None) -> None:
-        self.tiles = _tiles(shape) if familiar and min(shape) >= SMALLEST_PX else []
-        if familiar:
-            self._mean, self._whitening = np.array(familiar.mean), np.array(familiar.whitening)
-            self._limit = familiar.limit
+    def __init__(self, shape: tuple[int, int], training_distribution: TrainingDistribution | None) -> None:
+        self.tiles = _tiles(shape) if training_distribution and min(shape) >= SMALLEST_PX else []
+        if training_distribution:
+            self._mean, self._whitening = (
+                np.array(training_distribution.mean),
+                np.array(training_distribution.whitening),
+            )
+            self._limit = training_distribution.limit
 
-    def novelty(
+    def ood_score(
         self, tiles: Sequence[NDArray[np.float32]], normalisation: Normalisation, noise_adu: float
     ) -> float | None:
         """Return the distance from training over the distance that 1 in 40 of its frames exceeds; None if not judged.

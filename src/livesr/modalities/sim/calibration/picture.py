@@ -13,8 +13,8 @@ import scipy.ndimage
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from livesr.calibration.groups import Optics
-from livesr.calibration.patterns import FoundPattern
+from livesr.modalities.sim.calibration.groups import Optics
+from livesr.modalities.sim.calibration.patterns import FoundPattern
 
 _TILE_PX = 384
 _GAP_PX = 6
@@ -34,7 +34,7 @@ def draw(
 
     Parameters
     ----------
-    maps : one per angle, zero frequency in the middle (`livesr.calibration.patterns.correlation_maps`)
+    maps : one per angle, zero frequency in the middle (`livesr.modalities.sim.calibration.patterns.correlation_maps`)
     found : one per angle
     optics : of the raw frames
     widefield, reconstruction : (2y, 2x), on one grid

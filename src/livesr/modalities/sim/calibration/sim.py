@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from livesr.base.errors import CalibrationError
-from livesr.calibration.groups import Optics
-from livesr.calibration.order import detect_order, order_name, same_light
-from livesr.calibration.otf import LEAST_DAMPING, Damping, damping_from_bands
-from livesr.calibration.patterns import AmbiguousPatternError, FoundPattern, NoPatternError, estimate
-from livesr.calibration.reasons import (
+from livesr.modalities.sim.calibration.groups import Optics
+from livesr.modalities.sim.calibration.order import detect_order, order_name, same_light
+from livesr.modalities.sim.calibration.otf import MIN_DAMPING, Damping, damping_from_bands
+from livesr.modalities.sim.calibration.patterns import AmbiguousPatternError, FoundPattern, NoPatternError, estimate
+from livesr.modalities.sim.calibration.reasons import (
     CLEARER,
     better_reason,
     check_distinct,
@@ -32,11 +32,11 @@ from livesr.optics.illumination import Pattern, equal_steps
 _LENGTHS_APART = 0.05
 _WEAK_MODULATION = 0.2
 _DRIFT_RAD = 0.3
-_LEAST_CERTAIN_LOG_DAMPING = 0.15
+_MIN_CERTAIN_LOG_DAMPING = 0.15
 _CERTAIN_PEAK = 10.0  # below, a pattern may be a false one beside a true one elsewhere
-_MOST_MODULATION = 1.1
-_LEAST_CONTRAST = 3.0
-_MOST_SAMPLED = 0.55  # of the sampling rate, that the cutoff may be
+_MAX_MODULATION = 1.1
+_MIN_CONTRAST = 3.0
+_MAX_SAMPLED = 0.55  # of the sampling rate, that the cutoff may be
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,20 +164,20 @@ def _in_another_order(
 def doubts_about(found: Sequence[FoundPattern], damping: Damping | None, optics: Optics) -> list[str]:
     """Say, each in a sentence, what a person should look at before trusting the calibration."""
     sentences = []
-    undersampled = optics.pixel_size_um * optics.cutoff_um > _MOST_SAMPLED
+    undersampled = optics.pixel_size_um * optics.cutoff_um > _MAX_SAMPLED
     if undersampled:
         sentences.append(
             f"Pixels of {1e3 * optics.pixel_size_um:.4g} nm are larger than the {500 / optics.cutoff_um:.0f} nm that NA "
             f"{optics.na:g} needs at {1e3 * optics.emission_um:.0f} nm: check these numbers, or patterns and OTF are wrong."
         )
-    if too_strong := [str(a) for a, f in enumerate(found) if f.strongest > _MOST_MODULATION]:
+    if too_strong := [str(a) for a, f in enumerate(found) if f.strongest > _MAX_MODULATION]:
         most = max(f.strongest for f in found)
         sentences.append(
             f"The modulation of angle {', '.join(too_strong)} is measured as {most:.2f}, and light cannot have more than 1: "
             "the specimen's detail hardly stands above noise, or the frames are not proportional to light. Check for "
             "saturation and for processing in the camera."
         )
-    if unsure := [str(a) for a, f in enumerate(found) if f.contrast_to_noise < _LEAST_CONTRAST]:
+    if unsure := [str(a) for a, f in enumerate(found) if f.contrast_to_noise < _MIN_CONTRAST]:
         least = min(f.contrast_to_noise for f in found)
         sentences.append(
             f"Phase and modulation of angle {', '.join(unsure)} are uncertain: the pattern's contrast is only {least:.1f} "
@@ -198,12 +198,12 @@ def doubts_about(found: Sequence[FoundPattern], damping: Damping | None, optics:
             f"The phase of angle {', '.join(drifting)} changes by more than {_DRIFT_RAD} rad between time points: the sample "
             "or the pattern moves."
         )
-    if damping and damping.value <= LEAST_DAMPING:
+    if damping and damping.value <= MIN_DAMPING:
         sentences.append(
-            f"The OTF's damping is at its limit of {LEAST_DAMPING:g}: the frames hold less fine detail than these optics pass. "
+            f"The OTF's damping is at its limit of {MIN_DAMPING:g}: the frames hold less fine detail than these optics pass. "
             "Check focus, and pixel size, NA and wavelength in rig.yaml."
         )
-    elif damping and not undersampled and damping.log_error > _LEAST_CERTAIN_LOG_DAMPING:
+    elif damping and not undersampled and damping.log_error > _MIN_CERTAIN_LOG_DAMPING:
         sentences.append(
             f"The OTF's damping of {damping.value:.2f} is uncertain by a factor of {np.exp(damping.log_error):.2f}: calibrate "
             "with more light."

@@ -22,10 +22,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from livesr.base.frames import Judgement, Pixels
-from livesr.calibration.correlation import at, refine, whitened
-from livesr.calibration.groups import Optics, bands, conditioned
-from livesr.live.reconstruct.pattern_drift import LEAST_CONTRAST, PatternDrift
+from livesr.base.frames import FrameQuality, Pixels
+from livesr.modalities.sim.calibration.correlation import at, refine, whitened
+from livesr.modalities.sim.calibration.groups import Optics, bands, conditioned
+from livesr.modalities.sim.pattern_drift import MIN_CONTRAST, PatternDrift
 from livesr.optics.illumination import Pattern
 
 log = logging.getLogger(__name__)
@@ -34,17 +34,17 @@ Complex = NDArray[np.complex64]
 Vector = tuple[float, float]
 
 GROUPS = 8
-LEAST_STEPS = 0.05
+MIN_STEPS = 0.05
 """Of a frequency step of the frame: the phase at its edges is then off by 0.16 rad."""
 
-MOST_STEPS = 3.0
+MAX_STEPS = 3.0
 """From the calibrated vector. Beyond, the OTF's weights, which stay where they were, are no longer right."""
 
-LEAST_PX = 64
+MIN_PX = 64
 """Side of a frame that shows a vector well enough; smaller regions keep the calibrated one, which is good enough for them."""
 
 _SURE = 3.0  # uncertainties
-_MOST_PX = 512  # of each side that are looked at: bounds the cost
+_MAX_PX = 512  # of each side that are looked at: bounds the cost
 _SQUARE_PX = 8
 _REST = 20.0  # times as long as a look took: at most a twentieth of a core
 
@@ -81,17 +81,17 @@ class VectorDrift:
         self._optics, self._order, self._steps, self._offset_adu = optics, list(order), steps_rad, offset_adu
         self._patterns, self._drift = list(patterns), drift
         self._extent_um = np.array(shape) * optics.pixel_size_um
-        self._region = tuple(slice((n - min(n, _MOST_PX)) // 2, (n + min(n, _MOST_PX)) // 2) for n in shape)
+        self._region = tuple(slice((n - min(n, _MAX_PX)) // 2, (n + min(n, _MAX_PX)) // 2) for n in shape)
         self._products: deque[list[Complex]] = deque(maxlen=GROUPS)
         self._offered: NDArray[np.unsignedinteger] | None = None
         self._rest_until_s = 0.0
         self.lost = False
 
-    def offer(self, frames: Sequence[Pixels | None], judgement: Judgement) -> None:
+    def offer(self, frames: Sequence[Pixels | None], quality: FrameQuality) -> None:
         """Take a copy of a trusted raw group, if one is wanted; called for each group, in one thread."""
         wanted = self._offered is None and time.monotonic() >= self._rest_until_s
-        quality = judgement.quality
-        if wanted and not judgement.doubt and quality and quality.contrast_to_noise >= LEAST_CONTRAST:
+        patterns = quality.patterns
+        if wanted and not quality.doubt and patterns and patterns.contrast_to_noise >= MIN_CONTRAST:
             self._offered = np.stack([frame[self._region] for frame in frames if frame is not None])
 
     def look(self) -> int:
@@ -126,7 +126,7 @@ class VectorDrift:
             found = moved(products, (present[0], present[1]), self._optics.pixel_size_um * _SQUARE_PX, self._extent_um)
             if found is None:
                 continue
-            if np.hypot(*(found * self._extent_um)) > MOST_STEPS:
+            if np.hypot(*(found * self._extent_um)) > MAX_STEPS:
                 self.lost = True
                 continue
             vectors[angle], exchanged = found / harmonics, exchanged + 1
@@ -157,7 +157,7 @@ def moved(
     without = np.stack([best(np.delete(products, i, axis=0)) for i in range(n)])
     sigma = np.sqrt((n - 1) * np.var(without, axis=0))
     steps = np.hypot(*((found - present_um) * extent_um))
-    if steps < max(LEAST_STEPS, _SURE * np.hypot(*(sigma * extent_um))):
+    if steps < max(MIN_STEPS, _SURE * np.hypot(*(sigma * extent_um))):
         return None
     halves = products[::2], products[1::2]
     better = all(power(a, best(b)) > power(a, present_um) for a, b in (halves, halves[::-1]))

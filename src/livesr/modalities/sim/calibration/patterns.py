@@ -18,25 +18,25 @@ import scipy.fft
 from numpy.typing import NDArray
 
 from livesr.base.errors import CalibrationError
-from livesr.calibration.correlation import Peak, correlate, find_peak, radial_power, refine, whitened
-from livesr.calibration.groups import LEAST_PX, Complex, Float, Optics, bands, conditioned
+from livesr.modalities.sim.calibration.correlation import Peak, correlate, find_peak, radial_power, refine, whitened
+from livesr.modalities.sim.calibration.groups import MIN_PX, Complex, Float, Optics, bands, conditioned
 from livesr.optics.illumination import Pattern, equal_steps
 from livesr.optics.otf import radial_frequency
 
-LEAST_PEAK = 6.0
+MIN_PEAK = 6.0
 """Height of a correlation peak, in standard deviations of noise, below which there is no pattern. Noise alone reached 5.1 in
 24 searches on real frames at very low light, real patterns 10.6 and more."""
 
-LEAST_MODULATION = 0.05
+MIN_MODULATION = 0.05
 SEARCH = (0.5, 1.15)
 """Where the finest wave is looked for, in units of the detection cutoff: excitation is shorter than emission, so that under
 total reflection its period can be shorter than the finest detail that the objective passes."""
 
-_LEAST_VISIBLE = 1.05  # of two pixels, that the coarsest period must have
-_LEAST_PERIODS = 6
+_MIN_VISIBLE = 1.05  # of two pixels, that the coarsest period must have
+_MIN_PERIODS = 6
 _AS_HIGH = 0.75  # of a peak, that makes another one as good; real specimens reach 0.45
 _CENTRE = 0.15  # of the cutoff: out-of-focus light and what the separation leaves of band 0 sit inside
-_LEAST_OTF = 0.05
+_MIN_OTF = 0.05
 
 
 class AmbiguousPatternError(CalibrationError):
@@ -169,7 +169,7 @@ def check_search(shape: tuple[int, ...], optics: Optics) -> None:
     CalibrationError
         If their pixels are too large, or the field holds too few periods.
     """
-    if min(shape) < LEAST_PX:  # is refused as such
+    if min(shape) < MIN_PX:  # is refused as such
         return
     low, high = (r * optics.cutoff_um for r in SEARCH)
     said = (
@@ -177,16 +177,16 @@ def check_search(shape: tuple[int, ...], optics: Optics) -> None:
         f"{1e3 * optics.emission_um:.0f} nm suggests"
     )
     check = "Check pixel size, NA and wavelength in rig.yaml"
-    if 2 * optics.pixel_size_um * low > 1 / _LEAST_VISIBLE:
+    if 2 * optics.pixel_size_um * low > 1 / _MIN_VISIBLE:
         raise CalibrationError(
             f"{said}, and pixels of {1e3 * optics.pixel_size_um:.4g} nm show none below "
             f"{2e3 * optics.pixel_size_um:.4g} nm. {check}."
         )
     field_um = min(shape) * optics.pixel_size_um
-    if low * field_um < _LEAST_PERIODS:
+    if low * field_um < _MIN_PERIODS:
         raise CalibrationError(
             f"{said}, and {min(shape)} pixels of {1e3 * optics.pixel_size_um:.4g} nm hold only {low * field_um:.1f} of the "
-            f"coarsest; {_LEAST_PERIODS} are needed. {check}, or give a larger region."
+            f"coarsest; {_MIN_PERIODS} are needed. {check}, or give a larger region."
         )
 
 
@@ -200,7 +200,7 @@ def _check_alone(found: Peak, power: Float, optics: Optics, angle: int) -> None:
     """
     annulus = SEARCH[0] * optics.cutoff_um, SEARCH[1] * optics.cutoff_um
     second = find_peak(power, optics.pixel_size_um, annulus, exclude=[found.k_um])
-    if second.height < max(LEAST_PEAK, _AS_HIGH * found.height):
+    if second.height < max(MIN_PEAK, _AS_HIGH * found.height):
         return
     (d1, p1), (d2, p2) = (
         (float(np.degrees(np.arctan2(*p.k_um))), 1e3 / float(np.hypot(*p.k_um))) for p in (found, second)
@@ -228,9 +228,9 @@ def _estimate_angle(
         for h, band in enumerate(higher, start=1)
     ]
     for h, wave in enumerate(waves, start=1):
-        if not abs(wave.mean) > LEAST_MODULATION:
+        if not abs(wave.mean) > MIN_MODULATION:
             raise CalibrationError(
-                f"Wave {h} of angle {angle} has a modulation of {abs(wave.mean):.3f}; {LEAST_MODULATION} is the least that "
+                f"Wave {h} of angle {angle} has a modulation of {abs(wave.mean):.3f}; {MIN_MODULATION} is the least that "
                 "can be reconstructed. Check polarisation and focus, or describe fewer harmonics."
             )
     parts = [(float(np.angle(w.mean)), min(abs(w.mean), 1.0)) for w in waves]
@@ -280,10 +280,10 @@ def _vector(
     power = correlate(a, b)
     annulus = SEARCH[0] * optics.cutoff_um, SEARCH[1] * optics.cutoff_um
     peak = find_peak(power, optics.pixel_size_um, annulus, near=hint)
-    if peak.height < LEAST_PEAK:
+    if peak.height < MIN_PEAK:
         raise NoPatternError(
             f"No pattern is found in angle {angle}: the best candidate stands {peak.height:.1f} standard deviations above "
-            f"noise, {LEAST_PEAK:g} are needed. Give more time points or light, and check the order, phases and optics."
+            f"noise, {MIN_PEAK:g} are needed. Give more time points or light, and check the order, phases and optics."
         )
     if hint is None:
         _check_alone(peak, power, optics, angle)
@@ -338,7 +338,7 @@ class Overlap:
         here, there = optics.otf(grid), optics.otf(grid, k_um)
         r, moved = radial_frequency(grid, optics.pixel_size_um), radial_frequency(grid, optics.pixel_size_um, k_um)
         centre = _CENTRE * optics.cutoff_um
-        place = np.nonzero((here > _LEAST_OTF) & (there > _LEAST_OTF) & (r > centre) & (moved > centre))
+        place = np.nonzero((here > _MIN_OTF) & (there > _MIN_OTF) & (r > centre) & (moved > centre))
         outwards = (moved[place] - r[place]) / optics.cutoff_um
         y, x = (np.exp(-2j * np.pi * k * optics.pixel_size_um * np.arange(n)) for k, n in zip(k_um, grid, strict=True))
         return cls(place, here[place], there[place], outwards, np.outer(y, x).astype(np.complex64))

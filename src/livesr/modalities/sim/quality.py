@@ -22,11 +22,11 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from livesr.base.frames import FrameQuality, Judgement, Pixels
+from livesr.base.frames import FrameQuality, PatternQuality, Pixels
 from livesr.live.arrays import HOST, Array, Arrays
 from livesr.optics.exposure import (
-    LEAST_CLIPPED,
-    MOST_SATURATED,
+    MAX_SATURATED,
+    MIN_CLIPPED,
     Exposures,
     Fault,
     floor_clipped,
@@ -42,10 +42,10 @@ _SAMPLES = 4096  # frequencies per wave: enough for a contrast to noise of 3 whe
 _ALIKE = 4.0  # by how much the smoothing, which makes neighbours alike, raises the variance of a motion
 _SURE = 4.0  # standard errors from which on a motion is one
 _FLOOR_FRAMES = 10  # of a group, in which a background that is cut off is looked for
-_MOST_SPIKES = 200  # bright pixels that are looked at one by one
+_MAX_SPIKES = 200  # bright pixels that are looked at one by one
 _ALONE = 4.0  # a hot pixel over the brightest of its neighbours
 _NONE = np.zeros((0, 3))
-_MOST_NOISE_GAIN = 2.5  # of the linear part; above, the order of the frames does not tell motion from pattern
+_MAX_NOISE_GAIN = 2.5  # of the linear part; above, the order of the frames does not tell motion from pattern
 
 
 NO_PICTURE = "raw frames are blank, dark, cut off or repeated; check camera, shutter and triggers"
@@ -75,48 +75,48 @@ CUT_OFF = "the background is cut off at one least value; localise frames as the 
 
 
 @dataclass(frozen=True, slots=True)
-class Trust:
+class QualityLimits:
     """From when on a frame is doubtful, and what happens then.
 
     Attributes
     ----------
     then : "widefield" shows the mean of the raw frames, "refuse" nothing, "reconstruct" the reconstruction all the same;
         the frame says why in each case
-    least_contrast_to_noise : of the weakest wave
-    most_phase_error_rad : of any wave
-    least_modulation : of the weakest wave, relative to the calibrated one
-    most_motion_nm : between the first and the last raw frame; what may be noise is no motion
-    most_saturated : share of the pixels of any raw frame
+    min_contrast_to_noise : of the weakest wave
+    max_phase_error_rad : of any wave
+    min_modulation : of the weakest wave, relative to the calibrated one
+    max_motion_nm : between the first and the last raw frame; what may be noise is no motion
+    max_saturated : share of the pixels of any raw frame
     """
 
     then: Literal["widefield", "refuse", "reconstruct"] = "widefield"
-    least_contrast_to_noise: float = 3.0
-    most_phase_error_rad: float = 0.8
-    least_modulation: float = 0.4
-    most_motion_nm: float = 150.0
-    most_saturated: float = MOST_SATURATED
+    min_contrast_to_noise: float = 3.0
+    max_phase_error_rad: float = 0.8
+    min_modulation: float = 0.4
+    max_motion_nm: float = 150.0
+    max_saturated: float = MAX_SATURATED
 
-    def doubt(self, quality: FrameQuality, exposures: Exposures | None = None) -> Doubt:
+    def doubt(self, quality: PatternQuality, exposures: Exposures | None = None) -> Doubt:
         """Return what is wrong with a frame, an empty doubt if nothing is; what explains the rest comes first."""
-        if exposures and (seen := exposure_doubt(exposures, self.most_saturated)):
+        if exposures and (seen := exposure_doubt(exposures, self.max_saturated)):
             return seen
         moved, error = quality.motion_nm or 0.0, quality.motion_error_nm or 0.0
-        if moved > max(self.most_motion_nm, _SURE * error):
+        if moved > max(self.max_motion_nm, _SURE * error):
             return Doubt(f"the sample moved {moved:.0f} nm between the first and the last raw frame", MOVED)
-        if not quality.contrast_to_noise >= self.least_contrast_to_noise:
+        if not quality.contrast_to_noise >= self.min_contrast_to_noise:
             return Doubt(
                 f"no pattern is seen (contrast {quality.contrast_to_noise:.1f} times its noise, "
-                f"{self.least_contrast_to_noise:g} needed): "
+                f"{self.min_contrast_to_noise:g} needed): "
                 "too little light, out of focus, or the raw frames are not in the order of rig.yaml",
                 UNSEEN,
             )
-        if quality.phase_error_rad > self.most_phase_error_rad:
+        if quality.phase_error_rad > self.max_phase_error_rad:
             return Doubt(
                 f"the pattern is {quality.phase_error_rad:.1f} rad from where rig.yaml says: it drifted, or the raw frames are "
                 "not in order; calibrate again",
                 OFF_PHASE,
             )
-        if quality.modulation < self.least_modulation:
+        if quality.modulation < self.min_modulation:
             return Doubt(
                 f"the pattern has {quality.modulation:.0%} of the calibrated modulation: check light, focus, polarisation and "
                 "the order of raw frames, or calibrate again",
@@ -125,9 +125,9 @@ class Trust:
         return Doubt()
 
 
-def exposure_doubt(exposures: Exposures, most_saturated: float = MOST_SATURATED) -> Doubt:
+def exposure_doubt(exposures: Exposures, max_saturated: float = MAX_SATURATED) -> Doubt:
     """Return what is wrong with the raw frames themselves, an empty doubt if nothing is."""
-    return _named(exposures.faults(most_saturated), exposures.ceiling)
+    return _named(exposures.faults(max_saturated), exposures.ceiling)
 
 
 def _named(faults: Sequence[Fault], ceiling: float | None) -> Doubt:
@@ -138,9 +138,9 @@ def _named(faults: Sequence[Fault], ceiling: float | None) -> Doubt:
     return Doubt()
 
 
-def judge_without_patterns(
+def quality_without_patterns(
     exposures: Exposures, stack: Sequence[Pixels | None], *, localised: bool
-) -> Judgement | None:
+) -> FrameQuality | None:
     """Return what is doubtful about frames that show no patterns, None if nothing is.
 
     Parameters
@@ -158,7 +158,7 @@ def judge_without_patterns(
         if not (localised and f.kind in {"dark", "another picture"})
     ]
     doubt = _named(faults, exposures.ceiling)
-    if not doubt and localised and np.median(exposures.at_least) > LEAST_CLIPPED:
+    if not doubt and localised and np.median(exposures.at_least) > MIN_CLIPPED:
         frames = [frame for frame in stack if frame is not None][:: max(len(came) // _FLOOR_FRAMES, 1)]
         if share := floor_clipped(frames):
             doubt = Doubt(
@@ -167,7 +167,7 @@ def judge_without_patterns(
                 "where there are none, and their uncertainty is wrong",
                 CUT_OFF,
             )
-    return Judgement(None, doubt.sentence, cause=doubt.cause) if doubt else None
+    return FrameQuality(None, doubt.sentence, cause=doubt.cause) if doubt else None
 
 
 class _Sampling(NamedTuple):
@@ -247,7 +247,7 @@ def spikes_of(mean: Array, arrays: Arrays = HOST) -> NDArray[np.float64]:
     """
     xp = arrays.xp
     bright = mean > 0.25 * xp.max(mean)
-    if arrays.numbers([xp.count_nonzero(bright)])[0] > _MOST_SPIKES:  # the picture's own
+    if arrays.numbers([xp.count_nonzero(bright)])[0] > _MAX_SPIKES:  # the picture's own
         return _NONE
     host, places = arrays.on_host(mean), np.argwhere(arrays.on_host(bright)[1:-1, 1:-1]) + 1
     found = []
@@ -289,7 +289,7 @@ def motion_weights(waves: NDArray[np.float64]) -> NDArray[np.float64] | None:
     time = np.linspace(-0.5, 0.5, len(waves))
     model = np.column_stack([time, np.ones(len(waves)), waves])
     weights = np.asarray(np.linalg.pinv(model)[0], np.float64)
-    known = abs(weights @ time - 1) < 1e-6 and np.linalg.norm(weights) < _MOST_NOISE_GAIN
+    known = abs(weights @ time - 1) < 1e-6 and np.linalg.norm(weights) < _MAX_NOISE_GAIN
     return weights if known else None
 
 

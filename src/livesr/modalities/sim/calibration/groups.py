@@ -20,7 +20,7 @@ Float = NDArray[np.float32]
 Complex = NDArray[np.complex64]
 
 _TAPER = 0.08
-LEAST_PX = 32  # along each side
+MIN_PX = 32  # along each side
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +50,9 @@ def conditioned(raw: NDArray[Any], offset_adu: float) -> Float:
     CalibrationError
         If the frames are not (t, n, y, x), are tiny, or hold no light.
     """
-    if raw.ndim != 4 or min(raw.shape[-2:]) < LEAST_PX:
+    if raw.ndim != 4 or min(raw.shape[-2:]) < MIN_PX:
         raise CalibrationError(
-            f"Raw frames of shape {raw.shape} came; expected (time, raw, y, x) of at least {LEAST_PX} x {LEAST_PX} pixels."
+            f"Raw frames of shape {raw.shape} came; expected (time, raw, y, x) of at least {MIN_PX} x {MIN_PX} pixels."
         )
     frames = raw.astype(np.float32)
     frames -= offset_adu

@@ -1,6 +1,6 @@
-"""Scenes: a prediction with the measurement it was made from, of a running stream or of a store.
+"""FramePairs: a prediction with the measurement it was made from, of a running stream or of a store.
 
-Owns what the viewers ask for (`Selection`), what they get (`Scene`) and the choice of it in a stream; `store_source.py` has
+Owns what the viewers ask for (`Selection`), what they get (`FramePair`) and the choice of it in a stream; `store_source.py` has
 the same for a store. Draws nothing.
 """
 
@@ -30,7 +30,7 @@ class Selection(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
+class FramePair:
     """One moment to show; at least one of both is there.
 
     `index` is its place in a store, None in a running stream. `uncertainty` is that of the prediction, where it was estimated.
@@ -59,8 +59,8 @@ class Scene:
         return bool(self.prediction and self.measurement and self.prediction.header.t == self.measurement.header.t)
 
 
-class SceneSource(Protocol):
-    """Where a viewer gets its scenes from."""
+class FramePairSource(Protocol):
+    """Where a viewer gets its pairs from."""
 
     @property
     def endpoint(self) -> str:
@@ -68,11 +68,11 @@ class SceneSource(Protocol):
 
     @property
     def version(self) -> int:
-        """Grows when there may be a newer scene."""
+        """Grows when there may be a newer pair."""
 
     @property
     def length(self) -> int | None:
-        """Scenes of a store; None for a running stream."""
+        """FramePairs of a store; None for a running stream."""
 
     @property
     def state(self) -> str:
@@ -89,8 +89,8 @@ class SceneSource(Protocol):
     def streams(self) -> tuple[StreamName, ...]:
         """Return what can be selected."""
 
-    def scene(self, selection: Selection, index: int = 0, *, measured: bool = False) -> Scene | None:
-        """Return the newest scene of a running stream, the one at `index` of a store; None if there is none.
+    def pair(self, selection: Selection, index: int = 0, *, measured: bool = False) -> FramePair | None:
+        """Return the newest pair of a running stream, the one at `index` of a store; None if there is none.
 
         With `measured` only the measurement matters: a running stream then gives the newest one, which no prediction is
         made from yet.
@@ -98,7 +98,7 @@ class SceneSource(Protocol):
 
 
 class LiveScenes:
-    """The scenes of a running stream: always the newest."""
+    """The pairs of a running stream: always the newest."""
 
     length = None
 
@@ -143,18 +143,18 @@ class LiveScenes:
         """Return every stream that was heard."""
         return self._subscriber.streams()
 
-    def scene(self, selection: Selection, index: int = 0, *, measured: bool = False) -> Scene | None:
-        """Return the newest scene; `index` means nothing here."""
+    def pair(self, selection: Selection, index: int = 0, *, measured: bool = False) -> FramePair | None:
+        """Return the newest pair; `index` means nothing here."""
         channel = selection.channel if selection.channel is not None else self._first_separated()
         _, position, z = selection
         measurement = self._subscriber.newest("sr/input", channel=channel, position=position, z=z)
         prediction = self._subscriber.newest("sr/frame", channel=channel, position=position, z=z)
         if prediction is not None and not (measured and measurement is not None):
             subscriber = self._subscriber
-            return Scene(
+            return FramePair(
                 prediction, subscriber.measurement_of(prediction), uncertainty=subscriber.uncertainty_of(prediction)
             )
-        return Scene(None, measurement) if measurement is not None else None
+        return FramePair(None, measurement) if measurement is not None else None
 
     def _first_separated(self) -> str | None:
         """Return the first channel that has a prediction; None while there is none."""
@@ -170,20 +170,20 @@ def intensity(message: Message) -> NDArray[np.float32]:
     return values
 
 
-def uncertainty_plane(scene: Scene) -> NDArray[np.float32] | None:
+def uncertainty_plane(pair: FramePair) -> NDArray[np.float32] | None:
     """Return the standard deviation of all channels together in ADU, float32 (y, x); None without an estimate.
 
     Root of the sum of the channels' variances: what one channel gains by mistake another loses, and both are uncertain.
     """
-    if scene.uncertainty is None:
+    if pair.uncertainty is None:
         return None
-    planes = intensity(scene.uncertainty)
+    planes = intensity(pair.uncertainty)
     planes *= planes
     total: NDArray[np.float32] = np.sqrt(planes.sum(0))
     return total
 
 
-def residual_plane(scene: Scene) -> NDArray[np.float32] | None:
+def residual_plane(pair: FramePair) -> NDArray[np.float32] | None:
     """Return sum of channels - x in ADU on the measurement's pixels, float32 (y, x): what the residual sums up, as a plane.
 
     Positive where the prediction shows light that was not measured, negative where measured light is in no channel. x is the
@@ -195,14 +195,14 @@ def residual_plane(scene: Scene) -> NDArray[np.float32] | None:
     None
         Without both pictures of the same moment, or where their sizes are no multiple of each other.
     """
-    if not scene.matches or scene.prediction is None or scene.measurement is None:
+    if not pair.matches or pair.prediction is None or pair.measurement is None:
         return None
-    summed, x = intensity(scene.prediction).sum(0), intensity(scene.measurement)
+    summed, x = intensity(pair.prediction).sum(0), intensity(pair.measurement)
     factor = summed.shape[0] // x.shape[0]
     if factor < 1 or (x.shape[0] * factor, x.shape[1] * factor) != summed.shape:
         return None
     if factor > 1:
         summed = summed.reshape(x.shape[0], factor, x.shape[1], factor).mean((1, 3))
-    x -= np.float32((scene.prediction.header.normalisation or {}).get("background") or 0.0)
+    x -= np.float32((pair.prediction.header.normalisation or {}).get("background") or 0.0)
     residual: NDArray[np.float32] = summed - np.maximum(x, 0)
     return residual

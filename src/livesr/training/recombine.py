@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, zoom
 
-from livesr.live.normalise import background_and_headroom
+from livesr.live.normalise import background_and_scale
 from livesr.training.sources import CachedPairs, Pairs
 
 Image = NDArray[np.float32]
@@ -27,7 +27,7 @@ _GLOWING, _GLOW, _GLOW_PX = 0.4, 0.5, (3.0, 25.0)  # share of the structures wit
 _HAZY, _EIGHT_BITS = 0.2, 0.2
 
 
-class RemixedPairs:
+class RecombinedPairs:
     """Cached pairs, of which a share is composed anew.
 
     Parameters
@@ -72,7 +72,7 @@ class RemixedPairs:
         phases = rng.uniform(0, 2 * np.pi, (frames.shape[1], *spectrum.shape))
         phases[:, 0, 0] = 0  # the frames are equally bright
         noise = (_ADU * np.fft.irfft2(spectrum * np.exp(1j * phases), (patch, patch))).astype(np.float32)
-        background, headroom = background_and_headroom(noise[len(noise) // 2])
+        background, headroom = background_and_scale(noise[len(noise) // 2])
         return (noise - np.float32(background)) / np.float32(headroom), np.zeros_like(targets[0])
 
     def _composite(self, rng: np.random.Generator, patch: int) -> Pairs:
@@ -86,7 +86,7 @@ class RemixedPairs:
         frames, targets = self._pairs.batch(rng, 1, patch, [channels])
         besides = frames[0, frames.shape[1] // 2] - targets[0].sum(0)
         image = degraded(rng, structures.sum(0), besides * np.float32(_ADU))
-        background, headroom = background_and_headroom(image)
+        background, headroom = background_and_scale(image)
         headroom *= rng.uniform(0.75, 1.25)
         still = np.repeat(((image - background) / headroom)[None], frames.shape[1], 0)
         return still.astype(np.float32), (structures / headroom).astype(np.float32)

@@ -17,8 +17,8 @@ FRAMES = 8
 """Trusted frames whose median decides: one frame's noise or motion moves nothing."""
 
 VECTOR_DIGITS = 6  # of cycles/um: a phase of 1e-4 rad at the edge of 30 um
-LEAST_RAD = 0.1
-LEAST_CONTRAST = 6.0
+MIN_RAD = 0.1
+MIN_CONTRAST = 6.0
 """Contrast to noise of frames that count: their phase is known to about 1 / (this x sqrt 2) rad."""
 
 
@@ -41,14 +41,14 @@ class PatternDrift:
 
     def add(self, phases_rad: NDArray[np.float64], contrast_to_noise: float) -> None:
         """Take how far one trusted frame's phases are from the calibrated ones, (waves,); correct if it is time to."""
-        if contrast_to_noise < LEAST_CONTRAST:
+        if contrast_to_noise < MIN_CONTRAST:
             return
         with self._lock:
             self._recent.append(phases_rad)
             if len(self._recent) < FRAMES:
                 return
             median = np.median(np.stack(self._recent), axis=0)
-            if np.abs(median - self.total_rad).max() >= LEAST_RAD:
+            if np.abs(median - self.total_rad).max() >= MIN_RAD:
                 self._set(median)
 
     def set(self, total_rad: NDArray[np.float64], vectors_um: NDArray[np.float64]) -> None:

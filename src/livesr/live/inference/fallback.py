@@ -21,7 +21,7 @@ from livesr.live.inference.tiling import smaller_tile
 log = logging.getLogger(__name__)
 
 
-class EnduringBackend:
+class FallbackBackend:
     """Opens an engine as `open_backend` does; a frame that the runtime fails on is inferred again by what replaces it.
 
     In this order: the same runtime in ever smaller tiles, if memory ran out and tiles are left to livesr; then, if the

@@ -1,6 +1,6 @@
 """Frames that are being worked on: several at once where there is a device to fill, and landed in the order of their launch.
 
-Owns the threads of the lanes. Knows neither what is done to a frame nor what comes of it; what may be skipped is decided by
+Owns the threads of the slots. Knows neither what is done to a frame nor what comes of it; what may be skipped is decided by
 the queue that frames come from, until the moment of their launch.
 """
 
@@ -22,32 +22,32 @@ Source = TypeVar("Source", covariant=True)
 
 
 class Queue(Protocol[Source]):
-    """Where items wait for a lane."""
+    """Where items wait for a slot."""
 
     def get(self) -> Source | None:
         """Wait for the next item; None when there will be no more."""
 
 
-class Flight(Generic[T, R]):
-    """Works on at most as many items at once as there are lanes.
+class OrderedWorkers(Generic[T, R]):
+    """Works on at most as many items at once as there are slots.
 
     Parameters
     ----------
-    work : what is done to an item, given the number of its lane; items of one lane follow each other
-    lanes : with one, the thread that asks for a result works on it; with several, each lane has its own
+    work : what is done to an item, given the number of its slot; items of one slot follow each other
+    slots : with one, the thread that asks for a result works on it; with several, each slot has its own
     name : of the threads
 
     Notes
     -----
-    A free lane takes the next item as soon as there is one, unless as many results as there are lanes have not landed. A
+    A free slot takes the next item as soon as there is one, unless as many results as there are slots have not landed. A
     queue that replaces older items by newer ones goes on doing so until then.
     """
 
-    def __init__(self, work: Callable[[int, T], R], lanes: int = 1, name: str = "lane") -> None:
-        self._work, self._lanes, self._name = work, lanes, name
+    def __init__(self, work: Callable[[int, T], R], slots: int = 1, name: str = "slot") -> None:
+        self._work, self._lanes, self._name = work, slots, name
         self._landing: SimpleQueue[tuple[T, Callable[[], R]] | None] = SimpleQueue()
         self._taking = threading.Lock()
-        self._room = threading.Semaphore(lanes)
+        self._room = threading.Semaphore(slots)
         self._abandoned = False
         self._under_way: deque[T] = deque()
 
@@ -58,7 +58,7 @@ class Flight(Generic[T, R]):
     def over(self, queue: Queue[T]) -> Iterator[tuple[T, Callable[[], R]]]:
         """Take a queue to its end; yield every item, in order, with what returns its result or raises its error.
 
-        The lanes' threads end with the queue. If nobody takes the rest, they end when the queue has ended.
+        The slots' threads end with the queue. If nobody takes the rest, they end when the queue has ended.
         """
         if self._lanes == 1:
             while (item := queue.get()) is not None:
@@ -66,7 +66,7 @@ class Flight(Generic[T, R]):
                 yield item, partial(self._work, 0, item)
                 self._under_way.popleft()
             return
-        threads = [self._thread(lane, queue) for lane in range(self._lanes)]
+        threads = [self._thread(slot, queue) for slot in range(self._lanes)]
         for thread in threads:
             thread.start()
         try:
@@ -82,15 +82,15 @@ class Flight(Generic[T, R]):
         for thread in threads:
             wait_for(thread)
 
-    def _thread(self, lane: int, queue: Queue[T]) -> threading.Thread:
-        name = f"livesr-{self._name}-{lane}"
-        return threading.Thread(target=self._run, args=(lane, queue), name=name, daemon=True)
+    def _thread(self, slot: int, queue: Queue[T]) -> threading.Thread:
+        name = f"livesr-{self._name}-{slot}"
+        return threading.Thread(target=self._run, args=(slot, queue), name=name, daemon=True)
 
-    def _run(self, lane: int, queue: Queue[T]) -> None:
+    def _run(self, slot: int, queue: Queue[T]) -> None:
         while (taken := self._take(queue)) is not None:
             item, future = taken
             try:
-                future.set_result(self._work(lane, item))
+                future.set_result(self._work(slot, item))
             except BaseException as e:  # whoever takes the result gets it
                 future.set_exception(e)
 

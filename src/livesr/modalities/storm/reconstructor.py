@@ -16,9 +16,9 @@ from scipy.special import erf
 
 from livesr.base.errors import FrameShapeError
 from livesr.base.frames import LOCALISATION, Pixels, RawStack
-from livesr.live.reconstruct.drift import DriftTracker
-from livesr.live.reconstruct.localise import Localiser
 from livesr.live.reconstruct.reconstructor import RawFrames
+from livesr.modalities.storm.drift import DriftTracker
+from livesr.modalities.storm.localise import Localiser
 
 Image = NDArray[np.float32]
 Floats = NDArray[np.float32]

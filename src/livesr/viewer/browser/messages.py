@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
-from livesr.viewer.scenes import Selection
+from livesr.viewer.frame_pairs import Selection
 
 _Label = Annotated[str, Field(max_length=200)]
 _Share = Annotated[float, Field(ge=0, le=1)]
@@ -21,7 +21,7 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-class Wish(_Part):
+class ChannelDisplay(_Part):
     """How one channel is to be shown; None leaves it as the run says."""
 
     label: _Label = ""
@@ -53,8 +53,8 @@ class View(_Part):
     """
 
     mode: Literal["prediction", "measurement", "beside", "channels", "split"] = "beside"
-    channels: Annotated[tuple[Wish, ...], Field(max_length=64)] = ()
-    measurement: Wish = Wish()
+    channels: Annotated[tuple[ChannelDisplay, ...], Field(max_length=64)] = ()
+    measurement: ChannelDisplay = ChannelDisplay()
     residual: bool = False
     uncertainty: bool = False
     raw: bool = False
@@ -69,9 +69,9 @@ class View(_Part):
         """The stream."""
         return Selection(self.channel, self.position, self.z)
 
-    def wish(self, label: str) -> Wish:
+    def wish(self, label: str) -> ChannelDisplay:
         """Return how the channel `label` is to be shown."""
-        return next((w for w in self.channels if w.label == label), Wish(label=label))
+        return next((w for w in self.channels if w.label == label), ChannelDisplay(label=label))
 
 
 class Acknowledgement(_Part):

@@ -22,13 +22,13 @@ from livesr.live.optical_state import ChannelState
 from livesr.live.sinks.sink import Stack
 from livesr.live.sources.mda import RAW_AXIS, Placing, no_raw_axis
 
-_MOST_EVENTS = 20_000  # 0.4 s of a useq plan
+_MAX_EVENTS = 20_000  # 0.4 s of a useq plan
 _TIME_POINTS = 4  # enough to see what repeats; more where channels are left out at some
 _NO_PIXELS = np.zeros((1, 1), np.uint8)
 
 
 @dataclass(slots=True)
-class Survey:
+class PlanSummary:
     """What a plan says of itself.
 
     Attributes
@@ -79,7 +79,7 @@ class Survey:
         return {**about, "positions": planes, "planes_as_positions": self.z_planes, "stacks": apart}
 
 
-def survey(plan: Any, n_raw: Callable[[str], int], only_channel: str = "") -> Survey:
+def survey(plan: Any, n_raw: Callable[[str], int], only_channel: str = "") -> PlanSummary:
     """Walk through the first time points of a useq plan (v1, v2, or a list of events).
 
     A plan that can be iterated only once says nothing before it runs.
@@ -96,11 +96,11 @@ def survey(plan: Any, n_raw: Callable[[str], int], only_channel: str = "") -> Su
         If an exposure would have no place, two would have the same, no group of a channel would be complete, or the camera's
         region changes within a channel.
     """
-    found = Survey(raw_axis=RAW_AXIS in getattr(plan, "used_axes", ()), interval_s=_interval_s(plan))
+    found = PlanSummary(raw_axis=RAW_AXIS in getattr(plan, "used_axes", ()), interval_s=_interval_s(plan))
     walk = _Walk(found, n_raw, only_channel)
     if isinstance(plan, Iterable) and not isinstance(plan, Iterator):
         events = _first_time_points(plan)
-        for event in islice(events, _MOST_EVENTS * (10 if _has_places(plan) else 1)):
+        for event in islice(events, _MAX_EVENTS * (10 if _has_places(plan) else 1)):
             walk.take(event)
         walk.finish(whole=next(events, None) is None)
     names = [_name(position, str(p)) for p, position in enumerate(getattr(plan, "stage_positions", ()) or ())]
@@ -111,7 +111,7 @@ def survey(plan: Any, n_raw: Callable[[str], int], only_channel: str = "") -> Su
 class _Walk:
     """Groups the exposures of a plan as a run will, without pixels."""
 
-    def __init__(self, found: Survey, n_raw: Callable[[str], int], only_channel: str) -> None:
+    def __init__(self, found: PlanSummary, n_raw: Callable[[str], int], only_channel: str) -> None:
         self._found, self._n_raw = found, n_raw
         self._placing = Placing(n_raw, only_channel, found.fields)
         self._groupings: dict[str, IndexGrouping] = {}
@@ -149,9 +149,9 @@ class _Walk:
 
     def finish(self, *, whole: bool) -> None:
         """Draw the conclusions; `whole` if the walk has seen every event."""
-        most_raw = max((self._n_raw(stream.channel) for stream in self._streams), default=1)
-        if not self._raw_axis and most_raw > 1 and len(self._streams) > 1:
-            raise no_raw_axis(most_raw)
+        max_raw = max((self._n_raw(stream.channel) for stream in self._streams), default=1)
+        if not self._raw_axis and max_raw > 1 and len(self._streams) > 1:
+            raise no_raw_axis(max_raw)
         if whole and self._raw_axis:  # a plan that counts raw frames along time may end within a group
             for grouping in self._groupings.values():
                 for stack in grouping.flush():
@@ -207,7 +207,7 @@ class _Walk:
 
     def _check(self, stack: RawStack) -> None:
         stream, t = stack.stream, stack.t
-        if stack.stray:
+        if stack.unplaced:
             raise ConfigError(
                 f"The plan acquires time point {t} of {stream} more than once: a position's own sequence must not have a "
                 "time plan inside the plan's, and time must not run backwards."

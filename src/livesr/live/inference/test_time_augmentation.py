@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 from livesr.live.inference.backend import Backend
 
-Sides = Literal["flips", "turns"]
+Augmentation = Literal["flips", "turns"]
 """Flips are the frame and its mirror images along y, x and both; turns are these and their transposes."""
 
 _FLIPS = ((1, 1), (1, -1), (-1, 1), (-1, -1))
 
 
-class Views:
+class TestTimeAugmentation:
     """Runs a backend on every side of a frame; all its memory is allocated once.
 
     Parameters
@@ -40,7 +40,9 @@ class Views:
         If frames are to be turned that are no squares.
     """
 
-    def __init__(self, sides: Sides, window: int, shape: tuple[int, int], output_shape: tuple[int, int, int]) -> None:
+    def __init__(
+        self, sides: Augmentation, window: int, shape: tuple[int, int], output_shape: tuple[int, int, int]
+    ) -> None:
         if sides == "turns" and shape[0] != shape[1]:
             raise ValueError(f"frames of {shape[0]} x {shape[1]} cannot be turned, only flipped")
         self._views = [(turn, step) for turn in (False, True)[: 1 + (sides == "turns")] for step in _FLIPS][1:]
@@ -71,7 +73,7 @@ class Views:
 
 
 def memory_bytes(window: int, shape: tuple[int, ...], output_shape: tuple[int, ...]) -> int:
-    """Return what `Views` hold, and one prediction's size more while they work."""
+    """Return what `TestTimeAugmentation` holds, and one prediction's size more while they work."""
     return 4 * (window * shape[0] * shape[1] + 4 * output_shape[0] * output_shape[1] * output_shape[2])
 
 
