@@ -1,7 +1,9 @@
-"""Arm, then trigger: the pattern display waits at its first pattern when the camera starts, and never begins inside a group.
+"""Arm, then trigger: the pattern display waits at its first pattern when the camera starts, and
+never begins inside a group.
 
-rig.yaml says which digital output lets the display run (`sim.trigger`), and `livesr run` needs nothing more. In a script, the
-core gets the engine that drives it. Here the rig's shutter stands for the output.
+rig.yaml says which digital output lets the display run (`sim.trigger`), and `livesr run` needs
+nothing more. In a script, the core gets the engine that drives it. Here the rig's shutter stands
+for the output.
 """
 
 import sys
@@ -17,13 +19,17 @@ store = sys.argv[1] if len(sys.argv) > 1 else "triggered.ome.zarr"
 
 rig = load_rig("virtual_sim")
 trigger = TriggerConfig(device="Shutter", property="State", start="1", stop="0", when="before")
-rig = rig.model_copy(update={"sim": rig.sim.model_copy(update={"trigger": trigger})})  # on your rig: in rig.yaml
+rig = rig.model_copy(
+    update={"sim": rig.sim.model_copy(update={"trigger": trigger})}
+)  # on your rig: in rig.yaml
 
 core = UniMMCore()
 core.loadSystemConfiguration(rig.cfg_path)
 core.setExposure(12)
 core.mda.set_engine(TriggeredEngine(core, rig))
-core.events.devicePropertyChanged("Shutter", "State").connect(lambda value: print(f"patterns run: {value}"))
+core.events.devicePropertyChanged("Shutter", "State").connect(
+    lambda value: print(f"patterns run: {value}")
+)
 
 plan = sim_sequence(4, channels=["488"], interval_s=0.3)
 with LiveSR(core, rig=rig, store=store, plan=plan) as sr:

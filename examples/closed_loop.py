@@ -1,7 +1,8 @@
 """Closed loop: the interval of a time lapse follows what the separated frames show.
 
-Lysosomes at rest: one SIM frame a second, which saves light. Lysosomes that move: as fast as the camera goes. pymmcore-plus
-asks for the next exposure while it acquires, so the plan can be a generator that decides as late as possible.
+Lysosomes at rest: one SIM frame a second, which saves light. Lysosomes that move: as fast as the
+camera goes. pymmcore-plus asks for the next exposure while it acquires, so the plan can be a
+generator that decides as late as possible.
 """
 
 import sys
@@ -17,7 +18,9 @@ from livesr.base.frames import MulticolorFrame
 from livesr.live.sources.mda import RAW_AXIS
 
 FRAMES = int(sys.argv[1]) if len(sys.argv) > 1 else 30
-MOVING = float(sys.argv[2]) if len(sys.argv) > 2 else 0.9  # correlation below which lysosomes have moved
+MOVING = (
+    float(sys.argv[2]) if len(sys.argv) > 2 else 0.9
+)  # correlation below which lysosomes have moved
 SLOW_S, FAST_S = 1.0, 0.0
 LYSOSOMES, BLOCK = 2, 8
 
@@ -33,7 +36,9 @@ def watch(frame: MulticolorFrame) -> None:
     """Compare with the frame before; runs in a thread of its own."""
     global before, interval_s
     plane = frame.channels[LYSOSOMES].astype(np.float32)
-    now = plane.reshape(plane.shape[0] // BLOCK, BLOCK, -1, BLOCK).mean((1, 3))  # what moves by less than a block rests
+    now = plane.reshape(plane.shape[0] // BLOCK, BLOCK, -1, BLOCK).mean(
+        (1, 3)
+    )  # what moves by less than a block rests
     if before is not None:
         likeness = np.corrcoef(now.ravel(), before.ravel())[0, 1]
         interval_s = FAST_S if likeness < MOVING else SLOW_S

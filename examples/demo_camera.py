@@ -22,7 +22,9 @@ plan = useq.MDASequence(
     axis_order="tcz",
 )
 with LiveSR(core, rig=rig, store=store, engine="none") as sr:
-    sr.input_ready.connect(lambda frame: print(f"{frame.stream} t{frame.t}: mean {frame.image.mean():.0f} ADU"))
+    sr.input_ready.connect(
+        lambda frame: print(f"{frame.stream} t{frame.t}: mean {frame.image.mean():.0f} ADU")
+    )
     core.mda.run(plan)
 
 print(f"{sr.report['raw_frames']} frames in {sr.report['store']}")

@@ -1,7 +1,9 @@
-"""The live preview as a dock in pymmcore-gui, or in any other Qt program: ``python dock_in_gui.py tcp://127.0.0.1:5555``.
+"""The live preview as a dock in pymmcore-gui, or in any other Qt program.
 
-With pymmcore-gui in the environment the preview docks into its window, else into an empty one. A number of seconds as second
-argument closes it again.
+``python dock_in_gui.py tcp://127.0.0.1:5555``.
+
+With pymmcore-gui in the environment the preview docks into its window, else into an empty one. A
+number of seconds as second argument closes it again.
 """
 
 import sys

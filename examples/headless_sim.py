@@ -1,6 +1,7 @@
 """A SIM time lapse on the virtual rig: separated live, stored, reported.
 
-On your microscope, load its .cfg into a `CMMCorePlus` and give its folder in hardware_configs as `rig`.
+On your microscope, load its .cfg into a `CMMCorePlus` and give its folder in hardware_configs as
+`rig`.
 """
 
 import sys
@@ -24,5 +25,8 @@ with LiveSR(core, rig=rig, store=store, plan=plan) as sr:
     core.mda.run(plan)
 
 report = sr.report
-print(f"{report['sr_frames']} frames separated, {report['sr_skipped']} skipped, {report['raw_lost']} raw frames lost")
+print(
+    f"{report['sr_frames']} frames separated, {report['sr_skipped']} skipped, {report['raw_lost']}"
+    " raw frames lost"
+)
 print(f"residual, times and every frame's fate: {report['store']}/livesr/frames.jsonl")

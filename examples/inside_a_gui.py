@@ -1,9 +1,14 @@
-"""livesr inside a GUI: pymmcore-gui, napari-micromanager, or any other window on the same pymmcore-plus core.
+"""livesr inside a GUI.
 
-In the GUI's console: ``from inside_a_gui import attach; sr = attach("my_rig", store="run.ome.zarr")``. Every acquisition
-that is started in the window is then a run with a store of its own, the live view too, and the window's preview goes on.
+Pymmcore-gui, napari-micromanager, or any other window on the same pymmcore-plus core.
 
-Run as a script, a window without a screen stands in for the GUI: it previews as theirs do, and starts live mode, then an MDA.
+In the GUI's console:
+``from inside_a_gui import attach; sr = attach("my_rig", store="run.ome.zarr")``. Every acquisition
+that is started in the window is then a run with a store of its own, the live view too, and the
+window's preview goes on.
+
+Run as a script, a window without a screen stands in for the GUI: it previews as theirs do, and
+starts live mode, then an MDA.
 """
 
 import os
@@ -20,17 +25,25 @@ from livesr.base.config import load_rig
 
 
 def attach(rig: str, live: str = "peek", **settings: object) -> LiveSR:
-    """Process what the GUI acquires until it is closed. SIM needs live="own", which takes the frames from the preview."""
+    """Process what the GUI acquires until it is closed.
+
+    SIM needs live="own", which takes the frames from the preview.
+    """
     stack = ExitStack()
     session = stack.enter_context(LiveSR(CMMCorePlus.instance(), rig=rig, live=live, **settings))
     # Emitted in threads of livesr's own: a widget must be told by way of a Qt signal.
-    session.finished.connect(lambda report: print(f"{report['raw_frames']} frames in {report['store']}", flush=True))
+    session.finished.connect(
+        lambda report: print(f"{report['raw_frames']} frames in {report['store']}", flush=True)
+    )
     QApplication.instance().aboutToQuit.connect(stack.close)
     return session
 
 
 class StandIn(QObject):
-    """Previews as pymmcore-gui and napari-micromanager do: a timer that looks at the newest frame and leaves it there."""
+    """Previews as pymmcore-gui and napari-micromanager do.
+
+    A timer that looks at the newest frame and leaves it there.
+    """
 
     done = Signal(int)
 
@@ -39,7 +52,9 @@ class StandIn(QObject):
         self.core, self.shown = core, 0
         self.timer = QTimer(self)
         self.timer.timeout.connect(self.look)
-        core.events.continuousSequenceAcquisitionStarted.connect(lambda: self.timer.start(int(core.getExposure())))
+        core.events.continuousSequenceAcquisitionStarted.connect(
+            lambda: self.timer.start(int(core.getExposure()))
+        )
         core.events.sequenceAcquisitionStopped.connect(self.timer.stop)
 
     def look(self) -> None:

@@ -1,6 +1,8 @@
-"""Live mode: the camera runs as after a click on a GUI's live button, and every frame is separated and stored.
+"""Live mode: the camera runs as after a click on a GUI's live button, and every frame is separated
+and stored.
 
-The number that the core gives each exposure says which raw frame of a group it is, so a lost one shifts nothing.
+The number that the core gives each exposure says which raw frame of a group it is, so a lost one
+shifts nothing.
 """
 
 import sys
@@ -19,7 +21,8 @@ core = UniMMCore()
 core.loadSystemConfiguration(rig.cfg_path)
 core.setExposure(12)
 
-# "own": livesr takes all frames out of Micro-Manager's buffer. Where previews need them and one exposure is one frame: "peek".
+# "own": livesr takes all frames out of Micro-Manager's buffer. Where previews need them and one
+# exposure is one frame: "peek".
 with LiveSR(core, rig=rig, store=store, live="own") as sr:
     sr.frame_ready.connect(lambda frame: print(f"t{frame.t}: residual {frame.residual:.2f}"))
     core.startContinuousSequenceAcquisition()

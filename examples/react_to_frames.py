@@ -1,6 +1,7 @@
 """Smart microscopy: stop the acquisition once enough of the light is in lysosomes for long enough.
 
-`frame_ready` is emitted in a thread of its own: a slow reaction delays no frame and loses none of the raw data.
+`frame_ready` is emitted in a thread of its own: a slow reaction delays no frame and loses none of
+the raw data.
 """
 
 import sys
@@ -23,7 +24,10 @@ in_a_row = 0
 
 
 def watch(frame: MulticolorFrame) -> None:
-    """Count frames whose lysosomes are bright; a prediction with a large residual does not count."""
+    """Count frames whose lysosomes are bright.
+
+    A prediction with a large residual does not count.
+    """
     global in_a_row
     microtubules, er, lysosomes = (float(channel.sum(dtype=float)) for channel in frame.channels)
     share = lysosomes / max(microtubules + er + lysosomes, 1.0)

@@ -1,4 +1,6 @@
-"""STORM without a microscope: blinking fluorophores are localised live, and every group's positions are handed to a script.
+"""STORM without a microscope.
+
+Blinking fluorophores are localised live, and every group's positions are handed to a script.
 
 The virtual camera knows the truth, so the last lines say how much of it was found.
 """
@@ -26,10 +28,16 @@ found = []
 
 
 def watch(frame: SRFrame) -> None:
-    """Show what a group added; `frame.image` is the running image, in hundredths of a localisation."""
+    """Show what a group added.
+
+    `frame.image` is the running image, in hundredths of a localisation.
+    """
     new = frame.localisations
     found.append(new)
-    print(f"group {frame.t}: {len(new)} localisations, {np.median(new['uncertainty_nm']):.0f} nm uncertain")
+    print(
+        f"group {frame.t}: {len(new)} localisations, {np.median(new['uncertainty_nm']):.0f} nm"
+        " uncertain"
+    )
 
 
 plan = sim_sequence(GROUPS, channels=["647"], raw=rig.storm.frames)
@@ -38,7 +46,9 @@ with LiveSR(core, rig=rig, plan=plan, store=STORE, policy="complete") as sr:
     core.mda.run(plan)
 
 camera = find_storm_camera(core)
-true = np.concatenate([np.insert(camera.bank.truth(k), 0, i, axis=1) for i, k in enumerate(camera.shown)])
+true = np.concatenate(
+    [np.insert(camera.bank.truth(k), 0, i, axis=1) for i, k in enumerate(camera.shown)]
+)
 true = true[true[:, 3] > 100]  # photons: what gives less in a frame need not be found
 corner_nm = rig.optics.pixel_size_nm / 2
 every = np.concatenate(found)
@@ -49,6 +59,7 @@ score = score_localisations(
     true[:, 1:3] * 1e3 + corner_nm,
 )
 print(
-    f"{score.recall:.0%} of the emitters found, {score.rmse_nm:.0f} nm off (rms); {score.precision:.0%} of it is true"
+    f"{score.recall:.0%} of the emitters found, {score.rmse_nm:.0f} nm off (rms);"
+    f" {score.precision:.0%} of it is true"
 )
 print(f"{sr.store}/localisations.csv opens in ThunderSTORM")

@@ -1,4 +1,7 @@
-"""Receive separated frames in another process with pyzmq and numpy alone: ``python subscribe.py tcp://127.0.0.1:5555 10``."""
+"""Receive separated frames in another process with pyzmq and numpy alone.
+
+``python subscribe.py tcp://127.0.0.1:5555 10``.
+"""
 
 import json
 import sys
@@ -14,5 +17,11 @@ for _ in range(count):
     _, text, pixels = socket.recv_multipart()
     header = json.loads(text)
     frame = np.frombuffer(pixels, header["dtype"]).reshape(header["shape"])
-    names = ", ".join(f"{c['label']} {plane.mean():.0f}" for c, plane in zip(header["channels"], frame, strict=True))
-    print(f"t{header['t']} prediction by {header['ai']['model']['id']}: {names} ADU, residual {header['residual']:.2f}")
+    names = ", ".join(
+        f"{c['label']} {plane.mean():.0f}"
+        for c, plane in zip(header["channels"], frame, strict=True)
+    )
+    print(
+        f"t{header['t']} prediction by {header['ai']['model']['id']}: {names} ADU, residual"
+        f" {header['residual']:.2f}"
+    )

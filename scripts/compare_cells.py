@@ -1,12 +1,15 @@
 #!/usr/bin/env python
-"""Where real images of a structure lie among simulated ones: a percentile for every image and statistic, as Markdown.
+"""Where real images of a structure lie among simulated ones.
+
+A percentile for every image and statistic, as Markdown.
 
     python scripts/compare_cells.py ../shared/data runs/light/pairs-train
     python scripts/compare_cells.py ../shared/data runs/light/pairs-train --plain
 
-The simulated ones are crops of training pairs as training composes them (`livesr.training.recombine`), or as they were simulated
-(`--plain`). The statistics are `livesr.evaluation.texture`'s. A real image is cut into crops of the same size; its percentile
-is the median of theirs. At 0 or 100 an image lies outside everything that the networks learn from.
+The simulated ones are crops of training pairs as training composes them
+(`livesr.training.recombine`), or as they were simulated (`--plain`). The statistics are
+`livesr.evaluation.texture`'s. A real image is cut into crops of the same size; its percentile is
+the median of theirs. At 0 or 100 an image lies outside everything that the networks learn from.
 """
 
 from __future__ import annotations
@@ -40,7 +43,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("data", type=Path, help="folder of the real data")
     parser.add_argument("pairs", type=Path, help="folder of training pairs of a separation")
-    parser.add_argument("--plain", action="store_true", help="as simulated, not as training composes them")
+    parser.add_argument(
+        "--plain", action="store_true", help="as simulated, not as training composes them"
+    )
     parser.add_argument("--crops", type=int, default=300, help="simulated crops of each structure")
     given = parser.parse_args()
     pairs = CachedPairs(given.pairs)
@@ -51,8 +56,14 @@ def main() -> None:
 
 
 def table(name: str, known: NDArray[np.float64], data: Path) -> str:
-    """Return the Markdown for one structure: a line for each real image, percentiles among `known` (n, statistics)."""
-    lines = [f"| {name} | outside | {' | '.join(STATISTICS)} |", "|---" * (len(STATISTICS) + 2) + "|"]
+    """Return the Markdown for one structure.
+
+    A line for each real image, percentiles among `known` (n, statistics).
+    """
+    lines = [
+        f"| {name} | outside | {' | '.join(STATISTICS)} |",
+        "|---" * (len(STATISTICS) + 2) + "|",
+    ]
     outside = np.zeros(len(STATISTICS), int)
     paths = [path for pattern in REAL[name] for path in sorted(data.glob(pattern))]
     for path in paths:
@@ -60,8 +71,12 @@ def table(name: str, known: NDArray[np.float64], data: Path) -> str:
         rank = 100 * np.median([(known < one).mean(0) for one in found], axis=0)
         beyond = (rank < EDGE) | (rank > 100 - EDGE)
         outside += beyond
-        lines.append(f"| {path.stem} | {beyond.sum()} | {' | '.join(f'{value:.0f}' for value in rank)} |")
-    lines.append(f"| outside, of {len(paths)} | {outside.sum()} | {' | '.join(map(str, outside))} |")
+        lines.append(
+            f"| {path.stem} | {beyond.sum()} | {' | '.join(f'{value:.0f}' for value in rank)} |"
+        )
+    lines.append(
+        f"| outside, of {len(paths)} | {outside.sum()} | {' | '.join(map(str, outside))} |"
+    )
     return "\n".join(lines)
 
 
@@ -71,21 +86,32 @@ def _simulated(pairs: CachedPairs, channel: int, count: int, plain: bool) -> NDA
     found: list[list[float]] = []
     source = RecombinedPairs(pairs, 1.0)
     while len(found) < count:
-        crop = pairs.batch(rng, 1, SIDE, [channel])[1][0, channel] if plain else source.structure(rng, SIDE, channel)
+        crop = (
+            pairs.batch(rng, 1, SIDE, [channel])[1][0, channel]
+            if plain
+            else source.structure(rng, SIDE, channel)
+        )
         if np.percentile(crop, 99.8) > 0.05:
             found.append(list(texture(crop, PIXEL_NM).values()))
     return np.array(found)
 
 
 def _crops(image: Picture) -> Iterator[Picture]:
-    """Yield at most `CROPS` crops of an image, the brightest ones of a grid: dark corners show nothing."""
+    """Yield at most `CROPS` crops of an image, the brightest ones of a grid.
+
+    Dark corners show nothing.
+    """
     rows, columns = (range(0, n - SIDE + 1, SIDE) for n in image.shape)
     crops = [image[y : y + SIDE, x : x + SIDE] for y in rows for x in columns]
     yield from sorted(crops, key=lambda crop: -float(crop.mean()))[:CROPS]
 
 
 def _image(path: Path) -> Picture:
-    pixels = tifffile.imread(path) if path.suffix == ".tif" else np.asarray(Pillow.open(path).convert("L"))
+    pixels = (
+        tifffile.imread(path)
+        if path.suffix == ".tif"
+        else np.asarray(Pillow.open(path).convert("L"))
+    )
     return np.asarray(np.squeeze(pixels), np.float32)
 
 

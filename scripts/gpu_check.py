@@ -1,20 +1,22 @@
 #!/usr/bin/env python
-"""Everything that needs a GPU, in one call: environment, tests, parity, benchmark; JSON, PNG, and what was not run, and why.
+"""Everything that needs a GPU, in one call: environment, tests, parity, benchmark.
 
-    python scripts/gpu_check.py --out check                        # an installed livesr, or this folder as it is
-    python scripts/gpu_check.py --out check --kit FOLDER          # TensorRT in a Python of its own, torch in this one
-    python scripts/gpu_check.py --out check --quick                # small networks and sizes: does it all work?
+JSON, PNG, and what was not run, and why.
 
-Needs no network and no installation: python3 with numpy, pydantic, pyyaml, psutil and onnx; torch for the networks and as
-the reference; tensorrt and cupy for what is to be checked; pytest and matplotlib for tests and picture; for whole frames also
-scipy, threadpoolctl and pymmcore-plus, useq-schema, numcodecs and google-crc32c
-with what they import, and array-api-strict for their tests.
-What is missing is named, and the parts that need it are not run.
+    python scripts/gpu_check.py --out check                # an installed livesr, or this folder
+    python scripts/gpu_check.py --out check --kit FOLDER   # TensorRT in a Python of its own
+    python scripts/gpu_check.py --out check --quick        # small networks and sizes
 
-Each part runs in its own process and leaves its result in OUT/parts. The next call with the same OUT runs what is not done:
-what there was no time for, what failed, what could not be run; `--again NAME` repeats a part that is done. Compiled plans stay
-in OUT/cache. Ends with 0 if nothing failed (what is not run has not failed), with 1 if something did, with 75 if it has to be
-called again.
+Needs no network and no installation: python3 with numpy, pydantic, pyyaml, psutil and onnx; torch
+for the networks and as the reference; tensorrt and cupy for what is to be checked; pytest and
+matplotlib for tests and picture; for whole frames also scipy, threadpoolctl and pymmcore-plus,
+useq-schema, numcodecs and google-crc32c with what they import, and array-api-strict for their
+tests. What is missing is named, and the parts that need it are not run.
+
+Each part runs in its own process and leaves its result in OUT/parts. The next call with the same
+OUT runs what is not done: what there was no time for, what failed, what could not be run; `--again
+NAME` repeats a part that is done. Compiled plans stay in OUT/cache. Ends with 0 if nothing failed
+(what is not run has not failed), with 1 if something did, with 75 if it has to be called again.
 """
 
 from __future__ import annotations
@@ -39,8 +41,26 @@ from typing import Any
 import numpy as np
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-PACKAGES = ("torch", "tensorrt", "cupy", "cupy-cuda13x", "cupy-cuda12x", "onnx", "numpy", "pydantic", "pytest")
-FULL = {"frames": 3, "channels": 3, "width": 64, "groups": 5, "blocks": 10, "unshuffle": 1, "head": "sigmoid"}
+PACKAGES = (
+    "torch",
+    "tensorrt",
+    "cupy",
+    "cupy-cuda13x",
+    "cupy-cuda12x",
+    "onnx",
+    "numpy",
+    "pydantic",
+    "pytest",
+)
+FULL = {
+    "frames": 3,
+    "channels": 3,
+    "width": 64,
+    "groups": 5,
+    "blocks": 10,
+    "unshuffle": 1,
+    "head": "sigmoid",
+}
 SMALL = {**FULL, "width": 16, "groups": 1, "blocks": 1}
 TARGETS_MS = {512: 5.0, 1024: 20.0}
 MIN_PCC, MIN_SPEED_UP, MAX_PATH = 0.999, 2.0, 1.3
@@ -74,7 +94,10 @@ class Setting:
         return self.out / ("small" if self.quick else "full")
 
     def frames(self, side: int) -> Any:
-        """Return normalised frames, the same in every process: bright lines that move, with noise."""
+        """Return normalised frames, the same in every process.
+
+        Bright lines that move, with noise.
+        """
         rng = np.random.default_rng(side)
         y, x = np.mgrid[:side, :side].astype(np.float32)
         frames = rng.normal(0.05, 0.03, (3, side, side)).astype(np.float32)
@@ -86,7 +109,7 @@ class Setting:
         return frames
 
 
-# -- parts: each returns what it found, or raises NotRunError ---------------------------------------------------------
+# -- parts: each returns what it found, or raises NotRunError --------------------------------------
 
 
 def environment(setting: Setting) -> dict[str, Any]:
@@ -97,7 +120,9 @@ def environment(setting: Setting) -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "system": platform.platform(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": (
+            len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        ),
         "packages": {name: found for name in PACKAGES if (found := _version(name))},
         "gpu": _output("nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader"),
         "no_gpu": why_no_gpu(),
@@ -106,13 +131,23 @@ def environment(setting: Setting) -> dict[str, Any]:
 
 
 def network(setting: Setting) -> dict[str, Any]:
-    """Export the full IMC-SR with random weights, and hold its operators to TensorRT's list; runs on any computer."""
+    """Export the full IMC-SR with random weights, and hold its operators to TensorRT's list.
+
+    Runs on any computer.
+    """
     _need("torch", "onnx")
     import onnx
     import torch
 
     from livesr.export.onnx import export_onnx
-    from livesr.live.inference.engine import Manifest, OnnxWeights, OutputChannel, Weights, sha256_of, write_manifest
+    from livesr.live.inference.engine import (
+        Manifest,
+        OnnxWeights,
+        OutputChannel,
+        Weights,
+        sha256_of,
+        write_manifest,
+    )
     from livesr.live.inference.typed_onnx import typed, unsupported_ops
     from livesr.training import networks
 
@@ -121,7 +156,9 @@ def network(setting: Setting) -> dict[str, Any]:
     torch.manual_seed(0)
     net = networks.build("imcsr", **parameters)
     with torch.no_grad():
-        net.out.weight.mul_(20)  # trained networks use the sigmoid's whole range, fresh ones only its end
+        net.out.weight.mul_(
+            20
+        )  # trained networks use the sigmoid's whole range, fresh ones only its end
     networks.save(folder / "weights.pt", net, "imcsr", dict(parameters))
     error = export_onnx(net, folder / "model.onnx", 3)
     manifest = Manifest(
@@ -138,7 +175,9 @@ def network(setting: Setting) -> dict[str, Any]:
     )
     write_manifest(folder, manifest)
     model = (folder / "model.onnx").read_bytes()
-    sizes = {p: len(typed(model, p, (1, 3, setting.sides[0], setting.sides[0]))) for p in ("f32", "f16")}
+    sizes = {
+        p: len(typed(model, p, (1, 3, setting.sides[0], setting.sides[0]))) for p in ("f32", "f16")
+    }
     return {
         "parameters": parameters,
         "weights": sum(p.numel() for p in net.parameters()),
@@ -154,7 +193,9 @@ def tests(setting: Setting) -> dict[str, Any]:
     _need("pytest")
     _need_gpu()
     files = [
-        p for p in sorted((REPOSITORY / "tests").rglob("test_*.py")) if "mark.gpu" in p.read_text(encoding="utf-8")
+        p
+        for p in sorted((REPOSITORY / "tests").rglob("test_*.py"))
+        if "mark.gpu" in p.read_text(encoding="utf-8")
     ]
     collected = {str(p.relative_to(REPOSITORY)): _pytest("--collect-only", str(p)) for p in files}
     able = [name for name, done in collected.items() if done.returncode in (0, 5)]
@@ -165,7 +206,9 @@ def tests(setting: Setting) -> dict[str, Any]:
     found = {
         "summary": lines[-1] if lines else done.stderr[-500:],
         "files": able,
-        "files_that_cannot_be_imported": {k: v.stdout.strip()[-500:] for k, v in collected.items() if k not in able},
+        "files_that_cannot_be_imported": {
+            k: v.stdout.strip()[-500:] for k, v in collected.items() if k not in able
+        },
         "output": lines[-80:],
     }
     if done.returncode:
@@ -195,12 +238,17 @@ def parity(setting: Setting) -> dict[str, Any]:
             output = _infer(setting, side, "tensorrt", precision)
             pairs = zip(output, expected, strict=True)
             each = [float(np.corrcoef(a.ravel(), b.ravel())[0, 1]) for a, b in pairs]
-            found[f"{precision}-{side}"] = {"pcc": min(each), "max_difference": float(np.abs(output - expected).max())}
+            found[f"{precision}-{side}"] = {
+                "pcc": min(each),
+                "max_difference": float(np.abs(output - expected).max()),
+            }
     return found
 
 
 def speed(setting: Setting) -> dict[str, Any]:
-    """Time the network alone, TensorRT f16 and torch eager f16 by turns where both are in this Python."""
+    """Time the network alone, TensorRT f16 and torch eager f16 by turns where both are in this
+    Python.
+    """
     _need_gpu()
     found: dict[str, Any] = {}
     for side in setting.sides:
@@ -220,12 +268,14 @@ def speed(setting: Setting) -> dict[str, Any]:
 
 
 def path(setting: Setting) -> dict[str, Any]:
-    """Time whole frames, from the upload of raw SIM frames to channels on the host, against the network alone."""
+    """Time whole frames, from the upload of raw SIM frames to channels on the host, against the
+    network alone.
+    """
     _need_gpu()
     return {str(side): _whole(setting, side, "cuda") for side in setting.sides}
 
 
-# -- what parts are made of -------------------------------------------------------------------------------------------
+# -- what parts are made of ------------------------------------------------------------------------
 
 
 def _infer(setting: Setting, side: int, backend: str, precision: str) -> Any:
@@ -247,7 +297,10 @@ def _engine(setting: Setting) -> Any:
 
 
 def _tensorrt_calls(setting: Setting, side: int) -> dict[str, Callable[[], float]]:
-    """Return calls that take one frame and say how many ms it took: the network alone, and with the copies."""
+    """Return calls that take one frame and say how many ms it took.
+
+    The network alone, and with the copies.
+    """
     _need_tensorrt()
     from livesr.live.inference.tensorrt import TensorRTBackend
 
@@ -275,8 +328,18 @@ def _torch_call(setting: Setting, side: int) -> dict[str, Callable[[], float]]:
     if not (setting.engine / "weights.pt").is_file():
         raise NotRunError("the full network was not exported")
     torch.backends.cudnn.benchmark = True
-    net = networks.load(setting.engine / "weights.pt").cuda().half().to(memory_format=torch.channels_last)
-    frames = torch.from_numpy(setting.frames(side))[None].cuda().half().contiguous(memory_format=torch.channels_last)
+    net = (
+        networks.load(setting.engine / "weights.pt")
+        .cuda()
+        .half()
+        .to(memory_format=torch.channels_last)
+    )
+    frames = (
+        torch.from_numpy(setting.frames(side))[None]
+        .cuda()
+        .half()
+        .contiguous(memory_format=torch.channels_last)
+    )
 
     def call() -> float:
         start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
@@ -291,10 +354,11 @@ def _torch_call(setting: Setting, side: int) -> dict[str, Callable[[], float]]:
 
 
 def _whole(setting: Setting, side: int, device: str) -> dict[str, Any]:
-    """Return what a frame takes in a run that never waits for a camera, and what its network takes alone, in ms.
+    """Return what a frame takes in a run that never waits for a camera, and what its network takes
+    alone, in ms.
 
-    Everything is in it that a run does but camera and store: Python's threads, nine raw frames in, the channels out. `side` is
-    that of the reconstructed frames.
+    Everything is in it that a run does but camera and store: Python's threads, nine raw frames in,
+    the channels out. `side` is that of the reconstructed frames.
     """
     from useq import MDAEvent
 
@@ -309,19 +373,28 @@ def _whole(setting: Setting, side: int, device: str) -> dict[str, Any]:
     camera = Geometry((side // 2, side // 2), "uint16", 0.065)
     steps = build_path(rig, "488", camera, device=device)  # type: ignore[arg-type]
     assert steps.backend is not None
-    sink, network = _Times(), _network_ms(setting, side, steps.backend.name, steps.backend.precision)
-    run = RunDescription(stream_id="check", started_ns=time.time_ns(), channels=(steps.description,))
+    sink, network = (
+        _Times(),
+        _network_ms(setting, side, steps.backend.name, steps.backend.precision),
+    )
+    run = RunDescription(
+        stream_id="check", started_ns=time.time_ns(), channels=(steps.description,)
+    )
     pipeline = Pipeline({"488": steps}, run, [(sink, True)], policy="complete")
     pipeline.open()
     n = 10 + 3 * setting.calls
     for t in range(n):
         for raw, frame in enumerate(groups[t % len(groups)]):
-            pipeline.hook.frame_ready(frame.copy(), MDAEvent(index={"t": t, "sim": raw}, channel="488"), {})
+            pipeline.hook.frame_ready(
+                frame.copy(), MDAEvent(index={"t": t, "sim": raw}, channel="488"), {}
+            )
         sink.wait_for(t - 4)  # the queue stays full, and short
     pipeline.end()
     report = pipeline.join()
     steps.close()
-    ms = 1e3 * (sink.times[-2] - sink.times[10]) / (len(sink.times) - 12)  # the last one comes when the run ends
+    ms = (
+        1e3 * (sink.times[-2] - sink.times[10]) / (len(sink.times) - 12)
+    )  # the last one comes when the run ends
     return {
         "ms_a_frame": ms,
         "network_alone_ms": network,
@@ -350,14 +423,19 @@ class _Times:
     def wait_for(self, count: int) -> None:
         with self._came:
             if not self._came.wait_for(lambda: len(self.times) >= count, 120):
-                raise RuntimeError(f"only {len(self.times)} of {count} frames came within two minutes")
+                raise RuntimeError(
+                    f"only {len(self.times)} of {count} frames came within two minutes"
+                )
 
     def __getattr__(self, name: str) -> Callable[..., None]:
         return lambda *_: None  # everything else that a sink is told
 
 
 def _network_ms(setting: Setting, side: int, name: str, precision: str) -> float | None:
-    """Return the median time of the network alone on the runtime that the run chose; None if it is not on a GPU."""
+    """Return the median time of the network alone on the runtime that the run chose.
+
+    None if it is not on a GPU.
+    """
     from livesr.live.inference.backend import ResidentBackend
     from livesr.live.inference.runner import open_named
 
@@ -372,7 +450,9 @@ def _network_ms(setting: Setting, side: int, name: str, precision: str) -> float
 
 
 def _resident_call(backend: Any) -> Callable[[], float]:
-    """Return a call that runs the network on frames that are on the GPU and says how many ms it took there."""
+    """Return a call that runs the network on frames that are on the GPU and says how many ms it
+    took there.
+    """
     import cupy
 
     stream = cupy.cuda.Stream(non_blocking=True)
@@ -389,7 +469,9 @@ def _resident_call(backend: Any) -> Callable[[], float]:
 
 
 def _by_turns(subjects: Mapping[str, Callable[[], float]], calls: int) -> dict[str, Any]:
-    """Return median and 95th percentile of each, from blocks that alternate, so that a change of clock meets all."""
+    """Return median and 95th percentile of each, from blocks that alternate, so that a change of
+    clock meets all.
+    """
     times: dict[str, list[float]] = {name: [] for name in subjects}
     for block in range(6):
         for name, call in subjects.items():
@@ -397,14 +479,19 @@ def _by_turns(subjects: Mapping[str, Callable[[], float]], calls: int) -> dict[s
             if block:  # the first one warms up
                 times[name] += block_ms
     return {
-        name: {"p50_ms": statistics.median(ms), "p95_ms": float(np.percentile(ms, 95)), "n": len(ms)}
+        name: {
+            "p50_ms": statistics.median(ms),
+            "p95_ms": float(np.percentile(ms, 95)),
+            "n": len(ms),
+        }
         for name, ms in times.items()
     }
 
 
 def _pytest(*arguments: str) -> subprocess.CompletedProcess[str]:
-    # The project's own options ask for plugins that need not be here, for several processes, which would share the GPU's
-    # memory, and for -W error: other versions of other packages are no news of this project.
+    # The project's own options ask for plugins that need not be here, for several processes, which
+    # would share the GPU's memory, and for -W error: other versions of other packages are no news
+    # of this project.
     options = ["-o", "addopts=", "-m", "gpu", "-q", "-W", "default", "-p", "no:cacheprovider"]
     command = [sys.executable, "-m", "pytest", *options, *arguments]
     return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
@@ -454,7 +541,7 @@ PARTS: dict[str, Callable[[Setting], dict[str, Any]]] = {
 WITH_TENSORRT = ("environment", "tests", "parity", "speed", "path")  # also run by the kit's Python
 
 
-# -- the call ---------------------------------------------------------------------------------------------------------
+# -- the call --------------------------------------------------------------------------------------
 
 
 def main() -> int:
@@ -496,12 +583,20 @@ def _is_done(kept: Path) -> bool:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder of the results; made if need be")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder of the results; made if need be"
+    )
     parser.add_argument("--minutes", type=float, default=9.0, help="how long this call may take")
-    parser.add_argument("--kit", type=Path, help="folder of a CPython 3.11 with TensorRT and CuPy, beside this one")
+    parser.add_argument(
+        "--kit", type=Path, help="folder of a CPython 3.11 with TensorRT and CuPy, beside this one"
+    )
     parser.add_argument("--quick", action="store_true", help="a small network and small frames")
-    parser.add_argument("--again", nargs="*", default=[], choices=list(PARTS), help="parts to repeat")
+    parser.add_argument(
+        "--again", nargs="*", default=[], choices=list(PARTS), help="parts to repeat"
+    )
     parser.add_argument("--part", choices=list(PARTS), help=argparse.SUPPRESS)
     parser.add_argument("--result", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -526,7 +621,10 @@ def _one(name: str, result: Path, setting: Setting) -> int:
 
 
 def _run(name: str, kit: Path | None, kept: Path, setting: Setting, seconds: float) -> None:
-    """Run a part in a process of its own; one that does not end leaves no result, one that crashes a failed one."""
+    """Run a part in a process of its own.
+
+    One that does not end leaves no result, one that crashes a failed one.
+    """
     kept.unlink(missing_ok=True)
     if seconds < 5:
         return
@@ -536,9 +634,15 @@ def _run(name: str, kit: Path | None, kept: Path, setting: Setting, seconds: flo
     env["LIVESR_CACHE"] = str(setting.out / "cache")
     command += [__file__, "--out", str(setting.out), "--part", name, "--result", str(kept)]
     command += ["--quick"] * setting.quick
-    # A group of its own: pytest, which a part starts, must not go on computing beside the parts of the next call.
+    # A group of its own: pytest, which a part starts, must not go on computing beside the parts of
+    # the next call.
     part = subprocess.Popen(
-        command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     try:
         output, errors = part.communicate(timeout=seconds)
@@ -549,7 +653,11 @@ def _run(name: str, kit: Path | None, kept: Path, setting: Setting, seconds: flo
         raise
     if not kept.is_file():
         said = (errors or output).strip()[-2000:]
-        kept.write_text(json.dumps({"state": "failed", "reason": f"the process ended with {part.returncode}: {said}"}))
+        kept.write_text(
+            json.dumps(
+                {"state": "failed", "reason": f"the process ended with {part.returncode}: {said}"}
+            )
+        )
 
 
 def _end(part: subprocess.Popen[str]) -> None:
@@ -575,7 +683,9 @@ def _kit(folder: Path) -> tuple[list[str], dict[str, str]]:
 def _cuda_libraries() -> list[str]:
     """Where this Python's packages keep the CUDA libraries that CuPy in another Python needs."""
     folders = [Path(p) / "nvidia" for p in sys.path if p]
-    return [str(lib) for folder in folders if folder.is_dir() for lib in sorted(folder.glob("*/lib"))]
+    return [
+        str(lib) for folder in folders if folder.is_dir() for lib in sorted(folder.glob("*/lib"))
+    ]
 
 
 def _out_of_time() -> dict[str, Any]:
@@ -590,7 +700,12 @@ def _line(result: Mapping[str, Any]) -> str:
 
 def _targets(results: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return what was asked for beside what was measured."""
-    times, compared, paths, rows = _times(results), _found(results, "parity"), _found(results, "path"), []
+    times, compared, paths, rows = (
+        _times(results),
+        _found(results, "parity"),
+        _found(results, "path"),
+        [],
+    )
     for side, most in TARGETS_MS.items():
         size, ms = f"{side} x {side}", times.get(side, {}).get("tensorrt")
         eager = times.get(side, {}).get("torch eager")
@@ -612,16 +727,23 @@ def _targets(results: Mapping[str, Any]) -> list[dict[str, Any]]:
             ),
         ]
     least = min((pair["pcc"] for pair in compared.values()), default=None)
-    return [*rows, _row(f"parity with torch f32, PCC at least {MIN_PCC:g}", least, "", MIN_PCC.__le__)]
+    return [
+        *rows,
+        _row(f"parity with torch f32, PCC at least {MIN_PCC:g}", least, "", MIN_PCC.__le__),
+    ]
 
 
 def _found(results: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Return what a part found in this Python and in the kit's, the latter's in its place where both found it."""
+    """Return what a part found in this Python and in the kit's, the latter's in its place where
+    both found it.
+    """
     parts = (results.get(label, {}) for label in (name, f"{name}-kit"))
     return {key: value for part in parts for key, value in part.get("found", {}).items()}
 
 
-def _row(what: str, value: float | None, unit: str, meets: Callable[[float], bool]) -> dict[str, Any]:
+def _row(
+    what: str, value: float | None, unit: str, meets: Callable[[float], bool]
+) -> dict[str, Any]:
     if value is None:
         return {"what": what, "value": None, "met": None, "said": "not run"}
     met = bool(meets(value))
@@ -639,12 +761,17 @@ def _times(results: Mapping[str, Any]) -> dict[int, dict[str, float]]:
     for label in ("speed", "speed-kit"):
         for side, subjects in results.get(label, {}).get("found", {}).items():
             if side.isdigit():
-                times.setdefault(int(side), {}).update({name: t["p50_ms"] for name, t in subjects.items()})
+                times.setdefault(int(side), {}).update(
+                    {name: t["p50_ms"] for name, t in subjects.items()}
+                )
     return times
 
 
 def _draw(report: Mapping[str, Any], place: Path) -> str:
-    """Draw times against targets, and what became of each part; return the path, or why there is none."""
+    """Draw times against targets, and what became of each part.
+
+    Return the path, or why there is none.
+    """
     if find_spec("matplotlib") is None:
         return "no picture: this Python has no matplotlib"
     import matplotlib as mpl
@@ -652,11 +779,25 @@ def _draw(report: Mapping[str, Any], place: Path) -> str:
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, (left, right) = plt.subplots(1, 2, figsize=(13, 5), width_ratios=[1, 1.4], layout="constrained")
-    bars = [(side, name, ms) for side, each in sorted(_times(report["parts"]).items()) for name, ms in each.items()]
-    left.set_title("One frame, full IMC-SR (5 x 10 x 64)" if not report["quick"] else "One frame, small network")
+    figure, (left, right) = plt.subplots(
+        1, 2, figsize=(13, 5), width_ratios=[1, 1.4], layout="constrained"
+    )
+    bars = [
+        (side, name, ms)
+        for side, each in sorted(_times(report["parts"]).items())
+        for name, ms in each.items()
+    ]
+    left.set_title(
+        "One frame, full IMC-SR (5 x 10 x 64)"
+        if not report["quick"]
+        else "One frame, small network"
+    )
     if bars:
-        left.barh([f"{name}\n{side} x {side}" for side, name, _ in bars], [ms for *_, ms in bars], color="#4477aa")
+        left.barh(
+            [f"{name}\n{side} x {side}" for side, name, _ in bars],
+            [ms for *_, ms in bars],
+            color="#4477aa",
+        )
         for place_y, (side, _, ms) in enumerate(bars):
             left.text(ms, place_y, f" {ms:.2f} ms", va="center", bbox={"color": "white", "pad": 1})
             if side in TARGETS_MS:
@@ -669,7 +810,9 @@ def _draw(report: Mapping[str, Any], place: Path) -> str:
     lines = [f"{label:16} {_line(result)}"[:100] for label, result in report["parts"].items()]
     lines += ["", *(f"{t['what']}: {t['said']}" for t in report["targets"])]
     right.axis("off")
-    right.text(0, 1, "\n".join(lines), family="monospace", fontsize=7, va="top", transform=right.transAxes)
+    right.text(
+        0, 1, "\n".join(lines), family="monospace", fontsize=7, va="top", transform=right.transAxes
+    )
     figure.savefig(place, dpi=110)
     plt.close(figure)
     return str(place)

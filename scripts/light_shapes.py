@@ -1,10 +1,14 @@
-"""Which shape a light network should have: trains each at one small budget, and draws PCC against the time of a frame.
+"""Which shape a light network should have.
+
+Trains each at one small budget, and draws PCC against the time of a frame.
 
     livesr bench shapes --out shapes.json
-    python scripts/light_shapes.py runs/light shapes.json --out runs/shapes --picture docs/images/light-shapes.png
+    python scripts/light_shapes.py runs/light shapes.json --out runs/shapes --picture
+    docs/images/light-shapes.png
 
-`runs/light` holds the pairs of a training run (pairs-train, pairs-validation). Each shape sees the same batches; a run that was
-interrupted goes on. Small budgets say what learns and how the shapes compare, not what a finished engine reaches.
+`runs/light` holds the pairs of a training run (pairs-train, pairs-validation). Each shape sees the
+same batches; a run that was interrupted goes on. Small budgets say what learns and how the shapes
+compare, not what a finished engine reaches.
 """
 
 from __future__ import annotations
@@ -37,7 +41,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--shapes", nargs="*", help="names, such as 64-2x4-u4-relu; all without")
     arguments = parser.parse_args()
-    times = {r["name"]: r for r in json.loads(arguments.times.read_text(encoding="utf-8"))["results"]}
+    times = {
+        r["name"]: r for r in json.loads(arguments.times.read_text(encoding="utf-8"))["results"]
+    }
     wanted = [s for s in SHAPES if not arguments.shapes or name_of(s) in arguments.shapes]
     for shape in wanted:
         train(shape, arguments)
@@ -45,7 +51,8 @@ def main() -> None:
     print("| shape | parameters | bf16, ms | int8, ms | validation PCC |\n|---|---|---|---|---|")
     for name, parameters, bf16, int8, pcc in rows:
         print(
-            f"| {name} | {parameters / 1e6:.2f} M | {bf16:.1f} | {int8:.1f} | {f'{pcc:.3f}' if pcc else 'not trained'} |"
+            f"| {name} | {parameters / 1e6:.2f} M | {bf16:.1f} | {int8:.1f} |"
+            f" {f'{pcc:.3f}' if pcc else 'not trained'} |"
         )
     if arguments.picture:
         draw(rows, arguments.picture)
@@ -57,7 +64,14 @@ def train(shape: dict[str, Any], arguments: argparse.Namespace) -> None:
     if (folder / "final.pt").exists():
         return
     config = TrainConfig(
-        parameters={"frames": 3, "channels": 3, "reduction": 16, "head": "restore", **SHIPPED, **shape},
+        parameters={
+            "frames": 3,
+            "channels": 3,
+            "reduction": 16,
+            "head": "restore",
+            **SHIPPED,
+            **shape,
+        },
         steps=arguments.steps,
         patch=96,
         warmup_steps=300,
@@ -67,16 +81,26 @@ def train(shape: dict[str, Any], arguments: argparse.Namespace) -> None:
         validation_pairs=48,
         collapse_check_from=10**6,
     )
-    parts = [CachedPairs(arguments.pairs / f"pairs-{part}", window=3) for part in ("train", "validation")]
-    Trainer(config, parts[0], parts[1], folder).run(lambda progress: print(name_of(shape), progress.step, flush=True))
+    parts = [
+        CachedPairs(arguments.pairs / f"pairs-{part}", window=3) for part in ("train", "validation")
+    ]
+    Trainer(config, parts[0], parts[1], folder).run(
+        lambda progress: print(name_of(shape), progress.step, flush=True)
+    )
 
 
-def row(shape: dict[str, Any], log: Path, times: dict[str, Any]) -> tuple[str, int, float, float, float | None]:
-    """Return name, parameters, milliseconds in bf16 and int8, and the PCC of the last validation, None without."""
+def row(
+    shape: dict[str, Any], log: Path, times: dict[str, Any]
+) -> tuple[str, int, float, float, float | None]:
+    """Return name, parameters, milliseconds in bf16 and int8, and the PCC of the last validation,
+    None without.
+    """
     from livesr.training.networks import build
 
     torch.manual_seed(0)
-    network = build("imcsr", frames=3, channels=3, reduction=16, head="restore", **(SHIPPED | shape))
+    network = build(
+        "imcsr", frames=3, channels=3, reduction=16, head="restore", **(SHIPPED | shape)
+    )
     pcc = None
     if log.is_file() and (log.parent / "final.pt").exists():
         with log.open(encoding="utf-8") as file:
@@ -98,7 +122,10 @@ def draw(rows: list[tuple[str, int, float, float, float | None]], path: Path) ->
         axes.annotate(name, (int8, pcc), xytext=(4, 5), textcoords="offset points", fontsize=8)
     for precision, color in COLORS.items():
         axes.plot([], [], "o", color=color, label=precision)
-    axes.set(xlabel="CPU time of one frame of 512 x 512 on one core, ms", ylabel="validation PCC after equal steps")
+    axes.set(
+        xlabel="CPU time of one frame of 512 x 512 on one core, ms",
+        ylabel="validation PCC after equal steps",
+    )
     axes.legend(loc="upper left")
     figure.savefig(path, dpi=110)
 

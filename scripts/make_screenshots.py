@@ -1,7 +1,9 @@
-"""Make the pictures of the preview in docs/images: ``python scripts/make_screenshots.py``. Needs Chromium; takes a minute.
+"""Make the pictures of the preview in docs/images: ``python scripts/make_screenshots.py``.
 
-Runs `livesr demo`, opens the preview of its stream in a browser without a screen, and photographs it; the animation is the
-store that the demo left, under a moving split line.
+Needs Chromium; takes a minute.
+
+Runs `livesr demo`, opens the preview of its stream in a browser without a screen, and photographs
+it; the animation is the store that the demo left, under a moving split line.
 """
 
 from __future__ import annotations
@@ -52,7 +54,8 @@ def photograph_stream(browser: Browser, url: str) -> None:
     ):
         page = browser.open(url, width, height, scheme=scheme, touch=touch)
         page.wait_for(
-            "() => document.querySelector('.pane') && Number.parseFloat(document.getElementById('fps').textContent) > 0"
+            "() => document.querySelector('.pane') &&"
+            " Number.parseFloat(document.getElementById('fps').textContent) > 0"
         )
         page.press(mode)
         page.wait(2.5)  # the rate that is shown is of two seconds
@@ -76,7 +79,10 @@ def animate(browser: Browser, url: str) -> None:
     page.mouse("mousePressed", (left + right) / 2, height, button="left", clickCount=1)
     frames = []
     for n in range(_FRAMES):
-        page.run("index => { const s = document.getElementById('scrub'); s.value = index; s.oninput() }", n)
+        page.run(
+            "index => { const s = document.getElementById('scrub'); s.value = index; s.oninput() }",
+            n,
+        )
         share = 0.5 - 0.4 * math.sin(2 * math.pi * n / _FRAMES)
         page.mouse("mouseMoved", left + share * (right - left), height, button="left")
         page.wait(0.15)

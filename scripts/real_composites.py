@@ -1,14 +1,17 @@
 #!/usr/bin/env python
-"""The development benchmark: separation engines on composites of real SIM images, as tables, and into their model cards.
+"""The development benchmark: separation engines on composites of real SIM images, as tables, and
+into their model cards.
 
     python scripts/real_composites.py ../shared/data engines/imcsr-mt-er-lyso-light
     python scripts/real_composites.py ../shared/data engines/imcsr-mt-er-lyso-light --fast --dry-run
 
-Four sets of images: the fields that the simulation was first compared with, other fields of the same kind, ER of another
-microscope (a Nikon N-SIM, dense and soft), and noisy images as they were before their authors denoised them, with the
-denoised ones as truth. What is composed and measured is `livesr.evaluation.composites`; `--fast` leaves out all but the PCC
-and takes at most eight fields of a set. The images are not part of the repository and no engine learns from them.
-`--picture FOLDER` draws what was found; the images' licences keep such pictures out of the repository.
+Four sets of images: the fields that the simulation was first compared with, other fields of the
+same kind, ER of another microscope (a Nikon N-SIM, dense and soft), and noisy images as they were
+before their authors denoised them, with the denoised ones as truth. What is composed and measured
+is `livesr.evaluation.composites`; `--fast` leaves out all but the PCC and takes at most eight
+fields of a set. The images are not part of the repository and no engine learns from them.
+`--picture FOLDER` draws what was found; the images' licences keep such pictures out of the
+repository.
 """
 
 from __future__ import annotations
@@ -25,7 +28,12 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 
-from livesr.evaluation.composites import StructureImages, composites_table, evaluate_composites, summary
+from livesr.evaluation.composites import (
+    StructureImages,
+    composites_table,
+    evaluate_composites,
+    summary,
+)
 from livesr.evaluation.pictures import PictureRow, montage
 from livesr.live.inference.engine import load_engine
 
@@ -90,7 +98,9 @@ def main() -> None:
     if given.fast and not given.dry_run:
         parser.error("--fast leaves out what a card says; add --dry-run")
     for folder in given.engines:
-        found = measure(folder, given.data, fast=given.fast, threads=given.threads, pictures=given.picture)
+        found = measure(
+            folder, given.data, fast=given.fast, threads=given.threads, pictures=given.picture
+        )
         print(f"{folder.name}\n\n{tables(found, details=not given.fast)}")
         if not given.dry_run:
             text = json.dumps(found, indent=1) + "\n"
@@ -98,7 +108,9 @@ def main() -> None:
             _into_card(folder / "README.md", tables(found))
 
 
-def measure(folder: Path, data: Path, *, fast: bool, threads: int = 0, pictures: Path | None = None) -> dict[str, Any]:
+def measure(
+    folder: Path, data: Path, *, fast: bool, threads: int = 0, pictures: Path | None = None
+) -> dict[str, Any]:
     """Return what `evaluate_composites` found on every set of images."""
     engine, found = load_engine(folder), {}
     for label, files in SETS.items():
@@ -119,7 +131,9 @@ def measure(folder: Path, data: Path, *, fast: bool, threads: int = 0, pictures:
 
 
 def _read(data: Path, files: Files) -> StructureImages:
-    return StructureImages(_images(data, files.clean), _images(data, files.noisy) if files.noisy else None)
+    return StructureImages(
+        _images(data, files.clean), _images(data, files.noisy) if files.noisy else None
+    )
 
 
 def _images(data: Path, patterns: Sequence[str]) -> list[Picture]:
@@ -128,41 +142,71 @@ def _images(data: Path, patterns: Sequence[str]) -> list[Picture]:
 
 
 def _image(path: Path) -> Picture:
-    pixels = tifffile.imread(path) if path.suffix == ".tif" else np.asarray(Pillow.open(path).convert("L"))
+    pixels = (
+        tifffile.imread(path)
+        if path.suffix == ".tif"
+        else np.asarray(Pillow.open(path).convert("L"))
+    )
     return np.asarray(np.squeeze(pixels), np.float32)
 
 
 def tables(found: dict[str, Any], *, details: bool = True) -> str:
-    """Return the Markdown of one engine: the means to decide by, then every set if there are `details`."""
+    """Return the Markdown of one engine.
+
+    The means to decide by, then every set if there are `details`.
+    """
     columns = ("equal", "half", "quarter", "alone", "mean", "worst", "invented")
     sums = {label: summary(result) for label, result in found.items()}
-    sums["mean of all sets"] = {k: float(np.mean([one[k] for one in sums.values()])) for k in columns}
-    heads = ("1:1:1", "at half", "at a quarter", "alone", "all mixtures", "worst PCC", "most light invented")
+    sums["mean of all sets"] = {
+        k: float(np.mean([one[k] for one in sums.values()])) for k in columns
+    }
+    heads = (
+        "1:1:1",
+        "at half",
+        "at a quarter",
+        "alone",
+        "all mixtures",
+        "worst PCC",
+        "most light invented",
+    )
     lines = [f"| set | fields | {' | '.join(heads)} |", "|---" * (len(heads) + 2) + "|"]
     for label, means in sums.items():
         fields = found[label]["fields"] if label in found else ""
         lines.append(f"| {label} | {fields} | {' | '.join(f'{means[k]:.3f}' for k in columns)} |")
     text = "\n".join(lines) + "\n\n" + _by_structure(found)
     if details:
-        text += "".join(f"\n### {label.capitalize()}\n\n{composites_table(result)}" for label, result in found.items())
+        text += "".join(
+            f"\n### {label.capitalize()}\n\n{composites_table(result)}"
+            for label, result in found.items()
+        )
     return text
 
 
 def _by_structure(found: dict[str, Any]) -> str:
-    """Return a short table: PCC of each structure, all alike, and with itself weaker; the composite's own beside the first."""
+    """Return a short table: PCC of each structure, all alike, and with itself weaker.
+
+    The composite's own beside the first.
+    """
     lines = [
-        "| set | structure | 1:1:1 (input) | at half | at a quarter | alone | invented when missing |",
+        (
+            "| set | structure | 1:1:1 (input) | at half | at a quarter | alone | invented when"
+            " missing |"
+        ),
         "|---" * 7 + "|",
     ]
     for label, result in found.items():
         mixed = result["mixtures"]
         equal = next(iter(mixed.values()))
         for name, at_par in equal.items():
-            weaker = [mixed[f"{name} {word}"][name]["pcc"] for word in ("at half", "at a quarter", "alone")]
+            weaker = [
+                mixed[f"{name} {word}"][name]["pcc"]
+                for word in ("at half", "at a quarter", "alone")
+            ]
             missing = mixed[f"{name} missing"][name]["invented"]
             cells = " | ".join(f"{value:.3f}" for value in weaker)
             lines.append(
-                f"| {label} | {name} | {at_par['pcc']:.3f} ({at_par['pcc_input']:.2f}) | {cells} | {missing:.1%} |"
+                f"| {label} | {name} | {at_par['pcc']:.3f} ({at_par['pcc_input']:.2f}) | {cells} |"
+                f" {missing:.1%} |"
             )
     return "\n".join(lines) + "\n"
 
@@ -180,7 +224,9 @@ haze* is what that image itself scores against the true one.
 {rows}
 """
     card = re.sub(rf"{HEADING}\n.*?(?=^## )", "", card, flags=re.DOTALL | re.MULTILINE)
-    path.write_text(card.replace("## Limits\n", f"{section}## Limits\n", 1), encoding="utf-8", newline="\n")
+    path.write_text(
+        card.replace("## Limits\n", f"{section}## Limits\n", 1), encoding="utf-8", newline="\n"
+    )
 
 
 if __name__ == "__main__":

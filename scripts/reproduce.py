@@ -1,11 +1,14 @@
-"""Make one comparison of the papers again, with equal budgets on livesr's own data: a table and a figure.
+"""Make one comparison of the papers again, with equal budgets on livesr's own data.
+
+A table and a figure.
 
     python scripts/reproduce.py loss --budget 20000 --out runs/reproduction
 
-Trains every variant of the comparison on the same pairs for the same number of steps from the same seed, exports it, evaluates
-it as `livesr evaluate` does, and writes OUT/COMPARISON/table.md, table.json and figure.png. What is finished is kept, and
-shared by the comparisons that need it: the same command goes on where it was interrupted; with --slice it stops after so
-many minutes by itself and ends with 75.
+Trains every variant of the comparison on the same pairs for the same number of steps from the same
+seed, exports it, evaluates it as `livesr evaluate` does, and writes OUT/COMPARISON/table.md,
+table.json and figure.png. What is finished is kept, and shared by the comparisons that need it: the
+same command goes on where it was interrupted; with --slice it stops after so many minutes by itself
+and ends with 75.
 """
 
 from __future__ import annotations
@@ -68,7 +71,10 @@ def single(recipe: Recipe) -> Recipe:
 
 
 COMPARISONS: dict[str, tuple[str, Variants]] = {
-    "all-single": ("IMC-SR-All against IMC-SR-Single (Wang et al. 2021)", {"All": network(), "Single": single}),
+    "all-single": (
+        "IMC-SR-All against IMC-SR-Single (Wang et al. 2021)",
+        {"All": network(), "Single": single},
+    ),
     "loss": (
         "With and without the combination loss's summation term (Wang et al. 2021)",
         {"with": loss(summation=0.02), "without": loss(summation=0.0)},
@@ -97,7 +103,9 @@ COMPARISONS: dict[str, tuple[str, Variants]] = {
 def replaced(recipe: Recipe, architecture: str, **parameters: Any) -> Recipe:
     """Another network altogether, with the same frames and channels."""
     kept = {name: recipe.train.parameters[name] for name in ("frames", "channels")}
-    train = recipe.train.model_copy(update={"architecture": architecture, "parameters": {**kept, **parameters}})
+    train = recipe.train.model_copy(
+        update={"architecture": architecture, "parameters": {**kept, **parameters}}
+    )
     return recipe.model_copy(update={"train": train})
 
 
@@ -116,14 +124,20 @@ class Reproduction:
             found = {f"x{scale}": self._upscaled(scale) for scale in (2, 3, 4)}
         else:
             recipe = self._budgeted(load_recipe(self._given.recipe))
-            found = {name: self._separated(name, change(recipe)) for name, change in variants.items()}
+            found = {
+                name: self._separated(name, change(recipe)) for name, change in variants.items()
+            }
         if any(result is None for result in found.values()):
             print("Call again to go on.")
             return GO_ON
         self._folder.mkdir(parents=True, exist_ok=True)
         upscaling = self._given.comparison == "upscale"
         table = upscale_table(_by_data(found)) if upscaling else _table(found)
-        settings = {"budget": self._given.budget, "pairs": self._given.pairs, "sequences": self._given.sequences}
+        settings = {
+            "budget": self._given.budget,
+            "pairs": self._given.pairs,
+            "sequences": self._given.sequences,
+        }
         text = f"# {title}\n\n{table}\n{self._settings()}\n"
         (self._folder / "table.md").write_text(text, encoding="utf-8")
         (self._folder / "table.json").write_text(
@@ -137,7 +151,10 @@ class Reproduction:
         if self._given.comparison == "upscale" and not self._given.budget:
             return f"The shipped engines, on {self._given.sequences} images of each kind."
         budget = f"{self._given.budget} steps" if self._given.budget else "the recipe's budget"
-        data = f"the same {self._given.pairs} simulated pairs, seed 1; {self._given.sequences} unseen sequences"
+        data = (
+            f"the same {self._given.pairs} simulated pairs, seed 1; {self._given.sequences} unseen"
+            " sequences"
+        )
         return f"Each variant: {budget} on {data}."
 
     def _budgeted(self, recipe: Recipe) -> Recipe:
@@ -149,26 +166,38 @@ class Reproduction:
             changes["threads"] = self._given.threads
         validation = max(2, min(recipe.data.validation, self._given.pairs // 4))
         data = recipe.data.model_copy(update={"train": self._given.pairs, "validation": validation})
-        return recipe.model_copy(update={"data": data, "train": recipe.train.model_copy(update=changes)})
+        return recipe.model_copy(
+            update={"data": data, "train": recipe.train.model_copy(update=changes)}
+        )
 
     def _engine(self, name: str, recipe: Recipe, data: Path) -> Path | None:
         """Train and export one variant; None if the slice was over before."""
         # Two comparisons may have a variant in common: it is trained once.
-        digest = hashlib.sha256(recipe.model_dump_json(exclude={"train": {"threads"}}).encode()).hexdigest()[:12]
+        digest = hashlib.sha256(
+            recipe.model_dump_json(exclude={"train": {"threads"}}).encode()
+        ).hexdigest()[:12]
         run = self._given.out / "trained" / f"{recipe.train.architecture}-{digest}"
         engine = run / "engine"
         if (engine / "manifest.yaml").exists():
             return engine
         sources = []
-        for part, seed in (("train", recipe.data.seed), ("validation", recipe.data.validation_seed)):
+        for part, seed in (
+            ("train", recipe.data.seed),
+            ("validation", recipe.data.validation_seed),
+        ):
             n = getattr(recipe.data, part)
-            folder = write_pairs(data / part, recipe.data.maker(part), n, seed=seed, workers=self._given.workers)
+            folder = write_pairs(
+                data / part, recipe.data.maker(part), n, seed=seed, workers=self._given.workers
+            )
             sources.append(CachedPairs(folder, window=recipe.engine["window"]))
         left = None if self._until is None else (self._until - time.monotonic()) / 60
         if left is not None and left <= 0:
             return None
         trainer = Trainer(recipe.train, *sources, run, sources[1].meta["channels"])
-        trainer.run(lambda p: print(f"{name}: step {p.step}, {p.minutes_left:.0f} min left", flush=True), minutes=left)
+        trainer.run(
+            lambda p: print(f"{name}: step {p.step}, {p.minutes_left:.0f} min left", flush=True),
+            minutes=left,
+        )
         if not trainer.finished:
             return None
         export_engine(recipe, run / "final.pt", engine)
@@ -182,35 +211,49 @@ class Reproduction:
         if engine is None:
             return None
         conditions = SNR if self._given.comparison == "snr" else {"calibrated": CALIBRATED}
-        return {level: self._evaluated(engine, level, domain) for level, domain in conditions.items()}
+        return {
+            level: self._evaluated(engine, level, domain) for level, domain in conditions.items()
+        }
 
     def _evaluated(self, engine: Path, level: str, domain: Any) -> dict[str, Any]:
         path = engine.parent / f"evaluation-{level.replace(' ', '-')}.json"
         if not path.exists():
             seeds = range(SEEDS.start, SEEDS.start + self._given.sequences)
             threads = self._given.threads or 0
-            common: dict[str, Any] = {"size": self._given.size, "conditions": domain, "threads": threads}
+            common: dict[str, Any] = {
+                "size": self._given.size,
+                "conditions": domain,
+                "threads": threads,
+            }
             result = evaluate_engine(engine, seeds=seeds, **common)
-            result["diagnostics"] = diagnose_engine(engine, seeds=seeds[: self._given.diagnosed], **common)
+            result["diagnostics"] = diagnose_engine(
+                engine, seeds=seeds[: self._given.diagnosed], **common
+            )
             path.write_text(json.dumps(result), encoding="utf-8")
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return found
 
     def _upscaled(self, scale: int) -> dict[str, Any] | None:
-        """Evaluate the shipped engine or, with a budget, one that is trained from chance for as many steps as the others."""
+        """Evaluate the shipped engine or, with a budget, one that is trained from chance for as
+        many steps as the others.
+        """
         recipe, engine = load_recipe(f"edsr-x{scale}"), f"edsr-x{scale}"
         if self._given.budget:
             recipe = self._budgeted(recipe)
             chance = recipe.train.model_copy(update={"start": None})
             trained = self._engine(
-                engine, recipe.model_copy(update={"train": chance}), self._given.out / f"pairs-x{scale}"
+                engine,
+                recipe.model_copy(update={"train": chance}),
+                self._given.out / f"pairs-x{scale}",
             )
             if trained is None:
                 return None
             engine = str(trained)
         makers: dict[str, Any] = {"simulated": recipe.data.maker("validation")}
         if self._given.images:
-            makers["real"] = CoarsePairs.of(self._given.images, recipe.data.size * 2, scale, "storm")
+            makers["real"] = CoarsePairs.of(
+                self._given.images, recipe.data.size * 2, scale, "storm"
+            )
         found = {}
         for what, maker in makers.items():
             pairs = (maker.make((SEEDS.start, i)) for i in range(self._given.sequences))
@@ -220,11 +263,14 @@ class Reproduction:
         return found
 
 
-# -- tables and figures --------------------------------------------------------------------------------------------------
+# -- tables and figures ----------------------------------------------------------------------------
 
 
 def _table(found: Mapping[str, Mapping[str, Any]]) -> str:
-    head = "| variant | light | structure | PCC | SSIM | NRMSE | light where its truth is dark | flicker of a still scene |"
+    head = (
+        "| variant | light | structure | PCC | SSIM | NRMSE | light where its truth is dark |"
+        " flicker of a still scene |"
+    )
     lines = [head, "|---" * 8 + "|"]
     for name, levels in found.items():
         if "collapsed" in levels:
@@ -232,7 +278,9 @@ def _table(found: Mapping[str, Mapping[str, Any]]) -> str:
             continue
         for level, result in levels.items():
             for structure, entry in result["structures"].items():
-                cells = [interval_text(entry["network"][metric]) for metric in ("pcc", "ssim", "nrmse")]
+                cells = [
+                    interval_text(entry["network"][metric]) for metric in ("pcc", "ssim", "nrmse")
+                ]
                 cells.append(interval_text(result["false_positive"][structure]))
                 cells.append(interval_text(result["diagnostics"]["flicker"][structure]))
                 lines.append(f"| {name} | {level} | {structure} | {' | '.join(cells)} |")
@@ -245,7 +293,9 @@ def _draw(title: str, found: Mapping[str, Mapping[str, Any]], path: Path) -> Non
     for name, levels in found.items():
         for level, result in levels.items() if "collapsed" not in levels else ():
             label = name if len(levels) == 1 else level
-            for structure, under in zip(result["structures"], result["sequences"][0]["network"], strict=True):
+            for structure, under in zip(
+                result["structures"], result["sequences"][0]["network"], strict=True
+            ):
                 values = [s["network"][under]["pcc"] for s in result["sequences"]]
                 columns.setdefault(structure, {})[label] = [v for v in values if v is not None]
     figure = Figure(figsize=(3.2 * max(len(columns), 1), 4), layout="constrained")
@@ -260,11 +310,17 @@ def _draw(title: str, found: Mapping[str, Mapping[str, Any]], path: Path) -> Non
 
 
 def _by_data(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    return {f"{name}, {what}": result for name, results in found.items() for what, result in results.items()}
+    return {
+        f"{name}, {what}": result
+        for name, results in found.items()
+        for what, result in results.items()
+    }
 
 
 def _draw_upscale(title: str, found: Mapping[str, Mapping[str, Any]], path: Path) -> None:
-    """Draw Tukey's box plots of the PSNR that EDSR gains over the cubic spline, by scale and kind of image."""
+    """Draw Tukey's box plots of the PSNR that EDSR gains over the cubic spline, by scale and kind
+    of image.
+    """
     kinds = list(next(iter(found.values())))
     figure = Figure(figsize=(3.2 * len(kinds), 4), layout="constrained")
     figure.suptitle(title, fontsize=9)
@@ -272,10 +328,14 @@ def _draw_upscale(title: str, found: Mapping[str, Mapping[str, Any]], path: Path
         gains = {}
         for name, results in found.items():
             scores = [
-                next(iter(s[who].values()))["psnr"] for s in results[kind]["sequences"] for who in ("network", "input")
+                next(iter(s[who].values()))["psnr"]
+                for s in results[kind]["sequences"]
+                for who in ("network", "input")
             ]
             both = zip(scores[::2], scores[1::2], strict=True)
-            gains[name] = [network - spline for network, spline in both if None not in (network, spline)]
+            gains[name] = [
+                network - spline for network, spline in both if None not in (network, spline)
+            ]
         axes.boxplot(list(gains.values()), tick_labels=list(gains))
         axes.axhline(0, color="gray", linewidth=0.5)
         axes.set_title(f"{kind} STORM images", fontsize=9)
@@ -285,21 +345,33 @@ def _draw_upscale(title: str, found: Mapping[str, Mapping[str, Any]], path: Path
 
 def main() -> int:
     """Run the comparison that the command line names."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("comparison", choices=list(COMPARISONS))
     parser.add_argument("--out", type=Path, default=Path("runs/reproduction"))
     parser.add_argument(
-        "--recipe", default=Path(__file__).with_name("reproduction.yaml"), help="of the network that is varied"
+        "--recipe",
+        default=Path(__file__).with_name("reproduction.yaml"),
+        help="of the network that is varied",
     )
     parser.add_argument("--budget", type=int, help="steps of each variant; without, the recipe's")
-    parser.add_argument("--images", type=Path, help="for upscale: real STORM images that nothing learned from")
-    parser.add_argument("--pairs", type=int, default=600, help="training pairs, the same for every variant")
+    parser.add_argument(
+        "--images", type=Path, help="for upscale: real STORM images that nothing learned from"
+    )
+    parser.add_argument(
+        "--pairs", type=int, default=600, help="training pairs, the same for every variant"
+    )
     parser.add_argument("--sequences", type=int, default=24, help="unseen sequences to evaluate on")
-    parser.add_argument("--diagnosed", type=int, default=8, help="of them, whose first frame also stands still")
+    parser.add_argument(
+        "--diagnosed", type=int, default=8, help="of them, whose first frame also stands still"
+    )
     parser.add_argument("--size", type=int, default=512, help="side of their frames")
     parser.add_argument("--workers", type=int, default=2, help="processes that simulate")
     parser.add_argument("--threads", type=int, help="threads that train and evaluate")
-    parser.add_argument("--slice", type=float, help="minutes after which training stops, to be called again")
+    parser.add_argument(
+        "--slice", type=float, help="minutes after which training stops, to be called again"
+    )
     return Reproduction(parser.parse_args()).run()
 
 

@@ -1,10 +1,12 @@
 #!/usr/bin/env python
-"""Measures calibration and reconstruction on real and simulated raw frames, and writes docs/validation.md with its picture.
+"""Measures calibration and reconstruction on real and simulated raw frames, and writes
+docs/validation.md with its picture.
 
     python scripts/validate_sim.py ../shared/data
 
-Beside livesr it needs the real data, which is not part of the repository, and for the comparison napari-sim-processor (with
-matplotlib), which is left out where it is not installed. One core: taskset -c 3, OMP_NUM_THREADS=1.
+Beside livesr it needs the real data, which is not part of the repository, and for the comparison
+napari-sim-processor (with matplotlib), which is left out where it is not installed. One core:
+taskset -c 3, OMP_NUM_THREADS=1.
 """
 
 from __future__ import annotations
@@ -44,10 +46,14 @@ def _stack(data: Path, name: str, n: int) -> Picture:
     return raw.reshape(-1, n, *raw.shape[-2:])
 
 
-def _method(raw: Picture, found: Calibration, offset_adu: float = 100.0, **options: Any) -> SIMReconstructor:
+def _method(
+    raw: Picture, found: Calibration, offset_adu: float = 100.0, **options: Any
+) -> SIMReconstructor:
     o = found.optics
     options = {"damping": o.damping, "order": found.order, "offset_adu": offset_adu, **options}
-    return SIMReconstructor(raw.shape[-2:], o.pixel_size_um, o.na, o.emission_um, found.patterns, **options)
+    return SIMReconstructor(
+        raw.shape[-2:], o.pixel_size_um, o.na, o.emission_um, found.patterns, **options
+    )
 
 
 def _inner(picture: Picture) -> Picture:
@@ -59,14 +65,16 @@ def _scored(picture: Picture, reference: Picture) -> float:
     return pcc(_inner(np.maximum(picture, 0)), _inner(reference.astype(float)))
 
 
-# -- beads ---------------------------------------------------------------------------------------------------------------
+# -- beads -----------------------------------------------------------------------------------------
 
 
 def _lone_beads(picture: Picture, reach: int = 14, border: int = 60) -> Picture:
     """Return (y, x) of bright local maxima without another one near."""
     top = (maximum_filter(picture, 5) == picture) & (picture > np.percentile(picture, 98))
     places = np.argwhere(top)
-    places = places[np.all((places >= border) & (places < np.array(picture.shape) - border), axis=1)]
+    places = places[
+        np.all((places >= border) & (places < np.array(picture.shape) - border), axis=1)
+    ]
     distance = np.abs(places[:, None] - places[None]).max(axis=-1)
     np.fill_diagonal(distance, 10 * reach)
     return places[distance.min(axis=1) > reach]
@@ -90,7 +98,10 @@ def _width_nm(picture: Picture, places: Picture, pixel_nm: float, reach: int = 1
 
 
 def _other_program(raw: Picture, optics: Optics, w: float) -> Callable[[], Picture] | None:
-    """Return napari-sim-processor's reconstruction, calibrated on the same frames; None where it is not installed."""
+    """Return napari-sim-processor's reconstruction, calibrated on the same frames.
+
+    None where it is not installed.
+    """
     found = importlib.util.find_spec("napari_sim_processor")
     if found is None or found.submodule_search_locations is None:
         return None
@@ -109,7 +120,7 @@ def _other_program(raw: Picture, optics: Optics, w: float) -> Callable[[], Pictu
     return lambda: np.array(processor.reconstruct_rfftw(raw.astype(np.float32) - 100))
 
 
-# -- sections ------------------------------------------------------------------------------------------------------------
+# -- sections --------------------------------------------------------------------------------------
 
 
 def _angles_table(found: Calibration) -> list[str]:
@@ -119,7 +130,10 @@ def _angles_table(found: Calibration) -> list[str]:
     ]
     for i, f in enumerate(found.found):
         modulation = ", ".join(f"{w.modulation:.2f}" for w in f.pattern.waves)
-        row = f"| {i} | {f.period_nm:.1f} | {f.direction_deg:.1f} | {modulation} | {f.peak:.0f} | {f.contrast_to_noise:.0f} |"
+        row = (
+            f"| {i} | {f.period_nm:.1f} | {f.direction_deg:.1f} | {modulation} | {f.peak:.0f} |"
+            f" {f.contrast_to_noise:.0f} |"
+        )
         lines.append(row)
     error = f" (times or divided by {np.exp(found.damping.log_error):.2f})" if found.damping else ""
     return [*lines, "", f"OTF damping, from the bands: {found.optics.damping:.2f}{error}.", ""]
@@ -139,14 +153,22 @@ def _er(data: Path) -> list[str]:
     ):
         sim = _method(raw, c, **options)
         rows.append((name, [sim.reconstruct(g) for g in raw]))
-    lines = ["## ER, TIRF-SIM, three time points, against the published reconstruction", "", *_angles_table(found)]
+    lines = [
+        "## ER, TIRF-SIM, three time points, against the published reconstruction",
+        "",
+        *_angles_table(found),
+    ]
     lines += [
-        "One calibration for all three time points; PCC without the outer 16 %, negative values set to 0 as in the reference.",
+        (
+            "One calibration for all three time points; PCC without the outer 16 %, negative values"
+            " set to 0 as in the reference."
+        ),
         "",
     ]
     lines += ["| | t = 0 | t = 1 | t = 2 |", "|---|---|---|---|"]
     lines += [
-        f"| {name} | " + " | ".join(f"{_scored(p, reference):.3f}" for p in pictures) + " |" for name, pictures in rows
+        f"| {name} | " + " | ".join(f"{_scored(p, reference):.3f}" for p in pictures) + " |"
+        for name, pictures in rows
     ]
     return [*lines, ""]
 
@@ -159,7 +181,9 @@ def _beads(data: Path) -> list[str]:
     pictures = {"widefield": _method(raw[0], ideal).widefield(raw[0])}
     for w in (0.05, 0.1):
         pictures[f"SIM, ideal OTF, w {w}"] = _method(raw[0], ideal, wiener=w).reconstruct(raw[0])
-    pictures["SIM, calibrated OTF, w 0.05"] = _method(raw[0], found, wiener=0.05).reconstruct(raw[0])
+    pictures["SIM, calibrated OTF, w 0.05"] = _method(raw[0], found, wiener=0.05).reconstruct(
+        raw[0]
+    )
     times = []
     sim = _method(raw[0], ideal, quality_limits=QualityLimits(then="reconstruct"))
     for w in (0.05, 0.1, 0.3):
@@ -170,7 +194,13 @@ def _beads(data: Path) -> list[str]:
         if not times:
             times = _timed(lambda: sim.reconstruct(raw[0]), other)
     places = _lone_beads(pictures["SIM, ideal OTF, w 0.05"])
-    lines = ["## Beads", "", *_angles_table(found), f"Median width of {len(places)} lone beads, along y and x:", ""]
+    lines = [
+        "## Beads",
+        "",
+        *_angles_table(found),
+        f"Median width of {len(places)} lone beads, along y and x:",
+        "",
+    ]
     lines += ["| | FWHM nm |", "|---|---|"]
     lines += [f"| {name} | {_width_nm(p, places, pixel_nm):.0f} |" for name, p in pictures.items()]
     return [*lines, "", *times]
@@ -180,16 +210,23 @@ def _timed(subject: Callable[[], Any], reference: Callable[[], Any]) -> list[str
     c = interleave(lambda: calls_ms(subject, 3), lambda: calls_ms(reference, 3), 7)
     low, high = c.ratio_interval
     return [
-        f"Time of one frame of 9 x 512 x 512 on one core, quality measured, in turns: {c.subject.median:.1f} ms; "
-        f"napari-sim-processor (`reconstruct_rfftw`) {c.reference.median:.0f} ms; "
-        f"ratio {c.ratio:.2f} (95 %: {low:.2f} to {high:.2f}).",
+        (
+            "Time of one frame of 9 x 512 x 512 on one core, quality measured, in turns:"
+            f" {c.subject.median:.1f} ms; napari-sim-processor (`reconstruct_rfftw`)"
+            f" {c.reference.median:.0f} ms; ratio {c.ratio:.2f} (95 %: {low:.2f} to {high:.2f})."
+        ),
         "",
     ]
 
 
 def _microtubules(data: Path, picture: Path) -> list[str]:
-    raw, dim = _stack(data, "mt_highlight_15x256x256.tif", 15)[0], _stack(data, "mt_lowlight_15x256x256.tif", 15)[0]
-    reference = tifffile.imread(data / "sim_raw/mt_highlight_reference_sim_256x256.tif").astype(float)
+    raw, dim = (
+        _stack(data, "mt_highlight_15x256x256.tif", 15)[0],
+        _stack(data, "mt_lowlight_15x256x256.tif", 15)[0],
+    )
+    reference = tifffile.imread(data / "sim_raw/mt_highlight_reference_sim_256x256.tif").astype(
+        float
+    )
     found = calibrate(raw[None], MICROTUBULES, harmonics=2, offset_adu=90.0)
     sim = _method(raw, found, 90.0, attenuation=0.95, quality_limits=QualityLimits())
     # The reference is on the grid of the frames, one pixel further along x.
@@ -203,14 +240,23 @@ def _microtubules(data: Path, picture: Path) -> list[str]:
         "## Microtubules, three-beam SIM (3 x 5), against the authors' reconstruction",
         "",
         *_angles_table(found),
-        f"PCC {_scored(shown[1], reference):.3f}, widefield {_scored(shown[0], reference):.3f}. At high light the pattern's "
-        f"contrast is {bright.quality.contrast_to_noise:.1f} times its noise. At low light it is "
-        f"{sim.quality.patterns.contrast_to_noise:.1f}: {sim.quality.doubt.partition(' (')[0]}, and widefield is shown.",
+        (
+            f"PCC {_scored(shown[1], reference):.3f}, widefield {_scored(shown[0], reference):.3f}."
+            f" At high light the pattern's contrast is {bright.quality.contrast_to_noise:.1f} times"
+            f" its noise. At low light it is {sim.quality.patterns.contrast_to_noise:.1f}:"
+            f" {sim.quality.doubt.partition(' (')[0]}, and widefield is shown."
+        ),
         "",
         f"![Widefield, livesr, the authors' reconstruction](images/{picture.name})",
         "",
-        "Widefield, livesr, the authors' reconstruction. The data (MIT licence) does not name its optics: the cutoff was read",
-        "off the spectrum at 0.135 cycles/pixel, and a pixel of 30 nm assumed; lengths in the table are in proportion to that.",
+        (
+            "Widefield, livesr, the authors' reconstruction. The data (MIT licence) does not name"
+            " its optics: the cutoff was read"
+        ),
+        (
+            "off the spectrum at 0.135 cycles/pixel, and a pixel of 30 nm assumed; lengths in the"
+            " table are in proportion to that."
+        ),
         "",
     ]
 
@@ -248,20 +294,29 @@ def _light() -> list[str]:
             sr.append(pcc(_inner(picture), _inner(truth)))
             wide.append(pcc(_inner(widefield), _inner(truth)))
         lines.append(
-            f"| {photons} | {np.median(contrast):.1f} | {sum(trusted)} of 5 | {np.median(sr):.3f} | {np.median(wide):.3f} |"
+            f"| {photons} | {np.median(contrast):.1f} | {sum(trusted)} of 5 | {np.median(sr):.3f} |"
+            f" {np.median(wide):.3f} |"
         )
     return [
         *lines,
         "",
-        "Trusted means that the pattern is seen where it should be, not that the picture is free of noise: below about 50",
-        "photo-electrons the reconstruction at w = 0.1 is noisier than widefield, and `sim.wiener` should be raised.",
+        (
+            "Trusted means that the pattern is seen where it should be, not that the picture is"
+            " free of noise: below about 50"
+        ),
+        (
+            "photo-electrons the reconstruction at w = 0.1 is noisier than widefield, and"
+            " `sim.wiener` should be raised."
+        ),
         "",
     ]
 
 
 def main() -> None:
     """Run everything."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("data", type=Path)
     data = parser.parse_args().data
     docs = REPOSITORY / "docs"
@@ -275,12 +330,20 @@ def main() -> None:
     head = [
         "# SIM on real frames",
         "",
-        "Written by `python scripts/validate_sim.py ../shared/data`. Patterns, order and OTF are estimated from the frames",
-        "themselves by what `livesr calibrate` uses. Tests hold bounds of these numbers. The real data is not part of the",
+        (
+            "Written by `python scripts/validate_sim.py ../shared/data`. Patterns, order and OTF"
+            " are estimated from the frames"
+        ),
+        (
+            "themselves by what `livesr calibrate` uses. Tests hold bounds of these numbers. The"
+            " real data is not part of the"
+        ),
         "repository, and pictures of it are shown only where its licence allows.",
         "",
     ]
-    (docs / "validation.md").write_text("\n".join([*head, *sections]).rstrip() + "\n", encoding="utf-8", newline="\n")
+    (docs / "validation.md").write_text(
+        "\n".join([*head, *sections]).rstrip() + "\n", encoding="utf-8", newline="\n"
+    )
     print(f"{docs / 'validation.md'} in {time.perf_counter() - start:.0f} s")
 
 

@@ -1,10 +1,12 @@
-"""How often the warnings are right and what the uncertainty is worth: the tables and pictures of docs/reliability.md.
+"""How often the warnings are right and what the uncertainty is worth.
+
+The tables and pictures of docs/reliability.md.
 
     livesr limits imcsr-mt-er-lyso-light
     python scripts/warnings_roc.py imcsr-mt-er-lyso-light ../shared/data
 
-Simulated sequences are none that training or `livesr limits` saw; what is real is tried where the folder of microscope data is
-given. The text between the markers of docs/reliability.md is replaced.
+Simulated sequences are none that training or `livesr limits` saw; what is real is tried where the
+folder of microscope data is given. The text between the markers of docs/reliability.md is replaced.
 """
 
 from __future__ import annotations
@@ -66,7 +68,10 @@ class Case:
 
 
 def cases(domain: Domain) -> list[Case]:
-    """Return what the warnings are tried on: rigs and cells as in training, and what training had nothing of."""
+    """Return what the warnings are tried on.
+
+    Rigs and cells as in training, and what training had nothing of.
+    """
     first, second, third = domain.structures
     calibrated = CALIBRATED.model_copy(update={"structures": domain.structures})
 
@@ -83,13 +88,24 @@ def cases(domain: Domain) -> list[Case]:
         Case("pixels of 40 nm", but(pixel_size_um=0.08)),
         Case("pixels of 22 nm", but(pixel_size_um=0.045)),
         Case("NA 1.2, 640 nm", but(na=(1.15, 1.25), emission_um=(0.6, 0.68))),
-        Case("phases off by up to 60 degrees", but(phase_offset_error_deg=60.0, modulation_error=0.5)),
-        Case("a fourth structure (mitochondria)", but(calibrated, structures=(*domain.structures, "mitochondria"))),
+        Case(
+            "phases off by up to 60 degrees", but(phase_offset_error_deg=60.0, modulation_error=0.5)
+        ),
+        Case(
+            "a fourth structure (mitochondria)",
+            but(calibrated, structures=(*domain.structures, "mitochondria")),
+        ),
         Case(f"actin for {first}", but(calibrated, structures=("actin", second, third))),
-        Case(f"mitochondria for {second}", but(calibrated, structures=(first, "mitochondria", third))),
+        Case(
+            f"mitochondria for {second}", but(calibrated, structures=(first, "mitochondria", third))
+        ),
         Case(f"coated pits for {third}", but(calibrated, structures=(first, second, "ccps"))),
     ]
-    return [case for case in all_cases if len(set(case.domain.structures)) == len(case.domain.structures)]
+    return [
+        case
+        for case in all_cases
+        if len(set(case.domain.structures)) == len(case.domain.structures)
+    ]
 
 
 @cache
@@ -113,21 +129,29 @@ def observe(folder: str, case: Case, number: int) -> Seen:
     )
 
 
-# -- real images -----------------------------------------------------------------------------------------------------
+# -- real images -----------------------------------------------------------------------------------
 
 
 def real(engine: Engine, data: Path) -> dict[str, list[Seen]]:
-    """Look at composites of real SIM images of one structure each, and at some alone; the same still frame three times."""
+    """Look at composites of real SIM images of one structure each, and at some alone.
+
+    The same still frame three times.
+    """
     if set(engine.manifest.channel_names) != set(_REAL):
         return {}
     one = {name: _scaled(data / f"organelles/{file}.tif") for name, file in _REAL.items()}
     noisy = {**one, "Microtubules": _scaled(data / "organelles/microtubules_noisy_1004.tif")}
-    other = {name: _scaled(data / f"organelles/{name}.tif") for name in ("actin_512x1024", "ccps_1004")}
+    other = {
+        name: _scaled(data / f"organelles/{name}.tif") for name in ("actin_512x1024", "ccps_1004")
+    }
     mixtures: dict[str, Mapping[str, Image]] = {
         "microtubules, ER and lysosomes 1:1:1": one,
         "... with microtubules before denoising": noisy,
         **{f"... with {name} at half": {**one, name: one[name] * np.float32(0.5)} for name in one},
-        **{f"... with {name} at a tenth": {**one, name: one[name] * np.float32(0.1)} for name in one},
+        **{
+            f"... with {name} at a tenth": {**one, name: one[name] * np.float32(0.1)}
+            for name in one
+        },
         "microtubules alone": {"Microtubules": one["Microtubules"]},
         "actin alone": {"": other["actin_512x1024"]},
         "coated pits alone": {"": other["ccps_1004"]},
@@ -135,7 +159,10 @@ def real(engine: Engine, data: Path) -> dict[str, list[Seen]]:
     backend = open_backend(engine, (_REAL_PX, _REAL_PX), threads=1)
     try:
         return {
-            name: [_separated(engine, backend, mixture, left) for left in range(0, 1004 - _REAL_PX, _REAL_PX)]
+            name: [
+                _separated(engine, backend, mixture, left)
+                for left in range(0, 1004 - _REAL_PX, _REAL_PX)
+            ]
             for name, mixture in mixtures.items()
         }
     finally:
@@ -152,7 +179,9 @@ def _separated(engine: Engine, backend: Any, mixture: Mapping[str, Image], left:
     cut = (slice(0, _REAL_PX), slice(left, left + _REAL_PX))
     parts = {name: image[cut] for name, image in mixture.items()}
     image = np.asarray(sum(parts.values()), np.float32)
-    frame = SRFrame(image, Stream(), 0, now_ns(), now_ns(), Normalisation(*background_and_scale(image)))
+    frame = SRFrame(
+        image, Stream(), 0, now_ns(), now_ns(), Normalisation(*background_and_scale(image))
+    )
     background, headroom = frame.normalisation
     backend.input[...] = (image - np.float32(background)) / np.float32(headroom)
     names = engine.manifest.channel_names
@@ -162,7 +191,7 @@ def _separated(engine: Engine, backend: Any, mixture: Mapping[str, Image], left:
     return seen(made, truth)
 
 
-# -- what the warnings are worth -------------------------------------------------------------------------------------
+# -- what the warnings are worth -------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -177,13 +206,22 @@ class Curve:
 
 
 def curve(name: str, should: Iterable[float], should_not: Iterable[float], limit: float) -> Curve:
-    """Compare numbers of frames that should warn with those of frames that should not; large ones warn."""
+    """Compare numbers of frames that should warn with those of frames that should not.
+
+    Large ones warn.
+    """
     positive, negative = np.array(list(should)), np.array(list(should_not))
     levels = np.concatenate([[np.inf], np.sort(np.unique([*positive, *negative]))[::-1]])
     true = np.array([np.mean(positive >= level) for level in levels])
     false = np.array([np.mean(negative >= level) for level in levels])
     area = float(np.trapezoid(true, false))
-    return Curve(name, false, true, area, (float(np.mean(negative > limit)), float(np.mean(positive > limit))))
+    return Curve(
+        name,
+        false,
+        true,
+        area,
+        (float(np.mean(negative > limit)), float(np.mean(positive > limit))),
+    )
 
 
 def beyond(residual: float, manifest: Manifest) -> float:
@@ -198,15 +236,29 @@ def fired(frames: Sequence[Seen], word: str) -> float:
     return float(np.mean([any(word in sentence for sentence in f.warnings) for f in frames]))
 
 
-def warning_curves(found: Mapping[str, list[Seen]], all_cases: Sequence[Case], manifest: Manifest) -> list[Curve]:
+def warning_curves(
+    found: Mapping[str, list[Seen]], all_cases: Sequence[Case], manifest: Manifest
+) -> list[Curve]:
     """Return the curves that are drawn."""
     training_distribution = manifest.limits.training_distribution
     assert training_distribution is not None
     usual = [f for case in all_cases if case.usual for f in found[case.name]]
     curves = []
-    for name in ("2 to 6 photo-electrons", "blank", "haze 4 to 8 times", "a fourth structure (mitochondria)"):
+    for name in (
+        "2 to 6 photo-electrons",
+        "blank",
+        "haze 4 to 8 times",
+        "a fourth structure (mitochondria)",
+    ):
         score = [distance(training_distribution, f.features) for f in found[name]]
-        curves.append(curve(f"input: {name}", score, [distance(training_distribution, f.features) for f in usual], 1.0))
+        curves.append(
+            curve(
+                f"input: {name}",
+                score,
+                [distance(training_distribution, f.features) for f in usual],
+                1.0,
+            )
+        )
     simulated = [*usual, *found["structures up to 1:40"]]
     poor = np.array([np.nanmean(f.pcc) < 0.7 for f in simulated])
     outside = np.array([beyond(f.residual, manifest) for f in simulated])
@@ -215,7 +267,12 @@ def warning_curves(found: Mapping[str, list[Seen]], all_cases: Sequence[Case], m
         shares = -np.array([f.shares[c] for f in simulated])
         lost, in_order = is_lost(simulated, c), is_in_order(simulated, c)
         curves.append(
-            curve(f"weak: {name}", shares[lost], shares[in_order], -manifest.limits.weak.get(name, 0.04) - 1e-12)
+            curve(
+                f"weak: {name}",
+                shares[lost],
+                shares[in_order],
+                -manifest.limits.weak.get(name, 0.04) - 1e-12,
+            )
         )
     return curves
 
@@ -223,7 +280,10 @@ def warning_curves(found: Mapping[str, list[Seen]], all_cases: Sequence[Case], m
 def draw_curves(curves: Sequence[Curve], path: Path) -> None:
     """Draw the curves; a dot is where the engine's limit lies."""
     figure = Figure(figsize=(10, 4.4), layout="constrained")
-    groups = [[c for c in curves if not c.name.startswith("weak")], [c for c in curves if c.name.startswith("weak")]]
+    groups = [
+        [c for c in curves if not c.name.startswith("weak")],
+        [c for c in curves if c.name.startswith("weak")],
+    ]
     for axes, group, title in zip(
         figure.subplots(1, 2), groups, ("Input and residual", "Weak structures"), strict=True
     ):
@@ -232,29 +292,43 @@ def draw_curves(curves: Sequence[Curve], path: Path) -> None:
             axes.plot(*one.at_limit, "o", color=line.get_color())
         axes.plot((0, 1), (0, 1), ":", color="grey")
         axes.set(
-            xlabel="warns when it should not", ylabel="warns when it should", title=title, xlim=(0, 1), ylim=(0, 1.01)
+            xlabel="warns when it should not",
+            ylabel="warns when it should",
+            title=title,
+            xlim=(0, 1),
+            ylim=(0, 1.01),
         )
         axes.legend(fontsize=8, loc="lower right")
     figure.savefig(path, dpi=80)
 
 
-def case_table(found: Mapping[str, list[Seen]], manifest: Manifest, usual: Sequence[Seen]) -> list[str]:
+def case_table(
+    found: Mapping[str, list[Seen]], manifest: Manifest, usual: Sequence[Seen]
+) -> list[str]:
     """Markdown: how often each warning comes, by what is in front of the camera."""
     training_distribution = manifest.limits.training_distribution
     assert training_distribution is not None
     common = [distance(training_distribution, f.features) for f in usual]
     lines = [
-        "| in front of the camera | frames | mean PCC | input unlike (area) | residual | any structure weak | any of these |",
+        (
+            "| in front of the camera | frames | mean PCC | input unlike (area) | residual | any"
+            " structure weak | any of these |"
+        ),
         "|---|---|---|---|---|---|---|",
     ]
     for name, frames in found.items():
         scores = [f.pcc for f in frames]
         mean = float(np.nanmean(scores)) if np.isfinite(scores).any() else np.nan
-        area = curve(name, [distance(training_distribution, f.features) for f in frames], common, 1.0).area
+        area = curve(
+            name, [distance(training_distribution, f.features) for f in frames], common, 1.0
+        ).area
         said = [fired(frames, word) for word in ("unlike", "residual", "too weak", "")]
         shares = [f"{share:.0%}" for share in said]
         shares[0] += f" ({area:.2f})"
-        lines.append(f"| {name} | {len(frames)} | {'' if np.isnan(mean) else f'{mean:.2f}'} | {' | '.join(shares)} |")
+        lines.append(
+            f"| {name} | {len(frames)} | {'' if np.isnan(mean) else f'{mean:.2f}'} |"
+            f" {' | '.join(shares)} |"
+        )
     return lines
 
 
@@ -268,8 +342,8 @@ def weak_table(curves: Sequence[Curve], manifest: Manifest) -> list[str]:
         if one.name.startswith("weak: "):
             name = one.name.removeprefix("weak: ")
             lines.append(
-                f"| {name} | {manifest.limits.weak.get(name, 0.04):.1%} of the light | {one.at_limit[1]:.0%} | "
-                f"{one.at_limit[0]:.0%} | {one.area:.2f} |"
+                f"| {name} | {manifest.limits.weak.get(name, 0.04):.1%} of the light |"
+                f" {one.at_limit[1]:.0%} | {one.at_limit[0]:.0%} | {one.area:.2f} |"
             )
     return lines
 
@@ -277,18 +351,26 @@ def weak_table(curves: Sequence[Curve], manifest: Manifest) -> list[str]:
 def confusion_table(manifest: Manifest) -> list[str]:
     """Markdown: how much of a structure's light, alone in the field, is shown as each other one."""
     names = manifest.channel_names
-    lines = [f"| alone | {' | '.join(f'as {name}' for name in names)} |", "|---" * (len(names) + 1) + "|"]
+    lines = [
+        f"| alone | {' | '.join(f'as {name}' for name in names)} |",
+        "|---" * (len(names) + 1) + "|",
+    ]
     for name, others in manifest.limits.confusion.items():
         cells = ["" if other == name else f"{others.get(other, 0):.1%}" for other in names]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return lines
 
 
-# -- what the uncertainty is worth -----------------------------------------------------------------------------------
+# -- what the uncertainty is worth -----------------------------------------------------------------
 
 
-def reliability(frames: Sequence[Seen], scale: float) -> tuple[list[list[tuple[float, float]]], list[float]]:
-    """Bin pixels of each channel by their uncertainty: (mean uncertainty, RMS error) of equally many, and rank correlation."""
+def reliability(
+    frames: Sequence[Seen], scale: float
+) -> tuple[list[list[tuple[float, float]]], list[float]]:
+    """Bin pixels of each channel by their uncertainty.
+
+    (mean uncertainty, RMS error) of equally many, and rank correlation.
+    """
     maps = [
         (f.errors[:, ::_EVERY, ::_EVERY], f.spread[:, ::_EVERY, ::_EVERY] * np.float32(scale))
         for f in frames
@@ -299,12 +381,19 @@ def reliability(frames: Sequence[Seen], scale: float) -> tuple[list[list[tuple[f
         error = np.concatenate([e[c].ravel() for e, _ in maps])
         told = np.concatenate([s[c].ravel() for _, s in maps])
         parts = np.array_split(np.argsort(told), _BINS)
-        points.append([(float(np.sqrt((told[p] ** 2).mean())), float(np.sqrt((error[p] ** 2).mean()))) for p in parts])
+        points.append(
+            [
+                (float(np.sqrt((told[p] ** 2).mean())), float(np.sqrt((error[p] ** 2).mean())))
+                for p in parts
+            ]
+        )
         ranks.append(rank_correlation([(np.abs(error), told)]))
     return points, ranks
 
 
-def draw_reliability(sets: Mapping[str, Sequence[Seen]], manifest: Manifest, path: Path) -> dict[str, list[float]]:
+def draw_reliability(
+    sets: Mapping[str, Sequence[Seen]], manifest: Manifest, path: Path
+) -> dict[str, list[float]]:
     """Draw RMS error against uncertainty; return the rank correlations by set."""
     known = manifest.limits.uncertainty
     assert known is not None
@@ -316,13 +405,15 @@ def draw_reliability(sets: Mapping[str, Sequence[Seen]], manifest: Manifest, pat
             axes.plot(*zip(*line, strict=True), "o-", markersize=3, label=name)
         most = max(max(p) for line in points for p in line)
         axes.plot((0, most), (0, most), ":", color="grey", label="as promised")
-        axes.set(xlabel="uncertainty (share of full scale)", ylabel="root mean square error", title=title)
+        axes.set(
+            xlabel="uncertainty (share of full scale)", ylabel="root mean square error", title=title
+        )
         axes.legend(fontsize=8)
     figure.savefig(path, dpi=80)
     return ranks
 
 
-# -- the page --------------------------------------------------------------------------------------------------------
+# -- the page --------------------------------------------------------------------------------------
 
 
 def optics_table(engine: Engine) -> list[str]:
@@ -336,12 +427,19 @@ def optics_table(engine: Engine) -> list[str]:
     }
     lines = ["| frames | warnings |", "|---|---|"]
     for name, (pixel, resolution, modality) in rigs.items():
-        told = engine.check_fits("separate", pixel_size_nm=pixel, resolution_nm=resolution, modality=modality)
+        told = engine.check_fits(
+            "separate", pixel_size_nm=pixel, resolution_nm=resolution, modality=modality
+        )
         lines.append(f"| {name} | {' '.join(told) or 'none'} |")
     return lines
 
 
-def page(engine: Engine, found: Mapping[str, list[Seen]], real_found: Mapping[str, list[Seen]], images: Path) -> str:
+def page(
+    engine: Engine,
+    found: Mapping[str, list[Seen]],
+    real_found: Mapping[str, list[Seen]],
+    images: Path,
+) -> str:
     """Draw the pictures and return the text."""
     manifest = engine.manifest
     known = manifest.limits.uncertainty
@@ -352,21 +450,32 @@ def page(engine: Engine, found: Mapping[str, list[Seen]], real_found: Mapping[st
     draw_curves(curves, images / "warnings-roc.png")
     sets = {case.name: found[case.name] for case in all_cases if case.maps}
     ranks = draw_reliability(sets, manifest, images / "uncertainty-reliability.png")
-    rank_lines = [f"| {title} | {' | '.join(f'{r:.2f}' for r in values)} |" for title, values in ranks.items()]
+    rank_lines = [
+        f"| {title} | {' | '.join(f'{r:.2f}' for r in values)} |" for title, values in ranks.items()
+    ]
     simulated = f"{sum(map(len, found.values()))} simulated sequences that nothing was fitted to"
     lines = [
-        f"Engine {manifest.id} {manifest.version}; {simulated}, the middle frame of three, {SIZE} x {SIZE}.",
+        (
+            f"Engine {manifest.id} {manifest.version}; {simulated}, the middle frame of three,"
+            f" {SIZE} x {SIZE}."
+        ),
         f"Written by `python scripts/warnings_roc.py {engine.folder.name} ../shared/data`.",
         "",
         "### By what is in front of the camera",
         "",
         *case_table(found, manifest, usual),
         "",
-        "In brackets the area under the curve against the first two rows: 0.5 tells nothing apart, 1 everything.",
+        (
+            "In brackets the area under the curve against the first two rows: 0.5 tells nothing"
+            " apart, 1 everything."
+        ),
         "",
         *(
             [
-                "Real SIM images of one structure each, scaled to equal percentiles and added (not part of this repository):",
+                (
+                    "Real SIM images of one structure each, scaled to equal percentiles and added"
+                    " (not part of this repository):"
+                ),
                 "",
                 *case_table(real_found, manifest, usual),
                 "",
@@ -374,11 +483,17 @@ def page(engine: Engine, found: Mapping[str, list[Seen]], real_found: Mapping[st
             if real_found
             else []
         ),
-        "![Receiver operating characteristics; dots are the engine's limits](images/warnings-roc.png)",
+        (
+            "![Receiver operating characteristics; dots are the engine's"
+            " limits](images/warnings-roc.png)"
+        ),
         "",
         "### Weak structures",
         "",
-        "Lost is a structure with less than 15 % of the light and a PCC with the truth below 0.5; others have one from 0.5 on.",
+        (
+            "Lost is a structure with less than 15 % of the light and a PCC with the truth below"
+            " 0.5; others have one from 0.5 on."
+        ),
         "",
         *weak_table(curves, manifest),
         "",
@@ -394,8 +509,10 @@ def page(engine: Engine, found: Mapping[str, list[Seen]], real_found: Mapping[st
         "",
         "## Uncertainty: what it is worth",
         "",
-        f"Standard deviation over {known.views}, times {known.scale:.2f}, against the true error; a point is as many pixels. "
-        "Rank correlation with the error of single pixels:",
+        (
+            f"Standard deviation over {known.views}, times {known.scale:.2f}, against the true"
+            " error; a point is as many pixels. Rank correlation with the error of single pixels:"
+        ),
         "",
         f"| | {' | '.join(manifest.channel_names)} |",
         "|---" * (len(manifest.channels) + 1) + "|",
@@ -417,21 +534,37 @@ def insert(text: str, path: Path) -> None:
 
 def main() -> None:
     """Measure, draw and write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("engine", help="engine with measured limits: a name or a folder")
     parser.add_argument("data", nargs="?", type=Path, help="folder with real microscope data")
-    parser.add_argument("-n", type=int, default=48, help="sequences of each case; twice as many of usual ones")
+    parser.add_argument(
+        "-n", type=int, default=48, help="sequences of each case; twice as many of usual ones"
+    )
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--docs", type=Path, default=DOCS)
     args = parser.parse_args()
     engine = load_engine(args.engine)
-    if engine.manifest.limits.training_distribution is None or engine.manifest.metrics.residual is None:
+    if (
+        engine.manifest.limits.training_distribution is None
+        or engine.manifest.metrics.residual is None
+    ):
         parser.error(f"the limits of {args.engine} were not measured: livesr limits {args.engine}")
     real_found = real(engine, args.data) if args.data else {}
-    jobs = [(case, i) for case in cases(domain_of(engine.manifest)) for i in range(args.n * (1 + case.usual))]
+    jobs = [
+        (case, i)
+        for case in cases(domain_of(engine.manifest))
+        for i in range(args.n * (1 + case.usual))
+    ]
     found: dict[str, list[Seen]] = {}
     with ProcessPoolExecutor(args.processes) as pool:
-        looked = pool.map(observe, [str(engine.folder)] * len(jobs), *map(list, zip(*jobs, strict=True)), chunksize=4)
+        looked = pool.map(
+            observe,
+            [str(engine.folder)] * len(jobs),
+            *map(list, zip(*jobs, strict=True)),
+            chunksize=4,
+        )
         for (case, _), one in zip(jobs, looked, strict=True):
             found.setdefault(case.name, []).append(one)
     text = page(engine, found, real_found, args.docs / "images")

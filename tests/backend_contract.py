@@ -47,13 +47,22 @@ def small_network(*, channels: int = 3, window: int = 3, scale: int = 1, seed: i
 
     def weights(name: str, *shape: int) -> Any:
         fan_in = float(np.prod(shape[1:])) or 1.0
-        return numpy_helper.from_array((rng.standard_normal(shape) * (2 / fan_in) ** 0.5).astype(np.float32), name)
+        return numpy_helper.from_array(
+            (rng.standard_normal(shape) * (2 / fan_in) ** 0.5).astype(np.float32), name
+        )
 
     def constant(name: str, value: float) -> Any:
         return numpy_helper.from_array(np.array(value, np.float32), name)
 
     nodes = [
-        helper.make_node("Conv", ["frames", "w1", "b1"], ["c1"], kernel_shape=[6, 6], strides=[2, 2], pads=[2] * 4),
+        helper.make_node(
+            "Conv",
+            ["frames", "w1", "b1"],
+            ["c1"],
+            kernel_shape=[6, 6],
+            strides=[2, 2],
+            pads=[2] * 4,
+        ),
         helper.make_node("Div", ["c1", "sqrt2"], ["d1"]),
         helper.make_node("Erf", ["d1"], ["e1"]),
         helper.make_node("Add", ["e1", "one"], ["a1"]),
@@ -82,7 +91,9 @@ def small_network(*, channels: int = 3, window: int = 3, scale: int = 1, seed: i
     return model_of(nodes, initialisers, window, channels)
 
 
-def model_of(nodes: list[Any], initialisers: list[Any], window: int = 3, channels: int = 3) -> bytes:
+def model_of(
+    nodes: list[Any], initialisers: list[Any], window: int = 3, channels: int = 3
+) -> bytes:
     """An ONNX file with the input and output that an engine has."""
     onnx = pytest.importorskip("onnx")
     helper, float32 = onnx.helper, onnx.TensorProto.FLOAT
@@ -138,7 +149,12 @@ class BackendContract:
 
     def test_one_frame_enlarged(self, tmp_path: Path) -> None:
         model = small_network(channels=1, window=1, scale=2)
-        fields = {"task": "upscale", "window": 1, "scale": 2, "channels": [{"name": "SR", "color": "FFFFFF"}]}
+        fields = {
+            "task": "upscale",
+            "window": 1,
+            "scale": 2,
+            "channels": [{"name": "SR", "color": "FFFFFF"}],
+        }
         backend = self.opened(make_engine(tmp_path / "up", model, **fields), (15, 18))
         assert backend.input.shape == (1, 15, 18)
         assert backend.infer().shape == (1, 30, 36)
@@ -170,7 +186,9 @@ class BackendContract:
         before = backend.input
         first = backend.infer()
         kept = first.copy()
-        before[...] = random_frames((64, 48))  # written through an old reference: it must be the live block
+        before[...] = random_frames(
+            (64, 48)
+        )  # written through an old reference: it must be the live block
         second = backend.infer()
         assert backend.input.ctypes.data == before.ctypes.data
         assert second.ctypes.data == first.ctypes.data
@@ -221,9 +239,13 @@ class BackendContract:
         with pytest.raises(UsageError):
             self.opened(engine, (32, 32))
 
-    def test_refuses_weights_in_other_files(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_refuses_weights_in_other_files(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         onnx = pytest.importorskip("onnx")
-        weight = onnx.TensorProto(name="w", dims=[3, 3, 1, 1], data_type=onnx.TensorProto.FLOAT, data_location=1)
+        weight = onnx.TensorProto(
+            name="w", dims=[3, 3, 1, 1], data_type=onnx.TensorProto.FLOAT, data_location=1
+        )
         weight.external_data.add(key="location", value="weights.bin")
         node = onnx.helper.make_node("Conv", ["frames", "w"], ["channels"])
         engine = make_engine(tmp_path / "external", model_of([node], [weight]))
@@ -232,8 +254,12 @@ class BackendContract:
         with pytest.raises(EngineError, match="other files"):
             self.opened(engine, (32, 32))
 
-    def test_missing_runtime_is_a_sentence(self, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setitem(sys.modules, self.needs[0], None)  # what an import finds when it is not installed
+    def test_missing_runtime_is_a_sentence(
+        self, engine: Engine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(
+            sys.modules, self.needs[0], None
+        )  # what an import finds when it is not installed
         backend: Backend = BACKENDS.load(self.name)()
         assert "pip install" in (backend.is_unavailable() or "")
         with pytest.raises(BackendError, match="pip install"):

@@ -1,4 +1,7 @@
-"""Fixtures that every test uses: nothing may be left running, and where the real microscope data lies."""
+"""Fixtures that every test uses.
+
+Nothing may be left running, and where the real microscope data lies.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +21,13 @@ from livesr.live.inference.cuda import why_no_gpu
 with suppress(ImportError):  # where only networks are tested, as on a rented GPU
     import pymmcore_plus  # noqa: F401
 
-# Beside another process of tests, OpenMP's threads spin at barriers for threads that do not run; before torch is imported.
+# Beside another process of tests, OpenMP's threads spin at barriers for threads that do not run;
+# before torch is imported.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# Importing pymmcore-plus sets the root logger to DEBUG; pytest would then keep every record of every library.
+# Importing pymmcore-plus sets the root logger to DEBUG; pytest would then keep every record of
+# every library.
 logging.getLogger().setLevel(logging.WARNING)
 
 pytest_plugins = ("whole_run",)
@@ -48,7 +53,9 @@ def microscope_data() -> Path:
 
 
 @pytest.fixture(autouse=True)
-def engines_of_tests_are_known(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def engines_of_tests_are_known(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Engines that tests make take no seconds to be tried out, but where that is what is tested."""
     if not request.node.get_closest_marker("tries_engines"):
         monkeypatch.setattr("livesr.live.inference.trial.is_known", lambda facts: True)
@@ -60,7 +67,9 @@ def nothing_left_running() -> Iterator[None]:
     before = set(threading.enumerate())
     yield
     deadline = time.monotonic() + 5
-    while left := [t for t in threading.enumerate() if t not in before and t.name.startswith("livesr")]:
+    while left := [
+        t for t in threading.enumerate() if t not in before and t.name.startswith("livesr")
+    ]:
         if time.monotonic() > deadline:
             pytest.fail(f"threads left running: {[t.name for t in left]}")
         gc.collect()

@@ -1,7 +1,8 @@
 """What every sink must do, and small runs to try it with.
 
-A sink's test derives from `SinkContract` and says how to make the sink, whole and broken. The coordinates of a frame are
-written into its pixel (0, 0), so that where it ends up proves how it was routed.
+A sink's test derives from `SinkContract` and says how to make the sink, whole and broken. The
+coordinates of a frame are written into its pixel (0, 0), so that where it ends up proves how it was
+routed.
 """
 
 from __future__ import annotations
@@ -61,7 +62,11 @@ def describe_channel(name: str = "488", size: int = 16) -> ChannelDescription:
         colors=("00FF00", "FF00FF", "FFFF00"),
         sr_shape=(2 * size, 2 * size),
         sr_pixel_size_um=0.0325,
-        ai={"model": "imcsr-test", "sha256": "ab" * 32, "runtime": {"backend": "openvino", "precision": "bf16"}},
+        ai={
+            "model": "imcsr-test",
+            "sha256": "ab" * 32,
+            "runtime": {"backend": "openvino", "precision": "bf16"},
+        },
     )
 
 
@@ -71,14 +76,18 @@ def code(stream: Stream, t: int, c: int = 0) -> int:
     return 1 + (c + 10 * (stream.z + 5 * (stream.position + 3 * (channel + 7 * t)))) % 60_000
 
 
-def raw_stack(t: int, stream: Stream = Stream(0, "488"), *, size: int = 16, missing: tuple[int, ...] = ()) -> RawStack:
+def raw_stack(
+    t: int, stream: Stream = Stream(0, "488"), *, size: int = 16, missing: tuple[int, ...] = ()
+) -> RawStack:
     frames = []
     for i in range(RAW):
         pixels = np.full((size, size), 100 + i, np.uint16)
         pixels[0, 0] = code(stream, t, i)
         frames.append(None if i in missing else pixels)
     t_acq_ns = START_NS + t * INTERVAL_NS
-    return RawStack(tuple(frames), stream, t, t_acq_ns, t_acq_ns + INTERVAL_NS // 2, t_camera_ms=40.0 * t)
+    return RawStack(
+        tuple(frames), stream, t, t_acq_ns, t_acq_ns + INTERVAL_NS // 2, t_camera_ms=40.0 * t
+    )
 
 
 def sr_frame(t: int, stream: Stream = Stream(0, "488"), *, size: int = 16) -> SRFrame:
@@ -86,7 +95,13 @@ def sr_frame(t: int, stream: Stream = Stream(0, "488"), *, size: int = 16) -> SR
     image[0, 0] = code(stream, t) - OFFSET_ADU
     t_acq_ns = START_NS + t * INTERVAL_NS
     return SRFrame(
-        image, stream, t, t_acq_ns, t_acq_ns + INTERVAL_NS // 2, Normalisation(12.5, 800.0), t_camera_ms=40.0 * t
+        image,
+        stream,
+        t,
+        t_acq_ns,
+        t_acq_ns + INTERVAL_NS // 2,
+        Normalisation(12.5, 800.0),
+        t_camera_ms=40.0 * t,
     )
 
 
@@ -113,7 +128,10 @@ def multicolor_frame(
 
 
 def feed(sink: Sink, t: int, stream: Stream = Stream(0, "488")) -> None:
-    """One time point as the pipeline gives it: raw, the measurement, and the prediction of the one before."""
+    """One time point as the pipeline gives it.
+
+    Raw, the measurement, and the prediction of the one before.
+    """
     sink.raw(raw_stack(t, stream))
     sink.recon(sr_frame(t, stream))
     if t:

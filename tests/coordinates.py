@@ -1,4 +1,6 @@
-"""A microscope that writes down where it stood: every exposure holds its stage, filter, focus and a count in its first pixels.
+"""A microscope that writes down where it stood.
+
+Every exposure holds its stage, filter, focus and a count in its first pixels.
 
 What the pixels say comes from the devices, never from the plan: a frame that lands elsewhere shows.
 """
@@ -34,7 +36,10 @@ _DARK, _ZERO, _STEP = 200, 1000, 10
 
 
 class Stamp(NamedTuple):
-    """Where an exposure was made: stage x and focus in half um, filter, and how many were made there before."""
+    """Where an exposure was made.
+
+    Stage x and focus in half um, filter, and how many were made there before.
+    """
 
     x: int
     filter: int
@@ -47,7 +52,10 @@ def write(pixels: NDArray[Any], values: Sequence[int]) -> None:
 
 
 def read(image: NDArray[Any], offset: float = 0.0) -> tuple[int, ...]:
-    """Return the numbers in the first pixels; `offset` is what is to be added to come back to the camera's ADU."""
+    """Return the numbers in the first pixels.
+
+    `offset` is what is to be added to come back to the camera's ADU.
+    """
     return tuple(round((float(v) + offset - _ZERO) / _STEP) for v in image[0, : len(Stamp._fields)])
 
 
@@ -215,7 +223,8 @@ def window_engine(folder: Path) -> Engine:
 
 
 class CoordinateReconstructor:
-    """Keeps the first raw frame's coordinates, if the raw frames came in the order in which they were exposed."""
+    """Keeps the first raw frame's coordinates, if the raw frames came in the order in which they
+    were exposed."""
 
     shape, scale, memory_bytes = (SIZE, SIZE), 1, 0
 

@@ -1,4 +1,6 @@
-"""10,000 super-resolution frames through a whole run: store, publisher, and a subscriber in a process of its own.
+"""10,000 super-resolution frames through a whole run.
+
+Store, publisher, and a subscriber in a process of its own.
 
 Run by tests/live/test_recording.py; prints the resident memory in bytes, after every 500th frame.
 """
@@ -51,12 +53,18 @@ def main(folder: Path) -> None:
     pipeline = Pipeline({"488": path}, run, [(publisher, False), (store, True)], policy="complete")
     frames = np.random.default_rng(0).integers(100, 4000, (64, SIZE, SIZE), np.uint16)
     pipeline.open()
-    subscriber = subprocess.Popen([sys.executable, "-c", SUBSCRIBER, publisher.endpoint], stdout=subprocess.PIPE)
+    subscriber = subprocess.Popen(
+        [sys.executable, "-c", SUBSCRIBER, publisher.endpoint], stdout=subprocess.PIPE
+    )
     process, sizes = psutil.Process(), []
     for t in range(FRAMES):
-        pipeline.hook.frame_ready(frames[t % 64].copy(), MDAEvent(index={"t": t}, channel="488"), {})
+        pipeline.hook.frame_ready(
+            frames[t % 64].copy(), MDAEvent(index={"t": t}, channel="488"), {}
+        )
         if (t + 1) % 50 == 0:
-            while pipeline.counts["sr_frames"] < t or pipeline.status()["raw_queue"]:  # what waits is not what grows
+            while (
+                pipeline.counts["sr_frames"] < t or pipeline.status()["raw_queue"]
+            ):  # what waits is not what grows
                 time.sleep(0.0005)
         if (t + 1) % EVERY == 0:
             sizes.append(process.memory_info().rss)
@@ -65,7 +73,13 @@ def main(folder: Path) -> None:
     path.close()
     seen = int(subscriber.communicate(timeout=120)[0])
     json.dump(
-        {"rss": sizes, "sr_frames": report["sr_frames"], "raw_lost": report["raw_lost"], "seen": seen}, sys.stdout
+        {
+            "rss": sizes,
+            "sr_frames": report["sr_frames"],
+            "raw_lost": report["raw_lost"],
+            "seen": seen,
+        },
+        sys.stdout,
     )
 
 

@@ -1,6 +1,9 @@
-"""Damage to what was valid: for files and messages that must be refused in a sentence or understood, whatever is in them.
+"""Damage to what was valid.
 
-`LIVESR_EXAMPLES=5000 pytest tests/test_damaged_input.py` tries as many of each; the tests as such try a few.
+For files and messages that must be refused in a sentence or understood, whatever is in them.
+
+`LIVESR_EXAMPLES=5000 pytest tests/test_damaged_input.py` tries as many of each; the tests as such
+try a few.
 """
 
 from __future__ import annotations
@@ -16,21 +19,39 @@ from hypothesis import strategies as st
 _TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=12)
 _NUMBERS = st.one_of(
     st.sampled_from(
-        [0, -1, 1, 2, 3, 1e-9, 1e9, 1e300, 2**31, 2**63, 10**30, float("nan"), float("inf"), -float("inf")]
+        [
+            0,
+            -1,
+            1,
+            2,
+            3,
+            1e-9,
+            1e9,
+            1e300,
+            2**31,
+            2**63,
+            10**30,
+            float("nan"),
+            float("inf"),
+            -float("inf"),
+        ]
     ),
     st.integers(-100, 100_000),
     st.floats(-1e6, 1e6),
 )
 _LEAVES = st.one_of(st.none(), st.booleans(), _NUMBERS, _TEXT)
 _ODD = st.recursive(
-    _LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_TEXT, inner, max_size=2), max_leaves=4
+    _LEAVES,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_TEXT, inner, max_size=2),
+    max_leaves=4,
 )
 
 
 def examples(few: int, *, shrink: bool = True) -> Callable[[Any], Any]:
     """Try `few` examples, or as many as LIVESR_EXAMPLES says; a slow computer is no failure.
 
-    Without `shrink` a failure is reported as it was found: where an example takes a second, a smaller one takes minutes.
+    Without `shrink` a failure is reported as it was found: where an example takes a second, a
+    smaller one takes minutes.
     """
     count = int(os.environ.get("LIVESR_EXAMPLES", few))
     slow = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large]
@@ -40,7 +61,13 @@ def examples(few: int, *, shrink: bool = True) -> Callable[[Any], Any]:
 
 def _places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     """Every place below `value`, as keys and indices."""
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    items = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
     for key, inner in items:
         yield (*path, key)
         yield from _places(inner, (*path, key))
@@ -55,7 +82,11 @@ def _damage(draw: Any, data: Any) -> None:
     parent = data
     for step in path:
         parent = parent[step]
-    how = draw(st.sampled_from(["odd", "odd", "odd", "number", "number", "gone", "again", "other", "renamed"]))
+    how = draw(
+        st.sampled_from(
+            ["odd", "odd", "odd", "number", "number", "gone", "again", "other", "renamed"]
+        )
+    )
     if how == "odd":
         parent[key] = draw(_ODD)
     elif how == "number":

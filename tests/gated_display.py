@@ -1,4 +1,5 @@
-"""A virtual SIM camera whose pattern display runs only while a digital output is high, as a running order in hardware does."""
+"""A virtual SIM camera whose pattern display runs only while a digital output is high, as a running
+order in hardware does."""
 
 from __future__ import annotations
 
@@ -22,7 +23,9 @@ TRIGGER = "trigger: {{device: Gate, property: State, start: 1, stop: 0, when: {w
 
 
 class GatedSIMCamera(VirtualSIMCamera):
-    """Every exposure advances the display; only a falling edge of the gate takes it back. A low gate is darkness.
+    """Every exposure advances the display.
+
+    Only a falling edge of the gate takes it back. A low gate is darkness.
 
     With `leads` the display triggers the camera: frames come while the gate is high.
     """
@@ -59,7 +62,10 @@ def gated_rig(folder: Path, when: str = "before") -> Path:
     for before, after in (
         ("livesr.simulation.rig,VirtualSIMCamera", "gated_display,GatedSIMCamera"),
         ("Property,Camera,Rig,virtual_sim", f"Property,Camera,Rig,{target}"),
-        ("Device,Laser,DemoCamera,DWheel", "Device,Laser,DemoCamera,DWheel\nDevice,Gate,DemoCamera,DWheel"),
+        (
+            "Device,Laser,DemoCamera,DWheel",
+            "Device,Laser,DemoCamera,DWheel\nDevice,Gate,DemoCamera,DWheel",
+        ),
         ("Parent,Laser,DHub", "Parent,Laser,DHub\nParent,Gate,DHub"),
     ):
         assert before in cfg
@@ -76,7 +82,9 @@ def gated_rig(folder: Path, when: str = "before") -> Path:
 
 
 @contextmanager
-def gated_core(rig: Path, exposure_ms: float = 1.0, **properties: Any) -> Iterator[tuple[CMMCorePlus, GatedSIMCamera]]:
+def gated_core(
+    rig: Path, exposure_ms: float = 1.0, **properties: Any
+) -> Iterator[tuple[CMMCorePlus, GatedSIMCamera]]:
     """A core as `livesr run` loads it, with the gate wired to the camera's display."""
     with core_of(rig, exposure_ms, SensorSize=SIZE, TimePoints=3, **properties) as core:
         camera = find_virtual_camera(core, GatedSIMCamera)

@@ -1,8 +1,9 @@
 """Two loads too long for the suite: figures for docs/reliability.md, and for whoever doubts them.
 
-``python tests/load.py ceiling --seconds 60`` lets the virtual SIM camera expose as fast as the core takes it, all recorded,
-and looks for every number in the store. ``python tests/load.py long --frames 100000`` records so many time points, kills the
-process, and measures what `livesr repair`, opening and reading take. Each prints one JSON object.
+``python tests/load.py ceiling --seconds 60`` lets the virtual SIM camera expose as fast as the core
+takes it, all recorded, and looks for every number in the store.
+``python tests/load.py long --frames 100000`` records so many time points, kills the process, and
+measures what `livesr repair`, opening and reading take. Each prints one JSON object.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def size_of(store: Path) -> tuple[int, float]:
     return len(files), round(sum(files) / 1e9, 3)
 
 
-# -- the ceiling of the virtual camera -------------------------------------------------------------------------------
+# -- the ceiling of the virtual camera -------------------------------------------------------------
 
 
 RATES_HZ = (4000, 3000, 2000, 1500, 1000, 700, 500, 350, 250, 175, 125, 90, 60)
@@ -57,7 +58,9 @@ def acquired(core: Any, rate_hz: float, seconds: float, store: Path) -> dict[str
     """Acquire a triggered sequence at this rate; return the report, with what it took."""
     core.setExposure(1e3 / rate_hz)
     plan = sim_sequence(max(round(rate_hz * seconds / 9), 1), ["488"])
-    with LiveSR(core, rig="virtual_sim", plan=plan, engine="identity", threads=1, store=store) as session:
+    with LiveSR(
+        core, rig="virtual_sim", plan=plan, engine="identity", threads=1, store=store
+    ) as session:
         start_s = time.perf_counter()
         core.mda.run(plan)
         took_s = time.perf_counter() - start_s
@@ -65,7 +68,10 @@ def acquired(core: Any, rate_hz: float, seconds: float, store: Path) -> dict[str
 
 
 def ceiling(seconds: float, size: int, folder: Path) -> dict[str, Any]:
-    """Find the highest rate at which three seconds do not overflow the core's buffer; record at it, look for every number."""
+    """Find the highest rate at which three seconds do not overflow the core's buffer.
+
+    Record at it, look for every number.
+    """
     with virtual_sim(exposure_ms=1.0, time_points=1, size=size) as core:
         core.mda.engine.use_hardware_sequencing = True
         refused = []
@@ -74,10 +80,15 @@ def ceiling(seconds: float, size: int, folder: Path) -> dict[str, Any]:
                 acquired(core, rate_hz, 3.0, folder / f"trial-{rate_hz}.ome.zarr")
                 report = acquired(core, rate_hz, seconds, folder / f"load-{rate_hz}.ome.zarr")
                 break
-            except (MemoryError, LiveSRError) as e:  # the core's buffer, or the run's queue, was full
+            except (
+                MemoryError,
+                LiveSRError,
+            ) as e:  # the core's buffer, or the run's queue, was full
                 refused.append(f"{rate_hz} frames/s: {e}")
     raw = zarr.open_array(Path(report["store"]) / "raw" / "0", mode="r")
-    numbers = np.concatenate([np.asarray(raw[t, :, 0, 0]) for t in range(raw.shape[0])]).astype(np.int64)
+    numbers = np.concatenate([np.asarray(raw[t, :, 0, 0]) for t in range(raw.shape[0])]).astype(
+        np.int64
+    )
     steps = np.diff(np.unwrap(numbers, period=65536))
     files, gigabytes = size_of(Path(report["store"]))
     rate_hz = len(numbers) / report["seconds"]
@@ -89,7 +100,14 @@ def ceiling(seconds: float, size: int, folder: Path) -> dict[str, Any]:
         "numbers_missing": int(np.count_nonzero(steps != 1)),
         **{
             k: report[k]
-            for k in ("raw_frames", "raw_lost", "raw_missing", "recon_frames", "groups_dropped", "sr_frames")
+            for k in (
+                "raw_frames",
+                "raw_lost",
+                "raw_missing",
+                "recon_frames",
+                "groups_dropped",
+                "sr_frames",
+            )
         },
         "refused": refused,
         "files": files,
@@ -98,11 +116,14 @@ def ceiling(seconds: float, size: int, folder: Path) -> dict[str, Any]:
     }
 
 
-# -- very many time points -------------------------------------------------------------------------------------------
+# -- very many time points -------------------------------------------------------------------------
 
 
 def record_and_die(frames: int, size: int, store: Path) -> None:
-    """Record so many time points of one channel, raw, measurement and prediction; end as kill -9 does."""
+    """Record so many time points of one channel, raw, measurement and prediction.
+
+    End as kill -9 does.
+    """
     rig = load_rig("demo")
     rig = rig.model_copy(update={"channels": {"488": rig.channels["488"]}}).with_engine("identity")
     path = build_path(rig, "488", Geometry((size, size), "uint16", 0.065), threads=1)
@@ -119,13 +140,20 @@ def record_and_die(frames: int, size: int, store: Path) -> None:
         frame = pixels[t % 64].copy()
         frame[0, :2] = t % 65536, t // 65536
         pipeline.hook.frame_ready(frame, MDAEvent(index={"t": t}, channel="488"), {})
-        while t % 64 == 63 and pipeline.counts["sr_frames"] < t - 64:  # what waits is not what grows
+        while (
+            t % 64 == 63 and pipeline.counts["sr_frames"] < t - 64
+        ):  # what waits is not what grows
             time.sleep(0.001)
         if (t + 1) % (frames // 10) == 0:
             resident.append(round(process.memory_info().rss / 1e6, 1))
     while pipeline.counts["sr_frames"] < frames - 1:
         time.sleep(0.01)
-    print(json.dumps({"recording_s": round(time.perf_counter() - start_s, 1), "recording_mb": resident}), flush=True)
+    print(
+        json.dumps(
+            {"recording_s": round(time.perf_counter() - start_s, 1), "recording_mb": resident}
+        ),
+        flush=True,
+    )
     os._exit(9)
 
 
@@ -139,8 +167,20 @@ def timed(found: dict[str, Any], name: str, work: Callable[[], Any]) -> Any:
 def long(frames: int, size: int, folder: Path) -> dict[str, Any]:
     """Record in a process of its own that dies; repair, open, read."""
     store = folder / "long.ome.zarr"
-    command = [sys.executable, __file__, "record", "--frames", str(frames), "--size", str(size), "--out", str(folder)]
-    found: dict[str, Any] = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=False).stdout)
+    command = [
+        sys.executable,
+        __file__,
+        "record",
+        "--frames",
+        str(frames),
+        "--size",
+        str(size),
+        "--out",
+        str(folder),
+    ]
+    found: dict[str, Any] = json.loads(
+        subprocess.run(command, stdout=subprocess.PIPE, check=False).stdout
+    )
     found["files"], found["gb"] = size_of(store)
     time.sleep(12)  # a store that may still grow is not repaired
     repaired = timed(
@@ -161,7 +201,10 @@ def long(frames: int, size: int, folder: Path) -> dict[str, Any]:
         found,
         "read_raw_s",
         lambda: np.concatenate(
-            [np.asarray(raw[t : t + 512]).reshape(-1, size, size)[:, 0, :2] for t in range(0, raw.shape[0], 512)]
+            [
+                np.asarray(raw[t : t + 512]).reshape(-1, size, size)[:, 0, :2]
+                for t in range(0, raw.shape[0], 512)
+            ]
         ),
     )
     places = numbers[:, 0].astype(np.int64) + 65536 * numbers[:, 1].astype(np.int64)

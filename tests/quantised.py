@@ -1,4 +1,5 @@
-"""A network with QuantizeLinear and DequantizeLinear before its convolutions, as quantisation of trained ones writes it."""
+"""A network with QuantizeLinear and DequantizeLinear before its convolutions, as quantisation of
+trained ones writes it."""
 
 from __future__ import annotations
 
@@ -13,7 +14,9 @@ _MOST = 127
 
 
 def quantised(model: bytes, frames: np.ndarray, *, stored_codes: bool = False) -> bytes:
-    """Return `model` with int8 Q/DQ, symmetric, at every convolution but the last; kernels by output channel.
+    """Return `model` with int8 Q/DQ, symmetric, at every convolution but the last.
+
+    Kernels by output channel.
 
     Parameters
     ----------
@@ -38,7 +41,10 @@ def quantised(model: bytes, frames: np.ndarray, *, stored_codes: bool = False) -
             scale = add(f"{key}.s", np.float32(max(np.abs(seen[x]).max(), 1e-3) / _MOST))
             zero = add(f"{key}.z", np.int8(0))
             each = np.abs(kernel).max((1, 2, 3)) / _MOST
-            scales, zeros = add(f"{key}.ws", each.astype(np.float32)), add(f"{key}.wz", np.zeros(len(each), np.int8))
+            scales, zeros = (
+                add(f"{key}.ws", each.astype(np.float32)),
+                add(f"{key}.wz", np.zeros(len(each), np.int8)),
+            )
             nodes += [
                 helper.make_node("QuantizeLinear", [x, scale, zero], [f"{key}.q"]),
                 helper.make_node("DequantizeLinear", [f"{key}.q", scale, zero], [f"{key}.x"]),
@@ -47,13 +53,18 @@ def quantised(model: bytes, frames: np.ndarray, *, stored_codes: bool = False) -
                 codes = np.rint(kernel / each[:, None, None, None]).astype(np.int8)
                 nodes.append(
                     helper.make_node(
-                        "DequantizeLinear", [add(f"{key}.codes", codes), scales, zeros], [f"{key}.w"], axis=0
+                        "DequantizeLinear",
+                        [add(f"{key}.codes", codes), scales, zeros],
+                        [f"{key}.w"],
+                        axis=0,
                     )
                 )
             else:
                 nodes += [
                     helper.make_node("QuantizeLinear", [w, scales, zeros], [f"{key}.wq"], axis=0),
-                    helper.make_node("DequantizeLinear", [f"{key}.wq", scales, zeros], [f"{key}.w"], axis=0),
+                    helper.make_node(
+                        "DequantizeLinear", [f"{key}.wq", scales, zeros], [f"{key}.w"], axis=0
+                    ),
                 ]
             node.input[0], node.input[1] = f"{key}.x", f"{key}.w"
         nodes.append(node)
@@ -70,6 +81,8 @@ def _values(network: Any, names: list[str], frames: np.ndarray) -> dict[str, np.
     probe = onnx.ModelProto()
     probe.CopyFrom(network)
     inside = [name for name in dict.fromkeys(names) if name != "frames"]
-    probe.graph.output.extend(helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, None) for n in inside)
+    probe.graph.output.extend(
+        helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, None) for n in inside
+    )
     values = ReferenceEvaluator(probe).run(None, {"frames": frames[None]})[1:]
     return {"frames": frames, **dict(zip(inside, values, strict=True))}

@@ -1,4 +1,7 @@
-"""Recorded runs of a small virtual microscope: raw frames that move, an engine that looks at its neighbours in time."""
+"""Recorded runs of a small virtual microscope.
+
+Raw frames that move, an engine that looks at its neighbours in time.
+"""
 
 from __future__ import annotations
 
@@ -55,12 +58,17 @@ def mixing_engine(folder: Path) -> Engine:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     (folder / MODEL_NAME).write_bytes(model.SerializeToString())
     weights = Weights(onnx=OnnxWeights(sha256=sha256_of(folder / MODEL_NAME)))
-    write_manifest(folder, plain.manifest.model_copy(update={"id": folder.name, "weights": weights}))
+    write_manifest(
+        folder, plain.manifest.model_copy(update={"id": folder.name, "weights": weights})
+    )
     return load_engine(folder)
 
 
 def moving_groups(n_t: int, n_raw: int = 9, seed: int = 0) -> NDArray[np.uint16]:
-    """(t, raw, y, x): smooth, ever different, with noise; brighter from time point to time point."""
+    """(t, raw, y, x): smooth, ever different, with noise.
+
+    Brighter from time point to time point.
+    """
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:SIZE, :SIZE] / SIZE
     phase = np.arange(n_t * n_raw).reshape(n_t, n_raw, 1, 1) * 0.7
@@ -81,7 +89,8 @@ def _trusting_rig() -> Path:
     file = folder / "rig.yaml"
     text = file.read_text(encoding="utf-8")
     file.write_text(
-        text.replace("\nsim:\n", "\nsim:\n  quality_limits: {when_doubtful: reconstruct}\n"), encoding="utf-8"
+        text.replace("\nsim:\n", "\nsim:\n  quality_limits: {when_doubtful: reconstruct}\n"),
+        encoding="utf-8",
     )
     return folder
 
@@ -114,7 +123,12 @@ class Live:
     ) -> None:
         camera = Geometry(shape, dtype, 0.065, origin)
         names = list(rig.channels)
-        how: dict[str, Any] = {"backend": backend, "precision": "f32", "threads": 1, "uncertainty": uncertainty}
+        how: dict[str, Any] = {
+            "backend": backend,
+            "precision": "f32",
+            "threads": 1,
+            "uncertainty": uncertainty,
+        }
         paths = {name: build_path(rig, name, camera, **how) for name in names}
         self.paths = {name: _slowed(path, slow) for name, path in paths.items()}
         self.run = RunDescription(
@@ -127,7 +141,9 @@ class Live:
         )
         self.sink = OMEZarrSink(store)
         all_sinks = [*((sink, False) for sink in sinks), (self.sink, True)]
-        self.pipeline = Pipeline(self.paths, self.run, all_sinks, policy=policy, provisional=provisional)
+        self.pipeline = Pipeline(
+            self.paths, self.run, all_sinks, policy=policy, provisional=provisional
+        )
 
     def record(
         self,
@@ -136,7 +152,10 @@ class Live:
         missing: Iterable[tuple[int, int]] = (),
         pace_s: Callable[[int], float] = lambda t: 0.0,
     ) -> dict[str, Any]:
-        """Feed (t, raw, y, x) to every position, channel and plane; coordinates make each stream different."""
+        """Feed (t, raw, y, x) to every position, channel and plane.
+
+        Coordinates make each stream different.
+        """
         absent = set(missing)
         self.pipeline.open()
         try:
@@ -198,8 +217,12 @@ def lines(store: Path, kind: str) -> dict:
 
 
 def assert_equal(one: Path, other: Path, kinds: tuple[str, ...] = ("raw", "recon", "sr")) -> None:
-    names = sorted(image.name for image in RecordedStore(one).images.values() if image.kind in kinds)
-    assert names == sorted(image.name for image in RecordedStore(other).images.values() if image.kind in kinds)
+    names = sorted(
+        image.name for image in RecordedStore(one).images.values() if image.kind in kinds
+    )
+    assert names == sorted(
+        image.name for image in RecordedStore(other).images.values() if image.kind in kinds
+    )
     for name in names:
         a, b = array(one, name), array(other, name)
         assert a.shape == b.shape

@@ -21,7 +21,9 @@ def write_mmstack(
     summary: Mapping[str, Any],
     metadata: Sequence[Mapping[str, Any]],
 ) -> None:
-    """A Micro-Manager image file stack: index map of (channel, slice, frame, position), a JSON of metadata per frame.
+    """A Micro-Manager image file stack.
+
+    Index map of (channel, slice, frame, position), a JSON of metadata per frame.
 
     https://micro-manager.org/Micro-Manager_File_Formats
     """
@@ -38,15 +40,32 @@ def write_mmstack(
         after = pixels + frame.nbytes
         following = after + len(text) + len(text) % 2
         tags = [
-            (256, 4, 1, width), (257, 4, 1, height), (258, 3, 1, 8 * frame.itemsize), (259, 3, 1, 1), (262, 3, 1, 1),
-            (273, 4, 1, pixels), (277, 3, 1, 1), (278, 4, 1, height), (279, 4, 1, frame.nbytes),
-            (282, 4, 1, 1), (283, 4, 1, 1), (296, 3, 1, 3), (51123, 2, len(text), after),
-        ]  # fmt: skip
+            (256, 4, 1, width),
+            (257, 4, 1, height),
+            (258, 3, 1, 8 * frame.itemsize),
+            (259, 3, 1, 1),
+            (262, 3, 1, 1),
+            (273, 4, 1, pixels),
+            (277, 3, 1, 1),
+            (278, 4, 1, height),
+            (279, 4, 1, frame.nbytes),
+            (282, 4, 1, 1),
+            (283, 4, 1, 1),
+            (296, 3, 1, 3),
+            (51123, 2, len(text), after),
+        ]
         last = len(index) == len(frames)
         body += struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", *tag) for tag in tags)
-        body += struct.pack("<I", 0 if last else following) + frame.tobytes() + text + b"\0" * (len(text) % 2)
+        body += (
+            struct.pack("<I", 0 if last else following)
+            + frame.tobytes()
+            + text
+            + b"\0" * (len(text) % 2)
+        )
     at = start + len(body)
-    table = struct.pack("<II", 3453623, len(index)) + b"".join(struct.pack("<5I", *entry) for entry in index)
+    table = struct.pack("<II", 3453623, len(index)) + b"".join(
+        struct.pack("<5I", *entry) for entry in index
+    )
     header = struct.pack("<2sHI", b"II", 42, start)
     header += struct.pack("<8I", 54773648, at, 483765892, 0, 99384722, 0, 2355492, len(head))
     path.write_bytes((header + head).ljust(start, b"\0") + body + table)
@@ -60,7 +79,9 @@ def write_ndtiff(
     *,
     size: tuple[int, int] | None = None,
 ) -> None:
-    """An NDTiff 3 data set: the pixels and metadata, and where they lie in NDTiff.index; without TIFF directories.
+    """An NDTiff 3 data set: the pixels and metadata, and where they lie in NDTiff.index.
+
+    Without TIFF directories.
 
     `size` is the (x, y) that the index says, if not that of the frames.
 
@@ -68,7 +89,11 @@ def write_ndtiff(
     """
     folder.mkdir()
     summary = json.dumps({"StartTime": "2024-05-06 07:08:09.000 +0000", "z-step_um": 0.5}).encode()
-    data = struct.pack("<2sHI", b"II", 42, 0) + struct.pack("<5I", 483729, 3, 3, 2355492, len(summary)) + summary
+    data = (
+        struct.pack("<2sHI", b"II", 42, 0)
+        + struct.pack("<5I", 483729, 3, 3, 2355492, len(summary))
+        + summary
+    )
     index = b""
     for i, (frame, place) in enumerate(zip(frames, axes, strict=True)):
         about = json.dumps(metadata[i] if metadata else {}).encode()
@@ -83,23 +108,40 @@ def write_ndtiff(
 
 
 def write_ome_zarr(
-    path: Path, array: Frames, axes: str, *, version: str = "0.5", chunk_t: int = 1, units: bool = True
+    path: Path,
+    array: Frames,
+    axes: str,
+    *,
+    version: str = "0.5",
+    chunk_t: int = 1,
+    units: bool = True,
 ) -> None:
     """An OME-Zarr image as zarr-python makes it."""
     import zarr
 
     group = zarr.open_group(path, mode="w", zarr_format=3 if version == "0.5" else 2)
-    chunks = tuple(chunk_t if a == "t" else n if a in "yx" else 1 for a, n in zip(axes, array.shape, strict=True))
+    chunks = tuple(
+        chunk_t if a == "t" else n if a in "yx" else 1
+        for a, n in zip(axes, array.shape, strict=True)
+    )
     group.create_array("0", data=array, chunks=chunks)
     unit = {"t": "second", "z": "micrometer", "y": "micrometer", "x": "micrometer"} if units else {}
     kinds = {"t": "time", "c": "channel"}
     image = {
-        "axes": [{"name": a, "type": kinds.get(a, "space"), **({"unit": unit[a]} if a in unit else {})} for a in axes],
+        "axes": [
+            {"name": a, "type": kinds.get(a, "space"), **({"unit": unit[a]} if a in unit else {})}
+            for a in axes
+        ],
         "datasets": [
             {
                 "path": "0",
                 "coordinateTransformations": [
-                    {"type": "scale", "scale": [{"t": 0.5, "z": 0.3, "y": 0.065, "x": 0.065}.get(a, 1.0) for a in axes]}
+                    {
+                        "type": "scale",
+                        "scale": [
+                            {"t": 0.5, "z": 0.3, "y": 0.065, "x": 0.065}.get(a, 1.0) for a in axes
+                        ],
+                    }
                 ],
             }
         ],
@@ -131,7 +173,10 @@ def write_dv(
     extended: bytes = b"",
     count: int | None = None,
 ) -> None:
-    """A DeltaVision file; `interleave` is 0 for z, t, w from the fastest, 1 for w, z, t, and 2 for z, w, t."""
+    """A DeltaVision file.
+
+    `interleave` is 0 for z, t, w from the fastest, 1 for w, z, t, and 2 for z, w, t.
+    """
     header = bytearray(1024)
     y, x = sections[0].shape
     mode = {"uint8": 0, "uint16": 6, "int16": 1, "float32": 2}[sections[0].dtype.name]

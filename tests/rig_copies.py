@@ -18,7 +18,10 @@ RIGS = Path(__file__).parents[1] / "hardware_configs"
 
 
 def rig_with(
-    folder: Path, name: str = "demo", maps: Mapping[str, np.ndarray] = MappingProxyType({}), **corrections: Any
+    folder: Path,
+    name: str = "demo",
+    maps: Mapping[str, np.ndarray] = MappingProxyType({}),
+    **corrections: Any,
 ) -> RigConfig:
     """A copy of a shipped rig with corrections; `maps` are written beside it."""
     target = folder / name
@@ -26,7 +29,9 @@ def rig_with(
     for file, pixels in maps.items():
         tifffile.imwrite(target / f"{file}.tif", pixels, photometric="minisblack")
     text = yaml.safe_load((target / "rig.yaml").read_text(encoding="utf-8"))
-    (target / "rig.yaml").write_text(yaml.safe_dump({**text, "corrections": corrections}), encoding="utf-8")
+    (target / "rig.yaml").write_text(
+        yaml.safe_dump({**text, "corrections": corrections}), encoding="utf-8"
+    )
     return load_rig(target)
 
 
@@ -40,4 +45,11 @@ def corrected_sim_rig(folder: Path, chip: int = 40) -> RigConfig:
         "flat": rng.uniform(0.7, 1.3, bad.shape).astype(np.float32),
         "bad": bad,
     }
-    return rig_with(folder, "virtual_sim", maps, offset="offset.tif", flat={"488": "flat.tif"}, bad_pixels="bad.tif")
+    return rig_with(
+        folder,
+        "virtual_sim",
+        maps,
+        offset="offset.tif",
+        flat={"488": "flat.tif"},
+        bad_pixels="bad.tif",
+    )

@@ -17,7 +17,9 @@ SIZE = 64
 
 
 @contextmanager
-def core_of(rig: str | Path, exposure_ms: float | None = None, **properties: object) -> Iterator[CMMCorePlus]:
+def core_of(
+    rig: str | Path, exposure_ms: float | None = None, **properties: object
+) -> Iterator[CMMCorePlus]:
     """A loaded core; pre-init properties of the virtual camera by name."""
     request = Request(
         rig=load_rig(rig),
@@ -34,8 +36,13 @@ def core_of(rig: str | Path, exposure_ms: float | None = None, **properties: obj
         CMMCore.registerCallback(core, None)
 
 
-def virtual_sim(exposure_ms: float = 1.0, time_points: int = 3, size: int = SIZE, stamp: bool = True):
-    """A small virtual SIM rig; with `stamp`, pixel (0, 0) of every exposure is its running number."""
+def virtual_sim(
+    exposure_ms: float = 1.0, time_points: int = 3, size: int = SIZE, stamp: bool = True
+):
+    """A small virtual SIM rig.
+
+    With `stamp`, pixel (0, 0) of every exposure is its running number.
+    """
 
     @contextmanager
     def made() -> Iterator[CMMCorePlus]:

@@ -1,9 +1,12 @@
-"""A long run with everything that listens to one: figures for docs/reliability.md, and for whoever doubts them.
+"""A long run with everything that listens to one.
 
-``python tests/soak.py --minutes 30 --out FOLDER`` acquires on Micro-Manager's demo camera at 25 frames a second, separates with
-engines/identity, stores, and publishes to a subscriber, to one that stalls, and to `livesr view` with a page open in a
-Chromium. Prints a JSON object a minute (resident memory in MB of every part, threads, open files and sockets, latency in ms),
-and one at the end: what is left that was not there before, and what went missing. Linux only: it counts in /proc.
+Figures for docs/reliability.md, and for whoever doubts them.
+
+``python tests/soak.py --minutes 30 --out FOLDER`` acquires on Micro-Manager's demo camera at 25
+frames a second, separates with engines/identity, stores, and publishes to a subscriber, to one that
+stalls, and to `livesr view` with a page open in a Chromium. Prints a JSON object a minute (resident
+memory in MB of every part, threads, open files and sockets, latency in ms), and one at the end:
+what is left that was not there before, and what went missing. Linux only: it counts in /proc.
 """
 
 from __future__ import annotations
@@ -59,7 +62,10 @@ COUNT_DRAWN = """() => {
     for (const kind of [CanvasRenderingContext2D, WebGL2RenderingContext]) {
         for (const name of ["drawImage", "putImageData", "drawArrays"]) {
             const draw = kind.prototype[name];
-            if (draw) kind.prototype[name] = function (...a) { window.drawn++; return draw.apply(this, a); };
+            if (draw) kind.prototype[name] = function (...a) {
+                window.drawn++;
+                return draw.apply(this, a);
+            };
         }
     }
 }"""
@@ -67,7 +73,10 @@ COUNT_DRAWN = """() => {
 
 def held() -> Counter[str]:
     """Return what this process holds: threads by name, and open files by kind or path."""
-    counts = Counter(f"thread {(task / 'comm').read_text().strip()}" for task in Path("/proc/self/task").iterdir())
+    counts = Counter(
+        f"thread {(task / 'comm').read_text().strip()}"
+        for task in Path("/proc/self/task").iterdir()
+    )
     for link in Path("/proc/self/fd").iterdir():
         try:
             target = os.readlink(link)
@@ -78,7 +87,10 @@ def held() -> Counter[str]:
 
 
 def resident_mb(process: psutil.Process) -> float:
-    """Memory of a process and its children in MB; what several share counts once (proportional set size)."""
+    """Memory of a process and its children in MB.
+
+    What several share counts once (proportional set size).
+    """
     total = 0
     for one in (process, *process.children(recursive=True)):
         try:
@@ -135,14 +147,20 @@ class Minutes:
         print(json.dumps(row), flush=True)
 
 
-def acquire(core: Any, frames: int, store: Path, publish: str | None, minutes: Minutes | None = None) -> dict[str, Any]:
+def acquire(
+    core: Any, frames: int, store: Path, publish: str | None, minutes: Minutes | None = None
+) -> dict[str, Any]:
     """Run so many frames at `PER_S`; return the report."""
     plan = useq.MDASequence(
-        time_plan=useq.TIntervalLoops(interval=1 / PER_S, loops=frames), channels=["488"], axis_order="tc"
+        time_plan=useq.TIntervalLoops(interval=1 / PER_S, loops=frames),
+        channels=["488"],
+        axis_order="tc",
     )
     rig = load_rig("demo")
     rig = rig.model_copy(update={"channels": {"488": rig.channels["488"]}})
-    with LiveSR(core, rig=rig, engine="identity", store=store, publish=publish, plan=plan, threads=1) as session:
+    with LiveSR(
+        core, rig=rig, engine="identity", store=store, publish=publish, plan=plan, threads=1
+    ) as session:
         if minutes:
             session.frame_ready.connect(lambda frame: minutes.latencies_ms.append(frame.latency_ms))
         acquisition = threading.Thread(target=core.mda.run, args=(plan,))
@@ -159,7 +177,9 @@ def soak(core: Any, minutes: float, folder: Path, address: str) -> dict[str, Any
     with ExitStack() as stack:
         listeners = {
             name: subprocess.Popen(
-                [sys.executable, "-c", SUBSCRIBER, address, stall_s], stdout=subprocess.PIPE, text=True
+                [sys.executable, "-c", SUBSCRIBER, address, stall_s],
+                stdout=subprocess.PIPE,
+                text=True,
             )
             for name, stall_s in (("fast", "0"), ("stalls", "5"))
         }
@@ -171,8 +191,13 @@ def soak(core: Any, minutes: float, folder: Path, address: str) -> dict[str, Any
         chromiums = [p for p in psutil.Process().children() if "chrom" in p.name()]
         processes = {"view": psutil.Process(view.pid), "browser": chromiums[0]}
         watched = Minutes(page, processes)
-        report = acquire(core, round(minutes * 60 * PER_S), folder / "soak.ome.zarr", address, watched)
-        seen = {name: json.loads(process.communicate(timeout=120)[0]) for name, process in listeners.items()}
+        report = acquire(
+            core, round(minutes * 60 * PER_S), folder / "soak.ome.zarr", address, watched
+        )
+        seen = {
+            name: json.loads(process.communicate(timeout=120)[0])
+            for name, process in listeners.items()
+        }
     return {"report": report, "subscribers": seen}
 
 
@@ -188,11 +213,15 @@ def main() -> None:
         for axis in "XY":
             core.setProperty("Camera", f"OnCameraCCD{axis}Size", args.size)
         address = f"tcp://127.0.0.1:{args.port}"
-        soak(core, 0.05, folder, address)  # libraries start threads with first use that they keep for good
+        soak(
+            core, 0.05, folder, address
+        )  # libraries start threads with first use that they keep for good
         before = held()
         result = soak(core, args.minutes, folder, address)
         deadline = time.monotonic() + 30
-        while (left := held() - before) and time.monotonic() < deadline:  # a thread may take a moment to go
+        while (
+            left := held() - before
+        ) and time.monotonic() < deadline:  # a thread may take a moment to go
             time.sleep(0.5)
         names = [thread.name for thread in threading.enumerate()]
     print(json.dumps({**result, "left": dict(left), "python_threads": names}), flush=True)

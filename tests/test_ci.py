@@ -1,4 +1,7 @@
-"""What decides whether a change is good: what failed runs once more, and a known vulnerability fails."""
+"""What decides whether a change is good.
+
+What failed runs once more, and a known vulnerability fails.
+"""
 
 from __future__ import annotations
 
@@ -36,13 +39,22 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason=".ci/run is a sh
             0,
             "3 passed",
         ),  # the run ends there, test_other is left over
-        ("first() and os._exit(9)", "", 0, "3 passed"),  # passes in the process that replaces the crashed one
+        (
+            "first() and os._exit(9)",
+            "",
+            0,
+            "3 passed",
+        ),  # passes in the process that replaces the crashed one
     ],
 )
-def test_what_failed_runs_once_more(tmp_path: Path, bad: str, options: str, code: int, again: str) -> None:
+def test_what_failed_runs_once_more(
+    tmp_path: Path, bad: str, options: str, code: int, again: str
+) -> None:
     (tmp_path / "test_once.py").write_text(ONCE.format(bad=bad))
     shutil.copy(REPOSITORY / "tests" / "whole_run.py", tmp_path / "conftest.py")
-    (tmp_path / "pytest.ini").write_text(f"[pytest]\naddopts = -p xdist -n 1 --dist loadfile {options}\n")
+    (tmp_path / "pytest.ini").write_text(
+        f"[pytest]\naddopts = -p xdist -n 1 --dist loadfile {options}\n"
+    )
     outer = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
@@ -61,8 +73,15 @@ def test_what_failed_runs_once_more(tmp_path: Path, bad: str, options: str, code
 def test_a_vulnerable_pin_fails(capsys: pytest.CaptureFixture[str]) -> None:
     judge = runpy.run_path(str(REPOSITORY / ".ci" / "audit"))["judge"]
     known = {"name": "zarr", "version": "3.1.6", "vulns": []}
-    bad = {"name": "pillow", "version": "9", "vulns": [{"id": "PYSEC-1", "fix_versions": ["10.0.1"], "aliases": []}]}
-    lost = {"name": "torch", "skip_reason": "Dependency not found on PyPI and could not be audited: torch (2.13.0)"}
+    bad = {
+        "name": "pillow",
+        "version": "9",
+        "vulns": [{"id": "PYSEC-1", "fix_versions": ["10.0.1"], "aliases": []}],
+    }
+    lost = {
+        "name": "torch",
+        "skip_reason": "Dependency not found on PyPI and could not be audited: torch (2.13.0)",
+    }
     assert judge([known, lost]) == 0
     assert "1 of 2 pins looked up" in capsys.readouterr().out
     assert judge([lost]) == 0

@@ -1,4 +1,7 @@
-"""Files and messages with anything in them: refused in a sentence, or understood; never a traceback, never a wrong picture."""
+"""Files and messages with anything in them: refused in a sentence, or understood.
+
+Never a traceback, never a wrong picture.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,10 @@ PLAN = {
     "axis_order": "tpcz",
     "time_plan": {"interval": 0.5, "loops": 4},
     "stage_positions": [{"x": 1.0, "y": 2.0, "z": 3.0, "name": "A"}, [5, 6, 7]],
-    "channels": [{"config": "488", "exposure": 5.0}, {"config": "561", "acquire_every": 2, "do_stack": False}],
+    "channels": [
+        {"config": "488", "exposure": 5.0},
+        {"config": "561", "acquire_every": 2, "do_stack": False},
+    ],
     "z_plan": {"range": 2.0, "step": 0.5},
     "metadata": {"who": "me"},
 }
@@ -47,11 +53,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("damaged")
 
 
-RIG_FILES = {file.parent.name: yaml.safe_load(file.read_text(encoding="utf-8")) for file in RIGS.glob("[!_]*/rig.yaml")}
+RIG_FILES = {
+    file.parent.name: yaml.safe_load(file.read_text(encoding="utf-8"))
+    for file in RIGS.glob("[!_]*/rig.yaml")
+}
 
 
 @examples(40)
-@given(st.sampled_from(sorted(RIG_FILES)).flatmap(lambda name: st.tuples(st.just(name), damaged(RIG_FILES[name]))))
+@given(
+    st.sampled_from(sorted(RIG_FILES)).flatmap(
+        lambda name: st.tuples(st.just(name), damaged(RIG_FILES[name]))
+    )
+)
 def test_rigs(folder: Path, rig: tuple[str, Any]) -> None:
     """What is accepted reconstructs a frame to numbers of the size that it says."""
     name, data = rig
@@ -85,7 +98,9 @@ def test_engine_manifests(engine: Path, data: st.DataObject) -> None:
     changed = data.draw(damaged(yaml.safe_load(text)))
     other = engine.with_name("damaged")
     shutil.copytree(engine, other, dirs_exist_ok=True)
-    (other / "manifest.yaml").write_text(yaml.safe_dump(changed, allow_unicode=True), encoding="utf-8")
+    (other / "manifest.yaml").write_text(
+        yaml.safe_dump(changed, allow_unicode=True), encoding="utf-8"
+    )
     try:
         loaded = load_engine(other)
         loaded.check_fits("separate", shape=(SIDE, SIDE), pixel_size_nm=32.5, modality="sim")
@@ -104,7 +119,9 @@ def test_plans(folder: Path, plan: Any) -> None:
     file = folder / "plan.yaml"
     file.write_text(yaml.safe_dump(plan, allow_unicode=True), encoding="utf-8")
     rig = load_rig("virtual_sim")
-    rig = rig.model_copy(update={"channels": {name: next(iter(rig.channels.values())) for name in ("488", "561")}})
+    rig = rig.model_copy(
+        update={"channels": {name: next(iter(rig.channels.values())) for name in ("488", "561")}}
+    )
     try:
         read = plan_of(Experiment(plan=file), rig, exposure_ms=5.0)
         assert "raw frames each" in extent(read, rig, 5.0).sentence(10**9)

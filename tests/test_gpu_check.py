@@ -1,4 +1,7 @@
-"""scripts/gpu_check.py where there is no GPU: whatever can run does, and the rest says why it did not."""
+"""scripts/gpu_check.py where there is no GPU.
+
+Whatever can run does, and the rest says why it did not.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,10 @@ def test_without_a_gpu_every_part_says_why_it_was_not_run(tmp_path: Path) -> Non
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads((tmp_path / "report.json").read_text())
     parts = report["parts"]
-    assert {name for name, part in parts.items() if part["state"] == "done"} == {"environment", "network"}
+    assert {name for name, part in parts.items() if part["state"] == "done"} == {
+        "environment",
+        "network",
+    }
     assert parts["network"]["found"]["operators_not_on_the_list"] == []
     assert all("NVIDIA" in part["reason"] for part in parts.values() if part["state"] == "not run")
     assert {part["state"] for part in parts.values()} == {"done", "not run"}

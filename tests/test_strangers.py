@@ -1,4 +1,7 @@
-"""What a stranger's file, stream, page or name does to those who read it: refused or shown, and nothing else."""
+"""What a stranger's file, stream, page or name does to those who read it.
+
+Refused or shown, and nothing else.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ from livesr.viewer import subscriber
 from livesr.viewer.subscriber import Subscriber
 from recordings import write_ome_zarr
 
-# -- engines ----------------------------------------------------------------------------------------------------------------
+# -- engines ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -36,7 +39,9 @@ from recordings import write_ome_zarr
     [
         "date: 2025-02-30",
         "a: &a [x, x]\n"
-        + "\n".join(f"a{i}: &a{i} [{', '.join(['*a' if i == 0 else f'*a{i - 1}'] * 9)}]" for i in range(9)),
+        + "\n".join(
+            f"a{i}: &a{i} [{', '.join(['*a' if i == 0 else f'*a{i - 1}'] * 9)}]" for i in range(9)
+        ),
         "[" * 100_000,
         "\0",
         "é".encode("latin-1"),
@@ -44,7 +49,10 @@ from recordings import write_ome_zarr
     ],
 )
 def test_one_bad_engine_hides_no_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], manifest: str | bytes
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    manifest: str | bytes,
 ) -> None:
     engines = tmp_path / "engines"
     identity_engine(engines / "good")
@@ -60,7 +68,7 @@ def test_one_bad_engine_hides_no_other(
     assert not found["imcsr-mt-er-lyso-light"]["note"]
 
 
-# -- arrays -----------------------------------------------------------------------------------------------------------------
+# -- arrays ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -87,7 +95,9 @@ def test_arrays_of_people_are_taken() -> None:
     check_array("x", (100_000, 9, 2048, 2048), (1, 1, 2048, 2048), (16, 9, 2048, 2048))
     check_array("x", (0, 1, 512, 512), (1, 1, 512, 512))
     check_planes("x", 10**6, 16, 10**6 // 16)
-    with pytest.raises(StoreError, match="promises 1,000,000,000 planes; its 10 files can hold 160"):
+    with pytest.raises(
+        StoreError, match="promises 1,000,000,000 planes; its 10 files can hold 160"
+    ):
         check_planes("x", 10**9, 16, 10)
 
 
@@ -104,18 +114,30 @@ def test_a_small_ome_zarr_that_promises_the_absurd_is_refused(tmp_path: Path, nu
         open_recording(tmp_path / "x.ome.zarr")
 
 
-# -- stores -----------------------------------------------------------------------------------------------------------------
+# -- stores ----------------------------------------------------------------------------------------
 
 
 def test_a_store_opens_with_what_can_be_known_and_says_what_cannot(tmp_path: Path) -> None:
     about = {"positions": ["0"], "channels": ["488"], "started": "2025-02-30"}
-    line = {"series": "raw", "state": "raw", "t": 1, "position": 0, "channel": "488", "z": 0, "stored": True}
+    line = {
+        "series": "raw",
+        "state": "raw",
+        "t": 1,
+        "position": 0,
+        "channel": "488",
+        "z": 0,
+        "stored": True,
+    }
     (tmp_path / "OME").mkdir()
-    (tmp_path / "OME" / "zarr.json").write_text(json.dumps({"attributes": {"ome": {"series": ["raw"]}}}))
+    (tmp_path / "OME" / "zarr.json").write_text(
+        json.dumps({"attributes": {"ome": {"series": ["raw"]}}})
+    )
     (tmp_path / "zarr.json").write_text(json.dumps({"attributes": {"livesr": about}}))
     assert "frames.jsonl is missing" in RecordedStore(tmp_path).problems[0]
     (tmp_path / "livesr").mkdir()
-    (tmp_path / "livesr" / "frames.jsonl").write_text(f"{json.dumps(line)}\n{json.dumps({**line, 't': -5})}\n")
+    (tmp_path / "livesr" / "frames.jsonl").write_text(
+        f"{json.dumps(line)}\n{json.dumps({**line, 't': -5})}\n"
+    )
     store = RecordedStore(tmp_path)
     assert store.events == [line]
     assert "line 2" in store.problems[0]
@@ -123,7 +145,7 @@ def test_a_store_opens_with_what_can_be_known_and_says_what_cannot(tmp_path: Pat
     assert _started_ns("1970-01-01T00:00:01+00:00") == 10**9
 
 
-# -- keys -------------------------------------------------------------------------------------------------------------------
+# -- keys ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -148,7 +170,7 @@ def test_keys_that_are_none_are_refused(tmp_path: Path, file: str, change: tuple
         (ViewerKeys.read(folder / "office") if "office" in file else PublisherKeys.read(folder))
 
 
-# -- a publisher --------------------------------------------------------------------------------------------------------------
+# -- a publisher -----------------------------------------------------------------------------------
 
 
 def status(**said: Any) -> list[memoryview]:
@@ -156,7 +178,9 @@ def status(**said: Any) -> list[memoryview]:
     return [memoryview(part) for part in encode(STATUS, header)]
 
 
-def test_a_publisher_of_ever_new_names_takes_no_more_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_publisher_of_ever_new_names_takes_no_more_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(subscriber, "_MAX_KEYS", 10)
     heard = Subscriber("tcp://127.0.0.1:5555")
     for i in range(100):
@@ -186,9 +210,16 @@ def test_names_without_an_end_are_no_message(name: str) -> None:
 def test_a_line_of_listen_is_one_line_of_text(label: str, shape: tuple[int, ...]) -> None:
     axes = "cyx"[-len(shape) :]
     header = WireHeader(
-        type="frame", stream="a", seq=0, t_pub_ns=0, t_acq_ns=0, shape=shape, axes=axes, dtype="|u1",
+        type="frame",
+        stream="a",
+        seq=0,
+        t_pub_ns=0,
+        t_acq_ns=0,
+        shape=shape,
+        axes=axes,
+        dtype="|u1",
         channels=[{"label": label}],
-    )  # fmt: skip
+    )
     decoded = decode([bytes(part) for part in encode(FRAME, header, np.zeros(shape, np.uint8))])
     out = io.StringIO()
     _Terminal(file=out, width=4000, highlight=False).print(_line(decoded.header, 1.0))
@@ -197,10 +228,12 @@ def test_a_line_of_listen_is_one_line_of_text(label: str, shape: tuple[int, ...]
     assert label[:100].replace("\x1b", "\ufffd").replace("\x07", "\ufffd") in out.getvalue()
 
 
-# -- the terminal, scripts and the environment -----------------------------------------------------------------------------
+# -- the terminal, scripts and the environment -----------------------------------------------------
 
 
-def test_names_from_files_cannot_command_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_names_from_files_cannot_command_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     rig = tmp_path / "rig"
     shutil.copytree(Path(__file__).parents[1] / "hardware_configs" / "demo", rig)
     text = (rig / "rig.yaml").read_text(encoding="utf-8")
@@ -212,7 +245,9 @@ def test_names_from_files_cannot_command_the_terminal(tmp_path: Path, capsys: py
 
 
 def test_json_for_scripts_is_json(capsys: pytest.CaptureFixture[str]) -> None:
-    print_json({"fps": float("nan"), "most": np.float32("inf"), "path": Path("a"), "counts": np.arange(2)})
+    print_json(
+        {"fps": float("nan"), "most": np.float32("inf"), "path": Path("a"), "counts": np.arange(2)}
+    )
     said = json.loads(capsys.readouterr().out, parse_constant=lambda name: pytest.fail(name))
     assert said == {"fps": None, "most": None, "path": "a", "counts": [0, 1]}
 

@@ -1,4 +1,7 @@
-"""A small EDSR that interpolates: what an upscale engine does, in numbers that a test can work out."""
+"""A small EDSR that interpolates.
+
+What an upscale engine does, in numbers that a test can work out.
+"""
 
 from __future__ import annotations
 
@@ -52,18 +55,24 @@ def _model(scale: int) -> bytes:
 
 
 def enlarged(image: NDArray[Any], scale: int = 2) -> NDArray[np.float32]:
-    """What the engine makes of an image: each pixel becomes scale x scale, weighed linearly with its neighbours; 0 outside."""
+    """What the engine makes of an image.
+
+    Each pixel becomes scale x scale, weighed linearly with its neighbours; 0 outside.
+    """
     padded = np.pad(np.asarray(image, np.float32), 1)
     y, x = image.shape
     out = np.empty((y * scale, x * scale), np.float32)
     for i, kernel in enumerate(_linear_kernels(scale)):
-        views = [padded[dy : dy + y, dx : dx + x] * kernel[dy, dx] for dy in range(3) for dx in range(3)]
+        views = [
+            padded[dy : dy + y, dx : dx + x] * kernel[dy, dx] for dy in range(3) for dx in range(3)
+        ]
         out[i // scale :: scale, i % scale :: scale] = np.sum(views, axis=0)
     return out
 
 
 def _linear_kernels(scale: int) -> NDArray[np.float32]:
-    """(scale^2, 3, 3): where within its pixel a finer pixel lies says how much of the neighbours it gets."""
+    """(scale^2, 3, 3): where within its pixel a finer pixel lies says how much of the neighbours it
+    gets."""
     offsets = (np.arange(scale) + 0.5) / scale - 0.5
     line = np.stack([np.maximum(-offsets, 0), 1 - np.abs(offsets), np.maximum(offsets, 0)], 1)
     return np.einsum("ai,bj->abij", line, line).reshape(-1, 3, 3).astype(np.float32)

@@ -1,7 +1,7 @@
 """Whether every test ran: a pytest plugin, for `.ci/again`.
 
-pytest-xdist ends a run early when too many of its processes crashed, with the exit code of failed tests. Then there is more to
-repeat than what failed.
+pytest-xdist ends a run early when too many of its processes crashed, with the exit code of failed
+tests. Then there is more to repeat than what failed.
 """
 
 from __future__ import annotations

@@ -71,7 +71,11 @@ def test_a_group_is_served_to_its_end_or_displaced_as_a_whole() -> None:
     for item in ("1a", "1b", "1c"):
         assert latest.put("stack", item, group=item[0]) == []
     assert latest.get() == "1a"
-    assert [latest.put("stack", item, group=item[0]) for item in ("2a", "2b", "3a")] == [[], [], ["2a", "2b"]]
+    assert [latest.put("stack", item, group=item[0]) for item in ("2a", "2b", "3a")] == [
+        [],
+        [],
+        ["2a", "2b"],
+    ]
     assert [latest.get() for _ in range(3)] == ["1b", "1c", "3a"]
     assert latest.put("stack", "3b", group="3") == []
     assert latest.put("stack", "4a", group="4") == []  # 3 is being served
@@ -89,12 +93,16 @@ def test_kept_items_displace_nothing_and_come_in_order() -> None:
 @given(st.lists(st.tuples(st.integers(0, 3), st.booleans()), max_size=60))
 def test_what_was_put_is_got_or_displaced_in_order_of_its_key(puts: list[tuple[int, bool]]) -> None:
     latest: LatestPerKey[int, tuple[int, int]] = LatestPerKey()
-    displaced = [d for n, (key, keep) in enumerate(puts) for d in latest.put(key, (key, n), keep=keep)]
+    displaced = [
+        d for n, (key, keep) in enumerate(puts) for d in latest.put(key, (key, n), keep=keep)
+    ]
     latest.close()
     got = []
     while (item := latest.get()) is not None:
         got.append(item)
-    assert sorted(got + displaced) == [(k, n) for k, n in sorted((k, n) for n, (k, _) in enumerate(puts))]
+    assert sorted(got + displaced) == [
+        (k, n) for k, n in sorted((k, n) for n, (k, _) in enumerate(puts))
+    ]
     for key in range(4):
         mine = [n for k, n in got if k == key]
         assert mine == sorted(mine)

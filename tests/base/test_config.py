@@ -1,4 +1,5 @@
-"""rig.yaml: what is wrong becomes one sentence that says what came, what was expected and what to try."""
+"""rig.yaml: what is wrong becomes one sentence that says what came, what was expected and what to
+try."""
 
 from __future__ import annotations
 
@@ -30,7 +31,10 @@ def rig(**changes: Any) -> dict[str, Any]:
     [
         ({"optics": {"naa": 1.4}}, "unknown key 'optics.naa'. Did you mean 'na'?"),
         ({"chanels": {}}, "unknown key 'chanels'. Did you mean 'channels'?"),
-        ({"channels": {"488": {"seperate": "x"}}}, "unknown key 'channels.488.seperate'. Did you mean 'separate'?"),
+        (
+            {"channels": {"488": {"seperate": "x"}}},
+            "unknown key 'channels.488.seperate'. Did you mean 'separate'?",
+        ),
         ({"optics": {"na": 3}}, "na is 3; above 2, give optics.immersion_index"),
         (
             {"optics": {"na": 1.7, "immersion_index": 1.518}},
@@ -58,7 +62,9 @@ def test_a_channel_name_that_yaml_reads_as_a_number_is_still_a_name() -> None:
 
 
 def test_the_order_of_raw_frames() -> None:
-    config = parse(RigConfig, rig(sim={"patterns": [PATTERN] * 3, "order": "phase-major"}), "rig.yaml")
+    config = parse(
+        RigConfig, rig(sim={"patterns": [PATTERN] * 3, "order": "phase-major"}), "rig.yaml"
+    )
     assert config.sim.raw_order()[:4] == [(0, 0), (1, 0), (2, 0), (0, 1)]
 
 
@@ -66,7 +72,9 @@ def test_an_engine_replaces_the_only_one_and_none_removes_it() -> None:
     config = parse(RigConfig, rig(), "rig.yaml")
     assert config.with_engine("other").channels["488"].separate == "other"
     assert config.with_engine("none").channels["488"].separate is None
-    two = parse(RigConfig, rig(channels={"488": {"separate": "a"}, "561": {"separate": "b"}}), "rig.yaml")
+    two = parse(
+        RigConfig, rig(channels={"488": {"separate": "a"}, "561": {"separate": "b"}}), "rig.yaml"
+    )
     with pytest.raises(ConfigError, match="488, 561"):
         two.with_engine("other")
 
@@ -74,10 +82,15 @@ def test_an_engine_replaces_the_only_one_and_none_removes_it() -> None:
 def test_an_engine_may_name_its_channel() -> None:
     two = load_rig("demo")
     named = two.with_engine("561=other")
-    assert (named.channels["561"].separate, named.channels["488"].separate) == ("other", two.channels["488"].separate)
+    assert (named.channels["561"].separate, named.channels["488"].separate) == (
+        "other",
+        two.channels["488"].separate,
+    )
     assert two.with_engine("488=none").channels["488"].separate is None
     assert two.with_engine("561=big", "upscale").channels["561"].upscale == "big"
-    with pytest.raises(ConfigError, match=r"channel '562', which rig .* does not describe\. Did you mean '561'"):
+    with pytest.raises(
+        ConfigError, match=r"channel '562', which rig .* does not describe\. Did you mean '561'"
+    ):
         two.with_engine("562=other")
     summed = two.superposing(["488", "561"])
     assert summed.with_engine("488+561=other").superposed.separate == "other"
@@ -109,7 +122,10 @@ def test_a_rig_is_found_by_name_folder_and_file(tmp_path: Path) -> None:
 
 def test_the_template_parses() -> None:
     template = Path(__file__).parents[2] / "hardware_configs" / "_template" / "rig.yaml"
-    assert parse(RigConfig, yaml.safe_load(template.read_text(encoding="utf-8")), "template").modality == "sim"
+    assert (
+        parse(RigConfig, yaml.safe_load(template.read_text(encoding="utf-8")), "template").modality
+        == "sim"
+    )
 
 
 def test_a_storm_rig_knows_its_camera() -> None:
@@ -131,7 +147,13 @@ def test_a_folder_without_a_description_and_an_empty_one_say_so(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    "optics", [{"na": 1.65}, {"na": 1.7}, {"na": 1.7, "immersion_index": 1.78}, {"na": 2.2, "immersion_index": 2.4}]
+    "optics",
+    [
+        {"na": 1.65},
+        {"na": 1.7},
+        {"na": 1.7, "immersion_index": 1.78},
+        {"na": 2.2, "immersion_index": 2.4},
+    ],
 )
 def test_objectives_that_exist_are_accepted(optics: dict[str, float]) -> None:
     assert parse(RigConfig, rig(optics=optics), "rig.yaml").optics.na == optics["na"]

@@ -1,4 +1,7 @@
-"""What a file names lies beneath the folder that it came in, or is refused; every way out that is known is tried."""
+"""What a file names lies beneath the folder that it came in, or is refused.
+
+Every way out that is known is tried.
+"""
 
 from __future__ import annotations
 
@@ -34,13 +37,35 @@ def folder(tmp_path: Path, outside: Path) -> Path:
 @pytest.mark.parametrize(
     "name",
     [
-        "", ".", "..", "../outside/secret", "sub/../../outside/secret", "sub/..", "./sub/file", "sub//file", "sub/", "/",
-        "/etc/passwd", "C:/Windows/win.ini", "C:secret", "..\\outside\\secret", "\\\\server\\share\\x", "sub\\file", "a\0b",
-        "a\ud800b", "a\nb", "x" * 256, "é" * 200, "d/" * 3000 + "x",
-        None, 3, ["sub"], {"sub": 1},
+        "",
+        ".",
+        "..",
+        "../outside/secret",
+        "sub/../../outside/secret",
+        "sub/..",
+        "./sub/file",
+        "sub//file",
+        "sub/",
+        "/",
+        "/etc/passwd",
+        "C:/Windows/win.ini",
+        "C:secret",
+        "..\\outside\\secret",
+        "\\\\server\\share\\x",
+        "sub\\file",
+        "a\0b",
+        "a\ud800b",
+        "a\nb",
+        "x" * 256,
+        "é" * 200,
+        "d/" * 3000 + "x",
+        None,
+        3,
+        ["sub"],
+        {"sub": 1},
     ],
     ids=repr,
-)  # fmt: skip
+)
 def test_a_name_that_is_no_path_beneath_is_refused(name: object, folder: Path) -> None:
     for rule in (contained.beneath, contained.beneath_to_write):
         with pytest.raises(EngineError, match=r"[eE]xpected"):
@@ -52,10 +77,25 @@ def test_a_name_that_is_no_path_beneath_is_refused(name: object, folder: Path) -
 
 
 @pytest.mark.parametrize(
-    "name", ["sub/file", "sub", "new", "new/er", "..file", "a b", "...", "größe", "x" * 200, "全角\u3000空白", "a\xa0b"]
+    "name",
+    [
+        "sub/file",
+        "sub",
+        "new",
+        "new/er",
+        "..file",
+        "a b",
+        "...",
+        "größe",
+        "x" * 200,
+        "全角\u3000空白",
+        "a\xa0b",
+    ],
 )
 def test_a_name_beneath_is_itself(name: str, folder: Path) -> None:
-    assert contained.beneath(folder, name) == folder / name == contained.beneath_to_write(folder, name)
+    assert (
+        contained.beneath(folder, name) == folder / name == contained.beneath_to_write(folder, name)
+    )
 
 
 def test_what_is_written_is_read(folder: Path) -> None:
@@ -95,7 +135,9 @@ def test_a_new_file_is_not_written_through_a_link_to_nothing(folder: Path, outsi
 
 
 @needs_links
-def test_the_file_that_takes_anothers_place_is_written_through_no_link(folder: Path, outside: Path) -> None:
+def test_the_file_that_takes_anothers_place_is_written_through_no_link(
+    folder: Path, outside: Path
+) -> None:
     (folder / "about").write_text("old")
     (folder / ".about.new").symlink_to(outside / "secret")
     contained.replace_text(folder, "about", "new")

@@ -1,4 +1,7 @@
-"""YAML, JSON, .npy and zip from strangers: refused in a sentence, and soon; nothing reads them any other way."""
+"""YAML, JSON, .npy and zip from strangers: refused in a sentence, and soon.
+
+Nothing reads them any other way.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,14 @@ import livesr
 from fuzzing import examples
 from livesr.base import archives, documents
 from livesr.base.archives import unpack
-from livesr.base.documents import compose_yaml, parse_json, parse_yaml, read_json, read_text, read_yaml
+from livesr.base.documents import (
+    compose_yaml,
+    parse_json,
+    parse_yaml,
+    read_json,
+    read_text,
+    read_yaml,
+)
 from livesr.base.errors import DocumentError
 from livesr.base.npy import open_npy
 
@@ -35,20 +45,30 @@ def in_a_sentence(error: DocumentError) -> None:
 
 def bomb(levels: int = 12, fan: int = 9) -> str:
     """9^12 values behind aliases, in 500 bytes."""
-    lines = ["a0: &a0 [x, x]", *(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * fan)}]" for i in range(1, levels))]
+    lines = [
+        "a0: &a0 [x, x]",
+        *(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * fan)}]" for i in range(1, levels)),
+    ]
     return "\n".join(lines)
 
 
 def merges(levels: int = 40) -> str:
     """2^40 entries by merging."""
-    return "\n".join(["a0: &a0 {x: 1}", *(f"a{i}: &a{i}\n  <<: [*a{i - 1}, *a{i - 1}]" for i in range(1, levels))])
+    return "\n".join(
+        [
+            "a0: &a0 {x: 1}",
+            *(f"a{i}: &a{i}\n  <<: [*a{i - 1}, *a{i - 1}]" for i in range(1, levels)),
+        ]
+    )
 
 
 TOO_MUCH_YAML = {
     "aliases": bomb(),
     "merges": merges(),
     "a long text behind many aliases": "a: &a " + "x" * 1_000_000 + "\nb: [" + "*a, " * 1000 + "]",
-    "a chain of aliases": "\n".join(["a0: &a0 [1]", *(f"a{i}: &a{i} [*a{i - 1}]" for i in range(1, 400))]),
+    "a chain of aliases": "\n".join(
+        ["a0: &a0 [1]", *(f"a{i}: &a{i} [*a{i - 1}]" for i in range(1, 400))]
+    ),
     "itself": "a: &a {b: *a}",
     "brackets": "[" * 1_000_000,
     "braces": "{a: " * 1_000_000,
@@ -60,10 +80,14 @@ TOO_MUCH_YAML = {
 
 @pytest.mark.parametrize("name", TOO_MUCH_YAML)
 @pytest.mark.parametrize("how", [parse_yaml, compose_yaml])
-def test_yaml_that_grows_is_refused_before_it_does(name: str, how: Callable[[str, str], Any]) -> None:
+def test_yaml_that_grows_is_refused_before_it_does(
+    name: str, how: Callable[[str, str], Any]
+) -> None:
     text = TOO_MUCH_YAML[name]
     tracemalloc.start()
-    with pytest.raises(DocumentError, match=r"rig.yaml, line \d+ holds (more than|a number of|a value that)"):
+    with pytest.raises(
+        DocumentError, match=r"rig.yaml, line \d+ holds (more than|a number of|a value that)"
+    ):
         how(text, "rig.yaml")
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
@@ -113,8 +137,17 @@ def test_places_in_a_yaml_text_are_those_of_pyyaml() -> None:
     text = "a: é\nb:\n  - {c: [1, 2]}\n  - 'x'\n"
 
     def marks(node: Any) -> list[tuple[int, ...]]:
-        inner = [n for pair in node.value for n in pair] if isinstance(node, yaml.MappingNode) else node.value
-        own = (node.start_mark.index, node.end_mark.index, node.start_mark.line, node.start_mark.column)
+        inner = (
+            [n for pair in node.value for n in pair]
+            if isinstance(node, yaml.MappingNode)
+            else node.value
+        )
+        own = (
+            node.start_mark.index,
+            node.end_mark.index,
+            node.start_mark.line,
+            node.start_mark.column,
+        )
         return [own, *(m for n in inner if isinstance(n, yaml.Node) for m in marks(n))]
 
     assert marks(compose_yaml(text, "x")) == marks(yaml.compose(text, Loader=yaml.SafeLoader))
@@ -133,7 +166,16 @@ def test_any_text_is_yaml_or_refused(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["[" * 1_000_000, '{"a":' * 1_000_000, "[" * 500 + "]" * 500, "9" * 1_000_000, '"\\ud800"', b"\xff", "{", ""],
+    [
+        "[" * 1_000_000,
+        '{"a":' * 1_000_000,
+        "[" * 500 + "]" * 500,
+        "9" * 1_000_000,
+        '"\\ud800"',
+        b"\xff",
+        "{",
+        "",
+    ],
 )
 def test_json_that_is_none_or_too_deep_is_refused(text: str | bytes) -> None:
     with pytest.raises(DocumentError, match=r"meta\.json"):
@@ -159,7 +201,12 @@ def test_what_is_no_file_or_no_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "latin").write_bytes("é".encode("latin-1"))
     with (tmp_path / "large").open("wb") as file:
         file.truncate(documents.MAX_BYTES + 1)
-    for name, words in {"latin": "UTF-8", "large": "at most 17 MB", "none": "No such file", ".": "no file"}.items():
+    for name, words in {
+        "latin": "UTF-8",
+        "large": "at most 17 MB",
+        "none": "No such file",
+        ".": "no file",
+    }.items():
         for read in (read_text, read_yaml, read_json):
             with pytest.raises(DocumentError, match=words):
                 read(tmp_path / name)
@@ -172,7 +219,7 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
         read_yaml(tmp_path / "manifest.yaml")
 
 
-# -- arrays ---------------------------------------------------------------------------------------------------------------
+# -- arrays ----------------------------------------------------------------------------------------
 
 
 def header(shape: str, descr: str = "'<f4'") -> bytes:
@@ -205,12 +252,16 @@ def test_arrays_that_are_not_what_they_say_are_refused(data: bytes, tmp_path: Pa
 
 
 def test_arrays_of_numbers_are_read(tmp_path: Path) -> None:
-    for array in (np.arange(6.0).reshape(2, 3), np.zeros((0, 4), np.uint8), np.asfortranarray(np.ones((2, 3), ">u2"))):
+    for array in (
+        np.arange(6.0).reshape(2, 3),
+        np.zeros((0, 4), np.uint8),
+        np.asfortranarray(np.ones((2, 3), ">u2")),
+    ):
         np.save(tmp_path / "x.npy", array)
         np.testing.assert_array_equal(open_npy(tmp_path / "x.npy"), array)
 
 
-# -- archives ---------------------------------------------------------------------------------------------------------------
+# -- archives --------------------------------------------------------------------------------------
 
 
 def zipped(path: Path, files: dict[str, bytes]) -> Path:
@@ -229,7 +280,9 @@ def test_a_small_zip_that_unpacks_to_gigabytes_writes_nothing(tmp_path: Path) ->
 
 def test_a_zip_that_says_less_than_it_holds_grows_no_further(tmp_path: Path) -> None:
     source = zipped(tmp_path / "liar.zip", {"x.bin": bytes(1 << 20)})
-    data = source.read_bytes().replace((1 << 20).to_bytes(4, "little"), (1000).to_bytes(4, "little"))
+    data = source.read_bytes().replace(
+        (1 << 20).to_bytes(4, "little"), (1000).to_bytes(4, "little")
+    )
     source.write_bytes(data)
     with pytest.raises(DocumentError, match="cannot be unpacked"):
         unpack(source, tmp_path / "out")
@@ -244,7 +297,10 @@ def test_too_many_files_names_that_lead_out_and_what_is_no_zip(tmp_path: Path) -
     with pytest.raises(DocumentError, match="cannot be unpacked"):
         unpack(tmp_path / "none.zip", tmp_path / "out")
     (tmp_path / "inner").mkdir()
-    unpack(zipped(tmp_path / "out.zip", {"../escaped": b"x", "/absolute": b"x", "a": b"x"}), tmp_path / "inner")
+    unpack(
+        zipped(tmp_path / "out.zip", {"../escaped": b"x", "/absolute": b"x", "a": b"x"}),
+        tmp_path / "inner",
+    )
     assert not (tmp_path / "escaped").exists()
     assert (tmp_path / "inner" / "a").read_bytes() == b"x"
 
@@ -270,10 +326,12 @@ def test_any_damage_to_a_zip_is_refused_or_read(folder: Path, seed: int, damages
         in_a_sentence(e)
 
 
-# -- one place ------------------------------------------------------------------------------------------------------------
+# -- one place -------------------------------------------------------------------------------------
 
 READERS = {
-    **dict.fromkeys(("yaml.safe_load", "yaml.load", "yaml.compose", "yaml.parse", "yaml.scan"), "documents.py"),
+    **dict.fromkeys(
+        ("yaml.safe_load", "yaml.load", "yaml.compose", "yaml.parse", "yaml.scan"), "documents.py"
+    ),
     **dict.fromkeys(("json.load", "json.loads", "json.JSONDecoder"), "documents.py"),
     **dict.fromkeys(("np.load", "numpy.load"), "npy.py"),
     **dict.fromkeys(("zipfile.ZipFile", "shutil.unpack_archive", "tarfile.open"), "archives.py"),
@@ -301,7 +359,8 @@ def test_nothing_else_reads_these_formats(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["yaml.safe_load(text)", "json.loads(path.read_text())", "np.load(path)", "zipfile.ZipFile(p)"]
+    "line",
+    ["yaml.safe_load(text)", "json.loads(path.read_text())", "np.load(path)", "zipfile.ZipFile(p)"],
 )
 def test_the_search_finds(line: str) -> None:
     assert elsewhere(Path("x.py"), ast.parse(line))

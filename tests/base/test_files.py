@@ -27,7 +27,9 @@ def test_a_reader_is_waited_for_but_not_for_ever(
     def as_windows_does(self: Path, target: Path) -> Path:
         left[0] -= 1
         if left[0] >= 0:
-            raise PermissionError(32, "The process cannot access the file because it is being used by another process")
+            raise PermissionError(
+                32, "The process cannot access the file because it is being used by another process"
+            )
         return really(self, target)
 
     monkeypatch.setattr(Path, "replace", as_windows_does)

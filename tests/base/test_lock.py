@@ -1,4 +1,5 @@
-"""Who is at work in a folder is known, also after kill -9, and of several who want it one gets it."""
+"""Who is at work in a folder is known, also after kill -9, and of several who want it one gets
+it."""
 
 from __future__ import annotations
 
@@ -72,7 +73,9 @@ def test_it_says_who_and_is_gone_afterwards(tmp_path: Path) -> None:
         assert at_work is not None
         assert (at_work.what, at_work.does, at_work.pid) == ("repair", "repaired", os.getpid())
         assert f"process {os.getpid()}" in str(at_work)
-        with pytest.raises(LockedError, match=rf"being repaired by .* \(process {os.getpid()}\) since .* Wait"):
+        with pytest.raises(
+            LockedError, match=rf"being repaired by .* \(process {os.getpid()}\) since .* Wait"
+        ):
             Lock(tmp_path, "backfill").acquire()
     assert holder(tmp_path) is None
     assert list(tmp_path.iterdir()) == []
@@ -136,7 +139,9 @@ def test_another_computer_is_judged_by_its_heartbeat(
         assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("facts", [{"token": "../../x"}, {"pid": "1"}, {"pid": -1}, {"started": "x"}, {"beat": 3}])
+@pytest.mark.parametrize(
+    "facts", [{"token": "../../x"}, {"pid": "1"}, {"pid": -1}, {"started": "x"}, {"beat": 3}]
+)
 def test_a_file_of_a_stranger(tmp_path: Path, facts: dict[str, object]) -> None:
     folder = tmp_path / "a" / "b"
     folder.mkdir(parents=True)

@@ -27,5 +27,7 @@ def test_a_container_has_less(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 def test_a_limit_of_the_process_counts() -> None:
     limit = "import resource; resource.setrlimit(resource.RLIMIT_AS, (1 << 33, 1 << 33)); "
     ask = "from livesr.base.memory import available_bytes; print(available_bytes())"
-    done = subprocess.run([sys.executable, "-c", limit + ask], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", limit + ask], capture_output=True, text=True, timeout=60, check=True
+    )
     assert 0 < int(done.stdout) < 1 << 33

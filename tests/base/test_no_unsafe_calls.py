@@ -1,4 +1,7 @@
-"""Nothing that livesr reads can run code: the source is searched for the calls with which it could."""
+"""Nothing that livesr reads can run code.
+
+The source is searched for the calls with which it could.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Files of folders that came from anywhere are opened by `livesr.base.contained`, zarr by `zarr_files`, and nowhere else."""
+"""Files of folders that came from anywhere are opened by `livesr.base.contained`, zarr by
+`zarr_files`, and nowhere else."""
 
 from __future__ import annotations
 
@@ -39,7 +40,9 @@ ALLOWED = {
     "live/sources/recordings/pixels.py": {"path.open": "the file that the user named"},
     "live/sources/recordings/tiff_pages.py": {"tifffile.TiffFile": "an open file"},
     "export/imported.py": {
-        "package.extractall": "into a folder that was just made; zipfile takes '..' and links out of names"
+        "package.extractall": (
+            "into a folder that was just made; zipfile takes '..' and links out of names"
+        )
     },
     "live/sources/zarr_files.py": {"zarr.open_array": "here", "zarr.open_group": "here"},
     "store/shards.py": {
@@ -50,10 +53,28 @@ ALLOWED = {
 """What may stand there nevertheless, and why."""
 
 OPENING = {
-    "open", "read_text", "read_bytes", "write_text", "write_bytes", "TiffFile", "imread", "imwrite", "memmap", "open_memmap",
-    "fromfile", "tofile", "genfromtxt", "copyfile", "copy2", "copytree", "symlink_to", "extractall",
-    "open_array", "open_group", "open_consolidated",
-}  # fmt: skip
+    "open",
+    "read_text",
+    "read_bytes",
+    "write_text",
+    "write_bytes",
+    "TiffFile",
+    "imread",
+    "imwrite",
+    "memmap",
+    "open_memmap",
+    "fromfile",
+    "tofile",
+    "genfromtxt",
+    "copyfile",
+    "copy2",
+    "copytree",
+    "symlink_to",
+    "extractall",
+    "open_array",
+    "open_group",
+    "open_consolidated",
+}
 OWN = {"contained", "zarr_files", "self", "pipeline", "runtime", "sink", "store", "backend", "os"}
 
 
@@ -62,7 +83,8 @@ def openings(tree: ast.AST) -> Iterator[str]:
     ours = {
         alias.asname or alias.name
         for node in ast.walk(tree)
-        if isinstance(node, ast.ImportFrom) and (node.module or "").endswith(("zarr_files", "base", "documents"))
+        if isinstance(node, ast.ImportFrom)
+        and (node.module or "").endswith(("zarr_files", "base", "documents"))
         for alias in node.names
     }
     for node in ast.walk(tree):
@@ -87,17 +109,32 @@ def test_nothing_else_opens_zarr() -> None:
         "bench/store.py",
     }  # the last two what they have just written
     for path in sorted(ROOT.rglob("*.py")):
-        calls = {name for name in openings(ast.parse(path.read_text(encoding="utf-8"))) if name.startswith("zarr.")}
-        assert not calls or str(path.relative_to(ROOT)) in own, f"{path}: use livesr.live.sources.zarr_files"
+        calls = {
+            name
+            for name in openings(ast.parse(path.read_text(encoding="utf-8")))
+            if name.startswith("zarr.")
+        }
+        assert not calls or str(path.relative_to(ROOT)) in own, (
+            f"{path}: use livesr.live.sources.zarr_files"
+        )
 
 
 @pytest.mark.parametrize(
-    "line", ["path.read_text()", "open(path)", "(folder / name).open()", "zarr.open_array(folder)", "shutil.copy(a, b)"]
+    "line",
+    [
+        "path.read_text()",
+        "open(path)",
+        "(folder / name).open()",
+        "zarr.open_array(folder)",
+        "shutil.copy(a, b)",
+    ],
 )
 def test_the_search_finds(line: str) -> None:
     assert list(openings(ast.parse(line)))
 
 
-@pytest.mark.parametrize("line", ["contained.open_to_read(folder, name)", "file.read()", "self.open()"])
+@pytest.mark.parametrize(
+    "line", ["contained.open_to_read(folder, name)", "file.read()", "self.open()"]
+)
 def test_the_search_passes(line: str) -> None:
     assert not list(openings(ast.parse(line)))

@@ -35,11 +35,17 @@ last: 1
     ("values", "change"),
     [
         ({"camera.offset_adu": 101.5}, ("offset_adu: 100 ", "offset_adu: 101.5 ")),
-        ({"camera.gain_e_per_adu": 0.5}, ("bit_depth: 16\n", "bit_depth: 16\n  gain_e_per_adu: 0.5\n")),
+        (
+            {"camera.gain_e_per_adu": 0.5},
+            ("bit_depth: 16\n", "bit_depth: 16\n  gain_e_per_adu: 0.5\n"),
+        ),
         ({"flow.a": {"c": 2}}, ("a: 1", "a: {c: 2}")),
         ({"flow.d": "e"}, ("[1, 2]", "[1, 2], d: e")),
         ({"nested.flat": {"488": "new.tif"}}, ('"488": old.tif', "{'488': new.tif}")),
-        ({"nested.flat.561": "new.tif"}, ("old.tif  # measured\n", "old.tif  # measured\n    '561': new.tif\n")),
+        (
+            {"nested.flat.561": "new.tif"},
+            ("old.tif  # measured\n", "old.tif  # measured\n    '561': new.tif\n"),
+        ),
         ({"new.a": 1, "new.b": {"x": 2}}, ("last: 1\n", "last: 1\n\nnew:\n  a: 1\n  b: {x: 2}\n")),
         ({"name": "a: b"}, ("name: x", "name: 'a: b'")),
         ({"empty.k": 3}, ("empty:", "empty:\n  k: 3")),
@@ -50,7 +56,11 @@ def test_one_value(values: dict[str, Any], change: tuple[str, str]) -> None:
 
 
 def test_a_second_time_changes_nothing() -> None:
-    values = {"camera.offset_adu": 1, "corrections.flat": {"488": "flat.tif"}, "corrections.offset": "offset.tif"}
+    values = {
+        "camera.offset_adu": 1,
+        "corrections.flat": {"488": "flat.tif"},
+        "corrections.offset": "offset.tif",
+    }
     once = with_values(TEXT, values)
     assert with_values(once, values) == once
 

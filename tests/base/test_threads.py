@@ -14,7 +14,9 @@ def test_an_interrupted_wait_can_be_taken_up_again() -> None:
     over = threading.Event()
     thread = threading.Thread(target=over.wait, args=(60,))
     thread.start()
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever tests before this one have left
+    before = signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # whatever tests before this one have left
     interruption = threading.Timer(0.1, signal.raise_signal, (signal.SIGINT,))
     interruption.start()
     with pytest.raises(KeyboardInterrupt):

@@ -1,4 +1,7 @@
-"""Every suite runs and says what it measured. No number is judged here: a busy machine is no bug."""
+"""Every suite runs and says what it measured.
+
+No number is judged here: a busy machine is no bug.
+"""
 
 from __future__ import annotations
 
@@ -92,7 +95,16 @@ def test_targets_are_of_the_value_or_the_ratio() -> None:
 
 def test_the_table_shows_what_was_missed() -> None:
     results = [
-        Result("a.met", 7.0, "ms", 3.5, "plain", 2.0, (1.9, 2.1), (Target(30, "most"), Target(3, "most", "ratio"))),
+        Result(
+            "a.met",
+            7.0,
+            "ms",
+            3.5,
+            "plain",
+            2.0,
+            (1.9, 2.1),
+            (Target(30, "most"), Target(3, "most", "ratio")),
+        ),
         Result("a.missed", 7.0, "SR frames/s", targets=(Target(8, "least"),), note="why"),
     ]
     shown = io.StringIO()
@@ -110,16 +122,42 @@ HERE = Environment("a CPU", 2, True, 1.0, "an OS", "3.11", {"numpy": "2"})
 def figure(name: str, ratio: float, unit: str = "ms", environment: Environment = HERE) -> Result:
     summary = Summary(20, ratio, ratio, 0.1)
     interval = (ratio * 0.98, ratio * 1.02)
-    return Result(name, ratio, unit, 1.0, "plain", ratio, interval, (), summary, summary, "n", None, environment)
+    return Result(
+        name,
+        ratio,
+        unit,
+        1.0,
+        "plain",
+        ratio,
+        interval,
+        (),
+        summary,
+        summary,
+        "n",
+        None,
+        environment,
+    )
 
 
 def test_only_what_moved_beyond_noise_is_worse() -> None:
-    old = [figure("a.same", 1.0), figure("a.slower", 1.0), figure("a.faster", 1.0), figure("a.rate", 1.0, "frames/s")]
-    new = [figure("a.same", 1.03), figure("a.slower", 1.3), figure("a.faster", 0.7), figure("a.rate", 0.7, "frames/s")]
+    old = [
+        figure("a.same", 1.0),
+        figure("a.slower", 1.0),
+        figure("a.faster", 1.0),
+        figure("a.rate", 1.0, "frames/s"),
+    ]
+    new = [
+        figure("a.same", 1.03),
+        figure("a.slower", 1.3),
+        figure("a.faster", 0.7),
+        figure("a.rate", 0.7, "frames/s"),
+    ]
     found = compare(old, new)
     assert {c.name for c in found.changes if c.moved} == {"a.slower", "a.faster", "a.rate"}
     assert {c.name for c in found.losses_beyond(10)} == {"a.slower", "a.rate"}
-    assert [c.name for c in found.losses_beyond(35)] == ["a.rate"], "0.7 of the frames take 43 % more time each"
+    assert [c.name for c in found.losses_beyond(35)] == ["a.rate"], (
+        "0.7 of the frames take 43 % more time each"
+    )
 
 
 def test_another_machine_is_refused_unless_allowed() -> None:
@@ -136,7 +174,10 @@ def test_a_comparison_that_fails_exits_with_one(tmp_path: Path) -> None:
     old, now = tmp_path / "old.json", tmp_path / "now.json"
     run(["correct"], now, quick=True, quiet=True)
     written = read_json(now)
-    faster = [replace(r, ratio=r.ratio / 1e6, ratio_interval=tuple(v / 1e6 for v in r.ratio_interval)) for r in written]
+    faster = [
+        replace(r, ratio=r.ratio / 1e6, ratio_interval=tuple(v / 1e6 for v in r.ratio_interval))
+        for r in written
+    ]
     write_json(faster, old)
     arguments = ["bench", "correct", "--quick", "--compare", str(old), "--json"]
     assert CliRunner().invoke(app, arguments).exit_code == 0, "to compare is not yet to judge"
@@ -151,12 +192,16 @@ def test_a_run_goes_on_with_what_is_missing(tmp_path: Path) -> None:
     write_json(done, out)
     results = run(["all"], out, quick=True, resume=True, quiet=True)
     assert {r.suite for r in results} == set(SUITES)
-    assert [r for r in results if r.suite != "correct"] == sorted(done, key=lambda r: list(SUITES).index(r.suite))
+    assert [r for r in results if r.suite != "correct"] == sorted(
+        done, key=lambda r: list(SUITES).index(r.suite)
+    )
 
 
 def test_ratios_and_curves_are_drawn(tmp_path: Path) -> None:
     curve = [
-        replace(figure(f"scaling.size.{q}.{n}", float(n)), at=n) for q in ("cpu", "memory", "latency") for n in (1, 2)
+        replace(figure(f"scaling.size.{q}.{n}", float(n)), at=n)
+        for q in ("cpu", "memory", "latency")
+        for n in (1, 2)
     ]
     files = draw([figure("a.x", 1.0), *curve], tmp_path / "bench.png")
     assert [file.name for file in files] == ["bench.png", "bench-scaling.png"]

@@ -28,7 +28,9 @@ from livesr.simulation.microscope import Light, SIMMicroscope
 OPTICS = Optics(0.065, 1.49, 0.525, damping=0.6)
 ANGLES_RAD = (0.2, 0.2 + np.pi / 3, 0.2 + 2 * np.pi / 3)
 PATTERNS = [Pattern((5.1 * np.sin(a), 5.1 * np.cos(a)), 0.5 + a, 0.7) for a in ANGLES_RAD]
-THREE_BEAMS = [Pattern((2.5 * np.sin(a), 2.5 * np.cos(a)), 0.5 + a, 0.6, ((1.0 - a, 0.4),)) for a in ANGLES_RAD]
+THREE_BEAMS = [
+    Pattern((2.5 * np.sin(a), 2.5 * np.cos(a)), 0.5 + a, 0.6, ((1.0 - a, 0.4),)) for a in ANGLES_RAD
+]
 SHAPE = (160, 192)
 
 
@@ -65,7 +67,12 @@ def raw_groups(patterns=PATTERNS, *, electrons=400.0, groups=1, phases=3, order=
     seen = scope.components(filaments(scope.object_shape))
     light = Light(electrons=electrons / seen.peak(), background_e=0.02 * electrons)
     rng, camera = np.random.default_rng(seed), SCMOSNoise()
-    return np.stack([np.stack([camera.expose(f, rng) for f in scope.raw(seen, light, rng, t)]) for t in range(groups)])
+    return np.stack(
+        [
+            np.stack([camera.expose(f, rng) for f in scope.raw(seen, light, rng, t)])
+            for t in range(groups)
+        ]
+    )
 
 
 def assert_alike(found: Pattern, truth: Pattern, length_um=6e-3, phase_rad=0.1, modulation=0.06):
@@ -73,7 +80,11 @@ def assert_alike(found: Pattern, truth: Pattern, length_um=6e-3, phase_rad=0.1, 
         centre = [0.5 * n * OPTICS.pixel_size_um for n in SHAPE]
         assert wave.k_um == pytest.approx(expected.k_um, abs=length_um)
         # At the frames' centre: at their corner the phase also takes the error of k.
-        off = wave.phase_rad - expected.phase_rad + 2 * np.pi * np.dot(np.subtract(wave.k_um, expected.k_um), centre)
+        off = (
+            wave.phase_rad
+            - expected.phase_rad
+            + 2 * np.pi * np.dot(np.subtract(wave.k_um, expected.k_um), centre)
+        )
         assert abs(np.angle(np.exp(1j * off))) < phase_rad
         assert wave.modulation == pytest.approx(expected.modulation, abs=modulation)
 
@@ -130,7 +141,8 @@ def test_any_order_is_detected(order):
     found = detect_order(raw, OPTICS)
     result = calibrate(raw, OPTICS, fit_damping=False)
     assert result.order == found
-    # Names of angles and phases, and with them the sign of k, are free: the light of every raw frame is not.
+    # Names of angles and phases, and with them the sign of k, are free: the light of every raw
+    # frame is not.
     for (a, p), (angle, phase) in zip(found, order, strict=True):
         seen = result.patterns[a].stepped(2 * np.pi * p / 3)
         truth = PATTERNS[angle].stepped(2 * np.pi * phase / 3)
@@ -169,7 +181,9 @@ def test_the_otf_is_found_from_beads():
 
 def test_doubts_are_said():
     tilted = [PATTERNS[0], PATTERNS[1], Pattern((-2.6, 3.4), 0.3, 0.15)]
-    result = calibrate(raw_groups(tilted, groups=2), OPTICS, order=angle_major(3, 3), fit_damping=False)
+    result = calibrate(
+        raw_groups(tilted, groups=2), OPTICS, order=angle_major(3, 3), fit_damping=False
+    )
     assert any("periods differ" in d for d in result.doubts)
     assert any("Modulation of angle 2" in d for d in result.doubts)
 
@@ -187,7 +201,7 @@ def test_unusable_frames_are_refused(raw, message):
         detect_order(raw, OPTICS)
 
 
-# -- the reason is the true one -------------------------------------------------------------------------------------------
+# -- the reason is the true one --------------------------------------------------------------------
 
 
 def exposed(electrons, seed=0):
@@ -221,7 +235,9 @@ def test_angles_in_one_direction_are_refused(which):
     said = refusal(raw)
     assert "show one direction" in said
     assert "light" not in said
-    assert "Check the number of angles" in refusal(raw, order=None) or "one direction" in refusal(raw, order=None)
+    assert "Check the number of angles" in refusal(raw, order=None) or "one direction" in refusal(
+        raw, order=None
+    )
 
 
 def test_planes_after_angles_are_recognised():
@@ -235,7 +251,9 @@ def test_planes_after_angles_are_recognised():
 
 def test_hexagonal_frames_are_no_single_angle():
     parts = expected_light(PATTERNS, 7).reshape(3, 7, *SHAPE)
-    turned = [sum(parts[a, (step * p) % 7] for a, step in enumerate((1, 2, 4))) / 3 for p in range(7)]
+    turned = [
+        sum(parts[a, (step * p) % 7] for a, step in enumerate((1, 2, 4))) / 3 for p in range(7)
+    ]
     said = refusal(exposed(turned), angles=1, order=angle_major(1, 7))
     assert "several directions" in said
     assert "1 angle" in said
@@ -254,7 +272,11 @@ def test_lines_of_the_specimen_are_not_taken_for_a_pattern():
 
 @pytest.mark.parametrize(
     ("pixel_um", "expected"),
-    [(0.65, "show none below 1300 nm"), (0.0065, "periods|hold only"), (0.045, "at 1.\\d+ of the cutoff")],
+    [
+        (0.65, "show none below 1300 nm"),
+        (0.0065, "periods|hold only"),
+        (0.045, "at 1.\\d+ of the cutoff"),
+    ],
 )
 def test_a_wrong_pixel_size_is_said(good, pixel_um, expected):
     wrong = Optics(pixel_um, OPTICS.na, OPTICS.emission_um)
@@ -266,8 +288,13 @@ def test_a_wrong_pixel_size_is_said(good, pixel_um, expected):
 
 
 def test_a_pixel_size_that_is_a_little_too_small_is_a_doubt():
-    raw = raw_groups([Pattern((4.2 * np.sin(a), 4.2 * np.cos(a)), 0.5 + a, 0.7) for a in ANGLES_RAD], electrons=1000.0)
-    found = calibrate(raw, Optics(0.05, OPTICS.na, OPTICS.emission_um), order=angle_major(3, 3), fit_damping=False)
+    raw = raw_groups(
+        [Pattern((4.2 * np.sin(a), 4.2 * np.cos(a)), 0.5 + a, 0.7) for a in ANGLES_RAD],
+        electrons=1000.0,
+    )
+    found = calibrate(
+        raw, Optics(0.05, OPTICS.na, OPTICS.emission_um), order=angle_major(3, 3), fit_damping=False
+    )
     assert any("detail finer than the 176 nm" in doubt for doubt in found.doubts)
 
 
@@ -330,7 +357,10 @@ def moving(step_px):
     """A group whose object moves by so many camera pixels from frame to frame."""
     image = filaments(microscope().object_shape)
     frames = [
-        expected_light(PATTERNS, image=scipy.ndimage.shift(image, (2 * step_px * (i - 4), 0), order=1, mode="wrap"))[i]
+        expected_light(
+            PATTERNS,
+            image=scipy.ndimage.shift(image, (2 * step_px * (i - 4), 0), order=1, mode="wrap"),
+        )[i]
         for i in range(9)
     ]
     return exposed(frames)
@@ -360,7 +390,12 @@ SURE = FoundPattern(PATTERNS[0], 20.0, 40.0, 0.05, 0.7)
         ({"strongest": 1.4}, None, 0.065, "light cannot have more than 1"),
         ({"contrast_to_noise": 0.9}, None, 0.065, "only 0.9 times its noise"),
         ({"phase_spread_rad": 0.6}, None, 0.065, "the sample or the pattern moves"),
-        ({"pattern": replace(PATTERNS[0], modulation=0.1)}, None, 0.065, "check polarisation and focus"),
+        (
+            {"pattern": replace(PATTERNS[0], modulation=0.1)},
+            None,
+            0.065,
+            "check polarisation and focus",
+        ),
         ({"pattern": replace(PATTERNS[0], k_um=(3.0, 2.0))}, None, 0.065, "periods differ"),
         ({}, Damping(0.4, 0.5), 0.065, "calibrate with more light"),
         ({}, Damping(0.1, 0.5), 0.065, "less fine detail than these optics pass"),
@@ -407,7 +442,8 @@ def stack_of(planes):
 @pytest.mark.parametrize("sharp", [0, 2, 3])
 def test_the_plane_in_focus_is_chosen(good, sharp):
     blurred = [
-        np.stack([scipy.ndimage.gaussian_filter(f.astype(np.float32), s) for f in good[0]]) for s in (1.5, 3.0, 6.0)
+        np.stack([scipy.ndimage.gaussian_filter(f.astype(np.float32), s) for f in good[0]])
+        for s in (1.5, 3.0, 6.0)
     ]
     rng = np.random.default_rng(0)
     planes = [rng.poisson(np.maximum(b, 0)).astype(np.uint16) for b in blurred]
@@ -418,18 +454,26 @@ def test_the_plane_in_focus_is_chosen(good, sharp):
     z = plane_in_focus(frames, rig, "488", camera, 4)
     assert z == sharp
     np.testing.assert_array_equal(groups_of(frames, "488", 9, 5, z), good[:1])
-    found = calibrate_channel(rig, "488", camera, good[:1], keep_order=True, keep_otf=True, plane=(z, 4))
-    assert f"Plane {sharp} of 4 is used: it shows the patterns most strongly." in found.report()["warnings"]
+    found = calibrate_channel(
+        rig, "488", camera, good[:1], keep_order=True, keep_otf=True, plane=(z, 4)
+    )
+    assert (
+        f"Plane {sharp} of 4 is used: it shows the patterns most strongly."
+        in found.report()["warnings"]
+    )
 
 
 def test_good_stacks_have_no_doubts():
     guess = Optics(OPTICS.pixel_size_um, OPTICS.na, OPTICS.emission_um)
     for seed, electrons in enumerate((100.0, 300.0, 1000.0)):
         patterns = [Pattern(p.k_um, p.phase_rad + seed, p.modulation) for p in PATTERNS]
-        assert calibrate(raw_groups(patterns, electrons=electrons, groups=2, seed=seed), guess).doubts == []
+        assert (
+            calibrate(raw_groups(patterns, electrons=electrons, groups=2, seed=seed), guess).doubts
+            == []
+        )
 
 
-# -- real data ----------------------------------------------------------------------------------------------------------
+# -- real data -------------------------------------------------------------------------------------
 
 
 def stack(folder: Path, name: str, n: int):
@@ -459,9 +503,15 @@ def test_real_beads_in_any_order(microscope_data: Path):
 
 
 def test_real_microtubules_are_found_at_high_light_and_refused_at_low(microscope_data: Path):
-    optics = Optics(0.03, 1.3, 2 * 1.3 / 4.5)  # no pixel size is known: the cutoff is read off at 0.135 cycles/pixel
+    optics = Optics(
+        0.03, 1.3, 2 * 1.3 / 4.5
+    )  # no pixel size is known: the cutoff is read off at 0.135 cycles/pixel
     high = calibrate(
-        stack(microscope_data, "mt_highlight_15x256x256.tif", 15), optics, harmonics=2, offset_adu=90, fit_damping=False
+        stack(microscope_data, "mt_highlight_15x256x256.tif", 15),
+        optics,
+        harmonics=2,
+        offset_adu=90,
+        fit_damping=False,
     )
     assert order_name(high.order) == "angle-major"
     assert [f.direction_deg for f in high.found] == pytest.approx([14.0, -45.5, 74.3], abs=1)

@@ -46,7 +46,9 @@ def only(findings: list[Finding], code: str) -> Finding:
 CHOICE = "Property,Core,ChannelGroup,Channel\n"
 CAMERA_OF_488 = CHOICE + "ConfigGroup,Channel,488,Core,Camera,Camera\n"
 CAMERAS = (
-    CAMERA_OF_488 + "ConfigGroup,Channel,561,Core,Camera,Second\nDevice,Second,DemoCamera,DCam\nParent,Second,DHub\n"
+    CAMERA_OF_488
+    + "ConfigGroup,Channel,561,Core,Camera,Second\n"
+    + "Device,Second,DemoCamera,DCam\nParent,Second,DHub\n"
 )
 SIZES = "ConfigPixelSize,Far,Core,Camera,Second\nPixelSize_um,Far,0.13\n"
 SHUTTER = "Property,Core,Shutter,Shutter"
@@ -57,76 +59,546 @@ PATTERN = "pattern_property: [Camera, PatternIndex]"
 SEPARATE = "separate: imcsr-mt-er-lyso-light"
 
 CASES = [
-    # rig, file, what stands there, what is put there, code, level, where the finding points, a word of it
-    ("demo", CFG, SHUTTER, "Properti,Core,Shutter,Shutter", "command", "error", "Properti,", "Did you mean 'Property'"),
-    ("demo", CFG, "Label,Emission,0,525/50", "Label,Emission,525/50", "arguments", "error", "Label,Emission,525", "2 values"),
-    ("demo", CFG, "Device,Z,DemoCamera,DStage", "Device,Z,DemoCamera, DStage", "space", "warning", ", DStage", "comma"),
-    ("demo", CFG, "Device,XY,", "Device,Z,", "duplicate-device", "error", "Device,Z,DemoCamera,DStage", "second time"),
-    ("demo", CFG, "Parent,XY,DHub", "Parent,XZ,DHub", "dangling-device", "error", "Parent,XZ", "'XZ' is not declared"),
-    ("demo", CFG, "488,Emission,Label,525/50", "488,Emision,Label,525/50", "dangling-device", "error", "Emision", "'Emission'"),
-    ("demo", CFG, "488,Emission,Label,525/50", "488,Emission,Label,525/5", "dangling-label", "error", "525/5\n", "'525/50'"),
-    ("demo", CFG, "Camera,PixelType,", "Camera,Pixeltype,", "property-name", "warning", "Pixeltype", "'PixelType'"),
+    # rig, file, what stands there, what is put there, code, level, where the finding points, a word
+    # of it
+    (
+        "demo",
+        CFG,
+        SHUTTER,
+        "Properti,Core,Shutter,Shutter",
+        "command",
+        "error",
+        "Properti,",
+        "Did you mean 'Property'",
+    ),
+    (
+        "demo",
+        CFG,
+        "Label,Emission,0,525/50",
+        "Label,Emission,525/50",
+        "arguments",
+        "error",
+        "Label,Emission,525",
+        "2 values",
+    ),
+    (
+        "demo",
+        CFG,
+        "Device,Z,DemoCamera,DStage",
+        "Device,Z,DemoCamera, DStage",
+        "space",
+        "warning",
+        ", DStage",
+        "comma",
+    ),
+    (
+        "demo",
+        CFG,
+        "Device,XY,",
+        "Device,Z,",
+        "duplicate-device",
+        "error",
+        "Device,Z,DemoCamera,DStage",
+        "second time",
+    ),
+    (
+        "demo",
+        CFG,
+        "Parent,XY,DHub",
+        "Parent,XZ,DHub",
+        "dangling-device",
+        "error",
+        "Parent,XZ",
+        "'XZ' is not declared",
+    ),
+    (
+        "demo",
+        CFG,
+        "488,Emission,Label,525/50",
+        "488,Emision,Label,525/50",
+        "dangling-device",
+        "error",
+        "Emision",
+        "'Emission'",
+    ),
+    (
+        "demo",
+        CFG,
+        "488,Emission,Label,525/50",
+        "488,Emission,Label,525/5",
+        "dangling-label",
+        "error",
+        "525/5\n",
+        "'525/50'",
+    ),
+    (
+        "demo",
+        CFG,
+        "Camera,PixelType,",
+        "Camera,Pixeltype,",
+        "property-name",
+        "warning",
+        "Pixeltype",
+        "'PixelType'",
+    ),
     ("demo", CFG, "Property,Core,Camera,Camera", "", "no-camera", "error", "", "No camera"),
-    ("demo", CFG, "Property,Core,Camera,Camera", "Property,Core,Camera,Cam", "dangling-device", "error", "Camera,Cam\n", "Cam"),
+    (
+        "demo",
+        CFG,
+        "Property,Core,Camera,Camera",
+        "Property,Core,Camera,Cam",
+        "dangling-device",
+        "error",
+        "Camera,Cam\n",
+        "Cam",
+    ),
     ("demo", CFG, SHUTTER, "", "no-shutter", "warning", "", "No Shutter"),
     ("demo", CFG, "Property,Core,Focus,Z", "", "no-focus", "note", "", "No Focus"),
-    ("demo", CFG, "Parent,Camera,DHub", "", "no-parent", "warning", "Device,Camera,", "child of DHub"),
+    (
+        "demo",
+        CFG,
+        "Parent,Camera,DHub",
+        "",
+        "no-parent",
+        "warning",
+        "Device,Camera,",
+        "child of DHub",
+    ),
     ("demo", CFG, PIXEL, "", "pixel-size-value", "error", "ConfigPixelSize", "no PixelSize_um"),
-    ("demo", CFG, PIXEL, "PixelSize_um,Res100x,0", "pixel-size", "error", "PixelSize_um,Res100x,0", "0 um"),
-    ("demo", CFG, PIXEL, "PixelSize_um,Res100x,0.65", "magnification", "warning", "ConfigPixelSize", "65.0 um"),
-    ("demo", CFG, PIXEL, "PixelSize_um,Res100x,0.1", "pixel-size-differs", "warning", "pixel_size_nm: 65", "100 nm"),
-    ("demo", CFG, "FocusDirection,Z,0", "FocusDirection,Z,up", "parse", "warning", "", "FocusDirection"),
-    ("virtual_sim", CFG, "livesr.simulation.rig,", "livesr.simulation.rigg,", "python-module", "error", "rigg", "installed"),
-    ("virtual_sim", YAML, "core: unicore", "core: mmcore", "python-device", "error", "", "core: mmcore"),
-    ("demo", YAML, "micromanager: rig.cfg", "micromanager: other.cfg", "no-cfg", "error", "micromanager:", "other.cfg"),
+    (
+        "demo",
+        CFG,
+        PIXEL,
+        "PixelSize_um,Res100x,0",
+        "pixel-size",
+        "error",
+        "PixelSize_um,Res100x,0",
+        "0 um",
+    ),
+    (
+        "demo",
+        CFG,
+        PIXEL,
+        "PixelSize_um,Res100x,0.65",
+        "magnification",
+        "warning",
+        "ConfigPixelSize",
+        "65.0 um",
+    ),
+    (
+        "demo",
+        CFG,
+        PIXEL,
+        "PixelSize_um,Res100x,0.1",
+        "pixel-size-differs",
+        "warning",
+        "pixel_size_nm: 65",
+        "100 nm",
+    ),
+    (
+        "demo",
+        CFG,
+        "FocusDirection,Z,0",
+        "FocusDirection,Z,up",
+        "parse",
+        "warning",
+        "",
+        "FocusDirection",
+    ),
+    (
+        "virtual_sim",
+        CFG,
+        "livesr.simulation.rig,",
+        "livesr.simulation.rigg,",
+        "python-module",
+        "error",
+        "rigg",
+        "installed",
+    ),
+    (
+        "virtual_sim",
+        YAML,
+        "core: unicore",
+        "core: mmcore",
+        "python-device",
+        "error",
+        "",
+        "core: mmcore",
+    ),
+    (
+        "demo",
+        YAML,
+        "micromanager: rig.cfg",
+        "micromanager: other.cfg",
+        "no-cfg",
+        "error",
+        "micromanager:",
+        "other.cfg",
+    ),
     ("demo", YAML, "optics:", "optiks:", "schema", "error", "optiks:", "Did you mean 'optics'"),
-    ("demo", YAML, "exposure_ms: 10", "exposure_ms: -1", "schema", "error", "exposure_ms: -1", "greater than 0"),
+    (
+        "demo",
+        YAML,
+        "exposure_ms: 10",
+        "exposure_ms: -1",
+        "schema",
+        "error",
+        "exposure_ms: -1",
+        "greater than 0",
+    ),
     ("demo", YAML, "exposure_ms: 10", "exposure_ms: [1", "schema", "error", None, "not valid YAML"),
-    ("demo", YAML, "channel_group: Channel", "channel_group: Chanel", "channel-group", "error", "channel_group:", "'Channel'"),
-    ("demo", YAML, '"488": {', '"4888": {', "channel-preset", "error", '"4888"', "no preset '4888'"),
-    ("demo", YAML, "emission_nm: 605", "emission_nm: 540", "emission", "warning", '"561"', "emits at 540"),
-    ("demo", YAML, "exposure_ms: 10", "exposure_ms: 20", "exposure", "note", "exposure_ms: 20", "sets 10 ms"),
-    ("demo", YAML, "interval_ms: 0", "interval_ms: 5", "interval", "warning", "interval_ms: 5", "20 ms"),
-    ("virtual_sim", YAML, "pixel_size_nm: 65", "pixel_size_nm: 100", "undersampled", "warning", "pixel_size_nm", "88 nm"),
-    ("virtual_sim", YAML, "pixel_size_nm: 65", "pixel_size_nm: 6.5", "oversampled", "warning", "pixel_size_nm", "a third"),
-    ("virtual_sim", YAML, K0, K0.replace("[1.2338, 4.9485]", "[4.9, 9.9]"), "pattern-length", "error", "[4.9, 9.9]", "cutoff"),
-    ("virtual_sim", YAML, K0, K0.replace("[1.2338, 4.9485]", "[0.6, 2.4]"), "pattern-length", "warning", "[0.6, 2.4]", "usual"),
-    ("virtual_sim", YAML, K0, K0.replace("[1.2338, 4.9485]", "[1.1, 4.4]"), "pattern-lengths", "warning", "patterns:", "10 %"),
-    ("virtual_sim", YAML, K0, K0.replace("[1.2338, 4.9485]", "[4.9, 1.4]"), "angles", "error", "patterns:", "0 degrees"),
-    ("virtual_sim", YAML, K0, K0.replace("[1.2338, 4.9485]", "[3.0, 4.1]"), "angles", "warning", "patterns:", "evenly"),
-    ("virtual_sim", YAML, K0, K0.replace("0.75}", "0.1}"), "modulation", "warning", "modulation: 0.1}", "0.1"),
-    ("virtual_sim", YAML, STEPS, "phase_steps_rad: [0, 6.2831853, 2]", "phase-steps", "error", "phase_steps", "apart"),
-    ("virtual_sim", YAML, STEPS, "phase_steps_rad: [0, 120, 240]", "phase-steps", "warning", "phase_steps", "degrees"),
-    ("virtual_sim", YAML, PATTERN, "pattern_property: [SLM, X]", "pattern-device", "error", "pattern_property:", "'SLM'"),
-    ("virtual_sim", YAML, PATTERN, PATTERN.replace("Index", ""), "pattern-name", "warning", "pattern_property", "PatternIndex"),
-    ("virtual_sim", YAML, PATTERN, "trigger: {device: Gate, property: S}", "pattern-device", "error", "trigger:", "'Gate'"),
-    ("virtual_sim", YAML, PATTERN, "trigger: {device: Camera, property: S}", "pattern-name", "warning", "trigger:", "'S'"),
+    (
+        "demo",
+        YAML,
+        "channel_group: Channel",
+        "channel_group: Chanel",
+        "channel-group",
+        "error",
+        "channel_group:",
+        "'Channel'",
+    ),
+    (
+        "demo",
+        YAML,
+        '"488": {',
+        '"4888": {',
+        "channel-preset",
+        "error",
+        '"4888"',
+        "no preset '4888'",
+    ),
+    (
+        "demo",
+        YAML,
+        "emission_nm: 605",
+        "emission_nm: 540",
+        "emission",
+        "warning",
+        '"561"',
+        "emits at 540",
+    ),
+    (
+        "demo",
+        YAML,
+        "exposure_ms: 10",
+        "exposure_ms: 20",
+        "exposure",
+        "note",
+        "exposure_ms: 20",
+        "sets 10 ms",
+    ),
+    (
+        "demo",
+        YAML,
+        "interval_ms: 0",
+        "interval_ms: 5",
+        "interval",
+        "warning",
+        "interval_ms: 5",
+        "20 ms",
+    ),
+    (
+        "virtual_sim",
+        YAML,
+        "pixel_size_nm: 65",
+        "pixel_size_nm: 100",
+        "undersampled",
+        "warning",
+        "pixel_size_nm",
+        "88 nm",
+    ),
+    (
+        "virtual_sim",
+        YAML,
+        "pixel_size_nm: 65",
+        "pixel_size_nm: 6.5",
+        "oversampled",
+        "warning",
+        "pixel_size_nm",
+        "a third",
+    ),
+    (
+        "virtual_sim",
+        YAML,
+        K0,
+        K0.replace("[1.2338, 4.9485]", "[4.9, 9.9]"),
+        "pattern-length",
+        "error",
+        "[4.9, 9.9]",
+        "cutoff",
+    ),
+    (
+        "virtual_sim",
+        YAML,
+        K0,
+        K0.replace("[1.2338, 4.9485]", "[0.6, 2.4]"),
+        "pattern-length",
+        "warning",
+        "[0.6, 2.4]",
+        "usual",
+    ),
+    (
+        "virtual_sim",
+        YAML,
+        K0,
+        K0.replace("[1.2338, 4.9485]", "[1.1, 4.4]"),
+        "pattern-lengths",
+        "warning",
+        "patterns:",
+        "10 %",
+    ),
+    (
+        "virtual_sim",
+        YAML,
+        K0,
+        K0.replace("[1.2338, 4.9485]", "[4.9, 1.4]"),
+        "angles",
+        "error",
+        "patterns:",
+        "0 degrees",
+    ),
+    (
+        "virtual_sim",
+        YAML,
+        K0,
+        K0.replace("[1.2338, 4.9485]", "[3.0, 4.1]"),
+        "angles",
+        "warning",
+        "patterns:",
+        "evenly",
+    ),
+    (
+        "virtual_sim",
+        YAML,
+        K0,
+        K0.replace("0.75}", "0.1}"),
+        "modulation",
+        "warning",
+        "modulation: 0.1}",
+        "0.1",
+    ),
+    (
+        "virtual_sim",
+        YAML,
+        STEPS,
+        "phase_steps_rad: [0, 6.2831853, 2]",
+        "phase-steps",
+        "error",
+        "phase_steps",
+        "apart",
+    ),
+    (
+        "virtual_sim",
+        YAML,
+        STEPS,
+        "phase_steps_rad: [0, 120, 240]",
+        "phase-steps",
+        "warning",
+        "phase_steps",
+        "degrees",
+    ),
+    (
+        "virtual_sim",
+        YAML,
+        PATTERN,
+        "pattern_property: [SLM, X]",
+        "pattern-device",
+        "error",
+        "pattern_property:",
+        "'SLM'",
+    ),
+    (
+        "virtual_sim",
+        YAML,
+        PATTERN,
+        PATTERN.replace("Index", ""),
+        "pattern-name",
+        "warning",
+        "pattern_property",
+        "PatternIndex",
+    ),
+    (
+        "virtual_sim",
+        YAML,
+        PATTERN,
+        "trigger: {device: Gate, property: S}",
+        "pattern-device",
+        "error",
+        "trigger:",
+        "'Gate'",
+    ),
+    (
+        "virtual_sim",
+        YAML,
+        PATTERN,
+        "trigger: {device: Camera, property: S}",
+        "pattern-name",
+        "warning",
+        "trigger:",
+        "'S'",
+    ),
     ("virtual_sim", YAML, PATTERN, "", "pattern-start", "note", "sim:", "advances"),
-    ("virtual_sim", YAML, SEPARATE, "separate: imcsr", "engine", "error", "separate: imcsr", "No engine 'imcsr'"),
-    ("virtual_sim", YAML, "pixel_size_nm: 65", "pixel_size_nm: 85", "engine-fit", "warning", "separate:", "42.5 nm"),
-    ("demo", YAML, "optics:", "corrections: {offset: no.tif}\noptics:", "corrections", "error", "corrections:", "no.tif"),
-    ("demo", YAML, "optics:", "corrections: {flat: {'5': a.tif}}\noptics:", "schema", "error", None, "channel '5'"),
-    ("demo", CFG, CHOICE, CAMERA_OF_488, "camera-not-set", "error", '"561":', "whichever was used last"),
+    (
+        "virtual_sim",
+        YAML,
+        SEPARATE,
+        "separate: imcsr",
+        "engine",
+        "error",
+        "separate: imcsr",
+        "No engine 'imcsr'",
+    ),
+    (
+        "virtual_sim",
+        YAML,
+        "pixel_size_nm: 65",
+        "pixel_size_nm: 85",
+        "engine-fit",
+        "warning",
+        "separate:",
+        "42.5 nm",
+    ),
+    (
+        "demo",
+        YAML,
+        "optics:",
+        "corrections: {offset: no.tif}\noptics:",
+        "corrections",
+        "error",
+        "corrections:",
+        "no.tif",
+    ),
+    (
+        "demo",
+        YAML,
+        "optics:",
+        "corrections: {flat: {'5': a.tif}}\noptics:",
+        "schema",
+        "error",
+        None,
+        "channel '5'",
+    ),
+    (
+        "demo",
+        CFG,
+        CHOICE,
+        CAMERA_OF_488,
+        "camera-not-set",
+        "error",
+        '"561":',
+        "whichever was used last",
+    ),
     ("demo", CFG, CHOICE, CAMERAS, "cameras", "note", "channels:", "488 by Camera, 561 by Second"),
-    ("demo", CFG, CHOICE, CAMERAS.replace("Camera,Second", "Camera,Secnd"), "dangling-device", "error", "Secnd", "Secnd"),
-    ("demo", CFG, CHOICE, CAMERAS + SIZES, "pixel-size-channel", "warning", '"561":', "pixels of 130 nm"),
-    ("demo", CFG, "Camera,BitDepth,16", "Camera,BitDepth,12", "bit-depth", "warning", "bit_depth: 16", "set to 12"),
+    (
+        "demo",
+        CFG,
+        CHOICE,
+        CAMERAS.replace("Camera,Second", "Camera,Secnd"),
+        "dangling-device",
+        "error",
+        "Secnd",
+        "Secnd",
+    ),
+    (
+        "demo",
+        CFG,
+        CHOICE,
+        CAMERAS + SIZES,
+        "pixel-size-channel",
+        "warning",
+        '"561":',
+        "pixels of 130 nm",
+    ),
+    (
+        "demo",
+        CFG,
+        "Camera,BitDepth,16",
+        "Camera,BitDepth,12",
+        "bit-depth",
+        "warning",
+        "bit_depth: 16",
+        "set to 12",
+    ),
     ("demo", CFG, "", "", "demo-camera", "warning", "separate: imcsr", "no specimen"),
-    ("tirf_sim", CFG, "Lasers,Blanking,On", "Lasers,Blankin,On", "property-name", "warning", "Blankin,", "'Blanking'"),
-    ("tirf_sim", CFG, "Parent,DisplayGate,DAQ", "", "no-parent", "warning", "Device,DisplayGate", "NIDAQHub"),
+    (
+        "tirf_sim",
+        CFG,
+        "Lasers,Blanking,On",
+        "Lasers,Blankin,On",
+        "property-name",
+        "warning",
+        "Blankin,",
+        "'Blanking'",
+    ),
+    (
+        "tirf_sim",
+        CFG,
+        "Parent,DisplayGate,DAQ",
+        "",
+        "no-parent",
+        "warning",
+        "Device,DisplayGate",
+        "NIDAQHub",
+    ),
     ("tirf_sim", CFG, "Piezo,Axis,1", "Piezo,Axes,1", "property-name", "warning", "Axes", "'Axis'"),
-    ("storm_ti", CFG, "Camera,EMSwitch,On", "Camera,EMswitch,On", "property-name", "warning", "EMswitch", "'EMSwitch'"),
-    ("storm_ti", CFG, "Parent,TIPFSOffset,TIScope", "", "no-parent", "warning", "Device,TIPFSOffset", "TIScope"),
-    ("storm_ti", YAML, "pixel_size_nm: 107", "pixel_size_nm: 267", "pixel-size-differs", "warning", "pixel_size_nm", "267"),
-    ("virtual_storm", YAML, "gain_e_per_adu:", "# gain_e_per_adu:", "schema", "error", None, "gain_e_per_adu"),
-]  # fmt: skip
+    (
+        "storm_ti",
+        CFG,
+        "Camera,EMSwitch,On",
+        "Camera,EMswitch,On",
+        "property-name",
+        "warning",
+        "EMswitch",
+        "'EMSwitch'",
+    ),
+    (
+        "storm_ti",
+        CFG,
+        "Parent,TIPFSOffset,TIScope",
+        "",
+        "no-parent",
+        "warning",
+        "Device,TIPFSOffset",
+        "TIScope",
+    ),
+    (
+        "storm_ti",
+        YAML,
+        "pixel_size_nm: 107",
+        "pixel_size_nm: 267",
+        "pixel-size-differs",
+        "warning",
+        "pixel_size_nm",
+        "267",
+    ),
+    (
+        "virtual_storm",
+        YAML,
+        "gain_e_per_adu:",
+        "# gain_e_per_adu:",
+        "schema",
+        "error",
+        None,
+        "gain_e_per_adu",
+    ),
+]
 
 
 @pytest.mark.parametrize(
-    ("rig", "file", "before", "after", "code", "level", "where", "word"), CASES, ids=lambda v: str(v)[:24]
+    ("rig", "file", "before", "after", "code", "level", "where", "word"),
+    CASES,
+    ids=lambda v: str(v)[:24],
 )
 def test_what_is_broken_is_told(
-    tmp_path: Path, rig: str, file: str, before: str, after: str, code: str, level: str, where: str | None, word: str
+    tmp_path: Path,
+    rig: str,
+    file: str,
+    before: str,
+    after: str,
+    code: str,
+    level: str,
+    where: str | None,
+    word: str,
 ) -> None:
     finding = only(check_rig(broken(tmp_path, rig, file, before, after)), code)
     assert finding.level == level
@@ -145,7 +617,13 @@ def test_every_finding_has_a_test() -> None:
     import re
 
     codes = set(re.findall(r'(?:found|Finding)\(\s*(?:level|"\w+"),\s*"([a-z-]+)"', text))
-    tested = {case[4] for case in CASES} | {"no-pixel-size", "no-flat", "trigger", "backend", "uncalibrated"}
+    tested = {case[4] for case in CASES} | {
+        "no-pixel-size",
+        "no-flat",
+        "trigger",
+        "backend",
+        "uncalibrated",
+    }
     tested |= {"corrections-cameras"}
     assert codes <= tested
     assert {"dangling-device", "engine", "magnification"} <= codes
@@ -153,7 +631,11 @@ def test_every_finding_has_a_test() -> None:
 
 def test_a_sim_rig_that_was_not_calibrated(tmp_path: Path) -> None:
     path = broken(tmp_path, "virtual_sim", YAML, "  patterns:\n", "  not_yet:\n")
-    lines = [x for x in path.read_text(encoding="utf-8").splitlines() if not x.startswith(("  not_yet", "    - {k_um"))]
+    lines = [
+        x
+        for x in path.read_text(encoding="utf-8").splitlines()
+        if not x.startswith(("  not_yet", "    - {k_um"))
+    ]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     finding = only(check_rig(path), "uncalibrated")
     assert finding.level == "error"
@@ -161,9 +643,13 @@ def test_a_sim_rig_that_was_not_calibrated(tmp_path: Path) -> None:
 
 
 def test_a_rig_without_any_pixel_size(tmp_path: Path) -> None:
-    path = broken(tmp_path, "demo", CFG, "ConfigPixelSize,Res100x,Objective,Label,100x\n" + PIXEL, "")
+    path = broken(
+        tmp_path, "demo", CFG, "ConfigPixelSize,Res100x,Objective,Label,100x\n" + PIXEL, ""
+    )
     assert only(check_rig(path), "no-pixel-size").level == "note"
-    path.write_text(path.read_text(encoding="utf-8").replace("  pixel_size_nm: 65\n", ""), encoding="utf-8")
+    path.write_text(
+        path.read_text(encoding="utf-8").replace("  pixel_size_nm: 65\n", ""), encoding="utf-8"
+    )
     assert only(check_rig(path), "no-pixel-size").level == "error"
 
 
@@ -179,14 +665,20 @@ def test_maps_that_differ_in_size_and_a_flat_field_that_is_missing(tmp_path: Pat
 
 def test_maps_of_one_chip_and_two_cameras(tmp_path: Path) -> None:
     path = broken(tmp_path, "demo", CFG, CHOICE, CAMERAS)
-    text = path.read_text(encoding="utf-8").replace("optics:", "corrections: {bad_pixels: [[1, 1]]}\noptics:", 1)
+    text = path.read_text(encoding="utf-8").replace(
+        "optics:", "corrections: {bad_pixels: [[1, 1]]}\noptics:", 1
+    )
     path.write_text(text, encoding="utf-8")
     assert "map of one chip" in only(check_rig(path), "corrections-cameras").says
 
 
 def test_a_camera_that_waits_for_triggers(tmp_path: Path) -> None:
     path = broken(
-        tmp_path, "demo", CFG, "Device,Camera,DemoCamera,DCam", "Device,Camera,HamamatsuHam,HamamatsuHam_DCAM"
+        tmp_path,
+        "demo",
+        CFG,
+        "Device,Camera,DemoCamera,DCam",
+        "Device,Camera,HamamatsuHam,HamamatsuHam_DCAM",
     )
     cfg = path.with_name(CFG)
     startup = "".join(
@@ -228,7 +720,9 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     report = json.loads(capsys.readouterr().out)
     assert (report["error"], report["exit_code"]) == (1, 1)
     (finding,) = (f for f in report["findings"] if f["level"] == "error")
-    number = path.with_name(CFG).read_text(encoding="utf-8").splitlines().index("Parent,XZ,DHub") + 1
+    number = (
+        path.with_name(CFG).read_text(encoding="utf-8").splitlines().index("Parent,XZ,DHub") + 1
+    )
     assert (finding["place"], finding["level"]) == (f"rig.cfg:{number}", "error")
     assert _run(["check", str(path.parent)]) == 1
     assert "1 error" in " ".join(capsys.readouterr().out.split())

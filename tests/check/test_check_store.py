@@ -1,4 +1,5 @@
-"""What `livesr check STORE` says of stacks, positions, channels, films and stores that are not closed."""
+"""What `livesr check STORE` says of stacks, positions, channels, films and stores that are not
+closed."""
 
 from __future__ import annotations
 
@@ -22,7 +23,9 @@ from recorded_runs import array
 FRAMES = 20
 
 
-def recorded(folder: Path, positions: tuple[str, ...], channels: tuple[str, ...], planes: int) -> Path:
+def recorded(
+    folder: Path, positions: tuple[str, ...], channels: tuple[str, ...], planes: int
+) -> Path:
     sink = OMEZarrSink(folder / "run.ome.zarr")
     sink.open(describe(positions=positions, channels=channels, z_planes=planes))
     for t in range(FRAMES):
@@ -30,7 +33,9 @@ def recorded(folder: Path, positions: tuple[str, ...], channels: tuple[str, ...]
             for channel in channels:
                 for z in range(planes):
                     feed(sink, t, Stream(p, channel, z))
-    sink.close({"raw_frames": FRAMES * len(positions) * len(channels) * planes * RAW, "raw_lost": 0})
+    sink.close(
+        {"raw_frames": FRAMES * len(positions) * len(channels) * planes * RAW, "raw_lost": 0}
+    )
     return sink.path
 
 
@@ -40,7 +45,12 @@ def codes(state: StoreState, level: str = "error") -> set[str]:
 
 @pytest.mark.parametrize(
     ("positions", "channels", "planes"),
-    [(("0",), ("488",), 1), (("A", "B"), ("488",), 1), (("0",), ("488", "561"), 3), (("A", "B"), ("488", "561"), 2)],
+    [
+        (("0",), ("488",), 1),
+        (("A", "B"), ("488",), 1),
+        (("0",), ("488", "561"), 3),
+        (("A", "B"), ("488", "561"), 2),
+    ],
 )
 def test_everything_is_there_until_it_is_not(
     tmp_path: Path, positions: tuple[str, ...], channels: tuple[str, ...], planes: int
@@ -71,7 +81,10 @@ def test_everything_is_there_until_it_is_not(
 
 
 def assert_placed(store: Path, halved: set[str]) -> None:
-    """Every exposure is where its pixels say that it belongs; those of the first shard of `halved` are gone."""
+    """Every exposure is where its pixels say that it belongs.
+
+    Those of the first shard of `halved` are gone.
+    """
     recorded = RecordedStore(store)
     for stream, t in recorded.pictures("raw"):
         image = recorded.images["raw", stream.position, stream.channel]
@@ -99,7 +112,9 @@ def test_a_film(tmp_path: Path) -> None:
     repair(store, still_growing_s=0.0)
     lines = RecordedStore(store).pictures("raw")
     assert sorted(t for _, t in lines) == list(range(FRAMES))
-    assert [line["missing"] for line in lines.values() if line["state"] == "raw_incomplete"] == [[3]]
+    assert [line["missing"] for line in lines.values() if line["state"] == "raw_incomplete"] == [
+        [3]
+    ]
     assert not codes(check_store(store))
     film_ = array(store, "raw")
     assert [int(film_[t * RAW + 1, 0, 0]) for t in range(FRAMES)] == [
@@ -145,5 +160,7 @@ def test_nothing_is_changed(tmp_path: Path) -> None:
     (store / "raw" / "zarr.json").write_text("")
     before = {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in store.rglob("*") if p.is_file()}
     check_store(store)
-    assert {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in store.rglob("*") if p.is_file()} == before
+    assert {
+        p: (p.stat().st_mtime_ns, p.read_bytes()) for p in store.rglob("*") if p.is_file()
+    } == before
     assert np.all([not p.name.startswith(".") for p in store.rglob("*")])

@@ -1,4 +1,5 @@
-"""`livesr check --hardware`: a rig with its devices on says what its frames show, and a broken one is told so."""
+"""`livesr check --hardware`: a rig with its devices on says what its frames show, and a broken one
+is told so."""
 
 from __future__ import annotations
 
@@ -29,14 +30,19 @@ def copied(folder: Path, rig: str, **changes: str) -> Path:
     return target
 
 
-def looked(rig: Path, capsys: pytest.CaptureFixture[str], *flags: str) -> tuple[int, dict[str, Any], Path]:
+def looked(
+    rig: Path, capsys: pytest.CaptureFixture[str], *flags: str
+) -> tuple[int, dict[str, Any], Path]:
     picture = rig.parent / "look.png"
     code = _run(["check", str(rig), "--hardware", "--picture", str(picture), "--json", *flags])
     report = json.loads(capsys.readouterr().out)
     return code, {m["name"]: m for m in report["hardware"]["measured"]}, picture
 
 
-SMALL = "SensorSize,256 => SensorSize,128;TimePoints,40 => TimePoints,4;Camera,Rig,virtual_sim => Camera,Rig,{}"
+SMALL = (
+    "SensorSize,256 => SensorSize,128;TimePoints,40 => TimePoints,4;Camera,Rig,virtual_sim =>"
+    " Camera,Rig,{}"
+)
 
 
 def test_a_sim_rig_that_is_right(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -48,14 +54,20 @@ def test_a_sim_rig_that_is_right(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "128 x 128" in seen["region"]["value"]
     with Image.open(picture) as drawn:
         assert drawn.size == (3 * 390 + 6, 4 * 408 + 6)
-        tiles = [drawn.crop((6 + 390 * x, 24 + 408 * 3, 390 + 390 * x, 408 * 4)).convert("L") for x in (0, 1)]
+        tiles = [
+            drawn.crop((6 + 390 * x, 24 + 408 * 3, 390 + 390 * x, 408 * 4)).convert("L")
+            for x in (0, 1)
+        ]
     assert tiles[0].getextrema()[1] > 200
     assert tiles[0].tobytes() != tiles[1].tobytes()
 
 
 def test_patterns_in_another_order(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rig = copied(
-        tmp_path, "virtual_sim", cfg=SMALL.format("virtual_sim"), yaml="order: angle-major => order: phase-major"
+        tmp_path,
+        "virtual_sim",
+        cfg=SMALL.format("virtual_sim"),
+        yaml="order: angle-major => order: phase-major",
     )
     code, seen, picture = looked(rig, capsys)
     assert code == 1
@@ -65,7 +77,10 @@ def test_patterns_in_another_order(tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 def test_a_storm_rig(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    small = "SensorSize,256 => SensorSize,96;Camera,Frames,1000 => Camera,Frames,100;Camera,Lit,50 => Camera,Lit,8"
+    small = (
+        "SensorSize,256 => SensorSize,96;Camera,Frames,1000 => Camera,Frames,100;Camera,Lit,50 =>"
+        " Camera,Lit,8"
+    )
     code, seen, picture = looked(copied(tmp_path, "virtual_storm", cfg=small), capsys)
     assert code == 0
     assert float(seen["localisations"]["value"].split()[0]) > 4
@@ -80,7 +95,9 @@ def test_the_demo_camera(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert picture.is_file()
 
 
-def test_too_much_light_and_a_wrong_offset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_too_much_light_and_a_wrong_offset(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     yaml = "bit_depth: 16 => bit_depth: 12;offset_adu: 100 => offset_adu: 5000"
     code, seen, _ = looked(copied(tmp_path, "demo", yaml=yaml), capsys)
     assert code == 1
@@ -88,7 +105,9 @@ def test_too_much_light_and_a_wrong_offset(tmp_path: Path, capsys: pytest.Captur
     assert "too high" in seen["offset"]["advice"]
 
 
-def test_an_error_in_the_files_moves_no_device(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_error_in_the_files_moves_no_device(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     rig = copied(tmp_path, "demo", cfg="Parent,XY,DHub => Parent,XZ,DHub")
     assert _run(["check", str(rig), "--hardware", "--json"]) == 1
     assert "hardware" not in json.loads(capsys.readouterr().out)

@@ -1,4 +1,7 @@
-"""`livesr build` where there is nothing to build for: what was asked is checked, and the reason is a sentence."""
+"""`livesr build` where there is nothing to build for.
+
+What was asked is checked, and the reason is a sentence.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,9 @@ from livesr.live.inference.cuda import why_no_gpu
 
 def livesr(*arguments: str, cwd: Path) -> tuple[int, str, str]:
     command = [sys.executable, "-m", "livesr", *arguments]
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        command, cwd=cwd, capture_output=True, text=True, timeout=120, check=False
+    )
     return done.returncode, done.stdout, done.stderr
 
 
@@ -35,14 +40,18 @@ def test_without_a_gpu_the_reason_is_said(tmp_path: Path) -> None:
         (("no-such-engine",), "No engine 'no-such-engine'"),
     ],
 )
-def test_what_cannot_be_built_is_said_first(tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:
+def test_what_cannot_be_built_is_said_first(
+    tmp_path: Path, arguments: tuple[str, ...], said: str
+) -> None:
     code, _, err = livesr("build", *arguments, cwd=tmp_path)
     assert code == 2
     assert said in err
 
 
 @pytest.mark.gpu
-def test_a_plan_is_built_once_and_a_run_finds_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plan_is_built_once_and_a_run_finds_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for package in ("tensorrt", "cupy", "typer"):
         pytest.importorskip(package, exc_type=ImportError)
     monkeypatch.setenv("LIVESR_CACHE", str(tmp_path))

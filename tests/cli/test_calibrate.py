@@ -1,4 +1,7 @@
-"""`livesr calibrate` on a rig and on raw frames: what the virtual camera shows ends up in rig.yaml."""
+"""`livesr calibrate` on a rig and on raw frames.
+
+What the virtual camera shows ends up in rig.yaml.
+"""
 
 from __future__ import annotations
 
@@ -26,10 +29,14 @@ def uncalibrated(tmp_path: Path) -> Path:
     folder = tmp_path / "my_rig"
     shutil.copytree(RIGS / "virtual_sim", folder)
     cfg = (folder / "rig.cfg").read_text(encoding="utf-8")
-    cfg = cfg.replace("SensorSize,256", f"SensorSize,{SIZE}").replace("TimePoints,40", "TimePoints,4")
+    cfg = cfg.replace("SensorSize,256", f"SensorSize,{SIZE}").replace(
+        "TimePoints,40", "TimePoints,4"
+    )
     (folder / "rig.cfg").write_text(cfg, encoding="utf-8")
     lines = (folder / "rig.yaml").read_text(encoding="utf-8").splitlines()
-    kept = [x for x in lines if not x.startswith(("    - {k_um", "  patterns:", "  phase_steps_rad"))]
+    kept = [
+        x for x in lines if not x.startswith(("    - {k_um", "  patterns:", "  phase_steps_rad"))
+    ]
     text = "\n".join(kept).replace("order: angle-major", "order: phase-major") + "\n"
     (folder / "rig.yaml").write_text(text, encoding="utf-8")
     return folder
@@ -47,7 +54,9 @@ def assert_found(rig_file: Path) -> None:
         assert abs(np.angle(np.exp(1j * off))) < 0.1
 
 
-def test_a_rig_is_calibrated_by_acquiring_on_it(uncalibrated: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_rig_is_calibrated_by_acquiring_on_it(
+    uncalibrated: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     code = _run(["calibrate", str(uncalibrated), "--groups", "2", "--exposure", "1", "--json"])
     report = json.loads(capsys.readouterr().out)
     assert code == 0
@@ -66,7 +75,9 @@ def test_a_rig_is_calibrated_by_acquiring_on_it(uncalibrated: Path, capsys: pyte
 def test_raw_frames_on_a_disk_calibrate_too(
     uncalibrated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    bank = RawBank(load_rig("virtual_sim"), SIZE, 2, seed=1, photons=300, bleaching=0.0, interval_s=0.5)
+    bank = RawBank(
+        load_rig("virtual_sim"), SIZE, 2, seed=1, photons=300, bleaching=0.0, interval_s=0.5
+    )
     tifffile.imwrite(tmp_path / "raw.tif", bank.frames)
     before = (uncalibrated / "rig.yaml").read_bytes()
     arguments = ["calibrate", str(tmp_path / "raw.tif"), "--rig", str(uncalibrated)]
@@ -84,7 +95,9 @@ def test_a_channel_of_several_gets_its_own_patterns(uncalibrated: Path, tmp_path
     rig_file = uncalibrated / "rig.yaml"
     text = rig_file.read_text(encoding="utf-8").replace("order: phase-major", "order: angle-major")
     rig_file.write_text(text + '  "561": {reconstruct: sim, emission_nm: 525}\n', encoding="utf-8")
-    bank = RawBank(load_rig("virtual_sim"), SIZE, 2, seed=1, photons=300, bleaching=0.0, interval_s=0.5)
+    bank = RawBank(
+        load_rig("virtual_sim"), SIZE, 2, seed=1, photons=300, bleaching=0.0, interval_s=0.5
+    )
     tifffile.imwrite(tmp_path / "raw.tif", bank.frames)
     arguments = ["calibrate", str(tmp_path / "raw.tif"), "--rig", str(uncalibrated)]
     assert _run(arguments) == 2  # which channel?
@@ -93,7 +106,10 @@ def test_a_channel_of_several_gets_its_own_patterns(uncalibrated: Path, tmp_path
     assert rig.sim.patterns == []
     assert len(rig.channels["561"].patterns) == 3
     assert rig.channels["561"].damping == pytest.approx(0.7, abs=0.1)
-    assert yaml.safe_load(rig_file.read_text(encoding="utf-8"))["channels"]["488"].get("patterns") is None
+    assert (
+        yaml.safe_load(rig_file.read_text(encoding="utf-8"))["channels"]["488"].get("patterns")
+        is None
+    )
 
 
 def test_one_channel_of_a_recording_of_two_is_calibrated_without_rig_cfg(
@@ -105,10 +121,20 @@ def test_one_channel_of_a_recording_of_two_is_calibrated_without_rig_cfg(
     rig = yaml.safe_load(file.read_text(encoding="utf-8"))
     rig["channels"] = {"488": {"reconstruct": "sim"}, "561": {"reconstruct": "sim"}}
     file.write_text(yaml.safe_dump(rig), encoding="utf-8")
-    bank = RawBank(load_rig("virtual_sim"), SIZE, 2, seed=1, photons=300, bleaching=0.0, interval_s=0.5)
+    bank = RawBank(
+        load_rig("virtual_sim"), SIZE, 2, seed=1, photons=300, bleaching=0.0, interval_s=0.5
+    )
     both = np.stack([np.full_like(bank.frames, 100), bank.frames], axis=2)  # (t, raw, c, y, x)
     tifffile.imwrite(tmp_path / "raw.tif", both, photometric="minisblack")
-    arguments = ["calibrate", str(tmp_path / "raw.tif"), "--rig", str(uncalibrated), "--axes", "t,raw,c,y,x", "--json"]
+    arguments = [
+        "calibrate",
+        str(tmp_path / "raw.tif"),
+        "--rig",
+        str(uncalibrated),
+        "--axes",
+        "t,raw,c,y,x",
+        "--json",
+    ]
     assert _run(arguments) == 2
     assert "say with --channel which to calibrate: 488, 561" in capsys.readouterr().out
     assert _run([*arguments, "--channel", "561"]) == 0
@@ -116,7 +142,9 @@ def test_one_channel_of_a_recording_of_two_is_calibrated_without_rig_cfg(
     assert (report["channel"], report["time_points"]) == ("561", 2)
     assert any("its channel number 2 is taken for it" in warning for warning in report["warnings"])
     patterns = load_rig(uncalibrated).channels["561"].patterns
-    assert [p.k_um for p in patterns] == [pytest.approx(p.k_um, abs=5e-3) for p in load_rig("virtual_sim").sim.patterns]
+    assert [p.k_um for p in patterns] == [
+        pytest.approx(p.k_um, abs=5e-3) for p in load_rig("virtual_sim").sim.patterns
+    ]
 
 
 def test_frames_without_patterns_change_nothing(
@@ -130,6 +158,8 @@ def test_frames_without_patterns_change_nothing(
     assert (uncalibrated / "rig.yaml").read_bytes() == before
 
 
-def test_a_rig_without_patterns_is_refused_in_a_run(uncalibrated: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_rig_without_patterns_is_refused_in_a_run(
+    uncalibrated: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert _run(["run", str(uncalibrated), "--engine", "none", "--frames", "1"]) == 2
     assert "livesr calibrate" in capsys.readouterr().err

@@ -1,4 +1,5 @@
-"""`livesr characterise` on Micro-Manager's demo camera, whose noise is known, and on stacks of a simulated one."""
+"""`livesr characterise` on Micro-Manager's demo camera, whose noise is known, and on stacks of a
+simulated one."""
 
 from __future__ import annotations
 
@@ -20,11 +21,17 @@ from rig_copies import RIGS
 NOISY_DEMO = {
     "Camera,OnCameraCCDXSize,512": "Camera,OnCameraCCDXSize,96",
     "Camera,OnCameraCCDYSize,512": "Camera,OnCameraCCDYSize,64",
-    "ConfigGroup,Channel,488,Emission,Label,525/50": "ConfigGroup,Channel,488,Camera,Photon Flux,80\n"
-    "ConfigGroup,Channel,dark,Camera,Photon Flux,2\nConfigGroup,Channel,none,Camera,Gain,0",
-    "ConfigGroup,Channel,561,Emission,Label,605/70": "ConfigGroup,Channel,561,Camera,Photon Flux,20",
-    "ConfigGroup,System,Startup,Camera,Exposure,10": "ConfigGroup,System,Startup,Camera,Mode,Noise\n"
-    "ConfigGroup,System,Startup,Camera,Photon Conversion Factor,2\nConfigGroup,System,Startup,Camera,Exposure,1",
+    "ConfigGroup,Channel,488,Emission,Label,525/50": (
+        "ConfigGroup,Channel,488,Camera,Photon Flux,80\n"
+        "ConfigGroup,Channel,dark,Camera,Photon Flux,2\nConfigGroup,Channel,none,Camera,Gain,0"
+    ),
+    "ConfigGroup,Channel,561,Emission,Label,605/70": (
+        "ConfigGroup,Channel,561,Camera,Photon Flux,20"
+    ),
+    "ConfigGroup,System,Startup,Camera,Exposure,10": (
+        "ConfigGroup,System,Startup,Camera,Mode,Noise\nConfigGroup,System,Startup,Camera,Photon"
+        " Conversion Factor,2\nConfigGroup,System,Startup,Camera,Exposure,1"
+    ),
 }
 
 
@@ -64,21 +71,34 @@ def test_the_demo_camera_s_gain(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert (code, report["raw_frames"]) == (0, 4)
 
 
-def test_the_virtual_rig_s_camera_gives_whole_groups(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_virtual_rig_s_camera_gives_whole_groups(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     changes = {"SensorSize,256": "SensorSize,64", "TimePoints,40": "TimePoints,2"}
     rig = copied(tmp_path, "virtual_sim", changes)
     dark = np.random.default_rng(0).normal(100, 3.2, (40, 64, 64)).round().astype(np.uint16)
     tifffile.imwrite(tmp_path / "dark.tif", dark, photometric="minisblack")
     code, report = livesr(
-        capsys, "characterise", str(rig), "--dark", str(tmp_path / "dark.tif"), "--acquire", "20", "--yes",
-        "--exposure", "1", "--dry-run",
-    )  # fmt: skip
+        capsys,
+        "characterise",
+        str(rig),
+        "--dark",
+        str(tmp_path / "dark.tif"),
+        "--acquire",
+        "20",
+        "--yes",
+        "--exposure",
+        "1",
+        "--dry-run",
+    )
     assert (code, report["files"], report["picture"]) == (0, [], None)
     assert report["gain_e_per_adu"] > 0  # a moving cell is no even layer: the number means nothing
     assert not list(rig.glob("*.tif"))
 
 
-def test_stacks_from_a_disk_end_in_corrected_frames(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_stacks_from_a_disk_end_in_corrected_frames(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     rig, rng = copied(tmp_path), np.random.default_rng(0)
     shape = (64, 80)
     fixed = np.rint(rng.normal(0, 4, shape))
@@ -89,12 +109,28 @@ def test_stacks_from_a_disk_end_in_corrected_frames(tmp_path: Path, capsys: pyte
     def take(name: str, electrons: float, n: int) -> str:
         frames = [noise.expose(electrons * flat, rng) + fixed for _ in range(n)]
         path = tmp_path / f"{name}.tif"
-        tifffile.imwrite(path, np.array(frames).astype(np.uint16), photometric="minisblack", compression="zlib")
+        tifffile.imwrite(
+            path, np.array(frames).astype(np.uint16), photometric="minisblack", compression="zlib"
+        )
         return str(path)
 
-    stacks = ("--dark", take("dark", 0, 120), "--flat", take("flat", 600, 80), "--light", take("light", 100, 40))
+    stacks = (
+        "--dark",
+        take("dark", 0, 120),
+        "--flat",
+        take("flat", 600, 80),
+        "--light",
+        take("light", 100, 40),
+    )
     code, report = livesr(
-        capsys, "characterise", str(rig), *stacks, "--channel", "488", "--picture", str(tmp_path / "p.png")
+        capsys,
+        "characterise",
+        str(rig),
+        *stacks,
+        "--channel",
+        "488",
+        "--picture",
+        str(tmp_path / "p.png"),
     )
     assert code == 0, report
     assert report["gain_e_per_adu"] == pytest.approx(0.5, rel=0.02)
@@ -117,8 +153,21 @@ def test_what_cannot_work_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[
         ("--dark", str(tmp_path / "one.tif")): "expected raw frames (n, y, x)",
         ("--acquire", "2"): "say with --channel to which: 488, 561",
         ("--acquire", "2", "--channel", "48"): "Did you mean '488'",
-        ("--acquire", "2", "--channel", "488", "--yes", "--dark-preset", "off"): "has no preset 'off'",
-        ("--dark", str(tmp_path / "one.tif"), "--dark-preset", "dark"): "add --acquire 200, and give no --dark FILE",
+        (
+            "--acquire",
+            "2",
+            "--channel",
+            "488",
+            "--yes",
+            "--dark-preset",
+            "off",
+        ): "has no preset 'off'",
+        (
+            "--dark",
+            str(tmp_path / "one.tif"),
+            "--dark-preset",
+            "dark",
+        ): "add --acquire 200, and give no --dark FILE",
     }
     for arguments, words in cases.items():
         code, error = livesr(capsys, "characterise", str(rig), *arguments)

@@ -1,4 +1,7 @@
-"""The command line as a user meets it: in its own process, with exit codes, JSON on stdout and one clear sentence on error."""
+"""The command line as a user meets it.
+
+In its own process, with exit codes, JSON on stdout and one clear sentence on error.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +57,11 @@ COMMANDS = [
 
 def start(arguments: Sequence[str], cwd: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "livesr", *arguments], cwd=cwd, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, "-m", "livesr", *arguments],
+        cwd=cwd,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
 
 
@@ -71,7 +78,9 @@ def as_json(*arguments: str, cwd: Path) -> tuple[int, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_has_help_with_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_command_has_help_with_an_example(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert cli._run([command, "--help"]) == 0
     assert f"livesr {command}" in capsys.readouterr().out
 
@@ -80,9 +89,22 @@ def test_demo_reports_stores_and_scores(tmp_path: Path) -> None:
     code, report = as_json("demo", *SMALL, "--policy", "complete", cwd=tmp_path)
     assert code == 0
     wanted = {
-        "raw_frames", "raw_lost", "sr_frames", "sr_skipped", "sr_fps", "groups_dropped", "tc_complete", "latency_ms",
-        "steps_ms", "engine", "backend", "store", "publish", "warnings", "score",
-    }  # fmt: skip
+        "raw_frames",
+        "raw_lost",
+        "sr_frames",
+        "sr_skipped",
+        "sr_fps",
+        "groups_dropped",
+        "tc_complete",
+        "latency_ms",
+        "steps_ms",
+        "engine",
+        "backend",
+        "store",
+        "publish",
+        "warnings",
+        "score",
+    }
     assert wanted <= report.keys()
     assert (report["raw_frames"], report["sr_frames"], report["raw_lost"]) == (45, 5, 0)
     assert zarr.open_group(report["store"], mode="r")["sr/0"].shape == (5, 3, 128, 128)
@@ -108,7 +130,9 @@ def test_a_stream_leaves_the_computer_with_keys_only(tmp_path: Path) -> None:
     code, _, err = livesr("run", "demo", *publish, "--frames", "3", cwd=tmp_path)
     assert code == 2
     assert "--keys" in err
-    running = start(["run", "virtual_sim", *publish, "--keys", "rig-keys", "--engine", "identity"], tmp_path)
+    running = start(
+        ["run", "virtual_sim", *publish, "--keys", "rig-keys", "--engine", "identity"], tmp_path
+    )
     try:
         listen = ["listen", f"tcp://127.0.0.1:{port}", "--frames", "2", "--timeout"]
         code, heard = as_json(*listen, "60", "--keys", "rig-keys/office", cwd=tmp_path)
@@ -129,7 +153,10 @@ def test_a_store_that_exists_gets_the_next_number(tmp_path: Path) -> None:
 
 
 def test_run_on_the_demo_camera(tmp_path: Path) -> None:
-    """The whole way: camera, separated frames, store, stream; and that nothing of it is a specimen is said everywhere."""
+    """The whole way: camera, separated frames, store, stream.
+
+    And that nothing of it is a specimen is said everywhere.
+    """
     folder = str(REPOSITORY / "hardware_configs" / "demo")
     address = "tcp://127.0.0.1:*"
     code, report = as_json(
@@ -153,17 +180,26 @@ def test_run_on_the_demo_camera(tmp_path: Path) -> None:
     (said,) = (w for w in report["warnings"] if "Micro-Manager's demo camera" in w)
     store = tmp_path / "d.ome.zarr"
     assert {p.name for p in store.glob("raw*")} == {"raw_0_488", "raw_0_561"}
-    about = json.loads((store / "sr_0_488" / "zarr.json").read_text(encoding="utf-8"))["attributes"]["livesr"]
+    about = json.loads((store / "sr_0_488" / "zarr.json").read_text(encoding="utf-8"))[
+        "attributes"
+    ]["livesr"]
     assert said in about["warnings"]
-    lines = [json.loads(line) for line in (store / "livesr" / "frames.jsonl").read_text(encoding="utf-8").splitlines()]
+    lines = [
+        json.loads(line)
+        for line in (store / "livesr" / "frames.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     separated = [line for line in lines if line["state"] == "separated"]
     assert len(separated) == 4
     assert all(said in line["warnings"] for line in separated)
 
 
-@pytest.mark.parametrize("flags", [("--channels", "561", "--engine", "identity"), ("--engine", "561=identity")])
+@pytest.mark.parametrize(
+    "flags", [("--channels", "561", "--engine", "identity"), ("--engine", "561=identity")]
+)
 def test_an_engine_for_one_of_several_channels(tmp_path: Path, flags: tuple[str, ...]) -> None:
-    code, report = as_json("run", "demo", "--frames", "2", "--policy", "complete", *flags, cwd=tmp_path)
+    code, report = as_json(
+        "run", "demo", "--frames", "2", "--policy", "complete", *flags, cwd=tmp_path
+    )
     assert code == 0
     assert report["engine"]["561"] == "identity"
     assert set(report["engine"]) == ({"561"} if "--channels" in flags else {"488", "561"})
@@ -173,9 +209,21 @@ def test_listen_receives_what_demo_publishes(tmp_path: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         endpoint = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
-    listener = start(["listen", endpoint, "--frames", "2", "--timeout", "60", "--save", "frames", "--json"], tmp_path)
+    listener = start(
+        ["listen", endpoint, "--frames", "2", "--timeout", "60", "--save", "frames", "--json"],
+        tmp_path,
+    )
     code, _ = as_json(
-        "demo", "--size", "64", "--frames", "60", "--engine", "identity", "--publish", endpoint, cwd=tmp_path
+        "demo",
+        "--size",
+        "64",
+        "--frames",
+        "60",
+        "--engine",
+        "identity",
+        "--publish",
+        endpoint,
+        cwd=tmp_path,
     )
     out, err = listener.communicate(timeout=120)
     assert (code, listener.returncode) == (0, 0), err
@@ -214,7 +262,9 @@ def test_bad_input_is_one_clear_sentence_and_exit_2(
     typo = tmp_path / "typo"
     shutil.copytree(REPOSITORY / "hardware_configs" / "virtual_sim", typo)
     rig = yaml.safe_load((typo / "rig.yaml").read_text(encoding="utf-8"))
-    (typo / "rig.yaml").write_text(yaml.safe_dump({**rig, "optiks": rig["optics"]}), encoding="utf-8")
+    (typo / "rig.yaml").write_text(
+        yaml.safe_dump({**rig, "optiks": rig["optics"]}), encoding="utf-8"
+    )
     forged = tmp_path / "forged"
     shutil.copytree(REPOSITORY / "engines" / "identity", forged)
     with (forged / "model.onnx").open("ab") as model:
@@ -232,7 +282,14 @@ def test_bad_input_is_one_clear_sentence_and_exit_2(
         ("run", "demo", "--publish", address): address,
         ("run", "virtual_sim", "--engine", str(forged)): "SHA-256",
         ("run", "demo", "--store", str(tmp_path / "a-file" / "x.ome.zarr")): "a-file",
-        ("run", "virtual_sim", "--engine", "identity", "--backend", "openvina"): "Did you mean 'openvino'?",
+        (
+            "run",
+            "virtual_sim",
+            "--engine",
+            "identity",
+            "--backend",
+            "openvina",
+        ): "Did you mean 'openvino'?",
         ("run", "virtual_sim", "--frames", "0"): "frames",
         ("view", "nothing.ome.zarr"): "nothing.ome.zarr",
         ("process", "nothing.tif"): "There is no nothing.tif",
@@ -279,20 +336,31 @@ def test_the_version_is_the_package_s(capsys: pytest.CaptureFixture[str]) -> Non
     assert capsys.readouterr().out == f"livesr {__version__}\n"
 
 
-def test_keys_that_encrypt_nothing_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_keys_that_encrypt_nothing_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert cli._run(["run", "demo", "--keys", str(tmp_path), "--json"]) == 2
     assert "add --publish" in json.loads(capsys.readouterr().out)["error"]
 
 
 def test_a_device_that_does_not_start_is_named() -> None:
-    request = session.Request(rig=load_rig("virtual_sim"), experiment=Experiment(), properties={"Seed": "-1"})
+    request = session.Request(
+        rig=load_rig("virtual_sim"), experiment=Experiment(), properties={"Seed": "-1"}
+    )
     with pytest.raises(ConfigError, match="Camera could not be started"):
         session.load_core(request)
 
 
 def test_the_table_has_no_number_for_what_was_not_made() -> None:
     none, some = {"p50": None, "p99": None}, {"p50": 8.0, "p99": 9.0}
-    report = {"raw_frames": 9, "raw_lost": 0, "recon_frames": 1, "groups_dropped": 0, "sr_frames": 0, "sr_skipped": 0}
+    report = {
+        "raw_frames": 9,
+        "raw_lost": 0,
+        "recon_frames": 1,
+        "groups_dropped": 0,
+        "sr_frames": 0,
+        "sr_skipped": 0,
+    }
     report |= {
         "sr_fps": 0.0,
         "tc_complete": 1.0,
@@ -311,7 +379,9 @@ def test_the_table_has_no_number_for_what_was_not_made() -> None:
     assert "1 measured" in measured
     assert not {"latency", "neighbours", "separated"} & set(measured.split())
     assert "latency" not in shown(engine={"488": "e"}, backend={"488": "torch"})
-    assert "latency" in shown(engine={"488": "e"}, backend={"488": "torch"}, sr_frames=1, latency_ms=some)
+    assert "latency" in shown(
+        engine={"488": "e"}, backend={"488": "torch"}, sr_frames=1, latency_ms=some
+    )
 
 
 def test_a_memory_limit_ends_in_a_sentence(tmp_path: Path) -> None:
@@ -327,17 +397,34 @@ livesr.base.config.load_rig = load_rig
 sys.argv = ["livesr", "run", "virtual_sim"]
 main()
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False
+    )
     assert done.returncode == 1
     said = " ".join(done.stderr.split())
-    assert said.startswith("livesr: The memory does not suffice (Unable to allocate 1.00 GiB): raise the limit")
+    assert said.startswith(
+        "livesr: The memory does not suffice (Unable to allocate 1.00 GiB): raise the limit"
+    )
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
 @pytest.mark.parametrize("ending", [("SIGINT",), ("SIGTERM", "SIGTERM"), ("SIGHUP", "SIGHUP")])
-def test_a_signal_ends_a_run_cleanly_and_a_second_too(tmp_path: Path, ending: tuple[str, ...]) -> None:
+def test_a_signal_ends_a_run_cleanly_and_a_second_too(
+    tmp_path: Path, ending: tuple[str, ...]
+) -> None:
     process = start(
-        ["run", "virtual_sim", "--engine", "identity", "--frames", "2000", "--store", "c.ome.zarr", "--json"], tmp_path
+        [
+            "run",
+            "virtual_sim",
+            "--engine",
+            "identity",
+            "--frames",
+            "2000",
+            "--store",
+            "c.ome.zarr",
+            "--json",
+        ],
+        tmp_path,
     )
     log = tmp_path / "c.ome.zarr" / "livesr" / "frames.jsonl"
     deadline = time.monotonic() + 90

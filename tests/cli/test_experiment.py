@@ -1,4 +1,7 @@
-"""What flags and plan files acquire: every exposure at its place, counted before it starts, and refused in one sentence."""
+"""What flags and plan files acquire.
+
+Every exposure at its place, counted before it starts, and refused in one sentence.
+"""
 
 from __future__ import annotations
 
@@ -27,12 +30,16 @@ DEMO = load_rig("demo")
 
 def mixed_rig() -> RigConfig:
     """Channel 488 takes nine exposures, channel 561 one."""
-    data = RIG.model_dump() | {"channels": {"488": {"reconstruct": "sim"}, "561": {"reconstruct": "passthrough"}}}
+    data = RIG.model_dump() | {
+        "channels": {"488": {"reconstruct": "sim"}, "561": {"reconstruct": "passthrough"}}
+    }
     return RigConfig.model_validate(data)
 
 
 def test_raw_frames_are_innermost_and_each_channel_has_its_own() -> None:
-    plan = plan_of(Experiment(frames=2, positions="0,0;10,5", z="2:1", interval_s=1.5), mixed_rig(), 10)
+    plan = plan_of(
+        Experiment(frames=2, positions="0,0;10,5", z="2:1", interval_s=1.5), mixed_rig(), 10
+    )
     events = list(plan)
     assert len(events) == 2 * 2 * 3 * (9 + 1)
     assert [e.index.get("sim") for e in events[:30]] == [*range(9)] * 3 + [None] * 3
@@ -44,16 +51,24 @@ def test_raw_frames_are_innermost_and_each_channel_has_its_own() -> None:
     measured = extent(plan, mixed_rig(), 10)
     assert (measured.exposures, measured.groups, measured.exact) == (120, 24, True)
     assert measured.seconds == pytest.approx(1.5 + 0.6)
-    assert measured.sentence(62_000_000_000) == (
-        "2 positions x 3 planes x 2 channels x 2 time points, 1 or 9 raw frames each: 120 exposures, at least 2.1 s, "
-        "up to 62 GB before compression."
+    assert (
+        measured.sentence(62_000_000_000)
+        == "2 positions x 3 planes x 2 channels x 2 time points, 1 or 9 raw frames each: 120"
+        " exposures, at least 2.1 s, up to 62 GB before compression."
     )
 
 
 def test_what_a_channel_leaves_out_is_left_out(tmp_path: Path) -> None:
     file = tmp_path / "plan.yaml"
-    channels: list[Any] = [{"config": "488", "acquire_every": 2}, {"config": "561", "do_stack": False}]
-    fields = {"channels": channels, "time_plan": {"interval": 0, "loops": 4}, "z_plan": {"range": 2, "step": 1}}
+    channels: list[Any] = [
+        {"config": "488", "acquire_every": 2},
+        {"config": "561", "do_stack": False},
+    ]
+    fields = {
+        "channels": channels,
+        "time_plan": {"interval": 0, "loops": 4},
+        "z_plan": {"range": 2, "step": 1},
+    }
     file.write_text(yaml.safe_dump(fields))
     rig = mixed_rig()
     plan = plan_of(Experiment(plan=file), rig, 10)
@@ -79,7 +94,13 @@ def test_a_duration_becomes_as_many_time_points_as_fit() -> None:
 
 @pytest.mark.parametrize(
     "said",
-    [{"frames": 10**20}, {"duration_s": 1e9}, {"duration_s": 1e300}, {"z": "1e9:1e-9"}, {"z": "0..1e6:0.1"}],
+    [
+        {"frames": 10**20},
+        {"duration_s": 1e9},
+        {"duration_s": 1e300},
+        {"z": "1e9:1e-9"},
+        {"z": "0..1e6:0.1"},
+    ],
 )
 def test_what_no_computer_can_plan_is_refused(said: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="can be planned"):
@@ -90,7 +111,9 @@ def test_a_long_plan_is_measured_without_walking_through_it(tmp_path: Path) -> N
     plan = plan_of(Experiment(frames=1_000_000, interval_s=60), RIG, 10)
     assert extent(plan, RIG, 10).seconds == pytest.approx(60 * 999_999 + 0.09)
     file = tmp_path / "plan.yaml"
-    file.write_text(yaml.safe_dump({"time_plan": [{"interval": 1, "loops": 3}, {"interval": 2, "loops": 2}]}))
+    file.write_text(
+        yaml.safe_dump({"time_plan": [{"interval": 1, "loops": 3}, {"interval": 2, "loops": 2}]})
+    )
     assert extent(plan_of(Experiment(plan=file), RIG, 10), RIG, 10).seconds == pytest.approx(4.09)
 
 
@@ -98,7 +121,9 @@ def test_planes_are_around_the_focus_where_positions_do_not_say(tmp_path: Path) 
     with core_of("demo") as core:
         core.setZPosition(50)
         core.waitForSystem()
-        zs = [e.z_pos for e in plan_of(Experiment(frames=1, z="2:1", channels="488"), DEMO, 10, core)]
+        zs = [
+            e.z_pos for e in plan_of(Experiment(frames=1, z="2:1", channels="488"), DEMO, 10, core)
+        ]
         assert zs == [49, 50, 51]
         said = Experiment(frames=1, z="2:1", channels="488", positions="0,0;1,1,7")
         assert [e.z_pos for e in plan_of(said, DEMO, 10, core)] == [49, 50, 51, 6, 7, 8]
@@ -109,7 +134,11 @@ def test_planes_are_around_the_focus_where_positions_do_not_say(tmp_path: Path) 
 def test_positions_come_from_a_file_too(tmp_path: Path) -> None:
     file = tmp_path / "cells.csv"
     file.write_text("# stage\n0, 0\n\n10.5,-3,7   # the dividing one\n1,2,3,late\n")
-    places = [{"x": 0, "y": 0}, {"x": 10.5, "y": -3, "z": 7}, {"x": 1, "y": 2, "z": 3, "name": "late"}]
+    places = [
+        {"x": 0, "y": 0},
+        {"x": 10.5, "y": -3, "z": 7},
+        {"x": 1, "y": 2, "z": 3, "name": "late"},
+    ]
     assert positions_of(str(file)) == places
     assert positions_of("0,0; 10.5,-3,7 ;1,2,3,late;") == places
 
@@ -146,7 +175,10 @@ def test_what_cannot_be_is_refused_in_a_sentence(said: dict[str, Any], words: st
         ("z_plan: {range: -1, step: 0.5}\n", "makes no stack of 1 to 10000 planes"),
         ("z_plan: {range: 1.0e+9, step: 0.5}\n", "makes no stack of 1 to 10000 planes"),
         ("time_plan: {interval: {'': 1}, loops: 2}\n", "is no plan"),
-        ("time_plna: {interval: 1, loops: 3}", "unknown key 'time_plna'. Did you mean 'time_plan'?"),
+        (
+            "time_plna: {interval: 1, loops: 3}",
+            "unknown key 'time_plna'. Did you mean 'time_plan'?",
+        ),
         ("channels: ['640']", "describes no channel '640'"),
         ("time_plan: {interval: 1, loops: 0}", "is no useq plan: time_plan"),
         ("channels: ['488'\n", "is no plan"),
@@ -169,7 +201,10 @@ def test_a_stage_that_is_not_there_is_missed_before_the_run() -> None:
     with core_of("demo") as core:
         core.setXYStageDevice("")
         core.setFocusDevice("")
-        for said, words in (({"positions": "0,0;1,1"}, "no XY stage"), ({"z": "1..2:1"}, "no focus drive")):
+        for said, words in (
+            ({"positions": "0,0;1,1"}, "no XY stage"),
+            ({"z": "1..2:1"}, "no focus drive"),
+        ):
             with pytest.raises(ConfigError, match=words):
                 check_stages(plan_of(Experiment(**said), DEMO, 10, core), core)
         check_stages(plan_of(Experiment(), DEMO, 10, core), core)
@@ -181,10 +216,17 @@ def sim_core() -> Iterator[CMMCorePlus]:
         yield core
 
 
-def test_every_exposure_of_such_a_run_is_in_the_store(sim_core: CMMCorePlus, tmp_path: Path) -> None:
+def test_every_exposure_of_such_a_run_is_in_the_store(
+    sim_core: CMMCorePlus, tmp_path: Path
+) -> None:
     said = Experiment(frames=3, positions="0,0;100,0,5,cell", z="1:0.5")
     request = Request(
-        rig=RIG, experiment=said, engine="none", store=tmp_path / "r.ome.zarr", policy="complete", exposure_ms=1
+        rig=RIG,
+        experiment=said,
+        engine="none",
+        store=tmp_path / "r.ome.zarr",
+        policy="complete",
+        exposure_ms=1,
     )
     console = Console(record=True, quiet=False, width=200, file=(tmp_path / "out.txt").open("w"))
     wanted = plan_of(said, RIG, 1, sim_core).plan
@@ -208,14 +250,27 @@ def test_every_exposure_of_such_a_run_is_in_the_store(sim_core: CMMCorePlus, tmp
 
 def test_every_store_keeps_what_made_it(sim_core: CMMCorePlus, tmp_path: Path) -> None:
     request = Request(
-        rig=RIG, experiment=Experiment(frames=3), engine="identity", store=tmp_path / "r.ome.zarr", exposure_ms=1
+        rig=RIG,
+        experiment=Experiment(frames=3),
+        engine="identity",
+        store=tmp_path / "r.ome.zarr",
+        exposure_ms=1,
     )
     stores = [Path(acquire(request, sim_core, Console(quiet=True))["store"]) for _ in range(2)]
     assert [s.name for s in stores] == ["r.ome.zarr", "r_2.ome.zarr"]
     for store in stores:
         kept = {p.name for p in (store / "livesr").iterdir()}
-        assert kept >= {"rig.yaml", "rig.cfg", "plan.yaml", "manifest-identity.yaml", "report.json", "frames.jsonl"}
-        assert (store / "livesr" / "rig.yaml").read_bytes() == (RIG.folder / "rig.yaml").read_bytes()
+        assert kept >= {
+            "rig.yaml",
+            "rig.cfg",
+            "plan.yaml",
+            "manifest-identity.yaml",
+            "report.json",
+            "frames.jsonl",
+        }
+        assert (store / "livesr" / "rig.yaml").read_bytes() == (
+            RIG.folder / "rig.yaml"
+        ).read_bytes()
         assert (store / "livesr" / "rig.cfg").read_bytes() == RIG.cfg_path.read_bytes()
 
 

@@ -1,4 +1,7 @@
-"""Numbers from outside that become a duration, a size or a count: bounded, finite, and refused in a sentence."""
+"""Numbers from outside that become a duration, a size or a count.
+
+Bounded, finite, and refused in a sentence.
+"""
 
 from __future__ import annotations
 
@@ -26,14 +29,18 @@ RIG = load_rig("virtual_sim")
 PLAN: dict[str, Any] = {
     "axis_order": "tpcz",
     "time_plan": {"interval": 0.5, "loops": 4},
-    "stage_positions": [{"x": 1.0, "y": 2.0, "z": 3.0, "sequence": {"z_plan": {"range": 2.0, "step": 0.5}}}],
-    "channels": [{"config": next(iter(RIG.channels)), "exposure": 5.0, "acquire_every": 1, "z_offset": 0.5}],
+    "stage_positions": [
+        {"x": 1.0, "y": 2.0, "z": 3.0, "sequence": {"z_plan": {"range": 2.0, "step": 0.5}}}
+    ],
+    "channels": [
+        {"config": next(iter(RIG.channels)), "exposure": 5.0, "acquire_every": 1, "z_offset": 0.5}
+    ],
     "metadata": {"a": [1.0]},
 }
 NONSENSE = [1e308, -1e308, math.inf, -math.inf, math.nan, 10**400]
 
 
-# -- the command line -----------------------------------------------------------------------------------------------------
+# -- the command line ------------------------------------------------------------------------------
 
 
 def functions(application: typer.Typer) -> Iterator[Callable[..., Any]]:
@@ -52,11 +59,19 @@ def options() -> Iterator[tuple[str, set[Any], Any]]:
                 kinds = {kind, *get_args(kind)}
                 kinds |= {inner for outer in list(kinds) for inner in get_args(outer)}
                 if found := kinds & {int, float}:
-                    yield f"{function.__name__} {name}", found | ({tuple} & {get_origin(k) for k in kinds}), about[0]
+                    yield (
+                        f"{function.__name__} {name}",
+                        found | ({tuple} & {get_origin(k) for k in kinds}),
+                        about[0],
+                    )
 
 
-@pytest.mark.parametrize(("name", "kinds", "about"), list(options()), ids=lambda x: x if isinstance(x, str) else "")
-def test_every_number_of_the_command_line_has_bounds(name: str, kinds: set[Any], about: Any) -> None:
+@pytest.mark.parametrize(
+    ("name", "kinds", "about"), list(options()), ids=lambda x: x if isinstance(x, str) else ""
+)
+def test_every_number_of_the_command_line_has_bounds(
+    name: str, kinds: set[Any], about: Any
+) -> None:
     if tuple not in kinds:  # of which typer bounds nothing
         assert about.min is not None
         assert about.max is not None
@@ -69,13 +84,17 @@ def test_every_number_of_the_command_line_has_bounds(name: str, kinds: set[Any],
 
 
 @pytest.mark.parametrize("given", ["nan", "inf", "-inf", "1e308", "1e400"])
-@pytest.mark.parametrize("option", ["--exposure", "--duration", "--interval", "--on-finish-timeout"])
-def test_they_are_refused_before_anything_starts(option: str, given: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    "option", ["--exposure", "--duration", "--interval", "--on-finish-timeout"]
+)
+def test_they_are_refused_before_anything_starts(
+    option: str, given: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert _run(["run", "virtual_sim", option, given, "--json"]) == 2
     assert option in json.loads(capsys.readouterr().out)["error"]
 
 
-# -- files ------------------------------------------------------------------------------------------------------------------
+# -- files -----------------------------------------------------------------------------------------
 
 JUDGED_ONLY = {  # shown to people, used for nothing
     "Manifest/$defs/Metrics/properties/channels",
@@ -104,7 +123,13 @@ def test_every_number_of_a_file_has_bounds(model: type[BaseModel]) -> None:
 
 
 def numbers(data: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    items = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
+    items = (
+        data.items()
+        if isinstance(data, dict)
+        else enumerate(data)
+        if isinstance(data, list)
+        else ()
+    )
     for key, value in items:
         if isinstance(value, int | float) and not isinstance(value, bool):
             yield (*path, key)
@@ -131,7 +156,9 @@ def test_nonsense_in_a_rig_is_refused(path: tuple[Any, ...]) -> None:
         assert len(str(refused.value)) < 1000
 
 
-@pytest.mark.parametrize("path", [p for p in numbers(PLAN) if "metadata" not in p], ids=lambda p: ".".join(map(str, p)))
+@pytest.mark.parametrize(
+    "path", [p for p in numbers(PLAN) if "metadata" not in p], ids=lambda p: ".".join(map(str, p))
+)
 def test_nonsense_in_a_plan_is_refused(path: tuple[Any, ...], tmp_path: Path) -> None:
     file = tmp_path / "plan.yaml"
     for nonsense in (*NONSENSE, 1e12):

@@ -1,4 +1,7 @@
-"""The command of `--on-finish`: what it is given, that it comes after every run, and that it changes none."""
+"""The command of `--on-finish`.
+
+What it is given, that it comes after every run, and that it changes none.
+"""
 
 from __future__ import annotations
 
@@ -22,12 +25,18 @@ from livesr.base.errors import ConfigError
 from livesr.cli.on_finish import OnFinish, command_of, split
 
 QUIET = Console(quiet=True)
-REPORT = {"store": "/data/a cell's run.ome.zarr", "exit_code": 1, "error": "The disk is full.", "warnings": ["dim"]}
+REPORT = {
+    "store": "/data/a cell's run.ome.zarr",
+    "exit_code": 1,
+    "error": "The disk is full.",
+    "warnings": ["dim"],
+}
 NOTES = """
 import json, os, sys
 given = {k: v for k, v in os.environ.items() if k.startswith("LIVESR_")}
 file = json.load(open(os.environ["LIVESR_REPORT"]))
-json.dump({"argv": sys.argv[2:], "env": given, "stdin": json.load(sys.stdin), "file": file}, open(sys.argv[1], "w"))
+said = {"argv": sys.argv[2:], "env": given, "stdin": json.load(sys.stdin), "file": file}
+json.dump(said, open(sys.argv[1], "w"))
 print("copied")
 """
 
@@ -43,7 +52,9 @@ def python(code: str) -> str:
     return shlex.join([sys.executable, "-c", code])
 
 
-def test_it_is_given_the_report_in_every_way(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_it_is_given_the_report_in_every_way(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     command, notes = noting(tmp_path, "{store}", "to/{exit_code}", '{"text": 1}', "a  b")
     report = command_of(command, 60).run(REPORT, QUIET)
     seen = json.loads(notes.read_text())
@@ -60,7 +71,10 @@ def test_it_is_given_the_report_in_every_way(tmp_path: Path, capfd: pytest.Captu
 
 @pytest.mark.parametrize(
     ("code", "words"),
-    [("raise SystemExit(3)", "ended with 3"), ("import os; os.close(0); os._exit(4)", "ended with 4")],
+    [
+        ("raise SystemExit(3)", "ended with 3"),
+        ("import os; os.close(0); os._exit(4)", "ended with 4"),
+    ],
 )
 def test_its_failure_is_a_warning_and_nothing_else(code: str, words: str) -> None:
     report = command_of(python(code), 60).run(REPORT, QUIET)
@@ -106,7 +120,12 @@ def test_a_program_that_went_away_is_a_warning(tmp_path: Path) -> None:
 
 def test_a_windows_command_line_keeps_its_backslashes() -> None:
     line = r'C:\tools\copy.exe "D:\my data\{store}" /log:it' + r"'s.txt #1"
-    assert split(line, windows=True) == [r"C:\tools\copy.exe", r"D:\my data\{store}", r"/log:it's.txt", "#1"]
+    assert split(line, windows=True) == [
+        r"C:\tools\copy.exe",
+        r"D:\my data\{store}",
+        r"/log:it's.txt",
+        "#1",
+    ]
     assert split("a 'b c' d\\ e", windows=False) == ["a", "b c", "d e"]
 
 
@@ -123,9 +142,19 @@ def livesr(tmp_path: Path, *arguments: str) -> subprocess.Popen[str]:
 def test_a_run_calls_it_with_its_final_report(tmp_path: Path) -> None:
     command, notes = noting(tmp_path, "{store}")
     process = livesr(
-        tmp_path, "run", "demo", "--frames", "3", "--exposure", "2", "--store", "r.ome.zarr", "--json",
-        "--on-finish", command,
-    )  # fmt: skip
+        tmp_path,
+        "run",
+        "demo",
+        "--frames",
+        "3",
+        "--exposure",
+        "2",
+        "--store",
+        "r.ome.zarr",
+        "--json",
+        "--on-finish",
+        command,
+    )
     out, err = process.communicate(timeout=120)
     report, seen = json.loads(out), json.loads(notes.read_text())
     assert process.returncode == 0, err
@@ -137,7 +166,9 @@ def test_a_run_calls_it_with_its_final_report(tmp_path: Path) -> None:
 
 def test_a_run_that_cannot_start_calls_it_too(tmp_path: Path) -> None:
     command, notes = noting(tmp_path)
-    process = livesr(tmp_path, "run", "demo", "--store", "/proc/nowhere/x.ome.zarr", "--on-finish", command)
+    process = livesr(
+        tmp_path, "run", "demo", "--store", "/proc/nowhere/x.ome.zarr", "--on-finish", command
+    )
     _, err = process.communicate(timeout=120)
     assert process.returncode == 2, err
     seen: dict[str, Any] = json.loads(notes.read_text())
@@ -150,7 +181,17 @@ def test_a_run_that_cannot_start_calls_it_too(tmp_path: Path) -> None:
 def test_an_interrupted_run_calls_it_too(tmp_path: Path) -> None:
     command, notes = noting(tmp_path)
     process = livesr(
-        tmp_path, "run", "demo", "--frames", "5000", "--exposure", "5", "--store", "r.ome.zarr", "--on-finish", command
+        tmp_path,
+        "run",
+        "demo",
+        "--frames",
+        "5000",
+        "--exposure",
+        "5",
+        "--store",
+        "r.ome.zarr",
+        "--on-finish",
+        command,
     )
     log, deadline = tmp_path / "r.ome.zarr" / "livesr" / "frames.jsonl", time.monotonic() + 60
     while not (log.is_file() and log.stat().st_size) and time.monotonic() < deadline:
@@ -165,7 +206,11 @@ def test_an_interrupted_run_calls_it_too(tmp_path: Path) -> None:
 
 def test_the_script_of_the_guide_sends_its_message(tmp_path: Path) -> None:
     guide = (Path(__file__).parents[2] / "docs" / "guide.md").read_text(encoding="utf-8")
-    (code,) = [c for c in re.findall(r"^```python\n(.*?)^```", guide, re.M | re.S) if "json.load(sys.stdin)" in c]
+    (code,) = [
+        c
+        for c in re.findall(r"^```python\n(.*?)^```", guide, re.M | re.S)
+        if "json.load(sys.stdin)" in c
+    ]
     script = tmp_path / "message.py"
     script.write_text(code)
     received: list[dict[str, str]] = []
@@ -182,7 +227,9 @@ def test_the_script_of_the_guide_sends_its_message(tmp_path: Path) -> None:
         thread = threading.Thread(target=server.handle_request)
         thread.start()
         address = f"http://127.0.0.1:{server.server_port}"
-        report = command_of(shlex.join([sys.executable, str(script), address]), 60).run(REPORT, QUIET)
+        report = command_of(shlex.join([sys.executable, str(script), address]), 60).run(
+            REPORT, QUIET
+        )
         thread.join()
     assert report["on_finish"]["exit_code"] == 0
     assert received == [{"text": "livesr ended with 1: The disk is full."}]

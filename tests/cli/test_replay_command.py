@@ -1,4 +1,5 @@
-"""`livesr run --replay` and `livesr process` on recordings of other programs, as a user meets them."""
+"""`livesr run --replay` and `livesr process` on recordings of other programs, as a user meets
+them."""
 
 from __future__ import annotations
 
@@ -31,8 +32,12 @@ def test_a_recording_takes_the_place_of_the_camera(tmp_path: Path, raw: Path) ->
     assert (code, report["raw_frames"], report["sr_frames"], report["raw_lost"]) == (0, 36, 4, 0)
     assert report["replay"]["rate"] == "max"
     assert any("holds no times" in warning for warning in report["warnings"])
-    np.testing.assert_array_equal(zarr.open_group(report["store"], mode="r")["raw/0"][:].reshape(FRAMES.shape), FRAMES)
-    code, processed = as_json("process", "raw.tif", "--rig", "virtual_sim", "--engine", "identity", cwd=tmp_path)
+    np.testing.assert_array_equal(
+        zarr.open_group(report["store"], mode="r")["raw/0"][:].reshape(FRAMES.shape), FRAMES
+    )
+    code, processed = as_json(
+        "process", "raw.tif", "--rig", "virtual_sim", "--engine", "identity", cwd=tmp_path
+    )
     assert code == 0
     for name in ("raw/0", "recon/0", "sr/0"):
         one, other = (zarr.open_group(r["store"], mode="r")[name][:] for r in (report, processed))
@@ -40,10 +45,14 @@ def test_a_recording_takes_the_place_of_the_camera(tmp_path: Path, raw: Path) ->
 
 
 def test_a_rig_without_rig_cfg_replays_and_cannot_acquire(tmp_path: Path, raw: Path) -> None:
-    shutil.copytree(Path(__file__).parents[2] / "hardware_configs" / "virtual_sim", tmp_path / "rig")
+    shutil.copytree(
+        Path(__file__).parents[2] / "hardware_configs" / "virtual_sim", tmp_path / "rig"
+    )
     (tmp_path / "rig" / "rig.cfg").unlink()
     run = ["run", "rig", "--engine", "identity", "--frames", "1"]
-    code, report = as_json(*run, "--replay", "raw.tif", "--rate", "max", "--policy", "complete", cwd=tmp_path)
+    code, report = as_json(
+        *run, "--replay", "raw.tif", "--rate", "max", "--policy", "complete", cwd=tmp_path
+    )
     assert (code, report["recon_frames"]) == (0, 1)
     code, _, err = livesr(*run, cwd=tmp_path)
     assert (code, "names 'rig.cfg', which is not beside it" in " ".join(err.split())) == (2, True)

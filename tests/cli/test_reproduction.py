@@ -1,4 +1,5 @@
-"""The comparisons of docs/reproduction.md run from pairs to table, and go on where they were interrupted."""
+"""The comparisons of docs/reproduction.md run from pairs to table, and go on where they were
+interrupted."""
 
 from __future__ import annotations
 
@@ -64,29 +65,47 @@ def reproduce(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
             "--workers",
             "1",
         ]
-        command = [*arguments, *sizes, "--recipe", str(tmp_path / "tiny.yaml"), "--out", str(tmp_path / "out")]
+        command = [
+            *arguments,
+            *sizes,
+            "--recipe",
+            str(tmp_path / "tiny.yaml"),
+            "--out",
+            str(tmp_path / "out"),
+        ]
         monkeypatch.setattr("sys.argv", ["reproduce.py", *command])
         return main()
 
     return call
 
 
-def test_a_comparison_goes_on_and_ends_with_table_and_figure(reproduce: Callable[..., int], tmp_path: Path) -> None:
+def test_a_comparison_goes_on_and_ends_with_table_and_figure(
+    reproduce: Callable[..., int], tmp_path: Path
+) -> None:
     assert reproduce("continuity", "--slice", "1e-9") == 75
     assert reproduce("continuity") == 0
     folder = tmp_path / "out" / "continuity"
     table = (folder / "table.md").read_text(encoding="utf-8")
-    assert len(re.findall(r"^\| (three frames|one frame) \| calibrated \|", table, re.MULTILINE)) == 6
+    assert (
+        len(re.findall(r"^\| (three frames|one frame) \| calibrated \|", table, re.MULTILINE)) == 6
+    )
     found = json.loads((folder / "table.json").read_text(encoding="utf-8"))
     assert found["settings"] == {"budget": 3, "pairs": 8, "sequences": 2}
     assert (folder / "figure.png").stat().st_size > 1000
-    trained = {p.parents[1]: yaml.safe_load(p.read_text())["window"] for p in (tmp_path / "out").rglob("manifest.yaml")}
+    trained = {
+        p.parents[1]: yaml.safe_load(p.read_text())["window"]
+        for p in (tmp_path / "out").rglob("manifest.yaml")
+    }
     assert sorted(trained.values()) == [1, 3]
     made = {run: (run / "final.pt").stat().st_mtime_ns for run in trained}
     assert reproduce("continuity") == 0
-    assert made == {run: (run / "final.pt").stat().st_mtime_ns for run in trained}, "what is finished is kept"
+    assert made == {run: (run / "final.pt").stat().st_mtime_ns for run in trained}, (
+        "what is finished is kept"
+    )
     assert reproduce("snr") == 0
-    assert len(list((tmp_path / "out" / "trained").iterdir())) == 2, "what two comparisons need is trained once"
+    assert len(list((tmp_path / "out" / "trained").iterdir())) == 2, (
+        "what two comparisons need is trained once"
+    )
 
 
 def test_the_page_names_every_comparison() -> None:

@@ -19,12 +19,16 @@ from recorded_runs import Live, array, mixing_engine, moving_groups, sim_rig
 
 @pytest.fixture
 def engine(tmp_path: Path) -> Engine:
-    return mixing_engine(tmp_path / "engines" / "mixing")  # where commands that run in this folder find it
+    return mixing_engine(
+        tmp_path / "engines" / "mixing"
+    )  # where commands that run in this folder find it
 
 
 def livesr(*arguments: object, cwd: Path) -> tuple[int, str, str]:
     command = [sys.executable, "-m", "livesr", *map(str, arguments)]
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        command, cwd=cwd, capture_output=True, text=True, timeout=120, check=False
+    )
     return done.returncode, done.stdout, done.stderr
 
 
@@ -35,9 +39,13 @@ def as_json(*arguments: object, cwd: Path) -> dict[str, Any]:
     return json.loads(out)
 
 
-def test_process_backfill_repair(tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_process_backfill_repair(
+    tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    live = Live(sim_rig("mixing"), tmp_path / "live.ome.zarr", policy="latest", slow={"infer": 0.04})
+    live = Live(
+        sim_rig("mixing"), tmp_path / "live.ome.zarr", policy="latest", slow={"infer": 0.04}
+    )
     live.record(moving_groups(20), pace_s=lambda t: 0.01)
     processed = as_json("process", "live.ome.zarr", cwd=tmp_path)
     assert Path(processed["store"]).name == "live_processed.ome.zarr"
@@ -68,7 +76,9 @@ def test_process_backfill_repair(tmp_path: Path, engine: Engine, monkeypatch: py
     assert as_json("check", "live.ome.zarr", cwd=tmp_path)["error"] == 0
 
 
-def test_a_hole_is_said_by_every_command(tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hole_is_said_by_every_command(
+    tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     live = Live(sim_rig("mixing"), tmp_path / "live.ome.zarr")
     live.record(moving_groups(40))
@@ -86,21 +96,27 @@ def test_a_hole_is_said_by_every_command(tmp_path: Path, engine: Engine, monkeyp
     assert (code, "no store of livesr" in err) == (2, True)
 
 
-def test_of_three_backfills_at_once_one_works(tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_three_backfills_at_once_one_works(
+    tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    live = Live(sim_rig("mixing"), tmp_path / "live.ome.zarr", policy="latest", slow={"infer": 0.04})
+    live = Live(
+        sim_rig("mixing"), tmp_path / "live.ome.zarr", policy="latest", slow={"infer": 0.04}
+    )
     live.record(moving_groups(40), pace_s=lambda t: 0.01)
     reference = as_json("process", "live.ome.zarr", cwd=tmp_path)["store"]
     script = (
-        "import sys, time\nfrom pathlib import Path\nfrom livesr.store.backfill import backfill\n"
-        "from livesr.base.errors import StoreError\n"
-        "print('ready', flush=True)\nsys.stdin.readline()\n"
-        "try:\n"
-        "    print(backfill(Path('live.ome.zarr'), on_progress=lambda *_: time.sleep(0.1))['predicted'])\n"
-        "except StoreError as e:\n    print(e)\n"
+        "import sys, time\nfrom pathlib import Path\nfrom livesr.store.backfill import"
+        " backfill\nfrom livesr.base.errors import StoreError\nprint('ready',"
+        " flush=True)\nsys.stdin.readline()\ntry:\n    print(backfill(Path('live.ome.zarr'),"
+        " on_progress=lambda *_: time.sleep(0.1))['predicted'])\nexcept StoreError as e:\n   "
+        " print(e)\n"
     )
     command, pipe = [sys.executable, "-c", script], subprocess.PIPE
-    three = [subprocess.Popen(command, cwd=tmp_path, stdin=pipe, stdout=pipe, text=True) for _ in range(3)]
+    three = [
+        subprocess.Popen(command, cwd=tmp_path, stdin=pipe, stdout=pipe, text=True)
+        for _ in range(3)
+    ]
     for process in three:
         assert process.stdout is not None
         process.stdout.readline()
@@ -116,7 +132,9 @@ def test_of_three_backfills_at_once_one_works(tmp_path: Path, engine: Engine, mo
     assert not list((live.sink.path / "livesr").glob("backfill*"))
 
 
-def test_a_run_that_is_alive_is_left_alone(tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_is_alive_is_left_alone(
+    tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whatever its pace: the log of this one has been silent for an hour."""
     monkeypatch.chdir(tmp_path)
     live = Live(sim_rig("mixing"), tmp_path / "live.ome.zarr")
@@ -126,12 +144,19 @@ def test_a_run_that_is_alive_is_left_alone(tmp_path: Path, engine: Engine, monke
         if t == 20:
             long_ago = time.time() - 3600
             os.utime(live.sink.path / "livesr" / "frames.jsonl", (long_ago, long_ago))
-            seen.extend(livesr(c, "live.ome.zarr", cwd=tmp_path) for c in ("repair", "backfill", "process", "check"))
+            seen.extend(
+                livesr(c, "live.ome.zarr", cwd=tmp_path)
+                for c in ("repair", "backfill", "process", "check")
+            )
         return 0.0
 
     live.record(moving_groups(24), pace_s=pause)
     for code, _, err in seen:
-        assert (code, "is being recorded by" in " ".join(err.split()), "livesr repair" in err) == (2, True, False), err
+        assert (code, "is being recorded by" in " ".join(err.split()), "livesr repair" in err) == (
+            2,
+            True,
+            False,
+        ), err
     assert as_json("check", "live.ome.zarr", cwd=tmp_path)["error"] == 0
     assert np.array_equal(array(live.sink.path, "raw"), moving_groups(24))
 
@@ -140,7 +165,17 @@ def test_process_a_tiff_without_an_engine(tmp_path: Path) -> None:
     import tifffile
 
     tifffile.imwrite(tmp_path / "raw.tif", moving_groups(3), photometric="minisblack")
-    arguments = ("process", "raw.tif", "--rig", "virtual_sim", "--engine", "none", "--store", "o.ome.zarr", "--no-raw")
+    arguments = (
+        "process",
+        "raw.tif",
+        "--rig",
+        "virtual_sim",
+        "--engine",
+        "none",
+        "--store",
+        "o.ome.zarr",
+        "--no-raw",
+    )
     report = as_json(*arguments, "--origin", "3", "7", "--interval", "0.5", cwd=tmp_path)
     assert (report["recon_frames"], report["sr_frames"]) == (3, 0)
     assert not (tmp_path / "o.ome.zarr" / "raw").exists()

@@ -57,7 +57,12 @@ def test_a_storm_run_is_localised_stored_and_processed_again(tmp_path: Path) -> 
         "tcp://127.0.0.1:*",
         cwd=tmp_path,
     )
-    assert (report["raw_frames"], report["recon_frames"], report["raw_lost"], report["error"]) == (60, 3, 0, None)
+    assert (report["raw_frames"], report["recon_frames"], report["raw_lost"], report["error"]) == (
+        60,
+        3,
+        0,
+        None,
+    )
     store = Path(report["store"])
     yaozarrs.validate_zarr_store(str(store))
     assert zarr.open_array(store / "raw" / "0", mode="r").shape == (60, 64, 64)
@@ -65,4 +70,6 @@ def test_a_storm_run_is_localised_stored_and_processed_again(tmp_path: Path) -> 
     found = read_localisations(store / "localisations.csv")
     assert len(found) > 200
     again = livesr("process", store, "--store", "again.ome.zarr", cwd=tmp_path)
-    assert (Path(again["store"]) / "localisations.csv").read_bytes() == (store / "localisations.csv").read_bytes()
+    assert (Path(again["store"]) / "localisations.csv").read_bytes() == (
+        store / "localisations.csv"
+    ).read_bytes()

@@ -30,7 +30,14 @@ RECIPE = {
     "description": "A network of almost no size, for this test.",
     "data": {"train": 8, "validation": 4, "size": 64, "seed": 5, "validation_seed": 6},
     "train": {
-        "parameters": {"width": 8, "groups": 1, "blocks": 1, "reduction": 4, "unshuffle": 2, "head": "partition"},
+        "parameters": {
+            "width": 8,
+            "groups": 1,
+            "blocks": 1,
+            "reduction": 4,
+            "unshuffle": 2,
+            "head": "partition",
+        },
         "steps": 6,
         "patch": 48,
         "batch": 2,
@@ -46,7 +53,8 @@ RECIPE = {
         "version": "0",
         "task": "separate",
         "channels": [
-            {"name": n, "color": c} for n, c in (("Microtubules", "00FF00"), ("ER", "FF00FF"), ("Lysosomes", "FFFF00"))
+            {"name": n, "color": c}
+            for n, c in (("Microtubules", "00FF00"), ("ER", "FF00FF"), ("Lysosomes", "FFFF00"))
         ],
         "window": 3,
         "modality": ["sim"],
@@ -56,7 +64,9 @@ RECIPE = {
 
 def livesr(*arguments: str, cwd: Path) -> dict[str, Any]:
     command = [sys.executable, "-m", "livesr", *arguments, "--json"]
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run(
+        command, cwd=cwd, capture_output=True, text=True, timeout=240, check=False
+    )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -66,12 +76,33 @@ def test_a_recipe_becomes_an_engine_that_runs(tmp_path: Path) -> None:
     livesr("train", "--recipe", "tiny.yaml", "--out", "run", "--workers", "1", cwd=tmp_path)
     assert {p.name for p in (tmp_path / "run").glob("*.png")} == {"curves.png", "validation.png"}
     rows = (tmp_path / "run" / "log.csv").read_text().splitlines()
-    livesr("train", "--recipe", "tiny.yaml", "--out", "run", "--workers", "1", "--steps", "9", cwd=tmp_path)
+    livesr(
+        "train",
+        "--recipe",
+        "tiny.yaml",
+        "--out",
+        "run",
+        "--workers",
+        "1",
+        "--steps",
+        "9",
+        cwd=tmp_path,
+    )
     assert (tmp_path / "run" / "log.csv").read_text().splitlines()[
         : len(rows)
     ] == rows  # it went on, it did not begin anew
     result = livesr(
-        "export", "run", "--out", "tiny", "--weights", "final", "--sequences", "2", "--time-points", "3", cwd=tmp_path
+        "export",
+        "run",
+        "--out",
+        "tiny",
+        "--weights",
+        "final",
+        "--sequences",
+        "2",
+        "--time-points",
+        "3",
+        cwd=tmp_path,
     )
     engine = load_engine(tmp_path / "tiny")
     assert engine.manifest.sha256 == result["sha256"]
@@ -80,7 +111,18 @@ def test_a_recipe_becomes_an_engine_that_runs(tmp_path: Path) -> None:
     assert engine.manifest.metrics.residual is not None
     card = (tmp_path / "tiny" / "README.md").read_text(encoding="utf-8")
     assert "9 steps of 2 patches of 48 x 48" in " ".join(card.split())
-    report = livesr("demo", "--engine", "tiny", "--size", "64", "--frames", "4", "--policy", "complete", cwd=tmp_path)
+    report = livesr(
+        "demo",
+        "--engine",
+        "tiny",
+        "--size",
+        "64",
+        "--frames",
+        "4",
+        "--policy",
+        "complete",
+        cwd=tmp_path,
+    )
     assert report["sr_frames"] == 4
     assert set(report["score"]) == {"Microtubules", "ER", "Lysosomes"}
 
@@ -90,8 +132,20 @@ def test_slices_come_to_an_end_and_runs_share_their_pairs(tmp_path: Path) -> Non
     recipe.write_text(yaml.safe_dump(RECIPE))
 
     def train(out: str, *more: str) -> dict[str, Any]:
-        arguments = ["--recipe", recipe, "--data", tmp_path / "pairs", "--out", tmp_path / out, "--workers", 1, *more]
-        result = CliRunner().invoke(app, ["train", *map(str, arguments), "--json"], catch_exceptions=False)
+        arguments = [
+            "--recipe",
+            recipe,
+            "--data",
+            tmp_path / "pairs",
+            "--out",
+            tmp_path / out,
+            "--workers",
+            1,
+            *more,
+        ]
+        result = CliRunner().invoke(
+            app, ["train", *map(str, arguments), "--json"], catch_exceptions=False
+        )
         return json.loads(result.stdout)
 
     for _ in range(100):
@@ -143,10 +197,17 @@ def test_own_images_become_an_engine_with_card_and_metrics(tmp_path: Path, kind:
         parameters, engine["window"] = {"scale": 2, "blocks": 1, "width": 4}, 1
         train = {**train, "architecture": "edsr", "loss": {"kind": "l1"}, "patch": 24}
     engine["channels"] = [{"name": n, "color": "00FF00"} for n in names]
-    recipe = {**RECIPE, "data": data, "train": {**train, "parameters": parameters}, "engine": engine}
+    recipe = {
+        **RECIPE,
+        "data": data,
+        "train": {**train, "parameters": parameters},
+        "engine": engine,
+    }
     (tmp_path / "own.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
     (tmp_path / "own-images.yaml").write_text(yaml.safe_dump({"images": data["images"]}))
-    assert invoke("train", "--recipe", tmp_path / "own.yaml", "--out", tmp_path / "run", "--workers", 1)["finished"]
+    assert invoke(
+        "train", "--recipe", tmp_path / "own.yaml", "--out", tmp_path / "run", "--workers", 1
+    )["finished"]
     weights = ("--weights", "final", "--sequences", 2, "--threads", 1)
     invoke("export", tmp_path / "run", "--out", tmp_path / "engine", *weights)
     manifest = load_engine(tmp_path / "engine").manifest
@@ -154,16 +215,42 @@ def test_own_images_become_an_engine_with_card_and_metrics(tmp_path: Path, kind:
     assert manifest.halo > 0
     assert set(manifest.metrics.channels) == set(names)
     report = ("--out", tmp_path / "report", "--threads", 1)
-    found = invoke("evaluate", tmp_path / "engine", "--data", tmp_path / "run" / "pairs-validation", "--n", 2, *report)
+    found = invoke(
+        "evaluate",
+        tmp_path / "engine",
+        "--data",
+        tmp_path / "run" / "pairs-validation",
+        "--n",
+        2,
+        *report,
+    )
     assert set(found["structures"]) == set(names)
     if kind == "upscale":
         with pytest.raises(UsageError, match="Give --data"):
             invoke("evaluate", tmp_path / "engine", *report)
-        image = 1000 * gaussian_filter(np.random.default_rng(1).random((400, 400)), 1).astype(np.float32)
+        image = 1000 * gaussian_filter(np.random.default_rng(1).random((400, 400)), 1).astype(
+            np.float32
+        )
         tifffile.imwrite(tmp_path / "real.tif", image)
-        invoke("export", tmp_path / "run", "--out", tmp_path / "engine", *weights, "--images", tmp_path / "real.tif")
+        invoke(
+            "export",
+            tmp_path / "run",
+            "--out",
+            tmp_path / "engine",
+            *weights,
+            "--images",
+            tmp_path / "real.tif",
+        )
         own = invoke(
-            "evaluate", tmp_path / "engine", "--data", tmp_path / "own-images.yaml", "--n", 2, "--size", 64, *report
+            "evaluate",
+            tmp_path / "engine",
+            "--data",
+            tmp_path / "own-images.yaml",
+            "--n",
+            2,
+            "--size",
+            64,
+            *report,
         )
         assert own["mean_gradient"]["truth"]["mean"] > 0
     card = (tmp_path / "engine" / "README.md").read_text(encoding="utf-8")
@@ -180,13 +267,17 @@ def test_a_training_survives_the_loss_of_its_machine(tmp_path: Path) -> None:
     def call(run: str, minutes: float) -> int:
         command = ["bash", str(script), "tiny.yaml", run, str(minutes), "kept"]
         environment = {**os.environ, "PYTHON": sys.executable, "TRAIN_ARGUMENTS": "--workers 1"}
-        return subprocess.run(command, cwd=tmp_path, env=environment, timeout=240, check=False).returncode
+        return subprocess.run(
+            command, cwd=tmp_path, env=environment, timeout=240, check=False
+        ).returncode
 
     assert call("first", 0.01) == 75
     assert call("first", 9) == 0
     shutil.rmtree(tmp_path / "first")
     assert call("second", 9) == 0
-    assert {"log.csv", "checkpoint.pt", "final.pt"} <= {p.name for p in (tmp_path / "second").iterdir()}
+    assert {"log.csv", "checkpoint.pt", "final.pt"} <= {
+        p.name for p in (tmp_path / "second").iterdir()
+    }
     assert [row["step"] for row in read_log(tmp_path / "second" / "log.csv")] == ["3", "6"]
 
 

@@ -22,13 +22,24 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 
 def snippets(page: str) -> list[str]:
-    return re.findall(r"^```python\n(.*?)^```", (DOCS / page).read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    return re.findall(
+        r"^```python\n(.*?)^```",
+        (DOCS / page).read_text(encoding="utf-8"),
+        re.MULTILINE | re.DOTALL,
+    )
 
 
 def columns(page: str, heading: str) -> list[list[str]]:
     """The rows of the first table under `heading`."""
-    section = (DOCS / page).read_text(encoding="utf-8").split(f"## {heading}\n", 1)[1].split("\n## ", 1)[0]
-    rows = [re.split(r"(?<!\\)\|", line)[1:-1] for line in section.splitlines() if line.startswith("|")]
+    section = (
+        (DOCS / page)
+        .read_text(encoding="utf-8")
+        .split(f"## {heading}\n", 1)[1]
+        .split("\n## ", 1)[0]
+    )
+    rows = [
+        re.split(r"(?<!\\)\|", line)[1:-1] for line in section.splitlines() if line.startswith("|")
+    ]
     return [[cell.strip() for cell in row] for row in rows[2:]]
 
 
@@ -66,7 +77,11 @@ def endpoint() -> Iterator[str]:
 
 def run(code: str, argument: str) -> list[str]:
     done = subprocess.run(
-        [sys.executable, "-c", code, argument], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", code, argument],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
@@ -93,11 +108,19 @@ def test_reading_a_store(store: Path) -> None:
 
 
 def test_every_header_field_is_documented() -> None:
-    documented = {name for row in columns("wire-format.md", "The header") for name in re.findall(r"`(\w+)`", row[0])}
+    documented = {
+        name
+        for row in columns("wire-format.md", "The header")
+        for name in re.findall(r"`(\w+)`", row[0])
+    }
     assert documented == set(WireHeader.model_fields)
 
 
 def test_every_key_of_the_frames_log_is_documented(store: Path) -> None:
-    documented = {name for row in columns("store-layout.md", "frames.jsonl") for name in re.findall(r"`(\w+)`", row[0])}
+    documented = {
+        name
+        for row in columns("store-layout.md", "frames.jsonl")
+        for name in re.findall(r"`(\w+)`", row[0])
+    }
     written = {key for event in read_frames_log(store / "livesr" / "frames.jsonl") for key in event}
     assert written <= documented

@@ -1,4 +1,7 @@
-"""The README keeps its word: its commands are those that CI runs, its snippet runs, its links lead somewhere."""
+"""The README keeps its word.
+
+Its commands are those that CI runs, its snippet runs, its links lead somewhere.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,11 @@ import pytest
 import yaml
 
 REPOSITORY = Path(__file__).parents[2]
-PAGES = [p for p in REPOSITORY.rglob("*.md") if not {".venv", "node_modules", ".hypothesis"} & set(p.parts)]
+PAGES = [
+    p
+    for p in REPOSITORY.rglob("*.md")
+    if not {".venv", "node_modules", ".hypothesis"} & set(p.parts)
+]
 
 
 def blocks(language: str) -> list[str]:
@@ -31,9 +38,17 @@ def test_ci_runs_the_test_command() -> None:
 
 def test_the_public_host_runs_what_ci_runs() -> None:
     script = (REPOSITORY / ".ci" / "run").read_text(encoding="utf-8")
-    workflow = yaml.safe_load((REPOSITORY / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))
-    steps = [step["run"] for job in workflow["jobs"].values() for step in job["steps"] if "run" in step]
-    for command in ('pip install -c constraints.txt -e ".[dev]"', "pytest || .ci/again $?", ".ci/audit"):
+    workflow = yaml.safe_load(
+        (REPOSITORY / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
+    )
+    steps = [
+        step["run"] for job in workflow["jobs"].values() for step in job["steps"] if "run" in step
+    ]
+    for command in (
+        'pip install -c constraints.txt -e ".[dev]"',
+        "pytest || .ci/again $?",
+        ".ci/audit",
+    ):
         assert command in steps
         assert command.replace("install", "install -q") in script
     linters = script.rstrip().rpartition("\n\n")[2].splitlines()
@@ -44,11 +59,21 @@ def test_the_public_host_runs_what_ci_runs() -> None:
 
 def test_the_snippet_runs(tmp_path: Path) -> None:
     (snippet,) = blocks("python")
-    plan = "import useq\nsequence = useq.MDASequence(time_plan=useq.TIntervalLoops(interval=0, loops=2), channels=['488'])\n"
-    (tmp_path / "hardware_configs").symlink_to(REPOSITORY / "hardware_configs", target_is_directory=True)
+    plan = (
+        "import useq\nsequence = useq.MDASequence(time_plan=useq.TIntervalLoops(interval=0,"
+        " loops=2), channels=['488'])\n"
+    )
+    (tmp_path / "hardware_configs").symlink_to(
+        REPOSITORY / "hardware_configs", target_is_directory=True
+    )
     script = plan + snippet.replace(":5555", ":*")
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert "'raw_frames': 2" in done.stdout

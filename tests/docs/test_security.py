@@ -10,7 +10,9 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[2]
 PAGE = (REPOSITORY / "docs" / "security.md").read_text(encoding="utf-8")
-ROWS = [line for line in PAGE.splitlines() if line.startswith("| ") and not line.startswith("| what |")]
+ROWS = [
+    line for line in PAGE.splitlines() if line.startswith("| ") and not line.startswith("| what |")
+]
 
 
 def named(row: str) -> list[str]:

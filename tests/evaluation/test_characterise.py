@@ -36,7 +36,11 @@ class Camera:
         phase = np.arange(SHAPE[1]) / 5
         frames = []
         for i in range(n):
-            stripes = 1 + 0.7 * np.cos(phase + 2 * np.pi * (i % pattern) / pattern) if pattern > 1 else 1.0
+            stripes = (
+                1 + 0.7 * np.cos(phase + 2 * np.pi * (i % pattern) / pattern)
+                if pattern > 1
+                else 1.0
+            )
             light = electrons * (1 - fade * i / n) * self.flat * self.response * stripes
             frames.append(self.noise.expose(light.astype(np.float32), self.rng) + self.fixed)
         return np.clip(frames, 0, 65535).astype(np.uint16)
@@ -46,7 +50,9 @@ def check(found: Characterisation, camera: Camera, gain_error: float = 0.02) -> 
     good = ~camera.bad
     assert found.transfer is not None
     assert found.flat is not None
-    assert np.abs(found.offset - OFFSET_ADU - camera.fixed)[good].max() < 2.5  # read noise of the mean, worst pixel
+    assert (
+        np.abs(found.offset - OFFSET_ADU - camera.fixed)[good].max() < 2.5
+    )  # read noise of the mean, worst pixel
     assert np.abs(found.offset - OFFSET_ADU - camera.fixed)[good].mean() < 0.25
     assert 1 / found.transfer.gain_e_per_adu == pytest.approx(GAIN_ADU_PER_E, rel=gain_error)
     truth = np.sqrt(camera.read_variance_e2)
@@ -62,7 +68,10 @@ def check(found: Characterisation, camera: Camera, gain_error: float = 0.02) -> 
 def test_everything_is_found_again() -> None:
     camera = Camera()
     found = characterise(
-        camera.stack(0, 200), camera.stack(400, 100), [camera.stack(e, 40) for e in (50, 1500)], smooth_px=5
+        camera.stack(0, 200),
+        camera.stack(400, 100),
+        [camera.stack(e, 40) for e in (50, 1500)],
+        smooth_px=5,
     )
     check(found, camera)
     assert found.warnings == ()
@@ -73,7 +82,9 @@ def test_everything_is_found_again() -> None:
 
 def test_a_layer_that_bleaches_and_structured_light_are_no_noise() -> None:
     camera = Camera(1)
-    found = characterise(camera.stack(0, 200), camera.stack(800, 99, fade=0.5, pattern=9), n_raw=9, smooth_px=5)
+    found = characterise(
+        camera.stack(0, 200), camera.stack(800, 99, fade=0.5, pattern=9), n_raw=9, smooth_px=5
+    )
     check(found, camera, gain_error=0.03)
 
 
@@ -88,7 +99,9 @@ def test_the_gain_of_every_pixel() -> None:
 
 def test_an_emccd_s_gain_is_that_behind_its_register() -> None:
     rng, noise = np.random.default_rng(5), EMCCDNoise(cic_e=0.0)
-    dark, flat = ([noise.expose(np.full(SHAPE, e, np.float32), rng) for _ in range(120)] for e in (0, 40))
+    dark, flat = (
+        [noise.expose(np.full(SHAPE, e, np.float32), rng) for _ in range(120)] for e in (0, 40)
+    )
     found = characterise(np.array(dark), np.array(flat), em_gain=noise.em_gain)
     assert found.transfer is not None
     assert found.transfer.gain_e_per_adu == pytest.approx(noise.gain_e_per_adu, rel=0.03)

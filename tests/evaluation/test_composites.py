@@ -1,4 +1,7 @@
-"""Composites of single structures: what is mixed is what was asked for, and what is measured is the separation alone."""
+"""Composites of single structures.
+
+What is mixed is what was asked for, and what is measured is the separation alone.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,9 @@ ENGINES = Path(__file__).parents[2] / "engines"
 NAMES = ("Structure 1", "Structure 2", "Structure 3")
 
 
-def texture(seed: int, shape: tuple[int, int] = (96, 128), grain: float = 1.5) -> NDArray[np.float32]:
+def texture(
+    seed: int, shape: tuple[int, int] = (96, 128), grain: float = 1.5
+) -> NDArray[np.float32]:
     """A picture of sparse spots, in a unit and with an offset of its own."""
     rng = np.random.default_rng(seed)
     return 400 + 5000 * gaussian_filter((rng.random(shape) > 0.98).astype(np.float32), grain)
@@ -50,7 +55,10 @@ def test_every_structure_is_weak_missing_and_alone_in_turn() -> None:
 
 
 def test_fields_have_one_size_and_structures_take_turns() -> None:
-    wide, small = StructureImages([texture(0, (200, 300))]), StructureImages([texture(1), texture(2)])
+    wide, small = (
+        StructureImages([texture(0, (200, 300))]),
+        StructureImages([texture(1), texture(2)]),
+    )
     fields = list(fields_of([wide, small], 10))
     assert len(fields) == 4, "2 x 2 tiles of 96 x 128 lie in the larger one"
     assert {tile.truth.shape for field in fields for tile in field} == {(96, 128)}
@@ -70,12 +78,16 @@ def test_a_noisy_image_is_added_in_the_unit_of_its_clean_one() -> None:
 
 
 def test_an_engine_that_shares_out_evenly_scores_what_its_input_does_and_invents_a_third() -> None:
-    result = evaluate_composites(ENGINES / "identity", pictures(), backend="openvino", precision="f32", threads=1)
+    result = evaluate_composites(
+        ENGINES / "identity", pictures(), backend="openvino", precision="f32", threads=1
+    )
     assert (result["fields"], result["shape"]) == (1, [96, 128])
     equal = result["mixtures"]["1:1:1"]
     for name in NAMES:
         assert equal[name]["pcc"] == pytest.approx(equal[name]["pcc_input"], abs=1e-3)
-        assert result["mixtures"][f"{name} missing"][name]["invented"] == pytest.approx(1 / 3, abs=0.01)
+        assert result["mixtures"][f"{name} missing"][name]["invented"] == pytest.approx(
+            1 / 3, abs=0.01
+        )
         assert result["mixtures"][f"{name} alone"][name]["pcc"] == pytest.approx(1, abs=1e-3)
         assert result["mixtures"][f"{name} at a quarter"][name]["pcc"] < equal[name]["pcc"]
     means = summary(result)
@@ -87,7 +99,12 @@ def test_an_engine_that_shares_out_evenly_scores_what_its_input_does_and_invents
 
 def test_pcc_alone_measures_nothing_else() -> None:
     result = evaluate_composites(
-        ENGINES / "identity", pictures(), measures="pcc", backend="openvino", precision="f32", threads=1
+        ENGINES / "identity",
+        pictures(),
+        measures="pcc",
+        backend="openvino",
+        precision="f32",
+        threads=1,
     )
     assert "psnr" not in result["mixtures"]["1:1:1"]["Structure 1"]
 
@@ -116,7 +133,15 @@ def test_the_command_mixes_the_images_of_a_folder(tmp_path: Path) -> None:
     for i, name in enumerate(NAMES):
         (tmp_path / "data" / name.lower()).mkdir(parents=True)
         tifffile.imwrite(tmp_path / "data" / name.lower() / "one.tif", texture(i))
-    command = ["evaluate", "identity", "--data", str(tmp_path / "data"), "--out", str(tmp_path / "out"), "--json"]
+    command = [
+        "evaluate",
+        "identity",
+        "--data",
+        str(tmp_path / "data"),
+        "--out",
+        str(tmp_path / "out"),
+        "--json",
+    ]
     outcome = json.loads(CliRunner().invoke(app, command, catch_exceptions=False).stdout)
     assert outcome["summary"]["invented"] == pytest.approx(1 / 3, abs=0.01)
     assert "Structure 3 at a quarter" in (tmp_path / "out" / "report.md").read_text()

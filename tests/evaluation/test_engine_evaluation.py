@@ -1,4 +1,5 @@
-"""An engine's evaluation: sequences are repeatable and unlike training's, and an engine that does nothing gains nothing."""
+"""An engine's evaluation: sequences are repeatable and unlike training's, and an engine that does
+nothing gains nothing."""
 
 from __future__ import annotations
 
@@ -29,16 +30,20 @@ def sequence() -> SimulatedSequence:
 
 @pytest.fixture(scope="module")
 def result() -> dict[str, Any]:
-    return evaluate_engine(ENGINE, seeds=[1, 2, 3], n_t=3, size=SIZE, backend="openvino", precision="f32", threads=1)
+    return evaluate_engine(
+        ENGINE, seeds=[1, 2, 3], n_t=3, size=SIZE, backend="openvino", precision="f32", threads=1
+    )
 
 
-# -- sequences -------------------------------------------------------------------------------------------------------
+# -- sequences -------------------------------------------------------------------------------------
 
 
 def test_a_seed_gives_the_same_frames_again(sequence: SimulatedSequence) -> None:
     again = SimulatedSequence((EVALUATION, 1), 2, SIZE, STEADY)
     np.testing.assert_array_equal(again.raw(), sequence.raw())
-    assert not np.array_equal(SimulatedSequence((EVALUATION, 2), 2, SIZE, STEADY).raw(), sequence.raw())
+    assert not np.array_equal(
+        SimulatedSequence((EVALUATION, 2), 2, SIZE, STEADY).raw(), sequence.raw()
+    )
 
 
 def test_the_truths_sum_to_what_the_reconstruction_shows(sequence: SimulatedSequence) -> None:
@@ -54,19 +59,27 @@ def test_the_truths_sum_to_what_the_reconstruction_shows(sequence: SimulatedSequ
 def test_structures_alone_add_up(sequence: SimulatedSequence) -> None:
     level = {
         names: float(sequence.raw(list(names)).mean())
-        for names in ((), ("microtubules",), ("er",), ("lysosomes",), ("microtubules", "er", "lysosomes"))
+        for names in (
+            (),
+            ("microtubules",),
+            ("er",),
+            ("lysosomes",),
+            ("microtubules", "er", "lysosomes"),
+        )
     }
     alone = sum(level[(name,)] - level[()] for name in ("microtubules", "er", "lysosomes"))
     assert alone == pytest.approx(level["microtubules", "er", "lysosomes"] - level[()], rel=0.05)
 
 
-# -- evaluation ------------------------------------------------------------------------------------------------------
+# -- evaluation ------------------------------------------------------------------------------------
 
 
 def test_an_engine_that_does_nothing_gains_nothing(result: dict[str, Any]) -> None:
     assert set(result["structures"]) == {"Structure 1", "Structure 2", "Structure 3"}
     for entry in result["structures"].values():
-        assert abs(entry["gain"]["pcc"]["mean"]) < 0.05, "only the zero below which channels are cut differs"
+        assert abs(entry["gain"]["pcc"]["mean"]) < 0.05, (
+            "only the zero below which channels are cut differs"
+        )
         assert not entry["disjoint"]
     assert result["reached"] == {"gain_pcc": False, "disjoint": False, "mean_pcc": False}
     assert result["residual"]["max"] < 1e-3, "its channels sum to the input"
@@ -89,10 +102,20 @@ def test_the_result_is_json_and_a_card(result: dict[str, Any]) -> None:
 def test_run_writes_numbers_table_and_picture(tmp_path: Path) -> None:
     done: list[tuple[int, int]] = []
     run(
-        ENGINE, tmp_path, seeds=[4], n_t=2, size=SIZE, backend="openvino", threads=1, progress=lambda *a: done.append(a)
+        ENGINE,
+        tmp_path,
+        seeds=[4],
+        n_t=2,
+        size=SIZE,
+        backend="openvino",
+        threads=1,
+        progress=lambda *a: done.append(a),
     )
     assert done == [(1, 1)]
-    assert json.loads((tmp_path / "evaluation.json").read_text(encoding="utf-8"))["engine"]["id"] == "identity"
+    assert (
+        json.loads((tmp_path / "evaluation.json").read_text(encoding="utf-8"))["engine"]["id"]
+        == "identity"
+    )
     assert "| structure |" in (tmp_path / "evaluation.md").read_text(encoding="utf-8")
     with Image.open(tmp_path / "evaluation.png") as picture:
         assert picture.size[0] > picture.size[1], "one row"
@@ -105,7 +128,7 @@ def test_what_cannot_be_simulated_is_refused() -> None:
         evaluate_engine(ENGINE, seeds=[1], size=SIZE, structures=["microtubules", "er", "er"])
 
 
-# -- picture ---------------------------------------------------------------------------------------------------------
+# -- picture ---------------------------------------------------------------------------------------
 
 
 def test_false_light_shows_in_the_colour_of_its_channel() -> None:
@@ -115,6 +138,11 @@ def test_false_light_shows_in_the_colour_of_its_channel() -> None:
     row = PictureRow("", truth.sum(0), prediction, truth, ("a", "b"), ("00FF00", "FF00FF"))
     picture = np.asarray(montage([row]))
     tiles = [picture[-4, 4 + 12 * i] for i in range(5)]
-    assert [tuple(int(v) for v in tile) for tile in tiles[1:]] == [(0, 0, 0), (255, 0, 255), (255, 0, 255), (0, 255, 0)]
+    assert [tuple(int(v) for v in tile) for tile in tiles[1:]] == [
+        (0, 0, 0),
+        (255, 0, 255),
+        (255, 0, 255),
+        (0, 255, 0),
+    ]
     with pytest.raises(ValueError, match="at least one row"):
         montage([])

@@ -1,4 +1,7 @@
-"""The limits of an engine: what follows from frames of which it is known, and the command that measures them."""
+"""The limits of an engine.
+
+What follows from frames of which it is known, and the command that measures them.
+"""
 
 from __future__ import annotations
 
@@ -28,10 +31,17 @@ from livesr.simulation.domain import Domain
 LIGHT = "imcsr-mt-er-lyso-light"
 
 
-def seen(share: float = 0.3, true: float = 0.3, pcc: float = 0.9, errors: NDArray[np.float32] | None = None) -> Seen:
+def seen(
+    share: float = 0.3,
+    true: float = 0.3,
+    pcc: float = 0.9,
+    errors: NDArray[np.float32] | None = None,
+) -> Seen:
     spread = None if errors is None else np.abs(errors) / 4
     shares, true_shares = np.array([share, 1 - share]), np.array([true, 1 - true])
-    return Seen(np.zeros(len(FEATURES)), 0.1, (), shares, true_shares, np.array([pcc, 0.9]), errors, spread)
+    return Seen(
+        np.zeros(len(FEATURES)), 0.1, (), shares, true_shares, np.array([pcc, 0.9]), errors, spread
+    )
 
 
 def test_frames_like_those_of_training_are_familiar_and_others_are_not() -> None:
@@ -51,7 +61,10 @@ def test_the_share_that_makes_a_structure_weak_lies_between_lost_ones_and_those_
     in_order = [seen(share, share, 0.9) for share in np.linspace(0.1, 0.5, 20)]
     assert 0.05 < weak_share([*lost, *dark, *in_order], 0) < 0.15
     assert weak_share(in_order, 0) == 0
-    assert np.mean([f.shares[0] < weak_share([*in_order, seen(0.4, 0.01, 0)], 0) for f in in_order]) <= 0.1
+    assert (
+        np.mean([f.shares[0] < weak_share([*in_order, seen(0.4, 0.01, 0)], 0) for f in in_order])
+        <= 0.1
+    )
 
 
 def test_the_uncertainty_is_scaled_to_the_error() -> None:
@@ -79,7 +92,9 @@ def test_only_structures_that_can_be_simulated_are_measured(tmp_path: Path) -> N
 def test_the_command_writes_what_it_measured_and_the_engine_warns_of_it(tmp_path: Path) -> None:
     folder = tmp_path / "engine"
     shutil.copytree(load_engine(LIGHT).folder, folder)
-    result = CliRunner().invoke(app, ["limits", str(folder), "--sequences", "1", "--threads", "1", "--json"])
+    result = CliRunner().invoke(
+        app, ["limits", str(folder), "--sequences", "1", "--threads", "1", "--json"]
+    )
     assert result.exit_code == 0, result.output
     written = load_engine(folder).manifest
     assert Limits.model_validate_json(result.stdout) == written.limits
@@ -88,12 +103,16 @@ def test_the_command_writes_what_it_measured_and_the_engine_warns_of_it(tmp_path
     assert written.limits.uncertainty.scale > 0
     assert set(written.limits.weak) == set(written.channel_names)
     assert written.resolution_nm is not None
-    assert any("267 nm" in told for told in load_engine(folder).check_fits("separate", resolution_nm=267))
+    assert any(
+        "267 nm" in told for told in load_engine(folder).check_fits("separate", resolution_nm=267)
+    )
 
 
 def test_structures_that_an_engine_confuses_are_said() -> None:
     engine = load_engine(LIGHT)
     limits = Limits(confusion={"ER": {"Microtubules": CONFUSED + 0.1, "Lysosomes": 0.01}})
-    confused = type(engine)(engine.folder, engine.manifest.model_copy(update={"limits": limits}), engine.onnx_path)
+    confused = type(engine)(
+        engine.folder, engine.manifest.model_copy(update={"limits": limits}), engine.onnx_path
+    )
     (told,) = confused.check_fits("separate")
     assert "ER and Microtubules are too alike" in told

@@ -24,7 +24,11 @@ from livesr.evaluation.metrics import (
     score,
     ssim,
 )
-from livesr.evaluation.resolution import decorrelation_resolution, fourier_ring_correlation, frc_resolution
+from livesr.evaluation.resolution import (
+    decorrelation_resolution,
+    fourier_ring_correlation,
+    frc_resolution,
+)
 
 
 @pytest.fixture
@@ -63,7 +67,9 @@ def test_ssim_needs_room_for_its_window() -> None:
 
 def test_pcc_is_numpys(truth: NDArray[np.float32], noise: NDArray[np.float32]) -> None:
     other = truth + 0.2 * noise
-    assert pcc(truth, other) == pytest.approx(np.corrcoef(truth.ravel(), other.ravel())[0, 1], abs=1e-6)
+    assert pcc(truth, other) == pytest.approx(
+        np.corrcoef(truth.ravel(), other.ravel())[0, 1], abs=1e-6
+    )
     assert pcc(truth, -truth) == pytest.approx(-1)
 
 
@@ -74,13 +80,17 @@ def test_the_fit_is_least_squares(truth: NDArray[np.float32], noise: NDArray[np.
     np.testing.assert_allclose(linear_fit(prediction, truth), a * prediction + b, atol=1e-6)
 
 
-def test_after_the_fit_nrmse_and_pcc_say_the_same(truth: NDArray[np.float32], noise: NDArray[np.float32]) -> None:
+def test_after_the_fit_nrmse_and_pcc_say_the_same(
+    truth: NDArray[np.float32], noise: NDArray[np.float32]
+) -> None:
     # Closed form: the residual of a linear fit is sqrt(1 - r^2) standard deviations.
     prediction = truth + 0.3 * noise
     reference = percentile_normalised(truth)
     assert reference is not None
     expected = reference.std() * math.sqrt(1 - pcc(prediction, truth) ** 2)
-    assert nrmse(linear_fit(prediction, reference), reference, 1.0) == pytest.approx(expected, rel=1e-9)
+    assert nrmse(linear_fit(prediction, reference), reference, 1.0) == pytest.approx(
+        expected, rel=1e-9
+    )
     assert score(prediction, truth).nrmse == pytest.approx(expected, rel=1e-9)
 
 
@@ -171,7 +181,7 @@ def test_a_wider_level_gives_a_wider_interval() -> None:
         bootstrap_interval(values, level=95)
 
 
-# -- more than the papers' three -------------------------------------------------------------------------------------
+# -- more than the papers' three -------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -200,18 +210,30 @@ def test_psnr_is_scikit_images(large: tuple[NDArray[np.float64], NDArray[np.floa
     assert math.isinf(psnr(a, a))
 
 
-def test_ssim_with_the_papers_constants_is_the_formula(truth: NDArray[np.float32], noise: NDArray[np.float32]) -> None:
+def test_ssim_with_the_papers_constants_is_the_formula(
+    truth: NDArray[np.float32], noise: NDArray[np.float32]
+) -> None:
     a = truth.astype(np.float64)
     b = a + 0.3 * noise
-    # scikit-image squares K times the range: with a range of 1, K is the root of the literal constant.
+    # scikit-image squares K times the range: with a range of 1, K is the root of the literal
+    # constant.
     expected = structural_similarity(
-        a, b, data_range=1.0, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, K1=0.1, K2=math.sqrt(0.03)
+        a,
+        b,
+        data_range=1.0,
+        gaussian_weights=True,
+        sigma=1.5,
+        use_sample_covariance=False,
+        K1=0.1,
+        K2=math.sqrt(0.03),
     )
     assert ssim(a, b, constants=(0.01, 0.03)) == pytest.approx(expected, abs=1e-12)
     assert score(b, a).ssim_paper > score(b, a).ssim
 
 
-def test_a_score_holds_all_that_is_printed(large: tuple[NDArray[np.float64], NDArray[np.float64]]) -> None:
+def test_a_score_holds_all_that_is_printed(
+    large: tuple[NDArray[np.float64], NDArray[np.float64]],
+) -> None:
     a, b = large
     s = score(7 * b + 3, a)
     assert all(math.isfinite(value) for value in s)
@@ -248,7 +270,7 @@ def test_flicker_is_the_relative_noise_along_time() -> None:
     assert math.isnan(flicker(frames, np.zeros((16, 16), bool)))
 
 
-# -- resolution --------------------------------------------------------------------------------------------------------
+# -- resolution ------------------------------------------------------------------------------------
 
 
 def band_limited(cutoff: float, side: int = 256, seed: int = 0) -> NDArray[np.float64]:
@@ -281,7 +303,9 @@ def test_the_rings_are_those_of_a_plain_sum() -> None:
     frequency, correlation = fourier_ring_correlation(a, b)
     edge = 0.5 - 0.5 * np.cos(np.pi * (np.arange(4) + 0.5) / 4)
     fading = np.r_[edge, np.ones(24), edge[::-1]]
-    first, second = (np.fft.fft2((image - image.mean()) * np.outer(fading, fading)) for image in (a, b))
+    first, second = (
+        np.fft.fft2((image - image.mean()) * np.outer(fading, fading)) for image in (a, b)
+    )
     for k in (3, 9, 15):
         total = np.zeros(3, complex)
         for y in range(32):
@@ -290,7 +314,9 @@ def test_the_rings_are_those_of_a_plain_sum() -> None:
                 if round(math.hypot(fy, fx)) == k:
                     p, q = first[y, x], second[y, x]
                     total += [p * q.conjugate(), abs(p) ** 2, abs(q) ** 2]
-        assert correlation[k] == pytest.approx(total[0].real / math.sqrt(total[1].real * total[2].real), abs=1e-9)
+        assert correlation[k] == pytest.approx(
+            total[0].real / math.sqrt(total[1].real * total[2].real), abs=1e-9
+        )
     assert frequency[8] == pytest.approx(0.25)
 
 

@@ -53,7 +53,9 @@ def test_a_softer_image_has_less_fine_power() -> None:
 def test_haze_raises_the_median() -> None:
     image = spots()
     haze = gaussian_filter(np.random.default_rng(1).random((SIDE, SIDE)), 30)
-    assert texture(image + image.max() * (haze - haze.min()) / np.ptp(haze), PIXEL_NM)["median"] > 0.1
+    assert (
+        texture(image + image.max() * (haze - haze.min()) / np.ptp(haze), PIXEL_NM)["median"] > 0.1
+    )
     assert texture(image, PIXEL_NM)["median"] < 0.05
 
 

@@ -45,11 +45,17 @@ def run(name: str, arguments: list[str], cwd: Path) -> str:
 @pytest.mark.parametrize("name", ARGUMENTS)
 def test_example(name: str, tmp_path: Path) -> None:
     arguments, words = ARGUMENTS[name]
-    if "short_storm" in arguments:  # simulating 1000 frames takes most of the time, and 200 are shown
-        rig = shutil.copytree(EXAMPLES.parent / "hardware_configs" / "virtual_storm", tmp_path / "short_storm")
+    if (
+        "short_storm" in arguments
+    ):  # simulating 1000 frames takes most of the time, and 200 are shown
+        rig = shutil.copytree(
+            EXAMPLES.parent / "hardware_configs" / "virtual_storm", tmp_path / "short_storm"
+        )
         cfg = (rig / "rig.cfg").read_text(encoding="utf-8")
         assert "Camera,Frames,1000" in cfg
-        (rig / "rig.cfg").write_text(cfg.replace("Camera,Frames,1000", "Camera,Frames,200"), encoding="utf-8")
+        (rig / "rig.cfg").write_text(
+            cfg.replace("Camera,Frames,1000", "Camera,Frames,200"), encoding="utf-8"
+        )
     assert words in run(name, arguments, tmp_path)
 
 
@@ -94,8 +100,17 @@ def test_the_preview_docks_and_shows_a_stream(tmp_path: Path) -> None:
 
     publisher = threading.Thread(target=publish, name="livesr-test-publisher")
     publisher.start()
-    command = ["xvfb-run", "-a", sys.executable, str(EXAMPLES / "dock_in_gui.py"), sink.endpoint, "4"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    command = [
+        "xvfb-run",
+        "-a",
+        sys.executable,
+        str(EXAMPLES / "dock_in_gui.py"),
+        sink.endpoint,
+        "4",
+    ]
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+    )
     over.set()
     publisher.join()
     sink.close({})

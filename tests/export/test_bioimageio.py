@@ -1,4 +1,7 @@
-"""Engines to bioimage.io and back: validated by its own library, refused in one sentence, run live."""
+"""Engines to bioimage.io and back.
+
+Validated by its own library, refused in one sentence, run live.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,10 @@ Rdf = dict[str, Any]
 
 
 def blur(image: NDArray[Any], scale: int = 1) -> NDArray[Any]:
-    """What the foreign model does: means of 3 x 3 pixels, 0 outside; each pixel then scale x scale times."""
+    """What the foreign model does: means of 3 x 3 pixels, 0 outside.
+
+    Each pixel then scale x scale times.
+    """
     means = uniform_filter(np.asarray(image, np.float64), 3, mode="constant")
     return means.repeat(scale, 0).repeat(scale, 1)
 
@@ -43,7 +49,9 @@ def network(scale: int, side: int | None = None) -> Any:
     kernel = np.full((scale**2, 1, 3, 3), 1 / 9, np.float32)
     graph = helper.make_graph(
         [
-            helper.make_node("Conv", ["input", "kernel"], ["means"], kernel_shape=[3, 3], pads=[1] * 4),
+            helper.make_node(
+                "Conv", ["input", "kernel"], ["means"], kernel_shape=[3, 3], pads=[1] * 4
+            ),
             helper.make_node("DepthToSpace", ["means"], ["output"], blocksize=scale, mode="CRD"),
         ],
         "blur",
@@ -64,10 +72,23 @@ def package(folder: Path, scale: int = 1, side: int | None = None) -> Rdf:
     np.save(folder / "out.npy", blur(standard, scale).astype(np.float32)[None, None])
     channel = {"type": "channel", "id": "channel", "channel_names": ["raw"]}
     sides = [
-        {"type": "space", "id": i, "size": {"min": 16, "step": 4}, "scale": 0.04, "unit": "micrometer"} for i in "yx"
+        {
+            "type": "space",
+            "id": i,
+            "size": {"min": 16, "step": 4},
+            "scale": 0.04,
+            "unit": "micrometer",
+        }
+        for i in "yx"
     ]
     larger = [
-        {"type": "space", "id": i, "size": {"tensor_id": "raw", "axis_id": i}, "scale": 0.04 / scale, "halo": 1}
+        {
+            "type": "space",
+            "id": i,
+            "size": {"tensor_id": "raw", "axis_id": i},
+            "scale": 0.04 / scale,
+            "halo": 1,
+        }
         for i in "yx"
     ]
     return {
@@ -84,7 +105,9 @@ def package(folder: Path, scale: int = 1, side: int | None = None) -> Rdf:
                 "id": "raw",
                 "axes": [{"type": "batch"}, channel, *sides],
                 "test_tensor": {"source": "in.npy"},
-                "preprocessing": [{"id": "zero_mean_unit_variance", "kwargs": {"axes": ["channel", "y", "x"]}}],
+                "preprocessing": [
+                    {"id": "zero_mean_unit_variance", "kwargs": {"axes": ["channel", "y", "x"]}}
+                ],
             }
         ],
         "outputs": [
@@ -95,7 +118,11 @@ def package(folder: Path, scale: int = 1, side: int | None = None) -> Rdf:
             }
         ],
         "weights": {
-            "onnx": {"source": "weights.onnx", "sha256": sha256_of(folder / "weights.onnx"), "opset_version": 17}
+            "onnx": {
+                "source": "weights.onnx",
+                "sha256": sha256_of(folder / "weights.onnx"),
+                "opset_version": 17,
+            }
         },
     }
 
@@ -107,14 +134,18 @@ def written(folder: Path, rdf: Rdf) -> Path:
 
 
 def invoke(*arguments: object) -> dict[str, Any]:
-    result = CliRunner().invoke(app, ["engine", *map(str, arguments), "--json"], catch_exceptions=False)
+    result = CliRunner().invoke(
+        app, ["engine", *map(str, arguments), "--json"], catch_exceptions=False
+    )
     return json.loads(result.stdout)
 
 
 @pytest.mark.parametrize("name", ["identity", "imcsr-mt-er-lyso-light", "edsr-x2"])
 def test_an_engine_goes_to_bioimageio_and_comes_back(name: str, tmp_path: Path) -> None:
     rdf = Path(invoke("export-rdf", name, "--out", tmp_path / "zoo")["rdf"])
-    given, answer = (np.load(tmp_path / "zoo" / f"test-{which}.npy") for which in ("input", "output"))
+    given, answer = (
+        np.load(tmp_path / "zoo" / f"test-{which}.npy") for which in ("input", "output")
+    )
     manifest = load_engine(name).manifest
     assert given.shape[1] == manifest.window
     assert answer.shape[2] == manifest.scale * given.shape[2]
@@ -143,7 +174,12 @@ def test_a_foreign_model_runs_live(scale: int, tmp_path: Path) -> None:
     assert found["task"] == ("separate" if scale == 1 else "upscale")
     assert found["pcc"] > 0.9999
     manifest = load_engine(tmp_path / "engine").manifest
-    assert (manifest.id, manifest.scale, manifest.multiple_of, manifest.halo) == ("blur-for-a-test", scale, 4, 1)
+    assert (manifest.id, manifest.scale, manifest.multiple_of, manifest.halo) == (
+        "blur-for-a-test",
+        scale,
+        4,
+        1,
+    )
     assert manifest.pixel_size_nm is not None
     assert 40 in manifest.pixel_size_nm
     task = {"separate": "engine", "upscale": "upscale"}[found["task"]]
@@ -152,7 +188,13 @@ def test_a_foreign_model_runs_live(scale: int, tmp_path: Path) -> None:
     with virtual_sim(stamp=False) as core:
         asked = {"engine": "none", task: str(tmp_path / "engine")}
         with LiveSR(
-            core, rig="virtual_sim", plan=plan, policy="complete", precision="f32", threads=1, **asked
+            core,
+            rig="virtual_sim",
+            plan=plan,
+            policy="complete",
+            precision="f32",
+            threads=1,
+            **asked,
         ) as session:
             session.frame_ready.connect(shown.append)
             core.mda.run(plan)
@@ -160,7 +202,9 @@ def test_a_foreign_model_runs_live(scale: int, tmp_path: Path) -> None:
     for frame in shown:
         background = frame.source.normalisation.background
         expected = np.clip(blur(frame.source.image - background, scale), 0, None)
-        inside = (slice(8, -8),) * 2  # at the edge the model sees its own 0, which is the image's mean
+        inside = (
+            slice(8, -8),
+        ) * 2  # at the edge the model sees its own 0, which is the image's mean
         np.testing.assert_allclose(frame.channels[0][inside], expected[inside], atol=1)
 
 
@@ -168,16 +212,24 @@ def test_percentiles_are_livesr_s_own(tmp_path: Path) -> None:
     rdf = package(tmp_path / "blur")
     rdf["inputs"][0]["preprocessing"] = [
         {"id": "ensure_dtype", "kwargs": {"dtype": "float32"}},
-        {"id": "scale_range", "kwargs": {"axes": ["y", "x"], "min_percentile": 1, "max_percentile": 99.8}},
+        {
+            "id": "scale_range",
+            "kwargs": {"axes": ["y", "x"], "min_percentile": 1, "max_percentile": 99.8},
+        },
     ]
     found = import_model(written(tmp_path / "blur", rdf), tmp_path / "engine")
     assert found.pcc is not None
-    assert found.pcc > 0.95, "at the edges the answer that came with it has the mean instead of the background"
+    assert found.pcc > 0.95, (
+        "at the edges the answer that came with it has the mean instead of the background"
+    )
 
 
 def test_an_answer_that_does_not_come_is_no_engine(tmp_path: Path) -> None:
     rdf = package(tmp_path / "blur")
-    np.save(tmp_path / "blur" / "out.npy", np.random.default_rng(1).random((1, 1, 48, 48)).astype(np.float32))
+    np.save(
+        tmp_path / "blur" / "out.npy",
+        np.random.default_rng(1).random((1, 1, 48, 48)).astype(np.float32),
+    )
     with pytest.raises(EngineError, match="correlates with it by"):
         import_model(written(tmp_path / "blur", rdf), tmp_path / "engine")
     assert not (tmp_path / "engine").exists()
@@ -244,14 +296,19 @@ def nameless(rdf: Rdf) -> None:
         (size({"min": 18, "step": 4}), "min a multiple of step"),
         (cropped, "livesr takes one that covers its input"),
         (probabilities, "has the step 'sigmoid'"),
-        (step("fixed_zero_mean_unit_variance", mean=100.0, std=5.0), "which livesr cannot put into the network"),
+        (
+            step("fixed_zero_mean_unit_variance", mean=100.0, std=5.0),
+            "which livesr cannot put into the network",
+        ),
         (step("scale_linear", gain=0.01), "expects the counts of its own camera"),
         (other_weights, "its SHA-256 differs"),
         (elsewhere, "not beneath it"),
         (nameless, "'name' is missing"),
     ],
 )
-def test_what_cannot_run_live_is_refused(change: Callable[[Rdf], None], sentence: str, tmp_path: Path) -> None:
+def test_what_cannot_run_live_is_refused(
+    change: Callable[[Rdf], None], sentence: str, tmp_path: Path
+) -> None:
     rdf = package(tmp_path / "blur")
     change(rdf)
     with pytest.raises(EngineError, match=sentence):
@@ -269,7 +326,11 @@ def test_what_is_no_model_is_named(tmp_path: Path) -> None:
     (tmp_path / "broken.zip").write_bytes(b"no zip")
     with zipfile.ZipFile(tmp_path / "empty.zip", "w"):
         pass
-    for name, sentence in (("broken.zip", "no package"), ("empty.zip", "holds no rdf"), ("nothing", "holds no rdf")):
+    for name, sentence in (
+        ("broken.zip", "no package"),
+        ("empty.zip", "holds no rdf"),
+        ("nothing", "holds no rdf"),
+    ):
         with pytest.raises(EngineError, match=sentence):
             import_model(tmp_path / name, tmp_path / "engine")
 

@@ -1,4 +1,7 @@
-"""Networks of other tools, each with a quirk that one runtime or another minds: imported right, or refused in a sentence."""
+"""Networks of other tools, each with a quirk that one runtime or another minds.
+
+Imported right, or refused in a sentence.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +56,9 @@ def quantised(size: tuple[int, ...]) -> Change:
                 numpy_helper.from_array(np.zeros(size, np.int8), "zero"),
             ]
         )
-        graph.node.insert(0, helper.make_node("DequantizeLinear", ["codes", "scale", "zero"], ["kernel"], axis=0))
+        graph.node.insert(
+            0, helper.make_node("DequantizeLinear", ["codes", "scale", "zero"], ["kernel"], axis=0)
+        )
 
     return change
 
@@ -62,12 +67,17 @@ def biased(model: Any) -> None:
     """A bias in codes: one axis, and a scale of one element."""
     quantised((1,))(model)
     model.graph.initializer.append(numpy_helper.from_array(np.zeros(1, np.int32), "bias codes"))
-    model.graph.node.insert(0, helper.make_node("DequantizeLinear", ["bias codes", "scale"], ["bias"]))
+    model.graph.node.insert(
+        0, helper.make_node("DequantizeLinear", ["bias codes", "scale"], ["bias"])
+    )
     next(n for n in model.graph.node if n.op_type == "Conv").input.append("bias")
 
 
 def unsorted_nodes(model: Any) -> None:
-    nodes = [helper.make_node("Cast", ["input"], ["half"], to=10), helper.make_node("Cast", ["half"], ["single"], to=1)]
+    nodes = [
+        helper.make_node("Cast", ["input"], ["half"], to=10),
+        helper.make_node("Cast", ["half"], ["single"], to=1),
+    ]
     next(n for n in model.graph.node if n.op_type == "Conv").input[0] = "single"
     model.graph.node.extend(reversed(nodes))
 
@@ -95,12 +105,16 @@ def test_imported_right(change: Change, backend: str, tmp_path: Path) -> None:
 
 def three_in(model: Any) -> None:
     model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 3
-    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.zeros((1, 3, 3, 3), np.float32), "kernel"))
+    model.graph.initializer[0].CopyFrom(
+        numpy_helper.from_array(np.zeros((1, 3, 3, 3), np.float32), "kernel")
+    )
 
 
 def three_out(model: Any) -> None:
     model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 3
-    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.zeros((3, 1, 3, 3), np.float32), "kernel"))
+    model.graph.initializer[0].CopyFrom(
+        numpy_helper.from_array(np.zeros((3, 1, 3, 3), np.float32), "kernel")
+    )
 
 
 def three_out_unsaid(model: Any) -> None:
@@ -109,7 +123,9 @@ def three_out_unsaid(model: Any) -> None:
 
 
 def in_a_circle(model: Any) -> None:
-    model.graph.node.extend([helper.make_node("Relu", ["b"], ["a"]), helper.make_node("Relu", ["a"], ["b"])])
+    model.graph.node.extend(
+        [helper.make_node("Relu", ["b"], ["a"]), helper.make_node("Relu", ["a"], ["b"])]
+    )
 
 
 def from_nothing(model: Any) -> None:
@@ -148,7 +164,9 @@ def test_refused_in_a_sentence(change: Change, sentence: str, proven: bool, tmp_
     assert not (tmp_path / "engine").exists()
 
 
-@pytest.mark.parametrize("shape", [(48, 48), (1, 1, 48), (2, 1, 48, 48), (0, 1, 48, 48), (1, 3, 48, 48), (1, 1, 0, 0)])
+@pytest.mark.parametrize(
+    "shape", [(48, 48), (1, 1, 48), (2, 1, 48, 48), (0, 1, 48, 48), (1, 3, 48, 48), (1, 1, 0, 0)]
+)
 def test_a_test_image_of_another_kind_is_refused(shape: tuple[int, ...], tmp_path: Path) -> None:
     folder = package(tmp_path / "package", lambda model: None)
     np.save(folder / "in.npy", np.zeros(shape, np.float32))

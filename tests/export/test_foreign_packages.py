@@ -1,4 +1,7 @@
-"""Packages of bioimage.io that a stranger made: an import writes into its own folder alone and reads only the package."""
+"""Packages of bioimage.io that a stranger made.
+
+An import writes into its own folder alone and reads only the package.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,9 @@ needs_links = pytest.mark.skipif(os.name == "nt", reason="making links needs rig
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return export_rdf(load_engine("identity"), tmp_path_factory.mktemp("exported") / "identity").parent
+    return export_rdf(
+        load_engine("identity"), tmp_path_factory.mktemp("exported") / "identity"
+    ).parent
 
 
 @pytest.fixture
@@ -53,9 +58,14 @@ ELSEWHERE = ["{secret}", "../secret", "..\\secret", "C:\\secret", "sub/../../sec
 
 
 @pytest.mark.parametrize("name", ELSEWHERE)
-def test_the_card_of_an_own_engine_is_written_into_its_folder(name: str, package: Path, secret: Path) -> None:
+def test_the_card_of_an_own_engine_is_written_into_its_folder(
+    name: str, package: Path, secret: Path
+) -> None:
     (package / "README.md").write_text("overwritten")
-    changed(package, lambda rdf: rdf["config"]["livesr"].update(documentation=name.format(secret=secret)))
+    changed(
+        package,
+        lambda rdf: rdf["config"]["livesr"].update(documentation=name.format(secret=secret)),
+    )
     with pytest.raises(EngineError, match="documentation"):
         import_model(package, package.parent / "out")
     assert secret.read_text() == SECRET
@@ -64,7 +74,12 @@ def test_the_card_of_an_own_engine_is_written_into_its_folder(name: str, package
 
 @pytest.mark.parametrize("name", ELSEWHERE)
 def test_a_network_is_written_into_its_folder(name: str, package: Path, secret: Path) -> None:
-    changed(package, lambda rdf: rdf["config"]["livesr"]["weights"]["onnx"].update(source=name.format(secret=secret)))
+    changed(
+        package,
+        lambda rdf: rdf["config"]["livesr"]["weights"]["onnx"].update(
+            source=name.format(secret=secret)
+        ),
+    )
     with pytest.raises(EngineError, match="weights"):
         import_model(package, package.parent / "out")
     assert secret.read_text() == SECRET
@@ -93,7 +108,9 @@ def test_no_network_is_read_from_elsewhere(name: str, package: Path, secret: Pat
 
 @pytest.mark.parametrize("which", ["inputs", "outputs"])
 @pytest.mark.parametrize("name", ["{secret}.npy", "../secret.npy"])
-def test_no_test_image_is_read_from_elsewhere(name: str, which: str, package: Path, secret: Path) -> None:
+def test_no_test_image_is_read_from_elsewhere(
+    name: str, which: str, package: Path, secret: Path
+) -> None:
     np.save(secret, np.zeros(3))
     source = name.format(secret=secret)
     changed(package, lambda rdf: rdf[which][0].update(test_tensor={"source": source}))
@@ -131,7 +148,9 @@ def test_an_import_writes_through_no_link(name: str, package: Path, secret: Path
 
 
 @needs_links
-@pytest.mark.parametrize("name", ["README.md", "model.onnx", "test-input.npy", "test-output.npy", RDF_NAME])
+@pytest.mark.parametrize(
+    "name", ["README.md", "model.onnx", "test-input.npy", "test-output.npy", RDF_NAME]
+)
 def test_an_export_writes_through_no_link(name: str, secret: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
@@ -170,7 +189,9 @@ def test_what_is_its_own_still_comes_in(package: Path) -> None:
     shutil.move(package / "README.md", package / "docs" / "card.md")
     changed(package, lambda rdf: rdf.update(documentation="docs/card.md"))
     found = import_model(package, package.parent / "out")
-    assert (found.engine.folder / "README.md").read_text() == (package / "docs" / "card.md").read_text()
+    assert (found.engine.folder / "README.md").read_text() == (
+        package / "docs" / "card.md"
+    ).read_text()
     changed(package, lambda rdf: rdf.update(documentation="https://example.org/card.md"))
     assert import_model(package, package.parent / "web").engine.folder.is_dir()
 

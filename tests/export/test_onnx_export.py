@@ -12,13 +12,22 @@ import torch
 from onnx.reference import ReferenceEvaluator
 from torch import nn
 
-from livesr.export.onnx import ALLOWED_OPS, OPSET, ExportError, export_onnx, unsupported_ops, with_plain_weights
+from livesr.export.onnx import (
+    ALLOWED_OPS,
+    OPSET,
+    ExportError,
+    export_onnx,
+    unsupported_ops,
+    with_plain_weights,
+)
 from livesr.training.networks import DFCAN, EDSR, IMCSR, RCAN, IMCSRSingle, UNet
 
 SMALL = {"width": 8, "groups": 2, "blocks": 1, "unshuffle": 2}
 
 
-def exported(folder: Path, network: nn.Module, window: int = 3, **options: object) -> onnx.ModelProto:
+def exported(
+    folder: Path, network: nn.Module, window: int = 3, **options: object
+) -> onnx.ModelProto:
     path = folder / "model.onnx"
     export_onnx(network, path, window, multiple_of=getattr(network, "unshuffle", 1), **options)
     return onnx.load(path)
@@ -36,14 +45,19 @@ def test_imcsr_exports_to_the_agreed_operators(tmp_path: Path, head: str, activa
 def test_the_interface_has_free_height_and_width(tmp_path: Path) -> None:
     model = exported(tmp_path, IMCSR(channels=2, **SMALL))
     (frames,), (channels,) = model.graph.input, model.graph.output
-    dims = [[d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim] for value in (frames, channels)]
+    dims = [
+        [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]
+        for value in (frames, channels)
+    ]
     assert (frames.name, channels.name) == ("frames", "channels")
     assert dims == [[1, 3, "y", "x"], [1, 2, "y", "x"]]
 
 
 @pytest.mark.parametrize("shape", [(8, 12), (22, 34)])
 @pytest.mark.parametrize("dynamic", [True, False])
-def test_openvino_computes_what_torch_does_at_every_size(tmp_path: Path, shape: tuple[int, int], dynamic: bool) -> None:
+def test_openvino_computes_what_torch_does_at_every_size(
+    tmp_path: Path, shape: tuple[int, int], dynamic: bool
+) -> None:
     network = IMCSR(head="partition", **SMALL).eval()
     exported(tmp_path, network)
     core = openvino.Core()
@@ -88,7 +102,9 @@ def test_comparators_run_in_openvino_as_in_torch(tmp_path: Path, network: nn.Mod
 
 def test_dfcan_says_that_its_transform_cannot_be_exported(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="fft"):
-        export_onnx(DFCAN(3, 2, width=8, groups=1, blocks=1, reduction=4), tmp_path / "model.onnx", 3)
+        export_onnx(
+            DFCAN(3, 2, width=8, groups=1, blocks=1, reduction=4), tmp_path / "model.onnx", 3
+        )
 
 
 def test_kernels_are_stored_once_in_fp16_and_nothing_lies_outside_the_file(tmp_path: Path) -> None:

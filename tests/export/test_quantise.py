@@ -26,7 +26,10 @@ SIDE = 48
 
 @pytest.fixture(scope="module")
 def quantised(tmp_path_factory: pytest.TempPathFactory) -> Engine:
-    """A random light network, quantised against what it draws itself: every difference to that counts as loss."""
+    """A random light network, quantised against what it draws itself.
+
+    Every difference to that counts as loss.
+    """
     engine = fresh(tmp_path_factory.mktemp("quantised"))
     quantise_engine(engine.folder, *pairs(engine), "moving lines", max_loss=0.02, threads=1)
     return load_engine(engine.folder)
@@ -39,7 +42,10 @@ def fresh(folder: Path) -> Engine:
         network.out.weight.mul_(10)  # a fresh network uses little of the softmax's range
     export_onnx(network, folder / "exported.onnx", 3, multiple_of=2)
     return make_engine(
-        folder / "engine", (folder / "exported.onnx").read_bytes(), architecture="imcsr", task="separate"
+        folder / "engine",
+        (folder / "exported.onnx").read_bytes(),
+        architecture="imcsr",
+        task="separate",
     )
 
 
@@ -52,7 +58,9 @@ def lines(n: int) -> np.ndarray:
         for _ in range(5):
             angle, offset = rng.uniform(0, np.pi), rng.uniform(-SIDE, SIDE)
             for t in range(3):
-                frames[i, t] += 0.6 * np.exp(-(((x * np.cos(angle) + y * np.sin(angle) - offset - t) / 1.5) ** 2) / 2)
+                frames[i, t] += 0.6 * np.exp(
+                    -(((x * np.cos(angle) + y * np.sin(angle) - offset - t) / 1.5) ** 2) / 2
+                )
     return frames.astype(np.float32)
 
 
@@ -74,8 +82,12 @@ def test_large_convolutions_but_the_first_and_the_last_are_in_integers(quantised
     model = onnx.load_model_from_string(quantised.read_int8())
     made_by = {name: node.op_type for node in model.graph.node for name in node.output}
     convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
-    integers = {node.name for node in convolutions if made_by.get(node.input[0]) == "DequantizeLinear"}
-    attention = {node.name for node in convolutions if "squeeze" in node.name or "excite" in node.name}
+    integers = {
+        node.name for node in convolutions if made_by.get(node.input[0]) == "DequantizeLinear"
+    }
+    attention = {
+        node.name for node in convolutions if "squeeze" in node.name or "excite" in node.name
+    }
     assert integers == {node.name for node in convolutions[1:-1]} - attention
     assert len(integers) == 5
     assert [(opset.domain, opset.version) for opset in model.opset_import] == [("", 17)]
@@ -84,7 +96,11 @@ def test_large_convolutions_but_the_first_and_the_last_are_in_integers(quantised
 def test_codes_are_signed_and_symmetric_as_tensorrt_wants_them(quantised: Engine) -> None:
     model = onnx.load_model_from_string(quantised.read_int8())
     tensors = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
-    zeros = [tensors[n.input[2]] for n in model.graph.node if n.op_type in {"QuantizeLinear", "DequantizeLinear"}]
+    zeros = [
+        tensors[n.input[2]]
+        for n in model.graph.node
+        if n.op_type in {"QuantizeLinear", "DequantizeLinear"}
+    ]
     assert zeros
     assert all(zero.dtype == np.int8 and not zero.any() for zero in zeros)
 
@@ -92,7 +108,9 @@ def test_codes_are_signed_and_symmetric_as_tensorrt_wants_them(quantised: Engine
 def test_every_runtime_shows_what_the_engine_shows(quantised: Engine) -> None:
     frames = lines(9)[-1]
     exact = infer(quantised, "torch", "f32", frames)
-    by_torch, by_openvino = (infer(quantised, name, "int8", frames) for name in ("torch", "openvino"))
+    by_torch, by_openvino = (
+        infer(quantised, name, "int8", frames) for name in ("torch", "openvino")
+    )
     for channel, emulated, live in zip(exact, by_torch, by_openvino, strict=True):
         assert np.corrcoef(channel.ravel(), emulated.ravel())[0, 1] > 0.98
         assert np.corrcoef(emulated.ravel(), live.ravel())[0, 1] > 0.999
@@ -102,8 +120,15 @@ def test_every_runtime_shows_what_the_engine_shows(quantised: Engine) -> None:
 def test_openvino_multiplies_integers(quantised: Engine) -> None:
     backend = OpenVINOBackend()
     backend.open(quantised, (SIDE, SIDE), precision="int8", threads=1)
-    layers = [op.get_rt_info() for op in backend._request.get_compiled_model().get_runtime_model().get_ordered_ops()]
-    precisions = [r["runtimePrecision"].astype(str) for r in layers if r["layerType"].astype(str) == "Convolution"]
+    layers = [
+        op.get_rt_info()
+        for op in backend._request.get_compiled_model().get_runtime_model().get_ordered_ops()
+    ]
+    precisions = [
+        r["runtimePrecision"].astype(str)
+        for r in layers
+        if r["layerType"].astype(str) == "Convolution"
+    ]
     backend.close()
     assert sum(precision in {"i8", "u8"} for precision in precisions) == 5
     assert precisions[-1] == "f32"

@@ -1,8 +1,10 @@
-"""Coverage-guided fuzzing of what comes from outside: bytes that are refused in a sentence or understood, whatever they are.
+"""Coverage-guided fuzzing of what comes from outside.
 
-``pip install atheris``, then ``python tests/fuzz/fuzz.py READER -max_total_time=300``; READER is one of readers.py, everything
-after it is libFuzzer's. Atheris has no wheels for Windows, so it is no dependency; test_readers.py damages the same inputs with
-Hypothesis in the suite.
+Bytes that are refused in a sentence or understood, whatever they are.
+
+``pip install atheris``, then ``python tests/fuzz/fuzz.py READER -max_total_time=300``; READER is
+one of readers.py, everything after it is libFuzzer's. Atheris has no wheels for Windows, so it is
+no dependency; test_readers.py damages the same inputs with Hypothesis in the suite.
 """
 
 from __future__ import annotations
@@ -35,7 +37,9 @@ def main() -> None:
         except reader.refusals:
             return
 
-    atheris.Setup([sys.argv[0], str(corpus), "-timeout=20", "-rss_limit_mb=4096", *sys.argv[1:]], once)
+    atheris.Setup(
+        [sys.argv[0], str(corpus), "-timeout=20", "-rss_limit_mb=4096", *sys.argv[1:]], once
+    )
     atheris.Fuzz()
 
 

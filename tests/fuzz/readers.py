@@ -1,4 +1,5 @@
-"""Every reader of what comes from outside, with valid inputs to start from and the errors with which it may refuse.
+"""Every reader of what comes from outside, with valid inputs to start from and the errors with
+which it may refuse.
 
 Used by fuzz.py (atheris, guided by coverage) and by test_readers.py (Hypothesis, everywhere).
 """
@@ -56,7 +57,16 @@ HEADER = {
     "axes": "cyx",
     "channels": [{"label": "ER", "window": [0, 9]}, {"label": "MT"}],
 }
-LINE = {"series": "raw", "state": "raw", "t": 1, "position": 0, "channel": "488", "z": 0, "stored": True, "t_acq_ns": 5}
+LINE = {
+    "series": "raw",
+    "state": "raw",
+    "t": 1,
+    "position": 0,
+    "channel": "488",
+    "z": 0,
+    "stored": True,
+    "t_acq_ns": 5,
+}
 STORE = {
     "version": 1,
     "positions": ["0"],
@@ -74,7 +84,10 @@ ARRAY = {
     "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
     "fill_value": 0,
     "codecs": [
-        {"name": "sharding_indexed", "configuration": {"chunk_shape": [1, 1, 64, 64], "codecs": [{"name": "bytes"}]}}
+        {
+            "name": "sharding_indexed",
+            "configuration": {"chunk_shape": [1, 1, 64, 64], "codecs": [{"name": "bytes"}]},
+        }
     ],
     "dimension_names": ["t", "c", "y", "x"],
 }
@@ -128,7 +141,9 @@ def _header(data: bytes, _folder: Path) -> object:
 
 def _log(data: bytes, folder: Path) -> object:
     found = read_log(_written(data, folder / "frames.jsonl"))
-    assert all(0 <= event["t"] < 2**31 and isinstance(event["stored"], bool) for event in found.events)
+    assert all(
+        0 <= event["t"] < 2**31 and isinstance(event["stored"], bool) for event in found.events
+    )
     return found
 
 
@@ -179,7 +194,11 @@ def _recording(name: str) -> Callable[[bytes, Path], object]:
     def read(data: bytes, folder: Path) -> object:
         recording = open_recording(_written(data, folder / name))
         try:
-            return recording.read(tuple(0 for _ in recording.lengths)) if all(recording.lengths) else None
+            return (
+                recording.read(tuple(0 for _ in recording.lengths))
+                if all(recording.lengths)
+                else None
+            )
         finally:
             recording.close()
 
@@ -195,7 +214,13 @@ def _tiff(folder: Path) -> Sequence[bytes]:
     import tifffile
 
     tifffile.imwrite(folder / "seed.tif", _frames(), ome=False, photometric="minisblack")
-    tifffile.imwrite(folder / "seed.ome.tif", _frames(), ome=True, photometric="minisblack", metadata={"axes": "TYX"})
+    tifffile.imwrite(
+        folder / "seed.ome.tif",
+        _frames(),
+        ome=True,
+        photometric="minisblack",
+        metadata={"axes": "TYX"},
+    )
     return [(folder / "seed.tif").read_bytes(), (folder / "seed.ome.tif").read_bytes()]
 
 
@@ -234,28 +259,34 @@ def _json(value: object) -> Callable[[Path], Sequence[bytes]]:
 
 READERS: dict[str, Reader] = {
     "yaml": Reader(
-        lambda data, _: parse_yaml(data.decode(errors="replace"), "x"), lambda _: [yaml.safe_dump(PLAN).encode()]
+        lambda data, _: parse_yaml(data.decode(errors="replace"), "x"),
+        lambda _: [yaml.safe_dump(PLAN).encode()],
     ),
     "json": Reader(lambda data, _: parse_json(data, "x"), _json(HEADER)),
     "rig": Reader(_rig, _files("hardware_configs/*/rig.yaml")),
     "cfg": Reader(
-        lambda data, folder: Configuration(_written(data, folder / "rig.cfg")), _files("hardware_configs/*/rig.cfg")
+        lambda data, folder: Configuration(_written(data, folder / "rig.cfg")),
+        _files("hardware_configs/*/rig.cfg"),
     ),
     "manifest": Reader(
-        _manifest, lambda folder: [(identity_engine(folder / "engine").folder / "manifest.yaml").read_bytes()]
+        _manifest,
+        lambda folder: [(identity_engine(folder / "engine").folder / "manifest.yaml").read_bytes()],
     ),
     "plan": Reader(_plan, lambda _: [yaml.safe_dump(PLAN).encode()]),
     "positions": Reader(_positions, lambda _: [b"1,2\n3,4,5\n6,7,8,name # where\n"]),
     "header": Reader(_header, _json(HEADER), (WireError,)),
     "page": Reader(
-        lambda data, _: parse_message(data), _json({"type": "view", "view": {"mode": "split", "raw": True}})
+        lambda data, _: parse_message(data),
+        _json({"type": "view", "view": {"mode": "split", "raw": True}}),
     ),
     "onnx": Reader(
         lambda data, _: names_other_files(data),
         lambda folder: [(identity_engine(folder / "engine").folder / "model.onnx").read_bytes()],
         (ValueError,),
     ),
-    "log": Reader(_log, lambda _: [b"".join(json.dumps({**LINE, "t": t}).encode() + b"\n" for t in range(3))]),
+    "log": Reader(
+        _log, lambda _: [b"".join(json.dumps({**LINE, "t": t}).encode() + b"\n" for t in range(3))]
+    ),
     "localisations": Reader(
         lambda data, folder: read_localisations(_written(data, folder / "localisations.csv")),
         lambda _: [(TABLE + "1,1.0,2.0,3.0,4.0,5.0,6.0\n").encode()],

@@ -1,7 +1,7 @@
 """Damage to valid bytes, for every reader: refused in a sentence or understood.
 
-`LIVESR_EXAMPLES=5000 pytest tests/fuzz -m "slow or not slow"` tries as many of each, as every night; the suite tries
-a few, always the same.
+`LIVESR_EXAMPLES=5000 pytest tests/fuzz -m "slow or not slow"` tries as many of each, as every
+night; the suite tries a few, always the same.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ WORDS = (
 
 @st.composite
 def damaged_bytes(draw: Any, valid: bytes) -> bytes:
-    """`valid` with up to three bytes changed, cut out, repeated, or replaced by a word that readers stumble over."""
+    """`valid` with up to three bytes changed, cut out, repeated, or replaced by a word that readers
+    stumble over."""
     data = bytearray(valid)
     for _ in range(draw(st.integers(1, 3))):
         at = draw(st.integers(0, max(len(data) - 1, 0)))
@@ -66,7 +67,9 @@ def test_what_the_readers_are_given_is_valid(tmp_path: Path) -> None:
             reader.read(valid, folder)
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in IMAGES else ()) for n in READERS])
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow if n in IMAGES else ()) for n in READERS]
+)
 def test_damaged_bytes_are_refused_in_a_sentence_or_understood(name: str, tmp_path: Path) -> None:
     reader = READERS[name]
     seeds = reader.seeds(tmp_path)

@@ -1,4 +1,7 @@
-"""The steps of the live path on other arrays than NumPy's: what they need is what a GPU's library has."""
+"""The steps of the live path on other arrays than NumPy's.
+
+What they need is what a GPU's library has.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +58,8 @@ CUPY = {
     "where": set(),
     "zeros_like": set(),
 }
-"""What CuPy documents (14.2, https://docs.cupy.dev/en/stable/reference) of what is called here, with the keywords used."""
+"""What CuPy documents (14.2, https://docs.cupy.dev/en/stable/reference) of what is called here,
+with the keywords used."""
 
 CUPYX_FFT = {
     "fft": {"axis"},
@@ -66,7 +70,8 @@ CUPYX_FFT = {
 
 
 def raw_group() -> np.ndarray:
-    """Nine raw frames (9, y, x) uint16 of points under the patterns, each brighter than the last."""
+    """Nine raw frames (9, y, x) uint16 of points under the patterns, each brighter than the
+    last."""
     rng = np.random.default_rng(0)
     points = np.zeros(SHAPE)
     points[rng.integers(0, SHAPE[0], 60), rng.integers(0, SHAPE[1], 60)] = rng.uniform(500, 5e3, 60)
@@ -74,7 +79,11 @@ def raw_group() -> np.ndarray:
     frames = []
     for i, (angle, phase) in enumerate(angle_major(3, 3)):
         p = PATTERNS[angle]
-        turn = 2 * np.pi * (p.k_um[0] * y[:, None] + p.k_um[1] * x) + p.phase_rad + equal_steps(3)[phase]
+        turn = (
+            2 * np.pi * (p.k_um[0] * y[:, None] + p.k_um[1] * x)
+            + p.phase_rad
+            + equal_steps(3)[phase]
+        )
         light = (1 + p.modulation * np.cos(turn)) * (1 + 0.02 * i)
         k = np.fft.fftfreq(SHAPE[0], 0.065)[:, None] ** 2 + np.fft.fftfreq(SHAPE[1], 0.065) ** 2
         frames.append(np.fft.ifft2(np.fft.fft2(points * light + 20) * np.exp(-k / 12)).real + 100)
@@ -140,7 +149,9 @@ def check_equal(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -
         if name == "channels":
             assert np.abs(found[name].astype(int) - value).max() <= 1, name
         else:
-            np.testing.assert_allclose(found[name], value, rtol=2e-4, atol=2e-4 * np.abs(value).max(), err_msg=name)
+            np.testing.assert_allclose(
+                found[name], value, rtol=2e-4, atol=2e-4 * np.abs(value).max(), err_msg=name
+            )
 
 
 @pytest.mark.parametrize("drift_rad", [(), (0.4, -0.3, 0.2)])
@@ -197,7 +208,9 @@ def cupy_calls() -> tuple[dict[str, set[str]], dict[str, set[str]]]:
     calls, transforms = {}, {}
     arrays = CupyArrays(Recorded(numpy_with_asnumpy, calls), Recorded(scipy.fft, transforms))
     quality_limits, drift_rad = QualityLimits("reconstruct"), (0.4, -0.3, 0.2)
-    check_equal(Steps(arrays, quality_limits).run(drift_rad), Steps(HOST, quality_limits).run(drift_rad))
+    check_equal(
+        Steps(arrays, quality_limits).run(drift_rad), Steps(HOST, quality_limits).run(drift_rad)
+    )
     arrays.finite(arrays.array(np.zeros(3)))
     return calls, transforms
 
@@ -206,7 +219,9 @@ def test_only_documented_functions_of_cupy_are_called() -> None:
     calls, transforms = cupy_calls()
     for called, known in ((calls, CUPY), (transforms, CUPYX_FFT)):
         assert set(called) <= set(known)
-        assert {name: extra for name, keywords in called.items() if (extra := keywords - known[name])} == {}
+        assert {
+            name: extra for name, keywords in called.items() if (extra := keywords - known[name])
+        } == {}
     assert set(CUPYX_FFT) == set(transforms)
 
 
@@ -226,7 +241,10 @@ def test_cupy_gives_what_numpy_gives(then: Any) -> None:
         pytest.skip(reason)
     pytest.importorskip("cupy", reason="CuPy is not installed")
     quality_limits, drift_rad = QualityLimits(then, min_contrast_to_noise=1e6), (0.4, -0.3, 0.2)
-    check_equal(Steps(cupy_arrays(), quality_limits).run(drift_rad), Steps(HOST, quality_limits).run(drift_rad))
+    check_equal(
+        Steps(cupy_arrays(), quality_limits).run(drift_rad),
+        Steps(HOST, quality_limits).run(drift_rad),
+    )
 
 
 def parameters(function: Callable[..., Any]) -> set[str]:
@@ -234,4 +252,7 @@ def parameters(function: Callable[..., Any]) -> set[str]:
     try:
         return set(inspect.signature(function).parameters)
     except (TypeError, ValueError):
-        return {word.partition("=")[0].strip() for word in str(function.__doc__).splitlines()[0].split(",")}
+        return {
+            word.partition("=")[0].strip()
+            for word in str(function.__doc__).splitlines()[0].split(",")
+        }

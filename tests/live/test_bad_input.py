@@ -1,4 +1,7 @@
-"""Frames of any kind through the whole path: blank, saturated, tiny, odd, of every depth, with and without an engine."""
+"""Frames of any kind through the whole path.
+
+Blank, saturated, tiny, odd, of every depth, with and without an engine.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +48,9 @@ FRAMES: dict[str, Any] = {
     "one row": lambda n_raw: noise((1, 64), n_raw, 4095),
     "odd": lambda n_raw: noise((33, 47), n_raw, 4095),
     "tall": lambda n_raw: noise((96, 24), n_raw, 4095),
-    "blinking": lambda n_raw: constant(60000)(n_raw) * (np.arange(N_T) % 2).astype(np.uint16)[:, None, None, None],
+    "blinking": lambda n_raw: (
+        constant(60000)(n_raw) * (np.arange(N_T) % 2).astype(np.uint16)[:, None, None, None]
+    ),
 }
 TOO_SMALL = {"one pixel", "one row"}  # for a reconstruction, and for the engine
 
@@ -77,20 +82,29 @@ def test_what_comes_is_stored_and_what_is_made_of_it_is_right(
     live = Live(rig, tmp_path / "r.ome.zarr", shape=shape, dtype=dtype)
     report = live.record(groups)
     store = live.sink.path
-    assert (report["error"], report["raw_lost"], report["recon_failed"], report["sr_failed"]) == (None, 0, 0, 0)
+    assert (report["error"], report["raw_lost"], report["recon_failed"], report["sr_failed"]) == (
+        None,
+        0,
+        0,
+        0,
+    )
     assert (report["recon_frames"], report["sr_frames"]) == (N_T, N_T if separated else 0)
     np.testing.assert_array_equal(array(store, "raw"), groups)
     recon = array(store, "recon").astype(float) - STORED_OFFSET
     offset = rig.camera.offset_adu
     if method == "passthrough":
-        expected = np.clip(np.rint(groups[:, 0].astype(float) - offset), -STORED_OFFSET, 65535 - STORED_OFFSET)
+        expected = np.clip(
+            np.rint(groups[:, 0].astype(float) - offset), -STORED_OFFSET, 65535 - STORED_OFFSET
+        )
         np.testing.assert_array_equal(recon, expected)
     elif groups.min() == groups.max():  # uniform light keeps its level where nothing is tapered
         level = min(float(groups[0, 0, 0, 0]) - offset, 65535 - STORED_OFFSET)
         middle = recon[:, 24:-24, 24:-24]
         np.testing.assert_allclose(middle, level, atol=max(1.0, 0.02 * abs(level)))
     saturated = sum(line.get("saturated") or 0 for line in lines(store, "recon").values())
-    assert saturated == np.count_nonzero(groups >= min(2**rig.camera.bit_depth, 2 ** (8 * groups.itemsize)) - 1)
+    assert saturated == np.count_nonzero(
+        groups >= min(2**rig.camera.bit_depth, 2 ** (8 * groups.itemsize)) - 1
+    )
     if separated:
         sr = array(store, "sr")
         assert sr.shape[0] == N_T
@@ -99,11 +113,18 @@ def test_what_comes_is_stored_and_what_is_made_of_it_is_right(
 
 @pytest.mark.parametrize("dtype", ["float32", "int16", "uint32", "float64"])
 @pytest.mark.parametrize("value", [-5.0, 7.0, np.nan])
-def test_pixels_of_another_type_end_the_run_and_are_kept(tmp_path: Path, dtype: str, value: float) -> None:
+def test_pixels_of_another_type_end_the_run_and_are_kept(
+    tmp_path: Path, dtype: str, value: float
+) -> None:
     if (np.isnan(value) and "float" not in dtype) or (value < 0 and dtype == "uint32"):
         pytest.skip("no such value")
     live = Live(rig_of("passthrough", None), tmp_path / "r.ome.zarr")
     report = live.record(np.full((2, 1, 32, 32), value, dtype))
     assert f"A frame of 32x32 {dtype} came in a run of 32x32 uint16" in report["error"]
-    assert (report["raw_frames"], report["raw_aside"], report["raw_lost"], report["recon_frames"]) == (2, 2, 0, 0)
+    assert (
+        report["raw_frames"],
+        report["raw_aside"],
+        report["raw_lost"],
+        report["recon_frames"],
+    ) == (2, 2, 0, 0)
     assert len(list((live.sink.path / "livesr" / "strays").glob("*.tif"))) == 2

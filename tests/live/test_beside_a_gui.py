@@ -1,4 +1,7 @@
-"""livesr beside what a GUI does on the same core: previews that look at the newest frame, autofocus, stages that move."""
+"""livesr beside what a GUI does on the same core.
+
+Previews that look at the newest frame, autofocus, stages that move.
+"""
 
 from __future__ import annotations
 
@@ -37,10 +40,11 @@ def demo_core() -> Iterator[CMMCorePlus]:
 
 
 class Preview:
-    """The live view of pymmcore-widgets, napari-micromanager (`asks` False) and pymmcore-gui (`asks`), without a window.
+    """The live view of pymmcore-widgets, napari-micromanager (`asks` False) and pymmcore-gui
+    (`asks`), without a window.
 
-    All three start a timer when a sequence starts and show `getLastImage()`, which takes nothing out of the buffer; in an
-    MDA they are shown what `frameReady` brings.
+    All three start a timer when a sequence starts and show `getLastImage()`, which takes nothing
+    out of the buffer; in an MDA they are shown what `frameReady` brings.
     """
 
     def __init__(self, core: CMMCorePlus, asks: bool) -> None:
@@ -54,7 +58,9 @@ class Preview:
         while not self._over.wait(self._core.getExposure() / 1e3):
             if not self._runs.is_set() or (self._asks and not self._core.getRemainingImageCount()):
                 continue
-            with suppress(RuntimeError, IndexError, SystemError):  # what pymmcore says of an empty buffer
+            with suppress(
+                RuntimeError, IndexError, SystemError
+            ):  # what pymmcore says of an empty buffer
                 self.shown.append(hash(self._core.getLastImage().tobytes()))
 
     def _started(self) -> None:
@@ -88,14 +94,23 @@ class Preview:
 
 
 @pytest.mark.parametrize("asks", [False, True])
-def test_peek_and_a_preview_both_get_frames(demo_core: CMMCorePlus, asks: bool, tmp_path: Path) -> None:
+def test_peek_and_a_preview_both_get_frames(
+    demo_core: CMMCorePlus, asks: bool, tmp_path: Path
+) -> None:
     preview = Preview(demo_core, asks)
-    settings = {"rig": "demo", "engine": "none", "live": "peek", "store": tmp_path / "peek.ome.zarr"}
+    settings = {
+        "rig": "demo",
+        "engine": "none",
+        "live": "peek",
+        "store": tmp_path / "peek.ome.zarr",
+    }
     with LiveSR(demo_core, **settings) as session, preview.open():
         demo_core.startContinuousSequenceAcquisition()
         deadline = time.monotonic() + 60
         while min(session.status().get("raw_frames", 0), len(preview.shown)) < 30:
-            assert time.monotonic() < deadline, f"{session.status()} beside {len(preview.shown)} shown"
+            assert time.monotonic() < deadline, (
+                f"{session.status()} beside {len(preview.shown)} shown"
+            )
             time.sleep(0.01)
         demo_core.stopSequenceAcquisition()
         report = session.wait()
@@ -149,14 +164,19 @@ def test_autofocus_and_moves_between_groups_leave_them_whole(
             stage_positions=[(0, 0, 1), (50, 20, 2), (10, 80, 3)],
             channels=["488"],
             axis_order="tpc",
-            autofocus_plan=useq.AxesBasedAF(autofocus_device_name="Z", autofocus_motor_offset=5, axes=("p", "t")),
+            autofocus_plan=useq.AxesBasedAF(
+                autofocus_device_name="Z", autofocus_motor_offset=5, axes=("p", "t")
+            ),
         ),
         rig.raw_frames,
         "488",
     )
     events = [event.action.type for event in plan]
     assert events.count("hardware_autofocus") == 6
-    assert all(later != "hardware_autofocus" or i % 10 == 0 for i, (_, later) in enumerate(pairwise(["", *events])))
+    assert all(
+        later != "hardware_autofocus" or i % 10 == 0
+        for i, (_, later) in enumerate(pairwise(["", *events]))
+    )
     focused: list[Any] = []
     moved: list[tuple[float, float]] = []
     core.events.XYStagePositionChanged.connect(lambda device, x, y: moved.append((x, y)))
@@ -172,5 +192,7 @@ def test_autofocus_and_moves_between_groups_leave_them_whole(
     assert len(set(moved)) >= 2
     assert (report["groups"], report["groups_incomplete"], report["raw_missing"]) == (6, 0, 0)
     root = zarr.open_group(report["store"], mode="r")
-    stamps = np.stack([root[f"raw_{p}_488/0"][..., 0, 0] for p in range(3)], axis=1)  # (t, position, raw)
+    stamps = np.stack(
+        [root[f"raw_{p}_488/0"][..., 0, 0] for p in range(3)], axis=1
+    )  # (t, position, raw)
     np.testing.assert_array_equal(stamps.ravel(), first + np.arange(54))

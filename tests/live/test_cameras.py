@@ -1,4 +1,7 @@
-"""Channels that different cameras take: each has its own region, binning, pixel type and pixel size, before anything runs."""
+"""Channels that different cameras take.
+
+Each has its own region, binning, pixel type and pixel size, before anything runs.
+"""
 
 from __future__ import annotations
 
@@ -49,14 +52,28 @@ def rig(**optics: Any) -> RigConfig:
 
 
 def plan(loops: int = 2) -> useq.MDASequence:
-    return useq.MDASequence(time_plan=useq.TIntervalLoops(interval=0, loops=loops), channels=["488", "561"])
+    return useq.MDASequence(
+        time_plan=useq.TIntervalLoops(interval=0, loops=loops), channels=["488", "561"]
+    )
 
 
-def test_each_channel_has_the_geometry_of_its_camera_and_nothing_is_left_changed(core: CMMCorePlus) -> None:
+def test_each_channel_has_the_geometry_of_its_camera_and_nothing_is_left_changed(
+    core: CMMCorePlus,
+) -> None:
     before = core.getCameraDevice(), core.getROI(), core.getROI("Second")
     first, second = channel_cameras(core, rig(), CHANNELS).geometries.values()
-    assert (first.shape, first.dtype, first.origin_px, first.camera) == ((30, 50), "uint16", (20, 10), "Camera")
-    assert (second.shape, second.dtype, second.origin_px, second.camera) == ((40, 64), "uint8", (0.25, 0.25), "Second")
+    assert (first.shape, first.dtype, first.origin_px, first.camera) == (
+        (30, 50),
+        "uint16",
+        (20, 10),
+        "Camera",
+    )
+    assert (second.shape, second.dtype, second.origin_px, second.camera) == (
+        (40, 64),
+        "uint8",
+        (0.25, 0.25),
+        "Second",
+    )
     assert (first.bit_depth, second.bit_depth) == (16, 8)
     assert (first.pixel_size_um, second.pixel_size_um) == pytest.approx((0.065, 0.13))
     assert (core.getCameraDevice(), core.getROI(), core.getROI("Second")) == before
@@ -73,7 +90,10 @@ def test_the_store_has_images_of_each_size_and_computes_the_same_again(
     report = session.report
     assert (report["error"], report["raw_frames"], report["raw_aside"]) == (None, 4, 0)
     store = zarr.open_group(report["store"], mode="r")
-    shapes = {name: store[f"{name}/0"].shape for name in ("raw_0_488", "raw_0_561", "recon_0_488", "recon_0_561")}
+    shapes = {
+        name: store[f"{name}/0"].shape
+        for name in ("raw_0_488", "raw_0_561", "recon_0_488", "recon_0_561")
+    }
     assert shapes == {
         "raw_0_488": (2, 1, 30, 50),
         "raw_0_561": (2, 1, 40, 64),
@@ -86,12 +106,16 @@ def test_the_store_has_images_of_each_size_and_computes_the_same_again(
     assert [a["bit_depth"] for a in about.values()] == [16, 8]
     again = process(raw_input(Path(report["store"])), tmp_path / "again.ome.zarr")
     for name in ("recon_0_488", "recon_0_561"):
-        np.testing.assert_array_equal(zarr.open_array(f"{again['store']}/{name}/0")[:], store[f"{name}/0"][:])
+        np.testing.assert_array_equal(
+            zarr.open_array(f"{again['store']}/{name}/0")[:], store[f"{name}/0"][:]
+        )
 
 
 def test_a_preset_that_leaves_the_camera_to_the_last_one_is_refused(core: CMMCorePlus) -> None:
     core.deleteConfig("Channel", "488", "Core", "Camera")
-    with pytest.raises(ConfigError, match=r"Channel '488' is taken with .* of Camera at first, .* of Second after"):
+    with pytest.raises(
+        ConfigError, match=r"Channel '488' is taken with .* of Camera at first, .* of Second after"
+    ):
         channel_cameras(core, rig(), CHANNELS)
     assert core.getCameraDevice() == "Camera"
 
@@ -107,7 +131,9 @@ def test_presets_that_bin_one_camera_differently(core: CMMCorePlus, tmp_path: Pa
     store = zarr.open_group(session.report["store"], mode="r")
     assert [store[f"raw_0_{name}/0"].shape[-2:] for name in ("488", "561")] == [(64, 96), (32, 48)]
     scales = [
-        store[f"raw_0_{n}"].attrs["ome"]["multiscales"][0]["datasets"][0]["coordinateTransformations"][0]["scale"][-1]
+        store[f"raw_0_{n}"].attrs["ome"]["multiscales"][0]["datasets"][0][
+            "coordinateTransformations"
+        ][0]["scale"][-1]
         for n in ("488", "561")
     ]
     assert scales == pytest.approx([0.065, 0.13])
@@ -127,7 +153,9 @@ class TestPixelSize:
         found = channel_cameras(core, rig(pixel_size_nm=None), CHANNELS)
         assert [g.pixel_size_um for g in found.geometries.values()] == pytest.approx([0.065, 0.11])
 
-    def test_rig_yaml_is_about_the_camera_that_it_agrees_with(self, core: CMMCorePlus, tmp_path: Path) -> None:
+    def test_rig_yaml_is_about_the_camera_that_it_agrees_with(
+        self, core: CMMCorePlus, tmp_path: Path
+    ) -> None:
         with LiveSR(core, rig=rig(), plan=plan(), store=tmp_path / "r.ome.zarr") as session:
             core.mda.run(plan())
         assert any("Channel 561: pixels of 110 nm" in w for w in session.report["warnings"])
@@ -152,21 +180,30 @@ def test_saturation_is_counted_at_the_depth_that_the_core_says(tmp_path: Path) -
         for side in ("OnCameraCCDXSize", "OnCameraCCDYSize"):
             core.setProperty("Camera", side, 64)
         assert camera_geometry(core, rig()).bit_depth == 12
-        single = useq.MDASequence(channels=["488"], time_plan=useq.TIntervalLoops(interval=0, loops=2))
+        single = useq.MDASequence(
+            channels=["488"], time_plan=useq.TIntervalLoops(interval=0, loops=2)
+        )
         with LiveSR(core, rig=rig(), plan=single, store=tmp_path / "r.ome.zarr") as session:
             core.mda.run(single)
     raw = zarr.open_array(f"{session.report['store']}/raw/0", mode="r")[:]
-    lines = [json.loads(x) for x in (tmp_path / "r.ome.zarr/livesr/frames.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(x)
+        for x in (tmp_path / "r.ome.zarr/livesr/frames.jsonl").read_text().splitlines()
+    ]
     counted = {x["t"]: x.get("saturated", 0) for x in lines if x["series"] == "recon"}
     assert raw.max() == 4095 > raw.min()
     assert counted == {t: int(np.count_nonzero(raw[t] >= 4095)) for t in range(2)}
 
 
-def test_the_frames_of_a_characterisation_are_of_the_camera_of_their_channel(core: CMMCorePlus) -> None:
+def test_the_frames_of_a_characterisation_are_of_the_camera_of_their_channel(
+    core: CMMCorePlus,
+) -> None:
     core.setProperty("Second", "Binning", "1")
     frames = CameraFrames(core, rig(), "561")
     assert (frames.dark(2).shape, frames.light(2, "561").dtype) == ((2, 80, 128), np.uint8)
-    with pytest.raises(ConfigError, match="Preset '488' chooses camera 'Camera', and the frames are of 'Second'"):
+    with pytest.raises(
+        ConfigError, match="Preset '488' chooses camera 'Camera', and the frames are of 'Second'"
+    ):
         frames.light(2, "488")
 
 

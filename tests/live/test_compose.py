@@ -52,7 +52,11 @@ def frame(structures: np.ndarray, noise: float = NOISE, seed: int = 1, **fields:
     rng = np.random.default_rng(seed)
     image = structures.sum(0) * HEADROOM + BACKGROUND + rng.normal(0, noise, structures.shape[1:])
     defaults = {"stream": Stream(), "t": 0, "t_acq_ns": now_ns(), "t_last_ns": now_ns()}
-    return SRFrame(image.astype(np.float32), normalisation=Normalisation(BACKGROUND, HEADROOM), **(defaults | fields))
+    return SRFrame(
+        image.astype(np.float32),
+        normalisation=Normalisation(BACKGROUND, HEADROOM),
+        **(defaults | fields),
+    )
 
 
 def window(centre: SRFrame, **flags: bool) -> Window:
@@ -72,13 +76,17 @@ class TestIntensity:
         centre = frame(truth, noise=0)
         made = Composer(manifest(), SHAPE).compose(truth, window(centre))
         total = made.channels.sum(0, dtype=np.float64)
-        np.testing.assert_allclose(total, centre.image - BACKGROUND, atol=1.01)  # two roundings to whole ADU
+        np.testing.assert_allclose(
+            total, centre.image - BACKGROUND, atol=1.01
+        )  # two roundings to whole ADU
 
     def test_a_cropped_view_is_as_good_as_an_array(self) -> None:
         truth = specimen()
         wide = np.pad(truth, [(0, 0), (0, 2), (0, 3)])[:, : SHAPE[0], : SHAPE[1]]
         composer, centre = Composer(manifest(), SHAPE), window(frame(truth))
-        np.testing.assert_array_equal(composer.compose(wide, centre).channels, composer.compose(truth, centre).channels)
+        np.testing.assert_array_equal(
+            composer.compose(wide, centre).channels, composer.compose(truth, centre).channels
+        )
 
     def test_what_it_hands_away_is_not_touched_again(self) -> None:
         composer = Composer(manifest(), SHAPE, residual_plane=True)
@@ -101,7 +109,10 @@ class TestIntensity:
 class TestResidual:
     def test_nothing_is_left_of_a_perfect_separation(self) -> None:
         truth = specimen()
-        assert Composer(manifest(), SHAPE).compose(truth, window(frame(truth, noise=0))).residual < 1e-5
+        assert (
+            Composer(manifest(), SHAPE).compose(truth, window(frame(truth, noise=0))).residual
+            < 1e-5
+        )
 
     def test_noise_of_the_background_hardly_counts(self) -> None:
         truth = specimen()
@@ -118,7 +129,9 @@ class TestResidual:
 
     def test_nothing_above_noise_is_no_residual(self) -> None:
         empty = specimen() * 0
-        assert Composer(manifest(), SHAPE).compose(empty, window(frame(empty, noise=0))).residual == 0
+        assert (
+            Composer(manifest(), SHAPE).compose(empty, window(frame(empty, noise=0))).residual == 0
+        )
 
     @pytest.mark.parametrize("scale", [1, 2])
     def test_the_plain_form_agrees(self, scale: int) -> None:
@@ -126,18 +139,31 @@ class TestResidual:
         centre = frame(truth)
         predicted = (truth * 0.9 + 0.01).astype(np.float32)
         output = predicted.repeat(scale, 1).repeat(scale, 2)
-        made = Composer(manifest(scale), output.shape[1:], residual_plane=True).compose(output, window(centre))
+        made = Composer(manifest(scale), output.shape[1:], residual_plane=True).compose(
+            output, window(centre)
+        )
         x = centre.image - np.float32(BACKGROUND)
-        assert made.residual == pytest.approx(summation_residual(predicted * np.float32(HEADROOM), x), rel=1e-4)
+        assert made.residual == pytest.approx(
+            summation_residual(predicted * np.float32(HEADROOM), x), rel=1e-4
+        )
         assert made.residual_plane is not None
         np.testing.assert_allclose(made.residual_plane, predicted.sum(0) * HEADROOM - x, atol=1e-2)
         assert made.channels.shape == (2, SHAPE[0] * scale, SHAPE[1] * scale)
 
     def test_no_plane_unless_asked(self) -> None:
-        assert Composer(manifest(), SHAPE).compose(specimen(), window(frame(specimen()))).residual_plane is None
+        assert (
+            Composer(manifest(), SHAPE)
+            .compose(specimen(), window(frame(specimen())))
+            .residual_plane
+            is None
+        )
 
-    @pytest.mark.parametrize(("covered", "sigmas"), [(0.0, 3.0), (0.2, 3.2), (0.4, 3.6), (0.7, 6.0)])
-    def test_threshold_is_about_three_sigma_whatever_the_structures(self, covered: float, sigmas: float) -> None:
+    @pytest.mark.parametrize(
+        ("covered", "sigmas"), [(0.0, 3.0), (0.2, 3.2), (0.4, 3.6), (0.7, 6.0)]
+    )
+    def test_threshold_is_about_three_sigma_whatever_the_structures(
+        self, covered: float, sigmas: float
+    ) -> None:
         rng = np.random.default_rng(0)
         x = rng.normal(0, 2.0, (400, 400)).astype(np.float32)
         x[rng.random(x.shape) < covered] += 500
@@ -154,7 +180,10 @@ class TestDisplay:
 
     def test_it_follows_slowly_and_arrives(self) -> None:
         composer = Composer(manifest(), SHAPE)
-        highs = [composer.compose(specimen() * b, window(frame(specimen()))).display[0][1] for b in [1.0] + [2.0] * 60]
+        highs = [
+            composer.compose(specimen() * b, window(frame(specimen()))).display[0][1]
+            for b in [1.0] + [2.0] * 60
+        ]
         steps = np.diff(highs)
         assert (steps >= 0).all()
         assert steps.max() <= 0.11 * highs[0]
@@ -162,7 +191,9 @@ class TestDisplay:
 
     def test_streams_do_not_share_it(self) -> None:
         composer = Composer(manifest(), SHAPE)
-        dim = composer.compose(specimen() * 0.1, window(frame(specimen(), stream=Stream(1)))).display
+        dim = composer.compose(
+            specimen() * 0.1, window(frame(specimen(), stream=Stream(1)))
+        ).display
         bright = composer.compose(specimen(), window(frame(specimen(), stream=Stream(2)))).display
         assert bright[0][1] == pytest.approx(10 * dim[0][1], rel=0.05)
 
@@ -216,7 +247,9 @@ class TestWarnings:
     def test_the_share_of_light_that_makes_a_structure_weak_is_the_engines(self) -> None:
         half = specimen() * np.array([1.0, 0.3], np.float32)[:, None, None]
         limits = {"weak": {"ER": 0.4}}
-        (warning,) = Composer(manifest(limits=limits), SHAPE).compose(half, window(frame(half))).warnings
+        (warning,) = (
+            Composer(manifest(limits=limits), SHAPE).compose(half, window(frame(half))).warnings
+        )
         assert "ER is too weak" in warning
 
     def test_input_unlike_the_training_data(self) -> None:
@@ -225,7 +258,9 @@ class TestWarnings:
         training_distribution = fit_training_distribution(
             [features(f, noise_threshold(f.image)) for f in known]
         ).model_dump()
-        composer = Composer(manifest(limits={"training_distribution": training_distribution}), shape)
+        composer = Composer(
+            manifest(limits={"training_distribution": training_distribution}), shape
+        )
 
         def made(centre: SRFrame) -> MulticolorFrame:
             return composer.compose(specimen(shape), window(centre))
@@ -241,7 +276,11 @@ class TestWarnings:
         assert any("unlike" in warning for warning in strange.warnings)
 
     def test_saturation(self) -> None:
-        (warning,) = Composer(manifest(), SHAPE).compose(specimen(), window(frame(specimen(), saturated=3))).warnings
+        (warning,) = (
+            Composer(manifest(), SHAPE)
+            .compose(specimen(), window(frame(specimen(), saturated=3)))
+            .warnings
+        )
         assert "saturates" in warning
 
     def test_those_of_the_run_come_first(self) -> None:

@@ -1,4 +1,7 @@
-"""Sequence acquisition outside an MDA, on real cores: every exposure of the camera is at the place of its number."""
+"""Sequence acquisition outside an MDA, on real cores.
+
+Every exposure of the camera is at the place of its number.
+"""
 
 from __future__ import annotations
 
@@ -103,11 +106,15 @@ def assert_in_place(stamps: np.ndarray, first: int) -> None:
 
 def test_every_exposure_of_live_mode_is_in_the_store(sim_core: CMMCorePlus, tmp_path: Path) -> None:
     first = next_stamp(sim_core)
-    with LiveSR(sim_core, rig="virtual_sim", live="own", store=tmp_path / "l.ome.zarr", **ENGINE) as session:
+    with LiveSR(
+        sim_core, rig="virtual_sim", live="own", store=tmp_path / "l.ome.zarr", **ENGINE
+    ) as session:
         with live(sim_core):
             frames(session, 60)
         report = session.wait()
-        assert (Path(report["store"]) / "livesr" / "report.json").is_file()  # finished while the session goes on
+        assert (
+            Path(report["store"]) / "livesr" / "report.json"
+        ).is_file()  # finished while the session goes on
     stamps = stamps_of(report)
     exposed = next_stamp(sim_core) - 1 - first
     assert report["raw_frames"] == np.count_nonzero(stamps) == exposed
@@ -118,9 +125,13 @@ def test_every_exposure_of_live_mode_is_in_the_store(sim_core: CMMCorePlus, tmp_
     assert report["raw_missing"] == report["raw_lost"] == 0
 
 
-def test_a_finite_sequence_is_a_run_that_ends_by_itself(sim_core: CMMCorePlus, tmp_path: Path) -> None:
+def test_a_finite_sequence_is_a_run_that_ends_by_itself(
+    sim_core: CMMCorePlus, tmp_path: Path
+) -> None:
     first = next_stamp(sim_core)
-    with LiveSR(sim_core, rig="virtual_sim", live="own", store=tmp_path / "n.ome.zarr", **ENGINE) as session:
+    with LiveSR(
+        sim_core, rig="virtual_sim", live="own", store=tmp_path / "n.ome.zarr", **ENGINE
+    ) as session:
         sim_core.startSequenceAcquisition(27, 0, True)
         until(lambda: not sim_core.isSequenceRunning())
         report = session.wait()
@@ -131,9 +142,13 @@ def test_a_finite_sequence_is_a_run_that_ends_by_itself(sim_core: CMMCorePlus, t
 
 
 @pytest.mark.parametrize("finite", [True, False])
-def test_own_records_the_demo_camera_without_a_gap(demo_core: CMMCorePlus, tmp_path: Path, finite: bool) -> None:
+def test_own_records_the_demo_camera_without_a_gap(
+    demo_core: CMMCorePlus, tmp_path: Path, finite: bool
+) -> None:
     demo_core.setCircularBufferMemoryFootprint(1)
-    with LiveSR(demo_core, rig="demo", engine="none", live="own", store=tmp_path / "d.ome.zarr") as session:
+    with LiveSR(
+        demo_core, rig="demo", engine="none", live="own", store=tmp_path / "d.ome.zarr"
+    ) as session:
         if finite:
             demo_core.startSequenceAcquisition(50, 0, True)
             until(lambda: not demo_core.isSequenceRunning())
@@ -149,17 +164,23 @@ def test_own_records_the_demo_camera_without_a_gap(demo_core: CMMCorePlus, tmp_p
     assert list(report["channels"]) == ["488"]
 
 
-def test_frames_of_an_earlier_sequence_are_not_part_of_the_run(demo_core: CMMCorePlus, tmp_path: Path) -> None:
+def test_frames_of_an_earlier_sequence_are_not_part_of_the_run(
+    demo_core: CMMCorePlus, tmp_path: Path
+) -> None:
     for n in (5, 20):
         live_setting = "off" if n == 5 else "own"
-        with LiveSR(demo_core, rig="demo", engine="none", live=live_setting, store=tmp_path / "e.ome.zarr") as session:
+        with LiveSR(
+            demo_core, rig="demo", engine="none", live=live_setting, store=tmp_path / "e.ome.zarr"
+        ) as session:
             demo_core.startSequenceAcquisition(n, 0, True)
             until(lambda: not demo_core.isSequenceRunning())
     assert session.report["raw_frames"] == len(raw_of(session.report)) == 20
 
 
 def test_peek_leaves_the_frames_to_others(demo_core: CMMCorePlus, tmp_path: Path) -> None:
-    with LiveSR(demo_core, rig="demo", engine="none", live="peek", store=tmp_path / "p.ome.zarr") as session:
+    with LiveSR(
+        demo_core, rig="demo", engine="none", live="peek", store=tmp_path / "p.ome.zarr"
+    ) as session:
         with live(demo_core):
             frames(session, 50)
         report = session.wait()
@@ -199,7 +220,9 @@ def test_frames_that_a_gui_steals_are_counted_and_shift_no_phase(
             except IndexError:  # livesr was faster
                 time.sleep(0)
 
-    with LiveSR(sim_core, rig="virtual_sim", live="own", store=tmp_path / "g.ome.zarr", **ENGINE) as session:
+    with LiveSR(
+        sim_core, rig="virtual_sim", live="own", store=tmp_path / "g.ome.zarr", **ENGINE
+    ) as session:
         with live(sim_core):
             frames(session, 30)
             gui = threading.Thread(target=steal, args=(400,))
@@ -218,8 +241,12 @@ def test_frames_that_a_gui_steals_are_counted_and_shift_no_phase(
     assert "another program takes frames" in caplog.text
 
 
-def test_a_camera_started_anew_unnoticed_begins_a_new_stretch(sim_core: CMMCorePlus, tmp_path: Path) -> None:
-    with LiveSR(sim_core, rig="virtual_sim", live="own", store=tmp_path / "a.ome.zarr", **ENGINE) as session:
+def test_a_camera_started_anew_unnoticed_begins_a_new_stretch(
+    sim_core: CMMCorePlus, tmp_path: Path
+) -> None:
+    with LiveSR(
+        sim_core, rig="virtual_sim", live="own", store=tmp_path / "a.ome.zarr", **ENGINE
+    ) as session:
         with live(sim_core):
             frames(session, 31)
             # Below pymmcore-plus, so that no event tells of it.
@@ -239,7 +266,9 @@ def test_a_camera_started_anew_unnoticed_begins_a_new_stretch(sim_core: CMMCoreP
 def test_an_mda_ends_live_mode_and_gets_its_own_run(sim_core: CMMCorePlus, tmp_path: Path) -> None:
     plan, reports = sim_sequence(3, ["488"]), []
     first = next_stamp(sim_core)
-    with LiveSR(sim_core, rig="virtual_sim", live="own", plan=plan, store=tmp_path / "m.ome.zarr", **ENGINE) as session:
+    with LiveSR(
+        sim_core, rig="virtual_sim", live="own", plan=plan, store=tmp_path / "m.ome.zarr", **ENGINE
+    ) as session:
         session.finished.connect(reports.append)
         sim_core.startContinuousSequenceAcquisition()
         frames(session, 40)
@@ -260,16 +289,24 @@ def test_an_mda_ends_live_mode_and_gets_its_own_run(sim_core: CMMCorePlus, tmp_p
         place += report["raw_frames"]
 
 
-def test_stop_and_start_make_a_store_each_also_with_a_new_region(sim_core: CMMCorePlus, tmp_path: Path) -> None:
+def test_stop_and_start_make_a_store_each_also_with_a_new_region(
+    sim_core: CMMCorePlus, tmp_path: Path
+) -> None:
     reports: list[dict[str, Any]] = []
-    with LiveSR(sim_core, rig="virtual_sim", live="own", store=tmp_path / "s.ome.zarr", **ENGINE) as session:
+    with LiveSR(
+        sim_core, rig="virtual_sim", live="own", store=tmp_path / "s.ome.zarr", **ENGINE
+    ) as session:
         session.finished.connect(reports.append)
         for roi in ((0, 0, SIZE, SIZE), (0, 0, SIZE, SIZE), (0, 0, 48, 48)):
             sim_core.setROI(*roi)
             with live(sim_core):
                 frames(session, 20)
         sim_core.clearROI()
-    assert [Path(r["store"]).name for r in reports] == ["s.ome.zarr", "s_2.ome.zarr", "s_3.ome.zarr"]
+    assert [Path(r["store"]).name for r in reports] == [
+        "s.ome.zarr",
+        "s_2.ome.zarr",
+        "s_3.ome.zarr",
+    ]
     assert [raw_of(r).shape[2:] for r in reports] == [(SIZE, SIZE), (SIZE, SIZE), (48, 48)]
     for report in reports:
         stamps = stamps_of(report)
@@ -287,7 +324,9 @@ def test_a_session_joins_and_leaves_a_running_camera(
     first = next_stamp(core) if sim else 0
     with live(core):
         until(lambda: core.getRemainingImageCount() > 50)
-        with LiveSR(core, rig=rig, live="own", store=tmp_path / "j.ome.zarr", **settings) as session:
+        with LiveSR(
+            core, rig=rig, live="own", store=tmp_path / "j.ome.zarr", **settings
+        ) as session:
             frames(session, 40)
         assert core.isSequenceRunning()
         left = core.getRemainingImageCount()
@@ -301,12 +340,15 @@ def test_a_session_joins_and_leaves_a_running_camera(
         np.testing.assert_array_equal(came, came[0] + np.arange(len(came)))
         assert came[0] > first + 50
         assert_in_place(stamps, stamps[1, 0] - 9)
-        assert (stamps[1, 0] - first) % 9 == 0  # the phase is the camera's, not the order of arrival
+        assert (
+            stamps[1, 0] - first
+        ) % 9 == 0  # the phase is the camera's, not the order of arrival
 
 
 @pytest.fixture
 def small_buffer_core(request: pytest.FixtureRequest) -> Iterator[CMMCorePlus]:
-    """A rig whose camera waits for a slow disk for little more than two seconds at 1 ms, the default."""
+    """A rig whose camera waits for a slow disk for little more than two seconds at 1 ms, the
+    default."""
     with virtual_sim(getattr(request, "param", 1.0)) as core:
         core.setCircularBufferMemoryFootprint(1)
         yield core
@@ -326,7 +368,10 @@ def test_a_slow_disk_is_waited_for_while_the_buffer_of_the_core_has_room(
         raw_queue_bytes=20 * SIZE * SIZE * 2,
         engine="none",
     ) as session:
-        with released(disk), live(core):  # the camera stops first: whoever stops it does not wait for the disk
+        with (
+            released(disk),
+            live(core),
+        ):  # the camera stops first: whoever stops it does not wait for the disk
             write = session._writer.raw
             monkeypatch.setattr(session._writer, "raw", lambda stack: (disk.wait(), write(stack)))
             until(lambda: core.getRemainingImageCount() > 100)
@@ -397,12 +442,18 @@ def test_without_live_mode_a_running_camera_is_left_alone_and_that_is_said(
             with live(demo_core):
                 until(lambda: demo_core.getRemainingImageCount() > 5)
     assert session.report == {}
-    said = [r for r in caplog.records if r.levelno == logging.WARNING and "live mode is off" in r.message]
+    said = [
+        r
+        for r in caplog.records
+        if r.levelno == logging.WARNING and "live mode is off" in r.message
+    ]
     assert len(said) == 1
 
 
 @given(st.integers(1, 12), st.lists(st.integers(0, 400), min_size=1, max_size=30), st.booleans())
-def test_the_phase_is_the_number_whatever_is_missing(n_raw: int, numbers: list[int], joined: bool) -> None:
+def test_the_phase_is_the_number_whatever_is_missing(
+    n_raw: int, numbers: list[int], joined: bool
+) -> None:
     numbering = Numbering(n_raw, joined=joined)
     places = [numbering.place(number) for number in numbers]
     assert [place % n_raw for place in places] == [number % n_raw for number in numbers]
@@ -414,15 +465,26 @@ def test_the_phase_is_the_number_whatever_is_missing(n_raw: int, numbers: list[i
 def test_a_display_that_began_elsewhere_is_said(sim_core: CMMCorePlus, tmp_path: Path) -> None:
     rig = load_rig("virtual_sim")
     order = rig.sim.raw_order()
-    wrong = rig.model_copy(update={"sim": rig.sim.model_copy(update={"order": order[2:] + order[:2]})})
-    for expected, described in ((None, rig), ("rotated by 7 of 9: raw frame 0 shows pattern 7", wrong)):
+    wrong = rig.model_copy(
+        update={"sim": rig.sim.model_copy(update={"order": order[2:] + order[:2]})}
+    )
+    for expected, described in (
+        (None, rig),
+        ("rotated by 7 of 9: raw frame 0 shows pattern 7", wrong),
+    ):
         said: list[tuple[str, ...]] = []
         with LiveSR(sim_core, rig=described, live="own", **ENGINE) as session:
             session.frame_ready.connect(lambda frame, said=said: said.append(frame.warnings))
             with live(sim_core):
                 if expected:
-                    until(lambda: any("rotated" in warning for warning in session.status().get("warnings", ())))
-                    until(lambda said=said: any("rotated" in w for warnings in said for w in warnings))
+                    until(
+                        lambda: any(
+                            "rotated" in warning for warning in session.status().get("warnings", ())
+                        )
+                    )
+                    until(
+                        lambda said=said: any("rotated" in w for warnings in said for w in warnings)
+                    )
                 else:
                     frames(session, 90)
             report = session.wait()

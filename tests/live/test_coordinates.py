@@ -1,4 +1,7 @@
-"""Every frame lands at its place: plans in any order through a real core whose exposures say where they were made."""
+"""Every frame lands at its place.
+
+Plans in any order through a real core whose exposures say where they were made.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +53,10 @@ def core() -> Iterator[CoordinateCore]:
 
 @pytest.fixture(autouse=True)
 def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setattr("livesr.live.paths.sim_reconstructor", lambda rig, channel, camera: CoordinateReconstructor())
+    monkeypatch.setattr(
+        "livesr.live.paths.sim_reconstructor",
+        lambda rig, channel, camera: CoordinateReconstructor(),
+    )
     return str(window_engine(tmp_path / "window").folder)
 
 
@@ -77,11 +83,16 @@ def with_raw(order: tuple[str, ...], n_t: int = 3) -> v2.MDASequence:
 
 def rig(engine: str, *, sim: bool = False) -> Any:
     sim_channel = {"reconstruct": "sim"} if sim else {}
-    return coordinate_rig({"488": {**sim_channel, "separate": engine}, "561": {"separate": engine}, "640": {}})
+    return coordinate_rig(
+        {"488": {**sim_channel, "separate": engine}, "561": {"separate": engine}, "640": {}}
+    )
 
 
 class Run:
-    """A plan acquired into a store, and published; and what the devices must have written into every exposure."""
+    """A plan acquired into a store, and published.
+
+    And what the devices must have written into every exposure.
+    """
 
     def __init__(
         self,
@@ -127,11 +138,14 @@ class Run:
                     self.messages.append((topic.decode(), about, image))
 
     def _array(self, kind: str, position: str, channel: str) -> np.ndarray:
-        return np.asarray(zarr.open_array(self.store / f"{kind}_{position}_{channel}" / "0", mode="r")[:])
+        return np.asarray(
+            zarr.open_array(self.store / f"{kind}_{position}_{channel}" / "0", mode="r")[:]
+        )
 
 
 def truth(events: Any, rig: Any) -> dict[tuple[int, str, int, int, int], Stamp]:
-    """(p, channel, z, t, raw) -> what is written into the exposure, told by counting the plan's events at every place."""
+    """(p, channel, z, t, raw) -> what is written into the exposure, told by counting the plan's
+    events at every place."""
     made: Counter[tuple[int, int, int]] = Counter()
     stamps = {}
     x = z_um = 0.0
@@ -141,7 +155,9 @@ def truth(events: Any, rig: Any) -> dict[tuple[int, str, int, int, int], Stamp]:
         channel = event.channel.config
         where = round(2 * x), CHANNELS.index(channel), round(2 * z_um)
         i = event.index
-        stamps[i.get("p", 0), channel, i.get("z", 0), i.get("t", 0), i.get("sim", 0)] = Stamp(*where, made[where])
+        stamps[i.get("p", 0), channel, i.get("z", 0), i.get("t", 0), i.get("sim", 0)] = Stamp(
+            *where, made[where]
+        )
         made[where] += 1
     return stamps
 
@@ -149,9 +165,15 @@ def truth(events: Any, rig: Any) -> dict[tuple[int, str, int, int, int], Stamp]:
 def assert_every_frame_is_at_its_place(run: Run, names: tuple[str, ...] = ("P0", "P1")) -> None:
     store, stamps = RecordedStore(run.store), run.truth
     assert run.report["error"] is None
-    assert (run.report["raw_frames"], run.report["raw_lost"], run.report["raw_repeated"]) == (len(stamps), 0, 0)
+    assert (run.report["raw_frames"], run.report["raw_lost"], run.report["raw_repeated"]) == (
+        len(stamps),
+        0,
+        0,
+    )
     streams = sorted({key[:3] for key in stamps})
-    measured: dict[tuple[int, str, int, int], Stamp] = {k[:4]: s for k, s in stamps.items() if k[4] == 0}
+    measured: dict[tuple[int, str, int, int], Stamp] = {
+        k[:4]: s for k, s in stamps.items() if k[4] == 0
+    }
     for p, channel in sorted({key[:2] for key in stamps}):
         raw, recon = run.array("raw", names[p], channel), run.array("recon", names[p], channel)
         raw = raw if raw.ndim == 5 else raw[:, :, None]
@@ -167,7 +189,9 @@ def assert_every_frame_is_at_its_place(run: Run, names: tuple[str, ...] = ("P0",
                 assert read(recon[t, z], OFFSET_ADU - 1000) == here[z, t, 0]
     assert {(s.position, s.channel, s.z, t) for s, t in store.pictures("raw")} == measured.keys()
     assert {(s.position, s.channel, s.z, t) for s, t in store.pictures("recon")} == measured.keys()
-    predicted = {(s.position, s.channel, s.z, t): line for (s, t), line in store.pictures("sr").items()}
+    predicted = {
+        (s.position, s.channel, s.z, t): line for (s, t), line in store.pictures("sr").items()
+    }
     separated = {(p, c, z) for p, c, z in streams if ("sr", p, c) in store.images}
     assert predicted.keys() == {key for key in measured if key[:3] in separated}
     for (p, channel, z, t), line in predicted.items():
@@ -183,13 +207,21 @@ def assert_every_frame_is_at_its_place(run: Run, names: tuple[str, ...] = ("P0",
             assert read(image, OFFSET_ADU - header["offset_adu"]) == measured[key]
             per_group = max(k[4] for k in stamps if k[1] == key[1]) + 1
             assert header["raw_seq"] == [key[3] * per_group, (key[3] + 1) * per_group - 1]
-    assert {topic for topic, _, _ in run.messages} == ({"sr/input", "sr/frame"} if run.published else set())
+    assert {topic for topic, _, _ in run.messages} == (
+        {"sr/input", "sr/frame"} if run.published else set()
+    )
 
 
 def assert_is_the_window_of(
-    planes: np.ndarray, key: tuple[int, str, int, int], normalisation: dict[str, float], measured: dict[Any, Stamp]
+    planes: np.ndarray,
+    key: tuple[int, str, int, int],
+    normalisation: dict[str, float],
+    measured: dict[Any, Stamp],
 ) -> None:
-    """The engine's channels are the frames that it saw: they must be the neighbours in time of the same stream."""
+    """The engine's channels are the frames that it saw.
+
+    They must be the neighbours in time of the same stream.
+    """
     *stream, t = key
     for step, plane in zip((-1, 0, 1), planes, strict=True):
         neighbour = measured.get((*stream, t + step), measured[key])
@@ -197,7 +229,9 @@ def assert_is_the_window_of(
 
 
 @pytest.mark.parametrize("order", [o for o in V1_ORDERS if o.index("t") < o.index("z")])
-def test_every_order_of_a_plain_plan(core: CoordinateCore, tmp_path: Path, engine: str, order: str) -> None:
+def test_every_order_of_a_plain_plan(
+    core: CoordinateCore, tmp_path: Path, engine: str, order: str
+) -> None:
     run = Run(core, rig(engine), plain(order), tmp_path / "r.ome.zarr", publish=order == "ptcz")
     assert_every_frame_is_at_its_place(run)
 
@@ -206,7 +240,9 @@ def test_every_order_of_a_plain_plan(core: CoordinateCore, tmp_path: Path, engin
 def test_time_inside_z_makes_an_image_of_every_plane(
     core: CoordinateCore, tmp_path: Path, engine: str, order: str
 ) -> None:
-    assert_planes_are_images(Run(core, rig(engine), plain(order), tmp_path / "r.ome.zarr", publish=order == "zctp"))
+    assert_planes_are_images(
+        Run(core, rig(engine), plain(order), tmp_path / "r.ome.zarr", publish=order == "zctp")
+    )
 
 
 def test_time_inside_z_with_a_raw_axis(core: CoordinateCore, tmp_path: Path, engine: str) -> None:
@@ -216,13 +252,15 @@ def test_time_inside_z_with_a_raw_axis(core: CoordinateCore, tmp_path: Path, eng
 
 def assert_planes_are_images(run: Run) -> None:
     planes = {(p, z): 3 * p + z for p in range(2) for z in range(3)}
-    run.truth = {(planes[p, z], c, 0, t, raw): stamp for (p, c, z, t, raw), stamp in run.truth.items()}
+    run.truth = {
+        (planes[p, z], c, 0, t, raw): stamp for (p, c, z, t, raw), stamp in run.truth.items()
+    }
     assert len({key[0] for key in run.truth}) == len(planes)
     assert_every_frame_is_at_its_place(run, tuple(f"P{p}-z{z}" for p, z in planes))
 
 
-# The raw axis at every place after t, beside every order of the others relative to t and to each other at least once; all
-# sixty orders with t before sim were run by hand.
+# The raw axis at every place after t, beside every order of the others relative to t and to each
+# other at least once; all sixty orders with t before sim were run by hand.
 SIM_ORDERS = [
     ("t", "sim", "p", "c", "z"),
     ("t", "c", "sim", "z", "p"),
@@ -234,7 +272,9 @@ SIM_ORDERS = [
 
 
 @pytest.mark.parametrize("order", SIM_ORDERS, ids="-".join)
-def test_the_raw_axis_at_every_place(core: CoordinateCore, tmp_path: Path, engine: str, order: tuple[str, ...]) -> None:
+def test_the_raw_axis_at_every_place(
+    core: CoordinateCore, tmp_path: Path, engine: str, order: tuple[str, ...]
+) -> None:
     plan = with_raw(order)
     run = Run(core, rig(engine, sim=True), plan, tmp_path / "r.ome.zarr", publish=order[0] == "t")
     assert_every_frame_is_at_its_place(run)
@@ -243,7 +283,9 @@ def test_the_raw_axis_at_every_place(core: CoordinateCore, tmp_path: Path, engin
 def test_a_rig_whose_channels_need_different_numbers_of_raw_frames(
     core: CoordinateCore, tmp_path: Path, engine: str
 ) -> None:
-    described = coordinate_rig({"488": {"reconstruct": "sim", "separate": engine}, "561": {"separate": engine}})
+    described = coordinate_rig(
+        {"488": {"reconstruct": "sim", "separate": engine}, "561": {"separate": engine}}
+    )
     plan = plan_of(Experiment(frames=4), described, exposure_ms=1.0)
     triggered: Counter[tuple[str, bool]] = Counter()
 
@@ -257,7 +299,9 @@ def test_a_rig_whose_channels_need_different_numbers_of_raw_frames(
     assert_every_frame_is_at_its_place(run, ("0",))
 
 
-def test_positions_with_their_own_planes_and_channels(core: CoordinateCore, tmp_path: Path, engine: str) -> None:
+def test_positions_with_their_own_planes_and_channels(
+    core: CoordinateCore, tmp_path: Path, engine: str
+) -> None:
     """Fewer planes than another position: zeros, without a line, where there are none."""
     stack = MDASequence(z_plan=useq.ZRangeAround(range=0.5, step=0.5))
     both = MDASequence(channels=["561", "640"], z_plan=useq.ZRangeAround(range=1.5, step=0.5))
@@ -275,8 +319,13 @@ def test_positions_with_their_own_planes_and_channels(core: CoordinateCore, tmp_
     assert run.array("raw", "B", "640").shape[2] == 4
 
 
-def test_a_channel_at_some_time_points_only(core: CoordinateCore, tmp_path: Path, engine: str) -> None:
-    channels = [useq.Channel(config="488"), useq.Channel(config="640", acquire_every=2, do_stack=False)]
+def test_a_channel_at_some_time_points_only(
+    core: CoordinateCore, tmp_path: Path, engine: str
+) -> None:
+    channels = [
+        useq.Channel(config="488"),
+        useq.Channel(config="640", acquire_every=2, do_stack=False),
+    ]
     plan = MDASequence(
         axis_order="tpcz",
         time_plan=[{"interval": 0, "loops": 2}, {"interval": 0.01, "loops": 3}],
@@ -290,11 +339,15 @@ def test_a_channel_at_some_time_points_only(core: CoordinateCore, tmp_path: Path
     assert_every_frame_is_at_its_place(run)
     assert 0 < core.shutter.opened < run.report["raw_frames"]
     lone = coordinate_rig({"488": {}, "640": {"separate": engine}})
-    with pytest.raises(ConfigError, match="never acquires channel '640' at two time points in a row"):
+    with pytest.raises(
+        ConfigError, match="never acquires channel '640' at two time points in a row"
+    ):
         Run(core, lone, plan, tmp_path / "lone.ome.zarr")
 
 
-def test_missing_exposures_and_missing_time_points(core: CoordinateCore, tmp_path: Path, engine: str) -> None:
+def test_missing_exposures_and_missing_time_points(
+    core: CoordinateCore, tmp_path: Path, engine: str
+) -> None:
     plan = with_raw(("t", "p", "c", "z", "sim"), n_t=7)
     lost = {(2, 0, "488", 1): {1}, (4, 1, "561", 0): {0}, (5, 1, "488", 2): {0, 1, 2}}
 
@@ -302,7 +355,13 @@ def test_missing_exposures_and_missing_time_points(core: CoordinateCore, tmp_pat
         i = event.index
         return i["sim"] not in lost.get((i["t"], i["p"], event.channel.config, i["z"]), ())
 
-    run = Run(core, rig(engine, sim=True), plan, tmp_path / "r.ome.zarr", events=[e for e in plan if comes(e)])
+    run = Run(
+        core,
+        rig(engine, sim=True),
+        plan,
+        tmp_path / "r.ome.zarr",
+        events=[e for e in plan if comes(e)],
+    )
     store = RecordedStore(run.store)
     measured = {(s.position, s.channel, s.z, t) for s, t in store.pictures("recon")}
     assert {(t, p, c, z) for p, c, z in {k[:3] for k in run.truth} for t in range(7)} - {
@@ -316,7 +375,11 @@ def test_missing_exposures_and_missing_time_points(core: CoordinateCore, tmp_pat
         beside = {(t + step, *key[:3]) for step in (-1, 1)}
         assert line["true_neighbours"] == (not beside & lost.keys())
     raw = run.array("raw", "P0", "488")
-    assert [read(raw[2, i, 1])[3] if i != 1 else raw[2, i, 1].any() for i in range(3)] == [6, False, 7]
+    assert [read(raw[2, i, 1])[3] if i != 1 else raw[2, i, 1].any() for i in range(3)] == [
+        6,
+        False,
+        7,
+    ]
 
 
 def test_a_run_that_is_cancelled(core: CoordinateCore, tmp_path: Path, engine: str) -> None:
@@ -333,7 +396,11 @@ def test_a_run_that_is_cancelled(core: CoordinateCore, tmp_path: Path, engine: s
     came = dict(itertools.islice(run.truth.items(), run.report["raw_frames"]))
     assert 59 <= len(came) < 120
     whole = Counter(k[:4] for k in came)
-    centres = {k[:4]: s for k, s in came.items() if k[4] == 0 and whole[k[:4]] == (3 if k[1] == "488" else 1)}
+    centres = {
+        k[:4]: s
+        for k, s in came.items()
+        if k[4] == 0 and whole[k[:4]] == (3 if k[1] == "488" else 1)
+    }
     pictures = RecordedStore(run.store).pictures("sr")
     assert {(s.position, s.channel, s.z, t) for s, t in pictures} == centres.keys()
     for (stream, t), line in pictures.items():
@@ -345,7 +412,10 @@ def test_a_run_that_is_cancelled(core: CoordinateCore, tmp_path: Path, engine: s
 def test_skipped_centres_of_a_stack_keep_its_order(
     core: CoordinateCore, tmp_path: Path, engine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A slow network leaves out whole stacks: no plane comes after a plane of a later time point."""
+    """A slow network leaves out whole stacks.
+
+    No plane comes after a plane of a later time point.
+    """
     infer = OpenVINOBackend.infer
 
     def slow(self: OpenVINOBackend) -> Any:

@@ -1,4 +1,7 @@
-"""What camera and illumination add is taken out of raw frames; what cannot work is one sentence before a device moves."""
+"""What camera and illumination add is taken out of raw frames.
+
+What cannot work is one sentence before a device moves.
+"""
 
 from __future__ import annotations
 
@@ -85,11 +88,20 @@ def test_a_region_takes_its_part_of_the_maps(tmp_path: Path) -> None:
 
 def test_channels_have_their_own_flat_and_background(tmp_path: Path) -> None:
     maps = {"a": np.full(CHIP, 2, np.float32), "b": np.full(CHIP, 4, np.float32)}
-    rig = rig_with(tmp_path, maps=maps, flat={"488": "a.tif", "": "b.tif"}, background={"488": 20}, offset=100, dark=5)
+    rig = rig_with(
+        tmp_path,
+        maps=maps,
+        flat={"488": "a.tif", "": "b.tif"},
+        background={"488": 20},
+        offset=100,
+        dark=5,
+    )
     for channel, value in (("488", (305 - 105 - 20) / 2), ("561", (305 - 105) / 4)):
         correction, _ = build_correction(rig, channel, CHIP)
         assert correction is not None
-        np.testing.assert_allclose(correction.apply([np.full(CHIP, 305, np.uint16)])[0], value, rtol=1e-6)
+        np.testing.assert_allclose(
+            correction.apply([np.full(CHIP, 305, np.uint16)])[0], value, rtol=1e-6
+        )
 
 
 def test_what_one_number_says_costs_nothing(tmp_path: Path) -> None:
@@ -100,11 +112,18 @@ def test_what_one_number_says_costs_nothing(tmp_path: Path) -> None:
     assert build_path(rig, "488", Geometry(CHIP, "uint16", 0.065)).correction is None
 
 
-@given(st.sets(st.tuples(st.integers(0, 11), st.integers(0, 14)), max_size=60), st.integers(0, 2**32 - 1))
-def test_bad_pixels_become_the_median_of_the_nearest_good_ones(bad: set[tuple[int, int]], seed: int) -> None:
+@given(
+    st.sets(st.tuples(st.integers(0, 11), st.integers(0, 14)), max_size=60),
+    st.integers(0, 2**32 - 1),
+)
+def test_bad_pixels_become_the_median_of_the_nearest_good_ones(
+    bad: set[tuple[int, int]], seed: int
+) -> None:
     rig = load_rig("demo")
     pixels = [[*p] for p in sorted(bad)]
-    rig = rig.model_copy(update={"corrections": rig.corrections.model_validate({"bad_pixels": pixels, "offset": 0})})
+    rig = rig.model_copy(
+        update={"corrections": rig.corrections.model_validate({"bad_pixels": pixels, "offset": 0})}
+    )
     frame = np.random.default_rng(seed).integers(0, 5000, (12, 15), np.uint16)
     correction, _ = build_correction(rig, "488", frame.shape)
     seen = correction.apply([frame])[0] if correction else frame
@@ -124,7 +143,9 @@ def test_bad_pixels_become_the_median_of_the_nearest_good_ones(bad: set[tuple[in
 def test_the_reconstruction_sees_corrected_frames_and_raw_counts_saturation(tmp_path: Path) -> None:
     maps = {"flat": np.full((32, 32), 2, np.float32), "bad": np.zeros((32, 32), np.uint8)}
     maps["bad"][3, 4] = 255
-    rig = rig_with(tmp_path, "virtual_sim", maps, flat="flat.tif", bad_pixels="bad.tif").with_engine("none")
+    rig = rig_with(
+        tmp_path, "virtual_sim", maps, flat="flat.tif", bad_pixels="bad.tif"
+    ).with_engine("none")
     camera = Geometry((32, 32), "uint16", 0.065)
     plain = build_path(_trusting(load_rig("virtual_sim").with_engine("none")), "488", camera)
     corrected = build_path(_trusting(rig), "488", camera)
@@ -135,7 +156,9 @@ def test_the_reconstruction_sees_corrected_frames_and_raw_counts_saturation(tmp_
     there = corrected.reconstructor.reconstruct(corrected.correction.apply(frames))
     inside = (slice(24, 64), slice(24, 64))  # away from the mended pixel
     expected = plain.reconstructor.reconstruct([f.astype(np.uint16) for f in halved])
-    np.testing.assert_allclose(there[inside], expected[inside], atol=8)  # of about 300: halves are rounded
+    np.testing.assert_allclose(
+        there[inside], expected[inside], atol=8
+    )  # of about 300: halves are rounded
     assert corrected.memory_bytes(1) > plain.memory_bytes(1)
 
 
@@ -143,7 +166,11 @@ def _trusting(rig: RigConfig) -> RigConfig:
     """A rig whose frames are reconstructed whatever they show: noise shows no pattern."""
     assert rig.sim is not None
     return rig.model_copy(
-        update={"sim": rig.sim.model_copy(update={"quality_limits": QualityLimitsConfig(when_doubtful="reconstruct")})}
+        update={
+            "sim": rig.sim.model_copy(
+                update={"quality_limits": QualityLimitsConfig(when_doubtful="reconstruct")}
+            )
+        }
     )
 
 
@@ -167,21 +194,53 @@ def test_nothing_is_allocated_per_frame(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("maps", "corrections", "words"),
     [
-        ({}, {"offset": "offset.tif"}, r"corrections\.offset names 'offset.tif', which is not beside it"),
-        ({}, {"flat": {"48": "flat.tif"}}, "corrections are given for channel '48'.*Did you mean '488'"),
-        ({}, {"offset": "maps/offset.tif"}, "corrections.offset: a map is a .tif file beside rig.yaml"),
-        ({}, {"offset": [1]}, r"corrections.offset: expected a number of ADU or the name of a .tif"),
+        (
+            {},
+            {"offset": "offset.tif"},
+            r"corrections\.offset names 'offset.tif', which is not beside it",
+        ),
+        (
+            {},
+            {"flat": {"48": "flat.tif"}},
+            "corrections are given for channel '48'.*Did you mean '488'",
+        ),
+        (
+            {},
+            {"offset": "maps/offset.tif"},
+            "corrections.offset: a map is a .tif file beside rig.yaml",
+        ),
+        (
+            {},
+            {"offset": [1]},
+            r"corrections.offset: expected a number of ADU or the name of a .tif",
+        ),
         ({}, {"bad_pixels": [[1, 2, 3]]}, r"corrections.bad_pixels: expected a list of \[y, x\]"),
         ({}, {"flatt": 1}, "unknown key 'corrections.flatt'. Did you mean 'flat'"),
-        ({"offset": np.zeros((3, 8, 8), np.uint16)}, {"offset": "offset.tif"}, "holds 3 x 8 x 8 uint16; expected one"),
-        ({"offset": np.full((8, 8), np.nan, np.float32)}, {"offset": "offset.tif"}, "pixels that are no numbers"),
-        ({"flat": np.zeros((8, 8), np.float32)}, {"flat": "flat.tif"}, r"flat.tif is 0 at \[0, 0\]: expected about 1"),
+        (
+            {"offset": np.zeros((3, 8, 8), np.uint16)},
+            {"offset": "offset.tif"},
+            "holds 3 x 8 x 8 uint16; expected one",
+        ),
+        (
+            {"offset": np.full((8, 8), np.nan, np.float32)},
+            {"offset": "offset.tif"},
+            "pixels that are no numbers",
+        ),
+        (
+            {"flat": np.zeros((8, 8), np.float32)},
+            {"flat": "flat.tif"},
+            r"flat.tif is 0 at \[0, 0\]: expected about 1",
+        ),
         (
             {"offset": np.ones((8, 8), np.uint16), "flat": np.ones((8, 9), np.float32)},
             {"offset": "offset.tif", "flat": "flat.tif"},
             "flat.tif is 8x9, and offset.tif is 8x8",
         ),
-        ({"bad": np.ones((20, 20), np.uint8)}, {"bad_pixels": "bad.tif"}, "no good pixel within 5 pixels"),
+        (
+            {"bad": np.ones((20, 20), np.uint8)},
+            {"bad_pixels": "bad.tif"},
+            "no good pixel within 5 pixels",
+        ),
     ],
 )
 def test_what_cannot_work_is_one_sentence(
@@ -201,7 +260,9 @@ def test_a_map_that_is_no_tiff(tmp_path: Path) -> None:
 
 def test_a_region_beyond_the_map(tmp_path: Path) -> None:
     rig = rig_with(tmp_path, maps={"offset": np.zeros((8, 8), np.uint16)}, offset="offset.tif")
-    with pytest.raises(ConfigError, match=r"offset.tif is 8x8, and the camera's region is 6x6 at \[4, 0\]"):
+    with pytest.raises(
+        ConfigError, match=r"offset.tif is 8x8, and the camera's region is 6x6 at \[4, 0\]"
+    ):
         build_correction(rig, "488", (6, 6), (4.0, 0.0))
 
 

@@ -1,4 +1,7 @@
-"""A run whose frames go through slots, as on a GPU; on this computer's memory, with real threads, and with other arrays."""
+"""A run whose frames go through slots, as on a GPU.
+
+On this computer's memory, with real threads, and with other arrays.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,14 @@ from livesr.base.config import RigConfig, load_rig
 from livesr.base.errors import BackendError
 from livesr.base.frames import MulticolorFrame, RawStack, SRFrame, Stream
 from livesr.live.arrays import Arrays, NumpyArrays
-from livesr.live.device import HOST_DEVICE, CudaDevice, HostDevice, HostSlot, StreamLock, open_device
+from livesr.live.device import (
+    HOST_DEVICE,
+    CudaDevice,
+    HostDevice,
+    HostSlot,
+    StreamLock,
+    open_device,
+)
 from livesr.live.inference.backend import BACKENDS
 from livesr.live.inference.cuda import why_no_gpu
 from livesr.live.inference.identity import identity_engine
@@ -34,7 +44,10 @@ SIDE, N_T, DEADLINE_S = 96, 12, 60
 
 
 class Resident(OpenVINOBackend):
-    """OpenVINO as a runtime on a GPU would be: what it reads and writes is "on the device", and few may use it at once."""
+    """OpenVINO as a runtime on a GPU would be.
+
+    What it reads and writes is "on the device", and few may use it at once.
+    """
 
     enqueued = 0
     fails_after: int | None = None
@@ -57,7 +70,9 @@ def resident(monkeypatch: pytest.MonkeyPatch) -> type[Resident]:
     """The runtime that engines run on, with counters of its own."""
     runtime = type("Resident", (Resident,), {})
     load = BACKENDS.load
-    monkeypatch.setattr(BACKENDS, "load", lambda name: runtime if name == "openvino" else load(name))
+    monkeypatch.setattr(
+        BACKENDS, "load", lambda name: runtime if name == "openvino" else load(name)
+    )
     return runtime
 
 
@@ -96,7 +111,9 @@ class Kept:
 
 @pytest.fixture(scope="module")
 def groups() -> NDArray[np.uint16]:
-    bank = RawBank(load_rig("virtual_sim"), SIDE, N_T, seed=0, photons=300.0, bleaching=0.002, interval_s=0.5)
+    bank = RawBank(
+        load_rig("virtual_sim"), SIDE, N_T, seed=0, photons=300.0, bleaching=0.002, interval_s=0.5
+    )
     return bank.frames
 
 
@@ -107,7 +124,14 @@ def rig(tmp_path: Path) -> RigConfig:
 
 
 def path_of(rig: RigConfig, device: Any = "cpu") -> ChannelPath:
-    return build_path(rig, "488", Geometry((SIDE, SIDE), "uint16", 0.065), precision="f32", threads=1, device=device)
+    return build_path(
+        rig,
+        "488",
+        Geometry((SIDE, SIDE), "uint16", 0.065),
+        precision="f32",
+        threads=1,
+        device=device,
+    )
 
 
 def run(
@@ -117,13 +141,17 @@ def run(
     **settings: Any,
 ) -> tuple[Kept, dict[str, Any]]:
     kept = Kept()
-    described = RunDescription(stream_id="test", started_ns=time.time_ns(), channels=(path.description,))
+    described = RunDescription(
+        stream_id="test", started_ns=time.time_ns(), channels=(path.description,)
+    )
     settings = {"policy": "complete", **settings}
     pipeline = Pipeline({"488": path}, described, [(kept, True)], **settings)
     pipeline.open()
     for t, group in enumerate(groups):
         for raw, frame in enumerate(group):
-            pipeline.hook.frame_ready(frame.copy(), MDAEvent(index={"t": t, "sim": raw}, channel="488"), {})
+            pipeline.hook.frame_ready(
+                frame.copy(), MDAEvent(index={"t": t, "sim": raw}, channel="488"), {}
+            )
         after(kept, t)
     pipeline.end()
     report = pipeline.join()
@@ -153,12 +181,19 @@ def test_frames_in_flight_give_what_the_cpu_gives(
     assert resident.enqueued == 0
     found, report = run(path_of(rig, HostDevice(slots)), groups)
     assert resident.enqueued == N_T  # every frame stayed on the "device"
-    assert (report["sr_frames"], report["recon_frames"], report["warnings"]) == (N_T, N_T, before["warnings"])
+    assert (report["sr_frames"], report["recon_frames"], report["warnings"]) == (
+        N_T,
+        N_T,
+        before["warnings"],
+    )
     check_same(found, expected)
 
 
 def test_other_arrays_give_what_numpy_gives(
-    rig: RigConfig, groups: NDArray[np.uint16], resident: type[Resident], monkeypatch: pytest.MonkeyPatch
+    rig: RigConfig,
+    groups: NDArray[np.uint16],
+    resident: type[Resident],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     expected, before = run(path_of(rig), groups[:4])
     xp = array_api_strict
@@ -168,7 +203,9 @@ def test_other_arrays_give_what_numpy_gives(
         return xp.asarray(self.infer())
 
     monkeypatch.setattr(resident, "enqueue", enqueue)
-    monkeypatch.setattr(resident, "device_input", property(lambda self: xp.asarray(self.input, copy=False)))
+    monkeypatch.setattr(
+        resident, "device_input", property(lambda self: xp.asarray(self.input, copy=False))
+    )
     found, report = run(path_of(rig, HostDevice(2, Arrays(xp))), groups[:4])
     assert (resident.enqueued, report["warnings"]) == (4, before["warnings"])
     check_same(found, expected, atol_adu=1.0)
@@ -187,13 +224,17 @@ def test_a_network_that_fails_on_the_device_is_replaced_and_no_frame_is_lost(
         assert np.abs(a.channels.astype(int) - b.channels).max() <= 1
 
 
-def test_a_device_that_cannot_compute_is_known_before_the_run(rig: RigConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_that_cannot_compute_is_known_before_the_run(
+    rig: RigConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class WithoutCompiler(NumpyArrays):
         def rfft(self, a: Any) -> Any:
             raise ImportError("libnvrtc.so.13: cannot open shared object file")
 
     device = HostDevice(2, WithoutCompiler())
-    with pytest.raises(BackendError, match=r"cannot be reconstructed on CPU: ImportError: libnvrtc"):
+    with pytest.raises(
+        BackendError, match=r"cannot be reconstructed on CPU: ImportError: libnvrtc"
+    ):
         path_of(rig, device)
     monkeypatch.setattr("livesr.live.paths.open_device", lambda choice: device)
     path = path_of(rig, "auto")
@@ -202,7 +243,9 @@ def test_a_device_that_cannot_compute_is_known_before_the_run(rig: RigConfig, mo
     path.close()
 
 
-def test_a_device_that_fails_is_left_and_no_frame_is_lost(rig: RigConfig, groups: NDArray[np.uint16]) -> None:
+def test_a_device_that_fails_is_left_and_no_frame_is_lost(
+    rig: RigConfig, groups: NDArray[np.uint16]
+) -> None:
     expected, _ = run(path_of(rig), groups)
     path = path_of(rig, HostDevice(2))
     broken = path.on_device[1].reconstructor
@@ -214,12 +257,16 @@ def test_a_device_that_fails_is_left_and_no_frame_is_lost(rig: RigConfig, groups
     found, report = run(path, groups)
     assert (report["recon_frames"], report["recon_failed"], report["sr_frames"]) == (N_T, 0, N_T)
     assert report["device"] == {"488": "cpu"}
-    assert any("on the CPU since CPU failed (RuntimeError: CUDA_ERROR_ECC" in w for w in report["warnings"])
+    assert any(
+        "on the CPU since CPU failed (RuntimeError: CUDA_ERROR_ECC" in w for w in report["warnings"]
+    )
     check_same(replace_warnings(found, expected), expected)
 
 
 def replace_warnings(found: Kept, expected: Kept) -> Kept:
-    found.frames = [replace(f, warnings=e.warnings) for f, e in zip(found.frames, expected.frames, strict=True)]
+    found.frames = [
+        replace(f, warnings=e.warnings) for f, e in zip(found.frames, expected.frames, strict=True)
+    ]
     return found
 
 
@@ -229,14 +276,17 @@ def test_a_slow_network_skips_centres_and_never_their_neighbours(
     resident.may_go = threading.Event()
 
     def reconstructed(kept: Kept, t: int) -> None:
-        kept.wait_for_recons(t + 1)  # the camera is slower than reconstruction, and faster than the network
+        kept.wait_for_recons(
+            t + 1
+        )  # the camera is slower than reconstruction, and faster than the network
         if t == N_T - 1:
             resident.may_go.set()
 
     found, report = run(path_of(rig, HostDevice(2)), groups, policy="latest", after=reconstructed)
     shown = [f.t for f in found.frames]
     assert shown == sorted(set(shown))
-    # One or two were in flight; of those that waited the newest was left, and the last one, which nothing displaces.
+    # One or two were in flight; of those that waited the newest was left, and the last one, which
+    # nothing displaces.
     assert shown[0] == 0
     assert shown[-2:] == [N_T - 2, N_T - 1]
     assert len(shown) <= 4
@@ -245,7 +295,9 @@ def test_a_slow_network_skips_centres_and_never_their_neighbours(
     assert all(f.true_neighbours or f.edge for f in found.frames)
 
 
-def test_lanes_are_threads_that_end_with_the_run(rig: RigConfig, groups: NDArray[np.uint16]) -> None:
+def test_lanes_are_threads_that_end_with_the_run(
+    rig: RigConfig, groups: NDArray[np.uint16]
+) -> None:
     seen: set[str] = set()
 
     path = path_of(rig, HostDevice(2))
@@ -264,7 +316,11 @@ def test_lanes_are_threads_that_end_with_the_run(rig: RigConfig, groups: NDArray
 
 def test_lanes_follow_one_drift(rig: RigConfig, groups: NDArray[np.uint16]) -> None:
     path = path_of(rig, HostDevice(2))
-    drifts = {id(m.reconstructor.drift) for m in path.on_device if isinstance(m.reconstructor, SIMReconstructor)}
+    drifts = {
+        id(m.reconstructor.drift)
+        for m in path.on_device
+        if isinstance(m.reconstructor, SIMReconstructor)
+    }
     assert isinstance(path.reconstructor, SIMReconstructor)
     assert drifts == {id(path.reconstructor.drift)}
     path.close()
@@ -276,7 +332,9 @@ def test_the_host_uses_a_network_when_the_lanes_are_done_with_it() -> None:
 
         def synchronize(self) -> None:
             self.waited += 1
-            raise RuntimeError("cudaErrorIllegalAddress")  # does not keep the next runtime from taking over
+            raise RuntimeError(
+                "cudaErrorIllegalAddress"
+            )  # does not keep the next runtime from taking over
 
     class Marked(HostSlot):
         event = Enqueued()
@@ -323,7 +381,9 @@ def test_on_a_gpu_frames_stay_there_and_are_what_the_cpu_makes(
     if reason := runtime.is_unavailable():
         pytest.skip(reason)
     rig, camera = load_rig("virtual_sim"), Geometry((SIDE, SIDE), "uint16", 0.065)
-    expected, _ = run(build_path(rig, "488", camera, backend="openvino", precision="f32", threads=1), groups)
+    expected, _ = run(
+        build_path(rig, "488", camera, backend="openvino", precision="f32", threads=1), groups
+    )
     path = build_path(rig, "488", camera, backend=backend, device=cuda)
     assert path.resident is not None
     found, report = run(path, groups)
@@ -337,7 +397,9 @@ def test_on_a_gpu_frames_stay_there_and_are_what_the_cpu_makes(
 
 
 @pytest.mark.gpu
-def test_on_a_gpu_memory_does_not_grow_with_the_frames(groups: NDArray[np.uint16], cuda: CudaDevice) -> None:
+def test_on_a_gpu_memory_does_not_grow_with_the_frames(
+    groups: NDArray[np.uint16], cuda: CudaDevice
+) -> None:
     import cupy
 
     pool, held = cupy.get_default_memory_pool(), []

@@ -1,4 +1,5 @@
-"""Plans of every kind run, what accompanies them stops nothing, and a store lists what was acquired, where it was."""
+"""Plans of every kind run, what accompanies them stops nothing, and a store lists what was
+acquired, where it was."""
 
 from __future__ import annotations
 
@@ -45,7 +46,9 @@ def core(loaded: CMMCorePlus) -> CMMCorePlus:
     return loaded
 
 
-def acquired(core: CMMCorePlus, plan: Any, store: Path, *, given: bool = True, one: bool = False) -> dict[str, Any]:
+def acquired(
+    core: CMMCorePlus, plan: Any, store: Path, *, given: bool = True, one: bool = False
+) -> dict[str, Any]:
     """Acquire `plan` on the demo rig, of `one` channel or both; return the report."""
     rig = load_rig("demo").with_engine("none")
     if one:
@@ -70,7 +73,9 @@ def lines(report: dict[str, Any]) -> list[dict[str, Any]]:
 
 def placed(image: zarr.Group) -> list[float]:
     """Return an image's translation (z, y, x or y, x)."""
-    transformations = image.attrs["ome"]["multiscales"][0]["datasets"][0]["coordinateTransformations"]
+    transformations = image.attrs["ome"]["multiscales"][0]["datasets"][0][
+        "coordinateTransformations"
+    ]
     return transformations[1]["translation"][2:]
 
 
@@ -79,7 +84,13 @@ class Silent:
         raise RuntimeError("says nothing of itself")
 
 
-ODD = {"array": np.arange(3), "large": np.zeros((99, 99)), "path": Path("a/b"), "object": object(), "silent": Silent()}
+ODD = {
+    "array": np.arange(3),
+    "large": np.zeros((99, 99)),
+    "path": Path("a/b"),
+    "object": object(),
+    "silent": Silent(),
+}
 
 
 @pytest.mark.parametrize("given", [True, False])
@@ -95,7 +106,10 @@ def test_metadata_of_any_kind_stops_nothing(core: CMMCorePlus, tmp_path: Path, g
 
 def test_an_slm_image_and_metadata_of_events(core: CMMCorePlus, tmp_path: Path) -> None:
     picture = useq.SLMImage(data=np.zeros((64, 64), np.uint8))
-    plan = [useq.MDAEvent(index={"t": t}, channel="488", slm_image=picture, metadata=ODD) for t in range(2)]
+    plan = [
+        useq.MDAEvent(index={"t": t}, channel="488", slm_image=picture, metadata=ODD)
+        for t in range(2)
+    ]
     report = acquired(core, plan, tmp_path / "r.ome.zarr")
     assert report["raw_frames"] == 2
     assert "array uint8 (64, 64)" in Path(report["store"], "livesr", "plan.yaml").read_text()
@@ -124,16 +138,26 @@ def test_names_become_folders_that_nothing_else_has(names: list[str], folders: l
 
 
 def test_positions_of_the_same_name(core: CMMCorePlus, tmp_path: Path) -> None:
-    places = [useq.Position(x=10 * i, y=0, name=name) for i, name in enumerate(("cell", "cell", "cell-1"))]
-    report = acquired(core, useq.MDASequence(channels=["488"], stage_positions=places), tmp_path / "r.ome.zarr")
+    places = [
+        useq.Position(x=10 * i, y=0, name=name) for i, name in enumerate(("cell", "cell", "cell-1"))
+    ]
+    report = acquired(
+        core, useq.MDASequence(channels=["488"], stage_positions=places), tmp_path / "r.ome.zarr"
+    )
     found = images(report)
     assert len(found) == 3
-    assert [image.attrs["livesr"]["position_name"] for image in found.values()] == ["cell", "cell", "cell-1"]
+    assert [image.attrs["livesr"]["position_name"] for image in found.values()] == [
+        "cell",
+        "cell",
+        "cell-1",
+    ]
     assert [placed(image)[-1] for image in found.values()] == pytest.approx([0, 10, 20], abs=0.02)
 
 
 @pytest.mark.parametrize("given", [True, False])
-def test_positions_with_their_own_channels_and_stacks(core: CMMCorePlus, tmp_path: Path, given: bool) -> None:
+def test_positions_with_their_own_channels_and_stacks(
+    core: CMMCorePlus, tmp_path: Path, given: bool
+) -> None:
     """Only what was taken is in the store, and it is computed again as it was."""
     own = useq.MDASequence(channels=["561"], z_plan=useq.ZRangeAround(range=2, step=1))
     places = [
@@ -158,16 +182,26 @@ def test_positions_with_their_own_channels_and_stacks(core: CMMCorePlus, tmp_pat
 
 def test_positions_of_different_length(core: CMMCorePlus, tmp_path: Path) -> None:
     def position(x: int, loops: int) -> useq.Position:
-        own = useq.MDASequence(channels=["488"], time_plan=useq.TIntervalLoops(interval=0, loops=loops))
+        own = useq.MDASequence(
+            channels=["488"], time_plan=useq.TIntervalLoops(interval=0, loops=loops)
+        )
         return useq.Position(x=x, y=0, sequence=own)
 
-    report = acquired(core, useq.MDASequence(stage_positions=[position(0, 3), position(1, 2)]), tmp_path / "r.ome.zarr")
+    report = acquired(
+        core,
+        useq.MDASequence(stage_positions=[position(0, 3), position(1, 2)]),
+        tmp_path / "r.ome.zarr",
+    )
     assert [image["0"].shape[0] for image in images(report).values()] == [3, 2]
     assert (report["raw_frames"], report["raw_missing"]) == (5, 0)
 
 
-def test_a_run_that_ends_before_its_second_position_lists_what_it_has(core: CMMCorePlus, tmp_path: Path) -> None:
-    plan = useq.MDASequence(axis_order="ptc", channels=["488"], stage_positions=[(0, 0), (5, 5)], time_plan=TWICE)
+def test_a_run_that_ends_before_its_second_position_lists_what_it_has(
+    core: CMMCorePlus, tmp_path: Path
+) -> None:
+    plan = useq.MDASequence(
+        axis_order="ptc", channels=["488"], stage_positions=[(0, 0), (5, 5)], time_plan=TWICE
+    )
     rig = load_rig("demo").with_engine("none")
     with LiveSR(core, rig=rig, plan=plan, store=tmp_path / "r.ome.zarr") as session:
         stop = core.mda.cancel
@@ -195,7 +229,9 @@ def test_fields_of_a_grid(core: CMMCorePlus, tmp_path: Path, given: bool) -> Non
 
 
 def test_a_grid_over_an_area_and_one_inside_a_position(core: CMMCorePlus, tmp_path: Path) -> None:
-    area = useq.MDASequence(channels=["488"], grid_plan=useq.GridFromEdges(top=4, left=0, bottom=0, right=4))
+    area = useq.MDASequence(
+        channels=["488"], grid_plan=useq.GridFromEdges(top=4, left=0, bottom=0, right=4)
+    )
     report = acquired(core, area, tmp_path / "area.ome.zarr")
     assert report["raw_frames"] == len(images(report)) == len(list(area)) > 1
     places = [useq.Position(x=50, y=0, name="A", sequence=useq.MDASequence(grid_plan=GRID)), (9, 9)]
@@ -208,8 +244,12 @@ def test_a_grid_over_an_area_and_one_inside_a_position(core: CMMCorePlus, tmp_pa
 
 
 def test_wells_of_a_plate(core: CMMCorePlus, tmp_path: Path) -> None:
-    plate = useq.WellPlatePlan(plate=96, a1_center_xy=(0, 0), selected_wells=([0, 1], [0, 1]), well_points_plan=GRID)
-    plan = with_field_of_view(useq.MDASequence(channels=["488"], stage_positions=plate), FIELD_UM, FIELD_UM)
+    plate = useq.WellPlatePlan(
+        plate=96, a1_center_xy=(0, 0), selected_wells=([0, 1], [0, 1]), well_points_plan=GRID
+    )
+    plan = with_field_of_view(
+        useq.MDASequence(channels=["488"], stage_positions=plate), FIELD_UM, FIELD_UM
+    )
     report = acquired(core, RawFramesPlan(plan, lambda channel: 1), tmp_path / "r.ome.zarr")
     found = images(report)
     assert list(found) == [f"raw_{well}-000{i}_488" for well in ("A1", "B2") for i in range(2)]
@@ -225,7 +265,9 @@ def test_planes_that_are_not_even(core: CMMCorePlus, tmp_path: Path) -> None:
     assert [line["z_um"] for line in lines(report) if line["series"] == "raw"] == [2, 3, 5]
 
 
-def test_a_channel_that_leaves_planes_out_lies_in_the_stack(core: CMMCorePlus, tmp_path: Path) -> None:
+def test_a_channel_that_leaves_planes_out_lies_in_the_stack(
+    core: CMMCorePlus, tmp_path: Path
+) -> None:
     middle = useq.Channel(config="561", do_stack=False)
     z_plan = useq.ZRangeAround(range=2, step=1)
     plan = useq.MDASequence(channels=["488", middle], stage_positions=[(0, 0, 5)], z_plan=z_plan)
@@ -240,18 +282,28 @@ def test_where_the_stages_were_is_said_of_every_frame(core: CMMCorePlus, tmp_pat
     core.waitForSystem()
     plan = useq.MDASequence(channels=["488"], time_plan=useq.TIntervalLoops(interval=0, loops=5))
     report = acquired(core, plan, tmp_path / "r.ome.zarr")
-    stages = [(line["x_um"], line["y_um"], line["z_um"]) for line in lines(report) if line["series"] == "raw"]
+    stages = [
+        (line["x_um"], line["y_um"], line["z_um"])
+        for line in lines(report)
+        if line["series"] == "raw"
+    ]
     assert stages == [pytest.approx((3, 4, 0), abs=0.02)] * 5
     (raw,) = images(report).values()
     (recon,) = images(report, "recon").values()
     assert placed(raw) == pytest.approx([4, 3], abs=0.02)
-    transformations = recon.attrs["ome"]["multiscales"][0]["datasets"][0]["coordinateTransformations"]
+    transformations = recon.attrs["ome"]["multiscales"][0]["datasets"][0][
+        "coordinateTransformations"
+    ]
     assert transformations[1]["translation"][1:] == placed(raw)
 
 
 @pytest.mark.parametrize("given", [True, False])
-def test_events_without_an_index_are_a_time_lapse(core: CMMCorePlus, tmp_path: Path, given: bool) -> None:
-    report = acquired(core, [useq.MDAEvent() for _ in range(4)], tmp_path / "r.ome.zarr", given=given, one=True)
+def test_events_without_an_index_are_a_time_lapse(
+    core: CMMCorePlus, tmp_path: Path, given: bool
+) -> None:
+    report = acquired(
+        core, [useq.MDAEvent() for _ in range(4)], tmp_path / "r.ome.zarr", given=given, one=True
+    )
     assert (report["raw_frames"], report["raw_repeated"], report["warnings"]) == (4, 0, [])
     assert images(report)["raw"]["0"].shape[0] == 4
 
@@ -269,7 +321,9 @@ def test_regions_that_a_plan_sets(core: CMMCorePlus, tmp_path: Path) -> None:
     found = images(acquired(core, events, tmp_path / "events.ome.zarr"))["raw"]
     assert (found["0"].shape[-2:], found.attrs["livesr"]["origin_px"]) == ((12, 16), [8, 4])
     core.clearROI()
-    first = useq.MDASequence(channels=["488"], time_plan=TWICE, setup=useq.MDAEvent(roi=(2, 4, 20, 10)))
+    first = useq.MDASequence(
+        channels=["488"], time_plan=TWICE, setup=useq.MDAEvent(roi=(2, 4, 20, 10))
+    )
     for i, plan in enumerate((first, RawFramesPlan(first, lambda channel: 1))):
         core.clearROI()
         found = images(acquired(core, plan, tmp_path / f"setup{i}.ome.zarr"))["raw"]

@@ -1,4 +1,7 @@
-"""What breaks around a run must not break the run: each fault of docs/reliability.md that no other test makes."""
+"""What breaks around a run must not break the run.
+
+Each fault of docs/reliability.md that no other test makes.
+"""
 
 from __future__ import annotations
 
@@ -79,7 +82,7 @@ def failing(*_: Any, **__: Any) -> Any:
     raise RuntimeError("broken on purpose")
 
 
-# -- the network ---------------------------------------------------------------------------------------------------
+# -- the network -----------------------------------------------------------------------------------
 
 
 def test_a_network_without_memory_goes_on_with_another_runtime(
@@ -101,12 +104,20 @@ def test_a_network_without_memory_goes_on_with_another_runtime(
     live = Live(sim_rig(str(engine.folder)), tmp_path / "short.ome.zarr", backend="auto")
     monkeypatch.setattr(OpenVINOBackend, "infer", short)
     report = live.record(groups)
-    assert (report["raw_lost"], report["recon_frames"], report["sr_frames"], report["sr_failed"]) == (0, 8, 8, 0)
+    assert (
+        report["raw_lost"],
+        report["recon_frames"],
+        report["sr_frames"],
+        report["sr_failed"],
+    ) == (0, 8, 8, 0)
     assert report["error"] is None
     assert list(report["backend"].values()) == ["torch"]
     sentence = "runs on torch since openvino failed (MemoryError: std::bad_alloc)"
     assert any(sentence in w for w in report["warnings"])
-    said = {t: any(sentence in w for w in line["warnings"]) for (_, t), line in lines(live.sink.path, "sr").items()}
+    said = {
+        t: any(sentence in w for w in line["warnings"])
+        for (_, t), line in lines(live.sink.path, "sr").items()
+    }
     assert said == {t: t >= 3 for t in range(8)}
     np.testing.assert_allclose(
         array(live.sink.path, "sr").astype(int), array(whole.sink.path, "sr").astype(int), atol=1
@@ -124,7 +135,10 @@ def test_a_network_that_fails_everywhere_leaves_raw_and_measurement(
     assert any("broken on purpose" in w for w in report["warnings"])
     np.testing.assert_array_equal(array(live.sink.path, "raw"), groups)
     assert not array(live.sink.path, "sr").any()
-    events = [json.loads(line) for line in (live.sink.path / "livesr" / "frames.jsonl").read_text().splitlines()]
+    events = [
+        json.loads(line)
+        for line in (live.sink.path / "livesr" / "frames.jsonl").read_text().splitlines()
+    ]
     skipped = {e["t"]: e["reason"] for e in events if e["state"] == "skipped"}
     assert skipped.keys() == set(range(5))
     assert all("broken on purpose" in reason for reason in skipped.values())
@@ -146,17 +160,23 @@ def test_a_network_that_gives_no_numbers_says_so(
     assert (report["sr_frames"], report["error"]) == (4, None)
     assert not array(live.sink.path, "sr")[:, 0].any()
     assert array(live.sink.path, "sr")[:, 1].any()
-    assert all(any("no numbers" in w for w in line["warnings"]) for line in lines(live.sink.path, "sr").values())
+    assert all(
+        any("no numbers" in w for w in line["warnings"])
+        for line in lines(live.sink.path, "sr").values()
+    )
 
 
-# -- what watches over the run ---------------------------------------------------------------------------------------
+# -- what watches over the run ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("broken", ["raw order", "state", "free space", "another sink"])
 def test_the_state_of_a_run_is_told_whatever_else_fails(
     engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
-    listener, other = Listener(), Listener("other", fails="status" if broken == "another sink" else "")
+    listener, other = (
+        Listener(),
+        Listener("other", fails="status" if broken == "another sink" else ""),
+    )
     live = Live(sim_rig(str(engine.folder)), tmp_path / "run.ome.zarr", sinks=[other, listener])
     if broken == "raw order":
         monkeypatch.setattr(RawOrderCheck, "look", failing)
@@ -167,8 +187,14 @@ def test_the_state_of_a_run_is_told_whatever_else_fails(
         monkeypatch.setattr(Pipeline, "report", lambda self: {"warnings": list(self.warnings)})
     report = live.record(moving_groups(3), pace_s=lambda t: MONITOR_S if t == 1 else 0.0)
     assert len(listener.states) >= 1
-    words = {"raw order": "Looking at the raw order failed", "another sink": "Sink 'other' failed in status"}
-    words |= {"state": "Taking the state of the run failed", "free space": "Looking at the free space failed"}
+    words = {
+        "raw order": "Looking at the raw order failed",
+        "another sink": "Sink 'other' failed in status",
+    }
+    words |= {
+        "state": "Taking the state of the run failed",
+        "free space": "Looking at the free space failed",
+    }
     assert any(words[broken] in w for w in report["warnings"])
     assert array(live.sink.path, "raw").shape[0] == array(live.sink.path, "sr").shape[0] == 3
 
@@ -178,30 +204,44 @@ def test_a_camera_that_cannot_be_stopped_does_not_hold_up_the_end(
 ) -> None:
     live = Live(sim_rig(str(engine.folder)), tmp_path / "run.ome.zarr")
     monkeypatch.setattr(live.pipeline, "_on_stop", failing)
-    monkeypatch.setattr(live.sink, "recon", lambda frame: (_ for _ in ()).throw(OSError(30, "Read-only file system")))
+    monkeypatch.setattr(
+        live.sink,
+        "recon",
+        lambda frame: (_ for _ in ()).throw(OSError(30, "Read-only file system")),
+    )
     report = live.record(moving_groups(4))
     assert "Read-only file system" in report["error"]
-    assert any("Stopping the camera failed: RuntimeError: broken on purpose" in w for w in report["warnings"])
+    assert any(
+        "Stopping the camera failed: RuntimeError: broken on purpose" in w
+        for w in report["warnings"]
+    )
 
 
-def test_an_end_that_fails_is_an_error_and_a_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_end_that_fails_is_an_error_and_a_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plan = sim_sequence(2, ["488"])
 
     def acquire(core: CMMCorePlus) -> None:
-        with LiveSR(core, rig="virtual_sim", plan=plan, engine="none", store=tmp_path / "r.ome.zarr") as session:
+        with LiveSR(
+            core, rig="virtual_sim", plan=plan, engine="none", store=tmp_path / "r.ome.zarr"
+        ) as session:
             sessions.append(session)
             join = session._pipeline.join
             monkeypatch.setattr(session._pipeline, "join", lambda about: (join(about), failing()))
             core.mda.run(plan)
 
     sessions: list[LiveSR] = []
-    with virtual_sim() as core, pytest.raises(RunError, match="did not end as it should: RuntimeError: broken on purp"):
+    with (
+        virtual_sim() as core,
+        pytest.raises(RunError, match="did not end as it should: RuntimeError: broken on purp"),
+    ):
         acquire(core)
     assert "broken on purpose" in sessions[0].report["error"]
     assert sessions[0].report["raw_frames"] == 18
 
 
-# -- the disk ------------------------------------------------------------------------------------------------------------
+# -- the disk --------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -211,21 +251,27 @@ def read_only(tmp_path: Path) -> Iterator[Path]:
     place.mkdir()
     if not sys.platform.startswith("linux") or os.geteuid() != 0 or not shutil.which("mount"):
         pytest.skip("only root on Linux can mount a disk")
-    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(place)], capture_output=True, check=False)
+    mount = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(place)], capture_output=True, check=False
+    )
     if mount.returncode:
         pytest.skip("mounting is not allowed here")
     yield place
     subprocess.run(["umount", str(place)], check=True)
 
 
-def test_a_read_only_disk_is_refused_before_anything_starts(demo_core: CMMCorePlus, read_only: Path) -> None:
+def test_a_read_only_disk_is_refused_before_anything_starts(
+    demo_core: CMMCorePlus, read_only: Path
+) -> None:
     plan = useq.MDASequence(time_plan=useq.TIntervalLoops(interval=0, loops=3), channels=["488"])
-    session = LiveSR(demo_core, rig="demo", plan=plan, engine="none", store=read_only / "r.ome.zarr")
+    session = LiveSR(
+        demo_core, rig="demo", plan=plan, engine="none", store=read_only / "r.ome.zarr"
+    )
     with pytest.raises(UsageError, match="Read-only file system"), session:
         pytest.fail("the session was opened")
 
 
-# -- the clock ---------------------------------------------------------------------------------------------------------
+# -- the clock -------------------------------------------------------------------------------------
 
 
 def test_a_clock_that_jumps_moves_no_time_stamp(
@@ -249,7 +295,7 @@ def test_a_clock_that_jumps_moves_no_time_stamp(
     assert 0 < report["latency_ms"]["p99"] < 120e3
 
 
-# -- the camera ----------------------------------------------------------------------------------------------------------
+# -- the camera ------------------------------------------------------------------------------------
 
 
 def test_a_camera_whose_buffer_overflows_is_an_error_and_what_came_is_kept(
@@ -293,7 +339,11 @@ def test_a_camera_whose_buffer_overflows_is_an_error_and_what_came_is_kept(
     ],
 )
 def test_another_binning_or_pixel_type_ends_the_run_and_keeps_the_frames(
-    demo_core: CMMCorePlus, tmp_path: Path, change: tuple[str, str], back: tuple[str, str], came: str
+    demo_core: CMMCorePlus,
+    tmp_path: Path,
+    change: tuple[str, str],
+    back: tuple[str, str],
+    came: str,
 ) -> None:
     def acquire() -> None:
         events = [useq.MDAEvent(index={"t": t}, channel="488") for t in range(6)]
@@ -308,7 +358,9 @@ def test_another_binning_or_pixel_type_ends_the_run_and_keeps_the_frames(
 
     demo_core.setProperty("Camera", *back)
     try:
-        with pytest.raises(FrameShapeError, match=f"A frame of {came} came in a run of 64x64 uint16"):
+        with pytest.raises(
+            FrameShapeError, match=f"A frame of {came} came in a run of 64x64 uint16"
+        ):
             acquire()
     finally:
         demo_core.setProperty("Camera", *back)
@@ -319,11 +371,20 @@ def test_another_binning_or_pixel_type_ends_the_run_and_keeps_the_frames(
     assert report["raw_aside"] == len(strays) >= 1
 
 
-def test_another_exposure_is_said_and_no_prediction_looks_across(demo_core: CMMCorePlus, tmp_path: Path) -> None:
+def test_another_exposure_is_said_and_no_prediction_looks_across(
+    demo_core: CMMCorePlus, tmp_path: Path
+) -> None:
     rig = load_rig("demo")
     rig = rig.model_copy(update={"channels": {"488": rig.channels["488"]}})
-    events = [useq.MDAEvent(index={"t": t}, channel="488", exposure=2 if t < 3 else 5) for t in range(6)]
-    how: dict[str, Any] = {"engine": "identity", "threads": 1, "policy": "complete", "store": tmp_path / "e.ome.zarr"}
+    events = [
+        useq.MDAEvent(index={"t": t}, channel="488", exposure=2 if t < 3 else 5) for t in range(6)
+    ]
+    how: dict[str, Any] = {
+        "engine": "identity",
+        "threads": 1,
+        "policy": "complete",
+        "store": tmp_path / "e.ome.zarr",
+    }
     with LiveSR(demo_core, rig=rig, **how) as session:
         demo_core.mda.run(events)
     assert session.report["sr_frames"] == 6
@@ -332,13 +393,17 @@ def test_another_exposure_is_said_and_no_prediction_looks_across(demo_core: CMMC
     assert "from 2 to 5 ms at time point 3" in said[0]
     assert session.store is not None
     raw = lines(session.store, "raw")
-    assert {t: line["exposure_ms"] for (_, t), line in raw.items()} == {t: 2 if t < 3 else 5 for t in range(6)}
+    assert {t: line["exposure_ms"] for (_, t), line in raw.items()} == {
+        t: 2 if t < 3 else 5 for t in range(6)
+    }
     alone = {t: not line["true_neighbours"] for (_, t), line in lines(session.store, "sr").items()}
     assert alone == {t: t in (2, 3) for t in range(6)}
     process(store_input(RecordedStore(session.store)), tmp_path / "again.ome.zarr", threads=1)
     again = lines(tmp_path / "again.ome.zarr", "sr")
     assert {t: not line["true_neighbours"] for (_, t), line in again.items()} == alone
-    np.testing.assert_array_equal(array(session.store, "sr"), array(tmp_path / "again.ome.zarr", "sr"))
+    np.testing.assert_array_equal(
+        array(session.store, "sr"), array(tmp_path / "again.ome.zarr", "sr")
+    )
 
 
 def test_another_exposure_is_noticed_in_live_mode(demo_core: CMMCorePlus) -> None:
@@ -363,13 +428,16 @@ def test_another_exposure_is_noticed_in_live_mode(demo_core: CMMCorePlus) -> Non
     assert any("changed from 2 to 5 ms" in w for w in report["warnings"])
 
 
-# -- listeners -----------------------------------------------------------------------------------------------------------
+# -- listeners -------------------------------------------------------------------------------------
 
 
 def test_a_listener_that_hangs_is_named(
     demo_core: CMMCorePlus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of frames, and of the end of the run: the run is complete, its report says who does not come back."""
+    """Of frames, and of the end of the run.
+
+    The run is complete, its report says who does not come back.
+    """
     monkeypatch.setattr("livesr.live.session._LISTENER_PATIENCE_S", 0.2)
     monkeypatch.setattr("livesr.live.sinks.thread._PATIENCE_S", 0.2)
     go_on = threading.Event()
@@ -396,7 +464,7 @@ def test_a_listener_that_hangs_is_named(
         go_on.set()
 
 
-# -- two runs ------------------------------------------------------------------------------------------------------------
+# -- two runs --------------------------------------------------------------------------------------
 
 
 def test_runs_that_start_together_get_a_store_each(tmp_path: Path) -> None:
@@ -415,7 +483,7 @@ def test_runs_that_start_together_get_a_store_each(tmp_path: Path) -> None:
     assert all(array(path, "raw").shape[0] == 1 for path in paths)
 
 
-# -- scripts -------------------------------------------------------------------------------------------------------------
+# -- scripts ---------------------------------------------------------------------------------------
 
 _NEVER_LEAVES = """
 import sys
@@ -444,5 +512,10 @@ def test_a_script_that_never_leaves_its_block_gets_a_whole_store(tmp_path: Path)
     )
     assert done.stderr.splitlines()[-1] == "RuntimeError: in the middle of the script"
     report = json.loads((store / "livesr" / "report.json").read_text())
-    assert (report["raw_frames"], report["raw_stored"], report["raw_lost"], report["error"]) == (27, 27, 0, None)
+    assert (report["raw_frames"], report["raw_stored"], report["raw_lost"], report["error"]) == (
+        27,
+        27,
+        0,
+        None,
+    )
     assert np.asarray(array(store, "raw")).shape[0] == 3

@@ -1,4 +1,7 @@
-"""Several frames in flight: in order, never more than there are slots, and the queue goes on skipping."""
+"""Several frames in flight.
+
+In order, never more than there are slots, and the queue goes on skipping.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,8 @@ DEADLINE_S = 60
 
 
 class Watched:
-    """Work that notes how many items are worked on at once, and waits for what a test tells it to."""
+    """Work that notes how many items are worked on at once, and waits for what a test tells it
+    to."""
 
     def __init__(self) -> None:
         self.changed = threading.Condition()
@@ -55,7 +59,9 @@ def queue_of(*items: int) -> BoundedQueue[int]:
 @pytest.mark.parametrize("slots", [1, 2, 3])
 def test_results_come_in_order_and_never_from_more_than_there_are_lanes(slots: int) -> None:
     work = Watched()
-    landed = [(item, result()) for item, result in OrderedWorkers(work, slots).over(queue_of(*range(50)))]
+    landed = [
+        (item, result()) for item, result in OrderedWorkers(work, slots).over(queue_of(*range(50)))
+    ]
     assert landed == [(i, f"result {i}") for i in range(50)]
     assert work.most <= slots
     by_lane = {slot: [item for at, item in work.begun if at == slot] for slot in range(slots)}

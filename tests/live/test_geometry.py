@@ -1,4 +1,7 @@
-"""What stands between a calibration and a run: region, binning, flips, objective. Corrected, or refused in one sentence."""
+"""What stands between a calibration and a run: region, binning, flips, objective.
+
+Corrected, or refused in one sentence.
+"""
 
 from __future__ import annotations
 
@@ -81,11 +84,14 @@ def test_a_mirrored_region_is_reconstructed_as_the_picture_that_it_shows(tmp_pat
                 core.setProperty("Camera", f"TransposeMirror{axis}", int(axis in mirrors))
             picture, report = recorded(core, rig, tmp_path / f"{mirrors}.ome.zarr")
             assert report["recon_doubtful"] == 0
-            # A reconstruction's pixel (2i, 2j) lies on the centre of raw pixel (i, j): turned over, it moves by one.
+            # A reconstruction's pixel (2i, 2j) lies on the centre of raw pixel (i, j): turned over,
+            # it moves by one.
             shift = [1 if axis in mirrors else 0 for axis in "YX"]
             inner = (slice(16, -16),) * 2
             assert pcc(np.roll(picture, shift, (0, 1))[inner], turned[inner]) > 0.995
-        again = Path(process(raw_input(Path(report["store"])), tmp_path / "again.ome.zarr")["store"])
+        again = Path(
+            process(raw_input(Path(report["store"])), tmp_path / "again.ome.zarr")["store"]
+        )
         np.testing.assert_array_equal(array(again, "recon"), array(Path(report["store"]), "recon"))
         _, report = recorded(core, sim_rig(65), tmp_path / "wrong.ome.zarr")
         assert report["recon_doubtful"] == 1

@@ -1,4 +1,7 @@
-"""`LiveSR` on real cores: what the camera exposed is what the store, the stream and the signals hold."""
+"""`LiveSR` on real cores.
+
+What the camera exposed is what the store, the stream and the signals hold.
+"""
 
 from __future__ import annotations
 
@@ -68,11 +71,16 @@ def store_of(session: LiveSR) -> zarr.Group:
 
 def frames_log(session: LiveSR) -> list[dict[str, Any]]:
     assert session.store is not None
-    return [json.loads(line) for line in (session.store / "livesr" / "frames.jsonl").read_text().splitlines()]
+    return [
+        json.loads(line)
+        for line in (session.store / "livesr" / "frames.jsonl").read_text().splitlines()
+    ]
 
 
 @pytest.mark.parametrize("triggered", [True, False])
-def test_every_exposure_lands_at_its_place(sim_core: CMMCorePlus, tmp_path: Path, triggered: bool) -> None:
+def test_every_exposure_lands_at_its_place(
+    sim_core: CMMCorePlus, tmp_path: Path, triggered: bool
+) -> None:
     sim_core.mda.engine.use_hardware_sequencing = triggered
     sim_core.setProperty("Camera", "TimePoint", 0)
     plan = sim_sequence(5, ["488"])
@@ -93,7 +101,12 @@ def test_raw_recon_and_sr_are_aligned_and_agree(sim_core: CMMCorePlus, tmp_path:
     shown: list[MulticolorFrame] = []
     measured: list[SRFrame] = []
     with LiveSR(
-        sim_core, rig="virtual_sim", plan=plan, store=tmp_path / "r.ome.zarr", policy="complete", **ENGINE
+        sim_core,
+        rig="virtual_sim",
+        plan=plan,
+        store=tmp_path / "r.ome.zarr",
+        policy="complete",
+        **ENGINE,
     ) as session:
         session.frame_ready.connect(shown.append)
         session.input_ready.connect(measured.append)
@@ -107,10 +120,14 @@ def test_raw_recon_and_sr_are_aligned_and_agree(sim_core: CMMCorePlus, tmp_path:
         np.testing.assert_array_equal(store["sr/0"][frame.t], frame.channels)
         assert frame.residual < 1e-3  # the identity engine's channels add up to its input
     for frame in measured:
-        np.testing.assert_allclose(store["recon/0"][frame.t].astype(float) - 1000, frame.image, atol=0.51)
+        np.testing.assert_allclose(
+            store["recon/0"][frame.t].astype(float) - 1000, frame.image, atol=0.51
+        )
 
 
-def test_positions_z_and_channels_of_a_plain_useq_plan_keep_apart(demo_core: CMMCorePlus, tmp_path: Path) -> None:
+def test_positions_z_and_channels_of_a_plain_useq_plan_keep_apart(
+    demo_core: CMMCorePlus, tmp_path: Path
+) -> None:
     plan = useq.MDASequence(
         time_plan=useq.TIntervalLoops(interval=0, loops=2),
         stage_positions=[(0, 0, 0), (10, 0, 0)],
@@ -119,13 +136,17 @@ def test_positions_z_and_channels_of_a_plain_useq_plan_keep_apart(demo_core: CMM
         axis_order="tpcz",
     )
     seen: list[np.ndarray] = []
-    demo_core.mda.events.frameReady.connect(lambda image, event, meta: seen.append((dict(event.index), image)))
+    demo_core.mda.events.frameReady.connect(
+        lambda image, event, meta: seen.append((dict(event.index), image))
+    )
     try:
         session = run(demo_core, plan, rig="demo", engine="none", store=tmp_path / "many.ome.zarr")
     finally:
         demo_core.mda.events.frameReady.disconnect()
     store = store_of(session)
-    names = json.loads((session.store / "OME" / "zarr.json").read_text())["attributes"]["ome"]["series"]
+    names = json.loads((session.store / "OME" / "zarr.json").read_text())["attributes"]["ome"][
+        "series"
+    ]
     assert len([n for n in names if n.startswith("raw")]) == 4
     assert len(seen) == 24
     for index, image in seen:
@@ -133,25 +154,34 @@ def test_positions_z_and_channels_of_a_plain_useq_plan_keep_apart(demo_core: CMM
         np.testing.assert_array_equal(store[f"{name}/0"][index["t"], 0, index["z"]], image)
 
 
-def test_a_plan_without_a_raw_axis_counts_raw_frames_along_time(sim_core: CMMCorePlus, tmp_path: Path) -> None:
+def test_a_plan_without_a_raw_axis_counts_raw_frames_along_time(
+    sim_core: CMMCorePlus, tmp_path: Path
+) -> None:
     plan = useq.MDASequence(time_plan=useq.TIntervalLoops(interval=0, loops=27), channels=["488"])
     session = run(sim_core, plan, store=tmp_path / "t.ome.zarr", **ENGINE)
     assert store_of(session)["raw/0"].shape == (3, 9, SIZE, SIZE)
 
 
-def test_a_plan_in_another_order_of_axes_is_grouped_by_index(sim_core: CMMCorePlus, tmp_path: Path) -> None:
+def test_a_plan_in_another_order_of_axes_is_grouped_by_index(
+    sim_core: CMMCorePlus, tmp_path: Path
+) -> None:
     plan = v2.MDASequence(
-        axes=(SIMAxis(values=list(range(8, -1, -1))), v2.TIntervalLoops(interval=0, loops=2)), axis_order=("t", "sim")
+        axes=(SIMAxis(values=list(range(8, -1, -1))), v2.TIntervalLoops(interval=0, loops=2)),
+        axis_order=("t", "sim"),
     )
     session = run(sim_core, plan, store=tmp_path / "o.ome.zarr", **ENGINE)
     stamps = store_of(session)["raw/0"][:, :, 0, 0].astype(int)
     np.testing.assert_array_equal(stamps, stamps[0, 8] + np.arange(18).reshape(2, 9)[:, ::-1])
 
 
-def test_several_acquisitions_in_one_session_make_a_store_each(sim_core: CMMCorePlus, tmp_path: Path) -> None:
+def test_several_acquisitions_in_one_session_make_a_store_each(
+    sim_core: CMMCorePlus, tmp_path: Path
+) -> None:
     plan = sim_sequence(3, ["488"])
     reports: list[dict[str, Any]] = []
-    with LiveSR(sim_core, rig="virtual_sim", plan=plan, store=tmp_path / "s.ome.zarr", engine="none") as session:
+    with LiveSR(
+        sim_core, rig="virtual_sim", plan=plan, store=tmp_path / "s.ome.zarr", engine="none"
+    ) as session:
         session.finished.connect(reports.append)
         sim_core.mda.run(plan)
         sim_core.mda.run(plan)
@@ -159,10 +189,14 @@ def test_several_acquisitions_in_one_session_make_a_store_each(sim_core: CMMCore
     assert [r["raw_frames"] for r in reports] == [27, 27]
 
 
-def test_a_slow_network_skips_centres_never_neighbours(sim_core: CMMCorePlus, tmp_path: Path, monkeypatch: Any) -> None:
+def test_a_slow_network_skips_centres_never_neighbours(
+    sim_core: CMMCorePlus, tmp_path: Path, monkeypatch: Any
+) -> None:
     plan = sim_sequence(40, ["488"])
     windows: list[tuple[int, int, int]] = []
-    with LiveSR(sim_core, rig="virtual_sim", plan=plan, store=tmp_path / "slow.ome.zarr", **ENGINE) as session:
+    with LiveSR(
+        sim_core, rig="virtual_sim", plan=plan, store=tmp_path / "slow.ome.zarr", **ENGINE
+    ) as session:
         path = session._paths["488"]
         infer, compose = path.backend.infer, Composer.compose
 
@@ -187,7 +221,11 @@ def test_a_slow_network_skips_centres_never_neighbours(sim_core: CMMCorePlus, tm
         assert report["tc_complete"] >= 0.99
     sr = store_of(session)["sr/0"]
     assert sr.shape[0] == store_of(session)["raw/0"].shape[0] == 40
-    skipped = {line["t"] for line in frames_log(session) if line["series"] == "sr" and line["state"] == "skipped"}
+    skipped = {
+        line["t"]
+        for line in frames_log(session)
+        if line["series"] == "sr" and line["state"] == "skipped"
+    }
     assert len(skipped) == report["sr_skipped"] + report["groups_dropped"]
     assert all(not sr[t].any() for t in skipped)
 
@@ -197,7 +235,12 @@ def test_an_engine_that_raises_ends_the_predictions_not_the_recording(
 ) -> None:
     plan = sim_sequence(6, ["488"])
     with LiveSR(
-        sim_core, rig="virtual_sim", plan=plan, store=tmp_path / "e.ome.zarr", policy="complete", **ENGINE
+        sim_core,
+        rig="virtual_sim",
+        plan=plan,
+        store=tmp_path / "e.ome.zarr",
+        policy="complete",
+        **ENGINE,
     ) as session:
         infer = session._paths["488"].backend.infer
         calls: list[int] = []
@@ -215,7 +258,9 @@ def test_an_engine_that_raises_ends_the_predictions_not_the_recording(
     assert store_of(session)["raw/0"].shape[0] == store_of(session)["recon/0"].shape[0] == 6
 
 
-def test_a_roi_that_changes_mid_run_ends_it_cleanly_and_keeps_everything(sim_core: CMMCorePlus, tmp_path: Path) -> None:
+def test_a_roi_that_changes_mid_run_ends_it_cleanly_and_keeps_everything(
+    sim_core: CMMCorePlus, tmp_path: Path
+) -> None:
     plan = sim_sequence(4, ["488"])
     sim_core.mda.engine.use_hardware_sequencing = False
 
@@ -225,7 +270,9 @@ def test_a_roi_that_changes_mid_run_ends_it_cleanly_and_keeps_everything(sim_cor
 
     sim_core.mda.events.eventStarted.connect(shrink)
     try:
-        with pytest.raises(FrameShapeError, match="48x32 uint16 came in a run of 64x64 uint16") as caught:
+        with pytest.raises(
+            FrameShapeError, match="48x32 uint16 came in a run of 64x64 uint16"
+        ) as caught:
             run(sim_core, plan, store=tmp_path / "roi.ome.zarr", engine="none")
     finally:
         sim_core.mda.events.eventStarted.disconnect(shrink)
@@ -256,7 +303,9 @@ def test_raw_frames_are_kept_when_a_disk_is_slow_and_the_camera_can_wait(
             engine="none",
         ) as session:
             write = session._writer.raw
-            monkeypatch.setattr(session._writer, "raw", lambda stack: (time.sleep(0.3), write(stack)))
+            monkeypatch.setattr(
+                session._writer, "raw", lambda stack: (time.sleep(0.3), write(stack))
+            )
             sim_core.mda.run(plan)
     finally:
         sim_core.mda.engine.use_hardware_sequencing = True
@@ -281,7 +330,9 @@ def test_a_triggered_run_that_overruns_its_queue_stops_with_everything_on_disk(
     def acquire() -> None:
         with session:
             write = session._writer.raw
-            monkeypatch.setattr(session._writer, "raw", lambda stack: (time.sleep(0.2), write(stack)))
+            monkeypatch.setattr(
+                session._writer, "raw", lambda stack: (time.sleep(0.2), write(stack))
+            )
             sim_core.mda.run(plan)
 
     with pytest.raises(BacklogError, match="a triggered camera cannot wait"):
@@ -290,7 +341,9 @@ def test_a_triggered_run_that_overruns_its_queue_stops_with_everything_on_disk(
     assert stored == session.report["raw_frames"] < 540
 
 
-def test_a_listener_that_raises_or_hangs_harms_nobody(sim_core: CMMCorePlus, tmp_path: Path) -> None:
+def test_a_listener_that_raises_or_hangs_harms_nobody(
+    sim_core: CMMCorePlus, tmp_path: Path
+) -> None:
     plan = sim_sequence(40, ["488"])
     release = threading.Event()
 
@@ -300,7 +353,12 @@ def test_a_listener_that_raises_or_hangs_harms_nobody(sim_core: CMMCorePlus, tmp
         release.wait(60)
 
     with LiveSR(
-        sim_core, rig="virtual_sim", plan=plan, store=tmp_path / "l.ome.zarr", policy="complete", **ENGINE
+        sim_core,
+        rig="virtual_sim",
+        plan=plan,
+        store=tmp_path / "l.ome.zarr",
+        policy="complete",
+        **ENGINE,
     ) as session:
         session.frame_ready.connect(bad)
         sim_core.mda.run(plan)
@@ -313,7 +371,9 @@ def test_a_listener_that_raises_or_hangs_harms_nobody(sim_core: CMMCorePlus, tmp
 
 def test_the_session_publishes_on_a_real_port(sim_core: CMMCorePlus) -> None:
     plan = sim_sequence(3, ["488"])
-    with LiveSR(sim_core, rig="virtual_sim", plan=plan, publish="tcp://127.0.0.1:*", engine="none") as session:
+    with LiveSR(
+        sim_core, rig="virtual_sim", plan=plan, publish="tcp://127.0.0.1:*", engine="none"
+    ) as session:
         assert session.endpoint.startswith("tcp://127.0.0.1:")
         sim_core.mda.run(plan)
     assert session.report["publish"] == session.endpoint
@@ -323,7 +383,9 @@ def test_the_state_of_a_run_is_published_while_it_runs(sim_core: CMMCorePlus) ->
     plan, heard = sim_sequence(30, ["488"], interval_s=0.1), []
     session = LiveSR(sim_core, rig="virtual_sim", plan=plan, publish="tcp://127.0.0.1:*", **ENGINE)
     with session, Subscriber(session.endpoint) as subscriber:
-        session.frame_ready.connect(lambda frame: heard.append(subscriber.status.get("sr_frames", 0)))
+        session.frame_ready.connect(
+            lambda frame: heard.append(subscriber.status.get("sr_frames", 0))
+        )
         sim_core.mda.run(plan)
     assert 0 < max(heard) < 30
 
@@ -349,7 +411,12 @@ def test_errors_come_before_anything_is_acquired(sim_core: CMMCorePlus, tmp_path
         with (
             pytest.raises(BindError, match=address),
             LiveSR(
-                sim_core, rig="virtual_sim", plan=plan, publish=address, store=tmp_path / "x.ome.zarr", engine="none"
+                sim_core,
+                rig="virtual_sim",
+                plan=plan,
+                publish=address,
+                store=tmp_path / "x.ome.zarr",
+                engine="none",
             ),
         ):
             pass
@@ -367,7 +434,9 @@ def test_a_plan_with_more_raw_frames_than_the_rig_ends_the_run_and_keeps_them(
     with pytest.raises(ConfigError, match=r"raw frame 9; rig\.yaml describes 9"):
         run(sim_core, plan, store=tmp_path / "refused.ome.zarr", engine="none")
     assert not (tmp_path / "refused.ome.zarr").exists()
-    with pytest.raises(ConfigError, match=r"raw frame 9; rig\.yaml describes 9"):  # nobody can look into a generator
+    with pytest.raises(
+        ConfigError, match=r"raw frame 9; rig\.yaml describes 9"
+    ):  # nobody can look into a generator
         run(sim_core, (event for event in plan), store=tmp_path / "n.ome.zarr", engine="none")
     store = tmp_path / "n.ome.zarr"
     report = json.loads((store / "livesr" / "report.json").read_text())
@@ -380,7 +449,9 @@ def test_a_disk_that_fails_ends_the_run_and_counts_what_it_cost(
     sim_core: CMMCorePlus, tmp_path: Path, monkeypatch: Any
 ) -> None:
     plan = sim_sequence(30, ["488"])
-    session = LiveSR(sim_core, rig="virtual_sim", plan=plan, store=tmp_path / "full.ome.zarr", engine="none")
+    session = LiveSR(
+        sim_core, rig="virtual_sim", plan=plan, store=tmp_path / "full.ome.zarr", engine="none"
+    )
 
     def acquire() -> None:
         with session:
@@ -402,19 +473,27 @@ def test_a_disk_that_fails_ends_the_run_and_counts_what_it_cost(
     assert session.report["raw_frames"] == stored + session.report["raw_lost"]
 
 
-def test_a_run_ends_with_its_acquisition_not_with_the_block(sim_core: CMMCorePlus, tmp_path: Path) -> None:
+def test_a_run_ends_with_its_acquisition_not_with_the_block(
+    sim_core: CMMCorePlus, tmp_path: Path
+) -> None:
     plan = sim_sequence(3, ["488"])
     ended = threading.Event()
-    with LiveSR(sim_core, rig="virtual_sim", plan=plan, store=tmp_path / "e.ome.zarr", engine="none") as session:
+    with LiveSR(
+        sim_core, rig="virtual_sim", plan=plan, store=tmp_path / "e.ome.zarr", engine="none"
+    ) as session:
         session.finished.connect(lambda report: ended.set())
         sim_core.mda.run(plan)
         assert ended.wait(20)
         assert (tmp_path / "e.ome.zarr" / "livesr" / "report.json").is_file()
 
 
-def test_leaving_the_block_waits_for_an_acquisition_in_another_thread(sim_core: CMMCorePlus, tmp_path: Path) -> None:
+def test_leaving_the_block_waits_for_an_acquisition_in_another_thread(
+    sim_core: CMMCorePlus, tmp_path: Path
+) -> None:
     plan = sim_sequence(10, ["488"])
-    with LiveSR(sim_core, rig="virtual_sim", plan=plan, store=tmp_path / "t.ome.zarr", engine="none") as session:
+    with LiveSR(
+        sim_core, rig="virtual_sim", plan=plan, store=tmp_path / "t.ome.zarr", engine="none"
+    ) as session:
         thread = sim_core.run_mda(plan)
         while not sim_core.mda.is_running():
             time.sleep(0.001)
@@ -432,7 +511,9 @@ def test_a_camera_that_stops_delivering_is_an_error(sim_core: CMMCorePlus, tmp_p
             sim_core.stopSequenceAcquisition()
 
     def acquire() -> None:
-        with LiveSR(sim_core, rig="virtual_sim", plan=plan, store=tmp_path / "c.ome.zarr", engine="none"):
+        with LiveSR(
+            sim_core, rig="virtual_sim", plan=plan, store=tmp_path / "c.ome.zarr", engine="none"
+        ):
             sim_core.mda.run(plan)
 
     sim_core.mda.events.frameReady.connect(stop_early)
@@ -446,7 +527,9 @@ def test_a_camera_that_stops_delivering_is_an_error(sim_core: CMMCorePlus, tmp_p
     assert np.count_nonzero(raw[..., 0, 0]) == report["raw_frames"] < 540
 
 
-def test_a_run_broken_off_inside_a_group_does_not_turn_the_next_one(sim_core: CMMCorePlus, tmp_path: Path) -> None:
+def test_a_run_broken_off_inside_a_group_does_not_turn_the_next_one(
+    sim_core: CMMCorePlus, tmp_path: Path
+) -> None:
     sim_core.mda.engine.use_hardware_sequencing = False
     plan = sim_sequence(4, ["488"])
     raw_indices: list[int] = []
@@ -473,15 +556,21 @@ def test_a_run_broken_off_inside_a_group_does_not_turn_the_next_one(sim_core: CM
     assert raw_indices == [1, 2, 3, 4, 5, 6, 7, 8, 0]  # what the exposure after each frame will see
 
 
-def test_positions_without_a_raw_axis_are_refused_for_sim(sim_core: CMMCorePlus, tmp_path: Path) -> None:
+def test_positions_without_a_raw_axis_are_refused_for_sim(
+    sim_core: CMMCorePlus, tmp_path: Path
+) -> None:
     plan = useq.MDASequence(
-        time_plan=useq.TIntervalLoops(interval=0, loops=9), stage_positions=[(0, 0, 0), (1, 0, 0)], channels=["488"]
+        time_plan=useq.TIntervalLoops(interval=0, loops=9),
+        stage_positions=[(0, 0, 0), (1, 0, 0)],
+        channels=["488"],
     )
     with pytest.raises(ConfigError, match="no axis 'sim'"):
         run(sim_core, plan, engine="none", store=tmp_path / "p.ome.zarr")
 
 
-def test_corrections_are_for_the_chip_and_raw_stays_as_it_is(demo_core: CMMCorePlus, tmp_path: Path) -> None:
+def test_corrections_are_for_the_chip_and_raw_stays_as_it_is(
+    demo_core: CMMCorePlus, tmp_path: Path
+) -> None:
     offset = np.arange(64 * 64, dtype=np.float32).reshape(64, 64) / 100
     rig = rig_with(tmp_path, maps={"offset": offset}, offset="offset.tif", flat={})
     demo_core.setROI(16, 8, 32, 24)
@@ -503,7 +592,9 @@ def test_a_session_is_entered_once(sim_core: CMMCorePlus) -> None:
         session.__enter__()
 
 
-def test_a_repeated_exposure_does_not_harm_a_run_of_single_frames(demo_core: CMMCorePlus, tmp_path: Path) -> None:
+def test_a_repeated_exposure_does_not_harm_a_run_of_single_frames(
+    demo_core: CMMCorePlus, tmp_path: Path
+) -> None:
     events = [useq.MDAEvent(index={"t": t}, channel="488") for t in (0, 1, 1, 2)]
     with LiveSR(demo_core, rig="demo", store=tmp_path / "d.ome.zarr", engine="none") as session:
         demo_core.mda.run(events)
@@ -525,4 +616,7 @@ def test_logging_is_left_as_it_was(sim_core: CMMCorePlus) -> None:
     finally:
         log.setLevel(logging.NOTSET)
     code = "import logging, livesr; print(logging.getLogger().level, logging.getLogger().handlers)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "30 []\n"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
+        == "30 []\n"
+    )

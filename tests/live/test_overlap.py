@@ -1,4 +1,5 @@
-"""A network that is slow, or never answers, holds up neither measurement nor recording nor the end of a run."""
+"""A network that is slow, or never answers, holds up neither measurement nor recording nor the end
+of a run."""
 
 from __future__ import annotations
 
@@ -63,7 +64,9 @@ def gate(live: Live, first: int = 0) -> Gate:
 def widefield(engine: str) -> RigConfig:
     rig = load_rig("demo")
     name = next(iter(rig.channels))
-    channel = rig.channels[name].model_copy(update={"reconstruct": "passthrough", "separate": engine})
+    channel = rig.channels[name].model_copy(
+        update={"reconstruct": "passthrough", "separate": engine}
+    )
     return rig.model_copy(update={"channels": {name: channel}})
 
 
@@ -120,11 +123,15 @@ def test_everything_is_measured_while_the_network_works_on_its_first_frame(
         assert (report["recon_frames"], report["sr_frames"]) == (N, N)
 
 
-def test_no_measurement_is_given_up_for_a_network_that_is_slower(engine: str, tmp_path: Path) -> None:
+def test_no_measurement_is_given_up_for_a_network_that_is_slower(
+    engine: str, tmp_path: Path
+) -> None:
     live = Live(sim_rig(engine), tmp_path / "run.ome.zarr", policy="latest")
     network = gate(live)
     live.pipeline.open()
-    for t in range(N):  # as fast as it is measured: nothing is dropped unless the network is in the way
+    for t in range(
+        N
+    ):  # as fast as it is measured: nothing is dropped unless the network is in the way
         feed_one(live, moving_groups(1, seed=t)[0], t)
         wait_for_recons(live, t + 1)
     assert network.calls == 1
@@ -149,7 +156,9 @@ def feed_one(live: Live, group: NDArray[np.uint16], t: int) -> None:
 
     (channel,) = live.paths
     for raw, frame in enumerate(group):
-        live.pipeline.hook.frame_ready(frame, MDAEvent(index={"t": t, "sim": raw}, channel=channel or None), {})
+        live.pipeline.hook.frame_ready(
+            frame, MDAEvent(index={"t": t, "sim": raw}, channel=channel or None), {}
+        )
 
 
 def ended(live: Live) -> dict[str, Any]:
@@ -192,7 +201,9 @@ def test_a_network_that_never_returns_ends_neither_the_measurement_nor_the_run(
     assert {line["state"] for line in lines(live.sink.path, "sr").values()} == {"separated"}
 
 
-def test_a_network_that_comes_back_goes_on(engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_that_comes_back_goes_on(
+    engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(pipeline_module, "Watchdog", lambda: Watchdog(AFTER_S))
     live = Live(sim_rig(engine), tmp_path / "run.ome.zarr", policy="latest")
     network = gate(live, first=2)
@@ -210,7 +221,9 @@ def test_a_network_that_comes_back_goes_on(engine: str, tmp_path: Path, monkeypa
     assert report["sr_failed"] == 0
 
 
-def test_whoever_wants_the_end_does_not_wait_for_a_network_that_hangs(engine: str, tmp_path: Path) -> None:
+def test_whoever_wants_the_end_does_not_wait_for_a_network_that_hangs(
+    engine: str, tmp_path: Path
+) -> None:
     live = Live(sim_rig(engine), tmp_path / "run.ome.zarr", policy="complete")
     network = gate(live)
     live.pipeline.open()
@@ -218,7 +231,9 @@ def test_whoever_wants_the_end_does_not_wait_for_a_network_that_hangs(engine: st
     wait_for_recons(live, 1)
     live.pipeline.end()
     live.pipeline.abandon()
-    report = live.pipeline.join()  # hangs, but for the abandonment, until the usual patience is over
+    report = (
+        live.pipeline.join()
+    )  # hangs, but for the abandonment, until the usual patience is over
     assert (report["recon_frames"], report["sr_failed"]) == (1, 1)
     network.open.set()
     live.pipeline._threads[2].join(DEADLINE_S)
@@ -242,7 +257,9 @@ def test_what_is_under_way_is_known() -> None:
     assert (seen, flight.under_way()) == ([0, 1, 2, 3], [])
 
 
-@pytest.mark.parametrize("ending", [SystemExit(3), KeyboardInterrupt(), GeneratorExit(), ValueError("bad")])
+@pytest.mark.parametrize(
+    "ending", [SystemExit(3), KeyboardInterrupt(), GeneratorExit(), ValueError("bad")]
+)
 def test_a_listener_that_exits_is_counted_and_the_next_frames_come(
     ending: BaseException, engine: str, tmp_path: Path
 ) -> None:
@@ -277,7 +294,8 @@ with Replay(sys.argv[1], rate="max", store=sys.argv[2]) as replay:
         time.sleep(0.01)
     print("child", os.waitstatus_to_exitcode(done[1]) if done[0] else "hangs")
     replay.run()
-print("raw", replay.report["raw_frames"], "lost", replay.report["raw_lost"], "error", replay.report["error"])
+report = replay.report
+print("raw", report["raw_frames"], "lost", report["raw_lost"], "error", report["error"])
 """
 
 

@@ -1,4 +1,7 @@
-"""The pipeline without a core: memory over a long run, and real raw frames of a living cell all the way to a store."""
+"""The pipeline without a core.
+
+Memory over a long run, and real raw frames of a living cell all the way to a store.
+"""
 
 from __future__ import annotations
 
@@ -112,7 +115,9 @@ def test_a_run_has_one_blas_thread_and_leaves_the_process_what_it_had(tmp_path: 
     def blas_threads() -> list[int]:
         return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
 
-    path = build_path(load_rig("virtual_sim").with_engine("none"), "488", Geometry((64, 64), "uint16", 0.065))
+    path = build_path(
+        load_rig("virtual_sim").with_engine("none"), "488", Geometry((64, 64), "uint16", 0.065)
+    )
     pipeline = Pipeline({"488": path}, describe(path), [], policy="complete")
     with threadpool_limits(2, "blas"):
         before = blas_threads()
@@ -152,7 +157,9 @@ def test_memory_does_not_grow_with_the_length_of_a_run() -> None:
 
 
 def bank_groups(n_t: int = 2) -> NDArray[np.uint16]:
-    bank = RawBank(load_rig("virtual_sim"), 128, n_t, seed=0, photons=300.0, bleaching=0.002, interval_s=0.5)
+    bank = RawBank(
+        load_rig("virtual_sim"), 128, n_t, seed=0, photons=300.0, bleaching=0.002, interval_s=0.5
+    )
     return bank.frames
 
 
@@ -162,7 +169,11 @@ def run_of(
     """Report, lines of frames.jsonl and store of a run without an engine."""
     rig = load_rig("virtual_sim").with_engine("none")
     rig = rig.model_copy(
-        update={"sim": rig.sim.model_copy(update={"quality_limits": QualityLimitsConfig(**quality_limits)})}
+        update={
+            "sim": rig.sim.model_copy(
+                update={"quality_limits": QualityLimitsConfig(**quality_limits)}
+            )
+        }
     )
     path = build_path(rig, "488", Geometry(groups.shape[-2:], "uint16", 0.065))
     sink = OMEZarrSink(tmp_path / "run.ome.zarr")
@@ -193,7 +204,9 @@ def test_widefield_is_shown_where_the_patterns_are_not(tmp_path: Path) -> None:
     shown = zarr.open_group(store, mode="r")["recon/0"][0].astype(float)
     expected = groups[0].mean(0) - 100
     inner = np.s_[16:-16, 16:-16]
-    np.testing.assert_allclose(shown[::2, ::2][inner] - 1000, expected[inner], atol=0.1 * expected.max())
+    np.testing.assert_allclose(
+        shown[::2, ::2][inner] - 1000, expected[inner], atol=0.1 * expected.max()
+    )
 
 
 def _without(group: NDArray[np.uint16]) -> None:
@@ -250,7 +263,9 @@ def test_a_background_that_was_cut_off_is_said_of_localisations(tmp_path: Path) 
         }
     )
     y, x = np.mgrid[:48, :48]
-    light = np.stack([300 * np.exp(-((y - c) ** 2 + (x - c) ** 2) / 4.0) + 30 for c in range(10, 30)])
+    light = np.stack(
+        [300 * np.exp(-((y - c) ** 2 + (x - c) ** 2) / 4.0) + 30 for c in range(10, 30)]
+    )
     seen = rng.poisson(light.reshape(2, 10, 48, 48))
     for name, groups in (("as it is", seen), ("cut off", np.maximum(seen - 30, 0))):
         path = build_path(rig, "647", Geometry((48, 48), "uint16", 0.1))
@@ -260,7 +275,11 @@ def test_a_background_that_was_cut_off_is_said_of_localisations(tmp_path: Path) 
         feed(pipeline, groups.astype(np.uint16), "647")
         pipeline.end()
         report = pipeline.join()
-        lines = [e for e in read_frames_log(sink.path / "livesr" / "frames.jsonl") if e["series"] == "recon"]
+        lines = [
+            e
+            for e in read_frames_log(sink.path / "livesr" / "frames.jsonl")
+            if e["series"] == "recon"
+        ]
         doubts = [line.get("doubt", "") for line in lines]
         if name == "as it is":
             assert (doubts, report["warnings"]) == (["", ""], [])
@@ -276,7 +295,11 @@ def test_frames_without_patterns_are_refused_if_the_rig_says_so(tmp_path: Path) 
     report, lines, store = run_of(tmp_path, groups, when_doubtful="refuse")
     assert (report["recon_frames"], report["recon_refused"], report["recon_failed"]) == (2, 1, 0)
     assert [line["t"] for line in lines if line["series"] == "recon"] == [0, 2]
-    assert any(line["state"] == "skipped" and "refused" in line["reason"] for line in lines if line["t"] == 1)
+    assert any(
+        line["state"] == "skipped" and "refused" in line["reason"]
+        for line in lines
+        if line["t"] == 1
+    )
     shown = zarr.open_group(store, mode="r")["recon/0"]
     assert shown.shape[0] == 3
     assert not shown[1].any()
@@ -288,17 +311,31 @@ def test_a_rotated_order_is_said_though_every_frame_is_refused(tmp_path: Path) -
     assert any("rotated by 2 of 9" in w for w in report["warnings"])
 
 
-def test_real_frames_of_a_living_cell_go_the_whole_way(microscope_data: Path, tmp_path: Path) -> None:
-    stack = tifffile.imread(microscope_data / "sim_raw" / "er_t3_9x112x512.tif").reshape(3, 9, 112, 512)
-    reference = tifffile.imread(microscope_data / "sim_raw" / "er_reference_sim_224x1024.tif").astype(np.float32)
+def test_real_frames_of_a_living_cell_go_the_whole_way(
+    microscope_data: Path, tmp_path: Path
+) -> None:
+    stack = tifffile.imread(microscope_data / "sim_raw" / "er_t3_9x112x512.tif").reshape(
+        3, 9, 112, 512
+    )
+    reference = tifffile.imread(
+        microscope_data / "sim_raw" / "er_reference_sim_224x1024.tif"
+    ).astype(np.float32)
     found = calibrate(stack, Optics(0.065, 1.49, 0.525))
-    patterns = [{"k_um": p.k_um, "phase_rad": p.phase_rad, "modulation": p.modulation} for p in found.patterns]
+    patterns = [
+        {"k_um": p.k_um, "phase_rad": p.phase_rad, "modulation": p.modulation}
+        for p in found.patterns
+    ]
     rig = parse(
         RigConfig,
         {
             "name": "TIRF-SIM",
             "modality": "sim",
-            "optics": {"na": 1.49, "emission_nm": 525, "pixel_size_nm": 65, "damping": found.optics.damping},
+            "optics": {
+                "na": 1.49,
+                "emission_nm": 525,
+                "pixel_size_nm": 65,
+                "damping": found.optics.damping,
+            },
             "sim": {"patterns": patterns, "wiener": 0.1, "apodisation": 1.5},
             "channels": {"488": {"separate": "imcsr-mt-er-lyso-light"}},
         },
@@ -317,11 +354,14 @@ def test_real_frames_of_a_living_cell_go_the_whole_way(microscope_data: Path, tm
     store = zarr.open_group(sink.path, mode="r")
     np.testing.assert_array_equal(store["raw/0"][:], stack)
     inner = np.s_[16:-16, 64:-64]
-    measured = [pcc(recon[inner].astype(np.float32), reference[inner]) for recon in store["recon/0"][:]]
+    measured = [
+        pcc(recon[inner].astype(np.float32), reference[inner]) for recon in store["recon/0"][:]
+    ]
     widefield = np.repeat(np.repeat(stack[2].mean(0), 2, 0), 2, 1)
     assert min(measured) > 0.9 > 0.85 > pcc(widefield[inner], reference[inner])
     assert report["recon_doubtful"] == 0
-    # The engine never saw a real image: the light must at least stay light, and most of it be found in some channel.
+    # The engine never saw a real image: the light must at least stay light, and most of it be found
+    # in some channel.
     light = store["sr/0"][:].astype(np.float64).sum((0, 2, 3))
     assert light.sum() > 0
     assert report["steps_ms"]["infer"]["p50"] > 0

@@ -1,4 +1,7 @@
-"""Frames shown before their successor came: marked, replaced, never stored, and never in the way of those that stay."""
+"""Frames shown before their successor came.
+
+Marked, replaced, never stored, and never in the way of those that stay.
+"""
 
 from __future__ import annotations
 
@@ -57,14 +60,21 @@ class Shown:
         return [f for f in self.frames if not f.provisional]
 
 
-def record(engine: Engine, store: Path, n_t: int = 14, **settings: Any) -> tuple[Shown, dict[str, Any]]:
+def record(
+    engine: Engine, store: Path, n_t: int = 14, **settings: Any
+) -> tuple[Shown, dict[str, Any]]:
     shown = Shown()
-    live = Live(sim_rig(str(engine.folder)), store, **{"policy": "latest", "sinks": [shown], **settings})
+    live = Live(
+        sim_rig(str(engine.folder)), store, **{"policy": "latest", "sinks": [shown], **settings}
+    )
     return shown, live.record(moving_groups(n_t), pace_s=lambda t: calm_period(live, t))
 
 
 def calm_period(live: Live, t: int) -> float:
-    """Wait until every complete window is separated, however busy this computer is; return the pause that follows."""
+    """Wait until every complete window is separated, however busy this computer is.
+
+    Return the pause that follows.
+    """
     deadline = time.monotonic() + 60
     while live.pipeline.counts["sr_frames"] < t and time.monotonic() < deadline:
         time.sleep(0.001)
@@ -72,7 +82,9 @@ def calm_period(live: Live, t: int) -> float:
 
 
 @pytest.fixture(scope="module")
-def calm(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Shown, dict[str, Any]]:
+def calm(
+    engine: Engine, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Shown, dict[str, Any]]:
     """A run that leaves the network time."""
     store = tmp_path_factory.mktemp("calm") / "run.ome.zarr"
     return store, *record(engine, store, provisional=True)
@@ -97,7 +109,8 @@ def test_what_it_shows_is_the_newest_frame_twice(calm: tuple[Path, Shown, dict[s
     final = {f.t: f for f in shown.final}
     for frame in shown.provisional:
         assert frame.source is final[frame.t].source
-        # The engine looks at its neighbours; the last frame has no other than itself, then as well as finally.
+        # The engine looks at its neighbours; the last frame has no other than itself, then as well
+        # as finally.
         assert np.array_equal(frame.channels, final[frame.t].channels) == (frame.t == 13)
 
 
@@ -124,7 +137,11 @@ def test_store_and_final_frames_are_those_of_a_run_without(
 
 def test_none_is_made_when_the_network_has_no_time_left(engine: Engine, tmp_path: Path) -> None:
     live = Live(
-        sim_rig(str(engine.folder)), tmp_path / "b.ome.zarr", policy="latest", provisional=True, slow={"infer": 0.2}
+        sim_rig(str(engine.folder)),
+        tmp_path / "b.ome.zarr",
+        policy="latest",
+        provisional=True,
+        slow={"infer": 0.2},
     )
     report = live.record(moving_groups(16), pace_s=lambda t: 0.02)
     assert report["sr_provisional"] == 0
@@ -133,7 +150,9 @@ def test_none_is_made_when_the_network_has_no_time_left(engine: Engine, tmp_path
 
 
 def test_none_is_made_where_nothing_may_be_skipped(engine: Engine, tmp_path: Path) -> None:
-    _, report = record(engine, tmp_path / "all.ome.zarr", n_t=8, policy="complete", provisional=True)
+    _, report = record(
+        engine, tmp_path / "all.ome.zarr", n_t=8, policy="complete", provisional=True
+    )
     assert report["sr_provisional"] == 0
 
 
@@ -166,7 +185,13 @@ def test_on_the_wire_provisional_comes_before_final(
     engine: Engine, tmp_path: Path, subscriber: zmq.Socket[bytes]
 ) -> None:
     sink = ZeroMQSink("tcp://127.0.0.1:*")
-    live = Live(sim_rig(str(engine.folder)), tmp_path / "w.ome.zarr", policy="latest", provisional=True, sinks=[sink])
+    live = Live(
+        sim_rig(str(engine.folder)),
+        tmp_path / "w.ome.zarr",
+        policy="latest",
+        provisional=True,
+        sinks=[sink],
+    )
     received: list[tuple[int, bool]] = []
 
     def pace(t: int) -> float:

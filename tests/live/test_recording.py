@@ -1,7 +1,9 @@
-"""Raw is sacred: every exposure is on disk whatever becomes of the pictures, for as long as a run lasts.
+"""Raw is sacred: every exposure is on disk whatever becomes of the pictures, for as long as a run
+lasts.
 
-The camera writes its frame number into pixel (0, 0), so that what is on disk says by itself whether anything is missing.
-`LIVESR_RECORDING_S=30 pytest tests/live/test_recording.py` makes the runs as long as the promise.
+The camera writes its frame number into pixel (0, 0), so that what is on disk says by itself whether
+anything is missing. `LIVESR_RECORDING_S=30 pytest tests/live/test_recording.py` makes the runs as
+long as the promise.
 """
 
 from __future__ import annotations
@@ -62,13 +64,20 @@ def broken(session: LiveSR, trouble: str, monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setattr(path.reconstructor, "reconstruct", stuck)
 
 
-@pytest.mark.parametrize("trouble", ["no trouble", "slow network", "slow reconstruction", "failing reconstruction"])
+@pytest.mark.parametrize(
+    "trouble", ["no trouble", "slow network", "slow reconstruction", "failing reconstruction"]
+)
 def test_every_frame_number_is_in_the_store(
     fast_core: CMMCorePlus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: str
 ) -> None:
     plan = sim_sequence(GROUPS, ["488"])
     with LiveSR(
-        fast_core, rig="virtual_sim", plan=plan, engine="identity", threads=1, store=tmp_path / "raw.ome.zarr"
+        fast_core,
+        rig="virtual_sim",
+        plan=plan,
+        engine="identity",
+        threads=1,
+        store=tmp_path / "raw.ome.zarr",
     ) as session:
         broken(session, trouble, monkeypatch)
         start_s = time.perf_counter()
@@ -83,7 +92,10 @@ def test_every_frame_number_is_in_the_store(
     assert (report["raw_frames"], report["raw_lost"], report["raw_missing"]) == (9 * GROUPS, 0, 0)
     assert report["error"] is None
     if trouble == "failing reconstruction":
-        assert (report["recon_frames"], report["recon_failed"]) == (0, GROUPS - report["groups_dropped"])
+        assert (report["recon_frames"], report["recon_failed"]) == (
+            0,
+            GROUPS - report["groups_dropped"],
+        )
         assert any("no such pattern" in w for w in report["warnings"])
     elif trouble == "slow reconstruction":
         assert report["groups_dropped"] > 0
@@ -97,7 +109,11 @@ def test_every_frame_number_is_in_the_store(
 def test_memory_is_flat_over_ten_thousand_frames() -> None:
     script = Path(__file__).parents[1] / "flat_memory.py"
     done = subprocess.run(
-        [sys.executable, "-W", "error", str(script)], capture_output=True, text=True, timeout=840, check=False
+        [sys.executable, "-W", "error", str(script)],
+        capture_output=True,
+        text=True,
+        timeout=840,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
@@ -105,4 +121,7 @@ def test_memory_is_flat_over_ten_thousand_frames() -> None:
     assert found["seen"] > 1000  # the publisher did publish
     after_1000, later = found["rss"][1], found["rss"][2:]
     assert max(later) <= 1.02 * after_1000, [f"{size / 2**20:.1f}" for size in found["rss"]]
-    print(f"{after_1000 / 2**20:.1f} MiB after 1,000 frames, {max(later) / after_1000 - 1:+.2%} at most until 10,000")
+    print(
+        f"{after_1000 / 2**20:.1f} MiB after 1,000 frames, {max(later) / after_1000 - 1:+.2%} at"
+        " most until 10,000"
+    )

@@ -34,8 +34,13 @@ def two_cameras() -> Iterator[CMMCorePlus]:
 
 
 @pytest.mark.parametrize("live", ["off", "own"])
-def test_several_cameras_are_refused_before_anything_starts(two_cameras: CMMCorePlus, live: str) -> None:
-    with pytest.raises(ConfigError, match=SENTENCE), LiveSR(two_cameras, rig="demo", engine="none", live=live):
+def test_several_cameras_are_refused_before_anything_starts(
+    two_cameras: CMMCorePlus, live: str
+) -> None:
+    with (
+        pytest.raises(ConfigError, match=SENTENCE),
+        LiveSR(two_cameras, rig="demo", engine="none", live=live),
+    ):
         pass
 
 

@@ -1,4 +1,7 @@
-"""STORM runs on the virtual rig's real core: what is localised is what was lit, in an MDA and outside."""
+"""STORM runs on the virtual rig's real core.
+
+What is localised is what was lit, in an MDA and outside.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,9 @@ N, SIZE = 10, 64
 
 @pytest.fixture(scope="module")
 def core() -> Iterator[CMMCorePlus]:
-    with core_of("virtual_storm", 2.0, SensorSize=SIZE, Frames=45, Fluorophores=2000, Lit=5, Photons=1500) as core:
+    with core_of(
+        "virtual_storm", 2.0, SensorSize=SIZE, Frames=45, Fluorophores=2000, Lit=5, Photons=1500
+    ) as core:
         yield core
 
 
@@ -47,20 +52,29 @@ def score(
 ) -> LocalisationScore:
     """Compare a store's table with what was lit in the exposures of the run."""
     found = read_localisations(store / "localisations.csv")
-    lit = [np.insert(camera.bank.truth(k), 0, i, axis=1) for i, k in enumerate(list(camera.shown)[:frames])]
+    lit = [
+        np.insert(camera.bank.truth(k), 0, i, axis=1)
+        for i, k in enumerate(list(camera.shown)[:frames])
+    ]
     true = np.concatenate(lit)
     pixel_nm = camera.bank.pixel_size_um * 1e3
     places = true[:, 1:3] * 1e3 + pixel_nm / 2 - np.array(origin_px) * pixel_nm
     shape = zarr.open_array(store / "raw" / "0", mode="r").shape[1:]
-    seen = (true[:, 3] > 200) & np.all((places > 4 * pixel_nm) & (places < (np.array(shape) - 4) * pixel_nm), axis=1)
+    seen = (true[:, 3] > 200) & np.all(
+        (places > 4 * pixel_nm) & (places < (np.array(shape) - 4) * pixel_nm), axis=1
+    )
     here = np.stack([found["y_nm"], found["x_nm"]], axis=1)
     inside = np.all((here > 4 * pixel_nm) & (here < (np.array(shape) - 4) * pixel_nm), axis=1)
-    return score_localisations(found["frame"][inside], here[inside], true[seen, 0].astype(int), places[seen])
+    return score_localisations(
+        found["frame"][inside], here[inside], true[seen, 0].astype(int), places[seen]
+    )
 
 
 def test_an_mda_is_localised(core: CMMCorePlus, camera: VirtualSTORMCamera, tmp_path: Path) -> None:
     plan = sim_sequence(6, channels=["647"], raw=N)
-    with LiveSR(core, rig=rig(), store=tmp_path / "run.ome.zarr", plan=plan, policy="complete") as sr:
+    with LiveSR(
+        core, rig=rig(), store=tmp_path / "run.ome.zarr", plan=plan, policy="complete"
+    ) as sr:
         core.mda.run(plan)
     assert (sr.report["raw_frames"], sr.report["recon_frames"], sr.report["raw_lost"]) == (60, 6, 0)
     found = score(sr.store, camera, 60)
@@ -69,10 +83,14 @@ def test_an_mda_is_localised(core: CMMCorePlus, camera: VirtualSTORMCamera, tmp_
     assert np.hypot(*found.bias_nm) < 5
 
 
-def test_a_region_has_its_own_corner(core: CMMCorePlus, camera: VirtualSTORMCamera, tmp_path: Path) -> None:
+def test_a_region_has_its_own_corner(
+    core: CMMCorePlus, camera: VirtualSTORMCamera, tmp_path: Path
+) -> None:
     core.setROI(12, 6, 40, 48)
     plan = sim_sequence(4, channels=["647"], raw=N)
-    with LiveSR(core, rig=rig(), store=tmp_path / "run.ome.zarr", plan=plan, policy="complete") as sr:
+    with LiveSR(
+        core, rig=rig(), store=tmp_path / "run.ome.zarr", plan=plan, policy="complete"
+    ) as sr:
         core.mda.run(plan)
     found = score(sr.store, camera, 40, origin_px=(6, 12))
     assert found.recall > 0.75
@@ -82,7 +100,9 @@ def test_a_region_has_its_own_corner(core: CMMCorePlus, camera: VirtualSTORMCame
 def test_live_mode_groups_by_the_number_of_the_frame(
     core: CMMCorePlus, camera: VirtualSTORMCamera, tmp_path: Path
 ) -> None:
-    with LiveSR(core, rig=rig(), store=tmp_path / "run.ome.zarr", live="own", policy="complete") as sr:
+    with LiveSR(
+        core, rig=rig(), store=tmp_path / "run.ome.zarr", live="own", policy="complete"
+    ) as sr:
         core.startContinuousSequenceAcquisition()
         deadline = time.monotonic() + 60
         while sr.status().get("recon_frames", 0) < 4 and time.monotonic() < deadline:
@@ -92,7 +112,9 @@ def test_live_mode_groups_by_the_number_of_the_frame(
     raw = zarr.open_array(sr.store / "raw" / "0", mode="r")
     received = sr.report["raw_frames"]
     assert received >= 4 * N
-    assert raw.shape[0] == -(-received // N) * N  # the last group may have ended early, and is localised all the same
+    assert (
+        raw.shape[0] == -(-received // N) * N
+    )  # the last group may have ended early, and is localised all the same
     assert sr.report["recon_frames"] == -(-received // N)
     for k in range(received):
         np.testing.assert_array_equal(raw[k], camera.bank.frames[camera.shown[k]])

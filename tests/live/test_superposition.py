@@ -1,4 +1,7 @@
-"""True channels on the virtual rig with three dyes: added, separated, scored, stored, kept to train on, computed again."""
+"""True channels on the virtual rig with three dyes.
+
+Added, separated, scored, stored, kept to train on, computed again.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +61,9 @@ class Run:
         return array(self.store.path, name)[t].astype(np.float32)
 
     def lines(self, series: str) -> dict[int, dict[str, Any]]:
-        return {e["t"]: e for e in self.store.events if e["series"] == series and e["channel"] == SUM}
+        return {
+            e["t"]: e for e in self.store.events if e["series"] == series and e["channel"] == SUM
+        }
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +90,13 @@ def run(core: CMMCorePlus, rig: RigConfig, tmp_path_factory: pytest.TempPathFact
         while subscriber.newest("end") is None and time.monotonic() < deadline:
             time.sleep(0.01)
         header = subscriber.newest("sr/frame").header
-    return Run(RecordedStore(Path(session.report["store"])), session.report, folder / "pairs", frames, header)
+    return Run(
+        RecordedStore(Path(session.report["store"])),
+        session.report,
+        folder / "pairs",
+        frames,
+        header,
+    )
 
 
 def test_every_structure_is_scored_against_its_channel(run: Run) -> None:
@@ -122,10 +133,17 @@ def test_the_sum_and_what_it_is_made_of_lie_side_by_side(run: Run) -> None:
     )
     assert {name for name, about in kinds.items() if about["prediction"]} == {"sr_0_488-561-640"}
     assert kinds["recon_0_488-561-640"]["superposed"]["channels"] == list(CHANNELS)
-    of = {(e["channel"], e["t"]): e["normalisation"] for e in run.store.events if e["series"] == "recon"}
+    of = {
+        (e["channel"], e["t"]): e["normalisation"]
+        for e in run.store.events
+        if e["series"] == "recon"
+    }
     level = np.mean([of[c, 3]["headroom"] for c in CHANNELS])
     expected = sum(
-        (run.plane(f"recon_0_{c}", 3) - 1000 - of[c, 3]["background"]) * level / of[c, 3]["headroom"] for c in CHANNELS
+        (run.plane(f"recon_0_{c}", 3) - 1000 - of[c, 3]["background"])
+        * level
+        / of[c, 3]["headroom"]
+        for c in CHANNELS
     )
     np.testing.assert_allclose(run.plane("recon_0_488-561-640", 3) - 1000, expected, atol=4)
     assert run.lines("recon")[3]["time_shift_ms"] > 0
@@ -137,21 +155,29 @@ def test_an_offline_run_gives_the_same(run: Run, tmp_path: Path) -> None:
     again = Path(report["store"])
     for name in (*(f"recon_0_{c}" for c in CHANNELS), "recon_0_488-561-640"):
         np.testing.assert_array_equal(array(again, name), array(run.store.path, name))
-    difference = array(again, "sr_0_488-561-640").astype(int) - array(run.store.path, "sr_0_488-561-640")
+    difference = array(again, "sr_0_488-561-640").astype(int) - array(
+        run.store.path, "sr_0_488-561-640"
+    )
     assert np.abs(difference).max() <= 1
     assert report["score"] == run.report["score"]
     assert report["sr_frames"] == FRAMES
 
 
-def test_skipped_sums_are_backfilled(run: Run, core: CMMCorePlus, rig: RigConfig, tmp_path: Path) -> None:
+def test_skipped_sums_are_backfilled(
+    run: Run, core: CMMCorePlus, rig: RigConfig, tmp_path: Path
+) -> None:
     assert backfill(run.store.path)["predicted"] == 0
     store = shutil.copytree(run.store.path, tmp_path / "gaps.ome.zarr")
     log = store / "livesr" / "frames.jsonl"
-    kept = [line for line in log.read_text().splitlines() if not _is_prediction(json.loads(line), t=2)]
+    kept = [
+        line for line in log.read_text().splitlines() if not _is_prediction(json.loads(line), t=2)
+    ]
     log.write_text("\n".join(kept) + "\n")
     done = backfill(store, threads=1)
     assert (done["predicted"], done["reconstructed"], done["impossible"]) == (1, 0, 0)
-    difference = array(store, "sr_0_488-561-640").astype(int) - array(run.store.path, "sr_0_488-561-640")
+    difference = array(store, "sr_0_488-561-640").astype(int) - array(
+        run.store.path, "sr_0_488-561-640"
+    )
     assert np.abs(difference).max() <= 1
     (line,) = [e for e in RecordedStore(store).events if _is_prediction(e, t=2)]
     assert line["score"] == run.lines("sr")[2]["score"]
@@ -179,11 +205,19 @@ def test_the_pairs_train(run: Run) -> None:
 def test_a_time_point_that_lacks_a_channel_has_no_sum_until_it_is_complete(
     core: CMMCorePlus, rig: RigConfig, tmp_path: Path
 ) -> None:
-    events = [e for e in sim_sequence(3, CHANNELS) if (e.index["t"], e.index["c"], e.index["sim"]) != (1, 1, 4)]
-    with LiveSR(core, rig=rig, engine="none", plan=events, store=tmp_path / "gap.ome.zarr") as session:
+    events = [
+        e
+        for e in sim_sequence(3, CHANNELS)
+        if (e.index["t"], e.index["c"], e.index["sim"]) != (1, 1, 4)
+    ]
+    with LiveSR(
+        core, rig=rig, engine="none", plan=events, store=tmp_path / "gap.ome.zarr"
+    ) as session:
         core.mda.run(events)
     store = RecordedStore(Path(session.report["store"]))
-    assert sorted(e["t"] for e in store.events if e["series"] == "recon" and e["channel"] == SUM) == [0, 2]
+    assert sorted(
+        e["t"] for e in store.events if e["series"] == "recon" and e["channel"] == SUM
+    ) == [0, 2]
     (skipped,) = [e for e in store.events if e["state"] == "skipped" and e["channel"] == SUM]
     assert skipped["reason"] == "channel 561: raw frames missing"
     assert array(store.path, "recon_0_488-561-640").shape[0] == 3
@@ -206,14 +240,21 @@ def test_weights_and_words(core: CMMCorePlus, rig: RigConfig, tmp_path: Path) ->
     (tmp_path / "others" / "recipe.yaml").write_text("data: {images: {folders: {Actin: actin}}}")
     with (
         pytest.raises(ConfigError, match="holds pairs of Actin"),
-        LiveSR(core, rig=rig, engine="none", plan=sim_sequence(2, CHANNELS), pairs=tmp_path / "others"),
+        LiveSR(
+            core, rig=rig, engine="none", plan=sim_sequence(2, CHANNELS), pairs=tmp_path / "others"
+        ),
     ):
         pass
     apart = RawFramesPlan(
-        useq.MDASequence(channels=list(CHANNELS), time_plan={"interval": 0, "loops": 3}, axis_order="ct"),
+        useq.MDASequence(
+            channels=list(CHANNELS), time_plan={"interval": 0, "loops": 3}, axis_order="ct"
+        ),
         rig.raw_frames,
     )
-    with pytest.raises(ConfigError, match="channels inside time"), LiveSR(core, rig=rig, plan=apart):
+    with (
+        pytest.raises(ConfigError, match="channels inside time"),
+        LiveSR(core, rig=rig, plan=apart),
+    ):
         pass
     plain = load_rig("virtual_sim").with_engine("none")
     with (

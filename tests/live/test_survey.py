@@ -33,7 +33,11 @@ def test_a_plain_plan() -> None:
     assert (found.channels, found.positions) == (("561", "640"), ("A", "1"))
     assert (found.z_planes, found.z_step_um, found.interval_s) == (3, 2.0, 2.0)
     assert found.stacks == {(p, c): Stack(3, 2.0) for p in range(2) for c in ("561", "640")}
-    assert (found.fields, found.notes, found.states) == ({}, (), {c: ChannelState("Channel") for c in ("561", "640")})
+    assert (found.fields, found.notes, found.states) == (
+        {},
+        (),
+        {c: ChannelState("Channel") for c in ("561", "640")},
+    )
 
 
 @pytest.mark.parametrize("order", ["tpcz", "ztpc", "ptcz", "pzct"])
@@ -64,12 +68,20 @@ def test_positions_with_their_own_sequences() -> None:
         time_plan=useq.TIntervalLoops(interval=0, loops=3),
         channels=["561"],
         stage_positions=[
-            Position(x=0, y=0, z=0, name="A", sequence=MDASequence(z_plan=useq.ZRangeAround(range=2, step=1))),
+            Position(
+                x=0,
+                y=0,
+                z=0,
+                name="A",
+                sequence=MDASequence(z_plan=useq.ZRangeAround(range=2, step=1)),
+            ),
             Position(
                 x=1,
                 y=0,
                 z=0,
-                sequence=MDASequence(channels=["561", "640"], z_plan=useq.ZRangeAround(range=4, step=1)),
+                sequence=MDASequence(
+                    channels=["561", "640"], z_plan=useq.ZRangeAround(range=4, step=1)
+                ),
             ),
             (2, 0, 0),
         ],
@@ -78,11 +90,17 @@ def test_positions_with_their_own_sequences() -> None:
     assert (found.channels, found.positions, found.z_planes) == (("561", "640"), ("A", "1", "2"), 5)
     # Only what is acquired, each position with the planes of its own.
     assert found.stacks == {
-        (0, "561"): Stack(3, 1.0), (1, "561"): Stack(5, 1.0), (1, "640"): Stack(5, 1.0), (2, "561"): Stack(1, 1.0)
-    }  # fmt: skip
-    second = v2.MDASequence(value=v2.Position(x=1, y=1, name="B"), z_plan=v2.ZRangeAround(range=2, step=1))
+        (0, "561"): Stack(3, 1.0),
+        (1, "561"): Stack(5, 1.0),
+        (1, "640"): Stack(5, 1.0),
+        (2, "561"): Stack(1, 1.0),
+    }
+    second = v2.MDASequence(
+        value=v2.Position(x=1, y=1, name="B"), z_plan=v2.ZRangeAround(range=2, step=1)
+    )
     nested = v2.MDASequence(
-        time_plan={"interval": 0, "loops": 9}, stage_positions=[v2.Position(x=0, y=0, name="A"), second]
+        time_plan={"interval": 0, "loops": 9},
+        stage_positions=[v2.Position(x=0, y=0, name="A"), second],
     )
     found = ask(nested, "561")
     assert (found.positions, found.z_planes) == (("A", "B"), 3)
@@ -97,33 +115,48 @@ def test_positions_with_their_own_sequences() -> None:
                 channels=["561"],
                 stage_positions=[
                     Position(
-                        x=0, y=0, sequence=MDASequence(time_plan=useq.TIntervalLoops(interval=0, loops=2), channels=["561"])
+                        x=0,
+                        y=0,
+                        sequence=MDASequence(
+                            time_plan=useq.TIntervalLoops(interval=0, loops=2), channels=["561"]
+                        ),
                     )
                 ],
             ),
             "acquires time point 0 of p0 561 z0 more than once",
         ),
-        ([MDAEvent(index={"t": t}, channel="561", roi=(0, 0, 32, 16 + t)) for t in (0, 1)], "several regions of the camera"),
+        (
+            [MDAEvent(index={"t": t}, channel="561", roi=(0, 0, 32, 16 + t)) for t in (0, 1)],
+            "several regions of the camera",
+        ),
         (sim_sequence(2, ["488"], 12), r"raw frame 9; rig\.yaml describes 9"),
         (sim_sequence(2, ["488"], 8), "time point 0 of p0 488 z0 with 8 of 9 raw frames"),
         (
             v2.MDASequence(
-                axes=(SIMAxis(values=list(range(9))), v2.TIntervalLoops(interval=0, loops=4), v2.ChannelsPlan(values=["488"])),
+                axes=(
+                    SIMAxis(values=list(range(9))),
+                    v2.TIntervalLoops(interval=0, loops=4),
+                    v2.ChannelsPlan(values=["488"]),
+                ),
                 axis_order=("sim", "t", "c"),
             ),
             "acquires time point 0 of p0 488 z0 more than once|raw frames before it goes on",
         ),
         (
-            MDASequence(channels=["561", "488"], time_plan=useq.TIntervalLoops(interval=0, loops=9)),
+            MDASequence(
+                channels=["561", "488"], time_plan=useq.TIntervalLoops(interval=0, loops=9)
+            ),
             "The plan has no axis 'sim'",
         ),
         (
-            MDASequence(channels=["488", "561"], time_plan=useq.TIntervalLoops(interval=0, loops=9)),
+            MDASequence(
+                channels=["488", "561"], time_plan=useq.TIntervalLoops(interval=0, loops=9)
+            ),
             "The plan has no axis 'sim'",
         ),
         ([MDAEvent(index={"t": t}, channel="561") for t in (0, 1, 0)], "more than once"),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_done_is_one_sentence(plan: Any, words: str) -> None:
     with pytest.raises(ConfigError, match=words) as raised:
         ask(plan)
@@ -139,7 +172,9 @@ def test_what_is_left_out_at_some_time_points() -> None:
 
 
 def test_time_in_phases_and_raw_frames_along_time() -> None:
-    phases = MDASequence(time_plan=[{"interval": 0, "loops": 2}, {"interval": 0.1, "loops": 3}], channels=["561"])
+    phases = MDASequence(
+        time_plan=[{"interval": 0, "loops": 2}, {"interval": 0.1, "loops": 3}], channels=["561"]
+    )
     assert ask(phases).interval_s is None
     along = MDASequence(time_plan=useq.TIntervalLoops(interval=0.1, loops=28), channels=["488"])
     assert (ask(along).raw_axis, ask(along).interval_s) == (False, 0.1)
@@ -173,7 +208,9 @@ def test_a_well_plate_is_a_list_of_positions() -> None:
 
 def test_planes_that_are_not_even_are_said_and_every_position_has_its_own_step() -> None:
     uneven = MDASequence(
-        channels=["561"], stage_positions=[(0, 0, 0)], z_plan=useq.ZRelativePositions(relative=[0, 1, 3])
+        channels=["561"],
+        stage_positions=[(0, 0, 0)],
+        z_plan=useq.ZRelativePositions(relative=[0, 1, 3]),
     )
     assert "1 and 2 um apart" in ask(uneven).notes[0]
     own = [
@@ -187,5 +224,8 @@ def test_planes_that_are_not_even_are_said_and_every_position_has_its_own_step()
 
 def test_events_without_an_index_are_counted_along_time() -> None:
     found = ask([MDAEvent(channel=c) for c in ("561", "640", "561")])
-    assert (found.channels, found.stacks) == (("561", "640"), {(0, c): Stack(1, 1.0) for c in ("561", "640")})
+    assert (found.channels, found.stacks) == (
+        ("561", "640"),
+        {(0, c): Stack(1, 1.0) for c in ("561", "640")},
+    )
     assert not found.lone

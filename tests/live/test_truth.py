@@ -1,4 +1,6 @@
-"""Random plans, random losses, a network that is sometimes too slow: what is in the store is what the camera exposed.
+"""Random plans, random losses, a network that is sometimes too slow.
+
+What is in the store is what the camera exposed.
 
 `LIVESR_EXAMPLES=200 pytest tests/live/test_truth.py` tries many more.
 """
@@ -27,7 +29,15 @@ from numpy.typing import NDArray
 from test_coordinates import truth
 from useq import MDAEvent
 
-from coordinates import RAW_FRAMES, CoordinateCore, CoordinateReconstructor, Stamp, coordinate_rig, read, window_engine
+from coordinates import (
+    RAW_FRAMES,
+    CoordinateCore,
+    CoordinateReconstructor,
+    Stamp,
+    coordinate_rig,
+    read,
+    window_engine,
+)
 from fuzzing import examples
 from livesr import LiveSR
 from livesr.base.config import RigConfig, load_rig
@@ -41,7 +51,11 @@ from recorded_runs import Live, array, assert_equal, mixing_engine, moving_group
 
 TICK_NS = 1_000_000
 ENGINE = "small"
-ORDERS = [o for o in itertools.permutations("tpczs") if o.index("t") < o.index("z") and o.index("t") < o.index("s")]
+ORDERS = [
+    o
+    for o in itertools.permutations("tpczs")
+    if o.index("t") < o.index("z") and o.index("t") < o.index("s")
+]
 
 
 @dataclass(frozen=True)
@@ -64,14 +78,17 @@ class Case:
         raw = {"488": RAW_FRAMES if self.sim else 1, "561": 1}
         axes: dict[str, Any] = {
             "t": v2.TIntervalLoops(interval=0, loops=self.time_points),
-            "p": v2.StagePositions(values=[v2.Position(x=5.0 * i, y=0, name=f"P{i}") for i in range(self.positions)]),
+            "p": v2.StagePositions(
+                values=[v2.Position(x=5.0 * i, y=0, name=f"P{i}") for i in range(self.positions)]
+            ),
             "c": v2.ChannelsPlan(values=[useq.Channel(config=c) for c in self.channels]),
             "z": v2.ZRangeAround(range=0.5 * (self.planes - 1), step=0.5),
             "s": SIMAxis(values=list(range(RAW_FRAMES if self.sim else 1)), raw_frames=raw),
         }
         keys = {"s": "sim"}
         return v2.MDASequence(
-            axes=tuple(axes[key] for key in self.order), axis_order=tuple(keys.get(key, key) for key in self.order)
+            axes=tuple(axes[key] for key in self.order),
+            axis_order=tuple(keys.get(key, key) for key in self.order),
         )
 
     def events(self) -> list[MDAEvent]:
@@ -114,7 +131,10 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class InOrder(CoordinateReconstructor):
-    """Keeps the first raw frame, if all are of one place and in the order of their exposure; some are exposed twice."""
+    """Keeps the first raw frame, if all are of one place and in the order of their exposure.
+
+    Some are exposed twice.
+    """
 
     def reconstruct(self, frames: Sequence[NDArray[Any]], out: Any = None) -> NDArray[np.float32]:
         stamps = [Stamp(*read(frame)) for frame in frames]
@@ -152,9 +172,17 @@ def test_the_store_is_what_the_camera_exposed(core: CoordinateCore, home: Path, 
 
 
 def test_no_frame_is_predicted_beside_one_that_was_given_up(tmp_path: Path) -> None:
-    """Many streams, and a reconstruction so slow that the first and the last of some are dropped."""
+    """Many streams, and a reconstruction so slow that the first and the last of some are
+    dropped."""
     rig = sim_rig(str(mixing_engine(tmp_path / "engine").folder))
-    live = Live(rig, tmp_path / "run", policy="latest", positions=("a", "b"), z_planes=3, slow={"reconstruct": 0.1})
+    live = Live(
+        rig,
+        tmp_path / "run",
+        policy="latest",
+        positions=("a", "b"),
+        z_planes=3,
+        slow={"reconstruct": 0.1},
+    )
     report = live.record(moving_groups(4))
     store = RecordedStore(live.sink.path)
     measured, predicted = store.measured(), store.pictures("sr")
@@ -167,16 +195,26 @@ def test_no_frame_is_predicted_beside_one_that_was_given_up(tmp_path: Path) -> N
 
 def rig_of(case: Case, folder: Path) -> RigConfig:
     """A rig on disk, so that the store keeps it."""
-    channels = {"488": {"separate": ENGINE, **({"reconstruct": "sim"} if case.sim else {})}, "561": {}}
+    channels = {
+        "488": {"separate": ENGINE, **({"reconstruct": "sim"} if case.sim else {})},
+        "561": {},
+    }
     rig = coordinate_rig({name: channels[name] for name in case.channels})
-    text = yaml.safe_dump(rig.model_dump(mode="json", exclude={"folder"}, exclude_none=True, exclude_defaults=True))
+    text = yaml.safe_dump(
+        rig.model_dump(mode="json", exclude={"folder"}, exclude_none=True, exclude_defaults=True)
+    )
     (folder / "rig.yaml").write_text(text, encoding="utf-8")
     (folder / "rig.cfg").touch()
     return load_rig(folder)
 
 
-def record(core: CoordinateCore, rig: Any, case: Case, store: Path, patch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Acquire what comes of the plan, with a network that every so often takes its time; perhaps after a run cut short."""
+def record(
+    core: CoordinateCore, rig: Any, case: Case, store: Path, patch: pytest.MonkeyPatch
+) -> dict[str, Any]:
+    """Acquire what comes of the plan, with a network that every so often takes its time.
+
+    Perhaps after a run cut short.
+    """
     infer, calls = OpenVINOBackend.infer, Counter[str]()
 
     def slow(self: OpenVINOBackend) -> Any:
@@ -185,7 +223,9 @@ def record(core: CoordinateCore, rig: Any, case: Case, store: Path, patch: pytes
         return infer(self)
 
     plan, events = case.plan(), case.events()
-    with LiveSR(core, rig=rig, plan=plan, store=store, policy=case.policy, threads=1, precision="f32") as session:
+    with LiveSR(
+        core, rig=rig, plan=plan, store=store, policy=case.policy, threads=1, precision="f32"
+    ) as session:
         patch.setattr(OpenVINOBackend, "infer", slow)
         for acquired in [events[: len(events) // 2], events] if case.restarted else [events]:
             session.wait()
@@ -204,12 +244,17 @@ class Exposed:
         self.n_raw = {name: rig.raw_frames(name) for name in case.channels}
         where = truth(events, rig)
         self.made: list[Stamp] = []
-        self.stamps: dict[tuple[int, str, int, int, int], Stamp] = {}  # the first of two at the same place
+        self.stamps: dict[
+            tuple[int, str, int, int, int], Stamp
+        ] = {}  # the first of two at the same place
         self.arrivals: dict[tuple[int, str, int, int], dict[int, int]] = defaultdict(dict)
         counts: Counter[tuple[int, ...]] = Counter()
         for number, event in enumerate(events, start=1):
             i = event.index
-            group, raw = (i.get("p", 0), event.channel.config, i.get("z", 0), i.get("t", 0)), i.get("sim", 0)
+            group, raw = (
+                (i.get("p", 0), event.channel.config, i.get("z", 0), i.get("t", 0)),
+                i.get("sim", 0),
+            )
             bench = where[(*group, raw)][:3]
             self.made.append(Stamp(*bench, counts[bench]))
             counts[bench] += 1
@@ -220,14 +265,21 @@ class Exposed:
 def check_the_counts(report: dict[str, Any], exposed: Exposed, store: RecordedStore) -> None:
     """Every frame that was received is somewhere, and every group became something."""
     raw = [e for e in store.events if e["series"] == "raw"]
-    kept = sum(exposed.n_raw[e["channel"]] - len(e.get("missing") or ()) for e in raw)  # in an array, or aside
+    kept = sum(
+        exposed.n_raw[e["channel"]] - len(e.get("missing") or ()) for e in raw
+    )  # in an array, or aside
     assert report["error"] is None
     assert report["raw_frames"] == len(exposed.made) == kept + report["raw_lost"]
     assert report["groups"] == sum(
         report[name] for name in ("recon_frames", "recon_failed", "recon_refused", "groups_dropped")
     )
-    # A plane that is delayed by a gap of its own may come after its place in the array was passed: it is kept aside.
-    made = Counter((e["series"], e["channel"]) for e in store.events if e["state"] in ("recon", "separated", "stray"))
+    # A plane that is delayed by a gap of its own may come after its place in the array was passed:
+    # it is kept aside.
+    made = Counter(
+        (e["series"], e["channel"])
+        for e in store.events
+        if e["state"] in ("recon", "separated", "stray")
+    )
     assert report["recon_frames"] == sum(made["recon", name] for name in exposed.n_raw)
     assert report["sr_frames"] == made["sr", "488"]
     assert made["recon", "488"] == report["sr_frames"] + report["sr_skipped"] + report["sr_failed"]
@@ -242,9 +294,16 @@ def check_every_exposure(exposed: Exposed, path: Path) -> None:
         for t, raw, z in np.ndindex(pixels.shape[:3]):
             if pixels[t, raw, z].any():
                 kept.append(read(pixels[t, raw, z]))
-                assert kept[-1] == exposed.stamps[image.position, image.channel, z, t, raw], (image.name, t, raw, z)
+                assert kept[-1] == exposed.stamps[image.position, image.channel, z, t, raw], (
+                    image.name,
+                    t,
+                    raw,
+                    z,
+                )
     for event in store.events:
-        if event["series"] == "raw" and event["state"] == "stray":  # twice, or after its place in the array was passed
+        if (
+            event["series"] == "raw" and event["state"] == "stray"
+        ):  # twice, or after its place in the array was passed
             block = tifffile.imread(path / "livesr" / event["file"])
             frames = block.reshape(-1, *block.shape[-2:])
             kept += [read(frame) for frame in frames if frame.any()]
@@ -257,11 +316,17 @@ def check_every_exposure(exposed: Exposed, path: Path) -> None:
 
 def check_that_an_offline_run_agrees(live: Path) -> None:
     """What was separated live is what `process` gives; once backfilled, the whole store is."""
-    whole = Path(process(store_input(RecordedStore(live)), live.with_name("offline.ome.zarr"), threads=1)["store"])
+    whole = Path(
+        process(store_input(RecordedStore(live)), live.with_name("offline.ome.zarr"), threads=1)[
+            "store"
+        ]
+    )
     pictures = RecordedStore(live).pictures("sr")
     for image in (i for i in RecordedStore(live).images.values() if i.kind == "sr"):
         mine, theirs = array(live, image.name).astype(int), array(whole, image.name).astype(int)
-        for stream, t in (k for k in pictures if (k[0].position, k[0].channel) == (image.position, image.channel)):
+        for stream, t in (
+            k for k in pictures if (k[0].position, k[0].channel) == (image.position, image.channel)
+        ):
             place = (t, slice(None), stream.z) if mine.ndim == 5 else t
             assert np.abs(mine[place] - theirs[place]).max() <= 1, (stream, t)
     backfill(live, threads=1)

@@ -1,4 +1,7 @@
-"""Uncertainty on demand: stored beside the prediction, published, shown, the same offline; and the prediction as without."""
+"""Uncertainty on demand: stored beside the prediction, published, shown, the same offline.
+
+And the prediction as without.
+"""
 
 from __future__ import annotations
 
@@ -79,26 +82,38 @@ def test_it_is_an_image_of_its_own_that_says_what_it_is(rig: RigConfig, tmp_path
 
 
 def test_an_offline_run_and_a_backfill_give_the_same(rig: RigConfig, tmp_path: Path) -> None:
-    report, live = recorded(rig, tmp_path / "live", n_t=8, uncertainty="flips", policy="latest", slow={"infer": 0.05})
+    report, live = recorded(
+        rig, tmp_path / "live", n_t=8, uncertainty="flips", policy="latest", slow={"infer": 0.05}
+    )
     assert report["sr_skipped"] > 0
-    offline = Path(process(store_input(RecordedStore(live)), tmp_path / "offline", threads=1)["store"])
+    offline = Path(
+        process(store_input(RecordedStore(live)), tmp_path / "offline", threads=1)["store"]
+    )
     backfill(live, threads=1)
     assert_equal(live, offline)
     np.testing.assert_allclose(
         array(live, "uncertainty").astype(int), array(offline, "uncertainty").astype(int), atol=1
     )
-    assert lines(live, "uncertainty").keys() == lines(live, "sr").keys() == lines(live, "raw").keys()
+    assert (
+        lines(live, "uncertainty").keys() == lines(live, "sr").keys() == lines(live, "raw").keys()
+    )
 
 
-def test_an_offline_run_can_estimate_what_the_live_run_did_not(rig: RigConfig, tmp_path: Path) -> None:
+def test_an_offline_run_can_estimate_what_the_live_run_did_not(
+    rig: RigConfig, tmp_path: Path
+) -> None:
     _, plain = recorded(rig, tmp_path / "plain")
     raw = store_input(RecordedStore(plain))
     report = process(raw, tmp_path / "offline", threads=1, uncertainty="turns")
     assert array(Path(report["store"]), "uncertainty").any()
-    assert any("was not measured" in warning for warning in report["warnings"])  # of turns, it was of flips
+    assert any(
+        "was not measured" in warning for warning in report["warnings"]
+    )  # of turns, it was of flips
 
 
-def test_it_is_published_before_its_prediction_and_shown_over_the_measurement(rig: RigConfig, tmp_path: Path) -> None:
+def test_it_is_published_before_its_prediction_and_shown_over_the_measurement(
+    rig: RigConfig, tmp_path: Path
+) -> None:
     publisher = ZeroMQSink("tcp://127.0.0.1:*")
     live = Live(rig, tmp_path / "live", uncertainty="flips", sinks=[publisher])
     came: list[np.ndarray[Any, Any]] = []

@@ -1,4 +1,5 @@
-"""Upscale, then separate: what is enlarged, how often, what comes of it and what it says of itself."""
+"""Upscale, then separate: what is enlarged, how often, what comes of it and what it says of
+itself."""
 
 from __future__ import annotations
 
@@ -50,7 +51,11 @@ def path_of(rig: RigConfig) -> ChannelPath:
 
 
 def frame(t: int, stream: Stream = Stream(), size: int = 8) -> SRFrame:
-    image = np.random.default_rng([t, stream.position, stream.z]).normal(500, 90, (size, size)).astype(np.float32)
+    image = (
+        np.random.default_rng([t, stream.position, stream.z])
+        .normal(500, 90, (size, size))
+        .astype(np.float32)
+    )
     return SRFrame(image, stream, t, t, t, Normalisation(400.0 + t, 300.0 - t))
 
 
@@ -80,10 +85,14 @@ class TestUpscaler:
         upscaler, calls = counted()
         for t in range(1, 6):
             window = upscaler.enlarge(Window(frame(t - 1), frame(t), frame(t + 1)))
-            for seen, measured in zip((window.before, window.centre, window.after), range(t - 1, t + 2), strict=True):
+            for seen, measured in zip(
+                (window.before, window.centre, window.after), range(t - 1, t + 2), strict=True
+            ):
                 assert (seen.t, seen.normalisation) == (measured, frame(measured).normalisation)
                 b = frame(measured).normalisation.background
-                np.testing.assert_allclose(seen.image, enlarged(frame(measured).image - b) + b, atol=0.01)
+                np.testing.assert_allclose(
+                    seen.image, enlarged(frame(measured).image - b) + b, atol=0.01
+                )
         assert len(calls) == 7
 
     def test_streams_that_take_turns_do_not_forget_each_other(self, counted: Any) -> None:
@@ -93,7 +102,9 @@ class TestUpscaler:
             for s in streams:
                 window = upscaler.enlarge(Window(frame(t - 1, s), frame(t, s), frame(t + 1, s)))
                 b = frame(t, s).normalisation.background
-                np.testing.assert_allclose(window.centre.image, enlarged(frame(t, s).image - b) + b, atol=0.01)
+                np.testing.assert_allclose(
+                    window.centre.image, enlarged(frame(t, s).image - b) + b, atol=0.01
+                )
         assert len(calls) == 3 * 5
 
     def test_where_all_do_not_fit_frames_are_enlarged_again(
@@ -122,7 +133,9 @@ class TestUpscaler:
         from livesr.live.inference.engine import load_engine
 
         upscaler = Upscaler(
-            open_backend(load_engine("linear-x2"), (128, 128), precision="f32", threads=1), (256, 256), 1
+            open_backend(load_engine("linear-x2"), (128, 128), precision="f32", threads=1),
+            (256, 256),
+            1,
         )
         frames = [frame(t, size=128) for t in range(8)]
         upscaler.enlarge(Window(*frames[:3]))
@@ -160,14 +173,20 @@ class TestPath:
             ("separate", "mixing"),
         ]
         assert about.ai["model"]["id"] == "mixing"
-        assert all(len(e["model"]["sha256"]) == 64 and e["runtime"]["backend"] for e in about.ai["engines"])
+        assert all(
+            len(e["model"]["sha256"]) == 64 and e["runtime"]["backend"] for e in about.ai["engines"]
+        )
         assert path.memory_bytes(2) - path.memory_bytes(1) == 3 * 128 * 128 * 4
         path.close()
 
     def test_an_engine_under_the_wrong_name_is_refused(self) -> None:
-        with pytest.raises(EngineError, match="does 'separate', and the run needs one that does 'upscale'"):
+        with pytest.raises(
+            EngineError, match="does 'separate', and the run needs one that does 'upscale'"
+        ):
             path_of(rig(upscale="mixing"))
-        with pytest.raises(EngineError, match="does 'upscale', and the run needs one that does 'separate'"):
+        with pytest.raises(
+            EngineError, match="does 'upscale', and the run needs one that does 'separate'"
+        ):
             path_of(rig(separate="linear-x2"))
 
     def test_four_times_is_warned_of(self, tmp_path: Path) -> None:
@@ -180,18 +199,30 @@ class TestPath:
 
     def test_the_flag_finds_its_channel(self) -> None:
         two = load_rig("demo")
-        with pytest.raises(ConfigError, match=r"--upscale 'linear-x2' does not say which of the channels 488, 561"):
+        with pytest.raises(
+            ConfigError, match=r"--upscale 'linear-x2' does not say which of the channels 488, 561"
+        ):
             two.with_engine("linear-x2", "upscale")
         named = two.model_copy(
-            update={"channels": {**two.channels, "561": two.channels["561"].model_copy(update={"upscale": "a"})}}
+            update={
+                "channels": {
+                    **two.channels,
+                    "561": two.channels["561"].model_copy(update={"upscale": "a"}),
+                }
+            }
         )
         assert named.with_engine("linear-x2", "upscale").channels["561"].upscale == "linear-x2"
         assert named.with_engine("none", "upscale").channels["561"].upscale is None
 
 
-def expected_sr(recon: np.ndarray, normalisations: list[Normalisation], t: int, mixture: np.ndarray | None) -> Any:
+def expected_sr(
+    recon: np.ndarray, normalisations: list[Normalisation], t: int, mixture: np.ndarray | None
+) -> Any:
     """The prediction of time point t worked out by hand from the measurements."""
-    up = [enlarged(image - n.background) + n.background for image, n in zip(recon, normalisations, strict=True)]
+    up = [
+        enlarged(image - n.background) + n.background
+        for image, n in zip(recon, normalisations, strict=True)
+    ]
     b, s = normalisations[t]
     if mixture is None:
         return (up[t] - b)[None]
@@ -211,13 +242,18 @@ def test_what_is_stored(tmp_path: Path, separate: str) -> None:
     assert array(store, "recon").shape == (5, 64, 64)
     assert sr.shape == (5, 3 if separate == "mixing" else 1, 128, 128)
     assert report["upscale"] == {"488": "linear-x2"}
-    recon, normalisations = np.stack([f.image for f in measured]), [f.normalisation for f in measured]
+    recon, normalisations = (
+        np.stack([f.image for f in measured]),
+        [f.normalisation for f in measured],
+    )
     for t in range(5):
         expected = expected_sr(recon, normalisations, t, MIXTURE if separate == "mixing" else None)
         assert np.abs(sr[t] - np.clip(expected, 0, 65535)).max() < 1.5
     about = zarr.open_group(store / "sr", mode="r").attrs["livesr"]
     assert about["prediction"] is True
-    assert [e["task"] for e in about["engines"]] == (["upscale", "separate"] if separate == "mixing" else ["upscale"])
+    assert [e["task"] for e in about["engines"]] == (
+        ["upscale", "separate"] if separate == "mixing" else ["upscale"]
+    )
     assert about["input"]["frames"] == ("t-1, t, t+1" if separate == "mixing" else "t")
     assert about["upscaling"] == 2
     for line in lines(store, "sr").values():
@@ -241,14 +277,19 @@ def test_the_residual_of_a_separation_is_taken_on_what_it_saw(tmp_path: Path) ->
     from livesr.live.inference.identity import identity_engine
 
     identity_engine(tmp_path / "identity3")
-    live = Live(rig(upscale="linear-x2", separate=str(tmp_path / "identity3")), tmp_path / "run.ome.zarr")
+    live = Live(
+        rig(upscale="linear-x2", separate=str(tmp_path / "identity3")), tmp_path / "run.ome.zarr"
+    )
     live.record(moving_groups(4))
     assert all(line["residual"] < 1e-3 for line in lines(live.sink.path, "sr").values())
 
 
 def test_a_skipped_centre_costs_no_upscaling(tmp_path: Path) -> None:
     live = Live(
-        rig(upscale="linear-x2", separate="mixing"), tmp_path / "run.ome.zarr", policy="latest", slow={"infer": 0.1}
+        rig(upscale="linear-x2", separate="mixing"),
+        tmp_path / "run.ome.zarr",
+        policy="latest",
+        slow={"infer": 0.1},
     )
     path = live.paths["488"]
     assert path.upscale
@@ -293,11 +334,20 @@ def test_a_session_with_both(tmp_path: Path) -> None:
     with core_of("demo", exposure_ms=2) as core:
         core.setProperty("Camera", "OnCameraCCDXSize", 64)
         core.setProperty("Camera", "OnCameraCCDYSize", 64)
-        plan = useq.MDASequence(time_plan=useq.TIntervalLoops(interval=0, loops=4), channels=["488"])
+        plan = useq.MDASequence(
+            time_plan=useq.TIntervalLoops(interval=0, loops=4), channels=["488"]
+        )
         with LiveSR(
-            core, rig=one, plan=plan, engine="mixing", upscale="linear-x2", store=tmp_path / "r.ome.zarr", threads=1,
-            policy="complete", precision="f32",
-        ) as session:  # fmt: skip
+            core,
+            rig=one,
+            plan=plan,
+            engine="mixing",
+            upscale="linear-x2",
+            store=tmp_path / "r.ome.zarr",
+            threads=1,
+            policy="complete",
+            precision="f32",
+        ) as session:
             session.frame_ready.connect(shown.append)
             assert any("buffers" in line for line in session.promises())
             core.mda.run(plan)

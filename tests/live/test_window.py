@@ -1,4 +1,7 @@
-"""The window of three: every frame is a centre once, with its true neighbours, and no window spans a gap."""
+"""The window of three.
+
+Every frame is a centre once, with its true neighbours, and no window spans a gap.
+"""
 
 from __future__ import annotations
 
@@ -77,7 +80,9 @@ def test_a_provisional_window_ends_with_its_centre_and_changes_nothing() -> None
         assert early is not None
         assert early.provisional
         assert times(early) == (t if t in (0, 5) else t - 1, t, t)
-        assert (early.edge, early.true_neighbours) == {0: (True, True), 5: (False, False)}.get(t, (False, True))
+        assert (early.edge, early.true_neighbours) == {0: (True, True), 5: (False, False)}.get(
+            t, (False, True)
+        )
     single = FrameWindow(1)
     single.push(frame(0))
     assert single.provisional() is None

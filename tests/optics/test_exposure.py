@@ -1,4 +1,7 @@
-"""Raw frames that hold no picture, or a clipped one, are named; noise, hot pixels and little light are no fault."""
+"""Raw frames that hold no picture, or a clipped one, are named.
+
+Noise, hot pixels and little light are no fault.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,9 @@ from livesr.optics.exposure import examine, floor_clipped, saturation, without_p
 SHAPE = (96, 80)
 
 
-def group(photons: float = 300.0, dtype: str = "uint16", offset: float = 100.0, seed: int = 0) -> np.ndarray:
+def group(
+    photons: float = 300.0, dtype: str = "uint16", offset: float = 100.0, seed: int = 0
+) -> np.ndarray:
     """Nine frames of a picture under a pattern that moves, with shot and read noise."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[: SHAPE[0], : SHAPE[1]]
@@ -28,7 +33,9 @@ def said(frames: np.ndarray, offset: float = 100.0, ceiling: float | None = None
 
 
 @pytest.mark.parametrize("photons", [2.0, 10.0, 100.0, 1000.0])
-@pytest.mark.parametrize(("dtype", "offset"), [("uint16", 100.0), ("uint8", 10.0), ("uint8", 0.0), ("float32", 0.0)])
+@pytest.mark.parametrize(
+    ("dtype", "offset"), [("uint16", 100.0), ("uint8", 10.0), ("uint8", 0.0), ("float32", 0.0)]
+)
 def test_good_frames_have_no_fault(photons: float, dtype: str, offset: float) -> None:
     if dtype == "uint8":
         photons = min(photons, 60.0)
@@ -39,13 +46,19 @@ def test_good_frames_have_no_fault(photons: float, dtype: str, offset: float) ->
 
 FAULTS = {
     "zeros": (lambda f: f[8].fill(0), "raw frame 8 is blank (every pixel is 0)"),
-    "several": (lambda f: f[[0, 3, 4, 5]].fill(0) or f.__setitem__([0, 3, 4, 5], 0), "raw frames 0, 3 to 5 are blank"),
+    "several": (
+        lambda f: f[[0, 3, 4, 5]].fill(0) or f.__setitem__([0, 3, 4, 5], 0),
+        "raw frames 0, 3 to 5 are blank",
+    ),
     "constant": (lambda f: f[2].fill(777), "raw frame 2 is blank (every pixel is 777)"),
     "ceiling": (lambda f: f[2].fill(65535), "raw frame 2 is blank (every pixel is 65535)"),
     "rows": (lambda f: f[3, 40:60].fill(0), "raw frame 3 lacks a part (21%"),
     "columns": (lambda f: f[3, :, 20:].fill(0), "raw frame 3 lacks a part"),
     "twice": (lambda f: f.__setitem__(5, f[4]), "raw frame 5 repeats raw frame 4"),
-    "shutter": (lambda f: f.__setitem__(6, np.minimum(f[0], 100 + f[0] % 3)), "raw frame 6 is dark"),
+    "shutter": (
+        lambda f: f.__setitem__(6, np.minimum(f[0], 100 + f[0] % 3)),
+        "raw frame 6 is dark",
+    ),
     "all": (lambda f: f.fill(0), "raw frames 0 to 8 are blank"),
 }
 
@@ -111,7 +124,10 @@ def test_light_that_is_counted_one_by_one_is_not_cut_off(background: float) -> N
 @pytest.mark.parametrize("amplitude", [60, 200, 484])
 def test_the_crest_of_a_wave_without_noise_is_no_ceiling(amplitude: int) -> None:
     y, x = np.mgrid[:128, :128]
-    waves = [(100 + amplitude * (1 + np.sin(0.1 * x + 0.02 * y + k)) / 2).astype(np.uint16) for k in range(3)]
+    waves = [
+        (100 + amplitude * (1 + np.sin(0.1 * x + 0.02 * y + k)) / 2).astype(np.uint16)
+        for k in range(3)
+    ]
     assert examine(waves, 100.0).saturated == 0
 
 
@@ -132,7 +148,9 @@ def test_a_frame_of_something_else_is_named(strange: str) -> None:
     mean = float(frames[4].mean())
     replaced = {
         "noise": rng.poisson(mean, SHAPE),
-        "nearly constant": np.pad([[int(mean) + 1]], ((0, SHAPE[0] - 1), (0, SHAPE[1] - 1)), constant_values=int(mean)),
+        "nearly constant": np.pad(
+            [[int(mean) + 1]], ((0, SHAPE[0] - 1), (0, SHAPE[1] - 1)), constant_values=int(mean)
+        ),
         "random": rng.integers(0, 2 * int(mean), SHAPE),
     }[strange]
     frames[4] = replaced.astype(np.uint16)

@@ -15,7 +15,9 @@ def test_mean_and_variance_follow_the_model(electrons):
     model = SCMOSNoise(offset_adu=100, gain_adu_per_e=2.0, read_noise_e=1.6)
     frame = exposure(model, electrons).astype(float)
     variance = 4 * (electrons + 1.6**2) + 1 / 12  # quantisation adds a twelfth
-    assert frame.mean() == pytest.approx(100 + 2 * electrons, abs=5 * np.sqrt(variance / frame.size))
+    assert frame.mean() == pytest.approx(
+        100 + 2 * electrons, abs=5 * np.sqrt(variance / frame.size)
+    )
     assert frame.var() == pytest.approx(variance, rel=0.03)
 
 
@@ -75,12 +77,19 @@ def test_an_emccd_has_twice_the_variance_of_its_photons(electrons):
     model = EMCCDNoise(offset_adu=100, em_gain=100, gain_e_per_adu=10, read_noise_e=50, cic_e=0.0)
     frame = exposure(model, electrons).astype(float)
     variance = 2 * electrons * 10**2 + 5**2  # ADU: 10 per photo-electron, read noise 5
-    assert frame.mean() == pytest.approx(100 + 10 * electrons, abs=5 * np.sqrt(variance / frame.size))
+    assert frame.mean() == pytest.approx(
+        100 + 10 * electrons, abs=5 * np.sqrt(variance / frame.size)
+    )
     assert frame.var() == pytest.approx(variance, rel=0.04)
 
 
 def test_clock_induced_charge_is_rare_and_multiplied():
-    frame = exposure(EMCCDNoise(cic_e=0.01, read_noise_e=0.0, em_gain=300, gain_e_per_adu=1.0), 0.0).astype(float) - 100
+    frame = (
+        exposure(
+            EMCCDNoise(cic_e=0.01, read_noise_e=0.0, em_gain=300, gain_e_per_adu=1.0), 0.0
+        ).astype(float)
+        - 100
+    )
     assert np.mean(frame > 0) == pytest.approx(0.01, rel=0.15)
     assert frame[frame > 0].mean() == pytest.approx(300, rel=0.15)
 

@@ -23,7 +23,8 @@ def test_is_the_autocorrelation_of_a_disc():
     y, x = np.mgrid[:n, :n] - n // 2
     disc = (np.hypot(y, x) < 100).astype(float)
     overlap = np.fft.ifft2(np.abs(np.fft.fft2(disc)) ** 2).real[0, :200] / disc.sum()
-    # A disc of radius 100 samples has its cutoff at 200 samples: choose NA so that k / cutoff = sample / 200.
+    # A disc of radius 100 samples has its cutoff at 200 samples: choose NA so that k / cutoff =
+    # sample / 200.
     expected = otf((1, 1000), 0.1, 1.0, 1.0)[0, :200]
     np.testing.assert_allclose(overlap, expected, atol=5e-3)
 

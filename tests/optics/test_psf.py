@@ -12,7 +12,10 @@ def image_of(y, x, light, shape=(41, 43), **optics):
     spread = PointSpread(PIXEL_UM, NA, WAVELENGTH_UM, **{"radius_px": 18, **optics})
     image = np.zeros(shape, np.float32)
     spread.add(
-        image, np.atleast_1d(y).astype(float), np.atleast_1d(x).astype(float), np.atleast_1d(light).astype(float)
+        image,
+        np.atleast_1d(y).astype(float),
+        np.atleast_1d(x).astype(float),
+        np.atleast_1d(light).astype(float),
     )
     return image
 
@@ -34,7 +37,9 @@ def test_the_nearest_gaussian_is_where_theory_says():
     curvature = np.polyfit(r[1:-1] ** 2, np.log(row[1:-1]), 1)[0]
     fitted = np.sqrt(-0.5 / curvature)
     # A pixel of 0.1 um adds its own width, p / sqrt(12).
-    assert fitted == pytest.approx(np.hypot(gaussian_sigma(NA, WAVELENGTH_UM), PIXEL_UM / np.sqrt(12)), rel=0.06)
+    assert fitted == pytest.approx(
+        np.hypot(gaussian_sigma(NA, WAVELENGTH_UM), PIXEL_UM / np.sqrt(12)), rel=0.06
+    )
 
 
 def test_it_is_the_airy_pattern():

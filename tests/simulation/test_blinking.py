@@ -9,9 +9,13 @@ RNG = np.random.default_rng
 
 
 def test_so_many_are_lit_at_a_time_from_the_first_frame_on():
-    switching = Photoswitching.with_density(5000, 40.0, on_frames=2.0, photons=100.0, photons_spread=0.0)
+    switching = Photoswitching.with_density(
+        5000, 40.0, on_frames=2.0, photons=100.0, photons_spread=0.0
+    )
     blinks = blink(5000, 400, switching, RNG(1))
-    light = np.bincount(blinks.frame, blinks.photons, minlength=400) / 100  # one per fluorophore that is on all frame
+    light = (
+        np.bincount(blinks.frame, blinks.photons, minlength=400) / 100
+    )  # one per fluorophore that is on all frame
     assert light.mean() == pytest.approx(40, rel=0.03)
     assert light[:20].mean() == pytest.approx(40, rel=0.2)
     assert light[-20:].mean() == pytest.approx(40, rel=0.2)

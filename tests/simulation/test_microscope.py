@@ -48,7 +48,9 @@ def test_raw_frames_equal_the_textbook_formation(scope, density):
     raw = scope.raw(scope.components(density), STEADY, rng())
     response = otf(scope.object_shape, scope.object_pixel_um, NA, EMISSION_UM)
     for frame, (angle, step) in zip(raw, scope.order, strict=True):
-        light = illumination(scope.object_shape, scope.object_pixel_um, PATTERNS[angle], scope.phase_steps_rad[step])
+        light = illumination(
+            scope.object_shape, scope.object_pixel_um, PATTERNS[angle], scope.phase_steps_rad[step]
+        )
         image = np.fft.ifft2(np.fft.fft2(density * light) * response).real[::2, ::2]
         np.testing.assert_allclose(frame, image, atol=2e-3 * image.max())
 
@@ -56,7 +58,9 @@ def test_raw_frames_equal_the_textbook_formation(scope, density):
 def test_formation_is_linear_in_the_object(scope, density):
     other = specimen(scope.object_shape, seed=5)
     both = scope.raw(scope.components(2 * density + other), STEADY, rng())
-    apart = 2 * scope.raw(scope.components(density), STEADY, rng()) + scope.raw(scope.components(other), STEADY, rng())
+    apart = 2 * scope.raw(scope.components(density), STEADY, rng()) + scope.raw(
+        scope.components(other), STEADY, rng()
+    )
     np.testing.assert_allclose(both, apart, atol=1e-5 * both.max())
 
 
@@ -69,7 +73,9 @@ def test_haze_is_not_modulated(scope, density):
 
 def test_margin_changes_only_what_lies_beyond_the_edge(density):
     outer = microscope()
-    inner = microscope((SHAPE[0] - 20, SHAPE[1] - 20), 10, [p.seen_from((10, 10), PIXEL_UM) for p in PATTERNS])
+    inner = microscope(
+        (SHAPE[0] - 20, SHAPE[1] - 20), 10, [p.seen_from((10, 10), PIXEL_UM) for p in PATTERNS]
+    )
     assert inner.object_shape == outer.object_shape
     raw = inner.raw(inner.components(density), STEADY, rng())
     expected = outer.raw(outer.components(density), STEADY, rng())[:, 10:-10, 10:-10]
@@ -83,7 +89,9 @@ def test_reconstruction_truth_is_the_noise_free_reconstruction(margin_px):
     components = scope.components(density)
     light = replace(STEADY, electrons=30000 / components.peak(100))
     raw = np.rint(scope.raw(components, light, rng())).astype(np.uint16)
-    reconstructor = SIMReconstructor(SHAPE, PIXEL_UM, NA, EMISSION_UM, PATTERNS, offset_adu=0, equalise=False)
+    reconstructor = SIMReconstructor(
+        SHAPE, PIXEL_UM, NA, EMISSION_UM, PATTERNS, offset_adu=0, equalise=False
+    )
     picture = reconstructor.reconstruct(raw)
     truth = scope.reconstruction_truth(density, reconstructor.transfer, light.electrons)
     inner = (slice(30, -30), slice(30, -30))
@@ -92,7 +100,10 @@ def test_reconstruction_truth_is_the_noise_free_reconstruction(margin_px):
 
 def test_truth_is_sharper_than_any_reconstruction_and_as_bright(scope, density):
     reconstructor = SIMReconstructor(SHAPE, PIXEL_UM, NA, EMISSION_UM, PATTERNS)
-    ideal, reached = scope.truth(density, 3.0), scope.reconstruction_truth(density, reconstructor.transfer, 3.0)
+    ideal, reached = (
+        scope.truth(density, 3.0),
+        scope.reconstruction_truth(density, reconstructor.transfer, 3.0),
+    )
     assert ideal.max() > reached.max()
     assert ideal.mean() == pytest.approx(3 * density.mean(), rel=1e-4)
     assert reached.mean() == pytest.approx(3 * density.mean(), rel=1e-4)
@@ -100,7 +111,10 @@ def test_truth_is_sharper_than_any_reconstruction_and_as_bright(scope, density):
 
 def test_motion_within_a_group_mixes_the_neighbours():
     scope = microscope()
-    level = [Components(np.full(SHAPE, v, np.float32), np.zeros((3, *SHAPE), np.complex64)) for v in (1, 3, 7)]
+    level = [
+        Components(np.full(SHAPE, v, np.float32), np.zeros((3, *SHAPE), np.complex64))
+        for v in (1, 3, 7)
+    ]
     raw = scope.raw(tuple(level), replace(STEADY, duty=0.9), rng())[:, 0, 0]
     when = 0.9 * ((np.arange(9) + 0.5) / 9 - 0.5)
     np.testing.assert_allclose(raw, np.where(when < 0, 3 + 2 * when, 3 + 4 * when), rtol=1e-5)
@@ -132,4 +146,6 @@ def test_what_cannot_be_imaged_is_refused(scope):
     with pytest.raises(ValueError, match="this microscope images"):
         scope.components(np.zeros((8, 8), np.float32))
     with pytest.raises(ValueError, match="transfer function"):
-        scope.reconstruction_truth(np.zeros(scope.object_shape, np.float32), np.ones((4, 4), np.float32))
+        scope.reconstruction_truth(
+            np.zeros(scope.object_shape, np.float32), np.ones((4, 4), np.float32)
+        )

@@ -69,14 +69,20 @@ class TestPixels:
 
     def test_haze_is_smooth_and_follows_its_parameter(self):
         weak, strong = (
-            Cell(SHAPE, PIXEL_UM, 1, ["er"], {"er": ReticulumParameters(haze=haze)}, None).render_haze()["er"]
+            Cell(
+                SHAPE, PIXEL_UM, 1, ["er"], {"er": ReticulumParameters(haze=haze)}, None
+            ).render_haze()["er"]
             for haze in (0.5, 1.0)
         )
         np.testing.assert_allclose(strong, 2 * weak, rtol=1e-5)
         assert np.abs(np.diff(strong, axis=0)).max() < 0.05 * strong.max()
 
     def test_without_haze_there_is_none(self):
-        assert not Cell(SHAPE, PIXEL_UM, 1, ["er"], {"er": ReticulumParameters(haze=0)}).render_haze()["er"].any()
+        assert (
+            not Cell(SHAPE, PIXEL_UM, 1, ["er"], {"er": ReticulumParameters(haze=0)})
+            .render_haze()["er"]
+            .any()
+        )
 
     def test_nothing_lies_outside_the_cell(self):
         middle = (SHAPE[0] * PIXEL_UM / 2, SHAPE[1] * PIXEL_UM / 2)
@@ -177,11 +183,17 @@ class TestMotion:
 
 class TestMicrotubules:
     def build(self, **parameters):
-        return Microtubules(SHAPE, PIXEL_UM, np.random.default_rng(0), MicrotubuleParameters(**parameters))
+        return Microtubules(
+            SHAPE, PIXEL_UM, np.random.default_rng(0), MicrotubuleParameters(**parameters)
+        )
 
     def test_they_grow_at_the_stated_speed(self):
         filaments = self.build(
-            dynamic_fraction=1, catastrophe_per_s=0, rescue_per_s=1e3, growth_um_per_min=12, density_um_per_um2=5
+            dynamic_fraction=1,
+            catastrophe_per_s=0,
+            rescue_per_s=1e3,
+            growth_um_per_min=12,
+            density_um_per_um2=5,
         )
         filaments.advance(0.5)  # now all of them grow
         before = filaments.length_um.copy()
@@ -200,7 +212,9 @@ class TestMicrotubules:
         assert turning(curled_fraction=0, curl_per_um=2) == turning()
 
     def test_they_shrink_and_start_anew(self):
-        filaments = self.build(dynamic_fraction=1, catastrophe_per_s=1e3, rescue_per_s=0, mean_length_um=3)
+        filaments = self.build(
+            dynamic_fraction=1, catastrophe_per_s=1e3, rescue_per_s=0, mean_length_um=3
+        )
         filaments.advance(0.5)
         before = filaments.length_um.copy()
         filaments.advance(1)
@@ -216,7 +230,9 @@ class TestMicrotubules:
 
     def test_a_stiffer_chain_is_straighter(self):
         def straightness(persistence_um):
-            nodes = self.build(persistence_um=persistence_um, curvature_per_um=0, wiggle_nm=0).nodes_um
+            nodes = self.build(
+                persistence_um=persistence_um, curvature_per_um=0, wiggle_nm=0
+            ).nodes_um
             contour = np.linalg.norm(np.diff(nodes, axis=1), axis=2).sum(axis=1)
             return np.mean(np.linalg.norm(nodes[:, -1] - nodes[:, 0], axis=1) / contour)
 
@@ -235,7 +251,9 @@ class TestLysosomes:
     def build(self, **parameters):
         tracks = Microtubules((256, 256), PIXEL_UM, np.random.default_rng(0))
         parameters = LysosomeParameters(density_per_100_um2=80, **parameters)
-        riders = Lysosomes((256, 256), PIXEL_UM, np.random.default_rng(1), parameters, microtubules=tracks)
+        riders = Lysosomes(
+            (256, 256), PIXEL_UM, np.random.default_rng(1), parameters, microtubules=tracks
+        )
         return tracks, riders
 
     def test_grain_makes_the_inside_uneven(self):
@@ -259,7 +277,8 @@ class TestLysosomes:
             riders.advance(0.25)
             _, _, distance = tracks.nearest(riders.positions_um[riders.running])
             assert np.median(distance) < 0.1
-            # Nodes lie 0.2 um apart, and one that has just bound is still drawn in from up to 0.4 um.
+            # Nodes lie 0.2 um apart, and one that has just bound is still drawn in from up to 0.4
+            # um.
             assert distance.max() < 0.5
         assert riders.running.any()
 
@@ -287,7 +306,9 @@ class TestLysosomes:
         assert moved.max() < 1
 
     def test_none_jumps_when_its_microtubule_vanishes(self):
-        fast = MicrotubuleParameters(dynamic_fraction=1, catastrophe_per_s=5, rescue_per_s=0, mean_length_um=3)
+        fast = MicrotubuleParameters(
+            dynamic_fraction=1, catastrophe_per_s=5, rescue_per_s=0, mean_length_um=3
+        )
         tracks = Microtubules(SHAPE, PIXEL_UM, np.random.default_rng(0), fast)
         riders = Lysosomes(SHAPE, PIXEL_UM, np.random.default_rng(1), microtubules=tracks)
         for _ in range(150):
@@ -305,15 +326,27 @@ class TestLysosomes:
 
 class TestPits:
     def build(self, **parameters):
-        return CoatedPits((256, 256), PIXEL_UM, np.random.default_rng(0), PitParameters(**parameters))
+        return CoatedPits(
+            (256, 256), PIXEL_UM, np.random.default_rng(0), PitParameters(**parameters)
+        )
 
     def test_they_are_rings_of_the_stated_size(self):
-        pits = self.build(diameter_nm=150, diameter_spread=0, plaque_fraction=0, density_per_um2=0.05, thickness_nm=10)
+        pits = self.build(
+            diameter_nm=150,
+            diameter_spread=0,
+            plaque_fraction=0,
+            density_per_um2=0.05,
+            thickness_nm=10,
+        )
         pits.age[:] = 0.6
         fine = CoatedPits((400, 400), 0.01, np.random.default_rng(1), pits.parameters)
         fine.age[:] = 0.6
         image = fine.render()
-        y, x = (fine.positions_um[np.argmin(np.abs(fine.positions_um - 2).max(1))] / 0.01).round().astype(int)
+        y, x = (
+            (fine.positions_um[np.argmin(np.abs(fine.positions_um - 2).max(1))] / 0.01)
+            .round()
+            .astype(int)
+        )
         ring, centre = image[y, x + 6 : x + 10].max(), image[y, x]
         assert ring > 2 * centre
 
@@ -349,7 +382,9 @@ class TestMitochondria:
         middle = nodes.shape[1] // 2
 
         def light(across):
-            points = (nodes[:, middle] + across * tubes.radius_um[:, None] * normals[:, middle]) / 0.02
+            points = (
+                nodes[:, middle] + across * tubes.radius_um[:, None] * normals[:, middle]
+            ) / 0.02
             inside = ((points > 2) & (points < 397)).all(1)
             return np.median([image[tuple(p)] for p in points[inside].round().astype(int)])
 
@@ -366,7 +401,10 @@ class TestMitochondria:
 class TestActin:
     def test_fibres_follow_the_axis_and_the_mesh_does_not(self):
         actin = Actin(
-            (256, 256), PIXEL_UM, np.random.default_rng(0), ActinParameters(spread_rad=0.1, fibres_um_per_um2=2)
+            (256, 256),
+            PIXEL_UM,
+            np.random.default_rng(0),
+            ActinParameters(spread_rad=0.1, fibres_um_per_um2=2),
         )
 
         def order(lines):
@@ -378,7 +416,12 @@ class TestActin:
 
     def test_the_mesh_turns_over(self):
         def similar(turnover_s):
-            actin = Actin(SHAPE, PIXEL_UM, np.random.default_rng(0), ActinParameters(turnover_s=turnover_s, sway_nm=1))
+            actin = Actin(
+                SHAPE,
+                PIXEL_UM,
+                np.random.default_rng(0),
+                ActinParameters(turnover_s=turnover_s, sway_nm=1),
+            )
             before = actin.render()
             actin.advance(5)
             return correlation(before, actin.render())
@@ -400,15 +443,21 @@ class TestReticulum:
     def test_sheets_add_light_between_the_tubules(self):
         def filled(sheet_fraction):
             parameters = ReticulumParameters(sheet_fraction=sheet_fraction)
-            network = EndoplasmicReticulum((256, 256), PIXEL_UM, np.random.default_rng(0), parameters)
+            network = EndoplasmicReticulum(
+                (256, 256), PIXEL_UM, np.random.default_rng(0), parameters
+            )
             return np.mean(network.render() > 0.15)
 
         assert filled(0.5) > 1.5 * filled(0)
 
     def test_holes_open_the_sheets_and_clouds_blur_them(self):
         def rendered(**more):
-            parameters = ReticulumParameters(mesh_um=2.5, sheet_fraction=1, sheet_grain_um=0.5, shading=0, **more)
-            return EndoplasmicReticulum((256, 256), PIXEL_UM, np.random.default_rng(0), parameters).render()
+            parameters = ReticulumParameters(
+                mesh_um=2.5, sheet_fraction=1, sheet_grain_um=0.5, shading=0, **more
+            )
+            return EndoplasmicReticulum(
+                (256, 256), PIXEL_UM, np.random.default_rng(0), parameters
+            ).render()
 
         whole, open_, cloudy = rendered(), rendered(holes=0.5), rendered(cloud=1.0)
         assert np.mean(open_ < 0.1) > 2 * np.mean(whole < 0.1)
@@ -416,8 +465,12 @@ class TestReticulum:
 
     def test_an_even_mesh_has_polygons_alike(self):
         def spread(even):
-            parameters = ReticulumParameters(mesh_um=0.6, even=even, uneven=0, long_per_100_um2=0, missing_fraction=0)
-            network = EndoplasmicReticulum((256, 256), PIXEL_UM, np.random.default_rng(0), parameters)
+            parameters = ReticulumParameters(
+                mesh_um=0.6, even=even, uneven=0, long_per_100_um2=0, missing_fraction=0
+            )
+            network = EndoplasmicReticulum(
+                (256, 256), PIXEL_UM, np.random.default_rng(0), parameters
+            )
             seeds = network._seeds()
             distance = cKDTree(seeds).query(seeds, 2)[0][:, 1]
             return distance.std() / distance.mean()
@@ -444,7 +497,9 @@ class TestReticulum:
     def test_tension_evens_out_the_mesh(self):
         def unevenness(tension):
             parameters = ReticulumParameters(tension=tension, long_per_100_um2=0)
-            network = EndoplasmicReticulum((256, 256), PIXEL_UM, np.random.default_rng(0), parameters)
+            network = EndoplasmicReticulum(
+                (256, 256), PIXEL_UM, np.random.default_rng(0), parameters
+            )
             start, stop = network._junctions[network._tubules.T]
             lengths = np.linalg.norm(stop - start, axis=1)
             return lengths.std() / lengths.mean()
@@ -454,12 +509,17 @@ class TestReticulum:
     def test_thinning_enlarges_polygons_and_leaves_no_dead_ends(self):
         def tubules(missing_fraction):
             parameters = ReticulumParameters(missing_fraction=missing_fraction, long_per_100_um2=0)
-            network = EndoplasmicReticulum((256, 256), PIXEL_UM, np.random.default_rng(0), parameters)
+            network = EndoplasmicReticulum(
+                (256, 256), PIXEL_UM, np.random.default_rng(0), parameters
+            )
             return network._tubules
 
         everything, thinned = tubules(0), tubules(1)
         assert 0.6 < len(thinned) / len(everything) < 0.85
-        before, after = np.bincount(everything.ravel()), np.bincount(thinned.ravel(), minlength=everything.max() + 1)
+        before, after = (
+            np.bincount(everything.ravel()),
+            np.bincount(thinned.ravel(), minlength=everything.max() + 1),
+        )
         assert after[before >= 2].min() >= 2
 
 
@@ -481,7 +541,9 @@ class TestRaster:
     def test_a_smooth_image_survives_binning(self):
         y, x = np.indices((64, 96))
         smooth = (np.cos(y / 30) + np.sin(x / 40)).astype(np.float32)
-        np.testing.assert_allclose(enlarge(bin_blocks(smooth, 8), 8)[8:-8, 8:-8], smooth[8:-8, 8:-8], atol=0.02)
+        np.testing.assert_allclose(
+            enlarge(bin_blocks(smooth, 8), 8)[8:-8, 8:-8], smooth[8:-8, 8:-8], atol=0.02
+        )
 
 
 class TestBadArguments:
@@ -492,8 +554,14 @@ class TestBadArguments:
             ({"shape": (64,)}, "shape must be"),
             ({"pixel_size_um": 0}, "pixel_size_um must be positive"),
             ({"structures": []}, "at least one structure"),
-            ({"structures": ["er", "flagella"]}, "unknown structure 'flagella'; known are microtubules, er"),
-            ({"parameters": {"er": LysosomeParameters()}}, "er takes ReticulumParameters, got LysosomeParameters"),
+            (
+                {"structures": ["er", "flagella"]},
+                "unknown structure 'flagella'; known are microtubules, er",
+            ),
+            (
+                {"parameters": {"er": LysosomeParameters()}},
+                "er takes ReticulumParameters, got LysosomeParameters",
+            ),
             ({"outline": "round"}, "outline must be"),
         ],
     )

@@ -1,4 +1,7 @@
-"""The virtual rig and the demo rig in real cores: which raw frame arrives where, and what it shows."""
+"""The virtual rig and the demo rig in real cores.
+
+Which raw frame arrives where, and what it shows.
+"""
 
 import time
 from pathlib import Path
@@ -22,8 +25,14 @@ SIZE, TIME_POINTS, RAW = 96, 4, 9
 @pytest.fixture(scope="module")
 def core(tmp_path_factory):
     cfg = (RIGS / "virtual_sim" / "rig.cfg").read_text()
-    for name, value in (("SensorSize", SIZE), ("TimePoints", TIME_POINTS), ("Rig", RIGS / "virtual_sim" / "rig.yaml")):
-        (line,) = [line for line in cfg.splitlines() if line.startswith(f"#py Property,Camera,{name},")]
+    for name, value in (
+        ("SensorSize", SIZE),
+        ("TimePoints", TIME_POINTS),
+        ("Rig", RIGS / "virtual_sim" / "rig.yaml"),
+    ):
+        (line,) = [
+            line for line in cfg.splitlines() if line.startswith(f"#py Property,Camera,{name},")
+        ]
         cfg = cfg.replace(line, f"#py Property,Camera,{name},{value}")
     path = tmp_path_factory.mktemp("rig") / "rig.cfg"
     path.write_text(cfg)
@@ -85,7 +94,9 @@ def test_configuration_and_rig_agree(core, camera):
 def test_triggered_time_lapse_arrives_in_order(core, camera):
     core.setProperty("Camera", "Stamp", 1)
     frames = acquire(core, sim_sequence(3, ["488"], interval_s=0.03))
-    assert [f[0] for f in frames] == [{"t": t, "c": 0, "sim": s} for t in range(3) for s in range(RAW)]
+    assert [f[0] for f in frames] == [
+        {"t": t, "c": 0, "sim": s} for t in range(3) for s in range(RAW)
+    ]
     assert all(triggered for *_, triggered in frames)
     stamps = [int(pixels[0, 0]) for _, pixels, _ in frames]
     assert stamps == list(range(stamps[0], stamps[0] + 27))

@@ -15,7 +15,9 @@ SIZE, FRAMES = 48, 20
 
 @pytest.fixture(scope="module")
 def core():
-    with core_of("virtual_storm", 1.0, SensorSize=SIZE, Frames=FRAMES, Fluorophores=500, Lit=6) as core:
+    with core_of(
+        "virtual_storm", 1.0, SensorSize=SIZE, Frames=FRAMES, Fluorophores=500, Lit=6
+    ) as core:
         yield core
 
 
@@ -72,7 +74,9 @@ def test_light_is_where_the_truth_says(camera):
     photons_per_adu = rig.camera.gain_e_per_adu / rig.camera.em_gain
     found = expected = 0.0
     for k in range(FRAMES):
-        photons = (camera.bank.frames[k].astype(float) - rig.camera.offset_adu) * photons_per_adu - 10
+        photons = (
+            camera.bank.frames[k].astype(float) - rig.camera.offset_adu
+        ) * photons_per_adu - 10
         for y_um, x_um, light in camera.bank.truth(k):
             y, x = round(y_um / pixel_um), round(x_um / pixel_um)
             if 4 <= y < SIZE - 4 and 4 <= x < SIZE - 4:

@@ -1,4 +1,5 @@
-"""A store that a run with policy latest left becomes the store that an offline run of the same raw makes."""
+"""A store that a run with policy latest left becomes the store that an offline run of the same raw
+makes."""
 
 from __future__ import annotations
 
@@ -87,7 +88,9 @@ def test_skipped_predictions(tmp_path: Path, engine: Engine) -> None:
     np.testing.assert_array_equal(array(store, "raw"), raw)
     np.testing.assert_array_equal(array(store, "recon")[measured], recon[measured])
     after = lines(store, "sr")
-    assert {key for key, line in after.items() if line.get("backfilled")} >= after.keys() - before.keys()
+    assert {
+        key for key, line in after.items() if line.get("backfilled")
+    } >= after.keys() - before.keys()
     assert not (store / "livesr" / "backfill").exists()
 
 
@@ -100,7 +103,9 @@ def test_what_was_skipped_is_corrected_as_the_live_run_was(tmp_path: Path, engin
     assert_finished(store, reference)
 
 
-def test_groups_that_were_dropped_and_both_neighbours_of_a_gap(tmp_path: Path, engine: Engine) -> None:
+def test_groups_that_were_dropped_and_both_neighbours_of_a_gap(
+    tmp_path: Path, engine: Engine
+) -> None:
     store = hurried(tmp_path, reconstruct=0.06)
     measured = RecordedStore(store).measured()
     assert len(measured) < 40
@@ -111,12 +116,19 @@ def test_groups_that_were_dropped_and_both_neighbours_of_a_gap(tmp_path: Path, e
 
 
 def test_a_neighbour_of_a_gap_is_computed_again(tmp_path: Path, engine: Engine) -> None:
-    """Predictions made beside a gap that raw can close: the run lost a group, and predicted on both sides of it."""
+    """Predictions made beside a gap that raw can close.
+
+    The run lost a group, and predicted on both sides of it.
+    """
     live = Live(sim_rig("mixing"), tmp_path / "live.ome.zarr")
     live.record(moving_groups(12))
     store = live.sink.path
     log = store / layout.FRAMES_LOG
-    events = [e for e in read_frames_log(log) if not (e["t"] == 5 and e["state"] in ("recon", "separated"))]
+    events = [
+        e
+        for e in read_frames_log(log)
+        if not (e["t"] == 5 and e["state"] in ("recon", "separated"))
+    ]
     log.write_text("".join(json.dumps(e) + "\n" for e in events))
     todo = backfill_module.plan(RecordedStore(store), {"488": 3})[0]
     stream = Stream(0, "488")
@@ -136,7 +148,9 @@ def test_positions_and_planes(tmp_path: Path, engine: Engine) -> None:
 
 
 def test_incomplete_groups_stay_unpredicted(tmp_path: Path, engine: Engine) -> None:
-    live = Live(sim_rig("mixing"), tmp_path / "live.ome.zarr", policy="latest", slow={"infer": 0.05})
+    live = Live(
+        sim_rig("mixing"), tmp_path / "live.ome.zarr", policy="latest", slow={"infer": 0.05}
+    )
     live.record(moving_groups(20), missing=[(7, 3), (8, 3), (12, 0)], pace_s=lambda t: 0.01)
     reference = offline(live.sink.path)
     assert backfill(live.sink.path)["impossible"] == 3
@@ -161,11 +175,13 @@ def test_a_killed_backfill_is_resumed(tmp_path: Path, engine: Engine) -> None:
     killed_early = 0
     for delay_s in (0.0, 0.05, 0.15):
         script = (
-            "import sys, time\nfrom pathlib import Path\nfrom livesr.store.backfill import backfill\n"
-            "def slow(done, total):\n    print('step', done, total, flush=True)\n    time.sleep(0.01)\n"
-            "backfill(Path(sys.argv[1]), on_progress=slow)\n"
+            "import sys, time\nfrom pathlib import Path\nfrom livesr.store.backfill import"
+            " backfill\ndef slow(done, total):\n    print('step', done, total, flush=True)\n   "
+            " time.sleep(0.01)\nbackfill(Path(sys.argv[1]), on_progress=slow)\n"
         )
-        process = subprocess.Popen([sys.executable, "-c", script, str(store)], stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            [sys.executable, "-c", script, str(store)], stdout=subprocess.PIPE, text=True
+        )
         assert process.stdout is not None
         process.stdout.readline()
         process.stdout.readline()  # the first picture is written down
@@ -184,7 +200,9 @@ def test_a_killed_backfill_is_resumed(tmp_path: Path, engine: Engine) -> None:
     assert backfill(store)["predicted"] == 0
 
 
-def test_an_interruption_keeps_what_is_done(tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interruption_keeps_what_is_done(
+    tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = hurried(tmp_path)
     reference = offline(store)
     read = backfill_module.read_stacks
@@ -220,7 +238,9 @@ def test_another_engine_is_refused(tmp_path: Path, engine: Engine) -> None:
     assert backfill(store, engine=str(engine.folder))["predicted"]
 
 
-def test_a_network_that_fails_is_an_error(tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_that_fails_is_an_error(
+    tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = hurried(tmp_path)
 
     def refuse(self: object) -> None:
@@ -235,7 +255,9 @@ def test_black_pictures_are_no_lost_ones(tmp_path: Path, engine: Engine) -> None
     live = Live(sim_rig("mixing"), tmp_path / "live.ome.zarr")
     live.record(moving_groups(20))
     folder = live.sink.path / "sr" / "0"
-    black = {(t, 0): np.zeros((3, *array(live.sink.path, "sr").shape[2:]), np.uint16) for t in range(16)}
+    black = {
+        (t, 0): np.zeros((3, *array(live.sink.path, "sr").shape[2:]), np.uint16) for t in range(16)
+    }
     for file in (folder / "c" / "0").rglob("0"):
         if file.is_file():
             file.unlink()

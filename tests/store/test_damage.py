@@ -1,4 +1,7 @@
-"""Stores that were damaged by hand, in one place or two: repair keeps every exposure that can be read, and says the rest."""
+"""Stores that were damaged by hand, in one place or two.
+
+Repair keeps every exposure that can be read, and says the rest.
+"""
 
 from __future__ import annotations
 
@@ -62,9 +65,14 @@ def metadata(file: str, how: str) -> Damage:
             about.get("attributes", {}).pop("livesr", None)
             path.write_text(json.dumps(about))
         elif how == "of another program":
-            path.write_text('{"zarr_format": 3, "node_type": "group", "attributes": {"ome": {"version": "0.5"}}}')
+            path.write_text(
+                '{"zarr_format": 3, "node_type": "group", "attributes": {"ome": {"version":'
+                ' "0.5"}}}'
+            )
         else:
-            path.write_bytes({"empty": b"", "cut": content[: rng.randrange(1, max(len(content), 2))]}[how])
+            path.write_bytes(
+                {"empty": b"", "cut": content[: rng.randrange(1, max(len(content), 2))]}[how]
+            )
         return set(NOTHING)
 
     return Damage(f"{file} {how}", do)
@@ -101,7 +109,10 @@ def flip(file: Path, at: int) -> None:
 
 
 def flip_chunk(folder: Path, file: Path, number: int, rng: random.Random) -> Frames:
-    """Flip bits inside one chunk: anywhere where there are checksums, else where Blosc says how long it is."""
+    """Flip bits inside one chunk.
+
+    Anywhere where there are checksums, else where Blosc says how long it is.
+    """
     try:
         form = shard_form(read_json(folder / "zarr.json"))
         index = read_index(file, form)
@@ -130,7 +141,9 @@ def log(how: str) -> Damage:
         elif how == "a line less":
             path.write_bytes(b"".join(whole[:middle] + whole[middle + 1 :]))
         else:
-            path.write_bytes(b"".join([*whole[:middle], b'{"series": \xff\xfe\n', *whole[middle + 1 :]]))
+            path.write_bytes(
+                b"".join([*whole[:middle], b'{"series": \xff\xfe\n', *whole[middle + 1 :]])
+            )
         return set(NOTHING)
 
     return Damage(f"frames.jsonl {how}", do, log=True)
@@ -149,12 +162,21 @@ METADATA = [
     for how in ("empty", "cut", "deleted", "without attributes", "of another program")
     if not (how == "without attributes" and ("/0/" in file or file.startswith(("OME", "livesr"))))
 ]
-SHARDS = [shard(kind, how) for kind in KINDS for how in ("deleted", "cut", "empty", "index", "data")]
+SHARDS = [
+    shard(kind, how) for kind in KINDS for how in ("deleted", "cut", "empty", "index", "data")
+]
 LOGS = [log(how) for how in ("deleted", "empty", "cut", "a line less", "a line damaged")]
 REPORT = [metadata(layout.REPORT, how) for how in ("empty", "deleted")]
 DAMAGES = [*METADATA, *SHARDS, *LOGS, *REPORT]
 OFTEN = [
-    pytest.param(d, marks=() if d.name.endswith(("empty", "attributes", "data", "index", "less")) else pytest.mark.slow)
+    pytest.param(
+        d,
+        marks=(
+            ()
+            if d.name.endswith(("empty", "attributes", "data", "index", "less"))
+            else pytest.mark.slow
+        ),
+    )
     for d in DAMAGES
 ]
 
@@ -168,7 +190,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder = mixing_engine(home / "engines" / "mixing").folder
         live = Live(sim_rig("mixing"), tmp_path_factory.mktemp("whole") / "run.ome.zarr")
         live.record(GROUPS)
-        shutil.copyfile(folder / "manifest.yaml", live.sink.path / layout.SIDECARS / "manifest-mixing.yaml")
+        shutil.copyfile(
+            folder / "manifest.yaml", live.sink.path / layout.SIDECARS / "manifest-mixing.yaml"
+        )
     return live.sink.path
 
 
@@ -182,11 +206,14 @@ def damaged(whole: Path, tmp_path: Path, *damages: Damage, seed: int = 0) -> tup
 
 
 def assert_repaired(store: Path, cost: Frames) -> None:
-    """Every exposure that is not among the `cost` is at its place, nothing else is anywhere, and what is said is true."""
+    """Every exposure that is not among the `cost` is at its place, nothing else is anywhere, and
+    what is said is true."""
     report = repair(store, still_growing_s=0.0)
     yaozarrs.validate_zarr_store(str(store))
     raw = array(store, "raw")
-    told = {t: set(range(RAW)) - set(e.get("missing", ())) for (_, t), e in lines(store, "raw").items()}
+    told = {
+        t: set(range(RAW)) - set(e.get("missing", ())) for (_, t), e in lines(store, "raw").items()
+    }
     for t, i in itertools.product(range(FRAMES), range(RAW)):
         if (t, i) not in cost:
             assert i in told.get(t, ()), (t, i)
@@ -196,7 +223,9 @@ def assert_repaired(store: Path, cost: Frames) -> None:
             assert not raw[t, i].any(), (t, i)
     assert len({len(array(store, kind)) for kind in KINDS}) == 1
     read_frames_log(store / layout.FRAMES_LOG)
-    lost = {(t, i) for t, i in itertools.product(range(FRAMES), range(RAW)) if i not in told.get(t, ())}
+    lost = {
+        (t, i) for t, i in itertools.product(range(FRAMES), range(RAW)) if i not in told.get(t, ())
+    }
     again = repair(store, still_growing_s=0.0)
     assert not again.changed
     assert again.lacking == report.lacking
@@ -228,7 +257,9 @@ def test_two_damages(whole: Path, tmp_path: Path, seed: int) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is POSIX")
-@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 40))])
+@pytest.mark.parametrize(
+    "seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 40))]
+)
 def test_a_repair_that_is_killed_is_repeated(whole: Path, tmp_path: Path, seed: int) -> None:
     rng = random.Random(seed)
     several = [rng.choice(SHARDS), rng.choice(METADATA), rng.choice(LOGS)]
@@ -238,7 +269,9 @@ def test_a_repair_that_is_killed_is_repeated(whole: Path, tmp_path: Path, seed: 
         "import sys\nfrom pathlib import Path\nfrom livesr.store.repair import repair\n"
         "print('go', flush=True)\nrepair(Path(sys.argv[1]), still_growing_s=0.0)\n"
     )
-    repairing = subprocess.Popen([sys.executable, "-c", script, str(store)], stdout=subprocess.PIPE, text=True)
+    repairing = subprocess.Popen(
+        [sys.executable, "-c", script, str(store)], stdout=subprocess.PIPE, text=True
+    )
     assert repairing.stdout is not None
     repairing.stdout.readline()
     time.sleep(rng.uniform(0, 0.2))
@@ -252,7 +285,9 @@ def test_a_repair_that_is_killed_is_repeated(whole: Path, tmp_path: Path, seed: 
 def test_metadata_are_what_they_were(whole: Path, tmp_path: Path, kind: str, part: str) -> None:
     """With the copy that the run made, and for stores of older versions without."""
     for copy in (True, False):
-        store, _ = damaged(whole, tmp_path / str(copy), metadata(f"{kind}/{part}zarr.json", "empty"))
+        store, _ = damaged(
+            whole, tmp_path / str(copy), metadata(f"{kind}/{part}zarr.json", "empty")
+        )
         if not copy:
             (store / layout.IMAGES).unlink()
         repair(store, still_growing_s=0.0)
@@ -267,7 +302,9 @@ def assert_same_image(was: dict[str, Any], now: dict[str, Any], copy: bool) -> N
     for attributes in (was, now):
         for channel in attributes["ome"]["omero"]["channels"]:
             channel.pop("window")  # follows the pictures
-        scale = attributes["ome"]["multiscales"][0]["datasets"][0]["coordinateTransformations"][0]["scale"]
+        scale = attributes["ome"]["multiscales"][0]["datasets"][0]["coordinateTransformations"][0][
+            "scale"
+        ]
         scale[0] = round(scale[0], 3)
         if not copy:  # where it was computed is not known any more
             attributes["livesr"].pop("warning", None)  # one of two sentences
@@ -278,8 +315,11 @@ def assert_same_image(was: dict[str, Any], now: dict[str, Any], copy: bool) -> N
     assert now == was
 
 
-def test_a_store_that_ome_writers_closed_once_more(whole: Path, tmp_path: Path, engine: Engine) -> None:
-    """pymmcore-gui's closing: raw has only what its writer knew, the array counts whole shards, there is no report."""
+def test_a_store_that_ome_writers_closed_once_more(
+    whole: Path, tmp_path: Path, engine: Engine
+) -> None:
+    """pymmcore-gui's closing: raw has only what its writer knew, the array counts whole shards,
+    there is no report."""
     store, _ = damaged(whole, tmp_path)
     file = store / "raw" / "zarr.json"
     about = json.loads(file.read_text())
@@ -287,14 +327,19 @@ def test_a_store_that_ome_writers_closed_once_more(whole: Path, tmp_path: Path, 
     file.write_text(json.dumps(about))
     (store / layout.REPORT).unlink()
     repair(store, still_growing_s=0.0)
-    assert RecordedStore(store).images["raw", 0, "488"].attributes["livesr"]["origin_px"] == [0.0, 0.0]
+    assert RecordedStore(store).images["raw", 0, "488"].attributes["livesr"]["origin_px"] == [
+        0.0,
+        0.0,
+    ]
     report = process(raw_input(store), tmp_path / "again.ome.zarr")
     assert (report["raw_frames"], report["sr_frames"]) == (FRAMES * RAW, FRAMES)
     np.testing.assert_array_equal(array(tmp_path / "again.ome.zarr", "sr"), array(whole, "sr"))
 
 
 @pytest.mark.parametrize("how", ["deleted", "empty", "cut", "a line damaged"])
-def test_without_its_log_a_store_is_computed_again(whole: Path, tmp_path: Path, engine: Engine, how: str) -> None:
+def test_without_its_log_a_store_is_computed_again(
+    whole: Path, tmp_path: Path, engine: Engine, how: str
+) -> None:
     store, _ = damaged(whole, tmp_path, log(how))
     repair(store, still_growing_s=0.0)
     report = process(raw_input(store), tmp_path / "again.ome.zarr")
@@ -303,7 +348,9 @@ def test_without_its_log_a_store_is_computed_again(whole: Path, tmp_path: Path, 
     assert not [f for f in check_store(store).findings if f.level != "note"]
 
 
-def test_a_middle_shard_that_is_gone_is_never_fine(whole: Path, tmp_path: Path, engine: Engine) -> None:
+def test_a_middle_shard_that_is_gone_is_never_fine(
+    whole: Path, tmp_path: Path, engine: Engine
+) -> None:
     store, _ = damaged(whole, tmp_path)
     (store / "raw/0/c/1/0/0/0").unlink()
     with pytest.raises(DamagedFileError, match=r"t=16 \(its file is gone\)"):
@@ -316,7 +363,9 @@ def test_a_middle_shard_that_is_gone_is_never_fine(whole: Path, tmp_path: Path, 
     assert (report.lost, report.changed) == ({}, False)
 
 
-def test_what_was_predicted_beside_a_loss_is_computed_again(whole: Path, tmp_path: Path, engine: Engine) -> None:
+def test_what_was_predicted_beside_a_loss_is_computed_again(
+    whole: Path, tmp_path: Path, engine: Engine
+) -> None:
     """The prediction of t = 15 saw the frame 16, and that of 32 the frame 31: both are lost."""
     store, _ = damaged(whole, tmp_path)
     (store / "raw/0/c/1/0/0/0").unlink()

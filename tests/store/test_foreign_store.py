@@ -1,4 +1,7 @@
-"""Stores that a stranger laid out: nothing that they name, and no link in them, reaches what is not their own."""
+"""Stores that a stranger laid out.
+
+Nothing that they name, and no link in them, reaches what is not their own.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,10 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def recorded(home: Path) -> Path:
-    """A run that lacks a prediction and whose log ends within a line: backfill and repair have something to do."""
+    """A run that lacks a prediction and whose log ends within a line.
+
+    Backfill and repair have something to do.
+    """
     live = Live(sim_rig("mixing"), home / "live.ome.zarr")
     live.record(moving_groups(3))
     log = live.sink.path / layout.FRAMES_LOG
@@ -61,7 +67,9 @@ def victim(recorded: Path, tmp_path: Path) -> Path:
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+    return {
+        str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()
+    }
 
 
 COMMANDS: dict[str, Callable[[Path], Any]] = {
@@ -72,9 +80,24 @@ COMMANDS: dict[str, Callable[[Path], Any]] = {
 }
 WRITING = ("backfill", "repair")
 LINKS = [
-    "sr", "sr/0", "sr/0/c", "sr/zarr.json", "sr/0/zarr.json", "raw", "raw/0/c", "recon/0", "OME", "OME/zarr.json", "zarr.json",
-    "livesr", "livesr/frames.jsonl", "livesr/rig.cfg", "livesr/rig.yaml", "livesr/report.json", "localisations.csv",
-]  # fmt: skip
+    "sr",
+    "sr/0",
+    "sr/0/c",
+    "sr/zarr.json",
+    "sr/0/zarr.json",
+    "raw",
+    "raw/0/c",
+    "recon/0",
+    "OME",
+    "OME/zarr.json",
+    "zarr.json",
+    "livesr",
+    "livesr/frames.jsonl",
+    "livesr/rig.cfg",
+    "livesr/rig.yaml",
+    "livesr/report.json",
+    "localisations.csv",
+]
 
 
 def link(store: Path, name: str, target: Path) -> None:
@@ -88,7 +111,9 @@ def link(store: Path, name: str, target: Path) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("name", LINKS)
-def test_a_link_that_leads_out_is_refused(name: str, command: str, store: Path, victim: Path) -> None:
+def test_a_link_that_leads_out_is_refused(
+    name: str, command: str, store: Path, victim: Path
+) -> None:
     before = content(victim)
     link(store, name, victim / name)
     with pytest.raises(LiveSRError, match=r"leads out of|is a link"):
@@ -99,7 +124,9 @@ def test_a_link_that_leads_out_is_refused(name: str, command: str, store: Path, 
 
 @pytest.mark.parametrize("command", ["backfill", "repair"])
 @pytest.mark.parametrize("folder", ["torn", "backfill"])
-def test_nothing_is_put_where_a_link_leads(folder: str, command: str, store: Path, victim: Path) -> None:
+def test_nothing_is_put_where_a_link_leads(
+    folder: str, command: str, store: Path, victim: Path
+) -> None:
     (store / "livesr" / folder).symlink_to(victim)
     before = content(victim)
     with pytest.raises(StoreError, match=r"is a link|leads out of"):
@@ -108,14 +135,16 @@ def test_nothing_is_put_where_a_link_leads(folder: str, command: str, store: Pat
 
 
 @pytest.mark.parametrize(
-    "name", ["../theirs/victim.ome.zarr/sr", "{victim}/sr", "..", "sr/../../x", "C:\\x", "", 3, None]
+    "name",
+    ["../theirs/victim.ome.zarr/sr", "{victim}/sr", "..", "sr/../../x", "C:\\x", "", 3, None],
 )
 @pytest.mark.parametrize("command", ["backfill", "process", "view"])
 def test_a_series_elsewhere_is_refused(name: Any, command: str, store: Path, victim: Path) -> None:
     about = json.loads((store / "OME" / "zarr.json").read_text())
     series = about["attributes"]["ome"]["series"]
     about["attributes"]["ome"]["series"] = [
-        str(name).format(victim=victim) if isinstance(name, str) else name if s == "sr" else s for s in series
+        str(name).format(victim=victim) if isinstance(name, str) else name if s == "sr" else s
+        for s in series
     ]
     (store / "OME" / "zarr.json").write_text(json.dumps(about))
     before = content(victim)
@@ -206,7 +235,10 @@ def test_an_image_is_opened_as_a_recording_only_beneath_it(store: Path, victim: 
 def test_shards_stay_where_they_are_if_their_array_cannot_be_read(
     change: dict[str, Any], command: str, store: Path
 ) -> None:
-    """An array that livesr will not read is not a torn one: nothing is moved, and nothing is a traceback."""
+    """An array that livesr will not read is not a torn one.
+
+    Nothing is moved, and nothing is a traceback.
+    """
     for name in ("raw", "recon", "sr"):
         file = store / name / "0" / "zarr.json"
         file.write_text(json.dumps(json.loads(file.read_text()) | change))
@@ -228,7 +260,10 @@ def test_a_check_follows_no_link_that_leads_out(name: str, store: Path, victim: 
 @pytest.mark.parametrize(
     "codecs",
     [
-        [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "zstd", "configuration": {"level": 3}}],
+        [
+            {"name": "bytes", "configuration": {"endian": "little"}},
+            {"name": "zstd", "configuration": {"level": 3}},
+        ],
         [{"name": "numcodecs.pickle"}],
     ],
     ids=lambda codecs: codecs[-1]["name"],
@@ -255,14 +290,19 @@ def test_an_array_that_other_software_encoded_anew_keeps_its_shards(
 def test_no_lock_is_made_where_a_link_leads(
     command: str, store: Path, victim: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Lock, "acquire", lambda lock: pytest.fail("the lock is taken before links are looked for"))
+    monkeypatch.setattr(
+        Lock, "acquire", lambda lock: pytest.fail("the lock is taken before links are looked for")
+    )
     link(store, "livesr", victim / "livesr")
     with pytest.raises(StoreError, match="is a link"):
         COMMANDS[command](store)
 
 
 def test_lines_that_are_not_understood_are_kept_in_front(store: Path) -> None:
-    """A later version may have written them; a repair copies the file before, and a second one has nothing to do."""
+    """A later version may have written them.
+
+    A repair copies the file before, and a second one has nothing to do.
+    """
     log = store / layout.FRAMES_LOG
     strange = b'{"series": "raw", "state": "of a later version", "t": 0}\n\xff\xfe\n'
     whole = log.read_bytes().splitlines(keepends=True)

@@ -1,4 +1,5 @@
-"""A run whose pattern vectors had drifted follows them in the background, and an offline run of its raw gives the same."""
+"""A run whose pattern vectors had drifted follows them in the background, and an offline run of its
+raw gives the same."""
 
 from __future__ import annotations
 
@@ -24,7 +25,12 @@ def drifted(rig: RigConfig) -> RigConfig:
     pixel_um = rig.optics.pixel_size_nm / 1e3
     by, middle = STEPS / (SIDE * pixel_um), (SIDE - 1) / 2 * pixel_um
     patterns = [
-        p.model_copy(update={"k_um": (p.k_um[0] + by, p.k_um[1]), "phase_rad": p.phase_rad - 2 * np.pi * by * middle})
+        p.model_copy(
+            update={
+                "k_um": (p.k_um[0] + by, p.k_um[1]),
+                "phase_rad": p.phase_rad - 2 * np.pi * by * middle,
+            }
+        )
         for p in rig.sim.patterns
     ]
     return rig.model_copy(update={"sim": rig.sim.model_copy(update={"patterns": patterns})})

@@ -27,7 +27,9 @@ def test_a_store_gives_what_the_live_run_gave(tmp_path: Path, engine: Engine) ->
     store = live.sink.path
     shown: list[tuple[int, int]] = []
     report = process(
-        store_input(RecordedStore(store)), tmp_path / "again.ome.zarr", on_progress=lambda *x: shown.append(x)
+        store_input(RecordedStore(store)),
+        tmp_path / "again.ome.zarr",
+        on_progress=lambda *x: shown.append(x),
     )
     again = Path(report["store"])
     assert (report["raw_frames"], report["recon_frames"], report["sr_frames"]) == (180, 20, 20)
@@ -86,17 +88,28 @@ def test_a_tiff_stack(tmp_path: Path, engine: Engine, shape: str) -> None:
     live.record(groups)
     stack = groups if shape == "groups" else groups.reshape(-1, SIZE, SIZE)
     path = tmp_path / "raw.tif"
-    tifffile.imwrite(path, stack, photometric="minisblack", compression="zlib" if shape == "compressed" else None)
+    tifffile.imwrite(
+        path, stack, photometric="minisblack", compression="zlib" if shape == "compressed" else None
+    )
     report = process(
-        recording_input(path, sim_rig("mixing")), tmp_path / "again.ome.zarr", backend="openvino", precision="f32"
+        recording_input(path, sim_rig("mixing")),
+        tmp_path / "again.ome.zarr",
+        backend="openvino",
+        precision="f32",
     )
     assert report["sr_frames"] == 6
     assert_equal(live.sink.path, Path(report["store"]))
 
 
 def test_a_tiff_that_ends_within_a_group(tmp_path: Path) -> None:
-    tifffile.imwrite(tmp_path / "raw.tif", moving_groups(3).reshape(-1, SIZE, SIZE)[:-2], photometric="minisblack")
-    report = process(recording_input(tmp_path / "raw.tif", sim_rig("none")), tmp_path / "o.ome.zarr")
+    tifffile.imwrite(
+        tmp_path / "raw.tif",
+        moving_groups(3).reshape(-1, SIZE, SIZE)[:-2],
+        photometric="minisblack",
+    )
+    report = process(
+        recording_input(tmp_path / "raw.tif", sim_rig("none")), tmp_path / "o.ome.zarr"
+    )
     assert (report["raw_frames"], report["recon_frames"], report["raw_missing"]) == (25, 2, 2)
 
 
@@ -122,7 +135,9 @@ def test_what_is_no_tiff_is_refused(tmp_path: Path) -> None:
         recording_input(tmp_path / "raw.tif", sim_rig("none"))
 
 
-def test_an_engine_that_is_not_here_is_named(tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_that_is_not_here_is_named(
+    tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     live = Live(sim_rig("mixing"), tmp_path / "live.ome.zarr")
     live.record(moving_groups(3))
     monkeypatch.setenv("LIVESR_HOME", str(tmp_path / "elsewhere"))
@@ -133,7 +148,9 @@ def test_an_engine_that_is_not_here_is_named(tmp_path: Path, engine: Engine, mon
     assert_equal(live.sink.path, Path(report["store"]))
 
 
-def test_a_store_keeps_the_corrections_and_raw_as_the_camera_gave_it(tmp_path: Path, engine: Engine) -> None:
+def test_a_store_keeps_the_corrections_and_raw_as_the_camera_gave_it(
+    tmp_path: Path, engine: Engine
+) -> None:
     rig, groups = corrected_sim_rig(tmp_path).with_engine("mixing"), moving_groups(6)
     live = Live(rig, tmp_path / "live.ome.zarr", origin=(3.0, 7.0))
     live.record(groups)
@@ -144,7 +161,11 @@ def test_a_store_keeps_the_corrections_and_raw_as_the_camera_gave_it(tmp_path: P
     report = process(store_input(RecordedStore(store)), tmp_path / "again.ome.zarr")
     again = Path(report["store"])
     assert_equal(store, again)
-    assert {p.name for p in (again / "livesr").glob("*.tif")} == {"offset.tif", "flat.tif", "bad.tif"}
+    assert {p.name for p in (again / "livesr").glob("*.tif")} == {
+        "offset.tif",
+        "flat.tif",
+        "bad.tif",
+    }
     plain = Live(sim_rig("mixing"), tmp_path / "plain.ome.zarr", origin=(3.0, 7.0))
     plain.record(groups)
     assert not np.array_equal(array(plain.sink.path, "recon"), array(store, "recon"))
@@ -154,11 +175,15 @@ def test_another_rig_for_a_store_comes_with_its_own_files(tmp_path: Path, engine
     live = Live(sim_rig("mixing"), tmp_path / "live.ome.zarr")
     live.record(moving_groups(3))
     report = process(
-        store_input(RecordedStore(live.sink.path), corrected_sim_rig(tmp_path).with_engine("mixing")),
+        store_input(
+            RecordedStore(live.sink.path), corrected_sim_rig(tmp_path).with_engine("mixing")
+        ),
         tmp_path / "new.ome.zarr",
     )
     new = Path(report["store"])
-    assert_equal(new, Path(process(store_input(RecordedStore(new)), tmp_path / "again.ome.zarr")["store"]))
+    assert_equal(
+        new, Path(process(store_input(RecordedStore(new)), tmp_path / "again.ome.zarr")["store"])
+    )
 
 
 def test_what_is_no_store_is_refused(tmp_path: Path) -> None:
@@ -179,6 +204,8 @@ def test_a_store_that_was_upscaled(tmp_path: Path, engine: Engine, separate: str
     assert report["upscale"] == {"488": "linear-x2"}
     assert_equal(store, Path(report["store"]))
     assert (Path(report["store"]) / "livesr" / "manifest-linear-x2.yaml").is_file()
-    plain = store_input(RecordedStore(store)).rig.with_engine("none", "upscale").with_engine("mixing")
+    plain = (
+        store_input(RecordedStore(store)).rig.with_engine("none", "upscale").with_engine("mixing")
+    )
     report = process(store_input(RecordedStore(store), plain), tmp_path / "plain.ome.zarr")
     assert array(Path(report["store"]), "sr_A_488").shape[2:] == (2 * SIZE, 2 * SIZE)

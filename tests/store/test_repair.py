@@ -1,4 +1,5 @@
-"""Stores whose process was killed at any moment become readable, valid and consistent, and lose nothing that was on disk."""
+"""Stores whose process was killed at any moment become readable, valid and consistent, and lose
+nothing that was on disk."""
 
 from __future__ import annotations
 
@@ -92,7 +93,11 @@ def killed(script: str, store: Path, seconds: float, *arguments: object, lines: 
     assert process.stdout is not None
     assert process.stdout.readline() == "open\n"
     log, deadline = store / layout.FRAMES_LOG, time.monotonic() + 60
-    while lines and (not log.is_file() or log.read_bytes().count(b"\n") < lines) and time.monotonic() < deadline:
+    while (
+        lines
+        and (not log.is_file() or log.read_bytes().count(b"\n") < lines)
+        and time.monotonic() < deadline
+    ):
         time.sleep(0.02)
     time.sleep(seconds)
     process.kill()
@@ -111,13 +116,18 @@ def finished(tmp_path: Path, frames: int = 20) -> Path:
 
 
 def state_of(store: Path) -> dict[Path, tuple[int, bytes]]:
-    return {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in sorted(store.rglob("*")) if p.is_file()}
+    return {
+        p: (p.stat().st_mtime_ns, p.read_bytes()) for p in sorted(store.rglob("*")) if p.is_file()
+    }
 
 
 def assert_consistent(store: Path) -> None:
-    """Every image reads to its end, all have one length, and pictures are where frames.jsonl says, and nowhere else."""
+    """Every image reads to its end, all have one length, and pictures are where frames.jsonl says,
+    and nowhere else."""
     yaozarrs.validate_zarr_store(str(store))
-    images = {name: zarr.open_array(store / name / "0", mode="r")[:] for name in ("raw", "recon", "sr")}
+    images = {
+        name: zarr.open_array(store / name / "0", mode="r")[:] for name in ("raw", "recon", "sr")
+    }
     assert len({len(a) for a in images.values()}) == 1
     events = read_frames_log(store / layout.FRAMES_LOG)
     told = {(e["series"], e["t"], e["z"]) for e in events if e["stored"]}
@@ -130,7 +140,11 @@ def assert_consistent(store: Path) -> None:
                 pixels = a[index] if planes else a[t]
                 corners = np.atleast_1d(pixels[..., 0, 0])
                 if (name, t, z) in told:
-                    assert list(corners) == [code(stream, t, c) for c in range(len(corners))], (name, t, z)
+                    assert list(corners) == [code(stream, t, c) for c in range(len(corners))], (
+                        name,
+                        t,
+                        z,
+                    )
                 elif name == "raw":
                     assert not pixels.any(), (name, t, z)
     assert not [1 for series, t, _ in told if t >= len(images["raw"])]
@@ -140,7 +154,9 @@ def assert_consistent(store: Path) -> None:
 def test_killed_at_any_moment(tmp_path: Path) -> None:
     def record_and_kill(moment: int) -> tuple[float, Path]:
         seconds = random.uniform(0.0, 1.5)
-        return seconds, killed(FOREVER, tmp_path / f"run-{moment}.ome.zarr", seconds, 1 + 2 * (moment % 2))
+        return seconds, killed(
+            FOREVER, tmp_path / f"run-{moment}.ome.zarr", seconds, 1 + 2 * (moment % 2)
+        )
 
     with ThreadPoolExecutor(5) as pool:
         stores = list(pool.map(record_and_kill, range(KILLS)))
@@ -152,18 +168,30 @@ def test_killed_at_any_moment(tmp_path: Path) -> None:
 
 def last_shard(array: Path) -> int:
     """Place along t of the last shard that is left, -1 without one."""
-    return max((int(p.relative_to(array / "c").parts[0]) for p in (array / "c").rglob("*") if p.is_file()), default=-1)
+    return max(
+        (int(p.relative_to(array / "c").parts[0]) for p in (array / "c").rglob("*") if p.is_file()),
+        default=-1,
+    )
 
 
 def check_repair(store: Path) -> None:
     """Repair a store, twice; nothing that is readable is cut off, and no file is lost."""
-    chunks = [p for kind in ("raw", "recon", "sr") for p in (store / kind / "0" / "c").rglob("*") if p.is_file()]
+    chunks = [
+        p
+        for kind in ("raw", "recon", "sr")
+        for p in (store / kind / "0" / "c").rglob("*")
+        if p.is_file()
+    ]
     on_disk = {p: p.read_bytes() for p in chunks}
-    lengths = {name: zarr.open_array(store / name / "0", mode="r").shape[0] for name in ("raw", "recon", "sr")}
+    lengths = {
+        name: zarr.open_array(store / name / "0", mode="r").shape[0]
+        for name in ("raw", "recon", "sr")
+    }
     report = repair(store, still_growing_s=0.05)
     assert_consistent(store)
     for name, image in report.images.items():
-        # The writer may count a shard before it is on disk: a killed one can promise more than any image holds.
+        # The writer may count a shard before it is on disk: a killed one can promise more than any
+        # image holds.
         assert image["before"] == lengths[name]
         assert image["after"] == max(i["readable"] for i in report.images.values())
         assert last_shard(store / name / "0") * 16 < image["after"]
@@ -176,7 +204,9 @@ def check_repair(store: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is POSIX")
-@pytest.mark.parametrize("kills", [1, pytest.param(12, marks=[pytest.mark.slow, pytest.mark.timeout(3000)])])
+@pytest.mark.parametrize(
+    "kills", [1, pytest.param(12, marks=[pytest.mark.slow, pytest.mark.timeout(3000)])]
+)
 def test_a_killed_run_is_repaired_backfilled_and_equals_an_offline_run(
     tmp_path: Path, engine: Engine, kills: int
 ) -> None:
@@ -186,23 +216,38 @@ def test_a_killed_run_is_repaired_backfilled_and_equals_an_offline_run(
         store = killed(RUN, tmp_path / f"run-{number}.ome.zarr", random.uniform(0, 0.5), lines=300)
         repair(store, still_growing_s=0.05)
         yaozarrs.validate_zarr_store(str(store))
-        reference = process(store_input(RecordedStore(store)), tmp_path / f"offline-{number}.ome.zarr")
+        reference = process(
+            store_input(RecordedStore(store)), tmp_path / f"offline-{number}.ome.zarr"
+        )
         there = sorted(t for _, t in RecordedStore(store).pictures("raw"))
         before = array(store, "sr")[there].astype(int)
         report = backfill(store)
         assert report["predicted"] > 0
         sr, offline = (array(s, "sr")[there].astype(int) for s in (store, Path(reference["store"])))
         assert np.abs(sr - offline).max() <= 1
-        np.testing.assert_array_equal(array(store, "recon")[there], array(Path(reference["store"]), "recon")[there])
+        np.testing.assert_array_equal(
+            array(store, "recon")[there], array(Path(reference["store"]), "recon")[there]
+        )
         assert sr.any(axis=(1, 2, 3)).sum() == reference["sr_frames"] > 10
-        again.append(int((before.any(axis=(1, 2, 3)) & (np.abs(before - offline).max(axis=(1, 2, 3)) > 1)).sum()))
+        again.append(
+            int(
+                (
+                    before.any(axis=(1, 2, 3)) & (np.abs(before - offline).max(axis=(1, 2, 3)) > 1)
+                ).sum()
+            )
+        )
     print(f"{kills} kills; predictions that had seen what was lost, or a gap, by run: {again}")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is POSIX")
-@pytest.mark.parametrize("kills", [4, pytest.param(40, marks=[pytest.mark.slow, pytest.mark.timeout(3000)])])
+@pytest.mark.parametrize(
+    "kills", [4, pytest.param(40, marks=[pytest.mark.slow, pytest.mark.timeout(3000)])]
+)
 def test_killed_while_closing(tmp_path: Path, engine: Engine, kills: int) -> None:
-    """Every exposure was taken before it began to close: what is on disk is at its place, and computed again."""
+    """Every exposure was taken before it began to close.
+
+    What is on disk is at its place, and computed again.
+    """
     taken, lost = moving_groups(90), []
     for number in range(kills):
         store = tmp_path / f"run-{number}.ome.zarr"
@@ -223,7 +268,9 @@ def test_killed_while_closing(tmp_path: Path, engine: Engine, kills: int) -> Non
 
 def killed_while_closing(store: Path, seconds: float) -> bool:
     """Kill a run so long after it has begun to close; return whether it had closed."""
-    process = subprocess.Popen([sys.executable, "-c", CLOSING, str(store)], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", CLOSING, str(store)], stdout=subprocess.PIPE, text=True
+    )
     assert process.stdout is not None
     while process.stdout.readline() != "closing\n":
         assert process.poll() is None
@@ -257,7 +304,9 @@ def test_gaps_and_padding_of_a_store_that_is_fine_are_no_damage(tmp_path: Path) 
     assert state_of(sink.path) == before
 
 
-def test_a_torn_last_shard_is_kept_aside_and_its_pictures_are_no_longer_promised(tmp_path: Path) -> None:
+def test_a_torn_last_shard_is_kept_aside_and_its_pictures_are_no_longer_promised(
+    tmp_path: Path,
+) -> None:
     store = finished(tmp_path, 40)
     shard = store / "raw" / "0" / "c" / "2" / "0" / "0" / "0"
     torn = shard.read_bytes()[:-30]
@@ -280,7 +329,11 @@ def test_a_full_shard_that_the_length_does_not_count_is_kept(tmp_path: Path) -> 
         about["shape"][0] = 16
         path.write_text(json.dumps(about))
     log = store / layout.FRAMES_LOG
-    told = [line for line in log.read_text().splitlines() if not ('"raw"' in line and '"t": 31,' in line)]
+    told = [
+        line
+        for line in log.read_text().splitlines()
+        if not ('"raw"' in line and '"t": 31,' in line)
+    ]
     log.write_text("\n".join(told) + '\n{"series": "sr", "st')
     report = repair(store)
     assert {i["after"] for i in report.images.values()} == {32}
@@ -325,7 +378,9 @@ def test_a_store_that_is_being_recorded_is_left_alone(tmp_path: Path) -> None:
         "import sys", "import sys, time"
     )
     store = tmp_path / "run.ome.zarr"
-    process = subprocess.Popen([sys.executable, "-c", script, str(store), "1"], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(store), "1"], stdout=subprocess.PIPE, text=True
+    )
     try:
         assert process.stdout is not None
         process.stdout.readline()

@@ -49,15 +49,24 @@ def test_a_store_replayed_equals_the_run_and_its_processing(tmp_path: Path, engi
     for key, line in lines(live.sink.path, "sr").items():
         assert line["normalisation"] == lines(again, "sr")[key]["normalisation"]
     stream = Stream(0, "488")
-    assert lines(again, "sr")[stream, 0]["t_acq_ns"] > lines(live.sink.path, "sr")[stream, 11]["t_acq_ns"]
+    assert (
+        lines(again, "sr")[stream, 0]["t_acq_ns"]
+        > lines(live.sink.path, "sr")[stream, 11]["t_acq_ns"]
+    )
 
 
-@pytest.mark.parametrize("form", ["frames", "groups", "imagej", "mmstack", "ndtiff", "mrc", "0.4", "0.5"])
+@pytest.mark.parametrize(
+    "form", ["frames", "groups", "imagej", "mmstack", "ndtiff", "mrc", "0.4", "0.5"]
+)
 def test_every_format_gives_what_the_run_gave(tmp_path: Path, engine: Engine, form: str) -> None:
     groups = moving_groups(4)
     live = Live(sim_rig("mixing"), tmp_path / "live.ome.zarr")
     live.record(groups)
-    replay = replayed(write(form, tmp_path / "raw.tif", groups), tmp_path / "again.ome.zarr", rig=sim_rig("mixing"))
+    replay = replayed(
+        write(form, tmp_path / "raw.tif", groups),
+        tmp_path / "again.ome.zarr",
+        rig=sim_rig("mixing"),
+    )
     assert_equal(live.sink.path, Path(replay.report["store"]))
 
 
@@ -66,10 +75,14 @@ def write(form: str, path: Path, groups: np.ndarray) -> Path:
     n_t, n_raw = groups.shape[:2]
     if form == "mmstack":
         summary = {"Frames": len(frames), "Channels": 1, "Slices": 1, "Positions": 1}
-        write_mmstack(path, frames, [(0, 0, t, 0) for t in range(len(frames))], summary, [{}] * len(frames))
+        write_mmstack(
+            path, frames, [(0, 0, t, 0) for t in range(len(frames))], summary, [{}] * len(frames)
+        )
     elif form == "ndtiff":
         path = path.with_suffix("")
-        write_ndtiff(path, frames, [{"time": t, "sim": r} for t in range(n_t) for r in range(n_raw)])
+        write_ndtiff(
+            path, frames, [{"time": t, "sim": r} for t in range(n_t) for r in range(n_raw)]
+        )
     elif form == "mrc":
         path = path.with_suffix(".mrc")
         write_mrc(path, frames)
@@ -78,7 +91,9 @@ def write(form: str, path: Path, groups: np.ndarray) -> Path:
         write_ome_zarr(path, frames, "tyx", version=form)
     else:
         axes = {"imagej": True, "metadata": {"axes": "TYX"}} if form == "imagej" else {}
-        tifffile.imwrite(path, groups if form == "groups" else frames, photometric="minisblack", **axes)
+        tifffile.imwrite(
+            path, groups if form == "groups" else frames, photometric="minisblack", **axes
+        )
     return path
 
 
@@ -95,7 +110,9 @@ def test_channels_of_a_file_are_those_of_the_rig_by_their_names(tmp_path: Path) 
     write_ome_zarr(tmp_path / "raw.zarr", frames, "tcyx")
     replay = replayed(tmp_path / "raw.zarr", tmp_path / "o.ome.zarr", rig="demo", engine="none")
     for c, name in enumerate(("488", "561")):
-        np.testing.assert_array_equal(array(Path(replay.report["store"]), f"raw_0_{name}")[:, 0], frames[:, c])
+        np.testing.assert_array_equal(
+            array(Path(replay.report["store"]), f"raw_0_{name}")[:, 0], frames[:, c]
+        )
 
 
 def stack(path: Path, groups: int = 3) -> np.ndarray:
@@ -165,14 +182,16 @@ def test_a_rate_that_never_ends_is_refused(tmp_path: Path, rate: float) -> None:
         Replay(tmp_path / "raw.tif", rig=sim_rig("none"), rate=rate)
 
 
-# -- what the file does not say ---------------------------------------------------------------------------------------
+# -- what the file does not say --------------------------------------------------------------------
 
 
 def test_what_the_user_says_is_believed(tmp_path: Path) -> None:
     write_ome_zarr(tmp_path / "raw.zarr", moving_groups(2), "tcyx")
     with pytest.raises(ConfigError, match="not clear which axis counts the 9 raw frames"):
         recording_input(tmp_path / "raw.zarr", sim_rig("none"))
-    how = ReadAs(axes="t,raw,y,x", channel="488", pixel_size_nm=70, origin_px=(3, 4), interval_s=2.0)
+    how = ReadAs(
+        axes="t,raw,y,x", channel="488", pixel_size_nm=70, origin_px=(3, 4), interval_s=2.0
+    )
     found = recording_input(tmp_path / "raw.zarr", sim_rig("none"), how)
     assert (found.groups, found.run["interval_s"], list(found.cameras)) == (2, 2.0, ["488"])
     assert found.cameras["488"] == Geometry((SIZE, SIZE), "uint16", 0.07, (3, 4))
@@ -183,10 +202,16 @@ def test_what_is_not_known_is_said(tmp_path: Path) -> None:
     stack(tmp_path / "raw.tif")
     with pytest.raises(ConfigError, match="give --rig"):
         raw_input(tmp_path / "raw.tif")
-    with pytest.raises(ConfigError, match=r"channels 488, 561.*does not name one of them: say with --channel"):
-        raw_input(tmp_path / "raw.tif", sim_rig("none").model_copy(update={"channels": two_channels()}))
+    with pytest.raises(
+        ConfigError, match=r"channels 488, 561.*does not name one of them: say with --channel"
+    ):
+        raw_input(
+            tmp_path / "raw.tif", sim_rig("none").model_copy(update={"channels": two_channels()})
+        )
     unsized = sim_rig("none")
-    unsized = unsized.model_copy(update={"optics": unsized.optics.model_copy(update={"pixel_size_nm": None})})
+    unsized = unsized.model_copy(
+        update={"optics": unsized.optics.model_copy(update={"pixel_size_nm": None})}
+    )
     with pytest.raises(ConfigError, match="says how large a pixel is: give --pixel-size"):
         raw_input(tmp_path / "raw.tif", unsized)
     with closing(raw_input(tmp_path / "raw.tif", sim_rig("none"))) as found:
@@ -195,20 +220,31 @@ def test_what_is_not_known_is_said(tmp_path: Path) -> None:
 
 
 def test_exposures_that_make_no_whole_group_are_said(tmp_path: Path) -> None:
-    tifffile.imwrite(tmp_path / "raw.tif", np.ones((15, SIZE, SIZE), np.uint16), photometric="minisblack")
+    tifffile.imwrite(
+        tmp_path / "raw.tif", np.ones((15, SIZE, SIZE), np.uint16), photometric="minisblack"
+    )
     with closing(raw_input(tmp_path / "raw.tif", sim_rig("none"))) as found:
         assert any("the last group has 6 of the 9 raw frames" in note for note in found.notes)
 
 
-def test_one_of_several_channels_is_read_by_its_name_its_emission_or_its_order(tmp_path: Path) -> None:
+def test_one_of_several_channels_is_read_by_its_name_its_emission_or_its_order(
+    tmp_path: Path,
+) -> None:
     rig = sim_rig("none").model_copy(update={"channels": two_channels()})
     frames = np.random.default_rng(0).integers(100, 900, (18, 2, SIZE, SIZE)).astype(np.uint16)
     named = {"axes": "TCYX", "Channel": {"Name": ["561", "488"]}}
     tifffile.imwrite(tmp_path / "named.ome.tif", frames, photometric="minisblack", metadata=named)
     tifffile.imwrite(tmp_path / "by_order.tif", frames, imagej=True, metadata={"axes": "TCYX"})
-    tifffile.imwrite(tmp_path / "plain.tif", frames.reshape(2, 9, 2, SIZE, SIZE), photometric="minisblack")
+    tifffile.imwrite(
+        tmp_path / "plain.tif", frames.reshape(2, 9, 2, SIZE, SIZE), photometric="minisblack"
+    )
     write_dv(
-        tmp_path / "nm.dv", list(frames.reshape(-1, SIZE, SIZE)), waves=2, times=2, interleave=1, nm=(605, 525, 0, 0, 0)
+        tmp_path / "nm.dv",
+        list(frames.reshape(-1, SIZE, SIZE)),
+        waves=2,
+        times=2,
+        interleave=1,
+        nm=(605, 525, 0, 0, 0),
     )
     for name, order, how in (
         ("named.ome.tif", ("561", "488"), {}),
@@ -218,16 +254,24 @@ def test_one_of_several_channels_is_read_by_its_name_its_emission_or_its_order(t
         ("nm.dv", ("561", "488"), {}),
     ):
         for channel in ("488", "561"):
-            with closing(recording_input(tmp_path / name, rig, ReadAs(channel=channel, **how))) as found:
+            with closing(
+                recording_input(tmp_path / name, rig, ReadAs(channel=channel, **how))
+            ) as found:
                 came = [(f.t, f.raw, f.pixels) for f in found.frames()]
                 said = " ".join(found.notes)
-            assert [(t, raw) for t, raw, _ in came] == [(t, raw) for t in range(2) for raw in range(9)]
-            np.testing.assert_array_equal([pixels for _, _, pixels in came], frames[:, order.index(channel)])
+            assert [(t, raw) for t, raw, _ in came] == [
+                (t, raw) for t in range(2) for raw in range(9)
+            ]
+            np.testing.assert_array_equal(
+                [pixels for _, _, pixels in came], frames[:, order.index(channel)]
+            )
             assert ("names no channel" in said) == (name != "named.ome.tif")
         if "axes" in how or name == "nm.dv":
             with closing(recording_input(tmp_path / name, rig, ReadAs(**how))) as found:
                 assert (tuple(found.cameras), found.groups) == (order, 4)
-                assert ("names no channel as rig.yaml does" in " ".join(found.notes)) == (name != "named.ome.tif")
+                assert ("names no channel as rig.yaml does" in " ".join(found.notes)) == (
+                    name != "named.ome.tif"
+                )
 
 
 def test_a_channel_that_cannot_be_told_is_refused(tmp_path: Path) -> None:
@@ -236,7 +280,8 @@ def test_a_channel_that_cannot_be_told_is_refused(tmp_path: Path) -> None:
     named = {"axes": "TCYX", "Channel": {"Name": ["488", "DAPI"]}}
     tifffile.imwrite(tmp_path / "a.ome.tif", frames, photometric="minisblack", metadata=named)
     with pytest.raises(
-        ConfigError, match=r"has the channels '488', 'DAPI', and rig .* which of them is '561' is not known"
+        ConfigError,
+        match=r"has the channels '488', 'DAPI', and rig .* which of them is '561' is not known",
     ):
         recording_input(tmp_path / "a.ome.tif", rig, ReadAs(channel="561"))
     with pytest.raises(ConfigError, match=r"its channels are '488', 'DAPI': say with --channel"):
@@ -251,20 +296,31 @@ def test_pixels_that_are_not_square_are_refused(tmp_path: Path) -> None:
         "PhysicalSizeY": 130,
         "PhysicalSizeYUnit": "nm",
     }
-    tifffile.imwrite(tmp_path / "a.ome.tif", moving_groups(1)[0], photometric="minisblack", metadata=about)
+    tifffile.imwrite(
+        tmp_path / "a.ome.tif", moving_groups(1)[0], photometric="minisblack", metadata=about
+    )
     imagej = {"axes": "TYX", "unit": "um"}
     tifffile.imwrite(
-        tmp_path / "b.tif", moving_groups(1)[0], imagej=True, resolution=(1 / 0.065, 1 / 0.13), metadata=imagej
+        tmp_path / "b.tif",
+        moving_groups(1)[0],
+        imagej=True,
+        resolution=(1 / 0.065, 1 / 0.13),
+        metadata=imagej,
     )
     for name in ("a.ome.tif", "b.tif"):
-        with pytest.raises(ConfigError, match=r"130.0 nm high and 65.0 nm wide; livesr needs square pixels"):
+        with pytest.raises(
+            ConfigError, match=r"130.0 nm high and 65.0 nm wide; livesr needs square pixels"
+        ):
             recording_input(tmp_path / name, sim_rig("none"))
-        with closing(recording_input(tmp_path / name, sim_rig("none"), ReadAs(pixel_size_nm=65))) as found:
+        with closing(
+            recording_input(tmp_path / name, sim_rig("none"), ReadAs(pixel_size_nm=65))
+        ) as found:
             assert found.cameras["488"].pixel_size_um == 0.065
 
 
 def test_what_is_missing_is_in_the_report_offline_and_replayed(tmp_path: Path) -> None:
-    """Of positions that ended at different times every frame is where it was, and the rest is counted."""
+    """Of positions that ended at different times every frame is where it was, and the rest is
+    counted."""
     groups = moving_groups(3)
     with tifffile.TiffWriter(tmp_path / "raw.ome.tif", ome=True) as writer:
         for name, n in (("A", 27), ("B", 18)):
@@ -275,11 +331,21 @@ def test_what_is_missing_is_in_the_report_offline_and_replayed(tmp_path: Path) -
     write_ome_zarr(tmp_path / "raw.zarr", frames, "tyx")
     for name, words in (
         ("raw.ome.tif", "raw.ome.tif: 9 of 54 frames are not there (position B has 18 of 27)"),
-        ("raw.zarr", "raw.zarr: 1 of 27 frames are not there (the first is t=3; they were left out, or are black)"),
+        (
+            "raw.zarr",
+            (
+                "raw.zarr: 1 of 27 frames are not there (the first is t=3; they were left out, or"
+                " are black)"
+            ),
+        ),
     ):
         how = ReadAs(axes="p,t,raw,y,x" if name == "raw.ome.tif" else None)
-        replay = replayed(tmp_path / name, tmp_path / f"r_{name}.ome.zarr", rig=sim_rig("none"), how=how).report
-        offline = process(recording_input(tmp_path / name, sim_rig("none"), how), tmp_path / f"o_{name}.ome.zarr")
+        replay = replayed(
+            tmp_path / name, tmp_path / f"r_{name}.ome.zarr", rig=sim_rig("none"), how=how
+        ).report
+        offline = process(
+            recording_input(tmp_path / name, sim_rig("none"), how), tmp_path / f"o_{name}.ome.zarr"
+        )
         for report in (replay, offline):
             assert sum(words in warning for warning in report["warnings"]) == 1
             if name == "raw.ome.tif":
@@ -296,12 +362,14 @@ def two_channels() -> dict[str, Any]:
 
 def test_a_pixel_size_that_differs_is_a_warning(tmp_path: Path) -> None:
     about = {"axes": "TYX", "unit": "um", "finterval": 0.01}
-    tifffile.imwrite(tmp_path / "r.tif", moving_groups(1)[0], imagej=True, resolution=(10, 10), metadata=about)
+    tifffile.imwrite(
+        tmp_path / "r.tif", moving_groups(1)[0], imagej=True, resolution=(10, 10), metadata=about
+    )
     replay = replayed(tmp_path / "r.tif", tmp_path / "o.ome.zarr", rig=sim_rig("none"))
     assert any("100.0 nm a pixel, rig.yaml 65.0 nm" in w for w in replay.report["warnings"])
 
 
-# -- pace -------------------------------------------------------------------------------------------------------------
+# -- pace ------------------------------------------------------------------------------------------
 
 
 class Clock:
@@ -321,7 +389,9 @@ class Clock:
         return False
 
 
-def arrivals(monkeypatch: pytest.MonkeyPatch, stamps_ms: list[float | None], rate: Rate, spacing_s: float = 0) -> list:
+def arrivals(
+    monkeypatch: pytest.MonkeyPatch, stamps_ms: list[float | None], rate: Rate, spacing_s: float = 0
+) -> list:
     clock = Clock()
     monkeypatch.setattr("livesr.live.sources.replay.time", clock)
     monkeypatch.setattr("livesr.live.sources.replay.now_ns", lambda: round((clock.now - 100) * 1e9))
@@ -337,9 +407,25 @@ def arrivals(monkeypatch: pytest.MonkeyPatch, stamps_ms: list[float | None], rat
 
 def test_frames_come_at_the_recorded_times(monkeypatch: pytest.MonkeyPatch) -> None:
     assert arrivals(monkeypatch, [50, 60, 90, 95], "recorded") == [0, 10, 40, 45]
-    assert arrivals(monkeypatch, [None, None, None], "recorded") == [0, 7, 14]  # of their arrival then
-    assert arrivals(monkeypatch, [50, 50, 50, 80, 80, 80], "recorded", 0.004) == [0, 4, 8, 30, 34, 38]
-    assert arrivals(monkeypatch, [50, 60, 5, 10], "recorded") == [0, 10, 10, 15]  # the camera's clock began anew
+    assert arrivals(monkeypatch, [None, None, None], "recorded") == [
+        0,
+        7,
+        14,
+    ]  # of their arrival then
+    assert arrivals(monkeypatch, [50, 50, 50, 80, 80, 80], "recorded", 0.004) == [
+        0,
+        4,
+        8,
+        30,
+        34,
+        38,
+    ]
+    assert arrivals(monkeypatch, [50, 60, 5, 10], "recorded") == [
+        0,
+        10,
+        10,
+        15,
+    ]  # the camera's clock began anew
 
 
 def test_frames_come_at_a_rate_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -357,7 +443,9 @@ def test_reading_runs_only_a_little_ahead() -> None:
 
     room, stopped = threading.Event(), threading.Event()
     hook = MDAHook(lambda: 1000 if room.is_set() else 5, lambda: None)
-    player = threading.Thread(target=play, args=(hook, frames(), stopped, "max"), name="livesr-test")
+    player = threading.Thread(
+        target=play, args=(hook, frames(), stopped, "max"), name="livesr-test"
+    )
     player.start()
     deadline = time.monotonic() + 60
     while len(read) < 20 and time.monotonic() < deadline:

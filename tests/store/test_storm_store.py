@@ -1,4 +1,7 @@
-"""A STORM run's store: a film, a running image and a table, which process, backfill and repair treat as they do SIM's."""
+"""A STORM run's store.
+
+A film, a running image and a table, which process, backfill and repair treat as they do SIM's.
+"""
 
 from __future__ import annotations
 
@@ -52,12 +55,17 @@ def small_rig(tmp_path: Path, more: str = "") -> RigConfig:
     text = (folder / "rig.yaml").read_text(encoding="utf-8")
     if more:  # then the drift is not corrected: that would look back to the first group
         text = text.replace("drift_correction: true", "drift_correction: false")
-    (folder / "rig.yaml").write_text(text.replace("frames: 100\n", f"frames: {N}\n{more}"), encoding="utf-8")
+    (folder / "rig.yaml").write_text(
+        text.replace("frames: 100\n", f"frames: {N}\n{more}"), encoding="utf-8"
+    )
     return load_rig(folder)
 
 
 def film(groups: int, rig: RigConfig) -> np.ndarray:
-    """(group, frame, y, x): a few frames of blinking, over and over, each marked so that none equals another."""
+    """(group, frame, y, x).
+
+    A few frames of blinking, over and over, each marked so that none equals another.
+    """
     bank = BlinkingBank(rig, SIZE, 10 * N, fluorophores=200, lit=4)
     frames = bank.frames[np.arange(groups * N) % (10 * N)].reshape(groups, N, SIZE, SIZE)
     frames[:, :, 0, 0] = np.arange(groups * N).reshape(groups, N) % 60_000
@@ -71,13 +79,17 @@ def recorded(tmp_path: Path, rig: RigConfig, groups: int = 8, **how) -> Path:
 
 
 def offline(store: Path) -> Path:
-    return Path(process(store_input(RecordedStore(store)), store.with_name("offline.ome.zarr"))["store"])
+    return Path(
+        process(store_input(RecordedStore(store)), store.with_name("offline.ome.zarr"))["store"]
+    )
 
 
 def assert_same(store: Path, reference: Path) -> None:
     yaozarrs.validate_zarr_store(str(store))
     assert_equal(store, reference)
-    np.testing.assert_array_equal(read_localisations(store / TABLE), read_localisations(reference / TABLE))
+    np.testing.assert_array_equal(
+        read_localisations(store / TABLE), read_localisations(reference / TABLE)
+    )
 
 
 def test_raw_is_a_film_and_recon_counts_localisations(tmp_path: Path, rig: RigConfig) -> None:
@@ -89,7 +101,8 @@ def test_raw_is_a_film_and_recon_counts_localisations(tmp_path: Path, rig: RigCo
     assert len(raw["ome"]["omero"]["channels"]) == 1
     assert raw["livesr"]["exposures"] == N
     seconds = [
-        a["ome"]["multiscales"][0]["datasets"][0]["coordinateTransformations"][0]["scale"][0] for a in (raw, recon)
+        a["ome"]["multiscales"][0]["datasets"][0]["coordinateTransformations"][0]["scale"][0]
+        for a in (raw, recon)
     ]
     assert seconds[0] * N == pytest.approx(seconds[1])
     about = recon["livesr"]["intensity"]
@@ -113,7 +126,9 @@ def test_process_repeats_the_run(tmp_path: Path, more: str) -> None:
 
 
 @pytest.mark.parametrize("more", ["", SLIDING])
-def test_backfill_puts_dropped_groups_into_every_image_that_lacks_them(tmp_path: Path, more: str, monkeypatch) -> None:
+def test_backfill_puts_dropped_groups_into_every_image_that_lacks_them(
+    tmp_path: Path, more: str, monkeypatch
+) -> None:
     rig = small_rig(tmp_path, more)
     with monkeypatch.context() as patched:
         give_up(patched, {2, 3})
@@ -136,7 +151,10 @@ def test_predictions_follow_the_images_that_backfill_corrects(
     with monkeypatch.context() as patched:
         give_up(patched, {3})
         store = recorded(
-            tmp_path, small_rig(tmp_path, more).with_engine("mixing"), policy="latest", pace_s=lambda t: 0.1
+            tmp_path,
+            small_rig(tmp_path, more).with_engine("mixing"),
+            policy="latest",
+            pace_s=lambda t: 0.1,
         )
     reference = offline(store)
     backfill(store)
@@ -163,7 +181,9 @@ def test_a_film_from_a_tiff_may_end_within_a_group(tmp_path: Path, rig: RigConfi
 
     frames = film(4, rig).reshape(-1, SIZE, SIZE)[:-2]
     tifffile.imwrite(tmp_path / "film.tif", frames)
-    store = Path(process(recording_input(tmp_path / "film.tif", rig), tmp_path / "film.ome.zarr")["store"])
+    store = Path(
+        process(recording_input(tmp_path / "film.tif", rig), tmp_path / "film.ome.zarr")["store"]
+    )
     assert len(array(store, "recon")) == 4
     np.testing.assert_array_equal(array(store, "raw")[: len(frames)], frames)
     assert not array(store, "raw")[len(frames) :].any()
@@ -208,7 +228,10 @@ def test_a_film_of_planes_is_refused(tmp_path: Path, rig: RigConfig) -> None:
 
 
 def test_positions_and_thousands_of_frames(tmp_path: Path) -> None:
-    """Each position has its film, its image and its table; a group of two thousand frames is one shard."""
+    """Each position has its film, its image and its table.
+
+    A group of two thousand frames is one shard.
+    """
     rig = small_rig(tmp_path)
     live = Live(rig, tmp_path / "two.ome.zarr", positions=("a", "b"))
     live.record(film(3, rig))
@@ -219,7 +242,11 @@ def test_positions_and_thousands_of_frames(tmp_path: Path) -> None:
     assert len(array(live.sink.path, "raw_b_647")) == 3 * N
 
     folder = rig.folder
-    text = (folder / "rig.yaml").read_text(encoding="utf-8").replace(f"frames: {N}\n", "frames: 2000\n")
+    text = (
+        (folder / "rig.yaml")
+        .read_text(encoding="utf-8")
+        .replace(f"frames: {N}\n", "frames: 2000\n")
+    )
     (folder / "rig.yaml").write_text(text, encoding="utf-8")
     long = Live(load_rig(folder), tmp_path / "long.ome.zarr")
     frames = np.tile(film(10, rig).reshape(1, -1, SIZE, SIZE), (1, 40, 1, 1))[:, :2000]
@@ -228,4 +255,6 @@ def test_positions_and_thousands_of_frames(tmp_path: Path) -> None:
     raw = zarr.open_array(long.sink.path / "raw" / "0", mode="r")
     assert raw.shape[0] == 4000
     assert raw.shards[0] % 2000 == 0
-    np.testing.assert_array_equal(raw[1990:2010], np.concatenate([frames[0, 1990:], frames[0, :10]]))
+    np.testing.assert_array_equal(
+        raw[1990:2010], np.concatenate([frames[0, 1990:], frames[0, :10]])
+    )

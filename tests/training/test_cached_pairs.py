@@ -43,7 +43,9 @@ def test_a_sparse_structure_is_in_more_crops_than_chance_puts_it(tmp_path: Path)
     write(tmp_path / "pairs")
 
     def share(tries: int) -> float:
-        _, targets = CachedPairs(tmp_path / "pairs", tries=tries).batch(np.random.default_rng(0), 300, 16)
+        _, targets = CachedPairs(tmp_path / "pairs", tries=tries).batch(
+            np.random.default_rng(0), 300, 16
+        )
         return float(np.mean(targets[:, 1].max((1, 2)) > 0))
 
     assert share(8) > 1.3 * share(1)
@@ -78,7 +80,10 @@ def test_a_network_of_one_frame_is_given_the_middle_one(tmp_path: Path) -> None:
     folder = write(tmp_path / "pairs")
     three, one = CachedPairs(folder), CachedPairs(folder, window=1)
     for all_frames, middle in (
-        (three.batch(np.random.default_rng(1), 3, 16)[0], one.batch(np.random.default_rng(1), 3, 16)[0]),
+        (
+            three.batch(np.random.default_rng(1), 3, 16)[0],
+            one.batch(np.random.default_rng(1), 3, 16)[0],
+        ),
         (three.validation(2)[0], one.validation(2)[0]),
     ):
         np.testing.assert_array_equal(middle, all_frames[:, all_frames.shape[1] // 2][:, None])

@@ -15,26 +15,40 @@ def pair(shape: tuple[int, ...] = (2, 3, 40, 52)) -> tuple[torch.Tensor, torch.T
     rng = np.random.default_rng(0)
     target = gaussian_filter(rng.random(shape), (0, 0, 2, 2))
     prediction = target + rng.normal(0, 0.02, shape)
-    return torch.from_numpy(prediction.astype(np.float32)), torch.from_numpy(target.astype(np.float32))
+    return torch.from_numpy(prediction.astype(np.float32)), torch.from_numpy(
+        target.astype(np.float32)
+    )
 
 
 def test_ssim_is_that_of_skimage() -> None:
     prediction, target = pair()
-    options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1.0}
+    options = {
+        "gaussian_weights": True,
+        "sigma": 1.5,
+        "use_sample_covariance": False,
+        "data_range": 1.0,
+    }
     images = zip(prediction.flatten(0, 1).numpy(), target.flatten(0, 1).numpy(), strict=True)
-    expected = np.mean([structural_similarity(p.astype(float), t.astype(float), **options) for p, t in images])
+    expected = np.mean(
+        [structural_similarity(p.astype(float), t.astype(float), **options) for p, t in images]
+    )
     assert float(ssim(prediction, target)) == pytest.approx(expected, abs=1e-4)
 
 
 def test_ssim_with_the_papers_constants_forgives_a_faint_background() -> None:
-    dark, faint = torch.zeros(1, 1, 32, 32), torch.full((1, 1, 32, 32), 0.018)  # what a sigmoid starts with
+    dark, faint = (
+        torch.zeros(1, 1, 32, 32),
+        torch.full((1, 1, 32, 32), 0.018),
+    )  # what a sigmoid starts with
     assert float(ssim(faint, dark)) < 0.3
     assert float(ssim(faint, dark, constants=(0.01, 0.03))) > 0.95
 
 
 def test_every_second_window_gives_nearly_the_same_mean() -> None:
     prediction, target = pair((2, 3, 128, 128))
-    assert float(ssim(prediction, target, stride=2)) == pytest.approx(float(ssim(prediction, target)), abs=2e-3)
+    assert float(ssim(prediction, target, stride=2)) == pytest.approx(
+        float(ssim(prediction, target)), abs=2e-3
+    )
 
 
 def test_ssim_of_an_image_with_itself_is_one() -> None:
@@ -52,7 +66,9 @@ def test_combination_loss_is_the_papers_formula() -> None:
     sums = prediction.sum(1, keepdim=True), target.sum(1, keepdim=True)
     mse = torch.mean((prediction - target) ** 2) + 0.02 * torch.mean((sums[0] - sums[1]) ** 2)
     constants = (0.01, 0.03)
-    structure = (1 - ssim(prediction, target, 2, constants)) + 0.02 * (1 - ssim(*sums, 2, constants))
+    structure = (1 - ssim(prediction, target, 2, constants)) + 0.02 * (
+        1 - ssim(*sums, 2, constants)
+    )
     terms = CombinationLoss()(prediction, target)
     torch.testing.assert_close(terms.total, mse + 0.1 * structure)
     assert list(terms.parts) == ["mse", "structure", "summation"]
@@ -87,9 +103,13 @@ def test_a_dim_structure_counts_more_in_a_balanced_loss_and_an_absent_one_as_bef
     def loss(wrong: int, balance: float) -> float:
         prediction = target.clone()
         prediction[:, wrong] = prediction[:, wrong] * 0.5 + 0.05
-        return float(CombinationLoss(structure=0, summation=0, balance=balance)(prediction, target).total)
+        return float(
+            CombinationLoss(structure=0, summation=0, balance=balance)(prediction, target).total
+        )
 
-    assert loss(1, 0.5) == pytest.approx(4 * loss(1, 0), rel=0.03), "(4 ^ 2) ^ (0.5 / 2) = 2, and it is squared"
+    assert loss(1, 0.5) == pytest.approx(4 * loss(1, 0), rel=0.03), (
+        "(4 ^ 2) ^ (0.5 / 2) = 2, and it is squared"
+    )
     assert loss(1, 1.0) == pytest.approx(16 * loss(1, 0), rel=0.03)
     assert loss(0, 0.5) == pytest.approx(loss(0, 0), rel=0.03)
     assert loss(2, 0.5) == pytest.approx(loss(2, 0))

@@ -25,8 +25,9 @@ def size(network: torch.nn.Module) -> int:
     return sum(p.numel() for p in network.parameters())
 
 
-# The authors' code of EDSR and RCAN has 3 colours in and out: one colour costs 9 weights a feature at the first convolution,
-# and as many at the last, with its bias. RCAN's 15.59 million and EDSR's 1.37 and 40.7 to 43.7 million are the papers'.
+# The authors' code of EDSR and RCAN has 3 colours in and out: one colour costs 9 weights a feature
+# at the first convolution, and as many at the last, with its bias. RCAN's 15.59 million and EDSR's
+# 1.37 and 40.7 to 43.7 million are the papers'.
 PUBLISHED = {
     "IMC-SR 5 x 10 x 64": (lambda: IMCSR(), 3_762_251),
     "IMC-SR without TC": (lambda: IMCSR(frames=1), 3_762_251 - 2 * 9 * 64),
@@ -54,7 +55,9 @@ def test_imcsr_single_is_one_network_per_structure() -> None:
     assert size(single) == 2 * size(IMCSR(3, 1, **LIGHT))
     channels = single(frames)
     channels[:, 0].sum().backward()
-    assert not any(p.grad.any() for p in single.networks[1].parameters()), "the structures share nothing"
+    assert not any(p.grad.any() for p in single.networks[1].parameters()), (
+        "the structures share nothing"
+    )
     torch.testing.assert_close(channels[:, 1:], single.networks[1](frames))
 
 
@@ -102,7 +105,9 @@ def test_the_unet_has_23_convolutions_and_skips_on_every_level() -> None:
 def test_fourier_attention_sees_the_spectrum_and_not_where_things_are() -> None:
     attention, x = FourierAttention(8, 4), image(1, 8, 16, 16)
     moved = torch.roll(x, (3, 5), (2, 3))
-    torch.testing.assert_close(attention(moved), torch.roll(attention(x), (3, 5), (2, 3)), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        attention(moved), torch.roll(attention(x), (3, 5), (2, 3)), atol=1e-4, rtol=1e-4
+    )
 
 
 @pytest.mark.parametrize("scale", [1, 2])
@@ -128,7 +133,9 @@ def test_the_restoring_head_can_remove_noise_and_shares_out_what_it_predicts() -
 @pytest.mark.parametrize("head", ["sigmoid", "partition", "restore"])
 @pytest.mark.parametrize("unshuffle", [1, 2, 4])
 def test_output_has_one_image_of_the_input_size_per_structure(head: str, unshuffle: int) -> None:
-    network = networks.build("imcsr", frames=3, channels=2, head=head, **{**LIGHT, "unshuffle": unshuffle})
+    network = networks.build(
+        "imcsr", frames=3, channels=2, head=head, **{**LIGHT, "unshuffle": unshuffle}
+    )
     assert network(image(2, 3, 20, 28)).shape == (2, 2, 20, 28)
 
 
@@ -144,7 +151,11 @@ def test_the_strided_first_convolution_is_the_3x3_one_on_unshuffled_input() -> N
     network, frames = IMCSR(**LIGHT), image(1, 3, 12, 16)
     strided = network.head[0]
     width, inputs, r = LIGHT["width"], 3, 2
-    kernel = strided.weight.reshape(width, inputs, 3, r, 3, r).permute(0, 1, 3, 5, 2, 4).reshape(width, -1, 3, 3)
+    kernel = (
+        strided.weight.reshape(width, inputs, 3, r, 3, r)
+        .permute(0, 1, 3, 5, 2, 4)
+        .reshape(width, -1, 3, 3)
+    )
     expected = F.conv2d(F.pixel_unshuffle(frames, r), kernel, strided.bias, padding=1)
     torch.testing.assert_close(strided(frames), expected, atol=1e-5, rtol=1e-5)
 
@@ -178,7 +189,11 @@ def test_edsr_upscales(scale: int) -> None:
 
 @pytest.mark.parametrize(
     ("parameters", "message"),
-    [({"frames": 2}, "odd"), ({"head": "softmax"}, "partition"), ({"activation": "swish"}, "gelu_erf")],
+    [
+        ({"frames": 2}, "odd"),
+        ({"head": "softmax"}, "partition"),
+        ({"activation": "swish"}, "gelu_erf"),
+    ],
 )
 def test_what_cannot_be_built_is_refused(parameters: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
@@ -198,4 +213,6 @@ def test_a_saved_network_comes_back_the_same(tmp_path: Path) -> None:
     network = IMCSR(head="partition", **LIGHT)
     networks.save(tmp_path / "weights.pt", network, "imcsr", {"head": "partition", **LIGHT})
     frames = image(1, 3, 16, 16)
-    torch.testing.assert_close(networks.load(tmp_path / "weights.pt")(frames), network(frames), rtol=0, atol=0)
+    torch.testing.assert_close(
+        networks.load(tmp_path / "weights.pt")(frames), network(frames), rtol=0, atol=0
+    )

@@ -1,4 +1,7 @@
-"""Pairs from a user's own images, and pairs for upscaling: what goes in comes out, and bad files are named."""
+"""Pairs from a user's own images, and pairs for upscaling.
+
+What goes in comes out, and bad files are named.
+"""
 
 from __future__ import annotations
 
@@ -76,7 +79,10 @@ def test_of_biosrs_er_a_cell_trains_or_validates(tmp_path: Path) -> None:
         for kind, t in (("GTSIM", 1), ("RawGTSIMData", 9), ("RawSIMData", 9)):
             (tmp_path / cell / kind).mkdir(parents=True)
             for level in range(1, 4):
-                mrcfile.write(tmp_path / cell / kind / f"{kind}_level_{level:02d}.mrc", np.squeeze(picture(level, t)))
+                mrcfile.write(
+                    tmp_path / cell / kind / f"{kind}_level_{level:02d}.mrc",
+                    np.squeeze(picture(level, t)),
+                )
     assert {f.path.parent.name for f in find_images(tmp_path, SIZE)} == {"GTSIM"}
     er = images({"er": str(tmp_path)})
     cells = {
@@ -88,7 +94,9 @@ def test_of_biosrs_er_a_cell_trains_or_validates(tmp_path: Path) -> None:
     assert not set(cells["train"]) & set(cells["validation"])
 
 
-def test_a_bad_file_is_named_and_refused_or_left_out(folders: dict[str, str], caplog: pytest.LogCaptureFixture) -> None:
+def test_a_bad_file_is_named_and_refused_or_left_out(
+    folders: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
     (Path(folders["blobs"]) / "9-broken.tif").write_bytes(b"II*\0 this is no TIFF")
     tifffile.imwrite(Path(folders["blobs"]) / "8-small.tif", picture(1, side=32)[0])
     with pytest.raises(ConfigError, match=r"8-small.tif .* 32 x 32"):
@@ -98,7 +106,9 @@ def test_a_bad_file_is_named_and_refused_or_left_out(folders: dict[str, str], ca
     assert [word in caplog.text for word in ("8-small.tif", "9-broken.tif")] == [True, True]
 
 
-def test_whatever_a_decoder_raises_names_the_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_whatever_a_decoder_raises_names_the_file(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     tifffile.imwrite(tmp_path / "good.tif", picture(1)[0])
     tifffile.imwrite(tmp_path / "packed.tif", picture(1)[0], compression="zlib")
     write_zarr(tmp_path / "chunk.zarr", picture(1))
@@ -132,9 +142,13 @@ def test_a_folder_without_images_is_named(tmp_path: Path) -> None:
 
 
 def test_training_and_validation_share_no_file(folders: dict[str, str]) -> None:
-    train, validation = (CompositePairs.find(images(folders), SIZE, part) for part in ("train", "validation"))
+    train, validation = (
+        CompositePairs.find(images(folders), SIZE, part) for part in ("train", "validation")
+    )
     for name in folders:
-        assert {f.path for f in train.files[name]}.isdisjoint(f.path for f in validation.files[name])
+        assert {f.path for f in train.files[name]}.isdisjoint(
+            f.path for f in validation.files[name]
+        )
         assert len(train.files[name]) + len(validation.files[name]) == 3
     (Path(folders["blobs"]) / "1.tiff").unlink()
     (Path(folders["blobs"]) / "2.tiff").unlink()
@@ -160,7 +174,9 @@ def test_brightness_varies_within_its_ratio(folders: dict[str, str]) -> None:
 
 def test_a_camera_adds_noise_to_the_input_only(folders: dict[str, str]) -> None:
     def misfit(photons: tuple[float, float] | None) -> float:
-        frames, targets = CompositePairs.find(images(folders, photons=photons), SIZE, "train").make((1, 5))
+        frames, targets = CompositePairs.find(images(folders, photons=photons), SIZE, "train").make(
+            (1, 5)
+        )
         return float(np.std(frames[1] - targets.sum(0)))
 
     assert misfit((20, 20.1)) > 2 * misfit((500, 501)) > 4 * misfit(None)
@@ -188,12 +204,16 @@ def test_noisy_images_make_the_input_and_clean_ones_the_truth(tmp_path: Path) ->
 def test_a_noisy_image_of_another_field_is_refused(tmp_path: Path) -> None:
     for kind, seed in (("clean", 1), ("noisy", 2)):
         (tmp_path / kind).mkdir()
-        tifffile.imwrite(tmp_path / kind / "a.tif", picture(seed)[0] * (1 if kind == "clean" else -1))
+        tifffile.imwrite(
+            tmp_path / kind / "a.tif", picture(seed)[0] * (1 if kind == "clean" else -1)
+        )
     with pytest.raises(ConfigError, match="same field"):
         find_images(tmp_path, SIZE)
 
 
-def test_own_pairs_are_cached_and_the_same_from_any_worker(folders: dict[str, str], tmp_path: Path) -> None:
+def test_own_pairs_are_cached_and_the_same_from_any_worker(
+    folders: dict[str, str], tmp_path: Path
+) -> None:
     maker = CompositePairs.find(images(folders), SIZE, "train")
     one = write_pairs(tmp_path / "one", maker, 5, seed=3)
     two = write_pairs(tmp_path / "two", maker, 5, seed=3, workers=2)
@@ -201,10 +221,15 @@ def test_own_pairs_are_cached_and_the_same_from_any_worker(folders: dict[str, st
         np.testing.assert_array_equal(np.load(one / name), np.load(two / name))
     assert CachedPairs(one).meta["channels"] == ["spots", "blobs"]
     with pytest.raises(ValueError, match="differ in images"):
-        write_pairs(tmp_path / "one", CompositePairs.find(images(folders, photons=(9, 90)), SIZE, "train"), 5, seed=3)
+        write_pairs(
+            tmp_path / "one",
+            CompositePairs.find(images(folders, photons=(9, 90)), SIZE, "train"),
+            5,
+            seed=3,
+        )
 
 
-# -- upscaling ---------------------------------------------------------------------------------------------------------
+# -- upscaling -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
@@ -212,9 +237,14 @@ def test_downsampling_is_torchs_bilinear(scale: int) -> None:
     torch = pytest.importorskip("torch")
     image = picture(4, side=48)[0]
     expected = torch.nn.functional.interpolate(
-        torch.from_numpy(image)[None, None], scale_factor=1 / scale, mode="bilinear", align_corners=False
+        torch.from_numpy(image)[None, None],
+        scale_factor=1 / scale,
+        mode="bilinear",
+        align_corners=False,
     )
-    np.testing.assert_allclose(bilinear_downsampled(image, scale), expected[0, 0].numpy(), rtol=1e-5)
+    np.testing.assert_allclose(
+        bilinear_downsampled(image, scale), expected[0, 0].numpy(), rtol=1e-5
+    )
 
 
 def test_downsampling_needs_a_multiple() -> None:
@@ -227,7 +257,11 @@ def test_downsampling_needs_a_multiple() -> None:
 def test_upscaling_pairs_are_one_image_at_two_samplings(modality: str, scale: int) -> None:
     maker = UpscalePairs(SIZE, scale, modality)
     coarse, fine = maker.make((5, 2))  # a cell that is in the field
-    assert maker.shapes == ((1, SIZE // scale, SIZE // scale), (1, SIZE, SIZE)) == (coarse.shape, fine.shape)
+    assert (
+        maker.shapes
+        == ((1, SIZE // scale, SIZE // scale), (1, SIZE, SIZE))
+        == (coarse.shape, fine.shape)
+    )
     np.testing.assert_allclose(bilinear_downsampled(fine[0], scale), coarse[0], atol=1e-5)
     assert np.std(fine) > 0.02
 
@@ -237,7 +271,7 @@ def test_own_images_can_be_upscaled(folders: dict[str, str]) -> None:
     assert (coarse.shape, fine.shape) == ((1, SIZE // 2, SIZE // 2), (1, SIZE, SIZE))
 
 
-# -- what a recipe says ------------------------------------------------------------------------------------------------
+# -- what a recipe says ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -251,4 +285,6 @@ def test_own_images_can_be_upscaled(folders: dict[str, str]) -> None:
 )
 def test_a_recipe_that_makes_no_sense_is_refused(changes: dict[str, object], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
-        DataConfig.model_validate({"train": 1, "validation": 1, "seed": 1, "validation_seed": 2, **changes})
+        DataConfig.model_validate(
+            {"train": 1, "validation": 1, "seed": 1, "validation_seed": 2, **changes}
+        )

@@ -1,4 +1,7 @@
-"""Crops composed anew while training: what is to be found is what was added, however the frame was treated."""
+"""Crops composed anew while training.
+
+What is to be found is what was added, however the frame was treated.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,9 @@ def composites(
     return list(zip(frames, targets, strict=True))
 
 
-def test_structures_of_different_cells_make_still_frames_of_what_is_to_be_found(tmp_path: Path) -> None:
+def test_structures_of_different_cells_make_still_frames_of_what_is_to_be_found(
+    tmp_path: Path,
+) -> None:
     found = [(frames, parts) for frames, parts in composites(tmp_path / "pairs") if parts.any()]
     assert len(found) > 36
     for window, parts in found:
@@ -54,20 +59,32 @@ def test_structures_of_different_cells_make_still_frames_of_what_is_to_be_found(
 
 
 def test_any_structure_may_be_missing_and_all_of_them(tmp_path: Path) -> None:
-    shown = [tuple(bool(part.any()) for part in parts) for _, parts in composites(tmp_path / "pairs", 80, absent=0.5)]
+    shown = [
+        tuple(bool(part.any()) for part in parts)
+        for _, parts in composites(tmp_path / "pairs", 80, absent=0.5)
+    ]
     assert set(shown) == {(True, True), (True, False), (False, True), (False, False)}
 
 
 def test_some_of_them_are_noise_in_which_nothing_is_to_be_found(tmp_path: Path) -> None:
     folder = spotted(tmp_path / "pairs")
     frames = np.load(folder / "frames.npy")
-    np.save(folder / "frames.npy", frames + np.random.default_rng(1).normal(0, 0.1, frames.shape).astype(np.float16))
-    frames, targets = RecombinedPairs(CachedPairs(folder), 1.0).batch(np.random.default_rng(2), 60, 32)
+    np.save(
+        folder / "frames.npy",
+        frames + np.random.default_rng(1).normal(0, 0.1, frames.shape).astype(np.float16),
+    )
+    frames, targets = RecombinedPairs(CachedPairs(folder), 1.0).batch(
+        np.random.default_rng(2), 60, 32
+    )
     blank = frames[~targets.any((1, 2, 3))]
     assert 0 < len(blank) < 20
     for window in blank:
-        assert 0.7 * BRIGHT_LEVEL < window[1].max() < 3 * BRIGHT_LEVEL, "stretched as a live frame would be"
-        assert abs(np.corrcoef(window[0].ravel(), window[1].ravel())[0, 1]) < 0.3, "each frame has noise of its own"
+        assert 0.7 * BRIGHT_LEVEL < window[1].max() < 3 * BRIGHT_LEVEL, (
+            "stretched as a live frame would be"
+        )
+        assert abs(np.corrcoef(window[0].ravel(), window[1].ravel())[0, 1]) < 0.3, (
+            "each frame has noise of its own"
+        )
 
 
 def test_the_share_of_composites_is_kept_and_the_rest_is_as_drawn(tmp_path: Path) -> None:
@@ -75,7 +92,9 @@ def test_the_share_of_composites_is_kept_and_the_rest_is_as_drawn(tmp_path: Path
     some = RecombinedPairs(pairs, 0.5).batch(np.random.default_rng(3), 64, 16)[0]
     drawn = pairs.batch(np.random.default_rng(3), 64, 16)[0]
     assert 16 < sum(np.array_equal(a, b) for a, b in zip(some, drawn, strict=True)) < 48
-    np.testing.assert_array_equal(RecombinedPairs(pairs, 0.0).batch(np.random.default_rng(3), 64, 16)[0], drawn)
+    np.testing.assert_array_equal(
+        RecombinedPairs(pairs, 0.0).batch(np.random.default_rng(3), 64, 16)[0], drawn
+    )
 
 
 def test_upscaling_cannot_be_composed_anew(tmp_path: Path) -> None:

@@ -68,11 +68,15 @@ def test_seeds_differ(pairs, tmp_path):
 
 
 def test_finished_folder_is_left_alone(pairs):
-    before = [(pairs / name).stat().st_mtime_ns for name in ("frames.npy", "targets.npy", "meta.json")]
+    before = [
+        (pairs / name).stat().st_mtime_ns for name in ("frames.npy", "targets.npy", "meta.json")
+    ]
     calls = []
     write_pairs(pairs, 3, seed=7, size=SIZE, progress=lambda done, total: calls.append(done))
     assert calls == []
-    assert before == [(pairs / name).stat().st_mtime_ns for name in ("frames.npy", "targets.npy", "meta.json")]
+    assert before == [
+        (pairs / name).stat().st_mtime_ns for name in ("frames.npy", "targets.npy", "meta.json")
+    ]
     assert not (pairs / "done.npy").exists()
 
 
@@ -90,7 +94,9 @@ def test_interrupted_folder_is_continued(pairs, tmp_path):
     with pytest.raises(FileNotFoundError):
         CachedPairs(tmp_path)
     calls = []
-    write_pairs(tmp_path, 3, seed=7, size=SIZE, progress=lambda done, total: calls.append((done, total)))
+    write_pairs(
+        tmp_path, 3, seed=7, size=SIZE, progress=lambda done, total: calls.append((done, total))
+    )
     assert calls == [(1, 3), (2, 3), (3, 3)]
     for whole, continued in zip(arrays(pairs), arrays(tmp_path), strict=True):
         np.testing.assert_array_equal(whole, continued)
@@ -109,7 +115,8 @@ def test_targets_sum_to_the_clean_input(seed):
     series = simulate((seed,), 1, size=128, domain=CLEAN)
     total = series.truths[0].sum(0)
     assert np.corrcoef(series.frames[0].ravel(), total.ravel())[0, 1] > 0.995
-    # Clipping at 0 takes the negative rims of the parts, so the sum is a little brighter than the measurement.
+    # Clipping at 0 takes the negative rims of the parts, so the sum is a little brighter than the
+    # measurement.
     assert total.mean() == pytest.approx(series.frames[0].mean(), rel=0.1)
 
 
@@ -130,7 +137,9 @@ def test_edges_of_a_time_lapse_are_repeated():
     frames, targets = series.pair(0)
     background, headroom = series.normalisation[0]
     np.testing.assert_array_equal(frames[0], frames[1])
-    np.testing.assert_allclose(frames[1] * headroom + background, series.frames[0], rtol=1e-4, atol=1e-2)
+    np.testing.assert_allclose(
+        frames[1] * headroom + background, series.frames[0], rtol=1e-4, atol=1e-2
+    )
     np.testing.assert_allclose(targets * headroom, series.truths[0], rtol=1e-4, atol=1e-3)
     last, _ = series.pair(2)
     np.testing.assert_array_equal(last[1], last[2])
@@ -139,7 +148,10 @@ def test_edges_of_a_time_lapse_are_repeated():
 def test_missing_structures_have_empty_targets():
     series = simulate((0,), 1, size=SIZE, domain=Domain(absent=1.0))
     assert series.truths.max() > 0  # never all of them: an empty cell teaches nothing
-    few = [simulate((i,), 1, size=SIZE, domain=Domain(absent=0.9)).truths.max((0, 2, 3)) for i in range(6)]
+    few = [
+        simulate((i,), 1, size=SIZE, domain=Domain(absent=0.9)).truths.max((0, 2, 3))
+        for i in range(6)
+    ]
     assert any((peaks < 1e-3).any() for peaks in few)
 
 

@@ -11,7 +11,9 @@ DOMAIN = Domain(structures=("microtubules", "er"), pixel_size_um=0.04, absent=0.
 
 
 def test_images_repeat_and_differ() -> None:
-    one, again, other = (localisation_image(np.random.default_rng((3, i)), 64, DOMAIN) for i in (0, 0, 1))
+    one, again, other = (
+        localisation_image(np.random.default_rng((3, i)), 64, DOMAIN) for i in (0, 0, 1)
+    )
     np.testing.assert_array_equal(one, again)
     assert not np.array_equal(one, other)
     assert one.dtype == np.float32
@@ -26,5 +28,8 @@ def test_a_localisation_in_a_shifted_histogram_is_a_pyramid() -> None:
 
 
 def test_some_images_were_made_to_be_looked_at() -> None:
-    levels = [len(np.unique(localisation_image(np.random.default_rng((5, i)), 64, DOMAIN))) for i in range(12)]
+    levels = [
+        len(np.unique(localisation_image(np.random.default_rng((5, i)), 64, DOMAIN)))
+        for i in range(12)
+    ]
     assert 1 <= sum(n <= 256 for n in levels) < 12

@@ -1,4 +1,7 @@
-"""The training loop on problems of a few seconds: it learns, resumes exactly and notices collapse."""
+"""The training loop on problems of a few seconds.
+
+It learns, resumes exactly and notices collapse.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,15 @@ from livesr.training.settings import TrainConfig
 from livesr.training.sources import Pairs
 from livesr.training.trainer import Trainer
 
-TINY = {"frames": 1, "channels": 2, "width": 8, "groups": 1, "blocks": 1, "unshuffle": 2, "head": "partition"}
+TINY = {
+    "frames": 1,
+    "channels": 2,
+    "width": 8,
+    "groups": 1,
+    "blocks": 1,
+    "unshuffle": 2,
+    "head": "partition",
+}
 
 
 class SpotsAndBlobs:
@@ -31,7 +42,10 @@ class SpotsAndBlobs:
 
     def batch(self, rng: np.random.Generator, size: int, patch: int) -> Pairs:
         points = (rng.random((size, 2, patch, patch)) < 0.02).astype(np.float32)
-        spots, blobs = gaussian_filter(points[:, 0], (0, 1, 1)), gaussian_filter(points[:, 1], (0, 3, 3))
+        spots, blobs = (
+            gaussian_filter(points[:, 0], (0, 1, 1)),
+            gaussian_filter(points[:, 1], (0, 3, 3)),
+        )
         targets = np.stack([5 * spots, 5 * blobs], 1)
         return targets.sum(1, keepdims=True), targets
 
@@ -104,9 +118,17 @@ def test_bf16_and_channels_last_learn_too(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("optimiser", ["adam", "adamw"])
 @pytest.mark.parametrize("schedule", ["cosine", "plateau", "constant"])
-def test_a_killed_run_resumed_equals_one_that_was_not(tmp_path: Path, optimiser: str, schedule: str) -> None:
+def test_a_killed_run_resumed_equals_one_that_was_not(
+    tmp_path: Path, optimiser: str, schedule: str
+) -> None:
     # Reports every 3 steps: the means of the line after the checkpoint of step 5 begin before it.
-    settings = {"optimiser": optimiser, "schedule": schedule, "patience_steps": 1, "log_every": 3, "validate_every": 6}
+    settings = {
+        "optimiser": optimiser,
+        "schedule": schedule,
+        "patience_steps": 1,
+        "log_every": 3,
+        "validate_every": 6,
+    }
     whole = trainer(tmp_path / "whole", **settings).run()
 
     def kill(progress: Progress) -> None:
@@ -159,7 +181,9 @@ class Slow(SpotsAndBlobs):
 
 def test_a_starving_loader_shows(tmp_path: Path) -> None:
     reports: list[Progress] = []
-    Trainer(config(loaders=1, validate_every=12), Slow(), SpotsAndBlobs(), tmp_path).run(reports.append)
+    Trainer(config(loaders=1, validate_every=12), Slow(), SpotsAndBlobs(), tmp_path).run(
+        reports.append
+    )
     assert max(report.waiting for report in reports) > 0.2
     assert all(0 <= report.waiting <= 1 for report in reports)
 
@@ -176,7 +200,13 @@ def test_a_student_learns_from_its_teacher(tmp_path: Path) -> None:
     weights = tmp_path / "teacher" / "final.pt"
     taught = networks.load(weights)
     student = trainer(
-        tmp_path / "student", teacher=str(weights), teacher_share=1.0, steps=60, lr=4e-3, ema_decay=0, seed=3
+        tmp_path / "student",
+        teacher=str(weights),
+        teacher_share=1.0,
+        steps=60,
+        lr=4e-3,
+        ema_decay=0,
+        seed=3,
     )
     frames = torch.from_numpy(SpotsAndBlobs().validation(4)[0])
     before = torch.mean((student.average(frames) - taught(frames)) ** 2).item()
@@ -187,7 +217,10 @@ def test_a_student_learns_from_its_teacher(tmp_path: Path) -> None:
 
 def test_a_teacher_of_another_shape_is_refused(tmp_path: Path) -> None:
     networks.save(
-        tmp_path / "other.pt", networks.build("imcsr", **{**TINY, "channels": 3}), "imcsr", {**TINY, "channels": 3}
+        tmp_path / "other.pt",
+        networks.build("imcsr", **{**TINY, "channels": 3}),
+        "imcsr",
+        {**TINY, "channels": 3},
     )
     with pytest.raises(ValueError, match="channels 3, this network 2"):
         trainer(tmp_path, teacher=str(tmp_path / "other.pt"))
@@ -196,7 +229,9 @@ def test_a_teacher_of_another_shape_is_refused(tmp_path: Path) -> None:
 def test_a_network_begins_with_what_fits_of_another(tmp_path: Path) -> None:
     trainer(tmp_path / "first", steps=4).run()
     known = networks.load(tmp_path / "first" / "best.pt").state_dict()
-    wider = trainer(tmp_path / "second", start=str(tmp_path / "first"), parameters={**TINY, "channels": 3})
+    wider = trainer(
+        tmp_path / "second", start=str(tmp_path / "first"), parameters={**TINY, "channels": 3}
+    )
     begun = wider.network.state_dict()
     same = {name for name in begun if begun[name].shape == known[name].shape}
     assert 0 < len(same) < len(begun), "the head has another number of channels"
@@ -211,7 +246,9 @@ def test_patches_are_counted_over_all_runs(tmp_path: Path) -> None:
     reports: list[Progress] = []
     trainer(tmp_path / "first", steps=4).run(reports.append)
     assert reports[-1].patches == 4 * 4
-    trainer(tmp_path / "second", steps=3, start=str(tmp_path / "first" / "final.pt")).run(reports.append)
+    trainer(tmp_path / "second", steps=3, start=str(tmp_path / "first" / "final.pt")).run(
+        reports.append
+    )
     assert reports[-1].patches == 4 * 4 + 3 * 4
     assert json.loads((tmp_path / "second" / "start.json").read_text())["patches"] == 4 * 4
     with (tmp_path / "second" / "log.csv").open(newline="") as file:
@@ -220,8 +257,12 @@ def test_patches_are_counted_over_all_runs(tmp_path: Path) -> None:
 
 def test_a_constant_rate_stays_when_the_budget_grows(tmp_path: Path) -> None:
     rates: list[float] = []
-    trainer(tmp_path, schedule="constant", steps=8, warmup_steps=4).run(lambda progress: rates.append(progress.lr))
-    trainer(tmp_path, schedule="constant", steps=12, warmup_steps=4).run(lambda progress: rates.append(progress.lr))
+    trainer(tmp_path, schedule="constant", steps=8, warmup_steps=4).run(
+        lambda progress: rates.append(progress.lr)
+    )
+    trainer(tmp_path, schedule="constant", steps=12, warmup_steps=4).run(
+        lambda progress: rates.append(progress.lr)
+    )
     lr = config().lr
     assert rates == pytest.approx([lr / 4, lr / 2, 3 * lr / 4, *[lr] * 9])
 
@@ -229,14 +270,18 @@ def test_a_constant_rate_stays_when_the_budget_grows(tmp_path: Path) -> None:
 def test_a_deeper_network_begins_as_the_shallower_one(tmp_path: Path) -> None:
     trainer(tmp_path / "first", steps=4).run()
     shallow = networks.load(tmp_path / "first" / "best.pt")
-    deep = trainer(tmp_path / "second", start=str(tmp_path / "first"), parameters={**TINY, "blocks": 3}).average
+    deep = trainer(
+        tmp_path / "second", start=str(tmp_path / "first"), parameters={**TINY, "blocks": 3}
+    ).average
     frames = torch.from_numpy(SpotsAndBlobs().validation(2)[0])
     with torch.inference_mode():
         torch.testing.assert_close(deep(frames), shallow(frames))
 
 
 def test_weights_of_another_kind_are_no_beginning(tmp_path: Path) -> None:
-    networks.save(tmp_path / "other.pt", networks.build("unet", frames=1, width=4, depth=1), "unet", {})
+    networks.save(
+        tmp_path / "other.pt", networks.build("unet", frames=1, width=4, depth=1), "unet", {}
+    )
     with pytest.raises(ValueError, match="begin with a network of its kind"):
         trainer(tmp_path, start=str(tmp_path / "other.pt"))
 
@@ -324,7 +369,9 @@ def test_collapse_is_an_error(
         trainer(tmp_path, **COLLAPSED).run()
 
 
-def test_a_collapsed_run_may_start_anew_at_half_the_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_collapsed_run_may_start_anew_at_half_the_rate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(networks.NETWORKS, "collapsed", Copied)
     reports: list[Progress] = []
     with pytest.raises(TrainingCollapsedError):

@@ -1,4 +1,7 @@
-"""A stream in memory for tests of the preview: messages as `Subscriber` would give them, decoded from real wire bytes."""
+"""A stream in memory for tests of the preview.
+
+Messages as `Subscriber` would give them, decoded from real wire bytes.
+"""
 
 from __future__ import annotations
 
@@ -19,22 +22,42 @@ CHANNELS = (
 
 
 def _through_the_wire(topic: bytes, header: WireHeader, pixels: np.ndarray) -> Message:
-    return decode([bytes(memoryview(part)) for part in encode(topic, header, np.ascontiguousarray(pixels))])
+    return decode(
+        [bytes(memoryview(part)) for part in encode(topic, header, np.ascontiguousarray(pixels))]
+    )
 
 
 def prediction(t: int, pixels: np.ndarray, **fields: Any) -> Message:
     given = {
-        "type": "frame", "stream": "test", "seq": t, "t": t, "t_pub_ns": now_ns(), "t_acq_ns": now_ns(), "shape": pixels.shape,
-        "axes": "cyx", "pixel_size_um": 0.05, "channels": CHANNELS[: len(pixels)], "residual": 0.034, "latency_ms": 61.5,
-    }  # fmt: skip
+        "type": "frame",
+        "stream": "test",
+        "seq": t,
+        "t": t,
+        "t_pub_ns": now_ns(),
+        "t_acq_ns": now_ns(),
+        "shape": pixels.shape,
+        "axes": "cyx",
+        "pixel_size_um": 0.05,
+        "channels": CHANNELS[: len(pixels)],
+        "residual": 0.034,
+        "latency_ms": 61.5,
+    }
     return _through_the_wire(FRAME, WireHeader(**{**given, **fields}), pixels)
 
 
 def measurement(t: int, pixels: np.ndarray, **fields: Any) -> Message:
     given = {
-        "type": "frame", "stream": "test", "seq": t, "t": t, "t_pub_ns": now_ns(), "t_acq_ns": now_ns(), "shape": pixels.shape,
-        "axes": "yx", "pixel_size_um": 0.05, "channels": (WireChannel(label="sim", window=(0, 1000)),),
-    }  # fmt: skip
+        "type": "frame",
+        "stream": "test",
+        "seq": t,
+        "t": t,
+        "t_pub_ns": now_ns(),
+        "t_acq_ns": now_ns(),
+        "shape": pixels.shape,
+        "axes": "yx",
+        "pixel_size_um": 0.05,
+        "channels": (WireChannel(label="sim", window=(0, 1000)),),
+    }
     return _through_the_wire(INPUT, WireHeader(**{**given, **fields}), pixels)
 
 
@@ -60,10 +83,14 @@ class MemorySource(Subscriber):
         self._plain(b"end", "end", {})
 
     def _plain(self, topic: bytes, kind: str, status: dict[str, Any]) -> None:
-        header = WireHeader(type=kind, stream="test", seq=self.received, t_pub_ns=now_ns(), status=status)
+        header = WireHeader(
+            type=kind, stream="test", seq=self.received, t_pub_ns=now_ns(), status=status
+        )
         self.give(decode([topic, header.model_dump_json(exclude_unset=True).encode(), b""]))
 
 
 def flat(t: int, *levels: int, size: int = 64) -> Message:
     """A prediction of three uniform channels."""
-    return prediction(t, np.broadcast_to(np.array(levels, np.uint16)[:, None, None], (len(levels), size, size)))
+    return prediction(
+        t, np.broadcast_to(np.array(levels, np.uint16)[:, None, None], (len(levels), size, size))
+    )

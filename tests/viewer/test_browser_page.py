@@ -1,4 +1,7 @@
-"""The page in a real browser: the right pixels in the right colours, controls that act, and honest words."""
+"""The page in a real browser.
+
+The right pixels in the right colours, controls that act, and honest words.
+"""
 
 import io
 import re
@@ -16,7 +19,9 @@ from livesr.viewer.browser.server import PreviewServer
 from livesr.viewer.chromium import FLAGS, find_chromium
 from livesr.viewer.store_source import StoreSource
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
+sync_api = pytest.importorskip(
+    "playwright.sync_api", reason="playwright is not installed: pip install playwright"
+)
 PATIENCE_MS = 60_000  # of a browser beside everything else that the computer does
 
 
@@ -28,7 +33,11 @@ def browser(tmp_path_factory):
     sync_api.expect.set_options(timeout=PATIENCE_MS)
     with sync_api.sync_playwright() as playwright:
         context = playwright.chromium.launch_persistent_context(
-            profile, executable_path=chromium, args=FLAGS, viewport={"width": 1200, "height": 860}, has_touch=True
+            profile,
+            executable_path=chromium,
+            args=FLAGS,
+            viewport={"width": 1200, "height": 860},
+            has_touch=True,
         )
         yield context
         context.close()
@@ -47,12 +56,16 @@ def server(source):
 
 @pytest.fixture
 def open_page(browser):
-    """Open pages; the test fails if one complained or asked for anything that is not the server's."""
+    """Open pages; the test fails if one complained or asked for anything that is not the
+    server's."""
     pages, complaints, asked = [], [], []
 
     def open_one(url):
         page = browser.new_page()
-        page.on("console", lambda m: complaints.append(m.text) if m.type in {"error", "warning"} else None)
+        page.on(
+            "console",
+            lambda m: complaints.append(m.text) if m.type in {"error", "warning"} else None,
+        )
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("request", lambda request: asked.append(request.url))
         page.set_default_timeout(PATIENCE_MS)
@@ -84,7 +97,9 @@ def pane(shows):
 
 def screenshot(page, shows) -> np.ndarray:
     canvas = page.locator(pane(shows) + " canvas")
-    sync_api.expect(canvas).to_have_css("opacity", re.compile(r"^(0\.42|0\.85|1)$"))  # the fade is over
+    sync_api.expect(canvas).to_have_css(
+        "opacity", re.compile(r"^(0\.42|0\.85|1)$")
+    )  # the fade is over
     return np.asarray(Image.open(io.BytesIO(canvas.screenshot())).convert("RGB")).astype(int)
 
 
@@ -95,7 +110,8 @@ def color_at(picture, y, x):
 
 
 def wait_for_colors(page, shows, colors, atol=5) -> np.ndarray:
-    """Return the picture that has these colours at (y, x), as soon as what was asked of the page is drawn."""
+    """Return the picture that has these colours at (y, x), as soon as what was asked of the page is
+    drawn."""
     deadline = time.monotonic() + PATIENCE_MS / 1000
     while True:
         picture = screenshot(page, shows)
@@ -107,7 +123,10 @@ def wait_for_colors(page, shows, colors, atol=5) -> np.ndarray:
 
 
 def quadrants():
-    """Microtubules, ER / lysosomes, half of the first two, which makes grey; the measurement is grey on the right."""
+    """Microtubules, ER / lysosomes, half of the first two, which makes grey.
+
+    The measurement is grey on the right.
+    """
     frame = np.zeros((3, 128, 128), np.uint16)
     frame[0, :64, :64] = 1000
     frame[1, :64, 64:] = 1000
@@ -118,10 +137,15 @@ def quadrants():
     return measurement(4, grey, pixel_size_um=0.1), prediction(4, frame)
 
 
-PLACES = {(0.4, 0.25): (0, 255, 0), (0.4, 0.75): (255, 0, 255), (0.6, 0.25): (255, 255, 0), (0.6, 0.75): (128,) * 3}
+PLACES = {
+    (0.4, 0.25): (0, 255, 0),
+    (0.4, 0.75): (255, 0, 255),
+    (0.6, 0.25): (255, 255, 0),
+    (0.6, 0.75): (128,) * 3,
+}
 
 
-# ---- pictures -------------------------------------------------------------------------------------------------------
+# ---- pictures ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("raw", [False, True], ids=["jpeg", "16 bit"])
@@ -144,7 +168,10 @@ def test_raw_mode_composes_as_the_server_does(page, source):
     from livesr.viewer.composite import ChannelView, composite
 
     gamma = float(page.inner_text('[data-label="ER"] output'))
-    views = [ChannelView(c.color, c.window, g) for c, g in zip(CHANNELS, (1, round(2**-0.5, 3), 1), strict=True)]
+    views = [
+        ChannelView(c.color, c.window, g)
+        for c, g in zip(CHANNELS, (1, round(2**-0.5, 3), 1), strict=True)
+    ]
     assert gamma == pytest.approx(2**-0.5, abs=0.01)
     script = """async () => {
       const {compose} = await import('./planes.js');
@@ -153,8 +180,12 @@ def test_raw_mode_composes_as_the_server_does(page, source):
       return [...canvas.getContext('2d').getImageData(0, 0, 96, 96).data];
     }"""
     page.evaluate(
-        "([planes, views]) => { window.shown = views.map((v, n) => ({...v, plane: Uint16Array.from(planes[n])})); }",
-        [frame.reshape(3, -1).tolist(), [{"color": v.color, "window": v.window, "gamma": v.gamma} for v in views]],
+        "([planes, views]) => { window.shown = views.map((v, n) => ({...v, plane:"
+        " Uint16Array.from(planes[n])})); }",
+        [
+            frame.reshape(3, -1).tolist(),
+            [{"color": v.color, "window": v.window, "gamma": v.gamma} for v in views],
+        ],
     )
     drawn = np.array(page.evaluate(script)).reshape(96, 96, 4)[..., :3]
     assert np.abs(drawn - composite(frame, views)).max() <= 1
@@ -174,14 +205,18 @@ def test_split_line_is_dragged_over_measurement_and_prediction(page, source):
     source.give(*quadrants())
     wait_for_text(page, ".time", "t 4")
     page.keyboard.press("2")
-    wait_for_colors(page, "composite measurement", {(0.4, 0.25): (0, 0, 0), (0.4, 0.75): (255, 0, 255)})
+    wait_for_colors(
+        page, "composite measurement", {(0.4, 0.25): (0, 0, 0), (0.4, 0.75): (255, 0, 255)}
+    )
     box = page.locator(".pane canvas").bounding_box()
     line = page.locator(".line").bounding_box()
     page.mouse.move(line["x"] + line["width"] / 2, line["y"] + 200)
     page.mouse.down()
     page.mouse.move(box["x"] + 0.9 * box["width"], line["y"] + 210, steps=4)
     page.mouse.up()
-    wait_for_colors(page, "composite measurement", {(0.4, 0.75): (128, 128, 128), (0.4, 0.96): (255, 0, 255)})
+    wait_for_colors(
+        page, "composite measurement", {(0.4, 0.75): (128, 128, 128), (0.4, 0.96): (255, 0, 255)}
+    )
 
 
 def test_zoom_goes_to_the_pixel_and_the_scale_bar_with_it(page, source):
@@ -251,10 +286,12 @@ def test_residual_replaces_the_colours(page, source):
     wait_for_text(page, ".time", "t 4")
     page.keyboard.press("r")
     wait_for_text(page, pane("composite") + " .badges", "residual")
-    wait_for_colors(page, "composite", {(0.4, 0.25): (230, 159, 0)}, atol=8)  # nothing was measured there
+    wait_for_colors(
+        page, "composite", {(0.4, 0.25): (230, 159, 0)}, atol=8
+    )  # nothing was measured there
 
 
-# ---- controls -------------------------------------------------------------------------------------------------------
+# ---- controls ------------------------------------------------------------------------------------
 
 
 def test_colour_visibility_and_contrast_of_a_channel(page, source):
@@ -310,28 +347,52 @@ def test_streams_can_be_chosen(page, source):
     for position in (0, 1):
         level = 1000 * position
         source.give(
-            prediction(0, np.full((3, 8, 8), level, np.uint16), position=position, position_name=f"well {position}")
+            prediction(
+                0,
+                np.full((3, 8, 8), level, np.uint16),
+                position=position,
+                position_name=f"well {position}",
+            )
         )
     wait_for_text(page, "#streams option:first-child", "Newest (well 1)")
     page.select_option("select[name=position]", label="well 0")
     wait_for_colors(page, "composite", {(0.5, 0.5): (0, 0, 0)})
-    assert page.locator("#streams select").count() == 1  # what there is only one of is not asked for
+    assert (
+        page.locator("#streams select").count() == 1
+    )  # what there is only one of is not asked for
 
 
-# ---- words ----------------------------------------------------------------------------------------------------------
+# ---- words ---------------------------------------------------------------------------------------
 
 
 def test_says_what_is_predicted_and_what_is_measured(page, source):
-    source.say(sr_fps=11.07, sr_skipped=3, engine={"": "imcsr-light"}, backend={"": "openvino"}, disk_free_bytes=42e9)
+    source.say(
+        sr_fps=11.07,
+        sr_skipped=3,
+        engine={"": "imcsr-light"},
+        backend={"": "openvino"},
+        disk_free_bytes=42e9,
+    )
     source.give(measurement(0, np.zeros((64, 64), np.uint16)), flat(0, 1, 2, 3))
     for selector, text in {
-        "#state-text": "Live", pane("composite"): "Prediction (AI)", pane("measurement"): "Measurement",
-        "#channels": "Microtubules", "#fps": "11.1", "#latency": "62 ms", "#age": "s", "#skipped": "3",
-        "#residual": "3.4 %", "#disk": "42 GB", "#engine": "imcsr-light", "#backend": "openvino",
+        "#state-text": "Live",
+        pane("composite"): "Prediction (AI)",
+        pane("measurement"): "Measurement",
+        "#channels": "Microtubules",
+        "#fps": "11.1",
+        "#latency": "62 ms",
+        "#age": "s",
+        "#skipped": "3",
+        "#residual": "3.4 %",
+        "#disk": "42 GB",
+        "#engine": "imcsr-light",
+        "#backend": "openvino",
         "#source": "tcp://127.0.0.1:5555",
-    }.items():  # fmt: skip
+    }.items():
         wait_for_text(page, selector, text)
-    chips = page.eval_on_selector_all("#channels .head .chip", "c => c.map(e => getComputedStyle(e).backgroundColor)")
+    chips = page.eval_on_selector_all(
+        "#channels .head .chip", "c => c.map(e => getComputedStyle(e).backgroundColor)"
+    )
     assert chips[:3] == ["rgb(0, 255, 0)", "rgb(255, 0, 255)", "rgb(255, 255, 0)"]
 
 
@@ -355,7 +416,8 @@ def test_one_predicted_channel_is_a_picture_like_any_other(page, source):
     fine = np.full((1, 128, 128), 500, np.uint16)
     white = (CHANNELS[0].model_copy(update={"label": "upscaled", "color": "FFFFFF"}),)
     source.give(
-        measurement(0, np.full((64, 64), 500, np.uint16), pixel_size_um=0.1), prediction(0, fine, channels=white)
+        measurement(0, np.full((64, 64), 500, np.uint16), pixel_size_um=0.1),
+        prediction(0, fine, channels=white),
     )
     wait_for_colors(page, "composite", {(0.5, 0.5): (128,) * 3})
     assert page.locator("#channels .name").all_inner_texts() == ["upscaled", "Measurement"]
@@ -369,7 +431,9 @@ def test_notices_tell_waiting_live_and_ended_apart(page, source):
     source.end()
     wait_for_text(page, "#notice", "Stream ended")
     assert page.title() == "Ended · livesr"
-    page.locator('[data-label="Microtubules"] input[type=checkbox]').uncheck()  # the last picture still obeys
+    page.locator(
+        '[data-label="Microtubules"] input[type=checkbox]'
+    ).uncheck()  # the last picture still obeys
     wait_for_colors(page, "composite", {(0.5, 0.5): (0, 0, 0)})
     source.give(prediction(0, np.zeros((3, 8, 8), np.uint16), stream="another run"))
     wait_for_text(page, "#state-text", "Live")
@@ -379,7 +443,11 @@ def test_warnings_are_shown_as_text_whatever_they_hold(page, source):
     attack = "<img src=x onerror=\"document.title='owned'\">"
     named = (CHANNELS[0].model_copy(update={"label": attack}), *CHANNELS[1:])
     source.say(warnings=[attack])
-    source.give(prediction(0, np.zeros((3, 8, 8), np.uint16), warnings=("Residual is high.",), channels=named))
+    source.give(
+        prediction(
+            0, np.zeros((3, 8, 8), np.uint16), warnings=("Residual is high.",), channels=named
+        )
+    )
     wait_for_text(page, "#warnings", "Residual is high.")
     wait_for_text(page, "#warnings", attack)
     wait_for_text(page, "#channels", attack)
@@ -401,7 +469,7 @@ def test_many_warnings_fold(page, source):
     wait_for_text(page, "#warnings", "A new one.")
 
 
-# ---- streams that come and go ---------------------------------------------------------------------------------------
+# ---- streams that come and go --------------------------------------------------------------------
 
 
 def test_comes_back_by_itself_when_the_server_does(page, source, server):
@@ -439,7 +507,9 @@ def test_a_wrong_link_opens_nothing_and_the_right_one_everything(browser, open_p
         wrong.wait_for_url(link.partition("?")[0], timeout=PATIENCE_MS)
         wrong.close()
         source.give(flat(0, 0, 0, 0))
-        wait_for_text(open_page(link.partition("?")[0]), "#state-text", "Live")  # the browser has been let in
+        wait_for_text(
+            open_page(link.partition("?")[0]), "#state-text", "Live"
+        )  # the browser has been let in
 
 
 def test_keeps_up_with_a_stream_and_skips_what_it_cannot_show(page, source):
@@ -471,7 +541,7 @@ def test_nothing_is_wider_than_the_window(page, source, width):
     page.set_viewport_size({"width": 1200, "height": 860})
 
 
-# ---- stores ---------------------------------------------------------------------------------------------------------
+# ---- stores --------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -491,13 +561,11 @@ def test_a_store_plays_pauses_and_is_scrubbed(open_page, store):
         wait_for_text(page, "#state-text", "Recorded")
         wait_for_text(page, "#moment", "3 of 5")
         page.keyboard.press("Space")
-        page.wait_for_function(  # five times as long as a picture is shown
-            """async () => {
+        page.wait_for_function("""async () => {
               const moment = () => document.querySelector("#moment").innerText, stopped = moment();
               await new Promise(later => setTimeout(later, 400));
               return moment() === stopped;
-            }"""
-        )
+            }""")  # five times as long as a picture is shown
         page.locator("#scrub").fill("4")
         wait_for_text(page, "#moment", "t 4 · 5 of 5")
         wait_for_text(page, ".time", "t 4")

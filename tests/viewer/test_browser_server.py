@@ -43,7 +43,9 @@ def server(source):
 
 
 def get(server, path, **headers):
-    with closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE_S)) as connection:
+    with closing(
+        http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE_S)
+    ) as connection:
         connection.request("GET", path, headers=headers)
         response = connection.getresponse()
         return response, response.read()
@@ -51,7 +53,13 @@ def get(server, path, **headers):
 
 def join(server, path="/stream", origin=None, **options) -> ClientConnection:
     origin = origin or f"http://127.0.0.1:{server.port}"
-    return connect(f"ws://127.0.0.1:{server.port}{path}", origin=origin, max_size=None, compression=None, **options)
+    return connect(
+        f"ws://127.0.0.1:{server.port}{path}",
+        origin=origin,
+        max_size=None,
+        compression=None,
+        **options,
+    )
 
 
 def next_text(page, kind):
@@ -95,7 +103,7 @@ def silent(page, seconds=0.3):
     return True
 
 
-# ---- files ----------------------------------------------------------------------------------------------------------
+# ---- files ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -129,8 +137,16 @@ def test_page_needs_nothing_from_outside(server):
 
 @pytest.mark.parametrize(
     "path",
-    ["/server.py", "/../server.py", "/%2e%2e/pyproject.toml", "//etc/passwd", "/app.js/", "/..%2f..%2fetc/passwd", "//[x"],
-)  # fmt: skip
+    [
+        "/server.py",
+        "/../server.py",
+        "/%2e%2e/pyproject.toml",
+        "//etc/passwd",
+        "/app.js/",
+        "/..%2f..%2fetc/passwd",
+        "//[x",
+    ],
+)
 def test_serves_nothing_else_of_this_machine(server, path):
     assert get(server, path)[0].status == 404
 
@@ -151,10 +167,12 @@ def test_nonsense_instead_of_http_harms_nobody(server, source):
     assert get(server, "/")[0].status == 200
 
 
-# ---- who may join ---------------------------------------------------------------------------------------------------
+# ---- who may join --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1:1", "file://", "http://localhost"])
+@pytest.mark.parametrize(
+    "origin", ["http://evil.example", "null", "http://127.0.0.1:1", "file://", "http://localhost"]
+)
 def test_page_of_another_site_is_refused(server, origin):
     with pytest.raises(InvalidStatus) as refused:
         join(server, origin=origin)
@@ -175,7 +193,15 @@ def test_beyond_loopback_a_browser_needs_an_invitation(source):
         assert server.url == f"http://0.0.0.0:{server.port}/"
         code = server.invite().partition("?")[2]
         assert len(code) > 30
-        for path in ("/", "/index.html", "/?code=", "/?code=wrong", "/?code=%F0%9F", "/stream", f"/stream?{code}"):
+        for path in (
+            "/",
+            "/index.html",
+            "/?code=",
+            "/?code=wrong",
+            "/?code=%F0%9F",
+            "/stream",
+            f"/stream?{code}",
+        ):
             assert get(server, path)[0].status == 403
         response, welcome = get(server, f"/?{code}")
         assert response.status == 200
@@ -188,7 +214,11 @@ def test_beyond_loopback_a_browser_needs_an_invitation(source):
             assert b"Measurement" in get(server, "/", Cookie=f"other=1; {cookie}")[1]
         with join(server, additional_headers={"Cookie": cookie}) as page:
             assert next_text(page, "status")["state"] == "waiting"
-        for headers in ({}, {"Cookie": cookie + "x"}, {"Cookie": "livesr-00000000=" + cookie.partition("=")[2]}):
+        for headers in (
+            {},
+            {"Cookie": cookie + "x"},
+            {"Cookie": "livesr-00000000=" + cookie.partition("=")[2]},
+        ):
             with pytest.raises(InvalidStatus):
                 join(server, additional_headers=headers)
         with pytest.raises(InvalidStatus):
@@ -212,7 +242,10 @@ def test_an_invitation_is_used_once_and_the_second_use_says_what_to_do(source):
 
 
 def test_invitations_are_few_and_a_server_knows_its_own_only(source):
-    with PreviewServer(source.pairs, host="0.0.0.0") as one, PreviewServer(source.pairs, host="0.0.0.0") as other:
+    with (
+        PreviewServer(source.pairs, host="0.0.0.0") as one,
+        PreviewServer(source.pairs, host="0.0.0.0") as other,
+    ):
         first, *links = [one.invite() for _ in range(101)]
         assert len(set(links)) == 100
         assert get(one, "/?" + first.partition("?")[2])[0].status == 403
@@ -229,7 +262,7 @@ def test_loopback_needs_no_invitation(source):
         assert "code" not in server.url
 
 
-# ---- frames ---------------------------------------------------------------------------------------------------------
+# ---- frames --------------------------------------------------------------------------------------
 
 
 def test_newest_frame_arrives_in_its_colours_with_its_measurement(server, source):
@@ -288,7 +321,9 @@ def test_page_that_does_not_acknowledge_gets_no_more_and_then_the_newest(server,
 
 
 def test_stalled_page_does_not_hold_up_another(server, source):
-    noise = np.random.default_rng(0).integers(0, 1000, (3, 1024, 1024), np.uint16)  # fills every socket buffer
+    noise = np.random.default_rng(0).integers(
+        0, 1000, (3, 1024, 1024), np.uint16
+    )  # fills every socket buffer
     with join(server, max_queue=1) as stalled, join(server) as page:
         arrived = []
         for t in range(6):
@@ -300,12 +335,27 @@ def test_stalled_page_does_not_hold_up_another(server, source):
 
 @pytest.mark.parametrize(
     "message",
-    ["", "not json", "[]", "{}", '{"type": "ack"}', '{"type": "ack", "id": 99}', '{"type": "ack", "id": [1]}', b"\xff\xfe",
-     '{"type": "open", "id": 1}', "[" * 4000, '{"type": "ack", "id": null}', '{"type": "seek", "index": -1}',
-     '{"type": "view", "view": {"mode": "../x"}}', '{"type": "view", "view": {"channels": [{"gamma": 0}]}}',
-     '{"type": "view", "view": {"measurement": {"window": [0, NaN]}}}', '{"type": "probe", "at": [0.5, 2]}',
-     '{"type": "view", "view": {"measurement": {"color": "red"}}}', '{"type": "view", "view": {}, "path": "/etc"}'],
-)  # fmt: skip
+    [
+        "",
+        "not json",
+        "[]",
+        "{}",
+        '{"type": "ack"}',
+        '{"type": "ack", "id": 99}',
+        '{"type": "ack", "id": [1]}',
+        b"\xff\xfe",
+        '{"type": "open", "id": 1}',
+        "[" * 4000,
+        '{"type": "ack", "id": null}',
+        '{"type": "seek", "index": -1}',
+        '{"type": "view", "view": {"mode": "../x"}}',
+        '{"type": "view", "view": {"channels": [{"gamma": 0}]}}',
+        '{"type": "view", "view": {"measurement": {"window": [0, NaN]}}}',
+        '{"type": "probe", "at": [0.5, 2]}',
+        '{"type": "view", "view": {"measurement": {"color": "red"}}}',
+        '{"type": "view", "view": {}, "path": "/etc"}',
+    ],
+)
 def test_malformed_message_ends_that_page_only(server, source, message):
     with join(server) as bad, join(server) as good:
         bad.send(message)
@@ -334,7 +384,11 @@ def test_frames_that_cannot_be_shown_are_named_and_the_next_one_comes(server, so
         assert "expected 'cyx'" in warnings[0]
         source.give(flat(1, 0, 0, 0))
         assert next_frame(page)[0]["pictures"][0]["t"] == 1
-        source.give(prediction(2, np.full((3, 8, 8), np.nan, np.float32), dtype="<f4", residual=float("nan")))
+        source.give(
+            prediction(
+                2, np.full((3, 8, 8), np.nan, np.float32), dtype="<f4", residual=float("nan")
+            )
+        )
         assert next_frame(page)[0]["residual"] is None
 
 
@@ -353,17 +407,28 @@ def test_status_says_what_runs_and_when_it_is_over(source):
     source.last_rejection = "3 parts"
     assert "no livesr stream: 3 parts" in maker.status()["warnings"][0]
     source.say(
-        sr_fps=11.2, sr_skipped=3, engine={"488": "light", "": "heavy"}, backend={"488": "openvino"}, warnings=["Look!"],
+        sr_fps=11.2,
+        sr_skipped=3,
+        engine={"488": "light", "": "heavy"},
+        backend={"488": "openvino"},
+        warnings=["Look!"],
         disk_free_bytes=5e9,
-    )  # fmt: skip
+    )
     assert maker.status()["state"] == "starting"
     source.give(flat(0, 0, 0, 0))
     status = maker.status()
     assert status == {
-        "state": "live", "source": "tcp://127.0.0.1:5555", "fps": 11.2, "skipped": 3, "engine": "heavy",
-        "backend": "openvino", "warnings": ["Look!"], "disk_free_bytes": 5e9, "length": None,
+        "state": "live",
+        "source": "tcp://127.0.0.1:5555",
+        "fps": 11.2,
+        "skipped": 3,
+        "engine": "heavy",
+        "backend": "openvino",
+        "warnings": ["Look!"],
+        "disk_free_bytes": 5e9,
+        "length": None,
         "streams": [{"channel": "", "position": 0, "position_name": "", "z": 0}],
-    }  # fmt: skip
+    }
     source.ended = True
     assert maker.status()["state"] == "silent"
     source.end()
@@ -384,13 +449,19 @@ def test_source_that_fails_is_reported_on_the_page(server, source, caplog):
 
 
 def test_status_of_a_hostile_stream_is_still_plain_json(source):
-    source._status = {"sr_fps": "<b>", "sr_skipped": float("nan"), "engine": ["x"], "warnings": "no", "backend": None}
+    source._status = {
+        "sr_fps": "<b>",
+        "sr_skipped": float("nan"),
+        "engine": ["x"],
+        "warnings": "no",
+        "backend": None,
+    }
     status = PictureMaker(source.pairs).status()
     assert (status["fps"], status["skipped"], status["warnings"]) == (None, None, [])
     json.dumps(status, allow_nan=False)
 
 
-# ---- what a page wishes ----------------------------------------------------------------------------------------------
+# ---- what a page wishes --------------------------------------------------------------------------
 
 
 def wish(page, **view):
@@ -437,19 +508,26 @@ def test_raw_planes_are_the_frame(server, source):
         wish(page, raw=True)
         header = next_text(page, "frame")
         sent = [np.frombuffer(page.recv(timeout=PATIENCE_S), "<u2") for _ in header["pictures"]]
-    assert [(p["name"], p["planes"]) for p in header["pictures"]] == [("planes", 3), ("measurement", 1)]
+    assert [(p["name"], p["planes"]) for p in header["pictures"]] == [
+        ("planes", 3),
+        ("measurement", 1),
+    ]
     np.testing.assert_array_equal(sent[0].reshape(3, 32, 48), planes)
     np.testing.assert_array_equal(sent[1].reshape(32, 48), grey)
 
 
 def test_residual_is_painted_where_the_channels_do_not_add_up(server, source):
-    # Background 100 ADU, offset 1000: x is 0 but for two squares; one the channels miss, one they invent.
+    # Background 100 ADU, offset 1000: x is 0 but for two squares; one the channels miss, one they
+    # invent.
     measured = np.full((64, 64), 1100, np.uint16)
     measured[8:24, 8:24] += 900
     planes = np.zeros((3, 64, 64), np.uint16)
     planes[1, 40:56, 40:56] = 900
     grey = measurement(
-        0, measured, offset_adu=1000, channels=(CHANNELS[0].model_copy(update={"window": (1000, 2000)}),)
+        0,
+        measured,
+        offset_adu=1000,
+        channels=(CHANNELS[0].model_copy(update={"window": (1000, 2000)}),),
     )
     source.give(grey, prediction(0, planes, normalisation={"background": 100.0, "headroom": 900.0}))
     with join(server) as page:
@@ -499,8 +577,15 @@ def test_streams_are_listed_and_selected(server, source):
     for channel in ("488", "561"):
         for position in (0, 1):
             for z in (0, 1):
-                place = {"channel": channel, "position": position, "position_name": f"well {position}", "z": z}
-                source.give(prediction(0, np.full((3, 8, 8), 100 * position + 50 * z, np.uint16), **place))
+                place = {
+                    "channel": channel,
+                    "position": position,
+                    "position_name": f"well {position}",
+                    "z": z,
+                }
+                source.give(
+                    prediction(0, np.full((3, 8, 8), 100 * position + 50 * z, np.uint16), **place)
+                )
     assert len(PictureMaker(source.pairs).status()["streams"]) == 8
     with join(server) as page:
         assert next_frame(page)[0]["stream"] == {
@@ -549,13 +634,15 @@ def test_snapshot_is_a_png_of_what_is_shown(server, source, mode):
     assert image.text["PixelSizeUm"] == "0.05"
 
 
-# ---- beginning and end ----------------------------------------------------------------------------------------------
+# ---- beginning and end ---------------------------------------------------------------------------
 
 
 def test_connections_are_bounded_and_make_room_when_they_end(server, source, monkeypatch):
     monkeypatch.setattr("livesr.viewer.browser.server._MAX_CONNECTIONS", 10)
     source.give(flat(0, 0, 0, 0))
-    idle = [socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S) for _ in range(10)]
+    idle = [
+        socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S) for _ in range(10)
+    ]
     one_more = socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S)
     with one_more, contextlib.suppress(ConnectionResetError):
         assert one_more.recv(1) == b""
@@ -591,8 +678,14 @@ def test_stop_does_not_wait_for_a_page_that_has_frozen(source):
     server.start()
     noise = np.random.default_rng(0).integers(0, 1000, (3, 1024, 1024), np.uint16)
     source.give(prediction(0, noise))
-    key = "GET /stream HTTP/1.1\r\nHost: 127.0.0.1:{0}\r\nOrigin: http://127.0.0.1:{0}\r\nUpgrade: websocket\r\n"
-    key += "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    key = (
+        "GET /stream HTTP/1.1\r\nHost: 127.0.0.1:{0}\r\nOrigin: http://127.0.0.1:{0}\r\nUpgrade:"
+        " websocket\r\n"
+    )
+    key += (
+        "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key:"
+        " dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
     with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S) as frozen:
         frozen.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         frozen.sendall(key.format(server.port).encode())

@@ -14,15 +14,33 @@ from livesr.viewer.overlay import INVENTED, MISSING
 # Machado, Oliveira and Fernandes 2009, severity 1, on linear RGB.
 EYES = {
     "all cones": np.eye(3),
-    "protan": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
-    "deutan": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.01182, 0.04294, 0.968881]],
-    "tritan": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.3039]],
+    "protan": [
+        [0.152286, 1.052583, -0.204868],
+        [0.114503, 0.786281, 0.099216],
+        [-0.003882, -0.048116, 1.051998],
+    ],
+    "deutan": [
+        [0.367322, 0.860646, -0.227968],
+        [0.280085, 0.672501, 0.047413],
+        [-0.01182, 0.04294, 0.968881],
+    ],
+    "tritan": [
+        [1.255528, -0.076749, -0.178779],
+        [-0.078411, 0.930809, 0.147602],
+        [0.004733, 0.691367, 0.3039],
+    ],
 }
-_XYZ = [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.072175], [0.0193339, 0.119192, 0.9503041]]
+_XYZ = [
+    [0.4124564, 0.3575761, 0.1804375],
+    [0.2126729, 0.7151522, 0.072175],
+    [0.0193339, 0.119192, 0.9503041],
+]
 SAFE = [SAFE_COLORS.get(color, color) for color in DEFAULT_COLORS.values()]
 
 
-def difference(one: tuple[int, int, int], other: tuple[int, int, int], eye: str, light: float = 1.0) -> float:
+def difference(
+    one: tuple[int, int, int], other: tuple[int, int, int], eye: str, light: float = 1.0
+) -> float:
     """CIEDE2000; 1 is just visible side by side, 10 at a glance."""
 
     def lab(color: tuple[int, int, int]) -> np.ndarray:

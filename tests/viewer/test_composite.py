@@ -53,7 +53,9 @@ def test_colours_add_and_clip_at_white(values, expected):
     assert color_of(values, GREEN, MAGENTA, YELLOW) == expected
 
 
-@pytest.mark.parametrize(("value", "level"), [(0, 0), (100, 0), (600, 128), (1100, 255), (1101, 255), (65535, 255)])
+@pytest.mark.parametrize(
+    ("value", "level"), [(0, 0), (100, 0), (600, 128), (1100, 255), (1101, 255), (65535, 255)]
+)
 def test_window_maps_low_to_black_and_high_to_the_full_colour(value, level):
     assert color_of((value,), ChannelView("FFFFFF", (100, 1100))) == (level,) * 3
 
@@ -82,9 +84,16 @@ def test_any_number_of_channels_saturates_instead_of_overflowing(count):
 def test_every_pixel_of_a_large_frame_agrees_with_plain_arithmetic():
     rng = np.random.default_rng(1)
     frame = rng.integers(0, 1300, (3, 301, 417), np.uint16)  # neither size divides a band
-    views = [ChannelView("00FF00", (50, 900)), ChannelView("FF00FF", (0, 1200)), ChannelView("FFFF00", (10, 500))]
+    views = [
+        ChannelView("00FF00", (50, 900)),
+        ChannelView("FF00FF", (0, 1200)),
+        ChannelView("FFFF00", (10, 500)),
+    ]
     levels = [
-        np.rint(np.clip((p - np.float32(v.window[0])) / np.float32(v.window[1] - v.window[0]), 0, 1) * 255)
+        np.rint(
+            np.clip((p - np.float32(v.window[0])) / np.float32(v.window[1] - v.window[0]), 0, 1)
+            * 255
+        )
         for p, v in zip(frame.astype(np.float32), views, strict=True)
     ]
     green, magenta, yellow = levels
@@ -108,7 +117,9 @@ def test_render_fills_the_given_picture_and_allocates_nothing_that_stays():
 def test_reads_a_view_that_is_not_contiguous():
     block = np.arange(2 * 8 * 8, dtype=np.uint16).reshape(2, 8, 8) * 10
     part = block[:, ::2, 1::3]
-    np.testing.assert_array_equal(composite(part, (GREEN, MAGENTA)), composite(part.copy(), (GREEN, MAGENTA)))
+    np.testing.assert_array_equal(
+        composite(part, (GREEN, MAGENTA)), composite(part.copy(), (GREEN, MAGENTA))
+    )
 
 
 def test_what_does_not_fit_is_refused_with_what_came():
@@ -154,7 +165,8 @@ def test_pictures_survive_encoding():
 
 
 @pytest.mark.parametrize(
-    ("width_um", "bar_um"), [(4, 1), (7.9, 1), (8, 2), (20, 5), (33.3, 5), (40, 10), (0.4, 0.1), (3000, 500)]
+    ("width_um", "bar_um"),
+    [(4, 1), (7.9, 1), (8, 2), (20, 5), (33.3, 5), (40, 10), (0.4, 0.1), (3000, 500)],
 )
 def test_scale_bar_is_a_round_length_of_at_most_a_quarter(width_um, bar_um):
     assert scale_bar_um(width_um) == pytest.approx(bar_um)
@@ -169,7 +181,10 @@ def test_lengths_and_widths_for_people():
 def test_panel_shows_every_picture_with_a_scale_bar_of_the_right_length():
     grey = np.full((64, 64), 90, np.uint8)
     green = composite(np.full((1, 128, 128), 1000, np.uint16), (GREEN,))
-    labels = [PanelLabel("Reconstruction", "measurement"), PanelLabel("Microtubules", "prediction", "00FF00")]
+    labels = [
+        PanelLabel("Reconstruction", "measurement"),
+        PanelLabel("Microtubules", "prediction", "00FF00"),
+    ]
     drawn = np.asarray(panel([grey, green], labels, pixel_size_um=0.1, tile=320))
     assert (drawn == (0, 255, 0)).all(axis=2).sum() >= 320 * 320
     assert (drawn == (90, 90, 90)).all(axis=2).sum() > 0.9 * 320 * 320

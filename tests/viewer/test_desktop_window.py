@@ -25,10 +25,22 @@ def opened(tmp_path_factory: pytest.TempPathFactory):
         pytest.skip("no Xvfb on this machine: apt-get install xvfb xauth libegl1 libgl1-mesa-dri")
     png = tmp_path_factory.mktemp("window") / "window.png"
     script = Path(__file__).with_name("window_in_a_process.py")
-    command = ["xvfb-run", "-a", "-s", "-screen 0 1280x1024x24", sys.executable, "-W", "error", str(script), str(png)]
+    command = [
+        "xvfb-run",
+        "-a",
+        "-s",
+        "-screen 0 1280x1024x24",
+        sys.executable,
+        "-W",
+        "error",
+        str(script),
+        str(png),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1]), np.asarray(Image.open(png).convert("RGB")).astype(int)
+    return json.loads(done.stdout.splitlines()[-1]), np.asarray(
+        Image.open(png).convert("RGB")
+    ).astype(int)
 
 
 def test_it_says_what_it_shows(opened) -> None:
@@ -49,7 +61,8 @@ def test_the_right_colours_are_on_the_screen(opened) -> None:
 
 
 def test_every_icon_that_ndv_shows_is_here(opened) -> None:
-    # The process above forbids the network and every warning: an icon that were not here would have ended it.
+    # The process above forbids the network and every warning: an icon that were not here would have
+    # ended it.
     assert len(list(CACHE.glob("svg_cache/*.svg"))) >= 11
 
 
@@ -58,6 +71,8 @@ def test_without_a_screen_the_command_says_so(tmp_path: Path) -> None:
         pytest.skip("elsewhere there is always a screen")
     environment = {k: v for k, v in os.environ.items() if k not in {"DISPLAY", "WAYLAND_DISPLAY"}}
     command = [sys.executable, "-m", "livesr", "view", "tcp://127.0.0.1:9", "--window"]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=environment, timeout=120, check=False
+    )
     assert done.returncode == 2
     assert "There is no screen" in done.stderr

@@ -27,14 +27,22 @@ def test_a_run_is_seen_while_it_lasts(tmp_path: Path) -> None:
             store=tmp_path / "run.ome.zarr",
             publish="tcp://127.0.0.1:*",
         )
-        with session, Subscriber(session.endpoint) as subscriber, PreviewServer(LiveScenes(subscriber)) as server:
-            acquisition = threading.Thread(target=core.mda.run, args=(plan,), name="livesr-test-acquisition")
+        with (
+            session,
+            Subscriber(session.endpoint) as subscriber,
+            PreviewServer(LiveScenes(subscriber)) as server,
+        ):
+            acquisition = threading.Thread(
+                target=core.mda.run, args=(plan,), name="livesr-test-acquisition"
+            )
             acquisition.start()
             frames, statuses = watch(server)
             acquisition.join()
     predicted = [frame for frame in frames if frame["prediction"]]
     assert len(predicted) > 3
-    assert {tuple(p["name"] for p in frame["pictures"]) for frame in predicted} == {("measurement", "composite")}
+    assert {tuple(p["name"] for p in frame["pictures"]) for frame in predicted} == {
+        ("measurement", "composite")
+    }
     # The measurement beside a prediction is the one that it was made from.
     assert all(len({p["t"] for p in frame["pictures"]}) == 1 for frame in predicted)
     times = [frame["t"] for frame in predicted]
@@ -42,14 +50,19 @@ def test_a_run_is_seen_while_it_lasts(tmp_path: Path) -> None:
     assert predicted[0]["stream"]["channel"] == "488"
     assert statuses[-1]["state"] == "ended"
     assert any(status["disk_free_bytes"] for status in statuses)
-    assert {status["engine"] for status in statuses if status["state"] == "live"} <= {"identity", ""}
+    assert {status["engine"] for status in statuses if status["state"] == "live"} <= {
+        "identity",
+        "",
+    }
 
 
 def watch(server: PreviewServer) -> tuple[list[dict], list[dict]]:
     """Be a page until the stream has ended."""
     frames, statuses = [], []
     origin = f"http://127.0.0.1:{server.port}"
-    with connect(f"{server.url.replace('http', 'ws')}stream", origin=origin, max_size=None, compression=None) as page:
+    with connect(
+        f"{server.url.replace('http', 'ws')}stream", origin=origin, max_size=None, compression=None
+    ) as page:
         while not statuses or statuses[-1]["state"] != "ended":
             message = page.recv(timeout=60)
             if isinstance(message, bytes):

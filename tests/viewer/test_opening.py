@@ -1,4 +1,7 @@
-"""The browser is opened without showing anybody what lets it in: a real Chromium, with every process watched meanwhile."""
+"""The browser is opened without showing anybody what lets it in.
+
+A real Chromium, with every process watched meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,8 @@ PATIENCE_S = 60
 
 
 class Watch:
-    """What every process of this computer was called, and what stood in its environment, while the block ran."""
+    """What every process of this computer was called, and what stood in its environment, while the
+    block ran."""
 
     def __init__(self) -> None:
         self.seen: set[bytes] = set()
@@ -57,13 +61,18 @@ class Watch:
 
 @pytest.fixture
 def launcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Let `webbrowser` start Chromium as a desktop would; gives where it says how to speak to it."""
+    """Let `webbrowser` start Chromium as a desktop would.
+
+    Gives where it says how to speak to it.
+    """
     if not Path("/proc/self/cmdline").exists():
         pytest.skip("this system lists its processes in another way")
     if (chromium := find_chromium()) is None:
         pytest.skip("no Chromium on this machine")
     said, number = tmp_path / "said.txt", tmp_path / "number"
-    flags = shlex.join([*FLAGS, "--remote-debugging-port=0", f"--user-data-dir={tmp_path / 'profile'}"])
+    flags = shlex.join(
+        [*FLAGS, "--remote-debugging-port=0", f"--user-data-dir={tmp_path / 'profile'}"]
+    )
     script = tmp_path / "browser"
     script.write_text(f'#!/bin/sh\n{chromium} {flags} "$@" > {said} 2>&1 &\necho $! > {number}\n')
     script.chmod(0o700)
@@ -97,7 +106,9 @@ def page_of(browser: Browser) -> Page:
         targets = browser.call("Target.getTargets")["targetInfos"]
         for target in targets:
             if target["type"] == "page":
-                session = browser.call("Target.attachToTarget", targetId=target["targetId"], flatten=True)["sessionId"]
+                session = browser.call(
+                    "Target.attachToTarget", targetId=target["targetId"], flatten=True
+                )["sessionId"]
                 return Page(browser, target["targetId"], session)
         return None
 
@@ -112,7 +123,10 @@ def debugger(said: Path) -> str:
     return waited_for(address)
 
 
-SHOWS = "() => document.getElementById('state-text')?.textContent === 'Live' && !!document.querySelector('canvas')"
+SHOWS = (
+    "() => document.getElementById('state-text')?.textContent === 'Live' &&"
+    " !!document.querySelector('canvas')"
+)
 
 
 def test_no_process_shows_what_lets_the_browser_in(launcher: Path) -> None:
@@ -122,19 +136,29 @@ def test_no_process_shows_what_lets_the_browser_in(launcher: Path) -> None:
     with PreviewServer(source.pairs, host="0.0.0.0") as server, Watch() as watch:
         link = server.invite("localhost")
         code = link.partition("code=")[2]
-        with opened(link), connect(debugger(launcher), max_size=None, compression=None) as connection:
+        with (
+            opened(link),
+            connect(debugger(launcher), max_size=None, compression=None) as connection,
+        ):
             page = page_of(Browser(connection))
             waited_for(lambda: said_by(page, "() => location.pathname + location.search") == "/")
             waited_for(lambda: said_by(page, SHOWS))
             assert page.run("() => document.cookie") == ""  # no script reads the pass
             page.call("Page.reload")
             waited_for(lambda: said_by(page, SHOWS))
-            # The link once more, as from a browser's history or a terminal's scrollback, in another browser.
+            # The link once more, as from a browser's history or a terminal's scrollback, in another
+            # browser.
             fresh = Browser(connection).call("Target.createBrowserContext")["browserContextId"]
-            target = Browser(connection).call("Target.createTarget", url=link, browserContextId=fresh)["targetId"]
-            session = Browser(connection).call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+            target = Browser(connection).call(
+                "Target.createTarget", url=link, browserContextId=fresh
+            )["targetId"]
+            session = Browser(connection).call(
+                "Target.attachToTarget", targetId=target, flatten=True
+            )["sessionId"]
             other = Page(Browser(connection), target, session)
-            waited_for(lambda: said_by(other, "() => document.body.innerText.includes('has been used')"))
+            waited_for(
+                lambda: said_by(other, "() => document.body.innerText.includes('has been used')")
+            )
     shown = b"\n".join(watch.seen)
     assert b"preview.html" in shown  # it was watched while the browser started
     assert code.encode() not in shown
@@ -156,14 +180,20 @@ def test_a_page_that_was_let_in_comes_back_by_itself(launcher: Path) -> None:
             waited_for(lambda: said_by(page, "() => location.pathname + location.search") == "/")
             waited_for(lambda: said_by(page, SHOWS))
             server.stop()
-            waited_for(lambda: said_by(page, "() => document.body.innerText.toLowerCase().includes('reconnecting')"))
+            waited_for(
+                lambda: said_by(
+                    page, "() => document.body.innerText.toLowerCase().includes('reconnecting')"
+                )
+            )
             server.start()  # the same server: it knows the pass that it gave
             waited_for(lambda: said_by(page, SHOWS))
     finally:
         server.stop()
 
 
-def test_the_file_is_the_owners_alone_and_does_not_stay(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_file_is_the_owners_alone_and_does_not_stay(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     asked: list[str] = []
     monkeypatch.setattr("webbrowser.open", asked.append)
@@ -181,7 +211,16 @@ def test_the_file_is_the_owners_alone_and_does_not_stay(monkeypatch: pytest.Monk
 
 def test_a_new_link_is_printed_when_one_is_used(tmp_path: Path) -> None:
     """`livesr view` as a person starts it."""
-    command = [sys.executable, "-m", "livesr", "view", "tcp://127.0.0.1:59999", "--host", "0.0.0.0", "--no-browser"]
+    command = [
+        sys.executable,
+        "-m",
+        "livesr",
+        "view",
+        "tcp://127.0.0.1:59999",
+        "--host",
+        "0.0.0.0",
+        "--no-browser",
+    ]
     environment = {**os.environ, "COLUMNS": "400"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         try:

@@ -45,11 +45,15 @@ def test_predictions_have_names_colours_scale_and_contrast(store: Path) -> None:
     (transformation,) = about["coordinateTransformations"][0]
     np.testing.assert_allclose(transformation["scale"], [0.5, 1, 0.0325, 0.0325])
     pixels = node.data[0][2].compute()
-    assert [int(plane[0, 0]) for plane in pixels] == [code(Stream(0, "488"), 2, c) for c in range(3)]
+    assert [int(plane[0, 0]) for plane in pixels] == [
+        code(Stream(0, "488"), 2, c) for c in range(3)
+    ]
 
 
 def test_the_measurement_is_grey_and_on_the_same_scale(store: Path) -> None:
     about = opened(store / "recon").metadata
     assert "prediction" not in about["name"]
     assert about["colormap"][0][-1] == [1, 1, 1]
-    np.testing.assert_allclose(about["coordinateTransformations"][0][0]["scale"], [0.5, 0.0325, 0.0325])
+    np.testing.assert_allclose(
+        about["coordinateTransformations"][0][0]["scale"], [0.5, 0.0325, 0.0325]
+    )

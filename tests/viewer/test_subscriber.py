@@ -61,7 +61,9 @@ def test_streams_are_kept_apart(sink: ZeroMQSink, subscriber: Subscriber) -> Non
         found = subscriber.newest(channel=stream.channel, position=stream.position, z=stream.z)
         assert found.pixels[0, 0, 0] == code(stream, 1)
     assert until(lambda: subscriber.newest("sr/input", position=1, channel="561", z=1) is not None)
-    assert subscriber.newest("sr/input", channel="488", position=0, z=1).pixels[0, 0] == code(Stream(0, "488", 1), 1)
+    assert subscriber.newest("sr/input", channel="488", position=0, z=1).pixels[0, 0] == code(
+        Stream(0, "488", 1), 1
+    )
     taken = {subscriber.next_frame(timeout_s=60).key for _ in streams}
     assert len(taken) == len(streams)
 
@@ -83,7 +85,9 @@ def test_iteration_ends_with_the_stream(sink: ZeroMQSink, subscriber: Subscriber
     assert until(lambda: subscriber.status == {"sr_frames": 10})
 
 
-def test_silence_is_an_end(sink: ZeroMQSink, subscriber: Subscriber, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_silence_is_an_end(
+    sink: ZeroMQSink, subscriber: Subscriber, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(subscriber_module, "SILENCE_S", 0.2)
     assert until(lambda: subscriber.ended)
 
@@ -150,7 +154,9 @@ def test_what_is_no_message_is_counted_and_survived() -> None:
         for _ in range(4):
             assert stranger.poll(60_000)
             stranger.recv()
-        head = wire.WireHeader(v=1, type="frame", stream="s", seq=0, t_pub_ns=0, t_acq_ns=0, shape=(2, 2), axes="yx")
+        head = wire.WireHeader(
+            v=1, type="frame", stream="s", seq=0, t_pub_ns=0, t_acq_ns=0, shape=(2, 2), axes="yx"
+        )
         good = wire.encode(wire.INPUT, head, np.zeros((2, 2), np.uint16))
         bad = [
             [b"sr/frame", b"not json", b""],
@@ -172,7 +178,9 @@ def test_what_is_no_message_is_counted_and_survived() -> None:
 
 
 def test_memory_is_bounded(sink: ZeroMQSink, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subscriber_module, "_MAX_BYTES", 64 * 8 * 2)  # a measurement is kept for its prediction, too
+    monkeypatch.setattr(
+        subscriber_module, "_MAX_BYTES", 64 * 8 * 2
+    )  # a measurement is kept for its prediction, too
     subscriber = Subscriber("unused")
     for position in range(200):
         head = wire.WireHeader(
@@ -212,7 +220,9 @@ def test_in_another_process(sink: ZeroMQSink) -> None:
         "print('end', subscriber.status['sr_frames'])\n"
     )
     command = [sys.executable, "-W", "error", "-c", script, sink.endpoint]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout.readline() == "ready\n"
         assert until(lambda: bool(sink._publisher._subscribed))
         for t in range(5):

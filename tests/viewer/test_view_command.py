@@ -27,12 +27,25 @@ def store(tmp_path: Path) -> Path:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C cannot be sent to one process there")
 def test_it_prints_a_link_for_one_browser_then_the_next_until_ctrl_c(store: Path) -> None:
-    command = [sys.executable, "-m", "livesr", "view", str(store), "--host", "0.0.0.0", "--no-browser"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as view:
+    command = [
+        sys.executable,
+        "-m",
+        "livesr",
+        "view",
+        str(store),
+        "--host",
+        "0.0.0.0",
+        "--no-browser",
+    ]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as view:
         links = []
         for _ in range(2):
             links.append(view.stdout.readline().split()[-1])
-            here = re.sub(r"//[^:/]+:", "//127.0.0.1:", links[-1])  # printed with the computer's name
+            here = re.sub(
+                r"//[^:/]+:", "//127.0.0.1:", links[-1]
+            )  # printed with the computer's name
             with urllib.request.urlopen(here, timeout=60) as page:
                 assert page.status == 200
         assert len({link.partition("?code=")[2] for link in links} - {""}) == 2

@@ -1,4 +1,7 @@
-"""Open the desktop window in a process of its own, under Xvfb, and say what is on the screen: ``python this OUT.png``."""
+"""Open the desktop window in a process of its own, under Xvfb, and say what is on the screen.
+
+``python this OUT.png``.
+"""
 
 import json
 import socket
@@ -37,13 +40,18 @@ def wait(seconds):
 
 
 def words():
-    return [label.text() for label in preview.findChildren(QLabel) if label.isVisible() and label.text()]
+    return [
+        label.text() for label in preview.findChildren(QLabel) if label.isVisible() and label.text()
+    ]
 
 
 said = {"empty": words()}
 frame = np.zeros((3, 64, 64), np.uint16)
 frame[0, :, :21] = frame[1, :, 21:42] = frame[2, :, 42:] = 1000
-source.give(measurement(1, np.full((64, 64), 500, np.uint16)), prediction(1, frame, warnings=("Look <b>here</b>.",)))
+source.give(
+    measurement(1, np.full((64, 64), 500, np.uint16)),
+    prediction(1, frame, warnings=("Look <b>here</b>.",)),
+)
 wait(1.5)
 said["live"] = words()
 source.give(prediction(2, frame, provisional=True))
@@ -52,7 +60,9 @@ said["provisional"] = words()
 window.grab()
 picture = window.screen().grabWindow(window.winId())
 picture.save(sys.argv[1])
-source.give(measurement(3, np.zeros((32, 32), np.uint16)), prediction(3, np.zeros((1, 32, 32), np.uint16)))
+source.give(
+    measurement(3, np.zeros((32, 32), np.uint16)), prediction(3, np.zeros((1, 32, 32), np.uint16))
+)
 wait(0.3)
 source.end()
 wait(0.3)

@@ -1,1 +1,4 @@
-"""What every other part stands on: frames, configuration, errors, clocks. Imports numpy, pydantic and yaml only."""
+"""What every other part stands on: frames, configuration, errors, clocks.
+
+Imports numpy, pydantic and yaml only.
+"""

@@ -1,7 +1,9 @@
-"""Zip archives of any origin: unpacked within limits, or refused in a sentence before anything is written.
+"""Zip archives of any origin.
 
-Owns the limits on number, size and ratio. A name that leads out of the folder loses what leads out, as `zipfile` does it; links
-become plain files.
+Unpacked within limits, or refused in a sentence before anything is written.
+
+Owns the limits on number, size and ratio. A name that leads out of the folder loses what leads out,
+as `zipfile` does it; links become plain files.
 """
 
 from __future__ import annotations
@@ -49,6 +51,7 @@ def _check(entries: list[zipfile.ZipInfo], source: Path) -> None:
     most = min(MAX_BYTES, max(_ALWAYS_FINE, MAX_RATIO * packed))
     if unpacked > most:
         raise DocumentError(
-            f"{source} has {source.stat().st_size / 1e6:.3g} MB and would unpack to {unpacked / 1e6:,.0f} MB; at most "
-            f"{most / 1e6:,.0f} MB are unpacked of it. If you trust it, unpack it yourself and give the folder."
+            f"{source} has {source.stat().st_size / 1e6:.3g} MB and would unpack to"
+            f" {unpacked / 1e6:,.0f} MB; at most {most / 1e6:,.0f} MB are unpacked of it. If you"
+            " trust it, unpack it yourself and give the folder."
         )

@@ -23,11 +23,18 @@ FEW_PLANES: Final = 100_000
 """Not worth counting the files for."""
 
 MAX_PLANES_PER_STORED: Final = 1000
-"""How many planes an array may promise for each that its files could hold: one stopped early leaves the rest empty."""
+"""How many planes an array may promise for each that its files could hold.
+
+One stopped early leaves the rest empty.
+"""
 
 
 def check_array(
-    name: str, shape: Sequence[int], chunk: Sequence[int], shard: Sequence[int] | None = None, itemsize: int = 2
+    name: str,
+    shape: Sequence[int],
+    chunk: Sequence[int],
+    shard: Sequence[int] | None = None,
+    itemsize: int = 2,
 ) -> None:
     """Refuse an array that would need more than there is before its first pixel is seen.
 
@@ -44,28 +51,38 @@ def check_array(
     StoreError
         With the number that is too large, negative or no number.
     """
-    for what, numbers, least in (("shape", shape, 0), ("chunk", chunk, 1), ("shard", shard or chunk, 1)):
+    for what, numbers, least in (
+        ("shape", shape, 0),
+        ("chunk", chunk, 1),
+        ("shard", shard or chunk, 1),
+    ):
         if len(numbers) != len(shape) or not all(_is_whole(n, least) for n in numbers):
             raise StoreError(
-                f"{name} has the {what} {_shown(numbers)}; expected {len(shape)} whole numbers from {least} to "
-                f"{MAX_ALONG_AN_AXIS:,}."
+                f"{name} has the {what} {_shown(numbers)}; expected {len(shape)} whole numbers from"
+                f" {least} to {MAX_ALONG_AN_AXIS:,}."
             )
     if max(shape[-2:], default=0) > MAX_PIXELS_A_SIDE:
         raise StoreError(
-            f"{name} says that its images are {_shown(shape[-2:])}; at most {MAX_PIXELS_A_SIDE} pixels a side are read."
+            f"{name} says that its images are {_shown(shape[-2:])}; at most {MAX_PIXELS_A_SIDE}"
+            " pixels a side are read."
         )
     if math.prod(chunk) * itemsize > MAX_CHUNK_BYTES:
         raise StoreError(
-            f"{name} has chunks of {_shown(chunk)}, {math.prod(chunk) * itemsize:.3g} bytes; at most "
-            f"{MAX_CHUNK_BYTES:,} are decoded at once."
+            f"{name} has chunks of {_shown(chunk)}, {math.prod(chunk) * itemsize:.3g} bytes; at"
+            f" most {MAX_CHUNK_BYTES:,} are decoded at once."
         )
     inner = math.prod(-(-s // c) for s, c in zip(shard or chunk, chunk, strict=True))
     if inner > MAX_CHUNKS_IN_A_SHARD:
-        raise StoreError(f"{name} has {inner:.3g} chunks in a shard; at most {MAX_CHUNKS_IN_A_SHARD:,} are looked up.")
+        raise StoreError(
+            f"{name} has {inner:.3g} chunks in a shard; at most {MAX_CHUNKS_IN_A_SHARD:,} are"
+            " looked up."
+        )
 
 
 def check_planes(name: str, planes: int, in_a_file: int, files: int) -> None:
-    """Refuse an array that promises far more planes than its files can hold: to look for them all would take for ever.
+    """Refuse an array that promises far more planes than its files can hold.
+
+    To look for them all would take for ever.
 
     Raises
     ------
@@ -74,11 +91,17 @@ def check_planes(name: str, planes: int, in_a_file: int, files: int) -> None:
     """
     could = in_a_file * files
     if planes > max(FEW_PLANES, MAX_PLANES_PER_STORED * could):
-        raise StoreError(f"{name} promises {planes:,} planes; its {files:,} files can hold {could:,}.")
+        raise StoreError(
+            f"{name} promises {planes:,} planes; its {files:,} files can hold {could:,}."
+        )
 
 
 def _is_whole(number: object, least: int) -> bool:
-    return isinstance(number, int) and not isinstance(number, bool) and least <= number <= MAX_ALONG_AN_AXIS
+    return (
+        isinstance(number, int)
+        and not isinstance(number, bool)
+        and least <= number <= MAX_ALONG_AN_AXIS
+    )
 
 
 def _shown(numbers: Sequence[object]) -> str:

@@ -1,6 +1,7 @@
 """Bounded hand-overs between the threads of a run, with named overflow policies and counters.
 
-Owns `BoundedQueue` and `LatestPerKey`. Knows nothing of what is handed over. Nothing here is ever unbounded.
+Owns `BoundedQueue` and `LatestPerKey`. Knows nothing of what is handed over. Nothing here is ever
+unbounded.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ class BoundedQueue(Generic[T]):
     Parameters
     ----------
     capacity : most items held
-    overflow : "block" waits for room; "drop_oldest" hands the oldest back to the giver and counts it; "drop_all" does so
-        with everything held, so that what is kept stays consecutive
+    overflow : "block" waits for room; "drop_oldest" hands the oldest back to the giver and counts
+        it; "drop_all" does so with everything held, so that what is kept stays consecutive
 
     Attributes
     ----------
@@ -46,12 +47,19 @@ class BoundedQueue(Generic[T]):
     def put(self, item: T, weight: int = 0) -> list[T]:
         """Add `item`; return the items given up for it. A closed queue gives `item` itself back."""
         with self._changed:
-            while self._overflow == "block" and len(self._items) >= self._capacity and not self._closed:
+            while (
+                self._overflow == "block"
+                and len(self._items) >= self._capacity
+                and not self._closed
+            ):
                 self._changed.wait()
             if self._closed:
                 return [item]
             full = len(self._items) >= self._capacity
-            out = [self._take() for _ in range(full * (len(self._items) if self._overflow == "drop_all" else 1))]
+            out = [
+                self._take()
+                for _ in range(full * (len(self._items) if self._overflow == "drop_all" else 1))
+            ]
             self.dropped += len(out)
             self._items.append((item, weight))
             self.weight += weight
@@ -84,10 +92,11 @@ class BoundedQueue(Generic[T]):
 class LatestPerKey(Generic[K, T]):
     """The newest items of every key, served in the order in which the keys have waited.
 
-    Ten streams that arrive together all get their turn: an item only displaces older ones of its own key. Items of one
-    `group` belong together (the planes of a stack): they wait beside each other, and a group that has begun to be served is
-    served to its end. Items put with ``keep=True`` displace nothing (the end of a run, or a run in which nothing may be
-    skipped). Beside them there is one place for an item that matters only while nothing else waits.
+    Ten streams that arrive together all get their turn: an item only displaces older ones of its
+    own key. Items of one `group` belong together (the planes of a stack): they wait beside each
+    other, and a group that has begun to be served is served to its end. Items put with
+    ``keep=True`` displace nothing (the end of a run, or a run in which nothing may be skipped).
+    Beside them there is one place for an item that matters only while nothing else waits.
     """
 
     def __init__(self) -> None:
@@ -102,7 +111,10 @@ class LatestPerKey(Generic[K, T]):
         return sum(map(len, self._items.values()))
 
     def put(self, key: K, item: T, *, group: Hashable = None, keep: bool = False) -> list[T]:
-        """Add `item`; return the items of the same key, of other groups, that it displaces. None is a group of its own."""
+        """Add `item`; return the items of the same key, of other groups, that it displaces.
+
+        None is a group of its own.
+        """
         with self._changed:
             waiting = self._items.setdefault(key, deque())
             out: list[T] = []
@@ -117,7 +129,10 @@ class LatestPerKey(Generic[K, T]):
             return out
 
     def put_idle(self, item: T) -> None:
-        """Add an item that is served only when no other waits; whatever is put after it displaces it, uncounted."""
+        """Add an item that is served only when no other waits.
+
+        Whatever is put after it displaces it, uncounted.
+        """
         with self._changed:
             self._idle = item
             self._changed.notify_all()
@@ -141,7 +156,9 @@ class LatestPerKey(Generic[K, T]):
     def wait_below(self, count: int, timeout_s: float | None = None) -> bool:
         """Wait until fewer than `count` items are held; False if `timeout_s` passed first."""
         with self._changed:
-            return bool(self._changed.wait_for(lambda: len(self) < count or self._closed, timeout_s))
+            return bool(
+                self._changed.wait_for(lambda: len(self) < count or self._closed, timeout_s)
+            )
 
     def close(self) -> None:
         """Take note that nothing more will come; what is held can still be got."""

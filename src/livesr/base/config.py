@@ -1,6 +1,9 @@
-"""What a rig and a run are: rig.yaml and the settings of one acquisition, checked once, at the edge.
+"""What a rig and a run are.
 
-Owns the models, their defaults and the search for `hardware_configs` and `engines`. Opens no device and no engine.
+rig.yaml and the settings of one acquisition, checked once, at the edge.
+
+Owns the models, their defaults and the search for `hardware_configs` and `engines`. Opens no device
+and no engine.
 """
 
 from __future__ import annotations
@@ -57,16 +60,24 @@ class Model(BaseModel):
             return data
         for name in sorted(old):
             if cls.renamed[name] in data:
-                raise ValueError(f"{name!r} is the old name of {cls.renamed[name]!r}, which is there too: remove it")
-            log.warning("%r is now called %r: the old name is still read, rename it.", name, cls.renamed[name])
+                raise ValueError(
+                    f"{name!r} is the old name of {cls.renamed[name]!r}, which is there too:"
+                    " remove it"
+                )
+            log.warning(
+                "%r is now called %r: the old name is still read, rename it.",
+                name,
+                cls.renamed[name],
+            )
         return {cls.renamed.get(name, name): value for name, value in data.items()}
 
 
 class CameraConfig(Model):
-    """The camera's dark level and ceiling in ADU, and what one ADU is in electrons (None: not measured).
+    """The camera's dark level and ceiling in ADU, and what one ADU is in electrons (None: not
+    measured).
 
-    `em_gain` is that of an EMCCD's multiplication register, None for other cameras; `gain_e_per_adu` and `read_noise_e` are
-    then behind it, as data sheets give them.
+    `em_gain` is that of an EMCCD's multiplication register, None for other cameras;
+    `gain_e_per_adu` and `read_noise_e` are then behind it, as data sheets give them.
     """
 
     offset_adu: NotNegative = 100.0
@@ -84,7 +95,9 @@ def _map_name(value: str) -> str:
 
 def _number_or_map(value: object) -> object:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ValueError(f"expected a number of ADU or the name of a .tif beside rig.yaml, got {value!r}")
+        raise ValueError(
+            f"expected a number of ADU or the name of a .tif beside rig.yaml, got {value!r}"
+        )
     return _map_name(value) if isinstance(value, str) else value
 
 
@@ -96,9 +109,13 @@ def _by_channel(value: object) -> object:
 def _mask_or_pixels(value: object) -> object:
     if isinstance(value, str):
         return _map_name(value)
-    pairs = isinstance(value, list) and all(isinstance(p, list | tuple) and len(p) == 2 for p in value)
+    pairs = isinstance(value, list) and all(
+        isinstance(p, list | tuple) and len(p) == 2 for p in value
+    )
     if not pairs:
-        raise ValueError("expected a list of [y, x], or the name of a .tif that is not 0 at bad pixels")
+        raise ValueError(
+            "expected a list of [y, x], or the name of a .tif that is not 0 at bad pixels"
+        )
     return value
 
 
@@ -107,31 +124,39 @@ NumberOrMap = Annotated[Number | str, BeforeValidator(_number_or_map)]
 
 
 class CorrectionsConfig(Model):
-    """What is taken out of every raw frame before it is reconstructed; what is left out is not corrected.
+    """What is taken out of every raw frame before it is reconstructed.
+
+    What is left out is not corrected.
 
     In this order, with x a pixel of the camera in ADU::
 
         ((x - offset - dark) gain / median(gain) - background) / flat, then bad pixels
 
-    Maps are TIFFs (y, x) of the whole chip beside rig.yaml. `flat` and `background` may differ from channel to channel;
-    the key "" stands for all channels that are not named.
+    Maps are TIFFs (y, x) of the whole chip beside rig.yaml. `flat` and `background` may differ from
+    channel to channel; the key "" stands for all channels that are not named.
 
     Attributes
     ----------
     offset : level of every pixel without light, ADU; instead of `camera.offset_adu`
     dark : what dark current adds to it at the rig's exposure, ADU
-    gain : photo-electrons per ADU of every pixel; only its differences count, the result stays in ADU
+    gain : photo-electrons per ADU of every pixel; only its differences count, the result stays in
+        ADU
     background : what the camera sees of everything but the specimen, ADU above the offset
     flat : illumination and sensitivity, mean about 1
-    bad_pixels : [y, x] on the chip, or a map that is not 0 there; they become the median of their good neighbours
+    bad_pixels : [y, x] on the chip, or a map that is not 0 there; they become the median of their
+        good neighbours
     """
 
     offset: NumberOrMap | None = None
     dark: NumberOrMap | None = None
     gain: MapName | None = None
-    background: Annotated[dict[str, NumberOrMap], BeforeValidator(_by_channel)] = Field(default_factory=dict)
+    background: Annotated[dict[str, NumberOrMap], BeforeValidator(_by_channel)] = Field(
+        default_factory=dict
+    )
     flat: Annotated[dict[str, MapName], BeforeValidator(_by_channel)] = Field(default_factory=dict)
-    bad_pixels: Annotated[str | list[tuple[ChipPixel, ChipPixel]], BeforeValidator(_mask_or_pixels)] | None = None
+    bad_pixels: (
+        Annotated[str | list[tuple[ChipPixel, ChipPixel]], BeforeValidator(_mask_or_pixels)] | None
+    ) = None
 
     @property
     def per_pixel(self) -> bool:
@@ -141,7 +166,9 @@ class CorrectionsConfig(Model):
     def of_every_channel(self) -> list[str]:
         """Places in rig.yaml of what belongs to single pixels and holds for every channel."""
         shared = ("offset", "dark", "gain", "bad_pixels", "flat", "background")
-        return [place for place in self.maps() if place in shared] + (["bad_pixels"] if self.bad_pixels else [])
+        return [place for place in self.maps() if place in shared] + (
+            ["bad_pixels"] if self.bad_pixels else []
+        )
 
     def maps(self) -> dict[str, str]:
         """File names of the maps, by their place in rig.yaml."""
@@ -151,16 +178,19 @@ class CorrectionsConfig(Model):
             for name in ("background", "flat")
             for channel, value in getattr(self, name).items()
         }
-        return {name: value for name, value in {**single, **nested}.items() if isinstance(value, str)}
+        return {
+            name: value for name, value in {**single, **nested}.items() if isinstance(value, str)
+        }
 
 
 class OpticsConfig(Model):
     """Objective and emission.
 
-    `na` is at most the refractive index of what is between objective and specimen: `immersion_index`, where it is given (oil
-    1.518, some immersions 1.78, solid ones about 2); without, it may be up to 2. `pixel_size_nm` is in the sample, of unbinned
-    pixels; None takes Micro-Manager's. `damping` is by how much the OTF at its cutoff is below the ideal one, which `livesr
-    calibrate` finds.
+    `na` is at most the refractive index of what is between objective and specimen:
+    `immersion_index`, where it is given (oil 1.518, some immersions 1.78, solid ones about 2);
+    without, it may be up to 2. `pixel_size_nm` is in the sample, of unbinned pixels; None takes
+    Micro-Manager's. `damping` is by how much the OTF at its cutoff is below the ideal one, which
+    `livesr calibrate` finds.
     """
 
     na: Annotated[float, Field(gt=0, lt=5, allow_inf_nan=False)]
@@ -173,12 +203,13 @@ class OpticsConfig(Model):
     def _possible(self) -> OpticsConfig:
         if self.immersion_index is None and self.na > _MAX_NA:
             raise ValueError(
-                f"na is {self.na:g}; above {_MAX_NA:g}, give optics.immersion_index, which no numerical aperture exceeds"
+                f"na is {self.na:g}; above {_MAX_NA:g}, give optics.immersion_index, which no"
+                " numerical aperture exceeds"
             )
         if self.immersion_index is not None and self.na > self.immersion_index:
             raise ValueError(
-                f"na is {self.na:g} and immersion_index {self.immersion_index:g}: no numerical aperture exceeds the refractive "
-                "index. Check both"
+                f"na is {self.na:g} and immersion_index {self.immersion_index:g}: no numerical"
+                " aperture exceeds the refractive index. Check both"
             )
         return self
 
@@ -193,8 +224,8 @@ class OvertoneConfig(Model):
 class PatternConfig(Model):
     """One illumination direction, in units that outlive a change of ROI or binning.
 
-    `k_um` is (ky, kx) in cycles/um in the sample; `phase_rad` holds for phase step 0 at the centre of the chip's pixel (0, 0).
-    `overtones` are the waves with 2 k, 3 k ... of three beams or more.
+    `k_um` is (ky, kx) in cycles/um in the sample; `phase_rad` holds for phase step 0 at the centre
+    of the chip's pixel (0, 0). `overtones` are the waves with 2 k, 3 k ... of three beams or more.
     """
 
     k_um: tuple[PatternFrequency, PatternFrequency]
@@ -206,10 +237,11 @@ class PatternConfig(Model):
 class QualityLimitsConfig(Model):
     """When a SIM frame is doubtful, and what is shown then.
 
-    `when_doubtful` "widefield" shows the mean of the raw frames, "refuse" nothing, "reconstruct" the reconstruction all the
-    same; the frame, the store and the stream say why in each case. `contrast_to_noise` and `modulation` (relative to the
-    calibrated one) are the least that the weakest wave must have, `phase_error_rad` and `motion_nm` the most there may be;
-    `saturated` is the share of a raw frame's pixels that may be at the camera's ceiling.
+    `when_doubtful` "widefield" shows the mean of the raw frames, "refuse" nothing, "reconstruct"
+    the reconstruction all the same; the frame, the store and the stream say why in each case.
+    `contrast_to_noise` and `modulation` (relative to the calibrated one) are the least that the
+    weakest wave must have, `phase_error_rad` and `motion_nm` the most there may be; `saturated` is
+    the share of a raw frame's pixels that may be at the camera's ceiling.
     """
 
     when_doubtful: Literal["widefield", "refuse", "reconstruct"] = "widefield"
@@ -222,19 +254,24 @@ class QualityLimitsConfig(Model):
 
 def _as_micromanager_says(value: object) -> object:
     if isinstance(value, bool):
-        raise ValueError("YAML reads an unquoted On or Off as a truth value: quote it as Micro-Manager spells it")
+        raise ValueError(
+            "YAML reads an unquoted On or Off as a truth value: quote it as Micro-Manager spells it"
+        )
     return str(value) if isinstance(value, int | float) else value
 
 
 class TriggerConfig(Model):
-    """The digital output that lets the pattern display run; `stop` also takes the display back to its first pattern.
+    """The digital output that lets the pattern display run.
+
+    `stop` also takes the display back to its first pattern.
 
     Attributes
     ----------
     device, property : of Micro-Manager, as an NI-DAQ port and its State
     start, stop : values that raise and lower the output
-    when : "before": the camera exposes by itself and every exposure advances the display, which must wait at its first pattern
-        before the camera starts; "armed": the display triggers the camera, which must be armed first
+    when : "before": the camera exposes by itself and every exposure advances the display, which
+        must wait at its first pattern before the camera starts; "armed": the display triggers the
+        camera, which must be armed first
     settle_ms : what the display needs from `start` to its first pattern
     """
 
@@ -252,16 +289,18 @@ _Step = Annotated[int, Field(ge=0, lt=12)]
 class SIMConfig(Model):
     """How raw frames are ordered and what pattern each one saw.
 
-    `pattern_property` names the (device, property) that is set to 0 before a run, so that raw frame 0 sees pattern 0 even
-    if the last run ended inside a group; `trigger` is the output that lets a display run in hardware.
+    `pattern_property` names the (device, property) that is set to 0 before a run, so that raw frame
+    0 sees pattern 0 even if the last run ended inside a group; `trigger` is the output that lets a
+    display run in hardware.
 
-    `order` is "angle-major" (0,0 0,1 0,2 1,0 ...), "phase-major", or the list of [angle, phase] of every raw index.
-    `patterns` may be missing until `livesr calibrate` has found them. `harmonics` is the number of waves per angle: 1 for two
-    interfering beams, 2 for three. `follow_drift` corrects phases that drift slowly during a run.
-    `calibrated_with` lists (device, property, value) of objective and camera orientation that the patterns hold for.
+    `order` is "angle-major" (0,0 0,1 0,2 1,0 ...), "phase-major", or the list of [angle, phase] of
+    every raw index. `patterns` may be missing until `livesr calibrate` has found them. `harmonics`
+    is the number of waves per angle: 1 for two interfering beams, 2 for three. `follow_drift`
+    corrects phases that drift slowly during a run. `calibrated_with` lists (device, property,
+    value) of objective and camera orientation that the patterns hold for.
     """
 
-    renamed: ClassVar[Mapping[str, str]] = {"quality_limits": "quality_limits"}
+    renamed: ClassVar[Mapping[str, str]] = {"trust": "quality_limits"}
 
     angles: Annotated[int, Field(ge=1, le=12)] = 3
     phases: Annotated[int, Field(ge=3, le=12)] = 3
@@ -298,24 +337,31 @@ class SIMConfig(Model):
         _check_patterns(self.patterns, self.angles, self.harmonics)
         if self.phases < 2 * self.harmonics + 1:
             raise ValueError(
-                f"{self.phases} phases do not separate {self.harmonics} waves; give at least {2 * self.harmonics + 1}"
+                f"{self.phases} phases do not separate {self.harmonics} waves; give at least"
+                f" {2 * self.harmonics + 1}"
             )
         expected = {(a, p) for a in range(self.angles) for p in range(self.phases)}
         order = self.raw_order()
         if len(order) != len(expected) or set(order) != expected:
-            raise ValueError(f"order must name each of the {len(expected)} (angle, phase) pairs once, got {order}")
+            raise ValueError(
+                f"order must name each of the {len(expected)} (angle, phase) pairs once, got"
+                f" {order}"
+            )
         if self.phase_steps_rad is not None and len(self.phase_steps_rad) != self.phases:
-            raise ValueError(f"{len(self.phase_steps_rad)} phase steps came for {self.phases} phases")
+            raise ValueError(
+                f"{len(self.phase_steps_rad)} phase steps came for {self.phases} phases"
+            )
         return self
 
 
 class STORMConfig(Model):
     """How blinking frames become a running image.
 
-    `frames` exposures are localised together and give the next image: of everything since the run began or, with
-    `sliding_groups`, of the last so many groups. `psf_sigma_nm` is the width of a single emitter's image, 0.21 wavelength /
-    NA without. An emitter counts where its filtered image exceeds the noise `threshold` times, and is drawn if it is
-    known to `max_uncertainty_nm`. `drift_correction` lays every group onto what the run has shown before.
+    `frames` exposures are localised together and give the next image: of everything since the run
+    began or, with `sliding_groups`, of the last so many groups. `psf_sigma_nm` is the width of a
+    single emitter's image, 0.21 wavelength / NA without. An emitter counts where its filtered image
+    exceeds the noise `threshold` times, and is drawn if it is known to `max_uncertainty_nm`.
+    `drift_correction` lays every group onto what the run has shown before.
     """
 
     frames: Annotated[int, Field(ge=1, le=100_000)] = 100
@@ -331,7 +377,8 @@ class STORMConfig(Model):
 class ChannelConfig(Model):
     """What happens to one acquisition channel; None means that the step is left out.
 
-    `emission_nm`, `pixel_size_nm`, `damping`, `wiener` and `patterns` are this channel's, instead of those of the rig.
+    `emission_nm`, `pixel_size_nm`, `damping`, `wiener` and `patterns` are this channel's, instead
+    of those of the rig.
     """
 
     reconstruct: Literal["sim", "storm", "passthrough"] | None = None
@@ -348,11 +395,14 @@ def _check_patterns(patterns: list[PatternConfig], angles: int, harmonics: int) 
     if not patterns:
         return
     if len(patterns) != angles:
-        raise ValueError(f"{len(patterns)} patterns came for {angles} angles; give one pattern per angle")
+        raise ValueError(
+            f"{len(patterns)} patterns came for {angles} angles; give one pattern per angle"
+        )
     for pattern in patterns:
         if len(pattern.overtones) != harmonics - 1:
             raise ValueError(
-                f"a pattern has {len(pattern.overtones)} overtones, {harmonics - 1} are expected with harmonics: {harmonics}"
+                f"a pattern has {len(pattern.overtones)} overtones, {harmonics - 1} are expected"
+                f" with harmonics: {harmonics}"
             )
 
 
@@ -365,10 +415,12 @@ def _superposed(value: object) -> object:
 
 
 class SuperposeConfig(Model):
-    """True channels that are acquired one after the other and added, so that what an engine makes of the sum can be scored.
+    """True channels that are acquired one after the other and added, so that what an engine makes
+    of the sum can be scored.
 
-    `channels` are in the order of the engine's structures. `weights` are their brightness in the sum, equal without. `separate`
-    and `upscale` are engines for the sum; without, those that the channels name.
+    `channels` are in the order of the engine's structures. `weights` are their brightness in the
+    sum, equal without. `separate` and `upscale` are engines for the sum; without, those that the
+    channels name.
     """
 
     channels: Annotated[list[str], Field(min_length=2)]
@@ -418,14 +470,18 @@ class RigConfig(Model):
 
     @model_validator(mode="after")
     def _consistent(self) -> RigConfig:
-        uses_sim = self.modality == "sim" or any(c.reconstruct == "sim" for c in self.channels.values())
+        uses_sim = self.modality == "sim" or any(
+            c.reconstruct == "sim" for c in self.channels.values()
+        )
         if uses_sim and self.sim is None:
             raise ValueError("a SIM rig needs a 'sim' section with its patterns")
-        uses_storm = self.modality == "storm" or any(c.reconstruct == "storm" for c in self.channels.values())
+        uses_storm = self.modality == "storm" or any(
+            c.reconstruct == "storm" for c in self.channels.values()
+        )
         if uses_storm and self.camera.gain_e_per_adu is None:
             raise ValueError(
-                "a STORM rig needs 'camera.gain_e_per_adu', and 'em_gain' of an EMCCD, to know its noise: see the camera's "
-                "data sheet, or measure it with 'livesr characterise'"
+                "a STORM rig needs 'camera.gain_e_per_adu', and 'em_gain' of an EMCCD, to know its"
+                " noise: see the camera's data sheet, or measure it with 'livesr characterise'"
             )
         for name, channel in self.channels.items():
             if channel.patterns is not None and self.sim:
@@ -458,12 +514,16 @@ class RigConfig(Model):
         return {name: file for name, file in files.items() if file.is_file()}
 
     def channel(self, name: str) -> ChannelConfig:
-        """Return the settings of channel `name`; a rig with one nameless channel uses its only entry.
+        """Return the settings of channel `name`.
+
+        A rig with one nameless channel uses its only entry.
 
         A channel that is superposed has no engine of its own: it is the truth.
         """
         if self.superpose and name in self.superpose.channels and name in self.channels:
-            return self._with_default(self.channels[name].model_copy(update={"upscale": None, "separate": None}))
+            return self._with_default(
+                self.channels[name].model_copy(update={"upscale": None, "separate": None})
+            )
         if name in self.channels:
             return self._with_default(self.channels[name])
         if len(self.channels) == 1 and not name:
@@ -483,15 +543,24 @@ class RigConfig(Model):
         ConfigError
             If one of them is unknown, or named twice.
         """
-        engines = {} if self.superpose is None else self.superpose.model_dump(include={"separate", "upscale"})
-        asked = parse(SuperposeConfig, {**engines, "channels": channels, "weights": weights}, "superpose")
+        engines = (
+            {}
+            if self.superpose is None
+            else self.superpose.model_dump(include={"separate", "upscale"})
+        )
+        asked = parse(
+            SuperposeConfig, {**engines, "channels": channels, "weights": weights}, "superpose"
+        )
         for name in channels:
             self.channel(name)  # a typo
         return self.model_copy(update={"superpose": asked})
 
     @property
     def superposed(self) -> ChannelConfig:
-        """What happens to the sum: the engines of `superpose`, else those of the first of its channels that names one."""
+        """What happens to the sum.
+
+        The engines of `superpose`, else those of the first of its channels that names one.
+        """
         assert self.superpose is not None
         own = {"separate": self.superpose.separate, "upscale": self.superpose.upscale}
         named = [self.channels[name] for name in self.superpose.channels if name in self.channels]
@@ -500,7 +569,11 @@ class RigConfig(Model):
         return ChannelConfig(**own)
 
     def _with_default(self, channel: ChannelConfig) -> ChannelConfig:
-        return channel if channel.reconstruct else channel.model_copy(update={"reconstruct": self.modality})
+        return (
+            channel
+            if channel.reconstruct
+            else channel.model_copy(update={"reconstruct": self.modality})
+        )
 
     def raw_frames(self, name: str) -> int:
         """Exposures that make one super-resolution frame of channel `name`."""
@@ -518,10 +591,14 @@ class RigConfig(Model):
         """Exposures per super-resolution frame of the channel that needs most."""
         return max(self.raw_frames(name) for name in self.channels or [""])
 
-    def with_engine(self, engine: str | None, step: Literal["separate", "upscale"] = "separate") -> RigConfig:
-        """Return a copy in which `engine` does `step` for the only channel that has that step (or the only channel).
+    def with_engine(
+        self, engine: str | None, step: Literal["separate", "upscale"] = "separate"
+    ) -> RigConfig:
+        """Return a copy in which `engine` does `step` for the only channel that has that step (or
+        the only channel).
 
-        "none", or None, leaves the step out, of every channel. ``488=NAME`` and ``488=none`` are for that channel.
+        "none", or None, leaves the step out, of every channel. ``488=NAME`` and ``488=none`` are
+        for that channel.
 
         Raises
         ------
@@ -533,33 +610,46 @@ class RigConfig(Model):
         if named is not None:
             return self._with_engine_of(named, channel_engine, step)
         if engine == "none":
-            plain = {name: channel.model_copy(update={step: None}) for name, channel in self.channels.items()}
+            plain = {
+                name: channel.model_copy(update={step: None})
+                for name, channel in self.channels.items()
+            }
             summed = self.superpose.model_copy(update={step: None}) if self.superpose else None
             return self.model_copy(update={"channels": plain, "superpose": summed})
         if self.superpose:
-            return self.model_copy(update={"superpose": self.superpose.model_copy(update={step: engine})})
+            return self.model_copy(
+                update={"superpose": self.superpose.model_copy(update={step: engine})}
+            )
         meant = [n for n, c in self.channels.items() if getattr(c, step)] or list(self.channels)
         if len(meant) > 1:
             flag = {"separate": "--engine", "upscale": "--upscale"}[step]
             raise ConfigError(
-                f"{flag} {engine!r} does not say which of the channels {', '.join(meant)} it is for: give {flag} "
-                f"{meant[0]}={engine}, acquire one channel, or set {step!r} in rig.yaml."
+                f"{flag} {engine!r} does not say which of the channels {', '.join(meant)} it is"
+                f" for: give {flag} {meant[0]}={engine}, acquire one channel, or set {step!r} in"
+                " rig.yaml."
             )
         return self._with_engine_of(meant[0] if meant else "", engine, step)
 
-    def _with_engine_of(self, name: str, engine: str, step: Literal["separate", "upscale"]) -> RigConfig:
+    def _with_engine_of(
+        self, name: str, engine: str, step: Literal["separate", "upscale"]
+    ) -> RigConfig:
         value = None if engine == "none" else engine
         if self.superpose and name == self.superpose.name:
-            return self.model_copy(update={"superpose": self.superpose.model_copy(update={step: value})})
+            return self.model_copy(
+                update={"superpose": self.superpose.model_copy(update={step: value})}
+            )
         if self.superpose and name in self.superpose.channels:
             raise ConfigError(
-                f"Channel {name!r} is superposed, and engines are for the sum: give {self.superpose.name}={engine}."
+                f"Channel {name!r} is superposed, and engines are for the sum: give"
+                f" {self.superpose.name}={engine}."
             )
         channel = self.channels.get(name, ChannelConfig()).model_copy(update={step: value})
         return self.model_copy(update={"channels": {**self.channels, name: channel}})
 
     def _named_channel(self, engine: str) -> tuple[str | None, str]:
-        """Take ``CHANNEL=ENGINE`` apart; None where `engine` names no channel, as a folder whose name has such a sign.
+        """Take ``CHANNEL=ENGINE`` apart.
+
+        None where `engine` names no channel, as a folder whose name has such a sign.
 
         Raises
         ------
@@ -572,14 +662,22 @@ class RigConfig(Model):
             return None, engine
         if name not in known:
             raise ConfigError(
-                f"Engine {engine!r} is for channel {name!r}, which rig {self.name!r} does not describe."
-                f"{suggestion(name, known)}"
+                f"Engine {engine!r} is for channel {name!r}, which rig {self.name!r} does not"
+                f" describe.{suggestion(name, known)}"
             )
         return name, rest
 
     def for_channel(self, engine: str | None, acquired: list[str]) -> str | None:
-        """Return ``CHANNEL=ENGINE`` for an `engine` that names no channel where a run acquires a single one."""
-        if engine is None or engine == "none" or self.superpose or len(acquired) != 1 or len(self.channels) < 2:
+        """Return ``CHANNEL=ENGINE`` for an `engine` that names no channel where a run acquires a
+        single one.
+        """
+        if (
+            engine is None
+            or engine == "none"
+            or self.superpose
+            or len(acquired) != 1
+            or len(self.channels) < 2
+        ):
             return engine
         return engine if self._named_channel(engine)[0] is not None else f"{acquired[0]}={engine}"
 
@@ -587,17 +685,19 @@ class RigConfig(Model):
 class RunConfig(Model):
     """One run: what is computed, kept and shown.
 
-    `policy` "latest" skips the inference of centre frames when the network is slower than the camera; "complete" never
-    skips and lets latency grow. `live` is what happens to sequence acquisitions outside an MDA: "own" takes every frame
-    out of Micro-Manager's buffer, where previews then find none; "peek" copies the newest and may miss some. `tile` is the side
-    of the tiles in which a network sees larger frames; "auto" takes tiles where a frame does not fit the memory.
-    `spare` is a folder on another disk, where the store goes on when its own disk is full or fails; `flush_s` writes everything
-    that was recorded through to the disk so often, for what a power cut must not take (None: the operating system decides).
-    `pairs` is a folder that keeps the true channels of a superposition as `livesr train` reads them.
-    `provisional` "auto" shows, under "latest", a frame before its successor was acquired, while the network has nothing else
-    to do; the final frame replaces it. `uncertainty` estimates that of every prediction, from so many sides of its input, 4
-    ("flips") or of square frames 8 ("turns"): the network then takes as many times as long. `device` is
-    where SIM frames are computed: "auto" takes a GPU where there is one.
+    `policy` "latest" skips the inference of centre frames when the network is slower than the
+    camera; "complete" never skips and lets latency grow. `live` is what happens to sequence
+    acquisitions outside an MDA: "own" takes every frame out of Micro-Manager's buffer, where
+    previews then find none; "peek" copies the newest and may miss some. `tile` is the side of the
+    tiles in which a network sees larger frames; "auto" takes tiles where a frame does not fit the
+    memory. `spare` is a folder on another disk, where the store goes on when its own disk is full
+    or fails; `flush_s` writes everything that was recorded through to the disk so often, for what a
+    power cut must not take (None: the operating system decides). `pairs` is a folder that keeps the
+    true channels of a superposition as `livesr train` reads them. `provisional` "auto" shows, under
+    "latest", a frame before its successor was acquired, while the network has nothing else to do;
+    the final frame replaces it. `uncertainty` estimates that of every prediction, from so many
+    sides of its input, 4 ("flips") or of square frames 8 ("turns"): the network then takes as many
+    times as long. `device` is where SIM frames are computed: "auto" takes a GPU where there is one.
     """
 
     store: Path | None = None
@@ -675,7 +775,10 @@ def _first_problem(model: type[BaseModel], error: ValidationError) -> str:
 
 
 def _short(value: object, *, quoted: bool = True) -> str:
-    """Return a value as a sentence can hold it: a file may have a name or a text of a million letters."""
+    """Return a value as a sentence can hold it.
+
+    A file may have a name or a text of a million letters.
+    """
     text = repr(value) if quoted else str(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
@@ -700,7 +803,10 @@ def _nested_model(annotation: Any) -> type[BaseModel] | None:
 
 
 def data_folders(kind: Literal["engines", "hardware_configs"]) -> list[Path]:
-    """Folders in which named engines or rigs are looked for: here, $LIVESR_HOME, then what came with the package."""
+    """Folders in which named engines or rigs are looked for.
+
+    Here, $LIVESR_HOME, then what came with the package.
+    """
     home = os.environ.get("LIVESR_HOME")
     places = [
         Path.cwd() / kind,
@@ -712,7 +818,8 @@ def data_folders(kind: Literal["engines", "hardware_configs"]) -> list[Path]:
 
 
 def load_rig(rig: str | os.PathLike[str]) -> RigConfig:
-    """Read a rig: a rig.yaml, the folder that holds one, or the name of a folder in `hardware_configs`.
+    """Read a rig: a rig.yaml, the folder that holds one, or the name of a folder in
+    `hardware_configs`.
 
     Micro-Manager's configuration need not be there: recordings do without.
 
@@ -727,8 +834,8 @@ def load_rig(rig: str | os.PathLike[str]) -> RigConfig:
     for place, name in config.corrections.maps().items():
         if not (config.folder / name).is_file():
             raise ConfigError(
-                f"{source}: corrections.{place} names {name!r}, which is not beside it. Put the map there, or "
-                "remove the line: 'livesr characterise' measures it anew."
+                f"{source}: corrections.{place} names {name!r}, which is not beside it. Put the map"
+                " there, or remove the line: 'livesr characterise' measures it anew."
             )
     return config
 
@@ -752,7 +859,8 @@ def rig_file(rig: str | os.PathLike[str]) -> Path:
         if not path.parent.is_dir() or path.name != "rig.yaml":
             raise
         raise ConfigError(
-            f"The folder {path.parent} has no rig.yaml: copy hardware_configs/_template/rig.yaml into it, and describe the rig."
+            f"The folder {path.parent} has no rig.yaml: copy hardware_configs/_template/rig.yaml"
+            " into it, and describe the rig."
         ) from None
 
 
@@ -763,6 +871,7 @@ def _named_rig(name: str) -> Path:
             known.setdefault(candidate.parent.name, candidate)
     if name not in known:
         raise ConfigError(
-            f"No rig {name!r}: neither a file nor a folder, nor a known name.{suggestion(name, list(known))}"
+            f"No rig {name!r}: neither a file nor a folder, nor a known"
+            f" name.{suggestion(name, list(known))}"
         )
     return known[name]

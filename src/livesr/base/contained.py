@@ -1,10 +1,14 @@
-"""The files of a folder that came from anywhere, and nothing beside them: a store, a recording, an engine, a package.
+"""The files of a folder that came from anywhere, and nothing beside them.
 
-Owns the one rule by which a name becomes a path: what a file names, or a link leads to, lies beneath the folder that it came
-in, or is refused. Knows no format. A link above the folder is the user's own: only what lies inside counts. Who changes a
-folder while it is read is not guarded against.
+A store, a recording, an engine, a package.
 
-`folder` is trusted in every function, `name` is not: a constant name may be a link, and one from a file may be anything.
+Owns the one rule by which a name becomes a path: what a file names, or a link leads to, lies
+beneath the folder that it came in, or is refused. Knows no format. A link above the folder is the
+user's own: only what lies inside counts. Who changes a folder while it is read is not guarded
+against.
+
+`folder` is trusted in every function, `name` is not: a constant name may be a link, and one from a
+file may be anything.
 """
 
 from __future__ import annotations
@@ -22,7 +26,9 @@ from livesr.base.errors import StoreError, UsageError
 from livesr.base.files import remove, replace_file, sync, write_all
 
 _DRIVE = re.compile(r"^[A-Za-z]:")
-_DEVICE = re.compile(r"^(con|prn|aux|nul|com\d|lpt\d)(\..*)?$", re.IGNORECASE)  # of Windows, in every folder
+_DEVICE = re.compile(
+    r"^(con|prn|aux|nul|com\d|lpt\d)(\..*)?$", re.IGNORECASE
+)  # of Windows, in every folder
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 # A pipe or a device in the place of a file would be waited for without end.
 _AT_ONCE = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
@@ -40,7 +46,9 @@ Error = type[UsageError]
 
 
 def beneath(folder: Path, name: object, *, error: Error = StoreError) -> Path:
-    """Return ``folder / name`` for reading, which may be absent; links are followed as long as they stay beneath `folder`.
+    """Return ``folder / name`` for reading, which may be absent.
+
+    Links are followed as long as they stay beneath `folder`.
 
     Parameters
     ----------
@@ -58,13 +66,16 @@ def beneath(folder: Path, name: object, *, error: Error = StoreError) -> Path:
     root, real = os.path.realpath(folder), os.path.realpath(path)
     if not _is_below(real, root):
         raise error(
-            f"{path} leads out of {folder}, to {real}: it was not opened. Put a copy of the file there if it belongs to it."
+            f"{path} leads out of {folder}, to {real}: it was not opened. Put a copy of the file"
+            " there if it belongs to it."
         )
     return path
 
 
 def beneath_to_write(folder: Path, name: object, *, error: Error = StoreError) -> Path:
-    """Return ``folder / name`` for writing: on the way from `folder` no link is followed, wherever it leads.
+    """Return ``folder / name`` for writing.
+
+    On the way from `folder` no link is followed, wherever it leads.
 
     Raises
     ------
@@ -77,7 +88,8 @@ def beneath_to_write(folder: Path, name: object, *, error: Error = StoreError) -
     real = os.path.realpath(path)
     if os.path.normcase(real) != os.path.normcase(straight):
         raise error(
-            f"{path} is a link, to {real}: nothing was written. Remove the link, or put what it leads to in its place."
+            f"{path} is a link, to {real}: nothing was written. Remove the link, or put what it"
+            " leads to in its place."
         )
     return path
 
@@ -98,7 +110,12 @@ def open_to_read(folder: Path, name: object, *, error: Error = StoreError) -> io
 
 
 def open_to_write(
-    folder: Path, name: object, mode: Literal["w", "w+", "a", "r+", "x"], *, error: Error = StoreError, **how: Any
+    folder: Path,
+    name: object,
+    mode: Literal["w", "w+", "a", "r+", "x"],
+    *,
+    error: Error = StoreError,
+    **how: Any,
 ) -> Any:
     """Open a file beneath `folder` for writing; `how` as of `open`, with an `encoding` for text.
 
@@ -121,7 +138,10 @@ def read_bytes(folder: Path, name: object, *, error: Error = StoreError) -> byte
 
 
 def read_text(folder: Path, name: object, *, error: Error = StoreError) -> str:
-    """Return the UTF-8 text in a file beneath `folder`; raises as `open_to_read`, and UnicodeDecodeError."""
+    """Return the UTF-8 text in a file beneath `folder`.
+
+    Raises as `open_to_read`, and UnicodeDecodeError.
+    """
     return read_bytes(folder, name, error=error).decode("utf-8").replace("\r\n", "\n")
 
 
@@ -144,10 +164,12 @@ def replace_text(folder: Path, name: object, content: str, *, error: Error = Sto
 def replace_bytes(
     folder: Path, name: object, content: bytes, *, durable: bool = False, error: Error = StoreError
 ) -> None:
-    """Replace a file beneath `folder` at once: a reader sees the old one or the new one; raises as `open_to_write`.
+    """Replace a file beneath `folder` at once: a reader sees the old one or the new one.
 
-    With `durable` the disk has confirmed the new one before it takes the place of the old one. After an OSError the old one is
-    there.
+    Raises as `open_to_write`.
+
+    With `durable` the disk has confirmed the new one before it takes the place of the old one.
+    After an OSError the old one is there.
     """
     path = beneath_to_write(folder, name, error=error)
     new = path.with_name(f".{path.name}.new")
@@ -163,9 +185,17 @@ def replace_bytes(
         raise
 
 
-def copy_out(folder: Path, name: object, to: Path, to_name: object, *, error: Error = StoreError) -> None:
-    """Copy a file beneath `folder` to one beneath `to`; raises as `open_to_read` and `open_to_write`."""
-    with open_to_read(folder, name, error=error) as source, open_to_write(to, to_name, "w", error=error) as target:
+def copy_out(
+    folder: Path, name: object, to: Path, to_name: object, *, error: Error = StoreError
+) -> None:
+    """Copy a file beneath `folder` to one beneath `to`.
+
+    Raises as `open_to_read` and `open_to_write`.
+    """
+    with (
+        open_to_read(folder, name, error=error) as source,
+        open_to_write(to, to_name, "w", error=error) as target,
+    ):
         shutil.copyfileobj(source, target)
 
 
@@ -174,13 +204,17 @@ def is_file(folder: Path, name: object, *, error: Error = StoreError) -> bool:
     return beneath(folder, name, error=error).is_file()
 
 
-def refuse_links(folder: Path, *, writing: bool = False, but: tuple[str, ...] = (), error: Error = StoreError) -> None:
+def refuse_links(
+    folder: Path, *, writing: bool = False, but: tuple[str, ...] = (), error: Error = StoreError
+) -> None:
     """Look at everything beneath `folder` and refuse links that lead out of it.
 
     Parameters
     ----------
-    writing : refuse every link: what is written through one that stays inside lands in another picture
-    but : patterns of the way to folders that are not looked into, as ("*", "*", "c"): chunks are looked at as they are read
+    writing : refuse every link: what is written through one that stays inside lands in another
+        picture
+    but : patterns of the way to folders that are not looked into, as ("*", "*", "c"): chunks are
+        looked at as they are read
 
     Raises
     ------
@@ -200,8 +234,13 @@ def refuse_links(folder: Path, *, writing: bool = False, but: tuple[str, ...] = 
 
 
 def _parts(folder: Path, name: object, error: Error) -> list[str]:
-    """Take a name apart; `..`, drives and what only one system takes for a separator are refused on every system."""
-    shown = repr(name if not isinstance(name, str) or len(name) <= _SHOWN else f"{name[:_SHOWN]}...")
+    """Take a name apart.
+
+    `..`, drives and what only one system takes for a separator are refused on every system.
+    """
+    shown = repr(
+        name if not isinstance(name, str) or len(name) <= _SHOWN else f"{name[:_SHOWN]}..."
+    )
     if not isinstance(name, str) or not name:
         raise error(f"{folder} names a file {shown}: expected the path of a file in it.")
     parts = name.split("/")
@@ -209,7 +248,10 @@ def _parts(folder: Path, name: object, error: Error) -> list[str]:
         name.startswith("/")
         or "\\" in name
         or _DRIVE.match(name)
-        or any(part in ("", ".", "..") or len(part.encode("utf-8", "replace")) > _LONGEST for part in parts)
+        or any(
+            part in ("", ".", "..") or len(part.encode("utf-8", "replace")) > _LONGEST
+            for part in parts
+        )
         or len(name) > _LONGEST_WAY
         or any(c < " " for c in name)
         or not _has_bytes(name)
@@ -217,8 +259,8 @@ def _parts(folder: Path, name: object, error: Error) -> list[str]:
     )
     if strange:
         raise error(
-            f"{folder} names a file {shown}, which is not beneath it: it was not opened. Expected a path without '..', drives "
-            "and backslashes."
+            f"{folder} names a file {shown}, which is not beneath it: it was not opened. Expected a"
+            " path without '..', drives and backslashes."
         )
     return parts
 

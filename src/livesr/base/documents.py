@@ -1,7 +1,9 @@
-"""YAML and JSON of any origin: understood, or refused in a sentence before they take time or memory.
+"""YAML and JSON of any origin.
 
-Owns the limits on size, depth, aliases and numbers, and every call of a YAML or JSON parser. Knows no key: what a document
-must hold is said by the models that are given its data.
+Understood, or refused in a sentence before they take time or memory.
+
+Owns the limits on size, depth, aliases and numbers, and every call of a YAML or JSON parser. Knows
+no key: what a document must hold is said by the models that are given its data.
 """
 
 from __future__ import annotations
@@ -43,7 +45,10 @@ MAX_DEPTH: Final = 64
 """Levels of lists and mappings inside each other; an engine's manifest has 6."""
 
 MAX_VALUES: Final = 250_000
-"""Of a YAML document; those behind an alias count as often as it is used, and 100 characters of text as one."""
+"""Of a YAML document.
+
+Those behind an alias count as often as it is used, and 100 characters of text as one.
+"""
 
 MAX_DIGITS: Final = 100
 """Characters of a number."""
@@ -107,7 +112,9 @@ def _children(node: yaml.Node) -> Iterator[yaml.Node]:
 
 
 def read_text(path: Path, max_bytes: int = MAX_BYTES, errors: str = "strict") -> str:
-    """Read a text file in UTF-8, whatever its line ends; `errors` is for bytes that are none, as `open` takes it.
+    """Read a text file in UTF-8, whatever its line ends.
+
+    `errors` is for bytes that are none, as `open` takes it.
 
     Raises
     ------
@@ -127,7 +134,10 @@ def read_text(path: Path, max_bytes: int = MAX_BYTES, errors: str = "strict") ->
         raise DocumentError(f"Cannot read {path}: {e.strerror or e}.") from e
     except UnicodeDecodeError as e:
         raise DocumentError(f"{path} is not text in UTF-8: byte {e.start} cannot be.") from e
-    raise DocumentError(f"{path} has {about.st_size / 1e6:.0f} MB; at most {max_bytes / 1e6:.0f} MB are read as text.")
+    raise DocumentError(
+        f"{path} has {about.st_size / 1e6:.0f} MB; at most {max_bytes / 1e6:.0f} MB are read as"
+        " text."
+    )
 
 
 def read_yaml(path: Path) -> Any:
@@ -147,7 +157,8 @@ def parse_yaml(text: str, source: str) -> Any:
     Raises
     ------
     DocumentError
-        If it is no YAML, names a Python object, or is larger or deeper than the limits. `source` names it in the sentence.
+        If it is no YAML, names a Python object, or is larger or deeper than the limits. `source`
+        names it in the sentence.
     """
     return _loaded(text, source, lambda loader: loader.get_single_data())
 
@@ -174,8 +185,12 @@ def _loaded(text: str, source: str, how: Any) -> Any:
         problem = getattr(e, "problem", None) or getattr(e, "reason", None) or str(e)
         said = "holds" if isinstance(e, _TooMuch) else "is not valid YAML:"
         raise DocumentError(f"{source}{line} {said} {problem}.") from e
-    except Exception as e:  # what PyYAML's constructors stumble over: 2025-02-30 is no date, "!!int x" no number
-        raise DocumentError(f"{source} holds a value that cannot be what it looks like: {e}. Quote text.") from e
+    except (
+        Exception
+    ) as e:  # what PyYAML's constructors stumble over: 2025-02-30 is no date, "!!int x" no number
+        raise DocumentError(
+            f"{source} holds a value that cannot be what it looks like: {e}. Quote text."
+        ) from e
 
 
 def read_json(path: Path) -> Any:
@@ -199,14 +214,17 @@ def parse_json(text: str | bytes, source: str, max_bytes: int = MAX_BYTES) -> An
     """
     if len(text) > max_bytes:
         raise DocumentError(
-            f"{source} has {len(text) / 1e6:.0f} MB; at most {max_bytes / 1e6:.0f} MB are read as JSON."
+            f"{source} has {len(text) / 1e6:.0f} MB; at most {max_bytes / 1e6:.0f} MB are read as"
+            " JSON."
         )
     try:
         value = json.loads(text, parse_int=_integer)
     except json.JSONDecodeError as e:
         raise DocumentError(f"{source}, line {e.lineno} is not JSON: {e.msg}.") from e
     except RecursionError as e:
-        raise DocumentError(f"{source} holds more than {MAX_DEPTH} levels inside each other.") from e
+        raise DocumentError(
+            f"{source} holds more than {MAX_DEPTH} levels inside each other."
+        ) from e
     except ValueError as e:  # not UTF-8, a number of a thousand digits
         raise DocumentError(f"{source} is not JSON: {e}.") from e
     # Nothing nests deeper than it has brackets: what is short needs no walk.
@@ -219,11 +237,16 @@ def parse_json(text: str | bytes, source: str, max_bytes: int = MAX_BYTES) -> An
 
 
 def _refuse_half_letters(value: Any, source: str) -> None:
-    r"""Refuse text that is none: half of a letter, as "\ud800", could be neither printed nor written."""
+    r"""Refuse text that is none.
+
+    Half of a letter, as "\ud800", could be neither printed nor written.
+    """
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError as e:
-        raise DocumentError(f"{source} holds half of a letter, {e.object[e.start]!r}, which is no text.") from e
+        raise DocumentError(
+            f"{source} holds half of a letter, {e.object[e.start]!r}, which is no text."
+        ) from e
 
 
 def _integer(digits: str) -> int:

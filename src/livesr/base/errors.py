@@ -7,17 +7,17 @@ Owns the tree below and the exit code of each branch. Touches nothing else.
     LiveSRError              exit 1
     +-- UsageError           exit 2   what the user gave cannot work; nothing was started
     |   +-- ConfigError               a rig, plan or run setting
-    |   +-- DocumentError             a text, YAML or JSON file, or an array, that cannot be read within its limits
+    |   +-- DocumentError             a text, YAML or JSON file, or an array, beyond its limits
     |   +-- EngineError               an engine folder, its manifest or its weights
     |   +-- StoreError                a store path
     |   +-- BindError                 an address to publish on
     |   +-- BackendError              a runtime that is absent or refuses the engine
-    +-- CalibrationError     exit 1   raw frames do not show what a calibration needs; nothing was changed
+    +-- CalibrationError     exit 1   raw frames lack what calibration needs; nothing was changed
     +-- RunError             exit 1   a run had to end early; what was received is on disk
         +-- FrameShapeError           a frame of another size or pixel type than the run's
         +-- BacklogError              the raw queue is full and the camera cannot wait
         +-- RecordingError            the disk no longer takes frames
-        +-- TrainingCollapsedError    a network that learns nothing any more (livesr.training.scores)
+        +-- TrainingCollapsedError    a network that learns nothing any more
         +-- DamagedFileError          a recording that is replayed cannot be read further
 
 A message says what came, what was expected and what to try, in that order.
@@ -87,7 +87,9 @@ class DamagedFileError(RunError):
 
 
 def suggestion(given: str, known: list[str]) -> str:
-    """Return " Did you mean 'x'?" for the nearest of `known`, else a list of them, else an empty string."""
+    """Return " Did you mean 'x'?" for the nearest of `known`, else a list of them, else an empty
+    string.
+    """
     import difflib
 
     near = difflib.get_close_matches(given, known, n=1, cutoff=0.6)

@@ -12,7 +12,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-_CANNOT_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.ENOSYS})  # what a file system says that has no fsync
+_CANNOT_SYNC = frozenset(
+    {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS}
+)  # what a file system says that has no fsync
 _PATIENCE_S = 2.0
 _PAUSE_S = 0.02
 
@@ -20,8 +22,8 @@ _PAUSE_S = 0.02
 def replace_file(new: Path, place: Path) -> None:
     """Move `new` to `place`, over what is there.
 
-    Windows refuses while another process has `place` open: a viewer that reads a running store, a virus scanner that has
-    just seen it change. Such readers are waited for, two seconds at most.
+    Windows refuses while another process has `place` open: a viewer that reads a running store, a
+    virus scanner that has just seen it change. Such readers are waited for, two seconds at most.
 
     Raises
     ------
@@ -72,10 +74,12 @@ _ENOUGH_FILES = 8192
 
 
 def open_files_limit() -> int:
-    """Return how many files and connections this process may have open; asks for more first, where the system lets it.
+    """Return how many files and connections this process may have open.
 
-    Many systems begin with 1024 or 256, whoever needs more may take it; a store, a publisher with viewers and a microscope's
-    drivers together do. Windows has no such limit for what livesr opens.
+    Asks for more first, where the system lets it.
+
+    Many systems begin with 1024 or 256, whoever needs more may take it; a store, a publisher with
+    viewers and a microscope's drivers together do. Windows has no such limit for what livesr opens.
     """
     try:
         import resource

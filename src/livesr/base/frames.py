@@ -11,8 +11,9 @@ reconstruct        `SRFrame`                   a measurement
 separate, compose  `MulticolorFrame`           a prediction
 =================  ==========================  ===================================================
 
-All times named ``t_*_ns`` are nanoseconds since the Unix epoch on a clock that never jumps (`livesr.base.timing.now_ns`).
-Arrays are handed over with the record: whoever receives a record may keep it, nobody writes into its arrays.
+All times named ``t_*_ns`` are nanoseconds since the Unix epoch on a clock that never jumps
+(`livesr.base.timing.now_ns`). Arrays are handed over with the record: whoever receives a record may
+keep it, nobody writes into its arrays.
 """
 
 from __future__ import annotations
@@ -40,7 +41,10 @@ LOCALISATION = np.dtype(
 
 
 class Stream(NamedTuple):
-    """One series of consecutive time points: it has its own window and its own place in the store."""
+    """One series of consecutive time points.
+
+    It has its own window and its own place in the store.
+    """
 
     position: int = 0
     channel: str = ""
@@ -91,9 +95,9 @@ class CameraFrame:
 class RawStack:
     """The exposures of one time point, by raw index; None where one never came.
 
-    `t_acq_ns` is the middle of the group, `t_last_ns` the arrival of its last frame, `exposure_ms` the mean, `stage` where
-    the stages were at its first frame. An `unplaced` stack holds an exposure that came twice or too late: it is kept, and
-    nothing is computed from it.
+    `t_acq_ns` is the middle of the group, `t_last_ns` the arrival of its last frame, `exposure_ms`
+    the mean, `stage` where the stages were at its first frame. An `unplaced` stack holds an
+    exposure that came twice or too late: it is kept, and nothing is computed from it.
     """
 
     frames: tuple[Pixels | None, ...]
@@ -127,7 +131,8 @@ class PatternQuality(NamedTuple):
     contrast_to_noise : modulation of the weakest wave over its uncertainty in this frame
     modulation : of the weakest wave, relative to the calibrated one
     phase_error_rad : largest distance of a wave from its calibrated phase
-    motion_nm : how far the sample moved between the first and the last raw frame; None where the order does not tell
+    motion_nm : how far the sample moved between the first and the last raw frame; None where the
+        order does not tell
     motion_error_nm : standard error of that
     """
 
@@ -139,12 +144,15 @@ class PatternQuality(NamedTuple):
 
 
 class FrameQuality(NamedTuple):
-    """What a reconstruction says of the frame that it has just made; `doubt` is empty if there is none.
+    """What a reconstruction says of the frame that it has just made.
 
-    `patterns` is None where there are none. `cause` is the doubt without the numbers of this frame, so that frames with
-    the same fault can be counted. `resolved` is False where the frame is the mean of its raw frames, without gain in
-    resolution. `pattern_drift_rad` is what the calibrated phases were corrected by, wave by wave, `vector_drift_um` what was
-    added to (ky, kx) of every angle in cycles/um; empty where nothing is followed.
+    `doubt` is empty if there is none.
+
+    `patterns` is None where there are none. `cause` is the doubt without the numbers of this frame,
+    so that frames with the same fault can be counted. `resolved` is False where the frame is the
+    mean of its raw frames, without gain in resolution. `pattern_drift_rad` is what the calibrated
+    phases were corrected by, wave by wave, `vector_drift_um` what was added to (ky, kx) of every
+    angle in cycles/um; empty where nothing is followed.
     """
 
     patterns: PatternQuality | None
@@ -161,15 +169,18 @@ class SRFrame:
 
     Attributes
     ----------
-    image : float32 (y, x), ADU above the camera's offset, or hundredths of a localisation; a Wiener reconstruction may be
-        slightly negative
+    image : float32 (y, x), ADU above the camera's offset, or hundredths of a localisation; a Wiener
+        reconstruction may be slightly negative
     normalisation : what the network's input is made with; follows the frames up to this one only
     saturated : raw pixels of the group at the camera's ceiling
-    localisations : records of `LOCALISATION`, what this group added, as measured; None where nothing is localised
+    localisations : records of `LOCALISATION`, what this group added, as measured; None where
+        nothing is localised
     drift_nm : (y, x) that the group was moved back by before it was drawn
     quality : whether the raw frames showed their patterns; None where there are none
-    resident : the image as it lies on the GPU that it was computed on, where the network is there too; None elsewhere
-    parts : of a superposition the true channels' frames that were added, in the order of the structures; else ()
+    resident : the image as it lies on the GPU that it was computed on, where the network is there
+        too; None elsewhere
+    parts : of a superposition the true channels' frames that were added, in the order of the
+        structures; else ()
     exposure_ms : of the raw frames, None if nobody said; of a superposition the sum
     """
 
@@ -190,7 +201,9 @@ class SRFrame:
 
 
 class ChannelScore(NamedTuple):
-    """How near one separated structure is to its true channel; `input_pcc` is what the sum itself would score as it.
+    """How near one separated structure is to its true channel.
+
+    `input_pcc` is what the sum itself would score as it.
 
     After the preparation of the IMC-SR paper; NaN where the true channel shows nothing.
     """
@@ -204,11 +217,13 @@ class ChannelScore(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Three consecutive frames of one stream; the network separates the middle one (IMC-SR, temporal continuity).
+    """Three consecutive frames of one stream.
 
-    `edge` marks the first and last frame of a series, whose missing neighbour is the frame itself. `true_neighbours` is
-    False where a neighbour should exist and does not (a gap in the series). A `provisional` window does not wait for the frame
-    after its centre, which stands in for it.
+    The network separates the middle one (IMC-SR, temporal continuity).
+
+    `edge` marks the first and last frame of a series, whose missing neighbour is the frame itself.
+    `true_neighbours` is False where a neighbour should exist and does not (a gap in the series). A
+    `provisional` window does not wait for the frame after its centre, which stands in for it.
     """
 
     before: SRFrame
@@ -225,16 +240,20 @@ class MulticolorFrame:
 
     Attributes
     ----------
-    channels : uint16 (c, y, x), ADU of the reconstruction plus `offset_adu`; background belongs to no channel
-    residual : sum |sum of channels - x| / sum |x| over pixels above noise (IMC-SR's summation constraint as a live check)
+    channels : uint16 (c, y, x), ADU of the reconstruction plus `offset_adu`; background belongs to
+        no channel
+    residual : sum |sum of channels - x| / sum |x| over pixels above noise (IMC-SR's summation
+        constraint as a live check)
     residual_plane : float32 (y, x), sum of channels - x in ADU; only when asked for
     display : (low, high) in stored ADU for each channel
     source : the measurement that it was predicted from
     latency_ms : age of what it shows when it was composed
-    provisional : made before the frame after it came; the final one replaces it and is the one that is stored
-    uncertainty : uint16 (c, y, x), ADU; an estimate of each channel's standard deviation; only when asked for
-    ood_score : distance of its input from those that the engine was trained on, over the largest that is usual there; None
-        where the engine does not say
+    provisional : made before the frame after it came; the final one replaces it and is the one that
+        is stored
+    uncertainty : uint16 (c, y, x), ADU; an estimate of each channel's standard deviation; only when
+        asked for
+    ood_score : distance of its input from those that the engine was trained on, over the largest
+        that is usual there; None where the engine does not say
     warnings : sentences that a viewer must show with it
     score : against the true channels of a superposition, structure by structure; else ()
     """

@@ -1,11 +1,13 @@
 """A file that says who is at work in a folder, so that two programs do not change it at once.
 
-Owns the file from `acquire` to `release`, its heartbeat, and the judgement whether its owner is still there. Works where
-advisory locks of the system do not: on network disks, on Windows, between computers. Knows no store.
+Owns the file from `acquire` to `release`, its heartbeat, and the judgement whether its owner is
+still there. Works where advisory locks of the system do not: on network disks, on Windows, between
+computers. Knows no store.
 
-A file is made with O_EXCL, so only one program can make it; it outlives `kill -9`, and is then recognised as stale: the
-process is gone from this computer, or has given no sign of life for `STALE_S` on another. Whoever takes over a stale file
-holds a lock on that very takeover, made the same way: of several, one gets it, and none ever removes the file of a new owner.
+A file is made with O_EXCL, so only one program can make it; it outlives `kill -9`, and is then
+recognised as stale: the process is gone from this computer, or has given no sign of life for
+`STALE_S` on another. Whoever takes over a stale file holds a lock on that very takeover, made the
+same way: of several, one gets it, and none ever removes the file of a new owner.
 """
 
 from __future__ import annotations
@@ -39,7 +41,8 @@ LOCK = "lock.json"
 BEAT_S = 5.0
 # Network disks show a file as it was up to a minute ago.
 STALE_S = 120.0
-# A copy of a folder, made from a computer that died, has a young file with an old heartbeat; clocks differ by less than this.
+# A copy of a folder, made from a computer that died, has a young file with an old heartbeat; clocks
+# differ by less than this.
 _CLOCKS_DIFFER_S = 3600.0
 _PATIENCE_S, _PAUSE_S = 2.0, 0.02
 _TOKEN = re.compile(r"[0-9a-f]{1,32}")
@@ -57,8 +60,10 @@ class Holder:
     Attributes
     ----------
     what : "run", "repair" or "backfill"
-    machine : which computer, since when it is up, and which of its process tables; `pid` and `started` count there only
-    started : when the process began, s since the epoch on its own clock: another process may get its number later
+    machine : which computer, since when it is up, and which of its process tables; `pid` and
+        `started` count there only
+    started : when the process began, s since the epoch on its own clock: another process may get
+        its number later
     since, beat : ISO 8601, UTC: when the lock was taken, and its last sign of life
     token : of this lock and no other
     """
@@ -107,11 +112,16 @@ class Lock:
         self._holder = mine = _myself(self._what)
         _take(self._path, mine)
         self._released.clear()
-        self._heart = threading.Thread(target=self._beat, args=(mine,), name="livesr-lock", daemon=True)
+        self._heart = threading.Thread(
+            target=self._beat, args=(mine,), name="livesr-lock", daemon=True
+        )
         self._heart.start()
 
     def release(self) -> None:
-        """Remove the file, if it is still this lock's and this process made it; may be called twice."""
+        """Remove the file, if it is still this lock's and this process made it.
+
+        May be called twice.
+        """
         mine, self._holder = self._holder, None
         self._released.set()
         if mine is None or mine.pid != os.getpid():  # a forked child leaves the lock to its parent
@@ -125,7 +135,10 @@ class Lock:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.release()
 
@@ -133,9 +146,13 @@ class Lock:
         while not self._released.wait(BEAT_S):
             try:
                 if _token(self._path) != mine.token:
-                    log.warning("the lock %s was taken over: another program may be changing its folder", self._path)
+                    log.warning(
+                        "the lock %s was taken over: another program may be changing its folder",
+                        self._path,
+                    )
                     return
-                # In place: on Windows a file that somebody reads cannot be replaced. It is as long as before.
+                # In place: on Windows a file that somebody reads cannot be replaced. It is as long
+                # as before.
                 with self._path.open("r+b") as file:
                     file.write(_encoded(mine, beat=_now()))
             except OSError as e:
@@ -143,12 +160,19 @@ class Lock:
 
 
 def held(folder: Path, what: str) -> Lock | None:
-    """Take the lock on `folder` for a measurement, which nothing may stop: where that fails, warn and return None."""
+    """Take the lock on `folder` for a measurement, which nothing may stop.
+
+    Where that fails, warn and return None.
+    """
     lock = Lock(folder, what)
     try:
         lock.acquire()
     except (OSError, StoreError) as e:
-        log.warning("%s is not locked (%s): do not repair or complete it before the run has ended.", folder, e)
+        log.warning(
+            "%s is not locked (%s): do not repair or complete it before the run has ended.",
+            folder,
+            e,
+        )
         return None
     return lock
 
@@ -171,7 +195,8 @@ def _take(path: Path, mine: Holder) -> None:
     if not _is_stale(path, found, age_s):
         raise LockedError(_held_by(path, found))
     stale = _token(path)
-    # One program at a time may take over this very file. Should it be killed while it does, so is its own lock taken over.
+    # One program at a time may take over this very file. Should it be killed while it does, so is
+    # its own lock taken over.
     takeover = path.with_name(f"{path.stem}-{stale}{path.suffix}")
     _take(takeover, mine)
     try:
@@ -200,7 +225,9 @@ def _give_back(path: Path, mine: Holder) -> None:
             path.unlink()
         except OSError as e:  # on Windows while somebody reads it
             if time.monotonic() > deadline:
-                log.warning("the lock %s stays (%s): delete it when this program has ended", path, e)
+                log.warning(
+                    "the lock %s stays (%s): delete it when this program has ended", path, e
+                )
                 return
             time.sleep(_PAUSE_S)
 
@@ -210,8 +237,8 @@ def _is_stale(path: Path, found: Holder | None, age_s: float) -> bool:
         return age_s > STALE_S
     if found.machine == _machine():
         begun = _started(found.pid)
-        # A process that sleeps or is stopped may go on. One with another beginning has its number only, unless the clock
-        # was set since, which moves the beginning of every process.
+        # A process that sleeps or is stopped may go on. One with another beginning has its number
+        # only, unless the clock was set since, which moves the beginning of every process.
         return begun is None or (abs(begun - found.started) > 1.0 and age_s > STALE_S)
     return age_s > STALE_S or _since_s(found.beat) > _CLOCKS_DIFFER_S
 
@@ -239,13 +266,16 @@ def _held_by(path: Path, found: Holder | None) -> str:
     if found.machine == _machine():
         return f"{store} is being {found.does} by {found}. Wait until that has ended."
     return (
-        f"{store} is being {found.does} by {found}. Wait until that has ended. If that computer is off, its lock ends "
-        f"{STALE_S:.0f} s after its last sign of life."
+        f"{store} is being {found.does} by {found}. Wait until that has ended. If that computer is"
+        f" off, its lock ends {STALE_S:.0f} s after its last sign of life."
     )
 
 
 def _read(path: Path) -> Holder | None:
-    """Return who made the file; None if it is gone, not filled yet, or nothing that livesr wrote."""
+    """Return who made the file.
+
+    None if it is gone, not filled yet, or nothing that livesr wrote.
+    """
     try:
         about = read_json(path)
         found = Holder(**{f.name: about[f.name] for f in fields(Holder)})
@@ -254,7 +284,12 @@ def _read(path: Path) -> Holder | None:
     texts = found.what, found.host, found.machine, found.user, found.since, found.beat, found.token
     right = all(isinstance(text, str) for text in texts)
     right = right and bool(_TOKEN.fullmatch(found.token))  # it becomes part of a file name
-    right = right and type(found.pid) is int and 0 < found.pid < 1 << 31 and isinstance(found.started, float)
+    right = (
+        right
+        and type(found.pid) is int
+        and 0 < found.pid < 1 << 31
+        and isinstance(found.started, float)
+    )
     return found if right else None
 
 
@@ -277,7 +312,15 @@ def _encoded(holder: Holder, beat: str | None = None) -> bytes:
 def _myself(what: str) -> Holder:
     now, pid = _now(), os.getpid()
     return Holder(
-        what, pid, _started(pid) or 0.0, platform.node(), _machine(), _user(), now, now, token=uuid.uuid4().hex[:12]
+        what,
+        pid,
+        _started(pid) or 0.0,
+        platform.node(),
+        _machine(),
+        _user(),
+        now,
+        now,
+        token=uuid.uuid4().hex[:12],
     )
 
 
@@ -301,7 +344,10 @@ def _started(pid: int) -> float | None:
 
 @cache
 def _machine() -> str:
-    """Return this computer, this time that it is up, and this table of processes: containers have their own."""
+    """Return this computer, this time that it is up, and this table of processes.
+
+    Containers have their own.
+    """
     node = uuid.getnode()
     random = node >> 40 & 1  # made up, by every process anew
     parts = [platform.node(), *([] if random else [f"{node:x}"])]

@@ -1,6 +1,7 @@
 """How much memory this process may still take.
 
-Owns the answer: of the computer, of the container that the process runs in, and of the limits that a shell or a queue set.
+Owns the answer: of the computer, of the container that the process runs in, and of the limits that
+a shell or a queue set.
 """
 
 from __future__ import annotations
@@ -19,14 +20,18 @@ _GROUPS = (
 
 
 def available_bytes() -> int:
-    """Return what can be taken before the computer, the container or a limit of the process refuses."""
+    """Return what can be taken before the computer, the container or a limit of the process
+    refuses.
+    """
     return max(0, min((psutil.virtual_memory().available, *_of_groups(), *_of_limits())))
 
 
 def _of_groups() -> Iterator[int]:
     for limit, used in _GROUPS:
         try:
-            yield int(Path(limit).read_text(encoding="ascii")) - int(Path(used).read_text(encoding="ascii"))
+            yield int(Path(limit).read_text(encoding="ascii")) - int(
+                Path(used).read_text(encoding="ascii")
+            )
         except (OSError, ValueError):  # another system, or "max": no limit
             continue
 

@@ -1,6 +1,7 @@
 """Names to classes, imported on use: asking what exists loads nothing.
 
-Owns `Registry`. A new modality, runtime or sink is one file and one line in the registry of its kind.
+Owns `Registry`. A new modality, runtime or sink is one file and one line in the registry of its
+kind.
 """
 
 from __future__ import annotations
@@ -35,5 +36,7 @@ class Registry:
         try:
             module, _, attribute = self._entries[name].partition(":")
         except KeyError:
-            raise ConfigError(f"Unknown {self.kind} {name!r}.{suggestion(name, self.names)}") from None
+            raise ConfigError(
+                f"Unknown {self.kind} {name!r}.{suggestion(name, self.names)}"
+            ) from None
         return getattr(import_module(module), attribute)

@@ -1,4 +1,6 @@
-"""Values in a YAML file, changed in its text: comments, order and everything else stay as a person wrote them.
+"""Values in a YAML file, changed in its text.
+
+Comments, order and everything else stay as a person wrote them.
 
 Owns the change of single values. Knows no rig.
 """
@@ -17,12 +19,15 @@ from livesr.base.files import replace_file
 
 
 def write_values(path: Path, values: Mapping[str, Any]) -> None:
-    """Set values of a YAML file by their place, such as ``{"camera.gain_e_per_adu": 0.46}``, at once.
+    """Set values of a YAML file by their place, such as ``{"camera.gain_e_per_adu".
+
+    0.46}``, at once.
 
     Raises
     ------
     ConfigError
-        If the file cannot be read or written, or is written in a way that cannot be changed safely; it stays as it was.
+        If the file cannot be read or written, or is written in a way that cannot be changed safely;
+        it stays as it was.
     """
     try:
         text = read_text(path)
@@ -55,7 +60,9 @@ def with_values(text: str, values: Mapping[str, Any], source: str = "rig.yaml") 
         safe = False
     if not safe:
         shown = ", ".join(f"{place}: {_flow(value)}" for place, value in values.items())
-        raise ConfigError(f"{source} cannot be changed without harm to what is there. Write it yourself: {shown}.")
+        raise ConfigError(
+            f"{source} cannot be changed without harm to what is there. Write it yourself: {shown}."
+        )
     return text
 
 
@@ -84,13 +91,22 @@ def _with_value(text: str, place: list[str], value: Any) -> str:
     missing = place[len(found) :]
     if not missing and node is not None:
         start, end = node.start_mark.index, _end(node)
-        return text[:start] + ("" if text[start - 1 : start].isspace() else " ") + _flow(value) + text[end:]
+        return (
+            text[:start]
+            + ("" if text[start - 1 : start].isspace() else " ")
+            + _flow(value)
+            + text[end:]
+        )
     for part in reversed(missing[1:]):
         value = {part: value}
     if isinstance(node, yaml.MappingNode) and node.value:
         return _inserted(text, node, missing[0], value)
     if found:  # a section without a value
-        start, end = (node.start_mark.index, node.end_mark.index) if node is not None else (len(text), len(text))
+        start, end = (
+            (node.start_mark.index, node.end_mark.index)
+            if node is not None
+            else (len(text), len(text))
+        )
         return f"{text[:start]}\n  {missing[0]}: {_flow(value)}{text[end:]}"
     return text + _block(missing[0], value)
 
@@ -131,4 +147,8 @@ def _end(node: yaml.Node) -> int:
 
 
 def _flow(value: Any) -> str:
-    return yaml.safe_dump(value, default_flow_style=True, width=10**6, sort_keys=False).removesuffix("...\n").strip()
+    return (
+        yaml.safe_dump(value, default_flow_style=True, width=10**6, sort_keys=False)
+        .removesuffix("...\n")
+        .strip()
+    )

@@ -16,18 +16,25 @@ _OURS, _SIGNALS = str(Path(__file__).parents[1]), "psygnal"
 
 
 def wait_for(thread: threading.Thread, enough: Callable[[], bool] = lambda: False) -> None:
-    """Return when `thread` has ended, or it is `enough`; KeyboardInterrupt gets through and leaves the thread running.
+    """Return when `thread` has ended, or it is `enough`.
 
-    `Thread.join` does not before Python 3.13: interrupted, it takes the thread for dead, later joins return at once, and the
-    process may crash when the thread does end (https://github.com/python/cpython/issues/90882).
+    KeyboardInterrupt gets through and leaves the thread running.
+
+    `Thread.join` does not before Python 3.13: interrupted, it takes the thread for dead, later
+    joins return at once, and the process may crash when the thread does end
+    (https://github.com/python/cpython/issues/90882).
     """
     while thread.is_alive() and not enough():
         time.sleep(_LOOK_S)
 
 
 def called(thread: threading.Thread) -> str:
-    """Name what livesr has called in `thread` and what has not returned: "react (script.py, line 12)"; "" if nothing."""
-    frame, found = sys._current_frames().get(thread.ident or 0), ""  # noqa: SLF001 - the documented way
+    """Name what livesr has called in `thread` and what has not returned.
+
+    "react (script.py, line 12)"; "" if nothing.
+    """
+    frame = sys._current_frames().get(thread.ident or 0)  # noqa: SLF001 - its documented name
+    found = ""
     while frame and not (file := frame.f_code.co_filename).startswith(_OURS):
         if _SIGNALS not in Path(file).parts:
             found = f"{frame.f_code.co_qualname} ({Path(file).name}, line {frame.f_lineno})"

@@ -13,7 +13,8 @@ from contextlib import contextmanager
 
 import numpy as np
 
-# One reading of the wall clock, then the monotonic one: a clock that is set back mid-run moves no time stamp.
+# One reading of the wall clock, then the monotonic one: a clock that is set back mid-run moves no
+# time stamp.
 _EPOCH_NS = time.time_ns() - time.perf_counter_ns()
 
 
@@ -23,7 +24,9 @@ def now_ns() -> int:
 
 
 class Histogram:
-    """Durations in bins of 5 % width from 1 us to about 1000 s: percentiles without keeping the values.
+    """Durations in bins of 5 % width from 1 us to about 1000 s.
+
+    Percentiles without keeping the values.
 
     Constant memory whatever the run's length. One writer, any reader.
     """
@@ -91,9 +94,9 @@ class StepTimes:
 class Pace:
     """Whether there is time for extra work before the next item of one of several series comes.
 
-    Learns from what happened: the next item of a series is expected after the shortest of its last intervals, and the work
-    takes as long as the longest of its last times. A series that is late by more than an interval is taken to have ended.
-    Any thread may call any method.
+    Learns from what happened: the next item of a series is expected after the shortest of its last
+    intervals, and the work takes as long as the longest of its last times. A series that is late by
+    more than an interval is taken to have ended. Any thread may call any method.
     """
 
     _INTERVALS = 3
@@ -101,7 +104,9 @@ class Pace:
     _MARGIN = 1.2
 
     def __init__(self) -> None:
-        self._series: dict[Hashable, tuple[float, deque[float]]] = {}  # last arrival and intervals in s
+        self._series: dict[
+            Hashable, tuple[float, deque[float]]
+        ] = {}  # last arrival and intervals in s
         self._work_s: deque[float] = deque(maxlen=self._WORK)
         self._lock = threading.Lock()
 
@@ -118,12 +123,17 @@ class Pace:
         self._work_s.append(seconds)
 
     def allows(self, now_s: float) -> bool:
-        """Return whether work begun at `now_s` will probably end before the next item comes; False while nothing is known."""
+        """Return whether work begun at `now_s` will probably end before the next item comes.
+
+        False while nothing is known.
+        """
         if not self._work_s:
             return False
         with self._lock:
             due = [
-                (last_s + min(intervals), min(intervals)) for last_s, intervals in self._series.values() if intervals
+                (last_s + min(intervals), min(intervals))
+                for last_s, intervals in self._series.values()
+                if intervals
             ]
         left = [due_s - now_s for due_s, interval_s in due if now_s < due_s + interval_s]
         return bool(left) and min(left) > self._MARGIN * max(self._work_s)

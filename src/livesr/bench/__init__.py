@@ -1,6 +1,9 @@
-"""How fast it is, always beside a reference measured in the same run: one file per suite, `run` runs them.
+"""How fast it is, always beside a reference measured in the same run.
 
-A suite is a module with ``measure(quick) -> list[Result]``; `runner.SUITES` names them and their number of cores.
+One file per suite, `run` runs them.
+
+A suite is a module with ``measure(quick) -> list[Result]``; `runner.SUITES` names them and their
+number of cores.
 """
 
 from livesr.bench.runner import run

@@ -1,9 +1,10 @@
 """What moved between two runs of the benchmarks, beyond noise.
 
-Compared are ratios, because a busy machine slows subject and reference alike. Each carries the bootstrap 95 % interval of its
-own run; on a logarithmic scale the two widths give the standard error of old against new. A figure has moved if its change is
-larger than what all the figures together would show by chance once in a hundred comparisons (Bonferroni), and by at least
-`LEAST`: blocks of one run know nothing of what differs from run to run.
+Compared are ratios, because a busy machine slows subject and reference alike. Each carries the
+bootstrap 95 % interval of its own run; on a logarithmic scale the two widths give the standard
+error of old against new. A figure has moved if its change is larger than what all the figures
+together would show by chance once in a hundred comparisons (Bonferroni), and by at least `LEAST`:
+blocks of one run know nothing of what differs from run to run.
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ _SAME = ("cpu", "cores", "pinned", "system", "quick")
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One figure in both runs: its `ratio` then and now, and `noise`, the relative change that chance may make."""
+    """One figure in both runs.
+
+    Its `ratio` then and now, and `noise`, the relative change that chance may make.
+    """
 
     name: str
     old: float
@@ -51,7 +55,10 @@ class Change:
 
     @property
     def loss(self) -> float:
-        """By how much it is worse: 0.1 takes 10 % more time, or gives as much less; 0 where it did not move or is better."""
+        """By how much it is worse: 0.1 takes 10 % more time, or gives as much less.
+
+        0 where it did not move or is better.
+        """
         if not self.worse:
             return 0.0
         return (self.old / self.new if self.more_is_better else self.new / self.old) - 1
@@ -70,29 +77,37 @@ class Compared:
         return [change for change in self.changes if 100 * change.loss > percent]
 
 
-def compare(old: Sequence[Result], new: Sequence[Result], *, other_machine: bool = False) -> Compared:
+def compare(
+    old: Sequence[Result], new: Sequence[Result], *, other_machine: bool = False
+) -> Compared:
     """Compare figure by figure.
 
     Raises
     ------
     UsageError
-        If nothing is in both, or they were measured on different machines or with different settings and `other_machine`
-        does not allow it.
+        If nothing is in both, or they were measured on different machines or with different
+        settings and `other_machine` does not allow it.
     """
     before = {r.name: r for r in old}
     pairs = [(before[r.name], r) for r in new if r.name in before]
     if not pairs:
-        raise UsageError("The two runs have no measurement in common: compare runs of the same suites.")
+        raise UsageError(
+            "The two runs have no measurement in common: compare runs of the same suites."
+        )
     if not other_machine and (differences := _differences(pairs)):
         raise UsageError(
-            f"The two runs are not alike: {'; '.join(differences)}. Measure both on one machine in the same way, or allow "
-            "it with --other-machine."
+            f"The two runs are not alike: {'; '.join(differences)}. Measure both on one machine in"
+            " the same way, or allow it with --other-machine."
         )
     reasons = [f"{b.name}: {reason}" for a, b in pairs if (reason := _incomparable(a, b))]
     comparable = [(a, b) for a, b in pairs if not _incomparable(a, b)]
     changes = tuple(_change(a, b, len(comparable)) for a, b in comparable)
     missing = {r.name for r in old}.symmetric_difference(r.name for r in new)
-    return Compared(changes, (*reasons, *(f"{name}: in one run only" for name in sorted(missing))), _versions(pairs))
+    return Compared(
+        changes,
+        (*reasons, *(f"{name}: in one run only" for name in sorted(missing))),
+        _versions(pairs),
+    )
 
 
 def change_table(compared: Compared) -> Table:
@@ -128,7 +143,9 @@ def _incomparable(old: Result, new: Result) -> str:
         return "no reference beside it, or no interval"
     if old.reference_name != new.reference_name or old.unit != new.unit:
         return f"another reference or unit ({old.reference_name}, {old.unit} then)"
-    blocks = min(s.n for s in (old.samples, new.samples, old.reference_samples, new.reference_samples) if s)
+    blocks = min(
+        s.n for s in (old.samples, new.samples, old.reference_samples, new.reference_samples) if s
+    )
     if blocks < 2 or min(old.ratio_interval) <= 0 or min(new.ratio_interval) <= 0:
         return "too few samples to know its noise"
     return ""

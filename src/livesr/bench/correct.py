@@ -1,6 +1,7 @@
 """Correction of 9 x 512 x 512 on one core, beside a plain copy of the frames into float32.
 
-The copy is what any correction must do at least: read the camera's integers and write floating point.
+The copy is what any correction must do at least: read the camera's integers and write floating
+point.
 """
 
 from __future__ import annotations
@@ -32,7 +33,18 @@ def measure(quick: bool) -> list[Result]:
 
     calls, blocks = (2, 2) if quick else (20, 15)
     comparison = interleave(
-        lambda: calls_ms(partial(correction.apply, raw), calls), lambda: calls_ms(copy, calls), blocks
+        lambda: calls_ms(partial(correction.apply, raw), calls),
+        lambda: calls_ms(copy, calls),
+        blocks,
     )
     about = f"9 x {_SIDE}^2 uint16 to float32, {_BAD:.1%} bad pixels, one core"
-    return [compared("correct.apply", comparison, "ms", "a copy into float32", (Target(6, "most", "ratio"),), about)]
+    return [
+        compared(
+            "correct.apply",
+            comparison,
+            "ms",
+            "a copy into float32",
+            (Target(6, "most", "ratio"),),
+            about,
+        )
+    ]

@@ -1,4 +1,7 @@
-"""One inference of the light engine at 512 x 512 on two cores: OpenVINO beside torch, torch.compile and ONNX Runtime."""
+"""One inference of the light engine at 512 x 512 on two cores.
+
+OpenVINO beside torch, torch.compile and ONNX Runtime.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,10 @@ LIGHT_ENGINE, NO_ENGINE = "imcsr-mt-er-lyso-light", "identity"
 
 
 def bench_engine() -> Engine:
-    """Return the light engine, or the identity engine where it is not at hand; the note of a result says which."""
+    """Return the light engine, or the identity engine where it is not at hand.
+
+    The note of a result says which.
+    """
     try:
         return load_engine(LIGHT_ENGINE)
     except EngineError:
@@ -39,7 +45,12 @@ def measure(quick: bool) -> list[Result]:
     except UsageError as e:
         subject.infer()
         found = Summary.of(calls_ms(subject.infer, calls * blocks))
-        return [Result("engine.infer", found.median, "ms", samples=found, note=f"{note}; no reference: {e}"), *between]
+        return [
+            Result(
+                "engine.infer", found.median, "ms", samples=found, note=f"{note}; no reference: {e}"
+            ),
+            *between,
+        ]
     others: dict[str, tuple[str, Callable[[], Any] | None]] = {
         "infer": (f"torch {reference.precision}", reference.infer)
     }
@@ -49,7 +60,9 @@ def measure(quick: bool) -> list[Result]:
     results: list[Result] = []
     for name, (what, other) in others.items():
         if other is not None:
-            comparison = interleave(lambda: calls_ms(subject.infer, calls), lambda f=other: calls_ms(f, calls), blocks)  # type: ignore[misc]
+            comparison = interleave(
+                lambda: calls_ms(subject.infer, calls), lambda f=other: calls_ms(f, calls), blocks
+            )  # type: ignore[misc]
             results.append(compared(f"engine.{name}", comparison, "ms", what, note=note))
     subject.close()
     reference.close()
@@ -64,7 +77,9 @@ def _onnx_runtime(engine: Engine, subject: Backend) -> Callable[[], Any] | None:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = _THREADS
-    session = onnxruntime.InferenceSession(engine.read(), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        engine.read(), options, providers=["CPUExecutionProvider"]
+    )
     (given,) = session.get_inputs()
     frames = np.array(subject.input, np.float16 if "float16" in given.type else np.float32)[None]
     session.run(None, {given.name: frames})
@@ -72,7 +87,9 @@ def _onnx_runtime(engine: Engine, subject: Backend) -> Callable[[], Any] | None:
 
 
 def _compiled(engine: Engine, subject: Backend) -> Callable[[], Any] | None:
-    """Return one inference of the same architecture by torch.compile, None for an engine without one or without a compiler."""
+    """Return one inference of the same architecture by torch.compile, None for an engine without
+    one or without a compiler.
+    """
     import torch
 
     from livesr.training.networks import build
@@ -81,7 +98,9 @@ def _compiled(engine: Engine, subject: Backend) -> Callable[[], Any] | None:
         return None
     network = build(engine.manifest.architecture, **engine.manifest.parameters).eval()
     network = network.to(memory_format=torch.channels_last)
-    frames = torch.from_numpy(np.array(subject.input, np.float32)[None]).to(memory_format=torch.channels_last)
+    frames = torch.from_numpy(np.array(subject.input, np.float32)[None]).to(
+        memory_format=torch.channels_last
+    )
     compiled = torch.compile(network)
 
     def infer() -> Any:
@@ -98,13 +117,25 @@ def _compiled(engine: Engine, subject: Backend) -> Callable[[], Any] | None:
 def _int8_beside_bf16(engine: Engine, side: int, calls: int, blocks: int) -> list[Result]:
     """Return what the integers gain, nothing where engine or CPU have no such thing."""
     try:
-        subject, reference = (_opened(engine, side, "openvino", precision) for precision in ("int8", "bf16"))
+        subject, reference = (
+            _opened(engine, side, "openvino", precision) for precision in ("int8", "bf16")
+        )
     except UsageError:
         return []
-    comparison = interleave(lambda: calls_ms(subject.infer, calls), lambda: calls_ms(reference.infer, calls), blocks)
+    comparison = interleave(
+        lambda: calls_ms(subject.infer, calls), lambda: calls_ms(reference.infer, calls), blocks
+    )
     subject.close()
     reference.close()
-    return [compared("engine.int8", comparison, "ms", "bf16", note=f"{engine.manifest.id}, {side}^2, openvino")]
+    return [
+        compared(
+            "engine.int8",
+            comparison,
+            "ms",
+            "bf16",
+            note=f"{engine.manifest.id}, {side}^2, openvino",
+        )
+    ]
 
 
 def _opened(engine: Engine, side: int, name: str, precision: str = "auto") -> Backend:

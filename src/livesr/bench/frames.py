@@ -1,6 +1,9 @@
-"""Frames as a run makes them, for suites of sinks: raw group, measurement and prediction of one time point.
+"""Frames as a run makes them, for suites of sinks.
 
-Owns their pixels: smooth structures with shot noise, so that compression works as hard as on real frames.
+Raw group, measurement and prediction of one time point.
+
+Owns their pixels: smooth structures with shot noise, so that compression works as hard as on real
+frames.
 """
 
 from __future__ import annotations
@@ -58,7 +61,10 @@ def description(side: int) -> RunDescription:
         colors=_COLORS,
         sr_shape=(2 * side, 2 * side),
         sr_pixel_size_um=0.0325,
-        ai={"prediction": True, "model": {"id": "bench", "version": "1", "sha256": "0" * 64, "trained": False}},
+        ai={
+            "prediction": True,
+            "model": {"id": "bench", "version": "1", "sha256": "0" * 64, "trained": False},
+        },
     )
     return RunDescription("bench", now_ns(), (channel,))
 
@@ -70,7 +76,9 @@ class Frames:
         rng = np.random.default_rng(0)
         self._raw = [tuple(_pixels(rng, side) for _ in range(_N_RAW)) for _ in range(_DIFFERENT)]
         self._recon = [_pixels(rng, 2 * side).astype(np.float32) for _ in range(_DIFFERENT)]
-        self._channels = [np.stack([_pixels(rng, 2 * side) for _ in _NAMES]) for _ in range(_DIFFERENT)]
+        self._channels = [
+            np.stack([_pixels(rng, 2 * side) for _ in _NAMES]) for _ in range(_DIFFERENT)
+        ]
 
     def at(self, t: int) -> TimePoint:
         """Return time point `t`, acquired now."""

@@ -1,7 +1,7 @@
 """What livesr costs the acquisition thread, and what it leaves of a camera's frame rate.
 
-Both with the demo rig: every exposure is one frame, no engine, no store. The reference listens to the same signal of
-pymmcore-plus and does the least that a listener can do.
+Both with the demo rig: every exposure is one frame, no engine, no store. The reference listens to
+the same signal of pymmcore-plus and does the least that a listener can do.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ Deliver = Callable[[Any, useq.MDAEvent, dict[str, Any]], object]
 
 
 def measure(quick: bool) -> list[Result]:
-    """Return the hook's cost per frame (target: 1.3 times a hand-over) and frames/s of a real MDA (target: 0.9)."""
+    """Return the hook's cost per frame (target: 1.3 times a hand-over) and frames/s of a real MDA
+    (target: 0.9).
+    """
     core, rig = demo_core(_SIDE)
     try:
         return [_body(quick), *_hand_over(core, rig, quick), _triggered(core, rig, quick)]
@@ -43,7 +45,9 @@ def measure(quick: bool) -> list[Result]:
 
 
 def demo_core(side: int) -> tuple[CMMCorePlus, RigConfig]:
-    """Return Micro-Manager's demo camera at `side` x `side`, 16 bit, as fast as it gets, and its rig."""
+    """Return Micro-Manager's demo camera at `side` x `side`, 16 bit, as fast as it gets, and its
+    rig.
+    """
     rig = load_rig("demo")
     core = CMMCorePlus()
     core.loadSystemConfiguration(str(rig.cfg_path))
@@ -56,27 +60,36 @@ def demo_core(side: int) -> tuple[CMMCorePlus, RigConfig]:
     return core, rig
 
 
-# -- the function alone -----------------------------------------------------------------------------------------------
+# -- the function alone ----------------------------------------------------------------------------
 
 
 def _body(quick: bool) -> Result:
-    """Return the cost of the hook's own function, without the signal that every listener pays for; no target."""
+    """Return the cost of the hook's own function, without the signal that every listener pays for.
+
+    No target.
+    """
     frames, blocks = (20, 2) if quick else (200, 10)
     hook = MDAHook(lambda: 1 << 20, lambda: None)
     queue: SimpleQueue[Any] = SimpleQueue()
     subject = _Player(hook.frame_ready, False)
     reference = _Player(lambda image, event, metadata: queue.put((image, event, metadata)), False)
     with _drained(hook.get, hook.end), _drained(queue.get, lambda: queue.put(None)):
-        comparison = interleave(lambda: subject.block(frames), lambda: reference.block(frames), blocks)
-    note = "the function alone, called directly, with a thread that takes the frames and forgets them"
+        comparison = interleave(
+            lambda: subject.block(frames), lambda: reference.block(frames), blocks
+        )
+    note = (
+        "the function alone, called directly, with a thread that takes the frames and forgets them"
+    )
     return compared("hook.body", comparison, "us", "SimpleQueue.put", note=note)
 
 
-# -- one hand-over ---------------------------------------------------------------------------------------------------
+# -- one hand-over ---------------------------------------------------------------------------------
 
 
 def _hand_over(core: CMMCorePlus, rig: RigConfig, quick: bool) -> list[Result]:
-    """Frames at 200 per second through the signal, alone and with the copy that popping a frame makes before."""
+    """Frames at 200 per second through the signal, alone and with the copy that popping a frame
+    makes before.
+    """
     frames, blocks = (20, 2) if quick else (200, 15)
     bare = MDASignaler()
     results = []
@@ -90,7 +103,9 @@ def _hand_over(core: CMMCorePlus, rig: RigConfig, quick: bool) -> list[Result]:
         ):
             subject = _Player(core.mda.events.frameReady.emit, with_copy)
             reference = _Player(bare.frameReady.emit, with_copy)
-            comparison = interleave(lambda s=subject: s.block(frames), lambda r=reference: r.block(frames), blocks)  # type: ignore[misc]
+            comparison = interleave(
+                lambda s=subject: s.block(frames), lambda r=reference: r.block(frames), blocks
+            )  # type: ignore[misc]
             results.append(
                 compared(
                     name,
@@ -98,7 +113,8 @@ def _hand_over(core: CMMCorePlus, rig: RigConfig, quick: bool) -> list[Result]:
                     "us",
                     "SimpleQueue hand-over",
                     (Target(1.3, "most", "ratio"),),
-                    f"{note}; {_SIDE}^2 uint16 at {1 / _PERIOD_S:.0f} frames/s, the passthrough pipeline behind it",
+                    f"{note}; {_SIDE}^2 uint16 at {1 / _PERIOD_S:.0f} frames/s, the passthrough"
+                    " pipeline behind it",
                 )
             )
         core.mda.events.sequenceFinished.emit(useq.MDASequence())
@@ -138,7 +154,9 @@ def _event(t: int) -> useq.MDAEvent:
 
 @contextmanager
 def _queue_reader(signals: MDASignaler) -> Iterator[None]:
-    """Connect a listener that puts frames into a SimpleQueue, and a thread that takes them out and forgets them."""
+    """Connect a listener that puts frames into a SimpleQueue, and a thread that takes them out and
+    forgets them.
+    """
     queue: SimpleQueue[Any] = SimpleQueue()
 
     def put(image: Any, event: Any, metadata: Any) -> None:
@@ -167,7 +185,7 @@ def _drained(get: Callable[[], object], end: Callable[[], object]) -> Iterator[N
         thread.join()
 
 
-# -- a real acquisition ----------------------------------------------------------------------------------------------
+# -- a real acquisition ----------------------------------------------------------------------------
 
 
 def _triggered(core: CMMCorePlus, rig: RigConfig, quick: bool) -> Result:
@@ -190,12 +208,15 @@ def _triggered(core: CMMCorePlus, rig: RigConfig, quick: bool) -> Result:
         "frames/s",
         "a listener that only counts",
         (Target(0.9, "least", "ratio"),),
-        f"triggered MDA of {frames} frames of the demo camera, {core.getImageHeight()}x{core.getImageWidth()}",
+        f"triggered MDA of {frames} frames of the demo camera,"
+        f" {core.getImageHeight()}x{core.getImageWidth()}",
     )
 
 
 def frames_per_s(core: CMMCorePlus, plan: useq.MDASequence) -> float:
-    """From the first frame's arrival to the last one's, so that the set-up of neither side counts."""
+    """From the first frame's arrival to the last one's, so that the set-up of neither side
+    counts.
+    """
     arrivals: list[float] = []
 
     def count(image: Any, event: Any, metadata: Any) -> None:

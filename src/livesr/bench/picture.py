@@ -51,14 +51,20 @@ def draw(results: Sequence[Result], path: Path) -> list[Path]:
         figure = Figure(figsize=(13, 3.3 * len(suites)), layout="constrained")
         for row, suite in zip(figure.subplots(len(suites), 3, squeeze=False), suites, strict=True):
             _curves(row, [r for r in curves if r.suite == suite])
-        files.append(_saved(figure, curves, path.with_stem(f"{path.stem}-scaling") if ratios else path))
+        files.append(
+            _saved(figure, curves, path.with_stem(f"{path.stem}-scaling") if ratios else path)
+        )
     return files
 
 
 def _saved(figure: Figure, results: Sequence[Result], path: Path) -> Path:
     if environment := results[0].environment:
-        figure.supxlabel(f"{environment.cpu}, {environment.cores} cores, load {environment.load}", fontsize=8)
-    figure.savefig(path, dpi=100, metadata={"Description": where(environment) if environment else ""})
+        figure.supxlabel(
+            f"{environment.cpu}, {environment.cores} cores, load {environment.load}", fontsize=8
+        )
+    figure.savefig(
+        path, dpi=100, metadata={"Description": where(environment) if environment else ""}
+    )
     return path
 
 
@@ -67,14 +73,20 @@ def _ratios(axes: Axes, results: Sequence[Result]) -> None:
     for y, r in enumerate(reversed(results)):
         assert r.ratio is not None
         colour = {True: _MET, False: _MISSED, None: _PLAIN}[r.met]
-        axes.plot(r.ratio_interval or (r.ratio, r.ratio), (y, y), color=colour, linewidth=3, alpha=0.5)
+        axes.plot(
+            r.ratio_interval or (r.ratio, r.ratio), (y, y), color=colour, linewidth=3, alpha=0.5
+        )
         axes.plot(r.ratio, y, "o", color=colour, markersize=5)
         for target in r.targets:
             if target.of == "ratio":
                 axes.plot(target.limit, y, "|", color="black", markersize=12)
     axes.axvline(1, color="0.7", linewidth=1)
     axes.set_xscale("log")
-    axes.set_yticks(range(len(results)), [f"{r.name}  /  {r.reference_name}" for r in reversed(results)], fontsize=7)
+    axes.set_yticks(
+        range(len(results)),
+        [f"{r.name}  /  {r.reference_name}" for r in reversed(results)],
+        fontsize=7,
+    )
     axes.set_title("ratio to the reference of the same run, 95 % interval, target |", fontsize=10)
     axes.grid(axis="x", alpha=0.3)
 

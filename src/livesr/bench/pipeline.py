@@ -1,7 +1,10 @@
-"""The whole live path on two cores: virtual SIM rig, 9 raw frames of 256 x 256 to three structures of 512 x 512.
+"""The whole live path on two cores.
 
-Camera, hook, reconstruction, network and composition run as in `livesr demo`, without store and publisher, which have suites
-of their own. The camera's playback counts: it runs on the same two cores, as everything does.
+Virtual SIM rig, 9 raw frames of 256 x 256 to three structures of 512 x 512.
+
+Camera, hook, reconstruction, network and composition run as in `livesr demo`, without store and
+publisher, which have suites of their own. The camera's playback counts: it runs on the same two
+cores, as everything does.
 """
 
 from __future__ import annotations
@@ -33,14 +36,18 @@ from livesr.live.sources.plan import sim_sequence
 from livesr.simulation.rig import find_camera
 
 _PACED_FPS = 8.0
-_MAX_RAW_FPS = 1500.0  # well below what a triggered acquisition takes: an overflow would measure Micro-Manager
+_MAX_RAW_FPS = (
+    1500.0  # well below what a triggered acquisition takes: an overflow would measure Micro-Manager
+)
 _SR_FPS = Target(8, "least")
 _OVERHEAD = Target(0.10, "most")
 _TC = Target(0.99, "least")
 
 
 def measure(quick: bool) -> list[Result]:
-    """Return sustained frame rate, overhead and latency at a steady rate, and what happens under twice the load."""
+    """Return sustained frame rate, overhead and latency at a steady rate, and what happens under
+    twice the load.
+    """
     seconds = 1.0 if quick else 12.0
     engine = bench_engine()
     size, n_t = (64, 3) if quick else (256, 12)
@@ -75,7 +82,9 @@ def virtual_rig(name: str, **properties: float) -> Iterator[tuple[CMMCorePlus, R
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """One acquisition: its report, and when each separated frame came and whether its neighbours were true."""
+    """One acquisition: its report, and when each separated frame came and whether its neighbours
+    were true.
+    """
 
     report: dict[str, Any]
     arrivals_s: list[float]
@@ -97,9 +106,12 @@ class _Bench:
         self._channel = next(iter(rig.channels))
         self._n_raw = rig.raw_frames(self._channel)
         self._shape = (
-            f"{self._n_raw} x {core.getImageHeight()}x{core.getImageWidth()} to {len(engine.manifest.channels)} x "
+            f"{self._n_raw} x {core.getImageHeight()}x{core.getImageWidth()} to"
+            f" {len(engine.manifest.channels)} x "
         )
-        self._shape += f"{2 * core.getImageHeight()}x{2 * core.getImageWidth()}, {engine.manifest.id}"
+        self._shape += (
+            f"{2 * core.getImageHeight()}x{2 * core.getImageWidth()}, {engine.manifest.id}"
+        )
         self._bare = _Bare(core, self._rig, self._channel, engine)
 
     def capacity_fps(self, n: int) -> float:
@@ -108,7 +120,9 @@ class _Bench:
         return 1e3 / float(np.median(calls_ms(self._bare.frame, n)))
 
     def sustained(self, capacity_fps: float, seconds: float, blocks: int) -> Result:
-        """Frames per second when the camera is faster than the computer, beside the two unavoidable steps alone."""
+        """Frames per second when the camera is faster than the computer, beside the two unavoidable
+        steps alone.
+        """
         fps = self._camera_fps(1.5 * capacity_fps)
 
         def live() -> list[float]:
@@ -116,7 +130,12 @@ class _Bench:
             return [1e3 / float(np.mean(intervals))]
 
         def bare() -> list[float]:
-            return [1e3 / float(np.mean(calls_ms(self._bare.frame, max(round(capacity_fps * seconds / 4), 2))))]
+            return [
+                1e3
+                / float(
+                    np.mean(calls_ms(self._bare.frame, max(round(capacity_fps * seconds / 4), 2)))
+                )
+            ]
 
         found: Comparison = interleave(live, bare, blocks, warm_up=False)
         return Result(
@@ -134,14 +153,20 @@ class _Bench:
         )
 
     def paced(self, fps: float, seconds: float) -> list[Result]:
-        """Latency, and the share of what is neither reconstruction nor inference, at a rate that can be kept."""
+        """Latency, and the share of what is neither reconstruction nor inference, at a rate that
+        can be kept.
+        """
         run = self._run(fps, seconds)
         report, steps = run.report, run.report["steps_ms"]
-        per_frame = {name: s["mean"] * (self._n_raw if name == "group" else 1) for name, s in steps.items()}
+        per_frame = {
+            name: s["mean"] * (self._n_raw if name == "group" else 1) for name, s in steps.items()
+        }
         all_ms = sum(per_frame.values())
         rest_ms = all_ms - per_frame["reconstruct"] - per_frame["infer"]
         skipped = report["sr_skipped"] + report["groups_dropped"]
-        pace = f"camera at {fps:.1f} SR frames/s, {report['sr_frames']} separated, {skipped} skipped"
+        pace = (
+            f"camera at {fps:.1f} SR frames/s, {report['sr_frames']} separated, {skipped} skipped"
+        )
         parts = ", ".join(f"{name} {ms:.2f}" for name, ms in per_frame.items())
         latency = report["latency_ms"]
         return [
@@ -159,7 +184,10 @@ class _Bench:
                     f"pipeline.latency_{q}",
                     latency[q],
                     "ms",
-                    note=f"{pace}; from the middle of the exposures to the composed frame, {1e3 / fps:.0f} ms of it for t+1",
+                    note=(
+                        f"{pace}; from the middle of the exposures to the composed frame,"
+                        f" {1e3 / fps:.0f} ms of it for t+1"
+                    ),
                 )
                 for q in ("p50", "p99")
             ),
@@ -173,7 +201,9 @@ class _Bench:
         ]
 
     def network_twice_slower(self, sustained_fps: float, seconds: float) -> Result:
-        """Share of separated frames with true neighbours when every second one has to be skipped."""
+        """Share of separated frames with true neighbours when every second one has to be
+        skipped.
+        """
         fps = self._camera_fps(2 * sustained_fps)
         run = self._run(fps, seconds)
         report = run.report
@@ -184,8 +214,11 @@ class _Bench:
             "of the separated frames",
             # An engine so fast that no camera outruns it proves nothing here.
             targets=(_TC,) if report["sr_skipped"] else (),
-            note=f"camera at {fps:.1f} SR frames/s, {report['sr_frames']} separated, {report['sr_skipped']} skipped, "
-            f"{report['groups_dropped']} groups dropped, {seen}",
+            note=(
+                f"camera at {fps:.1f} SR frames/s, {report['sr_frames']} separated,"
+                f" {report['sr_skipped']} skipped, {report['groups_dropped']} groups dropped,"
+                f" {seen}"
+            ),
         )
 
     def _camera_fps(self, wanted_fps: float) -> float:
@@ -209,7 +242,9 @@ class _Bench:
             self._core.mda.run(plan)
             report = sr.wait()
         if len(arrivals) < 2:
-            raise RuntimeError(f"{len(arrivals)} of {n_t} frames were separated: {report.get('error')}")
+            raise RuntimeError(
+                f"{len(arrivals)} of {n_t} frames were separated: {report.get('error')}"
+            )
         return _Run(report, arrivals, true_neighbours)
 
 
@@ -221,9 +256,13 @@ class _Bare:
         if camera is None:
             raise RuntimeError("the virtual rig has no virtual camera")
         self._raw = camera.bank.frames[0]
-        self._reconstructor = sim_reconstructor(rig, rig.channel(channel), camera_geometry(core, rig))
+        self._reconstructor = sim_reconstructor(
+            rig, rig.channel(channel), camera_geometry(core, rig)
+        )
         self._backend = open_backend(engine, self._reconstructor.shape)
-        self._backend.input[...] = np.random.default_rng(0).random(self._backend.input.shape, np.float32)
+        self._backend.input[...] = np.random.default_rng(0).random(
+            self._backend.input.shape, np.float32
+        )
         self.infer = self._backend.infer
 
     def frame(self) -> None:

@@ -1,7 +1,8 @@
-"""Age of a published frame when a subscriber has it decoded, beside a copy handed over in a plain queue.
+"""Age of a published frame when a subscriber has it decoded, beside a copy handed over in a plain
+queue.
 
-The subscriber is a thread of this process, over loopback TCP: what is measured is the encoding, the socket and the decoding,
-not another process's start.
+The subscriber is a thread of this process, over loopback TCP: what is measured is the encoding, the
+socket and the decoding, not another process's start.
 """
 
 from __future__ import annotations
@@ -37,7 +38,10 @@ def measure(quick: bool) -> list[Result]:
             comparison,
             "ms",
             "copy and SimpleQueue",
-            note=f"3 x {2 * side}^2 uint16 at {1 / _PERIOD_S:.0f} frames/s over loopback TCP, encoded and decoded",
+            note=(
+                f"3 x {2 * side}^2 uint16 at {1 / _PERIOD_S:.0f} frames/s over loopback TCP,"
+                " encoded and decoded"
+            ),
         )
     ]
 

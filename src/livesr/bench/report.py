@@ -1,6 +1,7 @@
 """Results as a table for people and as JSON for comparison over time.
 
-Owns the layout, and the reading of what was written. Judges nothing: whether a target is met, a `Result` knows.
+Owns the layout, and the reading of what was written. Judges nothing: whether a target is met, a
+`Result` knows.
 """
 
 from __future__ import annotations
@@ -24,13 +25,19 @@ def table(results: Sequence[Result], *, notes: bool = False) -> Table:
     first = next((r.environment for r in results if r.environment), None)
     shown = Table(title="livesr bench", caption=where(first) if first else None)
     for heading in ("measurement", "median", "p99", "spread", "reference", "ratio", "target", ""):
-        shown.add_column(heading, justify="left" if heading in ("measurement", "target", "") else "right")
+        shown.add_column(
+            heading, justify="left" if heading in ("measurement", "target", "") else "right"
+        )
     for r in results:
         shown.add_row(
             f"{r.name}\n[dim]{r.note}[/dim]" if notes and r.note else r.name,
             f"{_number(r.value)} {r.unit}",
             *_distribution(r),
-            f"{_number(r.reference)}\n[dim]{r.reference_name}[/dim]" if r.reference is not None else "",
+            (
+                f"{_number(r.reference)}\n[dim]{r.reference_name}[/dim]"
+                if r.reference is not None
+                else ""
+            ),
             _ratio(r),
             ", ".join(map(str, r.targets)),
             {True: "[green]met[/green]", False: "[red]not met[/red]", None: ""}[r.met],
@@ -45,10 +52,22 @@ def to_markdown(results: Sequence[Result]) -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     for r in results:
-        reference = f"{_number(r.reference)} {r.unit} ({r.reference_name})" if r.reference is not None else ""
+        reference = (
+            f"{_number(r.reference)} {r.unit} ({r.reference_name})"
+            if r.reference is not None
+            else ""
+        )
         met = {True: "yes", False: "**no**", None: ""}[r.met]
         targets = ", ".join(map(str, r.targets))
-        cells = (r.name, f"{_number(r.value)} {r.unit}", *_distribution(r), reference, _ratio(r), targets, str(met))
+        cells = (
+            r.name,
+            f"{_number(r.value)} {r.unit}",
+            *_distribution(r),
+            reference,
+            _ratio(r),
+            targets,
+            str(met),
+        )
         rows.append(f"| {' | '.join(cells)} |")
     notes = [f"- `{r.name}`: {r.note}" for r in results if r.note]
     return "\n".join([*rows, "", *notes]) + "\n"
@@ -80,23 +99,32 @@ def read_json(path: Path) -> list[Result]:
     try:
         written = documents.read_json(path)
         if written["format"] != FORMAT:
-            raise UsageError(f"{path} has format {written['format']} of results, expected {FORMAT}: measure again.")
+            raise UsageError(
+                f"{path} has format {written['format']} of results, expected {FORMAT}: measure"
+                " again."
+            )
         return [Result.from_json(entry) for entry in written["results"]]
     except (ValueError, TypeError, KeyError, AttributeError) as e:
-        raise UsageError(f"{path} holds no results of livesr bench ({e}): name a file that --out wrote.") from e
+        raise UsageError(
+            f"{path} holds no results of livesr bench ({e}): name a file that --out wrote."
+        ) from e
 
 
 def where(environment: Environment) -> str:
     """Return machine, load and versions as a line."""
     versions = ", ".join(f"{name} {version}" for name, version in environment.versions.items())
     return (
-        f"{environment.cpu}, load {environment.load}; {environment.system}, Python {environment.python}; {versions}"
-        f"{'; quick: not to be quoted' if environment.quick else ''}"
+        f"{environment.cpu}, load {environment.load}; {environment.system}, Python"
+        f" {environment.python};"
+        f" {versions}{'; quick: not to be quoted' if environment.quick else ''}"
     )
 
 
 def _distribution(result: Result) -> tuple[str, str]:
-    """Return the 99th percentile and the spread of a result's samples; nothing where it has none."""
+    """Return the 99th percentile and the spread of a result's samples.
+
+    Nothing where it has none.
+    """
     if result.samples is None:
         return "", ""
     return _number(result.samples.p99), f"{result.samples.spread:.0%}"

@@ -59,7 +59,9 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """Where and under what load; `load` is the run queue's mean length of the last minute, this run included.
+    """Where and under what load.
+
+    `load` is the run queue's mean length of the last minute, this run included.
 
     `quick` is whether everything was smaller and shorter, to see that it runs.
     """
@@ -97,12 +99,14 @@ class Result:
     ----------
     name : "suite.what"
     value, unit : the subject
-    reference, reference_name : the same unit, measured in the same run; None where there is nothing to compare with
+    reference, reference_name : the same unit, measured in the same run; None where there is nothing
+        to compare with
     ratio, ratio_interval : value / reference and its bootstrap 95 % interval
     targets : all must be met
     samples, reference_samples : what `value` and `reference` come from
     note : what a reader must know to understand the number
-    at : where on a scaling curve it lies: side in pixels, channels, frames/s, frames; None elsewhere
+    at : where on a scaling curve it lies: side in pixels, channels, frames/s, frames; None
+        elsewhere
     """
 
     name: str
@@ -127,7 +131,10 @@ class Result:
 
     @property
     def more_is_better(self) -> bool:
-        """Whether a larger value is the better one: of rates and shares of what should come, not of times and sizes."""
+        """Whether a larger value is the better one.
+
+        Of rates and shares of what should come, not of times and sizes.
+        """
         return self.unit.endswith("/s") or self.unit in _MORE_IS_BETTER
 
     @property

@@ -1,7 +1,8 @@
 """Runs suites, each in a fresh process on its own number of cores.
 
-Owns the processes and the list of suites. A fresh process is the only place where every library counts its threads from the
-cores that the suite may use, and one suite's threads do not warm or disturb another one's.
+Owns the processes and the list of suites. A fresh process is the only place where every library
+counts its threads from the cores that the suite may use, and one suite's threads do not warm or
+disturb another one's.
 """
 
 from __future__ import annotations
@@ -80,8 +81,8 @@ def run(
     quick
         A few small samples: shows that a suite works, its numbers mean little.
     resume
-        Keep what `json_path` already holds: of a group only the suites that are missing there are measured, a suite by its own
-        name is measured again.
+        Keep what `json_path` already holds: of a group only the suites that are missing there are
+        measured, a suite by its own name is measured again.
     quiet
         Print nothing.
 
@@ -90,15 +91,20 @@ def run(
     UsageError
         If there is no such suite.
     SuiteError
-        If a suite fails; with the end of what it said. Of "all", one that this computer lacks something for is left out.
+        If a suite fails; with the end of what it said. Of "all", one that this computer lacks
+        something for is left out.
     """
     for name in suites:
         if name not in (*SUITES, *GROUPS):
-            raise UsageError(f"There is no benchmark suite {name!r}.{suggestion(name, [*SUITES, *GROUPS])}")
+            raise UsageError(
+                f"There is no benchmark suite {name!r}.{suggestion(name, [*SUITES, *GROUPS])}"
+            )
     results = read_json(json_path) if resume and json_path and json_path.exists() else []
     console = Console(quiet=quiet)
     for name in _still_to_run(suites, {r.suite for r in results}):
-        with console.status(f"Measuring {name} on {SUITES[name]} core{'s' if SUITES[name] > 1 else ''}"):
+        with console.status(
+            f"Measuring {name} on {SUITES[name]} core{'s' if SUITES[name] > 1 else ''}"
+        ):
             try:
                 measured = _in_process(name, quick)
             except SuiteUnavailableError as e:
@@ -115,13 +121,17 @@ def run(
 
 def _still_to_run(suites: Sequence[str], known: Collection[str]) -> list[str]:
     """Return what is to be measured: a suite that is named, and of a group what is not `known`."""
-    grouped = {name for group in suites if group in GROUPS for name in GROUPS[group] if name not in known}
+    grouped = {
+        name for group in suites if group in GROUPS for name in GROUPS[group] if name not in known
+    }
     return [name for name in SUITES if name in suites or name in grouped]
 
 
 def _in_order(results: list[Result]) -> list[Result]:
     order = list(SUITES)
-    return sorted(results, key=lambda r: order.index(r.suite))  # stable: within a suite as it was measured
+    return sorted(
+        results, key=lambda r: order.index(r.suite)
+    )  # stable: within a suite as it was measured
 
 
 def _in_process(name: str, quick: bool) -> list[Result]:
@@ -140,10 +150,17 @@ def _in_process(name: str, quick: bool) -> list[Result]:
         ]
         try:
             done = subprocess.run(  # noqa: S603 - this program itself
-                command, env=environment, capture_output=True, text=True, timeout=timeout_s, check=False
+                command,
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=timeout_s,
+                check=False,
             )
         except subprocess.TimeoutExpired as e:
-            raise SuiteError(f"Suite {name!r} did not end within {timeout_s:.0f} s and was stopped.") from e
+            raise SuiteError(
+                f"Suite {name!r} did not end within {timeout_s:.0f} s and was stopped."
+            ) from e
         if done.returncode == UNAVAILABLE:
             raise SuiteUnavailableError(done.stderr.strip())
         if done.returncode or not path.is_file():

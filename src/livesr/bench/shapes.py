@@ -1,7 +1,9 @@
-"""What the shape of a light network costs: one inference at 512 x 512 with random weights, in bf16 (or f32) and in int8.
+"""What the shape of a light network costs.
 
-The reference of every shape is the shape of the shipped light engine, measured turn by turn with it. What a shape is worth
-takes a training: `scripts/light_shapes.py`.
+One inference at 512 x 512 with random weights, in bf16 (or f32) and in int8.
+
+The reference of every shape is the shape of the shipped light engine, measured turn by turn with
+it. What a shape is worth takes a training: `scripts/light_shapes.py`.
 """
 
 from __future__ import annotations
@@ -19,10 +21,23 @@ from livesr.bench.result import Result, compared
 from livesr.bench.runner import SuiteUnavailableError
 from livesr.bench.timing import interleave
 from livesr.live.inference.backend import Backend
-from livesr.live.inference.engine import Manifest, OnnxWeights, Weights, load_engine, sha256_of, write_manifest
+from livesr.live.inference.engine import (
+    Manifest,
+    OnnxWeights,
+    Weights,
+    load_engine,
+    sha256_of,
+    write_manifest,
+)
 from livesr.live.inference.runner import open_backend
 
-SHIPPED: dict[str, Any] = {"width": 64, "groups": 2, "blocks": 4, "unshuffle": 4, "activation": "gelu_erf"}
+SHIPPED: dict[str, Any] = {
+    "width": 64,
+    "groups": 2,
+    "blocks": 4,
+    "unshuffle": 4,
+    "activation": "gelu_erf",
+}
 SHAPES: tuple[dict[str, Any], ...] = (
     {},
     {"width": 48},
@@ -45,7 +60,9 @@ def name_of(shape: dict[str, Any]) -> str:
 def measure(quick: bool) -> list[Result]:
     """Return the CPU time of one inference on one core, for each shape and precision."""
     if missing := [package for package in ("torch", "onnx", "nncf") if find_spec(package) is None]:
-        raise SuiteUnavailableError(f"The shapes need {', '.join(missing)}: pip install 'livesr[train]'.")
+        raise SuiteUnavailableError(
+            f"The shapes need {', '.join(missing)}: pip install 'livesr[train]'."
+        )
     side, shapes = (64, SHAPES[:1]) if quick else (512, SHAPES)
     results = []
     with tempfile.TemporaryDirectory() as folder:
@@ -55,7 +72,10 @@ def measure(quick: bool) -> list[Result]:
             for shape, engine in zip(shapes, engines, strict=True):
                 subject = _opened(engine, side, precision)
                 comparison = interleave(_cpu_ms(subject), _cpu_ms(reference), 1 if quick else 6)
-                name, note = f"shapes.{name_of(shape)}.{precision}", f"{side}^2, CPU time on one core, random weights"
+                name, note = (
+                    f"shapes.{name_of(shape)}.{precision}",
+                    f"{side}^2, CPU time on one core, random weights",
+                )
                 results.append(compared(name, comparison, "ms", name_of({}), note=note))
                 subject.close()
             reference.close()
@@ -66,7 +86,9 @@ def _cpu_ms(backend: Backend) -> Callable[[], list[float]]:
     def block() -> list[float]:
         samples = []
         for _ in range(3):
-            start = time.process_time()  # not the clock: a busy machine lengthens that by what others do
+            start = (
+                time.process_time()
+            )  # not the clock: a busy machine lengthens that by what others do
             backend.infer()
             samples.append((time.process_time() - start) * 1e3)
         return samples
@@ -81,7 +103,10 @@ def _opened(engine: Path, side: int, precision: str) -> Backend:
 
 
 def _engine(folder: Path, shape: dict[str, Any], *, int8: bool) -> Path:
-    """Write an engine of this shape with random weights; quantised on noise, which changes nothing in its speed."""
+    """Write an engine of this shape with random weights.
+
+    Quantised on noise, which changes nothing in its speed.
+    """
     import torch
 
     from livesr.export.onnx import export_onnx
@@ -90,7 +115,14 @@ def _engine(folder: Path, shape: dict[str, Any], *, int8: bool) -> Path:
 
     folder.mkdir()
     torch.manual_seed(0)
-    parameters = {"frames": 3, "channels": 3, "reduction": 16, "head": "restore", **SHIPPED, **shape}
+    parameters = {
+        "frames": 3,
+        "channels": 3,
+        "reduction": 16,
+        "head": "restore",
+        **SHIPPED,
+        **shape,
+    }
     network = build("imcsr", **parameters)
     export_onnx(network, folder / "model.onnx", 3, multiple_of=network.multiple_of)
     manifest = {

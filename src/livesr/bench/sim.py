@@ -1,7 +1,8 @@
 """SIM reconstruction of 9 x 512 x 512 on one core, beside nothing but its Fourier transforms.
 
-The reference are the transforms that no linear reconstruction of this kind can do without, by scipy.fft on whole arrays:
-one real and three complex ones of 512 x 512, and one real inverse of 1024 x 1024.
+The reference are the transforms that no linear reconstruction of this kind can do without, by
+scipy.fft on whole arrays: one real and three complex ones of 512 x 512, and one real inverse of
+1024 x 1024.
 """
 
 from __future__ import annotations
@@ -21,7 +22,10 @@ _SIDE = 512
 
 
 def measure(quick: bool) -> list[Result]:
-    """Return the time of one reconstruction, and with its quality measured; targets: 25 to 30 ms, 3 times its transforms."""
+    """Return the time of one reconstruction, and with its quality measured.
+
+    Targets: 25 to 30 ms, 3 times its transforms.
+    """
     rng = np.random.default_rng(0)
     raw = rng.integers(100, 4000, (9, _SIDE, _SIDE), np.uint16)
     angles = np.radians((14.0, 74.0, 134.0))
@@ -33,7 +37,9 @@ def measure(quick: bool) -> list[Result]:
     subject = partial(reconstructor.reconstruct, raw)
     judged = partial(judging.reconstruct, raw)
     calls, blocks = (2, 2) if quick else (10, 15)
-    comparison = interleave(lambda: calls_ms(subject, calls), lambda: calls_ms(Transforms(raw).run, calls), blocks)
+    comparison = interleave(
+        lambda: calls_ms(subject, calls), lambda: calls_ms(Transforms(raw).run, calls), blocks
+    )
     cost = interleave(lambda: calls_ms(judged, calls), lambda: calls_ms(subject, calls), blocks)
     return [
         compared(
@@ -56,7 +62,10 @@ def measure(quick: bool) -> list[Result]:
 
 
 class Transforms:
-    """Fresh arrays for every block: overwriting transforms would otherwise grow or shrink their numbers."""
+    """Fresh arrays for every block.
+
+    Overwriting transforms would otherwise grow or shrink their numbers.
+    """
 
     def __init__(self, raw: np.ndarray[tuple[int, ...], np.dtype[np.uint16]]) -> None:
         self._mean = raw[0].astype(np.float32)

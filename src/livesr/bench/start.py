@@ -1,4 +1,7 @@
-"""How long until there is something to see: importing the package, and from the command to the first separated frame."""
+"""How long until there is something to see.
+
+Importing the package, and from the command to the first separated frame.
+"""
 
 from __future__ import annotations
 
@@ -34,9 +37,14 @@ print(json.dumps({"s": first[0] - start - (loaded - loading)}))
 
 
 def measure(quick: bool) -> list[Result]:
-    """Return the seconds of an import beside those of an interpreter that imports nothing, and those to the first frame."""
+    """Return the seconds of an import beside those of an interpreter that imports nothing, and
+    those to the first frame.
+    """
     imports = interleave(
-        lambda: [_seconds("import livesr")], lambda: [_seconds("pass")], 1 if quick else 10, warm_up=False
+        lambda: [_seconds("import livesr")],
+        lambda: [_seconds("pass")],
+        1 if quick else 10,
+        warm_up=False,
     )
     engine, size = bench_engine(), 64 if quick else 256
     firsts = Summary.of([_first_frame(str(engine.folder), size) for _ in range(1 if quick else 5)])
@@ -55,8 +63,11 @@ def measure(quick: bool) -> list[Result]:
             "s",
             targets=(Target(3.0, "most"),),
             samples=firsts,
-            note=f"a fresh process: imports, {engine.manifest.id} compiled for {2 * size}^2, nine exposures of 1 ms, "
-            "reconstruction, network; without loading Micro-Manager's devices, here a microscope to be simulated",
+            note=(
+                f"a fresh process: imports, {engine.manifest.id} compiled for {2 * size}^2, nine"
+                " exposures of 1 ms, reconstruction, network; without loading Micro-Manager's"
+                " devices, here a microscope to be simulated"
+            ),
         ),
     ]
 

@@ -1,9 +1,12 @@
-"""Recording everything of a run, 9 raw of 256 x 256 and what becomes of them, beside writing the same bytes to a plain file.
+"""Recording everything of a run, 9 raw of 256 x 256 and what becomes of them, beside writing the
+same bytes to a plain file.
 
-`store.zarr` has the same images in zarr-python for reference: arrays of one chunk per picture, its own defaults, no metadata.
+`store.zarr` has the same images in zarr-python for reference: arrays of one chunk per picture, its
+own defaults, no metadata.
 
-A block opens a store, appends and closes it: what the operating system still holds back counts for neither side. On most disks
-the plain file costs a copy into memory and nothing else, so the ratio says what format and compression cost, not the disk.
+A block opens a store, appends and closes it: what the operating system still holds back counts for
+neither side. On most disks the plain file costs a copy into memory and nothing else, so the ratio
+says what format and compression cost, not the disk.
 """
 
 from __future__ import annotations
@@ -27,10 +30,14 @@ def measure(quick: bool) -> list[Result]:
     frames = Frames(side)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         comparison = interleave(
-            lambda: [_zarr(Path(folder), frames, side, n)], lambda: [_plain(Path(folder), frames, n)], blocks
+            lambda: [_zarr(Path(folder), frames, side, n)],
+            lambda: [_plain(Path(folder), frames, n)],
+            blocks,
         )
         beside = interleave(
-            lambda: [_zarr(Path(folder), frames, side, n)], lambda: [_zarr_python(Path(folder), frames, n)], blocks
+            lambda: [_zarr(Path(folder), frames, side, n)],
+            lambda: [_zarr_python(Path(folder), frames, n)],
+            blocks,
         )
     mib = frames.at(0).nbytes / 2**20
     return [
@@ -39,10 +46,17 @@ def measure(quick: bool) -> list[Result]:
             comparison,
             "ms per time point",
             "np.ndarray.tofile",
-            note=f"{mib:.1f} MiB per time point: raw, recon and sr of {side}^2 raw frames; open and close included",
+            note=(
+                f"{mib:.1f} MiB per time point: raw, recon and sr of {side}^2 raw frames; open and"
+                " close included"
+            ),
         ),
         compared(
-            "store.zarr", beside, "ms per time point", "zarr-python", note="the same images, one chunk per picture"
+            "store.zarr",
+            beside,
+            "ms per time point",
+            "zarr-python",
+            note="the same images, one chunk per picture",
         ),
     ]
 
@@ -77,7 +91,9 @@ def _zarr_python(folder: Path, frames: Frames, n: int) -> float:
     start = time.perf_counter()
     group = zarr.create_group(path)
     arrays = [
-        group.create_array(f"{i}", shape=(n, *b.shape), chunks=(1,) * (b.ndim - 1) + b.shape[-2:], dtype=b.dtype)
+        group.create_array(
+            f"{i}", shape=(n, *b.shape), chunks=(1,) * (b.ndim - 1) + b.shape[-2:], dtype=b.dtype
+        )
         for i, b in enumerate(frames.at(0).blocks())
     ]
     for t in range(n):

@@ -1,9 +1,11 @@
-"""Localisation: how fast on 256 x 256 frames with 50 emitters lit, and how well at four densities, beside Picasso.
+"""Localisation: how fast on 256 x 256 frames with 50 emitters lit, and how well at four densities,
+beside Picasso.
 
-Quality is measured on simulated frames whose emitters are known: an ideal objective's Airy pattern, an EMCCD, about 600
-photo-electrons an emitter and frame, emitters on microtubules. Picasso (Schnitzbauer et al. 2017, Nature Protocols 12,
-1198) localises the same frames in the same process where it is installed (``pip install "livesr[storm]"``), with the best of
-several detection thresholds; livesr with its default.
+Quality is measured on simulated frames whose emitters are known: an ideal objective's Airy pattern,
+an EMCCD, about 600 photo-electrons an emitter and frame, emitters on microtubules. Picasso
+(Schnitzbauer et al. 2017, Nature Protocols 12, 1198) localises the same frames in the same process
+where it is installed (``pip install "livesr[storm]"``), with the best of several detection
+thresholds; livesr with its default.
 """
 
 from __future__ import annotations
@@ -39,7 +41,10 @@ _BOX = 7
 
 
 def measure(quick: bool) -> list[Result]:
-    """Return speed and quality; the target of the project is 100 camera frames a second on two cores."""
+    """Return speed and quality.
+
+    The target of the project is 100 camera frames a second on two cores.
+    """
     rig = load_rig("virtual_storm")
     results = [_localise(rig, quick), _live(quick)]
     for lit in _LIT[:1] if quick else _LIT:
@@ -62,14 +67,25 @@ def _localise(rig: RigConfig, quick: bool) -> Result:
         lambda: [_per_second(frames, filtered)],
         blocks,
     )
-    note = f"{size}^2 EMCCD, 50 emitters lit at a time: detection and two rounds of joint fits, in blocks of {frames}"
+    note = (
+        f"{size}^2 EMCCD, 50 emitters lit at a time: detection and two rounds of joint fits, in"
+        f" blocks of {frames}"
+    )
     return compared(
-        "storm.localise", comparison, "frames/s", "one scipy.ndimage.gaussian_filter a frame", (_FAST,), note
+        "storm.localise",
+        comparison,
+        "frames/s",
+        "one scipy.ndimage.gaussian_filter a frame",
+        (_FAST,),
+        note,
     )
 
 
 def _live(quick: bool) -> Result:
-    """Return camera frames/s that a whole run keeps up with: camera, grouping, localisation, drift, drawing, store."""
+    """Return camera frames/s that a whole run keeps up with.
+
+    Camera, grouping, localisation, drift, drawing, store.
+    """
     size, frames, groups, n = (64, 20, 3, 10) if quick else (256, 300, 20, 100)
     with virtual_rig("virtual_storm", SensorSize=size, Frames=frames) as (core, rig):
         rig = rig.model_copy(update={"storm": rig.storm.model_copy(update={"frames": n})})
@@ -80,14 +96,27 @@ def _live(quick: bool) -> Result:
 
         def bare() -> list[float]:
             running = alone.running()
-            stacks = [RawStack(tuple(bank[i : i + n]), Stream(), i // n, 0, 0) for i in range(0, frames - n + 1, n)]
+            stacks = [
+                RawStack(tuple(bank[i : i + n]), Stream(), i // n, 0, 0)
+                for i in range(0, frames - n + 1, n)
+            ]
             return [_per_second(n * len(stacks), lambda: [running.add(stack) for stack in stacks])]
 
         core.setExposure(1e3 / (1.3 * bare()[0]))
-        comparison = interleave(lambda: [_run(core, rig, groups)], bare, 1 if quick else 3, warm_up=False)
-    note = f"{size}^2, groups of {n}, running image of {alone.shape[0]}^2; virtual camera and store with raw on the same cores"
+        comparison = interleave(
+            lambda: [_run(core, rig, groups)], bare, 1 if quick else 3, warm_up=False
+        )
+    note = (
+        f"{size}^2, groups of {n}, running image of {alone.shape[0]}^2; virtual camera and store"
+        " with raw on the same cores"
+    )
     return compared(
-        "storm.live", comparison, "frames/s", "localisation, drift and drawing in a bare loop", (_FAST,), note
+        "storm.live",
+        comparison,
+        "frames/s",
+        "localisation, drift and drawing in a bare loop",
+        (_FAST,),
+        note,
     )
 
 
@@ -101,7 +130,9 @@ def _run(core: Any, rig: RigConfig, groups: int) -> float:
     plan = sim_sequence(groups, channels=list(rig.channels), raw=rig.storm.frames)
     with (
         tempfile.TemporaryDirectory() as folder,
-        LiveSR(core, rig=rig, store=Path(folder, "run.ome.zarr"), plan=plan, policy="complete") as session,
+        LiveSR(
+            core, rig=rig, store=Path(folder, "run.ome.zarr"), plan=plan, policy="complete"
+        ) as session,
     ):
         session.input_ready.connect(arrived)
         core.mda.run(plan)
@@ -110,7 +141,10 @@ def _run(core: Any, rig: RigConfig, groups: int) -> float:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """Frames whose emitters are known; positions (y, x) in nm from the corner of the first pixel."""
+    """Frames whose emitters are known.
+
+    Positions (y, x) in nm from the corner of the first pixel.
+    """
 
     frames: NDArray[np.uint16]
     frame: NDArray[np.int64]
@@ -121,13 +155,19 @@ class _Known:
     def blinking(cls, rig: RigConfig, lit: int, frames: int) -> _Known:
         bank = BlinkingBank(rig, 128, frames, lit=lit)
         truth = [bank.truth(k) for k in range(frames)]
-        rows = np.concatenate([np.column_stack([np.full(len(t), k), t]) for k, t in enumerate(truth)])
+        rows = np.concatenate(
+            [np.column_stack([np.full(len(t), k), t]) for k, t in enumerate(truth)]
+        )
         rows = rows[rows[:, 3] > _FAINT]
         pixel_nm = bank.pixel_size_um * 1e3
-        return cls(bank.frames, rows[:, 0].astype(np.int64), rows[:, 1:3] * 1e3 + pixel_nm / 2, pixel_nm)
+        return cls(
+            bank.frames, rows[:, 0].astype(np.int64), rows[:, 1:3] * 1e3 + pixel_nm / 2, pixel_nm
+        )
 
     def score(self, frame: NDArray[Any], places_nm: NDArray[Any]) -> LocalisationScore:
-        return score_localisations(np.asarray(frame, np.int64), places_nm, self.frame, self.places_nm)
+        return score_localisations(
+            np.asarray(frame, np.int64), places_nm, self.frame, self.places_nm
+        )
 
     @property
     def density_per_um2(self) -> float:
@@ -143,19 +183,36 @@ def _quality(rig: RigConfig, lit: int, frames: int) -> list[Result]:
     theirs = _picasso(rig, known)
     density = f"{known.density_per_um2:.1f}"
     note = (
-        f"{density} emitters/um^2 and frame, {ours.true} true: recall {ours.recall:.3f}, precision {ours.precision:.3f}"
+        f"{density} emitters/um^2 and frame, {ours.true} true: recall {ours.recall:.3f}, precision"
+        f" {ours.precision:.3f}"
     )
     if theirs:
         note += f"; Picasso: recall {theirs.recall:.3f}, precision {theirs.precision:.3f}"
     beside = "Picasso" if theirs else ""
     return [
-        Result(f"storm.jaccard_{density}", ours.jaccard, "of 1", theirs.jaccard if theirs else None, beside, note=note),
-        Result(f"storm.rmse_{density}", ours.rmse_nm, "nm", theirs.rmse_nm if theirs else None, beside, note=note),
+        Result(
+            f"storm.jaccard_{density}",
+            ours.jaccard,
+            "of 1",
+            theirs.jaccard if theirs else None,
+            beside,
+            note=note,
+        ),
+        Result(
+            f"storm.rmse_{density}",
+            ours.rmse_nm,
+            "nm",
+            theirs.rmse_nm if theirs else None,
+            beside,
+            note=note,
+        ),
     ]
 
 
 def _picasso(rig: RigConfig, known: _Known) -> LocalisationScore | None:
-    """Return what Picasso reaches with the best of its thresholds, None where it is not installed."""
+    """Return what Picasso reaches with the best of its thresholds, None where it is not
+    installed.
+    """
     try:
         from picasso import io, localize
     except ImportError:
@@ -169,16 +226,25 @@ def _picasso(rig: RigConfig, known: _Known) -> LocalisationScore | None:
         "Pixelsize": known.pixel_nm,
     }
     scores = []
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # it keeps the file open
+    with tempfile.TemporaryDirectory(
+        ignore_cleanup_errors=True
+    ) as folder:  # it keeps the file open
         path = Path(folder, "known.ome.tif")
-        tifffile.imwrite(path, known.frames, photometric="minisblack", ome=True, metadata={"axes": "TYX"})
+        tifffile.imwrite(
+            path, known.frames, photometric="minisblack", ome=True, metadata={"axes": "TYX"}
+        )
         movie, _ = io.load_movie(str(path))
         for threshold in _THRESHOLDS:
             spots = localize.identify(movie, threshold, _BOX, threaded=False, return_info=False)
             if not len(spots):
                 continue
             table, _ = localize.fit(
-                movie, camera_info=camera, identifications=spots, box=_BOX, fitting_method="gausslq", multiprocess=False
+                movie,
+                camera_info=camera,
+                identifications=spots,
+                box=_BOX,
+                fitting_method="gausslq",
+                multiprocess=False,
             )
             table = table[np.isfinite(table["x"]) & np.isfinite(table["y"])]
             places = (np.stack([table["y"], table["x"]], axis=1) + 0.5) * known.pixel_nm

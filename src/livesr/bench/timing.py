@@ -20,7 +20,9 @@ _RESAMPLES, _RESAMPLES_UNPAIRED = 5000, 1000
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """`n` samples: median, 99th percentile, and the width of their middle half relative to the median."""
+    """`n` samples: median, 99th percentile, and the width of their middle half relative to the
+    median.
+    """
 
     n: int
     median: float
@@ -31,15 +33,18 @@ class Summary:
     def of(cls, samples: Sequence[float]) -> Summary:
         """Summarise at least one sample."""
         q25, median, q75, p99 = np.percentile(np.asarray(samples, np.float64), (25, 50, 75, 99))
-        return cls(len(samples), float(median), float(p99), float((q75 - q25) / median) if median else 0.0)
+        return cls(
+            len(samples), float(median), float(p99), float((q75 - q25) / median) if median else 0.0
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """Subject and reference from interleaved blocks.
 
-    `ratio` is the median over pairs of neighbouring blocks of (subject's median / reference's median), `ratio_interval` its
-    bootstrap 95 % interval over those pairs: blocks are what the machine's other work hits independently, calls are not.
+    `ratio` is the median over pairs of neighbouring blocks of (subject's median / reference's
+    median), `ratio_interval` its bootstrap 95 % interval over those pairs: blocks are what the
+    machine's other work hits independently, calls are not.
     """
 
     subject: Summary
@@ -48,7 +53,9 @@ class Comparison:
     ratio_interval: tuple[float, float]
 
 
-def interleave(subject: Block, reference: Block, blocks: int, *, warm_up: bool = True) -> Comparison:
+def interleave(
+    subject: Block, reference: Block, blocks: int, *, warm_up: bool = True
+) -> Comparison:
     """Run `blocks` pairs of blocks: subject, reference, reference, subject, subject, ...
 
     Parameters
@@ -80,23 +87,33 @@ def interleave(subject: Block, reference: Block, blocks: int, *, warm_up: bool =
             found[which].extend(samples)
             pair[which] = float(np.median(samples))
         ratios.append(pair[0] / pair[1])
-    return Comparison(Summary.of(found[0]), Summary.of(found[1]), float(np.median(ratios)), _interval(ratios))
+    return Comparison(
+        Summary.of(found[0]), Summary.of(found[1]), float(np.median(ratios)), _interval(ratios)
+    )
 
 
 def paired(pairs: Sequence[tuple[float, float]]) -> Comparison:
     """Compare samples that were taken in pairs, (subject, reference), one right after the other."""
     subject, reference = zip(*pairs, strict=True)
     ratios = [s / r for s, r in pairs]
-    return Comparison(Summary.of(subject), Summary.of(reference), float(np.median(ratios)), _interval(ratios))
+    return Comparison(
+        Summary.of(subject), Summary.of(reference), float(np.median(ratios)), _interval(ratios)
+    )
 
 
-def ratio_of_medians(subject: Sequence[float], reference: Sequence[float]) -> tuple[float, tuple[float, float]]:
-    """Return median / median of samples that were not taken in pairs, and the ratio's bootstrap 95 % interval."""
+def ratio_of_medians(
+    subject: Sequence[float], reference: Sequence[float]
+) -> tuple[float, tuple[float, float]]:
+    """Return median / median of samples that were not taken in pairs, and the ratio's bootstrap 95
+    % interval.
+    """
     rng = np.random.default_rng(0)
 
     def medians(samples: Sequence[float]) -> NDArray[np.float64]:
         values = np.asarray(samples, np.float64)
-        return np.asarray([np.median(rng.choice(values, values.size)) for _ in range(_RESAMPLES_UNPAIRED)])
+        return np.asarray(
+            [np.median(rng.choice(values, values.size)) for _ in range(_RESAMPLES_UNPAIRED)]
+        )
 
     low, high = np.percentile(medians(subject) / medians(reference), (2.5, 97.5))
     ratio = float(np.median(subject) / np.median(reference))

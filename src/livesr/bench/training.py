@@ -1,7 +1,10 @@
-"""Training steps of the light network, beside the same steps in the plain loop: fp32, default memory format.
+"""Training steps of the light network, beside the same steps in the plain loop.
 
-Both train the same network on the same patches with the same loss, optimiser and averaging; the plain loop draws each batch
-when it needs it. The loader's share of the time is measured on the subject alone.
+Fp32, default memory format.
+
+Both train the same network on the same patches with the same loss, optimiser and averaging; the
+plain loop draws each batch when it needs it. The loader's share of the time is measured on the
+subject alone.
 """
 
 from __future__ import annotations
@@ -38,7 +41,10 @@ class _Images:
         self._patch = patch
 
     def batch(self, rng: np.random.Generator, size: int, patch: int) -> Pairs:
-        chosen, corners = rng.integers(len(self._frames), size=size), rng.integers(_SIDE - patch, size=(size, 2))
+        chosen, corners = (
+            rng.integers(len(self._frames), size=size),
+            rng.integers(_SIDE - patch, size=(size, 2)),
+        )
         cut = [
             (i, slice(None), slice(y, y + patch), slice(x, x + patch))
             for i, (y, x) in zip(chosen, corners, strict=True)
@@ -46,7 +52,10 @@ class _Images:
         return np.stack([self._frames[c] for c in cut]), np.stack([self._targets[c] for c in cut])
 
     def validation(self, n: int) -> Pairs:
-        return self._frames[:n, :, : self._patch, : self._patch], self._targets[:n, :, : self._patch, : self._patch]
+        return (
+            self._frames[:n, :, : self._patch, : self._patch],
+            self._targets[:n, :, : self._patch, : self._patch],
+        )
 
 
 class _Plain:
@@ -57,20 +66,26 @@ class _Plain:
         self._network = networks.build(config.architecture, **config.parameters)
         self._average = copy.deepcopy(self._network)
         self._loss = config.loss.make()
-        self._optimiser = torch.optim.AdamW(self._network.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+        self._optimiser = torch.optim.AdamW(
+            self._network.parameters(), lr=config.lr, weight_decay=config.weight_decay
+        )
         self._rng = np.random.default_rng(0)
 
     def patches_per_s(self, steps: int) -> list[float]:
         start = time.perf_counter()
         for _ in range(steps):
-            pairs = augment(self._rng, *self._images.batch(self._rng, self._config.batch, self._config.patch))
+            pairs = augment(
+                self._rng, *self._images.batch(self._rng, self._config.batch, self._config.patch)
+            )
             frames, targets = (torch.from_numpy(images) for images in pairs)
             self._optimiser.zero_grad()
             self._loss(self._network(frames), targets).total.backward()
             torch.nn.utils.clip_grad_norm_(self._network.parameters(), self._config.clip_norm)
             self._optimiser.step()
             with torch.no_grad():
-                for slow, fast in zip(self._average.parameters(), self._network.parameters(), strict=True):
+                for slow, fast in zip(
+                    self._average.parameters(), self._network.parameters(), strict=True
+                ):
                     slow.lerp_(fast, 1 - self._config.ema_decay)
         return [self._config.batch * steps / (time.perf_counter() - start)]
 
@@ -92,19 +107,31 @@ class _Trained:
 
 
 def measure(quick: bool) -> list[Result]:
-    """Return the throughput, with its target of 1.5 times the plain loop, and the time spent waiting for batches."""
+    """Return the throughput, with its target of 1.5 times the plain loop, and the time spent
+    waiting for batches.
+    """
     recipe = load_recipe(_RECIPE).train
     changes = {"minutes": None, "validation_pairs": 1, "schedule": "plateau", "device": "cpu"}
-    changes |= {"validate_every": 10**9, "collapse_check_from": 10**9, "patch": 64 if quick else recipe.patch}
+    changes |= {
+        "validate_every": 10**9,
+        "collapse_check_from": 10**9,
+        "patch": 64 if quick else recipe.patch,
+    }
     config = recipe.model_copy(update=changes)
     images = _Images(config.patch)
     steps, blocks = (2, 2) if quick else (25, 8)
     with tempfile.TemporaryDirectory() as folder:
         trained, plain = _Trained(config, images, Path(folder)), _Plain(config, images)
-        comparison = interleave(lambda: trained.patches_per_s(steps), lambda: plain.patches_per_s(steps), blocks)
+        comparison = interleave(
+            lambda: trained.patches_per_s(steps), lambda: plain.patches_per_s(steps), blocks
+        )
     note = f"{_RECIPE}: {config.batch} patches of {config.patch}^2, {config.precision}, two cores"
     waiting = Result(
-        "training.waiting", max(trained.waiting), "of the time", targets=(Target(0.05, "most"),), note=note
+        "training.waiting",
+        max(trained.waiting),
+        "of the time",
+        targets=(Target(0.05, "most"),),
+        note=note,
     )
     throughput = compared(
         "training.throughput",

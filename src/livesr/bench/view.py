@@ -1,7 +1,10 @@
-"""The preview page in a real Chromium: composites shown a second, and how old the picture is, end to end.
+"""The preview page in a real Chromium.
 
-The page, its server and the browser share the suite's cores, without a GPU. What is shown is counted in the page, once per
-turn of its screen: a picture that the next one overtakes counts for nothing.
+Composites shown a second, and how old the picture is, end to end.
+
+The page, its server and the browser share the suite's cores, without a GPU. What is shown is
+counted in the page, once per turn of its screen: a picture that the next one overtakes counts for
+nothing.
 """
 
 from __future__ import annotations
@@ -28,7 +31,10 @@ from livesr.viewer.frame_pairs import FramePair, LiveScenes, Selection
 from livesr.viewer.subscriber import StreamName, Subscriber
 
 _PERIOD_S = 0.05
-_NO_LIMIT = ("--disable-frame-rate-limit", "--disable-gpu-vsync")  # a screen of 60 Hz would be the only thing measured
+_NO_LIMIT = (
+    "--disable-frame-rate-limit",
+    "--disable-gpu-vsync",
+)  # a screen of 60 Hz would be the only thing measured
 
 _COUNT = """() => {
   window.ages = []; window.shown = 0;
@@ -58,7 +64,8 @@ _BARE = """async (jpeg, seconds) => {
 
 
 def measure(quick: bool) -> list[Result]:
-    """Return composites a second at 512 and 1024 pixels a side, and the age of the picture at 20 frames/s.
+    """Return composites a second at 512 and 1024 pixels a side, and the age of the picture at 20
+    frames/s.
 
     Raises
     ------
@@ -69,7 +76,9 @@ def measure(quick: bool) -> list[Result]:
     if find_chromium() is None:
         raise SuiteUnavailableError("Suite 'view' needs Chromium, which is not on this computer.")
     with chromium(*_NO_LIMIT) as browser:
-        rates = [_rate(browser, side, least, seconds, blocks) for side, least in ((512, 60), (1024, 25))]
+        rates = [
+            _rate(browser, side, least, seconds, blocks) for side, least in ((512, 60), (1024, 25))
+        ]
         return [*rates, _age(browser, 5 if quick else 60, blocks)]
 
 
@@ -92,7 +101,10 @@ def _rate(browser: Browser, side: int, least: float, seconds: float, blocks: int
         "frames/s",
         "Chromium drawing one JPEG again and again",
         targets=(Target(least, "least"),),
-        note=f"3 x {side}^2 uint16 of shot noise: composed, encoded, sent, decoded and drawn by the page",
+        note=(
+            f"3 x {side}^2 uint16 of shot noise: composed, encoded, sent, decoded and drawn by the"
+            " page"
+        ),
     )
 
 
@@ -120,7 +132,10 @@ def _age(browser: Browser, n: int, blocks: int) -> Result:
         "ms",
         "the same frames when the subscriber has them",
         targets=(Target(100, "most"),),
-        note=f"3 x 1024^2 at {1 / _PERIOD_S:.0f} frames/s, from the moment that is shown to the screen",
+        note=(
+            f"3 x 1024^2 at {1 / _PERIOD_S:.0f} frames/s, from the moment that is shown to the"
+            " screen"
+        ),
     )
 
 
@@ -187,7 +202,9 @@ class _Endless:
             shape=(len(channel.labels), side, side),
             axes="cyx",
             pixel_size_um=channel.sr_pixel_size_um,
-            channels=tuple(WireChannel(label=label, color=color, window=(0, 1000)) for label, color in named),
+            channels=tuple(
+                WireChannel(label=label, color=color, window=(0, 1000)) for label, color in named
+            ),
         )
         self._pixels = [frames.at(t).separated.channels for t in range(4)]
         self.status: dict[str, Any] = {}
@@ -201,7 +218,9 @@ class _Endless:
         """Return the next pair; the last one again when not `running`."""
         self.version += self.running
         header = self._header.model_copy(update={"seq": self.version})
-        return FramePair(Message("sr/frame", header, self._pixels[self.version % len(self._pixels)]), None)
+        return FramePair(
+            Message("sr/frame", header, self._pixels[self.version % len(self._pixels)]), None
+        )
 
 
 @contextmanager

@@ -1,6 +1,9 @@
-"""One suite in a process of its own: ``python -m livesr.bench.worker SUITE CORES RESULTS.json quick|full``.
+"""One suite in a process of its own.
 
-Owns the pinning to cores, which comes before the suite is imported, so that every library counts its threads from them.
+``python -m livesr.bench.worker SUITE CORES RESULTS.json quick|full``.
+
+Owns the pinning to cores, which comes before the suite is imported, so that every library counts
+its threads from them.
 """
 
 from __future__ import annotations
@@ -18,7 +21,10 @@ from livesr.bench.runner import UNAVAILABLE, SuiteUnavailableError
 
 
 def pin(cores: int) -> bool:
-    """Keep this process on `cores` cores; False where the system has no such thing (macOS) or not as many."""
+    """Keep this process on `cores` cores.
+
+    False where the system has no such thing (macOS) or not as many.
+    """
     process = psutil.Process()
     if not hasattr(process, "cpu_affinity"):
         return False
@@ -31,7 +37,10 @@ def work(name: str, cores: int, path: Path, quick: bool) -> None:
     """Run suite `name` on `cores` cores and write its results to `path`."""
     environment = Environment.here(pin(cores), quick)
     results = import_module(f"livesr.bench.{name}").measure(quick)
-    path.write_text(json.dumps([replace(r, environment=environment).to_json() for r in results]), encoding="utf-8")
+    path.write_text(
+        json.dumps([replace(r, environment=environment).to_json() for r in results]),
+        encoding="utf-8",
+    )
 
 
 if __name__ == "__main__":

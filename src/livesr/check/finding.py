@@ -24,7 +24,8 @@ class Finding:
 
     Attributes
     ----------
-    level : "error": a run cannot work or means nothing; "warning": it will probably disappoint; "note": worth knowing
+    level : "error": a run cannot work or means nothing; "warning": it will probably disappoint;
+        "note": worth knowing
     code : a name for it that stays
     says : what is there and what was expected
     advice : what to do
@@ -55,7 +56,9 @@ class Lines:
             self._root = None
 
     def of(self, place: Sequence[str | int] | str) -> int:
-        """Return the line of a value, such as "optics.na", or of the nearest thing around it that is there."""
+        """Return the line of a value, such as "optics.na", or of the nearest thing around it that
+        is there.
+        """
         node, line = self._root, 0
         for part in place.split(".") if isinstance(place, str) else place:
             if isinstance(node, yaml.MappingNode):
@@ -63,7 +66,11 @@ class Lines:
                 if entry is None:
                     break
                 node, line = entry[1], entry[0].start_mark.line + 1
-            elif isinstance(node, yaml.SequenceNode) and str(part).isdigit() and int(part) < len(node.value):
+            elif (
+                isinstance(node, yaml.SequenceNode)
+                and str(part).isdigit()
+                and int(part) < len(node.value)
+            ):
                 node = node.value[int(part)]
                 line = node.start_mark.line + 1
             else:

@@ -1,6 +1,7 @@
 """A rig with its devices on: a few groups are taken, and what they show is measured and drawn.
 
-Owns the measures of `livesr check --hardware` and what is plausible of them. Loads no configuration and stores nothing.
+Owns the measures of `livesr check --hardware` and what is plausible of them. Loads no configuration
+and stores nothing.
 """
 
 from __future__ import annotations
@@ -38,7 +39,10 @@ _MAX_RAW_SHOWN = 9
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One thing that was measured: `value` with its unit, whether that is plausible, and what to do if not."""
+    """One thing that was measured.
+
+    `value` with its unit, whether that is plausible, and what to do if not.
+    """
 
     name: str
     value: str
@@ -54,7 +58,8 @@ class Look:
     ----------
     channel : its name
     measured : in the order of a table
-    raw, labels : the last group that was taken, uint8 or uint16 (n, y, x), and what each frame of it is
+    raw, labels : the last group that was taken, uint8 or uint16 (n, y, x), and what each frame of
+        it is
     widefield, reconstruction : of that group, (y, x); None where there is none
     """
 
@@ -66,13 +71,18 @@ class Look:
     reconstruction: NDArray[Any] | None
 
     def picture(self) -> Image.Image:
-        """Draw the raw group, and widefield beside reconstruction below; the same part of the field in every tile."""
+        """Draw the raw group, and widefield beside reconstruction below.
+
+        The same part of the field in every tile.
+        """
         shown = list(zip(self.labels, self.raw, strict=True))[:_MAX_RAW_SHOWN]
         columns = math.ceil(math.sqrt(len(shown)))
         groups = [shown[first : first + columns] for first in range(0, len(shown), columns)]
         pictures = (("widefield", self.widefield), ("reconstruction", self.reconstruction))
         groups.append([(title, picture) for title, picture in pictures if picture is not None])
-        return sheet([[(title, tile(self._enlarged(p))) for title, p in group] for group in groups if group])
+        return sheet(
+            [[(title, tile(self._enlarged(p))) for title, p in group] for group in groups if group]
+        )
 
     def _enlarged(self, picture: NDArray[Any]) -> NDArray[Any]:
         """Bring a picture to the grid of the reconstruction, pixel by pixel."""
@@ -94,7 +104,11 @@ def look(core: CMMCorePlus, rig: RigConfig, channel: str) -> Look:
     cameras = {name: camera_geometry(core, rig, name) for name in rig.channels or [channel]}
     camera = cameras[channel]
     n_raw = rig.raw_frames(channel)
-    groups = _ORDER_GROUPS if rig.channel(channel).reconstruct == "sim" else math.ceil(_FEWEST_EXPOSURES / n_raw)
+    groups = (
+        _ORDER_GROUPS
+        if rig.channel(channel).reconstruct == "sim"
+        else math.ceil(_FEWEST_EXPOSURES / n_raw)
+    )
     frames = take_groups(core, rig, channel, groups)
     path, reason = _path(rig, channel, camera)
     stacks = _stacks(frames, n_raw)
@@ -103,7 +117,11 @@ def look(core: CMMCorePlus, rig: RigConfig, channel: str) -> Look:
     image, quality = _reconstructed(path, last) if path else (None, None)
     measured = [
         *_camera(core, rig, camera),
-        *(Measured(f"channel {name}", each.words()) for name, each in cameras.items() if len(cameras) > 1),
+        *(
+            Measured(f"channel {name}", each.words())
+            for name, each in cameras.items()
+            if len(cameras) > 1
+        ),
         _frame_rate(frames, core.getExposure(), groups * n_raw),
         _buffer(core, camera),
         *_light(raw, rig, camera),
@@ -120,14 +138,24 @@ def look(core: CMMCorePlus, rig: RigConfig, channel: str) -> Look:
 
 
 def _path(rig: RigConfig, channel: str, camera: Geometry) -> tuple[ChannelPath | None, str]:
-    """Return the steps of a channel, or why there are none yet; doubtful frames are shown all the same."""
+    """Return the steps of a channel, or why there are none yet.
+
+    Doubtful frames are shown all the same.
+    """
     if rig.sim and rig.channel(channel).reconstruct == "sim":
         if not (rig.channel(channel).patterns or rig.sim.patterns):
             return None, "Nothing can be reconstructed yet: run 'livesr calibrate'."
-        shown = rig.sim.model_copy(update={"quality_limits": QualityLimitsConfig(when_doubtful="reconstruct")})
+        shown = rig.sim.model_copy(
+            update={"quality_limits": QualityLimitsConfig(when_doubtful="reconstruct")}
+        )
         rig = rig.model_copy(update={"sim": shown})
     plain = rig.channel(channel).model_copy(update={"separate": None, "upscale": None})
-    return build_path(rig.model_copy(update={"channels": {**rig.channels, channel: plain}}), channel, camera), ""
+    return (
+        build_path(
+            rig.model_copy(update={"channels": {**rig.channels, channel: plain}}), channel, camera
+        ),
+        "",
+    )
 
 
 def _stacks(frames: Sequence[CameraFrame], n_raw: int) -> list[RawStack]:
@@ -137,11 +165,17 @@ def _stacks(frames: Sequence[CameraFrame], n_raw: int) -> list[RawStack]:
     whole = [[group[i] for i in range(n_raw)] for group in groups.values() if len(group) == n_raw]
     if not whole:
         raise ConfigError(
-            f"{len(frames)} frames came, and no complete group of {n_raw}: does the camera wait for triggers that do not come? "
-            "See TRIGGER SOURCE in rig.cfg, and sim.trigger."
+            f"{len(frames)} frames came, and no complete group of {n_raw}: does the camera wait for"
+            " triggers that do not come? See TRIGGER SOURCE in rig.cfg, and sim.trigger."
         )
     return [
-        RawStack(tuple(f.pixels for f in group), group[0].stream, group[0].t, group[0].t_host_ns, group[-1].t_host_ns)
+        RawStack(
+            tuple(f.pixels for f in group),
+            group[0].stream,
+            group[0].t,
+            group[0].t_host_ns,
+            group[-1].t_host_ns,
+        )
         for group in whole
     ]
 
@@ -152,20 +186,34 @@ def _reconstructed(path: ChannelPath, stack: RawStack) -> tuple[NDArray[Any], Fr
     frames = [f for f in stack.frames if f is not None]
     if isinstance(path.reconstructor, ReportsQuality):
         path.reconstructor.look_at(path.exposures(frames, HOST))
-    image = path.reconstructor.reconstruct(path.correction.apply(frames) if path.correction else frames)
-    return image, path.reconstructor.quality if isinstance(path.reconstructor, ReportsQuality) else None
+    image = path.reconstructor.reconstruct(
+        path.correction.apply(frames) if path.correction else frames
+    )
+    return image, (
+        path.reconstructor.quality if isinstance(path.reconstructor, ReportsQuality) else None
+    )
 
 
 def _camera(core: CMMCorePlus, rig: RigConfig, camera: Geometry) -> Iterator[Measured]:
     label = camera.camera
-    yield Measured("camera", f"{label}: {core.getDeviceLibrary(label)}, {core.getDeviceName(label)}")
+    yield Measured(
+        "camera", f"{label}: {core.getDeviceLibrary(label)}, {core.getDeviceName(label)}"
+    )
     bits = 8 if camera.dtype == "uint8" else 16
-    kind = core.getProperty(label, "PixelType") if core.hasProperty(label, "PixelType") else camera.dtype
+    kind = (
+        core.getProperty(label, "PixelType")
+        if core.hasProperty(label, "PixelType")
+        else camera.dtype
+    )
     yield Measured(
         "pixel type",
         f"{kind} ({camera.dtype}, {camera.bit_depth} bit), camera.bit_depth {rig.camera.bit_depth}",
         "error" if rig.camera.bit_depth > bits else "ok",
-        "Set PixelType to 16bit, or bit_depth in rig.yaml to 8." if rig.camera.bit_depth > bits else "",
+        (
+            "Set PixelType to 16bit, or bit_depth in rig.yaml to 8."
+            if rig.camera.bit_depth > bits
+            else ""
+        ),
     )
     y0, x0 = camera.origin_px
     yield Measured("region", f"{camera.shape[1]} x {camera.shape[0]} from ({x0:.0f}, {y0:.0f})")
@@ -178,16 +226,30 @@ def _camera(core: CMMCorePlus, rig: RigConfig, camera: Geometry) -> Iterator[Mea
 def _frame_rate(frames: Sequence[CameraFrame], exposure_ms: float, asked: int) -> Measured:
     if len(frames) < asked:
         said = f"{len(frames)} of {asked} frames came"
-        return Measured("frame rate", said, "error", "Look for triggers that do not come, and for the camera's cable.")
+        return Measured(
+            "frame rate",
+            said,
+            "error",
+            "Look for triggers that do not come, and for the camera's cable.",
+        )
     # By the camera's clock where it has one; pauses between groups do not count.
     by_camera = all(f.t_camera_ms is not None for f in frames)
-    times = np.array([f.t_camera_ms if by_camera else f.t_host_ns / 1e6 for f in frames], np.float64)
+    times = np.array(
+        [f.t_camera_ms if by_camera else f.t_host_ns / 1e6 for f in frames], np.float64
+    )
     period_ms = float(np.median(np.diff(times)))
     reached, possible = 1e3 / max(period_ms, 1e-3), 1e3 / exposure_ms
     slow = reached < 0.9 * possible
-    advice = "Readout or triggers take longer than the exposure: a smaller region, or a faster readout." if slow else ""
+    advice = (
+        "Readout or triggers take longer than the exposure: a smaller region, or a faster readout."
+        if slow
+        else ""
+    )
     return Measured(
-        "frame rate", f"{reached:.1f} /s, exposure allows {possible:.1f}", "warning" if slow else "ok", advice
+        "frame rate",
+        f"{reached:.1f} /s, exposure allows {possible:.1f}",
+        "warning" if slow else "ok",
+        advice,
     )
 
 
@@ -197,8 +259,17 @@ def _buffer(core: CMMCorePlus, camera: Geometry) -> Measured:
     frames = mib * 2**20 // frame_bytes
     seconds = frames * core.getExposure() / 1e3
     short = seconds < BUFFER_S
-    advice = "A disk that pauses stops a triggered run: core.setCircularBufferMemoryFootprint." if short else ""
-    return Measured("buffer", f"{mib} MiB, {frames} frames, {seconds:.1f} s", "warning" if short else "ok", advice)
+    advice = (
+        "A disk that pauses stops a triggered run: core.setCircularBufferMemoryFootprint."
+        if short
+        else ""
+    )
+    return Measured(
+        "buffer",
+        f"{mib} MiB, {frames} frames, {seconds:.1f} s",
+        "warning" if short else "ok",
+        advice,
+    )
 
 
 def _light(raw: NDArray[Any], rig: RigConfig, camera: Geometry) -> Iterator[Measured]:
@@ -207,18 +278,32 @@ def _light(raw: NDArray[Any], rig: RigConfig, camera: Geometry) -> Iterator[Meas
     ceiling = int(exposures.ceiling or ceiling)
     share = exposures.saturated / raw.size
     verdict: Verdict = "error" if share > 1e-2 else "warning" if share > 0 else "ok"
-    advice = "Less light or a shorter exposure: saturated pixels are lost to every reconstruction." if share else ""
+    advice = (
+        "Less light or a shorter exposure: saturated pixels are lost to every reconstruction."
+        if share
+        else ""
+    )
     bright = float(np.percentile(raw, 99.9))
-    yield Measured("saturation", f"{share:.2%} at {ceiling}; brightest 0.1 % at {bright:.0f} ADU", verdict, advice)
+    yield Measured(
+        "saturation",
+        f"{share:.2%} at {ceiling}; brightest 0.1 % at {bright:.0f} ADU",
+        verdict,
+        advice,
+    )
     if missing := without_picture(exposures.faults()):
         advice = "Check shutter and triggers, and that the camera's buffer holds every frame."
         yield Measured("raw frames", missing, "error", advice)
     offset = rig.camera.offset_adu
     dark = float(np.percentile(raw.mean(axis=0), 0.5))
     if dark < offset - _BELOW_OFFSET_ADU:
-        advice = "Darker than without light: offset_adu is too high. 'livesr characterise' measures it."
+        advice = (
+            "Darker than without light: offset_adu is too high. 'livesr characterise' measures it."
+        )
     elif dark - offset > max(0.5 * (bright - offset), 50.0):
-        advice = "Nothing is near the offset: much background, or offset_adu is too low. Look with the light off."
+        advice = (
+            "Nothing is near the offset: much background, or offset_adu is too low. Look with the"
+            " light off."
+        )
     else:
         advice = ""
     said = f"darkest 0.5 % at {dark:.0f} ADU, camera.offset_adu {offset:g}"
@@ -226,9 +311,15 @@ def _light(raw: NDArray[Any], rig: RigConfig, camera: Geometry) -> Iterator[Meas
 
 
 def _patterns(quality: PatternQuality, doubt: str) -> Iterator[Measured]:
-    said = f"{quality.contrast_to_noise:.1f} times its noise, {quality.modulation:.0%} of the calibrated one"
+    said = (
+        f"{quality.contrast_to_noise:.1f} times its noise, {quality.modulation:.0%} of the"
+        " calibrated one"
+    )
     yield Measured(
-        "pattern contrast", said, "error" if doubt else "ok", f"{doubt[:1].upper()}{doubt[1:]}." if doubt else ""
+        "pattern contrast",
+        said,
+        "error" if doubt else "ok",
+        f"{doubt[:1].upper()}{doubt[1:]}." if doubt else "",
     )
     motion = "" if quality.motion_nm is None else f"; motion {quality.motion_nm:.0f} nm"
     yield Measured("pattern phase", f"{quality.phase_error_rad:.2f} rad from rig.yaml's{motion}")
@@ -242,11 +333,16 @@ def _order(path: ChannelPath, stacks: Sequence[RawStack]) -> Measured:
     rotation = check.look()
     if rotation is None:
         return Measured(
-            "pattern order", "cannot be told", "warning", "Too little light or detail to tell; see the picture."
+            "pattern order",
+            "cannot be told",
+            "warning",
+            "Too little light or detail to tell; see the picture.",
         )
     if rotation == 0:
         return Measured("pattern order", "right")
-    advice = "The display does not begin at its first pattern: see sim.trigger and sim.pattern_property."
+    advice = (
+        "The display does not begin at its first pattern: see sim.trigger and sim.pattern_property."
+    )
     return Measured("pattern order", f"rotated by {rotation} of {path.n_raw}", "error", advice)
 
 
@@ -255,5 +351,9 @@ def _emitters(path: ChannelPath, stack: RawStack, n_raw: int) -> Measured:
     assert running is not None
     running.add(stack)
     found = len(running.localisations)
-    advice = "" if found else "No emitter was found: focus, laser, EM gain, or threshold in rig.yaml."
-    return Measured("localisations", f"{found / n_raw:.1f} a frame", "ok" if found else "warning", advice)
+    advice = (
+        "" if found else "No emitter was found: focus, laser, EM gain, or threshold in rig.yaml."
+    )
+    return Measured(
+        "localisations", f"{found / n_raw:.1f} a frame", "ok" if found else "warning", advice
+    )

@@ -1,6 +1,7 @@
 """Whether everything exists that a rig.cfg names, read without a device.
 
-Owns the syntax of Micro-Manager's configuration as far as names go. Loads no adapter and starts nothing.
+Owns the syntax of Micro-Manager's configuration as far as names go. Loads no adapter and starts
+nothing.
 """
 
 from __future__ import annotations
@@ -24,10 +25,23 @@ _PY = "#py "
 _BITS = re.compile(r"(\d{1,2})(?:\s*-?\s*bit)?$", re.IGNORECASE)
 # Arguments of every command that livesr's rigs have; the first may be a device's label.
 _ARGUMENTS = {
-    "Device": {3}, "pyDevice": {3}, "Property": {2, 3}, "Label": {3}, "Parent": {2}, "Delay": {2}, "FocusDirection": {2},
-    "ConfigGroup": {1, 4, 5}, "ConfigPixelSize": {4}, "PixelSize_um": {2}, "PixelSizeAffine": {7}, "Equipment": {3},
-    "ImageSynchro": {1}, "PixelSize_dxdz": {2}, "PixelSize_dydz": {2}, "PixelSize_OptimalZUm": {2},
-}  # fmt: skip
+    "Device": {3},
+    "pyDevice": {3},
+    "Property": {2, 3},
+    "Label": {3},
+    "Parent": {2},
+    "Delay": {2},
+    "FocusDirection": {2},
+    "ConfigGroup": {1, 4, 5},
+    "ConfigPixelSize": {4},
+    "PixelSize_um": {2},
+    "PixelSizeAffine": {7},
+    "Equipment": {3},
+    "ImageSynchro": {1},
+    "PixelSize_dxdz": {2},
+    "PixelSize_dydz": {2},
+    "PixelSize_OptimalZUm": {2},
+}
 _ROLES = ("Camera", "Shutter", "Focus", "XYStage", "AutoFocus", "SLM", "Galvo", "ImageProcessor")
 
 
@@ -61,7 +75,9 @@ class Configuration:
         valid = [line for line in self.lines if len(line.args) in _ARGUMENTS.get(line.command, ())]
         self.valid = valid
         self.devices = {
-            each.args[0]: (each.args[1], each.args[2]) for each in valid if each.command in ("Device", "pyDevice")
+            each.args[0]: (each.args[1], each.args[2])
+            for each in valid
+            if each.command in ("Device", "pyDevice")
         }
         self.labels: dict[str, set[str]] = {}
         for line in valid:
@@ -73,11 +89,17 @@ class Configuration:
             if line.command == "ConfigGroup":
                 group = self.groups.setdefault(line.args[0], {})
                 if len(line.args) > 1:
-                    group.setdefault(line.args[1], []).append(Setting(line.number, *_three(line.args[2:])))
+                    group.setdefault(line.args[1], []).append(
+                        Setting(line.number, *_three(line.args[2:]))
+                    )
         self.pixel_sizes_um = {
-            each.args[0]: (each.number, _number(each.args[1])) for each in valid if each.command == "PixelSize_um"
+            each.args[0]: (each.number, _number(each.args[1]))
+            for each in valid
+            if each.command == "PixelSize_um"
         }
-        self.properties = [Setting(each.number, *_three(each.args)) for each in valid if each.command == "Property"]
+        self.properties = [
+            Setting(each.number, *_three(each.args)) for each in valid if each.command == "Property"
+        ]
         self.roles = {s.name: s for s in self.properties if s.device == "Core" and s.name in _ROLES}
 
     @property
@@ -85,7 +107,9 @@ class Configuration:
         """Every value that is given to a property, by lines, presets and pixel sizes."""
         presets = [s for group in self.groups.values() for preset in group.values() for s in preset]
         sizes = [
-            Setting(each.number, *_three(each.args[1:])) for each in self.valid if each.command == "ConfigPixelSize"
+            Setting(each.number, *_three(each.args[1:]))
+            for each in self.valid
+            if each.command == "ConfigPixelSize"
         ]
         return [*self.properties, *presets, *sizes]
 
@@ -96,27 +120,39 @@ class Configuration:
 
     def camera_of(self, preset: Sequence[Setting]) -> str:
         """Return the camera that is used after `preset`, "" where none is chosen."""
-        chosen = [s.value for s in (*self.startup, *preset) if (s.device, s.name) == ("Core", "Camera")]
+        chosen = [
+            s.value for s in (*self.startup, *preset) if (s.device, s.name) == ("Core", "Camera")
+        ]
         return chosen[-1] if chosen else ""
 
     def bit_depth(self, camera: str, preset: Sequence[Setting]) -> int | None:
-        """Return how many bits a camera is set to by the file and `preset`, None where neither says."""
+        """Return how many bits a camera is set to by the file and `preset`, None where neither
+        says.
+        """
         bits = {
             s.name: int(found[1])
             for s in (*self.startup, *preset)
-            if s.device == camera and s.name in ("BitDepth", "PixelType") and (found := _BITS.match(s.value))
+            if s.device == camera
+            and s.name in ("BitDepth", "PixelType")
+            and (found := _BITS.match(s.value))
         }
         return min(bits.values(), default=None)
 
     def pixel_size_nm(self, preset: Sequence[Setting]) -> float | None:
-        """Return the pixel size that holds after `preset`, None where the file gives none, or it cannot be told."""
+        """Return the pixel size that holds after `preset`, None where the file gives none, or it
+        cannot be told.
+        """
         now = {(s.device, s.name): s.value for s in (*self.startup, *preset)}
         needed: dict[str, list[Setting]] = {}
         for line in self.valid:
             if line.command == "ConfigPixelSize":
-                needed.setdefault(line.args[0], []).append(Setting(line.number, *_three(line.args[1:])))
+                needed.setdefault(line.args[0], []).append(
+                    Setting(line.number, *_three(line.args[1:]))
+                )
         for name, settings in sorted(needed.items()):  # Micro-Manager asks them in this order, too
-            if name in self.pixel_sizes_um and all(now.get((s.device, s.name)) == s.value for s in settings):
+            if name in self.pixel_sizes_um and all(
+                now.get((s.device, s.name)) == s.value for s in settings
+            ):
                 return 1e3 * self.pixel_sizes_um[name][1]
         return None
 
@@ -165,7 +201,8 @@ def _syntax(cfg: Configuration, found: Found) -> Iterator[Finding]:
                 "error",
                 "command",
                 line.number,
-                f"{line.command!r} is no command of Micro-Manager.{suggestion(line.command, list(_ARGUMENTS))}",
+                f"{line.command!r} is no command of"
+                f" Micro-Manager.{suggestion(line.command, list(_ARGUMENTS))}",
                 "Correct it, or put a # before the line.",
             )
         elif len(line.args) not in _ARGUMENTS[line.command]:
@@ -191,7 +228,8 @@ def _syntax(cfg: Configuration, found: Found) -> Iterator[Finding]:
                     "error",
                     "duplicate-device",
                     line.number,
-                    f"Device {line.args[0]!r} is declared a second time, first in line {seen[line.args[0]]}.",
+                    f"Device {line.args[0]!r} is declared a second time, first in line"
+                    f" {seen[line.args[0]]}.",
                     "Give one of them another label.",
                 )
             seen.setdefault(line.args[0], line.number)
@@ -254,7 +292,8 @@ def _values(cfg: Configuration, found: Found) -> Iterator[Finding]:
                 "error",
                 "dangling-label",
                 s.line,
-                f"{s.device!r} has no position {s.value!r}.{suggestion(s.value, list(cfg.labels[s.device]))}",
+                f"{s.device!r} has no position"
+                f" {s.value!r}.{suggestion(s.value, list(cfg.labels[s.device]))}",
                 "Declare it with a Label line, or correct it.",
             )
         known = cfg.known_names(s.device)
@@ -263,15 +302,21 @@ def _values(cfg: Configuration, found: Found) -> Iterator[Finding]:
                 "warning",
                 "property-name",
                 s.line,
-                f"{s.name!r} is not among the properties that {','.join(cfg.devices[s.device])} is known for."
-                f"{_near(s.name, known)}",
+                f"{s.name!r} is not among the properties that {','.join(cfg.devices[s.device])} is"
+                f" known for.{_near(s.name, known)}",
                 "Compare with the device's property browser; capitals count.",
             )
 
 
 def _roles(cfg: Configuration, found: Found) -> Iterator[Finding]:
     if "Camera" not in cfg.roles:
-        yield found("error", "no-camera", 0, "No camera is chosen.", "Add Property,Core,Camera,<label of the camera>.")
+        yield found(
+            "error",
+            "no-camera",
+            0,
+            "No camera is chosen.",
+            "Add Property,Core,Camera,<label of the camera>.",
+        )
     for role, level, why in (
         ("Shutter", "warning", "the light stays as it is between exposures"),
         ("Focus", "note", "z stacks cannot be planned"),
@@ -305,19 +350,41 @@ def _second_opinion(cfg: Configuration, found: Found) -> Iterator[Finding]:
     """Say what pymmcore-plus says of the same file."""
     from pymmcore_plus.model import Microscope
 
-    kept = (",".join(["Device" if each.command == "pyDevice" else each.command, *each.args]) for each in cfg.valid)
-    with tempfile.TemporaryDirectory(prefix="livesr-") as folder, warnings.catch_warnings(record=True) as said:
+    kept = (
+        ",".join(["Device" if each.command == "pyDevice" else each.command, *each.args])
+        for each in cfg.valid
+    )
+    with (
+        tempfile.TemporaryDirectory(prefix="livesr-") as folder,
+        warnings.catch_warnings(record=True) as said,
+    ):
         warnings.simplefilter("always")
         copy = Path(folder) / "rig.cfg"
         copy.write_text("\n".join(kept) + "\n", encoding="utf-8")
         try:
             Microscope.create_from_config(copy)
         except Exception as e:  # a parser raises whatever it stumbles over
-            yield found("error", "parse", 0, f"pymmcore-plus cannot read it: {e}.", "Correct the line that it names.")
+            yield found(
+                "error",
+                "parse",
+                0,
+                f"pymmcore-plus cannot read it: {e}.",
+                "Correct the line that it names.",
+            )
     for warning in said:
         text = str(warning.message)
-        if issubclass(warning.category, RuntimeWarning) and "not implemented" not in text and "not found" not in text:
-            yield found("warning", "parse", 0, f"pymmcore-plus says: {text}.", "Correct the line that it names.")
+        if (
+            issubclass(warning.category, RuntimeWarning)
+            and "not implemented" not in text
+            and "not found" not in text
+        ):
+            yield found(
+                "warning",
+                "parse",
+                0,
+                f"pymmcore-plus says: {text}.",
+                "Correct the line that it names.",
+            )
 
 
 def _lines(text: str) -> Iterator[Line]:
@@ -356,7 +423,10 @@ def _importable(module: str) -> bool:
 
 
 def _about(library: str, device: str) -> dict[str, Any]:
-    """Return what is known of an adapter's device; a port in its name, as in NIDAQDO-Dev1/port0 or COM6, does not count."""
+    """Return what is known of an adapter's device.
+
+    A port in its name, as in NIDAQDO-Dev1/port0 or COM6, does not count.
+    """
     kind = re.sub(r"^COM\d+$", "COM", device.partition("-")[0])
     return _known().get(f"{library},{device}") or _known().get(f"{library},{kind}") or {}
 
@@ -369,7 +439,9 @@ def _known() -> dict[str, dict[str, Any]]:
 
 
 def external_trigger(cfg: Configuration) -> Setting | None:
-    """Return the setting that makes the camera wait for triggers once the file is read, None if there is none."""
+    """Return the setting that makes the camera wait for triggers once the file is read, None if
+    there is none.
+    """
     for s in cfg.startup:
         name, value = _about(*cfg.devices.get(s.device, ("", ""))).get("trigger", ("", ""))
         if s.name == name and s.value.upper() == value.upper():

@@ -1,6 +1,7 @@
 """rig.yaml beside its rig.cfg: schema, optics, patterns, corrections, engines.
 
-Owns what is plausible. Loads no device; an engine that did not come with livesr is tried out in a process of its own.
+Owns what is plausible. Loads no device; an engine that did not come with livesr is tried out in a
+process of its own.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from livesr.optics.otf import cutoff_um
 
 Found = Callable[[Level, str, str, str, str], Finding]
 
-# The period of the light may be shorter than the finest detail that its fluorescence shows: excitation is.
+# The period of the light may be shorter than the finest detail that its fluorescence shows:
+# excitation is.
 _LONGEST_USUAL = 1.12
 _TRIED_PX = 32  # half a side of what an engine is tried out with
 
@@ -47,11 +49,23 @@ def check_rig(path: Path) -> list[Finding]:
         rig = parse(RigConfig, {**load_yaml(path), "folder": path.resolve().parent}, path.name)
     except ConfigError as e:
         return [_schema(e, path, lines)]
-    findings = [*_optics(rig, found), *_patterns(rig, found), *_corrections(rig, found), *_engines(rig, found)]
+    findings = [
+        *_optics(rig, found),
+        *_patterns(rig, found),
+        *_corrections(rig, found),
+        *_engines(rig, found),
+    ]
     if rig.cfg_path.is_file():
         cfg = Configuration(rig.cfg_path)
-        findings += [*_beside(rig, cfg, found), *_pixel_size(rig, cfg, found), *_cameras(rig, cfg, found)]
-        findings += [*_timing(rig, cfg, found), *check_configuration(cfg, unicore=rig.core == "unicore")]
+        findings += [
+            *_beside(rig, cfg, found),
+            *_pixel_size(rig, cfg, found),
+            *_cameras(rig, cfg, found),
+        ]
+        findings += [
+            *_timing(rig, cfg, found),
+            *check_configuration(cfg, unicore=rig.core == "unicore"),
+        ]
     else:
         findings.append(
             found(
@@ -75,7 +89,14 @@ def _schema(error: ConfigError, path: Path, lines: Lines) -> Finding:
         line = lines.of([part for part in problem["loc"]])
     elif found := re.search(r", line (\d+) is not valid", says):
         line = int(found[1])
-    return Finding("error", "schema", says, "hardware_configs/_template/rig.yaml explains every key.", path, line)
+    return Finding(
+        "error",
+        "schema",
+        says,
+        "hardware_configs/_template/rig.yaml explains every key.",
+        path,
+        line,
+    )
 
 
 def _optics(rig: RigConfig, found: Found) -> Iterator[Finding]:
@@ -84,17 +105,21 @@ def _optics(rig: RigConfig, found: Found) -> Iterator[Finding]:
         emission_nm = channel.emission_nm or rig.optics.emission_nm
         place = f"channels.{name}.emission_nm" if channel.emission_nm else "optics.emission_nm"
         method = channel.reconstruct or rig.modality
-        # A single emitter is found best with pixels of about its image's sigma, 0.21 wavelength / NA (Thompson et al.
-        # 2002), and well up to twice that; pictures need two pixels per resolved period.
-        pixel_nm, needed_nm = rig.optics.pixel_size_nm, emission_nm / ((2.4 if method == "storm" else 4) * na)
+        # A single emitter is found best with pixels of about its image's sigma, 0.21 wavelength /
+        # NA (Thompson et al. 2002), and well up to twice that; pictures need two pixels per
+        # resolved period.
+        pixel_nm, needed_nm = (
+            rig.optics.pixel_size_nm,
+            emission_nm / ((2.4 if method == "storm" else 4) * na),
+        )
         sim = method == "sim"
         if pixel_nm and pixel_nm > 1.02 * needed_nm:
             yield found(
                 "warning",
                 "undersampled",
                 "optics.pixel_size_nm",
-                f"Pixels of {pixel_nm:g} nm undersample {emission_nm:g} nm at NA {na:g}, which needs {needed_nm:.0f} nm"
-                f"{': the reconstruction will alias' if sim else ''}.",
+                f"Pixels of {pixel_nm:g} nm undersample {emission_nm:g} nm at NA {na:g}, which"
+                f" needs {needed_nm:.0f} nm{': the reconstruction will alias' if sim else ''}.",
                 "Check pixel size, NA and magnification.",
             )
         if pixel_nm and pixel_nm < 0.3 * needed_nm:
@@ -102,10 +127,15 @@ def _optics(rig: RigConfig, found: Found) -> Iterator[Finding]:
                 "warning",
                 "oversampled",
                 "optics.pixel_size_nm",
-                f"Pixels of {pixel_nm:g} nm are a third of the {needed_nm:.0f} nm that are needed, or less.",
+                f"Pixels of {pixel_nm:g} nm are a third of the {needed_nm:.0f} nm that are needed,"
+                " or less.",
                 "Give the pixel size in the sample, in nm.",
             )
-        if name.isdigit() and 300 < int(name) < 1200 and not int(name) < emission_nm < int(name) + 200:
+        if (
+            name.isdigit()
+            and 300 < int(name) < 1200
+            and not int(name) < emission_nm < int(name) + 200
+        ):
             yield found(
                 "warning",
                 "emission",
@@ -119,19 +149,30 @@ def _optics(rig: RigConfig, found: Found) -> Iterator[Finding]:
 def _patterns(rig: RigConfig, found: Found) -> Iterator[Finding]:
     if rig.sim is None:
         return
-    bare = [n for n in rig.channels or [""] if rig.channel(n).reconstruct == "sim" and not rig.channel(n).patterns]
+    bare = [
+        n
+        for n in rig.channels or [""]
+        if rig.channel(n).reconstruct == "sim" and not rig.channel(n).patterns
+    ]
     if bare and not rig.sim.patterns:
         yield found(
             "error",
             "uncalibrated",
             "sim",
-            f"There are no patterns for {', '.join(f'channel {n!r}' for n in bare)}: nothing can be reconstructed.",
+            f"There are no patterns for {', '.join(f'channel {n!r}' for n in bare)}: nothing can be"
+            " reconstructed.",
             f"Run livesr calibrate {rig.folder.name}.",
         )
-    own = {f"channels.{n}.patterns": (c.patterns, c.emission_nm) for n, c in rig.channels.items() if c.patterns}
+    own = {
+        f"channels.{n}.patterns": (c.patterns, c.emission_nm)
+        for n, c in rig.channels.items()
+        if c.patterns
+    }
     for place, (patterns, emission_nm) in {"sim.patterns": (rig.sim.patterns, None), **own}.items():
         if patterns:
-            yield from _vectors(rig, patterns, place, (emission_nm or rig.optics.emission_nm) / 1e3, found)
+            yield from _vectors(
+                rig, patterns, place, (emission_nm or rig.optics.emission_nm) / 1e3, found
+            )
     steps = rig.sim.phase_steps_rad
     turned = sorted(s % (2 * math.pi) for s in steps or [])
     if steps:
@@ -197,7 +238,10 @@ def _vectors(
             "Calibrate them again.",
         )
     angles = [math.degrees(math.atan2(*p.k_um)) % 180 for p in patterns]
-    apart, wanted = [abs((a - b + 90) % 180 - 90) for a, b in combinations(angles, 2)], 180 / len(patterns)
+    apart, wanted = (
+        [abs((a - b + 90) % 180 - 90) for a, b in combinations(angles, 2)],
+        180 / len(patterns),
+    )
     if apart and min(apart) < wanted / 3:
         yield found(
             "error",
@@ -211,7 +255,8 @@ def _vectors(
             "warning",
             "angles",
             place,
-            f"Two patterns are {min(apart):.0f} degrees apart; {wanted:.0f} spread resolution evenly.",
+            f"Two patterns are {min(apart):.0f} degrees apart; {wanted:.0f} spread resolution"
+            " evenly.",
             "Calibrate the patterns.",
         )
 
@@ -224,7 +269,11 @@ def _corrections(rig: RigConfig, found: Found) -> Iterator[Finding]:
     except ConfigError as e:
         place = re.match(r"corrections\.[a-z_]+(\.\w+)?", str(e))
         yield found(
-            "error", "corrections", place[0] if place else "corrections", str(e), "'livesr characterise' measures maps."
+            "error",
+            "corrections",
+            place[0] if place else "corrections",
+            str(e),
+            "'livesr characterise' measures maps.",
         )
     flat = rig.corrections.flat
     for name in rig.channels if flat and "" not in flat else ():
@@ -247,7 +296,9 @@ def _engines(rig: RigConfig, found: Found) -> Iterator[Finding]:
     scale = {"sim": 2, "storm": 0}
     for name, channel in rig.channels.items():
         method = channel.reconstruct or rig.modality
-        pixel_nm = (rig.optics.pixel_size_nm or 0) / scale.get(method, 1) if scale.get(method, 1) else 0
+        pixel_nm = (
+            (rig.optics.pixel_size_nm or 0) / scale.get(method, 1) if scale.get(method, 1) else 0
+        )
         for task, engine_name in (("upscale", channel.upscale), ("separate", channel.separate)):
             if engine_name is None:
                 continue
@@ -264,11 +315,21 @@ def _engines(rig: RigConfig, found: Found) -> Iterator[Finding]:
                 side = -(-_TRIED_PX // engine.manifest.multiple_of) * engine.manifest.multiple_of
                 try_out(engine, (2 * side, 2 * side))
             except (EngineError, BackendError) as e:
-                yield found("error", "engine", place, str(e), "'livesr info' lists the engines that are here.")
+                yield found(
+                    "error",
+                    "engine",
+                    place,
+                    str(e),
+                    "'livesr info' lists the engines that are here.",
+                )
                 continue
             for sentence in told:
                 yield found(
-                    "warning", "engine-fit", place, sentence, "Use an engine that was trained for this, or distrust it."
+                    "warning",
+                    "engine-fit",
+                    place,
+                    sentence,
+                    "Use an engine that was trained for this, or distrust it.",
                 )
     missing = {n: BACKENDS.load(n).is_unavailable() for n in BACKENDS.names}
     if used and all(missing.values()):
@@ -289,7 +350,8 @@ def _beside(rig: RigConfig, cfg: Configuration, found: Found) -> Iterator[Findin
             "error",
             "channel-group",
             "channel_group",
-            f"rig.cfg has no group {rig.channel_group!r}.{suggestion(rig.channel_group, list(cfg.groups))}",
+            "rig.cfg has no group"
+            f" {rig.channel_group!r}.{suggestion(rig.channel_group, list(cfg.groups))}",
             "Add ConfigGroup lines, or name the group that is there.",
         )
     for name in rig.channels if group is not None else ():
@@ -298,7 +360,8 @@ def _beside(rig: RigConfig, cfg: Configuration, found: Found) -> Iterator[Findin
                 "error",
                 "channel-preset",
                 f"channels.{name}",
-                f"Group {rig.channel_group!r} has no preset {name!r}.{suggestion(name, list(group))}",
+                f"Group {rig.channel_group!r} has no preset"
+                f" {name!r}.{suggestion(name, list(group))}",
                 "Channels are named as Micro-Manager's presets.",
             )
     sim = rig.sim
@@ -334,7 +397,8 @@ def _beside(rig: RigConfig, cfg: Configuration, found: Found) -> Iterator[Findin
             "pattern-start",
             "sim",
             "Nothing says what advances the patterns, nor sets the first before a run.",
-            "Set sim.trigger if an output starts the display, sim.pattern_property if software chooses the pattern.",
+            "Set sim.trigger if an output starts the display, sim.pattern_property if software"
+            " chooses the pattern.",
         )
 
 
@@ -342,14 +406,17 @@ def _cameras(rig: RigConfig, cfg: Configuration, found: Found) -> Iterator[Findi
     """Look at which camera takes each channel, and what the files say of it."""
     presets = cfg.groups.get(rig.channel_group, {})
     taken = {name: cfg.camera_of(presets[name]) for name in rig.channels if name in presets}
-    chosen = {name: s for name in taken for s in presets[name] if (s.device, s.name) == ("Core", "Camera")}
+    chosen = {
+        name: s for name in taken for s in presets[name] if (s.device, s.name) == ("Core", "Camera")
+    }
     if chosen and (unset := [name for name in taken if name not in chosen]):
         yield found(
             "error",
             "camera-not-set",
             f"channels.{unset[0]}",
-            f"The preset of channel {unset[0]!r} chooses no camera, and that of {next(iter(chosen))!r} chooses "
-            f"{next(iter(chosen.values())).value!r}: it is taken by whichever was used last.",
+            f"The preset of channel {unset[0]!r} chooses no camera, and that of"
+            f" {next(iter(chosen))!r} chooses {next(iter(chosen.values())).value!r}: it is taken by"
+            " whichever was used last.",
             f"Add ConfigGroup,{rig.channel_group},{unset[0]},Core,Camera,<label>.",
         )
     if len(set(taken.values())) > 1:
@@ -358,8 +425,9 @@ def _cameras(rig: RigConfig, cfg: Configuration, found: Found) -> Iterator[Findi
             "note",
             "cameras",
             "channels",
-            f"Channels are taken by different cameras ({listed}): each has its own region, binning, size and bit depth, and "
-            "images of its own in the store. camera.offset_adu and camera.bit_depth of rig.yaml are used for all of them.",
+            f"Channels are taken by different cameras ({listed}): each has its own region, binning,"
+            " size and bit depth, and images of its own in the store. camera.offset_adu and"
+            " camera.bit_depth of rig.yaml are used for all of them.",
             "'livesr check --hardware' says what each delivers.",
         )
         if maps := rig.corrections.of_every_channel():
@@ -367,7 +435,8 @@ def _cameras(rig: RigConfig, cfg: Configuration, found: Found) -> Iterator[Findi
                 "error",
                 "corrections-cameras",
                 f"corrections.{maps[0]}",
-                f"corrections.{maps[0]} is a map of one chip, and channels are taken by different cameras ({listed}).",
+                f"corrections.{maps[0]} is a map of one chip, and channels are taken by different"
+                f" cameras ({listed}).",
                 "Use a rig.yaml for each camera, or leave the maps out.",
             )
     yield from _bit_depths(rig, cfg, taken, found)
@@ -375,7 +444,9 @@ def _cameras(rig: RigConfig, cfg: Configuration, found: Found) -> Iterator[Findi
         yield from _camera(rig, cfg, name, camera, found)
 
 
-def _bit_depths(rig: RigConfig, cfg: Configuration, taken: Mapping[str, str], found: Found) -> Iterator[Finding]:
+def _bit_depths(
+    rig: RigConfig, cfg: Configuration, taken: Mapping[str, str], found: Found
+) -> Iterator[Finding]:
     """Compare what cameras are set to with what rig.yaml says of them; one finding for a camera."""
     told: set[str] = set()
     for name, camera in taken.items():
@@ -387,34 +458,44 @@ def _bit_depths(rig: RigConfig, cfg: Configuration, taken: Mapping[str, str], fo
             "warning",
             "bit-depth",
             "camera.bit_depth",
-            f"rig.yaml says {rig.camera.bit_depth} bits, and {camera!r}, which takes channel {name!r}, is set to {bits}.",
-            f"Pixels at 2^{bits} - 1 are counted as saturated: set bit_depth to {bits}, or the camera to more.",
+            f"rig.yaml says {rig.camera.bit_depth} bits, and {camera!r}, which takes channel"
+            f" {name!r}, is set to {bits}.",
+            f"Pixels at 2^{bits} - 1 are counted as saturated: set bit_depth to {bits}, or the"
+            " camera to more.",
         )
 
 
-def _camera(rig: RigConfig, cfg: Configuration, name: str, camera: str, found: Found) -> Iterator[Finding]:
+def _camera(
+    rig: RigConfig, cfg: Configuration, name: str, camera: str, found: Found
+) -> Iterator[Finding]:
     """Compare the pixel size of a channel's camera; say that a demo camera shows nothing."""
     preset, place = cfg.groups[rig.channel_group][name], f"channels.{name}"
-    if (channel := rig.channels[name]).separate and cfg.devices.get(camera, ("",))[0] == "DemoCamera":
+    if (channel := rig.channels[name]).separate and cfg.devices.get(camera, ("",))[
+        0
+    ] == "DemoCamera":
         yield found(
             "warning",
             "demo-camera",
             f"{place}.separate",
-            f"{camera!r} is Micro-Manager's demo camera, which shows no specimen: nothing that {channel.separate} separates "
-            "from it is there.",
+            f"{camera!r} is Micro-Manager's demo camera, which shows no specimen: nothing that"
+            f" {channel.separate} separates from it is there.",
             "It shows that every step works; virtual_sim has a specimen.",
         )
     own_nm, said_nm = cfg.pixel_size_nm(preset), channel.pixel_size_nm or rig.optics.pixel_size_nm
     others = {
-        cfg.pixel_size_nm(cfg.groups[rig.channel_group][n]) for n in rig.channels if n in cfg.groups[rig.channel_group]
+        cfg.pixel_size_nm(cfg.groups[rig.channel_group][n])
+        for n in rig.channels
+        if n in cfg.groups[rig.channel_group]
     }
     if own_nm and said_nm and len(others) > 1 and abs(own_nm - said_nm) > 0.01 * said_nm:
         yield found(
             "warning",
             "pixel-size-channel",
             f"{place}.pixel_size_nm",
-            f"rig.cfg gives channel {name!r} pixels of {own_nm:g} nm, rig.yaml says {said_nm:g} nm.",
-            f"Set channels.{name}.pixel_size_nm; a run takes rig.cfg's where rig.yaml says nothing of this channel.",
+            f"rig.cfg gives channel {name!r} pixels of {own_nm:g} nm, rig.yaml says"
+            f" {said_nm:g} nm.",
+            f"Set channels.{name}.pixel_size_nm; a run takes rig.cfg's where rig.yaml says nothing"
+            " of this channel.",
         )
 
 
@@ -427,7 +508,8 @@ def _timing(rig: RigConfig, cfg: Configuration, found: Found) -> Iterator[Findin
                 "note",
                 "exposure",
                 "exposure_ms",
-                f"rig.cfg sets {s.value} ms in line {s.line}; livesr sets {rig.exposure_ms:g} ms before a run.",
+                f"rig.cfg sets {s.value} ms in line {s.line}; livesr sets {rig.exposure_ms:g} ms"
+                " before a run.",
                 "Make them equal if that surprises you.",
             )
     display_leads = rig.sim and rig.sim.trigger and rig.sim.trigger.when == "armed"
@@ -446,7 +528,8 @@ def _timing(rig: RigConfig, cfg: Configuration, found: Found) -> Iterator[Findin
             "warning",
             "interval",
             "interval_ms",
-            f"The exposures of one time point take {exposures_ms:g} ms, the interval is {rig.interval_ms:g} ms.",
+            f"The exposures of one time point take {exposures_ms:g} ms, the interval is"
+            f" {rig.interval_ms:g} ms.",
             "Lengthen it, or set 0 for as fast as possible.",
         )
 
@@ -463,7 +546,11 @@ def _pixel_size(rig: RigConfig, cfg: Configuration, found: Found) -> Iterator[Fi
             "no-pixel-size",
             "optics.pixel_size_nm",
             "rig.cfg has no pixel size"
-            f"{': other programs that read it will not know it' if said_nm else ', and rig.yaml has none either'}.",
+            + (
+                ": other programs that read it will not know it."
+                if said_nm
+                else ", and rig.yaml has none either."
+            ),
             "Add ConfigPixelSize and PixelSize_um lines.",
         )
     elif said_nm and not any(abs(size - said_nm) < 0.01 * said_nm for size in sizes.values()):
@@ -476,7 +563,11 @@ def _pixel_size(rig: RigConfig, cfg: Configuration, found: Found) -> Iterator[Fi
             "One of them is wrong; livesr takes rig.yaml's.",
         )
     for line in cfg.valid:
-        power = re.search(r"(\d+)\s*x\b", line.args[3], re.IGNORECASE) if line.command == "ConfigPixelSize" else None
+        power = (
+            re.search(r"(\d+)\s*x\b", line.args[3], re.IGNORECASE)
+            if line.command == "ConfigPixelSize"
+            else None
+        )
         size_nm = sizes.get(line.args[0]) if power else None
         if power and size_nm and not 2 <= size_nm * int(power[1]) / 1e3 <= 30:
             yield Finding(

@@ -1,7 +1,7 @@
 """Whether a store holds everything that its run took, and whether it can be read.
 
-Owns the comparison of images, frames.jsonl and report.json, and the sentences about it. Changes nothing; what can be mended,
-`livesr.store.repair` mends.
+Owns the comparison of images, frames.jsonl and report.json, and the sentences about it. Changes
+nothing; what can be mended, `livesr.store.repair` mends.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ from livesr.store.metadata import image_names, is_described, restore_root
 from livesr.store.recorded import read_image, read_json, refuse_in_use, stream_of
 from livesr.store.shard_inspection import ImageSurvey
 
-_REPAIR, _BACKFILL = "'livesr repair' makes the rest consistent.", "'livesr backfill' computes them from raw."
+_REPAIR, _BACKFILL = (
+    "'livesr repair' makes the rest consistent.",
+    "'livesr backfill' computes them from raw.",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +66,11 @@ class StoreState:
     def as_json(self) -> dict[str, Any]:
         """Return it as ``--json`` prints it."""
         listed = [{**asdict(f), "file": str(f.file), "place": f.place} for f in self.findings]
-        return {"store": str(self.store), "images": [asdict(image) for image in self.images], "findings": listed}
+        return {
+            "store": str(self.store),
+            "images": [asdict(image) for image in self.images],
+            "findings": listed,
+        }
 
 
 def check_store(path: Path) -> StoreState:
@@ -94,14 +101,22 @@ class _Check:
 
     def state(self) -> StoreState:
         """Say what was found."""
-        findings = [*self._metadata(), *self._log_file(), *self._lengths(), *self._report(), *self._others()]
+        findings = [
+            *self._metadata(),
+            *self._log_file(),
+            *self._lengths(),
+            *self._report(),
+            *self._others(),
+        ]
         states = []
         for image in self._images:
             state, said = self._image(image)
             states.append(state)
             findings += said
         order = ["error", "warning", "note"]
-        return StoreState(self._path, tuple(states), tuple(sorted(findings, key=lambda f: order.index(f.level))))
+        return StoreState(
+            self._path, tuple(states), tuple(sorted(findings, key=lambda f: order.index(f.level)))
+        )
 
     def _image(self, image: ImageSurvey) -> tuple[ImageState, list[Finding]]:
         gone: dict[str, list[int]] = {"damaged": [], "missing": [], "torn": []}
@@ -126,7 +141,11 @@ class _Check:
         return state, list(self._said(image, gone, lost, unlogged))
 
     def _said(
-        self, image: ImageSurvey, gone: Mapping[str, Sequence[int]], lost: Sequence[int], unlogged: Sequence[int]
+        self,
+        image: ImageSurvey,
+        gone: Mapping[str, Sequence[int]],
+        lost: Sequence[int],
+        unlogged: Sequence[int],
     ) -> Iterator[Finding]:
         name, folder = image.image.name, image.image.folder
         advice = _REPAIR if image.image.kind == "raw" else f"{_REPAIR} {_BACKFILL}"
@@ -137,27 +156,50 @@ class _Check:
         }
         for state, times in gone.items():
             if times:
-                yield Finding("error", state, f"{_pictures(times)} of {name} {words[state]}.", advice, folder)
+                yield Finding(
+                    "error", state, f"{_pictures(times)} of {name} {words[state]}.", advice, folder
+                )
         told = {image.shape.shard_of(e["t"], e["z"]) for e in image.lines}
         extra = [place for place, _ in image.in_state("torn") if place not in told]
         if extra:
-            yield Finding("error", "torn", f"{len(extra)} files of {name} end in the middle.", advice, folder)
+            yield Finding(
+                "error", "torn", f"{len(extra)} files of {name} end in the middle.", advice, folder
+            )
         if lost:
             again = "They cannot be had again." if image.image.kind == "raw" else _BACKFILL
             says = f"{_pictures(lost)} of {name} are known to be lost, in whole or in part."
             yield Finding("error", "lost", says, again, folder)
         if unlogged:
-            yield Finding("warning", "unlogged", f"No line is about {_pictures(unlogged)} of {name}.", _REPAIR, folder)
+            yield Finding(
+                "warning",
+                "unlogged",
+                f"No line is about {_pictures(unlogged)} of {name}.",
+                _REPAIR,
+                folder,
+            )
         if not image.form.has_checksums:
-            says = f"{name} has no checksums (livesr wrote none then): a flipped bit may go unnoticed."
-            yield Finding("note", "no-checksums", says, "Keep a second copy of what matters.", folder)
+            says = (
+                f"{name} has no checksums (livesr wrote none then): a flipped bit may go unnoticed."
+            )
+            yield Finding(
+                "note", "no-checksums", says, "Keep a second copy of what matters.", folder
+            )
 
     def _metadata(self) -> Iterator[Finding]:
         for name in self._names:
             if not (self._path / name).is_dir():
-                yield Finding("error", "image-missing", f"The image {name} is gone.", _REPAIR, self._path / name)
+                yield Finding(
+                    "error",
+                    "image-missing",
+                    f"The image {name} is gone.",
+                    _REPAIR,
+                    self._path / name,
+                )
             elif not is_described(self._path / name):
-                says = f"{name} is not described any more: one of its zarr.json is missing, empty or not livesr's."
+                says = (
+                    f"{name} is not described any more: one of its zarr.json is missing, empty or"
+                    " not livesr's."
+                )
                 yield Finding("error", "metadata", says, _REPAIR, self._path / name)
         if not self._images:
             yield Finding("error", "no-image", "No image can be read.", "", self._path)
@@ -167,19 +209,42 @@ class _Check:
             says = f"{name} is missing, or does not name the images that are there."
             yield Finding("error", "metadata", says, _REPAIR, self._path / name)
         if not wrong and (invalid := _invalid(self._path)):
-            yield Finding("error", "metadata", f"The store is no valid OME-Zarr: {invalid}", _REPAIR, self._path)
+            yield Finding(
+                "error",
+                "metadata",
+                f"The store is no valid OME-Zarr: {invalid}",
+                _REPAIR,
+                self._path,
+            )
 
     def _log_file(self) -> Iterator[Finding]:
         file = self._path / layout.FRAMES_LOG
         if not file.is_file():
-            yield Finding("error", "log", "frames.jsonl is gone: what the run took is not known.", _REPAIR, file)
+            yield Finding(
+                "error",
+                "log",
+                "frames.jsonl is gone: what the run took is not known.",
+                _REPAIR,
+                file,
+            )
         elif self._log.problem:
-            yield Finding("error" if self._log.is_damaged else "note", "log", self._log.problem, _REPAIR, file)
-        elsewhere = {e["elsewhere"] for e in self._log.events if isinstance(e.get("elsewhere"), str)}
+            yield Finding(
+                "error" if self._log.is_damaged else "note", "log", self._log.problem, _REPAIR, file
+            )
+        elsewhere = {
+            e["elsewhere"] for e in self._log.events if isinstance(e.get("elsewhere"), str)
+        }
         for place in sorted(elsewhere):
-            there = place.startswith(("\\\\", "//")) or os.path.isfile(place)  # no other computer is asked
-            says = f"Pictures were written elsewhere: {place}{'' if there else ', which is not there now'}."
-            yield Finding("warning" if there else "error", "elsewhere", says, "Copy it over the store.", file)
+            there = place.startswith(("\\\\", "//")) or os.path.isfile(
+                place
+            )  # no other computer is asked
+            says = (
+                "Pictures were written elsewhere:"
+                f" {place}{'' if there else ', which is not there now'}."
+            )
+            yield Finding(
+                "warning" if there else "error", "elsewhere", says, "Copy it over the store.", file
+            )
         for event in self._log.events:
             name = event.get("file")
             if event["state"] == "stray" and isinstance(name, str) and not self._stray(name):
@@ -195,27 +260,45 @@ class _Check:
     def _lengths(self) -> Iterator[Finding]:
         places: dict[tuple[int, str], set[int]] = {}
         for image in self._images:
-            places.setdefault((image.image.position, image.image.channel), set()).add(image.shape.length["t"])
+            places.setdefault((image.image.position, image.image.channel), set()).add(
+                image.shape.length["t"]
+            )
         for (position, channel), lengths in places.items():
             if len(lengths) > 1:
-                says = f"The images of position {position}, channel {channel!r} differ in length: {sorted(lengths)}."
+                says = (
+                    f"The images of position {position}, channel {channel!r} differ in length:"
+                    f" {sorted(lengths)}."
+                )
                 yield Finding("error", "lengths", says, _REPAIR, self._path)
         for image in self._images:
             if image.readable_length > image.shape.length["t"]:
-                says = f"{image.image.name} has pictures behind its end, at {image.shape.length['t']} time points."
+                says = (
+                    f"{image.image.name} has pictures behind its end, at {image.shape.length['t']}"
+                    " time points."
+                )
                 yield Finding("error", "lengths", says, _REPAIR, image.image.folder)
 
     def _report(self) -> Iterator[Finding]:
         file = self._path / layout.REPORT
         if not file.is_file():
-            yield Finding("warning", "report", "There is no report: the run was killed, or its disk failed.", "", file)
+            yield Finding(
+                "warning",
+                "report",
+                "There is no report: the run was killed, or its disk failed.",
+                "",
+                file,
+            )
             return
         try:
             report = read_json(file)
         except StoreError:
             yield Finding("warning", "report", "report.json cannot be read.", "", file)
             return
-        taken = _number(report, "raw_frames") - _number(report, "raw_lost") - _number(report, "raw_elsewhere")
+        taken = (
+            _number(report, "raw_frames")
+            - _number(report, "raw_lost")
+            - _number(report, "raw_elsewhere")
+        )
         has_raw = any(name.startswith("raw") for name in self._names)
         if has_raw and taken > (there := self._exposures()):
             says = f"The report counts {taken} raw frames in the store, and {there} can be read."
@@ -253,7 +336,13 @@ class _Check:
         events = [e for e in self._log.events if e["series"] == "sr"]
         made = {(stream_of(e), e["t"]) for e in events if e["stored"]}
         if skipped := {(stream_of(e), e["t"]) for e in events if e["state"] == "skipped"} - made:
-            yield Finding("note", "skipped", f"{len(skipped)} predictions were skipped.", _BACKFILL, self._path)
+            yield Finding(
+                "note",
+                "skipped",
+                f"{len(skipped)} predictions were skipped.",
+                _BACKFILL,
+                self._path,
+            )
 
 
 def _pictures(times: Sequence[int]) -> str:

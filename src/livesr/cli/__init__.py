@@ -1,7 +1,8 @@
 """The command line: one file per command.
 
-Owns the application and how errors become exit codes: 0 done, 1 failed, 2 bad usage or input, 130 interrupted.
-Importing this loads no camera core, runtime or network library: each command imports what it needs when it runs.
+Owns the application and how errors become exit codes: 0 done, 1 failed, 2 bad usage or input, 130
+interrupted. Importing this loads no camera core, runtime or network library: each command imports
+what it needs when it runs.
 """
 
 from __future__ import annotations
@@ -66,7 +67,10 @@ app = typer.Typer(
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", is_eager=True, callback=_say_version, help="Show the version and exit.")
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=_say_version, help="Show the version and exit."
+        ),
     ] = False,
 ) -> None: ...
 
@@ -100,11 +104,16 @@ def main() -> NoReturn:
     """Entry point of the `livesr` command."""
     _log_to_stderr(os.environ.get("LIVESR_LOG", "CRITICAL").upper())
     # A service manager's stop, and Ctrl-Break on Windows, end a run as cleanly as Ctrl-C.
-    endings = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)]
+    endings = [
+        getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)
+    ]
     for number in endings:
         signal.signal(number, signal.default_int_handler)
     _answer_hangup()
-    for stream in (sys.stdout, sys.stderr):  # a Windows pipe is cp1252: a character that it lacks must not end a run
+    for stream in (
+        sys.stdout,
+        sys.stderr,
+    ):  # a Windows pipe is cp1252: a character that it lacks must not end a run
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     try:
@@ -115,7 +124,8 @@ def main() -> NoReturn:
         code = INTERRUPTED
         _ignore(endings)
     if threading.active_count() > 1 and (code == INTERRUPTED or _left_behind()):
-        # A driver or a network that does not return still runs in its thread: to take what it uses from under it crashes.
+        # A driver or a network that does not return still runs in its thread: to take what it uses
+        # from under it crashes.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
@@ -123,7 +133,10 @@ def main() -> NoReturn:
 
 
 def _answer_hangup() -> None:
-    """Let a terminal that goes (a closed window, a lost connection) end a run as Ctrl-C does; not under nohup."""
+    """Let a terminal that goes (a closed window, a lost connection) end a run as Ctrl-C does.
+
+    Not under nohup.
+    """
     if not hasattr(signal, "SIGHUP") or signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
         return
     terminals = [fd for fd in (1, 2) if os.isatty(fd)]
@@ -132,7 +145,8 @@ def _answer_hangup() -> None:
         signal.signal(
             number, signal.SIG_IGN
         )  # shell and kernel may both send it: the second must not abandon what is left
-        # Whatever is printed to a terminal that is gone is an error, and must not cost the end of a run.
+        # Whatever is printed to a terminal that is gone is an error, and must not cost the end of a
+        # run.
         nowhere = os.open(os.devnull, os.O_WRONLY)
         for fd in terminals:
             os.dup2(nowhere, fd)
@@ -142,19 +156,29 @@ def _answer_hangup() -> None:
 
 
 def _left_behind() -> bool:
-    """Whether a thread of livesr's own still runs, as one does that a network or a listener never came back to."""
+    """Whether a thread of livesr's own still runs, as one does that a network or a listener never
+    came back to.
+    """
     return any(thread.name.startswith("livesr-") for thread in threading.enumerate())
 
 
 def _ignore(endings: list[signal.Signals]) -> None:
-    """Hear none of `endings` any more: the interpreter's own end restores what kills, for all but what is ignored."""
+    """Hear none of `endings` any more.
+
+    The interpreter's own end restores what kills, for all but what is ignored.
+    """
     for number in endings:
         signal.signal(number, signal.SIG_IGN)
 
 
 def _log_to_stderr(level: str) -> None:
-    """Show records of `level` and above; what matters to people is printed by the commands themselves."""
-    level = level if level in logging.getLevelNamesMapping() else "WARNING"  # a typo must not end a run
+    """Show records of `level` and above.
+
+    What matters to people is printed by the commands themselves.
+    """
+    level = (
+        level if level in logging.getLevelNamesMapping() else "WARNING"
+    )  # a typo must not end a run
     handler = logging.StreamHandler()
     handler.setLevel(level)  # of the handler: libraries set levels of their own loggers
     handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
@@ -165,7 +189,8 @@ def _log_to_stderr(level: str) -> None:
 def _run(arguments: list[str]) -> int:
     command = typer.main.get_command(app)
     try:
-        # Not `app(...)`: it makes one of an interruption and of a command that ends with 130 after its report.
+        # Not `app(...)`: it makes one of an interruption and of a command that ends with 130 after
+        # its report.
         with command.make_context("livesr", arguments.copy()) as context:
             command.invoke(context)
     except typer.Exit as e:
@@ -179,17 +204,23 @@ def _run(arguments: list[str]) -> int:
         return INTERRUPTED
     except MemoryError as e:
         short = f"The memory does not suffice ({e or 'none is left'})"
-        code = _failed(f"{short}: raise the limit of this process, or take smaller frames.", 1, arguments)
+        code = _failed(
+            f"{short}: raise the limit of this process, or take smaller frames.", 1, arguments
+        )
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(code)  # what is half allocated, a camera core above all, crashes when it is taken down
+        os._exit(
+            code
+        )  # what is half allocated, a camera core above all, crashes when it is taken down
     except BrokenPipeError:  # whoever read the output has gone, as in `livesr info | head -1`
         _print_no_more()
         return 1
     except LiveSRError as e:
         return _failed(str(e), e.exit_code, arguments)
     except Exception as e:
-        if hasattr(e, "exit_code") and hasattr(e, "format_message"):  # bad usage, in the words of typer
+        if hasattr(e, "exit_code") and hasattr(
+            e, "format_message"
+        ):  # bad usage, in the words of typer
             return _failed(e.format_message(), e.exit_code, arguments)
         raise
     return 0

@@ -24,13 +24,15 @@ def backfill(
         Path | None, typer.Option(help="Folder of the store's engine, if it is not found by name.")
     ] = None,
     upscale: Annotated[
-        Path | None, typer.Option(help="Folder of the engine that enlarged before, if it is not found by name.")
+        Path | None,
+        typer.Option(help="Folder of the engine that enlarged before, if it is not found by name."),
     ] = None,
     backend: options.Backend = "auto",
     precision: Precision = "auto",
     as_json: JSON = False,
 ) -> None:
-    """Compute the skipped predictions of a store, and both neighbours of a gap, from its raw frames.
+    """Compute the skipped predictions of a store, and both neighbours of a gap, from its raw
+    frames.
 
     Ctrl-C or a crash loses nothing that was written: start it again and it goes on.
 
@@ -50,8 +52,14 @@ def backfill(
         )
     for warning in report["warnings"]:
         out.print(f"[yellow]{escape(warning)}[/]")
-    done = f"{report['predicted']} predictions and {report['reconstructed']} reconstructions computed"
-    lack = f"; {report['impossible']} cannot be, their exposures are incomplete" if report["impossible"] else ""
+    done = (
+        f"{report['predicted']} predictions and {report['reconstructed']} reconstructions computed"
+    )
+    lack = (
+        f"; {report['impossible']} cannot be, their exposures are incomplete"
+        if report["impossible"]
+        else ""
+    )
     out.print(f"{done}{lack}: [bold]{escape(str(report['store']))}[/]")
     if as_json:
         print_json(report)

@@ -18,16 +18,24 @@ def register(app: typer.Typer) -> None:
 
 def bench(
     suites: Annotated[
-        list[str] | None, typer.Argument(help="Suites to run: hook, sim, ..., all (without any), or scaling.")
+        list[str] | None,
+        typer.Argument(help="Suites to run: hook, sim, ..., all (without any), or scaling."),
     ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Few repetitions: to see that it runs, not to quote.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Few repetitions: to see that it runs, not to quote.")
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
     markdown: Annotated[Path | None, typer.Option(help="Markdown file to write.")] = None,
     png: Annotated[Path | None, typer.Option(help="Picture to write.")] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Keep what --out holds; a suite by its own name is measured again.")
+        bool,
+        typer.Option(
+            "--resume", help="Keep what --out holds; a suite by its own name is measured again."
+        ),
     ] = False,
-    compare: Annotated[Path | None, typer.Option(help="JSON file of an earlier run: say what moved.")] = None,
+    compare: Annotated[
+        Path | None, typer.Option(help="JSON file of an earlier run: say what moved.")
+    ] = None,
     compare_fail: Annotated[
         float | None,
         typer.Option(
@@ -57,7 +65,9 @@ def bench(
     from livesr.bench.report import read_json, to_json, to_markdown
 
     if compare_fail is not None and compare is None:
-        raise UsageError("--compare-fail needs something to compare with: give --compare OLD.json, too.")
+        raise UsageError(
+            "--compare-fail needs something to compare with: give --compare OLD.json, too."
+        )
     if resume and out is None:
         raise UsageError("--resume goes on with the file of --out: give --out FILE.json, too.")
     old = read_json(compare) if compare else []  # before hours of measuring
@@ -79,5 +89,8 @@ def bench(
     if as_json:
         print_json(object_)
     if worse:
-        shown.print(f"Worse by more than {compare_fail:g} %: {', '.join(c.name for c in worse)}.", markup=False)
+        shown.print(
+            f"Worse by more than {compare_fail:g} %: {', '.join(c.name for c in worse)}.",
+            markup=False,
+        )
         raise typer.Exit(1)

@@ -1,4 +1,6 @@
-"""`livesr build ENGINE`: compiles an engine for the GPU of this computer or of another, so that no run has to wait for it."""
+"""`livesr build ENGINE`: compiles an engine for the GPU of this computer or of another, so that no
+run has to wait for it.
+"""
 
 from __future__ import annotations
 
@@ -30,24 +32,36 @@ def register(app: typer.Typer) -> None:
 def build(
     engine: Annotated[str, typer.Argument(help="Engine: a name or a folder.")],
     shape: Annotated[
-        list[str], typer.Option(help="Size of the frames that the engine sees, y x x; may be given several times.")
+        list[str],
+        typer.Option(
+            help="Size of the frames that the engine sees, y x x; may be given several times."
+        ),
     ] = ["1024x1024"],  # noqa: B006 - typer copies it
     precision: Annotated[
         str, typer.Option(help="auto (f16), f32, f16, int8, or f8 (FP8: TensorRT 10 and later).")
     ] = "auto",
     for_: Annotated[
-        str, typer.Option("--for", help="Cards, such as 'RTX 4090', or ada,blackwell: no GPU is needed for those.")
+        str,
+        typer.Option(
+            "--for", help="Cards, such as 'RTX 4090', or ada,blackwell: no GPU is needed for those."
+        ),
     ] = "",
-    to: Annotated[Path | None, typer.Option(help="Folder for the plans; without, where runs look for them.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Build also what is there already.")] = False,
+    to: Annotated[
+        Path | None, typer.Option(help="Folder for the plans; without, where runs look for them.")
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Build also what is there already.")
+    ] = False,
     as_json: JSON = False,
 ) -> None:
     """Compile an engine with TensorRT and keep the plan, for a GPU, this version and these sizes.
 
-    A run does so by itself when a plan is missing, but waits for it. SIM doubles the camera's size. Plans that were built for
-    the cards of another computer ([bold]--for[/]) go into the folder of plans there: 'livesr info' says where that is.
+    A run does so by itself when a plan is missing, but waits for it. SIM doubles the camera's size.
+    Plans that were built for the cards of another computer ([bold]--for[/]) go into the folder of
+    plans there: 'livesr info' says where that is.
 
-    [dim]Example:[/] livesr build imcsr-mt-er-lyso-light --shape 1024x1024 --for "RTX 4090, blackwell"
+    [dim]Example:[/] livesr build imcsr-mt-er-lyso-light --shape 1024x1024 --for "RTX 4090,
+    blackwell"
     """
     from livesr.live.inference.engine import load_engine
     from livesr.live.inference.plans import PlanCache
@@ -60,10 +74,14 @@ def build(
     plans = []
     for card in cards:
         for size in sizes:
-            plans.append(made := _build(loaded, size, chosen, library, card, cache, force, terminal))
+            plans.append(
+                made := _build(loaded, size, chosen, library, card, cache, force, terminal)
+            )
             what = f"built in {made['seconds']:.1f} s" if made["built"] else "there already"
             what += f", {made['bytes'] / 1e6:.1f} MB"
-            terminal.print(f"{loaded.manifest.id}, {size[0]} x {size[1]}, {chosen}, {made['device']}: {what}")
+            terminal.print(
+                f"{loaded.manifest.id}, {size[0]} x {size[1]}, {chosen}, {made['device']}: {what}"
+            )
             terminal.print(f"[dim]{made['plan']}[/]", soft_wrap=True)
     if as_json:
         print_json({"engine": loaded.manifest.id, "sha256": loaded.manifest.sha256, "plans": plans})
@@ -78,19 +96,25 @@ def _targets(cards: str) -> tuple[Library, list[Card]]:
     if not cards:
         reasons = [backend.is_unavailable() for backend in (TensorRTBackend, TensorRTRTXBackend)]
         if all(reasons):
-            raise BackendError(f"{reasons[1]} To compile for the card of another computer, name it: --for 'RTX 4090'.")
+            raise BackendError(
+                f"{reasons[1]} To compile for the card of another computer, name it: --for 'RTX"
+                " 4090'."
+            )
         return (RTX if reasons[0] else TENSORRT), [Card.here()]
     if missing := [name for name in (RTX.module, "onnx") if find_spec(name) is None]:
         raise BackendError(
-            f"Compiling for a card that is not here needs {' and '.join(missing)}: pip install 'livesr[gpu]'."
+            f"Compiling for a card that is not here needs {' and '.join(missing)}: pip install"
+            " 'livesr[gpu]'."
         )
     named = [Card(name.strip(), capability_of(name)) for name in cards.split(",")]
     for card in named:
         if card.capability not in capabilities():
             known = ", ".join(f"{c // 10}.{c % 10}" for c in capabilities())
             raise BackendError(
-                f"{card.name} has compute capability {card.capability // 10}.{card.capability % 10}, and "
-                f"{RTX.said_version} compiles for {known}. Install TensorRT on the computer that has the card, and build there."
+                f"{card.name} has compute capability"
+                f" {card.capability // 10}.{card.capability % 10}, and {RTX.said_version} compiles"
+                f" for {known}. Install TensorRT on the computer that has the card, and build"
+                " there."
             )
     return RTX, list({card.capability: card for card in named}.values())
 
@@ -111,7 +135,12 @@ def _build(
     aim = card.capability if library.for_cards else None
     started, there = time.perf_counter(), not force and cache.load(key) is not None
     if not there:
-        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TimeElapsedColumn(),
+        )
         with Progress(*columns, console=terminal, transient=True) as bar:
             task = bar.add_task(f"Compiling for {key.device}", total=None)
 
@@ -131,7 +160,10 @@ def _build(
 
 
 def _in_thread(work: Any, stop: threading.Event) -> None:
-    """Run `work` in a thread, so that Ctrl-C is heard meanwhile: an exception must not rise through TensorRT."""
+    """Run `work` in a thread, so that Ctrl-C is heard meanwhile.
+
+    An exception must not rise through TensorRT.
+    """
     failed: list[BaseException] = []
 
     def run() -> None:

@@ -1,4 +1,6 @@
-"""`livesr calibrate RIG|RAW`: find the patterns of a SIM rig in raw frames, and write them into rig.yaml."""
+"""`livesr calibrate RIG|RAW`: find the patterns of a SIM rig in raw frames, and write them into
+rig.yaml.
+"""
 
 from __future__ import annotations
 
@@ -27,13 +29,20 @@ def register(app: typer.Typer) -> None:
 
 def calibrate(
     source: Annotated[
-        str, typer.Argument(metavar="RIG|RAW", help="Rig to acquire on, or raw frames: a store, TIFF, MRC, NDTiff ...")
+        str,
+        typer.Argument(
+            metavar="RIG|RAW",
+            help="Rig to acquire on, or raw frames: a store, TIFF, MRC, NDTiff ...",
+        ),
     ],
     rig: Annotated[
-        str | None, typer.Option(help="RAW: rig.yaml, its folder or a name; a store brings its own.")
+        str | None,
+        typer.Option(help="RAW: rig.yaml, its folder or a name; a store brings its own."),
     ] = None,
     channel: options.Channel = None,
-    groups: Annotated[int, typer.Option(min=1, max=10_000, help="Time points to pool; more find dimmer patterns.")] = 5,
+    groups: Annotated[
+        int, typer.Option(min=1, max=10_000, help="Time points to pool; more find dimmer patterns.")
+    ] = 5,
     exposure: options.Exposure = None,
     axes: options.Axes = None,
     pixel_size: options.PixelSize = None,
@@ -41,7 +50,9 @@ def calibrate(
     keep_order: Annotated[
         bool, typer.Option("--keep-order", help="Do not look for another order of raw frames.")
     ] = False,
-    keep_otf: Annotated[bool, typer.Option("--keep-otf", help="Do not estimate the OTF's damping.")] = False,
+    keep_otf: Annotated[
+        bool, typer.Option("--keep-otf", help="Do not estimate the OTF's damping.")
+    ] = False,
     beads: Annotated[
         float | None,
         typer.Option(
@@ -55,12 +66,17 @@ def calibrate(
     picture: Annotated[
         Path | None, typer.Option(help="PNG to write, instead of calibration.png beside rig.yaml.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Measure and print; change no file.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Measure and print; change no file.")
+    ] = False,
     as_json: JSON = False,
 ) -> None:
-    """Find order, vectors, phases and modulation of the SIM patterns and the OTF; write them into rig.yaml.
+    """Find order, vectors, phases and modulation of the SIM patterns and the OTF.
 
-    Use a bright, thin, still sample with detail everywhere, on the whole chip. Comments in rig.yaml stay.
+    Write them into rig.yaml.
+
+    Use a bright, thin, still sample with detail everywhere, on the whole chip. Comments in rig.yaml
+    stay.
 
     [dim]Example:[/] livesr calibrate my_rig --channel 488
     """
@@ -72,7 +88,9 @@ def calibrate(
         config, name, camera, raw, state = _acquired(source, channel, groups, exposure)
         notes: tuple[str, ...] = ()
     else:
-        config, name, camera, raw, plane, notes = _read(Path(source), rig, channel, groups, axes, pixel_size, origin)
+        config, name, camera, raw, plane, notes = _read(
+            Path(source), rig, channel, groups, axes, pixel_size, origin
+        )
         state = []
     with out.status("measuring") if not as_json else nullcontext():
         found = calibrate_channel(
@@ -122,11 +140,14 @@ def _channel(config: RigConfig, channel: str | None) -> str:
     names = [n for n in config.channels or [""] if config.channel(n).reconstruct == "sim"]
     if channel is not None:
         if config.channel(channel).reconstruct != "sim":
-            raise ConfigError(f"Channel {channel!r} is not reconstructed by SIM: there is nothing to calibrate.")
+            raise ConfigError(
+                f"Channel {channel!r} is not reconstructed by SIM: there is nothing to calibrate."
+            )
         return channel
     if len(names) != 1:
         raise ConfigError(
-            f"Each channel has patterns of its own; say with --channel which to calibrate: {', '.join(names) or 'no SIM'}."
+            "Each channel has patterns of its own; say with --channel which to calibrate:"
+            f" {', '.join(names) or 'no SIM'}."
         )
     return names[0]
 
@@ -151,7 +172,9 @@ def _acquired(
         uncalibrated = config.sim.model_copy(update={"calibrated_with": []}) if config.sim else None
         camera = camera_geometry(core, config.model_copy(update={"sim": uncalibrated}), name)
         state = optical_state(core, channel_settings(core, config, name), camera.camera)
-        state += of_other_cameras(core, config.sim.calibrated_with if config.sim else (), camera.camera)
+        state += of_other_cameras(
+            core, config.sim.calibrated_with if config.sim else (), camera.camera
+        )
         frames = take_groups(core, config, name, groups)
     finally:
         core.unloadAllDevices()
@@ -171,7 +194,8 @@ def _read(
 
     Returns
     -------
-    The rig, the channel, its camera, its frames, (plane, number of planes), and what a user should know of the recording.
+    The rig, the channel, its camera, its frames, (plane, number of planes), and what a user should
+    know of the recording.
     """
     from livesr.base.config import load_rig
     from livesr.evaluation.sim_calibration import groups_of, plane_in_focus
@@ -190,9 +214,18 @@ def _read(
 
 def _print(out: Any, report: dict[str, Any]) -> None:
     table = Table(
-        title=f"Channel {report['channel'] or 'default'}, {report['time_points']} time points", title_justify="left"
+        title=f"Channel {report['channel'] or 'default'}, {report['time_points']} time points",
+        title_justify="left",
     )
-    for title in ("angle", "period nm", "direction", "modulation", "phase rad", "peak", "contrast / noise"):
+    for title in (
+        "angle",
+        "period nm",
+        "direction",
+        "modulation",
+        "phase rad",
+        "peak",
+        "contrast / noise",
+    ):
         table.add_column(title, justify="right")
     for i, a in enumerate(report["angles"]):
         waves = [a, *a.get("overtones", [])]

@@ -1,4 +1,6 @@
-"""`livesr characterise RIG`: measure camera and illumination from stacks of frames, and write the corrections into rig.yaml."""
+"""`livesr characterise RIG`: measure camera and illumination from stacks of frames, and write the
+corrections into rig.yaml.
+"""
 
 from __future__ import annotations
 
@@ -25,40 +27,74 @@ def register(app: typer.Typer) -> None:
 
 
 def characterise(
-    rig: Annotated[str, typer.Argument(help="rig.yaml, its folder, or a name in hardware_configs.")],
+    rig: Annotated[
+        str, typer.Argument(help="rig.yaml, its folder, or a name in hardware_configs.")
+    ],
     dark: Annotated[Path | None, typer.Option(metavar="FILE", help="Frames without light.")] = None,
-    flat: Annotated[Path | None, typer.Option(metavar="FILE", help="Frames of an even fluorescent layer.")] = None,
-    light: Annotated[
-        list[Path] | None, typer.Option(metavar="FILE", help="More still frames at other levels; may be repeated.")
+    flat: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Frames of an even fluorescent layer.")
     ] = None,
-    channel: Annotated[str | None, typer.Option(help="Channel of the flat field, if rig.yaml has several.")] = None,
+    light: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="More still frames at other levels; may be repeated."),
+    ] = None,
+    channel: Annotated[
+        str | None, typer.Option(help="Channel of the flat field, if rig.yaml has several.")
+    ] = None,
     acquire: Annotated[
         int | None,
-        typer.Option(min=2, max=100_000, help="Take that many frames with the camera where no stack is given."),
+        typer.Option(
+            min=2,
+            max=100_000,
+            help="Take that many frames with the camera where no stack is given.",
+        ),
     ] = None,
     dark_preset: Annotated[
-        str | None, typer.Option(help="Preset of the channel group without light, instead of a closed shutter.")
+        str | None,
+        typer.Option(
+            help="Preset of the channel group without light, instead of a closed shutter."
+        ),
     ] = None,
     exposure: options.Exposure = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before frames are taken.")] = False,
     smooth: Annotated[
         float,
-        typer.Option(min=0, max=1e4, callback=options.finite, help="Smoothing of the flat field, pixels; 0: none."),
+        typer.Option(
+            min=0,
+            max=1e4,
+            callback=options.finite,
+            help="Smoothing of the flat field, pixels; 0: none.",
+        ),
     ] = 10.0,
     threshold: Annotated[
         float,
-        typer.Option(min=3, max=1e4, callback=options.finite, help="Robust deviations beyond which a pixel is bad."),
+        typer.Option(
+            min=3,
+            max=1e4,
+            callback=options.finite,
+            help="Robust deviations beyond which a pixel is bad.",
+        ),
     ] = 6.0,
-    gain_map: Annotated[bool, typer.Option("--gain-map", help="The gain of every pixel; takes 1000 frames.")] = False,
-    picture: Annotated[Path | None, typer.Option(help="PNG to write, instead of one beside rig.yaml.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Measure and print; change no file.")] = False,
+    gain_map: Annotated[
+        bool, typer.Option("--gain-map", help="The gain of every pixel; takes 1000 frames.")
+    ] = False,
+    picture: Annotated[
+        Path | None, typer.Option(help="PNG to write, instead of one beside rig.yaml.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Measure and print; change no file.")
+    ] = False,
     as_json: JSON = False,
 ) -> None:
-    """Measure offset, read noise, gain, bad pixels and flat field; write them as corrections into rig.yaml.
+    """Measure offset, read noise, gain, bad pixels and flat field.
 
-    Values are EMVA 1288's, from a dark stack and light stacks (photon transfer). Comments in rig.yaml stay.
+    Write them as corrections into rig.yaml.
 
-    [dim]Example:[/] livesr characterise my_rig --dark dark.tif --flat layer.tif --light dim.tif --channel 488
+    Values are EMVA 1288's, from a dark stack and light stacks (photon transfer). Comments in
+    rig.yaml stay.
+
+    [dim]Example:[/] livesr characterise my_rig --dark dark.tif --flat layer.tif --light dim.tif
+    --channel 488
     """
     from livesr.base.config import load_rig, rig_file
     from livesr.base.errors import ConfigError
@@ -70,10 +106,13 @@ def characterise(
     config = load_rig(rig)
     name = _channel(config, channel, flat is not None or acquire is not None)
     if dark is None and acquire is None:
-        raise ConfigError("Nothing says what the camera shows without light: give --dark FILE, or --acquire 200.")
+        raise ConfigError(
+            "Nothing says what the camera shows without light: give --dark FILE, or --acquire 200."
+        )
     if dark_preset is not None and (dark is not None or acquire is None):
         raise ConfigError(
-            f"--dark-preset {dark_preset!r} says how the camera takes dark frames: add --acquire 200, and give no --dark FILE."
+            f"--dark-preset {dark_preset!r} says how the camera takes dark frames: add --acquire"
+            " 200, and give no --dark FILE."
         )
     notes: list[str] = []
     with ExitStack() as files:
@@ -83,18 +122,23 @@ def characterise(
             notes.extend(frames.notes)
             return frames
 
-        stacks: dict[str, Any] = {key: opened(path) for key, path in (("dark", dark), ("flat", flat)) if path}
+        stacks: dict[str, Any] = {
+            key: opened(path) for key, path in (("dark", dark), ("flat", flat)) if path
+        }
         n_raw = patterned_frames(config, name)
         if acquire:
             wanted = [key for key in ("dark", "flat") if key not in stacks]
-            stacks |= _acquire(config, name, wanted, acquire, exposure, dark_preset, None if yes else out)
+            stacks |= _acquire(
+                config, name, wanted, acquire, exposure, dark_preset, None if yes else out
+            )
         with out.status("measuring") if not as_json else nullcontext():
             found = measure(
                 stacks["dark"],
                 stacks.get("flat"),
                 [opened(path) for path in light or []],
                 n_raw=n_raw,
-                ceiling=min(2**config.camera.bit_depth, 2 ** (8 * stacks["dark"].dtype.itemsize)) - 1,
+                ceiling=min(2**config.camera.bit_depth, 2 ** (8 * stacks["dark"].dtype.itemsize))
+                - 1,
                 smooth_px=smooth,
                 threshold=threshold,
                 gain_map=gain_map,
@@ -103,9 +147,15 @@ def characterise(
     report = {**camera_files.summary(found), "files": []}
     report["warnings"] = [*notes, *report["warnings"]]
     if not dry_run:
-        report["files"] = [str(path) for path in camera_files.save(found, config, rig_file(rig), name)]
+        report["files"] = [
+            str(path) for path in camera_files.save(found, config, rig_file(rig), name)
+        ]
     report["picture"] = _draw(
-        found, picture, None if dry_run else config.folder, f"{config.name}, {name or 'camera'}", report
+        found,
+        picture,
+        None if dry_run else config.folder,
+        f"{config.name}, {name or 'camera'}",
+        report,
     )
     out.print(_table(report))
     if as_json:
@@ -120,7 +170,9 @@ def _channel(config: RigConfig, channel: str | None, needed: bool) -> str:
         config.channel(channel)
         return channel
     if needed and len(names) > 1:
-        raise ConfigError(f"A flat field belongs to one channel; say with --channel to which: {', '.join(names)}.")
+        raise ConfigError(
+            f"A flat field belongs to one channel; say with --channel to which: {', '.join(names)}."
+        )
     return names[0]
 
 
@@ -142,15 +194,23 @@ def _acquire(
     # The camera as it is: what was measured before must not stand in the way.
     config = config.with_engine("none").model_copy(update={"corrections": CorrectionsConfig()})
     camera = CameraFrames(
-        load_core(Request(rig=config, experiment=Experiment(frames=1), exposure_ms=exposure_ms)), config, channel
+        load_core(Request(rig=config, experiment=Experiment(frames=1), exposure_ms=exposure_ms)),
+        config,
+        channel,
     )
     taken: dict[str, Any] = {}
     try:
         for what in wanted:
             if ask:
-                need = "no light on the camera" if what == "dark" else f"an even fluorescent layer, channel {channel!r}"
+                need = (
+                    "no light on the camera"
+                    if what == "dark"
+                    else f"an even fluorescent layer, channel {channel!r}"
+                )
                 _ask(ask, f"{what}: {need}? Enter takes {n} frames. ")
-            taken[what] = camera.dark(n, dark_preset) if what == "dark" else camera.light(n, channel)
+            taken[what] = (
+                camera.dark(n, dark_preset) if what == "dark" else camera.light(n, channel)
+            )
     finally:
         camera.close()
     return taken
@@ -162,10 +222,14 @@ def _ask(console: Console, question: str) -> None:
     try:
         console.input(question)
     except EOFError:
-        raise ConfigError("Nobody is there to answer: run it in a terminal, or with --yes when all is ready.") from None
+        raise ConfigError(
+            "Nobody is there to answer: run it in a terminal, or with --yes when all is ready."
+        ) from None
 
 
-def _draw(found: Any, picture: Path | None, folder: Path | None, title: str, report: dict[str, Any]) -> str | None:
+def _draw(
+    found: Any, picture: Path | None, folder: Path | None, title: str, report: dict[str, Any]
+) -> str | None:
     from livesr.base.errors import ConfigError
     from livesr.evaluation import camera_files
 
@@ -188,19 +252,30 @@ def _table(report: dict[str, Any]) -> Table:
     table.add_column()
     table.add_row(
         "offset",
-        f"{report['offset_adu']:.2f} ADU, differs by {report['offset_spread_adu']:.2f} ADU from pixel to pixel",
+        f"{report['offset_adu']:.2f} ADU, differs by {report['offset_spread_adu']:.2f} ADU from"
+        " pixel to pixel",
     )
     if "gain_e_per_adu" in report:
         table.add_row(
-            "gain", f"{report['gain_e_per_adu']:.4f} e/ADU, points within {report['gain_deviation']:.1%} of the line"
+            "gain",
+            f"{report['gain_e_per_adu']:.4f} e/ADU, points within {report['gain_deviation']:.1%} of"
+            " the line",
         )
-        table.add_row("read noise", f"{report['read_noise_e']:.2f} e median, {report['read_noise_rms_e']:.2f} e rms")
+        table.add_row(
+            "read noise",
+            f"{report['read_noise_e']:.2f} e median, {report['read_noise_rms_e']:.2f} e rms",
+        )
     else:
-        table.add_row("read noise", f"{report['read_noise_adu']:.2f} ADU median; light stacks would give electrons")
+        table.add_row(
+            "read noise",
+            f"{report['read_noise_adu']:.2f} ADU median; light stacks would give electrons",
+        )
     reasons = ", ".join(f"{n} {reason}" for reason, n in report["bad_by_reason"].items())
     table.add_row("bad pixels", f"{report['bad_pixels']} ({reasons})")
     if "flat" in report:
-        table.add_row("flat field", f"{report['flat'][0]:.2f} to {report['flat'][1]:.2f} of its mean")
+        table.add_row(
+            "flat field", f"{report['flat'][0]:.2f} to {report['flat'][1]:.2f} of its mean"
+        )
     for path in [*report["files"], *([report["picture"]] if report["picture"] else [])]:
         table.add_row("written", escape(path))
     for warning in report["warnings"]:

@@ -1,4 +1,5 @@
-"""`livesr check RIG`: what can be said about a rig's files before a device moves, and with `--hardware` of its frames.
+"""`livesr check RIG`: what can be said about a rig's files before a device moves, and with
+`--hardware` of its frames.
 
 `livesr check STORE`: whether everything that a run took is there, and can be read.
 """
@@ -31,24 +32,36 @@ def register(app: typer.Typer) -> None:
 
 def check(
     rig: Annotated[
-        str, typer.Argument(metavar="RIG|STORE", help="rig.yaml, its folder, a name in hardware_configs; or a store.")
+        str,
+        typer.Argument(
+            metavar="RIG|STORE",
+            help="rig.yaml, its folder, a name in hardware_configs; or a store.",
+        ),
     ],
     hardware: Annotated[
-        bool, typer.Option("--hardware", help="Load the devices, take a few groups, and say what they show.")
+        bool,
+        typer.Option(
+            "--hardware", help="Load the devices, take a few groups, and say what they show."
+        ),
     ] = False,
     channel: Annotated[
-        str | None, typer.Option(help="--hardware: channel of rig.yaml to look at; the first without.")
+        str | None,
+        typer.Option(help="--hardware: channel of rig.yaml to look at; the first without."),
     ] = None,
     picture: Annotated[
-        Path, typer.Option(help="--hardware: PNG of raw group, widefield and reconstruction to write.")
+        Path,
+        typer.Option(help="--hardware: PNG of raw group, widefield and reconstruction to write."),
     ] = Path("livesr-check.png"),
     as_json: JSON = False,
 ) -> None:
-    """Check rig.cfg and rig.yaml without devices, or with them: names, optics, patterns, corrections, engines, frames.
+    """Check rig.cfg and rig.yaml without devices, or with them.
+
+    Names, optics, patterns, corrections, engines, frames.
 
     Of a store: read every picture, and compare images, frames.jsonl and report. Nothing is changed.
 
-    Exit code 0: no error was found; 1: at least one; 2: there is nothing to check, or a run is still going on.
+    Exit code 0: no error was found; 1: at least one; 2: there is nothing to check, or a run is
+    still going on.
 
     [dim]Example:[/] livesr check hardware_configs/my_rig
 
@@ -67,13 +80,19 @@ def check(
     out = console(quiet=as_json)
     if findings:
         out.print(_table(findings))
-    said = ", ".join(f"{counts[level]} {level}{'' if counts[level] == 1 else 's'}" for level in _STYLES)
+    said = ", ".join(
+        f"{counts[level]} {level}{'' if counts[level] == 1 else 's'}" for level in _STYLES
+    )
     out.print(f"{escape(str(path))}: {said}.")
     seen = _hardware(str(path), channel, picture, out) if hardware and not counts["error"] else None
     code = 1 if counts["error"] or (seen and seen["error"]) else 0
     if as_json:
         listed = [{**asdict(f), "file": str(f.file), "place": f.place} for f in findings]
-        report = {"rig": str(path), "findings": listed, **{level: counts[level] for level in _STYLES}}
+        report = {
+            "rig": str(path),
+            "findings": listed,
+            **{level: counts[level] for level in _STYLES},
+        }
         print_json({**report, **({"hardware": seen} if seen else {}), "exit_code": code})
     raise typer.Exit(code)
 
@@ -81,7 +100,11 @@ def check(
 def _is_store(path: Path) -> bool:
     from livesr.store.recorded import is_store
 
-    return is_store(path) or (path / "zarr.json").is_file() or (not path.exists() and ".zarr" in path.suffixes)
+    return (
+        is_store(path)
+        or (path / "zarr.json").is_file()
+        or (not path.exists() and ".zarr" in path.suffixes)
+    )
 
 
 def _check_store(path: Path, as_json: bool) -> NoReturn:
@@ -95,10 +118,14 @@ def _check_store(path: Path, as_json: bool) -> NoReturn:
         out.print(_table(list(state.findings)))
     counts: Counter[str] = Counter(f.level for f in state.findings)
     code = 1 if counts["error"] else 0
-    said = "everything is there and can be read" if not code else "not everything is there and right"
+    said = (
+        "everything is there and can be read" if not code else "not everything is there and right"
+    )
     out.print(f"{escape(str(path))}: {said}.")
     if as_json:
-        print_json({**state.as_json(), **{level: counts[level] for level in _STYLES}, "exit_code": code})
+        print_json(
+            {**state.as_json(), **{level: counts[level] for level in _STYLES}, "exit_code": code}
+        )
     raise typer.Exit(code)
 
 
@@ -135,11 +162,17 @@ def _hardware(rig: str, channel: str | None, picture: Path, out: Console) -> dic
     except (OSError, ValueError) as e:
         raise ConfigError(f"Cannot write {picture}: {getattr(e, 'strerror', None) or e}.") from e
     table = Table(
-        box=None, padding=(0, 1), show_header=False, title=f"Channel {name or 'default'}", title_justify="left"
+        box=None,
+        padding=(0, 1),
+        show_header=False,
+        title=f"Channel {name or 'default'}",
+        title_justify="left",
     )
     for m in found.measured:
         style = {"ok": "green"}.get(m.verdict) or _STYLES[m.verdict]
-        table.add_row(f"[{style}]{m.verdict}[/]", m.name, f"{escape(m.value)} [dim]{escape(m.advice)}[/]")
+        table.add_row(
+            f"[{style}]{m.verdict}[/]", m.name, f"{escape(m.value)} [dim]{escape(m.advice)}[/]"
+        )
     out.print(table)
     out.print(f"Picture: [bold]{escape(str(picture))}[/]")
     measured = [asdict(m) for m in found.measured]
@@ -153,5 +186,9 @@ def _table(findings: list[Finding]) -> Table:
         table.add_column(vertical="top")
     for f in findings:
         style = _STYLES[f.level]
-        table.add_row(f"[{style}]{f.level}[/]", escape(f.place), f"{escape(f.says)} [dim]{escape(f.advice)}[/]")
+        table.add_row(
+            f"[{style}]{f.level}[/]",
+            escape(f.place),
+            f"{escape(f.says)} [dim]{escape(f.advice)}[/]",
+        )
     return table

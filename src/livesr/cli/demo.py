@@ -21,7 +21,8 @@ def demo(
         int, typer.Option(min=3, max=options.MAX_FRAMES, help="Super-resolution frames to acquire.")
     ] = 60,
     size: Annotated[
-        int, typer.Option(min=64, max=1024, help="Camera pixels a side; SR frames have twice as many.")
+        int,
+        typer.Option(min=64, max=1024, help="Camera pixels a side; SR frames have twice as many."),
     ] = 256,
     engine: options.Engine = None,
     store: options.Store = Path("livesr-demo.ome.zarr"),
@@ -35,7 +36,9 @@ def demo(
     no_raw: options.NoRaw = False,
     no_recon: options.NoRecon = False,
     seed: Annotated[int, typer.Option(min=0, max=(1 << 63) - 1, help="Seed of the cell.")] = 7,
-    picture: Annotated[Path | None, typer.Option(help="PNG of input, channels, composite and truth to write.")] = None,
+    picture: Annotated[
+        Path | None, typer.Option(help="PNG of input, channels, composite and truth to write.")
+    ] = None,
     view: options.View = False,
     on_finish: options.OnFinish = None,
     on_finish_timeout: options.OnFinishTimeout = 3600,
@@ -88,7 +91,9 @@ def demo(
     if report["score"]:
         out.print(score_table(report["score"]))
     out.print(
-        f"The store is valid OME-Zarr 0.5. Look at it: livesr view {report['store']}", markup=False, soft_wrap=True
+        f"The store is valid OME-Zarr 0.5. Look at it: livesr view {report['store']}",
+        markup=False,
+        soft_wrap=True,
     )
     report = after.run(report, out)
     if as_json:

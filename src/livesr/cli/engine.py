@@ -12,7 +12,9 @@ from livesr.cli.output import JSON, console, print_json
 
 def register(app: typer.Typer) -> None:
     """Add the commands to `app`."""
-    group = typer.Typer(help="Engines to and from bioimage.io.", no_args_is_help=True, rich_markup_mode="rich")
+    group = typer.Typer(
+        help="Engines to and from bioimage.io.", no_args_is_help=True, rich_markup_mode="rich"
+    )
     group.command("export-rdf")(export_rdf)
     group.command("import")(import_)
     app.add_typer(group, name="engine")
@@ -20,7 +22,9 @@ def register(app: typer.Typer) -> None:
 
 def export_rdf(
     engine: Annotated[str, typer.Argument(help="Engine: a name or a folder.")],
-    out: Annotated[Path | None, typer.Option(help="Folder of the model; bioimageio/ENGINE without.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the model; bioimageio/ENGINE without.")
+    ] = None,
     as_json: JSON = False,
 ) -> None:
     """Write an engine as a model of bioimage.io: rdf.yaml, network, card and test images.
@@ -32,14 +36,20 @@ def export_rdf(
 
     loaded = load_engine(engine)
     path = export(loaded, out or Path("bioimageio") / loaded.manifest.id)
-    console(quiet=as_json).print(f"Wrote {path}. Check it: bioimageio test {path} (pip install bioimageio.core).")
+    console(quiet=as_json).print(
+        f"Wrote {path}. Check it: bioimageio test {path} (pip install bioimageio.core)."
+    )
     if as_json:
         print_json({"engine": loaded.manifest.id, "rdf": str(path)})
 
 
 def import_(
-    model: Annotated[Path, typer.Argument(help="rdf.yaml, the folder that holds one, or a package (.zip).")],
-    out: Annotated[Path | None, typer.Option(help="Folder of the engine; engines/NAME without.")] = None,
+    model: Annotated[
+        Path, typer.Argument(help="rdf.yaml, the folder that holds one, or a package (.zip).")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the engine; engines/NAME without.")
+    ] = None,
     as_json: JSON = False,
 ) -> None:
     """Make an engine of an image-to-image model of bioimage.io, if livesr can run it live.
@@ -50,7 +60,11 @@ def import_(
 
     found = import_model(model, out or Path("engines") / model.stem)
     manifest = found.engine.manifest
-    proof = "came without a test image" if found.pcc is None else f"PCC {found.pcc:.4f} with its own test answer"
+    proof = (
+        "came without a test image"
+        if found.pcc is None
+        else f"PCC {found.pcc:.4f} with its own test answer"
+    )
     result: dict[str, Any] = {
         "engine": str(found.engine.folder),
         "id": manifest.id,
@@ -58,7 +72,8 @@ def import_(
         "pcc": found.pcc,
     }
     console(quiet=as_json).print(
-        f"{manifest.id}: {manifest.task}, {proof}. Name it in rig.yaml under '{manifest.task}': {found.engine.folder}"
+        f"{manifest.id}: {manifest.task}, {proof}. Name it in rig.yaml under '{manifest.task}':"
+        f" {found.engine.folder}"
     )
     if as_json:
         print_json(result)

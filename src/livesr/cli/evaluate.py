@@ -39,33 +39,49 @@ def evaluate(
     data: Annotated[
         str,
         typer.Option(
-            help="simulated; a folder of pairs, as livesr train makes them; a folder with a folder of images of each "
-            "structure, which are mixed in many ways; or a YAML file with a recipe's images section."
+            help=(
+                "simulated; a folder of pairs, as livesr train makes them; a folder with a folder"
+                " of images of each "
+                "structure, which are mixed in many ways; or a YAML file with a recipe's images"
+                " section."
+            )
         ),
     ] = "simulated",
-    out: Annotated[Path, typer.Option(help="Folder for report.html and report.json.")] = Path("evaluation"),
+    out: Annotated[Path, typer.Option(help="Folder for report.html and report.json.")] = Path(
+        "evaluation"
+    ),
     n: Annotated[int, typer.Option("--n", min=1, max=100_000, help="Sequences or pairs.")] = 24,
     size: Annotated[int, typer.Option(min=64, max=16_384, help="Side of the frames.")] = 512,
     conditions: Annotated[
         Conditions,
         typer.Option(
-            help="Of simulated rigs: in good order, all that training draws from, or one of three levels of light."
+            help=(
+                "Of simulated rigs: in good order, all that training draws from, or one of three"
+                " levels of light."
+            )
         ),
     ] = "calibrated",
     null_tests: Annotated[
         bool,
-        typer.Option("--null-tests/--no-null-tests", help="Shuffled time, a still scene, resolution; simulated only."),
+        typer.Option(
+            "--null-tests/--no-null-tests",
+            help="Shuffled time, a still scene, resolution; simulated only.",
+        ),
     ] = True,
     threads: Annotated[
-        int, typer.Option(min=0, max=options.MAX_THREADS, help="Threads of the runtime; 0 leaves it the choice.")
+        int,
+        typer.Option(
+            min=0, max=options.MAX_THREADS, help="Threads of the runtime; 0 leaves it the choice."
+        ),
     ] = 0,
     backend: Backend = "auto",
     as_json: JSON = False,
 ) -> None:
-    """Score an engine against truths it never saw, test it on scenes of which the answer is known, and write a page.
+    """Score an engine against truths it never saw, test it on scenes of which the answer is known,
+    and write a page.
 
-    A folder of single-structure images is mixed alike, with each structure at half and at a quarter, missing and alone; its
-    report is report.md.
+    A folder of single-structure images is mixed alike, with each structure at half and at a
+    quarter, missing and alone; its report is report.md.
 
     [dim]Example:[/] livesr evaluate imcsr-mt-er-lyso-light --out evaluation
     """
@@ -78,7 +94,9 @@ def evaluate(
         _report_composites(call.composites(Path(data)), out, terminal, as_json)
         return
     result = (
-        call.simulated(_conditions(conditions, engine), null_tests) if data == "simulated" else call.pairs(Path(data))
+        call.simulated(_conditions(conditions, engine), null_tests)
+        if data == "simulated"
+        else call.pairs(Path(data))
     )
     page = write_report(out, result, rows)
     for name, entry in result["structures"].items():
@@ -93,7 +111,14 @@ class _Call:
     """One evaluation, with its progress and its pictures."""
 
     def __init__(
-        self, engine: str, n: int, size: int, backend: str, threads: int, rows: list[PictureRow], terminal: Console
+        self,
+        engine: str,
+        n: int,
+        size: int,
+        backend: str,
+        threads: int,
+        rows: list[PictureRow],
+        terminal: Console,
     ) -> None:
         self._engine, self._n, self._size = engine, n, size
         self._runtime: dict[str, Any] = {"backend": backend, "threads": threads}
@@ -166,10 +191,15 @@ class _Call:
         from livesr.training.images import OwnImages
 
         if not path.is_file():
-            raise ConfigError(f"There is no {path}: neither a folder of pairs nor a YAML file that names images.")
+            raise ConfigError(
+                f"There is no {path}: neither a folder of pairs nor a YAML file that names images."
+            )
         content = load_yaml(path)
         images = parse(OwnImages, content.get("images", content), str(path))
-        scale, what = load_engine(self._engine).manifest.scale, f"patches of {self._size} x {self._size} of own images"
+        scale, what = (
+            load_engine(self._engine).manifest.scale,
+            f"patches of {self._size} x {self._size} of own images",
+        )
         if scale > 1:
             coarse = CoarsePairs.find(images, self._size, scale, "all")
             pairs = (coarse.make((0, i)) for i in range(self._n))
@@ -184,7 +214,10 @@ class _Call:
 
 
 def _single_structures(folder: Path, engine: str) -> dict[str, StructureImages]:
-    """Read the images of each structure of the engine, from the folder of its name; (t, y, x) gives one field a frame."""
+    """Read the images of each structure of the engine, from the folder of its name.
+
+    (t, y, x) gives one field a frame.
+    """
     from livesr.base.errors import ConfigError
     from livesr.evaluation.composites import SMALLEST_PX, StructureImages
     from livesr.live.inference.engine import load_engine
@@ -194,8 +227,8 @@ def _single_structures(folder: Path, engine: str) -> dict[str, StructureImages]:
     names = load_engine(engine).manifest.channel_names
     if missing := [name for name in names if name.casefold() not in here]:
         raise ConfigError(
-            f"{folder} holds no pairs (meta.json) and no folder named {', '.join(missing)}. Give it one folder of images for "
-            f"each structure of the engine: {', '.join(names)}."
+            f"{folder} holds no pairs (meta.json) and no folder named {', '.join(missing)}. Give it"
+            f" one folder of images for each structure of the engine: {', '.join(names)}."
         )
     for name in names:
         files = find_images(here[name.casefold()], SMALLEST_PX)
@@ -212,7 +245,9 @@ def _report_composites(result: dict[str, Any], out: Path, terminal: Console, as_
 
     table, means = composites_table(result), summary(result)
     out.mkdir(parents=True, exist_ok=True)
-    (out / "report.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8", newline="\n")
+    (out / "report.json").write_text(
+        json.dumps(result, indent=1) + "\n", encoding="utf-8", newline="\n"
+    )
     (out / "report.md").write_text(table, encoding="utf-8", newline="\n")
     for name, value in means.items():
         terminal.print(f"{name}: {value:.3f}")
@@ -234,7 +269,9 @@ def _folder(folder: Path, n: int) -> tuple[Pairs, list[str], str]:
 
 
 def _conditions(name: Conditions, engine: str) -> Domain:
-    """Return what is drawn from, with the structures that the engine separates if all of them can be simulated."""
+    """Return what is drawn from, with the structures that the engine separates if all of them can
+    be simulated.
+    """
     from livesr.base.errors import UsageError
     from livesr.live.inference.engine import load_engine
     from livesr.simulation.domain import CALIBRATED, SNR, Domain
@@ -244,8 +281,9 @@ def _conditions(name: Conditions, engine: str) -> Domain:
     manifest = load_engine(engine).manifest
     if manifest.task != "separate":
         raise UsageError(
-            f"Engine {manifest.id!r} does {manifest.task!r}, and simulated cells are for engines that separate. "
-            "Give --data a folder of pairs, such as a training run's pairs-validation."
+            f"Engine {manifest.id!r} does {manifest.task!r}, and simulated cells are for engines"
+            " that separate. Give --data a folder of pairs, such as a training run's"
+            " pairs-validation."
         )
     wanted = tuple(label.casefold() for label in manifest.channel_names)
     if set(wanted) <= set(domain.structures) or not set(wanted) <= STRUCTURES.keys():

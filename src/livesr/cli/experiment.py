@@ -1,6 +1,7 @@
 """What a run acquires, as flags or a plan file say it: positions, planes, channels, time points.
 
-Owns the reading of both, and the sentence that says what they amount to. Moves nothing, opens nothing.
+Owns the reading of both, and the sentence that says what they amount to. Moves nothing, opens
+nothing.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
 _FRAMES = 100
 _MAX_FIELDS = 100_000
 _MAX_UM = 1e9
-_MAX_COUNTED = 200_000  # exposures of a plan with exceptions that are counted one by one: about a second
+_MAX_COUNTED = (
+    200_000  # exposures of a plan with exceptions that are counted one by one: about a second
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +51,13 @@ class Experiment:
     plan: Path | None = None
 
 
-def plan_of(experiment: Experiment, rig: RigConfig, exposure_ms: float, core: CMMCorePlus | None = None) -> Any:
+def plan_of(
+    experiment: Experiment, rig: RigConfig, exposure_ms: float, core: CMMCorePlus | None = None
+) -> Any:
     """Return the plan, with the raw frames of every channel innermost.
 
-    Planes that are relative to a position without z are around where the focus of `core` is now: useq would take 0.
+    Planes that are relative to a position without z are around where the focus of `core` is now:
+    useq would take 0.
 
     Raises
     ------
@@ -71,7 +77,10 @@ def plan_of(experiment: Experiment, rig: RigConfig, exposure_ms: float, core: CM
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """How much a plan is: sizes of its axes, exposures in all, and for how long; `exact` if no exception makes it less."""
+    """How much a plan is: sizes of its axes, exposures in all, and for how long.
+
+    `exact` if no exception makes it less.
+    """
 
     positions: int
     planes: int
@@ -91,7 +100,11 @@ class Extent:
         """Say it as the first line of a run does; `nbytes` is the most that the store takes."""
         axes = [
             _count(n, what)
-            for n, what in ((self.positions, "position"), (self.planes, "plane"), (self.channels, "channel"))
+            for n, what in (
+                (self.positions, "position"),
+                (self.planes, "plane"),
+                (self.channels, "channel"),
+            )
             if n > 1
         ]
         axes.append(_count(self.time_points, "time point"))
@@ -99,13 +112,20 @@ class Extent:
         raw = " or ".join(map(str, self.raw))
         total = f"{least}{_count(self.exposures, 'exposure')}, at least {_duration(self.seconds)}"
         size = f", up to {_size(nbytes)} before compression" if nbytes else ""
-        return f"{' x '.join(axes)}, {raw} raw frame{'s' if raw != '1' else ''} each: {total}{size}."
+        return (
+            f"{' x '.join(axes)}, {raw} raw frame{'s' if raw != '1' else ''} each: {total}{size}."
+        )
 
 
 def extent(plan: RawFramesPlan, rig: RigConfig, exposure_ms: float) -> Extent:
-    """Measure a plan; exposures of channels that give no exposure of their own last `exposure_ms`."""
+    """Measure a plan.
+
+    Exposures of channels that give no exposure of their own last `exposure_ms`.
+    """
     sequence = plan.plan
-    positions, planes, time_points, fields = (max(sequence.sizes.get(axis, 0), 1) for axis in "pztg")
+    positions, planes, time_points, fields = (
+        max(sequence.sizes.get(axis, 0), 1) for axis in "pztg"
+    )
     positions *= fields
     names = [channel.config for channel in sequence.channels] or [next(iter(rig.channels), "")]
     raw = [rig.raw_frames(name) for name in names]
@@ -113,19 +133,32 @@ def extent(plan: RawFramesPlan, rig: RigConfig, exposure_ms: float) -> Extent:
     exposures, exact = per_time_point * time_points, True
     if _has_exceptions(sequence):
         exact = exposures <= _MAX_COUNTED
-        exposures = sum(event.action.type == "acquire_image" for event in plan) if exact else exposures
+        exposures = (
+            sum(event.action.type == "acquire_image" for event in plan) if exact else exposures
+        )
     own = [channel.exposure or exposure_ms for channel in sequence.channels] or [exposure_ms]
     round_s = positions * planes * sum(n * ms for n, ms in zip(raw, own, strict=True)) / 1e3
     exposed_s = round_s * time_points * (exposures / max(per_time_point * time_points, 1))
     seconds = max(_last_start_s(sequence.time_plan) + round_s, exposed_s)
-    return Extent(positions, planes, len(names), time_points, tuple(sorted(set(raw))), exposures, seconds, exact)
+    return Extent(
+        positions,
+        planes,
+        len(names),
+        time_points,
+        tuple(sorted(set(raw))),
+        exposures,
+        seconds,
+        exact,
+    )
 
 
 def _last_start_s(time_plan: Any) -> float:
     """Seconds from the start of a run to its last time point."""
     if time_plan is None:
         return 0.0
-    if (loops := getattr(time_plan, "loops", None)) and (interval := getattr(time_plan, "interval", None)) is not None:
+    if (loops := getattr(time_plan, "loops", None)) and (
+        interval := getattr(time_plan, "interval", None)
+    ) is not None:
         return float(interval.total_seconds() * (loops - 1))
     return max((float(delta.total_seconds()) for delta in time_plan.deltas()), default=0.0)
 
@@ -144,23 +177,26 @@ def check_stages(plan: RawFramesPlan, core: CMMCorePlus) -> None:
     )
     if moves_xy and not core.getXYStageDevice():
         raise ConfigError(
-            "The run moves to positions in x and y, and rig.cfg names no XY stage: add Property,Core,XYStage,<label>, or "
-            "leave the positions out."
+            "The run moves to positions in x and y, and rig.cfg names no XY stage: add"
+            " Property,Core,XYStage,<label>, or leave the positions out."
         )
     moves_z = sequence.z_plan is not None or any(p.z is not None for p in sequence.stage_positions)
     if moves_z and not core.getFocusDevice():
         raise ConfigError(
-            "The run moves in z, and rig.cfg names no focus drive: add Property,Core,Focus,<label>, or leave z out."
+            "The run moves in z, and rig.cfg names no focus drive: add Property,Core,Focus,<label>,"
+            " or leave z out."
         )
 
 
-# -- a plan file ---------------------------------------------------------------------------------------------------
+# -- a plan file -----------------------------------------------------------------------------------
 
 
 def _read(experiment: Experiment) -> MDASequence:
     said = [name for name, value in _flags(experiment).items() if value is not None]
     if said:
-        raise ConfigError(f"--plan says all of what is acquired: leave out {', '.join(said)}, or the plan.")
+        raise ConfigError(
+            f"--plan says all of what is acquired: leave out {', '.join(said)}, or the plan."
+        )
     path = experiment.plan
     assert path is not None
     plan = read_plan(path)
@@ -178,7 +214,7 @@ def _flags(experiment: Experiment) -> dict[str, object]:
     }
 
 
-# -- flags ---------------------------------------------------------------------------------------------------------
+# -- flags -----------------------------------------------------------------------------------------
 
 
 def _from_flags(experiment: Experiment, rig: RigConfig, exposure_ms: float) -> MDASequence:
@@ -189,7 +225,9 @@ def _from_flags(experiment: Experiment, rig: RigConfig, exposure_ms: float) -> M
     interval_s = rig.interval_ms / 1e3 if experiment.interval_s is None else experiment.interval_s
     fields: dict[str, Any] = {
         "channels": [{"config": name, "group": rig.channel_group} for name in names],
-        "stage_positions": positions_of(experiment.positions) if experiment.positions is not None else (),
+        "stage_positions": (
+            positions_of(experiment.positions) if experiment.positions is not None else ()
+        ),
         "z_plan": z_plan_of(experiment.z) if experiment.z is not None else None,
     }
     one = MDASequence(**fields)
@@ -230,7 +268,10 @@ def positions_of(text: str) -> list[dict[str, Any]]:
     lines = (line.partition("#")[0].strip() for line in text.replace(";", "\n").splitlines())
     positions = [_position(line) for line in lines if line]
     if not positions:
-        raise ConfigError("--positions names no position: give x,y or x,y,z in um, separated by semicolons, or a file.")
+        raise ConfigError(
+            "--positions names no position: give x,y or x,y,z in um, separated by semicolons, or a"
+            " file."
+        )
     return positions
 
 
@@ -244,13 +285,15 @@ def _position(line: str) -> dict[str, Any]:
             raise ValueError(line)
     except ValueError:
         raise ConfigError(
-            f"Position {line!r} is not x,y or x,y,z or x,y,z,name with numbers in um; separate positions by semicolons."
+            f"Position {line!r} is not x,y or x,y,z or x,y,z,name with numbers in um; separate"
+            " positions by semicolons."
         ) from None
     return {**position, "name": fields[3]} if len(fields) == 4 else position
 
 
 def z_plan_of(text: str) -> dict[str, Any]:
-    """Read ``range:step``, planes around each position, or ``first..last:step``, where the drive goes to; in um.
+    """Read ``range:step``, planes around each position, or ``first..last:step``, where the drive
+    goes to; in um.
 
     Raises
     ------
@@ -260,36 +303,53 @@ def z_plan_of(text: str) -> dict[str, Any]:
     extent_um, _, step_um = text.partition(":")
     first, is_absolute, last = extent_um.partition("..")
     try:
-        step, numbers = float(step_um), [float(n) for n in ((first, last) if is_absolute else (first,))]
+        step, numbers = (
+            float(step_um),
+            [float(n) for n in ((first, last) if is_absolute else (first,))],
+        )
         if not all(map(math.isfinite, (step, *numbers))):
             raise ValueError(text)
     except ValueError:
         raise ConfigError(
-            f"--z {text!r} is neither range:step, as 5:0.5 (around each position), nor first..last:step, as 10..15:0.5; in um."
+            f"--z {text!r} is neither range:step, as 5:0.5 (around each position), nor"
+            " first..last:step, as 10..15:0.5; in um."
         ) from None
     size = abs(numbers[-1] - numbers[0]) if is_absolute else numbers[0]
     if not 0 < step <= size:
         raise ConfigError(
-            f"--z {text!r} has steps of {step:g} um over {size:g} um: the step must be above 0 and fit in."
+            f"--z {text!r} has steps of {step:g} um over {size:g} um: the step must be above 0 and"
+            " fit in."
         )
     if size / step >= MAX_PLANES:
-        raise ConfigError(f"--z {text!r} is {size / step + 1:.3g} planes; at most {MAX_PLANES:,} can be planned.")
+        raise ConfigError(
+            f"--z {text!r} is {size / step + 1:.3g} planes; at most {MAX_PLANES:,} can be planned."
+        )
     if not is_absolute:
         return {"range": size, "step": step}
-    return {"top": max(numbers), "bottom": min(numbers), "step": step, "go_up": numbers[0] <= numbers[1]}
+    return {
+        "top": max(numbers),
+        "bottom": min(numbers),
+        "step": step,
+        "go_up": numbers[0] <= numbers[1],
+    }
 
 
 def _names(text: str) -> list[str]:
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not names or len(set(names)) < len(names):
-        raise ConfigError(f"--channels {text!r} names no channel, or one twice; expected something like 488,561.")
+        raise ConfigError(
+            f"--channels {text!r} names no channel, or one twice; expected something like 488,561."
+        )
     return names
 
 
 def _check_channels(names: Sequence[str], rig: RigConfig) -> None:
     for name in names:
         if name not in rig.channels:
-            raise ConfigError(f"Rig {rig.name!r} describes no channel {name!r}.{suggestion(name, list(rig.channels))}")
+            raise ConfigError(
+                f"Rig {rig.name!r} describes no channel"
+                f" {name!r}.{suggestion(name, list(rig.channels))}"
+            )
 
 
 def _sized(plan: MDASequence, core: CMMCorePlus, rig: RigConfig) -> MDASequence:
@@ -298,17 +358,23 @@ def _sized(plan: MDASequence, core: CMMCorePlus, rig: RigConfig) -> MDASequence:
 
     *_, width, height = core.getROI()
     camera = core.getCameraDevice()
-    binning = str(core.getProperty(camera, "Binning")) if core.hasProperty(camera, "Binning") else "1"
+    binning = (
+        str(core.getProperty(camera, "Binning")) if core.hasProperty(camera, "Binning") else "1"
+    )
     binned = int(binning.partition("x")[0])
     pixel_um = core.getPixelSizeUm() or binned * (rig.optics.pixel_size_nm or 0) / 1e3
     if not pixel_um:
         return plan
     sized = with_field_of_view(plan, width * pixel_um, height * pixel_um)
-    for grid in (sized.grid_plan, *(p.sequence.grid_plan for p in sized.stage_positions if p.sequence)):
+    for grid in (
+        sized.grid_plan,
+        *(p.sequence.grid_plan for p in sized.stage_positions if p.sequence),
+    ):
         if grid is not None and (n := _fields(grid)) > _MAX_FIELDS:
             raise ConfigError(
-                f"The plan's grid has {n:,} fields of {width * pixel_um:.3g} x {height * pixel_um:.3g} um; at most "
-                f"{_MAX_FIELDS:,} can be planned: cover a smaller area, or check the pixel size."
+                f"The plan's grid has {n:,} fields of {width * pixel_um:.3g} x"
+                f" {height * pixel_um:.3g} um; at most {_MAX_FIELDS:,} can be planned: cover a"
+                " smaller area, or check the pixel size."
             )
     return sized
 
@@ -325,7 +391,7 @@ def _around_focus(plan: MDASequence, core: CMMCorePlus) -> MDASequence:
     return plan.replace(stage_positions=places or [{"z": here_um}])
 
 
-# -- words ---------------------------------------------------------------------------------------------------------
+# -- words -----------------------------------------------------------------------------------------
 
 
 def _has_exceptions(plan: MDASequence) -> bool:

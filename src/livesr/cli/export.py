@@ -26,22 +26,35 @@ def export(
     out: Annotated[Path, typer.Option(help="Folder of the engine.")],
     weights: Annotated[str, typer.Option(help="best (of the validations) or final.")] = "best",
     sequences: Annotated[
-        int, typer.Option(min=0, max=100_000, help="Unseen simulated sequences to evaluate on; 0: none.")
+        int,
+        typer.Option(
+            min=0, max=100_000, help="Unseen simulated sequences to evaluate on; 0: none."
+        ),
     ] = 24,
     limits: Annotated[
-        bool, typer.Option("--limits", help="Measure its limits too, as 'livesr limits' does: 200 more sequences.")
+        bool,
+        typer.Option(
+            "--limits", help="Measure its limits too, as 'livesr limits' does: 200 more sequences."
+        ),
     ] = False,
     time_points: Annotated[int, typer.Option(min=3, max=100_000, help="Time points of each.")] = 5,
     threads: Annotated[
-        int, typer.Option(min=0, max=options.MAX_THREADS, help="Threads of the runtime; 0 leaves it the choice.")
+        int,
+        typer.Option(
+            min=0, max=options.MAX_THREADS, help="Threads of the runtime; 0 leaves it the choice."
+        ),
     ] = 0,
     data: Annotated[
-        Path | None, typer.Option(help="Folder of the pairs, where training had one; own images and upscaling.")
+        Path | None,
+        typer.Option(help="Folder of the pairs, where training had one; own images and upscaling."),
     ] = None,
     images: Annotated[
         Path | None,
         typer.Option(
-            help="Real images to score an engine that upscales on as well: a folder or file that no training saw."
+            help=(
+                "Real images to score an engine that upscales on as well: a folder or file that no"
+                " training saw."
+            )
         ),
     ] = None,
     as_json: JSON = False,
@@ -66,13 +79,21 @@ def export(
     recipe_path, weights_path = run / "recipe.json", run / f"{weights}.pt"
     for path in (recipe_path, weights_path):
         if not path.is_file():
-            raise ConfigError(f"{run} holds no {path.name}, so it is no finished training run. livesr train makes one.")
+            raise ConfigError(
+                f"{run} holds no {path.name}, so it is no finished training run. livesr train makes"
+                " one."
+            )
     terminal = console(quiet=as_json)
     recipe = parse(Recipe, read_json(recipe_path), str(recipe_path))
     with terminal.status("Writing and checking the network"):
         manifest, error = export_engine(recipe, weights_path, out)
     terminal.print(f"{manifest.id}: largest difference from torch {error:.1e}")
-    result: dict[str, Any] = {"engine": str(out), "id": manifest.id, "sha256": manifest.sha256, "max_error": error}
+    result: dict[str, Any] = {
+        "engine": str(out),
+        "id": manifest.id,
+        "sha256": manifest.sha256,
+        "max_error": error,
+    }
     if sequences:
         simulated = recipe.data.kind == "separate" and recipe.data.images is None
         with terminal.status("Evaluating"):
@@ -87,13 +108,19 @@ def export(
     elif manifest.task == "separate":
         terminal.print(f"What its warnings compare with is not measured yet: livesr limits {out}")
     card(recipe, out, result.get("metrics"), run / "log.csv")
-    attempt = f"run virtual_storm --upscale {out}" if recipe.data.kind == "upscale" else f"demo --engine {out}"
+    attempt = (
+        f"run virtual_storm --upscale {out}"
+        if recipe.data.kind == "upscale"
+        else f"demo --engine {out}"
+    )
     terminal.print(f"Engine, manifest and card are in {out}. Try it: livesr {attempt}")
     if as_json:
         print_json(result)
 
 
-def _evaluate(recipe: Recipe, engine: Path, sequences: int, time_points: int, threads: int) -> dict[str, Any]:
+def _evaluate(
+    recipe: Recipe, engine: Path, sequences: int, time_points: int, threads: int
+) -> dict[str, Any]:
     from livesr.evaluation.engines import SEEDS, run
     from livesr.export.engine import write_metrics
     from livesr.simulation.domain import CALIBRATED
@@ -122,7 +149,9 @@ def _evaluate(recipe: Recipe, engine: Path, sequences: int, time_points: int, th
     return results
 
 
-def _validate(recipe: Recipe, engine: Path, data: Path, images: Path | None, n: int, threads: int) -> dict[str, Any]:
+def _validate(
+    recipe: Recipe, engine: Path, data: Path, images: Path | None, n: int, threads: int
+) -> dict[str, Any]:
     """Evaluate on pairs that training never learned from: own images have no other truth."""
     from livesr.evaluation.engines import SEEDS
     from livesr.evaluation.pairs import evaluate_pairs
@@ -148,7 +177,9 @@ def _validate(recipe: Recipe, engine: Path, data: Path, images: Path | None, n: 
     return results
 
 
-def _on_real_images(recipe: Recipe, engine: Path, images: Path, n: int, threads: int) -> dict[str, Any]:
+def _on_real_images(
+    recipe: Recipe, engine: Path, images: Path, n: int, threads: int
+) -> dict[str, Any]:
     from livesr.base.errors import UsageError
     from livesr.evaluation.pairs import evaluate_pairs
     from livesr.training.composites import CoarsePairs
@@ -156,10 +187,15 @@ def _on_real_images(recipe: Recipe, engine: Path, images: Path, n: int, threads:
     scale, modality = recipe.data.scale, recipe.data.modality
     if scale == 1:
         raise UsageError(
-            "--images scores engines that upscale. 'livesr evaluate --data' takes images of several structures."
+            "--images scores engines that upscale. 'livesr evaluate --data' takes images of several"
+            " structures."
         )
     maker = CoarsePairs.of(images, _REAL_SIZE, scale, modality)
     pairs = (maker.make((0, i)) for i in range(n))
     return evaluate_pairs(
-        engine, pairs, [modality], f"patches of {_REAL_SIZE} x {_REAL_SIZE} of real images", threads=threads
+        engine,
+        pairs,
+        [modality],
+        f"patches of {_REAL_SIZE} x {_REAL_SIZE} of real images",
+        threads=threads,
     )

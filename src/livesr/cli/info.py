@@ -54,7 +54,9 @@ def collect() -> dict[str, Any]:
         device = CudaDevice()
     except BackendError as e:
         no_gpu = str(e)
-    backends = [{"name": n, "unavailable": BACKENDS.load(n).is_unavailable()} for n in BACKENDS.names]
+    backends = [
+        {"name": n, "unavailable": BACKENDS.load(n).is_unavailable()} for n in BACKENDS.names
+    ]
     return {
         "version": livesr.__version__,
         "python": platform.python_version(),
@@ -81,7 +83,14 @@ def _engines() -> list[dict[str, Any]]:
             found.append({"id": name, "task": "", "channels": "", "note": str(e)})
             continue
         note = "" if manifest.trained else "untrained"
-        found.append({"id": name, "task": manifest.task, "channels": ", ".join(manifest.channel_names), "note": note})
+        found.append(
+            {
+                "id": name,
+                "task": manifest.task,
+                "channels": ", ".join(manifest.channel_names),
+                "note": note,
+            }
+        )
     return found
 
 

@@ -1,4 +1,6 @@
-"""`livesr limits ENGINE`: measure where an engine's predictions stop being those of its validation."""
+"""`livesr limits ENGINE`: measure where an engine's predictions stop being those of its
+validation.
+"""
 
 from __future__ import annotations
 
@@ -26,18 +28,26 @@ def limits(
     engine: Annotated[str, typer.Argument(help="Engine that separates: a name or a folder.")],
     sequences: Annotated[
         int,
-        typer.Option(min=1, max=100_000, help="Simulated sequences of usual light, and as many with weak structures."),
+        typer.Option(
+            min=1,
+            max=100_000,
+            help="Simulated sequences of usual light, and as many with weak structures.",
+        ),
     ] = 96,
     threads: Annotated[
-        int, typer.Option(min=0, max=options.MAX_THREADS, help="Threads of the runtime; 0 leaves it the choice.")
+        int,
+        typer.Option(
+            min=0, max=options.MAX_THREADS, help="Threads of the runtime; 0 leaves it the choice."
+        ),
     ] = 0,
     backend: Backend = "auto",
     as_json: JSON = False,
 ) -> None:
     """Measure what a live run compares every frame with, and write it into the engine's manifest.
 
-    Which input is unlike the training data, which structure is too weak, which are confused, which optics it knows, what its
-    uncertainty is worth. 'livesr export --limits' does it for a new engine.
+    Which input is unlike the training data, which structure is too weak, which are confused, which
+    optics it knows, what its uncertainty is worth. 'livesr export --limits' does it for a new
+    engine.
 
     [dim]Example:[/] livesr limits engines/imcsr-mt-er-lyso-light
     """
@@ -49,7 +59,9 @@ def limits(
     out = console(quiet=as_json)
     folder = load_engine(engine).folder
     with progress(out, "sequences") as show:
-        measured = measure_limits(folder, sequences=sequences, threads=threads, backend=backend, progress=show)
+        measured = measure_limits(
+            folder, sequences=sequences, threads=threads, backend=backend, progress=show
+        )
     manifest = write_limits(folder, measured)
     _show(manifest, out)
     out.print(f"Written into {escape(str(folder / 'manifest.yaml'))}.")
@@ -66,6 +78,6 @@ def _show(manifest: Manifest, out: Console) -> None:
         out.print(f"{name} alone: {into}")
     if found.uncertainty:
         out.print(
-            f"Uncertainty: {found.uncertainty.scale:.2f} times the spread of the views; rank correlation with the error "
-            f"{found.uncertainty.correlation:.2f}"
+            f"Uncertainty: {found.uncertainty.scale:.2f} times the spread of the views; rank"
+            f" correlation with the error {found.uncertainty.correlation:.2f}"
         )

@@ -21,10 +21,13 @@ def register(app: typer.Typer) -> None:
 
 
 def listen(
-    endpoint: Annotated[str, typer.Argument(help="Where a run publishes.")] = "tcp://127.0.0.1:5555",
+    endpoint: Annotated[
+        str, typer.Argument(help="Where a run publishes.")
+    ] = "tcp://127.0.0.1:5555",
     keys: options.ViewerKeysFolder = None,
     frames: Annotated[
-        int | None, typer.Option(min=1, max=options.MAX_FRAMES, help="Stop after so many predicted frames.")
+        int | None,
+        typer.Option(min=1, max=options.MAX_FRAMES, help="Stop after so many predicted frames."),
     ] = None,
     timeout: Annotated[
         float,
@@ -35,7 +38,9 @@ def listen(
             help="Seconds without any message before giving up.",
         ),
     ] = 10.0,
-    save: Annotated[Path | None, typer.Option(help="Folder for one TIFF per predicted frame.")] = None,
+    save: Annotated[
+        Path | None, typer.Option(help="Folder for one TIFF per predicted frame.")
+    ] = None,
     as_json: JSON = False,
 ) -> None:
     """Print a line for every predicted frame of a stream until it ends.
@@ -48,7 +53,11 @@ def listen(
     seen, latencies = 0, []
     with Subscriber(endpoint, keys=keys) as subscriber, contextlib.suppress(KeyboardInterrupt):
         deadline = time.monotonic() + timeout
-        while (frames is None or seen < frames) and time.monotonic() < deadline and not subscriber.ended:
+        while (
+            (frames is None or seen < frames)
+            and time.monotonic() < deadline
+            and not subscriber.ended
+        ):
             message = subscriber.next_frame("sr/frame", timeout_s=0.25)
             if message is None:
                 continue
@@ -79,7 +88,10 @@ def _line(header: Any, age_ms: float) -> str:
     flag = "[yellow]provisional[/] " if header.provisional else ""
     size = f"{header.shape[-2]}x{header.shape[-1]}" if len(header.shape) > 1 else "no picture"
     residual = "unknown" if header.residual is None else f"{header.residual:.3f}"
-    return f"t {header.t}  {channels}  {size}  {flag}prediction, residual {residual}, {age_ms:.0f} ms old"
+    return (
+        f"t {header.t}  {channels}  {size}  {flag}prediction, residual {residual}, {age_ms:.0f}"
+        " ms old"
+    )
 
 
 def _save(folder: Path, message: Any) -> None:
@@ -92,5 +104,7 @@ def _save(folder: Path, message: Any) -> None:
     )  # it came over the wire: it must not name a folder
     name = f"p{header.position}_{channel}_z{header.z}_t{header.t:06d}.ome.tif"
     tifffile.imwrite(
-        folder / name, message.pixels, metadata={"axes": "CYX", "Channel": {"Name": [c.label for c in header.channels]}}
+        folder / name,
+        message.pixels,
+        metadata={"axes": "CYX", "Channel": {"Name": [c.label for c in header.channels]}},
     )

@@ -1,10 +1,14 @@
-"""The command that `--on-finish` runs when a run is over, whatever became of it: copy the store, send a message.
+"""The command that `--on-finish` runs when a run is over, whatever became of it.
 
-Owns how the command is split, what it is given and how long it may take. It changes neither what was kept nor the exit code.
+Copy the store, send a message.
 
-The command gets the report as JSON on stdin, and in its environment LIVESR_REPORT (a file that holds the same, for as long as
-the command runs), LIVESR_STORE (empty without a store) and LIVESR_EXIT_CODE. ``{report}``, ``{store}`` and ``{exit_code}``
-in its words are replaced by these. No shell is involved unless the command names one.
+Owns how the command is split, what it is given and how long it may take. It changes neither what
+was kept nor the exit code.
+
+The command gets the report as JSON on stdin, and in its environment LIVESR_REPORT (a file that
+holds the same, for as long as the command runs), LIVESR_STORE (empty without a store) and
+LIVESR_EXIT_CODE. ``{report}``, ``{store}`` and ``{exit_code}`` in its words are replaced by these.
+No shell is involved unless the command names one.
 """
 
 from __future__ import annotations
@@ -33,43 +37,67 @@ _STDERR = 2  # stdout may be promised to a JSON object
 
 @dataclass(frozen=True, slots=True)
 class OnFinish:
-    """A command that can run: its words (none: nothing is run), and the seconds that it may take (0: as many as it likes)."""
+    """A command that can run.
+
+    Its words (none: nothing is run), and the seconds that it may take (0: as many as it likes).
+    """
 
     words: tuple[str, ...]
     timeout_s: float
 
     def run(self, report: Mapping[str, Any], console: Console) -> dict[str, Any]:
-        """Run the command, show what it prints, return the report with its outcome; a failure becomes a warning."""
+        """Run the command, show what it prints, return the report with its outcome.
+
+        A failure becomes a warning.
+        """
         if not self.words:
             return dict(report)
         console.print(f"--on-finish: {self.words[0]}", markup=False)
         start_s = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="livesr-") as folder:
             code, trouble = self._run(report, Path(folder) / "report.json")
-        outcome = {"command": list(self.words), "exit_code": code, "seconds": round(time.monotonic() - start_s, 1)}
+        outcome = {
+            "command": list(self.words),
+            "exit_code": code,
+            "seconds": round(time.monotonic() - start_s, 1),
+        }
         warnings = list(report.get("warnings", ()))
         if trouble:
-            warnings.append(f"The command of --on-finish {trouble}. What the run kept is not affected.")
+            warnings.append(
+                f"The command of --on-finish {trouble}. What the run kept is not affected."
+            )
             console.print(warnings[-1], style="yellow", markup=False)
         return {**report, "warnings": warnings, "on_finish": outcome}
 
     @contextmanager
     def also_of_a_failed_start(self, console: Console) -> Iterator[None]:
-        """Run the command, and let the error go on, if the block raises what keeps a run from starting."""
+        """Run the command, and let the error go on, if the block raises what keeps a run from
+        starting.
+        """
         try:
             yield
         except KeyboardInterrupt:
             self.run({"error": None, "interrupted": True, "exit_code": 130, "store": None}, console)
             raise
         except LiveSRError as e:
-            self.run({"error": str(e), "interrupted": False, "exit_code": e.exit_code, "store": None}, console)
+            self.run(
+                {"error": str(e), "interrupted": False, "exit_code": e.exit_code, "store": None},
+                console,
+            )
             raise
 
     def _run(self, report: Mapping[str, Any], file: Path) -> tuple[int | None, str]:
         text = json.dumps(report, default=str)
         file.write_text(text, encoding="utf-8")
-        given = {"report": str(file), "store": str(report.get("store") or ""), "exit_code": str(report["exit_code"])}
-        environment = {**os.environ, **{f"LIVESR_{name.upper()}": value for name, value in given.items()}}
+        given = {
+            "report": str(file),
+            "store": str(report.get("store") or ""),
+            "exit_code": str(report["exit_code"]),
+        }
+        environment = {
+            **os.environ,
+            **{f"LIVESR_{name.upper()}": value for name, value in given.items()},
+        }
         try:
             process = subprocess.Popen(  # noqa: S603 the user's own command, without a shell
                 _filled(self.words, given),
@@ -90,7 +118,10 @@ class OnFinish:
         except KeyboardInterrupt:
             _end(process)
             return None, "was interrupted"
-        return process.returncode, "" if process.returncode == 0 else f"ended with {process.returncode}"
+        return (
+            process.returncode,
+            "" if process.returncode == 0 else f"ended with {process.returncode}",
+        )
 
 
 def command_of(command: str | None, timeout_s: float) -> OnFinish:
@@ -106,18 +137,22 @@ def command_of(command: str | None, timeout_s: float) -> OnFinish:
     try:
         words = split(command)
     except ValueError as e:
-        raise ConfigError(f"--on-finish {command!r} is no command line: {e}. Check its quotes.") from e
+        raise ConfigError(
+            f"--on-finish {command!r} is no command line: {e}. Check its quotes."
+        ) from e
     program = shutil.which(words[0]) if words else None
     if program is None:
         raise ConfigError(
-            f"--on-finish {command!r} names no program that is found here. Give its path; shell commands need "
-            "their shell: sh -c '...', or cmd /c ..."
+            f"--on-finish {command!r} names no program that is found here. Give its path; shell"
+            " commands need their shell: sh -c '...', or cmd /c ..."
         )
     return OnFinish((program, *words[1:]), timeout_s)
 
 
 def split(command: str, *, windows: bool = sys.platform == "win32") -> list[str]:
-    """Split a command line into words; on Windows a backslash is a backslash and only double quotes quote.
+    """Split a command line into words.
+
+    On Windows a backslash is a backslash and only double quotes quote.
 
     Raises
     ------
@@ -132,7 +167,8 @@ def split(command: str, *, windows: bool = sys.platform == "win32") -> list[str]
 
 
 def _filled(words: Sequence[str], given: Mapping[str, str]) -> list[str]:
-    # After splitting, so that a path with a space stays one word; other braces, as of JSON or awk, are left alone.
+    # After splitting, so that a path with a space stays one word; other braces, as of JSON or awk,
+    # are left alone.
     filled = []
     for word in words:
         for name, value in given.items():

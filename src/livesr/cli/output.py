@@ -15,14 +15,21 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-JSON = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
+JSON = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")
+]
 
 
-_CONTROLS = {i: "\N{REPLACEMENT CHARACTER}" for i in (*range(32), *range(127, 160)) if chr(i) not in "\n\t"}
+_CONTROLS = {
+    i: "\N{REPLACEMENT CHARACTER}" for i in (*range(32), *range(127, 160)) if chr(i) not in "\n\t"
+}
 
 
 class _Terminal(Console):
-    """A console to which text from a file or a network can do nothing: its escape sequences would move, hide and rename."""
+    """A console to which text from a file or a network can do nothing.
+
+    Its escape sequences would move, hide and rename.
+    """
 
     def render_str(self, text: str, **how: Any) -> Text:
         return super().render_str(text.translate(_CONTROLS), **how)
@@ -39,7 +46,10 @@ def errors_console() -> Console:
 
 
 def print_json(data: Mapping[str, Any]) -> None:
-    """Write one JSON object and a newline; what is no number becomes null, which every reader takes."""
+    """Write one JSON object and a newline.
+
+    What is no number becomes null, which every reader takes.
+    """
     from livesr.live.sinks.frames_log import to_json
 
     sys.stdout.write(to_json(data) + "\n")
@@ -56,7 +66,9 @@ def run_table(report: Mapping[str, Any]) -> Table:
     return table
 
 
-def score_table(score: Mapping[str, Mapping[str, float]], title: str = "Against the simulated truth") -> Table:
+def score_table(
+    score: Mapping[str, Mapping[str, float]], title: str = "Against the simulated truth"
+) -> Table:
     """Return the table of a score."""
     table = Table(title=title, title_justify="left", title_style="bold")
     table.add_column("structure")
@@ -78,7 +90,10 @@ def _predictions(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         *rows,
         *([("SR frames/s", f"{report['sr_fps']:.1f}")] if report["sr_frames"] > 1 else []),
         ("true neighbours", f"{report['tc_complete']:.1%} of separated frames"),
-        ("latency", f"{latency['p50']:.0f} ms p50, {latency['p99']:.0f} ms p99 (age of what is shown)"),
+        (
+            "latency",
+            f"{latency['p50']:.0f} ms p50, {latency['p99']:.0f} ms p99 (age of what is shown)",
+        ),
         *_provisional(report),
     ]
 
@@ -87,7 +102,13 @@ def _superposition(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     if not report.get("time_shift_ms"):
         return []
     return [
-        ("superposed", f"channels up to {report['time_shift_ms']:.0f} ms apart: the sum shows each at its own moment")
+        (
+            "superposed",
+            (
+                f"channels up to {report['time_shift_ms']:.0f} ms apart: the sum shows each at its"
+                " own moment"
+            ),
+        )
     ]
 
 
@@ -95,12 +116,17 @@ def _provisional(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     if not report["sr_provisional"]:
         return []
     latency = report["latency_provisional_ms"]
-    shown = f"{report['sr_provisional']} frames shown before their successor came, {latency['p50']:.0f} ms p50"
+    shown = (
+        f"{report['sr_provisional']} frames shown before their successor came, {latency['p50']:.0f}"
+        " ms p50"
+    )
     return [("provisional", shown)]
 
 
 def _raw_frames(report: Mapping[str, Any]) -> str:
-    """Count the exposures: those that came, and every kind of those that are not where they belong."""
+    """Count the exposures: those that came, and every kind of those that are not where they
+    belong.
+    """
     rare = (("raw_repeated", "twice or too late"), ("raw_aside", "without a place"))
     said = [
         f"{report['raw_frames']} received",
@@ -113,13 +139,22 @@ def _raw_frames(report: Mapping[str, Any]) -> str:
 
 def _rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     steps = ", ".join(f"{name} {t['p50']:.1f}" for name, t in report["steps_ms"].items())
-    measured = [("SR frames", f"{report['recon_frames']} measured, {report['groups_dropped']} groups dropped")]
+    measured = [
+        (
+            "SR frames",
+            f"{report['recon_frames']} measured, {report['groups_dropped']} groups dropped",
+        )
+    ]
     rows = [
         ("raw frames", _raw_frames(report)),
         *(_predictions(report) if report["engine"] else measured),
         *_superposition(report),
         ("steps", f"{steps} ms" if steps else "none"),
-        ("engine", ", ".join(f"{e} on {report['backend'][n]}" for n, e in report["engine"].items()) or "none"),
+        (
+            "engine",
+            ", ".join(f"{e} on {report['backend'][n]}" for n, e in report["engine"].items())
+            or "none",
+        ),
     ]
     if report.get("store"):
         rows.append(("store", escape(str(report["store"]))))

@@ -1,4 +1,6 @@
-"""A plan file of useq, read within limits: what no microscope can do is refused before anything is counted or moved.
+"""A plan file of useq, read within limits.
+
+What no microscope can do is refused before anything is counted or moved.
 
 Owns the reading and the limits of its numbers. Which plans livesr runs is said in `experiment.py`.
 """
@@ -19,7 +21,9 @@ from livesr.cli.options import MAX_EXPOSURE_MS
 if TYPE_CHECKING:
     from useq import MDASequence
 
-MAX_TIME_POINTS: Final = 10_000_000  # a day at 100 frames/s; useq lists them before the first exposure
+MAX_TIME_POINTS: Final = (
+    10_000_000  # a day at 100 frames/s; useq lists them before the first exposure
+)
 MAX_PLANES: Final = 10_000
 MAX_INTERVAL_S: Final = 1e6
 MAX_DURATION_S: Final = 1e9
@@ -34,7 +38,8 @@ def read_plan(path: Path) -> MDASequence:
     Raises
     ------
     ConfigError
-        If it cannot be read, is no plan, has a key that useq does not know, or asks for what no microscope does.
+        If it cannot be read, is no plan, has a key that useq does not know, or asks for what no
+        microscope does.
     """
     from useq import MDASequence
 
@@ -49,12 +54,16 @@ def read_plan(path: Path) -> MDASequence:
     except ValidationError as e:
         problem = e.errors()[0]
         where = ".".join(str(part) for part in problem["loc"][:2]) or "the plan"
-        raise ConfigError(f"{path} is no useq plan: {where}: {problem['msg'].removeprefix('Value error, ')}.") from e
+        raise ConfigError(
+            f"{path} is no useq plan: {where}: {problem['msg'].removeprefix('Value error, ')}."
+        ) from e
     except ConfigError:
         raise
     except Exception as e:  # useq's validators raise whatever they stumble over
         reason = next(iter(str(e).splitlines()), type(e).__name__)[:300]
-        raise ConfigError(f"{path} is no plan: {reason}. It is YAML or JSON as useq writes it.") from e
+        raise ConfigError(
+            f"{path} is no plan: {reason}. It is YAML or JSON as useq writes it."
+        ) from e
     _check_keys(data, MDASequence, path)
     for sequence in (plan, *_inner(plan)):
         _check_times(sequence.time_plan, path)
@@ -63,19 +72,33 @@ def read_plan(path: Path) -> MDASequence:
 
 
 def _check_numbers(data: Any, path: Path) -> None:
-    """Refuse numbers that are none, or that would take for ever; how often they are needed is checked later."""
+    """Refuse numbers that are none, or that would take for ever.
+
+    How often they are needed is checked later.
+    """
     for place, value in _numbers(data):
         key = next((part for part in reversed(place.split(".")) if not part.isdigit()), "")
         most = _LONGEST.get(key, _MOST)
         if not abs(value) <= most:  # also what is not a number
-            raise ConfigError(f"{path}: {place} is {value:g}; expected a number of at most {most:g}.")
+            raise ConfigError(
+                f"{path}: {place} is {value:g}; expected a number of at most {most:g}."
+            )
 
 
 def _numbers(data: Any, place: str = "") -> Iterator[tuple[str, float]]:
-    """Every number in plain values, with its place; those of metadata are the user's own and ask for nothing."""
+    """Every number in plain values, with its place.
+
+    Those of metadata are the user's own and ask for nothing.
+    """
     if isinstance(data, int | float) and not isinstance(data, bool):
         yield place or "the plan", _finite(data)
-    items = data.items() if isinstance(data, Mapping) else enumerate(data) if isinstance(data, list) else ()
+    items = (
+        data.items()
+        if isinstance(data, Mapping)
+        else enumerate(data)
+        if isinstance(data, list)
+        else ()
+    )
     for key, inner in items:
         if key != "metadata":
             yield from _numbers(inner, f"{place}.{key}" if place else str(key))
@@ -92,7 +115,9 @@ def _check_keys(data: Any, model: Any, path: Path) -> None:
     """Refuse names that useq does not know: it leaves them out without a word."""
     for key in data if isinstance(data, Mapping) else ():
         if key not in model.model_fields:
-            raise ConfigError(f"{path}: unknown key {key!r}.{suggestion(str(key), list(model.model_fields))}")
+            raise ConfigError(
+                f"{path}: unknown key {key!r}.{suggestion(str(key), list(model.model_fields))}"
+            )
 
 
 def _inner(plan: MDASequence) -> Iterator[MDASequence]:
@@ -110,22 +135,26 @@ def _check_times(time_plan: Any, path: Path) -> None:
         try:
             interval_s, points = float(phase.interval.total_seconds()), points + int(phase.loops)
         except ArithmeticError:  # one loop, or no interval
-            interval_s, points = 0.0, points + int(getattr(phase, "__dict__", {}).get("loops", MAX_TIME_POINTS + 1))
+            interval_s, points = (
+                0.0,
+                points + int(getattr(phase, "__dict__", {}).get("loops", MAX_TIME_POINTS + 1)),
+            )
         duration_s = float(phase.duration.total_seconds()) if hasattr(phase, "duration") else 0.0
         if points > MAX_TIME_POINTS:
             raise too_many_time_points(points, f"{path}: its time_plan")
         if not (0 <= interval_s <= MAX_INTERVAL_S and 0 <= duration_s <= MAX_DURATION_S):
             raise ConfigError(
-                f"{path}: time_plan has an interval of {interval_s:g} s and lasts {duration_s:g} s; expected at most "
-                f"{MAX_INTERVAL_S:g} s from one time point to the next and {MAX_DURATION_S:g} s in all."
+                f"{path}: time_plan has an interval of {interval_s:g} s and lasts {duration_s:g} s;"
+                f" expected at most {MAX_INTERVAL_S:g} s from one time point to the next and"
+                f" {MAX_DURATION_S:g} s in all."
             )
 
 
 def too_many_time_points(n: float, what: str = "The run") -> ConfigError:
     """Return the refusal of a run with `n` time points."""
     return ConfigError(
-        f"{what} would have {n:.3g} time points; at most {MAX_TIME_POINTS:,} can be planned: give less --frames or "
-        "--duration, or a longer --interval."
+        f"{what} would have {n:.3g} time points; at most {MAX_TIME_POINTS:,} can be planned: give"
+        " less --frames or --duration, or a longer --interval."
     )
 
 
@@ -139,6 +168,6 @@ def _check_stack(z_plan: Any, path: Path) -> None:
         planes = 0
     if not 1 <= planes <= MAX_PLANES:
         raise ConfigError(
-            f"{path}: z_plan {z_plan.model_dump(exclude_defaults=True)} makes no stack of 1 to {MAX_PLANES} planes: "
-            "check its range and its step, both in um."
+            f"{path}: z_plan {z_plan.model_dump(exclude_defaults=True)} makes no stack of 1 to"
+            f" {MAX_PLANES} planes: check its range and its step, both in um."
         )

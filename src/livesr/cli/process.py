@@ -1,4 +1,6 @@
-"""`livesr process INPUT`: a run computed offline, from the raw frames of a store or of any recording."""
+"""`livesr process INPUT`: a run computed offline, from the raw frames of a store or of any
+recording.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ from livesr.cli.output import JSON, console, print_json
 if TYPE_CHECKING:
     from rich.console import Console
 
-Precision = Annotated[str, typer.Option(help="auto (that of the live run), int8, bf16, f16 or f32.")]
+Precision = Annotated[
+    str, typer.Option(help="auto (that of the live run), int8, bf16, f16 or f32.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -27,10 +31,14 @@ def register(app: typer.Typer) -> None:
 def process(
     source: Annotated[
         Path,
-        typer.Argument(metavar="INPUT", help="Store that a run left, or TIFF, OME-Zarr, MRC, NDTiff of raw frames."),
+        typer.Argument(
+            metavar="INPUT",
+            help="Store that a run left, or TIFF, OME-Zarr, MRC, NDTiff of raw frames.",
+        ),
     ],
     rig: Annotated[
-        str | None, typer.Option(help="rig.yaml, its folder or a name; needed for all but a store of livesr.")
+        str | None,
+        typer.Option(help="rig.yaml, its folder or a name; needed for all but a store of livesr."),
     ] = None,
     engine: options.Engine = None,
     upscale: options.Upscale = None,
@@ -49,7 +57,8 @@ def process(
 ) -> None:
     """Reconstruct and separate raw frames from a disk, nothing skipped, into a new store.
 
-    A store brings its rig, engine, backend and normalisation along: the result is that of the live run.
+    A store brings its rig, engine, backend and normalisation along: the result is that of the live
+    run.
 
     [dim]Example:[/] livesr process run.ome.zarr --store again.ome.zarr
     """
@@ -59,7 +68,9 @@ def process(
 
     out = console(quiet=as_json)
     config = load_rig(rig) if rig else None
-    raw = raw_input(source, config, engine, upscale, how=ReadAs(axes, channel, pixel_size, origin, interval))
+    raw = raw_input(
+        source, config, engine, upscale, how=ReadAs(axes, channel, pixel_size, origin, interval)
+    )
     target = store or source.with_name(f"{source.name.partition('.')[0]}_processed.ome.zarr")
     with progress(out, "frames") as show:
         report = process_raw(
@@ -75,9 +86,12 @@ def process(
     for warning in report["warnings"]:
         out.print(f"[yellow]{escape(warning)}[/]")
     counts = (
-        f"{report['recon_frames']} reconstructed, {report['sr_frames']} separated, {report['sr_fps']:.1f} SR frames/s"
+        f"{report['recon_frames']} reconstructed, {report['sr_frames']} separated,"
+        f" {report['sr_fps']:.1f} SR frames/s"
     )
-    out.print(f"{report['raw_frames']} raw frames, {counts}: [bold]{escape(str(report['store']))}[/]")
+    out.print(
+        f"{report['raw_frames']} raw frames, {counts}: [bold]{escape(str(report['store']))}[/]"
+    )
     if as_json:
         print_json(report)
 
@@ -85,7 +99,13 @@ def process(
 @contextmanager
 def progress(out: Console, what: str) -> Iterator[Callable[[int, int], None]]:
     """Show a bar; give the function that moves it, (done, total)."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn(what), TimeRemainingColumn())
     with Progress(*columns, console=out, transient=True) as shown:

@@ -1,4 +1,6 @@
-"""`livesr quantise ENGINE`: convolutions in eight bits, for twice the speed where memory and arithmetic allow."""
+"""`livesr quantise ENGINE`: convolutions in eight bits, for twice the speed where memory and
+arithmetic allow.
+"""
 
 from __future__ import annotations
 
@@ -28,17 +30,31 @@ def quantise(
     engine: Annotated[str, typer.Argument(help="Engine: a name or a folder, which is written to.")],
     pairs: Annotated[
         Path | None,
-        typer.Option(help="Folder of pairs (pairs-validation of a training run) to calibrate on; without, simulated."),
+        typer.Option(
+            help=(
+                "Folder of pairs (pairs-validation of a training run) to calibrate on; without,"
+                " simulated."
+            )
+        ),
     ] = None,
     n: Annotated[
         int,
-        typer.Option("-n", min=4, max=1_000_000, help="Pairs: half of them to calibrate on, half to measure the loss."),
+        typer.Option(
+            "-n",
+            min=4,
+            max=1_000_000,
+            help="Pairs: half of them to calibrate on, half to measure the loss.",
+        ),
     ] = 48,
     max_loss: Annotated[
-        float, typer.Option(min=0.0, max=2.0, callback=options.finite, help="Mean PCC that may be lost.")
+        float,
+        typer.Option(min=0.0, max=2.0, callback=options.finite, help="Mean PCC that may be lost."),
     ] = 0.005,
     threads: Annotated[
-        int, typer.Option(min=0, max=options.MAX_THREADS, help="Threads of the runtime; 0 leaves it the choice.")
+        int,
+        typer.Option(
+            min=0, max=options.MAX_THREADS, help="Threads of the runtime; 0 leaves it the choice."
+        ),
     ] = 0,
     as_json: JSON = False,
 ) -> None:
@@ -71,8 +87,9 @@ def quantise(
             threads=threads,
         )
     terminal.print(
-        f"{loaded.manifest.id}: {done.convolutions} convolutions in int8, {len(done.in_float)} put back; mean PCC on "
-        f"{len(frames[1::2])} other frames {done.pcc:.4f} in f32, {done.pcc_int8:.4f} in int8."
+        f"{loaded.manifest.id}: {done.convolutions} convolutions in int8, {len(done.in_float)} put"
+        f" back; mean PCC on {len(frames[1::2])} other frames {done.pcc:.4f} in f32,"
+        f" {done.pcc_int8:.4f} in int8."
     )
     if as_json:
         print_json(
@@ -94,7 +111,9 @@ def _simulated(engine: Engine, n: int, terminal: Console) -> tuple[Pairs, str]:
 
     with Progress(console=terminal, transient=True) as bars:
         task = bars.add_task("simulating", total=n)
-        return simulated_pairs(engine, n, _SEED, progress=lambda done: bars.update(task, completed=done))
+        return simulated_pairs(
+            engine, n, _SEED, progress=lambda done: bars.update(task, completed=done)
+        )
 
 
 def _folder(folder: Path, n: int, engine: Engine) -> tuple[Pairs, str]:

@@ -20,13 +20,19 @@ def register(app: typer.Typer) -> None:
 def repair(
     store: Annotated[Path, typer.Argument(help="OME-Zarr that a killed run left.")],
     quick: Annotated[
-        bool, typer.Option("--quick", help="Look at the index of every file only; do not decode the pictures.")
+        bool,
+        typer.Option(
+            "--quick", help="Look at the index of every file only; do not decode the pictures."
+        ),
     ] = False,
     as_json: JSON = False,
 ) -> None:
-    """Make a store readable and consistent after its process was killed or its disk failed; no picture is deleted.
+    """Make a store readable and consistent after its process was killed or its disk failed.
 
-    Ends with 1 if something could not be repaired, or if pictures are gone from the middle of the store; the rest is repaired.
+    No picture is deleted.
+
+    Ends with 1 if something could not be repaired, or if pictures are gone from the middle of the
+    store; the rest is repaired.
 
     [dim]Example:[/] livesr repair run.ome.zarr
     """
@@ -60,6 +66,16 @@ def _summary(report: dict[str, Any]) -> str:
     if not report["changed"] and not (report["lacking"] or report["damage"] or report["problems"]):
         return "The store is fine: nothing was touched."
     if not report["changed"]:
-        return f"Nothing is left to repair, but the store is not whole. What is there: [bold]livesr check {store}[/]"
-    aside = f" Unreadable files are kept in {store}: {escape(', '.join(report['torn']))}." if report["torn"] else ""
-    return f"The store is repaired.{aside} Predictions that are missing: [bold]livesr backfill {store}[/]"
+        return (
+            "Nothing is left to repair, but the store is not whole. What is there: [bold]livesr"
+            f" check {store}[/]"
+        )
+    aside = (
+        f" Unreadable files are kept in {store}: {escape(', '.join(report['torn']))}."
+        if report["torn"]
+        else ""
+    )
+    return (
+        f"The store is repaired.{aside} Predictions that are missing: [bold]livesr backfill"
+        f" {store}[/]"
+    )

@@ -12,34 +12,54 @@ from livesr.cli.output import JSON, console, print_json, run_table, score_table
 
 Positions = Annotated[
     str | None,
-    typer.Option(help='Stage positions "x,y[,z[,name]];..." in um, or a text file with one a line.'),
+    typer.Option(
+        help='Stage positions "x,y[,z[,name]];..." in um, or a text file with one a line.'
+    ),
 ]
 Z = Annotated[
     str | None,
-    typer.Option("--z", help="Planes in um: range:step around each position, or first..last:step of the focus drive."),
+    typer.Option(
+        "--z",
+        help=(
+            "Planes in um: range:step around each position, or first..last:step of the focus drive."
+        ),
+    ),
 ]
-Channels = Annotated[str | None, typer.Option(help="Channels of rig.yaml to acquire, as 488,561; all without.")]
+Channels = Annotated[
+    str | None, typer.Option(help="Channels of rig.yaml to acquire, as 488,561; all without.")
+]
 Superpose = Annotated[
     str | None,
     typer.Option(
-        help="Channels to acquire one after the other, add, separate again and score, as 488,561,640 or 488=1,561=0.5,640=1 "
-        "(brightness in the sum); in the order of the engine's structures."
+        help=(
+            "Channels to acquire one after the other, add, separate again and score, as 488,561,640"
+            " or 488=1,561=0.5,640=1 (brightness in the sum); in the order of the engine's"
+            " structures."
+        )
     ),
 ]
 Pairs = Annotated[
-    Path | None, typer.Option(help="Folder that keeps the superposed channels as livesr train reads them.")
+    Path | None,
+    typer.Option(help="Folder that keeps the superposed channels as livesr train reads them."),
 ]
 Plan = Annotated[
-    Path | None, typer.Option(help="A useq plan (YAML or JSON) instead; livesr adds the raw frames of SIM.")
+    Path | None,
+    typer.Option(help="A useq plan (YAML or JSON) instead; livesr adds the raw frames of SIM."),
 ]
 Replay = Annotated[
     Path | None,
     typer.Option(
-        help="Store, TIFF, OME-Zarr, MRC or NDTiff whose raw frames are run as if RIG's camera exposed them now."
+        help=(
+            "Store, TIFF, OME-Zarr, MRC or NDTiff whose raw frames are run as if RIG's camera"
+            " exposed them now."
+        )
     ),
 ]
 Rate = Annotated[
-    str, typer.Option(help="Of a replay: recorded, max (as fast as frames can be taken), or exposures a second.")
+    str,
+    typer.Option(
+        help="Of a replay: recorded, max (as fast as frames can be taken), or exposures a second."
+    ),
 ]
 
 
@@ -49,7 +69,9 @@ def register(app: typer.Typer) -> None:
 
 
 def run(
-    rig: Annotated[str, typer.Argument(help="rig.yaml, its folder, or a name in hardware_configs.")],
+    rig: Annotated[
+        str, typer.Argument(help="rig.yaml, its folder, or a name in hardware_configs.")
+    ],
     frames: options.Frames = None,
     duration: options.Duration = None,
     engine: options.Engine = None,
@@ -88,11 +110,15 @@ def run(
     origin: options.Origin = None,
     as_json: JSON = False,
 ) -> None:
-    """Acquire on a rig: reconstruct, separate, store and publish live. With --replay, a recording takes the camera's place.
+    """Acquire on a rig: reconstruct, separate, store and publish live.
 
-    [dim]Example:[/] livesr run virtual_sim --frames 100 --store run.ome.zarr --publish tcp://127.0.0.1:5555
+    With --replay, a recording takes the camera's place.
 
-    [dim]Example:[/] livesr run my_rig --positions "0,0;250,80" --z 3:0.5 --duration 3600 --interval 60 --store night.ome.zarr
+    [dim]Example:[/] livesr run virtual_sim --frames 100 --store run.ome.zarr --publish
+    tcp://127.0.0.1:5555
+
+    [dim]Example:[/] livesr run my_rig --positions "0,0;250,80" --z 3:0.5 --duration 3600 --interval
+    60 --store night.ome.zarr
 
     [dim]Example:[/] livesr run my_rig --replay raw.tif --rate recorded --view
     """
@@ -110,13 +136,18 @@ def run(
     experiment = Experiment(frames, duration, interval, positions, z, channels, plan)
     if replay and any(value is not None for value in (duration, positions, z, channels, plan)):
         raise typer.BadParameter(
-            "--duration, --positions, --z, --channels and --plan describe an acquisition, and a recording has its own: "
-            "use --frames to end it early."
+            "--duration, --positions, --z, --channels and --plan describe an acquisition, and a"
+            " recording has its own: use --frames to end it early."
         )
     if not replay:
-        planned = plan_of(experiment, config, exposure_ms)  # a typo must not cost the start of a microscope
+        planned = plan_of(
+            experiment, config, exposure_ms
+        )  # a typo must not cost the start of a microscope
         acquired = [c.config for c in planned.channels]
-        engine, upscale = config.for_channel(engine, acquired), config.for_channel(upscale, acquired)
+        engine, upscale = (
+            config.for_channel(engine, acquired),
+            config.for_channel(upscale, acquired),
+        )
     request = session.Request(
         rig=config,
         experiment=experiment,
@@ -161,7 +192,9 @@ def _superposed(text: str) -> tuple[list[str], list[float]]:
     """Read channels and weights from ``488,561=0.5,640``."""
     parts = [part.partition("=") for part in text.split(",")]
     try:
-        return [name.strip() for name, _, _ in parts], [float(weight) if weight else 1.0 for _, _, weight in parts]
+        return [name.strip() for name, _, _ in parts], [
+            float(weight) if weight else 1.0 for _, _, weight in parts
+        ]
     except ValueError:
         raise typer.BadParameter(
             f"--superpose is {text!r}; expected channels, as 488,561,640 or 488=1,561=0.5."
@@ -176,4 +209,6 @@ def _rate(text: str) -> float | Literal["recorded", "max"]:
     try:
         return float(text)
     except ValueError:
-        raise typer.BadParameter(f"--rate is {text!r}; expected recorded, max, or exposures a second.") from None
+        raise typer.BadParameter(
+            f"--rate is {text!r}; expected recorded, max, or exposures a second."
+        ) from None

@@ -26,15 +26,17 @@ STRUCTURES = {"Microtubules": "microtubules", "ER": "er", "Lysosomes": "lysosome
 
 
 def require_truth(rig: RigConfig) -> None:
-    """Raise ConfigError unless the virtual rig knows the truth of everything that the rig's engines separate."""
+    """Raise ConfigError unless the virtual rig knows the truth of everything that the rig's engines
+    separate.
+    """
     from livesr.live.inference.engine import load_engine
 
     engines = [channel.separate for channel in rig.channels.values() if channel.separate]
     names = [name for engine in engines for name in load_engine(engine).manifest.channel_names]
     if not names or not STRUCTURES.keys() >= set(names):
         raise ConfigError(
-            f"The virtual rig has no truth for {', '.join(names) or 'a run without engine'}; it knows "
-            f"{', '.join(STRUCTURES)}. Leave --picture out, or choose another engine."
+            f"The virtual rig has no truth for {', '.join(names) or 'a run without engine'}; it"
+            f" knows {', '.join(STRUCTURES)}. Leave --picture out, or choose another engine."
         )
 
 
@@ -56,10 +58,12 @@ class TruthScore:
             self._kept.append(frame)
 
     def compute(self, core: CMMCorePlus, labels: Sequence[str]) -> dict[str, dict[str, float]]:
-        """Return ``{channel: {pcc, ssim, nrmse, input_pcc}}``, means over the kept frames; {} on a rig without a truth.
+        """Return ``{channel: {pcc, ssim, nrmse, input_pcc}}``, means over the kept frames.
 
-        The truth is the structure alone, noise-free, at the SIM passband. `input_pcc` is what the measurement itself
-        would score as that channel.
+        {} on a rig without a truth.
+
+        The truth is the structure alone, noise-free, at the SIM passband. `input_pcc` is what the
+        measurement itself would score as that channel.
         """
         from livesr.evaluation.metrics import score
 
@@ -73,42 +77,64 @@ class TruthScore:
                 scores.setdefault(label, []).append((s.pcc, s.ssim, s.nrmse, as_input.pcc))
         names = ("pcc", "ssim", "nrmse", "input_pcc")
         return {
-            label: {n: round(float(v), 4) for n, v in zip(names, np.mean(values, axis=0), strict=True)}
+            label: {
+                n: round(float(v), 4) for n, v in zip(names, np.mean(values, axis=0), strict=True)
+            }
             for label, values in scores.items()
         }
 
-    def picture(self, core: CMMCorePlus, channel: Mapping[str, Any], path: Path, crop: int = 320) -> None:
-        """Write a PNG: measurement, composite, the channels, and the truth of each; the middle frame of those kept."""
+    def picture(
+        self, core: CMMCorePlus, channel: Mapping[str, Any], path: Path, crop: int = 320
+    ) -> None:
+        """Write a PNG: measurement, composite, the channels, and the truth of each.
+
+        The middle frame of those kept.
+        """
         from livesr.viewer.composite import ChannelView, PanelLabel, composite, grayscale, panel
 
         if not self._kept:
             raise RunError(
-                "No separated frame came that could be drawn: the network skipped them all. Try --policy complete."
+                "No separated frame came that could be drawn: the network skipped them all. Try"
+                " --policy complete."
             )
         frame, truths = list(self._with_truth(core))[len(self._kept) // 2]
         colors = dict(zip(channel["labels"], channel["colors"], strict=True))
         cut = _centre(frame.channels.shape[1:], crop)
-        truth = np.stack([np.clip(truths[STRUCTURES[n]], 0, 65535) for n in colors]).astype(np.uint16)
-        views = [ChannelView(c, w, 0.8) for c, w in zip(colors.values(), frame.display, strict=True)]
+        truth = np.stack([np.clip(truths[STRUCTURES[n]], 0, 65535) for n in colors]).astype(
+            np.uint16
+        )
+        views = [
+            ChannelView(c, w, 0.8) for c, w in zip(colors.values(), frame.display, strict=True)
+        ]
         highs = [float(np.percentile(t, 99.8)) for t in truth]
-        true_views = [ChannelView(c, (0, high), 0.8) for c, high in zip(colors.values(), highs, strict=True)]
+        true_views = [
+            ChannelView(c, (0, high), 0.8) for c, high in zip(colors.values(), highs, strict=True)
+        ]
         measured = np.clip(frame.source.image + 1000, 0, 65535).astype(np.uint16)
         low, high = np.percentile(measured[cut], (1, 99.8))
         images = [
             grayscale(measured[cut], (low, high)),
             composite(np.ascontiguousarray(frame.channels[:, *cut]), views),
         ]
-        labels = [PanelLabel("SIM reconstruction", "measurement"), PanelLabel("Separated", "prediction")]
+        labels = [
+            PanelLabel("SIM reconstruction", "measurement"),
+            PanelLabel("Separated", "prediction"),
+        ]
         images.append(composite(np.ascontiguousarray(truth[:, *cut]), true_views))
         labels.append(PanelLabel("Simulated truth", "ground truth"))
-        for kind, stack, shown in (("prediction", frame.channels, views), ("ground truth", truth, true_views)):
+        for kind, stack, shown in (
+            ("prediction", frame.channels, views),
+            ("ground truth", truth, true_views),
+        ):
             for i, (name, color) in enumerate(colors.items()):
                 images.append(composite(np.ascontiguousarray(stack[i : i + 1, *cut]), [shown[i]]))
                 labels.append(PanelLabel(name, kind, color))  # type: ignore[arg-type]
         path.parent.mkdir(parents=True, exist_ok=True)
         panel(images, labels, channel["pixel_size_um"], columns=3, tile=320).save(path)
 
-    def _with_truth(self, core: CMMCorePlus) -> Iterator[tuple[MulticolorFrame, dict[str, NDArray[np.float32]]]]:
+    def _with_truth(
+        self, core: CMMCorePlus
+    ) -> Iterator[tuple[MulticolorFrame, dict[str, NDArray[np.float32]]]]:
         """Yield the kept frames in order of time, each with the truth at the time that it shows."""
         from livesr.simulation.rig import find_camera
 

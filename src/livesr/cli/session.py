@@ -70,22 +70,23 @@ def load_core(request: Request) -> CMMCorePlus:
     Raises
     ------
     UsageError
-        If Micro-Manager refuses the configuration, or, before any device moves, if it, an engine or a correction map is not
-        there.
+        If Micro-Manager refuses the configuration, or, before any device moves, if it, an engine or
+        a correction map is not there.
     """
     from livesr.live.sources.triggered import follow_trigger
 
     if not request.rig.cfg_path.is_file():
         raise ConfigError(
-            f"{request.rig.folder / 'rig.yaml'} names {request.rig.micromanager!r}, which is not beside it: put "
-            "Micro-Manager's configuration there. Only recordings do without."
+            f"{request.rig.folder / 'rig.yaml'} names {request.rig.micromanager!r}, which is not"
+            " beside it: put Micro-Manager's configuration there. Only recordings do without."
         )
     _check_files(request)
     if request.rig.core == "unicore":
         from pymmcore_plus.experimental.unicore import UniMMCore as Core
     else:
         from pymmcore_plus import CMMCorePlus as Core  # type: ignore[assignment]
-    # Importing pymmcore-plus sets the root logger to DEBUG: every library would then build records that nobody reads.
+    # Importing pymmcore-plus sets the root logger to DEBUG: every library would then build records
+    # that nobody reads.
     logging.getLogger().setLevel(logging.WARNING)
     try:
         core = Core()
@@ -98,32 +99,39 @@ def load_core(request: Request) -> CMMCorePlus:
     except Exception as e:  # whatever a device adapter raises while it starts
         reason = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
         raise ConfigError(
-            f"Micro-Manager cannot load {request.rig.cfg_path}: {reason} "
-            "Check that the hardware is on, or install the demo adapters with pip install 'livesr[demo]'."
+            f"Micro-Manager cannot load {request.rig.cfg_path}: {reason} Check that the hardware is"
+            " on, or install the demo adapters with pip install 'livesr[demo]'."
         ) from e
     _check_devices(core)
     return core
 
 
 def _check_devices(core: CMMCorePlus) -> None:
-    """Refuse a core with a device that failed to start: of a device in Python, only the log says so."""
+    """Refuse a core with a device that failed to start.
+
+    Of a device in Python, only the log says so.
+    """
     from pymmcore_plus import DeviceInitializationState, Keyword
 
     failed = [
         device
         for device in core.getLoadedDevices()
         if device != str(Keyword.CoreDevice)
-        and core.getDeviceInitializationState(device) == DeviceInitializationState.InitializationFailed
+        and core.getDeviceInitializationState(device)
+        == DeviceInitializationState.InitializationFailed
     ]
     if failed:
         raise ConfigError(
-            f"{', '.join(failed)} could not be started: the log of pymmcore-plus says why. Check the device's properties in "
-            "rig.cfg, and that it is on."
+            f"{', '.join(failed)} could not be started: the log of pymmcore-plus says why. Check"
+            " the device's properties in rig.cfg, and that it is on."
         )
 
 
 def _check_files(request: Request) -> None:
-    """Read engines and correction maps, look for the backend: a typo must not cost the start of a microscope."""
+    """Read engines and correction maps, look for the backend.
+
+    A typo must not cost the start of a microscope.
+    """
     from livesr.live.correct import check_maps
     from livesr.live.inference.backend import BACKENDS
     from livesr.live.inference.engine import load_engine
@@ -132,7 +140,9 @@ def _check_files(request: Request) -> None:
     rig = request.rig.with_engine(request.engine) if request.engine else request.rig
     rig = rig.with_engine(request.upscale, "upscale") if request.upscale else rig
     check_maps(rig)
-    used = [rig.channel(name) for name in rig.channels] + ([rig.superposed] if rig.superpose else [])
+    used = [rig.channel(name) for name in rig.channels] + (
+        [rig.superposed] if rig.superpose else []
+    )
     for channel in used:
         for engine in (channel.upscale, channel.separate):
             if engine:
@@ -143,7 +153,10 @@ def _check_files(request: Request) -> None:
 
 @contextmanager
 def _configuration(request: Request) -> Iterator[Path]:
-    """Give the configuration to load: the rig's own, or a passing copy in which pre-init properties are replaced."""
+    """Give the configuration to load.
+
+    The rig's own, or a passing copy in which pre-init properties are replaced.
+    """
     if not request.properties:
         yield request.rig.cfg_path
         return
@@ -162,12 +175,15 @@ def _configuration(request: Request) -> Iterator[Path]:
 
 
 def acquire(request: Request, core: CMMCorePlus, console: Console) -> dict[str, Any]:
-    """Run the acquisition and return its report; the first Ctrl-C ends it cleanly, the second at once.
+    """Run the acquisition and return its report.
+
+    The first Ctrl-C ends it cleanly, the second at once.
 
     Raises
     ------
     LiveSRError
-        If it cannot start. A run that had to end early returns its report, with ``error`` and ``exit_code`` in it.
+        If it cannot start. A run that had to end early returns its report, with ``error`` and
+        ``exit_code`` in it.
     """
     from livesr.live.plugin import LiveSR
 
@@ -209,7 +225,9 @@ def acquire(request: Request, core: CMMCorePlus, console: Console) -> dict[str, 
     )
 
 
-def replay(request: Request, recording: Path, how: ReadAs, rate: Rate, console: Console) -> dict[str, Any]:
+def replay(
+    request: Request, recording: Path, how: ReadAs, rate: Rate, console: Console
+) -> dict[str, Any]:
     """Run a recording as `acquire` runs a camera; no core is loaded.
 
     Raises
@@ -249,13 +267,24 @@ def replay(request: Request, recording: Path, how: ReadAs, rate: Rate, console: 
         per_s = rate / session.rig.max_raw_frames if isinstance(rate, float) else None
         console.print(*session.promises(per_s), sep="\n")
 
-    return _conduct(session, request, console, session.run, session.stop, announce=announce, frames=session.frames)
+    return _conduct(
+        session,
+        request,
+        console,
+        session.run,
+        session.stop,
+        announce=announce,
+        frames=session.frames,
+    )
 
 
 def _address(request: Request) -> str | None:
     """Where to publish; a preview needs an address whether one is asked for or not."""
     if (request.keys or request.insecure) and not (request.publish or request.view):
-        raise ConfigError("--keys and --insecure say how a run is published, and nothing says where: add --publish.")
+        raise ConfigError(
+            "--keys and --insecure say how a run is published, and nothing says where: add"
+            " --publish."
+        )
     return request.publish or ("tcp://127.0.0.1:*" if request.view else None)
 
 
@@ -299,13 +328,18 @@ def _announce(planned: Extent, session: LiveSR, console: Console) -> None:
         console.print(escape(warning), style="yellow")
     if nbytes and session.store and nbytes > (free := free_bytes(session.store)):
         console.print(
-            f"The disk has {free / 1e9:.3g} GB: unless compression makes up for the rest, the run ends when it is full.",
+            f"The disk has {free / 1e9:.3g} GB: unless compression makes up for the rest, the run"
+            " ends when it is full.",
             style="yellow",
         )
 
 
 def _work_and_watch(
-    work: Callable[[], object], cancel: Callable[[], object], session: LiveSR | Replay, frames: int, console: Console
+    work: Callable[[], object],
+    cancel: Callable[[], object],
+    session: LiveSR | Replay,
+    frames: int,
+    console: Console,
 ) -> bool:
     """Work in a thread, show progress here; return whether Ctrl-C ended it."""
     failure: list[Exception] = []
@@ -332,10 +366,14 @@ def _work_and_watch(
                 if interrupted:
                     raise
                 interrupted = True
-                console.print("Stopping: what was acquired is being finished. Ctrl-C again abandons it.")
+                console.print(
+                    "Stopping: what was acquired is being finished. Ctrl-C again abandons it."
+                )
                 cancel()
     if failure and session.error is None:  # before the session is left: the report must say it
-        session.fail(RunError(f"The acquisition ended with an error of the camera or core: {failure[0]}."))
+        session.fail(
+            RunError(f"The acquisition ended with an error of the camera or core: {failure[0]}.")
+        )
     return interrupted
 
 

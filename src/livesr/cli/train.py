@@ -28,30 +28,47 @@ def train(
     recipe: Annotated[
         str, typer.Option(help="YAML file, or the name of a recipe of livesr.")
     ] = "imcsr-mt-er-lyso-light",
-    out: Annotated[Path, typer.Option(help="Folder of the run; an interrupted run continues there.")] = Path(
-        "runs/light"
-    ),
+    out: Annotated[
+        Path, typer.Option(help="Folder of the run; an interrupted run continues there.")
+    ] = Path("runs/light"),
     minutes: Annotated[
         float | None,
-        typer.Option(min=0.01, max=1e7, callback=options.finite, help="Training time, instead of the recipe's."),
+        typer.Option(
+            min=0.01,
+            max=1e7,
+            callback=options.finite,
+            help="Training time, instead of the recipe's.",
+        ),
     ] = None,
     steps: Annotated[
-        int | None, typer.Option(min=1, max=1_000_000_000, help="Training steps, instead of the recipe's minutes.")
+        int | None,
+        typer.Option(
+            min=1, max=1_000_000_000, help="Training steps, instead of the recipe's minutes."
+        ),
     ] = None,
     pairs: Annotated[
-        int | None, typer.Option(min=1, max=10_000_000, help="Training pairs, instead of the recipe's.")
+        int | None,
+        typer.Option(min=1, max=10_000_000, help="Training pairs, instead of the recipe's."),
     ] = None,
     validation: Annotated[
-        int | None, typer.Option(min=1, max=10_000_000, help="Validation pairs, instead of the recipe's.")
+        int | None,
+        typer.Option(min=1, max=10_000_000, help="Validation pairs, instead of the recipe's."),
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="Folder of the pairs, for several runs on the same ones; without, in --out.")
+        Path | None,
+        typer.Option(
+            help="Folder of the pairs, for several runs on the same ones; without, in --out."
+        ),
     ] = None,
     start: Annotated[
-        str | None, typer.Option(help="Finished run, weights or engine to begin with, instead of the recipe's.")
+        str | None,
+        typer.Option(
+            help="Finished run, weights or engine to begin with, instead of the recipe's."
+        ),
     ] = None,
     teacher: Annotated[
-        Path | None, typer.Option(help="Finished run of a larger network that this one learns from as well.")
+        Path | None,
+        typer.Option(help="Finished run of a larger network that this one learns from as well."),
     ] = None,
     for_minutes: Annotated[
         float | None,
@@ -63,9 +80,13 @@ def train(
             help="Stop after so many minutes with a checkpoint; the same command goes on.",
         ),
     ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda or auto, instead of the recipe's.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda or auto, instead of the recipe's.")
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, max=1024, help="Processes that simulate.")] = 2,
-    threads: Annotated[int | None, typer.Option(min=1, max=options.MAX_THREADS, help="Threads that train.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, max=options.MAX_THREADS, help="Threads that train.")
+    ] = None,
     as_json: JSON = False,
 ) -> None:
     """Make training pairs, train a network, validate it; resumes where it was interrupted.
@@ -84,9 +105,12 @@ def train(
     chosen = load_recipe(recipe)
     if teacher and not (teacher / "best.pt").is_file():
         raise ConfigError(
-            f"{teacher} holds no best.pt, so there is nothing to learn from. Give a finished training run."
+            f"{teacher} holds no best.pt, so there is nothing to learn from. Give a finished"
+            " training run."
         )
-    budget: dict[str, Any] = {"minutes": None, "steps": steps} if steps else {"minutes": minutes} if minutes else {}
+    budget: dict[str, Any] = (
+        {"minutes": None, "steps": steps} if steps else {"minutes": minutes} if minutes else {}
+    )
     given = {
         "threads": threads,
         "device": device,
@@ -94,7 +118,9 @@ def train(
         "teacher": str(teacher / "best.pt") if teacher else None,
     }
     budget |= {name: value for name, value in given.items() if value}
-    amounts = {name: value for name, value in (("train", pairs), ("validation", validation)) if value}
+    amounts = {
+        name: value for name, value in (("train", pairs), ("validation", validation)) if value
+    }
     chosen = chosen.model_copy(
         update={
             "data": chosen.data.model_copy(update=amounts),
@@ -114,7 +140,9 @@ class _SliceOver(Exception):  # noqa: N818 - no error: the time that the caller 
 class _Session:
     """One call of the command: pairs first, then training, within the slice."""
 
-    def __init__(self, recipe: Recipe, out: Path, data: Path, minutes: float | None, terminal: Console) -> None:
+    def __init__(
+        self, recipe: Recipe, out: Path, data: Path, minutes: float | None, terminal: Console
+    ) -> None:
         self._recipe, self._out, self._data, self._terminal = recipe, out, data, terminal
         self._until = time.monotonic() + 60 * minutes if minutes else None
         self._validation: dict[str, float] = {}
@@ -124,7 +152,9 @@ class _Session:
         from livesr.base.errors import ConfigError
 
         self._out.mkdir(parents=True, exist_ok=True)
-        (self._out / "recipe.json").write_text(self._recipe.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        (self._out / "recipe.json").write_text(
+            self._recipe.model_dump_json(indent=2) + "\n", encoding="utf-8"
+        )
         try:
             finished = self._train(*self._pairs(workers))
         except _SliceOver:
@@ -132,9 +162,16 @@ class _Session:
         except (ValueError, FileNotFoundError) as e:
             raise ConfigError(f"{e}.") from e
         command = f"livesr export {self._out} --out engines/{self._recipe.engine['id']}"
-        self._terminal.print(f"Done. Next: {command}" if finished else "The slice is over; the same command goes on.")
+        self._terminal.print(
+            f"Done. Next: {command}" if finished else "The slice is over; the same command goes on."
+        )
         log = str(self._out / "log.csv")
-        return {"out": str(self._out), "finished": finished, "validation": self._validation, "log": log}
+        return {
+            "out": str(self._out),
+            "finished": finished,
+            "validation": self._validation,
+            "log": log,
+        }
 
     def _train(self, train_pairs: TrainSource, validation_pairs: CachedPairs) -> bool:
         from livesr.training.trainer import Trainer
@@ -150,11 +187,13 @@ class _Session:
     def _show(self, progress: Progress) -> None:
         if progress.validation:
             self._validation.update(progress.validation)
-        numbers = "  ".join(f"{k} {v:.4f}" for k, v in {**progress.losses, **progress.validation}.items())
+        numbers = "  ".join(
+            f"{k} {v:.4f}" for k, v in {**progress.losses, **progress.validation}.items()
+        )
         waiting = f", {progress.waiting:.0%} waiting for them" if progress.waiting > 0.02 else ""
         self._terminal.print(
-            f"step {progress.step}  {numbers}  lr {progress.lr:.1e}  {progress.patches_per_s:.0f} patches/s{waiting}  "
-            f"{progress.minutes_left:.0f} min left"
+            f"step {progress.step}  {numbers}  lr {progress.lr:.1e}  {progress.patches_per_s:.0f}"
+            f" patches/s{waiting}  {progress.minutes_left:.0f} min left"
         )
 
     def _pairs(self, workers: int) -> tuple[TrainSource, CachedPairs]:
@@ -164,7 +203,10 @@ class _Session:
         from livesr.training.recombine import RecombinedPairs
         from livesr.training.sources import CachedPairs
 
-        data, folders = self._recipe.data, (self._data / "pairs-train", self._data / "pairs-validation")
+        data, folders = (
+            self._recipe.data,
+            (self._data / "pairs-train", self._data / "pairs-validation"),
+        )
         makers = (data.maker("train"), data.maker("validation"))
         numbers = ((data.train, data.seed), (data.validation, data.validation_seed))
         with Bars(console=self._terminal, transient=True) as bars:
@@ -181,4 +223,9 @@ class _Session:
         learned, validation = (CachedPairs(folder, window=window) for folder in folders)
         if not data.remixed:
             return learned, validation
-        return RecombinedPairs(learned, data.remixed, data.domain.brightness_ratio, data.domain.absent), validation
+        return (
+            RecombinedPairs(
+                learned, data.remixed, data.domain.brightness_ratio, data.domain.absent
+            ),
+            validation,
+        )

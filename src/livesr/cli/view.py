@@ -31,13 +31,19 @@ def view(
     source: Annotated[
         str, typer.Argument(help="Address that a run publishes on, or an OME-Zarr that a run left.")
     ] = "tcp://127.0.0.1:5555",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the page; 0 takes a free one.")] = 0,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port of the page; 0 takes a free one.")
+    ] = 0,
     host: Annotated[
         str,
-        typer.Option(help="Address to serve the page on; beyond this computer a link lets in one browser."),
+        typer.Option(
+            help="Address to serve the page on; beyond this computer a link lets in one browser."
+        ),
     ] = "127.0.0.1",
     browser: Annotated[bool, typer.Option(help="Open the browser.")] = True,
-    window: Annotated[bool, typer.Option("--window", help="A desktop window (ndv) instead of the browser.")] = False,
+    window: Annotated[
+        bool, typer.Option("--window", help="A desktop window (ndv) instead of the browser.")
+    ] = False,
     keys: options.ViewerKeysFolder = None,
     as_json: JSON = False,
 ) -> None:
@@ -52,7 +58,9 @@ def view(
             show_window(pairs)
         return
     out = console(quiet=as_json)
-    with preview(source, out, host=host, port=port, browser=browser and not as_json, keys=keys) as url:
+    with preview(
+        source, out, host=host, port=port, browser=browser and not as_json, keys=keys
+    ) as url:
         if as_json:
             print_json({"url": url, "source": source})
         while True:
@@ -83,13 +91,18 @@ def preview(
     browser: bool = True,
     keys: Path | None = None,
 ) -> Iterator[str]:
-    """Serve the page for `source` while the block runs; gives an address that lets in one browser."""
+    """Serve the page for `source` while the block runs.
+
+    Gives an address that lets in one browser.
+    """
     from livesr.viewer.browser.opening import opened
     from livesr.viewer.browser.server import PreviewServer
 
     with pairs_of(source, keys) as pairs, PreviewServer(pairs, host=host, port=port) as server:
-        every = host in {"0.0.0.0", "::"}  # noqa: S104 - every address of this computer, none of which a browser can open
-        links = _Links(server, socket.gethostname() if every else None, errors_console() if out.quiet else out)
+        every = host in {"0.0.0.0", "::"}  # noqa: S104 - compared, not bound
+        links = _Links(
+            server, socket.gethostname() if every else None, errors_console() if out.quiet else out
+        )
         if server.needs_invitation:
             out.print(f"Preview, for one browser: [bold]{links.shown}[/]", soft_wrap=True)
         else:

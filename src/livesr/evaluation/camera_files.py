@@ -1,4 +1,6 @@
-"""What a characterisation leaves behind: maps beside rig.yaml, values in it, and a picture to judge them by.
+"""What a characterisation leaves behind.
+
+Maps beside rig.yaml, values in it, and a picture to judge them by.
 
 Owns names, units and layout. Measures nothing.
 """
@@ -46,12 +48,16 @@ def summary(found: Characterisation) -> dict[str, Any]:
             "read_noise_rms_e": round(float(np.sqrt(np.mean(noise**2))) * gain, 3),
         }
     if found.flat is not None:
-        about["flat"] = [round(float(v), 4) for v in (found.flat[good].min(), found.flat[good].max())]
+        about["flat"] = [
+            round(float(v), 4) for v in (found.flat[good].min(), found.flat[good].max())
+        ]
     return about
 
 
 def save(found: Characterisation, rig: RigConfig, rig_file: Path, channel: str) -> list[Path]:
-    """Write the maps beside `rig_file` and name them in it; return the files. Everything else in it stays.
+    """Write the maps beside `rig_file` and name them in it.
+
+    Return the files. Everything else in it stays.
 
     Raises
     ------
@@ -63,7 +69,10 @@ def save(found: Characterisation, rig: RigConfig, rig_file: Path, channel: str) 
     unit = "electrons" if gain else "ADU"
     maps: dict[str, tuple[NDArray[Any], str]] = {
         "offset.tif": (found.offset.astype(np.float32), "offset in ADU"),
-        "read_noise.tif": ((found.read_noise_adu * (gain or 1)).astype(np.float32), f"read noise in {unit}"),
+        "read_noise.tif": (
+            (found.read_noise_adu * (gain or 1)).astype(np.float32),
+            f"read noise in {unit}",
+        ),
         "bad_pixels.tif": (found.bad.astype(np.uint8) * np.uint8(255), "bad pixels"),
     }
     values: dict[str, Any] = {
@@ -94,11 +103,16 @@ def _write_maps(folder: Path, maps: dict[str, tuple[NDArray[Any], str]]) -> None
     for name, (pixels, what) in maps.items():
         try:
             tifffile.imwrite(
-                folder / name, pixels, photometric="minisblack", description=f"{what}; {said}", metadata=None
+                folder / name,
+                pixels,
+                photometric="minisblack",
+                description=f"{what}; {said}",
+                metadata=None,
             )
         except OSError as e:
             raise ConfigError(
-                f"Cannot write {folder / name}: {e.strerror or e}. Copy the rig to a folder of yours."
+                f"Cannot write {folder / name}: {e.strerror or e}. Copy the rig to a folder of"
+                " yours."
             ) from e
 
 

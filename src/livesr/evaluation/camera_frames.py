@@ -1,4 +1,6 @@
-"""Stacks of frames for a characterisation: from a recording, or taken with a real core, dark ones, then light ones.
+"""Stacks of frames for a characterisation.
+
+From a recording, or taken with a real core, dark ones, then light ones.
 
 Owns shutter, preset and region while they are taken. Measures nothing.
 """
@@ -31,12 +33,18 @@ _PATIENCE_S = 10.0
 
 
 def patterned_frames(rig: RigConfig, channel: str) -> int:
-    """Frames of a group of structured light, which differ on purpose; 1 where every frame sees the same."""
+    """Frames of a group of structured light, which differ on purpose.
+
+    1 where every frame sees the same.
+    """
     return rig.raw_frames(channel) if rig.channel(channel).reconstruct == "sim" else 1
 
 
 def take_groups(core: CMMCorePlus, rig: RigConfig, channel: str, groups: int) -> list[CameraFrame]:
-    """Acquire raw groups of a channel, the first pattern first; they are kept in memory, nothing is stored."""
+    """Acquire raw groups of a channel, the first pattern first.
+
+    They are kept in memory, nothing is stored.
+    """
     from livesr.live.sources.mda import Placing, Received, listen
     from livesr.live.sources.plan import sim_sequence
 
@@ -49,7 +57,9 @@ def take_groups(core: CMMCorePlus, rig: RigConfig, channel: str, groups: int) ->
         core.setProperty(*rig.sim.pattern_property, 0)
     listen(core.mda.events.frameReady, take)
     try:
-        core.mda.run(sim_sequence(groups, [channel] if channel else [], n_raw, group=rig.channel_group))
+        core.mda.run(
+            sim_sequence(groups, [channel] if channel else [], n_raw, group=rig.channel_group)
+        )
     finally:
         core.mda.events.frameReady.disconnect(take)
     place = Placing(lambda _: n_raw, channel)
@@ -85,10 +95,13 @@ class RecordedFrames:
     def _check(self, path: Path) -> None:
         if not self._lengths or self.shape[0] < 2 or self.dtype.name not in ("uint8", "uint16"):
             came = f"{' x '.join(map(str, (*self._lengths, *self._recording.shape)))} {self.dtype}"
-            raise ConfigError(f"{path.name} holds {came}; expected raw frames (n, y, x) of uint8 or uint16.")
+            raise ConfigError(
+                f"{path.name} holds {came}; expected raw frames (n, y, x) of uint8 or uint16."
+            )
         if self._recording.origin_px and any(self._recording.origin_px):
             raise ConfigError(
-                f"{path.name} is of a region of the chip; maps are of the whole chip: take it without a region."
+                f"{path.name} is of a region of the chip; maps are of the whole chip: take it"
+                " without a region."
             )
 
     def close(self) -> None:
@@ -102,7 +115,9 @@ class RecordedFrames:
         place = tuple(int(index) for index in np.unravel_index(i, self._lengths))
         plane = self._recording.read(place)
         if plane is None:
-            raise ConfigError(f"{self._recording.path.name} lacks frame {i}; give a complete recording.")
+            raise ConfigError(
+                f"{self._recording.path.name} lacks frame {i}; give a complete recording."
+            )
         return plane.pixels
 
 
@@ -132,7 +147,9 @@ class CameraFrames:
         core.setAutoShutter(False)
 
     def dark(self, n: int, preset: str | None = None) -> NDArray[Any]:
-        """Take `n` frames with the shutter closed, or with the light off by a preset of the channel group."""
+        """Take `n` frames with the shutter closed, or with the light off by a preset of the channel
+        group.
+        """
         if preset:
             self._select(preset)
         elif self._core.getShutterDevice():
@@ -140,7 +157,10 @@ class CameraFrames:
         return self._take(n)
 
     def light(self, n: int, channel: str) -> NDArray[Any]:
-        """Take `n` frames of a channel; of structured light, whole groups that begin with pattern 0."""
+        """Take `n` frames of a channel.
+
+        Of structured light, whole groups that begin with pattern 0.
+        """
         if channel:
             self._select(channel)
         if self._core.getShutterDevice():
@@ -150,7 +170,11 @@ class CameraFrames:
         n_raw = patterned_frames(self._rig, channel)
         from livesr.live.sources.triggered import Gate
 
-        gate = Gate(self._core, self._rig.sim.trigger) if self._rig.sim and self._rig.sim.trigger else None
+        gate = (
+            Gate(self._core, self._rig.sim.trigger)
+            if self._rig.sim and self._rig.sim.trigger
+            else None
+        )
         try:
             return self._take(-(-n // n_raw) * n_raw, gate)
         finally:
@@ -169,29 +193,36 @@ class CameraFrames:
         known = self._core.getAvailableConfigs(group)
         if preset not in known:
             raise ConfigError(
-                f"Group {group!r} of rig.cfg has no preset {preset!r}: it has {', '.join(known) or 'none'}."
+                f"Group {group!r} of rig.cfg has no preset {preset!r}: it has"
+                f" {', '.join(known) or 'none'}."
             )
         self._core.setConfig(group, preset)
         self._core.waitForConfig(group, preset)
         if (camera := str(self._core.getCameraDevice())) != self._camera.camera:
             raise ConfigError(
-                f"Preset {preset!r} chooses camera {camera!r}, and the frames are of {self._camera.camera!r}: maps are of one "
-                "chip. Say with --channel which camera is meant, and measure each with a rig.yaml of its own."
+                f"Preset {preset!r} chooses camera {camera!r}, and the frames are of"
+                f" {self._camera.camera!r}: maps are of one chip. Say with --channel which camera"
+                " is meant, and measure each with a rig.yaml of its own."
             )
 
     def _take(self, n: int, gate: Gate | None = None) -> NDArray[Any]:
         core, shape = self._core, (n, *self._camera.shape)
-        needed, free = int(np.prod(shape)) * np.dtype(self._camera.dtype).itemsize, psutil.virtual_memory().available
+        needed, free = (
+            int(np.prod(shape)) * np.dtype(self._camera.dtype).itemsize,
+            psutil.virtual_memory().available,
+        )
         if needed > free // 2:
             raise ConfigError(
-                f"{n} frames take {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free: take fewer with --acquire."
+                f"{n} frames take {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free: take"
+                " fewer with --acquire."
             )
         stack, taken = np.empty(shape, self._camera.dtype), 0
         if gate:
             gate.lower()
             gate.let_run("before")
-        # Not of `n` frames: a camera that ends by itself may still be in its last lines when its device is unloaded, which
-        # crashes the process (seen with DemoCamera, on a busy computer). One that is stopped is waited for.
+        # Not of `n` frames: a camera that ends by itself may still be in its last lines when its
+        # device is unloaded, which crashes the process (seen with DemoCamera, on a busy computer).
+        # One that is stopped is waited for.
         core.startContinuousSequenceAcquisition(0)
         if gate:
             gate.let_run("armed")
@@ -201,7 +232,9 @@ class CameraFrames:
                 stack[taken] = core.popNextImage()
                 taken += 1
                 due_s = time.monotonic() + _PATIENCE_S + core.getExposure() / 1e3
-            elif time.monotonic() > due_s or (not core.isSequenceRunning() and not core.getRemainingImageCount()):
+            elif time.monotonic() > due_s or (
+                not core.isSequenceRunning() and not core.getRemainingImageCount()
+            ):
                 break
             else:
                 time.sleep(0.001)
@@ -209,5 +242,8 @@ class CameraFrames:
             core.stopSequenceAcquisition()
         core.clearCircularBuffer()
         if taken < n:
-            raise RunError(f"The camera delivered {taken} of {n} frames and no more; is it waiting for a trigger?")
+            raise RunError(
+                f"The camera delivered {taken} of {n} frames and no more; is it waiting for a"
+                " trigger?"
+            )
         return stack

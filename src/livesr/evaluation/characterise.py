@@ -1,11 +1,14 @@
-"""A camera measured from stacks of frames: offset, read noise, gain, bad pixels, and the illumination's flat field.
+"""A camera measured from stacks of frames.
 
-Owns the statistics. Reads frames one by one, so that a stack need not fit into memory; writes nothing, applies nothing
-(`livesr.live.correct` does). Terms and method follow EMVA 1288 release 4.0: the dark stack gives offset and read noise, the
-photon-transfer curve (temporal variance against mean) the gain; per pixel as Huang et al. 2013, Nature Methods 10, 653.
+Offset, read noise, gain, bad pixels, and the illumination's flat field.
 
-What differs from EMVA: the light may drift or bleach, so each frame is compared with the mean at its own brightness; raw frames
-of structured light only with those of the same raw index.
+Owns the statistics. Reads frames one by one, so that a stack need not fit into memory; writes
+nothing, applies nothing (`livesr.live.correct` does). Terms and method follow EMVA 1288 release
+4.0: the dark stack gives offset and read noise, the photon-transfer curve (temporal variance
+against mean) the gain; per pixel as Huang et al. 2013, Nature Methods 10, 653.
+
+What differs from EMVA: the light may drift or bleach, so each frame is compared with the mean at
+its own brightness; raw frames of structured light only with those of the same raw index.
 """
 
 from __future__ import annotations
@@ -57,7 +60,8 @@ class PhotonTransfer:
     Attributes
     ----------
     slope : of variance against signal, ADU
-    multiplication : by which an EMCCD's register makes the slope steeper: its gain times its excess noise; 1 without
+    multiplication : by which an EMCCD's register makes the slope steeper: its gain times its excess
+        noise; 1 without
     signal, variance : points of the curve, ADU above dark and ADU^2 above the dark variance
     deviation : root mean square of the points' relative distance from the line
     """
@@ -100,12 +104,15 @@ class Characterisation:
     warnings: tuple[str, ...] = ()
 
 
-def moments(frames: Frames, *, offset: Map | None = None, n_raw: int = 1, name: str = "stack") -> Moments:
+def moments(
+    frames: Frames, *, offset: Map | None = None, n_raw: int = 1, name: str = "stack"
+) -> Moments:
     """Measure mean and variance over time.
 
     Parameters
     ----------
-    offset : of the camera; with it, the light of a frame above it may differ from that of the others of its raw index
+    offset : of the camera; with it, the light of a frame above it may differ from that of the
+        others of its raw index
     n_raw : frames of a group, which differ on purpose
     name : of the stack, for errors
 
@@ -117,7 +124,8 @@ def moments(frames: Frames, *, offset: Map | None = None, n_raw: int = 1, name: 
     n = len(frames)
     if n < 2 * n_raw:
         raise ConfigError(
-            f"The {name} has {n} frames; a variance needs at least {2 * n_raw}, and 100 or more are good."
+            f"The {name} has {n} frames; a variance needs at least {2 * n_raw}, and 100 or more are"
+            " good."
         )
     shape = frames.shape[-2:]
     level = np.zeros(shape) if offset is None else offset
@@ -131,7 +139,8 @@ def moments(frames: Frames, *, offset: Map | None = None, n_raw: int = 1, name: 
             total += frame
             weighted += brightness * frame
             square += frame * frame
-        # Residuals of brightness x mean: unlike those of frames divided by it, their variance stays that of photons.
+        # Residuals of brightness x mean: unlike those of frames divided by it, their variance stays
+        # that of photons.
         middle = total / len(chosen)
         mean += total
         squares += square - 2 * middle * weighted + middle * middle * float(light @ light)
@@ -146,7 +155,8 @@ def photon_transfer(
     Parameters
     ----------
     good : pixels to use
-    ceiling : largest value of the camera; levels near it are left out, where clipping hides variance
+    ceiling : largest value of the camera; levels near it are left out, where clipping hides
+        variance
     em_gain : of an EMCCD's register, None for other cameras; its excess noise is 2 - 1/gain
 
     Raises
@@ -157,25 +167,40 @@ def photon_transfer(
     points: list[tuple[float, float, float]] = []
     for stack in light:
         usable = good & (stack.mean + 4 * np.sqrt(stack.variance) < ceiling)
-        signal, variance = (stack.mean - dark.mean)[usable], (stack.variance - dark.variance)[usable]
-        for part in np.array_split(np.argsort(signal), min(_BINS, max(len(signal) // 50, 1))) if len(signal) else []:
+        signal, variance = (
+            (stack.mean - dark.mean)[usable],
+            (stack.variance - dark.variance)[usable],
+        )
+        for part in (
+            np.array_split(np.argsort(signal), min(_BINS, max(len(signal) // 50, 1)))
+            if len(signal)
+            else []
+        ):
             spread = max(float(stack.variance[usable][part].mean()), _QUANTISATION_ADU2)
-            points.append((float(signal[part].mean()), float(variance[part].mean()), len(part) * stack.n / spread**2))
+            points.append(
+                (
+                    float(signal[part].mean()),
+                    float(variance[part].mean()),
+                    len(part) * stack.n / spread**2,
+                )
+            )
     noise = float(np.sqrt(np.median(dark.variance[good])))
     kept = np.array([p for p in points if p[0] > noise]).reshape(-1, 3)
     if not len(kept):
         raise ConfigError(
-            "No light stack lies between darkness and saturation: give one whose mean is well above the dark stack's and below "
-            f"{ceiling} ADU."
+            "No light stack lies between darkness and saturation: give one whose mean is well"
+            f" above the dark stack's and below {ceiling} ADU."
         )
     signal, variance, weight = kept.T
     slope = float((weight * signal * variance).sum() / (weight * signal * signal).sum())
     if slope <= 0:
         raise ConfigError(
-            "The light stacks vary no more than the dark one, so they show no photon noise: are they raw frames of a camera, "
-            "neither averaged nor denoised?"
+            "The light stacks vary no more than the dark one, so they show no photon noise: are"
+            " they raw frames of a camera, neither averaged nor denoised?"
         )
-    deviation = float(np.sqrt(np.average((variance / (slope * signal) - 1) ** 2, weights=weight * signal**2)))
+    deviation = float(
+        np.sqrt(np.average((variance / (slope * signal) - 1) ** 2, weights=weight * signal**2))
+    )
     return PhotonTransfer(slope, signal, variance, deviation, 2 * em_gain - 1 if em_gain else 1.0)
 
 
@@ -199,7 +224,8 @@ def characterise(
     flat : frames of an even fluorescent layer
     light : more frames of still scenes at other levels, for the gain
     n_raw : frames of a group of structured light, 1 without
-    smooth_px : standard deviation of the Gaussian that the flat field is smoothed with; 0 keeps single pixels
+    smooth_px : standard deviation of the Gaussian that the flat field is smoothed with; 0 keeps
+        single pixels
     threshold : robust standard deviations from the median beyond which a pixel is bad
     gain_map : measure the gain of every pixel; its relative error is sqrt(2 / frames)
     em_gain : as in `photon_transfer`
@@ -213,7 +239,8 @@ def characterise(
     for name, stack in stacks.items():
         if stack is not None and stack.shape[-2:] != dark.shape[-2:]:
             raise ConfigError(
-                f"The {name} is {_size(stack)}, and the dark stack {_size(dark)}: take both of the whole chip."
+                f"The {name} is {_size(stack)}, and the dark stack {_size(dark)}: take both of the"
+                " whole chip."
             )
     below = moments(dark, name="dark stack")
     lit = {
@@ -223,24 +250,39 @@ def characterise(
     }
     bad = _bad_in_darkness(below, threshold)
     warnings = (
-        [] if below.n >= 100 else [f"{below.n} dark frames: 100 or more give a sound read noise of single pixels."]
+        []
+        if below.n >= 100
+        else [f"{below.n} dark frames: 100 or more give a sound read noise of single pixels."]
     )
     for name, measured in lit.items():
         bad |= _bad_in_light(measured, below, name)
     any_bad = np.any(list(bad.values()), axis=0)
     read_noise = np.sqrt(np.maximum(below.variance - _QUANTISATION_ADU2, 0))
-    transfer = photon_transfer(below, list(lit.values()), ~any_bad, ceiling, em_gain) if lit else None
-    gain = _gain_map(below, list(lit.values()), ~any_bad) * transfer.multiplication if gain_map and transfer else None
+    transfer = (
+        photon_transfer(below, list(lit.values()), ~any_bad, ceiling, em_gain) if lit else None
+    )
+    gain = (
+        _gain_map(below, list(lit.values()), ~any_bad) * transfer.multiplication
+        if gain_map and transfer
+        else None
+    )
     if transfer and transfer.deviation > 0.1:
         warnings.append(
-            f"The photon-transfer curve leaves its line by {transfer.deviation:.0%}: the scene moved, the light "
-            "flickered within frames, or the camera filters its pixels."
+            f"The photon-transfer curve leaves its line by {transfer.deviation:.0%}: the scene"
+            " moved, the light flickered within frames, or the camera filters its pixels."
         )
-    field = _flat(lit["flat stack"], below, any_bad, gain, smooth_px) if "flat stack" in lit else None
+    field = (
+        _flat(lit["flat stack"], below, any_bad, gain, smooth_px) if "flat stack" in lit else None
+    )
     if field is not None and field.min() <= _MIN_FLAT:
-        warnings.append(f"Parts of the field get less than {_MIN_FLAT:.0%} of the light: they are left as dim as that.")
+        warnings.append(
+            f"Parts of the field get less than {_MIN_FLAT:.0%} of the light: they are left as dim"
+            " as that."
+        )
     counts = {reason: int(mask.sum()) for reason, mask in bad.items()}
-    return Characterisation(below.mean, read_noise, any_bad, counts, transfer, gain, field, tuple(warnings))
+    return Characterisation(
+        below.mean, read_noise, any_bad, counts, transfer, gain, field, tuple(warnings)
+    )
 
 
 def _brightness(frames: Frames, chosen: range, offset: Map | None) -> NDArray[np.float64]:
@@ -265,7 +307,10 @@ def _bad_in_light(light: Moments, dark: Moments, name: str) -> dict[str, Mask]:
     """Pixels that see far more or less than those around them."""
     signal = light.mean - dark.mean
     if np.median(signal) <= 0:
-        raise ConfigError(f"The {name} is no brighter than the dark stack: was the light on, and the dark stack dark?")
+        raise ConfigError(
+            f"The {name} is no brighter than the dark stack: was the light on, and the dark stack"
+            " dark?"
+        )
     around = scipy.ndimage.median_filter(signal, 7)
     low, high = _RESPONSE
     return {f"odd in the {name}": (signal < low * around) | (signal > high * around)}
@@ -293,10 +338,16 @@ def _flat(light: Moments, dark: Moments, bad: Mask, gain: Map | None, smooth_px:
 
 
 def _trend(signal: Map, good: Mask) -> Map:
-    """Polynomial of fourth degree: what is left of a field after it has no slope, which smoothing would bend at the edges."""
+    """Polynomial of fourth degree.
+
+    What is left of a field after it has no slope, which smoothing would bend at the edges.
+    """
     y, x = (np.linspace(-1, 1, n) for n in signal.shape)
     powers = [(i, j) for i in range(5) for j in range(5 - i)]
-    sparse = (slice(None, None, max(signal.shape[0] // 256, 1)), slice(None, None, max(signal.shape[1] // 256, 1)))
+    sparse = (
+        slice(None, None, max(signal.shape[0] // 256, 1)),
+        slice(None, None, max(signal.shape[1] // 256, 1)),
+    )
     terms = np.stack([np.outer(y**i, x**j)[sparse][good[sparse]] for i, j in powers], axis=1)
     factors = np.linalg.lstsq(terms, signal[sparse][good[sparse]], rcond=None)[0]
     trend = sum(f * np.outer(y**i, x**j) for f, (i, j) in zip(factors, powers, strict=True))
@@ -304,7 +355,10 @@ def _trend(signal: Map, good: Mask) -> Map:
 
 
 def _gain_map(dark: Moments, light: Sequence[Moments], good: Mask) -> Map:
-    """Photo-electrons per ADU of every pixel: least squares through the origin; the median where that is nonsense."""
+    """Photo-electrons per ADU of every pixel: least squares through the origin.
+
+    The median where that is nonsense.
+    """
     above = signal2 = np.zeros(dark.mean.shape)
     for stack in light:
         signal, variance = stack.mean - dark.mean, stack.variance - dark.variance

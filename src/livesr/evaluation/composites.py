@@ -1,12 +1,16 @@
-"""The score of an engine on composites: images of single structures, of any cells, added as bright as one likes.
+"""The score of an engine on composites.
 
-Owns how images become fields of one size, which mixtures of them are made, and what is measured. The truth of a real mixture
-is not known; that of a composite is. Every field is mixed in every condition: all alike, each structure at half and at a
-quarter of its brightness, each missing, each alone. Images are still: the same frame stands for all that an engine takes.
+Images of single structures, of any cells, added as bright as one likes.
 
-An image's smooth background is light from far out of focus, of which nobody can tell whose it is once images are added. A PCC
-therefore stands beside two others: that with the image less its background, and that of the image less its background with
-itself, which is what an engine that gives such light to no structure can reach at most.
+Owns how images become fields of one size, which mixtures of them are made, and what is measured.
+The truth of a real mixture is not known; that of a composite is. Every field is mixed in every
+condition: all alike, each structure at half and at a quarter of its brightness, each missing, each
+alone. Images are still: the same frame stands for all that an engine takes.
+
+An image's smooth background is light from far out of focus, of which nobody can tell whose it is
+once images are added. A PCC therefore stands beside two others: that with the image less its
+background, and that of the image less its background with itself, which is what an engine that
+gives such light to no structure can reach at most.
 """
 
 from __future__ import annotations
@@ -48,7 +52,10 @@ _REACH_PX = 25  # of the background that is taken away: 0.8 um, wider than any s
 
 
 class Tile(NamedTuple):
-    """One structure in one field: what is added, and what is to be found, (y, x), bright parts about 1."""
+    """One structure in one field.
+
+    What is added, and what is to be found, (y, x), bright parts about 1.
+    """
 
     given: Image
     truth: Image
@@ -61,7 +68,8 @@ class StructureImages:
     Attributes
     ----------
     clean : (y, x) each, any unit
-    noisy : the same fields with noise, as many and in the same order; None where what is given is the truth
+    noisy : the same fields with noise, as many and in the same order; None where what is given is
+        the truth
     """
 
     clean: Sequence[Image]
@@ -74,7 +82,9 @@ def mixtures(names: Sequence[str]) -> dict[str, Image]:
     found = {":".join("1" * count): np.ones(count, np.float32)}
     for word, brightness in (("at half", 0.5), ("at a quarter", FAINTEST), ("missing", 0.0)):
         for i, name in enumerate(names):
-            found[f"{name} {word}"] = np.where(np.arange(count) == i, np.float32(brightness), np.float32(1))
+            found[f"{name} {word}"] = np.where(
+                np.arange(count) == i, np.float32(brightness), np.float32(1)
+            )
     for i, name in enumerate(names):
         found[f"{name} alone"] = np.eye(count, dtype=np.float32)[i]
     return found
@@ -99,10 +109,12 @@ def evaluate_composites(
     images
         Of every structure that the engine separates, by its name (case does not matter).
     n
-        Fields at most. There are as many as the structure with the most tiles has; the others take turns.
+        Fields at most. There are as many as the structure with the most tiles has; the others take
+        turns.
     measures
-        "all" adds PSNR and MS-SSIM after the papers' preparation and, where the package `microssim` is installed, microSSIM;
-        "equal" does so where all structures are alike; "pcc" takes a tenth of the time.
+        "all" adds PSNR and MS-SSIM after the papers' preparation and, where the package `microssim`
+        is installed, microSSIM; "equal" does so where all structures are alike; "pcc" takes a tenth
+        of the time.
     progress
         Called with (fields done, all).
     show
@@ -111,9 +123,10 @@ def evaluate_composites(
     Returns
     -------
     dict
-        JSON-able: engine, backend, fields, shape, mixtures {name: {structure: {pcc, pcc_less_background, pcc_input,
-        pcc_without_background, psnr, ms_ssim, microssim} or, where the structure is not there, {invented}}}. All are means over
-        fields; `invented` is the share of all predicted light that went to the absent structure.
+        JSON-able: engine, backend, fields, shape, mixtures {name: {structure: {pcc,
+        pcc_less_background, pcc_input, pcc_without_background, psnr, ms_ssim, microssim} or, where
+        the structure is not there, {invented}}}. All are means over fields; `invented` is the share
+        of all predicted light that went to the absent structure.
 
     Raises
     ------
@@ -126,7 +139,8 @@ def evaluate_composites(
     names = loaded.manifest.channel_names
     if loaded.manifest.task != "separate" or len(names) < 2:
         raise EngineError(
-            f"Engine {loaded.manifest.id!r} separates no structures, and composites are for engines that do."
+            f"Engine {loaded.manifest.id!r} separates no structures, and composites are for engines"
+            " that do."
         )
     fields = list(fields_of(_in_order(images, names), n))
     shape = fields[0][0].truth.shape
@@ -144,20 +158,27 @@ def evaluate_composites(
         result = about(loaded, runtime)
     finally:
         runtime.close()
-    means = {label: dict(zip(names, map(_mean, zip(*rows, strict=True)), strict=True)) for label, rows in found.items()}
+    means = {
+        label: dict(zip(names, map(_mean, zip(*rows, strict=True)), strict=True))
+        for label, rows in found.items()
+    }
     return {**result, "fields": len(fields), "shape": list(shape), "mixtures": means}
 
 
 def fields_of(images: Sequence[StructureImages], n: int) -> Iterator[tuple[Tile, ...]]:
     """Yield at most `n` fields: one tile of each structure, all of one shape, tiles in their order.
 
-    The shape is the largest, up to 512 x 1024, that lies in every image. Each tile is scaled to its 1st and 99.8th percentile.
+    The shape is the largest, up to 512 x 1024, that lies in every image. Each tile is scaled to its
+    1st and 99.8th percentile.
     """
     sides = [image.shape for one in images for image in one.clean]
-    shape = tuple(min(_LARGEST[axis], min(s[axis] for s in sides)) // _STEP * _STEP for axis in range(2))
+    shape = tuple(
+        min(_LARGEST[axis], min(s[axis] for s in sides)) // _STEP * _STEP for axis in range(2)
+    )
     if min(shape) < SMALLEST_PX:
         raise ConfigError(
-            f"The smallest image leaves fields of {shape[0]} x {shape[1]}, and {SMALLEST_PX} x {SMALLEST_PX} are needed."
+            f"The smallest image leaves fields of {shape[0]} x {shape[1]}, and {SMALLEST_PX} x"
+            f" {SMALLEST_PX} are needed."
         )
     tiles = [list(_tiles(one, (shape[0], shape[1]))) for one in images]
     for i in range(min(n, max(map(len, tiles)))):
@@ -171,12 +192,19 @@ def _tiles(images: StructureImages, shape: tuple[int, int]) -> Iterator[Tile]:
         for y in range(0, clean.shape[0] - shape[0] + 1, shape[0]):
             for x in range(0, clean.shape[1] - shape[1] + 1, shape[1]):
                 truth = np.asarray(clean[y : y + shape[0], x : x + shape[1]], np.float32)
-                like = (np.asarray(given[y : y + shape[0], x : x + shape[1]], np.float32) - offset) / slope
+                like = (
+                    np.asarray(given[y : y + shape[0], x : x + shape[1]], np.float32) - offset
+                ) / slope
                 low, high = np.percentile(truth, _PERCENTILES)
                 if not high > low:
-                    raise ConfigError(f"A part of an image, {shape[0]} x {shape[1]} from ({y}, {x}), has no contrast.")
+                    raise ConfigError(
+                        f"A part of an image, {shape[0]} x {shape[1]} from ({y}, {x}), has no"
+                        " contrast."
+                    )
                 scale = np.float32(high - low)
-                yield Tile(np.asarray((like - low) / scale, np.float32), (truth - np.float32(low)) / scale)
+                yield Tile(
+                    np.asarray((like - low) / scale, np.float32), (truth - np.float32(low)) / scale
+                )
 
 
 def _line(clean: Image, noisy: Image) -> tuple[float, float]:
@@ -189,8 +217,12 @@ def _line(clean: Image, noisy: Image) -> tuple[float, float]:
 
 def _in_order(images: Mapping[str, StructureImages], names: Sequence[str]) -> list[StructureImages]:
     known = {name.casefold(): several for name, several in images.items()}
-    if missing := [name for name in names if not known.get(name.casefold()) or not known[name.casefold()].clean]:
-        raise ConfigError(f"There are no images of {', '.join(missing)}; the engine separates {', '.join(names)}.")
+    if missing := [
+        name for name in names if not known.get(name.casefold()) or not known[name.casefold()].clean
+    ]:
+        raise ConfigError(
+            f"There are no images of {', '.join(missing)}; the engine separates {', '.join(names)}."
+        )
     return [known[name.casefold()] for name in names]
 
 
@@ -214,7 +246,8 @@ def _measure(
         if brightness:
             more = measures == "all" or (measures == "equal" and len(set(weight.tolist())) == 1)
             row.append(
-                _scores(predicted[i], truth[i], composite) | (_more_scores(predicted[i], truth[i]) if more else {})
+                _scores(predicted[i], truth[i], composite)
+                | (_more_scores(predicted[i], truth[i]) if more else {})
             )
         else:
             row.append({"invented": float(light[i] / max(light.sum(), 1e-9))})
@@ -241,7 +274,9 @@ def _scores(predicted: Image, truth: Image, composite: Image) -> dict[str, float
 
 
 def _more_scores(predicted: Image, truth: Image) -> dict[str, float]:
-    """Return PSNR, MS-SSIM (of images that are large enough) and microSSIM (where it is installed)."""
+    """Return PSNR, MS-SSIM (of images that are large enough) and microSSIM (where it is
+    installed).
+    """
     reference = percentile_normalised(truth)
     if reference is None:
         return {}
@@ -255,7 +290,10 @@ def _more_scores(predicted: Image, truth: Image) -> dict[str, float]:
 
 
 def less_background(image: Image, reach: int = _REACH_PX) -> Image:
-    """Subtract the smoothed lower envelope within `reach` pixels of (y, x); what falls below 0 is cut off."""
+    """Subtract the smoothed lower envelope within `reach` pixels of (y, x).
+
+    What falls below 0 is cut off.
+    """
     lower = minimum_filter(gaussian_filter(image, 2), reach)
     return np.maximum(image - gaussian_filter(lower, reach / 1.5), 0)
 
@@ -277,9 +315,14 @@ def _mean(rows: Sequence[dict[str, float]]) -> dict[str, float]:
 
 
 def composites_table(result: Mapping[str, Any]) -> str:
-    """Return the Markdown of what `evaluate_composites` returned: one line a mixture and structure."""
+    """Return the Markdown of what `evaluate_composites` returned.
+
+    One line a mixture and structure.
+    """
     extra = [
-        k for k in ("psnr", "ms_ssim", "microssim") if k in next(iter(next(iter(result["mixtures"].values())).values()))
+        k
+        for k in ("psnr", "ms_ssim", "microssim")
+        if k in next(iter(next(iter(result["mixtures"].values())).values()))
     ]
     heads = {"psnr": "PSNR, dB", "ms_ssim": "MS-SSIM", "microssim": "microSSIM"}
     columns = [
@@ -309,10 +352,15 @@ def summary(result: Mapping[str, Any]) -> dict[str, float]:
     Returns
     -------
     dict
-        Mean PCC of all mixtures and structures (`mean`), of four kinds of mixture (`equal`, `half` and `quarter` of the weak
-        structure, `alone`), the worst PCC and the largest share of light that went to a missing structure (`invented`).
+        Mean PCC of all mixtures and structures (`mean`), of four kinds of mixture (`equal`, `half`
+        and `quarter` of the weak structure, `alone`), the worst PCC and the largest share of light
+        that went to a missing structure (`invented`).
     """
-    rows = [(label, name, f) for label, by_name in result["mixtures"].items() for name, f in by_name.items()]
+    rows = [
+        (label, name, f)
+        for label, by_name in result["mixtures"].items()
+        for name, f in by_name.items()
+    ]
     pccs = {(label, name): f["pcc"] for label, name, f in rows if "pcc" in f}
     kinds = {
         "equal": [v for (label, _), v in pccs.items() if ":" in label],
@@ -321,7 +369,9 @@ def summary(result: Mapping[str, Any]) -> dict[str, float]:
         "alone": [v for (label, name), v in pccs.items() if label == f"{name} alone"],
     }
     found = {kind: float(np.mean(values)) for kind, values in kinds.items()}
-    invented = [f["invented"] for label, _, f in rows if "invented" in f and label.endswith("missing")]
+    invented = [
+        f["invented"] for label, _, f in rows if "invented" in f and label.endswith("missing")
+    ]
     return {
         "mean": float(np.mean(list(pccs.values()))),
         **found,

@@ -1,7 +1,9 @@
-"""Tests of an engine on scenes of which the answer is known: shuffled time, a scene that stands still, the same scene twice.
+"""Tests of an engine on scenes of which the answer is known.
 
-Owns the scenes and what is measured on them. Blank input and one structure alone are tested in `engines.py`, on the
-sequences that are scored there.
+Shuffled time, a scene that stands still, the same scene twice.
+
+Owns the scenes and what is measured on them. Blank input and one structure alone are tested in
+`engines.py`, on the sequences that are scored there.
 """
 
 from __future__ import annotations
@@ -25,7 +27,10 @@ Image = NDArray[np.float32]
 Separate = Callable[[NDArray[np.uint16], SimulatedSequence], list[MulticolorFrame]]
 
 _SHUFFLED = (0, 3, 6, 2, 5, 1, 4)  # no frame beside its neighbour in time
-_SHUFFLE_INTERVAL_S = (1.0, 2.0)  # slower than this, neighbours out of order would be as good as in order
+_SHUFFLE_INTERVAL_S = (
+    1.0,
+    2.0,
+)  # slower than this, neighbours out of order would be as good as in order
 _STILL_FRAMES = 6
 _BRIGHT = 0.1  # of the truth's maximum: where flicker is measured
 _OWN_STREAM = 3  # of the seeds: scenes unlike those that are scored
@@ -55,7 +60,8 @@ class Diagnostics:
     separate
         Raw frames of a sequence to predictions, one per time point.
     channels, source
-        Light of a prediction (c, y, x) and of the frame that went in (y, x), ADU without background, edges cut off.
+        Light of a prediction (c, y, x) and of the frame that went in (y, x), ADU without
+        background, edges cut off.
     names
         Simulated structure of each channel.
     conditions
@@ -78,9 +84,10 @@ class Diagnostics:
     ) -> dict[str, Any]:
         """Return ``{what: {name: interval}}``.
 
-        `shuffled_pcc_loss`: PCC with the frames in order minus PCC with their neighbours out of order (0 for an engine that
-        looks at one frame). `flicker` of each structure and of the input, in a scene that stands still. `frc_nm` and
-        `decorrelation_nm`: resolution of two pictures of one scene with noise of their own, and of one.
+        `shuffled_pcc_loss`: PCC with the frames in order minus PCC with their neighbours out of
+        order (0 for an engine that looks at one frame). `flicker` of each structure and of the
+        input, in a scene that stands still. `frc_nm` and `decorrelation_nm`: resolution of two
+        pictures of one scene with noise of their own, and of one.
         """
         found = _Found()
         for done, seed in enumerate(seeds, start=1):
@@ -95,20 +102,34 @@ class Diagnostics:
         return SimulatedSequence((EVALUATION, seed, _OWN_STREAM), n_t, size, domain)
 
     def _shuffled(self, seed: int, size: int, found: _Found) -> None:
-        scene = self._scene(seed, len(_SHUFFLED), size, interval_s=_SHUFFLE_INTERVAL_S, still=0.0, bleaching=(0.0, 0.0))
+        scene = self._scene(
+            seed,
+            len(_SHUFFLED),
+            size,
+            interval_s=_SHUFFLE_INTERVAL_S,
+            still=0.0,
+            bleaching=(0.0, 0.0),
+        )
         raw = scene.raw()
         in_order = {frame.t: frame for frame in self._separate(raw, scene)}
-        shuffled = {_SHUFFLED[frame.t]: frame for frame in self._separate(raw[list(_SHUFFLED)], scene)}
+        shuffled = {
+            _SHUFFLED[frame.t]: frame for frame in self._separate(raw[list(_SHUFFLED)], scene)
+        }
         inner = set(range(1, len(_SHUFFLED) - 1)) & set(_SHUFFLED[1:-1])
         for i, name in enumerate(self._names):
             losses = []
             for t in sorted(inner):
                 truth = self._cut(scene.truth(t)[name], in_order[t])
-                losses.append(pcc(self._channels(in_order[t])[i], truth) - pcc(self._channels(shuffled[t])[i], truth))
+                losses.append(
+                    pcc(self._channels(in_order[t])[i], truth)
+                    - pcc(self._channels(shuffled[t])[i], truth)
+                )
             found.add("shuffled_pcc_loss", name, float(np.mean(losses)))
 
     def _still(self, seed: int, size: int, found: _Found) -> None:
-        scene = self._scene(seed, _STILL_FRAMES, size, still=1.0, bleaching=(0.0, 0.0), jitter=(0.0, 0.0))
+        scene = self._scene(
+            seed, _STILL_FRAMES, size, still=1.0, bleaching=(0.0, 0.0), jitter=(0.0, 0.0)
+        )
         frames = self._separate(scene.raw(), scene)[1:-1]
         series = np.stack([self._channels(frame) for frame in frames])
         sources = np.stack([self._source(frame) for frame in frames])
@@ -117,17 +138,29 @@ class Diagnostics:
         for i, name in enumerate(self._names):
             truth = self._cut(scene.truth(1)[name], frames[0])
             total += truth
-            found.add("flicker", name, flicker(series[:, i], truth > _BRIGHT * max(float(truth.max()), 1e-6)))
+            found.add(
+                "flicker",
+                name,
+                flicker(series[:, i], truth > _BRIGHT * max(float(truth.max()), 1e-6)),
+            )
             self._resolution(name, series[:, i], pixel_nm, found)
         found.add("flicker", "input", flicker(sources, total > _BRIGHT * float(total.max())))
         self._resolution("input", sources, pixel_nm, found)
 
     @staticmethod
     def _resolution(name: str, series: Image, pixel_nm: float, found: _Found) -> None:
-        """Of the first and the last frame, which share no raw frame even through their neighbours."""
+        """Of the first and the last frame, which share no raw frame even through their
+        neighbours.
+        """
         lit = bool(series[0].any())
-        found.add("frc_nm", name, frc_resolution(series[0], series[-1], pixel_nm) if lit else math.nan)
-        found.add("decorrelation_nm", name, decorrelation_resolution(series[0], pixel_nm) if lit else math.nan)
+        found.add(
+            "frc_nm", name, frc_resolution(series[0], series[-1], pixel_nm) if lit else math.nan
+        )
+        found.add(
+            "decorrelation_nm",
+            name,
+            decorrelation_resolution(series[0], pixel_nm) if lit else math.nan,
+        )
 
     def _cut(self, image: Image, frame: MulticolorFrame) -> Image:
         """Cut the edges off as they are cut off `frame`'s channels."""

@@ -1,10 +1,13 @@
-"""The score of an engine: simulated cells that it never saw, through the live path, each structure against its truth.
+"""The score of an engine.
 
-Owns which sequences are run, what is scored and how it is summed up. Simulation is `livesr.simulation`, the run itself
-`live_path.py`, the formulas `metrics.py`, pictures `pictures.py`.
+Simulated cells that it never saw, through the live path, each structure against its truth.
 
-Beside every number of the network stands the same number for the input: the frame that went in, taken as the prediction
-of each structure. A network is worth what it adds to that.
+Owns which sequences are run, what is scored and how it is summed up. Simulation is
+`livesr.simulation`, the run itself `live_path.py`, the formulas `metrics.py`, pictures
+`pictures.py`.
+
+Beside every number of the network stands the same number for the input: the frame that went in,
+taken as the prediction of each structure. A network is worth what it adds to that.
 """
 
 from __future__ import annotations
@@ -42,10 +45,17 @@ Inside = tuple[EllipsisType, slice, slice]
 
 SEEDS = range(1000, 1032)
 GAIN_PCC, MEAN_PCC = 0.10, 0.88
-"""What the light engine has to reach: gain over the input for every structure, and mean over all."""
+"""What the light engine has to reach.
 
-_MARGIN = 1 / 16  # of each side: there the reconstruction fades out, which is no work of the network
-_IN_FIELD = 0.01  # of the brightest structure: a truth that stays below shows nothing that could be found
+Gain over the input for every structure, and mean over all.
+"""
+
+_MARGIN = (
+    1 / 16
+)  # of each side: there the reconstruction fades out, which is no work of the network
+_IN_FIELD = (
+    0.01  # of the brightest structure: a truth that stays below shows nothing that could be found
+)
 _NULL_FRAMES = 3  # of the tests with one structure or none: one frame with both neighbours
 _DIM_PHOTONS, _WEAK_BRIGHTNESS = 100.0, 0.5
 
@@ -159,8 +169,8 @@ def evaluate_engine(
     conditions
         What the sequences are drawn from; the ranges of training if None.
     structures
-        Simulated structure of each output channel; None takes the channels' names, or for an untrained engine whose
-        names mean nothing the order.
+        Simulated structure of each output channel; None takes the channels' names, or for an
+        untrained engine whose names mean nothing the order.
     progress
         Called with (sequences done, all).
     show
@@ -169,9 +179,9 @@ def evaluate_engine(
     Returns
     -------
     dict
-        JSON-able: engine, backend, data (a sentence), settings, structures {channel: network, input, gain, passband_pcc,
-        disjoint}, mean_pcc, residual {min, max}, residual_percentiles, leakage, false_positive, blank, splits, reached,
-        sequences.
+        JSON-able: engine, backend, data (a sentence), settings, structures {channel: network,
+        input, gain, passband_pcc, disjoint}, mean_pcc, residual {min, max}, residual_percentiles,
+        leakage, false_positive, blank, splits, reached, sequences.
         Intervals are {mean, low, high, n} over sequences.
 
     Raises
@@ -198,8 +208,10 @@ def evaluate_engine(
         labels = dict(zip(names, loaded.manifest.channel_names, strict=True))
         return {
             **about(loaded, runtime),
-            "data": f"{len(seeds)} simulated SIM sequences (seeds {seeds[0]} to {seeds[-1]}, none used in training), "
-            f"{n_t} frames of {size} x {size}",
+            "data": (
+                f"{len(seeds)} simulated SIM sequences (seeds {seeds[0]} to {seeds[-1]}, none used"
+                f" in training), {n_t} frames of {size} x {size}"
+            ),
             "settings": {
                 "seeds": list(seeds),
                 "n_t": n_t,
@@ -226,7 +238,9 @@ def diagnose_engine(
     structures: Sequence[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Test an engine on scenes of which the answer is known; see `Diagnostics.run` for what is returned.
+    """Test an engine on scenes of which the answer is known.
+
+    See `Diagnostics.run` for what is returned.
 
     Parameters and errors are those of `evaluate_engine`.
     """
@@ -242,11 +256,18 @@ def diagnose_engine(
 
     try:
         tests = Diagnostics(
-            run_live, lambda f: _channel_light(f, inside), lambda f: _input_light(f, inside), names, conditions
+            run_live,
+            lambda f: _channel_light(f, inside),
+            lambda f: _input_light(f, inside),
+            names,
+            conditions,
         )
         labels = dict(zip(names, loaded.manifest.channel_names, strict=True))
         found = tests.run(seeds, size, progress)
-        return {what: {labels.get(k, k): value for k, value in by_name.items()} for what, by_name in found.items()}
+        return {
+            what: {labels.get(k, k): value for k, value in by_name.items()}
+            for what, by_name in found.items()
+        }
     finally:
         runtime.close()
 
@@ -255,7 +276,12 @@ class _Evaluated:
     """One simulated sequence in front of one engine."""
 
     def __init__(
-        self, seed: int, simulated: SimulatedSequence, engine: Engine, backend: Backend, names: tuple[str, ...]
+        self,
+        seed: int,
+        simulated: SimulatedSequence,
+        engine: Engine,
+        backend: Backend,
+        names: tuple[str, ...],
     ) -> None:
         self._seed, self._simulated = seed, simulated
         self._engine, self._backend, self._names = engine, backend, names
@@ -277,7 +303,9 @@ class _Evaluated:
     def _scored(self, raw: NDArray[np.uint16]) -> list[MulticolorFrame]:
         """Frames with true neighbours, or all where the series is too short to have any."""
         simulated = self._simulated
-        frames = separate(raw, simulated.reconstructor, simulated.pixel_size_um, self._engine, self._backend)
+        frames = separate(
+            raw, simulated.reconstructor, simulated.pixel_size_um, self._engine, self._backend
+        )
         return [f for f in frames if f.true_neighbours and not f.edge] or frames
 
     def _score(self, frames: list[MulticolorFrame], result: _Sequence) -> None:
@@ -292,7 +320,9 @@ class _Evaluated:
                 false[name].append(_ratio(false_positive_energy(channel, truth[name]), light))
                 network[name].append(score(channel, truth[name]))
                 unseparated[name].append(score(self._input(frame), truth[name]))
-                passband[name].append(pcc(channel, ideal[name][self._inside]) if truth[name].any() else math.nan)
+                passband[name].append(
+                    pcc(channel, ideal[name][self._inside]) if truth[name].any() else math.nan
+                )
             result.residuals.append(frame.residual)
         result.network = {name: _mean_score(scores) for name, scores in network.items()}
         result.input = {name: _mean_score(scores) for name, scores in unseparated.items()}
@@ -303,12 +333,20 @@ class _Evaluated:
         """Truths inside the margin; all 0 for a structure of which nothing is in the field."""
         truth = {name: image[self._inside] for name, image in self._simulated.truth(t).items()}
         least = _IN_FIELD * max(image.max() for image in truth.values())
-        return {name: image if image.max() >= least else np.zeros_like(image) for name, image in truth.items()}
+        return {
+            name: image if image.max() >= least else np.zeros_like(image)
+            for name, image in truth.items()
+        }
 
     def _leakage(self, name: str) -> Structured:
-        """Share of the light of `name`, alone in the field, that is predicted as each other structure."""
+        """Share of the light of `name`, alone in the field, that is predicted as each other
+        structure.
+        """
         light = self._light(self._scored(self._simulated.raw([name], _NULL_FRAMES))[0])
-        shares = {other: _ratio(amount, light.sum()) for other, amount in zip(self._names, light, strict=True)}
+        shares = {
+            other: _ratio(amount, light.sum())
+            for other, amount in zip(self._names, light, strict=True)
+        }
         return {other: share for other, share in shares.items() if other != name}
 
     def _channels(self, frame: MulticolorFrame) -> NDArray[np.float32]:
@@ -316,7 +354,9 @@ class _Evaluated:
 
     def _light(self, frame: MulticolorFrame) -> NDArray[np.float64]:
         """Predicted light of each channel, ADU."""
-        light: NDArray[np.float64] = np.maximum(self._channels(frame), 0).sum((1, 2), dtype=np.float64)
+        light: NDArray[np.float64] = np.maximum(self._channels(frame), 0).sum(
+            (1, 2), dtype=np.float64
+        )
         return light
 
     def _input(self, frame: MulticolorFrame) -> NDArray[np.float32]:
@@ -334,14 +374,16 @@ class _Evaluated:
         )
 
 
-# -- summing up ------------------------------------------------------------------------------------------------------
+# -- summing up ------------------------------------------------------------------------------------
 
 
 def _summary(sequences: list[_Sequence], labels: Mapping[str, str]) -> dict[str, Any]:
     """Sum up; `labels` are the engine's names of the simulated structures."""
     structures = {label: _structure_summary(sequences, name) for name, label in labels.items()}
     mean = {
-        who: bootstrap_interval([_nanmean(s.pcc for s in getattr(seq, who).values()) for seq in sequences])
+        who: bootstrap_interval(
+            [_nanmean(s.pcc for s in getattr(seq, who).values()) for seq in sequences]
+        )
         for who in ("network", "input")
     }
     residuals = np.array([r for seq in sequences for r in seq.residuals])
@@ -351,8 +393,13 @@ def _summary(sequences: list[_Sequence], labels: Mapping[str, str]) -> dict[str,
         "structures": structures,
         "mean_pcc": {who: interval.to_json() for who, interval in mean.items()},
         "residual": {"min": float(residuals.min()), "max": float(residuals.max())},
-        "residual_percentiles": {name: float(np.percentile(residuals, q)) for name, q in percentiles.items()},
-        "leakage": {label: leaked([seq.leakage for seq in sequences], name, labels) for name, label in labels.items()},
+        "residual_percentiles": {
+            name: float(np.percentile(residuals, q)) for name, q in percentiles.items()
+        },
+        "leakage": {
+            label: leaked([seq.leakage for seq in sequences], name, labels)
+            for name, label in labels.items()
+        },
         "false_positive": {
             label: bootstrap_interval([seq.false_positive[name] for seq in sequences]).to_json()
             for name, label in labels.items()
@@ -368,13 +415,20 @@ def _summary(sequences: list[_Sequence], labels: Mapping[str, str]) -> dict[str,
 
 
 def _structure_summary(sequences: list[_Sequence], name: str) -> dict[str, Any]:
-    summary = compared([seq.network[name] for seq in sequences], [seq.input[name] for seq in sequences])
-    summary["passband_pcc"] = bootstrap_interval([seq.passband_pcc[name] for seq in sequences]).to_json()
+    summary = compared(
+        [seq.network[name] for seq in sequences], [seq.input[name] for seq in sequences]
+    )
+    summary["passband_pcc"] = bootstrap_interval(
+        [seq.passband_pcc[name] for seq in sequences]
+    ).to_json()
     return summary
 
 
 def _splits(sequences: list[_Sequence], name: str) -> dict[str, Any]:
-    """PCC of one structure where light or staining is poor and where it is not: says what limits the mean."""
+    """PCC of one structure where light or staining is poor and where it is not.
+
+    Says what limits the mean.
+    """
     groups: Mapping[str, Callable[[_Sequence], bool]] = {
         f"below {_DIM_PHOTONS:.0f} e": lambda s: s.photons < _DIM_PHOTONS,
         f"from {_DIM_PHOTONS:.0f} e": lambda s: s.photons >= _DIM_PHOTONS,
@@ -382,7 +436,11 @@ def _splits(sequences: list[_Sequence], name: str) -> dict[str, Any]:
         f"brightness from {_WEAK_BRIGHTNESS}": lambda s: s.brightness[name] >= _WEAK_BRIGHTNESS,
     }
     return {
-        title: bootstrap_interval([seq.network[name].pcc for seq in sequences if belongs(seq)]).to_json()
+        title: (
+            bootstrap_interval(
+                [seq.network[name].pcc for seq in sequences if belongs(seq)]
+            ).to_json()
+        )
         for title, belongs in groups.items()
     }
 
@@ -390,61 +448,81 @@ def _splits(sequences: list[_Sequence], name: str) -> dict[str, Any]:
 def card_table(result: Mapping[str, Any]) -> str:
     """Return the Markdown for the engine's card of what `evaluate_engine` returned."""
     lines = [
-        f"{result['data']}, through the live path on {result['backend']['name']} {result['backend']['precision']}. "
-        "Means with bootstrap 95 % intervals over sequences; *input* is the frame that "
-        "went in, taken as the prediction of each structure.",
+        (
+            f"{result['data']}, through the live path on {result['backend']['name']}"
+            f" {result['backend']['precision']}. Means with bootstrap 95 % intervals over"
+            " sequences; *input* is the frame that went in, taken as the prediction of each"
+            " structure."
+        ),
         "",
         "| structure | | PCC | SSIM | NRMSE |",
         "|---|---|---|---|---|",
     ]
     for name, entry in result["structures"].items():
         for who in ("network", "input", "gain"):
-            cells = " | ".join(interval_text(entry[who][metric]) for metric in ("pcc", "ssim", "nrmse"))
+            cells = " | ".join(
+                interval_text(entry[who][metric]) for metric in ("pcc", "ssim", "nrmse")
+            )
             lines.append(f"| {name if who == 'network' else ''} | {who} | {cells} |")
     reached, given = (interval_text(result["mean_pcc"][who]) for who in ("network", "input"))
     lines += [
         "",
-        f"Mean PCC over structures: {reached}, input {given}. "
-        f"PCC intervals of network and input are {'disjoint' if result['reached']['disjoint'] else 'not all disjoint'}.",
+        (
+            f"Mean PCC over structures: {reached}, input {given}. PCC intervals of network and"
+            f" input are {'disjoint' if result['reached']['disjoint'] else 'not all disjoint'}."
+        ),
         "",
         "| one structure alone | light predicted elsewhere | into |",
         "|---|---|---|",
     ]
     for name, entry in result["leakage"].items():
-        into = ", ".join(f"{other} {interval_text(share)}" for other, share in entry["into"].items())
+        into = ", ".join(
+            f"{other} {interval_text(share)}" for other, share in entry["into"].items()
+        )
         lines.append(f"| {name} | {interval_text(entry['total'])} | {into} |")
     residual, blank = result["residual_percentiles"], interval_text(result["blank"])
     lines += [
         "",
-        f"Blank input (camera noise and even light only): {blank} of its |x| is predicted as structure. "
-        f"Residual: median {residual['median']:.3f}, 1 to 99 % of frames {residual['p1']:.3f} to {residual['p99']:.3f}.",
+        (
+            f"Blank input (camera noise and even light only): {blank} of its |x| is predicted as"
+            f" structure. Residual: median {residual['median']:.3f}, 1 to 99 % of frames"
+            f" {residual['p1']:.3f} to {residual['p99']:.3f}."
+        ),
         "",
         "| PCC where | " + " | ".join(result["structures"]) + " |",
         "|---|" + "---|" * len(result["structures"]),
     ]
     for title in next(iter(result["splits"].values())):
         lines.append(
-            f"| {title} | " + " | ".join(interval_text(split[title]) for split in result["splits"].values()) + " |"
+            f"| {title} | "
+            + " | ".join(interval_text(split[title]) for split in result["splits"].values())
+            + " |"
         )
     return "\n".join(lines) + "\n"
 
 
-def _structures_of(engine: Engine, given: Sequence[str] | None, conditions: Domain) -> tuple[str, ...]:
+def _structures_of(
+    engine: Engine, given: Sequence[str] | None, conditions: Domain
+) -> tuple[str, ...]:
     """Which simulated structure each output channel should show."""
     names = tuple(given or (name.casefold() for name in engine.manifest.channel_names))
     if not engine.manifest.trained and given is None and len(names) <= len(conditions.structures):
         names = conditions.structures[: len(names)]
     if engine.manifest.scale != 1:
-        raise EngineError(f"Engine {engine.manifest.id!r} enlarges {engine.manifest.scale} times; only 1 is evaluated.")
+        raise EngineError(
+            f"Engine {engine.manifest.id!r} enlarges {engine.manifest.scale} times; only 1 is"
+            " evaluated."
+        )
     if unknown := [name for name in names if name not in conditions.structures]:
         raise EngineError(
-            f"Engine {engine.manifest.id!r} separates {', '.join(unknown)}, and these sequences show "
-            f"{', '.join(conditions.structures)} (known: {', '.join(STRUCTURES)}). Say with 'structures' what each channel is."
+            f"Engine {engine.manifest.id!r} separates {', '.join(unknown)}, and these sequences"
+            f" show {', '.join(conditions.structures)} (known: {', '.join(STRUCTURES)}). Say with"
+            " 'structures' what each channel is."
         )
     if len(names) != len(engine.manifest.channels) or len(set(names)) != len(names):
         raise EngineError(
-            f"Engine {engine.manifest.id!r} has {len(engine.manifest.channels)} channels; name one structure for each, "
-            f"all different; got {', '.join(names)}."
+            f"Engine {engine.manifest.id!r} has {len(engine.manifest.channels)} channels; name one"
+            f" structure for each, all different; got {', '.join(names)}."
         )
     return names
 

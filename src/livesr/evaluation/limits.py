@@ -1,8 +1,10 @@
-"""Where an engine's predictions stop being those of its validation: what a live run compares every frame with.
+"""Where an engine's predictions stop being those of its validation.
 
-Owns the sequences that are looked at, what is measured on them and how limits follow from it. The warnings themselves are
-`livesr.live.compose`'s, how well they separate what should warn from what should not is measured by
-`scripts/warnings_roc.py`.
+What a live run compares every frame with.
+
+Owns the sequences that are looked at, what is measured on them and how limits follow from it. The
+warnings themselves are `livesr.live.compose`'s, how well they separate what should warn from what
+should not is measured by `scripts/warnings_roc.py`.
 """
 
 from __future__ import annotations
@@ -21,7 +23,15 @@ from livesr.base.frames import MulticolorFrame
 from livesr.evaluation.live_path import separate
 from livesr.live.compose import noise_threshold
 from livesr.live.inference.backend import Backend
-from livesr.live.inference.engine import Engine, Limits, Manifest, Range, TrainingDistribution, Uncertain, load_engine
+from livesr.live.inference.engine import (
+    Engine,
+    Limits,
+    Manifest,
+    Range,
+    TrainingDistribution,
+    Uncertain,
+    load_engine,
+)
 from livesr.live.inference.runner import open_backend
 from livesr.live.inference.test_time_augmentation import Augmentation
 from livesr.live.out_of_distribution import FEATURES, features
@@ -35,16 +45,24 @@ Image = NDArray[np.float32]
 SIZE, N_T = 256, 3
 FIRST_SEED = 9000
 UNUSABLE_PCC, LITTLE_LIGHT = 0.5, 0.15
-"""A structure is lost because it is weak: a PCC with the truth below the one, where its share of the true light is below the
-other. The warning has to tell such channels from those whose PCC is not below."""
+"""A structure is lost because it is weak.
+
+A PCC with the truth below the one, where its share of the true light is below the other. The
+warning has to tell such channels from those whose PCC is not below.
+"""
 
 _OWN_STREAM = 4  # of the seeds: scenes unlike those that are scored or diagnosed
 _WEAK_RATIO = 40.0  # between structures, instead of 5: so that some are lost
 _USUAL = 0.975  # of the frames of training lie within a limit
 _MIN_FRAMES = 4 * len(FEATURES)  # for a covariance
-_ALONE, _ALONE_PX = 8, 512  # in small frames the network sees less around, and confuses more than in those of a camera
+_ALONE, _ALONE_PX = (
+    8,
+    512,
+)  # in small frames the network sees less around, and confuses more than in those of a camera
 _MARGIN = 16
-_FALSE_ALARMS = 0.1  # of channels that are in order, where some are forty times brighter than others
+_FALSE_ALARMS = (
+    0.1  # of channels that are in order, where some are forty times brighter than others
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +75,8 @@ class Seen:
     residual, warnings : as in `MulticolorFrame`
     shares, true_shares : of the predicted and of the true light, by channel
     pcc : with the truth, by channel; NaN where there is nothing to be found
-    errors, spread : prediction minus truth, and standard deviation over its views, in x; float32 (c, y, x)
+    errors, spread : prediction minus truth, and standard deviation over its views, in x; float32
+        (c, y, x)
     """
 
     features: NDArray[np.float64]
@@ -94,12 +113,16 @@ class Observer:
         """
         raw = sequence.raw(visible)
         reconstructor, pixel_size_um = sequence.reconstructor, sequence.pixel_size_um
-        frames = separate(raw, reconstructor, pixel_size_um, self._engine, self._backend, uncertainty)
+        frames = separate(
+            raw, reconstructor, pixel_size_um, self._engine, self._backend, uncertainty
+        )
         frame = frames[len(frames) // 2]
         known = sequence.truth(frame.t)
         shown = known if visible is None else {name: known[name] for name in visible}
         names = channels or tuple(known)
-        truth = np.stack([shown.get(name, np.zeros(frame.source.image.shape, np.float32)) for name in names])
+        truth = np.stack(
+            [shown.get(name, np.zeros(frame.source.image.shape, np.float32)) for name in names]
+        )
         return seen(frame, truth, with_maps=uncertainty is not None)
 
 
@@ -123,10 +146,14 @@ def seen(frame: MulticolorFrame, truth: Image | None = None, *, with_maps: bool 
         shares=light / max(float(light.sum()), 1e-9),
         true_shares=true / max(float(true.sum()), 1e-9),
         pcc=scores,
-        errors=(channels - truth)[inner] / np.float32(headroom) if keep and truth is not None else None,
-        spread=frame.uncertainty[inner].astype(np.float32) / np.float32(headroom)
-        if keep and frame.uncertainty is not None
-        else None,
+        errors=(
+            (channels - truth)[inner] / np.float32(headroom) if keep and truth is not None else None
+        ),
+        spread=(
+            frame.uncertainty[inner].astype(np.float32) / np.float32(headroom)
+            if keep and frame.uncertainty is not None
+            else None
+        ),
     )
 
 
@@ -145,8 +172,8 @@ def measure_limits(
     Parameters
     ----------
     engine : a folder or a name
-    sequences : of the whole range of training, and as many with structures that are too weak; what is confused is measured
-        on a few of a rig in good order
+    sequences : of the whole range of training, and as many with structures that are too weak; what
+        is confused is measured on a few of a rig in good order
     domain : what training drew from; None is `Domain()` with the engine's structures
     progress : called with (sequences done, all)
 
@@ -184,9 +211,11 @@ def measure_limits(
     names = loaded.manifest.channel_names
     limits = Limits(
         data=f"{total} simulated SIM sequences, {SIZE} x {SIZE}, none used in training",
-        training_distribution=fit_training_distribution([s.features for s in usual])
-        if sequences >= _MIN_FRAMES
-        else None,
+        training_distribution=(
+            fit_training_distribution([s.features for s in usual])
+            if sequences >= _MIN_FRAMES
+            else None
+        ),
         weak={name: round(weak_share(usual + weak, c), 4) for c, name in enumerate(names)},
         confusion=_confusion(alone, domain.structures, names),
         uncertainty=fit_uncertainty(usual, views),
@@ -205,8 +234,8 @@ def domain_of(manifest: Manifest) -> Domain:
     names = tuple(name.casefold() for name in manifest.channel_names)
     if manifest.task != "separate" or not set(names) <= STRUCTURES.keys():
         raise EngineError(
-            f"Engine {manifest.id!r} makes {', '.join(manifest.channel_names)}; limits are measured on simulated cells, and "
-            f"of these there are {', '.join(STRUCTURES)}."
+            f"Engine {manifest.id!r} makes {', '.join(manifest.channel_names)}; limits are measured"
+            f" on simulated cells, and of these there are {', '.join(STRUCTURES)}."
         )
     return Domain(structures=names)
 
@@ -223,7 +252,9 @@ def resolution_range(domain: Domain) -> Range:
 
 
 def fit_training_distribution(known: Sequence[NDArray[np.float64]]) -> TrainingDistribution:
-    """Fit mean and covariance to the features of frames, and the limit to distances of frames left out of the fit."""
+    """Fit mean and covariance to the features of frames, and the limit to distances of frames left
+    out of the fit.
+    """
     points = np.asarray(known)
     mean, whitening = _whitened(points)
     left_out = []
@@ -239,15 +270,22 @@ def fit_training_distribution(known: Sequence[NDArray[np.float64]]) -> TrainingD
 
 
 def distance(training_distribution: TrainingDistribution, found: NDArray[np.float64]) -> float:
-    """Return the ood_score of features, as `livesr.live.out_of_distribution.OutOfDistribution` does of a frame."""
+    """Return the ood_score of features, as `livesr.live.out_of_distribution.OutOfDistribution` does
+    of a frame.
+    """
     return float(
-        np.linalg.norm(np.array(training_distribution.whitening) @ (found - np.array(training_distribution.mean)))
+        np.linalg.norm(
+            np.array(training_distribution.whitening)
+            @ (found - np.array(training_distribution.mean))
+        )
         / training_distribution.limit
     )
 
 
 def weak_share(frames: Sequence[Seen], channel: int) -> float:
-    """Return the share of light below which most structures that are lost lie, and at most 1 in 10 of those in order."""
+    """Return the share of light below which most structures that are lost lie, and at most 1 in 10
+    of those in order.
+    """
     lost, shares = is_lost(frames, channel), np.array([f.shares[channel] for f in frames])
     in_order = is_in_order(frames, channel)
     if not lost.any() or not in_order.any():
@@ -269,7 +307,10 @@ def is_in_order(frames: Sequence[Seen], channel: int) -> NDArray[np.bool_]:
 
 
 def fit_uncertainty(frames: Sequence[Seen], views: Augmentation) -> Uncertain | None:
-    """Fit the one number that turns the spread of views into the root mean square error; None where there is no spread."""
+    """Fit the one number that turns the spread of views into the root mean square error.
+
+    None where there is no spread.
+    """
     pairs = [(f.errors, f.spread) for f in frames if f.errors is not None and f.spread is not None]
     squares = sum(float((e * e).sum(dtype=np.float64)) for e, _ in pairs)
     spreads = sum(float((s * s).sum(dtype=np.float64)) for _, s in pairs)
@@ -278,7 +319,9 @@ def fit_uncertainty(frames: Sequence[Seen], views: Augmentation) -> Uncertain | 
     return Uncertain(
         augmentation=views,
         scale=round(max(float(np.sqrt(squares / spreads)), 1e-4), 4),
-        correlation=round(rank_correlation([(abs(e[:, ::4, ::4]), s[:, ::4, ::4]) for e, s in pairs]), 4),
+        correlation=round(
+            rank_correlation([(abs(e[:, ::4, ::4]), s[:, ::4, ::4]) for e, s in pairs]), 4
+        ),
     )
 
 
@@ -290,7 +333,10 @@ def rank_correlation(pairs: Sequence[tuple[NDArray[Any], NDArray[Any]]]) -> floa
 
 
 def _whitened(points: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the mean, and W with W^T W the inverse of the covariance; a little is added so that it always has one."""
+    """Return the mean, and W with W^T W the inverse of the covariance.
+
+    A little is added so that it always has one.
+    """
     mean = points.mean(0)
     covariance = np.cov(points.T) + 1e-4 * np.eye(points.shape[1])
     return mean, np.linalg.inv(np.linalg.cholesky(covariance))
@@ -305,20 +351,28 @@ def _alone(
     try:
         for number in numbers:
             scene = scene_of(in_order, number, _ALONE_PX)
-            yield {name: Observer(engine, runtime).look(scene, [name]).shares for name in scene.present}
+            yield {
+                name: Observer(engine, runtime).look(scene, [name]).shares for name in scene.present
+            }
     finally:
         runtime.close()
 
 
 def _confusion(
-    alone: Sequence[Mapping[str, NDArray[np.float64]]], structures: Sequence[str], names: Sequence[str]
+    alone: Sequence[Mapping[str, NDArray[np.float64]]],
+    structures: Sequence[str],
+    names: Sequence[str],
 ) -> dict[str, dict[str, float]]:
     confusion = {}
     for structure, name in zip(structures, names, strict=True):
         shares = [found[structure] for found in alone if structure in found]
         if shares:
-            usual = np.median(shares, axis=0)  # where next to nothing is in the field, all of it may be anything
-            confusion[name] = {o: round(float(s), 4) for o, s in zip(names, usual, strict=True) if o != name}
+            usual = np.median(
+                shares, axis=0
+            )  # where next to nothing is in the field, all of it may be anything
+            confusion[name] = {
+                o: round(float(s), 4) for o, s in zip(names, usual, strict=True) if o != name
+            }
     return confusion
 
 

@@ -1,7 +1,10 @@
-"""Raw frames through the live path, everything kept: what is scored is what a run would have stored and shown.
+"""Raw frames through the live path, everything kept.
 
-Owns the feeding of a `Pipeline` from memory and the sink that collects. Grouping, reconstruction, normalisation, window,
-inference and composition are the pipeline's own; nothing of them is repeated here.
+What is scored is what a run would have stored and shown.
+
+Owns the feeding of a `Pipeline` from memory and the sink that collects. Grouping, reconstruction,
+normalisation, window, inference and composition are the pipeline's own; nothing of them is repeated
+here.
 """
 
 from __future__ import annotations
@@ -73,7 +76,9 @@ def separate(
     backend: Backend,
     uncertainty: Augmentation | None = None,
 ) -> list[MulticolorFrame]:
-    """Run a time lapse through the live path with nothing skipped; return one prediction per time point.
+    """Run a time lapse through the live path with nothing skipped.
+
+    Return one prediction per time point.
 
     Parameters
     ----------
@@ -93,7 +98,9 @@ def separate(
     RunError
         If a step failed or a time point has no prediction.
     """
-    path = replace(_path(raw, reconstructor, pixel_size_um, engine, backend), uncertainty=uncertainty)
+    path = replace(
+        _path(raw, reconstructor, pixel_size_um, engine, backend), uncertainty=uncertainty
+    )
     run = RunDescription(uuid.uuid4().hex, now_ns(), (path.description,))
     collected = Collected()
     pipeline = Pipeline({path.name: path}, run, [(collected, True)], policy="complete")
@@ -109,7 +116,9 @@ def separate(
         raise pipeline.error
     if [frame.t for frame in collected.separated_frames] != list(range(len(raw))):
         reasons = " ".join(report["warnings"]) or "No reason was given."
-        raise RunError(f"{len(collected.separated_frames)} of {len(raw)} time points were separated. {reasons}")
+        raise RunError(
+            f"{len(collected.separated_frames)} of {len(raw)} time points were separated. {reasons}"
+        )
     return collected.separated_frames
 
 

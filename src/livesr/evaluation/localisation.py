@@ -71,14 +71,15 @@ def score_localisations(
 
     Notes
     -----
-    As many pairs as there can be, and of those the nearest, each used once; 250 nm as in Sage et al. 2019, Nature Methods
-    16, 387. `rmse_nm` is over both axes together: sqrt(mean(dy^2 + dx^2)).
+    As many pairs as there can be, and of those the nearest, each used once; 250 nm as in Sage et
+    al. 2019, Nature Methods 16, 387. `rmse_nm` is over both axes together: sqrt(mean(dy^2 + dx^2)).
     """
     differences: list[NDArray[np.float64]] = []
     for frame in np.intersect1d(found_frame, true_frame):
         here, there = found_nm[found_frame == frame], true_nm[true_frame == frame]
         distance = cdist(here, there)
-        # Out of reach costs more than all pairs within it, so that no near pair is given up for a far one.
+        # Out of reach costs more than all pairs within it, so that no near pair is given up for a
+        # far one.
         cost = np.where(distance <= radius_nm, distance, radius_nm * (len(here) + 1))
         i, j = linear_sum_assignment(cost)
         near = distance[i, j] <= radius_nm

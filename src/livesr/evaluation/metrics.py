@@ -1,12 +1,15 @@
-"""How alike a predicted structure and its truth are: PCC, SSIM, NRMSE and others, and how sure a mean over sequences is.
+"""How alike a predicted structure and its truth are.
 
-Owns the scores and what is made of many; the formulas that a running run needs as well are in `livesr.optics.similarity`.
-Draws nothing, knows no engine.
+PCC, SSIM, NRMSE and others, and how sure a mean over sequences is.
 
-Preparation (Wang et al. 2021, Biophysics Reports, IMC-SR; the same in Qiao et al. 2021, Nature Methods 18, 194): the truth is
-scaled so that its 0.1st and 99.9th percentiles become 0 and 1, the prediction is then brought onto it by the linear
-transform with the least squared error. Brightness is thus judged apart from structure. Scaling the prediction by its own
-percentiles first, as the papers write, changes nothing: the linear transform takes it out again.
+Owns the scores and what is made of many; the formulas that a running run needs as well are in
+`livesr.optics.similarity`. Draws nothing, knows no engine.
+
+Preparation (Wang et al. 2021, Biophysics Reports, IMC-SR; the same in Qiao et al. 2021, Nature
+Methods 18, 194): the truth is scaled so that its 0.1st and 99.9th percentiles become 0 and 1, the
+prediction is then brought onto it by the linear transform with the least squared error. Brightness
+is thus judged apart from structure. Scaling the prediction by its own percentiles first, as the
+papers write, changes nothing: the linear transform takes it out again.
 """
 
 from __future__ import annotations
@@ -20,7 +23,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from livesr.evaluation.resolution import frc_resolution
-from livesr.optics.similarity import linear_fit, nrmse, pcc, percentile_normalised, similarity_maps, ssim
+from livesr.optics.similarity import (
+    linear_fit,
+    nrmse,
+    pcc,
+    percentile_normalised,
+    similarity_maps,
+    ssim,
+)
 
 Image = NDArray[np.floating[Any]]
 Doubles = NDArray[np.float64]
@@ -33,15 +43,19 @@ _RESAMPLES = 10_000
 
 
 class Score(NamedTuple):
-    """One structure in one frame. PCC and SSIM are at most 1, NRMSE is at least 0; NaN where the truth is even.
+    """One structure in one frame. PCC and SSIM are at most 1, NRMSE is at least 0.
+
+    NaN where the truth is even.
 
     Attributes
     ----------
-    ssim_paper : SSIM with the constants that IMC-SR prints, c1 = 0.01 and c2 = 0.03, neither squared nor scaled: much larger
-        than those of `ssim`, so that dark regions always agree and numbers are higher
+    ssim_paper : SSIM with the constants that IMC-SR prints, c1 = 0.01 and c2 = 0.03, neither
+        squared nor scaled: much larger than those of `ssim`, so that dark regions always agree and
+        numbers are higher
     ms_ssim : over five scales; NaN for images of less than 161 pixels
     psnr : in dB, of images prepared as for the others
-    gradient : mean gradient over that of the truth, both prepared: above 1 is sharper, or noisier, than the truth
+    gradient : mean gradient over that of the truth, both prepared: above 1 is sharper, or noisier,
+        than the truth
     frc_px : the distance in pixels down to which prediction and truth agree ring by ring
     """
 
@@ -57,7 +71,9 @@ class Score(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A mean over `n` sequences and its bootstrap interval; NaN where there is too little to tell."""
+    """A mean over `n` sequences and its bootstrap interval; NaN where there is too little to
+    tell.
+    """
 
     mean: float
     low: float
@@ -70,17 +86,21 @@ class Interval:
 
     def to_json(self) -> dict[str, float | int | None]:
         """Return the fields with NaN as None, which JSON can say."""
-        return {k: v if isinstance(v, int) or math.isfinite(v) else None for k, v in asdict(self).items()}
+        return {
+            k: v if isinstance(v, int) or math.isfinite(v) else None
+            for k, v in asdict(self).items()
+        }
 
     def __str__(self) -> str:
         return f"{self.mean:.3f} ({self.low:.3f} to {self.high:.3f})"
 
 
 def score(prediction: Image, truth: Image) -> Score:
-    """Compare one predicted structure with its truth, both (y, x), in any unit, after the papers' preparation.
+    """Compare one predicted structure with its truth, both (y, x), in any unit, after the papers'
+    preparation.
 
-    A truth without any contrast has no score: all NaN. A prediction without contrast has a PCC of 0, not NaN: a network
-    that collapsed must not drop out of a mean.
+    A truth without any contrast has no score: all NaN. A prediction without contrast has a PCC of
+    0, not NaN: a network that collapsed must not drop out of a mean.
 
     Raises
     ------
@@ -106,10 +126,12 @@ def score(prediction: Image, truth: Image) -> Score:
 
 
 def ms_ssim(a: Image, b: Image, data_range: float = 1.0) -> float:
-    """Mean structural similarity over five scales, each half as fine (Wang, Simoncelli and Bovik 2003).
+    """Mean structural similarity over five scales, each half as fine (Wang, Simoncelli and Bovik
+    2003).
 
-    Means of contrast and structure at the finer scales and of SSIM at the coarsest, weighed by the paper's exponents;
-    negative means count as 0. Equals torchmetrics' ``multiscale_structural_similarity_index_measure``.
+    Means of contrast and structure at the finer scales and of SSIM at the coarsest, weighed by the
+    paper's exponents; negative means count as 0. Equals torchmetrics'
+    ``multiscale_structural_similarity_index_measure``.
 
     Raises
     ------
@@ -117,7 +139,10 @@ def ms_ssim(a: Image, b: Image, data_range: float = 1.0) -> float:
         If the images are smaller than 161 pixels: the window must fit at the coarsest scale.
     """
     if min(a.shape) < MS_SSIM_SMALLEST_PX:
-        raise ValueError(f"images are {a.shape}; MS-SSIM needs at least {MS_SSIM_SMALLEST_PX} pixels on each side")
+        raise ValueError(
+            f"images are {a.shape}; MS-SSIM needs at least {MS_SSIM_SMALLEST_PX} pixels on each"
+            " side"
+        )
     x, y = np.asarray(a, np.float64), np.asarray(b, np.float64)
     constants = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
     product = 1.0
@@ -136,10 +161,11 @@ def psnr(a: Image, b: Image, data_range: float = 1.0) -> float:
 
 
 def mean_gradient(image: Image) -> float:
-    """Return the mean of sqrt((dx^2 + dy^2) / 2) over differences to the next pixels (Hu et al. 2020, Acta Optica Sinica).
+    """Return the mean of sqrt((dx^2 + dy^2) / 2) over differences to the next pixels (Hu et al.
+    2020, Acta Optica Sinica).
 
-    In the image's unit. Says how much the image varies, not whether that is right: noise and aliasing raise it. Give PSNR, SSIM
-    and FRC beside it.
+    In the image's unit. Says how much the image varies, not whether that is right: noise and
+    aliasing raise it. Give PSNR, SSIM and FRC beside it.
     """
     x = np.asarray(image, np.float64)
     dy, dx = x[1:, :-1] - x[:-1, :-1], x[:-1, 1:] - x[:-1, :-1]
@@ -147,7 +173,9 @@ def mean_gradient(image: Image) -> float:
 
 
 def false_positive_energy(prediction: Image, truth: Image, least: float = 0.02) -> float:
-    """Return the predicted light where the truth stays below `least` of its maximum; all of it if the truth is dark.
+    """Return the predicted light where the truth stays below `least` of its maximum.
+
+    All of it if the truth is dark.
 
     In the prediction's unit; only positive light counts.
     """
@@ -157,7 +185,8 @@ def false_positive_energy(prediction: Image, truth: Image, least: float = 0.02) 
 
 
 def flicker(frames: Image, where: NDArray[np.bool_]) -> float:
-    """Return the temporal standard deviation over the mean of the pixels `where` (y, x) of (t, y, x), on average.
+    """Return the temporal standard deviation over the mean of the pixels `where` (y, x) of (t, y,
+    x), on average.
 
     In a scene in which nothing moves this is what noise, or an unsteady network, adds along time.
     """
@@ -167,10 +196,12 @@ def flicker(frames: Image, where: NDArray[np.bool_]) -> float:
 
 
 def bootstrap_interval(values: Sequence[float], seed: int = 0, level: float = 0.95) -> Interval:
-    """Return the mean of `values`, one per sequence, and its percentile-bootstrap interval (Efron 1979).
+    """Return the mean of `values`, one per sequence, and its percentile-bootstrap interval (Efron
+    1979).
 
-    Sequences are what is drawn independently. Frames of a sequence and pixels of a frame are not: an interval over
-    those would be far too narrow. NaN (a structure that was not there) is left out and not counted.
+    Sequences are what is drawn independently. Frames of a sequence and pixels of a frame are not:
+    an interval over those would be far too narrow. NaN (a structure that was not there) is left out
+    and not counted.
 
     Parameters
     ----------
@@ -183,7 +214,8 @@ def bootstrap_interval(values: Sequence[float], seed: int = 0, level: float = 0.
 
     Notes
     -----
-    The percentile interval of a small sample is somewhat too narrow (10 values: near 90 % for a nominal 95 %).
+    The percentile interval of a small sample is somewhat too narrow (10 values: near 90 % for a
+    nominal 95 %).
     """
     if not 0 < level < 1:
         raise ValueError(f"level is {level}, expected a share between 0 and 1")
@@ -205,7 +237,10 @@ def _halved(image: Doubles) -> Doubles:
 
 def _check(prediction: Image, truth: Image) -> None:
     if prediction.shape != truth.shape or truth.ndim != 2:
-        raise ValueError(f"prediction is {prediction.shape} and truth {truth.shape}; both must be (y, x) of one shape")
+        raise ValueError(
+            f"prediction is {prediction.shape} and truth {truth.shape}; both must be (y, x) of one"
+            " shape"
+        )
     for name, image in (("prediction", prediction), ("truth", truth)):
         if not np.isfinite(image).all():
             raise ValueError(f"the {name} has pixels that are not finite")

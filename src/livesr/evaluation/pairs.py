@@ -1,7 +1,10 @@
-"""The score of an engine on pairs: normalised frames and what they should become, from a folder or a user's own images.
+"""The score of an engine on pairs.
 
-Owns how pairs go through a backend and what they are compared with. The live path has no part in it: pairs are reconstructed
-and normalised already. Engines that upscale are compared with the cubic spline of their input.
+Normalised frames and what they should become, from a folder or a user's own images.
+
+Owns how pairs go through a backend and what they are compared with. The live path has no part in
+it: pairs are reconstructed and normalised already. Engines that upscale are compared with the cubic
+spline of their input.
 """
 
 from __future__ import annotations
@@ -16,7 +19,13 @@ from numpy.typing import NDArray
 from scipy.ndimage import zoom
 
 from livesr.base.errors import EngineError
-from livesr.evaluation.metrics import Score, bootstrap_interval, false_positive_energy, mean_gradient, score
+from livesr.evaluation.metrics import (
+    Score,
+    bootstrap_interval,
+    false_positive_energy,
+    mean_gradient,
+    score,
+)
 from livesr.evaluation.pictures import PictureRow
 from livesr.evaluation.resolution import decorrelation_resolution
 from livesr.evaluation.summary import about, compared, finite_score, interval_text, leaked
@@ -32,7 +41,10 @@ _ROUNDING = 2e-3  # of pairs kept in 16 bits
 
 
 class _Nulls(NamedTuple):
-    """Of one pair: the share of each structure's light, alone, that is predicted as each other; and a blank frame's."""
+    """Of one pair: the share of each structure's light, alone, that is predicted as each other.
+
+    And a blank frame's.
+    """
 
     leakage: dict[str, dict[str, float]]
     blank: float
@@ -57,9 +69,11 @@ def evaluate_pairs(
     engine
         A folder or a name, as in `load_engine`.
     pairs
-        Frames (f, y, x) and targets (c, s y, s x), normalised; one frame is given three times to an engine that takes three.
+        Frames (f, y, x) and targets (c, s y, s x), normalised; one frame is given three times to an
+        engine that takes three.
     names
-        Of the targets; they are matched with the engine's channels by name, or by order if no name fits.
+        Of the targets; they are matched with the engine's channels by name, or by order if no name
+        fits.
     data
         What the pairs are, in words.
     progress
@@ -70,9 +84,10 @@ def evaluate_pairs(
     Returns
     -------
     dict
-        JSON-able, like that of `evaluate_engine` where it has the same keys; blank is what a frame holds besides its
-        structures. `decorrelation_px`, of input, truth and each prediction, is that of the first pairs. For engines that
-        upscale `mean_gradient`, in thousandths, and `frc_px`, down to which distance in fine pixels the truth is met.
+        JSON-able, like that of `evaluate_engine` where it has the same keys; blank is what a frame
+        holds besides its structures. `decorrelation_px`, of input, truth and each prediction, is
+        that of the first pairs. For engines that upscale `mean_gradient`, in thousandths, and
+        `frc_px`, down to which distance in fine pixels the truth is met.
 
     Raises
     ------
@@ -94,12 +109,20 @@ def evaluate_pairs(
                 loaded.check_fits(manifest.task, shape=shape)
                 runtime = open_backend(loaded, shape, backend, precision, threads)
             truth = targets[order]
-            predicted, given = _predict(runtime, frames, manifest.window), _enlarged(frames, manifest.scale)
+            predicted, given = (
+                _predict(runtime, frames, manifest.window),
+                _enlarged(frames, manifest.scale),
+            )
             if predicted.shape != truth.shape:
-                raise EngineError(f"Engine {manifest.id!r} gives {predicted.shape}, and the targets are {truth.shape}.")
+                raise EngineError(
+                    f"Engine {manifest.id!r} gives {predicted.shape}, and the targets are"
+                    f" {truth.shape}."
+                )
             sequences.append(_scores(manifest.channel_names, predicted, given, truth))
             light = max(float(np.maximum(predicted, 0).sum()), 1e-9)
-            false.append([false_positive_energy(p, t) / light for p, t in zip(predicted, truth, strict=True)])
+            false.append(
+                [false_positive_energy(p, t) / light for p, t in zip(predicted, truth, strict=True)]
+            )
             gradients.append(_gradients(frames, given, predicted, truth))
             if done <= _RESOLVED:
                 resolutions.append(_resolutions(manifest.channel_names, predicted, given, truth))
@@ -107,7 +130,16 @@ def evaluate_pairs(
                 nulls.append(_null_tests(runtime, frames, truth, manifest))
             if show:
                 colors = tuple(channel.color for channel in manifest.channels)
-                show(PictureRow(f"pair {done}", given, predicted.copy(), truth, manifest.channel_names, colors))
+                show(
+                    PictureRow(
+                        f"pair {done}",
+                        given,
+                        predicted.copy(),
+                        truth,
+                        manifest.channel_names,
+                        colors,
+                    )
+                )
             if progress:
                 progress(done)
         if runtime is None:
@@ -118,17 +150,23 @@ def evaluate_pairs(
             runtime.close()
     result |= _summary(manifest, sequences, false)
     result["decorrelation_px"] = {
-        name: {who: bootstrap_interval([found[name][who] for found in resolutions]).to_json() for who in whose}
+        name: {
+            who: bootstrap_interval([found[name][who] for found in resolutions]).to_json()
+            for who in whose
+        }
         for name, whose in resolutions[0].items()
     }
     if nulls:
         labels = {name: name for name in manifest.channel_names}
-        result["leakage"] = {name: leaked([test.leakage for test in nulls], name, labels) for name in labels}
+        result["leakage"] = {
+            name: leaked([test.leakage for test in nulls], name, labels) for name in labels
+        }
         result["blank"] = bootstrap_interval([test.blank for test in nulls]).to_json()
     if manifest.scale > 1:
         (entry,) = result["structures"].values()
         result["mean_gradient"] = {
-            who: bootstrap_interval([found[who] for found in gradients]).to_json() for who in gradients[0]
+            who: bootstrap_interval([found[who] for found in gradients]).to_json()
+            for who in gradients[0]
         }
         result["frc_px"] = {who: entry[who]["frc_px"] for who in ("input", "network")}
     return result
@@ -138,8 +176,10 @@ def pairs_table(result: Mapping[str, Any]) -> str:
     """Return the Markdown for the engine's card of what `evaluate_pairs` returned."""
     given = "its cubic spline" if "mean_gradient" in result else "the frame that went in"
     lines = [
-        f"{result['data']}, on {result['backend']['name']} {result['backend']['precision']}. Means over pairs; "
-        f"*input* is {given}.",
+        (
+            f"{result['data']}, on {result['backend']['name']} {result['backend']['precision']}."
+            f" Means over pairs; *input* is {given}."
+        ),
         "",
         "| | | PCC | SSIM | NRMSE | PSNR, dB |",
         "|---|---|---|---|---|---|",
@@ -153,20 +193,32 @@ def pairs_table(result: Mapping[str, Any]) -> str:
 
 
 def upscale_table(found: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return the Markdown of engines that upscale beside the cubic spline, as in Hu et al.'s table and with what it lacks.
+    """Return the Markdown of engines that upscale beside the cubic spline, as in Hu et al.'s table
+    and with what it lacks.
 
-    `found` is what `evaluate_pairs` returned, by the words of the first column. Means with 95 % intervals over pairs.
+    `found` is what `evaluate_pairs` returned, by the words of the first column. Means with 95 %
+    intervals over pairs.
     """
-    head = "| | | mean gradient, thousandths | PSNR, dB | SSIM | PCC | FRC with the truth, fine pixels |"
+    head = (
+        "| | | mean gradient, thousandths | PSNR, dB | SSIM | PCC | FRC with the truth, fine"
+        " pixels |"
+    )
     lines = [head, "|---" * 7 + "|"]
     for label, result in found.items():
         (entry,) = result["structures"].values()
         gradient, frc = result["mean_gradient"], result["frc_px"]
         lines.append(f"| {label} | down-sampled | {interval_text(gradient['input'], 1)} | | | | |")
-        for who, key, drawn in (("cubic spline", "input", "spline"), ("EDSR", "network", "network")):
-            scores = [interval_text(entry[key][m], digits) for m, digits in (("psnr", 1), ("ssim", 3), ("pcc", 3))]
+        for who, key, drawn in (
+            ("cubic spline", "input", "spline"),
+            ("EDSR", "network", "network"),
+        ):
+            scores = [
+                interval_text(entry[key][m], digits)
+                for m, digits in (("psnr", 1), ("ssim", 3), ("pcc", 3))
+            ]
             lines.append(
-                f"| | {who} | {interval_text(gradient[drawn], 1)} | {' | '.join(scores)} | {interval_text(frc[key], 2)} |"
+                f"| | {who} | {interval_text(gradient[drawn], 1)} | {' | '.join(scores)} |"
+                f" {interval_text(frc[key], 2)} |"
             )
         lines.append(f"| | original | {interval_text(gradient['truth'], 1)} | | | | |")
     return "\n".join(lines) + "\n"
@@ -181,8 +233,8 @@ def targets_in_order(manifest: Manifest, names: tuple[str, ...]) -> list[int]:
     if len(names) == len(wanted) and not set(wanted) & known.keys():
         return list(range(len(names)))
     raise EngineError(
-        f"Engine {manifest.id!r} gives {', '.join(manifest.channel_names)}, and the pairs show {', '.join(names)}. "
-        "Name the structures alike."
+        f"Engine {manifest.id!r} gives {', '.join(manifest.channel_names)}, and the pairs show"
+        f" {', '.join(names)}. Name the structures alike."
     )
 
 
@@ -190,28 +242,41 @@ def _predict(backend: Backend, frames: Image, window: int) -> Image:
     middle = len(frames) // 2
     first = middle - window // 2
     # Where there are fewer frames than the engine takes, the middle one stands in for all.
-    chosen = frames[first : first + window] if first >= 0 else np.repeat(frames[middle : middle + 1], window, 0)
+    chosen = (
+        frames[first : first + window]
+        if first >= 0
+        else np.repeat(frames[middle : middle + 1], window, 0)
+    )
     backend.input[:] = chosen
     return backend.infer().copy()
 
 
 def _enlarged(frames: Image, scale: int) -> Image:
-    """Return the middle frame at the size of the targets, by cubic spline, with pixel areas kept in place."""
+    """Return the middle frame at the size of the targets, by cubic spline, with pixel areas kept in
+    place.
+    """
     middle: Image = frames[len(frames) // 2]
     if scale == 1:
         return middle
     return np.asarray(zoom(middle, scale, order=3, mode="reflect", grid_mode=True), np.float32)
 
 
-def _scores(names: Sequence[str], predicted: Image, given: Image, truth: Image) -> dict[str, dict[str, Score]]:
+def _scores(
+    names: Sequence[str], predicted: Image, given: Image, truth: Image
+) -> dict[str, dict[str, Score]]:
     return {
         "network": {name: score(p, t) for name, p, t in zip(names, predicted, truth, strict=True)},
         "input": {name: score(given, t) for name, t in zip(names, truth, strict=True)},
     }
 
 
-def _resolutions(names: Sequence[str], predicted: Image, given: Image, truth: Image) -> dict[str, dict[str, float]]:
-    """Decorrelation resolution in pixels of the truth, by structure and by whose picture it is; NaN for an even one."""
+def _resolutions(
+    names: Sequence[str], predicted: Image, given: Image, truth: Image
+) -> dict[str, dict[str, float]]:
+    """Decorrelation resolution in pixels of the truth, by structure and by whose picture it is.
+
+    NaN for an even one.
+    """
     return {
         name: {
             who: decorrelation_resolution(image, 1.0) if np.ptp(image) > 0 else math.nan
@@ -222,7 +287,9 @@ def _resolutions(names: Sequence[str], predicted: Image, given: Image, truth: Im
 
 
 def _null_tests(backend: Backend, frames: Image, truth: Image, manifest: Manifest) -> _Nulls:
-    """Give the engine each structure alone, without noise, and then what the frame holds besides all of them."""
+    """Give the engine each structure alone, without noise, and then what the frame holds besides
+    all of them.
+    """
 
     def light(image: Image) -> NDArray[np.float64]:
         predicted = _predict(backend, image[None], manifest.window)
@@ -233,7 +300,9 @@ def _null_tests(backend: Backend, frames: Image, truth: Image, manifest: Manifes
         if alone.any() and len(names) > 1:
             found = light(alone)
             leakage[name] = {
-                o: float(v / max(found.sum(), 1e-9)) for o, v in zip(names, found, strict=True) if o != name
+                o: float(v / max(found.sum(), 1e-9))
+                for o, v in zip(names, found, strict=True)
+                if o != name
             }
     besides = frames[len(frames) // 2] - truth.sum(0)
     amount = float(np.abs(besides).sum())
@@ -243,8 +312,15 @@ def _null_tests(backend: Backend, frames: Image, truth: Image, manifest: Manifes
 
 
 def _gradients(frames: Image, given: Image, predicted: Image, truth: Image) -> dict[str, float]:
-    """Mean gradients in thousandths of the normalised range, by the columns of Hu et al.'s table."""
-    images = {"input": frames[len(frames) // 2], "spline": given, "network": predicted[0], "truth": truth[0]}
+    """Mean gradients in thousandths of the normalised range, by the columns of Hu et al.'s
+    table.
+    """
+    images = {
+        "input": frames[len(frames) // 2],
+        "spline": given,
+        "network": predicted[0],
+        "truth": truth[0],
+    }
     return {who: 1000 * mean_gradient(image) for who, image in images.items()}
 
 
@@ -253,17 +329,28 @@ def _summary(
 ) -> dict[str, Any]:
     names = manifest.channel_names
     structures = {
-        name: compared([s["network"][name] for s in sequences], [s["input"][name] for s in sequences]) for name in names
+        name: compared(
+            [s["network"][name] for s in sequences], [s["input"][name] for s in sequences]
+        )
+        for name in names
     }
-    mean = {who: bootstrap_interval([_mean_pcc(s[who]) for s in sequences]).to_json() for who in ("network", "input")}
+    mean = {
+        who: bootstrap_interval([_mean_pcc(s[who]) for s in sequences]).to_json()
+        for who in ("network", "input")
+    }
     return {
         "structures": structures,
         "mean_pcc": mean,
         "false_positive": {
-            name: bootstrap_interval([values[i] for values in false]).to_json() for i, name in enumerate(names)
+            name: bootstrap_interval([values[i] for values in false]).to_json()
+            for i, name in enumerate(names)
         },
         "sequences": [
-            {who: {name: finite_score(value) for name, value in by.items()} for who, by in s.items()} for s in sequences
+            {
+                who: {name: finite_score(value) for name, value in by.items()}
+                for who, by in s.items()
+            }
+            for s in sequences
         ],
     }
 

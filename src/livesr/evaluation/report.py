@@ -1,4 +1,6 @@
-"""An evaluation as a folder to look at: report.html with box plots, tables and pictures, report.json with every number.
+"""An evaluation as a folder to look at.
+
+report.html with box plots, tables and pictures, report.json with every number.
 
 Owns the layout. Computes no score. The page is one file and loads nothing: it can be mailed.
 """
@@ -59,7 +61,9 @@ def write_report(folder: Path, result: Mapping[str, Any], rows: Sequence[Picture
 
 
 def box_plot(title: str, groups: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
-    """Return an SVG of Tukey's box plots: quartiles, median, whiskers to the last value within 1.5 times the box, outliers.
+    """Return an SVG of Tukey's box plots.
+
+    Quartiles, median, whiskers to the last value within 1.5 times the box, outliers.
 
     Parameters
     ----------
@@ -77,19 +81,31 @@ def box_plot(title: str, groups: Mapping[str, Mapping[str, Sequence[float]]]) ->
 
     parts = [f'<text x="{left}" y="15" font-weight="600">{html.escape(title)}</text>']
     for tick in np.linspace(low + pad, high - pad, 5):
-        parts.append(f'<line x1="{left}" x2="{width}" y1="{y(tick):.1f}" y2="{y(tick):.1f}" stroke="#eee"/>')
-        parts.append(f'<text x="{left - 6}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick:.3g}</text>')
+        parts.append(
+            f'<line x1="{left}" x2="{width}" y1="{y(tick):.1f}" y2="{y(tick):.1f}" stroke="#eee"/>'
+        )
+        parts.append(
+            f'<text x="{left - 6}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick:.3g}</text>'
+        )
     for i, (group, series) in enumerate(groups.items()):
         centre = left + 90 * i + 45
-        parts.append(f'<text x="{centre}" y="{height - 8}" text-anchor="middle">{html.escape(group)}</text>')
+        parts.append(
+            f'<text x="{centre}" y="{height - 8}" text-anchor="middle">{html.escape(group)}</text>'
+        )
         for j, (who, values) in enumerate(series.items()):
             if len(values):
-                parts.append(_box(centre + 30 * (j - (len(series) - 1) / 2), values, _WHO.get(who, "#111"), y))
+                parts.append(
+                    _box(
+                        centre + 30 * (j - (len(series) - 1) / 2), values, _WHO.get(who, "#111"), y
+                    )
+                )
     size = f'width="{width}" height="{height}" viewBox="0 0 {width} {height}"'
     return f'<svg {size} font-size="12" xmlns="http://www.w3.org/2000/svg">{"".join(parts)}</svg>'
 
 
-def tukey(values: Sequence[float]) -> tuple[tuple[float, float, float], tuple[float, float], list[float]]:
+def tukey(
+    values: Sequence[float],
+) -> tuple[tuple[float, float, float], tuple[float, float], list[float]]:
     """Return quartiles, whisker ends and outliers."""
     v = np.sort(np.asarray(values, np.float64))
     q1, median, q3 = (float(q) for q in np.percentile(v, (25, 50, 75)))
@@ -100,19 +116,28 @@ def tukey(values: Sequence[float]) -> tuple[tuple[float, float, float], tuple[fl
 
 def _box(x: float, values: Sequence[float], color: str, y: Any) -> str:
     (q1, median, q3), (low, high), outliers = tukey(values)
-    lines = [(x, low, x, q1), (x, q3, x, high), (x - 6, low, x + 6, low), (x - 6, high, x + 6, high)]
+    lines = [
+        (x, low, x, q1),
+        (x, q3, x, high),
+        (x - 6, low, x + 6, low),
+        (x - 6, high, x + 6, high),
+    ]
     drawn = [
-        f'<line x1="{a:.1f}" y1="{y(b):.1f}" x2="{c:.1f}" y2="{y(d):.1f}" stroke="{color}"/>' for a, b, c, d in lines
+        f'<line x1="{a:.1f}" y1="{y(b):.1f}" x2="{c:.1f}" y2="{y(d):.1f}" stroke="{color}"/>'
+        for a, b, c, d in lines
     ]
     drawn.append(
-        f'<rect x="{x - 10:.1f}" y="{y(q3):.1f}" width="20" height="{max(y(q1) - y(q3), 1):.1f}" fill="{color}" '
-        f'fill-opacity=".25" stroke="{color}"/>'
+        f'<rect x="{x - 10:.1f}" y="{y(q3):.1f}" width="20" height="{max(y(q1) - y(q3), 1):.1f}"'
+        f' fill="{color}" fill-opacity=".25" stroke="{color}"/>'
     )
     drawn.append(
-        f'<line x1="{x - 10:.1f}" x2="{x + 10:.1f}" y1="{y(median):.1f}" y2="{y(median):.1f}" stroke="{color}" '
-        'stroke-width="2"/>'
+        f'<line x1="{x - 10:.1f}" x2="{x + 10:.1f}" y1="{y(median):.1f}" y2="{y(median):.1f}"'
+        f' stroke="{color}" stroke-width="2"/>'
     )
-    drawn += [f'<circle cx="{x:.1f}" cy="{y(o):.1f}" r="2.5" fill="none" stroke="{color}"/>' for o in outliers]
+    drawn += [
+        f'<circle cx="{x:.1f}" cy="{y(o):.1f}" r="2.5" fill="none" stroke="{color}"/>'
+        for o in outliers
+    ]
     return "".join(drawn)
 
 
@@ -121,28 +146,40 @@ def _page(result: Mapping[str, Any], rows: Sequence[PictureRow]) -> str:
     title = html.escape(f"{engine['id']} {engine['version']}")
     parts = [
         f"<h1>{title}</h1>",
-        f"<p>{html.escape(result['data'])}, on {html.escape(backend['name'])} {html.escape(backend['precision'])}. "
-        f"SHA-256 {engine['sha256'][:12]}. Network, and beside it the input taken as the prediction. "
-        "What the network shows is a prediction.</p>",
+        (
+            f"<p>{html.escape(result['data'])}, on {html.escape(backend['name'])}"
+            f" {html.escape(backend['precision'])}. SHA-256 {engine['sha256'][:12]}. Network, and"
+            " beside it the input taken as the prediction. What the network shows is a"
+            " prediction.</p>"
+        ),
     ]
     if not engine["trained"]:
         parts.append("<p><strong>This engine is untrained: its channels mean nothing.</strong></p>")
-    legend = " ".join(f'<span style="color:{color}">&#9632; {who}</span>' for who, color in _WHO.items())
+    legend = " ".join(
+        f'<span style="color:{color}">&#9632; {who}</span>' for who, color in _WHO.items()
+    )
     parts += [f"<p>{legend}</p>", *(box_plot(_METRICS[m], _values(result, m)) for m in _PLOTTED)]
     parts += ["<h2>Scores</h2>", _scores(result), *_null_tests(result)]
     if "decorrelation_px" in result:
-        cells = {name: [_cell(v) for v in whose.values()] for name, whose in result["decorrelation_px"].items()}
+        cells = {
+            name: [_cell(v) for v in whose.values()]
+            for name, whose in result["decorrelation_px"].items()
+        }
         heads = next(iter(result["decorrelation_px"].values()))
         parts += ["<h2>Decorrelation resolution, pixels</h2>", _table(["structure", *heads], cells)]
     if "mean_gradient" in result:
         given = {k: [_cell(v)] for k, v in result["mean_gradient"].items()}
         parts += ["<h2>Mean gradient, thousandths</h2>", _table(["image", "mean gradient"], given)]
         parts.append(
-            '<p class="note">Noise and aliasing raise the mean gradient too: read it beside PSNR and SSIM.</p>'
+            '<p class="note">Noise and aliasing raise the mean gradient too: read it beside PSNR'
+            " and SSIM.</p>"
         )
     if rows:
         parts += ["<h2>Pictures</h2>", _picture(rows)]
-    head = f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title><style>{_STYLE}</style>"
+    head = (
+        "<!doctype html><html lang=en><meta"
+        f" charset=utf-8><title>{title}</title><style>{_STYLE}</style>"
+    )
     return f"{head}{''.join(parts)}</html>\n"
 
 
@@ -151,7 +188,12 @@ def _values(result: Mapping[str, Any], metric: str) -> dict[str, dict[str, list[
     names = _simulated_names(result)
     return {
         label: {
-            who: [s[who][name][metric] for s in result["sequences"] if s[who][name][metric] is not None] for who in _WHO
+            who: [
+                s[who][name][metric]
+                for s in result["sequences"]
+                if s[who][name][metric] is not None
+            ]
+            for who in _WHO
         }
         for label, name in names.items()
     }
@@ -180,9 +222,16 @@ def _null_tests(result: Mapping[str, Any]) -> list[str]:
     if "leakage" in result:
         rows = {name: [_cell(entry["total"])] for name, entry in result["leakage"].items()}
         parts.append(_table(["one structure alone", "of its light predicted as the others"], rows))
-        parts.append(f"<p>Blank input: {_cell(result['blank'])} of its |x| is predicted as structure.</p>")
+        parts.append(
+            f"<p>Blank input: {_cell(result['blank'])} of its |x| is predicted as structure.</p>"
+        )
     for what, by_name in result.get("diagnostics", {}).items():
-        parts.append(_table(["", _TESTS.get(what, what)], {name: [_cell(value)] for name, value in by_name.items()}))
+        parts.append(
+            _table(
+                ["", _TESTS.get(what, what)],
+                {name: [_cell(value)] for name, value in by_name.items()},
+            )
+        )
     return parts
 
 
@@ -207,4 +256,7 @@ def _picture(rows: Sequence[PictureRow]) -> str:
     memory = io.BytesIO()
     montage(rows).save(memory, "PNG", optimize=True)
     data = base64.b64encode(memory.getvalue()).decode("ascii")
-    return f'<img alt="input, channels, composite, truth and error" src="data:image/png;base64,{data}">'
+    return (
+        '<img alt="input, channels, composite, truth and error"'
+        f' src="data:image/png;base64,{data}">'
+    )

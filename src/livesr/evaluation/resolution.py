@@ -1,7 +1,8 @@
 """How fine an image is, without a truth: Fourier ring correlation and decorrelation analysis.
 
-Owns the two estimates. Both say down to which distance there is more signal than noise, not whether the signal is right: a
-network that draws sharp lines everywhere scores well. Read them beside PCC and SSIM.
+Owns the two estimates. Both say down to which distance there is more signal than noise, not whether
+the signal is right: a network that draws sharp lines everywhere scores well. Read them beside PCC
+and SSIM.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ _MIN_DROP = 5e-4  # after a peak, or it is none
 
 
 def fourier_ring_correlation(a: Image, b: Image) -> tuple[Doubles, Doubles]:
-    """Correlate two images of the same scene with independent noise, ring by ring (Saxton and Baumeister 1982).
+    """Correlate two images of the same scene with independent noise, ring by ring (Saxton and
+    Baumeister 1982).
 
     Parameters
     ----------
@@ -45,7 +47,9 @@ def fourier_ring_correlation(a: Image, b: Image) -> tuple[Doubles, Doubles]:
         If the shapes differ.
     """
     if a.shape != b.shape or a.ndim != 2:
-        raise ValueError(f"the images are {a.shape} and {b.shape}; both must be (y, x) of one shape")
+        raise ValueError(
+            f"the images are {a.shape} and {b.shape}; both must be (y, x) of one shape"
+        )
     first, second = (np.fft.fft2(_faded(image)) for image in (a, b))
     radius = _radius(a.shape)
     width = 1 / min(a.shape)
@@ -60,13 +64,16 @@ def fourier_ring_correlation(a: Image, b: Image) -> tuple[Doubles, Doubles]:
 
 
 def frc_resolution(a: Image, b: Image, pixel_size: float) -> float:
-    """Return the distance at which the rings' correlation falls below 1/7, in the unit of `pixel_size`.
+    """Return the distance at which the rings' correlation falls below 1/7, in the unit of
+    `pixel_size`.
 
     Two pixels if it never does; NaN if it begins below. Three rings are averaged first.
     """
     frequency, correlation = fourier_ring_correlation(a, b)
     kernel = np.ones(_RINGS_AVERAGED) / _RINGS_AVERAGED
-    smooth = np.convolve(np.pad(correlation[1:], _RINGS_AVERAGED // 2, mode="edge"), kernel, "valid")
+    smooth = np.convolve(
+        np.pad(correlation[1:], _RINGS_AVERAGED // 2, mode="edge"), kernel, "valid"
+    )
     below = np.flatnonzero(smooth < FRC_THRESHOLD)
     if not below.size:
         return 2 * pixel_size
@@ -74,10 +81,12 @@ def frc_resolution(a: Image, b: Image, pixel_size: float) -> float:
 
 
 def decorrelation_resolution(image: Image, pixel_size: float) -> float:
-    """Return the resolution of one image by decorrelation analysis (Descloux et al. 2019, Nature Methods 16, 918).
+    """Return the resolution of one image by decorrelation analysis (Descloux et al. 2019, Nature
+    Methods 16, 918).
 
-    The image is correlated with its phases alone inside growing discs of frequencies; the radius of best correlation,
-    the largest over ten high-pass filters, is the cutoff. In the unit of `pixel_size`; NaN if nothing stands out.
+    The image is correlated with its phases alone inside growing discs of frequencies; the radius of
+    best correlation, the largest over ten high-pass filters, is the cutoff. In the unit of
+    `pixel_size`; NaN if nothing stands out.
     """
     faded = _faded(image)
     radius = 2 * _radius(image.shape)  # of Nyquist
@@ -100,7 +109,8 @@ def _peak(image: Doubles, radius: Doubles) -> tuple[float, float]:
     amplitude = np.abs(spectrum)
     edges = np.linspace(0, 1, _RADII + 1)
     shell = np.clip(np.digitize(r, edges) - 1, 0, _RADII - 1)
-    # Correlating with the phases alone leaves the amplitudes; the phases' own power is their number.
+    # Correlating with the phases alone leaves the amplitudes; the phases' own power is their
+    # number.
     number = np.cumsum(np.bincount(shell, weights=(amplitude > 0).astype(float), minlength=_RADII))
     summed = np.cumsum(np.bincount(shell, weights=amplitude, minlength=_RADII))
     power = float((amplitude**2).sum())
@@ -114,7 +124,9 @@ def _peak(image: Doubles, radius: Doubles) -> tuple[float, float]:
 
 
 def _faded(image: Image) -> Doubles:
-    """Subtract the mean and let the edges fade out, so that the jump at the edge is no structure."""
+    """Subtract the mean and let the edges fade out, so that the jump at the edge is no
+    structure.
+    """
     x = np.asarray(image, np.float64)
     windows = [_cosine_edges(n) for n in x.shape]
     faded: Doubles = (x - x.mean()) * windows[0][:, None] * windows[1]

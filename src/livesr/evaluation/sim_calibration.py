@@ -1,6 +1,7 @@
 """From raw groups of a rig to the lines of its rig.yaml: the calibration of one channel.
 
-Owns what is taken from rig.yaml, what is written into it, and the picture. The estimation is `livesr.modalities.sim.calibration`.
+Owns what is taken from rig.yaml, what is written into it, and the picture. The estimation is
+`livesr.modalities.sim.calibration`.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ class ChannelCalibration:
     result : what was found
     steps_rad : phase steps that it was found with
     order_changed : whether rig.yaml names another order
-    state : (device, property, value) of objective and camera orientation, where the frames were acquired for this
+    state : (device, property, value) of objective and camera orientation, where the frames were
+        acquired for this
     """
 
     rig: RigConfig
@@ -58,7 +60,10 @@ class ChannelCalibration:
     state: Sequence[tuple[str, str, str]] = ()
 
     def values(self) -> dict[str, Any]:
-        """Return what rig.yaml is to say, by place; patterns and damping in the channel's section if there are several."""
+        """Return what rig.yaml is to say, by place.
+
+        Patterns and damping in the channel's section if there are several.
+        """
         several = len(self.rig.channels) > 1
         section, optics = (f"channels.{self.channel}",) * 2 if several else ("sim", "optics")
         values: dict[str, Any] = {}
@@ -89,7 +94,11 @@ class ChannelCalibration:
         )
         camera = self.rig.camera.model_copy(update={"offset_adu": self.offset_adu})
         return self.rig.model_copy(
-            update={"sim": sim, "camera": camera, "channels": {**self.rig.channels, self.channel: channel}}
+            update={
+                "sim": sim,
+                "camera": camera,
+                "channels": {**self.rig.channels, self.channel: channel},
+            }
         )
 
     def save(self, rig_file: Path) -> None:
@@ -172,11 +181,13 @@ def calibrate_channel(
     raw
         Groups as the camera gave them, (t, n, y, x).
     keep_order
-        Believe rig.yaml's order instead of looking for it. It is believed anyway where the frames are too dim to tell.
+        Believe rig.yaml's order instead of looking for it. It is believed anyway where the frames
+        are too dim to tell.
     keep_otf
         Believe rig.yaml's damping.
     beads_nm
-        The specimen is beads of that diameter: the damping comes from their picture instead of from the bands.
+        The specimen is beads of that diameter: the damping comes from their picture instead of from
+        the bands.
     state
         Of the microscope, from `livesr.live.optical_state`.
     plane
@@ -193,18 +204,26 @@ def calibrate_channel(
     raw, doubts = usable(raw, rig.camera.offset_adu, 2**rig.camera.bit_depth - 1)
     correction, offset_adu = build_correction(rig, channel, camera.shape, camera.origin_px, n_raw)
     if correction:
-        raw = np.stack([np.stack([np.array(f) for f in correction.apply(list(group))]) for group in raw])
+        raw = np.stack(
+            [np.stack([np.array(f) for f in correction.apply(list(group))]) for group in raw]
+        )
     optics = _optics(rig, channel, camera)
     order, changed = about.raw_order(), False
     if not keep_order:
         found = _detected(raw, optics, about.angles, about.harmonics, offset_adu)
         if found is not None and not same_light(found, order):
             order, changed = found, True
-    steps = about.phase_steps_rad if about.phase_steps_rad and not changed else equal_steps(about.phases).tolist()
+    steps = (
+        about.phase_steps_rad
+        if about.phase_steps_rad and not changed
+        else equal_steps(about.phases).tolist()
+    )
     from_beads = None
     if beads_nm is not None:
         from_beads = damping_from_beads(raw.mean((0, 1)) - offset_adu, optics, beads_nm / 1e3)
-        optics = Optics(optics.pixel_size_um, optics.na, optics.emission_um, round(from_beads.value, 3))
+        optics = Optics(
+            optics.pixel_size_um, optics.na, optics.emission_um, round(from_beads.value, 3)
+        )
     result = calibrate(
         raw,
         optics,
@@ -219,14 +238,22 @@ def calibrate_channel(
     )
     result.doubts[:0] = [said for said in doubts if said not in result.doubts]
     if plane[1] > 1:
-        result.doubts.append(f"Plane {plane[0]} of {plane[1]} is used: it shows the patterns most strongly.")
+        result.doubts.append(
+            f"Plane {plane[0]} of {plane[1]} is used: it shows the patterns most strongly."
+        )
     if changed:
         result.doubts.append("The raw frames are in another order than rig.yaml says.")
-    return ChannelCalibration(rig, channel, camera, raw, offset_adu, result, list(steps), changed, state)
+    return ChannelCalibration(
+        rig, channel, camera, raw, offset_adu, result, list(steps), changed, state
+    )
 
 
-def groups_of(frames: Iterable[CameraFrame], channel: str, n_raw: int, most: int, z: int | None = None) -> NDArray[Any]:
-    """Collect the first complete groups of a channel, (t, n, y, x), at most `most`; of the first position.
+def groups_of(
+    frames: Iterable[CameraFrame], channel: str, n_raw: int, most: int, z: int | None = None
+) -> NDArray[Any]:
+    """Collect the first complete groups of a channel, (t, n, y, x), at most `most`.
+
+    Of the first position.
 
     Parameters
     ----------
@@ -247,12 +274,18 @@ def groups_of(frames: Iterable[CameraFrame], channel: str, n_raw: int, most: int
         if len(complete) == most:
             break
     if not complete:
-        raise CalibrationError(f"No complete group of {n_raw} raw frames of channel {channel!r} came.")
+        raise CalibrationError(
+            f"No complete group of {n_raw} raw frames of channel {channel!r} came."
+        )
     return np.stack(complete)
 
 
-def plane_in_focus(frames: Iterable[CameraFrame], rig: RigConfig, channel: str, camera: Geometry, planes: int) -> int:
-    """Return which of the planes of a stack shows the patterns most strongly, looking at one group of each."""
+def plane_in_focus(
+    frames: Iterable[CameraFrame], rig: RigConfig, channel: str, camera: Geometry, planes: int
+) -> int:
+    """Return which of the planes of a stack shows the patterns most strongly, looking at one group
+    of each.
+    """
     n_raw, optics = rig.raw_frames(channel), _optics(rig, channel, camera)
     strengths: dict[int, float] = {}
     position = None
@@ -268,7 +301,9 @@ def plane_in_focus(frames: Iterable[CameraFrame], rig: RigConfig, channel: str, 
     return max(strengths, key=lambda z: strengths[z], default=0)
 
 
-def _complete_groups(frames: Iterable[CameraFrame], channel: str, n_raw: int) -> Iterator[tuple[Stream, NDArray[Any]]]:
+def _complete_groups(
+    frames: Iterable[CameraFrame], channel: str, n_raw: int
+) -> Iterator[tuple[Stream, NDArray[Any]]]:
     """Complete groups (n, y, x) of a channel, as they become complete."""
     open_groups: dict[tuple[Stream, int], dict[int, NDArray[Any]]] = {}
     for frame in frames:
@@ -304,5 +339,7 @@ def _as_config(pattern: Pattern) -> dict[str, Any]:
         "modulation": round(pattern.modulation, 3),
     }
     if pattern.overtones:
-        values["overtones"] = [{"phase_rad": round(p, 4), "modulation": round(m, 3)} for p, m in pattern.overtones]
+        values["overtones"] = [
+            {"phase_rad": round(p, 4), "modulation": round(m, 3)} for p, m in pattern.overtones
+        ]
     return values

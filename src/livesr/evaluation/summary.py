@@ -29,9 +29,11 @@ def about(engine: Engine, backend: Backend) -> dict[str, Any]:
 
 
 def compared(network: Sequence[Score], given: Sequence[Score]) -> dict[str, Any]:
-    """Return intervals of `network`, `input` and `gain` for every metric, and whether the PCC's are disjoint.
+    """Return intervals of `network`, `input` and `gain` for every metric, and whether the PCC's are
+    disjoint.
 
-    The scores are paired by sequence, and so is the gain: what one sequence gains does not depend on how hard it is.
+    The scores are paired by sequence, and so is the gain: what one sequence gains does not depend
+    on how hard it is.
     """
     summary: dict[str, Any] = {"network": {}, "input": {}, "gain": {}}
     for i, metric in enumerate(Score._fields):
@@ -48,9 +50,11 @@ def compared(network: Sequence[Score], given: Sequence[Score]) -> dict[str, Any]
 def leaked(
     leakage: Sequence[Mapping[str, Mapping[str, float]]], name: str, labels: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Return intervals of the light of `name`, alone in the field, that is predicted as all others and as each.
+    """Return intervals of the light of `name`, alone in the field, that is predicted as all others
+    and as each.
 
-    `leakage` holds by structure the share predicted as each other, one entry a sequence; `labels` are the engine's names.
+    `leakage` holds by structure the share predicted as each other, one entry a sequence; `labels`
+    are the engine's names.
     """
     shares = [of[name] for of in leakage if name in of]
     into = {
@@ -58,7 +62,10 @@ def leaked(
         for other, label in labels.items()
         if other != name
     }
-    return {"total": bootstrap_interval([sum(share.values()) for share in shares]).to_json(), "into": into}
+    return {
+        "total": bootstrap_interval([sum(share.values()) for share in shares]).to_json(),
+        "into": into,
+    }
 
 
 def finite_score(score: Score) -> dict[str, float | None]:
@@ -77,4 +84,7 @@ def interval_text(interval: Mapping[str, Any], digits: int = 3) -> str:
         return "none"
     if interval["low"] is None:
         return f"{interval['mean']:.{digits}f}"
-    return f"{interval['mean']:.{digits}f} ({interval['low']:.{digits}f} to {interval['high']:.{digits}f})"
+    return (
+        f"{interval['mean']:.{digits}f} ({interval['low']:.{digits}f} to"
+        f" {interval['high']:.{digits}f})"
+    )

@@ -1,6 +1,9 @@
-"""What an image of one structure looks like, in numbers: to tell whether simulated cells look like real ones.
+"""What an image of one structure looks like, in numbers.
 
-Owns the statistics. Each takes an image (y, x) whose bright parts are about 1 and its pixel size; none knows what it shows.
+To tell whether simulated cells look like real ones.
+
+Owns the statistics. Each takes an image (y, x) whose bright parts are about 1 and its pixel size;
+none knows what it shows.
 """
 
 from __future__ import annotations
@@ -37,7 +40,9 @@ _FINEST = 0.1  # cycles a pixel: above is fine power
 
 
 def texture(image: Image, pixel_size_nm: float) -> dict[str, float]:
-    """Return every one of `STATISTICS` of an image (y, x), in any unit; sides should be 128 pixels or more.
+    """Return every one of `STATISTICS` of an image (y, x), in any unit.
+
+    Sides should be 128 pixels or more.
 
     Raises
     ------
@@ -55,22 +60,39 @@ def texture(image: Image, pixel_size_nm: float) -> dict[str, float]:
         *_order(scaled),
         *_runs(bright, pixel_size_nm),
     )
-    rest = (float(bright.mean()), float(skew(scaled, axis=None)), float(np.median(scaled)), _line_likeness(scaled))
-    return dict(zip(STATISTICS, (*values, *rest, _maxima(scaled) / (pixel_size_nm / 1000) ** 2), strict=True))
+    rest = (
+        float(bright.mean()),
+        float(skew(scaled, axis=None)),
+        float(np.median(scaled)),
+        _line_likeness(scaled),
+    )
+    return dict(
+        zip(
+            STATISTICS, (*values, *rest, _maxima(scaled) / (pixel_size_nm / 1000) ** 2), strict=True
+        )
+    )
 
 
 def _otsu(image: Image) -> float:
-    """Return the level that parts the pixels into two groups with the least variance within (Otsu 1979)."""
+    """Return the level that parts the pixels into two groups with the least variance within (Otsu
+    1979).
+    """
     counts, edges = np.histogram(image, 256)
     levels, below = (edges[:-1] + edges[1:]) / 2, np.cumsum(counts)
     above = below[-1] - below
     sums = np.cumsum(counts * levels)
-    between = below * above * (sums / np.maximum(below, 1) - (sums[-1] - sums) / np.maximum(above, 1)) ** 2
+    between = (
+        below
+        * above
+        * (sums / np.maximum(below, 1) - (sums[-1] - sums) / np.maximum(above, 1)) ** 2
+    )
     return float(levels[int(np.argmax(between))])
 
 
 def _power(image: Image) -> tuple[float, float, float]:
-    """Return the slopes of the radial power spectrum (log-log) and the logarithm of the share of its fine part."""
+    """Return the slopes of the radial power spectrum (log-log) and the logarithm of the share of
+    its fine part.
+    """
     window = np.outer(*(np.hanning(n) for n in image.shape))
     power = np.abs(np.fft.fft2((image - image.mean()) * window)) ** 2
     radius = np.hypot(*np.meshgrid(*(np.fft.fftfreq(n) for n in image.shape), indexing="ij"))
@@ -88,24 +110,34 @@ def _correlation_length(image: Image) -> float:
     """Return the distance in pixels at which the autocorrelation has fallen to a half."""
     power = np.abs(np.fft.fft2(image - image.mean())) ** 2
     correlation = np.fft.ifft2(power).real
-    line = (correlation[0, : image.shape[1] // 2] + correlation[: image.shape[1] // 2, 0][: image.shape[1] // 2]) / 2
+    line = (
+        correlation[0, : image.shape[1] // 2]
+        + correlation[: image.shape[1] // 2, 0][: image.shape[1] // 2]
+    ) / 2
     line = line / line[0]
     below = int(np.argmax(line < 0.5)) or len(line) - 1
     return float(below - 1 + (line[below - 1] - 0.5) / max(line[below - 1] - line[below], 1e-6))
 
 
 def _order(image: Image) -> tuple[float, float]:
-    """Return how strongly the gradient has one direction within 8 pixels, and in the whole image; both 0 to 1."""
+    """Return how strongly the gradient has one direction within 8 pixels, and in the whole image.
+
+    Both 0 to 1.
+    """
     smooth = gaussian_filter(image, 1.5)
     dy, dx = sobel(smooth, 0), sobel(smooth, 1)
     twice = (dx + 1j * dy) ** 2
     here = np.hypot(*(gaussian_filter(part, 4) for part in (twice.real, twice.imag)))
     energy = np.abs(twice)
-    return float(here.sum() / max(energy.sum(), 1e-9)), float(abs(twice.sum()) / max(energy.sum(), 1e-9))
+    return float(here.sum() / max(energy.sum(), 1e-9)), float(
+        abs(twice.sum()) / max(energy.sum(), 1e-9)
+    )
 
 
 def _runs(bright: NDArray[np.bool_], pixel_size_nm: float) -> tuple[float, float, float]:
-    """Return mean distance from dark pixels to the next bright one, and mean lengths of bright and dark runs, in nm."""
+    """Return mean distance from dark pixels to the next bright one, and mean lengths of bright and
+    dark runs, in nm.
+    """
     mesh = float(distance_transform_edt(~bright)[~bright].mean()) if (~bright).any() else 0.0
     lengths = []
     for mask in (bright, ~bright):
@@ -119,7 +151,10 @@ def _line_likeness(image: Image) -> float:
     yy, xx, yx = (gaussian_filter(image, 2, order=order) for order in ((2, 0), (0, 2), (1, 1)))
     middle, apart = (yy + xx) / 2, np.hypot((yy - xx) / 2, yx)
     large, ridge = middle + apart, np.maximum(apart - middle, 0)
-    return float(np.sum(ridge * (1 - np.clip(-large / np.maximum(ridge, 1e-9), 0, 1))) / max(float(ridge.sum()), 1e-9))
+    return float(
+        np.sum(ridge * (1 - np.clip(-large / np.maximum(ridge, 1e-9), 0, 1)))
+        / max(float(ridge.sum()), 1e-9)
+    )
 
 
 def _maxima(image: Image) -> float:

@@ -1,1 +1,4 @@
-"""From a trained torch network to the files of an engine. Needs the `train` extra; one file per target."""
+"""From a trained torch network to the files of an engine. Needs the `train` extra.
+
+One file per target.
+"""

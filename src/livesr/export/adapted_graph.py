@@ -1,7 +1,9 @@
-"""The graph of a foreign model between livesr's x and livesr's y: the model's normalisation goes in front, its inverse behind.
+"""The graph of a foreign model between livesr's x and livesr's y.
 
-Owns the nodes. x = (X - b) / s differs from camera counts by a shift and a factor, which normalisation by the image itself
-takes out again: the network sees what it would see of the counts.
+The model's normalisation goes in front, its inverse behind.
+
+Owns the nodes. x = (X - b) / s differs from camera counts by a shift and a factor, which
+normalisation by the image itself takes out again: the network sees what it would see of the counts.
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ class Step(NamedTuple):
     kwargs: Mapping[str, Any]
 
 
-def adapted(network: bytes, before: Sequence[Step], after: Sequence[Step], channels: int = 1) -> bytes:
+def adapted(
+    network: bytes, before: Sequence[Step], after: Sequence[Step], channels: int = 1
+) -> bytes:
     """Return `network` with input `frames` and output `channels`, both in units of x.
 
     Parameters
@@ -35,7 +39,8 @@ def adapted(network: bytes, before: Sequence[Step], after: Sequence[Step], chann
     network
         ONNX, one float32 image (1, 1, y, x) in and one out.
     before
-        `scale_range` (x is brought to it by a factor), `zero_mean_unit_variance`, `scale_linear` or `clip`, in their order.
+        `scale_range` (x is brought to it by a factor), `zero_mean_unit_variance`, `scale_linear` or
+        `clip`, in their order.
     after
         `clip`.
     channels
@@ -44,7 +49,8 @@ def adapted(network: bytes, before: Sequence[Step], after: Sequence[Step], chann
     Raises
     ------
     EngineError
-        If the graph has other inputs or outputs than described, sides that are fixed, or is not valid.
+        If the graph has other inputs or outputs than described, sides that are fixed, or is not
+        valid.
     """
     model = onnx.load_model_from_string(network)
     _check_ports(model, channels)
@@ -61,23 +67,30 @@ def adapted(network: bytes, before: Sequence[Step], after: Sequence[Step], chann
     for inverse in reversed(undo):
         inverse()
     last = [*nodes.made, helper.make_node("Identity", [nodes.value], ["channels"])]
-    inner = _in_order(list(graph.node), {given.name, "", *(tensor.name for tensor in graph.initializer)})
+    inner = _in_order(
+        list(graph.node), {given.name, "", *(tensor.name for tensor in graph.initializer)}
+    )
     del graph.node[:]
     graph.node.extend([*first, *inner, *last])
     graph.initializer.extend(nodes.numbers.values())
     graph.input.remove(given)
     graph.input.append(helper.make_tensor_value_info("frames", TensorProto.FLOAT, [1, 1, "y", "x"]))
     del graph.output[:]
-    graph.output.append(helper.make_tensor_value_info("channels", TensorProto.FLOAT, [1, channels, "sy", "sx"]))
+    graph.output.append(
+        helper.make_tensor_value_info("channels", TensorProto.FLOAT, [1, channels, "sy", "sx"])
+    )
     try:
         onnx.checker.check_model(model)
     except onnx.checker.ValidationError as e:
-        raise EngineError(f"The network is not valid ONNX: {str(e).strip().splitlines()[0]}. Export it anew.") from e
+        raise EngineError(
+            f"The network is not valid ONNX: {str(e).strip().splitlines()[0]}. Export it anew."
+        ) from e
     return bytes(model.SerializeToString())
 
 
 def _in_order(nodes: list[NodeProto], known: set[str]) -> list[NodeProto]:
-    """Return the nodes so that each comes behind those whose values it takes, as ONNX demands and not every tool heeds.
+    """Return the nodes so that each comes behind those whose values it takes, as ONNX demands and
+    not every tool heeds.
 
     Raises
     ------
@@ -89,8 +102,8 @@ def _in_order(nodes: list[NodeProto], known: set[str]) -> list[NodeProto]:
         for name in node.input:
             if name not in known and name not in made:
                 raise EngineError(
-                    f"The network is not valid ONNX: {node.op_type} takes {name.removeprefix(_PREFIX)!r}, which nothing makes. "
-                    "Export it anew."
+                    f"The network is not valid ONNX: {node.op_type} takes"
+                    f" {name.removeprefix(_PREFIX)!r}, which nothing makes. Export it anew."
                 )
     takes = {i: {made[n] for n in node.input if n not in known} for i, node in enumerate(nodes)}
     if all(before < i for i, befores in takes.items() for before in befores):
@@ -98,7 +111,9 @@ def _in_order(nodes: list[NodeProto], known: set[str]) -> list[NodeProto]:
     try:
         return [nodes[i] for i in TopologicalSorter(takes).static_order()]
     except CycleError as e:
-        raise EngineError("The network is not valid ONNX: a value depends on itself. Export it anew.") from e
+        raise EngineError(
+            "The network is not valid ONNX: a value depends on itself. Export it anew."
+        ) from e
 
 
 class _Nodes:
@@ -172,20 +187,28 @@ def _inputs(model: ModelProto) -> list[Any]:
 def _check_ports(model: ModelProto, channels: int) -> None:
     inputs, outputs = _inputs(model), list(model.graph.output)
     if len(inputs) != 1 or len(outputs) != 1:
-        raise EngineError(f"The network has {len(inputs)} inputs and {len(outputs)} outputs; livesr takes one of each.")
+        raise EngineError(
+            f"The network has {len(inputs)} inputs and {len(outputs)} outputs; livesr takes one of"
+            " each."
+        )
     for port in (*inputs, *outputs):
         if port.type.tensor_type.elem_type != TensorProto.FLOAT:
             raise EngineError("The network does not take and give float32. Export it so.")
     for what, port in (("takes", inputs[0]), ("gives", outputs[0])):
         rank = len(port.type.tensor_type.shape.dim)
         if rank != 4:
-            raise EngineError(f"The network {what} {rank} axes; livesr gives and takes batch, channel, y, x.")
+            raise EngineError(
+                f"The network {what} {rank} axes; livesr gives and takes batch, channel, y, x."
+            )
     for what, port, said in (("takes", inputs[0], 1), ("gives", outputs[0], channels)):
         if (found := port.type.tensor_type.shape.dim[1].dim_value or said) != said:
             raise EngineError(
-                f"The network {what} {found} channels, and is described as one that {what} {said}. Correct its description."
+                f"The network {what} {found} channels, and is described as one that {what} {said}."
+                " Correct its description."
             )
     sides = inputs[0].type.tensor_type.shape.dim[2:]
     if any(side.HasField("dim_value") for side in sides):
         fixed = " x ".join(str(side.dim_value) for side in sides)
-        raise EngineError(f"The network takes images of {fixed} only. Export it with free sides (dynamic axes).")
+        raise EngineError(
+            f"The network takes images of {fixed} only. Export it with free sides (dynamic axes)."
+        )

@@ -23,10 +23,14 @@ _ORIGINS = {
     "unet": "U-Net (Ronneberger et al. 2015)",
 }
 _LIMITS = {
-    "separate": """The authors of the method name them, and they hold here: structures that look alike are confused, a structure
-much weaker than the others is lost, and an engine is valid for its combination of structures only.""",
-    "upscale": """Detail finer than the input is drawn from what such images usually show. Beyond x3 lines break and specks
-appear (Hu et al. 2020).""",
+    "separate": (
+        """The authors of the method name them, and they hold here: structures that look alike are confused, a structure
+much weaker than the others is lost, and an engine is valid for its combination of structures only."""
+    ),
+    "upscale": (
+        """Detail finer than the input is drawn from what such images usually show. Beyond x3 lines break and specks
+appear (Hu et al. 2020)."""
+    ),
 }
 _SIMULATED = "The images that it learned from are simulated: expect less on real ones."
 
@@ -35,7 +39,11 @@ def card(recipe: Recipe, folder: Path, results: Mapping[str, Any] | None, log: P
     """Write README.md, the model card, and copy the training log beside it."""
     (folder / "training-log.csv").write_text(log.read_text(encoding="utf-8"), encoding="utf-8")
     last, train = read_log(log)[-1], recipe.train
-    name, minutes, simulated = recipe.engine["id"], float(last["minutes"]), recipe.data.images is None
+    name, minutes, simulated = (
+        recipe.engine["id"],
+        float(last["minutes"]),
+        recipe.data.images is None,
+    )
     parameters = ", ".join(f"{k} {v}" for k, v in train.parameters.items())
     unreal = "No real image was used. " if simulated else ""
     budget = "steps of one machine" if train.steps else "minutes of the clock"
@@ -63,14 +71,19 @@ measurement, which is stored beside it. {_SIMULATED if simulated else ""}
 
 def _interface(recipe: Recipe) -> str:
     if recipe.data.kind == "upscale":
-        return f"Input: one image, x = (X - background) / headroom. Output: it, sampled {recipe.data.scale} times more finely."
+        return (
+            "Input: one image, x = (X - background) / headroom. Output: it, sampled"
+            f" {recipe.data.scale} times more finely."
+        )
     frames = (
-        "three consecutive super-resolution frames" if recipe.engine["window"] == 3 else "one super-resolution frame"
+        "three consecutive super-resolution frames"
+        if recipe.engine["window"] == 3
+        else "one super-resolution frame"
     )
     middle = " of the middle frame" if recipe.engine["window"] == 3 else ""
     return (
-        f"Input: {frames} of one fluorophore, x = (X - background) / headroom. Output: one image per\n"
-        f"  structure{middle}{_sum_rule(recipe.train.parameters)}."
+        f"Input: {frames} of one fluorophore, x = (X - background) / headroom. Output: one image"
+        f" per\n  structure{middle}{_sum_rule(recipe.train.parameters)}."
     )
 
 
@@ -78,7 +91,10 @@ def _began(folder: Path) -> str:
     start = load_engine(folder).manifest.training.get("start")
     if not start:
         return ""
-    return f"It began with {start['tensors']} of {start['of']} tensors of {start['name']} (SHA-256 {start['sha256'][:12]}). "
+    return (
+        f"It began with {start['tensors']} of {start['of']} tensors of {start['name']} (SHA-256"
+        f" {start['sha256'][:12]}). "
+    )
 
 
 def _sum_rule(parameters: Mapping[str, Any]) -> str:

@@ -28,18 +28,27 @@ from livesr.training.recipes import Recipe
 from livesr.training.start import START_NAME
 
 _CITATIONS = {
-    "separate": "Wang et al. (2021), Instant multicolor super-resolution microscopy with deep convolutional neural network, "
-    "Biophysics Reports",
-    "upscale": "Hu et al. (2020), Acta Optica Sinica; Lim et al. (2017), Enhanced deep residual networks for single image "
-    "super-resolution",
+    "separate": (
+        "Wang et al. (2021), Instant multicolor super-resolution microscopy with deep convolutional"
+        " neural network, Biophysics Reports"
+    ),
+    "upscale": (
+        "Hu et al. (2020), Acta Optica Sinica; Lim et al. (2017), Enhanced deep residual networks"
+        " for single image super-resolution"
+    ),
 }
 
 
 def export_engine(recipe: Recipe, weights: Path, folder: Path) -> tuple[Manifest, float]:
-    """Write model.onnx and manifest.yaml into `folder`; return the manifest and the largest difference from torch."""
+    """Write model.onnx and manifest.yaml into `folder`.
+
+    Return the manifest and the largest difference from torch.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     network = networks.load(weights)
-    error = export_onnx(network, folder / MODEL_NAME, network.frames, multiple_of=network.multiple_of)
+    error = export_onnx(
+        network, folder / MODEL_NAME, network.frames, multiple_of=network.multiple_of
+    )
     manifest = Manifest(
         **recipe.engine,
         description=recipe.description,
@@ -60,7 +69,11 @@ def export_engine(recipe: Recipe, weights: Path, folder: Path) -> tuple[Manifest
         weights=Weights(onnx=OnnxWeights(sha256=sha256_of(folder / MODEL_NAME))),
         license="BSD-3-Clause",
         authors=("the livesr developers",),
-        cite=tuple(Citation(text=text) for task, text in _CITATIONS.items() if task == recipe.engine["task"]),
+        cite=tuple(
+            Citation(text=text)
+            for task, text in _CITATIONS.items()
+            if task == recipe.engine["task"]
+        ),
     )
     write_manifest(folder, manifest)
     return manifest, error
@@ -80,14 +93,21 @@ def write_limits(folder: Path, measured: Mapping[str, Any]) -> Manifest:
 
 
 def write_metrics(folder: Path, results: Mapping[str, Any]) -> Manifest:
-    """Put metrics into the manifest: the scores of the first result, the residual's range in the last one.
+    """Put metrics into the manifest.
 
-    For simulated data these are a calibrated rig and all that training draws from; pairs have no residual.
+    The scores of the first result, the residual's range in the last one.
+
+    For simulated data these are a calibrated rig and all that training draws from; pairs have no
+    residual.
     """
     manifest = load_engine(folder).manifest
     first, last = next(iter(results.values())), list(results.values())[-1]
     channels = {
-        name: {metric: float(value["mean"]) for metric, value in structure["network"].items() if value["n"]}
+        name: {
+            metric: float(value["mean"])
+            for metric, value in structure["network"].items()
+            if value["n"]
+        }
         for name, structure in first["structures"].items()
     }
     # One frame in a hundred may lie beyond: a warning that never comes is none.
@@ -96,7 +116,10 @@ def write_metrics(folder: Path, results: Mapping[str, Any]) -> Manifest:
         data=first["data"],
         residual=Range(min=spread["p1"], max=spread["p99"]) if spread else None,
         channels=channels,
-        other={f"mean_pcc_{name}": float(result["mean_pcc"]["network"]["mean"]) for name, result in results.items()},
+        other={
+            f"mean_pcc_{name}": float(result["mean_pcc"]["network"]["mean"])
+            for name, result in results.items()
+        },
     )
     manifest = manifest.model_copy(update={"metrics": metrics})
     write_manifest(folder, manifest)

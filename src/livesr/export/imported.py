@@ -1,12 +1,16 @@
-"""A model of bioimage.io as an engine: what a description must say so that livesr can run the network live, and the adapting.
+"""A model of bioimage.io as an engine.
 
-Owns the rules and the sentence with which a model is refused. Fetches nothing: the package lies on the disk.
+What a description must say so that livesr can run the network live, and the adapting.
 
-Rules: format 0.5, ONNX weights in one file, one image in, one image out, both with the axes batch, channel, y, x; one channel
-in; sides that are free, in steps; an output of the same size or a whole number of times larger. The model must normalise what
-it gets by the image itself (percentiles, or mean and variance): livesr's x = (X - b) / s then serves as well as camera counts,
-and the inverse of the same normalisation takes the answer back to units of x. Both become part of the graph. A model that
-livesr has exported itself comes back as the engine that it was.
+Owns the rules and the sentence with which a model is refused. Fetches nothing: the package lies on
+the disk.
+
+Rules: format 0.5, ONNX weights in one file, one image in, one image out, both with the axes batch,
+channel, y, x; one channel in; sides that are free, in steps; an output of the same size or a whole
+number of times larger. The model must normalise what it gets by the image itself (percentiles, or
+mean and variance): livesr's x = (X - b) / s then serves as well as camera counts, and the inverse
+of the same normalisation takes the answer back to units of x. Both become part of the graph. A
+model that livesr has exported itself comes back as the engine that it was.
 """
 
 from __future__ import annotations
@@ -87,7 +91,9 @@ class _SidesOf(BaseModel):
 class _Axis(BaseModel):
     type: str
     id: str = ""
-    size: _Pixels | _Sides | _SidesOf | dict[str, Any] | None = Field(None, union_mode="left_to_right")
+    size: _Pixels | _Sides | _SidesOf | dict[str, Any] | None = Field(
+        None, union_mode="left_to_right"
+    )
     scale: Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)] = 1.0
     unit: str | None = None
     halo: Annotated[int, Field(ge=0, le=1 << 16)] = 0
@@ -151,7 +157,10 @@ class _Description(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """An engine made of a model; `pcc` is how near it comes to the answer that came with the model, None if none came."""
+    """An engine made of a model.
+
+    `pcc` is how near it comes to the answer that came with the model, None if none came.
+    """
 
     engine: Engine
     pcc: float | None
@@ -163,8 +172,8 @@ def import_model(source: Path, out: Path) -> Imported:
     Raises
     ------
     EngineError
-        If it is no such model, livesr cannot run it live, or the engine misses the answer that came with it; `out` is then
-        as it was.
+        If it is no such model, livesr cannot run it live, or the engine misses the answer that came
+        with it; `out` is then as it was.
     BackendError
         If `onnx` is missing, or no runtime takes the network.
     """
@@ -181,7 +190,9 @@ def import_model(source: Path, out: Path) -> Imported:
             manifest = _own(own, _network(path.parent, model), folder)
         else:
             manifest = _foreign(model, _network(path.parent, model), folder)
-        contained.write_text(folder, manifest.documentation, _card(path.parent, model), error=EngineError)
+        contained.write_text(
+            folder, manifest.documentation, _card(path.parent, model), error=EngineError
+        )
         write_manifest(folder, manifest)
         proven = _proven(load_engine(folder), path.parent, model)
         out.mkdir(parents=True, exist_ok=True)
@@ -193,7 +204,7 @@ def import_model(source: Path, out: Path) -> Imported:
     return Imported(load_engine(out), proven)
 
 
-# -- the package -------------------------------------------------------------------------------------------------------
+# -- the package -----------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -215,7 +226,9 @@ def _description_in(place: Path) -> Path:
     for name in _DESCRIPTIONS:
         if contained.is_file(place, name, error=EngineError):
             return place / name
-    raise EngineError(f"{place} holds no {' or '.join(_DESCRIPTIONS)}, so it is no model of bioimage.io.")
+    raise EngineError(
+        f"{place} holds no {' or '.join(_DESCRIPTIONS)}, so it is no model of bioimage.io."
+    )
 
 
 def _card(folder: Path, model: _Description) -> str:
@@ -232,23 +245,32 @@ def _card(folder: Path, model: _Description) -> str:
 def _network(folder: Path, model: _Description) -> bytes:
     if not model.format_version.startswith("0.5."):
         raise EngineError(
-            f"{model.name!r} is described in format {model.format_version}; livesr reads 0.5. bioimageio.spec converts it: "
-            "'bioimageio update-format'."
+            f"{model.name!r} is described in format {model.format_version}; livesr reads 0.5."
+            " bioimageio.spec converts it: 'bioimageio update-format'."
         )
     weights = model.weights.onnx
     if weights is None:
-        raise EngineError(f"{model.name!r} has no ONNX weights. 'bioimageio add-weights' may convert those it has.")
+        raise EngineError(
+            f"{model.name!r} has no ONNX weights. 'bioimageio add-weights' may convert those it"
+            " has."
+        )
     path = contained.beneath(folder, weights.source, error=EngineError)
     if path.parent != folder or not path.is_file():
-        raise EngineError(f"{model.name!r} names weights {weights.source!r}, which are not beside its description.")
+        raise EngineError(
+            f"{model.name!r} names weights {weights.source!r}, which are not beside its"
+            " description."
+        )
     if weights.sha256 and sha256_of(path) != weights.sha256:
-        raise EngineError(f"{path} is not what {model.name!r} describes: its SHA-256 differs. Fetch the package again.")
+        raise EngineError(
+            f"{path} is not what {model.name!r} describes: its SHA-256 differs. Fetch the package"
+            " again."
+        )
     data = contained.read_bytes(folder, weights.source, error=EngineError)
     check_network(data, str(path))
     return data
 
 
-# -- a model of livesr's own --------------------------------------------------------------------------------------------
+# -- a model of livesr's own -----------------------------------------------------------------------
 
 
 def _own(config: dict[str, Any], network: bytes, folder: Path) -> Manifest:
@@ -260,22 +282,28 @@ def _own(config: dict[str, Any], network: bytes, folder: Path) -> Manifest:
     return manifest
 
 
-# -- a model of somebody else's -----------------------------------------------------------------------------------------
+# -- a model of somebody else's --------------------------------------------------------------------
 
 
 def _foreign(model: _Description, network: bytes, folder: Path) -> Manifest:
     given, answer = _one_of_each(model)
     multiple_of = _steps_of_sides(model, given)
     scale = _scale(model, given, answer)
-    steps = _steps(model, given.preprocessing, _BEFORE), _steps(model, answer.postprocessing, _AFTER)
+    steps = (
+        _steps(model, given.preprocessing, _BEFORE),
+        _steps(model, answer.postprocessing, _AFTER),
+    )
     if not _BY_THE_IMAGE & {step.id for step in steps[0]}:
         raise EngineError(
-            f"{model.name!r} expects the counts of its own camera: it does not normalise by the image (scale_range with "
-            "percentiles, or zero_mean_unit_variance), so that livesr cannot know what to give it."
+            f"{model.name!r} expects the counts of its own camera: it does not normalise by the"
+            " image (scale_range with percentiles, or zero_mean_unit_variance), so that livesr"
+            " cannot know what to give it."
         )
     names = answer.axes[1].channel_names or ("Prediction",)
     if scale > 1 and len(names) > 1:
-        raise EngineError(f"{model.name!r} enlarges and separates at once; livesr does one after the other.")
+        raise EngineError(
+            f"{model.name!r} enlarges and separates at once; livesr does one after the other."
+        )
     _write_adapted(network, steps, folder, len(names))
     halo = max(axis.halo for axis in answer.axes[2:])
     about = dict(
@@ -291,9 +319,17 @@ def _foreign(model: _Description, network: bytes, folder: Path) -> Manifest:
         multiple_of=multiple_of,
         halo=-(-halo // scale),
         architecture="bioimage.io",
-        training={"imported_from": {"name": model.name, "id": model.id, "weights_sha256": _sha256_named(model)}},
+        training={
+            "imported_from": {
+                "name": model.name,
+                "id": model.id,
+                "weights_sha256": _sha256_named(model),
+            }
+        },
         weights=Weights(
-            onnx=OnnxWeights(sha256=sha256_of(folder / MODEL_NAME), opset_version=_onnx(model).opset_version)
+            onnx=OnnxWeights(
+                sha256=sha256_of(folder / MODEL_NAME), opset_version=_onnx(model).opset_version
+            )
         ),
         license=model.license,
         authors=tuple(author.name for author in model.authors),
@@ -308,17 +344,21 @@ def _foreign(model: _Description, network: bytes, folder: Path) -> Manifest:
 def _one_of_each(model: _Description) -> tuple[_Tensor, _Tensor]:
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         raise EngineError(
-            f"{model.name!r} takes {len(model.inputs)} images and gives {len(model.outputs)}; livesr takes one of each."
+            f"{model.name!r} takes {len(model.inputs)} images and gives {len(model.outputs)};"
+            " livesr takes one of each."
         )
     for tensor in (model.inputs[0], model.outputs[0]):
         found = [axis.name for axis in tensor.axes]
         if found != _AXES:
             raise EngineError(
-                f"{model.name!r} has {tensor.id!r} with the axes {', '.join(found)}; livesr shows planes: {', '.join(_AXES)}."
+                f"{model.name!r} has {tensor.id!r} with the axes {', '.join(found)}; livesr shows"
+                f" planes: {', '.join(_AXES)}."
             )
     channels = len(model.inputs[0].axes[1].channel_names)
     if channels > 1:
-        raise EngineError(f"{model.name!r} takes {channels} channels; livesr gives one fluorophore's image.")
+        raise EngineError(
+            f"{model.name!r} takes {channels} channels; livesr gives one fluorophore's image."
+        )
     return model.inputs[0], model.outputs[0]
 
 
@@ -328,12 +368,14 @@ def _steps_of_sides(model: _Description, given: _Tensor) -> int:
     for axis in given.axes[2:]:
         if not isinstance(axis.size, _Sides) or axis.size.min % axis.size.step:
             raise EngineError(
-                f"{model.name!r} takes sides of {axis.size}; livesr needs sides that are free in steps, {{min, step}} with min "
-                "a multiple of step."
+                f"{model.name!r} takes sides of {axis.size}; livesr needs sides that are free in"
+                " steps, {min, step} with min a multiple of step."
             )
         steps.add(axis.size.step)
     if len(steps) > 1:
-        raise EngineError(f"{model.name!r} has other steps along y than along x, which livesr cannot pad to.")
+        raise EngineError(
+            f"{model.name!r} has other steps along y than along x, which livesr cannot pad to."
+        )
     return steps.pop()
 
 
@@ -344,12 +386,15 @@ def _scale(model: _Description, given: _Tensor, answer: _Tensor) -> int:
         size = after.size if isinstance(after.size, _SidesOf) else None
         if size is None or (size.axis_id, size.tensor_id, size.offset) != (before.id, given.id, 0):
             raise EngineError(
-                f"{model.name!r} gives an image of size {after.size} along {after.id}; livesr takes one that covers its input."
+                f"{model.name!r} gives an image of size {after.size} along {after.id}; livesr takes"
+                " one that covers its input."
             )
         scales.add(round(before.scale / after.scale, 6))
-    (scale, *others) = scales
+    scale, *others = scales
     if others or scale not in {1, 2, 3, 4, 5, 6, 7, 8}:
-        raise EngineError(f"{model.name!r} scales by {sorted(scales)}; livesr takes a whole number from 1 to 8.")
+        raise EngineError(
+            f"{model.name!r} scales by {sorted(scales)}; livesr takes a whole number from 1 to 8."
+        )
     return int(scale)
 
 
@@ -365,8 +410,8 @@ def _steps(model: _Description, steps: tuple[_Operation, ...], known: set[str]) 
             or (step.id in _BY_THE_IMAGE and axes is not None and not {"y", "x"} <= set(axes))
         ):
             raise EngineError(
-                f"{model.name!r} has the step {step.id!r} with {step.numbers}, which livesr cannot put into the network. It "
-                f"knows {', '.join(sorted(known))} over whole images."
+                f"{model.name!r} has the step {step.id!r} with {step.numbers}, which livesr cannot"
+                f" put into the network. It knows {', '.join(sorted(known))} over whole images."
             )
     return wanted
 
@@ -409,20 +454,28 @@ def _sha256_named(model: _Description) -> str | None:
     return _onnx(model).sha256
 
 
-# -- the proof ----------------------------------------------------------------------------------------------------------
+# -- the proof -------------------------------------------------------------------------------------
 
 
 def _proven(engine: Engine, folder: Path, model: _Description) -> float | None:
-    """Give the engine the model's own test image, as livesr gives images; the answer may differ by a shift and a factor.
+    """Give the engine the model's own test image, as livesr gives images.
 
-    A model without one must take an image all the same; each is tried out in a process of its own first.
+    The answer may differ by a shift and a factor.
+
+    A model without one must take an image all the same; each is tried out in a process of its own
+    first.
     """
     pair = _test_pair(folder, model, engine.manifest)
     side = -(-_TRIED_PX // engine.manifest.multiple_of) * engine.manifest.multiple_of
-    given, expected = pair or (np.zeros((1, engine.manifest.window, 2 * side, 2 * side), np.float32), None)
+    given, expected = pair or (
+        np.zeros((1, engine.manifest.window, 2 * side, 2 * side), np.float32),
+        None,
+    )
     shape = (int(given.shape[2]), int(given.shape[3]))
     try_out(engine, shape, precision="f32")
-    background, headroom = background_and_scale(given[0, engine.manifest.window // 2]) if pair else (0.0, 1.0)
+    background, headroom = (
+        background_and_scale(given[0, engine.manifest.window // 2]) if pair else (0.0, 1.0)
+    )
     runtime = open_backend(engine, shape, precision="f32")
     try:
         runtime.input[:] = (given[0] - background) / headroom
@@ -431,15 +484,16 @@ def _proven(engine: Engine, folder: Path, model: _Description) -> float | None:
             return None
         if answer.shape != expected.shape[1:]:
             raise EngineError(
-                f"{model.name!r} came with an answer of {expected.shape[1:]}; livesr's is {answer.shape}."
+                f"{model.name!r} came with an answer of {expected.shape[1:]}; livesr's is"
+                f" {answer.shape}."
             )
         found = pcc(answer, expected[0])
     finally:
         runtime.close()
     if not found >= _MIN_PCC:
         raise EngineError(
-            f"{model.name!r} came with a test image and its answer; livesr's correlates with it by {found:.3f} only, and "
-            f"{_MIN_PCC} are expected. It was not imported."
+            f"{model.name!r} came with a test image and its answer; livesr's correlates with it by"
+            f" {found:.3f} only, and {_MIN_PCC} are expected. It was not imported."
         )
     return found
 
@@ -447,19 +501,28 @@ def _proven(engine: Engine, folder: Path, model: _Description) -> float | None:
 def _test_pair(
     folder: Path, model: _Description, manifest: Manifest
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
-    """Return the image and the answer that came with a model, (1, c, y, x) each; None if they did not come."""
+    """Return the image and the answer that came with a model, (1, c, y, x) each.
+
+    None if they did not come.
+    """
     files = [tensor.test_tensor for tensor in (*model.inputs[:1], *model.outputs[:1])]
     names = [file.source for file in files if file]
     local = [name for name in names if name.endswith(".npy") and "://" not in name]
-    if len(local) < 2 or not all(contained.is_file(folder, name, error=EngineError) for name in local):
+    if len(local) < 2 or not all(
+        contained.is_file(folder, name, error=EngineError) for name in local
+    ):
         return None
     given, expected = (_test_tensor(folder, name) for name in local)
     if given.ndim != 4 or expected.ndim != 4 or len(given) != 1 or len(expected) != 1:
         raise EngineError(
-            f"{model.name!r} came with test images of {given.shape} and {expected.shape}; expected (1, c, y, x)."
+            f"{model.name!r} came with test images of {given.shape} and {expected.shape}; expected"
+            " (1, c, y, x)."
         )
     if given.shape[1] != manifest.window or min(given.shape[2:]) < 2 * manifest.multiple_of:
-        raise EngineError(f"{model.name!r} came with a test image of {given.shape}, which it does not take itself.")
+        raise EngineError(
+            f"{model.name!r} came with a test image of {given.shape}, which it does not take"
+            " itself."
+        )
     return given, expected
 
 
@@ -476,7 +539,7 @@ def _test_tensor(folder: Path, name: str) -> NDArray[np.float32]:
         or not 0 < max(image.shape) <= _LARGEST_TEST
     ):
         raise EngineError(
-            f"{folder / name} is no test image: it holds {image.dtype} {image.shape}; expected numbers (1, channel, y, x), "
-            f"at most {_LARGEST_TEST} a side."
+            f"{folder / name} is no test image: it holds {image.dtype} {image.shape}; expected"
+            f" numbers (1, channel, y, x), at most {_LARGEST_TEST} a side."
         )
     return image.astype(np.float32)

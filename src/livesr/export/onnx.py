@@ -1,11 +1,11 @@
 """A torch network as ONNX opset 17: the `model.onnx` of an engine.
 
-Owns the translation, the list of operators that an engine may use, and the checks made on each written file. Writes
-no manifest, and neither quantises nor compiles.
+Owns the translation, the list of operators that an engine may use, and the checks made on each
+written file. Writes no manifest, and neither quantises nor compiles.
 
-torch's own exporters do not give this file: the current one writes opset 18 and cannot convert the attention's mean
-down to 17, the older one is deprecated. livesr's networks are made of a dozen operations, so each is translated here,
-to one node or a short chain, named after its module.
+torch's own exporters do not give this file: the current one writes opset 18 and cannot convert the
+attention's mean down to 17, the older one is deprecated. livesr's networks are made of a dozen
+operations, so each is translated here, to one node or a short chain, named after its module.
 """
 
 from __future__ import annotations
@@ -52,13 +52,18 @@ ALLOWED_OPS = frozenset(
         "Tanh",
     }
 )
-"""What an engine may use; TensorRT 8.6 parses all of it at opset 17. Not Gelu, which came with opset 20."""
+"""What an engine may use.
+
+TensorRT 8.6 parses all of it at opset 17. Not Gelu, which came with opset 20.
+"""
 
 _TRANSLATION_TOLERANCE = 1e-4
 
 
 class ExportError(RuntimeError):
-    """The network cannot be translated, or the translation does not compute what the network does."""
+    """The network cannot be translated, or the translation does not compute what the network
+    does.
+    """
 
 
 def export_onnx(
@@ -69,21 +74,25 @@ def export_onnx(
     Parameters
     ----------
     network
-        One of `livesr.training.networks`, or any that is made of the operations translated here. It is not changed.
+        One of `livesr.training.networks`, or any that is made of the operations translated here. It
+        is not changed.
     path
         The file to write; replaced only when every check has passed.
     window
-        Frames in: the input is `frames`, (1, window, y, x) float32 with y and x free; the output is `channels`.
+        Frames in: the input is `frames`, (1, window, y, x) float32 with y and x free; the output is
+        `channels`.
     multiple_of
         What y and x must be multiples of (the network's `unshuffle`).
     fp16_weights
-        Store the kernels once, as FP16, each followed by a cast: half the size, and the graph computes in FP32.
-        Biases stay FP32. `with_plain_weights` undoes it for a parser that wants kernels as they are used.
+        Store the kernels once, as FP16, each followed by a cast: half the size, and the graph
+        computes in FP32. Biases stay FP32. `with_plain_weights` undoes it for a parser that wants
+        kernels as they are used.
 
     Returns
     -------
     float
-        The largest difference to torch in FP32 on a random image, which is what rounding the weights costs.
+        The largest difference to torch in FP32 on a random image, which is what rounding the
+        weights costs.
 
     Raises
     ------
@@ -95,7 +104,9 @@ def export_onnx(
     model = _Translation(stored, window, fp16_weights).model(2 * multiple_of)
     onnx.checker.check_model(model, full_check=True)
     if foreign := unsupported_ops(model):
-        raise ExportError(f"the graph holds {', '.join(sorted(foreign))}, which not every backend has")
+        raise ExportError(
+            f"the graph holds {', '.join(sorted(foreign))}, which not every backend has"
+        )
     rounding = _compare(model, network, stored, (1, window, 11 * multiple_of, 13 * multiple_of))
     partial = path.with_name(path.name + ".part")
     partial.write_bytes(model.SerializeToString())
@@ -109,7 +120,9 @@ def unsupported_ops(model: ModelProto) -> set[str]:
 
 
 def with_plain_weights(model: ModelProto, dtype: type[np.floating[Any]] = np.float32) -> ModelProto:
-    """Return a copy whose kernels are initialisers of `dtype`, without casts between them and their convolutions."""
+    """Return a copy whose kernels are initialisers of `dtype`, without casts between them and their
+    convolutions.
+    """
     plain = ModelProto()
     plain.CopyFrom(model)
     graph = plain.graph
@@ -122,15 +135,23 @@ def with_plain_weights(model: ModelProto, dtype: type[np.floating[Any]] = np.flo
     return plain
 
 
-def _compare(model: ModelProto, network: nn.Module, stored: nn.Module, shape: tuple[int, ...]) -> float:
-    """Raise ExportError if the graph differs from `stored`; return its largest difference to `network`."""
+def _compare(
+    model: ModelProto, network: nn.Module, stored: nn.Module, shape: tuple[int, ...]
+) -> float:
+    """Raise ExportError if the graph differs from `stored`.
+
+    Return its largest difference to `network`.
+    """
     image = np.random.default_rng(0).normal(0.2, 0.3, shape).astype(np.float32)
     (channels,) = ReferenceEvaluator(model).run(None, {"frames": image})
     with torch.inference_mode():
         exact, rounded = (net(torch.from_numpy(image)).numpy() for net in (network, stored))
     difference = float(np.abs(channels - rounded).max())
     if not difference <= _TRANSLATION_TOLERANCE * max(1.0, float(np.abs(rounded).max())):
-        raise ExportError(f"the exported graph differs from torch by {difference:.2g}; expected rounding errors only")
+        raise ExportError(
+            f"the exported graph differs from torch by {difference:.2g}; expected rounding errors"
+            " only"
+        )
     return float(np.abs(channels - exact).max())
 
 
@@ -156,12 +177,22 @@ class _Translation:
         graph = helper.make_graph(
             self._nodes,
             "livesr",
-            [helper.make_tensor_value_info("frames", TensorProto.FLOAT, [1, self._window, "y", "x"])],
-            [helper.make_tensor_value_info("channels", TensorProto.FLOAT, [1, channels, *output_axes])],
+            [
+                helper.make_tensor_value_info(
+                    "frames", TensorProto.FLOAT, [1, self._window, "y", "x"]
+                )
+            ],
+            [
+                helper.make_tensor_value_info(
+                    "channels", TensorProto.FLOAT, [1, channels, *output_axes]
+                )
+            ],
             list(self._tensors.values()),
         )
         opsets = [helper.make_opsetid("", OPSET)]
-        return helper.make_model(graph, opset_imports=opsets, ir_version=_IR_VERSION, producer_name="livesr")
+        return helper.make_model(
+            graph, opset_imports=opsets, ir_version=_IR_VERSION, producer_name="livesr"
+        )
 
     def _translate(self, node: fx.Node) -> None:
         if node.op == "placeholder":
@@ -179,16 +210,20 @@ class _Translation:
             raise ExportError(f"{node.op} {node.target} of {node.name} has no translation to ONNX")
 
     @staticmethod
-    def _rule(rules: dict[Any, Callable[..., str]], key: object, node: fx.Node) -> Callable[..., str]:
+    def _rule(
+        rules: dict[Any, Callable[..., str]], key: object, node: fx.Node
+    ) -> Callable[..., str]:
         if key not in rules:
-            raise ExportError(f"{getattr(key, '__name__', key)} of {node.name} has no translation to ONNX")
+            raise ExportError(
+                f"{getattr(key, '__name__', key)} of {node.name} has no translation to ONNX"
+            )
         return rules[key]
 
     def _rename_output(self, name: str) -> None:
         producer = next(node for node in self._nodes if name in node.output)
         producer.output[0] = "channels"
 
-    # -- building blocks ---------------------------------------------------------------------------------------------
+    # -- building blocks ---------------------------------------------------------------------------
 
     def add(self, op: str, inputs: list[str], name: str, **attributes: Any) -> str:
         """Append a node with one output, both called `name`."""
@@ -216,10 +251,15 @@ class _Translation:
         """Add a kernel at its stored precision and return its FP32 name."""
         if self._kernel_dtype == np.float32:
             return self.tensor(name, values)
-        return self.add("Cast", [self.tensor(f"{name}.fp16", values.astype(np.float16))], name, to=TensorProto.FLOAT)
+        return self.add(
+            "Cast",
+            [self.tensor(f"{name}.fp16", values.astype(np.float16))],
+            name,
+            to=TensorProto.FLOAT,
+        )
 
 
-# -- one function for each operation -----------------------------------------------------------------------------------
+# -- one function for each operation ---------------------------------------------------------------
 
 
 def _conv(graph: _Translation, node: fx.Node, conv: nn.Conv2d | nn.ConvTranspose2d) -> str:
@@ -239,12 +279,21 @@ def _gelu(graph: _Translation, node: fx.Node, gelu: nn.GELU) -> str:
     x, name = graph.first(node), str(node.target)
     if gelu.approximate == "tanh":
         cube = graph.add("Mul", [graph.add("Mul", [x, x], f"{name}/square"), x], f"{name}/cube")
-        inner = graph.add("Add", [x, graph.add("Mul", [cube, graph.number(0.044715)], f"{name}/small")], f"{name}/sum")
+        inner = graph.add(
+            "Add",
+            [x, graph.add("Mul", [cube, graph.number(0.044715)], f"{name}/small")],
+            f"{name}/sum",
+        )
         scaled = graph.add("Mul", [inner, graph.number(math.sqrt(2 / math.pi))], f"{name}/scaled")
         curve = graph.add("Tanh", [scaled], f"{name}/tanh")
     else:
-        # Written as runtimes look for it, with a division: OpenVINO and ONNX Runtime fuse it into the convolution.
-        curve = graph.add("Erf", [graph.add("Div", [x, graph.number(math.sqrt(2))], f"{name}/scaled")], f"{name}/erf")
+        # Written as runtimes look for it, with a division: OpenVINO and ONNX Runtime fuse it into
+        # the convolution.
+        curve = graph.add(
+            "Erf",
+            [graph.add("Div", [x, graph.number(math.sqrt(2))], f"{name}/scaled")],
+            f"{name}/erf",
+        )
     gate = graph.add("Add", [curve, graph.number(1.0)], f"{name}/gate")
     gated = graph.add("Mul", [x, gate], f"{name}/gated")
     return graph.add("Mul", [gated, graph.number(0.5)], name)
@@ -276,7 +325,11 @@ def _mean(graph: _Translation, node: fx.Node) -> str:
 
 
 def _max_pool(graph: _Translation, node: fx.Node, pool: nn.MaxPool2d) -> str:
-    sides = {"kernel_shape": [pool.kernel_size] * 2, "strides": [pool.stride] * 2, "pads": [pool.padding] * 4}
+    sides = {
+        "kernel_shape": [pool.kernel_size] * 2,
+        "strides": [pool.stride] * 2,
+        "pads": [pool.padding] * 4,
+    }
     return graph.add("MaxPool", [graph.first(node)], node.name, **sides)
 
 
@@ -307,7 +360,10 @@ def _channels(graph: _Translation, node: fx.Node) -> str:
     if batch != slice(None) or span.step not in {None, 1}:
         raise ExportError(f"{node.name} takes {node.args[1]}; only x[:, a:b] has a translation")
     bounds = {"starts": span.start or 0, "ends": span.stop, "axes": 1}
-    inputs = [graph.tensor(f"{node.name}.{name}", np.asarray([value], np.int64)) for name, value in bounds.items()]
+    inputs = [
+        graph.tensor(f"{node.name}.{name}", np.asarray([value], np.int64))
+        for name, value in bounds.items()
+    ]
     return graph.add("Slice", [graph.first(node), *inputs], node.name)
 
 

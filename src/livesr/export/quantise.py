@@ -1,17 +1,22 @@
 """An engine's network with convolutions in eight bits, beside the one that it was made of.
 
-Owns the choice of what is quantised, the calibration and the proof. NNCF does the arithmetic. Trains nothing.
+Owns the choice of what is quantised, the calibration and the proof. NNCF does the arithmetic.
+Trains nothing.
 
-Only the inputs and kernels of 3x3 and larger convolutions become integers: they are nearly all of the work. The last one and
-what follows stay FP32, as everywhere. The first stays in floating point too, because frames have a wider range than 255 steps:
-in integers it cost most of what was lost. So do attention's two small convolutions, activations and skips, which runtimes fuse
-into the convolutions before them: with integers inside the GELU OpenVINO took 41 ms of one core instead of 36.
+Only the inputs and kernels of 3x3 and larger convolutions become integers: they are nearly all of
+the work. The last one and what follows stay FP32, as everywhere. The first stays in floating point
+too, because frames have a wider range than 255 steps: in integers it cost most of what was lost. So
+do attention's two small convolutions, activations and skips, which runtimes fuse into the
+convolutions before them: with integers inside the GELU OpenVINO took 41 ms of one core instead of
+36.
 
-Scales are symmetric and signed, one for a frame and one per output channel for a kernel: OpenVINO and TensorRT take both.
+Scales are symmetric and signed, one for a frame and one per output channel for a kernel: OpenVINO
+and TensorRT take both.
 
 References
 ----------
-Nagel et al. 2021, "A white paper on neural network quantization". ONNX opset 17, QuantizeLinear and DequantizeLinear.
+Nagel et al. 2021, "A white paper on neural network quantization". ONNX opset 17, QuantizeLinear and
+DequantizeLinear.
 """
 
 from __future__ import annotations
@@ -67,7 +72,8 @@ class Quantised:
     ----------
     pcc, pcc_int8 : mean over frames and channels against the truth, in f32 and in int8, on OpenVINO
     convolutions : how many compute in integers
-    in_float : names of those that had to stay in floating point so that no more than the allowed PCC is lost
+    in_float : names of those that had to stay in floating point so that no more than the allowed
+        PCC is lost
     """
 
     manifest: Manifest
@@ -78,7 +84,13 @@ class Quantised:
 
 
 def quantise_engine(
-    folder: Path, calibration: Image, validation: Pairs, data: str, *, max_loss: float = MAX_LOSS, threads: int = 0
+    folder: Path,
+    calibration: Image,
+    validation: Pairs,
+    data: str,
+    *,
+    max_loss: float = MAX_LOSS,
+    threads: int = 0,
 ) -> Quantised:
     """Write model-int8.onnx into an engine's folder and name it in the manifest.
 
@@ -87,13 +99,15 @@ def quantise_engine(
     folder
         Of the engine.
     calibration
-        (n, window, y, x) float32, normalised as live frames are: the ranges of all activations are taken from them.
+        (n, window, y, x) float32, normalised as live frames are: the ranges of all activations are
+        taken from them.
     validation
         Other frames, and their truths (n, c, sy, sx).
     data
         What they are, in words.
     max_loss
-        Convolutions are put back into floating point, those that harm most first, until no more mean PCC is lost than this.
+        Convolutions are put back into floating point, those that harm most first, until no more
+        mean PCC is lost than this.
     threads
         Of the runtime that validates; 0 leaves it the choice.
 
@@ -108,7 +122,11 @@ def quantise_engine(
     model = with_plain_weights(onnx.load_model_from_string(engine.read()))
     candidates = _candidates(model)
     quantised = _quantise(model, candidates, calibration, validation, max_loss, threads)
-    left = {node.name for node in quantised.graph.node if node.op_type == "Conv" and _in_integers(quantised, node)}
+    left = {
+        node.name
+        for node in quantised.graph.node
+        if node.op_type == "Conv" and _in_integers(quantised, node)
+    }
     partial = folder / f"{INT8_NAME}.part"
     partial.write_bytes(quantised.SerializeToString())
     try:
@@ -116,12 +134,17 @@ def quantise_engine(
             engine.manifest,
             {"sha256": sha256_of(partial), "made_of": engine.manifest.sha256, "calibration": data},
         )
-        trial = replace(engine, manifest=_with_int8(before, **int8, pcc_loss=0.0), int8_path=partial)
-        exact, found = (_mean_pcc(trial, precision, validation, threads) for precision in ("f32", "int8"))
+        trial = replace(
+            engine, manifest=_with_int8(before, **int8, pcc_loss=0.0), int8_path=partial
+        )
+        exact, found = (
+            _mean_pcc(trial, precision, validation, threads) for precision in ("f32", "int8")
+        )
         if not exact - found <= max_loss:
             raise EngineError(
-                f"In int8 engine {before.id!r} loses {exact - found:.4f} of its mean PCC of {exact:.3f}, and at most "
-                f"{max_loss:g} may be lost. Give more frames to calibrate on, or allow more."
+                f"In int8 engine {before.id!r} loses {exact - found:.4f} of its mean PCC of"
+                f" {exact:.3f}, and at most {max_loss:g} may be lost. Give more frames to calibrate"
+                " on, or allow more."
             )
         replace_file(partial, folder / INT8_NAME)
     finally:
@@ -132,9 +155,15 @@ def quantise_engine(
 
 
 def simulated_pairs(
-    engine: Engine, n: int, seed: int, size: int = 256, progress: Callable[[int], None] = lambda done: None
+    engine: Engine,
+    n: int,
+    seed: int,
+    size: int = 256,
+    progress: Callable[[int], None] = lambda done: None,
 ) -> tuple[Pairs, str]:
-    """Simulate what the engine is for; return `n` pairs as `quantise_engine` takes them, and what they are in words.
+    """Simulate what the engine is for.
+
+    Return `n` pairs as `quantise_engine` takes them, and what they are in words.
 
     Raises
     ------
@@ -143,16 +172,27 @@ def simulated_pairs(
     """
     manifest = engine.manifest
     names = tuple(name.casefold() for name in manifest.channel_names)
-    if manifest.task == "separate" and (unknown := [name for name in names if name not in STRUCTURES]):
+    if manifest.task == "separate" and (
+        unknown := [name for name in names if name not in STRUCTURES]
+    ):
         raise EngineError(
-            f"Engine {manifest.id!r} separates {', '.join(unknown)}, and what can be simulated is {', '.join(STRUCTURES)}. "
-            "Give a folder of pairs, such as a training run's pairs-validation."
+            f"Engine {manifest.id!r} separates {', '.join(unknown)}, and what can be simulated is"
+            f" {', '.join(STRUCTURES)}. Give a folder of pairs, such as a training run's"
+            " pairs-validation."
         )
-    config: dict[str, Any] = {"size": size - size % (2 * manifest.scale), "seed": seed, "validation_seed": seed + 1}
+    config: dict[str, Any] = {
+        "size": size - size % (2 * manifest.scale),
+        "seed": seed,
+        "validation_seed": seed + 1,
+    }
     if manifest.task == "separate":
         config["domain"] = Domain(structures=names)
     else:
-        config |= {"kind": "upscale", "scale": manifest.scale, "modality": (*manifest.modality, "sim")[0]}
+        config |= {
+            "kind": "upscale",
+            "scale": manifest.scale,
+            "modality": (*manifest.modality, "sim")[0],
+        }
     data = DataConfig(train=n, validation=1, **config)
     maker, made = data.maker("train"), []
     for i in range(n):
@@ -169,25 +209,38 @@ def _window(frames: Image, window: int) -> Image:
 
 
 def _candidates(model: ModelProto) -> set[str]:
-    """Names of the convolutions that may compute in integers: kernels of more than one pixel, but the first and the last."""
+    """Names of the convolutions that may compute in integers.
+
+    Kernels of more than one pixel, but the first and the last.
+    """
     sizes = {t.name: tuple(t.dims) for t in model.graph.initializer}
     found = [node for node in model.graph.node if node.op_type == "Conv"]
     return {node.name for node in found[1:-1] if max(sizes[node.input[1]][2:]) > 1}
 
 
 def _quantise(
-    model: ModelProto, candidates: set[str], calibration: Image, validation: Pairs, max_loss: float, threads: int
+    model: ModelProto,
+    candidates: set[str],
+    calibration: Image,
+    validation: Pairs,
+    max_loss: float,
+    threads: int,
 ) -> ModelProto:
     # NNCF reports its use to its makers over the network, but not from what is marked so.
     os.environ.setdefault("NNCF_CI", "1")
     import nncf
 
-    hints = {"INFERENCE_PRECISION_HINT": "f32", **({"INFERENCE_NUM_THREADS": threads} if threads else {})}
+    hints = {
+        "INFERENCE_PRECISION_HINT": "f32",
+        **({"INFERENCE_NUM_THREADS": threads} if threads else {}),
+    }
     name = model.graph.input[0].name
     frames = nncf.Dataset([{name: block[None]} for block in calibration])
     pairs = list(zip(*validation, strict=True))
     scope = nncf.IgnoredScope(
-        names=[n.name for n in model.graph.node if n.op_type == "Conv" and n.name not in candidates],
+        names=[
+            n.name for n in model.graph.node if n.op_type == "Conv" and n.name not in candidates
+        ],
         types=sorted({n.op_type for n in model.graph.node} - {"Conv"}),
         validate=False,
     )
@@ -198,7 +251,9 @@ def _quantise(
         scores = [_score(compiled(block[None])[0][0], truth) for block, truth in blocks]
         return float(np.mean(scores)), scores
 
-    logging.getLogger("nncf").setLevel(logging.ERROR)  # nncf.set_log_level would change the root's handlers too
+    logging.getLogger("nncf").setLevel(
+        logging.ERROR
+    )  # nncf.set_log_level would change the root's handlers too
     with redirect_stdout(sys.stderr):  # its progress bars: standard output is the command's
         quantised: ModelProto = nncf.quantize_with_accuracy_control(
             model,
@@ -231,8 +286,15 @@ def _mean_pcc(engine: Engine, precision: str, pairs: Pairs, threads: int) -> flo
 
 
 def _score(output: Image, truth: Image) -> float:
-    """Mean PCC over the channels that show something; a pair whose truth is empty has been left out."""
-    shown = [pcc(image, wanted) for image, wanted in zip(output, truth, strict=True) if np.std(wanted) > _IN_FIELD]
+    """Mean PCC over the channels that show something.
+
+    A pair whose truth is empty has been left out.
+    """
+    shown = [
+        pcc(image, wanted)
+        for image, wanted in zip(output, truth, strict=True)
+        if np.std(wanted) > _IN_FIELD
+    ]
     return float(np.mean(shown))
 
 

@@ -1,8 +1,11 @@
-"""An engine as a model of bioimage.io: rdf.yaml of the model specification 0.5, network, card and two test images.
+"""An engine as a model of bioimage.io.
 
-Owns what the description says. Normalisation is written in the specification's own terms, so that other programs feed the
-network as livesr does: background from the 5th percentile, 0.55 at the 99.9th. livesr takes the background from means of
-2 x 2 pixels and lets both follow slowly from frame to frame.
+rdf.yaml of the model specification 0.5, network, card and two test images.
+
+Owns what the description says. Normalisation is written in the specification's own terms, so that
+other programs feed the network as livesr does: background from the 5th percentile, 0.55 at the
+99.9th. livesr takes the background from means of 2 x 2 pixels and lets both follow slowly from
+frame to frame.
 """
 
 from __future__ import annotations
@@ -35,7 +38,9 @@ _TAGS = ("super-resolution", "fluorescence-microscopy", "livesr")
 
 
 def export_rdf(engine: Engine, folder: Path) -> Path:
-    """Write rdf.yaml, model.onnx, README.md and two test images into `folder`; return the path of rdf.yaml.
+    """Write rdf.yaml, model.onnx, README.md and two test images into `folder`.
+
+    Return the path of rdf.yaml.
 
     Raises
     ------
@@ -50,7 +55,9 @@ def export_rdf(engine: Engine, folder: Path) -> Path:
     manifest = engine.manifest
     contained.write_bytes(folder, manifest.weights.onnx.source, engine.read(), error=EngineError)
     if contained.is_file(engine.folder, manifest.documentation, error=EngineError):
-        contained.copy_out(engine.folder, manifest.documentation, folder, "README.md", error=EngineError)
+        contained.copy_out(
+            engine.folder, manifest.documentation, folder, "README.md", error=EngineError
+        )
     else:
         card = f"# {manifest.id}\n\n{manifest.description}\n"
         contained.write_text(folder, "README.md", card, error=EngineError)
@@ -66,7 +73,9 @@ def export_rdf(engine: Engine, folder: Path) -> Path:
 def description(manifest: Manifest) -> dict[str, Any]:
     """Return what rdf.yaml says of an engine."""
     weights = manifest.weights.onnx
-    packed = manifest.model_copy(update={"weights": Weights(onnx=weights)})  # bioimage.io knows no network in int8
+    packed = manifest.model_copy(
+        update={"weights": Weights(onnx=weights)}
+    )  # bioimage.io knows no network in int8
     name = _NEVER_IN_A_NAME.sub(" ", f"livesr {manifest.id} {manifest.version}")
     return {
         "format_version": _FORMAT_VERSION,
@@ -81,7 +90,11 @@ def description(manifest: Manifest) -> dict[str, Any]:
         "inputs": [_input(manifest)],
         "outputs": [_output(manifest)],
         "weights": {
-            "onnx": {"source": weights.source, "sha256": weights.sha256, "opset_version": weights.opset_version}
+            "onnx": {
+                "source": weights.source,
+                "sha256": weights.sha256,
+                "opset_version": weights.opset_version,
+            }
         },
         "config": {CONFIG_KEY: packed.model_dump(mode="json")},
     }
@@ -90,16 +103,29 @@ def description(manifest: Manifest) -> dict[str, Any]:
 def _input(manifest: Manifest) -> dict[str, Any]:
     unit = _pixel(manifest)
     sides = [
-        {"type": "space", "id": axis, "size": {"min": _smallest(manifest), "step": manifest.multiple_of}, **unit}
+        {
+            "type": "space",
+            "id": axis,
+            "size": {"min": _smallest(manifest), "step": manifest.multiple_of},
+            **unit,
+        }
         for axis in ("y", "x")
     ]
     frames = ["frame"] if manifest.window == 1 else ["before", "frame", "after"]
     whole = ["channel", "y", "x"]
-    percentiles = {"min_percentile": BACKGROUND_PERCENTILE, "max_percentile": BRIGHT_PERCENTILE, "eps": _EPSILON}
+    percentiles = {
+        "min_percentile": BACKGROUND_PERCENTILE,
+        "max_percentile": BRIGHT_PERCENTILE,
+        "eps": _EPSILON,
+    }
     return {
         "id": "frames",
         "description": "Consecutive super-resolution frames; the middle one is predicted.",
-        "axes": [{"type": "batch", "size": 1}, {"type": "channel", "id": "channel", "channel_names": frames}, *sides],
+        "axes": [
+            {"type": "batch", "size": 1},
+            {"type": "channel", "id": "channel", "channel_names": frames},
+            *sides,
+        ],
         "data": {"type": "float32"},
         "test_tensor": {"source": "test-input.npy"},
         "preprocessing": [
@@ -113,24 +139,38 @@ def _input(manifest: Manifest) -> dict[str, Any]:
 
 def _output(manifest: Manifest) -> dict[str, Any]:
     pixel = _pixel(manifest, manifest.scale)
-    # Where every pixel sees the whole image there is no border that could be cut off: a halo of 0 is then honest.
+    # Where every pixel sees the whole image there is no border that could be cut off: a halo of 0
+    # is then honest.
     halo = {"halo": manifest.halo * manifest.scale} if manifest.halo else {}
     sides = [
-        {"type": "space", "id": axis, "size": {"tensor_id": "frames", "axis_id": axis}, **halo, **pixel}
+        {
+            "type": "space",
+            "id": axis,
+            "size": {"tensor_id": "frames", "axis_id": axis},
+            **halo,
+            **pixel,
+        }
         for axis in ("y", "x")
     ]
     names = [re.sub(r"\W+", "_", name) for name in manifest.channel_names]
     return {
         "id": "channels",
         "description": "Intensities in units of the normalised input.",
-        "axes": [{"type": "batch", "size": 1}, {"type": "channel", "id": "channel", "channel_names": names}, *sides],
+        "axes": [
+            {"type": "batch", "size": 1},
+            {"type": "channel", "id": "channel", "channel_names": names},
+            *sides,
+        ],
         "data": {"type": "float32"},
         "test_tensor": {"source": "test-output.npy"},
     }
 
 
 def _pixel(manifest: Manifest, finer: int = 1) -> dict[str, Any]:
-    """Return unit and scale of a spatial axis; a size in pixels where the engine takes any sampling."""
+    """Return unit and scale of a spatial axis.
+
+    A size in pixels where the engine takes any sampling.
+    """
     if manifest.pixel_size_nm is None:
         return {"scale": 1 / finer}
     middle = (manifest.pixel_size_nm.min + manifest.pixel_size_nm.max) / 2
@@ -144,17 +184,26 @@ def _smallest(manifest: Manifest) -> int:
 
 
 def _test_image(manifest: Manifest) -> Image:
-    """Dots and lines that shift from frame to frame, as a camera may see them: ADU, float32 (1, window, y, x)."""
+    """Dots and lines that shift from frame to frame, as a camera may see them.
+
+    ADU, float32 (1, window, y, x).
+    """
     side, rng = _smallest(manifest) + manifest.multiple_of, np.random.default_rng(0)
     dots = (rng.random((side, side)) < 0.01) * rng.uniform(0.3, 1, (side, side))
     dots[side // 3] += 0.2
     specimen = 2000 * gaussian_filter(dots, 1.2)
-    frames = [np.roll(specimen, t, axis=1) + rng.normal(20, 2, (side, side)) for t in range(manifest.window)]
+    frames = [
+        np.roll(specimen, t, axis=1) + rng.normal(20, 2, (side, side))
+        for t in range(manifest.window)
+    ]
     return np.asarray(frames, np.float32)[None]
 
 
 def _answer(engine: Engine, given: Image) -> Image:
-    """Return what the network makes of `given`, normalised as the description says; float32 (1, c, y, x)."""
+    """Return what the network makes of `given`, normalised as the description says.
+
+    Float32 (1, c, y, x).
+    """
     low, high = np.percentile(given, (BACKGROUND_PERCENTILE, BRIGHT_PERCENTILE))
     x = (given - low) / (high - low + _EPSILON) * BRIGHT_LEVEL
     backend = open_backend(engine, (given.shape[2], given.shape[3]), precision="f32")

@@ -1,1 +1,3 @@
-"""The live path: from camera frames to multicolour super-resolution frames, one file or folder per step."""
+"""The live path: from camera frames to multicolour super-resolution frames, one file or folder per
+step.
+"""

@@ -1,17 +1,20 @@
 """The array operations of the live path, once for every library that computes them.
 
-Owns the words in which correction, reconstruction, normalisation and composition are written. Knows nothing of frames.
+Owns the words in which correction, reconstruction, normalisation and composition are written. Knows
+nothing of frames.
 
-===================  ==================================================  =======================================================
-class                computes with                                       for
-===================  ==================================================  =======================================================
-`Arrays`             any namespace of the Python array API standard      showing that nothing else is needed (array-api-strict)
-`NumpyArrays`        NumPy, transforms by scipy.fft                      the CPU: `HOST`; in place, buffers of the caller
-`CupyArrays`         CuPy, which has NumPy's names                       a GPU: `cupy_arrays()`
-===================  ==================================================  =======================================================
+=============  ============================================  ===============================
+class          computes with                                 for
+=============  ============================================  ===============================
+`Arrays`       any namespace of the Python array API         showing that nothing else is
+               standard                                      needed (array-api-strict)
+`NumpyArrays`  NumPy, transforms by scipy.fft                the CPU: `HOST`; in place,
+                                                             buffers of the caller
+`CupyArrays`   CuPy, which has NumPy's names                 a GPU: `cupy_arrays()`
+=============  ============================================  ===============================
 
-The standard has no ``out=``, so every operation here that fills an array is given it, and says so by its name or by `out`. A
-slice must be a view, as it is in all three.
+The standard has no ``out=``, so every operation here that fills an array is given it, and says so
+by its name or by `out`. A slice must be a view, as it is in all three.
 """
 
 from __future__ import annotations
@@ -28,7 +31,8 @@ Array = Any
 
 
 class Arrays:
-    """Operations on the arrays of one namespace, in words of the array API standard (2024.12, with its fft extension).
+    """Operations on the arrays of one namespace, in words of the array API standard (2024.12, with
+    its fft extension).
 
     Parameters
     ----------
@@ -36,7 +40,8 @@ class Arrays:
 
     Notes
     -----
-    Numbers that Python decides by come to the host through `numbers`, which on a GPU waits for them; nothing else waits.
+    Numbers that Python decides by come to the host through `numbers`, which on a GPU waits for
+    them; nothing else waits.
 
     Attributes
     ----------
@@ -48,10 +53,13 @@ class Arrays:
     def __init__(self, xp: Any) -> None:
         self.xp = xp
 
-    # -- to and from the host --------------------------------------------------------------------------------------
+    # -- to and from the host ----------------------------------------------------------------------
 
     def array(self, host: NDArray[Any]) -> Array:
-        """Return a copy of a NumPy array in this namespace; the array itself if it is one of NumPy's own already."""
+        """Return a copy of a NumPy array in this namespace.
+
+        The array itself if it is one of NumPy's own already.
+        """
         return self.xp.asarray(host)
 
     def numbers(self, values: Sequence[Array] | Array) -> NDArray[np.float64]:
@@ -68,10 +76,13 @@ class Arrays:
         """Return `a` in double precision."""
         return self.xp.astype(a, self.xp.float64)
 
-    # -- element by element ----------------------------------------------------------------------------------------
+    # -- element by element ------------------------------------------------------------------------
 
     def copy(self, source: Array, out: Array) -> None:
-        """Write `source` into `out`, converted; numbers lose their fraction in an array of whole numbers."""
+        """Write `source` into `out`, converted.
+
+        Numbers lose their fraction in an array of whole numbers.
+        """
         out[...] = self.xp.astype(source, out.dtype)
 
     def add(self, a: Array, b: Array, out: Array) -> Array:
@@ -105,7 +116,10 @@ class Arrays:
         return out
 
     def clip(self, a: Array, low: float, high: float, out: Array) -> Array:
-        """Fill `out` with a, but for what is below `low` or above `high`, and return it; it may be `a`."""
+        """Fill `out` with a, but for what is below `low` or above `high`, and return it.
+
+        It may be `a`.
+        """
         out[...] = self.xp.clip(a, low, high)
         return out
 
@@ -113,7 +127,7 @@ class Arrays:
         """Return a copy with 0 where there is no finite number."""
         return self.xp.where(self.xp.isfinite(a), a, self.xp.zeros_like(a))
 
-    # -- complex numbers -------------------------------------------------------------------------------------------
+    # -- complex numbers ---------------------------------------------------------------------------
 
     def fill_complex(self, real: Array, imag: Array, out: Array) -> None:
         """Fill a complex array from its parts."""
@@ -128,7 +142,8 @@ class Arrays:
         target, source
             complex64 (y, x).
         weight
-            float32 (y, 2x): the factor of the real part, then that of the imaginary one, of every element.
+            float32 (y, 2x): the factor of the real part, then that of the imaginary one, of every
+            element.
         scratch
             float32 (y, 2x), overwritten where that makes it faster.
         """
@@ -136,7 +151,7 @@ class Arrays:
         real, imag = xp.real(source) * weight[:, ::2], xp.imag(source) * weight[:, 1::2]
         target[...] = target + (xp.astype(real, target.dtype) + xp.astype(imag, target.dtype) * 1j)
 
-    # -- sums and order --------------------------------------------------------------------------------------------
+    # -- sums and order ----------------------------------------------------------------------------
 
     def matmul(self, a: Array, b: Array, out: Array) -> Array:
         """Fill `out` with the matrix product and return it."""
@@ -175,8 +190,12 @@ class Arrays:
         return self.xp.sort(a, axis=-1)
 
     def take(self, a: Array, places: Array, out: Array) -> Array:
-        """Fill `out` (n, ...) with the elements of a (n, pixels) at `places` (...) and return it."""
-        out[...] = self.xp.reshape(self.xp.take(a, self.xp.reshape(places, (-1,)), axis=1), out.shape)
+        """Fill `out` (n, ...) with the elements of a (n, pixels) at `places` (...) and return
+        it.
+        """
+        out[...] = self.xp.reshape(
+            self.xp.take(a, self.xp.reshape(places, (-1,)), axis=1), out.shape
+        )
         return out
 
     def put(self, a: Array, places: Array, values: Array) -> None:
@@ -184,7 +203,7 @@ class Arrays:
         for i in range(places.shape[0]):
             a[:, int(places[i])] = values[:, i]
 
-    # -- transforms ------------------------------------------------------------------------------------------------
+    # -- transforms --------------------------------------------------------------------------------
 
     def fft(self, a: Array, axis: int) -> None:
         """Fourier transform a complex array along an axis, in place."""
@@ -199,7 +218,10 @@ class Arrays:
         return self.xp.fft.rfft(a, axis=-1)
 
     def irfft(self, a: Array, n: int) -> Array:
-        """Return the real array of length `n` whose half spectrum is `a`, without the factor 1 / n; `a` is used up."""
+        """Return the real array of length `n` whose half spectrum is `a`, without the factor 1 / n.
+
+        `a` is used up.
+        """
         return self.xp.fft.irfft(a, n=n, axis=-1, norm="forward")
 
 
@@ -227,7 +249,10 @@ class NumpyArrays(Arrays):
         return a.astype(np.float64)
 
     def copy(self, source: Array, out: Array) -> None:
-        """Write `source` into `out`, converted; numbers lose their fraction in an array of whole numbers."""
+        """Write `source` into `out`, converted.
+
+        Numbers lose their fraction in an array of whole numbers.
+        """
         self.xp.copyto(out, source, casting="unsafe")
 
     def add(self, a: Array, b: Array, out: Array) -> Array:
@@ -255,7 +280,10 @@ class NumpyArrays(Arrays):
         return self.xp.abs(a, out=out)
 
     def clip(self, a: Array, low: float, high: float, out: Array) -> Array:
-        """Fill `out` with a, but for what is below `low` or above `high`, and return it; it may be `a`."""
+        """Fill `out` with a, but for what is below `low` or above `high`, and return it.
+
+        It may be `a`.
+        """
         return self.xp.clip(a, low, high, out=out)
 
     def fill_complex(self, real: Array, imag: Array, out: Array) -> None:
@@ -265,7 +293,8 @@ class NumpyArrays(Arrays):
     def add_weighted(self, target: Array, source: Array, weight: Array, scratch: Array) -> None:
         """Add `source`, part by part weighted, to `target`; see `Arrays.add_weighted`.
 
-        A float32 product is several times as fast as complex times real: complex numbers are seen as pairs.
+        A float32 product is several times as fast as complex times real: complex numbers are seen
+        as pairs.
         """
         self.xp.multiply(source.view(np.float32), weight, out=scratch)
         self.xp.add(target, scratch.view(np.complex64), out=target)
@@ -279,10 +308,12 @@ class NumpyArrays(Arrays):
         return self.xp.vdot(a, b)
 
     def percentile(self, a: Array, percent: float) -> Array:
-        """Return a percentile of all elements, interpolated linearly, 0-d; no number if one of them is none.
+        """Return a percentile of all elements, interpolated linearly, 0-d.
 
-        One partition and the least of what is above it take a seventh of the time of `numpy.percentile`, which splits at
-        four places.
+        No number if one of them is none.
+
+        One partition and the least of what is above it take a seventh of the time of
+        `numpy.percentile`, which splits at four places.
         """
         flat = a.flatten()
         place = (flat.size - 1) * percent / 100
@@ -297,7 +328,9 @@ class NumpyArrays(Arrays):
         return a
 
     def take(self, a: Array, places: Array, out: Array) -> Array:
-        """Fill `out` (n, ...) with the elements of a (n, pixels) at `places` (...) and return it."""
+        """Fill `out` (n, ...) with the elements of a (n, pixels) at `places` (...) and return
+        it.
+        """
         return self.xp.take(a, places, axis=1, out=out, mode="clip")
 
     def put(self, a: Array, places: Array, values: Array) -> None:
@@ -317,21 +350,27 @@ class NumpyArrays(Arrays):
         return self._transforms.rfft(a, axis=-1)
 
     def irfft(self, a: Array, n: int) -> Array:
-        """Return the real array of length `n` whose half spectrum is `a`, without the factor 1 / n; `a` is used up."""
+        """Return the real array of length `n` whose half spectrum is `a`, without the factor 1 / n.
+
+        `a` is used up.
+        """
         return self._transforms.irfft(a, n=n, axis=-1, norm="forward", overwrite_x=True)
 
 
 class CupyArrays(NumpyArrays):
     """The same with CuPy: NumPy's names, but for what CuPy leaves out of them.
 
-    Everything is enqueued on the calling thread's current stream. cuFFT works on contiguous copies, from CuPy's memory pool:
-    what NumPy does in place is written back here.
+    Everything is enqueued on the calling thread's current stream. cuFFT works on contiguous copies,
+    from CuPy's memory pool: what NumPy does in place is written back here.
     """
 
     pieces = False
 
     def numbers(self, values: Sequence[Array] | Array) -> NDArray[np.float64]:
-        """Return 0-d arrays, or the elements of one array, as float64 on the host; waits for the current stream."""
+        """Return 0-d arrays, or the elements of one array, as float64 on the host.
+
+        Waits for the current stream.
+        """
         if isinstance(values, Sequence):
             values = self.xp.stack([self.float64(v) for v in values])
         return self.on_host(values).astype(np.float64)
@@ -350,7 +389,9 @@ class CupyArrays(NumpyArrays):
         return self.xp.percentile(a, percent)
 
     def take(self, a: Array, places: Array, out: Array) -> Array:
-        """Fill `out` (n, ...) with the elements of a (n, pixels) at `places` (...) and return it."""
+        """Fill `out` (n, ...) with the elements of a (n, pixels) at `places` (...) and return
+        it.
+        """
         return self.xp.take(a, places, axis=1, out=out)
 
     def fft(self, a: Array, axis: int) -> None:

@@ -1,7 +1,10 @@
-"""What every channel's camera delivers, known before a run: region, binning, pixel type, bit depth, pixel size.
+"""What every channel's camera delivers, known before a run.
 
-Owns the reading from the core, and what a channel's preset changes about it. A preset may choose another camera (Core, Camera),
-or set its binning: these are set in turn, as the run will, read, and set back. Nothing else moves, and no frame is taken.
+Region, binning, pixel type, bit depth, pixel size.
+
+Owns the reading from the core, and what a channel's preset changes about it. A preset may choose
+another camera (Core, Camera), or set its binning: these are set in turn, as the run will, read, and
+set back. Nothing else moves, and no frame is taken.
 """
 
 from __future__ import annotations
@@ -42,22 +45,27 @@ def camera_geometry(core: CMMCorePlus, rig: RigConfig, channel: str | None = Non
     Raises
     ------
     ConfigError
-        If there is no camera, more than one, colour pixels, no pixel size, or a binning that SIM cannot take.
+        If there is no camera, more than one, colour pixels, no pixel size, or a binning that SIM
+        cannot take.
     """
     if channel is not None:
         return channel_cameras(core, rig, {channel: ChannelState()}).geometries[channel]
     return _read(core, rig, "", ()).geometry
 
 
-def channel_cameras(core: CMMCorePlus, rig: RigConfig, channels: Mapping[str, ChannelState]) -> Cameras:
-    """Return what is delivered for each channel when they are acquired in turn, in this order, again and again.
+def channel_cameras(
+    core: CMMCorePlus, rig: RigConfig, channels: Mapping[str, ChannelState]
+) -> Cameras:
+    """Return what is delivered for each channel when they are acquired in turn, in this order,
+    again and again.
 
     Nothing is set while a camera runs: its channel is then what is set now.
 
     Raises
     ------
     ConfigError
-        As `camera_geometry`; or if one channel's preset leaves another one's camera as it is not when that one begins.
+        As `camera_geometry`; or if one channel's preset leaves another one's camera as it is not
+        when that one begins.
     """
     settings = {name: channel_settings(core, rig, name, state) for name, state in channels.items()}
     _refuse_maps_of_another_chip(core, rig, settings)
@@ -65,9 +73,13 @@ def channel_cameras(core: CMMCorePlus, rig: RigConfig, channels: Mapping[str, Ch
         taken = {name: _read(core, rig, name, settings[name]) for name in channels}
         return _cameras(taken)
     with _set_back(core, [s for each in settings.values() for s in each]):
-        first = {name: _in_turn(core, rig, name, settings[name], channels[name]) for name in channels}
+        first = {
+            name: _in_turn(core, rig, name, settings[name], channels[name]) for name in channels
+        }
         if len(channels) > 1:
-            again = {name: _in_turn(core, rig, name, settings[name], channels[name]) for name in channels}
+            again = {
+                name: _in_turn(core, rig, name, settings[name], channels[name]) for name in channels
+            }
             _refuse_what_changes(first, again)
     return _cameras(first)
 
@@ -80,7 +92,10 @@ def _cameras(taken: Mapping[str, _Taken]) -> Cameras:
 def channel_settings(
     core: CMMCorePlus, rig: RigConfig, name: str, state: ChannelState | None = None
 ) -> tuple[Setting, ...]:
-    """Return (device, property, value) that a channel's preset and its events set; () where the core has no such preset."""
+    """Return (device, property, value) that a channel's preset and its events set.
+
+    () where the core has no such preset.
+    """
     group = (state.group if state else None) or rig.channel_group
     preset: tuple[Setting, ...] = ()
     with suppress(RuntimeError):
@@ -90,15 +105,20 @@ def channel_settings(
 
 
 def use_camera(core: CMMCorePlus, rig: RigConfig, channel: str) -> None:
-    """Choose the camera of a channel and set of it what the channel's preset says; nothing else moves."""
+    """Choose the camera of a channel and set of it what the channel's preset says.
+
+    Nothing else moves.
+    """
     for device, name, value in _of_cameras(core, channel_settings(core, rig, channel)):
         _set(core, device, name, value)
 
 
 def size_fields(core: CMMCorePlus, plan: object) -> None:
-    """Give the grids of a plan the camera's region as the size of their fields, as pymmcore-plus does when the plan runs.
+    """Give the grids of a plan the camera's region as the size of their fields, as pymmcore-plus
+    does when the plan runs.
 
-    How many fields a grid has may depend on it. A plan of another kind than `useq.MDASequence` stays as it is.
+    How many fields a grid has may depend on it. A plan of another kind than `useq.MDASequence`
+    stays as it is.
     """
     if not isinstance(plan, MDASequence) or not (pixel_um := core.getPixelSizeUm()):
         return
@@ -126,10 +146,12 @@ def camera_of(core: CMMCorePlus, settings: Sequence[Setting]) -> str:
     return named[-1] if named else str(core.getCameraDevice())
 
 
-# -- one channel ---------------------------------------------------------------------------------------------------
+# -- one channel -----------------------------------------------------------------------------------
 
 
-def _in_turn(core: CMMCorePlus, rig: RigConfig, name: str, settings: Sequence[Setting], state: ChannelState) -> _Taken:
+def _in_turn(
+    core: CMMCorePlus, rig: RigConfig, name: str, settings: Sequence[Setting], state: ChannelState
+) -> _Taken:
     """Set what concerns the camera, and read."""
     for device, prop, value in _of_cameras(core, settings):
         _set(core, device, prop, value)
@@ -139,11 +161,17 @@ def _in_turn(core: CMMCorePlus, rig: RigConfig, name: str, settings: Sequence[Se
 
 
 def _of_cameras(core: CMMCorePlus, settings: Sequence[Setting]) -> Iterator[Setting]:
-    """Yield what changes a picture's size or scale: the choice of a camera first, then what is set of cameras."""
+    """Yield what changes a picture's size or scale.
+
+    The choice of a camera first, then what is set of cameras.
+    """
     loaded = set(core.getLoadedDevices())
     yield from (s for s in settings if s[:2] == _CAMERA)
     for device, name, value in settings:
-        if device in loaded and core.getDeviceType(device) in (DeviceType.Camera, DeviceType.Magnifier):
+        if device in loaded and core.getDeviceType(device) in (
+            DeviceType.Camera,
+            DeviceType.Magnifier,
+        ):
             yield device, name, value
 
 
@@ -164,7 +192,9 @@ def _set_back(core: CMMCorePlus, settings: Sequence[Setting]) -> Iterator[None]:
     before = {(d, p): str(core.getProperty(d, p)) for d, p, _ in touched}
     named = [camera, *(v for d, p, v in settings if (d, p) == _CAMERA), *(d for d, _, _ in touched)]
     cameras = set(core.getLoadedDevicesOfType(DeviceType.Camera))
-    regions = {label: tuple(core.getROI(label)) for label in dict.fromkeys(named) if label in cameras}
+    regions = {
+        label: tuple(core.getROI(label)) for label in dict.fromkeys(named) if label in cameras
+    }
     try:
         yield
     finally:
@@ -177,27 +207,46 @@ def _set_back(core: CMMCorePlus, settings: Sequence[Setting]) -> Iterator[None]:
 
 
 def _read(core: CMMCorePlus, rig: RigConfig, channel: str, settings: Sequence[Setting]) -> _Taken:
-    """Read the camera as it is set now; `settings` say what else will be, of objectives for instance."""
+    """Read the camera as it is set now.
+
+    `settings` say what else will be, of objectives for instance.
+    """
     if not (camera := str(core.getCameraDevice())):
-        raise ConfigError("The core has no camera: load a system configuration, or set the core's Camera property.")
+        raise ConfigError(
+            "The core has no camera: load a system configuration, or set the core's Camera"
+            " property."
+        )
     if (cameras := core.getNumberOfCameraChannels()) > 1:
-        raise ConfigError(f"The camera delivers {cameras} images at once; livesr takes one. Select a single camera.")
+        raise ConfigError(
+            f"The camera delivers {cameras} images at once; livesr takes one. Select a single"
+            " camera."
+        )
     if (components := core.getNumberOfComponents()) != 1:
-        raise ConfigError(f"The camera delivers {components} colour components a pixel; set a monochrome PixelType.")
+        raise ConfigError(
+            f"The camera delivers {components} colour components a pixel; set a monochrome"
+            " PixelType."
+        )
     if (width_bytes := core.getBytesPerPixel()) not in (1, 2):
         raise ConfigError(
-            f"The camera delivers {8 * width_bytes} bit pixels; livesr takes 8 and 16 bit. Set PixelType."
+            f"The camera delivers {8 * width_bytes} bit pixels; livesr takes 8 and 16 bit. Set"
+            " PixelType."
         )
     x0, y0, width, height = core.getROI()
-    binning = str(core.getProperty(camera, "Binning")) if core.hasProperty(camera, "Binning") else "1"
+    binning = (
+        str(core.getProperty(camera, "Binning")) if core.hasProperty(camera, "Binning") else "1"
+    )
     n = int(binning.partition("x")[0])
     pixel_size_um, note = _pixel_size_um(core, rig, channel, settings, n)
     _refuse_binning(rig, binning, pixel_size_um)
-    mirrored = mirrored_since(core, rig.sim.calibrated_with, rig.name, settings, camera) if rig.sim else (False, False)
+    mirrored = (
+        mirrored_since(core, rig.sim.calibrated_with, rig.name, settings, camera)
+        if rig.sim
+        else (False, False)
+    )
     if rig.corrections.per_pixel and any(mirrored):
         raise ConfigError(
-            f"The picture is mirrored since rig {rig.name!r} was calibrated, and its corrections are maps of the chip: set the "
-            "camera's mirrors back, or use a rig.yaml without maps."
+            f"The picture is mirrored since rig {rig.name!r} was calibrated, and its corrections"
+            " are maps of the chip: set the camera's mirrors back, or use a rig.yaml without maps."
         )
     # The centre of the first binned pixel lies between the pixels of the chip.
     half = (n - 1) / (2 * n)
@@ -215,7 +264,10 @@ def _read(core: CMMCorePlus, rig: RigConfig, channel: str, settings: Sequence[Se
 
 
 def _bit_depth(core: CMMCorePlus, width_bytes: int) -> int:
-    """Return how many bits of a pixel the camera fills; adapters that do not know say 0, or more than there are."""
+    """Return how many bits of a pixel the camera fills.
+
+    Adapters that do not know say 0, or more than there are.
+    """
     said = int(core.getImageBitDepth())
     return said if 8 <= said <= 8 * width_bytes else 8 * width_bytes
 
@@ -225,24 +277,28 @@ def _refuse_binning(rig: RigConfig, binning: str, pixel_size_um: float) -> None:
         return
     if rig.sim and 1e3 * pixel_size_um > (finest := _finest_nm(rig)):
         raise ConfigError(
-            f"Binning is {binning}: pixels of {1e3 * pixel_size_um:.0f} nm remove the resolution that SIM needs "
-            f"({finest:.0f} nm or less). Set Binning to 1."
+            f"Binning is {binning}: pixels of {1e3 * pixel_size_um:.0f} nm remove the resolution"
+            f" that SIM needs ({finest:.0f} nm or less). Set Binning to 1."
         )
     if rig.corrections.per_pixel:
         raise ConfigError(
-            f"Binning is {binning}: the corrections of rig {rig.name!r} are for single pixels of the chip. Set Binning to 1, "
-            "or use a rig.yaml without them."
+            f"Binning is {binning}: the corrections of rig {rig.name!r} are for single pixels of"
+            " the chip. Set Binning to 1, or use a rig.yaml without them."
         )
 
 
 def _finest_nm(rig: RigConfig) -> float:
-    """Largest pixel that samples all that the objective passes, in the SIM channel of the shortest emission."""
+    """Largest pixel that samples all that the objective passes, in the SIM channel of the shortest
+    emission.
+    """
     channels = [rig.channel(name) for name in rig.channels or [""]]
-    emissions = [c.emission_nm or rig.optics.emission_nm for c in channels if c.reconstruct == "sim"]
+    emissions = [
+        c.emission_nm or rig.optics.emission_nm for c in channels if c.reconstruct == "sim"
+    ]
     return min(emissions, default=rig.optics.emission_nm) / (4 * rig.optics.na)
 
 
-# -- pixel size ----------------------------------------------------------------------------------------------------
+# -- pixel size ------------------------------------------------------------------------------------
 
 
 def _pixel_size_um(
@@ -254,23 +310,32 @@ def _pixel_size_um(
     size_um = asked_nm / 1e3 if asked_nm else own_um
     if not size_um > 0:
         raise ConfigError(
-            "The pixel size is unknown: set optics.pixel_size_nm in rig.yaml, or a pixel size in Micro-Manager."
+            "The pixel size is unknown: set optics.pixel_size_nm in rig.yaml, or a pixel size in"
+            " Micro-Manager."
         )
     return binning * size_um, note
 
 
-def _asked_nm(core: CMMCorePlus, rig: RigConfig, channel: str, own_um: float) -> tuple[float | None, str]:
+def _asked_nm(
+    core: CMMCorePlus, rig: RigConfig, channel: str, own_um: float
+) -> tuple[float | None, str]:
     """Return rig.yaml's pixel size for a channel; None where Micro-Manager's `own_um` holds.
 
-    One number for all channels holds for those to which Micro-Manager gives the same, where it tells channels apart.
+    One number for all channels holds for those to which Micro-Manager gives the same, where it
+    tells channels apart.
     """
     one_nm = rig.optics.pixel_size_nm
     if channel in rig.channels and (said := rig.channels[channel].pixel_size_nm):
         return said, ""
     if one_nm is None or not own_um > 0:
         return one_nm, ""
-    known = {name: 1e3 * _micromanager_um(core, channel_settings(core, rig, name)) for name in rig.channels}
-    told = {name: nm for name, nm in known.items() if nm > 0 and not rig.channels[name].pixel_size_nm}
+    known = {
+        name: 1e3 * _micromanager_um(core, channel_settings(core, rig, name))
+        for name in rig.channels
+    }
+    told = {
+        name: nm for name, nm in known.items() if nm > 0 and not rig.channels[name].pixel_size_nm
+    }
     if all(math.isclose(nm, 1e3 * own_um, rel_tol=_SAME) for nm in told.values()):
         return one_nm, ""
     if math.isclose(one_nm, 1e3 * own_um, rel_tol=_SAME):
@@ -278,22 +343,33 @@ def _asked_nm(core: CMMCorePlus, rig: RigConfig, channel: str, own_um: float) ->
     if not any(math.isclose(nm, one_nm, rel_tol=_SAME) for nm in told.values()):
         listed = ", ".join(f"{nm:g} nm for {name}" for name, nm in told.items())
         raise ConfigError(
-            f"rig.yaml says {one_nm:g} nm for every channel, Micro-Manager {listed}: set channels.{channel}.pixel_size_nm, or "
-            "leave optics.pixel_size_nm out to take Micro-Manager's."
+            f"rig.yaml says {one_nm:g} nm for every channel, Micro-Manager {listed}: set"
+            f" channels.{channel}.pixel_size_nm, or leave optics.pixel_size_nm out to take"
+            " Micro-Manager's."
         )
-    return None, (
-        f"Channel {channel}: pixels of {1e3 * own_um:g} nm, as Micro-Manager says, not rig.yaml's {one_nm:g} nm, which are "
-        f"those of another channel. Set channels.{channel}.pixel_size_nm to say otherwise."
+    return (
+        None,
+        (
+            f"Channel {channel}: pixels of {1e3 * own_um:g} nm, as Micro-Manager says, not"
+            f" rig.yaml's {one_nm:g} nm, which are those of another channel. Set"
+            f" channels.{channel}.pixel_size_nm to say otherwise."
+        ),
     )
 
 
 def _micromanager_um(core: CMMCorePlus, settings: Sequence[Setting]) -> float:
-    """Return Micro-Manager's size of an unbinned pixel in the sample once `settings` are made; 0 where it knows none."""
+    """Return Micro-Manager's size of an unbinned pixel in the sample once `settings` are made.
+
+    0 where it knows none.
+    """
     for name in core.getAvailablePixelSizeConfigs():
         if all(
-            _same(value_now(core, str(d), str(p), settings), str(v)) for d, p, v in core.getPixelSizeConfigData(name)
+            _same(value_now(core, str(d), str(p), settings), str(v))
+            for d, p, v in core.getPixelSizeConfigData(name)
         ):
-            return float(core.getPixelSizeUmByID(name)) / float(core.getMagnificationFactor() or 1.0)
+            return float(core.getPixelSizeUmByID(name)) / float(
+                core.getMagnificationFactor() or 1.0
+            )
     return 0.0
 
 
@@ -305,7 +381,7 @@ def _same(one: str, other: str) -> bool:
         return False
 
 
-# -- what cannot be ------------------------------------------------------------------------------------------------
+# -- what cannot be --------------------------------------------------------------------------------
 
 
 def _refuse_what_changes(first: Mapping[str, _Taken], again: Mapping[str, _Taken]) -> None:
@@ -313,18 +389,23 @@ def _refuse_what_changes(first: Mapping[str, _Taken], again: Mapping[str, _Taken
     for name, before in first.items():
         if (after := again[name]).geometry != before.geometry:
             raise ConfigError(
-                f"Channel {name!r} is taken with {before.geometry.words()} at first, and with {after.geometry.words()} after "
-                f"the other channels ({', '.join(n for n in first if n != name)}): their presets change what its own does not "
-                "set. Let every preset set the camera (Core, Camera), its binning and its pixel type, or none of them."
+                f"Channel {name!r} is taken with {before.geometry.words()} at first, and with"
+                f" {after.geometry.words()} after the other channels"
+                f" ({', '.join(n for n in first if n != name)}): their presets change what its own"
+                " does not set. Let every preset set the camera (Core, Camera), its binning and"
+                " its pixel type, or none of them."
             )
 
 
-def _refuse_maps_of_another_chip(core: CMMCorePlus, rig: RigConfig, settings: Mapping[str, Sequence[Setting]]) -> None:
+def _refuse_maps_of_another_chip(
+    core: CMMCorePlus, rig: RigConfig, settings: Mapping[str, Sequence[Setting]]
+) -> None:
     cameras = {name: camera_of(core, each) for name, each in settings.items()}
     if len(set(cameras.values())) > 1 and (maps := rig.corrections.of_every_channel()):
         raise ConfigError(
-            f"Channels are taken by different cameras ({_listed(cameras)}), and corrections.{maps[0]} is a map of one chip: "
-            "use a rig.yaml for each camera, or leave the maps out."
+            f"Channels are taken by different cameras ({_listed(cameras)}), and"
+            f" corrections.{maps[0]} is a map of one chip: use a rig.yaml for each camera, or leave"
+            " the maps out."
         )
 
 

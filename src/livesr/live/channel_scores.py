@@ -1,6 +1,8 @@
-"""The trust test: how near the structures that an engine finds in a superposition come to the channels that it was made of.
+"""The trust test: how near the structures that an engine finds in a superposition come to the
+channels that it was made of.
 
-Owns the comparison of one frame and the means over a run. Runs in the thread of the network, on a part of the frame only.
+Owns the comparison of one frame and the means over a run. Runs in the thread of the network, on a
+part of the frame only.
 """
 
 from __future__ import annotations
@@ -22,10 +24,11 @@ METRICS = ("pcc", "ssim", "nrmse", "input_pcc")
 
 
 def scored(frame: MulticolorFrame, labels: Sequence[str]) -> MulticolorFrame:
-    """Return `frame` with the score of each of its channels against the true one that went into its measurement.
+    """Return `frame` with the score of each of its channels against the true one that went into its
+    measurement.
 
-    Both are prepared as in the IMC-SR paper (`livesr.optics.similarity`). A frame that is no superposition, or has another
-    number of channels, stays as it is.
+    Both are prepared as in the IMC-SR paper (`livesr.optics.similarity`). A frame that is no
+    superposition, or has another number of channels, stays as it is.
     """
     parts = frame.source.parts
     if len(parts) != len(frame.channels):
@@ -52,23 +55,35 @@ class MeanScore:
     def summary(self) -> dict[str, dict[str, float]]:
         """Return ``{structure: {pcc, ssim, nrmse, input_pcc}}``; {} where nothing was scored."""
         return {
-            label: {name: round(float(v), 4) for name, v in zip(METRICS, np.mean(values, axis=0), strict=True)}
+            label: {
+                name: round(float(v), 4)
+                for name, v in zip(METRICS, np.mean(values, axis=0), strict=True)
+            }
             for label, values in list(self._values.items())
         }
 
 
-def _score(label: str, prediction: NDArray[Any], truth: NDArray[Any], summed: NDArray[Any]) -> ChannelScore:
+def _score(
+    label: str, prediction: NDArray[Any], truth: NDArray[Any], summed: NDArray[Any]
+) -> ChannelScore:
     reference = percentile_normalised(truth)
     if reference is None or min(truth.shape) < 16:  # nothing to be like
         return ChannelScore(label, math.nan, math.nan, math.nan, math.nan)
     fitted = linear_fit(prediction, reference)
     return ChannelScore(
-        label, pcc(prediction, truth), ssim(fitted, reference), nrmse(fitted, reference, span=1.0), pcc(summed, truth)
+        label,
+        pcc(prediction, truth),
+        ssim(fitted, reference),
+        nrmse(fitted, reference, span=1.0),
+        pcc(summed, truth),
     )
 
 
 def _on_grid_of(channel: NDArray[Any], part: NDArray[np.float32]) -> NDArray[Any]:
-    """Return a channel on the pixels of what was measured: where the network enlarges, the mean of those that cover one."""
+    """Return a channel on the pixels of what was measured.
+
+    Where the network enlarges, the mean of those that cover one.
+    """
     factor = channel.shape[0] // part.shape[0]
     if factor == 1:
         return channel

@@ -1,7 +1,9 @@
-"""Network output to `MulticolorFrame`: intensities, the summation residual, display windows and warnings.
+"""Network output to `MulticolorFrame`.
 
-Owns what follows a stream slowly (display windows, what is beyond the engine's limits). Runs no network and knows no queue
-or sink.
+Intensities, the summation residual, display windows and warnings.
+
+Owns what follows a stream slowly (display windows, what is beyond the engine's limits). Runs no
+network and knows no queue or sink.
 """
 
 from __future__ import annotations
@@ -23,10 +25,13 @@ MAX_RESIDUAL = 999.0
 """What a residual that is larger, or no number, is given as."""
 
 _NOISE_SIGMAS = 3.0
-_DARK_PERCENTILES, _DARK_SIGMAS = (5.0, 25.0), 0.9704  # their distance in sigmas of a normal distribution
-_BAND_ROWS = (
-    128  # rows worked on at a time on a CPU: buffers of one band stay near the core, and calls cost less than pixels
-)
+_DARK_PERCENTILES, _DARK_SIGMAS = (
+    (5.0, 25.0),
+    0.9704,
+)  # their distance in sigmas of a normal distribution
+# rows worked on at a time on a CPU: buffers of one band stay near the core, and calls cost less
+# than pixels
+_BAND_ROWS = 128
 _EVERY_FOURTH = (slice(None, None, 4), slice(None, None, 4))
 
 _DISPLAY_PERCENTILES = (1.0, 99.8)
@@ -75,18 +80,20 @@ class Light(NamedTuple):
 def noise_threshold(x: NDArray[np.float32]) -> float:
     """Level above background that noise alone hardly reaches: three sigma of the background.
 
-    Sigma comes from the distance of the 5th and 25th percentiles of every fourth pixel of every fourth row: the
-    structures are on the bright side and hardly widen it. Where they cover much of the frame the threshold rises (twice
-    as high at 70 %) and fewer, brighter pixels count.
+    Sigma comes from the distance of the 5th and 25th percentiles of every fourth pixel of every
+    fourth row: the structures are on the bright side and hardly widen it. Where they cover much of
+    the frame the threshold rises (twice as high at 70 %) and fewer, brighter pixels count.
     """
     return float(_threshold_of(x[_EVERY_FOURTH].copy(), HOST))
 
 
 def summation_residual(channels: NDArray[np.float32], x: NDArray[np.float32]) -> float:
-    """Return sum |sum_c channels - x| / sum |x| over pixels where x or the channels' sum is above noise.
+    """Return sum |sum_c channels - x| / sum |x| over pixels where x or the channels' sum is above
+    noise.
 
-    The plain form of what `Composer` computes for every frame, for validation: the range that it has there goes into the
-    engine's manifest. IMC-SR's summation constraint (Wang et al. 2021) as a check that needs no truth.
+    The plain form of what `Composer` computes for every frame, for validation: the range that it
+    has there goes into the engine's manifest. IMC-SR's summation constraint (Wang et al. 2021) as a
+    check that needs no truth.
 
     Parameters
     ----------
@@ -101,7 +108,10 @@ def summation_residual(channels: NDArray[np.float32], x: NDArray[np.float32]) ->
     """
     total = channels.sum(0)
     above = np.maximum(x, total) > noise_threshold(x)
-    difference, light = np.abs(total - x)[above].sum(dtype=np.float64), np.abs(x)[above].sum(dtype=np.float64)
+    difference, light = (
+        np.abs(total - x)[above].sum(dtype=np.float64),
+        np.abs(x)[above].sum(dtype=np.float64),
+    )
     return Light(float(difference), float(light), np.empty(0)).residual
 
 
@@ -155,7 +165,9 @@ class Arithmetic:
         self._out_of_distribution = OutOfDistribution(self._input_shape, training_distribution)
         self._rows = _BAND_ROWS if arrays.pieces else shape[0]
         xp, band = arrays.xp, (min(self._rows, height), width)
-        self._x, self._sum, self._work, self._above = (xp.empty(band, dtype=xp.float32) for _ in range(4))
+        self._x, self._sum, self._work, self._above = (
+            xp.empty(band, dtype=xp.float32) for _ in range(4)
+        )
         self._adu = xp.empty((self._rows, shape[1]), dtype=xp.float32)
         self._noise_sample = xp.empty(_sampled(self._input_shape), dtype=xp.float32)
         self._display_sample = xp.empty(_sampled(shape), dtype=xp.uint16)
@@ -183,7 +195,9 @@ class Arithmetic:
         uncertainty = None
         if spread is not None:
             uncertainty = self._intensities(spread, normalisation.headroom * self._spread_scale)
-        return Composition(channels, light, self._display_limits(channels), plane, ood_score, uncertainty)
+        return Composition(
+            channels, light, self._display_limits(channels), plane, ood_score, uncertainty
+        )
 
     def _intensities(self, output: Array, headroom: float) -> Array:
         """round(clip(y^ s, 0, 65535)), one band of rows after the other."""
@@ -198,7 +212,9 @@ class Arithmetic:
                 arrays.copy(arrays.clip(adu, 0.0, _ULTIMATE, out=adu), channels[i, rows, :])
         return channels
 
-    def _light(self, output: Array, image: Array, normalisation: Normalisation, plane: Array | None) -> Light:
+    def _light(
+        self, output: Array, image: Array, normalisation: Normalisation, plane: Array | None
+    ) -> Light:
         arrays, (background, headroom) = self._arrays, normalisation
         arrays.copy(image[_EVERY_FOURTH], self._noise_sample)
         threshold = _threshold_of(self._noise_sample, arrays)
@@ -215,13 +231,17 @@ class Arithmetic:
                 plane[rows, :] = work
             sums.append(arrays.dot(arrays.absolute(work, out=work), above))
             sums.append(arrays.dot(arrays.absolute(x, out=x), above))
-            sums += [arrays.dot(self._at_input_pixels(output, i, rows), above) for i in range(self._n)]
+            sums += [
+                arrays.dot(self._at_input_pixels(output, i, rows), above) for i in range(self._n)
+            ]
         *found, noise = arrays.numbers([*sums, threshold])
         difference, total, *channels = np.reshape(found, (-1, 2 + self._n)).sum(axis=0)
         return Light(float(difference), float(total), np.array(channels) * headroom, float(noise))
 
     def _sum_of_channels(self, output: Array, rows: slice, out: Array, headroom: float) -> Array:
-        """Sum of the channels in ADU on the input's pixels, each the mean of the output pixels that cover it."""
+        """Sum of the channels in ADU on the input's pixels, each the mean of the output pixels that
+        cover it.
+        """
         out[...] = 0
         for i in range(self._n):
             for dy in range(self._scale):
@@ -229,7 +249,9 @@ class Arithmetic:
                     self._arrays.add(out, self._at_input_pixels(output, i, rows, dy, dx), out=out)
         return self._arrays.multiply(out, headroom / self._scale**2, out=out)
 
-    def _at_input_pixels(self, output: Array, channel: int, rows: slice, dy: int = 0, dx: int = 0) -> Array:
+    def _at_input_pixels(
+        self, output: Array, channel: int, rows: slice, dy: int = 0, dx: int = 0
+    ) -> Array:
         """View of the output pixel (dy, dx) within each input pixel of `rows`."""
         r = self._scale
         return output[channel, rows.start * r + dy : rows.stop * r : r, dx::r]
@@ -246,7 +268,8 @@ class Arithmetic:
 
 
 class Composer:
-    """Turns network outputs of one engine and frame size into predictions that can be stored and shown.
+    """Turns network outputs of one engine and frame size into predictions that can be stored and
+    shown.
 
     Parameters
     ----------
@@ -258,10 +281,11 @@ class Composer:
 
     Notes
     -----
-    y^ x s is the output in ADU of the reconstruction, without its background b: background belongs to no channel. The
-    residual is taken on the same scale. For an engine that enlarges, the sum is averaged down to the input's pixels.
-    One composer may serve several streams: display windows and what is beyond a limit are followed for each. Provisional
-    frames are measured but do not move what follows.
+    y^ x s is the output in ADU of the reconstruction, without its background b: background belongs
+    to no channel. The residual is taken on the same scale. For an engine that enlarges, the sum is
+    averaged down to the input's pixels. One composer may serve several streams: display windows and
+    what is beyond a limit are followed for each. Provisional frames are measured but do not move
+    what follows.
     """
 
     def __init__(
@@ -325,8 +349,13 @@ class Composer:
         made = self._arithmetic.compose(output, centre.image, centre.normalisation, spread)
         return self.frame(made, window, measured)
 
-    def frame(self, made: Composition, window: Window, measured: SRFrame | None = None) -> MulticolorFrame:
-        """Make the frame of a composition whose pixels are on the host; frames of a stream in their order."""
+    def frame(
+        self, made: Composition, window: Window, measured: SRFrame | None = None
+    ) -> MulticolorFrame:
+        """Make the frame of a composition whose pixels are on the host.
+
+        Frames of a stream in their order.
+        """
         centre = window.centre
         following = self._streams.setdefault(centre.stream, _Following(self._manifest))
         if window.provisional and not following.display:
@@ -359,7 +388,9 @@ class _Following:
         self._limits: NDArray[np.float64] | None = None
         self.display: tuple[tuple[float, float], ...] = ()
         self.novel = _Alarm(1.0)
-        self.weak = tuple(_Alarm(limits.weak.get(name, WEAK_BELOW), below=True) for name in manifest.channel_names)
+        self.weak = tuple(
+            _Alarm(limits.weak.get(name, WEAK_BELOW), below=True) for name in manifest.channel_names
+        )
 
     def update(self, limits: NDArray[np.float64], light: Light, ood_score: float | None) -> None:
         """Take in the display limits (c, 2), the light and the ood_score of the next frame."""
@@ -374,7 +405,10 @@ class _Following:
 
 
 class _Alarm:
-    """Whether a number is beyond its limit: the first frame decides, later ones move it slowly, so that nothing flickers."""
+    """Whether a number is beyond its limit.
+
+    The first frame decides, later ones move it slowly, so that nothing flickers.
+    """
 
     __slots__ = ("_below", "_limit", "_value", "on")
 
@@ -387,7 +421,11 @@ class _Alarm:
         """Take in the number of the next frame; None tells nothing."""
         if value is None:
             return
-        self._value = value if math.isnan(self._value) else self._value + _FOLLOW_LIMITS * (value - self._value)
+        self._value = (
+            value
+            if math.isnan(self._value)
+            else self._value + _FOLLOW_LIMITS * (value - self._value)
+        )
         if self._below:
             self.on = self._value < self._limit / (_BACK if self.on else 1)
         else:
@@ -395,21 +433,38 @@ class _Alarm:
 
 
 class _Sentences:
-    """The warnings, worded once: the same fact is the same sentence in every frame, so that it can be counted."""
+    """The warnings, worded once.
+
+    The same fact is the same sentence in every frame, so that it can be counted.
+    """
 
     def __init__(self, manifest: Manifest, constant: tuple[str, ...]) -> None:
         self._constant = constant
-        # A small residual is no fault: well lit frames go below what a validation over many lights has seen.
-        self._residual_limit = manifest.metrics.residual.max if manifest.metrics.residual is not None else math.inf
+        # A small residual is no fault: well lit frames go below what a validation over many lights
+        # has seen.
+        self._residual_limit = (
+            manifest.metrics.residual.max if manifest.metrics.residual is not None else math.inf
+        )
         limit = f"{self._residual_limit:.3g}"
-        self._outside = f"The residual is above the {limit} of validation: the channels do not account for the light."
+        self._outside = (
+            f"The residual is above the {limit} of validation: the channels do not account for the"
+            " light."
+        )
         self._weak = tuple(
             f"{name} is too weak beside the other structures: what is shown of it may be theirs."
             for name in manifest.channel_names
         )
-        self._novel = "The input is unlike the frames that the engine was trained on: what is shown of it may be wrong."
-        self._no_number = "The network returned values that are no numbers; they are stored as 0. Try --precision f32."
-        self._saturated = "The camera saturates: the brightest structures are dimmer than they are. Expose less."
+        self._novel = (
+            "The input is unlike the frames that the engine was trained on: what is shown of it may"
+            " be wrong."
+        )
+        self._no_number = (
+            "The network returned values that are no numbers; they are stored as 0. Try --precision"
+            " f32."
+        )
+        self._saturated = (
+            "The camera saturates: the brightest structures are dimmer than they are. Expose less."
+        )
 
     def add(self, sentence: str) -> None:
         """Say `sentence` with every frame."""
@@ -424,11 +479,15 @@ class _Sentences:
         elif light.total > 0 and light.residual > self._residual_limit:
             sentences.append(self._outside)
         sentences += [self._novel] * following.novel.on
-        sentences += [sentence for sentence, alarm in zip(self._weak, following.weak, strict=True) if alarm.on]
+        sentences += [
+            sentence for sentence, alarm in zip(self._weak, following.weak, strict=True) if alarm.on
+        ]
         if centre.saturated:
             sentences.append(self._saturated)
         if centre.quality and not centre.quality.resolved:
-            sentences.append(f"This is predicted from widefield, not from SIM: {centre.quality.cause}.")
+            sentences.append(
+                f"This is predicted from widefield, not from SIM: {centre.quality.cause}."
+            )
         return tuple(sentences)
 
 

@@ -1,7 +1,8 @@
-"""Offset, gain, flat field, background and bad pixels, taken out of raw frames before they are reconstructed.
+"""Offset, gain, flat field, background and bad pixels, taken out of raw frames before they are
+reconstructed.
 
-Owns the maps of rig.yaml's `corrections` and their cut to the camera's region. Measures none of them
-(`livesr.evaluation.characterise` does), and never touches the frames that are recorded.
+Owns the maps of rig.yaml's `corrections` and their cut to the camera's region. Measures none of
+them (`livesr.evaluation.characterise` does), and never touches the frames that are recorded.
 """
 
 from __future__ import annotations
@@ -57,8 +58,11 @@ class Correction:
         patches = list(_patches(bad, n_raw)) if bad is not None and bad.any() else []
         planes = np.empty((n_raw, *shape), np.float32)
         self._held_bytes = planes.nbytes + scale.nbytes + shift.nbytes
-        self._held_bytes += sum(p.bad.nbytes + p.neighbours.nbytes + p.values.nbytes for p in patches)
-        # One number or one per pixel, as arrays: a product of an array and a NumPy number is not defined everywhere.
+        self._held_bytes += sum(
+            p.bad.nbytes + p.neighbours.nbytes + p.values.nbytes for p in patches
+        )
+        # One number or one per pixel, as arrays: a product of an array and a NumPy number is not
+        # defined everywhere.
         self._scale, self._shift = (arrays.array(np.asarray(a)) for a in (scale, shift))
         self._patches = [_Patch(*map(arrays.array, patch)) for patch in patches]
         self._planes = arrays.array(planes)
@@ -69,7 +73,9 @@ class Correction:
         return self._held_bytes
 
     def apply(self, frames: Sequence[Pixels] | Array) -> Array:
-        """Return the corrected frames, float32 (n, y, x) in ADU above the offset; the next call overwrites them.
+        """Return the corrected frames, float32 (n, y, x) in ADU above the offset.
+
+        The next call overwrites them.
 
         Raises
         ------
@@ -96,7 +102,10 @@ class Correction:
 
 
 class _Patch(NamedTuple):
-    """Bad pixels with equally many good neighbours: flat indices (n,) and (n, k), and room for the neighbours' values."""
+    """Bad pixels with equally many good neighbours.
+
+    Flat indices (n,) and (n, k), and room for the neighbours' values.
+    """
 
     bad: Array
     neighbours: Array
@@ -149,7 +158,10 @@ def build_correction(
     scale = maps.sensitivity("gain", about.gain, bad)
     response = maps.sensitivity("flat", flat, bad)
     shift = -(level * scale + maps.level("background", background)) / response
-    return Correction(shape, np.float32(scale / response), np.float32(shift), bad, n_raw, arrays), 0.0
+    return (
+        Correction(shape, np.float32(scale / response), np.float32(shift), bad, n_raw, arrays),
+        0.0,
+    )
 
 
 def check_maps(rig: RigConfig) -> tuple[int, int] | None:
@@ -166,8 +178,9 @@ def check_maps(rig: RigConfig) -> tuple[int, int] | None:
         first = first or (name, shape)
         if shape != first[1]:
             raise ConfigError(
-                f"corrections.{place}: {name} is {_size(shape)}, and {first[0]} is {_size(first[1])}. Every map must be of "
-                "the whole chip: measure them again without a region or binning."
+                f"corrections.{place}: {name} is {_size(shape)}, and {first[0]} is"
+                f" {_size(first[1])}. Every map must be of the whole chip: measure them again"
+                " without a region or binning."
             )
     if first is None:
         return None
@@ -191,19 +204,22 @@ def read_map(rig: RigConfig, place: str, name: str) -> NDArray[Any]:
         # A map is one picture: tifffile need not look for further files that this one names.
         with tifffile.TiffFile(path, is_ome=False, is_mmstack=False, is_ndtiff=False) as file:
             said = file.series[0]
-            check_array(path.name, said.shape, said.shape, itemsize=np.dtype(said.dtype or "u1").itemsize)
+            check_array(
+                path.name, said.shape, said.shape, itemsize=np.dtype(said.dtype or "u1").itemsize
+            )
             image = np.squeeze(file.asarray())
     except (OSError, ValueError, IndexError, StoreError) as e:  # TiffFileError is a ValueError
         reason = e.strerror if isinstance(e, OSError) and e.strerror else e
         raise ConfigError(f"corrections.{place}: cannot read {path} as TIFF: {reason}.") from e
     if image.ndim != 2 or image.dtype.kind not in "uif":
         raise ConfigError(
-            f"corrections.{place}: {path} holds {' x '.join(map(str, image.shape))} {image.dtype}; expected one picture "
-            "(y, x) of numbers, such as 'livesr characterise' writes."
+            f"corrections.{place}: {path} holds {' x '.join(map(str, image.shape))} {image.dtype};"
+            " expected one picture (y, x) of numbers, such as 'livesr characterise' writes."
         )
     if not np.isfinite(image).all():
         raise ConfigError(
-            f"corrections.{place}: {path} has pixels that are no numbers; mark them in bad_pixels instead."
+            f"corrections.{place}: {path} has pixels that are no numbers; mark them in bad_pixels"
+            " instead."
         )
     return image
 
@@ -211,7 +227,9 @@ def read_map(rig: RigConfig, place: str, name: str) -> NDArray[Any]:
 class _Maps:
     """The maps of a rig, cut to a region."""
 
-    def __init__(self, rig: RigConfig, shape: tuple[int, int], origin_px: tuple[float, float]) -> None:
+    def __init__(
+        self, rig: RigConfig, shape: tuple[int, int], origin_px: tuple[float, float]
+    ) -> None:
         self._rig, self._shape = rig, shape
         self._y, self._x = round(origin_px[0]), round(origin_px[1])
 
@@ -219,7 +237,9 @@ class _Maps:
         """Return a level in ADU, as a map or a number."""
         return self._cut(place, value).astype(np.float64) if isinstance(value, str) else value
 
-    def sensitivity(self, place: str, name: str | None, bad: Mask | None) -> NDArray[np.float64] | float:
+    def sensitivity(
+        self, place: str, name: str | None, bad: Mask | None
+    ) -> NDArray[np.float64] | float:
         """Return a factor per pixel, 1 where it does not matter."""
         if name is None:
             return 1.0
@@ -231,8 +251,9 @@ class _Maps:
         if factor.min() < 0.01:
             y, x = np.unravel_index(factor.argmin(), factor.shape)
             raise ConfigError(
-                f"corrections.{place}: {name} is {factor.min():.3g} at [{y + self._y}, {x + self._x}]: expected about 1 and "
-                "at least 0.01. Mark dark pixels in bad_pixels, or measure the map again with more light."
+                f"corrections.{place}: {name} is {factor.min():.3g} at [{y + self._y},"
+                f" {x + self._x}]: expected about 1 and at least 0.01. Mark dark pixels in"
+                " bad_pixels, or measure the map again with more light."
             )
         return factor
 
@@ -254,14 +275,17 @@ class _Maps:
         region = image[self._y : self._y + self._shape[0], self._x : self._x + self._shape[1]]
         if region.shape != self._shape:
             raise ConfigError(
-                f"corrections.{place}: {name} is {_size(image.shape)}, and the camera's region is {_size(self._shape)} at "
-                f"[{self._y}, {self._x}]: a map must cover the whole chip without binning. Measure it again."
+                f"corrections.{place}: {name} is {_size(image.shape)}, and the camera's region is"
+                f" {_size(self._shape)} at [{self._y}, {self._x}]: a map must cover the whole chip"
+                " without binning. Measure it again."
             )
         return region
 
 
 def _patches(bad: Mask, n_raw: int) -> Iterator[_Patch]:
-    """Group bad pixels by the number of good ones around them, looking farther where there is none."""
+    """Group bad pixels by the number of good ones around them, looking farther where there is
+    none.
+    """
     left = np.argwhere(bad)
     for radius in range(1, _FARTHEST_PX + 1):
         if not len(left):
@@ -275,12 +299,17 @@ def _patches(bad: Mask, n_raw: int) -> Iterator[_Patch]:
         for k in np.unique(counts[counts > 0]):
             of = counts == k
             neighbours = flat[of][good[of]].reshape(-1, k)
-            yield _Patch(left[of] @ (bad.shape[1], 1), neighbours, np.empty((n_raw, *neighbours.shape), np.float32))
+            yield _Patch(
+                left[of] @ (bad.shape[1], 1),
+                neighbours,
+                np.empty((n_raw, *neighbours.shape), np.float32),
+            )
         left = left[counts == 0]
     if len(left):
         raise ConfigError(
-            f"corrections.bad_pixels: no good pixel within {_FARTHEST_PX} pixels of {left[0].tolist()} in the camera's region. "
-            "Choose a region without that spot, or measure the map again."
+            f"corrections.bad_pixels: no good pixel within {_FARTHEST_PX} pixels of"
+            f" {left[0].tolist()} in the camera's region. Choose a region without that spot, or"
+            " measure the map again."
         )
 
 

@@ -1,10 +1,12 @@
 """Where the pixels of a frame are computed: this computer's processor or a GPU.
 
-Owns streams, page-locked memory and the copies between host and device. Computes nothing; CuPy is imported in `open_device`.
+Owns streams, page-locked memory and the copies between host and device. Computes nothing; CuPy is
+imported in `open_device`.
 
-A device has slots. A slot is what one frame in flight has to itself: on a GPU a CUDA stream, with the page-locked memory
-through which its raw frames go up and its results come down, all allocated with the first frame, a dark one before the run.
-While one slot waits for its copies the other one computes.
+A device has slots. A slot is what one frame in flight has to itself: on a GPU a CUDA stream, with
+the page-locked memory through which its raw frames go up and its results come down, all allocated
+with the first frame, a dark one before the run. While one slot waits for its copies the other one
+computes.
 """
 
 from __future__ import annotations
@@ -32,7 +34,9 @@ IN_FLIGHT = 2
 
 
 class Slot(Protocol):
-    """What one frame in flight has to itself; a context in which its arrays are computed. One thread at a time.
+    """What one frame in flight has to itself.
+
+    A context in which its arrays are computed. One thread at a time.
 
     Attributes
     ----------
@@ -43,11 +47,17 @@ class Slot(Protocol):
 
     def __enter__(self) -> Self: ...
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None: ...
 
     def upload(self, frames: Sequence[Pixels]) -> Sequence[Array]:
-        """Return raw frames on the device, valid until the slot's next; begins to copy and does not wait."""
+        """Return raw frames on the device, valid until the slot's next.
+
+        Begins to copy and does not wait.
+        """
 
     def download(self, array: Array) -> NDArray[Any]:
         """Return an array on the host when it is computed; the receiver may keep it."""
@@ -67,7 +77,8 @@ class Device(Protocol):
     name : "cpu" or "cuda"
     description : in words
     arrays : what to compute with there
-    slots : for as many raw groups in flight; a single one is worked on by the thread that wants its result
+    slots : for as many raw groups in flight; a single one is worked on by the thread that wants its
+        result
     network_slots : for as many windows on their way through the network, beside them
     """
 
@@ -82,7 +93,10 @@ class Device(Protocol):
 
 
 class HostSlot:
-    """A slot of this computer's own memory: nothing is copied, everything is computed when it is asked for."""
+    """A slot of this computer's own memory.
+
+    Nothing is copied, everything is computed when it is asked for.
+    """
 
     stream = 0
 
@@ -93,7 +107,10 @@ class HostSlot:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None: ...
 
     def upload(self, frames: Sequence[Pixels]) -> Sequence[Array]:
@@ -155,12 +172,18 @@ class CudaSlot:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._stream.__exit__(kind, error, trace)
 
     def upload(self, frames: Sequence[Pixels]) -> Sequence[Array]:
-        """Return raw frames on the device, valid until the slot's next; a frame goes up while the next is made ready."""
+        """Return raw frames on the device, valid until the slot's next.
+
+        A frame goes up while the next is made ready.
+        """
         shape, dtype = (len(frames), *frames[0].shape), frames[0].dtype
         staging = self._pinned("up", shape, dtype)
         if self._raw is None or self._raw.shape != shape or self._raw.dtype != dtype:
@@ -216,12 +239,18 @@ class CudaDevice:
 
             self.arrays: Arrays = cupy_arrays()
         except ImportError as e:
-            raise BackendError(f"Computing frames on a GPU needs CuPy: pip install 'livesr[gpu]' ({e}).") from e
+            raise BackendError(
+                f"Computing frames on a GPU needs CuPy: pip install 'livesr[gpu]' ({e})."
+            ) from e
         try:
             self._device = cupy.cuda.Device()
-            self.description: str = cupy.cuda.runtime.getDeviceProperties(self._device.id)["name"].decode()
+            self.description: str = cupy.cuda.runtime.getDeviceProperties(self._device.id)[
+                "name"
+            ].decode()
             self.slots: Sequence[Slot] = [CudaSlot(cupy, empty_pinned) for _ in range(slots)]
-            self.network_slots: Sequence[Slot] = [CudaSlot(cupy, empty_pinned) for _ in range(slots)]
+            self.network_slots: Sequence[Slot] = [
+                CudaSlot(cupy, empty_pinned) for _ in range(slots)
+            ]
         except Exception as e:  # the driver's errors are RuntimeErrors of CuPy's own kinds
             raise BackendError(f"CuPy finds no CUDA device that it can use: {e}.") from e
 
@@ -231,7 +260,10 @@ class CudaDevice:
 
 
 class StreamLock:
-    """What several slots use in turn, such as a network: the next waits, on its stream, for what the last enqueued."""
+    """What several slots use in turn, such as a network.
+
+    The next waits, on its stream, for what the last enqueued.
+    """
 
     def __init__(self) -> None:
         self._lock = Lock()
@@ -250,7 +282,9 @@ class StreamLock:
 
     @contextmanager
     def on_host(self) -> Iterator[None]:
-        """Let no slot use it until the caller is done, who begins when what slots have enqueued is computed."""
+        """Let no slot use it until the caller is done, who begins when what slots have enqueued is
+        computed.
+        """
         with self.alone() as before:
             if before is not None:
                 with suppress(Exception):  # a GPU that failed says so again to whoever uses it
@@ -259,7 +293,10 @@ class StreamLock:
 
     @contextmanager
     def alone(self) -> Iterator[Any]:
-        """Let no slot use it, nor wait for what slots have enqueued; yields the event of that, None without any."""
+        """Let no slot use it, nor wait for what slots have enqueued.
+
+        Yields the event of that, None without any.
+        """
         with self._lock:
             before, self._before = self._before, None
             yield before

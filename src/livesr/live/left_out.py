@@ -1,4 +1,6 @@
-"""What of a run is in none of its images, in sentences: announced and not delivered, or taken and not placed.
+"""What of a run is in none of its images, in sentences.
+
+Announced and not delivered, or taken and not placed.
 
 Owns the words, which are the same wherever a run's frames come from. Counts nothing.
 """
@@ -21,16 +23,19 @@ def left_out(missing: int, repeated: int, aside: int) -> Iterator[str]:
     """
     if missing:
         yield (
-            f"{_exposures(missing)} never came: groups that lack one are not reconstructed, zeros stand in their place in raw, "
-            "and frames.jsonl says where."
+            f"{_exposures(missing)} never came: groups that lack one are not reconstructed, zeros"
+            " stand in their place in raw, and frames.jsonl says where."
         )
     if repeated:
         yield (
-            f"{_exposures(repeated)} came twice for one place, or too late, and are in no image: {_BESIDE}. Do several events "
-            "of the plan have the same index?"
+            f"{_exposures(repeated)} came twice for one place, or too late, and are in no image:"
+            f" {_BESIDE}. Do several events of the plan have the same index?"
         )
     if aside:
-        yield f"{_exposures(aside)} had no place in this run (another size, channel, position or plane): {_BESIDE}."
+        yield (
+            f"{_exposures(aside)} had no place in this run (another size, channel, position or"
+            f" plane): {_BESIDE}."
+        )
 
 
 def _exposures(n: int) -> str:

@@ -1,4 +1,6 @@
-"""Background and headroom of one reconstructed frame: what x = (X - b) / s is made with, live and in training.
+"""Background and headroom of one reconstructed frame.
+
+What x = (X - b) / s is made with, live and in training.
 
 Owns the percentiles and how they follow from frame to frame. Touches no pixel.
 """
@@ -10,13 +12,19 @@ import math
 from livesr.live.arrays import HOST, Array, Arrays
 
 BRIGHT_LEVEL = 0.55
-"""Where x puts the bright parts of a frame: structures may brighten by almost 2 before x exceeds 1. Nothing clips."""
+"""Where x puts the bright parts of a frame: structures may brighten by almost 2 before x exceeds 1.
+
+Nothing clips.
+"""
 
 BACKGROUND_PERCENTILE = 5.0
 BRIGHT_PERCENTILE = 99.9
 _SMALLEST_HEADROOM_ADU = 1.0
 BORDER = 0.06
-"""Fraction of each side that live frames leave out: the taper of `livesr.modalities.sim.reconstructor`."""
+"""Fraction of each side that live frames leave out.
+
+The taper of `livesr.modalities.sim.reconstructor`.
+"""
 
 
 def background_and_scale(
@@ -29,11 +37,11 @@ def background_and_scale(
     image
         A reconstruction in ADU, float32 (y, x).
     sample_step
-        Side of the blocks whose means estimate the background, and distance of the pixels that estimate the bright
-        level. Live and training use the same, or b would differ with the noise.
+        Side of the blocks whose means estimate the background, and distance of the pixels that
+        estimate the bright level. Live and training use the same, or b would differ with the noise.
     border
-        Fraction of each side that is left out. A SIM reconstruction fades to 0 at its edges, which would otherwise
-        pass for the background.
+        Fraction of each side that is left out. A SIM reconstruction fades to 0 at its edges, which
+        would otherwise pass for the background.
     arrays
         What `image` is an array of.
 
@@ -44,8 +52,9 @@ def background_and_scale(
 
     Notes
     -----
-    A low percentile of single pixels would follow the noise (mean minus two standard deviations); block means keep b
-    at the level of the dark parts, so that empty regions have x near 0 at any signal-to-noise ratio.
+    A low percentile of single pixels would follow the noise (mean minus two standard deviations);
+    block means keep b at the level of the dark parts, so that empty regions have x near 0 at any
+    signal-to-noise ratio.
     """
     y, x = (int(n * border) for n in image.shape)
     inside = image[y : image.shape[0] - y, x : image.shape[1] - x]
@@ -59,20 +68,23 @@ def _block_means(image: Array, side: int) -> Array:
     y, x = (n // side * side for n in image.shape)
     if not y or not x:
         return image
-    # Whole rows first, then whole columns: adding slices is over ten times faster than a mean over two axes.
+    # Whole rows first, then whole columns: adding slices is over ten times faster than a mean over
+    # two axes.
     rows = sum((image[i:y:side, :x] for i in range(1, side)), start=image[0:y:side, :x])
     return sum((rows[:, i::side] for i in range(1, side)), start=rows[:, 0::side]) / (side * side)
 
 
 class FollowingNormalisation:
-    """Background and headroom of one stream, following its frames slowly so that no brightness step flickers.
+    """Background and headroom of one stream, following its frames slowly so that no brightness step
+    flickers.
 
-    Causal: the values for a frame depend on that frame and the ones before it, never on later ones, and are stored with
-    it, so that an offline run repeats them exactly.
+    Causal: the values for a frame depend on that frame and the ones before it, never on later ones,
+    and are stored with it, so that an offline run repeats them exactly.
 
     Parameters
     ----------
-    follow : share of a new frame's values in the running ones; 0.1 forgets half in about seven frames
+    follow : share of a new frame's values in the running ones; 0.1 forgets half in about seven
+        frames
     """
 
     __slots__ = ("_background", "_follow", "_headroom")
@@ -82,7 +94,10 @@ class FollowingNormalisation:
         self._background = self._headroom = math.nan
 
     def resume(self, background: float, headroom: float) -> tuple[float, float]:
-        """Take over the values stored with the stream's next frame, and return them; later frames follow from there."""
+        """Take over the values stored with the stream's next frame, and return them.
+
+        Later frames follow from there.
+        """
         self._background, self._headroom = background, headroom
         return background, headroom
 

@@ -1,8 +1,11 @@
-"""What of the microscope's state a SIM calibration holds for: which objective, and how the camera turns its picture.
+"""What of the microscope's state a SIM calibration holds for.
 
-Owns the reading from the core and the comparison. Region and binning are no part of it: patterns are corrected for these, and
-for Micro-Manager's mirrors, which turn the picture of the region over after it was read out. Another objective has other
-patterns, and what other flips and rotations do differs from driver to driver: these are refused.
+Which objective, and how the camera turns its picture.
+
+Owns the reading from the core and the comparison. Region and binning are no part of it: patterns
+are corrected for these, and for Micro-Manager's mirrors, which turn the picture of the region over
+after it was read out. Another objective has other patterns, and what other flips and rotations do
+differs from driver to driver: these are refused.
 """
 
 from __future__ import annotations
@@ -29,14 +32,19 @@ State: TypeAlias = list[Setting]
 
 @dataclass(frozen=True, slots=True)
 class ChannelState:
-    """What an event sets for a channel, beside the preset: its group, a region (x, y, width, height), properties."""
+    """What an event sets for a channel, beside the preset.
+
+    Its group, a region (x, y, width, height), properties.
+    """
 
     group: str | None = None
     roi: tuple[int, int, int, int] | None = None
     properties: tuple[Setting, ...] = ()
 
 
-def optical_state(core: CMMCorePlus, settings: Sequence[Setting] = (), camera: str | None = None) -> State:
+def optical_state(
+    core: CMMCorePlus, settings: Sequence[Setting] = (), camera: str | None = None
+) -> State:
     """Return (device, property, value) of objectives and of a camera's orientation.
 
     Parameters
@@ -52,17 +60,25 @@ def optical_state(core: CMMCorePlus, settings: Sequence[Setting] = (), camera: s
     ]
     names = core.getDevicePropertyNames(camera) if camera else ()
     return found + [
-        (camera, name, value_now(core, camera, name, settings)) for name in names if _ORIENTATION.search(name)
+        (camera, name, value_now(core, camera, name, settings))
+        for name in names
+        if _ORIENTATION.search(name)
     ]
 
 
 def of_other_cameras(core: CMMCorePlus, calibrated: Sequence[Setting], camera: str) -> State:
-    """Return what was written down of cameras that take other channels: it stays when this one is calibrated again."""
+    """Return what was written down of cameras that take other channels.
+
+    It stays when this one is calibrated again.
+    """
     return [entry for entry in calibrated if entry[0] != camera and _is_camera(core, entry[0])]
 
 
 def value_now(core: CMMCorePlus, device: str, name: str, settings: Sequence[Setting] = ()) -> str:
-    """Return a property's value once `settings` are made, "" where the core does not have it; moves nothing."""
+    """Return a property's value once `settings` are made, "" where the core does not have it.
+
+    Moves nothing.
+    """
     state = ""
     for label, prop, value in reversed(settings):
         if (label, prop) == (device, name):
@@ -85,7 +101,9 @@ def mirrored_since(
     settings: Sequence[Setting] = (),
     camera: str | None = None,
 ) -> tuple[bool, bool]:
-    """Compare the microscope with the state that it was calibrated in; return whether the picture is mirrored (y, x) since.
+    """Compare the microscope with the state that it was calibrated in.
+
+    Return whether the picture is mirrored (y, x) since.
 
     Parameters
     ----------
@@ -103,16 +121,16 @@ def mirrored_since(
             continue
         if device not in core.getLoadedDevices() or not core.hasProperty(device, name):
             raise ConfigError(
-                f"Rig {rig!r} was calibrated with {device} {name} = {expected!r}, which the microscope no longer has: "
-                "calibrate again."
+                f"Rig {rig!r} was calibrated with {device} {name} = {expected!r}, which the"
+                " microscope no longer has: calibrate again."
             )
         now = value_now(core, device, name, settings)
         if now != expected and (axis := _MIRRORS.get(name.lower().replace("_", ""))) is not None:
             mirrored[axis] = True
         elif now != expected:
             raise ConfigError(
-                f"{device} {name} is {now!r}; the patterns of rig {rig!r} were calibrated with {expected!r}. Set it back, or "
-                "calibrate again."
+                f"{device} {name} is {now!r}; the patterns of rig {rig!r} were calibrated with"
+                f" {expected!r}. Set it back, or calibrate again."
             )
     return mirrored[0], mirrored[1]
 

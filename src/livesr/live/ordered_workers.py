@@ -1,7 +1,9 @@
-"""Frames that are being worked on: several at once where there is a device to fill, and landed in the order of their launch.
+"""Frames that are being worked on.
 
-Owns the threads of the slots. Knows neither what is done to a frame nor what comes of it; what may be skipped is decided by
-the queue that frames come from, until the moment of their launch.
+Several at once where there is a device to fill, and landed in the order of their launch.
+
+Owns the threads of the slots. Knows neither what is done to a frame nor what comes of it; what may
+be skipped is decided by the queue that frames come from, until the moment of their launch.
 """
 
 from __future__ import annotations
@@ -33,14 +35,17 @@ class OrderedWorkers(Generic[T, R]):
 
     Parameters
     ----------
-    work : what is done to an item, given the number of its slot; items of one slot follow each other
-    slots : with one, the thread that asks for a result works on it; with several, each slot has its own
+    work : what is done to an item, given the number of its slot; items of one slot follow each
+        other
+    slots : with one, the thread that asks for a result works on it; with several, each slot has its
+        own
     name : of the threads
 
     Notes
     -----
-    A free slot takes the next item as soon as there is one, unless as many results as there are slots have not landed. A
-    queue that replaces older items by newer ones goes on doing so until then.
+    A free slot takes the next item as soon as there is one, unless as many results as there are
+    slots have not landed. A queue that replaces older items by newer ones goes on doing so until
+    then.
     """
 
     def __init__(self, work: Callable[[int, T], R], slots: int = 1, name: str = "slot") -> None:
@@ -56,9 +61,12 @@ class OrderedWorkers(Generic[T, R]):
         return list(self._under_way)
 
     def over(self, queue: Queue[T]) -> Iterator[tuple[T, Callable[[], R]]]:
-        """Take a queue to its end; yield every item, in order, with what returns its result or raises its error.
+        """Take a queue to its end.
 
-        The slots' threads end with the queue. If nobody takes the rest, they end when the queue has ended.
+        Yield every item, in order, with what returns its result or raises its error.
+
+        The slots' threads end with the queue. If nobody takes the rest, they end when the queue has
+        ended.
         """
         if self._lanes == 1:
             while (item := queue.get()) is not None:

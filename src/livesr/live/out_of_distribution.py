@@ -1,8 +1,10 @@
-"""How unlike the frames of its training a network's input is: a few numbers of the frame, and how far they lie from theirs.
+"""How unlike the frames of its training a network's input is.
 
-Owns the numbers and their distance (Mahalanobis, as in Lee et al. 2018, NeurIPS 31, but of the frame itself, so that every
-runtime gives the same). Where training lies is measured by `livesr limits` and stands in the engine's manifest. Knows no
-stream.
+A few numbers of the frame, and how far they lie from theirs.
+
+Owns the numbers and their distance (Mahalanobis, as in Lee et al. 2018, NeurIPS 31, but of the
+frame itself, so that every runtime gives the same). Where training lies is measured by `livesr
+limits` and stands in the engine's manifest. Knows no stream.
 """
 
 from __future__ import annotations
@@ -20,9 +22,20 @@ from livesr.base.frames import Normalisation, SRFrame
 if TYPE_CHECKING:
     from livesr.live.inference.engine import TrainingDistribution
 
-FEATURES = ("detail 1", "detail 2", "detail 4", "detail 8", "spread 16", "level", "cover", "peaks", "noise")
-"""Energy of the detail at so many pixels and of what is coarser (logarithms of x^2), mean of x, share of pixels that a
-structure covers, how much the brightest stand out (logarithm of the kurtosis), noise of dark pixels (logarithm of x)."""
+FEATURES = (
+    "detail 1",
+    "detail 2",
+    "detail 4",
+    "detail 8",
+    "spread 16",
+    "level",
+    "cover",
+    "peaks",
+    "noise",
+)
+"""Energy of the detail at so many pixels and of what is coarser (logarithms of x^2), mean of x,
+share of pixels that a structure covers, how much the brightest stand out (logarithm of the
+kurtosis), noise of dark pixels (logarithm of x)."""
 
 SMALLEST_PX = 64
 """Side of the smallest frame that is judged."""
@@ -35,7 +48,9 @@ _LEAST = 1e-9
 
 
 class OutOfDistribution:
-    """Judges frames of one size; a frame of any size gives as many pixels, so that it takes as long.
+    """Judges frames of one size.
+
+    A frame of any size gives as many pixels, so that it takes as long.
 
     Parameters
     ----------
@@ -47,7 +62,9 @@ class OutOfDistribution:
     tiles : the places in a frame that are looked at
     """
 
-    def __init__(self, shape: tuple[int, int], training_distribution: TrainingDistribution | None) -> None:
+    def __init__(
+        self, shape: tuple[int, int], training_distribution: TrainingDistribution | None
+    ) -> None:
         self.tiles = _tiles(shape) if training_distribution and min(shape) >= SMALLEST_PX else []
         if training_distribution:
             self._mean, self._whitening = (
@@ -59,7 +76,9 @@ class OutOfDistribution:
     def ood_score(
         self, tiles: Sequence[NDArray[np.float32]], normalisation: Normalisation, noise_adu: float
     ) -> float | None:
-        """Return the distance from training over the distance that 1 in 40 of its frames exceeds; None if not judged.
+        """Return the distance from training over the distance that 1 in 40 of its frames exceeds.
+
+        None if not judged.
 
         Parameters
         ----------
@@ -76,18 +95,28 @@ class OutOfDistribution:
 
 def features(frame: SRFrame, noise_adu: float) -> NDArray[np.float64]:
     """Return the numbers that `FEATURES` names."""
-    return _measured([frame.image[tile] for tile in _tiles(frame.image.shape)], frame.normalisation, noise_adu)
+    return _measured(
+        [frame.image[tile] for tile in _tiles(frame.image.shape)], frame.normalisation, noise_adu
+    )
 
 
 def _tiles(shape: Sequence[int]) -> list[tuple[slice, slice]]:
-    """Where in a frame is looked: evenly spaced squares, the same number and size for any large frame."""
+    """Where in a frame is looked.
+
+    Evenly spaced squares, the same number and size for any large frame.
+    """
     places = []
     for n in shape:
         border = int(n * _BORDER)
         inside = n - 2 * border
         side = min(_TILE_PX, inside // _TILES) // 2**_SCALES * 2**_SCALES
         gap = (inside - _TILES * side) // _TILES
-        places.append([slice(top, top + side) for top in (border + gap // 2 + i * (side + gap) for i in range(_TILES))])
+        places.append(
+            [
+                slice(top, top + side)
+                for top in (border + gap // 2 + i * (side + gap) for i in range(_TILES))
+            ]
+        )
     return [(y, x) for y in places[0] for x in places[1]]
 
 
@@ -105,7 +134,8 @@ def _measured(
         if len(energy) == 2:
             cover = float(np.count_nonzero(level > np.float32(_COVERED))) / level.size
             fourth = _mean_square(level * level)
-    # Of block means, what a coarser scale lacks of the finer one's energy is the detail between them (Haar).
+    # Of block means, what a coarser scale lacks of the finer one's energy is the detail between
+    # them (Haar).
     details = [max(fine - coarse, _LEAST) for fine, coarse in pairwise(energy)]
     spread = max(energy[-1] - mean**2, _LEAST)
     peaks = math.log(max(fourth, _LEAST**2) / max(energy[1], _LEAST) ** 2)

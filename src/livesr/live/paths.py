@@ -1,4 +1,6 @@
-"""What happens to one acquisition channel: its grouping, reconstruction, engine and composition, built from rig.yaml.
+"""What happens to one acquisition channel.
+
+Its grouping, reconstruction, engine and composition, built from rig.yaml.
 
 Owns the construction, before a run. Moves no frame: `pipeline.py` does.
 """
@@ -63,23 +65,26 @@ RECONSTRUCTORS = Registry(
 
 
 _UNMEASURED = (
-    "What the uncertainty of engine {engine!r} by {sides} is worth was not measured: it is the bare spread. "
-    "'livesr limits' measures it."
+    "What the uncertainty of engine {engine!r} by {sides} is worth was not measured: it is the bare"
+    " spread. 'livesr limits' measures it."
 )
 
 
 _DRAWN = (
-    "{camera} is Micro-Manager's demo camera: it draws a moving wave, and there is no specimen. No engine knows such a "
-    "picture, and nothing that one separates from it is there."
+    "{camera} is Micro-Manager's demo camera: it draws a moving wave, and there is no specimen. No"
+    " engine knows such a picture, and nothing that one separates from it is there."
 )
 
 
 class Geometry(NamedTuple):
-    """What the camera delivers: shape (y, x) and origin of the region in pixels, dtype, pixel size in the sample.
+    """What the camera delivers.
 
-    `mirrored` is whether the picture of the region is turned over along (y, x), compared with the one that was calibrated.
-    `bit_depth` is how many bits of a pixel are filled, `camera` the label of the device, "" where nobody said; `drawn` is
-    whether it draws its pictures itself, as Micro-Manager's demo camera.
+    Shape (y, x) and origin of the region in pixels, dtype, pixel size in the sample.
+
+    `mirrored` is whether the picture of the region is turned over along (y, x), compared with the
+    one that was calibrated. `bit_depth` is how many bits of a pixel are filled, `camera` the label
+    of the device, "" where nobody said; `drawn` is whether it draws its pictures itself, as
+    Micro-Manager's demo camera.
     """
 
     shape: tuple[int, int]
@@ -100,7 +105,10 @@ class Geometry(NamedTuple):
         """Say it in a few words."""
         (y, x), (y0, x0) = self.shape, self.origin_px
         by = f" of {self.camera}" if self.camera else ""
-        return f"{x} x {y} pixels of {self.bit_depth} bit and {1e3 * self.pixel_size_um:g} nm from ({x0:g}, {y0:g}){by}"
+        return (
+            f"{x} x {y} pixels of {self.bit_depth} bit and {1e3 * self.pixel_size_um:g} nm from"
+            f" ({x0:g}, {y0:g}){by}"
+        )
 
 
 class Measuring(NamedTuple):
@@ -114,12 +122,14 @@ class Measuring(NamedTuple):
 class ChannelPath:
     """The steps of one channel.
 
-    `engine` and `backend` make what is stored as `sr`: a separation, or an upscaling alone; None without either.
-    `upscale` is the engine, and its runtime, that enlarges what a separation sees. `uncertainty` is from which sides its input
-    is seen to estimate how sure the prediction is. One path serves several runs; what a run accumulates is made anew for each
-    by `grouping`, `upscaler`, `views` and `composer`. `reconstructor` and `correction` are the CPU's; on another `device` each
-    slot has its own, `on_device`, and the CPU's take over if the device fails. `parts` are the channels whose frames a
-    superposition adds up; nothing is exposed for it. `doubts` is what no engine can know of what the camera shows.
+    `engine` and `backend` make what is stored as `sr`: a separation, or an upscaling alone; None
+    without either. `upscale` is the engine, and its runtime, that enlarges what a separation sees.
+    `uncertainty` is from which sides its input is seen to estimate how sure the prediction is. One
+    path serves several runs; what a run accumulates is made anew for each by `grouping`,
+    `upscaler`, `views` and `composer`. `reconstructor` and `correction` are the CPU's; on another
+    `device` each slot has its own, `on_device`, and the CPU's take over if the device fails.
+    `parts` are the channels whose frames a superposition adds up; nothing is exposed for it.
+    `doubts` is what no engine can know of what the camera shows.
     """
 
     name: str
@@ -154,7 +164,9 @@ class ChannelPath:
 
     @property
     def accumulates(self) -> bool:
-        """Whether a picture is made of earlier groups as well, so that a group with exposures missing is still of use."""
+        """Whether a picture is made of earlier groups as well, so that a group with exposures
+        missing is still of use.
+        """
         return isinstance(self.reconstructor, STORMReconstructor)
 
     @property
@@ -167,7 +179,9 @@ class ChannelPath:
         return (self.reconstructor.sliding_groups or math.inf) - 1
 
     def running(self) -> RunningImage | None:
-        """Return what one stream of a run will accumulate, None where every picture is made of its own group alone."""
+        """Return what one stream of a run will accumulate, None where every picture is made of its
+        own group alone.
+        """
         if not isinstance(self.reconstructor, STORMReconstructor):
             return None
         return self.reconstructor.running(self.correction.apply if self.correction else None)
@@ -191,7 +205,9 @@ class ChannelPath:
 
     @property
     def resident(self) -> ResidentBackend | None:
-        """The runtime if it takes frames from the device that they were reconstructed on, without the host; else None."""
+        """The runtime if it takes frames from the device that they were reconstructed on, without
+        the host; else None.
+        """
         if not self.on_device or self.upscale is not None or self.uncertainty is not None:
             return None
         return getattr(self.backend, "resident", None)
@@ -256,7 +272,10 @@ class ChannelPath:
     @property
     def engines(self) -> tuple[Engine, ...]:
         """Every engine that a frame goes through, in order."""
-        return (*((self.upscale[0],) if self.upscale else ()), *((self.engine,) if self.engine else ()))
+        return (
+            *((self.upscale[0],) if self.upscale else ()),
+            *((self.engine,) if self.engine else ()),
+        )
 
     @property
     def engine_id(self) -> str | None:
@@ -267,7 +286,9 @@ class ChannelPath:
     def replacements(self) -> tuple[str, ...]:
         """What took the place of runtimes that failed, in sentences."""
         runtimes = (self.upscale[1] if self.upscale else None, self.backend)
-        return tuple(sentence for runtime in runtimes for sentence in getattr(runtime, "replacements", ()))
+        return tuple(
+            sentence for runtime in runtimes for sentence in getattr(runtime, "replacements", ())
+        )
 
     def close(self) -> None:
         """Release the runtimes."""
@@ -305,7 +326,9 @@ def build_path(
     at_once = min(n_raw, FRAMES_AT_ONCE) if method == "storm" else n_raw
     correction, offset_adu = build_correction(rig, name, camera.shape, camera.origin_px, at_once)
     # Whoever reconstructs subtracts what the correction leaves.
-    left = rig.model_copy(update={"camera": rig.camera.model_copy(update={"offset_adu": offset_adu})})
+    left = rig.model_copy(
+        update={"camera": rig.camera.model_copy(update={"offset_adu": offset_adu})}
+    )
     reconstructor: Reconstructor = RECONSTRUCTORS.load(method)(left, channel, camera)
     notes: list[str] = []
     place: Device = HOST_DEVICE
@@ -330,15 +353,28 @@ def build_path(
         **_units(method),
     }
     raw_order = partial(_raw_order, rig, channel, camera) if method == "sim" else None
-    follows = method == "sim" and rig.sim is not None and rig.sim.follow_drift and min(camera.shape) >= MIN_PX
-    vectors = partial(_vector_drift, rig, channel, camera, cast("SIMReconstructor", reconstructor)) if follows else None
+    follows = (
+        method == "sim"
+        and rig.sim is not None
+        and rig.sim.follow_drift
+        and min(camera.shape) >= MIN_PX
+    )
+    vectors = (
+        partial(_vector_drift, rig, channel, camera, cast("SIMReconstructor", reconstructor))
+        if follows
+        else None
+    )
     plain = ChannelPath(
         name,
         n_raw,
         reconstructor,
         ChannelDescription(**base),
         ceiling,
-        float(about if isinstance(about := rig.corrections.offset, int | float) else rig.camera.offset_adu),
+        float(
+            about
+            if isinstance(about := rig.corrections.offset, int | float)
+            else rig.camera.offset_adu
+        ),
         residual_plane=residual_plane,
         correction=correction,
         raw_order=raw_order,
@@ -375,22 +411,31 @@ def build_superposition(
     asked = rig.superpose
     if missing := [name for name in asked.channels if name not in paths]:
         raise ConfigError(
-            f"The run superposes {asked.name}, and does not acquire {', '.join(missing)}: every channel is needed at every "
-            "time point."
+            f"The run superposes {asked.name}, and does not acquire {', '.join(missing)}: every"
+            " channel is needed at every time point."
         )
     parts = [paths[name].description for name in asked.channels]
     first = parts[0]
-    if any((p.recon_shape, p.recon_method) != (first.recon_shape, first.recon_method) for p in parts):
+    if any(
+        (p.recon_shape, p.recon_method) != (first.recon_shape, first.recon_method) for p in parts
+    ):
         raise ConfigError(
             f"The channels {asked.name} cannot be added: "
-            + ", ".join(f"{p.name} is {p.recon_method} {p.recon_shape[0]}x{p.recon_shape[1]}" for p in parts)
+            + ", ".join(
+                f"{p.name} is {p.recon_method} {p.recon_shape[0]}x{p.recon_shape[1]}" for p in parts
+            )
             + ". Give them the same reconstruction."
         )
     engines = _engines(rig.superposed)
-    if rig.superposed.separate and (found := engines[-1].manifest.channel_names) and len(found) != len(parts):
+    if (
+        rig.superposed.separate
+        and (found := engines[-1].manifest.channel_names)
+        and len(found) != len(parts)
+    ):
         raise ConfigError(
-            f"Engine {engines[-1].manifest.id!r} separates {', '.join(found)}, and {len(parts)} channels are superposed, "
-            f"{asked.name}: name one channel for each structure, in the engine's order."
+            f"Engine {engines[-1].manifest.id!r} separates {', '.join(found)}, and {len(parts)}"
+            f" channels are superposed, {asked.name}: name one channel for each structure, in the"
+            " engine's order."
         )
     weights = tuple(asked.weights or (1.0,) * len(parts))
     base: dict[str, Any] = {
@@ -414,7 +459,9 @@ def build_superposition(
         ChannelDescription(**base),
         paths[asked.channels[0]].ceiling,
         residual_plane=residual_plane,
-        doubts=tuple(dict.fromkeys(doubt for name in asked.channels for doubt in paths[name].doubts)),
+        doubts=tuple(
+            dict.fromkeys(doubt for name in asked.channels for doubt in paths[name].doubts)
+        ),
         parts=tuple(asked.channels),
     )
     coarsest_nm = max(rig.resolution_nm(name) for name in asked.channels)
@@ -431,7 +478,9 @@ def _with_engines(
     settings: Mapping[str, Any],
     uncertainty: Augmentation | None,
 ) -> ChannelPath:
-    """Return the path with its engines opened on the runtime that `settings` ask for; `base` describes it without.
+    """Return the path with its engines opened on the runtime that `settings` ask for.
+
+    `base` describes it without.
 
     `seen` is what else of the frames an engine must have been trained for: modality and resolution.
     """
@@ -459,8 +508,9 @@ def _with_engines(
             opened.append((engine, runtime))
             if side := tile_of(runtime):
                 notes.append(
-                    f"Engine {engine.manifest.id!r} sees channel {name!r} in tiles of {side} pixels: what it makes of them "
-                    "differs a little from what it would make of the whole."
+                    f"Engine {engine.manifest.id!r} sees channel {name!r} in tiles of {side}"
+                    " pixels: what it makes of them differs a little from what it would make of"
+                    " the whole."
                 )
             frame = frame.enlarged(engine)
     except BaseException:
@@ -472,8 +522,8 @@ def _with_engines(
         for _, runtime in opened:
             runtime.close()
         raise ConfigError(
-            f"Frames of channel {name!r} are {frame.shape[0]} x {frame.shape[1]} and cannot be turned: estimate the "
-            "uncertainty from flips, or make the ROI square."
+            f"Frames of channel {name!r} are {frame.shape[0]} x {frame.shape[1]} and cannot be"
+            " turned: estimate the uncertainty from flips, or make the ROI square."
         )
     description = ChannelDescription(
         **base,
@@ -507,11 +557,16 @@ class _Frame(NamedTuple):
     pixel_size_um: float
 
     def enlarged(self, engine: Engine) -> _Frame:
-        return _Frame(engine.output_shape(self.shape)[1:], self.pixel_size_um / engine.manifest.scale)
+        return _Frame(
+            engine.output_shape(self.shape)[1:], self.pixel_size_um / engine.manifest.scale
+        )
 
 
 def _estimate(sides: Augmentation | None, measured: Uncertain | None) -> Mapping[str, Any]:
-    """Return what a run says of its uncertainty; `scale` turns the views' standard deviation into that of the prediction."""
+    """Return what a run says of its uncertainty.
+
+    `scale` turns the views' standard deviation into that of the prediction.
+    """
     if sides is None:
         return {}
     known = measured if measured and measured.augmentation == sides else None
@@ -524,7 +579,10 @@ def _estimate(sides: Augmentation | None, measured: Uncertain | None) -> Mapping
 
 
 def _engines(channel: ChannelConfig) -> list[Engine]:
-    """Load what a channel names, in the order in which a frame goes through; each must do what it is named for."""
+    """Load what a channel names, in the order in which a frame goes through.
+
+    Each must do what it is named for.
+    """
     engines = []
     for task, named in (("upscale", channel.upscale), ("separate", channel.separate)):
         if named:
@@ -548,13 +606,16 @@ def _on_device(
     Raises
     ------
     BackendError
-        If a device that was named cannot be used; where the choice is livesr's, the CPU is taken and `notes` say so.
+        If a device that was named cannot be used; where the choice is livesr's, the CPU is taken
+        and `notes` say so.
     """
     device = open_device(asked) if isinstance(asked, str) else asked
     if device is HOST_DEVICE:
         return device, ()
     try:
-        return device, _measuring_on(device, rig, left, name, camera, cast("SIMReconstructor", on_cpu).drift)
+        return device, _measuring_on(
+            device, rig, left, name, camera, cast("SIMReconstructor", on_cpu).drift
+        )
     except BackendError as e:
         if asked != "auto":
             raise
@@ -563,7 +624,12 @@ def _on_device(
 
 
 def _measuring_on(
-    device: Device, rig: RigConfig, left: RigConfig, name: str, camera: Geometry, drift: PatternDrift
+    device: Device,
+    rig: RigConfig,
+    left: RigConfig,
+    name: str,
+    camera: Geometry,
+    drift: PatternDrift,
 ) -> tuple[Measuring, ...]:
     """Return what makes SIM measurements on a device, one for each slot; they follow one drift.
 
@@ -576,8 +642,12 @@ def _measuring_on(
     try:
         for _ in device.slots:
             n_raw = rig.raw_frames(name)
-            correction, _level = build_correction(rig, name, camera.shape, camera.origin_px, n_raw, device.arrays)
-            again = sim_reconstructor(left, rig.channel(name), camera, drift=drift, arrays=device.arrays)
+            correction, _level = build_correction(
+                rig, name, camera.shape, camera.origin_px, n_raw, device.arrays
+            )
+            again = sim_reconstructor(
+                left, rig.channel(name), camera, drift=drift, arrays=device.arrays
+            )
             made.append(Measuring(correction, again))
         device.settle()
         dark = [np.zeros(camera.shape, camera.dtype)] * rig.raw_frames(name)
@@ -587,13 +657,17 @@ def _measuring_on(
         raise
     except Exception as e:  # CuPy and the driver raise errors of their own kinds
         raise BackendError(
-            f"Channel {name!r} cannot be reconstructed on {device.description}: {type(e).__name__}: {e}."
+            f"Channel {name!r} cannot be reconstructed on {device.description}: {type(e).__name__}:"
+            f" {e}."
         ) from e
     return tuple(made)
 
 
 def _warm_up(measuring: Measuring, slot: Slot, arrays: Arrays, dark: Sequence[Pixels]) -> None:
-    """Measure a dark group: CuPy compiles what it computes with now, and what cannot be computed shows before the run."""
+    """Measure a dark group.
+
+    CuPy compiles what it computes with now, and what cannot be computed shows before the run.
+    """
     correction, reconstructor = measuring
     with slot, suppress(DoubtfulFrameError):
         frames = slot.upload(dark)
@@ -617,7 +691,9 @@ def sim_reconstructor(
 
     assert rig.sim is not None  # RigConfig has checked it
     if not (channel.patterns or rig.sim.patterns):
-        raise ConfigError(f"Rig {rig.name!r} has no patterns yet: run 'livesr calibrate {rig.folder}'.")
+        raise ConfigError(
+            f"Rig {rig.name!r} has no patterns yet: run 'livesr calibrate {rig.folder}'."
+        )
     limits = rig.sim.quality_limits
     patterns, origin_px = _patterns(rig, channel, camera)
     return SIMReconstructor(
@@ -650,14 +726,19 @@ def sim_reconstructor(
     )
 
 
-def _patterns(rig: RigConfig, channel: ChannelConfig, camera: Geometry) -> tuple[list[Pattern], tuple[float, float]]:
-    """Return the patterns as the camera's picture shows them, and the origin that their phases are to be referred to.
+def _patterns(
+    rig: RigConfig, channel: ChannelConfig, camera: Geometry
+) -> tuple[list[Pattern], tuple[float, float]]:
+    """Return the patterns as the camera's picture shows them, and the origin that their phases are
+    to be referred to.
 
-    Pixel u of a mirrored region of n pixels from x0 on is the chip's x0 + n - 1 - u: a pattern with the opposite k, seen from
-    -(x0 + n - 1). Phase steps, and so the raw order, stay.
+    Pixel u of a mirrored region of n pixels from x0 on is the chip's x0 + n - 1 - u: a pattern with
+    the opposite k, seen from -(x0 + n - 1). Phase steps, and so the raw order, stay.
     """
     assert rig.sim is not None  # RigConfig has checked it
-    patterns = [pattern_of(p).mirrored(camera.mirrored) for p in channel.patterns or rig.sim.patterns]
+    patterns = [
+        pattern_of(p).mirrored(camera.mirrored) for p in channel.patterns or rig.sim.patterns
+    ]
     y, x = (
         -(first + n - 1) if mirrored else first
         for first, n, mirrored in zip(camera.origin_px, camera.shape, camera.mirrored, strict=True)
@@ -688,7 +769,11 @@ def _vector_drift(
     """Return what watches the pattern vectors of a run."""
     assert rig.sim is not None  # RigConfig has checked it
     emission_um = (channel.emission_nm or rig.optics.emission_nm) / 1e3
-    steps = equal_steps(rig.sim.phases) if rig.sim.phase_steps_rad is None else np.asarray(rig.sim.phase_steps_rad)
+    steps = (
+        equal_steps(rig.sim.phases)
+        if rig.sim.phase_steps_rad is None
+        else np.asarray(rig.sim.phase_steps_rad)
+    )
     return VectorDrift(
         camera.shape,
         Optics(camera.pixel_size_um, rig.optics.na, emission_um),
@@ -706,11 +791,17 @@ def storm_reconstructor(rig: RigConfig, channel: ChannelConfig, camera: Geometry
     from livesr.optics.psf import gaussian_sigma
 
     settings, pixel_size_nm = rig.storm, camera.pixel_size_um * 1e3
-    sigma_nm = settings.psf_sigma_nm or gaussian_sigma(rig.optics.na, channel.emission_nm or rig.optics.emission_nm)
+    sigma_nm = settings.psf_sigma_nm or gaussian_sigma(
+        rig.optics.na, channel.emission_nm or rig.optics.emission_nm
+    )
     levels = rig.camera
-    scale = PhotonScale.of(levels.offset_adu, levels.gain_e_per_adu, levels.em_gain, levels.read_noise_e)
+    scale = PhotonScale.of(
+        levels.offset_adu, levels.gain_e_per_adu, levels.em_gain, levels.read_noise_e
+    )
     try:
-        localiser = Localiser(camera.shape, pixel_size_nm, sigma_nm, scale, threshold=settings.threshold)
+        localiser = Localiser(
+            camera.shape, pixel_size_nm, sigma_nm, scale, threshold=settings.threshold
+        )
     except ValueError as e:
         raise ConfigError(f"Rig {rig.name!r} cannot be localised: {e}.") from e
     return STORMReconstructor(
@@ -731,7 +822,9 @@ def pattern_of(config: PatternConfig) -> Pattern:
     return Pattern(config.k_um, config.phase_rad, config.modulation, overtones)
 
 
-def passthrough_reconstructor(rig: RigConfig, channel: ChannelConfig, camera: Geometry) -> Reconstructor:
+def passthrough_reconstructor(
+    rig: RigConfig, channel: ChannelConfig, camera: Geometry
+) -> Reconstructor:
     """One exposure is one frame."""
     from livesr.modalities.widefield.reconstructor import Passthrough
 
@@ -748,13 +841,20 @@ def _units(method: str) -> dict[str, Any]:
     """Return what a reconstruction counts and where its exposures lie in the store."""
     if method != "storm":
         return {}
-    return {"recon_unit": "localisation", "recon_unit_scale": 1 / UNITS_PER_LOCALISATION, "raw_along_t": True}
+    return {
+        "recon_unit": "localisation",
+        "recon_unit_scale": 1 / UNITS_PER_LOCALISATION,
+        "raw_along_t": True,
+    }
 
 
 def _provenance(opened: Sequence[tuple[Engine, Backend]]) -> Mapping[str, Any]:
-    """Return what a prediction must say of itself, in the store and on the wire; names of bioimage.io where one exists.
+    """Return what a prediction must say of itself, in the store and on the wire.
 
-    `model` and `runtime` are those of the engine that drew the pixels; `engines` are all that they went through, in order.
+    Names of bioimage.io where one exists.
+
+    `model` and `runtime` are those of the engine that drew the pixels; `engines` are all that they
+    went through, in order.
     """
     engines = [
         {
@@ -777,7 +877,9 @@ def _provenance(opened: Sequence[tuple[Engine, Backend]]) -> Mapping[str, Any]:
     ]
     return {
         "prediction": True,
-        "warning": "Predicted by a neural network, not measured. Compare with the measurement beside it.",
+        "warning": (
+            "Predicted by a neural network, not measured. Compare with the measurement beside it."
+        ),
         "model": engines[-1]["model"],
         "runtime": engines[-1]["runtime"],
         "engines": engines,

@@ -1,4 +1,6 @@
-"""The map: the way of a frame from the hook to the sinks. Only this file knows the order, the threads and the queues.
+"""The map: the way of a frame from the hook to the sinks.
+
+Only this file knows the order, the threads and the queues.
 
 ::
 
@@ -22,11 +24,12 @@
     "livesr-<sink>" each    store (lossless), publisher, signals                     (sinks)
     "livesr-monitor"        once a second: status, warnings
 
-A slot is what one of several frames in flight has to itself, and a thread: `_measure` and `_network` run there, all else in the
-threads above, in the frames' order. With the CPU's one slot they run in the threads above too.
+A slot is what one of several frames in flight has to itself, and a thread: `_measure` and
+`_network` run there, all else in the threads above, in the frames' order. With the CPU's one slot
+they run in the threads above too.
 
-Arrays are handed from step to step by reference and never written again. A step that fails ends the steps behind it, never
-the recording; a recording that fails ends the run.
+Arrays are handed from step to step by reference and never written again. A step that fails ends the
+steps behind it, never the recording; a recording that fails ends the run.
 """
 
 from __future__ import annotations
@@ -98,10 +101,16 @@ STEPS = (
 )
 _STACKS_LATEST = 4  # groups of a channel that may wait for reconstruction before they are given up
 _QUEUE_WARNS = 0.5  # share of the raw queue
-_NETWORK_WARNING = "The network does not answer. Measurement and recording go on without predictions."
-_QUEUE_WARNING = "The raw queue is more than half full: the disk or the computer is slower than the camera."
+_NETWORK_WARNING = (
+    "The network does not answer. Measurement and recording go on without predictions."
+)
+_QUEUE_WARNING = (
+    "The raw queue is more than half full: the disk or the computer is slower than the camera."
+)
 _LOOK_S = 0.2
-_WINDOWS_COMPLETE = 8  # windows that may wait for the network before reconstruction waits: at least these, and
+_WINDOWS_COMPLETE = (
+    8  # windows that may wait for the network before reconstruction waits: at least these, and
+)
 _WINDOWS_SHARE = 4  # a quarter of the run's memory
 
 
@@ -116,19 +125,22 @@ class Pipeline:
     run : what the sinks are told
     sinks : (sink, lossless)
     policy : "latest" or "complete" (design rule: keeping up)
-    provisional : whether "latest" may show frames before their successor came, in time that the network has left over
+    provisional : whether "latest" may show frames before their successor came, in time that the
+        network has left over
     raw_queue_bytes : most bytes of frames that may wait anywhere in the run
     on_stop : called once, from a thread of the pipeline, when the camera must stop
-    normalisations : values to use for frames that were measured before, by stream and time point; what they do not name
-        follows from them as in a live run
-    pattern_drifts : likewise, what phases and vectors of SIM patterns were corrected by (as in `FrameQuality`); without, vectors
-        are watched and followed in the background, which what was recorded must not be: it has to give the same again
+    normalisations : values to use for frames that were measured before, by stream and time point;
+        what they do not name follows from them as in a live run
+    pattern_drifts : likewise, what phases and vectors of SIM patterns were corrected by (as in
+        `FrameQuality`); without, vectors are watched and followed in the background, which what was
+        recorded must not be: it has to give the same again
     wanted : whether the network is to see the frame at (stream, t); all without
     disk_free : bytes left where the run is stored, for the status
 
     Attributes
     ----------
-    network_left : whether the network was left behind, still in a call that does not return; its path must not be closed
+    network_left : whether the network was left behind, still in a call that does not return; its
+        path must not be closed
     """
 
     def __init__(
@@ -142,7 +154,9 @@ class Pipeline:
         raw_queue_bytes: int = 1 << 30,
         on_stop: Callable[[], None] = lambda: None,
         normalisations: Mapping[tuple[Stream, int], Normalisation] | None = None,
-        pattern_drifts: Mapping[tuple[Stream, int], tuple[Sequence[float], Sequence[float]]] | None = None,
+        pattern_drifts: (
+            Mapping[tuple[Stream, int], tuple[Sequence[float], Sequence[float]]] | None
+        ) = None,
         wanted: Callable[[Stream, int], bool] = lambda stream, t: True,
         disk_free: Callable[[], int | None] = lambda: None,
     ) -> None:
@@ -155,12 +169,19 @@ class Pipeline:
         self._recorded_drifts = pattern_drifts or {}
         only = next(iter(paths)) if len(paths) == 1 else ""
         self._placing = Placing(lambda channel: self._path(channel).n_raw, only, run.fields)
-        self._sinks = [SinkThread(sink, lossless=lossless, on_error=self._sink_failed) for sink, lossless in sinks]
-        self._frame_bytes = max(math.prod(c.raw_shape) * np.dtype(c.raw_dtype).itemsize for c in run.channels)
-        # A whole group waits before it is reconstructed, while the next one comes in and the last is being stored.
+        self._sinks = [
+            SinkThread(sink, lossless=lossless, on_error=self._sink_failed)
+            for sink, lossless in sinks
+        ]
+        self._frame_bytes = max(
+            math.prod(c.raw_shape) * np.dtype(c.raw_dtype).itemsize for c in run.channels
+        )
+        # A whole group waits before it is reconstructed, while the next one comes in and the last
+        # is being stored.
         max_frames = max(16, 3 * max((path.n_raw for path in paths.values()), default=1))
         self.raw_queue_bytes = max(raw_queue_bytes, max_frames * self._frame_bytes)
-        # Dropping every second group would leave no frame its neighbours: what cannot be kept is dropped in a row.
+        # Dropping every second group would leave no frame its neighbours: what cannot be kept is
+        # dropped in a row.
         self._stacks: BoundedQueue[RawStack] = (
             BoundedQueue(_STACKS_LATEST * len(paths), "drop_all")
             if policy == "latest"
@@ -175,26 +196,37 @@ class Pipeline:
         )  # a running image needs its groups in order
         self._measuring = OrderedWorkers(self._measure, slots if in_slots else 1, "measure")
         self._separating = OrderedWorkers(self._network, slots, "separate")
-        # The CPU's part of a path serves one slot at a time, and a measurement never waits for a prediction.
+        # The CPU's part of a path serves one slot at a time, and a measurement never waits for a
+        # prediction.
         self._measuring_turns = {name: threading.Lock() for name in paths}
         self._separating_turns = {name: threading.Lock() for name in paths}
         self._watchdog, self._handing_on, self.network_left = Watchdog(), threading.Lock(), False
         self._network_turns = {name: StreamLock() for name in paths}
         self._arithmetics: dict[tuple[str, int | None], Arithmetic] = {}
         self._left_device: set[str] = set()
-        self._composers = {name: composer for name, path in paths.items() if (composer := path.composer())}
+        self._composers = {
+            name: composer for name, path in paths.items() if (composer := path.composer())
+        }
         streams = len(run.positions) * run.z_planes
-        self._upscalers = {name: upscaler for name, path in paths.items() if (upscaler := path.upscaler(streams))}
+        self._upscalers = {
+            name: upscaler for name, path in paths.items() if (upscaler := path.upscaler(streams))
+        }
         self._views = {name: views for name, path in paths.items() if (views := path.views())}
-        self._order_checks = {name: check for name, path in paths.items() if (check := path.order_check())}
+        self._order_checks = {
+            name: check for name, path in paths.items() if (check := path.order_check())
+        }
         live = paths if pattern_drifts is None else {}
-        self._vector_checks = {name: vectors for name, path in live.items() if (vectors := path.vector_check())}
+        self._vector_checks = {
+            name: vectors for name, path in live.items() if (vectors := path.vector_check())
+        }
         self._gatherings = {name: path.gathering() for name, path in paths.items() if path.parts}
         self._score, self._time_shift_ms = MeanScore(), 0.0
         self._normalisations: dict[Stream, FollowingNormalisation] = {}
         self._running_images: dict[Stream, RunningImage | None] = {}
         self._frame_windows: dict[Stream, FrameWindow] = {}
-        self._dropped: dict[Stream, tuple[int, int]] = {}  # first and last time point of groups that were given up
+        self._dropped: dict[
+            Stream, tuple[int, int]
+        ] = {}  # first and last time point of groups that were given up
         self._threads = [
             threading.Thread(target=self._guarded, args=(work,), name=f"livesr-{name}", daemon=True)
             for name, work in (
@@ -214,9 +246,11 @@ class Pipeline:
         self.latency_provisional = Histogram()
         self.warnings: dict[str, int] = {}
         self._first_ns = self._last_ns = 0
-        self._exposures_ms: dict[str, float | None] = {}  # by channel; None once it was said to change
+        self._exposures_ms: dict[
+            str, float | None
+        ] = {}  # by channel; None once it was said to change
 
-    # -- life --------------------------------------------------------------------------------------------------
+    # -- life --------------------------------------------------------------------------------------
 
     def open(self) -> None:
         """Open the sinks and start the threads.
@@ -235,10 +269,13 @@ class Pipeline:
             for sink in opened:
                 sink.close({"error": "another sink could not be opened"})
             raise
-        for note in dict.fromkeys(n for path in self._paths.values() for n in (*path.notes, *path.warnings)):
+        for note in dict.fromkeys(
+            n for path in self._paths.values() for n in (*path.notes, *path.warnings)
+        ):
             self.warn(note)
-        # The reconstruction's products of small matrices gain nothing from several threads, which turn in place while they wait
-        # for a core that the network has: on a busy machine a frame cost 32 ms of CPU instead of 4.5.
+        # The reconstruction's products of small matrices gain nothing from several threads, which
+        # turn in place while they wait for a core that the network has: on a busy machine a frame
+        # cost 32 ms of CPU instead of 4.5.
         self._blas = threadpool_limits(1, "blas")
         for thread in (*self._threads, self._monitor):
             thread.start()
@@ -253,7 +290,10 @@ class Pipeline:
         self.hook.end()
 
     def join(self, about: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Wait until everything received is processed and stored; close the sinks; return the report with `about` in it."""
+        """Wait until everything received is processed and stored.
+
+        Close the sinks; return the report with `about` in it.
+        """
         ingest, reconstruct, separate = self._threads
         wait_for(ingest)
         wait_for(reconstruct)
@@ -273,12 +313,18 @@ class Pipeline:
         return {**self.report(), **(about or {})}
 
     def abandon(self) -> None:
-        """Compute nothing more, and wait for nothing that computes; what was received is still stored."""
+        """Compute nothing more, and wait for nothing that computes.
+
+        What was received is still stored.
+        """
         self._watchdog.hurry()
         self._failed.update(dict.fromkeys(("reconstruct", "separate"), "abandoned"))
 
     def stop(self, error: LiveSRError) -> None:
-        """End the run because of `error`: the camera is stopped, what was received is kept. The first error counts."""
+        """End the run because of `error`: the camera is stopped, what was received is kept.
+
+        The first error counts.
+        """
         if self.error is None:
             self.error = error
             log.error("%s", error)
@@ -286,7 +332,7 @@ class Pipeline:
             with self._survived("Stopping the camera"):  # it may be what failed
                 self._on_stop()
 
-    # -- ingest: what the hook received becomes raw groups ------------------------------------------------------
+    # -- ingest: what the hook received becomes raw groups -----------------------------------------
 
     def _ingest(self) -> None:
         groupings = {name: path.grouping() for name, path in self._paths.items() if not path.parts}
@@ -298,7 +344,9 @@ class Pipeline:
                     stacks = groupings[frame.stream.channel].push(frame)
             except Exception as e:  # a frame that cannot be placed ends the run; it is kept, as those that still come
                 self.stop(
-                    e if isinstance(e, LiveSRError) else RunError(f"A frame cannot be placed: {e or type(e).__name__}.")
+                    e
+                    if isinstance(e, LiveSRError)
+                    else RunError(f"A frame cannot be placed: {e or type(e).__name__}.")
                 )
                 self._unplaced(received)
                 continue
@@ -311,7 +359,9 @@ class Pipeline:
             self.counts["groups_incomplete"] += grouping.incomplete
             self.counts["raw_missing"] += grouping.missing
             self.counts["raw_repeated"] += grouping.repeated
-        for sentence in left_out(self.raw_missing, self.counts["raw_repeated"], self.counts["raw_aside"]):
+        for sentence in left_out(
+            self.raw_missing, self.counts["raw_repeated"], self.counts["raw_aside"]
+        ):
             self.warn(sentence)
         self._stacks.close()
 
@@ -324,32 +374,38 @@ class Pipeline:
         stream, expected = frame.stream, self._path(frame.stream.channel).description
         if stream.z >= self._run.stack(stream.position, stream.channel).z_planes:
             raise FrameShapeError(
-                f"A frame of channel {stream.channel or 'default'} at position {stream.position}, plane {stream.z} came; this "
-                f"run was opened for {len(self._run.positions)} positions and {self._run.z_planes} planes, and not for this "
-                "one. Give the plan to LiveSR(plan=...)."
+                f"A frame of channel {stream.channel or 'default'} at position {stream.position},"
+                f" plane {stream.z} came; this run was opened for {len(self._run.positions)}"
+                f" positions and {self._run.z_planes} planes, and not for this one. Give the plan"
+                " to LiveSR(plan=...)."
             )
         if frame.pixels.shape != expected.raw_shape or frame.pixels.dtype != expected.raw_dtype:
             came = f"{frame.pixels.shape[0]}x{frame.pixels.shape[1]} {frame.pixels.dtype}"
             raise FrameShapeError(
-                f"A frame of {came} came in a run of {expected.raw_shape[0]}x{expected.raw_shape[1]} {expected.raw_dtype} "
-                f"(time point {frame.t}): ROI, binning or pixel type changed. The run has ended and everything received "
-                "is kept; start a new run with the new size, or give the plan to LiveSR(plan=...) if its events set them."
+                f"A frame of {came} came in a run of"
+                f" {expected.raw_shape[0]}x{expected.raw_shape[1]} {expected.raw_dtype} (time point"
+                f" {frame.t}): ROI, binning or pixel type changed. The run has ended and everything"
+                " received is kept; start a new run with the new size, or give the plan to"
+                " LiveSR(plan=...) if its events set them."
             )
         self._first_ns = self._first_ns or frame.t_host_ns
         self._look_at_exposure(frame)
         return frame
 
     def _look_at_exposure(self, frame: CameraFrame) -> None:
-        """Warn, once a channel, of an exposure that changed: the frames still fit, what they measure does not."""
+        """Warn, once a channel, of an exposure that changed.
+
+        The frames still fit, what they measure does not.
+        """
         channel, exposure_ms = frame.stream.channel, frame.exposure_ms
         before_ms = self._exposures_ms.setdefault(channel, exposure_ms)
         if before_ms is None or exposure_ms is None or exposure_ms == before_ms:
             return
         self._exposures_ms[channel] = None
         self.warn(
-            f"The exposure of channel {channel or 'default'} changed from {before_ms:g} to {exposure_ms:g} ms at time point "
-            f"{frame.t}: intensities before and after do not compare, and no prediction looks across. Start a new run for "
-            "another exposure."
+            f"The exposure of channel {channel or 'default'} changed from {before_ms:g} to"
+            f" {exposure_ms:g} ms at time point {frame.t}: intensities before and after do not"
+            " compare, and no prediction looks across. Start a new run for another exposure."
         )
 
     def _path(self, channel: str) -> ChannelPath:
@@ -357,15 +413,18 @@ class Pipeline:
             return self._paths[channel]
         except KeyError:
             raise FrameShapeError(
-                f"A frame of channel {channel!r} came; this run was opened for {', '.join(map(repr, self._paths))}. "
-                "Give the plan to LiveSR(plan=...), or name the channel in rig.yaml."
+                f"A frame of channel {channel!r} came; this run was opened for"
+                f" {', '.join(map(repr, self._paths))}. Give the plan to LiveSR(plan=...), or name"
+                " the channel in rig.yaml."
             ) from None
 
     def _unplaced(self, received: Received) -> None:
         """Keep a frame that has no place in the run."""
         self.counts["raw_aside"] += 1
         index = received.event.index
-        stack = RawStack((received.pixels,), Stream(), index.get("t", 0), received.t_host_ns, received.t_host_ns)
+        stack = RawStack(
+            (received.pixels,), Stream(), index.get("t", 0), received.t_host_ns, received.t_host_ns
+        )
         for sink in self._sinks:
             if sink.lossless:
                 sink.unplaced(stack)
@@ -380,7 +439,9 @@ class Pipeline:
             self._skip(stack.stream, stack.t, "raw frames missing")
             return
         self.counts["groups"] += 1
-        for dropped in self._stacks.put(stack, sum(f.nbytes for f in stack.frames if f is not None)):
+        for dropped in self._stacks.put(
+            stack, sum(f.nbytes for f in stack.frames if f is not None)
+        ):
             self.counts["groups_dropped"] += 1
             first, _ = self._dropped.get(dropped.stream, (dropped.t, dropped.t))
             self._dropped[dropped.stream] = first, dropped.t
@@ -397,14 +458,14 @@ class Pipeline:
     def _cannot_wait(self) -> None:
         self.stop(
             BacklogError(
-                f"{self.raw_queue_bytes / 2**20:.0f} MiB of frames are waiting for the disk and a triggered camera cannot "
-                "wait, nor can a continuous one whose buffer is full. The run has ended and everything received is kept; "
-                "record to a faster disk, lower the frame rate, "
-                "or raise raw_queue_bytes."
+                f"{self.raw_queue_bytes / 2**20:.0f} MiB of frames are waiting for the disk and a"
+                " triggered camera cannot wait, nor can a continuous one whose buffer is full. The"
+                " run has ended and everything received is kept; record to a faster disk, lower"
+                " the frame rate, or raise raw_queue_bytes."
             )
         )
 
-    # -- reconstruct: raw groups become measurements, three of them a window -------------------------------------
+    # -- reconstruct: raw groups become measurements, three of them a window -----------------------
 
     def _reconstruct(self) -> None:
         for stack, measured in self._measuring.over(self._stacks):
@@ -419,11 +480,17 @@ class Pipeline:
                     self._warn_of_doubt(stack, "refused", e.cause, str(e))
                     self._skip(stack.stream, stack.t, f"refused: {e}")
                     continue
-                except BaseException as e:  # whatever a reconstruction may raise, the raw frames go on being recorded
+                except (
+                    BaseException
+                ) as e:  # whatever a reconstruction may raise, the raw frames go on being recorded
                     self._step_failed("reconstruct", e)
             self.counts["recon_failed"] += 1
             self._skip(stack.stream, stack.t, self._failed["reconstruct"])
-        last = [window for frame_window in self._frame_windows.values() for window in frame_window.flush()]
+        last = [
+            window
+            for frame_window in self._frame_windows.values()
+            for window in frame_window.flush()
+        ]
         for window in sorted(
             last, key=lambda window: (window.centre.t, window.centre.stream.z)
         ):  # as a stack is stored
@@ -435,12 +502,18 @@ class Pipeline:
         self._windows.close()
 
     def _look_at_order(self, stack: RawStack) -> None:
-        """Collect what shows whether the raw order is rotated; also of frames that will be refused for it."""
+        """Collect what shows whether the raw order is rotated.
+
+        Also of frames that will be refused for it.
+        """
         if check := self._order_checks.get(stack.stream.channel):
             check.offer([f for f in stack.frames if f is not None])
 
     def _measure(self, slot: int, stack: RawStack) -> _Measured | None:
-        """Reconstruct a group in a slot, on the CPU if the slot's device fails; None if nothing is to be measured any more."""
+        """Reconstruct a group in a slot, on the CPU if the slot's device fails.
+
+        None if nothing is to be measured any more.
+        """
         if "reconstruct" in self._failed:
             return None
         path = self._paths[stack.stream.channel]
@@ -469,25 +542,31 @@ class Pipeline:
                     self._correct_drift(reconstructor, stack)
                     if isinstance(reconstructor, ReportsQuality):
                         reconstructor.look_at(exposures)
-                    image = reconstructor.reconstruct(correction.apply(frames) if correction else frames)
+                    image = reconstructor.reconstruct(
+                        correction.apply(frames) if correction else frames
+                    )
             with self.steps.measure("normalise"):
                 recorded = self._recorded_normalisations.get((stack.stream, stack.t))
                 levels = recorded or background_and_scale(image, border=BORDER, arrays=arrays)
                 quality = (
                     reconstructor.quality
                     if isinstance(reconstructor, ReportsQuality)
-                    else quality_without_patterns(exposures, stack.frames, localised=path.accumulates)
+                    else quality_without_patterns(
+                        exposures, stack.frames, localised=path.accumulates
+                    )
                 )
                 stays = image if device is not HOST_DEVICE and path.resident else None
-                return _Measured(place.download(image), Normalisation(*levels), exposures, quality, stays)
+                return _Measured(
+                    place.download(image), Normalisation(*levels), exposures, quality, stays
+                )
 
     def _leave_device(self, path: ChannelPath, error: Exception) -> None:
         """Compute the frames of a channel on the CPU from here on."""
         log.error("channel %s leaves its device", path.name, exc_info=error)
         self._left_device.add(path.name)
         self.warn(
-            f"Channel {path.name or 'default'} is reconstructed on the CPU since {path.device.description} failed "
-            f"({type(error).__name__}: {error})."
+            f"Channel {path.name or 'default'} is reconstructed on the CPU since"
+            f" {path.device.description} failed ({type(error).__name__}: {error})."
         )
 
     def _reconstructed(self, stack: RawStack, measured: _Measured) -> None:
@@ -544,11 +623,15 @@ class Pipeline:
 
     def _look_at_ceiling(self, stack: RawStack) -> None:
         """Warn of pixels above the camera's ceiling, of which there can be none."""
-        path, most = self._paths[stack.stream.channel], max(int(f.max()) for f in stack.frames if f is not None)
+        path, most = (
+            self._paths[stack.stream.channel],
+            max(int(f.max()) for f in stack.frames if f is not None),
+        )
         if most > path.ceiling:
             self.warn(
-                f"Pixels of channel {path.name or 'default'} exceed {path.ceiling}, which rig.yaml or Micro-Manager say is the "
-                "camera's ceiling: what is counted as saturated is not. Correct camera.bit_depth, or the camera's pixel type."
+                f"Pixels of channel {path.name or 'default'} exceed {path.ceiling}, which rig.yaml"
+                " or Micro-Manager say is the camera's ceiling: what is counted as saturated is"
+                " not. Correct camera.bit_depth, or the camera's pixel type."
             )
 
     def _add_up(self, name: str, parts: tuple[SRFrame, ...]) -> SRFrame:
@@ -564,7 +647,9 @@ class Pipeline:
             follow = self._normalisations.setdefault(stream, FollowingNormalisation())
             recorded = self._recorded_normalisations.get((stream, first.t))
             normalisation = (
-                follow.resume(*recorded) if recorded else follow.update(*background_and_scale(image, border=BORDER))
+                follow.resume(*recorded)
+                if recorded
+                else follow.update(*background_and_scale(image, border=BORDER))
             )
             return SRFrame(
                 image,
@@ -580,7 +665,9 @@ class Pipeline:
             )
 
     def _correct_drift(self, reconstructor: Reconstructor, stack: RawStack) -> None:
-        """Reconstruct a recorded group with the phases and vectors that it was reconstructed with."""
+        """Reconstruct a recorded group with the phases and vectors that it was reconstructed
+        with.
+        """
         drift = self._recorded_drifts.get((stack.stream, stack.t))
         if drift is not None and isinstance(reconstructor, ReportsQuality):
             reconstructor.correct_drift(*drift)
@@ -596,7 +683,10 @@ class Pipeline:
         return self._frame_windows[stream]
 
     def _offer(self, window: Window) -> None:
-        """Give a window to the network; under "latest" it replaces one of its stream that still waits."""
+        """Give a window to the network.
+
+        Under "latest" it replaces one of its stream that still waits.
+        """
         stream, t = window.centre.stream, window.centre.t
         if not self._wanted(stream, t):
             return
@@ -605,38 +695,58 @@ class Pipeline:
             return
         keep = self._policy == "complete" and self._network_has_room()
         for displaced in self._wait_for_network(window, keep=keep):
-            self._skip_centre(displaced.centre.stream, displaced.centre.t, "the network cannot keep up")
+            self._skip_centre(
+                displaced.centre.stream, displaced.centre.t, "the network cannot keep up"
+            )
 
     def _network_has_room(self) -> bool:
-        """Wait until a window more may wait for the network; False if the network does not answer."""
+        """Wait until a window more may wait for the network.
+
+        False if the network does not answer.
+        """
         most = _WINDOWS_COMPLETE
-        if not any(path.on_device for path in self._paths.values()):  # their memory is not the run's
+        if not any(
+            path.on_device for path in self._paths.values()
+        ):  # their memory is not the run's
             most = max(most, self.raw_queue_bytes // _WINDOWS_SHARE // self._window_bytes)
         while not (room := self._windows.wait_below(most, _LOOK_S)) and not self._watchdog.overdue:
             pass
         return room
 
     def _lacks_neighbour(self, window: Window) -> bool:
-        """Whether a frame beside the centre was given up: what seems the first or last of its series may be neither."""
+        """Whether a frame beside the centre was given up.
+
+        What seems the first or last of its series may be neither.
+        """
         if not self._dropped or not window.true_neighbours:
             return bool(self._dropped)
         first, last = self._dropped.get(window.centre.stream, (math.inf, -1))
         starts, ends = window.before is window.centre, window.after is window.centre
-        return window.edge and ((starts and first < window.centre.t) or (ends and last > window.centre.t))
+        return window.edge and (
+            (starts and first < window.centre.t) or (ends and last > window.centre.t)
+        )
 
     def _wait_for_network(self, window: Window, *, keep: bool) -> list[Window]:
-        """Queue a window; return those that it displaces: of the same place, and of whole time points."""
+        """Queue a window.
+
+        Return those that it displaces: of the same place, and of whole time points.
+        """
         stream = window.centre.stream
-        return self._windows.put((stream.position, stream.channel), window, group=window.centre.t, keep=keep)
+        return self._windows.put(
+            (stream.position, stream.channel), window, group=window.centre.t, keep=keep
+        )
 
     def _offer_provisional(self, stream: Stream) -> None:
-        """Offer the newest frame of `stream` to a network that has nothing else to do; any complete window displaces it."""
+        """Offer the newest frame of `stream` to a network that has nothing else to do.
+
+        Any complete window displaces it.
+        """
         if self._provisional:
             self._pace.came(stream, time.perf_counter())
             if window := self._window(stream).provisional():
                 self._windows.put_idle(window)
 
-    # -- separate: windows become predictions --------------------------------------------------------------------
+    # -- separate: windows become predictions ------------------------------------------------------
 
     def _separate(self) -> None:
         for window, separated in self._separating.over(self._windows):
@@ -644,14 +754,20 @@ class Pipeline:
             error: BaseException | None = None
             try:
                 prediction = separated()
-            except BaseException as e:  # whatever a runtime may raise, measurement and recording go on
+            except (
+                BaseException
+            ) as e:  # whatever a runtime may raise, measurement and recording go on
                 error = e
             with self._handing_on:
                 if self.network_left:
                     return
-                (self._show_provisional if window.provisional else self._land)(window, prediction, error)
+                (self._show_provisional if window.provisional else self._land)(
+                    window, prediction, error
+                )
 
-    def _land(self, window: Window, prediction: _Prediction | None, error: BaseException | None) -> None:
+    def _land(
+        self, window: Window, prediction: _Prediction | None, error: BaseException | None
+    ) -> None:
         """Hand on what the network made of a window, or say that it has nothing."""
         try:
             if error:
@@ -668,18 +784,24 @@ class Pipeline:
         self._skip(window.centre.stream, window.centre.t, self._failed["separate"])
 
     def _leave_network(self) -> None:
-        """End the run without a network that does not answer; what it may still give comes too late."""
+        """End the run without a network that does not answer.
+
+        What it may still give comes too late.
+        """
         with self._handing_on:
             self.network_left = True
         self._failed.setdefault("separate", "the network did not answer")
         left = []
         while (window := self._windows.get()) is not None:
             left.append(window)
-        left = [window for window in (*self._separating.under_way(), *left) if not window.provisional]
+        left = [
+            window for window in (*self._separating.under_way(), *left) if not window.provisional
+        ]
         for window in sorted(left, key=lambda window: window.centre.t):
             self._no_prediction(window)
         self.warn(
-            f"The network did not answer: {len(left)} predictions are missing at the end. 'livesr backfill' computes them."
+            f"The network did not answer: {len(left)} predictions are missing at the end. 'livesr"
+            " backfill' computes them."
         )
 
     def _predicted(self, prediction: _Prediction) -> None:
@@ -700,12 +822,15 @@ class Pipeline:
             for sink in self._sinks:
                 sink.separated(frame)
 
-    def _show_provisional(self, window: Window, prediction: _Prediction | None, error: BaseException | None) -> None:
+    def _show_provisional(
+        self, window: Window, prediction: _Prediction | None, error: BaseException | None
+    ) -> None:
         """Show a frame that its successor may still change."""
         if error:  # what is only a courtesy must not end the predictions that count
             self._provisional = False
             self.warn(
-                f"A provisional frame failed ({type(error).__name__}: {error}); only final frames are shown from here on."
+                f"A provisional frame failed ({type(error).__name__}: {error}); only final frames"
+                " are shown from here on."
             )
         if prediction is None:
             return
@@ -725,17 +850,26 @@ class Pipeline:
         return composer.frame(prediction.made, prediction.seen, prediction.window.centre)
 
     def _network(self, slot: int, window: Window) -> _Prediction | None:
-        """Separate a window in a slot; None if nothing is to be separated, or it would keep a complete window waiting."""
+        """Separate a window in a slot.
+
+        None if nothing is to be separated, or it would keep a complete window waiting.
+        """
         if "separate" in self._failed:
             return None
-        if window.provisional and not (self._provisional and self._pace.allows(time.perf_counter())):
+        if window.provisional and not (
+            self._provisional and self._pace.allows(time.perf_counter())
+        ):
             return None
         with self._watchdog.call():
             return self._separated(slot, window)
 
     def _separated(self, slot: int, window: Window) -> _Prediction:
         path, start_s = self._paths[window.centre.stream.channel], time.perf_counter()
-        runtime = path.resident if all(frame.resident is not None for frame in _seen(window, path)) else None
+        runtime = (
+            path.resident
+            if all(frame.resident is not None for frame in _seen(window, path))
+            else None
+        )
         if runtime:
             try:
                 made = self._separate_on_device(slot, runtime, path, window)
@@ -746,7 +880,9 @@ class Pipeline:
                     path.give_up(runtime, e)
         with self._separating_turns[path.name]:
             seen = self._enlarged(window, path)
-            with self._network_turns[path.name].on_host():  # windows before it may be on the device still
+            with self._network_turns[
+                path.name
+            ].on_host():  # windows before it may be on the device still
                 made = self._separate_on_host(path, seen)
         self._pace.worked(time.perf_counter() - start_s)
         return _Prediction(window, seen, made)
@@ -760,7 +896,9 @@ class Pipeline:
             output = views.infer(path.backend) if views else path.backend.infer()
         with self.steps.measure("compose"):
             spread, centre = views.spread if views else None, seen.centre
-            return self._arithmetic(path, None).compose(output, centre.image, centre.normalisation, spread)
+            return self._arithmetic(path, None).compose(
+                output, centre.image, centre.normalisation, spread
+            )
 
     def _separate_on_device(
         self, slot: int, runtime: ResidentBackend, path: ChannelPath, window: Window
@@ -775,7 +913,9 @@ class Pipeline:
                 # A copy: the network's memory is the next slot's as soon as this turn is over.
                 output = arrays.xp.asarray(runtime.enqueue(place.stream)) + 0
             with self.steps.measure("compose"):
-                made = self._arithmetic(path, slot).compose(output, centre.resident, centre.normalisation)
+                made = self._arithmetic(path, slot).compose(
+                    output, centre.resident, centre.normalisation
+                )
                 return _downloaded(made, place)
 
     def _arithmetic(self, path: ChannelPath, slot: int | None) -> Arithmetic:
@@ -787,13 +927,20 @@ class Pipeline:
         return self._arithmetics[key]
 
     def _enlarged(self, window: Window, path: ChannelPath) -> Window:
-        """Return what the network sees; enlarged here, not before the window, so that a skipped centre costs nothing."""
+        """Return what the network sees.
+
+        Enlarged here, not before the window, so that a skipped centre costs nothing.
+        """
         if (upscaler := self._upscalers.get(path.name)) is None:
             return window
         with self.steps.measure("upscale"):
-            return upscaler.enlarge(window) if path.window == WINDOW else upscaler.enlarge_centre(window)
+            return (
+                upscaler.enlarge(window)
+                if path.window == WINDOW
+                else upscaler.enlarge_centre(window)
+            )
 
-    # -- bookkeeping -----------------------------------------------------------------------------------------------
+    # -- bookkeeping -------------------------------------------------------------------------------
 
     def _skip_centre(self, stream: Stream, t: int, reason: str) -> None:
         """Leave out the prediction of a frame that was measured."""
@@ -805,7 +952,11 @@ class Pipeline:
             sink.skipped(stream, t, reason)
         for name in self._gatherings:
             if stream.channel in self._paths[name].parts:
-                self._skip(Stream(stream.position, name, stream.z), t, f"channel {stream.channel}: {reason}")
+                self._skip(
+                    Stream(stream.position, name, stream.z),
+                    t,
+                    f"channel {stream.channel}: {reason}",
+                )
 
     def warn(self, sentence: str) -> None:
         """Add a sentence to the warnings of the run, once."""
@@ -814,10 +965,18 @@ class Pipeline:
         self.warnings[sentence] = self.warnings.get(sentence, 0) + 1
 
     def _warn_of_doubt(self, stack: RawStack, shown: str, cause: str, doubt: str) -> None:
-        """Warn of a doubtful frame: the first of its cause is the example, frames.jsonl has the numbers of each."""
-        start = f"Frames of channel {stack.stream.channel or 'default'} are doubtful and {shown}: {cause}."
+        """Warn of a doubtful frame.
+
+        The first of its cause is the example, frames.jsonl has the numbers of each.
+        """
+        start = (
+            f"Frames of channel {stack.stream.channel or 'default'} are doubtful and {shown}:"
+            f" {cause}."
+        )
         known = (sentence for sentence in self.warnings if sentence.startswith(start))
-        self.warn(next(known, f"{start} First at time point {stack.t}: {doubt}. frames.jsonl has each."))
+        self.warn(
+            next(known, f"{start} First at time point {stack.t}: {doubt}. frames.jsonl has each.")
+        )
 
     def _step_failed(self, step: str, error: BaseException) -> None:
         """End a step; what comes before it goes on."""
@@ -838,7 +997,11 @@ class Pipeline:
             work()
         except BaseException as e:
             log.exception("%s ended", threading.current_thread().name)
-            self.stop(RecordingError(f"Internal error in {work.__name__.strip('_')}: {type(e).__name__}: {e}."))
+            self.stop(
+                RecordingError(
+                    f"Internal error in {work.__name__.strip('_')}: {type(e).__name__}: {e}."
+                )
+            )
             self._stacks.close()
             self._windows.close()
 
@@ -852,7 +1015,9 @@ class Pipeline:
                 if self._watchdog.overdue:
                     self.warn(_NETWORK_WARNING)
             self._take_notes()
-            for sink in self._sinks:  # the last known state, if need be: subscribers take silence for the end
+            for sink in (
+                self._sinks
+            ):  # the last known state, if need be: subscribers take silence for the end
                 sink.status({**status, "warnings": list(self.warnings)})
             with self._survived("Looking at the raw order"):
                 self._look_at_raw_order()
@@ -876,7 +1041,9 @@ class Pipeline:
             self.warn(f"{what} failed: {type(e).__name__}: {e}. Recording went on.")
 
     def _look_at_raw_order(self) -> None:
-        """Warn of a pattern display that did not begin at its first pattern, which the images alone show."""
+        """Warn of a pattern display that did not begin at its first pattern, which the images alone
+        show.
+        """
         for channel, check in self._order_checks.items():
             if rotation := check.look():
                 sentence = rotated(channel, rotation, self._paths[channel].n_raw)
@@ -890,7 +1057,8 @@ class Pipeline:
             self.counts["pattern_vectors_corrected"] += check.look()
             if check.lost:
                 self.warn(
-                    f"Channel {channel or 'default'}: the pattern vectors drifted too far to be followed: 'livesr calibrate'."
+                    f"Channel {channel or 'default'}: the pattern vectors drifted too far to be"
+                    " followed: 'livesr calibrate'."
                 )
 
     def status(self) -> dict[str, Any]:
@@ -907,7 +1075,11 @@ class Pipeline:
             "sr_skipped": self.counts["sr_skipped"],
             "sr_provisional": self.counts["sr_provisional"],
             "groups_dropped": self.counts["groups_dropped"],
-            "sr_fps": round(self.counts["sr_frames"] / seconds, 2) if self.counts["sr_frames"] > 1 else 0.0,
+            "sr_fps": (
+                round(self.counts["sr_frames"] / seconds, 2)
+                if self.counts["sr_frames"] > 1
+                else 0.0
+            ),
             "latency_ms": self.latency.summary(),
             "latency_provisional_ms": self.latency_provisional.summary(),
             "raw_queue": round(held / self.raw_queue_bytes, 4),
@@ -920,7 +1092,10 @@ class Pipeline:
                 else {}
             ),
             "upscale": {
-                n: e.manifest.id for n, p in self._paths.items() for e in p.engines if e.manifest.task == "upscale"
+                n: e.manifest.id
+                for n, p in self._paths.items()
+                for e in p.engines
+                if e.manifest.task == "upscale"
             },
             "backend": {n: p.backend.name for n, p in self._paths.items() if p.backend},
         }
@@ -936,7 +1111,9 @@ class Pipeline:
         inner = counts["sr_frames"] - counts["sr_edges"]
         return {
             **self.status(),
-            "raw_lost": self.hook.received - counts["raw_frames"] + sum(s.raw_lost for s in self._sinks),
+            "raw_lost": (
+                self.hook.received - counts["raw_frames"] + sum(s.raw_lost for s in self._sinks)
+            ),
             **{name: value for s in self._sinks for name, value in s.accounts.items()},
             "raw_missing": self.raw_missing,
             "raw_fetched": self.hook.fetched,
@@ -950,7 +1127,10 @@ class Pipeline:
             "pattern_vectors_corrected": counts["pattern_vectors_corrected"],
             "sr_failed": counts["sr_failed"],
             "tc_complete": round(counts["sr_true_neighbours"] / inner, 4) if inner > 0 else 1.0,
-            "device": {n: "cpu" if n in self._left_device else p.device.name for n, p in self._paths.items()},
+            "device": {
+                n: "cpu" if n in self._left_device else p.device.name
+                for n, p in self._paths.items()
+            },
             "steps_ms": self.steps.summary(),
             "acquisition_waits": self.hook.waits,
             "channels": {
@@ -968,22 +1148,26 @@ class Pipeline:
 
 def _saturated(stream: Stream) -> str:
     return (
-        f"Channel {stream.channel or 'default'} saturates in a few pixels: its brightest structures are dimmer than they are. "
-        "frames.jsonl says in which frames; expose less."
+        f"Channel {stream.channel or 'default'} saturates in a few pixels: its brightest structures"
+        " are dimmer than they are. frames.jsonl says in which frames; expose less."
     )
 
 
 def rotated(channel: str, rotation: int, n_raw: int) -> str:
     """Say that the raw order of a channel is rotated."""
     return (
-        f"Channel {channel!r}: the raw order is rotated by {rotation} of {n_raw}: raw frame 0 shows pattern {rotation}. The "
-        "reconstruction is wrong. Stop, set the pattern display to its first pattern (sim.pattern_property in rig.yaml does "
-        "it before each run) and start again."
+        f"Channel {channel!r}: the raw order is rotated by {rotation} of {n_raw}: raw frame 0 shows"
+        f" pattern {rotation}. The reconstruction is wrong. Stop, set the pattern display to its"
+        " first pattern (sim.pattern_property in rig.yaml does it before each run) and start"
+        " again."
     )
 
 
 class _Measured(NamedTuple):
-    """What a slot makes of a raw group: the image (y, x), on the host and, if the network is there, on the device too."""
+    """What a slot makes of a raw group.
+
+    The image (y, x), on the host and, if the network is there, on the device too.
+    """
 
     image: NDArray[np.float32]
     levels: Normalisation
@@ -993,7 +1177,10 @@ class _Measured(NamedTuple):
 
 
 class _Prediction(NamedTuple):
-    """What a slot makes of a window; `seen` is the window that the network saw, enlarged if the channel is."""
+    """What a slot makes of a window.
+
+    `seen` is the window that the network saw, enlarged if the channel is.
+    """
 
     window: Window
     seen: Window
@@ -1001,7 +1188,10 @@ class _Prediction(NamedTuple):
 
 
 def _seen(window: Window, path: ChannelPath) -> tuple[SRFrame, ...]:
-    """Return the frames that the network sees; the centre's normalisation is used for all, so that none stands out."""
+    """Return the frames that the network sees.
+
+    The centre's normalisation is used for all, so that none stands out.
+    """
     return (window.centre,) if path.window == 1 else (window.before, window.centre, window.after)
 
 

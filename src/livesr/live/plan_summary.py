@@ -1,7 +1,9 @@
-"""What a plan will deliver, found out before its first frame: streams, planes, and whether each frame has a place.
+"""What a plan will deliver, found out before its first frame.
 
-Owns the walk through a plan's events. Moves no stage and takes no frame; what the events cannot say before a run is checked
-again with every frame, in `pipeline.py`.
+Streams, planes, and whether each frame has a place.
+
+Owns the walk through a plan's events. Moves no stage and takes no frame; what the events cannot say
+before a run is checked again with every frame, in `pipeline.py`.
 """
 
 from __future__ import annotations
@@ -43,7 +45,8 @@ class PlanSummary:
     states : what the events of a channel set for the camera, beside its preset
     lone : channels that are never acquired at two time points in a row, although at several
     z_outside_t : whether a later plane of a stack comes after a later time point of an earlier one
-    channels_apart : whether a channel is acquired at a later time point before another is at an earlier one
+    channels_apart : whether a channel is acquired at a later time point before another is at an
+        earlier one
     notes : sentences to be said with the run
     """
 
@@ -64,12 +67,17 @@ class PlanSummary:
     def places(self) -> dict[str, Any]:
         """Return the fields of a `RunDescription` that say where frames lie.
 
-        An image grows along time, one whole stack after the other. Where time runs inside z, every plane of a position is
-        therefore an image of its own, as if it were a position.
+        An image grows along time, one whole stack after the other. Where time runs inside z, every
+        plane of a position is therefore an image of its own, as if it were a position.
         """
         about: dict[str, Any] = {"fields": self.fields, "z_step_um": self.z_step_um}
         if not self.z_outside_t:
-            return {**about, "positions": self.positions, "z_planes": self.z_planes, "stacks": self.stacks}
+            return {
+                **about,
+                "positions": self.positions,
+                "z_planes": self.z_planes,
+                "stacks": self.stacks,
+            }
         planes = tuple(f"{name}-z{z}" for name in self.positions for z in range(self.z_planes))
         apart = {
             (position * self.z_planes + z, channel): Stack(1, stack.z_step_um)
@@ -93,17 +101,22 @@ def survey(plan: Any, n_raw: Callable[[str], int], only_channel: str = "") -> Pl
     Raises
     ------
     ConfigError
-        If an exposure would have no place, two would have the same, no group of a channel would be complete, or the camera's
-        region changes within a channel.
+        If an exposure would have no place, two would have the same, no group of a channel would be
+        complete, or the camera's region changes within a channel.
     """
-    found = PlanSummary(raw_axis=RAW_AXIS in getattr(plan, "used_axes", ()), interval_s=_interval_s(plan))
+    found = PlanSummary(
+        raw_axis=RAW_AXIS in getattr(plan, "used_axes", ()), interval_s=_interval_s(plan)
+    )
     walk = _Walk(found, n_raw, only_channel)
     if isinstance(plan, Iterable) and not isinstance(plan, Iterator):
         events = _first_time_points(plan)
         for event in islice(events, _MAX_EVENTS * (10 if _has_places(plan) else 1)):
             walk.take(event)
         walk.finish(whole=next(events, None) is None)
-    names = [_name(position, str(p)) for p, position in enumerate(getattr(plan, "stage_positions", ()) or ())]
+    names = [
+        _name(position, str(p))
+        for p, position in enumerate(getattr(plan, "stage_positions", ()) or ())
+    ]
     found.positions = walk.names(names) or ("0",)
     return found
 
@@ -141,7 +154,9 @@ class _Walk:
         self.positions = max(self.positions, stream.position + 1)
         self._found.z_planes = max(self._found.z_planes, stream.z + 1)
         if event.z_pos is not None:
-            self._z_um.setdefault((stream.position, stream.channel), {}).setdefault(stream.z, event.z_pos)
+            self._z_um.setdefault((stream.position, stream.channel), {}).setdefault(
+                stream.z, event.z_pos
+            )
         n_raw = self._n_raw(stream.channel)
         grouping = self._groupings.setdefault(stream.channel, IndexGrouping(n_raw))
         for stack in grouping.push(CameraFrame(_NO_PIXELS, stream, t, raw, 0)):
@@ -152,7 +167,9 @@ class _Walk:
         max_raw = max((self._n_raw(stream.channel) for stream in self._streams), default=1)
         if not self._raw_axis and max_raw > 1 and len(self._streams) > 1:
             raise no_raw_axis(max_raw)
-        if whole and self._raw_axis:  # a plan that counts raw frames along time may end within a group
+        if (
+            whole and self._raw_axis
+        ):  # a plan that counts raw frames along time may end within a group
             for grouping in self._groupings.values():
                 for stack in grouping.flush():
                     self._check(stack)
@@ -160,8 +177,9 @@ class _Walk:
             stack = self._incomplete[channel]
             came = sum(f is not None for f in stack.frames)
             raise ConfigError(
-                f"The plan leaves time point {stack.t} of {stack.stream} with {came} of {len(stack.frames)} raw frames before "
-                f"it goes on: put axis {RAW_AXIS!r}, with all raw frames, inside time."
+                f"The plan leaves time point {stack.t} of {stack.stream} with {came} of"
+                f" {len(stack.frames)} raw frames before it goes on: put axis {RAW_AXIS!r}, with"
+                " all raw frames, inside time."
             )
         self._found.lone = self._gapped - self._in_a_row
         self._found.states = {name: states.state(name) for name, states in self._states.items()}
@@ -172,31 +190,54 @@ class _Walk:
         named = {p: name for p, name in enumerate(given)}
         if not self._found.fields:
             return tuple(named.get(p, str(p)) for p in range(max(len(named), self.positions)))
-        several = len({p for p, _ in self._found.fields}) > 1 or any(not name.isdigit() for name in given)
-        return tuple(f"{named.get(p, str(p))}-g{g}" if several else f"g{g}" for p, g in self._found.fields)
+        several = len({p for p, _ in self._found.fields}) > 1 or any(
+            not name.isdigit() for name in given
+        )
+        return tuple(
+            f"{named.get(p, str(p))}-g{g}" if several else f"g{g}" for p, g in self._found.fields
+        )
 
     def _number_field(self, event: MDAEvent) -> None:
-        """Give a field of a grid the next position; in a plan with grids, one for a position without as well."""
+        """Give a field of a grid the next position.
+
+        In a plan with grids, one for a position without as well.
+        """
         if "g" in event.index or self._found.fields:
             key = event.index.get("p", 0), event.index.get("g", 0)
             self._found.fields.setdefault(key, len(self._found.fields))
 
     def _look_at_stacks(self, *, whole: bool) -> None:
-        """Say how deep every stack is and how far its planes are apart; where they are not evenly, that."""
+        """Say how deep every stack is and how far its planes are apart.
+
+        Where they are not evenly, that.
+        """
         steps: dict[tuple[int, str], list[float]] = {
-            place: [abs(z[i + 1] - z[i]) for i in sorted(z) if i + 1 in z] for place, z in self._z_um.items()
+            place: [abs(z[i + 1] - z[i]) for i in sorted(z) if i + 1 in z]
+            for place, z in self._z_um.items()
         }
-        middle = {place: round(float(np.median(found)), 4) for place, found in steps.items() if found}
+        middle = {
+            place: round(float(np.median(found)), 4) for place, found in steps.items() if found
+        }
         self._found.z_step_um = next(iter(middle.values()), 1.0)
-        uneven = {round(step, 4) for found in steps.values() for step in found if len({round(s, 4) for s in found}) > 1}
+        uneven = {
+            round(step, 4)
+            for found in steps.values()
+            for step in found
+            if len({round(s, 4) for s in found}) > 1
+        }
         if uneven:
             self._found.notes += (
-                f"The planes of a stack are {' and '.join(f'{s:g}' for s in sorted(uneven))} um apart: an image has one "
-                "step, the median, and frames.jsonl says where every plane is (z_um).",
+                (
+                    f"The planes of a stack are {' and '.join(f'{s:g}' for s in sorted(uneven))} um"
+                    " apart: an image has one step, the median, and frames.jsonl says where every"
+                    " plane is (z_um)."
+                ),
             )
         if whole:
             depth: dict[int, int] = {}
-            for stream in self._streams:  # a channel that leaves planes out has the place of its position's stack
+            for stream in (
+                self._streams
+            ):  # a channel that leaves planes out has the place of its position's stack
                 depth[stream.position] = max(depth.get(stream.position, 0), stream.z + 1)
             self._found.stacks = {
                 (s.position, s.channel): Stack(
@@ -209,8 +250,9 @@ class _Walk:
         stream, t = stack.stream, stack.t
         if stack.unplaced:
             raise ConfigError(
-                f"The plan acquires time point {t} of {stream} more than once: a position's own sequence must not have a "
-                "time plan inside the plan's, and time must not run backwards."
+                f"The plan acquires time point {t} of {stream} more than once: a position's own"
+                " sequence must not have a time plan inside the plan's, and time must not run"
+                " backwards."
             )
         if not stack.complete:
             self._incomplete.setdefault(stream.channel, stack)
@@ -245,11 +287,15 @@ class _States:
     def state(self, channel: str) -> ChannelState:
         if len(self._rois) > 1:
             raise ConfigError(
-                f"The plan takes channel {channel or 'default'} with several regions of the camera: an image has one size. "
-                "Give every event of a channel the same region, or acquire them in runs of their own."
+                f"The plan takes channel {channel or 'default'} with several regions of the camera:"
+                " an image has one size. Give every event of a channel the same region, or acquire"
+                " them in runs of their own."
             )
-        # What changes from exposure to exposure, as a pattern, does not concern the size of pictures.
-        constant = tuple((*key, next(iter(values))) for key, values in self._values.items() if len(values) == 1)
+        # What changes from exposure to exposure, as a pattern, does not concern the size of
+        # pictures.
+        constant = tuple(
+            (*key, next(iter(values))) for key, values in self._values.items() if len(values) == 1
+        )
         return ChannelState(self._group, next(iter(self._rois), None), constant)
 
 
@@ -276,12 +322,19 @@ def _has_places(plan: Any) -> bool:
 def _shortened(time_plan: Any, most: int) -> Any:
     # Plans with phases, or that last for a duration, stay: the limit of events cuts them off.
     loops = getattr(time_plan, "loops", None)
-    return time_plan if loops is None or loops <= most else time_plan.model_copy(update={"loops": most})
+    return (
+        time_plan
+        if loops is None or loops <= most
+        else time_plan.model_copy(update={"loops": most})
+    )
 
 
 def _channels(plan: Any) -> list[Any]:
     """Return the channels of a plan and of its positions' own sequences."""
-    inner = [getattr(position, "sequence", None) for position in getattr(plan, "stage_positions", ()) or ()]
+    inner = [
+        getattr(position, "sequence", None)
+        for position in getattr(plan, "stage_positions", ()) or ()
+    ]
     own = list(getattr(plan, "channels", ()) or ())
     return own + [c for sequence in inner if sequence is not None for c in sequence.channels]
 

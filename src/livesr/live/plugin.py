@@ -1,7 +1,7 @@
 """`LiveSR`: livesr on a running Micro-Manager core.
 
-Owns the binding to pymmcore-plus events: what is opened when. What every run has is in `session.py`, the way of a frame in
-`pipeline.py`.
+Owns the binding to pymmcore-plus events: what is opened when. What every run has is in
+`session.py`, the way of a frame in `pipeline.py`.
 """
 
 from __future__ import annotations
@@ -39,35 +39,44 @@ from livesr.live.sources.triggered import trigger_unused
 log = logging.getLogger(__name__)
 _CORE_LOG = logging.getLogger("pymmcore-plus")
 
-_MISSING_SHARE = 0.01  # of the announced frames: more, and the camera failed; fewer, and it lost some
+_MISSING_SHARE = (
+    0.01  # of the announced frames: more, and the camera failed; fewer, and it lost some
+)
 
 
 class LiveSR(Session):
     """Separates what a core acquires, live.
 
-    A context manager: on entering, the engine is compiled and, if the plan is given, store and address are opened; every
-    multi-dimensional acquisition inside becomes one run with its own store, which ends when the acquisition does; on
-    leaving, everything received is processed and stored. A script that ends without leaving is left for it.
+    A context manager: on entering, the engine is compiled and, if the plan is given, store and
+    address are opened; every multi-dimensional acquisition inside becomes one run with its own
+    store, which ends when the acquisition does; on leaving, everything received is processed and
+    stored. A script that ends without leaving is left for it.
 
-    With `live` "own" or "peek" every sequence acquisition outside an MDA, as the live mode of a GUI, becomes a run as well;
-    leaving ends that run and lets the camera go on (Ctrl-C stops it). Each run is then opened when it starts.
+    With `live` "own" or "peek" every sequence acquisition outside an MDA, as the live mode of a
+    GUI, becomes a run as well; leaving ends that run and lets the camera go on (Ctrl-C stops it).
+    Each run is then opened when it starts.
 
     Parameters
     ----------
     core : the core that acquires
     rig : a rig.yaml, its folder, a name in hardware_configs, or a `RigConfig`
-    engine : separates the only channel that is separated, instead of rig.yaml's; "none" leaves the separation out
+    engine : separates the only channel that is separated, instead of rig.yaml's; "none" leaves the
+        separation out
     upscale : enlarges the only channel that is upscaled (or separated, or there is), likewise
     store : OME-Zarr to write; a path that exists gets the next number; None keeps nothing
     publish : ZeroMQ address to publish on, such as "tcp://127.0.0.1:5555"
     spare : folder on another disk, where the store goes on when its own disk is full or fails
-    plan : the useq sequence to come; needed when it has positions or z and is no plain `useq.MDASequence`
-    **settings : fields of `livesr.base.config.RunConfig` (policy, live, backend, precision, threads ...)
+    plan : the useq sequence to come; needed when it has positions or z and is no plain
+        `useq.MDASequence`
+    **settings : fields of `livesr.base.config.RunConfig` (policy, live, backend, precision, threads
+        ...)
 
     Attributes
     ----------
-    frame_ready : signal with every final `MulticolorFrame` (a prediction); emitted in a thread of its own
-    provisional_ready : signal with provisional ones, which the final frame of the same time point replaces; likewise
+    frame_ready : signal with every final `MulticolorFrame` (a prediction); emitted in a thread of
+        its own
+    provisional_ready : signal with provisional ones, which the final frame of the same time point
+        replaces; likewise
     input_ready : signal with every `SRFrame` (a measurement); likewise
     finished : signal with the report of every run
     report : report of the last run, {} before
@@ -77,7 +86,8 @@ class LiveSR(Session):
     Raises
     ------
     UsageError
-        On entering, if rig, engine or backend cannot work, or store or address when the plan is given; nothing is started.
+        On entering, if rig, engine or backend cannot work, or store or address when the plan is
+        given; nothing is started.
 
     Examples
     --------
@@ -104,12 +114,18 @@ class LiveSR(Session):
         rig = rig.with_engine(engine) if engine else rig
         super().__init__(
             rig.with_engine(upscale, "upscale") if upscale else rig,
-            parse(RunConfig, {**settings, "store": store, "publish": publish, "spare": spare}, "LiveSR"),
+            parse(
+                RunConfig,
+                {**settings, "store": store, "publish": publish, "spare": spare},
+                "LiveSR",
+            ),
         )
         self._core = core
         _detach_at_exit(core)
         self._plan = plan
-        self._live = LiveMode(core, self.rig, self.settings.live, self._open_live, self._release_pipeline, self.fail)
+        self._live = LiveMode(
+            core, self.rig, self.settings.live, self._open_live, self._release_pipeline, self.fail
+        )
         self._cameras = Cameras({})
         self._built: dict[str, Geometry] = {}
         self._delivery = Delivery(core)
@@ -117,18 +133,25 @@ class LiveSR(Session):
         self._entered = False
         self._summary: tuple[Any, PlanSummary] | None = None
 
-    # -- life --------------------------------------------------------------------------------------------------
+    # -- life --------------------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
         if self._entered:
-            raise ConfigError("This LiveSR is already in use: make another one for another 'with' block.")
+            raise ConfigError(
+                "This LiveSR is already in use: make another one for another 'with' block."
+            )
         # pymmcore-plus logs every event; at its default level that costs more than the hook itself.
         self._core_log_level = _CORE_LOG.level
         _CORE_LOG.setLevel(logging.WARNING)
         try:
             self._open_paths(self._cameras_of(self._plan, self._channel_names(self._plan)))
-            # What a plan sets before its first exposure may change what the camera delivers: wait for it.
-            if self._plan is not None and self.settings.live == "off" and getattr(self._plan, "setup", None) is None:
+            # What a plan sets before its first exposure may change what the camera delivers: wait
+            # for it.
+            if (
+                self._plan is not None
+                and self.settings.live == "off"
+                and getattr(self._plan, "setup", None) is None
+            ):
                 self._arm(self._plan)
             self._live.connect()
         except BaseException:
@@ -136,14 +159,18 @@ class LiveSR(Session):
             _CORE_LOG.setLevel(self._core_log_level)
             raise
         self._entered = True
-        # A script that never leaves the block, or is torn out of it, still gets a whole store and its report.
+        # A script that never leaves the block, or is torn out of it, still gets a whole store and
+        # its report.
         atexit.register(self.__exit__, SystemExit, None, None)
         for signal, listener in self._listeners():
             listen(signal, listener)
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         if self._forked:
             return
@@ -170,9 +197,13 @@ class LiveSR(Session):
         )
 
     def _end_acquisition(self, kind: type[BaseException] | None) -> None:
-        """See to it that no acquisition outlives the block: one in another thread is waited for, after an error stopped."""
+        """See to it that no acquisition outlives the block.
+
+        One in another thread is waited for, after an error stopped.
+        """
         if kind is KeyboardInterrupt and self._core.isSequenceRunning():
-            self._core.stopSequenceAcquisition()  # it was torn out of its loop and left the camera running
+            # it was torn out of its loop and left the camera running
+            self._core.stopSequenceAcquisition()
             if self._pipeline:
                 self._delivery.settle(self._pipeline.hook)
             return
@@ -184,12 +215,13 @@ class LiveSR(Session):
     def wait(self) -> dict[str, Any]:
         """Wait until the run that has ended is processed and stored; return its report.
 
-        Ctrl-C while waiting leaves out what is not computed yet, and still stores everything received.
+        Ctrl-C while waiting leaves out what is not computed yet, and still stores everything
+        received.
         """
         self._live.settle()
         return super().wait()
 
-    # -- events of the core ----------------------------------------------------------------------------------------
+    # -- events of the core ------------------------------------------------------------------------
 
     def _sequence_started(self, sequence: Any, metadata: Mapping[str, Any]) -> None:
         """Open what the run needs; in the acquisition thread, before its first frame."""
@@ -209,7 +241,9 @@ class LiveSR(Session):
                 self._core.setProperty(*self.rig.sim.pattern_property, 0)
         except Exception as e:
             self.error = (
-                e if isinstance(e, LiveSRError) else RunError(f"The run cannot start: {type(e).__name__}: {e}.")
+                e
+                if isinstance(e, LiveSRError)
+                else RunError(f"The run cannot start: {type(e).__name__}: {e}.")
             )
             log.exception("the run cannot start")
             self._core.mda.cancel()
@@ -220,12 +254,15 @@ class LiveSR(Session):
         for name, geometry in now.geometries.items():
             if geometry != (opened := self._cameras.geometries[name]):
                 raise ConfigError(
-                    f"The camera delivers {geometry.words()}, and the session was opened for {opened.words()}: "
-                    "open LiveSR after ROI, binning and pixel type are set."
+                    f"The camera delivers {geometry.words()}, and the session was opened for"
+                    f" {opened.words()}: open LiveSR after ROI, binning and pixel type are set."
                 )
 
     def _event_started(self, event: Any) -> None:
-        """Count what the acquisition announces: pymmcore-plus reports a camera that fails to deliver to the log alone."""
+        """Count what the acquisition announces.
+
+        Pymmcore-plus reports a camera that fails to deliver to the log alone.
+        """
         if (pipeline := self._pipeline) is not None:
             self._delivery.event_started(event, pipeline.hook)
 
@@ -243,7 +280,10 @@ class LiveSR(Session):
         self._release_pipeline()
 
     def _check_delivery(self, pipeline: Pipeline) -> None:
-        """Compare what the acquisition announced with what came; one frame in a hundred missing is a failure."""
+        """Compare what the acquisition announced with what came.
+
+        One frame in a hundred missing is a failure.
+        """
         announced, received = self._delivery.announced, pipeline.hook.received
         if received >= announced:
             return
@@ -251,8 +291,8 @@ class LiveSR(Session):
         if announced - received > _MISSING_SHARE * announced:
             pipeline.stop(
                 RunError(
-                    f"The camera delivered {received} of {announced} frames. What came is kept; the log of pymmcore-plus says "
-                    "what the camera or its driver reported."
+                    f"The camera delivered {received} of {announced} frames. What came is kept; the"
+                    " log of pymmcore-plus says what the camera or its driver reported."
                 )
             )
 
@@ -261,10 +301,13 @@ class LiveSR(Session):
         self.wait()
         return self._arm(plan, on_stop)
 
-    # -- runs ----------------------------------------------------------------------------------------------------------
+    # -- runs --------------------------------------------------------------------------------------
 
     def _arm(self, plan: Any, on_stop: Callable[[], None] | None = None) -> Pipeline:
-        """Build the run that comes next: description, sinks, threads; `on_stop` stops the camera, by default the MDA."""
+        """Build the run that comes next: description, sinks, threads.
+
+        `on_stop` stops the camera, by default the MDA.
+        """
         names = self._channel_names(plan)
         cameras = self._cameras_of(plan, names)
         if any(self._built.get(name) != geometry for name, geometry in cameras.geometries.items()):
@@ -280,7 +323,11 @@ class LiveSR(Session):
 
         pipeline = self._open_run(self._describe(plan, names), on_stop or cancel)
         armed.append(pipeline)
-        for sentence in (trigger_unused(self._core, self.rig), *cameras.notes, *self._summarised(plan).notes):
+        for sentence in (
+            trigger_unused(self._core, self.rig),
+            *cameras.notes,
+            *self._summarised(plan).notes,
+        ):
             if sentence:
                 pipeline.warn(sentence)
         return pipeline
@@ -290,17 +337,21 @@ class LiveSR(Session):
         for name in sorted(about.lone):
             if name in self._paths and self._paths[name].backend and self._paths[name].window > 1:
                 raise ConfigError(
-                    f"The plan never acquires channel {name!r} at two time points in a row, and its engine looks at three: "
-                    "acquire it at every time point, or leave out its engine (engine='none')."
+                    f"The plan never acquires channel {name!r} at two time points in a row, and its"
+                    " engine looks at three: acquire it at every time point, or leave out its"
+                    " engine (engine='none')."
                 )
         if self.rig.superpose and about.channels_apart:
             raise ConfigError(
-                f"The plan takes a channel of {self.rig.superpose.name} at later time points before another at this one, and "
-                "there is no sum until all are there: put channels inside time (axis order t, c)."
+                f"The plan takes a channel of {self.rig.superpose.name} at later time points before"
+                " another at this one, and there is no sum until all are there: put channels"
+                " inside time (axis order t, c)."
             )
         interval_s = about.interval_s
         if interval_s and not about.raw_axis:
-            interval_s *= max(self._paths[name].n_raw for name in names)  # raw frames are counted along time
+            interval_s *= max(
+                self._paths[name].n_raw for name in names
+            )  # raw frames are counted along time
         files = self.rig.files()
         for path in self._paths.values():
             for engine in path.engines:
@@ -336,18 +387,23 @@ class LiveSR(Session):
         # An iterable of events is announced as a plan without axes: it may well name channels.
         if not named and len(getattr(plan, "used_axes", "")) > 0 and len(self.rig.channels) > 1:
             raise ConfigError(
-                f"The plan names no channel, and rig {self.rig.name!r} describes {', '.join(self.rig.channels)}: "
-                "say in the plan which of them are acquired."
+                f"The plan names no channel, and rig {self.rig.name!r} describes"
+                f" {', '.join(self.rig.channels)}: say in the plan which of them are acquired."
             )
         return named or list(self.rig.channels) or [""]
 
     def _cameras_of(self, plan: Any, names: list[str]) -> Cameras:
-        """Return what the cameras will deliver for the channels of a plan; without one, for each channel by itself."""
+        """Return what the cameras will deliver for the channels of a plan.
+
+        Without one, for each channel by itself.
+        """
         states = self._summarised(plan).states
         asked = {name: states.get(name, ChannelState()) for name in names}
         if plan is not None:
             return channel_cameras(self._core, self.rig, asked)
-        apart = [channel_cameras(self._core, self.rig, {name: state}) for name, state in asked.items()]
+        apart = [
+            channel_cameras(self._core, self.rig, {name: state}) for name, state in asked.items()
+        ]
         return Cameras({name: g for each in apart for name, g in each.geometries.items()})
 
     def _open_paths(self, cameras: Cameras) -> None:
@@ -356,7 +412,9 @@ class LiveSR(Session):
         )
         self._built = dict(cameras.geometries)
         for name, geometry in cameras.geometries.items():
-            self._paths[name] = build_path(self.rig, name, geometry, device=self.settings.device, **settings)
+            self._paths[name] = build_path(
+                self.rig, name, geometry, device=self.settings.device, **settings
+            )
         for name in self._sums:
             self._paths[name] = build_superposition(self.rig, self._paths, **settings)
 
@@ -367,7 +425,10 @@ class LiveSR(Session):
 
 
 def _detach_at_exit(core: CMMCorePlus) -> None:
-    """Take the core's callback away before the interpreter goes: a callback that still arrives then aborts the process."""
+    """Take the core's callback away before the interpreter goes.
+
+    A callback that still arrives then aborts the process.
+    """
     reference, process = weakref.ref(core), os.getpid()
 
     def detach() -> None:

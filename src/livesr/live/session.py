@@ -1,7 +1,7 @@
 """What every run has, wherever its frames come from: sinks, pipeline, signals, report.
 
-Owns one run at a time and what a script gets back from it. Where frames come from is the matter of its kinds: `LiveSR`
-takes them from a core, `livesr.store.replay.Replay` from a recording.
+Owns one run at a time and what a script gets back from it. Where frames come from is the matter of
+its kinds: `LiveSR` takes them from a core, `livesr.store.replay.Replay` from a recording.
 """
 
 from __future__ import annotations
@@ -34,9 +34,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_LISTENER_PATIENCE_S = (
-    30.0  # a listener of `finished` may copy a store; one that hangs must not hold up what comes next
-)
+# a listener of `finished` may copy a store; one that hangs must not hold up what comes next
+_LISTENER_PATIENCE_S = 30.0
 
 _CTRL_C_WHILE_STORING = 3
 
@@ -46,8 +45,10 @@ class Session:
 
     Attributes
     ----------
-    frame_ready : signal with every final `MulticolorFrame` (a prediction); emitted in a thread of its own
-    provisional_ready : signal with provisional ones, which the final frame of the same time point replaces; likewise
+    frame_ready : signal with every final `MulticolorFrame` (a prediction); emitted in a thread of
+        its own
+    provisional_ready : signal with provisional ones, which the final frame of the same time point
+        replaces; likewise
     input_ready : signal with every `SRFrame` (a measurement); likewise
     finished : signal with the report of every run
     report : report of the last run, {} before
@@ -81,10 +82,12 @@ class Session:
     def wait(self) -> dict[str, Any]:
         """Wait until the run that has ended is processed and stored; return its report.
 
-        Ctrl-C while waiting leaves out what is not computed yet, and still stores everything received; who insists three times
-        more, because a disk hangs, leaves it at that.
+        Ctrl-C while waiting leaves out what is not computed yet, and still stores everything
+        received; who insists three times more, because a disk hangs, leaves it at that.
         """
-        if self._finishing and self._finishing[0] is not threading.current_thread():  # a listener of `finished` may ask
+        if (
+            self._finishing and self._finishing[0] is not threading.current_thread()
+        ):  # a listener of `finished` may ask
             thread, pipeline = self._finishing
             for insisted in range(_CTRL_C_WHILE_STORING + 1):
                 try:
@@ -104,14 +107,20 @@ class Session:
 
     def _leave_behind(self, thread: threading.Thread) -> None:
         """Say which listener of `finished` does not come back; the run is over and stored."""
-        sentence = f"A listener of finished does not come back: {called(thread)}. The run is complete without it."
+        sentence = (
+            f"A listener of finished does not come back: {called(thread)}. The run is complete"
+            " without it."
+        )
         if sentence not in self.report["warnings"]:
             log.warning(sentence)
             self.report["warnings"].append(sentence)
 
     @property
     def _forked(self) -> bool:
-        """Whether this is a copy in a child process: the run, its threads and its files are the parent's."""
+        """Whether this is a copy in a child process.
+
+        The run, its threads and its files are the parent's.
+        """
         return os.getpid() != self._process
 
     def status(self) -> dict[str, Any]:
@@ -119,14 +128,20 @@ class Session:
         return self._pipeline.status() if self._pipeline else {}
 
     def fail(self, error: LiveSRError) -> None:
-        """End the run because of `error`, which this object cannot see by itself; what was received is kept."""
+        """End the run because of `error`, which this object cannot see by itself.
+
+        What was received is kept.
+        """
         if self._pipeline:
             self._pipeline.stop(error)
         else:
             self.error = self.error or error
 
     def promises(self, frames_per_s: float | None = None) -> list[str]:
-        """Return what the armed run will take, in sentences: memory, and the disk when the rate is known."""
+        """Return what the armed run will take, in sentences.
+
+        Memory, and the disk when the rate is known.
+        """
         if self._pipeline is None or self._description is None:
             return []
         streams = len(self._description.positions) * self._description.z_planes
@@ -134,29 +149,42 @@ class Session:
         queue = self._pipeline.raw_queue_bytes
         store = memory_bytes(self._description) if self._writer else 0
         lines = [
-            f"Memory: at most {queue / 1e9:.1f} GB for waiting frames, {(buffers + store) / 1e6:.0f} MB for buffers."
+            f"Memory: at most {queue / 1e9:.1f} GB for waiting frames,"
+            f" {(buffers + store) / 1e6:.0f} MB for buffers."
         ]
         if self._writer and frames_per_s:
             hourly = bytes_per_hour(self._description, frames_per_s)
             hours = free_bytes(self._writer.path) / hourly
-            lines.append(f"Disk: up to {hourly / 1e9:.1f} GB/h before compression; {hours:.1f} h are free.")
+            lines.append(
+                f"Disk: up to {hourly / 1e9:.1f} GB/h before compression; {hours:.1f} h are free."
+            )
             if spare := self.settings.spare:
                 lines.append(f"Spare disk: {free_bytes(spare) / hourly:.1f} h more.")
         return lines
 
     def store_bytes(self, time_points: int) -> int | None:
-        """Return the most that the armed run writes in so many time points, uncompressed; None without a store."""
-        return store_bytes(self._description, time_points) if self._writer and self._description else None
+        """Return the most that the armed run writes in so many time points, uncompressed.
+
+        None without a store.
+        """
+        return (
+            store_bytes(self._description, time_points)
+            if self._writer and self._description
+            else None
+        )
 
     @property
     def endpoint(self) -> str | None:
         """The address that frames are published on, with its real port."""
         return self._publisher.endpoint if self._publisher else None
 
-    # -- a run -------------------------------------------------------------------------------------------------
+    # -- a run -------------------------------------------------------------------------------------
 
     def _open_run(self, run: RunDescription, on_stop: Callable[[], None]) -> Pipeline:
-        """Open sinks and threads of the run that comes next; `on_stop` stops where its frames come from."""
+        """Open sinks and threads of the run that comes next.
+
+        `on_stop` stops where its frames come from.
+        """
         sinks = self._sinks()
         writer = self._writer
         pipeline = Pipeline(
@@ -176,7 +204,9 @@ class Session:
 
     def _sinks(self) -> list[tuple[Sink, bool]]:
         if (self.settings.spare or self.settings.flush_s is not None) and not self.settings.store:
-            raise ConfigError("A spare disk and flushing are for a store, and this run has none: give one.")
+            raise ConfigError(
+                "A spare disk and flushing are for a store, and this run has none: give one."
+            )
         self._signals = SignalSink(self.frame_ready, self.input_ready, self.provisional_ready)
         sinks: list[tuple[Sink, bool]] = [(self._signals, False)]
         if self.settings.publish:
@@ -191,7 +221,9 @@ class Session:
 
             sinks.append((PairsSink(self.settings.pairs), True))
         if self.settings.store:  # last: an address that is taken must not leave an empty store
-            self._writer = OMEZarrSink(self.settings.store, spare=self.settings.spare, sync_s=self.settings.flush_s)
+            self._writer = OMEZarrSink(
+                self.settings.store, spare=self.settings.spare, sync_s=self.settings.flush_s
+            )
             sinks.append((self._writer, True))
         return sinks
 
@@ -210,19 +242,25 @@ class Session:
         except RuntimeError:  # the interpreter is about to end and starts no more threads
             self._finish(*work)
 
-    def _finish(self, pipeline: Pipeline, store: Path | None, endpoint: str | None, signals: SignalSink) -> None:
-        """Process and store what the run left; in a thread of its own, so that a run ends when its acquisition does."""
+    def _finish(
+        self, pipeline: Pipeline, store: Path | None, endpoint: str | None, signals: SignalSink
+    ) -> None:
+        """Process and store what the run left.
+
+        In a thread of its own, so that a run ends when its acquisition does.
+        """
         about = {"store": str(store) if store else None, "publish": endpoint, **self._about}
         try:
             self.report = {**pipeline.join(about), "listener_errors": signals.listener_errors}
         except Exception as e:  # nobody waits for this thread's errors
             log.exception("the run did not end as it should")
-            pipeline.error = pipeline.error or RunError(f"The run did not end as it should: {type(e).__name__}: {e}.")
+            pipeline.error = pipeline.error or RunError(
+                f"The run did not end as it should: {type(e).__name__}: {e}."
+            )
             self.report = {**pipeline.report(), **about, "listener_errors": signals.listener_errors}
         self.error = self.error or pipeline.error
-        if (
-            pipeline.network_left
-        ):  # it is still inside: to close it may crash the process, to use it again would wait for it
+        # it is still inside: to close it may crash the process, to use it again would wait for it
+        if pipeline.network_left:
             self._paths = {}
         self._told_s = time.monotonic()
         try:

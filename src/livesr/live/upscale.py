@@ -1,7 +1,9 @@
-"""Reconstructed frames enlarged by an engine, each once: what a separation behind an upscale step sees.
+"""Reconstructed frames enlarged by an engine, each once.
 
-Owns the last enlarged frames of a run. Knows no queue, sink or thread; what decides which windows are worth it is in
-`pipeline.py`.
+What a separation behind an upscale step sees.
+
+Owns the last enlarged frames of a run. Knows no queue, sink or thread; what decides which windows
+are worth it is in `pipeline.py`.
 """
 
 from __future__ import annotations
@@ -23,8 +25,9 @@ _MAX_BYTES = 1 << 30
 class Upscaler:
     """Enlarges the frames of a window, and remembers them for the windows that follow.
 
-    Consecutive windows share two of their three frames, so each is enlarged once as long as it is remembered: the last
-    three of every stream, or fewer where those of all streams would not fit into 1 GiB; then some are enlarged again.
+    Consecutive windows share two of their three frames, so each is enlarged once as long as it is
+    remembered: the last three of every stream, or fewer where those of all streams would not fit
+    into 1 GiB; then some are enlarged again.
 
     Parameters
     ----------
@@ -42,12 +45,20 @@ class Upscaler:
         self._known: OrderedDict[tuple[Stream, int], NDArray[np.float32]] = OrderedDict()
 
     def enlarge(self, window: Window) -> Window:
-        """Return the window with its frames enlarged, in ADU of the reconstruction; valid until the next call."""
-        before, centre, after = (self._enlarged(frame) for frame in (window.before, window.centre, window.after))
+        """Return the window with its frames enlarged, in ADU of the reconstruction.
+
+        Valid until the next call.
+        """
+        before, centre, after = (
+            self._enlarged(frame) for frame in (window.before, window.centre, window.after)
+        )
         return replace(window, before=before, centre=centre, after=after)
 
     def enlarge_centre(self, window: Window) -> Window:
-        """Return the window with its centre enlarged, thrice: for a separation that looks at single frames."""
+        """Return the window with its centre enlarged, thrice.
+
+        For a separation that looks at single frames.
+        """
         centre = self._enlarged(window.centre)
         return replace(window, before=centre, centre=centre, after=centre)
 
@@ -63,7 +74,10 @@ class Upscaler:
         return replace(frame, image=self._known[key], resident=None)
 
     def _infer(self, frame: SRFrame, out: NDArray[np.float32]) -> None:
-        """Write y^ s + b, ADU with the background: what a reconstruction of finer pixels would be."""
+        """Write y^ s + b, ADU with the background.
+
+        What a reconstruction of finer pixels would be.
+        """
         b, s = frame.normalisation
         normalise_into(self._backend.input[0], frame.image, b, s)
         np.multiply(self._backend.infer()[0], np.float32(s), out=out)
@@ -75,7 +89,9 @@ def memory_bytes(shape: tuple[int, int], streams: int) -> int:
     return _remembered(shape, streams) * shape[0] * shape[1] * 4
 
 
-def normalise_into(plane: Array, image: Array, background: float, headroom: float, arrays: Arrays = HOST) -> None:
+def normalise_into(
+    plane: Array, image: Array, background: float, headroom: float, arrays: Arrays = HOST
+) -> None:
     """Write x = (X - b) / s into one plane of a network's input."""
     arrays.subtract(image, background, out=plane)
     arrays.multiply(plane, 1 / headroom, out=plane)

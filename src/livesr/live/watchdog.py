@@ -1,7 +1,7 @@
 """Notices a network that does not answer, so that nothing that counts has to wait for it.
 
-Owns the times at which calls began. Ends no call: a runtime that hangs inside its driver cannot be stopped from outside, only
-left behind.
+Owns the times at which calls began. Ends no call: a runtime that hangs inside its driver cannot be
+stopped from outside, only left behind.
 """
 
 from __future__ import annotations
@@ -12,7 +12,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 PATIENCE_S = 60.0
-"""A network on a slow computer may take half a minute for a large frame; one that is silent for longer is not waited for."""
+"""A network on a slow computer may take half a minute for a large frame.
+
+One that is silent for longer is not waited for.
+"""
 
 _TIMES_SLOWEST = 5.0  # a call may take so many times the slowest one before it
 _AFTER_CTRL_C_S = 3.0
@@ -23,7 +26,8 @@ class Watchdog:
 
     Parameters
     ----------
-    patience_s : seconds after which a call is overdue, or five times the slowest call so far if that is longer
+    patience_s : seconds after which a call is overdue, or five times the slowest call so far if
+        that is longer
     """
 
     def __init__(self, patience_s: float = PATIENCE_S) -> None:
@@ -54,4 +58,7 @@ class Watchdog:
     @property
     def overdue(self) -> bool:
         """Whether a call has been under way for longer than that."""
-        return time.monotonic() - min(list(self._begun.values()), default=time.monotonic()) > self.patience_s
+        return (
+            time.monotonic() - min(list(self._begun.values()), default=time.monotonic())
+            > self.patience_s
+        )

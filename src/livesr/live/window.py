@@ -9,11 +9,13 @@ from livesr.base.frames import SRFrame, Window
 
 
 class FrameWindow:
-    """Consecutive frames as the network expects them (Wang et al. 2021, IMC-SR, temporal continuity).
+    """Consecutive frames as the network expects them (Wang et al. 2021, IMC-SR, temporal
+    continuity).
 
-    The network predicts the middle frame, so output trails input by one frame. The first and the last frame of a series
-    stand in for the neighbour that they lack. A missing time point, or another exposure, ends one stretch and begins the
-    next: no window ever spans a gap, nor frames that do not compare.
+    The network predicts the middle frame, so output trails input by one frame. The first and the
+    last frame of a series stand in for the neighbour that they lack. A missing time point, or
+    another exposure, ends one stretch and begins the next: no window ever spans a gap, nor frames
+    that do not compare.
 
     Parameters
     ----------
@@ -45,7 +47,9 @@ class FrameWindow:
             self._last = frame
             return []
         if frame.t <= last.t:
-            raise ValueError(f"time point {frame.t} came after {last.t}; the window needs them in order")
+            raise ValueError(
+                f"time point {frame.t} came after {last.t}; the window needs them in order"
+            )
         if frame.t > last.t + 1 or _exposed_differently(frame, last):
             done = self._end(at_gap=True)
             self._last, self._after_gap = frame, True
@@ -55,16 +59,24 @@ class FrameWindow:
         return [window]
 
     def provisional(self) -> Window | None:
-        """Return the newest frame with itself for a successor; None if there is no frame, or its window needs none."""
+        """Return the newest frame with itself for a successor.
+
+        None if there is no frame, or its window needs none.
+        """
         last, before = self._last, self._before
         if last is None:
             return None
         gap = before is None and self._after_gap
         edge = before is None and not gap
-        return Window(before or last, last, last, edge=edge, true_neighbours=not gap, provisional=True)
+        return Window(
+            before or last, last, last, edge=edge, true_neighbours=not gap, provisional=True
+        )
 
     def flush(self) -> list[Window]:
-        """End the series; return the window of its last frame. The next frame begins a new series."""
+        """End the series.
+
+        Return the window of its last frame. The next frame begins a new series.
+        """
         done = self._end(at_gap=False)
         self._after_gap = False
         return done
@@ -72,7 +84,9 @@ class FrameWindow:
     def _window(self, centre: SRFrame, after: SRFrame) -> Window:
         if self._before is not None:
             return Window(self._before, centre, after)
-        return Window(centre, centre, after, edge=not self._after_gap, true_neighbours=not self._after_gap)
+        return Window(
+            centre, centre, after, edge=not self._after_gap, true_neighbours=not self._after_gap
+        )
 
     def _end(self, *, at_gap: bool) -> list[Window]:
         last, before = self._last, self._before

@@ -1,1 +1,4 @@
-"""Optics shared by reconstruction and simulation: pure functions of numpy arrays, no state, no input or output."""
+"""Optics shared by reconstruction and simulation.
+
+Pure functions of numpy arrays, no state, no input or output.
+"""

@@ -1,11 +1,15 @@
-"""What raw frames say of their own exposure: whether each holds a picture, and whether it was clipped.
+"""What raw frames say of their own exposure.
 
-Owns the measurement of a group of raw frames and the verdict on it. Looks at frames as the camera gave them, before any
-correction: a correction hides that a pixel was 0, or at the ceiling. Knows no pattern, no channel and no run.
+Whether each holds a picture, and whether it was clipped.
 
-What is looked for is what noise cannot make: all pixels alike, the same picture twice, a part of a frame at the least value
-while the other frames have none there, or many pixels at one largest value. The ceiling is that of the camera where it is
-known; where it is not (12 bit in a file of 16), it is the largest value if pixels pile up there.
+Owns the measurement of a group of raw frames and the verdict on it. Looks at frames as the camera
+gave them, before any correction: a correction hides that a pixel was 0, or at the ceiling. Knows no
+pattern, no channel and no run.
+
+What is looked for is what noise cannot make: all pixels alike, the same picture twice, a part of a
+frame at the least value while the other frames have none there, or many pixels at one largest
+value. The ceiling is that of the camera where it is known; where it is not (12 bit in a file of
+16), it is the largest value if pixels pile up there.
 """
 
 from __future__ import annotations
@@ -17,7 +21,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-Kind = Literal["no number", "blank", "partly blank", "repeated", "dark", "another picture", "saturated"]
+Kind = Literal[
+    "no number", "blank", "partly blank", "repeated", "dark", "another picture", "saturated"
+]
 
 MAX_SATURATED = 0.01
 """Share of a raw frame's pixels at the ceiling from which on the frame is faulty."""
@@ -41,8 +47,9 @@ _ALIKE, _UNLIKE = (
 class Fault(NamedTuple):
     """What is wrong with one raw frame: its index, the kind, and a number that goes with it.
 
-    `number` is the value of all pixels (blank), the share of pixels (partly blank, saturated), the index of the frame that it
-    repeats, its light over the group's (dark), or its correlation with the others (another picture).
+    `number` is the value of all pixels (blank), the share of pixels (partly blank, saturated), the
+    index of the frame that it repeats, its light over the group's (dark), or its correlation with
+    the others (another picture).
     """
 
     raw: int
@@ -64,7 +71,8 @@ class Exposures:
     at_ceiling : (n,) pixels at the ceiling or above
     ceiling : the camera's, or where pixels pile up; None if there is no sign of one
     repeats : (n,) index of an earlier frame with the same pixels, -1 without
-    likeness : (n,) correlation of each frame's coarse picture with the mean of the others', 1 where there are few
+    likeness : (n,) correlation of each frame's coarse picture with the mean of the others', 1 where
+        there are few
     """
 
     pixels: int
@@ -89,7 +97,10 @@ class Exposures:
         return bool((self.at_ceiling > max(HOT * self.pixels, _MIN_PILE)).any())
 
     def faults(self, max_saturated: float = MAX_SATURATED) -> list[Fault]:
-        """Return what is wrong with single frames, those without a picture first; a frame has one fault."""
+        """Return what is wrong with single frames, those without a picture first.
+
+        A frame has one fault.
+        """
         light = self.levels - self.offset_adu
         usual, fewest = float(np.quantile(light, 0.75)), float(self.at_least.min())
         are_alike = float(np.median(self.likeness)) > _ALIKE
@@ -138,7 +149,9 @@ def examine(
     plain = [frames[i] for i in range(n)]
     some = [f[::_EVERY, :] for f in plain]
     ends = [end(f) for end in (xp.min, xp.max) for f in plain]
-    sums, least, most = np.asarray(numbers([*(_total(f, xp) for f in some), *ends]), np.float64).reshape(3, n)
+    sums, least, most = np.asarray(
+        numbers([*(_total(f, xp) for f in some), *ends]), np.float64
+    ).reshape(3, n)
     bottom, top = float(np.nanmin([*least, np.inf])), float(np.nanmax([*most, -np.inf]))
     known = ceiling is not None and top >= ceiling
     level = float(ceiling) if known and ceiling is not None else top
@@ -166,8 +179,12 @@ def examine(
     )
 
 
-def _likeness(frames: Sequence[Any], xp: Any, numbers: Callable[[Any], NDArray[np.float64]]) -> NDArray[np.float64]:
-    """Return how each frame correlates with the mean of the others (n,), in blocks in which a pattern averages out."""
+def _likeness(
+    frames: Sequence[Any], xp: Any, numbers: Callable[[Any], NDArray[np.float64]]
+) -> NDArray[np.float64]:
+    """Return how each frame correlates with the mean of the others (n,), in blocks in which a
+    pattern averages out.
+    """
     n, rows, columns = len(frames), *(side // _BLOCK for side in frames[0].shape)
     if n < 4 or min(rows, columns) < 4:
         return np.ones(n)
@@ -183,10 +200,16 @@ def _likeness(frames: Sequence[Any], xp: Any, numbers: Callable[[Any], NDArray[n
 
 
 def _total(frame: Any, xp: Any) -> Any:
-    """Return the sum of a frame, 0-d; whole numbers row by row in 32 bit, which is several times as fast."""
+    """Return the sum of a frame, 0-d.
+
+    Whole numbers row by row in 32 bit, which is several times as fast.
+    """
     if "float" in str(frame.dtype):
         return xp.sum(frame, dtype=xp.float64)
-    return xp.sum(xp.sum(frame, axis=1, dtype=xp.uint32 if "uint" in str(frame.dtype) else xp.int64), dtype=xp.float64)
+    return xp.sum(
+        xp.sum(frame, axis=1, dtype=xp.uint32 if "uint" in str(frame.dtype) else xp.int64),
+        dtype=xp.float64,
+    )
 
 
 def _as(frame: Any, value: float) -> Any:
@@ -204,16 +227,21 @@ def _piles_up(
     xp: Any,
     numbers: Callable[[Any], NDArray[np.float64]],
 ) -> bool:
-    """Whether far more pixels are at the largest value than at those just below: the tail of any light grows thinner.
+    """Whether far more pixels are at the largest value than at those just below.
 
-    The crest of a picture without noise, as a demo camera draws it, has ever more pixels up to its largest value: no ceiling.
+    The tail of any light grows thinner.
+
+    The crest of a picture without noise, as a demo camera draws it, has ever more pixels up to its
+    largest value: no ceiling.
     """
     worst = int(at_top.argmax())
     if at_top[worst] < _MIN_PILE or top <= bottom:
         return False
     frame = frames[worst]
     span = min(max(top // 32, 4.0), top - bottom)
-    from_there = numbers([xp.count_nonzero(frame >= _as(frame, top - part * span)) for part in (1.0, 0.5)])
+    from_there = numbers(
+        [xp.count_nonzero(frame >= _as(frame, top - part * span)) for part in (1.0, 0.5)]
+    )
     near, nearer = (float(count) - at_top[worst] for count in from_there)
     is_crest = nearer > _CREST * max(near - nearer, 1.0)
     return bool(at_top[worst] > _PILED_UP * max(near, 1.0) / span) and not is_crest
@@ -226,7 +254,10 @@ def _repeats(
     xp: Any,
     numbers: Callable[[Any], NDArray[np.float64]],
 ) -> int:
-    """Return the index of an earlier frame with the same pixels, -1 without one; only equal sums are looked at closely."""
+    """Return the index of an earlier frame with the same pixels, -1 without one.
+
+    Only equal sums are looked at closely.
+    """
     for j in np.flatnonzero(sums[:i] == sums[i]):
         if numbers([xp.count_nonzero(frames[i] != frames[int(j)])])[0] == 0:
             return int(j)
@@ -244,7 +275,10 @@ _WITHOUT_PICTURE = (
 
 
 def without_picture(faults: Sequence[Fault]) -> str:
-    """Say which raw frames hold no picture of their own, and how that shows; an empty string if none."""
+    """Say which raw frames hold no picture of their own, and how that shows.
+
+    An empty string if none.
+    """
     return "; ".join(_sentences([f for f in faults if f.kind != "saturated"]))
 
 
@@ -253,7 +287,11 @@ def _sentences(faults: Sequence[Fault]) -> Iterator[str]:
         mine = [f for f in faults if f.kind == kind]
         if mine:
             several = len(mine) > 1
-            words = said.format(s="" if several else "s", number=mine[0].number, **{"is": "are" if several else "is"})
+            words = said.format(
+                s="" if several else "s",
+                number=mine[0].number,
+                **{"is": "are" if several else "is"},
+            )
             yield f"{raw_frames(f.raw for f in mine)} {words}"
 
 
@@ -263,8 +301,13 @@ def saturation(faults: Sequence[Fault], ceiling: float | None) -> str:
     if not clipped:
         return ""
     worst, others = clipped[0], sorted(f.raw for f in clipped[1:])
-    said = f"raw frame {worst.raw} is saturated ({worst.number:.1%} of its pixels are at {ceiling or 0:g})"
-    return said + (f", {raw_frames(others)} too ({clipped[-1].number:.1%} or more)" if others else "")
+    said = (
+        f"raw frame {worst.raw} is saturated ({worst.number:.1%} of its pixels are at"
+        f" {ceiling or 0:g})"
+    )
+    return said + (
+        f", {raw_frames(others)} too ({clipped[-1].number:.1%} or more)" if others else ""
+    )
 
 
 def raw_frames(numbers: Any) -> str:
@@ -280,7 +323,7 @@ def raw_frames(numbers: Any) -> str:
     return f"raw frame{'s' if len(listed) > 1 else ''} {said}"
 
 
-# -- the other end of the scale --------------------------------------------------------------------------------------------
+# -- the other end of the scale --------------------------------------------------------------------
 
 MIN_CLIPPED = 0.1
 """Share of pixels at the least value from which on a background may be cut off there."""
@@ -289,12 +332,14 @@ _UNLIKE_POISSON = 4.0
 
 
 def floor_clipped(frames: Sequence[NDArray[Any]]) -> float:
-    """Return the share of pixels that a subtraction, or too low an offset, has cut off at the least value; 0 if none.
+    """Return the share of pixels that a subtraction, or too low an offset, has cut off at the least
+    value; 0 if none.
 
-    A camera's noise lies on both sides of the background. Where the background was subtracted and what fell below 0 cut off,
-    many pixels have the least value m and no other value is nearly as frequent. Light alone, counted without read noise and
-    without offset, may also leave many pixels at 0; then counts are of Poisson's distribution, p0 p2 / p1^2 = 1/2, while half a
-    Gaussian of standard deviation s has about 0.6 s there.
+    A camera's noise lies on both sides of the background. Where the background was subtracted and
+    what fell below 0 cut off, many pixels have the least value m and no other value is nearly as
+    frequent. Light alone, counted without read noise and without offset, may also leave many pixels
+    at 0; then counts are of Poisson's distribution, p0 p2 / p1^2 = 1/2, while half a Gaussian of
+    standard deviation s has about 0.6 s there.
     """
     values = np.stack([np.asarray(f) for f in frames])
     if not np.isfinite(values).all():
@@ -304,7 +349,9 @@ def floor_clipped(frames: Sequence[NDArray[Any]]) -> float:
     if at_least < MIN_CLIPPED or values.max() == least:
         return 0.0
     sums = values.sum(axis=0, dtype=np.float64)
-    values = values[:, sums <= np.median(sums)]  # away from what shines: its wings hold many small values
+    values = values[
+        :, sums <= np.median(sums)
+    ]  # away from what shines: its wings hold many small values
     steps = _smallest_step(values, least)
     counts = [float(np.mean(np.abs(values - (least + k * steps)) < 0.5 * steps)) for k in (1, 2)]
     unlike = float(np.mean(values == least)) * counts[1] / max(counts[0], 1.0 / values.size) ** 2

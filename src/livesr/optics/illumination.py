@@ -1,7 +1,8 @@
 """Sinusoidal illumination of linear SIM.
 
-Owns the geometry of a pattern: its vector in cycles/um and its phase at the camera chip's origin, so that one
-calibration holds for every region of interest. Axes (y, x). Knows nothing about OTFs, cameras or reconstruction.
+Owns the geometry of a pattern: its vector in cycles/um and its phase at the camera chip's origin,
+so that one calibration holds for every region of interest. Axes (y, x). Knows nothing about OTFs,
+cameras or reconstruction.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """One direction of structured illumination, 1 + m cos(2 pi k.r + phase + step), and its overtones if it has any.
+    """One direction of structured illumination, 1 + m cos(2 pi k.r + phase + step), and its
+    overtones if it has any.
 
     Attributes
     ----------
@@ -26,8 +28,8 @@ class Pattern:
     modulation
         Contrast m of the fundamental in the object, 0 to 1.
     overtones
-        (phase, modulation) of the waves with 2 k, 3 k ...: three interfering beams, as in 3D-SIM, give one. A phase step
-        turns the wave with h k by h steps.
+        (phase, modulation) of the waves with 2 k, 3 k ...: three interfering beams, as in 3D-SIM,
+        give one. A phase step turns the wave with h k by h steps.
     """
 
     k_um: tuple[float, float]
@@ -40,7 +42,9 @@ class Pattern:
         """The single waves that it consists of: fundamental, then overtones."""
         parts = ((self.phase_rad, self.modulation), *self.overtones)
         ky, kx = self.k_um
-        return tuple(Pattern((h * ky, h * kx), phase, m) for h, (phase, m) in enumerate(parts, start=1))
+        return tuple(
+            Pattern((h * ky, h * kx), phase, m) for h, (phase, m) in enumerate(parts, start=1)
+        )
 
     def seen_from(self, origin_px: tuple[float, float], pixel_size_um: float) -> Pattern:
         """Return the pattern with its phase referred to pixel (0, 0) of a region of interest.
@@ -48,28 +52,43 @@ class Pattern:
         Parameters
         ----------
         origin_px
-            The region's first pixel (y, x) on the chip, in pixels of `pixel_size_um`. With n x n binning the
-            centre of a binned pixel lies (n - 1) / 2 chip pixels further: give ((y0 + (n - 1) / 2) / n, ...).
+            The region's first pixel (y, x) on the chip, in pixels of `pixel_size_um`. With n x n
+            binning the centre of a binned pixel lies (n - 1) / 2 chip pixels further: give ((y0 +
+            (n - 1) / 2) / n, ...).
         pixel_size_um
             Size of the pixels in which `origin_px` counts.
         """
-        turn = 2.0 * np.pi * pixel_size_um * (self.k_um[0] * origin_px[0] + self.k_um[1] * origin_px[1])
+        turn = (
+            2.0
+            * np.pi
+            * pixel_size_um
+            * (self.k_um[0] * origin_px[0] + self.k_um[1] * origin_px[1])
+        )
         return self.stepped(turn)
 
     def stepped(self, step_rad: float) -> Pattern:
         """Return the pattern after a phase step; the wave with h k turns by h steps."""
-        overtones = ((float(phase + h * step_rad), m) for h, (phase, m) in enumerate(self.overtones, start=2))
+        overtones = (
+            (float(phase + h * step_rad), m) for h, (phase, m) in enumerate(self.overtones, start=2)
+        )
         return replace(self, phase_rad=float(self.phase_rad + step_rad), overtones=tuple(overtones))
 
     def mirrored(self, axes: tuple[bool, bool]) -> Pattern:
-        """Return the pattern in coordinates of which those of `axes` (y, x) run the other way, from the same origin."""
+        """Return the pattern in coordinates of which those of `axes` (y, x) run the other way, from
+        the same origin.
+        """
         ky, kx = (-k if mirrored else k for k, mirrored in zip(self.k_um, axes, strict=True))
         return replace(self, k_um=(ky, kx))
 
     def reversed(self) -> Pattern:
         """Return the same light described by -k: a phase step then has the opposite sign."""
         overtones = tuple((-phase, m) for phase, m in self.overtones)
-        return replace(self, k_um=(-self.k_um[0], -self.k_um[1]), phase_rad=-self.phase_rad, overtones=overtones)
+        return replace(
+            self,
+            k_um=(-self.k_um[0], -self.k_um[1]),
+            phase_rad=-self.phase_rad,
+            overtones=overtones,
+        )
 
 
 def illumination(
@@ -84,7 +103,8 @@ def illumination(
     Parameters
     ----------
     shape, pixel_size_um
-        Grid (y, x) and its sample distance; pixel (0, 0) of the grid lies on the centre of the camera pixel there.
+        Grid (y, x) and its sample distance; pixel (0, 0) of the grid lies on the centre of the
+        camera pixel there.
     pattern
         Direction, phase at the chip's origin and modulation.
     phase_step_rad
@@ -100,9 +120,13 @@ def illumination(
     light = np.ones(shape)
     for wave in pattern.seen_from(origin_px, pixel_size_um).stepped(phase_step_rad).waves:
         # A plane wave is an outer product: two short exponentials instead of a cosine per pixel.
-        along_y = np.exp(2j * np.pi * wave.k_um[0] * pixel_size_um * np.arange(shape[0]) + 1j * wave.phase_rad)
+        along_y = np.exp(
+            2j * np.pi * wave.k_um[0] * pixel_size_um * np.arange(shape[0]) + 1j * wave.phase_rad
+        )
         along_x = np.exp(2j * np.pi * wave.k_um[1] * pixel_size_um * np.arange(shape[1]))
-        light += wave.modulation * (along_y.real[:, None] * along_x.real - along_y.imag[:, None] * along_x.imag)
+        light += wave.modulation * (
+            along_y.real[:, None] * along_x.real - along_y.imag[:, None] * along_x.imag
+        )
     return np.asarray(light, np.float32)
 
 
@@ -117,10 +141,12 @@ def equal_steps(phases: int) -> NDArray[np.float64]:
 
 
 def unmixing(steps_rad: NDArray[np.float64], harmonics: int = 1) -> NDArray[np.complex128]:
-    """Least-squares weights (1 + harmonics, phases) that give band 0 and bands +1, +2 ... of one angle from its frames.
+    """Least-squares weights (1 + harmonics, phases) that give band 0 and bands +1, +2 .
 
-    A frame is B0 + the sum over h of e^(i h step) B+h + e^(-i h step) B-h. More phases than bands average noise, and
-    equally spaced ones also reject the next harmonic.
+    Of one angle from its frames.
+
+    A frame is B0 + the sum over h of e^(i h step) B+h + e^(-i h step) B-h. More phases than bands
+    average noise, and equally spaced ones also reject the next harmonic.
 
     Raises
     ------
@@ -132,6 +158,7 @@ def unmixing(steps_rad: NDArray[np.float64], harmonics: int = 1) -> NDArray[np.c
     bands = mixing.shape[1]
     if len(steps_rad) < bands or np.linalg.cond(mixing) > 1e3:
         raise ValueError(
-            f"phase steps {np.round(steps_rad, 3).tolist()} rad do not separate {bands} bands; give >= {bands} distinct phases"
+            f"phase steps {np.round(steps_rad, 3).tolist()} rad do not separate {bands} bands; give"
+            f" >= {bands} distinct phases"
         )
     return np.asarray(np.linalg.pinv(mixing)[[0, *range(1, bands, 2)]], np.complex128)

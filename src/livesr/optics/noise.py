@@ -1,6 +1,9 @@
-"""What an sCMOS or an EMCCD camera makes of light: shot noise, gain, read noise, offset, quantisation, saturation.
+"""What an sCMOS or an EMCCD camera makes of light.
 
-Owns the statistics of one exposure. Randomness comes in as a numpy Generator. Knows nothing about optics or time.
+Shot noise, gain, read noise, offset, quantisation, saturation.
+
+Owns the statistics of one exposure. Randomness comes in as a numpy Generator. Knows nothing about
+optics or time.
 """
 
 from __future__ import annotations
@@ -26,11 +29,11 @@ class SCMOSNoise:
     bit_depth
         The converter's depth: values saturate at 2**bit_depth - 1; at most 16.
     gaussian_above_e
-        Pixels with more expected electrons get normal instead of Poisson shot noise, which is far faster. At 50 e the
-        skewness thus lost is 0.14; mean and variance are exact.
+        Pixels with more expected electrons get normal instead of Poisson shot noise, which is far
+        faster. At 50 e the skewness thus lost is 0.14; mean and variance are exact.
     read_variance_e2
-        Optional variance of the read noise per pixel, float32 (y, x), in electrons squared. sCMOS pixels differ;
-        see `read_variance_map`.
+        Optional variance of the read noise per pixel, float32 (y, x), in electrons squared. sCMOS
+        pixels differ; see `read_variance_map`.
 
     Notes
     -----
@@ -46,7 +49,9 @@ class SCMOSNoise:
 
     def __post_init__(self) -> None:
         if not 1 <= self.bit_depth <= 16:
-            raise ValueError(f"bit_depth is {self.bit_depth}; frames are uint16, so it must be 1 to 16")
+            raise ValueError(
+                f"bit_depth is {self.bit_depth}; frames are uint16, so it must be 1 to 16"
+            )
 
     @property
     def saturation_adu(self) -> int:
@@ -64,7 +69,8 @@ class SCMOSNoise:
         Parameters
         ----------
         electrons
-            Expected photo-electrons per pixel, float32 (y, x), not negative (negative values count as 0). Not changed.
+            Expected photo-electrons per pixel, float32 (y, x), not negative (negative values count
+            as 0). Not changed.
         rng
             Source of randomness; the same state gives the same frame.
         out
@@ -77,8 +83,11 @@ class SCMOSNoise:
         """
         signal = np.maximum(electrons, np.float32(0), dtype=np.float32)
         dim = signal <= self.gaussian_above_e
-        read_variance = self.read_noise_e**2 if self.read_variance_e2 is None else self.read_variance_e2
-        # Shot noise of bright pixels and read noise are both normal here: one draw with the summed variance serves.
+        read_variance = (
+            self.read_noise_e**2 if self.read_variance_e2 is None else self.read_variance_e2
+        )
+        # Shot noise of bright pixels and read noise are both normal here: one draw with the summed
+        # variance serves.
         spread = np.where(dim, np.float32(0), signal)
         spread += read_variance
         np.sqrt(spread, out=spread)
@@ -97,7 +106,8 @@ class SCMOSNoise:
 
 @dataclass(frozen=True, slots=True)
 class EMCCDNoise:
-    """EMCCD noise model: ADU = offset + (Gamma(Poisson(e + CIC), EM gain) + Normal(0, read noise)) / (electrons per ADU).
+    """EMCCD noise model: ADU = offset + (Gamma(Poisson(e + CIC), EM gain) + Normal(0, read noise))
+    / (electrons per ADU).
 
     Attributes
     ----------
@@ -108,20 +118,21 @@ class EMCCDNoise:
     gain_e_per_adu
         Electrons behind the register per ADU.
     read_noise_e
-        Standard deviation of the read noise in electrons, behind the register: divided by the gain, it is what a
-        photo-electron competes with.
+        Standard deviation of the read noise in electrons, behind the register: divided by the gain,
+        it is what a photo-electron competes with.
     cic_e
         Clock-induced charge: electrons per pixel and frame that no photon made.
     bit_depth
         The converter's depth: values saturate at 2**bit_depth - 1; at most 16.
     gaussian_above_e
-        Pixels with more expected electrons get normal noise of the same variance, which is far faster.
+        Pixels with more expected electrons get normal noise of the same variance, which is far
+        faster.
 
     Notes
     -----
-    A register of many stages makes exponentially distributed output of one electron, and the sum of n of them is
-    Gamma(n): variance 2 n gain^2 for Poisson n, the excess noise factor sqrt(2). Basden et al. 2003, MNRAS 345, 985;
-    Hirsch et al. 2013, PLoS ONE 8, e53671.
+    A register of many stages makes exponentially distributed output of one electron, and the sum of
+    n of them is Gamma(n): variance 2 n gain^2 for Poisson n, the excess noise factor sqrt(2).
+    Basden et al. 2003, MNRAS 345, 985; Hirsch et al. 2013, PLoS ONE 8, e53671.
     """
 
     offset_adu: float = 100.0
@@ -134,10 +145,13 @@ class EMCCDNoise:
 
     def __post_init__(self) -> None:
         if not 1 <= self.bit_depth <= 16:
-            raise ValueError(f"bit_depth is {self.bit_depth}; frames are uint16, so it must be 1 to 16")
+            raise ValueError(
+                f"bit_depth is {self.bit_depth}; frames are uint16, so it must be 1 to 16"
+            )
         if not (self.em_gain >= 1 and self.gain_e_per_adu > 0):
             raise ValueError(
-                f"em_gain is {self.em_gain} and gain_e_per_adu {self.gain_e_per_adu}; expected at least 1 and above 0"
+                f"em_gain is {self.em_gain} and gain_e_per_adu {self.gain_e_per_adu}; expected at"
+                " least 1 and above 0"
             )
 
     @property
@@ -160,7 +174,9 @@ class EMCCDNoise:
         spread = rng.standard_normal(signal.shape, dtype=np.float32)
         signal[bright] = expected[bright] + np.sqrt(2 * expected[bright]) * spread[bright]
         signal *= np.float32(self.em_gain / self.gain_e_per_adu)
-        signal += np.float32(self.read_noise_e / self.gain_e_per_adu) * rng.standard_normal(signal.shape, np.float32)
+        signal += np.float32(self.read_noise_e / self.gain_e_per_adu) * rng.standard_normal(
+            signal.shape, np.float32
+        )
         signal += np.float32(self.offset_adu)
         np.rint(signal, out=signal)
         np.clip(signal, 0, self.saturation_adu, out=signal)
@@ -184,7 +200,8 @@ def read_variance_map(
     rng
         Source of randomness.
     spread
-        Standard deviation of the logarithm of the read noise; 0.25 puts 1 pixel in 400 above twice the median.
+        Standard deviation of the logarithm of the read noise; 0.25 puts 1 pixel in 400 above twice
+        the median.
 
     Returns
     -------

@@ -1,8 +1,8 @@
 """Optical transfer functions on a discrete Fourier grid.
 
 Owns the model of detection (circular aperture, incoherent light) and the apodisation that closes a
-reconstruction. Frequencies are in cycles/um, lengths in um, axes (y, x), arrays in FFT order (zero frequency
-first). Knows nothing about illumination, noise or cameras.
+reconstruction. Frequencies are in cycles/um, lengths in um, axes (y, x), arrays in FFT order (zero
+frequency first). Knows nothing about illumination, noise or cameras.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ def cutoff_um(na: float, wavelength_um: float) -> float:
 def radial_frequency(
     shape: tuple[int, int], pixel_size_um: float, offset_um: tuple[float, float] = (0.0, 0.0)
 ) -> NDArray[np.float64]:
-    """Return the length of k + offset in cycles/um at every point of the Fourier grid, float64 (y, x) in FFT order."""
+    """Return the length of k + offset in cycles/um at every point of the Fourier grid, float64 (y,
+    x) in FFT order.
+    """
     ky = np.fft.fftfreq(shape[0], pixel_size_um) + offset_um[0]
     kx = np.fft.fftfreq(shape[1], pixel_size_um) + offset_um[1]
     return np.asarray(np.hypot(ky[:, None], kx[None, :]), np.float64)
@@ -53,11 +55,11 @@ def otf(
     na, wavelength_um
         Numerical aperture and emission wavelength; they set the cutoff.
     offset_um
-        Frequency (ky, kx) in cycles/um added to every grid frequency: the OTF as a SIM band sees it after it was
-        moved by minus this vector.
+        Frequency (ky, kx) in cycles/um added to every grid frequency: the OTF as a SIM band sees it
+        after it was moved by minus this vector.
     damping
-        Factor reached at the cutoff, in (0, 1]: real OTFs fall faster than the ideal one (aberrations, refractive
-        index mismatch, the camera pixel's own sinc). 1 is the ideal OTF.
+        Factor reached at the cutoff, in (0, 1]: real OTFs fall faster than the ideal one
+        (aberrations, refractive index mismatch, the camera pixel's own sinc). 1 is the ideal OTF.
 
     Returns
     -------
@@ -66,12 +68,17 @@ def otf(
 
     Notes
     -----
-    With v = k / cutoff: 2/pi (acos v - v sqrt(1 - v^2)) damping^v. Ideal part: Goodman, Introduction to Fourier
-    Optics, eq. 6-32; damping as in fairSIM (Mueller et al. 2016, Nature Communications 7, 10980).
+    With v = k / cutoff: 2/pi (acos v - v sqrt(1 - v^2)) damping^v. Ideal part: Goodman,
+    Introduction to Fourier Optics, eq. 6-32; damping as in fairSIM (Mueller et al. 2016, Nature
+    Communications 7, 10980).
     """
     if not 0.0 < damping <= 1.0:
-        raise ValueError(f"OTF damping is {damping}; it must lie in (0, 1], where 1 is the ideal OTF")
-    v = np.minimum(radial_frequency(shape, pixel_size_um, offset_um) / cutoff_um(na, wavelength_um), 1.0)
+        raise ValueError(
+            f"OTF damping is {damping}; it must lie in (0, 1], where 1 is the ideal OTF"
+        )
+    v = np.minimum(
+        radial_frequency(shape, pixel_size_um, offset_um) / cutoff_um(na, wavelength_um), 1.0
+    )
     return np.asarray(otf_profile(v) * damping**v, np.float32)
 
 
@@ -90,7 +97,8 @@ def apodisation(
     shape, pixel_size_um
         Grid (y, x) and its sample distance.
     cutoff_um
-        Frequency in cycles/um at and beyond which the window is 0; for SIM the detection cutoff plus the length of k.
+        Frequency in cycles/um at and beyond which the window is 0; for SIM the detection cutoff
+        plus the length of k.
     exponent
         Power of the cosine: 0 is a hard edge, 1 the usual choice, more is smoother and less sharp.
 

@@ -1,7 +1,9 @@
-"""The image of a point on the camera: the objective's point spread function, integrated over pixels.
+"""The image of a point on the camera.
 
-Owns the shape. Lengths in um unless a name says otherwise, positions (y, x) in pixels with pixel centres at whole
-numbers. Knows nothing about noise or fluorophores.
+The objective's point spread function, integrated over pixels.
+
+Owns the shape. Lengths in um unless a name says otherwise, positions (y, x) in pixels with pixel
+centres at whole numbers. Knows nothing about noise or fluorophores.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ _OVERSAMPLING = 8
 
 
 def gaussian_sigma(na: float, wavelength: float) -> float:
-    """Return the standard deviation of the Gaussian nearest to the Airy pattern, in the unit of the wavelength.
+    """Return the standard deviation of the Gaussian nearest to the Airy pattern, in the unit of the
+    wavelength.
 
     Notes
     -----
@@ -32,8 +35,8 @@ def gaussian_sigma(na: float, wavelength: float) -> float:
 class PointSpread:
     """Light of in-focus points on a grid of camera pixels.
 
-    The Airy pattern of `livesr.optics.otf.otf`, integrated over the pixel, tabulated once and interpolated with cubic
-    splines: within 0.1 % of its peak.
+    The Airy pattern of `livesr.optics.otf.otf`, integrated over the pixel, tabulated once and
+    interpolated with cubic splines: within 0.1 % of its peak.
 
     Parameters
     ----------
@@ -44,11 +47,18 @@ class PointSpread:
     damping
         As in `otf`: below 1 the spot is wider than the ideal one.
     radius_px
-        Half of the side of the square that a point lights up; 5 pixels of 0.1 um hold 96 % of an ideal Airy pattern.
+        Half of the side of the square that a point lights up; 5 pixels of 0.1 um hold 96 % of an
+        ideal Airy pattern.
     """
 
     def __init__(
-        self, pixel_size_um: float, na: float, wavelength_um: float, *, damping: float = 1.0, radius_px: int = 6
+        self,
+        pixel_size_um: float,
+        na: float,
+        wavelength_um: float,
+        *,
+        damping: float = 1.0,
+        radius_px: int = 6,
     ) -> None:
         self.radius_px = radius_px
         fine, side = pixel_size_um / _OVERSAMPLING, 4 * (radius_px + 2) * _OVERSAMPLING
@@ -59,7 +69,10 @@ class PointSpread:
         self._table, self._centre = np.asarray(spline_filter(table, order=3), np.float32), side // 2
 
     def add(self, image: NDArray[np.float32], y: Floats, x: Floats, light: Floats) -> None:
-        """Add points to `image`, float32 (y, x); `light` is what each would give to an endless camera."""
+        """Add points to `image`, float32 (y, x).
+
+        `light` is what each would give to an endless camera.
+        """
         offsets = np.arange(-self.radius_px, self.radius_px + 1)
         row, column = np.rint(y).astype(np.intp), np.rint(x).astype(np.intp)
         rows, columns = row[:, None] + offsets, column[:, None] + offsets
@@ -67,10 +80,13 @@ class PointSpread:
         along_x = (columns - x[:, None]) * _OVERSAMPLING + self._centre
         at = np.broadcast_arrays(along_y[:, :, None], along_x[:, None, :])
         spots = (
-            map_coordinates(self._table, np.stack(at), order=3, mode="nearest", prefilter=False) * light[:, None, None]
+            map_coordinates(self._table, np.stack(at), order=3, mode="nearest", prefilter=False)
+            * light[:, None, None]
         )
-        inside = ((rows >= 0) & (rows < image.shape[0]))[:, :, None] & ((columns >= 0) & (columns < image.shape[1]))[
-            :, None
-        ]
+        inside = ((rows >= 0) & (rows < image.shape[0]))[:, :, None] & (
+            (columns >= 0) & (columns < image.shape[1])
+        )[:, None]
         flat = (rows[:, :, None] * image.shape[1] + columns[:, None, :])[inside]
-        image += np.bincount(flat, spots[inside], image.size).reshape(image.shape).astype(np.float32)
+        image += (
+            np.bincount(flat, spots[inside], image.size).reshape(image.shape).astype(np.float32)
+        )

@@ -1,6 +1,9 @@
-"""How alike two pictures are, after the papers' preparation: PCC, SSIM and NRMSE, for a running run and for an evaluation.
+"""How alike two pictures are, after the papers' preparation.
 
-Owns the formulas; what is made of them is said in `livesr.evaluation.metrics`. Knows no engine and no frame.
+PCC, SSIM and NRMSE, for a running run and for an evaluation.
+
+Owns the formulas; what is made of them is said in `livesr.evaluation.metrics`. Knows no engine and
+no frame.
 """
 
 from __future__ import annotations
@@ -16,16 +19,24 @@ Image = NDArray[np.floating[Any]]
 Doubles = NDArray[np.float64]
 
 PERCENTILES = (0.1, 99.9)
-"""The IMC-SR paper prints 0.1 and 0.99; a percentile of 0.99 would be background, so it is read as 99.9."""
+"""The IMC-SR paper prints 0.1 and 0.99.
+
+A percentile of 0.99 would be background, so it is read as 99.9.
+"""
 
 _SSIM_SIGMA_PX = 1.5
 _SSIM_RADIUS_PX = 5  # 11 x 11 pixels
 
 
-def percentile_normalised(image: Image, percentiles: tuple[float, float] = PERCENTILES) -> Doubles | None:
-    """Return `image` with its `percentiles` at 0 and 1, float64 and not clipped; None for an image without contrast.
+def percentile_normalised(
+    image: Image, percentiles: tuple[float, float] = PERCENTILES
+) -> Doubles | None:
+    """Return `image` with its `percentiles` at 0 and 1, float64 and not clipped.
 
-    Where fewer pixels than the percentiles leave out carry all the contrast, its extremes take their place.
+    None for an image without contrast.
+
+    Where fewer pixels than the percentiles leave out carry all the contrast, its extremes take
+    their place.
     """
     low, high = np.percentile(image, percentiles)
     if not high > low:
@@ -37,7 +48,9 @@ def percentile_normalised(image: Image, percentiles: tuple[float, float] = PERCE
 
 
 def linear_fit(prediction: Image, truth: Image) -> Doubles:
-    """Return a * prediction + b, float64, with a and b such that the squared error to `truth` is least."""
+    """Return a * prediction + b, float64, with a and b such that the squared error to `truth` is
+    least.
+    """
     p, t = np.asarray(prediction, np.float64), np.asarray(truth, np.float64)
     centred = p - p.mean()
     power = float(np.vdot(centred, centred))
@@ -54,13 +67,17 @@ def pcc(a: Image, b: Image) -> float:
     return float(np.clip(np.vdot(x, y) / power, -1, 1)) if power > 0 else 0.0
 
 
-def ssim(a: Image, b: Image, data_range: float = 1.0, constants: tuple[float, float] | None = None) -> float:
-    """Mean structural similarity (Wang et al. 2004, IEEE Transactions on Image Processing 13, 600, equation 13).
+def ssim(
+    a: Image, b: Image, data_range: float = 1.0, constants: tuple[float, float] | None = None
+) -> float:
+    """Mean structural similarity (Wang et al. 2004, IEEE Transactions on Image Processing 13, 600,
+    equation 13).
 
-    Gaussian window of 11 x 11 pixels with sigma 1.5, C1 = (0.01 L)^2, C2 = (0.03 L)^2 with L = `data_range`; the
-    mean leaves out the outer 5 pixels, whose windows reach beyond the image. Equals scikit-image's
-    ``structural_similarity(gaussian_weights=True, sigma=1.5, use_sample_covariance=False)``. `constants` are C1 and C2
-    themselves, instead.
+    Gaussian window of 11 x 11 pixels with sigma 1.5, C1 = (0.01 L)^2, C2 = (0.03 L)^2 with L =
+    `data_range`; the mean leaves out the outer 5 pixels, whose windows reach beyond the image.
+    Equals scikit-image's
+    ``structural_similarity(gaussian_weights=True, sigma=1.5, use_sample_covariance=False)``.
+    `constants` are C1 and C2 themselves, instead.
 
     Raises
     ------
@@ -68,13 +85,21 @@ def ssim(a: Image, b: Image, data_range: float = 1.0, constants: tuple[float, fl
         If the images are smaller than the window.
     """
     if min(a.shape) <= 2 * _SSIM_RADIUS_PX:
-        raise ValueError(f"images are {a.shape}; SSIM needs at least {2 * _SSIM_RADIUS_PX + 1} pixels on each side")
-    luminance, structure = similarity_maps(a, b, constants or ((0.01 * data_range) ** 2, (0.03 * data_range) ** 2))
+        raise ValueError(
+            f"images are {a.shape}; SSIM needs at least {2 * _SSIM_RADIUS_PX + 1} pixels on each"
+            " side"
+        )
+    luminance, structure = similarity_maps(
+        a, b, constants or ((0.01 * data_range) ** 2, (0.03 * data_range) ** 2)
+    )
     return float((luminance * structure).mean())
 
 
 def nrmse(prediction: Image, truth: Image, span: float) -> float:
-    """Root mean squared error divided by `span`, the truth's range: after preparation, that of its percentiles, 1."""
+    """Root mean squared error divided by `span`, the truth's range.
+
+    After preparation, that of its percentiles, 1.
+    """
     error = np.asarray(prediction, np.float64) - np.asarray(truth, np.float64)
     return math.sqrt(float(np.vdot(error, error)) / error.size) / span
 

@@ -1,6 +1,8 @@
-"""Fluorophores that blink: where they sit on a specimen, and how much light each gives in every frame.
+"""Fluorophores that blink: where they sit on a specimen, and how much light each gives in every
+frame.
 
-Owns photoswitching. Makes no image: `livesr.optics.psf` spreads the light, `livesr.optics.noise` counts it.
+Owns photoswitching. Makes no image: `livesr.optics.psf` spreads the light, `livesr.optics.noise`
+counts it.
 """
 
 from __future__ import annotations
@@ -27,8 +29,9 @@ class Photoswitching:
 
     Notes
     -----
-    Continuous-time Markov chain of three states; Dempsey et al. 2011, Nature Methods 8, 1027, for the numbers: dyes such as
-    Alexa 647 give some thousand photons a blink at a duty cycle of 0.001 and less.
+    Continuous-time Markov chain of three states; Dempsey et al. 2011, Nature Methods 8, 1027, for
+    the numbers: dyes such as Alexa 647 give some thousand photons a blink at a duty cycle of 0.001
+    and less.
     """
 
     on_frames: float = 1.5
@@ -45,8 +48,11 @@ class Photoswitching:
             raise ValueError(f"bleached_share is {self.bleached_share}, expected 0 to 1")
 
     @classmethod
-    def with_density(cls, fluorophores: int, lit: float, on_frames: float = 1.5, **others: float) -> Photoswitching:
-        """Return the kinetics under which `lit` of the `fluorophores` are on at a time, until they bleach.
+    def with_density(
+        cls, fluorophores: int, lit: float, on_frames: float = 1.5, **others: float
+    ) -> Photoswitching:
+        """Return the kinetics under which `lit` of the `fluorophores` are on at a time, until they
+        bleach.
 
         Raises
         ------
@@ -54,13 +60,18 @@ class Photoswitching:
             If not fewer are lit than there are.
         """
         if not 0 < lit < fluorophores:
-            raise ValueError(f"{lit} of {fluorophores} fluorophores cannot be lit at a time; give more fluorophores")
+            raise ValueError(
+                f"{lit} of {fluorophores} fluorophores cannot be lit at a time; give more"
+                " fluorophores"
+            )
         return cls(on_frames=on_frames, off_frames=on_frames * (fluorophores - lit) / lit, **others)
 
 
 @dataclass(frozen=True, slots=True)
 class Blinks:
-    """Light of every lit fluorophore in every frame, ordered by frame; one entry per fluorophore and frame.
+    """Light of every lit fluorophore in every frame, ordered by frame.
+
+    One entry per fluorophore and frame.
 
     Attributes
     ----------
@@ -79,7 +90,9 @@ class Blinks:
         return slice(int(first), int(last))
 
 
-def blink(fluorophores: int, frames: int, switching: Photoswitching, rng: np.random.Generator) -> Blinks:
+def blink(
+    fluorophores: int, frames: int, switching: Photoswitching, rng: np.random.Generator
+) -> Blinks:
     """Let `fluorophores` switch for `frames` frames, from the steady state on.
 
     A blink that fills a part of a frame only gives that part of its light there.
@@ -97,10 +110,14 @@ def blink(fluorophores: int, frames: int, switching: Photoswitching, rng: np.ran
     return Blinks(frame[order], which[entry][order], (rate[entry] * share)[order])
 
 
-def place_on(density: NDArray[np.float32], pixel_size_um: float, fluorophores: int, rng: np.random.Generator) -> Floats:
-    """Draw the positions of `fluorophores`, float64 (n, 2) as (y, x) in um, from a density on a grid.
+def place_on(
+    density: NDArray[np.float32], pixel_size_um: float, fluorophores: int, rng: np.random.Generator
+) -> Floats:
+    """Draw the positions of `fluorophores`, float64 (n, 2) as (y, x) in um, from a density on a
+    grid.
 
-    The centre of the grid's pixel (0, 0) lies at (0, 0). Within a pixel all places are equally likely.
+    The centre of the grid's pixel (0, 0) lies at (0, 0). Within a pixel all places are equally
+    likely.
     """
     weight = np.maximum(density, 0).ravel().astype(np.float64)
     pixel = rng.choice(weight.size, fluorophores, p=weight / weight.sum())
@@ -117,7 +134,8 @@ def _intervals(
     lit = rng.random(fluorophores) < on / (on + off)
     found: list[tuple[NDArray[np.int64], Floats, Floats]] = []
     while len(alive):
-        # Exponential times have no memory: what is lit at the start stays lit as long as if it had just been switched on.
+        # Exponential times have no memory: what is lit at the start stays lit as long as if it had
+        # just been switched on.
         start = now + np.where(lit, 0.0, rng.exponential(off, len(alive)))
         seen = start < length
         alive, start = alive[seen], start[seen]

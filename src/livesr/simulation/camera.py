@@ -1,4 +1,6 @@
-"""What the virtual cameras share: exposure, region of interest, stamp, pacing, and how a core's camera is found.
+"""What the virtual cameras share.
+
+Exposure, region of interest, stamp, pacing, and how a core's camera is found.
 
 Owns no picture: each camera plays its own bank.
 """
@@ -24,9 +26,10 @@ _serial = count(1)
 class VirtualCamera(CameraDevice):
     """A camera in Python that plays frames which were simulated before.
 
-    Properties: Stamp (1: pixel (0, 0) of each frame holds the number of the exposure modulo 65536), Exposure,
-    TransposeMirrorX and TransposeMirrorY (1: the picture of the region is turned over after it was read out), and a software
-    region of interest. `SensorSize` must be a pre-init property of the camera itself.
+    Properties: Stamp (1: pixel (0, 0) of each frame holds the number of the exposure modulo 65536),
+    Exposure, TransposeMirrorX and TransposeMirrorY (1: the picture of the region is turned over
+    after it was read out), and a software region of interest. `SensorSize` must be a pre-init
+    property of the camera itself.
     """
 
     def __init__(self) -> None:
@@ -39,16 +42,18 @@ class VirtualCamera(CameraDevice):
         self._stamp = False
         self._mirrored = {"X": False, "Y": False}
 
-    # -- what each camera says of itself -----------------------------------------------------------------------------
+    # -- what each camera says of itself -----------------------------------------------------------
 
     def start_playing(self, n: int | None) -> None:
         """Take note that a sequence of `n` exposures starts, endless if None; 1 is a snap."""
 
     def next_frame(self, i: int) -> tuple[NDArray[np.uint16], Mapping[str, str]]:
-        """Return exposure `i` of the sequence, the whole chip, uint16 (y, x), and what it says of itself."""
+        """Return exposure `i` of the sequence, the whole chip, uint16 (y, x), and what it says of
+        itself.
+        """
         raise NotImplementedError
 
-    # -- what UniMMCore asks of a camera -----------------------------------------------------------------------------
+    # -- what UniMMCore asks of a camera -----------------------------------------------------------
 
     def get_camera_id(self) -> str:
         """Return the name by which `find_camera` knows this camera."""
@@ -83,7 +88,8 @@ class VirtualCamera(CameraDevice):
         size = int(self._number("SensorSize"))
         if min(x, y) < 0 or min(width, height) < 1 or x + width > size or y + height > size:
             raise ValueError(
-                f"region (x, y, width, height) = {(x, y, width, height)} is not on a chip of {size} x {size}"
+                f"region (x, y, width, height) = {(x, y, width, height)} is not on a chip of {size}"
+                f" x {size}"
             )
         self._roi = (x, y, width, height)
 
@@ -146,7 +152,10 @@ C = TypeVar("C", bound=VirtualCamera)
 
 
 def find_virtual_camera(core: CMMCorePlus, kind: type[C]) -> C | None:
-    """Return the virtual camera that `core` uses if it is of this `kind`, to ask it for the truth; else None."""
+    """Return the virtual camera that `core` uses if it is of this `kind`, to ask it for the truth.
+
+    Else None.
+    """
     label = core.getCameraDevice()
     if not label or not core.hasProperty(label, "CameraID"):
         return None
@@ -155,6 +164,9 @@ def find_virtual_camera(core: CMMCorePlus, kind: type[C]) -> C | None:
 
 
 def _wait_until(due: float) -> None:
-    """Sleep to within a fraction of a millisecond, then yield until `due`: sleeping alone wakes too late."""
+    """Sleep to within a fraction of a millisecond, then yield until `due`.
+
+    Sleeping alone wakes too late.
+    """
     while (left := due - time.perf_counter()) > 0:
         time.sleep(left - _SPIN_S if left > 2 * _SPIN_S else 0)

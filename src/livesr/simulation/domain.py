@@ -19,8 +19,8 @@ Range = tuple[float, float]
 class Domain(BaseModel):
     """What sequences are drawn from. Ranges are uniform unless said otherwise.
 
-    The ranges are those that SIM rigs and live cells show; where the reconstruction assumes a value (modulation, phase,
-    OTF), it assumes one that is slightly wrong, as a calibration does.
+    The ranges are those that SIM rigs and live cells show; where the reconstruction assumes a value
+    (modulation, phase, OTF), it assumes one that is slightly wrong, as a calibration does.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -86,16 +86,24 @@ CALIBRATED = Domain(
     attenuation=(0.8, 0.95),
     apodisation=(0.8, 1.2),
 )
-"""A rig in good order: patterns as calibrated, 100 to 1000 photo-electrons, structures within 1:2.5 of each other.
+"""A rig in good order.
 
-`Domain()` is the whole range that training draws from, down to 15 photo-electrons, wrong calibrations and 1:5.
+Patterns as calibrated, 100 to 1000 photo-electrons, structures within 1:2.5 of each other.
+
+`Domain()` is the whole range that training draws from, down to 15 photo-electrons, wrong
+calibrations and 1:5.
 """
 
 SNR = {
     name: CALIBRATED.model_copy(update={"photons": photons})
-    for name, photons in (("medium", (50.0, 150.0)), ("high", (150.0, 500.0)), ("very high", (500.0, 2000.0)))
+    for name, photons in (
+        ("medium", (50.0, 150.0)),
+        ("high", (150.0, 500.0)),
+        ("very high", (500.0, 2000.0)),
+    )
 }
-"""The calibrated rig at three levels of light, as the IMC-SR paper names three levels of signal to noise."""
+"""The calibrated rig at three levels of light, as the IMC-SR paper names three levels of signal to
+noise."""
 
 
 class Draw:
@@ -134,13 +142,20 @@ def draw_brightness(draw: Draw, domain: Domain) -> dict[str, np.float32]:
     present = draw.rng.random(len(brightness)) >= domain.absent
     if not present.any():
         present[:] = True
-    return {s: np.float32(b * p) for s, b, p in zip(domain.structures, brightness, present, strict=True)}
+    return {
+        s: np.float32(b * p) for s, b, p in zip(domain.structures, brightness, present, strict=True)
+    }
 
 
-def draw_patterns(draw: Draw, detection_cutoff_um: float, domain: Domain) -> tuple[list[Pattern], list[Pattern]]:
+def draw_patterns(
+    draw: Draw, detection_cutoff_um: float, domain: Domain
+) -> tuple[list[Pattern], list[Pattern]]:
     """Return three patterns about 60 degrees apart, and what a calibration believes they are."""
     true, assumed = [], []
-    first, length = draw.uniform((0, np.pi)), detection_cutoff_um * draw.uniform(domain.k_over_cutoff)
+    first, length = (
+        draw.uniform((0, np.pi)),
+        detection_cutoff_um * draw.uniform(domain.k_over_cutoff),
+    )
     contrast = draw.uniform(domain.modulation)
     for angle in range(3):
         direction = first + angle * np.pi / 3 + np.radians(draw.rng.normal(0, 1.0))

@@ -1,15 +1,17 @@
-"""The virtual SIM microscope: from fluorophores on the super-resolution grid to expected raw frames on the camera.
+"""The virtual SIM microscope.
 
-Owns image formation, the order of the raw frames and the truths that a reconstruction is compared with. Noise comes
-from `livesr.optics.noise`, specimens from `livesr.simulation.specimens`. Axes (y, x), lengths in um, FFT arrays with
-zero frequency first.
+From fluorophores on the super-resolution grid to expected raw frames on the camera.
+
+Owns image formation, the order of the raw frames and the truths that a reconstruction is compared
+with. Noise comes from `livesr.optics.noise`, specimens from `livesr.simulation.specimens`. Axes (y,
+x), lengths in um, FFT arrays with zero frequency first.
 
 Everything is linear in the object. An exposure under the pattern 1 + m cos(2 pi k.r + phi) is
 
     raw = D0 + m Re(e^{i phi} D),   D0 = H * O,   D = H * (O e^{2 pi i k.r}),
 
-so D0 and one complex D per wave of every angle (`Components`) are computed once per object, and phases are mixed without
-another FFT.
+so D0 and one complex D per wave of every angle (`Components`) are computed once per object, and
+phases are mixed without another FFT.
 """
 
 from __future__ import annotations
@@ -38,8 +40,8 @@ class Components:
     Attributes
     ----------
     widefield : float32 (y, x), the object under even illumination
-    waves : complex64 (wave, y, x), the object under e^{2 pi i k.r}, referred to the chip's origin; angle by angle, each
-        with its fundamental first
+    waves : complex64 (wave, y, x), the object under e^{2 pi i k.r}, referred to the chip's origin;
+        angle by angle, each with its fundamental first
     """
 
     widefield: Image
@@ -55,7 +57,8 @@ class Components:
             return self
         w = np.float32(weight)
         return Components(
-            self.widefield + w * (other.widefield - self.widefield), self.waves + w * (other.waves - self.waves)
+            self.widefield + w * (other.widefield - self.widefield),
+            self.waves + w * (other.waves - self.waves),
         )
 
 
@@ -70,7 +73,8 @@ class Light:
     bleaching : part of the brightness that is lost from one group to the next
     jitter : standard deviation of each raw frame's relative intensity
     phase_error_rad : standard deviation of each raw frame's phase; errors are cut at twice that
-    duty : part of the time between two groups during which the camera exposes; what moves meanwhile is smeared
+    duty : part of the time between two groups during which the camera exposes; what moves meanwhile
+        is smeared
     """
 
     electrons: float = 200.0
@@ -81,7 +85,9 @@ class Light:
     duty: float = 1.0
 
     def remaining(self, t: float) -> float:
-        """Return the part of the fluorophores that is not bleached at time `t`, counted in groups."""
+        """Return the part of the fluorophores that is not bleached at time `t`, counted in
+        groups.
+        """
         return float((1.0 - self.bleaching) ** t)
 
 
@@ -105,12 +111,13 @@ class SIMMicroscope:
     damping
         See `livesr.optics.otf.otf`.
     margin_px
-        Camera pixels simulated beyond each edge and cut off, so that the object does not have to be periodic.
+        Camera pixels simulated beyond each edge and cut off, so that the object does not have to be
+        periodic.
 
     Notes
     -----
-    Sample (2 i, 2 j) of the object's grid lies on the centre of camera pixel (i, j). Camera pixels sample the image at
-    their centres; their finite area belongs into `damping`.
+    Sample (2 i, 2 j) of the object's grid lies on the centre of camera pixel (i, j). Camera pixels
+    sample the image at their centres; their finite area belongs into `damping`.
     """
 
     scale = _SCALE
@@ -131,18 +138,24 @@ class SIMMicroscope:
         nyquist = 0.5 / pixel_size_um
         if (cutoff := cutoff_um(na, wavelength_um)) >= nyquist:
             raise ValueError(
-                f"the optics pass {cutoff:.2f} cycles/um, but pixels of {pixel_size_um} um sample up to {nyquist:.2f}; "
-                "use smaller pixels"
+                f"the optics pass {cutoff:.2f} cycles/um, but pixels of {pixel_size_um} um sample"
+                f" up to {nyquist:.2f}; use smaller pixels"
             )
         self.shape, self.pixel_size_um = shape, pixel_size_um
         self.patterns, self.phase_steps_rad = tuple(patterns), tuple(phase_steps_rad)
-        self.order = tuple(order or product(range(len(self.patterns)), range(len(self.phase_steps_rad))))
+        self.order = tuple(
+            order or product(range(len(self.patterns)), range(len(self.phase_steps_rad)))
+        )
         self._margin = margin_px
         self._grid = (shape[0] + 2 * margin_px, shape[1] + 2 * margin_px)
         self.object_shape = (_SCALE * self._grid[0], _SCALE * self._grid[1])
-        self._detection = _Detection(self._grid, pixel_size_um, na, wavelength_um, damping, self._patterns_on_grid())
+        self._detection = _Detection(
+            self._grid, pixel_size_um, na, wavelength_um, damping, self._patterns_on_grid()
+        )
         reach = cutoff + max(float(np.hypot(*w.k_um)) for p in self.patterns for w in p.waves)
-        self._passband = apodisation((_SCALE * shape[0], _SCALE * shape[1]), self.object_pixel_um, reach)
+        self._passband = apodisation(
+            (_SCALE * shape[0], _SCALE * shape[1]), self.object_pixel_um, reach
+        )
 
     @property
     def object_pixel_um(self) -> float:
@@ -157,11 +170,13 @@ class SIMMicroscope:
         density
             Fluorophores, float32 of `object_shape`, any unit.
         haze
-            Light from far out of focus on the same grid and scale. The pattern does not reach it with contrast, so it
-            is added to the even part only.
+            Light from far out of focus on the same grid and scale. The pattern does not reach it
+            with contrast, so it is added to the even part only.
         """
         if density.shape != self.object_shape:
-            raise ValueError(f"the object is {density.shape}, this microscope images {self.object_shape}")
+            raise ValueError(
+                f"the object is {density.shape}, this microscope images {self.object_shape}"
+            )
         widefield, waves = self._detection.image(density)
         if haze is not None:
             widefield += _bin(haze)
@@ -180,9 +195,10 @@ class SIMMicroscope:
         Parameters
         ----------
         components
-            The object at the group's middle, or (one group before, at the middle, one group after). With three, the
-            group's exposures spread over `light.duty` of the time between groups, and each is the linear mixture of
-            the two nearest. This cross-fades what really moves: right for displacements below the resolution.
+            The object at the group's middle, or (one group before, at the middle, one group after).
+            With three, the group's exposures spread over `light.duty` of the time between groups,
+            and each is the linear mixture of the two nearest. This cross-fades what really moves:
+            right for displacements below the resolution.
         light
             Brightness and its errors; `t` counts groups for bleaching.
         rng
@@ -194,7 +210,12 @@ class SIMMicroscope:
         frames = np.empty((n, *self.shape), np.float32)
         for i, (angle, step) in enumerate(self.order):
             when = (i + 0.5) / n - 0.5
-            self._expose(_at(components, light.duty * when), angle, self.phase_steps_rad[step] + error[i], frames[i])
+            self._expose(
+                _at(components, light.duty * when),
+                angle,
+                self.phase_steps_rad[step] + error[i],
+                frames[i],
+            )
             frames[i] *= np.float32(intensity[i] * light.remaining(t + 0.5 + when))
             frames[i] += np.float32(light.background_e)
         return frames
@@ -202,31 +223,37 @@ class SIMMicroscope:
     def truth(self, density: Image, brightness: float = 1.0) -> Image:
         """Return the object at the passband of ideal SIM, float32 on the reconstruction's grid.
 
-        The passband reaches the detection cutoff plus the largest pattern frequency, cosine-apodised, with every
-        frequency in it restored. A reconstruction weighs the frequencies by its Wiener filter instead: use
-        `reconstruction_truth` for what it can reach and for what sums to it.
+        The passband reaches the detection cutoff plus the largest pattern frequency,
+        cosine-apodised, with every frequency in it restored. A reconstruction weighs the
+        frequencies by its Wiener filter instead: use `reconstruction_truth` for what it can reach
+        and for what sums to it.
 
         Parameters
         ----------
         density
             One structure, float32 of `object_shape`.
         brightness
-            Of one unit of the object; electrons x ADU per electron gives ADU, the reconstruction's unit.
+            Of one unit of the object; electrons x ADU per electron gives ADU, the reconstruction's
+            unit.
         """
         return self._filter(density, self._passband, brightness)
 
-    def reconstruction_truth(self, density: Image, transfer: Image, brightness: float = 1.0) -> Image:
-        """Return the noise-free reconstruction of one structure alone, float32 on the reconstruction's grid.
+    def reconstruction_truth(
+        self, density: Image, transfer: Image, brightness: float = 1.0
+    ) -> Image:
+        """Return the noise-free reconstruction of one structure alone, float32 on the
+        reconstruction's grid.
 
-        The truth of the IMC-SR paper. The structures' truths sum to the noise-free reconstruction without its haze
-        and background, because every step is linear.
+        The truth of the IMC-SR paper. The structures' truths sum to the noise-free reconstruction
+        without its haze and background, because every step is linear.
 
         Parameters
         ----------
         density
             One structure, float32 of `object_shape`.
         transfer
-            The reconstructor's effective transfer function for this camera's frames: (2 y, 2 x), FFT order.
+            The reconstructor's effective transfer function for this camera's frames: (2 y, 2 x),
+            FFT order.
         brightness
             As in `truth`.
         """
@@ -237,7 +264,8 @@ class SIMMicroscope:
         seen = density[self._inside(_SCALE)]
         if transfer.shape != seen.shape:
             raise ValueError(
-                f"the transfer function is {transfer.shape}, a reconstruction of these frames is {seen.shape}"
+                f"the transfer function is {transfer.shape}, a reconstruction of these frames is"
+                f" {seen.shape}"
             )
         spectrum = scipy.fft.rfft2(seen)
         spectrum *= transfer[:, : seen.shape[1] // 2 + 1] * np.float32(brightness)
@@ -247,7 +275,9 @@ class SIMMicroscope:
         """Fill `out` with D0 + the sum over the angle's waves of m Re(e^{i phi} D)."""
         np.copyto(out, components.widefield)
         first = sum(len(p.waves) for p in self.patterns[:angle])
-        for seen, wave in zip(components.waves[first:], self.patterns[angle].stepped(step_rad).waves, strict=False):
+        for seen, wave in zip(
+            components.waves[first:], self.patterns[angle].stepped(step_rad).waves, strict=False
+        ):
             out += seen.real * np.float32(wave.modulation * np.cos(wave.phase_rad))
             out -= seen.imag * np.float32(wave.modulation * np.sin(wave.phase_rad))
 
@@ -259,16 +289,21 @@ class SIMMicroscope:
 
     def _inside(self, scale: int) -> tuple[slice, slice]:
         start = self._margin * scale
-        return slice(start, start + self.shape[0] * scale), slice(start, start + self.shape[1] * scale)
+        return slice(start, start + self.shape[0] * scale), slice(
+            start, start + self.shape[1] * scale
+        )
 
 
 class _Detection:
-    """Objective and camera sampling on one grid: filters once, then four small inverse FFTs per object.
+    """Objective and camera sampling on one grid.
+
+    Filters once, then four small inverse FFTs per object.
 
     Notes
     -----
-    O e^{2 pi i k.r} is not periodic on the grid, unless k is on a grid point. With k = k_grid + d, D is e^{2 pi i d.r}
-    times the image of O shifted by k_grid as seen through H(q + d): exact, and no FFT on the object's grid per angle.
+    O e^{2 pi i k.r} is not periodic on the grid, unless k is on a grid point. With k = k_grid + d,
+    D is e^{2 pi i d.r} times the image of O shifted by k_grid as seen through H(q + d): exact, and
+    no FFT on the object's grid per angle.
     """
 
     def __init__(
@@ -290,10 +325,17 @@ class _Detection:
         self._bands = []
         for pattern in patterns:
             steps = [round(k / d) for k, d in zip(pattern.k_um, spacing, strict=True)]
-            rest = (pattern.k_um[0] - steps[0] * spacing[0], pattern.k_um[1] - steps[1] * spacing[1])
-            seen = otf(grid, pixel_size_um, na, wavelength_um, offset_um=rest, damping=damping) * norm
+            rest = (
+                pattern.k_um[0] - steps[0] * spacing[0],
+                pattern.k_um[1] - steps[1] * spacing[1],
+            )
+            seen = (
+                otf(grid, pixel_size_um, na, wavelength_um, offset_um=rest, damping=damping) * norm
+            )
             at = np.ix_((rows - steps[0]) % fine[0], (columns - steps[1]) % fine[1])
-            self._bands.append((at, seen, _plane_wave(grid, pixel_size_um, rest, pattern.phase_rad)))
+            self._bands.append(
+                (at, seen, _plane_wave(grid, pixel_size_um, rest, pattern.phase_rad))
+            )
 
     def image(self, density: Image) -> tuple[Image, NDArray[np.complex64]]:
         """Return D0 and one D per pattern on the camera's grid."""
@@ -308,11 +350,16 @@ class _Detection:
 def _plane_wave(
     shape: tuple[int, int], pixel_size_um: float, k_um: tuple[float, float], phase_rad: float
 ) -> NDArray[np.complex64]:
-    y, x = (np.exp(2j * np.pi * k * pixel_size_um * np.arange(n)) for n, k in zip(shape, k_um, strict=True))
+    y, x = (
+        np.exp(2j * np.pi * k * pixel_size_um * np.arange(n))
+        for n, k in zip(shape, k_um, strict=True)
+    )
     return np.asarray(np.exp(1j * phase_rad) * y[:, None] * x, np.complex64)
 
 
-def _at(components: Components | tuple[Components, Components, Components], when: float) -> Components:
+def _at(
+    components: Components | tuple[Components, Components, Components], when: float
+) -> Components:
     """Return the components `when` groups (-0.5 to 0.5) from the middle of the group."""
     if isinstance(components, Components):
         return components

@@ -1,23 +1,28 @@
-"""A virtual SIM rig: a camera in Python for `UniMMCore` that shows a living cell through structured illumination.
+"""A virtual SIM rig.
 
-Owns the bank of raw frames and their playback. Image formation is `microscope.py`, the patterns are read from the rig's
-own rig.yaml, so that camera and reconstruction cannot disagree.
+A camera in Python for `UniMMCore` that shows a living cell through structured illumination.
+
+Owns the bank of raw frames and their playback. Image formation is `microscope.py`, the patterns are
+read from the rig's own rig.yaml, so that camera and reconstruction cannot disagree.
 
 Which raw frame an exposure is
 ------------------------------
-As on a rig whose pattern display advances with the camera's trigger, every exposure shows the next raw frame, and after
-the last one of a group the specimen has moved on by one time point.
+As on a rig whose pattern display advances with the camera's trigger, every exposure shows the next
+raw frame, and after the last one of a group the specimen has moved on by one time point.
 
-- A sequence of any length but one (triggered MDA, live mode) starts at raw index 0 of the next group.
-- A snap, as each event of an untriggered MDA, goes on where the last exposure stopped. Nine snaps are a group. After an
-  acquisition that was broken off inside a group, write `PatternIndex` = 0, or let the plan write it before every
-  exposure: ``sim_sequence(..., pattern_property=("Camera", "PatternIndex"))``.
-- `PatternIndex` selects the raw index of the next exposure: ahead in the same group, or in the next one. It is
-  sequenceable, so such plans are still triggered.
-- `TimePoint` = t starts a new group at time point t of the bank and empties `VirtualSIMCamera.shown`.
+- A sequence of any length but one (triggered MDA, live mode) starts at raw index 0 of the next
+  group.
+- A snap, as each event of an untriggered MDA, goes on where the last exposure stopped. Nine snaps
+  are a group. After an acquisition that was broken off inside a group, write `PatternIndex` = 0, or
+  let the plan write it before every exposure:
+  ``sim_sequence(..., pattern_property=("Camera", "PatternIndex"))``.
+- `PatternIndex` selects the raw index of the next exposure: ahead in the same group, or in the next
+  one. It is sequenceable, so such plans are still triggered.
+- `TimePoint` = t starts a new group at time point t of the bank and empties
+  `VirtualSIMCamera.shown`.
 
-Time points are played forwards and backwards in turn, so that nothing ever jumps. Noise and bleaching are part of the
-bank: on the way back the same noise returns and the brightness recovers.
+Time points are played forwards and backwards in turn, so that nothing ever jumps. Noise and
+bleaching are part of the bank: on the way back the same noise returns and the brightness recovers.
 """
 
 from __future__ import annotations
@@ -49,7 +54,10 @@ _MARGIN_PX = 16
 
 
 def find_camera(core: CMMCorePlus) -> VirtualSIMCamera | None:
-    """Return the virtual camera that `core` uses, to ask it for the truth; None if it uses another one."""
+    """Return the virtual camera that `core` uses, to ask it for the truth.
+
+    None if it uses another one.
+    """
     return find_virtual_camera(core, VirtualSIMCamera)
 
 
@@ -123,10 +131,12 @@ class RawBank:
         Parameters
         ----------
         t
-            Time point of the bank; asking in ascending order is fast, going back starts the cell anew.
+            Time point of the bank; asking in ascending order is fast, going back starts the cell
+            anew.
         transfer
-            A reconstructor's effective transfer function for frames of the whole chip: then the truth is what that
-            reconstruction can reach. Without it, the ideal passband of SIM (see `SIMMicroscope.truth`).
+            A reconstructor's effective transfer function for frames of the whole chip: then the
+            truth is what that reconstruction can reach. Without it, the ideal passband of SIM (see
+            `SIMMicroscope.truth`).
 
         Returns
         -------
@@ -134,12 +144,17 @@ class RawBank:
             The whole chip: crop it yourself to twice the region of interest.
         """
         if not 0 <= t < len(self.frames):
-            raise ValueError(f"time point {t} was asked for, the bank has 0 to {len(self.frames) - 1}")
+            raise ValueError(
+                f"time point {t} was asked for, the bank has 0 to {len(self.frames) - 1}"
+            )
         adu = self._light.electrons * self._light.remaining(t + 0.5) * self._noise.gain_adu_per_e
         images = self._cell_at(t).render()
         if transfer is None:
             return {name: self._microscope.truth(image, adu) for name, image in images.items()}
-        return {name: self._microscope.reconstruction_truth(image, transfer, adu) for name, image in images.items()}
+        return {
+            name: self._microscope.reconstruction_truth(image, transfer, adu)
+            for name, image in images.items()
+        }
 
     def _fill(self, photons: float) -> None:
         rng = np.random.default_rng((self._seed, 2))
@@ -177,15 +192,17 @@ class RawBank:
 class VirtualSIMCamera(VirtualCamera):
     """Plays raw SIM frames of a simulated living cell, one per exposure.
 
-    Properties before initialisation: Rig (name or path of the rig.yaml whose patterns it shows), SensorSize (pixels),
-    Seed, TimePoints (length of the bank), Photons (photo-electrons of bright parts per raw frame), Bleaching (part lost
-    per time point), SpecimenInterval_s, Dyes ("488:microtubules 561:er" for a dye that each channel of the rig excites
-    alone; without, every channel shows all structures). Later: PatternIndex, TimePoint (see the module), Channel (whose
+    Properties before initialisation: Rig (name or path of the rig.yaml whose patterns it shows),
+    SensorSize (pixels), Seed, TimePoints (length of the bank), Photons (photo-electrons of bright
+    parts per raw frame), Bleaching (part lost per time point), SpecimenInterval_s, Dyes
+    ("488:microtubules 561:er" for a dye that each channel of the rig excites alone; without, every
+    channel shows all structures). Later: PatternIndex, TimePoint (see the module), Channel (whose
     light is on, where there are dyes), and those of `VirtualCamera`.
 
     Attributes
     ----------
-    shown : bank time point of each group exposed since `TimePoint` was last written; two bytes a group
+    shown : bank time point of each group exposed since `TimePoint` was last written; two bytes a
+        group
     """
 
     def __init__(self) -> None:
@@ -226,7 +243,11 @@ class VirtualSIMCamera(VirtualCamera):
             )
         self._channel = next(iter(self._banks))
         self._playback = _Playback(*self.bank.frames.shape[:2])
-        log.info("simulated %s raw frames in %.1f s", self.bank.frames.shape[:2], time.perf_counter() - start)
+        log.info(
+            "simulated %s raw frames in %.1f s",
+            self.bank.frames.shape[:2],
+            time.perf_counter() - start,
+        )
 
     @property
     def bank(self) -> RawBank:
@@ -238,7 +259,10 @@ class VirtualSIMCamera(VirtualCamera):
             Before initialisation, or if it failed.
         """
         if not self._banks:
-            raise RuntimeError("the virtual camera has no frames: it was not initialised, or its initialisation failed")
+            raise RuntimeError(
+                "the virtual camera has no frames: it was not initialised, or its initialisation"
+                " failed"
+            )
         return self._banks[self._channel]
 
     @property
@@ -250,7 +274,7 @@ class VirtualSIMCamera(VirtualCamera):
         """See `RawBank.truth`; `t` is a time point of the bank, as in `shown`."""
         return self.bank.truth(t, transfer)
 
-    # -- what the base class asks ------------------------------------------------------------------------------------
+    # -- what the base class asks ------------------------------------------------------------------
 
     def start_playing(self, n: int | None) -> None:
         """Begin a group, unless it is a snap."""
@@ -264,9 +288,11 @@ class VirtualSIMCamera(VirtualCamera):
         t, raw = self._playback.expose()
         return self.bank.frames[t, raw], {"SIM-Index": str(raw), "SIM-TimePoint": str(t)}
 
-    # -- properties --------------------------------------------------------------------------------------------------
+    # -- properties --------------------------------------------------------------------------------
 
-    @pymm_property(name="PatternIndex", limits=(0, 255), sequence_max_length=65536, property_type=int)
+    @pymm_property(
+        name="PatternIndex", limits=(0, 255), sequence_max_length=65536, property_type=int
+    )
     def pattern_index(self) -> int:
         """Raw index of the next exposure."""
         return self._playback.raw
@@ -295,7 +321,9 @@ class VirtualSIMCamera(VirtualCamera):
     @channel.setter
     def _set_channel(self, value: str) -> None:
         if str(value) not in self._banks:
-            raise ValueError(f"channel {value!r} was selected; the dyes are those of {', '.join(self._banks)}")
+            raise ValueError(
+                f"channel {value!r} was selected; the dyes are those of {', '.join(self._banks)}"
+            )
         self._channel = str(value)
 
     @pymm_property(name="TimePoint", limits=(0, 65535), property_type=int)
@@ -368,7 +396,10 @@ class _Playback:
 
 def _sim_section(rig: RigConfig) -> SIMConfig:
     if rig.sim is None or rig.optics.pixel_size_nm is None:
-        raise ConfigError(f"rig {rig.name!r} needs 'sim' and 'optics.pixel_size_nm' to be simulated; see virtual_sim")
+        raise ConfigError(
+            f"rig {rig.name!r} needs 'sim' and 'optics.pixel_size_nm' to be simulated; see"
+            " virtual_sim"
+        )
     return rig.sim
 
 
@@ -380,7 +411,8 @@ def _dyes(text: str) -> dict[str, tuple[str, ...]]:
     dyes: dict[str, tuple[str, ...]] = {channel: (structure,) for channel, _, structure in named}
     if unknown := {name for names in dyes.values() for name in names} - set(DEFAULT_STRUCTURES):
         raise ConfigError(
-            f"Dyes {text!r} stain {', '.join(sorted(unknown))}; there are {', '.join(DEFAULT_STRUCTURES)}."
+            f"Dyes {text!r} stain {', '.join(sorted(unknown))}; there are"
+            f" {', '.join(DEFAULT_STRUCTURES)}."
         )
     return dyes
 

@@ -1,10 +1,10 @@
 """Simulated time lapses with truth: virtual cells under drawn rigs, imaged raw frame by raw frame.
 
-Owns the order in which cell, rig and light are drawn, for training and for evaluation. The ranges are
-`livesr.simulation.domain`'s, specimens and image formation the modules beside it.
+Owns the order in which cell, rig and light are drawn, for training and for evaluation. The ranges
+are `livesr.simulation.domain`'s, specimens and image formation the modules beside it.
 
-Training and evaluation draw from the same ranges and never the same cells: an evaluation's entropy begins with
-`EVALUATION`, which is the seed of no recipe.
+Training and evaluation draw from the same ranges and never the same cells: an evaluation's entropy
+begins with `EVALUATION`, which is the seed of no recipe.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ MARGIN_PX = 16
 
 
 class SimulatedSequence:
-    """One moving cell under one SIM rig: raw frames of all or some of its structures, and the truth of each.
+    """One moving cell under one SIM rig.
+
+    Raw frames of all or some of its structures, and the truth of each.
 
     Parameters
     ----------
@@ -76,7 +78,8 @@ class SimulatedSequence:
         self._entropy, self._margin_px = tuple(entropy), margin_px
         self.pixel_size_um = draw.near(domain.pixel_size_um, domain.pixel_size_spread)
         self.noise = SCMOSNoise(
-            gain_adu_per_e=draw.uniform(domain.gain_adu_per_e), read_noise_e=draw.uniform(domain.read_noise_e)
+            gain_adu_per_e=draw.uniform(domain.gain_adu_per_e),
+            read_noise_e=draw.uniform(domain.read_noise_e),
         )
         self._draw_optics(draw, (size // 2, size // 2), domain)
         self._light = draw_light(draw, domain)
@@ -98,14 +101,22 @@ class SimulatedSequence:
         most = max(self._stain.values())
         return {name: float(stain / most) for name, stain in self._stain.items()}
 
-    def raw(self, visible: Iterable[str] | None = None, n_t: int | None = None) -> NDArray[np.uint16]:
-        """Return noisy raw frames (t, n, y, x) in ADU of the structures in `visible`: all if None, none if empty.
+    def raw(
+        self, visible: Iterable[str] | None = None, n_t: int | None = None
+    ) -> NDArray[np.uint16]:
+        """Return noisy raw frames (t, n, y, x) in ADU of the structures in `visible`.
+
+        All if None, none if empty.
 
         A structure is as bright alone as it is beside the others. `n_t` shortens the time lapse.
         """
         shown = self.structures if visible is None else tuple(visible)
         rng = np.random.default_rng((*self._entropy, 1, *(self.structures.index(s) for s in shown)))
-        light = replace(self._light, electrons=self.photons / self._peak, background_e=self.photons * self._background)
+        light = replace(
+            self._light,
+            electrons=self.photons / self._peak,
+            background_e=self.photons * self._background,
+        )
         mixed = self._mixed(shown)
         frames = []
         for t in range(min(n_t or self.n_t, self.n_t)):
@@ -114,19 +125,31 @@ class SimulatedSequence:
         return np.asarray(frames, np.uint16)
 
     def truth(self, t: int) -> dict[str, Image]:
-        """Return the noise-free reconstruction of each structure alone, ADU, not negative: the IMC-SR paper's truth."""
+        """Return the noise-free reconstruction of each structure alone, ADU, not negative.
+
+        The IMC-SR paper's truth.
+        """
         return {
             name: np.maximum(
-                self._microscope.reconstruction_truth(self._density(name, t), self._transfer, self._adu(t)), 0
+                self._microscope.reconstruction_truth(
+                    self._density(name, t), self._transfer, self._adu(t)
+                ),
+                0,
             )
             for name in self.structures
         }
 
     def passband(self, t: int) -> dict[str, Image]:
-        """Return each structure alone at the passband of ideal SIM, ADU: no Wiener filter, no artefact of any kind."""
-        return {name: self._microscope.truth(self._density(name, t), self._adu(t)) for name in self.structures}
+        """Return each structure alone at the passband of ideal SIM, ADU.
 
-    # -- what is drawn ---------------------------------------------------------------------------------------------
+        No Wiener filter, no artefact of any kind.
+        """
+        return {
+            name: self._microscope.truth(self._density(name, t), self._adu(t))
+            for name in self.structures
+        }
+
+    # -- what is drawn -----------------------------------------------------------------------------
 
     def _draw_optics(self, draw: Draw, shape: tuple[int, int], domain: Domain) -> None:
         na, emission_um = draw.uniform(domain.na), draw.uniform(domain.emission_um)
@@ -145,10 +168,20 @@ class SimulatedSequence:
         )
 
     def _watch(self, draw: Draw, domain: Domain) -> None:
-        """Let the cell live for `n_t` time points and one on either side, and image each structure alone."""
+        """Let the cell live for `n_t` time points and one on either side, and image each structure
+        alone.
+        """
         microscope = self._microscope
-        cell = Cell.random(draw.rng, microscope.object_shape, microscope.object_pixel_um, structures=domain.structures)
-        interval_s, haze_factor = draw.log_uniform(domain.interval_s), np.float32(draw.uniform(domain.haze))
+        cell = Cell.random(
+            draw.rng,
+            microscope.object_shape,
+            microscope.object_pixel_um,
+            structures=domain.structures,
+        )
+        interval_s, haze_factor = (
+            draw.log_uniform(domain.interval_s),
+            np.float32(draw.uniform(domain.haze)),
+        )
         still = domain.still > 0 and draw.rng.random() < domain.still
         self._densities: list[dict[str, Image]] = []
         self._hazes: list[dict[str, Image]] = []
@@ -157,7 +190,9 @@ class SimulatedSequence:
             if t and not still:
                 cell.advance(interval_s)
             self._densities.append(cell.render())
-            self._hazes.append({name: haze_factor * haze for name, haze in cell.render_haze().items()})
+            self._hazes.append(
+                {name: haze_factor * haze for name, haze in cell.render_haze().items()}
+            )
 
     def _mixed(self, visible: Iterable[str]) -> list[Components]:
         """Image of the visible structures together at every time point."""
@@ -180,4 +215,6 @@ class SimulatedSequence:
 
     def _adu(self, t: int) -> float:
         """ADU of one unit of fluorophore density in the middle of group `t`."""
-        return self.photons / self._peak * self._light.remaining(t + 0.5) * self.noise.gain_adu_per_e
+        return (
+            self.photons / self._peak * self._light.remaining(t + 0.5) * self.noise.gain_adu_per_e
+        )

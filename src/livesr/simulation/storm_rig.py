@@ -1,11 +1,14 @@
-"""A virtual STORM rig: a camera in Python for `UniMMCore` that shows blinking fluorophores on a simulated cell.
+"""A virtual STORM rig.
 
-Owns the bank of frames and its playback; the truth of every frame is known. Photoswitching is `blinking.py`, optics and
-camera levels are read from the rig's own rig.yaml, so that camera and localisation cannot disagree.
+A camera in Python for `UniMMCore` that shows blinking fluorophores on a simulated cell.
 
-The bank is played from its first frame to its last, over and over, one frame per exposure. `Frame` = k goes on from frame
-k and empties `VirtualSTORMCamera.shown`. Nothing happens between two exposures: the exposure changes the speed of the
-film, not what is on it.
+Owns the bank of frames and its playback; the truth of every frame is known. Photoswitching is
+`blinking.py`, optics and camera levels are read from the rig's own rig.yaml, so that camera and
+localisation cannot disagree.
+
+The bank is played from its first frame to its last, over and over, one frame per exposure. `Frame`
+= k goes on from frame k and empties `VirtualSTORMCamera.shown`. Nothing happens between two
+exposures: the exposure changes the speed of the film, not what is on it.
 """
 
 from __future__ import annotations
@@ -34,7 +37,10 @@ _OBJECT_PIXEL_UM = 0.02
 
 
 def find_storm_camera(core: CMMCorePlus) -> VirtualSTORMCamera | None:
-    """Return the virtual camera that `core` uses, to ask it for the truth; None if it uses another one."""
+    """Return the virtual camera that `core` uses, to ask it for the truth.
+
+    None if it uses another one.
+    """
     return find_virtual_camera(core, VirtualSTORMCamera)
 
 
@@ -60,7 +66,8 @@ class BlinkingBank:
     photons, background
         Photo-electrons of a fluorophore in a full frame, and of the background per pixel and frame.
     on_frames, bleached_share
-        See `Photoswitching`. Without bleaching the density holds, and the end of the bank joins its beginning.
+        See `Photoswitching`. Without bleaching the density holds, and the end of the bank joins its
+        beginning.
 
     Attributes
     ----------
@@ -84,7 +91,9 @@ class BlinkingBank:
         bleached_share: float = 0.0,
     ) -> None:
         if rig.optics.pixel_size_nm is None:
-            raise ConfigError(f"rig {rig.name!r} needs 'optics.pixel_size_nm' to be simulated; see virtual_storm")
+            raise ConfigError(
+                f"rig {rig.name!r} needs 'optics.pixel_size_nm' to be simulated; see virtual_storm"
+            )
         self.pixel_size_um = rig.optics.pixel_size_nm / 1e3
         rng = np.random.default_rng((seed, 3))
         self.positions_um = self._place(size, structure, fluorophores, seed, rng)
@@ -96,9 +105,14 @@ class BlinkingBank:
         self._expose(rig, background, rng)
 
     def truth(self, frame: int) -> NDArray[np.float64]:
-        """Return what was lit in frame `frame` of the bank: (n, 3), y and x in um and expected photo-electrons."""
+        """Return what was lit in frame `frame` of the bank.
+
+        (n, 3), y and x in um and expected photo-electrons.
+        """
         here = self._blinks.of_frame(frame)
-        return np.column_stack([self.positions_um[self._blinks.fluorophore[here]], self._blinks.photons[here]])
+        return np.column_stack(
+            [self.positions_um[self._blinks.fluorophore[here]], self._blinks.photons[here]]
+        )
 
     def _place(
         self, size: int, structure: str, fluorophores: int, seed: int, rng: np.random.Generator
@@ -106,7 +120,8 @@ class BlinkingBank:
         side = round(size * self.pixel_size_um / _OBJECT_PIXEL_UM)
         wanted = ("microtubules", structure) if structure == "lysosomes" else (structure,)
         density = Cell((side, side), _OBJECT_PIXEL_UM, seed, wanted).render()[structure]
-        # The grid's first pixel begins at the chip's edge, half a camera pixel before the centre of pixel (0, 0).
+        # The grid's first pixel begins at the chip's edge, half a camera pixel before the centre of
+        # pixel (0, 0).
         corner_um = (_OBJECT_PIXEL_UM - self.pixel_size_um) / 2
         return place_on(density, _OBJECT_PIXEL_UM, fluorophores, rng) + corner_um
 
@@ -117,7 +132,9 @@ class BlinkingBank:
         for number, frame in enumerate(self.frames):
             expected.fill(background)
             lit = self.truth(number)
-            spread.add(expected, lit[:, 0] / self.pixel_size_um, lit[:, 1] / self.pixel_size_um, lit[:, 2])
+            spread.add(
+                expected, lit[:, 0] / self.pixel_size_um, lit[:, 1] / self.pixel_size_um, lit[:, 2]
+            )
             noise.expose(expected, rng, out=frame)
 
 
@@ -125,19 +142,26 @@ def camera_noise(camera: CameraConfig) -> EMCCDNoise | SCMOSNoise:
     """Return the noise of the camera that rig.yaml describes."""
     gain, read = camera.gain_e_per_adu or 1.0, camera.read_noise_e
     if camera.em_gain is None:
-        return SCMOSNoise(camera.offset_adu, 1 / gain, 1.6 if read is None else read, camera.bit_depth)
+        return SCMOSNoise(
+            camera.offset_adu, 1 / gain, 1.6 if read is None else read, camera.bit_depth
+        )
     return EMCCDNoise(
-        camera.offset_adu, camera.em_gain, gain, 60.0 if read is None else read, bit_depth=camera.bit_depth
+        camera.offset_adu,
+        camera.em_gain,
+        gain,
+        60.0 if read is None else read,
+        bit_depth=camera.bit_depth,
     )
 
 
 class VirtualSTORMCamera(VirtualCamera):
     """Plays frames of blinking fluorophores, one per exposure.
 
-    Properties before initialisation: Rig (name or path of the rig.yaml whose optics and camera it has), SensorSize
-    (pixels), Seed, Frames (length of the bank), Structure, Fluorophores, Lit (on at a time), Photons (of a fluorophore in a
-    full frame), Background (per pixel), OnFrames (mean length of a blink), Bleached (share of blinks that are the last).
-    Later: Frame (see the module), and those of `VirtualCamera`.
+    Properties before initialisation: Rig (name or path of the rig.yaml whose optics and camera it
+    has), SensorSize (pixels), Seed, Frames (length of the bank), Structure, Fluorophores, Lit (on
+    at a time), Photons (of a fluorophore in a full frame), Background (per pixel), OnFrames (mean
+    length of a blink), Bleached (share of blinks that are the last). Later: Frame (see the module),
+    and those of `VirtualCamera`.
 
     Attributes
     ----------
@@ -180,7 +204,11 @@ class VirtualSTORMCamera(VirtualCamera):
             on_frames=self._number("OnFrames"),
             bleached_share=self._number("Bleached"),
         )
-        log.info("simulated %d blinking frames in %.1f s", len(self._bank.frames), time.perf_counter() - start)
+        log.info(
+            "simulated %d blinking frames in %.1f s",
+            len(self._bank.frames),
+            time.perf_counter() - start,
+        )
 
     @property
     def bank(self) -> BlinkingBank:
@@ -192,7 +220,10 @@ class VirtualSTORMCamera(VirtualCamera):
             Before initialisation, or if it failed.
         """
         if self._bank is None:
-            raise RuntimeError("the virtual camera has no frames: it was not initialised, or its initialisation failed")
+            raise RuntimeError(
+                "the virtual camera has no frames: it was not initialised, or its initialisation"
+                " failed"
+            )
         return self._bank
 
     @property
@@ -214,5 +245,7 @@ class VirtualSTORMCamera(VirtualCamera):
     @frame.setter
     def _set_frame(self, value: float) -> None:
         if not 0 <= int(value) < len(self.bank.frames):
-            raise ValueError(f"frame {int(value)} was selected, the bank has 0 to {len(self.bank.frames) - 1}")
+            raise ValueError(
+                f"frame {int(value)} was selected, the bank has 0 to {len(self.bank.frames) - 1}"
+            )
         self._next, self._shown = int(value), array("I")

@@ -1,13 +1,14 @@
 """What a live run skipped, computed afterwards from raw, in place.
 
-Owns the choice of what is to be computed and its way into arrays that are finished. What is computed takes the way of a
-live run, in `livesr.live.pipeline`.
+Owns the choice of what is to be computed and its way into arrays that are finished. What is
+computed takes the way of a live run, in `livesr.live.pipeline`.
 
-A prediction is computed if there is none, or if it was made while a frame before or after it was missing that raw has, or
-with one that raw has lost since: the finished store equals an offline run of its raw. A reconstruction is computed if the run
-dropped its raw group, or a group that it looks back to, as the running image of STORM does. frames.jsonl is the journal: a line
-is written when the shard that holds the picture has taken its place, so a backfill that is killed is resumed by starting it
-again, and what was under way is computed once more. Raw is only read.
+A prediction is computed if there is none, or if it was made while a frame before or after it was
+missing that raw has, or with one that raw has lost since: the finished store equals an offline run
+of its raw. A reconstruction is computed if the run dropped its raw group, or a group that it looks
+back to, as the running image of STORM does. frames.jsonl is the journal: a line is written when the
+shard that holds the picture has taken its place, so a backfill that is killed is resumed by
+starting it again, and what was under way is computed once more. Raw is only read.
 """
 
 from __future__ import annotations
@@ -64,8 +65,11 @@ class Todo:
     impossible: int
 
 
-def plan(store: RecordedStore, window: Mapping[str, int], looks_back: Mapping[str, float] | None = None) -> list[Todo]:
-    """Return what is to be computed, for every position and channel with something to do or something impossible.
+def plan(
+    store: RecordedStore, window: Mapping[str, int], looks_back: Mapping[str, float] | None = None
+) -> list[Todo]:
+    """Return what is to be computed, for every position and channel with something to do or
+    something impossible.
 
     Parameters
     ----------
@@ -94,13 +98,15 @@ def backfill(
 
     Parameters
     ----------
-    engine, upscale : folders of the engines that the store was separated and enlarged with, if not found by name
+    engine, upscale : folders of the engines that the store was separated and enlarged with, if not
+        found by name
     on_progress : called with predictions and reconstructions done and in all
 
     Raises
     ------
     StoreError
-        If the store has no raw frames, needs a repair first, or is being recorded, repaired or completed.
+        If the store has no raw frames, needs a repair first, or is being recorded, repaired or
+        completed.
     EngineError
         If the engine is not the one that made the other predictions.
     RunError
@@ -109,18 +115,27 @@ def backfill(
     sidecars, runtime = Path(path) / layout.SIDECARS, (backend, precision, threads)
     if not sidecars.is_dir():
         RecordedStore(path)  # says what is wrong with it
-    contained.refuse_links(Path(path), writing=True)  # before the lock, which is written into a folder that may be one
+    contained.refuse_links(
+        Path(path), writing=True
+    )  # before the lock, which is written into a folder that may be one
     try:
         with Lock(sidecars, "backfill"):
             for left in sidecars.glob(f"{_SCRATCH}*"):  # by one that was killed
                 shutil.rmtree(left, ignore_errors=True)
-            return _backfill(RecordedStore(path), {"separate": engine, "upscale": upscale}, runtime, on_progress)
+            return _backfill(
+                RecordedStore(path), {"separate": engine, "upscale": upscale}, runtime, on_progress
+            )
     except OSError as e:
-        raise RunError(f"{path} cannot be completed: {e.strerror or e}. Look after the disk and start again.") from e
+        raise RunError(
+            f"{path} cannot be completed: {e.strerror or e}. Look after the disk and start again."
+        ) from e
 
 
 def _backfill(
-    store: RecordedStore, engines: Mapping[str, str | None], runtime: tuple[str, str, int], on_progress: Progress
+    store: RecordedStore,
+    engines: Mapping[str, str | None],
+    runtime: tuple[str, str, int],
+    on_progress: Progress,
 ) -> dict[str, Any]:
     """Complete a store that is locked."""
     _check_lengths(store)
@@ -138,12 +153,21 @@ def _backfill(
         for todo in todos:
             if todo.read:
                 needed = (*paths[todo.channel].parts, todo.channel)
-                _complete(store, raw, {name: paths[name] for name in needed}, todo, progress.step, failures)
+                _complete(
+                    store,
+                    raw,
+                    {name: paths[name] for name in needed},
+                    todo,
+                    progress.step,
+                    failures,
+                )
     finally:
         for channel_path in paths.values():
             channel_path.close()
     if failures:
-        raise RunError(f"{sum(failures.values())} frames could not be computed: {'; '.join(failures)}.")
+        raise RunError(
+            f"{sum(failures.values())} frames could not be computed: {'; '.join(failures)}."
+        )
     return {
         "store": str(store.path),
         "predicted": sum(len(t.predict) for t in todos),
@@ -154,38 +178,52 @@ def _backfill(
 
 
 def _input(store: RecordedStore, folders: Mapping[str, str | None]) -> RawInput:
-    """Describe the store's raw; with other folders for its engines, by task, which must be the same engines."""
+    """Describe the store's raw.
+
+    With other folders for its engines, by task, which must be the same engines.
+    """
     for task, folder in folders.items():
         for channel in store.channels if folder else ():
             _check_same(store, store.models(channel).get(task), str(folder), task)
     return store_input(store, engine=folders["separate"], upscale=folders["upscale"])
 
 
-def _check_same(store: RecordedStore, model: Mapping[str, Any] | None, folder: str, task: str) -> None:
+def _check_same(
+    store: RecordedStore, model: Mapping[str, Any] | None, folder: str, task: str
+) -> None:
     sha256 = load_engine(folder).manifest.sha256
     if model and model["sha256"] != sha256:
         flag = {"separate": "--engine", "upscale": "--upscale"}[task]
         raise EngineError(
-            f"The store was predicted by {model['id']!r} with weights {model['sha256'][:12]}..., and {folder} has "
-            f"{sha256[:12]}...: one store, one engine. 'livesr process {store.path} {flag} {folder}' makes "
-            "a store of its own."
+            f"The store was predicted by {model['id']!r} with weights {model['sha256'][:12]}...,"
+            f" and {folder} has {sha256[:12]}...: one store, one engine. 'livesr process"
+            f" {store.path} {flag} {folder}' makes a store of its own."
         )
 
 
-def _todo(store: RecordedStore, position: int, channel: str, window: int, looks_back: float | None) -> Todo:
+def _todo(
+    store: RecordedStore, position: int, channel: str, window: int, looks_back: float | None
+) -> Todo:
     def here(keys: Mapping[Key, Any]) -> dict[Key, Any]:
-        return {k: v for k, v in keys.items() if (k[0].position, k[0].channel) == (position, channel)}
+        return {
+            k: v for k, v in keys.items() if (k[0].position, k[0].channel) == (position, channel)
+        }
 
     def made(keys: Mapping[Key, Event]) -> dict[Key, Event]:
         """Leave out what a repair found without a line: nothing is known of how it was made."""
         return {k: v for k, v in here(keys).items() if not v.get("repaired")}
 
     parts = tuple(store.superposed.get(channel, {}).get("channels", ()))
-    stored, measured = here(_summed(store, channel, parts) if parts else store.pictures("raw")), here(store.measured())
+    stored, measured = (
+        here(_summed(store, channel, parts) if parts else store.pictures("raw")),
+        here(store.measured()),
+    )
     usable = ("raw",) if looks_back is None else ("raw", "raw_incomplete")
     there = {key for key, line in stored.items() if line["state"] in usable}
     live = set(here(store.measured(live=True)))
-    kept = made(store.pictures("recon")) if ("recon", position, channel) in store.images else measured
+    kept = (
+        made(store.pictures("recon")) if ("recon", position, channel) in store.images else measured
+    )
     outdated = _after(there - live, there, looks_back or 0)
     measure = there - kept.keys()
     if ("recon", position, channel) in store.images:
@@ -200,11 +238,23 @@ def _todo(store: RecordedStore, position: int, channel: str, window: int, looks_
             if key not in separated
             or (with_uncertainty and key not in estimated)
             or _saw_what_is_lost(separated[key], key, there, window)
-            or not (separated[key].get("backfilled") or _neighbours(key, window) & there | {key} <= live - outdated)
+            or not (
+                separated[key].get("backfilled")
+                or _neighbours(key, window) & there | {key} <= live - outdated
+            )
         }
-    read = measure | predict | _beside(measure, there, after=False) | _beside(predict, there, after=True)
+    read = (
+        measure
+        | predict
+        | _beside(measure, there, after=False)
+        | _beside(predict, there, after=True)
+    )
     read |= _before(read, there, looks_back or 0)
-    impossible = {k for k in stored.keys() | measured.keys() if window and k not in there and k not in separated}
+    impossible = {
+        k
+        for k in stored.keys() | measured.keys()
+        if window and k not in there and k not in separated
+    }
     if parts:
         read = {(stream._replace(channel=part), t) for stream, t in read for part in parts}
     ordered = tuple(sorted(read, key=lambda key: (key[1], key[0])))
@@ -212,12 +262,17 @@ def _todo(store: RecordedStore, position: int, channel: str, window: int, looks_
 
 
 def _summed(store: RecordedStore, name: str, parts: Sequence[str]) -> dict[Key, Event]:
-    """Return a line about every time point whose true channels are all there: the worst of theirs."""
+    """Return a line about every time point whose true channels are all there.
+
+    The worst of theirs.
+    """
     lines: dict[Key, list[Event]] = {}
     for (stream, t), line in store.pictures("raw").items():
         if stream.channel in parts:
             lines.setdefault((stream._replace(channel=name), t), []).append(line)
-    worst = {key: max(found, key=lambda line: line["state"] != "raw") for key, found in lines.items()}
+    worst = {
+        key: max(found, key=lambda line: line["state"] != "raw") for key, found in lines.items()
+    }
     return {key: line for key, line in worst.items() if len(lines[key]) == len(parts)}
 
 
@@ -227,7 +282,9 @@ def _neighbours(key: Key, window: int) -> set[Key]:
 
 
 def _saw_what_is_lost(line: Event, key: Key, there: Set[Key], window: int) -> bool:
-    """Whether a prediction was made with a neighbour in time that raw does not have any more, after a kill or damage."""
+    """Whether a prediction was made with a neighbour in time that raw does not have any more, after
+    a kill or damage.
+    """
     saw_both = line.get("true_neighbours", False) and not line.get("edge", False)
     return saw_both and not _neighbours(key, window) <= there
 
@@ -236,18 +293,27 @@ def _after(keys: Set[Key], there: Set[Key], groups: float) -> set[Key]:
     """Return those of `there` that lie up to `groups` time points behind one of `keys`."""
     if not groups:
         return set()
-    return {(s, t) for s, t in there if any(s == stream and 0 < t - other <= groups for stream, other in keys)}
+    return {
+        (s, t)
+        for s, t in there
+        if any(s == stream and 0 < t - other <= groups for stream, other in keys)
+    }
 
 
 def _before(keys: Set[Key], there: Set[Key], groups: float) -> set[Key]:
     """Return those of `there` that lie up to `groups` time points before one of `keys`."""
     if not groups:
         return set()
-    return {(s, t) for s, t in there if any(s == stream and 0 < other - t <= groups for stream, other in keys)}
+    return {
+        (s, t)
+        for s, t in there
+        if any(s == stream and 0 < other - t <= groups for stream, other in keys)
+    }
 
 
 def _beside(keys: Set[Key], there: Set[Key], *, after: bool) -> set[Key]:
-    """Return the frame before each key, from whose normalisation its own follows, and the one `after` it.
+    """Return the frame before each key, from whose normalisation its own follows, and the one
+    `after` it.
 
     However far away: the pipeline tells a gap from the end of a series by the frame beyond it.
     """
@@ -279,7 +345,8 @@ def _complete(
         on_stop=stopped.set,
         normalisations=raw.normalisations,
         pattern_drifts=raw.pattern_drifts,
-        # Where feeding ends early the last frame is no end of a series, and must not be predicted as one.
+        # Where feeding ends early the last frame is no end of a series, and must not be predicted
+        # as one.
         wanted=lambda stream, t: (stream, t) in wanted and not stopped.is_set(),
     )
     pipeline.open()
@@ -309,7 +376,13 @@ class _FillSink:
 
     name = "backfill"
 
-    def __init__(self, store: RecordedStore, todo: Todo, step: Callable[[int], None], failures: dict[str, int]) -> None:
+    def __init__(
+        self,
+        store: RecordedStore,
+        todo: Todo,
+        step: Callable[[int], None],
+        failures: dict[str, int],
+    ) -> None:
         self._store, self._todo, self._step, self._failures = store, todo, step, failures
         self._log: FramesLog | None = None
         self._measured_live = store.measured(live=True)
@@ -319,7 +392,9 @@ class _FillSink:
             "sr": store.images.get(("sr", *place)),
             "uncertainty": store.images.get(("uncertainty", *place)),
         }
-        self._shapes = {kind: array_shape(image.array) for kind, image in self._images.items() if image}
+        self._shapes = {
+            kind: array_shape(image.array) for kind, image in self._images.items() if image
+        }
         self._shards: dict[tuple[SeriesName, tuple[int, int]], _Shard] = {}
         wanted: dict[SeriesName, frozenset[Key]] = {
             "recon": todo.measure,
@@ -395,7 +470,12 @@ class _FillSink:
                 self._log.close()
 
     def _put(
-        self, kind: SeriesName, state: State, frame: SRFrame, planes: NDArray[Any] | None, facts: dict[str, Any]
+        self,
+        kind: SeriesName,
+        state: State,
+        frame: SRFrame,
+        planes: NDArray[Any] | None,
+        facts: dict[str, Any],
     ) -> None:
         line = (kind, state, frame.stream, frame.t, facts)
         if planes is None:
@@ -413,12 +493,16 @@ class _FillSink:
     def _write(self, key: tuple[SeriesName, tuple[int, int]]) -> None:
         shard, image = self._shards.pop(key), self._images[key[0]]
         if image and shard.planes:
-            with TemporaryDirectory(prefix=f"{_SCRATCH}-", dir=self._store.path / layout.SIDECARS) as scratch:
+            with TemporaryDirectory(
+                prefix=f"{_SCRATCH}-", dir=self._store.path / layout.SIDECARS
+            ) as scratch:
                 replace_planes(image.array, shard.planes, Path(scratch))
             for line in shard.lines:
                 self._say(line, stored=True)
 
-    def _say(self, line: tuple[SeriesName, State, Stream, int, dict[str, Any]], *, stored: bool) -> None:
+    def _say(
+        self, line: tuple[SeriesName, State, Stream, int, dict[str, Any]], *, stored: bool
+    ) -> None:
         assert self._log is not None
         kind, state, stream, t, facts = line
         self._log.write(kind, state, stream, t, stored=stored, backfilled=True, **facts)
@@ -449,13 +533,19 @@ def _times(frame: SRFrame) -> dict[str, Any]:
 def _check_lengths(store: RecordedStore) -> None:
     lengths: dict[tuple[int, str], set[int]] = {}
     for (_, position, channel), image in store.images.items():
-        lengths.setdefault((position, channel), set()).add(array_shape(image.array, image.exposures).length["t"])
+        lengths.setdefault((position, channel), set()).add(
+            array_shape(image.array, image.exposures).length["t"]
+        )
     if any(len(found) > 1 for found in lengths.values()):
-        raise StoreError(f"The images of {store.path} differ in length: run 'livesr repair {store.path}' first.")
+        raise StoreError(
+            f"The images of {store.path} differ in length: run 'livesr repair {store.path}' first."
+        )
 
 
 def _drop_unfinished_line(log: Path) -> None:
-    """Cut off a last line that a killed process left unfinished, so that the next does not continue it."""
+    """Cut off a last line that a killed process left unfinished, so that the next does not continue
+    it.
+    """
     with contained.open_to_write(log.parent, log.name, "r+") as file:
         content = file.read()
         if content and not content.endswith(b"\n"):

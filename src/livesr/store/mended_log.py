@@ -1,4 +1,6 @@
-"""frames.jsonl of a store that was killed or damaged: what can be read of it, and what is corrected.
+"""frames.jsonl of a store that was killed or damaged.
+
+What can be read of it, and what is corrected.
 
 Owns the lines. Looks at no array.
 """
@@ -25,7 +27,8 @@ class MendedLog:
     ----------
     events : every line that is understood
     problem : what is not, a sentence; "" if all of it is
-    is_damaged : whether a line that is not understood stands behind one that is: no repair has looked at the file since
+    is_damaged : whether a line that is not understood stands behind one that is: no repair has
+        looked at the file since
     loses : whether writing it again leaves out, or moves, what is not understood
     changed : whether the file is to be written again
     """
@@ -35,7 +38,8 @@ class MendedLog:
         found = read_log(path) if path.is_file() else LogContents([])
         self.events, self.problem = found.events, found.problem
         unknown = [line for line in found.unknown if not line.keys]
-        # They may mean something to somebody. A repair puts them first, and what they were about is told anew behind them.
+        # They may mean something to somebody. A repair puts them first, and what they were about is
+        # told anew behind them.
         self._unknown = b"".join(line.text + b"\n" for line in unknown)
         self.is_damaged = any(line.number != place for place, line in enumerate(unknown, start=1))
         self.loses = self.is_damaged or len(unknown) < len(found.unknown)
@@ -46,7 +50,10 @@ class MendedLog:
             self._by_image[event["series"], event["position"], event["channel"]].append(event)
 
     def stored(self, image: Image) -> list[Event]:
-        """Return the lines about pictures of an image, for the caller to correct: of several about one, the last."""
+        """Return the lines about pictures of an image, for the caller to correct.
+
+        Of several about one, the last.
+        """
         return list(stored_lines(self._about(image)).values())
 
     def told(self, image: Image) -> set[Where]:
@@ -70,11 +77,17 @@ class MendedLog:
         name = image.image.name
         if lacking := self.lacking(image.image):
             pictures = "1 picture" if len(lacking) == 1 else f"{len(lacking)} pictures"
-            yield f"{name} lacks {pictures}, or some of its planes: t = {ranges([t for t, _ in lacking])}."
+            yield (
+                f"{name} lacks {pictures}, or some of its planes: t ="
+                f" {ranges([t for t, _ in lacking])}."
+            )
         repaired = any(e.get("repaired") for e in self._about(image.image))
         if image.image.kind == "raw" and repaired and (holes := image.holes()):
             gaps = ", ".join(f"{first}-{last}" for first, last in holes)
-            yield f"{name} has no file for t = {gaps}, and the lines about them are lost: nobody knows what was there."
+            yield (
+                f"{name} has no file for t = {gaps}, and the lines about them are lost: nobody"
+                " knows what was there."
+            )
 
     def correct(self, image: Image, line: Event, **facts: Any) -> None:
         """Change a line; lines before it about a picture that is lost are no promise either."""
@@ -116,7 +129,9 @@ def ranges(numbers: Iterable[int]) -> str:
     """Write whole numbers as "0-15, 31"."""
     ordered = sorted(set(numbers))
     runs = (list(run) for _, run in groupby(enumerate(ordered), key=lambda pair: pair[1] - pair[0]))
-    return ", ".join(f"{run[0][1]}-{run[-1][1]}" if len(run) > 1 else str(run[0][1]) for run in runs)
+    return ", ".join(
+        f"{run[0][1]}-{run[-1][1]}" if len(run) > 1 else str(run[0][1]) for run in runs
+    )
 
 
 def _ends_with_its_line(path: Path) -> bool:

@@ -1,8 +1,9 @@
-"""What the zarr.json files of a store said, put together again where they are empty, cut off, or rewritten by other software.
+"""What the zarr.json files of a store said, put together again where they are empty, cut off, or
+rewritten by other software.
 
-Owns the sources, in this order: the copy that the run made when it began (`layout.IMAGES`), and for stores without one the
-images that are whole, the copy of rig.yaml, the engines' manifests and the shards themselves. Changes nothing;
-`livesr.store.repair` writes what is found here.
+Owns the sources, in this order: the copy that the run made when it began (`layout.IMAGES`), and for
+stores without one the images that are whole, the copy of rig.yaml, the engines' manifests and the
+shards themselves. Changes nothing; `livesr.store.repair` writes what is found here.
 """
 
 from __future__ import annotations
@@ -27,7 +28,14 @@ from livesr.live.sinks.series import SeriesSpec, group_json
 from livesr.live.sinks.sink import ChannelDescription, RunDescription
 from livesr.store.raw_input import camera_of
 from livesr.store.recorded import KINDS, Event, Image, array_shape, read_image, read_json
-from livesr.store.shard_file import ShardError, ShardForm, check_encoding, first_chunk, read_index, shard_form
+from livesr.store.shard_file import (
+    ShardError,
+    ShardForm,
+    check_encoding,
+    first_chunk,
+    read_index,
+    shard_form,
+)
 
 _AXES: dict[str, dict[str, str]] = {
     "t": {"name": "t", "type": "time", "unit": "second"},
@@ -36,7 +44,8 @@ _AXES: dict[str, dict[str, str]] = {
 }
 _MAX_PER_SHARD = 16
 _WARNINGS_UNKNOWN = (
-    "What the run warned of when it opened its engines is no longer known: 'livesr repair' wrote this anew."
+    "What the run warned of when it opened its engines is no longer known: 'livesr repair' wrote"
+    " this anew."
 )
 
 
@@ -55,7 +64,9 @@ class Restored:
 
 
 def image_names(path: Path) -> list[str]:
-    """Return the names of the images that lie in the store, or that its copy of the metadata tells of."""
+    """Return the names of the images that lie in the store, or that its copy of the metadata tells
+    of.
+    """
     there = (p.name for p in path.iterdir() if p.is_dir())
     told = (name for name in _copies(path).get("images", {}) if Path(name).name == name)
     return sorted(name for name in {*there, *told} if name.partition("_")[0] in KINDS.values())
@@ -69,8 +80,9 @@ def is_described(folder: Path) -> bool:
 def restore_images(path: Path, events: Sequence[Event]) -> Restored:
     """Find what the zarr.json files of the images said, where they do not say it any more.
 
-    An array found so has no time points: how many it has is for its shards to say. One whose zarr.json is whole, and says that
-    its chunks are encoded in another way than livesr's, is left as it is.
+    An array found so has no time points: how many it has is for its shards to say. One whose
+    zarr.json is whole, and says that its chunks are encoded in another way than livesr's, is left
+    as it is.
     """
     found, copies = Restored(), _copies(path).get("images", {})
     names = image_names(path)
@@ -83,20 +95,34 @@ def restore_images(path: Path, events: Sequence[Event]) -> Restored:
             if not _whole_array(path / name):
                 found.files[f"{name}/0/zarr.json"] = kept["array"] if kept else inferred.array(name)
             if not _whole_group(path / name):
-                array = found.files.get(f"{name}/0/zarr.json") or read_json(path / name / "0" / "zarr.json")
-                group = _timed(kept["group"], events) if kept else inferred.group(name, array, found.problems)
+                array = found.files.get(f"{name}/0/zarr.json") or read_json(
+                    path / name / "0" / "zarr.json"
+                )
+                group = (
+                    _timed(kept["group"], events)
+                    if kept
+                    else inferred.group(name, array, found.problems)
+                )
                 found.files[f"{name}/zarr.json"] = group
         except (LiveSRError, KeyError, TypeError, ValueError, OSError) as e:
-            found.problems.append(f"{name} cannot be described any more ({e}): its files are left as they are.")
+            found.problems.append(
+                f"{name} cannot be described any more ({e}): its files are left as they are."
+            )
             for file in (f"{name}/0/zarr.json", f"{name}/zarr.json"):
                 found.files.pop(file, None)
     return found
 
 
-def restore_root(path: Path, images: Sequence[Image], events: Sequence[Event]) -> dict[str, Mapping[str, Any]]:
-    """Return the group metadata that the store lacks, or that is not about its images, by file name."""
+def restore_root(
+    path: Path, images: Sequence[Image], events: Sequence[Event]
+) -> dict[str, Mapping[str, Any]]:
+    """Return the group metadata that the store lacks, or that is not about its images, by file
+    name.
+    """
     kept = _copies(path).get("root")
-    about = kept if isinstance(kept, Mapping) else {"ome": _LAYOUT, "livesr": _about(images, events)}
+    about = (
+        kept if isinstance(kept, Mapping) else {"ome": _LAYOUT, "livesr": _about(images, events)}
+    )
     series = [image.name for image in images]
     wanted: dict[str, Mapping[str, Any]] = {}
     if not _names(path / "zarr.json", "livesr", "positions", "channels"):
@@ -136,9 +162,17 @@ class _Inferred:
         return self._with_shards(about, counts, file, told[1], exposures)
 
     def _with_shards(
-        self, about: dict[str, Any], counts: dict[str, int], file: Path, itemsize: int, exposures: int
+        self,
+        about: dict[str, Any],
+        counts: dict[str, int],
+        file: Path,
+        itemsize: int,
+        exposures: int,
     ) -> dict[str, Any]:
-        """Fill in the sizes; how many time points a shard has follows from the length of its index."""
+        """Fill in the sizes.
+
+        How many time points a shard has follows from the length of its index.
+        """
         about["data_type"] = {1: "uint8", 2: "uint16"}[itemsize]
         about["dimension_names"], about["shape"] = list(counts), list(counts.values())
         sharding = about["codecs"][0]["configuration"]
@@ -151,27 +185,41 @@ class _Inferred:
                 codec |= {"configuration": {"endian": "little"}} if itemsize > 1 else {}
         for per_shard in range(_MAX_PER_SHARD, 0, -1):
             for deep in {counts.get("z", 1), 1}:
-                shard = {**counts, "t": per_shard * exposures, **({"z": deep} if "z" in counts else {})}
+                shard = {
+                    **counts,
+                    "t": per_shard * exposures,
+                    **({"z": deep} if "z" in counts else {}),
+                }
                 about["chunk_grid"]["configuration"]["chunk_shape"] = list(shard.values())
                 if _fits(file, shard_form(about)):
                     return about
         raise StoreError("the index of its shards is damaged as well")
 
     def group(self, name: str, array: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
-        """Return an image's zarr.json, with the provenance that its pipeline would have given it."""
+        """Return an image's zarr.json, with the provenance that its pipeline would have given
+        it.
+        """
         kind, position, channel = self._place(name)
         length = dict(zip(array["dimension_names"], array["shape"], strict=True))
-        description = self._description(kind, position, channel, (length["y"], length["x"]), str(array["data_type"]))
+        description = self._description(
+            kind, position, channel, (length["y"], length["x"]), str(array["data_type"])
+        )
         run = replace(self._run(position, channel, description), z_planes=length.get("z", 1))
         specs = layout.series_specs(run, position, run.channel(channel))
         if kind not in specs:
-            raise StoreError(f"rig.yaml and the engines beside it know of no {kind} of channel {channel!r}")
+            raise StoreError(
+                f"rig.yaml and the engines beside it know of no {kind} of channel {channel!r}"
+            )
         if kind == "raw" and description.recon_method == "sim":
             problems.append(
-                f"{name}: where the camera's region began on its chip is no longer known and is taken to be (0, 0). If a "
-                "region was used, the phases of the patterns are not those of the calibration."
+                f"{name}: where the camera's region began on its chip is no longer known and is"
+                " taken to be (0, 0). If a region was used, the phases of the patterns are not"
+                " those of the calibration."
             )
-        return _timed(group_json({"ome": _ome(specs[kind]), "livesr": dict(specs[kind].provenance)}), self._events)
+        return _timed(
+            group_json({"ome": _ome(specs[kind]), "livesr": dict(specs[kind].provenance)}),
+            self._events,
+        )
 
     @cached_property
     def _root(self) -> Mapping[str, Any]:
@@ -183,7 +231,11 @@ class _Inferred:
     @cached_property
     def _rig(self) -> RigConfig:
         file = self._path / layout.SIDECARS / "rig.yaml"
-        rig = parse(RigConfig, {**load_yaml(file), "folder": file.parent, "micromanager": "rig.cfg"}, str(file))
+        rig = parse(
+            RigConfig,
+            {**load_yaml(file), "folder": file.parent, "micromanager": "rig.cfg"},
+            str(file),
+        )
         return rig.with_engine("none").with_engine("none", "upscale")
 
     @cached_property
@@ -208,19 +260,32 @@ class _Inferred:
             return image.kind != kind, image.channel != channel, image.position != position
 
         if not self._whole:
-            raise StoreError("no other image of the store is whole, and it has no copy of its metadata")
+            raise StoreError(
+                "no other image of the store is whole, and it has no copy of its metadata"
+            )
         return min(self._whole, key=distance)
 
     def _z_planes(self, position: int, channel: str, other: Image) -> int:
-        """Return the planes of a stack: of the images of its own position and channel, or what the log tells of it."""
+        """Return the planes of a stack.
+
+        Of the images of its own position and channel, or what the log tells of it.
+        """
         for image in self._whole:
             if (image.position, image.channel) == (position, channel):
                 return array_shape(image.array, image.exposures).z_planes
-        told = [int(e["z"]) + 1 for e in self._events if (e["position"], e["channel"]) == (position, channel)]
+        told = [
+            int(e["z"]) + 1
+            for e in self._events
+            if (e["position"], e["channel"]) == (position, channel)
+        ]
         return max(told) if told else array_shape(other.array, other.exposures).z_planes
 
     def _any_shard(self, name: str) -> Path:
-        files = sorted(p for p in (self._path / name / "0" / "c").rglob("*") if p.is_file() and p.name.isdigit())
+        files = sorted(
+            p
+            for p in (self._path / name / "0" / "c").rglob("*")
+            if p.is_file() and p.name.isdigit()
+        )
         if not files:
             raise StoreError("it has no shard")
         return files[0]
@@ -241,7 +306,9 @@ class _Inferred:
         return last[-1]
 
     def _sides(self, kind: str, other: Image, pixels: int) -> tuple[int, int]:
-        """Return (y, x) of an image with so many pixels, whose sides are in the proportion of another's."""
+        """Return (y, x) of an image with so many pixels, whose sides are in the proportion of
+        another's.
+        """
         length = array_shape(other.array, other.exposures).length
         factor = (pixels / (length["y"] * length["x"])) ** 0.5
         y, x = round(length["y"] * factor), round(length["x"] * factor)
@@ -252,16 +319,25 @@ class _Inferred:
     def _description(
         self, kind: SeriesName, position: int, channel: str, shape: tuple[int, int], dtype: str
     ) -> ChannelDescription:
-        """Describe the channel by its rig; the camera by its raw image, or by a picture of another kind."""
+        """Describe the channel by its rig.
+
+        The camera by its raw image, or by a picture of another kind.
+        """
         raw = next((i for i in self._whole if (i.kind, i.channel) == ("raw", channel)), None)
         if raw:
             geometry = camera_of(raw)
         else:
             size_um = (self._rig.optics.pixel_size_nm or 0) / 1e3
-            geometry = Geometry(shape if kind == "raw" else self._camera(channel, shape), dtype, size_um or 1.0)
+            geometry = Geometry(
+                shape if kind == "raw" else self._camera(channel, shape), dtype, size_um or 1.0
+            )
         path = build_path(self._rig, channel, geometry)
         predicted = kind in ("sr", "uncertainty")
-        return self._with_prediction(path.description, path.doubts, shape) if predicted else path.description
+        return (
+            self._with_prediction(path.description, path.doubts, shape)
+            if predicted
+            else path.description
+        )
 
     def _camera(self, channel: str, shape: tuple[int, int]) -> tuple[int, int]:
         """Return the size of the raw frames whose reconstruction has this shape."""
@@ -270,7 +346,9 @@ class _Inferred:
             plain = build_path(self._rig, channel, Geometry(camera, "uint16", 0.065)).description
             if plain.recon_shape == shape:
                 return camera
-        raise StoreError(f"no camera frame is known whose reconstruction is {shape[0]} x {shape[1]}")
+        raise StoreError(
+            f"no camera frame is known whose reconstruction is {shape[0]} x {shape[1]}"
+        )
 
     def _with_prediction(
         self, plain: ChannelDescription, doubts: Sequence[str], shape: tuple[int, int]
@@ -307,7 +385,9 @@ class _Inferred:
 
     def _run(self, position: int, channel: str, description: ChannelDescription) -> RunDescription:
         channels = [description if c == channel else _nameless(c) for c in self._root["channels"]]
-        own_first = sorted(self._whole, key=lambda i: (i.position, i.channel) != (position, channel))
+        own_first = sorted(
+            self._whole, key=lambda i: (i.position, i.channel) != (position, channel)
+        )
         z_steps = [step for image in own_first if (step := image.scale.get("z"))]
         recon = next((i for i in self._whole if i.kind == "recon"), None)
         run = RunDescription(
@@ -317,7 +397,11 @@ class _Inferred:
             positions=tuple(self._root["positions"]),
             z_step_um=next(iter(z_steps), 1.0),
         )
-        return replace(run, recon_offset_adu=int(recon.attributes["livesr"]["intensity"]["offset"])) if recon else run
+        return (
+            replace(run, recon_offset_adu=int(recon.attributes["livesr"]["intensity"]["offset"]))
+            if recon
+            else run
+        )
 
 
 def _copies(path: Path) -> Mapping[str, Any]:
@@ -330,7 +414,9 @@ def _copies(path: Path) -> Mapping[str, Any]:
 def _whole_group(folder: Path) -> bool:
     image = read_image(folder)
     try:
-        return image is not None and bool(image.channel is not None and image.scale and image.position >= 0)
+        return image is not None and bool(
+            image.channel is not None and image.scale and image.position >= 0
+        )
     except (KeyError, TypeError, ValueError, IndexError):
         return False
 
@@ -340,18 +426,26 @@ def _whole_array(folder: Path) -> bool:
         about = read_json(folder / "0" / "zarr.json")
         array_shape(folder / "0")
         shard_form(about)
-        return about["node_type"] == "array" and all(isinstance(n, int) and n >= 0 for n in about["shape"])
+        return about["node_type"] == "array" and all(
+            isinstance(n, int) and n >= 0 for n in about["shape"]
+        )
     except (StoreError, KeyError, TypeError):
         return False
 
 
 def _refuse_another_encoding(file: Path) -> None:
-    """Refuse an array that other software has written anew: its shards are not torn, and must not be taken for it."""
+    """Refuse an array that other software has written anew.
+
+    Its shards are not torn, and must not be taken for it.
+    """
     try:
         about = read_json(file)
     except StoreError:
         return
-    if about.get("node_type") == "array" and {"data_type", "chunk_key_encoding", "codecs"} <= about.keys():
+    if (
+        about.get("node_type") == "array"
+        and {"data_type", "chunk_key_encoding", "codecs"} <= about.keys()
+    ):
         check_encoding(about, file)
 
 
@@ -391,10 +485,14 @@ def _about(images: Sequence[Image], events: Sequence[Event]) -> dict[str, Any]:
     last = max([*positions, *(int(e["position"]) for e in events), 0])
     channels = [*(str(o["channel"]) for o in own), *(str(e["channel"]) for e in events)]
     sums = {
-        str(o["channel"]): {k: o["superposed"][k] for k in ("channels", "weights")} for o in own if o.get("superposed")
+        str(o["channel"]): {k: o["superposed"][k] for k in ("channels", "weights")}
+        for o in own
+        if o.get("superposed")
     }
     times = [e["t_acq_ns"] for e in events if e.get("t_acq_ns")]
-    started = {"started": datetime.fromtimestamp(min(times) / 1e9, UTC).isoformat()} if times else {}
+    started = (
+        {"started": datetime.fromtimestamp(min(times) / 1e9, UTC).isoformat()} if times else {}
+    )
     return {
         "version": layout.LAYOUT_VERSION,
         "stream": next((o["stream"] for o in own if "stream" in o), ""),
@@ -412,8 +510,20 @@ def _nameless(channel: str) -> ChannelDescription:
 
 
 def _ome(spec: SeriesSpec) -> dict[str, Any]:
-    axes = ["t", *("c" if spec.has_channel_axis else ""), *("z" if spec.z_planes > 1 else ""), "y", "x"]
-    size = {"t": 1.0, "c": 1.0, "z": spec.z_step_um, "y": spec.pixel_size_um, "x": spec.pixel_size_um}
+    axes = [
+        "t",
+        *("c" if spec.has_channel_axis else ""),
+        *("z" if spec.z_planes > 1 else ""),
+        "y",
+        "x",
+    ]
+    size = {
+        "t": 1.0,
+        "c": 1.0,
+        "z": spec.z_step_um,
+        "y": spec.pixel_size_um,
+        "x": spec.pixel_size_um,
+    }
     ceiling = float(np.iinfo(spec.dtype).max)
     window = {"min": 0.0, "max": ceiling, "start": 0.0, "end": ceiling}
     scale = {"type": "scale", "scale": [size[axis] for axis in axes]}
@@ -445,8 +555,12 @@ def _timed(group: Mapping[str, Any], events: Sequence[Event]) -> dict[str, Any]:
     about = copy.deepcopy(dict(group))
     own = about["attributes"]["livesr"]
     exposures = int(own.get("exposures", 1))
-    scale = about["attributes"]["ome"]["multiscales"][0]["datasets"][0]["coordinateTransformations"][0]["scale"]
-    if scale[0] in (1.0, 0.0) and (interval_s := _interval_s(events, own.get("position"), own.get("channel"))):
+    scale = about["attributes"]["ome"]["multiscales"][0]["datasets"][0][
+        "coordinateTransformations"
+    ][0]["scale"]
+    if scale[0] in (1.0, 0.0) and (
+        interval_s := _interval_s(events, own.get("position"), own.get("channel"))
+    ):
         scale[0] = interval_s / exposures
     return about
 
@@ -454,11 +568,18 @@ def _timed(group: Mapping[str, Any], events: Sequence[Event]) -> dict[str, Any]:
 def _interval_s(events: Sequence[Event], position: object, channel: object) -> float | None:
     """Return the median time from one time point to the next."""
     times = dict(_times(events, position, channel))
-    steps = [(times[b] - times[a]) / (b - a) for a, b in zip(sorted(times), sorted(times)[1:], strict=False)]
+    steps = [
+        (times[b] - times[a]) / (b - a)
+        for a, b in zip(sorted(times), sorted(times)[1:], strict=False)
+    ]
     return float(np.median(steps)) / 1e9 if steps else None
 
 
 def _times(events: Sequence[Event], position: object, channel: object) -> Iterator[tuple[int, int]]:
     for event in events:
-        if event["z"] == 0 and (event["position"], event["channel"]) == (position, channel) and event.get("t_acq_ns"):
+        if (
+            event["z"] == 0
+            and (event["position"], event["channel"]) == (position, channel)
+            and event.get("t_acq_ns")
+        ):
             yield event["t"], event["t_acq_ns"]

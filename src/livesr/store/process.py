@@ -1,7 +1,8 @@
 """An offline run: raw frames from a disk through the pipeline of a live run, into a new store.
 
-Owns what differs from a live run: where the frames come from, that nothing is skipped, and that the values of the live run
-are used again where there was one. The way of a frame is in `livesr.live.pipeline`.
+Owns what differs from a live run: where the frames come from, that nothing is skipped, and that the
+values of the live run are used again where there was one. The way of a frame is in
+`livesr.live.pipeline`.
 """
 
 from __future__ import annotations
@@ -43,10 +44,12 @@ def process(
     record_recon: bool = True,
     on_progress: Progress = lambda done, total: None,
 ) -> dict[str, Any]:
-    """Compute reconstructions and predictions of `raw`, nothing skipped; return the report of the run.
+    """Compute reconstructions and predictions of `raw`, nothing skipped.
 
-    The reconstructions equal those of the live run. So do the predictions, within 1 ADU, on the same backend and precision;
-    "auto" takes those of the live run where they can be had.
+    Return the report of the run.
+
+    The reconstructions equal those of the live run. So do the predictions, within 1 ADU, on the
+    same backend and precision; "auto" takes those of the live run where they can be had.
 
     Parameters
     ----------
@@ -92,18 +95,31 @@ def process(
         raise pipeline.error
     # Latency would be the age of the recording, and frames/s those of the camera.
     elapsed_s = max(time.monotonic() - started_s, 1e-9)
-    report |= {"sr_fps": round(report["sr_frames"] / elapsed_s, 2), "latency_ms": {"p50": None, "p99": None}}
+    report |= {
+        "sr_fps": round(report["sr_frames"] / elapsed_s, 2),
+        "latency_ms": {"p50": None, "p99": None},
+    }
     report["warnings"] = [*raw.notes, *raw.remarks(), *notes, *report["warnings"]]
     write_json(sink.path / layout.REPORT, report)
     if watch.failures:
-        raise RunError(f"{sum(watch.failures.values())} frames have no prediction: {'; '.join(watch.failures)}.")
+        raise RunError(
+            f"{sum(watch.failures.values())} frames have no prediction:"
+            f" {'; '.join(watch.failures)}."
+        )
     return report
 
 
 def build_paths(
-    raw: RawInput, backend: str, precision: str, threads: int, uncertainty: Augmentation | None = None
+    raw: RawInput,
+    backend: str,
+    precision: str,
+    threads: int,
+    uncertainty: Augmentation | None = None,
 ) -> tuple[dict[str, ChannelPath], list[str]]:
-    """Build the steps of every channel on the runtime of the live run, or the one asked for; say where they differ."""
+    """Build the steps of every channel on the runtime of the live run, or the one asked for.
+
+    Say where they differ.
+    """
     paths: dict[str, ChannelPath] = {}
     notes: list[str] = []
     try:
@@ -125,8 +141,8 @@ def build_paths(
             now = paths[name].backend
             if now and before and (now.name, now.precision) != before:
                 notes.append(
-                    f"Channel {name!r} was separated live with {' '.join(before)}, now with {now.name} {now.precision}: "
-                    "the predictions agree, but not to the last ADU."
+                    f"Channel {name!r} was separated live with {' '.join(before)}, now with"
+                    f" {now.name} {now.precision}: the predictions agree, but not to the last ADU."
                 )
     except BaseException:
         for path in paths.values():
@@ -145,7 +161,10 @@ def _runtime(before: tuple[str, str] | None, backend: str, precision: str) -> tu
 
 
 def _build(
-    build: Callable[..., ChannelPath], runtime: tuple[str, str], asked: tuple[str, str], **settings: Any
+    build: Callable[..., ChannelPath],
+    runtime: tuple[str, str],
+    asked: tuple[str, str],
+    **settings: Any,
 ) -> ChannelPath:
     try:
         return build(backend=runtime[0], precision=runtime[1], **settings)
@@ -158,7 +177,9 @@ def _build(
 def manifests(paths: Mapping[str, ChannelPath]) -> dict[str, Path]:
     """Return the manifests to keep beside a store, by name."""
     engines = [engine for path in paths.values() for engine in path.engines]
-    return {f"manifest-{engine.manifest.id}.yaml": engine.folder / "manifest.yaml" for engine in engines}
+    return {
+        f"manifest-{engine.manifest.id}.yaml": engine.folder / "manifest.yaml" for engine in engines
+    }
 
 
 class _Watch:
@@ -166,7 +187,9 @@ class _Watch:
 
     name = "progress"
 
-    def __init__(self, groups: int, paths: Mapping[str, ChannelPath], on_progress: Progress) -> None:
+    def __init__(
+        self, groups: int, paths: Mapping[str, ChannelPath], on_progress: Progress
+    ) -> None:
         self._total, self._done, self._on_progress = groups, 0, on_progress
         self._separated = {name for name, path in paths.items() if path.backend}
         self._sums = {name for name, path in paths.items() if path.parts}

@@ -1,7 +1,10 @@
-"""Raw frames on disk as a run would have received them: from a store of livesr, or from a recording of any program.
+"""Raw frames on disk as a run would have received them.
 
-Owns what a recording is on a rig: which frame belongs to which channel, time point and raw index, when it was exposed, and
-what is known about the run that made it. Formats are read in `livesr.live.sources.recordings`. Computes nothing.
+From a store of livesr, or from a recording of any program.
+
+Owns what a recording is on a rig: which frame belongs to which channel, time point and raw index,
+when it was exposed, and what is known about the run that made it. Formats are read in
+`livesr.live.sources.recordings`. Computes nothing.
 """
 
 from __future__ import annotations
@@ -33,7 +36,16 @@ from livesr.live.sources.recordings.recording import (
     with_axes,
     with_sections,
 )
-from livesr.store.recorded import Event, Image, RecordedStore, advice, array_shape, is_store, refuse_in_use, stream_of
+from livesr.store.recorded import (
+    Event,
+    Image,
+    RecordedStore,
+    advice,
+    array_shape,
+    is_store,
+    refuse_in_use,
+    stream_of,
+)
 
 _SAME_SIZE = 0.01  # pixel sizes that differ by less are the same
 _SAME_NM = 10  # wavelengths that differ by less are of the same channel
@@ -48,13 +60,15 @@ class RawInput:
     path : of the recording
     cameras : what the camera delivered, by acquisition channel
     groups : how many there are
-    frames : reads them, each stream in order of time; raises DamagedFileError after what could be read
+    frames : reads them, each stream in order of time; raises DamagedFileError after what could be
+        read
     normalisations : what the run normalised its frames with
     pattern_drifts : what it corrected phases and vectors of SIM patterns by
     run : fields of `RunDescription` that the run had
     uncertainty : from which sides that of the predictions was estimated, by channel
     runtimes, tiles : (backend, precision) and tiles that the predictions were made with, by channel
-    spacing_s : from one exposure of a group to the next where frames bear the time of their group, else 0
+    spacing_s : from one exposure of a group to the next where frames bear the time of their group,
+        else 0
     notes : what a user should know of it, in sentences
     remarks : likewise, what only reading showed; to be asked for after the frames were read
     close : closes its files
@@ -66,8 +80,8 @@ class RawInput:
     groups: int
     frames: Callable[[], Iterable[CameraFrame]]
     normalisations: Mapping[tuple[Stream, int], Normalisation] = field(default_factory=dict)
-    pattern_drifts: Mapping[tuple[Stream, int], tuple[tuple[float, ...], tuple[float, ...]]] = field(
-        default_factory=dict
+    pattern_drifts: Mapping[tuple[Stream, int], tuple[tuple[float, ...], tuple[float, ...]]] = (
+        field(default_factory=dict)
     )
     run: Mapping[str, Any] = field(default_factory=dict)
     runtimes: Mapping[str, tuple[str, str]] = field(default_factory=dict)
@@ -81,17 +95,25 @@ class RawInput:
     @property
     def streams(self) -> int:
         """Series of consecutive time points: positions x channels x planes."""
-        return len(self.run.get("positions", "0")) * len(self.cameras) * int(self.run.get("z_planes", 1))
+        return (
+            len(self.run.get("positions", "0"))
+            * len(self.cameras)
+            * int(self.run.get("z_planes", 1))
+        )
 
 
 def store_input(
-    store: RecordedStore, rig: RigConfig | None = None, engine: str | None = None, upscale: str | None = None
+    store: RecordedStore,
+    rig: RigConfig | None = None,
+    engine: str | None = None,
+    upscale: str | None = None,
 ) -> RawInput:
     """Describe the raw frames of a store.
 
     Parameters
     ----------
-    rig : instead of the store's copy: the frames are measured anew, and the stored normalisation does not hold for them
+    rig : instead of the store's copy: the frames are measured anew, and the stored normalisation
+        does not hold for them
     engine, upscale : instead of those that the store was predicted with
 
     Raises
@@ -103,9 +125,14 @@ def store_input(
     """
     raws = {(i.position, i.channel): i for i in store.images.values() if i.kind == "raw"}
     acquired = {channel for _, channel in raws} or set(store.camera_channels)
-    images = {channel: _first_image(store, channel) for channel in store.camera_channels if channel in acquired}
+    images = {
+        channel: _first_image(store, channel)
+        for channel in store.camera_channels
+        if channel in acquired
+    }
     stacks = {
-        place: Stack(array_shape(i.array, i.exposures).z_planes, i.scale.get("z", 1.0)) for place, i in raws.items()
+        place: Stack(array_shape(i.array, i.exposures).z_planes, i.scale.get("z", 1.0))
+        for place, i in raws.items()
     }
     recon = next((i for i in store.images.values() if i.kind == "recon"), None)
     first = next(iter(images.values()))
@@ -126,21 +153,36 @@ def store_input(
         spacing_s=as_it_was.exposure_ms / 1e3,
         cameras={channel: camera_of(image) for channel, image in images.items()},
         groups=len(store.pictures("raw")),
-        frames=lambda: frames_of(read_stacks(store, sorted(store.pictures("raw"), key=lambda key: (key[1], key[0])))),
+        frames=lambda: frames_of(
+            read_stacks(store, sorted(store.pictures("raw"), key=lambda key: (key[1], key[0])))
+        ),
         normalisations={} if rig else store.normalisations(),
         pattern_drifts={} if rig else store.pattern_drifts(),
         run=run,
         notes=store.problems,
-        uncertainty={c: cast("Augmentation", sides) for c in store.channels if (sides := store.uncertainty(c))},
-        tiles={c: t for c in store.channels if (t := store.provenance(c).get("runtime", {}).get("tile"))},
+        uncertainty={
+            c: cast("Augmentation", sides)
+            for c in store.channels
+            if (sides := store.uncertainty(c))
+        },
+        tiles={
+            c: t
+            for c in store.channels
+            if (t := store.provenance(c).get("runtime", {}).get("tile"))
+        },
         runtimes={
-            c: (r["backend"], r["precision"]) for c in store.channels if (r := store.provenance(c).get("runtime"))
+            c: (r["backend"], r["precision"])
+            for c in store.channels
+            if (r := store.provenance(c).get("runtime"))
         },
     )
 
 
 def _started_ns(said: object) -> int:
-    """Return when a run began, ns since the Unix epoch; 0 where its store says no date that there is."""
+    """Return when a run began, ns since the Unix epoch.
+
+    0 where its store says no date that there is.
+    """
     try:
         return max(int(datetime.fromisoformat(str(said)).timestamp() * 1e9), 0)
     except (ValueError, OverflowError, OSError):
@@ -174,7 +216,9 @@ def raw_input(
     upscale: str | None = None,
     how: ReadAs | None = None,
 ) -> RawInput:
-    """Describe the raw frames at `path`: a store that a run left, or any recording that livesr reads.
+    """Describe the raw frames at `path`.
+
+    A store that a run left, or any recording that livesr reads.
 
     Parameters
     ----------
@@ -222,7 +266,9 @@ class _Recorded:
         self._how = how
         shown = found
         if how.axes is not None:
-            shown = as_given(found, how.axes, rig.raw_frames(how.channel or next(iter(rig.channels), "")))
+            shown = as_given(
+                found, how.axes, rig.raw_frames(how.channel or next(iter(rig.channels), ""))
+            )
         names, shown, self._channel_notes = _rig_channels(shown, rig, how.channel)
         self._rig = rig.model_copy(update={"channels": {name: rig.channel(name) for name in names}})
         self._n_raw = _same_n_raw(found, self._rig, names)
@@ -230,13 +276,18 @@ class _Recorded:
         self._length = dict(zip(self._file.axes, self._file.lengths, strict=True))
         if self._length.get("c", 1) != len(names):
             raise ConfigError(
-                f"{found.path.name} is {self._file.size}, which are not the channels {', '.join(names)}: say with --channel "
-                "which to read, or with --axes what its axes are."
+                f"{found.path.name} is {self._file.size}, which are not the channels"
+                f" {', '.join(names)}: say with --channel which to read, or with --axes what its"
+                " axes are."
             )
         self._names = names
         self._along_t = "raw" not in self._length and self._n_raw > 1
-        places_s = self._file.interval_s and self._file.interval_s * (self._n_raw if self._along_t else 1)
-        self._period_s = how.interval_s or places_s or max(rig.interval_ms, self._n_raw * rig.exposure_ms) / 1e3
+        places_s = self._file.interval_s and self._file.interval_s * (
+            self._n_raw if self._along_t else 1
+        )
+        self._period_s = (
+            how.interval_s or places_s or max(rig.interval_ms, self._n_raw * rig.exposure_ms) / 1e3
+        )
         self._absent: list[Mapping[str, int]] = []
 
     def input(self) -> RawInput:
@@ -247,16 +298,27 @@ class _Recorded:
         size_um, notes = self._pixel_size_um()
         notes = (*file.notes, *self._channel_notes, *notes)
         if not file.timed and file.interval_s is None and self._how.interval_s is None:
-            notes += (f"{file.path.name} holds no times: those of the frames follow from rig.yaml.",)
+            notes += (
+                f"{file.path.name} holds no times: those of the frames follow from rig.yaml.",
+            )
         if self._along_t and (left := length.get("t", 1) % self._n_raw):
             notes += (
-                f"{file.path.name}: the last group has {left} of the {self._n_raw} raw frames that rig.yaml expects.",
+                (
+                    f"{file.path.name}: the last group has {left} of the {self._n_raw} raw frames"
+                    " that rig.yaml expects."
+                ),
             )
-        camera = Geometry(file.shape, file.dtype, size_um, self._how.origin_px or file.origin_px or (0.0, 0.0))
+        camera = Geometry(
+            file.shape, file.dtype, size_um, self._how.origin_px or file.origin_px or (0.0, 0.0)
+        )
         run = {
             "interval_s": self._period_s,
             "started_ns": file.started_ns,
-            "positions": file.positions if len(file.positions) == positions else tuple(map(str, range(positions))),
+            "positions": (
+                file.positions
+                if len(file.positions) == positions
+                else tuple(map(str, range(positions)))
+            ),
             "z_planes": length.get("z", 1),
             "z_step_um": file.z_step_um or 1.0,
             "sidecars": self._rig.files(),
@@ -279,7 +341,9 @@ class _Recorded:
             return ()
         first = self._file.place(self._absent[0])
         where = f"the first is {spelt(self._file.axes, first)}; they were left out, or are black"
-        return (missing_note(self._file.path, len(self._absent), math.prod(self._file.lengths), where),)
+        return (
+            missing_note(self._file.path, len(self._absent), math.prod(self._file.lengths), where),
+        )
 
     def _frames(self) -> Iterator[CameraFrame]:
         self._absent.clear()
@@ -293,10 +357,16 @@ class _Recorded:
             raise DamagedFileError(self._file.damage)
 
     def _frame(self, place: Mapping[str, int], plane: Plane) -> CameraFrame:
-        t, raw = divmod(place.get("t", 0), self._n_raw) if self._along_t else (place.get("t", 0), place.get("raw", 0))
+        t, raw = (
+            divmod(place.get("t", 0), self._n_raw)
+            if self._along_t
+            else (place.get("t", 0), place.get("raw", 0))
+        )
         since_ms = plane.t_camera_ms
         if since_ms is None:
-            since_ms = t * self._period_s * 1e3 + raw * min(self._rig.exposure_ms, self._period_s * 1e3 / self._n_raw)
+            since_ms = t * self._period_s * 1e3 + raw * min(
+                self._rig.exposure_ms, self._period_s * 1e3 / self._n_raw
+            )
         stream = Stream(place.get("p", 0), self._names[place.get("c", 0)], place.get("z", 0))
         t_ns = self._file.started_ns + int(since_ms * 1e6)
         return CameraFrame(plane.pixels, stream, t, raw, t_ns, plane.t_camera_ms)
@@ -309,7 +379,8 @@ class _Recorded:
         self._check_square()
         if not (rig_um or file_um):
             raise ConfigError(
-                f"Neither {name} nor rig {self._rig.name!r} says how large a pixel is: give --pixel-size in nm."
+                f"Neither {name} nor rig {self._rig.name!r} says how large a pixel is: give"
+                " --pixel-size in nm."
             )
         if rig_um and file_um and abs(rig_um / file_um - 1) > _SAME_SIZE:
             said = f"{name} says {file_um * 1e3:.1f} nm a pixel, rig.yaml {rig_um * 1e3:.1f} nm"
@@ -322,16 +393,22 @@ class _Recorded:
         y, x = (size * 1e3 for size in self._file.pixel_um)
         if abs(y / x - 1) > _SAME_SIZE:
             raise ConfigError(
-                f"{self._file.path.name} says that a pixel is {y:.1f} nm high and {x:.1f} nm wide; livesr needs square pixels. "
-                "If the file is wrong, say with --pixel-size what is right."
+                f"{self._file.path.name} says that a pixel is {y:.1f} nm high and {x:.1f} nm wide;"
+                " livesr needs square pixels. If the file is wrong, say with --pixel-size what is"
+                " right."
             )
 
 
 def _rig_channels(
     found: Recording, rig: RigConfig, given: str | None
 ) -> tuple[tuple[str, ...], Recording, tuple[str, ...]]:
-    """Return which channels of the rig are read, the recording of them alone, and what is taken for granted."""
-    known, count = tuple(rig.channels) or ("",), dict(zip(found.axes, found.lengths, strict=True)).get("c", 1)
+    """Return which channels of the rig are read, the recording of them alone, and what is taken for
+    granted.
+    """
+    known, count = (
+        tuple(rig.channels) or ("",),
+        dict(zip(found.axes, found.lengths, strict=True)).get("c", 1),
+    )
     if given is not None:
         rig.channel(given)  # a typo
         if count == 1:
@@ -352,18 +429,25 @@ def _rig_channels(
     theirs = f"it has {count} channels" if count > 1 else "it does not name one of them"
     if found.channels:
         theirs = (
-            f"its {'channel is' if len(found.channels) == 1 else 'channels are'} {', '.join(map(repr, found.channels))}"
+            f"its {'channel is' if len(found.channels) == 1 else 'channels are'}"
+            f" {', '.join(map(repr, found.channels))}"
         )
     raise ConfigError(
-        f"Rig {rig.name!r} has the channels {', '.join(known)}, and of {found.path.name} {theirs}: say with "
-        f"--channel which it is."
+        f"Rig {rig.name!r} has the channels {', '.join(known)}, and of {found.path.name} {theirs}:"
+        " say with --channel which it is."
     )
 
 
 def _as_said(found: Recording, at: int, given: str) -> str:
     name = repr(found.channels[at]) if len(found.channels) > at else f"number {at + 1}"
-    how = "by its emission" if found.channels and found.channels[at].isdigit() else "by the order of rig.yaml"
-    return f"{found.path.name} names no channel {given!r}: its channel {name} is taken for it, {how}."
+    how = (
+        "by its emission"
+        if found.channels and found.channels[at].isdigit()
+        else "by the order of rig.yaml"
+    )
+    return (
+        f"{found.path.name} names no channel {given!r}: its channel {name} is taken for it, {how}."
+    )
 
 
 def _place_of(found: Recording, rig: RigConfig, given: str, count: int) -> int:
@@ -377,17 +461,22 @@ def _place_of(found: Recording, rig: RigConfig, given: str, count: int) -> int:
         return known.index(given)
     theirs = ", ".join(map(repr, found.channels)) or f"{count} without names"
     raise ConfigError(
-        f"{found.path.name} has the channels {theirs}, and rig {rig.name!r} has {', '.join(known)}: which of them is {given!r} "
-        "is not known. Name the channels of rig.yaml as the file does, or save that channel as a file."
+        f"{found.path.name} has the channels {theirs}, and rig {rig.name!r} has {', '.join(known)}:"
+        f" which of them is {given!r} is not known. Name the channels of rig.yaml as the file does,"
+        " or save that channel as a file."
     )
 
 
 def _by_emission(found: Recording, rig: RigConfig) -> tuple[str, ...]:
-    """Return the rig's channels in the order of a file that names each by the wavelength of its emission, else nothing."""
+    """Return the rig's channels in the order of a file that names each by the wavelength of its
+    emission, else nothing.
+    """
     names: list[str] = []
     for wave in found.channels:
         near = [
-            name for name in rig.channels if wave.isdigit() and abs(_emission_nm(rig, name) - int(wave)) <= _SAME_NM
+            name
+            for name in rig.channels
+            if wave.isdigit() and abs(_emission_nm(rig, name) - int(wave)) <= _SAME_NM
         ]
         names += near if len(near) == 1 else []
     same = len(set(names)) == len(found.channels) == len(rig.channels)
@@ -399,7 +488,9 @@ def _emission_nm(rig: RigConfig, name: str) -> float:
 
 
 def _taken(found: Recording, names: tuple[str, ...], how: str) -> tuple[str, ...]:
-    theirs = found.channels if len(found.channels) == len(names) else tuple(map(str, range(len(names))))
+    theirs = (
+        found.channels if len(found.channels) == len(names) else tuple(map(str, range(len(names))))
+    )
     pairs = ", ".join(f"{one!r} is {other!r}" for one, other in zip(theirs, names, strict=True))
     return (f"{found.path.name} names no channel as rig.yaml does: they are taken {how}, {pairs}.",)
 
@@ -408,7 +499,8 @@ def _same_n_raw(found: Recording, rig: RigConfig, names: tuple[str, ...]) -> int
     counts = {name: rig.raw_frames(name) for name in names}
     if len(set(counts.values())) > 1:
         raise ConfigError(
-            f"{found.path.name} holds channels that need different numbers of raw frames, {counts}: replay one."
+            f"{found.path.name} holds channels that need different numbers of raw frames, {counts}:"
+            " replay one."
         )
     return counts[names[0]]
 
@@ -451,7 +543,9 @@ def _first_image(store: RecordedStore, channel: str) -> Image:
 
 def _differ(store: RecordedStore, stacks: Mapping[tuple[int, str], Stack]) -> bool:
     """Whether a run acquired some channels at some positions only, or stacks of different depth."""
-    return len(set(stacks.values())) > 1 or len(stacks) < len(store.positions) * len(store.camera_channels)
+    return len(set(stacks.values())) > 1 or len(stacks) < len(store.positions) * len(
+        store.camera_channels
+    )
 
 
 def raw_image(store: RecordedStore, position: int, channel: str) -> Image:
@@ -466,7 +560,8 @@ def raw_image(store: RecordedStore, position: int, channel: str) -> Image:
         return store.images["raw", position, channel]
     except KeyError:
         raise StoreError(
-            f"{store.path} holds no raw frames of channel {channel!r}: they were not recorded, so nothing can be computed."
+            f"{store.path} holds no raw frames of channel {channel!r}: they were not recorded, so"
+            " nothing can be computed."
         ) from None
 
 
@@ -480,7 +575,9 @@ def camera_of(raw: Image) -> Geometry:
     said = raw.attributes["livesr"]
     bit_depth, camera = int(said.get("bit_depth", 16)), str(said.get("camera", ""))
     origin_px, drawn = (float(origin[0]), float(origin[1])), bool(said.get("drawn", False))
-    return Geometry((y, x), shape.dtype, raw.scale["x"], origin_px, mirrored, bit_depth, camera, drawn)
+    return Geometry(
+        (y, x), shape.dtype, raw.scale["x"], origin_px, mirrored, bit_depth, camera, drawn
+    )
 
 
 def frames_of(stacks: Iterable[RawStack]) -> Iterator[CameraFrame]:
@@ -502,7 +599,9 @@ def description(raw: RawInput, channels: Iterable[Any], **changes: Any) -> RunDe
 
 def _stack(line: Event, block: NDArray[Any]) -> RawStack:
     missing = set(line.get("missing", ()))
-    frames: tuple[Pixels | None, ...] = tuple(None if i in missing else plane for i, plane in enumerate(block))
+    frames: tuple[Pixels | None, ...] = tuple(
+        None if i in missing else plane for i, plane in enumerate(block)
+    )
     # A line that a repair has written knows no time.
     t_ns = line.get("t_acq_ns") or 0
     return RawStack(
@@ -518,4 +617,6 @@ def _stack(line: Event, block: NDArray[Any]) -> RawStack:
 
 
 def _damaged(store: RecordedStore, image: Image, t: int, reason: str) -> DamagedFileError:
-    return DamagedFileError(f"{image.name} cannot be read at t={t} ({reason}). {advice(store.path)}")
+    return DamagedFileError(
+        f"{image.name} cannot be read at t={t} ({reason}). {advice(store.path)}"
+    )

@@ -1,4 +1,6 @@
-"""A store as its run left it: which images there are, what frames.jsonl says about them, with what they were made.
+"""A store as its run left it.
+
+Which images there are, what frames.jsonl says about them, with what they were made.
 
 Owns the reading of a store's metadata. Writes nothing; pixels are read by whoever needs them.
 """
@@ -130,11 +132,16 @@ def array_shape(array: Path, exposures: int = 1) -> ArrayShape:
         check_array(str(array / "zarr.json"), about["shape"], _chunk_of(about) or shards, shards)
         if exposures < 1:
             raise ValueError(f"{exposures} exposures")
-        length, shard = dict(zip(names, about["shape"], strict=True)), dict(zip(names, shards, strict=True))
+        length, shard = (
+            dict(zip(names, about["shape"], strict=True)),
+            dict(zip(names, shards, strict=True)),
+        )
         length["t"], shard["t"] = -(-length["t"] // exposures), max(shard["t"] // exposures, 1)
         return ArrayShape(length, shard, str(about["data_type"]), exposures)
     except (KeyError, TypeError, ValueError, AttributeError) as e:
-        raise StoreError(f"{array / 'zarr.json'} does not describe an array that livesr wrote: {e}.") from e
+        raise StoreError(
+            f"{array / 'zarr.json'} does not describe an array that livesr wrote: {e}."
+        ) from e
 
 
 def _chunk_of(about: Mapping[str, Any]) -> Any:
@@ -161,21 +168,27 @@ class RecordedStore:
     def __init__(self, path: Path) -> None:
         self.path = Path(path).absolute()
         if not self.path.is_dir():
-            raise StoreError(f"There is no store {path}: expected an OME-Zarr folder that livesr has written.")
+            raise StoreError(
+                f"There is no store {path}: expected an OME-Zarr folder that livesr has written."
+            )
         contained.refuse_links(self.path, but=CHUNKS)
         try:
-            self.about: Mapping[str, Any] = read_json(self.path / "zarr.json")["attributes"]["livesr"]
+            self.about: Mapping[str, Any] = read_json(self.path / "zarr.json")["attributes"][
+                "livesr"
+            ]
             names = read_json(self.path / "OME" / "zarr.json")["attributes"]["ome"]["series"]
         except (StoreError, KeyError, TypeError) as e:
             raise StoreError(f"{path} is no complete store of livesr. {advice(self.path)}") from e
         if not isinstance(names, list):
             raise StoreError(
-                f"{self.path / 'OME' / 'zarr.json'} names {type(names).__name__}, expected a list of images."
+                f"{self.path / 'OME' / 'zarr.json'} names {type(names).__name__}, expected a list"
+                " of images."
             )
         folders = [contained.beneath(self.path, name) for name in names]
         if deeper := [name for name in names if "/" in name]:
             raise StoreError(
-                f"{self.path} names an image {deeper[0]!r}; livesr's images are folders of the store itself."
+                f"{self.path} names an image {deeper[0]!r}; livesr's images are folders of the"
+                " store itself."
             )
         found = [image for folder in folders if (image := read_image(folder))]
         self.images = {(image.kind, image.position, image.channel): image for image in found}
@@ -202,7 +215,10 @@ class RecordedStore:
 
     @cached_property
     def log(self) -> LogContents:
-        """What frames.jsonl says, and what in it is not understood; nothing where there is no such file."""
+        """What frames.jsonl says, and what in it is not understood.
+
+        Nothing where there is no such file.
+        """
         log = contained.beneath(self.path, layout.FRAMES_LOG)
         return read_log(log) if log.is_file() else LogContents([])
 
@@ -215,18 +231,25 @@ class RecordedStore:
     def problems(self) -> tuple[str, ...]:
         """What this store cannot say of its run, in sentences."""
         missing = not (self.path / layout.FRAMES_LOG).is_file()
-        gone = f"{layout.FRAMES_LOG} is missing, so which pictures were taken and how is not known." if missing else ""
+        gone = (
+            f"{layout.FRAMES_LOG} is missing, so which pictures were taken and how is not known."
+            if missing
+            else ""
+        )
         return tuple(sentence for sentence in (gone, self.log.problem) if sentence)
 
     def pictures(self, kind: SeriesName) -> dict[tuple[Stream, int], Event]:
-        """Return the last line about every picture that the arrays of a kind hold, by stream and time point."""
+        """Return the last line about every picture that the arrays of a kind hold, by stream and
+        time point.
+        """
         return stored_lines(e for e in self.events if e["series"] == kind)
 
     def measured(self, *, live: bool = False) -> dict[tuple[Stream, int], Event]:
-        """Return the last line about every time point that was reconstructed, whether or not it is kept as an image.
+        """Return the last line about every time point that was reconstructed, whether or not it is
+        kept as an image.
 
-        With `live`, lines that a backfill has written do not count; nor do, in any case, those of a repair, which know only
-        that there is a picture.
+        With `live`, lines that a backfill has written do not count; nor do, in any case, those of a
+        repair, which know only that there is a picture.
         """
         made = (e for e in self.events if e["state"] == "recon" and not e.get("repaired"))
         lines = (e for e in made if not (live and e.get("backfilled")))
@@ -234,10 +257,19 @@ class RecordedStore:
 
     def normalisations(self) -> dict[tuple[Stream, int], Normalisation]:
         """Return what every reconstructed frame was normalised with."""
-        return {key: Normalisation(**e["normalisation"]) for key, e in self.measured().items() if "normalisation" in e}
+        return {
+            key: Normalisation(**e["normalisation"])
+            for key, e in self.measured().items()
+            if "normalisation" in e
+        }
 
-    def pattern_drifts(self) -> dict[tuple[Stream, int], tuple[tuple[float, ...], tuple[float, ...]]]:
-        """Return what the pattern phases and vectors of every SIM frame were corrected by; empty if nothing had drifted."""
+    def pattern_drifts(
+        self,
+    ) -> dict[tuple[Stream, int], tuple[tuple[float, ...], tuple[float, ...]]]:
+        """Return what the pattern phases and vectors of every SIM frame were corrected by.
+
+        Empty if nothing had drifted.
+        """
         names = "pattern_drift_rad", "vector_drift_per_um"
         frames = ((k, e) for k, e in self.measured().items() if "quality" in e)
         return {k: (tuple(e.get(names[0], ())), tuple(e.get(names[1], ()))) for k, e in frames}
@@ -258,8 +290,14 @@ class RecordedStore:
         """
         path = contained.beneath(self.path, f"{layout.SIDECARS}/rig.yaml")
         if not path.is_file():
-            raise StoreError(f"{self.path} holds no copy of rig.yaml: say with --rig on what it was acquired.")
-        rig = parse(RigConfig, {**load_yaml(path), "folder": path.parent, "micromanager": "rig.cfg"}, str(path))
+            raise StoreError(
+                f"{self.path} holds no copy of rig.yaml: say with --rig on what it was acquired."
+            )
+        rig = parse(
+            RigConfig,
+            {**load_yaml(path), "folder": path.parent, "micromanager": "rig.cfg"},
+            str(path),
+        )
         for name in rig.files():  # they go into the store that is made of this one
             contained.beneath(path.parent, name)
         named = {"separate": engine, "upscale": upscale}
@@ -271,30 +309,50 @@ class RecordedStore:
                 for task, instead in named.items()
             }
 
-        channels = {name: rig.channel(name).model_copy(update=used(name)) for name in self.camera_channels}
-        sums = [parse(SuperposeConfig, {**about, **used(name)}, str(path)) for name, about in self.superposed.items()]
+        channels = {
+            name: rig.channel(name).model_copy(update=used(name)) for name in self.camera_channels
+        }
+        sums = [
+            parse(SuperposeConfig, {**about, **used(name)}, str(path))
+            for name, about in self.superposed.items()
+        ]
         return rig.model_copy(update={"channels": channels, "superpose": next(iter(sums), None)})
 
     def models(self, channel: str) -> dict[str, Mapping[str, Any]]:
         """Return the engines that the predictions of a channel went through, by task, in order."""
         about = self.provenance(channel)
         # Stores of version 0.1 name a separation only.
-        engines = about.get("engines") or ([{"task": "separate", "model": about["model"]}] if "model" in about else [])
+        engines = about.get("engines") or (
+            [{"task": "separate", "model": about["model"]}] if "model" in about else []
+        )
         return {engine["task"]: engine["model"] for engine in engines}
 
     def uncertainty(self, channel: str) -> str | None:
-        """Return from which sides the uncertainty of a channel was estimated, None where it was not."""
-        images = (i for (kind, _, name), i in self.images.items() if (kind, name) == ("uncertainty", channel))
+        """Return from which sides the uncertainty of a channel was estimated, None where it was
+        not.
+        """
+        images = (
+            i
+            for (kind, _, name), i in self.images.items()
+            if (kind, name) == ("uncertainty", channel)
+        )
         return next((i.attributes["livesr"]["uncertainty"]["views"] for i in images), None)
 
     def provenance(self, channel: str) -> Mapping[str, Any]:
         """Return what the predictions of a channel say of themselves, {} if there are none."""
-        sr = [image for (kind, _, name), image in self.images.items() if kind == "sr" and name == channel]
+        sr = [
+            image
+            for (kind, _, name), image in self.images.items()
+            if kind == "sr" and name == channel
+        ]
         return sr[0].attributes["livesr"] if sr else {}
 
 
 def advice(path: Path) -> str:
-    """Say what to do about a store that is not whole: to wait, where somebody is at work in it, or to repair it."""
+    """Say what to do about a store that is not whole.
+
+    To wait, where somebody is at work in it, or to repair it.
+    """
     if at_work := _at_work(path):
         return f"It is being {at_work.does} by {at_work}: wait until that has ended."
     return f"If its run was killed, 'livesr repair {path}' may help."
@@ -342,8 +400,9 @@ def find_engine(model: Mapping[str, Any]) -> Engine:
         if (engine.manifest.id, engine.manifest.sha256) == (model["id"], model["sha256"]):
             return engine
     raise EngineError(
-        f"The store was predicted by engine {model['id']!r} with weights {model['sha256'][:12]}..., which is not among "
-        "the engines here. Put its folder into ./engines, or name it: --engine FOLDER, or --upscale FOLDER if it enlarges."
+        f"The store was predicted by engine {model['id']!r} with weights {model['sha256'][:12]}...,"
+        " which is not among the engines here. Put its folder into ./engines, or name it: --engine"
+        " FOLDER, or --upscale FOLDER if it enlarges."
     )
 
 
@@ -353,7 +412,10 @@ def stream_of(event: Mapping[str, Any]) -> Stream:
 
 
 def stored_lines(events: Iterable[Event]) -> dict[tuple[Stream, int], Event]:
-    """Return the last line about every picture of one kind that is stored; the later of two lines holds."""
+    """Return the last line about every picture of one kind that is stored.
+
+    The later of two lines holds.
+    """
     stored: dict[tuple[Stream, int], Event] = {}
     for event in events:
         key = stream_of(event), event["t"]

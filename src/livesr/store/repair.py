@@ -1,10 +1,12 @@
 """A store whose process was killed, or whose disk failed, becomes one that every tool reads.
 
-Owns the order of the work: metadata, then arrays, then the lines of frames.jsonl about pictures that are gone or that no line
-is about. Computes no picture and deletes none: files that cannot be read, or not in full, are kept aside.
+Owns the order of the work: metadata, then arrays, then the lines of frames.jsonl about pictures
+that are gone or that no line is about. Computes no picture and deletes none: files that cannot be
+read, or not in full, are kept aside.
 
-What a killed process leaves: the array's length may count whole shards, the last shard is unfinished or absent, its metadata
-half written, and each image has come a little less or more far than the others.
+What a killed process leaves: the array's length may count whole shards, the last shard is
+unfinished or absent, its metadata half written, and each image has come a little less or more far
+than the others.
 """
 
 from __future__ import annotations
@@ -33,7 +35,12 @@ log = logging.getLogger(__name__)
 
 TORN = f"{layout.SIDECARS}/torn"
 _STILL_GROWING_S = 2.0
-_STATES: dict[SeriesName, State] = {"raw": "raw", "recon": "recon", "sr": "separated", "uncertainty": "estimated"}
+_STATES: dict[SeriesName, State] = {
+    "raw": "raw",
+    "recon": "recon",
+    "sr": "separated",
+    "uncertainty": "estimated",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +49,18 @@ class RepairReport:
 
     Attributes
     ----------
-    images : by name: time points ``before`` and ``after``, and the last that this image can be read to (``readable``)
-    lost : pictures that frames.jsonl had counted as stored and that cannot be read, by image; found by this repair
-    lacking : pictures that the run had stored and that are gone by now, in whole or in part, by image
+    images : by name: time points ``before`` and ``after``, and the last that this image can be read
+        to (``readable``)
+    lost : pictures that frames.jsonl had counted as stored and that cannot be read, by image; found
+        by this repair
+    lacking : pictures that the run had stored and that are gone by now, in whole or in part, by
+        image
     found : pictures that no line of frames.jsonl was about, by image
     torn : files that were unreadable or not readable in full, now in livesr/torn
     metadata : metadata that was missing or damaged and is written
     damage : what is gone, in sentences, whether this repair found it or one before
-    holes : time points that are gone from the middle of an image, by image: a kill takes the end only
+    holes : time points that are gone from the middle of an image, by image: a kill takes the end
+        only
     problems : what could not be repaired, in sentences
     """
 
@@ -70,17 +81,24 @@ class RepairReport:
         return {name: getattr(self, name) for name in self.__slots__}
 
 
-def repair(path: Path, *, still_growing_s: float = _STILL_GROWING_S, decode: bool = True) -> RepairReport:
-    """Make the store at `path` readable, consistent and valid; one that is so already is not touched.
+def repair(
+    path: Path, *, still_growing_s: float = _STILL_GROWING_S, decode: bool = True
+) -> RepairReport:
+    """Make the store at `path` readable, consistent and valid.
 
-    Every shard of every image is looked at. The images of one position and channel get the length of the longest: nothing that
-    can be read is cut off, and what a shorter one lacks reads as zeros, as skipped frames do. Lines of frames.jsonl about
-    pictures that are gone say ``"stored": false, "lost": true``; pictures without a line get one.
+    One that is so already is not touched.
+
+    Every shard of every image is looked at. The images of one position and channel get the length
+    of the longest: nothing that can be read is cut off, and what a shorter one lacks reads as
+    zeros, as skipped frames do. Lines of frames.jsonl about pictures that are gone say
+    ``"stored": false, "lost": true``; pictures without a line get one.
 
     Parameters
     ----------
-    still_growing_s : how long frames.jsonl is watched if it has just been written to, by a run that holds no lock
-    decode : whether every chunk is decoded; else only the indexes of the shards are looked at, which is quick
+    still_growing_s : how long frames.jsonl is watched if it has just been written to, by a run that
+        holds no lock
+    decode : whether every chunk is decoded; else only the indexes of the shards are looked at,
+        which is quick
 
     Raises
     ------
@@ -90,14 +108,17 @@ def repair(path: Path, *, still_growing_s: float = _STILL_GROWING_S, decode: boo
     path = Path(path).absolute()
     if not (path / layout.SIDECARS).is_dir():
         raise StoreError(f"{path} is no store of livesr: it has no folder '{layout.SIDECARS}'.")
-    contained.refuse_links(path, writing=True)  # before the lock, which is written into a folder that may be one
+    contained.refuse_links(
+        path, writing=True
+    )  # before the lock, which is written into a folder that may be one
     try:
         with Lock(path / layout.SIDECARS, "repair"):
             _refuse_growing(path, still_growing_s)
             return _Repair(path, decode).report()
     except OSError as e:
         raise StoreError(
-            f"{path} cannot be repaired: {e.strerror or e}. Look after the disk, or repair a copy on another one."
+            f"{path} cannot be repaired: {e.strerror or e}. Look after the disk, or repair a copy"
+            " on another one."
         ) from e
 
 
@@ -106,7 +127,9 @@ class _Repair:
 
     def __init__(self, path: Path, decode: bool) -> None:
         if not any((path / name).is_dir() for name in image_names(path)):
-            raise StoreError(f"{path} holds no image: its process ended before there was anything to keep.")
+            raise StoreError(
+                f"{path} holds no image: its process ended before there was anything to keep."
+            )
         self._path, self._torn = path, list[str]()
         self._log = MendedLog(path / layout.FRAMES_LOG)
         restored = restore_images(path, self._log.events)
@@ -114,7 +137,9 @@ class _Repair:
         self._write(restored.files)
         described = [name for name in image_names(path) if is_described(path / name)]
         images = [image for name in described if (image := read_image(path / name))]
-        self._images = [ImageSurvey(image, self._log.stored(image), decode=decode) for image in images]
+        self._images = [
+            ImageSurvey(image, self._log.stored(image), decode=decode) for image in images
+        ]
         for survey in self._images:
             self._cut_torn(survey)
         self._lengths = _common_lengths(self._images, closed=(path / layout.REPORT).is_file())
@@ -122,10 +147,13 @@ class _Repair:
     def report(self) -> RepairReport:
         """Repair, and say what was done."""
         if not self._images:
-            raise StoreError(f"{self._path} holds no image that can be described: {' '.join(self._problems)}")
+            raise StoreError(
+                f"{self._path} holds no image that can be described: {' '.join(self._problems)}"
+            )
         lost = {image.image.name: self._mark_lost(image) for image in self._images}
         found = {image.image.name: self._tell(image) for image in self._images}
-        # First what says so, then what takes it away: a repair that is killed is repeated, and finds the same.
+        # First what says so, then what takes it away: a repair that is killed is repeated, and
+        # finds the same.
         if self._log.changed and self._log.loses:
             self._torn.append(_copy_aside(self._path, self._path / layout.FRAMES_LOG))
         rewritten = self._log.rewrite()
@@ -142,11 +170,15 @@ class _Repair:
             store=self._path,
             images={i.image.name: self._summary(i) for i in self._images},
             lost={name: count for name, count in lost.items() if count},
-            lacking={i.image.name: n for i in self._images if (n := len(self._log.lacking(i.image)))},
+            lacking={
+                i.image.name: n for i in self._images if (n := len(self._log.lacking(i.image)))
+            },
             found={name: count for name, count in found.items() if count},
             torn=tuple(self._torn),
             metadata=self._metadata,
-            damage=tuple(sentence for image in self._images for sentence in self._log.damage(image)),
+            damage=tuple(
+                sentence for image in self._images for sentence in self._log.damage(image)
+            ),
             holes={i.image.name: t for i in self._images if (t := self._log.holes(i))},
             problems=tuple(self._problems),
             changed=bool(self._torn or longer or rewritten or self._metadata or tables),
@@ -182,7 +214,9 @@ class _Repair:
             if not planes:
                 continue
             if image.image.kind == "raw" and len(missing) < image.planes(line["t"], line["z"]).size:
-                self._log.correct(image.image, line, state="raw_incomplete", missing=missing, damaged=list(planes))
+                self._log.correct(
+                    image.image, line, state="raw_incomplete", missing=missing, damaged=list(planes)
+                )
             else:
                 self._log.correct(image.image, line, stored=False, lost=True)
             count += 1
@@ -191,7 +225,8 @@ class _Repair:
     def _tell(self, image: ImageSurvey) -> int:
         """Add lines about pictures that are on disk and that no line is about; return how many.
 
-        Raw that is in a torn shard and has no line gets one that says that it is lost: otherwise nobody would know.
+        Raw that is in a torn shard and has no line gets one that says that it is lost: otherwise
+        nobody would know.
         """
         kind, count, told = image.image.kind, 0, self._log.told(image.image)
         for t, z, missing, damaged in image.unlogged():
@@ -199,9 +234,15 @@ class _Repair:
                 if (t, z) not in told:
                     self._say_lost(image, t, z)
                 continue
-            facts = {"state": "raw_incomplete", "missing": list(missing)} if missing else {"state": _STATES[kind]}
+            facts = (
+                {"state": "raw_incomplete", "missing": list(missing)}
+                if missing
+                else {"state": _STATES[kind]}
+            )
             hurt = {"damaged": list(damaged)} if damaged else {}
-            self._log.add({**_where(image, t, z), "stored": True, "repaired": True, **facts, **hurt})
+            self._log.add(
+                {**_where(image, t, z), "stored": True, "repaired": True, **facts, **hurt}
+            )
             count += 1
         for t, z in self._torn_places(image) if kind == "raw" else ():
             self._say_lost(image, t, z)
@@ -216,14 +257,18 @@ class _Repair:
         told = self._log.told(image.image)
         for (t_shard, z_shard), _ in image.in_state("torn"):
             depth, deep = image.shape.shard["t"], image.shape.shard.get("z", 1)
-            for t in range(t_shard * depth, min((t_shard + 1) * depth, self._lengths[image.image.name])):
+            for t in range(
+                t_shard * depth, min((t_shard + 1) * depth, self._lengths[image.image.name])
+            ):
                 for z in range(z_shard * deep, min((z_shard + 1) * deep, image.shape.z_planes)):
                     if (t, z) not in told:
                         yield t, z
 
     def _mend_shards(self, image: ImageSurvey) -> None:
         """Take shards away that cannot be read, and what cannot be decoded out of the others."""
-        self._torn += [_keep_aside(self._path, image.file(place)) for place, _ in image.in_state("torn")]
+        self._torn += [
+            _keep_aside(self._path, image.file(place)) for place, _ in image.in_state("torn")
+        ]
         for place, shard in image.in_state("damaged"):
             file, drop = image.file(place), shard.damaged.copy()
             if image.image.kind != "raw":  # a picture that lacks a plane is none
@@ -241,7 +286,10 @@ class _Repair:
 
 
 def _refuse_growing(path: Path, seconds: float) -> None:
-    """Refuse a store that is recorded without a lock: by an older version, or where it could not be written."""
+    """Refuse a store that is recorded without a lock.
+
+    By an older version, or where it could not be written.
+    """
     file = path / layout.FRAMES_LOG
     if (path / layout.REPORT).is_file() or not file.is_file():
         return
@@ -255,7 +303,8 @@ def _refuse_growing(path: Path, seconds: float) -> None:
 def _common_lengths(images: Sequence[ImageSurvey], *, closed: bool) -> dict[str, int]:
     """Return the length that each image must have: that of the longest of its position and channel.
 
-    What an image was padded to by a run that was closed, or lost nothing, stays; what a killed one had only announced does not.
+    What an image was padded to by a run that was closed, or lost nothing, stays; what a killed one
+    had only announced does not.
     """
     places: dict[tuple[int, str], list[ImageSurvey]] = defaultdict(list)
     for image in images:

@@ -1,7 +1,8 @@
 """`Replay`: a recording run as if a camera were exposing it now.
 
-Owns the run's life and where its frames come from. Sinks, signals and report are those of every run (`livesr.live.session`),
-the way of a frame is in `livesr.live.pipeline`. No core is loaded and no device opened.
+Owns the run's life and where its frames come from. Sinks, signals and report are those of every run
+(`livesr.live.session`), the way of a frame is in `livesr.live.pipeline`. No core is loaded and no
+device opened.
 """
 
 from __future__ import annotations
@@ -28,17 +29,22 @@ from livesr.store.raw_input import RawInput, ReadAs, description, raw_input
 class Replay(Session):
     """Runs a recording through the live pipeline.
 
-    A context manager as `LiveSR`: on entering, the engine is compiled and store and address are opened; on leaving, everything
-    handed over is processed and stored. Frames bear the time at which they are replayed, and the camera's clock of then.
+    A context manager as `LiveSR`: on entering, the engine is compiled and store and address are
+    opened; on leaving, everything handed over is processed and stored. Frames bear the time at
+    which they are replayed, and the camera's clock of then.
 
     Parameters
     ----------
-    recording : a store that a run left, TIFF, OME-Zarr, MRC or NDTiff (see the guide), or a `RawInput`
-    rig : a rig.yaml, its folder, a name in hardware_configs, or a `RigConfig`; a store of livesr brings its own
+    recording : a store that a run left, TIFF, OME-Zarr, MRC or NDTiff (see the guide), or a
+        `RawInput`
+    rig : a rig.yaml, its folder, a name in hardware_configs, or a `RigConfig`; a store of livesr
+        brings its own
     engine : separates the only channel that is separated, instead of rig.yaml's
     upscale : likewise, for the step before
-    rate : exposures a second; "recorded": as they were recorded; "max": as fast as the pipeline takes them
-    frames : super-resolution frames of each stream after which it ends; None plays the whole recording
+    rate : exposures a second; "recorded": as they were recorded; "max": as fast as the pipeline
+        takes them
+    frames : super-resolution frames of each stream after which it ends; None plays the whole
+        recording
     how : what the file does not say of itself
     store, publish : as for `LiveSR`
     **settings : fields of `livesr.base.config.RunConfig`
@@ -46,11 +52,13 @@ class Replay(Session):
     Raises
     ------
     UsageError
-        If the recording, the rig, the engine, the store or the address cannot work; nothing is started.
+        If the recording, the rig, the engine, the store or the address cannot work; nothing is
+        started.
 
     Examples
     --------
-    >>> with Replay("raw.tif", rig="virtual_sim", rate="max", policy="complete", store="run.ome.zarr") as replay:
+    >>> with Replay("raw.tif", rig="virtual_sim", rate="max", policy="complete",
+    store="run.ome.zarr") as replay:
     ...     replay.frame_ready.connect(react)
     ...     replay.run()
     >>> print(replay.report)
@@ -71,7 +79,9 @@ class Replay(Session):
         **settings: Any,
     ) -> None:
         if isinstance(rate, int | float) and not rate > 0:
-            raise ConfigError(f"The rate is {rate} exposures a second; it must be above 0, 'recorded' or 'max'.")
+            raise ConfigError(
+                f"The rate is {rate} exposures a second; it must be above 0, 'recorded' or 'max'."
+            )
         chosen = parse(RunConfig, {**settings, "store": store, "publish": publish}, "Replay")
         if not isinstance(recording, RawInput):
             config = rig if isinstance(rig, RigConfig) or rig is None else load_rig(rig)
@@ -109,11 +119,16 @@ class Replay(Session):
             raise
         for note in raw.notes:
             pipeline.warn(note)
-        atexit.register(self.__exit__, SystemExit, None, None)  # for a script that never leaves the block
+        atexit.register(
+            self.__exit__, SystemExit, None, None
+        )  # for a script that never leaves the block
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         if self._forked:
             return
@@ -128,12 +143,21 @@ class Replay(Session):
     def run(self) -> None:
         """Play the recording; returns when its last frame was handed over, or after `stop`.
 
-        A file that cannot be read to its end ends the run with `error`; what could be read is processed.
+        A file that cannot be read to its end ends the run with `error`; what could be read is
+        processed.
         """
         if self._pipeline is None:
-            raise ConfigError("This replay has run, or was not entered: use 'with Replay(...) as replay', once.")
+            raise ConfigError(
+                "This replay has run, or was not entered: use 'with Replay(...) as replay', once."
+            )
         try:
-            play(self._pipeline.hook, self._chosen(), self._stopped, self._rate, self._input.spacing_s)
+            play(
+                self._pipeline.hook,
+                self._chosen(),
+                self._stopped,
+                self._rate,
+                self._input.spacing_s,
+            )
         except DamagedFileError as e:
             self._pipeline.stop(e)
         for remark in self._input.remarks():

@@ -1,6 +1,7 @@
 """One shard as a file: which chunks it says that it holds, and which of them can be read.
 
-Owns the bytes of the Zarr sharding codec (index at the end) and of the chunks that livesr writes. Knows no image and no log.
+Owns the bytes of the Zarr sharding codec (index at the end) and of the chunks that livesr writes.
+Knows no image and no log.
 """
 
 from __future__ import annotations
@@ -64,7 +65,9 @@ class ShardForm:
 
 
 def check_encoding(about: Mapping[str, Any], place: object = "zarr.json") -> None:
-    """Refuse an array whose chunks are encoded, or named, in another way than livesr does it: they are whole, and not for it.
+    """Refuse an array whose chunks are encoded, or named, in another way than livesr does it.
+
+    They are whole, and not for it.
 
     Raises
     ------
@@ -76,15 +79,21 @@ def check_encoding(about: Mapping[str, Any], place: object = "zarr.json") -> Non
     check_codecs(about, str(place))
     try:
         keys = about["chunk_key_encoding"]
-        if (keys["name"], (keys.get("configuration") or {}).get("separator", "/")) != ("default", "/"):
+        if (keys["name"], (keys.get("configuration") or {}).get("separator", "/")) != (
+            "default",
+            "/",
+        ):
             raise ValueError(f"its chunks are named by {keys}, expected 'default' with '/'")
         (sharding,) = about["codecs"]
         how = sharding["configuration"]
         if sharding["name"] != "sharding_indexed" or how.get("index_location", "end") != "end":
             raise ValueError(
-                f"its codec is {sharding['name']!r}, expected 'sharding_indexed' with the index at the end"
+                f"its codec is {sharding['name']!r}, expected 'sharding_indexed' with the index at"
+                " the end"
             )
-        inner, index = ([codec["name"] for codec in how[kind]] for kind in ("codecs", "index_codecs"))
+        inner, index = (
+            [codec["name"] for codec in how[kind]] for kind in ("codecs", "index_codecs")
+        )
         if not set(inner) <= _DECODED_HERE or index != ["bytes", "crc32c"]:
             raise ValueError(f"its codecs are {inner}, and {index} of the index")
     except (KeyError, TypeError, ValueError, AttributeError) as e:
@@ -110,7 +119,9 @@ def shard_form(about: Mapping[str, Any], place: object = "zarr.json") -> ShardFo
         size = math.prod(map(int, inner)) * np.dtype(str(about["data_type"])).itemsize
         if math.prod(counts) > _MAX_CHUNKS or not 0 < size <= _MAX_CHUNK_BYTES:
             raise ValueError(f"its shards have {math.prod(counts)} chunks of {size} bytes")
-        return ShardForm(counts, size, tuple(str(c["name"]) for c in sharding["configuration"]["codecs"]))
+        return ShardForm(
+            counts, size, tuple(str(c["name"]) for c in sharding["configuration"]["codecs"])
+        )
     except (KeyError, TypeError, ValueError, AttributeError) as e:
         raise StoreError(f"{place} does not describe an array that livesr wrote: {e}.") from e
 
@@ -139,7 +150,9 @@ def present(index: Index) -> Places:
 
 
 def unreadable(path: Path, form: ShardForm, index: Index) -> Places:
-    """Return which of the chunks that the index names cannot be decoded, or do not have their checksum."""
+    """Return which of the chunks that the index names cannot be decoded, or do not have their
+    checksum.
+    """
     bad = np.zeros(form.chunks, bool)
     with _opened(path) as file:
         for i in np.flatnonzero(present(index)):
@@ -171,10 +184,11 @@ def decode(content: bytes, form: ShardForm) -> bytes:
 
 
 def whole_length(path: Path, form: ShardForm) -> int:
-    """Return up to which byte a file that ends in the middle is a whole shard, 0 if it never was one.
+    """Return up to which byte a file that ends in the middle is a whole shard, 0 if it never was
+    one.
 
-    A shard that grows ends with an index after every commit, and keeps the older ones inside: chunks and indexes are walked
-    through from the start.
+    A shard that grows ends with an index after every commit, and keeps the older ones inside:
+    chunks and indexes are walked through from the start.
     """
     content, at, whole = contained.read_bytes(path.parent, path.name), 0, 0
     while at < len(content):
@@ -189,7 +203,10 @@ def whole_length(path: Path, form: ShardForm) -> int:
 
 
 def copy_without(path: Path, form: ShardForm, drop: Places, target: Path) -> None:
-    """Write the chunks of a shard, as they are, to `target`, but those to `drop`; replaces it at once."""
+    """Write the chunks of a shard, as they are, to `target`, but those to `drop`.
+
+    Replaces it at once.
+    """
     index = read_index(path, form)
     new = target.with_name(f".{target.name}.new")
     kept = np.full_like(index, ABSENT)
@@ -211,7 +228,9 @@ def empty_shard(form: ShardForm) -> bytes:
 
 
 def first_chunk(path: Path) -> tuple[int, int] | None:
-    """Return bytes of a chunk, decoded, and of one number in it, as the first Blosc chunk of a shard says; None without."""
+    """Return bytes of a chunk, decoded, and of one number in it, as the first Blosc chunk of a
+    shard says; None without.
+    """
     with _opened(path) as file:
         content = file.read(_BLOSC_HEADER)
     if len(content) < _BLOSC_HEADER or content[0] != _BLOSC_VERSION:
@@ -279,7 +298,11 @@ def _blosc_header(content: bytes, at: int) -> tuple[int, int] | None:
     if len(header) < _BLOSC_HEADER or header[0] != _BLOSC_VERSION:
         return None
     nbytes, cbytes = int.from_bytes(header[4:8], "little"), int.from_bytes(header[12:16], "little")
-    return (nbytes, cbytes) if nbytes and cbytes >= _BLOSC_HEADER and at + cbytes <= len(content) else None
+    return (
+        (nbytes, cbytes)
+        if nbytes and cbytes >= _BLOSC_HEADER and at + cbytes <= len(content)
+        else None
+    )
 
 
 def _checked(content: bytes) -> bytes:

@@ -28,7 +28,10 @@ from livesr.store.shard_file import (
 )
 
 ShardState = Literal["whole", "damaged", "torn", "missing"]
-"""Every chunk reads; some do not; its index does not; there is no file though frames.jsonl says that there is a picture."""
+"""Every chunk reads; some do not.
+
+Its index does not; there is no file though frames.jsonl says that there is a picture.
+"""
 
 Where = tuple[int, int]
 """(t, z) of a picture, or of a shard counted along t and z."""
@@ -52,7 +55,10 @@ class ShardInspection:
 
 
 class Unlogged(NamedTuple):
-    """A picture that no line is about: its planes that cannot be read, and those of them that are damaged."""
+    """A picture that no line is about.
+
+    Its planes that cannot be read, and those of them that are damaged.
+    """
 
     t: int
     z: int
@@ -72,12 +78,16 @@ class ImageSurvey:
     def __init__(self, image: Image, lines: Sequence[Event], *, decode: bool = True) -> None:
         self.image, self.lines = image, lines
         self.shape: ArrayShape = array_shape(image.array, image.exposures)
-        self.form: ShardForm = shard_form(read_json(image.array / "zarr.json"), image.array / "zarr.json")
+        self.form: ShardForm = shard_form(
+            read_json(image.array / "zarr.json"), image.array / "zarr.json"
+        )
         self._decode = decode
         wanted = {*self._on_disk(), *(self.shape.shard_of(e["t"], e["z"]) for e in lines)}
         ordered = sorted(wanted)
         with ThreadPoolExecutor(_THREADS) as pool:
-            self.shards: dict[Where, ShardInspection] = dict(zip(ordered, pool.map(self._look, ordered), strict=True))
+            self.shards: dict[Where, ShardInspection] = dict(
+                zip(ordered, pool.map(self._look, ordered), strict=True)
+            )
 
     def look_again(self, shard: Where) -> None:
         """Inspect a shard that has changed."""
@@ -86,7 +96,9 @@ class ImageSurvey:
 
     def holes(self) -> list[tuple[int, int]]:
         """Return the first and last time points of every gap between files."""
-        there = sorted({t_shard for (t_shard, _), shard in self.shards.items() if shard.state != "missing"})
+        there = sorted(
+            {t_shard for (t_shard, _), shard in self.shards.items() if shard.state != "missing"}
+        )
         depth = self.shape.shard["t"]
         return [((a + 1) * depth, b * depth - 1) for a, b in pairwise([-1, *there]) if b > a + 1]
 
@@ -100,46 +112,65 @@ class ImageSurvey:
         last = 0
         for (t_shard, _), shard in self.shards.items():
             times = np.flatnonzero(shard.readable.any(axis=(1, 2)))
-            last = max(last, t_shard * self.shape.shard["t"] + int(times[-1]) + 1 if len(times) else 0)
+            last = max(
+                last, t_shard * self.shape.shard["t"] + int(times[-1]) + 1 if len(times) else 0
+            )
         return last
 
     def planes(self, t: int, z: int) -> Places:
         """Return which planes (channels or exposures) of a picture can be read."""
         (shard, inside), z_inside = self._place(t, z)
         found = self.shards.get(shard)
-        return found.readable[inside, :, z_inside] if found else np.zeros(self._by_place.shape[1], bool)
+        return (
+            found.readable[inside, :, z_inside]
+            if found
+            else np.zeros(self._by_place.shape[1], bool)
+        )
 
     def lost_planes(self, line: Event) -> tuple[int, ...]:
         """Return which planes of a picture that the line promises cannot be read.
 
-        A black plane may have no chunk in arrays without checksums (acquire-zarr), and in those that a backfill wrote.
+        A black plane may have no chunk in arrays without checksums (acquire-zarr), and in those
+        that a backfill wrote.
         """
         t, z = line["t"], line["z"]
         (shard, inside), z_inside = self._place(t, z)
         found = self.shards[shard]
         unread = ~found.readable[inside, :, z_inside]
-        if found.state in ("whole", "damaged") and not (self.form.has_checksums and self.image.kind == "raw"):
+        if found.state in ("whole", "damaged") and not (
+            self.form.has_checksums and self.image.kind == "raw"
+        ):
             unread = found.damaged[inside, :, z_inside]
         missing = set(line.get("missing", ()))
         return tuple(int(i) for i in np.flatnonzero(unread) if i not in missing)
 
     def unlogged(self) -> Iterator[Unlogged]:
-        """Yield every picture on disk that no line is about; of raw also those of which only some planes can be read."""
+        """Yield every picture on disk that no line is about.
+
+        Of raw also those of which only some planes can be read.
+        """
         told = {(e["t"], e["z"]) for e in self.lines}
         raw = self.image.kind == "raw"
         for (t_shard, z_shard), shard in sorted(self.shards.items()):
-            there = (shard.readable | shard.damaged).any(axis=1) if raw else shard.readable.all(axis=1)
+            there = (
+                (shard.readable | shard.damaged).any(axis=1) if raw else shard.readable.all(axis=1)
+            )
             for inside, z_inside in np.argwhere(there):
                 t = t_shard * self.shape.shard["t"] + int(inside)
                 z = z_shard * self.shape.shard.get("z", 1) + int(z_inside)
                 if (t, z) not in told:
-                    planes = ~shard.readable[inside, :, z_inside], shard.damaged[inside, :, z_inside]
+                    planes = (
+                        ~shard.readable[inside, :, z_inside],
+                        shard.damaged[inside, :, z_inside],
+                    )
                     missing, damaged = (tuple(int(i) for i in np.flatnonzero(p)) for p in planes)
                     yield Unlogged(t, z, missing, damaged)
 
     def in_state(self, *states: ShardState) -> Iterator[tuple[Where, ShardInspection]]:
         """Yield the shards in one of these states."""
-        return ((place, shard) for place, shard in sorted(self.shards.items()) if shard.state in states)
+        return (
+            (place, shard) for place, shard in sorted(self.shards.items()) if shard.state in states
+        )
 
     def flat(self, places: Places) -> Places:
         """Turn (t, plane, z) of a shard into the order of its index."""
@@ -176,7 +207,11 @@ class ImageSurvey:
             if not file.exists():
                 return ShardInspection("missing", nothing, nothing)
             index = read_index(file, self.form)
-            bad = unreadable(file, self.form, index) if self._decode else np.zeros(self.form.chunks, bool)
+            bad = (
+                unreadable(file, self.form, index)
+                if self._decode
+                else np.zeros(self.form.chunks, bool)
+            )
         except (ShardError, OSError):
             return ShardInspection("torn", nothing, nothing)
         there, damaged = present(index)[self._by_place], bad[self._by_place]

@@ -1,6 +1,7 @@
 """Planes put into an array that is finished.
 
-Owns the replacement of one shard, the unit in which such an array can be written. Knows no frame and no log.
+Owns the replacement of one shard, the unit in which such an array can be written. Knows no frame
+and no log.
 """
 
 from __future__ import annotations
@@ -20,11 +21,13 @@ from livesr.store.recorded import array_shape, read_json
 from livesr.store.shard_file import empty_shard, shard_form
 
 
-def replace_planes(array: Path, planes: Mapping[tuple[int, int], NDArray[Any]], scratch: Path) -> None:
+def replace_planes(
+    array: Path, planes: Mapping[tuple[int, int], NDArray[Any]], scratch: Path
+) -> None:
     """Put planes into one shard of `array`; every other plane of the shard stays as it is.
 
-    The new shard is written beside and takes the old one's place at once: a reader, or a process that is killed, sees
-    either, never half of one.
+    The new shard is written beside and takes the old one's place at once: a reader, or a process
+    that is killed, sees either, never half of one.
 
     Parameters
     ----------
@@ -44,7 +47,8 @@ def replace_planes(array: Path, planes: Mapping[tuple[int, int], NDArray[Any]], 
     ((t_shard, z_shard),) = {shape.shard_of(t, z) for t, z in planes}
     first = {"t": t_shard * shape.shard["t"], "z": z_shard * shape.shard.get("z", 1)}
     region = tuple(
-        slice(first.get(axis, 0), min(first.get(axis, 0) + shape.shard[axis], n)) for axis, n in shape.length.items()
+        slice(first.get(axis, 0), min(first.get(axis, 0) + shape.shard[axis], n))
+        for axis, n in shape.length.items()
     )
     key = shape.shard_key(t_shard, z_shard)
     try:
@@ -54,12 +58,18 @@ def replace_planes(array: Path, planes: Mapping[tuple[int, int], NDArray[Any]], 
         for (t, z), plane in planes.items():
             block[shape.index(t - first["t"], z - first["z"])] = plane
         zarr.open_array(scratch, mode="r+")[region] = block
-        if not (scratch / key).is_file():  # where every plane is zero; without a file, pictures seem to be lost
+        if not (
+            scratch / key
+        ).is_file():  # where every plane is zero; without a file, pictures seem to be lost
             (scratch / key).parent.mkdir(parents=True, exist_ok=True)
-            contained.write_bytes(scratch, key, empty_shard(shard_form(read_json(array / "zarr.json"))))
+            contained.write_bytes(
+                scratch, key, empty_shard(shard_form(read_json(array / "zarr.json")))
+            )
         _move(scratch / key, place)
     except Exception as e:  # a torn shard raises whatever its codecs raise
-        raise RecordingError(f"{array.parent.name} could not be written at t={min(planes)[0]}: {e}.") from e
+        raise RecordingError(
+            f"{array.parent.name} could not be written at t={min(planes)[0]}: {e}."
+        ) from e
 
 
 def _move(new: Path, place: Path) -> None:

@@ -1,1 +1,4 @@
-"""Networks, losses and the training loop. Needs the `train` extra (torch); nothing outside imports it at start."""
+"""Networks, losses and the training loop. Needs the `train` extra (torch).
+
+Nothing outside imports it at start.
+"""

@@ -1,7 +1,8 @@
 """Batches in their order, drawn and turned ahead of the training step by threads of their own.
 
-Owns augmentation and the read-ahead. A batch depends on its step alone, never on how many threads there are or how far they
-have read ahead: every random number of step i comes from a generator seeded with (seed, attempt, i).
+Owns augmentation and the read-ahead. A batch depends on its step alone, never on how many threads
+there are or how far they have read ahead: every random number of step i comes from a generator
+seeded with (seed, attempt, i).
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ class Batches:
     waited_s : how long `next` has waited for batches altogether: what the loader costs the training
     """
 
-    def __init__(self, source: TrainSource, config: TrainConfig, attempt: int, first: int, *, pin: bool) -> None:
+    def __init__(
+        self, source: TrainSource, config: TrainConfig, attempt: int, first: int, *, pin: bool
+    ) -> None:
         self._source, self._config, self._attempt, self._pin = source, config, attempt, pin
         self._step = first
         self._waiting: deque[Future[Batch]] = deque()
@@ -44,7 +47,10 @@ class Batches:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._pool.shutdown(cancel_futures=True)
 
@@ -68,9 +74,16 @@ class Batches:
         return (frames.pin_memory(), targets.pin_memory()) if self._pin else (frames, targets)
 
 
-def augment(rng: np.random.Generator, frames: NDArray[np.float32], targets: NDArray[np.float32]) -> Pairs:
-    """Turn and flip each pair, all its frames and targets alike; one of the square's eight symmetries by chance."""
-    symmetries = [(int(turns), bool(flip)) for turns, flip in rng.integers((4, 2), size=(len(frames), 2))]
+def augment(
+    rng: np.random.Generator, frames: NDArray[np.float32], targets: NDArray[np.float32]
+) -> Pairs:
+    """Turn and flip each pair, all its frames and targets alike.
+
+    One of the square's eight symmetries by chance.
+    """
+    symmetries = [
+        (int(turns), bool(flip)) for turns, flip in rng.integers((4, 2), size=(len(frames), 2))
+    ]
     turned_frames = [turned(f, *symmetry) for f, symmetry in zip(frames, symmetries, strict=True)]
     turned_targets = [turned(t, *symmetry) for t, symmetry in zip(targets, symmetries, strict=True)]
     return np.stack(turned_frames), np.stack(turned_targets)

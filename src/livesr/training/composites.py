@@ -1,10 +1,13 @@
-"""Training pairs from a user's own images: a patch of each structure, turned, brightened differently, added.
+"""Training pairs from a user's own images.
 
-Owns how patches are drawn and mixed (Wang et al. 2021: one patch of each structure added together is the input, the patches
-are the truth). Reading and judging of files is `images.py`.
+A patch of each structure, turned, brightened differently, added.
 
-Noise: where a structure comes with noisy images, their patches make the input and the clean ones the truth, so that the
-network restores as well; otherwise `photons` adds the noise of a camera to the sum. Without either, the input is the sum.
+Owns how patches are drawn and mixed (Wang et al. 2021: one patch of each structure added together
+is the input, the patches are the truth). Reading and judging of files is `images.py`.
+
+Noise: where a structure comes with noisy images, their patches make the input and the clean ones
+the truth, so that the network restores as well; otherwise `photons` adds the noise of a camera to
+the sum. Without either, the input is the sum.
 """
 
 from __future__ import annotations
@@ -41,8 +44,12 @@ class CompositePairs:
     images: OwnImages
 
     @classmethod
-    def find(cls, images: OwnImages, size: int, part: Literal["train", "validation", "all"]) -> Self:
-        """Judge the files and take those of `part`: the last sixth of each structure's fields, by name, validates.
+    def find(
+        cls, images: OwnImages, size: int, part: Literal["train", "validation", "all"]
+    ) -> Self:
+        """Judge the files and take those of `part`.
+
+        The last sixth of each structure's fields, by name, validates.
 
         Raises
         ------
@@ -57,10 +64,14 @@ class CompositePairs:
                 continue
             fields = list(dict.fromkeys(f.field for f in found))
             if len(fields) < 2:
-                raise ConfigError(f"{folder} holds one usable image; {name} needs two, one for validation.")
+                raise ConfigError(
+                    f"{folder} holds one usable image; {name} needs two, one for validation."
+                )
             kept = -(-len(fields) // _VALIDATION_SHARE)
             validating = set(fields[-kept:])
-            files[name] = tuple(f for f in found if (f.field in validating) == (part == "validation"))
+            files[name] = tuple(
+                f for f in found if (f.field in validating) == (part == "validation")
+            )
         return cls(files, size, images)
 
     @property
@@ -107,7 +118,9 @@ class CoarsePairs:
     images: OwnImages
 
     @classmethod
-    def find(cls, images: OwnImages, size: int, scale: int, part: Literal["train", "validation", "all"]) -> Self:
+    def find(
+        cls, images: OwnImages, size: int, scale: int, part: Literal["train", "validation", "all"]
+    ) -> Self:
         """As `CompositePairs.find`, all folders together."""
         files = CompositePairs.find(images, size, part).files
         return cls(tuple(f for several in files.values() for f in several), size, scale, images)
@@ -116,7 +129,10 @@ class CoarsePairs:
     def of(cls, images: Path, size: int, scale: int, modality: str) -> Self:
         """Take an image, or every image of a folder: to evaluate on, whatever their sampling is."""
         return cls.find(
-            OwnImages(folders={modality: str(images)}, pixel_size_nm=1, modality=modality), size, scale, "all"
+            OwnImages(folders={modality: str(images)}, pixel_size_nm=1, modality=modality),
+            size,
+            scale,
+            "all",
         )
 
     @property
@@ -147,8 +163,12 @@ class CoarsePairs:
         return coarse_and_fine(clean * np.float32(_ADU), self.scale)
 
 
-def _patch(rng: np.random.Generator, files: tuple[ImageFile, ...], size: int) -> tuple[Image, Image]:
-    """Draw the same patch (3, y, x) of three consecutive frames, clean and as given; bright parts are about 1.
+def _patch(
+    rng: np.random.Generator, files: tuple[ImageFile, ...], size: int
+) -> tuple[Image, Image]:
+    """Draw the same patch (3, y, x) of three consecutive frames, clean and as given.
+
+    Bright parts are about 1.
 
     A still image gives the same frame three times.
     """
@@ -175,5 +195,7 @@ def _patch(rng: np.random.Generator, files: tuple[ImageFile, ...], size: int) ->
 def _camera(draw: Draw, total: Image, photons: tuple[float, float]) -> Image:
     """Add shot and read noise; `photons` is how many a bright part gives."""
     per_adu = draw.log_uniform(photons) / _ADU
-    electrons = draw.rng.poisson(np.maximum(total, 0) * per_adu) + draw.rng.normal(0, _READ_NOISE_E, total.shape)
+    electrons = draw.rng.poisson(np.maximum(total, 0) * per_adu) + draw.rng.normal(
+        0, _READ_NOISE_E, total.shape
+    )
     return np.asarray(electrons / per_adu, np.float32)

@@ -17,7 +17,10 @@ from livesr.training.simulated import SimulatedPairs, UpscalePairs
 
 
 class DataConfig(BaseModel):
-    """How many pairs, how large, drawn from what. Training and validation never share a seed or a file."""
+    """How many pairs, how large, drawn from what.
+
+    Training and validation never share a seed or a file.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -40,13 +43,20 @@ class DataConfig(BaseModel):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if (self.kind == "upscale") != (self.scale > 1):
-            raise ValueError(f"kind {self.kind!r} with scale {self.scale}: give 'upscale' a scale of 2, 3 or 4")
+            raise ValueError(
+                f"kind {self.kind!r} with scale {self.scale}: give 'upscale' a scale of 2, 3 or 4"
+            )
         if self.size % (2 * self.scale):
             raise ValueError(f"size {self.size} is no multiple of twice the scale {self.scale}")
         if self.remixed and self.kind != "separate":
-            raise ValueError(f"remixed is {self.remixed}, but only pairs of kind 'separate' can be composed anew")
+            raise ValueError(
+                f"remixed is {self.remixed}, but only pairs of kind 'separate' can be composed anew"
+            )
         if self.seed == self.validation_seed:
-            raise ValueError("training and validation have the same seed, and would be the same pairs; change one")
+            raise ValueError(
+                "training and validation have the same seed, and would be the same pairs;"
+                " change one"
+            )
         return self
 
     def maker(self, part: Literal["train", "validation"]) -> PairMaker:
@@ -66,8 +76,14 @@ class DataConfig(BaseModel):
             return f"{self.train} pairs mixed from own images of {names}"
         names = ", ".join(self.domain.structures)
         if self.kind == "upscale":
-            return f"{self.train} simulated {self.modality.upper()} images of {names}, sampled {self.scale} times more coarsely"
-        return f"{self.train} sequences of simulated {names}, through livesr's own raw SIM formation and reconstruction"
+            return (
+                f"{self.train} simulated {self.modality.upper()} images of {names}, sampled"
+                f" {self.scale} times more coarsely"
+            )
+        return (
+            f"{self.train} sequences of simulated {names}, through livesr's own raw SIM formation"
+            " and reconstruction"
+        )
 
     def settings(self) -> dict[str, Any]:
         """Return what the engine's manifest keeps."""

@@ -1,7 +1,7 @@
 """A user's own images: folders of TIFF, MRC and OME-Zarr, each structure in one.
 
-Owns reading and judging of files. A file that cannot serve is named with its reason, and refused or left out as the user
-chose.
+Owns reading and judging of files. A file that cannot serve is named with its reason, and refused or
+left out as the user chose.
 """
 
 from __future__ import annotations
@@ -29,7 +29,10 @@ OnBadFile = Literal["refuse", "skip"]
 
 _MAX_BYTES = 4 << 30
 _PERCENTILES = (0.1, 99.9)
-_BIOSR = ("SIM_gt*.mrc", "GTSIM_level_*.mrc")  # of a cell in BioSR, ER last: its other files are raw frames
+_BIOSR = (
+    "SIM_gt*.mrc",
+    "GTSIM_level_*.mrc",
+)  # of a cell in BioSR, ER last: its other files are raw frames
 
 
 class OwnImages(BaseModel):
@@ -57,7 +60,8 @@ class ImageFile:
     shape : (t, y, x)
     low, high : the 0.1st and 99.9th percentile of all its pixels, in its own unit
     noisy : the same field with noise, if there is one
-    noisy_scale : slope and offset of the noisy image over the clean one; the noise does not flatten this regression
+    noisy_scale : slope and offset of the noisy image over the clean one; the noise does not flatten
+        this regression
     """
 
     path: Path
@@ -69,18 +73,26 @@ class ImageFile:
 
     @property
     def field(self) -> Path:
-        """What files of one field of view share: of BioSR, whose cells have several images, the cell's folder."""
-        return self.path.parent if any(self.path.match(pattern) for pattern in _BIOSR) else self.path
+        """What files of one field of view share.
+
+        Of BioSR, whose cells have several images, the cell's folder.
+        """
+        return (
+            self.path.parent if any(self.path.match(pattern) for pattern in _BIOSR) else self.path
+        )
 
 
-def find_images(folder: str | os.PathLike[str], smallest: int, on_bad_file: OnBadFile = "refuse") -> list[ImageFile]:
+def find_images(
+    folder: str | os.PathLike[str], smallest: int, on_bad_file: OnBadFile = "refuse"
+) -> list[ImageFile]:
     """Read and judge every image below `folder`.
 
     Parameters
     ----------
     folder
-        An image, or a folder that holds .tif, .tiff, .mrc or .zarr at any depth. With folders `clean` and `noisy` in it,
-        each clean image needs a noisy one of the same name. Of a BioSR folder only the SIM images are taken.
+        An image, or a folder that holds .tif, .tiff, .mrc or .zarr at any depth. With folders
+        `clean` and `noisy` in it, each clean image needs a noisy one of the same name. Of a BioSR
+        folder only the SIM images are taken.
     smallest
         Pixels that each side must have.
     on_bad_file
@@ -100,10 +112,12 @@ def find_images(folder: str | os.PathLike[str], smallest: int, on_bad_file: OnBa
         partner = noisy / path.relative_to(root) if noisy else None
         try:
             found.append(_assess(path, partner, smallest))
-        except Exception as e:  # decoders raise whatever they like on a damaged file, which is to be named all the same
+        except Exception as e:  # decoders raise whatever they like on a damaged file
             sentence = f"{path} cannot serve as an image: {str(e).rstrip('.')}."
             if on_bad_file == "refuse":
-                raise ConfigError(f"{sentence} Remove it, or leave bad files out (on_bad_file: skip).") from e
+                raise ConfigError(
+                    f"{sentence} Remove it, or leave bad files out (on_bad_file: skip)."
+                ) from e
             log.warning("%s It is left out.", sentence)
     if not found:
         raise ConfigError(f"{folder} holds no usable image (.tif, .tiff, .mrc or .zarr).")
@@ -125,7 +139,10 @@ def read_image(path: Path) -> Image:
     pixels = np.asarray(_READERS[kind](path))
     image = pixels.reshape(tuple(n for n in pixels.shape if n > 1))
     if image.ndim not in {2, 3} or image.dtype.kind not in "uif":
-        raise ValueError(f"it is {pixels.dtype} {pixels.shape}, expected numbers with the axes (t, y, x) or (y, x)")
+        raise ValueError(
+            f"it is {pixels.dtype} {pixels.shape}, expected numbers with the axes (t, y, x) or"
+            " (y, x)"
+        )
     image = image.reshape((-1, *image.shape[-2:])).astype(np.float32)
     if not np.isfinite(image).all():
         raise ValueError("some of its pixels are no numbers")
@@ -161,16 +178,24 @@ def _scale_of(noisy: Path, clean: Image) -> tuple[float, float]:
     if image.shape != clean.shape:
         raise ValueError(f"{noisy} is {image.shape}, the clean image {clean.shape}")
     middle = float(clean.mean(dtype=np.float64)), float(image.mean(dtype=np.float64))
-    slope = float(np.mean((clean - middle[0]) * (image - middle[1]), dtype=np.float64) / clean.var(dtype=np.float64))
+    slope = float(
+        np.mean((clean - middle[0]) * (image - middle[1]), dtype=np.float64)
+        / clean.var(dtype=np.float64)
+    )
     if slope <= 0:
         raise ValueError(f"{noisy} does not show the same field")
     return slope, middle[1] - slope * middle[0]
 
 
 def _check_size(shape: Sequence[int], itemsize: int) -> None:
-    """Refuse an image that says it is larger than any that can be trained on, before memory is taken for it."""
+    """Refuse an image that says it is larger than any that can be trained on, before memory is
+    taken for it.
+    """
     if min(shape, default=1) < 0 or math.prod(shape) * itemsize > _MAX_BYTES:
-        raise ValueError(f"it says that it is {' x '.join(map(str, shape))}; at most {_MAX_BYTES:,} bytes are read")
+        raise ValueError(
+            f"it says that it is {' x '.join(map(str, shape))}; at most {_MAX_BYTES:,} bytes are"
+            " read"
+        )
 
 
 def _read_tiff(path: Path) -> NDArray[Any]:
@@ -210,7 +235,9 @@ def _read_zarr(path: Path) -> NDArray[Any]:
         raise ValueError("its attributes name no multiscales: it is no OME-Zarr image")
     array: Any = group[multiscales[0]["datasets"][0]["path"]]
     try:
-        check_array("it", array.shape, array.chunks, getattr(array, "shards", None), array.dtype.itemsize)
+        check_array(
+            "it", array.shape, array.chunks, getattr(array, "shards", None), array.dtype.itemsize
+        )
     except StoreError as e:
         raise ValueError(str(e)) from e
     _check_size(array.shape, array.dtype.itemsize)

@@ -39,7 +39,10 @@ class Progress:
     """Share of the time in which the training waited for batches."""
     minutes: float
     validation: dict[str, float] = field(default_factory=dict)
-    """`nrmse`, `pcc_0`, `pcc_1`, ... and their mean `pcc`, of the averaged weights; empty between validations."""
+    """`nrmse`, `pcc_0`, `pcc_1`, ... and their mean `pcc`, of the averaged weights.
+
+    Empty between validations.
+    """
     patches: int = 0
     """Seen so far, those of the runs that this one began with included."""
 
@@ -57,7 +60,8 @@ class Meter:
     elapsed_s
         Of the run before this process.
     state
-        Of the meter whose run is resumed: the next report is then that of a run that was never interrupted.
+        Of the meter whose run is resumed: the next report is then that of a run that was never
+        interrupted.
     """
 
     def __init__(self, elapsed_s: float, state: dict[str, Any] | None = None) -> None:
@@ -82,7 +86,9 @@ class Meter:
             self._sums[name] = self._sums[name] + value if name in self._sums else value
 
     def flush(self, batch: int, waited_s: float) -> tuple[dict[str, float], float, float]:
-        """Return the means of the terms, and patches a second and share of waiting since the last call."""
+        """Return the means of the terms, and patches a second and share of waiting since the last
+        call.
+        """
         means = {name: float(value) / self._steps for name, value in self._sums.items()}
         passed_s = max(time.monotonic() - self._since, 1e-9)
         rate, waiting = batch * self._here / passed_s, (waited_s - self._waited_s) / passed_s
@@ -94,13 +100,16 @@ class Meter:
 class Table:
     """`log.csv`: one row a report; validation columns are empty in between.
 
-    Rows written after the checkpoint that a run resumes from, of `attempt` and `step`, are dropped: they come again.
+    Rows written after the checkpoint that a run resumes from, of `attempt` and `step`, are dropped:
+    they come again.
     """
 
     def __init__(self, path: Path, attempt: int, step: int) -> None:
         self._path = path
         here = (attempt, step)
-        self._rows = [row for row in read_log(path) if (int(row["attempt"]), int(row["step"])) <= here]
+        self._rows = [
+            row for row in read_log(path) if (int(row["attempt"]), int(row["step"])) <= here
+        ]
 
     def add(self, progress: Progress, attempt: int) -> None:
         """Append a row and write the file."""
@@ -110,7 +119,11 @@ class Table:
             "waiting": progress.waiting,
             "minutes": progress.minutes,
         }
-        floats = {**progress.losses, **numbers, **{f"val_{k}": v for k, v in progress.validation.items()}}
+        floats = {
+            **progress.losses,
+            **numbers,
+            **{f"val_{k}": v for k, v in progress.validation.items()},
+        }
         row = {
             "attempt": str(attempt),
             "step": str(progress.step),
@@ -136,7 +149,8 @@ def read_log(path: Path) -> list[dict[str, str]]:
 
 
 def draw_curves(log: Path, path: Path, names: Sequence[str] = ()) -> None:
-    """Draw losses, validation and learning rate of the last attempt in `log` against the steps, as PNG.
+    """Draw losses, validation and learning rate of the last attempt in `log` against the steps, as
+    PNG.
 
     `names` are those of the output channels.
     """
@@ -156,7 +170,12 @@ def draw_curves(log: Path, path: Path, names: Sequence[str] = ()) -> None:
         for name in columns:
             points = [(int(row["step"]), float(row[name])) for row in rows if row.get(name)]
             if points:
-                axes.plot(*zip(*points, strict=True), label=labels.get(name, name), linewidth=1, marker=".")
+                axes.plot(
+                    *zip(*points, strict=True),
+                    label=labels.get(name, name),
+                    linewidth=1,
+                    marker=".",
+                )
         axes.set_title(title, fontsize=10)
         axes.set_xlabel("step")
         if title in {"losses", "learning rate"}:
@@ -175,12 +194,15 @@ def draw_validation(
 ) -> None:
     """Draw the first validation pairs as PNG: input, prediction, truth and error, one row a pair.
 
-    `frames` (n, f, y, x) are shown by their middle one, enlarged to the size of the (n, c, y, x) predictions.
+    `frames` (n, f, y, x) are shown by their middle one, enlarged to the size of the (n, c, y, x)
+    predictions.
     """
     c, scale = predictions.shape[1], predictions.shape[-1] // frames.shape[-1]
     labels = tuple(names) if len(names) == c else tuple(f"channel {i}" for i in range(c))
     rows = []
-    for i, (frame, prediction, target) in enumerate(list(zip(frames, predictions, targets, strict=True))[:_ROWS]):
+    for i, (frame, prediction, target) in enumerate(
+        list(zip(frames, predictions, targets, strict=True))[:_ROWS]
+    ):
         middle = frame[len(frame) // 2].repeat(scale, 0).repeat(scale, 1)
         colors = ("FFFFFF",) if c == 1 else tuple(_COLORS[k % len(_COLORS)] for k in range(c))
         rows.append(PictureRow(f"pair {i}", middle, prediction, target, labels, colors))

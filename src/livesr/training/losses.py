@@ -1,6 +1,7 @@
 """Training losses: IMC-SR's combination loss and EDSR's L1.
 
-Owns the loss terms and a differentiable SSIM. Reports each term by name; keeps no state of training.
+Owns the loss terms and a differentiable SSIM. Reports each term by name; keeps no state of
+training.
 """
 
 from __future__ import annotations
@@ -13,15 +14,19 @@ import torch
 from torch import Tensor, nn
 
 _WINDOW, _SIGMA = 11, 1.5
-_NO_ENERGY, _MAX_GAIN = 1e-6, 4.0  # mean square of a channel that shows nothing; largest gain of a dim one
+_NO_ENERGY, _MAX_GAIN = (
+    1e-6,
+    4.0,
+)  # mean square of a channel that shows nothing; largest gain of a dim one
 STANDARD_CONSTANTS = (0.01**2, 0.03**2)
 """SSIM's C1 and C2 for a data range of 1 (Wang et al. 2004)."""
 
 PAPER_CONSTANTS = (0.01, 0.03)
 """What IMC-SR prints (c1 = 0.01, c2 = 0.03), taken literally.
 
-They decide whether a network takes off. Most of a target is dark and without noise; with the standard constants SSIM punishes a
-luminance of 0.02 there as much as a wrong structure, so the quickest descent is to darken everything, where a sigmoid stays.
+They decide whether a network takes off. Most of a target is dark and without noise; with the
+standard constants SSIM punishes a luminance of 0.02 there as much as a wrong structure, so the
+quickest descent is to darken everything, where a sigmoid stays.
 """
 
 
@@ -34,7 +39,9 @@ class LossTerms(NamedTuple):
 
 @lru_cache(maxsize=16)
 def _blur_matrix(size: int, stride: int, device: torch.device) -> Tensor:
-    """Matrix of `size` columns whose rows hold the Gaussian window that starts at 0, stride, 2 stride, ..."""
+    """Matrix of `size` columns whose rows hold the Gaussian window that starts at 0, stride, 2
+    stride, ...
+    """
     if size < _WINDOW:
         raise ValueError(f"SSIM needs images of at least {_WINDOW} pixels a side; got {size}")
     offsets = np.arange(_WINDOW) - _WINDOW // 2
@@ -47,25 +54,31 @@ def _blur_matrix(size: int, stride: int, device: torch.device) -> Tensor:
 
 
 def _blur(images: Tensor, stride: int) -> Tensor:
-    # Two dense products with a banded matrix: at patch sizes several times faster than a depthwise convolution.
+    # Two dense products with a banded matrix: at patch sizes several times faster than a depthwise
+    # convolution.
     rows = _blur_matrix(images.shape[-2], stride, images.device)
     columns = _blur_matrix(images.shape[-1], stride, images.device)
     return rows @ images @ columns.T
 
 
 def ssim(
-    prediction: Tensor, target: Tensor, stride: int = 1, constants: tuple[float, float] = STANDARD_CONSTANTS
+    prediction: Tensor,
+    target: Tensor,
+    stride: int = 1,
+    constants: tuple[float, float] = STANDARD_CONSTANTS,
 ) -> Tensor:
     """Mean structural similarity of two (n, c, y, x) float32 tensors with a data range of 1.
 
-    Gaussian window of 11 x 11 pixels, sigma 1.5, population covariances, windows wholly inside the image: the value of
-    Wang et al. 2004, and of skimage with `gaussian_weights=True, use_sample_covariance=False`.
-    A `stride` of 2 takes every second window: next to the same mean, as neighbouring windows are nearly one, in a
-    third of the time.
+    Gaussian window of 11 x 11 pixels, sigma 1.5, population covariances, windows wholly inside the
+    image: the value of Wang et al. 2004, and of skimage with `gaussian_weights=True,
+    use_sample_covariance=False`. A `stride` of 2 takes every second window: next to the same mean,
+    as neighbouring windows are nearly one, in a third of the time.
     """
     with torch.autocast(prediction.device.type, enabled=False):
         a, b = prediction.float(), target.float()
-        mean_a, mean_b, aa, bb, ab = _blur(torch.stack([a, b, a * a, b * b, a * b]), stride).unbind()
+        mean_a, mean_b, aa, bb, ab = _blur(
+            torch.stack([a, b, a * a, b * b, a * b]), stride
+        ).unbind()
         var_a, var_b, cov = aa - mean_a**2, bb - mean_b**2, ab - mean_a * mean_b
         c1, c2 = constants
         similarity = (2 * mean_a * mean_b + c1) * (2 * cov + c2)
@@ -82,15 +95,16 @@ class CombinationLoss(nn.Module):  # type: ignore[misc]
     constants
         SSIM's C1 and C2.
     balance
-        0 counts light alike in all channels; 1 counts every structure alike in every patch, however dim it is beside the
-        brightest one. Each channel and its target are multiplied by (energy of the brightest / its own) ^ (balance / 2),
-        at most 4; absent structures stay as they are.
+        0 counts light alike in all channels; 1 counts every structure alike in every patch, however
+        dim it is beside the brightest one. Each channel and its target are multiplied by (energy of
+        the brightest / its own) ^ (balance / 2), at most 4; absent structures stay as they are.
 
     Notes
     -----
-    The summation term lowers false positives: what one channel wrongly gains, another must lose. The sum of the
-    predictions is compared with the sum of the targets, which is the input without its noise. Comparing it with the
-    noisy input, as the paper writes it, teaches the channels to share out the noise.
+    The summation term lowers false positives: what one channel wrongly gains, another must lose.
+    The sum of the predictions is compared with the sum of the targets, which is the input without
+    its noise. Comparing it with the noisy input, as the paper writes it, teaches the channels to
+    share out the noise.
     """
 
     _STRIDE = 2  # of SSIM's windows
@@ -104,14 +118,24 @@ class CombinationLoss(nn.Module):  # type: ignore[misc]
         balance: float = 0.0,
     ) -> None:
         super().__init__()
-        self.mse, self.structure, self.summation, self.constants = mse, structure, summation, constants
+        self.mse, self.structure, self.summation, self.constants = (
+            mse,
+            structure,
+            summation,
+            constants,
+        )
         self.balance = balance
 
     def forward(self, prediction: Tensor, target: Tensor) -> LossTerms:
-        """Compare (n, c, y, x) predictions with their targets; parts `mse`, `structure`, `summation`."""
+        """Compare (n, c, y, x) predictions with their targets.
+
+        Parts `mse`, `structure`, `summation`.
+        """
         gain = self._gain(target) if self.balance else 1.0
         mse, structure = self._pair(prediction * gain, target * gain)
-        sum_mse, sum_structure = self._pair(prediction.sum(1, keepdim=True), target.sum(1, keepdim=True))
+        sum_mse, sum_structure = self._pair(
+            prediction.sum(1, keepdim=True), target.sum(1, keepdim=True)
+        )
         summation = self.mse * sum_mse + self.structure * sum_structure
         total = self.mse * mse + self.structure * structure + self.summation * summation
         return LossTerms(total, {"mse": mse, "structure": structure, "summation": summation})
@@ -139,10 +163,12 @@ class L1Loss(nn.Module):  # type: ignore[misc]
 
 
 class Distillation(nn.Module):  # type: ignore[misc]
-    """Learn from a teacher as well: (1 - share) of `loss` against the truth, `share` of it against the teacher's output.
+    """Learn from a teacher as well.
 
-    The teacher has settled what a small network cannot decide for itself: which of the structures a pixel of mixed light
-    belongs to (Hinton et al. 2015, in its form for regression).
+    (1 - share) of `loss` against the truth, `share` of it against the teacher's output.
+
+    The teacher has settled what a small network cannot decide for itself: which of the structures a
+    pixel of mixed light belongs to (Hinton et al. 2015, in its form for regression).
     """
 
     def __init__(self, loss: nn.Module, teacher: nn.Module, share: float) -> None:

@@ -1,10 +1,10 @@
 """A folder of training pairs: made once, in parallel, continued where it was interrupted.
 
-Owns the files while they are incomplete and the processes that fill them. What a pair is made of is a `PairMaker`'s
-(`simulated.py`, `composites.py`); the finished format is described in `sources.py`.
+Owns the files while they are incomplete and the processes that fill them. What a pair is made of is
+a `PairMaker`'s (`simulated.py`, `composites.py`); the finished format is described in `sources.py`.
 
-Everything about pair i comes from a generator seeded with (seed, i): it does not depend on the number of workers, on the
-number of pairs or on what was made before.
+Everything about pair i comes from a generator seeded with (seed, i): it does not depend on the
+number of workers, on the number of pairs or on what was made before.
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ class PairMaker(Protocol):
         """Shapes of the frames (f, y, x) and the targets (c, sy, sx) of one pair."""
 
     def meta(self) -> dict[str, Any]:
-        """Return all that pairs depend on besides seed and number, JSON-able, with `channels` and `pixel_size_nm`."""
+        """Return all that pairs depend on besides seed and number, JSON-able, with `channels` and
+        `pixel_size_nm`.
+        """
 
     def make(self, entropy: tuple[int, int]) -> tuple[Image, Image]:
         """Return normalised frames and targets, determined by `entropy` alone."""
@@ -69,7 +71,8 @@ def write_pairs(
     seed
         Training and validation pairs need different ones.
     workers
-        Processes; 1 works in this one. More need a script that can be imported (``if __name__ == "__main__"``).
+        Processes; 1 works in this one. More need a script that can be imported (``if __name__ ==
+        "__main__"``).
     progress
         Called with (pairs done, `n`).
 
@@ -98,8 +101,8 @@ def write_pairs(
 class _PairStore:
     """The files of one folder of pairs; small enough to be sent to a worker.
 
-    While pairs are missing the parameters lie in `unfinished.json` and one flag per pair in `done.npy`; `meta.json`
-    appears with the last pair, so that nobody trains on zeros.
+    While pairs are missing the parameters lie in `unfinished.json` and one flag per pair in
+    `done.npy`; `meta.json` appears with the last pair, so that nobody trains on zeros.
     """
 
     def __init__(self, folder: Path, maker: PairMaker, n: int, seed: int) -> None:
@@ -117,13 +120,17 @@ class _PairStore:
             self._create("frames", np.float16, (self.n, *frames))
             self._create("targets", np.float16, (self.n, *targets))
             self._create("done", np.bool_, (self.n,))
-            (self.folder / "unfinished.json").write_text(json.dumps(self._meta(), indent=2) + "\n", encoding="utf-8")
+            (self.folder / "unfinished.json").write_text(
+                json.dumps(self._meta(), indent=2) + "\n", encoding="utf-8"
+            )
         return [int(i) for i in np.flatnonzero(~open_npy(self.folder / "done.npy"))]
 
     def make(self, indices: list[int]) -> int:
         """Make and write pairs `indices`; return how many."""
         contained.refuse_links(self.folder, writing=True)
-        frames, targets, done = (open_npy(self.folder / f"{name}.npy", "r+") for name in ("frames", "targets", "done"))
+        frames, targets, done = (
+            open_npy(self.folder / f"{name}.npy", "r+") for name in ("frames", "targets", "done")
+        )
         for i in indices:
             frames[i], targets[i] = self.maker.make((self.seed, i))
             done[i] = True
@@ -142,13 +149,18 @@ class _PairStore:
         found, wanted = read_json(path), self._meta()
         if found == wanted:
             return True
-        differ = sorted(key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key))
+        differ = sorted(
+            key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key)
+        )
         raise ValueError(
-            f"{self.folder} holds pairs that differ in {', '.join(differ)}; use another folder or delete it"
+            f"{self.folder} holds pairs that differ in {', '.join(differ)}; use another folder or"
+            " delete it"
         )
 
     def _meta(self) -> dict[str, Any]:
-        meta: dict[str, Any] = json.loads(json.dumps({"n": self.n, "seed": self.seed, **self.maker.meta()}))
+        meta: dict[str, Any] = json.loads(
+            json.dumps({"n": self.n, "seed": self.seed, **self.maker.meta()})
+        )
         return meta
 
 
@@ -161,7 +173,9 @@ def _in_processes(store: _PairStore, todo: list[int], workers: int) -> Iterator[
         return
     with (
         _environment(_ONE_THREAD),
-        ProcessPoolExecutor(min(workers, max(len(todo), 1)), multiprocessing.get_context("spawn")) as pool,
+        ProcessPoolExecutor(
+            min(workers, max(len(todo), 1)), multiprocessing.get_context("spawn")
+        ) as pool,
     ):
         chunks = [todo[i : i + _CHUNK] for i in range(0, len(todo), _CHUNK)]
         for count in pool.map(store.make, chunks):
@@ -170,7 +184,10 @@ def _in_processes(store: _PairStore, todo: list[int], workers: int) -> Iterator[
 
 @contextmanager
 def _environment(values: dict[str, str]) -> Iterator[None]:
-    """Set environment variables for processes started meanwhile: a library reads its thread count when it is imported."""
+    """Set environment variables for processes started meanwhile.
+
+    A library reads its thread count when it is imported.
+    """
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:

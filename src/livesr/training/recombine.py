@@ -1,7 +1,10 @@
-"""Cached pairs composed anew while training: structures of different cells, from microscopes of their own, in one still image.
+"""Cached pairs composed anew while training.
 
-Owns the mixture and what a microscope or a program may have done to an image: sharpness, magnification, a black level, noise or
-none, haze, 8 bits. Data are simulated once; all of this costs a few milliseconds a crop. Reads no file.
+Structures of different cells, from microscopes of their own, in one still image.
+
+Owns the mixture and what a microscope or a program may have done to an image: sharpness,
+magnification, a black level, noise or none, haze, 8 bits. Data are simulated once; all of this
+costs a few milliseconds a crop. Reads no file.
 """
 
 from __future__ import annotations
@@ -18,12 +21,19 @@ Image = NDArray[np.float32]
 _ADU = 1000.0  # of the bright parts: what normalisation takes for a camera's
 _BRIGHT_PERCENTILE = 99.8
 _BLANK = 0.08  # of the composed crops: noise alone, in which nothing is to be found
-_MAGNIFIED, _MAGNIFICATION = 0.5, 1.4  # share, and the largest factor either way: 45 to 25 nm a pixel as 32
+_MAGNIFIED, _MAGNIFICATION = (
+    0.5,
+    1.4,
+)  # share, and the largest factor either way: 45 to 25 nm a pixel as 32
 _SHARPENED, _BLURRED = 0.5, 0.35  # shares of the structures; the others stay as they are
 _SHARPER, _BLUR_PX = (0.0, 3.0), (0.3, 2.2)  # how much sharper, and how much softer in pixels
 _CUT = 0.25  # share of the structures whose background was subtracted, and of the images
 _DENOISED = 0.15  # share of the images without noise
-_GLOWING, _GLOW, _GLOW_PX = 0.4, 0.5, (3.0, 25.0)  # share of the structures with out-of-focus light, how much, how wide
+_GLOWING, _GLOW, _GLOW_PX = (
+    0.4,
+    0.5,
+    (3.0, 25.0),
+)  # share of the structures with out-of-focus light, how much, how wide
 _HAZY, _EIGHT_BITS = 0.2, 0.2
 
 
@@ -43,17 +53,24 @@ class RecombinedPairs:
 
     Notes
     -----
-    A composite is what users make to judge an engine on real images: one image of each structure, scaled to equal bright
-    parts or not quite, added, the same frame three times. Here each structure comes from a crop of its own; what a frame
-    holds besides its structures (noise, haze, background, artefacts) comes from one more. Such images were taken and
-    reconstructed differently, so each has a sharpness, a magnification, a glow and a black level of its own; what is to be
-    found is the structure as it was added, its own light from out of focus included. Of the crops composed anew, one in twelve
-    is noise alone: a network that removes noise must also learn to find nothing.
+    A composite is what users make to judge an engine on real images: one image of each structure,
+    scaled to equal bright parts or not quite, added, the same frame three times. Here each
+    structure comes from a crop of its own; what a frame holds besides its structures (noise, haze,
+    background, artefacts) comes from one more. Such images were taken and reconstructed
+    differently, so each has a sharpness, a magnification, a glow and a black level of its own; what
+    is to be found is the structure as it was added, its own light from out of focus included. Of
+    the crops composed anew, one in twelve is noise alone: a network that removes noise must also
+    learn to find nothing.
     """
 
-    def __init__(self, pairs: CachedPairs, share: float, brightness_ratio: float = 5.0, absent: float = 0.0) -> None:
+    def __init__(
+        self, pairs: CachedPairs, share: float, brightness_ratio: float = 5.0, absent: float = 0.0
+    ) -> None:
         if pairs.scale != 1:
-            raise ValueError(f"only pairs of a separation can be composed anew; these are {pairs.scale} times finer")
+            raise ValueError(
+                f"only pairs of a separation can be composed anew; these are {pairs.scale} times"
+                " finer"
+            )
         self._pairs, self._share, self._absent = pairs, share, absent
         self._side = float(np.sqrt(brightness_ratio))
 
@@ -66,12 +83,16 @@ class RecombinedPairs:
         return frames, targets
 
     def _blank(self, rng: np.random.Generator, patch: int) -> Pairs:
-        """Noise with the spectrum of what one crop holds besides its structures, stretched as a live frame would be."""
+        """Noise with the spectrum of what one crop holds besides its structures, stretched as a
+        live frame would be.
+        """
         frames, targets = self._pairs.batch(rng, 1, patch)
         spectrum = np.abs(np.fft.rfft2(frames[0, frames.shape[1] // 2] - targets[0].sum(0)))
         phases = rng.uniform(0, 2 * np.pi, (frames.shape[1], *spectrum.shape))
         phases[:, 0, 0] = 0  # the frames are equally bright
-        noise = (_ADU * np.fft.irfft2(spectrum * np.exp(1j * phases), (patch, patch))).astype(np.float32)
+        noise = (_ADU * np.fft.irfft2(spectrum * np.exp(1j * phases), (patch, patch))).astype(
+            np.float32
+        )
         background, headroom = background_and_scale(noise[len(noise) // 2])
         return (noise - np.float32(background)) / np.float32(headroom), np.zeros_like(targets[0])
 
@@ -100,12 +121,17 @@ class RecombinedPairs:
         _, targets = self._pairs.batch(rng, 1, side, [channel])
         image: Image = targets[0, channel]
         if side != patch:
-            image = np.asarray(zoom(image, patch / side, order=1, grid_mode=True, mode="nearest"), np.float32)
+            image = np.asarray(
+                zoom(image, patch / side, order=1, grid_mode=True, mode="nearest"), np.float32
+            )
         return _without_background(rng, _glowing(rng, _refocused(rng, image)))
 
 
 def degraded(rng: np.random.Generator, image: Image, besides: Image) -> Image:
-    """Return a frame (y, x) of `image`: with `besides` (noise, haze, background) or none, cut off, in 8 bits, by chance."""
+    """Return a frame (y, x) of `image`.
+
+    With `besides` (noise, haze, background) or none, cut off, in 8 bits, by chance.
+    """
     frame: Image = image
     if rng.random() < _HAZY:
         frame = frame + np.float32(rng.uniform(0, 0.6)) * gaussian_filter(image, rng.uniform(8, 30))
@@ -132,15 +158,23 @@ def _refocused(rng: np.random.Generator, image: Image) -> Image:
 
 
 def _glowing(rng: np.random.Generator, image: Image) -> Image:
-    """Add the structure's own light from out of focus, now and then: real images hold it, and it is the structure's."""
+    """Add the structure's own light from out of focus, now and then.
+
+    Real images hold it, and it is the structure's.
+    """
     if rng.random() >= _GLOWING:
         return image
     width = np.exp(rng.uniform(*np.log(_GLOW_PX)))
     glow = gaussian_filter(image[::2, ::2], width / 2)
-    brightest, wanted = float(glow.max()), rng.uniform(0, _GLOW) * np.percentile(image[::2, ::2], _BRIGHT_PERCENTILE)
+    brightest, wanted = (
+        float(glow.max()),
+        rng.uniform(0, _GLOW) * np.percentile(image[::2, ::2], _BRIGHT_PERCENTILE),
+    )
     if brightest <= 0:
         return image
-    glow = zoom(glow, 2, order=1, grid_mode=True, mode="nearest")[: image.shape[0], : image.shape[1]]
+    glow = zoom(glow, 2, order=1, grid_mode=True, mode="nearest")[
+        : image.shape[0], : image.shape[1]
+    ]
     return np.asarray(image + glow * np.float32(wanted / brightest), np.float32)
 
 
@@ -153,5 +187,10 @@ def _without_background(rng: np.random.Generator, image: Image) -> Image:
 
 
 def sharpened(image: Image, amount: float, sigma_px: float = 1.3) -> Image:
-    """Add `amount` times what a Gaussian of `sigma_px` takes away; what falls below 0 is cut off."""
-    return np.asarray(np.maximum(image + amount * (image - gaussian_filter(image, sigma_px)), 0), np.float32)
+    """Add `amount` times what a Gaussian of `sigma_px` takes away.
+
+    What falls below 0 is cut off.
+    """
+    return np.asarray(
+        np.maximum(image + amount * (image - gaussian_filter(image, sigma_px)), 0), np.float32
+    )

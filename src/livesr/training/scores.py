@@ -1,6 +1,7 @@
 """Validation during training: quick scores on whole pairs, and the watch for collapse.
 
-Owns what a run reports of itself. The scores of a finished engine, through the live path, are `livesr.evaluation`'s.
+Owns what a run reports of itself. The scores of a finished engine, through the live path, are
+`livesr.evaluation`'s.
 """
 
 from __future__ import annotations
@@ -14,18 +15,32 @@ Images = NDArray[np.float32]
 
 
 class TrainingCollapsedError(RunError):
-    """The network's output no longer depends on the structures in its input, or its loss is not finite."""
+    """The network's output no longer depends on the structures in its input, or its loss is not
+    finite.
+    """
 
 
 def validation_scores(predictions: Images, targets: Images) -> dict[str, float]:
-    """Return `nrmse` and `pcc_0`, `pcc_1`, ... of (n, c, y, x) predictions, and `pcc`, the mean of those."""
+    """Return `nrmse` and `pcc_0`, `pcc_1`, .
+
+    Of (n, c, y, x) predictions, and `pcc`, the mean of those.
+    """
     rmse = float(np.sqrt(np.mean((predictions - targets) ** 2)))
-    pccs = {f"pcc_{c}": _mean_pcc(predictions[:, c], targets[:, c]) for c in range(targets.shape[1])}
-    return {"nrmse": rmse / max(float(np.ptp(targets)), 1e-6), **pccs, "pcc": float(np.mean(list(pccs.values())))}
+    pccs = {
+        f"pcc_{c}": _mean_pcc(predictions[:, c], targets[:, c]) for c in range(targets.shape[1])
+    }
+    return {
+        "nrmse": rmse / max(float(np.ptp(targets)), 1e-6),
+        **pccs,
+        "pcc": float(np.mean(list(pccs.values()))),
+    }
 
 
 def _mean_pcc(predictions: NDArray[np.float32], targets: NDArray[np.float32]) -> float:
-    """Mean over images of Pearson's correlation; images whose target is empty have none and are left out."""
+    """Mean over images of Pearson's correlation.
+
+    Images whose target is empty have none and are left out.
+    """
     values = [_pcc(p, t) for p, t in zip(predictions, targets, strict=True) if np.std(t) > 1e-6]
     return float(np.mean(values)) if values else 0.0
 
@@ -38,13 +53,18 @@ def _pcc(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
 
 
 def check_collapse(
-    frames: NDArray[np.float32], predictions: NDArray[np.float32], targets: NDArray[np.float32], step: int
+    frames: NDArray[np.float32],
+    predictions: NDArray[np.float32],
+    targets: NDArray[np.float32],
+    step: int,
 ) -> None:
-    """Raise TrainingCollapsedError when every channel is constant, darkened or the input times a constant.
+    """Raise TrainingCollapsedError when every channel is constant, darkened or the input times a
+    constant.
 
-    A sigmoid head collapses to a constant; a partition head to the input times a constant, or to "none" everywhere.
-    The input itself is the yardstick: a network that has begun to learn follows the structures better than it does, and
-    a target that is the input (as in restoration) may be copied.
+    A sigmoid head collapses to a constant; a partition head to the input times a constant, or to
+    "none" everywhere. The input itself is the yardstick: a network that has begun to learn follows
+    the structures better than it does, and a target that is the input (as in restoration) may be
+    copied.
     """
     contrast = predictions.std((0, 2, 3)) / (targets.std((0, 2, 3)) + 1e-6)
     middle = frames[:, frames.shape[1] // 2]
@@ -61,4 +81,6 @@ def check_collapse(
         elif np.all(learned < 0.2 * given):
             what = "less like the structures than its input is"
     if what:
-        raise TrainingCollapsedError(f"at step {step} the network's output is {what}; lower lr or lengthen the warm-up")
+        raise TrainingCollapsedError(
+            f"at step {step} the network's output is {what}; lower lr or lengthen the warm-up"
+        )

@@ -1,6 +1,9 @@
-"""What determines a training run besides its data. The defaults are those of livesr's light engines.
+"""What determines a training run besides its data.
 
-Owns the fields and their checks; the papers' own values are in the recipes (`livesr.training.recipes`).
+The defaults are those of livesr's light engines.
+
+Owns the fields and their checks; the papers' own values are in the recipes
+(`livesr.training.recipes`).
 """
 
 from __future__ import annotations
@@ -44,14 +47,17 @@ class LossConfig(BaseModel):
         """Return the loss."""
         if self.kind == "l1":
             return L1Loss()
-        return CombinationLoss(self.mse, self.structure, self.summation, self.ssim_constants, self.balance)
+        return CombinationLoss(
+            self.mse, self.structure, self.summation, self.ssim_constants, self.balance
+        )
 
 
 class TrainConfig(BaseModel):
     """Everything that determines a run besides its data.
 
-    The run ends after `steps` or after `minutes`, whichever comes first. A run limited by steps alone can be repeated
-    exactly; under a limit of minutes the cosine schedule follows the clock. Under "constant" the budget changes no step.
+    The run ends after `steps` or after `minutes`, whichever comes first. A run limited by steps
+    alone can be repeated exactly; under a limit of minutes the cosine schedule follows the clock.
+    Under "constant" the budget changes no step.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -64,24 +70,33 @@ class TrainConfig(BaseModel):
     patch: PositiveInt = 128
     lr: PositiveFloat = 1e-3
     schedule: Literal["cosine", "plateau", "constant"] = "cosine"
-    """"constant" keeps the rate after the warm-up: the averaged weights are good at any moment, so a run may end, or go
-    on with a larger budget, whenever one likes. The cosine is better when the budget is known beforehand."""
+    """"constant" keeps the rate after the warm-up.
+
+    The averaged weights are good at any moment, so a run may end, or go on with a larger budget,
+    whenever one likes. The cosine is better when the budget is known beforehand.
+    """
     warmup_steps: int = Field(200, ge=0)
     patience_steps: PositiveInt = 10_000
-    """Steps without a better validation NRMSE before "plateau" halves the rate (IMC-SR's 10,000)."""
+    """Steps without a better validation NRMSE before "plateau" halves the rate (IMC-SR's
+    10,000)."""
     optimiser: Literal["adam", "adamw"] = "adamw"
     weight_decay: float = Field(1e-4, ge=0)
     ema_decay: float = Field(0.999, ge=0, lt=1)
-    """Of the averaged weights, which are what is validated and exported; 0 takes the last step's."""
+    """Of the averaged weights, which are what is validated and exported.
+
+    0 takes the last step's.
+    """
     precision: Literal["fp32", "bf16"] = "bf16"
     """bf16 is mixed precision: weights, losses and sums stay fp32."""
     channels_last: bool = True
     clip_norm: PositiveFloat = 1.0
     loss: LossConfig = LossConfig()
     start: str | None = None
-    """A run's folder or weights, or an engine, whose tensors of the same name and shape the network begins with."""
+    """A run's folder or weights, or an engine, whose tensors of the same name and shape the network
+    begins with."""
     teacher: str | None = None
-    """Weights (best.pt) of a network with the same input and output that this one also learns from."""
+    """Weights (best.pt) of a network with the same input and output that this one also learns
+    from."""
     teacher_share: float = Field(0.5, gt=0, le=1)
     """Part of the loss that compares with the teacher instead of the truth."""
     seed: int = Field(0, ge=0)
@@ -98,7 +113,10 @@ class TrainConfig(BaseModel):
     checkpoint_every: PositiveInt = 500
     collapse_check_from: PositiveInt = 1000
     restarts: int = Field(0, ge=0)
-    """How often a collapsed run starts anew, each time with half the learning rate; 0 raises at once."""
+    """How often a collapsed run starts anew, each time with half the learning rate.
+
+    0 raises at once.
+    """
 
     @model_validator(mode="after")
     def _has_an_end(self) -> Self:

@@ -1,11 +1,14 @@
-"""Training pairs from simulation: virtual cells, imaged and reconstructed by the same code as live frames.
+"""Training pairs from simulation.
 
-Owns how a simulated sequence becomes normalised frames and targets. What is drawn, and image formation, are
-`livesr.simulation`'s.
+Virtual cells, imaged and reconstructed by the same code as live frames.
 
-A pair for a separation is three consecutive reconstructions, X at t-1, t, t+1 with their noise and artefacts, and the
-reconstruction of each structure alone at t, noise-free: separation and restoration in one. Both are divided by the same
-headroom, so the targets sum to x = (X - b) / s without its noise, haze and background, which belong to no structure.
+Owns how a simulated sequence becomes normalised frames and targets. What is drawn, and image
+formation, are `livesr.simulation`'s.
+
+A pair for a separation is three consecutive reconstructions, X at t-1, t, t+1 with their noise and
+artefacts, and the reconstruction of each structure alone at t, noise-free: separation and
+restoration in one. Both are divided by the same headroom, so the targets sum to x = (X - b) / s
+without its noise, haze and background, which belong to no structure.
 
 A pair for upscaling is one image, and the same image sampled more coarsely (Hu et al. 2020).
 """
@@ -40,7 +43,8 @@ class Series:
     Attributes
     ----------
     frames : float32 (t, y, x), reconstructions in ADU
-    truths : float32 (t, c, y, x), noise-free reconstruction of each structure alone in ADU, not negative
+    truths : float32 (t, c, y, x), noise-free reconstruction of each structure alone in ADU, not
+        negative
     normalisation : (background, headroom) of every frame in ADU
     """
 
@@ -53,14 +57,19 @@ class Series:
         return len(self.frames)
 
     def pair(self, t: int, headroom_factor: float = 1.0) -> tuple[Image, Image]:
-        """Return the network's input (3, y, x) and targets (c, y, x) of time point `t`; edge frames are repeated."""
+        """Return the network's input (3, y, x) and targets (c, y, x) of time point `t`.
+
+        Edge frames are repeated.
+        """
         background, headroom = self.normalisation[t]
         scale = np.float32(headroom * headroom_factor)
         window = np.clip(np.arange(t - 1, t + 2), 0, len(self) - 1)
         return (self.frames[window] - np.float32(background)) / scale, self.truths[t] / scale
 
 
-def simulate(entropy: tuple[int, ...], n_t: int, *, size: int = 512, domain: Domain | None = None) -> Series:
+def simulate(
+    entropy: tuple[int, ...], n_t: int, *, size: int = 512, domain: Domain | None = None
+) -> Series:
     """Simulate and reconstruct a time lapse with its truth.
 
     Parameters
@@ -77,7 +86,9 @@ def simulate(entropy: tuple[int, ...], n_t: int, *, size: int = 512, domain: Dom
     # The margin is cut off with the edges, so none is simulated beyond.
     sequence = SimulatedSequence(entropy, n_t, size + 2 * _EDGE_PX, domain, margin_px=0)
     inside = (slice(_EDGE_PX, _EDGE_PX + size),) * 2
-    frames = np.stack([sequence.reconstructor.reconstruct(list(raw))[inside] for raw in sequence.raw()])
+    frames = np.stack(
+        [sequence.reconstructor.reconstruct(list(raw))[inside] for raw in sequence.raw()]
+    )
     truths = np.stack([[image[inside] for image in sequence.truth(t).values()] for t in range(n_t)])
     return Series(frames, truths, tuple(background_and_scale(frame) for frame in frames))
 
@@ -123,9 +134,11 @@ class UpscalePairs:
     scale
         2, 3 or 4.
     modality
-        "storm": localisations of a static cell, drawn one by one; "sim": reconstructions, with their noise.
+        "storm": localisations of a static cell, drawn one by one; "sim": reconstructions, with
+        their noise.
     domain
-        What they are drawn from; `pixel_size_um` is the camera's, and the fine image has half of it.
+        What they are drawn from; `pixel_size_um` is the camera's, and the fine image has half of
+        it.
     """
 
     size: int
@@ -161,17 +174,21 @@ class UpscalePairs:
 
 
 def coarse_and_fine(fine: Image, scale: int) -> tuple[Image, Image]:
-    """Return `fine` (y, x) sampled `scale` times more coarsely and itself, (1, y, x) each, normalised alike."""
+    """Return `fine` (y, x) sampled `scale` times more coarsely and itself, (1, y, x) each,
+    normalised alike.
+    """
     coarse = bilinear_downsampled(fine, scale)
     background, headroom = background_and_scale(coarse)
     return ((coarse - background) / headroom)[None], ((fine - background) / headroom)[None]
 
 
 def bilinear_downsampled(image: Image, scale: int) -> Image:
-    """Sample the bilinear interpolation of (y, x) at the middles of blocks of `scale` x `scale` pixels (Hu et al. 2020).
+    """Sample the bilinear interpolation of (y, x) at the middles of blocks of `scale` x `scale`
+    pixels (Hu et al. 2020).
 
-    For an even `scale` these are means of the two pixels nearest to the middle along each axis, for an odd one the
-    middle pixel. Nothing is blurred first: the coarse image is aliased, which is what the method learns to undo.
+    For an even `scale` these are means of the two pixels nearest to the middle along each axis, for
+    an odd one the middle pixel. Nothing is blurred first: the coarse image is aliased, which is
+    what the method learns to undo.
 
     Raises
     ------
@@ -179,39 +196,58 @@ def bilinear_downsampled(image: Image, scale: int) -> Image:
         If a side is no multiple of `scale`.
     """
     if scale < 1 or image.shape[0] % scale or image.shape[1] % scale:
-        raise ValueError(f"an image of {image.shape} cannot be sampled {scale} times more coarsely; cut it first")
+        raise ValueError(
+            f"an image of {image.shape} cannot be sampled {scale} times more coarsely; cut it first"
+        )
     low, high = (scale - 1) // 2, scale // 2
     rows = (image[low::scale] + image[high::scale]) * np.float32(0.5)
     return np.asarray((rows[:, low::scale] + rows[:, high::scale]) * np.float32(0.5), np.float32)
 
 
 def localisation_image(rng: np.random.Generator, size: int, domain: Domain) -> Image:
-    """Draw a STORM image (size, size): fluorophores that blink several times, found scattered, and drawn.
+    """Draw a STORM image (size, size).
 
-    From single grains, as at a run's beginning, to filled filaments, as dense labelling and long acquisitions leave them: 3 to
-    300 localisations a bright pixel, 1 to 10 of each fluorophore, with a precision of 0.4 to 1.5 pixels of 0.4 to 1.2 of the
-    domain's. They are drawn as Gaussians of their precision or as an averaged shifted histogram, and one image in three is cut
-    below a black level and has 8 bits, as images that were made to be looked at. Structures are as bright, or missing, as
-    `domain` says. ADU like those of a camera, background 0.
+    Fluorophores that blink several times, found scattered, and drawn.
+
+    From single grains, as at a run's beginning, to filled filaments, as dense labelling and long
+    acquisitions leave them: 3 to 300 localisations a bright pixel, 1 to 10 of each fluorophore,
+    with a precision of 0.4 to 1.5 pixels of 0.4 to 1.2 of the domain's. They are drawn as Gaussians
+    of their precision or as an averaged shifted histogram, and one image in three is cut below a
+    black level and has 8 bits, as images that were made to be looked at. Structures are as bright,
+    or missing, as `domain` says. ADU like those of a camera, background 0.
     """
     draw = Draw(rng)
     pixel_um = domain.pixel_size_um / 2 * draw.log_uniform((0.4, 1.2))
     parts = Cell.random(rng, (size, size), pixel_um, structures=domain.structures).render()
     brightness = draw_brightness(draw, domain)
     density = np.sum([brightness[name] * part for name, part in parts.items()], axis=0)
-    grains, blinks, sigma_px = draw.log_uniform((0.2, 10.0)), draw.log_uniform((1.0, 10.0)), draw.uniform((0.4, 1.5))
+    grains, blinks, sigma_px = (
+        draw.log_uniform((0.2, 10.0)),
+        draw.log_uniform((1.0, 10.0)),
+        draw.uniform((0.4, 1.5)),
+    )
     fluorophores = rng.poisson(np.maximum(density, 0) * grains / blinks) * blinks
     found = rng.poisson(gaussian_filter(fluorophores, sigma_px)).astype(np.float32)
     smooth = rng.random() < 0.5
-    image = gaussian_filter(found, sigma_px) if smooth else shifted_histogram(found, int(rng.integers(2, 5)))
+    image = (
+        gaussian_filter(found, sigma_px)
+        if smooth
+        else shifted_histogram(found, int(rng.integers(2, 5)))
+    )
     image *= np.float32(_ADU / grains)
     return _for_display(draw, image) if rng.random() < 1 / 3 else image
 
 
 def shifted_histogram(found: Image, shifts: int) -> Image:
-    """Return the average of `shifts` x `shifts` histograms with pixels as many times larger: a triangle along each axis."""
+    """Return the average of `shifts` x `shifts` histograms with pixels as many times larger.
+
+    A triangle along each axis.
+    """
     line = np.minimum(np.arange(1, 2 * shifts), np.arange(2 * shifts - 1, 0, -1)) / shifts**2
-    return np.asarray(convolve1d(convolve1d(found, line, 0, mode="constant"), line, 1, mode="constant"), np.float32)
+    return np.asarray(
+        convolve1d(convolve1d(found, line, 0, mode="constant"), line, 1, mode="constant"),
+        np.float32,
+    )
 
 
 def _for_display(draw: Draw, image: Image) -> Image:

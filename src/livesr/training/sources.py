@@ -1,20 +1,20 @@
 """Training pairs read from disk.
 
-Owns the folder format of cached pairs and the drawing of crops. Does not make pairs (`pair_folder.py` does) and does not
-augment them (`batches.py` does).
+Owns the folder format of cached pairs and the drawing of crops. Does not make pairs
+(`pair_folder.py` does) and does not augment them (`batches.py` does).
 
 Format
 ------
 A folder with three files; training and validation pairs are two folders:
 
 - `frames.npy`, float16 (N, f, y, x): f consecutive frames, the input of the network;
-- `targets.npy`, float16 (N, c, sy, sx): one noise-free image per structure for the middle frame; s is 1 for a
-  separation and the scale for upscaling;
-- `meta.json`: an object with at least `seed`, `pixel_size_nm` and `channels` (names, in the order of the targets),
-  besides whatever made the pairs.
+- `targets.npy`, float16 (N, c, sy, sx): one noise-free image per structure for the middle frame; s
+  is 1 for a separation and the scale for upscaling;
+- `meta.json`: an object with at least `seed`, `pixel_size_nm` and `channels` (names, in the order
+  of the targets), besides whatever made the pairs.
 
-Both arrays are already normalised: frames are (X - b) / s, and targets share s, so that the targets' sum is the middle
-frame without its noise.
+Both arrays are already normalised: frames are (X - b) / s, and targets share s, so that the
+targets' sum is the middle frame without its noise.
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ class TrainSource(Protocol):
     """Anything that draws training batches."""
 
     def batch(self, rng: np.random.Generator, size: int, patch: int) -> Pairs:
-        """Return frames (size, f, patch, patch) and targets (size, c, s patch, s patch), determined by `rng` alone."""
+        """Return frames (size, f, patch, patch) and targets (size, c, s patch, s patch), determined
+        by `rng` alone.
+        """
 
 
 class ValidationSource(Protocol):
@@ -57,7 +59,8 @@ class CachedPairs:
     folder
         In the format above.
     content
-        A crop holds a structure when its mean there is at least this part of the whole image's mean.
+        A crop holds a structure when its mean there is at least this part of the whole image's
+        mean.
     tries
         Crops drawn before the fullest one is taken.
     window
@@ -70,12 +73,15 @@ class CachedPairs:
 
     Notes
     -----
-    Sparse structures (lysosomes) cover little of an image, and a network that rarely sees them learns to leave them
-    out. Each crop is therefore drawn for one structure in turn of chance, or, as often, for any structure at all, and
-    drawn again while it lacks that content. No crop is wanted empty, but one in an empty image is kept.
+    Sparse structures (lysosomes) cover little of an image, and a network that rarely sees them
+    learns to leave them out. Each crop is therefore drawn for one structure in turn of chance, or,
+    as often, for any structure at all, and drawn again while it lacks that content. No crop is
+    wanted empty, but one in an empty image is kept.
     """
 
-    def __init__(self, folder: Path, content: float = 0.25, tries: int = 8, window: int | None = None) -> None:
+    def __init__(
+        self, folder: Path, content: float = 0.25, tries: int = 8, window: int | None = None
+    ) -> None:
         self.meta = _read_meta(folder)
         self.frames: NDArray[np.float16] = open_npy(folder / "frames.npy", "r")
         self.targets: NDArray[np.float16] = open_npy(folder / "targets.npy", "r")
@@ -83,7 +89,8 @@ class CachedPairs:
         extra = self.frames.shape[1] - (window or self.frames.shape[1])
         if extra < 0 or extra % 2:
             raise ValueError(
-                f"{folder} holds {self.frames.shape[1]} frames a pair, of which {window} cannot be the middle ones"
+                f"{folder} holds {self.frames.shape[1]} frames a pair, of which {window} cannot be"
+                " the middle ones"
             )
         self._window = slice(extra // 2, self.frames.shape[1] - extra // 2)
         self._content, self._tries = content, tries
@@ -93,25 +100,39 @@ class CachedPairs:
         """Return the number of pairs."""
         return len(self.frames)
 
-    def batch(self, rng: np.random.Generator, size: int, patch: int, focus: Sequence[int] | None = None) -> Pairs:
+    def batch(
+        self, rng: np.random.Generator, size: int, patch: int, focus: Sequence[int] | None = None
+    ) -> Pairs:
         """Return `size` random crops, float32: frames (size, f, patch, patch) and their targets.
 
-        `focus` names the structure that each crop is drawn for, the number of structures meaning any; without, chance does.
+        `focus` names the structure that each crop is drawn for, the number of structures meaning
+        any; without, chance does.
         """
         if patch > min(self.frames.shape[-2:]):
-            raise ValueError(f"patch {patch} does not fit into images of {self.frames.shape[-2:]}; use a smaller patch")
+            raise ValueError(
+                f"patch {patch} does not fit into images of {self.frames.shape[-2:]}; use a smaller"
+                " patch"
+            )
         channels = self.targets.shape[1]
         crops = [
-            self._crop(rng, patch, int(rng.integers(channels + 1)) if focus is None else focus[i]) for i in range(size)
+            self._crop(rng, patch, int(rng.integers(channels + 1)) if focus is None else focus[i])
+            for i in range(size)
         ]
         frames = np.stack([self.frames[i, self._window, y, x] for i, y, x in crops])
-        targets = np.stack([self.targets[i, :, _scaled(y, self.scale), _scaled(x, self.scale)] for i, y, x in crops])
+        targets = np.stack(
+            [
+                self.targets[i, :, _scaled(y, self.scale), _scaled(x, self.scale)]
+                for i, y, x in crops
+            ]
+        )
         return frames.astype(np.float32), targets.astype(np.float32)
 
     def validation(self, n: int) -> Pairs:
         """Return at most `n` whole pairs, evenly spread over the folder, float32."""
         chosen = np.linspace(0, len(self) - 1, min(n, len(self))).round().astype(int)
-        return self.frames[chosen, self._window].astype(np.float32), self.targets[chosen].astype(np.float32)
+        return self.frames[chosen, self._window].astype(np.float32), self.targets[chosen].astype(
+            np.float32
+        )
 
     def _crop(self, rng: np.random.Generator, patch: int, focus: int) -> tuple[int, slice, slice]:
         best, best_content = (0, slice(0), slice(0)), -1.0
@@ -131,14 +152,19 @@ class CachedPairs:
         return index, slice(y, y + patch), slice(x, x + patch)
 
     def _relative_content(self, index: int, y: slice, x: slice) -> NDArray[np.float32]:
-        """Mean of each target in the crop over its mean in the whole image; 0 where the image lacks the structure."""
+        """Mean of each target in the crop over its mean in the whole image.
+
+        0 where the image lacks the structure.
+        """
         if index not in self._means:
             coarse = self.targets[index, :, ::_STRIDE, ::_STRIDE]
             self._means[index] = coarse.mean((1, 2), dtype=np.float32)
         whole = self._means[index]
         crop = self.targets[index, :, _scaled(y, self.scale), _scaled(x, self.scale)]
         inside = crop[:, ::2, ::2].mean((1, 2), dtype=np.float32)
-        relative: NDArray[np.float32] = np.divide(inside, whole, out=np.zeros_like(whole), where=whole > 1e-4)
+        relative: NDArray[np.float32] = np.divide(
+            inside, whole, out=np.zeros_like(whole), where=whole > 1e-4
+        )
         return relative
 
 
@@ -155,7 +181,9 @@ def _scaled(span: slice, scale: int) -> slice:
 def _read_meta(folder: Path) -> dict[str, Any]:
     path = folder / "meta.json"
     if not path.exists():
-        raise FileNotFoundError(f"{path} is missing: {folder} is not a folder of cached pairs; make one with a dataset")
+        raise FileNotFoundError(
+            f"{path} is missing: {folder} is not a folder of cached pairs; make one with a dataset"
+        )
     meta: dict[str, Any] = read_json(path)
     if missing := _REQUIRED - meta.keys():
         raise ValueError(f"{path} lacks {', '.join(sorted(missing))}")
@@ -164,7 +192,10 @@ def _read_meta(folder: Path) -> dict[str, Any]:
 
 def _check_shapes(folder: Path, frames: tuple[int, ...], targets: tuple[int, ...]) -> int:
     """Return the targets' scale; raise ValueError when the arrays are not pairs."""
-    problem = f"{folder} holds frames {frames} and targets {targets}; expected (N, f, y, x) and (N, c, s y, s x)"
+    problem = (
+        f"{folder} holds frames {frames} and targets {targets}; expected (N, f, y, x) and (N, c, s"
+        " y, s x)"
+    )
     if len(frames) != 4 or len(targets) != 4 or len(frames) == 0 or frames[0] != targets[0]:
         raise ValueError(problem)
     scale = targets[-1] // frames[-1]

@@ -1,7 +1,7 @@
 """Weights that a network begins with instead of random ones: those of a run or of an engine.
 
-Owns where they come from and which of them fit. EDSR trains x3 and x4 from the weights of x2 (Lim et al. 2017): what stands
-before the upsampling is the same.
+Owns where they come from and which of them fit. EDSR trains x3 and x4 from the weights of x2 (Lim
+et al. 2017): what stands before the upsampling is the same.
 """
 
 from __future__ import annotations
@@ -47,15 +47,18 @@ class Start:
 
 
 def begin_with(network: nn.Module, start: str) -> Start:
-    """Copy the tensors of `start` that `network` has by the same name and shape; the others stay as they are.
+    """Copy the tensors of `start` that `network` has by the same name and shape.
 
-    Residual blocks of IMC-SR of which `start` has nothing add nothing at first, so that a deeper network begins as the
-    shallower one.
+    The others stay as they are.
+
+    Residual blocks of IMC-SR of which `start` has nothing add nothing at first, so that a deeper
+    network begins as the shallower one.
 
     Parameters
     ----------
     start
-        A finished run's folder, its best.pt or final.pt, or an engine that livesr exported (its name or folder).
+        A finished run's folder, its best.pt or final.pt, or an engine that livesr exported (its
+        name or folder).
 
     Raises
     ------
@@ -66,10 +69,13 @@ def begin_with(network: nn.Module, start: str) -> Start:
     """
     name, path, given, patches = _read(start)
     own = network.state_dict()
-    fitting = {key: given[key] for key in own.keys() & given.keys() if given[key].shape == own[key].shape}
+    fitting = {
+        key: given[key] for key in own.keys() & given.keys() if given[key].shape == own[key].shape
+    }
     if not fitting:
         raise ValueError(
-            f"none of the {len(own)} tensors of this network is in {start}; begin with a network of its kind"
+            f"none of the {len(own)} tensors of this network is in {start}; begin with a network of"
+            " its kind"
         )
     network.load_state_dict(fitting, strict=False)
     for block, module in network.named_modules():
@@ -99,6 +105,8 @@ def _initialisers(model: bytes) -> dict[str, Tensor]:
 
     tensors = onnx.load_model_from_string(model).graph.initializer
     return {
-        tensor.name.removesuffix(_AS_FP16): torch.from_numpy(onnx.numpy_helper.to_array(tensor).astype(np.float32))
+        tensor.name.removesuffix(_AS_FP16): torch.from_numpy(
+            onnx.numpy_helper.to_array(tensor).astype(np.float32)
+        )
         for tensor in tensors
     }

@@ -1,14 +1,17 @@
 """The training loop: from a source of pairs to the weights of a network.
 
-Owns optimisation, schedule, validation and checkpoints. Does not draw or turn batches (`batches.py`), make pairs
-(`pair_folder.py`), judge (`scores.py`), write tables and pictures (`journal.py`) or export (`livesr.export`).
+Owns optimisation, schedule, validation and checkpoints. Does not draw or turn batches
+(`batches.py`), make pairs (`pair_folder.py`), judge (`scores.py`), write tables and pictures
+(`journal.py`) or export (`livesr.export`).
 
-Files of a run's folder: `config.json`, `log.csv`, `curves.png`, `validation.png`, `checkpoint.pt` (to resume), `best.pt`
-(averaged weights of the best validation, read by `networks.load`), `final.pt` (the last ones, when the run is over) and
-`start.json` (where the first weights came from, if not from chance).
+Files of a run's folder: `config.json`, `log.csv`, `curves.png`, `validation.png`, `checkpoint.pt`
+(to resume), `best.pt` (averaged weights of the best validation, read by `networks.load`),
+`final.pt` (the last ones, when the run is over) and `start.json` (where the first weights came
+from, if not from chance).
 
-A run that was killed and resumed equals one that was not: batches depend on their step alone, and a checkpoint holds all
-that the next step and the next line of the log depend on. On a GPU this is exact but for the order of its sums.
+A run that was killed and resumed equals one that was not: batches depend on their step alone, and a
+checkpoint holds all that the next step and the next line of the log depend on. On a GPU this is
+exact but for the order of its sums.
 """
 
 from __future__ import annotations
@@ -68,17 +71,20 @@ class Trainer:
     config
         See `TrainConfig`.
     train_source, val_source
-        Batches to learn from and pairs to validate on. `train_source.batch` runs in several threads.
+        Batches to learn from and pairs to validate on. `train_source.batch` runs in several
+        threads.
     out_dir
-        The run's folder. If it holds a checkpoint of the same config, `run` resumes there; one of a different config
-        raises ValueError, but for what does not change a step (budget, device, threads, intervals of the log).
+        The run's folder. If it holds a checkpoint of the same config, `run` resumes there; one of a
+        different config raises ValueError, but for what does not change a step (budget, device,
+        threads, intervals of the log).
     names
         Of the output channels, for the pictures.
 
     Raises
     ------
     ValueError
-        If the network cannot be built, its teacher has another input or output, or nothing fits of what it should begin with.
+        If the network cannot be built, its teacher has another input or output, or nothing fits of
+        what it should begin with.
     """
 
     def __init__(
@@ -106,10 +112,12 @@ class Trainer:
         return self._fraction() >= 1
 
     def run(self, on_progress: Report | None = None, *, minutes: float | None = None) -> nn.Module:
-        """Train to the end of the budget, or for `minutes`, and return the averaged network, ready for inference.
+        """Train to the end of the budget, or for `minutes`, and return the averaged network, ready
+        for inference.
 
-        After `minutes` the run stops with a checkpoint: calling `run` again, in this process or another, goes on there.
-        An interrupted run continues from its last checkpoint in the same way.
+        After `minutes` the run stops with a checkpoint: calling `run` again, in this process or
+        another, goes on there. An interrupted run continues from its last checkpoint in the same
+        way.
 
         Raises
         ------
@@ -119,9 +127,13 @@ class Trainer:
         until = time.monotonic() + 60 * minutes if minutes else math.inf
         self.out_dir.mkdir(parents=True, exist_ok=True)
         self._resume()
-        (self.out_dir / "config.json").write_text(self.config.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        (self.out_dir / "config.json").write_text(
+            self.config.model_dump_json(indent=2) + "\n", encoding="utf-8"
+        )
         if self._begun:
-            (self.out_dir / START_NAME).write_text(json.dumps(self._begun.to_json(), indent=2) + "\n", encoding="utf-8")
+            (self.out_dir / START_NAME).write_text(
+                json.dumps(self._begun.to_json(), indent=2) + "\n", encoding="utf-8"
+            )
         with _torch_settings(self.config.threads):
             while True:
                 try:
@@ -132,12 +144,14 @@ class Trainer:
                         raise
                     log.warning("%s; starting anew with half the learning rate", error)
                     self._meter_state = None
-                    self._start(_State(elapsed_s=self._state.elapsed_s, attempt=self._state.attempt + 1))
+                    self._start(
+                        _State(elapsed_s=self._state.elapsed_s, attempt=self._state.attempt + 1)
+                    )
         if self.finished:
             self._write_weights("final.pt")
         return self.average
 
-    # -- beginning ---------------------------------------------------------------------------------------------------
+    # -- beginning ---------------------------------------------------------------------------------
 
     def _start(self, state: _State) -> None:
         """Make network, average and optimiser anew for the state's attempt."""
@@ -150,7 +164,9 @@ class Trainer:
         self.network, self.average, self._state = network, copy.deepcopy(network).eval(), state
         kind = torch.optim.AdamW if self.config.optimiser == "adamw" else torch.optim.Adam
         decay = self.config.weight_decay if self.config.optimiser == "adamw" else 0.0
-        self._optimiser = kind(network.parameters(), lr=self.config.lr, weight_decay=decay, fused=True)
+        self._optimiser = kind(
+            network.parameters(), lr=self.config.lr, weight_decay=decay, fused=True
+        )
 
     def _make_loss(self) -> nn.Module:
         loss = self.config.loss.make()
@@ -160,10 +176,12 @@ class Trainer:
         for what in ("frames", "channels", "scale"):
             theirs, ours = getattr(teacher, what), getattr(self.network, what)
             if theirs != ours:
-                raise ValueError(f"the teacher has {what} {theirs}, this network {ours}; they must be alike")
+                raise ValueError(
+                    f"the teacher has {what} {theirs}, this network {ours}; they must be alike"
+                )
         return Distillation(loss, teacher, self.config.teacher_share)
 
-    # -- one attempt -------------------------------------------------------------------------------------------------
+    # -- one attempt -------------------------------------------------------------------------------
 
     def _attempt(self, report: Report, until: float) -> None:
         state, pin = self._state, self._device.type == "cuda"
@@ -179,7 +197,9 @@ class Trainer:
         if not self.finished:
             self._write_checkpoint(meter)
 
-    def _housekeeping(self, meter: Meter, waited_s: float, table: Table, report: Report, lr: float) -> None:
+    def _housekeeping(
+        self, meter: Meter, waited_s: float, table: Table, report: Report, lr: float
+    ) -> None:
         """Validate, report and save when it is time; after the last step, all of it."""
         step, last = self._state.step, self.finished
         validate = last or step % self.config.validate_every == 0
@@ -190,7 +210,15 @@ class Trainer:
             scores = self._validate(draw) if validate else {}
             minutes = self._state.elapsed_s / 60
             progress = Progress(
-                step, min(self._fraction(), 1.0), losses, lr, rate, waiting, minutes, scores, self._patches()
+                step,
+                min(self._fraction(), 1.0),
+                losses,
+                lr,
+                rate,
+                waiting,
+                minutes,
+                scores,
+                self._patches(),
             )
             table.add(progress, self._state.attempt)
             if draw:
@@ -211,7 +239,10 @@ class Trainer:
         nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_norm)
         self._optimiser.step()
         self._update_average()
-        return {"loss": terms.total.detach(), **{name: part.detach() for name, part in terms.parts.items()}}
+        return {
+            "loss": terms.total.detach(),
+            **{name: part.detach() for name, part in terms.parts.items()},
+        }
 
     def _terms(self, prediction: Tensor, targets: Tensor, frames: Tensor) -> LossTerms:
         given = (frames,) if isinstance(self._loss, Distillation) else ()
@@ -219,24 +250,31 @@ class Trainer:
         return terms
 
     def _update_average(self) -> None:
-        # The first steps average over few weights, or the random start would linger for thousands of steps.
+        # The first steps average over few weights, or the random start would linger for thousands
+        # of steps.
         decay = min(self.config.ema_decay, (1 + self._state.step) / (10 + self._state.step))
         update = get_ema_multi_avg_fn(decay)
         update(list(self.average.parameters()), list(self.network.parameters()), 0)
 
     def _mixed_precision(self) -> torch.autocast:
-        return torch.autocast(self._device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
+        return torch.autocast(
+            self._device.type, torch.bfloat16, enabled=self.config.precision == "bf16"
+        )
 
     def _patches(self) -> int:
-        """Count the patches that these weights have seen, those of the runs that they began with included."""
+        """Count the patches that these weights have seen, those of the runs that they began with
+        included.
+        """
         return (self._begun.patches if self._begun else 0) + self._state.step * self.config.batch
 
-    # -- schedule ----------------------------------------------------------------------------------------------------
+    # -- schedule ----------------------------------------------------------------------------------
 
     def _fraction(self) -> float:
         """How much of the budget is used; 1 or more when the run is over."""
         by_steps = self._state.step / self.config.steps if self.config.steps else 0.0
-        by_clock = self._state.elapsed_s / (60 * self.config.minutes) if self.config.minutes else 0.0
+        by_clock = (
+            self._state.elapsed_s / (60 * self.config.minutes) if self.config.minutes else 0.0
+        )
         return max(by_steps, by_clock)
 
     def _set_learning_rate(self) -> float:
@@ -257,13 +295,15 @@ class Trainer:
         elif state.step - state.plateau_step >= self.config.patience_steps:
             state.plateau_factor, state.plateau_step = state.plateau_factor / 2, state.step
 
-    # -- validation --------------------------------------------------------------------------------------------------
+    # -- validation --------------------------------------------------------------------------------
 
     def _validate(self, draw: bool) -> dict[str, float]:
         frames, targets = self._val.validation(self.config.validation_pairs)
         predictions = np.concatenate([self._predict(frame[None]) for frame in frames])
         if draw:
-            draw_validation(frames, predictions, targets, self._names, self.out_dir / "validation.png")
+            draw_validation(
+                frames, predictions, targets, self._names, self.out_dir / "validation.png"
+            )
         if self._state.step >= self.config.collapse_check_from:
             check_collapse(frames, predictions, targets, self._state.step)
         scores = validation_scores(predictions, targets)
@@ -275,18 +315,24 @@ class Trainer:
 
     def _predict(self, frames: NDArray[np.float32]) -> NDArray[np.float32]:
         with torch.inference_mode(), self._mixed_precision():
-            predicted: NDArray[np.float32] = self.average(torch.from_numpy(frames).to(self._device)).cpu().numpy()
+            predicted: NDArray[np.float32] = (
+                self.average(torch.from_numpy(frames).to(self._device)).cpu().numpy()
+            )
         return predicted
 
     def _check_finite(self, loss: float) -> None:
         if not math.isfinite(loss):
-            raise TrainingCollapsedError(f"the loss became {loss} before step {self._state.step}; lower the rate")
+            raise TrainingCollapsedError(
+                f"the loss became {loss} before step {self._state.step}; lower the rate"
+            )
 
-    # -- files -------------------------------------------------------------------------------------------------------
+    # -- files -------------------------------------------------------------------------------------
 
     def _write_weights(self, name: str) -> None:
         partial = self.out_dir / f"{name}.part"
-        networks.save(partial, self.average, self.config.architecture, self.config.parameters, self._patches())
+        networks.save(
+            partial, self.average, self.config.architecture, self.config.parameters, self._patches()
+        )
         replace_file(partial, self.out_dir / name)
 
     def _write_checkpoint(self, meter: Meter) -> None:
@@ -305,9 +351,14 @@ class Trainer:
         try:
             stored = torch.load(path, map_location=self._device, weights_only=True)
         except (RuntimeError, EOFError) as e:
-            raise ValueError(f"{path} is damaged; delete it, and the run starts anew on the same pairs") from e
+            raise ValueError(
+                f"{path} is damaged; delete it, and the run starts anew on the same pairs"
+            ) from e
         if stored["config"] != self.config.identity():
-            raise ValueError(f"{path} belongs to a run with another config; resume with that one or use a new folder")
+            raise ValueError(
+                f"{path} belongs to a run with another config; resume with that one or use a new"
+                " folder"
+            )
         self._start(_State(**stored["state"]))
         self._meter_state = stored["meter"]
         self.network.load_state_dict(stored["network"])
@@ -318,7 +369,10 @@ class Trainer:
 
 @contextlib.contextmanager
 def _torch_settings(threads: int | None) -> Iterator[None]:
-    """Give torch `threads` threads and let cuDNN look for the fastest convolutions; give back what it had."""
+    """Give torch `threads` threads and let cuDNN look for the fastest convolutions.
+
+    Give back what it had.
+    """
     before = torch.get_num_threads(), torch.backends.cudnn.benchmark
     torch.set_num_threads(threads or before[0])
     torch.backends.cudnn.benchmark = True

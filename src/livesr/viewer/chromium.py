@@ -1,7 +1,10 @@
-"""A Chromium without a screen, told what to do over its own protocol: for the bench and the pictures in the documents.
+"""A Chromium without a screen, told what to do over its own protocol.
 
-Owns the browser's process and the connection to it. The preview itself opens whatever browser the user has. Nothing is
-watched but what is asked for: a tool that listens to every message of a page would be the larger part of what is measured.
+For the bench and the pictures in the documents.
+
+Owns the browser's process and the connection to it. The preview itself opens whatever browser the
+user has. Nothing is watched but what is asked for: a tool that listens to every message of a page
+would be the larger part of what is measured.
 """
 
 from __future__ import annotations
@@ -29,7 +32,10 @@ FLAGS = (
 
 _ANSWER_S = 60.0
 _ON_ITS_WAY = "Cannot find default execution context"
-"""Chromium's answer while a page is between two documents: nothing was run, so it can be asked again."""
+"""Chromium's answer while a page is between two documents.
+
+Nothing was run, so it can be asked again.
+"""
 
 
 class ChromiumError(UsageError):
@@ -38,7 +44,9 @@ class ChromiumError(UsageError):
 
 def find_chromium() -> str | None:
     """Return the path of a Chromium, None if there is none."""
-    return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    return next(
+        filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+    )
 
 
 @contextmanager
@@ -51,9 +59,20 @@ def chromium(*flags: str) -> Iterator[Browser]:
         If there is none or it does not start.
     """
     if (path := find_chromium()) is None:
-        raise ChromiumError("There is no Chromium on this computer: install chromium or Google Chrome.")
-    with tempfile.TemporaryDirectory(prefix="livesr-chromium-", ignore_cleanup_errors=True) as profile:
-        command = [path, *FLAGS, *flags, "--remote-debugging-port=0", f"--user-data-dir={profile}", "about:blank"]
+        raise ChromiumError(
+            "There is no Chromium on this computer: install chromium or Google Chrome."
+        )
+    with tempfile.TemporaryDirectory(
+        prefix="livesr-chromium-", ignore_cleanup_errors=True
+    ) as profile:
+        command = [
+            path,
+            *FLAGS,
+            *flags,
+            "--remote-debugging-port=0",
+            f"--user-data-dir={profile}",
+            "about:blank",
+        ]
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)  # noqa: S603 - found on the PATH
         try:
             with connect(_address(process), max_size=None, compression=None) as connection:
@@ -68,7 +87,9 @@ def _address(process: subprocess.Popen[str]) -> str:
     for line in process.stderr:
         if "DevTools listening on " in line:
             return line.partition("DevTools listening on ")[2].strip()
-    raise ChromiumError("Chromium ended before it could be spoken to. Does it start from a terminal?")
+    raise ChromiumError(
+        "Chromium ended before it could be spoken to. Does it start from a terminal?"
+    )
 
 
 class Browser:
@@ -79,7 +100,13 @@ class Browser:
         self._numbers = count(1)
 
     def open(
-        self, url: str, width: int = 1280, height: int = 900, *, scheme: str = "dark", touch: bool = False
+        self,
+        url: str,
+        width: int = 1280,
+        height: int = 900,
+        *,
+        scheme: str = "dark",
+        touch: bool = False,
     ) -> Page:
         """Open a page of the given size; `scheme` is "dark" or "light"."""
         target = self.call("Target.createTarget", url="about:blank", newWindow=True)[
@@ -87,8 +114,17 @@ class Browser:
         ]  # a hidden tab draws nothing
         session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         page = Page(self, target, session)
-        page.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
-        page.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+        page.call(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=False,
+        )
+        page.call(
+            "Emulation.setEmulatedMedia",
+            features=[{"name": "prefers-color-scheme", "value": scheme}],
+        )
         if touch:
             page.call("Emulation.setTouchEmulationEnabled", enabled=True)
         page.call("Page.navigate", url=url)
@@ -135,7 +171,8 @@ class Page:
         answer = self._evaluate(expression)
         if "exceptionDetails" in answer:
             raise ChromiumError(
-                f"The page threw: {answer['exceptionDetails'].get('exception', {}).get('description')}."
+                "The page threw:"
+                f" {answer['exceptionDetails'].get('exception', {}).get('description')}."
             )
         return answer["result"].get("value")
 
@@ -143,7 +180,9 @@ class Page:
         deadline = time.monotonic() + _ANSWER_S
         while True:
             try:
-                return self.call("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
+                return self.call(
+                    "Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True
+                )
             except ChromiumError as error:
                 if _ON_ITS_WAY not in str(error) or time.monotonic() > deadline:
                     raise
@@ -156,15 +195,24 @@ class Page:
     def wait_for(self, script: str, *arguments: Any) -> None:
         """Wait until a JavaScript function returns something true."""
         self.run(
-            f"async (...a) => {{ while (!({script})(...a)) await new Promise(f => setTimeout(f, 20)); }}", *arguments
+            f"async (...a) => {{ while (!({script})(...a)) await new Promise(f => setTimeout(f,"
+            " 20)); }",
+            *arguments,
         )
 
     def press(self, key: str) -> None:
         """Press a key."""
-        self.run("key => { document.body.dispatchEvent(new KeyboardEvent('keydown', {key, bubbles: true})) }", key)
+        self.run(
+            "key => { document.body.dispatchEvent(new KeyboardEvent('keydown', {key, bubbles:"
+            " true})) }",
+            key,
+        )
 
     def mouse(self, kind: str, x: float, y: float, **more: Any) -> None:
-        """Send a mouse event of the protocol: mouseMoved, mousePressed, mouseReleased, mouseWheel."""
+        """Send a mouse event of the protocol.
+
+        MouseMoved, mousePressed, mouseReleased, mouseWheel.
+        """
         self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, **more)
 
     def screenshot(self) -> bytes:

@@ -1,7 +1,8 @@
-"""Pixels to pictures: a separated frame as one colour picture, a measurement in grey, both side by side for print.
+"""Pixels to pictures: a separated frame as one colour picture, a measurement in grey, both side by
+side for print.
 
-Owns look-up tables, encoding and the labelled panel. Knows no stream, no page and no clock. What it shows is 8 bit, for
-the eye only: no measure is taken from it.
+Owns look-up tables, encoding and the labelled panel. Knows no stream, no page and no clock. What it
+shows is 8 bit, for the eye only: no measure is taken from it.
 """
 
 from __future__ import annotations
@@ -22,17 +23,25 @@ from livesr.base.frames import Pixels
 Picture = NDArray[np.uint8]
 
 DEFAULT_COLORS = {"microtubules": "00FF00", "er": "FF00FF", "lysosomes": "FFFF00"}
-"""As in the IMC-SR paper. A red-green blind eye tells green from magenta, but hardly green from yellow."""
+"""As in the IMC-SR paper.
+
+A red-green blind eye tells green from magenta, but hardly green from yellow.
+"""
 
 SAFE_COLORS = {"00FF00": "00FFFF"}
-"""What takes the place of a colour for a red-green blind eye: cyan, magenta and yellow stay apart (tests/viewer)."""
+"""What takes the place of a colour for a red-green blind eye.
+
+Cyan, magenta and yellow stay apart (tests/viewer).
+"""
 
 _LEVELS = 1 << 16
 _LARGEST = 1e30  # ADU; false for NaN and infinity, and leaves float32 room for a difference
 _JPEG_MOST_PIXELS = 65500  # across, a limit of the format
-# Rows worked on at once: the scratch of a band stays in the cache, which halves the time of a frame.
+# Rows worked on at once: the scratch of a band stays in the cache, which halves the time of a
+# frame.
 _BAND_PIXELS = 1 << 16
-# Red, green and blue share one word of 10-bit fields: four full channels add up before a field could overflow.
+# Red, green and blue share one word of 10-bit fields: four full channels add up before a field
+# could overflow.
 _FIELD_BITS = 10
 _FIELD_ONES = np.uint32(sum(1 << (_FIELD_BITS * k) for k in range(3)))
 _FIELD_BYTES = _FIELD_ONES * np.uint32(255)
@@ -81,7 +90,9 @@ def _packed_lut(color: str, window: tuple[float, float], gamma: float) -> NDArra
     brightness = np.arange(256, dtype=np.uint32)
     packed = np.zeros(256, np.uint32)
     for k, part in enumerate(rgb_of(color)):
-        packed |= ((brightness * np.uint32(part) + np.uint32(127)) // np.uint32(255)) << np.uint32(_FIELD_BITS * k)
+        packed |= ((brightness * np.uint32(part) + np.uint32(127)) // np.uint32(255)) << np.uint32(
+            _FIELD_BITS * k
+        )
     lut = packed[_levels(*window, gamma)]
     lut.setflags(write=False)
     return lut
@@ -99,7 +110,9 @@ def rgb_of(color: str) -> tuple[int, int, int]:
     try:
         red, green, blue = bytes.fromhex(digits)
     except ValueError:
-        raise ValueError(f"colour is {color!r}, expected six hexadecimal digits such as '00FF00'") from None
+        raise ValueError(
+            f"colour is {color!r}, expected six hexadecimal digits such as '00FF00'"
+        ) from None
     return red, green, blue
 
 
@@ -122,7 +135,9 @@ class Compositor:
         self._sum = np.empty((self._rows, shape[1]), np.uint32)
         self._part = np.empty_like(self._sum)
 
-    def render(self, channels: NDArray[np.uint16], views: Sequence[ChannelView], out: Picture | None = None) -> Picture:
+    def render(
+        self, channels: NDArray[np.uint16], views: Sequence[ChannelView], out: Picture | None = None
+    ) -> Picture:
         """Colour picture of one frame.
 
         Parameters
@@ -141,7 +156,11 @@ class Compositor:
         """
         self._check(channels, views)
         picture = np.empty((*self.shape, 3), np.uint8) if out is None else out
-        shown = [(plane, self._lut(view)) for plane, view in zip(channels, views, strict=True) if view.visible]
+        shown = [
+            (plane, self._lut(view))
+            for plane, view in zip(channels, views, strict=True)
+            if view.visible
+        ]
         for top in range(0, self.shape[0], self._rows):
             rows = slice(top, min(top + self._rows, self.shape[0]))
             self._render_rows([(plane[rows], lut) for plane, lut in shown], picture[rows])
@@ -154,26 +173,34 @@ class Compositor:
     def _check(self, channels: NDArray[np.uint16], views: Sequence[ChannelView]) -> None:
         if channels.dtype != np.uint16 or channels.shape != (len(views), *self.shape):
             raise ValueError(
-                f"frame is {channels.dtype} {channels.shape}, expected uint16 {(len(views), *self.shape)}: "
-                "one plane per view"
+                f"frame is {channels.dtype} {channels.shape}, expected uint16"
+                f" {(len(views), *self.shape)}: one plane per view"
             )
 
-    def _render_rows(self, shown: Sequence[tuple[NDArray[np.uint16], NDArray[np.uint32]]], picture: Picture) -> None:
+    def _render_rows(
+        self, shown: Sequence[tuple[NDArray[np.uint16], NDArray[np.uint32]]], picture: Picture
+    ) -> None:
         total, part = self._sum[: len(picture)], self._part[: len(picture)]
         total.fill(0)
         for n, (plane, lut) in enumerate(shown):
-            # mode="wrap": the default checks every index through a buffer; 16 bits cannot leave the table anyhow.
+            # mode="wrap": the default checks every index through a buffer; 16 bits cannot leave the
+            # table anyhow.
             np.take(lut, plane, out=part, mode="wrap")
             np.add(total, part, out=total)
             if n % 3 == 2 or n == len(shown) - 1:
                 _saturate(total, part)
         for k in range(3):
             np.right_shift(total, np.uint32(_FIELD_BITS * k), out=part)
-            np.copyto(picture[..., k], part, casting="unsafe")  # keeps the low byte, which is the field's value
+            np.copyto(
+                picture[..., k], part, casting="unsafe"
+            )  # keeps the low byte, which is the field's value
 
 
 def _saturate(total: NDArray[np.uint32], scratch: NDArray[np.uint32]) -> None:
-    """Clip every field of `total` at 255, in place: all eight low bits set where one of its two high bits is."""
+    """Clip every field of `total` at 255, in place.
+
+    All eight low bits set where one of its two high bits is.
+    """
     np.right_shift(total, np.uint32(1), out=scratch)
     np.bitwise_or(scratch, total, out=scratch)
     np.right_shift(scratch, np.uint32(8), out=scratch)
@@ -189,26 +216,41 @@ def composite(channels: NDArray[np.uint16], views: Sequence[ChannelView]) -> Pic
 
 
 def grayscale(
-    image: NDArray[np.uint16], window: tuple[float, float], gamma: float = 1.0, out: Picture | None = None
+    image: NDArray[np.uint16],
+    window: tuple[float, float],
+    gamma: float = 1.0,
+    out: Picture | None = None,
 ) -> Picture:
-    """Grey picture, uint8 (y, x), of a measurement, uint16 (y, x); allocated and handed away if `out` is None."""
+    """Grey picture, uint8 (y, x), of a measurement, uint16 (y, x).
+
+    Allocated and handed away if `out` is None.
+    """
     if image.dtype != np.uint16 or image.ndim != 2:
         raise ValueError(f"measurement is {image.dtype} {image.shape}, expected uint16 (y, x)")
     picture = np.empty(image.shape, np.uint8) if out is None else out
     return np.take(_levels(*window, gamma), image, out=picture, mode="wrap")
 
 
-def auto_window(image: Pixels, low_percent: float = 1.0, high_percent: float = 99.8) -> tuple[float, float]:
-    """(low, high) in the image's own units from percentiles of at most about 65 000 of its pixels."""
+def auto_window(
+    image: Pixels, low_percent: float = 1.0, high_percent: float = 99.8
+) -> tuple[float, float]:
+    """(low, high) in the image's own units from percentiles of at most about 65 000 of its
+    pixels.
+    """
     step = max(1, math.isqrt(image.size // _BAND_PIXELS))
     low, high = np.percentile(image[::step, ::step], (low_percent, high_percent))
     return float(low), float(max(high, low + 1e-6))
 
 
 def encode_jpeg(picture: Picture, quality: int = 90) -> bytes:
-    """JPEG of uint8 (y, x) or (y, x, 3), colour at full resolution: subsampling would smear one-pixel filaments."""
+    """JPEG of uint8 (y, x) or (y, x, 3), colour at full resolution.
+
+    Subsampling would smear one-pixel filaments.
+    """
     if max(picture.shape[:2]) > _JPEG_MOST_PIXELS:
-        raise ValueError(f"picture is {picture.shape}, JPEG holds at most {_JPEG_MOST_PIXELS} pixels across")
+        raise ValueError(
+            f"picture is {picture.shape}, JPEG holds at most {_JPEG_MOST_PIXELS} pixels across"
+        )
     return _encode(picture, "JPEG", quality=quality, subsampling=0)
 
 
@@ -224,7 +266,10 @@ def _encode(picture: Picture, file_format: str, **options: int) -> bytes:
 
 
 def scale_bar_um(width_um: float) -> float:
-    """Length of a scale bar for a picture `width_um` wide: 1, 2 or 5 times a power of ten, at most a quarter of it."""
+    """Length of a scale bar for a picture `width_um` wide.
+
+    1, 2 or 5 times a power of ten, at most a quarter of it.
+    """
     if not width_um > 0 or not math.isfinite(width_um):
         raise ValueError(f"width is {width_um} um, expected a positive number")
     decade = 10.0 ** math.floor(math.log10(width_um / 4))
@@ -237,7 +282,10 @@ def length_text(length_um: float) -> str:
 
 
 class PanelLabel(NamedTuple):
-    """Title above one picture of a panel and what kind of picture it is; `color` "RRGGBB" draws a chip beside it."""
+    """Title above one picture of a panel and what kind of picture it is.
+
+    `color` "RRGGBB" draws a chip beside it.
+    """
 
     title: str
     kind: Literal["measurement", "prediction", "ground truth"]
@@ -245,7 +293,8 @@ class PanelLabel(NamedTuple):
 
 
 _BACKGROUND, _INK, _FAINT, _EDGE = "#0d1117", "#e9edf2", "#98a2ae", "#2a313a"
-# Okabe and Ito's orange and sky blue stay apart for every common colour blindness; the words say it as well.
+# Okabe and Ito's orange and sky blue stay apart for every common colour blindness; the words say it
+# as well.
 _KIND_COLORS = {"measurement": "#56b4e9", "prediction": "#f0a830", "ground truth": "#98a2ae"}
 
 
@@ -257,7 +306,8 @@ def panel(
     columns: int | None = None,
     tile: int = 400,
 ) -> Image.Image:
-    """Draw pictures of one field of view side by side, each named and marked as measurement or prediction.
+    """Draw pictures of one field of view side by side, each named and marked as measurement or
+    prediction.
 
     Parameters
     ----------
@@ -278,7 +328,9 @@ def panel(
         If there is nothing to draw or the labels do not fit.
     """
     if not images or len(images) != len(labels):
-        raise ValueError(f"{len(images)} images came with {len(labels)} labels, expected one label per image")
+        raise ValueError(
+            f"{len(images)} images came with {len(labels)} labels, expected one label per image"
+        )
     per_row = columns or (len(images) if len(images) <= 4 else math.ceil(len(images) / 2))
     layout = _PanelLayout.of(images, per_row, tile)
     canvas = Image.new("RGB", layout.size, _BACKGROUND)
@@ -287,7 +339,13 @@ def panel(
         left, top = layout.corner(n)
         canvas.paste(_fit(image, (layout.tile, layout.height)), (left, top + layout.header))
         draw.rectangle(
-            (left - 1, top + layout.header - 1, left + layout.tile, top + layout.header + layout.height), outline=_EDGE
+            (
+                left - 1,
+                top + layout.header - 1,
+                left + layout.tile,
+                top + layout.header + layout.height,
+            ),
+            outline=_EDGE,
         )
         _draw_label(draw, label, layout, (left, top))
     width_um = max(image.shape[1] for image in images) * pixel_size_um
@@ -309,7 +367,14 @@ class _PanelLayout(NamedTuple):
     def of(cls, images: Sequence[Picture], per_row: int, tile: int) -> _PanelLayout:
         widest = max(images, key=lambda image: image.shape[1])
         height = max(1, round(tile * widest.shape[0] / widest.shape[1]))
-        return cls(tile, height, round(tile * 0.105), round(tile * 0.05), per_row, math.ceil(len(images) / per_row))
+        return cls(
+            tile,
+            height,
+            round(tile * 0.105),
+            round(tile * 0.05),
+            per_row,
+            math.ceil(len(images) / per_row),
+        )
 
     @property
     def size(self) -> tuple[int, int]:
@@ -335,25 +400,36 @@ def _font(tile: int, share: float) -> ImageFont.FreeTypeFont | ImageFont.ImageFo
     return ImageFont.load_default(size=max(9.0, tile * share))
 
 
-def _draw_label(draw: ImageDraw.ImageDraw, label: PanelLabel, layout: _PanelLayout, corner: tuple[int, int]) -> None:
+def _draw_label(
+    draw: ImageDraw.ImageDraw, label: PanelLabel, layout: _PanelLayout, corner: tuple[int, int]
+) -> None:
     left, baseline = corner[0], corner[1] + round(layout.header * 0.72)
     if label.color is not None:
         side = round(layout.tile * 0.034)
         draw.rounded_rectangle(
-            (left, baseline - side, left + side, baseline), radius=side // 4, fill=rgb_of(label.color)
+            (left, baseline - side, left + side, baseline),
+            radius=side // 4,
+            fill=rgb_of(label.color),
         )
         left += round(side * 1.5)
     draw.text((left, baseline), label.title, font=_font(layout.tile, 0.047), fill=_INK, anchor="ls")
     right = corner[0] + layout.tile
     color = _KIND_COLORS[label.kind]
-    draw.text((right, baseline), label.kind, font=_font(layout.tile, 0.038), fill=color, anchor="rs")
+    draw.text(
+        (right, baseline), label.kind, font=_font(layout.tile, 0.038), fill=color, anchor="rs"
+    )
 
 
 def _draw_scale_bar(canvas: Image.Image, layout: _PanelLayout, width_um: float) -> None:
-    """Put a white bar with its length at the lower right of the first picture, on a shade that keeps it legible."""
+    """Put a white bar with its length at the lower right of the first picture, on a shade that
+    keeps it legible.
+    """
     draw = ImageDraw.Draw(canvas, "RGBA")
     length_um = scale_bar_um(width_um)
-    length, thickness = round(layout.tile * length_um / width_um), max(3, round(layout.tile * 0.0125))
+    length, thickness = (
+        round(layout.tile * length_um / width_um),
+        max(3, round(layout.tile * 0.0125)),
+    )
     left, top = layout.corner(0)
     margin = round(layout.tile * 0.04)
     right, bottom = left + layout.tile - margin, top + layout.header + layout.height - margin
@@ -361,7 +437,12 @@ def _draw_scale_bar(canvas: Image.Image, layout: _PanelLayout, width_um: float) 
     middle, baseline = right - length // 2, bottom - round(2.6 * thickness)
     text = draw.textbbox((middle, baseline), length_text(length_um), font=font, anchor="ms")
     pad = margin // 2
-    shade = (min(right - length, text[0]) - pad, text[1] - pad, max(right, text[2]) + pad, bottom + pad)
+    shade = (
+        min(right - length, text[0]) - pad,
+        text[1] - pad,
+        max(right, text[2]) + pad,
+        bottom + pad,
+    )
     draw.rounded_rectangle(shade, radius=pad, fill=(0, 0, 0, 150))
     draw.rectangle((right - length, bottom - thickness + 1, right, bottom), fill="white")
     _draw_length(draw, (middle, baseline), length_text(length_um), font)
@@ -373,7 +454,10 @@ def _draw_length(
     text: str,
     font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
 ) -> None:
-    """Write `text`, centred on its baseline. Pillow's built-in font has no micro sign: a "u" with a tail stands in."""
+    """Write `text`, centred on its baseline.
+
+    Pillow's built-in font has no micro sign: a "u" with a tail stands in.
+    """
     plain = text.replace("µ", "u")
     draw.text(anchor, plain, font=font, fill="white", anchor="ms")
     if "µ" not in text:
@@ -381,4 +465,6 @@ def _draw_length(
     left, top, right, _ = font.getbbox("u", anchor="ls")
     stem = max(1, round((right - left) * 0.16))
     x = round(anchor[0] - font.getlength(plain) / 2 + font.getlength(text.split("µ")[0]) + left)
-    draw.rectangle((x, anchor[1] - 2 * stem, x + stem - 1, anchor[1] - round(0.4 * top)), fill="white")
+    draw.rectangle(
+        (x, anchor[1] - 2 * stem, x + stem - 1, anchor[1] - round(0.4 * top)), fill="white"
+    )

@@ -1,7 +1,8 @@
-"""FramePairs: a prediction with the measurement it was made from, of a running stream or of a store.
+"""FramePairs: a prediction with the measurement it was made from, of a running stream or of a
+store.
 
-Owns what the viewers ask for (`Selection`), what they get (`FramePair`) and the choice of it in a stream; `store_source.py` has
-the same for a store. Draws nothing.
+Owns what the viewers ask for (`Selection`), what they get (`FramePair`) and the choice of it in a
+stream; `store_source.py` has the same for a store. Draws nothing.
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ from livesr.viewer.subscriber import StreamName, Subscriber
 
 
 class Selection(NamedTuple):
-    """Which stream to show; None follows the newest in a running stream, and is the first in a store.
+    """Which stream to show.
 
-    `channel` None is the first acquisition channel that is separated: to follow the newest of several would make the picture
-    flicker between them.
+    None follows the newest in a running stream, and is the first in a store.
+
+    `channel` None is the first acquisition channel that is separated: to follow the newest of
+    several would make the picture flicker between them.
     """
 
     channel: str | None = None
@@ -33,7 +36,8 @@ class Selection(NamedTuple):
 class FramePair:
     """One moment to show; at least one of both is there.
 
-    `index` is its place in a store, None in a running stream. `uncertainty` is that of the prediction, where it was estimated.
+    `index` is its place in a store, None in a running stream. `uncertainty` is that of the
+    prediction, where it was estimated.
     """
 
     prediction: Message | None
@@ -56,7 +60,11 @@ class FramePair:
     @property
     def matches(self) -> bool:
         """Whether prediction and measurement are of the same moment."""
-        return bool(self.prediction and self.measurement and self.prediction.header.t == self.measurement.header.t)
+        return bool(
+            self.prediction
+            and self.measurement
+            and self.prediction.header.t == self.measurement.header.t
+        )
 
 
 class FramePairSource(Protocol):
@@ -89,11 +97,15 @@ class FramePairSource(Protocol):
     def streams(self) -> tuple[StreamName, ...]:
         """Return what can be selected."""
 
-    def pair(self, selection: Selection, index: int = 0, *, measured: bool = False) -> FramePair | None:
-        """Return the newest pair of a running stream, the one at `index` of a store; None if there is none.
+    def pair(
+        self, selection: Selection, index: int = 0, *, measured: bool = False
+    ) -> FramePair | None:
+        """Return the newest pair of a running stream, the one at `index` of a store.
 
-        With `measured` only the measurement matters: a running stream then gives the newest one, which no prediction is
-        made from yet.
+        None if there is none.
+
+        With `measured` only the measurement matters: a running stream then gives the newest one,
+        which no prediction is made from yet.
         """
 
 
@@ -143,7 +155,9 @@ class LiveScenes:
         """Return every stream that was heard."""
         return self._subscriber.streams()
 
-    def pair(self, selection: Selection, index: int = 0, *, measured: bool = False) -> FramePair | None:
+    def pair(
+        self, selection: Selection, index: int = 0, *, measured: bool = False
+    ) -> FramePair | None:
         """Return the newest pair; `index` means nothing here."""
         channel = selection.channel if selection.channel is not None else self._first_separated()
         _, position, z = selection
@@ -152,14 +166,18 @@ class LiveScenes:
         if prediction is not None and not (measured and measurement is not None):
             subscriber = self._subscriber
             return FramePair(
-                prediction, subscriber.measurement_of(prediction), uncertainty=subscriber.uncertainty_of(prediction)
+                prediction,
+                subscriber.measurement_of(prediction),
+                uncertainty=subscriber.uncertainty_of(prediction),
             )
         return FramePair(None, measurement) if measurement is not None else None
 
     def _first_separated(self) -> str | None:
         """Return the first channel that has a prediction; None while there is none."""
         names = dict.fromkeys(stream.channel for stream in self._subscriber.streams())
-        return next((n for n in names if self._subscriber.newest("sr/frame", channel=n) is not None), None)
+        return next(
+            (n for n in names if self._subscriber.newest("sr/frame", channel=n) is not None), None
+        )
 
 
 def intensity(message: Message) -> NDArray[np.float32]:
@@ -171,9 +189,12 @@ def intensity(message: Message) -> NDArray[np.float32]:
 
 
 def uncertainty_plane(pair: FramePair) -> NDArray[np.float32] | None:
-    """Return the standard deviation of all channels together in ADU, float32 (y, x); None without an estimate.
+    """Return the standard deviation of all channels together in ADU, float32 (y, x).
 
-    Root of the sum of the channels' variances: what one channel gains by mistake another loses, and both are uncertain.
+    None without an estimate.
+
+    Root of the sum of the channels' variances: what one channel gains by mistake another loses, and
+    both are uncertain.
     """
     if pair.uncertainty is None:
         return None
@@ -184,16 +205,20 @@ def uncertainty_plane(pair: FramePair) -> NDArray[np.float32] | None:
 
 
 def residual_plane(pair: FramePair) -> NDArray[np.float32] | None:
-    """Return sum of channels - x in ADU on the measurement's pixels, float32 (y, x): what the residual sums up, as a plane.
+    """Return sum of channels - x in ADU on the measurement's pixels, float32 (y, x).
 
-    Positive where the prediction shows light that was not measured, negative where measured light is in no channel. x is the
-    measurement less the background that belongs to no channel, at least 0: the dark rim of a reconstruction is no light that
-    the network invented. Where the network enlarges, its pixels are averaged.
+    What the residual sums up, as a plane.
+
+    Positive where the prediction shows light that was not measured, negative where measured light
+    is in no channel. x is the measurement less the background that belongs to no channel, at least
+    0: the dark rim of a reconstruction is no light that the network invented. Where the network
+    enlarges, its pixels are averaged.
 
     Returns
     -------
     None
-        Without both pictures of the same moment, or where their sizes are no multiple of each other.
+        Without both pictures of the same moment, or where their sizes are no multiple of each
+        other.
     """
     if not pair.matches or pair.prediction is None or pair.measurement is None:
         return None

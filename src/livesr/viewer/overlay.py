@@ -12,14 +12,21 @@ from numpy.typing import NDArray
 
 from livesr.viewer.composite import Picture
 
-# Okabe and Ito: apart for every common colour blindness, and from the channels, which are not shown under them.
+# Okabe and Ito: apart for every common colour blindness, and from the channels, which are not shown
+# under them.
 INVENTED, MISSING = (230, 159, 0), (86, 180, 233)
-"""Light that the channels show and nobody measured; light that was measured and is in no channel."""
+"""Light that the channels show and nobody measured.
+
+Light that was measured and is in no channel.
+"""
 
 UNCERTAIN = (213, 94, 0)
 """What the network is not sure of."""
 
-_FAINTEST, _FULL = 0.05, 0.35  # shares of the measurement's display range: what is invisible there is no news here
+_FAINTEST, _FULL = (
+    0.05,
+    0.35,
+)  # shares of the measurement's display range: what is invisible there is no news here
 _DIM = 0.6  # what is left of the grey picture, so that the colours stand out
 
 
@@ -48,7 +55,10 @@ def paint_residual(grey: Picture, residual: NDArray[np.float32], span: float) ->
     if grey.shape != residual.shape:
         raise ValueError(f"the residual is {residual.shape}, the measurement {grey.shape}")
     invented = residual > 0
-    colors = [np.where(invented, np.float32(i), np.float32(m)) for i, m in zip(INVENTED, MISSING, strict=True)]
+    colors = [
+        np.where(invented, np.float32(i), np.float32(m))
+        for i, m in zip(INVENTED, MISSING, strict=True)
+    ]
     return _painted(grey, colors, _opacity(np.abs(residual), span))
 
 
@@ -60,7 +70,8 @@ def paint_uncertainty(grey: Picture, deviation: NDArray[np.float32], span: float
     grey
         Measurement, uint8 (y, x).
     deviation
-        Standard deviation of the prediction, float32 (y, x), ADU; where it has more pixels, as many times more along y and x.
+        Standard deviation of the prediction, float32 (y, x), ADU; where it has more pixels, as many
+        times more along y and x.
     span
         Width of the measurement's display window, ADU.
 
@@ -83,7 +94,9 @@ def paint_uncertainty(grey: Picture, deviation: NDArray[np.float32], span: float
 
 def _opacity(light: NDArray[np.float32], span: float) -> NDArray[np.float32]:
     span = max(span, 1e-3)
-    opacity: NDArray[np.float32] = (light - np.float32(_FAINTEST * span)) / np.float32((_FULL - _FAINTEST) * span)
+    opacity: NDArray[np.float32] = (light - np.float32(_FAINTEST * span)) / np.float32(
+        (_FULL - _FAINTEST) * span
+    )
     return np.clip(opacity, 0, 1, out=opacity)
 
 

@@ -1,7 +1,7 @@
 """A store to look at: the pairs of an OME-Zarr that a run left, by index.
 
-Owns the reading of its pictures and how they are said to be. Writes nothing and keeps no clock: whoever looks decides which
-moment.
+Owns the reading of its pictures and how they are said to be. Writes nothing and keeps no clock:
+whoever looks decides which moment.
 """
 
 from __future__ import annotations
@@ -24,12 +24,18 @@ from livesr.viewer.frame_pairs import FramePair, Selection
 from livesr.viewer.subscriber import StreamName
 
 _SHOWN: tuple[SeriesName, ...] = ("sr", "recon")
-_TOPICS: dict[SeriesName, str] = {"sr": "sr/frame", "recon": "sr/input", "uncertainty": "sr/uncertainty"}
+_TOPICS: dict[SeriesName, str] = {
+    "sr": "sr/frame",
+    "recon": "sr/input",
+    "uncertainty": "sr/uncertainty",
+}
 _SCENES_KEPT = 8  # a paused pair is drawn anew for every change of contrast
 
 
 class StoreSource:
-    """The pairs of a store; those of a stream that was separated are its separated moments, in their order.
+    """The pairs of a store.
+
+    Those of a stream that was separated are its separated moments, in their order.
 
     Parameters
     ----------
@@ -57,14 +63,18 @@ class StoreSource:
         self.problem = " ".join((*store.problems, *unread))
         self._images = {key: image for key, image in store.images.items() if key[0] != "raw"}
         if not self._images:
-            raise StoreError(f"{path} holds neither reconstructions nor predictions to show, only raw exposures.")
+            raise StoreError(
+                f"{path} holds neither reconstructions nor predictions to show, only raw exposures."
+            )
         self._arrays = {key: open_array(image.array) for key, image in self._images.items()}
         self._shapes = {key: array_shape(image.array) for key, image in self._images.items()}
         self._lines = {kind: store.pictures(kind) for kind in _TOPICS}
         self._normalisations = store.normalisations()
         self._times = {stream: self._moments(stream) for stream in self._all_streams()}
         if not any(self._times.values()):
-            raise StoreError(f"{path} holds no frame yet: nothing was recorded, or nothing is finished.")
+            raise StoreError(
+                f"{path} holds no frame yet: nothing was recorded, or nothing is finished."
+            )
         self._read = lru_cache(_SCENES_KEPT)(self._read_pair)
 
     @property
@@ -75,11 +85,18 @@ class StoreSource:
     def streams(self) -> tuple[StreamName, ...]:
         """Return every stream of the store that has a picture."""
         return tuple(
-            StreamName(s.channel, s.position, self._names[s.position], s.z) for s, t in self._times.items() if t
+            StreamName(s.channel, s.position, self._names[s.position], s.z)
+            for s, t in self._times.items()
+            if t
         )
 
-    def pair(self, selection: Selection, index: int = 0, *, measured: bool = False) -> FramePair | None:
-        """Return the moment at `index` of a stream, its last one beyond its end; None if the store has no such stream."""
+    def pair(
+        self, selection: Selection, index: int = 0, *, measured: bool = False
+    ) -> FramePair | None:
+        """Return the moment at `index` of a stream, its last one beyond its end.
+
+        None if the store has no such stream.
+        """
         fits = [s for s, times in self._times.items() if times and _selects(selection, s)]
         if not fits:
             return None
@@ -97,7 +114,10 @@ class StoreSource:
         return sorted(set(streams), key=lambda s: (s.position, s.channel, s.z))
 
     def _moments(self, stream: Stream) -> list[int]:
-        """Time points to show: what was separated, of a stream that is not separated what was reconstructed."""
+        """Time points to show.
+
+        What was separated, of a stream that is not separated what was reconstructed.
+        """
         for kind in _SHOWN:
             if times := sorted(t for (s, t) in self._lines[kind] if s == stream):
                 return times
@@ -116,7 +136,9 @@ class StoreSource:
         header = self._header(self._images[key], stream, t, line, pixels.shape)
         return Message(_TOPICS[kind], header, pixels)
 
-    def _header(self, image: Image, stream: Stream, t: int, line: Event, shape: tuple[int, ...]) -> WireHeader:
+    def _header(
+        self, image: Image, stream: Stream, t: int, line: Event, shape: tuple[int, ...]
+    ) -> WireHeader:
         own = image.attributes["livesr"]
         normalisation = self._normalisations.get((stream, t))
         return WireHeader(
@@ -160,10 +182,15 @@ def _selects(selection: Selection, stream: Stream) -> bool:
 
 
 def _channels(image: Image) -> tuple[WireChannel, ...]:
-    """Return names, colours and windows as they are on the wire: without the word that keeps other viewers from mistakes."""
+    """Return names, colours and windows as they are on the wire.
+
+    Without the word that keeps other viewers from mistakes.
+    """
     return tuple(
         WireChannel(
-            label=c["label"].removeprefix("SR "), color=c["color"], window=(c["window"]["start"], c["window"]["end"])
+            label=c["label"].removeprefix("SR "),
+            color=c["color"],
+            window=(c["window"]["start"], c["window"]["end"]),
         )
         for c in image.attributes["ome"].get("omero", {}).get("channels", ())
     )

@@ -36,13 +36,18 @@ _HIGH_WATER = 2
 _POLL_MS = 50
 _MAX_KEYS = 512
 _MAX_BYTES = 512 << 20  # of pixels that are kept for streams which nobody may ever look at
-_MEASUREMENTS_KEPT = 16  # a prediction trails its measurement by one frame, by several when the network is late
+_MEASUREMENTS_KEPT = (
+    16  # a prediction trails its measurement by one frame, by several when the network is late
+)
 _UNCERTAINTIES_KEPT = 2  # which come right before their prediction
 _BESIDE = {INPUT.decode(): _MEASUREMENTS_KEPT, UNCERTAINTY.decode(): _UNCERTAINTIES_KEPT}
 
 
 class StreamName(NamedTuple):
-    """One series of pictures that a run sends: acquisition channel, position and its name, plane of a stack."""
+    """One series of pictures that a run sends.
+
+    Acquisition channel, position and its name, plane of a stack.
+    """
 
     channel: str
     position: int
@@ -53,13 +58,15 @@ class StreamName(NamedTuple):
 class Subscriber:
     """Listens to `endpoint` from `open` to `close`; a context manager.
 
-    Of every (topic, channel, position, z) only the newest message is kept, and a few measurements and uncertainties for the
-    predictions that they belong to. What is no wire format v1 is refused and counted.
+    Of every (topic, channel, position, z) only the newest message is kept, and a few measurements
+    and uncertainties for the predictions that they belong to. What is no wire format v1 is refused
+    and counted.
 
     Parameters
     ----------
     endpoint
-        Where a run publishes, such as ``tcp://127.0.0.1:5555``. It need not run yet, and may start again.
+        Where a run publishes, such as ``tcp://127.0.0.1:5555``. It need not run yet, and may start
+        again.
     topics
         What to receive; `end` always is.
     keys
@@ -121,7 +128,8 @@ class Subscriber:
             socket.close()
             context.term()
             raise ConfigError(
-                f"Cannot connect to {self.endpoint!r}: {e.strerror}. Expected something like tcp://127.0.0.1:5555."
+                f"Cannot connect to {self.endpoint!r}: {e.strerror}. Expected something like"
+                " tcp://127.0.0.1:5555."
             ) from e
         self._stop.clear()
         self._thread = threading.Thread(
@@ -147,7 +155,10 @@ class Subscriber:
 
     @property
     def ended(self) -> bool:
-        """Whether a stream was heard and is over: it said so, or has been silent for three seconds."""
+        """Whether a stream was heard and is over.
+
+        It said so, or has been silent for three seconds.
+        """
         silent = self._heard_s is not None and time.monotonic() - self._heard_s > SILENCE_S
         return self._said_end or silent
 
@@ -169,7 +180,9 @@ class Subscriber:
         position: int | None = None,
         z: int | None = None,
     ) -> Message | None:
-        """Return the newest message of a topic, of one stream where `channel`, `position` or `z` are given; else None."""
+        """Return the newest message of a topic, of one stream where `channel`, `position` or `z`
+        are given; else None.
+        """
         wanted = (topic, channel, position, z)
         with self._changed:
             for key, (_, message) in reversed(self._newest.items()):
@@ -195,9 +208,12 @@ class Subscriber:
             return None if prediction.header.provisional else _of_moment(kept, prediction.header.t)
 
     def next_frame(self, topic: str = "sr/frame", timeout_s: float | None = None) -> Message | None:
-        """Wait for a message of a topic that was not returned here before; the newest of any stream.
+        """Wait for a message of a topic that was not returned here before.
 
-        Returns None when the time is over, the stream has ended and nothing is left, or the subscriber was closed.
+        The newest of any stream.
+
+        Returns None when the time is over, the stream has ended and nothing is left, or the
+        subscriber was closed.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         with self._changed:
@@ -210,12 +226,16 @@ class Subscriber:
                 self._changed.wait(left)
 
     def __iter__(self) -> Iterator[Message]:
-        """Yield predicted frames, the newest at each time, until the stream ends or the subscriber is closed."""
+        """Yield predicted frames, the newest at each time, until the stream ends or the subscriber
+        is closed.
+        """
         while (message := self.next_frame()) is not None:
             yield message
 
     def _unseen(self, topic: str) -> Message | None:
-        """Return the oldest kept message that came after the last one returned, so that streams take turns."""
+        """Return the oldest kept message that came after the last one returned, so that streams
+        take turns.
+        """
         for key, (number, message) in self._newest.items():
             if key[0] == topic and number > self._taken.get(topic, 0):
                 self._taken[topic] = number
@@ -262,18 +282,24 @@ class Subscriber:
         self._newest.move_to_end(message.key)
         if message.pixels is not None:
             self._keep_picture(message)
-        while len(self._newest) > 1 and (len(self._newest) > _MAX_KEYS or self._kept_bytes() > _MAX_BYTES):
+        while len(self._newest) > 1 and (
+            len(self._newest) > _MAX_KEYS or self._kept_bytes() > _MAX_BYTES
+        ):
             self._forget()
 
     def _keep_picture(self, message: Message) -> None:
         header = message.header
         if len(self._streams) < _MAX_KEYS:
-            self._streams[StreamName(header.channel, header.position, header.position_name, header.z)] = None
+            self._streams[
+                StreamName(header.channel, header.position, header.position_name, header.z)
+            ] = None
         if (kept := _BESIDE.get(message.topic)) is not None:
             self._beside.setdefault(message.key, deque(maxlen=kept)).append(message)
 
     def _forget(self) -> None:
-        """Make room: old measurements go first, then the stream that has been silent for longest."""
+        """Make room: old measurements go first, then the stream that has been silent for
+        longest.
+        """
         longest = max(self._beside.values(), key=len, default=deque())
         if len(longest) > 1:
             longest.popleft()
@@ -284,7 +310,9 @@ class Subscriber:
 
     def _kept_bytes(self) -> int:
         newest = sum(m.pixels.nbytes for _, m in self._newest.values() if m.pixels is not None)
-        return newest + sum(m.pixels.nbytes for kept in self._beside.values() for m in kept if m.pixels is not None)
+        return newest + sum(
+            m.pixels.nbytes for kept in self._beside.values() for m in kept if m.pixels is not None
+        )
 
     def _count_missed(self, message: Message) -> None:
         expected = self._seq.get(message.topic)

@@ -1,7 +1,9 @@
-"""The live preview on the desktop: ndv in a Qt widget that docks into pymmcore-gui or any other Qt program.
+"""The live preview on the desktop.
 
-Owns two ndv viewers, measurement and prediction, and the timer that gives them the newest pair. Needs the extra `viewer`;
-all of Qt and ndv is imported here and nowhere else.
+Ndv in a Qt widget that docks into pymmcore-gui or any other Qt program.
+
+Owns two ndv viewers, measurement and prediction, and the timer that gives them the newest pair.
+Needs the extra `viewer`; all of Qt and ndv is imported here and nowhere else.
 """
 
 from __future__ import annotations
@@ -25,41 +27,62 @@ try:
     import ndv
     from ndv.models import ClimsManual
     from qtpy.QtCore import Qt, QTimer
-    from qtpy.QtWidgets import QApplication, QHBoxLayout, QLabel, QSlider, QSplitter, QVBoxLayout, QWidget
+    from qtpy.QtWidgets import (
+        QApplication,
+        QHBoxLayout,
+        QLabel,
+        QSlider,
+        QSplitter,
+        QVBoxLayout,
+        QWidget,
+    )
 except ImportError as e:
     raise ConfigError(
-        f"The desktop window cannot be opened ({e}): pip install 'livesr[viewer]', or leave out --window for the browser."
+        f"The desktop window cannot be opened ({e}): pip install 'livesr[viewer]', or leave out"
+        " --window for the browser."
     ) from e
 
 _PERIOD_MS = 25
-_BADGES = {"prediction": ("Prediction (AI)", "#f0a830", "dashed"), "measurement": ("Measurement", "#56b4e9", "solid")}
+_BADGES = {
+    "prediction": ("Prediction (AI)", "#f0a830", "dashed"),
+    "measurement": ("Measurement", "#56b4e9", "solid"),
+}
 _STATES = {
-    "waiting": "Waiting for a stream", "starting": "Waiting for the first picture", "live": "Live", "recorded": "Recorded",
-    "silent": "The stream has gone silent: this is its last picture", "ended": "Stream ended: this is its last picture",
-}  # fmt: skip
+    "waiting": "Waiting for a stream",
+    "starting": "Waiting for the first picture",
+    "live": "Live",
+    "recorded": "Recorded",
+    "silent": "The stream has gone silent: this is its last picture",
+    "ended": "Stream ended: this is its last picture",
+}
 
 
 class SRPreview(QWidget):
-    """Measurement and prediction side by side, always the newest of a stream, or a store to scrub through.
+    """Measurement and prediction side by side, always the newest of a stream, or a store to scrub
+    through.
 
     Parameters
     ----------
     source
-        Address that a run publishes on, or pairs (`LiveScenes`, `StoreSource`) that stay the caller's.
+        Address that a run publishes on, or pairs (`LiveScenes`, `StoreSource`) that stay the
+        caller's.
     parent
         Qt parent.
 
     Notes
     -----
-    It looks at the stream from Qt's own thread and draws the newest frame there is then; a slow screen skips frames and the
-    run does not notice. Closing it ends the subscription; so does destroying its parent.
+    It looks at the stream from Qt's own thread and draws the newest frame there is then; a slow
+    screen skips frames and the run does not notice. Closing it ends the subscription; so does
+    destroying its parent.
 
     Attributes
     ----------
     shown : pairs drawn so far
     """
 
-    def __init__(self, source: str | FramePairSource = "tcp://127.0.0.1:5555", parent: QWidget | None = None) -> None:
+    def __init__(
+        self, source: str | FramePairSource = "tcp://127.0.0.1:5555", parent: QWidget | None = None
+    ) -> None:
         super().__init__(parent)
         self._subscriber: Subscriber | None = None
         if isinstance(source, str):
@@ -73,7 +96,9 @@ class SRPreview(QWidget):
         self._prediction, self._measurement = _Picture("prediction"), _Picture("measurement")
         self._state, self._warnings = QLabel(), QLabel()
         self._warnings.setWordWrap(True)
-        self._warnings.setStyleSheet("background: #f0a830; color: #1b1200; padding: 3px 9px; border-radius: 4px;")
+        self._warnings.setStyleSheet(
+            "background: #f0a830; color: #1b1200; padding: 3px 9px; border-radius: 4px;"
+        )
         self._slider = QSlider(Qt.Orientation.Horizontal)
         self._lay_out()
         self._timer = QTimer(self, interval=_PERIOD_MS)
@@ -144,7 +169,8 @@ class _Picture(QWidget):
         self._kind, self._text = kind, text
         self._badge = QLabel(text)
         style = (
-            f"color: {color}; background: #111; border: 1.5px {border} {color}; border-radius: 4px; padding: 1px 8px;"
+            f"color: {color}; background: #111; border: 1.5px {border} {color}; border-radius: 4px;"
+            " padding: 1px 8px;"
         )
         self._badge.setStyleSheet(f"{style} font-weight: 600;")
         self._viewer: Any = None
@@ -178,9 +204,15 @@ class _Picture(QWidget):
         """Make or re-make the viewer for pictures of this form."""
         header = message.header
         self._frame = _Frame(message)
-        model: dict[str, Any] = {"channel_mode": "grayscale", "default_lut": {"cmap": "gray", "name": "measurement"}}
+        model: dict[str, Any] = {
+            "channel_mode": "grayscale",
+            "default_lut": {"cmap": "gray", "name": "measurement"},
+        }
         if self._kind == "prediction":
-            luts = {n: {"name": c.label, "cmap": ["#000000", f"#{c.color}"]} for n, c in enumerate(header.channels)}
+            luts = {
+                n: {"name": c.label, "cmap": ["#000000", f"#{c.color}"]}
+                for n, c in enumerate(header.channels)
+            }
             model = {"channel_mode": "composite", "channel_axis": 0, "luts": luts}
         viewer = ndv.ArrayViewer(self._frame, **model)
         if self._viewer is not None:
@@ -194,7 +226,9 @@ class _Picture(QWidget):
         assert message.pixels is not None
         model = self._viewer.display_model
         luts = (
-            [model.default_lut] if self._kind == "measurement" else [model.luts[n] for n in range(len(message.pixels))]
+            [model.default_lut]
+            if self._kind == "measurement"
+            else [model.luts[n] for n in range(len(message.pixels))]
         )
         planes = message.pixels[None] if message.pixels.ndim == 2 else message.pixels
         for n, (lut, plane) in enumerate(zip(luts, planes, strict=True)):
@@ -203,7 +237,10 @@ class _Picture(QWidget):
             named = message.header.channels[n].window if n < len(message.header.channels) else None
             low, high = named or auto_window(plane)
             self._windows[n : n + 1] = [(low, high)]
-            if lut.clim_bounds == (None, None):  # a slider over all 16 bits could not be set by hand
+            if lut.clim_bounds == (
+                None,
+                None,
+            ):  # a slider over all 16 bits could not be set by hand
                 lut.clim_bounds = (0, min(4 * high, 65535))
             lut.clims = ClimsManual(min=low, max=high)
 
@@ -215,7 +252,9 @@ class _Frame(ndv.DataWrapper):
         super().__init__(message.pixels)
         height, width = message.header.shape[-2:]
         size_um = message.header.pixel_size_um
-        self._summary = f"{width} x {height}" + (f", {size_um * 1e3:.1f} nm per pixel" if size_um else "")
+        self._summary = f"{width} x {height}" + (
+            f", {size_um * 1e3:.1f} nm per pixel" if size_um else ""
+        )
 
     def summary_info(self) -> str:
         """Say what the pixels are."""
@@ -256,14 +295,20 @@ def show_window(pairs: FramePairSource) -> None:
     KeyboardInterrupt
         If Ctrl-C closed it.
     """
-    if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-        raise ConfigError("There is no screen to open a window on: leave out --window for the preview in a browser.")
+    if sys.platform == "linux" and not (
+        os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    ):
+        raise ConfigError(
+            "There is no screen to open a window on: leave out --window for the preview in a"
+            " browser."
+        )
     application = QApplication.instance() or QApplication([])
     preview = SRPreview(pairs)
     preview.setWindowTitle(f"livesr · {pairs.endpoint}")
     preview.resize(1400, 800)
     preview.show()
-    # Qt ends the process if an exception leaves a slot: Ctrl-C must not be one. The preview's timer lets Python notice it.
+    # Qt ends the process if an exception leaves a slot: Ctrl-C must not be one. The preview's timer
+    # lets Python notice it.
     previous = signal.signal(signal.SIGINT, lambda *_: application.exit(1))
     try:
         interrupted = application.exec()

@@ -16,7 +16,9 @@ N = 9
 
 
 def exposure(t: int, raw: int, stream: Stream = Stream(), number: int = 0) -> CameraFrame:
-    pixels = np.array([[stream.position, int(stream.channel or 0), stream.z, t, raw, number]], np.uint16)
+    pixels = np.array(
+        [[stream.position, int(stream.channel or 0), stream.z, t, raw, number]], np.uint16
+    )
     return CameraFrame(pixels, stream, t, raw, t_host_ns=1000 * t + raw)
 
 
@@ -88,7 +90,9 @@ arrivals = st.lists(
 
 
 @given(arrivals)
-def test_everything_that_arrives_leaves_exactly_once_and_unmixed(arrived: list[tuple[int, int, Stream]]) -> None:
+def test_everything_that_arrives_leaves_exactly_once_and_unmixed(
+    arrived: list[tuple[int, int, Stream]],
+) -> None:
     grouping = IndexGrouping(N)
     pushed = [exposure(t, raw, stream, number) for number, (t, raw, stream) in enumerate(arrived)]
     stacks = [s for f in pushed for s in grouping.push(f)] + grouping.flush()
@@ -107,9 +111,13 @@ def test_everything_that_arrives_leaves_exactly_once_and_unmixed(arrived: list[t
 
 
 @given(arrivals)
-def test_complete_stacks_of_a_stream_come_in_time_order(arrived: list[tuple[int, int, Stream]]) -> None:
+def test_complete_stacks_of_a_stream_come_in_time_order(
+    arrived: list[tuple[int, int, Stream]],
+) -> None:
     grouping = IndexGrouping(N)
-    stacks = [s for t, raw, stream in arrived for s in grouping.push(exposure(t, raw, stream))] + grouping.flush()
+    stacks = [
+        s for t, raw, stream in arrived for s in grouping.push(exposure(t, raw, stream))
+    ] + grouping.flush()
     for stream in {s.stream for s in stacks}:
         times = [s.t for s in stacks if s.stream == stream and s.complete]
         assert times == sorted(set(times))

@@ -1,4 +1,5 @@
-"""A runtime that fails in the middle of a run is replaced, and what it failed on is computed all the same."""
+"""A runtime that fails in the middle of a run is replaced, and what it failed on is computed all
+the same."""
 
 from __future__ import annotations
 
@@ -39,7 +40,9 @@ def short_of_memory(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def opened(engine: Engine, **settings: Any) -> FallbackBackend:
-    return FallbackBackend(engine, (SIDE, SIDE), **{"precision": "f32", "threads": 1, "tile": "auto", **settings})
+    return FallbackBackend(
+        engine, (SIDE, SIDE), **{"precision": "f32", "threads": 1, "tile": "auto", **settings}
+    )
 
 
 def infer(backend: FallbackBackend, frames: np.ndarray) -> np.ndarray:
@@ -47,7 +50,9 @@ def infer(backend: FallbackBackend, frames: np.ndarray) -> np.ndarray:
     return backend.infer().copy()
 
 
-def test_out_of_memory_leads_to_tiles_then_to_the_next_runtime(engine: Engine, short_of_memory: list[int]) -> None:
+def test_out_of_memory_leads_to_tiles_then_to_the_next_runtime(
+    engine: Engine, short_of_memory: list[int]
+) -> None:
     pytest.importorskip("torch")
     frames = np.random.default_rng(0).random((3, SIDE, SIDE), np.float32)
     backend = opened(engine)
@@ -60,12 +65,17 @@ def test_out_of_memory_leads_to_tiles_then_to_the_next_runtime(engine: Engine, s
     np.testing.assert_allclose(infer(backend, frames), expected, atol=1e-6)
     assert (backend.name, backend.tile) == ("torch", None)
     first, *_, last = backend.replacements
-    assert "runs on openvino in tiles of 192 pixels since openvino failed (RuntimeError: [GPU] CL_OUT_OF" in first
+    assert (
+        "runs on openvino in tiles of 192 pixels since openvino failed (RuntimeError: [GPU]"
+        " CL_OUT_OF" in first
+    )
     assert "runs on torch since openvino in tiles of" in last
     backend.close()
 
 
-def test_any_other_failure_leads_to_the_next_runtime_at_once(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_any_other_failure_leads_to_the_next_runtime_at_once(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("torch")
 
     def lost(self: OpenVINOBackend) -> Any:
@@ -84,14 +94,18 @@ def test_what_the_user_named_is_not_replaced(engine: Engine, short_of_memory: li
     backend = opened(engine, backend="openvino", tile="off")
     short_of_memory[0] = 200
     backend.input[...] = frames
-    with pytest.raises(BackendError, match=r"openvino failed on engine 'identity': RuntimeError: .*OUT_OF_MEMORY"):
+    with pytest.raises(
+        BackendError, match=r"openvino failed on engine 'identity': RuntimeError: .*OUT_OF_MEMORY"
+    ):
         backend.infer()
     with pytest.raises(BackendError, match="OUT_OF_MEMORY"):  # and says so again to the next run
         backend.input  # noqa: B018
     backend.close()
 
 
-def test_a_network_in_its_place_sees_the_same_frames(tmp_path: Path, short_of_memory: list[int]) -> None:
+def test_a_network_in_its_place_sees_the_same_frames(
+    tmp_path: Path, short_of_memory: list[int]
+) -> None:
     engine = make_engine(tmp_path / "small", small_network())
     frames = np.random.default_rng(1).random((3, SIDE, SIDE), np.float32)
     whole = open_backend(engine, (SIDE, SIDE), "openvino", "f32", 1)

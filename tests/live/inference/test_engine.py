@@ -23,7 +23,10 @@ SHIPPED = Path(__file__).parents[3] / "engines"
 
 @pytest.fixture
 def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Engine:
-    """An engine called "mt-er" that is found by name; its weights are any bytes, for nothing here runs it."""
+    """An engine called "mt-er" that is found by name.
+
+    Its weights are any bytes, for nothing here runs it.
+    """
     monkeypatch.setenv("LIVESR_HOME", str(tmp_path))
     return make_engine(
         tmp_path / "engines" / "mt-er",
@@ -57,7 +60,9 @@ class TestLoading:
         with pytest.raises(EngineError, match=r"holds no manifest\.yaml"):
             load_engine(tmp_path)
 
-    def test_a_damaged_one_is_named_but_not_listed(self, engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
+    def test_a_damaged_one_is_named_but_not_listed(
+        self, engine: Engine, caplog: pytest.LogCaptureFixture
+    ) -> None:
         assert engine in list_engines()
         engine.onnx_path.write_bytes(b"damaged")
         assert engine not in list_engines()
@@ -72,7 +77,9 @@ class TestLoading:
 class TestWeights:
     def test_another_hash_is_refused_with_both(self, engine: Engine) -> None:
         engine.onnx_path.write_bytes(b"other weights")
-        with pytest.raises(EngineError, match=f"names {engine.manifest.sha256[:12]}.*export it anew"):
+        with pytest.raises(
+            EngineError, match=f"names {engine.manifest.sha256[:12]}.*export it anew"
+        ):
             load_engine("mt-er")
 
     def test_what_is_read_is_what_was_verified(self, engine: Engine) -> None:
@@ -86,7 +93,9 @@ class TestWeights:
         with pytest.raises(EngineError, match="not beside it"):
             load_engine("mt-er")
 
-    @pytest.mark.parametrize("source", ["../model.onnx", "/etc/passwd", "C:model.onnx", "..", "", "a\\b.onnx"])
+    @pytest.mark.parametrize(
+        "source", ["../model.onnx", "/etc/passwd", "C:model.onnx", "..", "", "a\\b.onnx"]
+    )
     def test_weights_elsewhere_are_refused(self, engine: Engine, source: str) -> None:
         edit(engine, weights={"onnx": {"source": source, "sha256": engine.manifest.sha256}})
         with pytest.raises(EngineError, match=r"weights\.onnx\.source"):
@@ -102,7 +111,13 @@ class TestWeights:
 
     def test_int8_of_another_network_is_refused(self, engine: Engine) -> None:
         weights = engine.manifest.weights.model_dump()
-        made = {**weights["onnx"], "source": "model-int8.onnx", "made_of": "0" * 64, "calibration": "", "pcc_loss": 0.0}
+        made = {
+            **weights["onnx"],
+            "source": "model-int8.onnx",
+            "made_of": "0" * 64,
+            "calibration": "",
+            "pcc_loss": 0.0,
+        }
         edit(engine, weights=weights | {"int8": made})
         with pytest.raises(EngineError, match="made of another network; run 'livesr quantise'"):
             load_engine(engine.folder)
@@ -136,7 +151,9 @@ class TestManifest:
             ({"weights": {"onnx": {"sha256": "abc"}}}, "sha256"),
         ],
     )
-    def test_mistakes_are_sentences(self, engine: Engine, fields: dict[str, object], sentence: str) -> None:
+    def test_mistakes_are_sentences(
+        self, engine: Engine, fields: dict[str, object], sentence: str
+    ) -> None:
         edit(engine, **fields)
         with pytest.raises(EngineError, match=sentence):
             load_engine("mt-er")
@@ -158,7 +175,10 @@ class TestManifest:
 
 class TestFit:
     def test_nothing_to_say(self, engine: Engine) -> None:
-        assert engine.check_fits("separate", shape=(512, 512), pixel_size_nm=32.5, modality="sim") == []
+        assert (
+            engine.check_fits("separate", shape=(512, 512), pixel_size_nm=32.5, modality="sim")
+            == []
+        )
         assert engine.check_fits("separate", pixel_size_nm=35.0) == []
 
     def test_another_task_is_refused(self, engine: Engine) -> None:
@@ -188,10 +208,16 @@ class TestFit:
 
     def test_output_shape(self, engine: Engine) -> None:
         manifest = engine.manifest.model_copy(update={"scale": 2})
-        assert Engine(engine.folder, manifest, engine.onnx_path).output_shape((10, 12)) == (3, 20, 24)
+        assert Engine(engine.folder, manifest, engine.onnx_path).output_shape((10, 12)) == (
+            3,
+            20,
+            24,
+        )
 
 
-@pytest.mark.parametrize("folder", sorted(p.parent for p in SHIPPED.glob("*/manifest.yaml")), ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "folder", sorted(p.parent for p in SHIPPED.glob("*/manifest.yaml")), ids=lambda p: p.name
+)
 def test_every_shipped_engine_is_whole(folder: Path) -> None:
     engine = load_engine(folder)
     assert engine.manifest.id == folder.name
@@ -204,7 +230,9 @@ def test_every_shipped_engine_is_whole(folder: Path) -> None:
 def test_the_shipped_identity_engine_is_what_its_script_writes(tmp_path: Path) -> None:
     pytest.importorskip("onnx")
     made, shipped = identity_engine(tmp_path / "identity"), load_engine(SHIPPED / "identity")
-    assert made.manifest.model_copy(update={"weights": None}) == shipped.manifest.model_copy(update={"weights": None})
+    assert made.manifest.model_copy(update={"weights": None}) == shipped.manifest.model_copy(
+        update={"weights": None}
+    )
     assert (made.folder / "README.md").read_text() == (shipped.folder / "README.md").read_text()
 
 

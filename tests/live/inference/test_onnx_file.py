@@ -54,7 +54,12 @@ def in_sparse() -> Any:
     return outer
 
 
-PLACES: list[Callable[[], Any]] = [lambda: graph(initialisers=[external_tensor()]), in_constant, in_branch, in_sparse]
+PLACES: list[Callable[[], Any]] = [
+    lambda: graph(initialisers=[external_tensor()]),
+    in_constant,
+    in_branch,
+    in_sparse,
+]
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -105,7 +110,9 @@ def test_any_bytes_are_answered_or_refused(data: bytes) -> None:
 
 
 def sentence(*nodes: Any, initialisers: Any = (), **more: Any) -> str | None:
-    return why_refused(helper.make_model(graph(list(nodes), list(initialisers)), **more).SerializeToString())
+    return why_refused(
+        helper.make_model(graph(list(nodes), list(initialisers)), **more).SerializeToString()
+    )
 
 
 def branching() -> Any:
@@ -130,13 +137,18 @@ def branching() -> Any:
 )
 def test_only_operators_of_the_list(node: Any, said: str) -> None:
     assert re.search(said, sentence(node) or "")
-    hidden = helper.make_node("Constant", [], ["c"], value=numpy_helper.from_array(np.zeros(1, np.float32)))
+    hidden = helper.make_node(
+        "Constant", [], ["c"], value=numpy_helper.from_array(np.zeros(1, np.float32))
+    )
     hidden.attribute.add(name="body", type=onnx.AttributeProto.GRAPH).g.CopyFrom(graph([node]))
     assert re.search(said, sentence(hidden) or "")
 
 
 def test_an_operator_that_is_named_twice_counts_twice() -> None:
-    """Of a field that comes twice readers take the last; the first must not be what is looked at."""
+    """Of a field that comes twice readers take the last.
+
+    The first must not be what is looked at.
+    """
     plain = helper.make_node("Relu", ["x"], ["y"]).SerializeToString()
     looping = onnx.NodeProto(op_type="Loop").SerializeToString()
     for node in (plain + looping, looping + plain):
@@ -180,7 +192,9 @@ def test_text_and_sparse_tensors_are_refused() -> None:
 )
 def test_constants_that_a_file_holds_pass(array: Any) -> None:
     raw = numpy_helper.from_array(np.asarray(array), "w")
-    listed = helper.make_tensor("v", raw.data_type, np.shape(array), np.asarray(array).ravel().tolist())
+    listed = helper.make_tensor(
+        "v", raw.data_type, np.shape(array), np.asarray(array).ravel().tolist()
+    )
     assert sentence(helper.make_node("Relu", ["w"], ["y"]), initialisers=[raw, listed]) is None
 
 

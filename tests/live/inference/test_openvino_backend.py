@@ -18,7 +18,9 @@ class TestOpenVINOBackend(BackendContract):
 
 def opened(folder: Path, precision: str) -> OpenVINOBackend:
     backend = OpenVINOBackend()
-    backend.open(make_engine(folder / "small", small_network()), (64, 64), precision=precision, threads=1)
+    backend.open(
+        make_engine(folder / "small", small_network()), (64, 64), precision=precision, threads=1
+    )
     return backend
 
 
@@ -27,7 +29,11 @@ def test_auto_is_bf16_only_where_the_cpu_has_it(tmp_path: Path) -> None:
 
 
 def test_a_precision_that_the_cpu_lacks_is_refused(tmp_path: Path) -> None:
-    lacking = [name for name, capability in (("bf16", "BF16"), ("f16", "FP16")) if capability not in CAPABILITIES]
+    lacking = [
+        name
+        for name, capability in (("bf16", "BF16"), ("f16", "FP16"))
+        if capability not in CAPABILITIES
+    ]
     if not lacking:
         pytest.skip("this CPU has them all")
     with pytest.raises(BackendError, match="It has: f32"):
@@ -38,7 +44,11 @@ def test_a_precision_that_the_cpu_lacks_is_refused(tmp_path: Path) -> None:
 def test_only_the_last_convolution_stays_f32(tmp_path: Path) -> None:
     compiled = opened(tmp_path, "bf16")._request.get_compiled_model()
     layers = [op.get_rt_info() for op in compiled.get_runtime_model().get_ordered_ops()]
-    convolutions = [r["runtimePrecision"].astype(str) for r in layers if r["layerType"].astype(str) == "Convolution"]
+    convolutions = [
+        r["runtimePrecision"].astype(str)
+        for r in layers
+        if r["layerType"].astype(str) == "Convolution"
+    ]
     assert convolutions[0] == "bf16"
     assert convolutions[-1] == "f32"
 

@@ -25,7 +25,10 @@ NETWORKS = {
     "unet": ("unet", {"width": 8, "depth": 1}),
 }
 RUNS = [
-    (name, precision) for name in BACKENDS.names for precision in PRECISIONS if (name, precision) != ("torch", "f32")
+    (name, precision)
+    for name in BACKENDS.names
+    for precision in PRECISIONS
+    if (name, precision) != ("torch", "f32")
 ]
 
 
@@ -53,7 +56,9 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     folder = tmp_path_factory.mktemp(request.param)
     network = build(architecture, **parameters)
     with torch.no_grad():
-        network.out.weight.mul_(20)  # trained networks use the sigmoid's whole range, a fresh one only its middle
+        network.out.weight.mul_(
+            20
+        )  # trained networks use the sigmoid's whole range, a fresh one only its middle
     export_onnx(network, folder / "exported.onnx", 3, multiple_of=2)
     model = (folder / "exported.onnx").read_bytes()
     return make_engine(folder / "engine", model, architecture=architecture, parameters=parameters)
@@ -82,7 +87,8 @@ def infer(engine: Engine, frames: np.ndarray, backend: str, precision: str) -> n
 def check_parity(output: np.ndarray, reference: np.ndarray, precision: str) -> None:
     if precision == "f32":
         np.testing.assert_allclose(output, reference, atol=1e-4)
-    # Eight bits are judged on frames like those that they were calibrated on; these lines are none of them.
+    # Eight bits are judged on frames like those that they were calibrated on; these lines are none
+    # of them.
     least = 0.95 if precision == "int8" else 0.999
     for channel, expected in zip(output, reference, strict=True):
         assert np.corrcoef(channel.ravel(), expected.ravel())[0, 1] >= least
@@ -98,7 +104,9 @@ def test_random_network(exported: Engine, backend: str, precision: str) -> None:
 
 
 @pytest.mark.parametrize(("backend", "precision"), RUNS)
-@pytest.mark.parametrize("folder", sorted(p.parent for p in SHIPPED.glob("*/manifest.yaml")), ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "folder", sorted(p.parent for p in SHIPPED.glob("*/manifest.yaml")), ids=lambda p: p.name
+)
 def test_shipped_engine(folder: Path, backend: str, precision: str) -> None:
     engine = load_engine(folder)
     frames = structures(seed=3)

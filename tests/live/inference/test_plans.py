@@ -11,7 +11,9 @@ import pytest
 
 from livesr.live.inference.plans import PlanCache, PlanKey, cache_folder
 
-KEY = PlanKey("imcsr-light", "ab" * 32, "tensorrt 10.13.3.9", "NVIDIA H200, sm_90", (512, 640), "f16")
+KEY = PlanKey(
+    "imcsr-light", "ab" * 32, "tensorrt 10.13.3.9", "NVIDIA H200, sm_90", (512, 640), "f16"
+)
 OTHERS = {
     "sha256": "cd" * 32,
     "runtime": "tensorrt 11.4.0.106",
@@ -54,7 +56,9 @@ def test_a_key_says_all_that_it_has_in_the_file_beside_the_plan(cache: PlanCache
 @pytest.mark.parametrize(
     "damage", ["flipped", "short", "empty", "no plan", "no json", "not json", "a list", "other key"]
 )
-def test_what_is_damaged_is_not_taken(cache: PlanCache, damage: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_is_damaged_is_not_taken(
+    cache: PlanCache, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
     path = cache.store(KEY, PLAN)
     about = path.with_suffix(".json")
     if damage in {"flipped", "short", "empty"}:
@@ -84,7 +88,9 @@ def test_a_forgotten_plan_is_gone(cache: PlanCache) -> None:
 def test_timings_are_those_of_a_version_and_a_device(cache: PlanCache) -> None:
     assert cache.timings(KEY) == b""
     cache.store_timings(KEY, b"measured")
-    assert cache.timings(replace(KEY, shape=(64, 64), precision="f32", sha256="0" * 64)) == b"measured"
+    assert (
+        cache.timings(replace(KEY, shape=(64, 64), precision="f32", sha256="0" * 64)) == b"measured"
+    )
     assert cache.timings(replace(KEY, device=OTHERS["device"])) == b""
     assert cache.timings(replace(KEY, runtime=OTHERS["runtime"])) == b""
 

@@ -19,9 +19,10 @@ def engine(tmp_path: Path) -> Engine:
 
 def test_asking_what_there_is_loads_no_runtime() -> None:
     code = (
-        "import sys; from livesr.live.inference import engine, runner; from livesr.live import compose\n"
-        "reasons = [runner.BACKENDS.load(name).is_unavailable() for name in runner.BACKENDS.names]\n"
-        "print([name for name in ('torch', 'onnx', 'openvino') if name in sys.modules])"
+        "import sys; from livesr.live.inference import engine, runner; from livesr.live import"
+        " compose\nreasons = [runner.BACKENDS.load(name).is_unavailable() for name in"
+        " runner.BACKENDS.names]\nprint([name for name in ('torch', 'onnx', 'openvino') if name in"
+        " sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
@@ -43,10 +44,14 @@ def test_auto_says_what_it_skipped(
     assert "Backend openvino is skipped: OpenVINO is not installed" in caplog.text
 
 
-def test_auto_with_nothing_left_gives_every_reason(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_with_nothing_left_gives_every_reason(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for runtime in ("openvino", "torch"):
         monkeypatch.setitem(sys.modules, runtime, None)
-    with pytest.raises(BackendError, match=r"openvino: .*pip install.*torch: .*pip install 'livesr\[train\]'"):
+    with pytest.raises(
+        BackendError, match=r"openvino: .*pip install.*torch: .*pip install 'livesr\[train\]'"
+    ):
         open_backend(engine, (32, 32))
 
 

@@ -1,7 +1,7 @@
 """TensorRT: what holds without a GPU, and on one (marked `gpu`).
 
-The real package is asked where it is installed, driver or not: that the names are there which the backend uses, in
-whatever version it is, and that its build ends in a sentence where no driver is.
+The real package is asked where it is installed, driver or not: that the names are there which the
+backend uses, in whatever version it is, and that its build ends in a sentence where no driver is.
 """
 
 from __future__ import annotations
@@ -90,7 +90,9 @@ def test_the_names_that_are_used_are_in_the_package(installed: ModuleType) -> No
             assert names - set(dir(getattr(installed, owner))) == set(), owner
 
 
-def test_messages_reach_the_log_and_errors_are_kept(installed: ModuleType, caplog: pytest.LogCaptureFixture) -> None:
+def test_messages_reach_the_log_and_errors_are_kept(
+    installed: ModuleType, caplog: pytest.LogCaptureFixture
+) -> None:
     from livesr.live.inference.tensorrt_build import logger
 
     logger().errors.clear()
@@ -102,7 +104,9 @@ def test_messages_reach_the_log_and_errors_are_kept(installed: ModuleType, caplo
 
 
 @without_gpu
-@pytest.mark.parametrize("folder", sorted(p.parent for p in SHIPPED.glob("*/model.onnx")), ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "folder", sorted(p.parent for p in SHIPPED.glob("*/model.onnx")), ids=lambda p: p.name
+)
 def test_a_build_goes_as_far_as_the_driver(installed: ModuleType, folder: Path) -> None:
     from livesr.live.inference.tensorrt_build import build
 
@@ -131,7 +135,9 @@ def test_a_library_that_is_no_driver_is_said(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @without_gpu
-def test_auto_goes_on_to_the_next_runtime_and_says_why(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
+def test_auto_goes_on_to_the_next_runtime_and_says_why(
+    engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.INFO):
         backend = open_backend(engine, (32, 32), precision="f32", threads=1)
     assert backend.name == "openvino"
@@ -148,7 +154,9 @@ def test_a_missing_package_is_named_with_the_extra(monkeypatch: pytest.MonkeyPat
     with_a_gpu(monkeypatch)
     for module in ("tensorrt", "cupy"):
         monkeypatch.setitem(sys.modules, module, None)
-    assert "tensorrt and cupy: pip install 'livesr[gpu]'" in (TensorRTBackend.is_unavailable() or "")
+    assert "tensorrt and cupy: pip install 'livesr[gpu]'" in (
+        TensorRTBackend.is_unavailable() or ""
+    )
 
 
 @without_gpu
@@ -194,7 +202,7 @@ def test_closed_means_closed() -> None:
             use()
 
 
-# -- on a GPU -------------------------------------------------------------------------------------------------------
+# -- on a GPU --------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -271,7 +279,9 @@ def test_codes_of_eight_bits_on_the_gpu(tmp_path: Path, precision: str) -> None:
             pytest.skip(str(e))
         raise
     backend.input[...] = frames
-    check_parity(backend.infer(), reference(make_engine(tmp_path / "plain", small_network()), frames), 0.99)
+    check_parity(
+        backend.infer(), reference(make_engine(tmp_path / "plain", small_network()), frames), 0.99
+    )
     backend.close()
 
 
@@ -371,7 +381,9 @@ def test_no_device_memory_is_taken_per_frame(engine: Engine) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.usefixtures("gpu")
-def test_a_failure_in_the_middle_goes_on_elsewhere(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_in_the_middle_goes_on_elsewhere(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     frames = random_frames((64, 96))
     try:
         backend = FallbackBackend(engine, frames.shape[1:])

@@ -1,7 +1,9 @@
-"""TensorRT for RTX compiles without a GPU: every engine that ships or can be made goes through the real parser and builder.
+"""TensorRT for RTX compiles without a GPU.
 
-A network whose operators do not compile fails here, not in front of a microscope. That what is compiled also computes is shown
-on a card (marked `gpu`).
+Every engine that ships or can be made goes through the real parser and builder.
+
+A network whose operators do not compile fails here, not in front of a microscope. That what is
+compiled also computes is shown on a card (marked `gpu`).
 """
 
 from __future__ import annotations
@@ -26,16 +28,28 @@ from livesr.live.inference.tensorrt import Card, TensorRTRTXBackend, build_plan,
 from livesr.live.inference.tensorrt_build import RTX, build, capabilities
 from quantised import quantised
 
-trt = pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed here", exc_type=ImportError)
+trt = pytest.importorskip(
+    "tensorrt_rtx", reason="TensorRT for RTX is not installed here", exc_type=ImportError
+)
 onnx = pytest.importorskip("onnx")
 
 SHIPPED = Path(__file__).parents[3] / "engines"
 SIDE = 64  # the operators are the same at every size
 ADA, AMPERE = 89, 86
 USED = {
-    "IBuilderConfig": {"num_compute_capabilities", "set_compute_capability", "clear_flag", "progress_monitor"},
+    "IBuilderConfig": {
+        "num_compute_capabilities",
+        "set_compute_capability",
+        "clear_flag",
+        "progress_monitor",
+    },
     "ComputeCapability": {"CURRENT"},
-    "ICudaEngine": {"create_execution_context", "create_runtime_config", "num_io_tensors", "get_tensor_shape"},
+    "ICudaEngine": {
+        "create_execution_context",
+        "create_runtime_config",
+        "num_io_tensors",
+        "get_tensor_shape",
+    },
     "IRuntimeConfig": {"create_runtime_cache", "set_runtime_cache"},
     "IRuntimeCache": {"deserialize", "serialize"},
     "IExecutionContext": {"engine", "set_tensor_address", "execute_async_v3"},
@@ -63,7 +77,9 @@ def test_every_shipped_engine_compiles(folder: Path, capability: int) -> None:
         assert build(engine.read_int8(), "int8", shape, RTX, capability=capability)[0]
 
 
-@pytest.mark.parametrize("folder", [p for p in shipped() if load_engine(p).int8_path], ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "folder", [p for p in shipped() if load_engine(p).int8_path], ids=lambda p: p.name
+)
 def test_fp8_compiles_for_cards_that_have_it_and_is_refused_for_others(folder: Path) -> None:
     engine = load_engine(folder)
     shape = (1, engine.manifest.window, SIDE, SIDE)
@@ -89,14 +105,18 @@ LARGE: dict[str, tuple[str, dict[str, Any], int]] = {
 
 
 @pytest.mark.parametrize("name", list(NETWORKS))
-def test_every_network_that_can_be_trained_compiles_in_f16_and_int8(name: str, tmp_path: Path) -> None:
+def test_every_network_that_can_be_trained_compiles_in_f16_and_int8(
+    name: str, tmp_path: Path
+) -> None:
     architecture, parameters, window = NETWORKS[name]
     model, shape = exported(architecture, parameters, window, tmp_path), (1, window, SIDE, SIDE)
     assert build(model, "f16", shape, RTX, capability=ADA)[0]
     assert build(codes_of(model, window), "int8", shape, RTX, capability=ADA)[0]
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if "rcan" in n else ()) for n in LARGE])
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow if "rcan" in n else ()) for n in LARGE]
+)
 def test_the_published_sizes_compile(name: str, tmp_path: Path) -> None:
     architecture, parameters, window = LARGE[name]
     model = exported(architecture, parameters, window, tmp_path)
@@ -129,7 +149,9 @@ def codes_of(model: bytes, window: int) -> bytes:
 
 
 def test_a_network_that_does_not_compile_is_said() -> None:
-    with pytest.raises(BackendError, match=r"does not know compute capability 90; it compiles for 75, 80, 86, 89"):
+    with pytest.raises(
+        BackendError, match=r"does not know compute capability 90; it compiles for 75, 80, 86, 89"
+    ):
         build(small_network(), "f16", (1, 3, SIDE, SIDE), RTX, capability=90)
 
 
@@ -163,14 +185,39 @@ def test_what_a_card_compiled_is_kept_for_that_card(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "capability"),
     [
-        ("RTX 4090", 89), ("NVIDIA GeForce RTX 4070 Laptop GPU", 89), ("rtx4060", 89), ("4090", 89), ("RTX 6000 Ada", 89),
-        ("NVIDIA RTX 6000 Ada Generation", 89), ("L40S", 89), ("ada", 89), ("8.9", 89), ("sm_89", 89), ("89", 89),
-        ("RTX 5090", 120), ("RTX PRO 6000 Blackwell", 120), ("RTX PRO 4500", 120), ("blackwell", 120), ("12.0", 120),
-        ("NVIDIA GB10", 121), ("RTX 3080 Ti", 86), ("RTX A4000", 86), ("NVIDIA RTX A6000", 86), ("A10", 86), ("ampere", 86),
-        ("A100", 80), ("NVIDIA A100-SXM4-80GB", 80), ("RTX 2080 Ti", 75), ("Quadro RTX 6000", 75), ("Tesla T4", 75),
-        ("GTX 1660 Ti", 75), ("turing", 75), ("H100", 90), ("NVIDIA H200", 90),
+        ("RTX 4090", 89),
+        ("NVIDIA GeForce RTX 4070 Laptop GPU", 89),
+        ("rtx4060", 89),
+        ("4090", 89),
+        ("RTX 6000 Ada", 89),
+        ("NVIDIA RTX 6000 Ada Generation", 89),
+        ("L40S", 89),
+        ("ada", 89),
+        ("8.9", 89),
+        ("sm_89", 89),
+        ("89", 89),
+        ("RTX 5090", 120),
+        ("RTX PRO 6000 Blackwell", 120),
+        ("RTX PRO 4500", 120),
+        ("blackwell", 120),
+        ("12.0", 120),
+        ("NVIDIA GB10", 121),
+        ("RTX 3080 Ti", 86),
+        ("RTX A4000", 86),
+        ("NVIDIA RTX A6000", 86),
+        ("A10", 86),
+        ("ampere", 86),
+        ("A100", 80),
+        ("NVIDIA A100-SXM4-80GB", 80),
+        ("RTX 2080 Ti", 75),
+        ("Quadro RTX 6000", 75),
+        ("Tesla T4", 75),
+        ("GTX 1660 Ti", 75),
+        ("turing", 75),
+        ("H100", 90),
+        ("NVIDIA H200", 90),
     ],
-)  # fmt: skip
+)
 def test_cards_are_known_by_the_names_that_people_use(name: str, capability: int) -> None:
     assert capability_of(name) == capability
 
@@ -192,27 +239,47 @@ class TestCommand:
         import subprocess
 
         command = [sys.executable, "-m", "livesr", "build", *arguments]
-        done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=200, check=False)
+        done = subprocess.run(
+            command, cwd=cwd, capture_output=True, text=True, timeout=200, check=False
+        )
         return done.returncode, done.stdout, done.stderr
 
-    def test_plans_are_made_here_and_found_there(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_plans_are_made_here_and_found_there(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         code, out, err = self.livesr(
-            "identity", "--shape", "64x96", "--for", "RTX 4090, RTX 4080, blackwell", "--to", "plans", "--json", cwd=tmp_path
-        )  # fmt: skip
+            "identity",
+            "--shape",
+            "64x96",
+            "--for",
+            "RTX 4090, RTX 4080, blackwell",
+            "--to",
+            "plans",
+            "--json",
+            cwd=tmp_path,
+        )
         assert code == 0, err
         made = json.loads(out)["plans"]
         assert [plan["device"] for plan in made] == ["sm_89", "sm_120"]
         there = tmp_path / "there"
         shutil.copytree(tmp_path / "plans", there / "plans")  # as carried to the rig
         monkeypatch.setenv("LIVESR_CACHE", str(there))
-        key = plan_key(load_engine("identity"), (64, 96), "f16", RTX, Card("NVIDIA GeForce RTX 4070", 89))
+        key = plan_key(
+            load_engine("identity"), (64, 96), "f16", RTX, Card("NVIDIA GeForce RTX 4070", 89)
+        )
         assert PlanCache().load(key)
 
     @pytest.mark.parametrize(
         ("cards", "said"),
-        [("H100", "compiles for 7.5, 8.0, 8.6, 8.9"), ("RTX 9999", "No card 'RTX 9999' is known"), (",", "No card")],
+        [
+            ("H100", "compiles for 7.5, 8.0, 8.6, 8.9"),
+            ("RTX 9999", "No card 'RTX 9999' is known"),
+            (",", "No card"),
+        ],
     )
-    def test_what_cannot_be_compiled_for_is_said(self, cards: str, said: str, tmp_path: Path) -> None:
+    def test_what_cannot_be_compiled_for_is_said(
+        self, cards: str, said: str, tmp_path: Path
+    ) -> None:
         code, _, err = self.livesr("identity", "--for", cards, cwd=tmp_path)
         assert code == 2
         assert said in " ".join(err.split())

@@ -43,7 +43,10 @@ def test_tiles_cover_every_pixel_once(tmp_path: Path, shape: tuple[int, int], ti
 
 @pytest.mark.parametrize("scale", [2, 3])
 def test_without_attention_tiles_are_exact(tmp_path: Path, scale: int) -> None:
-    """A convolution sees no further than the halo: no seam, no shift, also where the network enlarges."""
+    """A convolution sees no further than the halo.
+
+    No seam, no shift, also where the network enlarges.
+    """
     upscale = edsr_engine(tmp_path / "edsr", scale)
     frames = random_frames((150, 173), window=1)
     whole = open_backend(upscale, frames.shape[1:], "openvino", "f32", 1)
@@ -74,7 +77,9 @@ def test_allocates_nothing_per_frame(engine: Engine) -> None:
 
 
 def test_tiles_that_are_all_halo_are_refused(engine: Engine) -> None:
-    with pytest.raises(EngineError, match=r"Tiles of 48 pixels are too small .* share 48: use tiles of 96"):
+    with pytest.raises(
+        EngineError, match=r"Tiles of 48 pixels are too small .* share 48: use tiles of 96"
+    ):
         tiled(engine, (256, 256), 48)
 
 
@@ -83,13 +88,17 @@ def test_a_frame_that_is_no_larger_than_a_tile_is_whole(engine: Engine) -> None:
     assert tile_of(tiled(engine, (128, 300), 128)) == 128
 
 
-def test_auto_takes_tiles_where_memory_is_short(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_takes_tiles_where_memory_is_short(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = needed_bytes(engine, (1024, 1024))
     assert tile_that_fits(engine, (1024, 1024), 3 * whole) is None
     assert tile_that_fits(engine, (1024, 1024), whole) == 576
     assert tile_that_fits(engine, (1024, 1024), 0) == smaller_tile(engine, 180) == 134
     assert smaller_tile(engine, 134) is None
-    monkeypatch.setattr(OpenVINOBackend, "free_bytes", classmethod(lambda cls: needed_bytes(engine, (256, 256))))
+    monkeypatch.setattr(
+        OpenVINOBackend, "free_bytes", classmethod(lambda cls: needed_bytes(engine, (256, 256)))
+    )
     assert tile_of(open_backend(engine, (256, 256), "openvino", "f32", 1, "auto")) == 144
     assert tile_of(open_backend(engine, (256, 256), "openvino", "f32", 1, "off")) is None
 
@@ -99,10 +108,14 @@ def test_a_backend_that_runs_out_of_memory_is_given_tiles(
 ) -> None:
     opened, tried = OpenVINOBackend.open, []
 
-    def short(self: OpenVINOBackend, engine: Engine, shape: tuple[int, int], **settings: Any) -> None:
+    def short(
+        self: OpenVINOBackend, engine: Engine, shape: tuple[int, int], **settings: Any
+    ) -> None:
         tried.append(shape)
         if shape[0] > 200:
-            raise BackendError("OpenVINO refuses engine 'small'") from RuntimeError("std::bad_alloc")
+            raise BackendError("OpenVINO refuses engine 'small'") from RuntimeError(
+                "std::bad_alloc"
+            )
         opened(self, engine, shape, **settings)
 
     monkeypatch.setattr(OpenVINOBackend, "open", short)
@@ -116,14 +129,19 @@ def test_a_backend_that_runs_out_of_memory_is_given_tiles(
 
 def test_a_run_in_tiles_says_so(tmp_path: Path) -> None:
     rig = sim_rig(str(identity_engine(tmp_path / "identity").folder))
-    path = build_path(rig, "488", Geometry((64, 64), "uint16", 0.065), precision="f32", threads=1, tile=96)
+    path = build_path(
+        rig, "488", Geometry((64, 64), "uint16", 0.065), precision="f32", threads=1, tile=96
+    )
     assert path.description.ai["runtime"]["tile"] == 96
     assert "in tiles of 96 pixels" in path.notes[0]
     path.close()
 
 
 def test_the_shipped_engine_in_tiles_is_nearly_the_whole() -> None:
-    """Attention is global, so tiles differ: what the card promises, on a simulated frame of 1024 x 1024."""
+    """Attention is global, so tiles differ.
+
+    What the card promises, on a simulated frame of 1024 x 1024.
+    """
     from livesr.simulation.specimens import Cell
 
     light = load_engine("imcsr-mt-er-lyso-light")

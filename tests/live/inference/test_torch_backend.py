@@ -29,7 +29,9 @@ class TestTorchBackend(BackendContract):
     needs: ClassVar = ("torch", "onnx")
 
 
-def run(folder: Path, nodes: list[Any], constants: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def run(
+    folder: Path, nodes: list[Any], constants: dict[str, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
     """Frames and output of a network of three channels in and out."""
     initialisers = [array(np.asarray(value), name) for name, value in constants.items()]
     backend = TorchBackend()
@@ -79,7 +81,13 @@ def test_slice_reverses_and_clip_holds(tmp_path: Path) -> None:
         node("Clip", ["three", "low", "high"], ["channels"]),
     ]
     one = np.ones(1, np.int64)
-    constants = {"start": one, "end": one * 2, "axis": one, "low": np.float32(0), "high": np.float32(0.5)}
+    constants = {
+        "start": one,
+        "end": one * 2,
+        "axis": one,
+        "low": np.float32(0),
+        "high": np.float32(0.5),
+    }
     frames, output = run(tmp_path, nodes, constants)
     np.testing.assert_array_equal(output, np.repeat(frames[1:2], 3, 0).clip(0, 0.5))
 
@@ -92,7 +100,9 @@ def test_depth_to_space_undoes_itself(tmp_path: Path, mode: str) -> None:
         node("DepthToSpace", ["deep"], ["channels"], blocksize=2, mode=mode),
     ]
     start, end, step = np.zeros(2, np.int64), np.full(2, 99), np.full(2, 2)
-    frames, output = run(tmp_path, nodes, {"start": start, "end": end, "axis": np.array([2, 3]), "step": step})
+    frames, output = run(
+        tmp_path, nodes, {"start": start, "end": end, "axis": np.array([2, 3]), "step": step}
+    )
     even = frames[:, ::2, ::2]
     deep = np.concatenate([even] * 4)
     order = (3, 2, 2, 3, 4) if mode == "CRD" else (2, 2, 3, 3, 4)

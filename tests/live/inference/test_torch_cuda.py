@@ -73,7 +73,9 @@ def test_codes_of_8_bits_are_where_the_network_is(stored_codes: bool) -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_frames_in_place_give_what_frames_of_the_host_give(engine: Engine, shape: tuple[int, int]) -> None:
+def test_frames_in_place_give_what_frames_of_the_host_give(
+    engine: Engine, shape: tuple[int, int]
+) -> None:
     frames, resident = random_frames(shape), network(engine, shape, "cpu")
     address = resident.frames.data_ptr()
     for seen in (frames * 0.5, frames):

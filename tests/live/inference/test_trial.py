@@ -1,4 +1,7 @@
-"""Engines are tried out where a crash takes nothing with it: real processes, that really crash, hang and take memory."""
+"""Engines are tried out where a crash takes nothing with it.
+
+Real processes, that really crash, hang and take memory.
+"""
 
 from __future__ import annotations
 
@@ -46,11 +49,16 @@ def engine(tmp_path: Path) -> Engine:
 
 
 def instead(monkeypatch: pytest.MonkeyPatch, program: str) -> None:
-    """Run another program in the place of a runtime that fails; the network itself depends on the runtime's faults."""
+    """Run another program in the place of a runtime that fails.
+
+    The network itself depends on the runtime's faults.
+    """
     monkeypatch.setattr(trial, "_COMMAND", (sys.executable, "-c", program))
 
 
-def test_one_that_works_is_tried_once(engine: Engine, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_that_works_is_tried_once(
+    engine: Engine, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     try_out(engine, SHAPE, "openvino", "f32")
     assert len(list(cache.iterdir())) == 1
     instead(monkeypatch, "raise SystemExit('tried again')")
@@ -58,24 +66,34 @@ def test_one_that_works_is_tried_once(engine: Engine, cache: Path, monkeypatch: 
     for other in ((SHAPE[0], 64), "torch", "bf16"):
         shape = other if isinstance(other, tuple) else SHAPE
         with pytest.raises(EngineError, match="tried again"):
-            try_out(engine, shape, "torch" if other == "torch" else "openvino", "bf16" if other == "bf16" else "f32")
+            try_out(
+                engine,
+                shape,
+                "torch" if other == "torch" else "openvino",
+                "bf16" if other == "bf16" else "f32",
+            )
     next(cache.iterdir()).write_text("{}")
     with pytest.raises(EngineError, match="tried again"):
         try_out(engine, SHAPE, "openvino", "f32")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no signals")
-def test_a_crash_is_a_sentence(engine: Engine, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_crash_is_a_sentence(
+    engine: Engine, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     instead(monkeypatch, f"import os; os.kill(os.getpid(), {int(signal.SIGSEGV)})")
     with pytest.raises(
-        EngineError, match=r"'mixing' crashed \(SIGSEGV\), in a process of its own, on frames of 32 x 32"
+        EngineError,
+        match=r"'mixing' crashed \(SIGSEGV\), in a process of its own, on frames of 32 x 32",
     ):
         try_out(engine, SHAPE)
     assert not cache.exists()
 
 
 @pytest.mark.parametrize("program", ["raise SystemExit(3)", "print('no JSON')", "print('[]')", ""])
-def test_an_end_without_an_answer_is_a_crash(program: str, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_end_without_an_answer_is_a_crash(
+    program: str, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     instead(monkeypatch, program)
     with pytest.raises(EngineError, match="crashed"):
         try_out(engine, SHAPE)
@@ -89,7 +107,9 @@ def test_one_that_never_ends_is_ended(engine: Engine, monkeypatch: pytest.Monkey
         try_out(engine, SHAPE)
 
 
-def test_one_that_takes_all_memory_is_ended(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_that_takes_all_memory_is_ended(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     instead(monkeypatch, "block = bytearray(1 << 27)\nwhile True: pass")
     monkeypatch.setattr(trial, "MAX_OF_MEMORY", 0.0)
     with pytest.raises(EngineError, match="of memory"):
@@ -97,9 +117,14 @@ def test_one_that_takes_all_memory_is_ended(engine: Engine, monkeypatch: pytest.
 
 
 def test_what_a_runtime_refuses_is_not_remembered(engine: Engine, cache: Path) -> None:
-    channels = (*engine.manifest.channels, engine.manifest.channels[0].model_copy(update={"name": "another"}))
+    channels = (
+        *engine.manifest.channels,
+        engine.manifest.channels[0].model_copy(update={"name": "another"}),
+    )
     write_manifest(engine.folder, engine.manifest.model_copy(update={"channels": channels}))
-    try_out(load_engine(engine.folder), SHAPE, "openvino", "f32")  # opening it will say the same, here
+    try_out(
+        load_engine(engine.folder), SHAPE, "openvino", "f32"
+    )  # opening it will say the same, here
     assert not cache.exists()
 
 
@@ -181,7 +206,11 @@ def test_a_process_does_not_run_what_lies_where_it_starts(
 
 
 def test_the_process_answers_in_json(engine: Engine) -> None:
-    asked: dict[str, Any] = {"engine": str(engine.folder), "shape": SHAPE, "how": ["openvino", "f32", 0, "off"]}
+    asked: dict[str, Any] = {
+        "engine": str(engine.folder),
+        "shape": SHAPE,
+        "how": ["openvino", "f32", 0, "off"],
+    }
     assert trial.main(json.loads(json.dumps(asked))) == {"refused": None}
     refused = trial.main(asked | {"shape": (1, 1)})["refused"]
     assert refused is None or np.char.find(refused, "small") >= 0

@@ -1,4 +1,7 @@
-"""Networks as TensorRT gets them: types in the file, constant kernels, operators that every version has. No GPU needed."""
+"""Networks as TensorRT gets them.
+
+Types in the file, constant kernels, operators that every version has. No GPU needed.
+"""
 
 from __future__ import annotations
 
@@ -32,19 +35,25 @@ NOT_EXPORTED = {"dfcan"}  # its Fourier transform has no ONNX operator at opset 
 
 
 def run(model: bytes, frames: np.ndarray = FRAMES) -> np.ndarray:
-    (channels,) = ReferenceEvaluator(onnx.load_model_from_string(model)).run(None, {"frames": frames[None]})
+    (channels,) = ReferenceEvaluator(onnx.load_model_from_string(model)).run(
+        None, {"frames": frames[None]}
+    )
     return channels
 
 
 def graph_of(model: bytes) -> onnx.GraphProto:
     """The graph, with every tensor's type and size inferred and checked."""
     network = onnx.load_model_from_string(model)
-    return onnx.shape_inference.infer_shapes(network, check_type=True, strict_mode=True, data_prop=True).graph
+    return onnx.shape_inference.infer_shapes(
+        network, check_type=True, strict_mode=True, data_prop=True
+    ).graph
 
 
 def types_of(graph: onnx.GraphProto) -> dict[str, int]:
     values = [*graph.value_info, *graph.input, *graph.output]
-    return {t.name: t.data_type for t in graph.initializer} | {v.name: v.type.tensor_type.elem_type for v in values}
+    return {t.name: t.data_type for t in graph.initializer} | {
+        v.name: v.type.tensor_type.elem_type for v in values
+    }
 
 
 def correlation(a: np.ndarray, b: np.ndarray) -> float:
@@ -60,18 +69,26 @@ def test_shipped_engines_can_be_typed(path: Path, precision: str) -> None:
     frames = random_frames(shape[2:], window=shape[1])
     rewritten = typed(model, precision, shape)
     assert correlation(run(rewritten, frames), run(model, frames)) >= 0.9999
-    check_types(graph_of(rewritten), onnx.TensorProto.FLOAT16 if precision == "f16" else onnx.TensorProto.FLOAT)
+    check_types(
+        graph_of(rewritten),
+        onnx.TensorProto.FLOAT16 if precision == "f16" else onnx.TensorProto.FLOAT,
+    )
 
 
 def check_types(graph: onnx.GraphProto, before: int) -> None:
-    """Kernels are constants; before the last convolution all is `before`, then FP32; no node mixes types."""
+    """Kernels are constants; before the last convolution all is `before`, then FP32.
+
+    No node mixes types.
+    """
     types, constants = types_of(graph), {t.name for t in graph.initializer}
     places = [i for i, node in enumerate(graph.node) if node.op_type == "Conv"]
     for i, node in enumerate(graph.node):
         if node.op_type == "Conv":
             assert node.input[1] in constants
         if node.op_type not in {"Cast", "Slice"}:
-            assert {types[name] for name in node.input} == {before if i < places[-1] else onnx.TensorProto.FLOAT}
+            assert {types[name] for name in node.input} == {
+                before if i < places[-1] else onnx.TensorProto.FLOAT
+            }
     assert types[graph.output[0].name] == onnx.TensorProto.FLOAT
     assert types[graph.input[0].name] == onnx.TensorProto.FLOAT
 
@@ -89,12 +106,16 @@ def test_every_network_that_is_exported_keeps_to_the_list(tmp_path: Path) -> Non
         network = build(name, **parameters)
         export_onnx(network, tmp_path / name, window, multiple_of=network.multiple_of)
         model = (tmp_path / name).read_bytes()
-        check_types(graph_of(typed(model, "f16", (1, window, *SHAPE[2:]))), onnx.TensorProto.FLOAT16)
+        check_types(
+            graph_of(typed(model, "f16", (1, window, *SHAPE[2:]))), onnx.TensorProto.FLOAT16
+        )
 
 
 def test_the_size_is_written_into_the_file() -> None:
     graph = graph_of(typed(small_network(), "f16", SHAPE))
-    sizes = [[d.dim_value for d in v.type.tensor_type.shape.dim] for v in (*graph.input, *graph.output)]
+    sizes = [
+        [d.dim_value for d in v.type.tensor_type.shape.dim] for v in (*graph.input, *graph.output)
+    ]
     assert sizes[0] == list(SHAPE)
 
 
@@ -129,7 +150,9 @@ def test_weakly_typed_codes_stay_as_opset_17_has_them() -> None:
     network = onnx.load_model_from_string(typed(model, "int8", SHAPE, strongly=False))
     assert network.opset_import[0].version == 17
     assert "Cast" not in {node.op_type for node in network.graph.node}
-    np.testing.assert_allclose(run_in_openvino(network.SerializeToString()), run_in_openvino(model), atol=1e-6)
+    np.testing.assert_allclose(
+        run_in_openvino(network.SerializeToString()), run_in_openvino(model), atol=1e-6
+    )
 
 
 def run_in_openvino(model: bytes) -> np.ndarray:

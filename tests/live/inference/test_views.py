@@ -1,4 +1,5 @@
-"""The spread of a network's predictions over flips and turns of its input, against what it is by definition."""
+"""The spread of a network's predictions over flips and turns of its input, against what it is by
+definition."""
 
 from __future__ import annotations
 
@@ -32,7 +33,9 @@ def frames(shape: tuple[int, int] = SHAPE) -> NDArray[np.float32]:
 
 
 @pytest.mark.parametrize(("sides", "count"), [("flips", 4), ("turns", 8)])
-def test_the_spread_is_the_standard_deviation_over_the_sides(sides: Augmentation, count: int) -> None:
+def test_the_spread_is_the_standard_deviation_over_the_sides(
+    sides: Augmentation, count: int
+) -> None:
     network, seen = Slanted(), frames()
     views = TestTimeAugmentation(sides, 3, SHAPE, (2, *SHAPE))
     network.input[...] = seen

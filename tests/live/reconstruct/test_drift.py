@@ -20,7 +20,11 @@ def groups(fluorophores, drifts, each=1500, seed=1):
     """Every group shows other emitters, each known to 15 nm, and one in twenty is noise."""
     rng = np.random.default_rng(seed)
     for drift in drifts:
-        places = fluorophores[rng.integers(0, len(fluorophores), each)] + rng.normal(0, 15, (each, 2)) + drift
+        places = (
+            fluorophores[rng.integers(0, len(fluorophores), each)]
+            + rng.normal(0, 15, (each, 2))
+            + drift
+        )
         noise = rng.uniform(0, FIELD_NM, (each // 20, 2))
         yield np.concatenate([places, noise]).astype(np.float32)
 

@@ -12,7 +12,9 @@ from livesr.modalities.sim.reconstructor import SIMReconstructor
 
 
 def sim(follow=True):
-    return SIMReconstructor(SHAPE, PIXEL_UM, NA, EMISSION_UM, PATTERNS, quality_limits=QualityLimits(), follow=follow)
+    return SIMReconstructor(
+        SHAPE, PIXEL_UM, NA, EMISSION_UM, PATTERNS, quality_limits=QualityLimits(), follow=follow
+    )
 
 
 def drifting(n, per_frame=0.03):
@@ -30,7 +32,9 @@ def test_slow_drift_is_followed_and_said():
         following.reconstruct(group)
         plain.reconstruct(group)
     assert following.quality.doubt == ""
-    assert following.quality.pattern_drift_rad == pytest.approx(groups[-1][1], abs=1.5 * FRAMES * 0.03)
+    assert following.quality.pattern_drift_rad == pytest.approx(
+        groups[-1][1], abs=1.5 * FRAMES * 0.03
+    )
     assert np.abs(following.quality.pattern_drift_rad).max() > 0.7
     assert "drifted" in plain.quality.doubt
     assert plain.quality.pattern_drift_rad == (0, 0, 0)
@@ -47,7 +51,9 @@ def test_recorded_drift_gives_the_same_pictures():
     again = sim()
     for i in (20, 3, 12):  # as a backfill asks for them
         again.correct_drift(drifts[i])
-        np.testing.assert_allclose(again.reconstruct(groups[i]), pictures[i], atol=1e-3 * pictures[i].max())
+        np.testing.assert_allclose(
+            again.reconstruct(groups[i]), pictures[i], atol=1e-3 * pictures[i].max()
+        )
 
 
 def test_a_jump_is_not_followed():

@@ -30,14 +30,17 @@ from livesr.simulation.rig import RawBank
 
 SHAPE, PIXEL_UM, NA, EMISSION_UM = (128, 128), 0.065, 1.49, 0.525
 PATTERNS = [
-    Pattern((5.1 * np.sin(a), 5.1 * np.cos(a)), 0.5 + a, 0.7) for a in (0.2, 0.2 + np.pi / 3, 0.2 + 2 * np.pi / 3)
+    Pattern((5.1 * np.sin(a), 5.1 * np.cos(a)), 0.5 + a, 0.7)
+    for a in (0.2, 0.2 + np.pi / 3, 0.2 + 2 * np.pi / 3)
 ]
 BEAMS = [replace(p, k_um=(p.k_um[0] / 2, p.k_um[1] / 2), overtones=((1.0, 0.4),)) for p in PATTERNS]
 
 
 def scope(patterns=PATTERNS, phases=3):
     steps = equal_steps(phases)
-    return SIMMicroscope(SHAPE, PIXEL_UM, NA, EMISSION_UM, patterns, phase_steps_rad=steps, margin_px=16)
+    return SIMMicroscope(
+        SHAPE, PIXEL_UM, NA, EMISSION_UM, patterns, phase_steps_rad=steps, margin_px=16
+    )
 
 
 def density(shift=0.0):
@@ -50,7 +53,10 @@ def density(shift=0.0):
 
 
 def raw_stack(electrons=300.0, *, patterns=PATTERNS, phases=3, motion_px=0.0, seed=0):
-    """One noisy group (n, y, x), uint16; the object moves by `motion_px` camera pixels from first to last frame."""
+    """One noisy group (n, y, x), uint16.
+
+    The object moves by `motion_px` camera pixels from first to last frame.
+    """
     microscope = scope(patterns, phases)
     now = microscope.components(density())
     light = Light(electrons=electrons / now.peak(), background_e=0.02 * electrons)
@@ -59,7 +65,9 @@ def raw_stack(electrons=300.0, *, patterns=PATTERNS, phases=3, motion_px=0.0, se
     if not motion_px:
         frames = microscope.raw(now, light, rng)
     else:
-        places = [microscope.components(density(2 * motion_px * (i / (n - 1) - 0.5))) for i in range(n)]
+        places = [
+            microscope.components(density(2 * motion_px * (i / (n - 1) - 0.5))) for i in range(n)
+        ]
         frames = np.stack([microscope.raw(place, light, rng)[i] for i, place in enumerate(places)])
     return np.stack([camera.expose(frame, rng) for frame in frames])
 
@@ -87,7 +95,9 @@ def test_right_frames_are_trusted(patterns, phases):
     assert quality.modulation == pytest.approx(1, abs=0.15)
     assert quality.phase_error_rad < 0.15
     assert quality.motion_nm < 20
-    plain = SIMReconstructor(SHAPE, PIXEL_UM, NA, EMISSION_UM, patterns, order=angle_major(3, phases))
+    plain = SIMReconstructor(
+        SHAPE, PIXEL_UM, NA, EMISSION_UM, patterns, order=angle_major(3, phases)
+    )
     np.testing.assert_allclose(picture, plain.reconstruct(frames), atol=1e-3 * picture.max())
     assert plain.quality is None
 
@@ -137,7 +147,13 @@ def test_motion_is_measured_in_nm():
 def test_motion_is_not_claimed_where_the_order_hides_it():
     phase_major = [(a, p) for p in range(3) for a in range(3)]
     method = SIMReconstructor(
-        SHAPE, PIXEL_UM, NA, EMISSION_UM, PATTERNS, order=phase_major, quality_limits=QualityLimits()
+        SHAPE,
+        PIXEL_UM,
+        NA,
+        EMISSION_UM,
+        PATTERNS,
+        order=phase_major,
+        quality_limits=QualityLimits(),
     )
     method.reconstruct(raw_stack()[[3 * a + p for p in range(3) for a in range(3)]])
     assert method.quality.patterns.motion_nm is None
@@ -166,12 +182,27 @@ def test_doubtful_frames_are_refused_if_asked_to():
 
 def test_every_channel_has_its_own_optics_and_patterns():
     rig = load_rig("virtual_sim").with_engine("none")
-    shorter = [{"k_um": [1.3 * k for k in p.k_um], "phase_rad": 0.0, "modulation": 0.5} for p in rig.sim.patterns]
-    own = {"reconstruct": "sim", "emission_nm": 450, "damping": 0.5, "wiener": 0.3, "patterns": shorter}
-    rig = rig.model_copy(update={"channels": {**rig.channels, "405": parse(ChannelConfig, own, "405")}})
+    shorter = [
+        {"k_um": [1.3 * k for k in p.k_um], "phase_rad": 0.0, "modulation": 0.5}
+        for p in rig.sim.patterns
+    ]
+    own = {
+        "reconstruct": "sim",
+        "emission_nm": 450,
+        "damping": 0.5,
+        "wiener": 0.3,
+        "patterns": shorter,
+    }
+    rig = rig.model_copy(
+        update={"channels": {**rig.channels, "405": parse(ChannelConfig, own, "405")}}
+    )
     camera = Geometry(SHAPE, "uint16", PIXEL_UM)
-    green, blue = (sim_reconstructor(rig, rig.channel(name), camera).transfer for name in ("488", "405"))
-    k = np.hypot(*np.meshgrid(*[np.fft.fftfreq(n, PIXEL_UM / 2) for n in green.shape], indexing="ij"))
+    green, blue = (
+        sim_reconstructor(rig, rig.channel(name), camera).transfer for name in ("488", "405")
+    )
+    k = np.hypot(
+        *np.meshgrid(*[np.fft.fftfreq(n, PIXEL_UM / 2) for n in green.shape], indexing="ij")
+    )
     reach = [k[transfer > 1e-3].max() for transfer in (green, blue)]
     assert reach[1] > 1.1 * reach[0]
     alike = rig.model_copy(update={"channels": {"561": ChannelConfig(reconstruct="sim")}})
@@ -181,7 +212,8 @@ def test_every_channel_has_its_own_optics_and_patterns():
 
 @pytest.mark.parametrize("size", [48, 64, 96])
 def test_small_regions_are_judged_like_large_ones(size):
-    # The faded edges of a small frame spread its low frequencies far: they must not pass for a lack of modulation.
+    # The faded edges of a small frame spread its low frequencies far: they must not pass for a lack
+    # of modulation.
     rig = load_rig("virtual_sim").with_engine("none")
     bank = RawBank(rig, size, 3, seed=0, photons=300, bleaching=0.0, interval_s=0.5)
     method = sim_reconstructor(rig, rig.channel("488"), Geometry((size, size), "uint16", PIXEL_UM))
@@ -214,7 +246,8 @@ def test_a_frame_that_was_corrected_is_judged_as_the_camera_gave_it():
     frames[3] = 0
     method.look_at(examine(frames, 100.0))
     method.reconstruct(
-        frames.astype(np.float32) + np.random.default_rng(0).normal(0, 1, frames.shape).astype(np.float32)
+        frames.astype(np.float32)
+        + np.random.default_rng(0).normal(0, 1, frames.shape).astype(np.float32)
     )
     assert method.quality.doubt.startswith("raw frame 3 is blank")
 

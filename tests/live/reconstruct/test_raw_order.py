@@ -1,4 +1,5 @@
-"""A rotated raw order is seen in the images, at any rotation and down to little light, and never where the order is right."""
+"""A rotated raw order is seen in the images, at any rotation and down to little light, and never
+where the order is right."""
 
 from __future__ import annotations
 
@@ -31,7 +32,11 @@ PHASE_MAJOR = [(a, p) for p in range(3) for a in range(3)]
 
 
 def check(order=ANGLE_MAJOR, patterns=None, size=(SIZE, SIZE), **options) -> RawOrderCheck:
-    given = [Pattern(p.k_um, p.phase_rad, p.modulation) for p in RIG.sim.patterns] if patterns is None else patterns
+    given = (
+        [Pattern(p.k_um, p.phase_rad, p.modulation) for p in RIG.sim.patterns]
+        if patterns is None
+        else patterns
+    )
     return RawOrderCheck(size, 0.065, 1.49, 0.525, given, None, order, **options)
 
 
@@ -54,7 +59,9 @@ def bright() -> np.ndarray:
 @pytest.mark.parametrize("order", [ANGLE_MAJOR, PHASE_MAJOR])
 def test_every_rotation_is_found(bright: np.ndarray, order: list[tuple[int, int]]) -> None:
     as_acquired = bright[:, [ANGLE_MAJOR.index(place) for place in order]]
-    found = [verdict(check(order), np.roll(as_acquired, -rotation, axis=1)) for rotation in range(9)]
+    found = [
+        verdict(check(order), np.roll(as_acquired, -rotation, axis=1)) for rotation in range(9)
+    ]
     assert found == list(range(9))
 
 
@@ -69,7 +76,9 @@ def test_little_light_is_no_rotation(photons: float) -> None:
 def test_light_without_a_pattern_is_no_rotation() -> None:
     rng = np.random.default_rng(0)
     watch = check()
-    assert {verdict(watch, rng.poisson(60, (4, 9, SIZE, SIZE)).astype(np.uint16)) for _ in range(3)} == {None}
+    assert {
+        verdict(watch, rng.poisson(60, (4, 9, SIZE, SIZE)).astype(np.uint16)) for _ in range(3)
+    } == {None}
     assert verdict(check(), np.full((4, 9, SIZE, SIZE), 100, np.uint16)) is None
 
 
@@ -98,15 +107,20 @@ def test_few_groups_are_looked_at_and_the_verdict_can_change(bright: np.ndarray)
 
 
 def test_flicker_and_bleaching_are_no_pattern(bright: np.ndarray) -> None:
-    faded = (bright * np.linspace(1, 0.4, 9)[:, None, None] + 100 * np.linspace(0, 0.6, 9)[:, None, None]).astype(
-        np.uint16
-    )
+    faded = (
+        bright * np.linspace(1, 0.4, 9)[:, None, None] + 100 * np.linspace(0, 0.6, 9)[:, None, None]
+    ).astype(np.uint16)
     assert verdict(check(), faded) == 0
 
 
 def test_real_er(microscope_data: Path) -> None:
-    raw = tifffile.imread(microscope_data / "sim_raw" / "er_t3_9x112x512.tif").reshape(3, 9, 112, 512)[[0, 1, 2, 0]]
-    rotations = [verdict(check(patterns=ER_PATTERNS, size=(112, 512)), np.roll(raw, -r, axis=1)) for r in range(9)]
+    raw = tifffile.imread(microscope_data / "sim_raw" / "er_t3_9x112x512.tif").reshape(
+        3, 9, 112, 512
+    )[[0, 1, 2, 0]]
+    rotations = [
+        verdict(check(patterns=ER_PATTERNS, size=(112, 512)), np.roll(raw, -r, axis=1))
+        for r in range(9)
+    ]
     assert rotations == list(range(9))
 
 
@@ -117,7 +131,9 @@ def test_real_beads(microscope_data: Path) -> None:
         assert verdict(watch, np.roll(raw, -rotation, axis=1)) == rotation
 
 
-def test_a_slow_look_ends_while_groups_keep_coming(bright: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_look_ends_while_groups_keep_coming(
+    bright: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
     watch, looked = check(), 0
     amplitudes = watch.amplitudes
 

@@ -1,4 +1,5 @@
-"""SIM reconstruction against simulated truth, against its own laws, and on real data where it is at hand."""
+"""SIM reconstruction against simulated truth, against its own laws, and on real data where it is at
+hand."""
 
 import tracemalloc
 from itertools import product
@@ -72,7 +73,7 @@ def error(a, b):
     return float(np.std(inside(a) - inside(b)) / np.std(inside(b)))
 
 
-# -- what it does to the object -----------------------------------------------------------------------------------------
+# -- what it does to the object --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("shape", [(128, 128), (96, 150), (111, 97)])
@@ -111,7 +112,9 @@ def test_lines_closer_than_the_widefield_limit_are_resolved():
     camera = SCMOSNoise(offset_adu=100, gain_adu_per_e=1.0)
     frames = [camera.expose(f.astype(np.float32), rng) for f in expose(truth)]
     sim = reconstructor((128, 128), offset_adu=100.0)
-    profile, blurred = (inside(image).mean(axis=0) for image in (sim.reconstruct(frames), sim.widefield(frames)))
+    profile, blurred = (
+        inside(image).mean(axis=0) for image in (sim.reconstruct(frames), sim.widefield(frames))
+    )
     left = 126 - int(0.16 * 256)
     assert profile[left + 2] < 0.7 * min(profile[left], profile[left + 4])
     assert blurred[left + 2] > 0.95 * max(blurred[left], blurred[left + 4])
@@ -125,7 +128,7 @@ def test_widefield_is_the_mean_on_the_grid_of_the_result():
     np.testing.assert_allclose(inside(picture[::2, ::2]), inside(frames.mean(axis=0) - 3), atol=2)
 
 
-# -- its laws -----------------------------------------------------------------------------------------------------------
+# -- its laws --------------------------------------------------------------------------------------
 
 SMALL = (40, 56)
 SMALL_SIM = reconstructor(SMALL, offset_adu=100.0)
@@ -183,7 +186,9 @@ def test_order_is_followed_and_a_wrong_one_shows():
     assert pcc(rotated, target) < 0.9
 
 
-@pytest.mark.parametrize("steps", [tuple(2 * np.pi * j / 5 for j in range(5)), (0.0, 1.3, 3.0, 4.4), (0.1, 2.0, 4.5)])
+@pytest.mark.parametrize(
+    "steps", [tuple(2 * np.pi * j / 5 for j in range(5)), (0.0, 1.3, 3.0, 4.4), (0.1, 2.0, 4.5)]
+)
 def test_any_three_or_more_phases_serve(steps):
     truth = specimen((96, 96))
     options = {"order": list(product(range(3), range(len(steps))))}
@@ -205,7 +210,9 @@ def test_sign_of_a_pattern_does_not_matter():
 
 def test_three_beams_reconstruct_with_both_waves():
     truth = specimen((96, 96))
-    half = [Pattern((p.k_um[0] / 2, p.k_um[1] / 2), p.phase_rad, 0.6, ((1.0, 0.4),)) for p in PATTERNS]
+    half = [
+        Pattern((p.k_um[0] / 2, p.k_um[1] / 2), p.phase_rad, 0.6, ((1.0, 0.4),)) for p in PATTERNS
+    ]
     steps = tuple(2 * np.pi * j / 5 for j in range(5))
     order = list(product(range(3), range(5)))
     frames = digitise(expose(truth, half, steps))
@@ -238,11 +245,12 @@ def test_equalising_takes_out_flicker():
 def test_eight_bit_frames_are_welcome():
     frames = digitise(expose(specimen(SMALL)), 0.05)
     np.testing.assert_array_equal(
-        SMALL_SIM.reconstruct(frames.astype(np.uint8)), SMALL_SIM.reconstruct(frames.astype(np.uint8).astype(np.uint16))
+        SMALL_SIM.reconstruct(frames.astype(np.uint8)),
+        SMALL_SIM.reconstruct(frames.astype(np.uint8).astype(np.uint16)),
     )
 
 
-# -- memory and refusals ------------------------------------------------------------------------------------------------
+# -- memory and refusals ---------------------------------------------------------------------------
 
 
 def test_the_frame_loop_keeps_nothing_and_stays_inside_the_estimate():
@@ -324,7 +332,7 @@ def test_methods_are_alike(method: Reconstructor, scale):
     assert method.memory_bytes >= 0
 
 
-# -- real data ----------------------------------------------------------------------------------------------------------
+# -- real data -------------------------------------------------------------------------------------
 
 DATA = Path(__file__).parents[4] / "shared" / "data" / "sim_raw"
 
@@ -337,8 +345,12 @@ def real(name):
     return tifffile.imread(DATA / name)
 
 
-@pytest.mark.parametrize(("damping", "wiener", "apodisation", "least"), [(None, 0.1, 1.5, 0.92), (1.0, 0.2, 1.0, 0.91)])
-def test_real_er_is_closer_to_the_published_reconstruction_than_widefield(damping, wiener, apodisation, least):
+@pytest.mark.parametrize(
+    ("damping", "wiener", "apodisation", "least"), [(None, 0.1, 1.5, 0.92), (1.0, 0.2, 1.0, 0.91)]
+)
+def test_real_er_is_closer_to_the_published_reconstruction_than_widefield(
+    damping, wiener, apodisation, least
+):
     stacks = real("er_t3_9x112x512.tif").reshape(3, 9, 112, 512)
     reference = real("er_reference_sim_224x1024.tif")
     found = calibrate(stacks, Optics(0.065, NA, EMISSION_UM), fit_damping=damping is None)
@@ -355,7 +367,9 @@ def test_real_er_is_closer_to_the_published_reconstruction_than_widefield(dampin
 def test_real_microtubules_of_three_beams_match_the_authors_reconstruction():
     frames = real("mt_highlight_15x256x256.tif")
     reference = real("mt_highlight_reference_sim_256x256.tif")
-    emission_um = 2 * 1.3 / 4.5  # no optics are known: the cutoff is read off the spectrum, at 0.135 cycles/pixel
+    emission_um = (
+        2 * 1.3 / 4.5
+    )  # no optics are known: the cutoff is read off the spectrum, at 0.135 cycles/pixel
     found = calibrate(frames[None], Optics(0.03, 1.3, emission_um), harmonics=2, offset_adu=90.0)
     sim = SIMReconstructor(
         (256, 256),
@@ -370,7 +384,9 @@ def test_real_microtubules_of_three_beams_match_the_authors_reconstruction():
         quality_limits=QualityLimits(),
     )
     # The reference is on the grid of the frames, one pixel further along x.
-    picture, widefield = (np.roll(p[::2, ::2], -1, 1) for p in (sim.reconstruct(frames), sim.widefield(frames)))
+    picture, widefield = (
+        np.roll(p[::2, ::2], -1, 1) for p in (sim.reconstruct(frames), sim.widefield(frames))
+    )
     assert sim.quality.doubt == ""
     assert pcc(picture, reference) > 0.94
     assert pcc(widefield, reference) < 0.7
@@ -384,14 +400,19 @@ def lone_beads(picture, reach=14, border=60):
 
     top = (maximum_filter(picture, 5) == picture) & (picture > np.percentile(picture, 98))
     places = np.argwhere(top)
-    places = places[np.all((places >= border) & (places < np.array(picture.shape) - border), axis=1)]
+    places = places[
+        np.all((places >= border) & (places < np.array(picture.shape) - border), axis=1)
+    ]
     distance = np.abs(places[:, None] - places[None]).max(axis=-1)
     np.fill_diagonal(distance, 10 * reach)
     return places[distance.min(axis=1) > reach]
 
 
 def width_px(profile):
-    """Full width at half maximum of a profile that peaks in its middle; nan where it never falls to half."""
+    """Full width at half maximum of a profile that peaks in its middle.
+
+    Nan where it never falls to half.
+    """
     middle, half = len(profile) // 2, profile[len(profile) // 2] / 2
     below = np.flatnonzero(profile < half)
     left, right = below[below < middle], below[below > middle]
@@ -414,7 +435,9 @@ def bead_width_nm(picture, places, pixel_nm, reach=12):
 
 def test_real_beads_shrink_to_half_their_width():
     frames = real("beads_9x512x512.tif")
-    patterns = calibrate(frames[None], Optics(0.0867, 1.49, 0.515), order=ORDER, fit_damping=False).patterns
+    patterns = calibrate(
+        frames[None], Optics(0.0867, 1.49, 0.515), order=ORDER, fit_damping=False
+    ).patterns
     sim = SIMReconstructor((512, 512), 0.0867, 1.49, 0.515, patterns, offset_adu=100.0)
     picture = sim.reconstruct(frames)
     places = lone_beads(picture)

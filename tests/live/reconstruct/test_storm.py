@@ -1,4 +1,5 @@
-"""Emitters are found where they are, known as well as they say, and drawn into an image that grows."""
+"""Emitters are found where they are, known as well as they say, and drawn into an image that
+grows."""
 
 import dataclasses
 
@@ -10,7 +11,11 @@ from livesr.base.frames import LOCALISATION, RawStack, Stream
 from livesr.evaluation.localisation import score_localisations
 from livesr.modalities.storm import localise
 from livesr.modalities.storm.localise import Localiser, PhotonScale
-from livesr.modalities.storm.reconstructor import FRAMES_AT_ONCE, UNITS_PER_LOCALISATION, STORMReconstructor
+from livesr.modalities.storm.reconstructor import (
+    FRAMES_AT_ONCE,
+    UNITS_PER_LOCALISATION,
+    STORMReconstructor,
+)
 from livesr.optics.noise import EMCCDNoise, SCMOSNoise
 from livesr.optics.psf import PointSpread, gaussian_sigma
 
@@ -23,8 +28,13 @@ SCALES = {
 }
 
 
-def exposed(camera: str, frames: int, *, photons: float = 800.0, background: float = 8.0, seed: int = 0):
-    """Frames with 16 emitters each, far apart, at random places within their cells; their positions in px (n, 3)."""
+def exposed(
+    camera: str, frames: int, *, photons: float = 800.0, background: float = 8.0, seed: int = 0
+):
+    """Frames with 16 emitters each, far apart, at random places within their cells.
+
+    Their positions in px (n, 3).
+    """
     rng, spread = np.random.default_rng(seed), PointSpread(PIXEL_NM / 1e3, NA, EMISSION_NM / 1e3)
     noise = EMCCD if camera == "emccd" else SCMOS
     grid = np.stack(np.meshgrid(*[np.arange(8, SIZE, 16)] * 2, indexing="ij"), -1).reshape(-1, 2)
@@ -43,7 +53,8 @@ def localiser(camera: str = "emccd", **changes) -> Localiser:
 
 
 def matched(found, truth):
-    """Differences (n, 2) in nm of what lies within 200 nm of an emitter, and which records those are."""
+    """Differences (n, 2) in nm of what lies within 200 nm of an emitter, and which records those
+    are."""
     differences, records = [], []
     for i, record in enumerate(found):
         here = truth[truth[:, 0] == record["frame"]]
@@ -73,7 +84,9 @@ def test_emitters_are_found_and_their_error_is_what_is_said(camera):
 def test_more_photons_are_known_better_and_an_emccd_pays_for_its_gain():
     said = {
         (camera, photons): np.median(
-            localiser(camera).localise(exposed(camera, 5, photons=photons)[0], range(5))["uncertainty_nm"]
+            localiser(camera).localise(exposed(camera, 5, photons=photons)[0], range(5))[
+                "uncertainty_nm"
+            ]
         )
         for camera in SCALES
         for photons in (500.0, 2000.0)
@@ -94,7 +107,9 @@ def test_frames_without_anything_give_no_records():
     assert (len(empty), empty.dtype) == (0, LOCALISATION)
 
 
-@pytest.mark.parametrize("kind", ["saturated", "black", "hot pixels", "random", "an edge", "single photons"])
+@pytest.mark.parametrize(
+    "kind", ["saturated", "black", "hot pixels", "random", "an edge", "single photons"]
+)
 def test_whatever_a_camera_delivers_gives_numbers(kind):
     rng, shape = np.random.default_rng(7), (3, SIZE, SIZE)
     frames = {
@@ -119,13 +134,17 @@ def test_a_frame_too_small_for_one_fit_is_refused():
 def records(*rows) -> np.ndarray:
     """(frame, y_nm, x_nm, uncertainty_nm) of each."""
     found = np.zeros(len(rows), LOCALISATION)
-    for name, column in zip(("frame", "y_nm", "x_nm", "uncertainty_nm"), zip(*rows, strict=True), strict=True):
+    for name, column in zip(
+        ("frame", "y_nm", "x_nm", "uncertainty_nm"), zip(*rows, strict=True), strict=True
+    ):
         found[name] = column
     return found
 
 
 def reconstructor(**changes) -> STORMReconstructor:
-    return STORMReconstructor(localiser(), PIXEL_NM, 20.0, 10, **{"max_uncertainty_nm": 50.0, **changes})
+    return STORMReconstructor(
+        localiser(), PIXEL_NM, 20.0, 10, **{"max_uncertainty_nm": 50.0, **changes}
+    )
 
 
 def test_an_emitter_is_drawn_where_it_is_as_wide_as_it_is_uncertain():
@@ -133,15 +152,21 @@ def test_an_emitter_is_drawn_where_it_is_as_wide_as_it_is_uncertain():
     assert this.shape == (round(SIZE * PIXEL_NM / 20),) * 2
     image = this.draw(records((0, 2010.0, 4010.0, 20.0), (0, 3000.0, 3000.0, 60.0)))
     assert np.unravel_index(image.argmax(), image.shape) == (100, 200)
-    assert image.sum() == pytest.approx(UNITS_PER_LOCALISATION, rel=1e-4)  # the second is not known well enough
+    assert image.sum() == pytest.approx(
+        UNITS_PER_LOCALISATION, rel=1e-4
+    )  # the second is not known well enough
     assert image[100, 201] / image[100, 200] == pytest.approx(np.exp(-0.5), rel=0.05)
-    plain = reconstructor(render="histogram").draw(records((0, 2010.0, 4010.0, 20.0), (3, 2019.0, 4001.0, 5.0)))
+    plain = reconstructor(render="histogram").draw(
+        records((0, 2010.0, 4010.0, 20.0), (3, 2019.0, 4001.0, 5.0))
+    )
     assert plain[100, 200] == plain.sum() == 2 * UNITS_PER_LOCALISATION
     assert not reconstructor().draw(records((0, -100.0, 10.0, 5.0), (0, 1e5, 10.0, 5.0))).any()
 
 
 def stack(t: int, frames, missing=()) -> RawStack:
-    return RawStack(tuple(None if i in missing else f for i, f in enumerate(frames)), Stream(), t, 0, 0)
+    return RawStack(
+        tuple(None if i in missing else f for i, f in enumerate(frames)), Stream(), t, 0, 0
+    )
 
 
 def test_the_image_grows_and_frames_keep_their_numbers():
@@ -149,7 +174,9 @@ def test_the_image_grows_and_frames_keep_their_numbers():
     this = reconstructor()
     running, images, found = this.running(), [], []
     for t in range(3):
-        images.append(running.add(stack(t, frames[10 * t : 10 * t + 10], missing=(4,) if t == 1 else ())))
+        images.append(
+            running.add(stack(t, frames[10 * t : 10 * t + 10], missing=(4,) if t == 1 else ()))
+        )
         found.append(running.localisations)
     assert [image.sum() for image in images] == sorted(image.sum() for image in images)
     assert set(np.concatenate(found)["frame"]) == set(range(30)) - {14}
@@ -215,7 +242,12 @@ def test_neighbours_are_fitted_beside_each_other(monkeypatch):
     frames = []
     for _ in range(60):
         image = np.full((SIZE, SIZE), 5, np.float32)
-        spread.add(image, np.array([30.0, 30.0]), np.array([30.0, 30.0 + apart]), np.array([3000.0, 3000.0]))
+        spread.add(
+            image,
+            np.array([30.0, 30.0]),
+            np.array([30.0, 30.0 + apart]),
+            np.array([3000.0, 3000.0]),
+        )
         frames.append(EMCCD.expose(image, rng))
 
     def too_near_px() -> float:
@@ -230,7 +262,8 @@ def test_neighbours_are_fitted_beside_each_other(monkeypatch):
 
 
 def test_simulated_data_with_known_positions(microscope_data):
-    """ThunderSTORM's simulation, 6 emitters/um^2 and frame, far beyond what single fits are made for."""
+    """ThunderSTORM's simulation, 6 emitters/um^2 and frame, far beyond what single fits are made
+    for."""
     import tifffile
 
     folder = microscope_data / "storm"

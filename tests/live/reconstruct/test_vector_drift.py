@@ -8,7 +8,15 @@ from itertools import count
 import numpy as np
 import pytest
 
-from live.reconstruct.test_quality import BEAMS, EMISSION_UM, NA, PATTERNS, PIXEL_UM, SHAPE, raw_stack
+from live.reconstruct.test_quality import (
+    BEAMS,
+    EMISSION_UM,
+    NA,
+    PATTERNS,
+    PIXEL_UM,
+    SHAPE,
+    raw_stack,
+)
 from livesr.modalities.sim import vector_drift
 from livesr.modalities.sim.calibration.groups import Optics
 from livesr.modalities.sim.quality import QualityLimits
@@ -17,7 +25,9 @@ from livesr.modalities.sim.vector_drift import VectorDrift
 from livesr.optics.illumination import angle_major, equal_steps
 
 STEP_UM = 1 / (SHAPE[0] * PIXEL_UM)
-DIRECTIONS = np.array([[1.0, 0.5], [-0.7, 0.6], [0.2, -1.0]])  # of each angle's drift, in frequency steps
+DIRECTIONS = np.array(
+    [[1.0, 0.5], [-0.7, 0.6], [0.2, -1.0]]
+)  # of each angle's drift, in frequency steps
 
 
 @pytest.fixture(autouse=True)
@@ -44,10 +54,15 @@ def watch(method, patterns=PATTERNS, phases=3):
 
 
 def turned(steps, patterns=PATTERNS):
-    """The patterns with other periods and angles; what they show in the middle of the frame stays."""
+    """The patterns with other periods and angles.
+
+    What they show in the middle of the frame stays.
+    """
     middle_um = (SHAPE[0] - 1) / 2 * PIXEL_UM
     drifts = steps * DIRECTIONS * STEP_UM
-    moved = [replace(p, k_um=tuple(np.add(p.k_um, d))) for p, d in zip(patterns, drifts, strict=True)]
+    moved = [
+        replace(p, k_um=tuple(np.add(p.k_um, d))) for p, d in zip(patterns, drifts, strict=True)
+    ]
     return [p.stepped(-2 * np.pi * middle_um * d.sum()) for p, d in zip(moved, drifts, strict=True)]
 
 

@@ -1,4 +1,7 @@
-"""Every kind of call on every kind of file of a store, failing once and for good: what is counted is what can be read."""
+"""Every kind of call on every kind of file of a store, failing once and for good.
+
+What is counted is what can be read.
+"""
 
 from __future__ import annotations
 
@@ -57,8 +60,13 @@ def cases() -> list[Case]:
         Case(call, part, first, for_good, flush_s=0.0 if first > 1 else 1.0)
         for call, part, first, for_good in itertools.product(CALLS, FILES, (1, 3), (False, True))
     ]
-    made += [Case("write", "/raw/0/c/", 2, True, errno.ENOSPC), Case("open", "run.ome.zarr/", 5, True, errno.EMFILE)]
-    made += [Case(call, "/home/", first, True, spare=True) for call in CALLS[:5] for first in (1, 4)]
+    made += [
+        Case("write", "/raw/0/c/", 2, True, errno.ENOSPC),
+        Case("open", "run.ome.zarr/", 5, True, errno.EMFILE),
+    ]
+    made += [
+        Case(call, "/home/", first, True, spare=True) for call in CALLS[:5] for first in (1, 4)
+    ]
     return made
 
 
@@ -83,26 +91,55 @@ with failing("write", "/{part}", {first}, for_good=True, number=errno.ENOSPC):
 
 
 @pytest.mark.parametrize(
-    ("part", "first"), [("run.ome.zarr/raw/0/c/", 2), pytest.param("run.ome.zarr/", 60, marks=pytest.mark.slow)]
+    ("part", "first"),
+    [("run.ome.zarr/raw/0/c/", 2), pytest.param("run.ome.zarr/", 60, marks=pytest.mark.slow)],
 )
 def test_the_program_says_what_is_there(tmp_path: Path, part: str, first: int) -> None:
     """Report, exit code and the command of --on-finish say what a reader finds."""
     seen, store = tmp_path / "seen.json", tmp_path / "run.ome.zarr"
-    run = ["run", "virtual_sim", "--engine", "none", "--frames", "40", "--json", "--store", str(store)]
-    command = f"{sys.executable} -c 'import shutil, sys; shutil.copyfile(sys.argv[1], sys.argv[2])' {{report}} {seen}"
+    run = [
+        "run",
+        "virtual_sim",
+        "--engine",
+        "none",
+        "--frames",
+        "40",
+        "--json",
+        "--store",
+        str(store),
+    ]
+    command = (
+        f"{sys.executable} -c 'import shutil, sys; shutil.copyfile(sys.argv[1], sys.argv[2])'"
+        f" {{report}} {seen}"
+    )
     done = preloaded(
-        tmp_path, ["-c", _PROGRAM.format(part=part, first=first), *run, "--on-finish", command], timeout_s=280
+        tmp_path,
+        ["-c", _PROGRAM.format(part=part, first=first), *run, "--on-finish", command],
+        timeout_s=280,
     )
     report = json.loads(done.stdout.splitlines()[-1])
     assert (done.returncode, report["exit_code"]) == (1, 1), done.stderr
     assert "No space left" in report["error"]
     raw = zarr.open_array(store / "raw" / "0", mode="r")[:]
     tiffs = [tifffile.imread(f) for f in (store / layout.STRAYS).glob("raw_t*.tif")]
-    counted = [int(sum(plane.any() for block in blocks for plane in block)) for blocks in (raw, tiffs)]
-    behind = sum("elsewhere" in e for e in read_frames_log(store / layout.FRAMES_LOG) if e["series"] == "raw") * RAW
+    counted = [
+        int(sum(plane.any() for block in blocks for plane in block)) for blocks in (raw, tiffs)
+    ]
+    behind = (
+        sum(
+            "elsewhere" in e
+            for e in read_frames_log(store / layout.FRAMES_LOG)
+            if e["series"] == "raw"
+        )
+        * RAW
+    )
     assert counted[0] == report["raw_stored"]
     assert counted[1] + behind == report["raw_elsewhere"]
-    assert report["raw_frames"] == report["raw_stored"] + report["raw_elsewhere"] + report["raw_lost"] > 0
+    assert (
+        report["raw_frames"]
+        == report["raw_stored"] + report["raw_elsewhere"] + report["raw_lost"]
+        > 0
+    )
     told = json.loads(seen.read_text())
     assert {k: told[k] for k in ("raw_stored", "raw_lost", "lost", "error")} == {
         k: report[k] for k in ("raw_stored", "raw_lost", "lost", "error")
@@ -121,7 +158,9 @@ def run(case: Case, folder: Path) -> list[str]:
     thread = SinkThread(sink, lossless=True, on_error=lambda _, e: errors.append(e))
     thread.open(describe())
     sink._workers.flush_s = case.flush_s
-    frames = np.random.default_rng(0).integers(1, 65536, (TIME_POINTS, RAW, 16, 16), dtype=np.uint16)
+    frames = np.random.default_rng(0).integers(
+        1, 65536, (TIME_POINTS, RAW, 16, 16), dtype=np.uint16
+    )
     with failing(case.call, case.part, case.first, for_good=case.for_good, number=case.number):
         for t, block in enumerate(frames):
             thread.raw(RawStack(tuple(block), STREAM, t, START_NS + t, START_NS + t))
@@ -130,27 +169,42 @@ def run(case: Case, folder: Path) -> list[str]:
             if t % 10 == 9:
                 thread.status({})
         thread.drain()
-        report = {"raw_lost": thread.raw_lost, **thread.accounts, "error": str(errors[0]) if errors else None}
+        report = {
+            "raw_lost": thread.raw_lost,
+            **thread.accounts,
+            "error": str(errors[0]) if errors else None,
+        }
         thread.close(report)
         happened = failures()
-    problems = check(case, sink, frames, {**report, "error": str(errors[0]) if errors else None}, happened)
+    problems = check(
+        case, sink, frames, {**report, "error": str(errors[0]) if errors else None}, happened
+    )
     return [f"{case}: {problem}" for problem in problems]
 
 
-def check(case: Case, sink: OMEZarrSink, frames: Any, report: dict[str, Any], happened: int) -> list[str]:
+def check(
+    case: Case, sink: OMEZarrSink, frames: Any, report: dict[str, Any], happened: int
+) -> list[str]:
     found = look(sink, frames)
-    # What lies behind the array's length is not lost, and not there for a reader before `livesr repair`.
+    # What lies behind the array's length is not lost, and not there for a reader before `livesr
+    # repair`.
     for (t, i), plane in lengthened(sink, found).items():
         put(found.planes, found.wrong, (t, i), "behind", plane, frames)
-    counts = {where: list(found.planes.values()).count(where) for where in ("store", "spare", "tiff", "behind")}
+    counts = {
+        where: list(found.planes.values()).count(where)
+        for where in ("store", "spare", "tiff", "behind")
+    }
     problems = list(found.wrong)
     elsewhere = counts["spare"] + counts["tiff"] + counts["behind"]
     if case.call == "open" and case.part == "run.ome.zarr/" and case.for_good:
-        # No file can be opened, so nothing can be looked at: more may be there than is said, never less.
+        # No file can be opened, so nothing can be looked at: more may be there than is said, never
+        # less.
         there = counts["store"] + elsewhere
         is_more = report["raw_stored"] + report["raw_elsewhere"] > there
         return problems + (
-            [f"{counts} can be read, the report says {report}"] if is_more or not report["error"] else []
+            [f"{counts} can be read, the report says {report}"]
+            if is_more or not report["error"]
+            else []
         )
     if (counts["store"], elsewhere) != (report["raw_stored"], report["raw_elsewhere"]):
         problems.append(f"{counts} can be read, the report says {report}")
@@ -160,7 +214,11 @@ def check(case: Case, sink: OMEZarrSink, frames: Any, report: dict[str, Any], ha
         problems.append(f"{report['raw_lost']} are lost and the places are {report['lost']}")
     if (report["raw_lost"] or report["lost"]) and not report["error"]:
         problems.append("something is lost and no error says so")
-    if happened and not case.for_good and (report["error"] or report["raw_stored"] != frames.shape[0] * RAW):
+    if (
+        happened
+        and not case.for_good
+        and (report["error"] or report["raw_stored"] != frames.shape[0] * RAW)
+    ):
         problems.append(f"a disk that failed once: {report}")
     if case.part not in ("/livesr/frames.jsonl", "/livesr/", "run.ome.zarr/", "/home/"):
         problems += check_log(sink, found)
@@ -184,7 +242,12 @@ def look(sink: OMEZarrSink, frames: Any) -> Found:
             for i, plane in enumerate(block):
                 if plane.any():
                     put(planes, wrong, (t, i), where, plane, frames)
-    for file in (f for root in (sink.path, sink._spare) if root for f in (root / layout.STRAYS).glob("raw_t*.tif")):
+    for file in (
+        f
+        for root in (sink.path, sink._spare)
+        if root
+        for f in (root / layout.STRAYS).glob("raw_t*.tif")
+    ):
         for i, plane in enumerate(tifffile.imread(file)):
             if plane.any():
                 put(planes, wrong, (int(file.name[5:11]), i), "tiff", plane, frames)
@@ -206,23 +269,29 @@ def lengthened(sink: OMEZarrSink, found: Found) -> dict[tuple[int, int], Any]:
     }
 
 
-def put(planes: dict, wrong: list[str], place: tuple[int, int], where: str, plane: Any, frames: Any) -> None:
+def put(
+    planes: dict, wrong: list[str], place: tuple[int, int], where: str, plane: Any, frames: Any
+) -> None:
     if not np.array_equal(plane, frames[place]):
         wrong.append(f"{place} in {where} is not what was taken")
-    else:  # what a disk refused to confirm, or to open, may still be there beside what was made of it elsewhere
+    else:  # what a disk refused to confirm may still be there, beside its copy elsewhere
         planes[place] = where
 
 
 def check_log(sink: OMEZarrSink, found: Found) -> list[str]:
     """The last line about a picture says whether the array holds it."""
-    last = {(e["series"], e["t"]): e["stored"] for e in read_frames_log(sink.path / layout.FRAMES_LOG)}
+    last = {
+        (e["series"], e["t"]): e["stored"] for e in read_frames_log(sink.path / layout.FRAMES_LOG)
+    }
     said = {t for (series, t), stored in last.items() if series == "raw" and stored}
     there = {t for (t, _), where in found.planes.items() if where == "store"}
     problems = [] if said <= there else [f"frames.jsonl says {sorted(said - there)} are in raw"]
     for name in ("recon", "sr"):
         array = zarr.open_array(sink.path / name / "0", mode="r")
         empty = [t for t in range(TIME_POINTS) if t >= array.shape[0] or not array[t].any()]
-        problems += [f"frames.jsonl says that {name}[{t}] is there" for t in empty if last.get((name, t))]
+        problems += [
+            f"frames.jsonl says that {name}[{t}] is there" for t in empty if last.get((name, t))
+        ]
     return problems
 
 

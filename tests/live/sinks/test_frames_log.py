@@ -1,4 +1,7 @@
-"""frames.jsonl as crashes, disks and strangers leave it: what can be known is, and what cannot is said."""
+"""frames.jsonl as crashes, disks and strangers leave it.
+
+What can be known is, and what cannot is said.
+"""
 
 from __future__ import annotations
 
@@ -34,25 +37,41 @@ LINE: dict[str, Any] = {
 
 def written(path: Path, *lines: bytes | dict[str, Any]) -> Path:
     file = path / "frames.jsonl"
-    file.write_bytes(b"".join(i if isinstance(i, bytes) else to_json(i).encode() + b"\n" for i in lines))
+    file.write_bytes(
+        b"".join(i if isinstance(i, bytes) else to_json(i).encode() + b"\n" for i in lines)
+    )
     return file
 
 
 def test_lines_are_read_as_they_were_written(tmp_path: Path) -> None:
     log = FramesLog(tmp_path / "frames.jsonl")
-    log.write("raw", "raw", Stream(0, "a\u2028b\x85c", 2), 7, stored=True, t_acq_ns=5, exposure_ms=10.0)
+    log.write(
+        "raw", "raw", Stream(0, "a\u2028b\x85c", 2), 7, stored=True, t_acq_ns=5, exposure_ms=10.0
+    )
     log.close()
     (event,) = read_log(tmp_path / "frames.jsonl").events
-    assert (event["channel"], event["t"], event["z"], event["exposure_ms"]) == ("a\u2028b\x85c", 7, 2, 10.0)
+    assert (event["channel"], event["t"], event["z"], event["exposure_ms"]) == (
+        "a\u2028b\x85c",
+        7,
+        2,
+        10.0,
+    )
     found = read_log(written(tmp_path, LINE))
     assert found.events == [LINE]
     assert (found.unknown, found.torn, found.problem) == ((), False, "")
 
 
 @pytest.mark.parametrize(
-    "facts", [{"elsewhere": "/spare/run.ome.zarr/raw/0/c/0/0/0/0"}, {"file": "strays/raw_t000003.tif"}, {"lost": True}]
+    "facts",
+    [
+        {"elsewhere": "/spare/run.ome.zarr/raw/0/c/0/0/0/0"},
+        {"file": "strays/raw_t000003.tif"},
+        {"lost": True},
+    ],
 )
-def test_where_a_picture_is_that_a_disk_refused_is_read(tmp_path: Path, facts: dict[str, Any]) -> None:
+def test_where_a_picture_is_that_a_disk_refused_is_read(
+    tmp_path: Path, facts: dict[str, Any]
+) -> None:
     log = FramesLog(tmp_path / "frames.jsonl")
     log.write("raw", "raw", Stream(0, "488", 0), 3, reason="No space left on device", **facts)
     log.close()
@@ -65,7 +84,13 @@ def test_where_a_picture_is_that_a_disk_refused_is_read(tmp_path: Path, facts: d
 
 
 @pytest.mark.parametrize(
-    "end", [b'{"series": "raw", "t', to_json(LINE).encode()[:-1], '{"channel": "é'.encode()[:-1], b"\0\0\0"]
+    "end",
+    [
+        b'{"series": "raw", "t',
+        to_json(LINE).encode()[:-1],
+        '{"channel": "é'.encode()[:-1],
+        b"\0\0\0",
+    ],
 )
 def test_a_last_line_that_a_killed_process_left_is_no_damage(tmp_path: Path, end: bytes) -> None:
     found = read_log(written(tmp_path, LINE, end))
@@ -94,12 +119,18 @@ def test_a_last_line_without_an_end_is_read_if_it_is_whole(tmp_path: Path) -> No
         ({"state": []}, "state: "),
     ],
 )
-def test_a_line_about_no_picture_is_counted_and_named(tmp_path: Path, changed: dict[str, Any], why: str) -> None:
+def test_a_line_about_no_picture_is_counted_and_named(
+    tmp_path: Path, changed: dict[str, Any], why: str
+) -> None:
     wrong = {**LINE, **changed}
     found = read_log(written(tmp_path, LINE, wrong, LINE))
     assert found.events == [LINE, LINE]
     (unknown,) = found.unknown
-    assert (unknown.number, unknown.keys, json.loads(unknown.text)) == (2, (), json.loads(to_json(wrong)))
+    assert (unknown.number, unknown.keys, json.loads(unknown.text)) == (
+        2,
+        (),
+        json.loads(to_json(wrong)),
+    )
     assert unknown.why.startswith(why)
     assert "1 lines of frames.jsonl are damaged, the first is line 2" in found.problem
 
@@ -140,7 +171,9 @@ def test_a_line_that_is_no_object_hides_no_other(tmp_path: Path, line: bytes) ->
         ("quality", {"motion_nm": "far"}),
     ],
 )
-def test_what_a_line_says_wrongly_of_a_picture_is_left_out_of_it(tmp_path: Path, key: str, value: object) -> None:
+def test_what_a_line_says_wrongly_of_a_picture_is_left_out_of_it(
+    tmp_path: Path, key: str, value: object
+) -> None:
     found = read_log(written(tmp_path, {**LINE, key: value}))
     assert found.events == [{k: v for k, v in LINE.items() if k != key}]
     assert found.unknown[0].keys == (key,)
@@ -148,12 +181,16 @@ def test_what_a_line_says_wrongly_of_a_picture_is_left_out_of_it(tmp_path: Path,
 
 
 def test_numbers_that_are_none_are_left_out(tmp_path: Path) -> None:
-    line = json.dumps({**LINE, "t_camera_ms": float("nan"), "residual": float("inf")}).encode() + b"\n"
+    line = (
+        json.dumps({**LINE, "t_camera_ms": float("nan"), "residual": float("inf")}).encode() + b"\n"
+    )
     (event,) = read_log(written(tmp_path, line)).events
     assert not {"t_camera_ms", "residual"} & event.keys()
 
 
-def test_those_who_take_the_events_alone_are_told_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_those_who_take_the_events_alone_are_told_in_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     assert read_frames_log(written(tmp_path, b"{\n", LINE)) == [LINE]
     assert "line 1" in caplog.text
 

@@ -49,7 +49,9 @@ def test_nobody_without_keys_receives(sink: ZeroMQSink, folder: Path) -> None:
     assert received(sink, folder / "office", 5)  # and it was not just dead
 
 
-def test_a_viewer_that_is_not_authorised_any_more(sink: ZeroMQSink, folder: Path, tmp_path: Path) -> None:
+def test_a_viewer_that_is_not_authorised_any_more(
+    sink: ZeroMQSink, folder: Path, tmp_path: Path
+) -> None:
     make_keys(tmp_path / "other", ["office"])
     stranger = tmp_path / "other" / "office"
     (stranger / "publisher.key").write_bytes((folder / "publisher.key").read_bytes())

@@ -1,4 +1,7 @@
-"""A process that is killed, at random and at every system call of closing: what was written is there, and is what was taken."""
+"""A process that is killed, at random and at every system call of closing.
+
+What was written is there, and is what was taken.
+"""
 
 from __future__ import annotations
 
@@ -26,10 +29,14 @@ FLUSH_S = 0.1
 PER_SHARD = 16
 
 
-@pytest.mark.parametrize(("closing", "at_random"), [(8, 5), pytest.param(10_000, 200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("closing", "at_random"), [(8, 5), pytest.param(10_000, 200, marks=pytest.mark.slow)]
+)
 def test_nothing_that_was_flushed_is_lost(tmp_path: Path, closing: int, at_random: int) -> None:
     """`closing` kills are spread over the system calls of closing, 10,000 are all of them."""
-    done = preloaded(tmp_path, [__file__, str(tmp_path / "stores"), str(closing), str(at_random)], timeout_s=3600)
+    done = preloaded(
+        tmp_path, [__file__, str(tmp_path / "stores"), str(closing), str(at_random)], timeout_s=3600
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     folders = sorted((tmp_path / "stores").iterdir())
     assert len(folders) >= min(closing, 8) + at_random
@@ -40,7 +47,9 @@ def test_nothing_that_was_flushed_is_lost(tmp_path: Path, closing: int, at_rando
 def beyond_the_promise(folder: Path) -> int:
     """Check a store whose process was killed; return how many of its last time points are gone."""
     taken = [
-        json.loads(line) for line in (folder / "taken.jsonl").read_text().splitlines(keepends=True) if line[-1] == "\n"
+        json.loads(line)
+        for line in (folder / "taken.jsonl").read_text().splitlines(keepends=True)
+        if line[-1] == "\n"
     ]
     store = folder / "run.ome.zarr"
     for name in ("raw", "recon", "sr"):
@@ -59,14 +68,18 @@ def beyond_the_promise(folder: Path) -> int:
     due = {e["t"] for e in taken if e["s"] <= taken[-1]["s"] - FLUSH_S}
     closed = (folder / "closed").exists()
     missing = ({e["t"] for e in taken} if closed else due) - there
-    assert not missing, f"{folder.name}: {sorted(missing)} were taken more than {FLUSH_S} s before and are not there"
+    assert not missing, (
+        f"{folder.name}: {sorted(missing)} were taken over {FLUSH_S} s before and are missing"
+    )
     return len({e["t"] for e in taken} - there)
 
 
 def mend(array: Path, planes: int) -> None:
     """Cut off what a kill left in the middle, and give the array the length of what is there."""
     chunks, length = PER_SHARD * planes, 0
-    for file in (f for f in (array / "c").rglob("*") if f.is_file() and not f.name.endswith(".new")):
+    for file in (
+        f for f in (array / "c").rglob("*") if f.is_file() and not f.name.endswith(".new")
+    ):
         try:
             index = read_index(file, chunks)
         except ShardError:
@@ -76,7 +89,9 @@ def mend(array: Path, planes: int) -> None:
             os.truncate(file, whole)
             index = read_index(file, chunks)
         t_shard = int(file.relative_to(array / "c").parts[0])
-        length = max(length, t_shard * PER_SHARD + int(np.flatnonzero(present(index)).max()) // planes + 1)
+        length = max(
+            length, t_shard * PER_SHARD + int(np.flatnonzero(present(index)).max()) // planes + 1
+        )
     about = json.loads((array / "zarr.json").read_text())
     assert about["shape"][0] <= length or not length
     about["shape"][0] = length
@@ -117,7 +132,10 @@ def record_until_killed(folder: Path) -> None:
 
 
 def killed(work, folder: Path, after_s: float | None) -> bool:
-    """Do `work` in a process of its own, which is killed after some time, or kills itself; return whether it was."""
+    """Do `work` in a process of its own, which is killed after some time, or kills itself.
+
+    Return whether it was.
+    """
     folder.mkdir(parents=True)
     child = os.fork()
     if child == 0:

@@ -1,4 +1,7 @@
-"""The table of localisations: what is written is read, a torn row is passed over, frames can be replaced."""
+"""The table of localisations.
+
+What is written is read, a torn row is passed over, frames can be replaced.
+"""
 
 from pathlib import Path
 
@@ -7,7 +10,12 @@ import pytest
 
 from livesr.base.errors import StoreError
 from livesr.base.frames import LOCALISATION
-from livesr.live.sinks.localisations import HEADER, LocalisationsFile, read_localisations, replace_frames
+from livesr.live.sinks.localisations import (
+    HEADER,
+    LocalisationsFile,
+    read_localisations,
+    replace_frames,
+)
 
 
 def table(*frames: int) -> np.ndarray:
@@ -29,7 +37,9 @@ def written(path: Path, *parts: np.ndarray) -> Path:
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     path = written(tmp_path / "a.csv", table(0, 0, 3), table(), table(7))
-    np.testing.assert_array_equal(read_localisations(path), np.concatenate([table(0, 0, 3), table(7)]))
+    np.testing.assert_array_equal(
+        read_localisations(path), np.concatenate([table(0, 0, 3), table(7)])
+    )
     lines = path.read_text().splitlines()
     assert lines[0] == HEADER.strip()
     assert lines[1].startswith("1,0.25,1000.50,")  # frames from 1, x first, as ThunderSTORM has it

@@ -36,7 +36,13 @@ from livesr.base.errors import FrameShapeError, RecordingError, StoreError
 from livesr.base.frames import RawStack, Stream
 from livesr.live.sinks import layout
 from livesr.live.sinks.frames_log import FramesLog, read_frames_log
-from livesr.live.sinks.ome_zarr import OMEZarrSink, bytes_per_hour, free_bytes, memory_bytes, next_free_path
+from livesr.live.sinks.ome_zarr import (
+    OMEZarrSink,
+    bytes_per_hour,
+    free_bytes,
+    memory_bytes,
+    next_free_path,
+)
 from livesr.live.sinks.series import Series, SeriesSpec
 
 STREAM = Stream(0, "488")
@@ -113,7 +119,10 @@ class TestRouting:
         sink.close({})
         stored = images(sink.path)
         assert sorted(stored) == sorted(
-            f"{kind}_{p}_{c}" for kind in ("raw", "recon", "sr") for p in ("A1", "field-2") for c in ("488", "561")
+            f"{kind}_{p}_{c}"
+            for kind in ("raw", "recon", "sr")
+            for p in ("A1", "field-2")
+            for c in ("488", "561")
         )
         for t in range(4):
             for stream in streams:
@@ -158,9 +167,33 @@ class TestTimeAxis:
         sink.close({})
         stored = images(sink.path)
         assert [len(a) for a in stored.values()] == [7, 7, 7]
-        assert [bool(a.any()) for a in stored["raw"]] == [True, True, False, False, False, True, True]
-        assert [bool(a.any()) for a in stored["recon"]] == [True, True, False, False, False, True, True]
-        assert [bool(a.any()) for a in stored["sr"]] == [False, True, False, False, False, False, False]
+        assert [bool(a.any()) for a in stored["raw"]] == [
+            True,
+            True,
+            False,
+            False,
+            False,
+            True,
+            True,
+        ]
+        assert [bool(a.any()) for a in stored["recon"]] == [
+            True,
+            True,
+            False,
+            False,
+            False,
+            True,
+            True,
+        ]
+        assert [bool(a.any()) for a in stored["sr"]] == [
+            False,
+            True,
+            False,
+            False,
+            False,
+            False,
+            False,
+        ]
         assert events(sink.path, "skipped")[0]["reason"] == "the network is slower than the camera"
         assert sink.counts["fills"] == 3 + 3 + 1
 
@@ -172,7 +205,10 @@ class TestTimeAxis:
         sink.close({})
         recon = images(sink.path)["recon"]
         assert recon.shape == (2, 3, 32, 32)
-        assert [[bool(z.any()) for z in t] for t in recon] == [[True, False, True], [False, True, False]]
+        assert [[bool(z.any()) for z in t] for t in recon] == [
+            [True, False, True],
+            [False, True, False],
+        ]
 
     def test_padding_writes_no_pixels(self, sink: OMEZarrSink) -> None:
         sink.open(describe(record_raw=False))
@@ -203,14 +239,19 @@ class TestTimeAxis:
         sink.close({})
         assert not images(sink.path)["raw"][1].any()
         strays = events(sink.path, "stray")
-        assert [s["file"] for s in strays] == ["strays/raw_t000001_z000.tif", "strays/raw_t000001_z000_2.tif"]
+        assert [s["file"] for s in strays] == [
+            "strays/raw_t000001_z000.tif",
+            "strays/raw_t000001_z000_2.tif",
+        ]
         with tifffile.TiffFile(sink.path / layout.SIDECARS / strays[0]["file"]) as tiff:
             kept = tiff.asarray()
             assert json.loads(tiff.pages[0].description)["missing"] == [0]
         assert list(kept[1:, 0, 0]) == [code(STREAM, 1, i) for i in range(1, RAW)]
         assert sink.counts["strays"] == 2
 
-    def test_what_is_numbered_far_beyond_is_kept_aside_and_fills_nothing(self, sink: OMEZarrSink) -> None:
+    def test_what_is_numbered_far_beyond_is_kept_aside_and_fills_nothing(
+        self, sink: OMEZarrSink
+    ) -> None:
         sink.open(describe())
         sink.raw(raw_stack(0))
         sink.raw(raw_stack(10**9))
@@ -306,13 +347,21 @@ class TestMetadata:
     def test_nobody_can_take_the_prediction_for_data(self, store: Path) -> None:
         about = attributes(store, "sr")
         assert about["ome"]["multiscales"][0]["name"] == "SR prediction (AI) - not raw data"
-        assert [c["label"] for c in about["ome"]["omero"]["channels"]] == ["SR Microtubules", "SR ER", "SR Lysosomes"]
+        assert [c["label"] for c in about["ome"]["omero"]["channels"]] == [
+            "SR Microtubules",
+            "SR ER",
+            "SR Lysosomes",
+        ]
         assert about["livesr"]["prediction"] is True
         assert "Not a measurement" in about["livesr"]["warning"]
         assert about["livesr"]["sha256"] == "ab" * 32
         assert about["livesr"]["runtime"]["precision"] == "bf16"
         assert attributes(store, "recon")["livesr"]["prediction"] is False
-        assert attributes(store, "recon")["livesr"]["intensity"] == {"unit": "ADU", "scale": 1.0, "offset": OFFSET_ADU}
+        assert attributes(store, "recon")["livesr"]["intensity"] == {
+            "unit": "ADU",
+            "scale": 1.0,
+            "offset": OFFSET_ADU,
+        }
 
     def test_axes_and_sizes(self, store: Path) -> None:
         image = attributes(store, "raw")["ome"]["multiscales"][0]
@@ -325,7 +374,9 @@ class TestMetadata:
         ]
         scale = image["datasets"][0]["coordinateTransformations"][0]["scale"]
         assert scale == pytest.approx([INTERVAL_NS / 1e9, 1.0, 0.25, 0.065, 0.065])
-        scale = attributes(store, "sr")["ome"]["multiscales"][0]["datasets"][0]["coordinateTransformations"][0]["scale"]
+        scale = attributes(store, "sr")["ome"]["multiscales"][0]["datasets"][0][
+            "coordinateTransformations"
+        ][0]["scale"]
         assert scale == pytest.approx([INTERVAL_NS / 1e9, 1.0, 0.25, 0.0325, 0.0325])
 
     def test_display_windows_come_from_the_data(self, store: Path) -> None:
@@ -340,7 +391,10 @@ class TestMetadata:
     def test_sidecars(self, store: Path) -> None:
         assert (store / "livesr" / "rig.yaml").read_text() == "name: demo\n"
         assert (store / "livesr" / "rig.cfg").read_text() == "Label,Camera"
-        assert json.loads((store / layout.REPORT).read_text()) == {"sr_frames": 6, "latency_ms": {"p50": None}}
+        assert json.loads((store / layout.REPORT).read_text()) == {
+            "sr_frames": 6,
+            "latency_ms": {"p50": None},
+        }
 
     def test_zarr_tools_list_the_store_without_a_warning(self, store: Path) -> None:
         assert sorted(name for name, _ in zarr.open_group(store, mode="r").members()) == [
@@ -356,14 +410,18 @@ class TestMetadata:
         feed(sink, 0)
         sink.close({})
         images(sink.path)
-        scale = attributes(sink.path, "raw")["ome"]["multiscales"][0]["datasets"][0]["coordinateTransformations"][0][
-            "scale"
-        ]
+        scale = attributes(sink.path, "raw")["ome"]["multiscales"][0]["datasets"][0][
+            "coordinateTransformations"
+        ][0]["scale"]
         assert scale[0] == 30.0
 
     def test_the_store_can_be_viewed_while_it_grows(self, sink: OMEZarrSink) -> None:
         sink.open(describe())
-        assert {name: len(a) for name, a in images(sink.path).items()} == {"raw": 0, "recon": 0, "sr": 0}
+        assert {name: len(a) for name, a in images(sink.path).items()} == {
+            "raw": 0,
+            "recon": 0,
+            "sr": 0,
+        }
         for t in range(12):
             feed(sink, t)
         window = attributes(sink.path, "recon")["ome"]["omero"]["channels"][0]["window"]
@@ -371,7 +429,8 @@ class TestMetadata:
 
     def test_everyone_on_the_computer_can_read_it(self, store: Path) -> None:
         modes = {
-            (store / name / "zarr.json").stat().st_mode & 0o777 for name in ("raw", "recon", "sr", "OME", "livesr")
+            (store / name / "zarr.json").stat().st_mode & 0o777
+            for name in ("raw", "recon", "sr", "OME", "livesr")
         }
         probe = store / "probe"
         probe.write_text("")
@@ -387,12 +446,20 @@ class TestPaths:
                 sink.raw(raw_stack(t))
             sink.close({})
             assert sink.path.name == name
-        lengths = [len(images(tmp_path / n)["raw"]) for n in ("run.ome.zarr", "run_2.ome.zarr", "run_3.ome.zarr")]
+        lengths = [
+            len(images(tmp_path / n)["raw"])
+            for n in ("run.ome.zarr", "run_2.ome.zarr", "run_3.ome.zarr")
+        ]
         assert lengths == [1, 2, 3]
 
     @pytest.mark.parametrize(
         ("name", "expected"),
-        [("run", "run_2"), ("a.b.zarr", "a.b_2.zarr"), ("x.ome.zarr", "x_2.ome.zarr"), (".hidden", ".hidden_2")],
+        [
+            ("run", "run_2"),
+            ("a.b.zarr", "a.b_2.zarr"),
+            ("x.ome.zarr", "x_2.ome.zarr"),
+            (".hidden", ".hidden_2"),
+        ],
     )
     def test_next_free_path(self, tmp_path: Path, name: str, expected: str) -> None:
         assert next_free_path(tmp_path / name).name == name
@@ -441,7 +508,9 @@ class TestRefusals:
     @pytest.mark.parametrize("stream", [Stream(1, "488"), Stream(0, "561"), Stream(0, "488", 1)])
     def test_a_stream_that_was_not_announced(self, sink: OMEZarrSink, stream: Stream) -> None:
         sink.open(describe())
-        with pytest.raises(RecordingError, match="was opened for 1 positions, channels 488 and 1 z planes"):
+        with pytest.raises(
+            RecordingError, match="was opened for 1 positions, channels 488 and 1 z planes"
+        ):
             sink.raw(raw_stack(0, stream))
 
     def test_frames_before_open(self, tmp_path: Path) -> None:
@@ -453,7 +522,9 @@ class TestRefusals:
             OMEZarrSink(tmp_path / "run.ome.zarr", reserve_bytes=1 << 60).open(describe())
         assert list(tmp_path.iterdir()) == []
 
-    def test_a_disk_that_fills_up_ends_the_recording_with_a_whole_store(self, tmp_path: Path) -> None:
+    def test_a_disk_that_fills_up_ends_the_recording_with_a_whole_store(
+        self, tmp_path: Path
+    ) -> None:
         sink = OMEZarrSink(tmp_path / "run.ome.zarr", reserve_bytes=0)
         sink.open(describe())
         for t in range(3):
@@ -464,7 +535,9 @@ class TestRefusals:
         sink.close({"error": "disk"})
         assert len(images(sink.path)["raw"]) == 3
 
-    @pytest.mark.skipif(sys.platform == "win32", reason="limits the size of files, which Windows cannot")
+    @pytest.mark.skipif(
+        sys.platform == "win32", reason="limits the size of files, which Windows cannot"
+    )
     def test_a_disk_that_refuses(self, tmp_path: Path) -> None:
         done = _python(
             tmp_path,
@@ -486,13 +559,19 @@ class TestRefusals:
             """,
         )
         *said, accounts = done.stdout.splitlines()
-        assert all("no longer takes frames: File too large" in line for line in said), done.stdout + done.stderr
-        # What no shard takes is kept as TIFF: nothing is lost, and every file is what the account says.
+        assert all("no longer takes frames: File too large" in line for line in said), (
+            done.stdout + done.stderr
+        )
+        # What no shard takes is kept as TIFF: nothing is lost, and every file is what the account
+        # says.
         accounts = json.loads(accounts)
         assert (accounts["kept"], accounts["lost"]) == (20 * RAW, {})
         store = tmp_path / "run.ome.zarr"
         held = images(store)["raw"]
-        tiffs = {int(p.name[5:11]): tifffile.imread(p) for p in (store / layout.STRAYS).glob("raw_t*.tif")}
+        tiffs = {
+            int(p.name[5:11]): tifffile.imread(p)
+            for p in (store / layout.STRAYS).glob("raw_t*.tif")
+        }
         assert len(tiffs) == accounts["raw_elsewhere"] // RAW > 0
         for t in range(20):
             expected = np.random.default_rng(t).integers(0, 65536, (128, 128))
@@ -501,7 +580,8 @@ class TestRefusals:
 
 
 class TestRemoved:
-    """What somebody removes or renames while it is recorded is noticed, and the report says what is gone."""
+    """What somebody removes or renames while it is recorded is noticed, and the report says what is
+    gone."""
 
     @pytest.mark.skipif(sys.platform == "win32", reason="Windows removes nothing that is open")
     @pytest.mark.parametrize("removed", ["raw", ".", "raw/0/c/0"])
@@ -509,7 +589,13 @@ class TestRemoved:
         sink.open(describe())
         for t in range(16):
             feed(sink, t)
-        for _, _, series in sink._all_series():  # the disk has confirmed the first shard, and memory was given back
+        for (
+            _,
+            _,
+            series,
+        ) in (
+            sink._all_series()
+        ):  # the disk has confirmed the first shard, and memory was given back
             for _, _, confirmed in series._settling:
                 confirmed.result()
         sink.status({})
@@ -580,11 +666,15 @@ class TestSpareDisk:
         feed(sink, 0)
         sink.close({})
         for store in (sink.path, tmp_path / "spare" / "run.ome.zarr"):
-            listed = json.loads((store / "OME" / "zarr.json").read_text())["attributes"]["ome"]["series"]
+            listed = json.loads((store / "OME" / "zarr.json").read_text())["attributes"]["ome"][
+                "series"
+            ]
             assert sorted(listed) == ["raw_a_488", "recon_a_488", "sr_a_488"]
             assert not list(store.glob("*_b_*"))
 
-    def test_one_that_cannot_be_written_to_is_refused_before_anything_starts(self, tmp_path: Path) -> None:
+    def test_one_that_cannot_be_written_to_is_refused_before_anything_starts(
+        self, tmp_path: Path
+    ) -> None:
         (tmp_path / "spare").write_text("a file")
         with pytest.raises(StoreError, match="spare disk"):
             OMEZarrSink(tmp_path / "run.ome.zarr", spare=tmp_path / "spare").open(describe())
@@ -594,7 +684,10 @@ class TestSpareDisk:
 class TestLoad:
     def test_the_frame_loop_keeps_no_plane(self, sink: OMEZarrSink) -> None:
         sink.open(describe(size=128))
-        frames = [(raw_stack(t, size=128), sr_frame(t, size=128), multicolor_frame(t, size=128)) for t in range(20)]
+        frames = [
+            (raw_stack(t, size=128), sr_frame(t, size=128), multicolor_frame(t, size=128))
+            for t in range(20)
+        ]
         for step, (stack, measured, predicted) in enumerate(frames):
             if step == 10:
                 tracemalloc.start()
@@ -642,7 +735,9 @@ class TestKilled:
 
     @pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is POSIX")
     def test_a_store_killed_at_once_is_empty_and_valid(self, tmp_path: Path) -> None:
-        done = _python(tmp_path, "sink.open(describe())\nfeed(sink, 0)\nos.kill(os.getpid(), signal.SIGKILL)")
+        done = _python(
+            tmp_path, "sink.open(describe())\nfeed(sink, 0)\nos.kill(os.getpid(), signal.SIGKILL)"
+        )
         assert done.returncode == -9, done.stderr
         assert [len(a) for a in images(tmp_path / "run.ome.zarr").values()] == [0, 0, 0]
 
@@ -652,7 +747,10 @@ class TestEstimates:
         per_frame = 9 * 16 * 16 * 2 + 32 * 32 * 2 + 3 * 32 * 32 * 2
         assert bytes_per_hour(describe(), 2.0) == per_frame * 2 * 3600
         assert bytes_per_hour(describe(channels=("488", "561")), 2.0) == per_frame * 2 * 3600
-        assert bytes_per_hour(describe(record_raw=False, record_recon=False), 1.0) == 3 * 32 * 32 * 2 * 3600
+        assert (
+            bytes_per_hour(describe(record_raw=False, record_recon=False), 1.0)
+            == 3 * 32 * 32 * 2 * 3600
+        )
 
     def test_memory_grows_with_what_is_recorded(self) -> None:
         assert 0 < memory_bytes(describe(record_raw=False)) < memory_bytes(describe())
@@ -665,14 +763,26 @@ class TestEstimates:
         ("interval_s", "size", "expected"),
         [(None, 512, 16), (0.04, 512, 16), (2.0, 512, 5), (60.0, 512, 1), (None, 4096, 2)],
     )
-    def test_no_shard_takes_long_or_much(self, interval_s: float | None, size: int, expected: int) -> None:
+    def test_no_shard_takes_long_or_much(
+        self, interval_s: float | None, size: int, expected: int
+    ) -> None:
         spec = SeriesSpec(
-            "sr", "", (size, size), "uint16", 1, ("a", "b", "c"), ("FFFFFF",) * 3, 0.1, interval_s=interval_s
+            "sr",
+            "",
+            (size, size),
+            "uint16",
+            1,
+            ("a", "b", "c"),
+            ("FFFFFF",) * 3,
+            0.1,
+            interval_s=interval_s,
         )
         assert spec.time_points_per_shard == expected
 
     def test_an_unwieldy_stack_gets_a_file_per_plane(self, tmp_path: Path) -> None:
-        spec = SeriesSpec("sr", "sr", (2048, 2048), "uint16", 12, ("a", "b", "c"), ("FFFFFF",) * 3, 0.1)
+        spec = SeriesSpec(
+            "sr", "sr", (2048, 2048), "uint16", 12, ("a", "b", "c"), ("FFFFFF",) * 3, 0.1
+        )
         assert (spec.z_planes_per_shard, spec.time_points_per_shard) == (1, 10)
         small = SeriesSpec("sr", "sr", (8, 8), "uint16", 3, ("a", "b"), ("FFFFFF",) * 2, 0.1)
         series = Series(tmp_path / "sr", small)
@@ -683,8 +793,7 @@ class TestEstimates:
 
 def _python(folder: Path, body: str) -> subprocess.CompletedProcess[str]:
     """Run `body` in a process of its own, with a sink at ``folder/run.ome.zarr``."""
-    script = textwrap.dedent(
-        f"""
+    script = textwrap.dedent(f"""
         import json, os, signal, sys, time
         from pathlib import Path
         import numpy as np
@@ -698,6 +807,7 @@ def _python(folder: Path, body: str) -> subprocess.CompletedProcess[str]:
             for plane in stack.frames:
                 plane[:] = np.random.default_rng(stack.t).integers(0, 65536, plane.shape)
             return stack
-        """
-    ) + textwrap.dedent(body)
-    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+        """) + textwrap.dedent(body)
+    return subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False
+    )

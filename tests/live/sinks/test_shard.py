@@ -36,7 +36,10 @@ def filled(path: Path, commits: int, kept: int = 1 << 20) -> Shard:
 
 def planes_in(path: Path) -> dict[int, np.ndarray]:
     index = read_index(path, len(PLANES))
-    return {int(i): decode(read_chunk(path, index[i]), (8, 8), "uint16") for i in np.flatnonzero(present(index))}
+    return {
+        int(i): decode(read_chunk(path, index[i]), (8, 8), "uint16")
+        for i in np.flatnonzero(present(index))
+    }
 
 
 def test_it_is_whole_after_every_commit(tmp_path: Path) -> None:
@@ -51,7 +54,9 @@ def test_it_is_whole_after_every_commit(tmp_path: Path) -> None:
 
 @given(cut=st.integers(0, 10_000), commits=st.integers(1, 6))
 @settings(max_examples=50, deadline=None)
-def test_what_is_cut_off_anywhere_is_whole_up_to_a_commit(tmp_path_factory, cut: int, commits: int) -> None:
+def test_what_is_cut_off_anywhere_is_whole_up_to_a_commit(
+    tmp_path_factory, cut: int, commits: int
+) -> None:
     path = tmp_path_factory.mktemp("cut") / "shard"
     sizes = [0]
     shard = Shard(path, len(PLANES), Budget(0))

@@ -7,7 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from livesr.live.sinks.wire import FRAME, INPUT, STATUS, WireChannel, WireError, WireHeader, decode, encode
+from livesr.live.sinks.wire import (
+    FRAME,
+    INPUT,
+    STATUS,
+    WireChannel,
+    WireError,
+    WireHeader,
+    decode,
+    encode,
+)
 
 PIXELS = np.arange(24, dtype="<u2").reshape(2, 3, 4)
 
@@ -23,7 +32,10 @@ def header(**changes: object) -> WireHeader:
         "dtype": "<u2",
         "shape": PIXELS.shape,
         "axes": "cyx",
-        "channels": (WireChannel(label="ER", color="FF00FF", window=(0, 9)), WireChannel(label="MT")),
+        "channels": (
+            WireChannel(label="ER", color="FF00FF", window=(0, 9)),
+            WireChannel(label="MT"),
+        ),
     }
     return WireHeader(**{**known, **changes})
 
@@ -32,11 +44,17 @@ def wire(**changes: object) -> list[bytes]:
     """A message whose header has been changed after it was valid; None takes a key away."""
     topic, head, pixels = encode(FRAME, header(), PIXELS)
     fields = json.loads(head) | changes
-    return [topic, json.dumps({k: v for k, v in fields.items() if v is not None}).encode(), pixels.tobytes()]
+    return [
+        topic,
+        json.dumps({k: v for k, v in fields.items() if v is not None}).encode(),
+        pixels.tobytes(),
+    ]
 
 
 def test_what_is_encoded_comes_back() -> None:
-    message = decode([bytes(p) for p in encode(FRAME, header(residual=0.25, warnings=("dim",)), PIXELS)])
+    message = decode(
+        [bytes(p) for p in encode(FRAME, header(residual=0.25, warnings=("dim",)), PIXELS)]
+    )
     assert message.header == header(residual=0.25, warnings=("dim",))
     assert message.topic == "sr/frame"
     assert np.array_equal(message.pixels, PIXELS)
@@ -133,6 +151,9 @@ def test_pixels_that_are_not_as_described_are_not_sent() -> None:
 def test_strided_pixels_are_sent_in_c_order() -> None:
     turned = PIXELS.transpose(0, 2, 1)
     message = decode(
-        [bytes(p) if i < 2 else p.tobytes() for i, p in enumerate(encode(FRAME, header(shape=(2, 4, 3)), turned))]
+        [
+            bytes(p) if i < 2 else p.tobytes()
+            for i, p in enumerate(encode(FRAME, header(shape=(2, 4, 3)), turned))
+        ]
     )
     assert np.array_equal(message.pixels, turned)

@@ -17,7 +17,16 @@ import tifffile
 import zarr
 import zmq
 
-from contracts import DISPLAY, LABELS, OFFSET_ADU, SinkContract, code, describe, multicolor_frame, sr_frame
+from contracts import (
+    DISPLAY,
+    LABELS,
+    OFFSET_ADU,
+    SinkContract,
+    code,
+    describe,
+    multicolor_frame,
+    sr_frame,
+)
 from livesr.base.errors import BindError
 from livesr.base.frames import Stream
 from livesr.live.sinks import zeromq
@@ -47,7 +56,11 @@ class Listener:
         self.socket.connect(endpoint)
 
     def receive(self, timeout_s: float = 60.0) -> Message | None:
-        return decode(self.socket.recv_multipart()) if self.socket.poll(int(timeout_s * 1000)) else None
+        return (
+            decode(self.socket.recv_multipart())
+            if self.socket.poll(int(timeout_s * 1000))
+            else None
+        )
 
     def close(self) -> None:
         self.socket.close()
@@ -88,7 +101,13 @@ class TestFrames:
         header = message.header
         assert np.array_equal(message.pixels, frame.channels)
         assert list(message.pixels[:, 0, 0]) == [code(stream, 3, c) for c in range(3)]
-        assert (header.position, header.position_name, header.channel, header.z, header.t) == (1, "B2", "561", 1, 3)
+        assert (header.position, header.position_name, header.channel, header.z, header.t) == (
+            1,
+            "B2",
+            "561",
+            1,
+            3,
+        )
         assert (header.axes, header.shape, header.dtype) == ("cyx", (3, 32, 32), "<u2")
         assert [c.label for c in header.channels] == list(LABELS)
         assert tuple(c.window for c in header.channels) == DISPLAY
@@ -193,7 +212,10 @@ class TestLife:
         assert got == sorted(got)
 
     def test_a_flood_of_subscriptions_reaches_nobody_else(self, sink: ZeroMQSink, listen) -> None:
-        """Different ones of 4,000 bytes at full speed, by another program: the connection ends, memory and frames stay."""
+        """Different ones of 4,000 bytes at full speed, by another program.
+
+        The connection ends, memory and frames stay.
+        """
         code = f"""
             import os, time, zmq
             with zmq.Context() as context, context.socket(zmq.SUB) as flood:
@@ -216,7 +238,9 @@ class TestLife:
         assert t > 10  # it was one
         assert most - before < 100 << 20  # it was 400 MiB a second
 
-    def test_a_subscriber_that_hangs_does_not_hold_up_the_end(self, sink: ZeroMQSink, listen) -> None:
+    def test_a_subscriber_that_hangs_does_not_hold_up_the_end(
+        self, sink: ZeroMQSink, listen
+    ) -> None:
         listen(b"sr/frame")  # and never reads again
         for t in range(40):
             sink.separated(multicolor_frame(t, channels=np.zeros((3, 1024, 1024), np.uint16)))
@@ -237,7 +261,9 @@ class TestLife:
         counts = sink.counts
         assert counts["sent"] + counts["replaced"] == 300
 
-    def test_a_frame_that_fits_no_header_is_counted_and_the_stream_goes_on(self, sink: ZeroMQSink, listen) -> None:
+    def test_a_frame_that_fits_no_header_is_counted_and_the_stream_goes_on(
+        self, sink: ZeroMQSink, listen
+    ) -> None:
         listener = listen(b"sr/frame")
         sink.separated(multicolor_frame(0, channels=np.zeros((2, 8, 8), np.uint16)))
         sink.separated(multicolor_frame(1))
@@ -281,7 +307,13 @@ class TestAddresses:
 
     @pytest.mark.parametrize(
         "address",
-        ["tcp://*:5555", "tcp://0.0.0.0:5555", "tcp://192.168.1.5:5555", "tcp://rig-pc:5555", "tcp://[::]:5555"],
+        [
+            "tcp://*:5555",
+            "tcp://0.0.0.0:5555",
+            "tcp://192.168.1.5:5555",
+            "tcp://rig-pc:5555",
+            "tcp://[::]:5555",
+        ],
     )
     def test_others_are_not_let_in_unasked(self, address: str) -> None:
         with pytest.raises(BindError, match="can be reached from other computers"):
@@ -328,7 +360,12 @@ def test_the_header_is_plain_json(sink: ZeroMQSink, listen) -> None:
     assert listener.socket.poll(5000)
     topic, header, pixels = listener.socket.recv_multipart()
     fields = json.loads(header)
-    assert (topic, fields["v"], fields["type"], fields["encoding"]) == (b"sr/frame", 1, "frame", "raw")
+    assert (topic, fields["v"], fields["type"], fields["encoding"]) == (
+        b"sr/frame",
+        1,
+        "frame",
+        "raw",
+    )
     assert np.frombuffer(pixels, fields["dtype"]).reshape(fields["shape"]).shape == (3, 32, 32)
 
 
@@ -336,9 +373,13 @@ def test_the_header_is_plain_json(sink: ZeroMQSink, listen) -> None:
 class TestConnections:
     """Idle connections take file descriptors; those that a recording needs must be left."""
 
-    def test_they_are_bounded_and_a_viewer_comes_back(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_they_are_bounded_and_a_viewer_comes_back(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(zeromq, "_AGAIN_S", 0.2)
-        monkeypatch.setattr(zeromq, "_HANDSHAKE_MS", 600_000)  # nobody is hung up on for being silent
+        monkeypatch.setattr(
+            zeromq, "_HANDSHAKE_MS", 600_000
+        )  # nobody is hung up on for being silent
         sink = ZeroMQSink("tcp://127.0.0.1:*")
         sink.open(describe(channels=("488",)))
         with contextlib.ExitStack() as stack:
@@ -379,7 +420,9 @@ class TestConnections:
             while run.poll() is None:
                 if opened < 1000:
                     with contextlib.suppress(OSError):
-                        crowd.enter_context(socket.create_connection(("127.0.0.1", port), timeout=1))
+                        crowd.enter_context(
+                            socket.create_connection(("127.0.0.1", port), timeout=1)
+                        )
                         opened += 1
             said = run.stdout.read()
         assert said.split() == ["360", "0", "None"]

@@ -30,8 +30,15 @@ def core() -> Iterator[CMMCorePlus]:
 
 
 def forget_the_tail(core: CMMCorePlus, monkeypatch: pytest.MonkeyPatch, taken: int = 0) -> None:
-    """Let the race of pymmcore-plus happen in every burst after `taken` images: the rest comes between its two questions."""
-    start, ask, pop = core.startSequenceAcquisition, core.getRemainingImageCount, core.popNextImageAndMD
+    """Let the race of pymmcore-plus happen in every burst after `taken` images.
+
+    The rest comes between its two questions.
+    """
+    start, ask, pop = (
+        core.startSequenceAcquisition,
+        core.getRemainingImageCount,
+        core.popNextImageAndMD,
+    )
     popped, asked_late = [0], [False]
 
     def begin(*args: Any) -> None:
@@ -61,7 +68,9 @@ def delivered(core: CMMCorePlus, plan: Any, store: Path, rig: str = "demo") -> d
     return session.report
 
 
-def test_the_tail_of_a_burst_is_fetched(core: CMMCorePlus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_tail_of_a_burst_is_fetched(
+    core: CMMCorePlus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plan = useq.MDASequence(time_plan=useq.TIntervalLoops(interval=0, loops=6), channels=["488"])
     frames: list[int] = []
     core.mda.events.frameReady.connect(lambda image, event, meta: frames.append(event.index["t"]))
@@ -75,7 +84,9 @@ def test_the_tail_of_a_burst_is_fetched(core: CMMCorePlus, tmp_path: Path, monke
     assert all(raw[t].any() for t in range(6))
 
 
-def test_each_burst_of_a_run_keeps_its_own_tail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_burst_of_a_run_keeps_its_own_tail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with virtual_sim() as core:
         core.setProperty("Camera", "TimePoint", 0)
         plan = sim_sequence(3, ["488"], interval_s=0.05)  # a burst of nine for each time point
@@ -117,7 +128,8 @@ def test_an_exposure_that_never_came_is_counted_and_said(
 
 
 def test_what_a_cancelled_burst_left_is_kept(core: CMMCorePlus, tmp_path: Path) -> None:
-    """Every exposure that the camera made is stored, also those that nobody had asked for when the run was cancelled."""
+    """Every exposure that the camera made is stored, also those that nobody had asked for when the
+    run was cancelled."""
     plan = useq.MDASequence(time_plan=useq.TIntervalLoops(interval=0, loops=500), channels=["488"])
     taken: list[int] = []
 

@@ -19,7 +19,13 @@ import zarr
 from livesr.base.errors import DamagedFileError, LiveSRError, StoreError
 from livesr.live.sources.recordings import tiff_pages
 from livesr.live.sources.recordings.recording import open_recording
-from livesr.live.sources.zarr_files import CODECS_V2, CODECS_V3, check_metadata, open_array, open_group
+from livesr.live.sources.zarr_files import (
+    CODECS_V2,
+    CODECS_V3,
+    check_metadata,
+    open_array,
+    open_group,
+)
 from livesr.training.images import _read_tiff
 from recordings import write_mmstack, write_ndtiff, write_ome_zarr
 
@@ -58,7 +64,11 @@ PICKLE = {"id": "pickle", "protocol": 5}
         {"compressor": {"id": "msgpack2"}},
         {"compressor": {"id": "json2"}},
         {"filters": [{"id": "categorize", "labels": ["a"], "dtype": "|O"}]},
-        {"filters": [{"id": "fixedscaleoffset", "offset": 0, "scale": 1, "dtype": "|O", "astype": "|O"}]},
+        {
+            "filters": [
+                {"id": "fixedscaleoffset", "offset": 0, "scale": 1, "dtype": "|O", "astype": "|O"}
+            ]
+        },
         {"filters": [{"id": "astype", "encode_dtype": "O", "decode_dtype": "<u2"}]},
         {"filters": [{"id": "delta", "dtype": [["a", "<u2"]]}]},
         {"filters": [{"id": "vlen-utf8"}], "dtype": "|O"},
@@ -113,7 +123,12 @@ SHARDED = {
 
 
 def v3(**change: Any) -> dict[str, Any]:
-    return {"zarr_format": 3, "node_type": "array", "data_type": "uint16", "codecs": [SHARDED]} | change
+    return {
+        "zarr_format": 3,
+        "node_type": "array",
+        "data_type": "uint16",
+        "codecs": [SHARDED],
+    } | change
 
 
 def nested(depth: int) -> Any:
@@ -127,8 +142,22 @@ def nested(depth: int) -> Any:
     "about",
     [
         v3(codecs=[{"name": "numcodecs.pickle"}]),
-        v3(codecs=[{"name": "sharding_indexed", "configuration": {"codecs": [{"name": "numcodecs.pickle"}]}}]),
-        v3(codecs=[{"name": "sharding_indexed", "configuration": {"codecs": [], "index_codecs": [{"name": "x"}]}}]),
+        v3(
+            codecs=[
+                {
+                    "name": "sharding_indexed",
+                    "configuration": {"codecs": [{"name": "numcodecs.pickle"}]},
+                }
+            ]
+        ),
+        v3(
+            codecs=[
+                {
+                    "name": "sharding_indexed",
+                    "configuration": {"codecs": [], "index_codecs": [{"name": "x"}]},
+                }
+            ]
+        ),
         v3(codecs=["bytes", "numcodecs.json2"]),
         v3(codecs=[{"name": "vlen-bytes"}]),
         v3(codecs=[{"name": ["bytes"]}]),
@@ -148,10 +177,14 @@ def test_metadata_that_needs_more_than_decompression_is_refused(about: dict[str,
     with pytest.raises(StoreError):
         check_metadata(json.dumps(about).encode(), "zarr.json")
     with pytest.raises(StoreError):
-        check_metadata(json.dumps({"consolidated_metadata": {"metadata": {"a": about}}}).encode(), "zarr.json")
+        check_metadata(
+            json.dumps({"consolidated_metadata": {"metadata": {"a": about}}}).encode(), "zarr.json"
+        )
 
 
-@pytest.mark.parametrize("text", [b"", b"{", b"[" * 100_000, b"\xff\xfe{", b'{"a": ' + b"9" * 5000 + b"}"], ids=len)
+@pytest.mark.parametrize(
+    "text", [b"", b"{", b"[" * 100_000, b"\xff\xfe{", b'{"a": ' + b"9" * 5000 + b"}"], ids=len
+)
 def test_metadata_that_cannot_be_looked_at_is_refused(text: bytes) -> None:
     with pytest.raises(StoreError):
         check_metadata(text, "zarr.json")
@@ -161,7 +194,9 @@ def test_what_microscopes_write_is_read(tmp_path: Path) -> None:
     import numcodecs
 
     check_metadata(json.dumps(v3()).encode(), "zarr.json")
-    assert not {"pickle", "json2", "msgpack2", "vlen-utf8", "vlen-bytes", "categorize"} & (CODECS_V2 | CODECS_V3)
+    assert not {"pickle", "json2", "msgpack2", "vlen-utf8", "vlen-bytes", "categorize"} & (
+        CODECS_V2 | CODECS_V3
+    )
     for i, codec in enumerate(
         (
             None,
@@ -175,12 +210,19 @@ def test_what_microscopes_write_is_read(tmp_path: Path) -> None:
     ):
         place = tmp_path / f"{i}.zarr"
         array = zarr.create_array(
-            place, shape=FRAMES.shape, dtype="u2", chunks=(1, 8, 8), zarr_format=2, compressors=codec
+            place,
+            shape=FRAMES.shape,
+            dtype="u2",
+            chunks=(1, 8, 8),
+            zarr_format=2,
+            compressors=codec,
         )
         array[:] = FRAMES
         np.testing.assert_array_equal(open_array(place)[:], FRAMES)
         np.testing.assert_array_equal(open_array(place)[1:3, 2:, 4], FRAMES[1:3, 2:, 4])
-    sharded = zarr.create_array(tmp_path / "s.zarr", shape=FRAMES.shape, dtype="u2", chunks=(1, 8, 8), shards=(2, 8, 8))
+    sharded = zarr.create_array(
+        tmp_path / "s.zarr", shape=FRAMES.shape, dtype="u2", chunks=(1, 8, 8), shards=(2, 8, 8)
+    )
     sharded[:] = FRAMES
     np.testing.assert_array_equal(open_array(tmp_path / "s.zarr")[3], FRAMES[3])
 
@@ -202,7 +244,9 @@ def test_no_link_of_an_ome_zarr_leads_out(name: str, tmp_path: Path) -> None:
         open_recording(tmp_path / "a.zarr").read((1,))
 
 
-@pytest.mark.parametrize("path", ["../theirs.zarr/0", "/etc", "..", "../../theirs.zarr/0", "a\\..\\0"])
+@pytest.mark.parametrize(
+    "path", ["../theirs.zarr/0", "/etc", "..", "../../theirs.zarr/0", "a\\..\\0"]
+)
 def test_no_dataset_of_an_ome_zarr_is_elsewhere(path: str, tmp_path: Path) -> None:
     write_ome_zarr(tmp_path / "theirs.zarr", FRAMES, "tyx")
     write_ome_zarr(tmp_path / "a.zarr", FRAMES, "tyx")
@@ -218,7 +262,9 @@ def renamed_index(folder: Path, name: bytes) -> None:
     (folder / "NDTiff.index").write_bytes(new)
 
 
-@pytest.mark.parametrize("name", [b"../secret.tif", b"/etc/passwd", b"..\\secret.tif", b"C:\\secret.tif", b"", b"."])
+@pytest.mark.parametrize(
+    "name", [b"../secret.tif", b"/etc/passwd", b"..\\secret.tif", b"C:\\secret.tif", b"", b"."]
+)
 def test_an_ndtiff_index_names_files_of_its_folder(name: bytes, tmp_path: Path) -> None:
     write_ndtiff(tmp_path / "set", FRAMES, [{"time": t} for t in range(4)])
     (tmp_path / "set" / "NDTiffStack.tif").rename(tmp_path / "secret.tif")
@@ -241,12 +287,13 @@ def ome_set(folder: Path, other: str) -> Path:
     """Two files of an OME-TIFF set: the first names the second `other`."""
     folder.mkdir()
     pixels = (
-        '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="urn:uuid:a"><Image ID="Image:0">'
-        '<Pixels ID="Pixels:0" DimensionOrder="XYZCT" Type="uint16" SizeX="8" SizeY="8" SizeZ="1" SizeC="1" SizeT="2">'
-        '<Channel ID="Channel:0:0" SamplesPerPixel="1"/>'
-        '<TiffData IFD="0" FirstT="0" PlaneCount="1"><UUID FileName="a.ome.tif">urn:uuid:a</UUID></TiffData>'
-        f'<TiffData IFD="0" FirstT="1" PlaneCount="1"><UUID FileName="{other}">urn:uuid:b</UUID></TiffData>'
-        "</Pixels></Image></OME>"
+        '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="urn:uuid:a"><Image'
+        ' ID="Image:0"><Pixels ID="Pixels:0" DimensionOrder="XYZCT" Type="uint16" SizeX="8"'
+        ' SizeY="8" SizeZ="1" SizeC="1" SizeT="2"><Channel ID="Channel:0:0"'
+        ' SamplesPerPixel="1"/><TiffData IFD="0" FirstT="0" PlaneCount="1"><UUID'
+        ' FileName="a.ome.tif">urn:uuid:a</UUID></TiffData><TiffData IFD="0" FirstT="1"'
+        ' PlaneCount="1"><UUID'
+        f' FileName="{other}">urn:uuid:b</UUID></TiffData></Pixels></Image></OME>'
     )
     tifffile.imwrite(folder / "a.ome.tif", FRAMES[0], description=pixels, metadata=None)
     return folder / "a.ome.tif"
@@ -262,7 +309,9 @@ def test_the_files_of_an_ome_tiff_are_read(tmp_path: Path) -> None:
     np.testing.assert_array_equal(plane.pixels, FRAMES[1])
 
 
-@pytest.mark.parametrize("name", ["../secret.tif", "&#46;&#46;/secret.tif", "{secret}", "..\\secret.tif"])
+@pytest.mark.parametrize(
+    "name", ["../secret.tif", "&#46;&#46;/secret.tif", "{secret}", "..\\secret.tif"]
+)
 def test_an_ome_tiff_names_files_of_its_folder(name: str, tmp_path: Path) -> None:
     secret = tmp_path / "secret.tif"
     tifffile.imwrite(secret, FRAMES[1], metadata=None)
@@ -310,14 +359,22 @@ def mmstack(folder: Path) -> None:
     for p in range(2):
         summary = {"Frames": 2, "Channels": 1, "Slices": 1, "Positions": 2, "UUID": "u"}
         places = [(0, 0, t, p) for t in range(2)]
-        write_mmstack(folder / f"run_MMStack_Pos{p}.ome.tif", FRAMES[2 * p : 2 * p + 2], places, summary, [{}, {}])
+        write_mmstack(
+            folder / f"run_MMStack_Pos{p}.ome.tif",
+            FRAMES[2 * p : 2 * p + 2],
+            places,
+            summary,
+            [{}, {}],
+        )
 
 
 def image_files(folder: Path) -> None:
     folder.mkdir()
     for t in range(2):
         tifffile.imwrite(
-            folder / f"img_channel000_position000_time{t:09}_z000.tif", FRAMES[t], photometric="minisblack"
+            folder / f"img_channel000_position000_time{t:09}_z000.tif",
+            FRAMES[t],
+            photometric="minisblack",
         )
     (folder / "metadata.txt").write_text("{}")
     (folder / "_useq_MDASequence.json").write_text("{}")
@@ -338,7 +395,10 @@ def companion(folder: Path) -> None:
     with tifffile.TiffFile(path) as tiff:
         xml = tiff.pages.first.description
     (folder / "set.companion.ome").write_text(xml)
-    only = '<OME UUID="urn:uuid:a"><BinaryOnly MetadataFile="set.companion.ome" UUID="urn:uuid:c"/></OME>'
+    only = (
+        '<OME UUID="urn:uuid:a"><BinaryOnly MetadataFile="set.companion.ome"'
+        ' UUID="urn:uuid:c"/></OME>'
+    )
     tifffile.imwrite(path, FRAMES[0], description=only, metadata=None)
 
 
@@ -399,7 +459,9 @@ def test_a_strip_unpacks_to_no_more_than_a_frame_has(
     pack = zlib.compress if compression == "zlib" else lzma.compress
     monkeypatch.setattr(tiff_pages, "_MAX_UNPACKED", 2**16)
     noise = np.random.default_rng(0).integers(0, 2**16, (64, 64), np.uint16)
-    tifffile.imwrite(tmp_path / "a.tif", noise, compression=compression, metadata=None, photometric="minisblack")
+    tifffile.imwrite(
+        tmp_path / "a.tif", noise, compression=compression, metadata=None, photometric="minisblack"
+    )
     with tifffile.TiffFile(tmp_path / "a.tif") as tiff:
         start = tiff.pages.first.dataoffsets[0]
         room = tiff.pages.first.databytecounts[0]

@@ -1,4 +1,7 @@
-"""Recordings of other programs: every frame is at its place, whatever the format, and what the file says is believed."""
+"""Recordings of other programs.
+
+Every frame is at its place, whatever the format, and what the file says is believed.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +46,9 @@ def opened(path: Path, axes: str | None = None, n_raw: int = 9) -> Iterator[Reco
 def assert_holds(recording: Recording, frames: np.ndarray, axes: str) -> None:
     """`frames` (*axes, y, x) are read, each from its place."""
     names = tuple("raw" if a == "r" else a for a in axes)
-    assert dict(zip(recording.axes, recording.lengths, strict=True)) == dict(zip(names, frames.shape, strict=False))
+    assert dict(zip(recording.axes, recording.lengths, strict=True)) == dict(
+        zip(names, frames.shape, strict=False)
+    )
     assert (recording.shape, recording.dtype) == (frames.shape[-2:], frames.dtype.name)
     for place in product(*map(range, frames.shape[:-2])):
         plane = recording.read(recording.place(dict(zip(names, place, strict=True))))
@@ -53,7 +58,7 @@ def assert_holds(recording: Recording, frames: np.ndarray, axes: str) -> None:
         assert plane.pixels.flags.owndata or plane.pixels.base is not None
 
 
-# -- TIFF -------------------------------------------------------------------------------------------------------------
+# -- TIFF ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["contiguous", "compressed", "pages", "imagej", "big", "uint8"])
@@ -74,14 +79,19 @@ def test_a_stack_of_groups(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", stamped(2, 9), photometric="minisblack")
     with opened(tmp_path / "a.tif") as recording:
         assert_holds(recording, stamped(2, 9), "tr")
-    with pytest.raises(ConfigError, match=r"Say what the axes are with --axes"), opened(tmp_path / "a.tif", n_raw=5):
+    with (
+        pytest.raises(ConfigError, match=r"Say what the axes are with --axes"),
+        opened(tmp_path / "a.tif", n_raw=5),
+    ):
         pass
 
 
 def test_an_imagej_hyperstack_says_its_axes(tmp_path: Path) -> None:
     frames = stamped(3, 2, 2)
     about = {"axes": "TZCYX", "unit": "um", "spacing": 0.4, "finterval": 0.25}
-    tifffile.imwrite(tmp_path / "a.tif", frames, imagej=True, resolution=(1 / 0.065, 1 / 0.065), metadata=about)
+    tifffile.imwrite(
+        tmp_path / "a.tif", frames, imagej=True, resolution=(1 / 0.065, 1 / 0.065), metadata=about
+    )
     with opened(tmp_path / "a.tif", n_raw=1) as recording:
         assert_holds(recording, frames, "tzc")
         assert recording.pixel_size_um == pytest.approx(0.065, rel=1e-4)
@@ -98,9 +108,15 @@ def test_ome_tiff_says_its_axes_channels_and_positions(tmp_path: Path) -> None:
     with tifffile.TiffWriter(tmp_path / "a.ome.tif", ome=True) as writer:
         for i, position in enumerate(frames):
             about = {
-                "axes": "TCZYX", "Channel": {"Name": ["488", "561"]}, "Name": f"well {i}", "PhysicalSizeX": 65.0,
-                "PhysicalSizeXUnit": "nm", "PhysicalSizeZ": 0.3, "TimeIncrement": 100.0, "TimeIncrementUnit": "ms",
-            }  # fmt: skip
+                "axes": "TCZYX",
+                "Channel": {"Name": ["488", "561"]},
+                "Name": f"well {i}",
+                "PhysicalSizeX": 65.0,
+                "PhysicalSizeXUnit": "nm",
+                "PhysicalSizeZ": 0.3,
+                "TimeIncrement": 100.0,
+                "TimeIncrementUnit": "ms",
+            }
             writer.write(position, metadata=about, photometric="minisblack")
     with opened(tmp_path / "a.ome.tif", n_raw=1) as recording:
         assert_holds(recording, frames, "ptcz")
@@ -110,10 +126,19 @@ def test_ome_tiff_says_its_axes_channels_and_positions(tmp_path: Path) -> None:
 
 
 SUMMARY = {
-    "Frames": 3, "Channels": 2, "Slices": 1, "Positions": 1, "ChNames": ["488", "561"], "PixelSize_um": 0.1,
-    "StartTime": "2024-05-06 07:08:09.000 +0000", "TimeFirst": True, "SlicesFirst": False,
-    "StagePositions": [{"Label": "cell 7"}], "Interval_ms": 50, "z-step_um": 0.25,
-}  # fmt: skip
+    "Frames": 3,
+    "Channels": 2,
+    "Slices": 1,
+    "Positions": 1,
+    "ChNames": ["488", "561"],
+    "PixelSize_um": 0.1,
+    "StartTime": "2024-05-06 07:08:09.000 +0000",
+    "TimeFirst": True,
+    "SlicesFirst": False,
+    "StagePositions": [{"Label": "cell 7"}],
+    "Interval_ms": 50,
+    "z-step_um": 0.25,
+}
 
 
 def mmstack(path: Path) -> np.ndarray:
@@ -141,7 +166,11 @@ def test_a_micromanager_stack_says_everything(tmp_path: Path) -> None:
             np.testing.assert_array_equal(plane.pixels, frames[t, c])
             assert plane.t_camera_ms == 100 * t + 10 * c
         assert (recording.channels, recording.positions) == (("488", "561"), ("cell 7",))
-        assert (recording.pixel_size_um, recording.origin_px, recording.timed) == (0.065, (34.0, 12.0), True)
+        assert (recording.pixel_size_um, recording.origin_px, recording.timed) == (
+            0.065,
+            (34.0, 12.0),
+            True,
+        )
         assert (recording.interval_s, recording.z_step_um) == (0.05, 0.25)
         assert recording.started_ns == 1714979289 * 10**9
 
@@ -159,11 +188,17 @@ def test_a_micromanager_stack_without_some_frames(tmp_path: Path) -> None:
 
 def test_a_folder_of_stacks_is_one_recording(tmp_path: Path) -> None:
     frames = stamped(23)
-    for name, part in (("s_8.tif", frames[:9]), ("s_9.tif", frames[9:20]), ("s_10.tif", frames[20:])):
+    for name, part in (
+        ("s_8.tif", frames[:9]),
+        ("s_9.tif", frames[9:20]),
+        ("s_10.tif", frames[20:]),
+    ):
         tifffile.imwrite(tmp_path / name, part, photometric="minisblack")
     with opened(tmp_path) as recording:
         assert_holds(recording, frames, "t")
-    tifffile.imwrite(tmp_path / "s_11.tif", np.zeros((2, 4, 4), np.uint16), photometric="minisblack")
+    tifffile.imwrite(
+        tmp_path / "s_11.tif", np.zeros((2, 4, 4), np.uint16), photometric="minisblack"
+    )
     with pytest.raises(ConfigError, match=r"s_11.tif is .* s_8.tif is"):
         open_recording(tmp_path)
 
@@ -172,11 +207,17 @@ def test_a_folder_of_stacks_is_one_recording(tmp_path: Path) -> None:
     ("frames", "options", "words"),
     [
         (stamped(9) + np.float32(0.5), {}, "float32 from .* expected the camera's uint8 or uint16"),
-        (stamped(9).astype(np.int16) - 300, {}, "int16 from -.* expected the camera's uint8 or uint16"),
+        (
+            stamped(9).astype(np.int16) - 300,
+            {},
+            "int16 from -.* expected the camera's uint8 or uint16",
+        ),
         (np.zeros((9, Y, X, 3), np.uint8), {"photometric": "rgb"}, "colour"),
     ],
 )
-def test_pixels_of_no_camera_are_refused(tmp_path: Path, frames: np.ndarray, options: dict, words: str) -> None:
+def test_pixels_of_no_camera_are_refused(
+    tmp_path: Path, frames: np.ndarray, options: dict, words: str
+) -> None:
     tifffile.imwrite(tmp_path / "a.tif", frames, **{"photometric": "minisblack", **options})
     with pytest.raises(ConfigError, match=words):
         open_recording(tmp_path / "a.tif")
@@ -193,7 +234,10 @@ def test_a_tiff_that_was_cut_off_gives_what_is_there(tmp_path: Path, kind: str) 
                 writer.write(frame, metadata=None, contiguous=False, photometric="minisblack")
     else:
         tifffile.imwrite(
-            path, stamped(18), photometric="minisblack", compression="zlib" if kind == "compressed" else None
+            path,
+            stamped(18),
+            photometric="minisblack",
+            compression="zlib" if kind == "compressed" else None,
         )
     whole = path.read_bytes()
     path.write_bytes(whole[: int(0.6 * len(whole))])
@@ -202,7 +246,8 @@ def test_a_tiff_that_was_cut_off_gives_what_is_there(tmp_path: Path, kind: str) 
     assert damage is not None
     assert "a.tif" in damage
     assert came == list(range(1, len(came) + 1))
-    # The second page of a stack that tifffile compressed is found through the last bytes of the file.
+    # The second page of a stack that tifffile compressed is found through the last bytes of the
+    # file.
     assert len(came) >= (1 if kind == "compressed" else 3)
     assert kind != "mmstack" or dict(zip(recording.axes, recording.lengths, strict=True))["c"] == 2
 
@@ -219,7 +264,7 @@ def read_all(recording: Recording) -> tuple[list[int], str | None]:
     return came, recording.damage
 
 
-# -- the other formats ------------------------------------------------------------------------------------------------
+# -- the other formats -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("version", ["0.4", "0.5"])
@@ -230,7 +275,11 @@ def test_ome_zarr(tmp_path: Path, version: str, chunk_t: int) -> None:
     with opened(tmp_path / "a.zarr", n_raw=1) as recording:
         assert_holds(recording, frames, "tcz")
         assert recording.channels == ("488", "561")
-        assert (recording.pixel_size_um, recording.z_step_um, recording.interval_s) == (0.065, 0.3, 0.5)
+        assert (recording.pixel_size_um, recording.z_step_um, recording.interval_s) == (
+            0.065,
+            0.3,
+            0.5,
+        )
 
 
 def test_ome_zarr_positions_of_a_bioformats2raw_layout(tmp_path: Path) -> None:
@@ -302,11 +351,16 @@ def test_mrc(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["a.mrc", "a.mrcs", "a.st", "A.MRC"])
 @pytest.mark.parametrize("dtype", ["uint16", "int16", "float32"])
 def test_mrc_of_any_name_and_type(tmp_path: Path, name: str, dtype: str) -> None:
-    """Values that are whole are the camera's, whatever type they are kept in; others were made of them."""
+    """Values that are whole are the camera's, whatever type they are kept in.
+
+    Others were made of them.
+    """
     write_mrc(tmp_path / name, stamped(18).astype(dtype))
     with opened(tmp_path / name) as recording:
         assert_holds(recording, stamped(18), "t")
-        assert (f"holds {dtype}: its values are whole numbers" in " ".join(recording.notes)) == (dtype != "uint16")
+        assert (f"holds {dtype}: its values are whole numbers" in " ".join(recording.notes)) == (
+            dtype != "uint16"
+        )
     if dtype == "uint16":
         return
     for frame in (0, 7):
@@ -315,7 +369,8 @@ def test_mrc_of_any_name_and_type(tmp_path: Path, name: str, dtype: str) -> None
         write_mrc(tmp_path / name, wrong)
         if frame == 0:
             with pytest.raises(
-                ConfigError, match=rf"{dtype} from .* at frame 1 of 18; expected the camera's uint8 or uint16"
+                ConfigError,
+                match=rf"{dtype} from .* at frame 1 of 18; expected the camera's uint8 or uint16",
             ):
                 open_recording(tmp_path / name)
         else:
@@ -330,7 +385,9 @@ ORDERS = {0: "ctz", 1: "tzc", 2: "tcz"}  # of DeltaVision's interleaves, slowest
 @pytest.mark.parametrize("interleave", ORDERS)
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("dtype", ["uint16", "int16", "float32", "uint8"])
-def test_deltavision_says_how_its_sections_run(tmp_path: Path, interleave: int, order: str, dtype: str) -> None:
+def test_deltavision_says_how_its_sections_run(
+    tmp_path: Path, interleave: int, order: str, dtype: str
+) -> None:
     lengths = {"c": 2, "t": 3, "z": 4}
     axes = ORDERS[interleave]
     frames = stamped(*(lengths[axis] for axis in axes))
@@ -382,7 +439,10 @@ def test_absurd_mrc_numbers_are_refused(tmp_path: Path) -> None:
     struct.pack_into("<i", data, 92, 0)
     (tmp_path / "a.mrc").write_bytes(data)
     with opened(tmp_path / "a.mrc") as recording:
-        assert (recording.lengths, "ends within frame 10 of 2147483647" in recording.damage) == ((9,), True)
+        assert (recording.lengths, "ends within frame 10 of 2147483647" in recording.damage) == (
+            (9,),
+            True,
+        )
     write_dv(tmp_path / "a.dv", list(stamped(9)), waves=2, times=1, interleave=0)
     with pytest.raises(ConfigError, match="9 sections, which are not 1 times of 2 wavelengths"):
         open_recording(tmp_path / "a.dv")
@@ -390,13 +450,21 @@ def test_absurd_mrc_numbers_are_refused(tmp_path: Path) -> None:
 
 def test_ndtiff(tmp_path: Path) -> None:
     frames = stamped(3, 2, 2)
-    at = [{"time": t, "channel": c, "z": z} for t, c, z in product(range(3), ("488", "561"), range(2))]
-    metadata = [{"ElapsedTime-ms": 10.0 * i, "PixelSizeUm": 0.065, "ROI": "1-2-8-6"} for i in range(12)]
+    at = [
+        {"time": t, "channel": c, "z": z} for t, c, z in product(range(3), ("488", "561"), range(2))
+    ]
+    metadata = [
+        {"ElapsedTime-ms": 10.0 * i, "PixelSizeUm": 0.065, "ROI": "1-2-8-6"} for i in range(12)
+    ]
     write_ndtiff(tmp_path / "n", frames.reshape(-1, Y, X), at, metadata)
     with opened(tmp_path / "n", n_raw=1) as recording:
         assert_holds(recording, frames, "tcz")
         assert recording.channels == ("488", "561")
-        assert (recording.pixel_size_um, recording.origin_px, recording.timed) == (0.065, (2.0, 1.0), True)
+        assert (recording.pixel_size_um, recording.origin_px, recording.timed) == (
+            0.065,
+            (2.0, 1.0),
+            True,
+        )
         assert recording.read(recording.place({"t": 1}))[1] == 40.0
         assert recording.started_ns == 1714979289 * 10**9
 
@@ -433,7 +501,7 @@ def test_what_is_no_recording_is_refused(tmp_path: Path) -> None:
             open_recording(tmp_path / name)
 
 
-# -- axes -------------------------------------------------------------------------------------------------------------
+# -- axes ------------------------------------------------------------------------------------------
 
 
 def test_axes_are_said_in_letters_or_words() -> None:
@@ -454,7 +522,10 @@ def test_an_axis_that_counts_groups_and_raw_frames_is_both(tmp_path: Path) -> No
     with opened(tmp_path / "a.tif", "raw,z,c,y,x") as recording:
         assert_holds(recording, frames.reshape(9, 2, 2, Y, X), "rzc")
     for axes, n_raw in (("t,raw,c,y,x", 5), ("t,c,raw,y,x", 9), ("t,p,raw,c,y,x", 9)):
-        with pytest.raises(ConfigError, match=r"a.tif is t=18 x c=2"), opened(tmp_path / "a.tif", axes, n_raw):
+        with (
+            pytest.raises(ConfigError, match=r"a.tif is t=18 x c=2"),
+            opened(tmp_path / "a.tif", axes, n_raw),
+        ):
             pass
 
 
@@ -463,5 +534,8 @@ def test_axes_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     words = r"names 1 axes before y, x; a.tif is 2 x 9 x 6 x 8"
     with pytest.raises(ConfigError, match=words), opened(tmp_path / "a.tif", "tyx"):
         pass
-    with pytest.raises(ConfigError, match="axis raw has 2 places"), opened(tmp_path / "a.tif", "raw,t,y,x"):
+    with (
+        pytest.raises(ConfigError, match="axis raw has 2 places"),
+        opened(tmp_path / "a.tif", "raw,t,y,x"),
+    ):
         pass

@@ -35,7 +35,9 @@ def pages(path: Path, frames: np.ndarray, **options: Any) -> None:
         path, byteorder=options.pop("byteorder", "<"), bigtiff=options.pop("bigtiff", False)
     ) as writer:
         for frame in frames:
-            writer.write(frame, photometric="minisblack", metadata=None, contiguous=False, **options)
+            writer.write(
+                frame, photometric="minisblack", metadata=None, contiguous=False, **options
+            )
 
 
 def ome(path: Path, frames: np.ndarray, **options: Any) -> None:
@@ -44,7 +46,11 @@ def ome(path: Path, frames: np.ndarray, **options: Any) -> None:
 
 
 def by_hand(
-    path: Path, strips: list[list[bytes]], bits: int, *more: tuple[int, int, int, int], order: str = "<"
+    path: Path,
+    strips: list[list[bytes]],
+    bits: int,
+    *more: tuple[int, int, int, int],
+    order: str = "<",
 ) -> None:
     """A TIFF of pages with these strips, which lie in the file from the last to the first."""
     out = bytearray(struct.pack(f"{order}2sHI", b"II" if order == "<" else b"MM", 42, 0))
@@ -55,18 +61,31 @@ def by_hand(
             offsets.insert(0, len(out))
             out += strip + b"\0" * (len(strip) % 2)
         lists = len(out)
-        out += struct.pack(f"{order}{len(page)}I", *offsets) + struct.pack(f"{order}{len(page)}I", *map(len, page))
+        out += struct.pack(f"{order}{len(page)}I", *offsets) + struct.pack(
+            f"{order}{len(page)}I", *map(len, page)
+        )
         directory = len(out)
         struct.pack_into(f"{order}I", out, following, directory)
         many = len(page) > 1
         tags = [
-            (256, 4, 1, X), (257, 4, 1, Y), (258, 3, 1, bits), (259, 3, 1, 1), (262, 3, 1, 1),
-            (273, 4, len(page), lists if many else offsets[0]), (277, 3, 1, 1), (278, 4, 1, -(-Y // len(page))),
-            (279, 4, len(page), lists + 4 * len(page) if many else len(page[0])), *more,
-        ]  # fmt: skip
+            (256, 4, 1, X),
+            (257, 4, 1, Y),
+            (258, 3, 1, bits),
+            (259, 3, 1, 1),
+            (262, 3, 1, 1),
+            (273, 4, len(page), lists if many else offsets[0]),
+            (277, 3, 1, 1),
+            (278, 4, 1, -(-Y // len(page))),
+            (279, 4, len(page), lists + 4 * len(page) if many else len(page[0])),
+            *more,
+        ]
         out += struct.pack(f"{order}H", len(tags))
         for code, kind, count, value in sorted(tags):
-            packed = struct.pack(f"{order}HH", value, 0) if (kind, count) == (3, 1) else struct.pack(f"{order}I", value)
+            packed = (
+                struct.pack(f"{order}HH", value, 0)
+                if (kind, count) == (3, 1)
+                else struct.pack(f"{order}I", value)
+            )
             out += struct.pack(f"{order}HHI", code, kind, count) + packed
         following = len(out)
         out += struct.pack(f"{order}I", 0)
@@ -90,7 +109,9 @@ LAYOUTS: dict[str, Callable[[Path], None]] = {
     "BigTIFF": lambda p: pages(p, FRAMES, bigtiff=True),
     "strips": lambda p: pages(p, FRAMES, rowsperstrip=7),
     "strips that lie backwards": lambda p: by_hand(p, [_strips(f) for f in FRAMES], 16),
-    "strips that lie backwards, big endian": lambda p: by_hand(p, [_strips(f, ">u2") for f in FRAMES], 16, order=">"),
+    "strips that lie backwards, big endian": lambda p: by_hand(
+        p, [_strips(f, ">u2") for f in FRAMES], 16, order=">"
+    ),
     "strips in another order on one page": lambda p: by_hand(
         p, [_strips(f) if k else [f.tobytes()] for k, f in enumerate(FRAMES)], 16
     ),
@@ -99,9 +120,13 @@ LAYOUTS: dict[str, Callable[[Path], None]] = {
     "a tile a little larger": lambda p: pages(p, FRAMES, tile=(112, 96)),
     "a tile larger than the frame, OME": lambda p: ome(p, FRAMES, tile=(128, 128)),
     "deflate": lambda p: pages(p, FRAMES, compression="zlib"),
-    "deflate, predictor, big endian": lambda p: pages(p, FRAMES, compression="zlib", predictor=True, byteorder=">"),
+    "deflate, predictor, big endian": lambda p: pages(
+        p, FRAMES, compression="zlib", predictor=True, byteorder=">"
+    ),
     "deflate tiles": lambda p: pages(p, FRAMES, compression="zlib", tile=(64, 64)),
-    "compressed series": lambda p: tifffile.imwrite(p, FRAMES, photometric="minisblack", compression="zlib"),
+    "compressed series": lambda p: tifffile.imwrite(
+        p, FRAMES, photometric="minisblack", compression="zlib"
+    ),
     "ImageJ": lambda p: tifffile.imwrite(p, FRAMES, imagej=True, metadata={"axes": "TYX"}),
     "ImageJ with one directory": lambda p: _one_directory(p),
     "OME": lambda p: ome(p, FRAMES),
@@ -109,8 +134,10 @@ LAYOUTS: dict[str, Callable[[Path], None]] = {
     "a pyramid": lambda p: _pyramid(p, ome=True),
     "a pyramid that is no OME": lambda p: _pyramid(p, ome=False),
     "a thumbnail first": lambda p: _thumbnail(p),
-    "fill order 2": lambda p: by_hand(p, [[f.tobytes().translate(REVERSED)] for f in FRAMES], 16, (266, 3, 1, 2)),
-}  # fmt: skip
+    "fill order 2": lambda p: by_hand(
+        p, [[f.tobytes().translate(REVERSED)] for f in FRAMES], 16, (266, 3, 1, 2)
+    ),
+}
 
 
 def _strips(frame: np.ndarray, dtype: str = "<u2") -> list[bytes]:
@@ -124,7 +151,10 @@ def _series(path: Path) -> None:
 
 
 def _one_directory(path: Path) -> None:
-    """As ImageJ writes more than 4 GB: the first page has a directory, the others follow its pixels."""
+    """As ImageJ writes more than 4 GB.
+
+    The first page has a directory, the others follow its pixels.
+    """
     tifffile.imwrite(path, FRAMES, imagej=True, metadata={"axes": "TYX"})
     with tifffile.TiffFile(path) as tiff:
         first = tiff.pages.first
@@ -168,7 +198,12 @@ def test_packed_bits_are_unpacked(tmp_path: Path, bits: int, backwards: bool) ->
     frames = TWELVE % (1 << bits)
     data = [packed(frame, bits) for frame in frames]
     data = [page.translate(REVERSED) for page in data] if backwards else data
-    by_hand(tmp_path / "a.tif", [[page] for page in data], bits, *([(266, 3, 1, 2)] if backwards else []))
+    by_hand(
+        tmp_path / "a.tif",
+        [[page] for page in data],
+        bits,
+        *([(266, 3, 1, 2)] if backwards else []),
+    )
     with closing(open_recording(tmp_path / "a.tif")) as recording:
         np.testing.assert_array_equal(frames_of(recording), frames)
     lines = len(data[0]) // Y
@@ -189,9 +224,9 @@ def test_whole_numbers_of_any_type_are_the_cameras(tmp_path: Path, dtype: str) -
     with closing(open_recording(tmp_path / "a.tif")) as recording:
         assert recording.dtype == ("uint8" if dtype == "uint8" else "uint16")
         np.testing.assert_array_equal(frames_of(recording), frames)
-        assert any(f"holds {dtype}: its values are whole numbers" in note for note in recording.notes) == (
-            dtype != "uint8"
-        )
+        assert any(
+            f"holds {dtype}: its values are whole numbers" in note for note in recording.notes
+        ) == (dtype != "uint8")
 
 
 def test_values_that_no_camera_gives_are_refused_wherever_they_come(tmp_path: Path) -> None:
@@ -199,7 +234,9 @@ def test_values_that_no_camera_gives_are_refused_wherever_they_come(tmp_path: Pa
         frames = (FRAMES % 200).astype(np.float32)
         frames[0, 3, 3] = wrong
         pages(tmp_path / "first.tif", frames)
-        with pytest.raises(ConfigError, match=r"float32 from .* expected the camera's uint8 or uint16"):
+        with pytest.raises(
+            ConfigError, match=r"float32 from .* expected the camera's uint8 or uint16"
+        ):
             open_recording(tmp_path / "first.tif")
         pages(tmp_path / "third.tif", np.roll(frames, 2, axis=0))
         with closing(open_recording(tmp_path / "third.tif")) as recording:
@@ -226,11 +263,17 @@ def test_pages_of_several_sizes_are_refused(tmp_path: Path) -> None:
         open_recording(path)
     with tifffile.TiffWriter(path) as writer:  # tifffile looks at the second, eighth and last page
         for k in range(20):
-            writer.write(FRAMES[0, : 50 if k == 12 else Y], photometric="minisblack", metadata=None, contiguous=False)
+            writer.write(
+                FRAMES[0, : 50 if k == 12 else Y],
+                photometric="minisblack",
+                metadata=None,
+                contiguous=False,
+            )
     with closing(open_recording(path)) as recording:
         assert recording.read((11,)) is not None
         with pytest.raises(
-            DamagedFileError, match=r"a.tif is 50 x 90 uint16 at frame 13 of 20; the others are 100 x 90 uint16"
+            DamagedFileError,
+            match=r"a.tif is 50 x 90 uint16 at frame 13 of 20; the others are 100 x 90 uint16",
         ):
             recording.read((12,))
 
@@ -240,13 +283,21 @@ def test_what_is_left_out_or_not_applied_is_said(tmp_path: Path) -> None:
     with tifffile.TiffWriter(tmp_path / "b.tif") as writer:
         for frame in FRAMES:
             writer.write(
-                frame, photometric="miniswhite", metadata=None, contiguous=False, extratags=[(274, 3, 1, 4, True)]
+                frame,
+                photometric="miniswhite",
+                metadata=None,
+                contiguous=False,
+                extratags=[(274, 3, 1, 4, True)],
             )
     fewer = len(FRAMES) - 2
     said_less = f"ImageJ=1.53t\nimages={fewer}\nframes={fewer}\n"
-    tifffile.imwrite(tmp_path / "c.tif", FRAMES, description=said_less, photometric="minisblack", metadata=None)
+    tifffile.imwrite(
+        tmp_path / "c.tif", FRAMES, description=said_less, photometric="minisblack", metadata=None
+    )
     with closing(open_recording(tmp_path / "c.tif")) as recording:
-        assert recording.notes == ("c.tif holds 2 pages more than ImageJ's description counts; they are not read.",)
+        assert recording.notes == (
+            "c.tif holds 2 pages more than ImageJ's description counts; they are not read.",
+        )
     said = {}
     for name in "ab":
         with closing(open_recording(tmp_path / f"{name}.tif")) as recording:
@@ -280,7 +331,10 @@ def test_a_codec_that_is_not_installed_is_named_before_anything_begins(tmp_path:
         data[at : at + 12] = struct.pack("<HHIHH", 259, 3, 1, code, 0)
         (tmp_path / "a.tif").write_bytes(data)
         if _has_imagecodecs():  # what is said to be compressed is not
-            with closing(open_recording(tmp_path / "a.tif")) as recording, pytest.raises(DamagedFileError):
+            with (
+                closing(open_recording(tmp_path / "a.tif")) as recording,
+                pytest.raises(DamagedFileError),
+            ):
                 recording.read(())
         else:
             with pytest.raises(ConfigError, match="pip install imagecodecs"):
@@ -293,13 +347,17 @@ def _has_imagecodecs() -> bool:
     return find_spec("imagecodecs") is not None
 
 
-# -- numbers that are absurd ------------------------------------------------------------------------------------------
+# -- numbers that are absurd -----------------------------------------------------------------------
 
 
 def test_a_small_file_that_announces_a_huge_frame_is_refused(tmp_path: Path) -> None:
     by_hand(tmp_path / "a.tif", [[b"\0" * 600]], 16)
     data = bytearray((tmp_path / "a.tif").read_bytes())
-    for size, words in ((20_000, "268435456 pixels"), (12_000, "holds .* bytes"), (0, "0 x 0|no frame|as TIFF")):
+    for size, words in (
+        (20_000, "268435456 pixels"),
+        (12_000, "holds .* bytes"),
+        (0, "0 x 0|no frame|as TIFF"),
+    ):
         for tag in (256, 257):
             at = data.index(struct.pack("<HHI", tag, 4, 1))
             data[at + 8 : at + 12] = struct.pack("<I", size)
@@ -347,7 +405,9 @@ def test_pages_that_run_in_a_circle_are_refused(tmp_path: Path) -> None:
         open_recording(tmp_path / "a.tif")
 
 
-def test_an_imagej_stack_of_one_directory_that_was_cut_off_gives_what_is_there(tmp_path: Path) -> None:
+def test_an_imagej_stack_of_one_directory_that_was_cut_off_gives_what_is_there(
+    tmp_path: Path,
+) -> None:
     _one_directory(tmp_path / "a.tif")
     data = (tmp_path / "a.tif").read_bytes()
     (tmp_path / "a.tif").write_bytes(data[: -FRAMES[0].nbytes - 100])

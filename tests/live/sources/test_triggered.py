@@ -64,24 +64,34 @@ def indices(core: Any, plan: Any) -> list[int]:
 
 
 @pytest.mark.parametrize("interval_s", [0.0, 0.05])
-def test_every_group_begins_with_the_first_pattern(gated: tuple[Any, GatedSIMCamera], interval_s: float) -> None:
+def test_every_group_begins_with_the_first_pattern(
+    gated: tuple[Any, GatedSIMCamera], interval_s: float
+) -> None:
     core, camera = gated
-    assert indices(core, sim_sequence(4, channels=["488"], interval_s=interval_s)) == [*range(N)] * 4
+    assert (
+        indices(core, sim_sequence(4, channels=["488"], interval_s=interval_s)) == [*range(N)] * 4
+    )
     assert camera.edges == (4 if interval_s else 1)
     assert camera.dark == 0
     assert core.getProperty("Gate", "State") == "0"
 
 
-def test_without_the_engine_the_patterns_do_not_run(gated: tuple[Any, GatedSIMCamera], rig: Path) -> None:
+def test_without_the_engine_the_patterns_do_not_run(
+    gated: tuple[Any, GatedSIMCamera], rig: Path
+) -> None:
     core, camera = gated
     core.mda.set_engine(MDAEngine(core))
-    with LiveSR(core, rig=rig, engine="none", plan=(plan := sim_sequence(1, channels=["488"]))) as session:
+    with LiveSR(
+        core, rig=rig, engine="none", plan=(plan := sim_sequence(1, channels=["488"]))
+    ) as session:
         core.mda.run(plan)
     assert camera.dark == N
     assert any("sim.trigger" in sentence for sentence in session.report["warnings"])
 
 
-def test_live_mode_refuses_a_display_that_needs_the_trigger(gated: tuple[Any, GatedSIMCamera], rig: Path) -> None:
+def test_live_mode_refuses_a_display_that_needs_the_trigger(
+    gated: tuple[Any, GatedSIMCamera], rig: Path
+) -> None:
     core, _ = gated
     with (
         pytest.raises(ConfigError, match="Live mode does not raise"),
@@ -90,7 +100,9 @@ def test_live_mode_refuses_a_display_that_needs_the_trigger(gated: tuple[Any, Ga
         pass
 
 
-def test_livesr_run_after_a_run_that_was_broken_off(gated: tuple[Any, GatedSIMCamera], rig: Path) -> None:
+def test_livesr_run_after_a_run_that_was_broken_off(
+    gated: tuple[Any, GatedSIMCamera], rig: Path
+) -> None:
     core, camera = gated
 
     def cancel(*_: Any) -> None:
@@ -109,7 +121,9 @@ def test_livesr_run_after_a_run_that_was_broken_off(gated: tuple[Any, GatedSIMCa
 
     core.mda.engine.use_hardware_sequencing = True
     with noted(core) as seen:
-        report = acquire(Request(load_rig(rig), Experiment(frames=6), engine="none"), core, console(quiet=True))
+        report = acquire(
+            Request(load_rig(rig), Experiment(frames=6), engine="none"), core, console(quiet=True)
+        )
     assert seen == [*range(N)] * 6
     assert report["groups"] == 6
     assert not any("sim.trigger" in sentence for sentence in report["warnings"])
@@ -136,7 +150,9 @@ def test_a_plan_that_counts_raw_frames_along_time(gated: tuple[Any, GatedSIMCame
     import useq
 
     core, camera = gated
-    plan = useq.MDASequence(time_plan=useq.TIntervalLoops(interval=0, loops=2 * N), channels=["488"])
+    plan = useq.MDASequence(
+        time_plan=useq.TIntervalLoops(interval=0, loops=2 * N), channels=["488"]
+    )
     assert indices(core, plan) == [*range(N)] * 2
     assert camera.dark == 0
 
@@ -166,9 +182,14 @@ def test_what_rig_yaml_may_say(gated: tuple[Any, GatedSIMCamera], rig: Path) -> 
     config = load_rig(rig)
     assert config.sim is not None
     assert config.sim.trigger == TriggerConfig(device="Gate", property="State", start="1", stop="0")
-    for change, words in (({"device": "Gat"}, "Did you mean 'Gate'"), ({"property": "Stat"}, "Did you mean 'State'")):
+    for change, words in (
+        ({"device": "Gat"}, "Did you mean 'Gate'"),
+        ({"property": "Stat"}, "Did you mean 'State'"),
+    ):
         trigger = config.sim.trigger.model_copy(update=change)
-        other = config.model_copy(update={"sim": config.sim.model_copy(update={"trigger": trigger})})
+        other = config.model_copy(
+            update={"sim": config.sim.model_copy(update={"trigger": trigger})}
+        )
         with pytest.raises(ConfigError, match=words):
             TriggeredEngine(core, other)
     with pytest.raises(ConfigError, match="nothing of a trigger"):
@@ -177,18 +198,24 @@ def test_what_rig_yaml_may_say(gated: tuple[Any, GatedSIMCamera], rig: Path) -> 
         parse(TriggerConfig, {"device": "D", "property": "P", "start": True}, "rig.yaml")
 
 
-def test_raw_frames_are_those_of_the_display(gated: tuple[Any, GatedSIMCamera], rig: Path, tmp_path: Path) -> None:
+def test_raw_frames_are_those_of_the_display(
+    gated: tuple[Any, GatedSIMCamera], rig: Path, tmp_path: Path
+) -> None:
     import zarr
 
     core, camera = gated
-    request = Request(load_rig(rig), Experiment(frames=2), engine="none", store=tmp_path / "run.ome.zarr")
+    request = Request(
+        load_rig(rig), Experiment(frames=2), engine="none", store=tmp_path / "run.ome.zarr"
+    )
     report = acquire(request, core, console(quiet=True))
     raw = zarr.open_group(report["store"], mode="r")["raw/0"][:]
     first = camera.shown[-2]
     np.testing.assert_array_equal(raw[0], camera.bank.frames[first])
 
 
-def test_a_flat_field_is_taken_with_the_patterns_running(gated: tuple[Any, GatedSIMCamera], rig: Path) -> None:
+def test_a_flat_field_is_taken_with_the_patterns_running(
+    gated: tuple[Any, GatedSIMCamera], rig: Path
+) -> None:
     from livesr.evaluation.camera_frames import CameraFrames
 
     core, camera = gated

@@ -1,9 +1,11 @@
-"""A run of 100,000 frames: what a frame costs, how late it is and what memory is held, tenth by tenth.
+"""A run of 100,000 frames.
 
-Small frames through everything that a run has (hook, grouping, reconstruction, window, network, store, publisher with a
-subscriber), because what grows with the number of frames does so whatever their size. Time is the processor time of the whole
-process, which other programs on a busy machine do not lengthen as they lengthen the clock's. The reference of every tenth is
-the first one.
+What a frame costs, how late it is and what memory is held, tenth by tenth.
+
+Small frames through everything that a run has (hook, grouping, reconstruction, window, network,
+store, publisher with a subscriber), because what grows with the number of frames does so whatever
+their size. Time is the processor time of the whole process, which other programs on a busy machine
+do not lengthen as they lengthen the clock's. The reference of every tenth is the first one.
 """
 
 from __future__ import annotations
@@ -36,7 +38,9 @@ from livesr.live.sinks.zeromq import ZeroMQSink
 _CHANNEL, _SIDE = "488", 32
 _TENTHS, _BLOCKS = 10, 100  # blocks of the whole run: ten in a tenth
 _IN_FLIGHT = 64
-_WAITING_FRAMES = 4096  # what may wait for the disk counts in raw frames: no backlog must pass for growth
+_WAITING_FRAMES = (
+    4096  # what may wait for the disk counts in raw frames: no backlog must pass for growth
+)
 _LAST = {"cpu": Target(1.1, "most", "ratio"), "memory": Target(1.02, "most", "ratio")}
 
 
@@ -86,7 +90,9 @@ def _curve(what: str, unit: str, samples: NDArray[np.float64], n: int, note: str
 def _run(n: int, store: Path) -> _Watch:
     """Send `n` frames through a run, as fast as it takes them; return what was seen of it."""
     rig = load_rig("demo")
-    rig = rig.model_copy(update={"channels": {_CHANNEL: rig.channels[_CHANNEL]}}).with_engine(NO_ENGINE)
+    rig = rig.model_copy(update={"channels": {_CHANNEL: rig.channels[_CHANNEL]}}).with_engine(
+        NO_ENGINE
+    )
     path = build_path(rig, _CHANNEL, Geometry((_SIDE, _SIDE), "uint16", 0.065), threads=1)
     publisher, watch = ZeroMQSink("tcp://127.0.0.1:*"), _Watch(n)
     run = RunDescription(stream_id="bench", started_ns=now_ns(), channels=(path.description,))
@@ -100,17 +106,24 @@ def _run(n: int, store: Path) -> _Watch:
     pixels = np.random.default_rng(0).integers(100, 4000, (64, _SIDE, _SIDE), np.uint16)
     pipeline.open()
     assert publisher.endpoint is not None
-    subscriber = threading.Thread(target=_subscribe, args=(publisher.endpoint,), name="bench-subscriber")
+    subscriber = threading.Thread(
+        target=_subscribe, args=(publisher.endpoint,), name="bench-subscriber"
+    )
     subscriber.start()
     for t in range(n):
         watch.let_one_in()
-        pipeline.hook.frame_ready(pixels[t % 64].copy(), useq.MDAEvent(index={"t": t}, channel=_CHANNEL), {})
+        pipeline.hook.frame_ready(
+            pixels[t % 64].copy(), useq.MDAEvent(index={"t": t}, channel=_CHANNEL), {}
+        )
     pipeline.end()
     report = pipeline.join()
     subscriber.join()
     path.close()
     if report["sr_frames"] != n or report["raw_lost"] or report["error"]:
-        raise RuntimeError(f"{report['sr_frames']} of {n} frames came, {report['raw_lost']} lost: {report['error']}")
+        raise RuntimeError(
+            f"{report['sr_frames']} of {n} frames came, {report['raw_lost']} lost:"
+            f" {report['error']}"
+        )
     return watch
 
 
@@ -125,7 +138,8 @@ def _subscribe(endpoint: str) -> None:
 
 
 class _Watch:
-    """A sink that takes note of the process at every block of frames, and limits how many frames are on their way.
+    """A sink that takes note of the process at every block of frames, and limits how many frames
+    are on their way.
 
     Attributes
     ----------

@@ -1,8 +1,10 @@
-"""One point of the curves of size and channels: frames through a run, one time point after the other.
+"""One point of the curves of size and channels.
 
-``python -m livesr.bench.scaling.point SIDE CHANNELS TIME_POINTS`` prints what it found as JSON. A process of its own, because
-memory belongs to processes. The reference of a time point are the Fourier transforms that its reconstructions cannot do
-without, computed right before or after it.
+Frames through a run, one time point after the other.
+
+``python -m livesr.bench.scaling.point SIDE CHANNELS TIME_POINTS`` prints what it found as JSON. A
+process of its own, because memory belongs to processes. The reference of a time point are the
+Fourier transforms that its reconstructions cannot do without, computed right before or after it.
 """
 
 from __future__ import annotations
@@ -36,20 +38,40 @@ _TIMEOUT_S = 300.0
 
 
 def point(curve: str, at: int, side: int, channels: int, time_points: int) -> list[Result]:
-    """Measure in a new process; return processor time, latency and memory at place `at` of `curve`."""
-    command = [sys.executable, "-m", "livesr.bench.scaling.point", *map(str, (side, channels, time_points))]
+    """Measure in a new process.
+
+    Return processor time, latency and memory at place `at` of `curve`.
+    """
+    command = [
+        sys.executable,
+        "-m",
+        "livesr.bench.scaling.point",
+        *map(str, (side, channels, time_points)),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - this program itself
     if done.returncode:
         raise RuntimeError(f"{side}^2 in {channels} channels: {done.stderr.strip()[-800:]}")
     found = json.loads(done.stdout.splitlines()[-1])
     note = (
-        f"{channels} x {_N_RAW} x {side}^2 to {channels} x 3 x {2 * side}^2, {NO_ENGINE} engine, {time_points} time points, "
-        "no patterns in the frames"
+        f"{channels} x {_N_RAW} x {side}^2 to {channels} x 3 x {2 * side}^2, {NO_ENGINE} engine,"
+        f" {time_points} time points, no patterns in the frames"
     )
     memory_mib, content_mib = found["memory_mib"], found["content_mib"]
     results = [
-        compared(f"{curve}.cpu.{at}", paired(found["cpu_ms"]), "ms of CPU per time point", "its FFTs alone", note=note),
-        compared(f"{curve}.latency.{at}", paired(found["wall_ms"]), "ms", "its FFTs alone", note=f"{note}; {_LATENCY}"),
+        compared(
+            f"{curve}.cpu.{at}",
+            paired(found["cpu_ms"]),
+            "ms of CPU per time point",
+            "its FFTs alone",
+            note=note,
+        ),
+        compared(
+            f"{curve}.latency.{at}",
+            paired(found["wall_ms"]),
+            "ms",
+            "its FFTs alone",
+            note=f"{note}; {_LATENCY}",
+        ),
         Result(
             f"{curve}.memory.{at}",
             memory_mib,
@@ -63,7 +85,9 @@ def point(curve: str, at: int, side: int, channels: int, time_points: int) -> li
     return [replace(r, at=at) for r in results]
 
 
-_LATENCY = "from the first raw frame handed over, all at once, to the last prediction that they complete"
+_LATENCY = (
+    "from the first raw frame handed over, all at once, to the last prediction that they complete"
+)
 
 
 class _Run:
@@ -76,12 +100,15 @@ class _Run:
         self._transforms = Transforms(self._raw)
         names = [f"c{i}" for i in range(channels)]
         plan = list(sim_sequence(time_points, names, _N_RAW))
-        self._events = [[event for event in plan if event.index["t"] == t] for t in range(time_points)]
+        self._events = [
+            [event for event in plan if event.index["t"] == t] for t in range(time_points)
+        ]
         self._t, self._channels = 0, channels
         self._before = self._process.memory_info().rss
         rig = _rig(names)
         self._paths = {
-            name: build_path(rig, name, Geometry((side, side), "uint16", 0.065), threads=1) for name in names
+            name: build_path(rig, name, Geometry((side, side), "uint16", 0.065), threads=1)
+            for name in names
         }
         self._watch = _Watch(self._process)
         described = tuple(path.description for path in self._paths.values())
@@ -90,7 +117,10 @@ class _Run:
         self._content = sum(_content_bytes(path) for path in self._paths.values())
 
     def measure(self) -> dict[str, Any]:
-        """Send every time point; return pairs (run, transforms) of CPU and clock in ms, and memory in MiB."""
+        """Send every time point.
+
+        Return pairs (run, transforms) of CPU and clock in ms, and memory in MiB.
+        """
         self._pipeline.open()
         found: dict[str, Any] = {"cpu_ms": [], "wall_ms": []}
         works = (self._time_point, self._transform)
@@ -104,7 +134,10 @@ class _Run:
         self._pipeline.end()
         report = self._pipeline.join()
         if report["error"] or report["sr_frames"] != len(self._events) * self._channels:
-            raise RuntimeError(f"{report['sr_frames']} frames were separated: {report['error']}, {report['warnings']}")
+            raise RuntimeError(
+                f"{report['sr_frames']} frames were separated: {report['error']},"
+                f" {report['warnings']}"
+            )
         for path in self._paths.values():
             path.close()
         memory = (self._watch.max_bytes - self._before) / 2**20
@@ -130,7 +163,10 @@ def _timed_ms(work: Callable[[], None]) -> tuple[float, float]:
 
 
 def _rig(names: list[str]) -> RigConfig:
-    """Return the virtual SIM rig with these channels; it reconstructs frames that show no pattern, too."""
+    """Return the virtual SIM rig with these channels.
+
+    It reconstructs frames that show no pattern, too.
+    """
     rig = load_rig("virtual_sim")
     assert rig.sim is not None
     limits = rig.sim.quality_limits.model_copy(update={"when_doubtful": "reconstruct"})
@@ -142,7 +178,9 @@ def _rig(names: list[str]) -> RigConfig:
 def _content_bytes(path: ChannelPath) -> int:
     """Bytes of one time point: raw frames and predictions of 16 bit, a measurement of 32."""
     described = path.description
-    raw, recon, sr = (int(np.prod(s)) for s in (described.raw_shape, described.recon_shape, described.sr_shape))
+    raw, recon, sr = (
+        int(np.prod(s)) for s in (described.raw_shape, described.recon_shape, described.sr_shape)
+    )
     return 2 * _N_RAW * raw + 4 * recon + 2 * len(described.labels) * sr
 
 

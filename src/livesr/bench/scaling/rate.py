@@ -1,7 +1,8 @@
-"""How frames, latency and memory go with the camera's rate, up to what Micro-Manager's demo camera can deliver.
+"""How frames, latency and memory go with the camera's rate, up to what Micro-Manager's demo camera
+can deliver.
 
-Every exposure is one frame, separated by an engine that does nothing: beyond what the computer composes, `latest` skips
-predictions, and neither latency nor memory may follow the camera.
+Every exposure is one frame, separated by an engine that does nothing: beyond what the computer
+composes, `latest` skips predictions, and neither latency nor memory may follow the camera.
 """
 
 from __future__ import annotations
@@ -26,11 +27,15 @@ _CEILING = 10_000  # frames/s that no camera of this size reaches: what comes is
 
 
 def measure(quick: bool) -> list[Result]:
-    """Return, at each rate, frames that came beside those without livesr, latency, memory, share that was separated."""
+    """Return, at each rate, frames that came beside those without livesr, latency, memory, share
+    that was separated.
+    """
     side, seconds, blocks = (64, 0.3, 1) if quick else (512, 2.0, 3)
     core, rig = demo_core(side)
     assert CHANNEL.config
-    rig = rig.model_copy(update={"channels": {CHANNEL.config: rig.channels[CHANNEL.config]}}).with_engine(NO_ENGINE)
+    rig = rig.model_copy(
+        update={"channels": {CHANNEL.config: rig.channels[CHANNEL.config]}}
+    ).with_engine(NO_ENGINE)
     try:
         results = []
         for rate in (50, _CEILING) if quick else (*_RATES, _CEILING):
@@ -56,14 +61,30 @@ def _at(core: CMMCorePlus, rig: RigConfig, rate: int, frames: int, blocks: int) 
 
     comparison = interleave(with_livesr, lambda: [frames_per_s(core, plan)], blocks)
     lost = sum(report["raw_lost"] for report in reports)
-    note = f"asked for {rate} frames/s of {core.getImageHeight()}^2, {frames} frames a run, {lost} lost"
-    latency = {q: sorted(r["latency_ms"][q] for r in reports)[len(reports) // 2] for q in ("p50", "p99")}
+    note = (
+        f"asked for {rate} frames/s of {core.getImageHeight()}^2, {frames} frames a run, {lost}"
+        " lost"
+    )
+    latency = {
+        q: sorted(r["latency_ms"][q] for r in reports)[len(reports) // 2] for q in ("p50", "p99")
+    }
     share = sorted(r["sr_frames"] / r["raw_frames"] for r in reports)[len(reports) // 2]
     name = "scaling.rate"
     results = [
-        compared(f"{name}.frames.{rate}", comparison, "frames/s", "a listener that only counts", note=note),
+        compared(
+            f"{name}.frames.{rate}",
+            comparison,
+            "frames/s",
+            "a listener that only counts",
+            note=note,
+        ),
         *(Result(f"{name}.latency_{q}.{rate}", ms, "ms", note=note) for q, ms in latency.items()),
-        Result(f"{name}.memory.{rate}", max(memory_mib), "MiB", note=f"{note}; resident, of the whole process"),
+        Result(
+            f"{name}.memory.{rate}",
+            max(memory_mib),
+            "MiB",
+            note=f"{note}; resident, of the whole process",
+        ),
         Result(f"{name}.separated.{rate}", share, "of the frames", note=note),
     ]
     return [replace(r, at=comparison.reference.median) for r in results]

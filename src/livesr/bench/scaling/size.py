@@ -12,4 +12,6 @@ _SIDES = {256: 30, 512: 16, 1024: 8, 2048: 6}
 def measure(quick: bool) -> list[Result]:
     """Return processor time, latency and memory of a SIM run at each side."""
     sides = {64: 4, 96: 4} if quick else _SIDES
-    return [result for side, n in sides.items() for result in point("scaling.size", side, side, 1, n)]
+    return [
+        result for side, n in sides.items() for result in point("scaling.size", side, side, 1, n)
+    ]

@@ -1,4 +1,6 @@
-"""Exposures to raw stacks by the index that the acquisition gave them: SIM (9 of one time point) and passthrough (1 of 1).
+"""Exposures to raw stacks by the index that the acquisition gave them.
+
+SIM (9 of one time point) and passthrough (1 of 1).
 
 Owns the groups that are not complete yet. Copies no pixel, reads no clock.
 """
@@ -23,9 +25,10 @@ class _Group:
 class IndexGrouping:
     """Collects the `n_raw` exposures of each (stream, time point), in whatever order they arrive.
 
-    A stream may have two groups open at once, so exposures that swap places across a group's border are no harm. A
-    third time point, or a complete later group, closes the older ones as they are. An exposure that comes after its
-    group was closed, or twice, makes a stack of its own, which the store keeps aside: nothing that arrived is lost.
+    A stream may have two groups open at once, so exposures that swap places across a group's border
+    are no harm. A third time point, or a complete later group, closes the older ones as they are.
+    An exposure that comes after its group was closed, or twice, makes a stack of its own, which the
+    store keeps aside: nothing that arrived is lost.
 
     Attributes
     ----------
@@ -73,13 +76,20 @@ class IndexGrouping:
     def flush(self) -> list[RawStack]:
         """Close every open group as it is; for the end of a run."""
         return [
-            stack for stream in list(self._open) for t in sorted(self._open[stream]) for stack in self._close(stream, t)
+            stack
+            for stream in list(self._open)
+            for t in sorted(self._open[stream])
+            for stack in self._close(stream, t)
         ]
 
     @property
     def open_frames(self) -> int:
         """Exposures held now."""
-        return sum(sum(f is not None for f in g.slots) for groups in self._open.values() for g in groups.values())
+        return sum(
+            sum(f is not None for f in g.slots)
+            for groups in self._open.values()
+            for g in groups.values()
+        )
 
     def _close(self, stream: Stream, t: int) -> list[RawStack]:
         """Close the groups of `stream` up to `t`."""

@@ -1,6 +1,7 @@
 """NVIDIA's cards by the names that people know them by.
 
-Owns the table from names to compute capabilities. Asks no driver: a plan may be made on one computer for the card of another.
+Owns the table from names to compute capabilities. Asks no driver: a plan may be made on one
+computer for the card of another.
 
 References
 ----------
@@ -34,7 +35,9 @@ _CARDS = (
 
 
 def capability_of(card: str) -> int:
-    """Return the compute capability of a card, a generation or a capability: "RTX 4090", "ada", "8.9" and "sm_89" are 89.
+    """Return the compute capability of a card, a generation or a capability.
+
+    "RTX 4090", "ada", "8.9" and "sm_89" are 89.
 
     Raises
     ------
@@ -50,6 +53,7 @@ def capability_of(card: str) -> int:
         if re.search(pattern, name):
             return capability
     raise UsageError(
-        f"No card {card!r} is known.{suggestion(name, list(GENERATIONS))} Name it as 'RTX 4090', its generation "
-        f"({', '.join(GENERATIONS)}), or its compute capability, such as 8.9 (nvidia-smi --query-gpu=compute_cap --format=csv)."
+        f"No card {card!r} is known.{suggestion(name, list(GENERATIONS))} Name it as 'RTX 4090',"
+        f" its generation ({', '.join(GENERATIONS)}), or its compute capability, such as 8.9"
+        " (nvidia-smi --query-gpu=compute_cap --format=csv)."
     )

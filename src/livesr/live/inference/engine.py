@@ -1,7 +1,8 @@
 """What an engine is: a folder with a network, a manifest and a model card.
 
-Owns the manifest's fields, the search by name, the check of the weights' hash and the question whether an engine fits a
-run. Loads no runtime and parses no network. Weights are hashed before anything reads them as a network.
+Owns the manifest's fields, the search by name, the check of the weights' hash and the question
+whether an engine fits a run. Loads no runtime and parses no network. Weights are hashed before
+anything reads them as a network.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ MODEL_NAME = "model.onnx"
 INT8_NAME = "model-int8.onnx"
 
 CONFUSED = 0.2
-"""Share of a structure's light in another channel from which on the two are too alike for an engine."""
+"""Share of a structure's light in another channel from which on the two are too alike for an
+engine."""
 
 _MAX_CREDIBLE_SCALE = 3  # Hu et al. 2020, EDSR on STORM images of microtubules
 
@@ -97,7 +99,8 @@ class Metrics(Model):
 class TrainingDistribution(Model):
     """Where the frames of training lie, as `livesr.live.out_of_distribution` measures them.
 
-    The distance of a frame is ``|whitening (features - mean)|``; 1 in 40 frames of training exceeds `limit`.
+    The distance of a frame is ``|whitening (features - mean)|``; 1 in 40 frames of training exceeds
+    `limit`.
     """
 
     features: tuple[str, ...]
@@ -109,7 +112,9 @@ class TrainingDistribution(Model):
     def _measured_as_here(self) -> TrainingDistribution:
         n = len(FEATURES)
         if self.features != FEATURES:
-            raise ValueError("'features' are not those of this version: measure them anew with 'livesr limits'")
+            raise ValueError(
+                "'features' are not those of this version: measure them anew with 'livesr limits'"
+            )
         if len(self.mean) != n or [len(row) for row in self.whitening] != [n] * n:
             raise ValueError(f"'mean' needs {n} numbers and 'whitening' {n} rows of {n}")
         return self
@@ -133,14 +138,18 @@ class Uncertain(Model):
 
 
 class Limits(Model):
-    """Beyond which values its predictions are not those of validation; `livesr limits` measures them.
+    """Beyond which values its predictions are not those of validation.
+
+    `livesr limits` measures them.
 
     Attributes
     ----------
     data : on which frames
     training_distribution : where the frames of training lie; None is not judged
-    weak : share of the light below which a structure is not to be trusted, by channel; others have 0.04
-    confusion : share of a structure's light, alone in the field of a rig in good order, that is shown as each other one, median
+    weak : share of the light below which a structure is not to be trusted, by channel; others have
+        0.04
+    confusion : share of a structure's light, alone in the field of a rig in good order, that is
+        shown as each other one, median
     uncertainty : None was not measured
     """
 
@@ -188,7 +197,10 @@ class Int8Weights(OnnxWeights):
 
 
 class Weights(Model):
-    """The formats that the network comes in; `onnx` is the source of truth, `int8` is made of it."""
+    """The formats that the network comes in.
+
+    `onnx` is the source of truth, `int8` is made of it.
+    """
 
     onnx: OnnxWeights
     int8: Int8Weights | None = None
@@ -196,7 +208,9 @@ class Weights(Model):
     @model_validator(mode="after")
     def _made_of_the_same(self) -> Weights:
         if self.int8 and self.int8.made_of != self.onnx.sha256:
-            raise ValueError("the int8 weights were made of another network; run 'livesr quantise' on the engine")
+            raise ValueError(
+                "the int8 weights were made of another network; run 'livesr quantise' on the engine"
+            )
         return self
 
 
@@ -207,7 +221,8 @@ class Manifest(Model):
     ----------
     window : consecutive frames in; the middle one is predicted
     scale : output pixels per input pixel along each axis
-    normalisation : "background-headroom" is x = (X - b) / s of `livesr.live.normalise`; "none" takes ADU
+    normalisation : "background-headroom" is x = (X - b) / s of `livesr.live.normalise`; "none"
+        takes ADU
     pixel_size_nm : sampling of the input that it was trained for; None is any
     resolution_nm : wavelength / (2 NA) of the optics that it was trained for; None is any
     modality : reconstructions that it was trained for; empty is any
@@ -248,7 +263,9 @@ class Manifest(Model):
         if len(set(names)) != len(names):
             raise ValueError(f"channel names must differ, got {', '.join(names)}")
         if self.task != "separate" and len(names) > 1:
-            raise ValueError(f"an engine that does {self.task!r} has one output channel, got {len(names)}")
+            raise ValueError(
+                f"an engine that does {self.task!r} has one output channel, got {len(names)}"
+            )
         return self
 
     @property
@@ -287,7 +304,8 @@ class Engine:
         return _verified(self.onnx_path, self.manifest.sha256)
 
     def read_int8(self) -> bytes:
-        """Return the file with Q/DQ nodes (opset 17, int8, symmetric), verified like that of `read`.
+        """Return the file with Q/DQ nodes (opset 17, int8, symmetric), verified like that of
+        `read`.
 
         Raises
         ------
@@ -298,8 +316,8 @@ class Engine:
         """
         if self.int8_path is None or self.manifest.weights.int8 is None:
             raise BackendError(
-                f"Engine {self.manifest.id!r} has no int8 weights. Make them with 'livesr quantise {self.folder}', or use "
-                "--precision auto."
+                f"Engine {self.manifest.id!r} has no int8 weights. Make them with 'livesr quantise"
+                f" {self.folder}', or use --precision auto."
             )
         return _verified(self.int8_path, self.manifest.weights.int8.sha256)
 
@@ -322,7 +340,8 @@ class Engine:
         Parameters
         ----------
         shape, pixel_size_nm, modality
-            Of the frames that go in: (y, x), their sampling in the sample, how they were reconstructed.
+            Of the frames that go in: (y, x), their sampling in the sample, how they were
+            reconstructed.
         resolution_nm
             Of the optics: wavelength / (2 NA).
 
@@ -338,8 +357,9 @@ class Engine:
         """
         if task != self.manifest.task:
             raise EngineError(
-                f"Engine {self.manifest.id!r} does {self.manifest.task!r}, and the run needs one that does {task!r}. "
-                f"Name it under '{self.manifest.task}' in rig.yaml, or choose another engine."
+                f"Engine {self.manifest.id!r} does {self.manifest.task!r}, and the run needs one"
+                f" that does {task!r}. Name it under '{self.manifest.task}' in rig.yaml, or choose"
+                " another engine."
             )
         warnings: list[str] = []
         if not self.manifest.trained:
@@ -347,8 +367,9 @@ class Engine:
         warnings += self._confused()
         if task == "upscale" and self.manifest.scale > _MAX_CREDIBLE_SCALE:
             warnings.append(
-                f"Engine {self.manifest.id!r} enlarges {self.manifest.scale} times: beyond {_MAX_CREDIBLE_SCALE} times, thin "
-                "structures break and specks appear that are not there."
+                f"Engine {self.manifest.id!r} enlarges {self.manifest.scale} times: beyond"
+                f" {_MAX_CREDIBLE_SCALE} times, thin structures break and specks appear that are"
+                " not there."
             )
         if shape is not None:
             warnings += self._check_shape(shape)
@@ -356,29 +377,37 @@ class Engine:
             warnings += self._check_pixel_size(pixel_size_nm)
         if resolution_nm is not None:
             warnings += self._check_resolution(resolution_nm)
-        if modality is not None and self.manifest.modality and modality not in self.manifest.modality:
+        if (
+            modality is not None
+            and self.manifest.modality
+            and modality not in self.manifest.modality
+        ):
             trained_for = " or ".join(self.manifest.modality)
-            warnings.append(f"Engine {self.manifest.id!r} was trained on {trained_for} frames; these are {modality}.")
+            warnings.append(
+                f"Engine {self.manifest.id!r} was trained on {trained_for} frames; these are"
+                f" {modality}."
+            )
         return warnings
 
     def _check_shape(self, shape: tuple[int, int]) -> list[str]:
         smallest = 2 * self.manifest.multiple_of
         if min(shape) < smallest:
             raise EngineError(
-                f"Frames of {shape[0]} x {shape[1]} are too small for engine {self.manifest.id!r}, which needs "
-                f"{smallest} x {smallest} or more. Use a larger ROI or less binning."
+                f"Frames of {shape[0]} x {shape[1]} are too small for engine {self.manifest.id!r},"
+                f" which needs {smallest} x {smallest} or more. Use a larger ROI or less binning."
             )
         if min(shape) <= 2 * self.manifest.halo:
             return [
-                f"Every pixel of a {shape[0]} x {shape[1]} frame is nearer to its edge than the {self.manifest.halo} "
-                f"pixels that engine {self.manifest.id!r} looks around: expect edge effects everywhere."
+                f"Every pixel of a {shape[0]} x {shape[1]} frame is nearer to its edge than the"
+                f" {self.manifest.halo} pixels that engine {self.manifest.id!r} looks around:"
+                " expect edge effects everywhere."
             ]
         return []
 
     def _confused(self) -> list[str]:
         return [
-            f"{name} and {other} are too alike for engine {self.manifest.id!r}: {share:.0%} of the light of {name} alone "
-            f"is shown as {other}."
+            f"{name} and {other} are too alike for engine {self.manifest.id!r}: {share:.0%} of the"
+            f" light of {name} alone is shown as {other}."
             for name, others in self.manifest.limits.confusion.items()
             for other, share in others.items()
             if share >= CONFUSED
@@ -399,8 +428,8 @@ class Engine:
         if wanted is None or wanted.min * 0.999 <= resolution_nm <= wanted.max * 1.001:
             return []
         return [
-            f"The optics resolve {resolution_nm:.0f} nm (wavelength / 2 NA), outside the {wanted} nm "
-            f"that engine {self.manifest.id!r} was trained for."
+            f"The optics resolve {resolution_nm:.0f} nm (wavelength / 2 NA), outside the {wanted}"
+            f" nm that engine {self.manifest.id!r} was trained for."
         ]
 
 
@@ -416,7 +445,10 @@ def list_engines() -> list[Engine]:
 
 
 def engine_folders() -> dict[str, Path]:
-    """Return every name under which an engine is looked for, and its folder. Nothing is opened or checked."""
+    """Return every name under which an engine is looked for, and its folder.
+
+    Nothing is opened or checked.
+    """
     known: dict[str, Path] = {}
     for folder in data_folders("engines"):
         for manifest in sorted(folder.glob(f"*/{MANIFEST_NAME}")):
@@ -430,23 +462,35 @@ def load_engine(engine: str | os.PathLike[str]) -> Engine:
     Raises
     ------
     EngineError
-        If there is none, its manifest does not parse, or its weights are not those that the manifest names.
+        If there is none, its manifest does not parse, or its weights are not those that the
+        manifest names.
     """
     folder = _folder_of(engine)
-    contained.refuse_links(folder, error=EngineError)  # whoever adds to the folder must not write through one
+    contained.refuse_links(
+        folder, error=EngineError
+    )  # whoever adds to the folder must not write through one
     path = folder / MANIFEST_NAME
     try:
         manifest = parse(Manifest, load_yaml(path), str(path))
     except ConfigError as e:
         raise EngineError(str(e)) from e
     onnx, int8 = manifest.weights.onnx, manifest.weights.int8
-    return Engine(folder, manifest, _weights_inside(folder, onnx), _weights_inside(folder, int8) if int8 else None)
+    return Engine(
+        folder,
+        manifest,
+        _weights_inside(folder, onnx),
+        _weights_inside(folder, int8) if int8 else None,
+    )
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> Path:
     """Write manifest.yaml into `folder` and return its path."""
     text = yaml.safe_dump(
-        manifest.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110, default_flow_style=None
+        manifest.model_dump(mode="json"),
+        sort_keys=False,
+        allow_unicode=True,
+        width=110,
+        default_flow_style=None,
     )
     contained.write_text(folder, MANIFEST_NAME, text, error=EngineError)
     return folder / MANIFEST_NAME
@@ -468,15 +512,24 @@ def _folder_of(engine: str | os.PathLike[str]) -> Path:
     if name in known:
         return known[name].resolve()
     if path.is_dir():
-        raise EngineError(f"Folder {path} holds no {MANIFEST_NAME}, so it is no engine. `livesr export` writes one.")
-    raise EngineError(f"No engine {name!r}: neither a folder nor a known name.{suggestion(name, list(known))}")
+        raise EngineError(
+            f"Folder {path} holds no {MANIFEST_NAME}, so it is no engine. `livesr export` writes"
+            " one."
+        )
+    raise EngineError(
+        f"No engine {name!r}: neither a folder nor a known name.{suggestion(name, list(known))}"
+    )
 
 
 def _weights_inside(folder: Path, weights: OnnxWeights) -> Path:
-    """Path of a network, which must be a file of this folder, a link to elsewhere is refused, and the one that is named."""
+    """Path of a network, which must be a file of this folder, a link to elsewhere is refused, and
+    the one that is named.
+    """
     path = contained.beneath(folder, weights.source, error=EngineError)
     if not path.is_file():
-        raise EngineError(f"{folder / MANIFEST_NAME} names {weights.source!r}, which is not beside it.")
+        raise EngineError(
+            f"{folder / MANIFEST_NAME} names {weights.source!r}, which is not beside it."
+        )
     _compare_hashes(path, sha256_of(path), weights.sha256)
     return path
 
@@ -507,6 +560,7 @@ def check_network(data: bytes, name: str) -> None:
 def _compare_hashes(path: Path, found: str, expected: str) -> None:
     if found != expected:
         raise EngineError(
-            f"{path} has SHA-256 {found[:12]}..., and its manifest names {expected[:12]}...: the weights are damaged "
-            "or of another version, and were not loaded. Fetch the engine folder again, or export it anew."
+            f"{path} has SHA-256 {found[:12]}..., and its manifest names {expected[:12]}...: the"
+            " weights are damaged or of another version, and were not loaded. Fetch the engine"
+            " folder again, or export it anew."
         )

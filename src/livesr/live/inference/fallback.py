@@ -1,4 +1,6 @@
-"""A backend that outlives its runtime: when one fails in the middle of a run, the next way to run the engine takes over.
+"""A backend that outlives its runtime.
+
+When one fails in the middle of a run, the next way to run the engine takes over.
 
 Owns the order in which ways are tried, and what is said of it. Runs no network by itself.
 """
@@ -22,14 +24,18 @@ log = logging.getLogger(__name__)
 
 
 class FallbackBackend:
-    """Opens an engine as `open_backend` does; a frame that the runtime fails on is inferred again by what replaces it.
+    """Opens an engine as `open_backend` does.
 
-    In this order: the same runtime in ever smaller tiles, if memory ran out and tiles are left to livesr; then, if the
-    choice of the runtime is, those that follow. What has failed is not tried again.
+    A frame that the runtime fails on is inferred again by what replaces it.
+
+    In this order: the same runtime in ever smaller tiles, if memory ran out and tiles are left to
+    livesr; then, if the choice of the runtime is, those that follow. What has failed is not tried
+    again.
 
     Parameters
     ----------
-    engine, shape, backend, precision, threads, tile : as of `open_backend`, which see for the errors
+    engine, shape, backend, precision, threads, tile : as of `open_backend`, which see for the
+        errors
 
     Attributes
     ----------
@@ -73,13 +79,17 @@ class FallbackBackend:
 
     @property
     def input(self) -> NDArray[np.float32]:
-        """The (window, y, x) block that `infer` reads; another one after `infer` had to replace the runtime."""
+        """The (window, y, x) block that `infer` reads.
+
+        Another one after `infer` had to replace the runtime.
+        """
         if self._failed:
             raise self._failed
         return self._inner.input
 
     def infer(self) -> NDArray[np.float32]:
-        """Return (c, scale y, scale x) for the current `input`, from the first way that does not fail.
+        """Return (c, scale y, scale x) for the current `input`, from the first way that does not
+        fail.
 
         Raises
         ------
@@ -103,7 +113,9 @@ class FallbackBackend:
         return None if there is None else cast("ResidentBackend", inner)
 
     def give_up(self, runtime: ResidentBackend, error: Exception) -> None:
-        """Replace a runtime that has failed outside of `infer`, unless it was; whoever used it infers the frame anew.
+        """Replace a runtime that has failed outside of `infer`, unless it was.
+
+        Whoever used it infers the frame anew.
 
         Raises
         ------
@@ -125,19 +137,23 @@ class FallbackBackend:
         cause = f"{type(error).__name__}: {error}"
         for name, tile in ways:
             try:
-                self._inner = open_named(name, self._engine, self._shape, self._precision, self._threads, tile)
+                self._inner = open_named(
+                    name, self._engine, self._shape, self._precision, self._threads, tile
+                )
             except Exception as e:  # as above
                 log.info("%s cannot take over: %s", name, e)
                 continue
             self._inner.input[...] = frames
             sentence = (
-                f"Engine {self._engine.manifest.id!r} runs on {self._described()} since {failed} failed ({cause}); "
-                "what it makes of a frame differs a little."
+                f"Engine {self._engine.manifest.id!r} runs on {self._described()} since {failed}"
+                f" failed ({cause}); what it makes of a frame differs a little."
             )
             log.warning("%s", sentence)
             self.replacements = (*self.replacements, sentence)
             return
-        self._failed = BackendError(f"{failed} failed on engine {self._engine.manifest.id!r}: {cause}")
+        self._failed = BackendError(
+            f"{failed} failed on engine {self._engine.manifest.id!r}: {cause}"
+        )
         raise self._failed from error
 
     def _ways(self, error: Exception) -> Iterator[tuple[str, int | str]]:

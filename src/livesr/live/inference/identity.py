@@ -61,12 +61,15 @@ def _manifest(folder: Path, channels: int, window: int) -> Manifest:
         {
             "id": "identity",
             "version": "1",
-            "description": "Every channel is the middle frame divided by their number: separates nothing.",
+            "description": (
+                "Every channel is the middle frame divided by their number: separates nothing."
+            ),
             "task": "separate",
             "trained": False,
             "window": window,
             "channels": [
-                OutputChannel(name=f"Structure {i + 1}", color=_COLORS[i % len(_COLORS)]) for i in range(channels)
+                OutputChannel(name=f"Structure {i + 1}", color=_COLORS[i % len(_COLORS)])
+                for i in range(channels)
             ],
             "architecture": "identity",
             "weights": Weights(onnx=OnnxWeights(sha256=sha256_of(folder / MODEL_NAME))),
@@ -81,7 +84,9 @@ def _network(channels: int, window: int) -> bytes:
         from onnx import TensorProto, helper
     except ImportError as e:
         raise BackendError("Writing an engine needs onnx: pip install 'livesr[train]'") from e
-    weights = [1.0 / channels if w == window // 2 else 0.0 for _ in range(channels) for w in range(window)]
+    weights = [
+        1.0 / channels if w == window // 2 else 0.0 for _ in range(channels) for w in range(window)
+    ]
     graph = helper.make_graph(
         [helper.make_node("Conv", ["frames", "weight"], ["channels"], kernel_shape=[1, 1])],
         "identity",

@@ -1,9 +1,10 @@
 """What can be said of an ONNX file before any runtime parses it.
 
-Owns the walk through the file and the rules for a stranger's network: weights in no other file, operators of a list, no
-branches and loops, no constants larger than the file. Needs no ONNX library: it walks the protocol buffer. A runtime looks
-other files up from the folder in which the process happens to be, and nobody has verified them; a hundred thousand nodes keep
-a compiler busy; operators of other domains are programs of their own.
+Owns the walk through the file and the rules for a stranger's network: weights in no other file,
+operators of a list, no branches and loops, no constants larger than the file. Needs no ONNX
+library: it walks the protocol buffer. A runtime looks other files up from the folder in which the
+process happens to be, and nobody has verified them; a hundred thousand nodes keep a compiler busy;
+operators of other domains are programs of their own.
 
 References
 ----------
@@ -30,7 +31,13 @@ _WAYS = {
     "tensor": {},
 }
 _OP_TYPE, _DOMAIN = 4, 7  # of a node
-_DIMS, _DATA_TYPE, _DATA, _EXTERNAL_DATA, _DATA_LOCATION = 1, 2, (4, 5, 7, 9, 10, 11), 13, 14  # of a tensor
+_DIMS, _DATA_TYPE, _DATA, _EXTERNAL_DATA, _DATA_LOCATION = (
+    1,
+    2,
+    (4, 5, 7, 9, 10, 11),
+    13,
+    14,
+)  # of a tensor
 _STRINGS = 8
 _DEEPEST = 64
 _MAX_FIELDS = 2_000_000
@@ -39,20 +46,119 @@ _VALUES_PER_BYTE = 4  # the smallest numbers that ONNX has take 2 bits
 MAX_NODES = 20_000
 """Nodes of a network; the largest that were published for images have a few thousand."""
 
-OPERATORS = frozenset([
-    "Abs", "Add", "And", "ArgMax", "ArgMin", "AveragePool", "BatchNormalization", "Cast", "CastLike", "Ceil", "Clip",
-    "Concat", "Constant", "ConstantOfShape", "Conv", "ConvTranspose", "Cos", "DepthToSpace", "DequantizeLinear", "Div",
-    "Dropout", "Einsum", "Elu", "Equal", "Erf", "Exp", "Expand", "Flatten", "Floor", "Gather", "GatherElements", "Gelu",
-    "Gemm", "GlobalAveragePool", "GlobalMaxPool", "Greater", "GreaterOrEqual", "GroupNormalization", "HardSigmoid",
-    "HardSwish", "Identity", "InstanceNormalization", "LRN", "LayerNormalization", "LeakyRelu", "Less", "LessOrEqual",
-    "Log", "LogSoftmax", "LpNormalization", "MatMul", "Max", "MaxPool", "Mean", "MeanVarianceNormalization", "Min",
-    "Mish", "Mod", "Mul", "Neg", "Not", "Or", "PRelu", "Pad", "Pow", "QuantizeLinear", "Range", "Reciprocal", "ReduceL1",
-    "ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare", "Relu", "Reshape",
-    "Resize", "Round", "Selu", "Shape", "Sigmoid", "Sign", "Sin", "Size", "Slice", "Softmax", "Softplus", "Softsign",
-    "SpaceToDepth", "Split", "Sqrt", "Squeeze", "Sub", "Sum", "Swish", "Tanh", "ThresholdedRelu", "Tile", "Transpose",
-    "Unsqueeze", "Upsample", "Where", "Xor"
-])  # fmt: skip
-"""ONNX operators that an engine may have: those of networks for images. None branches, loops, or reads text."""
+OPERATORS = frozenset(
+    [
+        "Abs",
+        "Add",
+        "And",
+        "ArgMax",
+        "ArgMin",
+        "AveragePool",
+        "BatchNormalization",
+        "Cast",
+        "CastLike",
+        "Ceil",
+        "Clip",
+        "Concat",
+        "Constant",
+        "ConstantOfShape",
+        "Conv",
+        "ConvTranspose",
+        "Cos",
+        "DepthToSpace",
+        "DequantizeLinear",
+        "Div",
+        "Dropout",
+        "Einsum",
+        "Elu",
+        "Equal",
+        "Erf",
+        "Exp",
+        "Expand",
+        "Flatten",
+        "Floor",
+        "Gather",
+        "GatherElements",
+        "Gelu",
+        "Gemm",
+        "GlobalAveragePool",
+        "GlobalMaxPool",
+        "Greater",
+        "GreaterOrEqual",
+        "GroupNormalization",
+        "HardSigmoid",
+        "HardSwish",
+        "Identity",
+        "InstanceNormalization",
+        "LRN",
+        "LayerNormalization",
+        "LeakyRelu",
+        "Less",
+        "LessOrEqual",
+        "Log",
+        "LogSoftmax",
+        "LpNormalization",
+        "MatMul",
+        "Max",
+        "MaxPool",
+        "Mean",
+        "MeanVarianceNormalization",
+        "Min",
+        "Mish",
+        "Mod",
+        "Mul",
+        "Neg",
+        "Not",
+        "Or",
+        "PRelu",
+        "Pad",
+        "Pow",
+        "QuantizeLinear",
+        "Range",
+        "Reciprocal",
+        "ReduceL1",
+        "ReduceL2",
+        "ReduceMax",
+        "ReduceMean",
+        "ReduceMin",
+        "ReduceProd",
+        "ReduceSum",
+        "ReduceSumSquare",
+        "Relu",
+        "Reshape",
+        "Resize",
+        "Round",
+        "Selu",
+        "Shape",
+        "Sigmoid",
+        "Sign",
+        "Sin",
+        "Size",
+        "Slice",
+        "Softmax",
+        "Softplus",
+        "Softsign",
+        "SpaceToDepth",
+        "Split",
+        "Sqrt",
+        "Squeeze",
+        "Sub",
+        "Sum",
+        "Swish",
+        "Tanh",
+        "ThresholdedRelu",
+        "Tile",
+        "Transpose",
+        "Unsqueeze",
+        "Upsample",
+        "Where",
+        "Xor",
+    ]
+)
+"""ONNX operators that an engine may have: those of networks for images.
+
+None branches, loops, or reads text.
+"""
 
 _CONTROL = frozenset(("If", "Loop", "Scan", "SequenceMap"))
 
@@ -94,7 +200,10 @@ def examine(model: bytes) -> OnnxFacts:
 
 
 def names_other_files(model: bytes) -> bool:
-    """Return whether a tensor anywhere in the model says that its values are in another file; raises as `examine`."""
+    """Return whether a tensor anywhere in the model says that its values are in another file.
+
+    Raises as `examine`.
+    """
     return examine(model).other_files
 
 
@@ -111,20 +220,31 @@ def why_refused(model: bytes) -> str | None:
     if facts.other_files:
         return "It keeps weights in other files, which nobody has verified: export it as one file."
     if facts.nodes > MAX_NODES:
-        return f"It has {facts.nodes} nodes; the largest networks for images have some thousand, and {MAX_NODES} are taken."
+        return (
+            f"It has {facts.nodes} nodes; the largest networks for images have some thousand, and"
+            f" {MAX_NODES} are taken."
+        )
     if control := sorted(_CONTROL & facts.operators):
         return (
-            f"It branches or loops ({', '.join(control)}): export it for fixed behaviour, or simplify it with onnxsim."
+            f"It branches or loops ({', '.join(control)}): export it for fixed behaviour, or"
+            " simplify it with onnxsim."
         )
     if unknown or facts.functions:
         named = ", ".join(name[:60] for name in unknown[:5]) or "functions of its own"
         return (
-            f"It uses {named}, which livesr does not run: it takes ONNX's own operators for images. Export it without."
+            f"It uses {named}, which livesr does not run: it takes ONNX's own operators for images."
+            " Export it without."
         )
     if facts.sparse or facts.strings:
-        return f"It holds {'sparse tensors' if facts.sparse else 'text'}, which no network for images needs."
+        return (
+            f"It holds {'sparse tensors' if facts.sparse else 'text'}, which no network for images"
+            " needs."
+        )
     if facts.hollow:
-        return f"It announces a constant of {facts.hollow:.3g} values that it does not hold: it is damaged, or made to harm."
+        return (
+            f"It announces a constant of {facts.hollow:.3g} values that it does not hold: it is"
+            " damaged, or made to harm."
+        )
     return None
 
 

@@ -1,7 +1,7 @@
 """An ONNX graph executed by torch, one node after the other.
 
-Owns the list of operators that an engine may use and what each one means. Imports torch and onnx, so only
-`TorchBackend.open` imports it.
+Owns the list of operators that an engine may use and what each one means. Imports torch and onnx,
+so only `TorchBackend.open` imports it.
 """
 
 from __future__ import annotations
@@ -68,7 +68,10 @@ OPERATORS |= {
 def _pads(a: Attributes) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Return the padding (y, x) before and after."""
     if a.get("auto_pad", b"NOTSET") not in (b"NOTSET", "NOTSET"):
-        raise EngineError("The network has a convolution or pooling with auto_pad; export it with explicit padding.")
+        raise EngineError(
+            "The network has a convolution or pooling with auto_pad; export it with explicit"
+            " padding."
+        )
     before, after = np.split(np.array(a.get("pads", [0, 0, 0, 0])), 2)
     return tuple(before.tolist()), tuple(after.tolist())
 
@@ -78,17 +81,28 @@ def _conv(a: Attributes, x: Any, weight: Any, bias: Any = None) -> Any:
     padding, after = _pads(a)
     if padding != after:
         x, padding = F.pad(x, (padding[1], after[1], padding[0], after[0])), (0, 0)
-    return F.conv2d(x, weight, bias, a.get("strides", 1), padding, a.get("dilations", 1), a.get("group", 1))
+    return F.conv2d(
+        x, weight, bias, a.get("strides", 1), padding, a.get("dilations", 1), a.get("group", 1)
+    )
 
 
 @_operator("ConvTranspose")
 def _conv_transpose(a: Attributes, x: Any, weight: Any, bias: Any = None) -> Any:
     padding, after = _pads(a)
     if padding != after or "output_shape" in a:
-        raise EngineError("The network has an uneven transposed convolution; export it with equal padding.")
+        raise EngineError(
+            "The network has an uneven transposed convolution; export it with equal padding."
+        )
     more = a.get("output_padding", 0)
     return F.conv_transpose2d(
-        x, weight, bias, a.get("strides", 1), padding, more, a.get("group", 1), a.get("dilations", 1)
+        x,
+        weight,
+        bias,
+        a.get("strides", 1),
+        padding,
+        more,
+        a.get("group", 1),
+        a.get("dilations", 1),
     )
 
 
@@ -97,7 +111,12 @@ def _max_pool(a: Attributes, x: Any) -> Any:
     (top, left), (bottom, right) = _pads(a)
     x = F.pad(x, (left, right, top, bottom), value=-float("inf"))
     return F.max_pool2d(
-        x, a["kernel_shape"], a.get("strides", 1), 0, a.get("dilations", 1), bool(a.get("ceil_mode", 0))
+        x,
+        a["kernel_shape"],
+        a.get("strides", 1),
+        0,
+        a.get("dilations", 1),
+        bool(a.get("ceil_mode", 0)),
     )
 
 
@@ -126,7 +145,9 @@ def _reduce_mean(a: Attributes, x: Any, axes: Any = None) -> Any:
 
 
 @_operator("Slice")
-def _slice(_: Attributes, x: Any, starts: Any, ends: Any, axes: Any = None, steps: Any = None) -> Any:
+def _slice(
+    _: Attributes, x: Any, starts: Any, ends: Any, axes: Any = None, steps: Any = None
+) -> Any:
     begins, stops = starts.tolist(), ends.tolist()
     dims = axes.tolist() if axes is not None else range(len(begins))
     strides = steps.tolist() if steps is not None else [1] * len(begins)
@@ -154,7 +175,9 @@ def _gather(a: Attributes, x: Any, indices: Any) -> Any:
 @_operator("QuantizeLinear")
 def _quantise(a: Attributes, x: Any, scale: Any, zero: Any = None) -> Any:
     zero = torch.zeros((), dtype=torch.uint8, device=x.device) if zero is None else zero
-    codes = torch.round(x / _along(a, scale, x)) + _along(a, zero, x)  # half to even, as the operator is defined
+    codes = torch.round(x / _along(a, scale, x)) + _along(
+        a, zero, x
+    )  # half to even, as the operator is defined
     limits = torch.iinfo(zero.dtype)
     return codes.clamp(limits.min, limits.max).to(zero.dtype)
 
@@ -197,12 +220,20 @@ def _depth_to_space(a: Attributes, x: Any) -> Any:
     if a.get("mode", b"DCR") == b"CRD":
         return F.pixel_shuffle(x, r)
     n, c, h, w = x.shape
-    return x.reshape(n, r, r, c // r**2, h, w).permute(0, 3, 4, 1, 5, 2).reshape(n, c // r**2, h * r, w * r)
+    return (
+        x.reshape(n, r, r, c // r**2, h, w)
+        .permute(0, 3, 4, 1, 5, 2)
+        .reshape(n, c // r**2, h * r, w * r)
+    )
 
 
 def _space_to_depth(x: Any, r: int) -> Any:
     n, c, h, w = x.shape
-    return x.reshape(n, c, h // r, r, w // r, r).permute(0, 3, 5, 1, 2, 4).reshape(n, c * r**2, h // r, w // r)
+    return (
+        x.reshape(n, c, h // r, r, w // r, r)
+        .permute(0, 3, 5, 1, 2, 4)
+        .reshape(n, c * r**2, h // r, w // r)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +253,8 @@ class OnnxGraph:
     ----------
     model : an ONNX file's contents, from `Engine.read`
     device : "cpu" or "cuda"
-    precision : dtype of everything before the last convolution; it and what follows are computed in float32
+    precision : dtype of everything before the last convolution; it and what follows are computed in
+        float32
 
     Raises
     ------
@@ -235,18 +267,24 @@ class OnnxGraph:
         self._device = device
         self.input_name = graph.input[0].name
         self.output_name = graph.output[0].name
-        self._constants: dict[str, Any] = {i.name: self._tensor(numpy_helper.to_array(i)) for i in graph.initializer}
+        self._constants: dict[str, Any] = {
+            i.name: self._tensor(numpy_helper.to_array(i)) for i in graph.initializer
+        }
         self._steps = self._fold(_steps(graph, precision))
 
     @torch.inference_mode()  # type: ignore[untyped-decorator]
     def run(self, frames: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the network's output for `frames` (1, window, y, x), which are only read."""
-        output: NDArray[np.float32] = self.execute(torch.from_numpy(frames).to(self._device)).cpu().numpy()
+        output: NDArray[np.float32] = (
+            self.execute(torch.from_numpy(frames).to(self._device)).cpu().numpy()
+        )
         return output
 
     @torch.inference_mode()  # type: ignore[untyped-decorator]
     def execute(self, frames: Any) -> Any:
-        """Return the float32 output for a tensor (1, window, y, x) on the network's device, which is only read."""
+        """Return the float32 output for a tensor (1, window, y, x) on the network's device, which
+        is only read.
+        """
         values = {self.input_name: frames.contiguous(memory_format=torch.channels_last)}
         for step in self._steps:
             _execute(step, values, self._constants)
@@ -256,11 +294,18 @@ class OnnxGraph:
 
     def _tensor(self, array: NDArray[Any]) -> Any:
         tensor = torch.from_numpy(np.array(array))
-        # Indices and shapes stay on the host: they are read as Python numbers. Codes of 8 bits are computed with.
-        return tensor.to(self._device) if tensor.is_floating_point() or tensor.dtype in _CODES else tensor
+        # Indices and shapes stay on the host: they are read as Python numbers. Codes of 8 bits are
+        # computed with.
+        return (
+            tensor.to(self._device)
+            if tensor.is_floating_point() or tensor.dtype in _CODES
+            else tensor
+        )
 
     def _fold(self, steps: list[_Step]) -> list[_Step]:
-        """Compute what depends on constants only (FP16 weights cast to FP32, biases, shapes) once."""
+        """Compute what depends on constants only (FP16 weights cast to FP32, biases, shapes)
+        once.
+        """
         left = []
         for step in steps:
             if step.function is _constant:
@@ -273,7 +318,9 @@ class OnnxGraph:
         return left
 
     def _cast_weights(self, steps: list[_Step]) -> None:
-        """Bring each weight to its step's dtype and to channels-last now rather than in every frame."""
+        """Bring each weight to its step's dtype and to channels-last now rather than in every
+        frame.
+        """
         users: dict[str, set[Any]] = {}
         for step in steps:
             for name in step.inputs:
@@ -284,7 +331,9 @@ class OnnxGraph:
                 continue
             if len(dtypes) == 1:
                 value = value.to(dtypes.pop())
-            self._constants[name] = value.contiguous(memory_format=torch.channels_last) if value.ndim == 4 else value
+            self._constants[name] = (
+                value.contiguous(memory_format=torch.channels_last) if value.ndim == 4 else value
+            )
 
 
 def _execute(step: _Step, values: dict[str, Any], constants: dict[str, Any]) -> None:
@@ -326,7 +375,10 @@ def _parse(model: bytes) -> Any:
     graph = parsed.graph
     unknown = sorted({n.op_type for n in graph.node} - set(OPERATORS))
     if unknown or not graph.input or not graph.output:
-        raise EngineError(f"The torch backend does not know {', '.join(unknown) or 'an empty network'}; use OpenVINO.")
+        raise EngineError(
+            f"The torch backend does not know {', '.join(unknown) or 'an empty network'}; use"
+            " OpenVINO."
+        )
     return graph
 
 
@@ -351,5 +403,11 @@ def _attributes(node: Any) -> Attributes:
     attributes: Attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
     if node.op_type == "Constant":
         value = next(iter(attributes.values()))
-        return {"array": numpy_helper.to_array(value) if isinstance(value, onnx.TensorProto) else np.array(value)}
+        return {
+            "array": (
+                numpy_helper.to_array(value)
+                if isinstance(value, onnx.TensorProto)
+                else np.array(value)
+            )
+        }
     return attributes | {"op_type": node.op_type, "n_outputs": len(node.output)}

@@ -19,7 +19,8 @@ from livesr.base.errors import BackendError, EngineError
 from livesr.live.inference.engine import Engine
 from livesr.live.inference.padding import PaddedBlock
 
-# How a layer says that its precision must not be lowered: up to 2025, and since 2026 (openvino pull request 34311).
+# How a layer says that its precision must not be lowered: up to 2025, and since 2026 (openvino pull
+# request 34311).
 _F32_MARKS = (
     {"name": "precise", "version": "0"},
     {"name": "DisablePrecisionConversion", "version": "0", "value": "dynamic:bf16,f16"},
@@ -32,11 +33,13 @@ class OpenVINOBackend:
 
     Notes
     -----
-    "auto" computes in bf16 where the CPU multiplies it in hardware (AVX512-BF16 or AMX; AMD too), there in int8 if the engine
-    has a file for it, and else in f32. In bf16 activations and weights are rounded to 8 bits of mantissa and summed in f32.
-    In int8 the convolutions named in the file multiply integers, and what lies between them is bf16 or f32, as the CPU has
-    it. The last convolution and what follows it stay in f32. It reads the input block and fills the output in place: nothing
-    is copied or allocated per frame. Nothing is cached on disk: compiling the light network takes half a second.
+    "auto" computes in bf16 where the CPU multiplies it in hardware (AVX512-BF16 or AMX; AMD too),
+    there in int8 if the engine has a file for it, and else in f32. In bf16 activations and weights
+    are rounded to 8 bits of mantissa and summed in f32. In int8 the convolutions named in the file
+    multiply integers, and what lies between them is bf16 or f32, as the CPU has it. The last
+    convolution and what follows it stay in f32. It reads the input block and fills the output in
+    place: nothing is copied or allocated per frame. Nothing is cached on disk: compiling the light
+    network takes half a second.
     """
 
     name = "openvino"
@@ -60,7 +63,9 @@ class OpenVINOBackend:
         """Return the free memory of this computer."""
         return int(psutil.virtual_memory().available)
 
-    def open(self, engine: Engine, shape: tuple[int, int], *, precision: str = "auto", threads: int = 0) -> None:
+    def open(
+        self, engine: Engine, shape: tuple[int, int], *, precision: str = "auto", threads: int = 0
+    ) -> None:
         """Compile for frames of `shape` (y, x) and run once.
 
         Raises
@@ -78,13 +83,17 @@ class OpenVINOBackend:
         self.device = str(core.get_property("CPU", "FULL_DEVICE_NAME")).strip()
         capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         self.precision = _choose_precision(precision, capabilities, engine)
-        between = _choose_precision("auto", capabilities) if self.precision == "int8" else self.precision
+        between = (
+            _choose_precision("auto", capabilities) if self.precision == "int8" else self.precision
+        )
         padded = PaddedBlock(engine, shape)
         model = engine.read_int8() if self.precision == "int8" else engine.read()
         try:
             request = _compile(core, engine, core.read_model(model), padded, between, threads)
         except RuntimeError as e:
-            raise BackendError(f"OpenVINO refuses engine {engine.manifest.id!r}: {_first_line(e)}") from e
+            raise BackendError(
+                f"OpenVINO refuses engine {engine.manifest.id!r}: {_first_line(e)}"
+            ) from e
         self._output = np.zeros(padded.output_shape, np.float32)
         request.set_input_tensor(openvino.Tensor(padded.block, shared_memory=True))
         request.set_output_tensor(openvino.Tensor(self._output, shared_memory=True))
@@ -117,19 +126,27 @@ def _choose_precision(asked: str, capabilities: list[str], engine: Engine | None
     if asked == "auto":
         if _CAPABILITY["bf16"] not in capabilities:
             return "f32"
-        # OpenVINO claims int8 everywhere; a CPU that multiplies bf16 also multiplies int8, twice as fast.
+        # OpenVINO claims int8 everywhere; a CPU that multiplies bf16 also multiplies int8, twice as
+        # fast.
         return "int8" if engine and engine.int8_path else "bf16"
     if _CAPABILITY.get(asked) not in capabilities:
-        can = ", ".join(name for name, capability in _CAPABILITY.items() if capability in capabilities)
+        can = ", ".join(
+            name for name, capability in _CAPABILITY.items() if capability in capabilities
+        )
         raise BackendError(
-            f"This CPU does not compute in {asked!r} with OpenVINO. It has: {can}. Use --precision auto."
+            f"This CPU does not compute in {asked!r} with OpenVINO. It has: {can}. Use --precision"
+            " auto."
         )
     return asked
 
 
-def _compile(core: Any, engine: Engine, model: Any, padded: PaddedBlock, precision: str, threads: int) -> Any:
+def _compile(
+    core: Any, engine: Engine, model: Any, padded: PaddedBlock, precision: str, threads: int
+) -> Any:
     model.reshape(list(padded.block.shape))
-    _check_output(engine, tuple(model.output().get_partial_shape().get_min_shape()), padded.output_shape)
+    _check_output(
+        engine, tuple(model.output().get_partial_shape().get_min_shape()), padded.output_shape
+    )
     if precision != "f32":
         model = _keep_last_convolution_f32(core, model)
     hints: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
@@ -141,16 +158,17 @@ def _compile(core: Any, engine: Engine, model: Any, padded: PaddedBlock, precisi
 def _check_output(engine: Engine, found: tuple[int, ...], expected: tuple[int, ...]) -> None:
     if found != expected:
         raise EngineError(
-            f"The network of engine {engine.manifest.id!r} returns {found}, and its manifest says {expected} "
-            "(1, channels, y, x). Correct channels, scale or multiple_of in the manifest, or export it anew."
+            f"The network of engine {engine.manifest.id!r} returns {found}, and its manifest says"
+            f" {expected} (1, channels, y, x). Correct channels, scale or multiple_of in the"
+            " manifest, or export it anew."
         )
 
 
 def _keep_last_convolution_f32(core: Any, model: Any) -> Any:
     """Mark the last convolution so that the precision hint passes it by.
 
-    OpenVINO leaves what follows the last convolution in f32 on its own. The mark for the convolution itself is a
-    run-time attribute that Python can set only in the serialised network.
+    OpenVINO leaves what follows the last convolution in f32 on its own. The mark for the
+    convolution itself is a run-time attribute that Python can set only in the serialised network.
     """
     import openvino
 

@@ -1,7 +1,7 @@
 """Frames of any size for a network that takes only some.
 
-Owns the input block that every backend reads, padded at the bottom and the right by reflection, and the crop of the
-output. Knows no runtime.
+Owns the input block that every backend reads, padded at the bottom and the right by reflection, and
+the crop of the output. Knows no runtime.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ class PaddedBlock:
 
     Notes
     -----
-    Reflection, not zeros: channel attention averages over the whole image, and a black margin would dim the average.
+    Reflection, not zeros: channel attention averages over the whole image, and a black margin would
+    dim the average.
 
     Raises
     ------
@@ -48,7 +49,9 @@ class PaddedBlock:
 
     __slots__ = ("_scale", "block", "frames", "output_shape")
 
-    def __init__(self, engine: Engine, shape: tuple[int, int], zeros: Callable[..., Any] = np.zeros) -> None:
+    def __init__(
+        self, engine: Engine, shape: tuple[int, int], zeros: Callable[..., Any] = np.zeros
+    ) -> None:
         engine.check_fits(engine.manifest.task, shape=shape)
         padded = padded_shape(engine, shape)
         self._scale = engine.manifest.scale
@@ -65,6 +68,8 @@ class PaddedBlock:
             self.block[0, :, :, x:] = self.block[0, :, :, 2 * x - width - 1 : x - 1][:, :, ::-1]
 
     def crop(self, output: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the (c, scale y, scale x) view of `output` (1, c, Y, X) that belongs to the frames."""
+        """Return the (c, scale y, scale x) view of `output` (1, c, Y, X) that belongs to the
+        frames.
+        """
         _, y, x = self.frames.shape
         return output[0, :, : y * self._scale, : x * self._scale]

@@ -1,6 +1,9 @@
-"""Compiled networks, kept in the user's cache: compiling takes minutes, and what comes out serves one kind of GPU.
+"""Compiled networks, kept in the user's cache.
 
-Owns the key of a plan, the folder, and the proof that a plan is whole and the one that was asked for. Knows no runtime.
+Compiling takes minutes, and what comes out serves one kind of GPU.
+
+Owns the key of a plan, the folder, and the proof that a plan is whole and the one that was asked
+for. Knows no runtime.
 """
 
 from __future__ import annotations
@@ -35,7 +38,8 @@ class PlanKey:
     engine : its identifier, for the file's name
     sha256 : of the ONNX file that it was made of
     runtime : name and version of what compiled it, such as "tensorrt 10.13.3.9"
-    device : name and compute capability, such as "NVIDIA H200, sm_90"; the capability alone where a plan serves all its cards
+    device : name and compute capability, such as "NVIDIA H200, sm_90"; the capability alone where a
+        plan serves all its cards
     shape : (y, x) of the padded frame
     precision : as of the backend
     """
@@ -62,8 +66,8 @@ class PlanKey:
 class PlanCache:
     """A folder of plans: NAME.plan, and NAME.json that says what it is and what it must hash to.
 
-    The hash guards against files that were cut off or mixed up, not against somebody who can write into the user's own
-    folders: TensorRT runs code that is in a plan.
+    The hash guards against files that were cut off or mixed up, not against somebody who can write
+    into the user's own folders: TensorRT runs code that is in a plan.
 
     Parameters
     ----------
@@ -78,7 +82,10 @@ class PlanCache:
         return self.folder / f"{key.name}.plan"
 
     def load(self, key: PlanKey) -> bytes | None:
-        """Return the plan of `key`; None if there is none, or what is there is damaged or was made for another key."""
+        """Return the plan of `key`.
+
+        None if there is none, or what is there is damaged or was made for another key.
+        """
         path = self.path(key)
         if not (path.is_file() and path.with_suffix(".json").is_file()):
             return None
@@ -97,7 +104,10 @@ class PlanCache:
         return plan
 
     def store(self, key: PlanKey, plan: bytes, about: Mapping[str, Any] | None = None) -> Path:
-        """Write a plan, and `about` beside it, and return its path; the plan first, so that half a pair is no plan."""
+        """Write a plan, and `about` beside it, and return its path.
+
+        The plan first, so that half a pair is no plan.
+        """
         path = self.path(key)
         facts = {"key": key.facts(), "sha256": hashlib.sha256(plan).hexdigest(), **(about or {})}
         _replace(path, plan)
@@ -110,7 +120,9 @@ class PlanCache:
             self.path(key).with_suffix(suffix).unlink(missing_ok=True)
 
     def timings(self, key: PlanKey) -> bytes:
-        """Return what the builder measured on this device before, which makes the next build shorter; empty if nothing."""
+        """Return what the builder measured on this device before, which makes the next build
+        shorter; empty if nothing.
+        """
         try:
             return self._timings_path(key).read_bytes()
         except OSError:
@@ -121,7 +133,10 @@ class PlanCache:
         _replace(self._timings_path(key), timings)
 
     def kernels(self, key: PlanKey, card: str) -> bytes:
-        """Return what was compiled of the plan on `card` when it was loaded before; empty if nothing."""
+        """Return what was compiled of the plan on `card` when it was loaded before.
+
+        Empty if nothing.
+        """
         try:
             return self._kernels_path(key, card).read_bytes()
         except OSError:
@@ -139,11 +154,18 @@ class PlanCache:
 
 
 def cache_folder() -> Path:
-    """Return where livesr keeps what it can make again: $LIVESR_CACHE, else what the system has for this."""
+    """Return where livesr keeps what it can make again.
+
+    $LIVESR_CACHE, else what the system has for this.
+    """
     if chosen := os.environ.get("LIVESR_CACHE"):
         return Path(chosen)
     if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "livesr" / "cache"
+        return (
+            Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+            / "livesr"
+            / "cache"
+        )
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Caches" / "livesr"
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "livesr"

@@ -1,6 +1,7 @@
 """Which runtime runs an engine.
 
-Owns the choice: the one that was named, or the first that can, and whether it sees frames in tiles. Knows no runtime by itself.
+Owns the choice: the one that was named, or the first that can, and whether it sees frames in tiles.
+Knows no runtime by itself.
 """
 
 from __future__ import annotations
@@ -34,12 +35,13 @@ def open_backend(
     threads: int = 0,
     tile: int | Literal["auto", "off"] = "off",
 ) -> Backend:
-    """Open `engine` for frames of `shape` (y, x) on the named runtime, or on the first that can ("auto").
+    """Open `engine` for frames of `shape` (y, x) on the named runtime, or on the first that can
+    ("auto").
 
     Parameters
     ----------
-    tile : side of the tiles that larger frames are taken apart into; "auto" does so if a frame is estimated to take more than
-        half of the free memory, or if the runtime runs out of it
+    tile : side of the tiles that larger frames are taken apart into; "auto" does so if a frame is
+        estimated to take more than half of the free memory, or if the runtime runs out of it
 
     Raises
     ------
@@ -57,11 +59,16 @@ def open_backend(
         except BackendError as e:
             log.info("Backend %s is skipped: %s", name, e)
             reasons.append(f"{name}: {e}")
-    raise BackendError(f"No backend can run engine {engine.manifest.id!r} here. {' '.join(reasons)}")
+    raise BackendError(
+        f"No backend can run engine {engine.manifest.id!r} here. {' '.join(reasons)}"
+    )
 
 
 def in_order() -> list[str]:
-    """Return the backends as "auto" tries them: torch before OpenVINO where torch computes on a GPU."""
+    """Return the backends as "auto" tries them.
+
+    Torch before OpenVINO where torch computes on a GPU.
+    """
     names = list(BACKENDS.names)
     if why_no_gpu() is None and BACKENDS.load("torch").on_gpu():
         names.remove("torch")
@@ -79,9 +86,13 @@ def open_named(
 ) -> Backend:
     """Open `engine` on the runtime `name`; parameters and errors as in `open_backend`."""
     if name not in BACKENDS.names:
-        raise BackendError(f"There is no backend {name!r}.{suggestion(name, ['auto', *BACKENDS.names])}")
+        raise BackendError(
+            f"There is no backend {name!r}.{suggestion(name, ['auto', *BACKENDS.names])}"
+        )
     if precision != "auto" and precision not in PRECISIONS:
-        raise BackendError(f"There is no precision {precision!r}.{suggestion(precision, ['auto', *PRECISIONS])}")
+        raise BackendError(
+            f"There is no precision {precision!r}.{suggestion(precision, ['auto', *PRECISIONS])}"
+        )
     runtime = BACKENDS.load(name)
     if reason := runtime.is_unavailable():
         raise BackendError(reason)
@@ -90,15 +101,28 @@ def open_named(
         side = tile_that_fits(engine, shape, runtime.free_bytes())
     while True:
         whole: Backend = runtime()
-        backend = whole if side is None or side >= max(shape) else cast("Backend", TiledBackend(whole, side))
+        backend = (
+            whole
+            if side is None or side >= max(shape)
+            else cast("Backend", TiledBackend(whole, side))
+        )
         try:
             backend.open(engine, shape, precision=precision, threads=threads)
         except Exception as e:
             backend.close()
-            smaller = smaller_tile(engine, side or max(shape)) if tile == "auto" and out_of_memory(e) else None
+            smaller = (
+                smaller_tile(engine, side or max(shape))
+                if tile == "auto" and out_of_memory(e)
+                else None
+            )
             if smaller is None:
                 raise
-            log.warning("%s has too little memory for engine %s: trying tiles of %d pixels", name, engine, smaller)
+            log.warning(
+                "%s has too little memory for engine %s: trying tiles of %d pixels",
+                name,
+                engine,
+                smaller,
+            )
             side = smaller
             continue
         log.info("%s runs on %s, %s, %s", engine, name, backend.precision, backend.device)
@@ -106,8 +130,15 @@ def open_named(
 
 
 def out_of_memory(error: BaseException | None) -> bool:
-    """Return whether an error, or one that caused it, says that memory was short; every runtime has its own words."""
+    """Return whether an error, or one that caused it, says that memory was short.
+
+    Every runtime has its own words.
+    """
     if error is None:
         return False
     said = str(error).lower()
-    return isinstance(error, MemoryError) or any(w in said for w in _OUT_OF_MEMORY) or out_of_memory(error.__cause__)
+    return (
+        isinstance(error, MemoryError)
+        or any(w in said for w in _OUT_OF_MEMORY)
+        or out_of_memory(error.__cause__)
+    )

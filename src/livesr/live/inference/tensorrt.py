@@ -1,7 +1,8 @@
 """TensorRT and TensorRT for RTX: the fastest runtimes on NVIDIA GPUs.
 
-Owns the execution context, the pinned and the device memory, and the graph of one step. The library and `cupy` are imported
-in `open()`. Compiling is `tensorrt_build.py`'s, keeping what was compiled `plans.py`'s.
+Owns the execution context, the pinned and the device memory, and the graph of one step. The library
+and `cupy` are imported in `open()`. Compiling is `tensorrt_build.py`'s, keeping what was compiled
+`plans.py`'s.
 """
 
 from __future__ import annotations
@@ -43,14 +44,16 @@ _INSTALL = {
 class TensorRTBackend:
     """An engine compiled for this GPU and one frame size.
 
-    Two ways in. `input` and `infer`, as every backend has them, take frames from pinned memory: upload, network and
-    download are one CUDA graph, launched once a frame and waited for by one event. `device_input` and `enqueue` are for a
-    caller whose frames are on the GPU already (`ResidentBackend`): nothing is copied, and nobody waits.
+    Two ways in. `input` and `infer`, as every backend has them, take frames from pinned memory:
+    upload, network and download are one CUDA graph, launched once a frame and waited for by one
+    event. `device_input` and `enqueue` are for a caller whose frames are on the GPU already
+    (`ResidentBackend`): nothing is copied, and nobody waits.
 
     Notes
     -----
-    "auto" is f16. The last convolution and what follows stay in f32. `threads` is of no use here. The first `open` for a size
-    compiles, for minutes; `livesr build` does so beforehand. Nothing is allocated after `open`.
+    "auto" is f16. The last convolution and what follows stay in f32. `threads` is of no use here.
+    The first `open` for a size compiles, for minutes; `livesr build` does so beforehand. Nothing is
+    allocated after `open`.
     """
 
     name = "tensorrt"
@@ -63,7 +66,9 @@ class TensorRTBackend:
         self._resident: Any = None  # a PaddedBlock of CuPy arrays
         self._context: Any = None
         self._stream: Any = None
-        self._wait: Any = None  # for the whole device: callers of `enqueue` have streams of their own
+        self._wait: Any = (
+            None  # for the whole device: callers of `enqueue` have streams of their own
+        )
         self._event: Any = None
         self._network: Any = None
         self._step: Any = None
@@ -72,13 +77,22 @@ class TensorRTBackend:
 
     @classmethod
     def is_unavailable(cls) -> str | None:
-        """Return None if a GPU answers and the library, CuPy and onnx are installed, else what is missing."""
+        """Return None if a GPU answers and the library, CuPy and onnx are installed, else what is
+        missing.
+        """
         title = cls.inference_library.title
         if reason := why_no_gpu():
             return f"{title} needs an NVIDIA GPU. {reason}"
-        missing = [package for package in (cls.inference_library.module, "cupy", "onnx") if find_spec(package) is None]
+        missing = [
+            package
+            for package in (cls.inference_library.module, "cupy", "onnx")
+            if find_spec(package) is None
+        ]
         if missing:
-            return f"The {title} backend needs {' and '.join(missing)}: {_INSTALL[cls.inference_library.name]}"
+            return (
+                f"The {title} backend needs {' and '.join(missing)}:"
+                f" {_INSTALL[cls.inference_library.name]}"
+            )
         return None
 
     @classmethod
@@ -86,13 +100,16 @@ class TensorRTBackend:
         """Return the free memory of the GPU; raises BackendError if CuPy cannot use it."""
         return int(_cuda_runtime().memGetInfo()[0])
 
-    def open(self, engine: Engine, shape: tuple[int, int], *, precision: str = "auto", threads: int = 0) -> None:
+    def open(
+        self, engine: Engine, shape: tuple[int, int], *, precision: str = "auto", threads: int = 0
+    ) -> None:
         """Load the plan for frames of `shape` (y, x), or build it, and run once.
 
         Raises
         ------
         BackendError
-            If GPU or packages are missing, or TensorRT refuses the network or has no such precision.
+            If GPU or packages are missing, or TensorRT refuses the network or has no such
+            precision.
         EngineError
             If the network is not what the manifest says.
         """
@@ -104,7 +121,8 @@ class TensorRTBackend:
             raise
         except Exception as e:  # libraries that do not load, memory, whatever the driver says
             raise BackendError(
-                f"{self.inference_library.title} does not start with engine {engine.manifest.id!r}: {e}"
+                f"{self.inference_library.title} does not start with engine"
+                f" {engine.manifest.id!r}: {e}"
             ) from e
 
     @property
@@ -123,18 +141,23 @@ class TensorRTBackend:
 
     @property
     def device_input(self) -> Any:
-        """CuPy array (window, y, x), float32, that `enqueue` reads; the same memory for the backend's life."""
+        """CuPy array (window, y, x), float32, that `enqueue` reads.
+
+        The same memory for the backend's life.
+        """
         return _opened(self._resident).frames
 
     def enqueue(self, stream: int) -> Any:
-        """Put the network behind what is on the CUDA stream at address `stream`, and return at once.
+        """Put the network behind what is on the CUDA stream at address `stream`, and return at
+        once.
 
-        Within a capture the network becomes part of the caller's graph; not for frames that are padded, whose margin passes
-        through memory that CuPy gives to others afterwards.
+        Within a capture the network becomes part of the caller's graph; not for frames that are
+        padded, whose margin passes through memory that CuPy gives to others afterwards.
 
         Returns
         -------
-        CuPy array (c, scale y, scale x), float32; the same memory every time, complete when the stream has come so far
+        CuPy array (c, scale y, scale x), float32; the same memory every time, complete when the
+        stream has come so far
         """
         import cupy
 
@@ -183,9 +206,14 @@ class TensorRTBackend:
         self._step = self._captured(self._copy_and_execute)
         self.infer()
 
-    def _new_context(self, engine: Engine, key: PlanKey, card: Card) -> tuple[Any, Callable[[], None]]:
+    def _new_context(
+        self, engine: Engine, key: PlanKey, card: Card
+    ) -> tuple[Any, Callable[[], None]]:
         """Return what executes the plan, and what is to be called after the first frame."""
-        return _load_or_build(self.inference_library, engine, key, card).create_execution_context(), lambda: None
+        return (
+            _load_or_build(self.inference_library, engine, key, card).create_execution_context(),
+            lambda: None,
+        )
 
     def _bind(self, engine: Engine, expected: tuple[int, ...]) -> None:
         """Give the context its memory, by the tensors' names."""
@@ -195,8 +223,9 @@ class TensorRTBackend:
             is_input = plan.get_tensor_mode(name) == trt.TensorIOMode.INPUT
             if not is_input and (found := tuple(plan.get_tensor_shape(name))) != expected:
                 raise EngineError(
-                    f"The network of engine {engine.manifest.id!r} returns {found}, and its manifest says {expected} "
-                    "(1, channels, y, x). Correct channels, scale or multiple_of in the manifest, or export it anew."
+                    f"The network of engine {engine.manifest.id!r} returns {found}, and its"
+                    f" manifest says {expected} (1, channels, y, x). Correct channels, scale or"
+                    " multiple_of in the manifest, or export it anew."
                 )
             array = _opened(self._resident).block if is_input else self._output_on_device
             self._context.set_tensor_address(name, array.data.ptr)
@@ -204,7 +233,8 @@ class TensorRTBackend:
     def _execute(self, stream: Any) -> None:
         if not self._context.execute_async_v3(stream.ptr):
             raise BackendError(
-                f"{self.inference_library.title} failed on a frame. {logger(self.inference_library).said()}"
+                f"{self.inference_library.title} failed on a frame."
+                f" {logger(self.inference_library).said()}"
             )
 
     def _copy_and_execute(self, stream: Any) -> None:
@@ -213,9 +243,13 @@ class TensorRTBackend:
         block, output = _opened(self._host).block, self._output
         on_device = _opened(self._resident).block
         to_device, to_host = runtime.memcpyHostToDevice, runtime.memcpyDeviceToHost
-        runtime.memcpyAsync(on_device.data.ptr, block.ctypes.data, block.nbytes, to_device, stream.ptr)
+        runtime.memcpyAsync(
+            on_device.data.ptr, block.ctypes.data, block.nbytes, to_device, stream.ptr
+        )
         self._execute(stream)
-        runtime.memcpyAsync(output.ctypes.data, self._output_on_device.data.ptr, output.nbytes, to_host, stream.ptr)
+        runtime.memcpyAsync(
+            output.ctypes.data, self._output_on_device.data.ptr, output.nbytes, to_host, stream.ptr
+        )
 
     def _captured(self, work: Any) -> Any:
         """Return the graph of what `work` puts on the stream."""
@@ -231,23 +265,32 @@ class TensorRTBackend:
 class TensorRTRTXBackend(TensorRTBackend):
     """An engine compiled by TensorRT for RTX: for GeForce and RTX workstation cards from Turing on.
 
-    Its plan serves every card of a compute capability and is compiled in seconds, on any computer. What is left to compile for
-    the card that is here, when the plan is loaded first, is kept beside it.
+    Its plan serves every card of a compute capability and is compiled in seconds, on any computer.
+    What is left to compile for the card that is here, when the plan is loaded first, is kept beside
+    it.
     """
 
     name = "tensorrt-rtx"
     inference_library = RTX
 
-    def _new_context(self, engine: Engine, key: PlanKey, card: Card) -> tuple[Any, Callable[[], None]]:
+    def _new_context(
+        self, engine: Engine, key: PlanKey, card: Card
+    ) -> tuple[Any, Callable[[], None]]:
         plan, cache = _load_or_build(self.inference_library, engine, key, card), PlanCache()
         config = plan.create_runtime_config()
         kernels = config.create_runtime_cache()
         if (kept := cache.kernels(key, card.name)) and not kernels.deserialize(kept):
-            log.info("what was compiled of plan %s was for another driver or version: it is compiled anew", key.name)
+            log.info(
+                "what was compiled of plan %s was for another driver or version: it is compiled"
+                " anew",
+                key.name,
+            )
         config.set_runtime_cache(kernels)
 
         def keep() -> None:
-            with suppress(OSError):  # a cache that cannot be written costs a start of seconds, no frame
+            with suppress(
+                OSError
+            ):  # a cache that cannot be written costs a start of seconds, no frame
                 if (now := bytes(kernels.serialize())) != kept:
                     cache.store_kernels(key, card.name, now)
 
@@ -290,7 +333,9 @@ def choose_precision(asked: str) -> str:
     if asked == "auto":
         return "f16"
     if asked not in PRECISIONS:
-        raise BackendError(f"TensorRT computes in {', '.join(PRECISIONS)}, not in {asked!r}. Use --precision auto.")
+        raise BackendError(
+            f"TensorRT computes in {', '.join(PRECISIONS)}, not in {asked!r}. Use --precision auto."
+        )
     return asked
 
 
@@ -300,7 +345,9 @@ def _cuda_runtime() -> Any:
         from cupy.cuda import runtime
 
         runtime.memGetInfo()
-    except Exception as e:  # libraries of another CUDA than the driver's, a GPU that fell off the bus
+    except (
+        Exception
+    ) as e:  # libraries of another CUDA than the driver's, a GPU that fell off the bus
         raise BackendError(
             f"CuPy cannot use the GPU: {e}. Does the package suit the driver (cupy-cuda13x, -12x)?"
         ) from e
@@ -317,9 +364,14 @@ def _model(engine: Engine, precision: str) -> bytes:
 
 
 def plan_key(
-    engine: Engine, shape: tuple[int, int], precision: str, library: Library = TENSORRT, card: Card | None = None
+    engine: Engine,
+    shape: tuple[int, int],
+    precision: str,
+    library: Library = TENSORRT,
+    card: Card | None = None,
 ) -> PlanKey:
-    """Return the key of the plan for frames of `shape` (y, x) on `card`, by default the one that is here.
+    """Return the key of the plan for frames of `shape` (y, x) on `card`, by default the one that is
+    here.
 
     Raises
     ------
@@ -342,11 +394,20 @@ def build_plan(
     capability: int | None = None,
     progress: Progress | None = None,
 ) -> bytes:
-    """Compile for `key`, and keep the plan and what the builder measured; the rest is as of `tensorrt_build.build`."""
+    """Compile for `key`, and keep the plan and what the builder measured.
+
+    The rest is as of `tensorrt_build.build`.
+    """
     shape = (1, engine.manifest.window, *key.shape)
     model, timings = _model(engine, key.precision), cache.timings(key)
     plan, timings = build(
-        model, key.precision, shape, library, capability=capability, timings=timings, progress=progress
+        model,
+        key.precision,
+        shape,
+        library,
+        capability=capability,
+        timings=timings,
+        progress=progress,
     )
     cache.store(key, plan)
     if timings:
@@ -357,7 +418,9 @@ def build_plan(
 def _load_or_build(library: Library, engine: Engine, key: PlanKey, card: Card) -> Any:
     """Return the library's engine for `key`; a plan that it refuses is built anew."""
     library.version()
-    _model(engine, key.precision)  # the weights' hash is compared at every start, also where their plan is there
+    _model(
+        engine, key.precision
+    )  # the weights' hash is compared at every start, also where their plan is there
     runtime, cache, messages = library.load().Runtime(logger(library)), PlanCache(), logger(library)
     kept = cache.load(key)
     if kept is not None and (loaded := runtime.deserialize_cuda_engine(kept)):
@@ -366,10 +429,19 @@ def _load_or_build(library: Library, engine: Engine, key: PlanKey, card: Card) -
         log.warning("%s refuses the plan %s: it is built anew.", library.title, cache.path(key))
         cache.forget(key)
     takes = "seconds" if library.for_cards else "minutes"
-    log.warning("Engine %s is being compiled for %s, once; this takes %s.", engine.manifest.id, card.name, takes)
+    log.warning(
+        "Engine %s is being compiled for %s, once; this takes %s.",
+        engine.manifest.id,
+        card.name,
+        takes,
+    )
     messages.errors.clear()
-    aim = card.capability if library.for_cards and card.capability in capabilities(library) else None
+    aim = (
+        card.capability if library.for_cards and card.capability in capabilities(library) else None
+    )
     loaded = runtime.deserialize_cuda_engine(build_plan(engine, key, cache, library, aim))
     if loaded is None:
-        raise BackendError(f"{library.title} refuses the plan that it has just built. {messages.said()}")
+        raise BackendError(
+            f"{library.title} refuses the plan that it has just built. {messages.said()}"
+        )
     return loaded

@@ -1,12 +1,14 @@
-"""A network compiled by TensorRT or TensorRT for RTX: the part that differs between the libraries and their versions.
+"""A network compiled by TensorRT or TensorRT for RTX.
 
-Owns the builder, its flags and its messages. Keeps no plan (`plans.py` does) and runs none (`tensorrt.py` does). The libraries
-are imported in the functions.
+The part that differs between the libraries and their versions.
 
-    for RTX       types are what the file says; a compute capability is named, and no GPU is needed to build for it
+Owns the builder, its flags and its messages. Keeps no plan (`plans.py` does) and runs none
+(`tensorrt.py` does). The libraries are imported in the functions.
+
+    for RTX       types are the file's; a compute capability is named, no GPU needed
     11 and later  types are what the file says; the flags for precisions are gone
     10            the same, if the network is made "strongly typed"
-    8.6           types are a wish: flags allow FP16 and INT8, and what must stay FP32 is held there layer by layer
+    8.6           types are a wish: flags allow FP16 and INT8, FP32 is held layer by layer
 """
 
 from __future__ import annotations
@@ -39,8 +41,8 @@ class Library:
     module : to import
     title : in sentences
     oldest : version that livesr can use, (major, minor)
-    for_cards : whether it compiles for a compute capability that is named, without a GPU, and finishes on the user's card;
-        else it compiles for the GPU that is here
+    for_cards : whether it compiles for a compute capability that is named, without a GPU, and
+        finishes on the user's card; else it compiles for the GPU that is here
     """
 
     name: str
@@ -65,7 +67,8 @@ class Library:
         major, minor = (int(part) for part in came.split(".")[:2])
         if (major, minor) < self.oldest:
             raise BackendError(
-                f"{self.title} {came} is too old; livesr needs {self.oldest[0]}.{self.oldest[1]} or later. Use --backend torch."
+                f"{self.title} {came} is too old; livesr needs {self.oldest[0]}.{self.oldest[1]} or"
+                " later. Use --backend torch."
             )
         return major, minor
 
@@ -97,8 +100,8 @@ def build(
 
     Parameters
     ----------
-    capability : compute capability to compile for, such as 89, with a library that does so without a GPU; None is that of the
-        GPU that is here
+    capability : compute capability to compile for, such as 89, with a library that does so without
+        a GPU; None is that of the GPU that is here
     timings : what an earlier build returned; damaged or foreign ones are ignored
     progress : told how far it is, where TensorRT says so (10 and later)
 
@@ -109,7 +112,8 @@ def build(
     Raises
     ------
     BackendError
-        If there is no usable GPU, the library refuses the network or does not know the card, or `progress` ended it.
+        If there is no usable GPU, the library refuses the network or does not know the card, or
+        `progress` ended it.
     """
     from livesr.live.inference.typed_onnx import typed
 
@@ -132,7 +136,9 @@ def build(
         _aim(trt, config, capability, title)
     else:
         # Neither cuBLAS nor cuDNN, which convolutions do not need and not every computer has.
-        config.set_tactic_sources(_bits(trt.TacticSource.EDGE_MASK_CONVOLUTIONS, trt.TacticSource.JIT_CONVOLUTIONS))
+        config.set_tactic_sources(
+            _bits(trt.TacticSource.EDGE_MASK_CONVOLUTIONS, trt.TacticSource.JIT_CONVOLUTIONS)
+        )
         _set_timings(config, timings)
     if not strongly:
         _allow(trt, config, network, precision)
@@ -160,14 +166,18 @@ def _aim(trt: Any, config: Any, capability: int | None, title: str) -> None:
         return
     if (known := getattr(trt.ComputeCapability, f"SM{capability}", None)) is None:
         raise BackendError(
-            f"{title} does not know compute capability {capability}; it compiles for {', '.join(map(str, capabilities()))}."
+            f"{title} does not know compute capability {capability}; it compiles for"
+            f" {', '.join(map(str, capabilities()))}."
         )
     config.set_compute_capability(known, 0)
 
 
 @cache
 def logger(library: Library = TENSORRT) -> Any:
-    """Return the one logger that `library` writes to: messages go to this module's, and errors are kept for a sentence."""
+    """Return the one logger that `library` writes to.
+
+    Messages go to this module's, and errors are kept for a sentence.
+    """
     trt = library.load()
 
     class Messages(trt.ILogger):  # type: ignore[misc, name-defined]
@@ -180,11 +190,17 @@ def logger(library: Library = TENSORRT) -> Any:
         def log(self, severity: Any, message: str) -> None:
             if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
                 self.errors.append(message)
-            log.log(logging.INFO if severity != trt.ILogger.VERBOSE else logging.DEBUG, "%s", message)
+            log.log(
+                logging.INFO if severity != trt.ILogger.VERBOSE else logging.DEBUG, "%s", message
+            )
 
         def said(self) -> str:
             """Return the first error since the list was cleared, as the library words it."""
-            return f"It says: {self.errors[0]}" if self.errors else "It does not say why; see LIVESR_LOG=INFO."
+            return (
+                f"It says: {self.errors[0]}"
+                if self.errors
+                else "It does not say why; see LIVESR_LOG=INFO."
+            )
 
     return Messages()
 
@@ -203,7 +219,9 @@ def _bits(*flags: Any) -> int:
 
 
 def _allow(trt: Any, config: Any, network: Any, precision: str) -> None:
-    """Weak typing: allow what `precision` names, and hold the last convolution and what follows in FP32."""
+    """Weak typing: allow what `precision` names, and hold the last convolution and what follows in
+    FP32.
+    """
     if precision == "f32":
         return
     config.set_flag(trt.BuilderFlag.FP16)
@@ -211,10 +229,15 @@ def _allow(trt: Any, config: Any, network: Any, precision: str) -> None:
         config.set_flag(trt.BuilderFlag.INT8)
     config.set_flag(trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
     layers = [network.get_layer(i) for i in range(network.num_layers)]
-    last = max((i for i, layer in enumerate(layers) if layer.type == trt.LayerType.CONVOLUTION), default=0)
+    last = max(
+        (i for i, layer in enumerate(layers) if layer.type == trt.LayerType.CONVOLUTION), default=0
+    )
     untyped = (trt.LayerType.CONSTANT, trt.LayerType.SHAPE, trt.LayerType.CAST)
     for layer in layers[last:]:
-        if layer.type not in untyped and layer.get_output(0).dtype in (trt.DataType.FLOAT, trt.DataType.HALF):
+        if layer.type not in untyped and layer.get_output(0).dtype in (
+            trt.DataType.FLOAT,
+            trt.DataType.HALF,
+        ):
             layer.precision = trt.DataType.FLOAT
             layer.set_output_type(0, trt.DataType.FLOAT)
 
@@ -226,7 +249,10 @@ def _set_timings(config: Any, timings: bytes) -> None:
 
 
 def _watch(trt: Any, config: Any, progress: Progress) -> Any:
-    """Tell `progress` what TensorRT reports of its outermost phases; None where it reports nothing (8.6)."""
+    """Tell `progress` what TensorRT reports of its outermost phases.
+
+    None where it reports nothing (8.6).
+    """
     if not hasattr(trt, "IProgressMonitor"):
         return None
 

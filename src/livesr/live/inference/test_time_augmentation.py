@@ -1,8 +1,11 @@
-"""The same frames seen from several sides: how far a network's predictions differ when its input is turned over.
+"""The same frames seen from several sides.
 
-Owns the sides and the arithmetic. A network that was sure would draw the same from every side; where it guesses, it guesses
-differently (test-time augmentation, Wang et al. 2019, Neurocomputing 338, 34). What the spread is worth is measured per
-engine by `livesr limits`. Knows no runtime and no stream.
+How far a network's predictions differ when its input is turned over.
+
+Owns the sides and the arithmetic. A network that was sure would draw the same from every side;
+where it guesses, it guesses differently (test-time augmentation, Wang et al. 2019, Neurocomputing
+338, 34). What the spread is worth is measured per engine by `livesr limits`. Knows no runtime and
+no stream.
 """
 
 from __future__ import annotations
@@ -15,7 +18,10 @@ from numpy.typing import NDArray
 from livesr.live.inference.backend import Backend
 
 Augmentation = Literal["flips", "turns"]
-"""Flips are the frame and its mirror images along y, x and both; turns are these and their transposes."""
+"""Flips are the frame and its mirror images along y, x and both.
+
+Turns are these and their transposes.
+"""
 
 _FLIPS = ((1, 1), (1, -1), (-1, 1), (-1, -1))
 
@@ -32,7 +38,8 @@ class TestTimeAugmentation:
 
     Attributes
     ----------
-    spread : float32 (c, y, x), standard deviation over the sides of what `infer` last predicted; its own memory
+    spread : float32 (c, y, x), standard deviation over the sides of what `infer` last predicted;
+        its own memory
 
     Raises
     ------
@@ -41,23 +48,35 @@ class TestTimeAugmentation:
     """
 
     def __init__(
-        self, sides: Augmentation, window: int, shape: tuple[int, int], output_shape: tuple[int, int, int]
+        self,
+        sides: Augmentation,
+        window: int,
+        shape: tuple[int, int],
+        output_shape: tuple[int, int, int],
     ) -> None:
         if sides == "turns" and shape[0] != shape[1]:
             raise ValueError(f"frames of {shape[0]} x {shape[1]} cannot be turned, only flipped")
-        self._views = [(turn, step) for turn in (False, True)[: 1 + (sides == "turns")] for step in _FLIPS][1:]
+        self._views = [
+            (turn, step) for turn in (False, True)[: 1 + (sides == "turns")] for step in _FLIPS
+        ][1:]
         self._frames = np.empty((window, *shape), np.float32)
-        self._upright, self.spread, self._mean = (np.empty(output_shape, np.float32) for _ in range(3))
+        self._upright, self.spread, self._mean = (
+            np.empty(output_shape, np.float32) for _ in range(3)
+        )
 
     def infer(self, backend: Backend) -> NDArray[np.float32]:
-        """Return what the backend predicts of its `input`, as it does without views; valid until the next call."""
+        """Return what the backend predicts of its `input`, as it does without views.
+
+        Valid until the next call.
+        """
         self._frames[...] = backend.input
         self._upright[...] = backend.infer()
         self.spread.fill(0)
         self._mean.fill(0)
         for turn, step in self._views:
             backend.input[...] = _seen(self._frames, turn, step)
-            # Differences from the upright prediction: their squares do not lose the digits that the prediction takes.
+            # Differences from the upright prediction: their squares do not lose the digits that the
+            # prediction takes.
             difference = _back(backend.infer(), turn, step) - self._upright
             self._mean += difference
             difference *= difference
@@ -74,7 +93,9 @@ class TestTimeAugmentation:
 
 def memory_bytes(window: int, shape: tuple[int, ...], output_shape: tuple[int, ...]) -> int:
     """Return what `TestTimeAugmentation` holds, and one prediction's size more while they work."""
-    return 4 * (window * shape[0] * shape[1] + 4 * output_shape[0] * output_shape[1] * output_shape[2])
+    return 4 * (
+        window * shape[0] * shape[1] + 4 * output_shape[0] * output_shape[1] * output_shape[2]
+    )
 
 
 def _seen(planes: NDArray[Any], turn: bool, step: tuple[int, int]) -> NDArray[Any]:

@@ -1,10 +1,10 @@
 """A frame in tiles, for a network whose frame does not fit the memory at once.
 
-Owns where tiles lie, how their edges are blended and what memory a frame is estimated to take. Runs on any backend and is
-one itself.
+Owns where tiles lie, how their edges are blended and what memory a frame is estimated to take. Runs
+on any backend and is one itself.
 
-Tiles are not exact: channel attention weighs features by their means over the whole image, and a tile has other means. How
-near they come is measured per engine and stands in its card.
+Tiles are not exact: channel attention weighs features by their means over the whole image, and a
+tile has other means. How near they come is measured per engine and stands in its card.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from livesr.live.inference.engine import Engine
 from livesr.live.inference.padding import PaddedBlock
 
 _BLEND_PX = 32
-# Measured on the light engine at 1024^2 and 2048^2: 6 to 7 times its widest features with OpenVINO, 7 to 14 with torch.
+# Measured on the light engine at 1024^2 and 2048^2: 6 to 7 times its widest features with OpenVINO,
+# 7 to 14 with torch.
 _LIVE_FEATURES = 8
 _SHARE_OF_FREE = 0.5
 _SMALLEST_TILE_PX = 128
@@ -39,9 +40,9 @@ class _Tile(NamedTuple):
 class TiledBackend:
     """A backend that sees a frame in overlapping tiles of one size.
 
-    Neighbours overlap by twice the engine's halo and a strip of 32 pixels in between, over which they are blended linearly;
-    what lies within the halo of a tile's inner edge is cut off. Input, output and one tile of scratch are allocated in
-    `open`, nothing per frame.
+    Neighbours overlap by twice the engine's halo and a strip of 32 pixels in between, over which
+    they are blended linearly; what lies within the halo of a tile's inner edge is cut off. Input,
+    output and one tile of scratch are allocated in `open`, nothing per frame.
 
     Parameters
     ----------
@@ -75,7 +76,9 @@ class TiledBackend:
         """Return why the backend cannot run, None if it can."""
         return self.inner.is_unavailable()
 
-    def open(self, engine: Engine, shape: tuple[int, int], *, precision: str = "auto", threads: int = 0) -> None:
+    def open(
+        self, engine: Engine, shape: tuple[int, int], *, precision: str = "auto", threads: int = 0
+    ) -> None:
         """Open the backend for one tile, and lay tiles over frames of `shape` (y, x).
 
         Raises
@@ -109,7 +112,9 @@ class TiledBackend:
         for y, x, weight in self._tiles:
             self.inner.input[...] = padded.block[0, :, y : y + height, x : x + width]
             np.multiply(self.inner.infer(), weight, out=self._scratch)
-            self._output[0, :, y * scale : (y + height) * scale, x * scale : (x + width) * scale] += self._scratch
+            self._output[
+                0, :, y * scale : (y + height) * scale, x * scale : (x + width) * scale
+            ] += self._scratch
         return self._result
 
     def close(self) -> None:
@@ -128,8 +133,9 @@ class TiledBackend:
 def needed_bytes(engine: Engine, shape: tuple[int, int]) -> int:
     """Estimate what a frame of `shape` (y, x) takes while it is inferred.
 
-    Eight of the network's widest feature maps in float32, as measured, and its input and output twice. A network that
-    enlarges has its widest ones at the output's size. Half precision takes less: the estimate is on the safe side.
+    Eight of the network's widest feature maps in float32, as measured, and its input and output
+    twice. A network that enlarges has its widest ones at the output's size. Half precision takes
+    less: the estimate is on the safe side.
     """
     manifest, pixels = engine.manifest, shape[0] * shape[1]
     width = int(manifest.parameters.get("width", len(manifest.channels) + manifest.window))
@@ -140,7 +146,9 @@ def needed_bytes(engine: Engine, shape: tuple[int, int]) -> int:
 
 
 def tile_that_fits(engine: Engine, shape: tuple[int, int], free_bytes: int) -> int | None:
-    """Return None if a frame of `shape` fits into half of `free_bytes`, else the side of the largest tile that does."""
+    """Return None if a frame of `shape` fits into half of `free_bytes`, else the side of the
+    largest tile that does.
+    """
     if needed_bytes(engine, shape) <= _SHARE_OF_FREE * free_bytes:
         return None
     tile = max(shape)
@@ -161,7 +169,10 @@ def smaller_tile(engine: Engine, tile: int) -> int | None:
 
 
 def _overlap(engine: Engine) -> int:
-    """Pixels that neighbours share: a halo each, and the strip in between over which they are blended."""
+    """Pixels that neighbours share.
+
+    A halo each, and the strip in between over which they are blended.
+    """
     step = engine.manifest.multiple_of
     return math.ceil((2 * engine.manifest.halo + _BLEND_PX) / step) * step
 
@@ -175,12 +186,16 @@ def _layout(frame: tuple[int, int], tile: tuple[int, int], engine: Engine) -> It
     overlap, scale = _overlap(engine), engine.manifest.scale
     if any(t < n and t <= overlap for t, n in zip(tile, frame, strict=True)):
         raise EngineError(
-            f"Tiles of {min(tile)} pixels are too small for engine {engine.manifest.id!r}, whose neighbours share {overlap}: "
-            f"use tiles of {2 * overlap} or more."
+            f"Tiles of {min(tile)} pixels are too small for engine {engine.manifest.id!r}, whose"
+            f" neighbours share {overlap}: use tiles of {2 * overlap} or more."
         )
     step = engine.manifest.multiple_of
-    rows = _with_weights(_starts(frame[0], tile[0], overlap, step), tile[0], engine.manifest.halo, scale)
-    columns = _with_weights(_starts(frame[1], tile[1], overlap, step), tile[1], engine.manifest.halo, scale)
+    rows = _with_weights(
+        _starts(frame[0], tile[0], overlap, step), tile[0], engine.manifest.halo, scale
+    )
+    columns = _with_weights(
+        _starts(frame[1], tile[1], overlap, step), tile[1], engine.manifest.halo, scale
+    )
     for y, wy in rows:
         for x, wx in columns:
             yield _Tile(y, x, wy[:, None] * wx[None, :])
@@ -192,8 +207,13 @@ def _starts(frame: int, tile: int, overlap: int, step: int) -> list[int]:
     return [round(i * (frame - tile) / max(count - 1, 1) / step) * step for i in range(count)]
 
 
-def _with_weights(starts: list[int], tile: int, halo: int, scale: int) -> list[tuple[int, NDArray[np.float32]]]:
-    """Give each tile its weights along one axis: linear to 0 towards a neighbour; those of all tiles add up to 1."""
+def _with_weights(
+    starts: list[int], tile: int, halo: int, scale: int
+) -> list[tuple[int, NDArray[np.float32]]]:
+    """Give each tile its weights along one axis: linear to 0 towards a neighbour.
+
+    Those of all tiles add up to 1.
+    """
     place = (np.arange(tile * scale) + 0.5) / scale
     weights = []
     for i, start in enumerate(starts):
@@ -206,10 +226,15 @@ def _with_weights(starts: list[int], tile: int, halo: int, scale: int) -> list[t
     total = np.zeros((starts[-1] + tile) * scale, np.float32)  # where three tiles meet, more than 1
     for start, weight in zip(starts, weights, strict=True):
         total[start * scale :][: len(weight)] += weight
-    return [(start, w / total[start * scale :][: len(w)]) for start, w in zip(starts, weights, strict=True)]
+    return [
+        (start, w / total[start * scale :][: len(w)])
+        for start, w in zip(starts, weights, strict=True)
+    ]
 
 
-def _ramp(place: NDArray[np.float64], first: int, last: int, halo: int, origin: int) -> NDArray[np.float32]:
+def _ramp(
+    place: NDArray[np.float64], first: int, last: int, halo: int, origin: int
+) -> NDArray[np.float32]:
     """0 to 1 over what two neighbours share, `first` to `last`, but for a halo at either end."""
     low, high = first + halo - origin, last - halo - origin
     return np.asarray(np.clip((place - low) / max(high - low, 1), 0, 1), np.float32)

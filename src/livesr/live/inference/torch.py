@@ -1,7 +1,7 @@
 """Torch: the reference that every other runtime is compared with.
 
-Owns the graph and its device. Executes model.onnx itself, so that the reference and the engine cannot drift apart.
-`torch` and `onnx` are imported in `open()`.
+Owns the graph and its device. Executes model.onnx itself, so that the reference and the engine
+cannot drift apart. `torch` and `onnx` are imported in `open()`.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ class TorchBackend:
 
     Notes
     -----
-    "auto" is f32 on a CPU and f16 on CUDA; "int8" rounds as the integers do, in f32. On a CPU, torch allocates its
-    intermediate tensors per frame; only input and output are this backend's own. On CUDA everything is one graph,
-    channels-last, and nothing is allocated (`torch_cuda.py`). `threads` sets torch's threads, and f32 on CUDA switches TF32
-    convolutions off, for the whole process.
+    "auto" is f32 on a CPU and f16 on CUDA; "int8" rounds as the integers do, in f32. On a CPU,
+    torch allocates its intermediate tensors per frame; only input and output are this backend's
+    own. On CUDA everything is one graph, channels-last, and nothing is allocated (`torch_cuda.py`).
+    `threads` sets torch's threads, and f32 on CUDA switches TF32 convolutions off, for the whole
+    process.
     """
 
     name = "torch"
@@ -36,7 +37,9 @@ class TorchBackend:
         self.device = ""
         self._padded: PaddedBlock | None = None
         self._graph: Any = None
-        self._resident: Any = None  # a ResidentNetwork on CUDA, with the pinned memory that `infer` copies through
+        self._resident: Any = (
+            None  # a ResidentNetwork on CUDA, with the pinned memory that `infer` copies through
+        )
         self._pinned: tuple[Any, Any] = (None, None)
         self._output = self._result = np.empty(0, np.float32)
 
@@ -66,7 +69,9 @@ class TorchBackend:
             return int(torch.cuda.mem_get_info()[0])
         return int(psutil.virtual_memory().available)
 
-    def open(self, engine: Engine, shape: tuple[int, int], *, precision: str = "auto", threads: int = 0) -> None:
+    def open(
+        self, engine: Engine, shape: tuple[int, int], *, precision: str = "auto", threads: int = 0
+    ) -> None:
         """Read the graph for frames of `shape` (y, x) and run once.
 
         Raises
@@ -86,7 +91,9 @@ class TorchBackend:
             torch.set_num_threads(threads)
         cuda = torch.cuda.is_available()
         where = "cuda" if cuda else "cpu"
-        self.device = torch.cuda.get_device_name() if cuda else f"CPU, {torch.get_num_threads()} threads"
+        self.device = (
+            torch.cuda.get_device_name() if cuda else f"CPU, {torch.get_num_threads()} threads"
+        )
         self.precision = _choose_precision(precision, where)
         if cuda and self.precision == "f32":
             torch.backends.cudnn.allow_tf32 = False  # TF32 has 10 bits of mantissa: no reference
@@ -125,7 +132,9 @@ class TorchBackend:
         return None if self._resident is None else self._resident.frames
 
     def enqueue(self, stream: int) -> Any:
-        """Enqueue the network on the CUDA stream at address `stream`, for the current `device_input`; see `ResidentBackend`."""
+        """Enqueue the network on the CUDA stream at address `stream`, for the current
+        `device_input`; see `ResidentBackend`.
+        """
         if self._resident is None:
             raise BackendError("The torch backend is not open on a GPU.")
         return self._resident.enqueue(stream)
@@ -172,8 +181,9 @@ class TorchBackend:
             raise BackendError(f"Torch cannot run engine {engine.manifest.id!r}: {e}") from e
         if found != self._output.shape:
             raise EngineError(
-                f"The network of engine {engine.manifest.id!r} returns {found}, and its manifest says "
-                f"{self._output.shape} (1, channels, y, x). Correct the manifest, or export it anew."
+                f"The network of engine {engine.manifest.id!r} returns {found}, and its manifest"
+                f" says {self._output.shape} (1, channels, y, x). Correct the manifest, or export"
+                " it anew."
             )
 
     def _opened(self) -> PaddedBlock:
@@ -186,7 +196,11 @@ def _choose_precision(asked: str, where: str) -> str:
     if asked == "auto":
         return "f16" if where == "cuda" else "f32"
     if asked == "f8":
-        raise BackendError("Torch computes in f32, bf16, f16 or int8, not in 'f8'. Use --precision auto.")
+        raise BackendError(
+            "Torch computes in f32, bf16, f16 or int8, not in 'f8'. Use --precision auto."
+        )
     if asked == "f16" and where == "cpu":
-        raise BackendError("Torch computes in f32 or bf16 on a CPU, not in 'f16'. Use --precision auto.")
+        raise BackendError(
+            "Torch computes in f32 or bf16 on a CPU, not in 'f16'. Use --precision auto."
+        )
     return asked

@@ -1,7 +1,8 @@
 """A network that torch runs where its frames already are, as one CUDA graph.
 
-Owns the memory on the device, the reflection at its edges and the graph. Imports torch, so only `TorchBackend.open` imports it.
-On a CPU the same steps run without a graph, which shows that they are right.
+Owns the memory on the device, the reflection at its edges and the graph. Imports torch, so only
+`TorchBackend.open` imports it. On a CPU the same steps run without a graph, which shows that they
+are right.
 """
 
 from __future__ import annotations
@@ -37,22 +38,31 @@ class ResidentNetwork:
 
     Notes
     -----
-    The graph holds every intermediate tensor, so that nothing is allocated per frame. A network that cannot be captured (one
-    that reads a tensor's value on the host) runs node by node.
+    The graph holds every intermediate tensor, so that nothing is allocated per frame. A network
+    that cannot be captured (one that reads a tensor's value on the host) runs node by node.
     """
 
-    def __init__(self, network: OnnxGraph, engine: Engine, shape: tuple[int, int], device: str) -> None:
+    def __init__(
+        self, network: OnnxGraph, engine: Engine, shape: tuple[int, int], device: str
+    ) -> None:
         (height, width), scale = shape, engine.manifest.scale
         self._network, self._shape = network, shape
-        self._block = torch.zeros((1, engine.manifest.window, *padded_shape(engine, shape)), device=device)
+        self._block = torch.zeros(
+            (1, engine.manifest.window, *padded_shape(engine, shape)), device=device
+        )
         self.frames = self._block[0, :, :height, :width]
         # Planes, as they are read: the network's own order is channels-last.
-        self.output = torch.empty_like(network.execute(self._block), memory_format=torch.contiguous_format)
+        self.output = torch.empty_like(
+            network.execute(self._block), memory_format=torch.contiguous_format
+        )
         self.result = self.output[0, :, : height * scale, : width * scale]
         self._graph = self._captured() if device == "cuda" else None
 
     def enqueue(self, stream: int) -> Any:
-        """Enqueue the network on the CUDA stream at address `stream`; return `result`, which it will fill."""
+        """Enqueue the network on the CUDA stream at address `stream`.
+
+        Return `result`, which it will fill.
+        """
         with torch.cuda.stream(torch.cuda.ExternalStream(stream)):
             self.step()
         return self.result
@@ -65,13 +75,19 @@ class ResidentNetwork:
             self._graph.replay()
 
     def infer(self, frames: Any, out: Any) -> None:
-        """Run on frames of the host, (1, window, Y, X), and fill `out` (1, c, Y, X) there; both page-locked on CUDA."""
+        """Run on frames of the host, (1, window, Y, X), and fill `out` (1, c, Y, X) there.
+
+        Both page-locked on CUDA.
+        """
         self._block.copy_(frames, non_blocking=True)
         self.step()
         out.copy_(self.output, non_blocking=True)
 
     def settle(self) -> None:
-        """Wait until nothing uses its memory, on any stream; a device that failed is not waited for."""
+        """Wait until nothing uses its memory, on any stream.
+
+        A device that failed is not waited for.
+        """
         if self._block.is_cuda:
             with suppress(RuntimeError):
                 torch.cuda.synchronize()
@@ -82,7 +98,10 @@ class ResidentNetwork:
         self.output.copy_(self._network.execute(self._block))
 
     def _reflect(self) -> None:
-        """Fill the margin from the frames, as `PaddedBlock.reflect` does; torch has no slices that run backwards."""
+        """Fill the margin from the frames, as `PaddedBlock.reflect` does.
+
+        Torch has no slices that run backwards.
+        """
         (y, x), (height, width) = self._shape, self._block.shape[2:]
         block = self._block[0]
         if height > y:

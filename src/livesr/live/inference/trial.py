@@ -1,7 +1,8 @@
 """An engine tried out in a process of its own, before a camera starts.
 
-Owns that process: a network that makes a runtime crash, hang or take all memory then ends nothing but the trial. What passed is
-remembered in the user's cache, with all that it may depend on; engines that came with livesr are known. Judges no picture.
+Owns that process: a network that makes a runtime crash, hang or take all memory then ends nothing
+but the trial. What passed is remembered in the user's cache, with all that it may depend on;
+engines that came with livesr are known. Judges no picture.
 """
 
 from __future__ import annotations
@@ -36,17 +37,29 @@ SHIPPED = frozenset({
     "b402ce5d2a8f77d9c134fe02f39dfabe827ffe0a3ba4905191c222ecb01fb21f",  # edsr-x3/model.onnx
     "96d0b8968def430013bd88cd60b5c22f923f73c545a7177c016ea3088a83c31e",  # edsr-x4/model.onnx
     "a66de052938bd48359e0a76c6fbddfb01a9bbe774a76960028ee1d7fd5eef96e",  # identity/model.onnx
-    "75b59eeaed4bd542f22967bb7993f497b3cec70ad5caf8090960d773ba0b13b4",  # imcsr-ccp-mt-er/model.onnx
-    "cbba3dd74d3e1f2030bcfdb5eab8c1a0ed38adec723902f24ce2cc3352f84e69",  # imcsr-mt-er-lyso-light/model-int8.onnx
-    "6866e5883bd3a1044edb635326c40121f63740f2b8a64005361d3c116d0816cb",  # imcsr-mt-er-lyso-light/model.onnx
-    "7d5399d9b725fe86f888a67547c772b44ffda115e25958a52198ba70ced113a0",  # imcsr-mt-er-lyso/model.onnx
+    # imcsr-ccp-mt-er/model.onnx
+    "75b59eeaed4bd542f22967bb7993f497b3cec70ad5caf8090960d773ba0b13b4",
+    # imcsr-mt-er-lyso-light/model-int8.onnx
+    "cbba3dd74d3e1f2030bcfdb5eab8c1a0ed38adec723902f24ce2cc3352f84e69",
+    # imcsr-mt-er-lyso-light/model.onnx
+    "6866e5883bd3a1044edb635326c40121f63740f2b8a64005361d3c116d0816cb",
+    # imcsr-mt-er-lyso/model.onnx
+    "7d5399d9b725fe86f888a67547c772b44ffda115e25958a52198ba70ced113a0",
 })  # fmt: skip
 """SHA-256 of the networks that come with livesr."""
 
 LONGEST_S, LONGEST_ON_GPU_S = 120.0, 900.0  # TensorRT measures for minutes
 MAX_OF_MEMORY = 0.8  # of what was free when the trial began
 _LOOK_S = 0.02
-_RUNTIMES = ("openvino", "torch", "tensorrt", "tensorrt-rtx-cu13", "tensorrt-rtx-cu12", "onnx", "numpy")
+_RUNTIMES = (
+    "openvino",
+    "torch",
+    "tensorrt",
+    "tensorrt-rtx-cu13",
+    "tensorrt-rtx-cu12",
+    "onnx",
+    "numpy",
+)
 
 
 def try_out(
@@ -57,15 +70,18 @@ def try_out(
     threads: int = 0,
     tile: int | Literal["auto", "off"] = "off",
 ) -> None:
-    """Let another process open `engine` for frames of `shape` (y, x) and infer once; parameters as of `open_backend`.
+    """Let another process open `engine` for frames of `shape` (y, x) and infer once.
 
-    Does nothing for what came with livesr or has passed before. What a runtime refuses in a sentence passes: it will say so
-    again.
+    Parameters as of `open_backend`.
+
+    Does nothing for what came with livesr or has passed before. What a runtime refuses in a
+    sentence passes: it will say so again.
 
     Raises
     ------
     EngineError
-        If the other process crashed, took too long or too much memory, or the network cannot be run.
+        If the other process crashed, took too long or too much memory, or the network cannot be
+        run.
     """
     if is_shipped(engine):
         return
@@ -74,7 +90,11 @@ def try_out(
         return
     engine.read()  # what is not to be parsed at all is refused here
     log.info("%s is tried out in a process of its own", engine)
-    asked = {"engine": str(engine.folder), "shape": shape, "how": [backend, precision, threads, tile]}
+    asked = {
+        "engine": str(engine.folder),
+        "shape": shape,
+        "how": [backend, precision, threads, tile],
+    }
     refused = _run([*_COMMAND, json.dumps(asked)], engine, shape)
     if not refused:
         _remember(facts)
@@ -127,7 +147,9 @@ def _remember(facts: dict[str, Any]) -> None:
         place.parent.mkdir(parents=True, exist_ok=True)
         contained.replace_text(place.parent, place.name, json.dumps(facts), error=EngineError)
     except (OSError, EngineError) as e:
-        log.warning("%s cannot be written (%s): the engine will be tried out again next time", place, e)
+        log.warning(
+            "%s cannot be written (%s): the engine will be tried out again next time", place, e
+        )
 
 
 def _run(command: list[str], engine: Engine, shape: tuple[int, int]) -> str | None:
@@ -143,7 +165,9 @@ def _run(command: list[str], engine: Engine, shape: tuple[int, int]) -> str | No
             creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
         )
     except OSError as e:
-        raise BackendError(f"No process could be started to try out engine {engine.manifest.id!r}: {e}.") from e
+        raise BackendError(
+            f"No process could be started to try out engine {engine.manifest.id!r}: {e}."
+        ) from e
     try:
         trouble, said, complaints = _watched(process, time.monotonic() + limit_s, max_bytes)
     finally:
@@ -157,12 +181,15 @@ def _run(command: list[str], engine: Engine, shape: tuple[int, int]) -> str | No
             refused: str | None = json.loads(said.splitlines()[-1])["refused"]
             return refused
     raise EngineError(
-        f"Engine {engine.manifest.id!r} {trouble or _ended(process.returncode, complaints)}, in a process of its own, on "
-        f"frames of {shape[0]} x {shape[1]}: it was not run here. Use another engine, or another runtime with --backend."
+        f"Engine {engine.manifest.id!r} {trouble or _ended(process.returncode, complaints)}, in a"
+        f" process of its own, on frames of {shape[0]} x {shape[1]}: it was not run here. Use"
+        " another engine, or another runtime with --backend."
     )
 
 
-def _watched(process: subprocess.Popen[bytes], deadline_s: float, max_bytes: int) -> tuple[str, bytes, bytes]:
+def _watched(
+    process: subprocess.Popen[bytes], deadline_s: float, max_bytes: int
+) -> tuple[str, bytes, bytes]:
     """Wait for the end; return what went wrong ("" if nothing did), and what the process wrote."""
     while True:
         try:
@@ -191,7 +218,7 @@ def _ended(code: int, complaints: bytes) -> str:
     return f"crashed (exit {code:#x}{': ' + lines[-1][:200] if lines else ''})"
 
 
-# -- in the process of its own ------------------------------------------------------------------------------------------
+# -- in the process of its own ---------------------------------------------------------------------
 
 _COMMAND = (sys.executable, "-P", "-m", "livesr.live.inference.trial")
 
@@ -212,7 +239,9 @@ def main(asked: dict[str, Any]) -> dict[str, str | None]:
 
 
 def _give_way() -> None:
-    """End by itself if whoever waits is killed, leave no core file, and be the first to go where memory is short."""
+    """End by itself if whoever waits is killed, leave no core file, and be the first to go where
+    memory is short.
+    """
     if sys.platform != "win32":
         import resource
 

@@ -1,14 +1,18 @@
-"""An engine's network as TensorRT takes it: one size, constant kernels, and every tensor's type written in the file.
+"""An engine's network as TensorRT takes it.
 
-Owns the rewriting, and the list of operators that every TensorRT from 8.6 on has. Imports onnx, so only
-`TensorRTBackend.open` and `livesr build` import it; needs neither TensorRT nor a GPU.
+One size, constant kernels, and every tensor's type written in the file.
 
-TensorRT 11 takes the types as they are written ("strongly typed"); 8.6 takes them as a wish, to which its builder's flags
-are added. Kernels must be constants: the parsers of 8.x turn a kernel behind a cast away.
+Owns the rewriting, and the list of operators that every TensorRT from 8.6 on has. Imports onnx, so
+only `TensorRTBackend.open` and `livesr build` import it; needs neither TensorRT nor a GPU.
+
+TensorRT 11 takes the types as they are written ("strongly typed"); 8.6 takes them as a wish, to
+which its builder's flags are added. Kernels must be constants: the parsers of 8.x turn a kernel
+behind a cast away.
 
 References
 ----------
-TensorRT, "Migrating from TensorRT 10.x to 11.x" and "Explicit quantization"; onnx-tensorrt, docs/operators.md.
+TensorRT, "Migrating from TensorRT 10.x to 11.x" and "Explicit quantization"; onnx-tensorrt,
+docs/operators.md.
 """
 
 from __future__ import annotations
@@ -45,7 +49,10 @@ TENSORRT_OPS = frozenset(
         "Tanh",
     }
 )
-"""What an engine may use to be built; all of it is in the support matrix of onnx-tensorrt for 8.6 at opset 17."""
+"""What an engine may use to be built.
+
+All of it is in the support matrix of onnx-tensorrt for 8.6 at opset 17.
+"""
 
 _Array: TypeAlias = NDArray[Any]
 _QUANTISERS = ("QuantizeLinear", "DequantizeLinear")
@@ -61,34 +68,43 @@ def typed(model: bytes, precision: str, shape: Sequence[int], *, strongly: bool 
     Parameters
     ----------
     model : an engine's ONNX file; with Q/DQ nodes for "int8" and "f8"
-    precision : "f32"; "f16", where everything before the last convolution is FP16; "int8" and "f8", where its convolutions take
-        codes of 8 bits besides. The last convolution and what follows are FP32
+    precision : "f32"; "f16", where everything before the last convolution is FP16; "int8" and "f8",
+        where its convolutions take codes of 8 bits besides. The last convolution and what follows
+        are FP32
     shape : (1, window, y, x)
-    strongly : whether the builder takes the types as written. Else Q/DQ stay in FP32, as opset 17 has them, and "f8" is refused
+    strongly : whether the builder takes the types as written. Else Q/DQ stay in FP32, as opset 17
+        has them, and "f8" is refused
 
     Raises
     ------
     EngineError
         If it is no ONNX network.
     BackendError
-        If it has an operator that is not in `TENSORRT_OPS`, or lacks the Q/DQ nodes that `precision` needs.
+        If it has an operator that is not in `TENSORRT_OPS`, or lacks the Q/DQ nodes that
+        `precision` needs.
     """
     network = _parse(model)
     quantised = any(node.op_type in _QUANTISERS for node in network.graph.node)
     if precision in {"int8", "f8"} and not quantised:
         raise BackendError(
-            f"This network has no quantisation, which precision {precision!r} needs. Use --precision f16."
+            f"This network has no quantisation, which precision {precision!r} needs. Use"
+            " --precision f16."
         )
     if precision == "f8" and not strongly:
         raise BackendError("TensorRT 8 has no FP8. Use --precision f16, or TensorRT 10 or later.")
     _check_codes(network.graph)
-    typing = _Typing(network.graph, np.float16 if precision != "f32" and (strongly or not quantised) else np.float32)
+    typing = _Typing(
+        network.graph,
+        np.float16 if precision != "f32" and (strongly or not quantised) else np.float32,
+    )
     if precision == "f8":
         typing.int8_to_fp8()
     typing.assign()
     _fix_size(network.graph, shape)
     if quantised and strongly:
-        network.opset_import[0].version = max(network.opset_import[0].version, _OPSET_QUANTISING_HALVES)
+        network.opset_import[0].version = max(
+            network.opset_import[0].version, _OPSET_QUANTISING_HALVES
+        )
         network.ir_version = max(network.ir_version, 9)  # of the container that has FP8
     onnx.checker.check_model(network)
     data: bytes = network.SerializeToString()
@@ -111,7 +127,9 @@ class _Typing:
 
     def __init__(self, graph: Any, before: type[np.floating[Any]]) -> None:
         self._graph, self._before = graph, before
-        self._arrays: dict[str, _Array] = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
+        self._arrays: dict[str, _Array] = {
+            t.name: numpy_helper.to_array(t) for t in graph.initializer
+        }
         self._tensors: dict[str, TensorProto] = {}
         self._types: dict[str, Any] = {graph.input[0].name: np.float32}
         self._cast: dict[tuple[str, Any], str] = {}
@@ -130,13 +148,18 @@ class _Typing:
 
     def int8_to_fp8(self) -> None:
         """Turn codes of eight bits from integers into E4M3, for the same largest values."""
-        ratio, codes = np.float32(_INT8_MOST / _FP8_MOST), helper.tensor_dtype_to_np_dtype(TensorProto.FLOAT8E4M3FN)
+        ratio, codes = (
+            np.float32(_INT8_MOST / _FP8_MOST),
+            helper.tensor_dtype_to_np_dtype(TensorProto.FLOAT8E4M3FN),
+        )
         scaled: set[str] = set()
         for node in self._graph.node:
             if node.op_type not in _QUANTISERS:
                 continue
             name, scale, zero = node.input
-            if name in self._arrays and self._arrays[name].dtype == np.int8:  # a kernel that is stored as codes
+            if (
+                name in self._arrays and self._arrays[name].dtype == np.int8
+            ):  # a kernel that is stored as codes
                 self._arrays[name] = (self._arrays[name] / ratio).astype(codes)
             if scale not in scaled:
                 self._arrays[scale] = self._arrays[scale] * ratio
@@ -144,9 +167,14 @@ class _Typing:
             self._arrays[zero] = np.zeros(self._arrays[zero].shape, codes)
 
     def _drop_casts(self) -> None:
-        """Read kernels through their casts, and let no other cast stand: the types are given anew."""
+        """Read kernels through their casts, and let no other cast stand.
+
+        The types are given anew.
+        """
         nodes = [node for node in self._graph.node if node.op_type != "Cast"]
-        source = {node.output[0]: node.input[0] for node in self._graph.node if node.op_type == "Cast"}
+        source = {
+            node.output[0]: node.input[0] for node in self._graph.node if node.op_type == "Cast"
+        }
         for node in nodes:
             for i, name in enumerate(node.input):
                 while name in source:
@@ -170,7 +198,9 @@ class _Typing:
             return name
         if (name, dtype) not in self._cast:
             cast = f"{name}/{np.dtype(dtype).name}"
-            self._nodes.append(helper.make_node("Cast", [name], [cast], name=cast, to=_ONNX_TYPES[dtype]))
+            self._nodes.append(
+                helper.make_node("Cast", [name], [cast], name=cast, to=_ONNX_TYPES[dtype])
+            )
             self._cast[name, dtype] = cast
         return self._cast[name, dtype]
 
@@ -180,7 +210,9 @@ class _Typing:
             self._tensors.setdefault(name, numpy_helper.from_array(array, name))
             return name
         typed_name = f"{name}/{np.dtype(dtype).name}"
-        self._tensors.setdefault(typed_name, numpy_helper.from_array(_narrowed(array, dtype), typed_name))
+        self._tensors.setdefault(
+            typed_name, numpy_helper.from_array(_narrowed(array, dtype), typed_name)
+        )
         return typed_name
 
 
@@ -197,19 +229,25 @@ def _parse(model: bytes) -> ModelProto:
     except Exception as e:  # protobuf's own exceptions differ between its implementations
         raise EngineError(f"The engine's network is no valid ONNX file: {e}") from e
     if foreign := sorted(unsupported_ops(network)):
-        raise BackendError(f"The network has {', '.join(foreign)}, which not every TensorRT takes; use OpenVINO.")
+        raise BackendError(
+            f"The network has {', '.join(foreign)}, which not every TensorRT takes; use OpenVINO."
+        )
     return network
 
 
 def _check_codes(graph: Any) -> None:
-    """Raise BackendError for codes that are not symmetric int8, the only ones that every TensorRT takes."""
-    zeros = {node.input[2] for node in graph.node if node.op_type in _QUANTISERS and len(node.input) > 2}
+    """Raise BackendError for codes that are not symmetric int8, the only ones that every TensorRT
+    takes.
+    """
+    zeros = {
+        node.input[2] for node in graph.node if node.op_type in _QUANTISERS and len(node.input) > 2
+    }
     arrays = [numpy_helper.to_array(t) for t in graph.initializer if t.name in zeros]
     nodes = sum(node.op_type in _QUANTISERS for node in graph.node)
     if nodes and (not arrays or any(a.dtype != np.int8 or a.any() for a in arrays)):
         raise BackendError(
-            "The network is quantised to codes that are not symmetric int8 (zero point 0), and TensorRT takes no others. "
-            "Quantise it anew, or use OpenVINO."
+            "The network is quantised to codes that are not symmetric int8 (zero point 0), and"
+            " TensorRT takes no others. Quantise it anew, or use OpenVINO."
         )
 
 

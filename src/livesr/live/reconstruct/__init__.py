@@ -1,1 +1,4 @@
-"""From the raw frames of one time point to one picture; every method has the shape of `Reconstructor`."""
+"""From the raw frames of one time point to one picture.
+
+Every method has the shape of `Reconstructor`.
+"""

@@ -1,7 +1,7 @@
 """What the pipeline expects of every reconstruction.
 
-Owns the protocol and the type of a raw stack. A reconstructor turns the raw frames of one time point into one
-picture, which is a measurement: nothing is learned or invented here.
+Owns the protocol and the type of a raw stack. A reconstructor turns the raw frames of one time
+point into one picture, which is a measurement: nothing is learned or invented here.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ from livesr.base.frames import FrameQuality, Pixels
 from livesr.optics.exposure import Exposures
 
 RawFrames: TypeAlias = Sequence[Pixels] | Pixels | NDArray[np.float32]
-"""The raw frames of one time point in raw-index order: a sequence of (y, x) or one (n, y, x) array, ADU; float32 if they
-were corrected."""
+"""The raw frames of one time point in raw-index order.
+
+A sequence of (y, x) or one (n, y, x) array, ADU; float32 if they were corrected.
+"""
 
 
 class DoubtfulFrameError(LiveSRError):
@@ -41,10 +43,15 @@ class ReportsQuality(Protocol):
     quality: FrameQuality | None
 
     def look_at(self, exposures: Exposures) -> None:
-        """Judge the next frame by what its raw frames were before they were corrected; without, by what is given."""
+        """Judge the next frame by what its raw frames were before they were corrected.
+
+        Without, by what is given.
+        """
 
     def correct_drift(self, drift_rad: Sequence[float], vectors_um: Sequence[float] = ()) -> None:
-        """Reconstruct what follows with the drift of phases and vectors that was recorded for it."""
+        """Reconstruct what follows with the drift of phases and vectors that was recorded for
+        it.
+        """
 
 
 class Reconstructor(Protocol):
@@ -62,7 +69,9 @@ class Reconstructor(Protocol):
     def memory_bytes(self) -> int:
         """Estimate of the memory that the instance holds, transient buffers included."""
 
-    def reconstruct(self, frames: RawFrames, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+    def reconstruct(
+        self, frames: RawFrames, out: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
         """Reconstruct one time point, in ADU above the camera's offset.
 
         Parameters

@@ -1,13 +1,15 @@
-"""Superposition: true channels, acquired one after the other, become one picture whose structures are known.
+"""Superposition: true channels, acquired one after the other, become one picture whose structures
+are known.
 
 Owns which frames are added up and with what weights. Acquires nothing and separates nothing.
 
-Of a sample with several dyes, each channel's reconstruction is the truth about one structure. Their sum is what a single dye
-would have shown, so an engine that separates it can be compared with the truth, live (Wang et al. 2021, IMC-SR).
+Of a sample with several dyes, each channel's reconstruction is the truth about one structure. Their
+sum is what a single dye would have shown, so an engine that separates it can be compared with the
+truth, live (Wang et al. 2021, IMC-SR).
 
-Time: the channels are taken one after the other, so the sum of a living sample shows each structure at its own moment. The
-score compares with the very frames that were added, and does not suffer; what an engine knows of structures that move together
-does.
+Time: the channels are taken one after the other, so the sum of a living sample shows each structure
+at its own moment. The score compares with the very frames that were added, and does not suffer;
+what an engine knows of structures that move together does.
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ from livesr.live.reconstruct.reconstructor import RawFrames
 
 
 class Superposition:
-    """Adds up reconstructions of one shape. Its "raw frames" are those, in the order of the channels.
+    """Adds up reconstructions of one shape.
+
+    Its "raw frames" are those, in the order of the channels.
 
     Parameters
     ----------
@@ -45,7 +49,9 @@ class Superposition:
         """Bytes of one call: the sum, and its addends twice."""
         return (1 + 2 * len(self._weights)) * 4 * self._shape[0] * self._shape[1]
 
-    def reconstruct(self, frames: RawFrames, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+    def reconstruct(
+        self, frames: RawFrames, out: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
         """Return the weighted sum of `frames`, float32 (y, x) each."""
         total = np.zeros(self._shape, np.float32) if out is None else out
         total.fill(0)
@@ -54,10 +60,12 @@ class Superposition:
         return total
 
     def add_up(self, parts: Sequence[SRFrame]) -> NDArray[np.float32]:
-        """Return the sum of the channels' frames, each less its background and scaled to the same brightness.
+        """Return the sum of the channels' frames, each less its background and scaled to the same
+        brightness.
 
-        In ADU: the bright parts of a channel of weight 1 are as bright as the channels' are on average. Every channel's own
-        normalisation is followed and stored, so that an offline run adds up the same.
+        In ADU: the bright parts of a channel of weight 1 are as bright as the channels' are on
+        average. Every channel's own normalisation is followed and stored, so that an offline run
+        adds up the same.
         """
         level = sum(part.normalisation.headroom for part in parts) / len(parts)
         addends = np.stack([part.image for part in parts])
@@ -80,7 +88,9 @@ class Gathering:
         self._waiting: dict[tuple[int, int], dict[str, SRFrame]] = {}
 
     def add(self, frame: SRFrame) -> tuple[SRFrame, ...]:
-        """Take the frame of one channel; return all of its time point when it is the last of them, else none.
+        """Take the frame of one channel.
+
+        Return all of its time point when it is the last of them, else none.
 
         A frame of another time point ends the wait: what is missing then will not come.
         """

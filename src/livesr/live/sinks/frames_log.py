@@ -2,8 +2,9 @@
 
 Owns the file, its line format and its reader. Knows no array.
 
-One line per event, written when it has happened: a picture has its line as soon as the operating system has the picture.
-``array[t]`` holds a picture where the last line about it says ``"stored": true``, else zeros.
+One line per event, written when it has happened: a picture has its line as soon as the operating
+system has the picture. ``array[t]`` holds a picture where the last line about it says
+``"stored": true``, else zeros.
 """
 
 from __future__ import annotations
@@ -47,7 +48,9 @@ _Name = Annotated[str, Field(max_length=1000)]
 _Nanoseconds = Annotated[int, Field(ge=0, lt=1 << 63)]
 _Milliseconds = Annotated[float, Field(ge=0, le=1e9)]
 _Numbers = Annotated[list[float], Field(max_length=1000)]
-State: TypeAlias = Literal["raw", "raw_incomplete", "recon", "separated", "estimated", "skipped", "stray"]
+State: TypeAlias = Literal[
+    "raw", "raw_incomplete", "recon", "separated", "estimated", "skipped", "stray"
+]
 
 
 log = logging.getLogger(__name__)
@@ -57,7 +60,8 @@ class FramesLog:
     """Appends events to a file, which may be there.
 
     Every line is handed to the operating system at once, so that it outlives a killed process.
-    Lines that the disk refuses wait for the next one, or for `close`; half of a line is overwritten then.
+    Lines that the disk refuses wait for the next one, or for `close`; half of a line is overwritten
+    then.
     """
 
     __slots__ = ("_end", "_file", "_waiting", "path")
@@ -69,9 +73,19 @@ class FramesLog:
         self._waiting: list[bytes] = []
 
     def write(
-        self, series: SeriesName, state: State, stream: Stream, t: int, *, stored: bool = False, **facts: Any
+        self,
+        series: SeriesName,
+        state: State,
+        stream: Stream,
+        t: int,
+        *,
+        stored: bool = False,
+        **facts: Any,
     ) -> None:
-        """Append one event; facts that are None or empty are left out, numbers that are not finite become null."""
+        """Append one event.
+
+        Facts that are None or empty are left out, numbers that are not finite become null.
+        """
         line = {
             "series": series,
             "state": state,
@@ -104,7 +118,10 @@ class FramesLog:
             self._file.close()
 
     def begin_again(self, path: Path) -> None:
-        """Write to another file from here on; for when the first one is gone, or its disk is. What it had is taken along."""
+        """Write to another file from here on.
+
+        For when the first one is gone, or its disk is. What it had is taken along.
+        """
         before = b""
         with suppress(OSError):  # a file that was removed can be read for as long as it is open
             self._file.seek(0)
@@ -140,7 +157,10 @@ class _NormalisedWith(TypedDict):
 
 
 class Line(TypedDict, total=False):
-    """What livesr understands of a line; docs/store-layout.md says what each key is. Others are kept as they are."""
+    """What livesr understands of a line.
+
+    Docs/store-layout.md says what each key is. Others are kept as they are.
+    """
 
     __pydantic_config__ = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)  # type: ignore[misc]
 
@@ -195,7 +215,8 @@ class Unknown(NamedTuple):
     number : of the line, from 1
     text : as it stands in the file, without its end; cut after 1 MiB
     why : what is wrong with it
-    keys : what was left out of an event that is otherwise understood; () where the whole line is not
+    keys : what was left out of an event that is otherwise understood; () where the whole line is
+        not
     """
 
     number: int
@@ -226,16 +247,18 @@ class LogContents:
             return ""
         first, lost = self.unknown[0], sum(not line.keys for line in self.unknown)
         return (
-            f"{len(self.unknown)} lines of frames.jsonl are damaged, the first is line {first.number} ({first.why}): what "
-            f"{lost} of them say, and parts of the others, is not known."
+            f"{len(self.unknown)} lines of frames.jsonl are damaged, the first is line"
+            f" {first.number} ({first.why}): what {lost} of them say, and parts of the others, is"
+            " not known."
         )
 
 
 def read_log(path: Path) -> LogContents:
     """Read what can be known from a file that a crash, a disk or a stranger may have damaged.
 
-    Lines end with a line feed and nothing else: U+2028 in a name is a letter. Of a line that says of
-    which picture it speaks (series, state, t, position, channel, z, stored), other keys of a wrong type are left out.
+    Lines end with a line feed and nothing else: U+2028 in a name is a letter. Of a line that says
+    of which picture it speaks (series, state, t, position, channel, z, stored), other keys of a
+    wrong type are left out.
 
     Raises
     ------
@@ -277,7 +300,9 @@ def read_frames_log(path: Path) -> list[dict[str, Any]]:
 
 
 def _lines(file: BinaryIO) -> Iterator[tuple[bytes, bool]]:
-    """Yield every line, of one that has no end within 1 MiB the beginning, and whether it ends before the file does."""
+    """Yield every line, of one that has no end within 1 MiB the beginning, and whether it ends
+    before the file does.
+    """
     while line := file.readline(_MAX_LINE_BYTES):
         rest = line
         while not rest.endswith(b"\n") and len(rest) == _MAX_LINE_BYTES:
@@ -286,12 +311,18 @@ def _lines(file: BinaryIO) -> Iterator[tuple[bytes, bool]]:
 
 
 def _understood(line: bytes) -> tuple[dict[str, Any] | None, tuple[str, tuple[str, ...]] | None]:
-    """Return what a line says, None if it is not understood; and what is wrong with it, None if nothing is."""
+    """Return what a line says, None if it is not understood.
+
+    And what is wrong with it, None if nothing is.
+    """
     try:
         return cast("dict[str, Any]", _LINE.validate_json(line)), None
     except ValidationError as e:
         problem = e.errors(include_url=False, include_input=False)[0]
-        wrong = {str(p["loc"][0]) if p["loc"] else "" for p in e.errors(include_url=False, include_input=False)}
+        wrong = {
+            str(p["loc"][0]) if p["loc"] else ""
+            for p in e.errors(include_url=False, include_input=False)
+        }
         why = f"{'.'.join(map(str, problem['loc']))[:80]}: {problem['msg']}".removeprefix(": ")
     if "" in wrong or wrong & _PLACE:
         return None, (why, ())
@@ -300,8 +331,13 @@ def _understood(line: bytes) -> tuple[dict[str, Any] | None, tuple[str, tuple[st
 
 
 def to_json(value: object, indent: int | None = None) -> str:
-    """JSON that every reader accepts: NaN and infinity become null, paths and arrays of numbers their plain form."""
-    return json.dumps(_plain(value), indent=indent, ensure_ascii=False, allow_nan=False, default=str)
+    """JSON that every reader accepts.
+
+    NaN and infinity become null, paths and arrays of numbers their plain form.
+    """
+    return json.dumps(
+        _plain(value), indent=indent, ensure_ascii=False, allow_nan=False, default=str
+    )
 
 
 def _plain(value: object) -> object:

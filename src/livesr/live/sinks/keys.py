@@ -1,6 +1,7 @@
 """CURVE keys: who may listen to a stream that leaves the computer, and what nobody else can read.
 
-Owns the folder of keys on disk and how a socket is given them. Opens no socket and authenticates nobody: libzmq does.
+Owns the folder of keys on disk and how a socket is given them. Opens no socket and authenticates
+nobody: libzmq does.
 
 A folder made by `make_keys` is the publisher's::
 
@@ -14,8 +15,8 @@ A folder made by `make_keys` is the publisher's::
 
 References
 ----------
-CurveZMQ, https://rfc.zeromq.org/spec/26/; ZAP, https://rfc.zeromq.org/spec/27/. The files are ZPL certificates as pyzmq writes
-them.
+CurveZMQ, https://rfc.zeromq.org/spec/26/; ZAP, https://rfc.zeromq.org/spec/27/. The files are ZPL
+certificates as pyzmq writes them.
 """
 
 from __future__ import annotations
@@ -65,7 +66,8 @@ class PublisherKeys:
     def protect(self, socket: zmq.Socket[Any]) -> ThreadAuthenticator:
         """Encrypt `socket`, before it binds; stop what is returned after the socket is closed.
 
-        A viewer whose key is not in the folder is refused by libzmq before it has sent a byte to this program.
+        A viewer whose key is not in the folder is refused by libzmq before it has sent a byte to
+        this program.
         """
         authenticator = ThreadAuthenticator(socket.context)
         authenticator.start()
@@ -92,7 +94,9 @@ class ViewerKeys:
         ConfigError
             If it is none.
         """
-        public, secret = _pair(folder / "viewer.key_secret", "livesr keys FOLDER --viewer NAME at the rig")
+        public, secret = _pair(
+            folder / "viewer.key_secret", "livesr keys FOLDER --viewer NAME at the rig"
+        )
         return cls(public, secret, _read(folder / "publisher.key")[0])
 
     def protect(self, socket: zmq.Socket[Any]) -> None:
@@ -102,7 +106,9 @@ class ViewerKeys:
 
 
 def make_keys(folder: Path, viewers: Iterable[str] = ()) -> list[Path]:
-    """Make a publisher's keys where there are none, and those of `viewers`; return the folders to carry away.
+    """Make a publisher's keys where there are none, and those of `viewers`.
+
+    Return the folders to carry away.
 
     Raises
     ------
@@ -112,12 +118,17 @@ def make_keys(folder: Path, viewers: Iterable[str] = ()) -> list[Path]:
     names = list(viewers)
     for name in names:
         if not _NAME.fullmatch(name) or name in _RESERVED:
-            raise ConfigError(f"{name!r} cannot name a viewer: expected letters, digits, '_', '-' and '.'.")
+            raise ConfigError(
+                f"{name!r} cannot name a viewer: expected letters, digits, '_', '-' and '.'."
+            )
         if (folder / "authorized" / f"{name}.key").exists():
             raise ConfigError(
-                f"Viewer {name!r} has keys already: delete its .key in {folder / 'authorized'} to renew them."
+                f"Viewer {name!r} has keys already: delete its .key in {folder / 'authorized'} to"
+                " renew them."
             )
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # a secret is written before its own rights can be set
+    folder.mkdir(
+        mode=0o700, parents=True, exist_ok=True
+    )  # a secret is written before its own rights can be set
     (folder / "authorized").mkdir(exist_ok=True)
     if not (folder / "publisher.key_secret").exists():
         _create(folder, "publisher")

@@ -1,6 +1,9 @@
-"""What a store consists of: which images a run has, what they are called, what they say about themselves and what they take.
+"""What a store consists of.
 
-Owns names, provenance and estimates; docs/store-layout.md describes the same for readers. Creates nothing.
+Which images a run has, what they are called, what they say about themselves and what they take.
+
+Owns names, provenance and estimates; docs/store-layout.md describes the same for readers. Creates
+nothing.
 """
 
 from __future__ import annotations
@@ -24,7 +27,8 @@ from livesr.live.sinks.series import KEPT_BYTES, SeriesSpec
 from livesr.live.sinks.sink import ChannelDescription, RunDescription
 
 LAYOUT_VERSION = 1
-_LONGEST_NAME = 60  # of a position or channel in a folder's name; a path has room for 260 characters on some systems
+# of a position or channel in a folder's name; a path has room for 260 characters on some systems
+_LONGEST_NAME = 60
 SIDECARS = "livesr"
 FRAMES_LOG = f"{SIDECARS}/frames.jsonl"
 REPORT = f"{SIDECARS}/report.json"
@@ -33,24 +37,30 @@ IMAGES = f"{SIDECARS}/images.json"
 
 SR_TITLE = "SR prediction (AI) - not raw data"
 SR_WARNING = (
-    "Predicted by a neural network from one fluorescence channel. Not a measurement: structures may be missing, "
-    "invented or assigned to the wrong channel. Verify against recon and raw before drawing conclusions."
+    "Predicted by a neural network from one fluorescence channel. Not a measurement: structures may"
+    " be missing, invented or assigned to the wrong channel. Verify against recon and raw before"
+    " drawing conclusions."
 )
 
 
 UNCERTAINTY_TITLE = "SR uncertainty (estimate) - neither data nor prediction"
 UNCERTAINTY_WARNING = (
-    "Estimated standard deviation of the prediction beside it, from how much the network's prediction differs when its input "
-    "is flipped. What the network is consistently wrong about does not show."
+    "Estimated standard deviation of the prediction beside it, from how much the network's"
+    " prediction differs when its input is flipped. What the network is consistently wrong about"
+    " does not show."
 )
 
 
 def series_name(kind: SeriesName, run: RunDescription, position: int, channel: str) -> str:
-    """Return an image's folder: `raw`, or `raw_<position>_<channel>` as soon as there are several of either."""
+    """Return an image's folder.
+
+    `raw`, or `raw_<position>_<channel>` as soon as there are several of either.
+    """
     if len(run.positions) == 1 and len(run.channels) == 1:
         return kind
     channels = [c.name for c in run.channels]
-    return f"{kind}_{_folder_name(run.positions, position)}_{_folder_name(channels, channels.index(channel))}"
+    place = _folder_name(run.positions, position)
+    return f"{kind}_{place}_{_folder_name(channels, channels.index(channel))}"
 
 
 def localisations_name(raw: str) -> str:
@@ -58,7 +68,9 @@ def localisations_name(raw: str) -> str:
     return f"localisations{raw.removeprefix('raw')}.csv"
 
 
-def series_specs(run: RunDescription, position: int, channel: ChannelDescription) -> dict[SeriesName, SeriesSpec]:
+def series_specs(
+    run: RunDescription, position: int, channel: ChannelDescription
+) -> dict[SeriesName, SeriesSpec]:
     """Describe the images of one position and channel, by kind."""
     specs: dict[SeriesName, SeriesSpec] = {}
     if run.record_raw and not channel.parts:
@@ -91,7 +103,9 @@ def root_attributes(run: RunDescription) -> dict[str, Any]:
 
 
 def copy_of_metadata(path: Path, names: Sequence[str]) -> dict[str, Any]:
-    """Return what the zarr.json files of a store say, for `IMAGES`: whatever becomes of them, `livesr repair` has it again.
+    """Return what the zarr.json files of a store say, for `IMAGES`.
+
+    Whatever becomes of them, `livesr repair` has it again.
 
     Raises
     ------
@@ -105,16 +119,23 @@ def copy_of_metadata(path: Path, names: Sequence[str]) -> dict[str, Any]:
         except DocumentError as e:
             raise OSError(str(e)) from e
 
-    images = {name: {"group": said(f"{name}/zarr.json"), "array": said(f"{name}/0/zarr.json")} for name in names}
+    images = {
+        name: {"group": said(f"{name}/zarr.json"), "array": said(f"{name}/0/zarr.json")}
+        for name in names
+    }
     for image in images.values():
         image["array"]["shape"][0] = 0
     return {"version": LAYOUT_VERSION, "root": said("zarr.json")["attributes"], "images": images}
 
 
 def bytes_per_hour(run: RunDescription, frames_per_s: float) -> int:
-    """Upper bound of what `frames_per_s` super-resolution frames, over all streams, take in an hour: uncompressed."""
+    """Upper bound of what `frames_per_s` super-resolution frames, over all streams, take in an
+    hour: uncompressed.
+    """
     places = {channel.name: (position, channel) for position, channel in reversed(run.places)}
-    channels = [sum(s.group_bytes for s in series_specs(run, *place).values()) for place in places.values()]
+    channels = [
+        sum(s.group_bytes for s in series_specs(run, *place).values()) for place in places.values()
+    ]
     return int(sum(channels) / max(len(channels), 1) * frames_per_s * 3600)
 
 
@@ -128,7 +149,9 @@ def memory_bytes(run: RunDescription) -> int:
     """Upper bound of what is in memory until the disk has confirmed it."""
     specs = [s for place in run.places for s in series_specs(run, *place).values()]
     # A shard that is being filled, and one that the disk has not confirmed yet.
-    return sum(s.pending_bytes for s in specs) + min(KEPT_BYTES, 2 * sum(s.shard_bytes for s in specs))
+    return sum(s.pending_bytes for s in specs) + min(
+        KEPT_BYTES, 2 * sum(s.shard_bytes for s in specs)
+    )
 
 
 def free_bytes(path: Path) -> int:
@@ -143,11 +166,16 @@ def free_bytes(path: Path) -> int:
     try:
         return shutil.disk_usage(existing).free
     except OSError as e:
-        raise StoreError(f"Cannot reach the disk of {path}: {e.strerror or e}. Is it still mounted?") from e
+        raise StoreError(
+            f"Cannot reach the disk of {path}: {e.strerror or e}. Is it still mounted?"
+        ) from e
 
 
 def next_free_path(path: Path) -> Path:
-    """Return `path`, or where it exists the next number that is free: run.ome.zarr, run_2.ome.zarr, run_3.ome.zarr."""
+    """Return `path`, or where it exists the next number that is free.
+
+    run.ome.zarr, run_2.ome.zarr, run_3.ome.zarr.
+    """
     match = re.fullmatch(r"(.+?)((?:\.ome)?\.\w+)?", path.name)
     stem, suffix = (match[1], match[2] or "") if match else (path.name, "")
     number = 1
@@ -158,7 +186,8 @@ def next_free_path(path: Path) -> Path:
 
 
 def _raw(run: RunDescription, position: int, channel: ChannelDescription) -> SeriesSpec:
-    # The phase of a pattern counts from the chip's origin: without the region's place raw cannot be reconstructed again.
+    # The phase of a pattern counts from the chip's origin: without the region's place raw cannot be
+    # reconstructed again.
     provenance = {"kind": "raw", "prediction": False, "origin_px": list(channel.raw_origin_px)}
     provenance["bit_depth"] = channel.raw_bit_depth
     if channel.camera:
@@ -171,7 +200,10 @@ def _raw(run: RunDescription, position: int, channel: ChannelDescription) -> Ser
     film = {"labels": ("raw",), "has_channel_axis": False, "exposures": len(channel.raw_labels)}
     if channel.raw_along_t:
         provenance["exposures"] = len(channel.raw_labels)
-    channels = {"labels": channel.raw_labels, "shown_channels": 1}  # exposures on top of each other show nothing
+    channels = {
+        "labels": channel.raw_labels,
+        "shown_channels": 1,
+    }  # exposures on top of each other show nothing
     axis: dict[str, Any] = film if channel.raw_along_t else channels
     return SeriesSpec(
         name=series_name("raw", run, position, channel.name),
@@ -203,7 +235,9 @@ def _recon(run: RunDescription, position: int, channel: ChannelDescription) -> S
         provenance["superposed"] = {
             "channels": channel.parts,
             "weights": channel.weights,
-            "note": "Sum of measurements that were taken one after the other; no exposure showed it.",
+            "note": (
+                "Sum of measurements that were taken one after the other; no exposure showed it."
+            ),
         }
     return SeriesSpec(
         name=series_name("recon", run, position, channel.name),
@@ -285,7 +319,9 @@ def _folder_name(names: Sequence[str], index: int) -> str:
 
 @cache
 def folder_names(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Return a name for each that every file system takes, and that no other has, small and capital letters alike."""
+    """Return a name for each that every file system takes, and that no other has, small and capital
+    letters alike.
+    """
     safe = [re.sub(r"[^A-Za-z0-9.-]+", "-", name).strip(".")[:_LONGEST_NAME] for name in names]
     often = Counter(name.lower() for name in safe)
     taken = {name.lower() for name in safe if name and often[name.lower()] == 1}

@@ -1,7 +1,7 @@
 """Localisations as a table that ThunderSTORM, Picasso (csv2hdf) and every spreadsheet read.
 
-Owns the file and its columns. Every group of rows is handed to the operating system at once, so that it outlives a killed
-process; at most its last row is torn, and readers here pass over that.
+Owns the file and its columns. Every group of rows is handed to the operating system at once, so
+that it outlives a killed process; at most its last row is torn, and readers here pass over that.
 """
 
 from __future__ import annotations
@@ -33,13 +33,16 @@ _FORMAT = "%d,%.2f,%.2f,%.1f,%.1f,%.2f,%.2f\n"
 class LocalisationsFile:
     """Appends localisations; the file is made with the first of them, or by `open`.
 
-    Frames are counted from 1, as ThunderSTORM does; positions are in nm from the outer corner of the picture's first pixel.
+    Frames are counted from 1, as ThunderSTORM does; positions are in nm from the outer corner of
+    the picture's first pixel.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         # Unbuffered: what is written is with the operating system.
-        self._file = contained.open_to_write(path.parent, path.name, "r+" if path.exists() else "w", buffering=0)
+        self._file = contained.open_to_write(
+            path.parent, path.name, "r+" if path.exists() else "w", buffering=0
+        )
         self._end = self._file.seek(0, os.SEEK_END)
         if self._end == 0:
             self._write(HEADER.encode())
@@ -79,7 +82,9 @@ def read_localisations(path: Path) -> NDArray[np.void]:
             raise ValueError(f"its first line is {header!r}")
         values = np.loadtxt(rows, delimiter=",", ndmin=2) if rows else np.empty((0, len(_COLUMNS)))
         if values.shape[1] != len(_COLUMNS) or not np.isfinite(values).all():
-            raise ValueError(f"rows have {values.shape[1]} numbers, expected {len(_COLUMNS)}, all of them finite")
+            raise ValueError(
+                f"rows have {values.shape[1]} numbers, expected {len(_COLUMNS)}, all of them finite"
+            )
     except (OSError, ValueError) as e:
         raise StoreError(f"{path} cannot be read as localisations: {e}.") from e
     found = np.empty(len(values), LOCALISATION)
@@ -90,7 +95,10 @@ def read_localisations(path: Path) -> NDArray[np.void]:
 
 
 def replace_frames(path: Path, localisations: NDArray[np.void], frames: range) -> None:
-    """Put `localisations` in the place of all that the file has of `frames`, in order of frames; at once or not at all."""
+    """Put `localisations` in the place of all that the file has of `frames`, in order of frames.
+
+    At once or not at all.
+    """
     there = read_localisations(path) if path.is_file() else np.empty(0, LOCALISATION)
     others = there[(there["frame"] < frames.start) | (there["frame"] >= frames.stop)]
     every = np.concatenate([others, localisations])
@@ -101,4 +109,6 @@ def replace_frames(path: Path, localisations: NDArray[np.void], frames: range) -
 def _rows(localisations: NDArray[np.void]) -> str:
     numbers = localisations.copy()
     numbers["frame"] += 1
-    return "".join(_FORMAT % row for row in zip(*(numbers[name].tolist() for name in _COLUMNS), strict=True))
+    return "".join(
+        _FORMAT % row for row in zip(*(numbers[name].tolist() for name in _COLUMNS), strict=True)
+    )

@@ -1,11 +1,12 @@
 """A run as an OME-Zarr store: raw, recon and sr side by side, on one time axis.
 
-Owns the store's folder from `open` to `close`: which image a frame belongs to, the order of its time points, the
-sidecars in ``livesr/``, the watch over the disk and the count of what is really there. What the images are is said in
-`layout.py`, how one is written in `series.py`; docs/store-layout.md describes the result.
+Owns the store's folder from `open` to `close`: which image a frame belongs to, the order of its
+time points, the sidecars in ``livesr/``, the watch over the disk and the count of what is really
+there. What the images are is said in `layout.py`, how one is written in `series.py`;
+docs/store-layout.md describes the result.
 
-A disk that fails ends the run (with a spare disk, it does not), but not the sink: what still comes is kept wherever there is a
-place for it, raw frames at last as TIFF.
+A disk that fails ends the run (with a spare disk, it does not), but not the sink: what still comes
+is kept wherever there is a place for it, raw frames at last as TIFF.
 """
 
 from __future__ import annotations
@@ -44,7 +45,13 @@ from livesr.live.sinks.series import (
     write_json,
 )
 from livesr.live.sinks.shard import decode
-from livesr.live.sinks.sink import RunDescription, quality_facts, score_facts, time_shift_ms, to_uint16
+from livesr.live.sinks.sink import (
+    RunDescription,
+    quality_facts,
+    score_facts,
+    time_shift_ms,
+    to_uint16,
+)
 
 __all__ = ["OMEZarrSink", "bytes_per_hour", "free_bytes", "memory_bytes", "next_free_path"]
 
@@ -56,9 +63,8 @@ _DISK_CHECK_S = 1.0
 _STACKS_HELD, _HELD_BYTES = 8, 256 << 20  # of planes that wait for one that is late
 _WINDOW_UPDATE_S = 0.5
 _WRITE_ERRORS = (OSError, RuntimeError, StoreError)
-_MAX_AHEAD = (
-    100_000  # planes that an image is filled up by at once: more never came by any loss, and would take for ever
-)
+# planes that an image is filled up by at once: more never came by any loss, and would take for ever
+_MAX_AHEAD = 100_000
 
 
 class OMEZarrSink:
@@ -73,14 +79,14 @@ class OMEZarrSink:
     spare
         Folder on another disk, where the store goes on when the disk of `path` is full or fails.
     sync_s
-        Write everything through to the disk so often, for what a power cut must not take; None leaves when to the operating
-        system, but for shards that are complete.
+        Write everything through to the disk so often, for what a power cut must not take; None
+        leaves when to the operating system, but for shards that are complete.
 
     Attributes
     ----------
     free_bytes : left on the disk when it was last looked at, every second; None before
-    raw_kept : raw frames that are in the store, on the spare disk or in a TIFF; None until `finish` has counted them, and of a
-        run that records none
+    raw_kept : raw frames that are in the store, on the spare disk or in a TIFF; None until `finish`
+        has counted them, and of a run that records none
     notes : what went wrong and cost nothing, in sentences
     """
 
@@ -114,7 +120,15 @@ class OMEZarrSink:
         self._plane0_um: dict[int, float | None] = {}
         self._disk_check_due_s = 0.0
         self.free_bytes: int | None = None
-        self._counts = {"raw": 0, "recon": 0, "sr": 0, "uncertainty": 0, "fills": 0, "strays": 0, "clipped_pixels": 0}
+        self._counts = {
+            "raw": 0,
+            "recon": 0,
+            "sr": 0,
+            "uncertainty": 0,
+            "fills": 0,
+            "strays": 0,
+            "clipped_pixels": 0,
+        }
 
     @property
     def counts(self) -> Mapping[str, int]:
@@ -123,7 +137,10 @@ class OMEZarrSink:
 
     @property
     def accounts(self) -> dict[str, Any]:
-        """Where the raw frames are, for the report: exposures in the images and elsewhere, places of those that are lost."""
+        """Where the raw frames are, for the report.
+
+        Exposures in the images and elsewhere, places of those that are lost.
+        """
         raw = [series for _, kind, series in self._all_series() if kind == "raw"]
         return {
             "raw_stored": sum(series.stored for series in raw),
@@ -144,8 +161,8 @@ class OMEZarrSink:
         free = free_bytes(wanted)
         if free < self._reserve_bytes:
             raise StoreError(
-                f"Only {free / 1e9:.2f} GB are free for {wanted}, {self._reserve_bytes / 1e9:.2f} GB are kept in "
-                "reserve: free some space or choose another disk."
+                f"Only {free / 1e9:.2f} GB are free for {wanted}, {self._reserve_bytes / 1e9:.2f}"
+                " GB are kept in reserve: free some space or choose another disk."
             )
         new_parents = [parent for parent in wanted.parents if not parent.exists()]
         claimed = False
@@ -156,7 +173,9 @@ class OMEZarrSink:
             self._create(run)
         except (OSError, RuntimeError, ValueError, ImportError) as e:
             self._abandon(claimed, new_parents)
-            raise StoreError(f"Cannot create {wanted}: {reason(e)}. Choose a folder that you can write to.") from e
+            raise StoreError(
+                f"Cannot create {wanted}: {reason(e)}. Choose a folder that you can write to."
+            ) from e
         self._run = run
 
     def _create(self, run: RunDescription) -> None:
@@ -165,13 +184,17 @@ class OMEZarrSink:
         self._lock = held(self.path / layout.SIDECARS, "run")
         self._log = FramesLog(self.path / layout.FRAMES_LOG)
         for position, channel in run.places:
-            place = self._places[position, channel.name] = _Place(run.stack(position, channel.name).z_planes)
+            place = self._places[position, channel.name] = _Place(
+                run.stack(position, channel.name).z_planes
+            )
             for kind, spec in layout.series_specs(run, position, channel).items():
                 spare = self._spare / spec.name if self._spare else None
                 place.series[kind] = Series(self.path / spec.name, spec, self._workers, spare=spare)
             place.allocate(channel.recon_shape)
             if channel.raw_along_t:
-                name = layout.localisations_name(layout.series_name("raw", run, position, channel.name))
+                name = layout.localisations_name(
+                    layout.series_name("raw", run, position, channel.name)
+                )
                 place.localisations = LocalisationsFile(self.path / name)
         self._write_skeleton(run, self.path)
 
@@ -189,7 +212,9 @@ class OMEZarrSink:
 
     def _list_images(self, root: Path) -> None:
         names = [series.spec.name for _, _, series in self._all_series()]
-        write_json(root / "OME" / "zarr.json", group_json({"ome": {"version": "0.5", "series": names}}))
+        write_json(
+            root / "OME" / "zarr.json", group_json({"ome": {"version": "0.5", "series": names}})
+        )
         if root == self.path:  # what repair rebuilds metadata from
             write_json(root / layout.IMAGES, layout.copy_of_metadata(root, names))
 
@@ -213,7 +238,10 @@ class OMEZarrSink:
                 break
 
     def raw(self, stack: RawStack) -> None:
-        """Store a raw group; exposures that never came are zeros in the array and named in frames.jsonl."""
+        """Store a raw group.
+
+        Exposures that never came are zeros in the array and named in frames.jsonl.
+        """
         missing = tuple(i for i, frame in enumerate(stack.frames) if frame is None)
         place = self._place(stack.stream, stack.t)
         place.note_time(stack.stream, stack.t, stack.t_acq_ns)
@@ -256,7 +284,10 @@ class OMEZarrSink:
         clipped = 0
         if "recon" in place.series:
             place.series["recon"].check((frame.image,), "float32")
-            planes, clipped = (place.convert(frame.image, self._opened().recon_offset_adu),), place.clipped
+            planes, clipped = (
+                (place.convert(frame.image, self._opened().recon_offset_adu),),
+                place.clipped,
+            )
             self._counts["clipped_pixels"] += clipped
         self._take(
             "recon",
@@ -303,7 +334,10 @@ class OMEZarrSink:
             self._take("uncertainty", "estimated", frame.stream, frame.t, tuple(frame.uncertainty))
 
     def skipped(self, stream: Stream, t: int, reason: str) -> None:
-        """Note that the network did not see time point `t`; a fill frame keeps its place in the array."""
+        """Note that the network did not see time point `t`.
+
+        A fill frame keeps its place in the array.
+        """
         place = self._place(stream, t)
         place.end = max(place.end, place.index(stream, t) + 1)
         self._write_log("sr", "skipped", stream, t, reason=reason)
@@ -320,7 +354,9 @@ class OMEZarrSink:
         self._watch_disk()
 
     def finish(self) -> None:
-        """Write what waits, let the disk confirm it, read again what is there: `raw_kept` and `accounts` are then true.
+        """Write what waits, let the disk confirm it, read again what is there.
+
+        `raw_kept` and `accounts` are then true.
 
         Raises
         ------
@@ -377,7 +413,9 @@ class OMEZarrSink:
             self._unlock()
 
     def _write_report(self, report: Mapping[str, Any]) -> None:
-        """Write the report into the store and, with a copy of the log, beside what is on the spare disk."""
+        """Write the report into the store and, with a copy of the log, beside what is on the spare
+        disk.
+        """
         with self._all_of_them() as trying:
             with trying():
                 write_json(self.path / layout.REPORT, dict(report))
@@ -385,11 +423,16 @@ class OMEZarrSink:
                 with trying():
                     write_json(self._spare / layout.REPORT, dict(report))
                     if not (self._spare / layout.FRAMES_LOG).exists():
-                        contained.copy_out(self.path, layout.FRAMES_LOG, self._spare, layout.FRAMES_LOG)
+                        contained.copy_out(
+                            self.path, layout.FRAMES_LOG, self._spare, layout.FRAMES_LOG
+                        )
 
     @contextmanager
     def _all_of_them(self) -> Iterator[Callable[[], AbstractContextManager[None]]]:
-        """Let the block try several things, each in a ``with trying():``; raise afterwards what went wrong with any."""
+        """Let the block try several things, each in a ``with trying():``.
+
+        Raise afterwards what went wrong with any.
+        """
         failures: list[str] = []
 
         @contextmanager
@@ -400,7 +443,8 @@ class OMEZarrSink:
                 failures.append(str(e))
             except _WRITE_ERRORS as e:
                 failures.append(
-                    f"{self.path} could not be finished: {reason(e)}. 'livesr repair {self.path}' recovers what can be."
+                    f"{self.path} could not be finished: {reason(e)}. 'livesr repair {self.path}'"
+                    " recovers what can be."
                 )
 
         yield trying
@@ -408,7 +452,10 @@ class OMEZarrSink:
             raise RecordingError(" ".join(dict.fromkeys(failures)))
 
     def _leave_out_what_never_came(self) -> None:
-        """Take images without a time point out of the store, unless there are no others: many readers stumble over them."""
+        """Take images without a time point out of the store, unless there are no others.
+
+        Many readers stumble over them.
+        """
         empty = {key: place for key, place in self._places.items() if not place.end}
         if not empty or len(empty) == len(self._places):
             return
@@ -416,22 +463,36 @@ class OMEZarrSink:
             del self._places[key]
         names = [series.spec.name for place in empty.values() for series in place.series.values()]
         for root in [self.path, *([self._spare] if self._spare and self._spare_begun else [])]:
-            self._list_images(root)  # first: a list may leave out what is there, and not name what is gone
+            self._list_images(
+                root
+            )  # first: a list may leave out what is there, and not name what is gone
             for name in names:
                 shutil.rmtree(root / name, ignore_errors=True)
 
     def _take(
-        self, kind: SeriesName, state: State, stream: Stream, t: int, planes: Sequence[Pixels | None], **facts: Any
+        self,
+        kind: SeriesName,
+        state: State,
+        stream: Stream,
+        t: int,
+        planes: Sequence[Pixels | None],
+        **facts: Any,
     ) -> None:
-        """Append the planes at (t, z): fill up to it if the writer is behind, set them aside if it is beyond."""
+        """Append the planes at (t, z).
+
+        Fill up to it if the writer is behind, set them aside if it is beyond.
+        """
         place = self._place(stream, t)
         index = place.index(stream, t)
         series = place.series.get(kind)
-        if series is not None and index - place.end > _MAX_AHEAD:  # a wrong number, or a mistake in a script
+        if (
+            series is not None and index - place.end > _MAX_AHEAD
+        ):  # a wrong number, or a mistake in a script
             self._set_aside(series, kind, stream, t, planes, **facts)
             self.notes.append(
-                f"Pictures of {series.spec.name} jump to time point {t}, and are kept as TIFF beside the images: an image is "
-                f"filled up by at most {_MAX_AHEAD} that never came. Correct the index of the plan's events."
+                f"Pictures of {series.spec.name} jump to time point {t}, and are kept as TIFF"
+                f" beside the images: an image is filled up by at most {_MAX_AHEAD} that never"
+                " came. Correct the index of the plan's events."
             )
             return
         place.end = max(place.end, index + 1)
@@ -444,17 +505,25 @@ class OMEZarrSink:
         if index < series.next or index in held:
             self._set_aside(series, kind, stream, t, planes, **facts)
             return
-        # A plane that lost exposures comes after planes whose place is behind it: those wait for it.
+        # A plane that lost exposures comes after planes whose place is behind it: those wait for
+        # it.
         if kind == "recon" and index > series.next:
-            planes = tuple(np.array(plane) for plane in planes)  # they were converted in a buffer of this sink
+            planes = tuple(
+                np.array(plane) for plane in planes
+            )  # they were converted in a buffer of this sink
         held[index] = _Held(state, stream, t, planes, facts)
         with self._recording():
-            while held and (min(held) == series.next or max(held) - series.next >= _patience(series.spec)):
+            while held and (
+                min(held) == series.next or max(held) - series.next >= _patience(series.spec)
+            ):
                 self._append_next(place, kind)
         self._watch_disk()
 
     def _append_next(self, place: _Place, kind: SeriesName) -> None:
-        """Append what comes next in the array: planes that have come, or zeros for those that have not."""
+        """Append what comes next in the array.
+
+        Planes that have come, or zeros for those that have not.
+        """
         series = place.series[kind]
         came = place.held[kind].pop(series.next, None)
         if came is None:
@@ -468,7 +537,9 @@ class OMEZarrSink:
         self._show(place, series, kind, came.planes)
 
     def _settle_accounts(self, place: _Place, kind: SeriesName) -> None:
-        """Write the lines about pictures that the operating system has; keep what the image could not.
+        """Write the lines about pictures that the operating system has.
+
+        Keep what the image could not.
 
         Raises
         ------
@@ -509,7 +580,9 @@ class OMEZarrSink:
                     raise RecordingError(trouble)
 
     def _keep(self, place: _Place, kind: SeriesName, casualty: Casualty) -> None:
-        """Keep raw planes that no shard holds as TIFF; say where planes are that are not in their image, or that they are lost.
+        """Keep raw planes that no shard holds as TIFF.
+
+        Say where planes are that are not in their image, or that they are lost.
 
         Raises
         ------
@@ -517,20 +590,31 @@ class OMEZarrSink:
             If they are not in the store.
         """
         series, where = place.series[kind], _stream(self._places, place, casualty.z)
-        state: State = {"raw": "raw", "recon": "recon", "sr": "separated", "uncertainty": "estimated"}[kind]  # type: ignore[assignment]
+        state: State = {
+            "raw": "raw",
+            "recon": "recon",
+            "sr": "separated",
+            "uncertainty": "estimated",
+        }[kind]  # type: ignore[assignment]
         if casualty.elsewhere:
             file = str(casualty.elsewhere)
             self._write_log(kind, state, where, casualty.t, elsewhere=file, reason=casualty.reason)
             return
         self._counts[kind] -= 1
-        saved = self._save_as_tiff(series, where, casualty) if kind == "raw" and casualty.chunks else 0
+        saved = (
+            self._save_as_tiff(series, where, casualty) if kind == "raw" and casualty.chunks else 0
+        )
         lost = casualty.planes - saved
         if lost:
             self._lost[series.spec.name].append((casualty.t, casualty.z))
             self._write_log(kind, state, where, casualty.t, lost=True, reason=casualty.reason)
         raise RecordingError(
             f"{self.path} no longer takes frames: {casualty.reason}. "
-            + ("What came is kept" if not lost else f"{series.spec.name} loses pictures, which the report names")
+            + (
+                "What came is kept"
+                if not lost
+                else f"{series.spec.name} loses pictures, which the report names"
+            )
             + ". Check the disk, its space and your quota."
         )
 
@@ -540,9 +624,16 @@ class OMEZarrSink:
         block = np.zeros((spec.planes, *spec.shape), spec.dtype)
         for i, chunk in casualty.chunks.items():
             block[i] = decode(chunk, spec.shape, spec.dtype)
-        facts = {"t": casualty.t, "z": casualty.z, "planes": sorted(casualty.chunks), "reason": casualty.reason}
+        facts = {
+            "t": casualty.t,
+            "z": casualty.z,
+            "planes": sorted(casualty.chunks),
+            "reason": casualty.reason,
+        }
         try:
-            file = self._write_tiff(f"{spec.name}_t{casualty.t:06d}_z{casualty.z:03d}.tif", block, facts)
+            file = self._write_tiff(
+                f"{spec.name}_t{casualty.t:06d}_z{casualty.z:03d}.tif", block, facts
+            )
         except RecordingError as e:
             log.warning("no TIFF either: %s", e)
             return 0
@@ -562,15 +653,24 @@ class OMEZarrSink:
             return
         self._spare_begun = True
         self.notes.append(
-            f"The disk of {self.path} takes no more: the run goes on in {self._spare}. Copied over the first, the second store "
-            "completes it."
+            f"The disk of {self.path} takes no more: the run goes on in {self._spare}. Copied over"
+            " the first, the second store completes it."
         )
         self._write_skeleton(self._opened(), self._spare)
 
     def _set_aside(
-        self, series: Series, kind: SeriesName, stream: Stream, t: int, planes: Sequence[Pixels | None], **facts: Any
+        self,
+        series: Series,
+        kind: SeriesName,
+        stream: Stream,
+        t: int,
+        planes: Sequence[Pixels | None],
+        **facts: Any,
     ) -> None:
-        """Keep what comes twice or too late as a TIFF: the array only grows, and nothing is lost."""
+        """Keep what comes twice or too late as a TIFF.
+
+        The array only grows, and nothing is lost.
+        """
         blank = np.zeros(series.spec.shape, series.spec.dtype)
         block = np.stack([blank if plane is None else plane for plane in planes])
         file = self._write_tiff(f"{series.spec.name}_t{t:06d}_z{stream.z:03d}.tif", block, facts)
@@ -578,11 +678,16 @@ class OMEZarrSink:
         self._write_log(kind, "stray", stream, t, file=file, **facts)
 
     def _write_tiff(self, name: str, block: Pixels, facts: Mapping[str, Any]) -> str:
-        """Write beside the images, or on the spare disk; return the file's name relative to the sidecars, or its whole path."""
+        """Write beside the images, or on the spare disk.
+
+        Return the file's name relative to the sidecars, or its whole path.
+        """
         import tifffile
 
         made = io.BytesIO()
-        tifffile.imwrite(made, block, photometric="minisblack", description=to_json(facts), metadata=None)
+        tifffile.imwrite(
+            made, block, photometric="minisblack", description=to_json(facts), metadata=None
+        )
         # A disk that refuses once is asked a second time.
         roots = [self.path, self.path, *([self._spare] if self._spare else [])]
         with self._recording():
@@ -596,8 +701,13 @@ class OMEZarrSink:
         self._counts["strays"] += 1
         return str(path) if root != self.path else f"{path.parent.name}/{path.name}"
 
-    def _show(self, place: _Place, series: Series, kind: SeriesName, planes: Sequence[Pixels | None]) -> None:
-        """Follow the brightness of what was stored; write it down once early, so that a running store can be viewed."""
+    def _show(
+        self, place: _Place, series: Series, kind: SeriesName, planes: Sequence[Pixels | None]
+    ) -> None:
+        """Follow the brightness of what was stored.
+
+        Write it down once early, so that a running store can be viewed.
+        """
         if kind != "sr":
             series.windows = place.follow(kind, planes) * len(planes)
         if not series.windows_written and series.next >= _EARLY_TIME_POINTS * series.spec.z_planes:
@@ -615,23 +725,32 @@ class OMEZarrSink:
 
     def _opened(self) -> RunDescription:
         if self._run is None or self._log is None:
-            raise RecordingError(f"{self.path} is not open: frames can be stored between open() and close().")
+            raise RecordingError(
+                f"{self.path} is not open: frames can be stored between open() and close()."
+            )
         return self._run
 
     def _all_series(self) -> Iterator[tuple[_Place, SeriesName, Series]]:
-        return ((place, kind, series) for place in self._places.values() for kind, series in place.series.items())
+        return (
+            (place, kind, series)
+            for place in self._places.values()
+            for kind, series in place.series.items()
+        )
 
     def _place(self, stream: Stream, t: int) -> _Place:
         run = self._opened()
         place = self._places.get((stream.position, stream.channel))
         if place is None or not 0 <= stream.z < place.z_planes or t < 0:
             raise RecordingError(
-                f"A frame of {stream} at t={t} came; this store was opened for {len(run.positions)} positions, channels "
-                f"{', '.join(c.name or 'default' for c in run.channels)} and {run.z_planes} z planes."
+                f"A frame of {stream} at t={t} came; this store was opened for {len(run.positions)}"
+                f" positions, channels {', '.join(c.name or 'default' for c in run.channels)} and"
+                f" {run.z_planes} z planes."
             )
         return place
 
-    def _write_log(self, kind: SeriesName, state: State, stream: Stream, t: int, **facts: Any) -> None:
+    def _write_log(
+        self, kind: SeriesName, state: State, stream: Stream, t: int, **facts: Any
+    ) -> None:
         if self._log is None:
             return
         with self._recording():
@@ -649,7 +768,8 @@ class OMEZarrSink:
             yield
         except _WRITE_ERRORS as e:
             raise RecordingError(
-                f"{self.path} no longer takes frames: {reason(e)}. Check the disk, its space and your quota."
+                f"{self.path} no longer takes frames: {reason(e)}. Check the disk, its space and"
+                " your quota."
             ) from e
 
     def _watch_disk(self) -> None:
@@ -658,7 +778,9 @@ class OMEZarrSink:
             return
         self._disk_check_due_s = now + _DISK_CHECK_S
         with self._recording():
-            self.free_bytes = free = free_bytes(self.path if not self._spare_begun or not self._spare else self._spare)
+            self.free_bytes = free = free_bytes(
+                self.path if not self._spare_begun or not self._spare else self._spare
+            )
         if free >= self._reserve_bytes or self._disk_said:
             return
         if self._spare and not self._spare_begun:
@@ -668,8 +790,8 @@ class OMEZarrSink:
             return
         self._disk_said = True
         raise RecordingError(
-            f"Only {free / 1e9:.2f} GB are left on the disk of {self.path}; recording ends here so that the store "
-            "can be finished. Free some space or record to another disk."
+            f"Only {free / 1e9:.2f} GB are left on the disk of {self.path}; recording ends here so"
+            " that the store can be finished. Free some space or record to another disk."
         )
 
 
@@ -689,9 +811,13 @@ class _Place:
 
     z_planes: int
     series: dict[SeriesName, Series] = field(default_factory=dict)
-    held: defaultdict[SeriesName, dict[int, _Held]] = field(default_factory=lambda: defaultdict(dict))
+    held: defaultdict[SeriesName, dict[int, _Held]] = field(
+        default_factory=lambda: defaultdict(dict)
+    )
     # For frames.jsonl, once the image has committed what lies before the index.
-    lines: defaultdict[SeriesName, deque[tuple[int, _Held]]] = field(default_factory=lambda: defaultdict(deque))
+    lines: defaultdict[SeriesName, deque[tuple[int, _Held]]] = field(
+        default_factory=lambda: defaultdict(deque)
+    )
     end: int = 0  # linear index behind the last thing heard of
     clipped: int = 0
     localisations: LocalisationsFile | None = None
@@ -706,17 +832,28 @@ class _Place:
         """Prepare for reconstructions of this size."""
         self._windows = {kind: DisplayWindow(_WINDOW_UPDATE_S) for kind in self.series}
         if "recon" in self.series:
-            self._scratch, self._stored = np.empty(recon_shape, np.float32), np.empty(recon_shape, np.uint16)
+            self._scratch, self._stored = (
+                np.empty(recon_shape, np.float32),
+                np.empty(recon_shape, np.uint16),
+            )
 
     def convert(self, image: NDArray[np.float32], offset_adu: int) -> NDArray[np.uint16]:
-        """Return the reconstruction as it is stored, valid until the next call; `clipped` counts what did not fit."""
+        """Return the reconstruction as it is stored, valid until the next call.
+
+        `clipped` counts what did not fit.
+        """
         low, high = -offset_adu, np.iinfo(np.uint16).max - offset_adu
         fits = low <= float(image.min()) and float(image.max()) <= high
         self.clipped = 0 if fits else int(np.count_nonzero((image < low) | (image > high)))
         return to_uint16(image, offset_adu, self._stored, self._scratch)
 
-    def follow(self, kind: SeriesName, planes: Sequence[Pixels | None]) -> list[tuple[float, float]]:
-        """Return the display window of a kind after these planes; exposures of one group share it."""
+    def follow(
+        self, kind: SeriesName, planes: Sequence[Pixels | None]
+    ) -> list[tuple[float, float]]:
+        """Return the display window of a kind after these planes.
+
+        Exposures of one group share it.
+        """
         return [self._windows[kind].update(next((p for p in planes if p is not None), None))]
 
     def index(self, stream: Stream, t: int) -> int:
@@ -724,7 +861,10 @@ class _Place:
         return t * self.z_planes + stream.z
 
     def note_stage(self, stage: StagePosition) -> None:
-        """Let the images say where the stages were when the first of their planes was taken; z is that of plane 0."""
+        """Let the images say where the stages were when the first of their planes was taken.
+
+        Z is that of plane 0.
+        """
         for series in self.series.values():
             series.place(stage)
 
@@ -733,7 +873,9 @@ class _Place:
         if stream.z != 0 or (self._last_time and t <= self._last_time[0]):
             return
         if self._last_time:
-            self._intervals_s.append((t_acq_ns - self._last_time[1]) / (t - self._last_time[0]) / 1e9)
+            self._intervals_s.append(
+                (t_acq_ns - self._last_time[1]) / (t - self._last_time[0]) / 1e9
+            )
         self._last_time = (t, t_acq_ns)
 
     @property
@@ -747,10 +889,12 @@ class _Place:
 
 
 def _patience(spec: SeriesSpec) -> int:
-    """Return how many planes may wait for one that is late: a stack, and several where they are small.
+    """Return how many planes may wait for one that is late.
 
-    A plane whose stream has a gap is known to be late, or without a neighbour, when the stream goes on: as many time points
-    later as the gap is long, and one more.
+    A stack, and several where they are small.
+
+    A plane whose stream has a gap is known to be late, or without a neighbour, when the stream goes
+    on: as many time points later as the gap is long, and one more.
     """
     most = min(_STACKS_HELD * spec.z_planes, _HELD_BYTES // spec.group_bytes)
     return max(spec.z_planes, most) if spec.z_planes > 1 else 1
@@ -760,20 +904,26 @@ def _refuse_films_of_planes(run: RunDescription) -> None:
     films = [c.name for c in run.channels if c.raw_along_t]
     if films and run.z_planes > 1:
         raise StoreError(
-            f"Channel {films[0] or 'default'} is a film of exposures and the run has {run.z_planes} planes: a store holds "
-            "one or the other. Acquire each plane as a position of its own."
+            f"Channel {films[0] or 'default'} is a film of exposures and the run has {run.z_planes}"
+            " planes: a store holds one or the other. Acquire each plane as a position of its own."
         )
 
 
 def _write_sidecar(path: Path, content: str | Path) -> None:
     if isinstance(content, Path):
-        shutil.copyfile(content, path)  # the rig's own: what a store names was looked at by `RecordedStore.rig`
+        shutil.copyfile(
+            content, path
+        )  # the rig's own: what a store names was looked at by `RecordedStore.rig`
     else:
         contained.write_text(path.parent, path.name, content)
 
 
 def _stream(places: Mapping[tuple[int, str], _Place], place: _Place, z: int) -> Stream:
-    return next(Stream(position, channel, z) for (position, channel), other in places.items() if other is place)
+    return next(
+        Stream(position, channel, z)
+        for (position, channel), other in places.items()
+        if other is place
+    )
 
 
 def _write_new(path: Path, data: bytes) -> Path:
@@ -792,7 +942,9 @@ def _write_new(path: Path, data: bytes) -> Path:
 
 
 def _spare_store(folder: Path | None, name: str) -> Path | None:
-    """Return the store on the spare disk, which must be there and take files before a run needs it."""
+    """Return the store on the spare disk, which must be there and take files before a run needs
+    it.
+    """
     if folder is None:
         return None
     try:
@@ -800,7 +952,9 @@ def _spare_store(folder: Path | None, name: str) -> Path | None:
         probe = _write_new(folder / f".{name}.probe", b"livesr")
         probe.unlink()
     except OSError as e:
-        raise StoreError(f"The spare disk {folder} cannot be written to: {reason(e)}. Choose another folder.") from e
+        raise StoreError(
+            f"The spare disk {folder} cannot be written to: {reason(e)}. Choose another folder."
+        ) from e
     return next_free_path(folder.absolute() / name)
 
 
@@ -819,7 +973,10 @@ def _ranges(places: Sequence[tuple[int, int]]) -> list[str]:
 
 
 def _claim(path: Path) -> Path:
-    """Make the folder `path`, or the next number that is free; two runs that start together get one each."""
+    """Make the folder `path`, or the next number that is free.
+
+    Two runs that start together get one each.
+    """
     while True:
         free = next_free_path(path)
         try:

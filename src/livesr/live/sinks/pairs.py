@@ -1,7 +1,10 @@
-"""The true channels of a superposition as training images: a folder for each structure, and the recipe that reads them.
+"""The true channels of a superposition as training images.
 
-Owns the folder that `livesr train --recipe FOLDER/recipe.yaml` takes. What is made of the images is `livesr.training`'s:
-patches of each structure are added at random brightness, so that one recording gives many pairs.
+A folder for each structure, and the recipe that reads them.
+
+Owns the folder that `livesr train --recipe FOLDER/recipe.yaml` takes. What is made of the images is
+`livesr.training`'s: patches of each structure are added at random brightness, so that one recording
+gives many pairs.
 """
 
 from __future__ import annotations
@@ -31,10 +34,11 @@ _PAIRS, _VALIDATION_PAIRS = 2400, 96
 
 
 class PairsSink:
-    """Writes the reconstructions of the true channels as TIFF (t, y, x), uint16 with the run's offset.
+    """Writes the reconstructions of the true channels as TIFF (t, y, x), uint16 with the run's
+    offset.
 
-    Consecutive time points of one stream share a file; a gap, or a frame that does not show its patterns, begins another. Files
-    of former runs stay, and so does a recipe that is there.
+    Consecutive time points of one stream share a file; a gap, or a frame that does not show its
+    patterns, begins another. Files of former runs stay, and so does a recipe that is there.
 
     Parameters
     ----------
@@ -57,22 +61,31 @@ class PairsSink:
         Raises
         ------
         ConfigError
-            If the run superposes nothing, its pictures are too small to train on, or the folder is that of other structures.
+            If the run superposes nothing, its pictures are too small to train on, or the folder is
+            that of other structures.
         """
         summed = next((c for c in run.channels if c.parts), None)
         if summed is None:
-            raise ConfigError("Pairs are the true channels of a superposition: say with --superpose which they are.")
+            raise ConfigError(
+                "Pairs are the true channels of a superposition: say with --superpose which they"
+                " are."
+            )
         side = min(n - 2 * int(n * _BORDER) for n in summed.recon_shape) // 8 * 8
         if side < _SMALLEST_PATCH:
             raise ConfigError(
-                f"Reconstructions of {summed.recon_shape[0]}x{summed.recon_shape[1]} pixels are too small to train on: "
-                f"without their edges they need {_SMALLEST_PATCH} on each side. Use a larger region."
+                f"Reconstructions of {summed.recon_shape[0]}x{summed.recon_shape[1]} pixels are too"
+                f" small to train on: without their edges they need {_SMALLEST_PATCH} on each side."
+                " Use a larger region."
             )
         labels = summed.labels if len(summed.labels) == len(summed.parts) else summed.parts
         recipe = self.folder / "recipe.yaml"
-        if recipe.exists() and (known := tuple(load_yaml(recipe)["data"]["images"]["folders"])) != labels:
+        if (
+            recipe.exists()
+            and (known := tuple(load_yaml(recipe)["data"]["images"]["folders"])) != labels
+        ):
             raise ConfigError(
-                f"{self.folder} holds pairs of {', '.join(known)}, and this run shows {', '.join(labels)}: give another folder."
+                f"{self.folder} holds pairs of {', '.join(known)}, and this run shows"
+                f" {', '.join(labels)}: give another folder."
             )
         folders = folder_names(tuple(labels))
         self._folders = dict(zip(summed.parts, folders, strict=True))
@@ -82,7 +95,9 @@ class PairsSink:
             text = yaml.safe_dump(_recipe(self.folder, labels, summed, run, side), sort_keys=False)
             recipe.write_text(text, encoding="utf-8")
         self._run = run
-        self._prefix = f"{datetime.fromtimestamp(run.started_ns / 1e9, UTC):%Y%m%d-%H%M%S}-{run.stream_id[:6]}"
+        self._prefix = (
+            f"{datetime.fromtimestamp(run.started_ns / 1e9, UTC):%Y%m%d-%H%M%S}-{run.stream_id[:6]}"
+        )
 
     def raw(self, stack: RawStack) -> None:
         """Raw frames are no pairs."""
@@ -152,15 +167,24 @@ class _File:
 
 
 def _recipe(
-    folder: Path, labels: tuple[str, ...], summed: ChannelDescription, run: RunDescription, side: int
+    folder: Path,
+    labels: tuple[str, ...],
+    summed: ChannelDescription,
+    run: RunDescription,
+    side: int,
 ) -> dict[str, Any]:
-    """Return the recipe of a light engine for these structures; the fields are those of `livesr.training.recipes`."""
+    """Return the recipe of a light engine for these structures.
+
+    The fields are those of `livesr.training.recipes`.
+    """
     nm = round(1e3 * summed.recon_pixel_size_um, 3)
     modality = summed.recon_method.removeprefix("sum of ")
     colors = summed.colors if len(summed.colors) == len(labels) else _COLORS
     size = min(side, _PATCH)
     return {
-        "description": f"{', '.join(labels)}: an engine trained on the true channels of a superposition.",
+        "description": (
+            f"{', '.join(labels)}: an engine trained on the true channels of a superposition."
+        ),
         "data": {
             "train": _PAIRS,
             "validation": _VALIDATION_PAIRS,
@@ -200,7 +224,9 @@ def _recipe(
             "version": "0.1",
             "task": "separate",
             "window": 3,
-            "channels": [{"name": label, "color": colors[i % len(colors)]} for i, label in enumerate(labels)],
+            "channels": [
+                {"name": label, "color": colors[i % len(colors)]} for i, label in enumerate(labels)
+            ],
             "pixel_size_nm": {"min": round(0.87 * nm, 2), "max": round(1.13 * nm, 2)},
             "modality": [modality],
         },

@@ -1,10 +1,13 @@
-"""One image of a store: an array that grows along t, with its axes, colours, display windows and provenance.
+"""One image of a store.
 
-Owns the shards of the array, where they are, and every zarr.json in its folder. Knows no run, no frame type and no other image.
+An array that grows along t, with its axes, colours, display windows and provenance.
 
-What is appended is on disk when its shard is, and is known to be when the shard was synced and read again: `finish` says how
-much is, and what is not. A shard that the disk refuses is written again: beside, then on the spare disk; what no disk takes is
-handed back (`Casualty`).
+Owns the shards of the array, where they are, and every zarr.json in its folder. Knows no run, no
+frame type and no other image.
+
+What is appended is on disk when its shard is, and is known to be when the shard was synced and read
+again: `finish` says how much is, and what is not. A shard that the disk refuses is written again:
+beside, then on the spare disk; what no disk takes is handed back (`Casualty`).
 """
 
 from __future__ import annotations
@@ -33,15 +36,18 @@ from livesr.live.sinks.shard import Budget, Chunk, Shard, ShardError
 
 log = logging.getLogger(__name__)
 
-# A shard is one file, and what is rewritten when a disk fails. Hence few files, but no shard that takes longer than this to
-# fill, and none that is unwieldy to copy.
+# A shard is one file, and what is rewritten when a disk fails. Hence few files, but no shard that
+# takes longer than this to fill, and none that is unwieldy to copy.
 _SHARD_TIME_POINTS = 16
 _SHARD_SECONDS = 10.0
 _SHARD_BYTES = 256 << 20
-# What was appended waits in memory for so long, or up to so much, before it is handed to the operating system.
+# What was appended waits in memory for so long, or up to so much, before it is handed to the
+# operating system.
 FLUSH_S = 1.0
 _PENDING_BYTES = 8 << 20
-KEPT_BYTES = 512 << 20  # of what is on disk, until the disk has confirmed it, over all images of a store
+KEPT_BYTES = (
+    512 << 20
+)  # of what is on disk, until the disk has confirmed it, over all images of a store
 _PARALLEL_BYTES = 1 << 20  # groups from this size on are compressed by several threads
 _SETTLING = 64  # shards that may wait for the disk's confirmation before an append does
 
@@ -52,8 +58,9 @@ Windows = Sequence[tuple[float, float]]
 class SeriesSpec:
     """What an image is; `shape` is (y, x), `labels` and `colors` have one entry per channel.
 
-    Without `has_channel_axis` the image has a single channel and no c axis. `shown_channels` is how many channels a viewer
-    starts with, None for all. `exposures` above 1 is a film: so many planes along t belong to each time point.
+    Without `has_channel_axis` the image has a single channel and no c axis. `shown_channels` is how
+    many channels a viewer starts with, None for all. `exposures` above 1 is a film: so many planes
+    along t belong to each time point.
     """
 
     name: str
@@ -116,11 +123,14 @@ class SeriesSpec:
 
 
 class Workers:
-    """What the images of a store share: threads that compress and that wait for the disk, and memory for what is unconfirmed.
+    """What the images of a store share.
+
+    Threads that compress and that wait for the disk, and memory for what is unconfirmed.
 
     Parameters
     ----------
-    sync_s : write everything through to the disk so often; None leaves shards that are not full to the operating system
+    sync_s : write everything through to the disk so often; None leaves shards that are not full to
+        the operating system
     """
 
     def __init__(self, sync_s: float | None = None) -> None:
@@ -133,7 +143,9 @@ class Workers:
     def encode(self, planes: Sequence[Pixels]) -> list[Chunk]:
         """Compress planes, large ones in parallel."""
         if len(planes) > 1 and sum(plane.nbytes for plane in planes) >= _PARALLEL_BYTES:
-            with suppress(RuntimeError):  # the interpreter is about to end, and lends no more threads
+            with suppress(
+                RuntimeError
+            ):  # the interpreter is about to end, and lends no more threads
                 return list(self._compressing.map(sharding.encode, planes))
         return [sharding.encode(plane) for plane in planes]
 
@@ -164,7 +176,9 @@ class Workers:
 
 
 class Casualty(NamedTuple):
-    """Planes of one (t, z) that are not in the store: `chunks`, by channel or exposure, are in memory; or a file has them.
+    """Planes of one (t, z) that are not in the store.
+
+    `chunks`, by channel or exposure, are in memory; or a file has them.
 
     Where both are empty they are lost.
     """
@@ -190,7 +204,8 @@ Key = tuple[int, int]  # of a shard: along t, along z
 class Series:
     """Appends the planes of one (t, z) after the other; the array is stored as (t, [c,] [z,] y, x).
 
-    Time points are counted in groups; a film has `SeriesSpec.exposures` planes along t for each, and whole groups in a shard.
+    Time points are counted in groups; a film has `SeriesSpec.exposures` planes along t for each,
+    and whole groups in a shard.
 
     Parameters
     ----------
@@ -206,12 +221,19 @@ class Series:
     windows_written : whether the caller had them written while the image grew
     casualties : planes that could not be stored, for the caller to take
     stored, elsewhere : planes in the store and on the spare disk; known after `finish`
-    notes : what went wrong and cost nothing, in sentences; `troubles` : what a run should end for; for the caller to take
-    stage : where the stages were for plane 0 of the first time point; `write_metadata` writes it as the image's translation
+    notes : what went wrong and cost nothing, in sentences; `troubles` : what a run should end for;
+        for the caller to take
+    stage : where the stages were for plane 0 of the first time point; `write_metadata` writes it as
+        the image's translation
     """
 
     def __init__(
-        self, folder: Path, spec: SeriesSpec, workers: Workers | None = None, *, spare: Path | None = None
+        self,
+        folder: Path,
+        spec: SeriesSpec,
+        workers: Workers | None = None,
+        *,
+        spare: Path | None = None,
     ) -> None:
         self.spec = spec
         self.next = self.committed = 0
@@ -240,8 +262,11 @@ class Series:
         """Whether the image goes on on the spare disk."""
         return self._place > 0
 
-    def check(self, planes: Sequence[Pixels | NDArray[np.float32] | None], dtype: str | None = None) -> None:
-        """Refuse planes of another number, size or pixel type (`dtype`, if they are still to be converted).
+    def check(
+        self, planes: Sequence[Pixels | NDArray[np.float32] | None], dtype: str | None = None
+    ) -> None:
+        """Refuse planes of another number, size or pixel type (`dtype`, if they are still to be
+        converted).
 
         Raises
         ------
@@ -250,16 +275,22 @@ class Series:
         """
         spec, dtype = self.spec, dtype or self.spec.dtype
         if len(planes) != spec.planes:
-            raise FrameShapeError(f"{len(planes)} planes came for {spec.name}, expected {spec.planes}.")
+            raise FrameShapeError(
+                f"{len(planes)} planes came for {spec.name}, expected {spec.planes}."
+            )
         for plane in planes:
             if plane is not None and (plane.shape != spec.shape or plane.dtype != dtype):
                 raise FrameShapeError(
-                    f"A plane of {plane.shape} {plane.dtype} came for {spec.name}, expected {spec.shape} {dtype}: "
-                    "ROI, binning and pixel type must not change while a store is open."
+                    f"A plane of {plane.shape} {plane.dtype} came for {spec.name}, expected"
+                    f" {spec.shape} {dtype}: ROI, binning and pixel type must not change while a"
+                    " store is open."
                 )
 
     def append(self, planes: Sequence[Pixels | None]) -> None:
-        """Append every channel, or exposure, of the next (t, z); None is a plane that never came. The planes are copied."""
+        """Append every channel, or exposure, of the next (t, z).
+
+        None is a plane that never came. The planes are copied.
+        """
         t, z = divmod(self.next, self.spec.z_planes)
         came = {self._slot(t, z, i): plane for i, plane in enumerate(planes) if plane is not None}
         if came:
@@ -273,7 +304,9 @@ class Series:
         self._advance(*divmod(self.next, self.spec.z_planes))
 
     def flush(self) -> None:
-        """Hand what waits to the operating system, and see what the disk said of what was handed over before."""
+        """Hand what waits to the operating system, and see what the disk said of what was handed
+        over before.
+        """
         self._flushed_s = time.monotonic()
         for key, shard in list(self._open.items()):
             self._commit(key, shard)
@@ -283,7 +316,10 @@ class Series:
         self._write_length(self._place, self.next // self.spec.z_planes)
 
     def look(self) -> None:
-        """Flush what has waited long enough, and notice a folder that is gone; for when no frame comes."""
+        """Flush what has waited long enough, and notice a folder that is gone.
+
+        For when no frame comes.
+        """
         if self._finished:
             return
         if self._due or self._settling:
@@ -292,7 +328,10 @@ class Series:
             self._rescue_folder(missing)
 
     def leave(self, reason: str) -> bool:
-        """Go on elsewhere, with the shards that are not full; return whether there is such a place that takes them."""
+        """Go on elsewhere, with the shards that are not full.
+
+        Return whether there is such a place that takes them.
+        """
         if self._place + 1 >= len(self._folders):
             return False
         self._place += 1
@@ -300,7 +339,10 @@ class Series:
         return all(moved)
 
     def finish(self) -> None:
-        """Write what is left, wait until the disk has it, read again what is there: `stored` and `casualties` are then true."""
+        """Write what is left, wait until the disk has it, read again what is there.
+
+        `stored` and `casualties` are then true.
+        """
         if self._finished:
             return
         self._finished = True
@@ -315,7 +357,9 @@ class Series:
 
     def place(self, stage: StagePosition) -> None:
         """Take note of where the stages were; what is known already stays."""
-        self.stage = StagePosition(*(new if old is None else old for old, new in zip(self.stage, stage, strict=True)))
+        self.stage = StagePosition(
+            *(new if old is None else old for old, new in zip(self.stage, stage, strict=True))
+        )
 
     def close(self, time_points: int, interval_s: float | None = None) -> None:
         """Finish, then extend the array to `time_points` without writing pixels.
@@ -323,7 +367,8 @@ class Series:
         Raises
         ------
         OSError
-            If the disk refuses the metadata; the shards are on disk, and the metadata are those of an earlier moment.
+            If the disk refuses the metadata; the shards are on disk, and the metadata are those of
+            an earlier moment.
         """
         self.finish()
         if self._own_workers:
@@ -349,16 +394,20 @@ class Series:
             self._workers.close()
 
     def write_skeleton(self, folder: Path) -> None:
-        """Write the image as it is without shards, so that what is in `folder` is an image at every moment."""
+        """Write the image as it is without shards, so that what is in `folder` is an image at every
+        moment.
+        """
         (folder / "0").mkdir(parents=True, exist_ok=True)
-        write_json(folder / "0" / "zarr.json", self._array(self._lengths[self._folders.index(folder)]))
+        write_json(
+            folder / "0" / "zarr.json", self._array(self._lengths[self._folders.index(folder)])
+        )
         self._write_group(folder)
 
     def write_metadata(self, interval_s: float | None = None) -> None:
         """Write axes, scales, windows and provenance; possible at any time."""
         self._write_group(self._folders[0], interval_s)
 
-    # -- shards ------------------------------------------------------------------------------------------------
+    # -- shards ------------------------------------------------------------------------------------
 
     def _slot(self, t: int, z: int, i: int) -> int:
         """Return the place of a plane in its shard, in C order of the array's axes."""
@@ -385,7 +434,9 @@ class Series:
 
     def _shard(self, key: Key) -> Shard:
         if key not in self._open:
-            self._open[key] = Shard(self._file(key), self.spec.chunks_per_shard, self._workers.budget)
+            self._open[key] = Shard(
+                self._file(key), self.spec.chunks_per_shard, self._workers.budget
+            )
         return self._open[key]
 
     def _advance(self, t: int, z: int) -> None:
@@ -442,7 +493,9 @@ class Series:
             if error := future.exception():
                 self._rescue(key, shard, error)
             if shard.size:
-                self._records[key] = _Record(self._place_of(shard), np.packbits(shard.committed).tobytes())
+                self._records[key] = _Record(
+                    self._place_of(shard), np.packbits(shard.committed).tobytes()
+                )
             shard.release()
         for key, future in list(self._syncing.items()):
             if future.done():
@@ -451,7 +504,9 @@ class Series:
                     self._rescue(key, self._open[key], error)
 
     def _sync(self) -> None:
-        """Have the disk take what lies in shards that are not full, if it is to and the time has come."""
+        """Have the disk take what lies in shards that are not full, if it is to and the time has
+        come.
+        """
         if self._workers.sync_s is None or time.monotonic() - self._synced_s < self._workers.sync_s:
             return
         self._synced_s = time.monotonic()
@@ -459,7 +514,7 @@ class Series:
             if shard.size and key not in self._syncing:
                 self._syncing[key] = self._workers.sync(shard)
 
-    # -- when a disk refuses -----------------------------------------------------------------------------------
+    # -- when a disk refuses -----------------------------------------------------------------------
 
     def _rescue(self, key: Key, shard: Shard, error: BaseException) -> None:
         """Write a shard that the disk refused elsewhere; hand back what nothing takes."""
@@ -473,8 +528,8 @@ class Series:
             self.casualties.append(Casualty(t, z, len(slots), reason(error), chunks))
         if not lost:
             self.troubles.append(
-                f"The disk does not confirm {shard.path} ({reason(error)}): it can be read now, and may be gone after a "
-                "restart. Copy the store to another disk."
+                f"The disk does not confirm {shard.path} ({reason(error)}): it can be read now, and"
+                " may be gone after a restart. Copy the store to another disk."
             )
 
     def _moved(self, key: Key, shard: Shard, why: str) -> bool:
@@ -489,8 +544,14 @@ class Series:
             except (OSError, ShardError) as e:
                 log.warning("%s cannot be written to %s: %s", shard.path, self._folders[place], e)
                 continue
-            again = "written again" if place == self._place == 0 else f"written to {self._folders[place]}"
-            self.notes.append(f"A part of {self.spec.name} was refused by the disk ({why}) and {again}.")
+            again = (
+                "written again"
+                if place == self._place == 0
+                else f"written to {self._folders[place]}"
+            )
+            self.notes.append(
+                f"A part of {self.spec.name} was refused by the disk ({why}) and {again}."
+            )
             self._place = place
             return True
         return False
@@ -509,8 +570,9 @@ class Series:
     def _rescue_folder(self, missing: Path) -> None:
         """Make a folder again that was removed; what is in memory goes there."""
         self.troubles.append(
-            f"{missing} is gone: someone or something removed or renamed the store, or its disk is no longer there. What was "
-            "not on disk yet is written there again; the report says what is missing."
+            f"{missing} is gone: someone or something removed or renamed the store, or its disk is"
+            " no longer there. What was not on disk yet is written there again; the report says"
+            " what is missing."
         )
         try:
             self.write_skeleton(self._folders[0])
@@ -522,11 +584,15 @@ class Series:
                 self._rescue(key, shard, FileNotFoundError(f"{missing} was removed"))
 
     def _place_of(self, shard: Shard) -> int:
-        return next(i for i, folder in enumerate(self._folders) if shard.path.is_relative_to(folder))
+        return next(
+            i for i, folder in enumerate(self._folders) if shard.path.is_relative_to(folder)
+        )
 
     def _account(self, key: Key, record: _Record) -> None:
         """Count what a complete shard holds, or what was in it."""
-        bits = np.unpackbits(np.frombuffer(record.chunks, np.uint8), count=self.spec.chunks_per_shard).astype(bool)
+        bits = np.unpackbits(
+            np.frombuffer(record.chunks, np.uint8), count=self.spec.chunks_per_shard
+        ).astype(bool)
         file = self._file(key, record.place)
         try:
             there = sharding.present(sharding.read_index(file, len(bits))) & bits
@@ -537,17 +603,24 @@ class Series:
             if record.place == 0 and t < self._lengths[0]:
                 self.stored += len(slots)
                 continue
-            # On the spare disk, or in a shard that no reader looks for since the array's length could not be written.
+            # On the spare disk, or in a shard that no reader looks for since the array's length
+            # could not be written.
             self.elsewhere += len(slots)
-            where = "is on the spare disk" if record.place else "lies behind the length that the array's metadata say"
+            where = (
+                "is on the spare disk"
+                if record.place
+                else "lies behind the length that the array's metadata say"
+            )
             self.casualties.append(Casualty(t, z, len(slots), f"it {where}", elsewhere=file))
         for t, z, slots in self._groups(key, np.flatnonzero(bits & ~there).tolist()):
             self.casualties.append(Casualty(t, z, len(slots), why))
 
-    # -- metadata ----------------------------------------------------------------------------------------------
+    # -- metadata ----------------------------------------------------------------------------------
 
     def _write_length(self, place: int, time_points: int) -> None:
-        """Say how far the image has come, for those who look at it while it grows, and for when the process is killed."""
+        """Say how far the image has come, for those who look at it while it grows, and for when the
+        process is killed.
+        """
         file = self._folders[place] / "0" / "zarr.json"
         if time_points == self._lengths[place] or not file.parent.is_dir():
             return
@@ -569,9 +642,15 @@ class Series:
         t = ({"name": "t", "type": "time", "unit": "second"}, group_s / spec.exposures)
         c = ({"name": "c", "type": "channel"}, 1.0)
         z, y, x = ({"name": axis, "type": "space", "unit": "micrometer"} for axis in "zyx")
-        axes = [t, *([c] if spec.has_channel_axis else []), *([(z, spec.z_step_um)] if spec.z_planes > 1 else [])]
+        axes = [
+            t,
+            *([c] if spec.has_channel_axis else []),
+            *([(z, spec.z_step_um)] if spec.z_planes > 1 else []),
+        ]
         axes += [(y, spec.pixel_size_um), (x, spec.pixel_size_um)]
-        transformations: list[dict[str, Any]] = [{"type": "scale", "scale": [step for _, step in axes]}]
+        transformations: list[dict[str, Any]] = [
+            {"type": "scale", "scale": [step for _, step in axes]}
+        ]
         if translation := self._translation([axis["name"] for axis, _ in axes]):
             transformations.append({"type": "translation", "translation": translation})
         return {
@@ -587,8 +666,15 @@ class Series:
         }
 
     def _translation(self, axes: Sequence[str]) -> list[float]:
-        """Return the stage's place along every axis in um, 0 along others; [] where it is not known."""
-        known = {axis: um for axis, um in zip("xyz", self.stage, strict=True) if axis in axes and um is not None}
+        """Return the stage's place along every axis in um, 0 along others.
+
+        [] where it is not known.
+        """
+        known = {
+            axis: um
+            for axis, um in zip("xyz", self.stage, strict=True)
+            if axis in axes and um is not None
+        }
         return [float(known.get(axis, 0.0)) for axis in axes] if known else []
 
     def _omero_channel(self, c: int) -> dict[str, Any]:
@@ -599,7 +685,12 @@ class Series:
             "label": self.spec.labels[c],
             "color": self.spec.colors[c],
             "active": self.spec.shown_channels is None or c < self.spec.shown_channels,
-            "window": {"min": 0.0, "max": ceiling, "start": low, "end": min(max(high, low + 1), ceiling)},
+            "window": {
+                "min": 0.0,
+                "max": ceiling,
+                "start": low,
+                "end": min(max(high, low + 1), ceiling),
+            },
         }
 
     def _array(self, time_points: int) -> dict[str, Any]:
@@ -631,8 +722,16 @@ class DisplayWindow:
             self._due_s = now + self._every_s
             step_y, step_x = (max(1, n // self._PIXELS_PER_AXIS) for n in plane.shape)
             seen = np.percentile(plane[::step_y, ::step_x], (0.5, 99.8))
-            self._low_high = seen if self._low_high is None else self._low_high + self._FOLLOW * (seen - self._low_high)
-        return (0.0, 1.0) if self._low_high is None else (float(self._low_high[0]), float(self._low_high[1]))
+            self._low_high = (
+                seen
+                if self._low_high is None
+                else self._low_high + self._FOLLOW * (seen - self._low_high)
+            )
+        return (
+            (0.0, 1.0)
+            if self._low_high is None
+            else (float(self._low_high[0]), float(self._low_high[1]))
+        )
 
 
 def group_json(attributes: Mapping[str, Any]) -> dict[str, Any]:
@@ -641,7 +740,10 @@ def group_json(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def write_json(path: Path, value: object, *, durable: bool = True) -> None:
-    """Replace `path` at once: a reader sees the old file or the new one, never half of it, also after a power cut if `durable`.
+    """Replace `path` at once.
+
+    A reader sees the old file or the new one, never half of it, also after a power cut if
+    `durable`.
 
     A disk that refuses once is asked a second time, without its confirmation.
 
@@ -683,7 +785,10 @@ def _array_json(spec: SeriesSpec) -> dict[str, Any]:
         "node_type": "array",
         "shape": [n for _, n, _ in axes],
         "data_type": spec.dtype,
-        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [shard for _, _, shard in axes]}},
+        "chunk_grid": {
+            "name": "regular",
+            "configuration": {"chunk_shape": [shard for _, _, shard in axes]},
+        },
         "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
         "fill_value": 0,
         "codecs": [{"name": "sharding_indexed", "configuration": sharding_indexed}],

@@ -1,11 +1,13 @@
 """One shard of an array, a file that can be read at every moment while it grows.
 
-Owns the file's format (Zarr v3, ``sharding_indexed``: chunks of ``[bytes, blosc, crc32c]``, the index at the end) and what was
-put into it until the disk is known to hold it. Knows no image, no time and no other shard.
+Owns the file's format (Zarr v3, ``sharding_indexed``: chunks of ``[bytes, blosc, crc32c]``, the
+index at the end) and what was put into it until the disk is known to hold it. Knows no image, no
+time and no other shard.
 
-Chunks are appended. Every commit ends the file with an index of all that it holds; the index before stays inside, as bytes that
-nothing points to. So a reader, or a killed process, never finds chunks that an index has lost: if the last commit was torn,
-the file is whole up to the one before (`whole_length`).
+Chunks are appended. Every commit ends the file with an index of all that it holds; the index before
+stays inside, as bytes that nothing points to. So a reader, or a killed process, never finds chunks
+that an index has lost: if the last commit was torn, the file is whole up to the one before
+(`whole_length`).
 """
 
 from __future__ import annotations
@@ -49,7 +51,9 @@ class Chunk(NamedTuple):
 
 
 class Budget:
-    """Bytes that may be kept in memory until they are known to be on disk, over all images of a store."""
+    """Bytes that may be kept in memory until they are known to be on disk, over all images of a
+    store.
+    """
 
     __slots__ = ("left",)
 
@@ -67,8 +71,9 @@ class Budget:
 class Shard:
     """A shard of `chunks` chunks that is being written to `path`.
 
-    Nothing is written before `commit`. What was committed is kept in memory as far as `budget` allows, so that `move` can write
-    it elsewhere when the file can no longer be trusted; the rest is then read back, if the disk lets it.
+    Nothing is written before `commit`. What was committed is kept in memory as far as `budget`
+    allows, so that `move` can write it elsewhere when the file can no longer be trusted; the rest
+    is then read back, if the disk lets it.
 
     Attributes
     ----------
@@ -110,7 +115,10 @@ class Shard:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         with _open(self.path, "r+" if self.size else "w") as file:
             if (size := file.seek(0, os.SEEK_END)) != self.size:
-                raise OSError(f"the file has {size} bytes and was left with {self.size}: another program changed it")
+                raise OSError(
+                    f"the file has {size} bytes and was left with {self.size}: another program"
+                    " changed it"
+                )
             write_all(file, data)
         self._committed(index, self.size + len(data))
 
@@ -120,7 +128,8 @@ class Shard:
         Raises
         ------
         OSError, ShardError
-            If that disk refuses as well, or what is no longer in memory cannot be read back; nothing has changed.
+            If that disk refuses as well, or what is no longer in memory cannot be read back;
+            nothing has changed.
         """
         everything = {**dict(self._everything()), **self._pending}
         index, data = _appended(np.full_like(self._index, _NOWHERE), everything, 0)
@@ -131,7 +140,9 @@ class Shard:
         self._committed(index, len(data))
 
     def give_up_pending(self) -> dict[int, Chunk]:
-        """Cut the file back to its last whole commit; return the chunks that it does not hold, for the caller to keep.
+        """Cut the file back to its last whole commit.
+
+        Return the chunks that it does not hold, for the caller to keep.
 
         Where even that fails, these are all that are in memory, and the file is begun anew.
         """
@@ -222,7 +233,9 @@ def decode(chunk: Chunk, shape: tuple[int, int], dtype: str) -> Pixels:
 def codecs(dtype: str) -> dict[str, list[dict[str, Any]]]:
     """Return ``codecs`` and ``index_codecs`` of a shard of `dtype`, as zarr.json has them."""
     size = np.dtype(dtype).itemsize
-    little = {"name": "bytes", "configuration": {"endian": "little"}} if size > 1 else {"name": "bytes"}
+    little = (
+        {"name": "bytes", "configuration": {"endian": "little"}} if size > 1 else {"name": "bytes"}
+    )
     lz4 = {"cname": "lz4", "clevel": 5, "shuffle": "shuffle", "typesize": size, "blocksize": 0}
     checksum = {"name": "crc32c"}
     return {
@@ -237,7 +250,9 @@ def present(index: NDArray[np.uint64]) -> NDArray[np.bool_]:
 
 
 def read_index(path: Path, chunks: int) -> NDArray[np.uint64]:
-    """Return the index (chunks, 2) at the end of a shard: offset and length in bytes, in C order of the array's axes.
+    """Return the index (chunks, 2) at the end of a shard.
+
+    Offset and length in bytes, in C order of the array's axes.
 
     Raises
     ------
@@ -276,7 +291,9 @@ def read_chunk(path: Path, entry: NDArray[np.uint64]) -> Chunk:
 
 
 def whole_length(path: Path, chunks: int) -> int:
-    """Return how many bytes of a shard that `Shard` wrote are whole: up to the last index that is; 0 if none is.
+    """Return how many bytes of a shard that `Shard` wrote are whole: up to the last index that is.
+
+    0 if none is.
 
     Raises
     ------
@@ -305,14 +322,19 @@ def _open(path: Path, mode: Literal["r", "r+", "w"]) -> Any:
 
 @contextmanager
 def _refused_as_by_a_disk() -> Iterator[None]:
-    """Let a link in the place of a shard be an OSError: what was to be written there is written elsewhere."""
+    """Let a link in the place of a shard be an OSError.
+
+    What was to be written there is written elsewhere.
+    """
     try:
         yield
     except StoreError as e:
         raise OSError(str(e)) from e
 
 
-def _appended(index: NDArray[np.uint64], chunks: Mapping[int, Chunk], offset: int) -> tuple[NDArray[np.uint64], bytes]:
+def _appended(
+    index: NDArray[np.uint64], chunks: Mapping[int, Chunk], offset: int
+) -> tuple[NDArray[np.uint64], bytes]:
     """Return the index with `chunks` in it, which begin at `offset`, and the bytes to append."""
     index, parts = index.copy(), list[bytes]()
     for slot, chunk in chunks.items():
@@ -330,12 +352,20 @@ def _index_of(data: bytes, begins: int) -> NDArray[np.uint64] | None:
         return None
     index = np.frombuffer(encoded, "<u8").reshape(-1, 2).astype(np.uint64)
     offset, nbytes = index[present(index)].T
-    inside = (offset <= begins) & (nbytes <= begins) & (offset + nbytes <= begins) & (nbytes > _CRC_BYTES)
+    inside = (
+        (offset <= begins)
+        & (nbytes <= begins)
+        & (offset + nbytes <= begins)
+        & (nbytes > _CRC_BYTES)
+    )
     return index if inside.all() else None
 
 
 def _chunk_bytes(data: bytes, at: int) -> int | None:
-    """Return the length of the chunk at byte `at`, with its checksum; None if there is none, or it is damaged."""
+    """Return the length of the chunk at byte `at`, with its checksum.
+
+    None if there is none, or it is damaged.
+    """
     if at + _BLOSC_HEADER_BYTES > len(data):
         return None
     (nbytes,) = struct.unpack_from("<I", data, at + _BLOSC_LENGTH_AT)

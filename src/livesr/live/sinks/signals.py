@@ -1,7 +1,7 @@
 """Frames as psygnal signals, for scripts that react to what they see.
 
-Owns the emission, in this sink's own thread: a slow listener delays other listeners and nothing else, one that never comes
-back is left behind a few seconds after the run has ended.
+Owns the emission, in this sink's own thread: a slow listener delays other listeners and nothing
+else, one that never comes back is left behind a few seconds after the run has ended.
 """
 
 from __future__ import annotations
@@ -19,18 +19,26 @@ log = logging.getLogger(__name__)
 
 
 class SignalSink:
-    """Emits `frame_ready` (a final `MulticolorFrame`, prediction) and `input_ready` (an `SRFrame`, measurement).
+    """Emits `frame_ready` (a final `MulticolorFrame`, prediction) and `input_ready` (an `SRFrame`,
+    measurement).
 
-    Provisional frames have a signal of their own, `provisional_ready`: a script that moves a stage or counts cells must act
-    once per time point, on the frame that stays.
+    Provisional frames have a signal of their own, `provisional_ready`: a script that moves a stage
+    or counts cells must act once per time point, on the frame that stays.
     """
 
     name = "signals"
 
     def __init__(
-        self, frame_ready: SignalInstance, input_ready: SignalInstance, provisional_ready: SignalInstance
+        self,
+        frame_ready: SignalInstance,
+        input_ready: SignalInstance,
+        provisional_ready: SignalInstance,
     ) -> None:
-        self._frame_ready, self._input_ready, self._provisional_ready = frame_ready, input_ready, provisional_ready
+        self._frame_ready, self._input_ready, self._provisional_ready = (
+            frame_ready,
+            input_ready,
+            provisional_ready,
+        )
         self.listener_errors = 0
 
     def open(self, run: RunDescription) -> None:
@@ -62,8 +70,6 @@ class SignalSink:
     def _emit(self, signal: SignalInstance, frame: object) -> None:
         try:
             signal.emit(frame)
-        except (
-            BaseException
-        ) as e:  # a listener raised, or called sys.exit(): that is reported, the run and the other frames go on
+        except BaseException as e:  # a listener may raise, or call sys.exit(): it is reported
             self.listener_errors += 1
             log.warning("a listener of %s raised: %r", signal.name, e.__cause__ or e)

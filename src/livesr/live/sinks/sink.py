@@ -1,7 +1,7 @@
 """What a sink is.
 
-Owns the protocol, the description of a run that every sink receives and the rule by which a reconstruction becomes
-uint16. Knows no format.
+Owns the protocol, the description of a run that every sink receives and the rule by which a
+reconstruction becomes uint16. Knows no format.
 """
 
 from __future__ import annotations
@@ -21,14 +21,16 @@ from livesr.base.frames import MulticolorFrame, RawStack, SRFrame, Stream
 class ChannelDescription:
     """One acquisition channel as sinks see it; sizes are (y, x) in pixels.
 
-    `labels`, `colors` ("00FF00") and `ai` (provenance of the prediction: model, sha256, runtime ...) are empty when the
-    channel has no engine; `window` is how many frames a prediction is made of, `uncertainty` how that of the prediction is
-    estimated, empty where it is not. `raw_origin_px` is where the camera's region began on its chip, `raw_mirrored` whether it
-    is turned over along (y, x) since the calibration. `raw_bit_depth` is how many bits of a pixel the camera fills, `camera`
-    its label, "" where nobody said, `camera_drawn` whether it draws its pictures itself. `raw_along_t` says that the exposures
-    of a group are a film rather than channels of one picture. A reconstruction counts `recon_unit_scale` `recon_unit`. A
-    superposition has no raw frames: it is the sum of the frames of channels `parts`, made equally bright and multiplied by
-    `weights`.
+    `labels`, `colors` ("00FF00") and `ai` (provenance of the prediction: model, sha256, runtime
+    ...) are empty when the channel has no engine; `window` is how many frames a prediction is made
+    of, `uncertainty` how that of the prediction is estimated, empty where it is not.
+    `raw_origin_px` is where the camera's region began on its chip, `raw_mirrored` whether it is
+    turned over along (y, x) since the calibration. `raw_bit_depth` is how many bits of a pixel the
+    camera fills, `camera` its label, "" where nobody said, `camera_drawn` whether it draws its
+    pictures itself. `raw_along_t` says that the exposures of a group are a film rather than
+    channels of one picture. A reconstruction counts `recon_unit_scale` `recon_unit`. A
+    superposition has no raw frames: it is the sum of the frames of channels `parts`, made equally
+    bright and multiplied by `weights`.
     """
 
     name: str
@@ -69,13 +71,15 @@ class Stack(NamedTuple):
 class RunDescription:
     """What is known when a run starts.
 
-    `positions` are names in index order; `z_planes` is 1 for a plane, of the deepest stack where `stacks` differ. `stacks` are
-    those of every position and channel that is acquired; empty where every channel is acquired at every position, with all
-    planes. `fields` is the position of every (p, g) of a plan with grids. Where time runs inside z, `planes_as_positions` is
-    how many planes of a position became positions of their own, 1 elsewhere. `recon_offset_adu` is added to reconstructions in
-    the store and on the wire, because a Wiener reconstruction has negative values and the formats have none; `sr_offset_adu` is
-    what every `MulticolorFrame.offset_adu` of the run will be. `sidecars` are files to keep with the data, by name: their
-    text, or a path to copy.
+    `positions` are names in index order; `z_planes` is 1 for a plane, of the deepest stack where
+    `stacks` differ. `stacks` are those of every position and channel that is acquired; empty where
+    every channel is acquired at every position, with all planes. `fields` is the position of every
+    (p, g) of a plan with grids. Where time runs inside z, `planes_as_positions` is how many planes
+    of a position became positions of their own, 1 elsewhere. `recon_offset_adu` is added to
+    reconstructions in the store and on the wire, because a Wiener reconstruction has negative
+    values and the formats have none; `sr_offset_adu` is what every `MulticolorFrame.offset_adu` of
+    the run will be. `sidecars` are files to keep with the data, by name: their text, or a path to
+    copy.
     """
 
     stream_id: str
@@ -95,7 +99,10 @@ class RunDescription:
     sidecars: Mapping[str, str | Path] = field(default_factory=dict)
 
     def stack(self, position: int, channel: str) -> Stack:
-        """Return what is acquired of a channel at a position; of a superposition, where all of its channels are."""
+        """Return what is acquired of a channel at a position.
+
+        Of a superposition, where all of its channels are.
+        """
         if self.stacks:
             about = next((c for c in self.channels if c.name == channel), None)
             parts = about.parts if about and about.parts else (channel,)
@@ -105,7 +112,12 @@ class RunDescription:
     @property
     def places(self) -> list[tuple[int, ChannelDescription]]:
         """Every position and channel that is acquired, or made of what is."""
-        return [(p, c) for p in range(len(self.positions)) for c in self.channels if self.stack(p, c.name).z_planes]
+        return [
+            (p, c)
+            for p in range(len(self.positions))
+            for c in self.channels
+            if self.stack(p, c.name).z_planes
+        ]
 
     def channel(self, name: str) -> ChannelDescription:
         """Return the channel called `name`."""
@@ -115,8 +127,9 @@ class RunDescription:
 class Sink(Protocol):
     """Receives what a run makes.
 
-    Every method but `open` and `close` is called from one thread of the pipeline, never from the acquisition thread.
-    `open` raises a `UsageError` if it cannot start; the others raise a `RunError` if they cannot go on.
+    Every method but `open` and `close` is called from one thread of the pipeline, never from the
+    acquisition thread. `open` raises a `UsageError` if it cannot start; the others raise a
+    `RunError` if they cannot go on.
     """
 
     name: str
@@ -128,7 +141,10 @@ class Sink(Protocol):
         """Take a raw group, complete or not."""
 
     def unplaced(self, stack: RawStack) -> None:
-        """Keep raw frames that have no place in the run (another size, an unknown channel); lossless sinks only."""
+        """Keep raw frames that have no place in the run (another size, an unknown channel).
+
+        Lossless sinks only.
+        """
 
     def recon(self, frame: SRFrame) -> None:
         """Take a reconstructed frame: a measurement."""
@@ -143,15 +159,23 @@ class Sink(Protocol):
         """Take the run's state, about once a second."""
 
     def close(self, report: Mapping[str, Any]) -> None:
-        """Finish; called once, also after an error or a failed `open`. `report` is the final report."""
+        """Finish; called once, also after an error or a failed `open`.
+
+        `report` is the final report.
+        """
 
 
 def quality_facts(frame: SRFrame) -> dict[str, Any]:
-    """Return what the store and the stream say of a frame's patterns, under the same names; nothing where there are none."""
+    """Return what the store and the stream say of a frame's patterns, under the same names.
+
+    Nothing where there are none.
+    """
     if frame.quality is None:
         return {}
     quality = frame.quality.patterns
-    rounded = {k: round(v, 3) for k, v in quality._asdict().items() if v is not None} if quality else None
+    rounded = (
+        {k: round(v, 3) for k, v in quality._asdict().items() if v is not None} if quality else None
+    )
     phases, vectors = frame.quality.pattern_drift_rad, frame.quality.vector_drift_um
     return {
         "quality": rounded,
@@ -163,12 +187,21 @@ def quality_facts(frame: SRFrame) -> dict[str, Any]:
 
 
 def score_facts(frame: MulticolorFrame) -> dict[str, dict[str, float]]:
-    """Return what the store and the stream say of a frame's score against the true channels; {} without one."""
-    return {s.label: {k: round(v, 4) for k, v in s._asdict().items() if k != "label"} for s in frame.score}
+    """Return what the store and the stream say of a frame's score against the true channels.
+
+    {} without one.
+    """
+    return {
+        s.label: {k: round(v, 4) for k, v in s._asdict().items() if k != "label"}
+        for s in frame.score
+    }
 
 
 def time_shift_ms(parts: Sequence[SRFrame]) -> float | None:
-    """Return the time from the first to the last of the moments that a sum is made of; None for a frame that is no sum."""
+    """Return the time from the first to the last of the moments that a sum is made of.
+
+    None for a frame that is no sum.
+    """
     times = [part.t_acq_ns for part in parts]
     return (max(times) - min(times)) / 1e6 if times else None
 
@@ -179,10 +212,11 @@ def to_uint16(
     out: NDArray[np.uint16] | None = None,
     scratch: NDArray[np.float32] | None = None,
 ) -> NDArray[np.uint16]:
-    """Round a reconstruction (y, x) to whole ADU above `-offset_adu`, as the store and the wire hold it.
+    """Round a reconstruction (y, x) to whole ADU above `-offset_adu`, as the store and the wire
+    hold it.
 
-    Values that do not fit become 0 or 65535. Returns `out`, or a new array that the caller owns; with `out` and `scratch`,
-    both of the image's shape, nothing is allocated.
+    Values that do not fit become 0 or 65535. Returns `out`, or a new array that the caller owns;
+    with `out` and `scratch`, both of the image's shape, nothing is allocated.
     """
     shifted = np.add(image, np.float32(offset_adu), out=scratch)
     np.rint(shifted, out=shifted)

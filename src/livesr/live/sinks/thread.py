@@ -1,4 +1,5 @@
-"""One thread and one bounded queue in front of one sink, so that no sink can slow another one or the live path.
+"""One thread and one bounded queue in front of one sink, so that no sink can slow another one or
+the live path.
 
 Owns the hand-over and what happens when a sink fails. Knows no format.
 """
@@ -20,20 +21,23 @@ log = logging.getLogger(__name__)
 
 _Call = tuple[str, tuple[Any, ...]]
 _PATIENCE_S = 5.0
-_LOSSLESS_CAPACITY = 1 << 20  # bounded in truth by the run's raw queue, in bytes, which counts `weight`
+_LOSSLESS_CAPACITY = (
+    1 << 20
+)  # bounded in truth by the run's raw queue, in bytes, which counts `weight`
 
 
 class SinkThread:
     """Runs `sink` in its own thread.
 
-    A lossless sink (a store) gets everything, in order; what waits for it counts in the run's raw queue. One that says
-    ``endures`` goes on getting it after an error, keeps what it can and says at its end what it kept (`raw_kept`). Any other
-    sink (a publisher, a listener) gives up its oldest frame when it falls behind, and counts it.
+    A lossless sink (a store) gets everything, in order; what waits for it counts in the run's raw
+    queue. One that says ``endures`` goes on getting it after an error, keeps what it can and says
+    at its end what it kept (`raw_kept`). Any other sink (a publisher, a listener) gives up its
+    oldest frame when it falls behind, and counts it.
 
     Parameters
     ----------
-    on_error : called in the sink's thread with its first error, after which nothing is given to a sink that does not endure;
-        or from `close`, of a sink that does not come back
+    on_error : called in the sink's thread with its first error, after which nothing is given to a
+        sink that does not endure; or from `close`, of a sink that does not come back
 
     Attributes
     ----------
@@ -41,12 +45,19 @@ class SinkThread:
     """
 
     def __init__(
-        self, sink: Sink, *, lossless: bool, on_error: Callable[[SinkThread, LiveSRError], None], capacity: int = 8
+        self,
+        sink: Sink,
+        *,
+        lossless: bool,
+        on_error: Callable[[SinkThread, LiveSRError], None],
+        capacity: int = 8,
     ) -> None:
         self.sink, self.lossless = sink, lossless
         self._on_error = on_error
         overflow: Overflow = "block" if lossless else "drop_oldest"
-        self._queue: BoundedQueue[_Call] = BoundedQueue(_LOSSLESS_CAPACITY if lossless else capacity, overflow)
+        self._queue: BoundedQueue[_Call] = BoundedQueue(
+            _LOSSLESS_CAPACITY if lossless else capacity, overflow
+        )
         self._thread = threading.Thread(target=self._run, name=f"livesr-{sink.name}", daemon=True)
         self._error: LiveSRError | None = None
         self._raw_given = self._raw_refused = 0
@@ -59,7 +70,10 @@ class SinkThread:
 
     @property
     def raw_lost(self) -> int:
-        """Raw frames that were given to the sink and are nowhere; until the sink has counted them, those that it refused."""
+        """Raw frames that were given to the sink and are nowhere.
+
+        Until the sink has counted them, those that it refused.
+        """
         kept: int | None = getattr(self.sink, "raw_kept", None)
         return self._raw_refused if kept is None else self._raw_given - kept
 
@@ -84,15 +98,22 @@ class SinkThread:
 
     def unplaced(self, stack: RawStack) -> None:
         """Hand over raw frames that have no place in the run."""
-        self._queue.put(("unplaced", (stack,)), sum(f.nbytes for f in stack.frames if f is not None))
+        self._queue.put(
+            ("unplaced", (stack,)), sum(f.nbytes for f in stack.frames if f is not None)
+        )
 
     def recon(self, frame: SRFrame) -> None:
         """Hand over a measurement."""
         self._give("recon", frame, weight=frame.image.nbytes)
 
     def separated(self, frame: MulticolorFrame) -> None:
-        """Hand over a prediction; a provisional one only to a sink that shows and keeps up, where it displaces nothing."""
-        if frame.provisional and (self.lossless or len(self._queue) > 1):  # its own measurement may still wait
+        """Hand over a prediction.
+
+        A provisional one only to a sink that shows and keeps up, where it displaces nothing.
+        """
+        if frame.provisional and (
+            self.lossless or len(self._queue) > 1
+        ):  # its own measurement may still wait
             return
         self._give("separated", frame, weight=frame.channels.nbytes)
 
@@ -105,7 +126,10 @@ class SinkThread:
         self._give("status", status)
 
     def close(self, report: Mapping[str, Any]) -> None:
-        """Let the sink finish what it was given, then close it; waits. Closes it also after an error."""
+        """Let the sink finish what it was given, then close it.
+
+        waits. Closes it also after an error.
+        """
         self._queue.put(("close", (report,)))
         self._queue.close()
         # A listener or a subscriber that hangs must not hold back the end of a run.
@@ -113,11 +137,17 @@ class SinkThread:
         if self._thread.is_alive():
             where = called(self._thread)
             self._on_error(
-                self, RunError(f"Sink {self.sink.name!r} does not come back{f' from {where}' if where else ''}.")
+                self,
+                RunError(
+                    f"Sink {self.sink.name!r} does not come"
+                    f" back{f' from {where}' if where else ''}."
+                ),
             )
 
     def drain(self) -> None:
-        """Wait until everything handed over has been taken and, by a sink that can tell, is where it stays."""
+        """Wait until everything handed over has been taken and, by a sink that can tell, is where
+        it stays.
+        """
         done = threading.Event()
         if hasattr(self.sink, "finish"):
             self._queue.put(("finish", ()))
@@ -153,17 +183,27 @@ class SinkThread:
         except MemoryError as e:
             self._fail(
                 RecordingError(
-                    f"Sink {self.sink.name!r} needs more memory than this process may have ({e or 'none is left'}): raise its "
-                    "limit (ulimit -v, the container's), or record smaller or slower frames."
+                    f"Sink {self.sink.name!r} needs more memory than this process may have"
+                    f" ({e or 'none is left'}): raise its limit (ulimit -v, the container's), or"
+                    " record smaller or slower frames."
                 )
             )
         except OSError as e:
             self._fail(
-                RecordingError(f"Sink {self.sink.name!r} can no longer write: {e}. Free space or choose another place.")
+                RecordingError(
+                    f"Sink {self.sink.name!r} can no longer write: {e}. Free space or choose"
+                    " another place."
+                )
             )
-        except BaseException as e:  # whatever else ended this thread would let the run wait for it for ever
+        except (
+            BaseException
+        ) as e:  # whatever else ended this thread would let the run wait for it for ever
             log.exception("sink %s failed in %s", self.sink.name, method)
-            self._fail(RecordingError(f"Sink {self.sink.name!r} failed in {method}: {type(e).__name__}: {e}."))
+            self._fail(
+                RecordingError(
+                    f"Sink {self.sink.name!r} failed in {method}: {type(e).__name__}: {e}."
+                )
+            )
         return False
 
     def _fail(self, error: LiveSRError) -> None:

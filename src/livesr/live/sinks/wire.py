@@ -1,9 +1,10 @@
 """Wire format v1: what a message on the stream consists of.
 
-Owns the header, encoding and decoding; docs/wire-format.md says the same for other languages. Knows no socket.
+Owns the header, encoding and decoding; docs/wire-format.md says the same for other languages. Knows
+no socket.
 
-A message has three parts: topic, JSON header, pixels (C order, little endian; empty unless the topic carries pictures).
-Whoever decodes must expect anything: a port is not a promise.
+A message has three parts: topic, JSON header, pixels (C order, little endian; empty unless the
+topic carries pictures). Whoever decodes must expect anything: a port is not a promise.
 """
 
 from __future__ import annotations
@@ -51,7 +52,10 @@ class _Part(BaseModel):
 
 
 class WireChannel(_Part):
-    """One channel: what to call it and how to show it; `window` is (low, high) in the values sent."""
+    """One channel: what to call it and how to show it.
+
+    `window` is (low, high) in the values sent.
+    """
 
     label: Annotated[str, Field(max_length=1000)]
     color: Annotated[str, Field(pattern=r"^[0-9A-Fa-f]{6}$")] = "FFFFFF"
@@ -139,7 +143,8 @@ def encode(topic: bytes, header: WireHeader, pixels: NDArray[Any] | None = None)
     _check_picture(header)
     if pixels.shape != header.shape or pixels.dtype != np.dtype(header.dtype):
         raise WireError(
-            f"pixels are {pixels.dtype} {pixels.shape}, the header says {np.dtype(header.dtype)} {header.shape}"
+            f"pixels are {pixels.dtype} {pixels.shape}, the header says {np.dtype(header.dtype)}"
+            f" {header.shape}"
         )
     return [topic, _to_json(header), np.ascontiguousarray(pixels)]
 
@@ -165,7 +170,9 @@ def decode(parts: Sequence[Buffer]) -> Message:
         raise WireError(_sentence(e)) from e
     size = data.nbytes if isinstance(data, memoryview) else len(data)
     if size != header.nbytes:
-        raise WireError(f"{size} bytes of pixels came, {header.shape} {header.dtype} needs {header.nbytes}")
+        raise WireError(
+            f"{size} bytes of pixels came, {header.shape} {header.dtype} needs {header.nbytes}"
+        )
     if bytes(topic) in PICTURES:
         return Message(bytes(topic).decode(), header, _pixels(header, data))
     return Message(bytes(topic).decode(), header, None)
@@ -179,15 +186,25 @@ def _pixels(header: WireHeader, data: Buffer) -> NDArray[Any]:
 
 
 def _check_picture(header: WireHeader) -> None:
-    if header.type != "frame" or not header.shape or len(header.axes) != len(header.shape) or header.t_acq_ns is None:
-        raise WireError("a picture needs type 'frame', t_acq_ns, a shape and one axis letter for each of its sizes")
+    if (
+        header.type != "frame"
+        or not header.shape
+        or len(header.axes) != len(header.shape)
+        or header.t_acq_ns is None
+    ):
+        raise WireError(
+            "a picture needs type 'frame', t_acq_ns, a shape and one axis letter for each of its"
+            " sizes"
+        )
     if "c" in header.axes and len(header.channels) != header.shape[header.axes.index("c")]:
-        raise WireError(f"{len(header.channels)} channels are described, the picture has shape {header.shape}")
+        raise WireError(
+            f"{len(header.channels)} channels are described, the picture has shape {header.shape}"
+        )
 
 
 def _to_json(header: WireHeader) -> bytes:
-    # What has its default is left out: a reader that validates has the same defaults, a reader that does not asks for
-    # the fields of the table, which are always set.
+    # What has its default is left out: a reader that validates has the same defaults, a reader that
+    # does not asks for the fields of the table, which are always set.
     return header.model_dump_json(exclude_unset=True).encode()
 
 
@@ -195,5 +212,7 @@ def _sentence(error: ValidationError) -> str:
     problem = error.errors(include_url=False)[0]
     where = ".".join(str(p) for p in problem["loc"])
     came = problem.get("input")
-    shown = f" (got {came!r})" if isinstance(came, str | int | float) and len(str(came)) < 80 else ""
+    shown = (
+        f" (got {came!r})" if isinstance(came, str | int | float) and len(str(came)) < 80 else ""
+    )
     return f"header{'.' + where if where else ''}: {problem['msg']}{shown}"

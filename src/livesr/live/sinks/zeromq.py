@@ -1,7 +1,9 @@
-"""Frames on a ZeroMQ socket, for viewers and scripts in other processes (wire format v1, docs/wire-format.md).
+"""Frames on a ZeroMQ socket, for viewers and scripts in other processes (wire format v1,
+docs/wire-format.md).
 
-Owns one XPUB socket and the one thread that touches it. What the pipeline hands over is only put into a queue; it is
-converted, encoded and sent in that thread, and not even queued while nobody listens.
+Owns one XPUB socket and the one thread that touches it. What the pipeline hands over is only put
+into a queue; it is converted, encoded and sent in that thread, and not even queued while nobody
+listens.
 """
 
 from __future__ import annotations
@@ -33,7 +35,13 @@ from livesr.live.sinks.frames_log import to_json
 from livesr.live.sinks.keys import PublisherKeys
 from livesr.live.sinks.layout import UNCERTAINTY_WARNING
 from livesr.live.sinks.series import DisplayWindow
-from livesr.live.sinks.sink import RunDescription, quality_facts, score_facts, time_shift_ms, to_uint16
+from livesr.live.sinks.sink import (
+    RunDescription,
+    quality_facts,
+    score_facts,
+    time_shift_ms,
+    to_uint16,
+)
 from livesr.live.sinks.wire import (
     END,
     FRAME,
@@ -49,20 +57,22 @@ from livesr.live.sinks.wire import (
 
 log = logging.getLogger(__name__)
 
-# Time points of each channel that may wait for a subscriber: one that is slower than the run sees few old frames, not
-# thirty seconds of them. ZeroMQ counts messages, and a time point is up to three, the measurement, the provisional and
-# the final prediction, and with its uncertainty four.
+# Time points of each channel that may wait for a subscriber: one that is slower than the run sees
+# few old frames, not thirty seconds of them. ZeroMQ counts messages, and a time point is up to
+# three, the measurement, the provisional and the final prediction, and with its uncertainty four.
 _MESSAGES, _WAITING_TIME_POINTS, _MAX_WAITING_MESSAGES = 3, 2, 16
 _QUEUE_FRAMES = 8
 _WINDOW_UPDATE_S = 0.1
 _LINGER_MS = 500
 _END_REPEATS, _END_EVERY_S = 3, 0.05
-# The longest topic is 14 bytes. ZeroMQ remembers whatever is subscribed to, a list node for every byte: 4 KiB at full speed
-# were 400 MiB/s. Longer messages end their connection; with keys the handshake is longer, and subscribers are known.
+# The longest topic is 14 bytes. ZeroMQ remembers whatever is subscribed to, a list node for every
+# byte: 4 KiB at full speed were 400 MiB/s. Longer messages end their connection; with keys the
+# handshake is longer, and subscribers are known.
 _MAX_BYTES, _MAX_BYTES_WITH_KEYS = 64, 512
 _SUBSCRIPTIONS_AT_ONCE = 64  # then it is the turn of the frames
-# Every connection takes a file descriptor of the process that records. Whoever connects and says nothing is hung up on; when
-# there are too many all are, and those that are viewers come back by themselves.
+# Every connection takes a file descriptor of the process that records. Whoever connects and says
+# nothing is hung up on; when there are too many all are, and those that are viewers come back by
+# themselves.
 _MAX_CONNECTIONS, _AGAIN_S, _HANDSHAKE_MS = 256, 1.0, 2000
 _SHARE_OF_FILES = 4
 _BACKLOG = 32  # connections that the system accepts before they are counted
@@ -77,7 +87,8 @@ class ZeroMQSink:
     Parameters
     ----------
     address
-        Of this computer only, unless there are `keys` or it is `insecure`: whoever reaches the port sees the frames.
+        Of this computer only, unless there are `keys` or it is `insecure`: whoever reaches the port
+        sees the frames.
     insecure
         Allow an address that others can reach, without encryption.
     keys
@@ -103,9 +114,11 @@ class ZeroMQSink:
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """Frames sent, replaced by newer ones before they were, not listened for, and refused because they fit no header.
+        """Frames sent, replaced by newer ones before they were, not listened for, and refused
+        because they fit no header.
 
-        What a slow subscriber misses, ZeroMQ drops without a word; the subscriber sees it as a gap in `seq`.
+        What a slow subscriber misses, ZeroMQ drops without a word; the subscriber sees it as a gap
+        in `seq`.
         """
         return dict(self._counts)
 
@@ -144,7 +157,10 @@ class ZeroMQSink:
         self._offer(INPUT, frame)
 
     def separated(self, frame: MulticolorFrame) -> None:
-        """Publish a prediction, provisional or final, on `sr/frame`; before it its uncertainty, if it has one."""
+        """Publish a prediction, provisional or final, on `sr/frame`.
+
+        Before it its uncertainty, if it has one.
+        """
         if frame.uncertainty is not None:  # whoever has the prediction has all that belongs to it
             self._offer(UNCERTAINTY, frame)
         self._offer(FRAME, frame)
@@ -153,12 +169,17 @@ class ZeroMQSink:
         """Skips are counted in the status."""
 
     def status(self, status: Mapping[str, Any]) -> None:
-        """Publish the run's state on `sr/status`; as long as it comes, subscribers know that the run lives."""
+        """Publish the run's state on `sr/status`.
+
+        As long as it comes, subscribers know that the run lives.
+        """
         if self._publisher:
             self._publisher.offer(STATUS, dict(status))
 
     def close(self, report: Mapping[str, Any]) -> None:
-        """Say that the stream has ended, give subscribers half a second to take what is on its way, unbind."""
+        """Say that the stream has ended, give subscribers half a second to take what is on its way,
+        unbind.
+        """
         if self._publisher:
             self._publisher.stop(report)
             self._publisher = None
@@ -174,7 +195,10 @@ class ZeroMQSink:
 
 
 class _Publisher:
-    """The thread behind a `ZeroMQSink`: takes what is offered, newest first to survive, and sends it."""
+    """The thread behind a `ZeroMQSink`.
+
+    Takes what is offered, newest first to survive, and sends it.
+    """
 
     def __init__(
         self,
@@ -205,7 +229,10 @@ class _Publisher:
         self._thread.start()
 
     def offer(self, topic: bytes, content: _Content) -> None:
-        """Queue something to send, in place of the oldest frame if there is no room; from any thread."""
+        """Queue something to send, in place of the oldest frame if there is no room.
+
+        From any thread.
+        """
         with self._lock:
             seq = self._next_seq(topic)
             if topic == STATUS and isinstance(content, Mapping):
@@ -267,7 +294,9 @@ class _Publisher:
                 continue  # nothing is ever sent there
             joined = parts[0][:1] == b"\1"
             with self._lock:
-                self._subscribed = self._subscribed | {prefix} if joined else self._subscribed - {prefix}
+                self._subscribed = (
+                    self._subscribed | {prefix} if joined else self._subscribed - {prefix}
+                )
             if joined and STATUS.startswith(prefix):
                 self._greet()
 
@@ -301,7 +330,10 @@ class _Publisher:
             self._send(topic, self._plain_header("status", seq, content), None)
 
     def _send_end(self) -> None:
-        """Finish the queue, then say goodbye more than once: a subscriber at its high-water mark misses the first."""
+        """Finish the queue, then say goodbye more than once.
+
+        A subscriber at its high-water mark misses the first.
+        """
         self._take_subscriptions()
         self._send_queued()
         if not self._subscribed:
@@ -313,15 +345,21 @@ class _Publisher:
     def _send(self, topic: bytes, header: WireHeader, pixels: Any) -> None:
         parts = encode(topic, header, pixels)
         self._counts["sent"] += pixels is not None
-        # A send looks at most once a millisecond at how much subscribers have taken, and drops what would exceed the
-        # high-water mark as it was then; asking for the events looks now.
+        # A send looks at most once a millisecond at how much subscribers have taken, and drops what
+        # would exceed the high-water mark as it was then; asking for the events looks now.
         self._xpub.getsockopt(zmq.EVENTS)
-        # Pixels are handed over by reference: nobody writes into a frame's arrays, and converted ones are fresh.
+        # Pixels are handed over by reference: nobody writes into a frame's arrays, and converted
+        # ones are fresh.
         self._xpub.send_multipart(parts, copy=False)
 
     def _plain_header(self, kind: Any, seq: int, status: Mapping[str, Any]) -> WireHeader:
         return WireHeader(
-            v=1, type=kind, stream=self._run.stream_id, seq=seq, t_pub_ns=now_ns(), status=_jsonable(status)
+            v=1,
+            type=kind,
+            stream=self._run.stream_id,
+            seq=seq,
+            t_pub_ns=now_ns(),
+            status=_jsonable(status),
         )
 
     def _frame_header(self, frame: MulticolorFrame, seq: int) -> WireHeader:
@@ -334,7 +372,9 @@ class _Publisher:
             pixel_size_um=channel.sr_pixel_size_um,
             channels=tuple(
                 WireChannel(label=label, color=color, window=_finite(window))
-                for label, color, window in zip(channel.labels, channel.colors, frame.display, strict=True)
+                for label, color, window in zip(
+                    channel.labels, channel.colors, frame.display, strict=True
+                )
             ),
             ai=self._ai[channel.name],
             provisional=frame.provisional,
@@ -349,7 +389,12 @@ class _Publisher:
 
     def _uncertainty_header(self, frame: MulticolorFrame, seq: int) -> WireHeader:
         channel = self._run.channel(frame.stream.channel)
-        about = {**self._ai[channel.name], "prediction": False, "measurement": False, "warning": UNCERTAINTY_WARNING}
+        about = {
+            **self._ai[channel.name],
+            "prediction": False,
+            "measurement": False,
+            "warning": UNCERTAINTY_WARNING,
+        }
         return self._frame_header(frame, seq).model_copy(
             update={
                 "offset_adu": 0,
@@ -364,7 +409,9 @@ class _Publisher:
     def _input_header(self, frame: SRFrame, seq: int, pixels: Pixels) -> WireHeader:
         channel = self._run.channel(frame.stream.channel)
         offset = self._run.recon_offset_adu
-        window = self._windows.setdefault(frame.stream, DisplayWindow(_WINDOW_UPDATE_S)).update(pixels)
+        window = self._windows.setdefault(frame.stream, DisplayWindow(_WINDOW_UPDATE_S)).update(
+            pixels
+        )
         judged = quality_facts(frame)
         doubt = judged.pop("doubt", None)
         for stored_only in ("pattern_drift_rad", "vector_drift_per_um"):
@@ -378,7 +425,9 @@ class _Publisher:
             axes="yx",
             offset_adu=offset,
             pixel_size_um=channel.recon_pixel_size_um,
-            channels=(WireChannel(label=channel.recon_method if resolved else "widefield", window=window),),
+            channels=(
+                WireChannel(label=channel.recon_method if resolved else "widefield", window=window),
+            ),
             ai={"prediction": False},
             latency_ms=(now_ns() - frame.t_acq_ns) / 1e6,
         )
@@ -409,9 +458,11 @@ class _Publisher:
 
 
 class _Doorway:
-    """Counts the connections of a bound socket, and closes the door for a second when they are too many.
+    """Counts the connections of a bound socket, and closes the door for a second when they are too
+    many.
 
-    Belongs to the thread of its socket. ZeroMQ itself has no bound: it accepts until the process can open no file any more.
+    Belongs to the thread of its socket. ZeroMQ itself has no bound: it accepts until the process
+    can open no file any more.
 
     Attributes
     ----------
@@ -428,18 +479,30 @@ class _Doorway:
     @property
     def closed_for_ms(self) -> int | None:
         """Milliseconds until the door is to be opened, None while it is open."""
-        return None if self._opens_s == math.inf else max(0, math.ceil(1e3 * (self._opens_s - time.monotonic())))
+        return (
+            None
+            if self._opens_s == math.inf
+            else max(0, math.ceil(1e3 * (self._opens_s - time.monotonic())))
+        )
 
     def look(self) -> None:
         """Count who came and went; close the door, or open it again."""
         while self.monitor.poll(0):
             event = recv_monitor_message(self.monitor)
-            change = self._connected.add if event["event"] == zmq.EVENT_ACCEPTED else self._connected.discard
+            change = (
+                self._connected.add
+                if event["event"] == zmq.EVENT_ACCEPTED
+                else self._connected.discard
+            )
             change(event["value"])  # its file descriptor
         if self._opens_s <= time.monotonic():
             self._open()
         elif self._opens_s == math.inf and len(self._connected) > self._most:
-            log.warning("%d connections to %s: all are closed for a second", len(self._connected), self._address)
+            log.warning(
+                "%d connections to %s: all are closed for a second",
+                len(self._connected),
+                self._address,
+            )
             self._xpub.unbind(self._address)
             self._connected.clear()
             self._opens_s = time.monotonic() + _AGAIN_S
@@ -477,12 +540,15 @@ def _checked(address: str, insecure: bool) -> str:
         return address
     match = re.fullmatch(r"tcp://(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):(\*|\d{1,5})", address)
     if match is None or (match[2] != "*" and int(match[2]) > 65535):
-        raise BindError(f"Cannot publish on {address!r}: expected something like tcp://127.0.0.1:5555.")
+        raise BindError(
+            f"Cannot publish on {address!r}: expected something like tcp://127.0.0.1:5555."
+        )
     host = "127.0.0.1" if match[1] == "localhost" else match[1]
     if not insecure and not _is_loopback(host.strip("[]")):
         raise BindError(
-            f"{address} can be reached from other computers, and the stream is not encrypted: make keys with 'livesr keys' "
-            f"and give --keys, publish on tcp://127.0.0.1:{match[2]}, or accept it with --insecure."
+            f"{address} can be reached from other computers, and the stream is not encrypted: make"
+            f" keys with 'livesr keys' and give --keys, publish on tcp://127.0.0.1:{match[2]}, or"
+            " accept it with --insecure."
         )
     return f"tcp://{host}:{match[2]}"
 
@@ -497,12 +563,18 @@ def _is_loopback(host: str) -> bool:
 def _bind_problem(address: str, error: zmq.ZMQError) -> str:
     if error.errno == errno.EADDRINUSE:
         return (
-            f"{address} is already in use, by another run or another program: end it, choose another port, or let "
-            "tcp://127.0.0.1:* pick a free one."
+            f"{address} is already in use, by another run or another program: end it, choose"
+            " another port, or let tcp://127.0.0.1:* pick a free one."
         )
     if error.errno in (errno.EADDRNOTAVAIL, errno.ENODEV):
-        return f"{address} is no address of this computer: use 127.0.0.1, or with --keys or --insecure one that it has."
-    return f"Cannot publish on {address}: {error.strerror}. Try tcp://127.0.0.1:*, which picks a free port."
+        return (
+            f"{address} is no address of this computer: use 127.0.0.1, or with --keys or --insecure"
+            " one that it has."
+        )
+    return (
+        f"Cannot publish on {address}: {error.strerror}. Try tcp://127.0.0.1:*, which picks a free"
+        " port."
+    )
 
 
 def _jsonable(values: Mapping[str, Any]) -> dict[str, Any]:

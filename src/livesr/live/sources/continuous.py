@@ -1,18 +1,21 @@
-"""Sequence acquisition outside an MDA: continuous, as the live mode of a GUI, or of a number of frames.
+"""Sequence acquisition outside an MDA.
 
-Owns the thread that polls the core's circular buffer, and when it runs. Reconstructs nothing, opens no store, and never
-starts a camera. pymmcore-plus pushes nothing here: its events say when to poll, the frames must be fetched.
+Continuous, as the live mode of a GUI, or of a number of frames.
+
+Owns the thread that polls the core's circular buffer, and when it runs. Reconstructs nothing, opens
+no store, and never starts a camera. pymmcore-plus pushes nothing here: its events say when to poll,
+the frames must be fetched.
 
 ::
 
-    ...AcquisitionStarting   former run ended, buffer emptied and sized, run opened       (user's thread)
-    ...AcquisitionStarted    polling begins                                               ("livesr-live")
+    ...AcquisitionStarting   former run ended, buffer emptied and sized, run opened  (user's thread)
+    ...AcquisitionStarted    polling begins                                          ("livesr-live")
     sequenceAcquisitionStopped, camera no longer running, MDA started, `LiveMode.finish`
                              what is in the buffer is taken, the run ends, polling ends
     the run fails            likewise, after the camera was stopped
 
-A continuous acquisition is a plan along t: its frame k is the frame with `ImageNumber` k. What the plan's t becomes in a
-group of n exposures, `livesr.live.sources.mda.place_of` knows.
+A continuous acquisition is a plan along t: its frame k is the frame with `ImageNumber` k. What the
+plan's t becomes in a group of n exposures, `livesr.live.sources.mda.place_of` knows.
 """
 
 from __future__ import annotations
@@ -38,8 +41,12 @@ log = logging.getLogger(__name__)
 Mode = Literal["off", "own", "peek"]
 BUFFER_S = 2.0
 _POLL_S = 0.001
-_ASK_CAMERA_S = 0.05  # an empty buffer is older than this before the camera is asked whether it still runs
-_RESERVE = 0.1  # part of the core's buffer that is left to the frames that come while the camera stops
+_ASK_CAMERA_S = (
+    0.05  # an empty buffer is older than this before the camera is asked whether it still runs
+)
+_RESERVE = (
+    0.1  # part of the core's buffer that is left to the frames that come while the camera stops
+)
 
 
 class Run(Protocol):
@@ -55,16 +62,19 @@ OpenRun = Callable[[MDASequence, Callable[[], None]], Run]
 
 
 class Numbering:
-    """`ImageNumber` to place along the run, so that a lost frame never shifts the phase of those after it.
+    """`ImageNumber` to place along the run, so that a lost frame never shifts the phase of those
+    after it.
 
-    Place k is raw frame ``k % n_raw`` of time point ``k // n_raw``, and ``k % n_raw`` is always ``ImageNumber % n_raw``. A
-    number that goes backwards is a camera that was started anew unnoticed: its frames follow after one time point that
-    stays empty, so that no window spans the break.
+    Place k is raw frame ``k % n_raw`` of time point ``k // n_raw``, and ``k % n_raw`` is always
+    ``ImageNumber % n_raw``. A number that goes backwards is a camera that was started anew
+    unnoticed: its frames follow after one time point that stays empty, so that no window spans the
+    break.
 
     Parameters
     ----------
     n_raw : exposures per super-resolution frame
-    joined : the camera ran before; the group of the first number is time point 0, and nothing before it is missing
+    joined : the camera ran before; the group of the first number is time point 0, and nothing
+        before it is missing
 
     Attributes
     ----------
@@ -108,18 +118,21 @@ class Numbering:
 class LiveMode:
     """Turns sequence acquisitions of a core outside MDAs into runs, one each.
 
-    The camera stays the user's: it is stopped only when a run fails (a full queue, a full disk, another frame size), never
-    because polling ends.
+    The camera stays the user's: it is stopped only when a run fails (a full queue, a full disk,
+    another frame size), never because polling ends.
 
     Parameters
     ----------
     core : the core whose events say when to poll
     rig : names the channels
     mode
-        "own" pops every frame: nothing is lost, but other readers of the buffer, such as a GUI's preview, get none. "peek"
-        copies the newest frame and leaves it there: frames may be missed. "off" says once what could be set.
-    open_run : called with the plan and what stops the camera; raises LiveSRError if there can be no run
-    end_run : called once per opened run when no more frames come, from the user's thread or from the poller's
+        "own" pops every frame: nothing is lost, but other readers of the buffer, such as a GUI's
+        preview, get none. "peek" copies the newest frame and leaves it there: frames may be missed.
+        "off" says once what could be set.
+    open_run : called with the plan and what stops the camera; raises LiveSRError if there can be no
+        run
+    end_run : called once per opened run when no more frames come, from the user's thread or from
+        the poller's
     fail : called with what `open_run` raised; the camera goes on
     """
 
@@ -143,22 +156,25 @@ class LiveMode:
         Raises
         ------
         ConfigError
-            If frames are to be peeked at and several make one super-resolution frame, or if a trigger must let the pattern
-            display run.
+            If frames are to be peeked at and several make one super-resolution frame, or if a
+            trigger must let the pattern display run.
         """
         if self._mode != "off" and self._rig.sim and self._rig.sim.trigger:
             raise ConfigError(
-                f"Live mode does not raise sim.trigger of rig {self._rig.name!r}, and its display would show no patterns: "
-                "acquire with an MDA, or use a rig.yaml without sim.trigger where the display runs by itself."
+                f"Live mode does not raise sim.trigger of rig {self._rig.name!r}, and its display"
+                " would show no patterns: acquire with an MDA, or use a rig.yaml without"
+                " sim.trigger where the display runs by itself."
             )
         if self._mode == "peek" and (n := self._rig.max_raw_frames) > 1:
             raise ConfigError(
-                f"Live mode 'peek' may miss frames, and rig {self._rig.name!r} needs {n} in their order: use live='own'."
+                f"Live mode 'peek' may miss frames, and rig {self._rig.name!r} needs {n} in their"
+                " order: use live='own'."
             )
         if self._mode == "own":
             log.warning(
-                "Live mode 'own' takes every frame out of Micro-Manager's buffer: previews of other programs on this "
-                "core will not get frames. Show livesr's own instead, or use live='peek' where frames may be missed."
+                "Live mode 'own' takes every frame out of Micro-Manager's buffer: previews of other"
+                " programs on this core will not get frames. Show livesr's own instead, or use"
+                " live='peek' where frames may be missed."
             )
         for signal, listener in self._listeners():
             listen(signal, listener)
@@ -183,7 +199,10 @@ class LiveMode:
         )
 
     def finish(self) -> None:
-        """Take what is in the buffer now and end the run, if there is one; returns when that is done."""
+        """Take what is in the buffer now and end the run, if there is one.
+
+        Returns when that is done.
+        """
         if self._poller is not None:
             self._poller.finish()
 
@@ -192,12 +211,15 @@ class LiveMode:
         if self._poller is not None and self._poller.started and not camera_runs(self._core):
             self._poller.finish()
 
-    # -- events of the core ----------------------------------------------------------------------------------------
+    # -- events of the core ------------------------------------------------------------------------
 
-    # Without parameters: continuous and finite acquisitions announce themselves with different ones.
+    # Without parameters: continuous and finite acquisitions announce themselves with different
+    # ones.
     def _starting(self) -> None:
         if self._core.mda.is_running() or camera_runs(self._core):
-            return  # triggered sequences of an MDA come by frameReady; a second start is refused by the core
+            # triggered sequences of an MDA come by frameReady; a second start is refused by the
+            # core
+            return
         if self._mode == "off":
             self._say_what_could_be_set()
             return
@@ -213,7 +235,7 @@ class LiveMode:
         if not camera_runs(self._core):
             self.finish()
 
-    # -- runs ----------------------------------------------------------------------------------------------------------
+    # -- runs --------------------------------------------------------------------------------------
 
     def _open(self, *, joined: bool) -> None:
         self._poller = None
@@ -224,10 +246,14 @@ class LiveMode:
             run = self._open_run(plan, self._abort)
         except (LiveSRError, RuntimeError) as e:
             log.error("Live mode does not start: %s", e)
-            self._fail(e if isinstance(e, LiveSRError) else RunError(f"Live mode did not start: {e}."))
+            self._fail(
+                e if isinstance(e, LiveSRError) else RunError(f"Live mode did not start: {e}.")
+            )
             return
         n_raw = self._rig.raw_frames(plan.channels[0].config if plan.channels else "")
-        self._poller = Poller(self._core, run, self._mode, Numbering(n_raw, joined=joined), self._end_run)
+        self._poller = Poller(
+            self._core, run, self._mode, Numbering(n_raw, joined=joined), self._end_run
+        )
 
     def _abort(self) -> None:
         if self._poller is not None:
@@ -237,8 +263,8 @@ class LiveMode:
         if not self._told:
             self._told = True
             log.warning(
-                "The camera was started outside an MDA and live mode is off: its frames are not processed. "
-                "LiveSR(..., live='own') takes them."
+                "The camera was started outside an MDA and live mode is off: its frames are not"
+                " processed. LiveSR(..., live='own') takes them."
             )
 
 
@@ -254,7 +280,12 @@ class Poller:
     """
 
     def __init__(
-        self, core: CMMCorePlus, run: Run, mode: Mode, numbering: Numbering, end_run: Callable[[], None]
+        self,
+        core: CMMCorePlus,
+        run: Run,
+        mode: Mode,
+        numbering: Numbering,
+        end_run: Callable[[], None],
     ) -> None:
         self._core, self._run, self._numbering, self._end_run = core, run, numbering, end_run
         self._own = mode == "own"
@@ -278,8 +309,12 @@ class Poller:
             self._thread.start()
 
     def finish(self) -> None:
-        """Take what is in the buffer now, end the run; returns when that is done. May be called again, by any thread."""
-        # What is left is taken without waiting for room: it is at most one core buffer, and a user waits here.
+        """Take what is in the buffer now, end the run.
+
+        Returns when that is done. May be called again, by any thread.
+        """
+        # What is left is taken without waiting for room: it is at most one core buffer, and a user
+        # waits here.
         self._run.hook.release()
         self._finish.set()
         if not self.started:
@@ -288,7 +323,10 @@ class Poller:
             self._thread.join()
 
     def abort(self) -> None:
-        """Stop the camera and finish; returns at once. The poller does it: the caller may be any thread of the run."""
+        """Stop the camera and finish.
+
+        Returns at once. The poller does it: the caller may be any thread of the run.
+        """
         self._abort = True
         self._finish.set()
 
@@ -301,7 +339,11 @@ class Poller:
                 self._stop_camera()
             self._fetch()
         except Exception as e:  # whatever a driver raises ends this run, not the process
-            self._run.stop(RunError(f"Live mode ended with an error of the camera or core: {type(e).__name__}: {e}."))
+            self._run.stop(
+                RunError(
+                    f"Live mode ended with an error of the camera or core: {type(e).__name__}: {e}."
+                )
+            )
             self._stop_camera()
         finally:
             self._end()
@@ -332,9 +374,14 @@ class Poller:
     def _peek(self) -> int:
         """Take a copy of the newest frame if it is new."""
         count = self._core.getRemainingImageCount()
-        if not count or (count == self._count and time.monotonic() < self._look_again_s) or self._run.hook.full:
+        if (
+            not count
+            or (count == self._count and time.monotonic() < self._look_again_s)
+            or self._run.hook.full
+        ):
             return 0
-        # Copying the newest frame only to see its number is dear. As many frames as before are mostly the same frames.
+        # Copying the newest frame only to see its number is dear. As many frames as before are
+        # mostly the same frames.
         self._count, self._look_again_s = count, time.monotonic() + self._core.getExposure() / 2e3
         try:
             image, metadata = self._core.getLastImageAndMD()
@@ -352,15 +399,16 @@ class Poller:
         self._run.hook.missing = numbering.missing
         if self._own and missing == 0 < numbering.missing:
             log.warning(
-                "%d frames are missing before ImageNumber %d: Micro-Manager's buffer overflowed, or another program takes "
-                "frames out of it. Further ones are only counted.",
+                "%d frames are missing before ImageNumber %d: Micro-Manager's buffer overflowed, or"
+                " another program takes frames out of it. Further ones are only counted.",
                 numbering.missing,
                 number,
             )
         if restarts < numbering.restarts:
             log.warning("ImageNumber went back to %d: the camera was started anew.", number)
         camera = {"ElapsedTime-ms": metadata.get("ElapsedTime-ms", None)}
-        # What is set now: a frame of live mode is in the buffer for a millisecond, unless the run cannot keep up.
+        # What is set now: a frame of live mode is in the buffer for a millisecond, unless the run
+        # cannot keep up.
         about = {"camera_metadata": camera, "exposure_ms": self._core.getExposure()}
         self._run.hook.take(image, event, about, may_wait=self._buffer_has_room)
 
@@ -368,7 +416,10 @@ class Poller:
         return self._core.getBufferFreeCapacity() > self._reserve
 
     def _discard(self) -> None:
-        """Throw away what was exposed before the run; popped one by one, for UniMMCore cannot clear a running buffer."""
+        """Throw away what was exposed before the run.
+
+        Popped one by one, for UniMMCore cannot clear a running buffer.
+        """
         for _ in range(self._core.getRemainingImageCount()):
             try:
                 self._core.popNextImage()
@@ -388,7 +439,9 @@ class Poller:
 
 
 def live_plan(core: CMMCorePlus, rig: RigConfig) -> MDASequence:
-    """Return what a sequence acquisition acquires, as a plan: the rig's only channel, or the preset that is set.
+    """Return what a sequence acquisition acquires, as a plan.
+
+    The rig's only channel, or the preset that is set.
 
     Raises
     ------
@@ -403,20 +456,25 @@ def live_plan(core: CMMCorePlus, rig: RigConfig) -> MDASequence:
         name = core.getCurrentConfig(group) if group in core.getAvailableConfigGroups() else ""
         if name not in rig.channels:
             raise ConfigError(
-                f"Rig {rig.name!r} describes channels {', '.join(rig.channels)} and group {group!r} is at "
-                f"{name or 'none of its presets'!r}: set one of them before the camera starts."
+                f"Rig {rig.name!r} describes channels {', '.join(rig.channels)} and group {group!r}"
+                f" is at {name or 'none of its presets'!r}: set one of them before the camera"
+                " starts."
             )
     return MDASequence(channels=[name])
 
 
 def prepare_buffer(core: CMMCorePlus, mode: Mode) -> None:
-    """Empty the core's circular buffer and, for "own", make it hold `BUFFER_S` of frames; the camera must not run."""
+    """Empty the core's circular buffer and, for "own", make it hold `BUFFER_S` of frames.
+
+    The camera must not run.
+    """
     frame_bytes = core.getImageWidth() * core.getImageHeight() * core.getBytesPerPixel()
     wanted = frame_bytes * BUFFER_S * 1e3 / max(core.getExposure(), 1e-3)
     mib = math.ceil(min(wanted, psutil.virtual_memory().available / 4) / 2**20)
     if mode == "own" and mib > core.getCircularBufferMemoryFootprint():
         core.setCircularBufferMemoryFootprint(mib)
-    # Started with a camera's label, as pymmcore-plus starts finite sequences, MMCore does not promise to empty it.
+    # Started with a camera's label, as pymmcore-plus starts finite sequences, MMCore does not
+    # promise to empty it.
     core.initializeCircularBuffer()
     size = core.getCircularBufferMemoryFootprint()
     seconds = size * 2**20 / wanted * BUFFER_S
@@ -427,5 +485,7 @@ def camera_runs(core: CMMCorePlus) -> bool:
     """Return whether a sequence acquisition runs."""
     try:
         return core.isSequenceRunning()
-    except AttributeError:  # UniMMCore drops its thread between two lines when it is asked while it stops
+    except (
+        AttributeError
+    ):  # UniMMCore drops its thread between two lines when it is asked while it stops
         return False

@@ -1,10 +1,14 @@
-"""What an MDA announced, and what of it came: counted, and fetched where pymmcore-plus left it in the core's buffer.
+"""What an MDA announced, and what of it came.
 
-Owns the count of announced exposures and the last look into the core's buffer. Waits for no camera and ends no run.
+Counted, and fetched where pymmcore-plus left it in the core's buffer.
 
-pymmcore-plus asks whether images remain before it asks whether the sequence still runs (0.18.1, ``mda/_engine.py``). An image
-that comes between the two questions stays in the core's buffer; one after a cancellation or an overflow does as well. When the
-next event starts, or the acquisition has finished, nobody else will take them: the next sequence empties the buffer.
+Owns the count of announced exposures and the last look into the core's buffer. Waits for no camera
+and ends no run.
+
+pymmcore-plus asks whether images remain before it asks whether the sequence still runs (0.18.1,
+``mda/_engine.py``). An image that comes between the two questions stays in the core's buffer; one
+after a cancellation or an overflow does as well. When the next event starts, or the acquisition has
+finished, nobody else will take them: the next sequence empties the buffer.
 """
 
 from __future__ import annotations
@@ -46,9 +50,14 @@ class Delivery:
         self._metadata: Mapping[str, Any] = {}
 
     def event_started(self, event: Any, hook: MDAHook) -> None:
-        """Take what the last event left, and note what this one announces; in the acquisition thread."""
+        """Take what the last event left, and note what this one announces.
+
+        In the acquisition thread.
+        """
         self.settle(hook)
-        exposures = tuple(e for e in getattr(event, "events", (event,)) if e.action.type == "acquire_image")
+        exposures = tuple(
+            e for e in getattr(event, "events", (event,)) if e.action.type == "acquire_image"
+        )
         self.announced += len(exposures)
         # A single exposure is no sequence, and nothing of it goes into the buffer.
         self._exposures = exposures if hasattr(event, "events") else ()
@@ -59,14 +68,19 @@ class Delivery:
         self._metadata = metadata
 
     def settle(self, hook: MDAHook) -> None:
-        """Give `hook` what the last sequence left in the core's buffer; nothing where another thread still acquires."""
+        """Give `hook` what the last sequence left in the core's buffer.
+
+        Nothing where another thread still acquires.
+        """
         exposures, self._exposures = self._exposures, ()
         delivered = hook.received - self._before
         if delivered >= len(exposures) or threading.get_ident() != self._thread:
             return
         try:
             self._take(exposures, delivered, hook)
-        except Exception as e:  # whatever a driver raises: what was not delivered is counted by whoever asks
+        except (
+            Exception
+        ) as e:  # whatever a driver raises: what was not delivered is counted by whoever asks
             log.warning("What is left in the core's buffer cannot be fetched: %s", e)
 
     def _take(self, exposures: tuple[MDAEvent, ...], delivered: int, hook: MDAHook) -> None:
@@ -88,12 +102,18 @@ class Delivery:
             delivered = place + 1
 
     def _exposure_ms(self, event: MDAEvent) -> float:
-        """Return the exposure as pymmcore-plus says it of the frames beside; the core may have been set back by now."""
+        """Return the exposure as pymmcore-plus says it of the frames beside.
+
+        The core may have been set back by now.
+        """
         said = self._metadata.get("exposure_ms", event.exposure)
         return float(said if said is not None else self._core.getExposure())
 
 
 def _place(numbered: object, expected: int, n: int) -> int:
-    """Return which exposure of its sequence a frame is: as the core numbered it, or the next one."""
+    """Return which exposure of its sequence a frame is.
+
+    As the core numbered it, or the next one.
+    """
     number = int(numbered) if isinstance(numbered, str) and numbered.isdigit() else expected
     return number if expected <= number < n else expected

@@ -1,10 +1,11 @@
 """The hook in the acquisition thread, and what its frames are.
 
-Owns the hand-over from pymmcore-plus to the pipeline. Copies no pixel, never raises, never touches a disk or a network.
+Owns the hand-over from pymmcore-plus to the pipeline. Copies no pixel, never raises, never touches
+a disk or a network.
 
-pymmcore-plus calls `frameReady` synchronously between two pops of the camera's buffer: every microsecond spent here is a
-microsecond in which the camera fills it. So the hook takes a time stamp and hands over; all understanding of the event
-happens on the other side, in `Placing`.
+pymmcore-plus calls `frameReady` synchronously between two pops of the camera's buffer: every
+microsecond spent here is a microsecond in which the camera fills it. So the hook takes a time stamp
+and hands over; all understanding of the event happens on the other side, in `Placing`.
 """
 
 from __future__ import annotations
@@ -29,7 +30,10 @@ RAW_AXIS = "sim"
 
 
 class Received(NamedTuple):
-    """What the hook hands over, untouched; `pixels` belongs to the receiver (pymmcore-plus makes a fresh array)."""
+    """What the hook hands over, untouched.
+
+    `pixels` belongs to the receiver (pymmcore-plus makes a fresh array).
+    """
 
     pixels: Pixels
     event: MDAEvent
@@ -40,9 +44,10 @@ class Received(NamedTuple):
 class MDAHook:
     """Receives `frameReady` and hands over, in order, to whoever calls `get`.
 
-    The queue is bounded by `limit`. At the limit `room` is asked for a new one: it falls as frames wait further down. An
-    untriggered acquisition is then made to wait, which loses nothing; a triggered one cannot wait, nor can a continuous one
-    whose buffer is nearly full, so `on_overflow` is called, once, and the frames that still come are taken.
+    The queue is bounded by `limit`. At the limit `room` is asked for a new one: it falls as frames
+    wait further down. An untriggered acquisition is then made to wait, which loses nothing; a
+    triggered one cannot wait, nor can a continuous one whose buffer is nearly full, so
+    `on_overflow` is called, once, and the frames that still come are taken.
 
     Parameters
     ----------
@@ -54,7 +59,8 @@ class MDAHook:
     received : frames that arrived
     fetched : those of them that the acquisition had left in the core's buffer
     limit : most frames that may wait in the queue
-    missing : frames that the camera numbered and that never came; None where the source has no numbers
+    missing : frames that the camera numbered and that never came; None where the source has no
+        numbers
     """
 
     __slots__ = (
@@ -87,13 +93,21 @@ class MDAHook:
         self.take(image, event, metadata, may_wait=lambda: not metadata.get("hardware_triggered"))
 
     def take(
-        self, image: Pixels, event: MDAEvent, metadata: Mapping[str, Any], *, may_wait: Callable[[], bool]
+        self,
+        image: Pixels,
+        event: MDAEvent,
+        metadata: Mapping[str, Any],
+        *,
+        may_wait: Callable[[], bool],
     ) -> None:
         """Take one frame; at the limit, wait for room as long as `may_wait`."""
         self._put(Received(image, event, metadata, now_ns()), may_wait)
 
     def replay(self, received: Received) -> None:
-        """Take a frame that was received before and keeps the time of then; waits while the queue is full."""
+        """Take a frame that was received before and keeps the time of then.
+
+        Waits while the queue is full.
+        """
         self._put(received, may_wait=lambda: True)
 
     def get(self) -> Received | None:
@@ -141,10 +155,13 @@ class MDAHook:
 
 
 def listen(signal: Any, listener: Callable[..., None]) -> None:
-    """Connect a listener that runs where the signal is emitted; ``signal.disconnect(listener)`` undoes it.
+    """Connect a listener that runs where the signal is emitted.
 
-    In a GUI pymmcore-plus has Qt's signals, which would run it in the main thread, whenever that has time: too late to set
-    anything before a run, and with the window standing still while an acquisition is made to wait.
+    ``signal.disconnect(listener)`` undoes it.
+
+    In a GUI pymmcore-plus has Qt's signals, which would run it in the main thread, whenever that
+    has time: too late to set anything before a run, and with the window standing still while an
+    acquisition is made to wait.
     """
     # pymmcore-plus wraps signals whose parameters have changed.
     inner = signal if isinstance(signal, SignalInstance) else getattr(signal, "_signal", signal)
@@ -161,10 +178,11 @@ Place: TypeAlias = tuple[Stream, int, int]
 
 
 class Placing:
-    """Turns what the hook received into the frames of one run, each at the place that its event gives it.
+    """Turns what the hook received into the frames of one run, each at the place that its event
+    gives it.
 
-    An event without any index has nothing that says where it belongs: those are counted along time, each channel by itself.
-    A stage of which neither core nor event say anything is where it was.
+    An event without any index has nothing that says where it belongs: those are counted along time,
+    each channel by itself. A stage of which neither core nor event say anything is where it was.
 
     Parameters
     ----------
@@ -227,8 +245,8 @@ class Placing:
             return stream._replace(position=self._fields[stream.position, g or 0]), t, raw
         except KeyError:
             raise ConfigError(
-                f"A frame of field {g} of position {stream.position} came, and this run was opened without it: give the plan "
-                "to LiveSR(plan=...)."
+                f"A frame of field {g} of position {stream.position} came, and this run was opened"
+                " without it: give the plan to LiveSR(plan=...)."
             ) from None
 
     def _count(self, event: MDAEvent) -> Place:
@@ -241,8 +259,9 @@ class Placing:
 def place_of(event: MDAEvent, n_raw: Callable[[str], int], only_channel: str = "") -> Place:
     """Read from an event which stream, time point and raw index its exposure is.
 
-    A plan without a raw axis counts raw frames along t: the running order of a pattern display advances by one with every
-    exposure, so time point t of the plan is raw frame ``t % n`` of super-resolution frame ``t // n``.
+    A plan without a raw axis counts raw frames along t: the running order of a pattern display
+    advances by one with every exposure, so time point t of the plan is raw frame ``t % n`` of
+    super-resolution frame ``t // n``.
 
     Parameters
     ----------
@@ -257,31 +276,43 @@ def place_of(event: MDAEvent, n_raw: Callable[[str], int], only_channel: str = "
     """
     index = event.index
     channel = event.channel.config if event.channel else only_channel
-    # `index` counts places along the plan's axis; the axis says in the metadata which raw frame a place is.
-    n, t, raw = n_raw(channel), index.get("t", 0), event.metadata.get("sim_raw", index.get(RAW_AXIS))
+    # `index` counts places along the plan's axis; the axis says in the metadata which raw frame a
+    # place is.
+    n, t, raw = (
+        n_raw(channel),
+        index.get("t", 0),
+        event.metadata.get("sim_raw", index.get(RAW_AXIS)),
+    )
     if raw is None:
         if n > 1 and any(index.get(axis) for axis in "pgcz"):
             raise no_raw_axis(n)
         t, raw = divmod(t, n)
     if not 0 <= raw < n:
         raise ConfigError(
-            f"The plan's axis {RAW_AXIS!r} has a raw frame {raw}; rig.yaml describes {n} of channel {channel!r}, 0 to {n - 1}."
+            f"The plan's axis {RAW_AXIS!r} has a raw frame {raw}; rig.yaml describes {n} of channel"
+            f" {channel!r}, 0 to {n - 1}."
         )
     return Stream(index.get("p", 0), channel, index.get("z", 0)), t, raw
 
 
 def _stage(received: Received, before: StagePosition) -> StagePosition:
-    """Return where the stages were: as the core said, else as the event asked, else where they were before."""
+    """Return where the stages were.
+
+    As the core said, else as the event asked, else where they were before.
+    """
     said, event = received.metadata.get("position") or {}, received.event
     asked = (_number(said.get(axis, getattr(event, f"{axis}_pos", None))) for axis in "xyz")
-    return StagePosition(*(now if now is not None else then for now, then in zip(asked, before, strict=True)))
+    return StagePosition(
+        *(now if now is not None else then for now, then in zip(asked, before, strict=True))
+    )
 
 
 def no_raw_axis(n_raw: int) -> ConfigError:
     """Return the error of a plan that counts raw frames along time, and has more than time."""
     return ConfigError(
-        f"The plan has no axis {RAW_AXIS!r}, and with positions, channels or planes beside time the order of the {n_raw} "
-        "raw frames is unknown: describe it with livesr.live.sources.plan.sim_sequence."
+        f"The plan has no axis {RAW_AXIS!r}, and with positions, channels or planes beside time the"
+        f" order of the {n_raw} raw frames is unknown: describe it with"
+        " livesr.live.sources.plan.sim_sequence."
     )
 
 

@@ -1,7 +1,8 @@
 """Describes a SIM acquisition to pymmcore-plus: which raw frame every exposure is.
 
-Owns the raw axis of a plan, and what a plan is written down as. Drives no hardware. `useq.MDASequence` knows the axes t, p,
-g, c and z only; `useq.v2` takes any, and `MDAEvent.index` carries it to the frame.
+Owns the raw axis of a plan, and what a plan is written down as. Drives no hardware.
+`useq.MDASequence` knows the axes t, p, g, c and z only; `useq.v2` takes any, and `MDAEvent.index`
+carries it to the frame.
 """
 
 from __future__ import annotations
@@ -29,8 +30,10 @@ class SIMAxis(v2.SimpleValueAxis[int]):
 
     Attributes
     ----------
-    pattern_property : (device, property) that selects the pattern of an exposure, for rigs on which software does
-    raw_frames : exposures of each channel, by name, where channels differ: a channel takes as many of the axis's values
+    pattern_property : (device, property) that selects the pattern of an exposure, for rigs on which
+        software does
+    raw_frames : exposures of each channel, by name, where channels differ: a channel takes as many
+        of the axis's values
     """
 
     axis_key: str = RAW_AXIS
@@ -38,7 +41,10 @@ class SIMAxis(v2.SimpleValueAxis[int]):
     pattern_property: tuple[str, str] | None = None
 
     def should_skip(self, prefix: Mapping[str, tuple[int, Any, Any]]) -> bool:
-        """Leave out what a channel does not need: one exposure for widefield beside nine for SIM."""
+        """Leave out what a channel does not need.
+
+        One exposure for widefield beside nine for SIM.
+        """
         channel = prefix["c"][1].config if "c" in prefix else ""
         return prefix[self.axis_key][0] >= self.raw_frames.get(channel, len(self.values))
 
@@ -71,24 +77,29 @@ def sim_sequence(
     raw
         Exposures per super-resolution frame; by channel where they differ.
     interval_s
-        Time between the starts of two super-resolution frames. At 0 pymmcore-plus merges the whole time lapse of one
-        channel into a single triggered sequence: group frames by `event.index`, never by sequence.
+        Time between the starts of two super-resolution frames. At 0 pymmcore-plus merges the whole
+        time lapse of one channel into a single triggered sequence: group frames by `event.index`,
+        never by sequence.
     pattern_property
-        (device, property) to set to the raw index before each exposure. Leave it out where the pattern display follows
-        the camera's trigger by itself; give it where software selects the pattern. A sequenceable property is still
-        triggered in hardware.
+        (device, property) to set to the raw index before each exposure. Leave it out where the
+        pattern display follows the camera's trigger by itself; give it where software selects the
+        pattern. A sequenceable property is still triggered in hardware.
 
     Notes
     -----
-    The sequence can be iterated again and again, which pymmcore-plus needs to merge events. For a `useq.v2` sequence it
-    announces an empty plan in `sequenceStarted`: give this one to the plugin.
+    The sequence can be iterated again and again, which pymmcore-plus needs to merge events. For a
+    `useq.v2` sequence it announces an empty plan in `sequenceStarted`: give this one to the plugin.
     """
     axes: list[v2.AxisIterable[object]] = [v2.TIntervalLoops(interval=interval_s, loops=n_t)]
     if channels:
-        axes.append(v2.ChannelsPlan(values=[Channel(config=name, group=group) for name in channels]))
+        axes.append(
+            v2.ChannelsPlan(values=[Channel(config=name, group=group) for name in channels])
+        )
     by_channel = dict(raw) if isinstance(raw, Mapping) else {}
     most = raw if isinstance(raw, int) else max(raw.values())
-    axes.append(SIMAxis(values=list(range(most)), pattern_property=pattern_property, raw_frames=by_channel))
+    axes.append(
+        SIMAxis(values=list(range(most)), pattern_property=pattern_property, raw_frames=by_channel)
+    )
     return v2.MDASequence(axes=tuple(axes), axis_order=tuple(axis.axis_key for axis in axes))
 
 
@@ -100,10 +111,13 @@ _LISTED, _DEEPEST = (
 
 
 class RawFramesPlan:
-    """A useq plan in which every exposure is taken once for each raw frame, one after the other: axis "sim", innermost.
+    """A useq plan in which every exposure is taken once for each raw frame, one after the other.
 
-    Everything else is the plan's: positions, planes and channels, focus offsets, stacks and time points that a channel
-    leaves out, autofocus. It can be iterated again and again, which pymmcore-plus needs to merge events.
+    Axis "sim", innermost.
+
+    Everything else is the plan's: positions, planes and channels, focus offsets, stacks and time
+    points that a channel leaves out, autofocus. It can be iterated again and again, which
+    pymmcore-plus needs to merge events.
 
     Parameters
     ----------
@@ -112,7 +126,9 @@ class RawFramesPlan:
     only_channel : name of the channel where the plan names none
     """
 
-    def __init__(self, plan: MDASequence, n_raw: Callable[[str], int], only_channel: str = "") -> None:
+    def __init__(
+        self, plan: MDASequence, n_raw: Callable[[str], int], only_channel: str = ""
+    ) -> None:
         self.plan = plan
         self._n_raw, self._only = n_raw, only_channel
 
@@ -167,14 +183,19 @@ class RawFramesPlan:
 
     @property
     def setup(self) -> MDAEvent | None:
-        """What is set before the first exposure; pymmcore-plus does it for a plan of its own kind only."""
+        """What is set before the first exposure.
+
+        Pymmcore-plus does it for a plan of its own kind only.
+        """
         return self.plan.setup
 
 
 def with_field_of_view(plan: MDASequence, width_um: float, height_um: float) -> MDASequence:
-    """Return a plan whose grids, around positions, inside them and in wells, have fields of this size, in um.
+    """Return a plan whose grids, around positions, inside them and in wells, have fields of this
+    size, in um.
 
-    pymmcore-plus sets it when a `useq.MDASequence` runs, of which `RawFramesPlan` is none; without it fields are 1 um wide.
+    pymmcore-plus sets it when a `useq.MDASequence` runs, of which `RawFramesPlan` is none; without
+    it fields are 1 um wide.
     """
     fov = {"fov_width": width_um, "fov_height": height_um}
 
@@ -183,7 +204,11 @@ def with_field_of_view(plan: MDASequence, width_um: float, height_um: float) -> 
 
     def position(one: Any) -> Any:
         inner = one.sequence
-        return one if inner is None else one.replace(sequence=with_field_of_view(inner, width_um, height_um))
+        return (
+            one
+            if inner is None
+            else one.replace(sequence=with_field_of_view(inner, width_um, height_um))
+        )
 
     places: Any = plan.stage_positions
     if isinstance(places, WellPlatePlan):
@@ -194,10 +219,13 @@ def with_field_of_view(plan: MDASequence, width_um: float, height_um: float) -> 
 
 
 def plan_text(plan: Any) -> str | None:
-    """Return what is kept of a plan beside the data: YAML that `useq.MDASequence.from_file` reads where the plan is one.
+    """Return what is kept of a plan beside the data.
 
-    None for a plan that says nothing before it runs (a generator, or none at all). What YAML has no words for, as arrays,
-    paths, objects and pictures of an SLM, is described: nothing that only accompanies a run can stop it.
+    YAML that `useq.MDASequence.from_file` reads where the plan is one.
+
+    None for a plan that says nothing before it runs (a generator, or none at all). What YAML has no
+    words for, as arrays, paths, objects and pictures of an SLM, is described: nothing that only
+    accompanies a run can stop it.
     """
     try:
         return _text(plan)
@@ -208,7 +236,10 @@ def plan_text(plan: Any) -> str | None:
 
 def _text(plan: Any) -> str | None:
     if isinstance(plan, RawFramesPlan):
-        return f"# livesr took every exposure once per raw frame (axis {RAW_AXIS!r}, innermost).\n{_sequence_yaml(plan.plan)}"
+        return (
+            f"# livesr took every exposure once per raw frame (axis {RAW_AXIS!r},"
+            f" innermost).\n{_sequence_yaml(plan.plan)}"
+        )
     if isinstance(plan, v2.MDASequence):
         axes = [{"axis": axis.axis_key, **_dumped(axis)} for axis in plan.axes]
         return _yaml({"useq": "v2", "axis_order": list(plan.axis_order or ()), "axes": axes})

@@ -1,6 +1,9 @@
-"""A recording as a live source: its frames reach the hook as a camera's do, read ahead on a thread of its own.
+"""A recording as a live source.
 
-Owns the pace and the look-ahead. Opens no file: `recordings/` reads, and `livesr.store.raw_input` says what a frame is.
+Its frames reach the hook as a camera's do, read ahead on a thread of its own.
+
+Owns the pace and the look-ahead. Opens no file: `recordings/` reads, and `livesr.store.raw_input`
+says what a frame is.
 """
 
 from __future__ import annotations
@@ -25,7 +28,10 @@ _LOOK_AHEAD = 16  # frames that are read before they are due
 
 
 def feed(hook: MDAHook, frames: Iterable[CameraFrame], stopped: threading.Event) -> None:
-    """Hand over every frame with the time that it was recorded at; waits where the pipeline is behind."""
+    """Hand over every frame with the time that it was recorded at.
+
+    Waits where the pipeline is behind.
+    """
     with _read_ahead(frames) as ahead:
         for frame in ahead:
             if stopped.is_set():
@@ -34,22 +40,33 @@ def feed(hook: MDAHook, frames: Iterable[CameraFrame], stopped: threading.Event)
 
 
 def play(
-    hook: MDAHook, frames: Iterable[CameraFrame], stopped: threading.Event, rate: Rate, spacing_s: float = 0.0
+    hook: MDAHook,
+    frames: Iterable[CameraFrame],
+    stopped: threading.Event,
+    rate: Rate,
+    spacing_s: float = 0.0,
 ) -> None:
     """Hand over every frame as if it was exposed now.
 
-    Whatever the rate, a full raw queue makes the recording wait, because it can: nothing is lost at the source.
+    Whatever the rate, a full raw queue makes the recording wait, because it can: nothing is lost at
+    the source.
 
     Parameters
     ----------
     stopped : ends the replay at once
-    rate : "recorded" goes by the camera's clock where a frame has one, else by the time of its arrival
-    spacing_s : from one exposure of a group to the next, where all of them bear the time of the group
+    rate : "recorded" goes by the camera's clock where a frame has one, else by the time of its
+        arrival
+    spacing_s : from one exposure of a group to the next, where all of them bear the time of the
+        group
     """
     pace = _Pace(rate, spacing_s)
     with _read_ahead(frames) as ahead:
         for frame in ahead:
-            if stopped.wait(max(pace.due_s(frame) - time.monotonic(), 0)) if rate != "max" else stopped.is_set():
+            if (
+                stopped.wait(max(pace.due_s(frame) - time.monotonic(), 0))
+                if rate != "max"
+                else stopped.is_set()
+            ):
                 return
             hook.replay(_received(frame, now_ns()))
 
@@ -83,7 +100,9 @@ def _received(frame: CameraFrame, t_ns: int) -> Received:
         "exposure_ms": frame.exposure_ms,
         "position": dict(zip("xyz", frame.stage, strict=True)),
     }
-    return Received(frame.pixels, MDAEvent(index=index, channel=stream.channel or None), about, t_ns)
+    return Received(
+        frame.pixels, MDAEvent(index=index, channel=stream.channel or None), about, t_ns
+    )
 
 
 @contextmanager

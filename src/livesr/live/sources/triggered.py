@@ -1,6 +1,7 @@
 """Arm, then trigger: an acquisition engine for rigs whose pattern display runs in hardware.
 
-Owns when the digital output that lets the display run is raised and lowered. Chooses no pattern and takes no frame.
+Owns when the digital output that lets the display run is raised and lowered. Chooses no pattern and
+takes no frame.
 
 ::
 
@@ -10,7 +11,8 @@ Owns when the digital output that lets the display run is raised and lowered. Ch
     camera starts: each exposure advances           raised: display runs, triggers each exposure
     group complete: lowered                         exposures over: lowered
 
-Lowered is the display's first pattern: a run that ended inside a group, cancelled or failed, leaves nothing to the next.
+Lowered is the display's first pattern: a run that ended inside a group, cancelled or failed, leaves
+nothing to the next.
 """
 
 from __future__ import annotations
@@ -54,7 +56,8 @@ class Gate:
             )
         if not core.hasProperty(trigger.device, trigger.property):
             raise ConfigError(
-                f"sim.trigger names property {trigger.property!r}, which {trigger.device!r} does not have."
+                f"sim.trigger names property {trigger.property!r}, which {trigger.device!r} does"
+                " not have."
                 f"{suggestion(trigger.property, list(core.getDevicePropertyNames(trigger.device)))}"
             )
 
@@ -77,7 +80,8 @@ class Gate:
 
 
 class TriggeredEngine(MDAEngine):
-    """An `MDAEngine` that lets the pattern display run for whole groups of exposures, as `sim.trigger` of rig.yaml says.
+    """An `MDAEngine` that lets the pattern display run for whole groups of exposures, as
+    `sim.trigger` of rig.yaml says.
 
     Set it with ``core.mda.set_engine(TriggeredEngine(core, rig))``; `livesr run` does.
 
@@ -96,11 +100,16 @@ class TriggeredEngine(MDAEngine):
     def __init__(self, core: CMMCorePlus, rig: RigConfig, **options: Any) -> None:
         super().__init__(core, **options)
         if rig.sim is None or rig.sim.trigger is None:
-            raise ConfigError(f"Rig {rig.name!r} says nothing of a trigger: give sim.trigger in rig.yaml.")
+            raise ConfigError(
+                f"Rig {rig.name!r} says nothing of a trigger: give sim.trigger in rig.yaml."
+            )
         self._trigger, self._gate = rig.sim.trigger, Gate(core, rig.sim.trigger)
-        self._n_raw, self._only = rig.raw_frames, next(iter(rig.channels), "") if len(rig.channels) == 1 else ""
+        self._n_raw, self._only = (
+            rig.raw_frames,
+            next(iter(rig.channels), "") if len(rig.channels) == 1 else "",
+        )
 
-    # -- what pymmcore-plus calls --------------------------------------------------------------------------------------
+    # -- what pymmcore-plus calls ------------------------------------------------------------------
 
     def setup_sequence(self, sequence: MDASequence) -> SummaryMetaV1 | None:
         """Bring the display to its first pattern, wherever the last run left it."""
@@ -109,12 +118,14 @@ class TriggeredEngine(MDAEngine):
         return super().setup_sequence(sequence)
 
     def setup_event(self, event: MDAEvent) -> None:
-        """Move and set everything, then let the display wait at its first pattern if an event begins a group.
+        """Move and set everything, then let the display wait at its first pattern if an event
+        begins a group.
 
         Raises
         ------
         RunError
-            If the exposures of a group come one by one where the display leads, or begin inside a group.
+            If the exposures of a group come one by one where the display leads, or begin inside a
+            group.
         """
         super().setup_event(event)
         if event.action.type != "acquire_image":
@@ -124,15 +135,17 @@ class TriggeredEngine(MDAEngine):
             self._gate.lower()
         elif not self._gate.raised:
             raise RunError(
-                f"An event begins with raw frame {first} of {n_raw}, and the display with its first pattern: a group was "
-                "split. Keep whole groups together: nothing but the pattern may change within one, and sequences of "
-                f"properties must hold a multiple of {n_raw}."
+                f"An event begins with raw frame {first} of {n_raw}, and the display with its first"
+                " pattern: a group was split. Keep whole groups together: nothing but the pattern"
+                " may change within one, and sequences of properties must hold a multiple of"
+                f" {n_raw}."
             )
         self._gate.let_run("before")
         if self._trigger.when == "armed" and not hasattr(event, "events"):
             raise RunError(
-                "An exposure comes by itself, and the camera waits for triggers: with sim.trigger.when 'armed' every group "
-                "must be one triggered sequence. See which device of the plan cannot be sequenced, or use when: before."
+                "An exposure comes by itself, and the camera waits for triggers: with"
+                " sim.trigger.when 'armed' every group must be one triggered sequence. See which"
+                " device of the plan cannot be sequenced, or use when: before."
             )
 
     def post_sequence_started(self, event: SequencedEvent) -> None:
@@ -172,7 +185,9 @@ def follow_trigger(core: CMMCorePlus, rig: RigConfig) -> None:
 
 
 def trigger_unused(core: CMMCorePlus, rig: RigConfig) -> str:
-    """Return what is to be said of an MDA whose pattern display nobody drives, an empty string if nothing is."""
+    """Return what is to be said of an MDA whose pattern display nobody drives, an empty string if
+    nothing is.
+    """
     if rig.sim is None or rig.sim.trigger is None or isinstance(core.mda.engine, TriggeredEngine):
         return ""
     return (

@@ -1,8 +1,8 @@
 """Zarr on this computer's disk, written by anybody: the only place that hands files to zarr.
 
-Owns what zarr may see: files beneath the folder that was opened, links included, and metadata that names known codecs and
-plain numbers. Both are looked at before anything is decoded: zarr runs every codec that a plugin has registered, and
-numcodecs has one that unpickles.
+Owns what zarr may see: files beneath the folder that was opened, links included, and metadata that
+names known codecs and plain numbers. Both are looked at before anything is decoded: zarr runs every
+codec that a plugin has registered, and numcodecs has one that unpickles.
 """
 
 from __future__ import annotations
@@ -28,24 +28,61 @@ if TYPE_CHECKING:
 Array: TypeAlias = Any  # zarr.Array
 Group: TypeAlias = Any
 
-CODECS_V3 = frozenset({
-    "blosc", "bytes", "crc32c", "gzip", "sharding_indexed", "transpose", "zstd",
-    *(f"numcodecs.{name}" for name in (
-        "adler32", "astype", "bitround", "blosc", "bz2", "crc32", "crc32c", "delta", "fixedscaleoffset", "fletcher32", "gzip",
-        "jenkins_lookup3", "lz4", "lzma", "packbits", "quantize", "shuffle", "zlib", "zstd",
-    )),
-})  # fmt: skip
+CODECS_V3 = frozenset(
+    {
+        "blosc",
+        "bytes",
+        "crc32c",
+        "gzip",
+        "sharding_indexed",
+        "transpose",
+        "zstd",
+        *(
+            f"numcodecs.{name}"
+            for name in (
+                "adler32",
+                "astype",
+                "bitround",
+                "blosc",
+                "bz2",
+                "crc32",
+                "crc32c",
+                "delta",
+                "fixedscaleoffset",
+                "fletcher32",
+                "gzip",
+                "jenkins_lookup3",
+                "lz4",
+                "lzma",
+                "packbits",
+                "quantize",
+                "shuffle",
+                "zlib",
+                "zstd",
+            )
+        ),
+    }
+)
 """What a chunk of zarr format 3 may have gone through."""
 
 CODECS_V2 = frozenset(
-    {name.removeprefix("numcodecs.") for name in CODECS_V3} - {"bytes", "sharding_indexed", "transpose"}
+    {name.removeprefix("numcodecs.") for name in CODECS_V3}
+    - {"bytes", "sharding_indexed", "transpose"}
 )
 """The same of format 2, by their id."""
 
 _METADATA = ("zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata")
 _TYPES = re.compile(r"^([<>|=]?[biuf]\d{1,2}|bool|u?int(8|16|32|64)|float(16|32|64))$")
 _TYPE_KEYS = ("dtype", "astype", "encode_dtype", "decode_dtype")  # of codecs
-_REFUSALS = (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, NotImplementedError)
+_REFUSALS = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    IndexError,
+    AttributeError,
+    NotImplementedError,
+)
 _DEEPEST = 8  # shards inside shards
 
 
@@ -55,7 +92,8 @@ def open_array(folder: Path) -> Array:
     Raises
     ------
     StoreError
-        If it is no array, names codecs or pixel types that are not read, or leads out of its folder.
+        If it is no array, names codecs or pixel types that are not read, or leads out of its
+        folder.
     """
     import zarr
 
@@ -125,7 +163,9 @@ class ContainedStore(Store):
     def __str__(self) -> str:
         return str(self._folder)
 
-    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
+    async def get(
+        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
         """Return what is in a file, None if there is none."""
         content = await asyncio.to_thread(self._read, key, byte_range)
         return None if content is None else prototype.buffer.from_bytes(content)
@@ -154,7 +194,11 @@ class ContainedStore(Store):
 
     async def list_dir(self, prefix: str) -> AsyncIterator[str]:
         """Yield the names in a folder."""
-        folder = contained.beneath(self._folder, prefix.strip("/")) if prefix.strip("/") else self._folder
+        folder = (
+            contained.beneath(self._folder, prefix.strip("/"))
+            if prefix.strip("/")
+            else self._folder
+        )
         if folder.is_dir():
             for path in sorted(folder.iterdir()):
                 yield path.name
@@ -206,12 +250,18 @@ def _range(part: ByteRequest, size: int) -> tuple[int, int]:
 
 
 def _nodes(about: Any) -> Iterator[Mapping[str, Any]]:
-    """Yield what may describe an array: the metadata itself and what it holds of others, consolidated."""
+    """Yield what may describe an array.
+
+    The metadata itself and what it holds of others, consolidated.
+    """
     if not isinstance(about, Mapping):
         return
     yield about
     consolidated = about.get("consolidated_metadata")
-    for one in (about.get("metadata"), consolidated.get("metadata") if isinstance(consolidated, Mapping) else None):
+    for one in (
+        about.get("metadata"),
+        consolidated.get("metadata") if isinstance(consolidated, Mapping) else None,
+    ):
         if isinstance(one, Mapping):
             yield from (node for node in one.values() if isinstance(node, Mapping))
 
@@ -247,8 +297,9 @@ def _check_codec(codec: Any, key: str, known: frozenset[str], name: str) -> None
     kind = about.get(key)
     if not isinstance(kind, str) or kind not in known:
         raise StoreError(
-            f"{name} names the codec {str(kind or codec)[:60]!r}, which livesr does not run on a stranger's file. It reads "
-            f"{', '.join(sorted(k for k in known if '.' not in k))}. Save the image with one of these."
+            f"{name} names the codec {str(kind or codec)[:60]!r}, which livesr does not run on a"
+            f" stranger's file. It reads {', '.join(sorted(k for k in known if '.' not in k))}."
+            " Save the image with one of these."
         )
     inner = about.get("configuration")
     for settings in (about, inner if isinstance(inner, Mapping) else {}):
@@ -260,7 +311,8 @@ def _check_codec(codec: Any, key: str, known: frozenset[str], name: str) -> None
 def _check_type(dtype: Any, name: str) -> None:
     if not isinstance(dtype, str) or not _TYPES.match(dtype):
         raise StoreError(
-            f"{name} holds values of type {str(dtype)[:60]!r}; livesr reads numbers, such as 'uint16', and no objects."
+            f"{name} holds values of type {str(dtype)[:60]!r}; livesr reads numbers, such as"
+            " 'uint16', and no objects."
         )
 
 

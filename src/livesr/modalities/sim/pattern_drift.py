@@ -1,8 +1,10 @@
-"""Patterns that drift slowly, as gratings and mirrors do when they warm up: followed between frames.
+"""Patterns that drift slowly, as gratings and mirrors do when they warm up.
 
-Owns what patterns are corrected by, and when and by how much the phases are: what is measured in every frame anyway decides.
-The vectors are measured beside the run (`vector_drift.py`). Sudden changes are not followed: such frames are doubtful
-(`quality.py`) and a person must look.
+Followed between frames.
+
+Owns what patterns are corrected by, and when and by how much the phases are: what is measured in
+every frame anyway decides. The vectors are measured beside the run (`vector_drift.py`). Sudden
+changes are not followed: such frames are doubtful (`quality.py`) and a person must look.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ class PatternDrift:
     Attributes
     ----------
     total_rad : what phases are to be corrected by now, (waves,); replaced, never written into
-    vectors_um : likewise what is to be added to the vector (ky, kx) of every angle's fundamental, (angles, 2), in cycles/um
+    vectors_um : likewise what is to be added to the vector (ky, kx) of every angle's fundamental,
+        (angles, 2), in cycles/um
     """
 
     def __init__(self, waves: int, angles: int) -> None:
@@ -40,7 +43,10 @@ class PatternDrift:
         self._lock = Lock()
 
     def add(self, phases_rad: NDArray[np.float64], contrast_to_noise: float) -> None:
-        """Take how far one trusted frame's phases are from the calibrated ones, (waves,); correct if it is time to."""
+        """Take how far one trusted frame's phases are from the calibrated ones, (waves,).
+
+        Correct if it is time to.
+        """
         if contrast_to_noise < MIN_CONTRAST:
             return
         with self._lock:
@@ -58,9 +64,14 @@ class PatternDrift:
             self.vectors_um = vectors_um
 
     def set_vectors(self, vectors_um: NDArray[np.float64]) -> None:
-        """Correct the vectors by `vectors_um` from now on; phase errors that were seen with others do not count any more."""
+        """Correct the vectors by `vectors_um` from now on.
+
+        Phase errors that were seen with others do not count any more.
+        """
         with self._lock:
-            self.vectors_um = np.round(vectors_um, VECTOR_DIGITS)  # as it is recorded, or it could not be repeated
+            self.vectors_um = np.round(
+                vectors_um, VECTOR_DIGITS
+            )  # as it is recorded, or it could not be repeated
             self._recent.clear()
 
     def _set(self, total_rad: NDArray[np.float64]) -> None:

@@ -1,16 +1,17 @@
 """Whether a time point shows the patterns that it is reconstructed with.
 
-Owns the measures of one frame and the verdict on them. Works on what the reconstruction has computed anyway; knows neither
-cameras nor files.
+Owns the measures of one frame and the verdict on them. Works on what the reconstruction has
+computed anyway; knows neither cameras nor files.
 
-First of all the raw frames must hold pictures (`livesr.optics.exposure`): a blank or saturated one makes stripes that no
-measure of the patterns tells from structure.
+First of all the raw frames must hold pictures (`livesr.optics.exposure`): a blank or saturated one
+makes stripes that no measure of the patterns tells from structure.
 
-Measures: every wave's band, which the reconstruction has brought to phase 0 and modulation 1, is regressed on band 0 where
-the optics show both. The slope is 1 where the patterns are the calibrated ones. Its argument is what the phase is off, its
-magnitude the modulation relative to the calibrated one, and its uncertainty says whether there is a pattern at all. What
-moved between the first and the last raw frame is the part of the frames that is linear in time and orthogonal to all
-patterns, compared with the gradient of their mean (Lucas & Kanade 1981).
+Measures: every wave's band, which the reconstruction has brought to phase 0 and modulation 1, is
+regressed on band 0 where the optics show both. The slope is 1 where the patterns are the calibrated
+ones. Its argument is what the phase is off, its magnitude the modulation relative to the calibrated
+one, and its uncertainty says whether there is a pattern at all. What moved between the first and
+the last raw frame is the part of the frames that is linear in time and orthogonal to all patterns,
+compared with the gradient of their mean (Lucas & Kanade 1981).
 """
 
 from __future__ import annotations
@@ -37,32 +38,47 @@ from livesr.optics.exposure import (
 Float = NDArray[np.float32]
 Complex = NDArray[np.complex64]
 
-BIN = 4  # pixels along each side that are summed before motion is measured: patterns average out, noise falls
-_SAMPLES = 4096  # frequencies per wave: enough for a contrast to noise of 3 where a reconstruction is worth looking at
-_ALIKE = 4.0  # by how much the smoothing, which makes neighbours alike, raises the variance of a motion
+# pixels along each side that are summed before motion is measured: patterns average out, noise
+# falls
+BIN = 4
+# frequencies per wave: enough for a contrast to noise of 3 where a reconstruction is worth looking
+# at
+_SAMPLES = 4096
+_ALIKE = (
+    4.0  # by how much the smoothing, which makes neighbours alike, raises the variance of a motion
+)
 _SURE = 4.0  # standard errors from which on a motion is one
 _FLOOR_FRAMES = 10  # of a group, in which a background that is cut off is looked for
 _MAX_SPIKES = 200  # bright pixels that are looked at one by one
 _ALONE = 4.0  # a hot pixel over the brightest of its neighbours
 _NONE = np.zeros((0, 3))
-_MAX_NOISE_GAIN = 2.5  # of the linear part; above, the order of the frames does not tell motion from pattern
+_MAX_NOISE_GAIN = (
+    2.5  # of the linear part; above, the order of the frames does not tell motion from pattern
+)
 
 
 NO_PICTURE = "raw frames are blank, dark, cut off or repeated; check camera, shutter and triggers"
 SATURATED = "raw frames are saturated; expose less"
 MOVED = "the sample moves within a group; expose shorter"
 UNSEEN = (
-    "no pattern is seen: too little light, out of focus, or raw frames in another order than rig.yaml's; 'livesr calibrate' "
-    "tells"
+    "no pattern is seen: too little light, out of focus, or raw frames in another order than"
+    " rig.yaml's; 'livesr calibrate' tells"
 )
 OFF_PHASE = (
-    "the patterns are at other phases than rig.yaml's: they drifted, or raw frames are not in order; calibrate again"
+    "the patterns are at other phases than rig.yaml's: they drifted, or raw frames are not in"
+    " order; calibrate again"
 )
-FAINT = "the patterns are fainter than rig.yaml says; check light, focus, polarisation and order, or calibrate again"
+FAINT = (
+    "the patterns are fainter than rig.yaml says; check light, focus, polarisation and order, or"
+    " calibrate again"
+)
 
 
 class Doubt(NamedTuple):
-    """What is wrong with a frame, in its numbers, and the same without them; both empty, and false, if nothing is."""
+    """What is wrong with a frame, in its numbers, and the same without them.
+
+    Both empty, and false, if nothing is.
+    """
 
     sentence: str = ""
     cause: str = ""
@@ -80,8 +96,8 @@ class QualityLimits:
 
     Attributes
     ----------
-    then : "widefield" shows the mean of the raw frames, "refuse" nothing, "reconstruct" the reconstruction all the same;
-        the frame says why in each case
+    then : "widefield" shows the mean of the raw frames, "refuse" nothing, "reconstruct" the
+        reconstruction all the same; the frame says why in each case
     min_contrast_to_noise : of the weakest wave
     max_phase_error_rad : of any wave
     min_modulation : of the weakest wave, relative to the calibrated one
@@ -97,29 +113,35 @@ class QualityLimits:
     max_saturated: float = MAX_SATURATED
 
     def doubt(self, quality: PatternQuality, exposures: Exposures | None = None) -> Doubt:
-        """Return what is wrong with a frame, an empty doubt if nothing is; what explains the rest comes first."""
+        """Return what is wrong with a frame, an empty doubt if nothing is.
+
+        What explains the rest comes first.
+        """
         if exposures and (seen := exposure_doubt(exposures, self.max_saturated)):
             return seen
         moved, error = quality.motion_nm or 0.0, quality.motion_error_nm or 0.0
         if moved > max(self.max_motion_nm, _SURE * error):
-            return Doubt(f"the sample moved {moved:.0f} nm between the first and the last raw frame", MOVED)
+            return Doubt(
+                f"the sample moved {moved:.0f} nm between the first and the last raw frame", MOVED
+            )
         if not quality.contrast_to_noise >= self.min_contrast_to_noise:
             return Doubt(
                 f"no pattern is seen (contrast {quality.contrast_to_noise:.1f} times its noise, "
                 f"{self.min_contrast_to_noise:g} needed): "
-                "too little light, out of focus, or the raw frames are not in the order of rig.yaml",
+                "too little light, out of focus, or the raw frames are not in the order of"
+                " rig.yaml",
                 UNSEEN,
             )
         if quality.phase_error_rad > self.max_phase_error_rad:
             return Doubt(
-                f"the pattern is {quality.phase_error_rad:.1f} rad from where rig.yaml says: it drifted, or the raw frames are "
-                "not in order; calibrate again",
+                f"the pattern is {quality.phase_error_rad:.1f} rad from where rig.yaml says: it"
+                " drifted, or the raw frames are not in order; calibrate again",
                 OFF_PHASE,
             )
         if quality.modulation < self.min_modulation:
             return Doubt(
-                f"the pattern has {quality.modulation:.0%} of the calibrated modulation: check light, focus, polarisation and "
-                "the order of raw frames, or calibrate again",
+                f"the pattern has {quality.modulation:.0%} of the calibrated modulation: check"
+                " light, focus, polarisation and the order of raw frames, or calibrate again",
                 FAINT,
             )
         return Doubt()
@@ -148,8 +170,8 @@ def quality_without_patterns(
     exposures
         Of the frames of `stack` that came.
     localised
-        Whether emitters are localised in them: their light may then change from frame to frame as it likes, and the
-        background's noise must be a camera's.
+        Whether emitters are localised in them: their light may then change from frame to frame as
+        it likes, and the background's noise must be a camera's.
     """
     came = [raw for raw, frame in enumerate(stack) if frame is not None]
     faults = [
@@ -159,19 +181,25 @@ def quality_without_patterns(
     ]
     doubt = _named(faults, exposures.ceiling)
     if not doubt and localised and np.median(exposures.at_least) > MIN_CLIPPED:
-        frames = [frame for frame in stack if frame is not None][:: max(len(came) // _FLOOR_FRAMES, 1)]
+        frames = [frame for frame in stack if frame is not None][
+            :: max(len(came) // _FLOOR_FRAMES, 1)
+        ]
         if share := floor_clipped(frames):
             doubt = Doubt(
-                f"{share:.0%} of the pixels are at one least value ({exposures.least.min():g}): the background was subtracted "
-                "and cut off, or the camera's offset is too low. The noise that is left is not a camera's: emitters are found "
-                "where there are none, and their uncertainty is wrong",
+                f"{share:.0%} of the pixels are at one least value ({exposures.least.min():g}): the"
+                " background was subtracted and cut off, or the camera's offset is too low. The"
+                " noise that is left is not a camera's: emitters are found where there are none,"
+                " and their uncertainty is wrong",
                 CUT_OFF,
             )
     return FrameQuality(None, doubt.sentence, cause=doubt.cause) if doubt else None
 
 
 class _Sampling(NamedTuple):
-    """Places of one wave's overlap in band 0's and in its own spectrum, and the OTFs there; `places` is `zero` on the host."""
+    """Places of one wave's overlap in band 0's and in its own spectrum, and the OTFs there.
+
+    `places` is `zero` on the host.
+    """
 
     zero: tuple[Array, Array]
     band: tuple[Array, Array]
@@ -189,8 +217,9 @@ class PatternCheck:
     shape
         Raw frame (y, x).
     waves
-        For every wave: the whole frequencies (y, x) by which the reconstruction moves its band, the OTF of band 0 and that
-        of the moved band, both on the grid of a raw frame and 0 where they are not to be used.
+        For every wave: the whole frequencies (y, x) by which the reconstruction moves its band, the
+        OTF of band 0 and that of the moved band, both on the grid of a raw frame and 0 where they
+        are not to be used.
     arrays
         What the spectra are arrays of.
     """
@@ -207,7 +236,8 @@ class PatternCheck:
     def measure(
         self, zero: Array, bands: Array, spikes: NDArray[np.float64] = _NONE
     ) -> tuple[NDArray[np.complex128], NDArray[np.float64]]:
-        """Return the slope of every wave, which is 1 for the calibrated pattern, and its contrast to noise; (waves,) each.
+        """Return the slope of every wave, which is 1 for the calibrated pattern, and its contrast
+        to noise; (waves,) each.
 
         Parameters
         ----------
@@ -229,7 +259,12 @@ class PatternCheck:
             total = xp.sum(power) + 1e-30
             slope = xp.sum(product) / total
             rest = product - slope * power
-            found += [xp.real(slope), xp.imag(slope), xp.sum(xp.real(rest) ** 2 + xp.imag(rest) ** 2), total]
+            found += [
+                xp.real(slope),
+                xp.imag(slope),
+                xp.sum(xp.real(rest) ** 2 + xp.imag(rest) ** 2),
+                total,
+            ]
         real, imag, rest2, total = self._arrays.numbers(found).reshape(-1, 4).T
         slopes = real + 1j * imag
         return slopes, np.abs(slopes) / np.maximum(np.sqrt(rest2) / total, 1e-12)
@@ -241,9 +276,12 @@ class PatternCheck:
 
 
 def spikes_of(mean: Array, arrays: Arrays = HOST) -> NDArray[np.float64]:
-    """Return the hot pixels of a picture (y, x): rows of y, x and what each has more than its neighbours, (n, 3).
+    """Return the hot pixels of a picture (y, x).
 
-    One pixel that outshines its eight neighbours is none that optics have drawn, where pixels sample what they pass.
+    Rows of y, x and what each has more than its neighbours, (n, 3).
+
+    One pixel that outshines its eight neighbours is none that optics have drawn, where pixels
+    sample what they pass.
     """
     xp = arrays.xp
     bright = mean > 0.25 * xp.max(mean)
@@ -259,7 +297,9 @@ def spikes_of(mean: Array, arrays: Arrays = HOST) -> NDArray[np.float64]:
     return np.array(found, np.float64).reshape(-1, 3)
 
 
-def _sampling(shape: tuple[int, int], shift: tuple[int, int], here: Float, there: Float, arrays: Arrays) -> _Sampling:
+def _sampling(
+    shape: tuple[int, int], shift: tuple[int, int], here: Float, there: Float, arrays: Arrays
+) -> _Sampling:
     """Choose the frequencies that both bands show best, all with kx >= 0."""
     y, x = shape
     both = (here * there)[:, : (x + 1) // 2]
@@ -274,12 +314,14 @@ def _sampling(shape: tuple[int, int], shift: tuple[int, int], here: Float, there
 
 
 def motion_weights(waves: NDArray[np.float64]) -> NDArray[np.float64] | None:
-    """Weights (n,) that give what changed from the first to the last raw frame, whatever the patterns did.
+    """Weights (n,) that give what changed from the first to the last raw frame, whatever the
+    patterns did.
 
     Parameters
     ----------
     waves
-        Every real component of the patterns in the raw frames, in the order in which they are exposed: (n, components).
+        Every real component of the patterns in the raw frames, in the order in which they are
+        exposed: (n, components).
 
     Returns
     -------
@@ -303,12 +345,15 @@ class Motion(NamedTuple):
 def motion_px(mean: Array, change: Array, arrays: Arrays = HOST) -> Motion:
     """Return how far the picture `mean` (y, x) moved, given how it changed meanwhile (y, x).
 
-    A change of brightness is told apart from motion. Good for distances below about one binned pixel.
+    A change of brightness is told apart from motion. Good for distances below about one binned
+    pixel.
     """
     xp, mean, change = arrays.xp, _smooth(mean), _smooth(change)
     along_y = 0.5 * (mean[2:, 1:-1] - mean[:-2, 1:-1])
     along_x = 0.5 * (mean[1:-1, 2:] - mean[1:-1, :-2])
-    seen = [xp.reshape(a, (-1,)) for a in (-along_y, -along_x, mean[1:-1, 1:-1], change[1:-1, 1:-1])]
+    seen = [
+        xp.reshape(a, (-1,)) for a in (-along_y, -along_x, mean[1:-1, 1:-1], change[1:-1, 1:-1])
+    ]
     model = arrays.float64(xp.stack(seen))
     products = arrays.numbers(xp.matmul(model, model.T))
     square, right = products[:3, :3], products[:3, 3]
@@ -323,7 +368,10 @@ def motion_px(mean: Array, change: Array, arrays: Arrays = HOST) -> Motion:
 
 
 def _smooth(picture: Array) -> Array:
-    """Binomial filter of five samples along y and x: differences of neighbours are gradients of what is left."""
+    """Binomial filter of five samples along y and x.
+
+    Differences of neighbours are gradients of what is left.
+    """
     for _ in range(4):
         picture = picture[1:, :] + picture[:-1, :]
         picture = picture[:, 1:] + picture[:, :-1]

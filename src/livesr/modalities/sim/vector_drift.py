@@ -1,15 +1,19 @@
-"""Pattern vectors that drift slowly: measured again in the frames of a run, beside it, and exchanged between frames.
+"""Pattern vectors that drift slowly.
 
-Owns the measurement and the verdict. Touches no thread, knows no camera: `pipeline.py` says when to look, `pattern_drift.py`
-holds what was decided, and the reconstruction takes it over with its next frame.
+Measured again in the frames of a run, beside it, and exchanged between frames.
 
-The correlation of whitened bands 0 and +1 is largest at the pattern's vector, as in a calibration. Here the vector is known
-but for a fraction of a frequency step: the product of the bands, turned back by the known vector, varies so slowly that sums
-over squares of pixels hold all of it, and searching and pooling many groups costs next to nothing.
+Owns the measurement and the verdict. Touches no thread, knows no camera: `pipeline.py` says when to
+look, `pattern_drift.py` holds what was decided, and the reconstruction takes it over with its next
+frame.
 
-A vector is exchanged if three things hold: it moved so far that one could see it; by more than three times its uncertainty,
-which the groups themselves tell (jackknife); and on either half of the groups, the vector that the other half gives is better
-than the present one.
+The correlation of whitened bands 0 and +1 is largest at the pattern's vector, as in a calibration.
+Here the vector is known but for a fraction of a frequency step: the product of the bands, turned
+back by the known vector, varies so slowly that sums over squares of pixels hold all of it, and
+searching and pooling many groups costs next to nothing.
+
+A vector is exchanged if three things hold: it moved so far that one could see it; by more than
+three times its uncertainty, which the groups themselves tell (jackknife); and on either half of the
+groups, the vector that the other half gives is better than the present one.
 """
 
 from __future__ import annotations
@@ -38,10 +42,16 @@ MIN_STEPS = 0.05
 """Of a frequency step of the frame: the phase at its edges is then off by 0.16 rad."""
 
 MAX_STEPS = 3.0
-"""From the calibrated vector. Beyond, the OTF's weights, which stay where they were, are no longer right."""
+"""From the calibrated vector.
+
+Beyond, the OTF's weights, which stay where they were, are no longer right.
+"""
 
 MIN_PX = 64
-"""Side of a frame that shows a vector well enough; smaller regions keep the calibrated one, which is good enough for them."""
+"""Side of a frame that shows a vector well enough.
+
+Smaller regions keep the calibrated one, which is good enough for them.
+"""
 
 _SURE = 3.0  # uncertainties
 _MAX_PX = 512  # of each side that are looked at: bounds the cost
@@ -78,24 +88,37 @@ class VectorDrift:
         *,
         offset_adu: float = 100.0,
     ) -> None:
-        self._optics, self._order, self._steps, self._offset_adu = optics, list(order), steps_rad, offset_adu
+        self._optics, self._order, self._steps, self._offset_adu = (
+            optics,
+            list(order),
+            steps_rad,
+            offset_adu,
+        )
         self._patterns, self._drift = list(patterns), drift
         self._extent_um = np.array(shape) * optics.pixel_size_um
-        self._region = tuple(slice((n - min(n, _MAX_PX)) // 2, (n + min(n, _MAX_PX)) // 2) for n in shape)
+        self._region = tuple(
+            slice((n - min(n, _MAX_PX)) // 2, (n + min(n, _MAX_PX)) // 2) for n in shape
+        )
         self._products: deque[list[Complex]] = deque(maxlen=GROUPS)
         self._offered: NDArray[np.unsignedinteger] | None = None
         self._rest_until_s = 0.0
         self.lost = False
 
     def offer(self, frames: Sequence[Pixels | None], quality: FrameQuality) -> None:
-        """Take a copy of a trusted raw group, if one is wanted; called for each group, in one thread."""
+        """Take a copy of a trusted raw group, if one is wanted.
+
+        Called for each group, in one thread.
+        """
         wanted = self._offered is None and time.monotonic() >= self._rest_until_s
         patterns = quality.patterns
         if wanted and not quality.doubt and patterns and patterns.contrast_to_noise >= MIN_CONTRAST:
             self._offered = np.stack([frame[self._region] for frame in frames if frame is not None])
 
     def look(self) -> int:
-        """Look at the group that was taken, if any; return how many vectors were exchanged. Called in one thread."""
+        """Look at the group that was taken, if any.
+
+        Return how many vectors were exchanged. Called in one thread.
+        """
         if self._offered is None:
             return 0
         began_s = time.monotonic()
@@ -106,9 +129,14 @@ class VectorDrift:
         return exchanged
 
     def products(self, raw: NDArray[np.unsignedinteger]) -> list[Complex]:
-        """Return the product of bands 0 and +n of every angle of a group (n, y, x), turned back, in squares (y, x)."""
+        """Return the product of bands 0 and +n of every angle of a group (n, y, x), turned back, in
+        squares (y, x).
+        """
         frames = conditioned(raw[None], self._offset_adu)
-        harmonics, grid = len(self._patterns[0].waves), (self._optics.pixel_size_um, self._optics.cutoff_um)
+        harmonics, grid = (
+            len(self._patterns[0].waves),
+            (self._optics.pixel_size_um, self._optics.cutoff_um),
+        )
         found = []
         for angle, pattern in enumerate(self._patterns):
             zero, higher = bands(frames, self._order, angle, self._steps, harmonics)
@@ -123,7 +151,12 @@ class VectorDrift:
         for angle, pattern in enumerate(self._patterns):
             products = np.stack([group[angle] for group in self._products])
             present = vectors[angle] * harmonics  # of the finest wave
-            found = moved(products, (present[0], present[1]), self._optics.pixel_size_um * _SQUARE_PX, self._extent_um)
+            found = moved(
+                products,
+                (present[0], present[1]),
+                self._optics.pixel_size_um * _SQUARE_PX,
+                self._extent_um,
+            )
             if found is None:
                 continue
             if np.hypot(*(found * self._extent_um)) > MAX_STEPS:
@@ -131,7 +164,11 @@ class VectorDrift:
                 continue
             vectors[angle], exchanged = found / harmonics, exchanged + 1
             k = np.asarray(pattern.waves[-1].k_um)
-            log.info("angle %d: period %.2f -> %.2f nm", angle, *(1e3 / np.hypot(*(k + d)) for d in (present, found)))
+            log.info(
+                "angle %d: period %.2f -> %.2f nm",
+                angle,
+                *(1e3 / np.hypot(*(k + d)) for d in (present, found)),
+            )
         if exchanged:
             self._drift.set_vectors(vectors)
             self._products.clear()
@@ -141,9 +178,11 @@ class VectorDrift:
 def moved(
     products: Complex, present_um: Vector, square_um: float, extent_um: NDArray[np.float64]
 ) -> NDArray[np.float64] | None:
-    """Return the vector (ky, kx) of products (t, y, x) if it is worth exchanging the present one for it, else None.
+    """Return the vector (ky, kx) of products (t, y, x) if it is worth exchanging the present one
+    for it, else None.
 
-    Vectors are in cycles/um from the calibrated one, `square_um` is the size of a square, `extent_um` of the frame (y, x).
+    Vectors are in cycles/um from the calibrated one, `square_um` is the size of a square,
+    `extent_um` of the frame (y, x).
     """
 
     def best(some: Complex) -> NDArray[np.float64]:
@@ -165,9 +204,17 @@ def moved(
 
 
 def _squares(product: Complex, k_um: Vector, pixel_size_um: float) -> Complex:
-    """Turn a product (y, x) back by a vector and sum it over squares of pixels; what does not fill a square is left out."""
-    y, x = (np.exp(-2j * np.pi * k * pixel_size_um * np.arange(n)) for k, n in zip(k_um, product.shape, strict=True))
+    """Turn a product (y, x) back by a vector and sum it over squares of pixels.
+
+    What does not fill a square is left out.
+    """
+    y, x = (
+        np.exp(-2j * np.pi * k * pixel_size_um * np.arange(n))
+        for k, n in zip(k_um, product.shape, strict=True)
+    )
     turned = (product * y[:, None].astype(np.complex64)) * x.astype(np.complex64)
     rows, columns = (n // _SQUARE_PX for n in product.shape)
     inside = turned[: rows * _SQUARE_PX, : columns * _SQUARE_PX]
-    return np.asarray(inside.reshape(rows, _SQUARE_PX, columns, _SQUARE_PX).sum(axis=(1, 3)), np.complex64)
+    return np.asarray(
+        inside.reshape(rows, _SQUARE_PX, columns, _SQUARE_PX).sum(axis=(1, 3)), np.complex64
+    )

@@ -20,9 +20,9 @@ _ROUNDS = 2  # the top of the paraboloid is least biased where the groups alread
 class DriftTracker:
     """Drift of groups of localisations against everything that was seen before, in order of time.
 
-    Every group is laid on the sum of all earlier ones, each moved back by its own drift, at the peak of their
-    cross-correlation, to a fraction of a bin. It is looked for within 250 nm of the last group's drift; a group with fewer
-    than 200 localisations keeps the last one.
+    Every group is laid on the sum of all earlier ones, each moved back by its own drift, at the
+    peak of their cross-correlation, to a fraction of a bin. It is looked for within 250 nm of the
+    last group's drift; a group with fewer than 200 localisations keeps the last one.
 
     Parameters
     ----------
@@ -31,14 +31,15 @@ class DriftTracker:
 
     Notes
     -----
-    Causal, so that a live run and an offline one agree: of redundant cross-correlation (Wang et al. 2014, Optics Express
-    22, 15982) this is the part that does not look into the future. The reference is dominated by the past, so that errors
-    do not add up as they do from group to group.
+    Causal, so that a live run and an offline one agree: of redundant cross-correlation (Wang et al.
+    2014, Optics Express 22, 15982) this is the part that does not look into the future. The
+    reference is dominated by the past, so that errors do not add up as they do from group to group.
     """
 
     def __init__(self, field_nm: tuple[float, float]) -> None:
         self._shape = tuple(
-            scipy.fft.next_fast_len(int((n + 2 * _SEARCH_NM) / _BIN_NM) + 1, real=True) for n in field_nm
+            scipy.fft.next_fast_len(int((n + 2 * _SEARCH_NM) / _BIN_NM) + 1, real=True)
+            for n in field_nm
         )
         self._blur = self._gaussian()
         self._reference: NDArray[np.complex64] | None = None
@@ -50,7 +51,10 @@ class DriftTracker:
         return 6 * 8 * self._shape[0] * (self._shape[1] // 2 + 1)
 
     def update(self, y_nm: NDArray[np.float32], x_nm: NDArray[np.float32]) -> tuple[float, float]:
-        """Take the next group; return its drift (y, x) in nm: measured position minus position in the first group."""
+        """Take the next group.
+
+        Return its drift (y, x) in nm: measured position minus position in the first group.
+        """
         if len(y_nm) >= _FEWEST:
             if self._reference is None:
                 self._reference = self._spectrum(y_nm, x_nm)
@@ -58,14 +62,22 @@ class DriftTracker:
                 for _ in range(_ROUNDS):
                     here = self._spectrum(y_nm - self._drift_nm[0], x_nm - self._drift_nm[1])
                     self._drift_nm = self._drift_nm + self._shift(here)
-                self._reference += self._spectrum(y_nm - self._drift_nm[0], x_nm - self._drift_nm[1])
+                self._reference += self._spectrum(
+                    y_nm - self._drift_nm[0], x_nm - self._drift_nm[1]
+                )
         return float(self._drift_nm[0]), float(self._drift_nm[1])
 
-    def _spectrum(self, y_nm: NDArray[np.floating], x_nm: NDArray[np.floating]) -> NDArray[np.complex64]:
+    def _spectrum(
+        self, y_nm: NDArray[np.floating], x_nm: NDArray[np.floating]
+    ) -> NDArray[np.complex64]:
         row, column = (np.floor((at + _SEARCH_NM) / _BIN_NM).astype(np.intp) for at in (y_nm, x_nm))
         inside = (row >= 0) & (row < self._shape[0]) & (column >= 0) & (column < self._shape[1])
-        counts = np.bincount(row[inside] * self._shape[1] + column[inside], minlength=self._shape[0] * self._shape[1])
-        return np.asarray(scipy.fft.rfft2(counts.reshape(self._shape).astype(np.float32)), np.complex64)
+        counts = np.bincount(
+            row[inside] * self._shape[1] + column[inside], minlength=self._shape[0] * self._shape[1]
+        )
+        return np.asarray(
+            scipy.fft.rfft2(counts.reshape(self._shape).astype(np.float32)), np.complex64
+        )
 
     def _shift(self, here: NDArray[np.complex64]) -> NDArray[np.float64]:
         """Return by how much `here` lies beside the reference, (y, x) in nm."""
@@ -88,7 +100,9 @@ class DriftTracker:
 
 
 def _summit(surface: NDArray[np.floating], peak: tuple[int, int]) -> NDArray[np.float64]:
-    """Return where the paraboloid through the neighbourhood of `peak` has its top, (y, x) in bins from it."""
+    """Return where the paraboloid through the neighbourhood of `peak` has its top, (y, x) in bins
+    from it.
+    """
     offsets = np.arange(-_FIT_BINS, _FIT_BINS + 1)
     y, x = (axis.ravel() for axis in np.meshgrid(offsets, offsets, indexing="ij"))
     z = surface[peak[0] + y, peak[1] + x]

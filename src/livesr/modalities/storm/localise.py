@@ -1,9 +1,13 @@
-"""Emitters in camera frames: detection, and the maximum-likelihood fit of a Gaussian to all of them at once.
+"""Emitters in camera frames.
 
-Owns the arithmetic of localisation. Pure: remembers nothing from call to call, and knows no stream, store or configuration.
+Detection, and the maximum-likelihood fit of a Gaussian to all of them at once.
 
-A spot is looked for with a difference of Gaussians, the matched filter of a spot on a slowly varying background, and
-fitted by Fisher scoring of the Poisson likelihood, thousands of spots side by side in one array.
+Owns the arithmetic of localisation. Pure: remembers nothing from call to call, and knows no stream,
+store or configuration.
+
+A spot is looked for with a difference of Gaussians, the matched filter of a spot on a slowly
+varying background, and fitted by Fisher scoring of the Poisson likelihood, thousands of spots side
+by side in one array.
 """
 
 from __future__ import annotations
@@ -36,7 +40,8 @@ class PhotonScale:
     ----------
     offset_adu : level of a dark frame
     photons_per_adu : photo-electrons per ADU; an EMCCD's gain is divided out
-    excess : variance of the shot noise over that of the photons: 2 for an EMCCD at high gain, else 1
+    excess : variance of the shot noise over that of the photons: 2 for an EMCCD at high gain, else
+        1
     read_variance : of one pixel, in photo-electrons squared
     """
 
@@ -73,7 +78,8 @@ class Localiser:
     pixel_size_nm
         Camera pixel in the sample.
     sigma_nm
-        Standard deviation of a single emitter's image; kept fixed in the fit, which is then steadier where spots overlap.
+        Standard deviation of a single emitter's image; kept fixed in the fit, which is then
+        steadier where spots overlap.
     scale
         Of the camera.
     threshold
@@ -94,7 +100,10 @@ class Localiser:
         self._radius = max(int(np.ceil(2.7 * self._sigma_px)), 2)
         side = 2 * self._radius + 1
         if min(shape) < side:
-            raise ValueError(f"a frame of {shape[0]}x{shape[1]} is smaller than the {side}x{side} pixels of one fit")
+            raise ValueError(
+                f"a frame of {shape[0]}x{shape[1]} is smaller than the {side}x{side} pixels of"
+                " one fit"
+            )
         self._filter = _SpotFilter(shape, self._sigma_px)
 
     def localise(self, frames: RawFrames, numbers: Sequence[int]) -> NDArray[np.void]:
@@ -155,7 +164,9 @@ class Localiser:
         frame, y, x = spots.T
         around = np.arange(-self._radius, self._radius + 1)
         boxes: Floats = image[
-            frame[:, None, None], (y[:, None] + around)[:, :, None], (x[:, None] + around)[:, None, :]
+            frame[:, None, None],
+            (y[:, None] + around)[:, :, None],
+            (x[:, None] + around)[:, None, :],
         ]
         return boxes
 
@@ -166,9 +177,15 @@ class Localiser:
         rows = (frame * shape[1] + y)[:, None] + around
         flat = rows[:, :, None] * shape[2] + (x[:, None] + around)[:, None, :]
         light = fit.spots(2 * self._radius + 1, self._sigma_px)
-        return np.bincount(flat.ravel(), light.ravel(), int(np.prod(shape))).astype(np.float32).reshape(shape)
+        return (
+            np.bincount(flat.ravel(), light.ravel(), int(np.prod(shape)))
+            .astype(np.float32)
+            .reshape(shape)
+        )
 
-    def _records(self, spots: Spots, fit: Fit, numbers: NDArray[np.integer[Any]]) -> NDArray[np.void]:
+    def _records(
+        self, spots: Spots, fit: Fit, numbers: NDArray[np.integer[Any]]
+    ) -> NDArray[np.void]:
         """Return what is a spot after its fit, ordered by frame."""
         good = np.hypot(fit.y, fit.x) < self._radius / 2
         good &= (fit.photons > 0) & np.isfinite(fit.error_px)
@@ -187,7 +204,10 @@ class Localiser:
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """Fitted spots, one value each; `y` and `x` in pixels from the middle of the box, errors from the Fisher matrix."""
+    """Fitted spots, one value each.
+
+    `y` and `x` in pixels from the middle of the box, errors from the Fisher matrix.
+    """
 
     y: Floats
     x: Floats
@@ -203,7 +223,11 @@ class Fit:
 
 
 def fit_gaussians(
-    boxes: Floats, sigma_px: float, scale: PhotonScale, others: Floats | None = None, start: Fit | None = None
+    boxes: Floats,
+    sigma_px: float,
+    scale: PhotonScale,
+    others: Floats | None = None,
+    start: Fit | None = None,
 ) -> Fit:
     """Fit position, photons and background of one Gaussian, integrated over pixels, to each box.
 
@@ -222,16 +246,21 @@ def fit_gaussians(
 
     Notes
     -----
-    Maximises the Poisson likelihood by Fisher scoring: Smith et al. 2010, Nature Methods 7, 373. Read noise enters as a
-    Poisson of the same variance: Huang et al. 2013, Nature Methods 10, 653. The excess noise of an EMCCD scales every
-    variance alike, so it leaves the estimate alone and widens its error.
+    Maximises the Poisson likelihood by Fisher scoring: Smith et al. 2010, Nature Methods 7, 373.
+    Read noise enters as a Poisson of the same variance: Huang et al. 2013, Nature Methods 10, 653.
+    The excess noise of an EMCCD scales every variance alike, so it leaves the estimate alone and
+    widens its error.
     """
     side = boxes.shape[1]
     known = np.full_like(boxes, scale.read_variance / scale.excess)
     data = np.maximum(boxes + known, np.float32(1e-3))
     if others is not None:
         known += np.maximum(others, 0)
-    theta = _start(boxes) if start is None else np.stack([start.y, start.x, start.photons, start.background], axis=1)
+    theta = (
+        _start(boxes)
+        if start is None
+        else np.stack([start.y, start.x, start.photons, start.background], axis=1)
+    )
     for _ in range(_ITERATIONS if start is None else _ITERATIONS_AGAIN):
         fisher, slope = _score(data, theta, sigma_px, known)
         step = np.linalg.solve(fisher, slope[..., None])[..., 0].astype(np.float32)
@@ -243,19 +272,27 @@ def fit_gaussians(
     fisher, _ = _score(data, theta, sigma_px, known)
     variance = np.maximum(np.linalg.inv(fisher), 0) * np.float32(scale.excess)
     error = np.sqrt((variance[:, 0, 0] + variance[:, 1, 1]) / 2)
-    return Fit(theta[:, 0], theta[:, 1], theta[:, 2], theta[:, 3], error, np.sqrt(variance[:, 2, 2]))
+    return Fit(
+        theta[:, 0], theta[:, 1], theta[:, 2], theta[:, 3], error, np.sqrt(variance[:, 2, 2])
+    )
 
 
 def _start(boxes: Floats) -> Floats:
     """Return (y, x, photons, background) to begin with: the middle, and what exceeds the border."""
-    border = np.concatenate([boxes[:, 0], boxes[:, -1], boxes[:, 1:-1, 0], boxes[:, 1:-1, -1]], axis=1)
+    border = np.concatenate(
+        [boxes[:, 0], boxes[:, -1], boxes[:, 1:-1, 0], boxes[:, 1:-1, -1]], axis=1
+    )
     background = np.maximum(np.median(border, axis=1), _SMALLEST_BACKGROUND)
     light = np.maximum(boxes.sum((1, 2)) - background * boxes.shape[1] ** 2, 1)
-    return np.stack([np.zeros_like(light), np.zeros_like(light), light, background], axis=1).astype(np.float32)
+    return np.stack([np.zeros_like(light), np.zeros_like(light), light, background], axis=1).astype(
+        np.float32
+    )
 
 
 def _score(data: Floats, theta: Floats, sigma_px: float, known: Floats) -> tuple[Floats, Floats]:
-    """Return Fisher matrix (n, 4, 4) and slope of the log-likelihood (n, 4) for (y, x, photons, background)."""
+    """Return Fisher matrix (n, 4, 4) and slope of the log-likelihood (n, 4) for (y, x, photons,
+    background).
+    """
     (in_y, dy), (in_x, dx) = (_profile(data.shape[1], theta[:, i], sigma_px) for i in (0, 1))
     photons = theta[:, 2, None, None]
     shape = in_y[:, :, None] * in_x[:, None, :]
@@ -278,18 +315,22 @@ def _score(data: Floats, theta: Floats, sigma_px: float, known: Floats) -> tuple
 
 
 def _profile(side: int, centre: Floats, sigma_px: float) -> tuple[Floats, Floats]:
-    """Return the share of a Gaussian that each pixel of a row collects, and its derivative by the centre; (n, side)."""
+    """Return the share of a Gaussian that each pixel of a row collects, and its derivative by the
+    centre; (n, side).
+    """
     edges = np.arange(side + 1, dtype=np.float32) - np.float32(side / 2) - centre[:, None]
     edges *= np.float32(1 / (np.sqrt(2) * sigma_px))
     density = np.exp(-(edges**2)) * np.float32(1 / (np.sqrt(2 * np.pi) * sigma_px))
-    return np.asarray(0.5 * np.diff(erf(edges)), np.float32), np.asarray(-np.diff(density), np.float32)
+    return np.asarray(0.5 * np.diff(erf(edges)), np.float32), np.asarray(
+        -np.diff(density), np.float32
+    )
 
 
 class _SpotFilter:
     """A difference of Gaussians, sigma and twice that, on one frame after the other.
 
-    A frame and its intermediates fit into a core's cache, where adding shifted rows is several times faster than a general
-    convolution of the whole block.
+    A frame and its intermediates fit into a core's cache, where adding shifted rows is several
+    times faster than a general convolution of the whole block.
 
     Attributes
     ----------
@@ -309,7 +350,10 @@ class _SpotFilter:
         self.noise = float(np.linalg.norm(self(point)[0]))
 
     def __call__(self, frame: Floats) -> tuple[Floats, Floats]:
-        """Return the filtered frame and its wide blur; valid until the next call, and the caller's to change until then."""
+        """Return the filtered frame and its wide blur.
+
+        Valid until the next call, and the caller's to change until then.
+        """
         p, padded = self._pad, self._padded
         padded[p:-p, p:-p] = frame
         padded[:p, p:-p], padded[-p:, p:-p] = frame[0], frame[-1]
@@ -323,12 +367,16 @@ class _SpotFilter:
 
 
 def _correlate(source: Floats, half: Floats, out: Floats, scratch: Floats) -> None:
-    """Correlate along the first axis with a symmetric kernel, of which `half` is given from its middle on; no copies."""
+    """Correlate along the first axis with a symmetric kernel, of which `half` is given from its
+    middle on; no copies.
+    """
     n = len(out)
     middle = (len(source) - n) // 2
     np.multiply(source[middle : middle + n], half[0], out=out)
     for i, weight in enumerate(half[1:], start=1):
-        np.add(source[middle - i : middle - i + n], source[middle + i : middle + i + n], out=scratch)
+        np.add(
+            source[middle - i : middle - i + n], source[middle + i : middle + i + n], out=scratch
+        )
         scratch *= weight
         out += scratch
 

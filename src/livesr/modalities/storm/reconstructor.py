@@ -1,6 +1,7 @@
 """Blinking frames to a running super-resolution image.
 
-Owns what a stream has localised so far and its drawing. The arithmetic of localisation is in `localise.py`.
+Owns what a stream has localised so far and its drawing. The arithmetic of localisation is in
+`localise.py`.
 """
 
 from __future__ import annotations
@@ -26,11 +27,16 @@ Render = Literal["histogram", "gaussian"]
 Correct = Callable[[list[Pixels]], Image]
 
 FRAMES_AT_ONCE = 100
-"""Frames that are localised side by side: enough to be fast, few enough that a group of thousands needs no more memory."""
+"""Frames that are localised side by side.
+
+Enough to be fast, few enough that a group of thousands needs no more memory.
+"""
 
 UNITS_PER_LOCALISATION = 100
-"""A running image counts hundredths of a localisation: the store rounds to whole numbers, and a drawn emitter is spread
-over many pixels."""
+"""A running image counts hundredths of a localisation.
+
+The store rounds to whole numbers, and a drawn emitter is spread over many pixels.
+"""
 
 _REACHES_PX = (1, 2, 4, 8, 16, 32)
 _NARROWEST_PX = 0.05
@@ -77,7 +83,11 @@ class STORMReconstructor:
         self.shape = (height, width)
         self.drift_correction = drift_correction
         self.field_nm = (localiser.shape[0] * pixel_size_nm, localiser.shape[1] * pixel_size_nm)
-        self._pixel_size_nm, self._max_uncertainty_nm, self._render = image_pixel_size_nm, max_uncertainty_nm, render
+        self._pixel_size_nm, self._max_uncertainty_nm, self._render = (
+            image_pixel_size_nm,
+            max_uncertainty_nm,
+            render,
+        )
 
     @property
     def memory_bytes(self) -> int:
@@ -105,7 +115,9 @@ class STORMReconstructor:
         if len(frames) == 0:
             raise FrameShapeError("a group without frames cannot be localised")
         if wrong := [f.shape for f in frames if f.shape != self.localiser.shape]:
-            raise FrameShapeError(f"a frame of {wrong[0]} came, this stream expects {self.localiser.shape}")
+            raise FrameShapeError(
+                f"a frame of {wrong[0]} came, this stream expects {self.localiser.shape}"
+            )
         return self.localiser.localise(frames, numbers)
 
     def draw(self, localisations: NDArray[np.void]) -> Image:
@@ -136,23 +148,30 @@ class STORMReconstructor:
 
 
 def _add_squares(picture: Image, y: Floats, x: Floats, sigma: Floats, radius: int) -> None:
-    """Add a Gaussian of one localisation at every (y, x), integrated over the pixels up to `radius` from it."""
+    """Add a Gaussian of one localisation at every (y, x), integrated over the pixels up to `radius`
+    from it.
+    """
     row, column = np.floor(y).astype(np.intp), np.floor(x).astype(np.intp)
     around = np.arange(-radius, radius + 1)
     rows, columns = row[:, None] + around, column[:, None] + around
     weights = _shares(rows, y, sigma)[:, :, None] * _shares(columns, x, sigma)[:, None, :]
-    inside = ((rows >= 0) & (rows < picture.shape[0]))[:, :, None] & ((columns >= 0) & (columns < picture.shape[1]))[
-        :, None
-    ]
+    inside = ((rows >= 0) & (rows < picture.shape[0]))[:, :, None] & (
+        (columns >= 0) & (columns < picture.shape[1])
+    )[:, None]
     flat = rows[:, :, None] * picture.shape[1] + columns[:, None, :]
     np.add.at(picture.reshape(-1), flat[inside], weights[inside])
 
 
 def _shares(pixels: NDArray[np.intp], centre: Floats, sigma: Floats) -> Floats:
-    """Return how much of each Gaussian falls on each of its pixels, in units of the image; all of it on these."""
+    """Return how much of each Gaussian falls on each of its pixels, in units of the image.
+
+    All of it on these.
+    """
     edges = np.concatenate([pixels, pixels[:, -1:] + 1], axis=1) - centre[:, None]
     shares = np.diff(erf(edges / (np.sqrt(2) * sigma[:, None])))
-    return np.asarray(math.sqrt(UNITS_PER_LOCALISATION) * shares / shares.sum(axis=1, keepdims=True), np.float32)
+    return np.asarray(
+        math.sqrt(UNITS_PER_LOCALISATION) * shares / shares.sum(axis=1, keepdims=True), np.float32
+    )
 
 
 class RunningImage:
@@ -168,18 +187,24 @@ class RunningImage:
         self._reconstructor, self._correct = reconstructor, correct
         self._image = np.zeros(reconstructor.shape, np.float32)
         self._groups: deque[tuple[int, Image]] = deque()
-        self._tracker = DriftTracker(reconstructor.field_nm) if reconstructor.drift_correction else None
+        self._tracker = (
+            DriftTracker(reconstructor.field_nm) if reconstructor.drift_correction else None
+        )
         self.drift_nm: tuple[float, float] | None = None
         self.localisations: NDArray[np.void] = np.empty(0, LOCALISATION)
 
     def add(self, stack: RawStack) -> Image:
-        """Localise a group, whose exposures may be incomplete; return the image with it, which the caller owns.
+        """Localise a group, whose exposures may be incomplete.
+
+        Return the image with it, which the caller owns.
 
         Groups come in order of time; what was never given leaves no gap but in the image.
         """
         this = self._reconstructor
         came = [raw for raw, frame in enumerate(stack.frames) if frame is not None]
-        blocks = [came[first : first + FRAMES_AT_ONCE] for first in range(0, len(came), FRAMES_AT_ONCE)]
+        blocks = [
+            came[first : first + FRAMES_AT_ONCE] for first in range(0, len(came), FRAMES_AT_ONCE)
+        ]
         self.localisations = np.concatenate([self._localise(stack, block) for block in blocks])
         drawn = this.draw(self._where_they_were(self.localisations))
         if this.sliding_groups is None:
@@ -188,7 +213,8 @@ class RunningImage:
         self._groups.append((stack.t, drawn))
         while self._groups[0][0] <= stack.t - this.sliding_groups:
             self._groups.popleft()
-        # Summed anew: adding and subtracting would leave the rounding of everything that ever was in it.
+        # Summed anew: adding and subtracting would leave the rounding of everything that ever was
+        # in it.
         image = self._groups[0][1].copy()
         for _, later in list(self._groups)[1:]:
             image += later
@@ -197,7 +223,9 @@ class RunningImage:
     def _localise(self, stack: RawStack, block: list[int]) -> NDArray[np.void]:
         frames = [frame for raw in block if (frame := stack.frames[raw]) is not None]
         numbers = [stack.t * self._reconstructor.frames + raw for raw in block]
-        return self._reconstructor.localise(self._correct(frames) if self._correct else frames, numbers)
+        return self._reconstructor.localise(
+            self._correct(frames) if self._correct else frames, numbers
+        )
 
     def _where_they_were(self, localisations: NDArray[np.void]) -> NDArray[np.void]:
         """Return the localisations without the drift since the first group."""

@@ -1,6 +1,7 @@
 """No reconstruction: the mean of the raw frames.
 
-Owns nothing but the camera's offset. For widefield streams and for cameras whose frames are already reconstructed.
+Owns nothing but the camera's offset. For widefield streams and for cameras whose frames are already
+reconstructed.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ class Passthrough:
         """Nothing is held between frames."""
         return 0
 
-    def reconstruct(self, frames: RawFrames, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+    def reconstruct(
+        self, frames: RawFrames, out: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
         """Average the frames, in ADU above the offset.
 
         Parameters
@@ -57,7 +60,9 @@ class Passthrough:
         picture.fill(0)
         for frame in frames:
             if frame.shape != self.shape:
-                raise FrameShapeError(f"raw frame is {frame.shape}, this stream expects {self.shape}")
+                raise FrameShapeError(
+                    f"raw frame is {frame.shape}, this stream expects {self.shape}"
+                )
             picture += frame
         picture *= np.float32(1.0 / len(frames))
         picture -= self._offset_adu

@@ -1,7 +1,7 @@
 """Moving cells as fluorophore density, seen before any microscope.
 
-`Cell` builds `STRUCTURES` on one pixel grid from one seed; `advance` moves them, `render` draws what is in focus and
-`render_haze` the rest. Lengths in um, times in s, images float32 (y, x).
+`Cell` builds `STRUCTURES` on one pixel grid from one seed; `advance` moves them, `render` draws
+what is in focus and `render_haze` the rest. Lengths in um, times in s, images float32 (y, x).
 """
 
 from livesr.simulation.specimens.actin import Actin, ActinParameters

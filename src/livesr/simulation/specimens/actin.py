@@ -58,7 +58,9 @@ class ActinParameters(StructureParameters):
 
     def __post_init__(self) -> None:
         StructureParameters.__post_init__(self)
-        self._check_positive("fibres_um_per_um2", "fibre_um", "mesh_um_per_um2", "mesh_um", "persistence_um")
+        self._check_positive(
+            "fibres_um_per_um2", "fibre_um", "mesh_um_per_um2", "mesh_um", "persistence_um"
+        )
         self._check_positive("turnover_s", "sway_time_s")
         self._check_not_negative("mesh_brightness", "spread_rad", "sway_nm", "brightness_spread")
 
@@ -116,14 +118,21 @@ class Actin(Structure):
         mean_reverting(self._fresh, np.inf, 1.0, 1.0, rng)
         self._settle(line_density=1.0)
 
-    def _lines(self, heading: NDArray[np.floating], length_um: float, persistence_um: float) -> SwayingLines:
+    def _lines(
+        self, heading: NDArray[np.floating], length_um: float, persistence_um: float
+    ) -> SwayingLines:
         p, rng = self.parameters, self._rng
         arc = np.linspace(0, length_um, self._NODES)
-        rest = worm_like_chains(rng, self._random_points(len(heading)), heading, arc, persistence_um)
+        rest = worm_like_chains(
+            rng, self._random_points(len(heading)), heading, arc, persistence_um
+        )
         return SwayingLines(rng, rest, p.sway_nm / 1000, p.sway_nm / 1000, p.sway_time_s)
 
     def _light(self, lines: SwayingLines, length_um: float, brightness: float) -> Image:
-        """Return (2, n, m) in focus and out of it: uneven along each line, faint towards its ends."""
+        """Return (2, n, m) in focus and out of it.
+
+        Uneven along each line, faint towards its ends.
+        """
         p, rng, nodes = self.parameters, self._rng, lines.nodes_um
         count = len(nodes)
         arc = np.linspace(0, length_um, self._NODES)
@@ -141,7 +150,11 @@ class Actin(Structure):
         mean_reverting(self._fresh, dt_s, self.parameters.turnover_s, 1.0, self._rng)
 
     def _paint(self) -> Image:
-        fibres = splat_polylines(self._to_pixels(self._fibres.nodes_um), self._fibre_light, self._canvas_shape)
+        fibres = splat_polylines(
+            self._to_pixels(self._fibres.nodes_um), self._fibre_light, self._canvas_shape
+        )
         present = np.clip(0.5 + 0.5 * self._fresh, 0, 1)
-        mesh = splat_polylines(self._to_pixels(self._mesh.nodes_um), present * self._mesh_light, self._canvas_shape)
+        mesh = splat_polylines(
+            self._to_pixels(self._mesh.nodes_um), present * self._mesh_light, self._canvas_shape
+        )
         return np.asarray(fibres + mesh, np.float32)

@@ -15,7 +15,12 @@ from livesr.simulation.specimens.mitochondria import Mitochondria
 from livesr.simulation.specimens.outline import CellOutline
 from livesr.simulation.specimens.pits import CoatedPits
 from livesr.simulation.specimens.reticulum import EndoplasmicReticulum
-from livesr.simulation.specimens.structure import Structure, StructureParameters, check_grid, require
+from livesr.simulation.specimens.structure import (
+    Structure,
+    StructureParameters,
+    check_grid,
+    require,
+)
 
 Image = NDArray[np.float32]
 
@@ -27,7 +32,10 @@ STRUCTURES: dict[str, type[Structure]] = {
     "mitochondria": Mitochondria,
     "actin": Actin,
 }
-"""Every structure that can be simulated. Add new ones at the end, so that the seeds of the others stay the same."""
+"""Every structure that can be simulated.
+
+Add new ones at the end, so that the seeds of the others stay the same.
+"""
 
 DEFAULT_STRUCTURES = ("microtubules", "er", "lysosomes")
 
@@ -42,8 +50,8 @@ class Cell:
     pixel_size_um : float
         Pixel size of the grid.
     seed : int or numpy.random.SeedSequence
-        The same seed gives the same pixels, now and after the same calls of `advance`. A structure looks the same
-        whichever others are there (lysosomes need the microtubules to run on).
+        The same seed gives the same pixels, now and after the same calls of `advance`. A structure
+        looks the same whichever others are there (lysosomes need the microtubules to run on).
     structures : iterable of str
         Names from `STRUCTURES`.
     parameters : mapping of str to StructureParameters, optional
@@ -75,7 +83,10 @@ class Cell:
         _check_names(names, given)
         check_grid(shape, pixel_size_um)
         if isinstance(outline, str):
-            require(outline == "typical", f"outline must be a CellOutline, 'typical' or None, got {outline!r}")
+            require(
+                outline == "typical",
+                f"outline must be a CellOutline, 'typical' or None, got {outline!r}",
+            )
             outline = CellOutline.typical((shape[0] * pixel_size_um, shape[1] * pixel_size_um))
         self.outline = outline
         self.structures: dict[str, Structure] = {}
@@ -99,7 +110,10 @@ class Cell:
         pixel_size_um: float,
         structures: Iterable[str] = DEFAULT_STRUCTURES,
     ) -> Self:
-        """Draw a cell for training: sparse or dense, straight or bent, sharp or hazy, with or without an edge."""
+        """Draw a cell for training.
+
+        Sparse or dense, straight or bent, sharp or hazy, with or without an edge.
+        """
         names = tuple(structures)
         _check_names(names, {})
         seed = np.random.SeedSequence(int(rng.integers(2**63)))
@@ -115,11 +129,16 @@ class Cell:
             structure.advance(dt_s)
 
     def render(self) -> dict[str, Image]:
-        """Return the fluorophore density in focus of each structure, float32 (y, x); the caller owns them."""
+        """Return the fluorophore density in focus of each structure, float32 (y, x).
+
+        The caller owns them.
+        """
         return {name: structure.render() for name, structure in self.structures.items()}
 
     def render_haze(self) -> dict[str, Image]:
-        """Return the light from far out of focus of each structure, float32 (y, x), on the scale of `render`."""
+        """Return the light from far out of focus of each structure, float32 (y, x), on the scale of
+        `render`.
+        """
         return {name: structure.render_haze() for name, structure in self.structures.items()}
 
 
@@ -130,9 +149,15 @@ def _children(root: np.random.SeedSequence, count: int) -> list[np.random.SeedSe
 
 
 def _check_names(names: tuple[str, ...], parameters: dict[str, StructureParameters]) -> None:
-    require(len(names) > 0, f"a cell needs at least one structure; known are {', '.join(STRUCTURES)}")
+    require(
+        len(names) > 0, f"a cell needs at least one structure; known are {', '.join(STRUCTURES)}"
+    )
     for name in (*names, *parameters):
-        require(name in STRUCTURES, f"unknown structure {name!r}; known are {', '.join(STRUCTURES)}")
+        require(
+            name in STRUCTURES, f"unknown structure {name!r}; known are {', '.join(STRUCTURES)}"
+        )
     for name, given in parameters.items():
         kind = STRUCTURES[name].Parameters
-        require(isinstance(given, kind), f"{name} takes {kind.__name__}, got {type(given).__name__}")
+        require(
+            isinstance(given, kind), f"{name} takes {kind.__name__}, got {type(given).__name__}"
+        )

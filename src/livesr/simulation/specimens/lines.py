@@ -1,6 +1,7 @@
 """Lines that bend: worm-like chains that sway about their place of rest.
 
-Owns how such lines are drawn and move. What they are made of, and how wide they are, is their structure's.
+Owns how such lines are drawn and move. What they are made of, and how wide they are, is their
+structure's.
 """
 
 from __future__ import annotations
@@ -15,7 +16,11 @@ Image = NDArray[np.float32]
 
 
 def worm_like_chains(
-    rng: np.random.Generator, middle_um: Floats, heading: Floats, arc_um: Floats, persistence_um: float
+    rng: np.random.Generator,
+    middle_um: Floats,
+    heading: Floats,
+    arc_um: Floats,
+    persistence_um: float,
 ) -> Image:
     """Draw chains (n, m, 2) in um through the points `middle_um` (n, 2).
 
@@ -50,7 +55,12 @@ class SwayingLines:
     _MODES = 4
 
     def __init__(
-        self, rng: np.random.Generator, rest_um: Image, sway_um: float, drift_um: float, time_s: float
+        self,
+        rng: np.random.Generator,
+        rest_um: Image,
+        sway_um: float,
+        drift_um: float,
+        time_s: float,
     ) -> None:
         self._rng, self._rest = rng, rest_um
         self._drift_um, self._time_s = drift_um, time_s
@@ -58,7 +68,9 @@ class SwayingLines:
         tangent /= np.linalg.norm(tangent, axis=2, keepdims=True) + 1e-9
         self.normals = np.asarray(tangent[..., ::-1] * np.array([1, -1]), np.float32)
         order = np.arange(1, self._MODES + 1)
-        self._modes = np.sin(np.pi * order[:, None] * np.linspace(0, 1, rest_um.shape[1])).astype(np.float32)
+        self._modes = np.sin(np.pi * order[:, None] * np.linspace(0, 1, rest_um.shape[1])).astype(
+            np.float32
+        )
         self._spread = np.asarray(sway_um / order, np.float32)
         self._times = np.asarray(time_s / order, np.float32)
         self._amplitudes = np.zeros((len(rest_um), self._MODES), np.float32)

@@ -1,7 +1,7 @@
 """Lysosomes: wrinkled rings and spots that wait in their cages or run along microtubules.
 
-A lysosome sits at an attachment (a place of its own, or a place on a filament) plus an offset that returns to zero.
-Attaching and letting go change both at once, so that nothing ever jumps.
+A lysosome sits at an attachment (a place of its own, or a place on a filament) plus an offset that
+returns to zero. Attaching and letting go change both at once, so that nothing ever jumps.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class LysosomeParameters(StructureParameters):
     wrinkle : float
         Relative amplitude of the deviations from a circle.
     clusters, clustered_fraction, cluster_um : int, float, float
-        Number of clusters (the first, at the organising centre, is the largest), the share that lies in one, and
-        their spread.
+        Number of clusters (the first, at the organising centre, is the largest), the share that
+        lies in one, and their spread.
     touching_fraction : float
         Share that touches another lysosome.
     brightness_spread : float
@@ -56,7 +56,8 @@ class LysosomeParameters(StructureParameters):
     speed_um_per_s, run_um, pause_s : float
         Mean speed and length of the runs and mean duration of the pauses between them.
     confinement_um, diffusion_um2_per_s : float
-        Radius of the cage of the others, and the diffusion coefficient of a ring of median size within it.
+        Radius of the cage of the others, and the diffusion coefficient of a ring of median size
+        within it.
     out_of_focus : float
         Share that lies out of focus.
     thickness_nm, defocus_nm, haze : float
@@ -90,10 +91,19 @@ class LysosomeParameters(StructureParameters):
 
     def __post_init__(self) -> None:
         StructureParameters.__post_init__(self)
-        self._check_positive("density_per_100_um2", "diameter_um", "cluster_um", "speed_um_per_s", "run_um", "pause_s")
+        self._check_positive(
+            "density_per_100_um2",
+            "diameter_um",
+            "cluster_um",
+            "speed_um_per_s",
+            "run_um",
+            "pause_s",
+        )
         require(self.largest_um >= 0.22, f"largest_um must be at least 0.22, got {self.largest_um}")
         self._check_positive("confinement_um", "diffusion_um2_per_s")
-        self._check_shares("spot_fraction", "filled", "clustered_fraction", "touching_fraction", "dim_cluster")
+        self._check_shares(
+            "spot_fraction", "filled", "clustered_fraction", "touching_fraction", "dim_cluster"
+        )
         self._check_shares("mobile_fraction")
         self._check_not_negative("diameter_spread", "grain", "wrinkle", "brightness_spread")
         require(self.clusters >= 1, f"clusters must be at least 1, got {self.clusters}")
@@ -131,12 +141,15 @@ class LysosomeParameters(StructureParameters):
 
 
 class Lysosomes(Structure):
-    """The lysosomes of one field. See `Structure` for the grid and `LysosomeParameters` for the rest.
+    """The lysosomes of one field.
+
+    See `Structure` for the grid and `LysosomeParameters` for the rest.
 
     Parameters
     ----------
     microtubules : Microtubules, optional
-        The tracks to run along, on the same grid; advance them before the lysosomes. Without them, runs go straight.
+        The tracks to run along, on the same grid; advance them before the lysosomes. Without them,
+        runs go straight.
 
     Attributes
     ----------
@@ -179,18 +192,30 @@ class Lysosomes(Structure):
         """Radius, wrinkles, wall, filling and focus of each lysosome."""
         p, rng, count = self.parameters, self._rng, self.count
         self._spot = rng.random(count) < p.spot_fraction
-        ring = np.clip(p.diameter_um / 2 * np.exp(rng.normal(0, p.diameter_spread, count)), 0.11, p.largest_um / 2)
-        self.radius_um = np.where(self._spot, rng.uniform(0.03, 0.12, count), ring).astype(np.float32)
+        ring = np.clip(
+            p.diameter_um / 2 * np.exp(rng.normal(0, p.diameter_spread, count)),
+            0.11,
+            p.largest_um / 2,
+        )
+        self.radius_um = np.where(self._spot, rng.uniform(0.03, 0.12, count), ring).astype(
+            np.float32
+        )
         self._angles = np.linspace(0, 2 * np.pi, self._RING_NODES, dtype=np.float32)
         irregular = np.exp(rng.normal(0, 0.5, (count, 1)))
-        self._wrinkle_spread = (irregular * p.wrinkle * np.array([1, 0.7, 0.5, 0.35, 0.2])).astype(np.float32)
+        self._wrinkle_spread = (irregular * p.wrinkle * np.array([1, 0.7, 0.5, 0.35, 0.2])).astype(
+            np.float32
+        )
         self._wrinkles = np.zeros((count, len(self._HARMONICS)), np.float32)
         mean_reverting(self._wrinkles, np.inf, 1.0, self._wrinkle_spread, rng)
         self._wrinkle_phase = rng.uniform(0, 2 * np.pi, self._wrinkles.shape).astype(np.float32)
         self._angle = rng.uniform(0, 2 * np.pi, count).astype(np.float32)
-        self._brightness = np.exp(np.clip(rng.normal(0, p.brightness_spread, count), None, 1)).astype(np.float32)
+        self._brightness = np.exp(
+            np.clip(rng.normal(0, p.brightness_spread, count), None, 1)
+        ).astype(np.float32)
         filled = rng.gamma(1.5, p.filled / 1.5 + 1e-3, count)
-        self._filled = np.where(self._spot, rng.uniform(0.8, 1.6, count), np.minimum(filled, 1.2)).astype(np.float32)
+        self._filled = np.where(
+            self._spot, rng.uniform(0.8, 1.6, count), np.minimum(filled, 1.2)
+        ).astype(np.float32)
         one, three = rng.uniform(0, 2 * np.pi, (2, count, 1))
         self._wall = 1 + rng.uniform(0, 0.7, (count, 1)) * np.cos(self._angles + one)
         self._wall += rng.uniform(0, 0.5, (count, 1)) * np.cos(3 * self._angles + three)
@@ -198,7 +223,10 @@ class Lysosomes(Structure):
         self._wall *= ~self._spot[:, None]
 
     def _scatter_content(self) -> None:
-        """Spread points evenly (sunflower spirals) over each lysosome's inside; clumps make it uneven."""
+        """Spread points evenly (sunflower spirals) over each lysosome's inside.
+
+        Clumps make it uneven.
+        """
         rng = self._rng
         area_px = np.pi * (self.radius_um / self.pixel_size_um) ** 2
         points = np.maximum(6, np.ceil(1.5 * area_px)).astype(np.intp)
@@ -206,23 +234,34 @@ class Lysosomes(Structure):
         self._owner = owner = np.repeat(np.arange(self.count), points)
         order = np.arange(len(owner)) - (np.cumsum(points) - points)[owner]
         self._content_reach = np.sqrt((order + 0.5) / points[owner]).astype(np.float32)
-        self._content_angle = np.mod(order * np.float32(np.pi * (3 - np.sqrt(5))), 2 * np.pi).astype(np.float32)
+        self._content_angle = np.mod(
+            order * np.float32(np.pi * (3 - np.sqrt(5))), 2 * np.pi
+        ).astype(np.float32)
         # As bright, at a filling of 1, as the middle of a wall: 1 / (sqrt(2 pi) sigma) per pixel.
-        light = (area_px / np.maximum(points, 1) / (np.sqrt(2 * np.pi) * self._sigma_px) * self._filled)[owner]
+        light = (
+            area_px / np.maximum(points, 1) / (np.sqrt(2 * np.pi) * self._sigma_px) * self._filled
+        )[owner]
         light = light * np.exp(0.3 * rng.standard_normal(len(owner)))
         inside = self._content_reach * np.exp(1j * self._content_angle)
         clump = (0.5 * rng.random(self.count) * np.exp(2j * np.pi * rng.random(self.count)))[owner]
         excess = np.where(rng.random(self.count) < 0.2, rng.uniform(0.5, 2, self.count), 0)[owner]
-        self._content_light = (light * (1 + excess * np.exp(-(np.abs(inside - clump) ** 2) / 0.12))).astype(np.float32)
+        self._content_light = (
+            light * (1 + excess * np.exp(-(np.abs(inside - clump) ** 2) / 0.12))
+        ).astype(np.float32)
         if self.parameters.grain > 0:
             place = self.radius_um[owner] * inside
             self._content_light *= self._grain(np.stack([place.imag, place.real], axis=1), owner)
             wall = self.radius_um[:, None] * np.exp(1j * self._angles)
             points = np.stack([wall.imag.ravel(), wall.real.ravel()], axis=1)
-            self._wall *= self._grain(points, np.repeat(np.arange(self.count), self._RING_NODES)).reshape(wall.shape)
+            self._wall *= self._grain(
+                points, np.repeat(np.arange(self.count), self._RING_NODES)
+            ).reshape(wall.shape)
 
     def _grain(self, points_um: Floats, owner: NDArray[np.intp]) -> Image:
-        """Return the light's unevenness at points (n, 2) of lysosomes `owner` (n,): three waves of each one's own."""
+        """Return the light's unevenness at points (n, 2) of lysosomes `owner` (n,).
+
+        Three waves of each one's own.
+        """
         rng, log_light = self._rng, np.zeros(len(owner))
         for _ in range(3):
             turn, phase = rng.uniform(0, 2 * np.pi, (2, self.count))
@@ -250,7 +289,9 @@ class Lysosomes(Structure):
         neighbour = rng.integers(0, count, len(touching))
         direction = rng.uniform(0, 2 * np.pi, len(touching))
         gap = 0.95 * (self.radius_um[touching] + self.radius_um[neighbour])[:, None]
-        place[touching] = place[neighbour] + gap * np.stack([np.sin(direction), np.cos(direction)], axis=1)
+        place[touching] = place[neighbour] + gap * np.stack(
+            [np.sin(direction), np.cos(direction)], axis=1
+        )
         self._brightness *= (1 - p.dim_cluster * clustered) * self._allowed(place)
         blurred = rng.random(count) < p.out_of_focus * (1 + clustered)
         self._focus = np.where(blurred, rng.uniform(0, 0.5, count), 1).astype(np.float32)
@@ -262,7 +303,9 @@ class Lysosomes(Structure):
         """Return which places lie in the cytoplasm."""
         if self.outline is None:
             return np.ones(len(place_um), bool)
-        return (self.outline.depth_um(place_um) > 0.3) & (self.outline.nucleus_distance_um(place_um) > -0.5)
+        return (self.outline.depth_um(place_um) > 0.3) & (
+            self.outline.nucleus_distance_um(place_um) > -0.5
+        )
 
     def _set_off(self) -> None:
         """Put the mobile ones on their tracks, the others into their cages."""
@@ -273,7 +316,9 @@ class Lysosomes(Structure):
         self._arc_um = np.zeros(count, np.float32)
         self._direction = np.zeros(count, np.float32)
         self._heading = rng.uniform(0, 2 * np.pi, count).astype(np.float32)
-        self._speed = np.clip(p.speed_um_per_s * np.exp(rng.normal(0, 0.25, count)), 0.3, 1.5).astype(np.float32)
+        self._speed = np.clip(
+            p.speed_um_per_s * np.exp(rng.normal(0, 0.25, count)), 0.3, 1.5
+        ).astype(np.float32)
         self.running = np.zeros(count, bool)
         mean_reverting(self._offset, np.inf, 1.0, p.confinement_um, rng)
         mobile = np.flatnonzero(self._mobile)
@@ -289,7 +334,8 @@ class Lysosomes(Structure):
         self._let_go()
         self._start_and_stop(dt_s)
         self._run(dt_s)
-        # In a cage of radius r, diffusion D settles within r^2 / D; by Stokes and Einstein, D falls with size.
+        # In a cage of radius r, diffusion D settles within r^2 / D; by Stokes and Einstein, D falls
+        # with size.
         diffusion = p.diffusion_um2_per_s * p.diameter_um / (2 * self.radius_um)
         bound = self._filament >= 0
         time = np.where(bound, self._CATCH_S, p.confinement_um**2 / diffusion)[:, None]
@@ -304,7 +350,9 @@ class Lysosomes(Structure):
         place = self._home.copy()
         bound = np.flatnonzero(self._filament >= 0)
         if self._microtubules is not None and len(bound):
-            place[bound] = self._microtubules.position_um(self._filament[bound], self._arc_um[bound])
+            place[bound] = self._microtubules.position_um(
+                self._filament[bound], self._arc_um[bound]
+            )
         return place
 
     def _bind(self, which: NDArray[np.intp], reach_um: float) -> None:
@@ -350,8 +398,12 @@ class Lysosomes(Structure):
         """Move the running ones along their filaments, or straight on where there are none."""
         way = self.running * self._speed * np.float32(dt_s)
         if self._microtubules is None:
-            self._heading += np.float32(0.2 * np.sqrt(dt_s)) * self._rng.standard_normal(self.count, np.float32)
-            self._home += way[:, None] * np.stack([np.sin(self._heading), np.cos(self._heading)], axis=1)
+            self._heading += np.float32(0.2 * np.sqrt(dt_s)) * self._rng.standard_normal(
+                self.count, np.float32
+            )
+            self._home += way[:, None] * np.stack(
+                [np.sin(self._heading), np.cos(self._heading)], axis=1
+            )
             return
         self._arc_um += way * self._direction
         bound = np.flatnonzero(self._filament >= 0)
@@ -369,7 +421,9 @@ class Lysosomes(Structure):
         ).sum(axis=1)
         radius = np.maximum(shape, 0.3) * (self.radius_um / self.pixel_size_um)[:, None]
         turned = self._angles + self._angle[:, None]
-        ring = centre[:, None] + radius[..., None] * np.stack([np.sin(turned), np.cos(turned)], axis=-1)
+        ring = centre[:, None] + radius[..., None] * np.stack(
+            [np.sin(turned), np.cos(turned)], axis=-1
+        )
         focused = np.stack([self._focus, 1 - self._focus]) * self._brightness
         painted = splat_polylines(ring, focused[:, :, None] * self._wall, self._canvas_shape)
         owner = self._owner

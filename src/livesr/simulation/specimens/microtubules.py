@@ -1,7 +1,7 @@
 """Microtubules: stiff filaments that grow, shrink, wiggle and slide.
 
-Every filament owns a track, the way it would take if it grew for ever. Growing uncovers the track, shrinking covers
-it; a filament that has vanished starts again on a new track.
+Every filament owns a track, the way it would take if it grew for ever. Growing uncovers the track,
+shrinking covers it; a filament that has vanished starts again on a new track.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ class MicrotubuleParameters(StructureParameters):
     mean_length_um : float
         Median length.
     persistence_um : float
-        Of the worm-like chain, 20-60 um in cells: the heading's variance grows by arc length / persistence.
+        Of the worm-like chain, 20-60 um in cells: the heading's variance grows by arc length /
+        persistence.
     curvature_per_um : float
         Typical curvature of the slow bends that the cell imposes.
     radial_fraction : float
@@ -85,12 +86,20 @@ class MicrotubuleParameters(StructureParameters):
 
     def __post_init__(self) -> None:
         StructureParameters.__post_init__(self)
-        self._check_positive("density_um_per_um2", "mean_length_um", "persistence_um", "wiggle_time_s")
+        self._check_positive(
+            "density_um_per_um2", "mean_length_um", "persistence_um", "wiggle_time_s"
+        )
         self._check_positive("buckle_um")
         self._check_not_negative("curl_per_um")
-        self._check_shares("radial_fraction", "bundle_fraction", "curled_fraction", "dynamic_fraction")
-        self._check_not_negative("growth_um_per_min", "shrinkage_um_per_min", "catastrophe_per_s", "rescue_per_s")
-        self._check_not_negative("curvature_per_um", "spread_rad", "wiggle_nm", "brightness_spread", "label_spread")
+        self._check_shares(
+            "radial_fraction", "bundle_fraction", "curled_fraction", "dynamic_fraction"
+        )
+        self._check_not_negative(
+            "growth_um_per_min", "shrinkage_um_per_min", "catastrophe_per_s", "rescue_per_s"
+        )
+        self._check_not_negative(
+            "curvature_per_um", "spread_rad", "wiggle_nm", "brightness_spread", "label_spread"
+        )
 
     @classmethod
     def random(cls, rng: np.random.Generator) -> Self:
@@ -123,14 +132,17 @@ class MicrotubuleParameters(StructureParameters):
 
 
 class Microtubules(Structure):
-    """The microtubules of one field. See `Structure` for the grid and `MicrotubuleParameters` for the rest.
+    """The microtubules of one field.
+
+    See `Structure` for the grid and `MicrotubuleParameters` for the rest.
 
     Attributes
     ----------
     length_um : (n,) float32
         Present length of each filament.
     births : (n,) int
-        How often each filament started on a new track; whoever holds on to it must let go when this changes.
+        How often each filament started on a new track; whoever holds on to it must let go when this
+        changes.
     """
 
     Parameters = MicrotubuleParameters
@@ -162,7 +174,10 @@ class Microtubules(Structure):
 
     @property
     def nodes_um(self) -> Image:
-        """Nodes of all tracks, wiggle included, (n, m, 2) as (y, x); those beyond `length_um` are not yet grown."""
+        """Nodes of all tracks, wiggle included, (n, m, 2) as (y, x).
+
+        Those beyond `length_um` are not yet grown.
+        """
         if self._nodes is None:
             lateral = self._wiggle @ self._modes
             # The tangent, along which it slides, is the normal turned by a right angle.
@@ -183,7 +198,8 @@ class Microtubules(Structure):
     def nearest(self, points_um: Floats) -> tuple[NDArray[np.intp], Image, Image]:
         """Find the closest grown place of any filament.
 
-        Returns filament (n,), arc_um (n,) and distance_um (n,) for points (n, 2); infinitely far where none has grown.
+        Returns filament (n,), arc_um (n,) and distance_um (n,) for points (n, 2); infinitely far
+        where none has grown.
         """
         grown = (self._arc_um < self.length_um[:, None]) & (self._light > 0)
         filament, node = np.nonzero(grown)
@@ -191,7 +207,9 @@ class Microtubules(Structure):
             nowhere = np.zeros(len(points_um), np.intp)
             return nowhere, nowhere.astype(np.float32), np.full(len(points_um), np.inf, np.float32)
         places = self.nodes_um[filament, node]
-        nearest = np.array([np.argmin(((places - point) ** 2).sum(axis=1)) for point in points_um], np.intp)
+        nearest = np.array(
+            [np.argmin(((places - point) ** 2).sum(axis=1)) for point in points_um], np.intp
+        )
         distance = np.linalg.norm(places[nearest] - points_um, axis=1).astype(np.float32)
         return filament[nearest], self._arc_um[node[nearest]], distance
 
@@ -211,7 +229,9 @@ class Microtubules(Structure):
         phase = np.pi * order[:, None] * self._arc_um / self._arc_um[-1]
         self._modes = np.concatenate([np.sin(phase), np.cos(phase)]).astype(np.float32)
         spread = np.tile(1 / order, 2)
-        self._wiggle_spread_um = self.parameters.wiggle_nm / 1000 * spread / np.sqrt((spread**2).sum() / 2)
+        self._wiggle_spread_um = (
+            self.parameters.wiggle_nm / 1000 * spread / np.sqrt((spread**2).sum() / 2)
+        )
         self._wiggle_time_s = self.parameters.wiggle_time_s * spread
         self._wiggle = np.zeros((count, 2 * self._MODES), np.float32)
         mean_reverting(self._wiggle, np.inf, 1.0, self._wiggle_spread_um, self._rng)
@@ -236,7 +256,9 @@ class Microtubules(Structure):
         tangent /= np.linalg.norm(tangent, axis=2, keepdims=True) + 1e-9
         self._normals[which] = tangent[..., ::-1] * np.array([1, -1], np.float32)
         label = self._noise.along(arc / 0.3, count, rng) + self._noise.along(arc / 2, count, rng)
-        light = np.exp(p.brightness_spread * rng.standard_normal((count, 1)) + p.label_spread * label)
+        light = np.exp(
+            p.brightness_spread * rng.standard_normal((count, 1)) + p.label_spread * label
+        )
         if self.outline is not None:
             light = light * (self.outline.depth_um(self._tracks[which]) > 0)
         self._light[which] = light
@@ -259,7 +281,9 @@ class Microtubules(Structure):
         return np.asarray(whole[rows, first[:, None] + np.arange(nodes)], np.float32)
 
     def _headings(self, through_um: Image) -> tuple[Floats, Floats]:
-        """Return each track's heading (radians from x to y) and how far behind the point it may begin."""
+        """Return each track's heading (radians from x to y) and how far behind the point it may
+        begin.
+        """
         p, rng, count = self.parameters, self._rng, len(through_um)
         flip = np.pi * rng.integers(0, 2, count)
         heading = self._cell_axis + flip + rng.normal(0, p.spread_rad, count)
@@ -267,13 +291,18 @@ class Microtubules(Structure):
         if self.outline is not None:
             offset = through_um - np.asarray(self.outline.organising_centre_um, np.float32)
             radial = rng.random(count) < p.radial_fraction
-            outward = np.arctan2(offset[:, 0], offset[:, 1]) + rng.normal(0, 0.5 * p.spread_rad, count)
+            outward = np.arctan2(offset[:, 0], offset[:, 1]) + rng.normal(
+                0, 0.5 * p.spread_rad, count
+            )
             heading = np.where(radial, outward, heading)
             behind = np.where(radial, np.hypot(offset[:, 0], offset[:, 1]), behind)
         return heading, behind
 
     def _walk(self, start_um: Image, heading: Floats) -> Image:
-        """Walk one worm-like chain from each start; near the cell's edge it turns to run along it."""
+        """Walk one worm-like chain from each start.
+
+        Near the cell's edge it turns to run along it.
+        """
         p, rng, step = self.parameters, self._rng, self.NODE_SPACING_UM
         count, nodes = len(start_um), len(self._arc_um)
         bend = p.curvature_per_um * np.exp(rng.normal(0, 0.5, (count, 1)))
@@ -281,14 +310,18 @@ class Microtubules(Structure):
         turns = turns + np.sqrt(step / p.persistence_um) * rng.standard_normal((count, nodes))
         if p.curled_fraction:
             curled = rng.random((count, 1)) < p.curled_fraction
-            turns = turns + step * p.curl_per_um * curled * self._noise.along(self._arc_um / p.buckle_um, count, rng)
+            turns = turns + step * p.curl_per_um * curled * self._noise.along(
+                self._arc_um / p.buckle_um, count, rng
+            )
         if self.outline is None:
             angle = heading[:, None] + np.cumsum(turns, axis=1)
             path = np.cumsum(step * np.stack([np.sin(angle), np.cos(angle)], axis=-1), axis=1)
             return np.asarray(start_um[:, None] + path - path[:, :1], np.float32)
         return self._walk_inside(self.outline, start_um, heading, turns)
 
-    def _walk_inside(self, outline: CellOutline, start_um: Image, heading: Floats, turns: Floats) -> Image:
+    def _walk_inside(
+        self, outline: CellOutline, start_um: Image, heading: Floats, turns: Floats
+    ) -> Image:
         """Walk step by step, turning near the edge."""
         count, nodes, step = *turns.shape, self.NODE_SPACING_UM
         path = np.empty((count, nodes, 2), np.float32)
@@ -298,9 +331,13 @@ class Microtubules(Structure):
             path[:, node] = place
             angle = angle + turns[:, node]
             outward = place - centre
-            miss = np.mod(angle - np.arctan2(outward[:, 0], outward[:, 1]) + np.pi, 2 * np.pi) - np.pi
+            miss = (
+                np.mod(angle - np.arctan2(outward[:, 0], outward[:, 1]) + np.pi, 2 * np.pi) - np.pi
+            )
             nearness = np.clip(1 - outline.depth_um(place) / self._EDGE_UM, 0, 1)
-            angle = angle + np.where(np.abs(miss) < np.pi / 2, np.sign(miss), 0) * 1.5 * step * nearness
+            angle = (
+                angle + np.where(np.abs(miss) < np.pi / 2, np.sign(miss), 0) * 1.5 * step * nearness
+            )
             place = place + step * np.stack([np.sin(angle), np.cos(angle)], axis=-1)
         return path
 
@@ -309,7 +346,9 @@ class Microtubules(Structure):
         p, rng = self.parameters, self._rng
         followers = np.flatnonzero(rng.random(self.count) < p.bundle_fraction)
         leaders = rng.integers(0, self.count, len(followers))
-        gap = 0.05 * self._noise.along(self._arc_um / 3, len(followers), rng) + rng.normal(0, 0.05, (len(followers), 1))
+        gap = 0.05 * self._noise.along(self._arc_um / 3, len(followers), rng) + rng.normal(
+            0, 0.05, (len(followers), 1)
+        )
         self._tracks[followers] = self._tracks[leaders] + self._normals[leaders] * gap[..., None]
         self._dress(followers)
 

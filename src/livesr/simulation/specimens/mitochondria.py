@@ -55,7 +55,9 @@ class MitochondriaParameters(StructureParameters):
 
     def __post_init__(self) -> None:
         StructureParameters.__post_init__(self)
-        self._check_positive("density_per_100_um2", "length_um", "diameter_nm", "persistence_um", "sway_time_s")
+        self._check_positive(
+            "density_per_100_um2", "length_um", "diameter_nm", "persistence_um", "sway_time_s"
+        )
         self._check_shares("filled")
         self._check_not_negative("length_spread", "sway_nm", "drift_nm", "brightness_spread")
 
@@ -80,7 +82,9 @@ class MitochondriaParameters(StructureParameters):
 
 
 class Mitochondria(Structure):
-    """The mitochondria of one field. See `Structure` for the grid and `MitochondriaParameters` for the rest.
+    """The mitochondria of one field.
+
+    See `Structure` for the grid and `MitochondriaParameters` for the rest.
 
     Attributes
     ----------
@@ -89,7 +93,8 @@ class Mitochondria(Structure):
 
     Parameters = MitochondriaParameters
     _SPACING_UM = 0.1
-    # Where a tube is painted, in radii from its axis: even angles around it, as a membrane projects.
+    # Where a tube is painted, in radii from its axis: even angles around it, as a membrane
+    # projects.
     _ACROSS = np.sin(np.linspace(-np.pi / 2, np.pi / 2, 13)).astype(np.float32)
 
     def __init__(
@@ -105,12 +110,16 @@ class Mitochondria(Structure):
         super().__init__(shape, pixel_size_um, rng, p, outline=outline)
         area = float(np.prod(self._high_um - self._low_um))
         count = max(2, round(p.density_per_100_um2 * area / 100))
-        self.radius_um = (p.diameter_nm / 2000 * np.exp(rng.normal(0, 0.1, count))).astype(np.float32)
+        self.radius_um = (p.diameter_nm / 2000 * np.exp(rng.normal(0, 0.1, count))).astype(
+            np.float32
+        )
         length = p.length_um * np.exp(rng.normal(0, p.length_spread, count))
         self.length_um = np.clip(length, 2.5 * self.radius_um, 3 * p.length_um).astype(np.float32)
         arc = np.arange(0, 3 * p.length_um + self._SPACING_UM, self._SPACING_UM) - 1.5 * p.length_um
         middle = self._random_points(count)
-        rest = worm_like_chains(rng, middle, rng.uniform(0, 2 * np.pi, count), arc, p.persistence_um)
+        rest = worm_like_chains(
+            rng, middle, rng.uniform(0, 2 * np.pi, count), arc, p.persistence_um
+        )
         self._lines = SwayingLines(rng, rest, p.sway_nm / 1000, p.drift_nm / 1000, p.sway_time_s)
         self._draw_profile(arc, middle)
         self._settle(line_density=1.0)
@@ -124,7 +133,9 @@ class Mitochondria(Structure):
         uneven = np.exp(0.2 * LineNoise(rng).along(arc / 0.5, count, rng))
         light = np.exp(rng.normal(0, p.brightness_spread, (count, 1))) * uneven * (to_end > 0)
         if self.outline is not None:
-            inside = (self.outline.depth_um(middle) > 0.3) & (self.outline.nucleus_distance_um(middle) > 0)
+            inside = (self.outline.depth_um(middle) > 0.3) & (
+                self.outline.nucleus_distance_um(middle) > 0
+            )
             light = light * inside[:, None]
         blurred = np.clip(p.out_of_focus * rng.uniform(0, 2, (count, 1)), 0, 1)
         self._light = np.stack([light * (1 - blurred), light * blurred]).astype(np.float32)
@@ -138,5 +149,7 @@ class Mitochondria(Structure):
         for place in self._ACROSS:
             line = nodes + normals * (place * self._width)[..., None]
             share = np.float32(1 if abs(place) > 0.99 else self.parameters.filled)
-            painted += splat_polylines(self._to_pixels(line), share * self._light, self._canvas_shape)
+            painted += splat_polylines(
+                self._to_pixels(line), share * self._light, self._canvas_shape
+            )
         return painted

@@ -1,4 +1,6 @@
-"""Randomness that living things show: smooth along a line, smooth over an area, mean-reverting in time.
+"""Randomness that living things show.
+
+Smooth along a line, smooth over an area, mean-reverting in time.
 
 Every function takes the generator it draws from. Arrays are float32.
 """
@@ -18,7 +20,11 @@ def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
 
 
 def mean_reverting(
-    state: Image, dt_s: float, time_s: float | Floats, spread: float | Floats, rng: np.random.Generator
+    state: Image,
+    dt_s: float,
+    time_s: float | Floats,
+    spread: float | Floats,
+    rng: np.random.Generator,
 ) -> None:
     """Advance an Ornstein-Uhlenbeck process in place, exactly for any `dt_s`.
 
@@ -42,7 +48,10 @@ def mean_reverting(
 
 
 class LineNoise:
-    """Smooth noise of one variable: mean 0, variance about 1, correlation length 1. The same place, the same value."""
+    """Smooth noise of one variable: mean 0, variance about 1, correlation length 1.
+
+    The same place, the same value.
+    """
 
     _SIZE = 8192
 
@@ -61,7 +70,8 @@ class LineNoise:
     def along(self, arc: Floats, count: int, rng: np.random.Generator) -> Image:
         """Return `count` independent stretches of noise.
 
-        `arc`, (m,) or (count, m), is the way along each stretch in correlation lengths; the result is (count, m).
+        `arc`, (m,) or (count, m), is the way along each stretch in correlation lengths; the result
+        is (count, m).
         """
         return self(rng.uniform(0, self._SIZE, (count, 1)) + arc)
 
@@ -69,7 +79,9 @@ class LineNoise:
 class AreaNoise:
     """Smooth noise over the field: between 0 and 1, one bump per `grain_um`."""
 
-    def __init__(self, low_um: Floats, high_um: Floats, grain_um: float, rng: np.random.Generator) -> None:
+    def __init__(
+        self, low_um: Floats, high_um: Floats, grain_um: float, rng: np.random.Generator
+    ) -> None:
         self._low, self._grain = np.asarray(low_um, np.float32), np.float32(grain_um)
         size = np.ceil((np.asarray(high_um) - self._low) / grain_um).astype(int) + 2
         self._table = rng.random((size[0], size[1]), np.float32)

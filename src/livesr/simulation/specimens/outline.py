@@ -1,4 +1,6 @@
-"""The cell's shape: its edge, its nucleus and its organising centre. Shared by the structures of one cell.
+"""The cell's shape: its edge, its nucleus and its organising centre.
+
+Shared by the structures of one cell.
 
 Lengths in um, points as (y, x), origin at the centre of the field's first pixel.
 """
@@ -56,12 +58,17 @@ class CellOutline:
         nucleus = centre + rng.normal(0, 0.15 * radius, 2)
         side = rng.uniform(0, 2 * np.pi)
         organiser = nucleus + (nucleus_radius + 1) * np.array([np.sin(side), np.cos(side)])
-        lobes = tuple((float(rng.normal(0, 0.2 / k)), float(rng.uniform(0, 2 * np.pi))) for k in range(1, 6))
+        lobes = tuple(
+            (float(rng.normal(0, 0.2 / k)), float(rng.uniform(0, 2 * np.pi))) for k in range(1, 6)
+        )
         return cls(_pair(centre), radius, _pair(nucleus), nucleus_radius, _pair(organiser), lobes)
 
     @classmethod
     def typical(cls, field_um: tuple[float, float]) -> CellOutline:
-        """Return the demo's cell: nucleus towards the lower left, the edge crossing the upper right corner."""
+        """Return the demo's cell.
+
+        Nucleus towards the lower left, the edge crossing the upper right corner.
+        """
         height, width = field_um
         reach = float(np.hypot(height, width))
         nucleus = (height * 0.85, width * 0.1)
@@ -75,13 +82,18 @@ class CellOutline:
         )
 
     def depth_um(self, points_um: Floats) -> Floats:
-        """Return how far inside the edge points (..., 2) lie, along the line to the centre; negative outside."""
+        """Return how far inside the edge points (..., 2) lie, along the line to the centre.
+
+        Negative outside.
+        """
         offset = points_um - np.asarray(self.centre_um, np.float32)
         angle = np.arctan2(offset[..., 0], offset[..., 1])
         edge = np.ones_like(angle)
         for harmonic, (amplitude, phase) in enumerate(self.lobes, start=1):
             edge += amplitude * np.cos(harmonic * angle + phase)
-        depth: Floats = self.radius_um * np.maximum(edge, 0.1) - np.hypot(offset[..., 0], offset[..., 1])
+        depth: Floats = self.radius_um * np.maximum(edge, 0.1) - np.hypot(
+            offset[..., 0], offset[..., 1]
+        )
         return depth
 
     def nucleus_distance_um(self, points_um: Floats) -> Floats:
@@ -91,8 +103,13 @@ class CellOutline:
         return distance
 
     def mask(self, shape: tuple[int, int], pixel_size_um: float) -> Image:
-        """Return a float32 (y, x) picture of the cell: 1 in the cytoplasm, 0.5 in the nucleus, 0 outside."""
-        rows, columns = (np.arange(size, dtype=np.float32) * np.float32(pixel_size_um) for size in shape)
+        """Return a float32 (y, x) picture of the cell.
+
+        1 in the cytoplasm, 0.5 in the nucleus, 0 outside.
+        """
+        rows, columns = (
+            np.arange(size, dtype=np.float32) * np.float32(pixel_size_um) for size in shape
+        )
         points = np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1)
         mask = (self.depth_um(points) > 0).astype(np.float32)
         mask[(self.nucleus_distance_um(points) < 0) & (mask > 0)] = 0.5

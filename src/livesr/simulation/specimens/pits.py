@@ -99,7 +99,9 @@ class CoatedPits(Structure):
         self.positions_um = self._random_points(count)
         self.age = rng.random(count).astype(np.float32)
         self._plaque = rng.random(count) < p.plaque_fraction
-        self._life_s, self._radius_um, self._brightness = (np.ones(count, np.float32) for _ in range(3))
+        self._life_s, self._radius_um, self._brightness = (
+            np.ones(count, np.float32) for _ in range(3)
+        )
         self._draw(np.arange(count))
         self._settle(line_density=1.0)
 
@@ -107,8 +109,12 @@ class CoatedPits(Structure):
         """Draw life, size and brightness of the pits `which`."""
         p, rng, n = self.parameters, self._rng, len(which)
         large = 1 + 0.8 * self._plaque[which]
-        self._life_s[which] = p.lifetime_s * np.exp(rng.normal(0, 0.4, n)) * (1 + 9 * self._plaque[which])
-        self._radius_um[which] = p.diameter_nm / 2000 * np.exp(rng.normal(0, p.diameter_spread, n)) * large
+        self._life_s[which] = (
+            p.lifetime_s * np.exp(rng.normal(0, 0.4, n)) * (1 + 9 * self._plaque[which])
+        )
+        self._radius_um[which] = (
+            p.diameter_nm / 2000 * np.exp(rng.normal(0, p.diameter_spread, n)) * large
+        )
         self._brightness[which] = np.exp(np.clip(rng.normal(0, p.brightness_spread, n), None, 1))
 
     def _step(self, dt_s: float) -> None:
@@ -120,7 +126,9 @@ class CoatedPits(Structure):
             self.positions_um[over] = self._random_points(len(over))
             self._draw(over)
         step = np.sqrt(2 * p.diffusion_um2_per_s * dt_s)
-        self.positions_um += (step * rng.standard_normal(self.positions_um.shape)).astype(np.float32)
+        self.positions_um += (step * rng.standard_normal(self.positions_um.shape)).astype(
+            np.float32
+        )
 
     def _paint(self) -> Image:
         grown = np.clip(self.age / self._RISE, 0, 1)
@@ -134,5 +142,7 @@ class CoatedPits(Structure):
         weights = np.broadcast_to(light[:, None], rings.shape[:2])
         out = self.parameters.out_of_focus
         return splat_polylines(
-            self._to_pixels(rings), np.stack([(1 - out) * weights, out * weights]), self._canvas_shape
+            self._to_pixels(rings),
+            np.stack([(1 - out) * weights, out * weights]),
+            self._canvas_shape,
         )

@@ -1,6 +1,7 @@
 """Drawing fluorophores on the pixel grid, without aliasing and without loops.
 
-Points are (y, x) in pixels; pixel (0, 0) is centred on the origin. Touches no physics and no random numbers.
+Points are (y, x) in pixels; pixel (0, 0) is centred on the origin. Touches no physics and no random
+numbers.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ def splat(points_px: Floats, weights: Floats, shape: tuple[int, int]) -> Image:
     down, right = y - top, x - left
     corner = top * columns + left
     index = np.concatenate([corner, corner + 1, corner + columns, corner + columns + 1])
-    share = np.concatenate([(1 - down) * (1 - right), (1 - down) * right, down * (1 - right), down * right])
+    share = np.concatenate(
+        [(1 - down) * (1 - right), (1 - down) * right, down * (1 - right), down * right]
+    )
     images = np.empty((len(weights), rows * columns), np.float32)
     for image, weight in zip(images, weights, strict=True):
         # np.bincount sums an order of magnitude faster than np.add.at.
@@ -49,7 +52,11 @@ def splat(points_px: Floats, weights: Floats, shape: tuple[int, int]) -> Image:
 
 
 def sample_segments(
-    start_px: Floats, stop_px: Floats, start_weights: Floats, stop_weights: Floats, shape: tuple[int, int]
+    start_px: Floats,
+    stop_px: Floats,
+    start_weights: Floats,
+    stop_weights: Floats,
+    shape: tuple[int, int],
 ) -> tuple[Floats, Floats]:
     """Turn straight segments into evenly spaced points, ready for `splat`.
 
@@ -68,21 +75,30 @@ def sample_segments(
     weights : (k, m) float
     """
     size = np.asarray(shape, np.float32)
-    seen = np.all((np.maximum(start_px, stop_px) > 0) & (np.minimum(start_px, stop_px) < size), axis=1)
+    seen = np.all(
+        (np.maximum(start_px, stop_px) > 0) & (np.minimum(start_px, stop_px) < size), axis=1
+    )
     kept = np.flatnonzero(seen & (np.maximum(start_weights, stop_weights).max(axis=0) > 0))
     start, step = start_px[kept], (stop_px - start_px)[kept]
     length = np.hypot(step[:, 0], step[:, 1])
     count = np.ceil(length / SAMPLE_SPACING_PX).astype(np.intp)
     segment = np.repeat(np.arange(len(kept)), count)
     first = np.cumsum(count) - count
-    fraction = ((np.arange(len(segment)) - first[segment] + 0.5) / count[segment]).astype(np.float32)
+    fraction = ((np.arange(len(segment)) - first[segment] + 0.5) / count[segment]).astype(
+        np.float32
+    )
     points = start[segment] + fraction[:, None] * step[segment]
-    first_weight, last_weight = start_weights[:, kept][:, segment], stop_weights[:, kept][:, segment]
+    first_weight, last_weight = (
+        start_weights[:, kept][:, segment],
+        stop_weights[:, kept][:, segment],
+    )
     weights = first_weight + fraction * (last_weight - first_weight)
     return points, weights * (length / np.maximum(count, 1))[segment]
 
 
-def splat_polylines(nodes_px: Floats, weights: Floats, shape: tuple[int, int], visible: Floats | None = None) -> Image:
+def splat_polylines(
+    nodes_px: Floats, weights: Floats, shape: tuple[int, int], visible: Floats | None = None
+) -> Image:
     """Draw many lines at once.
 
     Parameters
@@ -94,7 +110,8 @@ def splat_polylines(nodes_px: Floats, weights: Floats, shape: tuple[int, int], v
     shape : (int, int)
         Grid (y, x).
     visible : (n,) float, optional
-        How many segments of each line to draw, from its first node; the last one in part, so that growth is smooth.
+        How many segments of each line to draw, from its first node; the last one in part, so that
+        growth is smooth.
 
     Returns
     -------
@@ -118,14 +135,22 @@ def splat_polylines(nodes_px: Floats, weights: Floats, shape: tuple[int, int], v
 
 
 def bin_blocks(image: Image, block: int) -> Image:
-    """Average blocks of `block` x `block` pixels; the image's sides must be multiples of `block`."""
+    """Average blocks of `block` x `block` pixels.
+
+    The image's sides must be multiples of `block`.
+    """
     rows, columns = image.shape
-    binned: Image = image.reshape(rows // block, block, columns // block, block).mean(axis=(1, 3), dtype=np.float32)
+    binned: Image = image.reshape(rows // block, block, columns // block, block).mean(
+        axis=(1, 3), dtype=np.float32
+    )
     return binned
 
 
 def enlarge(image: Image, block: int) -> Image:
-    """Undo `bin_blocks` for a smooth image: bilinear interpolation between the blocks' centres, edge values held."""
+    """Undo `bin_blocks` for a smooth image.
+
+    Bilinear interpolation between the blocks' centres, edge values held.
+    """
     return _stretch(_stretch(image, block).T, block).T
 
 

@@ -1,6 +1,8 @@
-"""Endoplasmic reticulum: a jittering network of tubules with three-way junctions, sheets and loose ends.
+"""Endoplasmic reticulum: a jittering network of tubules with three-way junctions, sheets and loose
+ends.
 
-The network is a relaxed Voronoi tessellation. Junctions carry the motion; tubules, branches and sheets hang on them.
+The network is a relaxed Voronoi tessellation. Junctions carry the motion; tubules, branches and
+sheets hang on them.
 """
 
 from __future__ import annotations
@@ -31,14 +33,17 @@ class ReticulumParameters(StructureParameters):
     mesh_um : float
         Typical width of a polygon, 0.3-3 um in cells.
     even : float
-        How alike the polygons are, 0-1: from a tessellation of random places to one of places that keep their distance.
+        How alike the polygons are, 0-1: from a tessellation of random places to one of places that
+        keep their distance.
     uneven : float
         How much denser the mesh is in some regions than in others, 0-1.
     missing_fraction : float
-        Share of the tessellation's edges that carry no tubule, which leaves larger, angular polygons. At most about
-        a third can be taken out before the network falls apart; more is not taken.
+        Share of the tessellation's edges that carry no tubule, which leaves larger, angular
+        polygons. At most about a third can be taken out before the network falls apart; more is not
+        taken.
     tension : float
-        How far the tubules pull each junction towards the middle of its neighbours, 0-1; evens out the mesh.
+        How far the tubules pull each junction towards the middle of its neighbours, 0-1; evens out
+        the mesh.
     loose_fraction : float
         Share of the tubules that end in the cytoplasm; these grow and retract.
     branches_per_tubule, loops_per_tubule : float
@@ -48,7 +53,8 @@ class ReticulumParameters(StructureParameters):
     long_per_100_um2 : float
         Long, rather straight tubules of 2.5-8 um that cross the network and look like microtubules.
     sheet_fraction : float
-        Share of the polygons that are filled by a sheet, side by side and more often near the nucleus.
+        Share of the polygons that are filled by a sheet, side by side and more often near the
+        nucleus.
     sheet_brightness : float
         Relative to a tubule in focus.
     sheet_grain_um : float
@@ -56,7 +62,8 @@ class ReticulumParameters(StructureParameters):
     holes : float
         Share of a sheet that is open: fenestrations of the grain's size.
     cloud : float
-        Share of the sheets' light that lies slightly out of focus, as the dense reticulum around a nucleus does.
+        Share of the sheets' light that lies slightly out of focus, as the dense reticulum around a
+        nucleus does.
     bend, wrinkle_nm : float
         Bow of a tubule relative to its length, and its irregularity.
     jitter_nm, jitter_time_s : float
@@ -102,11 +109,17 @@ class ReticulumParameters(StructureParameters):
     def __post_init__(self) -> None:
         StructureParameters.__post_init__(self)
         self._check_positive("mesh_um", "jitter_time_s")
-        self._check_shares("uneven", "missing_fraction", "tension", "loose_fraction", "sheet_fraction", "shading")
+        self._check_shares(
+            "uneven", "missing_fraction", "tension", "loose_fraction", "sheet_fraction", "shading"
+        )
         self._check_shares("even", "holes", "cloud")
         self._check_positive("loop_um", "shading_um", "sheet_grain_um")
-        self._check_not_negative("branches_per_tubule", "loops_per_tubule", "long_per_100_um2", "sheet_brightness")
-        self._check_not_negative("bend", "wrinkle_nm", "jitter_nm", "brightness_spread", "texture_spread")
+        self._check_not_negative(
+            "branches_per_tubule", "loops_per_tubule", "long_per_100_um2", "sheet_brightness"
+        )
+        self._check_not_negative(
+            "bend", "wrinkle_nm", "jitter_nm", "brightness_spread", "texture_spread"
+        )
 
     @classmethod
     def random(cls, rng: np.random.Generator) -> Self:
@@ -144,7 +157,10 @@ class ReticulumParameters(StructureParameters):
 
 
 class EndoplasmicReticulum(Structure):
-    """The endoplasmic reticulum of one field. See `Structure` for the grid, `ReticulumParameters` for the rest."""
+    """The endoplasmic reticulum of one field.
+
+    See `Structure` for the grid, `ReticulumParameters` for the rest.
+    """
 
     Parameters = ReticulumParameters
     _MAX_NODES, _MIN_NODES = 33, 11
@@ -205,22 +221,29 @@ class EndoplasmicReticulum(Structure):
             seeds = rng.uniform(self._low_um - 1, self._high_um + 1, (8, 2))
         for _ in range(3 + round(9 * p.even)):
             distance, neighbour = (np.asarray(found) for found in cKDTree(seeds).query(seeds, 2))
-            push = np.clip((0.7 + 0.3 * p.even) * p.mesh_um - distance[:, 1:], 0, None) / np.maximum(
-                distance[:, 1:], 1e-3
-            )
+            push = np.clip(
+                (0.7 + 0.3 * p.even) * p.mesh_um - distance[:, 1:], 0, None
+            ) / np.maximum(distance[:, 1:], 1e-3)
             seeds = seeds + 0.4 * push * (seeds - seeds[neighbour[:, 1]])
         return seeds
 
-    def _fill_sheets(self, seeds: Floats, polygons: list[Indices], known: NDArray[np.bool_]) -> None:
+    def _fill_sheets(
+        self, seeds: Floats, polygons: list[Indices], known: NDArray[np.bool_]
+    ) -> None:
         """Choose the filled polygons and spread points over them, tied to their corners."""
         p, rng = self.parameters, self._rng
         likely = AreaNoise(self._low_um, self._high_um, 3.0, rng)(seeds)
         if self.outline is not None:
             likely = likely - 0.08 * np.clip(self.outline.nucleus_distance_um(seeds), 0, 10)
         whole = np.array([len(q) > 2 and min(q) >= 0 and bool(known[q].all()) for q in polygons])
-        chosen = np.argsort(np.where(whole, -likely, np.inf))[: round(p.sheet_fraction * whole.sum())]
+        chosen = np.argsort(np.where(whole, -likely, np.inf))[
+            : round(p.sheet_fraction * whole.sum())
+        ]
         # A convex polygon is a fan of triangles around its first corner.
-        fans = [np.stack([np.full(len(q) - 2, q[0]), q[1:-1], q[2:]], axis=1) for q in (polygons[i] for i in chosen)]
+        fans = [
+            np.stack([np.full(len(q) - 2, q[0]), q[1:-1], q[2:]], axis=1)
+            for q in (polygons[i] for i in chosen)
+        ]
         triangles = np.concatenate([np.zeros((0, 3), np.intp), *fans])
         a, b, c = (self._junctions[triangles[:, corner]] for corner in range(3))
         u, v = b - a, c - a
@@ -230,7 +253,9 @@ class EndoplasmicReticulum(Structure):
         self._sheet_corners = triangles[owner]
         # Evenly over each triangle, whatever its shape; chance leaves the grain that sheets have.
         root, second = np.sqrt(rng.random(len(owner))), rng.random(len(owner))
-        self._sheet_shares = np.stack([1 - root, root * (1 - second), root * second], axis=1).astype(np.float32)
+        self._sheet_shares = np.stack(
+            [1 - root, root * (1 - second), root * second], axis=1
+        ).astype(np.float32)
         texture = AreaNoise(self._low_um, self._high_um, p.sheet_grain_um, rng)
         peak = p.sheet_brightness / (np.sqrt(2 * np.pi) * self._sigma_px)
         light = (area_px / np.maximum(points, 1))[owner] * peak
@@ -267,9 +292,13 @@ class EndoplasmicReticulum(Structure):
         bow = rng.normal(0, p.bend, (count, 1)) * length * np.where(self._long, 0.5, 1)[:, None]
         # Near a junction all of this fades, so that the tubules still meet.
         fade = np.minimum(1, np.minimum(arc, length - arc) / 0.2)
-        wrinkle = self._noise.along(arc / 0.35, count, rng) + 1.5 * self._noise.along(arc / 0.7, count, rng)
+        wrinkle = self._noise.along(arc / 0.35, count, rng) + 1.5 * self._noise.along(
+            arc / 0.7, count, rng
+        )
         wrinkle *= np.where(self._long, 0.4, 1)[:, None] * np.minimum(1, length / 1.5)
-        self._rest = (bow * np.sin(np.pi * along) + p.wrinkle_nm / 1000 * fade * wrinkle).astype(np.float32)
+        self._rest = (bow * np.sin(np.pi * along) + p.wrinkle_nm / 1000 * fade * wrinkle).astype(
+            np.float32
+        )
         self._modes = np.sin(np.pi * np.arange(1, 4)[:, None] * along).astype(np.float32)
         self._wiggle_spread = (0.025 * np.minimum(1, length) / np.arange(1, 4)).astype(np.float32)
         self._wiggle = np.zeros((count, 3), np.float32)
@@ -278,7 +307,9 @@ class EndoplasmicReticulum(Structure):
         texture = p.texture_spread * self._noise.along(arc / 0.18, count, rng)
         self._along = along
         light = np.exp(spread + texture) * self._light_at(self._tubule_nodes())
-        focus = np.clip(1.1 - p.out_of_focus * (1.5 + 1.2 * self._noise.along(arc / 3, count, rng)), 0, 1)
+        focus = np.clip(
+            1.1 - p.out_of_focus * (1.5 + 1.2 * self._noise.along(arc / 3, count, rng)), 0, 1
+        )
         self._light = np.stack([light * focus, light * (1 - focus)]).astype(np.float32)
         loose = rng.random(count) < p.loose_fraction
         self._mean_extent = np.where(loose, rng.uniform(0.3, 0.95, count), 2).astype(np.float32)
@@ -291,7 +322,9 @@ class EndoplasmicReticulum(Structure):
         if self.outline is not None:
             light = light * (self.outline.depth_um(points_um) > 0.2)
             # The nucleus lifts the reticulum out of focus.
-            light = light * np.clip(0.8 + 0.5 * self.outline.nucleus_distance_um(points_um), 0.25, 1)
+            light = light * np.clip(
+                0.8 + 0.5 * self.outline.nucleus_distance_um(points_um), 0.25, 1
+            )
         return np.asarray(light, np.float32)
 
     def _add_branches(self) -> None:
@@ -303,7 +336,9 @@ class EndoplasmicReticulum(Structure):
         angle, reach = rng.uniform(0, 2 * np.pi, count), rng.uniform(0.2, 0.9, count)
         along = np.linspace(0, 1, self._LOOP_NODES, dtype=np.float32)
         turned = angle[:, None] + rng.normal(0, 0.7, (count, 1)) * along
-        self._branch_shape = (reach[:, None, None] * along[:, None]) * np.stack([np.sin(turned), np.cos(turned)], -1)
+        self._branch_shape = (reach[:, None, None] * along[:, None]) * np.stack(
+            [np.sin(turned), np.cos(turned)], -1
+        )
         self._branch_turn = np.zeros(count, np.float32)
         self._branch_light = self._parent_light(self._branch_parent, self._branch_node)
 
@@ -320,9 +355,13 @@ class EndoplasmicReticulum(Structure):
         self._loop_light = self._parent_light(self._loop_parent, self._loop_node)
 
     def _parent_light(self, parent: Indices, node: Indices) -> Image:
-        """Return the light (2, n, 1) of parts that hang on tubules, none on a part of the tubule that may vanish."""
+        """Return the light (2, n, 1) of parts that hang on tubules, none on a part of the tubule
+        that may vanish.
+        """
         light = self._light[:, parent, node] * (self._mean_extent[parent] > 1)
-        return np.asarray(light[:, :, None] * self._rng.uniform(0.5, 1, (len(parent), 1)), np.float32)
+        return np.asarray(
+            light[:, :, None] * self._rng.uniform(0.5, 1, (len(parent), 1)), np.float32
+        )
 
     def _tubule_nodes(self) -> Image:
         """Present nodes of all tubules, (n, m, 2) in um as (y, x)."""
@@ -349,7 +388,9 @@ class EndoplasmicReticulum(Structure):
         painted = splat_polylines(self._to_pixels(nodes), self._light, shape, visible=extent)
         cos, sin = np.cos(self._branch_turn), np.sin(self._branch_turn)
         turn = np.stack([np.stack([cos, sin], -1), np.stack([-sin, cos], -1)], axis=-1)
-        branches = nodes[self._branch_parent, self._branch_node][:, None] + self._branch_shape @ turn
+        branches = (
+            nodes[self._branch_parent, self._branch_node][:, None] + self._branch_shape @ turn
+        )
         loops = nodes[self._loop_parent, self._loop_node][:, None] + self._loop_shape
         extras = np.concatenate([branches, loops])
         light = np.concatenate([self._branch_light, self._loop_light], axis=1)
@@ -363,7 +404,10 @@ class EndoplasmicReticulum(Structure):
 
 
 def _pulled(junctions: Image, ridges: Indices, tension: float) -> Image:
-    """Let every tubule pull at its two ends (n, 2); what hangs on one tubule only, or on none, stays."""
+    """Let every tubule pull at its two ends (n, 2).
+
+    What hangs on one tubule only, or on none, stays.
+    """
     degree = np.bincount(ridges.ravel(), minlength=len(junctions))[:, None]
     pull = np.float32(0.5 * tension) * (degree > 1) / np.maximum(degree, 1)
     for _ in range(4):
@@ -375,7 +419,9 @@ def _pulled(junctions: Image, ridges: Indices, tension: float) -> Image:
 
 
 def _thin(ridges: Indices, surplus: int) -> Indices:
-    """Take out up to `surplus` of the ridges (n, 2), the first ones first, where no junction is left a dead end."""
+    """Take out up to `surplus` of the ridges (n, 2), the first ones first, where no junction is
+    left a dead end.
+    """
     degree = np.bincount(ridges.ravel()).tolist()
     kept = []
     for start, stop in ridges.tolist():

@@ -1,6 +1,7 @@
 """What all structures share: the grid, the clock, brightness, focus and haze.
 
-A structure paints fluorophores as unblurred splats (`_paint`) and moves (`_step`); this class does the rest.
+A structure paints fluorophores as unblurred splats (`_paint`) and moves (`_step`); this class does
+the rest.
 """
 
 from __future__ import annotations
@@ -32,7 +33,10 @@ def require(condition: bool, message: str) -> None:
 
 def check_grid(shape: tuple[int, int], pixel_size_um: float) -> None:
     """Raise ValueError unless `shape` is (y, x) and both it and the pixel size are usable."""
-    require(len(shape) == 2 and min(shape) >= 8, f"shape must be (y, x) of at least 8 pixels each, got {shape}")
+    require(
+        len(shape) == 2 and min(shape) >= 8,
+        f"shape must be (y, x) of at least 8 pixels each, got {shape}",
+    )
     require(pixel_size_um > 0, f"pixel_size_um must be positive, got {pixel_size_um}")
 
 
@@ -73,11 +77,16 @@ class StructureParameters:
 
     def _check_not_negative(self, *names: str) -> None:
         for name in names:
-            require(getattr(self, name) >= 0, f"{name} must not be negative, got {getattr(self, name)}")
+            require(
+                getattr(self, name) >= 0, f"{name} must not be negative, got {getattr(self, name)}"
+            )
 
     def _check_shares(self, *names: str) -> None:
         for name in names:
-            require(0 <= getattr(self, name) <= 1, f"{name} is a share and must lie in 0-1, got {getattr(self, name)}")
+            require(
+                0 <= getattr(self, name) <= 1,
+                f"{name} is a share and must lie in 0-1, got {getattr(self, name)}",
+            )
 
 
 class Structure(ABC):
@@ -125,12 +134,16 @@ class Structure(ABC):
         self.outline = outline
         self.haze = parameters.haze
         self._rng = rng
-        rows, columns = (-(-(size + 2 * self._MARGIN_PX) // self._BLOCK) * self._BLOCK for size in self.shape)
+        rows, columns = (
+            -(-(size + 2 * self._MARGIN_PX) // self._BLOCK) * self._BLOCK for size in self.shape
+        )
         self._canvas_shape = (rows, columns)
         self._sigma_px = max(parameters.thickness_nm / 1000 / pixel_size_um, MIN_SIGMA_PX)
         self._defocus_px = max(parameters.defocus_nm / 1000 / pixel_size_um, self._sigma_px)
         self._low_um = np.full(2, -self.MARGIN_UM, np.float32)
-        self._high_um = np.asarray(self.shape, np.float32) * np.float32(pixel_size_um) + np.float32(self.MARGIN_UM)
+        self._high_um = np.asarray(self.shape, np.float32) * np.float32(pixel_size_um) + np.float32(
+            self.MARGIN_UM
+        )
         self._scale = np.float32(1)
         self._painted: Image | None = None
 
@@ -140,8 +153,14 @@ class Structure(ABC):
         return self.shape[0] * self.pixel_size_um, self.shape[1] * self.pixel_size_um
 
     def advance(self, dt_s: float) -> None:
-        """Let `dt_s` seconds pass. Long times are cut into steps; 0 changes nothing, negative raises ValueError."""
-        require(np.isfinite(dt_s) and dt_s >= 0, f"time runs forwards: dt_s must be >= 0 and finite, got {dt_s}")
+        """Let `dt_s` seconds pass. Long times are cut into steps.
+
+        0 changes nothing, negative raises ValueError.
+        """
+        require(
+            np.isfinite(dt_s) and dt_s >= 0,
+            f"time runs forwards: dt_s must be >= 0 and finite, got {dt_s}",
+        )
         if dt_s == 0:
             return
         steps = int(np.ceil(dt_s / self.MAX_STEP_S))
@@ -150,7 +169,9 @@ class Structure(ABC):
         self._painted = None
 
     def render(self, out: Image | None = None) -> Image:
-        """Return the fluorophore density in and near the focus, float32 (y, x), >= 0; a bright part is about 1.
+        """Return the fluorophore density in and near the focus, float32 (y, x), >= 0.
+
+        A bright part is about 1.
 
         Writes into `out` and returns it when given; raises ValueError if it does not fit.
         """
@@ -163,10 +184,14 @@ class Structure(ABC):
         return self._crop(image, out)
 
     def render_haze(self, out: Image | None = None) -> Image:
-        """Return the smooth light from far out of focus, float32 (y, x), on the scale of `render`."""
+        """Return the smooth light from far out of focus, float32 (y, x), on the scale of
+        `render`.
+        """
         small = bin_blocks(self._canvas().sum(axis=0), self._BLOCK)
         near, far = (sigma / (self.pixel_size_um * self._BLOCK) for sigma in (0.35, 1.1))
-        small = np.float32(0.3) * gaussian_filter(small, near) + np.float32(0.7) * gaussian_filter(small, far)
+        small = np.float32(0.3) * gaussian_filter(small, near) + np.float32(0.7) * gaussian_filter(
+            small, far
+        )
         small *= self._haze_pattern
         return self._crop(enlarge(small, self._BLOCK), out)
 
@@ -176,17 +201,25 @@ class Structure(ABC):
 
     @abstractmethod
     def _paint(self) -> Image:
-        """Return the unblurred fluorophores as (2, y, x) on the canvas: in focus, and slightly out of focus."""
+        """Return the unblurred fluorophores as (2, y, x) on the canvas.
+
+        In focus, and slightly out of focus.
+        """
 
     def _settle(self, line_density: float) -> None:
-        """Fix brightness and haze for good; each structure calls it once, at the end of its construction.
+        """Fix brightness and haze for good.
 
-        `line_density`, fluorophores per pixel of a typical line, keeps a nearly empty field from being
-        amplified.
+        Each structure calls it once, at the end of its construction.
+
+        `line_density`, fluorophores per pixel of a typical line, keeps a nearly empty field from
+        being amplified.
         """
         floor = 0.6 * line_density / (np.sqrt(2 * np.pi) * self._sigma_px)
         grain = self._rng.uniform(1.5, 4)
-        blocks = [np.arange(size // self._BLOCK) * self._BLOCK * self.pixel_size_um for size in self._canvas_shape]
+        blocks = [
+            np.arange(size // self._BLOCK) * self._BLOCK * self.pixel_size_um
+            for size in self._canvas_shape
+        ]
         centres = np.stack(np.meshgrid(*blocks, indexing="ij"), axis=-1).astype(np.float32)
         pattern = AreaNoise(self._low_um, self._high_um + 2, grain, self._rng)(centres)
         self._haze_pattern = np.float32(self.haze) * (np.float32(0.4) + np.float32(1.2) * pattern)

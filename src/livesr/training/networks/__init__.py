@@ -1,11 +1,12 @@
-"""The networks: IMC-SR separates structures, EDSR upscales, RCAN, U-Net and DFCAN are what they are compared with.
+"""The networks: IMC-SR separates structures, EDSR upscales, RCAN, U-Net and DFCAN are what they are
+compared with.
 
-Owns the registry of architectures and the file that weights are kept in; one file per paper. Knows nothing of losses,
-data or runtimes.
+Owns the registry of architectures and the file that weights are kept in; one file per paper. Knows
+nothing of losses, data or runtimes.
 
-Every network says what a run must know of it: `frames` in, `channels` out, `scale` (output pixels per input pixel),
-`multiple_of` (what the input's sides must be multiples of) and `halo` (radius of the receptive field in input pixels, the
-means of channel attention left out).
+Every network says what a run must know of it: `frames` in, `channels` out, `scale` (output pixels
+per input pixel), `multiple_of` (what the input's sides must be multiples of) and `halo` (radius of
+the receptive field in input pixels, the means of channel attention left out).
 """
 
 from __future__ import annotations
@@ -22,7 +23,19 @@ from livesr.training.networks.imcsr import IMCSR, IMCSRSingle
 from livesr.training.networks.rcan import RCAN
 from livesr.training.networks.unet import UNet
 
-__all__ = ["DFCAN", "EDSR", "IMCSR", "NETWORKS", "RCAN", "IMCSRSingle", "UNet", "build", "load", "patches_seen", "save"]
+__all__ = [
+    "DFCAN",
+    "EDSR",
+    "IMCSR",
+    "NETWORKS",
+    "RCAN",
+    "IMCSRSingle",
+    "UNet",
+    "build",
+    "load",
+    "patches_seen",
+    "save",
+]
 
 NETWORKS: dict[str, type[nn.Module]] = {
     "imcsr": IMCSR,
@@ -35,20 +48,40 @@ NETWORKS: dict[str, type[nn.Module]] = {
 
 
 def build(architecture: str, **parameters: Any) -> nn.Module:
-    """Make a freshly initialised network by its registered name; raises ValueError for a name not in `NETWORKS`."""
+    """Make a freshly initialised network by its registered name.
+
+    Raises ValueError for a name not in `NETWORKS`.
+    """
     if architecture not in NETWORKS:
-        raise ValueError(f"architecture {architecture!r} is not known; choose one of {', '.join(NETWORKS)}")
+        raise ValueError(
+            f"architecture {architecture!r} is not known; choose one of {', '.join(NETWORKS)}"
+        )
     return NETWORKS[architecture](**parameters)
 
 
-def save(path: Path, network: nn.Module, architecture: str, parameters: dict[str, Any], patches: int = 0) -> None:
-    """Write weights together with what `build` needs to make the network again, and how many patches they have seen."""
+def save(
+    path: Path, network: nn.Module, architecture: str, parameters: dict[str, Any], patches: int = 0
+) -> None:
+    """Write weights together with what `build` needs to make the network again, and how many
+    patches they have seen.
+    """
     state = {name: value.detach().cpu() for name, value in network.state_dict().items()}
-    torch.save({"architecture": architecture, "parameters": parameters, "patches": patches, "state": state}, path)
+    torch.save(
+        {
+            "architecture": architecture,
+            "parameters": parameters,
+            "patches": patches,
+            "state": state,
+        },
+        path,
+    )
 
 
 def patches_seen(path: Path) -> int:
-    """Return how many patches the weights in a file written by `save` have seen; 0 if nobody wrote it down."""
+    """Return how many patches the weights in a file written by `save` have seen.
+
+    0 if nobody wrote it down.
+    """
     return int(torch.load(path, map_location="cpu", weights_only=True).get("patches", 0))
 
 

@@ -1,6 +1,9 @@
-"""DFCAN: attention computed from the power spectrum of the features; here for comparison, in torch only.
+"""DFCAN: attention computed from the power spectrum of the features.
 
-Its attention needs a Fourier transform of every feature map, for which TensorRT has no layer: it cannot be exported.
+Here for comparison, in torch only.
+
+Its attention needs a Fourier transform of every feature map, for which TensorRT has no layer: it
+cannot be exported.
 
 References
 ----------
@@ -19,7 +22,10 @@ _LEAST = 1e-8  # keeps the gradient of |spectrum|^0.8 finite at zero
 
 
 class FourierAttention(ChannelAttention):
-    """Channel attention whose gates come from the spectrum: |FFT|^0.8, zero frequency in the middle, conv, ReLU, mean."""
+    """Channel attention whose gates come from the spectrum.
+
+    |FFT|^0.8, zero frequency in the middle, conv, ReLU, mean.
+    """
 
     def __init__(self, width: int, reduction: int) -> None:
         super().__init__(width, reduction)
@@ -53,8 +59,9 @@ class FCAB(nn.Module):  # type: ignore[misc]
 class DFCAN(nn.Module):  # type: ignore[misc]
     """4 groups of 4 blocks of 64 features, sub-pixel upsampling by `scale`, sigmoid, as published.
 
-    The groups' sums are halved, as in IMC-SR here; the published network starts from weights that are smaller. The
-    Fourier transform is scaled to keep the power, so that a gate means the same at every image size.
+    The groups' sums are halved, as in IMC-SR here; the published network starts from weights that
+    are smaller. The Fourier transform is scaled to keep the power, so that a gate means the same at
+    every image size.
     """
 
     multiple_of = 1
@@ -78,9 +85,13 @@ class DFCAN(nn.Module):  # type: ignore[misc]
         self.groups = nn.ModuleList(
             nn.Sequential(*(FCAB(width, reduction) for _ in range(blocks))) for _ in range(groups)
         )
-        self.tail = nn.Sequential(conv3x3(width, width * scale**2), nn.GELU(), nn.PixelShuffle(scale))
+        self.tail = nn.Sequential(
+            conv3x3(width, width * scale**2), nn.GELU(), nn.PixelShuffle(scale)
+        )
         self.out = conv3x3(width, channels, 0.1)
-        nn.init.constant_(self.out.bias, -2.0)  # near the dark background, not in the sigmoid's tail
+        nn.init.constant_(
+            self.out.bias, -2.0
+        )  # near the dark background, not in the sigmoid's tail
 
     def forward(self, frames: Tensor) -> Tensor:
         """Return (n, channels, scale y, scale x) float32 between 0 and 1."""

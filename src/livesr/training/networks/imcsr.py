@@ -1,11 +1,12 @@
 """IMC-SR: one monochrome image separated into one image per structure.
 
-Owns topology, first weights and the heads. Uses only operations that ONNX opset 17 has, so that one file serves every
-backend.
+Owns topology, first weights and the heads. Uses only operations that ONNX opset 17 has, so that one
+file serves every backend.
 
 References
 ----------
-Wang et al. 2021, "Instant multicolor super-resolution microscopy with deep convolutional neural network" (IMC-SR).
+Wang et al. 2021, "Instant multicolor super-resolution microscopy with deep convolutional neural
+network" (IMC-SR).
 """
 
 from __future__ import annotations
@@ -21,21 +22,24 @@ from livesr.training.networks.layers import activation as new_activation
 
 Head = Literal["sigmoid", "partition", "restore"]
 
-# Normalised images are mostly background, around 0.1, with structures up to about 1. The first convolution starts as
-# if its input were (x - mean) * gain; written into its weights, so that no runtime pays for it and padding is
-# background. A gain of 12 is so loud a start that training collapses.
+# Normalised images are mostly background, around 0.1, with structures up to about 1. The first
+# convolution starts as if its input were (x - mean) * gain; written into its weights, so that no
+# runtime pays for it and padding is background. A gain of 12 is so loud a start that training
+# collapses.
 _INPUT_MEAN, _INPUT_GAIN = 0.1, 4.0
 
-# The targets are mostly zero, and the quickest descent at first is to darken everything: all light to "none", or the
-# sigmoid into its tail, where the network stays. The last layer starts near that answer instead, from where the
-# gradient points to the structures.
+# The targets are mostly zero, and the quickest descent at first is to darken everything: all light
+# to "none", or the sigmoid into its tail, where the network stays. The last layer starts near that
+# answer instead, from where the gradient points to the structures.
 _START_BIAS: dict[Head, float] = {"sigmoid": -4.0, "partition": 1.0, "restore": 1.0}
 
-# The image that "restore" predicts is at most _MOST times the brightest pixel within _REACH_PX, the width of a blurred
-# point. Without this, frames with an even background and dark edges, which no training pair has, let the correction run away.
+# The image that "restore" predicts is at most _MOST times the brightest pixel within _REACH_PX, the
+# width of a blurred point. Without this, frames with an even background and dark edges, which no
+# training pair has, let the correction run away.
 _REACH_PX, _MOST = 4, 2.0
 
-# Images that the last convolution gives besides one per structure: "none", and the correction of the frame.
+# Images that the last convolution gives besides one per structure: "none", and the correction of
+# the frame.
 _MORE_IMAGES: dict[Head, int] = {"sigmoid": 0, "partition": 1, "restore": 2}
 
 
@@ -50,7 +54,9 @@ class RCAB(nn.Module):  # type: ignore[misc]
         self.branch = nn.Sequential(
             conv3x3(width, width),
             new_activation(activation),
-            conv3x3(width, width, gain=0.5),  # the branch starts quieter than the skip: depth does not amplify
+            conv3x3(
+                width, width, gain=0.5
+            ),  # the branch starts quieter than the skip: depth does not amplify
             new_activation(activation),
             ChannelAttention(width, reduction),
         )
@@ -60,16 +66,21 @@ class RCAB(nn.Module):  # type: ignore[misc]
         return x + self.branch(x)
 
     def silence(self) -> None:
-        """Let the branch add nothing until it is trained: a network with more blocks begins as the one without them."""
+        """Let the branch add nothing until it is trained.
+
+        A network with more blocks begins as the one without them.
+        """
         nn.init.zeros_(self.branch[2].weight)
         nn.init.zeros_(self.branch[2].bias)
 
 
 class ResidualGroup(nn.Module):  # type: ignore[misc]
-    """RCABs in a row; the skip runs from the group's input to the output of the last one, without RCAN's last conv.
+    """RCABs in a row.
 
-    The sum holds its input twice (once through the blocks' own skips). It is halved, or five groups would amplify
-    32 times and make the last layer 32 times more sensitive to the learning rate.
+    The skip runs from the group's input to the output of the last one, without RCAN's last conv.
+
+    The sum holds its input twice (once through the blocks' own skips). It is halved, or five groups
+    would amplify 32 times and make the last layer 32 times more sensitive to the learning rate.
     """
 
     def __init__(self, width: int, blocks: int, reduction: int, activation: Activation) -> None:
@@ -87,30 +98,32 @@ class IMCSR(nn.Module):  # type: ignore[misc]
     Parameters
     ----------
     frames
-        Consecutive frames in; the middle one is separated (temporal continuity). 1 is the network without it.
+        Consecutive frames in; the middle one is separated (temporal continuity). 1 is the network
+        without it.
     channels
         Structures out.
     width, groups, blocks, reduction
-        Features, residual groups, blocks a group, attention's reduction. The paper names 5 groups of 10; 64 and 16 are
-        RCAN's. These defaults have 3.76 million parameters.
+        Features, residual groups, blocks a group, attention's reduction. The paper names 5 groups
+        of 10; 64 and 16 are RCAN's. These defaults have 3.76 million parameters.
     unshuffle
-        Work at 1/unshuffle of the resolution, which divides the cost by its square: the light networks use 2.
-        The first convolution is the 3x3 one on pixel-unshuffled input, written as its equal with a stride.
-        Input sizes must be multiples of it.
+        Work at 1/unshuffle of the resolution, which divides the cost by its square: the light
+        networks use 2. The first convolution is the 3x3 one on pixel-unshuffled input, written as
+        its equal with a stride. Input sizes must be multiples of it.
     head
-        "sigmoid" is the paper's. "partition" shares out the light of the middle frame: softmax over the structures and
-        one more class, "none", times the frame; the channels' sum cannot exceed the input, and shares its noise.
-        "restore" shares out an image that the network predicts, the frame plus a correction: noise can be removed, and
-        the channels' sum cannot exceed that image, nor twice the brightest measured pixel within 4: where nothing was
-        measured, nothing is predicted.
+        "sigmoid" is the paper's. "partition" shares out the light of the middle frame: softmax over
+        the structures and one more class, "none", times the frame; the channels' sum cannot exceed
+        the input, and shares its noise. "restore" shares out an image that the network predicts,
+        the frame plus a correction: noise can be removed, and the channels' sum cannot exceed that
+        image, nor twice the brightest measured pixel within 4: where nothing was measured, nothing
+        is predicted.
     activation
         The paper's GELU, exact ("gelu_erf") or its tanh form; "relu" and "silu" for comparison.
 
     Notes
     -----
-    Input (n, frames, y, x) is normalised, (x - b) / s, may be slightly negative (a Wiener filter rings) and may exceed
-    1: nothing is clipped. "partition" and "restore" count negative light as none. Output (n, channels, y, x) is float32
-    even under autocast.
+    Input (n, frames, y, x) is normalised, (x - b) / s, may be slightly negative (a Wiener filter
+    rings) and may exceed 1: nothing is clipped. "partition" and "restore" count negative light as
+    none. Output (n, channels, y, x) is float32 even under autocast.
     """
 
     scale = 1
@@ -132,12 +145,19 @@ class IMCSR(nn.Module):  # type: ignore[misc]
             raise ValueError(f"frames must be odd, so that there is a middle one; got {frames}")
         if head not in _START_BIAS:
             raise ValueError(f"head {head!r} is not known; choose one of {', '.join(_START_BIAS)}")
-        self.frames, self.channels, self.unshuffle, self.head_kind = frames, channels, unshuffle, head
+        self.frames, self.channels, self.unshuffle, self.head_kind = (
+            frames,
+            channels,
+            unshuffle,
+            head,
+        )
         self.multiple_of = unshuffle
         # One feature pixel a convolution: first, tail, last, and two a block.
         self.halo = (3 + 2 * groups * blocks) * unshuffle
         self.head = nn.Sequential(self._first_conv(width), new_activation(activation))
-        self.body = nn.Sequential(*(ResidualGroup(width, blocks, reduction, activation) for _ in range(groups)))
+        self.body = nn.Sequential(
+            *(ResidualGroup(width, blocks, reduction, activation) for _ in range(groups))
+        )
         self.tail = nn.Sequential(conv3x3(width, width), new_activation(activation))
         self.out = self._last_conv(width)
         self.brightest = nn.MaxPool2d(2 * _REACH_PX + 1, stride=1, padding=_REACH_PX)
@@ -155,12 +175,16 @@ class IMCSR(nn.Module):  # type: ignore[misc]
         conv = nn.Conv2d(width, images * r, 3, padding=1)
         nn.init.normal_(conv.weight, std=0.01)
         nn.init.zeros_(conv.bias)
-        biased = conv.bias if self.head_kind == "sigmoid" else conv.bias[-r:]  # the last image is "none"
+        biased = (
+            conv.bias if self.head_kind == "sigmoid" else conv.bias[-r:]
+        )  # the last image is "none"
         nn.init.constant_(biased, _START_BIAS[self.head_kind])
         return conv
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Return one image per structure, (n, channels, y, x) float32, for the middle one of `frames`."""
+        """Return one image per structure, (n, channels, y, x) float32, for the middle one of
+        `frames`.
+        """
         images = self.out(self.tail(self.body(self.head(frames))))
         if self.unshuffle > 1:
             images = F.pixel_shuffle(images, self.unshuffle)
@@ -180,8 +204,8 @@ class IMCSR(nn.Module):  # type: ignore[misc]
 class IMCSRSingle(nn.Module):  # type: ignore[misc]
     """IMC-SR-Single: one network per structure, side by side, each with parameters of its own.
 
-    Takes the parameters of `IMCSR`. Nothing is shared, so that training them together under a loss without summation
-    term is training each alone, and one engine still holds them all.
+    Takes the parameters of `IMCSR`. Nothing is shared, so that training them together under a loss
+    without summation term is training each alone, and one engine still holds them all.
     """
 
     scale = 1
@@ -193,5 +217,7 @@ class IMCSRSingle(nn.Module):  # type: ignore[misc]
         self.multiple_of, self.halo = self.networks[0].multiple_of, self.networks[0].halo
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Return one image per structure, (n, channels, y, x) float32, for the middle one of `frames`."""
+        """Return one image per structure, (n, channels, y, x) float32, for the middle one of
+        `frames`.
+        """
         return torch.cat([network(frames) for network in self.networks], 1)

@@ -1,8 +1,11 @@
-"""What several networks are built from: convolutions with their first weights, activations, channel attention.
+"""What several networks are built from.
+
+Convolutions with their first weights, activations, channel attention.
 
 References
 ----------
-Zhang et al. 2018, "Image super-resolution using very deep residual channel attention networks" (RCAN).
+Zhang et al. 2018, "Image super-resolution using very deep residual channel attention networks"
+(RCAN).
 """
 
 from __future__ import annotations
@@ -30,7 +33,10 @@ def activation(name: Activation) -> nn.Module:
 
 
 def conv3x3(inputs: int, outputs: int, gain: float = 1.0) -> nn.Conv2d:
-    """3x3 convolution of equal size, He-initialised: the default start collapses under a sigmoid head."""
+    """3x3 convolution of equal size, He-initialised.
+
+    The default start collapses under a sigmoid head.
+    """
     conv = nn.Conv2d(inputs, outputs, 3, padding=1)
     he_init(conv, gain)
     return conv
@@ -46,15 +52,17 @@ def he_init(conv: nn.Conv2d, gain: float = 1.0) -> None:
 
 def upsampling(width: int, factors: list[int]) -> nn.Sequential:
     """Sub-pixel convolutions, one step a factor (EDSR, RCAN); nothing without factors."""
-    return nn.Sequential(*(m for r in factors for m in (conv3x3(width, width * r * r), nn.PixelShuffle(r))))
+    return nn.Sequential(
+        *(m for r in factors for m in (conv3x3(width, width * r * r), nn.PixelShuffle(r)))
+    )
 
 
 @torch.fx.wrap  # type: ignore[untyped-decorator]
 def spatial_mean(features: Tensor) -> Tensor:
     """Return the mean of each channel, (n, c, 1, 1): one operation in a traced graph.
 
-    As a sum: the gradient of a pooling is written out in another memory format than the features have, and adding the
-    two took 8 % of a training step.
+    As a sum: the gradient of a pooling is written out in another memory format than the features
+    have, and adding the two took 8 % of a training step.
     """
     return features.sum((2, 3), keepdim=True) * (1 / (features.shape[2] * features.shape[3]))
 

@@ -1,4 +1,6 @@
-"""RCAN: the deep residual network with channel attention that IMC-SR was made from; here for comparison.
+"""RCAN: the deep residual network with channel attention that IMC-SR was made from.
+
+Here for comparison.
 
 References
 ----------
@@ -18,7 +20,10 @@ class RCABlock(nn.Module):  # type: ignore[misc]
     def __init__(self, width: int, reduction: int) -> None:
         super().__init__()
         self.branch = nn.Sequential(
-            conv3x3(width, width), nn.ReLU(), conv3x3(width, width, gain=0.5), ChannelAttention(width, reduction)
+            conv3x3(width, width),
+            nn.ReLU(),
+            conv3x3(width, width, gain=0.5),
+            ChannelAttention(width, reduction),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -32,7 +37,9 @@ class RCAGroup(nn.Module):  # type: ignore[misc]
     def __init__(self, width: int, blocks: int, reduction: int) -> None:
         super().__init__()
         # The last convolution starts quiet, so that ten groups add up to about their input.
-        self.branch = nn.Sequential(*(RCABlock(width, reduction) for _ in range(blocks)), conv3x3(width, width, 0.1))
+        self.branch = nn.Sequential(
+            *(RCABlock(width, reduction) for _ in range(blocks)), conv3x3(width, width, 0.1)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `x` plus what the branch adds."""
@@ -40,10 +47,13 @@ class RCAGroup(nn.Module):  # type: ignore[misc]
 
 
 class RCAN(nn.Module):  # type: ignore[misc]
-    """Residual in residual with channel attention: 10 groups of 20 blocks of 64 features by default.
+    """Residual in residual with channel attention.
 
-    `scale` 1 separates or restores at the input's size; 2, 3 and 4 upscale. The published network shifts colours by
-    their mean first, which normalised microscope frames do not need. No activation follows the last convolution.
+    10 groups of 20 blocks of 64 features by default.
+
+    `scale` 1 separates or restores at the input's size; 2, 3 and 4 upscale. The published network
+    shifts colours by their mean first, which normalised microscope frames do not need. No
+    activation follows the last convolution.
     """
 
     multiple_of = 1
@@ -65,7 +75,9 @@ class RCAN(nn.Module):  # type: ignore[misc]
         self.frames, self.channels, self.scale = frames, channels, scale
         self.halo = 3 + groups * (2 * blocks + 1) + len(factors[scale])
         self.head = conv3x3(frames, width)
-        self.body = nn.Sequential(*(RCAGroup(width, blocks, reduction) for _ in range(groups)), conv3x3(width, width))
+        self.body = nn.Sequential(
+            *(RCAGroup(width, blocks, reduction) for _ in range(groups)), conv3x3(width, width)
+        )
         self.upsample = upsampling(width, factors[scale])
         self.out = conv3x3(width, channels, 0.1)
 

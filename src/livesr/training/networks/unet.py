@@ -15,10 +15,12 @@ from livesr.training.networks.layers import conv3x3
 
 
 class UNet(nn.Module):  # type: ignore[misc]
-    """Four levels down by max pooling and up by 2x2 transposed convolutions, two convolutions a level.
+    """Four levels down by max pooling and up by 2x2 transposed convolutions, two convolutions a
+    level.
 
-    As published but for the padding: convolutions keep the size here, so that nothing is cropped, and the output has
-    one linear image per structure instead of class scores. 31.0 million parameters at the published 64 features.
+    As published but for the padding: convolutions keep the size here, so that nothing is cropped,
+    and the output has one linear image per structure instead of class scores. 31.0 million
+    parameters at the published 64 features.
     """
 
     scale = 1
@@ -31,7 +33,9 @@ class UNet(nn.Module):  # type: ignore[misc]
         # Two pixels a level on the way down and up, each 2^level input pixels wide.
         self.halo = 2 * (2 ** (depth + 1) - 1) + 2 * (2**depth - 1)
         widths = [width * 2**level for level in range(depth + 1)]
-        self.down = nn.ModuleList(_double(a, b) for a, b in zip([frames, *widths], widths, strict=False))
+        self.down = nn.ModuleList(
+            _double(a, b) for a, b in zip([frames, *widths], widths, strict=False)
+        )
         rising = widths[::-1]
         self.rise = nn.ModuleList(nn.ConvTranspose2d(2 * w, w, 2, stride=2) for w in rising[1:])
         self.up = nn.ModuleList(_double(2 * w, w) for w in rising[1:])

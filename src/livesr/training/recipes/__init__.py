@@ -50,6 +50,7 @@ def load_recipe(recipe: str | os.PathLike[str]) -> Recipe:
         path = FOLDER / f"{recipe}.yaml"
     if not path.is_file():
         raise ConfigError(
-            f"No recipe {str(recipe)!r}: neither a file nor a known name.{suggestion(str(recipe), names())}"
+            f"No recipe {str(recipe)!r}: neither a file nor a known"
+            f" name.{suggestion(str(recipe), names())}"
         )
     return parse(Recipe, load_yaml(path), str(path))

@@ -1,1 +1,4 @@
-"""The live preview in the browser: one page and the server behind it, nothing from outside, nothing to build."""
+"""The live preview in the browser.
+
+One page and the server behind it, nothing from outside, nothing to build.
+"""

@@ -1,4 +1,5 @@
-"""Notices that the source has something newer, and draws it once for all pages that look at the same.
+"""Notices that the source has something newer, and draws it once for all pages that look at the
+same.
 
 Owns the thread in which pictures are drawn. Knows no connection.
 """
@@ -51,7 +52,10 @@ class Feed:
         self._executor.shutdown()
 
     async def watch(self) -> None:
-        """Look at the source until cancelled; if it fails, the pages say so and keep their last picture."""
+        """Look at the source until cancelled.
+
+        If it fails, the pages say so and keep their last picture.
+        """
         seen = -1
         try:
             while True:
@@ -69,7 +73,10 @@ class Feed:
             self.changed.notify_all()
 
     async def make(self, view: View, index: int) -> Frame | None:
-        """Draw the newest pair, or the one at `index` of a store; None if there is nothing to draw."""
+        """Draw the newest pair, or the one at `index` of a store.
+
+        None if there is nothing to draw.
+        """
 
         def work() -> Frame | None:
             try:
@@ -88,7 +95,9 @@ class Feed:
     async def snapshot(self, frame: Frame, view: View, wanted: TakeSnapshot) -> tuple[str, bytes]:
         """Draw a PNG of a frame and name it."""
         status = self.status(frame)
-        return await self._in_thread(lambda: take_snapshot(self._maker, frame.pair, view, wanted, status))
+        return await self._in_thread(
+            lambda: take_snapshot(self._maker, frame.pair, view, wanted, status)
+        )
 
     @staticmethod
     def probe(frame: Frame, at: tuple[float, ...]) -> dict[str, Any]:

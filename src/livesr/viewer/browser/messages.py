@@ -1,6 +1,7 @@
 """What a page asks for: which pictures, of which stream, in which colours and contrast.
 
-Owns the form of the page's messages. Anything else than these is refused: the port may be reached by strangers.
+Owns the form of the page's messages. Anything else than these is refused: the port may be reached
+by strangers.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ class View(_Part):
     ----------
     mode : which pictures
     channels, measurement : how they are shown
-    residual, uncertainty : paint it over the measurement, in the prediction's place; the residual if both
+    residual, uncertainty : paint it over the measurement, in the prediction's place; the residual
+        if both
     raw : 16-bit planes instead of JPEG
     safe : colours that a red-green blind eye tells apart, where the page has not chosen one
     histogram : send histograms now and then
@@ -110,7 +112,10 @@ class Seek(_Part):
 
 
 class TakeSnapshot(_Part):
-    """Send what is shown as PNG: `field` is the visible part (left, top, right, bottom), `split` where the line is."""
+    """Send what is shown as PNG.
+
+    `field` is the visible part (left, top, right, bottom), `split` where the line is.
+    """
 
     type: Literal["snapshot"]
     field: Annotated[tuple[_Share, ...], Field(min_length=4, max_length=4)] = (0.0, 0.0, 1.0, 1.0)
@@ -118,7 +123,9 @@ class TakeSnapshot(_Part):
 
 
 PageMessage = Acknowledgement | SetView | Probe | Play | Seek | TakeSnapshot
-_MESSAGES: TypeAdapter[PageMessage] = TypeAdapter(Annotated[PageMessage, Field(discriminator="type")])
+_MESSAGES: TypeAdapter[PageMessage] = TypeAdapter(
+    Annotated[PageMessage, Field(discriminator="type")]
+)
 
 
 def parse_message(text: str | bytes) -> PageMessage | None:

@@ -1,6 +1,7 @@
 """What a page is told about pixels: intensities at a place, and histograms.
 
-Owns the counting. All intensities are those of the frame, not of the 8-bit picture that is shown of it.
+Owns the counting. All intensities are those of the frame, not of the 8-bit picture that is shown of
+it.
 """
 
 from __future__ import annotations
@@ -21,14 +22,18 @@ _SAMPLE_PIXELS = 1 << 16
 
 
 def probe(pair: FramePair, at: tuple[float, ...]) -> dict[str, Any]:
-    """Intensities in ADU at a place given in shares of the picture's width and height, and where that is in um."""
+    """Intensities in ADU at a place given in shares of the picture's width and height, and where
+    that is in um.
+    """
     values: dict[str, Any] = {}
     size = pair.shown.header.shape[-2:]
     pixel = _pixel(at, size)
     if pair.prediction is not None:
         row, column = _pixel(at, pair.prediction.header.shape[-2:])
         found = _intensity_at(pair.prediction, (slice(None), row, column))
-        values["channels"] = {c.label: finite(float(v)) for c, v in zip(channels_of(pair), found, strict=True)}
+        values["channels"] = {
+            c.label: finite(float(v)) for c, v in zip(channels_of(pair), found, strict=True)
+        }
     if pair.measurement is not None:
         values["measurement"] = finite(
             float(_intensity_at(pair.measurement, _pixel(at, pair.measurement.header.shape[-2:])))
@@ -45,11 +50,18 @@ def _intensity_at(message: Message, index: tuple[Any, ...]) -> NDArray[np.float6
 
 
 def histograms(pair: FramePair, view: View) -> list[dict[str, Any]]:
-    """Count each channel and the measurement, in stored ADU, on a scale that holds the window as it is shown."""
+    """Count each channel and the measurement, in stored ADU, on a scale that holds the window as it
+    is shown.
+    """
     found: list[dict[str, Any]] = []
     if pair.prediction is not None and pair.prediction.pixels is not None:
-        named = zip(channels_of(pair), channel_views(pair, view), pair.prediction.pixels, strict=True)
-        found += [{"label": channel.label, **_histogram(plane, shown.window)} for channel, shown, plane in named]
+        named = zip(
+            channels_of(pair), channel_views(pair, view), pair.prediction.pixels, strict=True
+        )
+        found += [
+            {"label": channel.label, **_histogram(plane, shown.window)}
+            for channel, shown, plane in named
+        ]
     measured = measurement_view(pair, view)
     if measured and pair.measurement is not None and pair.measurement.pixels is not None:
         found.append({"label": None, **_histogram(pair.measurement.pixels, measured.window)})

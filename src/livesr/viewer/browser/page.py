@@ -1,7 +1,8 @@
 """One connected page: how fast it is served, and what it asked for.
 
-A page gets at most `IN_FLIGHT` frames that it has not acknowledged; when it acknowledges one, it gets the newest there is
-then. So a slow page skips frames, a stalled one costs nothing, and neither is noticed by the others.
+A page gets at most `IN_FLIGHT` frames that it has not acknowledged; when it acknowledges one, it
+gets the newest there is then. So a slow page skips frames, a stalled one costs nothing, and neither
+is noticed by the others.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ from livesr.viewer.browser.pictures import Frame
 
 log = logging.getLogger(__name__)
 
-IN_FLIGHT = 2  # one on the page's screen, one on its way: hides the round trip without queueing old pictures
+# one on the page's screen, one on its way: hides the round trip without queueing old pictures
+IN_FLIGHT = 2
 _FRAME_S = 1 / 90  # no screen shows more, and every frame takes time from the run
 _STATUS_S = 0.1  # how soon a page knows that the stream has begun or ended
 _HISTOGRAM_S = 0.2
@@ -69,12 +71,14 @@ class Page:
         finally:
             self._feed.pages -= 1
 
-    # -- what the page says ------------------------------------------------------------------------------------------
+    # -- what the page says ------------------------------------------------------------------------
 
     async def _receive(self) -> None:
         async for message in self._connection:
             if not await self._take(message):
-                await self._connection.close(CloseCode.POLICY_VIOLATION, "this is nothing that the page says")
+                await self._connection.close(
+                    CloseCode.POLICY_VIOLATION, "this is nothing that the page says"
+                )
 
     async def _take(self, message: str | bytes) -> bool:
         """Do what the page says; False if it says nothing sensible."""
@@ -108,7 +112,7 @@ class Page:
         self._room.release()
         return True
 
-    # -- what the page is sent ---------------------------------------------------------------------------------------
+    # -- what the page is sent ---------------------------------------------------------------------
 
     async def _send_frames(self) -> None:
         loop = asyncio.get_running_loop()
@@ -140,7 +144,11 @@ class Page:
             await asyncio.sleep(_PLAYED_S)
             length = self._feed.source.length or 1
             # A page that does not show what it has is not run away from.
-            if self._playing and self._shown is not None and self._shown.pair.index == self._index % length:
+            if (
+                self._playing
+                and self._shown is not None
+                and self._shown.pair.index == self._index % length
+            ):
                 self._index = (self._index + 1) % length
                 await self._feed.notify()
 
@@ -152,7 +160,9 @@ class Page:
         now = asyncio.get_running_loop().time()
         if self._view.histogram and now >= self._histogram_due_s:
             self._histogram_due_s = now + _HISTOGRAM_S
-            await self._send(_text("histograms", histograms=await self._feed.histograms(frame, self._view)))
+            await self._send(
+                _text("histograms", histograms=await self._feed.histograms(frame, self._view))
+            )
 
     async def _send_snapshot(self, wanted: TakeSnapshot) -> None:
         if self._shown is None:

@@ -1,7 +1,8 @@
 """What a preview page is sent: the pictures that it asked for, as JPEG or 16 bit, with plain JSON.
 
-Owns the drawing of a pair as a page wishes to see it, and the words of the status. Knows no socket and no page. Whatever
-came over the wire is made presentable here: the page gets finite numbers and plain text only.
+Owns the drawing of a pair as a page wishes to see it, and the words of the status. Knows no socket
+and no page. Whatever came over the wire is made presentable here: the page gets finite numbers and
+plain text only.
 """
 
 from __future__ import annotations
@@ -20,7 +21,15 @@ from numpy.typing import NDArray
 from livesr.base.timing import now_ns
 from livesr.live.sinks.wire import Message, WireChannel
 from livesr.viewer.browser.messages import ChannelDisplay, View
-from livesr.viewer.composite import SAFE_COLORS, ChannelView, Compositor, Picture, auto_window, encode_jpeg, grayscale
+from livesr.viewer.composite import (
+    SAFE_COLORS,
+    ChannelView,
+    Compositor,
+    Picture,
+    auto_window,
+    encode_jpeg,
+    grayscale,
+)
 from livesr.viewer.frame_pairs import FramePair, FramePairSource, residual_plane, uncertainty_plane
 from livesr.viewer.overlay import paint_residual, paint_uncertainty
 
@@ -32,7 +41,9 @@ _GRAY = "FFFFFF"
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A pair ready to send: `pictures` are JPEG files or 16-bit planes, in the order in which `content` names them.
+    """A pair ready to send.
+
+    `pictures` are JPEG files or 16-bit planes, in the order in which `content` names them.
 
     Two frames of the same `key` look the same.
     """
@@ -43,14 +54,24 @@ class Frame:
     pictures: tuple[bytes | memoryview, ...]
 
     def header(self, number: int) -> str:
-        """JSON text that goes before the pictures. The age is as of now: the page's own clock may be another."""
+        """JSON text that goes before the pictures.
+
+        The age is as of now: the page's own clock may be another.
+        """
         taken_ns = self.pair.shown.header.t_acq_ns or 0
-        age_ms = round(max(0.0, (now_ns() - taken_ns) / 1e6), 1) if self.pair.index is None else None
-        return json.dumps({"type": "frame", "id": number, "age_ms": age_ms, **self.content}, allow_nan=False)
+        age_ms = (
+            round(max(0.0, (now_ns() - taken_ns) / 1e6), 1) if self.pair.index is None else None
+        )
+        return json.dumps(
+            {"type": "frame", "id": number, "age_ms": age_ms, **self.content}, allow_nan=False
+        )
 
 
 class PictureMaker:
-    """Draws what the source has, as a view wishes it. For one thread at a time, but for `status`."""
+    """Draws what the source has, as a view wishes it.
+
+    For one thread at a time, but for `status`.
+    """
 
     def __init__(self, source: FramePairSource) -> None:
         self._source = source
@@ -59,7 +80,10 @@ class PictureMaker:
         self._problem = ""
 
     def make(self, view: View, index: int = 0) -> Frame | None:
-        """Draw the newest pair; None if there is none or it cannot be drawn, which `status` then says."""
+        """Draw the newest pair.
+
+        None if there is none or it cannot be drawn, which `status` then says.
+        """
         pair = self._source.pair(view.selection, index, measured=view.mode == "measurement")
         if pair is None:
             return None
@@ -82,7 +106,9 @@ class PictureMaker:
         self._problem = f"The preview has stopped: {type(error).__name__}: {error}."
 
     def status(self, channel: str = "") -> dict[str, Any]:
-        """State of the stream in words and numbers for a page that shows acquisition channel `channel`."""
+        """State of the stream in words and numbers for a page that shows acquisition channel
+        `channel`.
+        """
         said = self._source.status
         warnings = [*_texts(said.get("warnings")), self._problem, self._source.problem]
         return {
@@ -98,7 +124,7 @@ class PictureMaker:
             "length": self._source.length,
         }
 
-    # -- drawing -----------------------------------------------------------------------------------------------------
+    # -- drawing -----------------------------------------------------------------------------------
 
     def _draw(self, key: tuple[Any, ...], pair: FramePair, view: View) -> Frame:
         prediction, measurement = channel_views(pair, view), measurement_view(pair, view)
@@ -110,7 +136,9 @@ class PictureMaker:
         content = {
             "pictures": named,
             "prediction": pair.prediction is not None,
-            "channels": [_legend(v, c.label) for v, c in zip(prediction, channels_of(pair), strict=True)],
+            "channels": [
+                _legend(v, c.label) for v, c in zip(prediction, channels_of(pair), strict=True)
+            ],
             "measurement": _legend(measurement, _method(pair)) if measurement else None,
             "stream": {"channel": header.channel, "position": header.position, "z": header.z},
             "position_name": header.position_name,
@@ -133,16 +161,25 @@ class PictureMaker:
 
     @staticmethod
     def _raw(pair: FramePair) -> Iterator[tuple[dict[str, Any], memoryview]]:
-        for name, message, axes in (("planes", pair.prediction, "cyx"), ("measurement", pair.measurement, "yx")):
+        for name, message, axes in (
+            ("planes", pair.prediction, "cyx"),
+            ("measurement", pair.measurement, "yx"),
+        ):
             if message is not None:
                 planes = np.ascontiguousarray(_as_uint16(message, axes), "<u2")
                 about = _about(name, message, planes.shape[-2:])
-                yield {**about, "planes": planes.shape[0] if planes.ndim == 3 else 1}, planes.data.cast("B")
+                yield (
+                    {**about, "planes": planes.shape[0] if planes.ndim == 3 else 1},
+                    planes.data.cast("B"),
+                )
 
     def pictures(self, pair: FramePair, view: View) -> Iterator[tuple[str, Message, Picture]]:
-        """Draw the pictures of a view one after the other: name, what it shows, uint8 (y, x) or (y, x, 3).
+        """Draw the pictures of a view one after the other.
 
-        A picture is overwritten by the next one of its size. Raises ValueError if a message has other axes than expected.
+        Name, what it shows, uint8 (y, x) or (y, x, 3).
+
+        A picture is overwritten by the next one of its size. Raises ValueError if a message has
+        other axes than expected.
         """
         wanted = shown_pictures(pair, view)
         measured = self._measurement(pair, view) if "measurement" in wanted else None
@@ -154,13 +191,21 @@ class PictureMaker:
             yield "composite", pair.prediction, self._prediction(pair, view)
         if "channels" in wanted:
             planes = _as_uint16(pair.prediction, "cyx")
-            for plane, shown, channel in zip(planes, channel_views(pair, view), channels_of(pair), strict=True):
+            for plane, shown, channel in zip(
+                planes, channel_views(pair, view), channels_of(pair), strict=True
+            ):
                 one = ChannelView(shown.color, shown.window, shown.gamma)
-                yield f"channel:{channel.label}", pair.prediction, self._composite(plane[None], [one])
+                yield (
+                    f"channel:{channel.label}",
+                    pair.prediction,
+                    self._composite(plane[None], [one]),
+                )
 
     def _prediction(self, pair: FramePair, view: View) -> Picture:
         assert pair.prediction is not None
-        if (overlay := overlay_of(pair, view)) and (painted := self._painted(pair, view, overlay)) is not None:
+        if (overlay := overlay_of(pair, view)) and (
+            painted := self._painted(pair, view, overlay)
+        ) is not None:
             return painted
         return self._composite(_as_uint16(pair.prediction, "cyx"), channel_views(pair, view))
 
@@ -188,7 +233,10 @@ class PictureMaker:
 
 
 def shown_pictures(pair: FramePair, view: View) -> frozenset[str]:
-    """Names of what a view needs of a pair; a pair without a prediction is shown as the measurement that it is."""
+    """Names of what a view needs of a pair.
+
+    A pair without a prediction is shown as the measurement that it is.
+    """
     if pair.prediction is None:
         return frozenset({"measurement"})
     wanted = {
@@ -198,11 +246,16 @@ def shown_pictures(pair: FramePair, view: View) -> frozenset[str]:
         "split": {"measurement", "composite"},
         "channels": {"measurement", "channels"},
     }[view.mode]
-    return frozenset(wanted if pair.measurement is not None else (wanted - {"measurement"}) or {"composite"})
+    return frozenset(
+        wanted if pair.measurement is not None else (wanted - {"measurement"}) or {"composite"}
+    )
 
 
 def overlay_of(pair: FramePair, view: View) -> str:
-    """Which overlay stands in for the prediction; empty for none, and where a pair has nothing to make it of."""
+    """Which overlay stands in for the prediction.
+
+    Empty for none, and where a pair has nothing to make it of.
+    """
     if view.raw or not pair.matches:
         return ""
     if view.residual:
@@ -211,13 +264,19 @@ def overlay_of(pair: FramePair, view: View) -> str:
 
 
 def channel_views(pair: FramePair, view: View) -> list[ChannelView]:
-    """How the channels of the prediction are shown: as wished, else as the run says, else by their pixels."""
+    """How the channels of the prediction are shown.
+
+    As wished, else as the run says, else by their pixels.
+    """
     message = pair.prediction
     if message is None or message.pixels is None:
         return []
     named = zip(channels_of(pair), message.pixels, strict=True)
     safe = SAFE_COLORS if view.safe else {}
-    return [_wished(view.wish(c.label), safe.get(c.color.upper(), c.color), c.window, plane) for c, plane in named]
+    return [
+        _wished(view.wish(c.label), safe.get(c.color.upper(), c.color), c.window, plane)
+        for c, plane in named
+    ]
 
 
 def measurement_view(pair: FramePair, view: View) -> ChannelView | None:
@@ -226,7 +285,9 @@ def measurement_view(pair: FramePair, view: View) -> ChannelView | None:
     if message is None or message.pixels is None:
         return None
     channels = message.header.channels
-    return _wished(view.measurement, _GRAY, channels[0].window if channels else None, message.pixels)
+    return _wished(
+        view.measurement, _GRAY, channels[0].window if channels else None, message.pixels
+    )
 
 
 def _moment(message: Message | None) -> tuple[Any, ...] | None:
@@ -237,9 +298,13 @@ def _moment(message: Message | None) -> tuple[Any, ...] | None:
     return header.stream, *message.key, header.t, header.seq, header.provisional
 
 
-def _wished(wish: ChannelDisplay, color: str, window: tuple[float, float] | None, plane: NDArray[Any]) -> ChannelView:
+def _wished(
+    wish: ChannelDisplay, color: str, window: tuple[float, float] | None, plane: NDArray[Any]
+) -> ChannelView:
     chosen = wish.window or window or auto_window(plane)
-    return ChannelView(wish.color or color.upper(), (chosen[0], chosen[1]), wish.gamma, wish.visible)
+    return ChannelView(
+        wish.color or color.upper(), (chosen[0], chosen[1]), wish.gamma, wish.visible
+    )
 
 
 def channels_of(pair: FramePair) -> tuple[WireChannel, ...]:
@@ -255,7 +320,13 @@ def _method(pair: FramePair) -> str:
 
 def _legend(view: ChannelView, label: str) -> dict[str, Any]:
     window = [finite(view.window[0]), finite(view.window[1])]
-    return {"label": label, "color": view.color, "window": window, "gamma": view.gamma, "visible": view.visible}
+    return {
+        "label": label,
+        "color": view.color,
+        "window": window,
+        "gamma": view.gamma,
+        "visible": view.visible,
+    }
 
 
 def _about(name: str, message: Message, shape: tuple[int, ...]) -> dict[str, Any]:
@@ -295,4 +366,8 @@ def _of_channel(value: object, channel: str) -> str:
     """Engine or backend of the channel on the page; a run gives them per channel."""
     if not isinstance(value, Mapping):
         return str(value or "")
-    return str(value[channel]) if channel in value else ", ".join(dict.fromkeys(str(v) for v in value.values()))
+    return (
+        str(value[channel])
+        if channel in value
+        else ", ".join(dict.fromkeys(str(v) for v in value.values()))
+    )

@@ -1,7 +1,8 @@
 """The preview's server: gives a browser the page, then pushes it the newest pictures.
 
-Owns one thread with its event loop, and the sockets. Who is let in is decided in `admission.py`, how a page is served in
-`page.py`, what a picture looks like in `pictures.py`. `websockets` is the only server there is.
+Owns one thread with its event loop, and the sockets. Who is let in is decided in `admission.py`,
+how a page is served in `page.py`, what a picture looks like in `pictures.py`. `websockets` is the
+only server there is.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from livesr.viewer.browser.page import Page
 from livesr.viewer.frame_pairs import FramePairSource
 
 log = logging.getLogger(__name__)
-# To websockets every port scan is an error with a traceback; errors of this server's own still pass.
+# To websockets every port scan is an error with a traceback; errors of this server's own still
+# pass.
 _connection_log = log.getChild("connections")
 _connection_log.addFilter(lambda record: record.msg != "opening handshake failed")
 
@@ -39,7 +41,8 @@ class PreviewServer:
     Parameters
     ----------
     source
-        What is shown: `LiveScenes` of a stream, or a `StoreSource`. It is only read; closing it stays with the caller.
+        What is shown: `LiveScenes` of a stream, or a `StoreSource`. It is only read; closing it
+        stays with the caller.
     host
         Loopback by default. On any other address a browser needs an invitation, see `invite`.
     port
@@ -75,7 +78,10 @@ class PreviewServer:
         return f"{address}?code={self._access.invite()}" if self.needs_invitation else address
 
     def on_joined(self, call: Callable[[str, str], None]) -> None:
-        """Let `call` be told when an invitation is used: its code and the browser's address. It must not take long."""
+        """Let `call` be told when an invitation is used: its code and the browser's address.
+
+        It must not take long.
+        """
         self._access.on_joined = call
 
     def _address(self, host: str) -> str:
@@ -94,8 +100,8 @@ class PreviewServer:
             self.port = running.start(self.host, self.port)
         except (OSError, OverflowError, UnicodeError) as e:
             raise BindError(
-                f"The preview cannot be served on {self.host}:{self.port}: {getattr(e, 'strerror', None) or e}. "
-                "Try another port, or 0 for a free one."
+                f"The preview cannot be served on {self.host}:{self.port}:"
+                f" {getattr(e, 'strerror', None) or e}. Try another port, or 0 for a free one."
             ) from e
         self._running = running
 
@@ -114,7 +120,10 @@ class PreviewServer:
 
 
 class _Bounded(ServerConnection):
-    """One of at most `_MAX_CONNECTIONS`: idle ones must not take the files that a recording in this process needs."""
+    """One of at most `_MAX_CONNECTIONS`.
+
+    Idle ones must not take the files that a recording in this process needs.
+    """
 
     def __init__(self, beside: set[_Bounded], *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
@@ -162,7 +171,8 @@ class _Running:
         self._thread.join()
 
     def _run(self) -> None:
-        # The loop lives in this thread from its first moment: the caller may be inside a loop of its own (a notebook).
+        # The loop lives in this thread from its first moment: the caller may be inside a loop of
+        # its own (a notebook).
         try:
             asyncio.run(self._serve())
         finally:

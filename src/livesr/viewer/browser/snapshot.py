@@ -1,6 +1,9 @@
-"""What a page shows, as one PNG for the lab book: full pixels, each picture named, scale bar, what it is and when it was taken.
+"""What a page shows, as one PNG for the lab book.
 
-Owns the arrangement and the caption. The pictures are drawn in `pictures.py`, the labelled panel in `composite.py`.
+Full pixels, each picture named, scale bar, what it is and when it was taken.
+
+Owns the arrangement and the caption. The pictures are drawn in `pictures.py`, the labelled panel in
+`composite.py`.
 """
 
 from __future__ import annotations
@@ -26,7 +29,11 @@ _BACKGROUND, _INK = "#0d1117", "#98a2ae"
 
 
 def take_snapshot(
-    maker: PictureMaker, pair: FramePair, view: View, wanted: TakeSnapshot, status: Mapping[str, Any]
+    maker: PictureMaker,
+    pair: FramePair,
+    view: View,
+    wanted: TakeSnapshot,
+    status: Mapping[str, Any],
 ) -> tuple[str, bytes]:
     """Return a file name and the PNG of what a page shows.
 
@@ -58,7 +65,9 @@ def _cut(picture: Picture, field: tuple[float, ...]) -> Picture:
 
 def _split(measured: Picture, predicted: Picture, share: float) -> Picture:
     """Measurement left of the line, prediction right of it, on the prediction's pixels."""
-    grey = Image.fromarray(measured).resize((predicted.shape[1], predicted.shape[0]), Image.Resampling.NEAREST)
+    grey = Image.fromarray(measured).resize(
+        (predicted.shape[1], predicted.shape[0]), Image.Resampling.NEAREST
+    )
     both, column = predicted.copy(), round(share * predicted.shape[1])
     both[:, :column] = np.asarray(grey)[:, :column, None]
     both[:, max(column - 1, 0) : column + 1] = 255
@@ -79,7 +88,9 @@ def _label(name: str, pair: FramePair, view: View) -> PanelLabel:
     if name == "composite":
         return PanelLabel((overlay_of(pair, view) or "composite").capitalize(), "prediction")
     label = name.partition(":")[2]
-    colors = {v.label: c.color for v, c in zip(channels_of(pair), channel_views(pair, view), strict=True)}
+    colors = {
+        v.label: c.color for v, c in zip(channels_of(pair), channel_views(pair, view), strict=True)
+    }
     return PanelLabel(label, "prediction", colors.get(label))
 
 
@@ -89,8 +100,16 @@ def _is_sim(pair: FramePair) -> bool:
 
 def _caption(pair: FramePair, status: Mapping[str, Any]) -> str:
     header = pair.shown.header
-    place = [f"position {header.position_name}" if header.position_name else "", header.channel, f"t {header.t}"]
-    taken = datetime.fromtimestamp((header.t_acq_ns or 0) / 1e9).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    place = [
+        f"position {header.position_name}" if header.position_name else "",
+        header.channel,
+        f"t {header.t}",
+    ]
+    taken = (
+        datetime.fromtimestamp((header.t_acq_ns or 0) / 1e9)
+        .astimezone()
+        .strftime("%Y-%m-%d %H:%M:%S")
+    )
     said = []
     if pair.prediction is not None:
         engine = " on ".join(w for w in (status.get("engine"), status.get("backend")) if w)
@@ -108,7 +127,9 @@ def _with_caption(picture: Image.Image, caption: str) -> Image.Image:
     height = round(2.2 * size)
     canvas = Image.new("RGB", (picture.width, picture.height + height), _BACKGROUND)
     canvas.paste(picture, (0, 0))
-    ImageDraw.Draw(canvas).text((size, picture.height + height * 0.3), caption, font=font, fill=_INK, anchor="lm")
+    ImageDraw.Draw(canvas).text(
+        (size, picture.height + height * 0.3), caption, font=font, fill=_INK, anchor="lm"
+    )
     return canvas
 
 
@@ -123,5 +144,10 @@ def _png(picture: Image.Image, caption: str, pixel_size_um: float) -> bytes:
 
 def _file_name(pair: FramePair) -> str:
     header = pair.shown.header
-    parts = ["livesr", header.position_name if header.position else "", header.channel, f"t{header.t:04d}"]
+    parts = [
+        "livesr",
+        header.position_name if header.position else "",
+        header.channel,
+        f"t{header.t:04d}",
+    ]
     return "-".join(re.sub(r"[^A-Za-z0-9.]+", "_", part) for part in parts if part) + ".png"

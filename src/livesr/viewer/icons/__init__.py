@@ -1,7 +1,8 @@
 """The icons that ndv's buttons show, so that a window opens at once where there is no network.
 
-ndv looks every icon up on a server and waits for it, about ten seconds in all behind a firewall. Here are drawings of our
-own under the names that pyconify gives its cache. A program that already uses pyconify keeps its own icons.
+ndv looks every icon up on a server and waits for it, about ten seconds in all behind a firewall.
+Here are drawings of our own under the names that pyconify gives its cache. A program that already
+uses pyconify keeps its own icons.
 """
 
 from __future__ import annotations

@@ -1,6 +1,9 @@
-"""The other files that a TIFF names: OME-TIFF in its XML, Micro-Manager by their names or in NDTiff.index.
+"""The other files that a TIFF names.
 
-Owns the refusal of those that are not beside it. tifffile opens what it is told to, wherever that is.
+OME-TIFF in its XML, Micro-Manager by their names or in NDTiff.index.
+
+Owns the refusal of those that are not beside it. tifffile opens what it is told to, wherever that
+is.
 """
 
 from __future__ import annotations
@@ -19,7 +22,9 @@ if TYPE_CHECKING:
 
 
 def refuse_strangers(tiff: TiffFile) -> None:
-    """Refuse files that `tiff` names and that are not beneath its folder; before its series are asked for.
+    """Refuse files that `tiff` names and that are not beneath its folder.
+
+    Before its series are asked for.
 
     Raises
     ------
@@ -30,7 +35,8 @@ def refuse_strangers(tiff: TiffFile) -> None:
     for name in (*_in_ome(tiff), *_in_index(tiff, path.parent)):
         if name != path.name:
             contained.beneath(path.parent, name, error=ConfigError)
-    # Micro-Manager's further files are found by their names; what a link among them leads to is none of them.
+    # Micro-Manager's further files are found by their names; what a link among them leads to is
+    # none of them.
     if tiff.is_micromanager:
         for file in path.parent.glob("*_MMStack*.tif"):
             if file.is_symlink() and file.name != path.name:

@@ -1,7 +1,7 @@
 """What a folder of camera frames holds: one recording, or nothing that can be told.
 
-Owns the choice. Files that describe themselves are read by that; plain stacks whose names count up follow one another;
-everything else is refused, because frames in a wrong order are invented groups.
+Owns the choice. Files that describe themselves are read by that; plain stacks whose names count up
+follow one another; everything else is refused, because frames in a wrong order are invented groups.
 """
 
 from __future__ import annotations
@@ -19,7 +19,13 @@ from livesr.base.errors import ConfigError
 from livesr.live.sources.recordings.image_files import holds_image_files, open_image_files
 from livesr.live.sources.recordings.mmstack import files_beside, is_mmstack
 from livesr.live.sources.recordings.ome_tiff import description_in, files_of, open_companion
-from livesr.live.sources.recordings.recording import MRC_SUFFIXES, Place, Plane, Recording, open_file
+from livesr.live.sources.recordings.recording import (
+    MRC_SUFFIXES,
+    Place,
+    Plane,
+    Recording,
+    open_file,
+)
 from livesr.live.sources.recordings.tiff_pages import TiffPages
 
 _TIFF = (".tif", ".tiff")
@@ -52,10 +58,15 @@ def open_folder(folder: Path) -> Recording:
 
 def _below(folder: Path) -> Recording:
     """Describe a folder that has one folder of image files for each position."""
-    below = [f for f in folder.iterdir() if f.is_dir() and not f.name.startswith(".") and holds_image_files(f)]
+    below = [
+        f
+        for f in folder.iterdir()
+        if f.is_dir() and not f.name.startswith(".") and holds_image_files(f)
+    ]
     if not below:
         raise ConfigError(
-            f"{folder} holds no recording: expected TIFF or MRC files, NDTiff.index or an OME-Zarr image."
+            f"{folder} holds no recording: expected TIFF or MRC files, NDTiff.index or an OME-Zarr"
+            " image."
         )
     return open_image_files(folder, below)
 
@@ -63,8 +74,8 @@ def _below(folder: Path) -> Recording:
 def _only(folder: Path, files: Sequence[Path]) -> Recording:
     if len(files) > 1:
         raise ConfigError(
-            f"{folder.name} holds {len(files)} recordings ({_listed(files)}), and nothing says how they belong together: "
-            "give one file at a time."
+            f"{folder.name} holds {len(files)} recordings ({_listed(files)}), and nothing says how"
+            " they belong together: give one file at a time."
         )
     return open_file(files[0])
 
@@ -76,8 +87,8 @@ def _described(folder: Path, tiffs: list[Path], companions: list[Path]) -> Recor
         return _in_a_row(folder, tiffs)
     if len(sets) > 1:
         raise ConfigError(
-            f"{folder.name} holds {len(sets)} recordings that describe themselves, beginning with {_listed(list(sets))}: "
-            "give one file at a time."
+            f"{folder.name} holds {len(sets)} recordings that describe themselves, beginning with"
+            f" {_listed(list(sets))}: give one file at a time."
         )
     ((first, names),) = sets.items()
     recording = open_companion(first) if first in companions else open_file(first)
@@ -88,7 +99,10 @@ def _described(folder: Path, tiffs: list[Path], companions: list[Path]) -> Recor
 
 
 def _sets(tiffs: list[Path], companions: list[Path]) -> dict[Path, set[str]]:
-    """Return the sets in a folder: one file that describes each, and the names of all files that it describes."""
+    """Return the sets in a folder.
+
+    One file that describes each, and the names of all files that it describes.
+    """
     sets: dict[Path, set[str]] = {}
     for file in [*companions, *tiffs]:
         if any(file.name in names for names in sets.values()):
@@ -107,7 +121,10 @@ def _names(file: Path, *, companion: bool) -> set[str] | None:
     """Return the names of the files that a file describes, None if it describes nothing."""
     if companion:
         return files_of(
-            file, contained.read_bytes(file.parent, file.name, error=ConfigError).decode("utf-8", "replace")
+            file,
+            contained.read_bytes(file.parent, file.name, error=ConfigError).decode(
+                "utf-8", "replace"
+            ),
         )
     if is_mmstack(file):
         return {f.name for f in files_beside(file)}
@@ -115,7 +132,9 @@ def _names(file: Path, *, companion: bool) -> set[str] | None:
     try:
         xml = description_in(file, pages)
     except Exception as e:  # whatever tifffile raises of bytes that are no TIFF
-        raise ConfigError(f"Cannot read {file} as TIFF: {e}. Put it elsewhere, or give one file at a time.") from e
+        raise ConfigError(
+            f"Cannot read {file} as TIFF: {e}. Put it elsewhere, or give one file at a time."
+        ) from e
     finally:
         pages.close()
     return files_of(file, xml) if xml else None
@@ -127,16 +146,21 @@ def _in_a_row(folder: Path, files: list[Path]) -> Recording:
     stacks = _until_damage([_closed(file) for file in files])
     first = stacks[0]
     for stack in stacks:
-        if (stack.shape, stack.dtype, stack.lengths[1:]) != (first.shape, first.dtype, first.lengths[1:]):
+        if (stack.shape, stack.dtype, stack.lengths[1:]) != (
+            first.shape,
+            first.dtype,
+            first.lengths[1:],
+        ):
             raise ConfigError(
-                f"{stack.path.name} is {stack.size} {stack.dtype}, {first.path.name} is {first.size} {first.dtype}."
+                f"{stack.path.name} is {stack.size} {stack.dtype}, {first.path.name} is"
+                f" {first.size} {first.dtype}."
             )
     if len(files) == 1:
         return open_file(files[0])
     if any(axis in ("p", "c", "z") for axis in first.axes):
         raise ConfigError(
-            f"{folder.name} holds {len(files)} files of {first.size}, and nothing says how they belong together: give one "
-            "file at a time."
+            f"{folder.name} holds {len(files)} files of {first.size}, and nothing says how they"
+            " belong together: give one file at a time."
         )
     lengths = [stack.lengths[0] if stack.lengths else 1 for stack in stacks]
     starts = [0, *map(int, np.cumsum(lengths))]
@@ -170,20 +194,26 @@ def _counted(folder: Path, files: list[Path]) -> list[Path]:
     if len(files) == 1:
         return files
     parts = [re.split(r"(\d+)", f.name) for f in files]
-    varying = [i for i in range(len(parts[0])) if len({part[i] for part in parts if i < len(part)}) > 1]
+    varying = [
+        i for i in range(len(parts[0])) if len({part[i] for part in parts if i < len(part)}) > 1
+    ]
     alike = len({len(part) for part in parts}) == 1 and len(varying) == 1 and varying[0] % 2 == 1
-    numbers = {int(part[varying[0]]): f for part, f in zip(parts, files, strict=True)} if alike else {}
+    numbers = (
+        {int(part[varying[0]]): f for part, f in zip(parts, files, strict=True)} if alike else {}
+    )
     if len(numbers) < len(files):
         raise ConfigError(
-            f"{folder.name} holds {len(files)} TIFFs ({_listed(files)}), and nothing says how they belong together: give one "
-            "file at a time, or name those of one stack so that they count: raw_1.tif, raw_2.tif."
+            f"{folder.name} holds {len(files)} TIFFs ({_listed(files)}), and nothing says how they"
+            " belong together: give one file at a time, or name those of one stack so that they"
+            " count: raw_1.tif, raw_2.tif."
         )
     first, last = min(numbers), max(numbers)
     if last - first + 1 != len(files):
         absent = next(n for n in range(first, last) if n not in numbers)
         raise ConfigError(
-            f"{folder.name} holds {numbers[first].name} to {numbers[last].name}, and number {absent} of them is not there: "
-            "where the frames behind it belong is not known. Put it there, or give one file at a time."
+            f"{folder.name} holds {numbers[first].name} to {numbers[last].name}, and number"
+            f" {absent} of them is not there: where the frames behind it belong is not known. Put"
+            " it there, or give one file at a time."
         )
     return [numbers[n] for n in sorted(numbers)]
 
@@ -192,7 +222,11 @@ def _until_damage(stacks: list[Recording]) -> list[Recording]:
     """Return stacks up to the first that was cut off: behind it no frame is where it was."""
     for i, stack in enumerate(stacks):
         if stack.damage:
-            left = f" The {len(stacks) - i - 1} files behind it are not read." if i + 1 < len(stacks) else ""
+            left = (
+                f" The {len(stacks) - i - 1} files behind it are not read."
+                if i + 1 < len(stacks)
+                else ""
+            )
             return [*stacks[:i], replace(stack, damage=f"{stack.damage}{left}")]
     return stacks
 
@@ -224,4 +258,6 @@ class _LastOpened:
 
 
 def _listed(files: Sequence[Path]) -> str:
-    return ", ".join(f.name for f in files[:3]) + (f" and {len(files) - 3} more" if len(files) > 3 else "")
+    return ", ".join(f.name for f in files[:3]) + (
+        f" and {len(files) - 3} more" if len(files) > 3 else ""
+    )

@@ -1,7 +1,8 @@
-"""A folder with a file for every frame, as Micro-Manager (separate image files) and pymmcore-plus write it.
+"""A folder with a file for every frame, as Micro-Manager (separate image files) and pymmcore-plus
+write it.
 
-Owns the names of such files, and what metadata.txt and _useq_MDASequence.json say beside them. A folder may have one folder
-for each position.
+Owns the names of such files, and what metadata.txt and _useq_MDASequence.json say beside them. A
+folder may have one folder for each position.
 """
 
 from __future__ import annotations
@@ -52,7 +53,11 @@ class _Folder:
 
 def holds_image_files(folder: Path) -> bool:
     """Whether the TIFFs of a folder are named as frames are, or metadata.txt lists them."""
-    files = [f for f in folder.iterdir() if f.suffix.lower() in (".tif", ".tiff") and not f.name.startswith(".")]
+    files = [
+        f
+        for f in folder.iterdir()
+        if f.suffix.lower() in (".tif", ".tiff") and not f.name.startswith(".")
+    ]
     named = sum(_by_name(f) is not None for f in files)
     return bool(files) and (named == len(files) or (named > 0 and (folder / _METADATA).is_file()))
 
@@ -80,7 +85,9 @@ def open_image_files(folder: Path, folders: Iterable[Path]) -> Recording:
         for frame in each.frames:
             c = frame.index.get("c", 0) if frame.channel is None else channels.index(frame.channel)
             p = number if apart else frame.index.get("p", 0)
-            at.setdefault((frame.index.get("t", 0), p, frame.index.get("z", 0), c), []).append(frame.file)
+            at.setdefault((frame.index.get("t", 0), p, frame.index.get("z", 0), c), []).append(
+                frame.file
+            )
     placed = _once(folder, at)
     about, pages = read[0].about, TiffPages(folder)
     try:
@@ -105,7 +112,9 @@ def open_image_files(folder: Path, folders: Iterable[Path]) -> Recording:
 
 
 def _once(folder: Path, at: Mapping[Place, list[Path]]) -> Placed:
-    """Put files at their places; as many at every place are exposures that a plan does not count, as raw frames of SIM.
+    """Put files at their places.
+
+    As many at every place are exposures that a plan does not count, as raw frames of SIM.
 
     Raises
     ------
@@ -118,10 +127,13 @@ def _once(folder: Path, at: Mapping[Place, list[Path]]) -> Placed:
     if len(counts) > 1:
         place, files = max(at.items(), key=lambda pair: len(pair[1]))
         raise ConfigError(
-            f"{folder.name} holds {len(files)} files for {spelt(_AXES, place)} ({_listed([f.name for f in files])}), and fewer "
-            "for other places: which is which is not known."
+            f"{folder.name} holds {len(files)} files for {spelt(_AXES, place)}"
+            f" ({_listed([f.name for f in files])}), and fewer for other places: which is which is"
+            " not known."
         )
-    every = {(*place, i): PageAt(file) for place, files in at.items() for i, file in enumerate(files)}
+    every = {
+        (*place, i): PageAt(file) for place, files in at.items() for i, file in enumerate(files)
+    }
     return Placed((*_AXES, "repeat"), every)
 
 
@@ -129,16 +141,23 @@ def _check_single(pages: TiffPages, placed: Placed) -> None:
     """Refuse stacks that are named as single frames are."""
     for place in {min(placed.at, default=()), max(placed.at, default=())} - {()}:
         file, count = placed.at[place].file, 0
-        with suppress(Exception):  # whatever tifffile raises of bytes that are no TIFF: reading says so
+        with suppress(
+            Exception
+        ):  # whatever tifffile raises of bytes that are no TIFF: reading says so
             count = len(pages.file(file).pages)
         if count > 1:
             raise ConfigError(
-                f"{file.name} is named as a single frame is, and holds {count} pages: give one file at a time."
+                f"{file.name} is named as a single frame is, and holds {count} pages: give one file"
+                " at a time."
             )
 
 
 def _read(root: Path, folder: Path) -> _Folder:
-    files = sorted(f for f in folder.iterdir() if f.suffix.lower() in (".tif", ".tiff") and not f.name.startswith("."))
+    files = sorted(
+        f
+        for f in folder.iterdir()
+        if f.suffix.lower() in (".tif", ".tiff") and not f.name.startswith(".")
+    )
     for file in files:
         contained.beneath(root, file.relative_to(root).as_posix(), error=ConfigError)
     said, about, notes = _metadata(root, folder)
@@ -147,7 +166,9 @@ def _read(root: Path, folder: Path) -> _Folder:
     for file in files:
         found = _by_name(file)
         if found is not None and file.name in said:
-            found.index |= said[file.name]  # a name of 1.4 has the channel's name, metadata.txt its index
+            found.index |= said[
+                file.name
+            ]  # a name of 1.4 has the channel's name, metadata.txt its index
             found.channel = None if "c" in said[file.name] else found.channel
         if found is None and file.name in said:
             found = _Found(file, said[file.name])
@@ -156,14 +177,18 @@ def _read(root: Path, folder: Path) -> _Folder:
         else:
             frames.append(found)
     if unplaced:
-        notes.append(f"{folder.name}: {_listed(unplaced)} does not say where it belongs, and is not read.")
+        notes.append(
+            f"{folder.name}: {_listed(unplaced)} does not say where it belongs, and is not read."
+        )
     if absent := sorted(set(said) - {file.name for file in files}):
         notes.append(
-            f"{folder.name}: {_METADATA} lists {len(absent)} frames whose files are not there ({_listed(absent)})."
+            f"{folder.name}: {_METADATA} lists {len(absent)} frames whose files are not there"
+            f" ({_listed(absent)})."
         )
     if said and (unsaid := [f.file.name for f in frames if f.file.name not in said]):
         notes.append(
-            f"{folder.name}: {_METADATA} does not list {len(unsaid)} of its files: they are placed by their names."
+            f"{folder.name}: {_METADATA} does not list {len(unsaid)} of its files: they are placed"
+            " by their names."
         )
     return _Folder(folder, frames, about, notes)
 
@@ -177,13 +202,17 @@ def _by_name(file: Path) -> _Found | None:
         return _Found(file, {"t": int(match["t"]), "z": int(match["z"])}, match["name"])
     if match := _USEQ.search(file.name):
         parts = re.findall(r"([a-z])(\d+)", match[1])
-        if all(letter in "tpcz" for letter, _ in parts) and len({letter for letter, _ in parts}) == len(parts):
+        if all(letter in "tpcz" for letter, _ in parts) and len(
+            {letter for letter, _ in parts}
+        ) == len(parts):
             return _Found(file, {letter: int(digits) for letter, digits in parts})
     return None
 
 
 def _metadata(root: Path, folder: Path) -> tuple[dict[str, dict[str, int]], Summary, list[str]]:
-    """Return the indices of every file that metadata.txt lists, what it says of the acquisition, and what is wrong with it."""
+    """Return the indices of every file that metadata.txt lists, what it says of the acquisition,
+    and what is wrong with it.
+    """
     file = folder / _METADATA
     if not file.is_file():
         return {}, _sequence(root, folder), []
@@ -194,18 +223,28 @@ def _metadata(root: Path, folder: Path) -> tuple[dict[str, dict[str, int]], Summ
         return (
             {},
             Summary(),
-            [f"{folder.name}: {_METADATA} cannot be read: frames are placed by the names of their files."],
+            [
+                f"{folder.name}: {_METADATA} cannot be read: frames are placed by the names of"
+                " their files."
+            ],
         )
     files: dict[str, dict[str, int]] = {}
     for key, value in said.items():
         if not isinstance(value, Mapping):
             continue
         if key.startswith("Coords-"):
-            files[PurePosixPath(key.removeprefix("Coords-").replace("\\", "/")).name] = place_in(value)
+            files[PurePosixPath(key.removeprefix("Coords-").replace("\\", "/")).name] = place_in(
+                value
+            )
         elif match := re.match(r"FrameKey-(\d+)-(\d+)-(\d+)$", key):
             name = str(value.get("FileName") or value.get("Filename") or "")
             t, c, z = map(int, match.groups())
-            files[name.replace("\\", "/").rpartition("/")[2]] = {**place_in(value), "t": t, "c": c, "z": z}
+            files[name.replace("\\", "/").rpartition("/")[2]] = {
+                **place_in(value),
+                "t": t,
+                "c": c,
+                "z": z,
+            }
     files.pop("", None)
     about = said.get("Summary")
     return files, summary(about if isinstance(about, Mapping) else {}), []
@@ -215,7 +254,9 @@ def _json(text: str) -> Mapping[str, Any]:
     """Read metadata.txt; Micro-Manager may not have closed it."""
     for end in ("", "}", "}}"):
         with suppress(DocumentError):
-            said = parse_json(text.rstrip().rstrip(",") + end if end else text, _METADATA, _MAX_BYTES)
+            said = parse_json(
+                text.rstrip().rstrip(",") + end if end else text, _METADATA, _MAX_BYTES
+            )
             if said and isinstance(said, Mapping):
                 return said
     raise ValueError("no JSON object")
@@ -226,35 +267,52 @@ def _sequence(root: Path, folder: Path) -> Summary:
     with suppress(OSError, ValueError, TypeError, AttributeError, KeyError, DocumentError):
         with opened(folder / _SEQUENCE, root) as content:
             plan = parse_json(content.read(), _SEQUENCE)
-        channels = tuple(c if isinstance(c, str) else str(c["config"]) for c in plan.get("channels") or ())
+        channels = tuple(
+            c if isinstance(c, str) else str(c["config"]) for c in plan.get("channels") or ()
+        )
         places = plan.get("stage_positions") or ()
-        positions = tuple(str(p.get("name") or i) if isinstance(p, Mapping) else str(i) for i, p in enumerate(places))
+        positions = tuple(
+            str(p.get("name") or i) if isinstance(p, Mapping) else str(i)
+            for i, p in enumerate(places)
+        )
         return Summary(channels=channels, positions=positions)
     return Summary()
 
 
 def _channels(folder: Path, read: list[_Folder]) -> tuple[str, ...]:
-    """Return names of channels in the order of their indices; those that only names of files give, as the summary has them."""
+    """Return names of channels in the order of their indices.
+
+    Those that only names of files give, as the summary has them.
+    """
     said = next((each.about.channels for each in read if each.about.channels), ())
     named = {f.channel for each in read for f in each.frames if f.channel is not None}
     if not named:
         return said
     if any(f.channel is None for each in read for f in each.frames):
         raise ConfigError(
-            f"{folder.name}: {_METADATA} gives the channel of some files only: remove it to go by their names."
+            f"{folder.name}: {_METADATA} gives the channel of some files only: remove it to go by"
+            " their names."
         )
     return said if named <= set(said) else tuple(sorted(named))
 
 
 def _positions(folder: Path, read: list[_Folder]) -> dict[int, _Folder]:
-    """Return folders by the position that they hold: as their files say, else in the order of their names."""
+    """Return folders by the position that they hold.
+
+    As their files say, else in the order of their names.
+    """
     said = [{frame.index.get("p") for frame in each.frames} for each in read]
     if any(len(one) > 1 for one in said) and len(read) > 1:
-        raise ConfigError(f"{folder.name} holds folders of several positions each: give one folder at a time.")
+        raise ConfigError(
+            f"{folder.name} holds folders of several positions each: give one folder at a time."
+        )
     numbers = [next(iter(one), None) for one in said]
     if None in numbers or len(set(numbers)) < len(numbers):
         return dict(enumerate(read))
-    return {int(n or 0): each for n, each in sorted(zip(numbers, read, strict=True), key=lambda pair: pair[0] or 0)}
+    return {
+        int(n or 0): each
+        for n, each in sorted(zip(numbers, read, strict=True), key=lambda pair: pair[0] or 0)
+    }
 
 
 def _label(folder: _Folder, position: int) -> str:

@@ -43,7 +43,11 @@ class Summary(NamedTuple):
 def frame_metadata(metadata: Mapping[str, Any]) -> FrameMetadata:
     """Read the metadata of a frame."""
     region = str(metadata.get("ROI", "")).split("-")
-    origin = (float(region[1]), float(region[0])) if len(region) == 4 and all(r.isdigit() for r in region) else None
+    origin = (
+        (float(region[1]), float(region[0]))
+        if len(region) == 4 and all(r.isdigit() for r in region)
+        else None
+    )
     return FrameMetadata(
         _positive(metadata, "ElapsedTime-ms", zero=True),
         _positive(metadata, "PixelSizeUm"),
@@ -53,9 +57,13 @@ def frame_metadata(metadata: Mapping[str, Any]) -> FrameMetadata:
 
 
 def place_of(metadata: Mapping[str, Any]) -> tuple[int, int, int, int] | None:
-    """Return the (time, position, slice, channel) that a frame says it is at, None if it does not."""
+    """Return the (time, position, slice, channel) that a frame says it is at, None if it does
+    not.
+    """
     try:
-        t, p, z, c = (int(metadata[f"{name}Index"]) for name in ("Frame", "Position", "Slice", "Channel"))
+        t, p, z, c = (
+            int(metadata[f"{name}Index"]) for name in ("Frame", "Position", "Slice", "Channel")
+        )
     except (KeyError, TypeError, ValueError):
         return None
     return t, p, z, c
@@ -87,7 +95,9 @@ def summary(metadata: Mapping[str, Any]) -> Summary:
 
 
 def head_of(path: Path, folder: Path | None, *keys: str) -> dict[str, Any]:
-    """Read "Summary" or "IndexMap" of a file that Micro-Manager wrote; what there is none of is left out.
+    """Read "Summary" or "IndexMap" of a file that Micro-Manager wrote.
+
+    What there is none of is left out.
 
     Parameters
     ----------
@@ -111,7 +121,10 @@ def summary_of(path: Path, folder: Path | None) -> Summary:
 
 
 class _Within:
-    """A file that is never asked for more than it has: what is asked for is allocated before it is read."""
+    """A file that is never asked for more than it has.
+
+    What is asked for is allocated before it is read.
+    """
 
     def __init__(self, file: BinaryIO) -> None:
         self._file, self._size = file, file.seek(0, 2)

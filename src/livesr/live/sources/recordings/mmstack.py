@@ -1,7 +1,9 @@
-"""Micro-Manager's image file stacks (MMStack): one acquisition in one or several files, each with an index of its frames.
+"""Micro-Manager's image file stacks (MMStack).
 
-Owns the reading of indices, and of files that Micro-Manager did not finish, by what every frame says.
-https://micro-manager.org/Micro-Manager_File_Formats
+One acquisition in one or several files, each with an index of its frames.
+
+Owns the reading of indices, and of files that Micro-Manager did not finish, by what every frame
+says. https://micro-manager.org/Micro-Manager_File_Formats
 """
 
 from __future__ import annotations
@@ -32,7 +34,9 @@ def is_mmstack(path: Path, folder: Path | None = None) -> bool:
     except OSError:
         return False
     order = {b"II": "<", b"MM": ">"}.get(head[:2])
-    return order is not None and len(head) == 12 and struct.unpack(f"{order}I", head[8:])[0] == _INDEX
+    return (
+        order is not None and len(head) == 12 and struct.unpack(f"{order}I", head[8:])[0] == _INDEX
+    )
 
 
 def files_beside(path: Path) -> list[Path]:
@@ -46,7 +50,11 @@ def files_beside(path: Path) -> list[Path]:
     prefix, parted, _ = path.name.partition("_MMStack")
     if not parted:
         return [path]
-    named = [f for f in path.parent.glob("*.tif*") if f.name.startswith(f"{prefix}_MMStack") and f.is_file()]
+    named = [
+        f
+        for f in path.parent.glob("*.tif*")
+        if f.name.startswith(f"{prefix}_MMStack") and f.is_file()
+    ]
     return sorted({path, *(f for f in named if f != path and is_mmstack(f, path.parent))})
 
 
@@ -66,7 +74,9 @@ def open_mmstack(path: Path) -> Recording:
         for file in files_beside(path):
             folder = None if file == path else path.parent
             if _acquisition(_summary(file, folder)) != _acquisition(about):
-                notes.append(f"{file.name} is of another acquisition, by what it says, and is not read.")
+                notes.append(
+                    f"{file.name} is of another acquisition, by what it says, and is not read."
+                )
                 continue
             if not _put(placed, file, folder, pages):
                 unfinished.append(file.name)
@@ -77,7 +87,10 @@ def open_mmstack(path: Path) -> Recording:
         damage = None
         if unfinished:
             names = ", ".join(unfinished)
-            damage = f"{names} is damaged (Micro-Manager did not finish it): {len(placed.at)} frames were found."
+            damage = (
+                f"{names} is damaged (Micro-Manager did not finish it): {len(placed.at)} frames"
+                " were found."
+            )
         recording = recording_of(
             path,
             "Micro-Manager TIFF",
@@ -104,7 +117,9 @@ def _put(placed: Placed, file: Path, folder: Path | None, pages: TiffPages) -> b
     if index := _index(file, folder):
         size = file.stat().st_size
         for place, directory in index:
-            placed.put(place, PageAt(file, len(placed.at), directory if 0 < directory < size else size))
+            placed.put(
+                place, PageAt(file, len(placed.at), directory if 0 < directory < size else size)
+            )
         return True
     unplaced = 0
     for number, said in _said_by_frames(file, pages):
@@ -118,9 +133,16 @@ def _put(placed: Placed, file: Path, folder: Path | None, pages: TiffPages) -> b
 
 
 def _index(file: Path, folder: Path | None) -> list[tuple[Place, int]]:
-    """Return (time, position, slice, channel) and directory of every frame in a file's index; nothing without one."""
+    """Return (time, position, slice, channel) and directory of every frame in a file's index.
+
+    Nothing without one.
+    """
     table = head_of(file, folder, "IndexMap").get("IndexMap")
-    return [] if table is None else [((t, p, z, c), directory) for c, z, t, p, directory in table.tolist()]
+    return (
+        []
+        if table is None
+        else [((t, p, z, c), directory) for c, z, t, p, directory in table.tolist()]
+    )
 
 
 def _said_by_frames(file: Path, pages: TiffPages) -> Iterator[tuple[int, Place | None]]:

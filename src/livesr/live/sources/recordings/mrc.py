@@ -1,6 +1,9 @@
-"""MRC stacks (.mrc, .mrcs, .st) and DeltaVision's kin of them (.dv): sections in one file, without names for their axes.
+"""MRC stacks (.mrc, .mrcs, .st) and DeltaVision's kin of them (.dv).
 
-Owns the reading. The extended header is skipped: every microscope writes its own. BioSR's raw SIM data comes as MRC.
+Sections in one file, without names for their axes.
+
+Owns the reading. The extended header is skipped: every microscope writes its own. BioSR's raw SIM
+data comes as MRC.
 """
 
 from __future__ import annotations
@@ -12,14 +15,24 @@ from pathlib import Path
 import numpy as np
 
 from livesr.base.errors import ConfigError, DamagedFileError
-from livesr.live.sources.recordings.pixels import CameraPixels, FrameFiles, camera_pixels, check_frame, opened
+from livesr.live.sources.recordings.pixels import (
+    CameraPixels,
+    FrameFiles,
+    camera_pixels,
+    check_frame,
+    opened,
+)
 from livesr.live.sources.recordings.recording import SECTION, Place, Plane, Recording
 
 _HEADER = 1024
 _DV = -16224
 _MODES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
 _DV_MODES = {0: "u1", 1: "i2", 2: "f4", 5: "i2", 6: "u2", 7: "i4"}
-_INTERLEAVES = {0: ("c", "t", SECTION), 1: ("t", SECTION, "c"), 2: ("t", "c", SECTION)}  # slowest first
+_INTERLEAVES = {
+    0: ("c", "t", SECTION),
+    1: ("t", SECTION, "c"),
+    2: ("t", "c", SECTION),
+}  # slowest first
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +56,9 @@ class _Header:
 def open_mrc(path: Path) -> Recording:
     """Describe an MRC or DeltaVision file.
 
-    The pixel size of MRC is not believed, because writers disagree on the unit; DeltaVision's is in um. DeltaVision says how
-    sections run through time, planes and wavelengths; whether its planes are raw frames of SIM follows from the rig.
+    The pixel size of MRC is not believed, because writers disagree on the unit; DeltaVision's is in
+    um. DeltaVision says how sections run through time, planes and wavelengths; whether its planes
+    are raw frames of SIM follows from the rig.
 
     Raises
     ------
@@ -58,7 +72,10 @@ def open_mrc(path: Path) -> Recording:
     there = min((size - header.start) // frame_bytes, header.sections)
     lengths, damage = header.lengths, None
     if there < header.sections:
-        damage = f"{path.name} ends within frame {there + 1} of {header.sections}: it was cut off, or is still being written."
+        damage = (
+            f"{path.name} ends within frame {there + 1} of {header.sections}: it was cut off, or is"
+            " still being written."
+        )
     if there < 1:
         raise ConfigError(f"{path.name} holds no whole frame: {damage or 'it is empty'}")
     if damage and header.axes[0] in ("t", "frame"):  # no more than was found is announced
@@ -69,7 +86,9 @@ def open_mrc(path: Path) -> Recording:
         if section >= there:
             return None
         which = f"frame {section + 1} of {header.sections}"
-        return Plane(pixels.taken(files.read(path, header.start + section * frame_bytes, which), which))
+        return Plane(
+            pixels.taken(files.read(path, header.start + section * frame_bytes, which), which)
+        )
 
     _check_first(read, (0,) * len(lengths), pixels, files)
     return Recording(
@@ -80,7 +99,11 @@ def open_mrc(path: Path) -> Recording:
         header.shape,
         pixels.name,
         read,
-        channels=tuple(map(str, header.waves_nm)) if len(set(header.waves_nm)) == len(header.waves_nm) else (),
+        channels=(
+            tuple(map(str, header.waves_nm))
+            if len(set(header.waves_nm)) == len(header.waves_nm)
+            else ()
+        ),
         pixel_um=header.pixel_um,
         z_step_um=header.z_step_um,
         started_ns=path.stat().st_mtime_ns,
@@ -110,7 +133,9 @@ def _header(path: Path) -> _Header:
     except OSError as e:
         raise ConfigError(f"Cannot read {path} as MRC: {e}.") from e
     if len(head) < _HEADER:
-        raise ConfigError(f"Cannot read {path} as MRC: it has {len(head)} bytes, and a header has {_HEADER}.")
+        raise ConfigError(
+            f"Cannot read {path} as MRC: it has {len(head)} bytes, and a header has {_HEADER}."
+        )
     for order in "<>":
         if struct.unpack_from(f"{order}h", head, 96)[0] == _DV:
             return _deltavision(path, head, order)
@@ -129,7 +154,9 @@ def _mrc(path: Path, head: bytes) -> _Header:
     turned = sorted(runs) == [1, 2, 3] and runs != (1, 2, 3)  # some writers leave them at 0
     axes = ", ".join("xyz"[i - 1] for i in runs if 1 <= i <= 3)
     _check(path, not turned, f"that columns, rows and sections run along {axes}, not x, y, z")
-    return _Header((y, x), np.dtype(f"{order}{_MODES[mode]}"), ("frame",), (sections,), _HEADER + extended)
+    return _Header(
+        (y, x), np.dtype(f"{order}{_MODES[mode]}"), ("frame",), (sections,), _HEADER + extended
+    )
 
 
 def _deltavision(path: Path, head: bytes, order: str) -> _Header:
@@ -143,7 +170,10 @@ def _deltavision(path: Path, head: bytes, order: str) -> _Header:
     _check(path, min(x, y, sections) >= 1 and extended >= 0, f"{sections} sections of {y} x {x}")
     _check(path, interleave in _INTERLEAVES, f"interleave {interleave}")
     if sections % (waves * times):
-        raise ConfigError(f"{path.name} has {sections} sections, which are not {times} times of {waves} wavelengths.")
+        raise ConfigError(
+            f"{path.name} has {sections} sections, which are not {times} times of {waves}"
+            " wavelengths."
+        )
     length = {"c": waves, "t": times, SECTION: sections // (waves * times)}
     axes = _INTERLEAVES[interleave]
     known = all(np.isfinite(s) and s > 0 for s in (size_x, size_y))
@@ -161,4 +191,6 @@ def _deltavision(path: Path, head: bytes, order: str) -> _Header:
 
 def _check(path: Path, fine: bool, said: str) -> None:
     if not fine:
-        raise ConfigError(f"{path.name} says {said}; expected an MRC or DeltaVision stack of frames.")
+        raise ConfigError(
+            f"{path.name} says {said}; expected an MRC or DeltaVision stack of frames."
+        )

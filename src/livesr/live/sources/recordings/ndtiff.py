@@ -1,7 +1,9 @@
-"""NDTiff data sets of pycro-manager and Micro-Manager: a folder with NDTiff.index and the TIFF files that it points into.
+"""NDTiff data sets of pycro-manager and Micro-Manager.
 
-Owns the reading. The index says where every frame lies, so the TIFF structures are not needed. (The format's own package,
-ndstorage, would bring dask along for the same three numbers.)
+A folder with NDTiff.index and the TIFF files that it points into.
+
+Owns the reading. The index says where every frame lies, so the TIFF structures are not needed. (The
+format's own package, ndstorage, would bring dask along for the same three numbers.)
 """
 
 from __future__ import annotations
@@ -24,9 +26,8 @@ from livesr.live.sources.recordings.placed import missing_note, spelt
 from livesr.live.sources.recordings.recording import Place, Plane, Recording
 
 _NAMES = {"time": "t", "position": "p", "channel": "c", "z": "z", "sim": "raw", "raw": "raw"}
-_NUMBERS = (
-    "<IiiiiIii"  # offset, width, height, pixel type, compression, and of the metadata: offset, length, compression
-)
+# offset, width, height, pixel type, compression, and of the metadata: offset, length, compression
+_NUMBERS = "<IiiiiIii"
 _MAX_METADATA = 2**24  # bytes that one frame has
 _DTYPES = {0: "uint8", 1: "uint16", 3: "uint16", 4: "uint16", 5: "uint16", 6: "uint16"}
 
@@ -55,7 +56,9 @@ def open_ndtiff(folder: Path) -> Recording:
     def read(place: Place) -> Plane | None:
         if (entry := entries.get(place)) is None:
             return None
-        pixels = files.read(folder / entry.file, entry.offset, f"frame {dict(zip(axes, place, strict=True))}")
+        pixels = files.read(
+            folder / entry.file, entry.offset, f"frame {dict(zip(axes, place, strict=True))}"
+        )
         return Plane(np.array(pixels), _metadata(folder, entry).t_camera_ms)
 
     first = next(iter(entries.values()))
@@ -88,7 +91,10 @@ def _left_out(
     """Say which places of the axes have no frame, and which were written twice."""
     notes, grid = [], math.prod(lengths)
     if twice:
-        notes.append(f"{folder.name}: {twice} frames were written again at a place that had one; the last is read.")
+        notes.append(
+            f"{folder.name}: {twice} frames were written again at a place that had one; the last is"
+            " read."
+        )
     if (missing := grid - len(entries)) > 0:
         first = next(place for place in product(*map(range, lengths)) if place not in entries)
         notes.append(missing_note(folder, missing, grid, f"the first is {spelt(axes, first)}"))
@@ -98,13 +104,20 @@ def _left_out(
 def _read_index(
     folder: Path,
 ) -> tuple[dict[Place, _Entry], dict[str, list[Any]], tuple[int, int], str, int]:
-    """Return frames by place, the values along every axis, what a frame is, and how many had another at their place."""
+    """Return frames by place, the values along every axis, what a frame is, and how many had
+    another at their place.
+    """
     found: list[tuple[Mapping[str, Any], _Entry]] = []
     kinds: set[tuple[int, int, int]] = set()
     files: set[str] = set()
-    for index, file, (offset, width, height, pixels, compression, at, length, _) in index_entries(folder):
+    for index, file, (offset, width, height, pixels, compression, at, length, _) in index_entries(
+        folder
+    ):
         if compression or pixels not in _DTYPES:
-            raise ConfigError(f"{folder.name} holds compressed or colour frames; expected the camera's 8 or 16 bit.")
+            raise ConfigError(
+                f"{folder.name} holds compressed or colour frames; expected the camera's 8 or 16"
+                " bit."
+            )
         if file not in files:
             files.add(contained.beneath(folder, file, error=ConfigError).name)
         found.append((index, _Entry(file, offset, at, length)))
@@ -112,19 +125,29 @@ def _read_index(
     if not found:
         raise ConfigError(f"{folder / 'NDTiff.index'} names no frame: expected an NDTiff data set.")
     if len(kinds) > 1:
-        raise ConfigError(f"{folder.name} holds frames of {len(kinds)} sizes or pixel types; expected one.")
+        raise ConfigError(
+            f"{folder.name} holds frames of {len(kinds)} sizes or pixel types; expected one."
+        )
     height, width, kind = kinds.pop()
     data = [folder / name for name in {entry.file for _, entry in found}]
-    check_frame(folder, (height, width), _DTYPES[kind], sum(f.stat().st_size for f in data if f.is_file()))
-    values = {axis: _sorted(folder, {index.get(axis, 0): None for index, _ in found}) for axis in _axes(found)}
+    check_frame(
+        folder, (height, width), _DTYPES[kind], sum(f.stat().st_size for f in data if f.is_file())
+    )
+    values = {
+        axis: _sorted(folder, {index.get(axis, 0): None for index, _ in found})
+        for axis in _axes(found)
+    }
     check_count(folder, tuple(len(along) for along in values.values()))
     ranks = {axis: {value: i for i, value in enumerate(along)} for axis, along in values.items()}
-    places = {tuple(ranks[axis][index.get(axis, 0)] for axis in values): entry for index, entry in found}
+    places = {
+        tuple(ranks[axis][index.get(axis, 0)] for axis in values): entry for index, entry in found
+    }
     return places, values, (height, width), _DTYPES[kind], len(found) - len(places)
 
 
 def index_entries(folder: Path) -> Iterator[tuple[Mapping[str, int | str], str, tuple[int, ...]]]:
-    """Give the axes, the file and the numbers of every frame in NDTiff.index, up to where it is damaged.
+    """Give the axes, the file and the numbers of every frame in NDTiff.index, up to where it is
+    damaged.
 
     tifffile reads it, too, and allocates whatever a damaged number asks for.
 
@@ -145,12 +168,18 @@ def index_entries(folder: Path) -> Iterator[tuple[Mapping[str, int | str], str, 
             numbers = struct.unpack_from(_NUMBERS, data, at)
             at += struct.calcsize(_NUMBERS)
             axes, name = parse_json(parts[0], "NDTiff.index"), parts[1].decode()
-        except (struct.error, ValueError, DocumentError):  # it was cut off, or is still being written
+        except (
+            struct.error,
+            ValueError,
+            DocumentError,
+        ):  # it was cut off, or is still being written
             return
-        if not isinstance(axes, dict) or not all(isinstance(value, int | str) for value in axes.values()):
+        if not isinstance(axes, dict) or not all(
+            isinstance(value, int | str) for value in axes.values()
+        ):
             raise ConfigError(
-                f"{folder / 'NDTiff.index'} gives a frame the axes {str(axes)[:80]}; expected names with a number or a text "
-                "each."
+                f"{folder / 'NDTiff.index'} gives a frame the axes {str(axes)[:80]}; expected names"
+                " with a number or a text each."
             )
         yield axes, name, numbers
 
@@ -160,7 +189,10 @@ def _axes(found: list[tuple[Mapping[str, Any], _Entry]]) -> list[str]:
 
 
 def _sorted(folder: Path, values: Mapping[Any, None]) -> list[Any]:
-    """Numbers in their order, names in the order in which they were acquired; a number that was left out is a place."""
+    """Numbers in their order, names in the order in which they were acquired.
+
+    A number that was left out is a place.
+    """
     if all(isinstance(value, int) for value in values):
         first, last = min(0, *values), max(values)
         check_count(folder, (last - first + 1,))
@@ -170,7 +202,9 @@ def _sorted(folder: Path, values: Mapping[Any, None]) -> list[Any]:
 
 def _texts(values: tuple[str, ...]) -> tuple[str, ...]:
     """Return channel names, none where channels are only counted."""
-    return () if all(value.isdigit() and int(value) == i for i, value in enumerate(values)) else values
+    return (
+        () if all(value.isdigit() and int(value) == i for i, value in enumerate(values)) else values
+    )
 
 
 def _metadata(folder: Path, entry: _Entry) -> FrameMetadata:

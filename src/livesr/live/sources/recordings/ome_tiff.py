@@ -1,7 +1,9 @@
-"""OME-TIFF by its own description: which page of which file is which plane of which image, as its OME-XML says.
+"""OME-TIFF by its own description.
 
-Owns the reading of TiffData, of sets of several files, and of what the XML says of pixels, times and channels. A set is
-read once, whichever of its files is named.
+Which page of which file is which plane of which image, as its OME-XML says.
+
+Owns the reading of TiffData, of sets of several files, and of what the XML says of pixels, times
+and channels. A set is read once, whichever of its files is named.
 https://docs.openmicroscopy.org/ome-model/latest/ome-tiff/specification.html
 """
 
@@ -100,8 +102,12 @@ class _Image:
     order: str  # slowest first, as "TZC"
     sizes: dict[str, int]
     channels: tuple[str, ...]
-    modulo: dict[str, tuple[str, int]] = field(default_factory=dict)  # of "Z": what it also counts, how many
-    named: dict[int, int] = field(default_factory=dict)  # own index of a channel -> that of the recording
+    modulo: dict[str, tuple[str, int]] = field(
+        default_factory=dict
+    )  # of "Z": what it also counts, how many
+    named: dict[int, int] = field(
+        default_factory=dict
+    )  # own index of a channel -> that of the recording
 
     @property
     def count(self) -> int:
@@ -126,20 +132,35 @@ class _Set:
         self._names = {e.get("FileName", "") for e in root.iter() if _tag(e) == "UUID"}
 
     def recording(self) -> Recording:
-        images = [image for element in self._root if _tag(element) == "Image" if (image := self._image(element))]
+        images = [
+            image
+            for element in self._root
+            if _tag(element) == "Image"
+            if (image := self._image(element))
+        ]
         if not images:
-            raise ConfigError(f"{self._path.name} has OME-XML that describes no pixels: its frames have no places.")
+            raise ConfigError(
+                f"{self._path.name} has OME-XML that describes no pixels: its frames have no"
+                " places."
+            )
         self._check_alike(images)
         channels = self._channels(images)
         placed, outside = self._placed(images)
         announced = sum(image.count for image in images)
         for name, count in self._lost.items():
-            self._notes.append(f"{name}, which holds {count} of the {announced} frames of the set, is not there.")
+            self._notes.append(
+                f"{name}, which holds {count} of the {announced} frames of the set, is not there."
+            )
         gap = announced - sum(self._lost.values()) - len(placed.at)
         if gap > 0:
-            self._notes.append(f"{self._path.name} announces {announced} frames; {gap} of them are not in its files.")
+            self._notes.append(
+                f"{self._path.name} announces {announced} frames; {gap} of them are not in its"
+                " files."
+            )
         if outside:
-            self._notes.append(f"{self._path.name}: {outside} frames are outside of the sizes that it announces.")
+            self._notes.append(
+                f"{self._path.name}: {outside} frames are outside of the sizes that it announces."
+            )
         first = images[0].pixels
         length_of_c = 1 + max((place[placed.axes.index("c")] for place in placed.at), default=0)
         return recording_of(
@@ -158,25 +179,36 @@ class _Set:
         )
 
     def _elsewhere(self, path: Path, element: Element) -> tuple[Element, Path, bool]:
-        """Return the XML that a file with pixels alone names, its file, and whether that holds pages, too."""
+        """Return the XML that a file with pixels alone names, its file, and whether that holds
+        pages, too.
+        """
         named = _last(element.get("MetadataFile", ""))
         file = _beneath(path.parent, named)
         if file is None:
             raise ConfigError(
-                f"{path.name} is described in {named or 'another file'}, which is not beside it: put it there."
+                f"{path.name} is described in {named or 'another file'}, which is not beside it:"
+                " put it there."
             )
         if file.suffix.lower() not in (".tif", ".tiff"):
-            return _parsed(file, contained.read_text(path.parent, named, error=ConfigError)), file, False
+            return (
+                _parsed(file, contained.read_text(path.parent, named, error=ConfigError)),
+                file,
+                False,
+            )
         found = TiffPages(path)
         try:
             xml = description_in(file, found)
         except Exception as e:  # whatever tifffile raises of bytes that are no TIFF
-            raise ConfigError(f"{path.name} is described in {named}, which cannot be read as TIFF: {e}.") from e
+            raise ConfigError(
+                f"{path.name} is described in {named}, which cannot be read as TIFF: {e}."
+            ) from e
         finally:
             found.close()
         root = _parsed(file, xml or "")
         if any(_tag(e) == "BinaryOnly" for e in root):
-            raise ConfigError(f"{path.name} is described in {named}, which is described elsewhere itself.")
+            raise ConfigError(
+                f"{path.name} is described in {named}, which is described elsewhere itself."
+            )
         return root, file, True
 
     def _image(self, element: Element) -> _Image | None:
@@ -187,9 +219,13 @@ class _Set:
             order = pixels.get("DimensionOrder", "XYZCT")[:1:-1]
             sizes = {axis: int(pixels.get(f"Size{axis}", "1")) for axis in "XYZCT"}
         except ValueError as e:
-            raise ConfigError(f"{self._path.name} has OME-XML with a size that is no number: {e}.") from e
+            raise ConfigError(
+                f"{self._path.name} has OME-XML with a size that is no number: {e}."
+            ) from e
         if sorted(order) != ["C", "T", "Z"]:
-            raise ConfigError(f"{self._path.name} has OME-XML with the order {pixels.get('DimensionOrder')!r}.")
+            raise ConfigError(
+                f"{self._path.name} has OME-XML with the order {pixels.get('DimensionOrder')!r}."
+            )
         channels = [e for e in pixels if _tag(e) == "Channel"]
         if any(e.get("SamplesPerPixel", "1") != "1" for e in channels):
             raise ConfigError(f"{self._path.name} holds colour frames; expected one value a pixel.")
@@ -209,10 +245,13 @@ class _Set:
         if len(kinds) > 1:
             said = "; ".join(f"{name!r} {y} x {x} {kind}" for (y, x, kind), name in kinds.items())
             raise ConfigError(
-                f"{self._path.name} holds images of several sizes ({said}); expected one: save those of the camera as a file."
+                f"{self._path.name} holds images of several sizes ({said}); expected one: save"
+                " those of the camera as a file."
             )
         if len({tuple(sorted(i.modulo.items())) for i in images}) > 1:
-            raise ConfigError(f"{self._path.name} holds images with different axes: save each as a file.")
+            raise ConfigError(
+                f"{self._path.name} holds images with different axes: save each as a file."
+            )
 
     def _channels(self, images: Sequence[_Image]) -> tuple[str, ...]:
         """Return the channels of all images, and tell each which of them its own are."""
@@ -220,7 +259,8 @@ class _Set:
             return images[0].channels
         if not all(image.channels for image in images):
             raise ConfigError(
-                f"{self._path.name} names the channels of some positions only: save each position as a file."
+                f"{self._path.name} names the channels of some positions only: save each position"
+                " as a file."
             )
         names = list(dict.fromkeys(name for image in images for name in image.channels))
         for image in images:
@@ -228,7 +268,10 @@ class _Set:
         return tuple(names)
 
     def _placed(self, images: Sequence[_Image]) -> tuple[Placed, int]:
-        """Put every plane of every image at its place; return how many were outside of their image, too."""
+        """Put every plane of every image at its place.
+
+        Return how many were outside of their image, too.
+        """
         extra = tuple(images[0].modulo)
         names = tuple(_axis_name(images[0].modulo[axis][0], i) for i, axis in enumerate(extra))
         several = len(images) > 1
@@ -243,7 +286,9 @@ class _Set:
         return placed, outside
 
     def _planes(self, image: _Image) -> Iterator[tuple[int | None, PageAt]]:
-        """Give the number of every plane within its image, None if there is no such plane, and its page."""
+        """Give the number of every plane within its image, None if there is no such plane, and its
+        page.
+        """
         shape = tuple(image.sizes[axis] for axis in image.order)
         blocks = [e for e in image.pixels if _tag(e) == "TiffData"]
         for block in blocks:
@@ -251,15 +296,23 @@ class _Set:
             try:
                 ifd = int(block.get("IFD", "0"))
                 corner = [int(block.get(f"First{axis}", "0")) for axis in image.order]
-                count = int(block.get("PlaneCount", block.get("NumPlanes", "1" if "IFD" in block.attrib else "-1")))
+                count = int(
+                    block.get(
+                        "PlaneCount", block.get("NumPlanes", "1" if "IFD" in block.attrib else "-1")
+                    )
+                )
             except ValueError as e:
-                raise ConfigError(f"{self._path.name} has OME-XML with an index that is no number: {e}.") from e
+                raise ConfigError(
+                    f"{self._path.name} has OME-XML with an index that is no number: {e}."
+                ) from e
             inside = all(0 <= i < n for i, n in zip(corner, shape, strict=True)) and ifd >= 0
             start = int(np.ravel_multi_index(corner, shape)) if inside else image.count
             file = self._file(uuid)
             if file is None:
                 name, left = self._named(uuid), image.count - start
-                self._lost[name] = self._lost.get(name, 0) + (left if count < 0 else min(count, left))
+                self._lost[name] = self._lost.get(name, 0) + (
+                    left if count < 0 else min(count, left)
+                )
                 continue
             there = self._length(file)
             for i in range(there - ifd if count < 0 else min(count, there - ifd)):
@@ -280,10 +333,14 @@ class _Set:
 
     def _found(self, identity: str | None, name: str) -> Path | None:
         own = self._own
-        if own and ((identity and identity == self._uuid) or _last(name).lower() == own.name.lower()):
+        if own and (
+            (identity and identity == self._uuid) or _last(name).lower() == own.name.lower()
+        ):
             return own
         said = _last(name)
-        file = _beneath(self._path.parent, said) or (_beneath(self._path.parent, name) if said != name else None)
+        file = _beneath(self._path.parent, said) or (
+            _beneath(self._path.parent, name) if said != name else None
+        )
         if file is not None and self._is(file, identity):
             return file
         if own and self._uuid is None and len(self._names) == 1:
@@ -291,7 +348,9 @@ class _Set:
         return self._renamed(identity) if identity else None
 
     def _renamed(self, identity: str) -> Path | None:
-        """Return the file beside the set that says that it is the one described, whatever its name."""
+        """Return the file beside the set that says that it is the one described, whatever its
+        name.
+        """
         for file in sorted(self._path.parent.glob("[!.]*.tif*"))[:_MAX_SEARCHED]:
             with suppress(Exception):  # one of the many files that may lie beside a set
                 if _beneath(file.parent, file.name) and self._identity(file) == identity:
@@ -306,7 +365,8 @@ class _Set:
             return False
         if theirs and identity and theirs != identity:
             self._notes.append(
-                f"{file.name} is another file than the one described (its UUID differs), and is not read."
+                f"{file.name} is another file than the one described (its UUID differs), and is not"
+                " read."
             )
             return False
         return True
@@ -324,18 +384,24 @@ class _Set:
                 self._lengths[file] = len(tiff.pages)
             self._lengths.setdefault(file, 1)
             if found:
-                self._damage = f"{file.name} is damaged ({found[0]}): {self._lengths[file]} frames were found in it."
+                self._damage = (
+                    f"{file.name} is damaged ({found[0]}): {self._lengths[file]} frames were found"
+                    " in it."
+                )
         return self._lengths[file]
 
     def _pixel_um(self, images: Sequence[_Image]) -> tuple[float, float] | None:
         sizes = {_pixel_um(image.pixels) for image in images}
         if len(sizes) > 1:
-            raise ConfigError(f"{self._path.name} holds images with several pixel sizes: save each as a file.")
+            raise ConfigError(
+                f"{self._path.name} holds images with several pixel sizes: save each as a file."
+            )
         (size,) = sizes
         if size is None and (said := images[0].pixels.get("PhysicalSizeX")):
             unit = images[0].pixels.get("PhysicalSizeXUnit", "µm")
             self._notes.append(
-                f"{self._path.name} gives a pixel size of {said} {unit}, which is no length: it is not used."
+                f"{self._path.name} gives a pixel size of {said} {unit}, which is no length: it is"
+                " not used."
             )
         return size
 
@@ -352,14 +418,20 @@ def _place(image: _Image, plane: int) -> Place:
 
 
 def _modulo(root: Element, image: Element) -> dict[str, tuple[str, int]]:
-    """Return what T, Z and C count besides themselves, by the annotation that an image refers to."""
+    """Return what T, Z and C count besides themselves, by the annotation that an image refers
+    to.
+    """
     refers = {e.get("ID") for e in image.iter() if _tag(e) == "AnnotationRef"}
     found: dict[str, tuple[str, int]] = {}
     for note in root.iter():
         if note.get("ID") not in refers or not note.get("Namespace", "").lower().endswith("modulo"):
             continue
         for along in note.iter():
-            if (axis := _tag(along).removeprefix("ModuloAlong")) in ("T", "Z", "C") and axis != _tag(along):
+            if (axis := _tag(along).removeprefix("ModuloAlong")) in (
+                "T",
+                "Z",
+                "C",
+            ) and axis != _tag(along):
                 labels = sum(_tag(e) == "Label" for e in along)
                 found[axis] = along.get("Type", "other").lower(), labels or _steps(along)
     return {axis: (kind, length) for axis, (kind, length) in found.items() if length > 1}
@@ -367,7 +439,10 @@ def _modulo(root: Element, image: Element) -> dict[str, tuple[str, int]]:
 
 def _steps(along: Element) -> int:
     try:
-        start, end, step = (float(along.get(name, "1" if name == "Step" else "0")) for name in ("Start", "End", "Step"))
+        start, end, step = (
+            float(along.get(name, "1" if name == "Step" else "0"))
+            for name in ("Start", "End", "Step")
+        )
         return round((end - start) / step) + 1
     except (ValueError, ZeroDivisionError, OverflowError):
         return 1
@@ -398,7 +473,8 @@ def _parsed(path: Path, xml: str) -> Element:
         return ElementTree.fromstring(xml.strip("\ufeff\0 \n\r\t"))  # noqa: S314 -- expat bounds entities; nothing external is read
     except (ElementTree.ParseError, ValueError) as e:
         raise ConfigError(
-            f"{path.name} has OME-XML that cannot be read ({e}): where its frames belong is not known. Save it again."
+            f"{path.name} has OME-XML that cannot be read ({e}): where its frames belong is not"
+            " known. Save it again."
         ) from e
 
 

@@ -1,7 +1,9 @@
-"""OME-Zarr images, 0.4 and 0.5, of any writer: one image, or the images of a `bioformats2raw.layout` as positions.
+"""OME-Zarr images, 0.4 and 0.5, of any writer.
 
-Owns the reading. A store that livesr wrote knows more (frames.jsonl): `livesr.store.recorded` reads that; here it is an
-image whose channels are raw frames.
+One image, or the images of a `bioformats2raw.layout` as positions.
+
+Owns the reading. A store that livesr wrote knows more (frames.jsonl): `livesr.store.recorded` reads
+that; here it is an image whose channels are raw frames.
 """
 
 from __future__ import annotations
@@ -47,10 +49,13 @@ def open_ome_zarr(path: Path) -> Recording:
         _check_numbers(array, f"{path.name}/{name}" if name else path.name)
     about = metadata[0]
     names = [str(axis["name"]) for axis in about["multiscales"][0]["axes"]]
-    ragged = names.index("t") if "t" in names else None  # positions may have ended at different times
+    ragged = (
+        names.index("t") if "t" in names else None
+    )  # positions may have ended at different times
     if len({(a.dtype, *(n for i, n in enumerate(a.shape) if i != ragged)) for a in arrays}) > 1:
         raise ConfigError(
-            f"{path.name} holds images of several sizes: name the folder of one, {folders[0]!r} or another."
+            f"{path.name} holds images of several sizes: name the folder of one, {folders[0]!r} or"
+            " another."
         )
     if names[-2:] != ["y", "x"]:
         raise ConfigError(f"{path.name} has axes {names}; expected y and x last.")
@@ -61,7 +66,9 @@ def _recording(
     path: Path, folders: list[str], arrays: list[Array], about: Mapping[str, Any], names: list[str]
 ) -> Recording:
     first, several = arrays[0], len(arrays) > 1
-    ours = about.get("livesr", {}).get("kind") == "raw"  # the channels of livesr's raw images are raw frames
+    ours = (
+        about.get("livesr", {}).get("kind") == "raw"
+    )  # the channels of livesr's raw images are raw frames
     axes = ["raw" if ours and name == "c" else name for name in names[:-2]]
     lengths = tuple(max(a.shape[i] for a in arrays) for i in range(first.ndim - 2))
     shape = int(first.shape[-2]), int(first.shape[-1])
@@ -85,7 +92,11 @@ def _recording(
         shape,
         pixels.name,
         read,
-        channels=() if ours else tuple(str(c.get("label", "")) for c in about.get("omero", {}).get("channels", ())),
+        channels=(
+            ()
+            if ours
+            else tuple(str(c.get("label", "")) for c in about.get("omero", {}).get("channels", ()))
+        ),
         positions=tuple(folders) if several else (),
         pixel_um=(y_um or x_um, x_um or y_um) if x_um or y_um else None,
         z_step_um=scale.get("z", 0.0) * (um_per(units.get("z", "")) or 0.0) or None,
@@ -129,11 +140,15 @@ class _Reader:
             return None
         corner = tuple(i - i % n for i, n in zip(place, array.chunks, strict=False))
         frame = self._block(image, corner)[tuple(i - c for i, c in zip(place, corner, strict=True))]
-        # What was never written reads as zeros. Black frames are left out by some writers, too: whoever counts says both.
+        # What was never written reads as zeros. Black frames are left out by some writers, too:
+        # whoever counts says both.
         return frame if frame.any() or self._is_written(array, place) else None
 
     def _is_written(self, array: Array, place: Place) -> bool:
-        """Whether a frame of zeros lies in a file of its own; within a shard, nothing tells it from one that was left out."""
+        """Whether a frame of zeros lies in a file of its own.
+
+        Within a shard, nothing tells it from one that was left out.
+        """
         if array.shards is not None:
             return False
         y, x = array.shape[-2:]
@@ -148,7 +163,9 @@ class _Reader:
         try:
             return np.asarray(array[region])
         except Exception as e:  # a torn chunk raises whatever its codecs raise
-            raise DamagedFileError(f"{self._path.name} cannot be read at {corner}: {type(e).__name__}: {e}.") from e
+            raise DamagedFileError(
+                f"{self._path.name} cannot be read at {corner}: {type(e).__name__}: {e}."
+            ) from e
 
 
 def _images(path: Path, root: Array) -> list[str]:
@@ -158,8 +175,15 @@ def _images(path: Path, root: Array) -> list[str]:
         return [""]
     if "bioformats2raw.layout" in about:
         series = _ome(root["OME"]).get("series") if "OME" in root else None
-        return list(series) if series else sorted((n for n in root.group_keys() if n.isdigit()), key=int)
-    raise ConfigError(f"{path} is no OME-Zarr image: expected multiscales metadata. Name the folder of an image in it.")
+        return (
+            list(series)
+            if series
+            else sorted((n for n in root.group_keys() if n.isdigit()), key=int)
+        )
+    raise ConfigError(
+        f"{path} is no OME-Zarr image: expected multiscales metadata. Name the folder of an image"
+        " in it."
+    )
 
 
 def _ome(group: Array) -> dict[str, Any]:

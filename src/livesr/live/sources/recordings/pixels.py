@@ -1,6 +1,7 @@
 """What a frame in a file may be, and how its bytes become the camera's values.
 
-Owns the limits of size and number, the pixel types, and frames that lie uncompressed in a file. Knows no format.
+Owns the limits of size and number, the pixel types, and frames that lie uncompressed in a file.
+Knows no format.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ _WHOLE = 65535
 
 
 def check_frame(path: Path, shape: tuple[int, ...], dtype: DTypeLike, stored_bytes: int) -> None:
-    """Refuse a frame that no camera gives, or that its file cannot hold, before anything of its size is allocated.
+    """Refuse a frame that no camera gives, or that its file cannot hold, before anything of its
+    size is allocated.
 
     Parameters
     ----------
@@ -42,10 +44,13 @@ def check_frame(path: Path, shape: tuple[int, ...], dtype: DTypeLike, stored_byt
     """
     said = " x ".join(map(str, shape))
     if min(shape, default=0) < 1 or math.prod(shape) > MAX_PIXELS:
-        raise ConfigError(f"{path.name} says that a frame has {said} pixels; expected 1 to {MAX_PIXELS} pixels.")
+        raise ConfigError(
+            f"{path.name} says that a frame has {said} pixels; expected 1 to {MAX_PIXELS} pixels."
+        )
     if math.prod(shape) * np.dtype(dtype).itemsize > _MAX_SHRUNK * stored_bytes:
         raise ConfigError(
-            f"{path.name} says that a frame has {said} pixels, and holds {stored_bytes} bytes: it is damaged, or was cut off."
+            f"{path.name} says that a frame has {said} pixels, and holds {stored_bytes} bytes: it"
+            " is damaged, or was cut off."
         )
 
 
@@ -59,7 +64,9 @@ def check_count(path: Path, lengths: tuple[int, ...]) -> None:
     """
     if min(lengths, default=1) < 1 or math.prod(lengths) > MAX_FRAMES:
         said = " x ".join(map(str, lengths))
-        raise ConfigError(f"{path.name} says that it has {said} frames; expected 1 to {MAX_FRAMES} frames.")
+        raise ConfigError(
+            f"{path.name} says that it has {said} frames; expected 1 to {MAX_FRAMES} frames."
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +77,8 @@ class CameraPixels:
     ----------
     name : uint8 or uint16, what frames are
     stored : type of the values in the file
-    exact : whether every frame has to be looked at, because the file's type holds more than a camera gives
+    exact : whether every frame has to be looked at, because the file's type holds more than a
+        camera gives
     """
 
     path: Path
@@ -83,7 +91,12 @@ class CameraPixels:
         """What a user should know of it."""
         if not self.exact:
             return ()
-        return (f"{self.path.name} holds {self.stored.name}: its values are whole numbers, and are read as uint16.",)
+        return (
+            (
+                f"{self.path.name} holds {self.stored.name}: its values are whole numbers, and are"
+                " read as uint16."
+            ),
+        )
 
     def taken(self, values: NDArray[Any], which: str) -> Pixels:
         """Return a frame in native byte order; the caller owns it.
@@ -100,14 +113,17 @@ class CameraPixels:
         fits = low.item() >= 0 and high.item() <= _WHOLE
         if not (fits and (self.stored.kind in "iu" or np.array_equal(values, np.rint(values)))):
             raise DamagedFileError(
-                f"{self.path.name} holds {self.stored.name} from {low:g} to {high:g} at {which}; expected the camera's "
-                f"uint8 or uint16, or whole numbers of 0 to {_WHOLE}: give the frames as the camera made them, not processed."
+                f"{self.path.name} holds {self.stored.name} from {low:g} to {high:g} at {which};"
+                f" expected the camera's uint8 or uint16, or whole numbers of 0 to {_WHOLE}: give"
+                " the frames as the camera made them, not processed."
             )
         return np.array(values, dtype=self.name)
 
 
 def camera_pixels(path: Path, dtype: DTypeLike) -> CameraPixels:
-    """Return how values of `dtype` become a camera's: those of other number types if they are whole and fit uint16.
+    """Return how values of `dtype` become a camera's.
+
+    Those of other number types if they are whole and fit uint16.
 
     Raises
     ------
@@ -118,7 +134,9 @@ def camera_pixels(path: Path, dtype: DTypeLike) -> CameraPixels:
     if stored.name in ("uint8", "uint16"):
         return CameraPixels(path, stored.name, stored, exact=False)
     if stored.kind not in "iuf":
-        raise ConfigError(f"{path.name} holds {stored.name}; expected the camera's uint8 or uint16.")
+        raise ConfigError(
+            f"{path.name} holds {stored.name}; expected the camera's uint8 or uint16."
+        )
     return CameraPixels(path, "uint16", stored, exact=True)
 
 
@@ -127,7 +145,8 @@ def opened(path: Path, folder: Path | None) -> BinaryIO:
 
     Parameters
     ----------
-    folder : that it must lie beneath, because a file names it, or it was found there; None where the user named it
+    folder : that it must lie beneath, because a file names it, or it was found there; None where
+        the user named it
 
     Raises
     ------
@@ -150,7 +169,9 @@ class FrameFiles:
     folder : as of `opened`
     """
 
-    def __init__(self, shape: tuple[int, int], dtype: DTypeLike, folder: Path | None = None) -> None:
+    def __init__(
+        self, shape: tuple[int, int], dtype: DTypeLike, folder: Path | None = None
+    ) -> None:
         self._shape, self._dtype, self._folder = shape, np.dtype(dtype), folder
         self._open: tuple[Path, BinaryIO] | None = None
 

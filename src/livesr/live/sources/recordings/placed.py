@@ -1,6 +1,9 @@
-"""Frames whose places are known before they are read: which page of which file is at which place of the axes.
+"""Frames whose places are known before they are read.
 
-Owns what follows from the places alone: lengths, what is not there, which sentences say so. Reads no format.
+Which page of which file is at which place of the axes.
+
+Owns what follows from the places alone: lengths, what is not there, which sentences say so. Reads
+no format.
 """
 
 from __future__ import annotations
@@ -53,9 +56,13 @@ class Placed:
             return self, tuple(names)
         p = self.axes.index("p")
         kept = {old: new for new, old in enumerate(sorted({place[p] for place in self.at}))}
-        at = {(*place[:p], kept[place[p]], *place[p + 1 :]): page for place, page in self.at.items()}
+        at = {
+            (*place[:p], kept[place[p]], *place[p + 1 :]): page for place, page in self.at.items()
+        }
         known = len(names) > max(kept, default=0)
-        return Placed(self.axes, at, self.announced, self.twice), tuple(names[old] for old in kept) if known else ()
+        return Placed(self.axes, at, self.announced, self.twice), (
+            tuple(names[old] for old in kept) if known else ()
+        )
 
 
 def recording_of(
@@ -85,8 +92,9 @@ def recording_of(
         raise ConfigError(f"{path.name} has no frame" + (f": {' '.join(notes)}" if notes else "."))
     if len(set(placed.at.values())) < len(placed.at):
         raise ConfigError(
-            f"{path.name} describes {len(placed.at)} frames, and has {len(set(placed.at.values()))} for them: some are said to "
-            "be at several places, and which were taken is not known. Save it again."
+            f"{path.name} describes {len(placed.at)} frames, and has {len(set(placed.at.values()))}"
+            " for them: some are said to be at several places, and which were taken is not known."
+            " Save it again."
         )
     announced = placed.announced
     placed, positions = placed.without_empty_positions(about.pop("positions", ()))
@@ -135,15 +143,22 @@ def spelt(axes: Sequence[str], place: Place) -> str:
 
 def _which(axes: Sequence[str], lengths: Place, place: Place) -> str:
     """Name a frame for people."""
-    return f"frame {place[0] + 1} of {lengths[0]}" if len(axes) == 1 else f"frame {spelt(axes, place)}"
+    return (
+        f"frame {place[0] + 1} of {lengths[0]}" if len(axes) == 1 else f"frame {spelt(axes, place)}"
+    )
 
 
-def _left_out(path: Path, placed: Placed, announced: Place, positions: tuple[str, ...]) -> list[str]:
+def _left_out(
+    path: Path, placed: Placed, announced: Place, positions: tuple[str, ...]
+) -> list[str]:
     """Say what is announced and not there, and what was described twice."""
     notes: list[str] = []
     grid, there = prod(placed.lengths), len(placed.at)
     if placed.twice:
-        notes.append(f"{path.name}: {placed.twice} frames are described at a place that has one, and are not read.")
+        notes.append(
+            f"{path.name}: {placed.twice} frames are described at a place that has one, and are not"
+            " read."
+        )
     if announced and prod(announced) > grid:
         named = zip(placed.axes, announced, placed.lengths, strict=True)
         said = ", ".join(f"{n} of {most} along {axis}" for axis, most, n in named if n < most)
@@ -155,11 +170,15 @@ def _left_out(path: Path, placed: Placed, announced: Place, positions: tuple[str
 
 def missing_note(path: Path, missing: int, grid: int, where: str) -> str:
     """Say that places have no frame."""
-    return f"{path.name}: {missing} of {grid} frames are not there ({where}): nothing is made of them."
+    return (
+        f"{path.name}: {missing} of {grid} frames are not there ({where}): nothing is made of them."
+    )
 
 
 def _shortest(placed: Placed, positions: tuple[str, ...]) -> str:
-    """Return how many frames every position has where they differ, else the first place without a frame."""
+    """Return how many frames every position has where they differ, else the first place without a
+    frame.
+    """
     if "p" in placed.axes and placed.lengths[placed.axes.index("p")] > 1:
         counts: dict[int, int] = {}
         for place in placed.at:

@@ -1,6 +1,9 @@
-"""What a file of camera frames is, whatever its format; which format a path holds; what its axes mean.
+"""What a file of camera frames is, whatever its format.
 
-Owns the record that every reader returns and the meaning of axes. Knows no rig but the number of its raw frames.
+Which format a path holds; what its axes mean.
+
+Owns the record that every reader returns and the meaning of axes. Knows no rig but the number of
+its raw frames.
 """
 
 from __future__ import annotations
@@ -33,7 +36,10 @@ _WORDS = {"time": "t", "position": "p", "channel": "c", "slice": "z", "r": "raw"
 
 
 class Plane(NamedTuple):
-    """One frame of a file: uint8 or uint16 (y, x) in native byte order, and the camera's clock, None without one."""
+    """One frame of a file.
+
+    Uint8 or uint16 (y, x) in native byte order, and the camera's clock, None without one.
+    """
 
     pixels: Pixels
     t_camera_ms: float | None = None
@@ -50,7 +56,8 @@ class Recording:
     axes : axes before (y, x), outermost first: names of `AXES`, or what else the file calls them
     lengths : of `axes`
     shape, dtype : of a frame
-    read : returns the frame at a place of the axes, None if it was never recorded; raises DamagedFileError
+    read : returns the frame at a place of the axes, None if it was never recorded; raises
+        DamagedFileError
     channels, positions : names, as many as the axis is long; empty if the file has none
     pixel_um : (y, x) size of a pixel in the sample, if the file says so
     origin_px : (y, x) where the camera's region began on its chip, if the file says so
@@ -58,7 +65,8 @@ class Recording:
     started_ns : when it began, since the Unix epoch
     timed : whether frames come with the camera's clock
     damage : what is wrong with the file as a whole, a sentence; None if nothing is known to be
-    notes : what is in the file and is not read, is announced and not there, or is taken otherwise than written, in sentences
+    notes : what is in the file and is not read, is announced and not there, or is taken otherwise
+        than written, in sentences
     counted : whether `notes` say how many places have no frame; if not, only reading shows it
     """
 
@@ -90,7 +98,10 @@ class Recording:
     @property
     def size(self) -> str:
         """Lengths of all axes, for people."""
-        named = [f"{name}={n}" if name in AXES else str(n) for name, n in zip(self.axes, self.lengths, strict=True)]
+        named = [
+            f"{name}={n}" if name in AXES else str(n)
+            for name, n in zip(self.axes, self.lengths, strict=True)
+        ]
         return " x ".join([*named, *map(str, self.shape)])
 
     def place(self, index: Mapping[str, int]) -> Place:
@@ -109,7 +120,9 @@ def open_recording(path: Path) -> Recording:
     # Here, not above: zarr takes half a second to import, and each format has its own library.
     if not path.exists():
         raise ConfigError(f"There is no {path}: expected a recording of camera frames.")
-    if path.is_dir() and any((path / name).is_file() for name in ("zarr.json", ".zattrs", ".zgroup", ".zarray")):
+    if path.is_dir() and any(
+        (path / name).is_file() for name in ("zarr.json", ".zattrs", ".zgroup", ".zarray")
+    ):
         from livesr.live.sources.recordings.ome_zarr import open_ome_zarr
 
         return open_ome_zarr(path)
@@ -142,7 +155,10 @@ def open_file(path: Path) -> Recording:
 
 
 def _ndtiff_folder(path: Path) -> Path | None:
-    """Return the folder of the NDTiff data set that `path` is or belongs to; one with a pyramid keeps its frames one below."""
+    """Return the folder of the NDTiff data set that `path` is or belongs to.
+
+    One with a pyramid keeps its frames one below.
+    """
     folder = path if path.is_dir() else path.parent
     for name in ("NDTiff.index", "Full resolution/NDTiff.index"):
         if (folder / name).is_file():
@@ -151,21 +167,28 @@ def _ndtiff_folder(path: Path) -> Path | None:
 
 
 def parse_axes(text: str) -> tuple[str, ...]:
-    """Read what a user says of the axes before (y, x): "tcyx", or names with commas as in "t,raw,y,x".
+    """Read what a user says of the axes before (y, x).
+
+    "tcyx", or names with commas as in "t,raw,y,x".
 
     Raises
     ------
     ConfigError
         If a name is unknown or comes twice.
     """
-    words = [w.strip().lower() for w in re.split(r"[,\s]+", text.strip())] if "," in text else list(text.lower())
+    words = (
+        [w.strip().lower() for w in re.split(r"[,\s]+", text.strip())]
+        if "," in text
+        else list(text.lower())
+    )
     names = [_WORDS.get(word, word) for word in words]
     if names[-2:] == ["y", "x"]:
         names = names[:-2]
     unknown = [name for name in names if name not in AXES]
     if unknown or len(set(names)) != len(names):
         raise ConfigError(
-            f"--axes {text!r}: expected each of t, p, c, z and raw at most once, then y, x, as in 'tcyx' or 't,raw,y,x'."
+            f"--axes {text!r}: expected each of t, p, c, z and raw at most once, then y, x, as in"
+            " 'tcyx' or 't,raw,y,x'."
         )
     return tuple(names)
 
@@ -187,21 +210,25 @@ def with_axes(recording: Recording, given: str | None, n_raw: int) -> Recording:
     length = dict(zip(named.axes, named.lengths, strict=True))
     if length.get("raw", n_raw) != n_raw:
         raise ConfigError(
-            f"{recording.path.name} is {recording.size}: axis raw has {length['raw']} places, the rig has {n_raw} raw frames."
+            f"{recording.path.name} is {recording.size}: axis raw has {length['raw']} places, the"
+            f" rig has {n_raw} raw frames."
         )
     if n_raw > 1 and "raw" not in length and any(length.get(axis, 1) > 1 for axis in "pcz"):
         raise ConfigError(
-            f"{recording.path.name} is {recording.size}: it is not clear which axis counts the {n_raw} raw frames. Say it "
-            "with --axes, as in --axes t,raw,y,x."
+            f"{recording.path.name} is {recording.size}: it is not clear which axis counts the"
+            f" {n_raw} raw frames. Say it with --axes, as in --axes t,raw,y,x."
         )
     return named
 
 
 def as_given(recording: Recording, given: str, n_raw: int) -> Recording:
-    """Return the recording with the axes that the user says; names of channels and positions go with their axes.
+    """Return the recording with the axes that the user says.
 
-    Axes with one place need no name. Where the file counts raw frames and something else in one axis, as a time axis that
-    counts exposures does, both are named: "t,raw,c,y,x" of (18, 2, y, x) is two groups of 9 raw frames.
+    Names of channels and positions go with their axes.
+
+    Axes with one place need no name. Where the file counts raw frames and something else in one
+    axis, as a time axis that counts exposures does, both are named: "t,raw,c,y,x" of (18, 2, y, x)
+    is two groups of 9 raw frames.
 
     Raises
     ------
@@ -216,7 +243,8 @@ def as_given(recording: Recording, given: str, n_raw: int) -> Recording:
         ):
             return _named(shown, recording, axes)
     raise ConfigError(
-        f"--axes {given!r} names {len(axes)} axes before y, x; {recording.path.name} is {recording.size}."
+        f"--axes {given!r} names {len(axes)} axes before y, x; {recording.path.name} is"
+        f" {recording.size}."
         + (
             f" No axis of it holds groups of {n_raw} raw frames."
             if "raw" in axes and len(axes) > len(short.axes)
@@ -238,11 +266,18 @@ def _named(shown: Recording, recording: Recording, axes: tuple[str, ...]) -> Rec
 
 
 def _split(recording: Recording, axes: tuple[str, ...], n_raw: int) -> list[Recording]:
-    """Return the recording with one axis taken for two of `axes`, raw and its neighbour; nothing if none or several can be."""
+    """Return the recording with one axis taken for two of `axes`, raw and its neighbour.
+
+    Nothing if none or several can be.
+    """
     if "raw" not in axes or len(axes) != len(recording.axes) + 1:
         return []
     raw = axes.index("raw")
-    firsts = [at for at in (raw - 1, raw) if 0 <= at < len(recording.axes) and recording.lengths[at] % n_raw == 0]
+    firsts = [
+        at
+        for at in (raw - 1, raw)
+        if 0 <= at < len(recording.axes) and recording.lengths[at] % n_raw == 0
+    ]
     found = [_in_two(recording, at, n_raw, raw_first=at == raw) for at in firsts]
     return found if len(found) == 1 else []
 
@@ -265,7 +300,9 @@ def _in_two(recording: Recording, at: int, n_raw: int, *, raw_first: bool) -> Re
 
 
 def with_sections(recording: Recording, n_raw: int) -> Recording:
-    """Return the recording with a meaning for DeltaVision's sections: planes, or the raw frames of one plane.
+    """Return the recording with a meaning for DeltaVision's sections.
+
+    Planes, or the raw frames of one plane.
 
     Raises
     ------
@@ -278,11 +315,14 @@ def with_sections(recording: Recording, n_raw: int) -> Recording:
     if n_raw > 1 and length not in (1, n_raw):
         axes = ",".join("t" if a == SECTION else "z" if a == "t" else a for a in recording.axes)
         raise ConfigError(
-            f"{recording.path.name} is {recording.size}, with {length} sections; this rig needs {n_raw} raw frames, and the "
-            f"file does not say how they run beside planes. If one group follows the other, say so: --axes {axes},y,x."
+            f"{recording.path.name} is {recording.size}, with {length} sections; this rig needs"
+            f" {n_raw} raw frames, and the file does not say how they run beside planes. If one"
+            f" group follows the other, say so: --axes {axes},y,x."
         )
     meaning = "raw" if n_raw > 1 and length == n_raw else "z"
-    return replace(recording, axes=tuple(meaning if axis == SECTION else axis for axis in recording.axes))
+    return replace(
+        recording, axes=tuple(meaning if axis == SECTION else axis for axis in recording.axes)
+    )
 
 
 def chosen(recording: Recording, axis: str, i: int) -> Recording:
@@ -302,7 +342,10 @@ def chosen(recording: Recording, axis: str, i: int) -> Recording:
 
 
 def _understood(recording: Recording, n_raw: int) -> Recording:
-    """Believe the file; an axis without a meaning counts frames, two of them are (t, raw) if the second is as long."""
+    """Believe the file.
+
+    An axis without a meaning counts frames, two of them are (t, raw) if the second is as long.
+    """
     shown = _without(recording, {n: 1 for n in recording.axes if n not in AXES})
     strange = [n for a, n in zip(shown.axes, shown.lengths, strict=True) if a not in AXES]
     if not strange:
@@ -313,14 +356,21 @@ def _understood(recording: Recording, n_raw: int) -> Recording:
     if len(shown.axes) == 2 and shown.lengths[1] == n_raw and shown.axes[0] not in ("p", "c", "z"):
         return replace(shown, axes=("t", "raw"))
     raise ConfigError(
-        f"{recording.path.name} is {recording.size}; this rig needs n x {n_raw} frames (frame, y, x), or "
-        f"(t, {n_raw}, y, x). Say what the axes are with --axes, as in --axes t,raw,y,x."
+        f"{recording.path.name} is {recording.size}; this rig needs n x {n_raw} frames (frame, y,"
+        f" x), or (t, {n_raw}, y, x). Say what the axes are with --axes, as in --axes t,raw,y,x."
     )
 
 
 def _without(recording: Recording, lengths: Mapping[str, int]) -> Recording:
-    """Leave out the axes of `lengths` that are as short as it says; the rest is read at their first place."""
-    kept = [i for i, (a, n) in enumerate(zip(recording.axes, recording.lengths, strict=True)) if lengths.get(a) != n]
+    """Leave out the axes of `lengths` that are as short as it says.
+
+    The rest is read at their first place.
+    """
+    kept = [
+        i
+        for i, (a, n) in enumerate(zip(recording.axes, recording.lengths, strict=True))
+        if lengths.get(a) != n
+    ]
 
     def read(place: Place) -> Plane | None:
         full = [0] * len(recording.lengths)
@@ -329,7 +379,9 @@ def _without(recording: Recording, lengths: Mapping[str, int]) -> Recording:
         return recording.read(tuple(full))
 
     axes = tuple(recording.axes[i] for i in kept)
-    return replace(recording, axes=axes, lengths=tuple(recording.lengths[i] for i in kept), read=read)
+    return replace(
+        recording, axes=axes, lengths=tuple(recording.lengths[i] for i in kept), read=read
+    )
 
 
 def places(lengths: Mapping[str, int]) -> Iterator[dict[str, int]]:

@@ -1,6 +1,8 @@
-"""A TIFF file: what it says that it is, OME-TIFF, Micro-Manager's or ImageJ's, or a plain stack of pages.
+"""A TIFF file: what it says that it is, OME-TIFF, Micro-Manager's or ImageJ's, or a plain stack of
+pages.
 
-Owns the choice, and the reading of files whose frames are not described by page. tifffile finds their series and axes.
+Owns the choice, and the reading of files whose frames are not described by page. tifffile finds
+their series and axes.
 """
 
 from __future__ import annotations
@@ -25,8 +27,14 @@ if TYPE_CHECKING:
 
 _NAMES = {"T": "t", "C": "c", "Z": "z", "R": "p"}
 _IMAGEJ_ORDERS = {
-    "czt": "TZC", "ctz": "ZTC", "zct": "TCZ", "ztc": "CTZ", "tcz": "ZCT", "tzc": "CZT", "default": "TZC",
-}  # fmt: skip
+    "czt": "TZC",
+    "ctz": "ZTC",
+    "zct": "TCZ",
+    "ztc": "CTZ",
+    "tcz": "ZCT",
+    "tzc": "CZT",
+    "default": "TZC",
+}
 
 
 def open_tiff(path: Path) -> Recording:
@@ -35,7 +43,8 @@ def open_tiff(path: Path) -> Recording:
     Raises
     ------
     ConfigError
-        If it is none, its pixels are not those of a camera, or it is not known where its frames belong.
+        If it is none, its pixels are not those of a camera, or it is not known where its frames
+        belong.
     """
     if path.name.lower().endswith((".ome", ".ome.xml")):
         return open_companion(path)
@@ -54,14 +63,20 @@ def open_tiff(path: Path) -> Recording:
             placed, notes = _placed(path, tiff, found)
         damage = None
         if found:
-            damage = f"{path.name} is damaged ({found[0]}): what can be found in it are {len(placed.at)} frames."
+            damage = (
+                f"{path.name} is damaged ({found[0]}): what can be found in it are {len(placed.at)}"
+                " frames."
+            )
         about = _imagej(path, tiff) if tiff.is_imagej else {}
         form = "ImageJ TIFF" if tiff.is_imagej else "TIFF"
         notes = (*notes, *about.pop("notes", ()))
         if tiff.is_imagej and not damage and (left := len(tiff.pages) - len(placed.at)) > 0:
             notes = (
                 *notes,
-                f"{path.name} holds {left} pages more than ImageJ's description counts; they are not read.",
+                (
+                    f"{path.name} holds {left} pages more than ImageJ's description counts; they"
+                    " are not read."
+                ),
             )
         about |= {"started_ns": path.stat().st_mtime_ns}
         return recording_of(path, form, placed, pages, notes=notes, damage=damage, **about)
@@ -71,7 +86,10 @@ def open_tiff(path: Path) -> Recording:
 
 
 def _placed(path: Path, tiff: TiffFile, found: list[str]) -> tuple[Placed, tuple[str, ...]]:
-    """Put the frames of a file at their places, and say which pages are left out; `found` gets what is wrong."""
+    """Put the frames of a file at their places, and say which pages are left out.
+
+    `found` gets what is wrong.
+    """
     try:
         series = tiff.series
         if found and tiff.is_imagej and (cut := _cut_off_imagej(path, tiff)):
@@ -105,28 +123,34 @@ def _in_a_row(path: Path, tiff: TiffFile, found: list[str]) -> tuple[Placed, tup
             kinds[kind] = kinds.get(kind, 0) + 1
             numbers.append(number - 1)
     if len(kinds) > 1 and not found:
-        said = ", ".join(f"{n} of {' x '.join(map(str, shape))} {dtype}" for (shape, dtype), n in kinds.items())
+        said = ", ".join(
+            f"{n} of {' x '.join(map(str, shape))} {dtype}" for (shape, dtype), n in kinds.items()
+        )
         raise ConfigError(
-            f"{path.name} holds pages of several sizes ({said}); expected one: save those that the camera made as a file."
+            f"{path.name} holds pages of several sizes ({said}); expected one: save those that the"
+            " camera made as a file."
         )
     if not numbers:
         raise ConfigError(f"Cannot read {path} as TIFF: it holds no frame.")
     axes = ("frame",) if len(numbers) > 1 else ()
-    return Placed(axes, {((i,) if axes else ()): PageAt(path, n) for i, n in enumerate(numbers)}), _reduced(
-        path, reduced
-    )
+    return Placed(
+        axes, {((i,) if axes else ()): PageAt(path, n) for i, n in enumerate(numbers)}
+    ), _reduced(path, reduced)
 
 
 def _of_series(path: Path, series: list[TiffPageSeries]) -> Placed:
-    """Put the frames of series at their places: several that are alike follow one another as their pages do."""
+    """Put the frames of series at their places.
+
+    Several that are alike follow one another as their pages do.
+    """
     if not series:
         raise ConfigError(f"Cannot read {path} as TIFF: it holds no frame.")
     first, several = series[0], len(series) > 1
     if any((s.shape, s.dtype, s.axes) != (first.shape, first.dtype, first.axes) for s in series):
         said = ", ".join(" x ".join(map(str, s.shape)) for s in series[:4])
         raise ConfigError(
-            f"{path.name} holds {len(series)} images that differ ({said}), and nothing says how they belong together: save "
-            "each as a file."
+            f"{path.name} holds {len(series)} images that differ ({said}), and nothing says how"
+            " they belong together: save each as a file."
         )
     if "S" in first.axes or first.keyframe.samplesperpixel > 1:
         raise ConfigError(f"{path.name} holds colour frames; expected one value a pixel.")
@@ -135,7 +159,9 @@ def _of_series(path: Path, series: list[TiffPageSeries]) -> Placed:
     names = tuple(_NAMES.get(letter, f"{letter}{i}") for i, letter in enumerate(first.axes[:-2]))
     placed = Placed(("series", *names) if several else names)
     for number, one in enumerate(series):
-        for place, page in zip(product(*map(range, lengths)), _frames(path, one, lengths), strict=True):
+        for place, page in zip(
+            product(*map(range, lengths)), _frames(path, one, lengths), strict=True
+        ):
             if page is not None:
                 placed.put((number, *place) if several else place, page)
     return placed
@@ -147,7 +173,11 @@ def _frames(path: Path, series: TiffPageSeries, lengths: tuple[int, ...]) -> lis
     if len(series.pages) == count:
         return [None if page is None else PageAt(path, *_directory(page)) for page in series.pages]
     first = series.keyframe
-    if len(series.pages) == 1 and series.dataoffset is not None and (start := rows_at(first)) is not None:
+    if (
+        len(series.pages) == 1
+        and series.dataoffset is not None
+        and (start := rows_at(first)) is not None
+    ):
         return [PageAt(path, first.index, 0, start + i * first.nbytes) for i in range(count)]
     raise ConfigError(f"{path.name} holds several frames in one page, which livesr does not read.")
 
@@ -158,15 +188,25 @@ def _directory(page: Any) -> tuple[int, int]:
 
 
 def _cut_off_imagej(path: Path, tiff: TiffFile) -> Placed | None:
-    """Put the frames at their places that are left of an ImageJ stack with one directory; None if it is none."""
+    """Put the frames at their places that are left of an ImageJ stack with one directory.
+
+    None if it is none.
+    """
     about, page = tiff.imagej_metadata or {}, tiff.pages.first
-    start, letters = rows_at(page), _IMAGEJ_ORDERS.get(str(about.get("order", "czt")).lower(), "TZC")
+    start, letters = (
+        rows_at(page),
+        _IMAGEJ_ORDERS.get(str(about.get("order", "czt")).lower(), "TZC"),
+    )
     names = {"T": "frames", "Z": "slices", "C": "channels"}
     try:
         lengths = tuple(max(int(about.get(names[letter], 1)), 1) for letter in letters)
     except (TypeError, ValueError):
         return None
-    if start is None or not page.nbytes or (left := (tiff.filehandle.size - start) // page.nbytes) < 1:
+    if (
+        start is None
+        or not page.nbytes
+        or (left := (tiff.filehandle.size - start) // page.nbytes) < 1
+    ):
         return None
     check_count(path, lengths)
     placed = Placed(tuple(_NAMES[letter] for letter in letters))
@@ -183,7 +223,9 @@ def _imagej(path: Path, tiff: TiffFile) -> dict[str, Any]:
     x, y = (_per_pixel(page, name) for name in ("XResolution", "YResolution"))
     notes: tuple[str, ...] = ()
     if um is None and x and x != 1 and unit not in ("pixel", "pixels"):
-        notes = (f"{path.name} gives a pixel size in {unit!r}, which is no known unit: it is not used.",)
+        notes = (
+            f"{path.name} gives a pixel size in {unit!r}, which is no known unit: it is not used.",
+        )
     return {
         "pixel_um": (um * (y or x), um * x) if um and x else None,
         "z_step_um": _times(about, "spacing", um),
@@ -210,4 +252,8 @@ def _times(about: Mapping[str, Any], key: str, factor: float | None) -> float | 
 
 
 def _reduced(path: Path, count: int) -> tuple[str, ...]:
-    return (f"{path.name}: {count} pages are marked as reduced images or masks, and are not read.",) if count else ()
+    return (
+        (f"{path.name}: {count} pages are marked as reduced images or masks, and are not read.",)
+        if count
+        else ()
+    )

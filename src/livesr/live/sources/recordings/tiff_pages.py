@@ -1,4 +1,6 @@
-"""Pages of TIFF files as frames: the bytes of the file where they are the rows, tifffile's decoder everywhere else.
+"""Pages of TIFF files as frames.
+
+The bytes of the file where they are the rows, tifffile's decoder everywhere else.
 
 Owns the proof that bytes are rows, and files that are kept open. Knows no set and no axes.
 """
@@ -21,7 +23,13 @@ from numpy.typing import NDArray
 
 from livesr.base.errors import ConfigError, DamagedFileError
 from livesr.base.frames import Pixels
-from livesr.live.sources.recordings.pixels import CameraPixels, camera_pixels, check_frame, opened, rows
+from livesr.live.sources.recordings.pixels import (
+    CameraPixels,
+    camera_pixels,
+    check_frame,
+    opened,
+    rows,
+)
 
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage
@@ -35,9 +43,12 @@ _UNBOUNDED = {8: zlib.decompressobj, 32946: zlib.decompressobj, 34925: lzma.LZMA
 
 
 class PageAt(NamedTuple):
-    """Where a page is: the number of its directory in the chain of `file`, or the byte where its directory begins.
+    """Where a page is.
 
-    `row_offset` is where the rows begin of a frame that has no directory of its own; its layout is that of page `number`.
+    The number of its directory in the chain of `file`, or the byte where its directory begins.
+
+    `row_offset` is where the rows begin of a frame that has no directory of its own; its layout is
+    that of page `number`.
     """
 
     file: Path
@@ -49,7 +60,8 @@ class PageAt(NamedTuple):
 class TiffPages:
     """Reads pages as frames, a few files open at a time.
 
-    Every page is described by its own directory, which costs 0.15 ms: a stack whose pages differ shows no other frame.
+    Every page is described by its own directory, which costs 0.15 ms: a stack whose pages differ
+    shows no other frame.
 
     Parameters
     ----------
@@ -83,7 +95,9 @@ class TiffPages:
             self._pixels.taken(values, "its first frame")
         except DamagedFileError as e:
             if self._pixels.exact or isinstance(e.__cause__, NotImplementedError):
-                raise ConfigError(str(e)) from e  # else reading says what is wrong, after what can be read
+                raise ConfigError(
+                    str(e)
+                ) from e  # else reading says what is wrong, after what can be read
         return self._shape, self._pixels
 
     def read(self, at: PageAt, which: str) -> Pixels:
@@ -100,11 +114,18 @@ class TiffPages:
     def _read(self, at: PageAt, which: str) -> Pixels:
         assert self._pixels is not None
         page = self._described(at, which)
-        shape, stored = (page.imagelength, page.imagewidth), np.dtype(page.dtype or "O").newbyteorder("=")
+        shape, stored = (
+            (page.imagelength, page.imagewidth),
+            np.dtype(page.dtype or "O").newbyteorder("="),
+        )
         if (shape, stored, page.samplesperpixel) != (self._shape, self._pixels.stored, 1):
-            came, first = f"{shape[0]} x {shape[1]} {stored.name}", f"{self._shape[0]} x {self._shape[1]}"
+            came, first = (
+                f"{shape[0]} x {shape[1]} {stored.name}",
+                f"{self._shape[0]} x {self._shape[1]}",
+            )
             raise DamagedFileError(
-                f"{at.file.name} is {came} at {which}; the others are {first} {self._pixels.stored.name}."
+                f"{at.file.name} is {came} at {which}; the others are {first}"
+                f" {self._pixels.stored.name}."
             )
         return self._pixels.taken(self._values(at, page, which), which)
 
@@ -152,8 +173,11 @@ class TiffPages:
         import tifffile
 
         with complaints():
-            # Of these, tifffile would look for further files of its own, wherever they are: our readers know them.
-            tiff = tifffile.TiffFile(file, name=path.name, is_ome=False, is_mmstack=False, is_ndtiff=False)
+            # Of these, tifffile would look for further files of its own, wherever they are: our
+            # readers know them.
+            tiff = tifffile.TiffFile(
+                file, name=path.name, is_ome=False, is_mmstack=False, is_ndtiff=False
+            )
         if path not in self._checked:
             _check_chain(tiff)
             self._checked.add(path)
@@ -170,7 +194,9 @@ class TiffPages:
         except FileNotFoundError as e:
             raise DamagedFileError(f"{at.file.name}, which holds {which}, is gone.") from e
         except Exception as e:  # whatever a chain of pages that leads nowhere raises
-            raise DamagedFileError(f"{at.file.name} has no {which}, though it announces it: {e}.") from e
+            raise DamagedFileError(
+                f"{at.file.name} has no {which}, though it announces it: {e}."
+            ) from e
 
     def _values(self, at: PageAt, page: TiffPage, which: str) -> NDArray[Any]:
         """Return the values of a page as they are stored, (y, x)."""
@@ -193,8 +219,8 @@ class TiffPages:
             if "imagecodecs" in str(e) or isinstance(e, ImportError):
                 codec = getattr(page.compression, "name", page.compression)
                 raise DamagedFileError(
-                    f"{at.file.name} holds {page.bitspersample} bits a pixel, compressed as {codec}: reading it needs another "
-                    "package, pip install imagecodecs."
+                    f"{at.file.name} holds {page.bitspersample} bits a pixel, compressed as"
+                    f" {codec}: reading it needs another package, pip install imagecodecs."
                 ) from NotImplementedError(str(e))
             raise DamagedFileError(f"{at.file.name} cannot be read at {which}: {e}.") from e
 
@@ -205,10 +231,12 @@ def _close(tiff: TiffFile, file: BinaryIO) -> None:
 
 
 def rows_at(page: TiffPage) -> int | None:
-    """Return the byte where the rows of a page begin if they lie one after the other as (y, x) values; None if not.
+    """Return the byte where the rows of a page begin if they lie one after the other as (y, x)
+    values; None if not.
 
-    They do if nothing is compressed, predicted or packed, the bits of a byte run as usual, and strips, or tiles as wide as
-    the frame, follow one another without gap and hold the frame's bytes, no more and no less.
+    They do if nothing is compressed, predicted or packed, the bits of a byte run as usual, and
+    strips, or tiles as wide as the frame, follow one another without gap and hold the frame's
+    bytes, no more and no less.
     """
     itemsize = 0 if page.dtype is None else page.dtype.itemsize
     plain = page.is_final and page.samplesperpixel == 1 and page.imagedepth == 1
@@ -239,14 +267,21 @@ def _check_chain(tiff: TiffFile) -> None:
 
 
 def _check_page(path: Path, page: TiffPage, file_bytes: int) -> None:
-    if not all(isinstance(n, int) for n in (page.imagelength, page.imagewidth, page.bitspersample, page.imagedepth)):
+    if not all(
+        isinstance(n, int)
+        for n in (page.imagelength, page.imagewidth, page.bitspersample, page.imagedepth)
+    ):
         raise ConfigError(f"{path.name} has a size that is no number: it is damaged.")
     if page.samplesperpixel != 1 or page.photometric not in (0, 1, 32803, 34892):
         raise ConfigError(f"{path.name} holds colour frames; expected one value a pixel.")
     if page.imagedepth != 1:
-        raise ConfigError(f"{path.name} holds several frames in one page, which livesr does not read.")
+        raise ConfigError(
+            f"{path.name} holds several frames in one page, which livesr does not read."
+        )
     if page.dtype is None or page.bitspersample < min(_CAMERA_BITS):
-        raise ConfigError(f"{path.name} holds {page.bitspersample} bits a pixel; expected the camera's 8 to 16.")
+        raise ConfigError(
+            f"{path.name} holds {page.bitspersample} bits a pixel; expected the camera's 8 to 16."
+        )
     check_frame(path, (page.imagelength, page.imagewidth), page.dtype, file_bytes)
 
 
@@ -263,7 +298,10 @@ def _check_segments(page: TiffPage) -> None:
 
 
 def _check_unpacked(page: TiffPage) -> None:
-    """Refuse a strip or tile that unpacks to far more than a frame: tifffile would unpack all of it before it looks."""
+    """Refuse a strip or tile that unpacks to far more than a frame.
+
+    Tifffile would unpack all of it before it looks.
+    """
     most, handle = max(_MAX_UNPACKED, 2 * page.nbytes), page.parent.filehandle
     unpack: Any = _UNBOUNDED.get(int(page.compression))
     for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True):
@@ -275,9 +313,18 @@ def _check_unpacked(page: TiffPage) -> None:
 
 
 def _unpacked(page: TiffPage) -> NDArray[np.uint16] | None:
-    """Return values of 9 to 15 bits that were packed, None if they are not: what tifffile needs another package for."""
+    """Return values of 9 to 15 bits that were packed, None if they are not.
+
+    What tifffile needs another package for.
+    """
     bits, (y, x) = page.bitspersample, (page.imagelength, page.imagewidth)
-    if page.compression != 1 or page.predictor != 1 or page.is_tiled or not 8 < bits < 16 or page.sampleformat != 1:
+    if (
+        page.compression != 1
+        or page.predictor != 1
+        or page.is_tiled
+        or not 8 < bits < 16
+        or page.sampleformat != 1
+    ):
         return None
     handle, row_bytes = page.parent.filehandle, (x * bits + 7) // 8
     data = b""
@@ -287,7 +334,9 @@ def _unpacked(page: TiffPage) -> NDArray[np.uint16] | None:
     if len(data) < y * row_bytes:
         raise EOFError
     lines = np.frombuffer(data, np.uint8)[: y * row_bytes].reshape(y, row_bytes)
-    ones = np.unpackbits(lines, axis=1, count=x * bits, bitorder="big" if page.fillorder == 1 else "little")
+    ones = np.unpackbits(
+        lines, axis=1, count=x * bits, bitorder="big" if page.fillorder == 1 else "little"
+    )
     weights = (1 << np.arange(bits)[::-1]).astype(np.uint16)
     return np.asarray(ones.reshape(y, x, bits) @ weights, np.uint16)
 
@@ -322,5 +371,7 @@ def remarks_on(path: Path, page: TiffPage) -> tuple[str, ...]:
             how = f"turned or mirrored (orientation {int(orientation)})"
             notes.append(f"{path.name} asks to be shown {how}: frames are read as they lie in it.")
         if page.photometric == 0:
-            notes.append(f"{path.name} asks to be shown inverted (MinIsWhite): values are read as they are.")
+            notes.append(
+                f"{path.name} asks to be shown inverted (MinIsWhite): values are read as they are."
+            )
     return tuple(notes)

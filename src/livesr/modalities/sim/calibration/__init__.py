@@ -1,1 +1,4 @@
-"""What a real rig does not tell: pattern vectors, phases, modulation, raw order and OTF, estimated from raw frames."""
+"""What a real rig does not tell.
+
+Pattern vectors, phases, modulation, raw order and OTF, estimated from raw frames.
+"""

@@ -1,4 +1,6 @@
-"""Raw groups as the estimation needs them: above the offset, equally bright, faded out at the edges, separated into bands.
+"""Raw groups as the estimation needs them.
+
+Above the offset, equally bright, faded out at the edges, separated into bands.
 
 Owns the conditioning of raw frames. Estimates nothing. Frames are (t, n, y, x), bands (t, y, x).
 """
@@ -25,7 +27,10 @@ MIN_PX = 32  # along each side
 
 @dataclass(frozen=True, slots=True)
 class Optics:
-    """Camera pixel in the sample, objective and emission; `damping` as in `livesr.optics.otf.otf`."""
+    """Camera pixel in the sample, objective and emission.
+
+    `damping` as in `livesr.optics.otf.otf`.
+    """
 
     pixel_size_um: float
     na: float
@@ -39,11 +44,19 @@ class Optics:
 
     def otf(self, shape: tuple[int, int], offset_um: tuple[float, float] = (0.0, 0.0)) -> Float:
         """Transfer function on the grid of a raw frame (y, x), at k + offset."""
-        return otf(shape, self.pixel_size_um, self.na, self.emission_um, offset_um=offset_um, damping=self.damping)
+        return otf(
+            shape,
+            self.pixel_size_um,
+            self.na,
+            self.emission_um,
+            offset_um=offset_um,
+            damping=self.damping,
+        )
 
 
 def conditioned(raw: NDArray[Any], offset_adu: float) -> Float:
-    """Return float32 frames (t, n, y, x) above the offset, each as bright as its group's mean, faded out at the edges.
+    """Return float32 frames (t, n, y, x) above the offset, each as bright as its group's mean,
+    faded out at the edges.
 
     Raises
     ------
@@ -52,7 +65,8 @@ def conditioned(raw: NDArray[Any], offset_adu: float) -> Float:
     """
     if raw.ndim != 4 or min(raw.shape[-2:]) < MIN_PX:
         raise CalibrationError(
-            f"Raw frames of shape {raw.shape} came; expected (time, raw, y, x) of at least {MIN_PX} x {MIN_PX} pixels."
+            f"Raw frames of shape {raw.shape} came; expected (time, raw, y, x) of at least {MIN_PX}"
+            f" x {MIN_PX} pixels."
         )
     frames = raw.astype(np.float32)
     frames -= offset_adu
@@ -63,8 +77,9 @@ def conditioned(raw: NDArray[Any], offset_adu: float) -> Float:
     if level.min() <= 0:
         t, n = (int(i) for i in np.unravel_index(level.argmin(), level.shape[:2]))
         raise CalibrationError(
-            f"Raw frame {n} of time point {t} is {-level.min():.1f} ADU below the camera's offset of {offset_adu:g} on "
-            "average: it holds no light, or camera.offset_adu in rig.yaml is too high."
+            f"Raw frame {n} of time point {t} is {-level.min():.1f} ADU below the camera's offset"
+            f" of {offset_adu:g} on average: it holds no light, or camera.offset_adu in rig.yaml is"
+            " too high."
         )
     frames *= level.mean(1, keepdims=True) / level
     frames *= _taper(raw.shape[-2:])
@@ -72,12 +87,21 @@ def conditioned(raw: NDArray[Any], offset_adu: float) -> Float:
 
 
 def bands(
-    frames: Float, order: Sequence[tuple[int, int]], angle: int, steps_rad: NDArray[np.float64], harmonics: int
+    frames: Float,
+    order: Sequence[tuple[int, int]],
+    angle: int,
+    steps_rad: NDArray[np.float64],
+    harmonics: int,
 ) -> tuple[Float, Complex]:
-    """Separate one angle of conditioned frames: band 0 (t, y, x) and bands +1 .. +harmonics (harmonic, t, y, x)."""
+    """Separate one angle of conditioned frames: band 0 (t, y, x) and bands +1 .
+
+    +harmonics (harmonic, t, y, x).
+    """
     mine = [(raw, phase) for raw, (a, phase) in enumerate(order) if a == angle]
     weights = unmixing(steps_rad, harmonics)[:, [phase for _, phase in mine]].astype(np.complex64)
-    separated = np.einsum("bn,tnyx->btyx", weights, frames[:, [raw for raw, _ in mine]], optimize=True)
+    separated = np.einsum(
+        "bn,tnyx->btyx", weights, frames[:, [raw for raw, _ in mine]], optimize=True
+    )
     return np.ascontiguousarray(separated[0].real), separated[1:]
 
 

@@ -1,9 +1,11 @@
 """Which angle and phase every raw frame shows, when nobody knows.
 
-Owns the detection of the raw order. Pure functions. Needs light enough to see the pattern in single raw frames.
+Owns the detection of the raw order. Pure functions. Needs light enough to see the pattern in single
+raw frames.
 
-What a raw frame has beyond the mean of its group is its pattern alone. Its correlation with the mean peaks at its angle's
-vector, and the argument of the peak is its phase (the single-frame variant of Wicker et al. 2013, Optics Express 21, 2032).
+What a raw frame has beyond the mean of its group is its pattern alone. Its correlation with the
+mean peaks at its angle's vector, and the argument of the peak is its phase (the single-frame
+variant of Wicker et al. 2013, Optics Express 21, 2032).
 """
 
 from __future__ import annotations
@@ -41,7 +43,9 @@ def detect_order(
     harmonics: int = 1,
     offset_adu: float = 100.0,
 ) -> Order:
-    """Return (angle, phase) of every raw index; angles and phases are counted from the first raw frame that shows them.
+    """Return (angle, phase) of every raw index.
+
+    Angles and phases are counted from the first raw frame that shows them.
 
     Parameters
     ----------
@@ -59,12 +63,14 @@ def detect_order(
     Raises
     ------
     CalibrationError
-        If there are not as many patterns, or frames do not fall into groups of equal size with evenly spaced phases.
+        If there are not as many patterns, or frames do not fall into groups of equal size with
+        evenly spaced phases.
     """
     n = raw.shape[1]
     if n % angles or n // angles < 2 * harmonics + 1:
         raise CalibrationError(
-            f"{n} raw frames cannot be {angles} angles with {2 * harmonics + 1} or more phases each: check both numbers."
+            f"{n} raw frames cannot be {angles} angles with {2 * harmonics + 1} or more phases"
+            " each: check both numbers."
         )
     check_search(raw.shape[-2:], optics)
     try:
@@ -74,12 +80,16 @@ def detect_order(
 
 
 def same_light(a: Sequence[tuple[int, int]], b: Sequence[tuple[int, int]]) -> bool:
-    """Whether two orders say the same of every raw frame, but for the names of angles and the zero and sign of phases."""
+    """Whether two orders say the same of every raw frame, but for the names of angles and the zero
+    and sign of phases.
+    """
     return _nameless(a) == _nameless(b)
 
 
 def _nameless(order: Sequence[tuple[int, int]]) -> Order:
-    """Count angles and phases from the first raw frame that shows them, phases upwards as far as that can be said."""
+    """Count angles and phases from the first raw frame that shows them, phases upwards as far as
+    that can be said.
+    """
     phases = max(p for _, p in order) + 1
     names = list(dict.fromkeys(angle for angle, _ in order))
     result: dict[int, tuple[int, int]] = {}
@@ -91,7 +101,9 @@ def _nameless(order: Sequence[tuple[int, int]]) -> Order:
     return [result[raw] for raw in range(len(order))]
 
 
-def _order_of_frames(raw: NDArray[Any], optics: Optics, angles: int, harmonics: int, offset_adu: float) -> Order:
+def _order_of_frames(
+    raw: NDArray[Any], optics: Optics, angles: int, harmonics: int, offset_adu: float
+) -> Order:
     """Any order, from what every single frame shows."""
     n = raw.shape[1]
     mean, differences = _bands(raw, optics, offset_adu)
@@ -102,7 +114,9 @@ def _order_of_frames(raw: NDArray[Any], optics: Optics, angles: int, harmonics: 
     phases = [0] * n
     for angle in range(angles):
         mine = np.flatnonzero(owner == angle)
-        for raw_index, phase in zip(mine, _phase_indices(shown[angle][:, mine], harmonics, angle), strict=True):
+        for raw_index, phase in zip(
+            mine, _phase_indices(shown[angle][:, mine], harmonics, angle), strict=True
+        ):
             phases[raw_index] = phase
     first_seen = list(dict.fromkeys(owner.tolist()))
     return [(first_seen.index(a), p) for a, p in zip(owner.tolist(), phases, strict=True)]
@@ -116,11 +130,16 @@ def _usual_order(
     offset_adu: float,
     why: CalibrationError,
 ) -> Order:
-    """Angle-major or phase-major, where single frames are too dim: the one whose separated bands show every pattern best.
+    """Angle-major or phase-major, where single frames are too dim.
+
+    The one whose separated bands show every pattern best.
 
     Separated bands pool the phases, so that this needs several times less light.
     """
-    orders = [angle_major(angles, raw.shape[1] // angles), _phase_major(angles, raw.shape[1] // angles)]
+    orders = [
+        angle_major(angles, raw.shape[1] // angles),
+        _phase_major(angles, raw.shape[1] // angles),
+    ]
     weakest = []
     for order in orders:
         try:
@@ -160,7 +179,9 @@ def _bands(raw: NDArray[Any], optics: Optics, offset_adu: float) -> tuple[Comple
     return whitened(mean, *grid), differences.swapaxes(0, 1)
 
 
-def _vectors(mean: Complex, differences: Complex, optics: Optics, angles: int) -> list[tuple[float, float]]:
+def _vectors(
+    mean: Complex, differences: Complex, optics: Optics, angles: int
+) -> list[tuple[float, float]]:
     """Vectors of the finest wave of each angle; their signs are arbitrary."""
     power = np.sum([correlate(mean, frames) for frames in differences], axis=0)
     annulus = SEARCH[0] * optics.cutoff_um, SEARCH[1] * optics.cutoff_um
@@ -170,12 +191,17 @@ def _vectors(mean: Complex, differences: Complex, optics: Optics, angles: int) -
         if peak.height < _MIN_PEAK:
             seen = ", ".join(f"{np.degrees(np.arctan2(*k)):.0f}" for k in vectors)
             raise NoPatternError(
-                f"{len(vectors)} of {angles} pattern directions are found{f' ({seen} degrees)' if seen else ''}; the next "
-                f"candidate is only {peak.height:.1f} times the noise. "
+                f"{len(vectors)} of {angles} pattern directions are"
+                f" found{f' ({seen} degrees)' if seen else ''}; the next candidate is only"
+                f" {peak.height:.1f} times the noise. "
                 + (
-                    "Check the number of angles, and that each has a direction of its own; or give more time points or light."
+                    "Check the number of angles, and that each has a direction of its own; or give"
+                    " more time points or light."
                     if seen
-                    else "Give more time points or light, or check the number of angles and the optics."
+                    else (
+                        "Give more time points or light, or check the number of angles and the"
+                        " optics."
+                    )
                 )
             )
         every = np.concatenate(list(differences))
@@ -202,14 +228,15 @@ def _owners(shown: NDArray[np.complex128], phases: int) -> NDArray[np.intp]:
         margin = float((ranked[-1] / np.maximum(ranked[-2], 1e-30)).min())
         if margin < _MIN_MARGIN:
             raise CalibrationError(
-                f"A raw frame shows two directions almost alike ({margin:.1f} : 1): the order cannot be told. Give more time "
-                "points or light, or name the order."
+                f"A raw frame shows two directions almost alike ({margin:.1f} : 1): the order"
+                " cannot be told. Give more time points or light, or name the order."
             )
     counts = np.bincount(owner, minlength=len(shown)).tolist()
     if set(counts) != {phases}:
         raise CalibrationError(
-            f"The directions are shown by {', '.join(map(str, counts))} raw frames; expected {phases} each. Check the number "
-            "of angles, and that one group holds one super-resolution frame."
+            f"The directions are shown by {', '.join(map(str, counts))} raw frames; expected"
+            f" {phases} each. Check the number of angles, and that one group holds one"
+            " super-resolution frame."
         )
     return owner
 
@@ -218,15 +245,17 @@ def _phase_indices(shown: NDArray[np.complex128], harmonics: int, angle: int) ->
     """Phase index of the frames of one angle (t, phases), in raw order; the first is 0."""
     n = shown.shape[1]
     turns = np.angle(np.mean(shown * np.conj(shown[:, :1]), axis=0)) * n / (2 * np.pi)
-    # The finest wave turns by `harmonics` steps per phase; the multiplicative inverse undoes that modulo n.
+    # The finest wave turns by `harmonics` steps per phase; the multiplicative inverse undoes that
+    # modulo n.
     steps = np.rint(turns).astype(int)
     off = float(np.abs(turns - steps).max())
     indices = [int(s) * pow(harmonics, -1, n) % n for s in steps]
     if sorted(indices) != list(range(n)) or off > _PHASE_TOLERANCE:
         degrees = ", ".join(f"{360 * t / n:.0f}" for t in turns)
         raise CalibrationError(
-            f"The finest wave of angle {angle} stands at {degrees} degrees: not {n} evenly spaced phases. Check the number of "
-            "phases; if they are meant to be uneven, name order and phase_steps_rad in rig.yaml."
+            f"The finest wave of angle {angle} stands at {degrees} degrees: not {n} evenly spaced"
+            " phases. Check the number of phases; if they are meant to be uneven, name order and"
+            " phase_steps_rad in rig.yaml."
         )
     # k or -k: the one whose phases count upwards in raw order, as far as that can be said
     mirrored = [-i % n for i in indices]

@@ -1,4 +1,6 @@
-"""How much faster than the ideal one the microscope's OTF falls: from the bands of a SIM stack, or from beads.
+"""How much faster than the ideal one the microscope's OTF falls.
+
+From the bands of a SIM stack, or from beads.
 
 Owns the estimation of `damping` (see `livesr.optics.otf.otf`). Pure functions.
 """
@@ -30,7 +32,9 @@ _BEAD_RANGE = (0.15, 0.75)  # of the cutoff: below sit clusters and haze, above 
 
 @dataclass(frozen=True, slots=True)
 class Damping:
-    """Attributes: the value at the cutoff, between `MIN_DAMPING` and 1, and the standard error of its logarithm."""
+    """Attributes: the value at the cutoff, between `MIN_DAMPING` and 1, and the standard error of
+    its logarithm.
+    """
 
     value: float
     log_error: float
@@ -45,13 +49,16 @@ def damping_from_bands(
     *,
     offset_adu: float = 100.0,
 ) -> Damping:
-    """Estimate the damping from how differently two bands of one angle show the same frequencies of the object.
+    """Estimate the damping from how differently two bands of one angle show the same frequencies of
+    the object.
 
-    A frequency q is seen by band 0 through H(q) and by a band moved by k through H(q + k); the object cancels in their
-    ratio. With H = ideal x damping^(|q| / cutoff), ratio / ideal ratio = m/2 damping^((|q + k| - |q|) / cutoff): the slope of
-    its logarithm is the logarithm of the damping, whatever the modulation. No beads are needed.
+    A frequency q is seen by band 0 through H(q) and by a band moved by k through H(q + k); the
+    object cancels in their ratio. With H = ideal x damping^(|q| / cutoff), ratio / ideal ratio =
+    m/2 damping^((|q + k| - |q|) / cutoff): the slope of its logarithm is the logarithm of the
+    damping, whatever the modulation. No beads are needed.
 
-    Parameters are those of `livesr.modalities.sim.calibration.patterns.estimate`; `patterns` as it finds them, at the frames' own origin.
+    Parameters are those of `livesr.modalities.sim.calibration.patterns.estimate`; `patterns` as it
+    finds them, at the frames' own origin.
 
     Raises
     ------
@@ -68,14 +75,21 @@ def damping_from_bands(
             ratio, counts = _binned_ratio(zero, band, overlap, ideal)
             number = rows[-1][3] + 1 if rows else 0
             centres = (np.arange(_BINS) + 0.5) * (2 * _REACH / _BINS) - _REACH
-            rows += [(c, np.log(r), n, number) for c, r, n in zip(centres, ratio, counts, strict=True) if r > 0]
+            rows += [
+                (c, np.log(r), n, number)
+                for c, r, n in zip(centres, ratio, counts, strict=True)
+                if r > 0
+            ]
     return _fit(rows)
 
 
 def _binned_ratio(
     zero: NDArray[np.float32], band: NDArray[np.complex64], overlap: Overlap, ideal: Optics
 ) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
-    """Ratio of band to band 0 over the ideal ratio, by how much further out the band was recorded; 0 where unknown."""
+    """Ratio of band to band 0 over the ideal ratio, by how much further out the band was recorded.
+
+    0 where unknown.
+    """
     spectra = scipy.fft.fft2(zero)
     noise = noise_power(spectra, ideal)
     above, below = np.zeros(len(overlap.here)), np.zeros(len(overlap.here))
@@ -97,8 +111,9 @@ def _fit(rows: Sequence[tuple[float, float, int, int]]) -> Damping:
     waves = rows[-1][3] + 1 if rows else 1
     if len(rows) < 4 * waves:
         raise CalibrationError(
-            f"Only {len(rows)} of {_BINS * waves} parts of the overlap stand above the noise: the OTF cannot be estimated. "
-            "Give more time points or light, or set optics.damping in rig.yaml."
+            f"Only {len(rows)} of {_BINS * waves} parts of the overlap stand above the noise: the"
+            " OTF cannot be estimated. Give more time points or light, or set optics.damping in"
+            " rig.yaml."
         )
     outwards, logs, counts, wave = (np.array(column) for column in zip(*rows, strict=True))
     weight = np.sqrt(counts)
@@ -107,23 +122,30 @@ def _fit(rows: Sequence[tuple[float, float, int, int]]) -> Damping:
     rest = (logs - model @ solution) * weight
     variance = float(rest @ rest) / max(len(rows) - waves - 1, 1)
     inverse = np.linalg.inv((model * weight[:, None]).T @ (model * weight[:, None]))
-    return Damping(float(np.clip(np.exp(solution[0]), MIN_DAMPING, 1.0)), float(np.sqrt(variance * inverse[0, 0])))
+    return Damping(
+        float(np.clip(np.exp(solution[0]), MIN_DAMPING, 1.0)),
+        float(np.sqrt(variance * inverse[0, 0])),
+    )
 
 
-def damping_from_beads(picture: NDArray[np.floating], optics: Optics, bead_um: float = 0.0) -> Damping:
+def damping_from_beads(
+    picture: NDArray[np.floating], optics: Optics, bead_um: float = 0.0
+) -> Damping:
     """Estimate the damping from a widefield picture of many beads (y, x), ADU above the offset.
 
-    Beads at random places have a flat spectrum, but for their size, so that the picture's spectrum is the OTF. The sphere's
-    own spectrum is divided out.
+    Beads at random places have a flat spectrum, but for their size, so that the picture's spectrum
+    is the OTF. The sphere's own spectrum is divided out.
 
     Raises
     ------
     CalibrationError
-        If the beads are so large that their own spectrum has a zero inside the range that is fitted.
+        If the beads are so large that their own spectrum has a zero inside the range that is
+        fitted.
     """
     if bead_um * optics.cutoff_um * _BEAD_RANGE[1] > 1.0:
         raise CalibrationError(
-            f"Beads of {1e3 * bead_um:.0f} nm are too large to show the OTF: use beads below {1e3 / optics.cutoff_um:.0f} nm."
+            f"Beads of {1e3 * bead_um:.0f} nm are too large to show the OTF: use beads below"
+            f" {1e3 / optics.cutoff_um:.0f} nm."
         )
     frames = conditioned((picture - min(picture.min(), 0))[None, None].astype(np.float32), 0.0)
     power = radial_power(scipy.fft.fft2(frames[:, 0]), optics.pixel_size_um, optics.cutoff_um)
@@ -133,7 +155,9 @@ def damping_from_beads(picture: NDArray[np.floating], optics: Optics, bead_um: f
     expected = otf_profile(radius) * _sphere(radius * optics.cutoff_um, bead_um)
     logs = 0.5 * np.log(signal[use]) - np.log(expected[use])
     rings = radius[use] * len(power)
-    return _fit([(float(r), float(v), int(n), 0) for r, v, n in zip(radius[use], logs, rings, strict=True)])
+    return _fit(
+        [(float(r), float(v), int(n), 0) for r, v, n in zip(radius[use], logs, rings, strict=True)]
+    )
 
 
 def _sphere(k_um: NDArray[np.float64], diameter_um: float) -> NDArray[np.float64]:

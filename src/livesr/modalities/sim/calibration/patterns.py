@@ -2,9 +2,10 @@
 
 Owns the estimation and its verdict. The raw order is given; `order.py` finds it. Pure functions.
 
-Per angle: the peak of the whitened correlation of band 0 with the finest band gives the vector, pooled over time points; the
-regression of the band on band 0, over the frequencies where the optics show both, gives phase (argument) and modulation
-(magnitude) of every wave (Gustafsson 2000; fairSIM, Mueller et al. 2016, Nature Communications 7, 10980).
+Per angle: the peak of the whitened correlation of band 0 with the finest band gives the vector,
+pooled over time points; the regression of the band on band 0, over the frequencies where the optics
+show both, gives phase (argument) and modulation (magnitude) of every wave (Gustafsson 2000;
+fairSIM, Mueller et al. 2016, Nature Communications 7, 10980).
 """
 
 from __future__ import annotations
@@ -18,29 +19,54 @@ import scipy.fft
 from numpy.typing import NDArray
 
 from livesr.base.errors import CalibrationError
-from livesr.modalities.sim.calibration.correlation import Peak, correlate, find_peak, radial_power, refine, whitened
-from livesr.modalities.sim.calibration.groups import MIN_PX, Complex, Float, Optics, bands, conditioned
+from livesr.modalities.sim.calibration.correlation import (
+    Peak,
+    correlate,
+    find_peak,
+    radial_power,
+    refine,
+    whitened,
+)
+from livesr.modalities.sim.calibration.groups import (
+    MIN_PX,
+    Complex,
+    Float,
+    Optics,
+    bands,
+    conditioned,
+)
 from livesr.optics.illumination import Pattern, equal_steps
 from livesr.optics.otf import radial_frequency
 
 MIN_PEAK = 6.0
-"""Height of a correlation peak, in standard deviations of noise, below which there is no pattern. Noise alone reached 5.1 in
-24 searches on real frames at very low light, real patterns 10.6 and more."""
+"""Height of a correlation peak, in standard deviations of noise, below which there is no pattern.
+
+Noise alone reached 5.1 in 24 searches on real frames at very low light, real patterns 10.6 and
+more.
+"""
 
 MIN_MODULATION = 0.05
 SEARCH = (0.5, 1.15)
-"""Where the finest wave is looked for, in units of the detection cutoff: excitation is shorter than emission, so that under
-total reflection its period can be shorter than the finest detail that the objective passes."""
+"""Where the finest wave is looked for, in units of the detection cutoff.
+
+Excitation is shorter than emission, so that under total reflection its period can be shorter than
+the finest detail that the objective passes.
+"""
 
 _MIN_VISIBLE = 1.05  # of two pixels, that the coarsest period must have
 _MIN_PERIODS = 6
 _AS_HIGH = 0.75  # of a peak, that makes another one as good; real specimens reach 0.45
-_CENTRE = 0.15  # of the cutoff: out-of-focus light and what the separation leaves of band 0 sit inside
+_CENTRE = (
+    0.15  # of the cutoff: out-of-focus light and what the separation leaves of band 0 sit inside
+)
 _MIN_OTF = 0.05
 
 
 class AmbiguousPatternError(CalibrationError):
-    """Several patterns explain the frames alike, as where the specimen repeats; `height` is that of the best peak."""
+    """Several patterns explain the frames alike, as where the specimen repeats.
+
+    `height` is that of the best peak.
+    """
 
     def __init__(self, message: str, height: float) -> None:
         super().__init__(message)
@@ -57,7 +83,8 @@ class Wave:
 
     Attributes
     ----------
-    amplitude : (t,) complex, m e^(i phase) at every time point, referred to pixel (0, 0) of the frames
+    amplitude : (t,) complex, m e^(i phase) at every time point, referred to pixel (0, 0) of the
+        frames
     noise : standard deviation of an amplitude
     """
 
@@ -127,7 +154,8 @@ def estimate(
     Parameters
     ----------
     raw
-        uint8 or uint16 (t, n, y, x): time points with unchanged patterns, which are pooled; one is enough at good light.
+        uint8 or uint16 (t, n, y, x): time points with unchanged patterns, which are pooled; one is
+        enough at good light.
     optics
         Of this channel.
     order
@@ -141,8 +169,8 @@ def estimate(
     origin_px
         First pixel (y, x) of the frames on the chip, in pixels of `optics.pixel_size_um`.
     near
-        Known patterns that may have drifted by a few frequency steps: the search is then restricted to their
-        neighbourhood, which finds weaker patterns and is faster.
+        Known patterns that may have drifted by a few frequency steps: the search is then restricted
+        to their neighbourhood, which finds weaker patterns and is faster.
 
     Raises
     ------
@@ -150,7 +178,11 @@ def estimate(
         If an angle shows no pattern. Nothing is returned then: half a calibration is none.
     """
     angles = max(a for a, _ in order) + 1
-    steps = equal_steps(len(order) // angles) if steps_rad is None else np.asarray(steps_rad, np.float64)
+    steps = (
+        equal_steps(len(order) // angles)
+        if steps_rad is None
+        else np.asarray(steps_rad, np.float64)
+    )
     frames = conditioned(raw, offset_adu)
     found = []
     check_search(raw.shape[-2:], optics)
@@ -173,8 +205,8 @@ def check_search(shape: tuple[int, ...], optics: Optics) -> None:
         return
     low, high = (r * optics.cutoff_um for r in SEARCH)
     said = (
-        f"Patterns of {1e3 / high:.0f} to {1e3 / low:.0f} nm are looked for, as NA {optics.na:g} at "
-        f"{1e3 * optics.emission_um:.0f} nm suggests"
+        f"Patterns of {1e3 / high:.0f} to {1e3 / low:.0f} nm are looked for, as NA {optics.na:g} at"
+        f" {1e3 * optics.emission_um:.0f} nm suggests"
     )
     check = "Check pixel size, NA and wavelength in rig.yaml"
     if 2 * optics.pixel_size_um * low > 1 / _MIN_VISIBLE:
@@ -185,13 +217,16 @@ def check_search(shape: tuple[int, ...], optics: Optics) -> None:
     field_um = min(shape) * optics.pixel_size_um
     if low * field_um < _MIN_PERIODS:
         raise CalibrationError(
-            f"{said}, and {min(shape)} pixels of {1e3 * optics.pixel_size_um:.4g} nm hold only {low * field_um:.1f} of the "
-            f"coarsest; {_MIN_PERIODS} are needed. {check}, or give a larger region."
+            f"{said}, and {min(shape)} pixels of {1e3 * optics.pixel_size_um:.4g} nm hold only"
+            f" {low * field_um:.1f} of the coarsest; {_MIN_PERIODS} are needed. {check}, or give a"
+            " larger region."
         )
 
 
 def _check_alone(found: Peak, power: Float, optics: Optics, angle: int) -> None:
-    """Refuse a peak beside another that is nearly as high: a specimen that repeats shows its patterns several times.
+    """Refuse a peak beside another that is nearly as high.
+
+    A specimen that repeats shows its patterns several times.
 
     Raises
     ------
@@ -203,12 +238,14 @@ def _check_alone(found: Peak, power: Float, optics: Optics, angle: int) -> None:
     if second.height < max(MIN_PEAK, _AS_HIGH * found.height):
         return
     (d1, p1), (d2, p2) = (
-        (float(np.degrees(np.arctan2(*p.k_um))), 1e3 / float(np.hypot(*p.k_um))) for p in (found, second)
+        (float(np.degrees(np.arctan2(*p.k_um))), 1e3 / float(np.hypot(*p.k_um)))
+        for p in (found, second)
     )
     raise AmbiguousPatternError(
-        f"The pattern of angle {angle} cannot be told from lines of the specimen: {p1:.0f} nm at {d1:.0f} degrees and "
-        f"{p2:.0f} nm at {d2:.0f} degrees explain the frames alike (peaks {found.height:.0f} and {second.height:.0f}). Turn "
-        "the specimen, or use one without regular lines.",
+        f"The pattern of angle {angle} cannot be told from lines of the specimen: {p1:.0f} nm at"
+        f" {d1:.0f} degrees and {p2:.0f} nm at {d2:.0f} degrees explain the frames alike (peaks"
+        f" {found.height:.0f} and {second.height:.0f}). Turn the specimen, or use one without"
+        " regular lines.",
         found.height,
     )
 
@@ -230,8 +267,9 @@ def _estimate_angle(
     for h, wave in enumerate(waves, start=1):
         if not abs(wave.mean) > MIN_MODULATION:
             raise CalibrationError(
-                f"Wave {h} of angle {angle} has a modulation of {abs(wave.mean):.3f}; {MIN_MODULATION} is the least that "
-                "can be reconstructed. Check polarisation and focus, or describe fewer harmonics."
+                f"Wave {h} of angle {angle} has a modulation of {abs(wave.mean):.3f};"
+                f" {MIN_MODULATION} is the least that can be reconstructed. Check polarisation and"
+                " focus, or describe fewer harmonics."
             )
     parts = [(float(np.angle(w.mean)), min(abs(w.mean), 1.0)) for w in waves]
     strongest = max(abs(w.mean) for w in waves)
@@ -239,7 +277,11 @@ def _estimate_angle(
     pattern = Pattern((fine_um[0] / n, fine_um[1] / n), phase, modulation, overtones)
     at_chip = pattern.seen_from((-origin_px[0], -origin_px[1]), optics.pixel_size_um)
     return FoundPattern(
-        _wrapped(at_chip), peak, min(w.contrast_to_noise for w in waves), waves[-1].phase_spread_rad, strongest
+        _wrapped(at_chip),
+        peak,
+        min(w.contrast_to_noise for w in waves),
+        waves[-1].phase_spread_rad,
+        strongest,
     )
 
 
@@ -252,7 +294,10 @@ def correlation_maps(
     harmonics: int = 1,
     offset_adu: float = 100.0,
 ) -> list[Float]:
-    """Return what the vector of each angle is looked for in, to be shown: float32 (2y, 2x), zero frequency in the middle."""
+    """Return what the vector of each angle is looked for in, to be shown.
+
+    Float32 (2y, 2x), zero frequency in the middle.
+    """
     frames = conditioned(raw, offset_adu)
     maps = []
     for angle in range(max(a for a, _ in order) + 1):
@@ -282,8 +327,9 @@ def _vector(
     peak = find_peak(power, optics.pixel_size_um, annulus, near=hint)
     if peak.height < MIN_PEAK:
         raise NoPatternError(
-            f"No pattern is found in angle {angle}: the best candidate stands {peak.height:.1f} standard deviations above "
-            f"noise, {MIN_PEAK:g} are needed. Give more time points or light, and check the order, phases and optics."
+            f"No pattern is found in angle {angle}: the best candidate stands {peak.height:.1f}"
+            f" standard deviations above noise, {MIN_PEAK:g} are needed. Give more time points or"
+            " light, and check the order, phases and optics."
         )
     if hint is None:
         _check_alone(peak, power, optics, angle)
@@ -293,9 +339,9 @@ def _vector(
 def regress(zero: Float, band: Complex, k_um: tuple[float, float], optics: Optics) -> Wave:
     """Regress `band` (t, y, x) on band 0 (t, y, x), given the wave's vector.
 
-    Where the optics H show both, band(q + k) H(q) = m/2 e^(i phase) zero(q) H(q + k). Every frequency is weighted by the
-    inverse of the noise that it brings, and the noise in the power of band 0, which would make modulations too small, is
-    subtracted.
+    Where the optics H show both, band(q + k) H(q) = m/2 e^(i phase) zero(q) H(q + k). Every
+    frequency is weighted by the inverse of the noise that it brings, and the noise in the power of
+    band 0, which would make modulations too small, is subtracted.
     """
     overlap = Overlap.of(zero.shape[1:], k_um, optics)
     spectra = scipy.fft.fft2(zero)
@@ -336,11 +382,17 @@ class Overlap:
         """Find them for frames of `shape` (y, x)."""
         grid = (shape[0], shape[1])
         here, there = optics.otf(grid), optics.otf(grid, k_um)
-        r, moved = radial_frequency(grid, optics.pixel_size_um), radial_frequency(grid, optics.pixel_size_um, k_um)
+        r, moved = (
+            radial_frequency(grid, optics.pixel_size_um),
+            radial_frequency(grid, optics.pixel_size_um, k_um),
+        )
         centre = _CENTRE * optics.cutoff_um
         place = np.nonzero((here > _MIN_OTF) & (there > _MIN_OTF) & (r > centre) & (moved > centre))
         outwards = (moved[place] - r[place]) / optics.cutoff_um
-        y, x = (np.exp(-2j * np.pi * k * optics.pixel_size_um * np.arange(n)) for k, n in zip(k_um, grid, strict=True))
+        y, x = (
+            np.exp(-2j * np.pi * k * optics.pixel_size_um * np.arange(n))
+            for k, n in zip(k_um, grid, strict=True)
+        )
         return cls(place, here[place], there[place], outwards, np.outer(y, x).astype(np.complex64))
 
     def moved_back(self, band: Complex) -> Complex:

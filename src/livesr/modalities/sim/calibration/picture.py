@@ -1,4 +1,6 @@
-"""The picture that a person checks a calibration by: where the patterns were found, and what they do to the picture.
+"""The picture that a person checks a calibration by.
+
+Where the patterns were found, and what they do to the picture.
 
 Owns the drawing. Measures nothing.
 """
@@ -30,23 +32,29 @@ def draw(
     widefield: NDArray[Any],
     reconstruction: NDArray[Any],
 ) -> Image.Image:
-    """Draw the correlation of every angle with its peak marked, and the middle of widefield and reconstruction below.
+    """Draw the correlation of every angle with its peak marked, and the middle of widefield and
+    reconstruction below.
 
     Parameters
     ----------
-    maps : one per angle, zero frequency in the middle (`livesr.modalities.sim.calibration.patterns.correlation_maps`)
+    maps : one per angle, zero frequency in the middle
+        (`livesr.modalities.sim.calibration.patterns.correlation_maps`)
     found : one per angle
     optics : of the raw frames
     widefield, reconstruction : (2y, 2x), on one grid
     """
     titles = (
-        f"angle {i}: {pattern.period_nm:.1f} nm, {pattern.direction_deg:.1f} deg, peak {pattern.peak:.0f} x noise"
+        f"angle {i}: {pattern.period_nm:.1f} nm, {pattern.direction_deg:.1f} deg, peak"
+        f" {pattern.peak:.0f} x noise"
         for i, pattern in enumerate(found)
     )
     spectra = [
-        (title, _spectrum(power, pattern, optics)) for title, power, pattern in zip(titles, maps, found, strict=True)
+        (title, _spectrum(power, pattern, optics))
+        for title, power, pattern in zip(titles, maps, found, strict=True)
     ]
-    return sheet([spectra, [("widefield", tile(widefield)), ("reconstruction", tile(reconstruction))]])
+    return sheet(
+        [spectra, [("widefield", tile(widefield)), ("reconstruction", tile(reconstruction))]]
+    )
 
 
 def sheet(rows: Sequence[Sequence[tuple[str, Image.Image]]]) -> Image.Image:
@@ -64,7 +72,9 @@ def sheet(rows: Sequence[Sequence[tuple[str, Image.Image]]]) -> Image.Image:
 
 
 def _spectrum(power: NDArray[Any], pattern: FoundPattern, optics: Optics) -> Image.Image:
-    """Logarithm of a correlation out to a little beyond the cutoff, with the cutoff and the peak."""
+    """Logarithm of a correlation out to a little beyond the cutoff, with the cutoff and the
+    peak.
+    """
     # A peak is a few samples wide: it must outlive the reduction to the size of a tile.
     seen = scipy.ndimage.maximum_filter(power, 1 + 2 * (max(power.shape) // (2 * _TILE_PX)))
     shown = Image.fromarray(_grey(np.log(seen + 1e-3 * np.median(seen)), 20, 99.97))
@@ -77,7 +87,9 @@ def _spectrum(power: NDArray[Any], pattern: FoundPattern, optics: Optics) -> Ima
         middle[1] + reach * per_um[1],
         middle[0] + reach * per_um[0],
     )
-    shown = shown.transform((_TILE_PX, _TILE_PX), Image.Transform.EXTENT, box, Image.Resampling.BILINEAR).convert("RGB")
+    shown = shown.transform(
+        (_TILE_PX, _TILE_PX), Image.Transform.EXTENT, box, Image.Resampling.BILINEAR
+    ).convert("RGB")
     pen, scale, centre = ImageDraw.Draw(shown), _TILE_PX / (2 * reach), _TILE_PX / 2
     _circle(pen, (centre, centre), optics.cutoff_um * scale, _CUTOFF)
     for wave in pattern.pattern.waves:
@@ -85,7 +97,9 @@ def _spectrum(power: NDArray[Any], pattern: FoundPattern, optics: Optics) -> Ima
     return shown
 
 
-def _circle(pen: ImageDraw.ImageDraw, centre: tuple[float, float], radius: float, colour: str) -> None:
+def _circle(
+    pen: ImageDraw.ImageDraw, centre: tuple[float, float], radius: float, colour: str
+) -> None:
     x, y = centre
     pen.ellipse((x - radius, y - radius, x + radius, y + radius), outline=colour)
 
@@ -102,4 +116,6 @@ def tile(picture: NDArray[Any]) -> Image.Image:
 
 def _grey(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
     black, white = np.percentile(values, (low, high))
-    return np.asarray(np.clip((values - black) * (255 / max(white - black, 1e-30)), 0, 255), np.uint8)
+    return np.asarray(
+        np.clip((values - black) * (255 / max(white - black, 1e-30)), 0, 255), np.uint8
+    )

@@ -1,7 +1,9 @@
-"""Why a calibration cannot be right: the true reason, so that nobody turns up the light where the pixel size is wrong.
+"""Why a calibration cannot be right.
 
-Owns the checks of what was found and the search for what else explains that nothing was. Pure functions; every one looks for
-one cause and says so in one sentence.
+The true reason, so that nobody turns up the light where the pixel size is wrong.
+
+Owns the checks of what was found and the search for what else explains that nothing was. Pure
+functions; every one looks for one cause and says so in one sentence.
 """
 
 from __future__ import annotations
@@ -18,16 +20,27 @@ from numpy.typing import NDArray
 from livesr.base.errors import CalibrationError
 from livesr.modalities.sim.calibration.correlation import Peak, correlate, find_peak, whitened
 from livesr.modalities.sim.calibration.groups import Optics, conditioned
-from livesr.modalities.sim.calibration.patterns import MIN_PEAK, SEARCH, AmbiguousPatternError, FoundPattern
+from livesr.modalities.sim.calibration.patterns import (
+    MIN_PEAK,
+    SEARCH,
+    AmbiguousPatternError,
+    FoundPattern,
+)
 from livesr.optics.exposure import HOT, Exposures, examine, saturation, without_picture
 from livesr.optics.otf import radial_frequency
 
 MAX_SATURATED = 0.05
-"""Share of a raw frame's pixels at the ceiling above which none is made: modulations are then off by 15 % and more."""
+"""Share of a raw frame's pixels at the ceiling above which none is made.
+
+Modulations are then off by 15 % and more.
+"""
 
 _SATURATED = 0.01
 _MIN_APART_DEG = 15.0
-_OUTSIDE = (0.12, 2.0)  # of the cutoff: where a pattern is looked for that is not where it should be
+_OUTSIDE = (
+    0.12,
+    2.0,
+)  # of the cutoff: where a pattern is looked for that is not where it should be
 _MIN_OUTSIDE = 1.5 * MIN_PEAK
 CLEARER = 1.5  # height of a peak elsewhere, over that of the best one where it should be
 _SECOND = 0.5  # height of another direction's peak, over the first one's
@@ -63,16 +76,26 @@ def usable(raw: NDArray[Any], offset_adu: float, ceiling: float | None = None) -
     """
     said = [_unusable(examine(group, offset_adu, ceiling)) for group in raw]
     whole = [t for t, (fault, _) in enumerate(said) if not fault]
-    first = next((f"Time point {t}: {fault}. {advice}" for t, (fault, advice) in enumerate(said) if fault), "")
+    first = next(
+        (f"Time point {t}: {fault}. {advice}" for t, (fault, advice) in enumerate(said) if fault),
+        "",
+    )
     if not whole:
         raise CalibrationError(f"{first}, and acquire again.")
-    doubts = [f"{len(raw) - len(whole)} of {len(raw)} time points are left out. {first}."] if first else []
+    doubts = (
+        [f"{len(raw) - len(whole)} of {len(raw)} time points are left out. {first}."]
+        if first
+        else []
+    )
     doubts += [f"Time point {t}: {said[t][1]}" for t in whole if said[t][1]][:1]
     return Usable(raw if len(whole) == len(raw) else raw[whole], doubts)
 
 
 def _unusable(exposures: Exposures) -> tuple[str, str]:
-    """Return what is wrong with a group and what to do; without a fault, a doubt about it or nothing."""
+    """Return what is wrong with a group and what to do.
+
+    Without a fault, a doubt about it or nothing.
+    """
     if missing := without_picture(exposures.faults()):
         return missing, "Check camera, shutter and triggers"
     clipped = saturation(exposures.faults(_SATURATED), exposures.ceiling)
@@ -82,10 +105,11 @@ def _unusable(exposures: Exposures) -> tuple[str, str]:
 
 
 def without_hot_pixels(raw: NDArray[Any]) -> NDArray[Any]:
-    """Return raw (t, n, y, x) with single pixels that outshine their neighbours in every frame replaced by them.
+    """Return raw (t, n, y, x) with single pixels that outshine their neighbours in every frame
+    replaced by them.
 
-    A point in the specimen is as wide as the optics make it; what is one pixel wide is the chip's. Few pixels far above all
-    light would drown the pattern.
+    A point in the specimen is as wide as the optics make it; what is one pixel wide is the chip's.
+    Few pixels far above all light would drown the pattern.
     """
     darkest = raw.reshape(-1, *raw.shape[-2:]).min(axis=0).astype(np.float64)
     padded = np.pad(darkest, 1, mode="edge")
@@ -98,7 +122,11 @@ def without_hot_pixels(raw: NDArray[Any]) -> NDArray[Any]:
         return raw
     mended = raw.copy()
     for y, x in np.argwhere(hot):
-        rest = [raw[..., y + dy, x + dx] for dy, dx in _NEIGHBOURS if 0 <= y + dy < rows and 0 <= x + dx < columns]
+        rest = [
+            raw[..., y + dy, x + dx]
+            for dy, dx in _NEIGHBOURS
+            if 0 <= y + dy < rows and 0 <= x + dx < columns
+        ]
         mended[..., y, x] = np.median(rest, axis=0).astype(raw.dtype)
     return mended
 
@@ -106,7 +134,9 @@ def without_hot_pixels(raw: NDArray[Any]) -> NDArray[Any]:
 _NEIGHBOURS = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, dx) != (0, 0)]
 
 
-def check_distinct(found: Sequence[FoundPattern], raw: NDArray[Any], optics: Optics, offset_adu: float) -> None:
+def check_distinct(
+    found: Sequence[FoundPattern], raw: NDArray[Any], optics: Optics, offset_adu: float
+) -> None:
     """Check that every angle has a direction of its own.
 
     Raises
@@ -120,8 +150,9 @@ def check_distinct(found: Sequence[FoundPattern], raw: NDArray[Any], optics: Opt
         for a in range(b):
             if _apart_deg(directions[a], directions[b]) < least:
                 raise CalibrationError(
-                    f"Angles {a} and {b} show one direction ({directions[a]:.1f} and {directions[b]:.1f} degrees): each needs "
-                    f"its own. {_why_one_direction(raw, optics, offset_adu)}"
+                    f"Angles {a} and {b} show one direction ({directions[a]:.1f} and"
+                    f" {directions[b]:.1f} degrees): each needs its own."
+                    f" {_why_one_direction(raw, optics, offset_adu)}"
                 )
     if len(found) == 1:
         _check_alone(found[0], raw, optics, offset_adu)
@@ -129,17 +160,22 @@ def check_distinct(found: Sequence[FoundPattern], raw: NDArray[Any], optics: Opt
 
 def _why_one_direction(raw: NDArray[Any], optics: Optics, offset_adu: float) -> str:
     return planes_after_angles(raw, optics, offset_adu) or (
-        "Check that the pattern display shows every direction, that raw frames are in the order of rig.yaml (all angles and "
-        "phases of a plane before the next plane), and that the specimen has no lines of its own along a pattern."
+        "Check that the pattern display shows every direction, that raw frames are in the order of"
+        " rig.yaml (all angles and phases of a plane before the next plane), and that the specimen"
+        " has no lines of its own along a pattern."
     )
 
 
 def planes_after_angles(raw: NDArray[Any], optics: Optics, offset_adu: float) -> str:
-    """Say that every time point (t, n, y, x) shows one direction in all frames, and not all the same; else an empty string."""
+    """Say that every time point (t, n, y, x) shows one direction in all frames, and not all the
+    same; else an empty string.
+    """
     seen: dict[int, float] = {}
     for t in range(len(raw)):
         every = _differences(raw[t : t + 1], optics, offset_adu)
-        peaks = _peaks(every, optics, (SEARCH[0] * optics.cutoff_um, SEARCH[1] * optics.cutoff_um), 2)
+        peaks = _peaks(
+            every, optics, (SEARCH[0] * optics.cutoff_um, SEARCH[1] * optics.cutoff_um), 2
+        )
         if len(peaks) == 1 or (len(peaks) == 2 and peaks[1].height < _SECOND * peaks[0].height):
             seen[t] = _direction_deg(peaks[0])
     if not seen:
@@ -149,9 +185,10 @@ def planes_after_angles(raw: NDArray[Any], optics: Optics, offset_adu: float) ->
     if not turned:
         return ""
     return (
-        f"Time point {first} shows {direction:.0f} degrees in all its frames, and time point {turned[0]} "
-        f"{seen[turned[0]]:.0f}: the recording seems to hold all planes of an angle before the next angle. Sort it so that all "
-        "angles and phases of a plane follow each other."
+        f"Time point {first} shows {direction:.0f} degrees in all its frames, and time point"
+        f" {turned[0]} {seen[turned[0]]:.0f}: the recording seems to hold all planes of an angle"
+        " before the next angle. Sort it so that all angles and phases of a plane follow each"
+        " other."
     )
 
 
@@ -166,19 +203,27 @@ def _check_alone(found: FoundPattern, raw: NDArray[Any], optics: Optics, offset_
     if real:
         listed = ", ".join(f"{d:.0f}" for d in (first, *(_direction_deg(p) for p in real)))
         raise CalibrationError(
-            f"The frames show patterns in several directions ({listed} degrees), and rig.yaml describes 1 angle. Check angles "
-            "and phases; frames that show several directions at once (hexagonal or lattice SIM) cannot be reconstructed."
+            f"The frames show patterns in several directions ({listed} degrees), and rig.yaml"
+            " describes 1 angle. Check angles and phases; frames that show several directions at"
+            " once (hexagonal or lattice SIM) cannot be reconstructed."
         )
 
 
-def better_reason(error: CalibrationError, raw: NDArray[Any], optics: Optics, offset_adu: float) -> CalibrationError:
-    """Return what explains that patterns were not found, or not one alone; `error` itself if nothing else does."""
+def better_reason(
+    error: CalibrationError, raw: NDArray[Any], optics: Optics, offset_adu: float
+) -> CalibrationError:
+    """Return what explains that patterns were not found, or not one alone.
+
+    `error` itself if nothing else does.
+    """
     if otherwise := planes_after_angles(raw, optics, offset_adu):
         return CalibrationError(f"The angles cannot be told apart. {otherwise}")
     beside = error.height if isinstance(error, AmbiguousPatternError) else 0.0
     if outside := pattern_outside(raw, optics, offset_adu, CLEARER * beside):
         return CalibrationError(outside)
-    if flat := without_detail(raw, offset_adu):  # so even that a trace of anything regular passes for a pattern
+    if flat := without_detail(
+        raw, offset_adu
+    ):  # so even that a trace of anything regular passes for a pattern
         return CalibrationError(f"{error} {flat}" if beside else flat)
     if moves := motion(raw, optics, offset_adu):
         return CalibrationError(f"No pattern can be told. {moves}")
@@ -188,7 +233,10 @@ def better_reason(error: CalibrationError, raw: NDArray[Any], optics: Optics, of
 
 
 def pattern_outside(raw: NDArray[Any], optics: Optics, offset_adu: float, over: float = 0.0) -> str:
-    """Say that a pattern lies where none is looked for, if its peak is higher than `over`; else an empty string."""
+    """Say that a pattern lies where none is looked for, if its peak is higher than `over`.
+
+    Else an empty string.
+    """
     low, high = (r * optics.cutoff_um for r in SEARCH)
     nyquist = 0.5 / optics.pixel_size_um
     wide = replace(optics, na=optics.na * max(1.0, min(nyquist / optics.cutoff_um, _OUTSIDE[1])))
@@ -202,30 +250,39 @@ def pattern_outside(raw: NDArray[Any], optics: Optics, offset_adu: float, over: 
         return ""
     k = float(np.hypot(*best.k_um))
     return (
-        f"The frames show a pattern with a period of {1e3 / k:.0f} nm, at {k / optics.cutoff_um:.2f} of the cutoff. It is "
-        f"looked for from {1e3 / high:.0f} to {1e3 / low:.0f} nm, {SEARCH[0]:g} to {SEARCH[1]:g} of the cutoff that NA "
-        f"{optics.na:g} has at {1e3 * optics.emission_um:.0f} nm. Check pixel size ({1e3 * optics.pixel_size_um:.4g} nm), NA "
-        "and wavelength in rig.yaml."
+        f"The frames show a pattern with a period of {1e3 / k:.0f} nm, at"
+        f" {k / optics.cutoff_um:.2f} of the cutoff. It is looked for from {1e3 / high:.0f} to"
+        f" {1e3 / low:.0f} nm, {SEARCH[0]:g} to {SEARCH[1]:g} of the cutoff that NA {optics.na:g}"
+        f" has at {1e3 * optics.emission_um:.0f} nm. Check pixel size"
+        f" ({1e3 * optics.pixel_size_um:.4g} nm), NA and wavelength in rig.yaml."
     )
 
 
 def without_detail(raw: NDArray[Any], offset_adu: float) -> str:
-    """Say that the specimen is too even to show a pattern by; an empty string if it is not, or noise hides it."""
+    """Say that the specimen is too even to show a pattern by.
+
+    An empty string if it is not, or noise hides it.
+    """
     picture = without_hot_pixels(raw).mean((0, 1), dtype=np.float64) - offset_adu
-    detail = scipy.ndimage.gaussian_filter(picture, 1.0) - scipy.ndimage.gaussian_filter(picture, 8.0)
+    detail = scipy.ndimage.gaussian_filter(picture, 1.0) - scipy.ndimage.gaussian_filter(
+        picture, 8.0
+    )
     share = float(detail.std() / max(picture.mean(), 1e-9))
     if share > _MIN_DETAIL:
         return ""
     return (
-        f"The specimen shows hardly any detail ({share:.1%} of its light): patterns are found by the detail that they shift. "
-        "Use one with points or lines everywhere, in focus."
+        f"The specimen shows hardly any detail ({share:.1%} of its light): patterns are found by"
+        " the detail that they shift. Use one with points or lines everywhere, in focus."
     )
 
 
 def motion(raw: NDArray[Any], optics: Optics, offset_adu: float) -> str:
-    """Say that the specimen moves within a group; an empty string if it does not, or it cannot be told.
+    """Say that the specimen moves within a group.
 
-    The first and the last third of the frames are laid over each other, without the frequencies of the patterns.
+    An empty string if it does not, or it cannot be told.
+
+    The first and the last third of the frames are laid over each other, without the frequencies of
+    the patterns.
     """
     frames = conditioned(without_hot_pixels(raw), offset_adu)
     third = max(raw.shape[1] // 3, 1)
@@ -242,16 +299,18 @@ def motion(raw: NDArray[Any], optics: Optics, offset_adu: float) -> str:
     if moved_nm < _MAX_MOTION_NM:
         return ""
     return (
-        f"The specimen moves by about {moved_nm:.0f} nm from the first to the last third of a group: calibrate on one that "
-        "stands still, or with shorter exposures."
+        f"The specimen moves by about {moved_nm:.0f} nm from the first to the last third of a"
+        " group: calibrate on one that stands still, or with shorter exposures."
     )
 
 
 def detail_beyond(raw: NDArray[Any], optics: Optics, offset_adu: float) -> str:
-    """Say that the frames show finer detail than the optics pass; an empty string if they do not, or it cannot be told.
+    """Say that the frames show finer detail than the optics pass.
 
-    What two halves of the frames have in common is no noise. A chip's fixed pattern is common to them too, at all frequencies:
-    it must be gone at the highest ones.
+    An empty string if they do not, or it cannot be told.
+
+    What two halves of the frames have in common is no noise. A chip's fixed pattern is common to
+    them too, at all frequencies: it must be gone at the highest ones.
     """
     if optics.cutoff_um * optics.pixel_size_um > 0.36:
         return ""
@@ -268,14 +327,17 @@ def detail_beyond(raw: NDArray[Any], optics: Optics, offset_adu: float) -> str:
     if alike(_BEYOND, 1.3) < _CORRELATED or alike(0.94 * far, far) > 0.5 * _CORRELATED:
         return ""
     return (
-        f"The frames show detail finer than the {1e3 / optics.cutoff_um:.0f} nm that NA {optics.na:g} passes at "
-        f"{1e3 * optics.emission_um:.0f} nm: the pixel size of {1e3 * optics.pixel_size_um:.4g} nm is too small, or NA too "
-        "low, or the wavelength too long in rig.yaml."
+        f"The frames show detail finer than the {1e3 / optics.cutoff_um:.0f} nm that NA"
+        f" {optics.na:g} passes at {1e3 * optics.emission_um:.0f} nm: the pixel size of"
+        f" {1e3 * optics.pixel_size_um:.4g} nm is too small, or NA too low, or the wavelength too"
+        " long in rig.yaml."
     )
 
 
 def _differences(raw: NDArray[Any], optics: Optics, offset_adu: float) -> NDArray[np.float32]:
-    """Correlation of every frame's difference from its group's mean with that mean, whatever the order."""
+    """Correlation of every frame's difference from its group's mean with that mean, whatever the
+    order.
+    """
     frames = conditioned(without_hot_pixels(raw), offset_adu)
     mean = frames.mean(1)
     frames -= mean[:, None]
@@ -283,10 +345,14 @@ def _differences(raw: NDArray[Any], optics: Optics, offset_adu: float) -> NDArra
     t, n, y, x = frames.shape
     differences = whitened(frames.reshape(t * n, y, x), *grid).reshape(t, n, y, x)
     zero = whitened(mean, *grid)
-    return np.asarray(np.sum([correlate(zero, differences[:, i]) for i in range(n)], axis=0), np.float32)
+    return np.asarray(
+        np.sum([correlate(zero, differences[:, i]) for i in range(n)], axis=0), np.float32
+    )
 
 
-def _peaks(power: NDArray[np.float32], optics: Optics, annulus_um: tuple[float, float], most: int) -> list[Peak]:
+def _peaks(
+    power: NDArray[np.float32], optics: Optics, annulus_um: tuple[float, float], most: int
+) -> list[Peak]:
     """Return the highest peaks of a correlation, each in a direction of its own."""
     found: list[Peak] = []
     for _ in range(most):

@@ -1,6 +1,7 @@
 """A SIM calibration: what raw frames say of order, patterns and OTF, together.
 
-Owns the sequence order -> patterns -> OTF -> patterns, and what is doubtful about the result. Reads and writes no file.
+Owns the sequence order -> patterns -> OTF -> patterns, and what is doubtful about the result. Reads
+and writes no file.
 """
 
 from __future__ import annotations
@@ -16,7 +17,12 @@ from livesr.base.errors import CalibrationError
 from livesr.modalities.sim.calibration.groups import Optics
 from livesr.modalities.sim.calibration.order import detect_order, order_name, same_light
 from livesr.modalities.sim.calibration.otf import MIN_DAMPING, Damping, damping_from_bands
-from livesr.modalities.sim.calibration.patterns import AmbiguousPatternError, FoundPattern, NoPatternError, estimate
+from livesr.modalities.sim.calibration.patterns import (
+    AmbiguousPatternError,
+    FoundPattern,
+    NoPatternError,
+    estimate,
+)
 from livesr.modalities.sim.calibration.reasons import (
     CLEARER,
     better_reason,
@@ -114,8 +120,16 @@ def calibrate(
             if order is None
             else list(order)
         )
-        steps = equal_steps(len(order) // angles) if steps_rad is None else np.asarray(steps_rad, np.float64)
-        common: dict[str, Any] = {"steps_rad": steps.tolist(), "harmonics": harmonics, "offset_adu": offset_adu}
+        steps = (
+            equal_steps(len(order) // angles)
+            if steps_rad is None
+            else np.asarray(steps_rad, np.float64)
+        )
+        common: dict[str, Any] = {
+            "steps_rad": steps.tolist(),
+            "harmonics": harmonics,
+            "offset_adu": offset_adu,
+        }
         found = estimate(raw, optics, order, **common)
     except (NoPatternError, AmbiguousPatternError) as e:
         raise _in_another_order(raw, optics, order, angles, harmonics, offset_adu) or better_reason(
@@ -123,7 +137,9 @@ def calibrate(
         ) from e
     check_distinct(found, raw, optics, offset_adu)
     weakest = min(f.peak for f in found)
-    if weakest < _CERTAIN_PEAK and (elsewhere := pattern_outside(raw, optics, offset_adu, CLEARER * weakest)):
+    if weakest < _CERTAIN_PEAK and (
+        elsewhere := pattern_outside(raw, optics, offset_adu, CLEARER * weakest)
+    ):
         raise CalibrationError(elsewhere)
     if fit_damping:
         here = [f.pattern for f in found]
@@ -132,7 +148,9 @@ def calibrate(
             optics = replace(optics, damping=round(damping.value, 3))
         except CalibrationError as e:
             doubts.append(str(e))
-    found = estimate(raw, optics, order, origin_px=origin_px, near=[f.pattern for f in found], **common)
+    found = estimate(
+        raw, optics, order, origin_px=origin_px, near=[f.pattern for f in found], **common
+    )
     doubts += doubts_about(found, damping, optics)
     doubts += [said for look in (motion, detail_beyond) if (said := look(raw, optics, offset_adu))]
     return Calibration(order, detected, found, optics, damping, doubts)
@@ -156,56 +174,70 @@ def _in_another_order(
     if same_light(seen, given):
         return None
     return CalibrationError(
-        f"The raw frames are not in the order {order_name(given)}, but in the order {order_name(seen)}: name that one in "
-        "rig.yaml, or let it be detected."
+        f"The raw frames are not in the order {order_name(given)}, but in the order"
+        f" {order_name(seen)}: name that one in rig.yaml, or let it be detected."
     )
 
 
-def doubts_about(found: Sequence[FoundPattern], damping: Damping | None, optics: Optics) -> list[str]:
+def doubts_about(
+    found: Sequence[FoundPattern], damping: Damping | None, optics: Optics
+) -> list[str]:
     """Say, each in a sentence, what a person should look at before trusting the calibration."""
     sentences = []
     undersampled = optics.pixel_size_um * optics.cutoff_um > _MAX_SAMPLED
     if undersampled:
         sentences.append(
-            f"Pixels of {1e3 * optics.pixel_size_um:.4g} nm are larger than the {500 / optics.cutoff_um:.0f} nm that NA "
-            f"{optics.na:g} needs at {1e3 * optics.emission_um:.0f} nm: check these numbers, or patterns and OTF are wrong."
+            f"Pixels of {1e3 * optics.pixel_size_um:.4g} nm are larger than the"
+            f" {500 / optics.cutoff_um:.0f} nm that NA {optics.na:g} needs at"
+            f" {1e3 * optics.emission_um:.0f} nm: check these numbers, or patterns and OTF are"
+            " wrong."
         )
     if too_strong := [str(a) for a, f in enumerate(found) if f.strongest > _MAX_MODULATION]:
         most = max(f.strongest for f in found)
         sentences.append(
-            f"The modulation of angle {', '.join(too_strong)} is measured as {most:.2f}, and light cannot have more than 1: "
-            "the specimen's detail hardly stands above noise, or the frames are not proportional to light. Check for "
-            "saturation and for processing in the camera."
+            f"The modulation of angle {', '.join(too_strong)} is measured as {most:.2f}, and light"
+            " cannot have more than 1: the specimen's detail hardly stands above noise, or the"
+            " frames are not proportional to light. Check for saturation and for processing in the"
+            " camera."
         )
     if unsure := [str(a) for a, f in enumerate(found) if f.contrast_to_noise < _MIN_CONTRAST]:
         least = min(f.contrast_to_noise for f in found)
         sentences.append(
-            f"Phase and modulation of angle {', '.join(unsure)} are uncertain: the pattern's contrast is only {least:.1f} "
-            "times its noise. Give more time points or light, or a specimen with more detail."
+            f"Phase and modulation of angle {', '.join(unsure)} are uncertain: the pattern's"
+            f" contrast is only {least:.1f} times its noise. Give more time points or light, or a"
+            " specimen with more detail."
         )
     periods = [f.period_nm for f in found]
     if max(periods) > (1 + _LENGTHS_APART) * min(periods):
         listed = ", ".join(f"{p:.0f}" for p in periods)
-        sentences.append(f"The periods differ ({listed} nm): one of the patterns may be a false one.")
-    weak = [str(a) for a, f in enumerate(found) if min(w.modulation for w in f.pattern.waves) < _WEAK_MODULATION]
+        sentences.append(
+            f"The periods differ ({listed} nm): one of the patterns may be a false one."
+        )
+    weak = [
+        str(a)
+        for a, f in enumerate(found)
+        if min(w.modulation for w in f.pattern.waves) < _WEAK_MODULATION
+    ]
     if weak:
         sentences.append(
-            f"Modulation of angle {', '.join(weak)} is below {_WEAK_MODULATION}: check polarisation and focus."
+            f"Modulation of angle {', '.join(weak)} is below {_WEAK_MODULATION}: check polarisation"
+            " and focus."
         )
     drifting = [str(a) for a, f in enumerate(found) if f.phase_spread_rad > _DRIFT_RAD]
     if drifting:
         sentences.append(
-            f"The phase of angle {', '.join(drifting)} changes by more than {_DRIFT_RAD} rad between time points: the sample "
-            "or the pattern moves."
+            f"The phase of angle {', '.join(drifting)} changes by more than {_DRIFT_RAD} rad"
+            " between time points: the sample or the pattern moves."
         )
     if damping and damping.value <= MIN_DAMPING:
         sentences.append(
-            f"The OTF's damping is at its limit of {MIN_DAMPING:g}: the frames hold less fine detail than these optics pass. "
-            "Check focus, and pixel size, NA and wavelength in rig.yaml."
+            f"The OTF's damping is at its limit of {MIN_DAMPING:g}: the frames hold less fine"
+            " detail than these optics pass. Check focus, and pixel size, NA and wavelength in"
+            " rig.yaml."
         )
     elif damping and not undersampled and damping.log_error > _MIN_CERTAIN_LOG_DAMPING:
         sentences.append(
-            f"The OTF's damping of {damping.value:.2f} is uncertain by a factor of {np.exp(damping.log_error):.2f}: calibrate "
-            "with more light."
+            f"The OTF's damping of {damping.value:.2f} is uncertain by a factor of"
+            f" {np.exp(damping.log_error):.2f}: calibrate with more light."
         )
     return sentences
