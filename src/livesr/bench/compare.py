@@ -22,7 +22,7 @@ from livesr.bench.result import Environment, Result
 LEAST = 0.05
 _FALSE_ALARM = 0.01  # of a whole comparison
 _WIDTH = 2 * 1.96  # standard errors in a 95 % interval
-_SAME = ("cpu", "cores", "pinned", "system", "quick")
+_SAME = ("cpu", "cores", "pinned", "system", "quick", "gpu")
 
 
 @dataclass(frozen=True, slots=True)

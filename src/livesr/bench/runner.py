@@ -12,14 +12,15 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 
 from livesr.base import documents
 from livesr.base.errors import LiveSRError, UsageError, suggestion
-from livesr.bench.report import read_json, table, write_json
-from livesr.bench.result import Result
+from livesr.bench.report import measured, notes, read_json, table, where, write_json
+from livesr.bench.result import LeftOut, Measured
 
 SUITES = {
     "correct": 1,
@@ -34,6 +35,9 @@ SUITES = {
     "store": 2,
     "publish": 2,
     "view": 2,
+    "gpu.parity": 4,
+    "gpu.speed": 4,
+    "gpu.frame": 4,
     "scaling.size": 2,
     "scaling.channels": 2,
     "scaling.rate": 2,
@@ -42,14 +46,17 @@ SUITES = {
 """Every suite, in the order in which they run, and how many cores it gets."""
 
 GROUPS = {
-    "all": tuple(name for name in SUITES if not name.startswith("scaling.")),
-    "scaling": tuple(name for name in SUITES if name.startswith("scaling.")),
+    "all": tuple(name for name in SUITES if "." not in name),
+    **{
+        group: tuple(name for name in SUITES if name.startswith(f"{group}."))
+        for group in ("scaling", "gpu")
+    },
 }
 """Names for several suites."""
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _TIMEOUT_S = 1800.0
-_LONG_S = {"scaling.length": 14_400.0}
+_LONG_S = {"scaling.length": 14_400.0, "gpu.parity": 7_200.0}
 UNAVAILABLE = 3
 """Exit code of a worker whose suite cannot run on this computer."""
 
@@ -69,7 +76,7 @@ def run(
     *,
     resume: bool = False,
     quiet: bool = False,
-) -> list[Result]:
+) -> Measured:
     """Run `suites` one after the other and print a table.
 
     Parameters
@@ -91,32 +98,52 @@ def run(
     UsageError
         If there is no such suite.
     SuiteError
-        If a suite fails; with the end of what it said. Of "all", one that this computer lacks
-        something for is left out.
+        If a suite that was named fails; with the end of what it said. Of a group the others still
+        run: one that this computer lacks something for is left out, one that fails is a fault.
     """
     for name in suites:
         if name not in (*SUITES, *GROUPS):
             raise UsageError(
                 f"There is no benchmark suite {name!r}.{suggestion(name, [*SUITES, *GROUPS])}"
             )
-    results = read_json(json_path) if resume and json_path and json_path.exists() else []
+    known = read_json(json_path) if resume and json_path and json_path.exists() else Measured()
     console = Console(quiet=quiet)
-    for name in _still_to_run(suites, {r.suite for r in results}):
+    for name in _still_to_run(suites, {r.suite for r in known.results}):
         with console.status(
             f"Measuring {name} on {SUITES[name]} core{'s' if SUITES[name] > 1 else ''}"
         ):
             try:
-                measured = _in_process(name, quick)
-            except SuiteUnavailableError as e:
+                found = _in_process(name, quick)
+            except SuiteError as e:
                 if name in suites:
                     raise
-                console.print(f"Left out: {e}")
-                continue
-        results = _in_order([r for r in results if r.suite != name] + measured)
+                fault = not isinstance(e, SuiteUnavailableError)
+                found = Measured(left_out=[LeftOut(name, str(e), fault)])
+        known = _in_order(_with(known, name, found))
         if json_path:
-            write_json(results, json_path)
-    console.print(table(results, notes=True))
-    return results
+            write_json(known, json_path)
+    _show(known, console)
+    return known
+
+
+def _show(known: Measured, console: Console) -> None:
+    """Print where it was measured, a table for each suite, and what was left out and why."""
+    if environment := next((r.environment for r in known.results if r.environment), None):
+        console.print(where(environment), style="dim", markup=False, highlight=False)
+    for suite in dict.fromkeys(r.suite for r in known.results):
+        results = [r for r in known.results if r.suite == suite]
+        console.print(table(results))
+        for note in notes(results):
+            console.print(note, style="dim", markup=False, highlight=False)
+    for entry in known.left_out:
+        console.print(f"Left out, {entry.name}: {entry.reason}", markup=False, highlight=False)
+
+
+def _with(known: Measured, suite: str, found: Measured) -> Measured:
+    """Return what is known once `suite` was measured, anew where it was known."""
+    results = [r for r in known.results if r.suite != suite]
+    left_out = [e for e in known.left_out if not f"{e.name}.".startswith(f"{suite}.")]
+    return Measured([*results, *found.results], [*left_out, *found.left_out])
 
 
 def _still_to_run(suites: Sequence[str], known: Collection[str]) -> list[str]:
@@ -127,14 +154,12 @@ def _still_to_run(suites: Sequence[str], known: Collection[str]) -> list[str]:
     return [name for name in SUITES if name in suites or name in grouped]
 
 
-def _in_order(results: list[Result]) -> list[Result]:
-    order = list(SUITES)
-    return sorted(
-        results, key=lambda r: order.index(r.suite)
-    )  # stable: within a suite as it was measured
+def _in_order(known: Measured) -> Measured:
+    order = list(SUITES)  # sorting is stable: within a suite as it was measured
+    return replace(known, results=sorted(known.results, key=lambda r: order.index(r.suite)))
 
 
-def _in_process(name: str, quick: bool) -> list[Result]:
+def _in_process(name: str, quick: bool) -> Measured:
     cores = SUITES[name]
     environment = {**os.environ, **dict.fromkeys(_THREAD_VARIABLES, str(cores))}
     with tempfile.TemporaryDirectory() as folder:
@@ -166,4 +191,4 @@ def _in_process(name: str, quick: bool) -> list[Result]:
         if done.returncode or not path.is_file():
             said = "\n".join((done.stderr or done.stdout).strip().splitlines()[-8:])
             raise SuiteError(f"Suite {name!r} failed with exit code {done.returncode}:\n{said}")
-        return [Result.from_json(entry) for entry in documents.read_json(path)]
+        return measured(documents.read_json(path))
