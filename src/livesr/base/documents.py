@@ -13,7 +13,7 @@ import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import yaml
 from yaml.composer import Composer
@@ -65,7 +65,7 @@ class _Resolver(Resolver):
     PyYAML writes as text stays text.
     """
 
-    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {
+    yaml_implicit_resolvers = {  # noqa: RUF012 - as PyYAML has it
         letter: [(tag, form) for tag, form in forms if tag not in _NUMBERS]
         for letter, forms in Resolver.yaml_implicit_resolvers.items()
     }
