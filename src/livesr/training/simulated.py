@@ -74,14 +74,10 @@ def simulate(
 
     Parameters
     ----------
-    entropy
-        Determines everything. Pairs use (seed, index): any single number is an unseen cell.
-    n_t
-        Time points.
-    size
-        Side of the reconstructions in their own pixels, even.
-    domain
-        What cell, rig and light are drawn from; narrow its ranges to look at one condition.
+    entropy : determines everything. Pairs use (seed, index): any single number is an unseen cell
+    n_t : time points
+    size : side of the reconstructions in their own pixels, even
+    domain : what cell, rig and light are drawn from; narrow its ranges to look at one condition
     """
     # The margin is cut off with the edges, so none is simulated beyond.
     sequence = SimulatedSequence(entropy, n_t, size + 2 * _EDGE_PX, domain, margin_px=0)
@@ -129,16 +125,12 @@ class UpscalePairs:
 
     Parameters
     ----------
-    size
-        Side of the fine image, a multiple of `scale` and even.
-    scale
-        2, 3 or 4.
-    modality
-        "storm": localisations of a static cell, drawn one by one; "sim": reconstructions, with
-        their noise.
-    domain
-        What they are drawn from; `pixel_size_um` is the camera's, and the fine image has half of
-        it.
+    size : side of the fine image, a multiple of `scale` and even
+    scale : 2, 3 or 4
+    modality : "storm": localisations of a static cell, drawn one by one; "sim": reconstructions,
+        with their noise
+    domain : what they are drawn from; `pixel_size_um` is the camera's, and the fine image has half
+        of it
     """
 
     size: int
