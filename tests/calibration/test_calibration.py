@@ -14,8 +14,8 @@ import tifffile
 from livesr.base.config import load_rig
 from livesr.base.errors import CalibrationError
 from livesr.base.frames import CameraFrame, Stream
+from livesr.base.geometry import Geometry
 from livesr.evaluation.sim_calibration import calibrate_channel, groups_of, plane_in_focus
-from livesr.live.paths import Geometry
 from livesr.modalities.sim.calibration.groups import Optics
 from livesr.modalities.sim.calibration.order import detect_order, order_name
 from livesr.modalities.sim.calibration.otf import Damping, damping_from_beads

@@ -30,9 +30,9 @@ from livesr.bench.timing import Comparison, Summary, calls_ms, interleave
 from livesr.live.camera import camera_geometry
 from livesr.live.inference.engine import Engine
 from livesr.live.inference.runner import open_backend
-from livesr.live.paths import sim_reconstructor
 from livesr.live.plugin import LiveSR
 from livesr.live.sources.plan import sim_sequence
+from livesr.modalities.registry import modality
 from livesr.simulation.rig import find_camera
 
 _PACED_FPS = 8.0
@@ -256,9 +256,8 @@ class _Bare:
         if camera is None:
             raise RuntimeError("the virtual rig has no virtual camera")
         self._raw = camera.bank.frames[0]
-        self._reconstructor = sim_reconstructor(
-            rig, rig.channel(channel), camera_geometry(core, rig)
-        )
+        way = modality(rig.modality_of(channel))
+        self._reconstructor = way.build(rig, channel, camera_geometry(core, rig))
         self._backend = open_backend(engine, self._reconstructor.shape)
         self._backend.input[...] = np.random.default_rng(0).random(
             self._backend.input.shape, np.float32

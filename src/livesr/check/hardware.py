@@ -15,16 +15,20 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from livesr.base.config import QualityLimitsConfig, RigConfig
+from livesr.base.config import RigConfig
 from livesr.base.errors import ConfigError
 from livesr.base.frames import CameraFrame, FrameQuality, PatternQuality, RawStack
+from livesr.base.geometry import Geometry
 from livesr.evaluation.camera_frames import take_groups
 from livesr.live.arrays import HOST
 from livesr.live.camera import camera_geometry
-from livesr.live.paths import ChannelPath, Geometry, build_path
+from livesr.live.paths import ChannelPath, build_path
 from livesr.live.reconstruct.reconstructor import ReportsQuality
 from livesr.live.sources.continuous import BUFFER_S
 from livesr.modalities.sim.calibration.picture import sheet, tile
+from livesr.modalities.sim.config import QualityLimitsConfig, SIMConfig
+from livesr.modalities.sim.monitors import raw_order_check
+from livesr.modalities.sim.raw_order import RawOrderCheck
 from livesr.optics.exposure import examine, without_picture
 
 if TYPE_CHECKING:
@@ -129,7 +133,10 @@ def look(core: CMMCorePlus, rig: RigConfig, channel: str) -> Look:
     if reason:
         measured.append(Measured("patterns", "none", "warning", reason))
     if path and quality and quality.patterns:
-        measured += [*_patterns(quality.patterns, quality.doubt), _order(path, stacks)]
+        measured += [
+            *_patterns(quality.patterns, quality.doubt),
+            _order(raw_order_check(rig, channel, camera), path.n_raw, stacks),
+        ]
     if path and path.accumulates:
         measured.append(_emitters(path, last, n_raw))
     labels = path.description.raw_labels if path else tuple(f"raw {i}" for i in range(n_raw))
@@ -142,13 +149,15 @@ def _path(rig: RigConfig, channel: str, camera: Geometry) -> tuple[ChannelPath |
 
     Doubtful frames are shown all the same.
     """
-    if rig.sim and rig.channel(channel).reconstruct == "sim":
-        if not (rig.channel(channel).patterns or rig.sim.patterns):
+    if rig.modality_of(channel) == "sim":
+        sim = SIMConfig.of(rig)
+        if not (rig.channel(channel).patterns or sim.patterns):
             return None, "Nothing can be reconstructed yet: run 'livesr calibrate'."
-        shown = rig.sim.model_copy(
-            update={"quality_limits": QualityLimitsConfig(when_doubtful="reconstruct")}
+        rig = rig.with_section(
+            sim.model_copy(
+                update={"quality_limits": QualityLimitsConfig(when_doubtful="reconstruct")}
+            )
         )
-        rig = rig.model_copy(update={"sim": shown})
     plain = rig.channel(channel).model_copy(update={"separate": None, "upscale": None})
     return (
         build_path(
@@ -325,9 +334,7 @@ def _patterns(quality: PatternQuality, doubt: str) -> Iterator[Measured]:
     yield Measured("pattern phase", f"{quality.phase_error_rad:.2f} rad from rig.yaml's{motion}")
 
 
-def _order(path: ChannelPath, stacks: Sequence[RawStack]) -> Measured:
-    check = path.order_check()
-    assert check is not None
+def _order(check: RawOrderCheck, n_raw: int, stacks: Sequence[RawStack]) -> Measured:
     for stack in stacks:
         check.offer([f for f in stack.frames if f is not None])
     rotation = check.look()
@@ -343,7 +350,7 @@ def _order(path: ChannelPath, stacks: Sequence[RawStack]) -> Measured:
     advice = (
         "The display does not begin at its first pattern: see sim.trigger and sim.pattern_property."
     )
-    return Measured("pattern order", f"rotated by {rotation} of {path.n_raw}", "error", advice)
+    return Measured("pattern order", f"rotated by {rotation} of {n_raw}", "error", advice)
 
 
 def _emitters(path: ChannelPath, stack: RawStack, n_raw: int) -> Measured:

@@ -20,6 +20,7 @@ from livesr.base.config import PatternConfig, RigConfig, load_yaml, parse
 from livesr.base.errors import BackendError, ConfigError, EngineError, suggestion
 from livesr.check.finding import Finding, Level, Lines
 from livesr.check.micromanager import Configuration, check_configuration, external_trigger
+from livesr.modalities.sim.config import SIMConfig
 from livesr.optics.otf import cutoff_um
 
 Found = Callable[[Level, str, str, str, str], Finding]
@@ -147,14 +148,15 @@ def _optics(rig: RigConfig, found: Found) -> Iterator[Finding]:
 
 
 def _patterns(rig: RigConfig, found: Found) -> Iterator[Finding]:
-    if rig.sim is None:
+    if "sim" not in rig.sections:
         return
+    sim = SIMConfig.of(rig)
     bare = [
         n
         for n in rig.channels or [""]
         if rig.channel(n).reconstruct == "sim" and not rig.channel(n).patterns
     ]
-    if bare and not rig.sim.patterns:
+    if bare and not sim.patterns:
         yield found(
             "error",
             "uncalibrated",
@@ -168,12 +170,12 @@ def _patterns(rig: RigConfig, found: Found) -> Iterator[Finding]:
         for n, c in rig.channels.items()
         if c.patterns
     }
-    for place, (patterns, emission_nm) in {"sim.patterns": (rig.sim.patterns, None), **own}.items():
+    for place, (patterns, emission_nm) in {"sim.patterns": (sim.patterns, None), **own}.items():
         if patterns:
             yield from _vectors(
                 rig, patterns, place, (emission_nm or rig.optics.emission_nm) / 1e3, found
             )
-    steps = rig.sim.phase_steps_rad
+    steps = sim.phase_steps_rad
     turned = sorted(s % (2 * math.pi) for s in steps or [])
     if steps:
         gaps = np.diff([*turned, turned[0] + 2 * math.pi])
@@ -364,7 +366,7 @@ def _beside(rig: RigConfig, cfg: Configuration, found: Found) -> Iterator[Findin
                 f" {name!r}.{suggestion(name, list(group))}",
                 "Channels are named as Micro-Manager's presets.",
             )
-    sim = rig.sim
+    sim = SIMConfig.of(rig) if "sim" in rig.sections else None
     named = {"pattern_property": sim.pattern_property} if sim and sim.pattern_property else {}
     if sim and sim.trigger:
         named["trigger"] = sim.trigger.device, sim.trigger.property
@@ -512,7 +514,8 @@ def _timing(rig: RigConfig, cfg: Configuration, found: Found) -> Iterator[Findin
                 " before a run.",
                 "Make them equal if that surprises you.",
             )
-    display_leads = rig.sim and rig.sim.trigger and rig.sim.trigger.when == "armed"
+    trigger_config = SIMConfig.of(rig).trigger
+    display_leads = trigger_config and trigger_config.when == "armed"
     if (trigger := external_trigger(cfg)) and not display_leads:
         yield found(
             "note",

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from livesr.base.config import RigConfig
-    from livesr.live.paths import Geometry
+    from livesr.base.geometry import Geometry
 
 
 def register(app: typer.Typer) -> None:
@@ -163,18 +163,18 @@ def _acquired(
     from livesr.evaluation.sim_calibration import groups_of
     from livesr.live.camera import camera_geometry, channel_settings
     from livesr.live.optical_state import of_other_cameras, optical_state
+    from livesr.modalities.sim.config import SIMConfig
 
     config = load_rig(rig).with_engine("none")
     name = _channel(config, channel)
     n_raw = config.raw_frames(name)
     core = load_core(Request(rig=config, experiment=Experiment(frames=1), exposure_ms=exposure_ms))
     try:
-        uncalibrated = config.sim.model_copy(update={"calibrated_with": []}) if config.sim else None
-        camera = camera_geometry(core, config.model_copy(update={"sim": uncalibrated}), name)
+        sim = SIMConfig.of(config)
+        uncalibrated = sim.model_copy(update={"calibrated_with": []})
+        camera = camera_geometry(core, config.with_section(uncalibrated), name)
         state = optical_state(core, channel_settings(core, config, name), camera.camera)
-        state += of_other_cameras(
-            core, config.sim.calibrated_with if config.sim else (), camera.camera
-        )
+        state += of_other_cameras(core, sim.calibrated_with, camera.camera)
         frames = take_groups(core, config, name, groups)
     finally:
         core.unloadAllDevices()

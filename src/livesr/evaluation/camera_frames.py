@@ -23,6 +23,7 @@ from livesr.base.errors import ConfigError, RunError
 from livesr.base.frames import CameraFrame
 from livesr.base.timing import now_ns
 from livesr.live.sources.recordings.recording import open_recording
+from livesr.modalities.registry import modalities_of, modality
 
 if TYPE_CHECKING:
     from pymmcore_plus import CMMCorePlus
@@ -37,7 +38,7 @@ def patterned_frames(rig: RigConfig, channel: str) -> int:
 
     1 where every frame sees the same.
     """
-    return rig.raw_frames(channel) if rig.channel(channel).reconstruct == "sim" else 1
+    return rig.raw_frames(channel) if modality(rig.modality_of(channel)).structured else 1
 
 
 def take_groups(core: CMMCorePlus, rig: RigConfig, channel: str, groups: int) -> list[CameraFrame]:
@@ -53,8 +54,8 @@ def take_groups(core: CMMCorePlus, rig: RigConfig, channel: str, groups: int) ->
     def take(image: NDArray[Any], event: MDAEvent, metadata: Mapping[str, Any]) -> None:
         received.append(Received(image, event, metadata, now_ns()))
 
-    if rig.sim and rig.sim.pattern_property:
-        core.setProperty(*rig.sim.pattern_property, 0)
+    for way, section in modalities_of(rig):
+        way.prepare_run(core, section)
     listen(core.mda.events.frameReady, take)
     try:
         core.mda.run(
@@ -165,16 +166,12 @@ class CameraFrames:
             self._select(channel)
         if self._core.getShutterDevice():
             self._core.setShutterOpen(True)
-        if self._rig.sim and self._rig.sim.pattern_property:
-            self._core.setProperty(*self._rig.sim.pattern_property, 0)
+        for way, section in modalities_of(self._rig):
+            way.prepare_run(self._core, section)
         n_raw = patterned_frames(self._rig, channel)
-        from livesr.live.sources.triggered import Gate
+        from livesr.live.sources.triggered import Gate, trigger_of
 
-        gate = (
-            Gate(self._core, self._rig.sim.trigger)
-            if self._rig.sim and self._rig.sim.trigger
-            else None
-        )
+        gate = Gate(self._core, trigger) if (trigger := trigger_of(self._rig)) else None
         try:
             return self._take(-(-n // n_raw) * n_raw, gate)
         finally:

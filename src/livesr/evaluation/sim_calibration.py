@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from livesr.base.config import PatternConfig, QualityLimitsConfig, RigConfig
+from livesr.base.config import PatternConfig, RigConfig
 from livesr.base.errors import CalibrationError, ConfigError
 from livesr.base.frames import CameraFrame, Stream
+from livesr.base.geometry import Geometry
 from livesr.base.rig_file import write_values
 from livesr.live.correct import build_correction
-from livesr.live.paths import Geometry, sim_reconstructor
 from livesr.modalities.sim.calibration.focus import pattern_strength
 from livesr.modalities.sim.calibration.groups import Optics
 from livesr.modalities.sim.calibration.order import detect_order, order_name, same_light
@@ -28,6 +28,8 @@ from livesr.modalities.sim.calibration.patterns import correlation_maps
 from livesr.modalities.sim.calibration.picture import draw
 from livesr.modalities.sim.calibration.reasons import usable
 from livesr.modalities.sim.calibration.sim import Calibration, calibrate
+from livesr.modalities.sim.config import QualityLimitsConfig, SIMConfig
+from livesr.modalities.sim.modality import SIM
 from livesr.optics.illumination import Pattern, equal_steps
 
 PICTURE = "calibration.png"
@@ -80,12 +82,11 @@ class ChannelCalibration:
 
     def calibrated_rig(self) -> RigConfig:
         """Return the rig with what was found, for this channel."""
-        assert self.rig.sim is not None
         patterns = [PatternConfig(**_as_config(p)) for p in self.result.patterns]
         channel = self.rig.channel(self.channel).model_copy(
             update={"patterns": patterns, "damping": self.result.optics.damping}
         )
-        sim = self.rig.sim.model_copy(
+        sim = SIMConfig.of(self.rig).model_copy(
             update={
                 "order": self.result.order,
                 "phase_steps_rad": self.steps_rad,
@@ -95,7 +96,7 @@ class ChannelCalibration:
         camera = self.rig.camera.model_copy(update={"offset_adu": self.offset_adu})
         return self.rig.model_copy(
             update={
-                "sim": sim,
+                "sections": {**self.rig.sections, sim.modality: sim},
                 "camera": camera,
                 "channels": {**self.rig.channels, self.channel: channel},
             }
@@ -120,7 +121,7 @@ class ChannelCalibration:
             If it cannot be written.
         """
         rig = self.calibrated_rig()
-        method = sim_reconstructor(rig, rig.channel(self.channel), self.camera)
+        method = SIM().build(rig, self.channel, self.camera)
         group = self.raw[len(self.raw) // 2]
         reconstruction = method.reconstruct(group)
         widefield = method.widefield(group)
@@ -198,8 +199,7 @@ def calibrate_channel(
     CalibrationError
         If the frames do not show the patterns.
     """
-    assert rig.sim is not None
-    about = rig.sim
+    about = SIMConfig.of(rig)
     n_raw = rig.raw_frames(channel)
     raw, doubts = usable(raw, rig.camera.offset_adu, 2**rig.camera.bit_depth - 1)
     correction, offset_adu = build_correction(rig, channel, camera.shape, camera.origin_px, n_raw)

@@ -180,16 +180,15 @@ class Modality(Generic[S]):
         reconstructor: Reconstructor,
         recorded: bool,
     ) -> list[Monitor]:
-        """Return what watches one run of a channel; `rig` and `reconstructor` are those of `build`.
+        """Return what watches one run of a channel.
 
-        Of a run of `recorded` frames none that changes what is reconstructed: what was recorded has
-        to give the same again.
+        Monitors see raw frames as the camera gave them, whose dark level is that of `rig`;
+        `reconstructor` is what `build` returned. Of a run of `recorded` frames none that changes
+        what is reconstructed: what was recorded has to give the same again.
         """
         return []
 
-    def quality(
-        self, exposures: Exposures, frames: Sequence[Pixels | None]
-    ) -> FrameQuality | None:
+    def quality(self, exposures: Exposures, frames: Sequence[Pixels | None]) -> FrameQuality | None:
         """Return what is doubtful about a raw group whose reconstructor does not say, None if
         nothing is.
 
@@ -213,9 +212,7 @@ class Modality(Generic[S]):
         """
         yield from ()
 
-    def check_beside(
-        self, rig: RigConfig, cfg: Configuration, found: Found
-    ) -> Iterator[Finding]:
+    def check_beside(self, rig: RigConfig, cfg: Configuration, found: Found) -> Iterator[Finding]:
         """Yield what the section names that is not in Micro-Manager's configuration."""
         yield from ()
 

@@ -6,11 +6,13 @@ whose object is a subclass of `Modality`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from livesr.base.registry import Registry
 
 if TYPE_CHECKING:
+    from livesr.base.config import RigConfig
     from livesr.modalities.modality import Modality
 
 MODALITIES = Registry(
@@ -36,3 +38,9 @@ def modality(name: str) -> Modality[Any]:
     """
     found: Modality[Any] = MODALITIES.load(OLD_NAMES.get(name, name))()
     return found
+
+
+def modalities_of(rig: RigConfig) -> Iterator[tuple[Modality[Any], Any]]:
+    """Yield every modality that a rig uses, or has a section of, with its section."""
+    for name in rig.modalities:
+        yield modality(name), rig.section_of(name)

@@ -38,8 +38,9 @@ from numpy.typing import NDArray
 from pymmcore_plus import CMMCorePlus
 from pymmcore_plus.experimental.unicore import pymm_property
 
-from livesr.base.config import ChannelConfig, RigConfig, SIMConfig, load_rig
+from livesr.base.config import ChannelConfig, RigConfig, load_rig
 from livesr.base.errors import ConfigError
+from livesr.modalities.sim.config import SIMConfig
 from livesr.optics.illumination import Pattern
 from livesr.optics.noise import SCMOSNoise, read_variance_map
 from livesr.simulation.camera import VirtualCamera, find_virtual_camera
@@ -395,12 +396,12 @@ class _Playback:
 
 
 def _sim_section(rig: RigConfig) -> SIMConfig:
-    if rig.sim is None or rig.optics.pixel_size_nm is None:
+    if "sim" not in rig.sections or rig.optics.pixel_size_nm is None:
         raise ConfigError(
             f"rig {rig.name!r} needs 'sim' and 'optics.pixel_size_nm' to be simulated; see"
             " virtual_sim"
         )
-    return rig.sim
+    return SIMConfig.of(rig)
 
 
 def _dyes(text: str) -> dict[str, tuple[str, ...]]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from livesr.live.arrays import Arrays
     from livesr.live.reconstruct.reconstructor import Reconstructor
     from livesr.modalities.storm.localise import Localiser
+    from livesr.modalities.storm.reconstructor import STORMReconstructor
     from livesr.optics.exposure import Exposures
 
 FRAMES_AT_ONCE = 100
@@ -79,7 +80,7 @@ class STORM(Modality[STORMConfig]):
         camera: Geometry,
         arrays: Arrays | None = None,
         like: Reconstructor | None = None,
-    ) -> Reconstructor:
+    ) -> STORMReconstructor:
         """Return what localises the emitters of a channel and draws them."""
         from livesr.modalities.storm.reconstructor import STORMReconstructor
 
@@ -95,18 +96,14 @@ class STORM(Modality[STORMConfig]):
             drift_correction=settings.drift_correction,
         )
 
-    def quality(
-        self, exposures: Exposures, frames: Sequence[Pixels | None]
-    ) -> FrameQuality | None:
+    def quality(self, exposures: Exposures, frames: Sequence[Pixels | None]) -> FrameQuality | None:
         """Return what is doubtful about frames in which emitters are localised."""
         from livesr.modalities.storm.quality import quality
 
         return quality(exposures, frames)
 
 
-def _localiser(
-    rig: RigConfig, channel: str, camera: Geometry, settings: STORMConfig
-) -> Localiser:
+def _localiser(rig: RigConfig, channel: str, camera: Geometry, settings: STORMConfig) -> Localiser:
     from livesr.modalities.storm.localise import Localiser, PhotonScale
     from livesr.optics.psf import gaussian_sigma
 
@@ -118,8 +115,6 @@ def _localiser(
     )
     pixel_size_nm = camera.pixel_size_um * 1e3
     try:
-        return Localiser(
-            camera.shape, pixel_size_nm, sigma_nm, scale, threshold=settings.threshold
-        )
+        return Localiser(camera.shape, pixel_size_nm, sigma_nm, scale, threshold=settings.threshold)
     except ValueError as e:
         raise ConfigError(f"Rig {rig.name!r} cannot be localised: {e}.") from e
