@@ -33,7 +33,7 @@ from livesr.live.inference.runner import open_backend
 from livesr.live.paths import sim_reconstructor
 from livesr.live.plugin import LiveSR
 from livesr.live.sources.plan import sim_sequence
-from livesr.simulation.rig import find_camera
+from livesr.modalities.sim.simulation.rig import find_camera
 
 _PACED_FPS = 8.0
 _MAX_RAW_FPS = (

@@ -80,7 +80,7 @@ def calibrate(
 
     [dim]Example:[/] livesr calibrate my_rig --channel 488
     """
-    from livesr.evaluation.sim_calibration import PICTURE, calibrate_channel
+    from livesr.modalities.sim.calibration.channel import PICTURE, calibrate_channel
 
     out = console(quiet=as_json)
     plane = (0, 1)
@@ -160,7 +160,7 @@ def _acquired(
     from livesr.cli.experiment import Experiment
     from livesr.cli.session import Request, load_core
     from livesr.evaluation.camera_frames import take_groups
-    from livesr.evaluation.sim_calibration import groups_of
+    from livesr.modalities.sim.calibration.channel import groups_of
     from livesr.live.camera import camera_geometry, channel_settings
     from livesr.live.optical_state import of_other_cameras, optical_state
 
@@ -198,7 +198,7 @@ def _read(
     know of the recording.
     """
     from livesr.base.config import load_rig
-    from livesr.evaluation.sim_calibration import groups_of, plane_in_focus
+    from livesr.modalities.sim.calibration.channel import groups_of, plane_in_focus
     from livesr.store.raw_input import ReadAs, raw_input
 
     config = load_rig(rig) if rig else None

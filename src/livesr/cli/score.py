@@ -136,7 +136,7 @@ class TruthScore:
         self, core: CMMCorePlus
     ) -> Iterator[tuple[MulticolorFrame, dict[str, NDArray[np.float32]]]]:
         """Yield the kept frames in order of time, each with the truth at the time that it shows."""
-        from livesr.simulation.rig import find_camera
+        from livesr.modalities.sim.simulation.rig import find_camera
 
         camera = find_camera(core)
         if camera is None:

@@ -8,7 +8,7 @@ import pytest
 
 from livesr.base.errors import FrameShapeError
 from livesr.base.frames import LOCALISATION, RawStack, Stream
-from livesr.evaluation.localisation import score_localisations
+from livesr.modalities.storm.score import score_localisations
 from livesr.modalities.storm import localise
 from livesr.modalities.storm.localise import Localiser, PhotonScale
 from livesr.modalities.storm.reconstructor import (

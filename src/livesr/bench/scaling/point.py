@@ -26,7 +26,7 @@ from livesr.base.frames import MulticolorFrame, RawStack, SRFrame, Stream
 from livesr.base.timing import now_ns
 from livesr.bench.engine import NO_ENGINE
 from livesr.bench.result import Result, compared
-from livesr.bench.sim import Transforms
+from livesr.modalities.sim.bench import Transforms
 from livesr.bench.timing import paired
 from livesr.live.paths import ChannelPath, Geometry, build_path
 from livesr.live.pipeline import Pipeline

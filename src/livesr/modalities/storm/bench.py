@@ -26,12 +26,12 @@ from livesr.base.frames import RawStack, SRFrame, Stream
 from livesr.bench.pipeline import virtual_rig
 from livesr.bench.result import Result, Target, compared
 from livesr.bench.timing import interleave
-from livesr.evaluation.localisation import LocalisationScore, score_localisations
+from livesr.modalities.storm.score import LocalisationScore, score_localisations
 from livesr.live.paths import Geometry, storm_reconstructor
 from livesr.live.plugin import LiveSR
 from livesr.live.sources.plan import sim_sequence
 from livesr.modalities.storm.reconstructor import STORMReconstructor
-from livesr.simulation.storm_rig import BlinkingBank, find_storm_camera
+from livesr.modalities.storm.simulation.rig import BlinkingBank, find_storm_camera
 
 _FAST = Target(100, "least")
 _LIT = (10, 50, 150, 400)

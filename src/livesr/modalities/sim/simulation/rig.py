@@ -43,7 +43,7 @@ from livesr.base.errors import ConfigError
 from livesr.optics.illumination import Pattern
 from livesr.optics.noise import SCMOSNoise, read_variance_map
 from livesr.simulation.camera import VirtualCamera, find_virtual_camera
-from livesr.simulation.microscope import Components, Light, SIMMicroscope
+from livesr.modalities.sim.simulation.microscope import Components, Light, SIMMicroscope
 from livesr.simulation.specimens import DEFAULT_STRUCTURES, Cell
 
 log = logging.getLogger(__name__)
