@@ -1,0 +1,183 @@
+"""Linear SIM: a few exposures under stripes of light make one frame of twice the resolution.
+
+Owns what rig.yaml, the core, the store and a run need to know of it. The arithmetic is in
+`reconstructor.py`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, cast
+
+from livesr.base.errors import ConfigError
+from livesr.modalities.modality import Modality
+from livesr.modalities.sim.config import QualityLimitsConfig, SIMConfig, check_patterns
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pymmcore_plus import CMMCorePlus
+
+    from livesr.base.config import PatternConfig, RigConfig, TriggerConfig
+    from livesr.base.geometry import Geometry
+    from livesr.live.arrays import Arrays
+    from livesr.live.reconstruct.monitor import Monitor
+    from livesr.live.reconstruct.reconstructor import Reconstructor
+    from livesr.modalities.sim.quality import QualityLimits
+    from livesr.modalities.sim.reconstructor import SIMReconstructor
+    from livesr.optics.illumination import Pattern
+
+
+class SIM(Modality[SIMConfig]):
+    """Structured illumination microscopy of one plane."""
+
+    name = "sim"
+    Section: ClassVar[type[SIMConfig]] = SIMConfig
+    structured = True
+    on_devices = True
+    needs_sampling = True
+    region_unknown = (
+        "where the camera's region began on its chip is no longer known and is taken to be (0, 0)."
+        " If a region was used, the phases of the patterns are not those of the calibration."
+    )
+
+    def validate(self, rig: RigConfig) -> None:
+        """Refuse a rig without its section, and patterns of channels that do not fit it."""
+        if self.name not in rig.sections:
+            raise ValueError("a SIM rig needs a 'sim' section with its patterns")
+        section = SIMConfig.of(rig)
+        for name, channel in rig.channels.items():
+            if channel.patterns is not None:
+                try:
+                    check_patterns(channel.patterns, section.angles, section.harmonics)
+                except ValueError as e:
+                    raise ValueError(f"channel {name!r}: {e}") from None
+
+    def raw_frames(self, section: SIMConfig) -> int:
+        """Return the exposures of all angles and phases."""
+        return section.raw_frames
+
+    def raw_labels(self, section: SIMConfig) -> tuple[str, ...]:
+        """Return which angle and phase each raw frame shows."""
+        return tuple(f"angle {a} phase {p}" for a, p in section.raw_order())
+
+    def scale(self, rig: RigConfig) -> float | None:
+        """Return 2: twice the resolution needs twice the pixels."""
+        return 2.0
+
+    # -- the core ----------------------------------------------------------------------------------
+
+    def trigger(self, section: SIMConfig) -> TriggerConfig | None:
+        """Return the output that lets the pattern display run."""
+        return section.trigger
+
+    def calibrated_with(self, section: SIMConfig) -> Sequence[tuple[str, str, str]]:
+        """Return what of the optics the patterns hold for."""
+        return section.calibrated_with
+
+    def prepare_run(self, core: CMMCorePlus, section: SIMConfig) -> None:
+        """Bring a display whose pattern software chooses to its first one."""
+        if section.pattern_property:
+            core.setProperty(*section.pattern_property, 0)
+
+    # -- a run -------------------------------------------------------------------------------------
+
+    def build(
+        self,
+        rig: RigConfig,
+        channel: str,
+        camera: Geometry,
+        arrays: Arrays | None = None,
+        like: Reconstructor | None = None,
+    ) -> Reconstructor:
+        """Return what reconstructs a channel with its patterns; with `like`, following the same
+        drift.
+        """
+        from livesr.live.arrays import HOST
+        from livesr.modalities.sim.reconstructor import SIMReconstructor
+
+        section, settings = SIMConfig.of(rig), rig.channel(channel)
+        patterns, origin_px = patterns_seen(rig, channel, camera)
+        if not patterns:
+            raise ConfigError(
+                f"Rig {rig.name!r} has no patterns yet: run 'livesr calibrate {rig.folder}'."
+            )
+        return SIMReconstructor(
+            camera.shape,
+            camera.pixel_size_um,
+            rig.optics.na,
+            (settings.emission_nm or rig.optics.emission_nm) / 1e3,
+            patterns,
+            phase_steps_rad=section.phase_steps_rad,
+            order=section.raw_order(),
+            offset_adu=rig.camera.offset_adu,
+            wiener=settings.wiener or section.wiener,
+            attenuation=section.attenuation,
+            attenuation_fwhm_um=section.attenuation_fwhm_um,
+            apodisation=section.apodisation,
+            origin_px=origin_px,
+            equalise=section.equalise,
+            damping=settings.damping or rig.optics.damping,
+            quality_limits=limits_of(section.quality_limits),
+            follow=section.follow_drift,
+            drift=cast("SIMReconstructor", like).drift if like else None,
+            arrays=arrays or HOST,
+        )
+
+    def monitors(
+        self,
+        rig: RigConfig,
+        channel: str,
+        camera: Geometry,
+        reconstructor: Reconstructor,
+        recorded: bool,
+    ) -> list[Monitor]:
+        """Return what watches the raw order and, live, the pattern vectors."""
+        from livesr.modalities.sim.monitors import raw_order_monitor, vector_monitor
+
+        watching: list[Monitor] = [raw_order_monitor(rig, channel, camera)]
+        if not recorded and (
+            vectors := vector_monitor(
+                rig, channel, camera, cast("SIMReconstructor", reconstructor).drift
+            )
+        ):
+            watching.append(vectors)
+        return watching
+
+
+def patterns_seen(
+    rig: RigConfig, channel: str, camera: Geometry
+) -> tuple[list[Pattern], tuple[float, float]]:
+    """Return the patterns as the camera's picture shows them, and the origin that their phases are
+    to be referred to.
+
+    Pixel u of a mirrored region of n pixels from x0 on is the chip's x0 + n - 1 - u: a pattern with
+    the opposite k, seen from -(x0 + n - 1). Phase steps, and so the raw order, stay.
+    """
+    patterns = rig.channel(channel).patterns or SIMConfig.of(rig).patterns
+    y, x = (
+        -(first + n - 1) if mirrored else first
+        for first, n, mirrored in zip(camera.origin_px, camera.shape, camera.mirrored, strict=True)
+    )
+    return [pattern_of(p).mirrored(camera.mirrored) for p in patterns], (y, x)
+
+
+def pattern_of(config: PatternConfig) -> Pattern:
+    """Return the pattern that rig.yaml describes."""
+    from livesr.optics.illumination import Pattern
+
+    overtones = tuple((o.phase_rad, o.modulation) for o in config.overtones)
+    return Pattern(config.k_um, config.phase_rad, config.modulation, overtones)
+
+
+def limits_of(config: QualityLimitsConfig) -> QualityLimits:
+    """Return the limits that rig.yaml sets."""
+    from livesr.modalities.sim.quality import QualityLimits
+
+    return QualityLimits(
+        config.when_doubtful,
+        config.contrast_to_noise,
+        config.phase_error_rad,
+        config.modulation,
+        config.motion_nm,
+        config.saturated,
+    )
