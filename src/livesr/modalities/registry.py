@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from livesr.base.registry import Registry
 
 if TYPE_CHECKING:
+    from livesr.base.config import RigConfig
     from livesr.modalities.modality import Modality
 
 MODALITIES = Registry(
@@ -24,6 +25,12 @@ MODALITIES = Registry(
 )
 OLD_NAMES = {"passthrough": "widefield"}
 """Names in old files, and what they are called now."""
+
+
+def modalities_of(rig: RigConfig) -> list[Modality[Any]]:
+    """Return the modalities that reconstruct a channel of `rig` or have a section in it."""
+    used = [rig.modality_of(name) for name in rig.channels or [""]]
+    return [modality(name) for name in dict.fromkeys([*used, *rig.sections])]
 
 
 def modality(name: str) -> Modality[Any]:
