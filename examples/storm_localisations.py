@@ -13,8 +13,8 @@ from pymmcore_plus.experimental.unicore import UniMMCore
 from livesr import LiveSR
 from livesr.base.config import load_rig
 from livesr.base.frames import SRFrame
-from livesr.modalities.storm.score import score_localisations
 from livesr.live.sources.plan import sim_sequence
+from livesr.modalities.storm.score import score_localisations
 from livesr.modalities.storm.simulation.rig import find_storm_camera
 
 STORE = sys.argv[1] if len(sys.argv) > 1 else "storm.ome.zarr"

@@ -44,8 +44,8 @@ from livesr.live.compose import Composer
 from livesr.live.inference.engine import Engine, Manifest, load_engine
 from livesr.live.inference.runner import open_backend
 from livesr.live.normalise import background_and_scale
-from livesr.simulation.domain import CALIBRATED, Domain
 from livesr.modalities.sim.simulation.sequence import SIMSequence
+from livesr.simulation.domain import CALIBRATED, Domain
 from livesr.simulation.sequence import EVALUATION
 
 Image = NDArray[np.float32]

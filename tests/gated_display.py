@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pymmcore_plus import CMMCorePlus
 
-from livesr.simulation.camera import find_virtual_camera
 from livesr.modalities.sim.simulation.rig import VirtualSIMCamera
+from livesr.simulation.camera import find_virtual_camera
 from rig_copies import RIGS
 from rigs import core_of
 

@@ -15,8 +15,8 @@ from livesr.base.errors import EngineError
 from livesr.evaluation.engines import card_table, evaluate_engine, run
 from livesr.evaluation.metrics import pcc
 from livesr.evaluation.pictures import PictureRow, montage
-from livesr.simulation.domain import Domain
 from livesr.modalities.sim.simulation.sequence import SIMSequence
+from livesr.simulation.domain import Domain
 from livesr.simulation.sequence import EVALUATION
 
 SIZE = 96
@@ -42,9 +42,7 @@ def result() -> dict[str, Any]:
 def test_a_seed_gives_the_same_frames_again(sequence: SIMSequence) -> None:
     again = SIMSequence((EVALUATION, 1), 2, SIZE, STEADY)
     np.testing.assert_array_equal(again.raw(), sequence.raw())
-    assert not np.array_equal(
-        SIMSequence((EVALUATION, 2), 2, SIZE, STEADY).raw(), sequence.raw()
-    )
+    assert not np.array_equal(SIMSequence((EVALUATION, 2), 2, SIZE, STEADY).raw(), sequence.raw())
 
 
 def test_the_truths_sum_to_what_the_reconstruction_shows(sequence: SIMSequence) -> None:

@@ -18,8 +18,8 @@ from livesr.live.camera import camera_geometry
 from livesr.live.optical_state import optical_state
 from livesr.live.paths import Geometry, sim_reconstructor
 from livesr.live.sources.plan import sim_sequence
-from livesr.optics.similarity import pcc
 from livesr.modalities.sim.simulation.rig import RawBank
+from livesr.optics.similarity import pcc
 from livesr.store.process import process
 from livesr.store.raw_input import raw_input
 from recorded_runs import array

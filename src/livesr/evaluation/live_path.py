@@ -27,8 +27,8 @@ from livesr.live.inference.test_time_augmentation import Augmentation
 from livesr.live.paths import ChannelPath
 from livesr.live.pipeline import Pipeline
 from livesr.live.reconstruct.reconstructor import Reconstructor
-from livesr.live.sources.mda import RAW_AXIS
 from livesr.live.sinks.sink import ChannelDescription, RunDescription
+from livesr.live.sources.mda import RAW_AXIS
 
 
 @dataclass(slots=True)

@@ -203,9 +203,7 @@ class Modality(Generic[S]):
         """
         return []
 
-    def quality(
-        self, exposures: Exposures, frames: Sequence[Pixels | None]
-    ) -> FrameQuality | None:
+    def quality(self, exposures: Exposures, frames: Sequence[Pixels | None]) -> FrameQuality | None:
         """Return what is doubtful about a raw group whose reconstructor does not say, None if
         nothing is.
 
@@ -229,9 +227,7 @@ class Modality(Generic[S]):
         """
         yield from ()
 
-    def check_beside(
-        self, rig: RigConfig, cfg: Configuration, found: Found
-    ) -> Iterator[Finding]:
+    def check_beside(self, rig: RigConfig, cfg: Configuration, found: Found) -> Iterator[Finding]:
         """Yield what the section names that is not in Micro-Manager's configuration."""
         yield from ()
 

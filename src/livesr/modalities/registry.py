@@ -6,13 +6,18 @@ whose object is a subclass of `Modality`.
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from livesr.base.errors import ConfigError
 from livesr.base.registry import Registry
 
 if TYPE_CHECKING:
     from livesr.base.config import RigConfig
     from livesr.modalities.modality import Modality
+
+log = logging.getLogger(__name__)
 
 MODALITIES = Registry(
     "modality",
@@ -27,12 +32,6 @@ OLD_NAMES = {"passthrough": "widefield"}
 """Names in old files, and what they are called now."""
 
 
-def modalities_of(rig: RigConfig) -> list[Modality[Any]]:
-    """Return the modalities that reconstruct a channel of `rig` or have a section in it."""
-    used = [rig.modality_of(name) for name in rig.channels or [""]]
-    return [modality(name) for name in dict.fromkeys([*used, *rig.sections])]
-
-
 def modality(name: str) -> Modality[Any]:
     """Return the modality called `name`; old names are understood.
 
@@ -43,3 +42,18 @@ def modality(name: str) -> Modality[Any]:
     """
     found: Modality[Any] = MODALITIES.load(OLD_NAMES.get(name, name))()
     return found
+
+
+def installed() -> Iterator[Modality[Any]]:
+    """Yield every modality; one of another package that cannot be loaded is left out."""
+    for name in MODALITIES.names:
+        try:
+            yield modality(name)
+        except ConfigError as e:
+            log.warning("%s It is left out.", e)
+
+
+def modalities_of(rig: RigConfig) -> Iterator[tuple[Modality[Any], Any]]:
+    """Yield every modality that a rig uses, or has a section of, with its section."""
+    for name in rig.modalities:
+        yield modality(name), rig.section_of(name)

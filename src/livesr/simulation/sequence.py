@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from livesr.base.errors import ConfigError
 from livesr.live.reconstruct.reconstructor import Reconstructor
-from livesr.modalities.registry import MODALITIES, modality
+from livesr.modalities.registry import installed, modality
 from livesr.simulation.domain import Domain
 
 Image = NDArray[np.float32]
@@ -113,9 +113,9 @@ def sequences_of(modalities: Iterable[str] = ()) -> Sequences:
     ConfigError
         If no modality that is installed can.
     """
-    known = [name for name in modalities if name in MODALITIES.names]
-    for name in dict.fromkeys([*known, *MODALITIES.names]):
-        found = modality(name)
+    wanted = list(modalities)
+    able = [m for m in installed() if m.draw_sequence is not None]
+    for found in [*(m for m in able if m.name in wanted), *able]:
         if found.draw_sequence is not None:
             return Sequences(found.name, found.title, found.draw_sequence)
     raise ConfigError("None of the modalities that are installed can simulate a time lapse.")
@@ -128,8 +128,7 @@ def default_modality() -> str:
 
 def drawable() -> list[str]:
     """Return the modalities of which single pictures can be drawn."""
-    loaded = [modality(name) for name in MODALITIES.names]
-    return [m.name for m in loaded if m.draw_image is not None or m.draw_sequence is not None]
+    return [m.name for m in installed() if m.draw_image or m.draw_sequence]
 
 
 def image_drawing_of(name: str) -> DrawImage | None:

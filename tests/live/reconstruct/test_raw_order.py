@@ -11,8 +11,8 @@ import tifffile
 
 from livesr.base.config import load_rig
 from livesr.modalities.sim.raw_order import RawOrderCheck
-from livesr.optics.illumination import Pattern
 from livesr.modalities.sim.simulation.rig import RawBank
+from livesr.optics.illumination import Pattern
 
 RIG = load_rig("virtual_sim")
 SIZE = 96
