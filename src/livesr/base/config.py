@@ -308,9 +308,8 @@ def _modality_name(value: str) -> str:
     if value not in registry.MODALITIES:
         known = registry.MODALITIES.names
         raise ValueError(
-            f"there is no such modality; known are {', '.join(known)}.{suggestion(value, known)}".rstrip(
-                ".?"
-            )
+            f"there is no such modality; known are {', '.join(known)}.{suggestion(value, known)}"
+            .rstrip(".?")
         )
     return value
 

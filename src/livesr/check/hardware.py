@@ -171,7 +171,7 @@ def _stacks(frames: Sequence[CameraFrame], n_raw: int) -> list[RawStack]:
     if not whole:
         raise ConfigError(
             f"{len(frames)} frames came, and no complete group of {n_raw}: does the camera wait for"
-            " triggers that do not come? See TRIGGER SOURCE in rig.cfg, and the trigger in rig.yaml."
+            " triggers that do not come? See TRIGGER SOURCE in rig.cfg, and trigger in rig.yaml."
         )
     return [
         RawStack(

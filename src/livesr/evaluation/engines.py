@@ -210,8 +210,8 @@ def evaluate_engine(
         return {
             **about(loaded, runtime),
             "data": (
-                f"{len(seeds)} simulated {drawn.title} sequences (seeds {seeds[0]} to {seeds[-1]}, none used"
-                f" in training), {n_t} frames of {size} x {size}"
+                f"{len(seeds)} simulated {drawn.title} sequences (seeds {seeds[0]} to {seeds[-1]},"
+                f" none used in training), {n_t} frames of {size} x {size}"
             ),
             "settings": {
                 "seeds": list(seeds),

@@ -97,7 +97,7 @@ def _label(name: str, pair: FramePair, view: View) -> PanelLabel:
 
 
 def _measurement(pair: FramePair) -> str:
-    """What a measurement is called: its channel's label is the method that made it."""
+    """Return what a measurement is called, by the method that its channel's label names."""
     labels = [c.label for c in pair.measurement.header.channels] if pair.measurement else []
     made = next((m for m in installed() if [m.method] == labels), None)
     return made.picture if made else Modality.picture
