@@ -367,7 +367,7 @@ def _whole(setting: Setting, side: int, device: str) -> dict[str, Any]:
     from livesr.live.paths import build_path
     from livesr.live.pipeline import Pipeline
     from livesr.live.sinks.sink import RunDescription
-    from livesr.simulation.rig import RawBank
+    from livesr.modalities.sim.simulation.rig import RawBank
 
     rig = load_rig("virtual_sim").with_engine(str(_engine(setting).folder))
     groups = RawBank(rig, side // 2, 4, seed=0, photons=300.0, bleaching=0.0, interval_s=0.5).frames

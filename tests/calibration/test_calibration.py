@@ -15,15 +15,15 @@ from livesr.base.config import load_rig
 from livesr.base.errors import CalibrationError
 from livesr.base.frames import CameraFrame, Stream
 from livesr.base.geometry import Geometry
-from livesr.evaluation.sim_calibration import calibrate_channel, groups_of, plane_in_focus
+from livesr.modalities.sim.calibration.channel import calibrate_channel, groups_of, plane_in_focus
 from livesr.modalities.sim.calibration.groups import Optics
 from livesr.modalities.sim.calibration.order import detect_order, order_name
 from livesr.modalities.sim.calibration.otf import Damping, damping_from_beads
 from livesr.modalities.sim.calibration.patterns import FoundPattern, estimate
 from livesr.modalities.sim.calibration.sim import calibrate, doubts_about
+from livesr.modalities.sim.simulation.microscope import Light, SIMMicroscope
 from livesr.optics.illumination import Pattern, angle_major, equal_steps
 from livesr.optics.noise import SCMOSNoise
-from livesr.simulation.microscope import Light, SIMMicroscope
 
 OPTICS = Optics(0.065, 1.49, 0.525, damping=0.6)
 ANGLES_RAD = (0.2, 0.2 + np.pi / 3, 0.2 + 2 * np.pi / 3)

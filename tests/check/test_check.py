@@ -208,8 +208,8 @@ CASES = [
     (
         "virtual_sim",
         CFG,
-        "livesr.simulation.rig,",
-        "livesr.simulation.rigg,",
+        "livesr.modalities.sim.simulation.rig,",
+        "livesr.modalities.sim.simulation.rigg,",
         "python-module",
         "error",
         "rigg",

@@ -39,7 +39,7 @@ from livesr.live.paths import ChannelPath, build_path
 from livesr.live.pipeline import Pipeline
 from livesr.live.sinks.sink import RunDescription
 from livesr.modalities.sim.reconstructor import SIMReconstructor
-from livesr.simulation.rig import RawBank
+from livesr.modalities.sim.simulation.rig import RawBank
 
 SIDE, N_T, DEADLINE_S = 96, 12, 60
 

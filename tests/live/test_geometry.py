@@ -20,8 +20,8 @@ from livesr.live.optical_state import optical_state
 from livesr.live.sources.plan import sim_sequence
 from livesr.modalities.sim.config import SIMConfig
 from livesr.modalities.sim.modality import SIM
+from livesr.modalities.sim.simulation.rig import RawBank
 from livesr.optics.similarity import pcc
-from livesr.simulation.rig import RawBank
 from livesr.store.process import process
 from livesr.store.raw_input import raw_input
 from recorded_runs import array

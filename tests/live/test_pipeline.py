@@ -34,8 +34,8 @@ from livesr.live.sinks.sink import RunDescription, Sink
 from livesr.modalities.sim.calibration.groups import Optics
 from livesr.modalities.sim.calibration.sim import calibrate
 from livesr.modalities.sim.config import QualityLimitsConfig, SIMConfig
+from livesr.modalities.sim.simulation.rig import RawBank
 from livesr.modalities.storm.config import STORMConfig
-from livesr.simulation.rig import RawBank
 
 
 def describe(path: ChannelPath) -> RunDescription:

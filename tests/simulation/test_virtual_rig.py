@@ -16,8 +16,8 @@ from livesr.base.config import load_rig
 from livesr.live.sources.plan import sim_sequence
 from livesr.modalities.sim.config import SIMConfig
 from livesr.modalities.sim.reconstructor import SIMReconstructor
+from livesr.modalities.sim.simulation.rig import VirtualSIMCamera, find_camera
 from livesr.optics.illumination import Pattern
-from livesr.simulation.rig import VirtualSIMCamera, find_camera
 
 RIGS = Path(__file__).parents[2] / "hardware_configs"
 SIZE, TIME_POINTS, RAW = 96, 4, 9

@@ -12,7 +12,7 @@ import yaozarrs
 from livesr.base.config import RigConfig, load_rig
 from livesr.modalities.sim import vector_drift
 from livesr.modalities.sim.config import SIMConfig
-from livesr.simulation.rig import RawBank
+from livesr.modalities.sim.simulation.rig import RawBank
 from livesr.store.process import process
 from livesr.store.raw_input import store_input
 from livesr.store.recorded import RecordedStore

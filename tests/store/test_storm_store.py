@@ -23,7 +23,7 @@ from livesr.live.inference.engine import Engine
 from livesr.live.sinks.localisations import read_localisations
 from livesr.live.sinks.ome_zarr import OMEZarrSink
 from livesr.modalities.storm.config import STORMConfig
-from livesr.simulation.storm_rig import BlinkingBank
+from livesr.modalities.storm.simulation.rig import BlinkingBank
 from livesr.store.backfill import backfill
 from livesr.store.process import process
 from livesr.store.raw_input import recording_input, store_input

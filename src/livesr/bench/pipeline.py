@@ -30,10 +30,10 @@ from livesr.bench.timing import Comparison, Summary, calls_ms, interleave
 from livesr.live.camera import camera_geometry
 from livesr.live.inference.engine import Engine
 from livesr.live.inference.runner import open_backend
+from livesr.live.paths import build_path
 from livesr.live.plugin import LiveSR
 from livesr.live.sources.plan import sim_sequence
-from livesr.modalities.registry import modality
-from livesr.simulation.rig import find_camera
+from livesr.simulation.camera import KnowsTruth, find_virtual_camera
 
 _PACED_FPS = 8.0
 _MAX_RAW_FPS = (
@@ -252,12 +252,12 @@ class _Bare:
     """Reconstruction and inference, one after the other, and nothing else."""
 
     def __init__(self, core: CMMCorePlus, rig: RigConfig, channel: str, engine: Engine) -> None:
-        camera = find_camera(core)
+        camera = find_virtual_camera(core, KnowsTruth)
         if camera is None:
             raise RuntimeError("the virtual rig has no virtual camera")
         self._raw = camera.bank.frames[0]
-        way = modality(rig.modality_of(channel))
-        self._reconstructor = way.build(rig, channel, camera_geometry(core, rig))
+        plain = rig.with_engine("none")
+        self._reconstructor = build_path(plain, channel, camera_geometry(core, plain)).reconstructor
         self._backend = open_backend(engine, self._reconstructor.shape)
         self._backend.input[...] = np.random.default_rng(0).random(
             self._backend.input.shape, np.float32

@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -20,17 +20,17 @@ from livesr.base import documents
 from livesr.base.errors import LiveSRError, UsageError, suggestion
 from livesr.bench.report import read_json, table, write_json
 from livesr.bench.result import Result
+from livesr.modalities.modality import Benchmark
+from livesr.modalities.registry import installed
 
 SUITES = {
     "correct": 1,
-    "sim": 1,
     "engine": 2,
     "shapes": 1,
     "start": 2,
     "training": 2,
     "hook": 2,
     "pipeline": 2,
-    "storm": 2,
     "store": 2,
     "publish": 2,
     "view": 2,
@@ -39,12 +39,9 @@ SUITES = {
     "scaling.rate": 2,
     "scaling.length": 2,
 }
-"""Every suite, in the order in which they run, and how many cores it gets."""
+"""Suites beside those of the modalities, in the order in which they run, and the cores of each."""
 
-GROUPS = {
-    "all": tuple(name for name in SUITES if not name.startswith("scaling.")),
-    "scaling": tuple(name for name in SUITES if name.startswith("scaling.")),
-}
+GROUPS = ("all", "scaling")
 """Names for several suites."""
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -52,6 +49,26 @@ _TIMEOUT_S = 1800.0
 _LONG_S = {"scaling.length": 14_400.0}
 UNAVAILABLE = 3
 """Exit code of a worker whose suite cannot run on this computer."""
+
+
+def suites() -> dict[str, Benchmark]:
+    """Return every suite by its name, in the order in which they run: those of the modalities
+    first.
+    """
+    of_modalities = {
+        name: suite
+        for modality in installed()
+        for name, suite in modality.benchmarks.items()
+        if name not in (*SUITES, *GROUPS)
+    }
+    own = {name: Benchmark(f"livesr.bench.{name}", cores) for name, cores in SUITES.items()}
+    return of_modalities | own
+
+
+def _of_group(group: str, known: Iterable[str]) -> list[str]:
+    """Return the suites of a group."""
+    scaling = group == "scaling"
+    return [name for name in known if name.startswith("scaling.") == scaling]
 
 
 class SuiteError(LiveSRError):
@@ -63,19 +80,19 @@ class SuiteUnavailableError(SuiteError):
 
 
 def run(
-    suites: Sequence[str] = ("all",),
+    names: Sequence[str] = ("all",),
     json_path: Path | None = None,
     quick: bool = False,
     *,
     resume: bool = False,
     quiet: bool = False,
 ) -> list[Result]:
-    """Run `suites` one after the other and print a table.
+    """Run suites one after the other and print a table.
 
     Parameters
     ----------
-    suites
-        Names from `SUITES` or `GROUPS`.
+    names
+        Of `suites` or `GROUPS`.
     json_path
         Where the results are written, after each suite; None writes nothing.
     quick
@@ -94,48 +111,47 @@ def run(
         If a suite fails; with the end of what it said. Of "all", one that this computer lacks
         something for is left out.
     """
-    for name in suites:
-        if name not in (*SUITES, *GROUPS):
+    known = suites()
+    for name in names:
+        if name not in (*known, *GROUPS):
             raise UsageError(
-                f"There is no benchmark suite {name!r}.{suggestion(name, [*SUITES, *GROUPS])}"
+                f"There is no benchmark suite {name!r}.{suggestion(name, [*known, *GROUPS])}"
             )
     results = read_json(json_path) if resume and json_path and json_path.exists() else []
     console = Console(quiet=quiet)
-    for name in _still_to_run(suites, {r.suite for r in results}):
-        with console.status(
-            f"Measuring {name} on {SUITES[name]} core{'s' if SUITES[name] > 1 else ''}"
-        ):
+    for name in _still_to_run(names, {r.suite for r in results}, list(known)):
+        cores = known[name].cores
+        with console.status(f"Measuring {name} on {cores} core{'s' if cores > 1 else ''}"):
             try:
-                measured = _in_process(name, quick)
+                measured = _in_process(name, known[name], quick)
             except SuiteUnavailableError as e:
-                if name in suites:
+                if name in names:
                     raise
                 console.print(f"Left out: {e}")
                 continue
-        results = _in_order([r for r in results if r.suite != name] + measured)
+        kept = [r for r in results if r.suite != name]
+        results = _in_order(kept + measured, list(known))
         if json_path:
             write_json(results, json_path)
     console.print(table(results, notes=True))
     return results
 
 
-def _still_to_run(suites: Sequence[str], known: Collection[str]) -> list[str]:
-    """Return what is to be measured: a suite that is named, and of a group what is not `known`."""
-    grouped = {
-        name for group in suites if group in GROUPS for name in GROUPS[group] if name not in known
-    }
-    return [name for name in SUITES if name in suites or name in grouped]
+def _still_to_run(names: Sequence[str], done: Collection[str], known: list[str]) -> list[str]:
+    """Return what is to be measured: a suite that is named, and of a group what is not `done`."""
+    groups = [group for group in names if group in GROUPS]
+    grouped = {name for group in groups for name in _of_group(group, known)} - set(done)
+    return [name for name in known if name in names or name in grouped]
 
 
-def _in_order(results: list[Result]) -> list[Result]:
-    order = list(SUITES)
-    return sorted(
-        results, key=lambda r: order.index(r.suite)
-    )  # stable: within a suite as it was measured
+def _in_order(results: list[Result], known: list[str]) -> list[Result]:
+    """Sort by suite, within one as it was measured; suites that are no more come last."""
+    order = {name: at for at, name in enumerate(known)}
+    return sorted(results, key=lambda r: order.get(r.suite, len(order)))
 
 
-def _in_process(name: str, quick: bool) -> list[Result]:
-    cores = SUITES[name]
+def _in_process(name: str, suite: Benchmark, quick: bool) -> list[Result]:
+    cores = suite.cores
     environment = {**os.environ, **dict.fromkeys(_THREAD_VARIABLES, str(cores))}
     with tempfile.TemporaryDirectory() as folder:
         path, timeout_s = Path(folder, "results.json"), _LONG_S.get(name, _TIMEOUT_S)
@@ -143,7 +159,7 @@ def _in_process(name: str, quick: bool) -> list[Result]:
             sys.executable,
             "-m",
             "livesr.bench.worker",
-            name,
+            suite.module,
             str(cores),
             str(path),
             "quick" if quick else "full",

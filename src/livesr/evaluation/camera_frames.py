@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from useq import MDAEvent
 
 from livesr.base.config import RigConfig
-from livesr.base.errors import ConfigError, RunError
-from livesr.base.frames import CameraFrame
+from livesr.base.errors import CalibrationError, ConfigError, RunError
+from livesr.base.frames import CameraFrame, Stream
 from livesr.base.timing import now_ns
 from livesr.live.sources.recordings.recording import open_recording
 from livesr.modalities.registry import modalities_of, modality
@@ -54,8 +54,7 @@ def take_groups(core: CMMCorePlus, rig: RigConfig, channel: str, groups: int) ->
     def take(image: NDArray[Any], event: MDAEvent, metadata: Mapping[str, Any]) -> None:
         received.append(Received(image, event, metadata, now_ns()))
 
-    for way, section in modalities_of(rig):
-        way.prepare_run(core, section)
+    _prepare(core, rig)
     listen(core.mda.events.frameReady, take)
     try:
         core.mda.run(
@@ -65,6 +64,58 @@ def take_groups(core: CMMCorePlus, rig: RigConfig, channel: str, groups: int) ->
         core.mda.events.frameReady.disconnect(take)
     place = Placing(lambda _: n_raw, channel)
     return [place.frame(each) for each in received]
+
+
+def _prepare(core: CMMCorePlus, rig: RigConfig) -> None:
+    for kind, section in modalities_of(rig):
+        kind.prepare_run(core, section)
+
+
+def groups_of(
+    frames: Iterable[CameraFrame], channel: str, n_raw: int, most: int, z: int | None = None
+) -> NDArray[Any]:
+    """Collect the first complete groups of a channel, (t, n, y, x), at most `most`.
+
+    Of the first position.
+
+    Parameters
+    ----------
+    z
+        Plane; the first that comes if None.
+
+    Raises
+    ------
+    CalibrationError
+        If there is none.
+    """
+    complete: list[NDArray[Any]] = []
+    stream = None
+    for at, group in complete_groups(frames, channel, n_raw):
+        stream = stream or (at if z is None else at._replace(z=z))
+        if at == stream:
+            complete.append(group)
+        if len(complete) == most:
+            break
+    if not complete:
+        raise CalibrationError(
+            f"No complete group of {n_raw} raw frames of channel {channel!r} came."
+        )
+    return np.stack(complete)
+
+
+def complete_groups(
+    frames: Iterable[CameraFrame], channel: str, n_raw: int
+) -> Iterator[tuple[Stream, NDArray[Any]]]:
+    """Complete groups (n, y, x) of a channel, as they become complete."""
+    open_groups: dict[tuple[Stream, int], dict[int, NDArray[Any]]] = {}
+    for frame in frames:
+        if frame.stream.channel != channel:
+            continue
+        group = open_groups.setdefault((frame.stream, frame.t), {})
+        group[frame.raw] = np.array(frame.pixels)
+        if len(group) == n_raw:
+            yield frame.stream, np.stack([group[raw] for raw in range(n_raw)])
+            del open_groups[frame.stream, frame.t]
 
 
 class RecordedFrames:
@@ -166,12 +217,12 @@ class CameraFrames:
             self._select(channel)
         if self._core.getShutterDevice():
             self._core.setShutterOpen(True)
-        for way, section in modalities_of(self._rig):
-            way.prepare_run(self._core, section)
+        _prepare(self._core, self._rig)
         n_raw = patterned_frames(self._rig, channel)
         from livesr.live.sources.triggered import Gate, trigger_of
 
-        gate = Gate(self._core, trigger) if (trigger := trigger_of(self._rig)) else None
+        trigger = trigger_of(self._rig)
+        gate = Gate(self._core, trigger) if trigger else None
         try:
             return self._take(-(-n // n_raw) * n_raw, gate)
         finally:

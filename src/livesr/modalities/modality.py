@@ -12,7 +12,8 @@ run accumulates lives in the objects that it makes.
     a run --------- build, monitors, quality           raw frames -> measurement, and what watches
     the store ----- method, unit, raw_along_t          how it is written
     the desk ------ check, check_hardware,             livesr check, calibrate, simulated data and
-                    calibrator, simulator, benchmarks  livesr bench
+                    calibrator, draw_sequence,         livesr bench
+                    draw_image, benchmarks
 
 A third-party modality subclasses `Modality`, sets `name` and implements `build`; with a section of
 its own in rig.yaml it sets `Section` as well.
@@ -21,28 +22,41 @@ its own in rig.yaml it sets `Section` as well.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar
 
 from livesr.base import config
 from livesr.base.config import RigConfig, TriggerConfig
-from livesr.base.errors import ConfigError
 from livesr.base.geometry import Geometry
 
 if TYPE_CHECKING:
     from pymmcore_plus import CMMCorePlus
 
-    from livesr.base.frames import FrameQuality, Pixels, RawStack
-    from livesr.check.finding import Finding
-    from livesr.check.hardware import Measured
+    from livesr.base.frames import FrameQuality, Pixels
+    from livesr.check.finding import Finding, Found
+    from livesr.check.hardware import Looked, Measured
     from livesr.check.micromanager import Configuration
-    from livesr.check.rig import Found
     from livesr.live.arrays import Arrays
-    from livesr.live.paths import ChannelPath
     from livesr.live.reconstruct.monitor import Monitor
     from livesr.live.reconstruct.reconstructor import Reconstructor
+    from livesr.modalities.calibrator import Calibrator
     from livesr.optics.exposure import Exposures
+    from livesr.simulation.sequence import DrawImage, DrawSequence
 
 S = TypeVar("S", bound=config.Section)
+
+
+class Benchmark(NamedTuple):
+    """A suite of `livesr bench`.
+
+    Attributes
+    ----------
+    module : has ``measure(quick: bool) -> list[livesr.bench.result.Result]``, whose names begin
+        with that of the suite
+    cores : that it is measured on
+    """
+
+    module: str
+    cores: int = 2
 
 
 class Modality(Generic[S]):
@@ -61,6 +75,7 @@ class Modality(Generic[S]):
     structured : whether the raw frames of a group differ on purpose, by patterns of light
     on_devices : whether `build` takes the arrays of another device than the CPU
     needs_sampling : whether nothing can be reconstructed from pixels beyond `largest_pixel_nm`
+    picture : what pictures of its measurements are called, beside those of predictions
     region_unknown : what a reader must know of raw frames whose region on the chip got lost; ""
         where it does not matter
     """
@@ -75,6 +90,7 @@ class Modality(Generic[S]):
     structured: ClassVar[bool] = False
     on_devices: ClassVar[bool] = False
     needs_sampling: ClassVar[bool] = False
+    picture: ClassVar[str] = "Input"
     region_unknown: ClassVar[str] = ""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -222,46 +238,44 @@ class Modality(Generic[S]):
         """
         return None
 
-    def for_hardware(self, rig: RigConfig, channel: str) -> RigConfig:
-        """Return the rig with which `livesr check --hardware` reconstructs, doubtful frames too.
+    def believing(self, rig: RigConfig) -> RigConfig:
+        """Return the rig, but that doubtful frames are reconstructed as well.
 
-        Raises
-        ------
-        ConfigError
-            If nothing can be reconstructed yet, with what to do.
+        A check shows them, and so does a benchmark.
         """
         return rig
 
-    def check_hardware(
-        self, path: ChannelPath, stacks: Sequence[RawStack], quality: FrameQuality | None
-    ) -> Iterator[Measured]:
-        """Yield what raw groups of a channel show of this modality.
+    def not_ready(self, rig: RigConfig, channel: str) -> Measured | None:
+        """Return why a channel cannot be reconstructed yet, for `livesr check --hardware`."""
+        return None
 
-        `quality` is what the reconstructor of `path` said of the last one.
-        """
+    def check_hardware(self, looked: Looked) -> Iterator[Measured]:
+        """Yield what raw groups of a channel show of this modality."""
         yield from ()
 
-    def calibrator(self, rig: RigConfig) -> Any:
-        """Return what `livesr calibrate` measures the section with.
-
-        Raises
-        ------
-        ConfigError
-            If there is nothing to calibrate.
+    def calibrator(self, rig: RigConfig) -> Calibrator | None:
+        """Return what `livesr calibrate` measures the section with, None if there is nothing to
+        calibrate.
         """
-        raise ConfigError(f"Rig {rig.name!r}: there is nothing to calibrate of {self.title}.")
-
-    def simulator(self, settings: Mapping[str, Any]) -> Any:
-        """Return what draws training pairs as this modality would measure them.
-
-        Raises
-        ------
-        ConfigError
-            If it cannot be simulated.
-        """
-        raise ConfigError(f"{self.title} cannot be simulated.")
+        return None
 
     @property
-    def benchmarks(self) -> Mapping[str, str]:
-        """Suites of `livesr bench`, as ``{"name": "module:function"}``."""
+    def draw_sequence(self) -> DrawSequence | None:
+        """What draws time lapses as this modality would record them, with their truth.
+
+        None if it cannot be simulated.
+        """
+        return None
+
+    @property
+    def draw_image(self) -> DrawImage | None:
+        """What draws pictures of static cells as this modality would show them.
+
+        None where they are frames of its time lapses, or it cannot be simulated.
+        """
+        return None
+
+    @property
+    def benchmarks(self) -> Mapping[str, Benchmark]:
+        """Suites of `livesr bench`, by their names."""
         return {}

@@ -6,14 +6,18 @@ whose object is a subclass of `Modality`.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from livesr.base.errors import ConfigError
 from livesr.base.registry import Registry
 
 if TYPE_CHECKING:
     from livesr.base.config import RigConfig
     from livesr.modalities.modality import Modality
+
+log = logging.getLogger(__name__)
 
 MODALITIES = Registry(
     "modality",
@@ -38,6 +42,15 @@ def modality(name: str) -> Modality[Any]:
     """
     found: Modality[Any] = MODALITIES.load(OLD_NAMES.get(name, name))()
     return found
+
+
+def installed() -> Iterator[Modality[Any]]:
+    """Yield every modality; one of another package that cannot be loaded is left out."""
+    for name in MODALITIES.names:
+        try:
+            yield modality(name)
+        except ConfigError as e:
+            log.warning("%s It is left out.", e)
 
 
 def modalities_of(rig: RigConfig) -> Iterator[tuple[Modality[Any], Any]]:

@@ -23,11 +23,11 @@ from livesr.modalities.sim.quality import (
     spikes_of,
 )
 from livesr.modalities.sim.reconstructor import SIMReconstructor
+from livesr.modalities.sim.simulation.microscope import Light, SIMMicroscope
+from livesr.modalities.sim.simulation.rig import RawBank
 from livesr.optics.exposure import examine
 from livesr.optics.illumination import Pattern, angle_major, equal_steps
 from livesr.optics.noise import SCMOSNoise
-from livesr.simulation.microscope import Light, SIMMicroscope
-from livesr.simulation.rig import RawBank
 
 SHAPE, PIXEL_UM, NA, EMISSION_UM = (128, 128), 0.065, 1.49, 0.525
 PATTERNS = [

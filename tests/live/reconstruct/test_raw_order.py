@@ -12,8 +12,8 @@ import tifffile
 from livesr.base.config import load_rig
 from livesr.modalities.sim.config import SIMConfig
 from livesr.modalities.sim.raw_order import RawOrderCheck
+from livesr.modalities.sim.simulation.rig import RawBank
 from livesr.optics.illumination import Pattern
-from livesr.simulation.rig import RawBank
 
 RIG = load_rig("virtual_sim")
 SIZE = 96

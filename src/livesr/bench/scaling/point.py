@@ -27,13 +27,13 @@ from livesr.base.geometry import Geometry
 from livesr.base.timing import now_ns
 from livesr.bench.engine import NO_ENGINE
 from livesr.bench.result import Result, compared
-from livesr.bench.sim import Transforms
 from livesr.bench.timing import paired
+from livesr.bench.transforms import Transforms
 from livesr.live.paths import ChannelPath, build_path
 from livesr.live.pipeline import Pipeline
 from livesr.live.sinks.sink import RunDescription
 from livesr.live.sources.plan import sim_sequence
-from livesr.modalities.sim.config import SIMConfig
+from livesr.modalities.registry import modality
 
 _N_RAW, _WARM_UP = 9, 2
 _TIMEOUT_S = 300.0
@@ -170,11 +170,9 @@ def _rig(names: list[str]) -> RigConfig:
     It reconstructs frames that show no pattern, too.
     """
     rig = load_rig("virtual_sim")
-    section = SIMConfig.of(rig)
-    limits = section.quality_limits.model_copy(update={"when_doubtful": "reconstruct"})
     channel = next(iter(rig.channels.values())).model_copy(update={"separate": NO_ENGINE})
-    rig = rig.with_section(section.model_copy(update={"quality_limits": limits}))
-    return rig.model_copy(update={"channels": dict.fromkeys(names, channel)})
+    believing = modality(rig.modality).believing(rig)
+    return believing.model_copy(update={"channels": dict.fromkeys(names, channel)})
 
 
 def _content_bytes(path: ChannelPath) -> int:

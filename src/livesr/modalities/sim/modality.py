@@ -9,22 +9,27 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, cast
 
 from livesr.base.errors import ConfigError
-from livesr.modalities.modality import Modality
+from livesr.modalities.modality import Benchmark, Modality
 from livesr.modalities.sim.config import QualityLimitsConfig, SIMConfig, check_patterns
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from pymmcore_plus import CMMCorePlus
 
     from livesr.base.config import PatternConfig, RigConfig, TriggerConfig
     from livesr.base.geometry import Geometry
+    from livesr.check.finding import Finding, Found
+    from livesr.check.hardware import Looked, Measured
+    from livesr.check.micromanager import Configuration
     from livesr.live.arrays import Arrays
     from livesr.live.reconstruct.monitor import Monitor
     from livesr.live.reconstruct.reconstructor import Reconstructor
+    from livesr.modalities.calibrator import Calibrator
     from livesr.modalities.sim.quality import QualityLimits
     from livesr.modalities.sim.reconstructor import SIMReconstructor
     from livesr.optics.illumination import Pattern
+    from livesr.simulation.sequence import DrawSequence
 
 
 class SIM(Modality[SIMConfig]):
@@ -35,6 +40,7 @@ class SIM(Modality[SIMConfig]):
     structured = True
     on_devices = True
     needs_sampling = True
+    picture = "SIM reconstruction"
     region_unknown = (
         "where the camera's region began on its chip is no longer known and is taken to be (0, 0)."
         " If a region was used, the phases of the patterns are not those of the calibration."
@@ -142,6 +148,63 @@ class SIM(Modality[SIMConfig]):
         ):
             watching.append(vectors)
         return watching
+
+    # -- the desk ----------------------------------------------------------------------------------
+
+    def check(self, rig: RigConfig, found: Found) -> Iterator[Finding]:
+        """Yield what is not plausible of patterns and phase steps."""
+        from livesr.modalities.sim.check import check
+
+        return check(rig, found)
+
+    def check_beside(self, rig: RigConfig, cfg: Configuration, found: Found) -> Iterator[Finding]:
+        """Look for what shows the patterns."""
+        from livesr.modalities.sim.check import check_beside
+
+        return check_beside(rig, cfg, found)
+
+    def hardware_groups(self, section: SIMConfig) -> int | None:
+        """Return as many groups as tell the order of the patterns."""
+        from livesr.modalities.sim.hardware import GROUPS
+
+        return GROUPS
+
+    def believing(self, rig: RigConfig) -> RigConfig:
+        """Return the rig, but that doubtful frames are reconstructed as well."""
+        section = SIMConfig.of(rig)
+        limits = section.quality_limits.model_copy(update={"when_doubtful": "reconstruct"})
+        return rig.with_section(section.model_copy(update={"quality_limits": limits}))
+
+    def not_ready(self, rig: RigConfig, channel: str) -> Measured | None:
+        """Say that there are no patterns yet."""
+        from livesr.modalities.sim.hardware import no_patterns
+
+        bare = not (rig.channel(channel).patterns or SIMConfig.of(rig).patterns)
+        return no_patterns() if bare else None
+
+    def check_hardware(self, looked: Looked) -> Iterator[Measured]:
+        """Yield contrast, phase and order of the patterns."""
+        from livesr.modalities.sim.hardware import check_hardware
+
+        return check_hardware(looked)
+
+    def calibrator(self, rig: RigConfig) -> Calibrator | None:
+        """Return what measures patterns, raw order and OTF."""
+        from livesr.modalities.sim.calibration.channel import SIMCalibrator
+
+        return SIMCalibrator(rig)
+
+    @property
+    def draw_sequence(self) -> DrawSequence | None:
+        """Moving cells under rigs that are drawn from a domain."""
+        from livesr.modalities.sim.simulation.sequence import SIMSequence
+
+        return SIMSequence
+
+    @property
+    def benchmarks(self) -> Mapping[str, Benchmark]:
+        """The reconstruction beside its Fourier transforms."""
+        return {"sim": Benchmark("livesr.modalities.sim.bench", cores=1)}
 
 
 def patterns_seen(

@@ -5,22 +5,24 @@ Owns what rig.yaml, the store and a run need to know of it. The arithmetic is in
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from livesr.base.errors import ConfigError
-from livesr.modalities.modality import Modality
+from livesr.modalities.modality import Benchmark, Modality
 from livesr.modalities.storm.config import STORMConfig
 
 if TYPE_CHECKING:
     from livesr.base.config import RigConfig
     from livesr.base.frames import FrameQuality, Pixels
     from livesr.base.geometry import Geometry
+    from livesr.check.hardware import Looked, Measured
     from livesr.live.arrays import Arrays
     from livesr.live.reconstruct.reconstructor import Reconstructor
     from livesr.modalities.storm.localise import Localiser
     from livesr.modalities.storm.reconstructor import STORMReconstructor
     from livesr.optics.exposure import Exposures
+    from livesr.simulation.sequence import DrawImage
 
 FRAMES_AT_ONCE = 100
 """Frames that are localised side by side.
@@ -101,6 +103,26 @@ class STORM(Modality[STORMConfig]):
         from livesr.modalities.storm.quality import quality
 
         return quality(exposures, frames)
+
+    # -- the desk ----------------------------------------------------------------------------------
+
+    def check_hardware(self, looked: Looked) -> Iterator[Measured]:
+        """Yield how many emitters a frame shows."""
+        from livesr.modalities.storm.hardware import emitters
+
+        yield emitters(looked)
+
+    @property
+    def draw_image(self) -> DrawImage | None:
+        """Localisations of a static cell, scattered and drawn."""
+        from livesr.modalities.storm.simulation.images import draw_image
+
+        return draw_image
+
+    @property
+    def benchmarks(self) -> Mapping[str, Benchmark]:
+        """Speed and quality of localisation."""
+        return {"storm": Benchmark("livesr.modalities.storm.bench")}
 
 
 def _localiser(rig: RigConfig, channel: str, camera: Geometry, settings: STORMConfig) -> Localiser:

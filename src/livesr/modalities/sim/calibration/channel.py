@@ -6,7 +6,7 @@ Owns what is taken from rig.yaml, what is written into it, and the picture. The 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 
 from livesr.base.config import PatternConfig, RigConfig
 from livesr.base.errors import CalibrationError, ConfigError
-from livesr.base.frames import CameraFrame, Stream
+from livesr.base.frames import CameraFrame
 from livesr.base.geometry import Geometry
 from livesr.base.rig_file import write_values
+from livesr.evaluation.camera_frames import complete_groups
 from livesr.live.correct import build_correction
+from livesr.modalities.calibrator import CalibrationSettings, CalibrationTable
 from livesr.modalities.sim.calibration.focus import pattern_strength
 from livesr.modalities.sim.calibration.groups import Optics
 from livesr.modalities.sim.calibration.order import detect_order, order_name, same_light
@@ -28,11 +30,9 @@ from livesr.modalities.sim.calibration.patterns import correlation_maps
 from livesr.modalities.sim.calibration.picture import draw
 from livesr.modalities.sim.calibration.reasons import usable
 from livesr.modalities.sim.calibration.sim import Calibration, calibrate
-from livesr.modalities.sim.config import QualityLimitsConfig, SIMConfig
+from livesr.modalities.sim.config import SIMConfig
 from livesr.modalities.sim.modality import SIM
 from livesr.optics.illumination import Pattern, equal_steps
-
-PICTURE = "calibration.png"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,21 +86,14 @@ class ChannelCalibration:
         channel = self.rig.channel(self.channel).model_copy(
             update={"patterns": patterns, "damping": self.result.optics.damping}
         )
-        sim = SIMConfig.of(self.rig).model_copy(
-            update={
-                "order": self.result.order,
-                "phase_steps_rad": self.steps_rad,
-                "quality_limits": QualityLimitsConfig(when_doubtful="reconstruct"),
-            }
+        section = SIMConfig.of(self.rig).model_copy(
+            update={"order": self.result.order, "phase_steps_rad": self.steps_rad}
         )
         camera = self.rig.camera.model_copy(update={"offset_adu": self.offset_adu})
-        return self.rig.model_copy(
-            update={
-                "sections": {**self.rig.sections, sim.modality: sim},
-                "camera": camera,
-                "channels": {**self.rig.channels, self.channel: channel},
-            }
+        rig = self.rig.with_section(section).model_copy(
+            update={"camera": camera, "channels": {**self.rig.channels, self.channel: channel}}
         )
+        return SIM().believing(rig)
 
     def save(self, rig_file: Path) -> None:
         """Write the values into rig.yaml; its comments stay.
@@ -138,6 +131,17 @@ class ChannelCalibration:
         except (OSError, ValueError) as e:
             raise ConfigError(f"Cannot write {path}: {getattr(e, 'strerror', None) or e}.") from e
 
+    def table(self) -> CalibrationTable:
+        """Return a row for each angle."""
+        report = self.report()
+        columns = ("angle", "period nm", "direction", "modulation", "phase rad", "peak")
+        changed = " (rig.yaml said otherwise)" if self.order_changed else ""
+        return CalibrationTable(
+            (*columns, "contrast / noise"),
+            [_row(i, angle) for i, angle in enumerate(report["angles"])],
+            f"order {report['order']}{changed}, OTF damping {report['damping']:.2f}",
+        )
+
     def report(self) -> dict[str, Any]:
         """Return the numbers, for a table and `--json`."""
         damping = self.result.damping
@@ -163,17 +167,36 @@ class ChannelCalibration:
         }
 
 
+class SIMCalibrator:
+    """Measures what rig.yaml says of the patterns of a rig (`livesr.modalities.calibrator`)."""
+
+    def __init__(self, rig: RigConfig) -> None:
+        self._rig = rig
+
+    def uncalibrated(self) -> RigConfig:
+        """Return the rig without the optical state that the last calibration holds for."""
+        section = SIMConfig.of(self._rig).model_copy(update={"calibrated_with": []})
+        return self._rig.with_section(section)
+
+    def plane_in_focus(
+        self, frames: Iterable[CameraFrame], channel: str, camera: Geometry, planes: int
+    ) -> int:
+        """Return which of the planes of a stack shows the patterns most strongly."""
+        return plane_in_focus(frames, self._rig, channel, camera, planes)
+
+    def calibrate(
+        self, channel: str, camera: Geometry, raw: NDArray[Any], settings: CalibrationSettings
+    ) -> ChannelCalibration:
+        """Find patterns, raw order and damping of a channel."""
+        return calibrate_channel(self._rig, channel, camera, raw, settings)
+
+
 def calibrate_channel(
     rig: RigConfig,
     channel: str,
     camera: Geometry,
     raw: NDArray[Any],
-    *,
-    keep_order: bool = False,
-    keep_otf: bool = False,
-    beads_nm: float | None = None,
-    state: Sequence[tuple[str, str, str]] = (),
-    plane: tuple[int, int] = (0, 1),
+    settings: CalibrationSettings | None = None,
 ) -> ChannelCalibration:
     """Calibrate one channel of a rig.
 
@@ -181,26 +204,17 @@ def calibrate_channel(
     ----------
     raw
         Groups as the camera gave them, (t, n, y, x).
-    keep_order
-        Believe rig.yaml's order instead of looking for it. It is believed anyway where the frames
-        are too dim to tell.
-    keep_otf
-        Believe rig.yaml's damping.
-    beads_nm
-        The specimen is beads of that diameter: the damping comes from their picture instead of from
-        the bands.
-    state
-        Of the microscope, from `livesr.live.optical_state`.
-    plane
-        Which plane the groups are of, and how many there are.
+    settings
+        What is believed of rig.yaml. Its order is believed anyway where the frames are too dim to
+        tell; with beads, the damping comes from their picture instead of from the bands.
 
     Raises
     ------
     CalibrationError
         If the frames do not show the patterns.
     """
-    about = SIMConfig.of(rig)
-    n_raw = rig.raw_frames(channel)
+    settings = settings or CalibrationSettings()
+    about, n_raw = SIMConfig.of(rig), rig.raw_frames(channel)
     raw, doubts = usable(raw, rig.camera.offset_adu, 2**rig.camera.bit_depth - 1)
     correction, offset_adu = build_correction(rig, channel, camera.shape, camera.origin_px, n_raw)
     if correction:
@@ -209,7 +223,7 @@ def calibrate_channel(
         )
     optics = _optics(rig, channel, camera)
     order, changed = about.raw_order(), False
-    if not keep_order:
+    if not settings.keep_order:
         found = _detected(raw, optics, about.angles, about.harmonics, offset_adu)
         if found is not None and not same_light(found, order):
             order, changed = found, True
@@ -219,7 +233,7 @@ def calibrate_channel(
         else equal_steps(about.phases).tolist()
     )
     from_beads = None
-    if beads_nm is not None:
+    if (beads_nm := settings.beads_nm) is not None:
         from_beads = damping_from_beads(raw.mean((0, 1)) - offset_adu, optics, beads_nm / 1e3)
         optics = Optics(
             optics.pixel_size_um, optics.na, optics.emission_um, round(from_beads.value, 3)
@@ -233,51 +247,20 @@ def calibrate_channel(
         steps_rad=steps,
         offset_adu=offset_adu,
         origin_px=camera.origin_px,
-        fit_damping=not keep_otf and beads_nm is None,
+        fit_damping=not settings.keep_otf and beads_nm is None,
         damping=from_beads,
     )
     result.doubts[:0] = [said for said in doubts if said not in result.doubts]
-    if plane[1] > 1:
+    plane, planes = settings.plane
+    if planes > 1:
         result.doubts.append(
-            f"Plane {plane[0]} of {plane[1]} is used: it shows the patterns most strongly."
+            f"Plane {plane} of {planes} is used: it shows the patterns most strongly."
         )
     if changed:
         result.doubts.append("The raw frames are in another order than rig.yaml says.")
     return ChannelCalibration(
-        rig, channel, camera, raw, offset_adu, result, list(steps), changed, state
+        rig, channel, camera, raw, offset_adu, result, list(steps), changed, settings.state
     )
-
-
-def groups_of(
-    frames: Iterable[CameraFrame], channel: str, n_raw: int, most: int, z: int | None = None
-) -> NDArray[Any]:
-    """Collect the first complete groups of a channel, (t, n, y, x), at most `most`.
-
-    Of the first position.
-
-    Parameters
-    ----------
-    z
-        Plane; the first that comes if None.
-
-    Raises
-    ------
-    CalibrationError
-        If there is none.
-    """
-    complete: list[NDArray[Any]] = []
-    stream = None
-    for at, group in _complete_groups(frames, channel, n_raw):
-        stream = stream or (at if z is None else at._replace(z=z))
-        if at == stream:
-            complete.append(group)
-        if len(complete) == most:
-            break
-    if not complete:
-        raise CalibrationError(
-            f"No complete group of {n_raw} raw frames of channel {channel!r} came."
-        )
-    return np.stack(complete)
 
 
 def plane_in_focus(
@@ -289,7 +272,7 @@ def plane_in_focus(
     n_raw, optics = rig.raw_frames(channel), _optics(rig, channel, camera)
     strengths: dict[int, float] = {}
     position = None
-    for at, group in _complete_groups(frames, channel, n_raw):
+    for at, group in complete_groups(frames, channel, n_raw):
         position = at.position if position is None else position
         if at.position == position and at.z not in strengths:
             try:
@@ -299,21 +282,6 @@ def plane_in_focus(
         if len(strengths) == planes:
             break
     return max(strengths, key=lambda z: strengths[z], default=0)
-
-
-def _complete_groups(
-    frames: Iterable[CameraFrame], channel: str, n_raw: int
-) -> Iterator[tuple[Stream, NDArray[Any]]]:
-    """Complete groups (n, y, x) of a channel, as they become complete."""
-    open_groups: dict[tuple[Stream, int], dict[int, NDArray[Any]]] = {}
-    for frame in frames:
-        if frame.stream.channel != channel:
-            continue
-        group = open_groups.setdefault((frame.stream, frame.t), {})
-        group[frame.raw] = np.array(frame.pixels)
-        if len(group) == n_raw:
-            yield frame.stream, np.stack([group[raw] for raw in range(n_raw)])
-            del open_groups[frame.stream, frame.t]
 
 
 def _optics(rig: RigConfig, channel: str, camera: Geometry) -> Optics:
@@ -330,6 +298,19 @@ def _detected(
         return detect_order(raw, optics, angles=angles, harmonics=harmonics, offset_adu=offset_adu)
     except CalibrationError:
         return None  # too dim for single frames; the separated bands may still show the patterns
+
+
+def _row(number: int, angle: Mapping[str, Any]) -> tuple[str, ...]:
+    waves = [angle, *angle.get("overtones", [])]
+    return (
+        str(number),
+        f"{angle['period_nm']:.1f}",
+        f"{angle['direction_deg']:.1f}°",
+        ", ".join(f"{w['modulation']:.2f}" for w in waves),
+        ", ".join(f"{w['phase_rad']:.2f}" for w in waves),
+        f"{angle['peak']:.0f}",
+        f"{angle['contrast_to_noise']:.0f}",
+    )
 
 
 def _as_config(pattern: Pattern) -> dict[str, Any]:

@@ -27,13 +27,13 @@ from livesr.base.geometry import Geometry
 from livesr.bench.pipeline import virtual_rig
 from livesr.bench.result import Result, Target, compared
 from livesr.bench.timing import interleave
-from livesr.evaluation.localisation import LocalisationScore, score_localisations
 from livesr.live.plugin import LiveSR
 from livesr.live.sources.plan import sim_sequence
 from livesr.modalities.storm.config import STORMConfig
 from livesr.modalities.storm.modality import STORM
 from livesr.modalities.storm.reconstructor import STORMReconstructor
-from livesr.simulation.storm_rig import BlinkingBank, find_storm_camera
+from livesr.modalities.storm.score import LocalisationScore, score_localisations
+from livesr.modalities.storm.simulation.rig import BlinkingBank, find_storm_camera
 
 _FAST = Target(100, "least")
 _LIT = (10, 50, 150, 400)
@@ -129,7 +129,8 @@ def _run(core: Any, rig: RigConfig, groups: int) -> float:
     def arrived(frame: SRFrame) -> None:
         arrivals_s.append(time.perf_counter())
 
-    plan = sim_sequence(groups, channels=list(rig.channels), raw=rig.max_raw_frames)
+    frames = STORMConfig.of(rig).frames
+    plan = sim_sequence(groups, channels=list(rig.channels), raw=frames)
     with (
         tempfile.TemporaryDirectory() as folder,
         LiveSR(
@@ -138,7 +139,7 @@ def _run(core: Any, rig: RigConfig, groups: int) -> float:
     ):
         session.input_ready.connect(arrived)
         core.mda.run(plan)
-    return rig.max_raw_frames * (len(arrivals_s) - 1) / (arrivals_s[-1] - arrivals_s[0])
+    return frames * (len(arrivals_s) - 1) / (arrivals_s[-1] - arrivals_s[0])
 
 
 @dataclass(frozen=True, slots=True)
