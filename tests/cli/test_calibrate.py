@@ -17,6 +17,7 @@ from PIL import Image
 
 from livesr.base.config import load_rig
 from livesr.cli import _run
+from livesr.modalities.sim.config import SIMConfig
 from livesr.modalities.sim.simulation.rig import RawBank
 
 RIGS = Path(__file__).parents[2] / "hardware_configs"
