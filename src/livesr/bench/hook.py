@@ -113,7 +113,7 @@ def _hand_over(core: CMMCorePlus, rig: RigConfig, quick: bool) -> list[Result]:
                     "us",
                     "SimpleQueue hand-over",
                     (Target(1.3, "most", "ratio"),),
-                    f"{note}; {_SIDE}^2 uint16 at {1 / _PERIOD_S:.0f} frames/s, the passthrough"
+                    f"{note}; {_SIDE}^2 uint16 at {1 / _PERIOD_S:.0f} frames/s, the widefield"
                     " pipeline behind it",
                 )
             )

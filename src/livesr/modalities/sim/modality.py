@@ -141,13 +141,10 @@ class SIM(Modality[SIMConfig]):
         from livesr.modalities.sim.monitors import raw_order_monitor, vector_monitor
 
         watching: list[Monitor] = [raw_order_monitor(rig, channel, camera)]
-        if not recorded and (
-            vectors := vector_monitor(
-                rig, channel, camera, cast("SIMReconstructor", reconstructor).drift
-            )
-        ):
-            watching.append(vectors)
-        return watching
+        if recorded:
+            return watching
+        following = vector_monitor(rig, channel, camera, cast("SIMReconstructor", reconstructor))
+        return [*watching, following] if following else watching
 
     # -- the desk ----------------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from livesr.base.config import RigConfig
     from livesr.base.frames import FrameQuality, RawStack
     from livesr.base.geometry import Geometry
-    from livesr.modalities.sim.pattern_drift import PatternDrift
+    from livesr.modalities.sim.reconstructor import SIMReconstructor
 
 VECTORS_CORRECTED = "pattern_vectors_corrected"
 """Key of the run's report: how often a pattern vector was exchanged."""
@@ -110,7 +110,7 @@ def raw_order_check(rig: RigConfig, channel: str, camera: Geometry) -> RawOrderC
 
 
 def vector_monitor(
-    rig: RigConfig, channel: str, camera: Geometry, drift: PatternDrift
+    rig: RigConfig, channel: str, camera: Geometry, reconstructor: SIMReconstructor
 ) -> VectorMonitor | None:
     """Return what follows the pattern vectors; None where they are not to be followed, or a frame
     is too small to show them.
@@ -125,7 +125,7 @@ def vector_monitor(
         patterns_seen(rig, channel, camera)[0],
         section.raw_order(),
         equal_steps(section.phases) if steps is None else np.asarray(steps),
-        drift,
+        reconstructor.drift,
         offset_adu=rig.camera.offset_adu,
     )
     return VectorMonitor(vectors, channel)
