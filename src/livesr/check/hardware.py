@@ -80,25 +80,25 @@ class Look:
     measured : in the order of a table
     raw, labels : the last group that was taken, uint8 or uint16 (n, y, x), and what each frame of
         it is
-    widefield, reconstruction : of that group, (y, x); None where there is none
+    mean, reconstruction : of that group, (y, x); None where there is none
     """
 
     channel: str
     measured: tuple[Measured, ...]
     raw: NDArray[Any]
     labels: tuple[str, ...]
-    widefield: NDArray[Any] | None
+    mean: NDArray[Any] | None
     reconstruction: NDArray[Any] | None
 
     def picture(self) -> Image.Image:
-        """Draw the raw group, and widefield beside reconstruction below.
+        """Draw the raw group, and its mean beside the reconstruction below.
 
         The same part of the field in every tile.
         """
         shown = list(zip(self.labels, self.raw, strict=True))[:_MAX_RAW_SHOWN]
         columns = math.ceil(math.sqrt(len(shown)))
         groups = [shown[first : first + columns] for first in range(0, len(shown), columns)]
-        pictures = (("widefield", self.widefield), ("reconstruction", self.reconstruction))
+        pictures = (("mean", self.mean), ("reconstruction", self.reconstruction))
         groups.append([(title, picture) for title, picture in pictures if picture is not None])
         return sheet(
             [[(title, tile(self._enlarged(p))) for title, p in group] for group in groups if group]

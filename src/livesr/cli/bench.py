@@ -19,7 +19,7 @@ def register(app: typer.Typer) -> None:
 def bench(
     suites: Annotated[
         list[str] | None,
-        typer.Argument(help="Suites to run: hook, sim, ..., all (without any), or scaling."),
+        typer.Argument(help="Suites to run: hook, pipeline, ..., all (without any), or scaling."),
     ] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="Few repetitions: to see that it runs, not to quote.")

@@ -76,6 +76,7 @@ class Modality(Generic[S]):
     on_devices : whether `build` takes the arrays of another device than the CPU
     needs_sampling : whether nothing can be reconstructed from pixels beyond `largest_pixel_nm`
     picture : what pictures of its measurements are called, beside those of predictions
+    virtual_rig : name of a rig in hardware_configs whose virtual camera simulates it, "" without
     region_unknown : what a reader must know of raw frames whose region on the chip got lost; ""
         where it does not matter
     """
@@ -91,6 +92,7 @@ class Modality(Generic[S]):
     on_devices: ClassVar[bool] = False
     needs_sampling: ClassVar[bool] = False
     picture: ClassVar[str] = "Input"
+    virtual_rig: ClassVar[str] = ""
     region_unknown: ClassVar[str] = ""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

@@ -126,6 +126,15 @@ def default_modality() -> str:
     return sequences_of().modality
 
 
+def simulating_rig(modality_name: str = "") -> str:
+    """Return the rig, by its name in hardware_configs, that simulates a modality.
+
+    The default one's where that modality has none.
+    """
+    named = modality(modality_name or default_modality()).virtual_rig
+    return named or modality(default_modality()).virtual_rig
+
+
 def drawable() -> list[str]:
     """Return the modalities of which single pictures can be drawn."""
     return [m.name for m in installed() if m.draw_image or m.draw_sequence]

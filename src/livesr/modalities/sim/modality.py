@@ -41,6 +41,7 @@ class SIM(Modality[SIMConfig]):
     on_devices = True
     needs_sampling = True
     picture = "SIM reconstruction"
+    virtual_rig = "virtual_sim"
     region_unknown = (
         "where the camera's region began on its chip is no longer known and is taken to be (0, 0)."
         " If a region was used, the phases of the patterns are not those of the calibration."

@@ -44,6 +44,7 @@ class STORM(Modality[STORMConfig]):
     unit = "localisation"
     unit_scale = 1 / UNITS_PER_LOCALISATION
     raw_along_t = True
+    virtual_rig = "virtual_storm"
 
     def validate(self, rig: RigConfig) -> None:
         """Refuse a rig that reconstructs STORM and does not say how noisy its camera is."""
