@@ -363,7 +363,8 @@ def _whole(setting: Setting, side: int, device: str) -> dict[str, Any]:
     from useq import MDAEvent
 
     from livesr.base.config import load_rig
-    from livesr.live.paths import Geometry, build_path
+    from livesr.base.geometry import Geometry
+    from livesr.live.paths import build_path
     from livesr.live.pipeline import Pipeline
     from livesr.live.sinks.sink import RunDescription
     from livesr.modalities.sim.simulation.rig import RawBank

@@ -17,6 +17,7 @@ from PIL import Image
 
 from livesr.base.config import load_rig
 from livesr.cli import _run
+from livesr.modalities.sim.config import SIMConfig
 from livesr.modalities.sim.simulation.rig import RawBank
 
 RIGS = Path(__file__).parents[2] / "hardware_configs"
@@ -103,7 +104,7 @@ def test_a_channel_of_several_gets_its_own_patterns(uncalibrated: Path, tmp_path
     assert _run(arguments) == 2  # which channel?
     assert _run([*arguments, "--channel", "561"]) == 0
     rig = load_rig(rig_file)
-    assert rig.sim.patterns == []
+    assert SIMConfig.of(rig).patterns == []
     assert len(rig.channels["561"].patterns) == 3
     assert rig.channels["561"].damping == pytest.approx(0.7, abs=0.1)
     assert (

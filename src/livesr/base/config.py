@@ -13,6 +13,7 @@ import os
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
+from types import GenericAlias
 from typing import Annotated, Any, ClassVar, Literal, Protocol, Self, TypeVar
 
 from pydantic import (
@@ -269,7 +270,7 @@ class TriggerConfig(Model):
 
 
 def _registry() -> Any:
-    """The module that finds modalities by name.
+    """Return the module that finds modalities by name.
 
     They are built on this one, so it knows none of them, and loads what a rig names.
     """
@@ -279,7 +280,7 @@ def _registry() -> Any:
 class RigModality(Protocol):
     """What a rig asks of a modality (`livesr.modalities.modality.Modality`)."""
 
-    Section: ClassVar[type[Section]]
+    Section: Any  # a class, whose default instance is the section of a rig that has none
 
     def validate(self, rig: RigConfig) -> None:
         """Raise a ValueError if the rig lacks what it needs."""
@@ -300,6 +301,13 @@ def _modality(name: str) -> RigModality:
     return found
 
 
+def _section(name: str, data: object) -> Section:
+    """Return the section of modality `name`; an error in `data` says in which section it is."""
+    one: Any = GenericAlias(dict, (str, _modality(name).Section))
+    adapter: TypeAdapter[dict[str, Section]] = TypeAdapter(one)
+    return adapter.validate_python({name: data})[name]
+
+
 def _modality_name(value: str) -> str:
     registry = _registry()
     if (new := registry.OLD_NAMES.get(value)) is not None:
@@ -307,10 +315,8 @@ def _modality_name(value: str) -> str:
         return str(new)
     if value not in registry.MODALITIES:
         known = registry.MODALITIES.names
-        raise ValueError(
-            f"there is no such modality; known are {', '.join(known)}.{suggestion(value, known)}"
-            .rstrip(".?")
-        )
+        guess = suggestion(value, known) or f" Known are {', '.join(known)}."
+        raise ValueError(f"there is no such modality.{guess}".rstrip(".?"))
     return value
 
 
@@ -419,20 +425,13 @@ class RigConfig(Model):
             return data
         known = _registry().MODALITIES
         named = [key for key in data if key not in cls.model_fields and key in known]
-        sections = {
-            name: TypeAdapter(dict[str, _modality(name).Section]).validate_python(
-                {name: data[name]}  # so that an error says in which section it is
-            )[name]
-            for name in named
-            if data[name] is not None
-        }
+        sections = {name: _section(name, data[name]) for name in named if data[name] is not None}
         rest = {key: value for key, value in data.items() if key not in named}
         return {**rest, "sections": {**sections, **rest.get("sections", {})}}
 
     @model_validator(mode="after")
     def _consistent(self) -> RigConfig:
-        used = [self.modality, *(c.reconstruct for c in self.channels.values() if c.reconstruct)]
-        for name in dict.fromkeys([*used, *self.sections]):
+        for name in self.modalities:
             _modality(name).validate(self)
         for name in {*self.corrections.flat, *self.corrections.background} - {"", *self.channels}:
             raise ValueError(
@@ -520,6 +519,12 @@ class RigConfig(Model):
             else channel.model_copy(update={"reconstruct": self.modality})
         )
 
+    @property
+    def modalities(self) -> list[str]:
+        """Names of the modalities that the rig uses, or has a section of."""
+        used = [self.modality, *(c.reconstruct for c in self.channels.values() if c.reconstruct)]
+        return list(dict.fromkeys([*used, *self.sections]))
+
     def modality_of(self, name: str) -> str:
         """Return the name of the modality that reconstructs channel `name`."""
         return self.channel(name).reconstruct or self.modality
@@ -536,7 +541,7 @@ class RigConfig(Model):
 
     def section_of(self, modality: str) -> Section:
         """Return the section of `modality`, with its defaults where rig.yaml has none."""
-        return self.sections.get(modality) or _modality(modality).Section()
+        return self.sections.get(modality) or _section(modality, {})
 
     def with_section(self, section: Section) -> RigConfig:
         """Return a copy with this section of its modality."""

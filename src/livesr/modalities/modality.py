@@ -198,10 +198,11 @@ class Modality(Generic[S]):
         reconstructor: Reconstructor,
         recorded: bool,
     ) -> list[Monitor]:
-        """Return what watches one run of a channel; `rig` and `reconstructor` are those of `build`.
+        """Return what watches one run of a channel.
 
-        Of a run of `recorded` frames none that changes what is reconstructed: what was recorded has
-        to give the same again.
+        Monitors see raw frames as the camera gave them, whose dark level is that of `rig`;
+        `reconstructor` is what `build` returned. Of a run of `recorded` frames none that changes
+        what is reconstructed: what was recorded has to give the same again.
         """
         return []
 

@@ -95,7 +95,7 @@ class SIM(Modality[SIMConfig]):
         camera: Geometry,
         arrays: Arrays | None = None,
         like: Reconstructor | None = None,
-    ) -> Reconstructor:
+    ) -> SIMReconstructor:
         """Return what reconstructs a channel with its patterns; with `like`, following the same
         drift.
         """

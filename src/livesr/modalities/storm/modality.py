@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from livesr.live.arrays import Arrays
     from livesr.live.reconstruct.reconstructor import Reconstructor
     from livesr.modalities.storm.localise import Localiser
+    from livesr.modalities.storm.reconstructor import STORMReconstructor
     from livesr.optics.exposure import Exposures
     from livesr.simulation.sequence import DrawImage
 
@@ -82,7 +83,7 @@ class STORM(Modality[STORMConfig]):
         camera: Geometry,
         arrays: Arrays | None = None,
         like: Reconstructor | None = None,
-    ) -> Reconstructor:
+    ) -> STORMReconstructor:
         """Return what localises the emitters of a channel and draws them."""
         from livesr.modalities.storm.reconstructor import STORMReconstructor
 
