@@ -238,7 +238,7 @@ class SIMCalibrator:
             damping=from_beads,
         )
         result.doubts[:0] = [said for said in doubts if said not in result.doubts]
-        result.doubts += _notes(settings.plane, changed)
+        result.doubts.extend(_notes(settings.plane, changed))
         return ChannelCalibration(
             self._rig, channel, camera, raw, offset_adu, result, steps, changed, settings.state
         )
