@@ -80,25 +80,25 @@ class Look:
     measured : in the order of a table
     raw, labels : the last group that was taken, uint8 or uint16 (n, y, x), and what each frame of
         it is
-    mean, reconstruction : of that group, (y, x); None where there is none
+    widefield, reconstruction : of that group, (y, x); None where there is none
     """
 
     channel: str
     measured: tuple[Measured, ...]
     raw: NDArray[Any]
     labels: tuple[str, ...]
-    mean: NDArray[Any] | None
+    widefield: NDArray[Any] | None
     reconstruction: NDArray[Any] | None
 
     def picture(self) -> Image.Image:
-        """Draw the raw group, and its mean beside the reconstruction below.
+        """Draw the raw group, and widefield beside reconstruction below.
 
         The same part of the field in every tile.
         """
         shown = list(zip(self.labels, self.raw, strict=True))[:_MAX_RAW_SHOWN]
         columns = math.ceil(math.sqrt(len(shown)))
         groups = [shown[first : first + columns] for first in range(0, len(shown), columns)]
-        pictures = (("mean", self.mean), ("reconstruction", self.reconstruction))
+        pictures = (("widefield", self.widefield), ("reconstruction", self.reconstruction))
         groups.append([(title, picture) for title, picture in pictures if picture is not None])
         return sheet(
             [[(title, tile(self._enlarged(p))) for title, p in group] for group in groups if group]
@@ -122,16 +122,14 @@ def look(core: CMMCorePlus, rig: RigConfig, channel: str) -> Look:
         If not one group is complete.
     """
     cameras = {name: camera_geometry(core, rig, name) for name in rig.channels or [channel]}
-    camera, kind, n_raw = (
-        cameras[channel],
-        modality(rig.modality_of(channel)),
-        rig.raw_frames(channel),
-    )
-    groups = kind.hardware_groups(rig.section(channel)) or math.ceil(_FEWEST_EXPOSURES / n_raw)
+    camera, kind = cameras[channel], modality(rig.modality_of(channel))
+    section, n_raw = rig.section(channel), rig.raw_frames(channel)
+    groups = kind.hardware_groups(section) or math.ceil(_FEWEST_EXPOSURES / n_raw)
     frames = take_groups(core, rig, channel, groups)
     stacks = _stacks(frames, n_raw)
     raw = np.stack([f for f in stacks[-1].frames if f is not None])
-    measured = [
+    image, shown = _reconstruction(rig, channel, camera, stacks)
+    measured = (
         *_camera(core, rig, camera),
         *(
             Measured(f"channel {name}", each.words())
@@ -141,19 +139,24 @@ def look(core: CMMCorePlus, rig: RigConfig, channel: str) -> Look:
         _frame_rate(frames, core.getExposure(), groups * n_raw),
         _buffer(core, camera),
         *_light(raw, rig, camera),
-    ]
-    image = None
-    if (missing := kind.not_ready(rig, channel)) is None:
-        believing = kind.believing(rig)
-        path = _path(believing, channel, camera)
-        image, quality = _reconstructed(path, stacks[-1])
-        looked = Looked(believing, channel, camera, path, stacks, quality)
-        measured += kind.check_hardware(looked)
-    else:
-        measured.append(missing)
-    labels = kind.raw_labels(rig.section(channel))
+        *shown,
+    )
     mean = raw.mean(axis=0) if n_raw > 1 else None
-    return Look(channel, tuple(measured), raw, labels, mean, image)
+    return Look(channel, measured, raw, kind.raw_labels(section), mean, image)
+
+
+def _reconstruction(
+    rig: RigConfig, channel: str, camera: Geometry, stacks: Sequence[RawStack]
+) -> tuple[NDArray[Any] | None, list[Measured]]:
+    """Return the picture of the last group, and what the modality says of the groups."""
+    kind = modality(rig.modality_of(channel))
+    if (missing := kind.not_ready(rig, channel)) is not None:
+        return None, [missing]
+    believing = kind.believing(rig)
+    path = _path(believing, channel, camera)
+    image, quality = _reconstructed(path, stacks[-1])
+    looked = Looked(believing, channel, camera, path, stacks, quality)
+    return image, list(kind.check_hardware(looked))
 
 
 def _path(rig: RigConfig, channel: str, camera: Geometry) -> ChannelPath:

@@ -50,7 +50,7 @@ def check(
     ] = None,
     picture: Annotated[
         Path,
-        typer.Option(help="--hardware: PNG of raw group, their mean and reconstruction to write."),
+        typer.Option(help="--hardware: PNG of raw group, widefield and reconstruction to write."),
     ] = Path("livesr-check.png"),
     as_json: JSON = False,
 ) -> None:

@@ -113,12 +113,14 @@ def sequences_of(modalities: Iterable[str] = ()) -> Sequences:
     ConfigError
         If no modality that is installed can.
     """
-    wanted = list(modalities)
-    able = [m for m in installed() if m.draw_sequence is not None]
-    for found in [*(m for m in able if m.name in wanted), *able]:
-        if found.draw_sequence is not None:
-            return Sequences(found.name, found.title, found.draw_sequence)
-    raise ConfigError("None of the modalities that are installed can simulate a time lapse.")
+    able = {
+        way.name: Sequences(way.name, way.title, draw)
+        for way in installed()
+        if (draw := way.draw_sequence) is not None
+    }
+    if not able:
+        raise ConfigError("None of the modalities that are installed can simulate a time lapse.")
+    return next((able[name] for name in modalities if name in able), next(iter(able.values())))
 
 
 def default_modality() -> str:
