@@ -94,5 +94,5 @@ def test_what_draws_no_time_lapse_leaves_it_to_another() -> None:
 
 def test_its_benchmark_is_run() -> None:
     assert suites()["averaging"].cores == 1
-    (result,) = run(["averaging"], quick=True, quiet=True)
+    (result,) = run(["averaging"], quick=True, quiet=True).results
     assert (result.name, result.value, result.environment.cores) == ("averaging.mean", 1.0, 1)
