@@ -120,13 +120,13 @@ def observe(folder: str, case: Case, number: int) -> Seen:
     entropy = (EVALUATION, _SEEDS_FROM + number, zlib.crc32(case.name.encode()))
     sequence = SIMSequence(entropy, N_T, SIZE, case.domain)
     known = _engine(folder)[0].manifest.limits.uncertainty
-    views = (known.views if known else "flips") if case.maps else None
+    augmentation = (known.augmentation if known else "flips") if case.maps else None
     names = domain_of(_engine(folder)[0].manifest).structures
     return Observer(*_engine(folder)).look(
         sequence,
         [] if case.blank else None,
         channels=names if case.domain.structures == names else sequence.structures[: len(names)],
-        uncertainty=views,  # type: ignore[arg-type]
+        uncertainty=augmentation,  # type: ignore[arg-type]
     )
 
 
@@ -511,8 +511,8 @@ def page(
         "## Uncertainty: what it is worth",
         "",
         (
-            f"Standard deviation over {known.views}, times {known.scale:.2f}, against the true"
-            " error; a point is as many pixels. Rank correlation with the error of single pixels:"
+            f"Standard deviation over {known.augmentation}, times {known.scale:.2f}, against the"
+            " true error; a point is as many pixels. Rank correlation with the error of single pixels:"
         ),
         "",
         f"| | {' | '.join(manifest.channel_names)} |",

@@ -44,7 +44,7 @@ def uncalibrated(tmp_path: Path) -> Path:
 
 
 def assert_found(rig_file: Path) -> None:
-    truth, found = (SIMConfig.of(load_rig(r)) for r in ("virtual_sim", rig_file))
+    truth, found = (SIMConfig.of(load_rig(rig)) for rig in ("virtual_sim", rig_file))
     assert found.raw_order() == truth.raw_order()
     centre = 0.5 * SIZE * 0.065
     for pattern, expected in zip(found.patterns, truth.patterns, strict=True):

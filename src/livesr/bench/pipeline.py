@@ -34,6 +34,7 @@ from livesr.live.paths import build_path
 from livesr.live.plugin import LiveSR
 from livesr.live.sources.plan import sim_sequence
 from livesr.simulation.camera import KnowsTruth, find_virtual_camera
+from livesr.simulation.sequence import simulating_rig
 
 _PACED_FPS = 8.0
 _MAX_RAW_FPS = (
@@ -51,7 +52,7 @@ def measure(quick: bool) -> list[Result]:
     seconds = 1.0 if quick else 12.0
     engine = bench_engine()
     size, n_t = (64, 3) if quick else (256, 12)
-    with virtual_rig("virtual_sim", SensorSize=size, TimePoints=n_t) as (core, rig):
+    with virtual_rig(simulating_rig(), SensorSize=size, TimePoints=n_t) as (core, rig):
         bench = _Bench(core, rig, engine)
         capacity_fps = bench.capacity_fps(5 if quick else 30)
         sustained = bench.sustained(capacity_fps, seconds, 1 if quick else 4)

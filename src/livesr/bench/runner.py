@@ -12,14 +12,15 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 
 from livesr.base import documents
 from livesr.base.errors import LiveSRError, UsageError, suggestion
-from livesr.bench.report import read_json, table, write_json
-from livesr.bench.result import Result
+from livesr.bench.report import measured, notes, read_json, table, where, write_json
+from livesr.bench.result import LeftOut, Measured
 from livesr.modalities.modality import Benchmark
 from livesr.modalities.registry import installed
 
@@ -34,6 +35,9 @@ SUITES = {
     "store": 2,
     "publish": 2,
     "view": 2,
+    "gpu.parity": 4,
+    "gpu.speed": 4,
+    "gpu.frame": 4,
     "scaling.size": 2,
     "scaling.channels": 2,
     "scaling.rate": 2,
@@ -41,19 +45,20 @@ SUITES = {
 }
 """Suites beside those of the modalities, in the order in which they run, and the cores of each."""
 
-GROUPS = ("all", "scaling")
+GROUPS = ("all", "scaling", "gpu")
 """Names for several suites."""
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _TIMEOUT_S = 1800.0
-_LONG_S = {"scaling.length": 14_400.0}
+_LONG_S = {"scaling.length": 14_400.0, "gpu.parity": 7_200.0}
 UNAVAILABLE = 3
 """Exit code of a worker whose suite cannot run on this computer."""
 
 
 def suites() -> dict[str, Benchmark]:
-    """Return every suite by its name, in the order in which they run: those of the modalities
-    first.
+    """Return every suite by its name, in the order in which they run.
+
+    Those of the modalities come first.
     """
     of_modalities = {
         name: suite
@@ -65,10 +70,11 @@ def suites() -> dict[str, Benchmark]:
     return of_modalities | own
 
 
-def _of_group(group: str, known: Iterable[str]) -> list[str]:
-    """Return the suites of a group."""
-    scaling = group == "scaling"
-    return [name for name in known if name.startswith("scaling.") == scaling]
+def _of_group(group: str, suites: Iterable[str]) -> set[str]:
+    """Return the suites of a group; "all" are those of none."""
+    if group == "all":
+        return {name for name in suites if "." not in name}
+    return {name for name in suites if name.startswith(f"{group}.")}
 
 
 class SuiteError(LiveSRError):
@@ -86,7 +92,7 @@ def run(
     *,
     resume: bool = False,
     quiet: bool = False,
-) -> list[Result]:
+) -> Measured:
     """Run suites one after the other and print a table.
 
     Parameters
@@ -108,49 +114,70 @@ def run(
     UsageError
         If there is no such suite.
     SuiteError
-        If a suite fails; with the end of what it said. Of "all", one that this computer lacks
-        something for is left out.
+        If a suite that was named fails; with the end of what it said. Of a group the others still
+        run: one that this computer lacks something for is left out, one that fails is a fault.
     """
-    known = suites()
+    here = suites()
     for name in names:
-        if name not in (*known, *GROUPS):
+        if name not in (*here, *GROUPS):
             raise UsageError(
-                f"There is no benchmark suite {name!r}.{suggestion(name, [*known, *GROUPS])}"
+                f"There is no benchmark suite {name!r}.{suggestion(name, [*here, *GROUPS])}"
             )
-    results = read_json(json_path) if resume and json_path and json_path.exists() else []
+    known = read_json(json_path) if resume and json_path and json_path.exists() else Measured()
     console = Console(quiet=quiet)
-    for name in _still_to_run(names, {r.suite for r in results}, list(known)):
-        cores = known[name].cores
+    for name in _still_to_run(names, {r.suite for r in known.results}, here):
+        cores = here[name].cores
         with console.status(f"Measuring {name} on {cores} core{'s' if cores > 1 else ''}"):
             try:
-                measured = _in_process(name, known[name], quick)
-            except SuiteUnavailableError as e:
+                found = _in_process(name, here[name], quick)
+            except SuiteError as e:
                 if name in names:
                     raise
-                console.print(f"Left out: {e}")
-                continue
-        kept = [r for r in results if r.suite != name]
-        results = _in_order(kept + measured, list(known))
+                fault = not isinstance(e, SuiteUnavailableError)
+                found = Measured(left_out=[LeftOut(name, str(e), fault)])
+        known = _in_order(_with(known, name, found), list(here))
         if json_path:
-            write_json(results, json_path)
-    console.print(table(results, notes=True))
-    return results
+            write_json(known, json_path)
+    _show(known, console)
+    return known
 
 
-def _still_to_run(names: Sequence[str], done: Collection[str], known: list[str]) -> list[str]:
+def _show(known: Measured, console: Console) -> None:
+    """Print where it was measured, a table for each suite, and what was left out and why."""
+    if environment := next((r.environment for r in known.results if r.environment), None):
+        console.print(where(environment), style="dim", markup=False, highlight=False)
+    for suite in dict.fromkeys(r.suite for r in known.results):
+        results = [r for r in known.results if r.suite == suite]
+        console.print(table(results))
+        for note in notes(results):
+            console.print(note, style="dim", markup=False, highlight=False)
+    for entry in known.left_out:
+        console.print(f"Left out, {entry.name}: {entry.reason}", markup=False, highlight=False)
+
+
+def _with(known: Measured, suite: str, found: Measured) -> Measured:
+    """Return what is known once `suite` was measured, anew where it was known."""
+    results = [r for r in known.results if r.suite != suite]
+    left_out = [e for e in known.left_out if not f"{e.name}.".startswith(f"{suite}.")]
+    return Measured([*results, *found.results], [*left_out, *found.left_out])
+
+
+def _still_to_run(names: Sequence[str], done: Collection[str], here: Iterable[str]) -> list[str]:
     """Return what is to be measured: a suite that is named, and of a group what is not `done`."""
-    groups = [group for group in names if group in GROUPS]
-    grouped = {name for group in groups for name in _of_group(group, known)} - set(done)
-    return [name for name in known if name in names or name in grouped]
+    here = list(here)
+    groups = [name for name in names if name in GROUPS]
+    grouped = {name for group in groups for name in _of_group(group, here)} - set(done)
+    return [name for name in here if name in names or name in grouped]
 
 
-def _in_order(results: list[Result], known: list[str]) -> list[Result]:
-    """Sort by suite, within one as it was measured; suites that are no more come last."""
-    order = {name: at for at, name in enumerate(known)}
-    return sorted(results, key=lambda r: order.get(r.suite, len(order)))
+def _in_order(known: Measured, here: list[str]) -> Measured:
+    """Sort by suite, within one as it was measured; suites that are not here come last."""
+    order = {name: at for at, name in enumerate(here)}
+    results = sorted(known.results, key=lambda r: order.get(r.suite, len(order)))
+    return replace(known, results=results)
 
 
-def _in_process(name: str, suite: Benchmark, quick: bool) -> list[Result]:
+def _in_process(name: str, suite: Benchmark, quick: bool) -> Measured:
     cores = suite.cores
     environment = {**os.environ, **dict.fromkeys(_THREAD_VARIABLES, str(cores))}
     with tempfile.TemporaryDirectory() as folder:
@@ -182,4 +209,4 @@ def _in_process(name: str, suite: Benchmark, quick: bool) -> list[Result]:
         if done.returncode or not path.is_file():
             said = "\n".join((done.stderr or done.stdout).strip().splitlines()[-8:])
             raise SuiteError(f"Suite {name!r} failed with exit code {done.returncode}:\n{said}")
-        return [Result.from_json(entry) for entry in documents.read_json(path)]
+        return measured(documents.read_json(path))

@@ -122,16 +122,14 @@ def look(core: CMMCorePlus, rig: RigConfig, channel: str) -> Look:
         If not one group is complete.
     """
     cameras = {name: camera_geometry(core, rig, name) for name in rig.channels or [channel]}
-    camera, kind, n_raw = (
-        cameras[channel],
-        modality(rig.modality_of(channel)),
-        rig.raw_frames(channel),
-    )
-    groups = kind.hardware_groups(rig.section(channel)) or math.ceil(_FEWEST_EXPOSURES / n_raw)
+    camera, kind = cameras[channel], modality(rig.modality_of(channel))
+    section, n_raw = rig.section(channel), rig.raw_frames(channel)
+    groups = kind.hardware_groups(section) or math.ceil(_FEWEST_EXPOSURES / n_raw)
     frames = take_groups(core, rig, channel, groups)
     stacks = _stacks(frames, n_raw)
     raw = np.stack([f for f in stacks[-1].frames if f is not None])
-    measured = [
+    image, shown = _reconstruction(rig, channel, camera, stacks)
+    measured = (
         *_camera(core, rig, camera),
         *(
             Measured(f"channel {name}", each.words())
@@ -141,19 +139,24 @@ def look(core: CMMCorePlus, rig: RigConfig, channel: str) -> Look:
         _frame_rate(frames, core.getExposure(), groups * n_raw),
         _buffer(core, camera),
         *_light(raw, rig, camera),
-    ]
-    image = None
-    if (missing := kind.not_ready(rig, channel)) is None:
-        believing = kind.believing(rig)
-        path = _path(believing, channel, camera)
-        image, quality = _reconstructed(path, stacks[-1])
-        looked = Looked(believing, channel, camera, path, stacks, quality)
-        measured += kind.check_hardware(looked)
-    else:
-        measured.append(missing)
-    labels = kind.raw_labels(rig.section(channel))
+        *shown,
+    )
     mean = raw.mean(axis=0) if n_raw > 1 else None
-    return Look(channel, tuple(measured), raw, labels, mean, image)
+    return Look(channel, measured, raw, kind.raw_labels(section), mean, image)
+
+
+def _reconstruction(
+    rig: RigConfig, channel: str, camera: Geometry, stacks: Sequence[RawStack]
+) -> tuple[NDArray[Any] | None, list[Measured]]:
+    """Return the picture of the last group, and what the modality says of the groups."""
+    kind = modality(rig.modality_of(channel))
+    if (missing := kind.not_ready(rig, channel)) is not None:
+        return None, [missing]
+    believing = kind.believing(rig)
+    path = _path(believing, channel, camera)
+    image, quality = _reconstructed(path, stacks[-1])
+    looked = Looked(believing, channel, camera, path, stacks, quality)
+    return image, list(kind.check_hardware(looked))
 
 
 def _path(rig: RigConfig, channel: str, camera: Geometry) -> ChannelPath:

@@ -18,6 +18,7 @@ from livesr.base.errors import BackendError, ConfigError, EngineError, suggestio
 from livesr.check.finding import Finding, Found, Level, Lines
 from livesr.check.micromanager import Configuration, check_configuration, external_trigger
 from livesr.modalities.registry import modalities_of, modality
+from livesr.simulation.sequence import simulating_rig
 
 _TRIED_PX = 32  # half a side of what an engine is tried out with
 
@@ -341,7 +342,7 @@ def _camera(
             f"{place}.separate",
             f"{camera!r} is Micro-Manager's demo camera, which shows no specimen: nothing that"
             f" {channel.separate} separates from it is there.",
-            "It shows that every step works; virtual_sim has a specimen.",
+            f"It shows that every step works; {simulating_rig()} has a specimen.",
         )
     own_nm, said_nm = cfg.pixel_size_nm(preset), channel.pixel_size_nm or rig.optics.pixel_size_nm
     others = {

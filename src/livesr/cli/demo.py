@@ -54,11 +54,13 @@ def demo(
     from livesr.cli.score import TruthScore, require_truth
     from livesr.cli.session import Request, acquire, load_core
     from livesr.modalities.registry import modality
+    from livesr.simulation.sequence import simulating_rig
 
     after = command_of(on_finish, on_finish_timeout)
     out = console(quiet=as_json)
-    rig = load_rig("virtual_sim")
-    score = TruthScore(frames, modality(rig.modality).picture)
+    rig = load_rig(simulating_rig())
+    kind = modality(rig.modality)
+    score = TruthScore(frames, kind.picture)
     request = Request(
         rig=rig,
         experiment=Experiment(frames=frames),
@@ -80,7 +82,7 @@ def demo(
     if picture:
         require_truth(rig.with_engine(engine) if engine else rig)
     with after.also_of_a_failed_start(out):
-        with out.status("Simulating a living cell under a SIM microscope"):
+        with out.status(f"Simulating a living cell under a {kind.title} microscope"):
             core = load_core(request)
         report = acquire(request, core, out)
     with out.status("Comparing with the simulated truth, validating the store"):

@@ -12,8 +12,9 @@ run accumulates lives in the objects that it makes.
     a run --------- build, monitors, quality           raw frames -> measurement, and what watches
     the store ----- method, unit, raw_along_t          how it is written
     the desk ------ check, check_hardware,             livesr check, calibrate, simulated data and
-                    calibrator, draw_sequence,         livesr bench
-                    draw_image, benchmarks
+                    calibrator, simulate,              livesr bench
+                    draw_sequence, draw_image,
+                    benchmarks
 
 A third-party modality subclasses `Modality`, sets `name` and implements `build`; with a section of
 its own in rig.yaml it sets `Section` as well.
@@ -26,9 +27,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar
 
 from livesr.base import config
 from livesr.base.config import RigConfig, TriggerConfig
+from livesr.base.errors import ConfigError
 from livesr.base.geometry import Geometry
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from pymmcore_plus import CMMCorePlus
 
     from livesr.base.frames import FrameQuality, Pixels
@@ -76,6 +80,7 @@ class Modality(Generic[S]):
     on_devices : whether `build` takes the arrays of another device than the CPU
     needs_sampling : whether nothing can be reconstructed from pixels beyond `largest_pixel_nm`
     picture : what pictures of its measurements are called, beside those of predictions
+    virtual_rig : name of a rig in hardware_configs whose virtual camera simulates it, "" without
     region_unknown : what a reader must know of raw frames whose region on the chip got lost; ""
         where it does not matter
     """
@@ -91,6 +96,7 @@ class Modality(Generic[S]):
     on_devices: ClassVar[bool] = False
     needs_sampling: ClassVar[bool] = False
     picture: ClassVar[str] = "Input"
+    virtual_rig: ClassVar[str] = ""
     region_unknown: ClassVar[str] = ""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -258,6 +264,18 @@ class Modality(Generic[S]):
         calibrate.
         """
         return None
+
+    def simulate(self, rig: RigConfig, size: int, groups: int) -> NDArray[np.uint16]:
+        """Return raw groups (t, n, y, x), ADU, of a specimen as the camera of `rig` would show it.
+
+        `size` is the side of its chip.
+
+        Raises
+        ------
+        ConfigError
+            If it cannot be simulated, or the rig lacks what is needed for it.
+        """
+        raise ConfigError(f"{self.title} cannot be simulated.")
 
     @property
     def draw_sequence(self) -> DrawSequence | None:

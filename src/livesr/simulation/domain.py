@@ -5,20 +5,24 @@ Owns the ranges and the draws that both share, so that they cannot drift apart. 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+
+from livesr.base.config import Model
 
 Range = tuple[float, float]
 
 
-class Domain(BaseModel):
+class Domain(Model):
     """What sequences are drawn from. Ranges are uniform unless said otherwise.
 
     The ranges are those that SIM rigs and live cells show; where the reconstruction assumes a value
     (modulation, phase, OTF), it assumes one that is slightly wrong, as a calibration does.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    renamed: ClassVar[Mapping[str, str]] = {"headroom_spread": "scale_spread"}
 
     structures: tuple[str, ...] = ("microtubules", "er", "lysosomes")
     brightness_ratio: float = 5.0
@@ -60,8 +64,8 @@ class Domain(BaseModel):
     """Log-uniform."""
     attenuation: Range = (0.6, 0.97)
     apodisation: Range = (0.2, 1.2)
-    headroom_spread: float = 0.25
-    """Largest relative deviation of the headroom: live, it follows the frames slowly."""
+    scale_spread: float = 0.25
+    """Largest relative deviation of the scale s: live, it follows the frames slowly."""
 
 
 CALIBRATED = Domain(

@@ -113,17 +113,28 @@ def sequences_of(modalities: Iterable[str] = ()) -> Sequences:
     ConfigError
         If no modality that is installed can.
     """
-    wanted = list(modalities)
-    able = [m for m in installed() if m.draw_sequence is not None]
-    for found in [*(m for m in able if m.name in wanted), *able]:
-        if found.draw_sequence is not None:
-            return Sequences(found.name, found.title, found.draw_sequence)
-    raise ConfigError("None of the modalities that are installed can simulate a time lapse.")
+    able = {
+        way.name: Sequences(way.name, way.title, draw)
+        for way in installed()
+        if (draw := way.draw_sequence) is not None
+    }
+    if not able:
+        raise ConfigError("None of the modalities that are installed can simulate a time lapse.")
+    return next((able[name] for name in modalities if name in able), next(iter(able.values())))
 
 
 def default_modality() -> str:
     """Return the modality that simulated data are of where nobody says."""
     return sequences_of().modality
+
+
+def simulating_rig(modality_name: str = "") -> str:
+    """Return the rig, by its name in hardware_configs, that simulates a modality.
+
+    The default one's where that modality has none.
+    """
+    named = modality(modality_name or default_modality()).virtual_rig
+    return named or modality(default_modality()).virtual_rig
 
 
 def drawable() -> list[str]:

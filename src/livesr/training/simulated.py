@@ -124,7 +124,7 @@ class SimulatedPairs:
     def make(self, entropy: tuple[int, int]) -> tuple[Image, Image]:
         """See `PairMaker`."""
         series = simulate(entropy, WINDOW, size=self.size, domain=self.domain)
-        spread = self.domain.headroom_spread * np.random.default_rng((*entropy, 2)).uniform(-1, 1)
+        spread = self.domain.scale_spread * np.random.default_rng((*entropy, 2)).uniform(-1, 1)
         return series.pair(WINDOW // 2, 1 + spread)
 
 

@@ -34,6 +34,7 @@ from livesr.live.pipeline import Pipeline
 from livesr.live.sinks.sink import RunDescription
 from livesr.live.sources.plan import sim_sequence
 from livesr.modalities.registry import modality
+from livesr.simulation.sequence import simulating_rig
 
 _N_RAW, _WARM_UP = 9, 2
 _TIMEOUT_S = 300.0
@@ -165,11 +166,11 @@ def _timed_ms(work: Callable[[], None]) -> tuple[float, float]:
 
 
 def _rig(names: list[str]) -> RigConfig:
-    """Return the virtual SIM rig with these channels.
+    """Return the virtual rig with these channels.
 
     It reconstructs frames that show no pattern, too.
     """
-    rig = load_rig("virtual_sim")
+    rig = load_rig(simulating_rig())
     channel = next(iter(rig.channels.values())).model_copy(update={"separate": NO_ENGINE})
     believing = modality(rig.modality).believing(rig)
     return believing.model_copy(update={"channels": dict.fromkeys(names, channel)})

@@ -15,6 +15,8 @@ from livesr.modalities.sim.config import QualityLimitsConfig, SIMConfig, check_p
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    import numpy as np
+    from numpy.typing import NDArray
     from pymmcore_plus import CMMCorePlus
 
     from livesr.base.config import PatternConfig, RigConfig, TriggerConfig
@@ -41,6 +43,7 @@ class SIM(Modality[SIMConfig]):
     on_devices = True
     needs_sampling = True
     picture = "SIM reconstruction"
+    virtual_rig = "virtual_sim"
     region_unknown = (
         "where the camera's region began on its chip is no longer known and is taken to be (0, 0)."
         " If a region was used, the phases of the patterns are not those of the calibration."
@@ -190,6 +193,13 @@ class SIM(Modality[SIMConfig]):
         from livesr.modalities.sim.calibration.channel import SIMCalibrator
 
         return SIMCalibrator(rig)
+
+    def simulate(self, rig: RigConfig, size: int, groups: int) -> NDArray[np.uint16]:
+        """Return raw groups of a living cell."""
+        from livesr.modalities.sim.simulation.rig import RawBank
+
+        bank = RawBank(rig, size, groups, seed=0, photons=300.0, bleaching=0.0, interval_s=0.5)
+        return bank.frames
 
     @property
     def draw_sequence(self) -> DrawSequence | None:

@@ -13,6 +13,9 @@ from livesr.modalities.modality import Benchmark, Modality
 from livesr.modalities.storm.config import STORMConfig
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from livesr.base.config import RigConfig
     from livesr.base.frames import FrameQuality, Pixels
     from livesr.base.geometry import Geometry
@@ -45,6 +48,7 @@ class STORM(Modality[STORMConfig]):
     unit = "localisation"
     unit_scale = 1 / UNITS_PER_LOCALISATION
     raw_along_t = True
+    virtual_rig = "virtual_storm"
 
     def validate(self, rig: RigConfig) -> None:
         """Refuse a rig that reconstructs STORM and does not say how noisy its camera is."""
@@ -111,6 +115,13 @@ class STORM(Modality[STORMConfig]):
         from livesr.modalities.storm.hardware import emitters
 
         yield emitters(looked)
+
+    def simulate(self, rig: RigConfig, size: int, groups: int) -> NDArray[np.uint16]:
+        """Return groups of frames of emitters that blink on microtubules."""
+        from livesr.modalities.storm.simulation.rig import BlinkingBank
+
+        frames = STORMConfig.of(rig).frames
+        return BlinkingBank(rig, size, groups * frames).frames.reshape(groups, frames, size, size)
 
     @property
     def draw_image(self) -> DrawImage | None:

@@ -6,8 +6,8 @@ Owns what is taken from rig.yaml, what is written into it, and the picture. The 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -171,117 +171,116 @@ class SIMCalibrator:
     """Measures what rig.yaml says of the patterns of a rig (`livesr.modalities.calibrator`)."""
 
     def __init__(self, rig: RigConfig) -> None:
-        self._rig = rig
+        self._rig, self._section = rig, SIMConfig.of(rig)
 
     def uncalibrated(self) -> RigConfig:
         """Return the rig without the optical state that the last calibration holds for."""
-        section = SIMConfig.of(self._rig).model_copy(update={"calibrated_with": []})
-        return self._rig.with_section(section)
+        return self._rig.with_section(self._section.model_copy(update={"calibrated_with": []}))
 
     def plane_in_focus(
         self, frames: Iterable[CameraFrame], channel: str, camera: Geometry, planes: int
     ) -> int:
-        """Return which of the planes of a stack shows the patterns most strongly."""
-        return plane_in_focus(frames, self._rig, channel, camera, planes)
+        """Return which of the planes of a stack shows the patterns most strongly, looking at one
+        group of each.
+        """
+        optics = _optics(self._rig, channel, camera)
+        strengths: dict[int, float] = {}
+        position = None
+        for at, group in complete_groups(frames, channel, self._section.raw_frames):
+            position = at.position if position is None else position
+            if at.position == position and at.z not in strengths:
+                try:
+                    strengths[at.z] = pattern_strength(group, optics, self._rig.camera.offset_adu)
+                except CalibrationError:  # holds no light
+                    strengths[at.z] = 0.0
+            if len(strengths) == planes:
+                break
+        return max(strengths, key=lambda z: strengths[z], default=0)
 
     def calibrate(
         self, channel: str, camera: Geometry, raw: NDArray[Any], settings: CalibrationSettings
     ) -> ChannelCalibration:
-        """Find patterns, raw order and damping of a channel."""
-        return calibrate_channel(self._rig, channel, camera, raw, settings)
+        """Find patterns, raw order and damping of a channel.
 
+        Parameters
+        ----------
+        raw
+            Groups as the camera gave them, (t, n, y, x).
+        settings
+            What is believed of rig.yaml. Its order is believed anyway where the frames are too dim
+            to tell; with beads, the damping comes from their picture instead of from the bands.
 
-def calibrate_channel(
-    rig: RigConfig,
-    channel: str,
-    camera: Geometry,
-    raw: NDArray[Any],
-    settings: CalibrationSettings | None = None,
-) -> ChannelCalibration:
-    """Calibrate one channel of a rig.
-
-    Parameters
-    ----------
-    raw
-        Groups as the camera gave them, (t, n, y, x).
-    settings
-        What is believed of rig.yaml. Its order is believed anyway where the frames are too dim to
-        tell; with beads, the damping comes from their picture instead of from the bands.
-
-    Raises
-    ------
-    CalibrationError
-        If the frames do not show the patterns.
-    """
-    settings = settings or CalibrationSettings()
-    about, n_raw = SIMConfig.of(rig), rig.raw_frames(channel)
-    raw, doubts = usable(raw, rig.camera.offset_adu, 2**rig.camera.bit_depth - 1)
-    correction, offset_adu = build_correction(rig, channel, camera.shape, camera.origin_px, n_raw)
-    if correction:
-        raw = np.stack(
-            [np.stack([np.array(f) for f in correction.apply(list(group))]) for group in raw]
+        Raises
+        ------
+        CalibrationError
+            If the frames do not show the patterns.
+        """
+        levels = self._rig.camera
+        raw, doubts = usable(raw, levels.offset_adu, 2**levels.bit_depth - 1)
+        raw, offset_adu = self._corrected(raw, channel, camera)
+        optics = _optics(self._rig, channel, camera)
+        order, steps, changed = self._order(raw, optics, offset_adu, settings)
+        from_beads = None
+        if settings.beads_nm is not None:
+            beads_um = settings.beads_nm / 1e3
+            from_beads = damping_from_beads(raw.mean((0, 1)) - offset_adu, optics, beads_um)
+            optics = replace(optics, damping=round(from_beads.value, 3))
+        result = calibrate(
+            raw,
+            optics,
+            angles=self._section.angles,
+            harmonics=self._section.harmonics,
+            order=order,
+            steps_rad=steps,
+            offset_adu=offset_adu,
+            origin_px=camera.origin_px,
+            fit_damping=not settings.keep_otf and settings.beads_nm is None,
+            damping=from_beads,
         )
-    optics = _optics(rig, channel, camera)
-    order, changed = about.raw_order(), False
-    if not settings.keep_order:
-        found = _detected(raw, optics, about.angles, about.harmonics, offset_adu)
-        if found is not None and not same_light(found, order):
-            order, changed = found, True
-    steps = (
-        about.phase_steps_rad
-        if about.phase_steps_rad and not changed
-        else equal_steps(about.phases).tolist()
-    )
-    from_beads = None
-    if (beads_nm := settings.beads_nm) is not None:
-        from_beads = damping_from_beads(raw.mean((0, 1)) - offset_adu, optics, beads_nm / 1e3)
-        optics = Optics(
-            optics.pixel_size_um, optics.na, optics.emission_um, round(from_beads.value, 3)
+        result.doubts[:0] = [said for said in doubts if said not in result.doubts]
+        result.doubts.extend(_notes(settings.plane, changed))
+        return ChannelCalibration(
+            self._rig, channel, camera, raw, offset_adu, result, steps, changed, settings.state
         )
-    result = calibrate(
-        raw,
-        optics,
-        angles=about.angles,
-        harmonics=about.harmonics,
-        order=order,
-        steps_rad=steps,
-        offset_adu=offset_adu,
-        origin_px=camera.origin_px,
-        fit_damping=not settings.keep_otf and beads_nm is None,
-        damping=from_beads,
-    )
-    result.doubts[:0] = [said for said in doubts if said not in result.doubts]
-    plane, planes = settings.plane
+
+    def _corrected(
+        self, raw: NDArray[Any], channel: str, camera: Geometry
+    ) -> tuple[NDArray[Any], float]:
+        """Return the groups corrected as the rig says, and the dark level that is left in them."""
+        correction, offset_adu = build_correction(
+            self._rig, channel, camera.shape, camera.origin_px, self._section.raw_frames
+        )
+        if correction is None:
+            return raw, offset_adu
+        groups = [[np.array(f) for f in correction.apply(list(group))] for group in raw]
+        return np.stack([np.stack(group) for group in groups]), offset_adu
+
+    def _order(
+        self,
+        raw: NDArray[Any],
+        optics: Optics,
+        offset_adu: float,
+        settings: CalibrationSettings,
+    ) -> tuple[list[tuple[int, int]], list[float], bool]:
+        """Return the order of the raw frames, their phase steps, and whether rig.yaml names another
+        order.
+        """
+        about = self._section
+        order, changed = about.raw_order(), False
+        if not settings.keep_order:
+            found = _detected(raw, optics, about.angles, about.harmonics, offset_adu)
+            if found is not None and not same_light(found, order):
+                order, changed = found, True
+        known = None if changed else about.phase_steps_rad
+        return order, list(known or equal_steps(about.phases).tolist()), changed
+
+
+def _notes(plane: tuple[int, int], order_changed: bool) -> Iterator[str]:
+    number, planes = plane
     if planes > 1:
-        result.doubts.append(
-            f"Plane {plane} of {planes} is used: it shows the patterns most strongly."
-        )
-    if changed:
-        result.doubts.append("The raw frames are in another order than rig.yaml says.")
-    return ChannelCalibration(
-        rig, channel, camera, raw, offset_adu, result, list(steps), changed, settings.state
-    )
-
-
-def plane_in_focus(
-    frames: Iterable[CameraFrame], rig: RigConfig, channel: str, camera: Geometry, planes: int
-) -> int:
-    """Return which of the planes of a stack shows the patterns most strongly, looking at one group
-    of each.
-    """
-    n_raw, optics = rig.raw_frames(channel), _optics(rig, channel, camera)
-    strengths: dict[int, float] = {}
-    position = None
-    for at, group in complete_groups(frames, channel, n_raw):
-        position = at.position if position is None else position
-        if at.position == position and at.z not in strengths:
-            try:
-                strengths[at.z] = pattern_strength(group, optics, rig.camera.offset_adu)
-            except CalibrationError:  # holds no light
-                strengths[at.z] = 0.0
-        if len(strengths) == planes:
-            break
-    return max(strengths, key=lambda z: strengths[z], default=0)
+        yield f"Plane {number} of {planes} is used: it shows the patterns most strongly."
+    if order_changed:
+        yield "The raw frames are in another order than rig.yaml says."
 
 
 def _optics(rig: RigConfig, channel: str, camera: Geometry) -> Optics:

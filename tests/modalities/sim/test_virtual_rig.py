@@ -19,7 +19,7 @@ from livesr.modalities.sim.reconstructor import SIMReconstructor
 from livesr.modalities.sim.simulation.rig import VirtualSIMCamera, find_camera
 from livesr.optics.illumination import Pattern
 
-RIGS = Path(__file__).parents[2] / "hardware_configs"
+RIGS = Path(__file__).parents[3] / "hardware_configs"
 SIZE, TIME_POINTS, RAW = 96, 4, 9
 
 
