@@ -33,7 +33,7 @@ from livesr.modalities.sim.calibration.groups import Optics
 from livesr.modalities.sim.calibration.sim import Calibration, calibrate
 from livesr.modalities.sim.quality import QualityLimits
 from livesr.modalities.sim.reconstructor import SIMReconstructor
-from livesr.simulation.rig import RawBank
+from livesr.modalities.sim.simulation.rig import RawBank
 
 REPOSITORY = Path(__file__).parents[1]
 ER, BEADS = Optics(0.065, 1.49, 0.525), Optics(0.0867, 1.49, 0.515)

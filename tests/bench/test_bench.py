@@ -21,13 +21,13 @@ from livesr.bench.compare import compare
 from livesr.bench.picture import draw
 from livesr.bench.report import notes, read_json, table, to_json, write_json
 from livesr.bench.result import Environment, Measured, Result, Target
-from livesr.bench.runner import SUITES, SuiteUnavailableError
+from livesr.bench.runner import SuiteUnavailableError, suites
 from livesr.bench.timing import Summary, interleave
 from livesr.cli import app
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("suite", SUITES)
+@pytest.mark.parametrize("suite", suites())
 def test_a_suite_runs_and_its_results_are_whole(suite: str, tmp_path: Path) -> None:
     path = tmp_path / "bench.json"
     try:
@@ -44,7 +44,7 @@ def test_a_suite_runs_and_its_results_are_whole(suite: str, tmp_path: Path) -> N
         assert result.note, "a number without its meaning"
         assert (result.reference is None) == (not result.reference_name)
         assert result.environment is not None
-        assert result.environment.cores == SUITES[suite] or not result.environment.pinned
+        assert result.environment.cores == suites()[suite].cores or not result.environment.pinned
         if result.ratio_interval is not None:
             assert result.ratio is not None
             assert result.ratio_interval[0] <= result.ratio <= result.ratio_interval[1]
@@ -190,12 +190,12 @@ def test_a_comparison_that_fails_exits_with_one(tmp_path: Path) -> None:
 
 def test_a_run_goes_on_with_what_is_missing(tmp_path: Path) -> None:
     out = tmp_path / "out.json"
-    done = [figure(f"{name}.x", 1.0) for name in SUITES if name != "correct"]
+    done = [figure(f"{name}.x", 1.0) for name in suites() if name != "correct"]
     write_json(Measured(done), out)
     results = run(["all"], out, quick=True, resume=True, quiet=True).results
-    assert {r.suite for r in results} == set(SUITES)
+    assert {r.suite for r in results} == set(suites())
     assert [r for r in results if r.suite != "correct"] == sorted(
-        done, key=lambda r: list(SUITES).index(r.suite)
+        done, key=lambda r: list(suites()).index(r.suite)
     )
 
 

@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,17 +21,17 @@ from livesr.base import documents
 from livesr.base.errors import LiveSRError, UsageError, suggestion
 from livesr.bench.report import measured, notes, read_json, table, where, write_json
 from livesr.bench.result import LeftOut, Measured
+from livesr.modalities.modality import Benchmark
+from livesr.modalities.registry import installed
 
 SUITES = {
     "correct": 1,
-    "sim": 1,
     "engine": 2,
     "shapes": 1,
     "start": 2,
     "training": 2,
     "hook": 2,
     "pipeline": 2,
-    "storm": 2,
     "store": 2,
     "publish": 2,
     "view": 2,
@@ -43,15 +43,9 @@ SUITES = {
     "scaling.rate": 2,
     "scaling.length": 2,
 }
-"""Every suite, in the order in which they run, and how many cores it gets."""
+"""Suites beside those of the modalities, in the order in which they run, and the cores of each."""
 
-GROUPS = {
-    "all": tuple(name for name in SUITES if "." not in name),
-    **{
-        group: tuple(name for name in SUITES if name.startswith(f"{group}."))
-        for group in ("scaling", "gpu")
-    },
-}
+GROUPS = ("all", "scaling", "gpu")
 """Names for several suites."""
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -59,6 +53,28 @@ _TIMEOUT_S = 1800.0
 _LONG_S = {"scaling.length": 14_400.0, "gpu.parity": 7_200.0}
 UNAVAILABLE = 3
 """Exit code of a worker whose suite cannot run on this computer."""
+
+
+def suites() -> dict[str, Benchmark]:
+    """Return every suite by its name, in the order in which they run.
+
+    Those of the modalities come first.
+    """
+    of_modalities = {
+        name: suite
+        for modality in installed()
+        for name, suite in modality.benchmarks.items()
+        if name not in (*SUITES, *GROUPS)
+    }
+    own = {name: Benchmark(f"livesr.bench.{name}", cores) for name, cores in SUITES.items()}
+    return of_modalities | own
+
+
+def _of_group(group: str, suites: Iterable[str]) -> set[str]:
+    """Return the suites of a group; "all" are those of none."""
+    if group == "all":
+        return {name for name in suites if "." not in name}
+    return {name for name in suites if name.startswith(f"{group}.")}
 
 
 class SuiteError(LiveSRError):
@@ -70,18 +86,18 @@ class SuiteUnavailableError(SuiteError):
 
 
 def run(
-    suites: Sequence[str] = ("all",),
+    names: Sequence[str] = ("all",),
     json_path: Path | None = None,
     quick: bool = False,
     *,
     resume: bool = False,
     quiet: bool = False,
 ) -> Measured:
-    """Run `suites` one after the other and print a table.
+    """Run suites one after the other and print a table.
 
     Parameters
     ----------
-    suites : names from `SUITES` or `GROUPS`
+    names : of `suites` or `GROUPS`
     json_path : where the results are written, after each suite; None writes nothing
     quick : a few small samples: shows that a suite works, its numbers mean little
     resume : keep what `json_path` already holds: of a group only the suites that are missing there
@@ -96,25 +112,25 @@ def run(
         If a suite that was named fails; with the end of what it said. Of a group the others still
         run: one that this computer lacks something for is left out, one that fails is a fault.
     """
-    for name in suites:
-        if name not in (*SUITES, *GROUPS):
+    here = suites()
+    for name in names:
+        if name not in (*here, *GROUPS):
             raise UsageError(
-                f"There is no benchmark suite {name!r}.{suggestion(name, [*SUITES, *GROUPS])}"
+                f"There is no benchmark suite {name!r}.{suggestion(name, [*here, *GROUPS])}"
             )
     known = read_json(json_path) if resume and json_path and json_path.exists() else Measured()
     console = Console(quiet=quiet)
-    for name in _still_to_run(suites, {r.suite for r in known.results}):
-        with console.status(
-            f"Measuring {name} on {SUITES[name]} core{'s' if SUITES[name] > 1 else ''}"
-        ):
+    for name in _still_to_run(names, {r.suite for r in known.results}, here):
+        cores = here[name].cores
+        with console.status(f"Measuring {name} on {cores} core{'s' if cores > 1 else ''}"):
             try:
-                found = _in_process(name, quick)
+                found = _in_process(name, here[name], quick)
             except SuiteError as e:
-                if name in suites:
+                if name in names:
                     raise
                 fault = not isinstance(e, SuiteUnavailableError)
                 found = Measured(left_out=[LeftOut(name, str(e), fault)])
-        known = _in_order(_with(known, name, found))
+        known = _in_order(_with(known, name, found), list(here))
         if json_path:
             write_json(known, json_path)
     _show(known, console)
@@ -141,21 +157,23 @@ def _with(known: Measured, suite: str, found: Measured) -> Measured:
     return Measured([*results, *found.results], [*left_out, *found.left_out])
 
 
-def _still_to_run(suites: Sequence[str], known: Collection[str]) -> list[str]:
-    """Return what is to be measured: a suite that is named, and of a group what is not `known`."""
-    grouped = {
-        name for group in suites if group in GROUPS for name in GROUPS[group] if name not in known
-    }
-    return [name for name in SUITES if name in suites or name in grouped]
+def _still_to_run(names: Sequence[str], done: Collection[str], here: Iterable[str]) -> list[str]:
+    """Return what is to be measured: a suite that is named, and of a group what is not `done`."""
+    here = list(here)
+    groups = [name for name in names if name in GROUPS]
+    grouped = {name for group in groups for name in _of_group(group, here)} - set(done)
+    return [name for name in here if name in names or name in grouped]
 
 
-def _in_order(known: Measured) -> Measured:
-    order = list(SUITES)  # sorting is stable: within a suite as it was measured
-    return replace(known, results=sorted(known.results, key=lambda r: order.index(r.suite)))
+def _in_order(known: Measured, here: list[str]) -> Measured:
+    """Sort by suite, within one as it was measured; suites that are not here come last."""
+    order = {name: at for at, name in enumerate(here)}
+    results = sorted(known.results, key=lambda r: order.get(r.suite, len(order)))
+    return replace(known, results=results)
 
 
-def _in_process(name: str, quick: bool) -> Measured:
-    cores = SUITES[name]
+def _in_process(name: str, suite: Benchmark, quick: bool) -> Measured:
+    cores = suite.cores
     environment = {**os.environ, **dict.fromkeys(_THREAD_VARIABLES, str(cores))}
     with tempfile.TemporaryDirectory() as folder:
         path, timeout_s = Path(folder, "results.json"), _LONG_S.get(name, _TIMEOUT_S)
@@ -163,7 +181,7 @@ def _in_process(name: str, quick: bool) -> Measured:
             sys.executable,
             "-m",
             "livesr.bench.worker",
-            name,
+            suite.module,
             str(cores),
             str(path),
             "quick" if quick else "full",

@@ -1,6 +1,6 @@
 """One suite in a process of its own.
 
-``python -m livesr.bench.worker SUITE CORES RESULTS.json quick|full``.
+``python -m livesr.bench.worker MODULE CORES RESULTS.json quick|full``.
 
 Owns the pinning to cores, which comes before the suite is imported, so that every library counts
 its threads from them.
@@ -33,10 +33,10 @@ def pin(cores: int) -> bool:
     return len(allowed) >= cores
 
 
-def work(name: str, cores: int, path: Path, quick: bool) -> None:
-    """Run suite `name` on `cores` cores and write its results, and what it left out, to `path`."""
+def work(module: str, cores: int, path: Path, quick: bool) -> None:
+    """Run the suite of `module` on `cores` cores; write what it measured and left out to `path`."""
     environment = Environment.here(pin(cores), quick)
-    found: list[Result | LeftOut] = import_module(f"livesr.bench.{name}").measure(quick)
+    found: list[Result | LeftOut] = import_module(module).measure(quick)
     results = [replace(r, environment=environment) for r in found if isinstance(r, Result)]
     left_out = [entry for entry in found if isinstance(entry, LeftOut)]
     written = {

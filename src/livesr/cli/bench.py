@@ -19,7 +19,9 @@ def register(app: typer.Typer) -> None:
 def bench(
     suites: Annotated[
         list[str] | None,
-        typer.Argument(help="Suites to run: hook, sim, ..., all (without any), scaling or gpu."),
+        typer.Argument(
+            help="Suites to run: hook, pipeline, ..., all (without any), scaling or gpu."
+        ),
     ] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="Few repetitions: to see that it runs, not to quote.")

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from livesr.base.config import Model
 from livesr.simulation.domain import Domain
+from livesr.simulation.sequence import default_modality, drawable, sequences_of
 from livesr.training.composites import CoarsePairs, CompositePairs
 from livesr.training.images import OwnImages
 from livesr.training.pair_folder import PairMaker
@@ -29,7 +30,7 @@ class DataConfig(Model):
     kind: Literal["separate", "upscale"] = "separate"
     scale: Literal[1, 2, 3, 4] = 1
     """For "upscale": how much coarser the input is sampled."""
-    modality: Literal["sim", "storm"] = "sim"
+    modality: str = Field(default_factory=default_modality)
     """Of simulated images for upscaling."""
     train: Annotated[int, Field(ge=1)]
     validation: Annotated[int, Field(ge=1)]
@@ -54,6 +55,10 @@ class DataConfig(Model):
             raise ValueError(
                 f"recombined is {self.recombined}, but only pairs of kind 'separate' can be"
                 " composed anew"
+            )
+        if self.kind == "upscale" and self.images is None and self.modality not in drawable():
+            raise ValueError(
+                f"modality is {self.modality!r}; images can be simulated of {', '.join(drawable())}"
             )
         if self.seed == self.validation_seed:
             raise ValueError(
@@ -84,8 +89,8 @@ class DataConfig(Model):
                 f" {self.scale} times more coarsely"
             )
         return (
-            f"{self.train} sequences of simulated {names}, through livesr's own raw SIM formation"
-            " and reconstruction"
+            f"{self.train} sequences of simulated {names}, through livesr's own raw"
+            f" {sequences_of().title} formation and reconstruction"
         )
 
     def settings(self) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from livesr.base.config import RigConfig, load_rig
 from livesr.base.errors import BackendError, RunError
 from livesr.base.frames import MulticolorFrame, RawStack, SRFrame, Stream
+from livesr.base.geometry import Geometry
 from livesr.base.timing import now_ns
 from livesr.bench.gpu.speed import resident_call, wall_ms
 from livesr.bench.gpu.subjects import FULL_ENGINE, SMALL_ENGINE, agreement, opened
@@ -25,13 +26,13 @@ from livesr.bench.result import AGREEMENT, LeftOut, Result, Target
 from livesr.bench.timing import Summary, ratio_of_medians
 from livesr.live.device import open_device
 from livesr.live.inference.engine import load_engine
-from livesr.live.paths import Geometry, build_path
+from livesr.live.paths import build_path
 from livesr.live.pipeline import Pipeline
 from livesr.live.sinks.sink import RunDescription
 from livesr.live.sources.plan import sim_sequence
-from livesr.simulation.rig import RawBank
+from livesr.modalities.registry import modality
+from livesr.simulation.sequence import simulating_rig
 
-_RIG = "virtual_sim"
 _MAX_OF_NETWORK = 1.3
 _MIN_AGREEMENT = {"recon": 0.9999, "sr": 0.998}
 _WARM_UP, _BANK, _QUEUED = 6, 4, 4
@@ -133,9 +134,9 @@ class _Job:
 
     @classmethod
     def of(cls, side: int, engine: str) -> _Job:
-        rig = load_rig(_RIG).with_engine(engine)
-        bank = RawBank(rig, side // 2, _BANK, seed=0, photons=300.0, bleaching=0.0, interval_s=0.5)
-        return cls(side, engine, rig, next(iter(rig.channels)), bank.frames)
+        rig = load_rig(simulating_rig()).with_engine(engine)
+        raw = modality(rig.modality).simulate(rig, side // 2, _BANK)
+        return cls(side, engine, rig, next(iter(rig.channels)), raw)
 
     def run(self, where: Where, n: int) -> _Made:
         """Send `n` raw groups through a run on `where`, a few ahead of what has come out."""

@@ -38,11 +38,11 @@ from numpy.typing import NDArray
 from livesr.base.errors import ConfigError, FrameShapeError
 from livesr.base.frames import FrameQuality, PatternQuality
 from livesr.live.arrays import HOST, Array, Arrays
+from livesr.live.reconstruct.quality import Doubt
 from livesr.live.reconstruct.reconstructor import DoubtfulFrameError, RawFrames
 from livesr.modalities.sim.pattern_drift import PatternDrift
 from livesr.modalities.sim.quality import (
     BIN,
-    Doubt,
     PatternCheck,
     QualityLimits,
     motion_px,

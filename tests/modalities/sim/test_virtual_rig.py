@@ -14,11 +14,12 @@ from pymmcore_plus.experimental.unicore import UniMMCore
 
 from livesr.base.config import load_rig
 from livesr.live.sources.plan import sim_sequence
+from livesr.modalities.sim.config import SIMConfig
 from livesr.modalities.sim.reconstructor import SIMReconstructor
+from livesr.modalities.sim.simulation.rig import VirtualSIMCamera, find_camera
 from livesr.optics.illumination import Pattern
-from livesr.simulation.rig import VirtualSIMCamera, find_camera
 
-RIGS = Path(__file__).parents[2] / "hardware_configs"
+RIGS = Path(__file__).parents[3] / "hardware_configs"
 SIZE, TIME_POINTS, RAW = 96, 4, 9
 
 
@@ -178,7 +179,7 @@ def test_reconstructed_frames_show_the_truth(camera):
         rig.optics.pixel_size_nm / 1000,
         rig.optics.na,
         rig.optics.emission_nm / 1000,
-        [Pattern(p.k_um, p.phase_rad, p.modulation) for p in rig.sim.patterns],
+        [Pattern(p.k_um, p.phase_rad, p.modulation) for p in SIMConfig.of(rig).patterns],
         offset_adu=rig.camera.offset_adu,
     )
     inner = (slice(20, -20), slice(20, -20))
