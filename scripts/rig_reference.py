@@ -28,9 +28,9 @@ PAGE = Path(__file__).resolve().parents[1] / "docs" / "rig.md"
 HEAD = """# Reference of rig.yaml and of a run
 
 Made by `python scripts/rig_reference.py` from the models that check these files; edit descriptions
-there. A key that is not listed is refused, with the nearest one that is. How a rig is set up is told
-in the [guide](guide.md), and [a template](../hardware_configs/_template/rig.yaml) is there to begin
-with. Old names that are still read are in the [glossary](glossary.md#old-names).
+there. A key that is not listed is refused, with the nearest one that is. How a rig is set up is
+told in the [guide](guide.md), and [a template](../hardware_configs/_template/rig.yaml) is there to
+begin with. Old names that are still read are in the [glossary](glossary.md#old-names).
 """
 RUN = """## Settings of a run
 
