@@ -363,6 +363,7 @@ def _whole(setting: Setting, side: int, device: str) -> dict[str, Any]:
     from useq import MDAEvent
 
     from livesr.base.config import load_rig
+    from livesr.live.keeping_up import COMPLETE
     from livesr.live.paths import Geometry, build_path
     from livesr.live.pipeline import Pipeline
     from livesr.live.sinks.sink import RunDescription
@@ -380,7 +381,7 @@ def _whole(setting: Setting, side: int, device: str) -> dict[str, Any]:
     run = RunDescription(
         stream_id="check", started_ns=time.time_ns(), channels=(steps.description,)
     )
-    pipeline = Pipeline({"488": steps}, run, [(sink, True)], policy="complete")
+    pipeline = Pipeline({"488": steps}, run, [(sink, True)], COMPLETE)
     pipeline.open()
     n = 10 + 3 * setting.calls
     for t in range(n):

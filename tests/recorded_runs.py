@@ -32,6 +32,7 @@ from livesr.live.inference.engine import (
 )
 from livesr.live.inference.identity import identity_engine
 from livesr.live.inference.test_time_augmentation import Augmentation
+from livesr.live.keeping_up import KeepingUp
 from livesr.live.paths import ChannelPath, Geometry, build_path
 from livesr.live.pipeline import Pipeline
 from livesr.live.sinks.ome_zarr import OMEZarrSink
@@ -102,6 +103,8 @@ class Live:
     ----------
     slow : seconds by which "reconstruct" and "infer" are delayed, each time
     sinks : beside the store; they may miss frames
+    network : what the network is replaced by
+    on_stop : stops the camera
     """
 
     def __init__(
@@ -120,6 +123,8 @@ class Live:
         shape: tuple[int, int] = (SIZE, SIZE),
         dtype: str = "uint16",
         uncertainty: Augmentation | None = None,
+        network: Callable[[Any], Any] = lambda backend: backend,
+        on_stop: Callable[[], None] = lambda: None,
     ) -> None:
         camera = Geometry(shape, dtype, 0.065, origin)
         names = list(rig.channels)
@@ -131,6 +136,10 @@ class Live:
         }
         paths = {name: build_path(rig, name, camera, **how) for name in names}
         self.paths = {name: _slowed(path, slow) for name, path in paths.items()}
+        self.paths = {
+            name: dataclasses.replace(path, backend=path.backend and network(path.backend))
+            for name, path in self.paths.items()
+        }
         self.run = RunDescription(
             stream_id="test",
             started_ns=time.time_ns(),
@@ -142,7 +151,7 @@ class Live:
         self.sink = OMEZarrSink(store)
         all_sinks = [*((sink, False) for sink in sinks), (self.sink, True)]
         self.pipeline = Pipeline(
-            self.paths, self.run, all_sinks, policy=policy, provisional=provisional
+            self.paths, self.run, all_sinks, KeepingUp(policy, provisional), on_stop=on_stop
         )
 
     def record(

@@ -34,6 +34,7 @@ from livesr.live.inference.backend import BACKENDS
 from livesr.live.inference.cuda import why_no_gpu
 from livesr.live.inference.identity import identity_engine
 from livesr.live.inference.openvino import OpenVINOBackend
+from livesr.live.keeping_up import KeepingUp
 from livesr.live.paths import ChannelPath, Geometry, build_path
 from livesr.live.pipeline import Pipeline
 from livesr.live.sinks.sink import RunDescription
@@ -138,14 +139,15 @@ def run(
     path: ChannelPath,
     groups: NDArray[np.uint16],
     after: Callable[[Kept, int], None] = lambda kept, t: None,
+    policy: str = "complete",
     **settings: Any,
 ) -> tuple[Kept, dict[str, Any]]:
     kept = Kept()
     described = RunDescription(
         stream_id="test", started_ns=time.time_ns(), channels=(path.description,)
     )
-    settings = {"policy": "complete", **settings}
-    pipeline = Pipeline({"488": path}, described, [(kept, True)], **settings)
+    keeping_up = KeepingUp(policy)
+    pipeline = Pipeline({"488": path}, described, [(kept, True)], keeping_up, **settings)
     pipeline.open()
     for t, group in enumerate(groups):
         for raw, frame in enumerate(group):

@@ -181,10 +181,11 @@ def test_the_state_of_a_run_is_told_whatever_else_fails(
     if broken == "raw order":
         monkeypatch.setattr(RawOrderCheck, "look", failing)
     elif broken == "free space":
-        monkeypatch.setattr(live.pipeline, "_disk_free", failing)
+        unknown = property(failing, lambda self, free: None)
+        monkeypatch.setattr(OMEZarrSink, "free_bytes", unknown, raising=False)
     elif broken == "state":
         monkeypatch.setattr(type(live.pipeline.hook), "waiting", property(failing))
-        monkeypatch.setattr(Pipeline, "report", lambda self: {"warnings": list(self.warnings)})
+        monkeypatch.setattr(Pipeline, "report", lambda self: {"warnings": self._run.state.warnings})
     report = live.record(moving_groups(3), pace_s=lambda t: MONITOR_S if t == 1 else 0.0)
     assert len(listener.states) >= 1
     words = {
@@ -202,8 +203,7 @@ def test_the_state_of_a_run_is_told_whatever_else_fails(
 def test_a_camera_that_cannot_be_stopped_does_not_hold_up_the_end(
     engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    live = Live(sim_rig(str(engine.folder)), tmp_path / "run.ome.zarr")
-    monkeypatch.setattr(live.pipeline, "_on_stop", failing)
+    live = Live(sim_rig(str(engine.folder)), tmp_path / "run.ome.zarr", on_stop=failing)
     monkeypatch.setattr(
         live.sink,
         "recon",

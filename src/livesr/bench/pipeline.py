@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from pymmcore_plus import CMMCorePlus
@@ -32,6 +31,7 @@ from livesr.live.inference.engine import Engine
 from livesr.live.inference.runner import open_backend
 from livesr.live.paths import sim_reconstructor
 from livesr.live.plugin import LiveSR
+from livesr.live.run_state import Report
 from livesr.live.sources.plan import sim_sequence
 from livesr.simulation.rig import find_camera
 
@@ -86,7 +86,7 @@ class _Run:
     were true.
     """
 
-    report: dict[str, Any]
+    report: Report
     arrivals_s: list[float]
     true_neighbours: list[bool]
 

@@ -23,6 +23,7 @@ from livesr.base.documents import read_text
 from livesr.base.errors import ConfigError, LiveSRError, RunError
 from livesr.base.frames import MulticolorFrame
 from livesr.cli.experiment import Experiment, Extent, check_stages, extent, plan_of
+from livesr.live.run_state import Status
 from livesr.live.sinks.layout import free_bytes
 
 if TYPE_CHECKING:
@@ -389,7 +390,7 @@ def _progress(console: Console) -> Progress:
     )
 
 
-def _show(progress: Progress, task: Any, status: dict[str, Any]) -> None:
+def _show(progress: Progress, task: Any, status: Status) -> None:
     if status and status["engine"]:
         done, latency_ms = status["sr_frames"] + status["sr_skipped"], status["latency_ms"]["p50"]
         age = "" if latency_ms is None else f", latency {latency_ms:.0f} ms"

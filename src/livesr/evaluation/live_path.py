@@ -24,6 +24,7 @@ from livesr.base.timing import now_ns
 from livesr.live.inference.backend import Backend
 from livesr.live.inference.engine import Engine
 from livesr.live.inference.test_time_augmentation import Augmentation
+from livesr.live.keeping_up import COMPLETE
 from livesr.live.paths import ChannelPath
 from livesr.live.pipeline import Pipeline
 from livesr.live.reconstruct.reconstructor import Reconstructor
@@ -103,7 +104,7 @@ def separate(
     )
     run = RunDescription(uuid.uuid4().hex, now_ns(), (path.description,))
     collected = Collected()
-    pipeline = Pipeline({path.name: path}, run, [(collected, True)], policy="complete")
+    pipeline = Pipeline({path.name: path}, run, [(collected, True)], COMPLETE)
     pipeline.open()
     try:
         for t, group in enumerate(raw):

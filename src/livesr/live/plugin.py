@@ -28,6 +28,7 @@ from livesr.live.optical_state import ChannelState
 from livesr.live.paths import Geometry, build_path, build_superposition
 from livesr.live.pipeline import Pipeline
 from livesr.live.plan_summary import PlanSummary, survey
+from livesr.live.run_state import Report
 from livesr.live.session import Session
 from livesr.live.sinks.sink import RunDescription
 from livesr.live.sources.continuous import LiveMode
@@ -212,7 +213,7 @@ class LiveSR(Session):
         while kind is not KeyboardInterrupt and self._core.mda.is_running():
             time.sleep(0.02)
 
-    def wait(self) -> dict[str, Any]:
+    def wait(self) -> Report:
         """Wait until the run that has ended is processed and stored; return its report.
 
         Ctrl-C while waiting leaves out what is not computed yet, and still stores everything

@@ -29,8 +29,10 @@ from livesr.base.errors import EngineError, RunError, StoreError
 from livesr.base.frames import MulticolorFrame, RawStack, SRFrame, Stream
 from livesr.base.lock import Lock
 from livesr.live.inference.engine import load_engine
+from livesr.live.keeping_up import COMPLETE
 from livesr.live.paths import ChannelPath
 from livesr.live.pipeline import Pipeline
+from livesr.live.recorded import Recorded
 from livesr.live.sinks import layout
 from livesr.live.sinks.frames_log import FramesLog, SeriesName, State
 from livesr.live.sinks.localisations import replace_frames
@@ -341,13 +343,15 @@ def _complete(
         paths,
         description(raw, [path.description for path in paths.values()]),
         [(sink, True)],
-        policy="complete",
+        COMPLETE,
+        recorded=Recorded(
+            raw.normalisations,
+            raw.pattern_drifts,
+            # Where feeding ends early the last frame is no end of a series, and must not be
+            # predicted as one.
+            wanted=lambda stream, t: (stream, t) in wanted and not stopped.is_set(),
+        ),
         on_stop=stopped.set,
-        normalisations=raw.normalisations,
-        pattern_drifts=raw.pattern_drifts,
-        # Where feeding ends early the last frame is no end of a series, and must not be predicted
-        # as one.
-        wanted=lambda stream, t: (stream, t) in wanted and not stopped.is_set(),
     )
     pipeline.open()
     try:

@@ -19,8 +19,11 @@ from livesr.base.errors import BackendError, DamagedFileError, RunError
 from livesr.base.frames import MulticolorFrame, RawStack, SRFrame, Stream
 from livesr.live.inference.backend import BACKENDS
 from livesr.live.inference.test_time_augmentation import Augmentation
+from livesr.live.keeping_up import COMPLETE
 from livesr.live.paths import ChannelPath, build_path, build_superposition
 from livesr.live.pipeline import Pipeline
+from livesr.live.recorded import Recorded
+from livesr.live.run_state import Report
 from livesr.live.sinks import layout
 from livesr.live.sinks.ome_zarr import OMEZarrSink
 from livesr.live.sinks.series import write_json
@@ -43,7 +46,7 @@ def process(
     record_raw: bool = True,
     record_recon: bool = True,
     on_progress: Progress = lambda done, total: None,
-) -> dict[str, Any]:
+) -> Report:
     """Compute reconstructions and predictions of `raw`, nothing skipped.
 
     Return the report of the run.
@@ -73,10 +76,9 @@ def process(
         paths,
         replace(run, record_raw=record_raw, record_recon=record_recon),
         [(sink, True), (watch, True)],
-        policy="complete",
+        COMPLETE,
+        recorded=Recorded(raw.normalisations, raw.pattern_drifts),
         on_stop=stopped.set,
-        normalisations=raw.normalisations,
-        pattern_drifts=raw.pattern_drifts,
     )
     try:
         pipeline.open()
@@ -86,7 +88,8 @@ def process(
             pipeline.stop(e)
         finally:
             pipeline.end()
-            report = pipeline.join({"store": str(sink.path), "publish": None, "offline": True})
+            about = Report(store=str(sink.path), publish=None, offline=True)
+            report = pipeline.join(about)
     finally:
         for path in paths.values():
             path.close()
@@ -95,10 +98,8 @@ def process(
         raise pipeline.error
     # Latency would be the age of the recording, and frames/s those of the camera.
     elapsed_s = max(time.monotonic() - started_s, 1e-9)
-    report |= {
-        "sr_fps": round(report["sr_frames"] / elapsed_s, 2),
-        "latency_ms": {"p50": None, "p99": None},
-    }
+    report["sr_fps"] = round(report["sr_frames"] / elapsed_s, 2)
+    report["latency_ms"] = {"p50": None, "p99": None}
     report["warnings"] = [*raw.notes, *raw.remarks(), *notes, *report["warnings"]]
     write_json(sink.path / layout.REPORT, report)
     if watch.failures:

@@ -29,6 +29,7 @@ from livesr.base.timing import now_ns
 from livesr.bench.engine import NO_ENGINE
 from livesr.bench.result import Result, Target
 from livesr.bench.timing import Summary, ratio_of_medians
+from livesr.live.keeping_up import KeepingUp
 from livesr.live.paths import Geometry, build_path
 from livesr.live.pipeline import Pipeline
 from livesr.live.sinks.ome_zarr import OMEZarrSink
@@ -100,8 +101,7 @@ def _run(n: int, store: Path) -> _Watch:
         {_CHANNEL: path},
         run,
         [(publisher, False), (OMEZarrSink(store, reserve_bytes=0), True), (watch, True)],
-        policy="complete",
-        raw_queue_bytes=_WAITING_FRAMES * _SIDE * _SIDE * 2,
+        KeepingUp("complete", raw_queue_bytes=_WAITING_FRAMES * _SIDE * _SIDE * 2),
     )
     pixels = np.random.default_rng(0).integers(100, 4000, (64, _SIDE, _SIDE), np.uint16)
     pipeline.open()

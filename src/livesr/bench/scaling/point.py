@@ -28,6 +28,7 @@ from livesr.bench.engine import NO_ENGINE
 from livesr.bench.result import Result, compared
 from livesr.bench.sim import Transforms
 from livesr.bench.timing import paired
+from livesr.live.keeping_up import COMPLETE
 from livesr.live.paths import ChannelPath, Geometry, build_path
 from livesr.live.pipeline import Pipeline
 from livesr.live.sinks.sink import RunDescription
@@ -113,7 +114,7 @@ class _Run:
         self._watch = _Watch(self._process)
         described = tuple(path.description for path in self._paths.values())
         run = RunDescription(stream_id="bench", started_ns=now_ns(), channels=described)
-        self._pipeline = Pipeline(self._paths, run, [(self._watch, True)], policy="complete")
+        self._pipeline = Pipeline(self._paths, run, [(self._watch, True)], COMPLETE)
         self._content = sum(_content_bytes(path) for path in self._paths.values())
 
     def measure(self) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
 
 import psutil
 import useq
@@ -21,6 +20,7 @@ from livesr.bench.hook import CHANNEL, demo_core, frames_per_s
 from livesr.bench.result import Result, compared
 from livesr.bench.timing import interleave
 from livesr.live.plugin import LiveSR
+from livesr.live.run_state import Report
 
 _RATES = (25, 50, 100, 200, 400, 800, 1600)
 _CEILING = 10_000  # frames/s that no camera of this size reaches: what comes is its ceiling
@@ -49,7 +49,7 @@ def measure(quick: bool) -> list[Result]:
 def _at(core: CMMCorePlus, rig: RigConfig, rate: int, frames: int, blocks: int) -> list[Result]:
     time_plan = useq.TIntervalLoops(interval=timedelta(0), loops=frames)
     plan = useq.MDASequence(time_plan=time_plan, channels=[CHANNEL])
-    reports: list[dict[str, Any]] = []
+    reports: list[Report] = []
     memory_mib: list[float] = []
 
     def with_livesr() -> list[float]:

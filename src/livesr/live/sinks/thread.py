@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from livesr.base.buffers import BoundedQueue, Overflow
@@ -210,3 +210,110 @@ class SinkThread:
         if self._error is None:
             self._error = error
             self._on_error(self, error)
+
+
+class SinkThreads:
+    """All sinks of a run, each behind its own thread; any thread may hand over.
+
+    Parameters
+    ----------
+    sinks : (sink, lossless)
+    on_error : as of `SinkThread`
+    """
+
+    def __init__(
+        self,
+        sinks: Sequence[tuple[Sink, bool]],
+        on_error: Callable[[SinkThread, LiveSRError], None],
+    ) -> None:
+        self._all = [SinkThread(sink, lossless=kind, on_error=on_error) for sink, kind in sinks]
+        self._lossless = [sink for sink in self._all if sink.lossless]
+
+    def open(self, run: RunDescription) -> None:
+        """Open the sinks.
+
+        Raises
+        ------
+        UsageError
+            If one cannot start; those already open are closed again.
+        """
+        opened: list[SinkThread] = []
+        try:
+            for sink in self._all:
+                sink.open(run)
+                opened.append(sink)
+        except BaseException:
+            for sink in opened:
+                sink.close({"error": "another sink could not be opened"})
+            raise
+
+    def raw(self, stack: RawStack) -> None:
+        """Hand a raw group to the lossless sinks."""
+        for sink in self._lossless:
+            sink.raw(stack)
+
+    def unplaced(self, stack: RawStack) -> None:
+        """Hand raw frames that have no place in the run to the lossless sinks."""
+        for sink in self._lossless:
+            sink.unplaced(stack)
+
+    def recon(self, frame: SRFrame) -> None:
+        """Hand a measurement to all."""
+        for sink in self._all:
+            sink.recon(frame)
+
+    def separated(self, frame: MulticolorFrame) -> None:
+        """Hand a prediction to all."""
+        for sink in self._all:
+            sink.separated(frame)
+
+    def skipped(self, stream: Stream, t: int, reason: str) -> None:
+        """Tell all that a time point has no prediction."""
+        for sink in self._all:
+            sink.skipped(stream, t, reason)
+
+    def status(self, status: Mapping[str, Any]) -> None:
+        """Hand the run's state to all."""
+        for sink in self._all:
+            sink.status(status)
+
+    def drain(self) -> None:
+        """Wait until the lossless sinks have taken what they were given."""
+        for sink in self._lossless:
+            sink.drain()
+
+    def close(self, report: Callable[[], Mapping[str, Any]]) -> None:
+        """Let every sink finish and close it, with the report as it is then."""
+        for sink in self._all:
+            sink.close(report())
+
+    @property
+    def weight(self) -> int:
+        """Bytes that wait for lossless sinks."""
+        return sum(sink.weight for sink in self._lossless)
+
+    @property
+    def raw_lost(self) -> int:
+        """Raw frames that were given to sinks and are nowhere."""
+        return sum(sink.raw_lost for sink in self._all)
+
+    @property
+    def accounts(self) -> dict[str, Any]:
+        """What the sinks say of what they kept, for the report."""
+        return {name: value for sink in self._all for name, value in sink.accounts.items()}
+
+    @property
+    def notes(self) -> list[str]:
+        """What the sinks want people to know, in sentences."""
+        return [note for sink in self._all for note in sink.notes]
+
+    @property
+    def free_bytes(self) -> int | None:
+        """Bytes left where the run is stored; None without a store."""
+        found = (getattr(sink.sink, "free_bytes", None) for sink in self._lossless)
+        return next((free for free in found if free is not None), None)
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """Frames that the sinks which are not lossless gave up, by their names."""
+        return {sink.sink.name: sink.dropped for sink in self._all if not sink.lossless}
