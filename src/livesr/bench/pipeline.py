@@ -9,6 +9,7 @@ cores, as everything does.
 
 from __future__ import annotations
 
+import math
 import re
 import tempfile
 import time
@@ -159,7 +160,8 @@ class _Bench:
         run = self._run(fps, seconds)
         report, steps = run.report, run.report["steps_ms"]
         per_frame = {
-            name: s["mean"] * (self._n_raw if name == "group" else 1) for name, s in steps.items()
+            name: (s["mean"] or 0.0) * (self._n_raw if name == "group" else 1)
+            for name, s in steps.items()
         }
         all_ms = sum(per_frame.values())
         rest_ms = all_ms - per_frame["reconstruct"] - per_frame["infer"]
@@ -182,7 +184,7 @@ class _Bench:
             *(
                 Result(
                     f"pipeline.latency_{q}",
-                    latency[q],
+                    latency[q] or math.nan,
                     "ms",
                     note=(
                         f"{pace}; from the middle of the exposures to the composed frame,"

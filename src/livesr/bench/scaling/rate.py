@@ -7,6 +7,7 @@ composes, `latest` skips predictions, and neither latency nor memory may follow 
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from datetime import timedelta
 
@@ -66,7 +67,8 @@ def _at(core: CMMCorePlus, rig: RigConfig, rate: int, frames: int, blocks: int) 
         " lost"
     )
     latency = {
-        q: sorted(r["latency_ms"][q] for r in reports)[len(reports) // 2] for q in ("p50", "p99")
+        q: sorted(r["latency_ms"][q] or math.nan for r in reports)[len(reports) // 2]
+        for q in ("p50", "p99")
     }
     share = sorted(r["sr_frames"] / r["raw_frames"] for r in reports)[len(reports) // 2]
     name = "scaling.rate"
