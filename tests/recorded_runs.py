@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from useq import MDAEvent
 
 from livesr.base.config import RigConfig, load_rig
+from livesr.base.run_description import RunDescription
 from livesr.live.inference.engine import (
     MODEL_NAME,
     Engine,
@@ -35,7 +36,7 @@ from livesr.live.inference.test_time_augmentation import Augmentation
 from livesr.live.paths import ChannelPath, Geometry, build_path
 from livesr.live.pipeline import Pipeline
 from livesr.live.sinks.ome_zarr import OMEZarrSink
-from livesr.live.sinks.sink import RunDescription, Sink
+from livesr.live.sinks.sink import Sink
 from livesr.store.recorded import RecordedStore
 
 SIZE = 32
@@ -140,7 +141,7 @@ class Live:
             sidecars=rig.files(),
         )
         self.sink = OMEZarrSink(store)
-        all_sinks = [*((sink, False) for sink in sinks), (self.sink, True)]
+        all_sinks = [*sinks, self.sink]
         self.pipeline = Pipeline(
             self.paths, self.run, all_sinks, policy=policy, provisional=provisional
         )

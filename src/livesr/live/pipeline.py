@@ -61,6 +61,7 @@ from livesr.base.frames import (
     Stream,
     Window,
 )
+from livesr.base.run_description import RunDescription
 from livesr.base.threads import wait_for
 from livesr.base.timing import Histogram, Pace, StepTimes, now_ns
 from livesr.live.arrays import HOST
@@ -74,7 +75,7 @@ from livesr.live.ordered_workers import OrderedWorkers
 from livesr.live.paths import ChannelPath, Measuring
 from livesr.live.reconstruct.reconstructor import DoubtfulFrameError, Reconstructor, ReportsQuality
 from livesr.live.reconstruct.superpose import Superposition
-from livesr.live.sinks.sink import RunDescription, Sink, time_shift_ms
+from livesr.live.sinks.sink import Sink, time_shift_ms
 from livesr.live.sinks.thread import SinkThread
 from livesr.live.sources.mda import MDAHook, Placing, Received
 from livesr.live.upscale import WINDOW, normalise_into
@@ -112,6 +113,7 @@ _WINDOWS_COMPLETE = (
     8  # windows that may wait for the network before reconstruction waits: at least these, and
 )
 _WINDOWS_SHARE = 4  # a quarter of the run's memory
+_SINK_SHARE = 4  # of it, too, may wait for a sink that the run can go on without
 
 
 class Pipeline:
@@ -123,7 +125,7 @@ class Pipeline:
     ----------
     paths : what happens to each acquisition channel
     run : what the sinks are told
-    sinks : (sink, lossless)
+    sinks : where what is made goes; each says whether it is lossless, and essential
     policy : "latest" or "complete" (design rule: keeping up)
     provisional : whether "latest" may show frames before their successor came, in time that the
         network has left over
@@ -147,7 +149,7 @@ class Pipeline:
         self,
         paths: Mapping[str, ChannelPath],
         run: RunDescription,
-        sinks: Sequence[tuple[Sink, bool]],
+        sinks: Sequence[Sink],
         *,
         policy: Policy = "latest",
         provisional: bool = False,
@@ -169,10 +171,6 @@ class Pipeline:
         self._recorded_drifts = pattern_drifts or {}
         only = next(iter(paths)) if len(paths) == 1 else ""
         self._placing = Placing(lambda channel: self._path(channel).n_raw, only, run.fields)
-        self._sinks = [
-            SinkThread(sink, lossless=lossless, on_error=self._sink_failed)
-            for sink, lossless in sinks
-        ]
         self._frame_bytes = max(
             math.prod(c.raw_shape) * np.dtype(c.raw_dtype).itemsize for c in run.channels
         )
@@ -180,6 +178,10 @@ class Pipeline:
         # is being stored.
         max_frames = max(16, 3 * max((path.n_raw for path in paths.values()), default=1))
         self.raw_queue_bytes = max(raw_queue_bytes, max_frames * self._frame_bytes)
+        most_bytes = self.raw_queue_bytes // _SINK_SHARE
+        self._sinks = [
+            SinkThread(sink, on_error=self._sink_failed, most_bytes=most_bytes) for sink in sinks
+        ]
         # Dropping every second group would leave no frame its neighbours: what cannot be kept is
         # dropped in a row.
         self._stacks: BoundedQueue[RawStack] = (
@@ -986,7 +988,7 @@ class Pipeline:
         self.warn(f"{sentence}. Recording went on without it.")
 
     def _sink_failed(self, sink: SinkThread, error: LiveSRError) -> None:
-        if sink.lossless:
+        if sink.essential:
             self.stop(error)
         else:
             self.warn(f"{error} The run goes on without it.")
