@@ -363,10 +363,10 @@ def _whole(setting: Setting, side: int, device: str) -> dict[str, Any]:
     from useq import MDAEvent
 
     from livesr.base.config import load_rig
+    from livesr.base.run_description import RunDescription
     from livesr.live.keeping_up import COMPLETE
     from livesr.live.paths import Geometry, build_path
     from livesr.live.pipeline import Pipeline
-    from livesr.live.sinks.sink import RunDescription
     from livesr.simulation.rig import RawBank
 
     rig = load_rig("virtual_sim").with_engine(str(_engine(setting).folder))
@@ -381,7 +381,7 @@ def _whole(setting: Setting, side: int, device: str) -> dict[str, Any]:
     run = RunDescription(
         stream_id="check", started_ns=time.time_ns(), channels=(steps.description,)
     )
-    pipeline = Pipeline({"488": steps}, run, [(sink, True)], COMPLETE)
+    pipeline = Pipeline({"488": steps}, run, [sink], COMPLETE)
     pipeline.open()
     n = 10 + 3 * setting.calls
     for t in range(n):
@@ -411,6 +411,9 @@ class _Times:
     """A sink that notes when separated frames come."""
 
     name = "times"
+    lossless = essential = True
+    endures = keeps_raw = False
+    raw_kept, notes, accounts, free_bytes = None, (), {}, None
 
     def __init__(self) -> None:
         self.times: list[float] = []

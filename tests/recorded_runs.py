@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from useq import MDAEvent
 
 from livesr.base.config import RigConfig, load_rig
+from livesr.base.run_description import RunDescription
 from livesr.live.inference.engine import (
     MODEL_NAME,
     Engine,
@@ -36,7 +37,7 @@ from livesr.live.keeping_up import KeepingUp
 from livesr.live.paths import ChannelPath, Geometry, build_path
 from livesr.live.pipeline import Pipeline
 from livesr.live.sinks.ome_zarr import OMEZarrSink
-from livesr.live.sinks.sink import RunDescription, Sink
+from livesr.live.sinks.sink import Sink
 from livesr.store.recorded import RecordedStore
 
 SIZE = 32
@@ -149,7 +150,7 @@ class Live:
             sidecars=rig.files(),
         )
         self.sink = OMEZarrSink(store)
-        all_sinks = [*((sink, False) for sink in sinks), (self.sink, True)]
+        all_sinks = [*sinks, self.sink]
         self.pipeline = Pipeline(
             self.paths, self.run, all_sinks, KeepingUp(policy, provisional), on_stop=on_stop
         )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ from useq import MDAEvent
 
 from livesr.base.config import RigConfig, load_rig
 from livesr.base.errors import BackendError
-from livesr.base.frames import MulticolorFrame, RawStack, SRFrame, Stream
+from livesr.base.frames import MulticolorFrame, SRFrame, Stream
+from livesr.base.run_description import RunDescription
 from livesr.live.arrays import Arrays, NumpyArrays
 from livesr.live.device import (
     HOST_DEVICE,
@@ -37,7 +38,7 @@ from livesr.live.inference.openvino import OpenVINOBackend
 from livesr.live.keeping_up import KeepingUp
 from livesr.live.paths import ChannelPath, Geometry, build_path
 from livesr.live.pipeline import Pipeline
-from livesr.live.sinks.sink import RunDescription
+from livesr.live.sinks.sink import Sink
 from livesr.modalities.sim.reconstructor import SIMReconstructor
 from livesr.simulation.rig import RawBank
 
@@ -77,22 +78,17 @@ def resident(monkeypatch: pytest.MonkeyPatch) -> type[Resident]:
     return runtime
 
 
-class Kept:
+class Kept(Sink):
     """Everything that comes out of a run."""
 
     name = "kept"
+    lossless = essential = True
 
     def __init__(self) -> None:
         self.recons: list[SRFrame] = []
         self.frames: list[MulticolorFrame] = []
         self.skips: list[int] = []
         self.came = threading.Condition()
-
-    def open(self, run: RunDescription) -> None: ...
-    def raw(self, stack: RawStack) -> None: ...
-    def unplaced(self, stack: RawStack) -> None: ...
-    def status(self, status: Mapping[str, Any]) -> None: ...
-    def close(self, report: Mapping[str, Any]) -> None: ...
 
     def recon(self, frame: SRFrame) -> None:
         with self.came:
@@ -146,8 +142,7 @@ def run(
     described = RunDescription(
         stream_id="test", started_ns=time.time_ns(), channels=(path.description,)
     )
-    keeping_up = KeepingUp(policy)
-    pipeline = Pipeline({"488": path}, described, [(kept, True)], keeping_up, **settings)
+    pipeline = Pipeline({"488": path}, described, [kept], KeepingUp(policy), **settings)
     pipeline.open()
     for t, group in enumerate(groups):
         for raw, frame in enumerate(group):

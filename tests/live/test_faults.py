@@ -26,13 +26,12 @@ from pymmcore_plus import CMMCorePlus
 from livesr import LiveSR
 from livesr.base.config import load_rig
 from livesr.base.errors import FrameShapeError, RunError, UsageError
-from livesr.base.frames import MulticolorFrame, RawStack, SRFrame, Stream
 from livesr.base.timing import now_ns
 from livesr.live.inference.engine import Engine
 from livesr.live.inference.openvino import OpenVINOBackend
 from livesr.live.pipeline import Pipeline
 from livesr.live.sinks.ome_zarr import OMEZarrSink
-from livesr.live.sinks.sink import RunDescription
+from livesr.live.sinks.sink import Sink
 from livesr.live.sources.plan import sim_sequence
 from livesr.modalities.sim.raw_order import RawOrderCheck
 from livesr.store.process import process
@@ -57,20 +56,12 @@ def demo_core() -> Iterator[CMMCorePlus]:
         yield core
 
 
-class Listener:
+class Listener(Sink):
     """Keeps every state of the run; `fails` names the call in which it raises."""
 
     def __init__(self, name: str = "listener", fails: str = "") -> None:
         self.name, self._fails = name, fails
         self.states: list[Mapping[str, Any]] = []
-
-    def open(self, run: RunDescription) -> None: ...
-    def raw(self, stack: RawStack) -> None: ...
-    def unplaced(self, stack: RawStack) -> None: ...
-    def recon(self, frame: SRFrame) -> None: ...
-    def separated(self, frame: MulticolorFrame) -> None: ...
-    def skipped(self, stream: Stream, t: int, reason: str) -> None: ...
-    def close(self, report: Mapping[str, Any]) -> None: ...
 
     def status(self, status: Mapping[str, Any]) -> None:
         if self._fails == "status":

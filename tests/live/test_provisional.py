@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,11 @@ import pytest
 import zmq
 from psygnal import Signal
 
-from livesr.base.frames import MulticolorFrame, RawStack, SRFrame, Stream
+from livesr.base.frames import MulticolorFrame, SRFrame
 from livesr.live.inference.engine import Engine
 from livesr.live.separation import Separation
 from livesr.live.sinks.signals import SignalSink
-from livesr.live.sinks.sink import RunDescription
+from livesr.live.sinks.sink import Sink
 from livesr.live.sinks.wire import decode
 from livesr.live.sinks.zeromq import ZeroMQSink
 from recorded_runs import Live, array, assert_equal, lines, mixing_engine, moving_groups, sim_rig
@@ -33,21 +33,13 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
     return mixing_engine(tmp_path_factory.mktemp("engines") / "mixing")
 
 
-class Shown:
+class Shown(Sink):
     """Keeps every prediction, in the order in which it came."""
 
     name = "shown"
 
     def __init__(self) -> None:
         self.frames: list[MulticolorFrame] = []
-
-    def open(self, run: RunDescription) -> None: ...
-    def raw(self, stack: RawStack) -> None: ...
-    def unplaced(self, stack: RawStack) -> None: ...
-    def recon(self, frame: SRFrame) -> None: ...
-    def skipped(self, stream: Stream, t: int, reason: str) -> None: ...
-    def status(self, status: Mapping[str, Any]) -> None: ...
-    def close(self, report: Mapping[str, Any]) -> None: ...
 
     def separated(self, frame: MulticolorFrame) -> None:
         self.frames.append(frame)

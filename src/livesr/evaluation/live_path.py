@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from useq import MDAEvent
 
 from livesr.base.errors import RunError
-from livesr.base.frames import MulticolorFrame, RawStack, SRFrame, Stream
+from livesr.base.frames import MulticolorFrame
+from livesr.base.run_description import ChannelDescription, RunDescription
 from livesr.base.timing import now_ns
 from livesr.live.inference.backend import Backend
 from livesr.live.inference.engine import Engine
@@ -28,45 +29,25 @@ from livesr.live.keeping_up import COMPLETE
 from livesr.live.paths import ChannelPath
 from livesr.live.pipeline import Pipeline
 from livesr.live.reconstruct.reconstructor import Reconstructor
-from livesr.live.sinks.sink import ChannelDescription, RunDescription
+from livesr.live.sinks.sink import Sink
 
 
 @dataclass(slots=True)
-class Collected:
+class Collected(Sink):
     """What one run made, in time order; itself the sink that collects it."""
 
     separated_frames: list[MulticolorFrame] = field(default_factory=list)
     name: str = "collect"
+    lossless = essential = True
 
     @property
     def counts(self) -> Mapping[str, int]:
         """What was collected."""
         return {"separated": len(self.separated_frames)}
 
-    def open(self, run: RunDescription) -> None:
-        """Nothing to open."""
-
-    def raw(self, stack: RawStack) -> None:
-        """Raw frames are known already."""
-
-    def unplaced(self, stack: RawStack) -> None:
-        """Nothing is put aside: every frame has its place."""
-
-    def recon(self, frame: SRFrame) -> None:
-        """Every separated frame brings its measurement with it."""
-
     def separated(self, frame: MulticolorFrame) -> None:
         """Keep a prediction."""
         self.separated_frames.append(frame)
-
-    def skipped(self, stream: Stream, t: int, reason: str) -> None:
-        """Skips show as missing frames."""
-
-    def status(self, status: Mapping[str, Any]) -> None:
-        """Nobody looks on."""
-
-    def close(self, report: Mapping[str, Any]) -> None:
-        """Nothing to close."""
 
 
 def separate(
@@ -104,7 +85,7 @@ def separate(
     )
     run = RunDescription(uuid.uuid4().hex, now_ns(), (path.description,))
     collected = Collected()
-    pipeline = Pipeline({path.name: path}, run, [(collected, True)], COMPLETE)
+    pipeline = Pipeline({path.name: path}, run, [collected], COMPLETE)
     pipeline.open()
     try:
         for t, group in enumerate(raw):

@@ -44,8 +44,8 @@ class OrderedWorkers(Generic[T, R]):
     Notes
     -----
     A free slot takes the next item as soon as there is one, unless as many results as there are
-    slots have not been taken. A queue that replaces older items by newer ones goes on doing so until
-    then.
+    slots have not been taken. A queue that replaces older items by newer ones goes on doing so
+    until then.
     """
 
     def __init__(self, work: Callable[[int, T], R], slots: int = 1, name: str = "slot") -> None:

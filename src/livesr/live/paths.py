@@ -20,6 +20,7 @@ from livesr.base.config import ChannelConfig, PatternConfig, RigConfig
 from livesr.base.errors import BackendError, ConfigError, LiveSRError
 from livesr.base.frames import Pixels
 from livesr.base.registry import Registry
+from livesr.base.run_description import ChannelDescription
 from livesr.live.arrays import HOST, Arrays
 from livesr.live.compose import Composer
 from livesr.live.correct import Correction, build_correction
@@ -35,7 +36,6 @@ from livesr.live.inference.trial import try_out
 from livesr.live.normalise import BORDER, background_and_scale
 from livesr.live.reconstruct.reconstructor import DoubtfulFrameError, Reconstructor
 from livesr.live.reconstruct.superpose import Gathering, Superposition
-from livesr.live.sinks.sink import ChannelDescription
 from livesr.live.upscale import Upscaler
 from livesr.live.upscale import memory_bytes as upscaled_bytes
 from livesr.modalities.sim.calibration.groups import Optics

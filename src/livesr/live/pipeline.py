@@ -45,16 +45,17 @@ from threadpoolctl import threadpool_limits
 
 from livesr.base.errors import BacklogError, LiveSRError, RecordingError
 from livesr.base.frames import StagePosition
+from livesr.base.run_description import RunDescription
 from livesr.base.threads import wait_for
 from livesr.live.channel import Channel
 from livesr.live.keeping_up import LATEST, KeepingUp, ProvisionalFrames
 from livesr.live.paths import ChannelPath
-from livesr.live.queues import Queues
+from livesr.live.queues import Queues, limit_bytes
 from livesr.live.recorded import LIVE, Recorded
 from livesr.live.report import report_of, status_of
 from livesr.live.run import Run
 from livesr.live.run_state import Report, RunState, Status
-from livesr.live.sinks.sink import RunDescription, Sink
+from livesr.live.sinks.sink import Sink
 from livesr.live.sinks.thread import SinkThread, SinkThreads
 from livesr.live.sources.mda import MDAHook
 from livesr.live.stages.ingest import Ingest
@@ -76,7 +77,7 @@ class Pipeline:
     ----------
     paths : what happens to each acquisition channel
     description : what the sinks are told
-    sinks : (sink, lossless)
+    sinks : where what is made goes; each says whether it is lossless, and essential
     keeping_up : what is given up where a step is too slow, and how much may wait
     recorded : what is used instead of being measured, of a run that is computed again
     on_stop : called once, from a thread of the pipeline, when the camera must stop
@@ -90,7 +91,7 @@ class Pipeline:
         self,
         paths: Mapping[str, ChannelPath],
         description: RunDescription,
-        sinks: Sequence[tuple[Sink, bool]],
+        sinks: Sequence[Sink],
         keeping_up: KeepingUp = LATEST,
         *,
         recorded: Recorded = LIVE,
@@ -98,7 +99,8 @@ class Pipeline:
     ) -> None:
         self._on_stop = on_stop
         state = RunState(self._stop_camera)
-        threads = SinkThreads(sinks, self._sink_failed)
+        limit = limit_bytes(paths, description, keeping_up)
+        threads = SinkThreads(sinks, self._sink_failed, limit)
         streams = len(description.positions) * description.z_planes
         self._run = Run(
             description=description,
@@ -258,7 +260,7 @@ class Pipeline:
         )
 
     def _sink_failed(self, sink: SinkThread, error: LiveSRError) -> None:
-        if sink.lossless:
+        if sink.essential:
             self.stop(error)
         else:
             self.warn(f"{error} The run goes on without it.")

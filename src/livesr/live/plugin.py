@@ -22,6 +22,7 @@ from pymmcore_plus.mda import FinishReason
 
 from livesr.base.config import RigConfig, RunConfig, load_rig, parse
 from livesr.base.errors import ConfigError, LiveSRError, RunError
+from livesr.base.run_description import RunDescription
 from livesr.base.timing import now_ns
 from livesr.live.camera import Cameras, channel_cameras, size_fields, stage_position
 from livesr.live.optical_state import ChannelState
@@ -30,7 +31,6 @@ from livesr.live.pipeline import Pipeline
 from livesr.live.plan_summary import PlanSummary, survey
 from livesr.live.run_state import Report
 from livesr.live.session import Session
-from livesr.live.sinks.sink import RunDescription
 from livesr.live.sources.continuous import LiveMode
 from livesr.live.sources.delivery import Delivery
 from livesr.live.sources.mda import listen

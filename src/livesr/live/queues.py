@@ -13,14 +13,14 @@ import numpy as np
 
 from livesr.base.buffers import BoundedQueue, LatestPerKey
 from livesr.base.frames import RawStack, Window
+from livesr.base.run_description import RunDescription
 from livesr.live.keeping_up import KeepingUp
 from livesr.live.paths import ChannelPath
-from livesr.live.sinks.sink import RunDescription
 from livesr.live.sinks.thread import SinkThreads
 
 _STACKS_LATEST = 4  # groups of a channel that may wait for reconstruction before they are given up
 _STACKS_COMPLETE = 1 << 20  # bounded in truth by the bytes of the run
-_MIN_FRAMES = 16
+_MIN_FRAMES, _GROUPS = 16, 3
 _WINDOWS_COMPLETE = 8
 """Windows that may wait for the network before reconstruction waits: at least these, and ..."""
 
@@ -61,15 +61,9 @@ class Queues:
         )
         self.windows: LatestPerKey[tuple[int, str], Window] = LatestPerKey()
         self._sinks = sinks
-        self._frame_bytes = max(
-            math.prod(c.raw_shape) * np.dtype(c.raw_dtype).itemsize for c in run.channels
-        )
+        self._frame_bytes = _frame_bytes(run)
         self._window_bytes = max(4 * math.prod(c.recon_shape) for c in run.channels)
-        # A whole group waits before it is reconstructed, while the next one comes in and the last
-        # is being stored.
-        groups = 3 * max((path.n_raw for path in paths.values()), default=1)
-        fewest = max(_MIN_FRAMES, groups) * self._frame_bytes
-        self.limit_bytes = max(keeping_up.raw_queue_bytes, fewest)
+        self.limit_bytes = limit_bytes(paths, run, keeping_up)
         self._max_windows = _WINDOWS_COMPLETE
         if not any(path.on_device for path in paths.values()):  # their memory is not the run's
             share = self.limit_bytes // _WINDOWS_SHARE // self._window_bytes
@@ -109,3 +103,19 @@ class Queues:
 
     def _downstream_bytes(self) -> int:
         return self.stacks.weight + len(self.windows) * self._window_bytes + self._sinks.weight
+
+
+def limit_bytes(
+    paths: Mapping[str, ChannelPath], run: RunDescription, keeping_up: KeepingUp
+) -> int:
+    """Return how many bytes of frames may wait in a run: what was asked for, or what it needs.
+
+    A whole group waits before it is reconstructed, while the next one comes in and the last is
+    being stored.
+    """
+    groups = _GROUPS * max((path.n_raw for path in paths.values()), default=1)
+    return max(keeping_up.raw_queue_bytes, max(_MIN_FRAMES, groups) * _frame_bytes(run))
+
+
+def _frame_bytes(run: RunDescription) -> int:
+    return max(math.prod(c.raw_shape) * np.dtype(c.raw_dtype).itemsize for c in run.channels)

@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from livesr.base.frames import Stream
+from livesr.base.run_description import RunDescription
 from livesr.live.channel import Channel
 from livesr.live.keeping_up import KeepingUp, ProvisionalFrames
 from livesr.live.queues import Queues
 from livesr.live.recorded import Recorded
 from livesr.live.run_state import RunState
-from livesr.live.sinks.sink import RunDescription
 from livesr.live.sinks.thread import SinkThreads
 from livesr.live.stream_state import DroppedGroups
 from livesr.live.watchdog import Watchdog

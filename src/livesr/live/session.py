@@ -11,7 +11,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ from livesr.base.config import RigConfig, RunConfig
 from livesr.base.errors import ConfigError, LiveSRError, RunError
 from livesr.base.frames import MulticolorFrame, SRFrame
 from livesr.base.memory import available_bytes
+from livesr.base.run_description import RunDescription
 from livesr.base.threads import called, wait_for
 from livesr.live.keeping_up import KeepingUp
 from livesr.live.paths import ChannelPath
@@ -29,7 +30,7 @@ from livesr.live.run_state import Report, Status
 from livesr.live.sinks.layout import bytes_per_hour, free_bytes, memory_bytes, store_bytes
 from livesr.live.sinks.ome_zarr import OMEZarrSink
 from livesr.live.sinks.signals import SignalSink
-from livesr.live.sinks.sink import RunDescription, Sink
+from livesr.live.sinks.sink import Sink, made, named_apart
 
 if TYPE_CHECKING:
     from livesr.live.sinks.zeromq import ZeroMQSink
@@ -64,8 +65,13 @@ class Session:
     input_ready = Signal(SRFrame)
     finished = Signal(dict)
 
-    def __init__(self, rig: RigConfig, settings: RunConfig) -> None:
+    def __init__(
+        self, rig: RigConfig, settings: RunConfig, sinks: Sequence[Sink | str] = ()
+    ) -> None:
         self.rig, self.settings = rig, settings
+        self._own_sinks = tuple(sinks)
+        for sink in self._own_sinks:
+            made(sink)  # what is none is refused before anything starts
         self._paths: dict[str, ChannelPath] = {}
         self._pipeline: Pipeline | None = None
         self._finishing: tuple[threading.Thread, Pipeline] | None = None
@@ -204,30 +210,31 @@ class Session:
         self._pipeline, self._description = pipeline, run
         return pipeline
 
-    def _sinks(self) -> list[tuple[Sink, bool]]:
+    def _sinks(self) -> list[Sink]:
+        """Make the sinks of the run that comes next, in the order in which they are opened."""
         if (self.settings.spare or self.settings.flush_s is not None) and not self.settings.store:
             raise ConfigError(
                 "A spare disk and flushing are for a store, and this run has none: give one."
             )
         self._signals = SignalSink(self.frame_ready, self.input_ready, self.provisional_ready)
-        sinks: list[tuple[Sink, bool]] = [(self._signals, False)]
+        sinks: list[Sink] = [self._signals, *map(made, self._own_sinks)]
         if self.settings.publish:
             from livesr.live.sinks.zeromq import ZeroMQSink
 
             self._publisher = ZeroMQSink(
                 self.settings.publish, insecure=self.settings.insecure, keys=self.settings.keys
             )
-            sinks.append((self._publisher, False))
+            sinks.append(self._publisher)
         if self.settings.pairs:
             from livesr.live.sinks.pairs import PairsSink
 
-            sinks.append((PairsSink(self.settings.pairs), True))
+            sinks.append(PairsSink(self.settings.pairs))
         if self.settings.store:  # last: an address that is taken must not leave an empty store
             self._writer = OMEZarrSink(
                 self.settings.store, spare=self.settings.spare, sync_s=self.settings.flush_s
             )
-            sinks.append((self._writer, True))
-        return sinks
+            sinks.append(self._writer)
+        return named_apart(sinks)
 
     def _release_pipeline(self) -> None:
         """Let the run in progress end by itself; the next one can begin."""

@@ -20,12 +20,12 @@ import numpy as np
 
 from livesr.base.config import RigConfig, load_yaml, parse
 from livesr.base.errors import LiveSRError, StoreError
+from livesr.base.run_description import ChannelDescription, RunDescription
 from livesr.live.inference.engine import Manifest
 from livesr.live.paths import Geometry, build_path
 from livesr.live.sinks import layout
 from livesr.live.sinks.frames_log import SeriesName
 from livesr.live.sinks.series import SeriesSpec, group_json
-from livesr.live.sinks.sink import ChannelDescription, RunDescription
 from livesr.store.raw_input import camera_of
 from livesr.store.recorded import KINDS, Event, Image, array_shape, read_image, read_json
 from livesr.store.shard_file import (

@@ -17,6 +17,7 @@ from typing import Any
 
 from livesr.base.errors import BackendError, DamagedFileError, RunError
 from livesr.base.frames import MulticolorFrame, RawStack, SRFrame, Stream
+from livesr.base.run_description import RunDescription
 from livesr.live.inference.backend import BACKENDS
 from livesr.live.inference.test_time_augmentation import Augmentation
 from livesr.live.keeping_up import COMPLETE
@@ -27,7 +28,7 @@ from livesr.live.run_state import Report
 from livesr.live.sinks import layout
 from livesr.live.sinks.ome_zarr import OMEZarrSink
 from livesr.live.sinks.series import write_json
-from livesr.live.sinks.sink import RunDescription
+from livesr.live.sinks.sink import Sink
 from livesr.live.sources.replay import feed
 from livesr.store.raw_input import RawInput, description
 
@@ -75,7 +76,7 @@ def process(
     pipeline = Pipeline(
         paths,
         replace(run, record_raw=record_raw, record_recon=record_recon),
-        [(sink, True), (watch, True)],
+        [sink, watch],
         COMPLETE,
         recorded=Recorded(raw.normalisations, raw.pattern_drifts),
         on_stop=stopped.set,
@@ -183,10 +184,11 @@ def manifests(paths: Mapping[str, ChannelPath]) -> dict[str, Path]:
     }
 
 
-class _Watch:
+class _Watch(Sink):
     """A sink that counts what is done and what failed."""
 
     name = "progress"
+    lossless = essential = True
 
     def __init__(
         self, groups: int, paths: Mapping[str, ChannelPath], on_progress: Progress
@@ -205,9 +207,6 @@ class _Watch:
         if not stack.complete:
             self._count()
 
-    def unplaced(self, stack: RawStack) -> None:
-        """Nothing is done about frames without a place."""
-
     def recon(self, frame: SRFrame) -> None:
         """Count a measurement that is the end of its way."""
         if frame.stream.channel not in self._separated | self._sums:
@@ -222,12 +221,6 @@ class _Watch:
         """Keep the reason, unless the exposures are missing in the input."""
         if not reason.endswith("raw frames missing"):
             self.failures[reason] = self.failures.get(reason, 0) + 1
-
-    def status(self, status: Mapping[str, Any]) -> None:
-        """Nothing."""
-
-    def close(self, report: Mapping[str, Any]) -> None:
-        """Nothing is held."""
 
     def _count(self) -> None:
         self._done += 1

@@ -155,7 +155,7 @@ def run(case: Case, folder: Path) -> list[str]:
     """Record with a failing disk; return what is not as it must be, in sentences."""
     home, errors = folder / "home" / "run.ome.zarr", list[LiveSRError]()
     sink = OMEZarrSink(home, spare=folder / "spare" if case.spare else None)
-    thread = SinkThread(sink, lossless=True, on_error=lambda _, e: errors.append(e))
+    thread = SinkThread(sink, on_error=lambda _, e: errors.append(e))
     thread.open(describe())
     sink._workers.flush_s = case.flush_s
     frames = np.random.default_rng(0).integers(

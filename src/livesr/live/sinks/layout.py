@@ -21,10 +21,10 @@ from typing import Any
 
 from livesr.base.documents import read_json
 from livesr.base.errors import DocumentError, StoreError
+from livesr.base.run_description import ChannelDescription, RunDescription
 from livesr.base.version import __version__
 from livesr.live.sinks.frames_log import SeriesName
 from livesr.live.sinks.series import KEPT_BYTES, SeriesSpec
-from livesr.live.sinks.sink import ChannelDescription, RunDescription
 
 LAYOUT_VERSION = 1
 # of a position or channel in a folder's name; a path has room for 260 characters on some systems

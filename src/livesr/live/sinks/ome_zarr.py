@@ -30,6 +30,7 @@ from livesr.base.errors import RecordingError, StoreError
 from livesr.base.files import remove, sync, write_all
 from livesr.base.frames import MulticolorFrame, Pixels, RawStack, SRFrame, StagePosition, Stream
 from livesr.base.lock import Lock, held
+from livesr.base.run_description import RunDescription
 from livesr.live.sinks import layout
 from livesr.live.sinks.frames_log import FramesLog, SeriesName, State, to_json
 from livesr.live.sinks.layout import bytes_per_hour, free_bytes, memory_bytes, next_free_path
@@ -45,13 +46,7 @@ from livesr.live.sinks.series import (
     write_json,
 )
 from livesr.live.sinks.shard import decode
-from livesr.live.sinks.sink import (
-    RunDescription,
-    quality_facts,
-    score_facts,
-    time_shift_ms,
-    to_uint16,
-)
+from livesr.live.sinks.sink import Sink, quality_facts, score_facts, time_shift_ms, to_uint16
 
 __all__ = ["OMEZarrSink", "bytes_per_hour", "free_bytes", "memory_bytes", "next_free_path"]
 
@@ -67,7 +62,7 @@ _WRITE_ERRORS = (OSError, RuntimeError, StoreError)
 _MAX_AHEAD = 100_000
 
 
-class OMEZarrSink:
+class OMEZarrSink(Sink):
     """Writes a run to an OME-Zarr 0.5 store.
 
     Parameters
@@ -91,7 +86,7 @@ class OMEZarrSink:
     """
 
     name = "ome-zarr"
-    endures = True
+    lossless = essential = endures = keeps_raw = True
 
     def __init__(
         self,
