@@ -1,4 +1,4 @@
-"""The same frames seen from several sides.
+"""Test-time augmentation: the same frames seen from several sides.
 
 How far a network's predictions differ when its input is turned over.
 
@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from livesr.live.inference.backend import Backend
+from livesr.live.inference.session import Session
 
 Augmentation = Literal["flips", "turns"]
 """Flips are the frame and its mirror images along y, x and both.
@@ -27,7 +27,7 @@ _FLIPS = ((1, 1), (1, -1), (-1, 1), (-1, -1))
 
 
 class TestTimeAugmentation:
-    """Runs a backend on every side of a frame; all its memory is allocated once.
+    """Runs a session on every side of a frame; all its memory is allocated once.
 
     Parameters
     ----------
@@ -64,20 +64,20 @@ class TestTimeAugmentation:
             np.empty(output_shape, np.float32) for _ in range(3)
         )
 
-    def infer(self, backend: Backend) -> NDArray[np.float32]:
-        """Return what the backend predicts of its `input`, as it does without views.
+    def infer(self, session: Session) -> NDArray[np.float32]:
+        """Return what the session predicts of its `input`, as it does without views.
 
         Valid until the next call.
         """
-        self._frames[...] = backend.input
-        self._upright[...] = backend.infer()
+        self._frames[...] = session.input
+        self._upright[...] = session.infer()
         self.spread.fill(0)
         self._mean.fill(0)
         for turn, step in self._views:
-            backend.input[...] = _seen(self._frames, turn, step)
+            session.input[...] = _seen(self._frames, turn, step)
             # Differences from the upright prediction: their squares do not lose the digits that the
             # prediction takes.
-            difference = _back(backend.infer(), turn, step) - self._upright
+            difference = _back(session.infer(), turn, step) - self._upright
             self._mean += difference
             difference *= difference
             self.spread += difference
