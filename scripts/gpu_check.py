@@ -362,6 +362,7 @@ def _whole(setting: Setting, side: int, device: str) -> dict[str, Any]:
     """
     from useq import MDAEvent
 
+    from livesr.base.compute import ComputeConfig
     from livesr.base.config import load_rig
     from livesr.live.paths import Geometry, build_path
     from livesr.live.pipeline import Pipeline
@@ -371,7 +372,7 @@ def _whole(setting: Setting, side: int, device: str) -> dict[str, Any]:
     rig = load_rig("virtual_sim").with_engine(str(_engine(setting).folder))
     groups = RawBank(rig, side // 2, 4, seed=0, photons=300.0, bleaching=0.0, interval_s=0.5).frames
     camera = Geometry((side // 2, side // 2), "uint16", 0.065)
-    steps = build_path(rig, "488", camera, device=device)  # type: ignore[arg-type]
+    steps = build_path(rig, "488", camera, ComputeConfig(device=device))  # type: ignore[arg-type]
     assert steps.backend is not None
     sink, network = (
         _Times(),

@@ -20,6 +20,7 @@ import zarr
 from numpy.typing import NDArray
 from useq import MDAEvent
 
+from livesr.base.compute import ComputeConfig
 from livesr.base.config import RigConfig, load_rig
 from livesr.live.inference.engine import (
     MODEL_NAME,
@@ -123,13 +124,10 @@ class Live:
     ) -> None:
         camera = Geometry(shape, dtype, 0.065, origin)
         names = list(rig.channels)
-        how: dict[str, Any] = {
-            "backend": backend,
-            "precision": "f32",
-            "threads": 1,
-            "uncertainty": uncertainty,
-        }
-        paths = {name: build_path(rig, name, camera, **how) for name in names}
+        compute = ComputeConfig(
+            backend=backend, precision="f32", device="cpu", threads=1, uncertainty=uncertainty
+        )
+        paths = {name: build_path(rig, name, camera, compute) for name in names}
         self.paths = {name: _slowed(path, slow) for name, path in paths.items()}
         self.run = RunDescription(
             stream_id="test",

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from livesr.base.config import RigConfig, RunConfig, load_rig
+from livesr.base.config import RigConfig, load_rig
+from livesr.base.run_config import RunConfig
 from livesr.live import pipeline as pipeline_module
 from livesr.live.ordered_workers import OrderedWorkers
 from livesr.live.session import Session

@@ -12,10 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 
+from livesr.base.compute import ON_CPU, Augmentation, ComputeConfig, DeviceChoice
 from livesr.base.config import ChannelConfig, PatternConfig, RigConfig
 from livesr.base.errors import BackendError, ConfigError, LiveSRError
 from livesr.base.frames import Pixels
@@ -23,13 +24,13 @@ from livesr.base.registry import Registry
 from livesr.live.arrays import HOST, Arrays
 from livesr.live.compose import Composer
 from livesr.live.correct import Correction, build_correction
-from livesr.live.device import HOST_DEVICE, Device, DeviceChoice, Slot, open_device
+from livesr.live.device import HOST_DEVICE, Device, Slot, open_device
 from livesr.live.grouping.by_index import IndexGrouping
 from livesr.live.inference.backend import Backend, ResidentBackend
 from livesr.live.inference.engine import Engine, Task, Uncertain, load_engine
 from livesr.live.inference.fallback import FallbackBackend
 from livesr.live.inference.runner import tile_of
-from livesr.live.inference.test_time_augmentation import Augmentation, TestTimeAugmentation
+from livesr.live.inference.test_time_augmentation import TestTimeAugmentation
 from livesr.live.inference.test_time_augmentation import memory_bytes as augmented_bytes
 from livesr.live.inference.trial import try_out
 from livesr.live.normalise import BORDER, background_and_scale
@@ -302,18 +303,13 @@ def build_path(
     rig: RigConfig,
     name: str,
     camera: Geometry,
-    *,
-    backend: str = "auto",
-    precision: str = "auto",
-    threads: int = 0,
-    tile: int | Literal["auto", "off"] = "auto",
-    residual_plane: bool = False,
-    uncertainty: Augmentation | None = None,
-    device: DeviceChoice | Device = "cpu",
+    compute: ComputeConfig = ON_CPU,
+    device: Device | None = None,
 ) -> ChannelPath:
     """Build the steps of channel `name` for what the camera delivers; compiles the engine.
 
-    What a GPU has no code for (anything but SIM) is computed on the CPU.
+    What a GPU has no code for (anything but SIM) is computed on the CPU. `device` is one that is
+    open, instead of the one that `compute` names.
 
     Raises
     ------
@@ -334,7 +330,9 @@ def build_path(
     place: Device = HOST_DEVICE
     on_device: tuple[Measuring, ...] = ()
     if method == "sim":
-        place, on_device = _on_device(rig, left, name, camera, device, reconstructor, notes)
+        place, on_device = _on_device(
+            rig, left, name, camera, device or compute.device, reconstructor, notes
+        )
     ceiling = camera.ceiling(rig.camera.bit_depth)
     base: dict[str, Any] = {
         "name": name,
@@ -375,7 +373,7 @@ def build_path(
             if isinstance(about := rig.corrections.offset, int | float)
             else rig.camera.offset_adu
         ),
-        residual_plane=residual_plane,
+        residual_plane=compute.residual_plane,
         correction=correction,
         raw_order=raw_order,
         vectors=vectors,
@@ -385,22 +383,17 @@ def build_path(
         on_device=on_device,
     )
     seen = {"modality": method, "resolution_nm": rig.resolution_nm(name)}
-    runtime = {"backend": backend, "precision": precision, "threads": threads, "tile": tile}
-    return _with_engines(plain, base, _engines(channel), seen, runtime, uncertainty)
+    return _with_engines(plain, base, _engines(channel), seen, compute)
 
 
 def build_superposition(
     rig: RigConfig,
     paths: Mapping[str, ChannelPath],
-    *,
-    backend: str = "auto",
-    precision: str = "auto",
-    threads: int = 0,
-    tile: int | Literal["auto", "off"] = "auto",
-    residual_plane: bool = False,
-    uncertainty: Augmentation | None = None,
+    compute: ComputeConfig = ON_CPU,
 ) -> ChannelPath:
     """Build the steps of the sum of true channels, whose own `paths` are there.
+
+    It is added up on the CPU, on whatever device the channels are reconstructed.
 
     Raises
     ------
@@ -458,7 +451,7 @@ def build_superposition(
         Superposition(first.recon_shape, weights),
         ChannelDescription(**base),
         paths[asked.channels[0]].ceiling,
-        residual_plane=residual_plane,
+        residual_plane=compute.residual_plane,
         doubts=tuple(
             dict.fromkeys(doubt for name in asked.channels for doubt in paths[name].doubts)
         ),
@@ -466,8 +459,7 @@ def build_superposition(
     )
     coarsest_nm = max(rig.resolution_nm(name) for name in asked.channels)
     seen = {"modality": first.recon_method, "resolution_nm": coarsest_nm}
-    runtime = {"backend": backend, "precision": precision, "threads": threads, "tile": tile}
-    return _with_engines(plain, base, engines, seen, runtime, uncertainty)
+    return _with_engines(plain, base, engines, seen, compute)
 
 
 def _with_engines(
@@ -475,10 +467,9 @@ def _with_engines(
     base: Mapping[str, Any],
     engines: Sequence[Engine],
     seen: Mapping[str, Any],
-    settings: Mapping[str, Any],
-    uncertainty: Augmentation | None,
+    compute: ComputeConfig,
 ) -> ChannelPath:
-    """Return the path with its engines opened on the runtime that `settings` ask for.
+    """Return the path with its engines opened on the runtime that `compute` asks for.
 
     `base` describes it without.
 
@@ -486,7 +477,8 @@ def _with_engines(
     """
     if not engines:
         return plain
-    name, reconstructor = plain.name, plain.reconstructor
+    name, reconstructor, uncertainty = plain.name, plain.reconstructor, compute.uncertainty
+    settings = compute.model_dump(include={"backend", "precision", "threads", "tile"})
     frame = _Frame(reconstructor.shape, base["recon_pixel_size_um"])
     warnings: list[str] = list(plain.doubts)
     notes = list(plain.notes)

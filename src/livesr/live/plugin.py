@@ -20,8 +20,9 @@ from pymmcore import CMMCore
 from pymmcore_plus import CMMCorePlus
 from pymmcore_plus.mda import FinishReason
 
-from livesr.base.config import RigConfig, RunConfig, load_rig, parse
+from livesr.base.config import RigConfig, load_rig, parse
 from livesr.base.errors import ConfigError, LiveSRError, RunError
+from livesr.base.run_config import RunConfig
 from livesr.base.timing import now_ns
 from livesr.live.camera import Cameras, channel_cameras, size_fields, stage_position
 from livesr.live.optical_state import ChannelState
@@ -68,7 +69,7 @@ class LiveSR(Session):
     spare : folder on another disk, where the store goes on when its own disk is full or fails
     plan : the useq sequence to come; needed when it has positions or z and is no plain
         `useq.MDASequence`
-    **settings : fields of `livesr.base.config.RunConfig` (policy, live, backend, precision, threads
+    **settings : fields of `livesr.base.run_config.RunConfig` (policy, live, backend, precision, threads
         ...)
 
     Attributes
@@ -407,16 +408,12 @@ class LiveSR(Session):
         return Cameras({name: g for each in apart for name, g in each.geometries.items()})
 
     def _open_paths(self, cameras: Cameras) -> None:
-        settings = self.settings.model_dump(
-            include={"backend", "precision", "threads", "tile", "residual_plane", "uncertainty"}
-        )
+        compute = self.settings.compute
         self._built = dict(cameras.geometries)
         for name, geometry in cameras.geometries.items():
-            self._paths[name] = build_path(
-                self.rig, name, geometry, device=self.settings.device, **settings
-            )
+            self._paths[name] = build_path(self.rig, name, geometry, compute)
         for name in self._sums:
-            self._paths[name] = build_superposition(self.rig, self._paths, **settings)
+            self._paths[name] = build_superposition(self.rig, self._paths, compute)
 
     @property
     def _sums(self) -> tuple[str, ...]:
