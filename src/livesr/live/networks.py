@@ -8,20 +8,21 @@ itself. Moves no frame: `pipeline.py` does.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, cast
 
-from livesr.base.compute import ComputeConfig
+from livesr.base.compute import Augmentation, ComputeConfig
 from livesr.base.config import ChannelConfig
 from livesr.base.errors import ConfigError
 from livesr.live.inference.engine import Engine, Task, Uncertain, load_engine
 from livesr.live.inference.fallback import FallbackSession
 from livesr.live.inference.session import Resident, Session
-from livesr.live.inference.test_time_augmentation import Augmentation, TestTimeAugmentation
+from livesr.live.inference.test_time_augmentation import TestTimeAugmentation, stored_name
 from livesr.live.inference.test_time_augmentation import memory_bytes as augmented_bytes
 from livesr.live.inference.trial import try_out
-from livesr.live.upscale import Upscaler
+from livesr.live.sinks.sink import ChannelDescription
+from livesr.live.upscale import WINDOW, Upscaler
 from livesr.live.upscale import memory_bytes as upscaled_bytes
 
 _UNMEASURED = (
@@ -73,7 +74,6 @@ class Networks:
     steps : in the order in which a frame goes through. The last makes what is stored as `sr`; one
         before it enlarges what the last one sees
     uncertainty : from which sides the last one's input is seen to estimate how sure it is
-    about : what `ChannelDescription` says of the prediction
     warnings : sentences that belong to every frame
     notes : sentences that belong to the run
     """
@@ -94,9 +94,9 @@ class Networks:
         return self.steps[-1].engine if self.steps else None
 
     @property
-    def session(self) -> Session:
-        """That of `engine`; there must be one."""
-        return self.steps[-1].session
+    def session(self) -> Session | None:
+        """That of `engine`, None without."""
+        return self.steps[-1].session if self.steps else None
 
     @property
     def window(self) -> int:
@@ -108,12 +108,36 @@ class Networks:
         """The way in for frames that are on a GPU, None if a step needs them on the host."""
         if len(self.steps) != 1 or self.uncertainty is not None:
             return None
-        return self.session.resident
+        return self.steps[0].session.resident
 
     @property
     def replacements(self) -> tuple[str, ...]:
         """What took the place of runtimes that failed, in sentences."""
         return tuple(sentence for step in self.steps for sentence in step.session.replacements)
+
+    def described(
+        self, description: ChannelDescription, doubts: Sequence[str] = ()
+    ) -> ChannelDescription:
+        """Return the description of a channel with what its networks make of the frames.
+
+        `doubts` is what no engine can know of what the camera shows.
+        """
+        if self.engine is None:
+            return description
+        manifest, warnings = self.engine.manifest, (*doubts, *self.warnings)
+        pixel_size_um = description.recon_pixel_size_um
+        for engine in self.engines:
+            pixel_size_um /= engine.manifest.scale
+        return replace(
+            description,
+            labels=manifest.channel_names,
+            colors=tuple(c.color for c in manifest.channels),
+            sr_shape=self._shapes[1][1:],
+            sr_pixel_size_um=pixel_size_um,
+            window=manifest.window,
+            ai={**_provenance(self.steps), **({"warnings": warnings} if warnings else {})},
+            uncertainty=_estimate(self.uncertainty, manifest.limits.uncertainty),
+        )
 
     def views(self) -> TestTimeAugmentation | None:
         """Return a fresh step that predicts with uncertainty, None without one."""
@@ -130,9 +154,7 @@ class Networks:
     def memory_bytes(self, streams: int) -> int:
         """Return what the steps hold while `streams` take turns, the runtimes' own memory aside."""
         upscaled = upscaled_bytes(self.steps[-1].shape, streams) if len(self.steps) > 1 else 0
-        return upscaled + (
-            augmented_bytes(self.window, *self._shapes) if self.uncertainty else 0
-        )
+        return upscaled + (augmented_bytes(self.window, *self._shapes) if self.uncertainty else 0)
 
     def close(self) -> None:
         """Release the sessions."""
@@ -144,3 +166,148 @@ class Networks:
         """(y, x) in and (c, y, x) out of the last one."""
         engine, _, shape = self.steps[-1]
         return shape, engine.output_shape(shape)
+
+
+NO_NETWORKS = Networks()
+
+
+def load_engines(channel: ChannelConfig) -> list[Engine]:
+    """Load what a channel names, in the order in which a frame goes through.
+
+    Raises
+    ------
+    EngineError
+        If one is missing, damaged, or does not do what it is named for.
+    """
+    engines = []
+    for task, named in (("upscale", channel.upscale), ("separate", channel.separate)):
+        if named:
+            engine = load_engine(named)
+            engine.check_fits(cast("Task", task))
+            engines.append(engine)
+    return engines
+
+
+def open_networks(
+    channel: str, engines: Sequence[Engine], frames: Reconstructed, compute: ComputeConfig
+) -> Networks:
+    """Open engines for the frames of a channel, one behind the other.
+
+    Each is tried out in a process of its own first.
+
+    Parameters
+    ----------
+    channel : its name, for sentences
+    engines : as of `load_engines`
+    frames : what the first engine sees
+
+    Raises
+    ------
+    ConfigError
+        If uncertainty is asked for that such frames do not allow.
+    EngineError, BackendError
+        If an engine or the runtime does not fit.
+    """
+    steps: list[Network] = []
+    warnings: list[str] = []
+    try:
+        for engine in engines:
+            warnings += engine.check_fits(
+                engine.manifest.task,
+                shape=frames.shape,
+                pixel_size_nm=frames.pixel_size_um * 1e3,
+                modality=frames.modality,
+                resolution_nm=frames.resolution_nm,
+            )
+            try_out(engine, frames.shape, compute)
+            session = FallbackSession(engine, frames.shape, compute)
+            steps.append(Network(engine, session, frames.shape))
+            frames = frames.through(engine)
+        if steps:
+            _check_sides(channel, steps[-1].shape, compute.uncertainty)
+    except BaseException:
+        for step in steps:
+            step.session.close()
+        raise
+    uncertainty = compute.uncertainty if steps else None
+    return Networks(
+        tuple(steps), uncertainty, tuple(warnings), tuple(_notes(channel, steps, uncertainty))
+    )
+
+
+def _check_sides(channel: str, shape: tuple[int, int], uncertainty: Augmentation | None) -> None:
+    if uncertainty == "d4" and shape[0] != shape[1]:
+        raise ConfigError(
+            f"Frames of channel {channel!r} are {shape[0]} x {shape[1]} and cannot be turned:"
+            " estimate the uncertainty from flips, or make the ROI square."
+        )
+
+
+def _notes(
+    channel: str, steps: Sequence[Network], uncertainty: Augmentation | None
+) -> Iterator[str]:
+    for engine, session, _ in steps:
+        if session.tile:
+            yield (
+                f"Engine {engine.manifest.id!r} sees channel {channel!r} in tiles of"
+                f" {session.tile} pixels: what it makes of them differs a little from what it would"
+                " make of the whole."
+            )
+    if uncertainty:
+        manifest = steps[-1].engine.manifest
+        if not _estimate(uncertainty, manifest.limits.uncertainty)["calibrated"]:
+            yield _UNMEASURED.format(engine=manifest.id, sides=uncertainty)
+
+
+def _estimate(sides: Augmentation | None, measured: Uncertain | None) -> Mapping[str, Any]:
+    """Return what a run says of its uncertainty.
+
+    `scale` turns the views' standard deviation into that of the prediction.
+    """
+    if sides is None:
+        return {}
+    known = measured if measured and measured.augmentation == sides else None
+    return {
+        "views": stored_name(sides),
+        "calibrated": known is not None,
+        "scale": known.scale if known else 1.0,
+        "correlation": known.correlation if known else None,
+    }
+
+
+def _provenance(steps: Sequence[Network]) -> Mapping[str, Any]:
+    """Return what a prediction must say of itself, in the store and on the wire.
+
+    Names of bioimage.io where one exists.
+
+    `model` and `runtime` are those of the engine that drew the pixels; `engines` are all that they
+    went through, in order.
+    """
+    engines = [
+        {
+            "task": engine.manifest.task,
+            "model": {
+                "id": engine.manifest.id,
+                "version": str(engine.manifest.version),
+                "sha256": engine.manifest.sha256,
+                "trained": engine.manifest.trained,
+                "training_data": engine.manifest.training,
+            },
+            "runtime": {
+                "backend": session.name,
+                "device": session.device,
+                "precision": session.precision,
+                "tile": session.tile,
+            },
+        }
+        for engine, session, _ in steps
+    ]
+    return {
+        "prediction": True,
+        "warning": (
+            "Predicted by a neural network, not measured. Compare with the measurement beside it."
+        ),
+        "model": engines[-1]["model"],
+        "runtime": engines[-1]["runtime"],
+        "engines": engines,
+    }

@@ -67,7 +67,7 @@ from livesr.live.arrays import HOST
 from livesr.live.channel_scores import MeanScore, scored
 from livesr.live.compose import Arithmetic, Composition
 from livesr.live.device import HOST_DEVICE, Device, Slot, StreamLock
-from livesr.live.inference.backend import ResidentBackend
+from livesr.live.inference.session import Resident
 from livesr.live.left_out import left_out
 from livesr.live.normalise import BORDER, FollowingNormalisation, background_and_scale
 from livesr.live.ordered_workers import OrderedWorkers
@@ -209,9 +209,13 @@ class Pipeline:
         }
         streams = len(run.positions) * run.z_planes
         self._upscalers = {
-            name: upscaler for name, path in paths.items() if (upscaler := path.upscaler(streams))
+            name: upscaler
+            for name, path in paths.items()
+            if (upscaler := path.networks.upscaler(streams))
         }
-        self._views = {name: views for name, path in paths.items() if (views := path.views())}
+        self._views = {
+            name: views for name, path in paths.items() if (views := path.networks.views())
+        }
         self._order_checks = {
             name: check for name, path in paths.items() if (check := path.order_check())
         }
@@ -584,7 +588,7 @@ class Pipeline:
         """Hand a measurement over, and to the window if it is to be separated."""
         for sink in self._sinks:
             sink.recon(frame)
-        if self._paths[frame.stream.channel].backend:
+        if self._paths[frame.stream.channel].networks.engine:
             with self.steps.measure("window"):
                 windows = self._window(frame.stream).push(frame)
             for window in windows:
@@ -679,7 +683,7 @@ class Pipeline:
 
     def _window(self, stream: Stream) -> FrameWindow:
         if stream not in self._frame_windows:
-            self._frame_windows[stream] = FrameWindow(self._paths[stream.channel].window)
+            self._frame_windows[stream] = FrameWindow(self._paths[stream.channel].networks.window)
         return self._frame_windows[stream]
 
     def _offer(self, window: Window) -> None:
@@ -844,7 +848,7 @@ class Pipeline:
         """Add to a prediction what follows from the frames before it."""
         channel = prediction.window.centre.stream.channel
         composer = self._composers[channel]
-        for sentence in self._paths[channel].replacements:
+        for sentence in self._paths[channel].networks.replacements:
             self.warn(sentence)
             composer.warn(sentence)
         return composer.frame(prediction.made, prediction.seen, prediction.window.centre)
@@ -865,19 +869,19 @@ class Pipeline:
 
     def _separated(self, slot: int, window: Window) -> _Prediction:
         path, start_s = self._paths[window.centre.stream.channel], time.perf_counter()
-        runtime = (
+        resident = (
             path.resident
             if all(frame.resident is not None for frame in _seen(window, path))
             else None
         )
-        if runtime:
+        if resident:
             try:
-                made = self._separate_on_device(slot, runtime, path, window)
+                made = self._separate_on_device(slot, resident, path, window)
                 self._pace.worked(time.perf_counter() - start_s)
                 return _Prediction(window, window, made)
             except Exception as e:  # a driver may raise anything
                 with self._separating_turns[path.name], self._network_turns[path.name].alone():
-                    path.give_up(runtime, e)
+                    path.networks.steps[-1].session.give_up(resident, e)
         with self._separating_turns[path.name]:
             seen = self._enlarged(window, path)
             with self._network_turns[
@@ -888,12 +892,13 @@ class Pipeline:
         return _Prediction(window, seen, made)
 
     def _separate_on_host(self, path: ChannelPath, seen: Window) -> Composition:
-        assert path.backend is not None
+        session = path.networks.session
+        assert session is not None
         with self.steps.measure("infer"):
-            for plane, frame in zip(path.backend.input, _seen(seen, path), strict=True):
+            for plane, frame in zip(session.input, _seen(seen, path), strict=True):
                 normalise_into(plane, frame.image, *seen.centre.normalisation)
             views = None if seen.provisional else self._views.get(path.name)
-            output = views.infer(path.backend) if views else path.backend.infer()
+            output = views.infer(session) if views else session.infer()
         with self.steps.measure("compose"):
             spread, centre = views.spread if views else None, seen.centre
             return self._arithmetic(path, None).compose(
@@ -901,17 +906,17 @@ class Pipeline:
             )
 
     def _separate_on_device(
-        self, slot: int, runtime: ResidentBackend, path: ChannelPath, window: Window
+        self, slot: int, resident: Resident, path: ChannelPath, window: Window
     ) -> Composition:
         """Separate frames that are on the device; only what is shown and stored comes down."""
         arrays, centre = path.device.arrays, window.centre
         with path.device.network_slots[slot] as place:
             with self.steps.measure("infer"), self._network_turns[path.name].of(place):
-                block = arrays.xp.asarray(runtime.device_input)
+                block = arrays.xp.asarray(resident.device_input)
                 for i, frame in enumerate(_seen(window, path)):
                     normalise_into(block[i, :, :], frame.resident, *centre.normalisation, arrays)
                 # A copy: the network's memory is the next slot's as soon as this turn is over.
-                output = arrays.xp.asarray(runtime.enqueue(place.stream)) + 0
+                output = arrays.xp.asarray(resident.enqueue(place.stream)) + 0
             with self.steps.measure("compose"):
                 made = self._arithmetic(path, slot).compose(
                     output, centre.resident, centre.normalisation
@@ -936,7 +941,7 @@ class Pipeline:
         with self.steps.measure("upscale"):
             return (
                 upscaler.enlarge(window)
-                if path.window == WINDOW
+                if path.networks.window == WINDOW
                 else upscaler.enlarge_centre(window)
             )
 
@@ -1085,7 +1090,9 @@ class Pipeline:
             "raw_queue": round(held / self.raw_queue_bytes, 4),
             "disk_free_bytes": free,
             "warnings": list(self.warnings),
-            "engine": {n: p.engine_id for n, p in self._paths.items() if p.backend},
+            "engine": {
+                n: e.manifest.id for n, p in self._paths.items() if (e := p.networks.engine)
+            },
             **(
                 {"score": self._score.summary(), "time_shift_ms": round(self._time_shift_ms, 3)}
                 if self._gatherings
@@ -1094,10 +1101,12 @@ class Pipeline:
             "upscale": {
                 n: e.manifest.id
                 for n, p in self._paths.items()
-                for e in p.engines
+                for e in p.networks.engines
                 if e.manifest.task == "upscale"
             },
-            "backend": {n: p.backend.name for n, p in self._paths.items() if p.backend},
+            "backend": {
+                n: session.name for n, p in self._paths.items() if (session := p.networks.session)
+            },
         }
 
     @property
@@ -1192,7 +1201,11 @@ def _seen(window: Window, path: ChannelPath) -> tuple[SRFrame, ...]:
 
     The centre's normalisation is used for all, so that none stands out.
     """
-    return (window.centre,) if path.window == 1 else (window.before, window.centre, window.after)
+    return (
+        (window.centre,)
+        if path.networks.window == 1
+        else (window.before, window.centre, window.after)
+    )
 
 
 def _downloaded(made: Composition, slot: Slot) -> Composition:

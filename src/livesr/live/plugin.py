@@ -25,6 +25,7 @@ from livesr.base.errors import ConfigError, LiveSRError, RunError
 from livesr.base.run_config import RunConfig
 from livesr.base.timing import now_ns
 from livesr.live.camera import Cameras, channel_cameras, size_fields, stage_position
+from livesr.live.networks import NO_NETWORKS
 from livesr.live.optical_state import ChannelState
 from livesr.live.paths import Geometry, build_path, build_superposition
 from livesr.live.pipeline import Pipeline
@@ -336,7 +337,8 @@ class LiveSR(Session):
     def _describe(self, plan: Any, names: list[str]) -> RunDescription:
         about = self._summarised(plan)
         for name in sorted(about.lone):
-            if name in self._paths and self._paths[name].backend and self._paths[name].window > 1:
+            networks = self._paths[name].networks if name in self._paths else NO_NETWORKS
+            if networks.engine and networks.window > 1:
                 raise ConfigError(
                     f"The plan never acquires channel {name!r} at two time points in a row, and its"
                     " engine looks at three: acquire it at every time point, or leave out its"
@@ -355,7 +357,7 @@ class LiveSR(Session):
             )  # raw frames are counted along time
         files = self.rig.files()
         for path in self._paths.values():
-            for engine in path.engines:
+            for engine in path.networks.engines:
                 files[f"manifest-{engine.manifest.id}.yaml"] = engine.folder / "manifest.yaml"
         text = plan_text(plan)
         return RunDescription(

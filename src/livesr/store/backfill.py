@@ -144,7 +144,7 @@ def _backfill(
     try:
         todos = plan(
             store,
-            {name: p.window for name, p in paths.items() if p.backend},
+            {name: p.networks.window for name, p in paths.items() if p.networks.engine},
             {name: p.history for name, p in paths.items() if p.accumulates},
         )
         progress = _Counter(sum(len(t.predict) + len(t.measure) for t in todos), on_progress)

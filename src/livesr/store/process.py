@@ -18,7 +18,7 @@ from typing import Any
 from livesr.base.compute import AUTO, ComputeConfig
 from livesr.base.errors import BackendError, DamagedFileError, RunError
 from livesr.base.frames import MulticolorFrame, RawStack, SRFrame, Stream
-from livesr.live.inference.backend import BACKENDS
+from livesr.live.inference.runtime import why_unavailable
 from livesr.live.paths import ChannelPath, build_path, build_superposition
 from livesr.live.pipeline import Pipeline
 from livesr.live.sinks import layout
@@ -123,7 +123,7 @@ def build_paths(raw: RawInput, compute: ComputeConfig) -> tuple[dict[str, Channe
             before = raw.runtimes.get(name)
             asked = _completed(compute, raw, name)
             paths[name] = _build(build, _as_before(asked, before), asked)
-            now = paths[name].backend
+            now = paths[name].networks.session
             if now and before and (now.name, now.precision) != before:
                 notes.append(
                     f"Channel {name!r} was separated live with {' '.join(before)}, now with"
@@ -150,7 +150,7 @@ def _as_before(asked: ComputeConfig, before: tuple[str, str] | None) -> ComputeC
     """Return the live run's runtime where nothing else is asked for and this computer has it."""
     if before is None or asked.backend not in ("auto", before[0]):
         return asked
-    if before[0] not in BACKENDS.names or BACKENDS.load(before[0]).is_unavailable():
+    if why_unavailable(before[0]):
         return asked
     precision = before[1] if asked.precision == "auto" else asked.precision
     return asked.model_copy(update={"backend": before[0], "precision": precision})
@@ -169,7 +169,7 @@ def _build(
 
 def manifests(paths: Mapping[str, ChannelPath]) -> dict[str, Path]:
     """Return the manifests to keep beside a store, by name."""
-    engines = [engine for path in paths.values() for engine in path.engines]
+    engines = [engine for path in paths.values() for engine in path.networks.engines]
     return {
         f"manifest-{engine.manifest.id}.yaml": engine.folder / "manifest.yaml" for engine in engines
     }
@@ -184,7 +184,7 @@ class _Watch:
         self, groups: int, paths: Mapping[str, ChannelPath], on_progress: Progress
     ) -> None:
         self._total, self._done, self._on_progress = groups, 0, on_progress
-        self._separated = {name for name, path in paths.items() if path.backend}
+        self._separated = {name for name, path in paths.items() if path.networks.engine}
         self._sums = {name for name, path in paths.items() if path.parts}
         self.failures: dict[str, int] = {}
 

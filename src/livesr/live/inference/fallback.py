@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -127,7 +126,7 @@ class FallbackSession(Session):
         if self._compute.tile == "auto" and out_of_memory(error):
             side: int | None = self.tile or max(self._shape)
             while side and (side := smaller_tile(self._engine, side)):
-                yield self.name, replace(self._compute, tile=side)
+                yield self.name, self._compute.model_copy(update={"tile": side})
         if self._compute.backend == "auto":
             names = in_order()
             for name in names[names.index(self.name) + 1 :]:

@@ -29,8 +29,7 @@ _F32_MARKS = (
     {"name": "precise", "version": "0"},
     {"name": "DisablePrecisionConversion", "version": "0", "value": "dynamic:bf16,f16"},
 )
-_CAPABILITY: dict[Precision, str] = {
-    "f32": "FP32", "bf16": "BF16", "f16": "FP16", "int8": "INT8"}
+_CAPABILITY: dict[Precision, str] = {"f32": "FP32", "bf16": "BF16", "f16": "FP16", "int8": "INT8"}
 
 
 class OpenVINORuntime(Runtime):

@@ -76,10 +76,11 @@ def in_order() -> list[str]:
     return sorted(names, key=lambda name: name not in on_gpu)
 
 
-def open_on(
-    name: str, engine: Engine, shape: tuple[int, int], compute: ComputeConfig
-) -> Session:
-    """Open `engine` on the runtime `name`, whatever `compute` names; errors as of `open_session`."""
+def open_on(name: str, engine: Engine, shape: tuple[int, int], compute: ComputeConfig) -> Session:
+    """Open `engine` on the runtime `name`, whatever `compute` names.
+
+    Errors as of `open_session`.
+    """
     runtime = runtime_named(name)
     if compute.precision != "auto" and compute.precision not in PRECISIONS:
         raise BackendError(
@@ -106,9 +107,7 @@ def _in_tiles(
         try:
             if side is None or side >= max(shape):
                 return runtime.open(engine, shape, compute)
-            return TiledSession(
-                engine, shape, side, partial(runtime.open, engine, compute=compute)
-            )
+            return TiledSession(engine, shape, side, partial(runtime.open, engine, compute=compute))
         except Exception as e:
             if compute.tile != "auto" or not out_of_memory(e):
                 raise

@@ -7,7 +7,7 @@ its library when it opens an engine.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from livesr.base.errors import BackendError, ConfigError, suggestion
 from livesr.base.registry import Registry
@@ -26,6 +26,7 @@ BACKENDS = Registry(
         "openvino": "livesr.live.inference.openvino:OpenVINORuntime",
         "torch": "livesr.live.inference.torch:TorchRuntime",
     },
+    "livesr.backends",
 )
 
 Precision = Literal["f32", "bf16", "f16", "int8", "f8"]
@@ -86,6 +87,23 @@ class Runtime(ABC):
             If the device does not answer.
         """
         return None
+
+    def facts(self) -> dict[str, Any]:
+        """Return what it can do here, JSON-able.
+
+        Raises
+        ------
+        BackendError
+            If the device does not answer.
+        """
+        return {
+            "precisions": list(self.precisions),
+            "devices": list(self.devices),
+            "resident": self.resident,
+            "remote": self.remote,
+            "max_in_flight": self.max_in_flight,
+            "free_bytes": self.free_bytes(),
+        }
 
     @abstractmethod
     def open(self, engine: Engine, shape: tuple[int, int], compute: ComputeConfig) -> Session:

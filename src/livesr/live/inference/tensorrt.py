@@ -69,9 +69,7 @@ class TensorRTRuntime(Runtime):
             return f"{self.title} needs an NVIDIA GPU. {reason}"
         packages = (self.inference_library.module, "cupy", "onnx")
         if missing := [package for package in packages if find_spec(package) is None]:
-            return (
-                f"The {self.title} backend needs {' and '.join(missing)}: {_INSTALL[self.name]}"
-            )
+            return f"The {self.title} backend needs {' and '.join(missing)}: {_INSTALL[self.name]}"
         return None
 
     @property
@@ -292,11 +290,10 @@ class TensorRTSession(PaddedSession):
                 graph = self._stream.end_capture()
         return graph
 
-    def _block_on_device(self) -> PaddedBlock:
+    def _block_on_device(self) -> Any:
         if self._on_device is None:
             raise BackendError(f"The {self.name} session is closed.")
-        block: PaddedBlock = self._on_device
-        return block
+        return self._on_device
 
 
 class TensorRTRTXSession(TensorRTSession):

@@ -10,20 +10,25 @@ no stream.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from livesr.base.compute import Augmentation
 from livesr.live.inference.session import Session
 
-Augmentation = Literal["flips", "turns"]
-"""Flips are the frame and its mirror images along y, x and both.
-
-Turns are these and their transposes.
-"""
-
 _FLIPS = ((1, 1), (1, -1), (-1, 1), (-1, -1))
+
+
+def stored_name(sides: Augmentation) -> str:
+    """Return what stores and the wire call a mode; "d4" was "turns" when they were laid out."""
+    return "turns" if sides == "d4" else sides
+
+
+def from_store(name: str) -> Augmentation:
+    """Return the mode that a store names."""
+    return "d4" if name in ("turns", "d4") else "flips"
 
 
 class TestTimeAugmentation:
@@ -31,9 +36,10 @@ class TestTimeAugmentation:
 
     Parameters
     ----------
-    sides : which
+    sides : "flips", the frame and its mirror images along y, x and both; or "d4", these and their
+        transposes: the eight symmetries of the square (the dihedral group D4)
     window : frames of the network's input
-    shape : (y, x) of its input; turns need a square
+    shape : (y, x) of its input; d4 needs a square
     output_shape : (c, y, x)
 
     Attributes
@@ -54,10 +60,10 @@ class TestTimeAugmentation:
         shape: tuple[int, int],
         output_shape: tuple[int, int, int],
     ) -> None:
-        if sides == "turns" and shape[0] != shape[1]:
+        if sides == "d4" and shape[0] != shape[1]:
             raise ValueError(f"frames of {shape[0]} x {shape[1]} cannot be turned, only flipped")
         self._views = [
-            (turn, step) for turn in (False, True)[: 1 + (sides == "turns")] for step in _FLIPS
+            (turn, step) for turn in (False, True)[: 1 + (sides == "d4")] for step in _FLIPS
         ][1:]
         self._frames = np.empty((window, *shape), np.float32)
         self._upright, self.spread, self._mean = (

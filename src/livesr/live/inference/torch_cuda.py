@@ -1,8 +1,8 @@
 """A network that torch runs where its frames already are, as one CUDA graph.
 
 Owns the memory on the device, the reflection at its edges and the graph. Imports torch, so only
-`TorchCudaSession` imports it, when it is opened. On a CPU the same steps run without a graph, which shows that they
-are right.
+`TorchCudaSession` imports it, when it is opened. On a CPU the same steps run without a graph, which
+shows that they are right.
 """
 
 from __future__ import annotations
