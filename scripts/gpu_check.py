@@ -362,6 +362,7 @@ def _whole(setting: Setting, side: int, device: str) -> dict[str, Any]:
     """
     from useq import MDAEvent
 
+    from livesr.base.compute import ComputeConfig
     from livesr.base.config import load_rig
     from livesr.base.run_description import RunDescription
     from livesr.live.keeping_up import COMPLETE
@@ -372,7 +373,7 @@ def _whole(setting: Setting, side: int, device: str) -> dict[str, Any]:
     rig = load_rig("virtual_sim").with_engine(str(_engine(setting).folder))
     groups = RawBank(rig, side // 2, 4, seed=0, photons=300.0, bleaching=0.0, interval_s=0.5).frames
     camera = Geometry((side // 2, side // 2), "uint16", 0.065)
-    steps = build_path(rig, "488", camera, device=device)  # type: ignore[arg-type]
+    steps = build_path(rig, "488", camera, ComputeConfig(device=device))  # type: ignore[arg-type]
     assert steps.backend is not None
     sink, network = (
         _Times(),
@@ -441,6 +442,7 @@ def _network_ms(setting: Setting, side: int, name: str, precision: str) -> float
     None if it is not on a GPU.
     """
     from livesr.live.inference.backend import ResidentBackend
+
     from livesr.live.inference.runner import open_named
 
     backend = open_named(name, _engine(setting), (side, side), precision, 0, "off")

@@ -18,6 +18,7 @@ import numpy as np
 import psutil
 from useq import MDAEvent
 
+from livesr.base.compute import ComputeConfig
 from livesr.base.config import load_rig
 from livesr.base.run_description import RunDescription
 from livesr.live.keeping_up import COMPLETE
@@ -48,7 +49,9 @@ print(seen.get(b"sr/frame", 0), flush=True)
 def main(folder: Path) -> None:
     rig = load_rig("demo").with_engine("none")
     rig = rig.model_copy(update={"channels": {"488": rig.channels["488"]}}).with_engine("identity")
-    path = build_path(rig, "488", Geometry((SIZE, SIZE), "uint16", 0.065), threads=1)
+    path = build_path(
+        rig, "488", Geometry((SIZE, SIZE), "uint16", 0.065), ComputeConfig(device="cpu", threads=1)
+    )
     publisher, store = ZeroMQSink("tcp://127.0.0.1:*"), OMEZarrSink(folder / "run.ome.zarr")
     run = RunDescription(stream_id="flat", started_ns=time.time_ns(), channels=(path.description,))
     pipeline = Pipeline({"488": path}, run, [publisher, store], COMPLETE)

@@ -24,6 +24,7 @@ import zarr
 from pymmcore_plus import CMMCorePlus
 
 from livesr import LiveSR
+from livesr.base.compute import ComputeConfig
 from livesr.base.config import load_rig
 from livesr.base.errors import FrameShapeError, RunError, UsageError
 from livesr.base.timing import now_ns
@@ -389,7 +390,11 @@ def test_another_exposure_is_said_and_no_prediction_looks_across(
     }
     alone = {t: not line["true_neighbours"] for (_, t), line in lines(session.store, "sr").items()}
     assert alone == {t: t in (2, 3) for t in range(6)}
-    process(store_input(RecordedStore(session.store)), tmp_path / "again.ome.zarr", threads=1)
+    process(
+        store_input(RecordedStore(session.store)),
+        tmp_path / "again.ome.zarr",
+        compute=ComputeConfig(threads=1),
+    )
     again = lines(tmp_path / "again.ome.zarr", "sr")
     assert {t: not line["true_neighbours"] for (_, t), line in again.items()} == alone
     np.testing.assert_array_equal(

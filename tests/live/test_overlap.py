@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from livesr.base.config import RigConfig, RunConfig, load_rig
+from livesr.base.config import RigConfig, load_rig
+from livesr.base.run_config import RunConfig
 from livesr.live import pipeline as pipeline_module
 from livesr.live.ordered_workers import OrderedWorkers
 from livesr.live.session import Session
@@ -39,23 +40,23 @@ class Gate:
     """
 
     def __init__(self, first: int = 0) -> None:
-        self._backend: Any = None
+        self._session: Any = None
         self._first = first
         self.calls, self.open = 0, threading.Event()
 
-    def before(self, backend: Any) -> Gate:
+    def before(self, session: Any) -> Gate:
         """Stand in front of the network of a run's only channel."""
-        self._backend = backend
+        self._session = session
         return self
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._backend, name)
+        return getattr(self._session, name)
 
     def infer(self) -> NDArray[np.float32]:
         self.calls += 1
         if self.calls > self._first:
             assert self.open.wait(DEADLINE_S)
-        return self._backend.infer()
+        return self._session.infer()
 
 
 def gated(rig: RigConfig, store: Path, first: int = 0, **how: Any) -> tuple[Live, Gate]:

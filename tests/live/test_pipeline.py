@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_info, threadpool_limits
 from useq import MDAEvent
 
+from livesr.base.compute import ComputeConfig
 from livesr.base.config import QualityLimitsConfig, RigConfig, load_rig, parse
 from livesr.base.frames import MulticolorFrame
 from livesr.base.run_description import RunDescription
@@ -71,7 +72,9 @@ class CountingSink(Sink):
 
 def test_the_frame_loop_keeps_nothing() -> None:
     rig = load_rig("virtual_sim").with_engine("identity")
-    path = build_path(rig, "488", Geometry((64, 64), "uint16", 0.065), threads=1)
+    path = build_path(
+        rig, "488", Geometry((64, 64), "uint16", 0.065), ComputeConfig(device="cpu", threads=1)
+    )
     sink: Sink = CountingSink()
     pipeline = Pipeline({"488": path}, describe(path), [sink], COMPLETE)
     groups = np.random.default_rng(0).integers(100, 4000, (9, 64, 64), np.uint16)

@@ -22,6 +22,7 @@ import numpy as np
 from pymmcore_plus import CMMCorePlus
 from pymmcore_plus.experimental.unicore import UniMMCore
 
+from livesr.base.compute import ComputeConfig
 from livesr.base.config import RigConfig, load_rig
 from livesr.base.frames import MulticolorFrame
 from livesr.bench.engine import bench_engine
@@ -29,7 +30,7 @@ from livesr.bench.result import Result, Target
 from livesr.bench.timing import Comparison, Summary, calls_ms, interleave
 from livesr.live.camera import camera_geometry
 from livesr.live.inference.engine import Engine
-from livesr.live.inference.runner import open_backend
+from livesr.live.inference.runner import open_session
 from livesr.live.paths import sim_reconstructor
 from livesr.live.plugin import LiveSR
 from livesr.live.run_state import Report
@@ -261,13 +262,13 @@ class _Bare:
         self._reconstructor = sim_reconstructor(
             rig, rig.channel(channel), camera_geometry(core, rig)
         )
-        self._backend = open_backend(engine, self._reconstructor.shape)
-        self._backend.input[...] = np.random.default_rng(0).random(
-            self._backend.input.shape, np.float32
+        self._session = open_session(engine, self._reconstructor.shape, ComputeConfig(tile="off"))
+        self._session.input[...] = np.random.default_rng(0).random(
+            self._session.input.shape, np.float32
         )
-        self.infer = self._backend.infer
+        self.infer = self._session.infer
 
     def frame(self) -> None:
         """Do the work of one frame."""
-        self._backend.input[-1] = self._reconstructor.reconstruct(list(self._raw))
+        self._session.input[-1] = self._reconstructor.reconstruct(list(self._raw))
         self.infer()

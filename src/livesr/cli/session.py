@@ -56,7 +56,7 @@ class Request:
     precision: str = "auto"
     device: str = "auto"
     threads: int = 0
-    uncertainty: Literal["flips", "turns"] | None = None
+    uncertainty: Literal["flips", "d4", "turns"] | None = None
     record_raw: bool = True
     record_recon: bool = True
     exposure_ms: float | None = None
@@ -134,8 +134,8 @@ def _check_files(request: Request) -> None:
     A typo must not cost the start of a microscope.
     """
     from livesr.live.correct import check_maps
-    from livesr.live.inference.backend import BACKENDS
     from livesr.live.inference.engine import load_engine
+    from livesr.live.inference.runtime import runtime_named
 
     _address(request)
     rig = request.rig.with_engine(request.engine) if request.engine else request.rig
@@ -149,7 +149,7 @@ def _check_files(request: Request) -> None:
             if engine:
                 load_engine(engine)
     if request.backend != "auto":
-        BACKENDS.load(request.backend)
+        runtime_named(request.backend)
 
 
 @contextmanager

@@ -47,8 +47,9 @@ class Channel:
         self.measurement = Measurement(path, recorded, state)
         self.monitors = _monitors(path, recorded)
         self.separation: Separation | None = None
-        if path.backend and (composer := path.composer()):
-            self.separation = Separation(path, path.backend, composer, streams, state)
+        if composer := path.composer():
+            network = path.networks.steps[-1]
+            self.separation = Separation(path, network, composer, streams, state)
 
 
 class ExposureTime:

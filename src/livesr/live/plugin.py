@@ -20,11 +20,13 @@ from pymmcore import CMMCore
 from pymmcore_plus import CMMCorePlus
 from pymmcore_plus.mda import FinishReason
 
-from livesr.base.config import RigConfig, RunConfig, load_rig, parse
+from livesr.base.config import RigConfig, load_rig, parse
 from livesr.base.errors import ConfigError, LiveSRError, RunError
+from livesr.base.run_config import RunConfig
 from livesr.base.run_description import RunDescription
 from livesr.base.timing import now_ns
 from livesr.live.camera import Cameras, channel_cameras, size_fields, stage_position
+from livesr.live.networks import NO_NETWORKS
 from livesr.live.optical_state import ChannelState
 from livesr.live.paths import Geometry, build_path, build_superposition
 from livesr.live.pipeline import Pipeline
@@ -69,8 +71,8 @@ class LiveSR(Session):
     spare : folder on another disk, where the store goes on when its own disk is full or fails
     plan : the useq sequence to come; needed when it has positions or z and is no plain
         `useq.MDASequence`
-    **settings : fields of `livesr.base.config.RunConfig` (policy, live, backend, precision, threads
-        ...)
+    **settings : fields of `livesr.base.run_config.RunConfig` (policy, live, backend, precision,
+        threads ...)
 
     Attributes
     ----------
@@ -336,7 +338,8 @@ class LiveSR(Session):
     def _describe(self, plan: Any, names: list[str]) -> RunDescription:
         about = self._summarised(plan)
         for name in sorted(about.lone):
-            if name in self._paths and self._paths[name].backend and self._paths[name].window > 1:
+            networks = self._paths[name].networks if name in self._paths else NO_NETWORKS
+            if networks.engine and networks.window > 1:
                 raise ConfigError(
                     f"The plan never acquires channel {name!r} at two time points in a row, and its"
                     " engine looks at three: acquire it at every time point, or leave out its"
@@ -355,7 +358,7 @@ class LiveSR(Session):
             )  # raw frames are counted along time
         files = self.rig.files()
         for path in self._paths.values():
-            for engine in path.engines:
+            for engine in path.networks.engines:
                 files[f"manifest-{engine.manifest.id}.yaml"] = engine.folder / "manifest.yaml"
         text = plan_text(plan)
         return RunDescription(
@@ -408,16 +411,12 @@ class LiveSR(Session):
         return Cameras({name: g for each in apart for name, g in each.geometries.items()})
 
     def _open_paths(self, cameras: Cameras) -> None:
-        settings = self.settings.model_dump(
-            include={"backend", "precision", "threads", "tile", "residual_plane", "uncertainty"}
-        )
+        compute = self.settings.compute
         self._built = dict(cameras.geometries)
         for name, geometry in cameras.geometries.items():
-            self._paths[name] = build_path(
-                self.rig, name, geometry, device=self.settings.device, **settings
-            )
+            self._paths[name] = build_path(self.rig, name, geometry, compute)
         for name in self._sums:
-            self._paths[name] = build_superposition(self.rig, self._paths, **settings)
+            self._paths[name] = build_superposition(self.rig, self._paths, compute)
 
     @property
     def _sums(self) -> tuple[str, ...]:

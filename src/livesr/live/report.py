@@ -37,14 +37,14 @@ def status_of(run: Run, hook: MDAHook) -> Status:
         raw_queue=run.queues.filled(hook.waiting),
         disk_free_bytes=free,
         warnings=state.warnings,
-        engine={path.name: path.engine_id for path in paths if path.backend},
+        engine={p.name: engine.manifest.id for p in paths if (engine := p.networks.engine)},
         upscale={
             path.name: engine.manifest.id
             for path in paths
-            for engine in path.engines
+            for engine in path.networks.engines
             if engine.manifest.task == "upscale"
         },
-        backend={path.name: path.backend.name for path in paths if path.backend},
+        backend={p.name: session.name for p in paths if (session := p.networks.session)},
     )
     if any(path.parts for path in paths):
         status |= state.superposition

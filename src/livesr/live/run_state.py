@@ -57,7 +57,7 @@ class Status(TypedDict, total=False):
     raw_queue: float
     disk_free_bytes: int | None
     warnings: list[str]
-    engine: dict[str, str | None]
+    engine: dict[str, str]
     score: dict[str, dict[str, float]]
     time_shift_ms: float
     upscale: dict[str, str]

@@ -14,7 +14,8 @@ from livesr.base.frames import MulticolorFrame, SRFrame, Window
 from livesr.live.arrays import HOST
 from livesr.live.compose import Arithmetic, Composer, Composition
 from livesr.live.device import Slot, StreamLock
-from livesr.live.inference.backend import Backend, ResidentBackend
+from livesr.live.inference.session import Resident
+from livesr.live.networks import Network
 from livesr.live.paths import ChannelPath
 from livesr.live.run_state import RunState
 from livesr.live.upscale import WINDOW, normalise_into
@@ -41,7 +42,7 @@ class Separation:
     Parameters
     ----------
     path : of the channel
-    backend, composer : its network and what makes frames of its output
+    network, composer : the one that makes what is stored, and what makes frames of its output
     streams : how many streams of the channel there are
     state : of the run
     """
@@ -49,14 +50,20 @@ class Separation:
     def __init__(
         self,
         path: ChannelPath,
-        backend: Backend,
+        network: Network,
         composer: Composer,
         streams: int,
         state: RunState,
     ) -> None:
-        self._path, self._backend, self._composer, self._state = path, backend, composer, state
-        self._upscaler, self._augmentation = path.upscaler(streams), path.views()
-        self._on_cpu, self._network = threading.Lock(), StreamLock()
+        self._path, self._session, self._composer, self._state = (
+            path,
+            network.session,
+            composer,
+            state,
+        )
+        self._upscaler = path.networks.upscaler(streams)
+        self._augmentation = path.networks.views()
+        self._on_cpu, self._turn = threading.Lock(), StreamLock()
         self._arithmetics: dict[int | None, Arithmetic] = {}  # of each slot, None on the CPU
 
     def warn(self, sentence: str) -> None:
@@ -65,21 +72,21 @@ class Separation:
 
     def predict(self, slot: int, window: Window) -> Prediction:
         """Separate a window, on the device that its frames are on if the network can."""
-        runtime = self._path.resident
-        if runtime and all(frame.resident is not None for frame in self._seen(window)):
+        resident = self._path.resident
+        if resident and all(frame.resident is not None for frame in self._seen(window)):
             try:
-                return Prediction(window, window, self._on_device(slot, runtime, window))
+                return Prediction(window, window, self._on_device(slot, resident, window))
             except Exception as e:  # a driver may raise anything
-                with self._on_cpu, self._network.alone():
-                    self._path.give_up(runtime, e)
+                with self._on_cpu, self._turn.alone():
+                    self._session.give_up(resident, e)
         with self._on_cpu:
             seen = self._enlarged(window)
-            with self._network.on_host():  # windows before it may be on the device still
+            with self._turn.on_host():  # windows before it may be on the device still
                 return Prediction(window, seen, self._on_host(seen))
 
     def composed(self, prediction: Prediction) -> MulticolorFrame:
         """Add to a prediction what follows from the frames before it."""
-        for sentence in self._path.replacements:
+        for sentence in self._path.networks.replacements:
             self._state.warn(sentence)
             self.warn(sentence)
         return self._composer.frame(prediction.made, prediction.seen, prediction.window.centre)
@@ -88,26 +95,26 @@ class Separation:
         centre = seen.centre
         augmentation = None if seen.provisional else self._augmentation
         with self._state.steps.measure("infer"):
-            for plane, frame in zip(self._backend.input, self._seen(seen), strict=True):
+            for plane, frame in zip(self._session.input, self._seen(seen), strict=True):
                 normalise_into(plane, frame.image, *centre.normalisation)
-            output = augmentation.infer(self._backend) if augmentation else self._backend.infer()
+            output = augmentation.infer(self._session) if augmentation else self._session.infer()
         with self._state.steps.measure("compose"):
             spread = augmentation.spread if augmentation else None
             return self._arithmetic(None).compose(
                 output, centre.image, centre.normalisation, spread
             )
 
-    def _on_device(self, slot: int, runtime: ResidentBackend, window: Window) -> Composition:
+    def _on_device(self, slot: int, resident: Resident, window: Window) -> Composition:
         """Separate frames that are on the device; only what is shown and stored comes down."""
         device, centre = self._path.device, window.centre
         arrays = device.arrays
         with device.network_slots[slot] as place:
-            with self._state.steps.measure("infer"), self._network.of(place):
-                block = arrays.xp.asarray(runtime.device_input)
+            with self._state.steps.measure("infer"), self._turn.of(place):
+                block = arrays.xp.asarray(resident.device_input)
                 for i, frame in enumerate(self._seen(window)):
                     normalise_into(block[i, :, :], frame.resident, *centre.normalisation, arrays)
                 # A copy: the network's memory is the next slot's as soon as this turn is over.
-                output = arrays.xp.asarray(runtime.enqueue(place.stream)) + 0
+                output = arrays.xp.asarray(resident.enqueue(place.stream)) + 0
             with self._state.steps.measure("compose"):
                 made = self._arithmetic(slot).compose(output, centre.resident, centre.normalisation)
                 return _downloaded(made, place)
@@ -129,7 +136,7 @@ class Separation:
         with self._state.steps.measure("upscale"):
             return (
                 upscaler.enlarge(window)
-                if self._path.window == WINDOW
+                if self._path.networks.window == WINDOW
                 else upscaler.enlarge_centre(window)
             )
 
@@ -138,7 +145,7 @@ class Separation:
 
         The centre's normalisation is used for all, so that none stands out.
         """
-        if self._path.window == 1:
+        if self._path.networks.window == 1:
             return (window.centre,)
         return window.before, window.centre, window.after
 

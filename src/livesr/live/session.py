@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING
 
 from psygnal import Signal
 
-from livesr.base.config import RigConfig, RunConfig
+from livesr.base.config import RigConfig
 from livesr.base.errors import ConfigError, LiveSRError, RunError
 from livesr.base.frames import MulticolorFrame, SRFrame
 from livesr.base.memory import available_bytes
+from livesr.base.run_config import RunConfig
 from livesr.base.run_description import RunDescription
 from livesr.base.threads import called, wait_for
 from livesr.live.keeping_up import KeepingUp

@@ -26,7 +26,7 @@ class StreamState:
     """
 
     def __init__(self, path: ChannelPath) -> None:
-        self.window = FrameWindow(path.window)
+        self.window = FrameWindow(path.networks.window)
         self.running = path.running()
         self._normalisation = FollowingNormalisation()
 

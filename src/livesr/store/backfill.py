@@ -25,6 +25,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from livesr.base import contained
+from livesr.base.compute import AUTO, ComputeConfig
 from livesr.base.errors import EngineError, RunError, StoreError
 from livesr.base.frames import MulticolorFrame, SRFrame, Stream
 from livesr.base.lock import Lock
@@ -92,9 +93,7 @@ def backfill(
     *,
     engine: str | None = None,
     upscale: str | None = None,
-    backend: str = "auto",
-    precision: str = "auto",
-    threads: int = 0,
+    compute: ComputeConfig = AUTO,
     on_progress: Progress = lambda done, total: None,
 ) -> dict[str, Any]:
     """Complete the store at `path`; return what was done.
@@ -115,7 +114,7 @@ def backfill(
     RunError
         If a frame could not be computed or written; what was done until then is kept.
     """
-    sidecars, runtime = Path(path) / layout.SIDECARS, (backend, precision, threads)
+    sidecars = Path(path) / layout.SIDECARS
     if not sidecars.is_dir():
         RecordedStore(path)  # says what is wrong with it
     contained.refuse_links(
@@ -126,7 +125,7 @@ def backfill(
             for left in sidecars.glob(f"{_SCRATCH}*"):  # by one that was killed
                 shutil.rmtree(left, ignore_errors=True)
             return _backfill(
-                RecordedStore(path), {"separate": engine, "upscale": upscale}, runtime, on_progress
+                RecordedStore(path), {"separate": engine, "upscale": upscale}, compute, on_progress
             )
     except OSError as e:
         raise RunError(
@@ -137,18 +136,18 @@ def backfill(
 def _backfill(
     store: RecordedStore,
     engines: Mapping[str, str | None],
-    runtime: tuple[str, str, int],
+    compute: ComputeConfig,
     on_progress: Progress,
 ) -> dict[str, Any]:
     """Complete a store that is locked."""
     _check_lengths(store)
     raw = _input(store, engines)
     _drop_unfinished_line(store.path / layout.FRAMES_LOG)
-    paths, notes = build_paths(raw, *runtime)
+    paths, notes = build_paths(raw, compute)
     try:
         todos = plan(
             store,
-            {name: p.window for name, p in paths.items() if p.backend},
+            {name: p.networks.window for name, p in paths.items() if p.networks.engine},
             {name: p.history for name, p in paths.items() if p.accumulates},
         )
         progress = _Counter(sum(len(t.predict) + len(t.measure) for t in todos), on_progress)

@@ -14,16 +14,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from livesr.base.compute import Augmentation
 from livesr.base.config import RigConfig
 from livesr.base.errors import ConfigError, DamagedFileError, StoreError
 from livesr.base.frames import CameraFrame, Normalisation, Pixels, RawStack, StagePosition, Stream
 from livesr.base.run_description import RunDescription, Stack
-from livesr.live.inference.test_time_augmentation import Augmentation
+from livesr.live.inference.test_time_augmentation import from_store
 from livesr.live.paths import Geometry
 from livesr.live.sources.recordings.placed import missing_note, spelt
 from livesr.live.sources.recordings.recording import (
@@ -161,9 +162,7 @@ def store_input(
         run=run,
         notes=store.problems,
         uncertainty={
-            c: cast("Augmentation", sides)
-            for c in store.channels
-            if (sides := store.uncertainty(c))
+            c: from_store(views) for c in store.channels if (views := store.uncertainty(c))
         },
         tiles={
             c: t

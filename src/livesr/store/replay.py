@@ -16,9 +16,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from livesr.base.config import RigConfig, RunConfig, load_rig, parse
+from livesr.base.config import RigConfig, load_rig, parse
 from livesr.base.errors import ConfigError, DamagedFileError
 from livesr.base.frames import CameraFrame
+from livesr.base.run_config import RunConfig
 from livesr.base.timing import now_ns
 from livesr.live.session import Session
 from livesr.live.sources.replay import Rate, play
@@ -47,7 +48,7 @@ class Replay(Session):
         recording
     how : what the file does not say of itself
     store, publish : as for `LiveSR`
-    **settings : fields of `livesr.base.config.RunConfig`
+    **settings : fields of `livesr.base.run_config.RunConfig`
 
     Raises
     ------
@@ -102,9 +103,7 @@ class Replay(Session):
     def __enter__(self) -> Self:
         raw, settings = self._input, self.settings
         try:
-            self._paths, _ = build_paths(
-                raw, settings.backend, settings.precision, settings.threads, settings.uncertainty
-            )
+            self._paths, _ = build_paths(raw, settings.compute)
             run = description(
                 raw,
                 [path.description for path in self._paths.values()],

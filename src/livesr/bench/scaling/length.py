@@ -23,6 +23,7 @@ import useq
 import zmq
 from numpy.typing import NDArray
 
+from livesr.base.compute import ComputeConfig
 from livesr.base.config import load_rig
 from livesr.base.frames import MulticolorFrame
 from livesr.base.run_description import RunDescription
@@ -95,7 +96,12 @@ def _run(n: int, store: Path) -> _Watch:
     rig = rig.model_copy(update={"channels": {_CHANNEL: rig.channels[_CHANNEL]}}).with_engine(
         NO_ENGINE
     )
-    path = build_path(rig, _CHANNEL, Geometry((_SIDE, _SIDE), "uint16", 0.065), threads=1)
+    path = build_path(
+        rig,
+        _CHANNEL,
+        Geometry((_SIDE, _SIDE), "uint16", 0.065),
+        ComputeConfig(device="cpu", threads=1),
+    )
     publisher, watch = ZeroMQSink("tcp://127.0.0.1:*"), _Watch(n)
     run = RunDescription(stream_id="bench", started_ns=now_ns(), channels=(path.description,))
     pipeline = Pipeline(

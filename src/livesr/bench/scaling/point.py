@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import psutil
 
+from livesr.base.compute import ComputeConfig
 from livesr.base.config import RigConfig, load_rig
 from livesr.base.frames import MulticolorFrame, SRFrame
 from livesr.base.run_description import RunDescription
@@ -109,7 +110,12 @@ class _Run:
         self._before = self._process.memory_info().rss
         rig = _rig(names)
         self._paths = {
-            name: build_path(rig, name, Geometry((side, side), "uint16", 0.065), threads=1)
+            name: build_path(
+                rig,
+                name,
+                Geometry((side, side), "uint16", 0.065),
+                ComputeConfig(device="cpu", threads=1),
+            )
             for name in names
         }
         self._watch = _Watch(self._process)
