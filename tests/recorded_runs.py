@@ -20,7 +20,7 @@ import zarr
 from numpy.typing import NDArray
 from useq import MDAEvent
 
-from livesr.base.compute import ComputeConfig
+from livesr.base.compute import Augmentation, ComputeConfig
 from livesr.base.config import RigConfig, load_rig
 from livesr.live.inference.engine import (
     MODEL_NAME,
@@ -32,7 +32,6 @@ from livesr.live.inference.engine import (
     write_manifest,
 )
 from livesr.live.inference.identity import identity_engine
-from livesr.live.inference.test_time_augmentation import Augmentation
 from livesr.live.paths import ChannelPath, Geometry, build_path
 from livesr.live.pipeline import Pipeline
 from livesr.live.sinks.ome_zarr import OMEZarrSink
@@ -177,10 +176,17 @@ class Live:
         return report
 
 
+def with_session(path: ChannelPath, session: Any) -> ChannelPath:
+    """Put another session in the place of the one that makes what is stored."""
+    *before, last = path.networks.steps
+    steps = (*before, last._replace(session=session))
+    return dataclasses.replace(path, networks=dataclasses.replace(path.networks, steps=steps))
+
+
 def _slowed(path: ChannelPath, slow: Mapping[str, float]) -> ChannelPath:
     changes: dict[str, Any] = {}
-    if "infer" in slow and path.backend:
-        changes["backend"] = _SlowBackend(path.backend, slow["infer"])
+    if "infer" in slow and path.networks.session:
+        path = with_session(path, _SlowSession(path.networks.session, slow["infer"]))
     if "reconstruct" in slow:
         changes["reconstructor"] = _SlowReconstructor(path.reconstructor, slow["reconstruct"])
     return dataclasses.replace(path, **changes)
@@ -194,7 +200,7 @@ class _Slow:
         return getattr(self._inner, name)
 
 
-class _SlowBackend(_Slow):
+class _SlowSession(_Slow):
     def infer(self) -> NDArray[np.float32]:
         time.sleep(self._seconds)
         return self._inner.infer()

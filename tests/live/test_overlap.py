@@ -3,7 +3,6 @@ of a run."""
 
 from __future__ import annotations
 
-import dataclasses
 import subprocess
 import sys
 import threading
@@ -24,7 +23,15 @@ from livesr.live.session import Session
 from livesr.live.sinks.signals import SignalSink
 from livesr.live.watchdog import Watchdog
 from livesr.store.backfill import backfill
-from recorded_runs import Live, array, lines, mixing_engine, moving_groups, sim_rig
+from recorded_runs import (
+    Live,
+    array,
+    lines,
+    mixing_engine,
+    moving_groups,
+    sim_rig,
+    with_session,
+)
 from upscaling import edsr_engine
 
 N = 24
@@ -40,25 +47,25 @@ class Gate:
     first : calls that are answered at once
     """
 
-    def __init__(self, backend: Any, first: int = 0) -> None:
-        self._backend, self._first = backend, first
+    def __init__(self, session: Any, first: int = 0) -> None:
+        self._session, self._first = session, first
         self.calls, self.open = 0, threading.Event()
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._backend, name)
+        return getattr(self._session, name)
 
     def infer(self) -> NDArray[np.float32]:
         self.calls += 1
         if self.calls > self._first:
             assert self.open.wait(DEADLINE_S)
-        return self._backend.infer()
+        return self._session.infer()
 
 
 def gate(live: Live, first: int = 0) -> Gate:
     """Put a gate in front of the network of the run's only channel."""
     ((name, path),) = live.paths.items()
-    gated = Gate(path.backend, first)
-    live.paths[name] = live.pipeline._paths[name] = dataclasses.replace(path, backend=gated)
+    gated = Gate(path.networks.session, first)
+    live.paths[name] = live.pipeline._paths[name] = with_session(path, gated)
     return gated
 
 

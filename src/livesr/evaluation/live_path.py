@@ -23,7 +23,7 @@ from livesr.base.errors import RunError
 from livesr.base.frames import MulticolorFrame, RawStack, SRFrame, Stream
 from livesr.base.timing import now_ns
 from livesr.live.inference.engine import Engine
-from livesr.live.inference.session import Session
+from livesr.live.inference.session import InferenceSession
 from livesr.live.networks import Network, Networks
 from livesr.live.paths import ChannelPath
 from livesr.live.pipeline import Pipeline
@@ -74,7 +74,7 @@ def separate(
     reconstructor: Reconstructor,
     pixel_size_um: float,
     engine: Engine,
-    session: Session,
+    session: InferenceSession,
     uncertainty: Augmentation | None = None,
 ) -> list[MulticolorFrame]:
     """Run a time lapse through the live path with nothing skipped.
