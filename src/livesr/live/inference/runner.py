@@ -14,7 +14,7 @@ from livesr.base.errors import BackendError, suggestion
 from livesr.live.inference.cuda import why_no_gpu
 from livesr.live.inference.engine import Engine
 from livesr.live.inference.runtime import BACKENDS, PRECISIONS, Runtime, runtime_named
-from livesr.live.inference.session import Session
+from livesr.live.inference.session import InferenceSession
 from livesr.live.inference.tiling import TiledSession, smaller_tile, tile_that_fits
 
 log = logging.getLogger(__name__)
@@ -29,7 +29,9 @@ _OUT_OF_MEMORY = (
 )
 
 
-def open_session(engine: Engine, shape: tuple[int, int], compute: ComputeConfig) -> Session:
+def open_session(
+    engine: Engine, shape: tuple[int, int], compute: ComputeConfig
+) -> InferenceSession:
     """Open `engine` for frames of `shape` (y, x) on the runtime that `compute` names, or on the
     first that can ("auto").
 
@@ -76,7 +78,9 @@ def in_order() -> list[str]:
     return sorted(names, key=lambda name: name not in on_gpu)
 
 
-def open_on(name: str, engine: Engine, shape: tuple[int, int], compute: ComputeConfig) -> Session:
+def open_on(
+    name: str, engine: Engine, shape: tuple[int, int], compute: ComputeConfig
+) -> InferenceSession:
     """Open `engine` on the runtime `name`, whatever `compute` names.
 
     Errors as of `open_session`.
@@ -96,7 +100,7 @@ def open_on(name: str, engine: Engine, shape: tuple[int, int], compute: ComputeC
 
 def _in_tiles(
     runtime: Runtime, engine: Engine, shape: tuple[int, int], compute: ComputeConfig
-) -> Session:
+) -> InferenceSession:
     """Open for the whole frame or for tiles, for ever smaller ones where that is livesr's choice
     and memory is short.
     """
