@@ -18,11 +18,11 @@ from typing import Any
 from livesr.base.errors import BackendError, DamagedFileError, RunError
 from livesr.base.frames import MulticolorFrame, RawStack, SRFrame, Stream
 from livesr.base.run_description import RunDescription
+from livesr.formats import layout
 from livesr.live.inference.backend import BACKENDS
 from livesr.live.inference.test_time_augmentation import Augmentation
 from livesr.live.paths import ChannelPath, build_path, build_superposition
 from livesr.live.pipeline import Pipeline
-from livesr.live.sinks import layout
 from livesr.live.sinks.ome_zarr import OMEZarrSink
 from livesr.live.sinks.series import write_json
 from livesr.live.sinks.sink import Sink
