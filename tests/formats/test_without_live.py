@@ -103,6 +103,7 @@ def test_the_files_of_a_store_are_those_of_version_1(tmp_path: Path) -> None:
     sink.open(describe())
     for t in range(3):
         feed(sink, t)
+    sink.separated(multicolor_frame(2, ood_score=0.53125))
     sink.close({})
     assert {str(p.relative_to(sink.path)) for p in sink.path.rglob("*") if p.is_file()} == {
         "zarr.json",
@@ -117,8 +118,9 @@ def test_the_files_of_a_store_are_those_of_version_1(tmp_path: Path) -> None:
         "recon/0/c/0/0/0",
         "sr/0/c/0/0/0/0",
     }
-    first = (sink.path / "livesr" / "frames.jsonl").read_text(encoding="utf-8").splitlines()[0]
-    assert first == (
+    log = (sink.path / "livesr" / "frames.jsonl").read_text(encoding="utf-8").splitlines()
+    assert '"novelty": 0.5312' in log[-1]
+    assert log[0] == (
         '{"series": "raw", "state": "raw", "t": 0, "position": 0, "channel": "488", "z": 0,'
         ' "stored": true, "t_acq_ns": 1700000000000000000, "t_camera_ms": 0.0}'
     )

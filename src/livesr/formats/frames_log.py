@@ -91,7 +91,7 @@ class Line(TypedDict, total=False):
     drift_nm: _Numbers
     clipped: _Count
     residual: float | None
-    ood_score: float | None
+    novelty: float | None
     latency_ms: float | None
     edge: bool
     true_neighbours: bool

@@ -160,7 +160,7 @@ class StoreSource:
             ai={k: own[k] for k in ("prediction", "warning", "model", "runtime") if k in own},
             normalisation=normalisation._asdict() if normalisation else None,
             residual=line.get("residual"),
-            ood_score=line.get("novelty"),
+            novelty=line.get("novelty"),
             latency_ms=line.get("latency_ms"),
             warnings=tuple(line.get("warnings", ())),
             score=line.get("score", {}),

@@ -315,7 +315,7 @@ class OMEZarrSink(Sink):
             latency_ms=round(frame.latency_ms, 3),
             edge=frame.edge,
             true_neighbours=frame.true_neighbours,
-            ood_score=None if frame.ood_score is None else round(frame.ood_score, 4),
+            novelty=None if frame.ood_score is None else round(frame.ood_score, 4),
             warnings=frame.warnings,
             score=score_facts(frame) or None,
         )

@@ -367,7 +367,7 @@ class _Publisher:
             edge=frame.edge,
             true_neighbours=frame.true_neighbours,
             residual=frame.residual,
-            ood_score=frame.ood_score,
+            novelty=frame.ood_score,
             latency_ms=frame.latency_ms,
             warnings=frame.warnings,
             score=_jsonable(score_facts(frame)),
