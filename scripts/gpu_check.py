@@ -362,8 +362,10 @@ def _whole(setting: Setting, side: int, device: str) -> dict[str, Any]:
     """
     from useq import MDAEvent
 
+    from livesr.base.compute import ComputeConfig
     from livesr.base.config import load_rig
     from livesr.base.run_description import RunDescription
+    from livesr.live.keeping_up import COMPLETE
     from livesr.live.paths import Geometry, build_path
     from livesr.live.pipeline import Pipeline
     from livesr.simulation.rig import RawBank
@@ -371,7 +373,7 @@ def _whole(setting: Setting, side: int, device: str) -> dict[str, Any]:
     rig = load_rig("virtual_sim").with_engine(str(_engine(setting).folder))
     groups = RawBank(rig, side // 2, 4, seed=0, photons=300.0, bleaching=0.0, interval_s=0.5).frames
     camera = Geometry((side // 2, side // 2), "uint16", 0.065)
-    steps = build_path(rig, "488", camera, device=device)  # type: ignore[arg-type]
+    steps = build_path(rig, "488", camera, ComputeConfig(device=device))  # type: ignore[arg-type]
     assert steps.backend is not None
     sink, network = (
         _Times(),
@@ -380,7 +382,7 @@ def _whole(setting: Setting, side: int, device: str) -> dict[str, Any]:
     run = RunDescription(
         stream_id="check", started_ns=time.time_ns(), channels=(steps.description,)
     )
-    pipeline = Pipeline({"488": steps}, run, [sink], policy="complete")
+    pipeline = Pipeline({"488": steps}, run, [sink], COMPLETE)
     pipeline.open()
     n = 10 + 3 * setting.calls
     for t in range(n):
@@ -412,7 +414,7 @@ class _Times:
     name = "times"
     lossless = essential = True
     endures = keeps_raw = False
-    raw_kept, notes, accounts = None, (), {}
+    raw_kept, notes, accounts, free_bytes = None, (), {}, None
 
     def __init__(self) -> None:
         self.times: list[float] = []
@@ -440,6 +442,7 @@ def _network_ms(setting: Setting, side: int, name: str, precision: str) -> float
     None if it is not on a GPU.
     """
     from livesr.live.inference.backend import ResidentBackend
+
     from livesr.live.inference.runner import open_named
 
     backend = open_named(name, _engine(setting), (side, side), precision, 0, "off")

@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from livesr.live.inference.backend import BACKENDS, Backend
 
 from livesr.base.errors import BackendError, EngineError, UsageError
-from livesr.live.inference.backend import BACKENDS, Backend
 from livesr.live.inference.engine import Engine, Manifest, load_engine, write_manifest
 from livesr.live.inference.identity import identity_engine
 

@@ -15,9 +15,11 @@ from typing import Any
 import array_api_strict
 import numpy as np
 import pytest
+from livesr.live.inference.backend import BACKENDS
 from numpy.typing import NDArray
 from useq import MDAEvent
 
+from livesr.base.compute import ComputeConfig
 from livesr.base.config import RigConfig, load_rig
 from livesr.base.errors import BackendError
 from livesr.base.frames import MulticolorFrame, SRFrame, Stream
@@ -31,10 +33,10 @@ from livesr.live.device import (
     StreamLock,
     open_device,
 )
-from livesr.live.inference.backend import BACKENDS
 from livesr.live.inference.cuda import why_no_gpu
 from livesr.live.inference.identity import identity_engine
 from livesr.live.inference.openvino import OpenVINOBackend
+from livesr.live.keeping_up import KeepingUp
 from livesr.live.paths import ChannelPath, Geometry, build_path
 from livesr.live.pipeline import Pipeline
 from livesr.live.sinks.sink import Sink
@@ -124,9 +126,10 @@ def path_of(rig: RigConfig, device: Any = "cpu") -> ChannelPath:
         rig,
         "488",
         Geometry((SIDE, SIDE), "uint16", 0.065),
-        precision="f32",
-        threads=1,
-        device=device,
+        ComputeConfig(
+            precision="f32", threads=1, device=device if isinstance(device, str) else "cpu"
+        ),
+        None if isinstance(device, str) else device,
     )
 
 
@@ -134,14 +137,14 @@ def run(
     path: ChannelPath,
     groups: NDArray[np.uint16],
     after: Callable[[Kept, int], None] = lambda kept, t: None,
+    policy: str = "complete",
     **settings: Any,
 ) -> tuple[Kept, dict[str, Any]]:
     kept = Kept()
     described = RunDescription(
         stream_id="test", started_ns=time.time_ns(), channels=(path.description,)
     )
-    settings = {"policy": "complete", **settings}
-    pipeline = Pipeline({"488": path}, described, [kept], **settings)
+    pipeline = Pipeline({"488": path}, described, [kept], KeepingUp(policy), **settings)
     pipeline.open()
     for t, group in enumerate(groups):
         for raw, frame in enumerate(group):
@@ -378,9 +381,15 @@ def test_on_a_gpu_frames_stay_there_and_are_what_the_cpu_makes(
         pytest.skip(reason)
     rig, camera = load_rig("virtual_sim"), Geometry((SIDE, SIDE), "uint16", 0.065)
     expected, _ = run(
-        build_path(rig, "488", camera, backend="openvino", precision="f32", threads=1), groups
+        build_path(
+            rig,
+            "488",
+            camera,
+            ComputeConfig(backend="openvino", precision="f32", device="cpu", threads=1),
+        ),
+        groups,
     )
-    path = build_path(rig, "488", camera, backend=backend, device=cuda)
+    path = build_path(rig, "488", camera, ComputeConfig(backend=backend), cuda)
     assert path.resident is not None
     found, report = run(path, groups)
     assert report["device"] == {"488": "cuda"}

@@ -24,6 +24,7 @@ import zarr
 from pymmcore_plus import CMMCorePlus
 
 from livesr import LiveSR
+from livesr.base.compute import ComputeConfig
 from livesr.base.config import load_rig
 from livesr.base.errors import FrameShapeError, RunError, UsageError
 from livesr.base.timing import now_ns
@@ -172,10 +173,11 @@ def test_the_state_of_a_run_is_told_whatever_else_fails(
     if broken == "raw order":
         monkeypatch.setattr(RawOrderCheck, "look", failing)
     elif broken == "free space":
-        monkeypatch.setattr(live.pipeline, "_disk_free", failing)
+        unknown = property(failing, lambda self, free: None)
+        monkeypatch.setattr(OMEZarrSink, "free_bytes", unknown, raising=False)
     elif broken == "state":
         monkeypatch.setattr(type(live.pipeline.hook), "waiting", property(failing))
-        monkeypatch.setattr(Pipeline, "report", lambda self: {"warnings": list(self.warnings)})
+        monkeypatch.setattr(Pipeline, "report", lambda self: {"warnings": self._run.state.warnings})
     report = live.record(moving_groups(3), pace_s=lambda t: MONITOR_S if t == 1 else 0.0)
     assert len(listener.states) >= 1
     words = {
@@ -193,8 +195,7 @@ def test_the_state_of_a_run_is_told_whatever_else_fails(
 def test_a_camera_that_cannot_be_stopped_does_not_hold_up_the_end(
     engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    live = Live(sim_rig(str(engine.folder)), tmp_path / "run.ome.zarr")
-    monkeypatch.setattr(live.pipeline, "_on_stop", failing)
+    live = Live(sim_rig(str(engine.folder)), tmp_path / "run.ome.zarr", on_stop=failing)
     monkeypatch.setattr(
         live.sink,
         "recon",
@@ -389,7 +390,11 @@ def test_another_exposure_is_said_and_no_prediction_looks_across(
     }
     alone = {t: not line["true_neighbours"] for (_, t), line in lines(session.store, "sr").items()}
     assert alone == {t: t in (2, 3) for t in range(6)}
-    process(store_input(RecordedStore(session.store)), tmp_path / "again.ome.zarr", threads=1)
+    process(
+        store_input(RecordedStore(session.store)),
+        tmp_path / "again.ome.zarr",
+        compute=ComputeConfig(threads=1),
+    )
     again = lines(tmp_path / "again.ome.zarr", "sr")
     assert {t: not line["true_neighbours"] for (_, t), line in again.items()} == alone
     np.testing.assert_array_equal(

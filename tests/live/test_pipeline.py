@@ -22,11 +22,13 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_info, threadpool_limits
 from useq import MDAEvent
 
+from livesr.base.compute import ComputeConfig
 from livesr.base.config import QualityLimitsConfig, RigConfig, load_rig, parse
 from livesr.base.frames import MulticolorFrame
 from livesr.base.run_description import RunDescription
 from livesr.evaluation.metrics import pcc
 from livesr.formats.frames_log import read_frames_log
+from livesr.live.keeping_up import COMPLETE, LATEST
 from livesr.live.paths import ChannelPath, Geometry, build_path
 from livesr.live.pipeline import Pipeline
 from livesr.live.sinks.ome_zarr import OMEZarrSink
@@ -70,9 +72,11 @@ class CountingSink(Sink):
 
 def test_the_frame_loop_keeps_nothing() -> None:
     rig = load_rig("virtual_sim").with_engine("identity")
-    path = build_path(rig, "488", Geometry((64, 64), "uint16", 0.065), threads=1)
+    path = build_path(
+        rig, "488", Geometry((64, 64), "uint16", 0.065), ComputeConfig(device="cpu", threads=1)
+    )
     sink: Sink = CountingSink()
-    pipeline = Pipeline({"488": path}, describe(path), [sink], policy="complete")
+    pipeline = Pipeline({"488": path}, describe(path), [sink], COMPLETE)
     groups = np.random.default_rng(0).integers(100, 4000, (9, 64, 64), np.uint16)
     events = [MDAEvent(index={"t": 0, "sim": raw}, channel="488") for raw in range(9)]
     handed_away = 3 * 128 * 128 * 2 + 128 * 128 * 4 + 9 * 64 * 64 * 2
@@ -112,7 +116,7 @@ def test_a_run_has_one_blas_thread_and_leaves_the_process_what_it_had(tmp_path: 
     path = build_path(
         load_rig("virtual_sim").with_engine("none"), "488", Geometry((64, 64), "uint16", 0.065)
     )
-    pipeline = Pipeline({"488": path}, describe(path), [], policy="complete")
+    pipeline = Pipeline({"488": path}, describe(path), [], COMPLETE)
     with threadpool_limits(2, "blas"):
         before = blas_threads()
         pipeline.open()
@@ -126,7 +130,7 @@ def test_a_run_has_one_blas_thread_and_leaves_the_process_what_it_had(tmp_path: 
 def test_memory_does_not_grow_with_the_length_of_a_run() -> None:
     rig = load_rig("virtual_sim").with_engine("none")
     path = build_path(rig, "488", Geometry((16, 16), "uint16", 0.065))
-    pipeline = Pipeline({"488": path}, describe(path), [], policy="latest")
+    pipeline = Pipeline({"488": path}, describe(path), [], LATEST)
     frame = np.full((16, 16), 500, np.uint16)
     pipeline.open()
     sizes = []
@@ -171,7 +175,7 @@ def run_of(
     )
     path = build_path(rig, "488", Geometry(groups.shape[-2:], "uint16", 0.065))
     sink = OMEZarrSink(tmp_path / "run.ome.zarr")
-    pipeline = Pipeline({"488": path}, describe(path), [sink], policy="complete")
+    pipeline = Pipeline({"488": path}, describe(path), [sink], COMPLETE)
     pipeline.open()
     feed(pipeline, groups, "488")
     pipeline.end()
@@ -264,7 +268,7 @@ def test_a_background_that_was_cut_off_is_said_of_localisations(tmp_path: Path) 
     for name, groups in (("as it is", seen), ("cut off", np.maximum(seen - 30, 0))):
         path = build_path(rig, "647", Geometry((48, 48), "uint16", 0.1))
         sink = OMEZarrSink(tmp_path / f"{name}.ome.zarr")
-        pipeline = Pipeline({"647": path}, describe(path), [sink], policy="complete")
+        pipeline = Pipeline({"647": path}, describe(path), [sink], COMPLETE)
         pipeline.open()
         feed(pipeline, groups.astype(np.uint16), "647")
         pipeline.end()
@@ -337,7 +341,7 @@ def test_real_frames_of_a_living_cell_go_the_whole_way(
     )
     path = build_path(rig, "488", Geometry((112, 512), "uint16", 0.065))
     sink = OMEZarrSink(tmp_path / "er.ome.zarr")
-    pipeline = Pipeline({"488": path}, describe(path), [sink], policy="complete")
+    pipeline = Pipeline({"488": path}, describe(path), [sink], COMPLETE)
     pipeline.open()
     feed(pipeline, stack, "488")
     pipeline.end()

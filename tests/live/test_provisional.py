@@ -19,6 +19,7 @@ from psygnal import Signal
 from livesr.base.frames import MulticolorFrame, SRFrame
 from livesr.formats.wire import decode
 from livesr.live.inference.engine import Engine
+from livesr.live.separation import Separation
 from livesr.live.sinks.signals import SignalSink
 from livesr.live.sinks.sink import Sink
 from livesr.live.sinks.zeromq import ZeroMQSink
@@ -151,13 +152,13 @@ def test_none_is_made_where_nothing_may_be_skipped(engine: Engine, tmp_path: Pat
 def test_a_provisional_frame_that_fails_ends_only_the_provisional_ones(
     engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def failing(self: Live, slot: int, window: Any) -> Any:
+    def failing(self: Separation, slot: int, window: Any) -> Any:
         if window.provisional:
             raise RuntimeError("out of memory")
-        return network(self, slot, window)
+        return predict(self, slot, window)
 
-    network = Live.__init__.__globals__["Pipeline"]._network
-    monkeypatch.setattr(Live.__init__.__globals__["Pipeline"], "_network", failing)
+    predict = Separation.predict
+    monkeypatch.setattr(Separation, "predict", failing)
     _, report = record(engine, tmp_path / "f.ome.zarr", provisional=True)
     assert (report["sr_frames"], report["sr_failed"], report["sr_provisional"]) == (14, 0, 0)
     assert any("out of memory" in w for w in report["warnings"])

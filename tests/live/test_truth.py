@@ -40,6 +40,7 @@ from coordinates import (
 )
 from fuzzing import examples
 from livesr import LiveSR
+from livesr.base.compute import ComputeConfig
 from livesr.base.config import RigConfig, load_rig
 from livesr.formats.store import RecordedStore
 from livesr.live.inference.openvino import OpenVINOBackend
@@ -317,9 +318,11 @@ def check_every_exposure(exposed: Exposed, path: Path) -> None:
 def check_that_an_offline_run_agrees(live: Path) -> None:
     """What was separated live is what `process` gives; once backfilled, the whole store is."""
     whole = Path(
-        process(store_input(RecordedStore(live)), live.with_name("offline.ome.zarr"), threads=1)[
-            "store"
-        ]
+        process(
+            store_input(RecordedStore(live)),
+            live.with_name("offline.ome.zarr"),
+            compute=ComputeConfig(threads=1),
+        )["store"]
     )
     pictures = RecordedStore(live).pictures("sr")
     for image in (i for i in RecordedStore(live).images.values() if i.kind == "sr"):
@@ -329,5 +332,5 @@ def check_that_an_offline_run_agrees(live: Path) -> None:
         ):
             place = (t, slice(None), stream.z) if mine.ndim == 5 else t
             assert np.abs(mine[place] - theirs[place]).max() <= 1, (stream, t)
-    backfill(live, threads=1)
+    backfill(live, compute=ComputeConfig(threads=1))
     assert_equal(live, whole)

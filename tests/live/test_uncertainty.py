@@ -16,6 +16,7 @@ import yaozarrs
 import zarr
 
 from backend_contract import make_engine, small_network
+from livesr.base.compute import ComputeConfig
 from livesr.base.config import RigConfig
 from livesr.base.errors import ConfigError
 from livesr.formats.store import RecordedStore
@@ -87,9 +88,11 @@ def test_an_offline_run_and_a_backfill_give_the_same(rig: RigConfig, tmp_path: P
     )
     assert report["sr_skipped"] > 0
     offline = Path(
-        process(store_input(RecordedStore(live)), tmp_path / "offline", threads=1)["store"]
+        process(
+            store_input(RecordedStore(live)), tmp_path / "offline", compute=ComputeConfig(threads=1)
+        )["store"]
     )
-    backfill(live, threads=1)
+    backfill(live, compute=ComputeConfig(threads=1))
     assert_equal(live, offline)
     np.testing.assert_allclose(
         array(live, "uncertainty").astype(int), array(offline, "uncertainty").astype(int), atol=1
@@ -104,7 +107,9 @@ def test_an_offline_run_can_estimate_what_the_live_run_did_not(
 ) -> None:
     _, plain = recorded(rig, tmp_path / "plain")
     raw = store_input(RecordedStore(plain))
-    report = process(raw, tmp_path / "offline", threads=1, uncertainty="turns")
+    report = process(
+        raw, tmp_path / "offline", compute=ComputeConfig(threads=1, uncertainty="turns")
+    )
     assert array(Path(report["store"]), "uncertainty").any()
     assert any(
         "was not measured" in warning for warning in report["warnings"]
@@ -157,4 +162,9 @@ def test_it_is_published_before_its_prediction_and_shown_over_the_measurement(
 
 def test_frames_that_cannot_be_turned_are_refused(rig: RigConfig) -> None:
     with pytest.raises(ConfigError, match="cannot be turned"):
-        build_path(rig, "488", Geometry((32, 64), "uint16", 0.065), uncertainty="turns")
+        build_path(
+            rig,
+            "488",
+            Geometry((32, 64), "uint16", 0.065),
+            ComputeConfig(uncertainty="turns", device="cpu"),
+        )

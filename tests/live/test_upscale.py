@@ -17,6 +17,7 @@ import yaozarrs
 import zarr
 
 from livesr import LiveSR
+from livesr.base.compute import ComputeConfig
 from livesr.base.config import RigConfig, load_rig
 from livesr.base.errors import ConfigError, EngineError
 from livesr.base.frames import MulticolorFrame, Normalisation, SRFrame, Stream, Window
@@ -47,7 +48,7 @@ def rig(*, upscale: str = "none", separate: str = "none") -> RigConfig:
 
 
 def path_of(rig: RigConfig) -> ChannelPath:
-    return build_path(rig, "488", CAMERA, precision="f32", threads=1)
+    return build_path(rig, "488", CAMERA, ComputeConfig(precision="f32", device="cpu", threads=1))
 
 
 def frame(t: int, stream: Stream = Stream(), size: int = 8) -> SRFrame:

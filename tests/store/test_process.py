@@ -10,6 +10,7 @@ import pytest
 import tifffile
 import yaozarrs
 
+from livesr.base.compute import ComputeConfig
 from livesr.base.config import load_rig
 from livesr.base.errors import ConfigError, EngineError, StoreError
 from livesr.formats.store import RecordedStore
@@ -94,8 +95,7 @@ def test_a_tiff_stack(tmp_path: Path, engine: Engine, shape: str) -> None:
     report = process(
         recording_input(path, sim_rig("mixing")),
         tmp_path / "again.ome.zarr",
-        backend="openvino",
-        precision="f32",
+        compute=ComputeConfig(backend="openvino", precision="f32"),
     )
     assert report["sr_frames"] == 6
     assert_equal(live.sink.path, Path(report["store"]))

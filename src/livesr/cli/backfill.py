@@ -38,6 +38,7 @@ def backfill(
 
     [dim]Example:[/] livesr backfill run.ome.zarr
     """
+    from livesr.base.compute import ComputeConfig
     from livesr.store.backfill import backfill as complete
 
     out = console(quiet=as_json)
@@ -46,8 +47,7 @@ def backfill(
             store,
             engine=str(engine) if engine else None,
             upscale=str(upscale) if upscale else None,
-            backend=backend,
-            precision=precision,
+            compute=ComputeConfig(backend=backend, precision=precision),
             on_progress=show,
         )
     for warning in report["warnings"]:

@@ -62,6 +62,7 @@ def process(
 
     [dim]Example:[/] livesr process run.ome.zarr --store again.ome.zarr
     """
+    from livesr.base.compute import ComputeConfig
     from livesr.base.config import load_rig
     from livesr.store.process import process as process_raw
     from livesr.store.raw_input import ReadAs, raw_input
@@ -76,9 +77,7 @@ def process(
         report = process_raw(
             raw,
             target,
-            backend=backend,
-            precision=precision,
-            uncertainty=uncertainty,
+            compute=ComputeConfig(backend=backend, precision=precision, uncertainty=uncertainty),
             record_raw=not no_raw,
             record_recon=not no_recon,
             on_progress=show,

@@ -23,6 +23,7 @@ from livesr.base.documents import read_text
 from livesr.base.errors import ConfigError, LiveSRError, RunError
 from livesr.base.frames import MulticolorFrame
 from livesr.cli.experiment import Experiment, Extent, check_stages, extent, plan_of
+from livesr.live.run_state import Status
 from livesr.live.sinks.capacity import free_bytes
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class Request:
     precision: str = "auto"
     device: str = "auto"
     threads: int = 0
-    uncertainty: Literal["flips", "turns"] | None = None
+    uncertainty: Literal["flips", "d4", "turns"] | None = None
     record_raw: bool = True
     record_recon: bool = True
     exposure_ms: float | None = None
@@ -133,8 +134,8 @@ def _check_files(request: Request) -> None:
     A typo must not cost the start of a microscope.
     """
     from livesr.live.correct import check_maps
-    from livesr.live.inference.backend import BACKENDS
     from livesr.live.inference.engine import load_engine
+    from livesr.live.inference.runtime import runtime_named
 
     _address(request)
     rig = request.rig.with_engine(request.engine) if request.engine else request.rig
@@ -148,7 +149,7 @@ def _check_files(request: Request) -> None:
             if engine:
                 load_engine(engine)
     if request.backend != "auto":
-        BACKENDS.load(request.backend)
+        runtime_named(request.backend)
 
 
 @contextmanager
@@ -389,7 +390,7 @@ def _progress(console: Console) -> Progress:
     )
 
 
-def _show(progress: Progress, task: Any, status: dict[str, Any]) -> None:
+def _show(progress: Progress, task: Any, status: Status) -> None:
     if status and status["engine"]:
         done, latency_ms = status["sr_frames"] + status["sr_skipped"], status["latency_ms"]["p50"]
         age = "" if latency_ms is None else f", latency {latency_ms:.0f} ms"

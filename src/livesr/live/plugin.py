@@ -12,7 +12,7 @@ import os
 import time
 import uuid
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -20,16 +20,20 @@ from pymmcore import CMMCore
 from pymmcore_plus import CMMCorePlus
 from pymmcore_plus.mda import FinishReason
 
-from livesr.base.config import RigConfig, RunConfig, load_rig, parse
+from livesr.base.config import RigConfig, load_rig, parse
 from livesr.base.errors import ConfigError, LiveSRError, RunError
+from livesr.base.run_config import RunConfig
 from livesr.base.run_description import RunDescription
 from livesr.base.timing import now_ns
 from livesr.live.camera import Cameras, channel_cameras, size_fields, stage_position
+from livesr.live.networks import NO_NETWORKS
 from livesr.live.optical_state import ChannelState
 from livesr.live.paths import Geometry, build_path, build_superposition
 from livesr.live.pipeline import Pipeline
 from livesr.live.plan_summary import PlanSummary, survey
+from livesr.live.run_state import Report
 from livesr.live.session import Session
+from livesr.live.sinks.sink import Sink
 from livesr.live.sources.continuous import LiveMode
 from livesr.live.sources.delivery import Delivery
 from livesr.live.sources.mda import listen
@@ -66,10 +70,12 @@ class LiveSR(Session):
     store : OME-Zarr to write; a path that exists gets the next number; None keeps nothing
     publish : ZeroMQ address to publish on, such as "tcp://127.0.0.1:5555"
     spare : folder on another disk, where the store goes on when its own disk is full or fails
+    sinks : where frames go as well: objects of classes derived from `livesr.live.sinks.sink.Sink`,
+        each of which serves one run after the other, or names under which packages announce theirs
     plan : the useq sequence to come; needed when it has positions or z and is no plain
         `useq.MDASequence`
-    **settings : fields of `livesr.base.config.RunConfig` (policy, live, backend, precision, threads
-        ...)
+    **settings : fields of `livesr.base.run_config.RunConfig` (policy, live, backend, precision,
+        threads ...)
 
     Attributes
     ----------
@@ -107,6 +113,7 @@ class LiveSR(Session):
         store: str | os.PathLike[str] | None = None,
         publish: str | None = None,
         spare: str | os.PathLike[str] | None = None,
+        sinks: Sequence[Sink | str] = (),
         plan: Any = None,
         **settings: Any,
     ) -> None:
@@ -119,6 +126,7 @@ class LiveSR(Session):
                 {**settings, "store": store, "publish": publish, "spare": spare},
                 "LiveSR",
             ),
+            sinks,
         )
         self._core = core
         _detach_at_exit(core)
@@ -212,7 +220,7 @@ class LiveSR(Session):
         while kind is not KeyboardInterrupt and self._core.mda.is_running():
             time.sleep(0.02)
 
-    def wait(self) -> dict[str, Any]:
+    def wait(self) -> Report:
         """Wait until the run that has ended is processed and stored; return its report.
 
         Ctrl-C while waiting leaves out what is not computed yet, and still stores everything
@@ -335,7 +343,8 @@ class LiveSR(Session):
     def _describe(self, plan: Any, names: list[str]) -> RunDescription:
         about = self._summarised(plan)
         for name in sorted(about.lone):
-            if name in self._paths and self._paths[name].backend and self._paths[name].window > 1:
+            networks = self._paths[name].networks if name in self._paths else NO_NETWORKS
+            if networks.engine and networks.window > 1:
                 raise ConfigError(
                     f"The plan never acquires channel {name!r} at two time points in a row, and its"
                     " engine looks at three: acquire it at every time point, or leave out its"
@@ -354,7 +363,7 @@ class LiveSR(Session):
             )  # raw frames are counted along time
         files = self.rig.files()
         for path in self._paths.values():
-            for engine in path.engines:
+            for engine in path.networks.engines:
                 files[f"manifest-{engine.manifest.id}.yaml"] = engine.folder / "manifest.yaml"
         text = plan_text(plan)
         return RunDescription(
@@ -407,16 +416,12 @@ class LiveSR(Session):
         return Cameras({name: g for each in apart for name, g in each.geometries.items()})
 
     def _open_paths(self, cameras: Cameras) -> None:
-        settings = self.settings.model_dump(
-            include={"backend", "precision", "threads", "tile", "residual_plane", "uncertainty"}
-        )
+        compute = self.settings.compute
         self._built = dict(cameras.geometries)
         for name, geometry in cameras.geometries.items():
-            self._paths[name] = build_path(
-                self.rig, name, geometry, device=self.settings.device, **settings
-            )
+            self._paths[name] = build_path(self.rig, name, geometry, compute)
         for name in self._sums:
-            self._paths[name] = build_superposition(self.rig, self._paths, **settings)
+            self._paths[name] = build_superposition(self.rig, self._paths, compute)
 
     @property
     def _sums(self) -> tuple[str, ...]:

@@ -13,18 +13,21 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from psygnal import Signal
 
-from livesr.base.config import RigConfig, RunConfig
+from livesr.base.config import RigConfig
 from livesr.base.errors import ConfigError, LiveSRError, RunError
 from livesr.base.frames import MulticolorFrame, SRFrame
 from livesr.base.memory import available_bytes
+from livesr.base.run_config import RunConfig
 from livesr.base.run_description import RunDescription
 from livesr.base.threads import called, wait_for
+from livesr.live.keeping_up import KeepingUp
 from livesr.live.paths import ChannelPath
 from livesr.live.pipeline import Pipeline
+from livesr.live.run_state import Report, Status
 from livesr.live.sinks.capacity import bytes_per_hour, free_bytes, memory_bytes, store_bytes
 from livesr.live.sinks.ome_zarr import OMEZarrSink
 from livesr.live.sinks.signals import SignalSink
@@ -77,15 +80,15 @@ class Session:
         self._publisher: ZeroMQSink | None = None
         self._writer: OMEZarrSink | None = None
         self._description: RunDescription | None = None
-        self._about: dict[str, Any] = {}
+        self._about = Report()
         self._told_s = math.inf  # when listeners were told that the run has finished
         self._process = os.getpid()
         self.interrupted = False
         self.store: Path | None = None
-        self.report: dict[str, Any] = {}
+        self.report = Report()
         self.error: LiveSRError | None = None
 
-    def wait(self) -> dict[str, Any]:
+    def wait(self) -> Report:
         """Wait until the run that has ended is processed and stored; return its report.
 
         Ctrl-C while waiting leaves out what is not computed yet, and still stores everything
@@ -129,9 +132,9 @@ class Session:
         """
         return os.getpid() != self._process
 
-    def status(self) -> dict[str, Any]:
+    def status(self) -> Status:
         """State of the run in progress, {} between runs."""
-        return self._pipeline.status() if self._pipeline else {}
+        return self._pipeline.status() if self._pipeline else Status()
 
     def fail(self, error: LiveSRError) -> None:
         """End the run because of `error`, which this object cannot see by itself.
@@ -192,16 +195,16 @@ class Session:
         `on_stop` stops where its frames come from.
         """
         sinks = self._sinks()
-        writer = self._writer
         pipeline = Pipeline(
             {channel.name: self._paths[channel.name] for channel in run.channels},
             run,
             sinks,
-            policy=self.settings.policy,
-            provisional=self.settings.provisional == "auto",
-            raw_queue_bytes=self.settings.raw_queue_bytes or available_bytes() // 4,
+            KeepingUp(
+                self.settings.policy,
+                provisional=self.settings.provisional == "auto",
+                raw_queue_bytes=self.settings.raw_queue_bytes or available_bytes() // 4,
+            ),
             on_stop=on_stop,
-            disk_free=lambda: writer.free_bytes if writer else None,
         )
         pipeline.open()
         self.store = self._writer.path if self._writer else None
@@ -256,15 +259,14 @@ class Session:
 
         In a thread of its own, so that a run ends when its acquisition does.
         """
-        about = {"store": str(store) if store else None, "publish": endpoint, **self._about}
+        about = Report(store=str(store) if store else None, publish=endpoint) | self._about
         try:
-            self.report = {**pipeline.join(about), "listener_errors": signals.listener_errors}
+            report = pipeline.join(about)
         except Exception as e:  # nobody waits for this thread's errors
             log.exception("the run did not end as it should")
-            pipeline.error = pipeline.error or RunError(
-                f"The run did not end as it should: {type(e).__name__}: {e}."
-            )
-            self.report = {**pipeline.report(), **about, "listener_errors": signals.listener_errors}
+            pipeline.fail(RunError(f"The run did not end as it should: {type(e).__name__}: {e}."))
+            report = pipeline.report() | about
+        self.report = report | Report(listener_errors=signals.listener_errors)
         self.error = self.error or pipeline.error
         # it is still inside: to close it may crash the process, to use it again would wait for it
         if pipeline.network_left:

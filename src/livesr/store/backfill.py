@@ -25,6 +25,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from livesr.base import contained
+from livesr.base.compute import AUTO, ComputeConfig
 from livesr.base.errors import EngineError, RunError, StoreError
 from livesr.base.frames import MulticolorFrame, SRFrame, Stream
 from livesr.base.lock import Lock
@@ -33,8 +34,10 @@ from livesr.formats import layout
 from livesr.formats.frames_log import Event, SeriesName, State
 from livesr.formats.store import Image, RecordedStore, array_shape
 from livesr.live.inference.engine import load_engine
+from livesr.live.keeping_up import COMPLETE
 from livesr.live.paths import ChannelPath
 from livesr.live.pipeline import Pipeline
+from livesr.live.recorded import Recorded
 from livesr.live.sinks.frames_log import FramesLog
 from livesr.live.sinks.localisations import replace_frames
 from livesr.live.sinks.sink import Sink, score_facts, time_shift_ms, to_uint16
@@ -91,9 +94,7 @@ def backfill(
     *,
     engine: str | None = None,
     upscale: str | None = None,
-    backend: str = "auto",
-    precision: str = "auto",
-    threads: int = 0,
+    compute: ComputeConfig = AUTO,
     on_progress: Progress = lambda done, total: None,
 ) -> dict[str, Any]:
     """Complete the store at `path`; return what was done.
@@ -114,7 +115,7 @@ def backfill(
     RunError
         If a frame could not be computed or written; what was done until then is kept.
     """
-    sidecars, runtime = Path(path) / layout.SIDECARS, (backend, precision, threads)
+    sidecars = Path(path) / layout.SIDECARS
     if not sidecars.is_dir():
         RecordedStore(path)  # says what is wrong with it
     contained.refuse_links(
@@ -125,7 +126,7 @@ def backfill(
             for left in sidecars.glob(f"{_SCRATCH}*"):  # by one that was killed
                 shutil.rmtree(left, ignore_errors=True)
             return _backfill(
-                RecordedStore(path), {"separate": engine, "upscale": upscale}, runtime, on_progress
+                RecordedStore(path), {"separate": engine, "upscale": upscale}, compute, on_progress
             )
     except OSError as e:
         raise RunError(
@@ -136,18 +137,18 @@ def backfill(
 def _backfill(
     store: RecordedStore,
     engines: Mapping[str, str | None],
-    runtime: tuple[str, str, int],
+    compute: ComputeConfig,
     on_progress: Progress,
 ) -> dict[str, Any]:
     """Complete a store that is locked."""
     _check_lengths(store)
     raw = _input(store, engines)
     _drop_unfinished_line(store.path / layout.FRAMES_LOG)
-    paths, notes = build_paths(raw, *runtime)
+    paths, notes = build_paths(raw, compute)
     try:
         todos = plan(
             store,
-            {name: p.window for name, p in paths.items() if p.backend},
+            {name: p.networks.window for name, p in paths.items() if p.networks.engine},
             {name: p.history for name, p in paths.items() if p.accumulates},
         )
         progress = _Counter(sum(len(t.predict) + len(t.measure) for t in todos), on_progress)
@@ -343,13 +344,15 @@ def _complete(
         paths,
         description(raw, [path.description for path in paths.values()]),
         [sink],
-        policy="complete",
+        COMPLETE,
+        recorded=Recorded(
+            raw.normalisations,
+            raw.pattern_drifts,
+            # Where feeding ends early the last frame is no end of a series, and must not be
+            # predicted as one.
+            wanted=lambda stream, t: (stream, t) in wanted and not stopped.is_set(),
+        ),
         on_stop=stopped.set,
-        normalisations=raw.normalisations,
-        pattern_drifts=raw.pattern_drifts,
-        # Where feeding ends early the last frame is no end of a series, and must not be predicted
-        # as one.
-        wanted=lambda stream, t: (stream, t) in wanted and not stopped.is_set(),
     )
     pipeline.open()
     try:

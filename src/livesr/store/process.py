@@ -13,16 +13,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
+from livesr.base.compute import AUTO, ComputeConfig
 from livesr.base.errors import BackendError, DamagedFileError, RunError
 from livesr.base.frames import MulticolorFrame, RawStack, SRFrame, Stream
 from livesr.base.run_description import RunDescription
 from livesr.formats import layout
-from livesr.live.inference.backend import BACKENDS
-from livesr.live.inference.test_time_augmentation import Augmentation
+from livesr.live.inference.runtime import why_unavailable
+from livesr.live.keeping_up import COMPLETE
 from livesr.live.paths import ChannelPath, build_path, build_superposition
 from livesr.live.pipeline import Pipeline
+from livesr.live.recorded import Recorded
+from livesr.live.run_state import Report
 from livesr.live.sinks.ome_zarr import OMEZarrSink
 from livesr.live.sinks.series import write_json
 from livesr.live.sinks.sink import Sink
@@ -37,14 +39,11 @@ def process(
     raw: RawInput,
     store: Path,
     *,
-    backend: str = "auto",
-    precision: str = "auto",
-    threads: int = 0,
-    uncertainty: Augmentation | None = None,
+    compute: ComputeConfig = AUTO,
     record_raw: bool = True,
     record_recon: bool = True,
     on_progress: Progress = lambda done, total: None,
-) -> dict[str, Any]:
+) -> Report:
     """Compute reconstructions and predictions of `raw`, nothing skipped.
 
     Return the report of the run.
@@ -55,7 +54,7 @@ def process(
     Parameters
     ----------
     store : OME-Zarr to write; a path that exists gets the next number
-    uncertainty : from which sides to estimate that of the predictions; None as in the live run
+    compute : how; where it leaves the choice, as in the live run
 
     Raises
     ------
@@ -64,7 +63,7 @@ def process(
     RunError
         If the run had to end early.
     """
-    paths, notes = build_paths(raw, backend, precision, threads, uncertainty)
+    paths, notes = build_paths(raw, compute)
     started_s = time.monotonic()
     sidecars = {**raw.run.get("sidecars", {}), **manifests(paths)}
     run = description(raw, [p.description for p in paths.values()], sidecars=sidecars)
@@ -74,10 +73,9 @@ def process(
         paths,
         replace(run, record_raw=record_raw, record_recon=record_recon),
         [sink, watch],
-        policy="complete",
+        COMPLETE,
+        recorded=Recorded(raw.normalisations, raw.pattern_drifts),
         on_stop=stopped.set,
-        normalisations=raw.normalisations,
-        pattern_drifts=raw.pattern_drifts,
     )
     try:
         pipeline.open()
@@ -87,7 +85,8 @@ def process(
             pipeline.stop(e)
         finally:
             pipeline.end()
-            report = pipeline.join({"store": str(sink.path), "publish": None, "offline": True})
+            about = Report(store=str(sink.path), publish=None, offline=True)
+            report = pipeline.join(about)
     finally:
         for path in paths.values():
             path.close()
@@ -96,10 +95,8 @@ def process(
         raise pipeline.error
     # Latency would be the age of the recording, and frames/s those of the camera.
     elapsed_s = max(time.monotonic() - started_s, 1e-9)
-    report |= {
-        "sr_fps": round(report["sr_frames"] / elapsed_s, 2),
-        "latency_ms": {"p50": None, "p99": None},
-    }
+    report["sr_fps"] = round(report["sr_frames"] / elapsed_s, 2)
+    report["latency_ms"] = {"p50": None, "p99": None}
     report["warnings"] = [*raw.notes, *raw.remarks(), *notes, *report["warnings"]]
     write_json(sink.path / layout.REPORT, report)
     if watch.failures:
@@ -110,13 +107,7 @@ def process(
     return report
 
 
-def build_paths(
-    raw: RawInput,
-    backend: str,
-    precision: str,
-    threads: int,
-    uncertainty: Augmentation | None = None,
-) -> tuple[dict[str, ChannelPath], list[str]]:
+def build_paths(raw: RawInput, compute: ComputeConfig) -> tuple[dict[str, ChannelPath], list[str]]:
     """Build the steps of every channel on the runtime of the live run, or the one asked for.
 
     Say where they differ.
@@ -124,22 +115,16 @@ def build_paths(
     paths: dict[str, ChannelPath] = {}
     notes: list[str] = []
     try:
-        builders: dict[str, Callable[..., ChannelPath]] = {
+        builders: dict[str, Callable[[ComputeConfig], ChannelPath]] = {
             name: partial(build_path, raw.rig, name, camera) for name, camera in raw.cameras.items()
         }
         if raw.rig.superpose:  # last: it is made of the others
             builders[raw.rig.superpose.name] = partial(build_superposition, raw.rig, paths)
         for name, build in builders.items():
             before = raw.runtimes.get(name)
-            paths[name] = _build(
-                build,
-                _runtime(before, backend, precision),
-                (backend, precision),
-                threads=threads,
-                tile=raw.tiles.get(name, "auto"),
-                uncertainty=uncertainty or raw.uncertainty.get(name),
-            )
-            now = paths[name].backend
+            asked = _completed(compute, raw, name)
+            paths[name] = _build(build, _as_before(asked, before), asked)
+            now = paths[name].networks.session
             if now and before and (now.name, now.precision) != before:
                 notes.append(
                     f"Channel {name!r} was separated live with {' '.join(before)}, now with"
@@ -152,32 +137,40 @@ def build_paths(
     return paths, notes
 
 
-def _runtime(before: tuple[str, str] | None, backend: str, precision: str) -> tuple[str, str]:
+def _completed(compute: ComputeConfig, raw: RawInput, channel: str) -> ComputeConfig:
+    """Return what is asked for, and where nothing is, the tiles and sides of the live run."""
+    return compute.model_copy(
+        update={
+            "tile": raw.tiles.get(channel, "auto") if compute.tile == "auto" else compute.tile,
+            "uncertainty": compute.uncertainty or raw.uncertainty.get(channel),
+        }
+    )
+
+
+def _as_before(asked: ComputeConfig, before: tuple[str, str] | None) -> ComputeConfig:
     """Return the live run's runtime where nothing else is asked for and this computer has it."""
-    if before is None or backend not in ("auto", before[0]):
-        return backend, precision
-    if before[0] not in BACKENDS.names or BACKENDS.load(before[0]).is_unavailable():
-        return backend, precision
-    return before[0], before[1] if precision == "auto" else precision
+    if before is None or asked.backend not in ("auto", before[0]):
+        return asked
+    if why_unavailable(before[0]):
+        return asked
+    precision = before[1] if asked.precision == "auto" else asked.precision
+    return asked.model_copy(update={"backend": before[0], "precision": precision})
 
 
 def _build(
-    build: Callable[..., ChannelPath],
-    runtime: tuple[str, str],
-    asked: tuple[str, str],
-    **settings: Any,
+    build: Callable[[ComputeConfig], ChannelPath], first: ComputeConfig, asked: ComputeConfig
 ) -> ChannelPath:
     try:
-        return build(backend=runtime[0], precision=runtime[1], **settings)
+        return build(first)
     except BackendError:
-        if runtime == asked:
+        if first == asked:
             raise
-    return build(backend=asked[0], precision=asked[1], **settings)
+    return build(asked)
 
 
 def manifests(paths: Mapping[str, ChannelPath]) -> dict[str, Path]:
     """Return the manifests to keep beside a store, by name."""
-    engines = [engine for path in paths.values() for engine in path.engines]
+    engines = [engine for path in paths.values() for engine in path.networks.engines]
     return {
         f"manifest-{engine.manifest.id}.yaml": engine.folder / "manifest.yaml" for engine in engines
     }
@@ -193,7 +186,7 @@ class _Watch(Sink):
         self, groups: int, paths: Mapping[str, ChannelPath], on_progress: Progress
     ) -> None:
         self._total, self._done, self._on_progress = groups, 0, on_progress
-        self._separated = {name for name, path in paths.items() if path.backend}
+        self._separated = {name for name, path in paths.items() if path.networks.engine}
         self._sums = {name for name, path in paths.items() if path.parts}
         self.failures: dict[str, int] = {}
 

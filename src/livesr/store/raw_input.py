@@ -14,18 +14,19 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from livesr.base.compute import Augmentation
 from livesr.base.config import RigConfig
 from livesr.base.errors import ConfigError, DamagedFileError, StoreError
 from livesr.base.frames import CameraFrame, Normalisation, Pixels, RawStack, StagePosition, Stream
 from livesr.base.run_description import RunDescription, Stack
 from livesr.formats.frames_log import Event, stream_of
 from livesr.formats.store import Image, RecordedStore, advice, array_shape, is_store, refuse_in_use
-from livesr.live.inference.test_time_augmentation import Augmentation
+from livesr.live.inference.test_time_augmentation import from_store
 from livesr.live.paths import Geometry
 from livesr.live.sources.recordings.placed import missing_note, spelt
 from livesr.live.sources.recordings.recording import (
@@ -154,9 +155,7 @@ def store_input(
         run=run,
         notes=store.problems,
         uncertainty={
-            c: cast("Augmentation", sides)
-            for c in store.channels
-            if (sides := store.uncertainty(c))
+            c: from_store(views) for c in store.channels if (views := store.uncertainty(c))
         },
         tiles={
             c: t

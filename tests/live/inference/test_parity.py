@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from livesr.live.inference.backend import BACKENDS, PRECISIONS
 
 from backend_contract import make_engine, random_frames
 from livesr.base.errors import BackendError
-from livesr.live.inference.backend import BACKENDS, PRECISIONS
 from livesr.live.inference.engine import Engine, load_engine
 from livesr.live.inference.runner import open_backend
 

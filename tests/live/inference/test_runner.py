@@ -4,10 +4,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from livesr.live.inference.backend import BACKENDS
 
 from backend_contract import make_engine, model_of, small_network
 from livesr.base.errors import BackendError, EngineError
-from livesr.live.inference.backend import BACKENDS
 from livesr.live.inference.engine import Engine
 from livesr.live.inference.runner import open_backend
 

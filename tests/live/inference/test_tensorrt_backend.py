@@ -14,11 +14,11 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+from livesr.live.inference.backend import ResidentBackend
 
 from backend_contract import BackendContract, make_engine, random_frames, small_network
 from livesr.base.errors import BackendError
 from livesr.live.inference import cuda
-from livesr.live.inference.backend import ResidentBackend
 from livesr.live.inference.cuda import why_no_gpu
 from livesr.live.inference.engine import Engine, load_engine
 from livesr.live.inference.fallback import FallbackBackend

@@ -16,10 +16,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from livesr.live.inference.backend import BACKENDS
 
 from backend_contract import BackendContract, make_engine, random_frames, small_network
 from livesr.base.errors import BackendError, UsageError
-from livesr.live.inference.backend import BACKENDS
 from livesr.live.inference.cards import GENERATIONS, capability_of
 from livesr.live.inference.cuda import why_no_gpu
 from livesr.live.inference.engine import Engine, load_engine

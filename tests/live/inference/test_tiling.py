@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from backend_contract import make_engine, random_frames, small_network
+from livesr.base.compute import ComputeConfig
 from livesr.base.errors import BackendError, EngineError
 from livesr.evaluation.metrics import pcc
 from livesr.live.inference.engine import Engine, load_engine
@@ -130,7 +131,10 @@ def test_a_backend_that_runs_out_of_memory_is_given_tiles(
 def test_a_run_in_tiles_says_so(tmp_path: Path) -> None:
     rig = sim_rig(str(identity_engine(tmp_path / "identity").folder))
     path = build_path(
-        rig, "488", Geometry((64, 64), "uint16", 0.065), precision="f32", threads=1, tile=96
+        rig,
+        "488",
+        Geometry((64, 64), "uint16", 0.065),
+        ComputeConfig(precision="f32", device="cpu", threads=1, tile=96),
     )
     assert path.description.ai["runtime"]["tile"] == 96
     assert "in tiles of 96 pixels" in path.notes[0]

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from livesr.live.inference.backend import BACKENDS
 
 from backend_contract import make_engine, random_frames, small_network
 from livesr.base.errors import BackendError
-from livesr.live.inference.backend import BACKENDS
 from livesr.live.inference.cuda import why_no_gpu
 from livesr.live.inference.engine import Engine, load_engine
 from livesr.live.inference.runner import in_order

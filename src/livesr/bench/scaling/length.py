@@ -23,6 +23,7 @@ import useq
 import zmq
 from numpy.typing import NDArray
 
+from livesr.base.compute import ComputeConfig
 from livesr.base.config import load_rig
 from livesr.base.frames import MulticolorFrame
 from livesr.base.run_description import RunDescription
@@ -30,6 +31,7 @@ from livesr.base.timing import now_ns
 from livesr.bench.engine import NO_ENGINE
 from livesr.bench.result import Result, Target
 from livesr.bench.timing import Summary, ratio_of_medians
+from livesr.live.keeping_up import KeepingUp
 from livesr.live.paths import Geometry, build_path
 from livesr.live.pipeline import Pipeline
 from livesr.live.sinks.ome_zarr import OMEZarrSink
@@ -94,15 +96,19 @@ def _run(n: int, store: Path) -> _Watch:
     rig = rig.model_copy(update={"channels": {_CHANNEL: rig.channels[_CHANNEL]}}).with_engine(
         NO_ENGINE
     )
-    path = build_path(rig, _CHANNEL, Geometry((_SIDE, _SIDE), "uint16", 0.065), threads=1)
+    path = build_path(
+        rig,
+        _CHANNEL,
+        Geometry((_SIDE, _SIDE), "uint16", 0.065),
+        ComputeConfig(device="cpu", threads=1),
+    )
     publisher, watch = ZeroMQSink("tcp://127.0.0.1:*"), _Watch(n)
     run = RunDescription(stream_id="bench", started_ns=now_ns(), channels=(path.description,))
     pipeline = Pipeline(
         {_CHANNEL: path},
         run,
         [publisher, OMEZarrSink(store, reserve_bytes=0), watch],
-        policy="complete",
-        raw_queue_bytes=_WAITING_FRAMES * _SIDE * _SIDE * 2,
+        KeepingUp("complete", raw_queue_bytes=_WAITING_FRAMES * _SIDE * _SIDE * 2),
     )
     pixels = np.random.default_rng(0).integers(100, 4000, (64, _SIDE, _SIDE), np.uint16)
     pipeline.open()

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import psutil
 
+from livesr.base.compute import ComputeConfig
 from livesr.base.config import RigConfig, load_rig
 from livesr.base.frames import MulticolorFrame, SRFrame
 from livesr.base.run_description import RunDescription
@@ -29,6 +30,7 @@ from livesr.bench.engine import NO_ENGINE
 from livesr.bench.result import Result, compared
 from livesr.bench.sim import Transforms
 from livesr.bench.timing import paired
+from livesr.live.keeping_up import COMPLETE
 from livesr.live.paths import ChannelPath, Geometry, build_path
 from livesr.live.pipeline import Pipeline
 from livesr.live.sinks.sink import Sink
@@ -108,13 +110,18 @@ class _Run:
         self._before = self._process.memory_info().rss
         rig = _rig(names)
         self._paths = {
-            name: build_path(rig, name, Geometry((side, side), "uint16", 0.065), threads=1)
+            name: build_path(
+                rig,
+                name,
+                Geometry((side, side), "uint16", 0.065),
+                ComputeConfig(device="cpu", threads=1),
+            )
             for name in names
         }
         self._watch = _Watch(self._process)
         described = tuple(path.description for path in self._paths.values())
         run = RunDescription(stream_id="bench", started_ns=now_ns(), channels=described)
-        self._pipeline = Pipeline(self._paths, run, [self._watch], policy="complete")
+        self._pipeline = Pipeline(self._paths, run, [self._watch], COMPLETE)
         self._content = sum(_content_bytes(path) for path in self._paths.values())
 
     def measure(self) -> dict[str, Any]:

@@ -35,14 +35,12 @@ from livesr.base.run_description import RunDescription
 from livesr.formats import layout
 from livesr.formats.frames_log import SeriesName, State
 from livesr.formats.series_spec import SeriesSpec, group_json
-from livesr.live.sinks.capacity import bytes_per_hour, free_bytes, memory_bytes
+from livesr.live.sinks.capacity import free_bytes
 from livesr.live.sinks.frames_log import FramesLog
 from livesr.live.sinks.localisations import LocalisationsFile
 from livesr.live.sinks.series import Casualty, DisplayWindow, Series, Workers, reason, write_json
 from livesr.live.sinks.shard import decode
 from livesr.live.sinks.sink import Sink, quality_facts, score_facts, time_shift_ms, to_uint16
-
-__all__ = ["OMEZarrSink", "bytes_per_hour", "free_bytes", "memory_bytes", "next_free_path"]
 
 log = logging.getLogger(__name__)
 

@@ -55,6 +55,7 @@ class Sink:
     keeps_raw : whether it records raw exposures: those that it loses count as `raw_lost`
     raw_kept : of a sink that keeps raw exposures, how many it has; None until `finish` knows
     notes : what people should know, in sentences; they become warnings of the run
+    free_bytes : of an essential sink, what is left where it records; None where nobody knows
     """
 
     name: str = "sink"
@@ -64,6 +65,7 @@ class Sink:
     keeps_raw: bool = False
     raw_kept: int | None = None
     notes: Sequence[str] = ()
+    free_bytes: int | None = None
 
     @property
     def accounts(self) -> Mapping[str, Any]:

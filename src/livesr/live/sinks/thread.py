@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from livesr.base.buffers import BoundedQueue
@@ -29,6 +29,7 @@ _LOSSLESS_CAPACITY = 1 << 20
 # to do yet, but not a single call that takes so long.
 _PATIENCE_S, _LOSSLESS_PATIENCE_S = 5.0, 30.0
 _LOOK_S = 0.005
+_SHARE = 4  # of what may wait in a run, for a sink that the run can go on without
 
 
 class SinkThread:
@@ -293,3 +294,114 @@ class _Opening:
     def __init__(self, run: RunDescription) -> None:
         self.run, self.done = run, threading.Event()
         self.refusal: UsageError | None = None
+
+
+class SinkThreads:
+    """All sinks of a run, each behind its own thread; any thread may hand over.
+
+    Parameters
+    ----------
+    sinks : in the order in which they are opened
+    on_error : as of `SinkThread`
+    limit_bytes : of frames that may wait in the run, a quarter of them for one sink that is not
+        essential
+    """
+
+    def __init__(
+        self,
+        sinks: Sequence[Sink],
+        on_error: Callable[[SinkThread, LiveSRError], None],
+        limit_bytes: int,
+    ) -> None:
+        share = limit_bytes // _SHARE
+        self._all = [SinkThread(sink, on_error=on_error, most_bytes=share) for sink in sinks]
+        self._lossless = [sink for sink in self._all if sink.lossless]
+
+    def open(self, run: RunDescription) -> None:
+        """Open the sinks.
+
+        Raises
+        ------
+        UsageError
+            If one cannot start; those already open are closed again.
+        """
+        opened: list[SinkThread] = []
+        try:
+            for sink in self._all:
+                sink.open(run)
+                opened.append(sink)
+        except BaseException:
+            for sink in opened:
+                sink.close({"error": "another sink could not be opened"})
+            raise
+
+    def raw(self, stack: RawStack) -> None:
+        """Hand a raw group to the lossless sinks."""
+        for sink in self._lossless:
+            sink.raw(stack)
+
+    def unplaced(self, stack: RawStack) -> None:
+        """Hand raw frames that have no place in the run to the lossless sinks."""
+        for sink in self._lossless:
+            sink.unplaced(stack)
+
+    def recon(self, frame: SRFrame) -> None:
+        """Hand a measurement to all."""
+        for sink in self._all:
+            sink.recon(frame)
+
+    def separated(self, frame: MulticolorFrame) -> None:
+        """Hand a prediction to all."""
+        for sink in self._all:
+            sink.separated(frame)
+
+    def skipped(self, stream: Stream, t: int, reason: str) -> None:
+        """Tell all that a time point has no prediction."""
+        for sink in self._all:
+            sink.skipped(stream, t, reason)
+
+    def status(self, status: Mapping[str, Any]) -> None:
+        """Hand the run's state to all."""
+        for sink in self._all:
+            sink.status(status)
+
+    def drain(self) -> None:
+        """Wait until the lossless sinks have taken what they were given."""
+        for sink in self._lossless:
+            sink.drain()
+
+    def close(self, report: Callable[[], Mapping[str, Any]]) -> None:
+        """Let every sink finish and close it, with the report as it is then."""
+        for sink in self._all:
+            sink.close(report())
+
+    @property
+    def weight(self) -> int:
+        """Bytes that wait for lossless sinks."""
+        return sum(sink.weight for sink in self._lossless)
+
+    @property
+    def raw_lost(self) -> int:
+        """Raw frames that were given to sinks and are nowhere."""
+        return sum(sink.raw_lost for sink in self._all)
+
+    @property
+    def accounts(self) -> dict[str, Any]:
+        """What the sinks say of what they kept, for the report."""
+        return {name: value for sink in self._all for name, value in sink.accounts.items()}
+
+    @property
+    def notes(self) -> list[str]:
+        """What the sinks want people to know, in sentences."""
+        return [note for sink in self._all for note in sink.notes]
+
+    @property
+    def free_bytes(self) -> int | None:
+        """Bytes left where the run is stored; None without a store."""
+        found = (sink.sink.free_bytes for sink in self._all if sink.essential)
+        return next((free for free in found if free is not None), None)
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """Frames that the sinks which are not lossless gave up, by their names."""
+        return {sink.sink.name: sink.dropped for sink in self._all if not sink.lossless}
