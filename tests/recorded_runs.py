@@ -23,6 +23,7 @@ from useq import MDAEvent
 from livesr.base.compute import Augmentation, ComputeConfig
 from livesr.base.config import RigConfig, load_rig
 from livesr.base.run_description import RunDescription
+from livesr.formats.store import RecordedStore
 from livesr.live.inference.engine import (
     MODEL_NAME,
     Engine,
@@ -38,7 +39,6 @@ from livesr.live.paths import ChannelPath, Geometry, build_path
 from livesr.live.pipeline import Pipeline
 from livesr.live.sinks.ome_zarr import OMEZarrSink
 from livesr.live.sinks.sink import Sink
-from livesr.store.recorded import RecordedStore
 
 SIZE = 32
 RIGS = Path(__file__).parents[1] / "hardware_configs"

@@ -36,9 +36,9 @@ from coordinates import (
 from livesr import LiveSR
 from livesr.base.errors import ConfigError
 from livesr.cli.experiment import Experiment, plan_of
+from livesr.formats.store import RecordedStore
 from livesr.live.inference.openvino import OpenVINOSession
 from livesr.live.sources.plan import SIMAxis
-from livesr.store.recorded import RecordedStore
 
 OFFSET_ADU = 100.0
 POSITIONS = [useq.Position(x=5.0 * i, y=0, z=10 * i, name=f"P{i}") for i in range(2)]

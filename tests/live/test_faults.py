@@ -28,6 +28,7 @@ from livesr.base.compute import ComputeConfig
 from livesr.base.config import load_rig
 from livesr.base.errors import FrameShapeError, RunError, UsageError
 from livesr.base.timing import now_ns
+from livesr.formats.store import RecordedStore
 from livesr.live.inference.engine import Engine
 from livesr.live.inference.openvino import OpenVINOSession
 from livesr.live.pipeline import Pipeline
@@ -37,7 +38,6 @@ from livesr.live.sources.plan import sim_sequence
 from livesr.modalities.sim.raw_order import RawOrderCheck
 from livesr.store.process import process
 from livesr.store.raw_input import store_input
-from livesr.store.recorded import RecordedStore
 from recorded_runs import Live, array, lines, mixing_engine, moving_groups, sim_rig
 from rigs import core_of, virtual_sim
 

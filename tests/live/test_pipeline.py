@@ -27,10 +27,10 @@ from livesr.base.config import QualityLimitsConfig, RigConfig, load_rig, parse
 from livesr.base.frames import MulticolorFrame
 from livesr.base.run_description import RunDescription
 from livesr.evaluation.metrics import pcc
+from livesr.formats.frames_log import read_frames_log
 from livesr.live.keeping_up import COMPLETE, LATEST
 from livesr.live.paths import ChannelPath, Geometry, build_path
 from livesr.live.pipeline import Pipeline
-from livesr.live.sinks.frames_log import read_frames_log
 from livesr.live.sinks.ome_zarr import OMEZarrSink
 from livesr.live.sinks.sink import Sink
 from livesr.modalities.sim.calibration.groups import Optics

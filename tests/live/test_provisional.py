@@ -17,11 +17,11 @@ import zmq
 from psygnal import Signal
 
 from livesr.base.frames import MulticolorFrame, SRFrame
+from livesr.formats.wire import decode
 from livesr.live.inference.engine import Engine
 from livesr.live.separation import Separation
 from livesr.live.sinks.signals import SignalSink
 from livesr.live.sinks.sink import Sink
-from livesr.live.sinks.wire import decode
 from livesr.live.sinks.zeromq import ZeroMQSink
 from recorded_runs import Live, array, assert_equal, lines, mixing_engine, moving_groups, sim_rig
 

@@ -42,12 +42,12 @@ from fuzzing import examples
 from livesr import LiveSR
 from livesr.base.compute import ComputeConfig
 from livesr.base.config import RigConfig, load_rig
+from livesr.formats.store import RecordedStore
 from livesr.live.inference.openvino import OpenVINOSession
 from livesr.live.sources.plan import SIMAxis
 from livesr.store.backfill import backfill
 from livesr.store.process import process
 from livesr.store.raw_input import store_input
-from livesr.store.recorded import RecordedStore
 from recorded_runs import Live, array, assert_equal, mixing_engine, moving_groups, sim_rig
 
 TICK_NS = 1_000_000

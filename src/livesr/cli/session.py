@@ -24,7 +24,7 @@ from livesr.base.errors import ConfigError, LiveSRError, RunError
 from livesr.base.frames import MulticolorFrame
 from livesr.cli.experiment import Experiment, Extent, check_stages, extent, plan_of
 from livesr.live.run_state import Status
-from livesr.live.sinks.layout import free_bytes
+from livesr.live.sinks.capacity import free_bytes
 
 if TYPE_CHECKING:
     from pymmcore_plus import CMMCorePlus
@@ -405,7 +405,7 @@ def _preview(endpoint: str | None, keys: Path | None, console: Console) -> Itera
         yield
         return
     from livesr.cli.view import preview
-    from livesr.live.sinks.keys import LOCAL
+    from livesr.formats.keys import LOCAL
 
     # An address for everybody is one to bind to; not every system connects to it.
     local = re.sub(r"//(0\.0\.0\.0|\[::\])", "//127.0.0.1", endpoint)

@@ -12,7 +12,7 @@ import os
 import time
 import uuid
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -33,6 +33,7 @@ from livesr.live.pipeline import Pipeline
 from livesr.live.plan_summary import PlanSummary, survey
 from livesr.live.run_state import Report
 from livesr.live.session import Session
+from livesr.live.sinks.sink import Sink
 from livesr.live.sources.continuous import LiveMode
 from livesr.live.sources.delivery import Delivery
 from livesr.live.sources.mda import listen
@@ -69,6 +70,8 @@ class LiveSR(Session):
     store : OME-Zarr to write; a path that exists gets the next number; None keeps nothing
     publish : ZeroMQ address to publish on, such as "tcp://127.0.0.1:5555"
     spare : folder on another disk, where the store goes on when its own disk is full or fails
+    sinks : where frames go as well: objects of classes derived from `livesr.live.sinks.sink.Sink`,
+        each of which serves one run after the other, or names under which packages announce theirs
     plan : the useq sequence to come; needed when it has positions or z and is no plain
         `useq.MDASequence`
     **settings : fields of `livesr.base.run_config.RunConfig` (policy, live, backend, precision,
@@ -110,6 +113,7 @@ class LiveSR(Session):
         store: str | os.PathLike[str] | None = None,
         publish: str | None = None,
         spare: str | os.PathLike[str] | None = None,
+        sinks: Sequence[Sink | str] = (),
         plan: Any = None,
         **settings: Any,
     ) -> None:
@@ -122,6 +126,7 @@ class LiveSR(Session):
                 {**settings, "store": store, "publish": publish, "spare": spare},
                 "LiveSR",
             ),
+            sinks,
         )
         self._core = core
         _detach_at_exit(core)

@@ -28,7 +28,7 @@ from livesr.live.keeping_up import KeepingUp
 from livesr.live.paths import ChannelPath
 from livesr.live.pipeline import Pipeline
 from livesr.live.run_state import Report, Status
-from livesr.live.sinks.layout import bytes_per_hour, free_bytes, memory_bytes, store_bytes
+from livesr.live.sinks.capacity import bytes_per_hour, free_bytes, memory_bytes, store_bytes
 from livesr.live.sinks.ome_zarr import OMEZarrSink
 from livesr.live.sinks.signals import SignalSink
 from livesr.live.sinks.sink import Sink, made, named_apart

@@ -30,19 +30,20 @@ from livesr.base.errors import EngineError, RunError, StoreError
 from livesr.base.frames import MulticolorFrame, SRFrame, Stream
 from livesr.base.lock import Lock
 from livesr.base.run_description import RunDescription
+from livesr.formats import layout
+from livesr.formats.frames_log import Event, SeriesName, State
+from livesr.formats.store import Image, RecordedStore, array_shape
 from livesr.live.inference.engine import load_engine
 from livesr.live.keeping_up import COMPLETE
 from livesr.live.paths import ChannelPath
 from livesr.live.pipeline import Pipeline
 from livesr.live.recorded import Recorded
-from livesr.live.sinks import layout
-from livesr.live.sinks.frames_log import FramesLog, SeriesName, State
+from livesr.live.sinks.frames_log import FramesLog
 from livesr.live.sinks.localisations import replace_frames
 from livesr.live.sinks.sink import Sink, score_facts, time_shift_ms, to_uint16
 from livesr.live.sources.replay import feed
 from livesr.store.process import Progress, build_paths
 from livesr.store.raw_input import RawInput, description, frames_of, read_stacks, store_input
-from livesr.store.recorded import Event, Image, RecordedStore, array_shape
 from livesr.store.shards import replace_planes
 
 Key = tuple[Stream, int]

@@ -18,13 +18,13 @@ from livesr.base.compute import AUTO, ComputeConfig
 from livesr.base.errors import BackendError, DamagedFileError, RunError
 from livesr.base.frames import MulticolorFrame, RawStack, SRFrame, Stream
 from livesr.base.run_description import RunDescription
+from livesr.formats import layout
 from livesr.live.inference.runtime import why_unavailable
 from livesr.live.keeping_up import COMPLETE
 from livesr.live.paths import ChannelPath, build_path, build_superposition
 from livesr.live.pipeline import Pipeline
 from livesr.live.recorded import Recorded
 from livesr.live.run_state import Report
-from livesr.live.sinks import layout
 from livesr.live.sinks.ome_zarr import OMEZarrSink
 from livesr.live.sinks.series import write_json
 from livesr.live.sinks.sink import Sink

@@ -24,6 +24,8 @@ from livesr.base.config import RigConfig
 from livesr.base.errors import ConfigError, DamagedFileError, StoreError
 from livesr.base.frames import CameraFrame, Normalisation, Pixels, RawStack, StagePosition, Stream
 from livesr.base.run_description import RunDescription, Stack
+from livesr.formats.frames_log import Event, stream_of
+from livesr.formats.store import Image, RecordedStore, advice, array_shape, is_store, refuse_in_use
 from livesr.live.inference.test_time_augmentation import from_store
 from livesr.live.paths import Geometry
 from livesr.live.sources.recordings.placed import missing_note, spelt
@@ -37,16 +39,7 @@ from livesr.live.sources.recordings.recording import (
     with_axes,
     with_sections,
 )
-from livesr.store.recorded import (
-    Event,
-    Image,
-    RecordedStore,
-    advice,
-    array_shape,
-    is_store,
-    refuse_in_use,
-    stream_of,
-)
+from livesr.store.recorded import recorded_rig
 
 _SAME_SIZE = 0.01  # pixel sizes that differ by less are the same
 _SAME_NM = 10  # wavelengths that differ by less are of the same channel
@@ -144,7 +137,7 @@ def store_input(
         "stacks": stacks if _differ(store, stacks) else {},
         "started_ns": _started_ns(store.about.get("started")),
     }
-    as_it_was = rig or store.rig(engine, upscale)
+    as_it_was = rig or recorded_rig(store, engine, upscale)
     run["sidecars"] = as_it_was.files()
     if recon:
         run["recon_offset_adu"] = recon.attributes["livesr"]["intensity"]["offset"]
@@ -512,7 +505,7 @@ def read_stacks(store: RecordedStore, keys: Iterable[tuple[Stream, int]]) -> Ite
     DamagedFileError
         If a time point cannot be read.
     """
-    from livesr.live.sources.zarr_files import open_array
+    from livesr.formats.zarr_files import open_array
 
     lines = store.pictures("raw")
     arrays: dict[tuple[int, str], Any] = {}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import atexit
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import takewhile
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +22,7 @@ from livesr.base.frames import CameraFrame
 from livesr.base.run_config import RunConfig
 from livesr.base.timing import now_ns
 from livesr.live.session import Session
+from livesr.live.sinks.sink import Sink
 from livesr.live.sources.replay import Rate, play
 from livesr.store.process import build_paths, manifests
 from livesr.store.raw_input import RawInput, ReadAs, description, raw_input
@@ -47,7 +48,7 @@ class Replay(Session):
     frames : super-resolution frames of each stream after which it ends; None plays the whole
         recording
     how : what the file does not say of itself
-    store, publish : as for `LiveSR`
+    store, publish, sinks : as for `LiveSR`
     **settings : fields of `livesr.base.run_config.RunConfig`
 
     Raises
@@ -77,6 +78,7 @@ class Replay(Session):
         how: ReadAs | None = None,
         store: str | os.PathLike[str] | None = None,
         publish: str | None = None,
+        sinks: Sequence[Sink | str] = (),
         **settings: Any,
     ) -> None:
         if isinstance(rate, int | float) and not rate > 0:
@@ -87,7 +89,7 @@ class Replay(Session):
         if not isinstance(recording, RawInput):
             config = rig if isinstance(rig, RigConfig) or rig is None else load_rig(rig)
             recording = raw_input(Path(recording), config, engine, upscale, how)
-        super().__init__(recording.rig, chosen)
+        super().__init__(recording.rig, chosen, sinks)
         self._input, self._frames = recording, frames
         self._rate: Rate = rate if isinstance(rate, str) else float(rate)
         self._stopped = threading.Event()

@@ -22,8 +22,8 @@ from contracts import RAW, START_NS, describe, multicolor_frame, sr_frame
 from failing_disk import failing, failures, preloaded
 from livesr.base.errors import LiveSRError
 from livesr.base.frames import RawStack, Stream
-from livesr.live.sinks import layout
-from livesr.live.sinks.frames_log import read_frames_log
+from livesr.formats import layout
+from livesr.formats.frames_log import read_frames_log
 from livesr.live.sinks.ome_zarr import OMEZarrSink
 from livesr.live.sinks.thread import SinkThread
 

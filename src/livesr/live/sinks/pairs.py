@@ -21,7 +21,7 @@ from livesr.base.config import load_yaml
 from livesr.base.errors import ConfigError
 from livesr.base.frames import SRFrame, Stream
 from livesr.base.run_description import ChannelDescription, RunDescription
-from livesr.live.sinks.layout import folder_names
+from livesr.formats.layout import folder_names
 from livesr.live.sinks.sink import Sink, to_uint16
 
 if TYPE_CHECKING:

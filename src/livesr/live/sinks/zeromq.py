@@ -27,17 +27,15 @@ import zmq
 from zmq.auth.thread import ThreadAuthenticator
 from zmq.utils.monitor import recv_monitor_message
 
+from livesr.base.documents import to_json
 from livesr.base.errors import BindError
 from livesr.base.files import open_files_limit
 from livesr.base.frames import MulticolorFrame, Pixels, SRFrame, Stream
 from livesr.base.run_description import RunDescription
 from livesr.base.timing import now_ns
-from livesr.live.sinks.frames_log import to_json
-from livesr.live.sinks.keys import PublisherKeys
-from livesr.live.sinks.layout import UNCERTAINTY_WARNING
-from livesr.live.sinks.series import DisplayWindow
-from livesr.live.sinks.sink import Sink, quality_facts, score_facts, time_shift_ms, to_uint16
-from livesr.live.sinks.wire import (
+from livesr.formats.keys import PublisherKeys
+from livesr.formats.layout import UNCERTAINTY_WARNING
+from livesr.formats.wire import (
     END,
     FRAME,
     INPUT,
@@ -49,6 +47,8 @@ from livesr.live.sinks.wire import (
     WireHeader,
     encode,
 )
+from livesr.live.sinks.series import DisplayWindow
+from livesr.live.sinks.sink import Sink, quality_facts, score_facts, time_shift_ms, to_uint16
 
 log = logging.getLogger(__name__)
 
@@ -367,7 +367,7 @@ class _Publisher:
             edge=frame.edge,
             true_neighbours=frame.true_neighbours,
             residual=frame.residual,
-            ood_score=frame.ood_score,
+            novelty=frame.ood_score,
             latency_ms=frame.latency_ms,
             warnings=frame.warnings,
             score=_jsonable(score_facts(frame)),
