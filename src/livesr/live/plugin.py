@@ -25,6 +25,7 @@ from livesr.base.errors import ConfigError, LiveSRError, RunError
 from livesr.base.run_config import RunConfig
 from livesr.base.timing import now_ns
 from livesr.live.camera import Cameras, channel_cameras, size_fields, stage_position
+from livesr.live.honoured import check_honoured
 from livesr.live.optical_state import ChannelState
 from livesr.live.paths import Geometry, build_path, build_superposition
 from livesr.live.pipeline import Pipeline
@@ -130,6 +131,7 @@ class LiveSR(Session):
         self._cameras = Cameras({})
         self._built: dict[str, Geometry] = {}
         self._delivery = Delivery(core)
+        self._unheeded: tuple[str, ...] = ()
         self._core_log_level = logging.NOTSET
         self._entered = False
         self._summary: tuple[Any, PlanSummary] | None = None
@@ -327,6 +329,7 @@ class LiveSR(Session):
         for sentence in (
             trigger_unused(self._core, self.rig),
             *cameras.notes,
+            *self._unheeded,
             *self._summarised(plan).notes,
         ):
             if sentence:
@@ -414,6 +417,7 @@ class LiveSR(Session):
             self._paths[name] = build_path(self.rig, name, geometry, compute)
         for name in self._sums:
             self._paths[name] = build_superposition(self.rig, self._paths, compute)
+        self._unheeded = check_honoured(self._paths, compute)
 
     @property
     def _sums(self) -> tuple[str, ...]:

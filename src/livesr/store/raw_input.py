@@ -19,11 +19,12 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from livesr.base.compute import Augmentation
 from livesr.base.config import RigConfig
 from livesr.base.errors import ConfigError, DamagedFileError, StoreError
 from livesr.base.frames import CameraFrame, Normalisation, Pixels, RawStack, StagePosition, Stream
-from livesr.live.inference.test_time_augmentation import Augmentation
 from livesr.live.paths import Geometry
+from livesr.live.sinks import layout
 from livesr.live.sinks.sink import RunDescription, Stack
 from livesr.live.sources.recordings.placed import missing_note, spelt
 from livesr.live.sources.recordings.recording import (
@@ -43,6 +44,7 @@ from livesr.store.recorded import (
     advice,
     array_shape,
     is_store,
+    read_json,
     refuse_in_use,
     stream_of,
 )
@@ -67,6 +69,7 @@ class RawInput:
     run : fields of `RunDescription` that the run had
     uncertainty : from which sides that of the predictions was estimated, by channel
     runtimes, tiles : (backend, precision) and tiles that the predictions were made with, by channel
+    devices : where the reconstructions were made, "cpu" or "cuda", by channel
     spacing_s : from one exposure of a group to the next where frames bear the time of their group,
         else 0
     notes : what a user should know of it, in sentences
@@ -86,6 +89,7 @@ class RawInput:
     run: Mapping[str, Any] = field(default_factory=dict)
     runtimes: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     tiles: Mapping[str, int] = field(default_factory=dict)
+    devices: Mapping[str, str] = field(default_factory=dict)
     uncertainty: Mapping[str, Augmentation] = field(default_factory=dict)
     spacing_s: float = 0.0
     notes: tuple[str, ...] = ()
@@ -175,6 +179,18 @@ def store_input(
             for c in store.channels
             if (r := store.provenance(c).get("runtime"))
         },
+        devices=_devices(store),
+    )
+
+
+def _devices(store: RecordedStore) -> dict[str, str]:
+    """Return where the run reconstructed each channel, as far as its report is there and says it."""
+    try:
+        said = read_json(store.path / layout.REPORT).get("device")
+    except StoreError:
+        return {}
+    return (
+        {str(name): str(device) for name, device in said.items()} if isinstance(said, dict) else {}
     )
 
 

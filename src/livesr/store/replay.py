@@ -103,7 +103,7 @@ class Replay(Session):
     def __enter__(self) -> Self:
         raw, settings = self._input, self.settings
         try:
-            self._paths, _ = build_paths(raw, settings.compute)
+            self._paths, notes = build_paths(raw, settings.compute)
             run = description(
                 raw,
                 [path.description for path in self._paths.values()],
@@ -116,7 +116,7 @@ class Replay(Session):
         except BaseException:
             self._close()
             raise
-        for note in raw.notes:
+        for note in (*raw.notes, *notes):
             pipeline.warn(note)
         atexit.register(
             self.__exit__, SystemExit, None, None
