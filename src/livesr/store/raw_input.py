@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
@@ -248,6 +248,7 @@ def raw_input(
     """
     if is_store(path):
         refuse_in_use(path)
+        _refuse_read_as(path, how)
         raw = store_input(RecordedStore(path), rig, engine, upscale)
     elif rig is None:
         open_recording(path).close()  # what is no recording at all is said first
@@ -256,6 +257,16 @@ def raw_input(
         raw = recording_input(path, rig, how or ReadAs())
     rig = raw.rig.with_engine(engine) if engine else raw.rig
     return replace(raw, rig=rig.with_engine(upscale, "upscale") if upscale else rig)
+
+
+def _refuse_read_as(path: Path, how: ReadAs | None) -> None:
+    """Refuse to be told of a store of livesr what it says itself."""
+    said = [name for name, value in asdict(how).items() if value is not None] if how else []
+    if said:
+        raise ConfigError(
+            f"{path.name} is a store of livesr, which says itself how it was recorded: leave out"
+            f" {', '.join(said)}."
+        )
 
 
 def recording_input(path: Path, rig: RigConfig, how: ReadAs | None = None) -> RawInput:

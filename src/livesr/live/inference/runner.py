@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from typing import Literal, cast
 
+from livesr.base.compute import ComputeConfig
 from livesr.base.errors import BackendError, suggestion
 from livesr.live.inference.backend import BACKENDS, PRECISIONS, Backend
 from livesr.live.inference.cuda import why_no_gpu
@@ -64,6 +65,22 @@ def open_backend(
     )
 
 
+def check_named(compute: ComputeConfig) -> None:
+    """Refuse names of a runtime or an arithmetic that nobody knows, whether they are used or not.
+
+    Raises
+    ------
+    BackendError
+        With the nearest that is known.
+    """
+    for what, name, known in (
+        ("backend", compute.backend, BACKENDS.names),
+        ("precision", compute.precision, PRECISIONS),
+    ):
+        if name not in ("auto", *known):
+            raise BackendError(f"There is no {what} {name!r}.{suggestion(name, ['auto', *known])}")
+
+
 def in_order() -> list[str]:
     """Return the backends as "auto" tries them.
 
@@ -85,14 +102,7 @@ def open_named(
     name: str, engine: Engine, shape: tuple[int, int], precision: str, threads: int, tile: int | str
 ) -> Backend:
     """Open `engine` on the runtime `name`; parameters and errors as in `open_backend`."""
-    if name not in BACKENDS.names:
-        raise BackendError(
-            f"There is no backend {name!r}.{suggestion(name, ['auto', *BACKENDS.names])}"
-        )
-    if precision != "auto" and precision not in PRECISIONS:
-        raise BackendError(
-            f"There is no precision {precision!r}.{suggestion(precision, ['auto', *PRECISIONS])}"
-        )
+    check_named(ComputeConfig(backend=name, precision=precision))
     runtime = BACKENDS.load(name)
     if reason := runtime.is_unavailable():
         raise BackendError(reason)
