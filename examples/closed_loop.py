@@ -12,10 +12,7 @@ import numpy as np
 from pymmcore_plus.experimental.unicore import UniMMCore
 from useq import MDAEvent
 
-from livesr import LiveSR
-from livesr.base.config import load_rig
-from livesr.base.frames import MulticolorFrame
-from livesr.live.sources.mda import RAW_AXIS
+from livesr import RAW_AXIS, LiveSR, MulticolorFrame, load_rig
 
 FRAMES = int(sys.argv[1]) if len(sys.argv) > 1 else 30
 MOVING = (

@@ -184,14 +184,14 @@ def store_input(
 
 
 def _devices(store: RecordedStore) -> dict[str, str]:
-    """Return where the run reconstructed each channel, as far as its report is there and says it."""
+    """Return where the run reconstructed each channel, as far as its report says it."""
     try:
         said = read_json(store.path / layout.REPORT).get("device")
     except StoreError:
         return {}
-    return (
-        {str(name): str(device) for name, device in said.items()} if isinstance(said, dict) else {}
-    )
+    if not isinstance(said, dict):
+        return {}
+    return {str(name): str(device) for name, device in said.items()}
 
 
 def _started_ns(said: object) -> int:
