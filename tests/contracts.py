@@ -15,7 +15,8 @@ import pytest
 
 from livesr.base.errors import UsageError
 from livesr.base.frames import MulticolorFrame, Normalisation, RawStack, SRFrame, Stream
-from livesr.live.sinks.sink import ChannelDescription, RunDescription, Sink
+from livesr.base.run_description import ChannelDescription, RunDescription
+from livesr.live.sinks.sink import Sink
 
 RAW = 9
 LABELS = ("Microtubules", "ER", "Lysosomes")

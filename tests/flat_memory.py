@@ -20,10 +20,11 @@ from useq import MDAEvent
 
 from livesr.base.compute import ComputeConfig
 from livesr.base.config import load_rig
+from livesr.base.run_description import RunDescription
+from livesr.live.keeping_up import COMPLETE
 from livesr.live.paths import Geometry, build_path
 from livesr.live.pipeline import Pipeline
 from livesr.live.sinks.ome_zarr import OMEZarrSink
-from livesr.live.sinks.sink import RunDescription
 from livesr.live.sinks.zeromq import ZeroMQSink
 
 FRAMES, SIZE, EVERY = 10_000, 32, 500
@@ -53,7 +54,7 @@ def main(folder: Path) -> None:
     )
     publisher, store = ZeroMQSink("tcp://127.0.0.1:*"), OMEZarrSink(folder / "run.ome.zarr")
     run = RunDescription(stream_id="flat", started_ns=time.time_ns(), channels=(path.description,))
-    pipeline = Pipeline({"488": path}, run, [(publisher, False), (store, True)], policy="complete")
+    pipeline = Pipeline({"488": path}, run, [publisher, store], COMPLETE)
     frames = np.random.default_rng(0).integers(100, 4000, (64, SIZE, SIZE), np.uint16)
     pipeline.open()
     subscriber = subprocess.Popen(

@@ -38,10 +38,12 @@ if TYPE_CHECKING:  # for type checkers and completion; below, for Python
     from livesr.base.frames import SRFrame as SRFrame
     from livesr.base.frames import Stream as Stream
     from livesr.base.run_config import RunConfig as RunConfig
+    from livesr.base.run_description import ChannelDescription as ChannelDescription
+    from livesr.base.run_description import RunDescription as RunDescription
     from livesr.evaluation.localisation import score_localisations as score_localisations
     from livesr.live.plugin import LiveSR as LiveSR
-    from livesr.live.sinks.sink import ChannelDescription as ChannelDescription
-    from livesr.live.sinks.sink import RunDescription as RunDescription
+    from livesr.live.run_state import Report as Report
+    from livesr.live.run_state import Status as Status
     from livesr.live.sinks.sink import Sink as Sink
     from livesr.live.sources.mda import RAW_AXIS as RAW_AXIS
     from livesr.live.sources.plan import sim_sequence as sim_sequence
@@ -83,9 +85,11 @@ _PUBLIC = {
         "Stream",
     ),
     "livesr.base.run_config": ("RunConfig",),
+    "livesr.base.run_description": ("ChannelDescription", "RunDescription"),
     "livesr.evaluation.localisation": ("score_localisations",),
     "livesr.live.plugin": ("LiveSR",),
-    "livesr.live.sinks.sink": ("ChannelDescription", "RunDescription", "Sink"),
+    "livesr.live.run_state": ("Report", "Status"),
+    "livesr.live.sinks.sink": ("Sink",),
     "livesr.live.sources.mda": ("RAW_AXIS",),
     "livesr.live.sources.plan": ("sim_sequence",),
     "livesr.live.sources.triggered": ("TriggeredEngine",),

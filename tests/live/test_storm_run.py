@@ -17,7 +17,7 @@ from pymmcore_plus import CMMCorePlus
 from livesr import LiveSR
 from livesr.base.config import RigConfig, load_rig
 from livesr.evaluation.localisation import LocalisationScore, score_localisations
-from livesr.live.sinks.localisations import read_localisations
+from livesr.formats.localisations import read_localisations
 from livesr.live.sources.plan import sim_sequence
 from livesr.simulation.storm_rig import VirtualSTORMCamera, find_storm_camera
 from rigs import core_of

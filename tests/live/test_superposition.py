@@ -24,11 +24,11 @@ from livesr.base.config import RigConfig, load_rig
 from livesr.base.errors import ConfigError
 from livesr.base.frames import MulticolorFrame
 from livesr.evaluation.metrics import score
+from livesr.formats.store import RecordedStore
 from livesr.live.sources.plan import RawFramesPlan, sim_sequence
 from livesr.store.backfill import backfill
 from livesr.store.process import process
 from livesr.store.raw_input import raw_input
-from livesr.store.recorded import RecordedStore
 from livesr.viewer.subscriber import Subscriber
 from recorded_runs import array
 from rigs import core_of

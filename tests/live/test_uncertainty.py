@@ -19,13 +19,13 @@ from backend_contract import make_engine, small_network
 from livesr.base.compute import ComputeConfig
 from livesr.base.config import RigConfig
 from livesr.base.errors import ConfigError
+from livesr.formats.store import RecordedStore
 from livesr.live.inference.engine import load_engine, write_manifest
 from livesr.live.paths import Geometry, build_path
 from livesr.live.sinks.zeromq import ZeroMQSink
 from livesr.store.backfill import backfill
 from livesr.store.process import process
 from livesr.store.raw_input import store_input
-from livesr.store.recorded import RecordedStore
 from livesr.viewer.browser.messages import View
 from livesr.viewer.browser.pictures import PictureMaker
 from livesr.viewer.frame_pairs import LiveScenes, Selection

@@ -6,13 +6,28 @@ a device. Opens neither.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import logging
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from livesr.base.config import Model
 
-Augmentation = Literal["flips", "turns"]
+log = logging.getLogger(__name__)
+
+
+def augmentation_named(name: Any) -> Any:
+    """Return the mode of test-time augmentation that is meant: "turns" is the old name of "d4"."""
+    if name != "turns":
+        return name
+    log.warning("The uncertainty by 'turns' is now called 'd4': the old name is still read.")
+    return "d4"
+
+
+Augmentation = Literal["flips", "d4"]
+"""Sides from which a network sees its input: 4, or of square frames the eight symmetries of the
+square.
+"""
 DeviceChoice = Literal["auto", "cpu", "cuda"]
 Tile = Literal["auto", "off"] | Annotated[int, Field(ge=64, le=1 << 16)]
 
@@ -64,10 +79,11 @@ class ComputeConfig(Model):
     ] = "auto"
     uncertainty: Annotated[
         Augmentation | None,
+        BeforeValidator(augmentation_named),
         Field(
             description=(
                 "Estimate how uncertain every prediction is, from 4 (flips) or, of square frames,"
-                " 8 (turns) sides of its input: the network then takes as many times as long."
+                " 8 (d4) sides of its input: the network then takes as many times as long."
             )
         ),
     ] = None

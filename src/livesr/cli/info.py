@@ -30,7 +30,10 @@ def info(as_json: JSON = False) -> None:
     out = console()
     machine = f"{facts['system']}, {facts['cores']} cores, {facts['memory_gib']} GiB"
     out.print(f"livesr {facts['version']}, Python {facts['python']}, {machine}")
-    backends = [(b["name"], b["unavailable"] or "ready") for b in facts["backends"]]
+    backends = [
+        (b["name"], b["unavailable"] or f"ready: {', '.join(b['precisions'])} on {b['devices'][0]}")
+        for b in facts["backends"]
+    ]
     out.print(f"SIM frames are computed on {facts['device']}. {facts['no_gpu']}")
     out.print(_table("Backends", ("name", "here"), backends))
     engines = [(e["id"], e["task"], e["channels"], e["note"]) for e in facts["engines"]]
@@ -46,7 +49,6 @@ def collect() -> dict[str, Any]:
     import livesr
     from livesr.base.errors import BackendError
     from livesr.live.device import HOST_DEVICE, CudaDevice, Device
-    from livesr.live.inference.backend import BACKENDS
 
     device: Device = HOST_DEVICE
     no_gpu = ""
@@ -54,9 +56,6 @@ def collect() -> dict[str, Any]:
         device = CudaDevice()
     except BackendError as e:
         no_gpu = str(e)
-    backends = [
-        {"name": n, "unavailable": BACKENDS.load(n).is_unavailable()} for n in BACKENDS.names
-    ]
     return {
         "version": livesr.__version__,
         "python": platform.python_version(),
@@ -65,10 +64,26 @@ def collect() -> dict[str, Any]:
         "memory_gib": round(psutil.virtual_memory().total / 2**30),
         "device": device.description,
         "no_gpu": no_gpu,
-        "backends": backends,
+        "backends": _backends(),
         "engines": _engines(),
         "rigs": _rigs(),
     }
+
+
+def _backends() -> list[dict[str, Any]]:
+    from livesr.base.errors import BackendError
+    from livesr.live.inference.runtime import BACKENDS, runtime_named
+
+    found: list[dict[str, Any]] = []
+    for name in BACKENDS.names:
+        try:
+            runtime = runtime_named(name)
+            here = runtime.unavailable()
+            facts = {} if here else runtime.facts()
+        except BackendError as e:  # a package of others, or a driver that does not suit
+            here, facts = str(e), {}
+        found.append({"name": name, "unavailable": here, **facts})
+    return found
 
 
 def _engines() -> list[dict[str, Any]]:

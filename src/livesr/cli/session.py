@@ -24,7 +24,8 @@ from livesr.base.errors import ConfigError, LiveSRError, RunError
 from livesr.base.frames import MulticolorFrame
 from livesr.base.run_config import RunConfig
 from livesr.cli.experiment import Experiment, Extent, check_stages, extent, plan_of
-from livesr.live.sinks.layout import free_bytes
+from livesr.live.run_state import Status
+from livesr.live.sinks.capacity import free_bytes
 
 if TYPE_CHECKING:
     from pymmcore_plus import CMMCorePlus
@@ -368,7 +369,7 @@ def _progress(console: Console) -> Progress:
     )
 
 
-def _show(progress: Progress, task: Any, status: dict[str, Any]) -> None:
+def _show(progress: Progress, task: Any, status: Status) -> None:
     if status and status["engine"]:
         done, latency_ms = status["sr_frames"] + status["sr_skipped"], status["latency_ms"]["p50"]
         age = "" if latency_ms is None else f", latency {latency_ms:.0f} ms"
@@ -383,7 +384,7 @@ def _preview(endpoint: str | None, keys: Path | None, console: Console) -> Itera
         yield
         return
     from livesr.cli.view import preview
-    from livesr.live.sinks.keys import LOCAL
+    from livesr.formats.keys import LOCAL
 
     # An address for everybody is one to bind to; not every system connects to it.
     local = re.sub(r"//(0\.0\.0\.0|\[::\])", "//127.0.0.1", endpoint)

@@ -33,7 +33,7 @@ def check_honoured(paths: Mapping[str, ChannelPath], compute: ComputeConfig) -> 
 
 
 def _check_predictions(paths: Mapping[str, ChannelPath], compute: ComputeConfig) -> None:
-    if any(path.backend for path in paths.values()):
+    if any(path.networks.engine for path in paths.values()):
         return
     for asked, what in (
         (compute.uncertainty, "uncertainty"),

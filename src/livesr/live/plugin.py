@@ -12,7 +12,7 @@ import os
 import time
 import uuid
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -24,15 +24,18 @@ from livesr.base.compute import Augmentation, DeviceChoice
 from livesr.base.config import RigConfig, load_rig, parse
 from livesr.base.errors import ConfigError, LiveSRError, RunError
 from livesr.base.run_config import AnyPath, LiveConfig, named_in
+from livesr.base.run_description import RunDescription
 from livesr.base.timing import now_ns
 from livesr.live.camera import Cameras, channel_cameras, size_fields, stage_position
 from livesr.live.honoured import check_honoured
+from livesr.live.networks import NO_NETWORKS
 from livesr.live.optical_state import ChannelState
 from livesr.live.paths import Geometry, build_path, build_superposition
 from livesr.live.pipeline import Pipeline
 from livesr.live.plan_summary import PlanSummary, survey
+from livesr.live.run_state import Report
 from livesr.live.session import Session
-from livesr.live.sinks.sink import RunDescription
+from livesr.live.sinks.sink import Sink
 from livesr.live.sources.continuous import LiveMode
 from livesr.live.sources.delivery import Delivery
 from livesr.live.sources.mda import listen
@@ -66,6 +69,8 @@ class LiveSR(Session):
     engine : separates the only channel that is separated, instead of rig.yaml's; "none" leaves the
         separation out
     upscale : enlarges the only channel that is upscaled (or separated, or there is), likewise
+    sinks : where frames go as well: objects of classes derived from `livesr.Sink`, each of which
+        serves one run after the other, or names under which packages announce theirs
     plan : the useq sequence to come; needed when it has positions or z and is no plain
         `useq.MDASequence`
     live : what happens to sequence acquisitions outside an MDA: "own" takes every frame out of
@@ -119,6 +124,7 @@ class LiveSR(Session):
         rig: AnyPath | RigConfig | None = None,
         engine: str | None = None,
         upscale: str | None = None,
+        sinks: Sequence[Sink | str] = (),
         plan: Any = None,
         live: Literal["off", "own", "peek"] = "off",
         store: AnyPath | None = None,
@@ -143,7 +149,7 @@ class LiveSR(Session):
     ) -> None:
         settings = parse(LiveConfig, named_in(LiveConfig, locals()), "LiveSR")
         _check_core(core)
-        super().__init__(_rig(rig, engine, upscale), settings)
+        super().__init__(_rig(rig, engine, upscale), settings, sinks)
         self._core, self._mode = core, live
         _detach_at_exit(core)
         self._plan = plan
@@ -237,7 +243,7 @@ class LiveSR(Session):
         while kind is not KeyboardInterrupt and self._core.mda.is_running():
             time.sleep(0.02)
 
-    def wait(self) -> dict[str, Any]:
+    def wait(self) -> Report:
         """Wait until the run that has ended is processed and stored; return its report.
 
         Ctrl-C while waiting leaves out what is not computed yet, and still stores everything
@@ -361,7 +367,8 @@ class LiveSR(Session):
     def _describe(self, plan: Any, names: list[str]) -> RunDescription:
         about = self._summarised(plan)
         for name in sorted(about.lone):
-            if name in self._paths and self._paths[name].backend and self._paths[name].window > 1:
+            networks = self._paths[name].networks if name in self._paths else NO_NETWORKS
+            if networks.engine and networks.window > 1:
                 raise ConfigError(
                     f"The plan never acquires channel {name!r} at two time points in a row, and its"
                     " engine looks at three: acquire it at every time point, or leave out its"
@@ -380,7 +387,7 @@ class LiveSR(Session):
             )  # raw frames are counted along time
         files = self.rig.files()
         for path in self._paths.values():
-            for engine in path.engines:
+            for engine in path.networks.engines:
                 files[f"manifest-{engine.manifest.id}.yaml"] = engine.folder / "manifest.yaml"
         text = plan_text(plan)
         return RunDescription(

@@ -13,19 +13,22 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from livesr.base.compute import AUTO, ComputeConfig
 from livesr.base.errors import BackendError, ConfigError, DamagedFileError, RunError
 from livesr.base.frames import MulticolorFrame, RawStack, SRFrame, Stream
+from livesr.base.run_description import RunDescription
+from livesr.formats import layout
 from livesr.live.honoured import check_honoured
-from livesr.live.inference.backend import BACKENDS
+from livesr.live.inference.runtime import why_unavailable
+from livesr.live.keeping_up import COMPLETE
 from livesr.live.paths import ChannelPath, build_path, build_superposition
 from livesr.live.pipeline import Pipeline
-from livesr.live.sinks import layout
+from livesr.live.recorded import Recorded
+from livesr.live.run_state import Report
 from livesr.live.sinks.ome_zarr import OMEZarrSink
 from livesr.live.sinks.series import write_json
-from livesr.live.sinks.sink import RunDescription
+from livesr.live.sinks.sink import Sink
 from livesr.live.sources.replay import feed
 from livesr.store.raw_input import RawInput, description
 
@@ -41,7 +44,7 @@ def process(
     record_raw: bool = True,
     record_recon: bool = True,
     on_progress: Progress = lambda done, total: None,
-) -> dict[str, Any]:
+) -> Report:
     """Compute reconstructions and predictions of `raw`, nothing skipped.
 
     Return the report of the run.
@@ -71,11 +74,10 @@ def process(
     pipeline = Pipeline(
         paths,
         replace(run, record_raw=record_raw, record_recon=record_recon),
-        [(sink, True), (watch, True)],
-        policy="complete",
+        [sink, watch],
+        COMPLETE,
+        recorded=Recorded(raw.normalisations, raw.pattern_drifts),
         on_stop=stopped.set,
-        normalisations=raw.normalisations,
-        pattern_drifts=raw.pattern_drifts,
     )
     try:
         pipeline.open()
@@ -85,7 +87,8 @@ def process(
             pipeline.stop(e)
         finally:
             pipeline.end()
-            report = pipeline.join({"store": str(sink.path), "publish": None, "offline": True})
+            about = Report(store=str(sink.path), publish=None, offline=True)
+            report = pipeline.join(about)
     finally:
         for path in paths.values():
             path.close()
@@ -94,10 +97,8 @@ def process(
         raise pipeline.error
     # Latency would be the age of the recording, and frames/s those of the camera.
     elapsed_s = max(time.monotonic() - started_s, 1e-9)
-    report |= {
-        "sr_fps": round(report["sr_frames"] / elapsed_s, 2),
-        "latency_ms": {"p50": None, "p99": None},
-    }
+    report["sr_fps"] = round(report["sr_frames"] / elapsed_s, 2)
+    report["latency_ms"] = {"p50": None, "p99": None}
     report["warnings"] = [*raw.notes, *raw.remarks(), *notes, *report["warnings"]]
     write_json(sink.path / layout.REPORT, report)
     if watch.failures:
@@ -140,7 +141,7 @@ def build_paths(raw: RawInput, compute: ComputeConfig) -> tuple[dict[str, Channe
             before = raw.runtimes.get(name)
             asked = _completed(compute, raw, name)
             paths[name] = _build(build, _as_before(asked, before), asked)
-            now = paths[name].backend
+            now = paths[name].networks.session
             if now and before and (now.name, now.precision) != before:
                 notes.append(
                     f"Channel {name!r} was separated live with {' '.join(before)}, now with"
@@ -179,7 +180,7 @@ def _as_before(asked: ComputeConfig, before: tuple[str, str] | None) -> ComputeC
     """Return the live run's runtime where nothing else is asked for and this computer has it."""
     if before is None or asked.backend not in ("auto", before[0]):
         return asked
-    if before[0] not in BACKENDS.names or BACKENDS.load(before[0]).is_unavailable():
+    if why_unavailable(before[0]):
         return asked
     precision = before[1] if asked.precision == "auto" else asked.precision
     return asked.model_copy(update={"backend": before[0], "precision": precision})
@@ -198,22 +199,23 @@ def _build(
 
 def manifests(paths: Mapping[str, ChannelPath]) -> dict[str, Path]:
     """Return the manifests to keep beside a store, by name."""
-    engines = [engine for path in paths.values() for engine in path.engines]
+    engines = [engine for path in paths.values() for engine in path.networks.engines]
     return {
         f"manifest-{engine.manifest.id}.yaml": engine.folder / "manifest.yaml" for engine in engines
     }
 
 
-class _Watch:
+class _Watch(Sink):
     """A sink that counts what is done and what failed."""
 
     name = "progress"
+    lossless = essential = True
 
     def __init__(
         self, groups: int, paths: Mapping[str, ChannelPath], on_progress: Progress
     ) -> None:
         self._total, self._done, self._on_progress = groups, 0, on_progress
-        self._separated = {name for name, path in paths.items() if path.backend}
+        self._separated = {name for name, path in paths.items() if path.networks.engine}
         self._sums = {name for name, path in paths.items() if path.parts}
         self.failures: dict[str, int] = {}
 
@@ -225,9 +227,6 @@ class _Watch:
         """Count a group that nothing can be made of."""
         if not stack.complete:
             self._count()
-
-    def unplaced(self, stack: RawStack) -> None:
-        """Nothing is done about frames without a place."""
 
     def recon(self, frame: SRFrame) -> None:
         """Count a measurement that is the end of its way."""
@@ -243,12 +242,6 @@ class _Watch:
         """Keep the reason, unless the exposures are missing in the input."""
         if not reason.endswith("raw frames missing"):
             self.failures[reason] = self.failures.get(reason, 0) + 1
-
-    def status(self, status: Mapping[str, Any]) -> None:
-        """Nothing."""
-
-    def close(self, report: Mapping[str, Any]) -> None:
-        """Nothing is held."""
 
     def _count(self) -> None:
         self._done += 1

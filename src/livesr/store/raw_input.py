@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +23,20 @@ from livesr.base.compute import Augmentation
 from livesr.base.config import RigConfig
 from livesr.base.errors import ConfigError, DamagedFileError, StoreError
 from livesr.base.frames import CameraFrame, Normalisation, Pixels, RawStack, StagePosition, Stream
+from livesr.base.run_description import RunDescription, Stack
+from livesr.formats import layout
+from livesr.formats.frames_log import Event, stream_of
+from livesr.formats.store import (
+    Image,
+    RecordedStore,
+    advice,
+    array_shape,
+    is_store,
+    read_json,
+    refuse_in_use,
+)
+from livesr.live.inference.test_time_augmentation import from_store
 from livesr.live.paths import Geometry
-from livesr.live.sinks import layout
-from livesr.live.sinks.sink import RunDescription, Stack
 from livesr.live.sources.recordings.placed import missing_note, spelt
 from livesr.live.sources.recordings.recording import (
     Plane,
@@ -37,17 +48,7 @@ from livesr.live.sources.recordings.recording import (
     with_axes,
     with_sections,
 )
-from livesr.store.recorded import (
-    Event,
-    Image,
-    RecordedStore,
-    advice,
-    array_shape,
-    is_store,
-    read_json,
-    refuse_in_use,
-    stream_of,
-)
+from livesr.store.recorded import recorded_rig
 
 _SAME_SIZE = 0.01  # pixel sizes that differ by less are the same
 _SAME_NM = 10  # wavelengths that differ by less are of the same channel
@@ -147,7 +148,7 @@ def store_input(
         "stacks": stacks if _differ(store, stacks) else {},
         "started_ns": _started_ns(store.about.get("started")),
     }
-    as_it_was = rig or store.rig(engine, upscale)
+    as_it_was = rig or recorded_rig(store, engine, upscale)
     run["sidecars"] = as_it_was.files()
     if recon:
         run["recon_offset_adu"] = recon.attributes["livesr"]["intensity"]["offset"]
@@ -165,9 +166,7 @@ def store_input(
         run=run,
         notes=store.problems,
         uncertainty={
-            c: cast("Augmentation", sides)
-            for c in store.channels
-            if (sides := store.uncertainty(c))
+            c: from_store(views) for c in store.channels if (views := store.uncertainty(c))
         },
         tiles={
             c: t
@@ -540,7 +539,7 @@ def read_stacks(store: RecordedStore, keys: Iterable[tuple[Stream, int]]) -> Ite
     DamagedFileError
         If a time point cannot be read.
     """
-    from livesr.live.sources.zarr_files import open_array
+    from livesr.formats.zarr_files import open_array
 
     lines = store.pictures("raw")
     arrays: dict[tuple[int, str], Any] = {}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import atexit
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import takewhile
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +22,7 @@ from livesr.base.frames import CameraFrame
 from livesr.base.run_config import AnyPath, RunConfig, named_in
 from livesr.base.timing import now_ns
 from livesr.live.session import Session
+from livesr.live.sinks.sink import Sink
 from livesr.live.sources.replay import Rate, play
 from livesr.store.process import build_paths, manifests
 from livesr.store.raw_input import RawInput, ReadAs, description, raw_input
@@ -47,6 +48,7 @@ class Replay(Session):
     frames : super-resolution frames of each stream after which it ends; None plays the whole
         recording
     how : what the file does not say of itself
+    sinks : as for `LiveSR`
     store, spare, flush_s : OME-Zarr to write, None keeps nothing (a path that exists gets the next
         number); a folder on another disk, where it goes on when its own disk is full or fails;
         every how many seconds all of it is written through to the disk
@@ -85,6 +87,7 @@ class Replay(Session):
         rate: Rate = "recorded",
         frames: int | None = None,
         how: ReadAs | None = None,
+        sinks: Sequence[Sink | str] = (),
         store: AnyPath | None = None,
         spare: AnyPath | None = None,
         flush_s: float | None = None,
@@ -113,7 +116,7 @@ class Replay(Session):
         if not isinstance(recording, RawInput):
             config = rig if isinstance(rig, RigConfig) or rig is None else load_rig(rig)
             recording = raw_input(Path(recording), config, engine, upscale, how)
-        super().__init__(recording.rig, settings)
+        super().__init__(recording.rig, settings, sinks)
         self._input, self._frames = recording, frames
         self._rate: Rate = rate if isinstance(rate, str) else float(rate)
         self._stopped = threading.Event()

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from livesr.base import contained
+from livesr.base.compute import augmentation_named
 from livesr.base.config import Model, Number, Positive, data_folders, load_yaml, parse
 from livesr.base.errors import BackendError, ConfigError, EngineError, suggestion
 from livesr.live.inference.onnx_file import why_refused
@@ -125,14 +126,14 @@ class Uncertain(Model):
 
     Attributes
     ----------
-    augmentation : sides that were compared, as in `livesr.live.inference.test_time_augmentation`
+    augmentation : sides that were compared, as in `livesr.base.compute`
     scale : standard deviations of the views that the error is, root mean square
     correlation : of the absolute error of single pixels with it, by rank (Spearman)
     """
 
     renamed: ClassVar[Mapping[str, str]] = {"views": "augmentation"}
 
-    augmentation: str
+    augmentation: Annotated[str, BeforeValidator(augmentation_named)]
     scale: Positive
     correlation: Number | None = None
 
