@@ -59,6 +59,22 @@ def open_session(
     )
 
 
+def check_named(compute: ComputeConfig) -> None:
+    """Refuse names of a runtime or an arithmetic that nobody knows, whether they are used or not.
+
+    Raises
+    ------
+    BackendError
+        With the nearest that is known.
+    """
+    for what, name, known in (
+        ("backend", compute.backend, BACKENDS.names),
+        ("precision", compute.precision, PRECISIONS),
+    ):
+        if name not in ("auto", *known):
+            raise BackendError(f"There is no {what} {name!r}.{suggestion(name, ['auto', *known])}")
+
+
 def in_order() -> list[str]:
     """Return the names of the runtimes as "auto" tries them.
 
@@ -85,12 +101,8 @@ def open_on(
 
     Errors as of `open_session`.
     """
+    check_named(compute.model_copy(update={"backend": name}))
     runtime = runtime_named(name)
-    if compute.precision != "auto" and compute.precision not in PRECISIONS:
-        raise BackendError(
-            f"There is no precision {compute.precision!r}."
-            f"{suggestion(compute.precision, ['auto', *PRECISIONS])}"
-        )
     if reason := runtime.unavailable():
         raise BackendError(reason)
     session = _in_tiles(runtime, engine, shape, compute)
