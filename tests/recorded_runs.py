@@ -216,9 +216,9 @@ class _SlowSession(_Slow):
 
 
 class _SlowReconstructor(_Slow):
-    def reconstruct(self, frames: Any, out: Any = None) -> NDArray[np.float32]:
+    def reconstruct(self, frames: Any) -> NDArray[np.float32]:
         time.sleep(self._seconds)
-        return self._inner.reconstruct(frames, out)
+        return self._inner.reconstruct(frames)
 
 
 def array(store: Path, name: str) -> np.ndarray:

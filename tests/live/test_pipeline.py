@@ -187,6 +187,7 @@ def test_a_good_frame_says_how_good_it_is(tmp_path: Path) -> None:
     report, lines, _ = run_of(tmp_path, bank_groups())
     assert (report["recon_frames"], report["recon_doubtful"], report["warnings"]) == (2, 0, [])
     recons = [line for line in lines if line["series"] == "recon"]
+    assert len(recons) == 2
     assert all(line["resolved"] and "doubt" not in line for line in recons)
     assert all(line["quality"]["contrast_to_noise"] > 10 for line in recons)
 
@@ -282,7 +283,7 @@ def test_a_background_that_was_cut_off_is_said_of_localisations(tmp_path: Path) 
         if name == "as it is":
             assert (doubts, report["warnings"]) == (["", ""], [])
         else:
-            assert all("cut off" in doubt for doubt in doubts)
+            assert ["cut off" in doubt for doubt in doubts] == [True, True]
             assert all(line["resolved"] for line in lines)
             assert any("the background is cut off" in w for w in report["warnings"])
 

@@ -137,7 +137,7 @@ class InOrder(CoordinateReconstructor):
     Some are exposed twice.
     """
 
-    def reconstruct(self, frames: Sequence[NDArray[Any]], out: Any = None) -> NDArray[np.float32]:
+    def reconstruct(self, frames: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
         stamps = [Stamp(*read(frame)) for frame in frames]
         assert len({stamp[:3] for stamp in stamps}) == 1, stamps
         assert stamps == sorted(set(stamps)), stamps

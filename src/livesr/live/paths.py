@@ -39,7 +39,6 @@ from livesr.live.networks import (
 from livesr.live.normalise import BORDER, background_and_scale
 from livesr.live.reconstruct.reconstructor import DoubtfulFrameError, Reconstructor
 from livesr.live.reconstruct.superpose import Gathering, Superposition
-from livesr.modalities.sim.calibration.groups import Optics
 from livesr.modalities.sim.raw_order import RawOrderCheck
 from livesr.modalities.sim.vector_drift import MIN_PX, VectorDrift
 from livesr.modalities.storm.reconstructor import (
@@ -49,9 +48,10 @@ from livesr.modalities.storm.reconstructor import (
     STORMReconstructor,
 )
 from livesr.optics.exposure import Exposures, examine
-from livesr.optics.illumination import Pattern, equal_steps
+from livesr.optics.illumination import Pattern
 
 if TYPE_CHECKING:
+    from livesr.modalities.sim.parameters import SIMParameters
     from livesr.modalities.sim.pattern_drift import PatternDrift
     from livesr.modalities.sim.reconstructor import SIMReconstructor
 
@@ -516,24 +516,9 @@ def sim_reconstructor(
             f"Rig {rig.name!r} has no patterns yet: run 'livesr calibrate {rig.folder}'."
         )
     limits = rig.sim.quality_limits
-    patterns, origin_px = _patterns(rig, channel, camera)
     return SIMReconstructor(
-        camera.shape,
-        camera.pixel_size_um,
-        rig.optics.na,
-        (channel.emission_nm or rig.optics.emission_nm) / 1e3,
-        patterns,
-        phase_steps_rad=rig.sim.phase_steps_rad,
-        order=rig.sim.raw_order(),
-        offset_adu=rig.camera.offset_adu,
-        wiener=channel.wiener or rig.sim.wiener,
-        attenuation=rig.sim.attenuation,
-        attenuation_fwhm_um=rig.sim.attenuation_fwhm_um,
-        apodisation=rig.sim.apodisation,
-        origin_px=origin_px,
-        equalise=rig.sim.equalise,
-        damping=channel.damping or rig.optics.damping,
-        quality_limits=QualityLimits(
+        *_sim_parameters(rig, channel, camera),
+        QualityLimits(
             limits.when_doubtful,
             limits.contrast_to_noise,
             limits.phase_error_rad,
@@ -545,6 +530,33 @@ def sim_reconstructor(
         drift=drift,
         arrays=arrays,
     )
+
+
+def _sim_parameters(
+    rig: RigConfig, channel: ChannelConfig, camera: Geometry
+) -> tuple[SIMParameters, list[Pattern]]:
+    """Return what a channel's frames are reconstructed with: parameters, and its patterns."""
+    from livesr.modalities.sim.parameters import SIMParameters
+
+    assert rig.sim is not None  # RigConfig has checked it
+    patterns, origin_px = _patterns(rig, channel, camera)
+    parameters = SIMParameters(
+        camera.shape,
+        camera.pixel_size_um,
+        rig.optics.na,
+        (channel.emission_nm or rig.optics.emission_nm) / 1e3,
+        phase_steps_rad=rig.sim.phase_steps_rad,
+        order=rig.sim.raw_order(),
+        offset_adu=rig.camera.offset_adu,
+        wiener=channel.wiener or rig.sim.wiener,
+        attenuation=rig.sim.attenuation,
+        attenuation_fwhm_um=rig.sim.attenuation_fwhm_um,
+        apodisation=rig.sim.apodisation,
+        origin_px=origin_px,
+        equalise=rig.sim.equalise,
+        damping=channel.damping or rig.optics.damping,
+    )
+    return parameters, patterns
 
 
 def _patterns(
@@ -569,41 +581,14 @@ def _patterns(
 
 def _raw_order(rig: RigConfig, channel: ChannelConfig, camera: Geometry) -> RawOrderCheck:
     """Return a fresh check that the pattern display began where rig.yaml says."""
-    assert rig.sim is not None  # RigConfig has checked it
-    patterns, origin_px = _patterns(rig, channel, camera)
-    return RawOrderCheck(
-        camera.shape,
-        camera.pixel_size_um,
-        rig.optics.na,
-        (channel.emission_nm or rig.optics.emission_nm) / 1e3,
-        patterns,
-        rig.sim.phase_steps_rad,
-        rig.sim.raw_order(),
-        offset_adu=rig.camera.offset_adu,
-        origin_px=origin_px,
-    )
+    return RawOrderCheck(*_sim_parameters(rig, channel, camera))
 
 
 def _vector_drift(
     rig: RigConfig, channel: ChannelConfig, camera: Geometry, reconstructor: SIMReconstructor
 ) -> VectorDrift:
     """Return what watches the pattern vectors of a run."""
-    assert rig.sim is not None  # RigConfig has checked it
-    emission_um = (channel.emission_nm or rig.optics.emission_nm) / 1e3
-    steps = (
-        equal_steps(rig.sim.phases)
-        if rig.sim.phase_steps_rad is None
-        else np.asarray(rig.sim.phase_steps_rad)
-    )
-    return VectorDrift(
-        camera.shape,
-        Optics(camera.pixel_size_um, rig.optics.na, emission_um),
-        _patterns(rig, channel, camera)[0],
-        rig.sim.raw_order(),
-        steps,
-        reconstructor.drift,
-        offset_adu=rig.camera.offset_adu,
-    )
+    return VectorDrift(*_sim_parameters(rig, channel, camera), reconstructor.drift)
 
 
 def storm_reconstructor(rig: RigConfig, channel: ChannelConfig, camera: Geometry) -> Reconstructor:
