@@ -279,13 +279,17 @@ def path(setting: Setting) -> dict[str, Any]:
 
 
 def _infer(setting: Setting, side: int, backend: str, precision: str) -> Any:
-    from livesr.live.inference.runner import open_named
+    with _opened(setting, side, backend, precision) as session:
+        session.input[...] = setting.frames(side)
+        return session.infer().copy()
 
-    opened = open_named(backend, _engine(setting), (side, side), precision, 0, "off")
-    opened.input[...] = setting.frames(side)
-    output = opened.infer().copy()
-    opened.close()
-    return output
+
+def _opened(setting: Setting, side: int, backend: str, precision: str) -> Any:
+    from livesr.base.compute import ComputeConfig
+    from livesr.live.inference.runner import open_session
+
+    compute = ComputeConfig(backend=backend, precision=precision, tile="off")
+    return open_session(_engine(setting), (side, side), compute)
 
 
 def _engine(setting: Setting) -> Any:
@@ -302,19 +306,19 @@ def _tensorrt_calls(setting: Setting, side: int) -> dict[str, Callable[[], float
     The network alone, and with the copies.
     """
     _need_tensorrt()
-    from livesr.live.inference.tensorrt import TensorRTBackend
-
-    backend = TensorRTBackend()
-    backend.open(_engine(setting), (side, side), precision="f16")
-    backend.input[...] = setting.frames(side)
-    backend.device_input.set(setting.frames(side))
+    session = _opened(setting, side, "tensorrt", "f16")
+    session.input[...] = setting.frames(side)
+    session.resident.device_input.set(setting.frames(side))
 
     def copied() -> float:
         started = time.perf_counter()
-        backend.infer()
+        session.infer()
         return 1e3 * (time.perf_counter() - started)
 
-    return {"tensorrt": _resident_call(backend), "tensorrt with upload and download": copied}
+    return {
+        "tensorrt": _resident_call(session.resident),
+        "tensorrt with upload and download": copied,
+    }
 
 
 def _torch_call(setting: Setting, side: int) -> dict[str, Callable[[], float]]:
@@ -374,10 +378,11 @@ def _whole(setting: Setting, side: int, device: str) -> dict[str, Any]:
     groups = RawBank(rig, side // 2, 4, seed=0, photons=300.0, bleaching=0.0, interval_s=0.5).frames
     camera = Geometry((side // 2, side // 2), "uint16", 0.065)
     steps = build_path(rig, "488", camera, ComputeConfig(device=device))  # type: ignore[arg-type]
-    assert steps.backend is not None
+    session = steps.networks.session
+    assert session is not None
     sink, network = (
         _Times(),
-        _network_ms(setting, side, steps.backend.name, steps.backend.precision),
+        _network_ms(setting, side, session.name, session.precision),
     )
     run = RunDescription(
         stream_id="check", started_ns=time.time_ns(), channels=(steps.description,)
@@ -401,7 +406,7 @@ def _whole(setting: Setting, side: int, device: str) -> dict[str, Any]:
         "ms_a_frame": ms,
         "network_alone_ms": network,
         "ratio": ms / network if network else None,
-        "runtime": f"{steps.backend.name} {steps.backend.precision}",
+        "runtime": f"{session.name} {session.precision}",
         "frames": len(sink.times),
         "steps_ms": report["steps_ms"],
         "warnings": report["warnings"],
@@ -441,21 +446,14 @@ def _network_ms(setting: Setting, side: int, name: str, precision: str) -> float
 
     None if it is not on a GPU.
     """
-    from livesr.live.inference.backend import ResidentBackend
-
-    from livesr.live.inference.runner import open_named
-
-    backend = open_named(name, _engine(setting), (side, side), precision, 0, "off")
-    if not isinstance(backend, ResidentBackend):
-        backend.close()
-        return None
-    call = _resident_call(backend)
-    found = statistics.median([call() for _ in range(2 * setting.calls)][setting.calls // 2 :])
-    backend.close()
-    return found
+    with _opened(setting, side, name, precision) as session:
+        if session.resident is None:
+            return None
+        call = _resident_call(session.resident)
+        return statistics.median([call() for _ in range(2 * setting.calls)][setting.calls // 2 :])
 
 
-def _resident_call(backend: Any) -> Callable[[], float]:
+def _resident_call(resident: Any) -> Callable[[], float]:
     """Return a call that runs the network on frames that are on the GPU and says how many ms it
     took there.
     """
@@ -466,7 +464,7 @@ def _resident_call(backend: Any) -> Callable[[], float]:
     def call() -> float:
         start, end = cupy.cuda.Event(), cupy.cuda.Event()
         start.record(stream)
-        backend.enqueue(stream.ptr)
+        resident.enqueue(stream.ptr)
         end.record(stream)
         end.synchronize()
         return float(cupy.cuda.get_elapsed_time(start, end))
@@ -516,9 +514,9 @@ def _need_gpu() -> None:
 
 
 def _need_tensorrt() -> None:
-    from livesr.live.inference.tensorrt import TensorRTBackend
+    from livesr.live.inference.runtime import why_unavailable
 
-    if reason := TensorRTBackend.is_unavailable():
+    if reason := why_unavailable("tensorrt"):
         raise NotRunError(reason)
 
 

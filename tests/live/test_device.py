@@ -15,7 +15,6 @@ from typing import Any
 import array_api_strict
 import numpy as np
 import pytest
-from livesr.live.inference.backend import BACKENDS
 from numpy.typing import NDArray
 from useq import MDAEvent
 
@@ -35,7 +34,8 @@ from livesr.live.device import (
 )
 from livesr.live.inference.cuda import why_no_gpu
 from livesr.live.inference.identity import identity_engine
-from livesr.live.inference.openvino import OpenVINOBackend
+from livesr.live.inference.openvino import OpenVINOSession
+from livesr.live.inference.runtime import why_unavailable
 from livesr.live.keeping_up import KeepingUp
 from livesr.live.paths import ChannelPath, Geometry, build_path
 from livesr.live.pipeline import Pipeline
@@ -46,8 +46,8 @@ from livesr.simulation.rig import RawBank
 SIDE, N_T, DEADLINE_S = 96, 12, 60
 
 
-class Resident(OpenVINOBackend):
-    """OpenVINO as a runtime on a GPU would be.
+class Resident(OpenVINOSession):
+    """A session of OpenVINO as one on a GPU would be.
 
     What it reads and writes is "on the device", and few may use it at once.
     """
@@ -55,6 +55,10 @@ class Resident(OpenVINOBackend):
     enqueued = 0
     fails_after: int | None = None
     may_go: threading.Event | None = None
+
+    @property
+    def resident(self) -> Any:
+        return None if self._padded is None else self
 
     @property
     def device_input(self) -> Any:
@@ -70,13 +74,10 @@ class Resident(OpenVINOBackend):
 
 @pytest.fixture
 def resident(monkeypatch: pytest.MonkeyPatch) -> type[Resident]:
-    """The runtime that engines run on, with counters of its own."""
-    runtime = type("Resident", (Resident,), {})
-    load = BACKENDS.load
-    monkeypatch.setattr(
-        BACKENDS, "load", lambda name: runtime if name == "openvino" else load(name)
-    )
-    return runtime
+    """What engines run in, with counters of its own."""
+    session = type("Resident", (Resident,), {})
+    monkeypatch.setattr("livesr.live.inference.openvino.OpenVINOSession", session)
+    return session
 
 
 class Kept(Sink):
@@ -376,8 +377,7 @@ def pcc(a: np.ndarray, b: np.ndarray) -> float:
 def test_on_a_gpu_frames_stay_there_and_are_what_the_cpu_makes(
     groups: NDArray[np.uint16], cuda: CudaDevice, backend: str
 ) -> None:
-    runtime = BACKENDS.load(backend)
-    if reason := runtime.is_unavailable():
+    if reason := why_unavailable(backend):
         pytest.skip(reason)
     rig, camera = load_rig("virtual_sim"), Geometry((SIDE, SIDE), "uint16", 0.065)
     expected, _ = run(

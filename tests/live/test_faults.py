@@ -30,7 +30,7 @@ from livesr.base.errors import FrameShapeError, RunError, UsageError
 from livesr.base.timing import now_ns
 from livesr.formats.store import RecordedStore
 from livesr.live.inference.engine import Engine
-from livesr.live.inference.openvino import OpenVINOBackend
+from livesr.live.inference.openvino import OpenVINOSession
 from livesr.live.pipeline import Pipeline
 from livesr.live.sinks.ome_zarr import OMEZarrSink
 from livesr.live.sinks.sink import Sink
@@ -82,9 +82,9 @@ def test_a_network_without_memory_goes_on_with_another_runtime(
 ) -> None:
     """Every frame is separated, raw is complete, and each frame since then says what made it."""
     pytest.importorskip("torch")
-    infer, calls = OpenVINOBackend.infer, []
+    infer, calls = OpenVINOSession.infer, []
 
-    def short(self: OpenVINOBackend) -> Any:
+    def short(self: OpenVINOSession) -> Any:
         calls.append(1)
         if len(calls) > 3:
             raise MemoryError("std::bad_alloc")
@@ -94,7 +94,7 @@ def test_a_network_without_memory_goes_on_with_another_runtime(
     whole = Live(sim_rig(str(engine.folder)), tmp_path / "whole.ome.zarr")
     whole.record(groups)
     live = Live(sim_rig(str(engine.folder)), tmp_path / "short.ome.zarr", backend="auto")
-    monkeypatch.setattr(OpenVINOBackend, "infer", short)
+    monkeypatch.setattr(OpenVINOSession, "infer", short)
     report = live.record(groups)
     assert (
         report["raw_lost"],
@@ -120,7 +120,7 @@ def test_a_network_that_fails_everywhere_leaves_raw_and_measurement(
     engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     live = Live(sim_rig(str(engine.folder)), tmp_path / "run.ome.zarr")  # openvino by name
-    monkeypatch.setattr(OpenVINOBackend, "infer", failing)
+    monkeypatch.setattr(OpenVINOSession, "infer", failing)
     groups = moving_groups(5)
     report = live.record(groups)
     assert (report["recon_frames"], report["sr_frames"], report["sr_failed"]) == (5, 0, 5)
@@ -139,15 +139,15 @@ def test_a_network_that_fails_everywhere_leaves_raw_and_measurement(
 def test_a_network_that_gives_no_numbers_says_so(
     engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    infer = OpenVINOBackend.infer
+    infer = OpenVINOSession.infer
 
-    def nowhere(self: OpenVINOBackend) -> Any:
+    def nowhere(self: OpenVINOSession) -> Any:
         output = infer(self).copy()
         output[0] = np.nan
         return output
 
     live = Live(sim_rig(str(engine.folder)), tmp_path / "run.ome.zarr")
-    monkeypatch.setattr(OpenVINOBackend, "infer", nowhere)
+    monkeypatch.setattr(OpenVINOSession, "infer", nowhere)
     report = live.record(moving_groups(4))
     assert (report["sr_frames"], report["error"]) == (4, None)
     assert not array(live.sink.path, "sr")[:, 0].any()

@@ -23,7 +23,14 @@ from livesr.live.session import Session
 from livesr.live.sinks.signals import SignalSink
 from livesr.live.watchdog import Watchdog
 from livesr.store.backfill import backfill
-from recorded_runs import Live, array, lines, mixing_engine, moving_groups, sim_rig
+from recorded_runs import (
+    Live,
+    array,
+    lines,
+    mixing_engine,
+    moving_groups,
+    sim_rig,
+)
 from upscaling import edsr_engine
 
 N = 24

@@ -43,7 +43,7 @@ from livesr import LiveSR
 from livesr.base.compute import ComputeConfig
 from livesr.base.config import RigConfig, load_rig
 from livesr.formats.store import RecordedStore
-from livesr.live.inference.openvino import OpenVINOBackend
+from livesr.live.inference.openvino import OpenVINOSession
 from livesr.live.sources.plan import SIMAxis
 from livesr.store.backfill import backfill
 from livesr.store.process import process
@@ -216,9 +216,9 @@ def record(
 
     Perhaps after a run cut short.
     """
-    infer, calls = OpenVINOBackend.infer, Counter[str]()
+    infer, calls = OpenVINOSession.infer, Counter[str]()
 
-    def slow(self: OpenVINOBackend) -> Any:
+    def slow(self: OpenVINOSession) -> Any:
         calls["infer"] += 1
         time.sleep(0.03 if case.slow_every and calls["infer"] % case.slow_every == 0 else 0)
         return infer(self)
@@ -227,13 +227,13 @@ def record(
     with LiveSR(
         core, rig=rig, plan=plan, store=store, policy=case.policy, threads=1, precision="f32"
     ) as session:
-        patch.setattr(OpenVINOBackend, "infer", slow)
+        patch.setattr(OpenVINOSession, "infer", slow)
         for acquired in [events[: len(events) // 2], events] if case.restarted else [events]:
             session.wait()
             core.start_over()
             patch.setattr("livesr.live.sources.mda.now_ns", Clock())
             core.mda.run(acquired)
-    patch.setattr(OpenVINOBackend, "infer", infer)
+    patch.setattr(OpenVINOSession, "infer", infer)
     return session.report
 
 

@@ -246,7 +246,7 @@ def test_a_network_that_fails_is_an_error(
     def refuse(self: object) -> None:
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr("livesr.live.inference.openvino.OpenVINOBackend.infer", refuse)
+    monkeypatch.setattr("livesr.live.inference.openvino.OpenVINOSession.infer", refuse)
     with pytest.raises((RunError, RuntimeError), match="out of memory"):
         backfill(store)
 

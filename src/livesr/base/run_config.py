@@ -5,12 +5,17 @@ Owns the fields, their bounds and defaults. Opens nothing.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from livesr.base.compute import ComputeConfig
+from livesr.base.config import Model
+
+AnyPath = str | os.PathLike[str]
 
 
 class RunConfig(ComputeConfig):
@@ -58,16 +63,6 @@ class RunConfig(ComputeConfig):
             )
         ),
     ] = "latest"
-    live: Annotated[
-        Literal["off", "own", "peek"],
-        Field(
-            description=(
-                "What happens to sequence acquisitions outside an MDA: own takes every frame out of"
-                " Micro-Manager's buffer, where previews then find none; peek copies the newest and"
-                " may miss some."
-            )
-        ),
-    ] = "off"
     provisional: Annotated[
         Literal["auto", "off"],
         Field(
@@ -110,3 +105,23 @@ class RunConfig(ComputeConfig):
         return ComputeConfig.model_construct(
             **{name: getattr(self, name) for name in ComputeConfig.model_fields}
         )
+
+
+class LiveConfig(RunConfig):
+    """One run on a core: beside what every run is told, what is taken from the core."""
+
+    live: Annotated[
+        Literal["off", "own", "peek"],
+        Field(
+            description=(
+                "What happens to sequence acquisitions outside an MDA: own takes every frame out of"
+                " Micro-Manager's buffer, where previews then find none; peek copies the newest and"
+                " may miss some."
+            )
+        ),
+    ] = "off"
+
+
+def named_in(model: type[Model], parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of a function's `parameters` (its ``locals()``) that are fields of `model`."""
+    return {name: parameters[name] for name in model.model_fields}

@@ -18,7 +18,7 @@ from livesr.bench.result import Result, compared
 from livesr.bench.timing import Summary, calls_ms, interleave
 from livesr.live.inference.engine import Engine, load_engine
 from livesr.live.inference.runner import open_session
-from livesr.live.inference.session import Session
+from livesr.live.inference.session import InferenceSession
 
 _THREADS = 2
 LIGHT_ENGINE, NO_ENGINE = "imcsr-mt-er-lyso-light", "identity"
@@ -71,7 +71,7 @@ def measure(quick: bool) -> list[Result]:
     return [*results, *between]
 
 
-def _onnx_runtime(engine: Engine, subject: Session) -> Callable[[], Any] | None:
+def _onnx_runtime(engine: Engine, subject: InferenceSession) -> Callable[[], Any] | None:
     """Return one inference of the same file by ONNX Runtime, None where it is not installed."""
     if find_spec("onnxruntime") is None:
         return None
@@ -88,7 +88,7 @@ def _onnx_runtime(engine: Engine, subject: Session) -> Callable[[], Any] | None:
     return lambda: session.run(None, {given.name: frames})
 
 
-def _compiled(engine: Engine, subject: Session) -> Callable[[], Any] | None:
+def _compiled(engine: Engine, subject: InferenceSession) -> Callable[[], Any] | None:
     """Return one inference of the same architecture by torch.compile, None for an engine without
     one or without a compiler.
     """
@@ -140,7 +140,7 @@ def _int8_beside_bf16(engine: Engine, side: int, calls: int, blocks: int) -> lis
     ]
 
 
-def _opened(engine: Engine, side: int, name: str, precision: str = "auto") -> Session:
+def _opened(engine: Engine, side: int, name: str, precision: str = "auto") -> InferenceSession:
     compute = ComputeConfig(backend=name, precision=precision, threads=_THREADS, tile="off")
     session = open_session(engine, (side, side), compute)
     session.input[...] = np.random.default_rng(0).random(session.input.shape, np.float32)

@@ -30,7 +30,7 @@ from livesr.live.inference.engine import (
     write_manifest,
 )
 from livesr.live.inference.runner import open_session
-from livesr.live.inference.session import Session
+from livesr.live.inference.session import InferenceSession
 
 SHIPPED: dict[str, Any] = {
     "width": 64,
@@ -83,7 +83,7 @@ def measure(quick: bool) -> list[Result]:
     return results
 
 
-def _cpu_ms(session: Session) -> Callable[[], list[float]]:
+def _cpu_ms(session: InferenceSession) -> Callable[[], list[float]]:
     def block() -> list[float]:
         samples = []
         for _ in range(3):
@@ -97,7 +97,7 @@ def _cpu_ms(session: Session) -> Callable[[], list[float]]:
     return block
 
 
-def _opened(engine: Path, side: int, precision: str) -> Session:
+def _opened(engine: Path, side: int, precision: str) -> InferenceSession:
     compute = ComputeConfig(backend="openvino", precision=precision, threads=1, tile="off")
     session = open_session(load_engine(engine), (side, side), compute)
     session.input[...] = np.random.default_rng(0).random(session.input.shape, np.float32)

@@ -32,7 +32,7 @@ from livesr.evaluation.pictures import PictureRow
 from livesr.evaluation.summary import about
 from livesr.live.inference.engine import Engine, load_engine
 from livesr.live.inference.runner import open_session
-from livesr.live.inference.session import Session
+from livesr.live.inference.session import InferenceSession
 from livesr.live.normalise import background_and_scale
 from livesr.optics.similarity import linear_fit, nrmse, pcc, percentile_normalised
 
@@ -232,7 +232,7 @@ def _in_order(images: Mapping[str, StructureImages], names: Sequence[str]) -> li
 
 
 def _measure(
-    runtime: Session,
+    runtime: InferenceSession,
     engine: Engine,
     field: Sequence[Tile],
     weight: Image,
@@ -261,7 +261,7 @@ def _measure(
     return PictureRow("", composite, predicted, truth, engine.manifest.channel_names, colors)
 
 
-def _separated(backend: Session, composite: Image, window: int) -> Image:
+def _separated(backend: InferenceSession, composite: Image, window: int) -> Image:
     """Return the channels (c, y, x) of the still composite, in its units."""
     background, headroom = background_and_scale(composite)
     backend.input[:] = np.repeat(((composite - background) / headroom)[None], window, 0)

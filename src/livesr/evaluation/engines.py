@@ -34,7 +34,7 @@ from livesr.evaluation.pictures import PictureRow, montage
 from livesr.evaluation.summary import about, compared, finite_score, interval_text, leaked
 from livesr.live.inference.engine import Engine, load_engine
 from livesr.live.inference.runner import open_session
-from livesr.live.inference.session import Session
+from livesr.live.inference.session import InferenceSession
 from livesr.optics.similarity import pcc
 from livesr.simulation.domain import Domain
 from livesr.simulation.sequence import EVALUATION, SimulatedSequence
@@ -289,7 +289,7 @@ class _Evaluated:
         seed: int,
         simulated: SimulatedSequence,
         engine: Engine,
-        backend: Session,
+        backend: InferenceSession,
         names: tuple[str, ...],
     ) -> None:
         self._seed, self._simulated = seed, simulated

@@ -33,7 +33,7 @@ from livesr.live.inference.engine import (
     load_engine,
 )
 from livesr.live.inference.runner import open_session
-from livesr.live.inference.session import Session
+from livesr.live.inference.session import InferenceSession
 from livesr.live.out_of_distribution import FEATURES, features
 from livesr.optics.similarity import pcc
 from livesr.simulation.domain import CALIBRATED, Domain
@@ -92,7 +92,7 @@ class Seen:
 class Observer:
     """One engine in front of simulated sequences."""
 
-    def __init__(self, engine: Engine, backend: Session) -> None:
+    def __init__(self, engine: Engine, backend: InferenceSession) -> None:
         self._engine, self._backend = engine, backend
 
     def look(

@@ -24,7 +24,7 @@ from livesr.base.frames import MulticolorFrame
 from livesr.base.run_description import ChannelDescription, RunDescription
 from livesr.base.timing import now_ns
 from livesr.live.inference.engine import Engine
-from livesr.live.inference.session import Session
+from livesr.live.inference.session import InferenceSession
 from livesr.live.keeping_up import COMPLETE
 from livesr.live.networks import Network, Networks
 from livesr.live.paths import ChannelPath
@@ -56,7 +56,7 @@ def separate(
     reconstructor: Reconstructor,
     pixel_size_um: float,
     engine: Engine,
-    session: Session,
+    session: InferenceSession,
     uncertainty: Augmentation | None = None,
 ) -> list[MulticolorFrame]:
     """Run a time lapse through the live path with nothing skipped.

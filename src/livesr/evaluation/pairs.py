@@ -32,7 +32,7 @@ from livesr.evaluation.resolution import decorrelation_resolution
 from livesr.evaluation.summary import about, compared, finite_score, interval_text, leaked
 from livesr.live.inference.engine import Manifest, load_engine
 from livesr.live.inference.runner import open_session
-from livesr.live.inference.session import Session
+from livesr.live.inference.session import InferenceSession
 
 Image = NDArray[np.float32]
 Pair = tuple[Image, Image]
@@ -245,7 +245,7 @@ def targets_in_order(manifest: Manifest, names: tuple[str, ...]) -> list[int]:
     )
 
 
-def _predict(backend: Session, frames: Image, window: int) -> Image:
+def _predict(backend: InferenceSession, frames: Image, window: int) -> Image:
     middle = len(frames) // 2
     first = middle - window // 2
     # Where there are fewer frames than the engine takes, the middle one stands in for all.
@@ -293,7 +293,9 @@ def _resolutions(
     }
 
 
-def _null_tests(backend: Session, frames: Image, truth: Image, manifest: Manifest) -> _Nulls:
+def _null_tests(
+    backend: InferenceSession, frames: Image, truth: Image, manifest: Manifest
+) -> _Nulls:
     """Give the engine each structure alone, without noise, and then what the frame holds besides
     all of them.
     """

@@ -354,6 +354,7 @@ class Composer:
             uncertainty=made.uncertainty,
             ood_score=made.ood_score,
             warnings=self._sentences.of(made.light, following, centre),
+            labels=self._manifest.channel_names,
         )
 
 

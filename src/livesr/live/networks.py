@@ -18,7 +18,7 @@ from livesr.base.errors import ConfigError
 from livesr.base.run_description import ChannelDescription
 from livesr.live.inference.engine import Engine, Task, Uncertain, load_engine
 from livesr.live.inference.fallback import FallbackSession
-from livesr.live.inference.session import Resident, Session
+from livesr.live.inference.session import InferenceSession, Resident
 from livesr.live.inference.test_time_augmentation import TestTimeAugmentation, stored_name
 from livesr.live.inference.test_time_augmentation import memory_bytes as augmented_bytes
 from livesr.live.inference.trial import try_out
@@ -59,7 +59,7 @@ class Network(NamedTuple):
     """An engine, its session, and the shape (y, x) of the frames that it sees."""
 
     engine: Engine
-    session: Session
+    session: InferenceSession
     shape: tuple[int, int]
 
 
@@ -94,7 +94,7 @@ class Networks:
         return self.steps[-1].engine if self.steps else None
 
     @property
-    def session(self) -> Session | None:
+    def session(self) -> InferenceSession | None:
         """That of `engine`, None without."""
         return self.steps[-1].session if self.steps else None
 

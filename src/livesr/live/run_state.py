@@ -64,12 +64,12 @@ class Status(TypedDict, total=False):
     backend: dict[str, str]
 
 
-class Report(Status, total=False):
-    """Everything that is known about a run, as in report.json and with `--json`.
+class RawAccount(TypedDict, total=False):
+    """Where the raw frames of a run are.
 
-    `raw_stored`, `raw_elsewhere` and `lost` are said by a store. `device` and `channels` go by
-    channel, `steps_ms` by step, `sink_dropped` by sink. What follows `error` is added by whoever
-    made the run.
+    `raw_lost` were received and are nowhere, `raw_missing` never came. A store says what is
+    `raw_stored`, `raw_elsewhere` and `lost`, by place. `raw_fetched` were taken from the core's
+    buffer, `raw_repeated` and `raw_aside` are in no image.
     """
 
     raw_lost: int
@@ -80,6 +80,15 @@ class Report(Status, total=False):
     raw_fetched: int
     raw_repeated: int
     raw_aside: int
+
+
+class Report(Status, RawAccount, total=False):
+    """Everything that is known about a run, as in report.json and with `--json`.
+
+    `device` and `channels` go by channel, `steps_ms` by step, `sink_dropped` by sink. What follows
+    `error` is added by whoever made the run.
+    """
+
     groups: int
     groups_incomplete: int
     recon_failed: int

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from livesr.base.frames import SRFrame, Stream, Window
 from livesr.live.arrays import HOST, Array, Arrays
-from livesr.live.inference.session import Session
+from livesr.live.inference.session import InferenceSession
 
 WINDOW = 3
 _MAX_BYTES = 1 << 30
@@ -38,7 +38,7 @@ class Upscaler:
 
     __slots__ = ("_buffers", "_known", "_session")
 
-    def __init__(self, session: Session, shape: tuple[int, int], streams: int = 1) -> None:
+    def __init__(self, session: InferenceSession, shape: tuple[int, int], streams: int = 1) -> None:
         self._session = session
         self._buffers = np.empty((_remembered(shape, streams), *shape), np.float32)
         # Which buffer holds which frame, the one used longest ago first.

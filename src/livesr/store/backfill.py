@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from livesr.base import contained
 from livesr.base.compute import AUTO, ComputeConfig
-from livesr.base.errors import EngineError, RunError, StoreError
+from livesr.base.errors import ConfigError, EngineError, RunError, StoreError
 from livesr.base.frames import MulticolorFrame, SRFrame, Stream
 from livesr.base.lock import Lock
 from livesr.base.run_description import RunDescription
@@ -42,7 +42,7 @@ from livesr.live.sinks.frames_log import FramesLog
 from livesr.live.sinks.localisations import replace_frames
 from livesr.live.sinks.sink import Sink, score_facts, time_shift_ms, to_uint16
 from livesr.live.sources.replay import feed
-from livesr.store.process import Progress, build_paths
+from livesr.store.process import Progress, build_paths, refuse_residual_plane
 from livesr.store.raw_input import RawInput, description, frames_of, read_stacks, store_input
 from livesr.store.shards import replace_planes
 
@@ -141,8 +141,10 @@ def _backfill(
     on_progress: Progress,
 ) -> dict[str, Any]:
     """Complete a store that is locked."""
+    refuse_residual_plane(compute)
     _check_lengths(store)
     raw = _input(store, engines)
+    _check_uncertainty(store, raw, compute)
     _drop_unfinished_line(store.path / layout.FRAMES_LOG)
     paths, notes = build_paths(raw, compute)
     try:
@@ -189,6 +191,19 @@ def _input(store: RecordedStore, folders: Mapping[str, str | None]) -> RawInput:
         for channel in store.channels if folder else ():
             _check_same(store, store.models(channel).get(task), str(folder), task)
     return store_input(store, engine=folders["separate"], upscale=folders["upscale"])
+
+
+def _check_uncertainty(store: RecordedStore, raw: RawInput, compute: ComputeConfig) -> None:
+    """Refuse an uncertainty that the store has no place for, or has from other sides."""
+    separated = {channel for kind, _, channel in store.images if kind == "sr"}
+    for channel in sorted(separated) if compute.uncertainty else ():
+        if (there := raw.uncertainty.get(channel)) != compute.uncertainty:
+            has = f"has that from {there}" if there else "has none"
+            raise ConfigError(
+                f"Uncertainty from {compute.uncertainty} is asked for, and {store.path} {has}: one"
+                f" store, one way. 'livesr process {store.path} --uncertainty"
+                f" {compute.uncertainty}' makes a store of its own."
+            )
 
 
 def _check_same(

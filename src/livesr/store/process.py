@@ -15,10 +15,11 @@ from functools import partial
 from pathlib import Path
 
 from livesr.base.compute import AUTO, ComputeConfig
-from livesr.base.errors import BackendError, DamagedFileError, RunError
+from livesr.base.errors import BackendError, ConfigError, DamagedFileError, RunError
 from livesr.base.frames import MulticolorFrame, RawStack, SRFrame, Stream
 from livesr.base.run_description import RunDescription
 from livesr.formats import layout
+from livesr.live.honoured import check_honoured
 from livesr.live.inference.runtime import why_unavailable
 from livesr.live.keeping_up import COMPLETE
 from livesr.live.paths import ChannelPath, build_path, build_superposition
@@ -63,6 +64,7 @@ def process(
     RunError
         If the run had to end early.
     """
+    refuse_residual_plane(compute)
     paths, notes = build_paths(raw, compute)
     started_s = time.monotonic()
     sidecars = {**raw.run.get("sidecars", {}), **manifests(paths)}
@@ -107,6 +109,21 @@ def process(
     return report
 
 
+def refuse_residual_plane(compute: ComputeConfig) -> None:
+    """Refuse what a store has no place for.
+
+    Raises
+    ------
+    ConfigError
+        If the plane is asked for.
+    """
+    if compute.residual_plane:
+        raise ConfigError(
+            "residual_plane is for frames that a script receives, and a store does not hold it: use"
+            " Replay(..., residual_plane=True), or compute it from what the store holds."
+        )
+
+
 def build_paths(raw: RawInput, compute: ComputeConfig) -> tuple[dict[str, ChannelPath], list[str]]:
     """Build the steps of every channel on the runtime of the live run, or the one asked for.
 
@@ -130,6 +147,13 @@ def build_paths(raw: RawInput, compute: ComputeConfig) -> tuple[dict[str, Channe
                     f"Channel {name!r} was separated live with {' '.join(before)}, now with"
                     f" {now.name} {now.precision}: the predictions agree, but not to the last ADU."
                 )
+            there = paths[name].device.name
+            if there != raw.devices.get(name, there):
+                notes.append(
+                    f"Channel {name!r} was reconstructed live on {raw.devices[name]}, now on"
+                    f" {there}: the reconstructions agree, but not to the last ADU."
+                )
+        notes += check_honoured(paths, compute)
     except BaseException:
         for path in paths.values():
             path.close()
@@ -138,9 +162,14 @@ def build_paths(raw: RawInput, compute: ComputeConfig) -> tuple[dict[str, Channe
 
 
 def _completed(compute: ComputeConfig, raw: RawInput, channel: str) -> ComputeConfig:
-    """Return what is asked for, and where nothing is, the tiles and sides of the live run."""
+    """Return what is asked for, and where nothing is, device, tiles and sides of the live run.
+
+    A live run on a GPU leaves the choice: this computer may have none.
+    """
+    on_cpu = raw.devices.get(channel) == "cpu"
     return compute.model_copy(
         update={
+            "device": "cpu" if compute.device == "auto" and on_cpu else compute.device,
             "tile": raw.tiles.get(channel, "auto") if compute.tile == "auto" else compute.tile,
             "uncertainty": compute.uncertainty or raw.uncertainty.get(channel),
         }

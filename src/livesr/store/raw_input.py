@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,17 @@ from livesr.base.config import RigConfig
 from livesr.base.errors import ConfigError, DamagedFileError, StoreError
 from livesr.base.frames import CameraFrame, Normalisation, Pixels, RawStack, StagePosition, Stream
 from livesr.base.run_description import RunDescription, Stack
+from livesr.formats import layout
 from livesr.formats.frames_log import Event, stream_of
-from livesr.formats.store import Image, RecordedStore, advice, array_shape, is_store, refuse_in_use
+from livesr.formats.store import (
+    Image,
+    RecordedStore,
+    advice,
+    array_shape,
+    is_store,
+    read_json,
+    refuse_in_use,
+)
 from livesr.live.inference.test_time_augmentation import from_store
 from livesr.live.paths import Geometry
 from livesr.live.sources.recordings.placed import missing_note, spelt
@@ -61,6 +70,7 @@ class RawInput:
     run : fields of `RunDescription` that the run had
     uncertainty : from which sides that of the predictions was estimated, by channel
     runtimes, tiles : (backend, precision) and tiles that the predictions were made with, by channel
+    devices : where the reconstructions were made, "cpu" or "cuda", by channel
     spacing_s : from one exposure of a group to the next where frames bear the time of their group,
         else 0
     notes : what a user should know of it, in sentences
@@ -80,6 +90,7 @@ class RawInput:
     run: Mapping[str, Any] = field(default_factory=dict)
     runtimes: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     tiles: Mapping[str, int] = field(default_factory=dict)
+    devices: Mapping[str, str] = field(default_factory=dict)
     uncertainty: Mapping[str, Augmentation] = field(default_factory=dict)
     spacing_s: float = 0.0
     notes: tuple[str, ...] = ()
@@ -167,7 +178,19 @@ def store_input(
             for c in store.channels
             if (r := store.provenance(c).get("runtime"))
         },
+        devices=_devices(store),
     )
+
+
+def _devices(store: RecordedStore) -> dict[str, str]:
+    """Return where the run reconstructed each channel, as far as its report says it."""
+    try:
+        said = read_json(store.path / layout.REPORT).get("device")
+    except StoreError:
+        return {}
+    if not isinstance(said, dict):
+        return {}
+    return {str(name): str(device) for name, device in said.items()}
 
 
 def _started_ns(said: object) -> int:
@@ -224,6 +247,7 @@ def raw_input(
     """
     if is_store(path):
         refuse_in_use(path)
+        _refuse_read_as(path, how)
         raw = store_input(RecordedStore(path), rig, engine, upscale)
     elif rig is None:
         open_recording(path).close()  # what is no recording at all is said first
@@ -232,6 +256,16 @@ def raw_input(
         raw = recording_input(path, rig, how or ReadAs())
     rig = raw.rig.with_engine(engine) if engine else raw.rig
     return replace(raw, rig=rig.with_engine(upscale, "upscale") if upscale else rig)
+
+
+def _refuse_read_as(path: Path, how: ReadAs | None) -> None:
+    """Refuse to be told of a store of livesr what it says itself."""
+    said = [name for name, value in asdict(how).items() if value is not None] if how else []
+    if said:
+        raise ConfigError(
+            f"{path.name} is a store of livesr, which says itself how it was recorded: leave out"
+            f" {', '.join(said)}."
+        )
 
 
 def recording_input(path: Path, rig: RigConfig, how: ReadAs | None = None) -> RawInput:

@@ -17,13 +17,13 @@ from livesr.base.compute import ComputeConfig
 from livesr.base.errors import BackendError
 from livesr.live.inference.engine import Engine
 from livesr.live.inference.runner import in_order, open_on, open_session, out_of_memory
-from livesr.live.inference.session import Resident, Session
+from livesr.live.inference.session import InferenceSession, Resident
 from livesr.live.inference.tiling import smaller_tile
 
 log = logging.getLogger(__name__)
 
 
-class FallbackSession(Session):
+class FallbackSession(InferenceSession):
     """Opens an engine as `open_session` does.
 
     A frame that the runtime fails on is inferred again by what replaces it.
@@ -89,7 +89,7 @@ class FallbackSession(Session):
         """Release the runtime."""
         self._inner.close()
 
-    def _adopt(self, inner: Session) -> None:
+    def _adopt(self, inner: InferenceSession) -> None:
         """Go on with another session of the engine."""
         self._inner = inner
         self.name, self.precision, self.device = inner.name, inner.precision, inner.device

@@ -21,7 +21,7 @@ from livesr.base.errors import BackendError
 from livesr.live.inference.engine import Engine
 from livesr.live.inference.padding import PaddedBlock, PaddedSession, check_output
 from livesr.live.inference.runtime import Precision, Runtime
-from livesr.live.inference.session import Session
+from livesr.live.inference.session import InferenceSession
 
 # How a layer says that its precision must not be lowered: up to 2025, and since 2026 (openvino pull
 # request 34311).
@@ -72,7 +72,9 @@ class OpenVINORuntime(Runtime):
         """Return the free memory of this computer."""
         return int(psutil.virtual_memory().available)
 
-    def open(self, engine: Engine, shape: tuple[int, int], compute: ComputeConfig) -> Session:
+    def open(
+        self, engine: Engine, shape: tuple[int, int], compute: ComputeConfig
+    ) -> InferenceSession:
         """Compile for frames of `shape` (y, x) and run once; errors as of `Runtime.open`."""
         if reason := self.unavailable():
             raise BackendError(reason)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from livesr.base.errors import BackendError, EngineError
 from livesr.live.inference.engine import Engine
-from livesr.live.inference.session import Session
+from livesr.live.inference.session import InferenceSession
 
 
 def padded_shape(engine: Engine, shape: tuple[int, int]) -> tuple[int, int]:
@@ -78,7 +78,7 @@ class PaddedBlock:
         return output[0, :, : y * self._scale, : x * self._scale]
 
 
-class PaddedSession(Session):
+class PaddedSession(InferenceSession):
     """A session whose frames and predictions pass through memory of the host, allocated once.
 
     A runtime says in `_run` how its output follows from its block.

@@ -14,7 +14,7 @@ from livesr.base.errors import BackendError, suggestion
 from livesr.live.inference.cuda import why_no_gpu
 from livesr.live.inference.engine import Engine
 from livesr.live.inference.runtime import BACKENDS, PRECISIONS, Runtime, runtime_named
-from livesr.live.inference.session import Session
+from livesr.live.inference.session import InferenceSession
 from livesr.live.inference.tiling import TiledSession, smaller_tile, tile_that_fits
 
 log = logging.getLogger(__name__)
@@ -29,7 +29,9 @@ _OUT_OF_MEMORY = (
 )
 
 
-def open_session(engine: Engine, shape: tuple[int, int], compute: ComputeConfig) -> Session:
+def open_session(
+    engine: Engine, shape: tuple[int, int], compute: ComputeConfig
+) -> InferenceSession:
     """Open `engine` for frames of `shape` (y, x) on the runtime that `compute` names, or on the
     first that can ("auto").
 
@@ -57,6 +59,22 @@ def open_session(engine: Engine, shape: tuple[int, int], compute: ComputeConfig)
     )
 
 
+def check_named(compute: ComputeConfig) -> None:
+    """Refuse names of a runtime or an arithmetic that nobody knows, whether they are used or not.
+
+    Raises
+    ------
+    BackendError
+        With the nearest that is known.
+    """
+    for what, name, known in (
+        ("backend", compute.backend, BACKENDS.names),
+        ("precision", compute.precision, PRECISIONS),
+    ):
+        if name not in ("auto", *known):
+            raise BackendError(f"There is no {what} {name!r}.{suggestion(name, ['auto', *known])}")
+
+
 def in_order() -> list[str]:
     """Return the names of the runtimes as "auto" tries them.
 
@@ -76,17 +94,15 @@ def in_order() -> list[str]:
     return sorted(names, key=lambda name: name not in on_gpu)
 
 
-def open_on(name: str, engine: Engine, shape: tuple[int, int], compute: ComputeConfig) -> Session:
+def open_on(
+    name: str, engine: Engine, shape: tuple[int, int], compute: ComputeConfig
+) -> InferenceSession:
     """Open `engine` on the runtime `name`, whatever `compute` names.
 
     Errors as of `open_session`.
     """
+    check_named(compute.model_copy(update={"backend": name}))
     runtime = runtime_named(name)
-    if compute.precision != "auto" and compute.precision not in PRECISIONS:
-        raise BackendError(
-            f"There is no precision {compute.precision!r}."
-            f"{suggestion(compute.precision, ['auto', *PRECISIONS])}"
-        )
     if reason := runtime.unavailable():
         raise BackendError(reason)
     session = _in_tiles(runtime, engine, shape, compute)
@@ -96,7 +112,7 @@ def open_on(name: str, engine: Engine, shape: tuple[int, int], compute: ComputeC
 
 def _in_tiles(
     runtime: Runtime, engine: Engine, shape: tuple[int, int], compute: ComputeConfig
-) -> Session:
+) -> InferenceSession:
     """Open for the whole frame or for tiles, for ever smaller ones where that is livesr's choice
     and memory is short.
     """

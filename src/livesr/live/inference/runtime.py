@@ -15,7 +15,7 @@ from livesr.base.registry import Registry
 if TYPE_CHECKING:
     from livesr.base.compute import ComputeConfig
     from livesr.live.inference.engine import Engine
-    from livesr.live.inference.session import Session
+    from livesr.live.inference.session import InferenceSession
 
 # In the order in which "auto" tries them.
 BACKENDS = Registry(
@@ -106,7 +106,9 @@ class Runtime(ABC):
         }
 
     @abstractmethod
-    def open(self, engine: Engine, shape: tuple[int, int], compute: ComputeConfig) -> Session:
+    def open(
+        self, engine: Engine, shape: tuple[int, int], compute: ComputeConfig
+    ) -> InferenceSession:
         """Load, compile and warm up for frames of `shape` (y, x), which are seen as a whole.
 
         Of `compute`, a runtime heeds precision and threads.

@@ -28,8 +28,8 @@ class Resident(Protocol):
     def device_input(self) -> Any:
         """The float32 (window, y, x) block on the device that `enqueue` reads.
 
-        The same memory for the session's life, apart from that of `Session.input`. Not contiguous
-        where the frame is padded inside.
+        The same memory for the session's life, apart from that of `InferenceSession.input`. Not
+        contiguous where the frame is padded inside.
         """
 
     def enqueue(self, stream: int) -> Any:
@@ -44,7 +44,7 @@ class Resident(Protocol):
         """
 
 
-class Session(ABC):
+class InferenceSession(ABC):
     """One engine, open for frames of one size.
 
     `Runtime.open` makes it; then ``infer`` ... ``close``. One thread at a time. It is a context

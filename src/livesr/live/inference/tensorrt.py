@@ -28,7 +28,7 @@ from livesr.live.inference.padding import (
 )
 from livesr.live.inference.plans import PlanCache, PlanKey
 from livesr.live.inference.runtime import Precision, Runtime
-from livesr.live.inference.session import Resident, Session
+from livesr.live.inference.session import InferenceSession, Resident
 from livesr.live.inference.tensorrt_build import (
     PRECISIONS,
     RTX,
@@ -91,7 +91,9 @@ class TensorRTRuntime(Runtime):
         """Return the free memory of the GPU; raises BackendError if CuPy cannot use it."""
         return int(_cuda_runtime().memGetInfo()[0])
 
-    def open(self, engine: Engine, shape: tuple[int, int], compute: ComputeConfig) -> Session:
+    def open(
+        self, engine: Engine, shape: tuple[int, int], compute: ComputeConfig
+    ) -> InferenceSession:
         """Load the plan for frames of `shape` (y, x), or build it, and run once; errors as of
         `Runtime.open`.
         """
@@ -107,7 +109,7 @@ class TensorRTRuntime(Runtime):
                 f"{self.title} does not start with engine {engine.manifest.id!r}: {e}"
             ) from e
 
-    def _session(self, engine: Engine, shape: tuple[int, int], precision: str) -> Session:
+    def _session(self, engine: Engine, shape: tuple[int, int], precision: str) -> InferenceSession:
         return TensorRTSession(engine, shape, precision)
 
 
@@ -121,7 +123,7 @@ class TensorRTRTXRuntime(TensorRTRuntime):
     title = RTX.title
     inference_library = RTX
 
-    def _session(self, engine: Engine, shape: tuple[int, int], precision: str) -> Session:
+    def _session(self, engine: Engine, shape: tuple[int, int], precision: str) -> InferenceSession:
         return TensorRTRTXSession(engine, shape, precision)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from livesr.base.compute import Augmentation
-from livesr.live.inference.session import Session
+from livesr.live.inference.session import InferenceSession
 
 _FLIPS = ((1, 1), (1, -1), (-1, 1), (-1, -1))
 
@@ -70,7 +70,7 @@ class TestTimeAugmentation:
             np.empty(output_shape, np.float32) for _ in range(3)
         )
 
-    def infer(self, session: Session) -> NDArray[np.float32]:
+    def infer(self, session: InferenceSession) -> NDArray[np.float32]:
         """Return what the session predicts of its `input`, as it does without views.
 
         Valid until the next call.

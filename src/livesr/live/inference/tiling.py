@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from livesr.base.errors import EngineError
 from livesr.live.inference.engine import Engine
 from livesr.live.inference.padding import PaddedBlock, PaddedSession
-from livesr.live.inference.session import Session
+from livesr.live.inference.session import InferenceSession
 
 _BLEND_PX = 32
 # Measured on the light engine at 1024^2 and 2048^2: 6 to 7 times its widest features with OpenVINO,
@@ -61,7 +61,7 @@ class TiledSession(PaddedSession):
         engine: Engine,
         shape: tuple[int, int],
         tile: int,
-        open_tile: Callable[[tuple[int, int]], Session],
+        open_tile: Callable[[tuple[int, int]], InferenceSession],
     ) -> None:
         super().__init__(engine, shape)
         height, width = self._opened().block.shape[2:]

@@ -19,7 +19,7 @@ from livesr.base.errors import BackendError
 from livesr.live.inference.engine import Engine
 from livesr.live.inference.padding import PaddedBlock, PaddedSession, check_output
 from livesr.live.inference.runtime import Precision, Runtime
-from livesr.live.inference.session import Resident, Session
+from livesr.live.inference.session import InferenceSession, Resident
 
 
 class TorchRuntime(Runtime):
@@ -71,7 +71,9 @@ class TorchRuntime(Runtime):
 
         return int(torch.cuda.mem_get_info()[0])
 
-    def open(self, engine: Engine, shape: tuple[int, int], compute: ComputeConfig) -> Session:
+    def open(
+        self, engine: Engine, shape: tuple[int, int], compute: ComputeConfig
+    ) -> InferenceSession:
         """Read the graph for frames of `shape` (y, x) and run once; errors as of
         `Runtime.open`.
         """
@@ -82,7 +84,9 @@ class TorchRuntime(Runtime):
         if compute.threads:
             torch.set_num_threads(compute.threads)
         precision = self.choose_precision(compute.precision, engine)
-        session: Callable[..., Session] = TorchCudaSession if self.resident else TorchSession
+        session: Callable[..., InferenceSession] = (
+            TorchCudaSession if self.resident else TorchSession
+        )
         try:
             return session(engine, shape, precision, self.devices[0])
         except RuntimeError as e:

@@ -39,7 +39,7 @@ class Reconstruct:
         self._sums = [Sum(run, path, self._streams) for path in paths.values() if path.parts]
         in_slots = all(path.on_device for path in paths.values() if not path.parts)
         slots = max(len(path.on_device) for path in paths.values()) if in_slots else 1
-        self._workers = OrderedWorkers(self._measure, slots, "measure")
+        self._workers = OrderedWorkers(self._measure, max(slots, 1), "measure")
 
     def work(self) -> None:
         """Measure groups until there are no more, then give the windows of the last frames."""
