@@ -22,6 +22,7 @@ from useq import MDAEvent
 
 from livesr.base.compute import Augmentation, ComputeConfig
 from livesr.base.config import RigConfig, load_rig
+from livesr.base.geometry import Geometry
 from livesr.base.run_description import RunDescription
 from livesr.formats.store import RecordedStore
 from livesr.live.inference.engine import (
@@ -35,7 +36,7 @@ from livesr.live.inference.engine import (
 )
 from livesr.live.inference.identity import identity_engine
 from livesr.live.keeping_up import KeepingUp
-from livesr.live.paths import ChannelPath, Geometry, build_path
+from livesr.live.paths import ChannelPath, build_path
 from livesr.live.pipeline import Pipeline
 from livesr.live.sinks.ome_zarr import OMEZarrSink
 from livesr.live.sinks.sink import Sink

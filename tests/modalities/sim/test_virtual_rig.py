@@ -14,12 +14,13 @@ from pymmcore_plus.experimental.unicore import UniMMCore
 
 from livesr.base.config import load_rig
 from livesr.live.sources.plan import sim_sequence
+from livesr.modalities.sim.config import SIMConfig
 from livesr.modalities.sim.parameters import SIMParameters
 from livesr.modalities.sim.reconstructor import SIMReconstructor
+from livesr.modalities.sim.simulation.rig import VirtualSIMCamera, find_camera
 from livesr.optics.illumination import Pattern
-from livesr.simulation.rig import VirtualSIMCamera, find_camera
 
-RIGS = Path(__file__).parents[2] / "hardware_configs"
+RIGS = Path(__file__).parents[3] / "hardware_configs"
 SIZE, TIME_POINTS, RAW = 96, 4, 9
 
 
@@ -181,7 +182,7 @@ def test_reconstructed_frames_show_the_truth(camera):
         rig.optics.emission_nm / 1000,
         offset_adu=rig.camera.offset_adu,
     )
-    patterns = [Pattern(p.k_um, p.phase_rad, p.modulation) for p in rig.sim.patterns]
+    patterns = [Pattern(p.k_um, p.phase_rad, p.modulation) for p in SIMConfig.of(rig).patterns]
     reconstructor = SIMReconstructor(parameters, patterns)
     inner = (slice(20, -20), slice(20, -20))
     for t in (2, 0):  # backwards: the truth starts its cell anew

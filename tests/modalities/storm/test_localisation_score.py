@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from livesr.evaluation.localisation import score_localisations
+from livesr.modalities.storm.score import score_localisations
 
 
 def score(found, true, **how):

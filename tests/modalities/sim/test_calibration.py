@@ -14,16 +14,18 @@ import tifffile
 from livesr.base.config import load_rig
 from livesr.base.errors import CalibrationError
 from livesr.base.frames import CameraFrame, Stream
-from livesr.evaluation.sim_calibration import calibrate_channel, groups_of, plane_in_focus
-from livesr.live.paths import Geometry
+from livesr.base.geometry import Geometry
+from livesr.evaluation.camera_frames import groups_of
+from livesr.modalities.calibrator import CalibrationSettings
+from livesr.modalities.sim.calibration.channel import SIMCalibrator
 from livesr.modalities.sim.calibration.groups import Optics
 from livesr.modalities.sim.calibration.order import detect_order, order_name
 from livesr.modalities.sim.calibration.otf import Damping, damping_from_beads
 from livesr.modalities.sim.calibration.patterns import FoundPattern, estimate
 from livesr.modalities.sim.calibration.sim import calibrate, doubts_about
+from livesr.modalities.sim.simulation.microscope import Light, SIMMicroscope
 from livesr.optics.illumination import Pattern, angle_major, equal_steps
 from livesr.optics.noise import SCMOSNoise
-from livesr.simulation.microscope import Light, SIMMicroscope
 
 OPTICS = Optics(0.065, 1.49, 0.525, damping=0.6)
 ANGLES_RAD = (0.2, 0.2 + np.pi / 3, 0.2 + 2 * np.pi / 3)
@@ -451,12 +453,12 @@ def test_the_plane_in_focus_is_chosen(good, sharp):
     rig = load_rig("virtual_sim").with_engine("none")
     camera = Geometry(SHAPE, "uint16", OPTICS.pixel_size_um)
     frames = stack_of(planes)
-    z = plane_in_focus(frames, rig, "488", camera, 4)
+    calibrator = SIMCalibrator(rig)
+    z = calibrator.plane_in_focus(frames, "488", camera, 4)
     assert z == sharp
     np.testing.assert_array_equal(groups_of(frames, "488", 9, 5, z), good[:1])
-    found = calibrate_channel(
-        rig, "488", camera, good[:1], keep_order=True, keep_otf=True, plane=(z, 4)
-    )
+    settings = CalibrationSettings(keep_order=True, keep_otf=True, plane=(z, 4))
+    found = calibrator.calibrate("488", camera, good[:1], settings)
     assert (
         f"Plane {sharp} of 4 is used: it shows the patterns most strongly."
         in found.report()["warnings"]

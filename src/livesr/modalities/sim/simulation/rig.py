@@ -38,12 +38,13 @@ from numpy.typing import NDArray
 from pymmcore_plus import CMMCorePlus
 from pymmcore_plus.experimental.unicore import pymm_property
 
-from livesr.base.config import ChannelConfig, RigConfig, SIMConfig, load_rig
+from livesr.base.config import ChannelConfig, RigConfig, load_rig
 from livesr.base.errors import ConfigError
+from livesr.modalities.sim.config import SIMConfig
+from livesr.modalities.sim.simulation.microscope import Components, Light, SIMMicroscope
 from livesr.optics.illumination import Pattern
 from livesr.optics.noise import SCMOSNoise, read_variance_map
-from livesr.simulation.camera import VirtualCamera, find_virtual_camera
-from livesr.simulation.microscope import Components, Light, SIMMicroscope
+from livesr.simulation.camera import KnowsTruth, find_virtual_camera
 from livesr.simulation.specimens import DEFAULT_STRUCTURES, Cell
 
 log = logging.getLogger(__name__)
@@ -189,7 +190,7 @@ class RawBank:
         return Cell(self._microscope.object_shape, self._microscope.object_pixel_um, self._seed)
 
 
-class VirtualSIMCamera(VirtualCamera):
+class VirtualSIMCamera(KnowsTruth):
     """Plays raw SIM frames of a simulated living cell, one per exposure.
 
     Properties before initialisation: Rig (name or path of the rig.yaml whose patterns it shows),
@@ -395,12 +396,12 @@ class _Playback:
 
 
 def _sim_section(rig: RigConfig) -> SIMConfig:
-    if rig.sim is None or rig.optics.pixel_size_nm is None:
+    if "sim" not in rig.sections or rig.optics.pixel_size_nm is None:
         raise ConfigError(
             f"rig {rig.name!r} needs 'sim' and 'optics.pixel_size_nm' to be simulated; see"
             " virtual_sim"
         )
-    return rig.sim
+    return SIMConfig.of(rig)
 
 
 def _dyes(text: str) -> dict[str, tuple[str, ...]]:

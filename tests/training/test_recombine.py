@@ -104,8 +104,8 @@ def test_upscaling_cannot_be_composed_anew(tmp_path: Path) -> None:
 
 def test_structures_are_shown_sharper_softer_and_of_other_sizes(tmp_path: Path) -> None:
     pairs = CachedPairs(spotted(tmp_path / "pairs"))
-    remixed, rng = RecombinedPairs(pairs, 1.0), np.random.default_rng(0)
-    shown = [remixed.structure(rng, 48, 0) for _ in range(60)]
+    recombined, rng = RecombinedPairs(pairs, 1.0), np.random.default_rng(0)
+    shown = [recombined.structure(rng, 48, 0) for _ in range(60)]
     assert all(image.shape == (48, 48) and image.min() >= 0 for image in shown)
     plain = pairs.batch(np.random.default_rng(1), 60, 48, [0] * 60)[1][:, 0]
 

@@ -25,9 +25,9 @@ from pymmcore_plus.experimental.unicore import pymm_property
 
 from livesr.base.config import CameraConfig, RigConfig, load_rig
 from livesr.base.errors import ConfigError
+from livesr.modalities.storm.simulation.blinking import Photoswitching, blink, place_on
 from livesr.optics.noise import EMCCDNoise, SCMOSNoise
 from livesr.optics.psf import PointSpread
-from livesr.simulation.blinking import Photoswitching, blink, place_on
 from livesr.simulation.camera import VirtualCamera, find_virtual_camera
 from livesr.simulation.specimens import Cell
 

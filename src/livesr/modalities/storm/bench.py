@@ -23,15 +23,17 @@ from scipy.ndimage import gaussian_filter
 
 from livesr.base.config import RigConfig, load_rig
 from livesr.base.frames import RawStack, SRFrame, Stream
+from livesr.base.geometry import Geometry
 from livesr.bench.pipeline import virtual_rig
 from livesr.bench.result import Result, Target, compared
 from livesr.bench.timing import interleave
-from livesr.evaluation.localisation import LocalisationScore, score_localisations
-from livesr.live.paths import Geometry, storm_reconstructor
 from livesr.live.plugin import LiveSR
 from livesr.live.sources.plan import sim_sequence
+from livesr.modalities.storm.config import STORMConfig
+from livesr.modalities.storm.modality import STORM
 from livesr.modalities.storm.reconstructor import STORMReconstructor
-from livesr.simulation.storm_rig import BlinkingBank, find_storm_camera
+from livesr.modalities.storm.score import LocalisationScore, score_localisations
+from livesr.modalities.storm.simulation.rig import BlinkingBank, find_storm_camera
 
 _FAST = Target(100, "least")
 _LIT = (10, 50, 150, 400)
@@ -88,7 +90,7 @@ def _live(quick: bool) -> Result:
     """
     size, frames, groups, n = (64, 20, 3, 10) if quick else (256, 300, 20, 100)
     with virtual_rig("virtual_storm", SensorSize=size, Frames=frames) as (core, rig):
-        rig = rig.model_copy(update={"storm": rig.storm.model_copy(update={"frames": n})})
+        rig = rig.with_section(STORMConfig.of(rig).model_copy(update={"frames": n}))
         camera = find_storm_camera(core)
         assert camera is not None
         alone = _reconstructor(rig, size)
@@ -127,7 +129,8 @@ def _run(core: Any, rig: RigConfig, groups: int) -> float:
     def arrived(frame: SRFrame) -> None:
         arrivals_s.append(time.perf_counter())
 
-    plan = sim_sequence(groups, channels=list(rig.channels), raw=rig.storm.frames)
+    frames = STORMConfig.of(rig).frames
+    plan = sim_sequence(groups, channels=list(rig.channels), raw=frames)
     with (
         tempfile.TemporaryDirectory() as folder,
         LiveSR(
@@ -136,7 +139,7 @@ def _run(core: Any, rig: RigConfig, groups: int) -> float:
     ):
         session.input_ready.connect(arrived)
         core.mda.run(plan)
-    return rig.storm.frames * (len(arrivals_s) - 1) / (arrivals_s[-1] - arrivals_s[0])
+    return frames * (len(arrivals_s) - 1) / (arrivals_s[-1] - arrivals_s[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,7 +258,7 @@ def _picasso(rig: RigConfig, known: _Known) -> LocalisationScore | None:
 def _reconstructor(rig: RigConfig, size: int) -> STORMReconstructor:
     assert rig.optics.pixel_size_nm is not None
     camera = Geometry((size, size), "uint16", rig.optics.pixel_size_nm / 1e3)
-    found = storm_reconstructor(rig, next(iter(rig.channels.values())), camera)
+    found = STORM().build(rig, next(iter(rig.channels)), camera)
     assert isinstance(found, STORMReconstructor)
     return found
 

@@ -1,5 +1,4 @@
-"""The trust test: how near an engine comes to the structures of a sample that was stained once for
-each.
+"""How near an engine comes to the structures of a sample that was stained once for each.
 
 Three true channels are taken one after the other, their sum is separated live and compared with
 them; the channels are kept as `livesr train` reads them. On your microscope, name its channels in

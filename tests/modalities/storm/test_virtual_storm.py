@@ -5,9 +5,13 @@ import pytest
 
 from livesr.base.config import CameraConfig, load_rig
 from livesr.live.sources.plan import sim_sequence
+from livesr.modalities.sim.simulation.rig import find_camera
+from livesr.modalities.storm.simulation.rig import (
+    VirtualSTORMCamera,
+    camera_noise,
+    find_storm_camera,
+)
 from livesr.optics.noise import EMCCDNoise, SCMOSNoise
-from livesr.simulation.rig import find_camera
-from livesr.simulation.storm_rig import VirtualSTORMCamera, camera_noise, find_storm_camera
 from rigs import core_of
 
 SIZE, FRAMES = 48, 20

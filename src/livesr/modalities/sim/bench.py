@@ -10,10 +10,10 @@ from __future__ import annotations
 from functools import partial
 
 import numpy as np
-import scipy.fft
 
 from livesr.bench.result import Result, Target, compared
 from livesr.bench.timing import calls_ms, interleave
+from livesr.bench.transforms import Transforms
 from livesr.modalities.sim.parameters import SIMParameters
 from livesr.modalities.sim.quality import QualityLimits
 from livesr.modalities.sim.reconstructor import SIMReconstructor
@@ -61,24 +61,3 @@ def measure(quick: bool) -> list[Result]:
             "contrast, modulation, phase error and motion of every frame",
         ),
     ]
-
-
-class Transforms:
-    """Fresh arrays for every block.
-
-    Overwriting transforms would otherwise grow or shrink their numbers.
-    """
-
-    def __init__(self, raw: np.ndarray[tuple[int, ...], np.dtype[np.uint16]]) -> None:
-        self._mean = raw[0].astype(np.float32)
-        self._bands = [(frame + 1j * frame).astype(np.complex64) for frame in raw[:3]]
-        y, x = self._mean.shape
-        self._shape = 2 * y, 2 * x
-        self._half = np.zeros((2 * y, x + 1), np.complex64)
-
-    def run(self) -> None:
-        """Compute them all once."""
-        scipy.fft.rfft2(self._mean)
-        for band in self._bands:
-            scipy.fft.fft2(band)
-        scipy.fft.irfft2(self._half, self._shape)

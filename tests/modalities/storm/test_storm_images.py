@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from livesr.modalities.storm.simulation.images import localisation_image, shifted_histogram
 from livesr.simulation.domain import Domain
-from livesr.training.simulated import localisation_image, shifted_histogram
 
 DOMAIN = Domain(structures=("microtubules", "er"), pixel_size_um=0.04, absent=0.5)
 
