@@ -33,9 +33,9 @@ _INPUT_MEAN, _INPUT_GAIN = 0.1, 4.0
 # answer instead, from where the gradient points to the structures.
 _START_BIAS: dict[Head, float] = {"sigmoid": -4.0, "partition": 1.0, "restore": 1.0}
 
-# The image that "restore" predicts is at most _MAX_GAIN times the brightest pixel within _REACH_PX, the
-# width of a blurred point. Without this, frames with an even background and dark edges, which no
-# training pair has, let the correction run away.
+# The image that "restore" predicts is at most _MAX_GAIN times the brightest pixel within
+# _REACH_PX, the width of a blurred point. Without this, frames with an even background and dark
+# edges, which no training pair has, let the correction run away.
 _REACH_PX, _MAX_GAIN = 4, 2.0
 
 # Images that the last convolution gives besides one per structure: "none", and the correction of
