@@ -10,10 +10,7 @@ import sys
 
 from pymmcore_plus.experimental.unicore import UniMMCore
 
-from livesr import LiveSR
-from livesr.base.config import TriggerConfig, load_rig
-from livesr.live.sources.plan import sim_sequence
-from livesr.live.sources.triggered import TriggeredEngine
+from livesr import LiveSR, TriggerConfig, TriggeredEngine, load_rig, sim_sequence
 from livesr.modalities.sim.config import SIMConfig
 
 store = sys.argv[1] if len(sys.argv) > 1 else "triggered.ome.zarr"
