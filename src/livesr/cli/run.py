@@ -130,7 +130,6 @@ def run(
     [dim]Example:[/] livesr run my_rig --replay raw.tif --rate recorded --view
     """
     from livesr.base.config import load_rig
-    from livesr.base.run_config import RunConfig
     from livesr.cli import session
     from livesr.cli.experiment import Experiment, plan_of
     from livesr.cli.on_finish import command_of
@@ -158,8 +157,9 @@ def run(
         experiment=experiment,
         engine=engine,
         upscale=upscale,
-        settings=RunConfig(
-            **vars(compute),
+        settings=session.settings_of(
+            compute,
+            view=view,
             store=store,
             spare=spare_disk,
             flush_s=flush,
