@@ -21,7 +21,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from livesr.base.config import RigConfig, RunConfig
+from livesr.base.config import RigConfig
+from livesr.base.run_config import LiveConfig
 from livesr.modalities.registry import MODALITIES, modality
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "rig.md"
@@ -52,7 +53,7 @@ PLAIN = {
 
 def page() -> str:
     """Return the page."""
-    return "\n".join((HEAD, *_rig(), RUN, *_table(RunConfig)))
+    return "\n".join((HEAD, *_rig(), RUN, *_table(LiveConfig)))
 
 
 def _rig() -> Iterator[str]:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from livesr.base.config import RigConfig, RunConfig
+from livesr.base.config import RigConfig
+from livesr.base.run_config import LiveConfig
 from livesr.modalities.registry import MODALITIES, modality
 
 REPOSITORY = Path(__file__).parents[2]
@@ -18,7 +19,7 @@ REFERENCE = runpy.run_path(str(REPOSITORY / "scripts" / "rig_reference.py"))
 def models() -> set[type[BaseModel]]:
     """Everything that stands in rig.yaml, and the settings of a run."""
     sections = [modality(name).Section for name in MODALITIES.names]
-    found = {RigConfig, RunConfig, *sections}
+    found = {RigConfig, LiveConfig, *sections}
     for model in (RigConfig, *sections):
         found |= {inner for _, inner in REFERENCE["_within"]("", model)}
     return found

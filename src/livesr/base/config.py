@@ -343,7 +343,7 @@ class Section(Model):
 
 
 class ChannelConfig(Model):
-    """What happens to one acquisition channel; what is None is the rig's, a step that is None is left out."""
+    """What happens to one acquisition channel: None leaves a step out, or takes the rig's value."""
 
     reconstruct: ModalityName | None = None
     """Modality of this channel: sim, storm, widefield, or that of another package."""

@@ -66,7 +66,7 @@ class SIMConfig(Section):
     patterns: list[PatternConfig] = Field(default_factory=list)
     """One for each angle; missing until `livesr calibrate` has found them."""
     wiener: Positive = 0.1
-    """Wiener parameter w: more is smoother and less sharp. 0.1 suits good light, 0.2 dim samples."""
+    """Wiener parameter w: more is smoother, less sharp. 0.1 suits good light, 0.2 dim samples."""
     attenuation: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """How much the centre of every band is suppressed, where light out of focus lies."""
     attenuation_fwhm_um: Positive = 1.2

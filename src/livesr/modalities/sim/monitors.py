@@ -99,10 +99,10 @@ def vector_monitor(
     """Return what follows the pattern vectors; None where they are not to be followed, or a frame
     is too small to show them.
     """
-    section = SIMConfig.of(rig)
-    if not section.follow_drift or min(camera.shape) < MIN_PX:
+    if not SIMConfig.of(rig).follow_drift or min(camera.shape) < MIN_PX:
         return None
-    return VectorMonitor(VectorDrift(*parameters_of(rig, channel, camera), drift), channel)
+    vectors = VectorDrift(*parameters_of(rig, channel, camera), reconstructor.drift)
+    return VectorMonitor(vectors, channel)
 
 
 def rotated(channel: str, rotation: int, n_raw: int) -> str:
