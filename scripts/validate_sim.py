@@ -31,6 +31,7 @@ from livesr.bench.timing import calls_ms, interleave
 from livesr.evaluation.metrics import pcc
 from livesr.modalities.sim.calibration.groups import Optics
 from livesr.modalities.sim.calibration.sim import Calibration, calibrate
+from livesr.modalities.sim.parameters import SIMParameters
 from livesr.modalities.sim.quality import QualityLimits
 from livesr.modalities.sim.reconstructor import SIMReconstructor
 from livesr.modalities.sim.simulation.rig import RawBank
@@ -47,13 +48,16 @@ def _stack(data: Path, name: str, n: int) -> Picture:
 
 
 def _method(
-    raw: Picture, found: Calibration, offset_adu: float = 100.0, **options: Any
+    raw: Picture,
+    found: Calibration,
+    offset_adu: float = 100.0,
+    quality_limits: QualityLimits | None = None,
+    **options: Any,
 ) -> SIMReconstructor:
     o = found.optics
     options = {"damping": o.damping, "order": found.order, "offset_adu": offset_adu, **options}
-    return SIMReconstructor(
-        raw.shape[-2:], o.pixel_size_um, o.na, o.emission_um, found.patterns, **options
-    )
+    parameters = SIMParameters(raw.shape[-2:], o.pixel_size_um, o.na, o.emission_um, **options)
+    return SIMReconstructor(parameters, found.patterns, quality_limits)
 
 
 def _inner(picture: Picture) -> Picture:

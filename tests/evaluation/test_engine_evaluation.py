@@ -85,6 +85,7 @@ def test_an_engine_that_does_nothing_gains_nothing(result: dict[str, Any]) -> No
 
 
 def test_an_engine_that_does_nothing_leaks_two_thirds(result: dict[str, Any]) -> None:
+    assert len(result["leakage"]) == 3
     for entry in result["leakage"].values():
         assert entry["total"]["mean"] == pytest.approx(2 / 3, abs=0.02)
         assert len(entry["into"]) == 2

@@ -192,6 +192,7 @@ def test_the_report_is_one_page_that_loads_nothing(result: dict[str, Any], tmp_p
     page = Page()
     page.feed(text)
     assert page.tags.count("svg") == 3
+    assert page.sources
     assert all(source.startswith("data:image/png;base64,") for source in page.sources)
     assert "untrained" in text
     assert "Flicker in a scene that stands still" in text

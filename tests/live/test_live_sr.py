@@ -198,24 +198,25 @@ def test_a_slow_network_skips_centres_never_neighbours(
         sim_core, rig="virtual_sim", plan=plan, store=tmp_path / "slow.ome.zarr", **ENGINE
     ) as session:
         path = session._paths["488"]
-        infer, compose = path.backend.infer, Composer.compose
+        infer, frame = path.networks.session.infer, Composer.frame
 
         def slow_infer() -> Any:
             time.sleep(0.03)  # a camera period is 9 ms
             return infer()
 
-        def noting_compose(self: Composer, output: Any, window: Any, measured: Any) -> Any:
+        def noting(self: Composer, made: Any, window: Any, measured: Any) -> Any:
             windows.append((window.before.t, window.centre.t, window.after.t))
-            return compose(self, output, window, measured)
+            return frame(self, made, window, measured)
 
-        monkeypatch.setattr(path.backend, "infer", slow_infer)
-        monkeypatch.setattr(Composer, "compose", noting_compose)
+        monkeypatch.setattr(path.networks.session, "infer", slow_infer)
+        monkeypatch.setattr(Composer, "frame", noting)
         sim_core.mda.run(plan)
     report = session.report
     assert report["sr_skipped"] > 5
     assert report["sr_frames"] + report["sr_skipped"] + report["groups_dropped"] == 40
     assert report["raw_lost"] == 0
     inner = [w for w in windows if w[1] not in (0, 39)]
+    assert inner
     if not report["groups_dropped"]:
         assert all(w == (w[1] - 1, w[1], w[1] + 1) for w in inner)
         assert report["tc_complete"] >= 0.99
@@ -242,7 +243,7 @@ def test_an_engine_that_raises_ends_the_predictions_not_the_recording(
         policy="complete",
         **ENGINE,
     ) as session:
-        infer = session._paths["488"].backend.infer
+        infer = session._paths["488"].networks.session.infer
         calls: list[int] = []
 
         def failing() -> Any:
@@ -251,7 +252,7 @@ def test_an_engine_that_raises_ends_the_predictions_not_the_recording(
                 raise RuntimeError("out of memory")
             return infer()
 
-        monkeypatch.setattr(session._paths["488"].backend, "infer", failing)
+        monkeypatch.setattr(session._paths["488"].networks.session, "infer", failing)
         sim_core.mda.run(plan)
     assert session.report["sr_frames"] == 2
     assert any("out of memory" in w for w in session.report["warnings"])
@@ -423,8 +424,10 @@ def test_errors_come_before_anything_is_acquired(sim_core: CMMCorePlus, tmp_path
 
 
 def test_a_session_that_acquires_nothing_ends_cleanly(sim_core: CMMCorePlus) -> None:
-    with LiveSR(sim_core, rig="virtual_sim", plan=sim_sequence(2, ["488"]), engine="none"):
+    plan = sim_sequence(2, ["488"])
+    with LiveSR(sim_core, rig="virtual_sim", plan=plan, engine="none") as session:
         pass
+    assert session.report == {}
 
 
 def test_a_plan_with_more_raw_frames_than_the_rig_ends_the_run_and_keeps_them(

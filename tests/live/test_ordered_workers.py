@@ -1,6 +1,6 @@
-"""Several frames in flight.
+"""Several frames are worked on at once.
 
-In order, never more than there are slots, and the queue goes on skipping.
+Results come in order, never from more at once than there are slots, and the queue goes on skipping.
 """
 
 from __future__ import annotations
@@ -57,16 +57,16 @@ def queue_of(*items: int) -> BoundedQueue[int]:
 
 
 @pytest.mark.parametrize("slots", [1, 2, 3])
-def test_results_come_in_order_and_never_from_more_than_there_are_lanes(slots: int) -> None:
+def test_results_come_in_order_and_never_from_more_than_there_are_slots(slots: int) -> None:
     work = Watched()
     landed = [
         (item, result()) for item, result in OrderedWorkers(work, slots).over(queue_of(*range(50)))
     ]
     assert landed == [(i, f"result {i}") for i in range(50)]
     assert work.most <= slots
-    by_lane = {slot: [item for at, item in work.begun if at == slot] for slot in range(slots)}
-    assert all(a < b for items in by_lane.values() for a, b in pairwise(items))
-    assert sorted(item for items in by_lane.values() for item in items) == list(range(50))
+    by_slot = {slot: [item for at, item in work.begun if at == slot] for slot in range(slots)}
+    assert all(a < b for items in by_slot.values() for a, b in pairwise(items))
+    assert sorted(item for items in by_slot.values() for item in items) == list(range(50))
 
 
 def test_a_second_item_is_worked_on_while_the_first_is() -> None:
@@ -91,16 +91,16 @@ def test_a_second_item_is_worked_on_while_the_first_is() -> None:
 
 def test_nothing_waits_for_an_item_that_has_not_come() -> None:
     work, queue = Watched(), BoundedQueue[int](10, "block")
-    flying = OrderedWorkers(work, 2).over(queue)
+    results = OrderedWorkers(work, 2).over(queue)
     for item in range(3):
         queue.put(item)
-        came, result = next(flying)
+        came, result = next(results)
         assert (came, result()) == (item, f"result {item}")
     queue.close()
-    assert list(flying) == []
+    assert list(results) == []
 
 
-def test_what_waits_for_a_lane_can_still_be_skipped() -> None:
+def test_what_waits_for_a_slot_can_still_be_skipped() -> None:
     work: Watched = Watched()
     work.held = {0, 1}
     queue: LatestPerKey[str, int] = LatestPerKey()
@@ -127,18 +127,23 @@ def test_what_waits_for_a_lane_can_still_be_skipped() -> None:
 
 @pytest.mark.parametrize("slots", [1, 2])
 def test_an_error_lands_with_its_item_and_ends_no_other(slots: int) -> None:
-    landed = []
+    landed: list[tuple[int, str]] = []
     for item, result in OrderedWorkers(Watched(), slots).over(queue_of(1, -2, 3)):
         try:
-            landed.append(result())
+            landed.append((item, result()))
         except ValueError as e:
-            landed.append(str(e))
-        assert item in {1, -2, 3}
-    assert landed == ["result 1", "item -2", "result 3"]
+            landed.append((item, str(e)))
+    assert landed == [(1, "result 1"), (-2, "item -2"), (3, "result 3")]
 
 
 def test_threads_end_when_nobody_takes_the_rest() -> None:
-    flying = OrderedWorkers(Watched(), 2).over(queue_of(*range(9)))
-    next(flying)
-    flying.close()
-    # `nothing_left_running` looks for them
+    work = Watched()
+    results = OrderedWorkers(work, 2, "left").over(queue_of(*range(9)))
+    assert next(results)[0] == 0
+    running = [t for t in threading.enumerate() if t.name.startswith("livesr-left-")]
+    assert running
+    results.close()
+    for thread in running:
+        thread.join(DEADLINE_S)
+        assert not thread.is_alive()
+    assert {item for _, item in work.begun} <= {0, 1}  # what waited for a slot is not begun

@@ -188,10 +188,10 @@ def test_a_modality_that_is_not_installed_is_a_sentence(rig: RigConfig) -> None:
     path = rig.folder / "rig.yaml"
     text = path.read_text()
     path.write_text(text.replace("modality: mine", "modality: mien"))
-    with pytest.raises(ConfigError, match="modality: there is no such modality.*'mine'"):
+    with pytest.raises(ConfigError, match=r"modality: there is no such modality.*'mine'"):
         load_rig(rig.folder)
     path.write_text(text.replace("mine:", "mien:"))
-    with pytest.raises(ConfigError, match="unknown key 'mien'. Did you mean 'mine'"):
+    with pytest.raises(ConfigError, match=r"unknown key 'mien'\. Did you mean 'mine'"):
         load_rig(rig.folder)
     with pytest.raises(ConfigError, match="Unknown modality 'mien'"):
         modality("mien")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from livesr.base.timing import now_ns
-from livesr.live.sinks.wire import FRAME, INPUT, Message, WireChannel, WireHeader, decode, encode
+from livesr.formats.wire import FRAME, INPUT, Message, WireChannel, WireHeader, decode, encode
 from livesr.viewer.frame_pairs import LiveScenes
 from livesr.viewer.subscriber import Subscriber
 

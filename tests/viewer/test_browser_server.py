@@ -743,7 +743,7 @@ def test_memory_does_not_grow_with_frames_or_pages(server, source):
 
 
 def test_end_to_end_over_zeromq():
-    from livesr.live.sinks.wire import FRAME, encode
+    from livesr.formats.wire import FRAME, encode
     from livesr.viewer.frame_pairs import LiveScenes
     from livesr.viewer.subscriber import Subscriber
 

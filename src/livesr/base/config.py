@@ -651,47 +651,6 @@ class RigConfig(Model):
         return engine if self._named_channel(engine)[0] is not None else f"{acquired[0]}={engine}"
 
 
-class RunConfig(Model):
-    """One run: what is computed, kept and shown.
-
-    `policy` "latest" skips the inference of centre frames when the network is slower than the
-    camera; "complete" never skips and lets latency grow. `live` is what happens to sequence
-    acquisitions outside an MDA: "own" takes every frame out of Micro-Manager's buffer, where
-    previews then find none; "peek" copies the newest and may miss some. `tile` is the side of the
-    tiles in which a network sees larger frames; "auto" takes tiles where a frame does not fit the
-    memory. `spare` is a folder on another disk, where the store goes on when its own disk is full
-    or fails; `flush_s` writes everything that was recorded through to the disk so often, for what a
-    power cut must not take (None: the operating system decides). `pairs` is a folder that keeps the
-    true channels of a superposition as `livesr train` reads them. `provisional` "auto" shows, under
-    "latest", a frame before its successor was acquired, while the network has nothing else to do;
-    the final frame replaces it. `uncertainty` estimates that of every prediction, from so many
-    sides of its input, 4 ("flips") or of square frames 8 ("turns"): the network then takes as many
-    times as long. `device` is where SIM frames are computed: "auto" takes a GPU where there is one.
-    """
-
-    store: Path | None = None
-    spare: Path | None = None
-    flush_s: Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)] | None = None
-    publish: str | None = None
-    policy: Literal["latest", "complete"] = "latest"
-    live: Literal["off", "own", "peek"] = "off"
-    provisional: Literal["auto", "off"] = "auto"
-    backend: str = "auto"
-    precision: str = "auto"
-    threads: Annotated[int, Field(ge=0, le=4096)] = 0
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    tile: Literal["auto", "off"] | Annotated[int, Field(ge=64, le=1 << 16)] = "auto"
-    record_raw: bool = True
-    record_recon: bool = True
-    raw_queue_bytes: Annotated[int, Field(gt=0, le=1 << 50)] | None = None
-    residual_plane: bool = False
-    uncertainty: Literal["flips", "turns"] | None = None
-    pairs: Path | None = None
-    insecure: bool = False
-    keys: Path | None = None
-    seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
-
-
 M = TypeVar("M", bound=BaseModel)
 _SHOWN = 200  # characters
 

@@ -21,7 +21,7 @@ from livesr.bench.frames import Frames, description
 from livesr.bench.result import Result, Target, compared
 from livesr.bench.runner import SuiteUnavailableError
 from livesr.bench.timing import interleave
-from livesr.live.sinks.wire import Message, WireChannel, WireHeader
+from livesr.formats.wire import Message, WireChannel, WireHeader
 from livesr.live.sinks.zeromq import ZeroMQSink
 from livesr.viewer.browser.messages import View
 from livesr.viewer.browser.pictures import PictureMaker

@@ -160,8 +160,9 @@ def _corrections(rig: RigConfig, found: Found) -> Iterator[Finding]:
 
 
 def _engines(rig: RigConfig, found: Found) -> Iterator[Finding]:
-    from livesr.live.inference.backend import BACKENDS
+    from livesr.base.compute import ComputeConfig
     from livesr.live.inference.engine import load_engine
+    from livesr.live.inference.runtime import BACKENDS, why_unavailable
     from livesr.live.inference.trial import try_out
 
     used = False
@@ -183,7 +184,7 @@ def _engines(rig: RigConfig, found: Found) -> Iterator[Finding]:
                 )
                 pixel_nm /= engine.manifest.scale
                 side = -(-_TRIED_PX // engine.manifest.multiple_of) * engine.manifest.multiple_of
-                try_out(engine, (2 * side, 2 * side))
+                try_out(engine, (2 * side, 2 * side), ComputeConfig(tile="off"))
             except (EngineError, BackendError) as e:
                 yield found(
                     "error",
@@ -201,7 +202,7 @@ def _engines(rig: RigConfig, found: Found) -> Iterator[Finding]:
                     sentence,
                     "Use an engine that was trained for this, or distrust it.",
                 )
-    missing = {n: BACKENDS.load(n).is_unavailable() for n in BACKENDS.names}
+    missing = {name: why_unavailable(name) for name in BACKENDS.names}
     if used and all(missing.values()):
         yield found(
             "error",

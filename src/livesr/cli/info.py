@@ -32,7 +32,10 @@ def info(as_json: JSON = False) -> None:
     out = console()
     machine = f"{facts['system']}, {facts['cores']} cores, {facts['memory_gib']} GiB"
     out.print(f"livesr {facts['version']}, Python {facts['python']}, {machine}")
-    backends = [(b["name"], b["unavailable"] or "ready") for b in facts["backends"]]
+    backends = [
+        (b["name"], b["unavailable"] or f"ready: {', '.join(b['precisions'])} on {b['devices'][0]}")
+        for b in facts["backends"]
+    ]
     titles = ", ".join(way.title for way in installed() if way.on_devices)
     out.print(f"{titles} frames are computed on {facts['device']}. {facts['no_gpu']}")
     out.print(_table("Backends", ("name", "here"), backends))
@@ -49,7 +52,6 @@ def collect() -> dict[str, Any]:
     import livesr
     from livesr.base.errors import BackendError
     from livesr.live.device import HOST_DEVICE, CudaDevice, Device
-    from livesr.live.inference.backend import BACKENDS
 
     device: Device = HOST_DEVICE
     no_gpu = ""
@@ -57,9 +59,6 @@ def collect() -> dict[str, Any]:
         device = CudaDevice()
     except BackendError as e:
         no_gpu = str(e)
-    backends = [
-        {"name": n, "unavailable": BACKENDS.load(n).is_unavailable()} for n in BACKENDS.names
-    ]
     return {
         "version": livesr.__version__,
         "python": platform.python_version(),
@@ -68,10 +67,26 @@ def collect() -> dict[str, Any]:
         "memory_gib": round(psutil.virtual_memory().total / 2**30),
         "device": device.description,
         "no_gpu": no_gpu,
-        "backends": backends,
+        "backends": _backends(),
         "engines": _engines(),
         "rigs": _rigs(),
     }
+
+
+def _backends() -> list[dict[str, Any]]:
+    from livesr.base.errors import BackendError
+    from livesr.live.inference.runtime import BACKENDS, runtime_named
+
+    found: list[dict[str, Any]] = []
+    for name in BACKENDS.names:
+        try:
+            runtime = runtime_named(name)
+            here = runtime.unavailable()
+            facts = {} if here else runtime.facts()
+        except BackendError as e:  # a package of others, or a driver that does not suit
+            here, facts = str(e), {}
+        found.append({"name": name, "unavailable": here, **facts})
+    return found
 
 
 def _engines() -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -22,8 +22,10 @@ from livesr.base.config import RigConfig
 from livesr.base.documents import read_text
 from livesr.base.errors import ConfigError, LiveSRError, RunError
 from livesr.base.frames import MulticolorFrame
+from livesr.base.run_config import RunConfig
 from livesr.cli.experiment import Experiment, Extent, check_stages, extent, plan_of
-from livesr.live.sinks.layout import free_bytes
+from livesr.live.run_state import Status
+from livesr.live.sinks.capacity import free_bytes
 
 if TYPE_CHECKING:
     from pymmcore_plus import CMMCorePlus
@@ -36,28 +38,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What the flags of a run say."""
+    """What the flags of a run say.
+
+    Attributes
+    ----------
+    settings : how it is computed, what is kept and shown
+    engine, upscale : instead of rig.yaml's
+    exposure_ms : of one raw frame, instead of rig.yaml's
+    view : whether the preview opens
+    on_frame : called with every final frame
+    properties : of devices, set before they are initialised
+    """
 
     rig: RigConfig
     experiment: Experiment
+    settings: RunConfig = field(default_factory=RunConfig)
     engine: str | None = None
     upscale: str | None = None
-    store: Path | None = None
-    spare: Path | None = None
-    flush_s: float | None = None
-    pairs: Path | None = None
-    publish: str | None = None
-    keys: Path | None = None
-    insecure: bool = False
-    policy: str = "latest"
-    provisional: str = "auto"
-    backend: str = "auto"
-    precision: str = "auto"
-    device: str = "auto"
-    threads: int = 0
-    uncertainty: Literal["flips", "turns"] | None = None
-    record_raw: bool = True
-    record_recon: bool = True
     exposure_ms: float | None = None
     view: bool = False
     on_frame: Callable[[MulticolorFrame], None] | None = None
@@ -133,10 +130,10 @@ def _check_files(request: Request) -> None:
     A typo must not cost the start of a microscope.
     """
     from livesr.live.correct import check_maps
-    from livesr.live.inference.backend import BACKENDS
     from livesr.live.inference.engine import load_engine
+    from livesr.live.inference.runner import check_named
 
-    _address(request)
+    _published(request)
     rig = request.rig.with_engine(request.engine) if request.engine else request.rig
     rig = rig.with_engine(request.upscale, "upscale") if request.upscale else rig
     check_maps(rig)
@@ -147,8 +144,7 @@ def _check_files(request: Request) -> None:
         for engine in (channel.upscale, channel.separate):
             if engine:
                 load_engine(engine)
-    if request.backend != "auto":
-        BACKENDS.load(request.backend)
+    check_named(request.settings)
 
 
 @contextmanager
@@ -163,11 +159,18 @@ def _configuration(request: Request) -> Iterator[Path]:
     import tempfile
 
     as_it_is = "surrogateescape"  # Micro-Manager writes labels in the encoding of its computer
+    there: set[str] = set()
     lines = read_text(request.rig.cfg_path, errors=as_it_is).split("\n")
     for i, line in enumerate(lines):
         parts = line.removeprefix("#py ").split(",")
         if parts[0] == "Property" and len(parts) == 4 and parts[2] in request.properties:
             lines[i] = line.rpartition(",")[0] + "," + request.properties[parts[2]]
+            there.add(parts[2])
+    if lacking := sorted(request.properties.keys() - there):
+        raise ConfigError(
+            f"{request.rig.cfg_path} sets no property {', '.join(lacking)}, which the run is to"
+            " have otherwise: only the cameras of virtual rigs have it."
+        )
     with tempfile.TemporaryDirectory(prefix="livesr-") as folder:
         copy = Path(folder) / request.rig.cfg_path.name
         copy.write_text("\n".join(lines), encoding="utf-8", errors=as_it_is)
@@ -196,23 +199,8 @@ def acquire(request: Request, core: CMMCorePlus, console: Console) -> dict[str, 
         rig=request.rig,
         engine=request.engine,
         upscale=request.upscale,
-        store=request.store,
-        spare=request.spare,
-        flush_s=request.flush_s,
-        pairs=request.pairs,
-        keys=request.keys,
-        insecure=request.insecure,
-        publish=_address(request),
         plan=plan,
-        policy=request.policy,
-        provisional=request.provisional,
-        backend=request.backend,
-        precision=request.precision,
-        device=request.device,
-        threads=request.threads,
-        uncertainty=request.uncertainty,
-        record_raw=request.record_raw,
-        record_recon=request.record_recon,
+        **vars(_published(request)),
     )
     return _conduct(
         session,
@@ -246,21 +234,7 @@ def replay(
         rate=rate,
         frames=request.experiment.frames,
         how=how,
-        store=request.store,
-        spare=request.spare,
-        flush_s=request.flush_s,
-        pairs=request.pairs,
-        keys=request.keys,
-        insecure=request.insecure,
-        publish=_address(request),
-        policy=request.policy,
-        provisional=request.provisional,
-        backend=request.backend,
-        precision=request.precision,
-        threads=request.threads,
-        uncertainty=request.uncertainty,
-        record_raw=request.record_raw,
-        record_recon=request.record_recon,
+        **vars(_published(request)),
     )
 
     def announce() -> None:
@@ -278,14 +252,17 @@ def replay(
     )
 
 
-def _address(request: Request) -> str | None:
-    """Where to publish; a preview needs an address whether one is asked for or not."""
-    if (request.keys or request.insecure) and not (request.publish or request.view):
+def _published(request: Request) -> RunConfig:
+    """Return the settings; a preview needs an address whether one is asked for or not."""
+    said = request.settings
+    if (said.keys or said.insecure) and not (said.publish or request.view):
         raise ConfigError(
             "--keys and --insecure say how a run is published, and nothing says where: add"
             " --publish."
         )
-    return request.publish or ("tcp://127.0.0.1:*" if request.view else None)
+    if said.publish or not request.view:
+        return said
+    return said.model_copy(update={"publish": "tcp://127.0.0.1:*"})
 
 
 def _conduct(
@@ -303,7 +280,10 @@ def _conduct(
         session.frame_ready.connect(request.on_frame)
     interrupted = False
     try:
-        with session, _preview(session.endpoint if request.view else None, request.keys, console):
+        with (
+            session,
+            _preview(session.endpoint if request.view else None, request.settings.keys, console),
+        ):
             announce()
             interrupted = _work_and_watch(work, cancel, session, frames, console)
     except RunError as e:
@@ -389,7 +369,7 @@ def _progress(console: Console) -> Progress:
     )
 
 
-def _show(progress: Progress, task: Any, status: dict[str, Any]) -> None:
+def _show(progress: Progress, task: Any, status: Status) -> None:
     if status and status["engine"]:
         done, latency_ms = status["sr_frames"] + status["sr_skipped"], status["latency_ms"]["p50"]
         age = "" if latency_ms is None else f", latency {latency_ms:.0f} ms"
@@ -404,7 +384,7 @@ def _preview(endpoint: str | None, keys: Path | None, console: Console) -> Itera
         yield
         return
     from livesr.cli.view import preview
-    from livesr.live.sinks.keys import LOCAL
+    from livesr.formats.keys import LOCAL
 
     # An address for everybody is one to bind to; not every system connects to it.
     local = re.sub(r"//(0\.0\.0\.0|\[::\])", "//127.0.0.1", endpoint)

@@ -25,13 +25,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, minimum_filter
 
+from livesr.base.compute import ComputeConfig
 from livesr.base.errors import ConfigError, EngineError
 from livesr.evaluation.metrics import MS_SSIM_SMALLEST_PX, ms_ssim
 from livesr.evaluation.pictures import PictureRow
 from livesr.evaluation.summary import about
-from livesr.live.inference.backend import Backend
 from livesr.live.inference.engine import Engine, load_engine
-from livesr.live.inference.runner import open_backend
+from livesr.live.inference.runner import open_session
+from livesr.live.inference.session import InferenceSession
 from livesr.live.normalise import background_and_scale
 from livesr.optics.similarity import linear_fit, nrmse, pcc, percentile_normalised
 
@@ -145,7 +146,11 @@ def evaluate_composites(
     fields = list(fields_of(_in_order(images, names), n))
     shape = fields[0][0].truth.shape
     loaded.check_fits("separate", shape=shape)
-    runtime = open_backend(loaded, shape, backend, precision, threads)
+    runtime = open_session(
+        loaded,
+        shape,
+        ComputeConfig(backend=backend, precision=precision, threads=threads, tile="off"),
+    )
     found: dict[str, list[list[dict[str, float]]]] = {label: [] for label in mixtures(names)}
     try:
         for done, field in enumerate(fields, start=1):
@@ -227,7 +232,7 @@ def _in_order(images: Mapping[str, StructureImages], names: Sequence[str]) -> li
 
 
 def _measure(
-    runtime: Backend,
+    runtime: InferenceSession,
     engine: Engine,
     field: Sequence[Tile],
     weight: Image,
@@ -256,7 +261,7 @@ def _measure(
     return PictureRow("", composite, predicted, truth, engine.manifest.channel_names, colors)
 
 
-def _separated(backend: Backend, composite: Image, window: int) -> Image:
+def _separated(backend: InferenceSession, composite: Image, window: int) -> Image:
     """Return the channels (c, y, x) of the still composite, in its units."""
     background, headroom = background_and_scale(composite)
     backend.input[:] = np.repeat(((composite - background) / headroom)[None], window, 0)

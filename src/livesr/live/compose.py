@@ -301,7 +301,6 @@ class Composer:
         self._manifest, self._shape, self._with_plane = manifest, shape, residual_plane
         self._spread_scale = spread_scale
         self._streams: dict[Stream, _Following] = {}
-        self._arithmetic = self.arithmetic(HOST)
 
     def arithmetic(self, arrays: Arrays) -> Arithmetic:
         """Return what computes the pixels, on `arrays`; each thread needs its own."""
@@ -320,41 +319,21 @@ class Composer:
         """Add a sentence to every frame from now on, once; any thread may call it."""
         self._sentences.add(sentence)
 
-    def compose(
-        self,
-        output: NDArray[np.float32],
-        window: Window,
-        measured: SRFrame | None = None,
-        spread: NDArray[np.float32] | None = None,
+    def frame(
+        self, made: Composition, window: Window, measured: SRFrame | None = None
     ) -> MulticolorFrame:
         """Make the frame that is stored and shown.
 
+        Frames of a stream in their order.
+
         Parameters
         ----------
-        output
-            y^ of the network for `window`, float32 (c, y, x); only read.
+        made
+            What `arithmetic` made of the network's output for `window`; its pixels are on the host.
         window
             What the network saw.
         measured
             The measurement that the window's centre was made of, if it is not the centre itself.
-        spread
-            Standard deviation of y^ over its views, in its unit and shape; only read.
-
-        Returns
-        -------
-        MulticolorFrame
-            Its pixels are newly allocated: the receiver may keep them.
-        """
-        centre = window.centre
-        made = self._arithmetic.compose(output, centre.image, centre.normalisation, spread)
-        return self.frame(made, window, measured)
-
-    def frame(
-        self, made: Composition, window: Window, measured: SRFrame | None = None
-    ) -> MulticolorFrame:
-        """Make the frame of a composition whose pixels are on the host.
-
-        Frames of a stream in their order.
         """
         centre = window.centre
         following = self._streams.setdefault(centre.stream, _Following(self._manifest))
@@ -375,6 +354,7 @@ class Composer:
             uncertainty=made.uncertainty,
             ood_score=made.ood_score,
             warnings=self._sentences.of(made.light, following, centre),
+            labels=self._manifest.channel_names,
         )
 
 

@@ -227,7 +227,7 @@ def _read_mrc(path: Path) -> NDArray[Any]:
 
 
 def _read_zarr(path: Path) -> NDArray[Any]:
-    from livesr.live.sources.zarr_files import open_group
+    from livesr.formats.zarr_files import open_group
 
     group = open_group(path)
     attributes: dict[str, Any] = dict(group.attrs)

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import zmq
 
 from livesr.base.errors import ConfigError
-from livesr.live.sinks.keys import ViewerKeys
-from livesr.live.sinks.wire import (
+from livesr.formats.keys import ViewerKeys
+from livesr.formats.wire import (
     END,
     FRAME,
     INPUT,

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from livesr.base.errors import ConfigError
-from livesr.live.sinks.wire import Message
+from livesr.formats.wire import Message
 from livesr.viewer.composite import auto_window
 from livesr.viewer.frame_pairs import FramePair, FramePairSource, LiveScenes, Selection
 from livesr.viewer.icons import use_own_icons

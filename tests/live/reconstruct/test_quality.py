@@ -9,10 +9,10 @@ import pytest
 
 from livesr.base.config import ChannelConfig, load_rig, parse
 from livesr.base.geometry import Geometry
-from livesr.live.reconstruct.quality import NO_PICTURE, SATURATED
 from livesr.live.reconstruct.reconstructor import DoubtfulFrameError
 from livesr.modalities.sim.config import SIMConfig
 from livesr.modalities.sim.modality import SIM
+from livesr.modalities.sim.parameters import SIMParameters
 from livesr.modalities.sim.quality import (
     FAINT,
     MOVED,
@@ -28,6 +28,7 @@ from livesr.modalities.sim.simulation.rig import RawBank
 from livesr.optics.exposure import examine
 from livesr.optics.illumination import Pattern, angle_major, equal_steps
 from livesr.optics.noise import SCMOSNoise
+from livesr.optics.raw_quality import NO_PICTURE, SATURATED
 
 SHAPE, PIXEL_UM, NA, EMISSION_UM = (128, 128), 0.065, 1.49, 0.525
 PATTERNS = [
@@ -73,16 +74,12 @@ def raw_stack(electrons=300.0, *, patterns=PATTERNS, phases=3, motion_px=0.0, se
     return np.stack([camera.expose(frame, rng) for frame in frames])
 
 
+def parameters(phases=3):
+    return SIMParameters(SHAPE, PIXEL_UM, NA, EMISSION_UM, order=angle_major(3, phases))
+
+
 def sim(quality_limits=None, patterns=PATTERNS, phases=3):
-    return SIMReconstructor(
-        SHAPE,
-        PIXEL_UM,
-        NA,
-        EMISSION_UM,
-        patterns,
-        order=angle_major(3, phases),
-        quality_limits=quality_limits or QualityLimits(),
-    )
+    return SIMReconstructor(parameters(phases), patterns, quality_limits or QualityLimits())
 
 
 @pytest.mark.parametrize(("patterns", "phases"), [(PATTERNS, 3), (BEAMS, 5)])
@@ -96,9 +93,7 @@ def test_right_frames_are_trusted(patterns, phases):
     assert quality.modulation == pytest.approx(1, abs=0.15)
     assert quality.phase_error_rad < 0.15
     assert quality.motion_nm < 20
-    plain = SIMReconstructor(
-        SHAPE, PIXEL_UM, NA, EMISSION_UM, patterns, order=angle_major(3, phases)
-    )
+    plain = SIMReconstructor(parameters(phases), patterns)
     np.testing.assert_allclose(picture, plain.reconstruct(frames), atol=1e-3 * picture.max())
     assert plain.quality is None
 
@@ -147,15 +142,8 @@ def test_motion_is_measured_in_nm():
 
 def test_motion_is_not_claimed_where_the_order_hides_it():
     phase_major = [(a, p) for p in range(3) for a in range(3)]
-    method = SIMReconstructor(
-        SHAPE,
-        PIXEL_UM,
-        NA,
-        EMISSION_UM,
-        PATTERNS,
-        order=phase_major,
-        quality_limits=QualityLimits(),
-    )
+    ordered = replace(parameters(), order=phase_major)
+    method = SIMReconstructor(ordered, PATTERNS, QualityLimits())
     method.reconstruct(raw_stack()[[3 * a + p for p in range(3) for a in range(3)]])
     assert method.quality.patterns.motion_nm is None
     assert method.quality.doubt == ""

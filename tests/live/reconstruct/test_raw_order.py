@@ -11,6 +11,7 @@ import tifffile
 
 from livesr.base.config import load_rig
 from livesr.modalities.sim.config import SIMConfig
+from livesr.modalities.sim.parameters import SIMParameters
 from livesr.modalities.sim.raw_order import RawOrderCheck
 from livesr.modalities.sim.simulation.rig import RawBank
 from livesr.optics.illumination import Pattern
@@ -38,7 +39,7 @@ def check(order=ANGLE_MAJOR, patterns=None, size=(SIZE, SIZE), **options) -> Raw
         if patterns is None
         else patterns
     )
-    return RawOrderCheck(size, 0.065, 1.49, 0.525, given, None, order, **options)
+    return RawOrderCheck(SIMParameters(size, 0.065, 1.49, 0.525, order=order, **options), given)
 
 
 def groups(photons: float, seed: int = 0) -> np.ndarray:
@@ -130,7 +131,7 @@ def test_real_er(microscope_data: Path) -> None:
 def test_real_beads(microscope_data: Path) -> None:
     raw = tifffile.imread(microscope_data / "sim_raw" / "beads_9x512x512.tif")[None].repeat(4, 0)
     for rotation in (0, 1, 5):
-        watch = RawOrderCheck((512, 512), 0.0867, 1.49, 0.515, BEAD_PATTERNS, None, ANGLE_MAJOR)
+        watch = RawOrderCheck(SIMParameters((512, 512), 0.0867, 1.49, 0.515), BEAD_PATTERNS)
         assert verdict(watch, np.roll(raw, -rotation, axis=1)) == rotation
 
 

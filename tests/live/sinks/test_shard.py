@@ -9,7 +9,8 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from livesr.live.sinks.series import Series, SeriesSpec
+from livesr.formats.series_spec import SeriesSpec
+from livesr.live.sinks.series import Series
 from livesr.live.sinks.shard import (
     Budget,
     Chunk,

@@ -29,8 +29,8 @@ from contracts import (
 )
 from livesr.base.errors import BindError
 from livesr.base.frames import Stream
+from livesr.formats.wire import Message, decode
 from livesr.live.sinks import zeromq
-from livesr.live.sinks.wire import Message, decode
 from livesr.live.sinks.zeromq import ZeroMQSink
 
 STREAM = Stream(0, "488")

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from livesr.modalities.sim.parameters import SIMParameters
 from livesr.modalities.sim.reconstructor import SIMReconstructor
 from livesr.modalities.sim.simulation.microscope import Components, Light, SIMMicroscope
 from livesr.optics.illumination import Pattern, illumination
@@ -89,9 +90,8 @@ def test_reconstruction_truth_is_the_noise_free_reconstruction(margin_px):
     components = scope.components(density)
     light = replace(STEADY, electrons=30000 / components.peak(100))
     raw = np.rint(scope.raw(components, light, rng())).astype(np.uint16)
-    reconstructor = SIMReconstructor(
-        SHAPE, PIXEL_UM, NA, EMISSION_UM, PATTERNS, offset_adu=0, equalise=False
-    )
+    parameters = SIMParameters(SHAPE, PIXEL_UM, NA, EMISSION_UM, offset_adu=0, equalise=False)
+    reconstructor = SIMReconstructor(parameters, PATTERNS)
     picture = reconstructor.reconstruct(raw)
     truth = scope.reconstruction_truth(density, reconstructor.transfer, light.electrons)
     inner = (slice(30, -30), slice(30, -30))
@@ -99,7 +99,7 @@ def test_reconstruction_truth_is_the_noise_free_reconstruction(margin_px):
 
 
 def test_truth_is_sharper_than_any_reconstruction_and_as_bright(scope, density):
-    reconstructor = SIMReconstructor(SHAPE, PIXEL_UM, NA, EMISSION_UM, PATTERNS)
+    reconstructor = SIMReconstructor(SIMParameters(SHAPE, PIXEL_UM, NA, EMISSION_UM), PATTERNS)
     ideal, reached = (
         scope.truth(density, 3.0),
         scope.reconstruction_truth(density, reconstructor.transfer, 3.0),

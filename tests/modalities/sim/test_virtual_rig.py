@@ -15,6 +15,7 @@ from pymmcore_plus.experimental.unicore import UniMMCore
 from livesr.base.config import load_rig
 from livesr.live.sources.plan import sim_sequence
 from livesr.modalities.sim.config import SIMConfig
+from livesr.modalities.sim.parameters import SIMParameters
 from livesr.modalities.sim.reconstructor import SIMReconstructor
 from livesr.modalities.sim.simulation.rig import VirtualSIMCamera, find_camera
 from livesr.optics.illumination import Pattern
@@ -174,7 +175,7 @@ def test_region_of_interest_is_a_part_of_the_chip(core, camera):
 
 def test_reconstructed_frames_show_the_truth(camera):
     rig = load_rig(RIGS / "virtual_sim")
-    reconstructor = SIMReconstructor(
+    parameters = SIMParameters(
         (SIZE, SIZE),
         rig.optics.pixel_size_nm / 1000,
         rig.optics.na,
@@ -182,6 +183,8 @@ def test_reconstructed_frames_show_the_truth(camera):
         [Pattern(p.k_um, p.phase_rad, p.modulation) for p in SIMConfig.of(rig).patterns],
         offset_adu=rig.camera.offset_adu,
     )
+    patterns = [Pattern(p.k_um, p.phase_rad, p.modulation) for p in SIMConfig.of(rig).patterns]
+    reconstructor = SIMReconstructor(parameters, patterns)
     inner = (slice(20, -20), slice(20, -20))
     for t in (2, 0):  # backwards: the truth starts its cell anew
         picture = reconstructor.reconstruct(camera.bank.frames[t])[inner]

@@ -69,17 +69,14 @@ class Reconstructor(Protocol):
     def memory_bytes(self) -> int:
         """Estimate of the memory that the instance holds, transient buffers included."""
 
-    def reconstruct(
-        self, frames: RawFrames, out: NDArray[np.float32] | None = None
-    ) -> NDArray[np.float32]:
-        """Reconstruct one time point, in ADU above the camera's offset.
+    def reconstruct(self, frames: RawFrames) -> NDArray[np.float32]:
+        """Reconstruct one time point: a new picture, float32 of `shape`, in ADU above the camera's
+        offset.
 
         Parameters
         ----------
         frames
             Raw frames in raw-index order; only read, never kept.
-        out
-            Picture to fill, float32 of `shape`; a new one is allocated and handed away if None.
 
         Raises
         ------

@@ -230,20 +230,6 @@ def decode(chunk: Chunk, shape: tuple[int, int], dtype: str) -> Pixels:
     return np.frombuffer(blosc.decompress(chunk.data), dtype).reshape(shape)
 
 
-def codecs(dtype: str) -> dict[str, list[dict[str, Any]]]:
-    """Return ``codecs`` and ``index_codecs`` of a shard of `dtype`, as zarr.json has them."""
-    size = np.dtype(dtype).itemsize
-    little = (
-        {"name": "bytes", "configuration": {"endian": "little"}} if size > 1 else {"name": "bytes"}
-    )
-    lz4 = {"cname": "lz4", "clevel": 5, "shuffle": "shuffle", "typesize": size, "blocksize": 0}
-    checksum = {"name": "crc32c"}
-    return {
-        "codecs": [little, {"name": "blosc", "configuration": lz4}, checksum],
-        "index_codecs": [{"name": "bytes", "configuration": {"endian": "little"}}, checksum],
-    }
-
-
 def present(index: NDArray[np.uint64]) -> NDArray[np.bool_]:
     """Which chunks (chunks,) an index (chunks, 2) has."""
     return np.asarray(index[:, 0] != _NOWHERE)

@@ -14,6 +14,7 @@ import numpy as np
 from livesr.bench.result import Result, Target, compared
 from livesr.bench.timing import calls_ms, interleave
 from livesr.bench.transforms import Transforms
+from livesr.modalities.sim.parameters import SIMParameters
 from livesr.modalities.sim.quality import QualityLimits
 from livesr.modalities.sim.reconstructor import SIMReconstructor
 from livesr.optics.illumination import Pattern
@@ -30,8 +31,9 @@ def measure(quick: bool) -> list[Result]:
     raw = rng.integers(100, 4000, (9, _SIDE, _SIDE), np.uint16)
     angles = np.radians((14.0, 74.0, 134.0))
     patterns = [Pattern((5.1 * float(np.sin(a)), 5.1 * float(np.cos(a))), 0.3, 0.7) for a in angles]
+    parameters = SIMParameters((_SIDE, _SIDE), 0.065, 1.49, 0.525)
     reconstructor, judging = (
-        SIMReconstructor((_SIDE, _SIDE), 0.065, 1.49, 0.525, patterns, quality_limits=limits)
+        SIMReconstructor(parameters, patterns, limits)
         for limits in (None, QualityLimits(then="reconstruct"))
     )
     subject = partial(reconstructor.reconstruct, raw)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from livesr.live.reconstruct.monitor import Monitor
     from livesr.live.reconstruct.reconstructor import Reconstructor
     from livesr.modalities.calibrator import Calibrator
+    from livesr.modalities.sim.parameters import SIMParameters
     from livesr.modalities.sim.quality import QualityLimits
     from livesr.modalities.sim.reconstructor import SIMReconstructor
     from livesr.optics.illumination import Pattern
@@ -104,29 +105,16 @@ class SIM(Modality[SIMConfig]):
         from livesr.live.arrays import HOST
         from livesr.modalities.sim.reconstructor import SIMReconstructor
 
-        section, settings = SIMConfig.of(rig), rig.channel(channel)
-        patterns, origin_px = patterns_seen(rig, channel, camera)
+        section = SIMConfig.of(rig)
+        parameters, patterns = parameters_of(rig, channel, camera)
         if not patterns:
             raise ConfigError(
                 f"Rig {rig.name!r} has no patterns yet: run 'livesr calibrate {rig.folder}'."
             )
         return SIMReconstructor(
-            camera.shape,
-            camera.pixel_size_um,
-            rig.optics.na,
-            (settings.emission_nm or rig.optics.emission_nm) / 1e3,
+            parameters,
             patterns,
-            phase_steps_rad=section.phase_steps_rad,
-            order=section.raw_order(),
-            offset_adu=rig.camera.offset_adu,
-            wiener=settings.wiener or section.wiener,
-            attenuation=section.attenuation,
-            attenuation_fwhm_um=section.attenuation_fwhm_um,
-            apodisation=section.apodisation,
-            origin_px=origin_px,
-            equalise=section.equalise,
-            damping=settings.damping or rig.optics.damping,
-            quality_limits=limits_of(section.quality_limits),
+            limits_of(section.quality_limits),
             follow=section.follow_drift,
             drift=cast("SIMReconstructor", like).drift if like else None,
             arrays=arrays or HOST,
@@ -214,7 +202,34 @@ class SIM(Modality[SIMConfig]):
         return {"sim": Benchmark("livesr.modalities.sim.bench", cores=1)}
 
 
-def patterns_seen(
+def parameters_of(
+    rig: RigConfig, channel: str, camera: Geometry
+) -> tuple[SIMParameters, list[Pattern]]:
+    """Return what a channel's frames are reconstructed with: parameters, and its patterns."""
+    from livesr.modalities.sim.parameters import SIMParameters
+
+    section, settings = SIMConfig.of(rig), rig.channel(channel)
+    patterns, origin_px = _patterns_seen(rig, channel, camera)
+    parameters = SIMParameters(
+        camera.shape,
+        camera.pixel_size_um,
+        rig.optics.na,
+        (settings.emission_nm or rig.optics.emission_nm) / 1e3,
+        phase_steps_rad=section.phase_steps_rad,
+        order=section.raw_order(),
+        offset_adu=rig.camera.offset_adu,
+        wiener=settings.wiener or section.wiener,
+        attenuation=section.attenuation,
+        attenuation_fwhm_um=section.attenuation_fwhm_um,
+        apodisation=section.apodisation,
+        origin_px=origin_px,
+        equalise=section.equalise,
+        damping=settings.damping or rig.optics.damping,
+    )
+    return parameters, patterns
+
+
+def _patterns_seen(
     rig: RigConfig, channel: str, camera: Geometry
 ) -> tuple[list[Pattern], tuple[float, float]]:
     """Return the patterns as the camera's picture shows them, and the origin that their phases are

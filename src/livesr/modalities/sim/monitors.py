@@ -8,15 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from livesr.live.reconstruct.monitor import Monitor, Observation
-from livesr.modalities.sim.calibration.groups import Optics
 from livesr.modalities.sim.config import SIMConfig
-from livesr.modalities.sim.modality import patterns_seen
+from livesr.modalities.sim.modality import parameters_of
 from livesr.modalities.sim.raw_order import RawOrderCheck
 from livesr.modalities.sim.vector_drift import MIN_PX, VectorDrift
-from livesr.optics.illumination import equal_steps
 
 if TYPE_CHECKING:
     from livesr.base.config import RigConfig
@@ -94,19 +90,7 @@ def raw_order_monitor(rig: RigConfig, channel: str, camera: Geometry) -> RawOrde
 
 def raw_order_check(rig: RigConfig, channel: str, camera: Geometry) -> RawOrderCheck:
     """Return a fresh measurement of the raw order of a channel."""
-    section = SIMConfig.of(rig)
-    patterns, origin_px = patterns_seen(rig, channel, camera)
-    return RawOrderCheck(
-        camera.shape,
-        camera.pixel_size_um,
-        rig.optics.na,
-        _emission_um(rig, channel),
-        patterns,
-        section.phase_steps_rad,
-        section.raw_order(),
-        offset_adu=rig.camera.offset_adu,
-        origin_px=origin_px,
-    )
+    return RawOrderCheck(*parameters_of(rig, channel, camera))
 
 
 def vector_monitor(
@@ -115,19 +99,9 @@ def vector_monitor(
     """Return what follows the pattern vectors; None where they are not to be followed, or a frame
     is too small to show them.
     """
-    section = SIMConfig.of(rig)
-    if not section.follow_drift or min(camera.shape) < MIN_PX:
+    if not SIMConfig.of(rig).follow_drift or min(camera.shape) < MIN_PX:
         return None
-    steps = section.phase_steps_rad
-    vectors = VectorDrift(
-        camera.shape,
-        Optics(camera.pixel_size_um, rig.optics.na, _emission_um(rig, channel)),
-        patterns_seen(rig, channel, camera)[0],
-        section.raw_order(),
-        equal_steps(section.phases) if steps is None else np.asarray(steps),
-        reconstructor.drift,
-        offset_adu=rig.camera.offset_adu,
-    )
+    vectors = VectorDrift(*parameters_of(rig, channel, camera), reconstructor.drift)
     return VectorMonitor(vectors, channel)
 
 
@@ -139,7 +113,3 @@ def rotated(channel: str, rotation: int, n_raw: int) -> str:
         " first pattern (sim.pattern_property in rig.yaml does it before each run) and start"
         " again."
     )
-
-
-def _emission_um(rig: RigConfig, channel: str) -> float:
-    return (rig.channel(channel).emission_nm or rig.optics.emission_nm) / 1e3

@@ -94,7 +94,7 @@ class STORMReconstructor:
         drift = DriftTracker(self.field_nm).memory_bytes if self.drift_correction else 0
         return block + drift + 4 * math.prod(self.shape) * (3 + (self.sliding_groups or 0))
 
-    def reconstruct(self, frames: RawFrames, out: Image | None = None) -> Image:
+    def reconstruct(self, frames: RawFrames) -> Image:
         """Draw what these frames alone show, in hundredths of a localisation.
 
         Raises
@@ -102,11 +102,7 @@ class STORMReconstructor:
         FrameShapeError
             If there is no frame or a frame has another shape.
         """
-        picture = self.draw(self.localise(list(frames), range(len(frames))))
-        if out is None:
-            return picture
-        out[:] = picture
-        return out
+        return self.draw(self.localise(list(frames), range(len(frames))))
 
     def localise(self, frames: RawFrames, numbers: range | list[int]) -> NDArray[np.void]:
         """Return the emitters of `frames` as records of `LOCALISATION`; as `Localiser.localise`."""

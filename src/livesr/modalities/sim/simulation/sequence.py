@@ -13,6 +13,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from livesr.modalities.sim.parameters import SIMParameters
 from livesr.modalities.sim.reconstructor import SIMReconstructor
 from livesr.modalities.sim.simulation.microscope import Components, Light, SIMMicroscope
 from livesr.optics.illumination import Pattern
@@ -152,15 +153,15 @@ class SIMSequence:
         damping = draw.uniform(domain.damping)
         optics = shape, self.pixel_size_um, na, emission_um
         self._microscope = SIMMicroscope(*optics, true, damping=damping, margin_px=self._margin_px)
-        self.reconstructor = SIMReconstructor(
+        parameters = SIMParameters(
             *optics,
-            assumed,
             offset_adu=self.noise.offset_adu,
             wiener=draw.log_uniform(domain.wiener),
             attenuation=draw.uniform(domain.attenuation),
             apodisation=draw.uniform(domain.apodisation),
             damping=min(draw.near(damping, domain.damping_error), 1.0),
         )
+        self.reconstructor = SIMReconstructor(parameters, assumed)
 
     def _watch(self, draw: Draw, domain: Domain) -> None:
         """Let the cell live for `n_t` time points and one on either side, and image each structure

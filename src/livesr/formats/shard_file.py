@@ -74,7 +74,7 @@ def check_encoding(about: Mapping[str, Any], place: object = "zarr.json") -> Non
     StoreError
         With what it names.
     """
-    from livesr.live.sources.zarr_files import check_codecs
+    from livesr.formats.zarr_files import check_codecs
 
     check_codecs(about, str(place))
     try:
