@@ -118,6 +118,35 @@ def test_yaml_that_is_none_is_refused(text: str) -> None:
         parse_yaml(text, "rig.yaml")
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("name: a\nsim: {}\nname: b", "line 3 .*the key 'name' is given twice"),
+        ("sim:\n  wiener: 0.1\n  wiener: 0.2", "the key 'wiener' is given twice"),
+        ("{488: {}, 488: {}}", "the key '488' is given twice"),
+    ],
+)
+def test_a_key_that_is_given_twice_is_refused(text: str, words: str) -> None:
+    with pytest.raises(DocumentError, match=words):
+        parse_yaml(text, "rig.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("010", "010"), ("08", "08"), ("1:30", "1:30"), ("1:30.5", "1:30.5"), ("0", 0), ("-3", -3),
+        ("1_000", 1000), ("0x1F", 31), ("12.", 12.0), ("-.5", -0.5), ("1.5e3", 1500.0),
+    ],
+)  # fmt: skip
+def test_numbers_of_base_8_and_60_are_text(text: str, value: object) -> None:
+    assert parse_yaml(f"a: {text}", "x") == {"a": value}
+
+
+@given(st.text(alphabet="0123456789.:_+-eEoOxXbB", max_size=8))
+def test_what_is_written_as_text_is_read_as_text(text: str) -> None:
+    assert parse_yaml(yaml.safe_dump({"a": text}), "x") == {"a": text}
+
+
 def test_yaml_of_more_values_than_any_plan_has_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(documents, "MAX_VALUES", 1000)
     assert len(parse_yaml("[" + "1, " * 998 + "]", "x")) == 998

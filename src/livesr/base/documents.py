@@ -9,6 +9,7 @@ no key: what a document must hold is said by the models that are given its data.
 from __future__ import annotations
 
 import json
+import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,16 +55,45 @@ MAX_DIGITS: Final = 100
 """Characters of a number."""
 
 _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+_MERGE = "tag:yaml.org,2002:merge"
 
 
-class _Loader(Composer, _Parser, SafeConstructor, Resolver):
-    """PyYAML's safe loader with limits."""
+class _Resolver(Resolver):
+    """What plain text means: 1:30 and 010 are text.
+
+    YAML 1.1, PyYAML's own, reads them as 90 and 8, which nobody means who names a channel so. What
+    PyYAML writes as text stays text.
+    """
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 - as PyYAML has it
+        letter: [(tag, form) for tag, form in forms if tag not in _NUMBERS]
+        for letter, forms in Resolver.yaml_implicit_resolvers.items()
+    }
+
+
+_Resolver.add_implicit_resolver(
+    _NUMBERS[0],
+    re.compile(r"[-+]?(?:0|[1-9][0-9_]*|0x[0-9a-fA-F_]+|0b[01_]+)$"),
+    list("-+0123456789"),
+)
+_Resolver.add_implicit_resolver(
+    _NUMBERS[1],
+    re.compile(
+        r"[-+]?(?:(?:[0-9][0-9_]*)?\.[0-9_]+|[0-9][0-9_]*\.)(?:[eE][-+]?[0-9]+)?$"
+        r"|[-+]?\.(?:inf|Inf|INF)$|\.(?:nan|NaN|NAN)$"
+    ),
+    list("-+0123456789."),
+)
+
+
+class _Loader(Composer, _Parser, SafeConstructor, _Resolver):
+    """PyYAML's safe loader with limits, and without numbers of base 8 and 60."""
 
     def __init__(self, text: str) -> None:
         _Parser.__init__(self, text)
         Composer.__init__(self)
         SafeConstructor.__init__(self)
-        Resolver.__init__(self)
+        _Resolver.__init__(self)
         self._level = 0
         self._sizes: dict[int, tuple[int, int]] = {}  # (values, levels) of every finished node
 
@@ -87,6 +117,8 @@ class _Loader(Composer, _Parser, SafeConstructor, Resolver):
             if node.tag in _NUMBERS and len(node.value) > MAX_DIGITS:
                 raise _TooMuch(f"a number of {len(node.value)} characters", mark)
             return 1 + len(node.value) // 100, 1
+        if isinstance(node, yaml.MappingNode):
+            _refuse_twice(node)
         inside = [self._sizes[id(child)] for child in _children(node)]
         values, levels = 1 + sum(n for n, _ in inside), 1 + max((n for _, n in inside), default=0)
         if values > MAX_VALUES:
@@ -94,6 +126,18 @@ class _Loader(Composer, _Parser, SafeConstructor, Resolver):
         if levels > MAX_DEPTH:
             raise _TooMuch(f"more than {MAX_DEPTH} levels inside each other", mark)
         return values, levels
+
+
+def _refuse_twice(node: yaml.MappingNode) -> None:
+    """Refuse a key that is given twice: only the last of its values would count."""
+    seen: set[tuple[str, str]] = set()
+    for key, _ in node.value:
+        if isinstance(key, yaml.ScalarNode) and key.tag != _MERGE:
+            if (key.tag, key.value) in seen:
+                raise yaml.MarkedYAMLError(
+                    None, None, f"the key {key.value!r} is given twice", key.start_mark
+                )
+            seen.add((key.tag, key.value))
 
 
 class _TooMuch(yaml.MarkedYAMLError):

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from queue import SimpleQueue
 from typing import Any
 
@@ -104,8 +105,8 @@ def _hand_over(core: CMMCorePlus, rig: RigConfig, quick: bool) -> list[Result]:
             subject = _Player(core.mda.events.frameReady.emit, with_copy)
             reference = _Player(bare.frameReady.emit, with_copy)
             comparison = interleave(
-                lambda s=subject: s.block(frames), lambda r=reference: r.block(frames), blocks
-            )  # type: ignore[misc]
+                partial(subject.block, frames), partial(reference.block, frames), blocks
+            )
             results.append(
                 compared(
                     name,

@@ -5,6 +5,7 @@ Every frame is at its place, whatever the format, and what the file says is beli
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+import zarr
 
 from livesr.base.errors import ConfigError, DamagedFileError
 from livesr.live.sources.recordings.recording import (
@@ -123,6 +125,27 @@ def test_ome_tiff_says_its_axes_channels_and_positions(tmp_path: Path) -> None:
         assert (recording.channels, recording.positions) == (("488", "561"), ("well 0", "well 1"))
         assert recording.pixel_size_um == pytest.approx(0.065)
         assert (recording.z_step_um, recording.interval_s) == (0.3, pytest.approx(0.1))
+
+
+@pytest.mark.parametrize(
+    ("said", "instead", "words"),
+    [
+        ('SizeX="8"', 'SizeX="9"', "describes frames of 6 x 9 uint16, and its pages are 6 x 8"),
+        ('Type="uint16"', 'Type="uint8"', "describes frames of 6 x 8 uint8"),
+    ],
+)
+def test_ome_xml_that_contradicts_its_pages_is_named(
+    tmp_path: Path, said: str, instead: str, words: str
+) -> None:
+    frames = stamped(2)
+    tifffile.imwrite(tmp_path / "a.ome.tif", frames, metadata={"axes": "TYX"})
+    data = (tmp_path / "a.ome.tif").read_bytes()
+    assert said.encode() in data
+    changed = instead.ljust(len(said)).encode()
+    (tmp_path / "a.ome.tif").write_bytes(data.replace(said.encode(), changed))
+    with opened(tmp_path / "a.ome.tif", n_raw=1) as recording:
+        assert_holds(recording, frames[:, None, None], "tzc")
+        assert any(words in note for note in recording.notes), recording.notes
 
 
 SUMMARY = {
@@ -280,6 +303,21 @@ def test_ome_zarr(tmp_path: Path, version: str, chunk_t: int) -> None:
             0.3,
             0.5,
         )
+
+
+@pytest.mark.parametrize("scale", [math.nan, -0.065, 0.0, math.inf])
+def test_a_scale_of_an_ome_zarr_that_is_no_length_is_not_used(tmp_path: Path, scale: float) -> None:
+    frames = stamped(2)
+    write_ome_zarr(tmp_path / "a.zarr", frames, "tyx")
+    group = zarr.open_group(tmp_path / "a.zarr", mode="r+")
+    about = dict(group.attrs)
+    image = about.get("ome", about)["multiscales"][0]
+    image["datasets"][0]["coordinateTransformations"][0]["scale"][-2:] = [scale, scale]
+    group.attrs.update(about)
+    with opened(tmp_path / "a.zarr", n_raw=1) as recording:
+        assert_holds(recording, frames, "t")
+        assert recording.pixel_um is None
+        assert any("along x: it is not used" in note for note in recording.notes)
 
 
 def test_ome_zarr_positions_of_a_bioformats2raw_layout(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -163,7 +163,7 @@ class _Set:
             )
         first = images[0].pixels
         length_of_c = 1 + max((place[placed.axes.index("c")] for place in placed.at), default=0)
-        return recording_of(
+        found = recording_of(
             self._path,
             "OME-TIFF",
             placed,
@@ -177,6 +177,19 @@ class _Set:
             interval_s=_scaled(first, "TimeIncrement", s_per, "s"),
             started_ns=self._path.stat().st_mtime_ns,
         )
+        return replace(found, notes=(*found.notes, *self._contradictions(images[0], found)))
+
+    def _contradictions(self, image: _Image, found: Recording) -> Iterator[str]:
+        """Say where the XML has another size or type of frames than their pages, which count."""
+        kind = image.pixels.get("Type")
+        kind = kind if kind in ("uint8", "uint16") else found.dtype  # others become a camera's
+        said = image.sizes["Y"], image.sizes["X"], kind
+        if said != (*found.shape, found.dtype):
+            there = f"{found.shape[0]} x {found.shape[1]} {found.dtype}"
+            yield (
+                f"{self._path.name} describes frames of {said[0]} x {said[1]} {said[2]}, and its"
+                f" pages are {there}: they are read as the pages say."
+            )
 
     def _elsewhere(self, path: Path, element: Element) -> tuple[Element, Path, bool]:
         """Return the XML that a file with pixels alone names, its file, and whether that holds

@@ -76,6 +76,7 @@ def _recording(
     check_count(path, (len(arrays), *lengths))
     check_frame(path, shape, first.dtype, math.prod(shape) * first.dtype.itemsize)
     scale, units = _scale(about, names)
+    senseless = _senseless(path, scale)
     reader = _Reader(path, arrays)
     y_um, x_um = (scale[axis] * (um_per(units[axis]) or 0) for axis in "yx")
 
@@ -101,7 +102,7 @@ def _recording(
         pixel_um=(y_um or x_um, x_um or y_um) if x_um or y_um else None,
         z_step_um=scale.get("z", 0.0) * (um_per(units.get("z", "")) or 0.0) or None,
         interval_s=scale.get("t", 0.0) * (s_per(units.get("t", "")) or 0.0) or None,
-        notes=pixels.notes,
+        notes=(*pixels.notes, *senseless),
         origin_px=_pair(about.get("livesr", {}).get("origin_px")),
         started_ns=path.stat().st_mtime_ns,
     )
@@ -209,6 +210,16 @@ def _scale(about: Mapping[str, Any], names: list[str]) -> tuple[dict[str, float]
                 factors = [math.prod(pair) for pair in zip(factors, one["scale"], strict=True)]
     units = {str(axis["name"]): str(axis.get("unit", "")) for axis in image["axes"]}
     return dict(zip(names, factors, strict=True)), units
+
+
+def _senseless(path: Path, scale: dict[str, float]) -> list[str]:
+    """Take out what cannot be a distance, and say so."""
+    notes = []
+    for axis, size in scale.items():
+        if not 0 < size < math.inf:
+            notes.append(f"{path.name} gives a scale of {size:g} along {axis}: it is not used.")
+            scale[axis] = 0.0
+    return notes
 
 
 def _pair(value: Any) -> tuple[float, float] | None:

@@ -179,6 +179,12 @@ def _frames(path: Path, series: TiffPageSeries, lengths: tuple[int, ...]) -> lis
         and (start := rows_at(first)) is not None
     ):
         return [PageAt(path, first.index, 0, start + i * first.nbytes) for i in range(count)]
+    if series.kind == "imagej":
+        raise ConfigError(
+            f"{path.name} has {len(series.pages)} pages, and ImageJ's description counts"
+            f" {count} frames, whose rows do not follow one another in the file: it was saved"
+            " anew by other software. Save it with a page for every frame."
+        )
     raise ConfigError(f"{path.name} holds several frames in one page, which livesr does not read.")
 
 
