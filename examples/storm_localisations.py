@@ -13,9 +13,9 @@ from pymmcore_plus.experimental.unicore import UniMMCore
 from livesr import LiveSR
 from livesr.base.config import load_rig
 from livesr.base.frames import SRFrame
-from livesr.evaluation.localisation import score_localisations
 from livesr.live.sources.plan import sim_sequence
-from livesr.simulation.storm_rig import find_storm_camera
+from livesr.modalities.storm.score import score_localisations
+from livesr.modalities.storm.simulation.rig import find_storm_camera
 
 STORE = sys.argv[1] if len(sys.argv) > 1 else "storm.ome.zarr"
 GROUPS = int(sys.argv[2]) if len(sys.argv) > 2 else 5
@@ -40,7 +40,7 @@ def watch(frame: SRFrame) -> None:
     )
 
 
-plan = sim_sequence(GROUPS, channels=["647"], raw=rig.storm.frames)
+plan = sim_sequence(GROUPS, channels=["647"], raw=rig.raw_frames("647"))
 with LiveSR(core, rig=rig, plan=plan, store=STORE, policy="complete") as sr:
     sr.input_ready.connect(watch)
     core.mda.run(plan)

@@ -19,7 +19,8 @@ import psutil
 from useq import MDAEvent
 
 from livesr.base.config import load_rig
-from livesr.live.paths import Geometry, build_path
+from livesr.base.geometry import Geometry
+from livesr.live.paths import build_path
 from livesr.live.pipeline import Pipeline
 from livesr.live.sinks.ome_zarr import OMEZarrSink
 from livesr.live.sinks.sink import RunDescription

@@ -28,7 +28,8 @@ from useq import MDAEvent
 from livesr import LiveSR
 from livesr.base.config import load_rig
 from livesr.base.errors import LiveSRError
-from livesr.live.paths import Geometry, build_path
+from livesr.base.geometry import Geometry
+from livesr.live.paths import build_path
 from livesr.live.pipeline import Pipeline
 from livesr.live.sinks.ome_zarr import OMEZarrSink
 from livesr.live.sinks.sink import RunDescription

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from useq import MDAEvent
 
 from livesr.base.config import RigConfig, load_rig
+from livesr.base.geometry import Geometry
 from livesr.live.inference.engine import (
     MODEL_NAME,
     Engine,
@@ -32,7 +33,7 @@ from livesr.live.inference.engine import (
 )
 from livesr.live.inference.identity import identity_engine
 from livesr.live.inference.test_time_augmentation import Augmentation
-from livesr.live.paths import ChannelPath, Geometry, build_path
+from livesr.live.paths import ChannelPath, build_path
 from livesr.live.pipeline import Pipeline
 from livesr.live.sinks.ome_zarr import OMEZarrSink
 from livesr.live.sinks.sink import RunDescription, Sink

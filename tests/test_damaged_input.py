@@ -19,11 +19,12 @@ from hypothesis import strategies as st
 from fuzzing import damaged, examples
 from livesr.base.config import load_rig
 from livesr.base.errors import LiveSRError
+from livesr.base.geometry import Geometry
 from livesr.cli.experiment import Experiment, extent, plan_of
 from livesr.live.inference.engine import load_engine
 from livesr.live.inference.identity import identity_engine
 from livesr.live.inference.runner import open_backend
-from livesr.live.paths import Geometry, build_path
+from livesr.live.paths import build_path
 from livesr.live.plan_summary import survey
 from livesr.live.sinks.wire import FRAME, WireError, WireHeader, decode, encode
 

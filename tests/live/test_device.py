@@ -21,6 +21,7 @@ from useq import MDAEvent
 from livesr.base.config import RigConfig, load_rig
 from livesr.base.errors import BackendError
 from livesr.base.frames import MulticolorFrame, RawStack, SRFrame, Stream
+from livesr.base.geometry import Geometry
 from livesr.live.arrays import Arrays, NumpyArrays
 from livesr.live.device import (
     HOST_DEVICE,
@@ -34,11 +35,11 @@ from livesr.live.inference.backend import BACKENDS
 from livesr.live.inference.cuda import why_no_gpu
 from livesr.live.inference.identity import identity_engine
 from livesr.live.inference.openvino import OpenVINOBackend
-from livesr.live.paths import ChannelPath, Geometry, build_path
+from livesr.live.paths import ChannelPath, build_path
 from livesr.live.pipeline import Pipeline
 from livesr.live.sinks.sink import RunDescription
 from livesr.modalities.sim.reconstructor import SIMReconstructor
-from livesr.simulation.rig import RawBank
+from livesr.modalities.sim.simulation.rig import RawBank
 
 SIDE, N_T, DEADLINE_S = 96, 12, 60
 

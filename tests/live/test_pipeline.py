@@ -22,17 +22,20 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_info, threadpool_limits
 from useq import MDAEvent
 
-from livesr.base.config import QualityLimitsConfig, RigConfig, load_rig, parse
+from livesr.base.config import RigConfig, load_rig, parse
 from livesr.base.frames import MulticolorFrame, RawStack, SRFrame, Stream
+from livesr.base.geometry import Geometry
 from livesr.evaluation.metrics import pcc
-from livesr.live.paths import ChannelPath, Geometry, build_path
+from livesr.live.paths import ChannelPath, build_path
 from livesr.live.pipeline import Pipeline
 from livesr.live.sinks.frames_log import read_frames_log
 from livesr.live.sinks.ome_zarr import OMEZarrSink
 from livesr.live.sinks.sink import RunDescription, Sink
 from livesr.modalities.sim.calibration.groups import Optics
 from livesr.modalities.sim.calibration.sim import calibrate
-from livesr.simulation.rig import RawBank
+from livesr.modalities.sim.config import QualityLimitsConfig, SIMConfig
+from livesr.modalities.sim.simulation.rig import RawBank
+from livesr.modalities.storm.config import STORMConfig
 
 
 def describe(path: ChannelPath) -> RunDescription:
@@ -168,13 +171,8 @@ def run_of(
 ) -> tuple[dict[str, Any], list[dict[str, Any]], Path]:
     """Report, lines of frames.jsonl and store of a run without an engine."""
     rig = load_rig("virtual_sim").with_engine("none")
-    rig = rig.model_copy(
-        update={
-            "sim": rig.sim.model_copy(
-                update={"quality_limits": QualityLimitsConfig(**quality_limits)}
-            )
-        }
-    )
+    limits = {"quality_limits": QualityLimitsConfig(**quality_limits)}
+    rig = rig.with_section(SIMConfig.of(rig).model_copy(update=limits))
     path = build_path(rig, "488", Geometry(groups.shape[-2:], "uint16", 0.065))
     sink = OMEZarrSink(tmp_path / "run.ome.zarr")
     pipeline = Pipeline({"488": path}, describe(path), [(sink, True)], policy="complete")
@@ -257,12 +255,8 @@ def test_a_few_saturated_pixels_are_a_warning_and_no_doubt(tmp_path: Path) -> No
 def test_a_background_that_was_cut_off_is_said_of_localisations(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     rig = load_rig("virtual_storm")
-    rig = rig.model_copy(
-        update={
-            "storm": rig.storm.model_copy(update={"frames": 10}),
-            "camera": rig.camera.model_copy(update={"offset_adu": 0.0}),
-        }
-    )
+    rig = rig.with_section(STORMConfig.of(rig).model_copy(update={"frames": 10}))
+    rig = rig.model_copy(update={"camera": rig.camera.model_copy(update={"offset_adu": 0.0})})
     y, x = np.mgrid[:48, :48]
     light = np.stack(
         [300 * np.exp(-((y - c) ** 2 + (x - c) ** 2) / 4.0) + 30 for c in range(10, 30)]

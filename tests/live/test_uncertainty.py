@@ -18,8 +18,9 @@ import zarr
 from backend_contract import make_engine, small_network
 from livesr.base.config import RigConfig
 from livesr.base.errors import ConfigError
+from livesr.base.geometry import Geometry
 from livesr.live.inference.engine import load_engine, write_manifest
-from livesr.live.paths import Geometry, build_path
+from livesr.live.paths import build_path
 from livesr.live.sinks.zeromq import ZeroMQSink
 from livesr.store.backfill import backfill
 from livesr.store.process import process

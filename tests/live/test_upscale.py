@@ -20,9 +20,10 @@ from livesr import LiveSR
 from livesr.base.config import RigConfig, load_rig
 from livesr.base.errors import ConfigError, EngineError
 from livesr.base.frames import MulticolorFrame, Normalisation, SRFrame, Stream, Window
+from livesr.base.geometry import Geometry
 from livesr.live.compose import summation_residual
 from livesr.live.inference.runner import open_backend
-from livesr.live.paths import ChannelPath, Geometry, build_path
+from livesr.live.paths import ChannelPath, build_path
 from livesr.live.upscale import Upscaler, memory_bytes
 from recorded_runs import SIZE, Live, array, lines, mixing_engine, moving_groups
 from rigs import core_of

@@ -1,42 +1,113 @@
 """Names to classes, imported on use: asking what exists loads nothing.
 
 Owns `Registry`. A new modality, runtime or sink is one file and one line in the registry of its
-kind.
+kind; another package adds one by an entry point of the registry's group.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
+from functools import cached_property
 from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from livesr.base.errors import ConfigError, suggestion
 
+log = logging.getLogger(__name__)
+
 
 class Registry:
-    """``{"name": "module:Class"}`` with a kind, for messages that can be understood."""
+    """``{"name": "module:attribute"}`` with a kind, for messages that can be understood.
 
-    def __init__(self, kind: str, entries: Mapping[str, str]) -> None:
+    Parameters
+    ----------
+    kind : what a name stands for, in a word: "backend"
+    entries : livesr's own names, in order of preference
+    entry_points : the group in which other packages announce more of the kind, as
+        "livesr.backends"; None where they cannot. A name of livesr's own cannot be taken over
+    """
+
+    def __init__(
+        self, kind: str, entries: Mapping[str, str], entry_points: str | None = None
+    ) -> None:
         self.kind = kind
         self._entries = dict(entries)
+        self._group = entry_points
 
     @property
     def names(self) -> list[str]:
-        """Known names, in order of preference."""
-        return list(self._entries)
+        """Known names, in order of preference; those of other packages come last."""
+        return [*self._entries, *self._announced]
+
+    def __contains__(self, name: object) -> bool:
+        """Whether there is such a name; other packages are asked only if it is none of livesr's."""
+        return name in self._entries or name in self._announced
+
+    def package(self, name: str) -> str:
+        """Return which package brings `name`, as "example 1.0"; "livesr" for its own names."""
+        point = None if name in self._entries else self._announced.get(name)
+        return package_of(point) if point else "livesr"
 
     def load(self, name: str) -> Any:
-        """Import and return the class called `name`.
+        """Import and return the class or object called `name`.
 
         Raises
         ------
         ConfigError
-            If no such name is registered.
+            If no such name is registered, or the package that announces it cannot be loaded.
         """
-        try:
+        if name in self._entries:
             module, _, attribute = self._entries[name].partition(":")
-        except KeyError:
-            raise ConfigError(
-                f"Unknown {self.kind} {name!r}.{suggestion(name, self.names)}"
-            ) from None
-        return getattr(import_module(module), attribute)
+            return getattr(import_module(module), attribute)
+        if name in self._announced:
+            return load_announced(self.kind, self._announced[name])
+        raise ConfigError(f"Unknown {self.kind} {name!r}.{suggestion(name, self.names)}")
+
+    @cached_property
+    def _announced(self) -> dict[str, EntryPoint]:
+        """What other packages announce, by name. Only their metadata is read."""
+        found: dict[str, EntryPoint] = {}
+        for point in announced(self._group) if self._group else []:
+            first = "livesr" if point.name in self._entries else None
+            if point.name in found:
+                first = package_of(found[point.name])
+            if first is None:
+                found[point.name] = point
+            else:
+                log.warning(
+                    "%s has a %s called %r, which is that of %s already: it is left out.",
+                    package_of(point),
+                    self.kind,
+                    point.name,
+                    first,
+                )
+        return found
+
+
+def announced(group: str) -> list[EntryPoint]:
+    """Return the entry points of a group, sorted by name and package. Loads none of them."""
+    return sorted(entry_points(group=group), key=lambda p: (p.name, package_of(p)))
+
+
+def package_of(point: EntryPoint) -> str:
+    """Return the package of an entry point with its version, as "example 1.0"."""
+    return f"{point.dist.name} {point.dist.version}" if point.dist else point.value
+
+
+def load_announced(kind: str, point: EntryPoint) -> Any:
+    """Import and return what an entry point of another package names.
+
+    Raises
+    ------
+    ConfigError
+        If the package cannot be imported, or has not what it announces.
+    """
+    try:
+        return point.load()
+    except Exception as e:  # a package of others can fail in any way
+        raise ConfigError(
+            f"The {kind} {point.name!r} of {package_of(point)} cannot be loaded from"
+            f" {point.value}: {type(e).__name__}: {e}. Update or uninstall that package."
+        ) from e

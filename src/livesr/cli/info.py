@@ -23,6 +23,8 @@ def info(as_json: JSON = False) -> None:
 
     [dim]Example:[/] livesr info --json
     """
+    from livesr.modalities.registry import installed
+
     facts = collect()
     if as_json:
         print_json(facts)
@@ -31,7 +33,8 @@ def info(as_json: JSON = False) -> None:
     machine = f"{facts['system']}, {facts['cores']} cores, {facts['memory_gib']} GiB"
     out.print(f"livesr {facts['version']}, Python {facts['python']}, {machine}")
     backends = [(b["name"], b["unavailable"] or "ready") for b in facts["backends"]]
-    out.print(f"SIM frames are computed on {facts['device']}. {facts['no_gpu']}")
+    titles = ", ".join(way.title for way in installed() if way.on_devices)
+    out.print(f"{titles} frames are computed on {facts['device']}. {facts['no_gpu']}")
     out.print(_table("Backends", ("name", "here"), backends))
     engines = [(e["id"], e["task"], e["channels"], e["note"]) for e in facts["engines"]]
     out.print(_table("Engines", ("id", "task", "channels", ""), engines))

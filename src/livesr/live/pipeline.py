@@ -72,7 +72,12 @@ from livesr.live.left_out import left_out
 from livesr.live.normalise import BORDER, FollowingNormalisation, background_and_scale
 from livesr.live.ordered_workers import OrderedWorkers
 from livesr.live.paths import ChannelPath, Measuring
-from livesr.live.reconstruct.reconstructor import DoubtfulFrameError, Reconstructor, ReportsQuality
+from livesr.live.reconstruct.reconstructor import (
+    DoubtfulFrameError,
+    Reconstructor,
+    ReportsQuality,
+    RunningImage,
+)
 from livesr.live.reconstruct.superpose import Superposition
 from livesr.live.sinks.sink import RunDescription, Sink, time_shift_ms
 from livesr.live.sinks.thread import SinkThread
@@ -80,8 +85,6 @@ from livesr.live.sources.mda import MDAHook, Placing, Received
 from livesr.live.upscale import WINDOW, normalise_into
 from livesr.live.watchdog import Watchdog
 from livesr.live.window import FrameWindow
-from livesr.modalities.sim.quality import quality_without_patterns
-from livesr.modalities.storm.reconstructor import RunningImage
 from livesr.optics.exposure import Exposures
 
 log = logging.getLogger(__name__)
@@ -212,12 +215,8 @@ class Pipeline:
             name: upscaler for name, path in paths.items() if (upscaler := path.upscaler(streams))
         }
         self._views = {name: views for name, path in paths.items() if (views := path.views())}
-        self._order_checks = {
-            name: check for name, path in paths.items() if (check := path.order_check())
-        }
-        live = paths if pattern_drifts is None else {}
-        self._vector_checks = {
-            name: vectors for name, path in live.items() if (vectors := path.vector_check())
+        self._monitors = {
+            name: path.monitors(recorded=pattern_drifts is not None) for name, path in paths.items()
         }
         self._gatherings = {name: path.gathering() for name, path in paths.items() if path.parts}
         self._score, self._time_shift_ms = MeanScore(), 0.0
@@ -471,7 +470,8 @@ class Pipeline:
         for stack, measured in self._measuring.over(self._stacks):
             if "reconstruct" not in self._failed:
                 try:
-                    self._look_at_order(stack)
+                    for monitor in self._monitors[stack.stream.channel]:
+                        monitor.before(stack)
                     if made := measured():
                         self._reconstructed(stack, made)
                         continue
@@ -500,14 +500,6 @@ class Pipeline:
             elif self._wanted(stream, t):
                 self._wait_for_network(window, keep=True)
         self._windows.close()
-
-    def _look_at_order(self, stack: RawStack) -> None:
-        """Collect what shows whether the raw order is rotated.
-
-        Also of frames that will be refused for it.
-        """
-        if check := self._order_checks.get(stack.stream.channel):
-            check.offer([f for f in stack.frames if f is not None])
 
     def _measure(self, slot: int, stack: RawStack) -> _Measured | None:
         """Reconstruct a group in a slot, on the CPU if the slot's device fails.
@@ -551,9 +543,7 @@ class Pipeline:
                 quality = (
                     reconstructor.quality
                     if isinstance(reconstructor, ReportsQuality)
-                    else quality_without_patterns(
-                        exposures, stack.frames, localised=path.accumulates
-                    )
+                    else path.quality(exposures, stack.frames)
                 )
                 stays = image if device is not HOST_DEVICE and path.resident else None
                 return _Measured(
@@ -572,8 +562,9 @@ class Pipeline:
     def _reconstructed(self, stack: RawStack, measured: _Measured) -> None:
         """Hand on a measurement, and the windows that it completes; in the order of the groups."""
         frame = self._follow(stack, measured)
-        if measured.quality and (check := self._vector_checks.get(stack.stream.channel)):
-            check.offer(stack.frames, measured.quality)
+        if measured.quality:
+            for monitor in self._monitors[stack.stream.channel]:
+                monitor.after(stack, measured.quality)
         self.counts["recon_frames"] += 1
         self._hand_on(frame)
         for name, gathering in self._gatherings.items():
@@ -1019,12 +1010,8 @@ class Pipeline:
                 self._sinks
             ):  # the last known state, if need be: subscribers take silence for the end
                 sink.status({**status, "warnings": list(self.warnings)})
-            with self._survived("Looking at the raw order"):
-                self._look_at_raw_order()
-            with self._survived("Looking at the pattern vectors"):
-                self._look_at_vectors()
-        with self._survived("Looking at the raw order"):
-            self._look_at_raw_order()  # a run may have been shorter than a second
+            self._ask_monitors()
+        self._ask_monitors()  # a run may have been shorter than a second
 
     def _take_notes(self) -> None:
         """Add what sinks want people to know to the warnings."""
@@ -1040,26 +1027,17 @@ class Pipeline:
         except Exception as e:  # a driver, a file system or a check may raise anything
             self.warn(f"{what} failed: {type(e).__name__}: {e}. Recording went on.")
 
-    def _look_at_raw_order(self) -> None:
-        """Warn of a pattern display that did not begin at its first pattern, which the images alone
-        show.
-        """
-        for channel, check in self._order_checks.items():
-            if rotation := check.look():
-                sentence = rotated(channel, rotation, self._paths[channel].n_raw)
-                self.warn(sentence)
-                if channel in self._composers:
-                    self._composers[channel].warn(sentence)
-
-    def _look_at_vectors(self) -> None:
-        """Let the next frames be reconstructed with pattern vectors that drifted."""
-        for channel, check in self._vector_checks.items():
-            self.counts["pattern_vectors_corrected"] += check.look()
-            if check.lost:
-                self.warn(
-                    f"Channel {channel or 'default'}: the pattern vectors drifted too far to be"
-                    " followed: 'livesr calibrate'."
-                )
+    def _ask_monitors(self) -> None:
+        """Take what the monitors of all channels found."""
+        for channel, monitors in self._monitors.items():
+            for monitor in monitors:
+                with self._survived(f"Looking at {monitor.watches}"):
+                    found = monitor.look()
+                    self.counts.update(found.counts)
+                    for sentence in found.warnings:
+                        self.warn(sentence)
+                    for sentence in found.frame_warnings if channel in self._composers else ():
+                        self._composers[channel].warn(sentence)
 
     def status(self) -> dict[str, Any]:
         """State of the running run, for people who look at it."""
@@ -1150,16 +1128,6 @@ def _saturated(stream: Stream) -> str:
     return (
         f"Channel {stream.channel or 'default'} saturates in a few pixels: its brightest structures"
         " are dimmer than they are. frames.jsonl says in which frames; expose less."
-    )
-
-
-def rotated(channel: str, rotation: int, n_raw: int) -> str:
-    """Say that the raw order of a channel is rotated."""
-    return (
-        f"Channel {channel!r}: the raw order is rotated by {rotation} of {n_raw}: raw frame 0 shows"
-        f" pattern {rotation}. The reconstruction is wrong. Stop, set the pattern display to its"
-        " first pattern (sim.pattern_property in rig.yaml does it before each run) and start"
-        " again."
     )
 
 

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from livesr.base.config import RigConfig
 from livesr.base.errors import ConfigError, DamagedFileError, StoreError
 from livesr.base.frames import CameraFrame, Normalisation, Pixels, RawStack, StagePosition, Stream
+from livesr.base.geometry import Geometry
 from livesr.live.inference.test_time_augmentation import Augmentation
-from livesr.live.paths import Geometry
 from livesr.live.sinks.sink import RunDescription, Stack
 from livesr.live.sources.recordings.placed import missing_note, spelt
 from livesr.live.sources.recordings.recording import (

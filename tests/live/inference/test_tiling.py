@@ -11,13 +11,14 @@ import pytest
 
 from backend_contract import make_engine, random_frames, small_network
 from livesr.base.errors import BackendError, EngineError
+from livesr.base.geometry import Geometry
 from livesr.evaluation.metrics import pcc
 from livesr.live.inference.engine import Engine, load_engine
 from livesr.live.inference.identity import identity_engine
 from livesr.live.inference.openvino import OpenVINOBackend
 from livesr.live.inference.runner import open_backend, tile_of
 from livesr.live.inference.tiling import TiledBackend, needed_bytes, smaller_tile, tile_that_fits
-from livesr.live.paths import Geometry, build_path
+from livesr.live.paths import build_path
 from recorded_runs import sim_rig
 from upscaling import edsr_engine
 

@@ -10,10 +10,11 @@ import pytest
 import tifffile
 
 from livesr.base.config import load_rig
+from livesr.modalities.sim.config import SIMConfig
 from livesr.modalities.sim.parameters import SIMParameters
 from livesr.modalities.sim.raw_order import RawOrderCheck
+from livesr.modalities.sim.simulation.rig import RawBank
 from livesr.optics.illumination import Pattern
-from livesr.simulation.rig import RawBank
 
 RIG = load_rig("virtual_sim")
 SIZE = 96
@@ -34,7 +35,7 @@ PHASE_MAJOR = [(a, p) for p in range(3) for a in range(3)]
 
 def check(order=ANGLE_MAJOR, patterns=None, size=(SIZE, SIZE), **options) -> RawOrderCheck:
     given = (
-        [Pattern(p.k_um, p.phase_rad, p.modulation) for p in RIG.sim.patterns]
+        [Pattern(p.k_um, p.phase_rad, p.modulation) for p in SIMConfig.of(RIG).patterns]
         if patterns is None
         else patterns
     )
@@ -85,7 +86,9 @@ def test_light_without_a_pattern_is_no_rotation() -> None:
 
 def test_phases_that_drifted_are_no_rotation(bright: np.ndarray) -> None:
     for turn in (0.6, 2.1, -2.1, np.pi):
-        patterns = [Pattern(p.k_um, p.phase_rad + turn, p.modulation) for p in RIG.sim.patterns]
+        patterns = [
+            Pattern(p.k_um, p.phase_rad + turn, p.modulation) for p in SIMConfig.of(RIG).patterns
+        ]
         assert verdict(check(patterns=patterns), bright) in (None, 0)
 
 

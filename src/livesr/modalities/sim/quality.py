@@ -16,26 +16,18 @@ compared with the gradient of their mean (Lucas & Kanade 1981).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from livesr.base.frames import FrameQuality, PatternQuality, Pixels
+from livesr.base.frames import PatternQuality
 from livesr.live.arrays import HOST, Array, Arrays
+from livesr.live.reconstruct.quality import Doubt, exposure_doubt
 from livesr.modalities.sim.plan import BIN, Overlap, SIMPlan
 from livesr.modalities.sim.workspace import Workspace
-from livesr.optics.exposure import (
-    MAX_SATURATED,
-    MIN_CLIPPED,
-    Exposures,
-    Fault,
-    floor_clipped,
-    saturation,
-    without_picture,
-)
+from livesr.optics.exposure import MAX_SATURATED, Exposures
 
 Complex = NDArray[np.complex64]
 
@@ -46,13 +38,10 @@ _ALIKE = (
     4.0  # by how much the smoothing, which makes neighbours alike, raises the variance of a motion
 )
 _SURE = 4.0  # standard errors from which on a motion is one
-_FLOOR_FRAMES = 10  # of a group, in which a background that is cut off is looked for
 _MAX_SPIKES = 200  # bright pixels that are looked at one by one
 _ALONE = 4.0  # a hot pixel over the brightest of its neighbours
 _NONE = np.zeros((0, 3))
 
-NO_PICTURE = "raw frames are blank, dark, cut off or repeated; check camera, shutter and triggers"
-SATURATED = "raw frames are saturated; expose less"
 MOVED = "the sample moves within a group; expose shorter"
 UNSEEN = (
     "no pattern is seen: too little light, out of focus, or raw frames in another order than"
@@ -66,22 +55,6 @@ FAINT = (
     "the patterns are fainter than rig.yaml says; check light, focus, polarisation and order, or"
     " calibrate again"
 )
-
-
-class Doubt(NamedTuple):
-    """What is wrong with a frame, in its numbers, and the same without them.
-
-    Both empty, and false, if nothing is.
-    """
-
-    sentence: str = ""
-    cause: str = ""
-
-    def __bool__(self) -> bool:
-        return bool(self.sentence)
-
-
-CUT_OFF = "the background is cut off at one least value; localise frames as the camera takes them"
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,54 +112,6 @@ class QualityLimits:
                 FAINT,
             )
         return Doubt()
-
-
-def exposure_doubt(exposures: Exposures, max_saturated: float = MAX_SATURATED) -> Doubt:
-    """Return what is wrong with the raw frames themselves, an empty doubt if nothing is."""
-    return _named(exposures.faults(max_saturated), exposures.ceiling)
-
-
-def _named(faults: Sequence[Fault], ceiling: float | None) -> Doubt:
-    if missing := without_picture(faults):
-        return Doubt(missing, NO_PICTURE)
-    if clipped := saturation(faults, ceiling):
-        return Doubt(clipped, SATURATED)
-    return Doubt()
-
-
-def quality_without_patterns(
-    exposures: Exposures, stack: Sequence[Pixels | None], *, localised: bool
-) -> FrameQuality | None:
-    """Return what is doubtful about frames that show no patterns, None if nothing is.
-
-    Parameters
-    ----------
-    exposures
-        Of the frames of `stack` that came.
-    localised
-        Whether emitters are localised in them: their light may then change from frame to frame as
-        it likes, and the background's noise must be a camera's.
-    """
-    came = [raw for raw, frame in enumerate(stack) if frame is not None]
-    faults = [
-        f._replace(raw=came[f.raw])
-        for f in exposures.faults()
-        if not (localised and f.kind in {"dark", "another picture"})
-    ]
-    doubt = _named(faults, exposures.ceiling)
-    if not doubt and localised and np.median(exposures.at_least) > MIN_CLIPPED:
-        frames = [frame for frame in stack if frame is not None][
-            :: max(len(came) // _FLOOR_FRAMES, 1)
-        ]
-        if share := floor_clipped(frames):
-            doubt = Doubt(
-                f"{share:.0%} of the pixels are at one least value ({exposures.least.min():g}): the"
-                " background was subtracted and cut off, or the camera's offset is too low. The"
-                " noise that is left is not a camera's: emitters are found where there are none,"
-                " and their uncertainty is wrong",
-                CUT_OFF,
-            )
-    return FrameQuality(None, doubt.sentence, cause=doubt.cause) if doubt else None
 
 
 class _Sampling(NamedTuple):

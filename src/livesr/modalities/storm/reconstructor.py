@@ -20,23 +20,12 @@ from livesr.base.frames import LOCALISATION, Pixels, RawStack
 from livesr.live.reconstruct.reconstructor import RawFrames
 from livesr.modalities.storm.drift import DriftTracker
 from livesr.modalities.storm.localise import Localiser
+from livesr.modalities.storm.modality import FRAMES_AT_ONCE, UNITS_PER_LOCALISATION
 
 Image = NDArray[np.float32]
 Floats = NDArray[np.float32]
 Render = Literal["histogram", "gaussian"]
 Correct = Callable[[list[Pixels]], Image]
-
-FRAMES_AT_ONCE = 100
-"""Frames that are localised side by side.
-
-Enough to be fast, few enough that a group of thousands needs no more memory.
-"""
-
-UNITS_PER_LOCALISATION = 100
-"""A running image counts hundredths of a localisation.
-
-The store rounds to whole numbers, and a drawn emitter is spread over many pixels.
-"""
 
 _REACHES_PX = (1, 2, 4, 8, 16, 32)
 _NARROWEST_PX = 0.05
@@ -88,6 +77,15 @@ class STORMReconstructor:
             max_uncertainty_nm,
             render,
         )
+
+    @property
+    def history(self) -> float:
+        """Groups before its own that a running image shows; all of them where drift is corrected,
+        which is counted from the first.
+        """
+        if self.drift_correction:
+            return math.inf
+        return (self.sliding_groups or math.inf) - 1
 
     @property
     def memory_bytes(self) -> int:
