@@ -449,17 +449,6 @@ class Engine:
         ]
 
 
-def list_engines() -> list[Engine]:
-    """Return the engines that can be asked for by name; what is wrong with the others is logged."""
-    engines = []
-    for folder in engine_folders().values():
-        try:
-            engines.append(load_engine(folder))
-        except EngineError as e:
-            log.warning("%s", e)
-    return engines
-
-
 def engine_folders() -> dict[str, Path]:
     """Return every name under which an engine is looked for, and its folder.
 
