@@ -16,9 +16,8 @@ store = sys.argv[1] if len(sys.argv) > 1 else "triggered.ome.zarr"
 
 rig = load_rig("virtual_sim")
 trigger = TriggerConfig(device="Shutter", property="State", start="1", stop="0", when="before")
-rig = rig.model_copy(
-    update={"sim": rig.sim.model_copy(update={"trigger": trigger})}
-)  # on your rig: in rig.yaml
+patterns = rig.section("488").model_copy(update={"trigger": trigger})
+rig = rig.with_section(patterns)  # on your rig: in rig.yaml
 
 core = UniMMCore()
 core.loadSystemConfiguration(rig.cfg_path)

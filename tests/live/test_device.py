@@ -22,6 +22,7 @@ from livesr.base.compute import ComputeConfig
 from livesr.base.config import RigConfig, load_rig
 from livesr.base.errors import BackendError
 from livesr.base.frames import MulticolorFrame, SRFrame, Stream
+from livesr.base.geometry import Geometry
 from livesr.base.run_description import RunDescription
 from livesr.live.arrays import Arrays, NumpyArrays
 from livesr.live.device import (
@@ -37,11 +38,11 @@ from livesr.live.inference.identity import identity_engine
 from livesr.live.inference.openvino import OpenVINOSession
 from livesr.live.inference.runtime import why_unavailable
 from livesr.live.keeping_up import KeepingUp
-from livesr.live.paths import ChannelPath, Geometry, build_path
+from livesr.live.paths import ChannelPath, build_path
 from livesr.live.pipeline import Pipeline
 from livesr.live.sinks.sink import Sink
 from livesr.modalities.sim.reconstructor import SIMReconstructor
-from livesr.simulation.rig import RawBank
+from livesr.modalities.sim.simulation.rig import RawBank
 
 SIDE, N_T, DEADLINE_S = 96, 12, 60
 

@@ -1,6 +1,6 @@
 """Exposures to raw stacks by the index that the acquisition gave them.
 
-SIM (9 of one time point) and passthrough (1 of 1).
+SIM (9 of one time point) and widefield (1 of 1).
 
 Owns the groups that are not complete yet. Copies no pixel, reads no clock.
 """

@@ -12,6 +12,7 @@ import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -22,6 +23,7 @@ from livesr.base import contained
 from livesr.base.compute import augmentation_named
 from livesr.base.config import Model, Number, Positive, data_folders, load_yaml, parse
 from livesr.base.errors import BackendError, ConfigError, EngineError, suggestion
+from livesr.base.registry import announced_folders
 from livesr.live.inference.onnx_file import why_refused
 from livesr.live.out_of_distribution import FEATURES
 
@@ -215,6 +217,19 @@ class Weights(Model):
         return self
 
 
+def _renamed(value: object) -> object:
+    if value == "background-headroom":
+        log.warning(
+            "'background-headroom' is now called 'background-scale': the old name is still read,"
+            " rename it."
+        )
+        return "background-scale"
+    return value
+
+
+Normalised = Annotated[Literal["background-scale", "none"], BeforeValidator(_renamed)]
+
+
 class Manifest(Model):
     """manifest.yaml. Names that the bioimage.io model specification has are used as it has them.
 
@@ -222,7 +237,7 @@ class Manifest(Model):
     ----------
     window : consecutive frames in; the middle one is predicted
     scale : output pixels per input pixel along each axis
-    normalisation : "background-headroom" is x = (X - b) / s of `livesr.live.normalise`; "none"
+    normalisation : "background-scale" is x = (X - b) / s of `livesr.live.normalise`; "none"
         takes ADU
     pixel_size_nm : sampling of the input that it was trained for; None is any
     resolution_nm : wavelength / (2 NA) of the optics that it was trained for; None is any
@@ -241,7 +256,7 @@ class Manifest(Model):
     window: Literal[1, 3] = 3
     scale: Annotated[int, Field(ge=1, le=8)] = 1
     channels: Annotated[tuple[OutputChannel, ...], Field(min_length=1)]
-    normalisation: Literal["background-headroom", "none"] = "background-headroom"
+    normalisation: Normalised = "background-scale"
     pixel_size_nm: Range | None = None
     resolution_nm: Range | None = None
     modality: tuple[str, ...] = ()
@@ -448,13 +463,23 @@ def list_engines() -> list[Engine]:
 def engine_folders() -> dict[str, Path]:
     """Return every name under which an engine is looked for, and its folder.
 
-    Nothing is opened or checked.
+    Those of other packages come last: their entry points of the group ``livesr.engines`` name
+    folders that hold engine folders. Nothing is opened, checked or imported.
     """
     known: dict[str, Path] = {}
     for folder in data_folders("engines"):
         for manifest in sorted(folder.glob(f"*/{MANIFEST_NAME}")):
             known.setdefault(manifest.parent.name, manifest.parent)
+    for package, folder in announced_folders("livesr.engines"):
+        for manifest in sorted(folder.glob(f"*/{MANIFEST_NAME}")):
+            if known.setdefault(manifest.parent.name, manifest.parent) != manifest.parent:
+                _say_hidden(package, manifest.parent.name, known[manifest.parent.name])
     return known
+
+
+@cache
+def _say_hidden(package: str, name: str, taken: Path) -> None:
+    log.warning("%s has an engine %r, and that of %s is taken instead.", package, name, taken)
 
 
 def load_engine(engine: str | os.PathLike[str]) -> Engine:
