@@ -20,7 +20,7 @@ from livesr.base.compute import ComputeConfig
 from livesr.base.config import RigConfig
 from livesr.base.errors import ConfigError
 from livesr.formats.store import RecordedStore
-from livesr.live.inference.engine import load_engine, write_manifest
+from livesr.live.inference.engine import Uncertain, load_engine, write_manifest
 from livesr.live.paths import Geometry, build_path
 from livesr.live.sinks.zeromq import ZeroMQSink
 from livesr.store.backfill import backfill
@@ -107,13 +107,23 @@ def test_an_offline_run_can_estimate_what_the_live_run_did_not(
 ) -> None:
     _, plain = recorded(rig, tmp_path / "plain")
     raw = store_input(RecordedStore(plain))
-    report = process(
-        raw, tmp_path / "offline", compute=ComputeConfig(threads=1, uncertainty="turns")
-    )
-    assert array(Path(report["store"]), "uncertainty").any()
-    assert any(
-        "was not measured" in warning for warning in report["warnings"]
-    )  # of turns, it was of flips
+    compute = ComputeConfig(threads=1, uncertainty="d4")
+    report = process(raw, tmp_path / "offline", compute=compute)
+    offline = Path(report["store"])
+    assert array(offline, "uncertainty").any()
+    assert any("by d4 is worth was not measured" in w for w in report["warnings"])
+    # A store keeps the word that it was laid out with.
+    about = zarr.open_group(offline / "uncertainty", mode="r").attrs["livesr"]["uncertainty"]
+    assert (about["views"], about["calibrated"]) == ("turns", False)
+    assert store_input(RecordedStore(offline)).uncertainty == {"488": "d4"}
+
+
+def test_the_old_name_of_d4_is_still_read(caplog: pytest.LogCaptureFixture) -> None:
+    assert ComputeConfig.model_validate({"uncertainty": "turns"}).uncertainty == "d4"
+    assert "'turns' is now called 'd4'" in caplog.text
+    assert Uncertain.model_validate({"views": "turns", "scale": 1}).augmentation == "d4"
+    with pytest.raises(ValueError, match="'flips' or 'd4'"):
+        ComputeConfig.model_validate({"uncertainty": "sides"})
 
 
 def test_it_is_published_before_its_prediction_and_shown_over_the_measurement(
@@ -138,7 +148,7 @@ def test_it_is_published_before_its_prediction_and_shown_over_the_measurement(
     live.record(moving_groups(4), pace_s=until_it_listens)
     try:
         waited_for(lambda: subscriber.newest("end") is not None)
-        scene = LiveScenes(subscriber).scene(Selection())
+        scene = LiveScenes(subscriber).pair(Selection())
         assert scene is not None
         assert scene.prediction is not None
         assert scene.uncertainty is not None
@@ -149,7 +159,7 @@ def test_it_is_published_before_its_prediction_and_shown_over_the_measurement(
     finally:
         subscriber.close()
     source = StoreSource(live.sink.path)
-    stored = source.scene(Selection(), 3)
+    stored = source.pair(Selection(), 3)
     assert stored is not None
     np.testing.assert_array_equal(stored.uncertainty.pixels, came[0])  # type: ignore[union-attr]
     drawn = PictureMaker(source).make(View(uncertainty=True), 3)
@@ -166,5 +176,5 @@ def test_frames_that_cannot_be_turned_are_refused(rig: RigConfig) -> None:
             rig,
             "488",
             Geometry((32, 64), "uint16", 0.065),
-            ComputeConfig(uncertainty="turns", device="cpu"),
+            ComputeConfig(uncertainty="d4", device="cpu"),
         )

@@ -4,12 +4,18 @@ the same."""
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
-from backend_contract import make_engine, session_on, settings, small_network
+from backend_contract import (
+    SessionContract,
+    make_engine,
+    session_on,
+    settings,
+    small_network,
+)
 from livesr.base.errors import BackendError
 from livesr.live.inference.engine import Engine
 from livesr.live.inference.fallback import FallbackSession
@@ -40,6 +46,18 @@ def short_of_memory(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def opened(engine: Engine, backend: str = "auto", tile: str = "auto") -> FallbackSession:
     return FallbackSession(engine, (SIDE, SIDE), settings(backend, "f32", 1, tile))
+
+
+class TestFallbackSession(SessionContract):
+    """What it adds shows only when a runtime fails."""
+
+    name = "openvino"
+    needs: ClassVar = ("openvino",)
+
+    def opened(
+        self, engine: Engine, shape: tuple[int, int], precision: str = "f32"
+    ) -> FallbackSession:
+        return FallbackSession(engine, shape, settings(self.name, precision, 1))
 
 
 def infer(backend: FallbackSession, frames: np.ndarray) -> np.ndarray:
