@@ -30,6 +30,7 @@ def demo(
     engine: options.Engine = None,
     store: options.Store = Path("livesr-demo.ome.zarr"),
     publish: options.Publish = "tcp://127.0.0.1:*",
+    sink: options.Sinks = None,
     policy: options.Policy = "latest",
     provisional: options.Provisional = "auto",
     *,
@@ -64,6 +65,7 @@ def demo(
         rig=load_rig("virtual_sim"),
         experiment=Experiment(frames=frames),
         engine=engine,
+        sinks=tuple(sink or ()),
         settings=RunConfig(
             **vars(compute),
             store=store,

@@ -44,6 +44,7 @@ class Request:
     ----------
     settings : how it is computed, what is kept and shown
     engine, upscale : instead of rig.yaml's
+    sinks : names of sinks of other packages
     exposure_ms : of one raw frame, instead of rig.yaml's
     view : whether the preview opens
     on_frame : called with every final frame
@@ -55,6 +56,7 @@ class Request:
     settings: RunConfig = field(default_factory=RunConfig)
     engine: str | None = None
     upscale: str | None = None
+    sinks: tuple[str, ...] = ()
     exposure_ms: float | None = None
     view: bool = False
     on_frame: Callable[[MulticolorFrame], None] | None = None
@@ -132,6 +134,7 @@ def _check_files(request: Request) -> None:
     from livesr.live.correct import check_maps
     from livesr.live.inference.engine import load_engine
     from livesr.live.inference.runner import check_named
+    from livesr.live.sinks.sink import made
 
     _published(request)
     rig = request.rig.with_engine(request.engine) if request.engine else request.rig
@@ -145,6 +148,8 @@ def _check_files(request: Request) -> None:
             if engine:
                 load_engine(engine)
     check_named(request.settings)
+    for sink in request.sinks:
+        made(sink)
 
 
 @contextmanager
@@ -199,6 +204,7 @@ def acquire(request: Request, core: CMMCorePlus, console: Console) -> dict[str, 
         rig=request.rig,
         engine=request.engine,
         upscale=request.upscale,
+        sinks=request.sinks,
         plan=plan,
         **vars(_published(request)),
     )
@@ -231,6 +237,7 @@ def replay(
         rig=request.rig,
         engine=request.engine,
         upscale=request.upscale,
+        sinks=request.sinks,
         rate=rate,
         frames=request.experiment.frames,
         how=how,
