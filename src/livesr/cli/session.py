@@ -134,7 +134,7 @@ def _check_files(request: Request) -> None:
     from livesr.live.correct import check_maps
     from livesr.live.inference.engine import load_engine
     from livesr.live.inference.runner import check_named
-    from livesr.live.sinks.sink import made
+    from livesr.live.sinks.sink import checked
 
     _published(request)
     rig = request.rig.with_engine(request.engine) if request.engine else request.rig
@@ -148,8 +148,7 @@ def _check_files(request: Request) -> None:
             if engine:
                 load_engine(engine)
     check_named(request.settings)
-    for sink in request.sinks:
-        made(sink)
+    checked(request.sinks)
 
 
 @contextmanager
