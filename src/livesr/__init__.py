@@ -42,6 +42,8 @@ if TYPE_CHECKING:  # for type checkers and completion; below, for Python
     from livesr.base.run_config import RunConfig as RunConfig
     from livesr.base.run_description import ChannelDescription as ChannelDescription
     from livesr.base.run_description import RunDescription as RunDescription
+    from livesr.live.inference.runtime import Runtime as Runtime
+    from livesr.live.inference.session import InferenceSession as InferenceSession
     from livesr.live.plugin import LiveSR as LiveSR
     from livesr.live.reconstruct.monitor import Monitor as Monitor
     from livesr.live.reconstruct.monitor import Observation as Observation
@@ -92,6 +94,8 @@ _PUBLIC = {
     "livesr.base.geometry": ("Geometry",),
     "livesr.base.run_config": ("RunConfig",),
     "livesr.base.run_description": ("ChannelDescription", "RunDescription"),
+    "livesr.live.inference.runtime": ("Runtime",),
+    "livesr.live.inference.session": ("InferenceSession",),
     "livesr.live.plugin": ("LiveSR",),
     "livesr.live.reconstruct.monitor": ("Monitor", "Observation"),
     "livesr.live.run_state": ("Report", "Status"),

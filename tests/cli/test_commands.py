@@ -340,7 +340,7 @@ def test_keys_that_encrypt_nothing_are_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli._run(["run", "demo", "--keys", str(tmp_path), "--json"]) == 2
-    assert "add --publish" in json.loads(capsys.readouterr().out)["error"]
+    assert "add publish" in json.loads(capsys.readouterr().out)["error"]
 
 
 def test_a_device_that_does_not_start_is_named() -> None:

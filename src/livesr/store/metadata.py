@@ -450,7 +450,7 @@ def _refuse_another_encoding(file: Path) -> None:
 
 def _fits(file: Path, form: ShardForm) -> bool:
     try:
-        return bool(len(read_index(file, form)))
+        return bool(len(read_index(file, form.chunks)))
     except (ShardError, OSError):
         return False
 
