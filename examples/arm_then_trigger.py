@@ -11,14 +11,14 @@ import sys
 from pymmcore_plus.experimental.unicore import UniMMCore
 
 from livesr import LiveSR, TriggerConfig, TriggeredEngine, load_rig, sim_sequence
+from livesr.modalities.sim.config import SIMConfig
 
 store = sys.argv[1] if len(sys.argv) > 1 else "triggered.ome.zarr"
 
 rig = load_rig("virtual_sim")
 trigger = TriggerConfig(device="Shutter", property="State", start="1", stop="0", when="before")
-rig = rig.model_copy(
-    update={"sim": rig.sim.model_copy(update={"trigger": trigger})}
-)  # on your rig: in rig.yaml
+patterns = SIMConfig.of(rig).model_copy(update={"trigger": trigger})
+rig = rig.with_section(patterns)  # on your rig: in rig.yaml
 
 core = UniMMCore()
 core.loadSystemConfiguration(rig.cfg_path)

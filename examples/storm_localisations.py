@@ -35,7 +35,7 @@ def watch(frame: SRFrame) -> None:
     )
 
 
-plan = sim_sequence(GROUPS, channels=["647"], raw=rig.storm.frames)
+plan = sim_sequence(GROUPS, channels=["647"], raw=rig.raw_frames("647"))
 with LiveSR(core, rig=rig, plan=plan, store=STORE, policy="complete") as sr:
     sr.input_ready.connect(watch)
     core.mda.run(plan)

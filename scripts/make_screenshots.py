@@ -18,7 +18,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from livesr.cli.view import scenes_of
+from livesr.cli.view import pairs_of
 from livesr.viewer.browser.server import PreviewServer
 from livesr.viewer.chromium import Browser, Page, chromium
 
@@ -36,10 +36,10 @@ def main() -> None:
             address = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
         command = [sys.executable, "-m", "livesr", "demo", "--frames", "300", "--size", "256"]
         demo = subprocess.Popen([*command, "--store", str(store), "--publish", address])
-        with scenes_of(address) as scenes, PreviewServer(scenes) as server:
+        with pairs_of(address) as pairs, PreviewServer(pairs) as server:
             photograph_stream(browser, server.url)
         demo.wait()
-        with scenes_of(str(store)) as scenes, PreviewServer(scenes) as server:
+        with pairs_of(str(store)) as pairs, PreviewServer(pairs) as server:
             animate(browser, server.url)
     for path in sorted(IMAGES.glob("preview*")):
         print(f"{path.name}: {path.stat().st_size / 1e3:.0f} kB")

@@ -31,9 +31,10 @@ from livesr.bench.timing import calls_ms, interleave
 from livesr.evaluation.metrics import pcc
 from livesr.modalities.sim.calibration.groups import Optics
 from livesr.modalities.sim.calibration.sim import Calibration, calibrate
+from livesr.modalities.sim.parameters import SIMParameters
 from livesr.modalities.sim.quality import QualityLimits
 from livesr.modalities.sim.reconstructor import SIMReconstructor
-from livesr.simulation.rig import RawBank
+from livesr.modalities.sim.simulation.rig import RawBank
 
 REPOSITORY = Path(__file__).parents[1]
 ER, BEADS = Optics(0.065, 1.49, 0.525), Optics(0.0867, 1.49, 0.515)
@@ -47,13 +48,16 @@ def _stack(data: Path, name: str, n: int) -> Picture:
 
 
 def _method(
-    raw: Picture, found: Calibration, offset_adu: float = 100.0, **options: Any
+    raw: Picture,
+    found: Calibration,
+    offset_adu: float = 100.0,
+    quality_limits: QualityLimits | None = None,
+    **options: Any,
 ) -> SIMReconstructor:
     o = found.optics
     options = {"damping": o.damping, "order": found.order, "offset_adu": offset_adu, **options}
-    return SIMReconstructor(
-        raw.shape[-2:], o.pixel_size_um, o.na, o.emission_um, found.patterns, **options
-    )
+    parameters = SIMParameters(raw.shape[-2:], o.pixel_size_um, o.na, o.emission_um, **options)
+    return SIMReconstructor(parameters, found.patterns, quality_limits)
 
 
 def _inner(picture: Picture) -> Picture:
@@ -276,13 +280,13 @@ def _light() -> list[str]:
         "",
     ]
     lines += [
-        "| photo-electrons | contrast / noise | trusted | PCC of SIM | PCC of widefield |",
+        "| photo-electrons | contrast / noise | patterns seen | PCC of SIM | PCC of widefield |",
         "|---|---|---|---|---|",
     ]
     good = RawBank(rig, 128, 3, seed=0, photons=1000, bleaching=0, interval_s=0.5)
     found = calibrate(good.frames, optics, fit_damping=False)
     for photons in (3, 5, 10, 20, 50, 100, 300, 1000):
-        contrast, trusted, sr, wide = [], [], [], []
+        contrast, seen, sr, wide = [], [], [], []
         for seed in range(5):
             bank = RawBank(rig, 128, 1, seed=seed, photons=photons, bleaching=0, interval_s=0.5)
             sim = _method(bank.frames, found, quality_limits=QualityLimits(then="reconstruct"))
@@ -290,19 +294,19 @@ def _light() -> list[str]:
             truth = np.sum(list(bank.truth(0, sim.transfer).values()), axis=0)
             assert sim.quality is not None
             contrast.append(sim.quality.patterns.contrast_to_noise)
-            trusted.append(not sim.quality.doubt)
+            seen.append(not sim.quality.doubt)
             sr.append(pcc(_inner(picture), _inner(truth)))
             wide.append(pcc(_inner(widefield), _inner(truth)))
         lines.append(
-            f"| {photons} | {np.median(contrast):.1f} | {sum(trusted)} of 5 | {np.median(sr):.3f} |"
+            f"| {photons} | {np.median(contrast):.1f} | {sum(seen)} of 5 | {np.median(sr):.3f} |"
             f" {np.median(wide):.3f} |"
         )
     return [
         *lines,
         "",
         (
-            "Trusted means that the pattern is seen where it should be, not that the picture is"
-            " free of noise: below about 50"
+            "That the patterns are seen means that each is where it should be, not that the"
+            " picture is free of noise: below about 50"
         ),
         (
             "photo-electrons the reconstruction at w = 0.1 is noisier than widefield, and"

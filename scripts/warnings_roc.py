@@ -46,8 +46,9 @@ from livesr.live.compose import Composer
 from livesr.live.inference.engine import Engine, Manifest, load_engine
 from livesr.live.inference.runner import open_session
 from livesr.live.normalise import background_and_scale
+from livesr.modalities.sim.simulation.sequence import SIMSequence
 from livesr.simulation.domain import CALIBRATED, Domain
-from livesr.simulation.sequence import EVALUATION, SimulatedSequence
+from livesr.simulation.sequence import EVALUATION
 
 Image = NDArray[np.float32]
 DOCS = Path(__file__).parents[1] / "docs"
@@ -119,15 +120,15 @@ def _engine(folder: str) -> tuple[Engine, Any]:
 def observe(folder: str, case: Case, number: int) -> Seen:
     """Look at one scene of a case."""
     entropy = (EVALUATION, _SEEDS_FROM + number, zlib.crc32(case.name.encode()))
-    sequence = SimulatedSequence(entropy, N_T, SIZE, case.domain)
+    sequence = SIMSequence(entropy, N_T, SIZE, case.domain)
     known = _engine(folder)[0].manifest.limits.uncertainty
-    views = (known.views if known else "flips") if case.maps else None
+    augmentation = (known.augmentation if known else "flips") if case.maps else None
     names = domain_of(_engine(folder)[0].manifest).structures
     return Observer(*_engine(folder)).look(
         sequence,
         [] if case.blank else None,
         channels=names if case.domain.structures == names else sequence.structures[: len(names)],
-        uncertainty=views,  # type: ignore[arg-type]
+        uncertainty=augmentation,  # type: ignore[arg-type]
     )
 
 
@@ -511,8 +512,9 @@ def page(
         "## Uncertainty: what it is worth",
         "",
         (
-            f"Standard deviation over {known.views}, times {known.scale:.2f}, against the true"
-            " error; a point is as many pixels. Rank correlation with the error of single pixels:"
+            f"Standard deviation over {known.augmentation}, times {known.scale:.2f}, against the"
+            " true error; a point is as many pixels. Rank correlation with the error of single"
+            " pixels:"
         ),
         "",
         f"| | {' | '.join(manifest.channel_names)} |",

@@ -182,11 +182,15 @@ class SinkContract:
 
     def test_it_writes_into_no_array(self, opened: Sink) -> None:
         stack, measured, predicted = raw_stack(0), sr_frame(0), multicolor_frame(0)
-        for array in (*stack.frames, measured.image, predicted.channels, predicted.source.image):
-            array.flags.writeable = False
+        arrays = [*stack.frames, measured.image, predicted.channels, predicted.source.image]
+        before = [array.copy() for array in arrays]
+        for array in arrays:
+            array.flags.writeable = False  # who writes raises
         opened.raw(stack)
         opened.recon(measured)
         opened.separated(predicted)
+        for array, was in zip(arrays, before, strict=True):
+            np.testing.assert_array_equal(array, was)
 
     def test_it_can_be_closed_without_a_frame(self, tmp_path: Path) -> None:
         sink = self.sink(tmp_path)

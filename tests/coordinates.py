@@ -231,7 +231,7 @@ class CoordinateReconstructor:
     def __init__(self, offset_adu: float = 100.0) -> None:
         self._offset_adu = np.float32(offset_adu)
 
-    def reconstruct(self, frames: Sequence[NDArray[Any]], out: Any = None) -> NDArray[np.float32]:
+    def reconstruct(self, frames: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
         stamps = [Stamp(*read(frame)) for frame in frames]
         expected = [stamps[0]._replace(count=stamps[0].count + i) for i in range(RAW_FRAMES)]
         assert stamps == expected, stamps

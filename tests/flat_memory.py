@@ -20,9 +20,10 @@ from useq import MDAEvent
 
 from livesr.base.compute import ComputeConfig
 from livesr.base.config import load_rig
+from livesr.base.geometry import Geometry
 from livesr.base.run_description import RunDescription
 from livesr.live.keeping_up import COMPLETE
-from livesr.live.paths import Geometry, build_path
+from livesr.live.paths import build_path
 from livesr.live.pipeline import Pipeline
 from livesr.live.sinks.ome_zarr import OMEZarrSink
 from livesr.live.sinks.zeromq import ZeroMQSink

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pymmcore_plus import CMMCorePlus
 
+from livesr.modalities.sim.simulation.rig import VirtualSIMCamera
 from livesr.simulation.camera import find_virtual_camera
-from livesr.simulation.rig import VirtualSIMCamera
 from rig_copies import RIGS
 from rigs import core_of
 
@@ -60,7 +60,7 @@ def gated_rig(folder: Path, when: str = "before") -> Path:
     shutil.copytree(RIGS / "virtual_sim", target)
     cfg = (target / "rig.cfg").read_text(encoding="utf-8")
     for before, after in (
-        ("livesr.simulation.rig,VirtualSIMCamera", "gated_display,GatedSIMCamera"),
+        ("livesr.modalities.sim.simulation.rig,VirtualSIMCamera", "gated_display,GatedSIMCamera"),
         ("Property,Camera,Rig,virtual_sim", f"Property,Camera,Rig,{target}"),
         (
             "Device,Laser,DemoCamera,DWheel",

@@ -22,6 +22,7 @@ from useq import MDAEvent
 
 from livesr.base.compute import Augmentation, ComputeConfig
 from livesr.base.config import RigConfig, load_rig
+from livesr.base.geometry import Geometry
 from livesr.base.run_description import RunDescription
 from livesr.formats.store import RecordedStore
 from livesr.live.inference.engine import (
@@ -35,7 +36,7 @@ from livesr.live.inference.engine import (
 )
 from livesr.live.inference.identity import identity_engine
 from livesr.live.keeping_up import KeepingUp
-from livesr.live.paths import ChannelPath, Geometry, build_path
+from livesr.live.paths import ChannelPath, build_path
 from livesr.live.pipeline import Pipeline
 from livesr.live.sinks.ome_zarr import OMEZarrSink
 from livesr.live.sinks.sink import Sink
@@ -216,9 +217,9 @@ class _SlowSession(_Slow):
 
 
 class _SlowReconstructor(_Slow):
-    def reconstruct(self, frames: Any, out: Any = None) -> NDArray[np.float32]:
+    def reconstruct(self, frames: Any) -> NDArray[np.float32]:
         time.sleep(self._seconds)
-        return self._inner.reconstruct(frames, out)
+        return self._inner.reconstruct(frames)
 
 
 def array(store: Path, name: str) -> np.ndarray:

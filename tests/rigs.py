@@ -32,8 +32,20 @@ def core_of(
     try:
         yield core
     finally:
+        to_focus(core)
         core.unloadAllDevices()
         CMMCore.registerCallback(core, None)
+
+
+def to_focus(core: CMMCorePlus) -> None:
+    """Move the stage back to 0.
+
+    Micro-Manager's demo camera is the darker the farther from there, and its library remembers
+    where a stage was last for the whole process, beyond the core and its devices.
+    """
+    if core.getFocusDevice():
+        core.setPosition(0)
+        core.waitForDevice(core.getFocusDevice())
 
 
 def virtual_sim(

@@ -20,11 +20,12 @@ from backend_contract import session_on
 from fuzzing import damaged, examples
 from livesr.base.config import load_rig
 from livesr.base.errors import LiveSRError
+from livesr.base.geometry import Geometry
 from livesr.cli.experiment import Experiment, extent, plan_of
 from livesr.formats.wire import FRAME, WireError, WireHeader, decode, encode
 from livesr.live.inference.engine import load_engine
 from livesr.live.inference.identity import identity_engine
-from livesr.live.paths import Geometry, build_path
+from livesr.live.paths import build_path
 from livesr.live.plan_summary import survey
 
 RIGS = Path(__file__).parents[1] / "hardware_configs"

@@ -256,6 +256,8 @@ def test_an_unknown_log_level_ends_nothing() -> None:
     before = list(logging.getLogger().handlers)
     try:
         _log_to_stderr("NONSENSE")
+        (added,) = set(logging.getLogger().handlers) - set(before)
+        assert added.level == logging.getLogger("livesr").level == logging.WARNING
     finally:
         for handler in set(logging.getLogger().handlers) - set(before):
             logging.getLogger().removeHandler(handler)

@@ -11,6 +11,7 @@ import yaml
 
 from livesr.base.config import RigConfig, load_rig, parse
 from livesr.base.errors import ConfigError
+from livesr.modalities.sim.config import SIMConfig
 
 PATTERN = {"k_um": [0.0, 5.0], "phase_rad": 0.0, "modulation": 0.8}
 
@@ -65,7 +66,7 @@ def test_the_order_of_raw_frames() -> None:
     config = parse(
         RigConfig, rig(sim={"patterns": [PATTERN] * 3, "order": "phase-major"}), "rig.yaml"
     )
-    assert config.sim.raw_order()[:4] == [(0, 0), (1, 0), (2, 0), (0, 1)]
+    assert SIMConfig.of(config).raw_order()[:4] == [(0, 0), (1, 0), (2, 0), (0, 1)]
 
 
 def test_an_engine_replaces_the_only_one_and_none_removes_it() -> None:

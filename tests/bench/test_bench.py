@@ -19,22 +19,24 @@ from livesr.base.errors import UsageError
 from livesr.bench import run
 from livesr.bench.compare import compare
 from livesr.bench.picture import draw
-from livesr.bench.report import read_json, table, to_json, write_json
-from livesr.bench.result import Environment, Result, Target
-from livesr.bench.runner import SUITES, SuiteUnavailableError
+from livesr.bench.report import notes, read_json, table, to_json, write_json
+from livesr.bench.result import Environment, Measured, Result, Target
+from livesr.bench.runner import SuiteUnavailableError, suites
 from livesr.bench.timing import Summary, interleave
 from livesr.cli import app
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("suite", SUITES)
+@pytest.mark.parametrize("suite", suites())
 def test_a_suite_runs_and_its_results_are_whole(suite: str, tmp_path: Path) -> None:
     path = tmp_path / "bench.json"
     try:
-        results = run([suite], path, quick=True, quiet=True)
+        known = run([suite], path, quick=True, quiet=True)
     except SuiteUnavailableError as e:
         pytest.skip(str(e))
+    results = known.results
     assert results
+    assert not known.wrong
     for result in results:
         assert result.name.startswith(f"{suite}.")
         assert math.isfinite(result.value)
@@ -42,14 +44,14 @@ def test_a_suite_runs_and_its_results_are_whole(suite: str, tmp_path: Path) -> N
         assert result.note, "a number without its meaning"
         assert (result.reference is None) == (not result.reference_name)
         assert result.environment is not None
-        assert result.environment.cores == SUITES[suite] or not result.environment.pinned
+        assert result.environment.cores == suites()[suite].cores or not result.environment.pinned
         if result.ratio_interval is not None:
             assert result.ratio is not None
             assert result.ratio_interval[0] <= result.ratio <= result.ratio_interval[1]
     written = json.loads(path.read_text(encoding="utf-8"))
     assert [r["name"] for r in written["results"]] == [r.name for r in results]
-    assert written == json.loads(json.dumps(to_json(results)))
-    assert read_json(path) == results
+    assert written == json.loads(json.dumps(to_json(known)))
+    assert read_json(path) == known
 
 
 def test_an_unknown_suite_is_named_before_anything_runs() -> None:
@@ -108,12 +110,12 @@ def test_the_table_shows_what_was_missed() -> None:
         Result("a.missed", 7.0, "SR frames/s", targets=(Target(8, "least"),), note="why"),
     ]
     shown = io.StringIO()
-    Console(width=160, file=shown).print(table(results, notes=True))
+    Console(width=160, file=shown).print(table(results), *notes(results))
     text = shown.getvalue()
     assert "2.00 (1.90 to 2.10)" in text
     assert "not met" in text
     assert "why" in text
-    assert to_json(results)["met"] is False
+    assert to_json(Measured(results))["met"] is False
 
 
 HERE = Environment("a CPU", 2, True, 1.0, "an OS", "3.11", {"numpy": "2"})
@@ -173,12 +175,12 @@ def test_another_machine_is_refused_unless_allowed() -> None:
 def test_a_comparison_that_fails_exits_with_one(tmp_path: Path) -> None:
     old, now = tmp_path / "old.json", tmp_path / "now.json"
     run(["correct"], now, quick=True, quiet=True)
-    written = read_json(now)
+    written = read_json(now).results
     faster = [
         replace(r, ratio=r.ratio / 1e6, ratio_interval=tuple(v / 1e6 for v in r.ratio_interval))
         for r in written
     ]
-    write_json(faster, old)
+    write_json(Measured(faster), old)
     arguments = ["bench", "correct", "--quick", "--compare", str(old), "--json"]
     assert CliRunner().invoke(app, arguments).exit_code == 0, "to compare is not yet to judge"
     judged = CliRunner().invoke(app, [*arguments, "--compare-fail", "50"])
@@ -188,12 +190,12 @@ def test_a_comparison_that_fails_exits_with_one(tmp_path: Path) -> None:
 
 def test_a_run_goes_on_with_what_is_missing(tmp_path: Path) -> None:
     out = tmp_path / "out.json"
-    done = [figure(f"{name}.x", 1.0) for name in SUITES if name != "correct"]
-    write_json(done, out)
-    results = run(["all"], out, quick=True, resume=True, quiet=True)
-    assert {r.suite for r in results} == set(SUITES)
+    done = [figure(f"{name}.x", 1.0) for name in suites() if name != "correct"]
+    write_json(Measured(done), out)
+    results = run(["all"], out, quick=True, resume=True, quiet=True).results
+    assert {r.suite for r in results} == set(suites())
     assert [r for r in results if r.suite != "correct"] == sorted(
-        done, key=lambda r: list(SUITES).index(r.suite)
+        done, key=lambda r: list(suites()).index(r.suite)
     )
 
 

@@ -208,8 +208,8 @@ CASES = [
     (
         "virtual_sim",
         CFG,
-        "livesr.simulation.rig,",
-        "livesr.simulation.rigg,",
+        "livesr.modalities.sim.simulation.rig,",
+        "livesr.modalities.sim.simulation.rigg,",
         "python-module",
         "error",
         "rigg",
@@ -610,9 +610,11 @@ def test_what_is_broken_is_told(
 
 
 def test_every_finding_has_a_test() -> None:
-    sources = Path(micromanager.__file__).parent.glob(
-        "[!s]*.py"
-    )  # what is found in stores is tested by test_check_store.py
+    package = Path(micromanager.__file__).parents[1]
+    sources = [
+        *package.glob("check/[!s]*.py"),  # stores have test_check_store.py
+        *package.glob("modalities/*/check.py"),
+    ]
     text = "\n".join(path.read_text(encoding="utf-8") for path in sources)
     import re
 

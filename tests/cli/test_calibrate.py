@@ -17,7 +17,8 @@ from PIL import Image
 
 from livesr.base.config import load_rig
 from livesr.cli import _run
-from livesr.simulation.rig import RawBank
+from livesr.modalities.sim.config import SIMConfig
+from livesr.modalities.sim.simulation.rig import RawBank
 
 RIGS = Path(__file__).parents[2] / "hardware_configs"
 SIZE = 128
@@ -43,7 +44,7 @@ def uncalibrated(tmp_path: Path) -> Path:
 
 
 def assert_found(rig_file: Path) -> None:
-    truth, found = load_rig("virtual_sim").sim, load_rig(rig_file).sim
+    truth, found = (SIMConfig.of(load_rig(rig)) for rig in ("virtual_sim", rig_file))
     assert found.raw_order() == truth.raw_order()
     centre = 0.5 * SIZE * 0.065
     for pattern, expected in zip(found.patterns, truth.patterns, strict=True):
@@ -103,7 +104,7 @@ def test_a_channel_of_several_gets_its_own_patterns(uncalibrated: Path, tmp_path
     assert _run(arguments) == 2  # which channel?
     assert _run([*arguments, "--channel", "561"]) == 0
     rig = load_rig(rig_file)
-    assert rig.sim.patterns == []
+    assert SIMConfig.of(rig).patterns == []
     assert len(rig.channels["561"].patterns) == 3
     assert rig.channels["561"].damping == pytest.approx(0.7, abs=0.1)
     assert (
@@ -143,7 +144,7 @@ def test_one_channel_of_a_recording_of_two_is_calibrated_without_rig_cfg(
     assert any("its channel number 2 is taken for it" in warning for warning in report["warnings"])
     patterns = load_rig(uncalibrated).channels["561"].patterns
     assert [p.k_um for p in patterns] == [
-        pytest.approx(p.k_um, abs=5e-3) for p in load_rig("virtual_sim").sim.patterns
+        pytest.approx(p.k_um, abs=5e-3) for p in SIMConfig.of(load_rig("virtual_sim")).patterns
     ]
 
 

@@ -15,8 +15,9 @@ from livesr.base.errors import EngineError
 from livesr.evaluation.engines import card_table, evaluate_engine, run
 from livesr.evaluation.metrics import pcc
 from livesr.evaluation.pictures import PictureRow, montage
+from livesr.modalities.sim.simulation.sequence import SIMSequence
 from livesr.simulation.domain import Domain
-from livesr.simulation.sequence import EVALUATION, SimulatedSequence
+from livesr.simulation.sequence import EVALUATION
 
 SIZE = 96
 ENGINE = Path(__file__).parents[2] / "engines" / "identity"
@@ -24,8 +25,8 @@ STEADY = Domain(photons=(3000.0, 3001.0), haze=(0.0, 0.01), absent=0.0, read_noi
 
 
 @pytest.fixture(scope="module")
-def sequence() -> SimulatedSequence:
-    return SimulatedSequence((EVALUATION, 1), 2, SIZE, STEADY)
+def sequence() -> SIMSequence:
+    return SIMSequence((EVALUATION, 1), 2, SIZE, STEADY)
 
 
 @pytest.fixture(scope="module")
@@ -38,15 +39,13 @@ def result() -> dict[str, Any]:
 # -- sequences -------------------------------------------------------------------------------------
 
 
-def test_a_seed_gives_the_same_frames_again(sequence: SimulatedSequence) -> None:
-    again = SimulatedSequence((EVALUATION, 1), 2, SIZE, STEADY)
+def test_a_seed_gives_the_same_frames_again(sequence: SIMSequence) -> None:
+    again = SIMSequence((EVALUATION, 1), 2, SIZE, STEADY)
     np.testing.assert_array_equal(again.raw(), sequence.raw())
-    assert not np.array_equal(
-        SimulatedSequence((EVALUATION, 2), 2, SIZE, STEADY).raw(), sequence.raw()
-    )
+    assert not np.array_equal(SIMSequence((EVALUATION, 2), 2, SIZE, STEADY).raw(), sequence.raw())
 
 
-def test_the_truths_sum_to_what_the_reconstruction_shows(sequence: SimulatedSequence) -> None:
+def test_the_truths_sum_to_what_the_reconstruction_shows(sequence: SIMSequence) -> None:
     # Little noise, no haze: what is left between them is the calibration's error and the camera's.
     image = sequence.reconstructor.reconstruct(list(sequence.raw()[1]))
     total = np.sum(list(sequence.truth(1).values()), axis=0)
@@ -56,7 +55,7 @@ def test_the_truths_sum_to_what_the_reconstruction_shows(sequence: SimulatedSequ
     assert (image[inside] - background).mean() == pytest.approx(total[inside].mean(), rel=0.5)
 
 
-def test_structures_alone_add_up(sequence: SimulatedSequence) -> None:
+def test_structures_alone_add_up(sequence: SIMSequence) -> None:
     level = {
         names: float(sequence.raw(list(names)).mean())
         for names in (
@@ -86,6 +85,7 @@ def test_an_engine_that_does_nothing_gains_nothing(result: dict[str, Any]) -> No
 
 
 def test_an_engine_that_does_nothing_leaks_two_thirds(result: dict[str, Any]) -> None:
+    assert len(result["leakage"]) == 3
     for entry in result["leakage"].values():
         assert entry["total"]["mean"] == pytest.approx(2 / 3, abs=0.02)
         assert len(entry["into"]) == 2

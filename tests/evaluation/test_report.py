@@ -118,7 +118,7 @@ def test_an_upscaling_engine_is_compared_with_the_cubic_spline(tmp_path: Path) -
         "weights": {"onnx": {"sha256": sha256_of(tmp_path / "model.onnx")}},
     }
     write_manifest(tmp_path, Manifest.model_validate(manifest))
-    maker = UpscalePairs(64, 2)
+    maker = UpscalePairs(64, 2, "storm")
     made = [maker.make((1, i)) for i in range(2)]
     found = evaluate_pairs(tmp_path, made, ["storm"], "", backend="openvino", threads=1)
     entry = found["structures"]["Fine"]
@@ -192,6 +192,7 @@ def test_the_report_is_one_page_that_loads_nothing(result: dict[str, Any], tmp_p
     page = Page()
     page.feed(text)
     assert page.tags.count("svg") == 3
+    assert page.sources
     assert all(source.startswith("data:image/png;base64,") for source in page.sources)
     assert "untrained" in text
     assert "Flicker in a scene that stands still" in text

@@ -21,6 +21,7 @@ from livesr.live.compose import Arithmetic
 from livesr.live.correct import Correction
 from livesr.live.inference.cuda import why_no_gpu
 from livesr.live.normalise import background_and_scale
+from livesr.modalities.sim.parameters import SIMParameters
 from livesr.modalities.sim.quality import QualityLimits
 from livesr.modalities.sim.reconstructor import SIMReconstructor
 from livesr.optics.exposure import examine
@@ -100,16 +101,9 @@ class Steps:
         bad = rng.random(SHAPE) < 0.01
         bad[10:13, 10:13] = True  # with neighbours that are bad
         self.correction = Correction(SHAPE, scale, -100 * scale, bad, 9, arrays)
+        parameters = SIMParameters(SHAPE, 0.065, 1.49, 0.525, offset_adu=0.0)
         self.sim = SIMReconstructor(
-            SHAPE,
-            0.065,
-            1.49,
-            0.525,
-            PATTERNS,
-            offset_adu=0.0,
-            quality_limits=quality_limits,
-            follow=True,
-            arrays=arrays,
+            parameters, PATTERNS, quality_limits, follow=True, arrays=arrays
         )
         self.composing = Arithmetic(3, 1, self.sim.shape, residual_plane=True, arrays=arrays)
 

@@ -27,6 +27,7 @@ from livesr.base.config import load_rig
 from livesr.base.errors import BacklogError, ConfigError
 from livesr.live.sources.continuous import Numbering
 from livesr.live.sources.plan import sim_sequence
+from livesr.modalities.sim.config import SIMConfig
 from rigs import SIZE, core_of, virtual_sim
 
 ENGINE = {"engine": "identity", "threads": 1, "policy": "complete"}
@@ -464,10 +465,8 @@ def test_the_phase_is_the_number_whatever_is_missing(
 
 def test_a_display_that_began_elsewhere_is_said(sim_core: CMMCorePlus, tmp_path: Path) -> None:
     rig = load_rig("virtual_sim")
-    order = rig.sim.raw_order()
-    wrong = rig.model_copy(
-        update={"sim": rig.sim.model_copy(update={"order": order[2:] + order[:2]})}
-    )
+    order = SIMConfig.of(rig).raw_order()
+    wrong = rig.with_section(SIMConfig.of(rig).model_copy(update={"order": order[2:] + order[:2]}))
     for expected, described in (
         (None, rig),
         ("rotated by 7 of 9: raw frame 0 shows pattern 7", wrong),

@@ -54,8 +54,8 @@ def core() -> Iterator[CoordinateCore]:
 @pytest.fixture(autouse=True)
 def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setattr(
-        "livesr.live.paths.sim_reconstructor",
-        lambda rig, channel, camera: CoordinateReconstructor(),
+        "livesr.modalities.sim.modality.SIM.build",
+        lambda *_: CoordinateReconstructor(),
     )
     return str(window_engine(tmp_path / "window").folder)
 

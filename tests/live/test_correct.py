@@ -14,10 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from livesr.base.config import QualityLimitsConfig, RigConfig, load_rig
+from livesr.base.config import RigConfig, load_rig
 from livesr.base.errors import ConfigError, FrameShapeError
+from livesr.base.geometry import Geometry
 from livesr.live.correct import build_correction, check_maps
-from livesr.live.paths import Geometry, build_path
+from livesr.live.paths import build_path
+from livesr.modalities.sim.config import QualityLimitsConfig, SIMConfig
 from rig_copies import rig_with
 
 CHIP = (48, 64)
@@ -164,14 +166,8 @@ def test_the_reconstruction_sees_corrected_frames_and_raw_counts_saturation(tmp_
 
 def _trusting(rig: RigConfig) -> RigConfig:
     """A rig whose frames are reconstructed whatever they show: noise shows no pattern."""
-    assert rig.sim is not None
-    return rig.model_copy(
-        update={
-            "sim": rig.sim.model_copy(
-                update={"quality_limits": QualityLimitsConfig(when_doubtful="reconstruct")}
-            )
-        }
-    )
+    limits = {"quality_limits": QualityLimitsConfig(when_doubtful="reconstruct")}
+    return rig.with_section(SIMConfig.of(rig).model_copy(update=limits))
 
 
 def test_nothing_is_allocated_per_frame(tmp_path: Path) -> None:

@@ -14,12 +14,14 @@ import pytest
 from livesr import LiveSR
 from livesr.base.config import RigConfig, load_rig
 from livesr.base.errors import ConfigError
+from livesr.base.geometry import Geometry
 from livesr.live.camera import camera_geometry
 from livesr.live.optical_state import optical_state
-from livesr.live.paths import Geometry, sim_reconstructor
 from livesr.live.sources.plan import sim_sequence
+from livesr.modalities.sim.config import SIMConfig
+from livesr.modalities.sim.modality import SIM
+from livesr.modalities.sim.simulation.rig import RawBank
 from livesr.optics.similarity import pcc
-from livesr.simulation.rig import RawBank
 from livesr.store.process import process
 from livesr.store.raw_input import raw_input
 from recorded_runs import array
@@ -29,7 +31,9 @@ from rigs import core_of
 def sim_rig(pixel_size_nm: float, **sim: Any) -> RigConfig:
     rig = load_rig("virtual_sim").with_engine("none")
     optics = rig.optics.model_copy(update={"pixel_size_nm": pixel_size_nm})
-    return rig.model_copy(update={"optics": optics, "sim": rig.sim.model_copy(update=sim)})
+    return rig.with_section(SIMConfig.of(rig).model_copy(update=sim)).model_copy(
+        update={"optics": optics}
+    )
 
 
 def recorded(core: Any, rig: RigConfig, store: Path) -> tuple[np.ndarray, dict[str, Any]]:
@@ -56,13 +60,12 @@ def test_region_and_binning_leave_the_picture_where_it_was() -> None:
     fine = sim_rig(32.5)
     bank = RawBank(fine, 256, 1, seed=0, photons=1000, bleaching=0.0, interval_s=0.5)
     whole = bank.frames[0].astype(float)
-    channel = fine.channel("488")
     binned = np.rint(whole.reshape(9, 128, 2, 128, 2).mean((2, 4))).astype(np.uint16)[:, 12:, 20:]
     # The binned pixel's own response is part of the OTF: binning by 2 dims fine detail a little.
     half = 0.25
     right = Geometry((116, 108), "uint16", 0.065, (12 + half, 20 + half))
     wrong = Geometry((116, 108), "uint16", 0.065, (12, 20))
-    method, off = (sim_reconstructor(fine, channel, g) for g in (right, wrong))
+    method, off = (SIM().build(fine, "488", g) for g in (right, wrong))
     method.reconstruct(binned)
     off.reconstruct(binned)
     assert method.quality.doubt == ""

@@ -216,6 +216,7 @@ def test_a_slow_network_skips_centres_never_neighbours(
     assert report["sr_frames"] + report["sr_skipped"] + report["groups_dropped"] == 40
     assert report["raw_lost"] == 0
     inner = [w for w in windows if w[1] not in (0, 39)]
+    assert inner
     if not report["groups_dropped"]:
         assert all(w == (w[1] - 1, w[1], w[1] + 1) for w in inner)
         assert report["tc_complete"] >= 0.99
@@ -423,8 +424,10 @@ def test_errors_come_before_anything_is_acquired(sim_core: CMMCorePlus, tmp_path
 
 
 def test_a_session_that_acquires_nothing_ends_cleanly(sim_core: CMMCorePlus) -> None:
-    with LiveSR(sim_core, rig="virtual_sim", plan=sim_sequence(2, ["488"]), engine="none"):
+    plan = sim_sequence(2, ["488"])
+    with LiveSR(sim_core, rig="virtual_sim", plan=plan, engine="none") as session:
         pass
+    assert session.report == {}
 
 
 def test_a_plan_with_more_raw_frames_than_the_rig_ends_the_run_and_keeps_them(

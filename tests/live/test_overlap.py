@@ -22,6 +22,7 @@ from livesr.live.ordered_workers import OrderedWorkers
 from livesr.live.session import Session
 from livesr.live.sinks.signals import SignalSink
 from livesr.live.watchdog import Watchdog
+from livesr.modalities.storm.config import STORMConfig
 from livesr.store.backfill import backfill
 from recorded_runs import (
     Live,
@@ -83,7 +84,7 @@ def widefield(engine: str) -> RigConfig:
 
 def storm(engine: str) -> RigConfig:
     rig = load_rig("virtual_storm").with_engine("none", "upscale").with_engine(engine)
-    return rig.model_copy(update={"storm": rig.storm.model_copy(update={"frames": 9})})
+    return rig.with_section(STORMConfig(frames=9))
 
 
 @pytest.fixture

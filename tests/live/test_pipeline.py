@@ -23,19 +23,22 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from useq import MDAEvent
 
 from livesr.base.compute import ComputeConfig
-from livesr.base.config import QualityLimitsConfig, RigConfig, load_rig, parse
+from livesr.base.config import RigConfig, load_rig, parse
 from livesr.base.frames import MulticolorFrame
+from livesr.base.geometry import Geometry
 from livesr.base.run_description import RunDescription
 from livesr.evaluation.metrics import pcc
 from livesr.formats.frames_log import read_frames_log
 from livesr.live.keeping_up import COMPLETE, LATEST
-from livesr.live.paths import ChannelPath, Geometry, build_path
+from livesr.live.paths import ChannelPath, build_path
 from livesr.live.pipeline import Pipeline
 from livesr.live.sinks.ome_zarr import OMEZarrSink
 from livesr.live.sinks.sink import Sink
 from livesr.modalities.sim.calibration.groups import Optics
 from livesr.modalities.sim.calibration.sim import calibrate
-from livesr.simulation.rig import RawBank
+from livesr.modalities.sim.config import QualityLimitsConfig, SIMConfig
+from livesr.modalities.sim.simulation.rig import RawBank
+from livesr.modalities.storm.config import STORMConfig
 
 
 def describe(path: ChannelPath) -> RunDescription:
@@ -166,13 +169,8 @@ def run_of(
 ) -> tuple[dict[str, Any], list[dict[str, Any]], Path]:
     """Report, lines of frames.jsonl and store of a run without an engine."""
     rig = load_rig("virtual_sim").with_engine("none")
-    rig = rig.model_copy(
-        update={
-            "sim": rig.sim.model_copy(
-                update={"quality_limits": QualityLimitsConfig(**quality_limits)}
-            )
-        }
-    )
+    limits = {"quality_limits": QualityLimitsConfig(**quality_limits)}
+    rig = rig.with_section(SIMConfig.of(rig).model_copy(update=limits))
     path = build_path(rig, "488", Geometry(groups.shape[-2:], "uint16", 0.065))
     sink = OMEZarrSink(tmp_path / "run.ome.zarr")
     pipeline = Pipeline({"488": path}, describe(path), [sink], COMPLETE)
@@ -187,6 +185,7 @@ def test_a_good_frame_says_how_good_it_is(tmp_path: Path) -> None:
     report, lines, _ = run_of(tmp_path, bank_groups())
     assert (report["recon_frames"], report["recon_doubtful"], report["warnings"]) == (2, 0, [])
     recons = [line for line in lines if line["series"] == "recon"]
+    assert len(recons) == 2
     assert all(line["resolved"] and "doubt" not in line for line in recons)
     assert all(line["quality"]["contrast_to_noise"] > 10 for line in recons)
 
@@ -254,12 +253,8 @@ def test_a_few_saturated_pixels_are_a_warning_and_no_doubt(tmp_path: Path) -> No
 def test_a_background_that_was_cut_off_is_said_of_localisations(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     rig = load_rig("virtual_storm")
-    rig = rig.model_copy(
-        update={
-            "storm": rig.storm.model_copy(update={"frames": 10}),
-            "camera": rig.camera.model_copy(update={"offset_adu": 0.0}),
-        }
-    )
+    rig = rig.with_section(STORMConfig.of(rig).model_copy(update={"frames": 10}))
+    rig = rig.model_copy(update={"camera": rig.camera.model_copy(update={"offset_adu": 0.0})})
     y, x = np.mgrid[:48, :48]
     light = np.stack(
         [300 * np.exp(-((y - c) ** 2 + (x - c) ** 2) / 4.0) + 30 for c in range(10, 30)]
@@ -282,7 +277,7 @@ def test_a_background_that_was_cut_off_is_said_of_localisations(tmp_path: Path) 
         if name == "as it is":
             assert (doubts, report["warnings"]) == (["", ""], [])
         else:
-            assert all("cut off" in doubt for doubt in doubts)
+            assert ["cut off" in doubt for doubt in doubts] == [True, True]
             assert all(line["resolved"] for line in lines)
             assert any("the background is cut off" in w for w in report["warnings"])
 

@@ -16,10 +16,11 @@ from pymmcore_plus import CMMCorePlus
 
 from livesr import LiveSR
 from livesr.base.config import RigConfig, load_rig
-from livesr.evaluation.localisation import LocalisationScore, score_localisations
 from livesr.formats.localisations import read_localisations
 from livesr.live.sources.plan import sim_sequence
-from livesr.simulation.storm_rig import VirtualSTORMCamera, find_storm_camera
+from livesr.modalities.storm.config import STORMConfig
+from livesr.modalities.storm.score import LocalisationScore, score_localisations
+from livesr.modalities.storm.simulation.rig import VirtualSTORMCamera, find_storm_camera
 from rigs import core_of
 
 N, SIZE = 10, 64
@@ -44,7 +45,7 @@ def camera(core: CMMCorePlus) -> VirtualSTORMCamera:
 
 def rig() -> RigConfig:
     whole = load_rig("virtual_storm")
-    return whole.model_copy(update={"storm": whole.storm.model_copy(update={"frames": N})})
+    return whole.with_section(STORMConfig.of(whole).model_copy(update={"frames": N}))
 
 
 def score(

@@ -137,7 +137,7 @@ class InOrder(CoordinateReconstructor):
     Some are exposed twice.
     """
 
-    def reconstruct(self, frames: Sequence[NDArray[Any]], out: Any = None) -> NDArray[np.float32]:
+    def reconstruct(self, frames: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
         stamps = [Stamp(*read(frame)) for frame in frames]
         assert len({stamp[:3] for stamp in stamps}) == 1, stamps
         assert stamps == sorted(set(stamps)), stamps
@@ -162,7 +162,7 @@ def test_the_store_is_what_the_camera_exposed(core: CoordinateCore, home: Path, 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LIVESR_HOME", str(home))
         rig = rig_of(case, folder)
-        patch.setattr("livesr.live.paths.sim_reconstructor", lambda rig, channel, camera: InOrder())
+        patch.setattr("livesr.modalities.sim.modality.SIM.build", lambda *_: InOrder())
         report = record(core, rig, case, folder / "run.ome.zarr", patch)
         store, exposed = Path(report["store"]), Exposed(case, rig)
         check_the_counts(report, exposed, RecordedStore(store))

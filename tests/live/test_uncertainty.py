@@ -19,9 +19,10 @@ from backend_contract import make_engine, small_network
 from livesr.base.compute import ComputeConfig
 from livesr.base.config import RigConfig
 from livesr.base.errors import ConfigError
+from livesr.base.geometry import Geometry
 from livesr.formats.store import RecordedStore
 from livesr.live.inference.engine import Uncertain, load_engine, write_manifest
-from livesr.live.paths import Geometry, build_path
+from livesr.live.paths import build_path
 from livesr.live.sinks.zeromq import ZeroMQSink
 from livesr.store.backfill import backfill
 from livesr.store.process import process

@@ -12,7 +12,8 @@ import yaozarrs
 from livesr.base.config import RigConfig, load_rig
 from livesr.formats.store import RecordedStore
 from livesr.modalities.sim import vector_drift
-from livesr.simulation.rig import RawBank
+from livesr.modalities.sim.config import SIMConfig
+from livesr.modalities.sim.simulation.rig import RawBank
 from livesr.store.process import process
 from livesr.store.raw_input import store_input
 from recorded_runs import Live, assert_equal, lines
@@ -31,9 +32,9 @@ def drifted(rig: RigConfig) -> RigConfig:
                 "phase_rad": p.phase_rad - 2 * np.pi * by * middle,
             }
         )
-        for p in rig.sim.patterns
+        for p in SIMConfig.of(rig).patterns
     ]
-    return rig.model_copy(update={"sim": rig.sim.model_copy(update={"patterns": patterns})})
+    return rig.with_section(SIMConfig.of(rig).model_copy(update={"patterns": patterns}))
 
 
 def test_vectors_are_exchanged_between_frames_and_recorded(tmp_path: Path, monkeypatch) -> None:

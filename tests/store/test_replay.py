@@ -15,9 +15,9 @@ import zarr
 
 from livesr.base.errors import ConfigError, DamagedFileError
 from livesr.base.frames import CameraFrame, MulticolorFrame, Stream
+from livesr.base.geometry import Geometry
 from livesr.formats.store import RecordedStore
 from livesr.live.inference.engine import Engine
-from livesr.live.paths import Geometry
 from livesr.live.sources.mda import MDAHook
 from livesr.live.sources.replay import Rate, play
 from livesr.store.process import process

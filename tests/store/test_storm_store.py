@@ -23,7 +23,8 @@ from livesr.formats.localisations import read_localisations
 from livesr.formats.store import RecordedStore
 from livesr.live.inference.engine import Engine
 from livesr.live.sinks.ome_zarr import OMEZarrSink
-from livesr.simulation.storm_rig import BlinkingBank
+from livesr.modalities.storm.config import STORMConfig
+from livesr.modalities.storm.simulation.rig import BlinkingBank
 from livesr.store.backfill import backfill
 from livesr.store.process import process
 from livesr.store.raw_input import recording_input, store_input
@@ -111,7 +112,7 @@ def test_raw_is_a_film_and_recon_counts_localisations(tmp_path: Path, rig: RigCo
     assert len(found) > 50
     assert found["frame"].max() < 8 * N
     image = (array(store, "recon")[-1].astype(float) - about["offset"]) * about["scale"]
-    drawn = found["uncertainty_nm"] <= rig.storm.max_uncertainty_nm
+    drawn = found["uncertainty_nm"] <= STORMConfig.of(rig).max_uncertainty_nm
     assert image.sum() == pytest.approx(drawn.sum(), rel=0.05)
     counted = [line["localisations"] for _, line in sorted(lines(store, "recon").items())]
     assert counted == np.bincount(found["frame"] // N, minlength=8).tolist()

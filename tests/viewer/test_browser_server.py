@@ -461,10 +461,10 @@ def test_status_of_a_hostile_stream_is_still_plain_json(source):
     json.dumps(status, allow_nan=False)
 
 
-# ---- what a page wishes --------------------------------------------------------------------------
+# ---- what a page asks for ------------------------------------------------------------------------
 
 
-def wish(page, **view):
+def show(page, **view):
     page.send(json.dumps({"type": "view", "view": view}))
 
 
@@ -474,9 +474,9 @@ def test_colour_contrast_gamma_and_visibility_are_the_pages_own(server, source):
         next_frame(page)
         _, (plain,) = next_frame(other)
         red = {"label": "Microtubules", "color": "FF0000", "window": [0, 500], "gamma": 0.5}
-        wish(page, channels=[red, {"label": "ER", "visible": False}])
-        header, (wished,) = next_frame(page)
-        assert np.abs(wished - [180, 0, 0]).max() <= 3
+        show(page, channels=[red, {"label": "ER", "visible": False}])
+        header, (shown,) = next_frame(page)
+        assert np.abs(shown - [180, 0, 0]).max() <= 3
         assert header["channels"][0] == {**red, "visible": True}
         assert silent(other, 0.2)
     assert np.abs(plain - [128, 64, 128]).max() <= 3
@@ -495,7 +495,7 @@ def test_only_the_pictures_of_the_mode_are_drawn(server, source, mode, names):
     source.give(measurement(0, GREY), flat(0, 1, 2, 3))
     with join(server) as page:
         next_frame(page)
-        wish(page, mode=mode)
+        show(page, mode=mode)
         assert [p["name"] for p in next_frame(page)[0]["pictures"]] == names
 
 
@@ -505,7 +505,7 @@ def test_raw_planes_are_the_frame(server, source):
     source.give(measurement(0, grey), prediction(0, planes))
     with join(server) as page:
         next_frame(page)
-        wish(page, raw=True)
+        show(page, raw=True)
         header = next_text(page, "frame")
         sent = [np.frombuffer(page.recv(timeout=PATIENCE_S), "<u2") for _ in header["pictures"]]
     assert [(p["name"], p["planes"]) for p in header["pictures"]] == [
@@ -532,7 +532,7 @@ def test_residual_is_painted_where_the_channels_do_not_add_up(server, source):
     source.give(grey, prediction(0, planes, normalisation={"background": 100.0, "headroom": 900.0}))
     with join(server) as page:
         next_frame(page)
-        wish(page, mode="prediction", residual=True)
+        show(page, mode="prediction", residual=True)
         header, (picture,) = next_frame(page)
     assert header["overlay"] == "residual"
     assert np.abs(picture[16, 16] - [86, 180, 233]).max() <= 6
@@ -562,7 +562,7 @@ def test_histograms_count_the_pixels(server, source):
     source.give(measurement(0, GREY), flat(0, 10, 500, 900))
     with join(server) as page:
         next_frame(page)
-        wish(page, histogram=True)
+        show(page, histogram=True)
         next_frame(page)
         found = {h["label"]: h for h in next_text(page, "histograms")["histograms"]}
     assert set(found) == {"Microtubules", "ER", "Lysosomes", None}
@@ -593,12 +593,12 @@ def test_streams_are_listed_and_selected(server, source):
             "position": 1,
             "z": 1,
         }  # the newest of the first channel
-        wish(page, channel="561", position=0, z=1)
+        show(page, channel="561", position=0, z=1)
         header, _ = next_frame(page)
         assert header["stream"] == {"channel": "561", "position": 0, "z": 1}
         source.give(prediction(1, np.zeros((3, 8, 8), np.uint16), channel="488", position=1))
         assert silent(page)
-        wish(page, channel="561")
+        show(page, channel="561")
         assert next_frame(page)[0]["stream"]["position"] == 1
 
 
@@ -618,7 +618,7 @@ def test_snapshot_is_a_png_of_what_is_shown(server, source, mode):
     with join(server) as page:
         next_frame(page)
         if mode != "beside":
-            wish(page, mode=mode)
+            show(page, mode=mode)
             next_frame(page)
         page.send(json.dumps({"type": "snapshot", "field": [0.25, 0.25, 0.75, 0.75], "split": 0.5}))
         assert next_text(page, "snapshot")["name"] == "livesr-t0002.png"

@@ -11,8 +11,10 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from types import GenericAlias
+from typing import Annotated, Any, ClassVar, Literal, Protocol, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -20,6 +22,8 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    SerializeAsAny,
+    TypeAdapter,
     ValidationError,
     field_validator,
     model_validator,
@@ -234,24 +238,6 @@ class PatternConfig(Model):
     overtones: list[OvertoneConfig] = Field(default_factory=list)
 
 
-class QualityLimitsConfig(Model):
-    """When a SIM frame is doubtful, and what is shown then.
-
-    `when_doubtful` "widefield" shows the mean of the raw frames, "refuse" nothing, "reconstruct"
-    the reconstruction all the same; the frame, the store and the stream say why in each case.
-    `contrast_to_noise` and `modulation` (relative to the calibrated one) are the least that the
-    weakest wave must have, `phase_error_rad` and `motion_nm` the most there may be; `saturated` is
-    the share of a raw frame's pixels that may be at the camera's ceiling.
-    """
-
-    when_doubtful: Literal["widefield", "refuse", "reconstruct"] = "widefield"
-    contrast_to_noise: NotNegative = 3.0
-    modulation: NotNegative = 0.4
-    phase_error_rad: Positive = 0.8
-    motion_nm: Positive = 150.0
-    saturated: Annotated[float, Field(gt=0, le=1)] = 0.01
-
-
 def _as_micromanager_says(value: object) -> object:
     if isinstance(value, bool):
         raise ValueError(
@@ -283,95 +269,74 @@ class TriggerConfig(Model):
     settle_ms: Annotated[float, Field(ge=0, le=10_000)] = 0.0
 
 
-_Step = Annotated[int, Field(ge=0, lt=12)]
+def _registry() -> Any:
+    """Return the module that finds modalities by name.
+
+    They are built on this one, so it knows none of them, and loads what a rig names.
+    """
+    return import_module("livesr.modalities.registry")
 
 
-class SIMConfig(Model):
-    """How raw frames are ordered and what pattern each one saw.
+class RigModality(Protocol):
+    """What a rig asks of a modality (`livesr.modalities.modality.Modality`)."""
 
-    `pattern_property` names the (device, property) that is set to 0 before a run, so that raw frame
-    0 sees pattern 0 even if the last run ended inside a group; `trigger` is the output that lets a
-    display run in hardware.
+    Section: Any  # a class, whose default instance is the section of a rig that has none
 
-    `order` is "angle-major" (0,0 0,1 0,2 1,0 ...), "phase-major", or the list of [angle, phase] of
-    every raw index. `patterns` may be missing until `livesr calibrate` has found them. `harmonics`
-    is the number of waves per angle: 1 for two interfering beams, 2 for three. `follow_drift`
-    corrects phases that drift slowly during a run. `calibrated_with` lists (device, property,
-    value) of objective and camera orientation that the patterns hold for.
+    def validate(self, rig: RigConfig) -> None:
+        """Raise a ValueError if the rig lacks what it needs."""
+
+    def raw_frames(self, section: Any) -> int:
+        """Return how many exposures make one super-resolution frame."""
+
+
+def _modality(name: str) -> RigModality:
+    """Return the modality called `name`.
+
+    Raises
+    ------
+    ConfigError
+        If there is none, or the package that brings it cannot be loaded.
+    """
+    found: RigModality = _registry().modality(name)
+    return found
+
+
+def _section(name: str, data: object) -> Section:
+    """Return the section of modality `name`; an error in `data` says in which section it is."""
+    one: Any = GenericAlias(dict, (str, _modality(name).Section))
+    adapter: TypeAdapter[dict[str, Section]] = TypeAdapter(one)
+    return adapter.validate_python({name: data})[name]
+
+
+def _modality_name(value: str) -> str:
+    registry = _registry()
+    if (new := registry.OLD_NAMES.get(value)) is not None:
+        log.warning("%r is now called %r: the old name is still read, rename it.", value, new)
+        return str(new)
+    if value not in registry.MODALITIES:
+        known = registry.MODALITIES.names
+        guess = suggestion(value, known) or f" Known are {', '.join(known)}."
+        raise ValueError(f"there is no such modality.{guess}".rstrip(".?"))
+    return value
+
+
+ModalityName = Annotated[str, AfterValidator(_modality_name)]
+
+
+class Section(Model):
+    """The section of a modality in rig.yaml.
+
+    A subclass gives `modality` its name, as a literal and as the default.
     """
 
-    renamed: ClassVar[Mapping[str, str]] = {"trust": "quality_limits"}
+    modality: str
 
-    angles: Annotated[int, Field(ge=1, le=12)] = 3
-    phases: Annotated[int, Field(ge=3, le=12)] = 3
-    harmonics: Annotated[int, Field(ge=1, le=4)] = 1
-    order: Literal["angle-major", "phase-major"] | list[tuple[_Step, _Step]] = "angle-major"
-    phase_steps_rad: list[Number] | None = None
-    patterns: list[PatternConfig] = Field(default_factory=list)
-    wiener: Positive = 0.1
-    attenuation: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    attenuation_fwhm_um: Positive = 1.2
-    apodisation: NotNegative = 1.0
-    quality_limits: QualityLimitsConfig = QualityLimitsConfig()
-    follow_drift: bool = True
-    calibrated_with: list[tuple[str, str, str]] = Field(default_factory=list)
-    equalise: bool = True
-    pattern_property: tuple[str, str] | None = None
-    trigger: TriggerConfig | None = None
-
-    @property
-    def raw_frames(self) -> int:
-        """Exposures in one super-resolution frame."""
-        return self.angles * self.phases
-
-    def raw_order(self) -> list[tuple[int, int]]:
-        """(angle, phase) of every raw index."""
-        if isinstance(self.order, list):
-            return self.order
-        if self.order == "angle-major":
-            return [(a, p) for a in range(self.angles) for p in range(self.phases)]
-        return [(a, p) for p in range(self.phases) for a in range(self.angles)]
-
-    @model_validator(mode="after")
-    def _consistent(self) -> SIMConfig:
-        _check_patterns(self.patterns, self.angles, self.harmonics)
-        if self.phases < 2 * self.harmonics + 1:
-            raise ValueError(
-                f"{self.phases} phases do not separate {self.harmonics} waves; give at least"
-                f" {2 * self.harmonics + 1}"
-            )
-        expected = {(a, p) for a in range(self.angles) for p in range(self.phases)}
-        order = self.raw_order()
-        if len(order) != len(expected) or set(order) != expected:
-            raise ValueError(
-                f"order must name each of the {len(expected)} (angle, phase) pairs once, got"
-                f" {order}"
-            )
-        if self.phase_steps_rad is not None and len(self.phase_steps_rad) != self.phases:
-            raise ValueError(
-                f"{len(self.phase_steps_rad)} phase steps came for {self.phases} phases"
-            )
-        return self
-
-
-class STORMConfig(Model):
-    """How blinking frames become a running image.
-
-    `frames` exposures are localised together and give the next image: of everything since the run
-    began or, with `sliding_groups`, of the last so many groups. `psf_sigma_nm` is the width of a
-    single emitter's image, 0.21 wavelength / NA without. An emitter counts where its filtered image
-    exceeds the noise `threshold` times, and is drawn if it is known to `max_uncertainty_nm`.
-    `drift_correction` lays every group onto what the run has shown before.
-    """
-
-    frames: Annotated[int, Field(ge=1, le=100_000)] = 100
-    sliding_groups: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
-    pixel_size_nm: PixelSizeNm = 20.0
-    psf_sigma_nm: Positive | None = None
-    threshold: Positive = 5.0
-    max_uncertainty_nm: Positive = 50.0
-    render: Literal["histogram", "gaussian"] = "gaussian"
-    drift_correction: bool = True
+    @classmethod
+    def of(cls, rig: RigConfig) -> Self:
+        """Return this section of a rig, with its defaults where rig.yaml has none."""
+        section = rig.section_of(cls.model_fields["modality"].default)
+        assert isinstance(section, cls)
+        return section
 
 
 class ChannelConfig(Model):
@@ -381,7 +346,7 @@ class ChannelConfig(Model):
     of those of the rig.
     """
 
-    reconstruct: Literal["sim", "storm", "passthrough"] | None = None
+    reconstruct: ModalityName | None = None
     upscale: str | None = None
     separate: str | None = None
     emission_nm: Annotated[float, Field(gt=300, lt=1200)] | None = None
@@ -389,21 +354,6 @@ class ChannelConfig(Model):
     damping: Annotated[float, Field(gt=0, le=1)] | None = None
     wiener: Positive | None = None
     patterns: list[PatternConfig] | None = None
-
-
-def _check_patterns(patterns: list[PatternConfig], angles: int, harmonics: int) -> None:
-    if not patterns:
-        return
-    if len(patterns) != angles:
-        raise ValueError(
-            f"{len(patterns)} patterns came for {angles} angles; give one pattern per angle"
-        )
-    for pattern in patterns:
-        if len(pattern.overtones) != harmonics - 1:
-            raise ValueError(
-                f"a pattern has {len(pattern.overtones)} overtones, {harmonics - 1} are expected"
-                f" with harmonics: {harmonics}"
-            )
 
 
 def _superposed(value: object) -> object:
@@ -449,12 +399,11 @@ class RigConfig(Model):
     description: str = ""
     core: Literal["mmcore", "unicore"] = "mmcore"
     micromanager: str = "rig.cfg"
-    modality: Literal["sim", "storm", "passthrough"]
+    modality: ModalityName
     camera: CameraConfig = CameraConfig()
     corrections: CorrectionsConfig = CorrectionsConfig()
     optics: OpticsConfig
-    sim: SIMConfig | None = None
-    storm: STORMConfig = STORMConfig()
+    sections: dict[str, SerializeAsAny[Section]] = Field(default_factory=dict)
     exposure_ms: ExposureMs = 10.0
     interval_ms: IntervalMs = 0.0
     channels: dict[str, ChannelConfig] = Field(default_factory=dict)
@@ -468,27 +417,22 @@ class RigConfig(Model):
         # YAML reads an unquoted 488 as a number; Micro-Manager knows the preset as text.
         return {str(k): v or {} for k, v in value.items()} if isinstance(value, dict) else value
 
+    @model_validator(mode="before")
+    @classmethod
+    def _gather_sections(cls, data: object) -> object:
+        """Take what stands under the name of a modality for its section."""
+        if not isinstance(data, dict):
+            return data
+        known = _registry().MODALITIES
+        named = [key for key in data if key not in cls.model_fields and key in known]
+        sections = {name: _section(name, data[name]) for name in named if data[name] is not None}
+        rest = {key: value for key, value in data.items() if key not in named}
+        return {**rest, "sections": {**sections, **rest.get("sections", {})}}
+
     @model_validator(mode="after")
     def _consistent(self) -> RigConfig:
-        uses_sim = self.modality == "sim" or any(
-            c.reconstruct == "sim" for c in self.channels.values()
-        )
-        if uses_sim and self.sim is None:
-            raise ValueError("a SIM rig needs a 'sim' section with its patterns")
-        uses_storm = self.modality == "storm" or any(
-            c.reconstruct == "storm" for c in self.channels.values()
-        )
-        if uses_storm and self.camera.gain_e_per_adu is None:
-            raise ValueError(
-                "a STORM rig needs 'camera.gain_e_per_adu', and 'em_gain' of an EMCCD, to know its"
-                " noise: see the camera's data sheet, or measure it with 'livesr characterise'"
-            )
-        for name, channel in self.channels.items():
-            if channel.patterns is not None and self.sim:
-                try:
-                    _check_patterns(channel.patterns, self.sim.angles, self.sim.harmonics)
-                except ValueError as e:
-                    raise ValueError(f"channel {name!r}: {e}") from None
+        for name in self.modalities:
+            _modality(name).validate(self)
         for name in {*self.corrections.flat, *self.corrections.background} - {"", *self.channels}:
             raise ValueError(
                 f"corrections are given for channel {name!r}, which is not among 'channels'."
@@ -575,12 +519,37 @@ class RigConfig(Model):
             else channel.model_copy(update={"reconstruct": self.modality})
         )
 
+    @property
+    def modalities(self) -> list[str]:
+        """Names of the modalities that the rig uses, or has a section of."""
+        used = [self.modality, *(c.reconstruct for c in self.channels.values() if c.reconstruct)]
+        return list(dict.fromkeys([*used, *self.sections]))
+
+    def modality_of(self, name: str) -> str:
+        """Return the name of the modality that reconstructs channel `name`."""
+        return self.channel(name).reconstruct or self.modality
+
+    def channels_of(self, modality: str) -> list[str]:
+        """Return the channels that `modality` reconstructs; "" stands for the only one of a rig
+        that names none.
+        """
+        return [name for name in self.channels or [""] if self.modality_of(name) == modality]
+
+    def section(self, name: str) -> Section:
+        """Return the section of the modality that reconstructs channel `name`."""
+        return self.section_of(self.modality_of(name))
+
+    def section_of(self, modality: str) -> Section:
+        """Return the section of `modality`, with its defaults where rig.yaml has none."""
+        return self.sections.get(modality) or _section(modality, {})
+
+    def with_section(self, section: Section) -> RigConfig:
+        """Return a copy with this section of its modality."""
+        return self.model_copy(update={"sections": {**self.sections, section.modality: section}})
+
     def raw_frames(self, name: str) -> int:
         """Exposures that make one super-resolution frame of channel `name`."""
-        method = self.channel(name).reconstruct
-        if method == "storm":
-            return self.storm.frames
-        return self.sim.raw_frames if self.sim and method == "sim" else 1
+        return _modality(self.modality_of(name)).raw_frames(self.section(name))
 
     def resolution_nm(self, name: str) -> float:
         """Return what the objective resolves of channel `name`: wavelength / (2 NA)."""
@@ -745,10 +714,15 @@ def _short(value: object, *, quoted: bool = True) -> str:
 def _fields_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
     """Names that the model nested at `loc` accepts."""
     for part in loc:
+        if model is RigConfig and part in _registry().MODALITIES:
+            model = _modality(str(part)).Section
+            continue
         field = model.model_fields.get(str(part))
         candidates = [field.annotation] if field else []
         nested = _nested_model(candidates[0]) if candidates else None
         model = nested or model
+    if model is RigConfig:
+        return [*(n for n in model.model_fields if n != "sections"), *_registry().MODALITIES.names]
     return list(model.model_fields)
 
 

@@ -43,6 +43,10 @@ class Registry:
         """Known names, in order of preference; those of other packages come last."""
         return [*self._entries, *self._announced]
 
+    def __contains__(self, name: object) -> bool:
+        """Whether there is such a name; other packages are asked only if it is none of livesr's."""
+        return name in self._entries or name in self._announced
+
     def package(self, name: str) -> str:
         """Return which package brings `name`, as "example 1.0"; "livesr" for its own names."""
         point = None if name in self._entries else self._announced.get(name)

@@ -24,11 +24,15 @@ def now_ns() -> int:
 
 
 class Histogram:
-    """Durations in bins of 5 % width from 1 us to about 1000 s.
+    """Durations in bins of 5 % width from 1 us to about 1000 s: percentiles without the values.
 
-    Percentiles without keeping the values.
+    Constant memory whatever the run's length. What is shorter or longer counts in the first or the
+    last bin; the mean is of the durations themselves. One thread adds, any may read meanwhile.
 
-    Constant memory whatever the run's length. One writer, any reader.
+    Attributes
+    ----------
+    count : durations that were added
+    total_ms : their sum
     """
 
     _RATIO = 1.05
@@ -49,10 +53,15 @@ class Histogram:
         self.total_ms += ms
 
     def percentile(self, q: float) -> float:
-        """Return the `q`-th percentile (0..100) in ms, to within 5 %; NaN if empty."""
+        """Return the smallest duration that `q` % (0..100) do not exceed, in ms, to within 5 %.
+
+        NaN if empty.
+        """
         if not self.count:
             return float("nan")
-        index = int(np.searchsorted(np.cumsum(self._counts), self.count * q / 100))
+        # of q = 0, the shortest one: no duration is in the empty bins before it
+        rank = max(self.count * q / 100, 1)
+        index = int(np.searchsorted(np.cumsum(self._counts), rank))
         return float(self._RATIO ** (index + 0.5) / 1e3)
 
     def summary(self) -> dict[str, float | None]:

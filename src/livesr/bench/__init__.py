@@ -2,8 +2,8 @@
 
 One file per suite, `run` runs them.
 
-A suite is a module with ``measure(quick) -> list[Result]``; `runner.SUITES` names them and their
-number of cores.
+A suite is a module with ``measure(quick) -> list[Result]``; `runner.suites` names them and their
+number of cores, those of the modalities included.
 """
 
 from livesr.bench.runner import run

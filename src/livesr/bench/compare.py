@@ -3,8 +3,8 @@
 Compared are ratios, because a busy machine slows subject and reference alike. Each carries the
 bootstrap 95 % interval of its own run; on a logarithmic scale the two widths give the standard
 error of old against new. A figure has moved if its change is larger than what all the figures
-together would show by chance once in a hundred comparisons (Bonferroni), and by at least `LEAST`:
-blocks of one run know nothing of what differs from run to run.
+together would show by chance once in a hundred comparisons (Bonferroni), and by at least
+`MIN_CHANGE`: blocks of one run know nothing of what differs from run to run.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from rich.table import Table
 from livesr.base.errors import UsageError
 from livesr.bench.result import Environment, Result
 
-LEAST = 0.05
+MIN_CHANGE = 0.05
 _FALSE_ALARM = 0.01  # of a whole comparison
 _WIDTH = 2 * 1.96  # standard errors in a 95 % interval
-_SAME = ("cpu", "cores", "pinned", "system", "quick")
+_SAME = ("cpu", "cores", "pinned", "system", "quick", "gpu")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Change:
     @property
     def moved(self) -> bool:
         """Whether it changed beyond noise."""
-        return abs(math.log(self.new / self.old)) > math.log1p(max(self.noise, LEAST))
+        return abs(math.log(self.new / self.old)) > math.log1p(max(self.noise, MIN_CHANGE))
 
     @property
     def worse(self) -> bool:
@@ -117,7 +117,7 @@ def change_table(compared: Compared) -> Table:
         shown.add_column(heading, justify="left" if heading in ("measurement", "") else "right")
     for c in sorted(compared.changes, key=lambda c: not c.moved):
         verdict = ("[red]worse[/red]" if c.worse else "[green]better[/green]") if c.moved else ""
-        noise = f"{max(c.noise, LEAST):.1%}" if math.isfinite(c.noise) else "any"
+        noise = f"{max(c.noise, MIN_CHANGE):.1%}" if math.isfinite(c.noise) else "any"
         shown.add_row(c.name, f"{c.old:.3g}", f"{c.new:.3g}", f"{c.relative:+.1%}", noise, verdict)
     return shown
 

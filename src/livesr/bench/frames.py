@@ -56,7 +56,7 @@ def description(side: int) -> RunDescription:
         raw_pixel_size_um=0.065,
         recon_shape=(2 * side, 2 * side),
         recon_pixel_size_um=0.0325,
-        recon_method="sim",
+        recon_method="bench",
         labels=_NAMES,
         colors=_COLORS,
         sr_shape=(2 * side, 2 * side),

@@ -114,8 +114,8 @@ def _hand_over(core: CMMCorePlus, rig: RigConfig, quick: bool) -> list[Result]:
                     "us",
                     "SimpleQueue hand-over",
                     (Target(1.3, "most", "ratio"),),
-                    f"{note}; {_SIDE}^2 uint16 at {1 / _PERIOD_S:.0f} frames/s, the passthrough"
-                    " pipeline behind it",
+                    f"{note}; {_SIDE}^2 uint16 at {1 / _PERIOD_S:.0f} frames/s, a pipeline"
+                    " that reconstructs nothing behind it",
                 )
             )
         core.mda.events.sequenceFinished.emit(useq.MDASequence())

@@ -31,11 +31,12 @@ from livesr.bench.timing import Comparison, Summary, calls_ms, interleave
 from livesr.live.camera import camera_geometry
 from livesr.live.inference.engine import Engine
 from livesr.live.inference.runner import open_session
-from livesr.live.paths import sim_reconstructor
+from livesr.live.paths import build_path
 from livesr.live.plugin import LiveSR
 from livesr.live.run_state import Report
 from livesr.live.sources.plan import sim_sequence
-from livesr.simulation.rig import find_camera
+from livesr.simulation.camera import KnowsTruth, find_virtual_camera
+from livesr.simulation.sequence import simulating_rig
 
 _PACED_FPS = 8.0
 _MAX_RAW_FPS = (
@@ -53,7 +54,7 @@ def measure(quick: bool) -> list[Result]:
     seconds = 1.0 if quick else 12.0
     engine = bench_engine()
     size, n_t = (64, 3) if quick else (256, 12)
-    with virtual_rig("virtual_sim", SensorSize=size, TimePoints=n_t) as (core, rig):
+    with virtual_rig(simulating_rig(), SensorSize=size, TimePoints=n_t) as (core, rig):
         bench = _Bench(core, rig, engine)
         capacity_fps = bench.capacity_fps(5 if quick else 30)
         sustained = bench.sustained(capacity_fps, seconds, 1 if quick else 4)
@@ -255,13 +256,12 @@ class _Bare:
     """Reconstruction and inference, one after the other, and nothing else."""
 
     def __init__(self, core: CMMCorePlus, rig: RigConfig, channel: str, engine: Engine) -> None:
-        camera = find_camera(core)
+        camera = find_virtual_camera(core, KnowsTruth)
         if camera is None:
             raise RuntimeError("the virtual rig has no virtual camera")
         self._raw = camera.bank.frames[0]
-        self._reconstructor = sim_reconstructor(
-            rig, rig.channel(channel), camera_geometry(core, rig)
-        )
+        plain = rig.with_engine("none")
+        self._reconstructor = build_path(plain, channel, camera_geometry(core, plain)).reconstructor
         self._session = open_session(engine, self._reconstructor.shape, ComputeConfig(tile="off"))
         self._session.input[...] = np.random.default_rng(0).random(
             self._session.input.shape, np.float32

@@ -1,11 +1,12 @@
 """What a suite found: one number beside its reference, with its targets and where it was measured.
 
-Owns the records and their JSON. Measures nothing.
+Owns the records, what was left out among them, and their JSON. Measures nothing.
 """
 
 from __future__ import annotations
 
 import platform
+import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -27,8 +28,17 @@ _VERSIONS = (
     "numcodecs",
     "zarr",
     "pyzmq",
+    "tensorrt",
+    "tensorrt-rtx",
+    "cupy",
+    "cupy-cuda12x",
+    "cupy-cuda13x",
 )
-_MORE_IS_BETTER = ("of 1", "of the separated frames", "of the frames")
+AGREEMENT = "R²"
+"""Unit of what says how far two ways to compute the same agree: the coefficient of determination,
+1 if they do, less also where one is brighter than the other."""
+_MORE_IS_BETTER = ("of 1", "of the separated frames", "of the frames", AGREEMENT)
+_WITH_PARTS = ("scaling", "gpu")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +71,11 @@ class Target:
 class Environment:
     """Where and under what load.
 
-    `load` is the run queue's mean length of the last minute, this run included.
-
-    `quick` is whether everything was smaller and shorter, to see that it runs.
+    Attributes
+    ----------
+    load : the run queue's mean length of the last minute, this run included
+    quick : whether everything was smaller and shorter, to see that it runs
+    gpu : name, driver and memory of the GPUs that nvidia-smi lists, "" without one
     """
 
     cpu: str
@@ -74,6 +86,7 @@ class Environment:
     python: str
     versions: dict[str, str]
     quick: bool = False
+    gpu: str = ""
 
     @classmethod
     def here(cls, pinned: bool, quick: bool = False) -> Environment:
@@ -88,7 +101,38 @@ class Environment:
             python=platform.python_version(),
             versions={name: found for name in _VERSIONS if (found := _version(name))},
             quick=quick,
+            gpu=_gpu_names(),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """What a suite could not measure.
+
+    Attributes
+    ----------
+    name : as of a `Result`, or the beginning of several
+    reason : a sentence
+    fault : whether it should have run here and failed, rather than lack something
+    """
+
+    name: str
+    reason: str
+    fault: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What one call of the benchmarks made: what it measured, and what it left out."""
+
+    results: list[Result] = field(default_factory=list)
+    left_out: list[LeftOut] = field(default_factory=list)
+
+    @property
+    def wrong(self) -> list[str]:
+        """Names of what computes something else than its reference, or failed."""
+        disagree = [r.name for r in self.results if r.unit == AGREEMENT and r.met is False]
+        return [*disagree, *(entry.name for entry in self.left_out if entry.fault)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +171,7 @@ class Result:
     def suite(self) -> str:
         """The suite that it comes from."""
         first, second, *_ = self.name.split(".")
-        return f"{first}.{second}" if first == "scaling" else first
+        return f"{first}.{second}" if first in _WITH_PARTS else first
 
     @property
     def more_is_better(self) -> bool:
@@ -188,6 +232,15 @@ def _version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return ""
+
+
+def _gpu_names() -> str:
+    query = ("nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader")
+    try:
+        done = subprocess.run(query, capture_output=True, text=True, timeout=30, check=False)  # noqa: S603 - a constant
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return "; ".join(done.stdout.split("\n")).strip("; ") if done.returncode == 0 else ""
 
 
 def _cpu_name() -> str:

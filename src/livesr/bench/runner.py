@@ -11,47 +11,70 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 
 from livesr.base import documents
 from livesr.base.errors import LiveSRError, UsageError, suggestion
-from livesr.bench.report import read_json, table, write_json
-from livesr.bench.result import Result
+from livesr.bench.report import measured, notes, read_json, table, where, write_json
+from livesr.bench.result import LeftOut, Measured
+from livesr.modalities.modality import Benchmark
+from livesr.modalities.registry import installed
 
 SUITES = {
     "correct": 1,
-    "sim": 1,
     "engine": 2,
     "shapes": 1,
     "start": 2,
     "training": 2,
     "hook": 2,
     "pipeline": 2,
-    "storm": 2,
     "store": 2,
     "publish": 2,
     "view": 2,
+    "gpu.parity": 4,
+    "gpu.speed": 4,
+    "gpu.frame": 4,
     "scaling.size": 2,
     "scaling.channels": 2,
     "scaling.rate": 2,
     "scaling.length": 2,
 }
-"""Every suite, in the order in which they run, and how many cores it gets."""
+"""Suites beside those of the modalities, in the order in which they run, and the cores of each."""
 
-GROUPS = {
-    "all": tuple(name for name in SUITES if not name.startswith("scaling.")),
-    "scaling": tuple(name for name in SUITES if name.startswith("scaling.")),
-}
+GROUPS = ("all", "scaling", "gpu")
 """Names for several suites."""
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _TIMEOUT_S = 1800.0
-_LONG_S = {"scaling.length": 14_400.0}
+_LONG_S = {"scaling.length": 14_400.0, "gpu.parity": 7_200.0}
 UNAVAILABLE = 3
 """Exit code of a worker whose suite cannot run on this computer."""
+
+
+def suites() -> dict[str, Benchmark]:
+    """Return every suite by its name, in the order in which they run.
+
+    Those of the modalities come first.
+    """
+    of_modalities = {
+        name: suite
+        for modality in installed()
+        for name, suite in modality.benchmarks.items()
+        if name not in (*SUITES, *GROUPS)
+    }
+    own = {name: Benchmark(f"livesr.bench.{name}", cores) for name, cores in SUITES.items()}
+    return of_modalities | own
+
+
+def _of_group(group: str, suites: Iterable[str]) -> set[str]:
+    """Return the suites of a group; "all" are those of none."""
+    if group == "all":
+        return {name for name in suites if "." not in name}
+    return {name for name in suites if name.startswith(f"{group}.")}
 
 
 class SuiteError(LiveSRError):
@@ -63,19 +86,19 @@ class SuiteUnavailableError(SuiteError):
 
 
 def run(
-    suites: Sequence[str] = ("all",),
+    names: Sequence[str] = ("all",),
     json_path: Path | None = None,
     quick: bool = False,
     *,
     resume: bool = False,
     quiet: bool = False,
-) -> list[Result]:
-    """Run `suites` one after the other and print a table.
+) -> Measured:
+    """Run suites one after the other and print a table.
 
     Parameters
     ----------
-    suites
-        Names from `SUITES` or `GROUPS`.
+    names
+        Of `suites` or `GROUPS`.
     json_path
         Where the results are written, after each suite; None writes nothing.
     quick
@@ -91,51 +114,71 @@ def run(
     UsageError
         If there is no such suite.
     SuiteError
-        If a suite fails; with the end of what it said. Of "all", one that this computer lacks
-        something for is left out.
+        If a suite that was named fails; with the end of what it said. Of a group the others still
+        run: one that this computer lacks something for is left out, one that fails is a fault.
     """
-    for name in suites:
-        if name not in (*SUITES, *GROUPS):
+    here = suites()
+    for name in names:
+        if name not in (*here, *GROUPS):
             raise UsageError(
-                f"There is no benchmark suite {name!r}.{suggestion(name, [*SUITES, *GROUPS])}"
+                f"There is no benchmark suite {name!r}.{suggestion(name, [*here, *GROUPS])}"
             )
-    results = read_json(json_path) if resume and json_path and json_path.exists() else []
+    known = read_json(json_path) if resume and json_path and json_path.exists() else Measured()
     console = Console(quiet=quiet)
-    for name in _still_to_run(suites, {r.suite for r in results}):
-        with console.status(
-            f"Measuring {name} on {SUITES[name]} core{'s' if SUITES[name] > 1 else ''}"
-        ):
+    for name in _still_to_run(names, {r.suite for r in known.results}, here):
+        cores = here[name].cores
+        with console.status(f"Measuring {name} on {cores} core{'s' if cores > 1 else ''}"):
             try:
-                measured = _in_process(name, quick)
-            except SuiteUnavailableError as e:
-                if name in suites:
+                found = _in_process(name, here[name], quick)
+            except SuiteError as e:
+                if name in names:
                     raise
-                console.print(f"Left out: {e}")
-                continue
-        results = _in_order([r for r in results if r.suite != name] + measured)
+                fault = not isinstance(e, SuiteUnavailableError)
+                found = Measured(left_out=[LeftOut(name, str(e), fault)])
+        known = _in_order(_with(known, name, found), list(here))
         if json_path:
-            write_json(results, json_path)
-    console.print(table(results, notes=True))
-    return results
+            write_json(known, json_path)
+    _show(known, console)
+    return known
 
 
-def _still_to_run(suites: Sequence[str], known: Collection[str]) -> list[str]:
-    """Return what is to be measured: a suite that is named, and of a group what is not `known`."""
-    grouped = {
-        name for group in suites if group in GROUPS for name in GROUPS[group] if name not in known
-    }
-    return [name for name in SUITES if name in suites or name in grouped]
+def _show(known: Measured, console: Console) -> None:
+    """Print where it was measured, a table for each suite, and what was left out and why."""
+    if environment := next((r.environment for r in known.results if r.environment), None):
+        console.print(where(environment), style="dim", markup=False, highlight=False)
+    for suite in dict.fromkeys(r.suite for r in known.results):
+        results = [r for r in known.results if r.suite == suite]
+        console.print(table(results))
+        for note in notes(results):
+            console.print(note, style="dim", markup=False, highlight=False)
+    for entry in known.left_out:
+        console.print(f"Left out, {entry.name}: {entry.reason}", markup=False, highlight=False)
 
 
-def _in_order(results: list[Result]) -> list[Result]:
-    order = list(SUITES)
-    return sorted(
-        results, key=lambda r: order.index(r.suite)
-    )  # stable: within a suite as it was measured
+def _with(known: Measured, suite: str, found: Measured) -> Measured:
+    """Return what is known once `suite` was measured, anew where it was known."""
+    results = [r for r in known.results if r.suite != suite]
+    left_out = [e for e in known.left_out if not f"{e.name}.".startswith(f"{suite}.")]
+    return Measured([*results, *found.results], [*left_out, *found.left_out])
 
 
-def _in_process(name: str, quick: bool) -> list[Result]:
-    cores = SUITES[name]
+def _still_to_run(names: Sequence[str], done: Collection[str], here: Iterable[str]) -> list[str]:
+    """Return what is to be measured: a suite that is named, and of a group what is not `done`."""
+    here = list(here)
+    groups = [name for name in names if name in GROUPS]
+    grouped = {name for group in groups for name in _of_group(group, here)} - set(done)
+    return [name for name in here if name in names or name in grouped]
+
+
+def _in_order(known: Measured, here: list[str]) -> Measured:
+    """Sort by suite, within one as it was measured; suites that are not here come last."""
+    order = {name: at for at, name in enumerate(here)}
+    results = sorted(known.results, key=lambda r: order.get(r.suite, len(order)))
+    return replace(known, results=results)
+
+
+def _in_process(name: str, suite: Benchmark, quick: bool) -> Measured:
+    cores = suite.cores
     environment = {**os.environ, **dict.fromkeys(_THREAD_VARIABLES, str(cores))}
     with tempfile.TemporaryDirectory() as folder:
         path, timeout_s = Path(folder, "results.json"), _LONG_S.get(name, _TIMEOUT_S)
@@ -143,7 +186,7 @@ def _in_process(name: str, quick: bool) -> list[Result]:
             sys.executable,
             "-m",
             "livesr.bench.worker",
-            name,
+            suite.module,
             str(cores),
             str(path),
             "quick" if quick else "full",
@@ -166,4 +209,4 @@ def _in_process(name: str, quick: bool) -> list[Result]:
         if done.returncode or not path.is_file():
             said = "\n".join((done.stderr or done.stdout).strip().splitlines()[-8:])
             raise SuiteError(f"Suite {name!r} failed with exit code {done.returncode}:\n{said}")
-        return [Result.from_json(entry) for entry in documents.read_json(path)]
+        return measured(documents.read_json(path))

@@ -13,6 +13,7 @@ import time
 from livesr.bench.engine import bench_engine
 from livesr.bench.result import Result, Target, compared
 from livesr.bench.timing import Summary, interleave
+from livesr.simulation.sequence import simulating_rig
 
 _FIRST_FRAME = """
 import json, sys, threading, time
@@ -22,7 +23,7 @@ from livesr.bench.pipeline import virtual_rig
 from livesr.live.plugin import LiveSR
 from livesr.live.sources.plan import sim_sequence
 loading = time.perf_counter()
-with virtual_rig("virtual_sim", SensorSize=int(sys.argv[2]), TimePoints=2) as (core, rig):
+with virtual_rig(sys.argv[3], SensorSize=int(sys.argv[2]), TimePoints=2) as (core, rig):
     loaded = time.perf_counter()
     channel = next(iter(rig.channels))
     plan = sim_sequence(3, [channel], rig.raw_frames(channel))
@@ -79,6 +80,6 @@ def _seconds(statement: str) -> float:
 
 
 def _first_frame(engine: str, size: int) -> float:
-    command = [sys.executable, "-c", _FIRST_FRAME, engine, str(size)]
+    command = [sys.executable, "-c", _FIRST_FRAME, engine, str(size), simulating_rig()]
     done = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603 - as above
     return float(json.loads(done.stdout.splitlines()[-1])["s"])

@@ -5,7 +5,7 @@ Owns the record and the search for lines. Judges nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -43,6 +43,10 @@ class Finding:
     def place(self) -> str:
         """File and line as editors take them."""
         return f"{self.file.name}:{self.line}" if self.line else self.file.name
+
+
+Found = Callable[[Level, str, str, str, str], Finding]
+"""(level, code, place in rig.yaml, what is there, what to do) to a finding with its line."""
 
 
 class Lines:

@@ -9,22 +9,24 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from livesr.base.config import QualityLimitsConfig, RigConfig
+from livesr.base.config import RigConfig
 from livesr.base.errors import ConfigError
-from livesr.base.frames import CameraFrame, FrameQuality, PatternQuality, RawStack
+from livesr.base.frames import CameraFrame, FrameQuality, RawStack
+from livesr.base.geometry import Geometry
 from livesr.evaluation.camera_frames import take_groups
+from livesr.evaluation.contact_sheet import sheet, tile
 from livesr.live.arrays import HOST
 from livesr.live.camera import camera_geometry
-from livesr.live.paths import ChannelPath, Geometry, build_path
+from livesr.live.paths import ChannelPath, build_path
 from livesr.live.reconstruct.reconstructor import ReportsQuality
 from livesr.live.sources.continuous import BUFFER_S
-from livesr.modalities.sim.calibration.picture import sheet, tile
+from livesr.modalities.registry import modality
 from livesr.optics.exposure import examine, without_picture
 
 if TYPE_CHECKING:
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
 
 Verdict = Literal["ok", "warning", "error"]
 _FEWEST_EXPOSURES = 10  # for a frame rate
-_ORDER_GROUPS = 4  # for the order of patterns
 _BELOW_OFFSET_ADU = 5.0  # that the darkest part of a mean frame may be, by noise and uneven offsets
 _MAX_RAW_SHOWN = 9
 
@@ -48,6 +49,25 @@ class Measured:
     value: str
     verdict: Verdict = "ok"
     advice: str = ""
+
+
+class Looked(NamedTuple):
+    """Raw groups of one channel and what was made of them, for what its modality says of them.
+
+    Attributes
+    ----------
+    rig, channel, camera : whose they are; the rig reconstructs doubtful frames as well
+    path : the steps of the channel
+    stacks : complete groups, in the order in which they were taken
+    quality : what the reconstructor said of the last one, None where it says nothing
+    """
+
+    rig: RigConfig
+    channel: str
+    camera: Geometry
+    path: ChannelPath
+    stacks: Sequence[RawStack]
+    quality: FrameQuality | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,20 +122,14 @@ def look(core: CMMCorePlus, rig: RigConfig, channel: str) -> Look:
         If not one group is complete.
     """
     cameras = {name: camera_geometry(core, rig, name) for name in rig.channels or [channel]}
-    camera = cameras[channel]
-    n_raw = rig.raw_frames(channel)
-    groups = (
-        _ORDER_GROUPS
-        if rig.channel(channel).reconstruct == "sim"
-        else math.ceil(_FEWEST_EXPOSURES / n_raw)
-    )
+    camera, kind = cameras[channel], modality(rig.modality_of(channel))
+    section, n_raw = rig.section(channel), rig.raw_frames(channel)
+    groups = kind.hardware_groups(section) or math.ceil(_FEWEST_EXPOSURES / n_raw)
     frames = take_groups(core, rig, channel, groups)
-    path, reason = _path(rig, channel, camera)
     stacks = _stacks(frames, n_raw)
-    last = stacks[-1]
-    raw = np.stack([f for f in last.frames if f is not None])
-    image, quality = _reconstructed(path, last) if path else (None, None)
-    measured = [
+    raw = np.stack([f for f in stacks[-1].frames if f is not None])
+    image, shown = _reconstruction(rig, channel, camera, stacks)
+    measured = (
         *_camera(core, rig, camera),
         *(
             Measured(f"channel {name}", each.words())
@@ -125,37 +139,31 @@ def look(core: CMMCorePlus, rig: RigConfig, channel: str) -> Look:
         _frame_rate(frames, core.getExposure(), groups * n_raw),
         _buffer(core, camera),
         *_light(raw, rig, camera),
-    ]
-    if reason:
-        measured.append(Measured("patterns", "none", "warning", reason))
-    if path and quality and quality.patterns:
-        measured += [*_patterns(quality.patterns, quality.doubt), _order(path, stacks)]
-    if path and path.accumulates:
-        measured.append(_emitters(path, last, n_raw))
-    labels = path.description.raw_labels if path else tuple(f"raw {i}" for i in range(n_raw))
-    mean = raw.mean(axis=0) if n_raw > 1 else None
-    return Look(channel, tuple(measured), raw, labels, mean, image)
-
-
-def _path(rig: RigConfig, channel: str, camera: Geometry) -> tuple[ChannelPath | None, str]:
-    """Return the steps of a channel, or why there are none yet.
-
-    Doubtful frames are shown all the same.
-    """
-    if rig.sim and rig.channel(channel).reconstruct == "sim":
-        if not (rig.channel(channel).patterns or rig.sim.patterns):
-            return None, "Nothing can be reconstructed yet: run 'livesr calibrate'."
-        shown = rig.sim.model_copy(
-            update={"quality_limits": QualityLimitsConfig(when_doubtful="reconstruct")}
-        )
-        rig = rig.model_copy(update={"sim": shown})
-    plain = rig.channel(channel).model_copy(update={"separate": None, "upscale": None})
-    return (
-        build_path(
-            rig.model_copy(update={"channels": {**rig.channels, channel: plain}}), channel, camera
-        ),
-        "",
+        *shown,
     )
+    mean = raw.mean(axis=0) if n_raw > 1 else None
+    return Look(channel, measured, raw, kind.raw_labels(section), mean, image)
+
+
+def _reconstruction(
+    rig: RigConfig, channel: str, camera: Geometry, stacks: Sequence[RawStack]
+) -> tuple[NDArray[Any] | None, list[Measured]]:
+    """Return the picture of the last group, and what the modality says of the groups."""
+    kind = modality(rig.modality_of(channel))
+    if (missing := kind.not_ready(rig, channel)) is not None:
+        return None, [missing]
+    believing = kind.believing(rig)
+    path = _path(believing, channel, camera)
+    image, quality = _reconstructed(path, stacks[-1])
+    looked = Looked(believing, channel, camera, path, stacks, quality)
+    return image, list(kind.check_hardware(looked))
+
+
+def _path(rig: RigConfig, channel: str, camera: Geometry) -> ChannelPath:
+    """Return the steps of a channel, without a network."""
+    plain = rig.channel(channel).model_copy(update={"separate": None, "upscale": None})
+    alone = rig.model_copy(update={"channels": {**rig.channels, channel: plain}})
+    return build_path(alone, channel, camera)
 
 
 def _stacks(frames: Sequence[CameraFrame], n_raw: int) -> list[RawStack]:
@@ -166,7 +174,7 @@ def _stacks(frames: Sequence[CameraFrame], n_raw: int) -> list[RawStack]:
     if not whole:
         raise ConfigError(
             f"{len(frames)} frames came, and no complete group of {n_raw}: does the camera wait for"
-            " triggers that do not come? See TRIGGER SOURCE in rig.cfg, and sim.trigger."
+            " triggers that do not come? See TRIGGER SOURCE in rig.cfg, and trigger in rig.yaml."
         )
     return [
         RawStack(
@@ -308,52 +316,3 @@ def _light(raw: NDArray[Any], rig: RigConfig, camera: Geometry) -> Iterator[Meas
         advice = ""
     said = f"darkest 0.5 % at {dark:.0f} ADU, camera.offset_adu {offset:g}"
     yield Measured("offset", said, "warning" if advice else "ok", advice)
-
-
-def _patterns(quality: PatternQuality, doubt: str) -> Iterator[Measured]:
-    said = (
-        f"{quality.contrast_to_noise:.1f} times its noise, {quality.modulation:.0%} of the"
-        " calibrated one"
-    )
-    yield Measured(
-        "pattern contrast",
-        said,
-        "error" if doubt else "ok",
-        f"{doubt[:1].upper()}{doubt[1:]}." if doubt else "",
-    )
-    motion = "" if quality.motion_nm is None else f"; motion {quality.motion_nm:.0f} nm"
-    yield Measured("pattern phase", f"{quality.phase_error_rad:.2f} rad from rig.yaml's{motion}")
-
-
-def _order(path: ChannelPath, stacks: Sequence[RawStack]) -> Measured:
-    check = path.order_check()
-    assert check is not None
-    for stack in stacks:
-        check.offer([f for f in stack.frames if f is not None])
-    rotation = check.look()
-    if rotation is None:
-        return Measured(
-            "pattern order",
-            "cannot be told",
-            "warning",
-            "Too little light or detail to tell; see the picture.",
-        )
-    if rotation == 0:
-        return Measured("pattern order", "right")
-    advice = (
-        "The display does not begin at its first pattern: see sim.trigger and sim.pattern_property."
-    )
-    return Measured("pattern order", f"rotated by {rotation} of {path.n_raw}", "error", advice)
-
-
-def _emitters(path: ChannelPath, stack: RawStack, n_raw: int) -> Measured:
-    running = path.running()
-    assert running is not None
-    running.add(stack)
-    found = len(running.localisations)
-    advice = (
-        "" if found else "No emitter was found: focus, laser, EM gain, or threshold in rig.yaml."
-    )
-    return Measured(
-        "localisations", f"{found / n_raw:.1f} a frame", "ok" if found else "warning", advice
-    )

@@ -6,27 +6,20 @@ process of its own.
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Callable, Iterator, Mapping
-from itertools import combinations
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pydantic import ValidationError
 
-from livesr.base.config import PatternConfig, RigConfig, load_yaml, parse
+from livesr.base.config import RigConfig, load_yaml, parse
 from livesr.base.errors import BackendError, ConfigError, EngineError, suggestion
-from livesr.check.finding import Finding, Level, Lines
+from livesr.check.finding import Finding, Found, Level, Lines
 from livesr.check.micromanager import Configuration, check_configuration, external_trigger
-from livesr.optics.otf import cutoff_um
+from livesr.modalities.registry import modalities_of, modality
+from livesr.simulation.sequence import simulating_rig
 
-Found = Callable[[Level, str, str, str, str], Finding]
-
-# The period of the light may be shorter than the finest detail that its fluorescence shows:
-# excitation is.
-_LONGEST_USUAL = 1.12
 _TRIED_PX = 32  # half a side of what an engine is tried out with
 
 
@@ -51,7 +44,7 @@ def check_rig(path: Path) -> list[Finding]:
         return [_schema(e, path, lines)]
     findings = [
         *_optics(rig, found),
-        *_patterns(rig, found),
+        *(each for kind, _ in modalities_of(rig) for each in kind.check(rig, found)),
         *_corrections(rig, found),
         *_engines(rig, found),
     ]
@@ -104,22 +97,16 @@ def _optics(rig: RigConfig, found: Found) -> Iterator[Finding]:
     for name, channel in rig.channels.items() or {"": rig.channel("")}.items():
         emission_nm = channel.emission_nm or rig.optics.emission_nm
         place = f"channels.{name}.emission_nm" if channel.emission_nm else "optics.emission_nm"
-        method = channel.reconstruct or rig.modality
-        # A single emitter is found best with pixels of about its image's sigma, 0.21 wavelength /
-        # NA (Thompson et al. 2002), and well up to twice that; pictures need two pixels per
-        # resolved period.
-        pixel_nm, needed_nm = (
-            rig.optics.pixel_size_nm,
-            emission_nm / ((2.4 if method == "storm" else 4) * na),
-        )
-        sim = method == "sim"
+        kind, pixel_nm = modality(rig.modality_of(name)), rig.optics.pixel_size_nm
+        needed_nm = kind.largest_pixel_nm(na, emission_nm)
         if pixel_nm and pixel_nm > 1.02 * needed_nm:
             yield found(
                 "warning",
                 "undersampled",
                 "optics.pixel_size_nm",
                 f"Pixels of {pixel_nm:g} nm undersample {emission_nm:g} nm at NA {na:g}, which"
-                f" needs {needed_nm:.0f} nm{': the reconstruction will alias' if sim else ''}.",
+                f" needs {needed_nm:.0f} nm"
+                f"{': the reconstruction will alias' if kind.needs_sampling else ''}.",
                 "Check pixel size, NA and magnification.",
             )
         if pixel_nm and pixel_nm < 0.3 * needed_nm:
@@ -144,121 +131,6 @@ def _optics(rig: RigConfig, found: Found) -> Iterator[Finding]:
                 f"excitation and less than {int(name) + 200} nm.",
                 f"Set channels.{name}.emission_nm.",
             )
-
-
-def _patterns(rig: RigConfig, found: Found) -> Iterator[Finding]:
-    if rig.sim is None:
-        return
-    bare = [
-        n
-        for n in rig.channels or [""]
-        if rig.channel(n).reconstruct == "sim" and not rig.channel(n).patterns
-    ]
-    if bare and not rig.sim.patterns:
-        yield found(
-            "error",
-            "uncalibrated",
-            "sim",
-            f"There are no patterns for {', '.join(f'channel {n!r}' for n in bare)}: nothing can be"
-            " reconstructed.",
-            f"Run livesr calibrate {rig.folder.name}.",
-        )
-    own = {
-        f"channels.{n}.patterns": (c.patterns, c.emission_nm)
-        for n, c in rig.channels.items()
-        if c.patterns
-    }
-    for place, (patterns, emission_nm) in {"sim.patterns": (rig.sim.patterns, None), **own}.items():
-        if patterns:
-            yield from _vectors(
-                rig, patterns, place, (emission_nm or rig.optics.emission_nm) / 1e3, found
-            )
-    steps = rig.sim.phase_steps_rad
-    turned = sorted(s % (2 * math.pi) for s in steps or [])
-    if steps:
-        gaps = np.diff([*turned, turned[0] + 2 * math.pi])
-        off = np.degrees(np.abs(gaps - 2 * math.pi / len(steps)).max())
-        mixing = np.exp(1j * np.outer(steps, (0, 1, -1)))
-        if np.linalg.cond(mixing) > 100:
-            yield found(
-                "error",
-                "phase-steps",
-                "sim.phase_steps_rad",
-                "The phase steps do not tell the bands apart.",
-                f"Give {len(steps)} different phases, such as equal parts of 6.2832 rad.",
-            )
-        elif off > 20:
-            yield found(
-                "warning",
-                "phase-steps",
-                "sim.phase_steps_rad",
-                f"The phase steps are {off:.0f} degrees from equal ones.",
-                "Are they rad, and not degrees? Equal steps amplify noise least.",
-            )
-
-
-def _vectors(
-    rig: RigConfig, patterns: list[PatternConfig], place: str, emission_um: float, found: Found
-) -> Iterator[Finding]:
-    cutoff = cutoff_um(rig.optics.na, emission_um)
-    lengths = [math.hypot(*p.k_um) * (1 + len(p.overtones)) for p in patterns]  # of the finest wave
-    for i, (pattern, k) in enumerate(zip(patterns, lengths, strict=True)):
-        share = k / cutoff
-        if share > 1.25 or share < 0.2:
-            yield found(
-                "error",
-                "pattern-length",
-                f"{place}.{i}",
-                f"|k| is {k:.2f} cycles/um, {share:.2f} of the cutoff 2 NA / wavelength "
-                f"= {cutoff:.2f}: no objective makes that pattern, or it gains nothing.",
-                "k_um is (ky, kx) in cycles/um in the sample: 1 / period.",
-            )
-        elif share > _LONGEST_USUAL or share < 0.5:
-            yield found(
-                "warning",
-                "pattern-length",
-                f"{place}.{i}",
-                f"|k| is {share:.2f} of the cutoff {cutoff:.2f} cycles/um; 0.7 to 1.0 is usual.",
-                "Check k_um, NA and emission; calibrate the patterns.",
-            )
-        if pattern.modulation < 0.2:
-            yield found(
-                "warning",
-                "modulation",
-                f"{place}.{i}",
-                f"Modulation {pattern.modulation:g} leaves little to reconstruct from.",
-                "Below 0.2 noise wins: check polarisation and alignment.",
-            )
-    if len(patterns) > 1 and max(lengths) > 1.1 * min(lengths):
-        yield found(
-            "warning",
-            "pattern-lengths",
-            place,
-            "The patterns' periods differ by more than 10 %.",
-            "Calibrate them again.",
-        )
-    angles = [math.degrees(math.atan2(*p.k_um)) % 180 for p in patterns]
-    apart, wanted = (
-        [abs((a - b + 90) % 180 - 90) for a, b in combinations(angles, 2)],
-        180 / len(patterns),
-    )
-    if apart and min(apart) < wanted / 3:
-        yield found(
-            "error",
-            "angles",
-            place,
-            f"Two patterns are {min(apart):.0f} degrees apart; {wanted:.0f} were expected.",
-            "Is one pattern written twice? Directions count without their sign.",
-        )
-    elif apart and min(apart) < wanted - 12:
-        yield found(
-            "warning",
-            "angles",
-            place,
-            f"Two patterns are {min(apart):.0f} degrees apart; {wanted:.0f} spread resolution"
-            " evenly.",
-            "Calibrate the patterns.",
-        )
 
 
 def _corrections(rig: RigConfig, found: Found) -> Iterator[Finding]:
@@ -294,12 +166,10 @@ def _engines(rig: RigConfig, found: Found) -> Iterator[Finding]:
     from livesr.live.inference.trial import try_out
 
     used = False
-    scale = {"sim": 2, "storm": 0}
     for name, channel in rig.channels.items():
-        method = channel.reconstruct or rig.modality
-        pixel_nm = (
-            (rig.optics.pixel_size_nm or 0) / scale.get(method, 1) if scale.get(method, 1) else 0
-        )
+        kind = modality(rig.modality_of(name))
+        scale = kind.scale(rig)
+        pixel_nm = (rig.optics.pixel_size_nm or 0) / scale if scale else 0
         for task, engine_name in (("upscale", channel.upscale), ("separate", channel.separate)):
             if engine_name is None:
                 continue
@@ -309,7 +179,7 @@ def _engines(rig: RigConfig, found: Found) -> Iterator[Finding]:
                 told: Any = engine.check_fits(
                     task,  # type: ignore[arg-type]
                     pixel_size_nm=pixel_nm or None,
-                    modality=method,
+                    modality=kind.method,
                     resolution_nm=rig.resolution_nm(name),
                 )
                 pixel_nm /= engine.manifest.scale
@@ -365,41 +235,34 @@ def _beside(rig: RigConfig, cfg: Configuration, found: Found) -> Iterator[Findin
                 f" {name!r}.{suggestion(name, list(group))}",
                 "Channels are named as Micro-Manager's presets.",
             )
-    sim = rig.sim
-    named = {"pattern_property": sim.pattern_property} if sim and sim.pattern_property else {}
-    if sim and sim.trigger:
-        named["trigger"] = sim.trigger.device, sim.trigger.property
-    for key, (device, name) in named.items():
-        known = cfg.known_names(device)
-        if device not in cfg.devices:
-            yield found(
-                "error",
-                "pattern-device",
-                f"sim.{key}",
-                f"rig.cfg has no device {device!r}.{suggestion(device, list(cfg.devices))}",
-                "Name the device that shows the patterns, or lets them run.",
-            )
-        elif known and name not in known:
-            yield found(
-                "warning",
-                "pattern-name",
-                f"sim.{key}",
-                f"{device!r} is not known for a property {name!r}.{suggestion(name, known)}",
-                "Name the property that chooses the pattern, or lets the patterns run.",
-            )
-    if (
-        sim
-        and not named
-        and not any(s.name.startswith("OUTPUT TRIGGER") for s in cfg.settings)
-        and "SLM" not in cfg.roles
-    ):
+    for kind, section in modalities_of(rig):
+        if trigger := kind.trigger(section):
+            place = f"{kind.name}.trigger"
+            yield from check_named(cfg, place, (trigger.device, trigger.property), found)
+        yield from kind.check_beside(rig, cfg, found)
+
+
+def check_named(
+    cfg: Configuration, place: str, named: tuple[str, str], found: Found
+) -> Iterator[Finding]:
+    """Look for a (device, property) that a modality names at `place` of rig.yaml in rig.cfg."""
+    device, name = named
+    known = cfg.known_names(device)
+    if device not in cfg.devices:
         yield found(
-            "note",
-            "pattern-start",
-            "sim",
-            "Nothing says what advances the patterns, nor sets the first before a run.",
-            "Set sim.trigger if an output starts the display, sim.pattern_property if software"
-            " chooses the pattern.",
+            "error",
+            "pattern-device",
+            place,
+            f"rig.cfg has no device {device!r}.{suggestion(device, list(cfg.devices))}",
+            "Name the device that shows the patterns, or lets them run.",
+        )
+    elif known and name not in known:
+        yield found(
+            "warning",
+            "pattern-name",
+            place,
+            f"{device!r} is not known for a property {name!r}.{suggestion(name, known)}",
+            "Name the property that chooses the pattern, or lets the patterns run.",
         )
 
 
@@ -480,7 +343,7 @@ def _camera(
             f"{place}.separate",
             f"{camera!r} is Micro-Manager's demo camera, which shows no specimen: nothing that"
             f" {channel.separate} separates from it is there.",
-            "It shows that every step works; virtual_sim has a specimen.",
+            f"It shows that every step works; {simulating_rig()} has a specimen.",
         )
     own_nm, said_nm = cfg.pixel_size_nm(preset), channel.pixel_size_nm or rig.optics.pixel_size_nm
     others = {
@@ -513,7 +376,8 @@ def _timing(rig: RigConfig, cfg: Configuration, found: Found) -> Iterator[Findin
                 " before a run.",
                 "Make them equal if that surprises you.",
             )
-    display_leads = rig.sim and rig.sim.trigger and rig.sim.trigger.when == "armed"
+    triggers = [kind.trigger(section) for kind, section in modalities_of(rig)]
+    display_leads = any(t is not None and t.when == "armed" for t in triggers)
     if (trigger := external_trigger(cfg)) and not display_leads:
         yield found(
             "note",

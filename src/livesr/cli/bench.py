@@ -19,7 +19,9 @@ def register(app: typer.Typer) -> None:
 def bench(
     suites: Annotated[
         list[str] | None,
-        typer.Argument(help="Suites to run: hook, sim, ..., all (without any), or scaling."),
+        typer.Argument(
+            help="Suites to run: hook, pipeline, ..., all (without any), scaling or gpu."
+        ),
     ] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="Few repetitions: to see that it runs, not to quote.")
@@ -52,10 +54,14 @@ def bench(
 ) -> None:
     """Measure the steps of the live path.
 
+    `gpu` also compares what every runtime computes with what it should be, and ends with exit
+    code 1 if one of them differs.
+
     [dim]Examples:[/]
       livesr bench hook sim --out bench.json
       livesr bench hook sim --compare bench.json --compare-fail 10
       livesr bench scaling --out scaling.json --png scaling.png --resume
+      livesr bench gpu --out gpu.json
     """
     from livesr.base.errors import UsageError
     from livesr.bench import run
@@ -70,13 +76,14 @@ def bench(
         )
     if resume and out is None:
         raise UsageError("--resume goes on with the file of --out: give --out FILE.json, too.")
-    old = read_json(compare) if compare else []  # before hours of measuring
-    results = run(suites or ["all"], json_path=out, quick=quick, resume=resume, quiet=as_json)
+    old = read_json(compare).results if compare else []  # before hours of measuring
+    known = run(suites or ["all"], json_path=out, quick=quick, resume=resume, quiet=as_json)
+    results = known.results
     if markdown:
         markdown.write_text(to_markdown(results), encoding="utf-8", newline="\n")
     if png:
         draw(results, png)
-    shown, object_ = console(quiet=as_json), to_json(results)
+    shown, object_ = console(quiet=as_json), to_json(known)
     worse = []
     if compare:
         found = compared_with(old, results, other_machine=other_machine)
@@ -93,4 +100,7 @@ def bench(
             f"Worse by more than {compare_fail:g} %: {', '.join(c.name for c in worse)}.",
             markup=False,
         )
+    if known.wrong:
+        shown.print(f"Wrong, or failed: {', '.join(known.wrong)}.", markup=False)
+    if worse or known.wrong:
         raise typer.Exit(1)

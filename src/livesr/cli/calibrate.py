@@ -4,7 +4,9 @@ rig.yaml.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import closing, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,7 +21,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from livesr.base.config import RigConfig
-    from livesr.live.paths import Geometry
+    from livesr.base.geometry import Geometry
+    from livesr.modalities.calibrator import CalibrationTable, Calibrator
+    from livesr.store.raw_input import ReadAs
+
+_PICTURE = "calibration.png"
 
 
 def register(app: typer.Typer) -> None:
@@ -80,41 +86,29 @@ def calibrate(
 
     [dim]Example:[/] livesr calibrate my_rig --channel 488
     """
-    from livesr.evaluation.sim_calibration import PICTURE, calibrate_channel
+    from livesr.modalities.calibrator import CalibrationSettings
+    from livesr.store.raw_input import ReadAs
 
     out = console(quiet=as_json)
-    plane = (0, 1)
-    if _is_rig(source):
-        config, name, camera, raw, state = _acquired(source, channel, groups, exposure)
-        notes: tuple[str, ...] = ()
-    else:
-        config, name, camera, raw, plane, notes = _read(
-            Path(source), rig, channel, groups, axes, pixel_size, origin
-        )
-        state = []
+    taken = (
+        _acquired(source, channel, groups, exposure)
+        if _is_rig(source)
+        else _read(Path(source), rig, channel, groups, ReadAs(axes, channel, pixel_size, origin))
+    )
+    settings = CalibrationSettings(keep_order, keep_otf, beads, taken.state, taken.plane)
     with out.status("measuring") if not as_json else nullcontext():
-        found = calibrate_channel(
-            config,
-            name,
-            camera,
-            raw,
-            keep_order=keep_order,
-            keep_otf=keep_otf,
-            beads_nm=beads,
-            state=state,
-            plane=plane,
-        )
+        found = taken.calibrator.calibrate(taken.channel, taken.camera, taken.raw, settings)
     report = {**found.report(), "files": []}
-    report["warnings"] = [*notes, *report["warnings"]]
-    file = _rig_file(source if _is_rig(source) else rig, config)
+    report["warnings"] = [*taken.notes, *report["warnings"]]
+    file = _rig_file(source if _is_rig(source) else rig, taken.rig)
     if not dry_run and file:
         found.save(file)
         report["files"].append(str(file))
-    target = picture or (file.with_name(PICTURE) if file and not dry_run else None)
+    target = picture or (file.with_name(_PICTURE) if file and not dry_run else None)
     if target:
         found.draw(target)
         report["files"].append(str(target))
-    _print(out, report)
+    _print(out, found.table(), report)
     if as_json:
         print_json(report)
 
@@ -133,114 +127,121 @@ def _rig_file(rig: str | None, config: RigConfig) -> Path | None:
     return Path(rig) if Path(rig).is_file() else config.folder / "rig.yaml"
 
 
-def _channel(config: RigConfig, channel: str | None) -> str:
-    """Return the SIM channel that is meant."""
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """Raw groups and what they are calibrated with.
+
+    Attributes
+    ----------
+    rig, channel, camera : whose they are
+    calibrator : of the modality that reconstructs the channel
+    raw : (t, n, y, x) as the camera gave them
+    state : (device, property, value) of the optics, where they were acquired
+    plane : which plane they are of, and how many there are
+    notes : what a user should know of the recording
+    """
+
+    rig: RigConfig
+    channel: str
+    camera: Geometry
+    calibrator: Calibrator
+    raw: NDArray[Any]
+    state: Sequence[tuple[str, str, str]] = ()
+    plane: tuple[int, int] = (0, 1)
+    notes: tuple[str, ...] = ()
+
+
+def _channel(config: RigConfig, channel: str | None) -> tuple[str, Calibrator]:
+    """Return the channel that is meant, and what calibrates it."""
     from livesr.base.errors import ConfigError
+    from livesr.modalities.registry import modality
 
-    names = [n for n in config.channels or [""] if config.channel(n).reconstruct == "sim"]
+    ways = {n: modality(config.modality_of(n)) for n in config.channels or [""]}
     if channel is not None:
-        if config.channel(channel).reconstruct != "sim":
+        way = modality(config.modality_of(channel))
+        if (calibrator := way.calibrator(config)) is None:
             raise ConfigError(
-                f"Channel {channel!r} is not reconstructed by SIM: there is nothing to calibrate."
+                f"Channel {channel!r} is reconstructed as {way.title}: there is nothing to"
+                " calibrate."
             )
-        return channel
-    if len(names) != 1:
+        return channel, calibrator
+    found = {n: c for n, way in ways.items() if (c := way.calibrator(config)) is not None}
+    if not found:
+        titles = ", ".join(dict.fromkeys(way.title for way in ways.values()))
         raise ConfigError(
-            "Each channel has patterns of its own; say with --channel which to calibrate:"
-            f" {', '.join(names) or 'no SIM'}."
+            f"Rig {config.name!r} reconstructs {titles}: there is nothing to calibrate."
         )
-    return names[0]
+    if len(found) > 1:
+        raise ConfigError(
+            "Each channel is calibrated by itself; say with --channel which to calibrate:"
+            f" {', '.join(found)}."
+        )
+    return next(iter(found.items()))
 
 
-def _acquired(
-    rig: str, channel: str | None, groups: int, exposure_ms: float | None
-) -> tuple[RigConfig, str, Geometry, NDArray[Any], list[tuple[str, str, str]]]:
+def _acquired(rig: str, channel: str | None, groups: int, exposure_ms: float | None) -> _Taken:
     """Acquire groups on the rig: they are kept in memory, nothing is stored."""
     from livesr.base.config import load_rig
     from livesr.cli.experiment import Experiment
     from livesr.cli.session import Request, load_core
-    from livesr.evaluation.camera_frames import take_groups
-    from livesr.evaluation.sim_calibration import groups_of
+    from livesr.evaluation.camera_frames import groups_of, take_groups
     from livesr.live.camera import camera_geometry, channel_settings
     from livesr.live.optical_state import of_other_cameras, optical_state
+    from livesr.modalities.registry import modality
 
     config = load_rig(rig).with_engine("none")
-    name = _channel(config, channel)
-    n_raw = config.raw_frames(name)
+    name, calibrator = _channel(config, channel)
+    known = modality(config.modality_of(name)).calibrated_with(config.section(name))
     core = load_core(Request(rig=config, experiment=Experiment(frames=1), exposure_ms=exposure_ms))
     try:
-        uncalibrated = config.sim.model_copy(update={"calibrated_with": []}) if config.sim else None
-        camera = camera_geometry(core, config.model_copy(update={"sim": uncalibrated}), name)
+        camera = camera_geometry(core, calibrator.uncalibrated(), name)
         state = optical_state(core, channel_settings(core, config, name), camera.camera)
-        state += of_other_cameras(
-            core, config.sim.calibrated_with if config.sim else (), camera.camera
-        )
+        state += of_other_cameras(core, known, camera.camera)
         frames = take_groups(core, config, name, groups)
     finally:
         core.unloadAllDevices()
-    return config, name, camera, groups_of(frames, name, n_raw, groups), state
+    raw = groups_of(frames, name, config.raw_frames(name), groups)
+    return _Taken(config, name, camera, calibrator, raw, state)
 
 
-def _read(
-    path: Path,
-    rig: str | None,
-    channel: str | None,
-    groups: int,
-    axes: str | None,
-    pixel_size_nm: float | None,
-    origin: Any,
-) -> tuple[RigConfig, str, Geometry, NDArray[Any], tuple[int, int], tuple[str, ...]]:
-    """Read groups of a recording, of the plane in focus.
-
-    Returns
-    -------
-    The rig, the channel, its camera, its frames, (plane, number of planes), and what a user should
-    know of the recording.
-    """
+def _read(path: Path, rig: str | None, channel: str | None, groups: int, how: ReadAs) -> _Taken:
+    """Read groups of a recording, of the plane in focus."""
     from livesr.base.config import load_rig
-    from livesr.evaluation.sim_calibration import groups_of, plane_in_focus
-    from livesr.store.raw_input import ReadAs, raw_input
+    from livesr.evaluation.camera_frames import groups_of
+    from livesr.store.raw_input import raw_input
 
     config = load_rig(rig) if rig else None
-    raw = raw_input(path, config, how=ReadAs(axes, channel, pixel_size_nm, origin))
-    with closing(raw):
-        name = _channel(raw.rig, channel)
-        camera, planes = raw.cameras[name], int(raw.run.get("z_planes", 1))
-        z = plane_in_focus(raw.frames(), raw.rig, name, camera, planes) if planes > 1 else None
-        frames = groups_of(raw.frames(), name, raw.rig.raw_frames(name), groups, z)
-        notes = (*raw.notes, *raw.remarks())
-        return raw.rig if config is None else config, name, camera, frames, (z or 0, planes), notes
+    source = raw_input(path, config, how=how)
+    with closing(source):
+        name, calibrator = _channel(source.rig, channel)
+        camera, planes = source.cameras[name], int(source.run.get("z_planes", 1))
+        z = calibrator.plane_in_focus(source.frames(), name, camera, planes) if planes > 1 else None
+        raw = groups_of(source.frames(), name, source.rig.raw_frames(name), groups, z)
+        notes = (*source.notes, *source.remarks())
+        if config is not None:
+            name, calibrator = _channel(config, name)
+        return _Taken(
+            config or source.rig,
+            name,
+            camera,
+            calibrator,
+            raw,
+            plane=(z or 0, planes),
+            notes=notes,
+        )
 
 
-def _print(out: Any, report: dict[str, Any]) -> None:
+def _print(out: Any, shown: CalibrationTable, report: dict[str, Any]) -> None:
     table = Table(
         title=f"Channel {report['channel'] or 'default'}, {report['time_points']} time points",
         title_justify="left",
     )
-    for title in (
-        "angle",
-        "period nm",
-        "direction",
-        "modulation",
-        "phase rad",
-        "peak",
-        "contrast / noise",
-    ):
+    for title in shown.columns:
         table.add_column(title, justify="right")
-    for i, a in enumerate(report["angles"]):
-        waves = [a, *a.get("overtones", [])]
-        table.add_row(
-            str(i),
-            f"{a['period_nm']:.1f}",
-            f"{a['direction_deg']:.1f}°",
-            ", ".join(f"{w['modulation']:.2f}" for w in waves),
-            ", ".join(f"{w['phase_rad']:.2f}" for w in waves),
-            f"{a['peak']:.0f}",
-            f"{a['contrast_to_noise']:.0f}",
-        )
+    for row in shown.rows:
+        table.add_row(*map(escape, row))
     out.print(table)
-    changed = " [yellow](rig.yaml said otherwise)[/]" if report["order_changed"] else ""
-    out.print(f"order {escape(str(report['order']))}{changed}, OTF damping {report['damping']:.2f}")
+    out.print(escape(shown.summary))
     for path in report["files"]:
         out.print(f"written: [bold]{escape(path)}[/]")
     for warning in report["warnings"]:

@@ -57,12 +57,16 @@ def demo(
     from livesr.cli.on_finish import command_of
     from livesr.cli.score import TruthScore, require_truth
     from livesr.cli.session import Request, acquire, load_core
+    from livesr.modalities.registry import modality
+    from livesr.simulation.sequence import simulating_rig
 
     after = command_of(on_finish, on_finish_timeout)
     out = console(quiet=as_json)
-    score = TruthScore(frames)
+    rig = load_rig(simulating_rig())
+    kind = modality(rig.modality)
+    score = TruthScore(frames, kind.picture)
     request = Request(
-        rig=load_rig("virtual_sim"),
+        rig=rig,
         experiment=Experiment(frames=frames),
         engine=engine,
         sinks=tuple(sink or ()),
@@ -81,9 +85,9 @@ def demo(
         properties={"Seed": str(seed), "SensorSize": str(size), "TimePoints": str(min(frames, 40))},
     )
     if picture:
-        require_truth(request.rig.with_engine(engine) if engine else request.rig)
+        require_truth(rig.with_engine(engine) if engine else rig)
     with after.also_of_a_failed_start(out):
-        with out.status("Simulating a living cell under a SIM microscope"):
+        with out.status(f"Simulating a living cell under a {kind.title} microscope"):
             core = load_core(request)
         report = acquire(request, core, out)
     with out.status("Comparing with the simulated truth, validating the store"):

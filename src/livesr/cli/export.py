@@ -69,6 +69,7 @@ def export(
     from livesr.evaluation.limits import measure_limits
     from livesr.export.card import card
     from livesr.export.engine import export_engine, write_limits
+    from livesr.simulation.sequence import simulating_rig
     from livesr.training.recipes import Recipe
 
     recipe_path, weights_path = run / "recipe.json", run / f"{weights}.pt"
@@ -104,7 +105,7 @@ def export(
         terminal.print(f"What its warnings compare with is not measured yet: livesr limits {out}")
     card(recipe, out, result.get("metrics"), run / "log.csv")
     attempt = (
-        f"run virtual_storm --upscale {out}"
+        f"run {simulating_rig(recipe.data.modality)} --upscale {out}"
         if recipe.data.kind == "upscale"
         else f"demo --engine {out}"
     )

@@ -23,6 +23,8 @@ def info(as_json: JSON = False) -> None:
 
     [dim]Example:[/] livesr info --json
     """
+    from livesr.modalities.registry import installed
+
     facts = collect()
     if as_json:
         print_json(facts)
@@ -34,7 +36,8 @@ def info(as_json: JSON = False) -> None:
         (b["name"], b["unavailable"] or f"ready: {', '.join(b['precisions'])} on {b['devices'][0]}")
         for b in facts["backends"]
     ]
-    out.print(f"SIM frames are computed on {facts['device']}. {facts['no_gpu']}")
+    titles = ", ".join(way.title for way in installed() if way.on_devices)
+    out.print(f"{titles} frames are computed on {facts['device']}. {facts['no_gpu']}")
     out.print(_table("Backends", ("name", "here"), backends))
     engines = [(e["id"], e["task"], e["channels"], e["note"]) for e in facts["engines"]]
     out.print(_table("Engines", ("id", "task", "channels", ""), engines))

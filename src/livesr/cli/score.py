@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pymmcore_plus import CMMCorePlus
 
 _KEPT = 8
-_MARGIN = 1 / 12  # SIM reconstruction fades towards the edges: score what lies inside
+_MARGIN = 1 / 12  # a reconstruction fades towards the edges: score what lies inside
 # What the virtual rig calls the structures, by the names that engines use.
 STRUCTURES = {"Microtubules": "microtubules", "ER": "er", "Lysosomes": "lysosomes"}
 
@@ -46,9 +46,11 @@ class TruthScore:
     Parameters
     ----------
     frames : length of the run; the kept ones are spread over it
+    measurement : what a picture of a measurement is called
     """
 
-    def __init__(self, frames: int) -> None:
+    def __init__(self, frames: int, measurement: str) -> None:
+        self._measurement = measurement
         self._every = max(frames // _KEPT, 1)
         self._kept: list[MulticolorFrame] = []
 
@@ -117,7 +119,7 @@ class TruthScore:
             composite(np.ascontiguousarray(frame.channels[:, *cut]), views),
         ]
         labels = [
-            PanelLabel("SIM reconstruction", "measurement"),
+            PanelLabel(self._measurement, "measurement"),
             PanelLabel("Separated", "prediction"),
         ]
         images.append(composite(np.ascontiguousarray(truth[:, *cut]), true_views))
@@ -136,9 +138,9 @@ class TruthScore:
         self, core: CMMCorePlus
     ) -> Iterator[tuple[MulticolorFrame, dict[str, NDArray[np.float32]]]]:
         """Yield the kept frames in order of time, each with the truth at the time that it shows."""
-        from livesr.simulation.rig import find_camera
+        from livesr.simulation.camera import KnowsTruth, find_virtual_camera
 
-        camera = find_camera(core)
+        camera = find_virtual_camera(core, KnowsTruth)
         if camera is None:
             return
         for frame in sorted(self._kept, key=lambda f: camera.shown[f.t]):

@@ -221,11 +221,11 @@ class _Session:
                 write_pairs(folder, maker, n, seed=seed, workers=workers, progress=step)
         window = int(self._recipe.engine["window"])
         learned, validation = (CachedPairs(folder, window=window) for folder in folders)
-        if not data.remixed:
+        if not data.recombined:
             return learned, validation
         return (
             RecombinedPairs(
-                learned, data.remixed, data.domain.brightness_ratio, data.domain.absent
+                learned, data.recombined, data.domain.brightness_ratio, data.domain.absent
             ),
             validation,
         )

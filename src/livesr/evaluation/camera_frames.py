@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 from useq import MDAEvent
 
 from livesr.base.config import RigConfig
-from livesr.base.errors import ConfigError, RunError
-from livesr.base.frames import CameraFrame
+from livesr.base.errors import CalibrationError, ConfigError, RunError
+from livesr.base.frames import CameraFrame, Stream
 from livesr.base.timing import now_ns
 from livesr.live.sources.recordings.recording import open_recording
+from livesr.modalities.registry import modalities_of, modality
 
 if TYPE_CHECKING:
     from pymmcore_plus import CMMCorePlus
@@ -37,7 +38,7 @@ def patterned_frames(rig: RigConfig, channel: str) -> int:
 
     1 where every frame sees the same.
     """
-    return rig.raw_frames(channel) if rig.channel(channel).reconstruct == "sim" else 1
+    return rig.raw_frames(channel) if modality(rig.modality_of(channel)).structured else 1
 
 
 def take_groups(core: CMMCorePlus, rig: RigConfig, channel: str, groups: int) -> list[CameraFrame]:
@@ -53,8 +54,7 @@ def take_groups(core: CMMCorePlus, rig: RigConfig, channel: str, groups: int) ->
     def take(image: NDArray[Any], event: MDAEvent, metadata: Mapping[str, Any]) -> None:
         received.append(Received(image, event, metadata, now_ns()))
 
-    if rig.sim and rig.sim.pattern_property:
-        core.setProperty(*rig.sim.pattern_property, 0)
+    _prepare(core, rig)
     listen(core.mda.events.frameReady, take)
     try:
         core.mda.run(
@@ -64,6 +64,58 @@ def take_groups(core: CMMCorePlus, rig: RigConfig, channel: str, groups: int) ->
         core.mda.events.frameReady.disconnect(take)
     place = Placing(lambda _: n_raw, channel)
     return [place.frame(each) for each in received]
+
+
+def _prepare(core: CMMCorePlus, rig: RigConfig) -> None:
+    for kind, section in modalities_of(rig):
+        kind.prepare_run(core, section)
+
+
+def groups_of(
+    frames: Iterable[CameraFrame], channel: str, n_raw: int, most: int, z: int | None = None
+) -> NDArray[Any]:
+    """Collect the first complete groups of a channel, (t, n, y, x), at most `most`.
+
+    Of the first position.
+
+    Parameters
+    ----------
+    z
+        Plane; the first that comes if None.
+
+    Raises
+    ------
+    CalibrationError
+        If there is none.
+    """
+    complete: list[NDArray[Any]] = []
+    stream = None
+    for at, group in complete_groups(frames, channel, n_raw):
+        stream = stream or (at if z is None else at._replace(z=z))
+        if at == stream:
+            complete.append(group)
+        if len(complete) == most:
+            break
+    if not complete:
+        raise CalibrationError(
+            f"No complete group of {n_raw} raw frames of channel {channel!r} came."
+        )
+    return np.stack(complete)
+
+
+def complete_groups(
+    frames: Iterable[CameraFrame], channel: str, n_raw: int
+) -> Iterator[tuple[Stream, NDArray[Any]]]:
+    """Complete groups (n, y, x) of a channel, as they become complete."""
+    open_groups: dict[tuple[Stream, int], dict[int, NDArray[Any]]] = {}
+    for frame in frames:
+        if frame.stream.channel != channel:
+            continue
+        group = open_groups.setdefault((frame.stream, frame.t), {})
+        group[frame.raw] = np.array(frame.pixels)
+        if len(group) == n_raw:
+            yield frame.stream, np.stack([group[raw] for raw in range(n_raw)])
+            del open_groups[frame.stream, frame.t]
 
 
 class RecordedFrames:
@@ -165,16 +217,12 @@ class CameraFrames:
             self._select(channel)
         if self._core.getShutterDevice():
             self._core.setShutterOpen(True)
-        if self._rig.sim and self._rig.sim.pattern_property:
-            self._core.setProperty(*self._rig.sim.pattern_property, 0)
+        _prepare(self._core, self._rig)
         n_raw = patterned_frames(self._rig, channel)
-        from livesr.live.sources.triggered import Gate
+        from livesr.live.sources.triggered import Gate, trigger_of
 
-        gate = (
-            Gate(self._core, self._rig.sim.trigger)
-            if self._rig.sim and self._rig.sim.trigger
-            else None
-        )
+        trigger = trigger_of(self._rig)
+        gate = Gate(self._core, trigger) if trigger else None
         try:
             return self._take(-(-n // n_raw) * n_raw, gate)
         finally:

@@ -21,7 +21,7 @@ from livesr.evaluation.metrics import bootstrap_interval, flicker
 from livesr.evaluation.resolution import decorrelation_resolution, frc_resolution
 from livesr.optics.similarity import pcc
 from livesr.simulation.domain import Domain
-from livesr.simulation.sequence import EVALUATION, SimulatedSequence
+from livesr.simulation.sequence import EVALUATION, DrawSequence, SimulatedSequence
 
 Image = NDArray[np.float32]
 Separate = Callable[[NDArray[np.uint16], SimulatedSequence], list[MulticolorFrame]]
@@ -66,6 +66,8 @@ class Diagnostics:
         Simulated structure of each channel.
     conditions
         What the scenes are drawn from.
+    draw
+        What draws them.
     """
 
     def __init__(
@@ -75,8 +77,10 @@ class Diagnostics:
         source: Callable[[MulticolorFrame], Image],
         names: Sequence[str],
         conditions: Domain,
+        draw: DrawSequence,
     ) -> None:
         self._separate, self._channels, self._source = separate, channels, source
+        self._draw = draw
         self._names, self._conditions = tuple(names), conditions.model_copy(update={"absent": 0.0})
 
     def run(
@@ -99,7 +103,7 @@ class Diagnostics:
 
     def _scene(self, seed: int, n_t: int, size: int, **changes: object) -> SimulatedSequence:
         domain = self._conditions.model_copy(update=changes)
-        return SimulatedSequence((EVALUATION, seed, _OWN_STREAM), n_t, size, domain)
+        return self._draw((EVALUATION, seed, _OWN_STREAM), n_t, size, domain)
 
     def _shuffled(self, seed: int, size: int, found: _Found) -> None:
         scene = self._scene(

@@ -37,7 +37,7 @@ from livesr.live.inference.runner import open_session
 from livesr.live.inference.session import InferenceSession
 from livesr.optics.similarity import pcc
 from livesr.simulation.domain import Domain
-from livesr.simulation.sequence import EVALUATION, SimulatedSequence
+from livesr.simulation.sequence import EVALUATION, SimulatedSequence, sequences_of
 from livesr.simulation.specimens import STRUCTURES
 
 Image = NDArray[np.floating[Any]]
@@ -196,6 +196,7 @@ def evaluate_engine(
     loaded = load_engine(engine)
     loaded.check_fits("separate", shape=(size, size))
     names = _structures_of(loaded, structures, conditions)
+    drawn = sequences_of(loaded.manifest.modality)
     runtime = open_session(
         loaded,
         (size, size),
@@ -206,7 +207,7 @@ def evaluate_engine(
     try:
         evaluated = []
         for done, seed in enumerate(seeds, start=1):
-            simulated = SimulatedSequence((EVALUATION, seed), n_t, size, conditions)
+            simulated = drawn.draw((EVALUATION, seed), n_t, size, conditions)
             evaluated.append(_Evaluated(seed, simulated, loaded, runtime, names).result(show))
             if progress:
                 progress(done, len(seeds))
@@ -214,8 +215,8 @@ def evaluate_engine(
         return {
             **about(loaded, runtime),
             "data": (
-                f"{len(seeds)} simulated SIM sequences (seeds {seeds[0]} to {seeds[-1]}, none used"
-                f" in training), {n_t} frames of {size} x {size}"
+                f"{len(seeds)} simulated {drawn.title} sequences (seeds {seeds[0]} to {seeds[-1]},"
+                f" none used in training), {n_t} frames of {size} x {size}"
             ),
             "settings": {
                 "seeds": list(seeds),
@@ -270,6 +271,7 @@ def diagnose_engine(
             lambda f: _input_light(f, inside),
             names,
             conditions,
+            sequences_of(loaded.manifest.modality).draw,
         )
         labels = dict(zip(names, loaded.manifest.channel_names, strict=True))
         found = tests.run(seeds, size, progress)

@@ -37,7 +37,12 @@ from livesr.live.inference.session import InferenceSession
 from livesr.live.out_of_distribution import FEATURES, features
 from livesr.optics.similarity import pcc
 from livesr.simulation.domain import CALIBRATED, Domain
-from livesr.simulation.sequence import EVALUATION, SimulatedSequence
+from livesr.simulation.sequence import (
+    EVALUATION,
+    DrawSequence,
+    SimulatedSequence,
+    sequences_of,
+)
 from livesr.simulation.specimens import STRUCTURES
 
 Image = NDArray[np.float32]
@@ -189,6 +194,7 @@ def measure_limits(
     """
     loaded = load_engine(engine)
     domain = domain or domain_of(loaded.manifest)
+    _name, title, draw = sequences_of(loaded.manifest.modality)
     runtime = open_session(
         loaded, (SIZE, SIZE), ComputeConfig(backend=backend, threads=threads, tile="off")
     )
@@ -199,10 +205,10 @@ def measure_limits(
         few = min(sequences, _ALONE)
         total = 2 * sequences + few
         for i in range(sequences):
-            usual.append(observer.look(scene_of(domain, i), uncertainty=views))
+            usual.append(observer.look(scene_of(draw, domain, i), uncertainty=views))
             _tell(progress, i + 1, total)
         for i in range(sequences):
-            weak.append(observer.look(scene_of(weak_domain, sequences + i)))
+            weak.append(observer.look(scene_of(draw, weak_domain, sequences + i)))
             _tell(progress, sequences + i + 1, total)
     finally:
         runtime.close()
@@ -212,7 +218,7 @@ def measure_limits(
         _tell(progress, 2 * sequences + len(alone), total)
     names = loaded.manifest.channel_names
     limits = Limits(
-        data=f"{total} simulated SIM sequences, {SIZE} x {SIZE}, none used in training",
+        data=f"{total} simulated {title} sequences, {SIZE} x {SIZE}, none used in training",
         training_distribution=(
             fit_training_distribution([s.features for s in usual])
             if sequences >= _MIN_FRAMES
@@ -242,9 +248,11 @@ def domain_of(manifest: Manifest) -> Domain:
     return Domain(structures=names)
 
 
-def scene_of(domain: Domain, number: int, size: int = SIZE) -> SimulatedSequence:
+def scene_of(
+    draw: DrawSequence, domain: Domain, number: int, size: int = SIZE
+) -> SimulatedSequence:
     """Return a sequence that nobody trained on."""
-    return SimulatedSequence((EVALUATION, FIRST_SEED + number, _OWN_STREAM), N_T, size, domain)
+    return draw((EVALUATION, FIRST_SEED + number, _OWN_STREAM), N_T, size, domain)
 
 
 def resolution_range(domain: Domain) -> Range:
@@ -349,12 +357,13 @@ def _alone(
 ) -> Iterator[dict[str, NDArray[np.float64]]]:
     """Yield the shares of light of each structure alone, under a rig in good order."""
     in_order = CALIBRATED.model_copy(update={"structures": domain.structures})
+    draw = sequences_of(engine.manifest.modality).draw
     runtime = open_session(
         engine, (_ALONE_PX, _ALONE_PX), ComputeConfig(backend=backend, threads=threads, tile="off")
     )
     try:
         for number in numbers:
-            scene = scene_of(in_order, number, _ALONE_PX)
+            scene = scene_of(draw, in_order, number, _ALONE_PX)
             yield {
                 name: Observer(engine, runtime).look(scene, [name]).shares for name in scene.present
             }

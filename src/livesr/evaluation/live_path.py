@@ -31,6 +31,7 @@ from livesr.live.paths import ChannelPath
 from livesr.live.pipeline import Pipeline
 from livesr.live.reconstruct.reconstructor import Reconstructor
 from livesr.live.sinks.sink import Sink
+from livesr.live.sources.mda import RAW_AXIS
 
 
 @dataclass(slots=True)
@@ -90,7 +91,7 @@ def separate(
     try:
         for t, group in enumerate(raw):
             for i, pixels in enumerate(group):
-                pipeline.hook.frame_ready(pixels, MDAEvent(index={"t": t, "sim": i}), {})
+                pipeline.hook.frame_ready(pixels, MDAEvent(index={"t": t, RAW_AXIS: i}), {})
     finally:
         pipeline.end()
         report = pipeline.join()
@@ -119,7 +120,7 @@ def _path(
         raw_pixel_size_um=pixel_size_um,
         recon_shape=reconstructor.shape,
         recon_pixel_size_um=pixel_size_um / reconstructor.scale,
-        recon_method="sim" if n_raw > 1 else "passthrough",
+        recon_method="simulated",
     )
     return ChannelPath(
         name="",

@@ -72,7 +72,7 @@ measurement, which is stored beside it. {_SIMULATED if simulated else ""}
 def _interface(recipe: Recipe) -> str:
     if recipe.data.kind == "upscale":
         return (
-            "Input: one image, x = (X - background) / headroom. Output: it, sampled"
+            "Input: one image, x = (X - background) / scale. Output: it, sampled"
             f" {recipe.data.scale} times more finely."
         )
     frames = (
@@ -82,7 +82,7 @@ def _interface(recipe: Recipe) -> str:
     )
     middle = " of the middle frame" if recipe.engine["window"] == 3 else ""
     return (
-        f"Input: {frames} of one fluorophore, x = (X - background) / headroom. Output: one image"
+        f"Input: {frames} of one fluorophore, x = (X - background) / scale. Output: one image"
         f" per\n  structure{middle}{_sum_rule(recipe.train.parameters)}."
     )
 

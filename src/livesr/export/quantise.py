@@ -53,6 +53,7 @@ from livesr.live.inference.engine import (
 from livesr.live.inference.runner import open_session
 from livesr.optics.similarity import pcc
 from livesr.simulation.domain import Domain
+from livesr.simulation.sequence import default_modality
 from livesr.simulation.specimens import STRUCTURES
 from livesr.training.data import DataConfig
 
@@ -192,7 +193,7 @@ def simulated_pairs(
         config |= {
             "kind": "upscale",
             "scale": manifest.scale,
-            "modality": (*manifest.modality, "sim")[0],
+            "modality": (*manifest.modality, default_modality())[0],
         }
     data = DataConfig(train=n, validation=1, **config)
     maker, made = data.maker("train"), []

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pymmcore_plus import CMMCorePlus, DeviceType
 from useq import MDASequence
@@ -20,8 +20,10 @@ from useq import MDASequence
 from livesr.base.config import RigConfig
 from livesr.base.errors import ConfigError
 from livesr.base.frames import StagePosition
+from livesr.base.geometry import Geometry
 from livesr.live.optical_state import ChannelState, Setting, mirrored_since, value_now
-from livesr.live.paths import Geometry
+from livesr.modalities.modality import Modality
+from livesr.modalities.registry import modalities_of
 
 _CAMERA = ("Core", "Camera")
 _SAME = 0.01  # pixel sizes that differ by less are the same
@@ -45,8 +47,8 @@ def camera_geometry(core: CMMCorePlus, rig: RigConfig, channel: str | None = Non
     Raises
     ------
     ConfigError
-        If there is no camera, more than one, colour pixels, no pixel size, or a binning that SIM
-        cannot take.
+        If there is no camera, more than one, colour pixels, no pixel size, or a binning that the
+        rig's modality cannot take.
     """
     if channel is not None:
         return channel_cameras(core, rig, {channel: ChannelState()}).geometries[channel]
@@ -238,11 +240,8 @@ def _read(core: CMMCorePlus, rig: RigConfig, channel: str, settings: Sequence[Se
     n = int(binning.partition("x")[0])
     pixel_size_um, note = _pixel_size_um(core, rig, channel, settings, n)
     _refuse_binning(rig, binning, pixel_size_um)
-    mirrored = (
-        mirrored_since(core, rig.sim.calibrated_with, rig.name, settings, camera)
-        if rig.sim
-        else (False, False)
-    )
+    calibrated = [s for way, section in modalities_of(rig) for s in way.calibrated_with(section)]
+    mirrored = mirrored_since(core, calibrated, rig.name, settings, camera)
     if rig.corrections.per_pixel and any(mirrored):
         raise ConfigError(
             f"The picture is mirrored since rig {rig.name!r} was calibrated, and its corrections"
@@ -275,11 +274,12 @@ def _bit_depth(core: CMMCorePlus, width_bytes: int) -> int:
 def _refuse_binning(rig: RigConfig, binning: str, pixel_size_um: float) -> None:
     if binning in ("1", "1x1"):
         return
-    if rig.sim and 1e3 * pixel_size_um > (finest := _finest_nm(rig)):
-        raise ConfigError(
-            f"Binning is {binning}: pixels of {1e3 * pixel_size_um:.0f} nm remove the resolution"
-            f" that SIM needs ({finest:.0f} nm or less). Set Binning to 1."
-        )
+    for way, _ in modalities_of(rig):
+        if way.needs_sampling and 1e3 * pixel_size_um > (largest := _largest_nm(rig, way)):
+            raise ConfigError(
+                f"Binning is {binning}: pixels of {1e3 * pixel_size_um:.0f} nm remove the"
+                f" resolution that {way.title} needs ({largest:.0f} nm or less). Set Binning to 1."
+            )
     if rig.corrections.per_pixel:
         raise ConfigError(
             f"Binning is {binning}: the corrections of rig {rig.name!r} are for single pixels of"
@@ -287,15 +287,15 @@ def _refuse_binning(rig: RigConfig, binning: str, pixel_size_um: float) -> None:
         )
 
 
-def _finest_nm(rig: RigConfig) -> float:
-    """Largest pixel that samples all that the objective passes, in the SIM channel of the shortest
-    emission.
+def _largest_nm(rig: RigConfig, way: Modality[Any]) -> float:
+    """Largest pixel that samples all that the objective passes, in the channel of the shortest
+    emission that `way` reconstructs.
     """
-    channels = [rig.channel(name) for name in rig.channels or [""]]
     emissions = [
-        c.emission_nm or rig.optics.emission_nm for c in channels if c.reconstruct == "sim"
+        rig.channel(name).emission_nm or rig.optics.emission_nm
+        for name in rig.channels_of(way.name)
     ]
-    return min(emissions, default=rig.optics.emission_nm) / (4 * rig.optics.na)
+    return way.largest_pixel_nm(rig.optics.na, min(emissions, default=rig.optics.emission_nm))
 
 
 # -- pixel size ------------------------------------------------------------------------------------

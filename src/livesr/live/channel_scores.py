@@ -1,4 +1,4 @@
-"""The trust test: how near the structures that an engine finds in a superposition come to the
+"""How near the structures that an engine finds in a superposition come to the
 channels that it was made of.
 
 Owns the comparison of one frame and the means over a run. Runs in the thread of the network, on a

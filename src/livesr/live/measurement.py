@@ -20,11 +20,9 @@ from livesr.live.arrays import Array
 from livesr.live.device import HOST_DEVICE, Device
 from livesr.live.normalise import BORDER, background_and_scale
 from livesr.live.paths import ChannelPath, Measuring
-from livesr.live.reconstruct.reconstructor import DoubtfulFrameError, ReportsQuality
+from livesr.live.reconstruct.reconstructor import DoubtfulFrameError, ReportsQuality, RunningImage
 from livesr.live.recorded import Recorded
 from livesr.live.run_state import RunState
-from livesr.modalities.sim.quality import quality_without_patterns
-from livesr.modalities.storm.reconstructor import RunningImage
 from livesr.optics.exposure import Exposures
 
 log = logging.getLogger(__name__)
@@ -142,7 +140,7 @@ class Measurement:
     ) -> FrameQuality | None:
         if isinstance(measuring.reconstructor, ReportsQuality):
             return measuring.reconstructor.quality
-        return quality_without_patterns(exposures, stack.frames, localised=self._path.accumulates)
+        return self._path.quality(exposures, stack.frames)
 
     def _leave_device(self, error: Exception) -> None:
         """Compute the frames of the channel on the CPU from here on."""

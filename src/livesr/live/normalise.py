@@ -21,10 +21,7 @@ BACKGROUND_PERCENTILE = 5.0
 BRIGHT_PERCENTILE = 99.9
 _SMALLEST_HEADROOM_ADU = 1.0
 BORDER = 0.06
-"""Fraction of each side that live frames leave out.
-
-The taper of `livesr.modalities.sim.reconstructor`.
-"""
+"""Fraction of each side that live frames leave out: reconstructions may fade to 0 there."""
 
 
 def background_and_scale(
@@ -40,7 +37,7 @@ def background_and_scale(
         Side of the blocks whose means estimate the background, and distance of the pixels that
         estimate the bright level. Live and training use the same, or b would differ with the noise.
     border
-        Fraction of each side that is left out. A SIM reconstruction fades to 0 at its edges, which
+        Fraction of each side that is left out. A reconstruction may fade to 0 at its edges, which
         would otherwise pass for the background.
     arrays
         What `image` is an array of.

@@ -44,7 +44,7 @@ _BORDER = 1 / 16  # of each side: there a SIM reconstruction fades out
 _TILE_PX, _TILES = 128, 2
 _SCALES = 4
 _COVERED = 0.15  # of x: where bright parts are 0.55
-_LEAST = 1e-9
+_EPSILON = 1e-9
 
 
 class OutOfDistribution:
@@ -136,9 +136,9 @@ def _measured(
             fourth = _mean_square(level * level)
     # Of block means, what a coarser scale lacks of the finer one's energy is the detail between
     # them (Haar).
-    details = [max(fine - coarse, _LEAST) for fine, coarse in pairwise(energy)]
-    spread = max(energy[-1] - mean**2, _LEAST)
-    peaks = math.log(max(fourth, _LEAST**2) / max(energy[1], _LEAST) ** 2)
+    details = [max(fine - coarse, _EPSILON) for fine, coarse in pairwise(energy)]
+    spread = max(energy[-1] - mean**2, _EPSILON)
+    peaks = math.log(max(fourth, _EPSILON**2) / max(energy[1], _EPSILON) ** 2)
     noise = math.log(max(noise_adu / headroom, 1e-6))
     return np.array([*map(math.log, (*details, spread)), mean, cover, peaks, noise])
 

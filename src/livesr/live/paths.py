@@ -2,7 +2,7 @@
 
 Its grouping, reconstruction, engine and composition, built from rig.yaml.
 
-Owns the construction, before a run. Moves no frame: `pipeline.py` does.
+Owns the construction, before a run. Moves no frame: `livesr.live.stages` do.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from livesr.base.compute import ON_CPU, ComputeConfig, DeviceChoice
-from livesr.base.config import ChannelConfig, PatternConfig, RigConfig
+from livesr.base.config import RigConfig
 from livesr.base.errors import BackendError, ConfigError, LiveSRError
-from livesr.base.frames import Pixels
-from livesr.base.registry import Registry
+from livesr.base.frames import FrameQuality, Pixels
+from livesr.base.geometry import Geometry
 from livesr.base.run_description import ChannelDescription
-from livesr.live.arrays import HOST, Arrays
+from livesr.live.arrays import Arrays
 from livesr.live.compose import Composer
 from livesr.live.correct import Correction, build_correction
 from livesr.live.device import HOST_DEVICE, Device, Slot, open_device
@@ -37,73 +37,23 @@ from livesr.live.networks import (
     open_networks,
 )
 from livesr.live.normalise import BORDER, background_and_scale
-from livesr.live.reconstruct.reconstructor import DoubtfulFrameError, Reconstructor
-from livesr.live.reconstruct.superpose import Gathering, Superposition
-from livesr.modalities.sim.calibration.groups import Optics
-from livesr.modalities.sim.raw_order import RawOrderCheck
-from livesr.modalities.sim.vector_drift import MIN_PX, VectorDrift
-from livesr.modalities.storm.reconstructor import (
-    FRAMES_AT_ONCE,
-    UNITS_PER_LOCALISATION,
+from livesr.live.reconstruct.monitor import Monitor
+from livesr.live.reconstruct.quality import exposure_quality
+from livesr.live.reconstruct.reconstructor import (
+    Accumulates,
+    DoubtfulFrameError,
+    Reconstructor,
     RunningImage,
-    STORMReconstructor,
 )
+from livesr.live.reconstruct.superpose import Gathering, Superposition
+from livesr.modalities.modality import Modality
+from livesr.modalities.registry import modality
 from livesr.optics.exposure import Exposures, examine
-from livesr.optics.illumination import Pattern, equal_steps
-
-if TYPE_CHECKING:
-    from livesr.modalities.sim.pattern_drift import PatternDrift
-    from livesr.modalities.sim.reconstructor import SIMReconstructor
-
-RECONSTRUCTORS = Registry(
-    "reconstruction",
-    {
-        "sim": "livesr.live.paths:sim_reconstructor",
-        "storm": "livesr.live.paths:storm_reconstructor",
-        "passthrough": "livesr.live.paths:passthrough_reconstructor",
-    },
-)
-
 
 _DRAWN = (
     "{camera} is Micro-Manager's demo camera: it draws a moving wave, and there is no specimen. No"
     " engine knows such a picture, and nothing that one separates from it is there."
 )
-
-
-class Geometry(NamedTuple):
-    """What the camera delivers.
-
-    Shape (y, x) and origin of the region in pixels, dtype, pixel size in the sample.
-
-    `mirrored` is whether the picture of the region is turned over along (y, x), compared with the
-    one that was calibrated. `bit_depth` is how many bits of a pixel are filled, `camera` the label
-    of the device, "" where nobody said; `drawn` is whether it draws its pictures itself, as
-    Micro-Manager's demo camera.
-    """
-
-    shape: tuple[int, int]
-    dtype: str
-    pixel_size_um: float
-    origin_px: tuple[float, float] = (0.0, 0.0)
-    mirrored: tuple[bool, bool] = (False, False)
-    bit_depth: int = 16
-    camera: str = ""
-    drawn: bool = False
-
-    def ceiling(self, bit_depth: int) -> int:
-        """Return the largest pixel in ADU, where rig.yaml gives the camera `bit_depth`."""
-        bits: int = min(bit_depth, self.bit_depth, 8 * np.dtype(self.dtype).itemsize)
-        return int(2**bits - 1)
-
-    def words(self) -> str:
-        """Say it in a few words."""
-        (y, x), (y0, x0) = self.shape, self.origin_px
-        by = f" of {self.camera}" if self.camera else ""
-        return (
-            f"{x} x {y} pixels of {self.bit_depth} bit and {1e3 * self.pixel_size_um:g} nm from"
-            f" ({x0:g}, {y0:g}){by}"
-        )
 
 
 class Measuring(NamedTuple):
@@ -121,8 +71,9 @@ class ChannelPath:
     made anew for each by `grouping`, `composer`, and the networks' `upscaler` and `views`.
     `reconstructor` and `correction` are the CPU's; on another `device` each slot has its own,
     `on_device`, and the CPU's take over if the device fails. `parts` are the channels whose frames
-    a superposition adds up; nothing is exposed for it. `doubts` is what no engine can know of what
-    the camera shows.
+    a superposition adds up; nothing is exposed for it. `watch` makes the monitors of a run, `doubt`
+    says what is wrong with a raw group. `doubts` is what no engine can know of what the camera
+    shows.
     """
 
     name: str
@@ -136,8 +87,8 @@ class ChannelPath:
     notes: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
     correction: Correction | None = None
-    raw_order: Callable[[], RawOrderCheck] | None = None
-    vectors: Callable[[], VectorDrift] | None = None
+    watch: Callable[[bool], list[Monitor]] = lambda recorded: []
+    doubt: Callable[[Exposures, Sequence[Pixels | None]], FrameQuality | None] = exposure_quality
     device: Device = HOST_DEVICE
     on_device: tuple[Measuring, ...] = ()
     parts: tuple[str, ...] = ()
@@ -155,22 +106,18 @@ class ChannelPath:
         """Whether a picture is made of earlier groups as well, so that a group with exposures
         missing is still of use.
         """
-        return isinstance(self.reconstructor, STORMReconstructor)
+        return isinstance(self.reconstructor, Accumulates)
 
     @property
     def history(self) -> float:
         """Groups before its own that a picture is made of; infinite for all since the run began."""
-        if not isinstance(self.reconstructor, STORMReconstructor):
-            return 0
-        if self.reconstructor.drift_correction:  # is counted from the first group
-            return math.inf
-        return (self.reconstructor.sliding_groups or math.inf) - 1
+        return self.reconstructor.history if isinstance(self.reconstructor, Accumulates) else 0
 
     def running(self) -> RunningImage | None:
         """Return what one stream of a run will accumulate, None where every picture is made of its
         own group alone.
         """
-        if not isinstance(self.reconstructor, STORMReconstructor):
+        if not isinstance(self.reconstructor, Accumulates):
             return None
         return self.reconstructor.running(self.correction.apply if self.correction else None)
 
@@ -207,13 +154,18 @@ class ChannelPath:
         """Return what raw frames, as the camera gave them, say of their exposure."""
         return examine(frames, self.dark_adu, self.ceiling, arrays.xp, arrays.numbers)
 
-    def order_check(self) -> RawOrderCheck | None:
-        """Return a fresh check of the raw order, None where there is no pattern."""
-        return self.raw_order() if self.raw_order else None
+    def monitors(self, recorded: bool) -> list[Monitor]:
+        """Return fresh monitors of a run; of `recorded` frames none that changes what is
+        reconstructed.
+        """
+        return self.watch(recorded)
 
-    def vector_check(self) -> VectorDrift | None:
-        """Return a fresh check of the pattern vectors, None where they are not followed."""
-        return self.vectors() if self.vectors else None
+    def quality(self, exposures: Exposures, frames: Sequence[Pixels | None]) -> FrameQuality | None:
+        """Return what is doubtful about a raw group whose reconstructor does not say itself.
+
+        None if nothing is; `exposures` are those of the `frames` that came.
+        """
+        return self.doubt(exposures, frames)
 
     def memory_bytes(self, streams: int) -> int:
         """Return what the steps hold while `streams` take turns, the runtimes' own memory aside."""
@@ -241,82 +193,90 @@ def build_path(
 ) -> ChannelPath:
     """Build the steps of channel `name` for what the camera delivers; compiles the engine.
 
-    What a GPU has no code for (anything but SIM) is computed on the CPU. `device` is one that is
-    open, instead of the one that `compute` names.
+    What a GPU has no code for is computed on the CPU. `device` is one that is open, instead of the
+    one that `compute` names.
 
     Raises
     ------
     ConfigError, EngineError, BackendError
         If the channel, its engine or the runtime do not fit.
     """
-    channel = rig.channel(name)
-    method = channel.reconstruct or rig.modality
-    n_raw = rig.raw_frames(name)
-    at_once = min(n_raw, FRAMES_AT_ONCE) if method == "storm" else n_raw
-    correction, offset_adu = build_correction(rig, name, camera.shape, camera.origin_px, at_once)
+    way = modality(rig.modality_of(name))
+    section = rig.section(name)
+    correction, offset_adu = build_correction(
+        rig, name, camera.shape, camera.origin_px, way.frames_at_once(section)
+    )
     # Whoever reconstructs subtracts what the correction leaves.
     left = rig.model_copy(
         update={"camera": rig.camera.model_copy(update={"offset_adu": offset_adu})}
     )
-    reconstructor: Reconstructor = RECONSTRUCTORS.load(method)(left, channel, camera)
+    reconstructor = way.build(left, name, camera)
+    raw = _Raw(rig, left, name, camera, way)
     notes: list[str] = []
-    place: Device = HOST_DEVICE
-    on_device: tuple[Measuring, ...] = ()
-    if method == "sim":
-        place, on_device = _on_device(
-            rig, left, name, camera, device or compute.device, reconstructor, notes
-        )
-    ceiling = camera.ceiling(rig.camera.bit_depth)
-    base: dict[str, Any] = {
-        "name": name,
-        "raw_labels": _raw_labels(rig, method, n_raw),
-        "raw_shape": camera.shape,
-        "raw_dtype": camera.dtype,
-        "raw_pixel_size_um": camera.pixel_size_um,
-        "raw_origin_px": camera.origin_px,
-        "raw_mirrored": camera.mirrored,
-        "raw_bit_depth": min(camera.bit_depth, 8 * np.dtype(camera.dtype).itemsize),
-        "camera": camera.camera,
-        "camera_drawn": camera.drawn,
-        "recon_shape": reconstructor.shape,
-        "recon_pixel_size_um": camera.pixel_size_um / reconstructor.scale,
-        "recon_method": method,
-        **_units(method),
-    }
-    raw_order = partial(_raw_order, rig, channel, camera) if method == "sim" else None
-    follows = (
-        method == "sim"
-        and rig.sim is not None
-        and rig.sim.follow_drift
-        and min(camera.shape) >= MIN_PX
-    )
-    vectors = (
-        partial(_vector_drift, rig, channel, camera, cast("SIMReconstructor", reconstructor))
-        if follows
-        else None
-    )
+    place, on_device = _on_device(raw, device or compute.device, reconstructor, notes)
     plain = ChannelPath(
         name,
-        n_raw,
+        way.raw_frames(section),
         reconstructor,
-        ChannelDescription(**base),
-        ceiling,
-        float(
-            about
-            if isinstance(about := rig.corrections.offset, int | float)
-            else rig.camera.offset_adu
-        ),
+        _described(raw, reconstructor),
+        camera.ceiling(rig.camera.bit_depth),
+        _dark_adu(rig),
         residual_plane=compute.residual_plane,
         correction=correction,
-        raw_order=raw_order,
-        vectors=vectors,
+        watch=partial(way.monitors, rig, name, camera, reconstructor),
+        doubt=way.quality,
         notes=tuple(notes),
         doubts=(_DRAWN.format(camera=camera.camera),) if camera.drawn else (),
         device=place,
         on_device=on_device,
     )
-    engines, resolution_nm = load_engines(channel), rig.resolution_nm(name)
-    return _with_networks(plain, engines, method, resolution_nm, compute)
+    engines, resolution_nm = load_engines(rig.channel(name)), rig.resolution_nm(name)
+    return _with_networks(plain, engines, way.method, resolution_nm, compute)
+
+
+class _Raw(NamedTuple):
+    """What the raw frames of a channel are reconstructed from.
+
+    Attributes
+    ----------
+    rig, left : the rig as it is, and with the dark level that the corrections leave
+    channel : its name
+    """
+
+    rig: RigConfig
+    left: RigConfig
+    channel: str
+    camera: Geometry
+    way: Modality[Any]
+
+
+def _described(raw: _Raw, reconstructor: Reconstructor) -> ChannelDescription:
+    """Return what sinks are told of a channel without engines."""
+    camera, way = raw.camera, raw.way
+    return ChannelDescription(
+        name=raw.channel,
+        raw_labels=way.raw_labels(raw.rig.section(raw.channel)),
+        raw_shape=camera.shape,
+        raw_dtype=camera.dtype,
+        raw_pixel_size_um=camera.pixel_size_um,
+        raw_origin_px=camera.origin_px,
+        raw_mirrored=camera.mirrored,
+        raw_bit_depth=min(camera.bit_depth, 8 * np.dtype(camera.dtype).itemsize),
+        raw_along_t=way.raw_along_t,
+        camera=camera.camera,
+        camera_drawn=camera.drawn,
+        recon_shape=reconstructor.shape,
+        recon_pixel_size_um=camera.pixel_size_um / reconstructor.scale,
+        recon_method=way.method,
+        recon_unit=way.unit,
+        recon_unit_scale=way.unit_scale,
+    )
+
+
+def _dark_adu(rig: RigConfig) -> float:
+    """Return the level of a dark frame, about: maps have one for every pixel."""
+    offset = rig.corrections.offset
+    return float(offset if isinstance(offset, int | float) else rig.camera.offset_adu)
 
 
 def build_superposition(
@@ -414,15 +374,9 @@ def _with_networks(
 
 
 def _on_device(
-    rig: RigConfig,
-    left: RigConfig,
-    name: str,
-    camera: Geometry,
-    asked: DeviceChoice | Device,
-    on_cpu: Reconstructor,
-    notes: list[str],
+    raw: _Raw, asked: DeviceChoice | Device, on_cpu: Reconstructor, notes: list[str]
 ) -> tuple[Device, tuple[Measuring, ...]]:
-    """Return the device of a SIM channel, and what makes measurements there.
+    """Return the device of a channel, and what makes measurements there.
 
     Raises
     ------
@@ -430,13 +384,13 @@ def _on_device(
         If a device that was named cannot be used; where the choice is livesr's, the CPU is taken
         and `notes` say so.
     """
+    if not raw.way.on_devices:
+        return HOST_DEVICE, ()
     device = open_device(asked) if isinstance(asked, str) else asked
     if device is HOST_DEVICE:
         return device, ()
     try:
-        return device, _measuring_on(
-            device, rig, left, name, camera, cast("SIMReconstructor", on_cpu).drift
-        )
+        return device, _measuring_on(device, raw, on_cpu)
     except BackendError as e:
         if asked != "auto":
             raise
@@ -444,34 +398,27 @@ def _on_device(
         return HOST_DEVICE, ()
 
 
-def _measuring_on(
-    device: Device,
-    rig: RigConfig,
-    left: RigConfig,
-    name: str,
-    camera: Geometry,
-    drift: PatternDrift,
-) -> tuple[Measuring, ...]:
-    """Return what makes SIM measurements on a device, one for each slot; they follow one drift.
+def _measuring_on(device: Device, raw: _Raw, on_cpu: Reconstructor) -> tuple[Measuring, ...]:
+    """Return what makes measurements on a device, one for each slot.
+
+    They follow from frame to frame what `on_cpu` follows.
 
     Raises
     ------
     BackendError
         If the device has too little memory, or fails.
     """
-    made = []
+    rig, left, name, camera, way = raw
+    made, n_raw = [], rig.raw_frames(name)
     try:
         for _ in device.slots:
-            n_raw = rig.raw_frames(name)
             correction, _level = build_correction(
                 rig, name, camera.shape, camera.origin_px, n_raw, device.arrays
             )
-            again = sim_reconstructor(
-                left, rig.channel(name), camera, drift=drift, arrays=device.arrays
-            )
+            again = way.build(left, name, camera, device.arrays, on_cpu)
             made.append(Measuring(correction, again))
         device.settle()
-        dark = [np.zeros(camera.shape, camera.dtype)] * rig.raw_frames(name)
+        dark = [np.zeros(camera.shape, camera.dtype)] * n_raw
         for measuring, slot in zip(made, device.slots, strict=True):
             _warm_up(measuring, slot, device.arrays, dark)
     except LiveSRError:
@@ -496,174 +443,3 @@ def _warm_up(measuring: Measuring, slot: Slot, arrays: Arrays, dark: Sequence[Pi
         image = reconstructor.reconstruct(correction.apply(frames) if correction else frames)
         background_and_scale(image, border=BORDER, arrays=arrays)
         slot.download(image)
-
-
-def sim_reconstructor(
-    rig: RigConfig,
-    channel: ChannelConfig,
-    camera: Geometry,
-    *,
-    drift: PatternDrift | None = None,
-    arrays: Arrays = HOST,
-) -> SIMReconstructor:
-    """Linear SIM with the patterns of rig.yaml."""
-    from livesr.modalities.sim.quality import QualityLimits
-    from livesr.modalities.sim.reconstructor import SIMReconstructor
-
-    assert rig.sim is not None  # RigConfig has checked it
-    if not (channel.patterns or rig.sim.patterns):
-        raise ConfigError(
-            f"Rig {rig.name!r} has no patterns yet: run 'livesr calibrate {rig.folder}'."
-        )
-    limits = rig.sim.quality_limits
-    patterns, origin_px = _patterns(rig, channel, camera)
-    return SIMReconstructor(
-        camera.shape,
-        camera.pixel_size_um,
-        rig.optics.na,
-        (channel.emission_nm or rig.optics.emission_nm) / 1e3,
-        patterns,
-        phase_steps_rad=rig.sim.phase_steps_rad,
-        order=rig.sim.raw_order(),
-        offset_adu=rig.camera.offset_adu,
-        wiener=channel.wiener or rig.sim.wiener,
-        attenuation=rig.sim.attenuation,
-        attenuation_fwhm_um=rig.sim.attenuation_fwhm_um,
-        apodisation=rig.sim.apodisation,
-        origin_px=origin_px,
-        equalise=rig.sim.equalise,
-        damping=channel.damping or rig.optics.damping,
-        quality_limits=QualityLimits(
-            limits.when_doubtful,
-            limits.contrast_to_noise,
-            limits.phase_error_rad,
-            limits.modulation,
-            limits.motion_nm,
-            limits.saturated,
-        ),
-        follow=rig.sim.follow_drift,
-        drift=drift,
-        arrays=arrays,
-    )
-
-
-def _patterns(
-    rig: RigConfig, channel: ChannelConfig, camera: Geometry
-) -> tuple[list[Pattern], tuple[float, float]]:
-    """Return the patterns as the camera's picture shows them, and the origin that their phases are
-    to be referred to.
-
-    Pixel u of a mirrored region of n pixels from x0 on is the chip's x0 + n - 1 - u: a pattern with
-    the opposite k, seen from -(x0 + n - 1). Phase steps, and so the raw order, stay.
-    """
-    assert rig.sim is not None  # RigConfig has checked it
-    patterns = [
-        pattern_of(p).mirrored(camera.mirrored) for p in channel.patterns or rig.sim.patterns
-    ]
-    y, x = (
-        -(first + n - 1) if mirrored else first
-        for first, n, mirrored in zip(camera.origin_px, camera.shape, camera.mirrored, strict=True)
-    )
-    return patterns, (y, x)
-
-
-def _raw_order(rig: RigConfig, channel: ChannelConfig, camera: Geometry) -> RawOrderCheck:
-    """Return a fresh check that the pattern display began where rig.yaml says."""
-    assert rig.sim is not None  # RigConfig has checked it
-    patterns, origin_px = _patterns(rig, channel, camera)
-    return RawOrderCheck(
-        camera.shape,
-        camera.pixel_size_um,
-        rig.optics.na,
-        (channel.emission_nm or rig.optics.emission_nm) / 1e3,
-        patterns,
-        rig.sim.phase_steps_rad,
-        rig.sim.raw_order(),
-        offset_adu=rig.camera.offset_adu,
-        origin_px=origin_px,
-    )
-
-
-def _vector_drift(
-    rig: RigConfig, channel: ChannelConfig, camera: Geometry, reconstructor: SIMReconstructor
-) -> VectorDrift:
-    """Return what watches the pattern vectors of a run."""
-    assert rig.sim is not None  # RigConfig has checked it
-    emission_um = (channel.emission_nm or rig.optics.emission_nm) / 1e3
-    steps = (
-        equal_steps(rig.sim.phases)
-        if rig.sim.phase_steps_rad is None
-        else np.asarray(rig.sim.phase_steps_rad)
-    )
-    return VectorDrift(
-        camera.shape,
-        Optics(camera.pixel_size_um, rig.optics.na, emission_um),
-        _patterns(rig, channel, camera)[0],
-        rig.sim.raw_order(),
-        steps,
-        reconstructor.drift,
-        offset_adu=rig.camera.offset_adu,
-    )
-
-
-def storm_reconstructor(rig: RigConfig, channel: ChannelConfig, camera: Geometry) -> Reconstructor:
-    """Emitters localised in groups of frames, drawn into a running image."""
-    from livesr.modalities.storm.localise import Localiser, PhotonScale
-    from livesr.optics.psf import gaussian_sigma
-
-    settings, pixel_size_nm = rig.storm, camera.pixel_size_um * 1e3
-    sigma_nm = settings.psf_sigma_nm or gaussian_sigma(
-        rig.optics.na, channel.emission_nm or rig.optics.emission_nm
-    )
-    levels = rig.camera
-    scale = PhotonScale.of(
-        levels.offset_adu, levels.gain_e_per_adu, levels.em_gain, levels.read_noise_e
-    )
-    try:
-        localiser = Localiser(
-            camera.shape, pixel_size_nm, sigma_nm, scale, threshold=settings.threshold
-        )
-    except ValueError as e:
-        raise ConfigError(f"Rig {rig.name!r} cannot be localised: {e}.") from e
-    return STORMReconstructor(
-        localiser,
-        pixel_size_nm,
-        settings.pixel_size_nm,
-        settings.frames,
-        sliding_groups=settings.sliding_groups,
-        max_uncertainty_nm=settings.max_uncertainty_nm,
-        render=settings.render,
-        drift_correction=settings.drift_correction,
-    )
-
-
-def pattern_of(config: PatternConfig) -> Pattern:
-    """Return the pattern that rig.yaml describes."""
-    overtones = tuple((o.phase_rad, o.modulation) for o in config.overtones)
-    return Pattern(config.k_um, config.phase_rad, config.modulation, overtones)
-
-
-def passthrough_reconstructor(
-    rig: RigConfig, channel: ChannelConfig, camera: Geometry
-) -> Reconstructor:
-    """One exposure is one frame."""
-    from livesr.modalities.widefield.reconstructor import Passthrough
-
-    return Passthrough(camera.shape, rig.camera.offset_adu)
-
-
-def _raw_labels(rig: RigConfig, method: str, n_raw: int) -> tuple[str, ...]:
-    if method == "sim" and rig.sim:
-        return tuple(f"angle {a} phase {p}" for a, p in rig.sim.raw_order())
-    return tuple(f"raw {i}" for i in range(n_raw))
-
-
-def _units(method: str) -> dict[str, Any]:
-    """Return what a reconstruction counts and where its exposures lie in the store."""
-    if method != "storm":
-        return {}
-    return {
-        "recon_unit": "localisation",
-        "recon_unit_scale": 1 / UNITS_PER_LOCALISATION,
-        "raw_along_t": True,
-    }

@@ -23,6 +23,7 @@ from pymmcore_plus.mda import FinishReason
 from livesr.base.compute import Augmentation, DeviceChoice
 from livesr.base.config import RigConfig, load_rig, parse
 from livesr.base.errors import ConfigError, LiveSRError, RunError
+from livesr.base.geometry import Geometry
 from livesr.base.run_config import AnyPath, LiveConfig, named_in
 from livesr.base.run_description import RunDescription
 from livesr.base.timing import now_ns
@@ -30,7 +31,7 @@ from livesr.live.camera import Cameras, channel_cameras, size_fields, stage_posi
 from livesr.live.honoured import check_honoured
 from livesr.live.networks import NO_NETWORKS
 from livesr.live.optical_state import ChannelState
-from livesr.live.paths import Geometry, build_path, build_superposition
+from livesr.live.paths import build_path, build_superposition
 from livesr.live.pipeline import Pipeline
 from livesr.live.plan_summary import PlanSummary, survey
 from livesr.live.run_state import Report
@@ -41,6 +42,7 @@ from livesr.live.sources.delivery import Delivery
 from livesr.live.sources.mda import listen
 from livesr.live.sources.plan import RawFramesPlan, plan_text
 from livesr.live.sources.triggered import trigger_unused
+from livesr.modalities.registry import modalities_of
 
 log = logging.getLogger(__name__)
 _CORE_LOG = logging.getLogger("pymmcore-plus")
@@ -268,8 +270,8 @@ class LiveSR(Session):
                 self._check_cameras()
             if self._pipeline is not None:
                 self._pipeline.begin_at(stage_position(self._core))
-            if self.rig.sim and self.rig.sim.pattern_property:
-                self._core.setProperty(*self.rig.sim.pattern_property, 0)
+            for way, section in modalities_of(self.rig):
+                way.prepare_run(self._core, section)
         except Exception as e:
             self.error = (
                 e

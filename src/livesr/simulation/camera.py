@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -146,6 +146,32 @@ class VirtualCamera(CameraDevice):
     def _number(self, name: str) -> float:
         # A .cfg gives every value as text.
         return float(self.get_property_value(name))
+
+
+class Bank(Protocol):
+    """Raw groups that were simulated before."""
+
+    @property
+    def frames(self) -> NDArray[np.uint16]:
+        """(t, raw, y, x), ADU."""
+
+
+class KnowsTruth(VirtualCamera):
+    """A virtual camera that knows what every structure of its specimen looks like alone."""
+
+    @property
+    def bank(self) -> Bank:
+        """The raw groups that it plays."""
+        raise NotImplementedError
+
+    @property
+    def shown(self) -> Sequence[int]:
+        """Bank time point of each group, in order of exposure."""
+        raise NotImplementedError
+
+    def truth(self, t: int) -> dict[str, NDArray[np.float32]]:
+        """Return each structure alone at time point `t` of the bank, noise-free, in ADU."""
+        raise NotImplementedError
 
 
 C = TypeVar("C", bound=VirtualCamera)

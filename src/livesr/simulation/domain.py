@@ -5,25 +5,24 @@ Owns the ranges and the draws that both share, so that they cannot drift apart. 
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
+from typing import ClassVar
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
-from livesr.optics.illumination import Pattern
-from livesr.simulation.microscope import Light
+from livesr.base.config import Model
 
 Range = tuple[float, float]
 
 
-class Domain(BaseModel):
+class Domain(Model):
     """What sequences are drawn from. Ranges are uniform unless said otherwise.
 
     The ranges are those that SIM rigs and live cells show; where the reconstruction assumes a value
     (modulation, phase, OTF), it assumes one that is slightly wrong, as a calibration does.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    renamed: ClassVar[Mapping[str, str]] = {"headroom_spread": "scale_spread"}
 
     structures: tuple[str, ...] = ("microtubules", "er", "lysosomes")
     brightness_ratio: float = 5.0
@@ -65,8 +64,8 @@ class Domain(BaseModel):
     """Log-uniform."""
     attenuation: Range = (0.6, 0.97)
     apodisation: Range = (0.2, 1.2)
-    headroom_spread: float = 0.25
-    """Largest relative deviation of the headroom: live, it follows the frames slowly."""
+    scale_spread: float = 0.25
+    """Largest relative deviation of the scale s: live, it follows the frames slowly."""
 
 
 CALIBRATED = Domain(
@@ -125,16 +124,6 @@ class Draw:
         return value * float(self.rng.uniform(1 - relative_error, 1 + relative_error))
 
 
-def draw_light(draw: Draw, domain: Domain) -> Light:
-    """Return bleaching, flicker, phase error and duty; its brightness is set later."""
-    return Light(
-        bleaching=draw.uniform(domain.bleaching),
-        jitter=draw.uniform(domain.jitter),
-        phase_error_rad=float(np.radians(draw.uniform(domain.phase_error_deg))),
-        duty=draw.uniform(domain.duty),
-    )
-
-
 def draw_brightness(draw: Draw, domain: Domain) -> dict[str, np.float32]:
     """Return each structure's staining, 0 for one that is missing; at least one is there."""
     side = float(np.sqrt(domain.brightness_ratio))
@@ -145,26 +134,3 @@ def draw_brightness(draw: Draw, domain: Domain) -> dict[str, np.float32]:
     return {
         s: np.float32(b * p) for s, b, p in zip(domain.structures, brightness, present, strict=True)
     }
-
-
-def draw_patterns(
-    draw: Draw, detection_cutoff_um: float, domain: Domain
-) -> tuple[list[Pattern], list[Pattern]]:
-    """Return three patterns about 60 degrees apart, and what a calibration believes they are."""
-    true, assumed = [], []
-    first, length = (
-        draw.uniform((0, np.pi)),
-        detection_cutoff_um * draw.uniform(domain.k_over_cutoff),
-    )
-    contrast = draw.uniform(domain.modulation)
-    for angle in range(3):
-        direction = first + angle * np.pi / 3 + np.radians(draw.rng.normal(0, 1.0))
-        k = draw.near(length, 0.01)
-        modulation = min(draw.near(contrast, 0.1), 0.98)
-        k_um = (float(k * np.sin(direction)), float(k * np.cos(direction)))
-        pattern = Pattern(k_um, draw.uniform((0, 2 * np.pi)), modulation)
-        error = float(np.radians(domain.phase_offset_error_deg)) * draw.uniform((-1, 1))
-        believed = min(draw.near(modulation, domain.modulation_error), 1.0)
-        true.append(pattern)
-        assumed.append(replace(pattern, phase_rad=pattern.phase_rad + error, modulation=believed))
-    return true, assumed

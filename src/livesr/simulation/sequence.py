@@ -1,7 +1,7 @@
-"""Simulated time lapses with truth: virtual cells under drawn rigs, imaged raw frame by raw frame.
+"""Simulated time lapses with truth, for training and for evaluation: what each modality draws.
 
-Owns the order in which cell, rig and light are drawn, for training and for evaluation. The ranges
-are `livesr.simulation.domain`'s, specimens and image formation the modules beside it.
+Owns what a time lapse answers to and the choice of the modality that draws it. Image formation is
+the modality's own; the ranges are `livesr.simulation.domain`'s, cells those of `specimens`.
 
 Training and evaluation draw from the same ranges and never the same cells: an evaluation's entropy
 begins with `EVALUATION`, which is the seed of no recipe.
@@ -9,18 +9,16 @@ begins with `EVALUATION`, which is the seed of no recipe.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from livesr.modalities.sim.reconstructor import SIMReconstructor
-from livesr.optics.noise import SCMOSNoise
-from livesr.optics.otf import cutoff_um
-from livesr.simulation.domain import Domain, Draw, draw_brightness, draw_light, draw_patterns
-from livesr.simulation.microscope import Components, SIMMicroscope
-from livesr.simulation.specimens import Cell
+from livesr.base.errors import ConfigError
+from livesr.live.reconstruct.reconstructor import Reconstructor
+from livesr.modalities.registry import installed, modality
+from livesr.simulation.domain import Domain
 
 Image = NDArray[np.float32]
 EVALUATION = 0x6C697665_5372
@@ -30,38 +28,55 @@ MARGIN_PX = 16
 """Camera pixels simulated beyond each edge: a cell does not end where the camera does."""
 
 
-class SimulatedSequence:
-    """One moving cell under one SIM rig.
+class SimulatedSequence(Protocol):
+    """One moving cell under one drawn rig.
 
     Raw frames of all or some of its structures, and the truth of each.
 
-    Parameters
-    ----------
-    entropy
-        Numbers that determine everything.
-    n_t
-        Time points.
-    size
-        Side of the reconstructions in their own pixels, even; the camera frame has half as many.
-    domain
-        What is drawn from.
-    margin_px
-        Camera pixels beyond each edge.
-
     Attributes
     ----------
-    reconstructor : for these raw frames, with a calibration that is as wrong as `domain` allows
-    noise : the camera
+    n_t : time points
+    structures : what the cell may have, in the order of the domain
     pixel_size_um : of the camera
     photons : photo-electrons of the bright parts in one raw frame
-
-    Raises
-    ------
-    ValueError
-        If `size` is odd or a structure is unknown.
     """
 
-    def __init__(
+    n_t: int
+    structures: tuple[str, ...]
+    pixel_size_um: float
+    photons: float
+
+    @property
+    def reconstructor(self) -> Reconstructor:
+        """For these raw frames, with a calibration that is as wrong as the domain allows."""
+
+    @property
+    def present(self) -> tuple[str, ...]:
+        """Structures that the cell was drawn with."""
+
+    @property
+    def brightness(self) -> dict[str, float]:
+        """Each structure's staining relative to the brightest one's; 0 for one that is missing."""
+
+    def raw(
+        self, visible: Iterable[str] | None = None, n_t: int | None = None
+    ) -> NDArray[np.uint16]:
+        """Return noisy raw frames (t, n, y, x) in ADU of the structures in `visible`, all if None.
+
+        `n_t` shortens the time lapse.
+        """
+
+    def truth(self, t: int) -> dict[str, Image]:
+        """Return the noise-free reconstruction of each structure alone, ADU, not negative."""
+
+    def passband(self, t: int) -> dict[str, Image]:
+        """Return each structure alone at the passband of the ideal method, ADU."""
+
+
+class DrawSequence(Protocol):
+    """What draws a time lapse: a class, or a function."""
+
+    def __call__(
         self,
         entropy: Sequence[int],
         n_t: int,
@@ -69,152 +84,73 @@ class SimulatedSequence:
         domain: Domain | None = None,
         *,
         margin_px: int = MARGIN_PX,
-    ) -> None:
-        if size % 2:
-            raise ValueError(f"size is {size}; a reconstruction has an even number of pixels")
-        domain = domain or Domain()
-        draw = Draw(np.random.default_rng(tuple(entropy)))
-        self.n_t, self.structures = n_t, domain.structures
-        self._entropy, self._margin_px = tuple(entropy), margin_px
-        self.pixel_size_um = draw.near(domain.pixel_size_um, domain.pixel_size_spread)
-        self.noise = SCMOSNoise(
-            gain_adu_per_e=draw.uniform(domain.gain_adu_per_e),
-            read_noise_e=draw.uniform(domain.read_noise_e),
-        )
-        self._draw_optics(draw, (size // 2, size // 2), domain)
-        self._light = draw_light(draw, domain)
-        self.photons = draw.log_uniform(domain.photons)
-        self._background = draw.uniform(domain.background)
-        self._stain = draw_brightness(draw, domain)
-        self._watch(draw, domain)
-        self._peak = max(self._mixed(self.structures)[1].peak(), 1e-6)
-        self._transfer = self.reconstructor.transfer
+    ) -> SimulatedSequence:
+        """Draw `n_t` time points with reconstructions of `size` pixels a side.
 
-    @property
-    def present(self) -> tuple[str, ...]:
-        """Structures that the cell was drawn with."""
-        return tuple(name for name in self.structures if self._stain[name] > 0)
-
-    @property
-    def brightness(self) -> dict[str, float]:
-        """Each structure's staining relative to the brightest one's; 0 for one that is missing."""
-        most = max(self._stain.values())
-        return {name: float(stain / most) for name, stain in self._stain.items()}
-
-    def raw(
-        self, visible: Iterable[str] | None = None, n_t: int | None = None
-    ) -> NDArray[np.uint16]:
-        """Return noisy raw frames (t, n, y, x) in ADU of the structures in `visible`.
-
-        All if None, none if empty.
-
-        A structure is as bright alone as it is beside the others. `n_t` shortens the time lapse.
+        `entropy` are the numbers that determine everything.
         """
-        shown = self.structures if visible is None else tuple(visible)
-        rng = np.random.default_rng((*self._entropy, 1, *(self.structures.index(s) for s in shown)))
-        light = replace(
-            self._light,
-            electrons=self.photons / self._peak,
-            background_e=self.photons * self._background,
-        )
-        mixed = self._mixed(shown)
-        frames = []
-        for t in range(min(n_t or self.n_t, self.n_t)):
-            expected = self._microscope.raw((mixed[t], mixed[t + 1], mixed[t + 2]), light, rng, t)
-            frames.append([self.noise.expose(frame, rng) for frame in expected])
-        return np.asarray(frames, np.uint16)
 
-    def truth(self, t: int) -> dict[str, Image]:
-        """Return the noise-free reconstruction of each structure alone, ADU, not negative.
 
-        The IMC-SR paper's truth.
-        """
-        return {
-            name: np.maximum(
-                self._microscope.reconstruction_truth(
-                    self._density(name, t), self._transfer, self._adu(t)
-                ),
-                0,
-            )
-            for name in self.structures
-        }
+DrawImage = Callable[[Sequence[int], int, Domain], Image]
+"""(entropy, side in pixels, domain) to one picture of a static cell, ADU, float32 (y, x)."""
 
-    def passband(self, t: int) -> dict[str, Image]:
-        """Return each structure alone at the passband of ideal SIM, ADU.
 
-        No Wiener filter, no artefact of any kind.
-        """
-        return {
-            name: self._microscope.truth(self._density(name, t), self._adu(t))
-            for name in self.structures
-        }
+class Sequences(NamedTuple):
+    """What draws the time lapses of a modality, and what its name is in a sentence."""
 
-    # -- what is drawn -----------------------------------------------------------------------------
+    modality: str
+    title: str
+    draw: DrawSequence
 
-    def _draw_optics(self, draw: Draw, shape: tuple[int, int], domain: Domain) -> None:
-        na, emission_um = draw.uniform(domain.na), draw.uniform(domain.emission_um)
-        true, assumed = draw_patterns(draw, cutoff_um(na, emission_um), domain)
-        damping = draw.uniform(domain.damping)
-        optics = shape, self.pixel_size_um, na, emission_um
-        self._microscope = SIMMicroscope(*optics, true, damping=damping, margin_px=self._margin_px)
-        self.reconstructor = SIMReconstructor(
-            *optics,
-            assumed,
-            offset_adu=self.noise.offset_adu,
-            wiener=draw.log_uniform(domain.wiener),
-            attenuation=draw.uniform(domain.attenuation),
-            apodisation=draw.uniform(domain.apodisation),
-            damping=min(draw.near(damping, domain.damping_error), 1.0),
-        )
 
-    def _watch(self, draw: Draw, domain: Domain) -> None:
-        """Let the cell live for `n_t` time points and one on either side, and image each structure
-        alone.
-        """
-        microscope = self._microscope
-        cell = Cell.random(
-            draw.rng,
-            microscope.object_shape,
-            microscope.object_pixel_um,
-            structures=domain.structures,
-        )
-        interval_s, haze_factor = (
-            draw.log_uniform(domain.interval_s),
-            np.float32(draw.uniform(domain.haze)),
-        )
-        still = domain.still > 0 and draw.rng.random() < domain.still
-        self._densities: list[dict[str, Image]] = []
-        self._hazes: list[dict[str, Image]] = []
-        self._images: dict[tuple[str, ...], list[Components]] = {}
-        for t in range(self.n_t + 2):
-            if t and not still:
-                cell.advance(interval_s)
-            self._densities.append(cell.render())
-            self._hazes.append(
-                {name: haze_factor * haze for name, haze in cell.render_haze().items()}
-            )
+def sequences_of(modalities: Iterable[str] = ()) -> Sequences:
+    """Return what draws time lapses: the first of `modalities` that can, the first of all without.
 
-    def _mixed(self, visible: Iterable[str]) -> list[Components]:
-        """Image of the visible structures together at every time point."""
-        shown = tuple(visible)
-        if shown not in self._images:
-            self._images[shown] = [
-                self._microscope.components(self._sum(density, shown), self._sum(haze, shown))
-                for density, haze in zip(self._densities, self._hazes, strict=True)
-            ]
-        return self._images[shown]
+    An engine's manifest names its modalities; the cells are the same for all of them.
 
-    def _sum(self, images: dict[str, Image], shown: tuple[str, ...]) -> Image:
-        total = np.zeros(self._microscope.object_shape, np.float32)
-        for name in shown:
-            total += self._stain[name] * images[name]
-        return total
+    Raises
+    ------
+    ConfigError
+        If no modality that is installed can.
+    """
+    able = {
+        way.name: Sequences(way.name, way.title, draw)
+        for way in installed()
+        if (draw := way.draw_sequence) is not None
+    }
+    if not able:
+        raise ConfigError("None of the modalities that are installed can simulate a time lapse.")
+    return next((able[name] for name in modalities if name in able), next(iter(able.values())))
 
-    def _density(self, name: str, t: int) -> Image:
-        return self._stain[name] * self._densities[t + 1][name]
 
-    def _adu(self, t: int) -> float:
-        """ADU of one unit of fluorophore density in the middle of group `t`."""
-        return (
-            self.photons / self._peak * self._light.remaining(t + 0.5) * self.noise.gain_adu_per_e
-        )
+def default_modality() -> str:
+    """Return the modality that simulated data are of where nobody says."""
+    return sequences_of().modality
+
+
+def simulating_rig(modality_name: str = "") -> str:
+    """Return the rig, by its name in hardware_configs, that simulates a modality.
+
+    The default one's where that modality has none.
+    """
+    named = modality(modality_name or default_modality()).virtual_rig
+    return named or modality(default_modality()).virtual_rig
+
+
+def drawable() -> list[str]:
+    """Return the modalities of which single pictures can be drawn."""
+    return [m.name for m in installed() if m.draw_image or m.draw_sequence]
+
+
+def image_drawing_of(name: str) -> DrawImage | None:
+    """Return what draws single pictures of a modality.
+
+    None where they are frames of its time lapses.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such modality.
+    """
+    draw: DrawImage | None = modality(name).draw_image
+    return draw

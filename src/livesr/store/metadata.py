@@ -20,6 +20,7 @@ import numpy as np
 
 from livesr.base.config import RigConfig, load_yaml, parse
 from livesr.base.errors import LiveSRError, StoreError
+from livesr.base.geometry import Geometry
 from livesr.base.run_description import ChannelDescription, RunDescription
 from livesr.formats import layout
 from livesr.formats.frames_log import Event, SeriesName
@@ -34,7 +35,8 @@ from livesr.formats.shard_file import (
 )
 from livesr.formats.store import KINDS, Image, array_shape, read_image, read_json
 from livesr.live.inference.engine import Manifest
-from livesr.live.paths import Geometry, build_path
+from livesr.live.paths import build_path
+from livesr.modalities.registry import modality
 from livesr.store.raw_input import camera_of
 
 _AXES: dict[str, dict[str, str]] = {
@@ -210,12 +212,9 @@ class _Inferred:
             raise StoreError(
                 f"rig.yaml and the engines beside it know of no {kind} of channel {channel!r}"
             )
-        if kind == "raw" and description.recon_method == "sim":
-            problems.append(
-                f"{name}: where the camera's region began on its chip is no longer known and is"
-                " taken to be (0, 0). If a region was used, the phases of the patterns are not"
-                " those of the calibration."
-            )
+        unknown = modality(self._rig.modality_of(channel)).region_unknown
+        if kind == "raw" and unknown:
+            problems.append(f"{name}: {unknown}")
         return _timed(
             group_json({"ome": _ome(specs[kind]), "livesr": dict(specs[kind].provenance)}),
             self._events,
@@ -294,7 +293,7 @@ class _Inferred:
         """Return planes along c and exposures along t of one time point."""
         if kind == "raw":
             n_raw = self._rig.raw_frames(channel)
-            film = (self._rig.channel(channel).reconstruct or self._rig.modality) == "storm"
+            film = modality(self._rig.modality_of(channel)).raw_along_t
             return (1, n_raw) if film else (n_raw, 1)
         return (1 if kind == "recon" else len(self._predicted().channels)), 1
 

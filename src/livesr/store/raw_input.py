@@ -23,6 +23,7 @@ from livesr.base.compute import Augmentation
 from livesr.base.config import RigConfig
 from livesr.base.errors import ConfigError, DamagedFileError, StoreError
 from livesr.base.frames import CameraFrame, Normalisation, Pixels, RawStack, StagePosition, Stream
+from livesr.base.geometry import Geometry
 from livesr.base.run_description import RunDescription, Stack
 from livesr.formats import layout
 from livesr.formats.frames_log import Event, stream_of
@@ -36,7 +37,6 @@ from livesr.formats.store import (
     refuse_in_use,
 )
 from livesr.live.inference.test_time_augmentation import from_store
-from livesr.live.paths import Geometry
 from livesr.live.sources.recordings.placed import missing_note, spelt
 from livesr.live.sources.recordings.recording import (
     Plane,

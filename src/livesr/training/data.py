@@ -5,29 +5,32 @@ Owns the `data` section's fields and the choice of the maker.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from livesr.base.config import Model
 from livesr.simulation.domain import Domain
+from livesr.simulation.sequence import default_modality, drawable, sequences_of
 from livesr.training.composites import CoarsePairs, CompositePairs
 from livesr.training.images import OwnImages
 from livesr.training.pair_folder import PairMaker
 from livesr.training.simulated import SimulatedPairs, UpscalePairs
 
 
-class DataConfig(BaseModel):
+class DataConfig(Model):
     """How many pairs, how large, drawn from what.
 
     Training and validation never share a seed or a file.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    renamed: ClassVar[Mapping[str, str]] = {"remixed": "recombined"}
 
     kind: Literal["separate", "upscale"] = "separate"
     scale: Literal[1, 2, 3, 4] = 1
     """For "upscale": how much coarser the input is sampled."""
-    modality: Literal["sim", "storm"] = "sim"
+    modality: str = Field(default_factory=default_modality)
     """Of simulated images for upscaling."""
     train: Annotated[int, Field(ge=1)]
     validation: Annotated[int, Field(ge=1)]
@@ -35,7 +38,7 @@ class DataConfig(BaseModel):
     seed: int
     validation_seed: int
     domain: Domain = Domain()
-    remixed: Annotated[float, Field(ge=0, le=1)] = 0.0
+    recombined: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Share of the training crops of a separation that are composed anew, see `RecombinedPairs`."""
     images: OwnImages | None = None
     """Own images instead of simulated ones."""
@@ -48,9 +51,14 @@ class DataConfig(BaseModel):
             )
         if self.size % (2 * self.scale):
             raise ValueError(f"size {self.size} is no multiple of twice the scale {self.scale}")
-        if self.remixed and self.kind != "separate":
+        if self.recombined and self.kind != "separate":
             raise ValueError(
-                f"remixed is {self.remixed}, but only pairs of kind 'separate' can be composed anew"
+                f"recombined is {self.recombined}, but only pairs of kind 'separate' can be"
+                " composed anew"
+            )
+        if self.kind == "upscale" and self.images is None and self.modality not in drawable():
+            raise ValueError(
+                f"modality is {self.modality!r}; images can be simulated of {', '.join(drawable())}"
             )
         if self.seed == self.validation_seed:
             raise ValueError(
@@ -81,11 +89,11 @@ class DataConfig(BaseModel):
                 f" {self.scale} times more coarsely"
             )
         return (
-            f"{self.train} sequences of simulated {names}, through livesr's own raw SIM formation"
-            " and reconstruction"
+            f"{self.train} sequences of simulated {names}, through livesr's own raw"
+            f" {sequences_of().title} formation and reconstruction"
         )
 
     def settings(self) -> dict[str, Any]:
         """Return what the engine's manifest keeps."""
-        remixed = {"remixed": self.remixed} if self.remixed else {}
-        return {"data": self.describe(), "pairs": self.train, "data_seed": self.seed, **remixed}
+        recombined = {"recombined": self.recombined} if self.recombined else {}
+        return {"data": self.describe(), "pairs": self.train, "data_seed": self.seed, **recombined}

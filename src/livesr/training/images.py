@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat
 
 from livesr.base.array_limits import check_array
 from livesr.base.errors import ConfigError, StoreError
+from livesr.simulation.sequence import default_modality
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ class OwnImages(BaseModel):
     folders: Annotated[dict[str, str], Field(min_length=1)]
     """Structure: folder, in the order of the engine's channels."""
     pixel_size_nm: PositiveFloat
-    modality: str = "sim"
+    modality: str = Field(default_factory=default_modality)
     on_bad_file: OnBadFile = "refuse"
     brightness_ratio: Annotated[float, Field(ge=1)] = 5.0
     """Largest ratio between two structures."""

@@ -146,7 +146,7 @@ class _PairStore:
     def _matches(self, path: Path) -> bool:
         if not path.is_file():
             return False
-        found, wanted = read_json(path), self._meta()
+        found, wanted = _with_new_names(read_json(path)), self._meta()
         if found == wanted:
             return True
         differ = sorted(
@@ -162,6 +162,13 @@ class _PairStore:
             json.dumps({"n": self.n, "seed": self.seed, **self.maker.meta()})
         )
         return meta
+
+
+def _with_new_names(meta: dict[str, Any]) -> dict[str, Any]:
+    """Return what older versions wrote with the names of today."""
+    if "headroom_spread" in (domain := meta.get("domain", {})):
+        domain["scale_spread"] = domain.pop("headroom_spread")
+    return meta
 
 
 def _in_processes(store: _PairStore, todo: list[int], workers: int) -> Iterator[None]:

@@ -16,16 +16,14 @@ A pair for upscaling is one image, and the same image sampled more coarsely (Hu 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import convolve1d, gaussian_filter
 
 from livesr.live.normalise import background_and_scale
-from livesr.simulation.domain import Domain, Draw, draw_brightness
-from livesr.simulation.sequence import SimulatedSequence
-from livesr.simulation.specimens import Cell
+from livesr.simulation.domain import Domain
+from livesr.simulation.sequence import image_drawing_of, sequences_of
 from livesr.training.pair_folder import Shape
 
 Image = NDArray[np.float32]
@@ -33,7 +31,6 @@ Range = tuple[float, float]
 
 WINDOW = 3
 _EDGE_PX = 32  # of a reconstruction: it fades out there
-_ADU = 1000.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +65,12 @@ class Series:
 
 
 def simulate(
-    entropy: tuple[int, ...], n_t: int, *, size: int = 512, domain: Domain | None = None
+    entropy: tuple[int, ...],
+    n_t: int,
+    *,
+    size: int = 512,
+    domain: Domain | None = None,
+    modality: str = "",
 ) -> Series:
     """Simulate and reconstruct a time lapse with its truth.
 
@@ -82,9 +84,12 @@ def simulate(
         Side of the reconstructions in their own pixels, even.
     domain
         What cell, rig and light are drawn from; narrow its ranges to look at one condition.
+    modality
+        How it is imaged; "": as the first modality that can be simulated.
     """
     # The margin is cut off with the edges, so none is simulated beyond.
-    sequence = SimulatedSequence(entropy, n_t, size + 2 * _EDGE_PX, domain, margin_px=0)
+    draw = sequences_of([modality]).draw
+    sequence = draw(entropy, n_t, size + 2 * _EDGE_PX, domain, margin_px=0)
     inside = (slice(_EDGE_PX, _EDGE_PX + size),) * 2
     frames = np.stack(
         [sequence.reconstructor.reconstruct(list(raw))[inside] for raw in sequence.raw()]
@@ -112,14 +117,14 @@ class SimulatedPairs:
             "size": self.size,
             "channels": self.domain.structures,
             "pixel_size_nm": self.domain.pixel_size_um * 500,
-            "modality": "sim",
+            "modality": sequences_of().modality,
             "domain": self.domain.model_dump(mode="json"),
         }
 
     def make(self, entropy: tuple[int, int]) -> tuple[Image, Image]:
         """See `PairMaker`."""
         series = simulate(entropy, WINDOW, size=self.size, domain=self.domain)
-        spread = self.domain.headroom_spread * np.random.default_rng((*entropy, 2)).uniform(-1, 1)
+        spread = self.domain.scale_spread * np.random.default_rng((*entropy, 2)).uniform(-1, 1)
         return series.pair(WINDOW // 2, 1 + spread)
 
 
@@ -134,8 +139,8 @@ class UpscalePairs:
     scale
         2, 3 or 4.
     modality
-        "storm": localisations of a static cell, drawn one by one; "sim": reconstructions, with
-        their noise.
+        Of the images: drawn as it draws them, else reconstructions of its time lapses, with their
+        noise.
     domain
         What they are drawn from; `pixel_size_um` is the camera's, and the fine image has half of
         it.
@@ -143,7 +148,7 @@ class UpscalePairs:
 
     size: int
     scale: int
-    modality: Literal["sim", "storm"] = "storm"
+    modality: str
     domain: Domain = field(default_factory=Domain)
 
     @property
@@ -166,10 +171,13 @@ class UpscalePairs:
 
     def make(self, entropy: tuple[int, int]) -> tuple[Image, Image]:
         """See `PairMaker`."""
-        if self.modality == "storm":
-            fine = localisation_image(np.random.default_rng(entropy), self.size, self.domain)
+        if (draw := image_drawing_of(self.modality)) is not None:
+            fine = draw(entropy, self.size, self.domain)
         else:
-            fine = simulate(entropy, 1, size=self.size, domain=self.domain).frames[0]
+            series = simulate(
+                entropy, 1, size=self.size, domain=self.domain, modality=self.modality
+            )
+            fine = series.frames[0]
         return coarse_and_fine(fine, self.scale)
 
 
@@ -202,57 +210,3 @@ def bilinear_downsampled(image: Image, scale: int) -> Image:
     low, high = (scale - 1) // 2, scale // 2
     rows = (image[low::scale] + image[high::scale]) * np.float32(0.5)
     return np.asarray((rows[:, low::scale] + rows[:, high::scale]) * np.float32(0.5), np.float32)
-
-
-def localisation_image(rng: np.random.Generator, size: int, domain: Domain) -> Image:
-    """Draw a STORM image (size, size).
-
-    Fluorophores that blink several times, found scattered, and drawn.
-
-    From single grains, as at a run's beginning, to filled filaments, as dense labelling and long
-    acquisitions leave them: 3 to 300 localisations a bright pixel, 1 to 10 of each fluorophore,
-    with a precision of 0.4 to 1.5 pixels of 0.4 to 1.2 of the domain's. They are drawn as Gaussians
-    of their precision or as an averaged shifted histogram, and one image in three is cut below a
-    black level and has 8 bits, as images that were made to be looked at. Structures are as bright,
-    or missing, as `domain` says. ADU like those of a camera, background 0.
-    """
-    draw = Draw(rng)
-    pixel_um = domain.pixel_size_um / 2 * draw.log_uniform((0.4, 1.2))
-    parts = Cell.random(rng, (size, size), pixel_um, structures=domain.structures).render()
-    brightness = draw_brightness(draw, domain)
-    density = np.sum([brightness[name] * part for name, part in parts.items()], axis=0)
-    grains, blinks, sigma_px = (
-        draw.log_uniform((0.2, 10.0)),
-        draw.log_uniform((1.0, 10.0)),
-        draw.uniform((0.4, 1.5)),
-    )
-    fluorophores = rng.poisson(np.maximum(density, 0) * grains / blinks) * blinks
-    found = rng.poisson(gaussian_filter(fluorophores, sigma_px)).astype(np.float32)
-    smooth = rng.random() < 0.5
-    image = (
-        gaussian_filter(found, sigma_px)
-        if smooth
-        else shifted_histogram(found, int(rng.integers(2, 5)))
-    )
-    image *= np.float32(_ADU / grains)
-    return _for_display(draw, image) if rng.random() < 1 / 3 else image
-
-
-def shifted_histogram(found: Image, shifts: int) -> Image:
-    """Return the average of `shifts` x `shifts` histograms with pixels as many times larger.
-
-    A triangle along each axis.
-    """
-    line = np.minimum(np.arange(1, 2 * shifts), np.arange(2 * shifts - 1, 0, -1)) / shifts**2
-    return np.asarray(
-        convolve1d(convolve1d(found, line, 0, mode="constant"), line, 1, mode="constant"),
-        np.float32,
-    )
-
-
-def _for_display(draw: Draw, image: Image) -> Image:
-    """Return (y, x) with 8 bits, nothing below a black level and the brightest pixels saturated."""
-    white = max(float(np.percentile(image, draw.uniform((99.5, 100.0)))), 1e-6)
-    levels = np.round(np.minimum(image / white, 1) * 255)
-    levels[levels < draw.log_uniform((1.0, 12.0))] = 0
-    return np.asarray(levels * (white / 255), np.float32)

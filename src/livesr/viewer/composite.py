@@ -36,7 +36,7 @@ Cyan, magenta and yellow stay apart (tests/viewer).
 
 _LEVELS = 1 << 16
 _LARGEST = 1e30  # ADU; false for NaN and infinity, and leaves float32 room for a difference
-_JPEG_MOST_PIXELS = 65500  # across, a limit of the format
+_JPEG_MAX_PIXELS = 65500  # across, a limit of the format
 # Rows worked on at once: the scratch of a band stays in the cache, which halves the time of a
 # frame.
 _BAND_PIXELS = 1 << 16
@@ -247,9 +247,9 @@ def encode_jpeg(picture: Picture, quality: int = 90) -> bytes:
 
     Subsampling would smear one-pixel filaments.
     """
-    if max(picture.shape[:2]) > _JPEG_MOST_PIXELS:
+    if max(picture.shape[:2]) > _JPEG_MAX_PIXELS:
         raise ValueError(
-            f"picture is {picture.shape}, JPEG holds at most {_JPEG_MOST_PIXELS} pixels across"
+            f"picture is {picture.shape}, JPEG holds at most {_JPEG_MAX_PIXELS} pixels across"
         )
     return _encode(picture, "JPEG", quality=quality, subsampling=0)
 

@@ -19,6 +19,7 @@ from backend_contract import (
 )
 from livesr.base.compute import ComputeConfig
 from livesr.base.errors import BackendError, EngineError
+from livesr.base.geometry import Geometry
 from livesr.evaluation.metrics import pcc
 from livesr.live.inference.engine import Engine, load_engine
 from livesr.live.inference.identity import identity_engine
@@ -26,7 +27,7 @@ from livesr.live.inference.openvino import OpenVINORuntime
 from livesr.live.inference.runtime import runtime_named
 from livesr.live.inference.session import InferenceSession
 from livesr.live.inference.tiling import TiledSession, needed_bytes, smaller_tile, tile_that_fits
-from livesr.live.paths import Geometry, build_path
+from livesr.live.paths import build_path
 from recorded_runs import sim_rig
 from upscaling import edsr_engine
 

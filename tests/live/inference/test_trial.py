@@ -16,6 +16,7 @@ import pytest
 
 from backend_contract import settings
 from livesr.base.errors import EngineError
+from livesr.base.geometry import Geometry
 from livesr.live.inference import trial
 from livesr.live.inference.engine import (
     MODEL_NAME,
@@ -28,7 +29,7 @@ from livesr.live.inference.engine import (
 )
 from livesr.live.inference.identity import identity_engine
 from livesr.live.inference.trial import SHIPPED, is_shipped, try_out
-from livesr.live.paths import Geometry, build_path
+from livesr.live.paths import build_path
 from recorded_runs import REPOSITORY_ENGINES, mixing_engine, sim_rig
 
 onnx = pytest.importorskip("onnx")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from livesr.modalities.storm.drift import DriftTracker
-from livesr.simulation.blinking import place_on
+from livesr.modalities.storm.simulation.blinking import place_on
 from livesr.simulation.specimens import Cell
 
 FIELD_NM = 10_000.0
@@ -60,10 +60,18 @@ def test_too_little_to_see_keeps_the_last_drift(fluorophores):
     assert tracker.update(empty, empty) == last
 
 
-def test_noise_has_no_drift():
-    rng = np.random.default_rng(3)
+@pytest.mark.parametrize("seed", range(6))
+def test_noise_moves_no_group_further_than_drift_is_looked_for(seed):
+    rng = np.random.default_rng(seed)
     tracker = DriftTracker((FIELD_NM, FIELD_NM))
-    for _ in range(3):
-        y, x = rng.uniform(0, FIELD_NM, (2, 1000)).astype(np.float32)
-        found = tracker.update(y, x)
-    assert np.hypot(*found) < 1000
+    noise = rng.uniform(0, FIELD_NM, (6, 2, 1000)).astype(np.float32)
+    found = np.array([tracker.update(y, x) for y, x in noise])
+    assert np.abs(np.diff(found, axis=0)).max() <= 250
+    assert len(np.unique(found, axis=0)) > 1  # it looked
+
+
+def test_a_jump_out_of_reach_keeps_the_last_drift(fluorophores):
+    drifts = np.array([[0, 0], [30, 10], [600, 10], [30, 10]], float)
+    found = followed(fluorophores, drifts)
+    np.testing.assert_allclose(found[[1, 3]], drifts[[1, 3]], atol=12)
+    assert np.abs(found[2] - found[1]).max() <= 250

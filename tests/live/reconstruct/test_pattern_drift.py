@@ -5,16 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from live.reconstruct.test_quality import EMISSION_UM, NA, PATTERNS, PIXEL_UM, SHAPE, raw_stack
+from live.reconstruct.test_quality import PATTERNS, parameters, raw_stack
 from livesr.modalities.sim.pattern_drift import FRAMES
 from livesr.modalities.sim.quality import QualityLimits
 from livesr.modalities.sim.reconstructor import SIMReconstructor
 
 
 def sim(follow=True):
-    return SIMReconstructor(
-        SHAPE, PIXEL_UM, NA, EMISSION_UM, PATTERNS, quality_limits=QualityLimits(), follow=follow
-    )
+    return SIMReconstructor(parameters(), PATTERNS, QualityLimits(), follow=follow)
 
 
 def drifting(n, per_frame=0.03):

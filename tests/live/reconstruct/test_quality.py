@@ -8,25 +8,27 @@ import numpy as np
 import pytest
 
 from livesr.base.config import ChannelConfig, load_rig, parse
-from livesr.live.paths import Geometry, sim_reconstructor
+from livesr.base.geometry import Geometry
+from livesr.live.reconstruct.quality import NO_PICTURE, SATURATED
 from livesr.live.reconstruct.reconstructor import DoubtfulFrameError
+from livesr.modalities.sim.config import SIMConfig
+from livesr.modalities.sim.modality import SIM
+from livesr.modalities.sim.parameters import SIMParameters
 from livesr.modalities.sim.quality import (
     FAINT,
     MOVED,
-    NO_PICTURE,
     OFF_PHASE,
-    SATURATED,
     UNSEEN,
     QualityLimits,
     motion_px,
     spikes_of,
 )
 from livesr.modalities.sim.reconstructor import SIMReconstructor
+from livesr.modalities.sim.simulation.microscope import Light, SIMMicroscope
+from livesr.modalities.sim.simulation.rig import RawBank
 from livesr.optics.exposure import examine
 from livesr.optics.illumination import Pattern, angle_major, equal_steps
 from livesr.optics.noise import SCMOSNoise
-from livesr.simulation.microscope import Light, SIMMicroscope
-from livesr.simulation.rig import RawBank
 
 SHAPE, PIXEL_UM, NA, EMISSION_UM = (128, 128), 0.065, 1.49, 0.525
 PATTERNS = [
@@ -72,16 +74,12 @@ def raw_stack(electrons=300.0, *, patterns=PATTERNS, phases=3, motion_px=0.0, se
     return np.stack([camera.expose(frame, rng) for frame in frames])
 
 
+def parameters(phases=3):
+    return SIMParameters(SHAPE, PIXEL_UM, NA, EMISSION_UM, order=angle_major(3, phases))
+
+
 def sim(quality_limits=None, patterns=PATTERNS, phases=3):
-    return SIMReconstructor(
-        SHAPE,
-        PIXEL_UM,
-        NA,
-        EMISSION_UM,
-        patterns,
-        order=angle_major(3, phases),
-        quality_limits=quality_limits or QualityLimits(),
-    )
+    return SIMReconstructor(parameters(phases), patterns, quality_limits or QualityLimits())
 
 
 @pytest.mark.parametrize(("patterns", "phases"), [(PATTERNS, 3), (BEAMS, 5)])
@@ -95,9 +93,7 @@ def test_right_frames_are_trusted(patterns, phases):
     assert quality.modulation == pytest.approx(1, abs=0.15)
     assert quality.phase_error_rad < 0.15
     assert quality.motion_nm < 20
-    plain = SIMReconstructor(
-        SHAPE, PIXEL_UM, NA, EMISSION_UM, patterns, order=angle_major(3, phases)
-    )
+    plain = SIMReconstructor(parameters(phases), patterns)
     np.testing.assert_allclose(picture, plain.reconstruct(frames), atol=1e-3 * picture.max())
     assert plain.quality is None
 
@@ -146,15 +142,8 @@ def test_motion_is_measured_in_nm():
 
 def test_motion_is_not_claimed_where_the_order_hides_it():
     phase_major = [(a, p) for p in range(3) for a in range(3)]
-    method = SIMReconstructor(
-        SHAPE,
-        PIXEL_UM,
-        NA,
-        EMISSION_UM,
-        PATTERNS,
-        order=phase_major,
-        quality_limits=QualityLimits(),
-    )
+    ordered = replace(parameters(), order=phase_major)
+    method = SIMReconstructor(ordered, PATTERNS, QualityLimits())
     method.reconstruct(raw_stack()[[3 * a + p for p in range(3) for a in range(3)]])
     assert method.quality.patterns.motion_nm is None
     assert method.quality.doubt == ""
@@ -184,7 +173,7 @@ def test_every_channel_has_its_own_optics_and_patterns():
     rig = load_rig("virtual_sim").with_engine("none")
     shorter = [
         {"k_um": [1.3 * k for k in p.k_um], "phase_rad": 0.0, "modulation": 0.5}
-        for p in rig.sim.patterns
+        for p in SIMConfig.of(rig).patterns
     ]
     own = {
         "reconstruct": "sim",
@@ -197,16 +186,14 @@ def test_every_channel_has_its_own_optics_and_patterns():
         update={"channels": {**rig.channels, "405": parse(ChannelConfig, own, "405")}}
     )
     camera = Geometry(SHAPE, "uint16", PIXEL_UM)
-    green, blue = (
-        sim_reconstructor(rig, rig.channel(name), camera).transfer for name in ("488", "405")
-    )
+    green, blue = (SIM().build(rig, name, camera).transfer for name in ("488", "405"))
     k = np.hypot(
         *np.meshgrid(*[np.fft.fftfreq(n, PIXEL_UM / 2) for n in green.shape], indexing="ij")
     )
     reach = [k[transfer > 1e-3].max() for transfer in (green, blue)]
     assert reach[1] > 1.1 * reach[0]
     alike = rig.model_copy(update={"channels": {"561": ChannelConfig(reconstruct="sim")}})
-    same = sim_reconstructor(alike, alike.channel("561"), camera).transfer
+    same = SIM().build(alike, "561", camera).transfer
     np.testing.assert_array_equal(same, green)
 
 
@@ -216,7 +203,7 @@ def test_small_regions_are_judged_like_large_ones(size):
     # of modulation.
     rig = load_rig("virtual_sim").with_engine("none")
     bank = RawBank(rig, size, 3, seed=0, photons=300, bleaching=0.0, interval_s=0.5)
-    method = sim_reconstructor(rig, rig.channel("488"), Geometry((size, size), "uint16", PIXEL_UM))
+    method = SIM().build(rig, "488", Geometry((size, size), "uint16", PIXEL_UM))
     for group in bank.frames:
         method.reconstruct(group)
         assert method.quality.doubt == ""

@@ -10,9 +10,11 @@ import pytest
 import tifffile
 
 from livesr.base.config import load_rig
+from livesr.modalities.sim.config import SIMConfig
+from livesr.modalities.sim.parameters import SIMParameters
 from livesr.modalities.sim.raw_order import RawOrderCheck
+from livesr.modalities.sim.simulation.rig import RawBank
 from livesr.optics.illumination import Pattern
-from livesr.simulation.rig import RawBank
 
 RIG = load_rig("virtual_sim")
 SIZE = 96
@@ -33,11 +35,11 @@ PHASE_MAJOR = [(a, p) for p in range(3) for a in range(3)]
 
 def check(order=ANGLE_MAJOR, patterns=None, size=(SIZE, SIZE), **options) -> RawOrderCheck:
     given = (
-        [Pattern(p.k_um, p.phase_rad, p.modulation) for p in RIG.sim.patterns]
+        [Pattern(p.k_um, p.phase_rad, p.modulation) for p in SIMConfig.of(RIG).patterns]
         if patterns is None
         else patterns
     )
-    return RawOrderCheck(size, 0.065, 1.49, 0.525, given, None, order, **options)
+    return RawOrderCheck(SIMParameters(size, 0.065, 1.49, 0.525, order=order, **options), given)
 
 
 def groups(photons: float, seed: int = 0) -> np.ndarray:
@@ -84,7 +86,9 @@ def test_light_without_a_pattern_is_no_rotation() -> None:
 
 def test_phases_that_drifted_are_no_rotation(bright: np.ndarray) -> None:
     for turn in (0.6, 2.1, -2.1, np.pi):
-        patterns = [Pattern(p.k_um, p.phase_rad + turn, p.modulation) for p in RIG.sim.patterns]
+        patterns = [
+            Pattern(p.k_um, p.phase_rad + turn, p.modulation) for p in SIMConfig.of(RIG).patterns
+        ]
         assert verdict(check(patterns=patterns), bright) in (None, 0)
 
 
@@ -127,7 +131,7 @@ def test_real_er(microscope_data: Path) -> None:
 def test_real_beads(microscope_data: Path) -> None:
     raw = tifffile.imread(microscope_data / "sim_raw" / "beads_9x512x512.tif")[None].repeat(4, 0)
     for rotation in (0, 1, 5):
-        watch = RawOrderCheck((512, 512), 0.0867, 1.49, 0.515, BEAD_PATTERNS, None, ANGLE_MAJOR)
+        watch = RawOrderCheck(SIMParameters((512, 512), 0.0867, 1.49, 0.515), BEAD_PATTERNS)
         assert verdict(watch, np.roll(raw, -rotation, axis=1)) == rotation
 
 

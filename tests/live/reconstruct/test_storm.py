@@ -8,7 +8,6 @@ import pytest
 
 from livesr.base.errors import FrameShapeError
 from livesr.base.frames import LOCALISATION, RawStack, Stream
-from livesr.evaluation.localisation import score_localisations
 from livesr.modalities.storm import localise
 from livesr.modalities.storm.localise import Localiser, PhotonScale
 from livesr.modalities.storm.reconstructor import (
@@ -16,6 +15,7 @@ from livesr.modalities.storm.reconstructor import (
     UNITS_PER_LOCALISATION,
     STORMReconstructor,
 )
+from livesr.modalities.storm.score import score_localisations
 from livesr.optics.noise import EMCCDNoise, SCMOSNoise
 from livesr.optics.psf import PointSpread, gaussian_sigma
 

@@ -10,19 +10,16 @@ import pytest
 
 from live.reconstruct.test_quality import (
     BEAMS,
-    EMISSION_UM,
-    NA,
     PATTERNS,
     PIXEL_UM,
     SHAPE,
+    parameters,
     raw_stack,
 )
 from livesr.modalities.sim import vector_drift
-from livesr.modalities.sim.calibration.groups import Optics
 from livesr.modalities.sim.quality import QualityLimits
 from livesr.modalities.sim.reconstructor import SIMReconstructor
 from livesr.modalities.sim.vector_drift import VectorDrift
-from livesr.optics.illumination import angle_major, equal_steps
 
 STEP_UM = 1 / (SHAPE[0] * PIXEL_UM)
 DIRECTIONS = np.array(
@@ -36,21 +33,11 @@ def never_resting(monkeypatch):
 
 
 def sim(patterns=PATTERNS, phases=3):
-    return SIMReconstructor(
-        SHAPE,
-        PIXEL_UM,
-        NA,
-        EMISSION_UM,
-        patterns,
-        order=angle_major(3, phases),
-        quality_limits=QualityLimits(),
-        follow=True,
-    )
+    return SIMReconstructor(parameters(phases), patterns, QualityLimits(), follow=True)
 
 
 def watch(method, patterns=PATTERNS, phases=3):
-    optics, order = Optics(PIXEL_UM, NA, EMISSION_UM), angle_major(3, phases)
-    return VectorDrift(SHAPE, optics, patterns, order, equal_steps(phases), method.drift)
+    return VectorDrift(parameters(phases), patterns, method.drift)
 
 
 def turned(steps, patterns=PATTERNS):
@@ -103,7 +90,7 @@ def test_patterns_that_stay_are_left_alone(electrons):
     check = watch(method)
     for seed in range(24):
         follow(method, check, raw_stack(electrons, seed=seed))
-    assert not method.drift.vectors_um.any()
+    assert not method.drift.correction.vectors_um.any()
 
 
 def test_one_strange_group_moves_nothing():
@@ -111,7 +98,7 @@ def test_one_strange_group_moves_nothing():
     check = watch(method)
     for seed in range(16):
         follow(method, check, raw_stack(patterns=turned(0.4 if seed == 4 else 0.0), seed=seed))
-    assert not method.drift.vectors_um.any()
+    assert not method.drift.correction.vectors_um.any()
 
 
 @pytest.mark.parametrize(("patterns", "phases"), [(PATTERNS, 3), (BEAMS, 5)])

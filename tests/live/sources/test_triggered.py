@@ -21,6 +21,7 @@ from livesr.cli.output import console
 from livesr.cli.session import Request, acquire
 from livesr.live.sources.plan import sim_sequence
 from livesr.live.sources.triggered import TriggeredEngine
+from livesr.modalities.sim.config import SIMConfig
 
 N = 9
 
@@ -181,16 +182,14 @@ def test_the_display_leads(tmp_path: Path) -> None:
 def test_what_rig_yaml_may_say(gated: tuple[Any, GatedSIMCamera], rig: Path) -> None:
     core, _ = gated
     config = load_rig(rig)
-    assert config.sim is not None
-    assert config.sim.trigger == TriggerConfig(device="Gate", property="State", start="1", stop="0")
+    section = SIMConfig.of(config)
+    assert section.trigger == TriggerConfig(device="Gate", property="State", start="1", stop="0")
     for change, words in (
         ({"device": "Gat"}, "Did you mean 'Gate'"),
         ({"property": "Stat"}, "Did you mean 'State'"),
     ):
-        trigger = config.sim.trigger.model_copy(update=change)
-        other = config.model_copy(
-            update={"sim": config.sim.model_copy(update={"trigger": trigger})}
-        )
+        trigger = section.trigger.model_copy(update=change)
+        other = config.with_section(section.model_copy(update={"trigger": trigger}))
         with pytest.raises(ConfigError, match=words):
             TriggeredEngine(core, other)
     with pytest.raises(ConfigError, match="nothing of a trigger"):

@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from livesr.modalities.modality import Modality
 from numpy.typing import NDArray
 from pydantic import Field
 
 from livesr.base.config import RigConfig, Section
+from livesr.modalities.modality import Modality
 
 
 class MedianSection(Section):

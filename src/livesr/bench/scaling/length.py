@@ -26,13 +26,14 @@ from numpy.typing import NDArray
 from livesr.base.compute import ComputeConfig
 from livesr.base.config import load_rig
 from livesr.base.frames import MulticolorFrame
+from livesr.base.geometry import Geometry
 from livesr.base.run_description import RunDescription
 from livesr.base.timing import now_ns
 from livesr.bench.engine import NO_ENGINE
 from livesr.bench.result import Result, Target
 from livesr.bench.timing import Summary, ratio_of_medians
 from livesr.live.keeping_up import KeepingUp
-from livesr.live.paths import Geometry, build_path
+from livesr.live.paths import build_path
 from livesr.live.pipeline import Pipeline
 from livesr.live.sinks.ome_zarr import OMEZarrSink
 from livesr.live.sinks.sink import Sink

@@ -24,17 +24,20 @@ import psutil
 from livesr.base.compute import ComputeConfig
 from livesr.base.config import RigConfig, load_rig
 from livesr.base.frames import MulticolorFrame, SRFrame
+from livesr.base.geometry import Geometry
 from livesr.base.run_description import RunDescription
 from livesr.base.timing import now_ns
 from livesr.bench.engine import NO_ENGINE
 from livesr.bench.result import Result, compared
-from livesr.bench.sim import Transforms
 from livesr.bench.timing import paired
+from livesr.bench.transforms import Transforms
 from livesr.live.keeping_up import COMPLETE
-from livesr.live.paths import ChannelPath, Geometry, build_path
+from livesr.live.paths import ChannelPath, build_path
 from livesr.live.pipeline import Pipeline
 from livesr.live.sinks.sink import Sink
 from livesr.live.sources.plan import sim_sequence
+from livesr.modalities.registry import modality
+from livesr.simulation.sequence import simulating_rig
 
 _N_RAW, _WARM_UP = 9, 2
 _TIMEOUT_S = 300.0
@@ -171,16 +174,14 @@ def _timed_ms(work: Callable[[], None]) -> tuple[float, float]:
 
 
 def _rig(names: list[str]) -> RigConfig:
-    """Return the virtual SIM rig with these channels.
+    """Return the virtual rig with these channels.
 
     It reconstructs frames that show no pattern, too.
     """
-    rig = load_rig("virtual_sim")
-    assert rig.sim is not None
-    limits = rig.sim.quality_limits.model_copy(update={"when_doubtful": "reconstruct"})
+    rig = load_rig(simulating_rig())
     channel = next(iter(rig.channels.values())).model_copy(update={"separate": NO_ENGINE})
-    sim = rig.sim.model_copy(update={"quality_limits": limits})
-    return rig.model_copy(update={"sim": sim, "channels": dict.fromkeys(names, channel)})
+    believing = modality(rig.modality).believing(rig)
+    return believing.model_copy(update={"channels": dict.fromkeys(names, channel)})
 
 
 def _content_bytes(path: ChannelPath) -> int:

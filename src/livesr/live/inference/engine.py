@@ -217,6 +217,19 @@ class Weights(Model):
         return self
 
 
+def _renamed(value: object) -> object:
+    if value == "background-headroom":
+        log.warning(
+            "'background-headroom' is now called 'background-scale': the old name is still read,"
+            " rename it."
+        )
+        return "background-scale"
+    return value
+
+
+Normalised = Annotated[Literal["background-scale", "none"], BeforeValidator(_renamed)]
+
+
 class Manifest(Model):
     """manifest.yaml. Names that the bioimage.io model specification has are used as it has them.
 
@@ -224,7 +237,7 @@ class Manifest(Model):
     ----------
     window : consecutive frames in; the middle one is predicted
     scale : output pixels per input pixel along each axis
-    normalisation : "background-headroom" is x = (X - b) / s of `livesr.live.normalise`; "none"
+    normalisation : "background-scale" is x = (X - b) / s of `livesr.live.normalise`; "none"
         takes ADU
     pixel_size_nm : sampling of the input that it was trained for; None is any
     resolution_nm : wavelength / (2 NA) of the optics that it was trained for; None is any
@@ -243,7 +256,7 @@ class Manifest(Model):
     window: Literal[1, 3] = 3
     scale: Annotated[int, Field(ge=1, le=8)] = 1
     channels: Annotated[tuple[OutputChannel, ...], Field(min_length=1)]
-    normalisation: Literal["background-headroom", "none"] = "background-headroom"
+    normalisation: Normalised = "background-scale"
     pixel_size_nm: Range | None = None
     resolution_nm: Range | None = None
     modality: tuple[str, ...] = ()

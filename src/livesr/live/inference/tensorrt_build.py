@@ -8,7 +8,7 @@ Owns the builder, its flags and its messages. Keeps no plan (`plans.py` does) an
     for RTX       types are the file's; a compute capability is named, no GPU needed
     11 and later  types are what the file says; the flags for precisions are gone
     10            the same, if the network is made "strongly typed"
-    8.6           types are a wish: flags allow FP16 and INT8, FP32 is held layer by layer
+    8.6           types are a hint: flags allow FP16 and INT8, FP32 is held layer by layer
 """
 
 from __future__ import annotations

@@ -112,13 +112,13 @@ class ResidentNetwork:
     def _captured(self) -> Any:
         """Return the graph of `_compute`, None if it cannot be captured."""
         before, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, True
-        aside = torch.cuda.Stream()
-        aside.wait_stream(torch.cuda.current_stream())
+        capturing = torch.cuda.Stream()
+        capturing.wait_stream(torch.cuda.current_stream())
         try:
-            with torch.cuda.stream(aside):
+            with torch.cuda.stream(capturing):
                 for _ in range(_WARM_UPS):
                     self._compute()
-            torch.cuda.current_stream().wait_stream(aside)
+            torch.cuda.current_stream().wait_stream(capturing)
             graph = torch.cuda.CUDAGraph()
             # Other threads of a run may allocate meanwhile.
             with torch.cuda.graph(graph, capture_error_mode="thread_local"):

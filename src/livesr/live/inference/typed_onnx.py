@@ -5,7 +5,7 @@ One size, constant kernels, and every tensor's type written in the file.
 Owns the rewriting, and the list of operators that every TensorRT from 8.6 on has. Imports onnx, so
 only `TensorRTBackend.open` and `livesr build` import it; needs neither TensorRT nor a GPU.
 
-TensorRT 11 takes the types as they are written ("strongly typed"); 8.6 takes them as a wish, to
+TensorRT 11 takes the types as they are written ("strongly typed"); 8.6 takes them as a hint, to
 which its builder's flags are added. Kernels must be constants: the parsers of 8.x turn a kernel
 behind a cast away.
 
@@ -57,7 +57,7 @@ All of it is in the support matrix of onnx-tensorrt for 8.6 at opset 17.
 _Array: TypeAlias = NDArray[Any]
 _QUANTISERS = ("QuantizeLinear", "DequantizeLinear")
 _OPSET_QUANTISING_HALVES = 19  # the first in which Q/DQ take FP16 values and FP8 codes
-_INT8_MOST, _FP8_MOST = 127.0, 448.0  # the largest codes: int8 symmetric, E4M3
+_INT8_MAX, _FP8_MAX = 127.0, 448.0  # the largest codes: int8 symmetric, E4M3
 _MIN_SCALE = float(2.0**-24)  # FP16's smallest number: a scale of 0 would divide by it
 _ONNX_TYPES: dict[Any, int] = {np.float32: TensorProto.FLOAT, np.float16: TensorProto.FLOAT16}
 
@@ -149,7 +149,7 @@ class _Typing:
     def int8_to_fp8(self) -> None:
         """Turn codes of eight bits from integers into E4M3, for the same largest values."""
         ratio, codes = (
-            np.float32(_INT8_MOST / _FP8_MOST),
+            np.float32(_INT8_MAX / _FP8_MAX),
             helper.tensor_dtype_to_np_dtype(TensorProto.FLOAT8E4M3FN),
         )
         scaled: set[str] = set()

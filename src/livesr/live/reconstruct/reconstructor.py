@@ -6,14 +6,14 @@ point into one picture, which is a measurement: nothing is learned or invented h
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from livesr.base.errors import LiveSRError
-from livesr.base.frames import FrameQuality, Pixels
+from livesr.base.frames import FrameQuality, Pixels, RawStack
 from livesr.optics.exposure import Exposures
 
 RawFrames: TypeAlias = Sequence[Pixels] | Pixels | NDArray[np.float32]
@@ -69,20 +69,53 @@ class Reconstructor(Protocol):
     def memory_bytes(self) -> int:
         """Estimate of the memory that the instance holds, transient buffers included."""
 
-    def reconstruct(
-        self, frames: RawFrames, out: NDArray[np.float32] | None = None
-    ) -> NDArray[np.float32]:
-        """Reconstruct one time point, in ADU above the camera's offset.
+    def reconstruct(self, frames: RawFrames) -> NDArray[np.float32]:
+        """Reconstruct one time point: a new picture, float32 of `shape`, in ADU above the camera's
+        offset.
 
         Parameters
         ----------
         frames
             Raw frames in raw-index order; only read, never kept.
-        out
-            Picture to fill, float32 of `shape`; a new one is allocated and handed away if None.
 
         Raises
         ------
         DoubtfulFrameError
             If this frame is not to be shown; the next may be.
         """
+
+
+class RunningImage(Protocol):
+    """What one stream of a run has accumulated so far; serves one thread.
+
+    Attributes
+    ----------
+    localisations : emitters that the last group added, as measured; records of `LOCALISATION`
+    drift_nm : (y, x) that the last group was moved back by; None without correction
+    """
+
+    localisations: NDArray[np.void]
+    drift_nm: tuple[float, float] | None
+
+    def add(self, stack: RawStack) -> NDArray[np.float32]:
+        """Take a group, whose exposures may be incomplete.
+
+        Return the picture with it, float32 (y, x), which the caller owns. Groups come in order of
+        time.
+        """
+
+
+@runtime_checkable
+class Accumulates(Protocol):
+    """A reconstruction whose pictures are made of earlier groups as well, so that a group with
+    exposures missing is still of use.
+    """
+
+    @property
+    def history(self) -> float:
+        """Groups before its own that a picture is made of; infinite for all since the run began."""
+
+    def running(
+        self, correct: Callable[[list[Pixels]], NDArray[np.float32]] | None = None
+    ) -> RunningImage:
+        """Return what one stream of one run accumulates; `correct` is applied to its frames."""

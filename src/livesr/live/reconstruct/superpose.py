@@ -49,12 +49,9 @@ class Superposition:
         """Bytes of one call: the sum, and its addends twice."""
         return (1 + 2 * len(self._weights)) * 4 * self._shape[0] * self._shape[1]
 
-    def reconstruct(
-        self, frames: RawFrames, out: NDArray[np.float32] | None = None
-    ) -> NDArray[np.float32]:
+    def reconstruct(self, frames: RawFrames) -> NDArray[np.float32]:
         """Return the weighted sum of `frames`, float32 (y, x) each."""
-        total = np.zeros(self._shape, np.float32) if out is None else out
-        total.fill(0)
+        total = np.zeros(self._shape, np.float32)
         for weight, frame in zip(self._weights, frames, strict=True):
             total += np.float32(weight) * frame
         return total

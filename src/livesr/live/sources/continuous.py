@@ -35,6 +35,7 @@ from livesr.base.config import RigConfig
 from livesr.base.errors import ConfigError, LiveSRError, RunError
 from livesr.base.frames import Pixels
 from livesr.live.sources.mda import MDAHook, listen
+from livesr.live.sources.triggered import trigger_of
 
 log = logging.getLogger(__name__)
 
@@ -159,11 +160,11 @@ class LiveMode:
             If frames are to be peeked at and several make one super-resolution frame, or if a
             trigger must let the pattern display run.
         """
-        if self._mode != "off" and self._rig.sim and self._rig.sim.trigger:
+        if self._mode != "off" and (trigger := trigger_of(self._rig)):
             raise ConfigError(
-                f"Live mode does not raise sim.trigger of rig {self._rig.name!r}, and its display"
-                " would show no patterns: acquire with an MDA, or use a rig.yaml without"
-                " sim.trigger where the display runs by itself."
+                f"Live mode does not raise {trigger.place} of rig {self._rig.name!r}, and its"
+                " display would show no patterns: acquire with an MDA, or use a rig.yaml without"
+                f" {trigger.place} where the display runs by itself."
             )
         if self._mode == "peek" and (n := self._rig.max_raw_frames) > 1:
             raise ConfigError(

@@ -20,7 +20,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pymmcore_plus.mda import MDAEngine
 from pymmcore_plus.metadata import SummaryMetaV1
@@ -29,6 +29,7 @@ from useq import MDAEvent, MDASequence
 from livesr.base.config import RigConfig, TriggerConfig
 from livesr.base.errors import ConfigError, RunError, suggestion
 from livesr.live.sources.mda import place_of
+from livesr.modalities.registry import modalities_of
 
 if TYPE_CHECKING:
     from pymmcore_plus import CMMCorePlus
@@ -37,8 +38,23 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+class Trigger(NamedTuple):
+    """The trigger of a rig, and where in rig.yaml it stands, as "NAME.trigger"."""
+
+    config: TriggerConfig
+    place: str
+
+
+def trigger_of(rig: RigConfig) -> Trigger | None:
+    """Return the trigger that a modality of the rig has, None without."""
+    found = ((way.trigger(section), way.name) for way, section in modalities_of(rig))
+    return next((Trigger(config, f"{name}.trigger") for config, name in found if config), None)
+
+
 class Gate:
-    """The digital output of `sim.trigger`; its state is not known before the first write.
+    """The digital output that lets a pattern display run.
+
+    Its state is not known before the first write.
 
     Raises
     ------
@@ -46,19 +62,20 @@ class Gate:
         If the core does not have what the rig names.
     """
 
-    def __init__(self, core: CMMCorePlus, trigger: TriggerConfig) -> None:
-        self._core, self._trigger = core, trigger
+    def __init__(self, core: CMMCorePlus, trigger: Trigger) -> None:
+        self._core, (output, place) = core, trigger
+        self._trigger = output
         self.raised: bool | None = None
-        if trigger.device not in (devices := core.getLoadedDevices()):
+        if output.device not in (devices := core.getLoadedDevices()):
             raise ConfigError(
-                f"sim.trigger names device {trigger.device!r}, which is not loaded."
-                f"{suggestion(trigger.device, list(devices))}"
+                f"{place} names device {output.device!r}, which is not loaded."
+                f"{suggestion(output.device, list(devices))}"
             )
-        if not core.hasProperty(trigger.device, trigger.property):
+        if not core.hasProperty(output.device, output.property):
             raise ConfigError(
-                f"sim.trigger names property {trigger.property!r}, which {trigger.device!r} does"
+                f"{place} names property {output.property!r}, which {output.device!r} does"
                 " not have."
-                f"{suggestion(trigger.property, list(core.getDevicePropertyNames(trigger.device)))}"
+                f"{suggestion(output.property, list(core.getDevicePropertyNames(output.device)))}"
             )
 
     def let_run(self, moment: Literal["before", "armed"]) -> None:
@@ -80,15 +97,15 @@ class Gate:
 
 
 class TriggeredEngine(MDAEngine):
-    """An `MDAEngine` that lets the pattern display run for whole groups of exposures, as
-    `sim.trigger` of rig.yaml says.
+    """An `MDAEngine` that lets the pattern display run for whole groups of exposures, as the
+    trigger in rig.yaml says.
 
     Set it with ``core.mda.set_engine(TriggeredEngine(core, rig))``; `livesr run` does.
 
     Parameters
     ----------
     core : with the rig's configuration loaded
-    rig : has `sim.trigger`
+    rig : one of its modalities has a trigger
     **options : of `MDAEngine`
 
     Raises
@@ -99,11 +116,12 @@ class TriggeredEngine(MDAEngine):
 
     def __init__(self, core: CMMCorePlus, rig: RigConfig, **options: Any) -> None:
         super().__init__(core, **options)
-        if rig.sim is None or rig.sim.trigger is None:
+        if (trigger := trigger_of(rig)) is None:
             raise ConfigError(
-                f"Rig {rig.name!r} says nothing of a trigger: give sim.trigger in rig.yaml."
+                f"Rig {rig.name!r} says nothing of a trigger: give {rig.modality}.trigger in"
+                " rig.yaml."
             )
-        self._trigger, self._gate = rig.sim.trigger, Gate(core, rig.sim.trigger)
+        (self._trigger, self._place_in_rig), self._gate = trigger, Gate(core, trigger)
         self._n_raw, self._only = (
             rig.raw_frames,
             next(iter(rig.channels), "") if len(rig.channels) == 1 else "",
@@ -144,8 +162,8 @@ class TriggeredEngine(MDAEngine):
         if self._trigger.when == "armed" and not hasattr(event, "events"):
             raise RunError(
                 "An exposure comes by itself, and the camera waits for triggers: with"
-                " sim.trigger.when 'armed' every group must be one triggered sequence. See which"
-                " device of the plan cannot be sequenced, or use when: before."
+                f" {self._place_in_rig}.when 'armed' every group must be one triggered sequence."
+                " See which device of the plan cannot be sequenced, or use when: before."
             )
 
     def post_sequence_started(self, event: SequencedEvent) -> None:
@@ -180,7 +198,7 @@ def follow_trigger(core: CMMCorePlus, rig: RigConfig) -> None:
     ConfigError
         As `TriggeredEngine`.
     """
-    if rig.sim and rig.sim.trigger:
+    if trigger_of(rig):
         core.mda.set_engine(TriggeredEngine(core, rig))
 
 
@@ -188,10 +206,11 @@ def trigger_unused(core: CMMCorePlus, rig: RigConfig) -> str:
     """Return what is to be said of an MDA whose pattern display nobody drives, an empty string if
     nothing is.
     """
-    if rig.sim is None or rig.sim.trigger is None or isinstance(core.mda.engine, TriggeredEngine):
+    trigger = trigger_of(rig)
+    if trigger is None or isinstance(core.mda.engine, TriggeredEngine):
         return ""
     return (
-        "rig.yaml names sim.trigger, and nothing of livesr raises it in this run: set "
+        f"rig.yaml names {trigger.place}, and nothing of livesr raises it in this run: set "
         "core.mda.set_engine(TriggeredEngine(core, rig)), or the patterns do not run."
     )
 

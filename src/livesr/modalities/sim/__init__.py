@@ -1,1 +1,1 @@
-"""."""
+"""Structured illumination microscopy (SIM)."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from threading import Lock
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,24 @@ MIN_CONTRAST = 6.0
 """Contrast to noise of frames that count: their phase is known to about 1 / (this x sqrt 2) rad."""
 
 
+class Correction(NamedTuple):
+    """What the calibrated patterns are corrected by.
+
+    Attributes
+    ----------
+    phases_rad : (waves,), in the sense in which the reconstruction describes its waves
+    vectors_um : added to the vector (ky, kx) of every angle's fundamental, (angles, 2), cycles/um
+    """
+
+    phases_rad: NDArray[np.float64]
+    vectors_um: NDArray[np.float64]
+
+    @classmethod
+    def none(cls, waves: int, angles: int) -> Correction:
+        """Patterns as they were calibrated."""
+        return cls(np.zeros(waves), np.zeros((angles, 2)))
+
+
 class PatternDrift:
     """Collects the phase errors of trusted frames and corrects the phases when it is time.
 
@@ -31,14 +50,11 @@ class PatternDrift:
 
     Attributes
     ----------
-    total_rad : what phases are to be corrected by now, (waves,); replaced, never written into
-    vectors_um : likewise what is to be added to the vector (ky, kx) of every angle's fundamental,
-        (angles, 2), in cycles/um
+    correction : of the frames from now on; replaced, never written into
     """
 
     def __init__(self, waves: int, angles: int) -> None:
-        self.total_rad = np.zeros(waves)
-        self.vectors_um = np.zeros((angles, 2))
+        self.correction = Correction.none(waves, angles)
         self._recent: deque[NDArray[np.float64]] = deque(maxlen=FRAMES)
         self._lock = Lock()
 
@@ -54,26 +70,24 @@ class PatternDrift:
             if len(self._recent) < FRAMES:
                 return
             median = np.median(np.stack(self._recent), axis=0)
-            if np.abs(median - self.total_rad).max() >= MIN_RAD:
-                self._set(median)
+            if np.abs(median - self.correction.phases_rad).max() >= MIN_RAD:
+                self._replace(self.correction._replace(phases_rad=median))
 
-    def set(self, total_rad: NDArray[np.float64], vectors_um: NDArray[np.float64]) -> None:
-        """Correct the phases by `total_rad` and the vectors by `vectors_um` from now on."""
+    def set(self, correction: Correction) -> None:
+        """Correct phases and vectors by `correction` from now on."""
         with self._lock:
-            self._set(total_rad)
-            self.vectors_um = vectors_um
+            self._replace(correction)
 
     def set_vectors(self, vectors_um: NDArray[np.float64]) -> None:
         """Correct the vectors by `vectors_um` from now on.
 
         Phase errors that were seen with others do not count any more.
         """
+        # rounded as it is recorded, or it could not be repeated
+        vectors_um = np.round(vectors_um, VECTOR_DIGITS)
         with self._lock:
-            self.vectors_um = np.round(
-                vectors_um, VECTOR_DIGITS
-            )  # as it is recorded, or it could not be repeated
-            self._recent.clear()
+            self._replace(self.correction._replace(vectors_um=vectors_um))
 
-    def _set(self, total_rad: NDArray[np.float64]) -> None:
-        self.total_rad = total_rad
+    def _replace(self, correction: Correction) -> None:
+        self.correction = correction
         self._recent.clear()

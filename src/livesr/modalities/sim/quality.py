@@ -16,31 +16,21 @@ compared with the gradient of their mean (Lucas & Kanade 1981).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from livesr.base.frames import FrameQuality, PatternQuality, Pixels
+from livesr.base.frames import PatternQuality
 from livesr.live.arrays import HOST, Array, Arrays
-from livesr.optics.exposure import (
-    MAX_SATURATED,
-    MIN_CLIPPED,
-    Exposures,
-    Fault,
-    floor_clipped,
-    saturation,
-    without_picture,
-)
+from livesr.live.reconstruct.quality import Doubt, exposure_doubt
+from livesr.modalities.sim.plan import BIN, Overlap, SIMPlan
+from livesr.modalities.sim.workspace import Workspace
+from livesr.optics.exposure import MAX_SATURATED, Exposures
 
-Float = NDArray[np.float32]
 Complex = NDArray[np.complex64]
 
-# pixels along each side that are summed before motion is measured: patterns average out, noise
-# falls
-BIN = 4
 # frequencies per wave: enough for a contrast to noise of 3 where a reconstruction is worth looking
 # at
 _SAMPLES = 4096
@@ -48,17 +38,10 @@ _ALIKE = (
     4.0  # by how much the smoothing, which makes neighbours alike, raises the variance of a motion
 )
 _SURE = 4.0  # standard errors from which on a motion is one
-_FLOOR_FRAMES = 10  # of a group, in which a background that is cut off is looked for
 _MAX_SPIKES = 200  # bright pixels that are looked at one by one
 _ALONE = 4.0  # a hot pixel over the brightest of its neighbours
 _NONE = np.zeros((0, 3))
-_MAX_NOISE_GAIN = (
-    2.5  # of the linear part; above, the order of the frames does not tell motion from pattern
-)
 
-
-NO_PICTURE = "raw frames are blank, dark, cut off or repeated; check camera, shutter and triggers"
-SATURATED = "raw frames are saturated; expose less"
 MOVED = "the sample moves within a group; expose shorter"
 UNSEEN = (
     "no pattern is seen: too little light, out of focus, or raw frames in another order than"
@@ -72,22 +55,6 @@ FAINT = (
     "the patterns are fainter than rig.yaml says; check light, focus, polarisation and order, or"
     " calibrate again"
 )
-
-
-class Doubt(NamedTuple):
-    """What is wrong with a frame, in its numbers, and the same without them.
-
-    Both empty, and false, if nothing is.
-    """
-
-    sentence: str = ""
-    cause: str = ""
-
-    def __bool__(self) -> bool:
-        return bool(self.sentence)
-
-
-CUT_OFF = "the background is cut off at one least value; localise frames as the camera takes them"
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,54 +114,6 @@ class QualityLimits:
         return Doubt()
 
 
-def exposure_doubt(exposures: Exposures, max_saturated: float = MAX_SATURATED) -> Doubt:
-    """Return what is wrong with the raw frames themselves, an empty doubt if nothing is."""
-    return _named(exposures.faults(max_saturated), exposures.ceiling)
-
-
-def _named(faults: Sequence[Fault], ceiling: float | None) -> Doubt:
-    if missing := without_picture(faults):
-        return Doubt(missing, NO_PICTURE)
-    if clipped := saturation(faults, ceiling):
-        return Doubt(clipped, SATURATED)
-    return Doubt()
-
-
-def quality_without_patterns(
-    exposures: Exposures, stack: Sequence[Pixels | None], *, localised: bool
-) -> FrameQuality | None:
-    """Return what is doubtful about frames that show no patterns, None if nothing is.
-
-    Parameters
-    ----------
-    exposures
-        Of the frames of `stack` that came.
-    localised
-        Whether emitters are localised in them: their light may then change from frame to frame as
-        it likes, and the background's noise must be a camera's.
-    """
-    came = [raw for raw, frame in enumerate(stack) if frame is not None]
-    faults = [
-        f._replace(raw=came[f.raw])
-        for f in exposures.faults()
-        if not (localised and f.kind in {"dark", "another picture"})
-    ]
-    doubt = _named(faults, exposures.ceiling)
-    if not doubt and localised and np.median(exposures.at_least) > MIN_CLIPPED:
-        frames = [frame for frame in stack if frame is not None][
-            :: max(len(came) // _FLOOR_FRAMES, 1)
-        ]
-        if share := floor_clipped(frames):
-            doubt = Doubt(
-                f"{share:.0%} of the pixels are at one least value ({exposures.least.min():g}): the"
-                " background was subtracted and cut off, or the camera's offset is too low. The"
-                " noise that is left is not a camera's: emitters are found where there are none,"
-                " and their uncertainty is wrong",
-                CUT_OFF,
-            )
-    return FrameQuality(None, doubt.sentence, cause=doubt.cause) if doubt else None
-
-
 class _Sampling(NamedTuple):
     """Places of one wave's overlap in band 0's and in its own spectrum, and the OTFs there.
 
@@ -209,31 +128,43 @@ class _Sampling(NamedTuple):
     places: NDArray[np.intp]
 
 
-class PatternCheck:
-    """Measures the bands of one reconstruction.
+class QualityMeter:
+    """Measures every frame in the buffers in which it is reconstructed; of one thread.
 
     Parameters
     ----------
-    shape
-        Raw frame (y, x).
-    waves
-        For every wave: the whole frequencies (y, x) by which the reconstruction moves its band, the
-        OTF of band 0 and that of the moved band, both on the grid of a raw frame and 0 where they
-        are not to be used.
-    arrays
-        What the spectra are arrays of.
+    plan : of the reconstruction
+    limits : when a frame is doubtful
+    arrays : what the buffers are arrays of
+
+    Attributes
+    ----------
+    limits : as given
     """
 
-    def __init__(
-        self,
-        shape: tuple[int, int],
-        waves: Sequence[tuple[tuple[int, int], Float, Float]],
-        arrays: Arrays = HOST,
-    ) -> None:
-        self._arrays, self._shape = arrays, np.array(shape, np.float64)
-        self._samplings = [_sampling(shape, *wave, arrays) for wave in waves]
+    def __init__(self, plan: SIMPlan, limits: QualityLimits, arrays: Arrays = HOST) -> None:
+        self.limits, self._arrays, self._shows_motion = limits, arrays, plan.motion
+        self._shape = np.array(plan.parameters.shape, np.float64)
+        self._binned_nm = 1e3 * BIN * plan.parameters.pixel_size_um
+        self._samplings = [_sampling(overlap, arrays) for overlap in plan.overlaps()]
 
-    def measure(
+    def measure(self, work: Workspace) -> tuple[PatternQuality, NDArray[np.float64]]:
+        """Return the quality of the frame whose bands were just transformed, and by how much the
+        phase of every wave is off, (waves,) in radians.
+        """
+        slopes, contrasts = self.slopes(work.zero, work.bands, spikes_of(work.mean, self._arrays))
+        errors, contrast = np.angle(slopes), float(contrasts.min())
+        modulation, off = float(np.abs(slopes).min()), float(np.abs(errors).max())
+        return PatternQuality(contrast, modulation, off, *self._motion_nm(work.ends)), errors
+
+    def _motion_nm(self, ends: Array) -> tuple[float | None, float | None]:
+        """Return how far the sample moved, and the standard error."""
+        if not self._shows_motion:
+            return None, None
+        moved = motion_px(ends[0, :, :], ends[1, :, :], self._arrays)
+        return self._binned_nm * moved.px, self._binned_nm * moved.error_px
+
+    def slopes(
         self, zero: Array, bands: Array, spikes: NDArray[np.float64] = _NONE
     ) -> tuple[NDArray[np.complex128], NDArray[np.float64]]:
         """Return the slope of every wave, which is 1 for the calibrated pattern, and its contrast
@@ -297,11 +228,10 @@ def spikes_of(mean: Array, arrays: Arrays = HOST) -> NDArray[np.float64]:
     return np.array(found, np.float64).reshape(-1, 3)
 
 
-def _sampling(
-    shape: tuple[int, int], shift: tuple[int, int], here: Float, there: Float, arrays: Arrays
-) -> _Sampling:
+def _sampling(overlap: Overlap, arrays: Arrays) -> _Sampling:
     """Choose the frequencies that both bands show best, all with kx >= 0."""
-    y, x = shape
+    shift, here, there = overlap.shift, overlap.zero, overlap.band
+    y, x = here.shape
     both = (here * there)[:, : (x + 1) // 2]
     chosen = np.argsort(both, axis=None)[::-1][: min(_SAMPLES, int(np.count_nonzero(both)))]
     rows, columns = np.unravel_index(np.sort(chosen), both.shape)
@@ -311,28 +241,6 @@ def _sampling(
     moved = [arrays.array(a) for a in (rows, columns, band_rows, band_columns, here, there, weight)]
     places, (shown, seen, weights) = np.stack([rows, columns]), moved[4:]
     return _Sampling((moved[0], moved[1]), (moved[2], moved[3]), shown, seen, weights, places)
-
-
-def motion_weights(waves: NDArray[np.float64]) -> NDArray[np.float64] | None:
-    """Weights (n,) that give what changed from the first to the last raw frame, whatever the
-    patterns did.
-
-    Parameters
-    ----------
-    waves
-        Every real component of the patterns in the raw frames, in the order in which they are
-        exposed: (n, components).
-
-    Returns
-    -------
-    NDArray[np.float64] or None
-        None where the order does not tell motion from patterns without much noise.
-    """
-    time = np.linspace(-0.5, 0.5, len(waves))
-    model = np.column_stack([time, np.ones(len(waves)), waves])
-    weights = np.asarray(np.linalg.pinv(model)[0], np.float64)
-    known = abs(weights @ time - 1) < 1e-6 and np.linalg.norm(weights) < _MAX_NOISE_GAIN
-    return weights if known else None
 
 
 class Motion(NamedTuple):

@@ -27,6 +27,7 @@ import scipy.fft
 from numpy.typing import NDArray
 
 from livesr.live.reconstruct.reconstructor import RawFrames
+from livesr.modalities.sim.parameters import SIMParameters
 from livesr.optics.illumination import Pattern
 from livesr.optics.otf import otf
 
@@ -45,45 +46,23 @@ class RawOrderCheck:
 
     Parameters
     ----------
-    shape, pixel_size_um, origin_px : of a raw frame (y, x), in the sample and on the chip
-    na, emission_um : detection
+    parameters : as the frames are reconstructed; the order is what is checked
     patterns : one per angle
-    steps_rad : phase of every step, in radians
-    order : (angle, phase) that each raw index is expected to show
-    offset_adu : level of a dark frame
     """
 
-    def __init__(
-        self,
-        shape: tuple[int, int],
-        pixel_size_um: float,
-        na: float,
-        emission_um: float,
-        patterns: Sequence[Pattern],
-        steps_rad: Sequence[float] | None,
-        order: Sequence[tuple[int, int]],
-        *,
-        offset_adu: float = 100.0,
-        origin_px: tuple[float, float] = (0.0, 0.0),
-    ) -> None:
+    def __init__(self, parameters: SIMParameters, patterns: Sequence[Pattern]) -> None:
+        shape, pixel_size_um = parameters.shape, parameters.pixel_size_um
         height, width = (min(n, _MAX_PX) for n in shape)
         top, left = (shape[0] - height) // 2, (shape[1] - width) // 2
         self._region = slice(top, top + height), slice(left, left + width)
-        self._offset_adu = offset_adu
-        self._otf = otf((height, width), pixel_size_um, na, emission_um)[:, : width // 2 + 1]
+        self._offset_adu = parameters.offset_adu
+        response = otf((height, width), pixel_size_um, parameters.na, parameters.emission_um)
+        self._otf = response[:, : width // 2 + 1]
         self._window = np.outer(np.hanning(height), np.hanning(width)).astype(np.float32)
-        corner = origin_px[0] + top, origin_px[1] + left
+        corner = parameters.origin_px[0] + top, parameters.origin_px[1] + left
         seen = [pattern.seen_from(corner, pixel_size_um) for pattern in patterns]
         self._waves = [_wave(p.k_um, pixel_size_um, (height, width)) for p in seen]
-        phases = len(order) // len(patterns)
-        steps = (
-            np.arange(phases) * (2 * np.pi / phases)
-            if steps_rad is None
-            else np.asarray(steps_rad, np.float64)
-        )
-        self._expected = np.zeros((len(order), len(patterns)), np.complex128)
-        for raw, (angle, phase) in enumerate(order):
-            self._expected[raw, angle] = np.exp(1j * (seen[angle].phase_rad + steps[phase]))
+        self._expected = _expected(parameters, seen)
         self._pooled, self._groups = np.zeros_like(self._expected), 0
         self._kept: deque[NDArray[np.unsignedinteger[Any]]] = deque()
         self._wanted = _FEWEST_GROUPS
@@ -162,6 +141,19 @@ def certain(shares: NDArray[np.float64]) -> int | None:
     """
     second, best = np.sort(shares)[-2:]
     return int(np.argmax(shares)) if best > _SHARE and best > _MARGIN * second else None
+
+
+def _expected(parameters: SIMParameters, seen: Sequence[Pattern]) -> Amplitudes:
+    """Phase factor with which each raw frame shows each pattern, complex (n, angle).
+
+    0 for the patterns of other angles.
+    """
+    order = parameters.raw_order(len(seen))
+    steps = parameters.steps_rad(len(seen), len(order) // len(seen))
+    expected = np.zeros((len(order), len(seen)), np.complex128)
+    for raw, (angle, phase) in enumerate(order):
+        expected[raw, angle] = np.exp(1j * (seen[angle].phase_rad + steps[angle, phase]))
+    return expected
 
 
 def _wave(

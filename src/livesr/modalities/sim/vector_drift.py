@@ -28,7 +28,8 @@ from numpy.typing import NDArray
 
 from livesr.base.frames import FrameQuality, Pixels
 from livesr.modalities.sim.calibration.correlation import at, refine, whitened
-from livesr.modalities.sim.calibration.groups import Optics, bands, conditioned
+from livesr.modalities.sim.calibration.groups import bands, conditioned
+from livesr.modalities.sim.parameters import SIMParameters
 from livesr.modalities.sim.pattern_drift import MIN_CONTRAST, PatternDrift
 from livesr.optics.illumination import Pattern
 
@@ -64,13 +65,9 @@ class VectorDrift:
 
     Parameters
     ----------
-    shape : of a raw frame (y, x)
-    optics : of the channel
+    parameters : as the frames are reconstructed
     patterns : one per angle, as they were calibrated
-    order : (angle, phase) of each raw index
-    steps_rad : phase of every step, in radians
     drift : what is told of vectors that moved
-    offset_adu : level of a dark frame
 
     Attributes
     ----------
@@ -78,26 +75,12 @@ class VectorDrift:
     """
 
     def __init__(
-        self,
-        shape: tuple[int, int],
-        optics: Optics,
-        patterns: Sequence[Pattern],
-        order: Sequence[tuple[int, int]],
-        steps_rad: NDArray[np.float64],
-        drift: PatternDrift,
-        *,
-        offset_adu: float = 100.0,
+        self, parameters: SIMParameters, patterns: Sequence[Pattern], drift: PatternDrift
     ) -> None:
-        self._optics, self._order, self._steps, self._offset_adu = (
-            optics,
-            list(order),
-            steps_rad,
-            offset_adu,
-        )
-        self._patterns, self._drift = list(patterns), drift
-        self._extent_um = np.array(shape) * optics.pixel_size_um
+        self._parameters, self._patterns, self._drift = parameters, list(patterns), drift
+        self._extent_um = np.array(parameters.shape) * parameters.pixel_size_um
         self._region = tuple(
-            slice((n - min(n, _MAX_PX)) // 2, (n + min(n, _MAX_PX)) // 2) for n in shape
+            slice((n - min(n, _MAX_PX)) // 2, (n + min(n, _MAX_PX)) // 2) for n in parameters.shape
         )
         self._products: deque[list[Complex]] = deque(maxlen=GROUPS)
         self._offered: NDArray[np.unsignedinteger] | None = None
@@ -132,21 +115,20 @@ class VectorDrift:
         """Return the product of bands 0 and +n of every angle of a group (n, y, x), turned back, in
         squares (y, x).
         """
-        frames = conditioned(raw[None], self._offset_adu)
-        harmonics, grid = (
-            len(self._patterns[0].waves),
-            (self._optics.pixel_size_um, self._optics.cutoff_um),
-        )
+        given, angles = self._parameters, len(self._patterns)
+        frames, order = conditioned(raw[None], given.offset_adu), given.raw_order(angles)
+        steps = given.steps_rad(angles, len(order) // angles)
+        harmonics, grid = len(self._patterns[0].waves), (given.pixel_size_um, given.cutoff_um)
         found = []
         for angle, pattern in enumerate(self._patterns):
-            zero, higher = bands(frames, self._order, angle, self._steps, harmonics)
+            zero, higher = bands(frames, order, angle, steps[angle], harmonics)
             product = np.conj(whitened(zero, *grid)[0]) * whitened(higher[-1], *grid)[0]
             found.append(_squares(product, pattern.waves[-1].k_um, grid[0]))
         return found
 
     def _exchange(self) -> int:
         """Exchange the vectors that moved; return how many."""
-        vectors, exchanged = self._drift.vectors_um.copy(), 0
+        vectors, exchanged = self._drift.correction.vectors_um.copy(), 0
         harmonics = len(self._patterns[0].waves)
         for angle, pattern in enumerate(self._patterns):
             products = np.stack([group[angle] for group in self._products])
@@ -154,7 +136,7 @@ class VectorDrift:
             found = moved(
                 products,
                 (present[0], present[1]),
-                self._optics.pixel_size_um * _SQUARE_PX,
+                self._parameters.pixel_size_um * _SQUARE_PX,
                 self._extent_um,
             )
             if found is None:

@@ -1,1 +1,1 @@
-"""."""
+"""Localisation of blinking emitters (STORM)."""

@@ -21,8 +21,9 @@ class DriftTracker:
     """Drift of groups of localisations against everything that was seen before, in order of time.
 
     Every group is laid on the sum of all earlier ones, each moved back by its own drift, at the
-    peak of their cross-correlation, to a fraction of a bin. It is looked for within 250 nm of the
-    last group's drift; a group with fewer than 200 localisations keeps the last one.
+    peak of their cross-correlation, to a fraction of a bin. It is looked for within 250 nm (y and
+    x) of the last group's drift; a group that shows none there, or has fewer than 200
+    localisations, keeps the last one.
 
     Parameters
     ----------
@@ -59,9 +60,12 @@ class DriftTracker:
             if self._reference is None:
                 self._reference = self._spectrum(y_nm, x_nm)
             else:
+                last_nm = self._drift_nm
                 for _ in range(_ROUNDS):
                     here = self._spectrum(y_nm - self._drift_nm[0], x_nm - self._drift_nm[1])
                     self._drift_nm = self._drift_nm + self._shift(here)
+                if np.abs(self._drift_nm - last_nm).max() > _SEARCH_NM:
+                    self._drift_nm = last_nm  # further than is believable: no peak, but noise
                 self._reference += self._spectrum(
                     y_nm - self._drift_nm[0], x_nm - self._drift_nm[1]
                 )

@@ -20,23 +20,12 @@ from livesr.base.frames import LOCALISATION, Pixels, RawStack
 from livesr.live.reconstruct.reconstructor import RawFrames
 from livesr.modalities.storm.drift import DriftTracker
 from livesr.modalities.storm.localise import Localiser
+from livesr.modalities.storm.modality import FRAMES_AT_ONCE, UNITS_PER_LOCALISATION
 
 Image = NDArray[np.float32]
 Floats = NDArray[np.float32]
 Render = Literal["histogram", "gaussian"]
 Correct = Callable[[list[Pixels]], Image]
-
-FRAMES_AT_ONCE = 100
-"""Frames that are localised side by side.
-
-Enough to be fast, few enough that a group of thousands needs no more memory.
-"""
-
-UNITS_PER_LOCALISATION = 100
-"""A running image counts hundredths of a localisation.
-
-The store rounds to whole numbers, and a drawn emitter is spread over many pixels.
-"""
 
 _REACHES_PX = (1, 2, 4, 8, 16, 32)
 _NARROWEST_PX = 0.05
@@ -90,13 +79,22 @@ class STORMReconstructor:
         )
 
     @property
+    def history(self) -> float:
+        """Groups before its own that a running image shows; all of them where drift is corrected,
+        which is counted from the first.
+        """
+        if self.drift_correction:
+            return math.inf
+        return (self.sliding_groups or math.inf) - 1
+
+    @property
     def memory_bytes(self) -> int:
         """The running image and what a group needs while it is localised."""
         block = 4 * min(self.frames, FRAMES_AT_ONCE) * math.prod(self.localiser.shape) * 4
         drift = DriftTracker(self.field_nm).memory_bytes if self.drift_correction else 0
         return block + drift + 4 * math.prod(self.shape) * (3 + (self.sliding_groups or 0))
 
-    def reconstruct(self, frames: RawFrames, out: Image | None = None) -> Image:
+    def reconstruct(self, frames: RawFrames) -> Image:
         """Draw what these frames alone show, in hundredths of a localisation.
 
         Raises
@@ -104,11 +102,7 @@ class STORMReconstructor:
         FrameShapeError
             If there is no frame or a frame has another shape.
         """
-        picture = self.draw(self.localise(list(frames), range(len(frames))))
-        if out is None:
-            return picture
-        out[:] = picture
-        return out
+        return self.draw(self.localise(list(frames), range(len(frames))))
 
     def localise(self, frames: RawFrames, numbers: range | list[int]) -> NDArray[np.void]:
         """Return the emitters of `frames` as records of `LOCALISATION`; as `Localiser.localise`."""

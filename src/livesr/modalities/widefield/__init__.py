@@ -1,1 +1,1 @@
-"""."""
+"""Widefield: every exposure is one frame."""

@@ -37,17 +37,13 @@ class Passthrough:
         """Nothing is held between frames."""
         return 0
 
-    def reconstruct(
-        self, frames: RawFrames, out: NDArray[np.float32] | None = None
-    ) -> NDArray[np.float32]:
-        """Average the frames, in ADU above the offset.
+    def reconstruct(self, frames: RawFrames) -> NDArray[np.float32]:
+        """Average the frames into a new picture, in ADU above the offset.
 
         Parameters
         ----------
         frames
             One or more raw frames, uint8, uint16 or corrected float32 (y, x); only read.
-        out
-            Picture to fill, float32 (y, x); a new one is allocated and handed away if None.
 
         Raises
         ------
@@ -56,8 +52,7 @@ class Passthrough:
         """
         if len(frames) == 0:
             raise FrameShapeError("a raw stack without frames cannot be reconstructed")
-        picture = np.empty(self.shape, np.float32) if out is None else out
-        picture.fill(0)
+        picture = np.zeros(self.shape, np.float32)
         for frame in frames:
             if frame.shape != self.shape:
                 raise FrameShapeError(

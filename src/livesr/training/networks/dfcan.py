@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from livesr.training.networks.layers import ChannelAttention, conv3x3
 
 _GAMMA = 0.8
-_LEAST = 1e-8  # keeps the gradient of |spectrum|^0.8 finite at zero
+_EPSILON = 1e-8  # keeps the gradient of |spectrum|^0.8 finite at zero
 
 
 class FourierAttention(ChannelAttention):
@@ -35,7 +35,7 @@ class FourierAttention(ChannelAttention):
         """Return `x` (n, c, y, x), each channel times its gate in (0, 1)."""
         # No transform in 16 bits.
         spectrum = torch.fft.fftshift(torch.fft.fft2(x.float(), norm="ortho"), dim=(-2, -1))
-        return x * self.gate(self.spectral((spectrum.abs() + _LEAST) ** _GAMMA))
+        return x * self.gate(self.spectral((spectrum.abs() + _EPSILON) ** _GAMMA))
 
 
 class FCAB(nn.Module):  # type: ignore[misc]

@@ -33,10 +33,10 @@ _INPUT_MEAN, _INPUT_GAIN = 0.1, 4.0
 # answer instead, from where the gradient points to the structures.
 _START_BIAS: dict[Head, float] = {"sigmoid": -4.0, "partition": 1.0, "restore": 1.0}
 
-# The image that "restore" predicts is at most _MOST times the brightest pixel within _REACH_PX, the
-# width of a blurred point. Without this, frames with an even background and dark edges, which no
-# training pair has, let the correction run away.
-_REACH_PX, _MOST = 4, 2.0
+# The image that "restore" predicts is at most _MAX_GAIN times the brightest pixel within
+# _REACH_PX, the width of a blurred point. Without this, frames with an even background and dark
+# edges, which no training pair has, let the correction run away.
+_REACH_PX, _MAX_GAIN = 4, 2.0
 
 # Images that the last convolution gives besides one per structure: "none", and the correction of
 # the frame.
@@ -194,7 +194,7 @@ class IMCSR(nn.Module):  # type: ignore[misc]
         middle = self.frames // 2
         light = frames[:, middle : middle + 1].float()
         if self.head_kind == "restore":
-            measured = F.relu(self.brightest(light)) * _MOST
+            measured = F.relu(self.brightest(light)) * _MAX_GAIN
             # The smaller one of measured and light + correction; written so, every runtime has it.
             light = measured + F.relu(measured + F.relu(light + images[:, 0:1]) * -1.0) * -1.0
             images = images[:, 1 : self.channels + 2]

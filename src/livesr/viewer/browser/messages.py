@@ -71,9 +71,9 @@ class View(_Part):
         """The stream."""
         return Selection(self.channel, self.position, self.z)
 
-    def wish(self, label: str) -> ChannelDisplay:
+    def display(self, label: str) -> ChannelDisplay:
         """Return how the channel `label` is to be shown."""
-        return next((w for w in self.channels if w.label == label), ChannelDisplay(label=label))
+        return next((c for c in self.channels if c.label == label), ChannelDisplay(label=label))
 
 
 class Acknowledgement(_Part):

@@ -1,6 +1,6 @@
 """What a preview page is sent: the pictures that it asked for, as JPEG or 16 bit, with plain JSON.
 
-Owns the drawing of a pair as a page wishes to see it, and the words of the status. Knows no socket
+Owns the drawing of a pair as a page asked for it, and the words of the status. Knows no socket
 and no page. Whatever came over the wire is made presentable here: the page gets finite numbers and
 plain text only.
 """
@@ -68,7 +68,7 @@ class Frame:
 
 
 class PictureMaker:
-    """Draws what the source has, as a view wishes it.
+    """Draws what the source has, as a view asks for it.
 
     For one thread at a time, but for `status`.
     """
@@ -266,7 +266,7 @@ def overlay_of(pair: FramePair, view: View) -> str:
 def channel_views(pair: FramePair, view: View) -> list[ChannelView]:
     """How the channels of the prediction are shown.
 
-    As wished, else as the run says, else by their pixels.
+    As asked for, else as the run says, else by their pixels.
     """
     message = pair.prediction
     if message is None or message.pixels is None:
@@ -274,7 +274,7 @@ def channel_views(pair: FramePair, view: View) -> list[ChannelView]:
     named = zip(channels_of(pair), message.pixels, strict=True)
     safe = SAFE_COLORS if view.safe else {}
     return [
-        _wished(view.wish(c.label), safe.get(c.color.upper(), c.color), c.window, plane)
+        _shown(view.display(c.label), safe.get(c.color.upper(), c.color), c.window, plane)
         for c, plane in named
     ]
 
@@ -285,9 +285,7 @@ def measurement_view(pair: FramePair, view: View) -> ChannelView | None:
     if message is None or message.pixels is None:
         return None
     channels = message.header.channels
-    return _wished(
-        view.measurement, _GRAY, channels[0].window if channels else None, message.pixels
-    )
+    return _shown(view.measurement, _GRAY, channels[0].window if channels else None, message.pixels)
 
 
 def _moment(message: Message | None) -> tuple[Any, ...] | None:
@@ -298,12 +296,12 @@ def _moment(message: Message | None) -> tuple[Any, ...] | None:
     return header.stream, *message.key, header.t, header.seq, header.provisional
 
 
-def _wished(
-    wish: ChannelDisplay, color: str, window: tuple[float, float] | None, plane: NDArray[Any]
+def _shown(
+    asked: ChannelDisplay, color: str, window: tuple[float, float] | None, plane: NDArray[Any]
 ) -> ChannelView:
-    chosen = wish.window or window or auto_window(plane)
+    chosen = asked.window or window or auto_window(plane)
     return ChannelView(
-        wish.color or color.upper(), (chosen[0], chosen[1]), wish.gamma, wish.visible
+        asked.color or color.upper(), (chosen[0], chosen[1]), asked.gamma, asked.visible
     )
 
 

@@ -1,6 +1,6 @@
 """The preview's server: gives a browser the page, then pushes it the newest pictures.
 
-Owns one thread with its event loop, and the sockets. Who is let in is decided in `admission.py`,
+Owns one thread with its event loop, and the sockets. Who is let in is decided in `access.py`,
 how a page is served in `page.py`, what a picture looks like in `pictures.py`. `websockets` is the
 only server there is.
 """
@@ -147,8 +147,8 @@ class _Bounded(ServerConnection):
 class _Running:
     """One start of the server: the thread, its loop, and what lives in it."""
 
-    def __init__(self, admission: AccessControl, source: FramePairSource) -> None:
-        self._access = admission
+    def __init__(self, access: AccessControl, source: FramePairSource) -> None:
+        self._access = access
         self._feed = Feed(source)
         self._stopping = asyncio.Event()
         self._connections: set[_Bounded] = set()

@@ -19,6 +19,8 @@ from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
 from livesr.base.version import __version__
+from livesr.modalities.modality import Modality
+from livesr.modalities.registry import installed
 from livesr.viewer.browser.messages import TakeSnapshot, View
 from livesr.viewer.browser.pictures import PictureMaker, channel_views, channels_of, overlay_of
 from livesr.viewer.composite import PanelLabel, Picture, panel
@@ -82,7 +84,7 @@ def _finest_um(pair: FramePair, names: tuple[str, ...]) -> float:
 
 def _label(name: str, pair: FramePair, view: View) -> PanelLabel:
     if name == "measurement":
-        return PanelLabel("SIM reconstruction" if _is_sim(pair) else "Input", "measurement")
+        return PanelLabel(_measurement(pair), "measurement")
     if name == "split":
         return PanelLabel("Measurement | prediction", "prediction")
     if name == "composite":
@@ -94,8 +96,11 @@ def _label(name: str, pair: FramePair, view: View) -> PanelLabel:
     return PanelLabel(label, "prediction", colors.get(label))
 
 
-def _is_sim(pair: FramePair) -> bool:
-    return bool(pair.measurement and [c.label for c in pair.measurement.header.channels] == ["sim"])
+def _measurement(pair: FramePair) -> str:
+    """Return what a measurement is called, by the method that its channel's label names."""
+    labels = [c.label for c in pair.measurement.header.channels] if pair.measurement else []
+    made = next((m for m in installed() if [m.method] == labels), None)
+    return made.picture if made else Modality.picture
 
 
 def _caption(pair: FramePair, status: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-// The preview page: puts the parts together. What the user wishes is one object, `view`, that is sent as a whole.
+// The preview page: puts the parts together. What the user chose is one object, `view`, that is sent as a whole.
 
 import { Channels } from "./channels.js";
 import { Connection } from "./connection.js";
@@ -14,8 +14,8 @@ const THEMES = ["system", "dark", "light"];
 
 const display = { mode: "beside", residual: false, uncertainty: false, raw: false, safe: false };
 const readout = new Readout();
-const channels = new Channels(byId("channels"), wish);
-const streams = new Streams(byId("streams"), wish);
+const channels = new Channels(byId("channels"), sendView);
+const streams = new Streams(byId("streams"), sendView);
 const playback = new Playback((message) => connection.send(message));
 const panes = new Panes(byId("panes"), point);
 let pending = 0;
@@ -24,7 +24,7 @@ let pointed = null;
 const connection = new Connection({
   open() {
     panes.reset();
-    wish();
+    sendView();
     playback.resume();
   },
   lost: () => readout.setStatus({ ...readout.status, state: "reconnecting" }),
@@ -48,13 +48,13 @@ const connection = new Connection({
   snapshot: ({ name }, blob) => save(name, blob),
 });
 
-/** Send what is wished, once per turn of the screen however often it changed. */
-function wish() {
+/** Send what is chosen, once per turn of the screen however often it changed. */
+function sendView() {
   if (pending) return;
   pending = setTimeout(() => {
     pending = 0;
     const histogram = document.body.dataset.panel !== "hidden";
-    connection.send({ type: "view", view: { ...display, histogram, ...streams.selection, ...channels.wishes } });
+    connection.send({ type: "view", view: { ...display, histogram, ...streams.selection, ...channels.displays } });
   }, 16);
 }
 
@@ -70,13 +70,13 @@ function setMode(mode) {
   remembered.set("mode", mode);
   for (const button of byId("modes").children) button.setAttribute("aria-pressed", String(button.dataset.mode === mode));
   panes.setMode(mode);
-  wish();
+  sendView();
 }
 
 function setPanel(shown) {
   document.body.dataset.panel = shown ? "shown" : "hidden";
   byId("panel-toggle").setAttribute("aria-pressed", String(shown));
-  wish();
+  sendView();
 }
 
 function setTheme(theme) {
@@ -87,7 +87,7 @@ function setTheme(theme) {
 
 function toggle(id, part) {
   byId(id).checked = display[part] = !display[part];
-  wish();
+  sendView();
 }
 
 /** Show one overlay or none: each takes the place of the prediction. */

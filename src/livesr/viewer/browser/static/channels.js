@@ -11,9 +11,9 @@ const REFRESH_MS = 200;
 class ChannelRow {
   constructor(label, isMeasurement, onChange) {
     this.label = label;
-    this.wish = { label, color: null, window: null, gamma: 1, visible: true };
+    this.display = { label, color: null, window: null, gamma: 1, visible: true };
     this.change = (part) => {
-      Object.assign(this.wish, part);
+      Object.assign(this.display, part);
       onChange();
       this.refresh(this.shown);
     };
@@ -53,21 +53,21 @@ class ChannelRow {
     this.change({ color });
   }
 
-  /** Show how the server shows it, `shown`, under what was wished since. */
+  /** Show how the server shows it, `shown`, under what was chosen since. */
   refresh(shown, name = this.name.textContent) {
     if (!shown) return;
     this.shown = shown;
-    const window = this.wish.window ?? shown.window;
-    const color = cssColor(this.wish.color ?? shown.color);
+    const window = this.display.window ?? shown.window;
+    const color = cssColor(this.display.color ?? shown.color);
     this.name.textContent = name;
     this.chip.style.background = color;
     this.range.textContent = window.map((v) => Math.round(v)).join(" – ");
-    this.auto.setAttribute("aria-pressed", String(this.wish.window === null));
-    this.visible.checked = this.wish.visible;
-    this.element.classList.toggle("off", !this.wish.visible);
-    this.gamma.value = -Math.log2(this.wish.gamma);
-    this.gammaValue.textContent = this.wish.gamma.toFixed(2);
-    this.histogram.setView({ window, color, gamma: this.wish.gamma });
+    this.auto.setAttribute("aria-pressed", String(this.display.window === null));
+    this.visible.checked = this.display.visible;
+    this.element.classList.toggle("off", !this.display.visible);
+    this.gamma.value = -Math.log2(this.display.gamma);
+    this.gammaValue.textContent = this.display.gamma.toFixed(2);
+    this.histogram.setView({ window, color, gamma: this.display.gamma });
   }
 }
 
@@ -80,10 +80,10 @@ export class Channels {
     this.shownAt = -Infinity;
   }
 
-  /** The wishes for the server. */
-  get wishes() {
-    const channels = [...this.rows.values()].filter((row) => row !== this.measured).map((row) => row.wish);
-    return { channels, measurement: this.measured ? { ...this.measured.wish, label: "" } : undefined };
+  /** The display settings for the server. */
+  get displays() {
+    const channels = [...this.rows.values()].filter((row) => row !== this.measured).map((row) => row.display);
+    return { channels, measurement: this.measured ? { ...this.measured.display, label: "" } : undefined };
   }
 
   /** Show the channels of a frame; rows are made once and kept. */
@@ -114,7 +114,7 @@ export class Channels {
 
   toggle(n) {
     const row = [...this.rows.values()][n];
-    if (row && row !== this.measured) row.change({ visible: !row.wish.visible });
+    if (row && row !== this.measured) row.change({ visible: !row.display.visible });
   }
 
   /** Automatic contrast and gamma 1 for all. */

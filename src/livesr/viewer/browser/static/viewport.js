@@ -2,7 +2,7 @@
 //
 // Places are shares of the field's width and height, so that pictures of different pixel counts stay on top of each other.
 
-const MOST_CSS_PER_PIXEL = 64;
+const MAX_CSS_PER_PIXEL = 64;
 const TAP_PX = 4;
 
 export class Viewport {
@@ -52,8 +52,8 @@ export class Viewport {
 
   /** Zoom so that the place (left, top) of the pane stays where it is. */
   zoomBy(factor, left = this.pane.width / 2, top = this.pane.height / 2) {
-    const most = (MOST_CSS_PER_PIXEL * this.field.width) / this.pane.width;
-    const zoom = Math.min(Math.max(this.zoom * factor, 1), Math.max(most, 1));
+    const max = (MAX_CSS_PER_PIXEL * this.field.width) / this.pane.width;
+    const zoom = Math.min(Math.max(this.zoom * factor, 1), Math.max(max, 1));
     const before = this.rectangle;
     const [x, y] = [(left - before.left) / before.width, (top - before.top) / before.height];
     this.zoom = zoom;

@@ -1,0 +1,59 @@
+"""Modalities by name; loaded when a rig names one.
+
+Owns the list. Another package adds a modality by an entry point of the group ``livesr.modalities``,
+whose object is a subclass of `Modality`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from livesr.base.errors import ConfigError
+from livesr.base.registry import Registry
+
+if TYPE_CHECKING:
+    from livesr.base.config import RigConfig
+    from livesr.modalities.modality import Modality
+
+log = logging.getLogger(__name__)
+
+MODALITIES = Registry(
+    "modality",
+    {
+        "sim": "livesr.modalities.sim.modality:SIM",
+        "storm": "livesr.modalities.storm.modality:STORM",
+        "widefield": "livesr.modalities.widefield.modality:Widefield",
+    },
+    entry_points="livesr.modalities",
+)
+OLD_NAMES = {"passthrough": "widefield"}
+"""Names in old files, and what they are called now."""
+
+
+def modality(name: str) -> Modality[Any]:
+    """Return the modality called `name`; old names are understood.
+
+    Raises
+    ------
+    ConfigError
+        If there is none, or the package that brings it cannot be loaded.
+    """
+    found: Modality[Any] = MODALITIES.load(OLD_NAMES.get(name, name))()
+    return found
+
+
+def installed() -> Iterator[Modality[Any]]:
+    """Yield every modality; one of another package that cannot be loaded is left out."""
+    for name in MODALITIES.names:
+        try:
+            yield modality(name)
+        except ConfigError as e:
+            log.warning("%s It is left out.", e)
+
+
+def modalities_of(rig: RigConfig) -> Iterator[tuple[Modality[Any], Any]]:
+    """Yield every modality that a rig uses, or has a section of, with its section."""
+    for name in rig.modalities:
+        yield modality(name), rig.section_of(name)

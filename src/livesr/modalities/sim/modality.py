@@ -1,0 +1,271 @@
+"""Linear SIM: a few exposures under stripes of light make one frame of twice the resolution.
+
+Owns what rig.yaml, the core, the store and a run need to know of it. The arithmetic is in
+`reconstructor.py`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, cast
+
+from livesr.base.errors import ConfigError
+from livesr.modalities.modality import Benchmark, Modality
+from livesr.modalities.sim.config import QualityLimitsConfig, SIMConfig, check_patterns
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+    from pymmcore_plus import CMMCorePlus
+
+    from livesr.base.config import PatternConfig, RigConfig, TriggerConfig
+    from livesr.base.geometry import Geometry
+    from livesr.check.finding import Finding, Found
+    from livesr.check.hardware import Looked, Measured
+    from livesr.check.micromanager import Configuration
+    from livesr.live.arrays import Arrays
+    from livesr.live.reconstruct.monitor import Monitor
+    from livesr.live.reconstruct.reconstructor import Reconstructor
+    from livesr.modalities.calibrator import Calibrator
+    from livesr.modalities.sim.parameters import SIMParameters
+    from livesr.modalities.sim.quality import QualityLimits
+    from livesr.modalities.sim.reconstructor import SIMReconstructor
+    from livesr.optics.illumination import Pattern
+    from livesr.simulation.sequence import DrawSequence
+
+
+class SIM(Modality[SIMConfig]):
+    """Structured illumination microscopy of one plane."""
+
+    name = "sim"
+    Section: ClassVar[type[SIMConfig]] = SIMConfig
+    structured = True
+    on_devices = True
+    needs_sampling = True
+    picture = "SIM reconstruction"
+    virtual_rig = "virtual_sim"
+    region_unknown = (
+        "where the camera's region began on its chip is no longer known and is taken to be (0, 0)."
+        " If a region was used, the phases of the patterns are not those of the calibration."
+    )
+
+    def validate(self, rig: RigConfig) -> None:
+        """Refuse a rig without its section, and patterns of channels that do not fit it."""
+        if self.name not in rig.sections:
+            raise ValueError("a SIM rig needs a 'sim' section with its patterns")
+        section = SIMConfig.of(rig)
+        for name, channel in rig.channels.items():
+            if channel.patterns is not None:
+                try:
+                    check_patterns(channel.patterns, section.angles, section.harmonics)
+                except ValueError as e:
+                    raise ValueError(f"channel {name!r}: {e}") from None
+
+    def raw_frames(self, section: SIMConfig) -> int:
+        """Return the exposures of all angles and phases."""
+        return section.raw_frames
+
+    def raw_labels(self, section: SIMConfig) -> tuple[str, ...]:
+        """Return which angle and phase each raw frame shows."""
+        return tuple(f"angle {a} phase {p}" for a, p in section.raw_order())
+
+    def scale(self, rig: RigConfig) -> float | None:
+        """Return 2: twice the resolution needs twice the pixels."""
+        return 2.0
+
+    # -- the core ----------------------------------------------------------------------------------
+
+    def trigger(self, section: SIMConfig) -> TriggerConfig | None:
+        """Return the output that lets the pattern display run."""
+        return section.trigger
+
+    def calibrated_with(self, section: SIMConfig) -> Sequence[tuple[str, str, str]]:
+        """Return what of the optics the patterns hold for."""
+        return section.calibrated_with
+
+    def prepare_run(self, core: CMMCorePlus, section: SIMConfig) -> None:
+        """Bring a display whose pattern software chooses to its first one."""
+        if section.pattern_property:
+            core.setProperty(*section.pattern_property, 0)
+
+    # -- a run -------------------------------------------------------------------------------------
+
+    def build(
+        self,
+        rig: RigConfig,
+        channel: str,
+        camera: Geometry,
+        arrays: Arrays | None = None,
+        like: Reconstructor | None = None,
+    ) -> SIMReconstructor:
+        """Return what reconstructs a channel with its patterns; with `like`, following the same
+        drift.
+        """
+        from livesr.live.arrays import HOST
+        from livesr.modalities.sim.reconstructor import SIMReconstructor
+
+        section = SIMConfig.of(rig)
+        parameters, patterns = parameters_of(rig, channel, camera)
+        if not patterns:
+            raise ConfigError(
+                f"Rig {rig.name!r} has no patterns yet: run 'livesr calibrate {rig.folder}'."
+            )
+        return SIMReconstructor(
+            parameters,
+            patterns,
+            limits_of(section.quality_limits),
+            follow=section.follow_drift,
+            drift=cast("SIMReconstructor", like).drift if like else None,
+            arrays=arrays or HOST,
+        )
+
+    def monitors(
+        self,
+        rig: RigConfig,
+        channel: str,
+        camera: Geometry,
+        reconstructor: Reconstructor,
+        recorded: bool,
+    ) -> list[Monitor]:
+        """Return what watches the raw order and, live, the pattern vectors."""
+        from livesr.modalities.sim.monitors import raw_order_monitor, vector_monitor
+
+        watching: list[Monitor] = [raw_order_monitor(rig, channel, camera)]
+        if not recorded and (
+            vectors := vector_monitor(
+                rig, channel, camera, cast("SIMReconstructor", reconstructor).drift
+            )
+        ):
+            watching.append(vectors)
+        return watching
+
+    # -- the desk ----------------------------------------------------------------------------------
+
+    def check(self, rig: RigConfig, found: Found) -> Iterator[Finding]:
+        """Yield what is not plausible of patterns and phase steps."""
+        from livesr.modalities.sim.check import check
+
+        return check(rig, found)
+
+    def check_beside(self, rig: RigConfig, cfg: Configuration, found: Found) -> Iterator[Finding]:
+        """Look for what shows the patterns."""
+        from livesr.modalities.sim.check import check_beside
+
+        return check_beside(rig, cfg, found)
+
+    def hardware_groups(self, section: SIMConfig) -> int | None:
+        """Return as many groups as tell the order of the patterns."""
+        from livesr.modalities.sim.hardware import GROUPS
+
+        return GROUPS
+
+    def believing(self, rig: RigConfig) -> RigConfig:
+        """Return the rig, but that doubtful frames are reconstructed as well."""
+        section = SIMConfig.of(rig)
+        limits = section.quality_limits.model_copy(update={"when_doubtful": "reconstruct"})
+        return rig.with_section(section.model_copy(update={"quality_limits": limits}))
+
+    def not_ready(self, rig: RigConfig, channel: str) -> Measured | None:
+        """Say that there are no patterns yet."""
+        from livesr.modalities.sim.hardware import no_patterns
+
+        bare = not (rig.channel(channel).patterns or SIMConfig.of(rig).patterns)
+        return no_patterns() if bare else None
+
+    def check_hardware(self, looked: Looked) -> Iterator[Measured]:
+        """Yield contrast, phase and order of the patterns."""
+        from livesr.modalities.sim.hardware import check_hardware
+
+        return check_hardware(looked)
+
+    def calibrator(self, rig: RigConfig) -> Calibrator | None:
+        """Return what measures patterns, raw order and OTF."""
+        from livesr.modalities.sim.calibration.channel import SIMCalibrator
+
+        return SIMCalibrator(rig)
+
+    def simulate(self, rig: RigConfig, size: int, groups: int) -> NDArray[np.uint16]:
+        """Return raw groups of a living cell."""
+        from livesr.modalities.sim.simulation.rig import RawBank
+
+        bank = RawBank(rig, size, groups, seed=0, photons=300.0, bleaching=0.0, interval_s=0.5)
+        return bank.frames
+
+    @property
+    def draw_sequence(self) -> DrawSequence | None:
+        """Moving cells under rigs that are drawn from a domain."""
+        from livesr.modalities.sim.simulation.sequence import SIMSequence
+
+        return SIMSequence
+
+    @property
+    def benchmarks(self) -> Mapping[str, Benchmark]:
+        """The reconstruction beside its Fourier transforms."""
+        return {"sim": Benchmark("livesr.modalities.sim.bench", cores=1)}
+
+
+def parameters_of(
+    rig: RigConfig, channel: str, camera: Geometry
+) -> tuple[SIMParameters, list[Pattern]]:
+    """Return what the frames of a channel are reconstructed with: parameters, and its patterns."""
+    from livesr.modalities.sim.parameters import SIMParameters
+
+    section, settings = SIMConfig.of(rig), rig.channel(channel)
+    patterns, origin_px = patterns_seen(rig, channel, camera)
+    parameters = SIMParameters(
+        camera.shape,
+        camera.pixel_size_um,
+        rig.optics.na,
+        (settings.emission_nm or rig.optics.emission_nm) / 1e3,
+        phase_steps_rad=section.phase_steps_rad,
+        order=section.raw_order(),
+        offset_adu=rig.camera.offset_adu,
+        wiener=settings.wiener or section.wiener,
+        attenuation=section.attenuation,
+        attenuation_fwhm_um=section.attenuation_fwhm_um,
+        apodisation=section.apodisation,
+        origin_px=origin_px,
+        equalise=section.equalise,
+        damping=settings.damping or rig.optics.damping,
+    )
+    return parameters, patterns
+
+
+def patterns_seen(
+    rig: RigConfig, channel: str, camera: Geometry
+) -> tuple[list[Pattern], tuple[float, float]]:
+    """Return the patterns as the camera's picture shows them, and the origin that their phases are
+    to be referred to.
+
+    Pixel u of a mirrored region of n pixels from x0 on is the chip's x0 + n - 1 - u: a pattern with
+    the opposite k, seen from -(x0 + n - 1). Phase steps, and so the raw order, stay.
+    """
+    patterns = rig.channel(channel).patterns or SIMConfig.of(rig).patterns
+    y, x = (
+        -(first + n - 1) if mirrored else first
+        for first, n, mirrored in zip(camera.origin_px, camera.shape, camera.mirrored, strict=True)
+    )
+    return [pattern_of(p).mirrored(camera.mirrored) for p in patterns], (y, x)
+
+
+def pattern_of(config: PatternConfig) -> Pattern:
+    """Return the pattern that rig.yaml describes."""
+    from livesr.optics.illumination import Pattern
+
+    overtones = tuple((o.phase_rad, o.modulation) for o in config.overtones)
+    return Pattern(config.k_um, config.phase_rad, config.modulation, overtones)
+
+
+def limits_of(config: QualityLimitsConfig) -> QualityLimits:
+    """Return the limits that rig.yaml sets."""
+    from livesr.modalities.sim.quality import QualityLimits
+
+    return QualityLimits(
+        config.when_doubtful,
+        config.contrast_to_noise,
+        config.phase_error_rad,
+        config.modulation,
+        config.motion_nm,
+        config.saturated,
+    )

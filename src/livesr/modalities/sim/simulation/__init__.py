@@ -1,0 +1,1 @@
+"""Simulated SIM: the microscope, a virtual rig, and drawn time lapses with truth."""

@@ -1,0 +1,435 @@
+"""A virtual SIM rig.
+
+A camera in Python for `UniMMCore` that shows a living cell through structured illumination.
+
+Owns the bank of raw frames and their playback. Image formation is `microscope.py`, the patterns are
+read from the rig's own rig.yaml, so that camera and reconstruction cannot disagree.
+
+Which raw frame an exposure is
+------------------------------
+As on a rig whose pattern display advances with the camera's trigger, every exposure shows the next
+raw frame, and after the last one of a group the specimen has moved on by one time point.
+
+- A sequence of any length but one (triggered MDA, live mode) starts at raw index 0 of the next
+  group.
+- A snap, as each event of an untriggered MDA, goes on where the last exposure stopped. Nine snaps
+  are a group. After an acquisition that was broken off inside a group, write `PatternIndex` = 0, or
+  let the plan write it before every exposure:
+  ``sim_sequence(..., pattern_property=("Camera", "PatternIndex"))``.
+- `PatternIndex` selects the raw index of the next exposure: ahead in the same group, or in the next
+  one. It is sequenceable, so such plans are still triggered.
+- `TimePoint` = t starts a new group at time point t of the bank and empties
+  `VirtualSIMCamera.shown`.
+
+Time points are played forwards and backwards in turn, so that nothing ever jumps. Noise and
+bleaching are part of the bank: on the way back the same noise returns and the brightness recovers.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from array import array
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+from pymmcore_plus import CMMCorePlus
+from pymmcore_plus.experimental.unicore import pymm_property
+
+from livesr.base.config import ChannelConfig, RigConfig, load_rig
+from livesr.base.errors import ConfigError
+from livesr.modalities.sim.config import SIMConfig
+from livesr.modalities.sim.simulation.microscope import Components, Light, SIMMicroscope
+from livesr.optics.illumination import Pattern
+from livesr.optics.noise import SCMOSNoise, read_variance_map
+from livesr.simulation.camera import KnowsTruth, find_virtual_camera
+from livesr.simulation.specimens import DEFAULT_STRUCTURES, Cell
+
+log = logging.getLogger(__name__)
+
+Image = NDArray[np.float32]
+
+_MARGIN_PX = 16
+
+
+def find_camera(core: CMMCorePlus) -> VirtualSIMCamera | None:
+    """Return the virtual camera that `core` uses, to ask it for the truth.
+
+    None if it uses another one.
+    """
+    return find_virtual_camera(core, VirtualSIMCamera)
+
+
+class RawBank:
+    """Noisy raw groups of one cell at consecutive time points, computed once.
+
+    Parameters
+    ----------
+    rig
+        Optics, patterns, raw order and camera levels.
+    size
+        Side of the camera's chip in pixels.
+    n_t
+        Time points.
+    seed
+        Determines cell and noise.
+    photons
+        Photo-electrons of bright parts in one raw frame.
+    bleaching
+        Part of the brightness lost from one time point to the next.
+    interval_s
+        Specimen time between two time points.
+    channel
+        Of the rig, whose optics and patterns it is seen with; "" for the only one.
+    visible
+        Structures that shine; all without.
+
+    Attributes
+    ----------
+    frames : uint16 (t, raw, y, x), ADU
+    """
+
+    DUTY = 0.2
+    BACKGROUND = 0.03
+
+    def __init__(
+        self,
+        rig: RigConfig,
+        size: int,
+        n_t: int,
+        *,
+        seed: int,
+        photons: float,
+        bleaching: float,
+        interval_s: float,
+        channel: str = "",
+        visible: Sequence[str] = DEFAULT_STRUCTURES,
+    ) -> None:
+        sim = _sim_section(rig)
+        self._seed, self._interval_s, self._visible = seed, interval_s, tuple(visible)
+        self._microscope = _microscope(rig, sim, size, channel)
+        self._noise = SCMOSNoise(
+            offset_adu=rig.camera.offset_adu,
+            bit_depth=rig.camera.bit_depth,
+            read_variance_e2=read_variance_map((size, size), 1.6, np.random.default_rng((seed, 1))),
+        )
+        self._light = Light(
+            background_e=self.BACKGROUND * photons,
+            bleaching=bleaching,
+            jitter=0.01,
+            phase_error_rad=0.03,
+            duty=self.DUTY,
+        )
+        self.frames = np.empty((n_t, sim.raw_frames, size, size), np.uint16)
+        self._cell, self._cell_t = self._new_cell(), -1
+        self._fill(photons)
+
+    def truth(self, t: int, transfer: Image | None = None) -> dict[str, Image]:
+        """Return each structure alone at time point `t`, noise-free, in ADU of the reconstruction.
+
+        Parameters
+        ----------
+        t
+            Time point of the bank; asking in ascending order is fast, going back starts the cell
+            anew.
+        transfer
+            A reconstructor's effective transfer function for frames of the whole chip: then the
+            truth is what that reconstruction can reach. Without it, the ideal passband of SIM (see
+            `SIMMicroscope.truth`).
+
+        Returns
+        -------
+        dict of str to float32 (2 y, 2 x)
+            The whole chip: crop it yourself to twice the region of interest.
+        """
+        if not 0 <= t < len(self.frames):
+            raise ValueError(
+                f"time point {t} was asked for, the bank has 0 to {len(self.frames) - 1}"
+            )
+        adu = self._light.electrons * self._light.remaining(t + 0.5) * self._noise.gain_adu_per_e
+        images = self._cell_at(t).render()
+        if transfer is None:
+            return {name: self._microscope.truth(image, adu) for name, image in images.items()}
+        return {
+            name: self._microscope.reconstruction_truth(image, transfer, adu)
+            for name, image in images.items()
+        }
+
+    def _fill(self, photons: float) -> None:
+        rng = np.random.default_rng((self._seed, 2))
+        before, now = self._components(-1), self._components(0)
+        self._light = replace(self._light, electrons=photons / max(now.peak(), 1e-6))
+        for t, group in enumerate(self.frames):
+            after = self._components(t + 1)
+            for frame, expected in zip(
+                group, self._microscope.raw((before, now, after), self._light, rng, t), strict=True
+            ):
+                self._noise.expose(expected, rng, out=frame)
+            before, now = now, after
+
+    def _components(self, t: int) -> Components:
+        cell = self._cell_at(t)
+        density, haze = cell.render(), cell.render_haze()
+        return self._microscope.components(
+            np.sum([density[name] for name in self._visible], axis=0),
+            np.sum([haze[name] for name in self._visible], axis=0),
+        )
+
+    def _cell_at(self, t: int) -> Cell:
+        """Return the cell at time point `t` >= -1; the bank needs one before its first."""
+        if t < self._cell_t:
+            self._cell, self._cell_t = self._new_cell(), -1
+        while self._cell_t < t:
+            self._cell.advance(self._interval_s)
+            self._cell_t += 1
+        return self._cell
+
+    def _new_cell(self) -> Cell:
+        return Cell(self._microscope.object_shape, self._microscope.object_pixel_um, self._seed)
+
+
+class VirtualSIMCamera(KnowsTruth):
+    """Plays raw SIM frames of a simulated living cell, one per exposure.
+
+    Properties before initialisation: Rig (name or path of the rig.yaml whose patterns it shows),
+    SensorSize (pixels), Seed, TimePoints (length of the bank), Photons (photo-electrons of bright
+    parts per raw frame), Bleaching (part lost per time point), SpecimenInterval_s, Dyes
+    ("488:microtubules 561:er" for a dye that each channel of the rig excites alone; without, every
+    channel shows all structures). Later: PatternIndex, TimePoint (see the module), Channel (whose
+    light is on, where there are dyes), and those of `VirtualCamera`.
+
+    Attributes
+    ----------
+    shown : bank time point of each group exposed since `TimePoint` was last written; two bytes a
+        group
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._banks: dict[str, RawBank] = {}
+        self._channel = ""
+        self._playback = _Playback(1, 1)
+        self._pattern_sequence: list[int] | None = None
+        self._loaded_sequence: list[int] = []
+        for name, default in (
+            ("Rig", "virtual_sim"),
+            ("SensorSize", 256),
+            ("Seed", 0),
+            ("TimePoints", 40),
+            ("Photons", 300.0),
+            ("Bleaching", 0.002),
+            ("SpecimenInterval_s", 0.5),
+            ("Dyes", ""),
+        ):
+            self.register_property(name, default_value=default, is_pre_init=True)
+
+    def initialize(self) -> None:
+        """Compute the bank; `UniMMCore` logs an exception and marks the device as failed."""
+        start = time.perf_counter()
+        rig = load_rig(str(self.get_property_value("Rig")))
+        size, n_t = int(self._number("SensorSize")), int(self._number("TimePoints"))
+        for channel, visible in _dyes(str(self.get_property_value("Dyes"))).items():
+            self._banks[channel] = RawBank(
+                rig,
+                size,
+                n_t,
+                seed=int(self._number("Seed")),
+                photons=self._number("Photons"),
+                bleaching=self._number("Bleaching"),
+                interval_s=self._number("SpecimenInterval_s"),
+                channel=channel,
+                visible=visible,
+            )
+        self._channel = next(iter(self._banks))
+        self._playback = _Playback(*self.bank.frames.shape[:2])
+        log.info(
+            "simulated %s raw frames in %.1f s",
+            self.bank.frames.shape[:2],
+            time.perf_counter() - start,
+        )
+
+    @property
+    def bank(self) -> RawBank:
+        """The raw frames and their truth, of the channel whose light is on.
+
+        Raises
+        ------
+        RuntimeError
+            Before initialisation, or if it failed.
+        """
+        if not self._banks:
+            raise RuntimeError(
+                "the virtual camera has no frames: it was not initialised, or its initialisation"
+                " failed"
+            )
+        return self._banks[self._channel]
+
+    @property
+    def shown(self) -> Sequence[int]:
+        """Bank time point of each group, in order of exposure."""
+        return self._playback.shown
+
+    def truth(self, t: int, transfer: Image | None = None) -> dict[str, Image]:
+        """See `RawBank.truth`; `t` is a time point of the bank, as in `shown`."""
+        return self.bank.truth(t, transfer)
+
+    # -- what the base class asks ------------------------------------------------------------------
+
+    def start_playing(self, n: int | None) -> None:
+        """Begin a group, unless it is a snap."""
+        if n != 1:
+            self._playback.start_group()
+
+    def next_frame(self, i: int) -> tuple[NDArray[np.uint16], Mapping[str, str]]:
+        """Return the next raw frame of the bank."""
+        if self._pattern_sequence:
+            self._playback.select(self._pattern_sequence[i % len(self._pattern_sequence)])
+        t, raw = self._playback.expose()
+        return self.bank.frames[t, raw], {"SIM-Index": str(raw), "SIM-TimePoint": str(t)}
+
+    # -- properties --------------------------------------------------------------------------------
+
+    @pymm_property(
+        name="PatternIndex", limits=(0, 255), sequence_max_length=65536, property_type=int
+    )
+    def pattern_index(self) -> int:
+        """Raw index of the next exposure."""
+        return self._playback.raw
+
+    @pattern_index.setter
+    def _set_pattern_index(self, value: float) -> None:
+        self._playback.select(int(value))
+
+    @pattern_index.sequence_loader
+    def _load_pattern_sequence(self, values: Sequence[float]) -> None:
+        self._loaded_sequence = [int(value) for value in values]
+
+    @pattern_index.sequence_starter
+    def _start_pattern_sequence(self) -> None:
+        self._pattern_sequence = self._loaded_sequence
+
+    @pattern_index.sequence_stopper
+    def _stop_pattern_sequence(self) -> None:
+        self._pattern_sequence = None
+
+    @pymm_property(name="Channel", property_type=str)
+    def channel(self) -> str:
+        """Whose light is on."""
+        return self._channel
+
+    @channel.setter
+    def _set_channel(self, value: str) -> None:
+        if str(value) not in self._banks:
+            raise ValueError(
+                f"channel {value!r} was selected; the dyes are those of {', '.join(self._banks)}"
+            )
+        self._channel = str(value)
+
+    @pymm_property(name="TimePoint", limits=(0, 65535), property_type=int)
+    def time_point(self) -> int:
+        """Bank time point of the next exposure."""
+        return self._playback.time_point
+
+    @time_point.setter
+    def _set_time_point(self, value: float) -> None:
+        self._playback.restart(int(value))
+
+
+class _Playback:
+    """Which time point and raw frame the next exposure shows.
+
+    Parameters
+    ----------
+    n_t, n_raw
+        Size of the bank.
+    """
+
+    def __init__(self, n_t: int, n_raw: int) -> None:
+        self._n_t, self._n_raw = n_t, n_raw
+        self._next = 0
+        self._group: int | None = None
+        self.shown = array("H")
+
+    @property
+    def raw(self) -> int:
+        return self._next % self._n_raw
+
+    @property
+    def time_point(self) -> int:
+        return self._there_and_back(self._next // self._n_raw)
+
+    def expose(self) -> tuple[int, int]:
+        """Return (time point, raw index) and go on to the next exposure."""
+        group, raw = divmod(self._next, self._n_raw)
+        t = self._there_and_back(group)
+        if group != self._group:
+            self._group = group
+            self.shown.append(t)
+        self._next += 1
+        return t, raw
+
+    def start_group(self) -> None:
+        """Go on to raw index 0, unless there already."""
+        self.select(0)
+
+    def select(self, raw: int) -> None:
+        """Go on to raw index `raw`, in this group if it lies ahead."""
+        if raw >= self._n_raw:
+            raise ValueError(f"raw index {raw} was selected, a group has 0 to {self._n_raw - 1}")
+        self._next += (raw - self._next) % self._n_raw
+
+    def restart(self, t: int) -> None:
+        """Begin a group at time point `t` and forget what was shown."""
+        if t >= self._n_t:
+            raise ValueError(f"time point {t} was selected, the bank has 0 to {self._n_t - 1}")
+        self._next, self._group = t * self._n_raw, None
+        self.shown = array("H")
+
+    def _there_and_back(self, group: int) -> int:
+        """0, 1, ... n-1, n-2, ... 1, 0, 1, ..."""
+        if self._n_t == 1:
+            return 0
+        phase = group % (2 * self._n_t - 2)
+        return min(phase, 2 * self._n_t - 2 - phase)
+
+
+def _sim_section(rig: RigConfig) -> SIMConfig:
+    if "sim" not in rig.sections or rig.optics.pixel_size_nm is None:
+        raise ConfigError(
+            f"rig {rig.name!r} needs 'sim' and 'optics.pixel_size_nm' to be simulated; see"
+            " virtual_sim"
+        )
+    return SIMConfig.of(rig)
+
+
+def _dyes(text: str) -> dict[str, tuple[str, ...]]:
+    """Return the structures that each channel shows; "488:microtubules 561:er" or nothing."""
+    if not text:
+        return {"": DEFAULT_STRUCTURES}
+    named = (dye.partition(":") for dye in text.split())
+    dyes: dict[str, tuple[str, ...]] = {channel: (structure,) for channel, _, structure in named}
+    if unknown := {name for names in dyes.values() for name in names} - set(DEFAULT_STRUCTURES):
+        raise ConfigError(
+            f"Dyes {text!r} stain {', '.join(sorted(unknown))}; there are"
+            f" {', '.join(DEFAULT_STRUCTURES)}."
+        )
+    return dyes
+
+
+def _microscope(rig: RigConfig, sim: SIMConfig, size: int, channel: str) -> SIMMicroscope:
+    assert rig.optics.pixel_size_nm is not None
+    of_channel = rig.channel(channel) if channel else ChannelConfig()
+    steps = sim.phase_steps_rad or [2 * np.pi * p / sim.phases for p in range(sim.phases)]
+    return SIMMicroscope(
+        (size, size),
+        rig.optics.pixel_size_nm / 1e3,
+        rig.optics.na,
+        (of_channel.emission_nm or rig.optics.emission_nm) / 1e3,
+        [Pattern(p.k_um, p.phase_rad, p.modulation) for p in of_channel.patterns or sim.patterns],
+        phase_steps_rad=steps,
+        order=sim.raw_order(),
+        damping=0.7,
+        margin_px=_MARGIN_PX,
+    )

@@ -1,0 +1,269 @@
+"""Localisation: how fast on 256 x 256 frames with 50 emitters lit, and how well at four densities,
+beside Picasso.
+
+Quality is measured on simulated frames whose emitters are known: an ideal objective's Airy pattern,
+an EMCCD, about 600 photo-electrons an emitter and frame, emitters on microtubules. Picasso
+(Schnitzbauer et al. 2017, Nature Protocols 12, 1198) localises the same frames in the same process
+where it is installed (``pip install "livesr[storm]"``), with the best of several detection
+thresholds; livesr with its default.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
+
+from livesr.base.config import RigConfig, load_rig
+from livesr.base.frames import RawStack, SRFrame, Stream
+from livesr.base.geometry import Geometry
+from livesr.bench.pipeline import virtual_rig
+from livesr.bench.result import Result, Target, compared
+from livesr.bench.timing import interleave
+from livesr.live.plugin import LiveSR
+from livesr.live.sources.plan import sim_sequence
+from livesr.modalities.storm.config import STORMConfig
+from livesr.modalities.storm.modality import STORM
+from livesr.modalities.storm.reconstructor import STORMReconstructor
+from livesr.modalities.storm.score import LocalisationScore, score_localisations
+from livesr.modalities.storm.simulation.rig import BlinkingBank, find_storm_camera
+
+_FAST = Target(100, "least")
+_LIT = (10, 50, 150, 400)
+_THRESHOLDS = (1000, 1500, 2000, 3000, 5000)
+_FAINT = 100  # photo-electrons: what gives less in a frame need not be found
+_BOX = 7
+
+
+def measure(quick: bool) -> list[Result]:
+    """Return speed and quality.
+
+    The target of the project is 100 camera frames a second on two cores.
+    """
+    rig = load_rig("virtual_storm")
+    results = [_localise(rig, quick), _live(quick)]
+    for lit in _LIT[:1] if quick else _LIT:
+        results += _quality(rig, lit, 5 if quick else 40)
+    return results
+
+
+def _localise(rig: RigConfig, quick: bool) -> Result:
+    """Return frames/s of detection and fit, beside one Gaussian filter of each frame."""
+    size, frames, blocks = (64, 10, 2) if quick else (256, 100, 8)
+    bank = BlinkingBank(rig, size, frames, lit=50)
+    reconstructor = _reconstructor(rig, size)
+
+    def filtered() -> None:
+        for frame in bank.frames:
+            gaussian_filter(frame, 1.0, output=np.float32)
+
+    comparison = interleave(
+        lambda: [_per_second(frames, lambda: reconstructor.localise(bank.frames, range(frames)))],
+        lambda: [_per_second(frames, filtered)],
+        blocks,
+    )
+    note = (
+        f"{size}^2 EMCCD, 50 emitters lit at a time: detection and two rounds of joint fits, in"
+        f" blocks of {frames}"
+    )
+    return compared(
+        "storm.localise",
+        comparison,
+        "frames/s",
+        "one scipy.ndimage.gaussian_filter a frame",
+        (_FAST,),
+        note,
+    )
+
+
+def _live(quick: bool) -> Result:
+    """Return camera frames/s that a whole run keeps up with.
+
+    Camera, grouping, localisation, drift, drawing, store.
+    """
+    size, frames, groups, n = (64, 20, 3, 10) if quick else (256, 300, 20, 100)
+    with virtual_rig("virtual_storm", SensorSize=size, Frames=frames) as (core, rig):
+        rig = rig.with_section(STORMConfig.of(rig).model_copy(update={"frames": n}))
+        camera = find_storm_camera(core)
+        assert camera is not None
+        alone = _reconstructor(rig, size)
+        bank = camera.bank.frames
+
+        def bare() -> list[float]:
+            running = alone.running()
+            stacks = [
+                RawStack(tuple(bank[i : i + n]), Stream(), i // n, 0, 0)
+                for i in range(0, frames - n + 1, n)
+            ]
+            return [_per_second(n * len(stacks), lambda: [running.add(stack) for stack in stacks])]
+
+        core.setExposure(1e3 / (1.3 * bare()[0]))
+        comparison = interleave(
+            lambda: [_run(core, rig, groups)], bare, 1 if quick else 3, warm_up=False
+        )
+    note = (
+        f"{size}^2, groups of {n}, running image of {alone.shape[0]}^2; virtual camera and store"
+        " with raw on the same cores"
+    )
+    return compared(
+        "storm.live",
+        comparison,
+        "frames/s",
+        "localisation, drift and drawing in a bare loop",
+        (_FAST,),
+        note,
+    )
+
+
+def _run(core: Any, rig: RigConfig, groups: int) -> float:
+    """Acquire; return camera frames/s from the first running image to the last."""
+    arrivals_s: list[float] = []
+
+    def arrived(frame: SRFrame) -> None:
+        arrivals_s.append(time.perf_counter())
+
+    frames = STORMConfig.of(rig).frames
+    plan = sim_sequence(groups, channels=list(rig.channels), raw=frames)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        LiveSR(
+            core, rig=rig, store=Path(folder, "run.ome.zarr"), plan=plan, policy="complete"
+        ) as session,
+    ):
+        session.input_ready.connect(arrived)
+        core.mda.run(plan)
+    return frames * (len(arrivals_s) - 1) / (arrivals_s[-1] - arrivals_s[0])
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """Frames whose emitters are known.
+
+    Positions (y, x) in nm from the corner of the first pixel.
+    """
+
+    frames: NDArray[np.uint16]
+    frame: NDArray[np.int64]
+    places_nm: NDArray[np.float64]
+    pixel_nm: float
+
+    @classmethod
+    def blinking(cls, rig: RigConfig, lit: int, frames: int) -> _Known:
+        bank = BlinkingBank(rig, 128, frames, lit=lit)
+        truth = [bank.truth(k) for k in range(frames)]
+        rows = np.concatenate(
+            [np.column_stack([np.full(len(t), k), t]) for k, t in enumerate(truth)]
+        )
+        rows = rows[rows[:, 3] > _FAINT]
+        pixel_nm = bank.pixel_size_um * 1e3
+        return cls(
+            bank.frames, rows[:, 0].astype(np.int64), rows[:, 1:3] * 1e3 + pixel_nm / 2, pixel_nm
+        )
+
+    def score(self, frame: NDArray[Any], places_nm: NDArray[Any]) -> LocalisationScore:
+        return score_localisations(
+            np.asarray(frame, np.int64), places_nm, self.frame, self.places_nm
+        )
+
+    @property
+    def density_per_um2(self) -> float:
+        side_um = self.frames.shape[1] * self.pixel_nm / 1e3
+        return float(len(self.frame) / len(self.frames) / side_um**2)
+
+
+def _quality(rig: RigConfig, lit: int, frames: int) -> list[Result]:
+    """Return Jaccard index and RMSE at one density."""
+    known = _Known.blinking(rig, lit, frames)
+    found = _reconstructor(rig, known.frames.shape[1]).localise(known.frames, range(frames))
+    ours = known.score(found["frame"], np.stack([found["y_nm"], found["x_nm"]], axis=1))
+    theirs = _picasso(rig, known)
+    density = f"{known.density_per_um2:.1f}"
+    note = (
+        f"{density} emitters/um^2 and frame, {ours.true} true: recall {ours.recall:.3f}, precision"
+        f" {ours.precision:.3f}"
+    )
+    if theirs:
+        note += f"; Picasso: recall {theirs.recall:.3f}, precision {theirs.precision:.3f}"
+    beside = "Picasso" if theirs else ""
+    return [
+        Result(
+            f"storm.jaccard_{density}",
+            ours.jaccard,
+            "of 1",
+            theirs.jaccard if theirs else None,
+            beside,
+            note=note,
+        ),
+        Result(
+            f"storm.rmse_{density}",
+            ours.rmse_nm,
+            "nm",
+            theirs.rmse_nm if theirs else None,
+            beside,
+            note=note,
+        ),
+    ]
+
+
+def _picasso(rig: RigConfig, known: _Known) -> LocalisationScore | None:
+    """Return what Picasso reaches with the best of its thresholds, None where it is not
+    installed.
+    """
+    try:
+        from picasso import io, localize
+    except ImportError:
+        return None
+    import tifffile
+
+    camera = {
+        "Baseline": rig.camera.offset_adu,
+        "Sensitivity": rig.camera.gain_e_per_adu,
+        "Gain": rig.camera.em_gain,
+        "Pixelsize": known.pixel_nm,
+    }
+    scores = []
+    with tempfile.TemporaryDirectory(
+        ignore_cleanup_errors=True
+    ) as folder:  # it keeps the file open
+        path = Path(folder, "known.ome.tif")
+        tifffile.imwrite(
+            path, known.frames, photometric="minisblack", ome=True, metadata={"axes": "TYX"}
+        )
+        movie, _ = io.load_movie(str(path))
+        for threshold in _THRESHOLDS:
+            spots = localize.identify(movie, threshold, _BOX, threaded=False, return_info=False)
+            if not len(spots):
+                continue
+            table, _ = localize.fit(
+                movie,
+                camera_info=camera,
+                identifications=spots,
+                box=_BOX,
+                fitting_method="gausslq",
+                multiprocess=False,
+            )
+            table = table[np.isfinite(table["x"]) & np.isfinite(table["y"])]
+            places = (np.stack([table["y"], table["x"]], axis=1) + 0.5) * known.pixel_nm
+            scores.append(known.score(table["frame"].to_numpy(), places))
+    return max(scores, key=lambda score: score.jaccard)
+
+
+def _reconstructor(rig: RigConfig, size: int) -> STORMReconstructor:
+    assert rig.optics.pixel_size_nm is not None
+    camera = Geometry((size, size), "uint16", rig.optics.pixel_size_nm / 1e3)
+    found = STORM().build(rig, next(iter(rig.channels)), camera)
+    assert isinstance(found, STORMReconstructor)
+    return found
+
+
+def _per_second(count: int, work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return count / (time.perf_counter() - start)

@@ -1,0 +1,153 @@
+"""STORM: emitters that blink are localised in groups of frames and drawn into a running image.
+
+Owns what rig.yaml, the store and a run need to know of it. The arithmetic is in `localise.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+from livesr.base.errors import ConfigError
+from livesr.modalities.modality import Benchmark, Modality
+from livesr.modalities.storm.config import STORMConfig
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from livesr.base.config import RigConfig
+    from livesr.base.frames import FrameQuality, Pixels
+    from livesr.base.geometry import Geometry
+    from livesr.check.hardware import Looked, Measured
+    from livesr.live.arrays import Arrays
+    from livesr.live.reconstruct.reconstructor import Reconstructor
+    from livesr.modalities.storm.localise import Localiser
+    from livesr.modalities.storm.reconstructor import STORMReconstructor
+    from livesr.optics.exposure import Exposures
+    from livesr.simulation.sequence import DrawImage
+
+FRAMES_AT_ONCE = 100
+"""Frames that are localised side by side.
+
+Enough to be fast, few enough that a group of thousands needs no more memory.
+"""
+
+UNITS_PER_LOCALISATION = 100
+"""A running image counts hundredths of a localisation.
+
+The store rounds to whole numbers, and a drawn emitter is spread over many pixels.
+"""
+
+
+class STORM(Modality[STORMConfig]):
+    """Single-molecule localisation of blinking emitters."""
+
+    name = "storm"
+    Section: ClassVar[type[STORMConfig]] = STORMConfig
+    unit = "localisation"
+    unit_scale = 1 / UNITS_PER_LOCALISATION
+    raw_along_t = True
+    virtual_rig = "virtual_storm"
+
+    def validate(self, rig: RigConfig) -> None:
+        """Refuse a rig that reconstructs STORM and does not say how noisy its camera is."""
+        used = {rig.modality, *(c.reconstruct for c in rig.channels.values())}
+        if self.name in used and rig.camera.gain_e_per_adu is None:
+            raise ValueError(
+                "a STORM rig needs 'camera.gain_e_per_adu', and 'em_gain' of an EMCCD, to know its"
+                " noise: see the camera's data sheet, or measure it with 'livesr characterise'"
+            )
+
+    def raw_frames(self, section: STORMConfig) -> int:
+        """Return the exposures that are localised together."""
+        return section.frames
+
+    def frames_at_once(self, section: STORMConfig) -> int:
+        """Return how many of them are localised side by side."""
+        return min(section.frames, FRAMES_AT_ONCE)
+
+    def scale(self, rig: RigConfig) -> float | None:
+        """Return None: the running image has pixels of its own size."""
+        return None
+
+    def largest_pixel_nm(self, na: float, emission_nm: float) -> float:
+        """Return twice the size with which a single emitter is found best.
+
+        That is about its image's sigma, 0.21 wavelength / NA (Thompson et al. 2002, Biophysical J.
+        82, 2775).
+        """
+        return emission_nm / (2.4 * na)
+
+    def build(
+        self,
+        rig: RigConfig,
+        channel: str,
+        camera: Geometry,
+        arrays: Arrays | None = None,
+        like: Reconstructor | None = None,
+    ) -> STORMReconstructor:
+        """Return what localises the emitters of a channel and draws them."""
+        from livesr.modalities.storm.reconstructor import STORMReconstructor
+
+        settings = STORMConfig.of(rig)
+        return STORMReconstructor(
+            _localiser(rig, channel, camera, settings),
+            camera.pixel_size_um * 1e3,
+            settings.pixel_size_nm,
+            settings.frames,
+            sliding_groups=settings.sliding_groups,
+            max_uncertainty_nm=settings.max_uncertainty_nm,
+            render=settings.render,
+            drift_correction=settings.drift_correction,
+        )
+
+    def quality(self, exposures: Exposures, frames: Sequence[Pixels | None]) -> FrameQuality | None:
+        """Return what is doubtful about frames in which emitters are localised."""
+        from livesr.modalities.storm.quality import quality
+
+        return quality(exposures, frames)
+
+    # -- the desk ----------------------------------------------------------------------------------
+
+    def check_hardware(self, looked: Looked) -> Iterator[Measured]:
+        """Yield how many emitters a frame shows."""
+        from livesr.modalities.storm.hardware import emitters
+
+        yield emitters(looked)
+
+    def simulate(self, rig: RigConfig, size: int, groups: int) -> NDArray[np.uint16]:
+        """Return groups of frames of emitters that blink on microtubules."""
+        from livesr.modalities.storm.simulation.rig import BlinkingBank
+
+        frames = STORMConfig.of(rig).frames
+        return BlinkingBank(rig, size, groups * frames).frames.reshape(groups, frames, size, size)
+
+    @property
+    def draw_image(self) -> DrawImage | None:
+        """Localisations of a static cell, scattered and drawn."""
+        from livesr.modalities.storm.simulation.images import draw_image
+
+        return draw_image
+
+    @property
+    def benchmarks(self) -> Mapping[str, Benchmark]:
+        """Speed and quality of localisation."""
+        return {"storm": Benchmark("livesr.modalities.storm.bench")}
+
+
+def _localiser(rig: RigConfig, channel: str, camera: Geometry, settings: STORMConfig) -> Localiser:
+    from livesr.modalities.storm.localise import Localiser, PhotonScale
+    from livesr.optics.psf import gaussian_sigma
+
+    emission_nm = rig.channel(channel).emission_nm or rig.optics.emission_nm
+    sigma_nm = settings.psf_sigma_nm or gaussian_sigma(rig.optics.na, emission_nm)
+    levels = rig.camera
+    scale = PhotonScale.of(
+        levels.offset_adu, levels.gain_e_per_adu, levels.em_gain, levels.read_noise_e
+    )
+    pixel_size_nm = camera.pixel_size_um * 1e3
+    try:
+        return Localiser(camera.shape, pixel_size_nm, sigma_nm, scale, threshold=settings.threshold)
+    except ValueError as e:
+        raise ConfigError(f"Rig {rig.name!r} cannot be localised: {e}.") from e

@@ -1,0 +1,1 @@
+"""Simulated STORM: blinking fluorophores, a virtual rig, and drawn images."""

@@ -1,0 +1,109 @@
+"""Keys that older versions wrote, and people still have, are read with a sentence."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from livesr.base.config import load_rig
+from livesr.base.errors import ConfigError, EngineError
+from livesr.live.inference.engine import load_engine
+from livesr.training.data import DataConfig
+from livesr.training.pair_folder import write_pairs
+from livesr.training.simulated import SimulatedPairs
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def said(caplog: pytest.LogCaptureFixture, old: str, new: str) -> bool:
+    return f"{old!r} is now called {new!r}: the old name is still read" in caplog.text
+
+
+def rig_with(folder: Path, old: str, new: str) -> Path:
+    text = (REPOSITORY / "hardware_configs" / "virtual_sim" / "rig.yaml").read_text()
+    assert old in text
+    path = folder / "rig.yaml"
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
+    return path
+
+
+def test_sim_trust_is_read_as_quality_limits(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rig = load_rig(rig_with(tmp_path, "sim:\n", "sim:\n  trust: {motion_nm: 77}\n"))
+    assert rig.sections["sim"].quality_limits.motion_nm == 77
+    assert said(caplog, "trust", "quality_limits")
+
+
+def test_both_names_at_once_are_refused(tmp_path: Path) -> None:
+    both = "sim:\n  trust: {motion_nm: 77}\n  quality_limits: {motion_nm: 78}\n"
+    with pytest.raises(ConfigError, match="'trust' is the old name of 'quality_limits'"):
+        load_rig(rig_with(tmp_path, "sim:\n", both))
+
+
+def engine_with(folder: Path, *renamed: tuple[str, str]) -> Path:
+    copy = folder / "engine"
+    shutil.copytree(REPOSITORY / "engines" / "imcsr-mt-er-lyso-light", copy)
+    manifest = copy / "manifest.yaml"
+    text = manifest.read_text(encoding="utf-8")
+    for new, old in renamed:
+        assert new in text
+        text = text.replace(new, old)
+    manifest.write_text(text, encoding="utf-8")
+    return copy
+
+
+def test_a_manifest_with_old_names_is_the_same_engine(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    old = engine_with(
+        tmp_path,
+        ("training_distribution:", "familiar:"),
+        ("{augmentation: flips", "{views: flips"),
+        ("normalisation: background-scale", "normalisation: background-headroom"),
+    )
+    today = load_engine("imcsr-mt-er-lyso-light").manifest
+    caplog.clear()
+    assert load_engine(old).manifest == today
+    assert said(caplog, "familiar", "training_distribution")
+    assert said(caplog, "views", "augmentation")
+    assert "'background-headroom' is now called 'background-scale'" in caplog.text
+
+
+def test_shipped_engines_have_todays_names_only(caplog: pytest.LogCaptureFixture) -> None:
+    for manifest in (REPOSITORY / "engines").glob("*/manifest.yaml"):
+        load_engine(manifest.parent)
+    assert "is now called" not in caplog.text
+
+
+def test_another_normalisation_is_refused(tmp_path: Path) -> None:
+    other = engine_with(tmp_path, ("background-scale", "background-span"))
+    with pytest.raises((EngineError, ConfigError), match="normalisation"):
+        load_engine(other)
+
+
+def test_a_recipe_with_old_names(caplog: pytest.LogCaptureFixture) -> None:
+    numbers = {"train": 2, "validation": 1, "seed": 1, "validation_seed": 2}
+    old = {**numbers, "remixed": 0.3, "domain": {"headroom_spread": 0.1}}
+    data = DataConfig.model_validate(old)
+    assert (data.recombined, data.domain.scale_spread) == (0.3, 0.1)
+    assert said(caplog, "remixed", "recombined")
+    assert said(caplog, "headroom_spread", "scale_spread")
+    assert data.settings()["recombined"] == 0.3
+
+
+def test_pairs_of_an_older_version_are_not_made_again(tmp_path: Path) -> None:
+    maker, folder = SimulatedPairs(64), tmp_path / "pairs"
+    write_pairs(folder, maker, 1, seed=3)
+    meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+    meta["domain"]["headroom_spread"] = meta["domain"].pop("scale_spread")
+    (folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
+    before = np.load(folder / "frames.npy")
+    made = (folder / "frames.npy").stat().st_mtime_ns
+    write_pairs(folder, maker, 1, seed=3)
+    assert (folder / "frames.npy").stat().st_mtime_ns == made
+    assert np.array_equal(np.load(folder / "frames.npy"), before)

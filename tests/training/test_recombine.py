@@ -1,0 +1,135 @@
+"""Crops composed anew while training.
+
+What is to be found is what was added, however the frame was treated.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
+
+from livesr.live.normalise import BRIGHT_LEVEL
+from livesr.training.recombine import RecombinedPairs, degraded, sharpened
+from livesr.training.sources import CachedPairs
+
+META = {"seed": 1, "pixel_size_nm": 40.0, "channels": ["a", "b"]}
+
+
+def spotted(folder: Path, scale: int = 1) -> Path:
+    """Two structures, spots in every image, and an even haze of 0.1 in the frames."""
+    rng = np.random.default_rng(0)
+    spots = (rng.random((6, 2, 64 * scale, 64 * scale)) > 0.98).astype(np.float32)
+    targets = (2 * gaussian_filter(spots, (0, 0, 1, 1))).astype(np.float16)
+    frames = np.repeat(targets[..., ::scale, ::scale].sum(1, keepdims=True) + np.float16(0.1), 3, 1)
+    frames[:, 0] += 0.5  # neighbours differ, so that a still window can be told
+    folder.mkdir()
+    np.save(folder / "frames.npy", frames)
+    np.save(folder / "targets.npy", targets)
+    (folder / "meta.json").write_text(json.dumps(META))
+    return folder
+
+
+def composites(
+    folder: Path, n: int = 48, brightness_ratio: float = 4.0, absent: float = 0.0
+) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    pairs = RecombinedPairs(CachedPairs(spotted(folder)), 1.0, brightness_ratio, absent)
+    frames, targets = pairs.batch(np.random.default_rng(2), n, 32)
+    assert frames.dtype == targets.dtype == np.float32
+    return list(zip(frames, targets, strict=True))
+
+
+def test_structures_of_different_cells_make_still_frames_of_what_is_to_be_found(
+    tmp_path: Path,
+) -> None:
+    found = [(frames, parts) for frames, parts in composites(tmp_path / "pairs") if parts.any()]
+    assert len(found) > 36
+    for window, parts in found:
+        np.testing.assert_array_equal(window[0], window[1])
+        # Haze, 8 bits and a black level are the frame's alone.
+        assert np.corrcoef(window[1].ravel(), parts.sum(0).ravel())[0, 1] > 0.9
+        bright = np.percentile(parts[:, ::2, ::2], 99.8, axis=(1, 2))
+        assert 0.9 / 4 < bright[0] / bright[1] < 4 * 1.1
+        assert parts.min() >= 0
+        assert 0.3 * BRIGHT_LEVEL < window.max() < 4 * BRIGHT_LEVEL
+
+
+def test_any_structure_may_be_missing_and_all_of_them(tmp_path: Path) -> None:
+    shown = [
+        tuple(bool(part.any()) for part in parts)
+        for _, parts in composites(tmp_path / "pairs", 80, absent=0.5)
+    ]
+    assert set(shown) == {(True, True), (True, False), (False, True), (False, False)}
+
+
+def test_some_of_them_are_noise_in_which_nothing_is_to_be_found(tmp_path: Path) -> None:
+    folder = spotted(tmp_path / "pairs")
+    frames = np.load(folder / "frames.npy")
+    np.save(
+        folder / "frames.npy",
+        frames + np.random.default_rng(1).normal(0, 0.1, frames.shape).astype(np.float16),
+    )
+    frames, targets = RecombinedPairs(CachedPairs(folder), 1.0).batch(
+        np.random.default_rng(2), 60, 32
+    )
+    blank = frames[~targets.any((1, 2, 3))]
+    assert 0 < len(blank) < 20
+    for window in blank:
+        assert 0.7 * BRIGHT_LEVEL < window[1].max() < 3 * BRIGHT_LEVEL, (
+            "stretched as a live frame would be"
+        )
+        assert abs(np.corrcoef(window[0].ravel(), window[1].ravel())[0, 1]) < 0.3, (
+            "each frame has noise of its own"
+        )
+
+
+def test_the_share_of_composites_is_kept_and_the_rest_is_as_drawn(tmp_path: Path) -> None:
+    pairs = CachedPairs(spotted(tmp_path / "pairs"))
+    some = RecombinedPairs(pairs, 0.5).batch(np.random.default_rng(3), 64, 16)[0]
+    drawn = pairs.batch(np.random.default_rng(3), 64, 16)[0]
+    assert 16 < sum(np.array_equal(a, b) for a, b in zip(some, drawn, strict=True)) < 48
+    np.testing.assert_array_equal(
+        RecombinedPairs(pairs, 0.0).batch(np.random.default_rng(3), 64, 16)[0], drawn
+    )
+
+
+def test_upscaling_cannot_be_composed_anew(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="2 times finer"):
+        RecombinedPairs(CachedPairs(spotted(tmp_path / "pairs", scale=2)), 0.5)
+
+
+def test_structures_are_shown_sharper_softer_and_of_other_sizes(tmp_path: Path) -> None:
+    pairs = CachedPairs(spotted(tmp_path / "pairs"))
+    recombined, rng = RecombinedPairs(pairs, 1.0), np.random.default_rng(0)
+    shown = [recombined.structure(rng, 48, 0) for _ in range(60)]
+    assert all(image.shape == (48, 48) and image.min() >= 0 for image in shown)
+    plain = pairs.batch(np.random.default_rng(1), 60, 48, [0] * 60)[1][:, 0]
+
+    def spread(images: NDArray[np.float32]) -> float:
+        power = np.abs(np.fft.fft2(images - images.mean((1, 2), keepdims=True))) ** 2
+        fine = np.hypot(*np.meshgrid(np.fft.fftfreq(48), np.fft.fftfreq(48))) > 0.1
+        return float(np.std(np.log(power[:, fine].sum(1) / power.sum((1, 2)))))
+
+    assert spread(np.array(shown)) > 1.5 * spread(plain)
+
+
+def test_a_frame_is_degraded_and_its_noise_may_be_gone() -> None:
+    rng = np.random.default_rng(0)
+    image = 300 * gaussian_filter((rng.random((64, 64)) > 0.97).astype(np.float32), 1.5) * 10
+    noise = rng.normal(0, 10, image.shape).astype(np.float32)
+    frames = [degraded(np.random.default_rng(i), image, noise) for i in range(60)]
+    like = [np.corrcoef(frame.ravel(), image.ravel())[0, 1] for frame in frames]
+    assert min(like) > 0.9
+    assert sum(np.array_equal(frame, image) for frame in frames) >= 3, "some are as they were"
+    assert sum(len(np.unique(frame)) <= 256 for frame in frames) >= 3, "some have 8 bits"
+
+
+def test_sharpening_takes_nothing_below_zero() -> None:
+    image = gaussian_filter(np.eye(32, dtype=np.float32), 1.0)
+    sharp = sharpened(image, 2.0)
+    assert sharp.min() == 0
+    assert sharp.max() > 1.3 * image.max()
