@@ -310,7 +310,7 @@ class Engine:
     def read(self) -> bytes:
         """Return the network's file, hashed once more: what a backend parses is what was verified.
 
-        Backends parse these bytes, not the path.
+        Runtimes parse these bytes, not the path.
 
         Raises
         ------
