@@ -30,6 +30,7 @@ def demo(
     engine: options.Engine = None,
     store: options.Store = Path("livesr-demo.ome.zarr"),
     publish: options.Publish = "tcp://127.0.0.1:*",
+    sink: options.Sinks = None,
     policy: options.Policy = "latest",
     provisional: options.Provisional = "auto",
     *,
@@ -51,11 +52,10 @@ def demo(
     [dim]Example:[/] livesr demo --view
     """
     from livesr.base.config import load_rig
-    from livesr.base.run_config import RunConfig
     from livesr.cli.experiment import Experiment
     from livesr.cli.on_finish import command_of
     from livesr.cli.score import TruthScore, require_truth
-    from livesr.cli.session import Request, acquire, load_core
+    from livesr.cli.session import Request, acquire, load_core, settings_of
     from livesr.modalities.registry import modality
     from livesr.simulation.sequence import simulating_rig
 
@@ -68,8 +68,10 @@ def demo(
         rig=rig,
         experiment=Experiment(frames=frames),
         engine=engine,
-        settings=RunConfig(
-            **vars(compute),
+        sinks=tuple(sink or ()),
+        settings=settings_of(
+            compute,
+            view=view,
             store=store,
             publish=publish,
             policy=policy,

@@ -89,6 +89,7 @@ def run(
     spare_disk: options.SpareDisk = None,
     flush: options.Flush = None,
     publish: options.Publish = None,
+    sink: options.Sinks = None,
     keys: options.Keys = None,
     insecure: options.Insecure = False,
     policy: options.Policy = "latest",
@@ -130,7 +131,6 @@ def run(
     [dim]Example:[/] livesr run my_rig --replay raw.tif --rate recorded --view
     """
     from livesr.base.config import load_rig
-    from livesr.base.run_config import RunConfig
     from livesr.cli import session
     from livesr.cli.experiment import Experiment, plan_of
     from livesr.cli.on_finish import command_of
@@ -158,8 +158,10 @@ def run(
         experiment=experiment,
         engine=engine,
         upscale=upscale,
-        settings=RunConfig(
-            **vars(compute),
+        sinks=tuple(sink or ()),
+        settings=session.settings_of(
+            compute,
+            view=view,
             store=store,
             spare=spare_disk,
             flush_s=flush,

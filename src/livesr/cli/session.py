@@ -18,7 +18,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
-from livesr.base.config import RigConfig
+from livesr.base.compute import ComputeConfig
+from livesr.base.config import RigConfig, parse
 from livesr.base.documents import read_text
 from livesr.base.errors import ConfigError, LiveSRError, RunError
 from livesr.base.frames import MulticolorFrame
@@ -44,6 +45,7 @@ class Request:
     ----------
     settings : how it is computed, what is kept and shown
     engine, upscale : instead of rig.yaml's
+    sinks : names of sinks of other packages
     exposure_ms : of one raw frame, instead of rig.yaml's
     view : whether the preview opens
     on_frame : called with every final frame
@@ -55,10 +57,23 @@ class Request:
     settings: RunConfig = field(default_factory=RunConfig)
     engine: str | None = None
     upscale: str | None = None
+    sinks: tuple[str, ...] = ()
     exposure_ms: float | None = None
     view: bool = False
     on_frame: Callable[[MulticolorFrame], None] | None = None
     properties: dict[str, str] = field(default_factory=dict)
+
+
+def settings_of(compute: ComputeConfig, *, view: bool, **said: Any) -> RunConfig:
+    """Return the settings of a run; a preview needs an address whether one is asked for or not.
+
+    Raises
+    ------
+    ConfigError
+        If they contradict each other.
+    """
+    said["publish"] = said["publish"] or ("tcp://127.0.0.1:*" if view else None)
+    return parse(RunConfig, {**vars(compute), **said}, "The command line")
 
 
 def load_core(request: Request) -> CMMCorePlus:
@@ -132,8 +147,8 @@ def _check_files(request: Request) -> None:
     from livesr.live.correct import check_maps
     from livesr.live.inference.engine import load_engine
     from livesr.live.inference.runner import check_named
+    from livesr.live.sinks.sink import checked
 
-    _published(request)
     rig = request.rig.with_engine(request.engine) if request.engine else request.rig
     rig = rig.with_engine(request.upscale, "upscale") if request.upscale else rig
     check_maps(rig)
@@ -145,6 +160,7 @@ def _check_files(request: Request) -> None:
             if engine:
                 load_engine(engine)
     check_named(request.settings)
+    checked(request.sinks)
 
 
 @contextmanager
@@ -199,8 +215,9 @@ def acquire(request: Request, core: CMMCorePlus, console: Console) -> dict[str, 
         rig=request.rig,
         engine=request.engine,
         upscale=request.upscale,
+        sinks=request.sinks,
         plan=plan,
-        **vars(_published(request)),
+        **vars(request.settings),
     )
     return _conduct(
         session,
@@ -231,10 +248,11 @@ def replay(
         rig=request.rig,
         engine=request.engine,
         upscale=request.upscale,
+        sinks=request.sinks,
         rate=rate,
         frames=request.experiment.frames,
         how=how,
-        **vars(_published(request)),
+        **vars(request.settings),
     )
 
     def announce() -> None:
@@ -250,19 +268,6 @@ def replay(
         announce=announce,
         frames=session.frames,
     )
-
-
-def _published(request: Request) -> RunConfig:
-    """Return the settings; a preview needs an address whether one is asked for or not."""
-    said = request.settings
-    if (said.keys or said.insecure) and not (said.publish or request.view):
-        raise ConfigError(
-            "--keys and --insecure say how a run is published, and nothing says where: add"
-            " --publish."
-        )
-    if said.publish or not request.view:
-        return said
-    return said.model_copy(update={"publish": "tcp://127.0.0.1:*"})
 
 
 def _conduct(

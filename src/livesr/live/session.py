@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from psygnal import Signal
 
 from livesr.base.config import RigConfig
-from livesr.base.errors import ConfigError, LiveSRError, RunError
+from livesr.base.errors import LiveSRError, RunError
 from livesr.base.frames import MulticolorFrame, SRFrame
 from livesr.base.memory import available_bytes
 from livesr.base.run_config import RunConfig
@@ -31,7 +31,7 @@ from livesr.live.run_state import Report, Status
 from livesr.live.sinks.capacity import bytes_per_hour, free_bytes, memory_bytes, store_bytes
 from livesr.live.sinks.ome_zarr import OMEZarrSink
 from livesr.live.sinks.signals import SignalSink
-from livesr.live.sinks.sink import Sink, made, named_apart
+from livesr.live.sinks.sink import Sink, checked, made, named_apart
 
 if TYPE_CHECKING:
     from livesr.live.sinks.zeromq import ZeroMQSink
@@ -70,9 +70,7 @@ class Session:
         self, rig: RigConfig, settings: RunConfig, sinks: Sequence[Sink | str] = ()
     ) -> None:
         self.rig, self.settings = rig, settings
-        self._own_sinks = tuple(sinks)
-        for sink in self._own_sinks:
-            made(sink)  # what is none is refused before anything starts
+        self._own_sinks = checked(sinks)
         self._paths: dict[str, ChannelPath] = {}
         self._pipeline: Pipeline | None = None
         self._finishing: tuple[threading.Thread, Pipeline] | None = None
@@ -213,10 +211,6 @@ class Session:
 
     def _sinks(self) -> list[Sink]:
         """Make the sinks of the run that comes next, in the order in which they are opened."""
-        if (self.settings.spare or self.settings.flush_s is not None) and not self.settings.store:
-            raise ConfigError(
-                "A spare disk and flushing are for a store, and this run has none: give one."
-            )
         self._signals = SignalSink(self.frame_ready, self.input_ready, self.provisional_ready)
         sinks: list[Sink] = [self._signals, *map(made, self._own_sinks)]
         if self.settings.publish:
