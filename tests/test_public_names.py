@@ -33,7 +33,7 @@ def snippets(text: str) -> list[str]:
 
 def shown() -> dict[str, list[str]]:
     """Code that users read, by file: examples, and blocks of the documents that import livesr."""
-    found = {path.name: [path.read_text("utf-8")] for path in REPOSITORY.glob("examples/*.py")}
+    found = {path.name: [path.read_text("utf-8")] for path in REPOSITORY.glob("examples/**/*.py")}
     for path in (REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))):
         blocks = snippets(path.read_text("utf-8"))
         found[path.name] = [b for b in blocks if re.search(r"^(from|import) livesr", b, re.M)]
@@ -49,7 +49,7 @@ def test_what_users_read_imports_public_names_alone(file: str) -> None:
 
 
 def test_examples_and_documents_are_looked_at() -> None:
-    assert {"headless_sim.py", "README.md", "guide.md"} <= shown().keys()
+    assert {"headless_sim.py", "median.py", "README.md", "guide.md"} <= shown().keys()
 
 
 @pytest.mark.parametrize("name", livesr.__all__)

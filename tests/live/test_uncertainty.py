@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ from livesr.base.compute import ComputeConfig
 from livesr.base.config import RigConfig
 from livesr.base.errors import ConfigError
 from livesr.base.geometry import Geometry
+from livesr.evaluation.live_path import separate
 from livesr.formats.store import RecordedStore
-from livesr.live.inference.engine import Uncertain, load_engine, write_manifest
+from livesr.live.inference.engine import Limits, Uncertain, load_engine, write_manifest
 from livesr.live.paths import build_path
 from livesr.live.sinks.zeromq import ZeroMQSink
 from livesr.store.backfill import backfill
@@ -117,6 +119,23 @@ def test_an_offline_run_can_estimate_what_the_live_run_did_not(
     about = zarr.open_group(offline / "uncertainty", mode="r").attrs["livesr"]["uncertainty"]
     assert (about["views"], about["calibrated"]) == ("turns", False)
     assert store_input(RecordedStore(offline)).uncertainty == {"488": "d4"}
+
+
+def test_what_is_measured_of_it_is_the_bare_spread(rig: RigConfig) -> None:
+    compute = ComputeConfig(device="cpu", threads=1)
+    path = build_path(rig, "488", Geometry((32, 32), "uint16", 0.065), compute)
+    measured, session, _ = path.networks.steps[0]
+    unmeasured = replace(
+        measured, manifest=measured.manifest.model_copy(update={"limits": Limits()})
+    )
+    found, expected = (
+        separate(moving_groups(3), path.reconstructor, 0.065, engine, session, "flips")
+        for engine in (measured, unmeasured)
+    )
+    path.close()
+    for one, other in zip(found, expected, strict=True):
+        assert one.uncertainty.any()
+        np.testing.assert_array_equal(one.uncertainty, other.uncertainty)
 
 
 def test_the_old_name_of_d4_is_still_read(caplog: pytest.LogCaptureFixture) -> None:

@@ -48,7 +48,7 @@ class Mean:
     def __init__(self, shape: tuple[int, int], offset_adu: float) -> None:
         self.shape, self._offset_adu = shape, np.float32(offset_adu)
 
-    def reconstruct(self, frames: Any, out: Any = None) -> Any:
+    def reconstruct(self, frames: Any) -> Any:
         return np.mean(np.stack(list(frames)), axis=0, dtype=np.float32) - self._offset_adu
 
 
@@ -188,10 +188,10 @@ def test_a_modality_that_is_not_installed_is_a_sentence(rig: RigConfig) -> None:
     path = rig.folder / "rig.yaml"
     text = path.read_text()
     path.write_text(text.replace("modality: mine", "modality: mien"))
-    with pytest.raises(ConfigError, match="modality: there is no such modality.*'mine'"):
+    with pytest.raises(ConfigError, match=r"modality: there is no such modality.*'mine'"):
         load_rig(rig.folder)
     path.write_text(text.replace("mine:", "mien:"))
-    with pytest.raises(ConfigError, match="unknown key 'mien'. Did you mean 'mine'"):
+    with pytest.raises(ConfigError, match=r"unknown key 'mien'\. Did you mean 'mine'"):
         load_rig(rig.folder)
     with pytest.raises(ConfigError, match="Unknown modality 'mien'"):
         modality("mien")

@@ -115,7 +115,7 @@ def flip_chunk(folder: Path, file: Path, number: int, rng: random.Random) -> Fra
     """
     try:
         form = shard_form(read_json(folder / "zarr.json"))
-        index = read_index(file, form)
+        index = read_index(file, form.chunks)
     except ValueError:
         return set(NOTHING)
     except Exception:  # the other damage took the metadata

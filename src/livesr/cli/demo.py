@@ -30,6 +30,7 @@ def demo(
     engine: options.Engine = None,
     store: options.Store = Path("livesr-demo.ome.zarr"),
     publish: options.Publish = "tcp://127.0.0.1:*",
+    sink: options.Sinks = None,
     policy: options.Policy = "latest",
     provisional: options.Provisional = "auto",
     *,
@@ -67,6 +68,7 @@ def demo(
         rig=rig,
         experiment=Experiment(frames=frames),
         engine=engine,
+        sinks=tuple(sink or ()),
         settings=settings_of(
             compute,
             view=view,

@@ -19,7 +19,7 @@ def register(app: typer.Typer) -> None:
 
 
 def info(as_json: JSON = False) -> None:
-    """Show devices, runtimes, engines and rigs.
+    """Show devices, runtimes, engines, rigs and what other packages add.
 
     [dim]Example:[/] livesr info --json
     """
@@ -41,6 +41,9 @@ def info(as_json: JSON = False) -> None:
     out.print(_table("Backends", ("name", "here"), backends))
     engines = [(e["id"], e["task"], e["channels"], e["note"]) for e in facts["engines"]]
     out.print(_table("Engines", ("id", "task", "channels", ""), engines))
+    if facts["extensions"]:
+        found = [(e["kind"], e["name"], e["package"]) for e in facts["extensions"]]
+        out.print(_table("Of other packages", ("kind", "name", "package"), found))
     rigs = [(r["name"], r["modality"], r["description"]) for r in facts["rigs"]]
     out.print(_table("Rigs", ("name", "modality", "description"), rigs))
 
@@ -69,6 +72,7 @@ def collect() -> dict[str, Any]:
         "no_gpu": no_gpu,
         "backends": _backends(),
         "engines": _engines(),
+        "extensions": _extensions(),
         "rigs": _rigs(),
     }
 
@@ -110,6 +114,17 @@ def _engines() -> list[dict[str, Any]]:
             }
         )
     return found
+
+
+def _extensions() -> list[dict[str, str]]:
+    """Return what other packages add; none of it is loaded."""
+    from livesr.base.registry import announced, package_of
+
+    return [
+        {"kind": kind, "name": point.name, "package": package_of(point)}
+        for kind in ("modalities", "backends", "sinks", "engines")
+        for point in announced(f"livesr.{kind}")
+    ]
 
 
 def _rigs() -> list[dict[str, Any]]:

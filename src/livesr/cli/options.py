@@ -57,6 +57,17 @@ Upscale = Annotated[
 Store = Annotated[
     Path | None, typer.Option(help="OME-Zarr to write; a path that exists gets the next number.")
 ]
+Sinks = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--sink",
+        metavar="NAME",
+        help=(
+            "Where frames go as well: a sink that an installed package brings ('livesr info' lists"
+            " them); may be given several times."
+        ),
+    ),
+]
 SpareDisk = Annotated[
     Path | None,
     typer.Option(

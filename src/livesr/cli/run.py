@@ -89,6 +89,7 @@ def run(
     spare_disk: options.SpareDisk = None,
     flush: options.Flush = None,
     publish: options.Publish = None,
+    sink: options.Sinks = None,
     keys: options.Keys = None,
     insecure: options.Insecure = False,
     policy: options.Policy = "latest",
@@ -157,6 +158,7 @@ def run(
         experiment=experiment,
         engine=engine,
         upscale=upscale,
+        sinks=tuple(sink or ()),
         settings=session.settings_of(
             compute,
             view=view,

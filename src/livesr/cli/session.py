@@ -45,6 +45,7 @@ class Request:
     ----------
     settings : how it is computed, what is kept and shown
     engine, upscale : instead of rig.yaml's
+    sinks : names of sinks of other packages
     exposure_ms : of one raw frame, instead of rig.yaml's
     view : whether the preview opens
     on_frame : called with every final frame
@@ -56,6 +57,7 @@ class Request:
     settings: RunConfig = field(default_factory=RunConfig)
     engine: str | None = None
     upscale: str | None = None
+    sinks: tuple[str, ...] = ()
     exposure_ms: float | None = None
     view: bool = False
     on_frame: Callable[[MulticolorFrame], None] | None = None
@@ -145,6 +147,7 @@ def _check_files(request: Request) -> None:
     from livesr.live.correct import check_maps
     from livesr.live.inference.engine import load_engine
     from livesr.live.inference.runner import check_named
+    from livesr.live.sinks.sink import checked
 
     rig = request.rig.with_engine(request.engine) if request.engine else request.rig
     rig = rig.with_engine(request.upscale, "upscale") if request.upscale else rig
@@ -157,6 +160,7 @@ def _check_files(request: Request) -> None:
             if engine:
                 load_engine(engine)
     check_named(request.settings)
+    checked(request.sinks)
 
 
 @contextmanager
@@ -211,6 +215,7 @@ def acquire(request: Request, core: CMMCorePlus, console: Console) -> dict[str, 
         rig=request.rig,
         engine=request.engine,
         upscale=request.upscale,
+        sinks=request.sinks,
         plan=plan,
         **vars(request.settings),
     )
@@ -243,6 +248,7 @@ def replay(
         rig=request.rig,
         engine=request.engine,
         upscale=request.upscale,
+        sinks=request.sinks,
         rate=rate,
         frames=request.experiment.frames,
         how=how,

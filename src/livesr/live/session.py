@@ -31,7 +31,7 @@ from livesr.live.run_state import Report, Status
 from livesr.live.sinks.capacity import bytes_per_hour, free_bytes, memory_bytes, store_bytes
 from livesr.live.sinks.ome_zarr import OMEZarrSink
 from livesr.live.sinks.signals import SignalSink
-from livesr.live.sinks.sink import Sink, made, named_apart
+from livesr.live.sinks.sink import Sink, checked, made, named_apart
 
 if TYPE_CHECKING:
     from livesr.live.sinks.zeromq import ZeroMQSink
@@ -70,9 +70,7 @@ class Session:
         self, rig: RigConfig, settings: RunConfig, sinks: Sequence[Sink | str] = ()
     ) -> None:
         self.rig, self.settings = rig, settings
-        self._own_sinks = tuple(sinks)
-        for sink in self._own_sinks:
-            made(sink)  # what is none is refused before anything starts
+        self._own_sinks = checked(sinks)
         self._paths: dict[str, ChannelPath] = {}
         self._pipeline: Pipeline | None = None
         self._finishing: tuple[threading.Thread, Pipeline] | None = None

@@ -22,7 +22,7 @@ from livesr.base.frames import CameraFrame
 from livesr.base.run_config import AnyPath, RunConfig, named_in
 from livesr.base.timing import now_ns
 from livesr.live.session import Session
-from livesr.live.sinks.sink import Sink
+from livesr.live.sinks.sink import Sink, checked
 from livesr.live.sources.replay import Rate, play
 from livesr.store.process import build_paths, manifests
 from livesr.store.raw_input import RawInput, ReadAs, description, raw_input
@@ -113,6 +113,7 @@ class Replay(Session):
             raise ConfigError(
                 f"The rate is {rate} exposures a second; it must be above 0, 'recorded' or 'max'."
             )
+        sinks = checked(sinks)  # before a file is open
         if not isinstance(recording, RawInput):
             config = rig if isinstance(rig, RigConfig) or rig is None else load_rig(rig)
             recording = raw_input(Path(recording), config, engine, upscale, how)

@@ -207,7 +207,7 @@ class ImageSurvey:
         try:
             if not file.exists():
                 return ShardInspection("missing", nothing, nothing)
-            index = read_index(file, self.form)
+            index = read_index(file, self.form.chunks)
             bad = (
                 unreadable(file, self.form, index)
                 if self._decode

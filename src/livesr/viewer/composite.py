@@ -257,17 +257,8 @@ def encode_jpeg(picture: Picture, quality: int = 90) -> bytes:
         raise ValueError(
             f"picture is {picture.shape}, JPEG holds at most {_JPEG_MAX_PIXELS} pixels across"
         )
-    return _encode(picture, "JPEG", quality=quality, subsampling=0)
-
-
-def encode_png(picture: Picture) -> bytes:
-    """PNG, lossless, of uint8 (y, x) or (y, x, 3)."""
-    return _encode(picture, "PNG")
-
-
-def _encode(picture: Picture, file_format: str, **options: int) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, file_format, **options)
+    Image.fromarray(picture).save(buffer, "JPEG", quality=quality, subsampling=0)
     return buffer.getvalue()
 
 

@@ -31,8 +31,9 @@ from livesr.base.errors import FrameShapeError
 from livesr.base.files import remove
 from livesr.base.frames import Pixels, StagePosition
 from livesr.formats.series_spec import PENDING_BYTES, SeriesSpec, array_json, group_json
+from livesr.formats.shard_file import ShardError, present
 from livesr.live.sinks import shard as sharding
-from livesr.live.sinks.shard import Budget, Chunk, Shard, ShardError
+from livesr.live.sinks.shard import Budget, Chunk, Shard
 
 log = logging.getLogger(__name__)
 
@@ -521,7 +522,7 @@ class Series:
         ).astype(bool)
         file = self._file(key, record.place)
         try:
-            there = sharding.present(sharding.read_index(file, len(bits))) & bits
+            there = present(sharding.read_index(file, len(bits))) & bits
             why = f"{file} was changed"
         except (OSError, ShardError) as e:
             there, why = np.zeros_like(bits), reason(e)

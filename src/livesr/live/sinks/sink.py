@@ -180,6 +180,19 @@ def made(given: Sink | str) -> Sink:
     return made
 
 
+def checked(given: Sequence[Sink | str]) -> tuple[Sink | str, ...]:
+    """Return what was given once all of it is known to be a sink, or the name of one.
+
+    Raises
+    ------
+    ConfigError
+        As `made`.
+    """
+    for sink in given:
+        made(sink)
+    return tuple(given)
+
+
 def named_apart(sinks: list[Sink]) -> list[Sink]:
     """Return the sinks of a run, none of which is called as another is.
 
