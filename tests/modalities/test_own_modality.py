@@ -197,6 +197,23 @@ def test_a_modality_that_is_not_installed_is_a_sentence(rig: RigConfig) -> None:
         modality("mien")
 
 
+def test_a_modality_without_a_section_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Plain(Mine):
+        name = "plain"
+        Section = Section
+
+        def raw_frames(self, section: Any) -> int:
+            assert section.modality == "plain"
+            return 5
+
+    monkeypatch.setattr(MODALITIES, "load", lambda name: Plain)
+    monkeypatch.setattr(type(MODALITIES), "__contains__", lambda self, name: name == "plain")
+    about: dict[str, Any] = {"name": "a", "modality": "plain", "optics": {"na": 1.4}}
+    rig = RigConfig.model_validate(about)
+    assert (rig.raw_frames(""), rig.sections) == (5, {})
+    assert (Plain.title, Plain.method, Mine.title) == ("PLAIN", "plain", "MINE")
+
+
 def test_the_old_name_of_widefield(caplog: pytest.LogCaptureFixture) -> None:
     about: dict[str, Any] = {"name": "a", "modality": "passthrough", "optics": {"na": 1.4}}
     rig = RigConfig.model_validate(about)

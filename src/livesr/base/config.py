@@ -307,6 +307,8 @@ def _section(name: str, data: object) -> Section:
     """Return the section of modality `name`; an error in `data` says in which section it is."""
     one: Any = GenericAlias(dict, (str, _modality(name).Section))
     adapter: TypeAdapter[dict[str, Section]] = TypeAdapter(one)
+    if isinstance(data, dict):
+        data = {"modality": name, **data}
     return adapter.validate_python({name: data})[name]
 
 
