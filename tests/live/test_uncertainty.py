@@ -31,7 +31,7 @@ from livesr.store.process import process
 from livesr.store.raw_input import store_input
 from livesr.viewer.browser.messages import View
 from livesr.viewer.browser.pictures import PictureMaker
-from livesr.viewer.frame_pairs import LiveScenes, Selection
+from livesr.viewer.frame_pairs import LiveFramePairs, Selection
 from livesr.viewer.store_source import StoreSource
 from livesr.viewer.subscriber import Subscriber
 from recorded_runs import Live, array, assert_equal, lines, moving_groups, sim_rig
@@ -168,14 +168,14 @@ def test_it_is_published_before_its_prediction_and_shown_over_the_measurement(
     live.record(moving_groups(4), pace_s=until_it_listens)
     try:
         waited_for(lambda: subscriber.newest("end") is not None)
-        scene = LiveScenes(subscriber).pair(Selection())
-        assert scene is not None
-        assert scene.prediction is not None
-        assert scene.uncertainty is not None
-        assert scene.uncertainty.header.t == scene.prediction.header.t
-        assert scene.uncertainty.header.ai["prediction"] is False
-        assert "flipped" in scene.uncertainty.header.ai["warning"]
-        came.append(np.asarray(scene.uncertainty.pixels))
+        pair = LiveFramePairs(subscriber).pair(Selection())
+        assert pair is not None
+        assert pair.prediction is not None
+        assert pair.uncertainty is not None
+        assert pair.uncertainty.header.t == pair.prediction.header.t
+        assert pair.uncertainty.header.ai["prediction"] is False
+        assert "flipped" in pair.uncertainty.header.ai["warning"]
+        came.append(np.asarray(pair.uncertainty.pixels))
     finally:
         subscriber.close()
     source = StoreSource(live.sink.path)
