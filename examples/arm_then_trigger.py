@@ -11,13 +11,12 @@ import sys
 from pymmcore_plus.experimental.unicore import UniMMCore
 
 from livesr import LiveSR, TriggerConfig, TriggeredEngine, load_rig, sim_sequence
-from livesr.modalities.sim.config import SIMConfig
 
 store = sys.argv[1] if len(sys.argv) > 1 else "triggered.ome.zarr"
 
 rig = load_rig("virtual_sim")
 trigger = TriggerConfig(device="Shutter", property="State", start="1", stop="0", when="before")
-patterns = SIMConfig.of(rig).model_copy(update={"trigger": trigger})
+patterns = rig.section("488").model_copy(update={"trigger": trigger})
 rig = rig.with_section(patterns)  # on your rig: in rig.yaml
 
 core = UniMMCore()

@@ -15,6 +15,7 @@ from livesr.base.version import __version__
 if TYPE_CHECKING:  # for type checkers and completion; below, for Python
     from livesr.base.compute import ComputeConfig as ComputeConfig
     from livesr.base.config import RigConfig as RigConfig
+    from livesr.base.config import Section as Section
     from livesr.base.config import TriggerConfig as TriggerConfig
     from livesr.base.config import load_rig as load_rig
     from livesr.base.errors import BackendError as BackendError
@@ -37,18 +38,24 @@ if TYPE_CHECKING:  # for type checkers and completion; below, for Python
     from livesr.base.frames import RawStack as RawStack
     from livesr.base.frames import SRFrame as SRFrame
     from livesr.base.frames import Stream as Stream
+    from livesr.base.geometry import Geometry as Geometry
     from livesr.base.run_config import RunConfig as RunConfig
     from livesr.base.run_description import ChannelDescription as ChannelDescription
     from livesr.base.run_description import RunDescription as RunDescription
-    from livesr.evaluation.localisation import score_localisations as score_localisations
+    from livesr.live.inference.runtime import Runtime as Runtime
+    from livesr.live.inference.session import InferenceSession as InferenceSession
     from livesr.live.plugin import LiveSR as LiveSR
+    from livesr.live.reconstruct.monitor import Monitor as Monitor
+    from livesr.live.reconstruct.monitor import Observation as Observation
     from livesr.live.run_state import Report as Report
     from livesr.live.run_state import Status as Status
     from livesr.live.sinks.sink import Sink as Sink
     from livesr.live.sources.mda import RAW_AXIS as RAW_AXIS
     from livesr.live.sources.plan import sim_sequence as sim_sequence
     from livesr.live.sources.triggered import TriggeredEngine as TriggeredEngine
-    from livesr.simulation.storm_rig import find_storm_camera as find_storm_camera
+    from livesr.modalities.modality import Modality as Modality
+    from livesr.modalities.storm.score import score_localisations as score_localisations
+    from livesr.modalities.storm.simulation.rig import find_storm_camera as find_storm_camera
     from livesr.store.backfill import backfill as backfill
     from livesr.store.process import process as process
     from livesr.store.raw_input import RawInput as RawInput
@@ -59,7 +66,7 @@ if TYPE_CHECKING:  # for type checkers and completion; below, for Python
 
 _PUBLIC = {
     "livesr.base.compute": ("ComputeConfig",),
-    "livesr.base.config": ("RigConfig", "TriggerConfig", "load_rig"),
+    "livesr.base.config": ("RigConfig", "Section", "TriggerConfig", "load_rig"),
     "livesr.base.errors": (
         "BackendError",
         "BacklogError",
@@ -84,16 +91,21 @@ _PUBLIC = {
         "SRFrame",
         "Stream",
     ),
+    "livesr.base.geometry": ("Geometry",),
     "livesr.base.run_config": ("RunConfig",),
     "livesr.base.run_description": ("ChannelDescription", "RunDescription"),
-    "livesr.evaluation.localisation": ("score_localisations",),
+    "livesr.live.inference.runtime": ("Runtime",),
+    "livesr.live.inference.session": ("InferenceSession",),
     "livesr.live.plugin": ("LiveSR",),
+    "livesr.live.reconstruct.monitor": ("Monitor", "Observation"),
     "livesr.live.run_state": ("Report", "Status"),
     "livesr.live.sinks.sink": ("Sink",),
     "livesr.live.sources.mda": ("RAW_AXIS",),
     "livesr.live.sources.plan": ("sim_sequence",),
     "livesr.live.sources.triggered": ("TriggeredEngine",),
-    "livesr.simulation.storm_rig": ("find_storm_camera",),
+    "livesr.modalities.modality": ("Modality",),
+    "livesr.modalities.storm.score": ("score_localisations",),
+    "livesr.modalities.storm.simulation.rig": ("find_storm_camera",),
     "livesr.store.backfill": ("backfill",),
     "livesr.store.process": ("process",),
     "livesr.store.raw_input": ("RawInput", "ReadAs", "raw_input"),

@@ -35,7 +35,7 @@ def test_sim_trust_is_read_as_quality_limits(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     rig = load_rig(rig_with(tmp_path, "sim:\n", "sim:\n  trust: {motion_nm: 77}\n"))
-    assert rig.sections["sim"].quality_limits.motion_nm == 77
+    assert rig.section("488").quality_limits.motion_nm == 77
     assert said(caplog, "trust", "quality_limits")
 
 

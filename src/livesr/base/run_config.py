@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from livesr.base.compute import ComputeConfig
 from livesr.base.config import Model
@@ -98,6 +98,20 @@ class RunConfig(ComputeConfig):
         Path | None,
         Field(description="Folder made by livesr keys, with which the stream is encrypted."),
     ] = None
+
+    @model_validator(mode="after")
+    def _check_used(self) -> Self:
+        if (self.spare or self.flush_s is not None) and not self.store:
+            raise ValueError(
+                "a spare disk and flushing are for a store, and this run has none: add store, or"
+                " leave out spare and flush"
+            )
+        if (self.keys or self.insecure) and not self.publish:
+            raise ValueError(
+                "keys and insecure say how a run is published, and nothing says where: add publish,"
+                " or leave them out"
+            )
+        return self
 
     @property
     def compute(self) -> ComputeConfig:

@@ -52,11 +52,10 @@ def demo(
     [dim]Example:[/] livesr demo --view
     """
     from livesr.base.config import load_rig
-    from livesr.base.run_config import RunConfig
     from livesr.cli.experiment import Experiment
     from livesr.cli.on_finish import command_of
     from livesr.cli.score import TruthScore, require_truth
-    from livesr.cli.session import Request, acquire, load_core
+    from livesr.cli.session import Request, acquire, load_core, settings_of
     from livesr.modalities.registry import modality
     from livesr.simulation.sequence import simulating_rig
 
@@ -70,8 +69,9 @@ def demo(
         experiment=Experiment(frames=frames),
         engine=engine,
         sinks=tuple(sink or ()),
-        settings=RunConfig(
-            **vars(compute),
+        settings=settings_of(
+            compute,
+            view=view,
             store=store,
             publish=publish,
             policy=policy,

@@ -131,7 +131,6 @@ def run(
     [dim]Example:[/] livesr run my_rig --replay raw.tif --rate recorded --view
     """
     from livesr.base.config import load_rig
-    from livesr.base.run_config import RunConfig
     from livesr.cli import session
     from livesr.cli.experiment import Experiment, plan_of
     from livesr.cli.on_finish import command_of
@@ -160,8 +159,9 @@ def run(
         engine=engine,
         upscale=upscale,
         sinks=tuple(sink or ()),
-        settings=RunConfig(
-            **vars(compute),
+        settings=session.settings_of(
+            compute,
+            view=view,
             store=store,
             spare=spare_disk,
             flush_s=flush,

@@ -18,7 +18,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
-from livesr.base.config import RigConfig
+from livesr.base.compute import ComputeConfig
+from livesr.base.config import RigConfig, parse
 from livesr.base.documents import read_text
 from livesr.base.errors import ConfigError, LiveSRError, RunError
 from livesr.base.frames import MulticolorFrame
@@ -61,6 +62,18 @@ class Request:
     view: bool = False
     on_frame: Callable[[MulticolorFrame], None] | None = None
     properties: dict[str, str] = field(default_factory=dict)
+
+
+def settings_of(compute: ComputeConfig, *, view: bool, **said: Any) -> RunConfig:
+    """Return the settings of a run; a preview needs an address whether one is asked for or not.
+
+    Raises
+    ------
+    ConfigError
+        If they contradict each other.
+    """
+    said["publish"] = said["publish"] or ("tcp://127.0.0.1:*" if view else None)
+    return parse(RunConfig, {**vars(compute), **said}, "The command line")
 
 
 def load_core(request: Request) -> CMMCorePlus:
@@ -136,7 +149,6 @@ def _check_files(request: Request) -> None:
     from livesr.live.inference.runner import check_named
     from livesr.live.sinks.sink import checked
 
-    _published(request)
     rig = request.rig.with_engine(request.engine) if request.engine else request.rig
     rig = rig.with_engine(request.upscale, "upscale") if request.upscale else rig
     check_maps(rig)
@@ -205,7 +217,7 @@ def acquire(request: Request, core: CMMCorePlus, console: Console) -> dict[str, 
         upscale=request.upscale,
         sinks=request.sinks,
         plan=plan,
-        **vars(_published(request)),
+        **vars(request.settings),
     )
     return _conduct(
         session,
@@ -240,7 +252,7 @@ def replay(
         rate=rate,
         frames=request.experiment.frames,
         how=how,
-        **vars(_published(request)),
+        **vars(request.settings),
     )
 
     def announce() -> None:
@@ -256,19 +268,6 @@ def replay(
         announce=announce,
         frames=session.frames,
     )
-
-
-def _published(request: Request) -> RunConfig:
-    """Return the settings; a preview needs an address whether one is asked for or not."""
-    said = request.settings
-    if (said.keys or said.insecure) and not (said.publish or request.view):
-        raise ConfigError(
-            "--keys and --insecure say how a run is published, and nothing says where: add"
-            " --publish."
-        )
-    if said.publish or not request.view:
-        return said
-    return said.model_copy(update={"publish": "tcp://127.0.0.1:*"})
 
 
 def _conduct(

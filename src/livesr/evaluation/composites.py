@@ -175,6 +175,11 @@ def fields_of(images: Sequence[StructureImages], n: int) -> Iterator[tuple[Tile,
 
     The shape is the largest, up to 512 x 1024, that lies in every image. Each tile is scaled to its
     1st and 99.8th percentile.
+
+    Raises
+    ------
+    ConfigError
+        If an image is too small.
     """
     sides = [image.shape for one in images for image in one.clean]
     shape = tuple(

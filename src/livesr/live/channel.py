@@ -41,7 +41,7 @@ class Channel:
         self.grouping: IndexGrouping | None = None if path.parts else path.grouping()
         self.exposure = ExposureTime()
         self.measurement = Measurement(path, recorded, state)
-        self.monitors = path.monitors(recorded=recorded.offline)
+        self.monitors = path.monitors(recorded.offline)
         self.separation: Separation | None = None
         if composer := path.composer():
             network = path.networks.steps[-1]

@@ -38,7 +38,6 @@ from livesr.live.networks import (
 )
 from livesr.live.normalise import BORDER, background_and_scale
 from livesr.live.reconstruct.monitor import Monitor
-from livesr.live.reconstruct.quality import exposure_quality
 from livesr.live.reconstruct.reconstructor import (
     Accumulates,
     DoubtfulFrameError,
@@ -49,6 +48,7 @@ from livesr.live.reconstruct.superpose import Gathering, Superposition
 from livesr.modalities.modality import Modality
 from livesr.modalities.registry import modality
 from livesr.optics.exposure import Exposures, examine
+from livesr.optics.raw_quality import exposure_quality
 
 _DRAWN = (
     "{camera} is Micro-Manager's demo camera: it draws a moving wave, and there is no specimen. No"
@@ -68,12 +68,12 @@ class ChannelPath:
     """The steps of one channel.
 
     `networks` make what is stored as `sr`. One path serves several runs; what a run accumulates is
-    made anew for each by `grouping`, `composer`, and the networks' `upscaler` and `views`.
-    `reconstructor` and `correction` are the CPU's; on another `device` each slot has its own,
-    `on_device`, and the CPU's take over if the device fails. `parts` are the channels whose frames
-    a superposition adds up; nothing is exposed for it. `watch` makes the monitors of a run, `doubt`
-    says what is wrong with a raw group. `doubts` is what no engine can know of what the camera
-    shows.
+    made anew for each by `grouping`, `composer`, `monitors`, and the networks' `upscaler` and
+    `views`. `reconstructor` and `correction` are the CPU's; on another `device` each slot has its
+    own, `on_device`, and the CPU's take over if the device fails. `parts` are the channels whose
+    frames a superposition adds up; nothing is exposed for it. `watch` makes the monitors of a run,
+    `doubt` says what is wrong with a raw group. `doubts` is what no engine can know of what the
+    camera shows.
     """
 
     name: str

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from psygnal import Signal
 
 from livesr.base.config import RigConfig
-from livesr.base.errors import ConfigError, LiveSRError, RunError
+from livesr.base.errors import LiveSRError, RunError
 from livesr.base.frames import MulticolorFrame, SRFrame
 from livesr.base.memory import available_bytes
 from livesr.base.run_config import RunConfig
@@ -211,10 +211,6 @@ class Session:
 
     def _sinks(self) -> list[Sink]:
         """Make the sinks of the run that comes next, in the order in which they are opened."""
-        if (self.settings.spare or self.settings.flush_s is not None) and not self.settings.store:
-            raise ConfigError(
-                "A spare disk and flushing are for a store, and this run has none: give one."
-            )
         self._signals = SignalSink(self.frame_ready, self.input_ready, self.provisional_ready)
         sinks: list[Sink] = [self._signals, *map(made, self._own_sinks)]
         if self.settings.publish:

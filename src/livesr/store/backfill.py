@@ -178,7 +178,7 @@ def _backfill(
         "predicted": sum(len(t.predict) for t in todos),
         "reconstructed": sum(len(t.measure) for t in todos),
         "impossible": sum(t.impossible for t in todos),
-        "warnings": notes,
+        "warnings": [*notes, *(note for path in paths.values() for note in path.notes)],
     }
 
 

@@ -42,14 +42,10 @@ class RecombinedPairs:
 
     Parameters
     ----------
-    pairs
-        Of a separation.
-    share
-        Part of the crops that are composed anew.
-    brightness_ratio
-        Largest ratio between two structures; each one's brightness is log-uniform.
-    absent
-        Probability that a structure is missing, each for itself: all may be.
+    pairs : of a separation
+    share : part of the crops that are composed anew
+    brightness_ratio : largest ratio between two structures; each one's brightness is log-uniform
+    absent : probability that a structure is missing, each for itself: all may be
 
     Notes
     -----
@@ -61,6 +57,11 @@ class RecombinedPairs:
     is to be found is the structure as it was added, its own light from out of focus included. Of
     the crops composed anew, one in twelve is noise alone: a network that removes noise must also
     learn to find nothing.
+
+    Raises
+    ------
+    ValueError
+        If `pairs` are finer than their input: of an upscaling.
     """
 
     def __init__(

@@ -76,16 +76,11 @@ def simulate(
 
     Parameters
     ----------
-    entropy
-        Determines everything. Pairs use (seed, index): any single number is an unseen cell.
-    n_t
-        Time points.
-    size
-        Side of the reconstructions in their own pixels, even.
-    domain
-        What cell, rig and light are drawn from; narrow its ranges to look at one condition.
-    modality
-        How it is imaged; "": as the first modality that can be simulated.
+    entropy : determines everything. Pairs use (seed, index): any single number is an unseen cell
+    n_t : time points
+    size : side of the reconstructions in their own pixels, even
+    domain : what cell, rig and light are drawn from; narrow its ranges to look at one condition
+    modality : how it is imaged; "": as the first modality that can be simulated
     """
     # The margin is cut off with the edges, so none is simulated beyond.
     draw = sequences_of([modality]).draw
@@ -134,16 +129,12 @@ class UpscalePairs:
 
     Parameters
     ----------
-    size
-        Side of the fine image, a multiple of `scale` and even.
-    scale
-        2, 3 or 4.
-    modality
-        Of the images: drawn as it draws them, else reconstructions of its time lapses, with their
-        noise.
-    domain
-        What they are drawn from; `pixel_size_um` is the camera's, and the fine image has half of
-        it.
+    size : side of the fine image, a multiple of `scale` and even
+    scale : 2, 3 or 4
+    modality : of the images: drawn as it draws them, else reconstructions of its time lapses, with
+        their noise
+    domain : what they are drawn from; `pixel_size_um` is the camera's, and the fine image has half
+        of it
     """
 
     size: int

@@ -14,13 +14,14 @@ import pytest
 
 from backend_contract import session_on, settings
 from livesr.base.errors import BackendError
+from livesr.base.geometry import Geometry
 from livesr.live.inference import trial
 from livesr.live.inference.engine import Engine
 from livesr.live.inference.fallback import FallbackSession
 from livesr.live.inference.identity import identity_engine
 from livesr.live.inference.runner import in_order
 from livesr.live.inference.runtime import BACKENDS, runtime_named, why_unavailable
-from livesr.live.paths import Geometry, build_path
+from livesr.live.paths import build_path
 from recorded_runs import mixing_engine, sim_rig
 
 SHAPE = (24, 32)

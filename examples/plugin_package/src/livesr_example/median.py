@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from livesr.base.config import RigConfig, Section
-from livesr.modalities.modality import Modality
+from livesr import Modality, RigConfig, Section
 
 
 class MedianSection(Section):

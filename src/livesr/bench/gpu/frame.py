@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -63,17 +63,17 @@ def measure(quick: bool) -> list[Result | LeftOut]:
     return entries
 
 
+@dataclass(eq=False)
 class _Made(Sink):
     """What a run made, itself the sink that collects it: when, and the first frames."""
 
-    name, lossless, essential = "bench", True, True
-
-    def __init__(self, runtime: str) -> None:
-        self.runtime = runtime
-        self.times: list[float] = []
-        self.recon_frames: list[NDArray[np.float32]] = []
-        self.sr_frames: list[NDArray[np.uint16]] = []
-        self._came = threading.Condition()
+    name: str = "bench"
+    lossless = essential = True
+    times: list[float] = field(default_factory=list)
+    recon_frames: list[NDArray[np.float32]] = field(default_factory=list)
+    sr_frames: list[NDArray[np.uint16]] = field(default_factory=list)
+    runtime: str = ""
+    _came: threading.Condition = field(default_factory=threading.Condition)
 
     @property
     def frame_ms(self) -> list[float]:
@@ -131,7 +131,7 @@ class _Job:
         path = build_path(self.rig, self.channel, camera, ComputeConfig(device=where))
         session = path.networks.session
         assert session is not None
-        made = _Made(f"{session.name} {session.precision}")
+        made = _Made(runtime=f"{session.name} {session.precision}")
         run = RunDescription("bench", now_ns(), (path.description,))
         pipeline = Pipeline({self.channel: path}, run, [made], COMPLETE)
         pipeline.open()

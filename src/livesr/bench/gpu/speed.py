@@ -94,8 +94,7 @@ def resident_call(session: InferenceSession) -> Call | None:
 
     Timed there, by two events around the network.
     """
-    resident = session.resident
-    if resident is None or find_spec("cupy") is None:
+    if (resident := session.resident) is None or find_spec("cupy") is None:
         return None
     import cupy
 

@@ -1,6 +1,6 @@
 """Exposures to raw stacks by the index that the acquisition gave them.
 
-SIM (9 of one time point) and passthrough (1 of 1).
+SIM (9 of one time point) and widefield (1 of 1).
 
 Owns the groups that are not complete yet. Copies no pixel, reads no clock.
 """
@@ -81,15 +81,6 @@ class IndexGrouping:
             for t in sorted(self._open[stream])
             for stack in self._close(stream, t)
         ]
-
-    @property
-    def open_frames(self) -> int:
-        """Exposures held now."""
-        return sum(
-            sum(f is not None for f in g.slots)
-            for groups in self._open.values()
-            for g in groups.values()
-        )
 
     def _close(self, stream: Stream, t: int) -> list[RawStack]:
         """Close the groups of `stream` up to `t`."""

@@ -132,13 +132,10 @@ class SIM(Modality[SIMConfig]):
         from livesr.modalities.sim.monitors import raw_order_monitor, vector_monitor
 
         watching: list[Monitor] = [raw_order_monitor(rig, channel, camera)]
-        if not recorded and (
-            vectors := vector_monitor(
-                rig, channel, camera, cast("SIMReconstructor", reconstructor).drift
-            )
-        ):
-            watching.append(vectors)
-        return watching
+        if recorded:
+            return watching
+        following = vector_monitor(rig, channel, camera, cast("SIMReconstructor", reconstructor))
+        return [*watching, following] if following else watching
 
     # -- the desk ----------------------------------------------------------------------------------
 
@@ -208,11 +205,11 @@ class SIM(Modality[SIMConfig]):
 def parameters_of(
     rig: RigConfig, channel: str, camera: Geometry
 ) -> tuple[SIMParameters, list[Pattern]]:
-    """Return what the frames of a channel are reconstructed with: parameters, and its patterns."""
+    """Return what a channel's frames are reconstructed with: parameters, and its patterns."""
     from livesr.modalities.sim.parameters import SIMParameters
 
     section, settings = SIMConfig.of(rig), rig.channel(channel)
-    patterns, origin_px = patterns_seen(rig, channel, camera)
+    patterns, origin_px = _patterns_seen(rig, channel, camera)
     parameters = SIMParameters(
         camera.shape,
         camera.pixel_size_um,
@@ -232,7 +229,7 @@ def parameters_of(
     return parameters, patterns
 
 
-def patterns_seen(
+def _patterns_seen(
     rig: RigConfig, channel: str, camera: Geometry
 ) -> tuple[list[Pattern], tuple[float, float]]:
     """Return the patterns as the camera's picture shows them, and the origin that their phases are

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from livesr.base.config import RigConfig
     from livesr.base.frames import FrameQuality, RawStack
     from livesr.base.geometry import Geometry
-    from livesr.modalities.sim.pattern_drift import PatternDrift
+    from livesr.modalities.sim.reconstructor import SIMReconstructor
 
 VECTORS_CORRECTED = "pattern_vectors_corrected"
 """Key of the run's report: how often a pattern vector was exchanged."""
@@ -94,15 +94,15 @@ def raw_order_check(rig: RigConfig, channel: str, camera: Geometry) -> RawOrderC
 
 
 def vector_monitor(
-    rig: RigConfig, channel: str, camera: Geometry, drift: PatternDrift
+    rig: RigConfig, channel: str, camera: Geometry, reconstructor: SIMReconstructor
 ) -> VectorMonitor | None:
     """Return what follows the pattern vectors; None where they are not to be followed, or a frame
     is too small to show them.
     """
-    section = SIMConfig.of(rig)
-    if not section.follow_drift or min(camera.shape) < MIN_PX:
+    if not SIMConfig.of(rig).follow_drift or min(camera.shape) < MIN_PX:
         return None
-    return VectorMonitor(VectorDrift(*parameters_of(rig, channel, camera), drift), channel)
+    vectors = VectorDrift(*parameters_of(rig, channel, camera), reconstructor.drift)
+    return VectorMonitor(vectors, channel)
 
 
 def rotated(channel: str, rotation: int, n_raw: int) -> str:

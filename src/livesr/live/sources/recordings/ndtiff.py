@@ -20,12 +20,13 @@ import numpy as np
 from livesr.base import contained
 from livesr.base.documents import parse_json
 from livesr.base.errors import ConfigError, DocumentError
+from livesr.live.sources.mda import RAW_AXIS
 from livesr.live.sources.recordings.micromanager import FrameMetadata, frame_metadata, summary_of
 from livesr.live.sources.recordings.pixels import FrameFiles, check_count, check_frame
 from livesr.live.sources.recordings.placed import missing_note, spelt
 from livesr.live.sources.recordings.recording import Place, Plane, Recording
 
-_NAMES = {"time": "t", "position": "p", "channel": "c", "z": "z", "sim": "raw", "raw": "raw"}
+_NAMES = {"time": "t", "position": "p", "channel": "c", "z": "z", RAW_AXIS: "raw", "raw": "raw"}
 # offset, width, height, pixel type, compression, and of the metadata: offset, length, compression
 _NUMBERS = "<IiiiiIii"
 _MAX_METADATA = 2**24  # bytes that one frame has

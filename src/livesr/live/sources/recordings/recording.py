@@ -20,6 +20,7 @@ import numpy as np
 from livesr.base import contained
 from livesr.base.errors import ConfigError
 from livesr.base.frames import Pixels
+from livesr.live.sources.mda import RAW_AXIS
 
 MRC_SUFFIXES = (".mrc", ".mrcs", ".st", ".dv")
 
@@ -32,7 +33,7 @@ AXES = ("t", "p", "c", "z", "raw")
 Place: TypeAlias = tuple[int, ...]
 """Indices of a frame along the axes of its recording."""
 
-_WORDS = {"time": "t", "position": "p", "channel": "c", "slice": "z", "r": "raw", "sim": "raw"}
+_WORDS = {"time": "t", "position": "p", "channel": "c", "slice": "z", "r": "raw", RAW_AXIS: "raw"}
 
 
 class Plane(NamedTuple):
