@@ -45,9 +45,9 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(RIGS / "demo", folder)
     file = folder / "rig.yaml"
     text = file.read_text(encoding="utf-8")
-    assert "modality: passthrough" in text
-    text = text.replace("modality: passthrough", "modality: median\nmedian: {frames: 3}")
-    text = text.replace("reconstruct: passthrough", "reconstruct: median")
+    assert "modality: widefield" in text
+    text = text.replace("modality: widefield", "modality: median\nmedian: {frames: 3}")
+    text = text.replace("reconstruct: widefield", "reconstruct: median")
     file.write_text(text.replace("imcsr-mt-er-lyso-light", "identity"), encoding="utf-8")
     return folder
 
