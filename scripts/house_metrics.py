@@ -4,9 +4,10 @@
     python scripts/house_metrics.py                        # src/livesr
     python scripts/house_metrics.py ../ome_writers src/livesr/live
 
-For each folder: the ten classes with most fields and those with most methods, the length of
-functions, and the functions with more than six parameters. For livesr also how many files one frame
-visits. `docs/architecture.md` shows the numbers, and `tests/docs/test_house.py` holds the limits.
+For each folder: the ten classes with most fields, those with most methods and the largest records,
+the length of functions, and the functions with more than six parameters. For livesr also how many
+files one frame visits. `docs/architecture.md` shows the numbers; `tests/docs/test_house.py` holds
+the limits.
 
 How it counts, from the syntax alone:
 
@@ -24,7 +25,9 @@ lines of a function
 parameters
     All but the first of a method (`self`, `cls`); ``*args`` and ``**kwargs`` count one each.
 files that one frame visits
-    Different files that CONTRIBUTING names in its section "The way of one frame".
+    Different files that CONTRIBUTING names in its section "The way of one frame": those of the
+    classes that take a frame and hand it on. What such a class asks, and has an answer of, is its
+    own affair.
 """
 
 from __future__ import annotations
@@ -47,11 +50,15 @@ _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 @dataclass(frozen=True, slots=True)
 class ClassSize:
-    """A class, as `module.py:Name`, and how much it has."""
+    """A class, as `module.py:Name`, and how much it has.
+
+    A record declares its fields and assigns none: a row of a file, a message, settings.
+    """
 
     name: str
     fields: int
     methods: int
+    record: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +77,10 @@ class House:
     classes: list[ClassSize]
     functions: list[FunctionSize]
 
-    def most(self, of: str) -> list[ClassSize]:
-        """Return the classes that have most `fields` or `methods`."""
-        return sorted(self.classes, key=lambda c: (-getattr(c, of), c.name))[:LARGEST]
+    def most(self, of: str, *, records: bool = False) -> list[ClassSize]:
+        """Return the classes, or the records, that have most `fields` or `methods`."""
+        found = [c for c in self.classes if c.record == records]
+        return sorted(found, key=lambda c: (-getattr(c, of), c.name))[:LARGEST]
 
     @property
     def crowded(self) -> list[FunctionSize]:
@@ -103,13 +111,17 @@ def _measure_body(parent: ast.AST, name: str, in_class: bool, house: House) -> N
     """Note the classes and functions inside `parent`, whose own name is `name`."""
     for node in _definitions(parent):
         if isinstance(node, ast.ClassDef):
-            size = ClassSize(f"{name}{node.name}", len(fields_of(node)), len(methods_of(node)))
-            house.classes.append(size)
+            house.classes.append(_class_size(f"{name}{node.name}", node))
         elif lines := lines_of(node):
             static = any(_named(d) == "staticmethod" for d in node.decorator_list)
             parameters = parameters_of(node) - (in_class and not static)
             house.functions.append(FunctionSize(f"{name}{node.name}", lines, parameters))
         _measure_body(node, f"{name}{node.name}.", isinstance(node, ast.ClassDef), house)
+
+
+def _class_size(name: str, node: ast.ClassDef) -> ClassSize:
+    assigned, methods = assigned_by(node), len(methods_of(node))
+    return ClassSize(name, len(assigned | declared_by(node)), methods, not assigned)
 
 
 def _definitions(parent: ast.AST) -> Iterator[ast.ClassDef | Function]:
@@ -127,9 +139,9 @@ def methods_of(node: ast.ClassDef) -> list[Function]:
     return [f for f in functions if not any(_named(d) == "overload" for d in f.decorator_list)]
 
 
-def fields_of(node: ast.ClassDef) -> set[str]:
-    """Return the names of a class's fields."""
-    found = {
+def declared_by(node: ast.ClassDef) -> set[str]:
+    """Return the fields that the body of a class annotates."""
+    return {
         line.target.id
         for line in node.body
         if isinstance(line, ast.AnnAssign)
@@ -137,6 +149,11 @@ def fields_of(node: ast.ClassDef) -> set[str]:
         and "ClassVar" not in ast.unparse(line.annotation)
         and line.target.id != "_"  # dataclasses.KW_ONLY
     }
+
+
+def assigned_by(node: ast.ClassDef) -> set[str]:
+    """Return the fields that the methods of a class assign."""
+    found: set[str] = set()
     for method in methods_of(node):
         arguments = [*method.args.posonlyargs, *method.args.args]
         if arguments:
@@ -209,9 +226,13 @@ def show(folder: Path) -> None:
     median, p95, longest = house.lengths
     print(f"{folder}: {len(house.classes)} classes, {len(house.functions)} functions\n")
     print(f"lines of a function: median {median}, 95th percentile {p95}, most {longest}")
-    for of in ("fields", "methods"):
-        print(f"most {of}:")
-        for size in house.most(of):
+    for title, of, records in (
+        ("most fields", "fields", False),
+        ("most methods", "methods", False),
+        ("largest records, by fields", "fields", True),
+    ):
+        print(f"{title}:")
+        for size in house.most(of, records=records):
             print(f"  {getattr(size, of):4} {size.name}")
     print(f"functions with more than {MAX_PARAMETERS} parameters: {len(house.crowded)}")
     for function in house.crowded[:LARGEST]:

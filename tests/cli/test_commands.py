@@ -237,6 +237,8 @@ def test_info_lists_engines_backends_and_rigs(tmp_path: Path) -> None:
     assert "identity" in [e["id"] for e in facts["engines"]]
     assert (facts["device"] == "CPU") == bool(facts["no_gpu"])
     assert {"openvino", "torch"} <= {b["name"] for b in facts["backends"]}
+    ready = [b for b in facts["backends"] if not b["unavailable"]]
+    assert all("f32" in b["precisions"] and b["devices"] and not b["remote"] for b in ready)
     assert [r["name"] for r in facts["rigs"]] == [
         "demo",
         "storm_ti",

@@ -251,7 +251,7 @@ def test_a_device_that_fails_is_left_and_no_frame_is_lost(
     path = path_of(rig, HostDevice(2))
     broken = path.on_device[1].reconstructor
 
-    def fail(frames: Any, out: Any = None) -> Any:
+    def fail(frames: Any) -> Any:
         raise RuntimeError("CUDA_ERROR_ECC_UNCORRECTABLE")
 
     broken.reconstruct = fail  # type: ignore[method-assign]
@@ -296,7 +296,7 @@ def test_a_slow_network_skips_centres_and_never_their_neighbours(
     assert all(f.true_neighbours or f.edge for f in found.frames)
 
 
-def test_lanes_are_threads_that_end_with_the_run(
+def test_slots_are_threads_that_end_with_the_run(
     rig: RigConfig, groups: NDArray[np.uint16]
 ) -> None:
     seen: set[str] = set()
@@ -305,9 +305,9 @@ def test_lanes_are_threads_that_end_with_the_run(
     for measuring in path.on_device:
         reconstruct = measuring.reconstructor.reconstruct
 
-        def noted(frames: Any, out: Any = None, reconstruct: Any = reconstruct) -> Any:
+        def noted(frames: Any, reconstruct: Any = reconstruct) -> Any:
             seen.add(threading.current_thread().name)
-            return reconstruct(frames, out)
+            return reconstruct(frames)
 
         measuring.reconstructor.reconstruct = noted  # type: ignore[method-assign]
     run(path, groups)
@@ -315,7 +315,7 @@ def test_lanes_are_threads_that_end_with_the_run(
     assert not [t for t in threading.enumerate() if t.name.startswith("livesr-measure")]
 
 
-def test_lanes_follow_one_drift(rig: RigConfig, groups: NDArray[np.uint16]) -> None:
+def test_slots_follow_one_drift(rig: RigConfig, groups: NDArray[np.uint16]) -> None:
     path = path_of(rig, HostDevice(2))
     drifts = {
         id(m.reconstructor.drift)
@@ -327,7 +327,7 @@ def test_lanes_follow_one_drift(rig: RigConfig, groups: NDArray[np.uint16]) -> N
     path.close()
 
 
-def test_the_host_uses_a_network_when_the_lanes_are_done_with_it() -> None:
+def test_the_host_uses_a_network_when_the_slots_are_done_with_it() -> None:
     class Enqueued:
         waited = 0
 

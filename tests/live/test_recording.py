@@ -49,10 +49,10 @@ def broken(session: LiveSR, trouble: str, monkeypatch: pytest.MonkeyPatch) -> No
         time.sleep(0.4)  # nine groups come meanwhile
         return infer()
 
-    def failing(frames: Any, out: Any = None) -> Any:
+    def failing(frames: Any) -> Any:
         raise RuntimeError("no such pattern")
 
-    def stuck(frames: Any, out: Any = None) -> Any:
+    def stuck(frames: Any) -> Any:
         time.sleep(0.4)
         return np.zeros(path.reconstructor.shape, np.float32)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ from livesr.base.compute import ComputeConfig
 from livesr.base.config import RigConfig
 from livesr.base.errors import ConfigError
 from livesr.base.geometry import Geometry
+from livesr.evaluation.live_path import separate
 from livesr.formats.store import RecordedStore
-from livesr.live.inference.engine import Uncertain, load_engine, write_manifest
+from livesr.live.inference.engine import Limits, Uncertain, load_engine, write_manifest
 from livesr.live.paths import build_path
 from livesr.live.sinks.zeromq import ZeroMQSink
 from livesr.store.backfill import backfill
@@ -29,7 +31,7 @@ from livesr.store.process import process
 from livesr.store.raw_input import store_input
 from livesr.viewer.browser.messages import View
 from livesr.viewer.browser.pictures import PictureMaker
-from livesr.viewer.frame_pairs import LiveScenes, Selection
+from livesr.viewer.frame_pairs import LiveFramePairs, Selection
 from livesr.viewer.store_source import StoreSource
 from livesr.viewer.subscriber import Subscriber
 from recorded_runs import Live, array, assert_equal, lines, moving_groups, sim_rig
@@ -119,6 +121,23 @@ def test_an_offline_run_can_estimate_what_the_live_run_did_not(
     assert store_input(RecordedStore(offline)).uncertainty == {"488": "d4"}
 
 
+def test_what_is_measured_of_it_is_the_bare_spread(rig: RigConfig) -> None:
+    compute = ComputeConfig(device="cpu", threads=1)
+    path = build_path(rig, "488", Geometry((32, 32), "uint16", 0.065), compute)
+    measured, session, _ = path.networks.steps[0]
+    unmeasured = replace(
+        measured, manifest=measured.manifest.model_copy(update={"limits": Limits()})
+    )
+    found, expected = (
+        separate(moving_groups(3), path.reconstructor, 0.065, engine, session, "flips")
+        for engine in (measured, unmeasured)
+    )
+    path.close()
+    for one, other in zip(found, expected, strict=True):
+        assert one.uncertainty.any()
+        np.testing.assert_array_equal(one.uncertainty, other.uncertainty)
+
+
 def test_the_old_name_of_d4_is_still_read(caplog: pytest.LogCaptureFixture) -> None:
     assert ComputeConfig.model_validate({"uncertainty": "turns"}).uncertainty == "d4"
     assert "'turns' is now called 'd4'" in caplog.text
@@ -149,14 +168,14 @@ def test_it_is_published_before_its_prediction_and_shown_over_the_measurement(
     live.record(moving_groups(4), pace_s=until_it_listens)
     try:
         waited_for(lambda: subscriber.newest("end") is not None)
-        scene = LiveScenes(subscriber).pair(Selection())
-        assert scene is not None
-        assert scene.prediction is not None
-        assert scene.uncertainty is not None
-        assert scene.uncertainty.header.t == scene.prediction.header.t
-        assert scene.uncertainty.header.ai["prediction"] is False
-        assert "flipped" in scene.uncertainty.header.ai["warning"]
-        came.append(np.asarray(scene.uncertainty.pixels))
+        pair = LiveFramePairs(subscriber).pair(Selection())
+        assert pair is not None
+        assert pair.prediction is not None
+        assert pair.uncertainty is not None
+        assert pair.uncertainty.header.t == pair.prediction.header.t
+        assert pair.uncertainty.header.ai["prediction"] is False
+        assert "flipped" in pair.uncertainty.header.ai["warning"]
+        came.append(np.asarray(pair.uncertainty.pixels))
     finally:
         subscriber.close()
     source = StoreSource(live.sink.path)

@@ -48,7 +48,7 @@ class Mean:
     def __init__(self, shape: tuple[int, int], offset_adu: float) -> None:
         self.shape, self._offset_adu = shape, np.float32(offset_adu)
 
-    def reconstruct(self, frames: Any, out: Any = None) -> Any:
+    def reconstruct(self, frames: Any) -> Any:
         return np.mean(np.stack(list(frames)), axis=0, dtype=np.float32) - self._offset_adu
 
 

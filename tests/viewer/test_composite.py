@@ -15,7 +15,6 @@ from livesr.viewer.composite import (
     auto_window,
     composite,
     encode_jpeg,
-    encode_png,
     grayscale,
     length_text,
     panel,
@@ -155,8 +154,6 @@ def test_auto_window_holds_nearly_all_of_a_frame():
 
 def test_pictures_survive_encoding():
     picture = composite(np.full((1, 32, 48), 1000, np.uint16), (MAGENTA,))
-    with Image.open(io.BytesIO(encode_png(picture))) as png:
-        np.testing.assert_array_equal(np.asarray(png), picture)
     with Image.open(io.BytesIO(encode_jpeg(picture))) as jpeg:
         assert jpeg.size == (48, 32)
         assert np.abs(np.asarray(jpeg).astype(int) - picture).max() <= 3

@@ -253,7 +253,13 @@ class _Bench:
 
 
 class _Bare:
-    """Reconstruction and inference, one after the other, and nothing else."""
+    """Reconstruction and inference, one after the other, and nothing else.
+
+    Raises
+    ------
+    RuntimeError
+        If the rig has no virtual camera.
+    """
 
     def __init__(self, core: CMMCorePlus, rig: RigConfig, channel: str, engine: Engine) -> None:
         camera = find_virtual_camera(core, KnowsTruth)

@@ -59,7 +59,13 @@ def name_of(shape: dict[str, Any]) -> str:
 
 
 def measure(quick: bool) -> list[Result]:
-    """Return the CPU time of one inference on one core, for each shape and precision."""
+    """Return the CPU time of one inference on one core, for each shape and precision.
+
+    Raises
+    ------
+    SuiteUnavailableError
+        If a package that trains or exports is missing.
+    """
     if missing := [package for package in ("torch", "onnx", "nncf") if find_spec(package) is None]:
         raise SuiteUnavailableError(
             f"The shapes need {', '.join(missing)}: pip install 'livesr[train]'."

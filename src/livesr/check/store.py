@@ -21,7 +21,7 @@ from livesr.formats.frames_log import stream_of
 from livesr.formats.store import read_image, read_json, refuse_in_use
 from livesr.live.sources.recordings.recording import open_recording
 from livesr.store.mended_log import MendedLog, ranges
-from livesr.store.metadata import image_names, is_described, restore_root
+from livesr.store.metadata import image_names, is_described, rebuild_root
 from livesr.store.shard_inspection import ImageSurvey
 
 _REPAIR, _BACKFILL = (
@@ -205,7 +205,7 @@ class _Check:
         if not self._images:
             yield Finding("error", "no-image", "No image can be read.", "", self._path)
             return
-        wrong = restore_root(self._path, [image.image for image in self._images], self._log.events)
+        wrong = rebuild_root(self._path, [image.image for image in self._images], self._log.events)
         for name in wrong:
             says = f"{name} is missing, or does not name the images that are there."
             yield Finding("error", "metadata", says, _REPAIR, self._path / name)

@@ -15,7 +15,13 @@ from typing import TYPE_CHECKING, Any
 from livesr.base.config import RigConfig
 from livesr.base.documents import read_text
 from livesr.base.errors import ConfigError, DocumentError, suggestion
-from livesr.cli.plan_file import MAX_PLANES, MAX_TIME_POINTS, read_plan, too_many_time_points
+from livesr.cli.plan_file import (
+    MAX_NUMBER,
+    MAX_PLANES,
+    MAX_TIME_POINTS,
+    read_plan,
+    too_many_time_points,
+)
 
 if TYPE_CHECKING:
     from pymmcore_plus import CMMCorePlus
@@ -25,7 +31,6 @@ if TYPE_CHECKING:
 
 _FRAMES = 100
 _MAX_FIELDS = 100_000
-_MAX_UM = 1e9
 _MAX_COUNTED = (
     200_000  # exposures of a plan with exceptions that are counted one by one: about a second
 )
@@ -285,7 +290,7 @@ def _position(line: str) -> dict[str, Any]:
         if not 2 <= len(fields) <= 4:
             raise ValueError(line)
         position: dict[str, Any] = dict(zip("xyz", map(float, fields[:3]), strict=False))
-        if not all(abs(um) <= _MAX_UM for um in position.values()):
+        if not all(abs(um) <= MAX_NUMBER for um in position.values()):
             raise ValueError(line)
     except ValueError:
         raise ConfigError(

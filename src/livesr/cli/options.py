@@ -24,6 +24,11 @@ def finite(value: Any) -> Any:
     """Refuse what is no number, which no range refuses.
 
     To a computer nan is neither too small nor too large.
+
+    Raises
+    ------
+    BadParameter
+        If one is nan, infinite or beyond every limit.
     """
     for number in value if isinstance(value, tuple) else () if value is None else (value,):
         if not abs(number) <= MAX_SECONDS:

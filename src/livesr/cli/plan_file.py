@@ -27,7 +27,7 @@ MAX_TIME_POINTS: Final = (
 MAX_PLANES: Final = 10_000
 MAX_INTERVAL_S: Final = 1e6
 MAX_DURATION_S: Final = 1e9
-_MAX: Final = 1e9  # of any other number: stages go to um, a plan has no larger ones
+MAX_NUMBER: Final = 1e9  # of any other kind: stages go to um, a plan has no larger ones
 _LONGEST: Final = {"exposure": MAX_EXPOSURE_MS, "loops": MAX_TIME_POINTS}
 _KINDS = {".json": read_json, ".yaml": read_yaml, ".yml": read_yaml}
 
@@ -78,7 +78,7 @@ def _check_numbers(data: Any, path: Path) -> None:
     """
     for place, value in _numbers(data):
         key = next((part for part in reversed(place.split(".")) if not part.isdigit()), "")
-        most = _LONGEST.get(key, _MAX)
+        most = _LONGEST.get(key, MAX_NUMBER)
         if not abs(value) <= most:  # also what is not a number
             raise ConfigError(
                 f"{path}: {place} is {value:g}; expected a number of at most {most:g}."

@@ -175,6 +175,11 @@ def fields_of(images: Sequence[StructureImages], n: int) -> Iterator[tuple[Tile,
 
     The shape is the largest, up to 512 x 1024, that lies in every image. Each tile is scaled to its
     1st and 99.8th percentile.
+
+    Raises
+    ------
+    ConfigError
+        If an image is too small.
     """
     sides = [image.shape for one in images for image in one.clean]
     shape = tuple(
@@ -263,9 +268,9 @@ def _measure(
 
 def _separated(backend: InferenceSession, composite: Image, window: int) -> Image:
     """Return the channels (c, y, x) of the still composite, in its units."""
-    background, headroom = background_and_scale(composite)
-    backend.input[:] = np.repeat(((composite - background) / headroom)[None], window, 0)
-    return np.asarray(backend.infer() * headroom, np.float32)
+    background, scale = background_and_scale(composite)
+    backend.input[:] = np.repeat(((composite - background) / scale)[None], window, 0)
+    return np.asarray(backend.infer() * scale, np.float32)
 
 
 def _scores(predicted: Image, truth: Image, composite: Image) -> dict[str, float]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -126,7 +126,7 @@ def _path(
         name="",
         n_raw=n_raw,
         reconstructor=reconstructor,
-        description=networks.described(description),
+        description=replace(networks.described(description), uncertainty={}),  # the bare spread
         ceiling=int(np.iinfo(raw.dtype).max),
         networks=networks,
     )

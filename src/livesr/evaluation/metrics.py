@@ -154,12 +154,6 @@ def ms_ssim(a: Image, b: Image, data_range: float = 1.0) -> float:
     return product
 
 
-def psnr(a: Image, b: Image, data_range: float = 1.0) -> float:
-    """Peak signal-to-noise ratio in dB; infinite for equal images."""
-    error = nrmse(a, b, span=data_range)
-    return -20 * math.log10(error) if error > 0 else math.inf
-
-
 def mean_gradient(image: Image) -> float:
     """Return the mean of sqrt((dx^2 + dy^2) / 2) over differences to the next pixels (Hu et al.
     2020, Acta Optica Sinica).
@@ -216,6 +210,11 @@ def bootstrap_interval(values: Sequence[float], seed: int = 0, level: float = 0.
     -----
     The percentile interval of a small sample is somewhat too narrow (10 values: near 90 % for a
     nominal 95 %).
+
+    Raises
+    ------
+    ValueError
+        If `level` is not between 0 and 1.
     """
     if not 0 < level < 1:
         raise ValueError(f"level is {level}, expected a share between 0 and 1")

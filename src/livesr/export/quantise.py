@@ -98,20 +98,14 @@ def quantise_engine(
 
     Parameters
     ----------
-    folder
-        Of the engine.
-    calibration
-        (n, window, y, x) float32, normalised as live frames are: the ranges of all activations are
-        taken from them.
-    validation
-        Other frames, and their truths (n, c, sy, sx).
-    data
-        What they are, in words.
-    max_loss
-        Convolutions are put back into floating point, those that harm most first, until no more
-        mean PCC is lost than this.
-    threads
-        Of the runtime that validates; 0 leaves it the choice.
+    folder : of the engine
+    calibration : (n, window, y, x) float32, normalised as live frames are: the ranges of all
+        activations are taken from them
+    validation : other frames, and their truths (n, c, sy, sx)
+    data : what they are, in words
+    max_loss : convolutions are put back into floating point, those that harm most first, until no
+        more mean PCC is lost than this
+    threads : of the runtime that validates; 0 leaves it the choice
 
     Raises
     ------

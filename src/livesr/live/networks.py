@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from livesr.base.compute import Augmentation, ComputeConfig
 from livesr.base.config import ChannelConfig
@@ -180,10 +180,11 @@ def load_engines(channel: ChannelConfig) -> list[Engine]:
         If one is missing, damaged, or does not do what it is named for.
     """
     engines = []
-    for task, named in (("upscale", channel.upscale), ("separate", channel.separate)):
+    tasks: dict[Task, str | None] = {"upscale": channel.upscale, "separate": channel.separate}
+    for task, named in tasks.items():
         if named:
             engine = load_engine(named)
-            engine.check_fits(cast("Task", task))
+            engine.check_fits(task)
             engines.append(engine)
     return engines
 

@@ -2,7 +2,7 @@
 
 Its grouping, reconstruction, engine and composition, built from rig.yaml.
 
-Owns the construction, before a run. Moves no frame: `pipeline.py` does.
+Owns the construction, before a run. Moves no frame: `livesr.live.stages` do.
 """
 
 from __future__ import annotations
@@ -201,7 +201,7 @@ def build_path(
     ConfigError, EngineError, BackendError
         If the channel, its engine or the runtime do not fit.
     """
-    channel, way = rig.channel(name), modality(rig.modality_of(name))
+    way = modality(rig.modality_of(name))
     section = rig.section(name)
     correction, offset_adu = build_correction(
         rig, name, camera.shape, camera.origin_px, way.frames_at_once(section)
@@ -230,7 +230,7 @@ def build_path(
         device=place,
         on_device=on_device,
     )
-    engines, resolution_nm = load_engines(channel), rig.resolution_nm(name)
+    engines, resolution_nm = load_engines(rig.channel(name)), rig.resolution_nm(name)
     return _with_networks(plain, engines, way.method, resolution_nm, compute)
 
 

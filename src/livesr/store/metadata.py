@@ -52,7 +52,7 @@ _WARNINGS_UNKNOWN = (
 
 
 @dataclass(slots=True)
-class Restored:
+class Rebuilt:
     """What was found.
 
     Attributes
@@ -79,14 +79,14 @@ def is_described(folder: Path) -> bool:
     return _whole_group(folder) and _whole_array(folder)
 
 
-def restore_images(path: Path, events: Sequence[Event]) -> Restored:
+def rebuild_images(path: Path, events: Sequence[Event]) -> Rebuilt:
     """Find what the zarr.json files of the images said, where they do not say it any more.
 
     An array found so has no time points: how many it has is for its shards to say. One whose
     zarr.json is whole, and says that its chunks are encoded in another way than livesr's, is left
     as it is.
     """
-    found, copies = Restored(), _copies(path).get("images", {})
+    found, copies = Rebuilt(), _copies(path).get("images", {})
     names = image_names(path)
     broken = [name for name in names if not is_described(path / name)]
     inferred = _Inferred(path, [n for n in names if n not in broken], events)
@@ -115,7 +115,7 @@ def restore_images(path: Path, events: Sequence[Event]) -> Restored:
     return found
 
 
-def restore_root(
+def rebuild_root(
     path: Path, images: Sequence[Image], events: Sequence[Event]
 ) -> dict[str, Mapping[str, Any]]:
     """Return the group metadata that the store lacks, or that is not about its images, by file

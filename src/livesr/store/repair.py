@@ -29,7 +29,7 @@ from livesr.formats.shard_file import copy_without, whole_length
 from livesr.formats.store import read_image, read_json
 from livesr.live.sinks.series import write_json
 from livesr.store.mended_log import MendedLog
-from livesr.store.metadata import image_names, is_described, restore_images, restore_root
+from livesr.store.metadata import image_names, is_described, rebuild_images, rebuild_root
 from livesr.store.shard_inspection import ImageSurvey, Where
 
 log = logging.getLogger(__name__)
@@ -133,9 +133,9 @@ class _Repair:
             )
         self._path, self._torn = path, list[str]()
         self._log = MendedLog(path / layout.FRAMES_LOG)
-        restored = restore_images(path, self._log.events)
-        self._problems, self._metadata = restored.problems, tuple(restored.files)
-        self._write(restored.files)
+        rebuilt = rebuild_images(path, self._log.events)
+        self._problems, self._metadata = rebuilt.problems, tuple(rebuilt.files)
+        self._write(rebuilt.files)
         described = [name for name in image_names(path) if is_described(path / name)]
         images = [image for name in described if (image := read_image(path / name))]
         self._images = [
@@ -164,7 +164,7 @@ class _Repair:
         for image in longer:
             _set_length(image, self._lengths[image.image.name])
         tables = [table for table in self._tables() if _cut_torn_row(table)]
-        root = restore_root(self._path, [image.image for image in self._images], self._log.events)
+        root = rebuild_root(self._path, [image.image for image in self._images], self._log.events)
         self._write(root)
         self._metadata += tuple(root)
         return RepairReport(

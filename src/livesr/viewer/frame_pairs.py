@@ -109,7 +109,7 @@ class FramePairSource(Protocol):
         """
 
 
-class LiveScenes:
+class LiveFramePairs:
     """The pairs of a running stream: always the newest."""
 
     length = None

@@ -64,13 +64,10 @@ class Subscriber:
 
     Parameters
     ----------
-    endpoint
-        Where a run publishes, such as ``tcp://127.0.0.1:5555``. It need not run yet, and may start
-        again.
-    topics
-        What to receive; `end` always is.
-    keys
-        Folder of this viewer's CURVE keys, for a stream that is encrypted.
+    endpoint : where a run publishes, such as ``tcp://127.0.0.1:5555``. It need not run yet, and may
+        start again
+    topics : what to receive; `end` always is
+    keys : folder of this viewer's CURVE keys, for a stream that is encrypted
 
     Attributes
     ----------

@@ -12,15 +12,7 @@ from hypothesis import strategies as st
 from livesr.formats.series_spec import SeriesSpec
 from livesr.formats.shard_file import ShardError, ShardForm, present, whole_length
 from livesr.live.sinks.series import Series
-from livesr.live.sinks.shard import (
-    Budget,
-    Chunk,
-    Shard,
-    decode,
-    encode,
-    read_chunk,
-    read_index,
-)
+from livesr.live.sinks.shard import Budget, Chunk, Shard, decode, encode, read_chunk, read_index
 
 FORM = ShardForm((12,), 8 * 8 * 2, ("bytes", "blosc", "crc32c"))
 PLANES = [np.random.default_rng(i).integers(0, 65536, (8, 8), dtype=np.uint16) for i in range(12)]

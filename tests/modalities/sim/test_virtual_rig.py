@@ -180,7 +180,6 @@ def test_reconstructed_frames_show_the_truth(camera):
         rig.optics.pixel_size_nm / 1000,
         rig.optics.na,
         rig.optics.emission_nm / 1000,
-        [Pattern(p.k_um, p.phase_rad, p.modulation) for p in SIMConfig.of(rig).patterns],
         offset_adu=rig.camera.offset_adu,
     )
     patterns = [Pattern(p.k_um, p.phase_rad, p.modulation) for p in SIMConfig.of(rig).patterns]

@@ -174,8 +174,8 @@ def _timed(job: _Job, made: _Made, where: Where) -> Result:
 def _network_ms(job: _Job, made: _Made, n: int) -> list[float]:
     """Return the times of the network alone on the runtime that the run chose."""
     name, precision = made.runtime.split()
-    with opened(name, load_engine(job.engine), job.side, precision) as backend:
-        call = resident_call(backend) or (lambda: wall_ms(backend.infer))
+    with opened(name, load_engine(job.engine), job.side, precision) as session:
+        call = resident_call(session) or (lambda: wall_ms(session.infer))
         call()
         return [call() for _ in range(n)]
 

@@ -48,11 +48,11 @@ def _on(
 ) -> Iterator[Result | LeftOut]:
     name = f"gpu.speed.{runtime}"
     try:
-        with opened(runtime, engine, side) as backend:
-            note = f"{engine.manifest.id}, {side}^2, {backend.precision} on {backend.device}"
+        with opened(runtime, engine, side) as session:
+            note = f"{engine.manifest.id}, {side}^2, {session.precision} on {session.device}"
             through = f"{note}; upload and download included"
-            yield _timed(f"{name}.{side}", lambda: wall_ms(backend.infer), eager, (), through)
-            if call := resident_call(backend):
+            yield _timed(f"{name}.{side}", lambda: wall_ms(session.infer), eager, (), through)
+            if call := resident_call(session):
                 yield _timed(f"{name}-resident.{side}", call, eager, _targets(runtime, side), note)
     except (LiveSRError, RuntimeError, MemoryError) as e:
         yield LeftOut(f"{name}.{side}", f"{type(e).__name__}: {e}", fault=True)

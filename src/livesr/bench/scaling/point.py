@@ -47,6 +47,11 @@ def point(curve: str, at: int, side: int, channels: int, time_points: int) -> li
     """Measure in a new process.
 
     Return processor time, latency and memory at place `at` of `curve`.
+
+    Raises
+    ------
+    RuntimeError
+        If the process fails.
     """
     command = [
         sys.executable,
@@ -131,6 +136,11 @@ class _Run:
         """Send every time point.
 
         Return pairs (run, transforms) of CPU and clock in ms, and memory in MiB.
+
+        Raises
+        ------
+        RuntimeError
+            If the run fails or loses a frame.
         """
         self._pipeline.open()
         found: dict[str, Any] = {"cpu_ms": [], "wall_ms": []}
@@ -204,7 +214,13 @@ class _Watch(Sink):
         self.max_bytes = 0
 
     def wait(self, n: int) -> None:
-        """Wait for `n` measurements and predictions."""
+        """Wait for `n` measurements and predictions.
+
+        Raises
+        ------
+        RuntimeError
+            If one does not come.
+        """
         for _ in range(n):
             if not self._came.acquire(timeout=_TIMEOUT_S):
                 raise RuntimeError("no frame came")

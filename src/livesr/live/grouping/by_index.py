@@ -82,15 +82,6 @@ class IndexGrouping:
             for stack in self._close(stream, t)
         ]
 
-    @property
-    def open_frames(self) -> int:
-        """Exposures held now."""
-        return sum(
-            sum(f is not None for f in g.slots)
-            for groups in self._open.values()
-            for g in groups.values()
-        )
-
     def _close(self, stream: Stream, t: int) -> list[RawStack]:
         """Close the groups of `stream` up to `t`."""
         groups = self._open[stream]

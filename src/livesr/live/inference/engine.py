@@ -310,7 +310,7 @@ class Engine:
     def read(self) -> bytes:
         """Return the network's file, hashed once more: what a backend parses is what was verified.
 
-        Backends parse these bytes, not the path.
+        Runtimes parse these bytes, not the path.
 
         Raises
         ------
@@ -447,17 +447,6 @@ class Engine:
             f"The optics resolve {resolution_nm:.0f} nm (wavelength / 2 NA), outside the {wanted}"
             f" nm that engine {self.manifest.id!r} was trained for."
         ]
-
-
-def list_engines() -> list[Engine]:
-    """Return the engines that can be asked for by name; what is wrong with the others is logged."""
-    engines = []
-    for folder in engine_folders().values():
-        try:
-            engines.append(load_engine(folder))
-        except EngineError as e:
-            log.warning("%s", e)
-    return engines
 
 
 def engine_folders() -> dict[str, Path]:
