@@ -268,9 +268,9 @@ def _measure(
 
 def _separated(backend: InferenceSession, composite: Image, window: int) -> Image:
     """Return the channels (c, y, x) of the still composite, in its units."""
-    background, headroom = background_and_scale(composite)
-    backend.input[:] = np.repeat(((composite - background) / headroom)[None], window, 0)
-    return np.asarray(backend.infer() * headroom, np.float32)
+    background, scale = background_and_scale(composite)
+    backend.input[:] = np.repeat(((composite - background) / scale)[None], window, 0)
+    return np.asarray(backend.infer() * scale, np.float32)
 
 
 def _scores(predicted: Image, truth: Image, composite: Image) -> dict[str, float]:

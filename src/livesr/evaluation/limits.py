@@ -134,7 +134,7 @@ class Observer:
 def seen(frame: MulticolorFrame, truth: Image | None = None, *, with_maps: bool = False) -> Seen:
     """Return what is known of `frame`; of its errors, if there is a `truth` (c, y, x) in ADU."""
     channels = frame.channels.astype(np.float32) - np.float32(frame.offset_adu)
-    background, headroom = frame.source.normalisation
+    background, scale = frame.source.normalisation
     noise = noise_threshold(frame.source.image)
     above = np.maximum(frame.source.image - np.float32(background), channels.sum(0)) > noise
     light = channels[:, above].sum(1, dtype=np.float64)
@@ -152,10 +152,10 @@ def seen(frame: MulticolorFrame, truth: Image | None = None, *, with_maps: bool 
         true_shares=true / max(float(true.sum()), 1e-9),
         pcc=scores,
         errors=(
-            (channels - truth)[inner] / np.float32(headroom) if keep and truth is not None else None
+            (channels - truth)[inner] / np.float32(scale) if keep and truth is not None else None
         ),
         spread=(
-            frame.uncertainty[inner].astype(np.float32) / np.float32(headroom)
+            frame.uncertainty[inner].astype(np.float32) / np.float32(scale)
             if keep and frame.uncertainty is not None
             else None
         ),

@@ -263,7 +263,7 @@ class RecordedStore:
     def normalisations(self) -> dict[tuple[Stream, int], Normalisation]:
         """Return what every reconstructed frame was normalised with."""
         return {
-            key: Normalisation(**e["normalisation"])
+            key: Normalisation.read(e["normalisation"])
             for key, e in self.measured().items()
             if "normalisation" in e
         }

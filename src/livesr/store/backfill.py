@@ -538,7 +538,7 @@ def _times(frame: SRFrame) -> dict[str, Any]:
     return {
         "t_acq_ns": frame.t_acq_ns,
         "t_camera_ms": frame.t_camera_ms,
-        "normalisation": frame.normalisation._asdict(),
+        "normalisation": frame.normalisation.written(),
     }
 
 

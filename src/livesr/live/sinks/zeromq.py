@@ -202,7 +202,7 @@ class _Publisher:
         self._subscribed: frozenset[bytes] = frozenset()
         self._last_status: Mapping[str, Any] = {}
         self._report: Mapping[str, Any] | None = None
-        # Not the normalisation of the network's input: its headroom would leave the picture dark.
+        # Not the normalisation of the network's input: its scale would leave the picture dark.
         self._windows: dict[Stream, DisplayWindow] = {}
         self._ai = {c.name: {"prediction": True, **_jsonable(c.ai)} for c in run.channels}
         # The thread sleeps on its socket and on this pair, of which one end wakes it.
@@ -439,7 +439,7 @@ class _Publisher:
             "time_shift_ms": time_shift_ms(frame.parts),
             "dtype": "<u2",
             "encoding": "raw",
-            "normalisation": frame.normalisation._asdict(),
+            "normalisation": frame.normalisation.written(),
         }
 
 
