@@ -17,13 +17,13 @@ from livesr.base.config import RigConfig, Section, load_rig, load_yaml
 from livesr.base.errors import ConfigError
 from livesr.base.frames import FrameQuality, RawStack
 from livesr.base.geometry import Geometry
+from livesr.formats.store import RecordedStore
 from livesr.live.reconstruct.monitor import Monitor, Observation
 from livesr.live.sources.plan import sim_sequence
 from livesr.modalities.modality import Modality
 from livesr.modalities.registry import MODALITIES, modality
 from livesr.store.process import process
 from livesr.store.raw_input import store_input
-from livesr.store.recorded import RecordedStore
 from livesr.store.replay import Replay
 from recorded_runs import array
 from rigs import core_of

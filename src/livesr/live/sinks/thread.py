@@ -256,13 +256,21 @@ class SinkThread:
         """Call the sink; return whether it took what it was given."""
         try:
             getattr(self.sink, method)(*arguments)
-            self.notes = [str(note) for note in self.sink.notes]
             return True
         except BaseException as e:  # it would let the run wait for this thread for ever
             self._fail(self._error_in(method, e))
             return False
         finally:
+            self._take_notes()
             self._moved_s = time.monotonic()
+
+    def _take_notes(self) -> None:
+        """Take down what the sink has to say, here, where it may hang."""
+        try:
+            if self.sink.notes:
+                self.notes = [str(note) for note in self.sink.notes]
+        except BaseException as e:  # as in any other call
+            self._fail(self._error_in("notes", e))
 
     def _error_in(self, method: str, error: BaseException) -> LiveSRError:
         """Return what went wrong in the sink as an error that says what to do."""
