@@ -451,9 +451,10 @@ class RigConfig(Model):
             return data
         known = _registry().MODALITIES
         named = [key for key in data if key not in cls.model_fields and key in known]
-        sections = {name: _section(name, data[name]) for name in named if data[name] is not None}
+        said = {name: data[name] for name in named if data[name] is not None}
+        said |= data.get("sections", {})  # of a rig, or of one that was dumped
         rest = {key: value for key, value in data.items() if key not in named}
-        return {**rest, "sections": {**sections, **rest.get("sections", {})}}
+        return {**rest, "sections": {name: _section(name, about) for name, about in said.items()}}
 
     @model_validator(mode="after")
     def _consistent(self) -> RigConfig:
