@@ -40,8 +40,8 @@ from livesr.live.sinks.sink import RunDescription, Sink
 from livesr.store.recorded import RecordedStore
 
 SIZE = 32
-RIGS = Path(__file__).parents[1] / "hardware_configs"
-REPOSITORY_ENGINES = Path(__file__).parents[1] / "engines"
+RIGS = Path(__file__).parents[2] / "hardware_configs"
+REPOSITORY_ENGINES = Path(__file__).parents[2] / "engines"
 
 
 def mixing_engine(folder: Path) -> Engine:
