@@ -10,17 +10,13 @@ import sys
 
 from pymmcore_plus.experimental.unicore import UniMMCore
 
-from livesr import LiveSR
-from livesr.base.config import TriggerConfig, load_rig
-from livesr.live.sources.plan import sim_sequence
-from livesr.live.sources.triggered import TriggeredEngine
-from livesr.modalities.sim.config import SIMConfig
+from livesr import LiveSR, TriggerConfig, TriggeredEngine, load_rig, sim_sequence
 
 store = sys.argv[1] if len(sys.argv) > 1 else "triggered.ome.zarr"
 
 rig = load_rig("virtual_sim")
 trigger = TriggerConfig(device="Shutter", property="State", start="1", stop="0", when="before")
-patterns = SIMConfig.of(rig).model_copy(update={"trigger": trigger})
+patterns = rig.section("488").model_copy(update={"trigger": trigger})
 rig = rig.with_section(patterns)  # on your rig: in rig.yaml
 
 core = UniMMCore()

@@ -12,17 +12,14 @@ import numpy as np
 from pymmcore_plus.experimental.unicore import UniMMCore
 from useq import MDAEvent
 
-from livesr import LiveSR
-from livesr.base.config import load_rig
-from livesr.base.frames import MulticolorFrame
-from livesr.live.sources.mda import RAW_AXIS
+from livesr import RAW_AXIS, LiveSR, MulticolorFrame, load_rig
 
 FRAMES = int(sys.argv[1]) if len(sys.argv) > 1 else 30
 MOVING = (
     float(sys.argv[2]) if len(sys.argv) > 2 else 0.9
 )  # correlation below which lysosomes have moved
 SLOW_S, FAST_S = 1.0, 0.0
-LYSOSOMES, BLOCK = 2, 8
+BLOCK = 8
 
 rig = load_rig("virtual_sim")
 core = UniMMCore()
@@ -35,7 +32,7 @@ before: np.ndarray | None = None
 def watch(frame: MulticolorFrame) -> None:
     """Compare with the frame before; runs in a thread of its own."""
     global before, interval_s
-    plane = frame.channels[LYSOSOMES].astype(np.float32)
+    plane = frame["Lysosomes"].astype(np.float32)
     now = plane.reshape(plane.shape[0] // BLOCK, BLOCK, -1, BLOCK).mean(
         (1, 3)
     )  # what moves by less than a block rests

@@ -5,8 +5,7 @@ import sys
 import useq
 from pymmcore_plus import CMMCorePlus
 
-from livesr import LiveSR
-from livesr.base.config import load_rig
+from livesr import LiveSR, load_rig
 
 store = sys.argv[1] if len(sys.argv) > 1 else "demo-camera.ome.zarr"
 

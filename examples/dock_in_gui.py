@@ -11,7 +11,7 @@ import sys
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QApplication, QDockWidget, QMainWindow
 
-from livesr.viewer.window import SRPreview
+from livesr import SRPreview
 
 address = sys.argv[1] if len(sys.argv) > 1 else "tcp://127.0.0.1:5555"
 seconds = float(sys.argv[2]) if len(sys.argv) > 2 else None

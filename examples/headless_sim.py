@@ -8,9 +8,7 @@ import sys
 
 from pymmcore_plus.experimental.unicore import UniMMCore
 
-from livesr import LiveSR
-from livesr.base.config import load_rig
-from livesr.live.sources.plan import sim_sequence
+from livesr import LiveSR, load_rig, sim_sequence
 
 store = sys.argv[1] if len(sys.argv) > 1 else "headless.ome.zarr"
 frames = int(sys.argv[2]) if len(sys.argv) > 2 else 20

@@ -20,8 +20,7 @@ from pymmcore_plus import CMMCorePlus
 from qtpy.QtCore import QObject, QTimer, Signal
 from qtpy.QtWidgets import QApplication
 
-from livesr import LiveSR
-from livesr.base.config import load_rig
+from livesr import LiveSR, load_rig
 
 
 def attach(rig: str, live: str = "peek", **settings: object) -> LiveSR:

@@ -10,8 +10,7 @@ import time
 
 from pymmcore_plus.experimental.unicore import UniMMCore
 
-from livesr import LiveSR
-from livesr.base.config import load_rig
+from livesr import LiveSR, load_rig
 
 store = sys.argv[1] if len(sys.argv) > 1 else "live-mode.ome.zarr"
 seconds = float(sys.argv[2]) if len(sys.argv) > 2 else 5

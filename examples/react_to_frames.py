@@ -8,10 +8,7 @@ import sys
 
 from pymmcore_plus.experimental.unicore import UniMMCore
 
-from livesr import LiveSR
-from livesr.base.config import load_rig
-from livesr.base.frames import MulticolorFrame
-from livesr.live.sources.plan import sim_sequence
+from livesr import LiveSR, MulticolorFrame, load_rig, sim_sequence
 
 SHARE = float(sys.argv[1]) if len(sys.argv) > 1 else 0.15
 FRAMES = 3

@@ -10,12 +10,7 @@ import sys
 import numpy as np
 from pymmcore_plus.experimental.unicore import UniMMCore
 
-from livesr import LiveSR
-from livesr.base.config import load_rig
-from livesr.base.frames import SRFrame
-from livesr.live.sources.plan import sim_sequence
-from livesr.modalities.storm.score import score_localisations
-from livesr.modalities.storm.simulation.rig import find_storm_camera
+from livesr import LiveSR, SRFrame, find_storm_camera, load_rig, score_localisations, sim_sequence
 
 STORE = sys.argv[1] if len(sys.argv) > 1 else "storm.ome.zarr"
 GROUPS = int(sys.argv[2]) if len(sys.argv) > 2 else 5

@@ -26,6 +26,7 @@ import tifffile
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from livesr.base.compute import ComputeConfig
 from livesr.base.frames import Normalisation, SRFrame, Stream, Window
 from livesr.base.timing import now_ns
 from livesr.evaluation.limits import (
@@ -40,9 +41,10 @@ from livesr.evaluation.limits import (
     rank_correlation,
     seen,
 )
+from livesr.live.arrays import HOST
 from livesr.live.compose import Composer
 from livesr.live.inference.engine import Engine, Manifest, load_engine
-from livesr.live.inference.runner import open_backend
+from livesr.live.inference.runner import open_session
 from livesr.live.normalise import background_and_scale
 from livesr.modalities.sim.simulation.sequence import SIMSequence
 from livesr.simulation.domain import CALIBRATED, Domain
@@ -112,7 +114,7 @@ def cases(domain: Domain) -> list[Case]:
 @cache
 def _engine(folder: str) -> tuple[Engine, Any]:
     engine = load_engine(folder)
-    return engine, open_backend(engine, (SIZE, SIZE), threads=1)
+    return engine, open_session(engine, (SIZE, SIZE), ComputeConfig(threads=1, tile="off"))
 
 
 def observe(folder: str, case: Case, number: int) -> Seen:
@@ -157,17 +159,15 @@ def real(engine: Engine, data: Path) -> dict[str, list[Seen]]:
         "actin alone": {"": other["actin_512x1024"]},
         "coated pits alone": {"": other["ccps_1004"]},
     }
-    backend = open_backend(engine, (_REAL_PX, _REAL_PX), threads=1)
-    try:
+    compute = ComputeConfig(threads=1, tile="off")
+    with open_session(engine, (_REAL_PX, _REAL_PX), compute) as session:
         return {
             name: [
-                _separated(engine, backend, mixture, left)
+                _separated(engine, session, mixture, left)
                 for left in range(0, 1004 - _REAL_PX, _REAL_PX)
             ]
             for name, mixture in mixtures.items()
         }
-    finally:
-        backend.close()
 
 
 def _scaled(path: Path) -> Image:
@@ -176,18 +176,19 @@ def _scaled(path: Path) -> Image:
     return np.asarray((image - low) * (1000 / (high - low)), np.float32)
 
 
-def _separated(engine: Engine, backend: Any, mixture: Mapping[str, Image], left: int) -> Seen:
+def _separated(engine: Engine, session: Any, mixture: Mapping[str, Image], left: int) -> Seen:
     cut = (slice(0, _REAL_PX), slice(left, left + _REAL_PX))
     parts = {name: image[cut] for name, image in mixture.items()}
     image = np.asarray(sum(parts.values()), np.float32)
     frame = SRFrame(
         image, Stream(), 0, now_ns(), now_ns(), Normalisation(*background_and_scale(image))
     )
-    background, headroom = frame.normalisation
-    backend.input[...] = (image - np.float32(background)) / np.float32(headroom)
+    background, scale = frame.normalisation
+    session.input[...] = (image - np.float32(background)) / np.float32(scale)
     names = engine.manifest.channel_names
     composer = Composer(engine.manifest, engine.output_shape(image.shape)[1:])
-    made = composer.compose(backend.infer(), Window(frame, frame, frame))
+    pixels = composer.arithmetic(HOST).compose(session.infer(), image, frame.normalisation)
+    made = composer.frame(pixels, Window(frame, frame, frame))
     truth = np.stack([np.maximum(parts.get(name, np.zeros_like(image)), 0) for name in names])
     return seen(made, truth)
 
@@ -512,7 +513,8 @@ def page(
         "",
         (
             f"Standard deviation over {known.augmentation}, times {known.scale:.2f}, against the"
-            " true error; a point is as many pixels. Rank correlation with the error of single pixels:"
+            " true error; a point is as many pixels. Rank correlation with the error of single"
+            " pixels:"
         ),
         "",
         f"| | {' | '.join(manifest.channel_names)} |",

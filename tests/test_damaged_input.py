@@ -16,17 +16,17 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from backend_contract import session_on
 from fuzzing import damaged, examples
 from livesr.base.config import load_rig
 from livesr.base.errors import LiveSRError
 from livesr.base.geometry import Geometry
 from livesr.cli.experiment import Experiment, extent, plan_of
+from livesr.formats.wire import FRAME, WireError, WireHeader, decode, encode
 from livesr.live.inference.engine import load_engine
 from livesr.live.inference.identity import identity_engine
-from livesr.live.inference.runner import open_backend
 from livesr.live.paths import build_path
 from livesr.live.plan_summary import survey
-from livesr.live.sinks.wire import FRAME, WireError, WireHeader, decode, encode
 
 RIGS = Path(__file__).parents[1] / "hardware_configs"
 SIDE = 40
@@ -105,7 +105,7 @@ def test_engine_manifests(engine: Path, data: st.DataObject) -> None:
     try:
         loaded = load_engine(other)
         loaded.check_fits("separate", shape=(SIDE, SIDE), pixel_size_nm=32.5, modality="sim")
-        backend = open_backend(loaded, (SIDE, SIDE), "openvino", "f32", 1)
+        backend = session_on(loaded, (SIDE, SIDE), "openvino", "f32", 1)
         backend.input[...] = 0.5
         assert backend.infer().shape == loaded.output_shape((SIDE, SIDE))
         backend.close()

@@ -21,12 +21,12 @@ from livesr.base.errors import ConfigError, StoreError
 from livesr.cli import _log_to_stderr, _run
 from livesr.cli.listen import _line
 from livesr.cli.output import _Terminal, print_json
+from livesr.formats.keys import PublisherKeys, ViewerKeys, make_keys
+from livesr.formats.store import RecordedStore
+from livesr.formats.wire import FRAME, STATUS, WireError, WireHeader, decode, encode
 from livesr.live.inference.identity import identity_engine
-from livesr.live.sinks.keys import PublisherKeys, ViewerKeys, make_keys
-from livesr.live.sinks.wire import FRAME, STATUS, WireError, WireHeader, decode, encode
 from livesr.live.sources.recordings.recording import open_recording
 from livesr.store.raw_input import _started_ns
-from livesr.store.recorded import RecordedStore
 from livesr.viewer import subscriber
 from livesr.viewer.subscriber import Subscriber
 from recordings import write_ome_zarr

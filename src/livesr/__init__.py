@@ -1,24 +1,129 @@
 """Live multicolour super-resolution for Micro-Manager microscopes.
 
-`LiveSR` is the whole public surface for a script; everything else is reached through its module.
-Importing this package loads no runtime, no camera core and no network library.
+What is named here is what livesr promises to keep; it is listed in docs/api.md. Everything else may
+change with any version. Importing this package loads no runtime, no camera core and no network
+library: a name is imported when it is first asked for.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from livesr.base.version import __version__
 
-if TYPE_CHECKING:
-    from livesr.live.plugin import LiveSR
+if TYPE_CHECKING:  # for type checkers and completion; below, for Python
+    from livesr.base.compute import ComputeConfig as ComputeConfig
+    from livesr.base.config import RigConfig as RigConfig
+    from livesr.base.config import Section as Section
+    from livesr.base.config import TriggerConfig as TriggerConfig
+    from livesr.base.config import load_rig as load_rig
+    from livesr.base.errors import BackendError as BackendError
+    from livesr.base.errors import BacklogError as BacklogError
+    from livesr.base.errors import BindError as BindError
+    from livesr.base.errors import CalibrationError as CalibrationError
+    from livesr.base.errors import ConfigError as ConfigError
+    from livesr.base.errors import DamagedFileError as DamagedFileError
+    from livesr.base.errors import DocumentError as DocumentError
+    from livesr.base.errors import EngineError as EngineError
+    from livesr.base.errors import FrameShapeError as FrameShapeError
+    from livesr.base.errors import LiveSRError as LiveSRError
+    from livesr.base.errors import RecordingError as RecordingError
+    from livesr.base.errors import RunError as RunError
+    from livesr.base.errors import StoreError as StoreError
+    from livesr.base.errors import UsageError as UsageError
+    from livesr.base.frames import CameraFrame as CameraFrame
+    from livesr.base.frames import FrameQuality as FrameQuality
+    from livesr.base.frames import MulticolorFrame as MulticolorFrame
+    from livesr.base.frames import RawStack as RawStack
+    from livesr.base.frames import SRFrame as SRFrame
+    from livesr.base.frames import Stream as Stream
+    from livesr.base.geometry import Geometry as Geometry
+    from livesr.base.run_config import RunConfig as RunConfig
+    from livesr.base.run_description import ChannelDescription as ChannelDescription
+    from livesr.base.run_description import RunDescription as RunDescription
+    from livesr.live.inference.runtime import Runtime as Runtime
+    from livesr.live.inference.session import InferenceSession as InferenceSession
+    from livesr.live.plugin import LiveSR as LiveSR
+    from livesr.live.reconstruct.monitor import Monitor as Monitor
+    from livesr.live.reconstruct.monitor import Observation as Observation
+    from livesr.live.run_state import Report as Report
+    from livesr.live.run_state import Status as Status
+    from livesr.live.sinks.sink import Sink as Sink
+    from livesr.live.sources.mda import RAW_AXIS as RAW_AXIS
+    from livesr.live.sources.plan import sim_sequence as sim_sequence
+    from livesr.live.sources.triggered import TriggeredEngine as TriggeredEngine
+    from livesr.modalities.modality import Modality as Modality
+    from livesr.modalities.storm.score import score_localisations as score_localisations
+    from livesr.modalities.storm.simulation.rig import find_storm_camera as find_storm_camera
+    from livesr.store.backfill import backfill as backfill
+    from livesr.store.process import process as process
+    from livesr.store.raw_input import RawInput as RawInput
+    from livesr.store.raw_input import ReadAs as ReadAs
+    from livesr.store.raw_input import raw_input as raw_input
+    from livesr.store.replay import Replay as Replay
+    from livesr.viewer.window import SRPreview as SRPreview
 
-__all__ = ["LiveSR", "__version__"]
+_PUBLIC = {
+    "livesr.base.compute": ("ComputeConfig",),
+    "livesr.base.config": ("RigConfig", "Section", "TriggerConfig", "load_rig"),
+    "livesr.base.errors": (
+        "BackendError",
+        "BacklogError",
+        "BindError",
+        "CalibrationError",
+        "ConfigError",
+        "DamagedFileError",
+        "DocumentError",
+        "EngineError",
+        "FrameShapeError",
+        "LiveSRError",
+        "RecordingError",
+        "RunError",
+        "StoreError",
+        "UsageError",
+    ),
+    "livesr.base.frames": (
+        "CameraFrame",
+        "FrameQuality",
+        "MulticolorFrame",
+        "RawStack",
+        "SRFrame",
+        "Stream",
+    ),
+    "livesr.base.geometry": ("Geometry",),
+    "livesr.base.run_config": ("RunConfig",),
+    "livesr.base.run_description": ("ChannelDescription", "RunDescription"),
+    "livesr.live.inference.runtime": ("Runtime",),
+    "livesr.live.inference.session": ("InferenceSession",),
+    "livesr.live.plugin": ("LiveSR",),
+    "livesr.live.reconstruct.monitor": ("Monitor", "Observation"),
+    "livesr.live.run_state": ("Report", "Status"),
+    "livesr.live.sinks.sink": ("Sink",),
+    "livesr.live.sources.mda": ("RAW_AXIS",),
+    "livesr.live.sources.plan": ("sim_sequence",),
+    "livesr.live.sources.triggered": ("TriggeredEngine",),
+    "livesr.modalities.modality": ("Modality",),
+    "livesr.modalities.storm.score": ("score_localisations",),
+    "livesr.modalities.storm.simulation.rig": ("find_storm_camera",),
+    "livesr.store.backfill": ("backfill",),
+    "livesr.store.process": ("process",),
+    "livesr.store.raw_input": ("RawInput", "ReadAs", "raw_input"),
+    "livesr.store.replay": ("Replay",),
+    "livesr.viewer.window": ("SRPreview",),
+}
+_MODULE_OF = {name: module for module, names in _PUBLIC.items() for name in names}
+
+__all__ = ["__version__", *_MODULE_OF]
 
 
-def __getattr__(name: str) -> object:
-    if name == "LiveSR":
-        from livesr.live.plugin import LiveSR
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_MODULE_OF[name]), name)
+    globals()[name] = value  # asked for once
+    return value
 
-        return LiveSR
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -12,6 +12,7 @@ import pytest
 from livesr.base.config import load_rig
 from livesr.base.errors import ConfigError, EngineError
 from livesr.live.inference.engine import load_engine
+from livesr.modalities.sim.config import SIMConfig
 from livesr.training.data import DataConfig
 from livesr.training.pair_folder import write_pairs
 from livesr.training.simulated import SimulatedPairs
@@ -35,7 +36,7 @@ def test_sim_trust_is_read_as_quality_limits(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     rig = load_rig(rig_with(tmp_path, "sim:\n", "sim:\n  trust: {motion_nm: 77}\n"))
-    assert rig.sim.quality_limits.motion_nm == 77
+    assert SIMConfig.of(rig).quality_limits.motion_nm == 77
     assert said(caplog, "trust", "quality_limits")
 
 

@@ -20,7 +20,7 @@ FOREIGN = sorted(
         "check/store.py",
         "viewer/store_source.py",
         "live/sources/recordings/*.py",
-        "live/sources/zarr_files.py",
+        "formats/*.py",
         "live/sinks/frames_log.py",
         "live/sinks/localisations.py",
         "live/inference/engine.py",
@@ -37,6 +37,7 @@ FOREIGN = sorted(
 """Modules that read or write what a stranger may have laid out."""
 
 ALLOWED = {
+    "formats/keys.py": {"shutil.copy": "inside a folder of keys that this program has made"},
     "live/sources/recordings/pixels.py": {"path.open": "the file that the user named"},
     "live/sources/recordings/tiff_pages.py": {"tifffile.TiffFile": "an open file"},
     "export/imported.py": {
@@ -44,7 +45,7 @@ ALLOWED = {
             "into a folder that was just made; zipfile takes '..' and links out of names"
         )
     },
-    "live/sources/zarr_files.py": {"zarr.open_array": "here", "zarr.open_group": "here"},
+    "formats/zarr_files.py": {"zarr.open_array": "here", "zarr.open_group": "here"},
     "store/shards.py": {
         "zarr.open_array": "a folder that was just made; `open_array` has looked at the metadata",
         "new.open": "likewise",
@@ -104,7 +105,7 @@ def test_only_contained_opens(module: str) -> None:
 
 def test_nothing_else_opens_zarr() -> None:
     own = {
-        "live/sources/zarr_files.py",
+        "formats/zarr_files.py",
         "store/shards.py",
         "bench/store.py",
     }  # the last two what they have just written
@@ -115,7 +116,7 @@ def test_nothing_else_opens_zarr() -> None:
             if name.startswith("zarr.")
         }
         assert not calls or str(path.relative_to(ROOT)) in own, (
-            f"{path}: use livesr.live.sources.zarr_files"
+            f"{path}: use livesr.formats.zarr_files"
         )
 
 

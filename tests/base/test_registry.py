@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from livesr.base.errors import ConfigError
-from livesr.base.registry import Registry
+from livesr.base.registry import Registry, announced_folders
 
 GROUP = "livesr.test_things"
 
@@ -27,7 +27,9 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         lines = "\n".join(f"{k} = {v}" for k, v in points.items())
         (info / "entry_points.txt").write_text(f"[{GROUP}]\n{lines}\n")
 
+    announced_folders.cache_clear()
     yield make
+    announced_folders.cache_clear()
     for file in tmp_path.glob("*.py"):
         sys.modules.pop(file.stem, None)
 
@@ -91,6 +93,21 @@ def test_an_unknown_name_is_refused_with_what_is_known(package) -> None:
     package("things_f", "class Thing: ...", {"bright": "things_f:Thing"})
     with pytest.raises(ConfigError, match=r"Unknown thing 'bring'.*'bright'"):
         registry().load("bring")
+
+
+def test_a_folder_of_a_package_is_found_without_importing_it(package, tmp_path: Path) -> None:
+    (tmp_path / "things_h" / "engines").mkdir(parents=True)
+    (tmp_path / "things_h" / "__init__.py").write_text("raise RuntimeError")
+    package("things_h_dist", "", {"all": "things_h.engines"})
+    assert announced_folders(GROUP) == (("things_h_dist 1.2", tmp_path / "things_h" / "engines"),)
+
+
+@pytest.mark.parametrize("place", ["things_i.engines", "no_such_package.engines", "things_i_dist"])
+def test_a_folder_that_is_not_there_is_said(package, caplog, place: str) -> None:
+    package("things_i_dist", "", {"all": place})
+    with caplog.at_level(logging.WARNING):
+        assert announced_folders(GROUP) == ()
+    assert f"things_i_dist 1.2 announces {place}" in caplog.text
 
 
 def test_without_a_group_nothing_of_other_packages_is_known(package) -> None:

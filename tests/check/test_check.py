@@ -698,10 +698,10 @@ def test_a_camera_that_waits_for_triggers(tmp_path: Path) -> None:
 
 
 def test_no_runtime_for_the_engines(monkeypatch: pytest.MonkeyPatch) -> None:
-    from livesr.live.inference.backend import BACKENDS
+    from livesr.live.inference.runtime import BACKENDS
 
     for name in BACKENDS.names:
-        monkeypatch.setattr(BACKENDS.load(name), "is_unavailable", lambda: "not installed")
+        monkeypatch.setattr(BACKENDS.load(name), "unavailable", lambda self: "not installed")
     assert only(check_rig(RIGS / "virtual_sim" / YAML), "backend").level == "error"
 
 

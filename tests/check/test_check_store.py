@@ -14,9 +14,9 @@ import yaozarrs
 from contracts import RAW, code, describe, describe_channel, feed, raw_stack
 from livesr.base.frames import Stream
 from livesr.check.store import StoreState, check_store
-from livesr.live.sinks import layout
+from livesr.formats import layout
+from livesr.formats.store import RecordedStore
 from livesr.live.sinks.ome_zarr import OMEZarrSink
-from livesr.store.recorded import RecordedStore
 from livesr.store.repair import repair
 from recorded_runs import array
 

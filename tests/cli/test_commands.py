@@ -237,6 +237,8 @@ def test_info_lists_engines_backends_and_rigs(tmp_path: Path) -> None:
     assert "identity" in [e["id"] for e in facts["engines"]]
     assert (facts["device"] == "CPU") == bool(facts["no_gpu"])
     assert {"openvino", "torch"} <= {b["name"] for b in facts["backends"]}
+    ready = [b for b in facts["backends"] if not b["unavailable"]]
+    assert all("f32" in b["precisions"] and b["devices"] and not b["remote"] for b in ready)
     assert [r["name"] for r in facts["rigs"]] == [
         "demo",
         "storm_ti",
@@ -340,7 +342,7 @@ def test_keys_that_encrypt_nothing_are_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli._run(["run", "demo", "--keys", str(tmp_path), "--json"]) == 2
-    assert "add --publish" in json.loads(capsys.readouterr().out)["error"]
+    assert "add publish" in json.loads(capsys.readouterr().out)["error"]
 
 
 def test_a_device_that_does_not_start_is_named() -> None:

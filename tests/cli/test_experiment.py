@@ -19,6 +19,7 @@ from rich.console import Console
 
 from livesr.base.config import RigConfig, load_rig
 from livesr.base.errors import ConfigError
+from livesr.base.run_config import RunConfig
 from livesr.cli.experiment import Experiment, check_stages, extent, plan_of, positions_of, z_plan_of
 from livesr.cli.session import Request, acquire
 from livesr.live.sources.plan import plan_text, sim_sequence
@@ -224,8 +225,7 @@ def test_every_exposure_of_such_a_run_is_in_the_store(
         rig=RIG,
         experiment=said,
         engine="none",
-        store=tmp_path / "r.ome.zarr",
-        policy="complete",
+        settings=RunConfig(store=tmp_path / "r.ome.zarr", policy="complete"),
         exposure_ms=1,
     )
     console = Console(record=True, quiet=False, width=200, file=(tmp_path / "out.txt").open("w"))
@@ -253,7 +253,7 @@ def test_every_store_keeps_what_made_it(sim_core: CMMCorePlus, tmp_path: Path) -
         rig=RIG,
         experiment=Experiment(frames=3),
         engine="identity",
-        store=tmp_path / "r.ome.zarr",
+        settings=RunConfig(store=tmp_path / "r.ome.zarr"),
         exposure_ms=1,
     )
     stores = [Path(acquire(request, sim_core, Console(quiet=True))["store"]) for _ in range(2)]

@@ -17,8 +17,9 @@ import typer
 import yaml
 from pydantic import BaseModel
 
-from livesr.base.config import RigConfig, RunConfig, load_rig, parse
+from livesr.base.config import RigConfig, load_rig, parse
 from livesr.base.errors import ConfigError, LiveSRError
+from livesr.base.run_config import RunConfig
 from livesr.cli import _run, app
 from livesr.cli.experiment import Experiment, plan_of
 from livesr.cli.plan_file import read_plan

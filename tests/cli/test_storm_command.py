@@ -11,7 +11,7 @@ from pathlib import Path
 import yaozarrs
 import zarr
 
-from livesr.live.sinks.localisations import read_localisations
+from livesr.formats.localisations import read_localisations
 
 RIG = Path(__file__).parents[2] / "hardware_configs" / "virtual_storm"
 SMALL = {"SensorSize": 64, "Frames": 60, "Fluorophores": 1000, "Lit": 8}

@@ -13,9 +13,9 @@ import pytest
 
 from contracts import describe, feed, multicolor_frame
 from livesr.base.frames import Stream
-from livesr.live.sinks.frames_log import read_frames_log
+from livesr.formats.frames_log import read_frames_log
+from livesr.formats.wire import WireHeader
 from livesr.live.sinks.ome_zarr import OMEZarrSink
-from livesr.live.sinks.wire import WireHeader
 from livesr.live.sinks.zeromq import ZeroMQSink
 
 DOCS = Path(__file__).parents[2] / "docs"

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 import yaml
 
+from backend_contract import session_on
 from export.test_bioimageio import network as blurring
 from export.test_bioimageio import package as described
 from livesr.base.errors import EngineError
 from livesr.export.imported import import_model
-from livesr.live.inference.runner import open_backend
 
 onnx = pytest.importorskip("onnx")
 helper, numpy_helper = onnx.helper, onnx.numpy_helper
@@ -96,7 +96,7 @@ def test_imported_right(change: Change, backend: str, tmp_path: Path) -> None:
     plain = import_model(package(tmp_path / "plain", lambda model: None), tmp_path / "plain engine")
     answers = []
     for engine in (found.engine, plain.engine):
-        runtime = open_backend(engine, (48, 48), backend, "f32")
+        runtime = session_on(engine, (48, 48), backend, "f32")
         runtime.input[:] = image
         answers.append(runtime.infer().copy())
         runtime.close()
@@ -193,6 +193,6 @@ def test_what_failed_once(name: str, right: bool, tmp_path: Path) -> None:
     found = import_model(tmp_path / name, tmp_path / "engine")
     assert found.pcc is not None
     assert found.pcc > 0.99
-    runtime = open_backend(found.engine, (64, 64), "torch", "f32")
+    runtime = session_on(found.engine, (64, 64), "torch", "f32")
     assert np.isfinite(runtime.infer()).all()
     runtime.close()

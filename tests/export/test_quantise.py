@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -10,12 +11,10 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from backend_contract import make_engine
+from backend_contract import make_engine, session_on
 from livesr.base.errors import BackendError, EngineError
 from livesr.export.onnx import export_onnx
 from livesr.live.inference.engine import Engine, load_engine
-from livesr.live.inference.openvino import OpenVINOBackend
-from livesr.live.inference.runner import open_backend
 from livesr.training.networks import IMCSR
 
 pytest.importorskip("nncf")
@@ -65,7 +64,7 @@ def lines(n: int) -> np.ndarray:
 
 
 def infer(engine: Engine, backend: str, precision: str, frames: np.ndarray) -> np.ndarray:
-    opened = open_backend(engine, (SIDE, SIDE), backend, precision, threads=1)
+    opened = session_on(engine, (SIDE, SIDE), backend, precision, threads=1)
     opened.input[...] = frames
     output = opened.infer().copy()
     opened.close()
@@ -118,8 +117,7 @@ def test_every_runtime_shows_what_the_engine_shows(quantised: Engine) -> None:
 
 
 def test_openvino_multiplies_integers(quantised: Engine) -> None:
-    backend = OpenVINOBackend()
-    backend.open(quantised, (SIDE, SIDE), precision="int8", threads=1)
+    backend: Any = session_on(quantised, (SIDE, SIDE), "openvino", "int8", 1)
     layers = [
         op.get_rt_info()
         for op in backend._request.get_compiled_model().get_runtime_model().get_ordered_ops()
@@ -152,4 +150,4 @@ def test_what_loses_too_much_is_not_written(tmp_path: Path) -> None:
 
 def test_int8_of_an_engine_without_it_is_refused_with_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(BackendError, match="livesr quantise"):
-        open_backend(fresh(tmp_path), (SIDE, SIDE), "openvino", "int8", threads=1)
+        session_on(fresh(tmp_path), (SIDE, SIDE), "openvino", "int8", threads=1)

@@ -22,17 +22,17 @@ from livesr.base.errors import LiveSRError
 from livesr.base.npy import open_npy
 from livesr.check.micromanager import Configuration
 from livesr.cli.experiment import Experiment, extent, plan_of, positions_of
+from livesr.formats.frames_log import read_log
+from livesr.formats.keys import ViewerKeys, make_keys
+from livesr.formats.localisations import HEADER as TABLE
+from livesr.formats.localisations import read_localisations
+from livesr.formats.store import RecordedStore, array_shape
+from livesr.formats.wire import FRAME, WireError, decode
 from livesr.live.inference.engine import load_engine
 from livesr.live.inference.identity import identity_engine
 from livesr.live.inference.onnx_file import names_other_files
 from livesr.live.plan_summary import survey
-from livesr.live.sinks.frames_log import read_log
-from livesr.live.sinks.keys import ViewerKeys, make_keys
-from livesr.live.sinks.localisations import HEADER as TABLE
-from livesr.live.sinks.localisations import read_localisations
-from livesr.live.sinks.wire import FRAME, WireError, decode
 from livesr.live.sources.recordings.recording import open_recording
-from livesr.store.recorded import RecordedStore, array_shape
 from livesr.viewer.browser.messages import parse_message
 from recordings import write_mrc, write_ndtiff, write_ome_zarr
 

@@ -7,12 +7,28 @@ import pytest
 from livesr.base.frames import MulticolorFrame, Normalisation, SRFrame, Stream, Window
 from livesr.base.timing import now_ns
 from livesr.evaluation.limits import fit_training_distribution
+from livesr.live.arrays import HOST
 from livesr.live.compose import MAX_RESIDUAL, Composer, noise_threshold, summation_residual
 from livesr.live.inference.engine import Manifest
 from livesr.live.out_of_distribution import features
 
 SHAPE = (70, 101)  # no multiple of a band
-BACKGROUND, HEADROOM, NOISE = 100.0, 900.0, 5.0
+BACKGROUND, SCALE, NOISE = 100.0, 900.0, 5.0
+
+
+class OnHost(Composer):
+    """A composer together with what computes its pixels on the CPU."""
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self.pixels = self.arithmetic(HOST)
+
+    def compose(
+        self, output: np.ndarray, window: Window, measured: SRFrame | None = None
+    ) -> MulticolorFrame:
+        centre = window.centre
+        made = self.pixels.compose(output, centre.image, centre.normalisation)
+        return self.frame(made, window, measured)
 
 
 def manifest(
@@ -50,11 +66,11 @@ def specimen(shape: tuple[int, int] = SHAPE, seed: int = 0) -> np.ndarray:
 
 def frame(structures: np.ndarray, noise: float = NOISE, seed: int = 1, **fields: Any) -> SRFrame:
     rng = np.random.default_rng(seed)
-    image = structures.sum(0) * HEADROOM + BACKGROUND + rng.normal(0, noise, structures.shape[1:])
+    image = structures.sum(0) * SCALE + BACKGROUND + rng.normal(0, noise, structures.shape[1:])
     defaults = {"stream": Stream(), "t": 0, "t_acq_ns": now_ns(), "t_last_ns": now_ns()}
     return SRFrame(
         image.astype(np.float32),
-        normalisation=Normalisation(BACKGROUND, HEADROOM),
+        normalisation=Normalisation(BACKGROUND, SCALE),
         **(defaults | fields),
     )
 
@@ -64,9 +80,9 @@ def window(centre: SRFrame, **flags: bool) -> Window:
 
 
 class TestIntensity:
-    def test_output_times_headroom_rounded_and_held(self) -> None:
+    def test_output_times_scale_rounded_and_held(self) -> None:
         output = np.array([[[0.0, 0.1, -0.2], [1.0, 80.0, 0.0006]]], np.float32)
-        made = Composer(manifest(names=("MT",)), (2, 3)).compose(output, window(frame(output * 0)))
+        made = OnHost(manifest(names=("MT",)), (2, 3)).compose(output, window(frame(output * 0)))
         assert made.channels.dtype == np.uint16
         np.testing.assert_array_equal(made.channels[0], [[0, 90, 0], [900, 65535, 1]])
         assert made.offset_adu == 0
@@ -74,7 +90,7 @@ class TestIntensity:
     def test_channels_sum_to_the_frame_above_background(self) -> None:
         truth = specimen()
         centre = frame(truth, noise=0)
-        made = Composer(manifest(), SHAPE).compose(truth, window(centre))
+        made = OnHost(manifest(), SHAPE).compose(truth, window(centre))
         total = made.channels.sum(0, dtype=np.float64)
         np.testing.assert_allclose(
             total, centre.image - BACKGROUND, atol=1.01
@@ -83,13 +99,13 @@ class TestIntensity:
     def test_a_cropped_view_is_as_good_as_an_array(self) -> None:
         truth = specimen()
         wide = np.pad(truth, [(0, 0), (0, 2), (0, 3)])[:, : SHAPE[0], : SHAPE[1]]
-        composer, centre = Composer(manifest(), SHAPE), window(frame(truth))
+        composer, centre = OnHost(manifest(), SHAPE), window(frame(truth))
         np.testing.assert_array_equal(
             composer.compose(wide, centre).channels, composer.compose(truth, centre).channels
         )
 
     def test_what_it_hands_away_is_not_touched_again(self) -> None:
-        composer = Composer(manifest(), SHAPE, residual_plane=True)
+        composer = OnHost(manifest(), SHAPE, residual_plane=True)
         first = composer.compose(specimen(), window(frame(specimen())))
         assert first.residual_plane is not None
         kept = first.channels.copy(), first.residual_plane.copy()
@@ -100,7 +116,7 @@ class TestIntensity:
     def test_the_record_says_where_it_comes_from(self) -> None:
         centre = frame(specimen(), t=7)
         flags = {"edge": True, "true_neighbours": False, "provisional": True}
-        made = Composer(manifest(), SHAPE).compose(specimen(), window(centre, **flags))
+        made = OnHost(manifest(), SHAPE).compose(specimen(), window(centre, **flags))
         assert made.source is centre
         assert (made.t, made.edge, made.true_neighbours, made.provisional) == (7, True, False, True)
         assert 0 < made.latency_ms < 60_000
@@ -110,28 +126,25 @@ class TestResidual:
     def test_nothing_is_left_of_a_perfect_separation(self) -> None:
         truth = specimen()
         assert (
-            Composer(manifest(), SHAPE).compose(truth, window(frame(truth, noise=0))).residual
-            < 1e-5
+            OnHost(manifest(), SHAPE).compose(truth, window(frame(truth, noise=0))).residual < 1e-5
         )
 
     def test_noise_of_the_background_hardly_counts(self) -> None:
         truth = specimen()
-        assert Composer(manifest(), SHAPE).compose(truth, window(frame(truth))).residual < 0.03
+        assert OnHost(manifest(), SHAPE).compose(truth, window(frame(truth))).residual < 0.03
 
     def test_light_that_no_channel_takes(self) -> None:
         truth = specimen()
-        made = Composer(manifest(), SHAPE).compose(truth * 0.75, window(frame(truth, noise=0)))
+        made = OnHost(manifest(), SHAPE).compose(truth * 0.75, window(frame(truth, noise=0)))
         assert made.residual == pytest.approx(0.25, abs=0.001)
 
     def test_structures_painted_into_an_empty_frame(self) -> None:
-        made = Composer(manifest(), SHAPE).compose(specimen(), window(frame(specimen() * 0)))
+        made = OnHost(manifest(), SHAPE).compose(specimen(), window(frame(specimen() * 0)))
         assert made.residual > 10
 
     def test_nothing_above_noise_is_no_residual(self) -> None:
         empty = specimen() * 0
-        assert (
-            Composer(manifest(), SHAPE).compose(empty, window(frame(empty, noise=0))).residual == 0
-        )
+        assert OnHost(manifest(), SHAPE).compose(empty, window(frame(empty, noise=0))).residual == 0
 
     @pytest.mark.parametrize("scale", [1, 2])
     def test_the_plain_form_agrees(self, scale: int) -> None:
@@ -139,22 +152,20 @@ class TestResidual:
         centre = frame(truth)
         predicted = (truth * 0.9 + 0.01).astype(np.float32)
         output = predicted.repeat(scale, 1).repeat(scale, 2)
-        made = Composer(manifest(scale), output.shape[1:], residual_plane=True).compose(
+        made = OnHost(manifest(scale), output.shape[1:], residual_plane=True).compose(
             output, window(centre)
         )
         x = centre.image - np.float32(BACKGROUND)
         assert made.residual == pytest.approx(
-            summation_residual(predicted * np.float32(HEADROOM), x), rel=1e-4
+            summation_residual(predicted * np.float32(SCALE), x), rel=1e-4
         )
         assert made.residual_plane is not None
-        np.testing.assert_allclose(made.residual_plane, predicted.sum(0) * HEADROOM - x, atol=1e-2)
+        np.testing.assert_allclose(made.residual_plane, predicted.sum(0) * SCALE - x, atol=1e-2)
         assert made.channels.shape == (2, SHAPE[0] * scale, SHAPE[1] * scale)
 
     def test_no_plane_unless_asked(self) -> None:
         assert (
-            Composer(manifest(), SHAPE)
-            .compose(specimen(), window(frame(specimen())))
-            .residual_plane
+            OnHost(manifest(), SHAPE).compose(specimen(), window(frame(specimen()))).residual_plane
             is None
         )
 
@@ -173,13 +184,13 @@ class TestResidual:
 class TestDisplay:
     def test_each_channel_has_its_window(self) -> None:
         truth = specimen() * np.array([1.0, 0.2], np.float32)[:, None, None]
-        display = Composer(manifest(), SHAPE).compose(truth, window(frame(truth))).display
+        display = OnHost(manifest(), SHAPE).compose(truth, window(frame(truth))).display
         assert len(display) == 2
         assert all(low < high for low, high in display)
         assert display[0][1] > 3 * display[1][1]
 
     def test_it_follows_slowly_and_arrives(self) -> None:
-        composer = Composer(manifest(), SHAPE)
+        composer = OnHost(manifest(), SHAPE)
         highs = [
             composer.compose(specimen() * b, window(frame(specimen()))).display[0][1]
             for b in [1.0] + [2.0] * 60
@@ -190,7 +201,7 @@ class TestDisplay:
         assert highs[-1] == pytest.approx(2 * highs[0], rel=0.01)
 
     def test_streams_do_not_share_it(self) -> None:
-        composer = Composer(manifest(), SHAPE)
+        composer = OnHost(manifest(), SHAPE)
         dim = composer.compose(
             specimen() * 0.1, window(frame(specimen(), stream=Stream(1)))
         ).display
@@ -198,36 +209,36 @@ class TestDisplay:
         assert bright[0][1] == pytest.approx(10 * dim[0][1], rel=0.05)
 
     def test_provisional_frames_do_not_move_it(self) -> None:
-        composer, centre = Composer(manifest(), SHAPE), frame(specimen())
+        composer, centre = OnHost(manifest(), SHAPE), frame(specimen())
         settled = composer.compose(specimen(), window(centre)).display
         assert composer.compose(specimen() * 3, window(centre, provisional=True)).display == settled
         assert composer.compose(specimen() * 3, window(centre)).display != settled
 
     def test_an_empty_channel_has_a_window_too(self) -> None:
         empty = specimen() * 0
-        display = Composer(manifest(), SHAPE).compose(empty, window(frame(empty))).display
+        display = OnHost(manifest(), SHAPE).compose(empty, window(frame(empty))).display
         assert all(low < high for low, high in display)
 
 
 class TestWarnings:
     def test_none_when_all_is_well(self) -> None:
-        composer = Composer(manifest(residual={"min": 0.0, "max": 0.1}), SHAPE)
+        composer = OnHost(manifest(residual={"min": 0.0, "max": 0.1}), SHAPE)
         assert composer.compose(specimen(), window(frame(specimen()))).warnings == ()
 
     def test_a_residual_above_its_range_and_none_below(self) -> None:
-        composer = Composer(manifest(residual={"min": 0.05, "max": 0.1}), SHAPE)
+        composer = OnHost(manifest(residual={"min": 0.05, "max": 0.1}), SHAPE)
         centre = window(frame(specimen()))
         (warning,) = composer.compose(specimen() * 0.5, centre).warnings
         assert "above the 0.1 of validation" in warning
         assert composer.compose(specimen(), centre).warnings == ()
 
     def test_an_empty_frame_is_not_outside(self) -> None:
-        composer = Composer(manifest(residual={"min": 0.1, "max": 0.2}), SHAPE)
+        composer = OnHost(manifest(residual={"min": 0.1, "max": 0.2}), SHAPE)
         empty = specimen() * 0
         assert composer.compose(empty, window(frame(empty, noise=0))).warnings == ()
 
     def test_a_weak_structure_is_said_at_once_and_until_it_is_back(self) -> None:
-        composer, centre = Composer(manifest(), SHAPE), window(frame(specimen()))
+        composer, centre = OnHost(manifest(), SHAPE), window(frame(specimen()))
         weak = specimen() * np.array([1.0, 0.01], np.float32)[:, None, None]
 
         def said(output: np.ndarray) -> bool:
@@ -238,7 +249,7 @@ class TestWarnings:
         assert [said(specimen()) for _ in range(3)] == [False] * 3
 
     def test_one_frame_does_not_decide(self) -> None:
-        composer, centre = Composer(manifest(), SHAPE), window(frame(specimen()))
+        composer, centre = OnHost(manifest(), SHAPE), window(frame(specimen()))
         weak = specimen() * np.array([1.0, 0.0], np.float32)[:, None, None]
         for _ in range(5):
             assert composer.compose(specimen(), centre).warnings == ()
@@ -248,7 +259,7 @@ class TestWarnings:
         half = specimen() * np.array([1.0, 0.3], np.float32)[:, None, None]
         limits = {"weak": {"ER": 0.4}}
         (warning,) = (
-            Composer(manifest(limits=limits), SHAPE).compose(half, window(frame(half))).warnings
+            OnHost(manifest(limits=limits), SHAPE).compose(half, window(frame(half))).warnings
         )
         assert "ER is too weak" in warning
 
@@ -258,9 +269,7 @@ class TestWarnings:
         training_distribution = fit_training_distribution(
             [features(f, noise_threshold(f.image)) for f in known]
         ).model_dump()
-        composer = Composer(
-            manifest(limits={"training_distribution": training_distribution}), shape
-        )
+        composer = OnHost(manifest(limits={"training_distribution": training_distribution}), shape)
 
         def made(centre: SRFrame) -> MulticolorFrame:
             return composer.compose(specimen(shape), window(centre))
@@ -277,21 +286,21 @@ class TestWarnings:
 
     def test_saturation(self) -> None:
         (warning,) = (
-            Composer(manifest(), SHAPE)
+            OnHost(manifest(), SHAPE)
             .compose(specimen(), window(frame(specimen(), saturated=3)))
             .warnings
         )
         assert "saturates" in warning
 
     def test_those_of_the_run_come_first(self) -> None:
-        composer = Composer(manifest(), SHAPE, warnings=["Untrained."])
+        composer = OnHost(manifest(), SHAPE, warnings=["Untrained."])
         assert composer.compose(specimen(), window(frame(specimen()))).warnings == ("Untrained.",)
 
     @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
     def test_no_numbers(self, value: float) -> None:
         output = specimen()
         output[0, 5, 10] = value
-        made = Composer(manifest(), SHAPE).compose(output, window(frame(specimen())))
+        made = OnHost(manifest(), SHAPE).compose(output, window(frame(specimen())))
         assert made.residual == MAX_RESIDUAL
         assert made.channels[0, 5, 10] == 0
         assert "no numbers" in made.warnings[0]
@@ -300,7 +309,7 @@ class TestWarnings:
 def test_allocates_nothing_but_the_pixels_it_hands_away() -> None:
     shape = (512, 512)
     truth = specimen(shape)
-    composer, centre = Composer(manifest(), shape), window(frame(truth))
+    composer, centre = OnHost(manifest(), shape), window(frame(truth))
     composer.compose(truth, centre)
     tracemalloc.start()
     try:

@@ -36,9 +36,9 @@ from coordinates import (
 from livesr import LiveSR
 from livesr.base.errors import ConfigError
 from livesr.cli.experiment import Experiment, plan_of
-from livesr.live.inference.openvino import OpenVINOBackend
+from livesr.formats.store import RecordedStore
+from livesr.live.inference.openvino import OpenVINOSession
 from livesr.live.sources.plan import SIMAxis
-from livesr.store.recorded import RecordedStore
 
 OFFSET_ADU = 100.0
 POSITIONS = [useq.Position(x=5.0 * i, y=0, z=10 * i, name=f"P{i}") for i in range(2)]
@@ -416,13 +416,13 @@ def test_skipped_centres_of_a_stack_keep_its_order(
 
     No plane comes after a plane of a later time point.
     """
-    infer = OpenVINOBackend.infer
+    infer = OpenVINOSession.infer
 
-    def slow(self: OpenVINOBackend) -> Any:
+    def slow(self: OpenVINOSession) -> Any:
         time.sleep(0.05)
         return infer(self)
 
-    monkeypatch.setattr(OpenVINOBackend, "infer", slow)
+    monkeypatch.setattr(OpenVINOSession, "infer", slow)
     plan = plain("tpcz", n_t=12)
     run = Run(core, rig(engine), plan, tmp_path / "r.ome.zarr", policy="latest", publish=True)
     assert run.report["sr_skipped"] + run.report["groups_dropped"] > 5

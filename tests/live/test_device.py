@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,12 @@ import pytest
 from numpy.typing import NDArray
 from useq import MDAEvent
 
+from livesr.base.compute import ComputeConfig
 from livesr.base.config import RigConfig, load_rig
 from livesr.base.errors import BackendError
-from livesr.base.frames import MulticolorFrame, RawStack, SRFrame, Stream
+from livesr.base.frames import MulticolorFrame, SRFrame, Stream
 from livesr.base.geometry import Geometry
+from livesr.base.run_description import RunDescription
 from livesr.live.arrays import Arrays, NumpyArrays
 from livesr.live.device import (
     HOST_DEVICE,
@@ -31,21 +33,22 @@ from livesr.live.device import (
     StreamLock,
     open_device,
 )
-from livesr.live.inference.backend import BACKENDS
 from livesr.live.inference.cuda import why_no_gpu
 from livesr.live.inference.identity import identity_engine
-from livesr.live.inference.openvino import OpenVINOBackend
+from livesr.live.inference.openvino import OpenVINOSession
+from livesr.live.inference.runtime import why_unavailable
+from livesr.live.keeping_up import KeepingUp
 from livesr.live.paths import ChannelPath, build_path
 from livesr.live.pipeline import Pipeline
-from livesr.live.sinks.sink import RunDescription
+from livesr.live.sinks.sink import Sink
 from livesr.modalities.sim.reconstructor import SIMReconstructor
 from livesr.modalities.sim.simulation.rig import RawBank
 
 SIDE, N_T, DEADLINE_S = 96, 12, 60
 
 
-class Resident(OpenVINOBackend):
-    """OpenVINO as a runtime on a GPU would be.
+class Resident(OpenVINOSession):
+    """A session of OpenVINO as one on a GPU would be.
 
     What it reads and writes is "on the device", and few may use it at once.
     """
@@ -53,6 +56,10 @@ class Resident(OpenVINOBackend):
     enqueued = 0
     fails_after: int | None = None
     may_go: threading.Event | None = None
+
+    @property
+    def resident(self) -> Any:
+        return None if self._padded is None else self
 
     @property
     def device_input(self) -> Any:
@@ -68,31 +75,23 @@ class Resident(OpenVINOBackend):
 
 @pytest.fixture
 def resident(monkeypatch: pytest.MonkeyPatch) -> type[Resident]:
-    """The runtime that engines run on, with counters of its own."""
-    runtime = type("Resident", (Resident,), {})
-    load = BACKENDS.load
-    monkeypatch.setattr(
-        BACKENDS, "load", lambda name: runtime if name == "openvino" else load(name)
-    )
-    return runtime
+    """What engines run in, with counters of its own."""
+    session = type("Resident", (Resident,), {})
+    monkeypatch.setattr("livesr.live.inference.openvino.OpenVINOSession", session)
+    return session
 
 
-class Kept:
+class Kept(Sink):
     """Everything that comes out of a run."""
 
     name = "kept"
+    lossless = essential = True
 
     def __init__(self) -> None:
         self.recons: list[SRFrame] = []
         self.frames: list[MulticolorFrame] = []
         self.skips: list[int] = []
         self.came = threading.Condition()
-
-    def open(self, run: RunDescription) -> None: ...
-    def raw(self, stack: RawStack) -> None: ...
-    def unplaced(self, stack: RawStack) -> None: ...
-    def status(self, status: Mapping[str, Any]) -> None: ...
-    def close(self, report: Mapping[str, Any]) -> None: ...
 
     def recon(self, frame: SRFrame) -> None:
         with self.came:
@@ -129,9 +128,10 @@ def path_of(rig: RigConfig, device: Any = "cpu") -> ChannelPath:
         rig,
         "488",
         Geometry((SIDE, SIDE), "uint16", 0.065),
-        precision="f32",
-        threads=1,
-        device=device,
+        ComputeConfig(
+            precision="f32", threads=1, device=device if isinstance(device, str) else "cpu"
+        ),
+        None if isinstance(device, str) else device,
     )
 
 
@@ -139,14 +139,14 @@ def run(
     path: ChannelPath,
     groups: NDArray[np.uint16],
     after: Callable[[Kept, int], None] = lambda kept, t: None,
+    policy: str = "complete",
     **settings: Any,
 ) -> tuple[Kept, dict[str, Any]]:
     kept = Kept()
     described = RunDescription(
         stream_id="test", started_ns=time.time_ns(), channels=(path.description,)
     )
-    settings = {"policy": "complete", **settings}
-    pipeline = Pipeline({"488": path}, described, [(kept, True)], **settings)
+    pipeline = Pipeline({"488": path}, described, [kept], KeepingUp(policy), **settings)
     pipeline.open()
     for t, group in enumerate(groups):
         for raw, frame in enumerate(group):
@@ -251,7 +251,7 @@ def test_a_device_that_fails_is_left_and_no_frame_is_lost(
     path = path_of(rig, HostDevice(2))
     broken = path.on_device[1].reconstructor
 
-    def fail(frames: Any, out: Any = None) -> Any:
+    def fail(frames: Any) -> Any:
         raise RuntimeError("CUDA_ERROR_ECC_UNCORRECTABLE")
 
     broken.reconstruct = fail  # type: ignore[method-assign]
@@ -296,7 +296,7 @@ def test_a_slow_network_skips_centres_and_never_their_neighbours(
     assert all(f.true_neighbours or f.edge for f in found.frames)
 
 
-def test_lanes_are_threads_that_end_with_the_run(
+def test_slots_are_threads_that_end_with_the_run(
     rig: RigConfig, groups: NDArray[np.uint16]
 ) -> None:
     seen: set[str] = set()
@@ -305,9 +305,9 @@ def test_lanes_are_threads_that_end_with_the_run(
     for measuring in path.on_device:
         reconstruct = measuring.reconstructor.reconstruct
 
-        def noted(frames: Any, out: Any = None, reconstruct: Any = reconstruct) -> Any:
+        def noted(frames: Any, reconstruct: Any = reconstruct) -> Any:
             seen.add(threading.current_thread().name)
-            return reconstruct(frames, out)
+            return reconstruct(frames)
 
         measuring.reconstructor.reconstruct = noted  # type: ignore[method-assign]
     run(path, groups)
@@ -315,7 +315,7 @@ def test_lanes_are_threads_that_end_with_the_run(
     assert not [t for t in threading.enumerate() if t.name.startswith("livesr-measure")]
 
 
-def test_lanes_follow_one_drift(rig: RigConfig, groups: NDArray[np.uint16]) -> None:
+def test_slots_follow_one_drift(rig: RigConfig, groups: NDArray[np.uint16]) -> None:
     path = path_of(rig, HostDevice(2))
     drifts = {
         id(m.reconstructor.drift)
@@ -327,7 +327,7 @@ def test_lanes_follow_one_drift(rig: RigConfig, groups: NDArray[np.uint16]) -> N
     path.close()
 
 
-def test_the_host_uses_a_network_when_the_lanes_are_done_with_it() -> None:
+def test_the_host_uses_a_network_when_the_slots_are_done_with_it() -> None:
     class Enqueued:
         waited = 0
 
@@ -378,14 +378,19 @@ def pcc(a: np.ndarray, b: np.ndarray) -> float:
 def test_on_a_gpu_frames_stay_there_and_are_what_the_cpu_makes(
     groups: NDArray[np.uint16], cuda: CudaDevice, backend: str
 ) -> None:
-    runtime = BACKENDS.load(backend)
-    if reason := runtime.is_unavailable():
+    if reason := why_unavailable(backend):
         pytest.skip(reason)
     rig, camera = load_rig("virtual_sim"), Geometry((SIDE, SIDE), "uint16", 0.065)
     expected, _ = run(
-        build_path(rig, "488", camera, backend="openvino", precision="f32", threads=1), groups
+        build_path(
+            rig,
+            "488",
+            camera,
+            ComputeConfig(backend="openvino", precision="f32", device="cpu", threads=1),
+        ),
+        groups,
     )
-    path = build_path(rig, "488", camera, backend=backend, device=cuda)
+    path = build_path(rig, "488", camera, ComputeConfig(backend=backend), cuda)
     assert path.resident is not None
     found, report = run(path, groups)
     assert report["device"] == {"488": "cuda"}

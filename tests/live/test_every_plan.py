@@ -17,7 +17,7 @@ from yaozarrs import validate_zarr_store
 
 from livesr import LiveSR
 from livesr.base.config import load_rig
-from livesr.live.sinks.layout import folder_names
+from livesr.formats.layout import folder_names
 from livesr.live.sources.plan import RawFramesPlan, plan_text, with_field_of_view
 from livesr.store.backfill import backfill
 from livesr.store.process import process

@@ -24,20 +24,20 @@ import zarr
 from pymmcore_plus import CMMCorePlus
 
 from livesr import LiveSR
+from livesr.base.compute import ComputeConfig
 from livesr.base.config import load_rig
 from livesr.base.errors import FrameShapeError, RunError, UsageError
-from livesr.base.frames import MulticolorFrame, RawStack, SRFrame, Stream
 from livesr.base.timing import now_ns
+from livesr.formats.store import RecordedStore
 from livesr.live.inference.engine import Engine
-from livesr.live.inference.openvino import OpenVINOBackend
+from livesr.live.inference.openvino import OpenVINOSession
 from livesr.live.pipeline import Pipeline
 from livesr.live.sinks.ome_zarr import OMEZarrSink
-from livesr.live.sinks.sink import RunDescription
+from livesr.live.sinks.sink import Sink
 from livesr.live.sources.plan import sim_sequence
 from livesr.modalities.sim.raw_order import RawOrderCheck
 from livesr.store.process import process
 from livesr.store.raw_input import store_input
-from livesr.store.recorded import RecordedStore
 from recorded_runs import Live, array, lines, mixing_engine, moving_groups, sim_rig
 from rigs import core_of, virtual_sim
 
@@ -57,20 +57,12 @@ def demo_core() -> Iterator[CMMCorePlus]:
         yield core
 
 
-class Listener:
+class Listener(Sink):
     """Keeps every state of the run; `fails` names the call in which it raises."""
 
     def __init__(self, name: str = "listener", fails: str = "") -> None:
         self.name, self._fails = name, fails
         self.states: list[Mapping[str, Any]] = []
-
-    def open(self, run: RunDescription) -> None: ...
-    def raw(self, stack: RawStack) -> None: ...
-    def unplaced(self, stack: RawStack) -> None: ...
-    def recon(self, frame: SRFrame) -> None: ...
-    def separated(self, frame: MulticolorFrame) -> None: ...
-    def skipped(self, stream: Stream, t: int, reason: str) -> None: ...
-    def close(self, report: Mapping[str, Any]) -> None: ...
 
     def status(self, status: Mapping[str, Any]) -> None:
         if self._fails == "status":
@@ -90,9 +82,9 @@ def test_a_network_without_memory_goes_on_with_another_runtime(
 ) -> None:
     """Every frame is separated, raw is complete, and each frame since then says what made it."""
     pytest.importorskip("torch")
-    infer, calls = OpenVINOBackend.infer, []
+    infer, calls = OpenVINOSession.infer, []
 
-    def short(self: OpenVINOBackend) -> Any:
+    def short(self: OpenVINOSession) -> Any:
         calls.append(1)
         if len(calls) > 3:
             raise MemoryError("std::bad_alloc")
@@ -102,7 +94,7 @@ def test_a_network_without_memory_goes_on_with_another_runtime(
     whole = Live(sim_rig(str(engine.folder)), tmp_path / "whole.ome.zarr")
     whole.record(groups)
     live = Live(sim_rig(str(engine.folder)), tmp_path / "short.ome.zarr", backend="auto")
-    monkeypatch.setattr(OpenVINOBackend, "infer", short)
+    monkeypatch.setattr(OpenVINOSession, "infer", short)
     report = live.record(groups)
     assert (
         report["raw_lost"],
@@ -128,7 +120,7 @@ def test_a_network_that_fails_everywhere_leaves_raw_and_measurement(
     engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     live = Live(sim_rig(str(engine.folder)), tmp_path / "run.ome.zarr")  # openvino by name
-    monkeypatch.setattr(OpenVINOBackend, "infer", failing)
+    monkeypatch.setattr(OpenVINOSession, "infer", failing)
     groups = moving_groups(5)
     report = live.record(groups)
     assert (report["recon_frames"], report["sr_frames"], report["sr_failed"]) == (5, 0, 5)
@@ -147,15 +139,15 @@ def test_a_network_that_fails_everywhere_leaves_raw_and_measurement(
 def test_a_network_that_gives_no_numbers_says_so(
     engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    infer = OpenVINOBackend.infer
+    infer = OpenVINOSession.infer
 
-    def nowhere(self: OpenVINOBackend) -> Any:
+    def nowhere(self: OpenVINOSession) -> Any:
         output = infer(self).copy()
         output[0] = np.nan
         return output
 
     live = Live(sim_rig(str(engine.folder)), tmp_path / "run.ome.zarr")
-    monkeypatch.setattr(OpenVINOBackend, "infer", nowhere)
+    monkeypatch.setattr(OpenVINOSession, "infer", nowhere)
     report = live.record(moving_groups(4))
     assert (report["sr_frames"], report["error"]) == (4, None)
     assert not array(live.sink.path, "sr")[:, 0].any()
@@ -181,10 +173,11 @@ def test_the_state_of_a_run_is_told_whatever_else_fails(
     if broken == "raw order":
         monkeypatch.setattr(RawOrderCheck, "look", failing)
     elif broken == "free space":
-        monkeypatch.setattr(live.pipeline, "_disk_free", failing)
+        unknown = property(failing, lambda self, free: None)
+        monkeypatch.setattr(OMEZarrSink, "free_bytes", unknown, raising=False)
     elif broken == "state":
         monkeypatch.setattr(type(live.pipeline.hook), "waiting", property(failing))
-        monkeypatch.setattr(Pipeline, "report", lambda self: {"warnings": list(self.warnings)})
+        monkeypatch.setattr(Pipeline, "report", lambda self: {"warnings": self._run.state.warnings})
     report = live.record(moving_groups(3), pace_s=lambda t: MONITOR_S if t == 1 else 0.0)
     assert len(listener.states) >= 1
     words = {
@@ -202,8 +195,7 @@ def test_the_state_of_a_run_is_told_whatever_else_fails(
 def test_a_camera_that_cannot_be_stopped_does_not_hold_up_the_end(
     engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    live = Live(sim_rig(str(engine.folder)), tmp_path / "run.ome.zarr")
-    monkeypatch.setattr(live.pipeline, "_on_stop", failing)
+    live = Live(sim_rig(str(engine.folder)), tmp_path / "run.ome.zarr", on_stop=failing)
     monkeypatch.setattr(
         live.sink,
         "recon",
@@ -398,7 +390,11 @@ def test_another_exposure_is_said_and_no_prediction_looks_across(
     }
     alone = {t: not line["true_neighbours"] for (_, t), line in lines(session.store, "sr").items()}
     assert alone == {t: t in (2, 3) for t in range(6)}
-    process(store_input(RecordedStore(session.store)), tmp_path / "again.ome.zarr", threads=1)
+    process(
+        store_input(RecordedStore(session.store)),
+        tmp_path / "again.ome.zarr",
+        compute=ComputeConfig(threads=1),
+    )
     again = lines(tmp_path / "again.ome.zarr", "sr")
     assert {t: not line["true_neighbours"] for (_, t), line in again.items()} == alone
     np.testing.assert_array_equal(

@@ -196,13 +196,13 @@ def test_a_slow_network_skips_centres_never_neighbours(
         sim_core, rig="virtual_sim", plan=plan, store=tmp_path / "slow.ome.zarr", **ENGINE
     ) as session:
         path = session._paths["488"]
-        infer = path.backend.infer
+        infer = path.networks.session.infer
 
         def slow_infer() -> Any:
             time.sleep(0.03)  # a camera period is 9 ms
             return infer()
 
-        monkeypatch.setattr(path.backend, "infer", slow_infer)
+        monkeypatch.setattr(path.networks.session, "infer", slow_infer)
         sim_core.mda.run(plan)
     report = session.report
     assert report["sr_skipped"] > 5
@@ -234,7 +234,7 @@ def test_an_engine_that_raises_ends_the_predictions_not_the_recording(
         policy="complete",
         **ENGINE,
     ) as session:
-        infer = session._paths["488"].backend.infer
+        infer = session._paths["488"].networks.session.infer
         calls: list[int] = []
 
         def failing() -> Any:
@@ -243,7 +243,7 @@ def test_an_engine_that_raises_ends_the_predictions_not_the_recording(
                 raise RuntimeError("out of memory")
             return infer()
 
-        monkeypatch.setattr(session._paths["488"].backend, "infer", failing)
+        monkeypatch.setattr(session._paths["488"].networks.session, "infer", failing)
         sim_core.mda.run(plan)
     assert session.report["sr_frames"] == 2
     assert any("out of memory" in w for w in session.report["warnings"])

@@ -3,7 +3,6 @@ of a run."""
 
 from __future__ import annotations
 
-import dataclasses
 import subprocess
 import sys
 import threading
@@ -16,7 +15,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from livesr.base.config import RigConfig, RunConfig, load_rig
+from livesr.base.config import RigConfig, load_rig
+from livesr.base.run_config import RunConfig
 from livesr.live import pipeline as pipeline_module
 from livesr.live.ordered_workers import OrderedWorkers
 from livesr.live.session import Session
@@ -24,7 +24,14 @@ from livesr.live.sinks.signals import SignalSink
 from livesr.live.watchdog import Watchdog
 from livesr.modalities.storm.config import STORMConfig
 from livesr.store.backfill import backfill
-from recorded_runs import Live, array, lines, mixing_engine, moving_groups, sim_rig
+from recorded_runs import (
+    Live,
+    array,
+    lines,
+    mixing_engine,
+    moving_groups,
+    sim_rig,
+)
 from upscaling import edsr_engine
 
 N = 24
@@ -40,26 +47,30 @@ class Gate:
     first : calls that are answered at once
     """
 
-    def __init__(self, backend: Any, first: int = 0) -> None:
-        self._backend, self._first = backend, first
+    def __init__(self, first: int = 0) -> None:
+        self._session: Any = None
+        self._first = first
         self.calls, self.open = 0, threading.Event()
 
+    def before(self, session: Any) -> Gate:
+        """Stand in front of the network of a run's only channel."""
+        self._session = session
+        return self
+
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._backend, name)
+        return getattr(self._session, name)
 
     def infer(self) -> NDArray[np.float32]:
         self.calls += 1
         if self.calls > self._first:
             assert self.open.wait(DEADLINE_S)
-        return self._backend.infer()
+        return self._session.infer()
 
 
-def gate(live: Live, first: int = 0) -> Gate:
-    """Put a gate in front of the network of the run's only channel."""
-    ((name, path),) = live.paths.items()
-    gated = Gate(path.backend, first)
-    live.paths[name] = live.pipeline._paths[name] = dataclasses.replace(path, backend=gated)
-    return gated
+def gated(rig: RigConfig, store: Path, first: int = 0, **how: Any) -> tuple[Live, Gate]:
+    """A run with a gate in front of its network."""
+    gate = Gate(first)
+    return Live(rig, store, network=gate.before, **how), gate
 
 
 def widefield(engine: str) -> RigConfig:
@@ -111,8 +122,7 @@ def wait_for_recons(live: Live, count: int) -> None:
 def test_everything_is_measured_while_the_network_works_on_its_first_frame(
     modality: str, policy: str, engine: str, tmp_path: Path
 ) -> None:
-    live = Live(RIGS[modality](engine), tmp_path / "run.ome.zarr", policy=policy)
-    network = gate(live)
+    live, network = gated(RIGS[modality](engine), tmp_path / "run.ome.zarr", policy=policy)
     with feeding(live, moving_groups(N)) as report:
         wait_for_recons(live, 1)
         if policy == "complete":
@@ -127,8 +137,7 @@ def test_everything_is_measured_while_the_network_works_on_its_first_frame(
 def test_no_measurement_is_given_up_for_a_network_that_is_slower(
     engine: str, tmp_path: Path
 ) -> None:
-    live = Live(sim_rig(engine), tmp_path / "run.ome.zarr", policy="latest")
-    network = gate(live)
+    live, network = gated(sim_rig(engine), tmp_path / "run.ome.zarr", policy="latest")
     live.pipeline.open()
     for t in range(
         N
@@ -144,8 +153,7 @@ def test_no_measurement_is_given_up_for_a_network_that_is_slower(
 
 def test_an_enlarging_network_is_not_waited_for_either(tmp_path: Path) -> None:
     rig = sim_rig("none").with_engine(str(edsr_engine(tmp_path / "x2").folder), "upscale")
-    live = Live(rig, tmp_path / "run.ome.zarr", policy="complete")
-    network = gate(live)
+    live, network = gated(rig, tmp_path / "run.ome.zarr", policy="complete")
     with feeding(live, moving_groups(N)) as report:
         wait_for_recons(live, N)
         network.open.set()
@@ -162,6 +170,14 @@ def feed_one(live: Live, group: NDArray[np.uint16], t: int) -> None:
         )
 
 
+def join_network() -> None:
+    """Wait for the thread of a network that the run has left behind."""
+    for thread in threading.enumerate():
+        if thread.name == "livesr-separate":
+            thread.join(DEADLINE_S)
+            assert not thread.is_alive()
+
+
 def ended(live: Live) -> dict[str, Any]:
     live.pipeline.end()
     report = live.pipeline.join()
@@ -175,8 +191,7 @@ def test_a_network_that_never_returns_ends_neither_the_measurement_nor_the_run(
     policy: str, engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pipeline_module, "Watchdog", lambda: Watchdog(AFTER_S))
-    live = Live(sim_rig(engine), tmp_path / "run.ome.zarr", policy=policy)
-    network = gate(live, first=3)
+    live, network = gated(sim_rig(engine), tmp_path / "run.ome.zarr", first=3, policy=policy)
     groups = moving_groups(N)
     live.pipeline.open()
     for t, group in enumerate(groups):
@@ -194,7 +209,7 @@ def test_a_network_that_never_returns_ends_neither_the_measurement_nor_the_run(
     late = array(live.sink.path, "sr").copy()
 
     network.open.set()  # what it gives now comes too late for a store that is closed
-    live.pipeline._threads[2].join(DEADLINE_S)
+    join_network()
     np.testing.assert_array_equal(array(live.sink.path, "sr"), late)
     for path in live.paths.values():
         path.close()
@@ -205,17 +220,17 @@ def test_a_network_that_never_returns_ends_neither_the_measurement_nor_the_run(
 def test_a_network_that_comes_back_goes_on(
     engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline_module, "Watchdog", lambda: Watchdog(AFTER_S))
-    live = Live(sim_rig(engine), tmp_path / "run.ome.zarr", policy="latest")
-    network = gate(live, first=2)
+    watchdog = Watchdog(AFTER_S)
+    monkeypatch.setattr(pipeline_module, "Watchdog", lambda: watchdog)
+    live, network = gated(sim_rig(engine), tmp_path / "run.ome.zarr", first=2, policy="latest")
     live.pipeline.open()
     for t in range(N):
         feed_one(live, moving_groups(1, seed=t)[0], t)
         wait_for_recons(live, t + 1)
-    while not live.pipeline._watchdog.overdue:
+    while not watchdog.overdue:
         threading.Event().wait(0.01)
     network.open.set()
-    while live.pipeline._watchdog.overdue:  # until the call that hung has returned
+    while watchdog.overdue:  # until the call that hung has returned
         threading.Event().wait(0.01)
     report = ended(live)
     assert report["sr_frames"] >= 4  # two before, the one that hung, and the last
@@ -225,8 +240,7 @@ def test_a_network_that_comes_back_goes_on(
 def test_whoever_wants_the_end_does_not_wait_for_a_network_that_hangs(
     engine: str, tmp_path: Path
 ) -> None:
-    live = Live(sim_rig(engine), tmp_path / "run.ome.zarr", policy="complete")
-    network = gate(live)
+    live, network = gated(sim_rig(engine), tmp_path / "run.ome.zarr", policy="complete")
     live.pipeline.open()
     feed_one(live, moving_groups(1)[0], 0)
     wait_for_recons(live, 1)
@@ -237,7 +251,7 @@ def test_whoever_wants_the_end_does_not_wait_for_a_network_that_hangs(
     )  # hangs, but for the abandonment, until the usual patience is over
     assert (report["recon_frames"], report["sr_failed"]) == (1, 1)
     network.open.set()
-    live.pipeline._threads[2].join(DEADLINE_S)
+    join_network()
     for path in live.paths.values():
         path.close()
 

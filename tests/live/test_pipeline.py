@@ -9,7 +9,7 @@ import gc
 import threading
 import time
 import tracemalloc
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +22,18 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_info, threadpool_limits
 from useq import MDAEvent
 
+from livesr.base.compute import ComputeConfig
 from livesr.base.config import RigConfig, load_rig, parse
-from livesr.base.frames import MulticolorFrame, RawStack, SRFrame, Stream
+from livesr.base.frames import MulticolorFrame
 from livesr.base.geometry import Geometry
+from livesr.base.run_description import RunDescription
 from livesr.evaluation.metrics import pcc
+from livesr.formats.frames_log import read_frames_log
+from livesr.live.keeping_up import COMPLETE, LATEST
 from livesr.live.paths import ChannelPath, build_path
 from livesr.live.pipeline import Pipeline
-from livesr.live.sinks.frames_log import read_frames_log
 from livesr.live.sinks.ome_zarr import OMEZarrSink
-from livesr.live.sinks.sink import RunDescription, Sink
+from livesr.live.sinks.sink import Sink
 from livesr.modalities.sim.calibration.groups import Optics
 from livesr.modalities.sim.calibration.sim import calibrate
 from livesr.modalities.sim.config import QualityLimitsConfig, SIMConfig
@@ -50,22 +53,15 @@ def feed(pipeline: Pipeline, groups: Iterable[NDArray[np.uint16]], channel: str)
             pipeline.hook.frame_ready(frame.copy(), event, {})
 
 
-class CountingSink:
+class CountingSink(Sink):
     """Keeps numbers, no frame; says when a given number of predictions has come."""
 
     name = "counting"
+    lossless = essential = True
 
     def __init__(self) -> None:
         self.predictions = 0
         self.came = threading.Condition()
-
-    def open(self, run: RunDescription) -> None: ...
-    def raw(self, stack: RawStack) -> None: ...
-    def unplaced(self, stack: RawStack) -> None: ...
-    def recon(self, frame: SRFrame) -> None: ...
-    def skipped(self, stream: Stream, t: int, reason: str) -> None: ...
-    def status(self, status: Mapping[str, Any]) -> None: ...
-    def close(self, report: Mapping[str, Any]) -> None: ...
 
     def separated(self, frame: MulticolorFrame) -> None:
         with self.came:
@@ -79,9 +75,11 @@ class CountingSink:
 
 def test_the_frame_loop_keeps_nothing() -> None:
     rig = load_rig("virtual_sim").with_engine("identity")
-    path = build_path(rig, "488", Geometry((64, 64), "uint16", 0.065), threads=1)
+    path = build_path(
+        rig, "488", Geometry((64, 64), "uint16", 0.065), ComputeConfig(device="cpu", threads=1)
+    )
     sink: Sink = CountingSink()
-    pipeline = Pipeline({"488": path}, describe(path), [(sink, True)], policy="complete")
+    pipeline = Pipeline({"488": path}, describe(path), [sink], COMPLETE)
     groups = np.random.default_rng(0).integers(100, 4000, (9, 64, 64), np.uint16)
     events = [MDAEvent(index={"t": 0, "sim": raw}, channel="488") for raw in range(9)]
     handed_away = 3 * 128 * 128 * 2 + 128 * 128 * 4 + 9 * 64 * 64 * 2
@@ -121,7 +119,7 @@ def test_a_run_has_one_blas_thread_and_leaves_the_process_what_it_had(tmp_path: 
     path = build_path(
         load_rig("virtual_sim").with_engine("none"), "488", Geometry((64, 64), "uint16", 0.065)
     )
-    pipeline = Pipeline({"488": path}, describe(path), [], policy="complete")
+    pipeline = Pipeline({"488": path}, describe(path), [], COMPLETE)
     with threadpool_limits(2, "blas"):
         before = blas_threads()
         pipeline.open()
@@ -135,7 +133,7 @@ def test_a_run_has_one_blas_thread_and_leaves_the_process_what_it_had(tmp_path: 
 def test_memory_does_not_grow_with_the_length_of_a_run() -> None:
     rig = load_rig("virtual_sim").with_engine("none")
     path = build_path(rig, "488", Geometry((16, 16), "uint16", 0.065))
-    pipeline = Pipeline({"488": path}, describe(path), [], policy="latest")
+    pipeline = Pipeline({"488": path}, describe(path), [], LATEST)
     frame = np.full((16, 16), 500, np.uint16)
     pipeline.open()
     sizes = []
@@ -175,7 +173,7 @@ def run_of(
     rig = rig.with_section(SIMConfig.of(rig).model_copy(update=limits))
     path = build_path(rig, "488", Geometry(groups.shape[-2:], "uint16", 0.065))
     sink = OMEZarrSink(tmp_path / "run.ome.zarr")
-    pipeline = Pipeline({"488": path}, describe(path), [(sink, True)], policy="complete")
+    pipeline = Pipeline({"488": path}, describe(path), [sink], COMPLETE)
     pipeline.open()
     feed(pipeline, groups, "488")
     pipeline.end()
@@ -265,7 +263,7 @@ def test_a_background_that_was_cut_off_is_said_of_localisations(tmp_path: Path) 
     for name, groups in (("as it is", seen), ("cut off", np.maximum(seen - 30, 0))):
         path = build_path(rig, "647", Geometry((48, 48), "uint16", 0.1))
         sink = OMEZarrSink(tmp_path / f"{name}.ome.zarr")
-        pipeline = Pipeline({"647": path}, describe(path), [(sink, True)], policy="complete")
+        pipeline = Pipeline({"647": path}, describe(path), [sink], COMPLETE)
         pipeline.open()
         feed(pipeline, groups.astype(np.uint16), "647")
         pipeline.end()
@@ -338,7 +336,7 @@ def test_real_frames_of_a_living_cell_go_the_whole_way(
     )
     path = build_path(rig, "488", Geometry((112, 512), "uint16", 0.065))
     sink = OMEZarrSink(tmp_path / "er.ome.zarr")
-    pipeline = Pipeline({"488": path}, describe(path), [(sink, True)], policy="complete")
+    pipeline = Pipeline({"488": path}, describe(path), [sink], COMPLETE)
     pipeline.open()
     feed(pipeline, stack, "488")
     pipeline.end()

@@ -10,9 +10,9 @@ import useq.v2 as v2
 from useq import MDAEvent, MDASequence, Position
 
 from livesr.base.errors import ConfigError
+from livesr.base.run_description import Stack
 from livesr.live.optical_state import ChannelState
 from livesr.live.plan_summary import PlanSummary, survey
-from livesr.live.sinks.sink import Stack
 from livesr.live.sources.plan import SIMAxis, sim_sequence
 
 RAW = {"488": 9, "561": 1}

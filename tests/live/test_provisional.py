@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,12 @@ import pytest
 import zmq
 from psygnal import Signal
 
-from livesr.base.frames import MulticolorFrame, RawStack, SRFrame, Stream
+from livesr.base.frames import MulticolorFrame, SRFrame
+from livesr.formats.wire import decode
 from livesr.live.inference.engine import Engine
+from livesr.live.separation import Separation
 from livesr.live.sinks.signals import SignalSink
-from livesr.live.sinks.sink import RunDescription
-from livesr.live.sinks.wire import decode
+from livesr.live.sinks.sink import Sink
 from livesr.live.sinks.zeromq import ZeroMQSink
 from recorded_runs import Live, array, assert_equal, lines, mixing_engine, moving_groups, sim_rig
 
@@ -32,21 +33,13 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
     return mixing_engine(tmp_path_factory.mktemp("engines") / "mixing")
 
 
-class Shown:
+class Shown(Sink):
     """Keeps every prediction, in the order in which it came."""
 
     name = "shown"
 
     def __init__(self) -> None:
         self.frames: list[MulticolorFrame] = []
-
-    def open(self, run: RunDescription) -> None: ...
-    def raw(self, stack: RawStack) -> None: ...
-    def unplaced(self, stack: RawStack) -> None: ...
-    def recon(self, frame: SRFrame) -> None: ...
-    def skipped(self, stream: Stream, t: int, reason: str) -> None: ...
-    def status(self, status: Mapping[str, Any]) -> None: ...
-    def close(self, report: Mapping[str, Any]) -> None: ...
 
     def separated(self, frame: MulticolorFrame) -> None:
         self.frames.append(frame)
@@ -159,13 +152,13 @@ def test_none_is_made_where_nothing_may_be_skipped(engine: Engine, tmp_path: Pat
 def test_a_provisional_frame_that_fails_ends_only_the_provisional_ones(
     engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def failing(self: Live, slot: int, window: Any) -> Any:
+    def failing(self: Separation, slot: int, window: Any) -> Any:
         if window.provisional:
             raise RuntimeError("out of memory")
-        return network(self, slot, window)
+        return predict(self, slot, window)
 
-    network = Live.__init__.__globals__["Pipeline"]._network
-    monkeypatch.setattr(Live.__init__.__globals__["Pipeline"], "_network", failing)
+    predict = Separation.predict
+    monkeypatch.setattr(Separation, "predict", failing)
     _, report = record(engine, tmp_path / "f.ome.zarr", provisional=True)
     assert (report["sr_frames"], report["sr_failed"], report["sr_provisional"]) == (14, 0, 0)
     assert any("out of memory" in w for w in report["warnings"])

@@ -42,22 +42,22 @@ def fast_core() -> Iterator[CMMCorePlus]:
 def broken(session: LiveSR, trouble: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the super-resolution side as bad as `trouble` says."""
     path = session._paths["488"]
-    assert path.backend is not None
-    infer = path.backend.infer
+    assert path.networks.session is not None
+    infer = path.networks.session.infer
 
     def slow() -> Any:
         time.sleep(0.4)  # nine groups come meanwhile
         return infer()
 
-    def failing(frames: Any, out: Any = None) -> Any:
+    def failing(frames: Any) -> Any:
         raise RuntimeError("no such pattern")
 
-    def stuck(frames: Any, out: Any = None) -> Any:
+    def stuck(frames: Any) -> Any:
         time.sleep(0.4)
         return np.zeros(path.reconstructor.shape, np.float32)
 
     if trouble == "slow network":
-        monkeypatch.setattr(path.backend, "infer", slow)
+        monkeypatch.setattr(path.networks.session, "infer", slow)
     elif trouble == "failing reconstruction":
         monkeypatch.setattr(path.reconstructor, "reconstruct", failing)
     elif trouble == "slow reconstruction":

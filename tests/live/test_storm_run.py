@@ -16,7 +16,7 @@ from pymmcore_plus import CMMCorePlus
 
 from livesr import LiveSR
 from livesr.base.config import RigConfig, load_rig
-from livesr.live.sinks.localisations import read_localisations
+from livesr.formats.localisations import read_localisations
 from livesr.live.sources.plan import sim_sequence
 from livesr.modalities.storm.config import STORMConfig
 from livesr.modalities.storm.score import LocalisationScore, score_localisations

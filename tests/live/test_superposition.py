@@ -19,15 +19,16 @@ import useq
 from pymmcore_plus import CMMCorePlus
 
 from livesr import LiveSR
+from livesr.base.compute import ComputeConfig
 from livesr.base.config import RigConfig, load_rig
 from livesr.base.errors import ConfigError
 from livesr.base.frames import MulticolorFrame
 from livesr.evaluation.metrics import score
+from livesr.formats.store import RecordedStore
 from livesr.live.sources.plan import RawFramesPlan, sim_sequence
 from livesr.store.backfill import backfill
 from livesr.store.process import process
 from livesr.store.raw_input import raw_input
-from livesr.store.recorded import RecordedStore
 from livesr.viewer.subscriber import Subscriber
 from recorded_runs import array
 from rigs import core_of
@@ -151,7 +152,7 @@ def test_the_sum_and_what_it_is_made_of_lie_side_by_side(run: Run) -> None:
 
 def test_an_offline_run_gives_the_same(run: Run, tmp_path: Path) -> None:
     raw = raw_input(run.store.path)
-    report = process(raw, tmp_path / "again.ome.zarr", threads=1)
+    report = process(raw, tmp_path / "again.ome.zarr", compute=ComputeConfig(threads=1))
     again = Path(report["store"])
     for name in (*(f"recon_0_{c}" for c in CHANNELS), "recon_0_488-561-640"):
         np.testing.assert_array_equal(array(again, name), array(run.store.path, name))
@@ -173,7 +174,7 @@ def test_skipped_sums_are_backfilled(
         line for line in log.read_text().splitlines() if not _is_prediction(json.loads(line), t=2)
     ]
     log.write_text("\n".join(kept) + "\n")
-    done = backfill(store, threads=1)
+    done = backfill(store, compute=ComputeConfig(threads=1))
     assert (done["predicted"], done["reconstructed"], done["impossible"]) == (1, 0, 0)
     difference = array(store, "sr_0_488-561-640").astype(int) - array(
         run.store.path, "sr_0_488-561-640"

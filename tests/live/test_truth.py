@@ -40,13 +40,14 @@ from coordinates import (
 )
 from fuzzing import examples
 from livesr import LiveSR
+from livesr.base.compute import ComputeConfig
 from livesr.base.config import RigConfig, load_rig
-from livesr.live.inference.openvino import OpenVINOBackend
+from livesr.formats.store import RecordedStore
+from livesr.live.inference.openvino import OpenVINOSession
 from livesr.live.sources.plan import SIMAxis
 from livesr.store.backfill import backfill
 from livesr.store.process import process
 from livesr.store.raw_input import store_input
-from livesr.store.recorded import RecordedStore
 from recorded_runs import Live, array, assert_equal, mixing_engine, moving_groups, sim_rig
 
 TICK_NS = 1_000_000
@@ -215,9 +216,9 @@ def record(
 
     Perhaps after a run cut short.
     """
-    infer, calls = OpenVINOBackend.infer, Counter[str]()
+    infer, calls = OpenVINOSession.infer, Counter[str]()
 
-    def slow(self: OpenVINOBackend) -> Any:
+    def slow(self: OpenVINOSession) -> Any:
         calls["infer"] += 1
         time.sleep(0.03 if case.slow_every and calls["infer"] % case.slow_every == 0 else 0)
         return infer(self)
@@ -226,13 +227,13 @@ def record(
     with LiveSR(
         core, rig=rig, plan=plan, store=store, policy=case.policy, threads=1, precision="f32"
     ) as session:
-        patch.setattr(OpenVINOBackend, "infer", slow)
+        patch.setattr(OpenVINOSession, "infer", slow)
         for acquired in [events[: len(events) // 2], events] if case.restarted else [events]:
             session.wait()
             core.start_over()
             patch.setattr("livesr.live.sources.mda.now_ns", Clock())
             core.mda.run(acquired)
-    patch.setattr(OpenVINOBackend, "infer", infer)
+    patch.setattr(OpenVINOSession, "infer", infer)
     return session.report
 
 
@@ -317,9 +318,11 @@ def check_every_exposure(exposed: Exposed, path: Path) -> None:
 def check_that_an_offline_run_agrees(live: Path) -> None:
     """What was separated live is what `process` gives; once backfilled, the whole store is."""
     whole = Path(
-        process(store_input(RecordedStore(live)), live.with_name("offline.ome.zarr"), threads=1)[
-            "store"
-        ]
+        process(
+            store_input(RecordedStore(live)),
+            live.with_name("offline.ome.zarr"),
+            compute=ComputeConfig(threads=1),
+        )["store"]
     )
     pictures = RecordedStore(live).pictures("sr")
     for image in (i for i in RecordedStore(live).images.values() if i.kind == "sr"):
@@ -329,5 +332,5 @@ def check_that_an_offline_run_agrees(live: Path) -> None:
         ):
             place = (t, slice(None), stream.z) if mine.ndim == 5 else t
             assert np.abs(mine[place] - theirs[place]).max() <= 1, (stream, t)
-    backfill(live, threads=1)
+    backfill(live, compute=ComputeConfig(threads=1))
     assert_equal(live, whole)

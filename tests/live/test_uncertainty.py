@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +17,21 @@ import yaozarrs
 import zarr
 
 from backend_contract import make_engine, small_network
+from livesr.base.compute import ComputeConfig
 from livesr.base.config import RigConfig
 from livesr.base.errors import ConfigError
 from livesr.base.geometry import Geometry
-from livesr.live.inference.engine import load_engine, write_manifest
+from livesr.evaluation.live_path import separate
+from livesr.formats.store import RecordedStore
+from livesr.live.inference.engine import Limits, Uncertain, load_engine, write_manifest
 from livesr.live.paths import build_path
 from livesr.live.sinks.zeromq import ZeroMQSink
 from livesr.store.backfill import backfill
 from livesr.store.process import process
 from livesr.store.raw_input import store_input
-from livesr.store.recorded import RecordedStore
 from livesr.viewer.browser.messages import View
 from livesr.viewer.browser.pictures import PictureMaker
-from livesr.viewer.frame_pairs import LiveScenes, Selection
+from livesr.viewer.frame_pairs import LiveFramePairs, Selection
 from livesr.viewer.store_source import StoreSource
 from livesr.viewer.subscriber import Subscriber
 from recorded_runs import Live, array, assert_equal, lines, moving_groups, sim_rig
@@ -88,9 +91,11 @@ def test_an_offline_run_and_a_backfill_give_the_same(rig: RigConfig, tmp_path: P
     )
     assert report["sr_skipped"] > 0
     offline = Path(
-        process(store_input(RecordedStore(live)), tmp_path / "offline", threads=1)["store"]
+        process(
+            store_input(RecordedStore(live)), tmp_path / "offline", compute=ComputeConfig(threads=1)
+        )["store"]
     )
-    backfill(live, threads=1)
+    backfill(live, compute=ComputeConfig(threads=1))
     assert_equal(live, offline)
     np.testing.assert_allclose(
         array(live, "uncertainty").astype(int), array(offline, "uncertainty").astype(int), atol=1
@@ -105,11 +110,40 @@ def test_an_offline_run_can_estimate_what_the_live_run_did_not(
 ) -> None:
     _, plain = recorded(rig, tmp_path / "plain")
     raw = store_input(RecordedStore(plain))
-    report = process(raw, tmp_path / "offline", threads=1, uncertainty="turns")
-    assert array(Path(report["store"]), "uncertainty").any()
-    assert any(
-        "was not measured" in warning for warning in report["warnings"]
-    )  # of turns, it was of flips
+    compute = ComputeConfig(threads=1, uncertainty="d4")
+    report = process(raw, tmp_path / "offline", compute=compute)
+    offline = Path(report["store"])
+    assert array(offline, "uncertainty").any()
+    assert any("by d4 is worth was not measured" in w for w in report["warnings"])
+    # A store keeps the word that it was laid out with.
+    about = zarr.open_group(offline / "uncertainty", mode="r").attrs["livesr"]["uncertainty"]
+    assert (about["views"], about["calibrated"]) == ("turns", False)
+    assert store_input(RecordedStore(offline)).uncertainty == {"488": "d4"}
+
+
+def test_what_is_measured_of_it_is_the_bare_spread(rig: RigConfig) -> None:
+    compute = ComputeConfig(device="cpu", threads=1)
+    path = build_path(rig, "488", Geometry((32, 32), "uint16", 0.065), compute)
+    measured, session, _ = path.networks.steps[0]
+    unmeasured = replace(
+        measured, manifest=measured.manifest.model_copy(update={"limits": Limits()})
+    )
+    found, expected = (
+        separate(moving_groups(3), path.reconstructor, 0.065, engine, session, "flips")
+        for engine in (measured, unmeasured)
+    )
+    path.close()
+    for one, other in zip(found, expected, strict=True):
+        assert one.uncertainty.any()
+        np.testing.assert_array_equal(one.uncertainty, other.uncertainty)
+
+
+def test_the_old_name_of_d4_is_still_read(caplog: pytest.LogCaptureFixture) -> None:
+    assert ComputeConfig.model_validate({"uncertainty": "turns"}).uncertainty == "d4"
+    assert "'turns' is now called 'd4'" in caplog.text
+    assert Uncertain.model_validate({"views": "turns", "scale": 1}).augmentation == "d4"
+    with pytest.raises(ValueError, match="'flips' or 'd4'"):
+        ComputeConfig.model_validate({"uncertainty": "sides"})
 
 
 def test_it_is_published_before_its_prediction_and_shown_over_the_measurement(
@@ -134,18 +168,18 @@ def test_it_is_published_before_its_prediction_and_shown_over_the_measurement(
     live.record(moving_groups(4), pace_s=until_it_listens)
     try:
         waited_for(lambda: subscriber.newest("end") is not None)
-        scene = LiveScenes(subscriber).scene(Selection())
-        assert scene is not None
-        assert scene.prediction is not None
-        assert scene.uncertainty is not None
-        assert scene.uncertainty.header.t == scene.prediction.header.t
-        assert scene.uncertainty.header.ai["prediction"] is False
-        assert "flipped" in scene.uncertainty.header.ai["warning"]
-        came.append(np.asarray(scene.uncertainty.pixels))
+        pair = LiveFramePairs(subscriber).pair(Selection())
+        assert pair is not None
+        assert pair.prediction is not None
+        assert pair.uncertainty is not None
+        assert pair.uncertainty.header.t == pair.prediction.header.t
+        assert pair.uncertainty.header.ai["prediction"] is False
+        assert "flipped" in pair.uncertainty.header.ai["warning"]
+        came.append(np.asarray(pair.uncertainty.pixels))
     finally:
         subscriber.close()
     source = StoreSource(live.sink.path)
-    stored = source.scene(Selection(), 3)
+    stored = source.pair(Selection(), 3)
     assert stored is not None
     np.testing.assert_array_equal(stored.uncertainty.pixels, came[0])  # type: ignore[union-attr]
     drawn = PictureMaker(source).make(View(uncertainty=True), 3)
@@ -158,4 +192,9 @@ def test_it_is_published_before_its_prediction_and_shown_over_the_measurement(
 
 def test_frames_that_cannot_be_turned_are_refused(rig: RigConfig) -> None:
     with pytest.raises(ConfigError, match="cannot be turned"):
-        build_path(rig, "488", Geometry((32, 64), "uint16", 0.065), uncertainty="turns")
+        build_path(
+            rig,
+            "488",
+            Geometry((32, 64), "uint16", 0.065),
+            ComputeConfig(uncertainty="d4", device="cpu"),
+        )

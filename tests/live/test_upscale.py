@@ -16,13 +16,14 @@ import useq
 import yaozarrs
 import zarr
 
+from backend_contract import session_on
 from livesr import LiveSR
+from livesr.base.compute import ComputeConfig
 from livesr.base.config import RigConfig, load_rig
 from livesr.base.errors import ConfigError, EngineError
 from livesr.base.frames import MulticolorFrame, Normalisation, SRFrame, Stream, Window
 from livesr.base.geometry import Geometry
 from livesr.live.compose import summation_residual
-from livesr.live.inference.runner import open_backend
 from livesr.live.paths import ChannelPath, build_path
 from livesr.live.upscale import Upscaler, memory_bytes
 from recorded_runs import SIZE, Live, array, lines, mixing_engine, moving_groups
@@ -48,7 +49,7 @@ def rig(*, upscale: str = "none", separate: str = "none") -> RigConfig:
 
 
 def path_of(rig: RigConfig) -> ChannelPath:
-    return build_path(rig, "488", CAMERA, precision="f32", threads=1)
+    return build_path(rig, "488", CAMERA, ComputeConfig(precision="f32", device="cpu", threads=1))
 
 
 def frame(t: int, stream: Stream = Stream(), size: int = 8) -> SRFrame:
@@ -67,7 +68,7 @@ def counted(engines: Path) -> Any:
     def make(streams: int = 1) -> tuple[Upscaler, list[int]]:
         from livesr.live.inference.engine import load_engine
 
-        backend = open_backend(load_engine("linear-x2"), (8, 8), precision="f32", threads=1)
+        backend = session_on(load_engine("linear-x2"), (8, 8), precision="f32", threads=1)
         calls: list[int] = []
         infer = backend.infer
 
@@ -134,7 +135,7 @@ class TestUpscaler:
         from livesr.live.inference.engine import load_engine
 
         upscaler = Upscaler(
-            open_backend(load_engine("linear-x2"), (128, 128), precision="f32", threads=1),
+            session_on(load_engine("linear-x2"), (128, 128), precision="f32", threads=1),
             (256, 256),
             1,
         )
@@ -154,14 +155,15 @@ class TestUpscaler:
 class TestPath:
     def test_neither(self) -> None:
         path = path_of(rig())
-        assert (path.engines, path.description.labels, path.composer()) == ((), (), None)
+        assert (path.networks.engines, path.description.labels, path.composer()) == ((), (), None)
 
     def test_upscale_only(self) -> None:
         path = path_of(rig(upscale="linear-x2"))
         about = path.description
         assert (about.recon_shape, about.sr_shape) == ((64, 64), (128, 128))
         assert (about.labels, about.window, about.sr_pixel_size_um) == (("upscaled",), 1, 0.065 / 4)
-        assert (path.window, path.engine_id, path.upscaler(1)) == (1, "linear-x2", None)
+        assert (path.networks.window, path.networks.upscaler(1)) == (1, None)
+        assert [e.manifest.id for e in path.networks.engines] == ["linear-x2"]
         assert [e["task"] for e in about.ai["engines"]] == ["upscale"]
         path.close()
 
@@ -194,7 +196,7 @@ class TestPath:
         assert not edsr_engine(tmp_path / "edsr-x3", 3, trained=True).check_fits("upscale")
         four = edsr_engine(tmp_path / "edsr-x4", 4, trained=True)
         assert "thin structures break" in four.check_fits("upscale")[0]
-        backend = open_backend(four, (9, 11), precision="f32", threads=1)
+        backend = session_on(four, (9, 11), precision="f32", threads=1)
         assert backend.infer().shape == (1, 36, 44)
         backend.close()
 
@@ -295,11 +297,10 @@ def test_a_skipped_centre_costs_no_upscaling(tmp_path: Path) -> None:
         policy="latest",
         slow={"infer": 0.1},
     )
-    path = live.paths["488"]
-    assert path.upscale
+    upscale = live.paths["488"].networks.steps[0].session
     calls: list[int] = []
-    infer = path.upscale[1].infer
-    path.upscale[1].infer = lambda: (calls.append(1), infer())[1]  # type: ignore[method-assign]
+    infer = upscale.infer
+    upscale.infer = lambda: (calls.append(1), infer())[1]  # type: ignore[method-assign]
     seen: list[tuple[int, bool]] = []
     collect(live, lambda frame: None, lambda frame: seen.append((frame.t, frame.true_neighbours)))
     report = live.record(moving_groups(30), pace_s=lambda t: 0.01)

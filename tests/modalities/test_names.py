@@ -17,6 +17,7 @@ PACKAGE = Path(livesr.__file__).parent
 NAMES = ("sim", "storm", "passthrough")  # widefield is also a word of microscopy: what a mean shows
 
 ALLOWED = {
+    "__init__.py": "where what users import stands",
     "modalities/registry.py": "the one line that lists each",
     "live/sources/mda.py": "RAW_AXIS, the axis of raw frames in users' plans, of every modality",
     "training/images.py": "the names that files of BioSR have",

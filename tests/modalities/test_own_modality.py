@@ -17,13 +17,13 @@ from livesr.base.config import RigConfig, Section, load_rig, load_yaml
 from livesr.base.errors import ConfigError
 from livesr.base.frames import FrameQuality, RawStack
 from livesr.base.geometry import Geometry
+from livesr.formats.store import RecordedStore
 from livesr.live.reconstruct.monitor import Monitor, Observation
 from livesr.live.sources.plan import sim_sequence
 from livesr.modalities.modality import Modality
 from livesr.modalities.registry import MODALITIES, modality
 from livesr.store.process import process
 from livesr.store.raw_input import store_input
-from livesr.store.recorded import RecordedStore
 from livesr.store.replay import Replay
 from recorded_runs import array
 from rigs import core_of
@@ -188,10 +188,10 @@ def test_a_modality_that_is_not_installed_is_a_sentence(rig: RigConfig) -> None:
     path = rig.folder / "rig.yaml"
     text = path.read_text()
     path.write_text(text.replace("modality: mine", "modality: mien"))
-    with pytest.raises(ConfigError, match="modality: there is no such modality.*'mine'"):
+    with pytest.raises(ConfigError, match=r"modality: there is no such modality.*'mine'"):
         load_rig(rig.folder)
     path.write_text(text.replace("mine:", "mien:"))
-    with pytest.raises(ConfigError, match="unknown key 'mien'. Did you mean 'mine'"):
+    with pytest.raises(ConfigError, match=r"unknown key 'mien'\. Did you mean 'mine'"):
         load_rig(rig.folder)
     with pytest.raises(ConfigError, match="Unknown modality 'mien'"):
         modality("mien")

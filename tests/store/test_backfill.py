@@ -17,15 +17,15 @@ import yaozarrs
 from livesr.base.config import RigConfig
 from livesr.base.errors import EngineError, RunError, StoreError
 from livesr.base.frames import Stream
+from livesr.formats import layout
+from livesr.formats.frames_log import read_frames_log
+from livesr.formats.store import RecordedStore
 from livesr.live.inference.engine import Engine
 from livesr.live.inference.identity import identity_engine
-from livesr.live.sinks import layout
-from livesr.live.sinks.frames_log import read_frames_log
 from livesr.store import backfill as backfill_module
 from livesr.store.backfill import backfill
 from livesr.store.process import process
 from livesr.store.raw_input import store_input
-from livesr.store.recorded import RecordedStore
 from livesr.store.repair import repair
 from livesr.store.shards import replace_planes
 from recorded_runs import Live, array, assert_equal, lines, moving_groups, sim_rig
@@ -246,7 +246,7 @@ def test_a_network_that_fails_is_an_error(
     def refuse(self: object) -> None:
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr("livesr.live.inference.openvino.OpenVINOBackend.infer", refuse)
+    monkeypatch.setattr("livesr.live.inference.openvino.OpenVINOSession.infer", refuse)
     with pytest.raises((RunError, RuntimeError), match="out of memory"):
         backfill(store)
 

@@ -24,15 +24,15 @@ import zarr
 
 from livesr.base.errors import DamagedFileError
 from livesr.check.store import check_store
+from livesr.formats import layout
+from livesr.formats.frames_log import read_frames_log
+from livesr.formats.shard_file import read_index, shard_form
+from livesr.formats.store import RecordedStore, read_json
 from livesr.live.inference.engine import Engine
-from livesr.live.sinks import layout
-from livesr.live.sinks.frames_log import read_frames_log
 from livesr.store.backfill import backfill
 from livesr.store.process import process
 from livesr.store.raw_input import raw_input, store_input
-from livesr.store.recorded import RecordedStore, read_json
 from livesr.store.repair import repair
-from livesr.store.shard_file import read_index, shard_form
 from recorded_runs import Live, array, lines, mixing_engine, moving_groups, sim_rig
 
 FRAMES, RAW, SHARD = 40, 9, 16
@@ -115,7 +115,7 @@ def flip_chunk(folder: Path, file: Path, number: int, rng: random.Random) -> Fra
     """
     try:
         form = shard_form(read_json(folder / "zarr.json"))
-        index = read_index(file, form)
+        index = read_index(file, form.chunks)
     except ValueError:
         return set(NOTHING)
     except Exception:  # the other damage took the metadata

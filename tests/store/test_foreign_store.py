@@ -18,7 +18,7 @@ from livesr.base.config import load_rig
 from livesr.base.errors import LiveSRError, StoreError
 from livesr.base.lock import Lock
 from livesr.check.store import check_store
-from livesr.live.sinks import layout
+from livesr.formats import layout
 from livesr.live.sources.recordings.recording import open_recording
 from livesr.store.backfill import backfill
 from livesr.store.process import process

@@ -10,12 +10,12 @@ import numpy as np
 import yaozarrs
 
 from livesr.base.config import RigConfig, load_rig
+from livesr.formats.store import RecordedStore
 from livesr.modalities.sim import vector_drift
 from livesr.modalities.sim.config import SIMConfig
 from livesr.modalities.sim.simulation.rig import RawBank
 from livesr.store.process import process
 from livesr.store.raw_input import store_input
-from livesr.store.recorded import RecordedStore
 from recorded_runs import Live, assert_equal, lines
 
 SIDE, STEPS = 128, 0.25

@@ -10,12 +10,13 @@ import pytest
 import tifffile
 import yaozarrs
 
+from livesr.base.compute import ComputeConfig
 from livesr.base.config import load_rig
 from livesr.base.errors import ConfigError, EngineError, StoreError
+from livesr.formats.store import RecordedStore
 from livesr.live.inference.engine import Engine
 from livesr.store.process import process
 from livesr.store.raw_input import recording_input, store_input
-from livesr.store.recorded import RecordedStore
 from recorded_runs import SIZE, Live, array, assert_equal, lines, moving_groups, sim_rig
 from rig_copies import corrected_sim_rig
 from upscaling import edsr_engine
@@ -94,8 +95,7 @@ def test_a_tiff_stack(tmp_path: Path, engine: Engine, shape: str) -> None:
     report = process(
         recording_input(path, sim_rig("mixing")),
         tmp_path / "again.ome.zarr",
-        backend="openvino",
-        precision="f32",
+        compute=ComputeConfig(backend="openvino", precision="f32"),
     )
     assert report["sr_frames"] == 6
     assert_equal(live.sink.path, Path(report["store"]))

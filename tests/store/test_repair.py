@@ -21,14 +21,14 @@ import zarr
 from contracts import code, describe, feed, multicolor_frame, raw_stack, sr_frame
 from livesr.base.errors import StoreError
 from livesr.base.frames import Stream
+from livesr.formats import layout
+from livesr.formats.frames_log import read_frames_log
+from livesr.formats.store import RecordedStore
 from livesr.live.inference.engine import Engine
-from livesr.live.sinks import layout
-from livesr.live.sinks.frames_log import read_frames_log
 from livesr.live.sinks.ome_zarr import OMEZarrSink
 from livesr.store.backfill import backfill
 from livesr.store.process import process
 from livesr.store.raw_input import raw_input, store_input
-from livesr.store.recorded import RecordedStore
 from livesr.store.repair import TORN, repair
 from recorded_runs import array, moving_groups
 

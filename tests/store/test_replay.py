@@ -16,12 +16,12 @@ import zarr
 from livesr.base.errors import ConfigError, DamagedFileError
 from livesr.base.frames import CameraFrame, MulticolorFrame, Stream
 from livesr.base.geometry import Geometry
+from livesr.formats.store import RecordedStore
 from livesr.live.inference.engine import Engine
 from livesr.live.sources.mda import MDAHook
 from livesr.live.sources.replay import Rate, play
 from livesr.store.process import process
 from livesr.store.raw_input import ReadAs, raw_input, recording_input, store_input
-from livesr.store.recorded import RecordedStore
 from livesr.store.replay import Replay
 from recorded_runs import SIZE, Live, array, assert_equal, lines, moving_groups, sim_rig
 from recordings import write_dv, write_mmstack, write_mrc, write_ndtiff, write_ome_zarr

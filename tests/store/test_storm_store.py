@@ -19,15 +19,15 @@ import zarr
 
 from livesr.base.config import RigConfig, load_rig
 from livesr.base.errors import StoreError
+from livesr.formats.localisations import read_localisations
+from livesr.formats.store import RecordedStore
 from livesr.live.inference.engine import Engine
-from livesr.live.sinks.localisations import read_localisations
 from livesr.live.sinks.ome_zarr import OMEZarrSink
 from livesr.modalities.storm.config import STORMConfig
 from livesr.modalities.storm.simulation.rig import BlinkingBank
 from livesr.store.backfill import backfill
 from livesr.store.process import process
 from livesr.store.raw_input import recording_input, store_input
-from livesr.store.recorded import RecordedStore
 from livesr.store.repair import repair
 from recorded_runs import RIGS, SIZE, Live, array, assert_equal, lines
 

@@ -1,4 +1,4 @@
-"""What every backend passes, and the small engines to pass it with."""
+"""What every session passes, and the small engines to pass it with."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
+from livesr.base.compute import ComputeConfig
 from livesr.base.errors import BackendError, EngineError, UsageError
-from livesr.live.inference.backend import BACKENDS, Backend
 from livesr.live.inference.engine import Engine, Manifest, load_engine, write_manifest
 from livesr.live.inference.identity import identity_engine
+from livesr.live.inference.runner import open_session
+from livesr.live.inference.runtime import PRECISIONS, runtime_named
+from livesr.live.inference.session import InferenceSession
 
 
 def make_engine(folder: Path, model: bytes, **fields: Any) -> Engine:
@@ -113,11 +116,36 @@ def random_frames(shape: tuple[int, int], window: int = 3, seed: int = 1) -> np.
     return np.random.default_rng(seed).normal(0.3, 0.3, (window, *shape)).astype(np.float32)
 
 
-class BackendContract:
-    """Subclass with the registered `name` and the modules that the runtime needs."""
+def session_on(
+    engine: Engine,
+    shape: tuple[int, int],
+    backend: str = "auto",
+    precision: str = "auto",
+    threads: int = 0,
+    tile: Any = "off",
+) -> InferenceSession:
+    """Open an engine as `open_session` does, on frames that are not taken apart unless told."""
+    return open_session(engine, shape, settings(backend, precision, threads, tile))
+
+
+def settings(
+    backend: str = "auto", precision: str = "auto", threads: int = 0, tile: Any = "off"
+) -> ComputeConfig:
+    """How to compute; `tile` may be smaller than a user may ask for."""
+    compute = ComputeConfig(backend=backend, precision=precision, threads=threads)
+    return compute.model_copy(update={"tile": tile})
+
+
+class SessionContract:
+    """Subclass with the registered `name` of a runtime and the modules that it needs.
+
+    What wraps the sessions of a runtime overrides `opened`.
+    """
 
     name: ClassVar[str]
     needs: ClassVar[tuple[str, ...]]
+    in_tiles: ClassVar = False
+    max_allocated: ClassVar = 64 * 1024  # the input alone has 765 KiB
 
     @pytest.fixture(autouse=True)
     def _runtime(self) -> None:
@@ -128,16 +156,22 @@ class BackendContract:
     def engine(self, tmp_path: Path) -> Engine:
         return make_engine(tmp_path / "small", small_network())
 
-    def opened(self, engine: Engine, shape: tuple[int, int], precision: str = "f32") -> Backend:
-        backend: Backend = BACKENDS.load(self.name)()
-        backend.open(engine, shape, precision=precision, threads=1)
-        return backend
+    def opened(
+        self, engine: Engine, shape: tuple[int, int], precision: str = "f32"
+    ) -> InferenceSession:
+        return runtime_named(self.name).open(engine, shape, settings(self.name, precision, 1))
 
     def test_says_what_it_is(self, engine: Engine) -> None:
         backend = self.opened(engine, (16, 16))
-        assert backend.is_unavailable() is None
         assert (backend.name, backend.precision) == (self.name, "f32")
         assert backend.device
+        assert (backend.tile, backend.replacements) == (16 if self.in_tiles else None, ())
+
+    def test_frames_stay_on_the_device_where_its_runtime_says_so(self, engine: Engine) -> None:
+        backend = self.opened(engine, (16, 16))
+        assert (backend.resident is not None) == runtime_named(self.name).resident
+        backend.close()
+        assert backend.resident is None
 
     def test_shapes(self, engine: Engine) -> None:
         backend = self.opened(engine, (48, 32))
@@ -204,21 +238,30 @@ class BackendContract:
             _, peak = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
-        assert peak - start < 64 * 1024  # the input alone has 765 KiB
+        assert peak - start < self.max_allocated
 
     def test_closes_twice_and_for_good(self, engine: Engine) -> None:
         backend = self.opened(engine, (16, 16))
         backend.close()
         backend.close()
-        with pytest.raises(BackendError, match="not open"):
+        with pytest.raises(BackendError, match="closed"):
             backend.infer()
-        with pytest.raises(BackendError, match="not open"):
+        with pytest.raises(BackendError, match="closed"):
             _ = backend.input
 
-    def test_opens_again(self, engine: Engine) -> None:
+    def test_a_context_closes_it(self, engine: Engine) -> None:
+        with self.opened(engine, (16, 16)) as backend:
+            assert backend.infer().shape == (3, 16, 16)
+        with pytest.raises(BackendError, match="closed"):
+            backend.infer()
+
+    def test_given_up_for_good_it_says_why(self, engine: Engine) -> None:
         backend = self.opened(engine, (16, 16))
-        backend.open(engine, (32, 16), precision="f32", threads=1)
-        assert backend.infer().shape == (3, 32, 16)
+        if (resident := backend.resident) is None:
+            pytest.skip("its frames come from the host")
+        with pytest.raises(BackendError, match="OSError: device lost"):
+            backend.give_up(resident, OSError("device lost"))
+        backend.close()
 
     def test_refuses_frames_that_cannot_be_padded(self, engine: Engine) -> None:
         with pytest.raises(EngineError, match="too small"):
@@ -260,7 +303,46 @@ class BackendContract:
         monkeypatch.setitem(
             sys.modules, self.needs[0], None
         )  # what an import finds when it is not installed
-        backend: Backend = BACKENDS.load(self.name)()
-        assert "pip install" in (backend.is_unavailable() or "")
+        assert "pip install" in (runtime_named(self.name).unavailable() or "")
         with pytest.raises(BackendError, match="pip install"):
-            backend.open(engine, (32, 32))
+            self.opened(engine, (32, 32))
+
+
+class RuntimeContract:
+    """Subclass with the registered `name` of a runtime and the modules that it needs."""
+
+    name: ClassVar[str]
+    needs: ClassVar[tuple[str, ...]]
+
+    @pytest.fixture(autouse=True)
+    def _runtime(self) -> None:
+        for module in self.needs:
+            pytest.importorskip(module)
+
+    def test_says_what_it_can_do_here(self) -> None:
+        runtime = runtime_named(self.name)
+        assert runtime.unavailable() is None
+        assert (runtime.name, runtime.remote) == (self.name, False)
+        facts = runtime.facts()
+        assert set(facts["precisions"]) <= set(PRECISIONS)
+        assert "f32" in facts["precisions"]
+        assert all(facts["devices"])
+        assert facts["max_in_flight"] == (2 if facts["resident"] else 1)
+        assert facts["free_bytes"] > 0
+
+    def test_what_it_says_it_does(self, tmp_path: Path) -> None:
+        runtime = runtime_named(self.name)
+        engine = make_engine(tmp_path / "small", small_network())
+        for precision in set(runtime.precisions) - {"int8", "f8"}:  # those need another file
+            with runtime.open(engine, (16, 16), settings(self.name, precision, 1)) as session:
+                assert session.precision == precision
+                assert session.device in runtime.devices
+        missing = next(p for p in ("f8", "bf16") if p not in runtime.precisions)
+        with pytest.raises(BackendError, match=f"not in '{missing}'"):
+            runtime.open(engine, (16, 16), settings(self.name, missing))
+
+    def test_auto_is_what_it_prefers(self, tmp_path: Path) -> None:
+        runtime = runtime_named(self.name)
+        engine = make_engine(tmp_path / "small", small_network())
+        with runtime.open(engine, (16, 16), settings(self.name, threads=1)) as session:
+            assert session.precision == runtime.preferred(engine)

@@ -18,12 +18,14 @@ import numpy as np
 import psutil
 from useq import MDAEvent
 
+from livesr.base.compute import ComputeConfig
 from livesr.base.config import load_rig
 from livesr.base.geometry import Geometry
+from livesr.base.run_description import RunDescription
+from livesr.live.keeping_up import COMPLETE
 from livesr.live.paths import build_path
 from livesr.live.pipeline import Pipeline
 from livesr.live.sinks.ome_zarr import OMEZarrSink
-from livesr.live.sinks.sink import RunDescription
 from livesr.live.sinks.zeromq import ZeroMQSink
 
 FRAMES, SIZE, EVERY = 10_000, 32, 500
@@ -48,10 +50,12 @@ print(seen.get(b"sr/frame", 0), flush=True)
 def main(folder: Path) -> None:
     rig = load_rig("demo").with_engine("none")
     rig = rig.model_copy(update={"channels": {"488": rig.channels["488"]}}).with_engine("identity")
-    path = build_path(rig, "488", Geometry((SIZE, SIZE), "uint16", 0.065), threads=1)
+    path = build_path(
+        rig, "488", Geometry((SIZE, SIZE), "uint16", 0.065), ComputeConfig(device="cpu", threads=1)
+    )
     publisher, store = ZeroMQSink("tcp://127.0.0.1:*"), OMEZarrSink(folder / "run.ome.zarr")
     run = RunDescription(stream_id="flat", started_ns=time.time_ns(), channels=(path.description,))
-    pipeline = Pipeline({"488": path}, run, [(publisher, False), (store, True)], policy="complete")
+    pipeline = Pipeline({"488": path}, run, [publisher, store], COMPLETE)
     frames = np.random.default_rng(0).integers(100, 4000, (64, SIZE, SIZE), np.uint16)
     pipeline.open()
     subscriber = subprocess.Popen(

@@ -26,13 +26,15 @@ import zarr
 from useq import MDAEvent
 
 from livesr import LiveSR
+from livesr.base.compute import ComputeConfig
 from livesr.base.config import load_rig
 from livesr.base.errors import LiveSRError
 from livesr.base.geometry import Geometry
+from livesr.base.run_description import RunDescription
+from livesr.live.keeping_up import COMPLETE
 from livesr.live.paths import build_path
 from livesr.live.pipeline import Pipeline
 from livesr.live.sinks.ome_zarr import OMEZarrSink
-from livesr.live.sinks.sink import RunDescription
 from livesr.live.sources.plan import sim_sequence
 from livesr.viewer.frame_pairs import Selection
 from livesr.viewer.store_source import StoreSource
@@ -127,9 +129,11 @@ def record_and_die(frames: int, size: int, store: Path) -> None:
     """
     rig = load_rig("demo")
     rig = rig.model_copy(update={"channels": {"488": rig.channels["488"]}}).with_engine("identity")
-    path = build_path(rig, "488", Geometry((size, size), "uint16", 0.065), threads=1)
+    path = build_path(
+        rig, "488", Geometry((size, size), "uint16", 0.065), ComputeConfig(device="cpu", threads=1)
+    )
     run = RunDescription(stream_id="long", started_ns=time.time_ns(), channels=(path.description,))
-    pipeline = Pipeline({"488": path}, run, [(OMEZarrSink(store), True)], policy="complete")
+    pipeline = Pipeline({"488": path}, run, [OMEZarrSink(store)], COMPLETE)
     pixels, process, resident = (
         np.random.default_rng(0).integers(100, 4000, (64, size, size), np.uint16),
         psutil.Process(),

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from livesr.base.timing import now_ns
-from livesr.live.sinks.wire import FRAME, INPUT, Message, WireChannel, WireHeader, decode, encode
-from livesr.viewer.frame_pairs import LiveScenes
+from livesr.formats.wire import FRAME, INPUT, Message, WireChannel, WireHeader, decode, encode
+from livesr.viewer.frame_pairs import LiveFramePairs
 from livesr.viewer.subscriber import Subscriber
 
 CHANNELS = (
@@ -68,7 +68,7 @@ class MemorySource(Subscriber):
 
     def __init__(self) -> None:
         super().__init__("tcp://127.0.0.1:5555")
-        self.pairs = LiveScenes(self)
+        self.pairs = LiveFramePairs(self)
 
     def give(self, *messages: Message) -> None:
         """Receive messages together, in this order."""

@@ -20,8 +20,11 @@ import zarr
 from numpy.typing import NDArray
 from useq import MDAEvent
 
+from livesr.base.compute import Augmentation, ComputeConfig
 from livesr.base.config import RigConfig, load_rig
 from livesr.base.geometry import Geometry
+from livesr.base.run_description import RunDescription
+from livesr.formats.store import RecordedStore
 from livesr.live.inference.engine import (
     MODEL_NAME,
     Engine,
@@ -32,12 +35,11 @@ from livesr.live.inference.engine import (
     write_manifest,
 )
 from livesr.live.inference.identity import identity_engine
-from livesr.live.inference.test_time_augmentation import Augmentation
+from livesr.live.keeping_up import KeepingUp
 from livesr.live.paths import ChannelPath, build_path
 from livesr.live.pipeline import Pipeline
 from livesr.live.sinks.ome_zarr import OMEZarrSink
-from livesr.live.sinks.sink import RunDescription, Sink
-from livesr.store.recorded import RecordedStore
+from livesr.live.sinks.sink import Sink
 
 SIZE = 32
 RIGS = Path(__file__).parents[2] / "hardware_configs"
@@ -103,6 +105,8 @@ class Live:
     ----------
     slow : seconds by which "reconstruct" and "infer" are delayed, each time
     sinks : beside the store; they may miss frames
+    network : what the network is replaced by
+    on_stop : stops the camera
     """
 
     def __init__(
@@ -121,17 +125,19 @@ class Live:
         shape: tuple[int, int] = (SIZE, SIZE),
         dtype: str = "uint16",
         uncertainty: Augmentation | None = None,
+        network: Callable[[Any], Any] = lambda session: session,
+        on_stop: Callable[[], None] = lambda: None,
     ) -> None:
         camera = Geometry(shape, dtype, 0.065, origin)
         names = list(rig.channels)
-        how: dict[str, Any] = {
-            "backend": backend,
-            "precision": "f32",
-            "threads": 1,
-            "uncertainty": uncertainty,
-        }
-        paths = {name: build_path(rig, name, camera, **how) for name in names}
+        compute = ComputeConfig(
+            backend=backend, precision="f32", device="cpu", threads=1, uncertainty=uncertainty
+        )
+        paths = {name: build_path(rig, name, camera, compute) for name in names}
         self.paths = {name: _slowed(path, slow) for name, path in paths.items()}
+        for name, path in self.paths.items():
+            if path.networks.session:
+                self.paths[name] = with_session(path, network(path.networks.session))
         self.run = RunDescription(
             stream_id="test",
             started_ns=time.time_ns(),
@@ -141,9 +147,9 @@ class Live:
             sidecars=rig.files(),
         )
         self.sink = OMEZarrSink(store)
-        all_sinks = [*((sink, False) for sink in sinks), (self.sink, True)]
+        all_sinks = [*sinks, self.sink]
         self.pipeline = Pipeline(
-            self.paths, self.run, all_sinks, policy=policy, provisional=provisional
+            self.paths, self.run, all_sinks, KeepingUp(policy, provisional), on_stop=on_stop
         )
 
     def record(
@@ -180,10 +186,17 @@ class Live:
         return report
 
 
+def with_session(path: ChannelPath, session: Any) -> ChannelPath:
+    """Put another session in the place of the one that makes what is stored."""
+    *before, last = path.networks.steps
+    steps = (*before, last._replace(session=session))
+    return dataclasses.replace(path, networks=dataclasses.replace(path.networks, steps=steps))
+
+
 def _slowed(path: ChannelPath, slow: Mapping[str, float]) -> ChannelPath:
     changes: dict[str, Any] = {}
-    if "infer" in slow and path.backend:
-        changes["backend"] = _SlowBackend(path.backend, slow["infer"])
+    if "infer" in slow and path.networks.session:
+        path = with_session(path, _SlowSession(path.networks.session, slow["infer"]))
     if "reconstruct" in slow:
         changes["reconstructor"] = _SlowReconstructor(path.reconstructor, slow["reconstruct"])
     return dataclasses.replace(path, **changes)
@@ -197,7 +210,7 @@ class _Slow:
         return getattr(self._inner, name)
 
 
-class _SlowBackend(_Slow):
+class _SlowSession(_Slow):
     def infer(self) -> NDArray[np.float32]:
         time.sleep(self._seconds)
         return self._inner.infer()

@@ -461,7 +461,7 @@ def test_status_of_a_hostile_stream_is_still_plain_json(source):
     json.dumps(status, allow_nan=False)
 
 
-# ---- what a page asks for --------------------------------------------------------------------------
+# ---- what a page asks for ------------------------------------------------------------------------
 
 
 def show(page, **view):
@@ -743,8 +743,8 @@ def test_memory_does_not_grow_with_frames_or_pages(server, source):
 
 
 def test_end_to_end_over_zeromq():
-    from livesr.live.sinks.wire import FRAME, encode
-    from livesr.viewer.frame_pairs import LiveScenes
+    from livesr.formats.wire import FRAME, encode
+    from livesr.viewer.frame_pairs import LiveFramePairs
     from livesr.viewer.subscriber import Subscriber
 
     zmq = pytest.importorskip("zmq")
@@ -753,7 +753,7 @@ def test_end_to_end_over_zeromq():
         message = flat(5, 0, 1000, 0)
         with (
             Subscriber(f"tcp://127.0.0.1:{port}") as source,
-            PreviewServer(LiveScenes(source)) as server,
+            PreviewServer(LiveFramePairs(source)) as server,
             join(server) as page,
         ):
             assert publisher.poll(60_000)

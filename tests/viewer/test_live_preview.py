@@ -11,7 +11,7 @@ from websockets.sync.client import connect
 from livesr import LiveSR
 from livesr.live.sources.plan import sim_sequence
 from livesr.viewer.browser.server import PreviewServer
-from livesr.viewer.frame_pairs import LiveScenes
+from livesr.viewer.frame_pairs import LiveFramePairs
 from livesr.viewer.subscriber import Subscriber
 from rigs import virtual_sim
 
@@ -30,7 +30,7 @@ def test_a_run_is_seen_while_it_lasts(tmp_path: Path) -> None:
         with (
             session,
             Subscriber(session.endpoint) as subscriber,
-            PreviewServer(LiveScenes(subscriber)) as server,
+            PreviewServer(LiveFramePairs(subscriber)) as server,
         ):
             acquisition = threading.Thread(
                 target=core.mda.run, args=(plan,), name="livesr-test-acquisition"

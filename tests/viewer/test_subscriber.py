@@ -13,7 +13,7 @@ import zmq
 from contracts import code, describe, multicolor_frame, sr_frame
 from livesr.base.errors import ConfigError
 from livesr.base.frames import Stream
-from livesr.live.sinks import wire
+from livesr.formats import wire
 from livesr.live.sinks.zeromq import ZeroMQSink
 from livesr.viewer import subscriber as subscriber_module
 from livesr.viewer.subscriber import Subscriber

@@ -53,7 +53,7 @@ _MAX_NA = 2.0  # without the index of the immersion; solid ones reach it
 class Model(BaseModel):
     """Frozen, and a key that it does not know is an error: a typo must not become a default."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
     renamed: ClassVar[Mapping[str, str]] = {}
     """Old names of keys and their new ones: both are read, the old one with a sentence."""
 
@@ -77,18 +77,20 @@ class Model(BaseModel):
 
 
 class CameraConfig(Model):
-    """The camera's dark level and ceiling in ADU, and what one ADU is in electrons (None: not
-    measured).
-
-    `em_gain` is that of an EMCCD's multiplication register, None for other cameras;
-    `gain_e_per_adu` and `read_noise_e` are then behind it, as data sheets give them.
-    """
+    """The camera's levels in ADU, and what one ADU is in electrons."""
 
     offset_adu: NotNegative = 100.0
+    """Level of every pixel without light, ADU."""
     bit_depth: Annotated[int, Field(ge=8, le=16)] = 16
+    """Bits of a pixel that the camera fills; its ceiling follows from them."""
     gain_e_per_adu: Positive | None = None
+    """Photo-electrons per ADU; of an EMCCD behind its register, as data sheets give it. None: not
+    measured.
+    """
     read_noise_e: NotNegative | None = None
+    """Standard deviation of the read noise in electrons, likewise. None: not measured."""
     em_gain: Annotated[float, Field(ge=1, le=_MOST, allow_inf_nan=False)] | None = None
+    """Gain of an EMCCD's multiplication register; None for other cameras."""
 
 
 def _map_name(value: str) -> str:
@@ -138,29 +140,27 @@ class CorrectionsConfig(Model):
 
     Maps are TIFFs (y, x) of the whole chip beside rig.yaml. `flat` and `background` may differ from
     channel to channel; the key "" stands for all channels that are not named.
-
-    Attributes
-    ----------
-    offset : level of every pixel without light, ADU; instead of `camera.offset_adu`
-    dark : what dark current adds to it at the rig's exposure, ADU
-    gain : photo-electrons per ADU of every pixel; only its differences count, the result stays in
-        ADU
-    background : what the camera sees of everything but the specimen, ADU above the offset
-    flat : illumination and sensitivity, mean about 1
-    bad_pixels : [y, x] on the chip, or a map that is not 0 there; they become the median of their
-        good neighbours
     """
 
     offset: NumberOrMap | None = None
+    """Level of every pixel without light, ADU; instead of `camera.offset_adu`."""
     dark: NumberOrMap | None = None
+    """What dark current adds to it at the rig's exposure, ADU."""
     gain: MapName | None = None
+    """Photo-electrons per ADU of every pixel; only its differences count, the result stays in ADU.
+    """
     background: Annotated[dict[str, NumberOrMap], BeforeValidator(_by_channel)] = Field(
         default_factory=dict
     )
+    """What the camera sees of everything but the specimen, ADU above the offset."""
     flat: Annotated[dict[str, MapName], BeforeValidator(_by_channel)] = Field(default_factory=dict)
+    """Illumination and sensitivity, mean about 1."""
     bad_pixels: (
         Annotated[str | list[tuple[ChipPixel, ChipPixel]], BeforeValidator(_mask_or_pixels)] | None
     ) = None
+    """[y, x] on the chip, or a map that is not 0 there; they become the median of their good
+    neighbours.
+    """
 
     @property
     def per_pixel(self) -> bool:
@@ -188,20 +188,20 @@ class CorrectionsConfig(Model):
 
 
 class OpticsConfig(Model):
-    """Objective and emission.
-
-    `na` is at most the refractive index of what is between objective and specimen:
-    `immersion_index`, where it is given (oil 1.518, some immersions 1.78, solid ones about 2);
-    without, it may be up to 2. `pixel_size_nm` is in the sample, of unbinned pixels; None takes
-    Micro-Manager's. `damping` is by how much the OTF at its cutoff is below the ideal one, which
-    `livesr calibrate` finds.
-    """
+    """Objective and emission."""
 
     na: Annotated[float, Field(gt=0, lt=5, allow_inf_nan=False)]
+    """Numerical aperture: at most `immersion_index` where that is given, else at most 2."""
     immersion_index: Annotated[float, Field(ge=1, lt=5)] | None = None
+    """Refractive index between objective and specimen: oil 1.518, some immersions 1.78, solid ones
+    about 2.
+    """
     emission_nm: Annotated[float, Field(gt=300, lt=1200)] = 525.0
+    """Wavelength of what the camera sees."""
     pixel_size_nm: PixelSizeNm | None = None
+    """Of an unbinned pixel, in the sample; None takes Micro-Manager's."""
     damping: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Factor of the OTF at its cutoff against the ideal one, 1; `livesr calibrate` finds it."""
 
     @model_validator(mode="after")
     def _possible(self) -> OpticsConfig:
@@ -222,20 +222,22 @@ class OvertoneConfig(Model):
     """A wave with a multiple of its pattern's k."""
 
     phase_rad: Number
+    """At phase step 0, at the centre of the chip's pixel (0, 0)."""
     modulation: Annotated[float, Field(ge=1e-3, le=1)]
+    """Amplitude relative to the pattern's mean."""
 
 
 class PatternConfig(Model):
-    """One illumination direction, in units that outlive a change of ROI or binning.
-
-    `k_um` is (ky, kx) in cycles/um in the sample; `phase_rad` holds for phase step 0 at the centre
-    of the chip's pixel (0, 0). `overtones` are the waves with 2 k, 3 k ... of three beams or more.
-    """
+    """One illumination direction, in units that outlive a change of ROI or binning."""
 
     k_um: tuple[PatternFrequency, PatternFrequency]
+    """(ky, kx) in cycles/um in the sample."""
     phase_rad: Number = 0.0
+    """At phase step 0, at the centre of the chip's pixel (0, 0)."""
     modulation: Annotated[float, Field(ge=1e-3, le=1)] = 1.0
+    """Amplitude relative to the pattern's mean."""
     overtones: list[OvertoneConfig] = Field(default_factory=list)
+    """The waves with 2 k, 3 k ... of three beams or more."""
 
 
 def _as_micromanager_says(value: object) -> object:
@@ -250,23 +252,23 @@ class TriggerConfig(Model):
     """The digital output that lets the pattern display run.
 
     `stop` also takes the display back to its first pattern.
-
-    Attributes
-    ----------
-    device, property : of Micro-Manager, as an NI-DAQ port and its State
-    start, stop : values that raise and lower the output
-    when : "before": the camera exposes by itself and every exposure advances the display, which
-        must wait at its first pattern before the camera starts; "armed": the display triggers the
-        camera, which must be armed first
-    settle_ms : what the display needs from `start` to its first pattern
     """
 
     device: str
+    """Of Micro-Manager, as an NI-DAQ port."""
     property: str
+    """Of that device, as its State."""
     start: Annotated[str, BeforeValidator(_as_micromanager_says)] = "1"
+    """Value that raises the output."""
     stop: Annotated[str, BeforeValidator(_as_micromanager_says)] = "0"
+    """Value that lowers it."""
     when: Literal["before", "armed"] = "before"
+    """"before": the camera exposes by itself and every exposure advances the display, which must
+    wait at its first pattern before the camera starts; "armed": the display triggers the camera,
+    which must be armed first.
+    """
     settle_ms: Annotated[float, Field(ge=0, le=10_000)] = 0.0
+    """What the display needs from `start` to its first pattern."""
 
 
 def _registry() -> Any:
@@ -330,6 +332,7 @@ class Section(Model):
     """
 
     modality: str
+    """Its name."""
 
     @classmethod
     def of(cls, rig: RigConfig) -> Self:
@@ -340,20 +343,24 @@ class Section(Model):
 
 
 class ChannelConfig(Model):
-    """What happens to one acquisition channel; None means that the step is left out.
-
-    `emission_nm`, `pixel_size_nm`, `damping`, `wiener` and `patterns` are this channel's, instead
-    of those of the rig.
-    """
+    """What happens to one acquisition channel: None leaves a step out, or takes the rig's value."""
 
     reconstruct: ModalityName | None = None
+    """Modality of this channel: sim, storm, widefield, or that of another package."""
     upscale: str | None = None
+    """Engine that samples its reconstruction more finely: a name, or a folder."""
     separate: str | None = None
+    """Engine that takes it apart into structures: a name, or a folder."""
     emission_nm: Annotated[float, Field(gt=300, lt=1200)] | None = None
+    """Wavelength of what the camera sees."""
     pixel_size_nm: Positive | None = None
+    """Of an unbinned pixel, in the sample."""
     damping: Annotated[float, Field(gt=0, le=1)] | None = None
+    """As `optics.damping`."""
     wiener: Positive | None = None
+    """As `sim.wiener`."""
     patterns: list[PatternConfig] | None = None
+    """As `sim.patterns`."""
 
 
 def _superposed(value: object) -> object:
@@ -367,16 +374,16 @@ def _superposed(value: object) -> object:
 class SuperposeConfig(Model):
     """True channels that are acquired one after the other and added, so that what an engine makes
     of the sum can be scored.
-
-    `channels` are in the order of the engine's structures. `weights` are their brightness in the
-    sum, equal without. `separate` and `upscale` are engines for the sum; without, those that the
-    channels name.
     """
 
     channels: Annotated[list[str], Field(min_length=2)]
+    """In the order of the engine's structures."""
     weights: list[Positive] | None = None
+    """Their brightness in the sum; equal without."""
     separate: str | None = None
+    """Engine for the sum; without, the one that the channels name."""
     upscale: str | None = None
+    """Likewise."""
 
     @model_validator(mode="after")
     def _consistent(self) -> SuperposeConfig:
@@ -393,23 +400,40 @@ class SuperposeConfig(Model):
 
 
 class RigConfig(Model):
-    """rig.yaml. `folder` is where it was read from; relative names in it are relative to that."""
+    """rig.yaml: a microscope, and what is computed of what its camera sees."""
 
     name: str
+    """What the rig is called, in stores and sentences."""
     description: str = ""
+    """In words."""
     core: Literal["mmcore", "unicore"] = "mmcore"
+    """mmcore, or unicore for devices in Python."""
     micromanager: str = "rig.cfg"
+    """Micro-Manager's configuration, relative to the folder."""
     modality: ModalityName
+    """What reconstructs the channels that name no other: sim, storm, widefield, or that of another
+    package.
+    """
     camera: CameraConfig = CameraConfig()
+    """Levels and noise of the camera."""
     corrections: CorrectionsConfig = CorrectionsConfig()
+    """What is taken out of every raw frame."""
     optics: OpticsConfig
+    """Objective and emission."""
     sections: dict[str, SerializeAsAny[Section]] = Field(default_factory=dict)
+    """Of the modalities, by their names; in rig.yaml each stands under its name."""
     exposure_ms: ExposureMs = 10.0
+    """Of one raw frame."""
     interval_ms: IntervalMs = 0.0
+    """Between the starts of two time points; 0 is as fast as the camera can."""
     channels: dict[str, ChannelConfig] = Field(default_factory=dict)
+    """By the names of their presets in `channel_group`."""
     superpose: Annotated[SuperposeConfig | None, BeforeValidator(_superposed)] = None
+    """Channels that are added, to test an engine on their sum; a list is of the channels alone."""
     channel_group: str = "Channel"
+    """Micro-Manager's group of channel presets."""
     folder: Path = Path()
+    """Where it was read from; relative names in it are relative to that."""
 
     @field_validator("channels", mode="before")
     @classmethod
@@ -649,47 +673,6 @@ class RigConfig(Model):
         ):
             return engine
         return engine if self._named_channel(engine)[0] is not None else f"{acquired[0]}={engine}"
-
-
-class RunConfig(Model):
-    """One run: what is computed, kept and shown.
-
-    `policy` "latest" skips the inference of centre frames when the network is slower than the
-    camera; "complete" never skips and lets latency grow. `live` is what happens to sequence
-    acquisitions outside an MDA: "own" takes every frame out of Micro-Manager's buffer, where
-    previews then find none; "peek" copies the newest and may miss some. `tile` is the side of the
-    tiles in which a network sees larger frames; "auto" takes tiles where a frame does not fit the
-    memory. `spare` is a folder on another disk, where the store goes on when its own disk is full
-    or fails; `flush_s` writes everything that was recorded through to the disk so often, for what a
-    power cut must not take (None: the operating system decides). `pairs` is a folder that keeps the
-    true channels of a superposition as `livesr train` reads them. `provisional` "auto" shows, under
-    "latest", a frame before its successor was acquired, while the network has nothing else to do;
-    the final frame replaces it. `uncertainty` estimates that of every prediction, from so many
-    sides of its input, 4 ("flips") or of square frames 8 ("turns"): the network then takes as many
-    times as long. `device` is where SIM frames are computed: "auto" takes a GPU where there is one.
-    """
-
-    store: Path | None = None
-    spare: Path | None = None
-    flush_s: Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)] | None = None
-    publish: str | None = None
-    policy: Literal["latest", "complete"] = "latest"
-    live: Literal["off", "own", "peek"] = "off"
-    provisional: Literal["auto", "off"] = "auto"
-    backend: str = "auto"
-    precision: str = "auto"
-    threads: Annotated[int, Field(ge=0, le=4096)] = 0
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    tile: Literal["auto", "off"] | Annotated[int, Field(ge=64, le=1 << 16)] = "auto"
-    record_raw: bool = True
-    record_recon: bool = True
-    raw_queue_bytes: Annotated[int, Field(gt=0, le=1 << 50)] | None = None
-    residual_plane: bool = False
-    uncertainty: Literal["flips", "turns"] | None = None
-    pairs: Path | None = None
-    insecure: bool = False
-    keys: Path | None = None
-    seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
 
 
 M = TypeVar("M", bound=BaseModel)

@@ -9,9 +9,10 @@ no key: what a document must hold is said by the models that are given its data.
 from __future__ import annotations
 
 import json
+import math
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -310,3 +311,24 @@ def _depth(value: Any) -> int:
             for inner in (outer.values() if isinstance(outer, dict) else outer)
         ]
     return depth
+
+
+def to_json(value: object, indent: int | None = None) -> str:
+    """JSON that every reader accepts.
+
+    NaN and infinity become null, paths and arrays of numbers their plain form.
+    """
+    return json.dumps(
+        _plain(value), indent=indent, ensure_ascii=False, allow_nan=False, default=str
+    )
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(v) for v in value]
+    # numpy scalars and arrays
+    return _plain(value.tolist()) if hasattr(value, "tolist") else value

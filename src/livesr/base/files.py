@@ -1,12 +1,13 @@
 """Files that are replaced at once: whoever reads sees the old one or the new one, never half of it.
 
-Owns the wait for readers on Windows and for the disk. Knows no format.
+Owns the wait for readers on Windows and for the disk, and the next free name. Knows no format.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import re
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -95,3 +96,17 @@ def open_files_limit() -> int:
     except (OSError, ValueError):  # some systems have a lower limit of their own
         return soft
     return wanted
+
+
+def next_free_path(path: Path) -> Path:
+    """Return `path`, or where it exists the next number that is free.
+
+    run.ome.zarr, run_2.ome.zarr, run_3.ome.zarr.
+    """
+    match = re.fullmatch(r"(.+?)((?:\.ome)?\.\w+)?", path.name)
+    stem, suffix = (match[1], match[2] or "") if match else (path.name, "")
+    number = 1
+    while path.exists():
+        number += 1
+        path = path.with_name(f"{stem}_{number}{suffix}")
+    return path

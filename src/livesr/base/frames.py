@@ -18,8 +18,9 @@ keep it, nobody writes into its arrays.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,7 +66,12 @@ class StagePosition(NamedTuple):
 NO_STAGE = StagePosition()
 
 
-@dataclass(frozen=True, slots=True)
+def _size(pixels: NDArray[Any]) -> str:
+    """Return the shape and type of an array, never its pixels."""
+    return f"{' x '.join(map(str, pixels.shape))} {pixels.dtype}"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
 class CameraFrame:
     """One exposure.
 
@@ -90,8 +96,11 @@ class CameraFrame:
     exposure_ms: float | None = None
     stage: StagePosition = NO_STAGE
 
+    def __repr__(self) -> str:
+        return f"<CameraFrame {self.stream} t={self.t} raw={self.raw}: {_size(self.pixels)}>"
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, repr=False)
 class RawStack:
     """The exposures of one time point, by raw index; None where one never came.
 
@@ -115,12 +124,30 @@ class RawStack:
         """Whether every exposure of the group arrived."""
         return all(f is not None for f in self.frames)
 
+    def __repr__(self) -> str:
+        there = [f for f in self.frames if f is not None]
+        size = f" of {_size(there[0])}" if there else ""
+        place = ", unplaced" if self.unplaced else ""
+        return (
+            f"<RawStack {self.stream} t={self.t}: {len(there)} of {len(self.frames)}"
+            f" exposures{size}{place}>"
+        )
+
 
 class Normalisation(NamedTuple):
-    """x = (X - background) / headroom, both in ADU of the reconstruction."""
+    """x = (X - background) / scale, both in ADU of the reconstruction."""
 
     background: float
-    headroom: float
+    scale: float
+
+    def written(self) -> dict[str, float]:
+        """Return what store and stream say; there the scale has its first name, `headroom`."""
+        return {"background": self.background, "headroom": self.scale}
+
+    @classmethod
+    def read(cls, written: Mapping[str, float]) -> Self:
+        """Return what `written` was made of."""
+        return cls(written["background"], written["headroom"])
 
 
 class PatternQuality(NamedTuple):
@@ -163,7 +190,7 @@ class FrameQuality(NamedTuple):
     cause: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class SRFrame:
     """A reconstructed frame: a measurement, or the sum of several.
 
@@ -195,9 +222,15 @@ class SRFrame:
     localisations: NDArray[np.void] | None = None
     drift_nm: tuple[float, float] | None = None
     quality: FrameQuality | None = None
-    resident: Any = field(default=None, repr=False, compare=False)
+    resident: Any = field(default=None, compare=False)
     parts: tuple[SRFrame, ...] = ()
     exposure_ms: float | None = None
+
+    def __repr__(self) -> str:
+        what = f"sum of {len(self.parts)} measurements" if self.parts else "measurement"
+        found = "" if self.localisations is None else f", {len(self.localisations)} localisations"
+        doubt = f", doubtful: {self.quality.doubt}" if self.quality and self.quality.doubt else ""
+        return f"<SRFrame {self.stream} t={self.t}: {_size(self.image)}, {what}{found}{doubt}>"
 
 
 class ChannelScore(NamedTuple):
@@ -234,14 +267,17 @@ class Window:
     provisional: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class MulticolorFrame:
     """A separated frame: a prediction, never a measurement.
+
+    ``frame["ER"]`` is the channel of that name, uint16 (y, x).
 
     Attributes
     ----------
     channels : uint16 (c, y, x), ADU of the reconstruction plus `offset_adu`; background belongs to
         no channel
+    labels : what each channel shows, as the engine calls it
     residual : sum |sum of channels - x| / sum |x| over pixels above noise (IMC-SR's summation
         constraint as a live check)
     residual_plane : float32 (y, x), sum of channels - x in ADU; only when asked for
@@ -272,6 +308,35 @@ class MulticolorFrame:
     ood_score: float | None = None
     warnings: tuple[str, ...] = field(default=())
     score: tuple[ChannelScore, ...] = ()
+    labels: tuple[str, ...] = ()
+
+    def __getitem__(self, label: str) -> NDArray[np.uint16]:
+        """Return the channel called `label`, uint16 (y, x) in ADU: a view of `channels`.
+
+        Raises
+        ------
+        KeyError
+            If the frame has no such channel, with the names that it has.
+        """
+        try:
+            channel: NDArray[np.uint16] = self.channels[self.labels.index(label)]
+        except ValueError:
+            known = ", ".join(map(repr, self.labels)) or "channels without names"
+            raise KeyError(
+                f"The frame has no channel {label!r}, it has {known}: use one of them, or channels"
+                " by index."
+            ) from None
+        return channel
+
+    def __repr__(self) -> str:
+        names = ", ".join(self.labels) or "channels without names"
+        said = ["provisional prediction" if self.provisional else "prediction"]
+        said += ["edge of a series"] if self.edge else []
+        said += [f"{len(self.warnings)} warnings"] if self.warnings else []
+        return (
+            f"<MulticolorFrame {self.stream} t={self.t}: {_size(self.channels)} ({names}),"
+            f" {', '.join(said)}, {self.latency_ms:.0f} ms after the camera>"
+        )
 
     @property
     def stream(self) -> Stream:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cache, cached_property
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from livesr.base.errors import ConfigError, suggestion
@@ -89,6 +91,34 @@ class Registry:
 def announced(group: str) -> list[EntryPoint]:
     """Return the entry points of a group, sorted by name and package. Loads none of them."""
     return sorted(entry_points(group=group), key=lambda p: (p.name, package_of(p)))
+
+
+@cache
+def announced_folders(group: str) -> tuple[tuple[str, Path], ...]:
+    """Return the folders that packages announce in a group, each with the package's name.
+
+    An entry point names the folder as if it were imported: "package.engines" is the folder
+    ``engines`` beside the code of ``package``. Nothing is imported.
+    """
+    found = []
+    for point in announced(group):
+        top, *inner = point.module.split(".")
+        try:
+            spec = find_spec(top)
+        except (ImportError, ValueError):
+            spec = None
+        roots = (spec.submodule_search_locations or ()) if spec else ()
+        folder = next((p for root in roots if (p := Path(root, *inner)).is_dir()), None)
+        if folder is None:
+            log.warning(
+                "%s announces %s in %s, where there is no such folder: update or uninstall it.",
+                package_of(point),
+                point.value,
+                group,
+            )
+        else:
+            found.append((package_of(point), folder))
+    return tuple(found)
 
 
 def package_of(point: EntryPoint) -> str:

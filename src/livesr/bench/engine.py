@@ -6,17 +6,19 @@ OpenVINO beside torch, torch.compile and ONNX Runtime.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 
+from livesr.base.compute import ComputeConfig
 from livesr.base.errors import EngineError, UsageError
 from livesr.bench.result import Result, compared
 from livesr.bench.timing import Summary, calls_ms, interleave
-from livesr.live.inference.backend import Backend
 from livesr.live.inference.engine import Engine, load_engine
-from livesr.live.inference.runner import open_backend
+from livesr.live.inference.runner import open_session
+from livesr.live.inference.session import InferenceSession
 
 _THREADS = 2
 LIGHT_ENGINE, NO_ENGINE = "imcsr-mt-er-lyso-light", "identity"
@@ -61,15 +63,15 @@ def measure(quick: bool) -> list[Result]:
     for name, (what, other) in others.items():
         if other is not None:
             comparison = interleave(
-                lambda: calls_ms(subject.infer, calls), lambda f=other: calls_ms(f, calls), blocks
-            )  # type: ignore[misc]
+                partial(calls_ms, subject.infer, calls), partial(calls_ms, other, calls), blocks
+            )
             results.append(compared(f"engine.{name}", comparison, "ms", what, note=note))
     subject.close()
     reference.close()
     return [*results, *between]
 
 
-def _onnx_runtime(engine: Engine, subject: Backend) -> Callable[[], Any] | None:
+def _onnx_runtime(engine: Engine, subject: InferenceSession) -> Callable[[], Any] | None:
     """Return one inference of the same file by ONNX Runtime, None where it is not installed."""
     if find_spec("onnxruntime") is None:
         return None
@@ -86,7 +88,7 @@ def _onnx_runtime(engine: Engine, subject: Backend) -> Callable[[], Any] | None:
     return lambda: session.run(None, {given.name: frames})
 
 
-def _compiled(engine: Engine, subject: Backend) -> Callable[[], Any] | None:
+def _compiled(engine: Engine, subject: InferenceSession) -> Callable[[], Any] | None:
     """Return one inference of the same architecture by torch.compile, None for an engine without
     one or without a compiler.
     """
@@ -138,7 +140,8 @@ def _int8_beside_bf16(engine: Engine, side: int, calls: int, blocks: int) -> lis
     ]
 
 
-def _opened(engine: Engine, side: int, name: str, precision: str = "auto") -> Backend:
-    backend = open_backend(engine, (side, side), name, precision, threads=_THREADS)
-    backend.input[...] = np.random.default_rng(0).random(backend.input.shape, np.float32)
-    return backend
+def _opened(engine: Engine, side: int, name: str, precision: str = "auto") -> InferenceSession:
+    compute = ComputeConfig(backend=name, precision=precision, threads=_THREADS, tile="off")
+    session = open_session(engine, (side, side), compute)
+    session.input[...] = np.random.default_rng(0).random(session.input.shape, np.float32)
+    return session

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from livesr.base.frames import MulticolorFrame, Normalisation, RawStack, SRFrame, Stream
+from livesr.base.run_description import ChannelDescription, RunDescription
 from livesr.base.timing import now_ns
-from livesr.live.sinks.sink import ChannelDescription, RunDescription
 
 _N_RAW = 9
 _NAMES, _COLORS = ("microtubules", "er", "lysosomes"), ("00FF00", "FF00FF", "FFFF00")

@@ -217,6 +217,11 @@ def _triggered(core: CMMCorePlus, rig: RigConfig, quick: bool) -> Result:
 def frames_per_s(core: CMMCorePlus, plan: useq.MDASequence) -> float:
     """From the first frame's arrival to the last one's, so that the set-up of neither side
     counts.
+
+    Raises
+    ------
+    RuntimeError
+        If fewer than two frames came.
     """
     arrivals: list[float] = []
 

@@ -9,6 +9,7 @@ cores, as everything does.
 
 from __future__ import annotations
 
+import math
 import re
 import tempfile
 import time
@@ -16,12 +17,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from pymmcore_plus import CMMCorePlus
 from pymmcore_plus.experimental.unicore import UniMMCore
 
+from livesr.base.compute import ComputeConfig
 from livesr.base.config import RigConfig, load_rig
 from livesr.base.frames import MulticolorFrame
 from livesr.bench.engine import bench_engine
@@ -29,9 +30,10 @@ from livesr.bench.result import Result, Target
 from livesr.bench.timing import Comparison, Summary, calls_ms, interleave
 from livesr.live.camera import camera_geometry
 from livesr.live.inference.engine import Engine
-from livesr.live.inference.runner import open_backend
+from livesr.live.inference.runner import open_session
 from livesr.live.paths import build_path
 from livesr.live.plugin import LiveSR
+from livesr.live.run_state import Report
 from livesr.live.sources.plan import sim_sequence
 from livesr.simulation.camera import KnowsTruth, find_virtual_camera
 from livesr.simulation.sequence import simulating_rig
@@ -87,7 +89,7 @@ class _Run:
     were true.
     """
 
-    report: dict[str, Any]
+    report: Report
     arrivals_s: list[float]
     true_neighbours: list[bool]
 
@@ -160,7 +162,8 @@ class _Bench:
         run = self._run(fps, seconds)
         report, steps = run.report, run.report["steps_ms"]
         per_frame = {
-            name: s["mean"] * (self._n_raw if name == "group" else 1) for name, s in steps.items()
+            name: (s["mean"] or 0.0) * (self._n_raw if name == "group" else 1)
+            for name, s in steps.items()
         }
         all_ms = sum(per_frame.values())
         rest_ms = all_ms - per_frame["reconstruct"] - per_frame["infer"]
@@ -183,7 +186,7 @@ class _Bench:
             *(
                 Result(
                     f"pipeline.latency_{q}",
-                    latency[q],
+                    latency[q] or math.nan,
                     "ms",
                     note=(
                         f"{pace}; from the middle of the exposures to the composed frame,"
@@ -250,7 +253,13 @@ class _Bench:
 
 
 class _Bare:
-    """Reconstruction and inference, one after the other, and nothing else."""
+    """Reconstruction and inference, one after the other, and nothing else.
+
+    Raises
+    ------
+    RuntimeError
+        If the rig has no virtual camera.
+    """
 
     def __init__(self, core: CMMCorePlus, rig: RigConfig, channel: str, engine: Engine) -> None:
         camera = find_virtual_camera(core, KnowsTruth)
@@ -259,13 +268,13 @@ class _Bare:
         self._raw = camera.bank.frames[0]
         plain = rig.with_engine("none")
         self._reconstructor = build_path(plain, channel, camera_geometry(core, plain)).reconstructor
-        self._backend = open_backend(engine, self._reconstructor.shape)
-        self._backend.input[...] = np.random.default_rng(0).random(
-            self._backend.input.shape, np.float32
+        self._session = open_session(engine, self._reconstructor.shape, ComputeConfig(tile="off"))
+        self._session.input[...] = np.random.default_rng(0).random(
+            self._session.input.shape, np.float32
         )
-        self.infer = self._backend.infer
+        self.infer = self._session.infer
 
     def frame(self) -> None:
         """Do the work of one frame."""
-        self._backend.input[-1] = self._reconstructor.reconstruct(list(self._raw))
+        self._session.input[-1] = self._reconstructor.reconstruct(list(self._raw))
         self.infer()

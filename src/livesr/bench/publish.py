@@ -20,7 +20,7 @@ from livesr.base.timing import now_ns
 from livesr.bench.frames import Frames, description
 from livesr.bench.result import Result, compared
 from livesr.bench.timing import interleave
-from livesr.live.sinks.wire import FRAME, decode
+from livesr.formats.wire import FRAME, decode
 from livesr.live.sinks.zeromq import ZeroMQSink
 
 _PERIOD_S = 0.04

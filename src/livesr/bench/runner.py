@@ -97,17 +97,12 @@ def run(
 
     Parameters
     ----------
-    names
-        Of `suites` or `GROUPS`.
-    json_path
-        Where the results are written, after each suite; None writes nothing.
-    quick
-        A few small samples: shows that a suite works, its numbers mean little.
-    resume
-        Keep what `json_path` already holds: of a group only the suites that are missing there are
-        measured, a suite by its own name is measured again.
-    quiet
-        Print nothing.
+    names : of `suites` or `GROUPS`
+    json_path : where the results are written, after each suite; None writes nothing
+    quick : a few small samples: shows that a suite works, its numbers mean little
+    resume : keep what `json_path` already holds: of a group only the suites that are missing there
+        are measured, a suite by its own name is measured again
+    quiet : print nothing
 
     Raises
     ------

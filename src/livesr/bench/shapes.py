@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
+from livesr.base.compute import ComputeConfig
 from livesr.bench.result import Result, compared
 from livesr.bench.runner import SuiteUnavailableError
 from livesr.bench.timing import interleave
-from livesr.live.inference.backend import Backend
 from livesr.live.inference.engine import (
     Manifest,
     OnnxWeights,
@@ -29,7 +29,8 @@ from livesr.live.inference.engine import (
     sha256_of,
     write_manifest,
 )
-from livesr.live.inference.runner import open_backend
+from livesr.live.inference.runner import open_session
+from livesr.live.inference.session import InferenceSession
 
 SHIPPED: dict[str, Any] = {
     "width": 64,
@@ -58,7 +59,13 @@ def name_of(shape: dict[str, Any]) -> str:
 
 
 def measure(quick: bool) -> list[Result]:
-    """Return the CPU time of one inference on one core, for each shape and precision."""
+    """Return the CPU time of one inference on one core, for each shape and precision.
+
+    Raises
+    ------
+    SuiteUnavailableError
+        If a package that trains or exports is missing.
+    """
     if missing := [package for package in ("torch", "onnx", "nncf") if find_spec(package) is None]:
         raise SuiteUnavailableError(
             f"The shapes need {', '.join(missing)}: pip install 'livesr[train]'."
@@ -82,24 +89,25 @@ def measure(quick: bool) -> list[Result]:
     return results
 
 
-def _cpu_ms(backend: Backend) -> Callable[[], list[float]]:
+def _cpu_ms(session: InferenceSession) -> Callable[[], list[float]]:
     def block() -> list[float]:
         samples = []
         for _ in range(3):
             start = (
                 time.process_time()
             )  # not the clock: a busy machine lengthens that by what others do
-            backend.infer()
+            session.infer()
             samples.append((time.process_time() - start) * 1e3)
         return samples
 
     return block
 
 
-def _opened(engine: Path, side: int, precision: str) -> Backend:
-    backend = open_backend(load_engine(engine), (side, side), "openvino", precision, threads=1)
-    backend.input[...] = np.random.default_rng(0).random(backend.input.shape, np.float32)
-    return backend
+def _opened(engine: Path, side: int, precision: str) -> InferenceSession:
+    compute = ComputeConfig(backend="openvino", precision=precision, threads=1, tile="off")
+    session = open_session(load_engine(engine), (side, side), compute)
+    session.input[...] = np.random.default_rng(0).random(session.input.shape, np.float32)
+    return session
 
 
 def _engine(folder: Path, shape: dict[str, Any], *, int8: bool) -> Path:

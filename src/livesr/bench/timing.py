@@ -60,12 +60,9 @@ def interleave(
 
     Parameters
     ----------
-    subject, reference
-        One block each.
-    blocks
-        Pairs; at least 1.
-    warm_up
-        Run each once before, uncounted.
+    subject, reference : one block each
+    blocks : pairs; at least 1
+    warm_up : run each once before, uncounted
 
     Raises
     ------

@@ -21,13 +21,13 @@ from livesr.bench.frames import Frames, description
 from livesr.bench.result import Result, Target, compared
 from livesr.bench.runner import SuiteUnavailableError
 from livesr.bench.timing import interleave
-from livesr.live.sinks.wire import Message, WireChannel, WireHeader
+from livesr.formats.wire import Message, WireChannel, WireHeader
 from livesr.live.sinks.zeromq import ZeroMQSink
 from livesr.viewer.browser.messages import View
 from livesr.viewer.browser.pictures import PictureMaker
 from livesr.viewer.browser.server import PreviewServer
 from livesr.viewer.chromium import Browser, Page, chromium, find_chromium
-from livesr.viewer.frame_pairs import FramePair, LiveScenes, Selection
+from livesr.viewer.frame_pairs import FramePair, LiveFramePairs, Selection
 from livesr.viewer.subscriber import StreamName, Subscriber
 
 _PERIOD_S = 0.05
@@ -116,7 +116,7 @@ def _age(browser: Browser, n: int, blocks: int) -> Result:
     try:
         with (
             Subscriber(sink.endpoint) as subscriber,
-            PreviewServer(LiveScenes(subscriber)) as server,
+            PreviewServer(LiveFramePairs(subscriber)) as server,
             _preview_page(browser, server.url) as page,
         ):
             comparison = interleave(

@@ -16,11 +16,12 @@ from typing import Any
 from livesr.base import contained
 from livesr.base.errors import LiveSRError, StoreError
 from livesr.check.finding import Finding
-from livesr.live.sinks import layout
+from livesr.formats import layout
+from livesr.formats.frames_log import stream_of
+from livesr.formats.store import read_image, read_json, refuse_in_use
 from livesr.live.sources.recordings.recording import open_recording
 from livesr.store.mended_log import MendedLog, ranges
 from livesr.store.metadata import image_names, is_described, rebuild_root
-from livesr.store.recorded import read_image, read_json, refuse_in_use, stream_of
 from livesr.store.shard_inspection import ImageSurvey
 
 _REPAIR, _BACKFILL = (

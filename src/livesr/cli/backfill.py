@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 
 from livesr.cli import options
 from livesr.cli.output import JSON, console, print_json
-from livesr.cli.process import Precision, progress
+from livesr.cli.process import progress
+
+if TYPE_CHECKING:
+    from livesr.base.compute import ComputeConfig
 
 
 def register(app: typer.Typer) -> None:
     """Add the command to `app`."""
-    app.command()(backfill)
+    app.command()(options.with_compute(backfill))
 
 
 def backfill(
@@ -27,8 +30,8 @@ def backfill(
         Path | None,
         typer.Option(help="Folder of the engine that enlarged before, if it is not found by name."),
     ] = None,
-    backend: options.Backend = "auto",
-    precision: Precision = "auto",
+    *,
+    compute: ComputeConfig,
     as_json: JSON = False,
 ) -> None:
     """Compute the skipped predictions of a store, and both neighbours of a gap, from its raw
@@ -46,8 +49,7 @@ def backfill(
             store,
             engine=str(engine) if engine else None,
             upscale=str(upscale) if upscale else None,
-            backend=backend,
-            precision=precision,
+            compute=compute,
             on_progress=show,
         )
     for warning in report["warnings"]:

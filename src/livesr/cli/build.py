@@ -65,10 +65,11 @@ def build(
     """
     from livesr.live.inference.engine import load_engine
     from livesr.live.inference.plans import PlanCache
-    from livesr.live.inference.tensorrt import choose_precision
+    from livesr.live.inference.tensorrt import TensorRTRuntime
 
     sizes = [_size(text) for text in shape]
-    chosen, loaded, cache = choose_precision(precision), load_engine(engine), PlanCache(to)
+    chosen, cache = TensorRTRuntime().choose_precision(precision), PlanCache(to)
+    loaded = load_engine(engine)
     library, cards = _targets(for_)
     terminal = console(quiet=as_json)
     plans = []
@@ -90,11 +91,11 @@ def build(
 def _targets(cards: str) -> tuple[Library, list[Card]]:
     """Return what compiles, and for which cards: those that are named, or the one that is here."""
     from livesr.live.inference.cards import capability_of
-    from livesr.live.inference.tensorrt import Card, TensorRTBackend, TensorRTRTXBackend
+    from livesr.live.inference.tensorrt import Card, TensorRTRTXRuntime, TensorRTRuntime
     from livesr.live.inference.tensorrt_build import RTX, TENSORRT, capabilities
 
     if not cards:
-        reasons = [backend.is_unavailable() for backend in (TensorRTBackend, TensorRTRTXBackend)]
+        reasons = [kind().unavailable() for kind in (TensorRTRuntime, TensorRTRTXRuntime)]
         if all(reasons):
             raise BackendError(
                 f"{reasons[1]} To compile for the card of another computer, name it: --for 'RTX"

@@ -98,7 +98,7 @@ def check(
 
 
 def _is_store(path: Path) -> bool:
-    from livesr.store.recorded import is_store
+    from livesr.formats.store import is_store
 
     return (
         is_store(path)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from livesr.cli import options
 from livesr.cli.output import JSON, console, print_json, run_table, score_table
 
+if TYPE_CHECKING:
+    from livesr.base.compute import ComputeConfig
+
 
 def register(app: typer.Typer) -> None:
     """Add the command to `app`."""
-    app.command()(demo)
+    app.command()(options.with_compute(demo))
 
 
 def demo(
@@ -27,11 +30,11 @@ def demo(
     engine: options.Engine = None,
     store: options.Store = Path("livesr-demo.ome.zarr"),
     publish: options.Publish = "tcp://127.0.0.1:*",
+    sink: options.Sinks = None,
     policy: options.Policy = "latest",
     provisional: options.Provisional = "auto",
-    backend: options.Backend = "auto",
-    uncertainty: options.Uncertainty = None,
-    precision: options.Precision = "auto",
+    *,
+    compute: ComputeConfig,
     exposure: options.Exposure = None,
     no_raw: options.NoRaw = False,
     no_recon: options.NoRecon = False,
@@ -52,7 +55,7 @@ def demo(
     from livesr.cli.experiment import Experiment
     from livesr.cli.on_finish import command_of
     from livesr.cli.score import TruthScore, require_truth
-    from livesr.cli.session import Request, acquire, load_core
+    from livesr.cli.session import Request, acquire, load_core, settings_of
     from livesr.modalities.registry import modality
     from livesr.simulation.sequence import simulating_rig
 
@@ -65,15 +68,17 @@ def demo(
         rig=rig,
         experiment=Experiment(frames=frames),
         engine=engine,
-        store=store,
-        publish=publish,
-        policy=policy,
-        provisional=provisional,
-        backend=backend,
-        uncertainty=uncertainty,
-        precision=precision,
-        record_raw=not no_raw,
-        record_recon=not no_recon,
+        sinks=tuple(sink or ()),
+        settings=settings_of(
+            compute,
+            view=view,
+            store=store,
+            publish=publish,
+            policy=policy,
+            provisional=provisional,
+            record_raw=not no_raw,
+            record_recon=not no_recon,
+        ),
         exposure_ms=exposure,
         view=view,
         on_frame=score.keep,

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from livesr.cli import options
-from livesr.cli.options import Backend
 from livesr.cli.output import JSON, console, print_json
 
 if TYPE_CHECKING:
@@ -68,13 +67,8 @@ def evaluate(
             help="Shuffled time, a still scene, resolution; simulated only.",
         ),
     ] = True,
-    threads: Annotated[
-        int,
-        typer.Option(
-            min=0, max=options.MAX_THREADS, help="Threads of the runtime; 0 leaves it the choice."
-        ),
-    ] = 0,
-    backend: Backend = "auto",
+    threads: options.Threads = 0,
+    backend: options.Backend = "auto",
     as_json: JSON = False,
 ) -> None:
     """Score an engine against truths it never saw, test it on scenes of which the answer is known,

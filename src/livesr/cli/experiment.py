@@ -225,6 +225,10 @@ def _flags(experiment: Experiment) -> dict[str, object]:
 def _from_flags(experiment: Experiment, rig: RigConfig, exposure_ms: float) -> MDASequence:
     from useq import MDASequence, TIntervalLoops
 
+    if experiment.frames is not None and experiment.duration_s is not None:
+        raise ConfigError(
+            "--frames and --duration both say how long the run is: leave one of them out."
+        )
     names = _names(experiment.channels) if experiment.channels is not None else list(rig.channels)
     _check_channels(names, rig)
     interval_s = rig.interval_ms / 1e3 if experiment.interval_s is None else experiment.interval_s
@@ -237,7 +241,7 @@ def _from_flags(experiment: Experiment, rig: RigConfig, exposure_ms: float) -> M
     }
     one = MDASequence(**fields)
     frames = experiment.frames or _FRAMES
-    if experiment.frames is None and experiment.duration_s:
+    if experiment.duration_s is not None:
         period_s = max(interval_s, _round_s(one, names, rig, exposure_ms))
         frames = max(math.floor(experiment.duration_s / period_s), 1)
     _check_time_points(frames)

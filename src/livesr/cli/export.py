@@ -38,12 +38,7 @@ def export(
         ),
     ] = False,
     time_points: Annotated[int, typer.Option(min=3, max=100_000, help="Time points of each.")] = 5,
-    threads: Annotated[
-        int,
-        typer.Option(
-            min=0, max=options.MAX_THREADS, help="Threads of the runtime; 0 leaves it the choice."
-        ),
-    ] = 0,
+    threads: options.Threads = 0,
     data: Annotated[
         Path | None,
         typer.Option(help="Folder of the pairs, where training had one; own images and upscaling."),

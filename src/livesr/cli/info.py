@@ -19,7 +19,7 @@ def register(app: typer.Typer) -> None:
 
 
 def info(as_json: JSON = False) -> None:
-    """Show devices, runtimes, engines and rigs.
+    """Show devices, runtimes, engines, rigs and what other packages add.
 
     [dim]Example:[/] livesr info --json
     """
@@ -32,12 +32,18 @@ def info(as_json: JSON = False) -> None:
     out = console()
     machine = f"{facts['system']}, {facts['cores']} cores, {facts['memory_gib']} GiB"
     out.print(f"livesr {facts['version']}, Python {facts['python']}, {machine}")
-    backends = [(b["name"], b["unavailable"] or "ready") for b in facts["backends"]]
+    backends = [
+        (b["name"], b["unavailable"] or f"ready: {', '.join(b['precisions'])} on {b['devices'][0]}")
+        for b in facts["backends"]
+    ]
     titles = ", ".join(way.title for way in installed() if way.on_devices)
     out.print(f"{titles} frames are computed on {facts['device']}. {facts['no_gpu']}")
     out.print(_table("Backends", ("name", "here"), backends))
     engines = [(e["id"], e["task"], e["channels"], e["note"]) for e in facts["engines"]]
     out.print(_table("Engines", ("id", "task", "channels", ""), engines))
+    if facts["extensions"]:
+        found = [(e["kind"], e["name"], e["package"]) for e in facts["extensions"]]
+        out.print(_table("Of other packages", ("kind", "name", "package"), found))
     rigs = [(r["name"], r["modality"], r["description"]) for r in facts["rigs"]]
     out.print(_table("Rigs", ("name", "modality", "description"), rigs))
 
@@ -49,7 +55,6 @@ def collect() -> dict[str, Any]:
     import livesr
     from livesr.base.errors import BackendError
     from livesr.live.device import HOST_DEVICE, CudaDevice, Device
-    from livesr.live.inference.backend import BACKENDS
 
     device: Device = HOST_DEVICE
     no_gpu = ""
@@ -57,9 +62,6 @@ def collect() -> dict[str, Any]:
         device = CudaDevice()
     except BackendError as e:
         no_gpu = str(e)
-    backends = [
-        {"name": n, "unavailable": BACKENDS.load(n).is_unavailable()} for n in BACKENDS.names
-    ]
     return {
         "version": livesr.__version__,
         "python": platform.python_version(),
@@ -68,10 +70,27 @@ def collect() -> dict[str, Any]:
         "memory_gib": round(psutil.virtual_memory().total / 2**30),
         "device": device.description,
         "no_gpu": no_gpu,
-        "backends": backends,
+        "backends": _backends(),
         "engines": _engines(),
+        "extensions": _extensions(),
         "rigs": _rigs(),
     }
+
+
+def _backends() -> list[dict[str, Any]]:
+    from livesr.base.errors import BackendError
+    from livesr.live.inference.runtime import BACKENDS, runtime_named
+
+    found: list[dict[str, Any]] = []
+    for name in BACKENDS.names:
+        try:
+            runtime = runtime_named(name)
+            here = runtime.unavailable()
+            facts = {} if here else runtime.facts()
+        except BackendError as e:  # a package of others, or a driver that does not suit
+            here, facts = str(e), {}
+        found.append({"name": name, "unavailable": here, **facts})
+    return found
 
 
 def _engines() -> list[dict[str, Any]]:
@@ -95,6 +114,17 @@ def _engines() -> list[dict[str, Any]]:
             }
         )
     return found
+
+
+def _extensions() -> list[dict[str, str]]:
+    """Return what other packages add; none of it is loaded."""
+    from livesr.base.registry import announced, package_of
+
+    return [
+        {"kind": kind, "name": point.name, "package": package_of(point)}
+        for kind in ("modalities", "backends", "sinks", "engines")
+        for point in announced(f"livesr.{kind}")
+    ]
 
 
 def _rigs() -> list[dict[str, Any]]:

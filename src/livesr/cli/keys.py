@@ -29,7 +29,7 @@ def keys(
 
     [dim]Example:[/] livesr keys rig-keys --viewer office
     """
-    from livesr.live.sinks.keys import make_keys
+    from livesr.formats.keys import make_keys
 
     made = make_keys(folder, viewer or ["viewer"])
     out = console(quiet=as_json)

@@ -10,7 +10,6 @@ import typer
 from rich.markup import escape
 
 from livesr.cli import options
-from livesr.cli.options import Backend
 from livesr.cli.output import JSON, console, print_json
 
 if TYPE_CHECKING:
@@ -34,13 +33,8 @@ def limits(
             help="Simulated sequences of usual light, and as many with weak structures.",
         ),
     ] = 96,
-    threads: Annotated[
-        int,
-        typer.Option(
-            min=0, max=options.MAX_THREADS, help="Threads of the runtime; 0 leaves it the choice."
-        ),
-    ] = 0,
-    backend: Backend = "auto",
+    threads: options.Threads = 0,
+    backend: options.Backend = "auto",
     as_json: JSON = False,
 ) -> None:
     """Measure what a live run compares every frame with, and write it into the engine's manifest.

@@ -5,6 +5,9 @@ Owns their names, help and checks.
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,6 +24,11 @@ def finite(value: Any) -> Any:
     """Refuse what is no number, which no range refuses.
 
     To a computer nan is neither too small nor too large.
+
+    Raises
+    ------
+    BadParameter
+        If one is nan, infinite or beyond every limit.
     """
     for number in value if isinstance(value, tuple) else () if value is None else (value,):
         if not abs(number) <= MAX_SECONDS:
@@ -48,6 +56,17 @@ Upscale = Annotated[
 ]
 Store = Annotated[
     Path | None, typer.Option(help="OME-Zarr to write; a path that exists gets the next number.")
+]
+Sinks = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--sink",
+        metavar="NAME",
+        help=(
+            "Where frames go as well: a sink that an installed package brings ('livesr info' lists"
+            " them); may be given several times."
+        ),
+    ),
 ]
 SpareDisk = Annotated[
     Path | None,
@@ -133,31 +152,12 @@ OnFinishTimeout = Annotated[
         help="Seconds after which the command of --on-finish is ended; 0: never.",
     ),
 ]
-Uncertainty = Annotated[
-    Literal["flips", "turns"] | None,
-    typer.Option(
-        help=(
-            "Estimate how uncertain every prediction is, from 4 (flips) or 8 sides (turns; square"
-            " frames) of its input: the network takes as many times as long."
-        )
-    ),
-]
 NoRaw = Annotated[bool, typer.Option("--no-raw", help="Do not record raw frames.")]
 NoRecon = Annotated[bool, typer.Option("--no-recon", help="Do not record reconstructions.")]
 Seed = Annotated[
     int | None, typer.Option(min=0, max=(1 << 63) - 1, help="Seed of a virtual rig's specimen.")
 ]
 View = Annotated[bool, typer.Option("--view", help="Open the preview in the browser.")]
-Backend = Annotated[str, typer.Option(help="Runtime: auto, tensorrt, openvino or torch.")]
-Precision = Annotated[
-    str, typer.Option(help="Arithmetic of the engines: auto, int8, f8, bf16, f16 or f32.")
-]
-Device = Annotated[
-    Literal["auto", "cpu", "cuda"],
-    typer.Option(
-        help="Where SIM frames are computed: auto takes an NVIDIA GPU if there is one, and CuPy."
-    ),
-]
 Exposure = Annotated[
     float | None,
     typer.Option(
@@ -206,3 +206,97 @@ Origin = Annotated[
         callback=finite, help="Recording: y and x of its corner on the chip.", show_default=False
     ),
 ]
+
+
+def said(flags: Mapping[str, object]) -> str:
+    """Return which of `flags` have a value, as --a, --b; empty if none has."""
+    return ", ".join(name for name, value in flags.items() if value is not None)
+
+
+# -- how it is computed ----------------------------------------------------------------------------
+
+Backend = Annotated[str, typer.Option(help="Runtime: auto, tensorrt, openvino or torch.")]
+Precision = Annotated[
+    str,
+    typer.Option(
+        help=(
+            "Arithmetic of the engines: int8, f8, bf16, f16, f32, or auto, which offline is that of"
+            " the live run."
+        )
+    ),
+]
+Device = Annotated[
+    Literal["auto", "cpu", "cuda"],
+    typer.Option(
+        help="Where SIM frames are computed: auto takes an NVIDIA GPU if there is one, and CuPy."
+    ),
+]
+Threads = Annotated[
+    int,
+    typer.Option(min=0, max=MAX_THREADS, help="Threads of the runtime; 0 leaves it the choice."),
+]
+Tile = Annotated[
+    str,
+    typer.Option(
+        metavar="PIXELS",
+        help=(
+            "Side of the tiles in which a network sees larger frames; auto takes tiles where a"
+            " frame does not fit the memory, off takes none."
+        ),
+    ),
+]
+Uncertainty = Annotated[
+    Literal["flips", "d4", "turns"] | None,
+    typer.Option(
+        help=(
+            "Estimate how uncertain every prediction is, from 4 (flips) or 8 sides (d4; square"
+            " frames) of its input: the network takes as many times as long. turns is the old name"
+            " of d4."
+        )
+    ),
+]
+_COMPUTE: dict[str, tuple[Any, Any]] = {
+    "backend": (Backend, "auto"),
+    "precision": (Precision, "auto"),
+    "device": (Device, "auto"),
+    "threads": (Threads, 0),
+    "tile": (Tile, "auto"),
+    "uncertainty": (Uncertainty, None),
+}
+"""Fields of `ComputeConfig`; the residual plane is for scripts, which receive it."""
+
+
+def with_compute(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the flags of `ComputeConfig` in place of its parameter `compute`."""
+    own = inspect.signature(command, eval_str=True, locals={"ComputeConfig": None})
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    flags = [
+        inspect.Parameter(name, keyword, default=default, annotation=kind)
+        for name, (kind, default) in _COMPUTE.items()
+    ]
+    parameters = []
+    for parameter in own.parameters.values():
+        parameters += flags if parameter.name == "compute" else [parameter.replace(kind=keyword)]
+
+    @functools.wraps(command)
+    def with_flags(**given: Any) -> None:
+        from livesr.base.compute import ComputeConfig
+        from livesr.base.config import parse
+
+        said = {name: given.pop(name) for name in _COMPUTE}
+        said["tile"] = _tile(said["tile"])
+        command(compute=parse(ComputeConfig, said, "The command line"), **given)
+
+    vars(with_flags)["__signature__"] = own.replace(parameters=parameters)
+    with_flags.__annotations__ = {p.name: p.annotation for p in parameters}
+    return with_flags
+
+
+def _tile(text: str) -> str | int:
+    if text in ("auto", "off"):
+        return text
+    if text.isascii() and text.isdigit() and 64 <= int(text[:9]) <= 1 << 16:
+        return int(text[:9])
+    raise typer.BadParameter(
+        f"--tile is {text!r}; expected auto, off, or pixels a side, from 64 to {1 << 16}."
+    )

@@ -50,7 +50,7 @@ def print_json(data: Mapping[str, Any]) -> None:
 
     What is no number becomes null, which every reader takes.
     """
-    from livesr.live.sinks.frames_log import to_json
+    from livesr.base.documents import to_json
 
     sys.stdout.write(to_json(data) + "\n")
     sys.stdout.flush()

@@ -18,14 +18,12 @@ from livesr.cli.output import JSON, console, print_json
 if TYPE_CHECKING:
     from rich.console import Console
 
-Precision = Annotated[
-    str, typer.Option(help="auto (that of the live run), int8, bf16, f16 or f32.")
-]
+    from livesr.base.compute import ComputeConfig
 
 
 def register(app: typer.Typer) -> None:
     """Add the command to `app`."""
-    app.command()(process)
+    app.command()(options.with_compute(process))
 
 
 def process(
@@ -48,9 +46,8 @@ def process(
     pixel_size: options.PixelSize = None,
     origin: options.Origin = None,
     interval: options.Interval = None,
-    backend: options.Backend = "auto",
-    precision: Precision = "auto",
-    uncertainty: options.Uncertainty = None,
+    *,
+    compute: ComputeConfig,
     no_raw: options.NoRaw = False,
     no_recon: options.NoRecon = False,
     as_json: JSON = False,
@@ -76,9 +73,7 @@ def process(
         report = process_raw(
             raw,
             target,
-            backend=backend,
-            precision=precision,
-            uncertainty=uncertainty,
+            compute=compute,
             record_raw=not no_raw,
             record_recon=not no_recon,
             on_progress=show,

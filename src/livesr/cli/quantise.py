@@ -50,12 +50,7 @@ def quantise(
         float,
         typer.Option(min=0.0, max=2.0, callback=options.finite, help="Mean PCC that may be lost."),
     ] = 0.005,
-    threads: Annotated[
-        int,
-        typer.Option(
-            min=0, max=options.MAX_THREADS, help="Threads of the runtime; 0 leaves it the choice."
-        ),
-    ] = 0,
+    threads: options.Threads = 0,
     as_json: JSON = False,
 ) -> None:
     """Write model-int8.onnx beside model.onnx, and its hash and what it costs into the manifest.

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from livesr.cli import options
 from livesr.cli.output import JSON, console, print_json, run_table, score_table
+
+if TYPE_CHECKING:
+    from livesr.base.compute import ComputeConfig
+    from livesr.cli.experiment import Experiment
+    from livesr.store.raw_input import ReadAs
 
 Positions = Annotated[
     str | None,
@@ -56,16 +62,19 @@ Replay = Annotated[
     ),
 ]
 Rate = Annotated[
-    str,
+    str | None,
     typer.Option(
-        help="Of a replay: recorded, max (as fast as frames can be taken), or exposures a second."
+        help=(
+            "Of a replay: recorded (as without it), max (as fast as frames can be taken), or"
+            " exposures a second."
+        )
     ),
 ]
 
 
 def register(app: typer.Typer) -> None:
     """Add the command to `app`."""
-    app.command()(run)
+    app.command()(options.with_compute(run))
 
 
 def run(
@@ -80,14 +89,13 @@ def run(
     spare_disk: options.SpareDisk = None,
     flush: options.Flush = None,
     publish: options.Publish = None,
+    sink: options.Sinks = None,
     keys: options.Keys = None,
     insecure: options.Insecure = False,
     policy: options.Policy = "latest",
     provisional: options.Provisional = "auto",
-    backend: options.Backend = "auto",
-    uncertainty: options.Uncertainty = None,
-    precision: options.Precision = "auto",
-    device: options.Device = "auto",
+    *,
+    compute: ComputeConfig,
     exposure: options.Exposure = None,
     interval: options.Interval = None,
     no_raw: options.NoRaw = False,
@@ -103,7 +111,7 @@ def run(
     on_finish: options.OnFinish = None,
     on_finish_timeout: options.OnFinishTimeout = 3600,
     replay: Replay = None,
-    rate: Rate = "recorded",
+    rate: Rate = None,
     axes: options.Axes = None,
     channel: options.Channel = None,
     pixel_size: options.PixelSize = None,
@@ -134,11 +142,8 @@ def run(
         config = config.superposing(*_superposed(superpose))
     exposure_ms = exposure or config.exposure_ms
     experiment = Experiment(frames, duration, interval, positions, z, channels, plan)
-    if replay and any(value is not None for value in (duration, positions, z, channels, plan)):
-        raise typer.BadParameter(
-            "--duration, --positions, --z, --channels and --plan describe an acquisition, and a"
-            " recording has its own: use --frames to end it early."
-        )
+    how = ReadAs(axes, channel, pixel_size, origin, interval if replay else None)
+    _check_replay(replay, experiment, how, {"--exposure": exposure, "--seed": seed, "--rate": rate})
     if not replay:
         planned = plan_of(
             experiment, config, exposure_ms
@@ -153,21 +158,22 @@ def run(
         experiment=experiment,
         engine=engine,
         upscale=upscale,
-        store=store,
-        spare=spare_disk,
-        flush_s=flush,
-        pairs=pairs,
-        publish=publish,
-        keys=keys,
-        insecure=insecure,
-        policy=policy,
-        provisional=provisional,
-        backend=backend,
-        uncertainty=uncertainty,
-        precision=precision,
-        device=device,
-        record_raw=not no_raw,
-        record_recon=not no_recon,
+        sinks=tuple(sink or ()),
+        settings=session.settings_of(
+            compute,
+            view=view,
+            store=store,
+            spare=spare_disk,
+            flush_s=flush,
+            pairs=pairs,
+            publish=publish,
+            keys=keys,
+            insecure=insecure,
+            policy=policy,
+            provisional=provisional,
+            record_raw=not no_raw,
+            record_recon=not no_recon,
+        ),
         exposure_ms=exposure_ms,
         view=view,
         properties={} if seed is None else {"Seed": str(seed)},
@@ -175,8 +181,7 @@ def run(
     out = console(quiet=as_json)
     with after.also_of_a_failed_start(out):
         if replay:
-            how = ReadAs(axes, channel, pixel_size, origin, interval)
-            report = session.replay(request, replay, how, _rate(rate), out)
+            report = session.replay(request, replay, how, _rate(rate or "recorded"), out)
         else:
             report = session.acquire(request, session.load_core(request), out)
     out.print(run_table(report))
@@ -186,6 +191,38 @@ def run(
     if as_json:
         print_json(report)
     raise typer.Exit(report["exit_code"])
+
+
+def _check_replay(
+    replay: Path | None, experiment: Experiment, how: ReadAs, others: Mapping[str, object]
+) -> None:
+    """Refuse flags of an acquisition with a recording, and those of a recording without one."""
+    acquisition = {
+        "--duration": experiment.duration_s,
+        "--positions": experiment.positions,
+        "--z": experiment.z,
+        "--channels": experiment.channels,
+        "--plan": experiment.plan,
+        "--exposure": others["--exposure"],
+        "--seed": others["--seed"],
+    }
+    recording = {
+        "--rate": others["--rate"],
+        "--axes": how.axes,
+        "--channel": how.channel,
+        "--pixel-size": how.pixel_size_nm,
+        "--origin": how.origin_px,
+    }
+    if replay and (said := options.said(acquisition)):
+        raise typer.BadParameter(
+            f"{said} describes an acquisition, and a recording has its own: leave it out; --frames"
+            " ends a replay early."
+        )
+    if not replay and (said := options.said(recording)):
+        raise typer.BadParameter(
+            f"{said} says how a recording is read, and none is replayed: add --replay, or leave it"
+            " out."
+        )
 
 
 def _superposed(text: str) -> tuple[list[str], list[float]]:

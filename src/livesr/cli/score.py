@@ -91,6 +91,11 @@ class TruthScore:
         """Write a PNG: measurement, composite, the channels, and the truth of each.
 
         The middle frame of those kept.
+
+        Raises
+        ------
+        RunError
+            If no frame was kept.
         """
         from livesr.viewer.composite import ChannelView, PanelLabel, composite, grayscale, panel
 

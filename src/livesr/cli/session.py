@@ -12,18 +12,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
-from livesr.base.config import RigConfig
+from livesr.base.compute import ComputeConfig
+from livesr.base.config import RigConfig, parse
 from livesr.base.documents import read_text
 from livesr.base.errors import ConfigError, LiveSRError, RunError
 from livesr.base.frames import MulticolorFrame
+from livesr.base.run_config import RunConfig
 from livesr.cli.experiment import Experiment, Extent, check_stages, extent, plan_of
-from livesr.live.sinks.layout import free_bytes
+from livesr.live.run_state import Status
+from livesr.live.sinks.capacity import free_bytes
 
 if TYPE_CHECKING:
     from pymmcore_plus import CMMCorePlus
@@ -36,32 +39,41 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What the flags of a run say."""
+    """What the flags of a run say.
+
+    Attributes
+    ----------
+    settings : how it is computed, what is kept and shown
+    engine, upscale : instead of rig.yaml's
+    sinks : names of sinks of other packages
+    exposure_ms : of one raw frame, instead of rig.yaml's
+    view : whether the preview opens
+    on_frame : called with every final frame
+    properties : of devices, set before they are initialised
+    """
 
     rig: RigConfig
     experiment: Experiment
+    settings: RunConfig = field(default_factory=RunConfig)
     engine: str | None = None
     upscale: str | None = None
-    store: Path | None = None
-    spare: Path | None = None
-    flush_s: float | None = None
-    pairs: Path | None = None
-    publish: str | None = None
-    keys: Path | None = None
-    insecure: bool = False
-    policy: str = "latest"
-    provisional: str = "auto"
-    backend: str = "auto"
-    precision: str = "auto"
-    device: str = "auto"
-    threads: int = 0
-    uncertainty: Literal["flips", "turns"] | None = None
-    record_raw: bool = True
-    record_recon: bool = True
+    sinks: tuple[str, ...] = ()
     exposure_ms: float | None = None
     view: bool = False
     on_frame: Callable[[MulticolorFrame], None] | None = None
     properties: dict[str, str] = field(default_factory=dict)
+
+
+def settings_of(compute: ComputeConfig, *, view: bool, **said: Any) -> RunConfig:
+    """Return the settings of a run; a preview needs an address whether one is asked for or not.
+
+    Raises
+    ------
+    ConfigError
+        If they contradict each other.
+    """
+    said["publish"] = said["publish"] or ("tcp://127.0.0.1:*" if view else None)
+    return parse(RunConfig, {**vars(compute), **said}, "The command line")
 
 
 def load_core(request: Request) -> CMMCorePlus:
@@ -133,10 +145,10 @@ def _check_files(request: Request) -> None:
     A typo must not cost the start of a microscope.
     """
     from livesr.live.correct import check_maps
-    from livesr.live.inference.backend import BACKENDS
     from livesr.live.inference.engine import load_engine
+    from livesr.live.inference.runner import check_named
+    from livesr.live.sinks.sink import checked
 
-    _address(request)
     rig = request.rig.with_engine(request.engine) if request.engine else request.rig
     rig = rig.with_engine(request.upscale, "upscale") if request.upscale else rig
     check_maps(rig)
@@ -147,8 +159,8 @@ def _check_files(request: Request) -> None:
         for engine in (channel.upscale, channel.separate):
             if engine:
                 load_engine(engine)
-    if request.backend != "auto":
-        BACKENDS.load(request.backend)
+    check_named(request.settings)
+    checked(request.sinks)
 
 
 @contextmanager
@@ -163,11 +175,18 @@ def _configuration(request: Request) -> Iterator[Path]:
     import tempfile
 
     as_it_is = "surrogateescape"  # Micro-Manager writes labels in the encoding of its computer
+    there: set[str] = set()
     lines = read_text(request.rig.cfg_path, errors=as_it_is).split("\n")
     for i, line in enumerate(lines):
         parts = line.removeprefix("#py ").split(",")
         if parts[0] == "Property" and len(parts) == 4 and parts[2] in request.properties:
             lines[i] = line.rpartition(",")[0] + "," + request.properties[parts[2]]
+            there.add(parts[2])
+    if lacking := sorted(request.properties.keys() - there):
+        raise ConfigError(
+            f"{request.rig.cfg_path} sets no property {', '.join(lacking)}, which the run is to"
+            " have otherwise: only the cameras of virtual rigs have it."
+        )
     with tempfile.TemporaryDirectory(prefix="livesr-") as folder:
         copy = Path(folder) / request.rig.cfg_path.name
         copy.write_text("\n".join(lines), encoding="utf-8", errors=as_it_is)
@@ -196,33 +215,17 @@ def acquire(request: Request, core: CMMCorePlus, console: Console) -> dict[str, 
         rig=request.rig,
         engine=request.engine,
         upscale=request.upscale,
-        store=request.store,
-        spare=request.spare,
-        flush_s=request.flush_s,
-        pairs=request.pairs,
-        keys=request.keys,
-        insecure=request.insecure,
-        publish=_address(request),
+        sinks=request.sinks,
         plan=plan,
-        policy=request.policy,
-        provisional=request.provisional,
-        backend=request.backend,
-        precision=request.precision,
-        device=request.device,
-        threads=request.threads,
-        uncertainty=request.uncertainty,
-        record_raw=request.record_raw,
-        record_recon=request.record_recon,
+        **vars(request.settings),
     )
-    return _conduct(
-        session,
-        request,
-        console,
+    work = _Work(
         lambda: core.mda.run(plan),
         core.mda.cancel,
-        announce=lambda: _announce(planned, session, console),
-        frames=planned.groups // planned.channels if request.rig.superpose else planned.groups,
+        lambda: _announce(planned, session, console),
+        planned.groups // planned.channels if request.rig.superpose else planned.groups,
     )
+    return _conduct(session, request, console, work)
 
 
 def replay(
@@ -243,69 +246,46 @@ def replay(
         rig=request.rig,
         engine=request.engine,
         upscale=request.upscale,
+        sinks=request.sinks,
         rate=rate,
         frames=request.experiment.frames,
         how=how,
-        store=request.store,
-        spare=request.spare,
-        flush_s=request.flush_s,
-        pairs=request.pairs,
-        keys=request.keys,
-        insecure=request.insecure,
-        publish=_address(request),
-        policy=request.policy,
-        provisional=request.provisional,
-        backend=request.backend,
-        precision=request.precision,
-        threads=request.threads,
-        uncertainty=request.uncertainty,
-        record_raw=request.record_raw,
-        record_recon=request.record_recon,
+        **vars(request.settings),
     )
 
     def announce() -> None:
         per_s = rate / session.rig.max_raw_frames if isinstance(rate, float) else None
         console.print(*session.promises(per_s), sep="\n")
 
-    return _conduct(
-        session,
-        request,
-        console,
-        session.run,
-        session.stop,
-        announce=announce,
-        frames=session.frames,
-    )
+    work = _Work(session.run, session.stop, announce, session.frames)
+    return _conduct(session, request, console, work)
 
 
-def _address(request: Request) -> str | None:
-    """Where to publish; a preview needs an address whether one is asked for or not."""
-    if (request.keys or request.insecure) and not (request.publish or request.view):
-        raise ConfigError(
-            "--keys and --insecure say how a run is published, and nothing says where: add"
-            " --publish."
-        )
-    return request.publish or ("tcp://127.0.0.1:*" if request.view else None)
+class _Work(NamedTuple):
+    """What is done inside a session: how it begins, what ends it early, what is said before, and
+    how many frames there will be.
+    """
+
+    run: Callable[[], object]
+    cancel: Callable[[], object]
+    announce: Callable[[], None]
+    frames: int
 
 
 def _conduct(
-    session: LiveSR | Replay,
-    request: Request,
-    console: Console,
-    work: Callable[[], object],
-    cancel: Callable[[], object],
-    *,
-    announce: Callable[[], None],
-    frames: int,
+    session: LiveSR | Replay, request: Request, console: Console, work: _Work
 ) -> dict[str, Any]:
-    """Do `work` inside the session, which `cancel` ends; return the report."""
+    """Do the work inside the session; return the report."""
     if request.on_frame:
         session.frame_ready.connect(request.on_frame)
     interrupted = False
     try:
-        with session, _preview(session.endpoint if request.view else None, request.keys, console):
-            announce()
-            interrupted = _work_and_watch(work, cancel, session, frames, console)
+        with (
+            session,
+            _preview(session.endpoint if request.view else None, request.settings.keys, console),
+        ):
+            work.announce()
+            interrupted = _work_and_watch(work, session, console)
     except RunError as e:
         console.print(escape(str(e)), style="red")
     except KeyboardInterrupt:  # the second: what came is stored, and said
@@ -334,20 +314,14 @@ def _announce(planned: Extent, session: LiveSR, console: Console) -> None:
         )
 
 
-def _work_and_watch(
-    work: Callable[[], object],
-    cancel: Callable[[], object],
-    session: LiveSR | Replay,
-    frames: int,
-    console: Console,
-) -> bool:
+def _work_and_watch(work: _Work, session: LiveSR | Replay, console: Console) -> bool:
     """Work in a thread, show progress here; return whether Ctrl-C ended it."""
     failure: list[Exception] = []
     over = threading.Event()
 
     def guarded() -> None:
         try:
-            work()
+            work.run()
         except Exception as e:  # an acquisition engine raises whatever a driver raises
             failure.append(e)
         finally:
@@ -357,7 +331,7 @@ def _work_and_watch(
     acquisition.start()
     interrupted = False
     with _progress(console) as progress:
-        task = progress.add_task("", total=frames, pace="")
+        task = progress.add_task("", total=work.frames, pace="")
         while not over.is_set():
             try:
                 over.wait(0.2)
@@ -369,7 +343,7 @@ def _work_and_watch(
                 console.print(
                     "Stopping: what was acquired is being finished. Ctrl-C again abandons it."
                 )
-                cancel()
+                work.cancel()
     if failure and session.error is None:  # before the session is left: the report must say it
         session.fail(
             RunError(f"The acquisition ended with an error of the camera or core: {failure[0]}.")
@@ -389,7 +363,7 @@ def _progress(console: Console) -> Progress:
     )
 
 
-def _show(progress: Progress, task: Any, status: dict[str, Any]) -> None:
+def _show(progress: Progress, task: Any, status: Status) -> None:
     if status and status["engine"]:
         done, latency_ms = status["sr_frames"] + status["sr_skipped"], status["latency_ms"]["p50"]
         age = "" if latency_ms is None else f", latency {latency_ms:.0f} ms"
@@ -404,7 +378,7 @@ def _preview(endpoint: str | None, keys: Path | None, console: Console) -> Itera
         yield
         return
     from livesr.cli.view import preview
-    from livesr.live.sinks.keys import LOCAL
+    from livesr.formats.keys import LOCAL
 
     # An address for everybody is one to bind to; not every system connects to it.
     local = re.sub(r"//(0\.0\.0\.0|\[::\])", "//127.0.0.1", endpoint)

@@ -148,7 +148,13 @@ class _Session:
         self._validation: dict[str, float] = {}
 
     def run(self, workers: int) -> dict[str, Any]:
-        """Return what ``--json`` prints."""
+        """Return what ``--json`` prints.
+
+        Raises
+        ------
+        ConfigError
+            If recipe, pairs or run do not fit each other.
+        """
         from livesr.base.errors import ConfigError
 
         self._out.mkdir(parents=True, exist_ok=True)

@@ -70,7 +70,7 @@ def view(
 @contextmanager
 def pairs_of(source: str, keys: Path | None = None) -> Iterator[FramePairSource]:
     """Give what there is to see at an address or in a store while the block runs."""
-    from livesr.viewer.frame_pairs import LiveScenes
+    from livesr.viewer.frame_pairs import LiveFramePairs
     from livesr.viewer.store_source import StoreSource
     from livesr.viewer.subscriber import Subscriber
 
@@ -78,7 +78,7 @@ def pairs_of(source: str, keys: Path | None = None) -> Iterator[FramePairSource]
         yield StoreSource(source)
         return
     with Subscriber(source, keys=keys) as subscriber:
-        yield LiveScenes(subscriber)
+        yield LiveFramePairs(subscriber)
 
 
 @contextmanager

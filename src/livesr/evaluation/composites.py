@@ -25,13 +25,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, minimum_filter
 
+from livesr.base.compute import ComputeConfig
 from livesr.base.errors import ConfigError, EngineError
 from livesr.evaluation.metrics import MS_SSIM_SMALLEST_PX, ms_ssim
 from livesr.evaluation.pictures import PictureRow
 from livesr.evaluation.summary import about
-from livesr.live.inference.backend import Backend
 from livesr.live.inference.engine import Engine, load_engine
-from livesr.live.inference.runner import open_backend
+from livesr.live.inference.runner import open_session
+from livesr.live.inference.session import InferenceSession
 from livesr.live.normalise import background_and_scale
 from livesr.optics.similarity import linear_fit, nrmse, pcc, percentile_normalised
 
@@ -145,7 +146,11 @@ def evaluate_composites(
     fields = list(fields_of(_in_order(images, names), n))
     shape = fields[0][0].truth.shape
     loaded.check_fits("separate", shape=shape)
-    runtime = open_backend(loaded, shape, backend, precision, threads)
+    runtime = open_session(
+        loaded,
+        shape,
+        ComputeConfig(backend=backend, precision=precision, threads=threads, tile="off"),
+    )
     found: dict[str, list[list[dict[str, float]]]] = {label: [] for label in mixtures(names)}
     try:
         for done, field in enumerate(fields, start=1):
@@ -170,6 +175,11 @@ def fields_of(images: Sequence[StructureImages], n: int) -> Iterator[tuple[Tile,
 
     The shape is the largest, up to 512 x 1024, that lies in every image. Each tile is scaled to its
     1st and 99.8th percentile.
+
+    Raises
+    ------
+    ConfigError
+        If an image is too small.
     """
     sides = [image.shape for one in images for image in one.clean]
     shape = tuple(
@@ -227,7 +237,7 @@ def _in_order(images: Mapping[str, StructureImages], names: Sequence[str]) -> li
 
 
 def _measure(
-    runtime: Backend,
+    runtime: InferenceSession,
     engine: Engine,
     field: Sequence[Tile],
     weight: Image,
@@ -256,11 +266,11 @@ def _measure(
     return PictureRow("", composite, predicted, truth, engine.manifest.channel_names, colors)
 
 
-def _separated(backend: Backend, composite: Image, window: int) -> Image:
+def _separated(backend: InferenceSession, composite: Image, window: int) -> Image:
     """Return the channels (c, y, x) of the still composite, in its units."""
-    background, headroom = background_and_scale(composite)
-    backend.input[:] = np.repeat(((composite - background) / headroom)[None], window, 0)
-    return np.asarray(backend.infer() * headroom, np.float32)
+    background, scale = background_and_scale(composite)
+    backend.input[:] = np.repeat(((composite - background) / scale)[None], window, 0)
+    return np.asarray(backend.infer() * scale, np.float32)
 
 
 def _scores(predicted: Image, truth: Image, composite: Image) -> dict[str, float]:

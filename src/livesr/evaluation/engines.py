@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from livesr.base.compute import ComputeConfig
 from livesr.base.errors import EngineError
 from livesr.base.frames import MulticolorFrame
 from livesr.evaluation.diagnostics import Diagnostics
@@ -31,9 +32,9 @@ from livesr.evaluation.live_path import separate
 from livesr.evaluation.metrics import Score, bootstrap_interval, false_positive_energy, score
 from livesr.evaluation.pictures import PictureRow, montage
 from livesr.evaluation.summary import about, compared, finite_score, interval_text, leaked
-from livesr.live.inference.backend import Backend
 from livesr.live.inference.engine import Engine, load_engine
-from livesr.live.inference.runner import open_backend
+from livesr.live.inference.runner import open_session
+from livesr.live.inference.session import InferenceSession
 from livesr.optics.similarity import pcc
 from livesr.simulation.domain import Domain
 from livesr.simulation.sequence import EVALUATION, SimulatedSequence, sequences_of
@@ -165,7 +166,7 @@ def evaluate_engine(
     size
         Side of the reconstructions, even.
     backend, precision, threads
-        As in `open_backend`.
+        As in `ComputeConfig`.
     conditions
         What the sequences are drawn from; the ranges of training if None.
     structures
@@ -196,7 +197,11 @@ def evaluate_engine(
     loaded.check_fits("separate", shape=(size, size))
     names = _structures_of(loaded, structures, conditions)
     drawn = sequences_of(loaded.manifest.modality)
-    runtime = open_backend(loaded, (size, size), backend, precision, threads)
+    runtime = open_session(
+        loaded,
+        (size, size),
+        ComputeConfig(backend=backend, precision=precision, threads=threads, tile="off"),
+    )
     if sequences is not None:
         seeds = range(SEEDS.start, SEEDS.start + sequences)
     try:
@@ -249,7 +254,11 @@ def diagnose_engine(
     loaded = load_engine(engine)
     loaded.check_fits("separate", shape=(size, size))
     names = _structures_of(loaded, structures, conditions)
-    runtime = open_backend(loaded, (size, size), backend, precision, threads)
+    runtime = open_session(
+        loaded,
+        (size, size),
+        ComputeConfig(backend=backend, precision=precision, threads=threads, tile="off"),
+    )
     inside = _inside(size)
 
     def run_live(raw: NDArray[np.uint16], scene: SimulatedSequence) -> list[MulticolorFrame]:
@@ -282,7 +291,7 @@ class _Evaluated:
         seed: int,
         simulated: SimulatedSequence,
         engine: Engine,
-        backend: Backend,
+        backend: InferenceSession,
         names: tuple[str, ...],
     ) -> None:
         self._seed, self._simulated = seed, simulated

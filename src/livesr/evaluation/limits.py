@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
+from livesr.base.compute import Augmentation, ComputeConfig
 from livesr.base.errors import EngineError
 from livesr.base.frames import MulticolorFrame
 from livesr.evaluation.live_path import separate
 from livesr.live.compose import noise_threshold
-from livesr.live.inference.backend import Backend
 from livesr.live.inference.engine import (
     Engine,
     Limits,
@@ -32,8 +32,8 @@ from livesr.live.inference.engine import (
     Uncertain,
     load_engine,
 )
-from livesr.live.inference.runner import open_backend
-from livesr.live.inference.test_time_augmentation import Augmentation
+from livesr.live.inference.runner import open_session
+from livesr.live.inference.session import InferenceSession
 from livesr.live.out_of_distribution import FEATURES, features
 from livesr.optics.similarity import pcc
 from livesr.simulation.domain import CALIBRATED, Domain
@@ -97,7 +97,7 @@ class Seen:
 class Observer:
     """One engine in front of simulated sequences."""
 
-    def __init__(self, engine: Engine, backend: Backend) -> None:
+    def __init__(self, engine: Engine, backend: InferenceSession) -> None:
         self._engine, self._backend = engine, backend
 
     def look(
@@ -134,7 +134,7 @@ class Observer:
 def seen(frame: MulticolorFrame, truth: Image | None = None, *, with_maps: bool = False) -> Seen:
     """Return what is known of `frame`; of its errors, if there is a `truth` (c, y, x) in ADU."""
     channels = frame.channels.astype(np.float32) - np.float32(frame.offset_adu)
-    background, headroom = frame.source.normalisation
+    background, scale = frame.source.normalisation
     noise = noise_threshold(frame.source.image)
     above = np.maximum(frame.source.image - np.float32(background), channels.sum(0)) > noise
     light = channels[:, above].sum(1, dtype=np.float64)
@@ -152,10 +152,10 @@ def seen(frame: MulticolorFrame, truth: Image | None = None, *, with_maps: bool 
         true_shares=true / max(float(true.sum()), 1e-9),
         pcc=scores,
         errors=(
-            (channels - truth)[inner] / np.float32(headroom) if keep and truth is not None else None
+            (channels - truth)[inner] / np.float32(scale) if keep and truth is not None else None
         ),
         spread=(
-            frame.uncertainty[inner].astype(np.float32) / np.float32(headroom)
+            frame.uncertainty[inner].astype(np.float32) / np.float32(scale)
             if keep and frame.uncertainty is not None
             else None
         ),
@@ -195,7 +195,9 @@ def measure_limits(
     loaded = load_engine(engine)
     domain = domain or domain_of(loaded.manifest)
     _name, title, draw = sequences_of(loaded.manifest.modality)
-    runtime = open_backend(loaded, (SIZE, SIZE), backend, "auto", threads)
+    runtime = open_session(
+        loaded, (SIZE, SIZE), ComputeConfig(backend=backend, threads=threads, tile="off")
+    )
     try:
         observer = Observer(loaded, runtime)
         weak_domain = domain.model_copy(update={"brightness_ratio": _WEAK_RATIO, "absent": 0.0})
@@ -356,7 +358,9 @@ def _alone(
     """Yield the shares of light of each structure alone, under a rig in good order."""
     in_order = CALIBRATED.model_copy(update={"structures": domain.structures})
     draw = sequences_of(engine.manifest.modality).draw
-    runtime = open_backend(engine, (_ALONE_PX, _ALONE_PX), backend, "auto", threads)
+    runtime = open_session(
+        engine, (_ALONE_PX, _ALONE_PX), ComputeConfig(backend=backend, threads=threads, tile="off")
+    )
     try:
         for number in numbers:
             scene = scene_of(draw, in_order, number, _ALONE_PX)

@@ -18,55 +18,38 @@ import numpy as np
 from numpy.typing import NDArray
 from useq import MDAEvent
 
+from livesr.base.compute import Augmentation
 from livesr.base.errors import RunError
-from livesr.base.frames import MulticolorFrame, RawStack, SRFrame, Stream
+from livesr.base.frames import MulticolorFrame
+from livesr.base.run_description import ChannelDescription, RunDescription
 from livesr.base.timing import now_ns
-from livesr.live.inference.backend import Backend
 from livesr.live.inference.engine import Engine
-from livesr.live.inference.test_time_augmentation import Augmentation
+from livesr.live.inference.session import InferenceSession
+from livesr.live.keeping_up import COMPLETE
+from livesr.live.networks import Network, Networks
 from livesr.live.paths import ChannelPath
 from livesr.live.pipeline import Pipeline
 from livesr.live.reconstruct.reconstructor import Reconstructor
-from livesr.live.sinks.sink import ChannelDescription, RunDescription
+from livesr.live.sinks.sink import Sink
 from livesr.live.sources.mda import RAW_AXIS
 
 
 @dataclass(slots=True)
-class Collected:
+class Collected(Sink):
     """What one run made, in time order; itself the sink that collects it."""
 
     separated_frames: list[MulticolorFrame] = field(default_factory=list)
     name: str = "collect"
+    lossless = essential = True
 
     @property
     def counts(self) -> Mapping[str, int]:
         """What was collected."""
         return {"separated": len(self.separated_frames)}
 
-    def open(self, run: RunDescription) -> None:
-        """Nothing to open."""
-
-    def raw(self, stack: RawStack) -> None:
-        """Raw frames are known already."""
-
-    def unplaced(self, stack: RawStack) -> None:
-        """Nothing is put aside: every frame has its place."""
-
-    def recon(self, frame: SRFrame) -> None:
-        """Every separated frame brings its measurement with it."""
-
     def separated(self, frame: MulticolorFrame) -> None:
         """Keep a prediction."""
         self.separated_frames.append(frame)
-
-    def skipped(self, stream: Stream, t: int, reason: str) -> None:
-        """Skips show as missing frames."""
-
-    def status(self, status: Mapping[str, Any]) -> None:
-        """Nobody looks on."""
-
-    def close(self, report: Mapping[str, Any]) -> None:
-        """Nothing to close."""
 
 
 def separate(
@@ -74,7 +57,7 @@ def separate(
     reconstructor: Reconstructor,
     pixel_size_um: float,
     engine: Engine,
-    backend: Backend,
+    session: InferenceSession,
     uncertainty: Augmentation | None = None,
 ) -> list[MulticolorFrame]:
     """Run a time lapse through the live path with nothing skipped.
@@ -89,7 +72,7 @@ def separate(
         For these raw frames.
     pixel_size_um
         Of the camera, in the sample.
-    engine, backend
+    engine, session
         The network, opened for frames of ``reconstructor.shape``; stays open.
     uncertainty
         From which sides to estimate that of the predictions; the frames bear the bare spread.
@@ -99,12 +82,11 @@ def separate(
     RunError
         If a step failed or a time point has no prediction.
     """
-    path = replace(
-        _path(raw, reconstructor, pixel_size_um, engine, backend), uncertainty=uncertainty
-    )
+    network = Network(engine, session, reconstructor.shape)
+    path = _path(raw, reconstructor, pixel_size_um, Networks((network,), uncertainty))
     run = RunDescription(uuid.uuid4().hex, now_ns(), (path.description,))
     collected = Collected()
-    pipeline = Pipeline({path.name: path}, run, [(collected, True)], policy="complete")
+    pipeline = Pipeline({path.name: path}, run, [collected], COMPLETE)
     pipeline.open()
     try:
         for t, group in enumerate(raw):
@@ -127,10 +109,9 @@ def _path(
     raw: NDArray[np.unsignedinteger[Any]],
     reconstructor: Reconstructor,
     pixel_size_um: float,
-    engine: Engine,
-    backend: Backend,
+    networks: Networks,
 ) -> ChannelPath:
-    manifest, n_raw = engine.manifest, raw.shape[1]
+    n_raw = raw.shape[1]
     description = ChannelDescription(
         name="",
         raw_labels=tuple(f"raw {i}" for i in range(n_raw)),
@@ -140,18 +121,12 @@ def _path(
         recon_shape=reconstructor.shape,
         recon_pixel_size_um=pixel_size_um / reconstructor.scale,
         recon_method="simulated",
-        labels=manifest.channel_names,
-        colors=tuple(channel.color for channel in manifest.channels),
-        sr_shape=reconstructor.shape,
-        sr_pixel_size_um=pixel_size_um / reconstructor.scale,
     )
     return ChannelPath(
         name="",
         n_raw=n_raw,
         reconstructor=reconstructor,
-        description=description,
+        description=replace(networks.described(description), uncertainty={}),  # the bare spread
         ceiling=int(np.iinfo(raw.dtype).max),
-        window=manifest.window,
-        engine=engine,
-        backend=backend,
+        networks=networks,
     )

@@ -210,6 +210,11 @@ def bootstrap_interval(values: Sequence[float], seed: int = 0, level: float = 0.
     -----
     The percentile interval of a small sample is somewhat too narrow (10 values: near 90 % for a
     nominal 95 %).
+
+    Raises
+    ------
+    ValueError
+        If `level` is not between 0 and 1.
     """
     if not 0 < level < 1:
         raise ValueError(f"level is {level}, expected a share between 0 and 1")

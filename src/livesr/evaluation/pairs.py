@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import zoom
 
+from livesr.base.compute import ComputeConfig
 from livesr.base.errors import EngineError
 from livesr.evaluation.metrics import (
     Score,
@@ -29,9 +30,9 @@ from livesr.evaluation.metrics import (
 from livesr.evaluation.pictures import PictureRow
 from livesr.evaluation.resolution import decorrelation_resolution
 from livesr.evaluation.summary import about, compared, finite_score, interval_text, leaked
-from livesr.live.inference.backend import Backend
 from livesr.live.inference.engine import Manifest, load_engine
-from livesr.live.inference.runner import open_backend
+from livesr.live.inference.runner import open_session
+from livesr.live.inference.session import InferenceSession
 
 Image = NDArray[np.float32]
 Pair = tuple[Image, Image]
@@ -107,7 +108,13 @@ def evaluate_pairs(
             if runtime is None:
                 shape = (int(frames.shape[1]), int(frames.shape[2]))
                 loaded.check_fits(manifest.task, shape=shape)
-                runtime = open_backend(loaded, shape, backend, precision, threads)
+                runtime = open_session(
+                    loaded,
+                    shape,
+                    ComputeConfig(
+                        backend=backend, precision=precision, threads=threads, tile="off"
+                    ),
+                )
             truth = targets[order]
             predicted, given = (
                 _predict(runtime, frames, manifest.window),
@@ -238,7 +245,7 @@ def targets_in_order(manifest: Manifest, names: tuple[str, ...]) -> list[int]:
     )
 
 
-def _predict(backend: Backend, frames: Image, window: int) -> Image:
+def _predict(backend: InferenceSession, frames: Image, window: int) -> Image:
     middle = len(frames) // 2
     first = middle - window // 2
     # Where there are fewer frames than the engine takes, the middle one stands in for all.
@@ -286,7 +293,9 @@ def _resolutions(
     }
 
 
-def _null_tests(backend: Backend, frames: Image, truth: Image, manifest: Manifest) -> _Nulls:
+def _null_tests(
+    backend: InferenceSession, frames: Image, truth: Image, manifest: Manifest
+) -> _Nulls:
     """Give the engine each structure alone, without noise, and then what the frame holds besides
     all of them.
     """

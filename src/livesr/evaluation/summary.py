@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from livesr.evaluation.metrics import Score, bootstrap_interval
-from livesr.live.inference.backend import Backend
 from livesr.live.inference.engine import Engine
+from livesr.live.inference.session import InferenceSession
 
 
-def about(engine: Engine, backend: Backend) -> dict[str, Any]:
+def about(engine: Engine, backend: InferenceSession) -> dict[str, Any]:
     """Return which engine ran on what."""
     manifest = engine.manifest
     return {

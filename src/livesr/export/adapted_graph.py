@@ -36,15 +36,11 @@ def adapted(
 
     Parameters
     ----------
-    network
-        ONNX, one float32 image (1, 1, y, x) in and one out.
-    before
-        `scale_range` (x is brought to it by a factor), `zero_mean_unit_variance`, `scale_linear` or
-        `clip`, in their order.
-    after
-        `clip`.
-    channels
-        That it is described as giving.
+    network : ONNX, one float32 image (1, 1, y, x) in and one out
+    before : `scale_range` (x is brought to it by a factor), `zero_mean_unit_variance`,
+        `scale_linear` or `clip`, in their order
+    after : `clip`
+    channels : that it is described as giving
 
     Raises
     ------

@@ -30,6 +30,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from livesr.base import contained
 from livesr.base.archives import unpack
+from livesr.base.compute import ComputeConfig
 from livesr.base.config import load_yaml, parse
 from livesr.base.documents import read_text
 from livesr.base.errors import BackendError, ConfigError, DocumentError, EngineError
@@ -49,7 +50,7 @@ from livesr.live.inference.engine import (
     sha256_of,
     write_manifest,
 )
-from livesr.live.inference.runner import open_backend
+from livesr.live.inference.runner import open_session
 from livesr.live.inference.trial import try_out
 from livesr.live.normalise import background_and_scale
 from livesr.optics.similarity import pcc
@@ -471,15 +472,17 @@ def _proven(engine: Engine, folder: Path, model: _Description) -> float | None:
         np.zeros((1, engine.manifest.window, 2 * side, 2 * side), np.float32),
         None,
     )
-    shape = (int(given.shape[2]), int(given.shape[3]))
-    try_out(engine, shape, precision="f32")
-    background, headroom = (
+    shape, compute = (
+        (int(given.shape[2]), int(given.shape[3])),
+        ComputeConfig(precision="f32", tile="off"),
+    )
+    try_out(engine, shape, compute)
+    background, scale = (
         background_and_scale(given[0, engine.manifest.window // 2]) if pair else (0.0, 1.0)
     )
-    runtime = open_backend(engine, shape, precision="f32")
-    try:
-        runtime.input[:] = (given[0] - background) / headroom
-        answer = runtime.infer()
+    with open_session(engine, shape, compute) as session:
+        session.input[:] = (given[0] - background) / scale
+        answer = session.infer()
         if expected is None:
             return None
         if answer.shape != expected.shape[1:]:
@@ -488,8 +491,6 @@ def _proven(engine: Engine, folder: Path, model: _Description) -> float | None:
                 f" {answer.shape}."
             )
         found = pcc(answer, expected[0])
-    finally:
-        runtime.close()
     if not found >= _MIN_PCC:
         raise EngineError(
             f"{model.name!r} came with a test image and its answer; livesr's correlates with it by"

@@ -73,20 +73,15 @@ def export_onnx(
 
     Parameters
     ----------
-    network
-        One of `livesr.training.networks`, or any that is made of the operations translated here. It
-        is not changed.
-    path
-        The file to write; replaced only when every check has passed.
-    window
-        Frames in: the input is `frames`, (1, window, y, x) float32 with y and x free; the output is
-        `channels`.
-    multiple_of
-        What y and x must be multiples of (the network's `unshuffle`).
-    fp16_weights
-        Store the kernels once, as FP16, each followed by a cast: half the size, and the graph
-        computes in FP32. Biases stay FP32. `with_plain_weights` undoes it for a parser that wants
-        kernels as they are used.
+    network : one of `livesr.training.networks`, or any that is made of the operations translated
+        here. It is not changed
+    path : the file to write; replaced only when every check has passed
+    window : frames in: the input is `frames`, (1, window, y, x) float32 with y and x free; the
+        output is `channels`
+    multiple_of : what y and x must be multiples of (the network's `unshuffle`)
+    fp16_weights : store the kernels once, as FP16, each followed by a cast: half the size, and the
+        graph computes in FP32. Biases stay FP32. `with_plain_weights` undoes it for a parser that
+        wants kernels as they are used
 
     Returns
     -------

@@ -36,6 +36,7 @@ import openvino
 from numpy.typing import NDArray
 from onnx import ModelProto
 
+from livesr.base.compute import ComputeConfig
 from livesr.base.errors import EngineError
 from livesr.base.files import replace_file
 from livesr.export.onnx import with_plain_weights
@@ -49,7 +50,7 @@ from livesr.live.inference.engine import (
     sha256_of,
     write_manifest,
 )
-from livesr.live.inference.runner import open_named
+from livesr.live.inference.runner import open_session
 from livesr.optics.similarity import pcc
 from livesr.simulation.domain import Domain
 from livesr.simulation.sequence import default_modality
@@ -97,20 +98,14 @@ def quantise_engine(
 
     Parameters
     ----------
-    folder
-        Of the engine.
-    calibration
-        (n, window, y, x) float32, normalised as live frames are: the ranges of all activations are
-        taken from them.
-    validation
-        Other frames, and their truths (n, c, sy, sx).
-    data
-        What they are, in words.
-    max_loss
-        Convolutions are put back into floating point, those that harm most first, until no more
-        mean PCC is lost than this.
-    threads
-        Of the runtime that validates; 0 leaves it the choice.
+    folder : of the engine
+    calibration : (n, window, y, x) float32, normalised as live frames are: the ranges of all
+        activations are taken from them
+    validation : other frames, and their truths (n, c, sy, sx)
+    data : what they are, in words
+    max_loss : convolutions are put back into floating point, those that harm most first, until no
+        more mean PCC is lost than this
+    threads : of the runtime that validates; 0 leaves it the choice
 
     Raises
     ------
@@ -277,12 +272,12 @@ def _in_integers(model: ModelProto, node: Any) -> bool:
 
 def _mean_pcc(engine: Engine, precision: str, pairs: Pairs, threads: int) -> float:
     frames, truths = pairs
-    backend = open_named("openvino", engine, frames.shape[2:], precision, threads, "off")
+    compute = ComputeConfig(backend="openvino", precision=precision, threads=threads, tile="off")
     scores = []
-    for block, truth in zip(frames, truths, strict=True):
-        backend.input[...] = block
-        scores.append(_score(backend.infer(), truth))
-    backend.close()
+    with open_session(engine, frames.shape[2:], compute) as session:
+        for block, truth in zip(frames, truths, strict=True):
+            session.input[...] = block
+            scores.append(_score(session.infer(), truth))
     return float(np.mean(scores))
 
 

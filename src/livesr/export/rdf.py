@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from livesr.base import contained
+from livesr.base.compute import ComputeConfig
 from livesr.base.errors import EngineError
 from livesr.live.inference.engine import Engine, Manifest, Weights
-from livesr.live.inference.runner import open_backend
+from livesr.live.inference.runner import open_session
 from livesr.live.normalise import BACKGROUND_PERCENTILE, BRIGHT_LEVEL, BRIGHT_PERCENTILE
 
 Image = NDArray[np.float32]
@@ -206,9 +207,7 @@ def _answer(engine: Engine, given: Image) -> Image:
     """
     low, high = np.percentile(given, (BACKGROUND_PERCENTILE, BRIGHT_PERCENTILE))
     x = (given - low) / (high - low + _EPSILON) * BRIGHT_LEVEL
-    backend = open_backend(engine, (given.shape[2], given.shape[3]), precision="f32")
-    try:
-        backend.input[:] = x[0]
-        return backend.infer()[None].copy()
-    finally:
-        backend.close()
+    compute = ComputeConfig(precision="f32", tile="off")
+    with open_session(engine, (given.shape[2], given.shape[3]), compute) as session:
+        session.input[:] = x[0]
+        return session.infer()[None].copy()

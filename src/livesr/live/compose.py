@@ -189,17 +189,17 @@ class Arithmetic:
             light = self._light(output, image, normalisation, plane)
         if not np.isfinite(light.difference):
             output = self._arrays.finite(output)
-        channels = self._intensities(output, normalisation.headroom)
+        channels = self._intensities(output, normalisation.scale)
         tiles = [self._arrays.on_host(image[tile]) for tile in self._out_of_distribution.tiles]
         ood_score = self._out_of_distribution.ood_score(tiles, normalisation, light.noise)
         uncertainty = None
         if spread is not None:
-            uncertainty = self._intensities(spread, normalisation.headroom * self._spread_scale)
+            uncertainty = self._intensities(spread, normalisation.scale * self._spread_scale)
         return Composition(
             channels, light, self._display_limits(channels), plane, ood_score, uncertainty
         )
 
-    def _intensities(self, output: Array, headroom: float) -> Array:
+    def _intensities(self, output: Array, scale: float) -> Array:
         """round(clip(y^ s, 0, 65535)), one band of rows after the other."""
         arrays = self._arrays
         channels = arrays.xp.empty((self._n, *self._shape), dtype=arrays.xp.uint16)
@@ -207,7 +207,7 @@ class Arithmetic:
             for top in range(0, self._shape[0], self._rows):
                 rows = slice(top, min(top + self._rows, self._shape[0]))
                 adu = self._adu[: rows.stop - top, :]
-                arrays.multiply(output[i, rows, :], headroom, out=adu)
+                arrays.multiply(output[i, rows, :], scale, out=adu)
                 arrays.add(adu, 0.5, out=adu)
                 arrays.copy(arrays.clip(adu, 0.0, _ULTIMATE, out=adu), channels[i, rows, :])
         return channels
@@ -215,7 +215,7 @@ class Arithmetic:
     def _light(
         self, output: Array, image: Array, normalisation: Normalisation, plane: Array | None
     ) -> Light:
-        arrays, (background, headroom) = self._arrays, normalisation
+        arrays, (background, scale) = self._arrays, normalisation
         arrays.copy(image[_EVERY_FOURTH], self._noise_sample)
         threshold = _threshold_of(self._noise_sample, arrays)
         sums: list[Array] = []
@@ -223,7 +223,7 @@ class Arithmetic:
             rows = slice(top, min(top + self._rows, self._input_shape[0]))
             size = slice(rows.stop - rows.start)
             x = arrays.subtract(image[rows, :], background, out=self._x[size, :])
-            summed = self._sum_of_channels(output, rows, self._sum[size, :], headroom)
+            summed = self._sum_of_channels(output, rows, self._sum[size, :], scale)
             work = arrays.maximum(x, summed, out=self._work[size, :])
             above = arrays.greater(work, threshold, out=self._above[size, :])
             arrays.subtract(summed, x, out=work)
@@ -236,9 +236,9 @@ class Arithmetic:
             ]
         *found, noise = arrays.numbers([*sums, threshold])
         difference, total, *channels = np.reshape(found, (-1, 2 + self._n)).sum(axis=0)
-        return Light(float(difference), float(total), np.array(channels) * headroom, float(noise))
+        return Light(float(difference), float(total), np.array(channels) * scale, float(noise))
 
-    def _sum_of_channels(self, output: Array, rows: slice, out: Array, headroom: float) -> Array:
+    def _sum_of_channels(self, output: Array, rows: slice, out: Array, scale: float) -> Array:
         """Sum of the channels in ADU on the input's pixels, each the mean of the output pixels that
         cover it.
         """
@@ -247,7 +247,7 @@ class Arithmetic:
             for dy in range(self._scale):
                 for dx in range(self._scale):
                     self._arrays.add(out, self._at_input_pixels(output, i, rows, dy, dx), out=out)
-        return self._arrays.multiply(out, headroom / self._scale**2, out=out)
+        return self._arrays.multiply(out, scale / self._scale**2, out=out)
 
     def _at_input_pixels(
         self, output: Array, channel: int, rows: slice, dy: int = 0, dx: int = 0
@@ -301,7 +301,6 @@ class Composer:
         self._manifest, self._shape, self._with_plane = manifest, shape, residual_plane
         self._spread_scale = spread_scale
         self._streams: dict[Stream, _Following] = {}
-        self._arithmetic = self.arithmetic(HOST)
 
     def arithmetic(self, arrays: Arrays) -> Arithmetic:
         """Return what computes the pixels, on `arrays`; each thread needs its own."""
@@ -320,41 +319,21 @@ class Composer:
         """Add a sentence to every frame from now on, once; any thread may call it."""
         self._sentences.add(sentence)
 
-    def compose(
-        self,
-        output: NDArray[np.float32],
-        window: Window,
-        measured: SRFrame | None = None,
-        spread: NDArray[np.float32] | None = None,
+    def frame(
+        self, made: Composition, window: Window, measured: SRFrame | None = None
     ) -> MulticolorFrame:
         """Make the frame that is stored and shown.
 
+        Frames of a stream in their order.
+
         Parameters
         ----------
-        output
-            y^ of the network for `window`, float32 (c, y, x); only read.
+        made
+            What `arithmetic` made of the network's output for `window`; its pixels are on the host.
         window
             What the network saw.
         measured
             The measurement that the window's centre was made of, if it is not the centre itself.
-        spread
-            Standard deviation of y^ over its views, in its unit and shape; only read.
-
-        Returns
-        -------
-        MulticolorFrame
-            Its pixels are newly allocated: the receiver may keep them.
-        """
-        centre = window.centre
-        made = self._arithmetic.compose(output, centre.image, centre.normalisation, spread)
-        return self.frame(made, window, measured)
-
-    def frame(
-        self, made: Composition, window: Window, measured: SRFrame | None = None
-    ) -> MulticolorFrame:
-        """Make the frame of a composition whose pixels are on the host.
-
-        Frames of a stream in their order.
         """
         centre = window.centre
         following = self._streams.setdefault(centre.stream, _Following(self._manifest))
@@ -375,6 +354,7 @@ class Composer:
             uncertainty=made.uncertainty,
             ood_score=made.ood_score,
             warnings=self._sentences.of(made.light, following, centre),
+            labels=self._manifest.channel_names,
         )
 
 

@@ -1,9 +1,9 @@
 """Frames that are being worked on.
 
-Several at once where there is a device to fill, and landed in the order of their launch.
+Several at once where there is a device to fill; their results come in the order of the frames.
 
 Owns the threads of the slots. Knows neither what is done to a frame nor what comes of it; what may
-be skipped is decided by the queue that frames come from, until the moment of their launch.
+be skipped is decided by the queue that frames come from, until a slot takes them.
 """
 
 from __future__ import annotations
@@ -44,20 +44,20 @@ class OrderedWorkers(Generic[T, R]):
     Notes
     -----
     A free slot takes the next item as soon as there is one, unless as many results as there are
-    slots have not landed. A queue that replaces older items by newer ones goes on doing so until
-    then.
+    slots have not been taken. A queue that replaces older items by newer ones goes on doing so
+    until then.
     """
 
     def __init__(self, work: Callable[[int, T], R], slots: int = 1, name: str = "slot") -> None:
-        self._work, self._lanes, self._name = work, slots, name
-        self._landing: SimpleQueue[tuple[T, Callable[[], R]] | None] = SimpleQueue()
+        self._work, self._slots, self._name = work, slots, name
+        self._results: SimpleQueue[tuple[T, Callable[[], R]] | None] = SimpleQueue()
         self._taking = threading.Lock()
         self._room = threading.Semaphore(slots)
         self._abandoned = False
         self._under_way: deque[T] = deque()
 
     def under_way(self) -> list[T]:
-        """Return the items that were taken and have not landed, oldest first."""
+        """Return the items whose results have not been taken, oldest first."""
         return list(self._under_way)
 
     def over(self, queue: Queue[T]) -> Iterator[tuple[T, Callable[[], R]]]:
@@ -68,24 +68,24 @@ class OrderedWorkers(Generic[T, R]):
         The slots' threads end with the queue. If nobody takes the rest, they end when the queue has
         ended.
         """
-        if self._lanes == 1:
+        if self._slots == 1:
             while (item := queue.get()) is not None:
                 self._under_way.append(item)
                 yield item, partial(self._work, 0, item)
                 self._under_way.popleft()
             return
-        threads = [self._thread(slot, queue) for slot in range(self._lanes)]
+        threads = [self._thread(slot, queue) for slot in range(self._slots)]
         for thread in threads:
             thread.start()
         try:
             for _ in threads:  # each says once that there is no more
-                while (landed := self._landing.get()) is not None:
-                    yield landed
+                while (result := self._results.get()) is not None:
+                    yield result
                     self._under_way.popleft()
                     self._room.release()
         except GeneratorExit:
             self._abandoned = True
-            self._room.release(self._lanes)
+            self._room.release(self._slots)
             raise
         for thread in threads:
             wait_for(thread)
@@ -103,15 +103,15 @@ class OrderedWorkers(Generic[T, R]):
                 future.set_exception(e)
 
     def _take(self, queue: Queue[T]) -> tuple[T, Future[R]] | None:
-        """Take the next item and its place in the order of landing."""
+        """Take the next item and its place in the order of results."""
         with self._taking:
             self._room.acquire()
             item = queue.get()
             if item is None or self._abandoned:
                 self._room.release()
-                self._landing.put(None)
+                self._results.put(None)
                 return None
             future: Future[R] = Future()
             self._under_way.append(item)
-            self._landing.put((item, future.result))
+            self._results.put((item, future.result))
             return item, future

@@ -2,7 +2,7 @@
 
 Its grouping, reconstruction, engine and composition, built from rig.yaml.
 
-Owns the construction, before a run. Moves no frame: `pipeline.py` does.
+Owns the construction, before a run. Moves no frame: `livesr.live.stages` do.
 """
 
 from __future__ import annotations
@@ -12,29 +12,32 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from livesr.base.config import ChannelConfig, RigConfig
+from livesr.base.compute import ON_CPU, ComputeConfig, DeviceChoice
+from livesr.base.config import RigConfig
 from livesr.base.errors import BackendError, ConfigError, LiveSRError
 from livesr.base.frames import FrameQuality, Pixels
 from livesr.base.geometry import Geometry
+from livesr.base.run_description import ChannelDescription
 from livesr.live.arrays import Arrays
 from livesr.live.compose import Composer
 from livesr.live.correct import Correction, build_correction
-from livesr.live.device import HOST_DEVICE, Device, DeviceChoice, Slot, open_device
+from livesr.live.device import HOST_DEVICE, Device, Slot, open_device
 from livesr.live.grouping.by_index import IndexGrouping
-from livesr.live.inference.backend import Backend, ResidentBackend
-from livesr.live.inference.engine import Engine, Task, Uncertain, load_engine
-from livesr.live.inference.fallback import FallbackBackend
-from livesr.live.inference.runner import tile_of
-from livesr.live.inference.test_time_augmentation import Augmentation, TestTimeAugmentation
-from livesr.live.inference.test_time_augmentation import memory_bytes as augmented_bytes
-from livesr.live.inference.trial import try_out
+from livesr.live.inference.engine import Engine
+from livesr.live.inference.session import Resident
+from livesr.live.networks import (
+    NO_NETWORKS,
+    Networks,
+    Reconstructed,
+    load_engines,
+    open_networks,
+)
 from livesr.live.normalise import BORDER, background_and_scale
 from livesr.live.reconstruct.monitor import Monitor
-from livesr.live.reconstruct.quality import exposure_quality
 from livesr.live.reconstruct.reconstructor import (
     Accumulates,
     DoubtfulFrameError,
@@ -42,18 +45,10 @@ from livesr.live.reconstruct.reconstructor import (
     RunningImage,
 )
 from livesr.live.reconstruct.superpose import Gathering, Superposition
-from livesr.live.sinks.sink import ChannelDescription
-from livesr.live.upscale import Upscaler
-from livesr.live.upscale import memory_bytes as upscaled_bytes
 from livesr.modalities.modality import Modality
 from livesr.modalities.registry import modality
 from livesr.optics.exposure import Exposures, examine
-
-_UNMEASURED = (
-    "What the uncertainty of engine {engine!r} by {sides} is worth was not measured: it is the bare"
-    " spread. 'livesr limits' measures it."
-)
-
+from livesr.optics.raw_quality import exposure_quality
 
 _DRAWN = (
     "{camera} is Micro-Manager's demo camera: it draws a moving wave, and there is no specimen. No"
@@ -72,15 +67,13 @@ class Measuring(NamedTuple):
 class ChannelPath:
     """The steps of one channel.
 
-    `engine` and `backend` make what is stored as `sr`: a separation, or an upscaling alone; None
-    without either. `upscale` is the engine, and its runtime, that enlarges what a separation sees.
-    `uncertainty` is from which sides its input is seen to estimate how sure the prediction is. One
-    path serves several runs; what a run accumulates is made anew for each by `grouping`,
-    `upscaler`, `views` and `composer`. `reconstructor` and `correction` are the CPU's; on another
-    `device` each slot has its own, `on_device`, and the CPU's take over if the device fails.
-    `parts` are the channels whose frames a superposition adds up; nothing is exposed for it.
-    `watch` makes the monitors of a run, `doubt` says what is wrong with a raw group. `doubts` is
-    what no engine can know of what the camera shows.
+    `networks` make what is stored as `sr`. One path serves several runs; what a run accumulates is
+    made anew for each by `grouping`, `composer`, `monitors`, and the networks' `upscaler` and
+    `views`. `reconstructor` and `correction` are the CPU's; on another `device` each slot has its
+    own, `on_device`, and the CPU's take over if the device fails. `parts` are the channels whose
+    frames a superposition adds up; nothing is exposed for it. `watch` makes the monitors of a run,
+    `doubt` says what is wrong with a raw group. `doubts` is what no engine can know of what the
+    camera shows.
     """
 
     name: str
@@ -89,13 +82,8 @@ class ChannelPath:
     description: ChannelDescription
     ceiling: int
     dark_adu: float = 0.0
-    window: int = 3
-    engine: Engine | None = None
-    backend: Backend | None = None
-    upscale: tuple[Engine, Backend] | None = None
+    networks: Networks = NO_NETWORKS
     residual_plane: bool = False
-    uncertainty: Augmentation | None = None
-    warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
     correction: Correction | None = None
@@ -135,10 +123,10 @@ class ChannelPath:
 
     def composer(self) -> Composer | None:
         """Return a fresh composer, None without an engine."""
-        if self.engine is None:
+        if self.networks.engine is None:
             return None
         return Composer(
-            self.engine.manifest,
+            self.networks.engine.manifest,
             self.description.sr_shape,
             residual_plane=self.residual_plane,
             spread_scale=self.description.uncertainty.get("scale", 1.0),
@@ -146,32 +134,25 @@ class ChannelPath:
         )
 
     @property
+    def warnings(self) -> tuple[str, ...]:
+        """Sentences that belong to every prediction."""
+        return (*self.doubts, *self.networks.warnings) if self.networks.engine else ()
+
+    @property
     def measuring(self) -> Measuring:
         """What makes a measurement on the CPU."""
         return Measuring(self.correction, self.reconstructor)
 
     @property
-    def resident(self) -> ResidentBackend | None:
-        """The runtime if it takes frames from the device that they were reconstructed on, without
-        the host; else None.
+    def resident(self) -> Resident | None:
+        """The way into the network for frames on the device that they were reconstructed on; None
+        if they come from the host.
         """
-        if not self.on_device or self.upscale is not None or self.uncertainty is not None:
-            return None
-        return getattr(self.backend, "resident", None)
+        return self.networks.resident if self.on_device else None
 
     def exposures(self, frames: Sequence[Any], arrays: Arrays) -> Exposures:
         """Return what raw frames, as the camera gave them, say of their exposure."""
         return examine(frames, self.dark_adu, self.ceiling, arrays.xp, arrays.numbers)
-
-    def give_up(self, runtime: ResidentBackend, error: Exception) -> None:
-        """Let the next runtime take over from one that failed on the device.
-
-        Raises
-        ------
-        BackendError
-            If none is left.
-        """
-        cast("FallbackBackend", self.backend).give_up(runtime, error)
 
     def monitors(self, recorded: bool) -> list[Monitor]:
         """Return fresh monitors of a run; of `recorded` frames none that changes what is
@@ -186,93 +167,41 @@ class ChannelPath:
         """
         return self.doubt(exposures, frames)
 
-    def views(self) -> TestTimeAugmentation | None:
-        """Return a fresh step that predicts with uncertainty, None without one."""
-        if self.uncertainty is None:
-            return None
-        return TestTimeAugmentation(self.uncertainty, self.window, *self._network_shapes)
-
-    def upscaler(self, streams: int) -> Upscaler | None:
-        """Return a fresh step that enlarges what the separation sees, None without one."""
-        return Upscaler(self.upscale[1], self._upscaled_shape, streams) if self.upscale else None
-
     def memory_bytes(self, streams: int) -> int:
         """Return what the steps hold while `streams` take turns, the runtimes' own memory aside."""
-        upscaled = upscaled_bytes(self._upscaled_shape, streams) if self.upscale else 0
         corrected = self.correction.memory_bytes if self.correction else 0
-        views = augmented_bytes(self.window, *self._network_shapes) if self.uncertainty else 0
         slots = len(self.on_device) * (self._group_bytes + 4 * math.prod(self.reconstructor.shape))
-        return corrected + self.reconstructor.memory_bytes + upscaled + views + slots
-
-    @property
-    def _network_shapes(self) -> tuple[tuple[int, int], tuple[int, int, int]]:
-        """(y, x) in and (c, y, x) out of the engine that makes what is stored."""
-        assert self.engine is not None
-        seen = self._upscaled_shape if self.upscale else self.reconstructor.shape
-        return seen, self.engine.output_shape(seen)
+        networks = self.networks.memory_bytes(streams)
+        return corrected + self.reconstructor.memory_bytes + networks + slots
 
     @property
     def _group_bytes(self) -> int:
         shape, dtype = self.description.raw_shape, self.description.raw_dtype
         return self.n_raw * math.prod(shape) * (1 if dtype == "uint8" else 2)
 
-    @property
-    def _upscaled_shape(self) -> tuple[int, int]:
-        assert self.upscale is not None
-        return self.upscale[0].output_shape(self.reconstructor.shape)[1:]
-
-    @property
-    def engines(self) -> tuple[Engine, ...]:
-        """Every engine that a frame goes through, in order."""
-        return (
-            *((self.upscale[0],) if self.upscale else ()),
-            *((self.engine,) if self.engine else ()),
-        )
-
-    @property
-    def engine_id(self) -> str | None:
-        """Identifier of the engine, None without one."""
-        return self.engine.manifest.id if self.engine else None
-
-    @property
-    def replacements(self) -> tuple[str, ...]:
-        """What took the place of runtimes that failed, in sentences."""
-        runtimes = (self.upscale[1] if self.upscale else None, self.backend)
-        return tuple(
-            sentence for runtime in runtimes for sentence in getattr(runtime, "replacements", ())
-        )
-
     def close(self) -> None:
         """Release the runtimes."""
-        if self.backend:
-            self.backend.close()
-        if self.upscale:
-            self.upscale[1].close()
+        self.networks.close()
 
 
 def build_path(
     rig: RigConfig,
     name: str,
     camera: Geometry,
-    *,
-    backend: str = "auto",
-    precision: str = "auto",
-    threads: int = 0,
-    tile: int | Literal["auto", "off"] = "auto",
-    residual_plane: bool = False,
-    uncertainty: Augmentation | None = None,
-    device: DeviceChoice | Device = "cpu",
+    compute: ComputeConfig = ON_CPU,
+    device: Device | None = None,
 ) -> ChannelPath:
     """Build the steps of channel `name` for what the camera delivers; compiles the engine.
 
-    What a GPU has no code for is computed on the CPU.
+    What a GPU has no code for is computed on the CPU. `device` is one that is open, instead of the
+    one that `compute` names.
 
     Raises
     ------
     ConfigError, EngineError, BackendError
         If the channel, its engine or the runtime do not fit.
     """
-    channel, way = rig.channel(name), modality(rig.modality_of(name))
+    way = modality(rig.modality_of(name))
     section = rig.section(name)
     correction, offset_adu = build_correction(
         rig, name, camera.shape, camera.origin_px, way.frames_at_once(section)
@@ -284,16 +213,15 @@ def build_path(
     reconstructor = way.build(left, name, camera)
     raw = _Raw(rig, left, name, camera, way)
     notes: list[str] = []
-    place, on_device = _on_device(raw, device, reconstructor, notes)
-    base = _described(raw, reconstructor)
+    place, on_device = _on_device(raw, device or compute.device, reconstructor, notes)
     plain = ChannelPath(
         name,
         way.raw_frames(section),
         reconstructor,
-        ChannelDescription(**base),
+        _described(raw, reconstructor),
         camera.ceiling(rig.camera.bit_depth),
         _dark_adu(rig),
-        residual_plane=residual_plane,
+        residual_plane=compute.residual_plane,
         correction=correction,
         watch=partial(way.monitors, rig, name, camera, reconstructor),
         doubt=way.quality,
@@ -302,9 +230,8 @@ def build_path(
         device=place,
         on_device=on_device,
     )
-    seen = {"modality": way.method, "resolution_nm": rig.resolution_nm(name)}
-    runtime = {"backend": backend, "precision": precision, "threads": threads, "tile": tile}
-    return _with_engines(plain, base, _engines(channel), seen, runtime, uncertainty)
+    engines, resolution_nm = load_engines(rig.channel(name)), rig.resolution_nm(name)
+    return _with_networks(plain, engines, way.method, resolution_nm, compute)
 
 
 class _Raw(NamedTuple):
@@ -323,27 +250,27 @@ class _Raw(NamedTuple):
     way: Modality[Any]
 
 
-def _described(raw: _Raw, reconstructor: Reconstructor) -> dict[str, Any]:
+def _described(raw: _Raw, reconstructor: Reconstructor) -> ChannelDescription:
     """Return what sinks are told of a channel without engines."""
     camera, way = raw.camera, raw.way
-    return {
-        "name": raw.channel,
-        "raw_labels": way.raw_labels(raw.rig.section(raw.channel)),
-        "raw_shape": camera.shape,
-        "raw_dtype": camera.dtype,
-        "raw_pixel_size_um": camera.pixel_size_um,
-        "raw_origin_px": camera.origin_px,
-        "raw_mirrored": camera.mirrored,
-        "raw_bit_depth": min(camera.bit_depth, 8 * np.dtype(camera.dtype).itemsize),
-        "raw_along_t": way.raw_along_t,
-        "camera": camera.camera,
-        "camera_drawn": camera.drawn,
-        "recon_shape": reconstructor.shape,
-        "recon_pixel_size_um": camera.pixel_size_um / reconstructor.scale,
-        "recon_method": way.method,
-        "recon_unit": way.unit,
-        "recon_unit_scale": way.unit_scale,
-    }
+    return ChannelDescription(
+        name=raw.channel,
+        raw_labels=way.raw_labels(raw.rig.section(raw.channel)),
+        raw_shape=camera.shape,
+        raw_dtype=camera.dtype,
+        raw_pixel_size_um=camera.pixel_size_um,
+        raw_origin_px=camera.origin_px,
+        raw_mirrored=camera.mirrored,
+        raw_bit_depth=min(camera.bit_depth, 8 * np.dtype(camera.dtype).itemsize),
+        raw_along_t=way.raw_along_t,
+        camera=camera.camera,
+        camera_drawn=camera.drawn,
+        recon_shape=reconstructor.shape,
+        recon_pixel_size_um=camera.pixel_size_um / reconstructor.scale,
+        recon_method=way.method,
+        recon_unit=way.unit,
+        recon_unit_scale=way.unit_scale,
+    )
 
 
 def _dark_adu(rig: RigConfig) -> float:
@@ -355,15 +282,11 @@ def _dark_adu(rig: RigConfig) -> float:
 def build_superposition(
     rig: RigConfig,
     paths: Mapping[str, ChannelPath],
-    *,
-    backend: str = "auto",
-    precision: str = "auto",
-    threads: int = 0,
-    tile: int | Literal["auto", "off"] = "auto",
-    residual_plane: bool = False,
-    uncertainty: Augmentation | None = None,
+    compute: ComputeConfig = ON_CPU,
 ) -> ChannelPath:
     """Build the steps of the sum of true channels, whose own `paths` are there.
+
+    It is added up on the CPU, on whatever device the channels are reconstructed.
 
     Raises
     ------
@@ -389,7 +312,7 @@ def build_superposition(
             )
             + ". Give them the same reconstruction."
         )
-    engines = _engines(rig.superposed)
+    engines = load_engines(rig.superposed)
     if (
         rig.superposed.separate
         and (found := engines[-1].manifest.channel_names)
@@ -421,138 +344,33 @@ def build_superposition(
         Superposition(first.recon_shape, weights),
         ChannelDescription(**base),
         paths[asked.channels[0]].ceiling,
-        residual_plane=residual_plane,
+        residual_plane=compute.residual_plane,
         doubts=tuple(
             dict.fromkeys(doubt for name in asked.channels for doubt in paths[name].doubts)
         ),
         parts=tuple(asked.channels),
     )
     coarsest_nm = max(rig.resolution_nm(name) for name in asked.channels)
-    seen = {"modality": first.recon_method, "resolution_nm": coarsest_nm}
-    runtime = {"backend": backend, "precision": precision, "threads": threads, "tile": tile}
-    return _with_engines(plain, base, engines, seen, runtime, uncertainty)
+    return _with_networks(plain, engines, first.recon_method, coarsest_nm, compute)
 
 
-def _with_engines(
+def _with_networks(
     plain: ChannelPath,
-    base: Mapping[str, Any],
     engines: Sequence[Engine],
-    seen: Mapping[str, Any],
-    settings: Mapping[str, Any],
-    uncertainty: Augmentation | None,
+    modality: str,
+    resolution_nm: float,
+    compute: ComputeConfig,
 ) -> ChannelPath:
-    """Return the path with its engines opened on the runtime that `settings` ask for.
-
-    `base` describes it without.
-
-    `seen` is what else of the frames an engine must have been trained for: modality and resolution.
-    """
-    if not engines:
-        return plain
-    name, reconstructor = plain.name, plain.reconstructor
-    frame = _Frame(reconstructor.shape, base["recon_pixel_size_um"])
-    warnings: list[str] = list(plain.doubts)
-    notes = list(plain.notes)
-    opened: list[tuple[Engine, Backend]] = []
-    try:
-        for engine in engines:
-            task = engine.manifest.task
-            warnings += engine.check_fits(
-                task,
-                shape=frame.shape,
-                pixel_size_nm=frame.pixel_size_um * 1e3,
-                **seen,
-            )
-            try_out(engine, frame.shape, **settings)
-            runtime = cast(
-                "Backend",
-                FallbackBackend(engine, frame.shape, **settings),
-            )
-            opened.append((engine, runtime))
-            if side := tile_of(runtime):
-                notes.append(
-                    f"Engine {engine.manifest.id!r} sees channel {name!r} in tiles of {side}"
-                    " pixels: what it makes of them differs a little from what it would make of"
-                    " the whole."
-                )
-            frame = frame.enlarged(engine)
-    except BaseException:
-        for _, runtime in opened:
-            runtime.close()
-        raise
-    manifest = engines[-1].manifest
-    if uncertainty == "turns" and frame.shape[0] != frame.shape[1]:
-        for _, runtime in opened:
-            runtime.close()
-        raise ConfigError(
-            f"Frames of channel {name!r} are {frame.shape[0]} x {frame.shape[1]} and cannot be"
-            " turned: estimate the uncertainty from flips, or make the ROI square."
-        )
-    description = ChannelDescription(
-        **base,
-        labels=manifest.channel_names,
-        colors=tuple(c.color for c in manifest.channels),
-        sr_shape=frame.shape,
-        sr_pixel_size_um=frame.pixel_size_um,
-        window=manifest.window,
-        ai={**_provenance(opened), **({"warnings": tuple(warnings)} if warnings else {})},
-        uncertainty=_estimate(uncertainty, manifest.limits.uncertainty),
-    )
-    if uncertainty and not description.uncertainty["calibrated"]:
-        notes.append(_UNMEASURED.format(engine=manifest.id, sides=uncertainty))
+    """Return the path with `engines` opened for its frames, as `compute` asks."""
+    about = plain.description
+    frames = Reconstructed(about.recon_shape, about.recon_pixel_size_um, modality, resolution_nm)
+    networks = open_networks(plain.name, engines, frames, compute)
     return replace(
         plain,
-        description=description,
-        window=manifest.window,
-        engine=opened[-1][0],
-        backend=opened[-1][1],
-        upscale=opened[0] if len(opened) > 1 else None,
-        uncertainty=uncertainty,
-        warnings=tuple(warnings),
-        notes=tuple(notes),
+        networks=networks,
+        description=networks.described(about, plain.doubts),
+        notes=(*plain.notes, *networks.notes),
     )
-
-
-class _Frame(NamedTuple):
-    """Size and sampling of a frame between two engines."""
-
-    shape: tuple[int, int]
-    pixel_size_um: float
-
-    def enlarged(self, engine: Engine) -> _Frame:
-        return _Frame(
-            engine.output_shape(self.shape)[1:], self.pixel_size_um / engine.manifest.scale
-        )
-
-
-def _estimate(sides: Augmentation | None, measured: Uncertain | None) -> Mapping[str, Any]:
-    """Return what a run says of its uncertainty.
-
-    `scale` turns the views' standard deviation into that of the prediction.
-    """
-    if sides is None:
-        return {}
-    known = measured if measured and measured.augmentation == sides else None
-    return {
-        "views": sides,
-        "calibrated": known is not None,
-        "scale": known.scale if known else 1.0,
-        "correlation": known.correlation if known else None,
-    }
-
-
-def _engines(channel: ChannelConfig) -> list[Engine]:
-    """Load what a channel names, in the order in which a frame goes through.
-
-    Each must do what it is named for.
-    """
-    engines = []
-    for task, named in (("upscale", channel.upscale), ("separate", channel.separate)):
-        if named:
-            engine = load_engine(named)
-            engine.check_fits(cast("Task", task))
-            engines.append(engine)
-    return engines
 
 
 def _on_device(
@@ -625,41 +443,3 @@ def _warm_up(measuring: Measuring, slot: Slot, arrays: Arrays, dark: Sequence[Pi
         image = reconstructor.reconstruct(correction.apply(frames) if correction else frames)
         background_and_scale(image, border=BORDER, arrays=arrays)
         slot.download(image)
-
-
-def _provenance(opened: Sequence[tuple[Engine, Backend]]) -> Mapping[str, Any]:
-    """Return what a prediction must say of itself, in the store and on the wire.
-
-    Names of bioimage.io where one exists.
-
-    `model` and `runtime` are those of the engine that drew the pixels; `engines` are all that they
-    went through, in order.
-    """
-    engines = [
-        {
-            "task": engine.manifest.task,
-            "model": {
-                "id": engine.manifest.id,
-                "version": str(engine.manifest.version),
-                "sha256": engine.manifest.sha256,
-                "trained": engine.manifest.trained,
-                "training_data": engine.manifest.training,
-            },
-            "runtime": {
-                "backend": backend.name,
-                "device": backend.device,
-                "precision": backend.precision,
-                "tile": tile_of(backend),
-            },
-        }
-        for engine, backend in opened
-    ]
-    return {
-        "prediction": True,
-        "warning": (
-            "Predicted by a neural network, not measured. Compare with the measurement beside it."
-        ),
-        "model": engines[-1]["model"],
-        "runtime": engines[-1]["runtime"],
-        "engines": engines,
-    }

@@ -19,9 +19,9 @@ from useq import MDAEvent
 
 from livesr.base.errors import ConfigError
 from livesr.base.frames import CameraFrame, RawStack, Stream
+from livesr.base.run_description import Stack
 from livesr.live.grouping.by_index import IndexGrouping
 from livesr.live.optical_state import ChannelState
-from livesr.live.sinks.sink import Stack
 from livesr.live.sources.mda import RAW_AXIS, Placing, no_raw_axis
 
 _MAX_EVENTS = 20_000  # 0.4 s of a useq plan

@@ -12,25 +12,31 @@ import os
 import time
 import uuid
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pymmcore import CMMCore
 from pymmcore_plus import CMMCorePlus
 from pymmcore_plus.mda import FinishReason
 
-from livesr.base.config import RigConfig, RunConfig, load_rig, parse
+from livesr.base.compute import Augmentation, DeviceChoice
+from livesr.base.config import RigConfig, load_rig, parse
 from livesr.base.errors import ConfigError, LiveSRError, RunError
 from livesr.base.geometry import Geometry
+from livesr.base.run_config import AnyPath, LiveConfig, named_in
+from livesr.base.run_description import RunDescription
 from livesr.base.timing import now_ns
 from livesr.live.camera import Cameras, channel_cameras, size_fields, stage_position
+from livesr.live.honoured import check_honoured
+from livesr.live.networks import NO_NETWORKS
 from livesr.live.optical_state import ChannelState
 from livesr.live.paths import build_path, build_superposition
 from livesr.live.pipeline import Pipeline
 from livesr.live.plan_summary import PlanSummary, survey
+from livesr.live.run_state import Report
 from livesr.live.session import Session
-from livesr.live.sinks.sink import RunDescription
+from livesr.live.sinks.sink import Sink
 from livesr.live.sources.continuous import LiveMode
 from livesr.live.sources.delivery import Delivery
 from livesr.live.sources.mda import listen
@@ -65,13 +71,25 @@ class LiveSR(Session):
     engine : separates the only channel that is separated, instead of rig.yaml's; "none" leaves the
         separation out
     upscale : enlarges the only channel that is upscaled (or separated, or there is), likewise
-    store : OME-Zarr to write; a path that exists gets the next number; None keeps nothing
-    publish : ZeroMQ address to publish on, such as "tcp://127.0.0.1:5555"
-    spare : folder on another disk, where the store goes on when its own disk is full or fails
+    sinks : where frames go as well: objects of classes derived from `livesr.Sink`, each of which
+        serves one run after the other, or names under which packages announce theirs
     plan : the useq sequence to come; needed when it has positions or z and is no plain
         `useq.MDASequence`
-    **settings : fields of `livesr.base.config.RunConfig` (policy, live, backend, precision, threads
-        ...)
+    live : what happens to sequence acquisitions outside an MDA: "own" takes every frame out of
+        Micro-Manager's buffer, where previews then find none; "peek" copies the newest and may miss
+        some
+    store, spare, flush_s : OME-Zarr to write, None keeps nothing (a path that exists gets the next
+        number); a folder on another disk, where it goes on when its own disk is full or fails;
+        every how many seconds all of it is written through to the disk
+    publish, insecure, keys : ZeroMQ address to publish on, such as "tcp://127.0.0.1:5555"; whether
+        one that other computers reach may be unencrypted; the folder of the keys that encrypt
+    policy, provisional : "latest" skips predictions when the network is slow and, with "auto",
+        shows a frame before its successor came; "complete" skips nothing and lets latency grow
+    record_raw, record_recon : whether raw frames and reconstructions are stored
+    pairs : folder for the true channels of a superposition, to train on
+    raw_queue_bytes : memory for frames that wait, None takes a quarter of what is free
+    backend, precision, device, threads, tile, uncertainty, residual_plane : how it is computed, as
+        in `ComputeConfig`
 
     Attributes
     ----------
@@ -87,6 +105,8 @@ class LiveSR(Session):
 
     Raises
     ------
+    ConfigError
+        At once, if `core` is no core, or a setting is wrong.
     UsageError
         On entering, if rig, engine or backend cannot work, or store or address when the plan is
         given; nothing is started.
@@ -103,34 +123,45 @@ class LiveSR(Session):
         self,
         core: CMMCorePlus,
         *,
-        rig: str | os.PathLike[str] | RigConfig,
+        rig: AnyPath | RigConfig | None = None,
         engine: str | None = None,
         upscale: str | None = None,
-        store: str | os.PathLike[str] | None = None,
-        publish: str | None = None,
-        spare: str | os.PathLike[str] | None = None,
+        sinks: Sequence[Sink | str] = (),
         plan: Any = None,
-        **settings: Any,
+        live: Literal["off", "own", "peek"] = "off",
+        store: AnyPath | None = None,
+        spare: AnyPath | None = None,
+        flush_s: float | None = None,
+        publish: str | None = None,
+        insecure: bool = False,
+        keys: AnyPath | None = None,
+        policy: Literal["latest", "complete"] = "latest",
+        provisional: Literal["auto", "off"] = "auto",
+        record_raw: bool = True,
+        record_recon: bool = True,
+        pairs: AnyPath | None = None,
+        raw_queue_bytes: int | None = None,
+        backend: str = "auto",
+        precision: str = "auto",
+        device: DeviceChoice = "auto",
+        threads: int = 0,
+        tile: int | Literal["auto", "off"] = "auto",
+        uncertainty: Augmentation | None = None,
+        residual_plane: bool = False,
     ) -> None:
-        rig = rig if isinstance(rig, RigConfig) else load_rig(rig)
-        rig = rig.with_engine(engine) if engine else rig
-        super().__init__(
-            rig.with_engine(upscale, "upscale") if upscale else rig,
-            parse(
-                RunConfig,
-                {**settings, "store": store, "publish": publish, "spare": spare},
-                "LiveSR",
-            ),
-        )
-        self._core = core
+        settings = parse(LiveConfig, named_in(LiveConfig, locals()), "LiveSR")
+        _check_core(core)
+        super().__init__(_rig(rig, engine, upscale), settings, sinks)
+        self._core, self._mode = core, live
         _detach_at_exit(core)
         self._plan = plan
         self._live = LiveMode(
-            core, self.rig, self.settings.live, self._open_live, self._release_pipeline, self.fail
+            core, self.rig, live, self._open_live, self._release_pipeline, self.fail
         )
         self._cameras = Cameras({})
         self._built: dict[str, Geometry] = {}
         self._delivery = Delivery(core)
+        self._unheeded: tuple[str, ...] = ()
         self._core_log_level = logging.NOTSET
         self._entered = False
         self._summary: tuple[Any, PlanSummary] | None = None
@@ -151,7 +182,7 @@ class LiveSR(Session):
             # for it.
             if (
                 self._plan is not None
-                and self.settings.live == "off"
+                and self._mode == "off"
                 and getattr(self._plan, "setup", None) is None
             ):
                 self._arm(self._plan)
@@ -214,7 +245,7 @@ class LiveSR(Session):
         while kind is not KeyboardInterrupt and self._core.mda.is_running():
             time.sleep(0.02)
 
-    def wait(self) -> dict[str, Any]:
+    def wait(self) -> Report:
         """Wait until the run that has ended is processed and stored; return its report.
 
         Ctrl-C while waiting leaves out what is not computed yet, and still stores everything
@@ -328,6 +359,7 @@ class LiveSR(Session):
         for sentence in (
             trigger_unused(self._core, self.rig),
             *cameras.notes,
+            *self._unheeded,
             *self._summarised(plan).notes,
         ):
             if sentence:
@@ -337,7 +369,8 @@ class LiveSR(Session):
     def _describe(self, plan: Any, names: list[str]) -> RunDescription:
         about = self._summarised(plan)
         for name in sorted(about.lone):
-            if name in self._paths and self._paths[name].backend and self._paths[name].window > 1:
+            networks = self._paths[name].networks if name in self._paths else NO_NETWORKS
+            if networks.engine and networks.window > 1:
                 raise ConfigError(
                     f"The plan never acquires channel {name!r} at two time points in a row, and its"
                     " engine looks at three: acquire it at every time point, or leave out its"
@@ -356,7 +389,7 @@ class LiveSR(Session):
             )  # raw frames are counted along time
         files = self.rig.files()
         for path in self._paths.values():
-            for engine in path.engines:
+            for engine in path.networks.engines:
                 files[f"manifest-{engine.manifest.id}.yaml"] = engine.folder / "manifest.yaml"
         text = plan_text(plan)
         return RunDescription(
@@ -409,21 +442,40 @@ class LiveSR(Session):
         return Cameras({name: g for each in apart for name, g in each.geometries.items()})
 
     def _open_paths(self, cameras: Cameras) -> None:
-        settings = self.settings.model_dump(
-            include={"backend", "precision", "threads", "tile", "residual_plane", "uncertainty"}
-        )
+        compute = self.settings.compute
         self._built = dict(cameras.geometries)
         for name, geometry in cameras.geometries.items():
-            self._paths[name] = build_path(
-                self.rig, name, geometry, device=self.settings.device, **settings
-            )
+            self._paths[name] = build_path(self.rig, name, geometry, compute)
         for name in self._sums:
-            self._paths[name] = build_superposition(self.rig, self._paths, **settings)
+            self._paths[name] = build_superposition(self.rig, self._paths, compute)
+        self._unheeded = check_honoured(self._paths, compute)
 
     @property
     def _sums(self) -> tuple[str, ...]:
         """Names of what no plan acquires, because it is made of channels that it does."""
         return (self.rig.superpose.name,) if self.rig.superpose else ()
+
+
+def _check_core(core: object) -> None:
+    if isinstance(core, CMMCorePlus):
+        return
+    came = "None" if core is None else f"a {type(core).__name__}"
+    raise ConfigError(
+        f"LiveSR was given {came} as its core, and expects pymmcore-plus' CMMCorePlus: pass"
+        " CMMCorePlus.instance() after loadSystemConfiguration, or the core that your window shows."
+    )
+
+
+def _rig(rig: AnyPath | RigConfig | None, engine: str | None, upscale: str | None) -> RigConfig:
+    """Return the rig of a run, with the engines that are named instead of its own."""
+    if rig is None:
+        raise ConfigError(
+            "LiveSR was given no rig, and expects what describes the microscope: rig='my_rig', a"
+            " folder with rig.yaml, or a name that 'livesr info' lists."
+        )
+    found = rig if isinstance(rig, RigConfig) else load_rig(rig)
+    found = found.with_engine(engine) if engine else found
+    return found.with_engine(upscale, "upscale") if upscale else found
 
 
 def _detach_at_exit(core: CMMCorePlus) -> None:

@@ -11,23 +11,27 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from psygnal import Signal
 
-from livesr.base.config import RigConfig, RunConfig
-from livesr.base.errors import ConfigError, LiveSRError, RunError
+from livesr.base.config import RigConfig
+from livesr.base.errors import LiveSRError, RunError
 from livesr.base.frames import MulticolorFrame, SRFrame
 from livesr.base.memory import available_bytes
+from livesr.base.run_config import RunConfig
+from livesr.base.run_description import RunDescription
 from livesr.base.threads import called, wait_for
+from livesr.live.keeping_up import KeepingUp
 from livesr.live.paths import ChannelPath
 from livesr.live.pipeline import Pipeline
-from livesr.live.sinks.layout import bytes_per_hour, free_bytes, memory_bytes, store_bytes
+from livesr.live.run_state import Report, Status
+from livesr.live.sinks.capacity import bytes_per_hour, free_bytes, memory_bytes, store_bytes
 from livesr.live.sinks.ome_zarr import OMEZarrSink
 from livesr.live.sinks.signals import SignalSink
-from livesr.live.sinks.sink import RunDescription, Sink
+from livesr.live.sinks.sink import Sink, checked, made, named_apart
 
 if TYPE_CHECKING:
     from livesr.live.sinks.zeromq import ZeroMQSink
@@ -62,8 +66,11 @@ class Session:
     input_ready = Signal(SRFrame)
     finished = Signal(dict)
 
-    def __init__(self, rig: RigConfig, settings: RunConfig) -> None:
+    def __init__(
+        self, rig: RigConfig, settings: RunConfig, sinks: Sequence[Sink | str] = ()
+    ) -> None:
         self.rig, self.settings = rig, settings
+        self._own_sinks = checked(sinks)
         self._paths: dict[str, ChannelPath] = {}
         self._pipeline: Pipeline | None = None
         self._finishing: tuple[threading.Thread, Pipeline] | None = None
@@ -71,15 +78,15 @@ class Session:
         self._publisher: ZeroMQSink | None = None
         self._writer: OMEZarrSink | None = None
         self._description: RunDescription | None = None
-        self._about: dict[str, Any] = {}
+        self._about = Report()
         self._told_s = math.inf  # when listeners were told that the run has finished
         self._process = os.getpid()
         self.interrupted = False
         self.store: Path | None = None
-        self.report: dict[str, Any] = {}
+        self.report = Report()
         self.error: LiveSRError | None = None
 
-    def wait(self) -> dict[str, Any]:
+    def wait(self) -> Report:
         """Wait until the run that has ended is processed and stored; return its report.
 
         Ctrl-C while waiting leaves out what is not computed yet, and still stores everything
@@ -123,9 +130,9 @@ class Session:
         """
         return os.getpid() != self._process
 
-    def status(self) -> dict[str, Any]:
+    def status(self) -> Status:
         """State of the run in progress, {} between runs."""
-        return self._pipeline.status() if self._pipeline else {}
+        return self._pipeline.status() if self._pipeline else Status()
 
     def fail(self, error: LiveSRError) -> None:
         """End the run because of `error`, which this object cannot see by itself.
@@ -186,46 +193,43 @@ class Session:
         `on_stop` stops where its frames come from.
         """
         sinks = self._sinks()
-        writer = self._writer
         pipeline = Pipeline(
             {channel.name: self._paths[channel.name] for channel in run.channels},
             run,
             sinks,
-            policy=self.settings.policy,
-            provisional=self.settings.provisional == "auto",
-            raw_queue_bytes=self.settings.raw_queue_bytes or available_bytes() // 4,
+            KeepingUp(
+                self.settings.policy,
+                provisional=self.settings.provisional == "auto",
+                raw_queue_bytes=self.settings.raw_queue_bytes or available_bytes() // 4,
+            ),
             on_stop=on_stop,
-            disk_free=lambda: writer.free_bytes if writer else None,
         )
         pipeline.open()
         self.store = self._writer.path if self._writer else None
         self._pipeline, self._description = pipeline, run
         return pipeline
 
-    def _sinks(self) -> list[tuple[Sink, bool]]:
-        if (self.settings.spare or self.settings.flush_s is not None) and not self.settings.store:
-            raise ConfigError(
-                "A spare disk and flushing are for a store, and this run has none: give one."
-            )
+    def _sinks(self) -> list[Sink]:
+        """Make the sinks of the run that comes next, in the order in which they are opened."""
         self._signals = SignalSink(self.frame_ready, self.input_ready, self.provisional_ready)
-        sinks: list[tuple[Sink, bool]] = [(self._signals, False)]
+        sinks: list[Sink] = [self._signals, *map(made, self._own_sinks)]
         if self.settings.publish:
             from livesr.live.sinks.zeromq import ZeroMQSink
 
             self._publisher = ZeroMQSink(
                 self.settings.publish, insecure=self.settings.insecure, keys=self.settings.keys
             )
-            sinks.append((self._publisher, False))
+            sinks.append(self._publisher)
         if self.settings.pairs:
             from livesr.live.sinks.pairs import PairsSink
 
-            sinks.append((PairsSink(self.settings.pairs), True))
+            sinks.append(PairsSink(self.settings.pairs))
         if self.settings.store:  # last: an address that is taken must not leave an empty store
             self._writer = OMEZarrSink(
                 self.settings.store, spare=self.settings.spare, sync_s=self.settings.flush_s
             )
-            sinks.append((self._writer, True))
-        return sinks
+            sinks.append(self._writer)
+        return named_apart(sinks)
 
     def _release_pipeline(self) -> None:
         """Let the run in progress end by itself; the next one can begin."""
@@ -249,15 +253,14 @@ class Session:
 
         In a thread of its own, so that a run ends when its acquisition does.
         """
-        about = {"store": str(store) if store else None, "publish": endpoint, **self._about}
+        about = Report(store=str(store) if store else None, publish=endpoint) | self._about
         try:
-            self.report = {**pipeline.join(about), "listener_errors": signals.listener_errors}
+            report = pipeline.join(about)
         except Exception as e:  # nobody waits for this thread's errors
             log.exception("the run did not end as it should")
-            pipeline.error = pipeline.error or RunError(
-                f"The run did not end as it should: {type(e).__name__}: {e}."
-            )
-            self.report = {**pipeline.report(), **about, "listener_errors": signals.listener_errors}
+            pipeline.fail(RunError(f"The run did not end as it should: {type(e).__name__}: {e}."))
+            report = pipeline.report() | about
+        self.report = report | Report(listener_errors=signals.listener_errors)
         self.error = self.error or pipeline.error
         # it is still inside: to close it may crash the process, to use it again would wait for it
         if pipeline.network_left:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from livesr.base.frames import SRFrame, Stream, Window
 from livesr.live.arrays import HOST, Array, Arrays
-from livesr.live.inference.backend import Backend
+from livesr.live.inference.session import InferenceSession
 
 WINDOW = 3
 _MAX_BYTES = 1 << 30
@@ -31,15 +31,15 @@ class Upscaler:
 
     Parameters
     ----------
-    backend : runs an engine that makes one frame of one frame; stays open
+    session : of an engine that makes one frame of one frame; stays open
     shape : (y, x) of an enlarged frame
     streams : how many streams take turns
     """
 
-    __slots__ = ("_backend", "_buffers", "_known")
+    __slots__ = ("_buffers", "_known", "_session")
 
-    def __init__(self, backend: Backend, shape: tuple[int, int], streams: int = 1) -> None:
-        self._backend = backend
+    def __init__(self, session: InferenceSession, shape: tuple[int, int], streams: int = 1) -> None:
+        self._session = session
         self._buffers = np.empty((_remembered(shape, streams), *shape), np.float32)
         # Which buffer holds which frame, the one used longest ago first.
         self._known: OrderedDict[tuple[Stream, int], NDArray[np.float32]] = OrderedDict()
@@ -79,8 +79,8 @@ class Upscaler:
         What a reconstruction of finer pixels would be.
         """
         b, s = frame.normalisation
-        normalise_into(self._backend.input[0], frame.image, b, s)
-        np.multiply(self._backend.infer()[0], np.float32(s), out=out)
+        normalise_into(self._session.input[0], frame.image, b, s)
+        np.multiply(self._session.infer()[0], np.float32(s), out=out)
         out += np.float32(b)
 
 
@@ -90,11 +90,11 @@ def memory_bytes(shape: tuple[int, int], streams: int) -> int:
 
 
 def normalise_into(
-    plane: Array, image: Array, background: float, headroom: float, arrays: Arrays = HOST
+    plane: Array, image: Array, background: float, scale: float, arrays: Arrays = HOST
 ) -> None:
     """Write x = (X - b) / s into one plane of a network's input."""
     arrays.subtract(image, background, out=plane)
-    arrays.multiply(plane, 1 / headroom, out=plane)
+    arrays.multiply(plane, 1 / scale, out=plane)
 
 
 def _remembered(shape: tuple[int, int], streams: int) -> int:

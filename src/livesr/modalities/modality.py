@@ -29,6 +29,7 @@ from livesr.base import config
 from livesr.base.config import RigConfig, TriggerConfig
 from livesr.base.errors import ConfigError
 from livesr.base.geometry import Geometry
+from livesr.optics.raw_quality import exposure_quality
 
 if TYPE_CHECKING:
     import numpy as np
@@ -221,8 +222,6 @@ class Modality(Generic[S]):
         frames
             In raw order, (y, x) each as the camera gave it; None where one is missing.
         """
-        from livesr.live.reconstruct.quality import exposure_quality
-
         return exposure_quality(exposures, frames)
 
     # -- the desk ----------------------------------------------------------------------------------

@@ -136,14 +136,10 @@ def examine(
 
     Parameters
     ----------
-    frames
-        (y, x) each, as the camera gave them: whole numbers, or float.
-    offset_adu
-        Level of a dark frame.
-    ceiling
-        Largest value that the camera can give, if it is known.
-    xp, numbers
-        Namespace of the frames, and what brings a list of its 0-d arrays to the host.
+    frames : (y, x) each, as the camera gave them: whole numbers, or float
+    offset_adu : level of a dark frame
+    ceiling : largest value that the camera can give, if it is known
+    xp, numbers : namespace of the frames, and what brings a list of its 0-d arrays to the host
     """
     n = len(frames)
     plain = [frames[i] for i in range(n)]

@@ -21,15 +21,11 @@ class Pattern:
 
     Attributes
     ----------
-    k_um
-        Pattern vector (ky, kx) in cycles/um. Its sign and that of the phase belong together.
-    phase_rad
-        Phase of step 0 at the chip's origin, the centre of pixel (0, 0) of the full chip.
-    modulation
-        Contrast m of the fundamental in the object, 0 to 1.
-    overtones
-        (phase, modulation) of the waves with 2 k, 3 k ...: three interfering beams, as in 3D-SIM,
-        give one. A phase step turns the wave with h k by h steps.
+    k_um : pattern vector (ky, kx) in cycles/um. Its sign and that of the phase belong together
+    phase_rad : phase of step 0 at the chip's origin, the centre of pixel (0, 0) of the full chip
+    modulation : contrast m of the fundamental in the object, 0 to 1
+    overtones : (phase, modulation) of the waves with 2 k, 3 k ...: three interfering beams, as in
+        3D-SIM, give one. A phase step turns the wave with h k by h steps
     """
 
     k_um: tuple[float, float]
@@ -51,12 +47,10 @@ class Pattern:
 
         Parameters
         ----------
-        origin_px
-            The region's first pixel (y, x) on the chip, in pixels of `pixel_size_um`. With n x n
-            binning the centre of a binned pixel lies (n - 1) / 2 chip pixels further: give ((y0 +
-            (n - 1) / 2) / n, ...).
-        pixel_size_um
-            Size of the pixels in which `origin_px` counts.
+        origin_px : the region's first pixel (y, x) on the chip, in pixels of `pixel_size_um`. With
+            n x n binning the centre of a binned pixel lies (n - 1) / 2 chip pixels further: give
+            ((y0 + (n - 1) / 2) / n, ...)
+        pixel_size_um : size of the pixels in which `origin_px` counts
         """
         turn = (
             2.0
@@ -102,15 +96,11 @@ def illumination(
 
     Parameters
     ----------
-    shape, pixel_size_um
-        Grid (y, x) and its sample distance; pixel (0, 0) of the grid lies on the centre of the
-        camera pixel there.
-    pattern
-        Direction, phase at the chip's origin and modulation.
-    phase_step_rad
-        What this exposure adds to the pattern's phase.
-    origin_px
-        First pixel (y, x) of the grid on the chip, in pixels of `pixel_size_um`.
+    shape, pixel_size_um : grid (y, x) and its sample distance; pixel (0, 0) of the grid lies on the
+        centre of the camera pixel there
+    pattern : direction, phase at the chip's origin and modulation
+    phase_step_rad : what this exposure adds to the pattern's phase
+    origin_px : first pixel (y, x) of the grid on the chip, in pixels of `pixel_size_um`
 
     Returns
     -------

@@ -20,20 +20,15 @@ class SCMOSNoise:
 
     Attributes
     ----------
-    offset_adu
-        Level of a dark frame.
-    gain_adu_per_e
-        ADU per photo-electron.
-    read_noise_e
-        Standard deviation of the read noise in electrons, where `read_variance_e2` is not given.
-    bit_depth
-        The converter's depth: values saturate at 2**bit_depth - 1; at most 16.
-    gaussian_above_e
-        Pixels with more expected electrons get normal instead of Poisson shot noise, which is far
-        faster. At 50 e the skewness thus lost is 0.14; mean and variance are exact.
-    read_variance_e2
-        Optional variance of the read noise per pixel, float32 (y, x), in electrons squared. sCMOS
-        pixels differ; see `read_variance_map`.
+    offset_adu : level of a dark frame
+    gain_adu_per_e : ADU per photo-electron
+    read_noise_e : standard deviation of the read noise in electrons, where `read_variance_e2` is
+        not given
+    bit_depth : the converter's depth: values saturate at 2**bit_depth - 1; at most 16
+    gaussian_above_e : pixels with more expected electrons get normal instead of Poisson shot noise,
+        which is far faster. At 50 e the skewness thus lost is 0.14; mean and variance are exact
+    read_variance_e2 : optional variance of the read noise per pixel, float32 (y, x), in electrons
+        squared. sCMOS pixels differ; see `read_variance_map`
 
     Notes
     -----
@@ -68,13 +63,10 @@ class SCMOSNoise:
 
         Parameters
         ----------
-        electrons
-            Expected photo-electrons per pixel, float32 (y, x), not negative (negative values count
-            as 0). Not changed.
-        rng
-            Source of randomness; the same state gives the same frame.
-        out
-            Frame to fill; allocated if None.
+        electrons : expected photo-electrons per pixel, float32 (y, x), not negative (negative
+            values count as 0). Not changed
+        rng : source of randomness; the same state gives the same frame
+        out : frame to fill; allocated if None
 
         Returns
         -------
@@ -111,22 +103,15 @@ class EMCCDNoise:
 
     Attributes
     ----------
-    offset_adu
-        Level of a dark frame.
-    em_gain
-        Mean electrons that the multiplication register makes of one.
-    gain_e_per_adu
-        Electrons behind the register per ADU.
-    read_noise_e
-        Standard deviation of the read noise in electrons, behind the register: divided by the gain,
-        it is what a photo-electron competes with.
-    cic_e
-        Clock-induced charge: electrons per pixel and frame that no photon made.
-    bit_depth
-        The converter's depth: values saturate at 2**bit_depth - 1; at most 16.
-    gaussian_above_e
-        Pixels with more expected electrons get normal noise of the same variance, which is far
-        faster.
+    offset_adu : level of a dark frame
+    em_gain : mean electrons that the multiplication register makes of one
+    gain_e_per_adu : electrons behind the register per ADU
+    read_noise_e : standard deviation of the read noise in electrons, behind the register: divided
+        by the gain, it is what a photo-electron competes with
+    cic_e : clock-induced charge: electrons per pixel and frame that no photon made
+    bit_depth : the converter's depth: values saturate at 2**bit_depth - 1; at most 16
+    gaussian_above_e : pixels with more expected electrons get normal noise of the same variance,
+        which is far faster
 
     Notes
     -----
@@ -193,15 +178,11 @@ def read_variance_map(
 
     Parameters
     ----------
-    shape
-        Chip (y, x).
-    read_noise_e
-        Median standard deviation in electrons.
-    rng
-        Source of randomness.
-    spread
-        Standard deviation of the logarithm of the read noise; 0.25 puts 1 pixel in 400 above twice
-        the median.
+    shape : chip (y, x)
+    read_noise_e : median standard deviation in electrons
+    rng : source of randomness
+    spread : standard deviation of the logarithm of the read noise; 0.25 puts 1 pixel in 400 above
+        twice the median
 
     Returns
     -------

@@ -16,10 +16,8 @@ def cutoff_um(na: float, wavelength_um: float) -> float:
 
     Parameters
     ----------
-    na
-        Numerical aperture of detection.
-    wavelength_um
-        Emission wavelength in vacuum.
+    na : numerical aperture of detection
+    wavelength_um : emission wavelength in vacuum
     """
     return 2.0 * na / wavelength_um
 
@@ -48,18 +46,13 @@ def otf(
 
     Parameters
     ----------
-    shape
-        Grid (y, x).
-    pixel_size_um
-        Sample distance of the grid.
-    na, wavelength_um
-        Numerical aperture and emission wavelength; they set the cutoff.
-    offset_um
-        Frequency (ky, kx) in cycles/um added to every grid frequency: the OTF as a SIM band sees it
-        after it was moved by minus this vector.
-    damping
-        Factor reached at the cutoff, in (0, 1]: real OTFs fall faster than the ideal one
-        (aberrations, refractive index mismatch, the camera pixel's own sinc). 1 is the ideal OTF.
+    shape : grid (y, x)
+    pixel_size_um : sample distance of the grid
+    na, wavelength_um : numerical aperture and emission wavelength; they set the cutoff
+    offset_um : frequency (ky, kx) in cycles/um added to every grid frequency: the OTF as a SIM band
+        sees it after it was moved by minus this vector
+    damping : factor reached at the cutoff, in (0, 1]: real OTFs fall faster than the ideal one
+        (aberrations, refractive index mismatch, the camera pixel's own sinc). 1 is the ideal OTF
 
     Returns
     -------
@@ -94,13 +87,11 @@ def apodisation(
 
     Parameters
     ----------
-    shape, pixel_size_um
-        Grid (y, x) and its sample distance.
-    cutoff_um
-        Frequency in cycles/um at and beyond which the window is 0; for SIM the detection cutoff
-        plus the length of k.
-    exponent
-        Power of the cosine: 0 is a hard edge, 1 the usual choice, more is smoother and less sharp.
+    shape, pixel_size_um : grid (y, x) and its sample distance
+    cutoff_um : frequency in cycles/um at and beyond which the window is 0; for SIM the detection
+        cutoff plus the length of k
+    exponent : power of the cosine: 0 is a hard edge, 1 the usual choice, more is smoother and less
+        sharp
 
     Returns
     -------

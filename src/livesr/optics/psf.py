@@ -40,15 +40,11 @@ class PointSpread:
 
     Parameters
     ----------
-    pixel_size_um
-        Camera pixel in the sample.
-    na, wavelength_um
-        Detection.
-    damping
-        As in `otf`: below 1 the spot is wider than the ideal one.
-    radius_px
-        Half of the side of the square that a point lights up; 5 pixels of 0.1 um hold 96 % of an
-        ideal Airy pattern.
+    pixel_size_um : camera pixel in the sample
+    na, wavelength_um : detection
+    damping : as in `otf`: below 1 the spot is wider than the ideal one
+    radius_px : half of the side of the square that a point lights up; 5 pixels of 0.1 um hold 96 %
+        of an ideal Airy pattern
     """
 
     def __init__(

@@ -25,20 +25,25 @@ from typing import Any
 from numpy.typing import NDArray
 
 from livesr.base import contained
-from livesr.base.errors import EngineError, RunError, StoreError
-from livesr.base.frames import MulticolorFrame, RawStack, SRFrame, Stream
+from livesr.base.compute import AUTO, ComputeConfig
+from livesr.base.errors import ConfigError, EngineError, RunError, StoreError
+from livesr.base.frames import MulticolorFrame, SRFrame, Stream
 from livesr.base.lock import Lock
+from livesr.base.run_description import RunDescription
+from livesr.formats import layout
+from livesr.formats.frames_log import Event, SeriesName, State
+from livesr.formats.store import Image, RecordedStore, array_shape
 from livesr.live.inference.engine import load_engine
+from livesr.live.keeping_up import COMPLETE
 from livesr.live.paths import ChannelPath
 from livesr.live.pipeline import Pipeline
-from livesr.live.sinks import layout
-from livesr.live.sinks.frames_log import FramesLog, SeriesName, State
+from livesr.live.recorded import Recorded
+from livesr.live.sinks.frames_log import FramesLog
 from livesr.live.sinks.localisations import replace_frames
-from livesr.live.sinks.sink import RunDescription, score_facts, time_shift_ms, to_uint16
+from livesr.live.sinks.sink import Sink, score_facts, time_shift_ms, to_uint16
 from livesr.live.sources.replay import feed
-from livesr.store.process import Progress, build_paths
+from livesr.store.process import Progress, build_paths, refuse_residual_plane
 from livesr.store.raw_input import RawInput, description, frames_of, read_stacks, store_input
-from livesr.store.recorded import Event, Image, RecordedStore, array_shape
 from livesr.store.shards import replace_planes
 
 Key = tuple[Stream, int]
@@ -89,9 +94,7 @@ def backfill(
     *,
     engine: str | None = None,
     upscale: str | None = None,
-    backend: str = "auto",
-    precision: str = "auto",
-    threads: int = 0,
+    compute: ComputeConfig = AUTO,
     on_progress: Progress = lambda done, total: None,
 ) -> dict[str, Any]:
     """Complete the store at `path`; return what was done.
@@ -112,7 +115,7 @@ def backfill(
     RunError
         If a frame could not be computed or written; what was done until then is kept.
     """
-    sidecars, runtime = Path(path) / layout.SIDECARS, (backend, precision, threads)
+    sidecars = Path(path) / layout.SIDECARS
     if not sidecars.is_dir():
         RecordedStore(path)  # says what is wrong with it
     contained.refuse_links(
@@ -123,7 +126,7 @@ def backfill(
             for left in sidecars.glob(f"{_SCRATCH}*"):  # by one that was killed
                 shutil.rmtree(left, ignore_errors=True)
             return _backfill(
-                RecordedStore(path), {"separate": engine, "upscale": upscale}, runtime, on_progress
+                RecordedStore(path), {"separate": engine, "upscale": upscale}, compute, on_progress
             )
     except OSError as e:
         raise RunError(
@@ -134,18 +137,20 @@ def backfill(
 def _backfill(
     store: RecordedStore,
     engines: Mapping[str, str | None],
-    runtime: tuple[str, str, int],
+    compute: ComputeConfig,
     on_progress: Progress,
 ) -> dict[str, Any]:
     """Complete a store that is locked."""
+    refuse_residual_plane(compute)
     _check_lengths(store)
     raw = _input(store, engines)
+    _check_uncertainty(store, raw, compute)
     _drop_unfinished_line(store.path / layout.FRAMES_LOG)
-    paths, notes = build_paths(raw, *runtime)
+    paths, notes = build_paths(raw, compute)
     try:
         todos = plan(
             store,
-            {name: p.window for name, p in paths.items() if p.backend},
+            {name: p.networks.window for name, p in paths.items() if p.networks.engine},
             {name: p.history for name, p in paths.items() if p.accumulates},
         )
         progress = _Counter(sum(len(t.predict) + len(t.measure) for t in todos), on_progress)
@@ -173,7 +178,7 @@ def _backfill(
         "predicted": sum(len(t.predict) for t in todos),
         "reconstructed": sum(len(t.measure) for t in todos),
         "impossible": sum(t.impossible for t in todos),
-        "warnings": notes,
+        "warnings": [*notes, *(note for path in paths.values() for note in path.notes)],
     }
 
 
@@ -186,6 +191,19 @@ def _input(store: RecordedStore, folders: Mapping[str, str | None]) -> RawInput:
         for channel in store.channels if folder else ():
             _check_same(store, store.models(channel).get(task), str(folder), task)
     return store_input(store, engine=folders["separate"], upscale=folders["upscale"])
+
+
+def _check_uncertainty(store: RecordedStore, raw: RawInput, compute: ComputeConfig) -> None:
+    """Refuse an uncertainty that the store has no place for, or has from other sides."""
+    separated = {channel for kind, _, channel in store.images if kind == "sr"}
+    for channel in sorted(separated) if compute.uncertainty else ():
+        if (there := raw.uncertainty.get(channel)) != compute.uncertainty:
+            has = f"has that from {there}" if there else "has none"
+            raise ConfigError(
+                f"Uncertainty from {compute.uncertainty} is asked for, and {store.path} {has}: one"
+                f" store, one way. 'livesr process {store.path} --uncertainty"
+                f" {compute.uncertainty}' makes a store of its own."
+            )
 
 
 def _check_same(
@@ -340,14 +358,16 @@ def _complete(
     pipeline = Pipeline(
         paths,
         description(raw, [path.description for path in paths.values()]),
-        [(sink, True)],
-        policy="complete",
+        [sink],
+        COMPLETE,
+        recorded=Recorded(
+            raw.normalisations,
+            raw.pattern_drifts,
+            # Where feeding ends early the last frame is no end of a series, and must not be
+            # predicted as one.
+            wanted=lambda stream, t: (stream, t) in wanted and not stopped.is_set(),
+        ),
         on_stop=stopped.set,
-        normalisations=raw.normalisations,
-        pattern_drifts=raw.pattern_drifts,
-        # Where feeding ends early the last frame is no end of a series, and must not be predicted
-        # as one.
-        wanted=lambda stream, t: (stream, t) in wanted and not stopped.is_set(),
     )
     pipeline.open()
     try:
@@ -371,10 +391,11 @@ class _Shard:
     lines: list[tuple[SeriesName, State, Stream, int, dict[str, Any]]] = field(default_factory=list)
 
 
-class _FillSink:
+class _FillSink(Sink):
     """Puts what is missing into the arrays, shard by shard, and then says so in frames.jsonl."""
 
     name = "backfill"
+    lossless = essential = True
 
     def __init__(
         self,
@@ -409,12 +430,6 @@ class _FillSink:
     def open(self, run: RunDescription) -> None:
         """Open the journal."""
         self._log = FramesLog(self._store.path / layout.FRAMES_LOG)
-
-    def raw(self, stack: RawStack) -> None:
-        """Raw is there already."""
-
-    def unplaced(self, stack: RawStack) -> None:
-        """Raw is there already."""
 
     def recon(self, frame: SRFrame) -> None:
         """Take a measurement that the run dropped; the others are only neighbours."""
@@ -456,9 +471,6 @@ class _FillSink:
     def skipped(self, stream: Stream, t: int, reason: str) -> None:
         """Keep the reason why a frame could not be computed."""
         self._failures[reason] = self._failures.get(reason, 0) + 1
-
-    def status(self, status: Mapping[str, Any]) -> None:
-        """Nothing."""
 
     def close(self, report: Mapping[str, Any]) -> None:
         """Write what there is of shards that an interruption left incomplete; close the journal."""
@@ -526,7 +538,7 @@ def _times(frame: SRFrame) -> dict[str, Any]:
     return {
         "t_acq_ns": frame.t_acq_ns,
         "t_camera_ms": frame.t_camera_ms,
-        "normalisation": frame.normalisation._asdict(),
+        "normalisation": frame.normalisation.written(),
     }
 
 

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from livesr.base import contained
-from livesr.live.sinks.frames_log import LogContents, read_log, to_json
-from livesr.store.recorded import Event, Image, stored_lines
+from livesr.base.documents import to_json
+from livesr.formats.frames_log import Event, LogContents, read_log, stored_lines
+from livesr.formats.store import Image
 from livesr.store.shard_inspection import ImageSurvey, Where
 
 

@@ -21,16 +21,11 @@ import numpy as np
 from livesr.base.config import RigConfig, load_yaml, parse
 from livesr.base.errors import LiveSRError, StoreError
 from livesr.base.geometry import Geometry
-from livesr.live.inference.engine import Manifest
-from livesr.live.paths import build_path
-from livesr.live.sinks import layout
-from livesr.live.sinks.frames_log import SeriesName
-from livesr.live.sinks.series import SeriesSpec, group_json
-from livesr.live.sinks.sink import ChannelDescription, RunDescription
-from livesr.modalities.registry import modality
-from livesr.store.raw_input import camera_of
-from livesr.store.recorded import KINDS, Event, Image, array_shape, read_image, read_json
-from livesr.store.shard_file import (
+from livesr.base.run_description import ChannelDescription, RunDescription
+from livesr.formats import layout
+from livesr.formats.frames_log import Event, SeriesName
+from livesr.formats.series_spec import SeriesSpec, group_json
+from livesr.formats.shard_file import (
     ShardError,
     ShardForm,
     check_encoding,
@@ -38,6 +33,11 @@ from livesr.store.shard_file import (
     read_index,
     shard_form,
 )
+from livesr.formats.store import KINDS, Image, array_shape, read_image, read_json
+from livesr.live.inference.engine import Manifest
+from livesr.live.paths import build_path
+from livesr.modalities.registry import modality
+from livesr.store.raw_input import camera_of
 
 _AXES: dict[str, dict[str, str]] = {
     "t": {"name": "t", "type": "time", "unit": "second"},
@@ -450,7 +450,7 @@ def _refuse_another_encoding(file: Path) -> None:
 
 def _fits(file: Path, form: ShardForm) -> bool:
     try:
-        return bool(len(read_index(file, form)))
+        return bool(len(read_index(file, form.chunks)))
     except (ShardError, OSError):
         return False
 

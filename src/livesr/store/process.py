@@ -13,18 +13,22 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from livesr.base.errors import BackendError, DamagedFileError, RunError
+from livesr.base.compute import AUTO, ComputeConfig
+from livesr.base.errors import BackendError, ConfigError, DamagedFileError, RunError
 from livesr.base.frames import MulticolorFrame, RawStack, SRFrame, Stream
-from livesr.live.inference.backend import BACKENDS
-from livesr.live.inference.test_time_augmentation import Augmentation
+from livesr.base.run_description import RunDescription
+from livesr.formats import layout
+from livesr.live.honoured import check_honoured
+from livesr.live.inference.runtime import why_unavailable
+from livesr.live.keeping_up import COMPLETE
 from livesr.live.paths import ChannelPath, build_path, build_superposition
 from livesr.live.pipeline import Pipeline
-from livesr.live.sinks import layout
+from livesr.live.recorded import Recorded
+from livesr.live.run_state import Report
 from livesr.live.sinks.ome_zarr import OMEZarrSink
 from livesr.live.sinks.series import write_json
-from livesr.live.sinks.sink import RunDescription
+from livesr.live.sinks.sink import Sink
 from livesr.live.sources.replay import feed
 from livesr.store.raw_input import RawInput, description
 
@@ -36,14 +40,11 @@ def process(
     raw: RawInput,
     store: Path,
     *,
-    backend: str = "auto",
-    precision: str = "auto",
-    threads: int = 0,
-    uncertainty: Augmentation | None = None,
+    compute: ComputeConfig = AUTO,
     record_raw: bool = True,
     record_recon: bool = True,
     on_progress: Progress = lambda done, total: None,
-) -> dict[str, Any]:
+) -> Report:
     """Compute reconstructions and predictions of `raw`, nothing skipped.
 
     Return the report of the run.
@@ -54,7 +55,7 @@ def process(
     Parameters
     ----------
     store : OME-Zarr to write; a path that exists gets the next number
-    uncertainty : from which sides to estimate that of the predictions; None as in the live run
+    compute : how; where it leaves the choice, as in the live run
 
     Raises
     ------
@@ -63,7 +64,8 @@ def process(
     RunError
         If the run had to end early.
     """
-    paths, notes = build_paths(raw, backend, precision, threads, uncertainty)
+    refuse_residual_plane(compute)
+    paths, notes = build_paths(raw, compute)
     started_s = time.monotonic()
     sidecars = {**raw.run.get("sidecars", {}), **manifests(paths)}
     run = description(raw, [p.description for p in paths.values()], sidecars=sidecars)
@@ -72,11 +74,10 @@ def process(
     pipeline = Pipeline(
         paths,
         replace(run, record_raw=record_raw, record_recon=record_recon),
-        [(sink, True), (watch, True)],
-        policy="complete",
+        [sink, watch],
+        COMPLETE,
+        recorded=Recorded(raw.normalisations, raw.pattern_drifts),
         on_stop=stopped.set,
-        normalisations=raw.normalisations,
-        pattern_drifts=raw.pattern_drifts,
     )
     try:
         pipeline.open()
@@ -86,7 +87,8 @@ def process(
             pipeline.stop(e)
         finally:
             pipeline.end()
-            report = pipeline.join({"store": str(sink.path), "publish": None, "offline": True})
+            about = Report(store=str(sink.path), publish=None, offline=True)
+            report = pipeline.join(about)
     finally:
         for path in paths.values():
             path.close()
@@ -95,10 +97,8 @@ def process(
         raise pipeline.error
     # Latency would be the age of the recording, and frames/s those of the camera.
     elapsed_s = max(time.monotonic() - started_s, 1e-9)
-    report |= {
-        "sr_fps": round(report["sr_frames"] / elapsed_s, 2),
-        "latency_ms": {"p50": None, "p99": None},
-    }
+    report["sr_fps"] = round(report["sr_frames"] / elapsed_s, 2)
+    report["latency_ms"] = {"p50": None, "p99": None}
     report["warnings"] = [*raw.notes, *raw.remarks(), *notes, *report["warnings"]]
     write_json(sink.path / layout.REPORT, report)
     if watch.failures:
@@ -109,13 +109,22 @@ def process(
     return report
 
 
-def build_paths(
-    raw: RawInput,
-    backend: str,
-    precision: str,
-    threads: int,
-    uncertainty: Augmentation | None = None,
-) -> tuple[dict[str, ChannelPath], list[str]]:
+def refuse_residual_plane(compute: ComputeConfig) -> None:
+    """Refuse what a store has no place for.
+
+    Raises
+    ------
+    ConfigError
+        If the plane is asked for.
+    """
+    if compute.residual_plane:
+        raise ConfigError(
+            "residual_plane is for frames that a script receives, and a store does not hold it: use"
+            " Replay(..., residual_plane=True), or compute it from what the store holds."
+        )
+
+
+def build_paths(raw: RawInput, compute: ComputeConfig) -> tuple[dict[str, ChannelPath], list[str]]:
     """Build the steps of every channel on the runtime of the live run, or the one asked for.
 
     Say where they differ.
@@ -123,27 +132,28 @@ def build_paths(
     paths: dict[str, ChannelPath] = {}
     notes: list[str] = []
     try:
-        builders: dict[str, Callable[..., ChannelPath]] = {
+        builders: dict[str, Callable[[ComputeConfig], ChannelPath]] = {
             name: partial(build_path, raw.rig, name, camera) for name, camera in raw.cameras.items()
         }
         if raw.rig.superpose:  # last: it is made of the others
             builders[raw.rig.superpose.name] = partial(build_superposition, raw.rig, paths)
         for name, build in builders.items():
             before = raw.runtimes.get(name)
-            paths[name] = _build(
-                build,
-                _runtime(before, backend, precision),
-                (backend, precision),
-                threads=threads,
-                tile=raw.tiles.get(name, "auto"),
-                uncertainty=uncertainty or raw.uncertainty.get(name),
-            )
-            now = paths[name].backend
+            asked = _completed(compute, raw, name)
+            paths[name] = _build(build, _as_before(asked, before), asked)
+            now = paths[name].networks.session
             if now and before and (now.name, now.precision) != before:
                 notes.append(
                     f"Channel {name!r} was separated live with {' '.join(before)}, now with"
                     f" {now.name} {now.precision}: the predictions agree, but not to the last ADU."
                 )
+            there = paths[name].device.name
+            if there != raw.devices.get(name, there):
+                notes.append(
+                    f"Channel {name!r} was reconstructed live on {raw.devices[name]}, now on"
+                    f" {there}: the reconstructions agree, but not to the last ADU."
+                )
+        notes += check_honoured(paths, compute)
     except BaseException:
         for path in paths.values():
             path.close()
@@ -151,47 +161,61 @@ def build_paths(
     return paths, notes
 
 
-def _runtime(before: tuple[str, str] | None, backend: str, precision: str) -> tuple[str, str]:
+def _completed(compute: ComputeConfig, raw: RawInput, channel: str) -> ComputeConfig:
+    """Return what is asked for, and where nothing is, device, tiles and sides of the live run.
+
+    A live run on a GPU leaves the choice: this computer may have none.
+    """
+    on_cpu = raw.devices.get(channel) == "cpu"
+    return compute.model_copy(
+        update={
+            "device": "cpu" if compute.device == "auto" and on_cpu else compute.device,
+            "tile": raw.tiles.get(channel, "auto") if compute.tile == "auto" else compute.tile,
+            "uncertainty": compute.uncertainty or raw.uncertainty.get(channel),
+        }
+    )
+
+
+def _as_before(asked: ComputeConfig, before: tuple[str, str] | None) -> ComputeConfig:
     """Return the live run's runtime where nothing else is asked for and this computer has it."""
-    if before is None or backend not in ("auto", before[0]):
-        return backend, precision
-    if before[0] not in BACKENDS.names or BACKENDS.load(before[0]).is_unavailable():
-        return backend, precision
-    return before[0], before[1] if precision == "auto" else precision
+    if before is None or asked.backend not in ("auto", before[0]):
+        return asked
+    if why_unavailable(before[0]):
+        return asked
+    precision = before[1] if asked.precision == "auto" else asked.precision
+    return asked.model_copy(update={"backend": before[0], "precision": precision})
 
 
 def _build(
-    build: Callable[..., ChannelPath],
-    runtime: tuple[str, str],
-    asked: tuple[str, str],
-    **settings: Any,
+    build: Callable[[ComputeConfig], ChannelPath], first: ComputeConfig, asked: ComputeConfig
 ) -> ChannelPath:
     try:
-        return build(backend=runtime[0], precision=runtime[1], **settings)
+        return build(first)
     except BackendError:
-        if runtime == asked:
+        if first == asked:
             raise
-    return build(backend=asked[0], precision=asked[1], **settings)
+    return build(asked)
 
 
 def manifests(paths: Mapping[str, ChannelPath]) -> dict[str, Path]:
     """Return the manifests to keep beside a store, by name."""
-    engines = [engine for path in paths.values() for engine in path.engines]
+    engines = [engine for path in paths.values() for engine in path.networks.engines]
     return {
         f"manifest-{engine.manifest.id}.yaml": engine.folder / "manifest.yaml" for engine in engines
     }
 
 
-class _Watch:
+class _Watch(Sink):
     """A sink that counts what is done and what failed."""
 
     name = "progress"
+    lossless = essential = True
 
     def __init__(
         self, groups: int, paths: Mapping[str, ChannelPath], on_progress: Progress
     ) -> None:
         self._total, self._done, self._on_progress = groups, 0, on_progress
-        self._separated = {name for name, path in paths.items() if path.backend}
+        self._separated = {name for name, path in paths.items() if path.networks.engine}
         self._sums = {name for name, path in paths.items() if path.parts}
         self.failures: dict[str, int] = {}
 
@@ -203,9 +227,6 @@ class _Watch:
         """Count a group that nothing can be made of."""
         if not stack.complete:
             self._count()
-
-    def unplaced(self, stack: RawStack) -> None:
-        """Nothing is done about frames without a place."""
 
     def recon(self, frame: SRFrame) -> None:
         """Count a measurement that is the end of its way."""
@@ -221,12 +242,6 @@ class _Watch:
         """Keep the reason, unless the exposures are missing in the input."""
         if not reason.endswith("raw frames missing"):
             self.failures[reason] = self.failures.get(reason, 0) + 1
-
-    def status(self, status: Mapping[str, Any]) -> None:
-        """Nothing."""
-
-    def close(self, report: Mapping[str, Any]) -> None:
-        """Nothing is held."""
 
     def _count(self) -> None:
         self._done += 1

@@ -11,20 +11,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from livesr.base.compute import Augmentation
 from livesr.base.config import RigConfig
 from livesr.base.errors import ConfigError, DamagedFileError, StoreError
 from livesr.base.frames import CameraFrame, Normalisation, Pixels, RawStack, StagePosition, Stream
 from livesr.base.geometry import Geometry
-from livesr.live.inference.test_time_augmentation import Augmentation
-from livesr.live.sinks.sink import RunDescription, Stack
+from livesr.base.run_description import RunDescription, Stack
+from livesr.formats import layout
+from livesr.formats.frames_log import Event, stream_of
+from livesr.formats.store import (
+    Image,
+    RecordedStore,
+    advice,
+    array_shape,
+    is_store,
+    read_json,
+    refuse_in_use,
+)
+from livesr.live.inference.test_time_augmentation import from_store
 from livesr.live.sources.recordings.placed import missing_note, spelt
 from livesr.live.sources.recordings.recording import (
     Plane,
@@ -36,16 +48,7 @@ from livesr.live.sources.recordings.recording import (
     with_axes,
     with_sections,
 )
-from livesr.store.recorded import (
-    Event,
-    Image,
-    RecordedStore,
-    advice,
-    array_shape,
-    is_store,
-    refuse_in_use,
-    stream_of,
-)
+from livesr.store.recorded import recorded_rig
 
 _SAME_SIZE = 0.01  # pixel sizes that differ by less are the same
 _SAME_NM = 10  # wavelengths that differ by less are of the same channel
@@ -67,6 +70,7 @@ class RawInput:
     run : fields of `RunDescription` that the run had
     uncertainty : from which sides that of the predictions was estimated, by channel
     runtimes, tiles : (backend, precision) and tiles that the predictions were made with, by channel
+    devices : where the reconstructions were made, "cpu" or "cuda", by channel
     spacing_s : from one exposure of a group to the next where frames bear the time of their group,
         else 0
     notes : what a user should know of it, in sentences
@@ -86,6 +90,7 @@ class RawInput:
     run: Mapping[str, Any] = field(default_factory=dict)
     runtimes: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     tiles: Mapping[str, int] = field(default_factory=dict)
+    devices: Mapping[str, str] = field(default_factory=dict)
     uncertainty: Mapping[str, Augmentation] = field(default_factory=dict)
     spacing_s: float = 0.0
     notes: tuple[str, ...] = ()
@@ -143,7 +148,7 @@ def store_input(
         "stacks": stacks if _differ(store, stacks) else {},
         "started_ns": _started_ns(store.about.get("started")),
     }
-    as_it_was = rig or store.rig(engine, upscale)
+    as_it_was = rig or recorded_rig(store, engine, upscale)
     run["sidecars"] = as_it_was.files()
     if recon:
         run["recon_offset_adu"] = recon.attributes["livesr"]["intensity"]["offset"]
@@ -161,9 +166,7 @@ def store_input(
         run=run,
         notes=store.problems,
         uncertainty={
-            c: cast("Augmentation", sides)
-            for c in store.channels
-            if (sides := store.uncertainty(c))
+            c: from_store(views) for c in store.channels if (views := store.uncertainty(c))
         },
         tiles={
             c: t
@@ -175,7 +178,19 @@ def store_input(
             for c in store.channels
             if (r := store.provenance(c).get("runtime"))
         },
+        devices=_devices(store),
     )
+
+
+def _devices(store: RecordedStore) -> dict[str, str]:
+    """Return where the run reconstructed each channel, as far as its report says it."""
+    try:
+        said = read_json(store.path / layout.REPORT).get("device")
+    except StoreError:
+        return {}
+    if not isinstance(said, dict):
+        return {}
+    return {str(name): str(device) for name, device in said.items()}
 
 
 def _started_ns(said: object) -> int:
@@ -232,6 +247,7 @@ def raw_input(
     """
     if is_store(path):
         refuse_in_use(path)
+        _refuse_read_as(path, how)
         raw = store_input(RecordedStore(path), rig, engine, upscale)
     elif rig is None:
         open_recording(path).close()  # what is no recording at all is said first
@@ -240,6 +256,16 @@ def raw_input(
         raw = recording_input(path, rig, how or ReadAs())
     rig = raw.rig.with_engine(engine) if engine else raw.rig
     return replace(raw, rig=rig.with_engine(upscale, "upscale") if upscale else rig)
+
+
+def _refuse_read_as(path: Path, how: ReadAs | None) -> None:
+    """Refuse to be told of a store of livesr what it says itself."""
+    said = [name for name, value in asdict(how).items() if value is not None] if how else []
+    if said:
+        raise ConfigError(
+            f"{path.name} is a store of livesr, which says itself how it was recorded: leave out"
+            f" {', '.join(said)}."
+        )
 
 
 def recording_input(path: Path, rig: RigConfig, how: ReadAs | None = None) -> RawInput:
@@ -513,7 +539,7 @@ def read_stacks(store: RecordedStore, keys: Iterable[tuple[Stream, int]]) -> Ite
     DamagedFileError
         If a time point cannot be read.
     """
-    from livesr.live.sources.zarr_files import open_array
+    from livesr.formats.zarr_files import open_array
 
     lines = store.pictures("raw")
     arrays: dict[tuple[int, str], Any] = {}

@@ -21,14 +21,15 @@ from typing import Any
 
 from livesr.base import contained
 from livesr.base.errors import StoreError
+from livesr.base.files import next_free_path
 from livesr.base.lock import Lock
-from livesr.live.sinks import layout
-from livesr.live.sinks.frames_log import SeriesName, State
+from livesr.formats import layout
+from livesr.formats.frames_log import Event, SeriesName, State
+from livesr.formats.shard_file import copy_without, whole_length
+from livesr.formats.store import read_image, read_json
 from livesr.live.sinks.series import write_json
 from livesr.store.mended_log import MendedLog
 from livesr.store.metadata import image_names, is_described, rebuild_images, rebuild_root
-from livesr.store.recorded import Event, read_image, read_json
-from livesr.store.shard_file import copy_without, whole_length
 from livesr.store.shard_inspection import ImageSurvey, Where
 
 log = logging.getLogger(__name__)
@@ -337,7 +338,7 @@ def _unplaced(path: Path, file: Path) -> Path:
     """Return where no reader looks for a file."""
     folder = path / TORN
     folder.mkdir(parents=True, exist_ok=True)
-    return layout.next_free_path(folder / ".".join(file.relative_to(path).parts))
+    return next_free_path(folder / ".".join(file.relative_to(path).parts))
 
 
 def _keep_aside(path: Path, file: Path) -> str:

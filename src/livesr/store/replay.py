@@ -8,19 +8,21 @@ device opened.
 from __future__ import annotations
 
 import atexit
-import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import takewhile
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Literal, Self
 
-from livesr.base.config import RigConfig, RunConfig, load_rig, parse
+from livesr.base.compute import Augmentation, DeviceChoice
+from livesr.base.config import RigConfig, load_rig, parse
 from livesr.base.errors import ConfigError, DamagedFileError
 from livesr.base.frames import CameraFrame
+from livesr.base.run_config import AnyPath, RunConfig, named_in
 from livesr.base.timing import now_ns
 from livesr.live.session import Session
+from livesr.live.sinks.sink import Sink, checked
 from livesr.live.sources.replay import Rate, play
 from livesr.store.process import build_paths, manifests
 from livesr.store.raw_input import RawInput, ReadAs, description, raw_input
@@ -46,8 +48,19 @@ class Replay(Session):
     frames : super-resolution frames of each stream after which it ends; None plays the whole
         recording
     how : what the file does not say of itself
-    store, publish : as for `LiveSR`
-    **settings : fields of `livesr.base.config.RunConfig`
+    sinks : as for `LiveSR`
+    store, spare, flush_s : OME-Zarr to write, None keeps nothing (a path that exists gets the next
+        number); a folder on another disk, where it goes on when its own disk is full or fails;
+        every how many seconds all of it is written through to the disk
+    publish, insecure, keys : ZeroMQ address to publish on, such as "tcp://127.0.0.1:5555"; whether
+        one that other computers reach may be unencrypted; the folder of the keys that encrypt
+    policy, provisional : "latest" skips predictions when the network is slow and, with "auto",
+        shows a frame before its successor came; "complete" skips nothing and lets latency grow
+    record_raw, record_recon : whether raw frames and reconstructions are stored
+    pairs : folder for the true channels of a superposition, to train on
+    raw_queue_bytes : memory for frames that wait, None takes a quarter of what is free
+    backend, precision, device, threads, tile, uncertainty, residual_plane : how it is computed, as
+        in `ComputeConfig`
 
     Raises
     ------
@@ -66,27 +79,45 @@ class Replay(Session):
 
     def __init__(
         self,
-        recording: str | os.PathLike[str] | RawInput,
+        recording: AnyPath | RawInput,
         *,
-        rig: str | os.PathLike[str] | RigConfig | None = None,
+        rig: AnyPath | RigConfig | None = None,
         engine: str | None = None,
         upscale: str | None = None,
         rate: Rate = "recorded",
         frames: int | None = None,
         how: ReadAs | None = None,
-        store: str | os.PathLike[str] | None = None,
+        sinks: Sequence[Sink | str] = (),
+        store: AnyPath | None = None,
+        spare: AnyPath | None = None,
+        flush_s: float | None = None,
         publish: str | None = None,
-        **settings: Any,
+        insecure: bool = False,
+        keys: AnyPath | None = None,
+        policy: Literal["latest", "complete"] = "latest",
+        provisional: Literal["auto", "off"] = "auto",
+        record_raw: bool = True,
+        record_recon: bool = True,
+        pairs: AnyPath | None = None,
+        raw_queue_bytes: int | None = None,
+        backend: str = "auto",
+        precision: str = "auto",
+        device: DeviceChoice = "auto",
+        threads: int = 0,
+        tile: int | Literal["auto", "off"] = "auto",
+        uncertainty: Augmentation | None = None,
+        residual_plane: bool = False,
     ) -> None:
+        settings = parse(RunConfig, named_in(RunConfig, locals()), "Replay")
         if isinstance(rate, int | float) and not rate > 0:
             raise ConfigError(
                 f"The rate is {rate} exposures a second; it must be above 0, 'recorded' or 'max'."
             )
-        chosen = parse(RunConfig, {**settings, "store": store, "publish": publish}, "Replay")
+        sinks = checked(sinks)  # before a file is open
         if not isinstance(recording, RawInput):
             config = rig if isinstance(rig, RigConfig) or rig is None else load_rig(rig)
             recording = raw_input(Path(recording), config, engine, upscale, how)
-        super().__init__(recording.rig, chosen)
+        super().__init__(recording.rig, settings, sinks)
         self._input, self._frames = recording, frames
         self._rate: Rate = rate if isinstance(rate, str) else float(rate)
         self._stopped = threading.Event()
@@ -102,9 +133,7 @@ class Replay(Session):
     def __enter__(self) -> Self:
         raw, settings = self._input, self.settings
         try:
-            self._paths, _ = build_paths(
-                raw, settings.backend, settings.precision, settings.threads, settings.uncertainty
-            )
+            self._paths, notes = build_paths(raw, settings.compute)
             run = description(
                 raw,
                 [path.description for path in self._paths.values()],
@@ -117,7 +146,7 @@ class Replay(Session):
         except BaseException:
             self._close()
             raise
-        for note in raw.notes:
+        for note in (*raw.notes, *notes):
             pipeline.warn(note)
         atexit.register(
             self.__exit__, SystemExit, None, None

@@ -16,8 +16,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from livesr.store.recorded import ArrayShape, Event, Image, array_shape, read_json
-from livesr.store.shard_file import (
+from livesr.formats.frames_log import Event
+from livesr.formats.shard_file import (
     Places,
     ShardError,
     ShardForm,
@@ -26,6 +26,7 @@ from livesr.store.shard_file import (
     shard_form,
     unreadable,
 )
+from livesr.formats.store import ArrayShape, Image, array_shape, read_json
 
 ShardState = Literal["whole", "damaged", "torn", "missing"]
 """Every chunk reads; some do not.
@@ -206,7 +207,7 @@ class ImageSurvey:
         try:
             if not file.exists():
                 return ShardInspection("missing", nothing, nothing)
-            index = read_index(file, self.form)
+            index = read_index(file, self.form.chunks)
             bad = (
                 unreadable(file, self.form, index)
                 if self._decode

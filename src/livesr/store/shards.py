@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from livesr.base import contained
 from livesr.base.errors import RecordingError
 from livesr.base.files import replace_file
-from livesr.store.recorded import array_shape, read_json
-from livesr.store.shard_file import empty_shard, shard_form
+from livesr.formats.shard_file import empty_shard, shard_form
+from livesr.formats.store import array_shape, read_json
 
 
 def replace_planes(
@@ -41,7 +41,7 @@ def replace_planes(
     """
     import zarr
 
-    from livesr.live.sources.zarr_files import open_array
+    from livesr.formats.zarr_files import open_array
 
     shape = array_shape(array)
     ((t_shard, z_shard),) = {shape.shard_of(t, z) for t, z in planes}

@@ -53,7 +53,8 @@ class DataConfig(Model):
             raise ValueError(f"size {self.size} is no multiple of twice the scale {self.scale}")
         if self.recombined and self.kind != "separate":
             raise ValueError(
-                f"recombined is {self.recombined}, but only pairs of kind 'separate' can be composed anew"
+                f"recombined is {self.recombined}, but only pairs of kind 'separate' can be"
+                " composed anew"
             )
         if self.kind == "upscale" and self.images is None and self.modality not in drawable():
             raise ValueError(

@@ -90,14 +90,11 @@ def find_images(
 
     Parameters
     ----------
-    folder
-        An image, or a folder that holds .tif, .tiff, .mrc or .zarr at any depth. With folders
+    folder : an image, or a folder that holds .tif, .tiff, .mrc or .zarr at any depth. With folders
         `clean` and `noisy` in it, each clean image needs a noisy one of the same name. Of a BioSR
-        folder only the SIM images are taken.
-    smallest
-        Pixels that each side must have.
-    on_bad_file
-        "refuse" raises; "skip" leaves it out and logs why.
+        folder only the SIM images are taken
+    smallest : pixels that each side must have
+    on_bad_file : "refuse" raises; "skip" leaves it out and logs why
 
     Raises
     ------
@@ -227,7 +224,7 @@ def _read_mrc(path: Path) -> NDArray[Any]:
 
 
 def _read_zarr(path: Path) -> NDArray[Any]:
-    from livesr.live.sources.zarr_files import open_group
+    from livesr.formats.zarr_files import open_group
 
     group = open_group(path)
     attributes: dict[str, Any] = dict(group.attrs)

@@ -57,11 +57,9 @@ class Meter:
 
     Parameters
     ----------
-    elapsed_s
-        Of the run before this process.
-    state
-        Of the meter whose run is resumed: the next report is then that of a run that was never
-        interrupted.
+    elapsed_s : of the run before this process
+    state : of the meter whose run is resumed: the next report is then that of a run that was never
+        interrupted
     """
 
     def __init__(self, elapsed_s: float, state: dict[str, Any] | None = None) -> None:

@@ -90,14 +90,12 @@ class CombinationLoss(nn.Module):  # type: ignore[misc]
 
     Parameters
     ----------
-    mse, structure, summation
-        The paper's lambda, mu and alpha.
-    constants
-        SSIM's C1 and C2.
-    balance
-        0 counts light alike in all channels; 1 counts every structure alike in every patch, however
-        dim it is beside the brightest one. Each channel and its target are multiplied by (energy of
-        the brightest / its own) ^ (balance / 2), at most 4; absent structures stay as they are.
+    mse, structure, summation : the paper's lambda, mu and alpha
+    constants : SSIM's C1 and C2
+    balance : 0 counts light alike in all channels; 1 counts every structure alike in every patch,
+        however dim it is beside the brightest one. Each channel and its target are multiplied by
+        (energy of the brightest / its own) ^ (balance / 2), at most 4; absent structures stay as
+        they are
 
     Notes
     -----

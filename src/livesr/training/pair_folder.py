@@ -62,19 +62,13 @@ def write_pairs(
 
     Parameters
     ----------
-    folder
-        Created if needed. An interrupted run of the same parameters continues there.
-    maker
-        What the pairs are.
-    n
-        Pairs.
-    seed
-        Training and validation pairs need different ones.
-    workers
-        Processes; 1 works in this one. More need a script that can be imported (``if __name__ ==
-        "__main__"``).
-    progress
-        Called with (pairs done, `n`).
+    folder : created if needed. An interrupted run of the same parameters continues there
+    maker : what the pairs are
+    n : pairs
+    seed : training and validation pairs need different ones
+    workers : processes; 1 works in this one. More need a script that can be imported (``if __name__
+        == "__main__"``)
+    progress : called with (pairs done, `n`)
 
     Returns
     -------

@@ -56,15 +56,12 @@ class CachedPairs:
 
     Parameters
     ----------
-    folder
-        In the format above.
-    content
-        A crop holds a structure when its mean there is at least this part of the whole image's
-        mean.
-    tries
-        Crops drawn before the fullest one is taken.
-    window
-        Frames to give, the middle ones; all if None. 1 is for networks without temporal continuity.
+    folder : in the format above
+    content : a crop holds a structure when its mean there is at least this part of the whole
+        image's mean
+    tries : crops drawn before the fullest one is taken
+    window : frames to give, the middle ones; all if None. 1 is for networks without temporal
+        continuity
 
     Raises
     ------

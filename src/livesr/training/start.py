@@ -56,9 +56,8 @@ def begin_with(network: nn.Module, start: str) -> Start:
 
     Parameters
     ----------
-    start
-        A finished run's folder, its best.pt or final.pt, or an engine that livesr exported (its
-        name or folder).
+    start : a finished run's folder, its best.pt or final.pt, or an engine that livesr exported (its
+        name or folder)
 
     Raises
     ------

@@ -68,17 +68,13 @@ class Trainer:
 
     Parameters
     ----------
-    config
-        See `TrainConfig`.
-    train_source, val_source
-        Batches to learn from and pairs to validate on. `train_source.batch` runs in several
-        threads.
-    out_dir
-        The run's folder. If it holds a checkpoint of the same config, `run` resumes there; one of a
-        different config raises ValueError, but for what does not change a step (budget, device,
-        threads, intervals of the log).
-    names
-        Of the output channels, for the pictures.
+    config : see `TrainConfig`
+    train_source, val_source : batches to learn from and pairs to validate on. `train_source.batch`
+        runs in several threads
+    out_dir : the run's folder. If it holds a checkpoint of the same config, `run` resumes there;
+        one of a different config raises ValueError, but for what does not change a step (budget,
+        device, threads, intervals of the log)
+    names : of the output channels, for the pictures
 
     Raises
     ------

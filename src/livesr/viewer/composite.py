@@ -123,8 +123,7 @@ class Compositor:
 
     Parameters
     ----------
-    shape
-        Frame (y, x).
+    shape : frame (y, x)
     """
 
     __slots__ = ("_part", "_rows", "_sum", "shape")
@@ -142,12 +141,9 @@ class Compositor:
 
         Parameters
         ----------
-        channels
-            uint16 (c, y, x), ADU; only read.
-        views
-            One per channel.
-        out
-            uint8 (y, x, 3) to fill; a new one is allocated and handed away if None.
+        channels : uint16 (c, y, x), ADU; only read
+        views : one per channel
+        out : uint8 (y, x, 3) to fill; a new one is allocated and handed away if None
 
         Raises
         ------
@@ -224,6 +220,11 @@ def grayscale(
     """Grey picture, uint8 (y, x), of a measurement, uint16 (y, x).
 
     Allocated and handed away if `out` is None.
+
+    Raises
+    ------
+    ValueError
+        If `image` is something else.
     """
     if image.dtype != np.uint16 or image.ndim != 2:
         raise ValueError(f"measurement is {image.dtype} {image.shape}, expected uint16 (y, x)")
@@ -246,6 +247,11 @@ def encode_jpeg(picture: Picture, quality: int = 90) -> bytes:
     """JPEG of uint8 (y, x) or (y, x, 3), colour at full resolution.
 
     Subsampling would smear one-pixel filaments.
+
+    Raises
+    ------
+    ValueError
+        If it is larger than the format allows.
     """
     if max(picture.shape[:2]) > _JPEG_MAX_PIXELS:
         raise ValueError(
@@ -260,6 +266,11 @@ def scale_bar_um(width_um: float) -> float:
     """Length of a scale bar for a picture `width_um` wide.
 
     1, 2 or 5 times a power of ten, at most a quarter of it.
+
+    Raises
+    ------
+    ValueError
+        If `width_um` is not above 0, or not finite.
     """
     if not width_um > 0 or not math.isfinite(width_um):
         raise ValueError(f"width is {width_um} um, expected a positive number")
@@ -302,16 +313,12 @@ def panel(
 
     Parameters
     ----------
-    images
-        uint8 (y, x) or (y, x, 3); all show the same field, their pixel counts may differ.
-    labels
-        One per image.
-    pixel_size_um
-        Of the image with the most pixels across; gives the scale bar in the first picture.
-    columns
-        Pictures in a row; by default up to four, more are spread over two rows.
-    tile
-        Width of one picture in the panel, pixels.
+    images : uint8 (y, x) or (y, x, 3); all show the same field, their pixel counts may differ
+    labels : one per image
+    pixel_size_um : of the image with the most pixels across; gives the scale bar in the first
+        picture
+    columns : pictures in a row; by default up to four, more are spread over two rows
+    tile : width of one picture in the panel, pixels
 
     Raises
     ------

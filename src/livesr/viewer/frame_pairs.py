@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from livesr.live.sinks.wire import Message
+from livesr.formats.wire import Message
 from livesr.viewer.subscriber import StreamName, Subscriber
 
 
@@ -109,7 +109,7 @@ class FramePairSource(Protocol):
         """
 
 
-class LiveScenes:
+class LiveFramePairs:
     """The pairs of a running stream: always the newest."""
 
     length = None

@@ -35,12 +35,9 @@ def paint_residual(grey: Picture, residual: NDArray[np.float32], span: float) ->
 
     Parameters
     ----------
-    grey
-        Measurement, uint8 (y, x).
-    residual
-        Sum of channels - x, float32 (y, x), ADU.
-    span
-        Width of the measurement's display window, ADU: the overlay follows its contrast.
+    grey : measurement, uint8 (y, x)
+    residual : sum of channels - x, float32 (y, x), ADU
+    span : width of the measurement's display window, ADU: the overlay follows its contrast
 
     Returns
     -------
@@ -67,13 +64,10 @@ def paint_uncertainty(grey: Picture, deviation: NDArray[np.float32], span: float
 
     Parameters
     ----------
-    grey
-        Measurement, uint8 (y, x).
-    deviation
-        Standard deviation of the prediction, float32 (y, x), ADU; where it has more pixels, as many
-        times more along y and x.
-    span
-        Width of the measurement's display window, ADU.
+    grey : measurement, uint8 (y, x)
+    deviation : standard deviation of the prediction, float32 (y, x), ADU; where it has more pixels,
+        as many times more along y and x
+    span : width of the measurement's display window, ADU
 
     Returns
     -------

@@ -16,10 +16,10 @@ import numpy as np
 from livesr.base.errors import StoreError
 from livesr.base.frames import Stream
 from livesr.base.timing import now_ns
-from livesr.live.sinks.frames_log import SeriesName
-from livesr.live.sinks.layout import REPORT
-from livesr.live.sinks.wire import Message, WireChannel, WireHeader
-from livesr.store.recorded import Event, Image, RecordedStore, array_shape, read_json
+from livesr.formats.frames_log import Event, SeriesName
+from livesr.formats.layout import REPORT
+from livesr.formats.store import Image, RecordedStore, array_shape, read_json
+from livesr.formats.wire import Message, WireChannel, WireHeader
 from livesr.viewer.frame_pairs import FramePair, Selection
 from livesr.viewer.subscriber import StreamName
 
@@ -54,7 +54,7 @@ class StoreSource:
     state, version = "recorded", 0
 
     def __init__(self, path: str | Path) -> None:
-        from livesr.live.sources.zarr_files import open_array
+        from livesr.formats.zarr_files import open_array
 
         store = RecordedStore(Path(path))
         self.endpoint = str(path)
@@ -158,9 +158,9 @@ class StoreSource:
             pixel_size_um=image.scale["x"],
             channels=_channels(image),
             ai={k: own[k] for k in ("prediction", "warning", "model", "runtime") if k in own},
-            normalisation=normalisation._asdict() if normalisation else None,
+            normalisation=normalisation.written() if normalisation else None,
             residual=line.get("residual"),
-            ood_score=line.get("novelty"),
+            novelty=line.get("novelty"),
             latency_ms=line.get("latency_ms"),
             warnings=tuple(line.get("warnings", ())),
             score=line.get("score", {}),

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import zmq
 
 from livesr.base.errors import ConfigError
-from livesr.live.sinks.keys import ViewerKeys
-from livesr.live.sinks.wire import (
+from livesr.formats.keys import ViewerKeys
+from livesr.formats.wire import (
     END,
     FRAME,
     INPUT,
@@ -64,13 +64,10 @@ class Subscriber:
 
     Parameters
     ----------
-    endpoint
-        Where a run publishes, such as ``tcp://127.0.0.1:5555``. It need not run yet, and may start
-        again.
-    topics
-        What to receive; `end` always is.
-    keys
-        Folder of this viewer's CURVE keys, for a stream that is encrypted.
+    endpoint : where a run publishes, such as ``tcp://127.0.0.1:5555``. It need not run yet, and may
+        start again
+    topics : what to receive; `end` always is
+    keys : folder of this viewer's CURVE keys, for a stream that is encrypted
 
     Attributes
     ----------

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from livesr.base.errors import ConfigError
-from livesr.live.sinks.wire import Message
+from livesr.formats.wire import Message
 from livesr.viewer.composite import auto_window
-from livesr.viewer.frame_pairs import FramePair, FramePairSource, LiveScenes, Selection
+from livesr.viewer.frame_pairs import FramePair, FramePairSource, LiveFramePairs, Selection
 from livesr.viewer.icons import use_own_icons
 from livesr.viewer.subscriber import Subscriber
 
@@ -63,11 +63,9 @@ class SRPreview(QWidget):
 
     Parameters
     ----------
-    source
-        Address that a run publishes on, or pairs (`LiveScenes`, `StoreSource`) that stay the
-        caller's.
-    parent
-        Qt parent.
+    source : address that a run publishes on, or pairs (`LiveFramePairs`, `StoreSource`) that stay
+        the caller's
+    parent : Qt parent
 
     Notes
     -----
@@ -89,7 +87,7 @@ class SRPreview(QWidget):
             self._subscriber = Subscriber(source)
             self._subscriber.open()
             self.destroyed.connect(self._subscriber.close)
-            source = LiveScenes(self._subscriber)
+            source = LiveFramePairs(self._subscriber)
         self._pairs = source
         self._seen = -1
         self.shown = 0

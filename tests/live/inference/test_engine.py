@@ -7,6 +7,7 @@ import yaml
 
 from backend_contract import make_engine
 from livesr.base.errors import EngineError
+from livesr.base.registry import announced_folders
 from livesr.live.inference.engine import (
     Engine,
     Manifest,
@@ -65,6 +66,29 @@ class TestLoading:
         with pytest.raises(EngineError, match="SHA-256"):
             load_engine("mt-er")
         assert engine_folders()["mt-er"] == engine.folder
+
+    def test_one_of_another_package_is_found_behind_the_own(
+        self,
+        engine: Engine,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        engines = tmp_path / "site" / "nets" / "engines"
+        for name in ("mt-er", "mt-er-dense"):
+            shutil.copytree(engine.folder, engines / name)
+        info = tmp_path / "site" / "nets-2.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: nets\nVersion: 2.0\n")
+        (info / "entry_points.txt").write_text("[livesr.engines]\nall = nets.engines\n")
+        monkeypatch.syspath_prepend(tmp_path / "site")
+        announced_folders.cache_clear()
+        try:
+            assert load_engine("mt-er-dense").folder == (engines / "mt-er-dense").resolve()
+            assert load_engine("mt-er").folder == engine.folder.resolve()
+        finally:
+            announced_folders.cache_clear()
+        assert "nets 2.0 has an engine 'mt-er'" in caplog.text
 
     def test_what_is_written_is_read_back(self, engine: Engine) -> None:
         write_manifest(engine.folder, engine.manifest)

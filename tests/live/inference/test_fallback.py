@@ -4,18 +4,23 @@ the same."""
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
-from backend_contract import make_engine, small_network
+from backend_contract import (
+    SessionContract,
+    make_engine,
+    session_on,
+    settings,
+    small_network,
+)
 from livesr.base.errors import BackendError
 from livesr.live.inference.engine import Engine
-from livesr.live.inference.fallback import FallbackBackend
+from livesr.live.inference.fallback import FallbackSession
 from livesr.live.inference.identity import identity_engine
-from livesr.live.inference.openvino import OpenVINOBackend
-from livesr.live.inference.runner import open_backend
+from livesr.live.inference.openvino import OpenVINOSession
 
 SIDE = 256
 
@@ -28,24 +33,34 @@ def engine(tmp_path: Path) -> Engine:
 @pytest.fixture
 def short_of_memory(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Frames larger than the number held here cannot be inferred by OpenVINO."""
-    largest, infer = [SIDE], OpenVINOBackend.infer
+    largest, infer = [SIDE], OpenVINOSession.infer
 
-    def short(self: OpenVINOBackend) -> Any:
+    def short(self: OpenVINOSession) -> Any:
         if max(self.input.shape) > largest[0]:
             raise RuntimeError("[GPU] CL_OUT_OF_MEMORY")
         return infer(self)
 
-    monkeypatch.setattr(OpenVINOBackend, "infer", short)
+    monkeypatch.setattr(OpenVINOSession, "infer", short)
     return largest
 
 
-def opened(engine: Engine, **settings: Any) -> FallbackBackend:
-    return FallbackBackend(
-        engine, (SIDE, SIDE), **{"precision": "f32", "threads": 1, "tile": "auto", **settings}
-    )
+def opened(engine: Engine, backend: str = "auto", tile: str = "auto") -> FallbackSession:
+    return FallbackSession(engine, (SIDE, SIDE), settings(backend, "f32", 1, tile))
 
 
-def infer(backend: FallbackBackend, frames: np.ndarray) -> np.ndarray:
+class TestFallbackSession(SessionContract):
+    """What it adds shows only when a runtime fails."""
+
+    name = "openvino"
+    needs: ClassVar = ("openvino",)
+
+    def opened(
+        self, engine: Engine, shape: tuple[int, int], precision: str = "f32"
+    ) -> FallbackSession:
+        return FallbackSession(engine, shape, settings(self.name, precision, 1))
+
+
+def infer(backend: FallbackSession, frames: np.ndarray) -> np.ndarray:
     backend.input[...] = frames
     return backend.infer().copy()
 
@@ -78,11 +93,11 @@ def test_any_other_failure_leads_to_the_next_runtime_at_once(
 ) -> None:
     pytest.importorskip("torch")
 
-    def lost(self: OpenVINOBackend) -> Any:
+    def lost(self: OpenVINOSession) -> Any:
         raise OSError("device lost")
 
     backend = opened(engine)
-    monkeypatch.setattr(OpenVINOBackend, "infer", lost)
+    monkeypatch.setattr(OpenVINOSession, "infer", lost)
     frames = np.ones((3, SIDE, SIDE), np.float32)
     np.testing.assert_allclose(infer(backend, frames), 1 / 3, atol=1e-6)
     assert (backend.name, backend.tile, len(backend.replacements)) == ("torch", None, 1)
@@ -108,7 +123,7 @@ def test_a_network_in_its_place_sees_the_same_frames(
 ) -> None:
     engine = make_engine(tmp_path / "small", small_network())
     frames = np.random.default_rng(1).random((3, SIDE, SIDE), np.float32)
-    whole = open_backend(engine, (SIDE, SIDE), "openvino", "f32", 1)
+    whole = session_on(engine, (SIDE, SIDE), "openvino", "f32", 1)
     whole.input[...] = frames
     expected = whole.infer().copy()
     whole.close()

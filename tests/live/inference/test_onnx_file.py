@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from backend_contract import session_on
 from livesr.base.errors import EngineError
 from livesr.live.inference.engine import (
     MODEL_NAME,
@@ -22,7 +23,6 @@ from livesr.live.inference.engine import (
 )
 from livesr.live.inference.identity import identity_engine
 from livesr.live.inference.onnx_file import MAX_NODES, OPERATORS, names_other_files, why_refused
-from livesr.live.inference.runner import open_backend
 
 onnx = pytest.importorskip("onnx")
 onnx_graph = pytest.importorskip("livesr.live.inference.onnx_graph")
@@ -214,4 +214,4 @@ def test_a_refused_network_is_parsed_by_no_runtime(tmp_path: Path) -> None:
     write_manifest(tmp_path / "looping", plain.manifest.model_copy(update={"weights": weights}))
     for backend in ("openvino", "torch", "auto"):
         with pytest.raises(EngineError, match="branches or loops"):
-            open_backend(load_engine(tmp_path / "looping"), (32, 32), backend)
+            session_on(load_engine(tmp_path / "looping"), (32, 32), backend)

@@ -1,27 +1,34 @@
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
-from backend_contract import BackendContract, make_engine, small_network
+from backend_contract import (
+    RuntimeContract,
+    SessionContract,
+    make_engine,
+    session_on,
+    small_network,
+)
 from livesr.base.errors import BackendError
-from livesr.live.inference.openvino import OpenVINOBackend
 
 openvino = pytest.importorskip("openvino")
 CAPABILITIES = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
-class TestOpenVINOBackend(BackendContract):
+class TestOpenVINO(SessionContract):
     name = "openvino"
     needs: ClassVar = ("openvino",)
 
 
-def opened(folder: Path, precision: str) -> OpenVINOBackend:
-    backend = OpenVINOBackend()
-    backend.open(
-        make_engine(folder / "small", small_network()), (64, 64), precision=precision, threads=1
-    )
-    return backend
+class TestOpenVINORuntime(RuntimeContract):
+    name = "openvino"
+    needs: ClassVar = ("openvino",)
+
+
+def opened(folder: Path, precision: str) -> Any:
+    engine = make_engine(folder / "small", small_network())
+    return session_on(engine, (64, 64), "openvino", precision, 1)
 
 
 def test_auto_is_bf16_only_where_the_cpu_has_it(tmp_path: Path) -> None:
@@ -36,7 +43,7 @@ def test_a_precision_that_the_cpu_lacks_is_refused(tmp_path: Path) -> None:
     ]
     if not lacking:
         pytest.skip("this CPU has them all")
-    with pytest.raises(BackendError, match="It has: f32"):
+    with pytest.raises(BackendError, match=r"computes in f32.* here, not in"):
         opened(tmp_path, lacking[0])
 
 

@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from backend_contract import make_engine, random_frames
+from backend_contract import make_engine, random_frames, session_on
 from livesr.base.errors import BackendError
-from livesr.live.inference.backend import BACKENDS, PRECISIONS
 from livesr.live.inference.engine import Engine, load_engine
-from livesr.live.inference.runner import open_backend
+from livesr.live.inference.runtime import BACKENDS, PRECISIONS
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")
@@ -75,7 +74,7 @@ def _one_thread() -> Iterator[None]:
 
 def infer(engine: Engine, frames: np.ndarray, backend: str, precision: str) -> np.ndarray:
     try:
-        opened = open_backend(engine, frames.shape[1:], backend, precision, threads=1)
+        opened = session_on(engine, frames.shape[1:], backend, precision, threads=1)
     except BackendError as e:
         pytest.skip(str(e))
     opened.input[...] = frames[: engine.manifest.window]

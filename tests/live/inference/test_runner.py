@@ -5,11 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from backend_contract import make_engine, model_of, small_network
+from backend_contract import make_engine, model_of, session_on, small_network
 from livesr.base.errors import BackendError, EngineError
-from livesr.live.inference.backend import BACKENDS
 from livesr.live.inference.engine import Engine
-from livesr.live.inference.runner import open_backend
+from livesr.live.inference.runtime import BACKENDS, why_unavailable
 
 
 @pytest.fixture
@@ -19,9 +18,9 @@ def engine(tmp_path: Path) -> Engine:
 
 def test_asking_what_there_is_loads_no_runtime() -> None:
     code = (
-        "import sys; from livesr.live.inference import engine, runner; from livesr.live import"
-        " compose\nreasons = [runner.BACKENDS.load(name).is_unavailable() for name in"
-        " runner.BACKENDS.names]\nprint([name for name in ('torch', 'onnx', 'openvino') if name in"
+        "import sys; from livesr.live.inference import engine, runner, runtime; from livesr.live"
+        " import compose\nreasons = [runtime.why_unavailable(name) for name in"
+        " runtime.BACKENDS.names]\nprint([name for name in ('torch', 'onnx', 'openvino') if name in"
         " sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -29,8 +28,8 @@ def test_asking_what_there_is_loads_no_runtime() -> None:
 
 
 def test_auto_takes_the_first_that_can(engine: Engine) -> None:
-    able = [name for name in BACKENDS.names if BACKENDS.load(name).is_unavailable() is None]
-    assert open_backend(engine, (32, 32)).name == able[0]
+    able = [name for name in BACKENDS.names if why_unavailable(name) is None]
+    assert session_on(engine, (32, 32)).name == able[0]
 
 
 def test_auto_says_what_it_skipped(
@@ -39,7 +38,7 @@ def test_auto_says_what_it_skipped(
     pytest.importorskip("torch")
     monkeypatch.setitem(sys.modules, "openvino", None)
     with caplog.at_level(logging.INFO):
-        backend = open_backend(engine, (32, 32), precision="f32")
+        backend = session_on(engine, (32, 32), precision="f32")
     assert backend.name == "torch"
     assert "Backend openvino is skipped: OpenVINO is not installed" in caplog.text
 
@@ -52,25 +51,25 @@ def test_auto_with_nothing_left_gives_every_reason(
     with pytest.raises(
         BackendError, match=r"openvino: .*pip install.*torch: .*pip install 'livesr\[train\]'"
     ):
-        open_backend(engine, (32, 32))
+        session_on(engine, (32, 32))
 
 
 def test_a_named_one_is_not_replaced(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(BackendError, match="pip install"):
-        open_backend(engine, (32, 32), backend="torch")
+        session_on(engine, (32, 32), backend="torch")
 
 
 def test_unknown_names_get_a_suggestion(engine: Engine) -> None:
     with pytest.raises(BackendError, match="Did you mean 'openvino'"):
-        open_backend(engine, (32, 32), backend="openvno")
+        session_on(engine, (32, 32), backend="openvno")
     with pytest.raises(BackendError, match="Known: auto, bf16, f16, f32, f8, int8"):
-        open_backend(engine, (32, 32), precision="q")
+        session_on(engine, (32, 32), precision="q")
 
 
 def test_an_engine_that_does_not_fit_is_no_reason_to_try_another_runtime(engine: Engine) -> None:
     with pytest.raises(EngineError, match="too small"):
-        open_backend(engine, (2, 2))
+        session_on(engine, (2, 2))
 
 
 def test_a_runtime_that_refuses_the_network_is_skipped(tmp_path: Path) -> None:
@@ -78,4 +77,4 @@ def test_a_runtime_that_refuses_the_network_is_skipped(tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx")
     nodes = [onnx.helper.make_node("Conv", ["frames", "absent"], ["channels"])]
     with pytest.raises((BackendError, EngineError)):
-        open_backend(make_engine(tmp_path / "broken", model_of(nodes, [])), (32, 32))
+        session_on(make_engine(tmp_path / "broken", model_of(nodes, [])), (32, 32))

@@ -10,21 +10,27 @@ import logging
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
-from backend_contract import BackendContract, make_engine, random_frames, small_network
+from backend_contract import (
+    RuntimeContract,
+    SessionContract,
+    make_engine,
+    random_frames,
+    session_on,
+    settings,
+    small_network,
+)
 from livesr.base.errors import BackendError
 from livesr.live.inference import cuda
-from livesr.live.inference.backend import ResidentBackend
 from livesr.live.inference.cuda import why_no_gpu
 from livesr.live.inference.engine import Engine, load_engine
-from livesr.live.inference.fallback import FallbackBackend
+from livesr.live.inference.fallback import FallbackSession
 from livesr.live.inference.plans import PlanCache
-from livesr.live.inference.runner import open_backend
-from livesr.live.inference.tensorrt import TensorRTBackend, choose_precision
+from livesr.live.inference.tensorrt import TensorRTRuntime, TensorRTSession
 from quantised import quantised
 
 SHIPPED = Path(__file__).parents[3] / "engines"
@@ -117,11 +123,11 @@ def test_a_build_goes_as_far_as_the_driver(installed: ModuleType, folder: Path) 
 
 @without_gpu
 def test_without_a_gpu_that_is_what_is_said(engine: Engine) -> None:
-    assert "NVIDIA" in (TensorRTBackend.is_unavailable() or "")
+    assert "NVIDIA" in (TensorRTRuntime().unavailable() or "")
     with pytest.raises(BackendError, match="NVIDIA"):
-        TensorRTBackend().open(engine, (32, 32))
+        TensorRTRuntime().open(engine, (32, 32), settings())
     with pytest.raises(BackendError, match="NVIDIA"):
-        open_backend(engine, (32, 32), "tensorrt")
+        session_on(engine, (32, 32), "tensorrt")
 
 
 def test_a_library_that_is_no_driver_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,7 +145,7 @@ def test_auto_goes_on_to_the_next_runtime_and_says_why(
     engine: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO):
-        backend = open_backend(engine, (32, 32), precision="f32", threads=1)
+        backend = session_on(engine, (32, 32), precision="f32", threads=1)
     assert backend.name == "openvino"
     assert "Backend tensorrt is skipped: TensorRT needs an NVIDIA GPU" in caplog.text
     backend.close()
@@ -154,51 +160,50 @@ def test_a_missing_package_is_named_with_the_extra(monkeypatch: pytest.MonkeyPat
     with_a_gpu(monkeypatch)
     for module in ("tensorrt", "cupy"):
         monkeypatch.setitem(sys.modules, module, None)
-    assert "tensorrt and cupy: pip install 'livesr[gpu]'" in (
-        TensorRTBackend.is_unavailable() or ""
-    )
+    assert "tensorrt and cupy: pip install 'livesr[gpu]'" in (TensorRTRuntime().unavailable() or "")
 
 
 @without_gpu
 def test_whatever_goes_wrong_at_the_start_lets_the_next_runtime_try(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(TensorRTBackend, "is_unavailable", classmethod(lambda cls: None))
+    monkeypatch.setattr(TensorRTRuntime, "unavailable", lambda self: None)
     monkeypatch.setitem(sys.modules, "cupy", None)  # as a package that cannot load its libraries
     with pytest.raises(BackendError, match="TensorRT does not start with engine 'small'"):
-        TensorRTBackend().open(engine, (32, 32))
+        TensorRTRuntime().open(engine, (32, 32), settings())
 
 
 @without_gpu
 def test_what_stops_cupy_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cupy", None)
     with pytest.raises(BackendError, match="CuPy cannot use the GPU"):
-        TensorRTBackend.free_bytes()
+        TensorRTRuntime().free_bytes()
 
 
 def test_a_gpu_that_failed_does_not_stop_the_next_runtime() -> None:
     def dead() -> None:
         raise RuntimeError("cudaErrorIllegalAddress")
 
-    backend = TensorRTBackend()
-    backend._stream, backend._wait = object(), dead
-    backend.close()
-    with pytest.raises(BackendError, match="not open"):
-        backend.infer()
+    session = TensorRTSession.__new__(TensorRTSession)
+    session._stream, session._wait = object(), dead
+    session.close()
+    with pytest.raises(BackendError, match="closed"):
+        session.infer()
 
 
 def test_precisions() -> None:
-    assert choose_precision("auto") == "f16"
-    with pytest.raises(BackendError, match="f32, f16, int8, f8"):
-        choose_precision("bf16")
+    assert TensorRTRuntime().choose_precision("auto") == "f16"
+    with pytest.raises(BackendError, match="f16, f32, int8, f8"):
+        TensorRTRuntime().choose_precision("bf16")
 
 
 def test_closed_means_closed() -> None:
-    backend = TensorRTBackend()
-    backend.close()
-    backend.close()
-    for use in (backend.infer, lambda: backend.input, lambda: backend.device_input):
-        with pytest.raises(BackendError, match="not open"):
+    session = TensorRTSession.__new__(TensorRTSession)  # as it is when its start has failed
+    session.close()
+    session.close()
+    assert session.resident is None
+    for use in (session.infer, lambda: session.input, lambda: session.device_input):
+        with pytest.raises(BackendError, match="closed"):
             use()
 
 
@@ -213,27 +218,32 @@ def plans(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def gpu(plans: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """TensorRT as it is here; each plan is built once a session."""
-    if reason := TensorRTBackend.is_unavailable():
+    if reason := TensorRTRuntime().unavailable():
         pytest.skip(reason)
     monkeypatch.setenv("LIVESR_CACHE", str(plans))
 
 
-def opened(engine: Engine, shape: tuple[int, int], precision: str = "auto") -> TensorRTBackend:
-    backend = TensorRTBackend()
-    backend.open(engine, shape, precision=precision)
-    return backend
+def opened(engine: Engine, shape: tuple[int, int], precision: str = "auto") -> Any:
+    return session_on(engine, shape, "tensorrt", precision)
 
 
 @pytest.mark.gpu
 @pytest.mark.usefixtures("gpu")
-class TestTensorRTBackend(BackendContract):
+class TestTensorRT(SessionContract):
+    name = "tensorrt"
+    needs: ClassVar = ("tensorrt", "cupy", "onnx")
+
+
+@pytest.mark.gpu
+@pytest.mark.usefixtures("gpu")
+class TestTensorRTRuntime(RuntimeContract):
     name = "tensorrt"
     needs: ClassVar = ("tensorrt", "cupy", "onnx")
 
 
 def reference(engine: Engine, frames: np.ndarray) -> np.ndarray:
     """Torch in f32, else OpenVINO in f32 where torch is missing (the kit's Python)."""
-    backend = open_backend(engine, frames.shape[1:], "torch" if _has_torch() else "openvino", "f32")
+    backend = session_on(engine, frames.shape[1:], "torch" if _has_torch() else "openvino", "f32")
     backend.input[...] = frames
     found = backend.infer().copy()
     backend.close()
@@ -327,7 +337,7 @@ def test_frames_on_the_gpu_stay_there(engine: Engine) -> None:
     cupy = pytest.importorskip("cupy")
     frames = random_frames((63, 97))  # padded inside
     backend = opened(engine, frames.shape[1:], "f32")
-    assert isinstance(backend, ResidentBackend)
+    assert backend.resident is backend
     backend.input[...] = frames
     expected = backend.infer().copy()
     streams = [cupy.cuda.Stream(non_blocking=True) for _ in range(2)]
@@ -386,15 +396,15 @@ def test_a_failure_in_the_middle_goes_on_elsewhere(
 ) -> None:
     frames = random_frames((64, 96))
     try:
-        backend = FallbackBackend(engine, frames.shape[1:])
+        backend = FallbackSession(engine, frames.shape[1:], settings())
     except BackendError as e:
         pytest.skip(str(e))
     assert backend.name == "tensorrt"
 
-    def lost(self: TensorRTBackend) -> np.ndarray:
+    def lost(self: TensorRTSession) -> np.ndarray:
         raise RuntimeError("cudaErrorIllegalAddress")
 
-    monkeypatch.setattr(TensorRTBackend, "infer", lost)
+    monkeypatch.setattr(TensorRTSession, "infer", lost)
     backend.input[...] = frames
     try:
         check_parity(backend.infer(), reference(engine, frames))

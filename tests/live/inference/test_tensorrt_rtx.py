@@ -17,14 +17,14 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from backend_contract import BackendContract, make_engine, random_frames, small_network
+from backend_contract import SessionContract, make_engine, random_frames, session_on, small_network
 from livesr.base.errors import BackendError, UsageError
-from livesr.live.inference.backend import BACKENDS
 from livesr.live.inference.cards import GENERATIONS, capability_of
 from livesr.live.inference.cuda import why_no_gpu
 from livesr.live.inference.engine import Engine, load_engine
 from livesr.live.inference.plans import PlanCache
-from livesr.live.inference.tensorrt import Card, TensorRTRTXBackend, build_plan, plan_key
+from livesr.live.inference.runtime import BACKENDS
+from livesr.live.inference.tensorrt import Card, TensorRTRTXRuntime, build_plan, plan_key
 from livesr.live.inference.tensorrt_build import RTX, build, capabilities
 from quantised import quantised
 
@@ -286,7 +286,7 @@ class TestCommand:
 
 
 @pytest.mark.gpu
-class TestTensorRTRTXBackend(BackendContract):
+class TestTensorRTRTX(SessionContract):
     name = "tensorrt-rtx"
     needs: ClassVar = ("tensorrt_rtx", "cupy", "onnx")
 
@@ -296,8 +296,7 @@ class TestTensorRTRTXBackend(BackendContract):
         monkeypatch.setenv("LIVESR_CACHE", str(tmp_path))
         outputs = []
         for _ in range(2):
-            backend = TensorRTRTXBackend()
-            backend.open(engine, (64, 64))
+            backend = session_on(engine, (64, 64), "tensorrt-rtx")
             backend.input[:] = random_frames((64, 64))
             outputs.append(backend.infer().copy())
             backend.close()
@@ -306,6 +305,6 @@ class TestTensorRTRTXBackend(BackendContract):
 
 
 def test_it_is_among_the_backends() -> None:
-    assert BACKENDS.load("tensorrt-rtx") is TensorRTRTXBackend
+    assert BACKENDS.load("tensorrt-rtx") is TensorRTRTXRuntime
     if why_no_gpu():
-        assert "TensorRT for RTX needs an NVIDIA GPU" in (TensorRTRTXBackend.is_unavailable() or "")
+        assert "TensorRT for RTX needs an NVIDIA GPU" in (TensorRTRTXRuntime().unavailable() or "")

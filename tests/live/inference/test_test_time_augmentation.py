@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from livesr.live.inference.test_time_augmentation import Augmentation, TestTimeAugmentation
+from livesr.base.compute import Augmentation
+from livesr.live.inference import test_time_augmentation as tta
 
 SHAPE = (6, 6)
 
@@ -32,17 +33,17 @@ def frames(shape: tuple[int, int] = SHAPE) -> NDArray[np.float32]:
     return np.random.default_rng(1).normal(5, 1, (3, *shape)).astype(np.float32)
 
 
-@pytest.mark.parametrize(("sides", "count"), [("flips", 4), ("turns", 8)])
+@pytest.mark.parametrize(("sides", "count"), [("flips", 4), ("d4", 8)])
 def test_the_spread_is_the_standard_deviation_over_the_sides(
     sides: Augmentation, count: int
 ) -> None:
     network, seen = Slanted(), frames()
-    views = TestTimeAugmentation(sides, 3, SHAPE, (2, *SHAPE))
+    views = tta.TestTimeAugmentation(sides, 3, SHAPE, (2, *SHAPE))
     network.input[...] = seen
     upright = views.infer(network).copy()
     centre = seen[1]
     neighbours = [np.roll(centre, -1, 1), np.roll(centre, 1, 1)] * 2
-    if sides == "turns":
+    if sides == "d4":
         neighbours += [np.roll(centre, -1, 0), np.roll(centre, 1, 0)] * 2
     expected = np.std([centre + n for n in neighbours], axis=0, ddof=1)
     np.testing.assert_allclose(upright[0], centre + neighbours[0], rtol=1e-6)
@@ -53,11 +54,11 @@ def test_the_spread_is_the_standard_deviation_over_the_sides(
 def test_a_network_that_sees_the_same_from_every_side_is_sure() -> None:
     network = Slanted((5, 8), slant=0)
     network.input[...] = frames((5, 8))
-    views = TestTimeAugmentation("flips", 3, (5, 8), (2, 5, 8))
+    views = tta.TestTimeAugmentation("flips", 3, (5, 8), (2, 5, 8))
     views.infer(network)
     np.testing.assert_allclose(views.spread, 0, atol=1e-6)
 
 
 def test_frames_that_are_no_squares_cannot_be_turned() -> None:
     with pytest.raises(ValueError, match="5 x 8"):
-        TestTimeAugmentation("turns", 3, (5, 8), (2, 5, 8))
+        tta.TestTimeAugmentation("d4", 3, (5, 8), (2, 5, 8))

@@ -5,9 +5,16 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from backend_contract import BackendContract, make_engine, model_of, random_frames, small_network
+from backend_contract import (
+    RuntimeContract,
+    SessionContract,
+    make_engine,
+    model_of,
+    random_frames,
+    session_on,
+    small_network,
+)
 from livesr.base.errors import BackendError, EngineError
-from livesr.live.inference.torch import TorchBackend
 
 torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
@@ -24,7 +31,12 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-class TestTorchBackend(BackendContract):
+class TestTorch(SessionContract):
+    name = "torch"
+    needs: ClassVar = ("torch", "onnx")
+
+
+class TestTorchRuntime(RuntimeContract):
     name = "torch"
     needs: ClassVar = ("torch", "onnx")
 
@@ -34,8 +46,8 @@ def run(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Frames and output of a network of three channels in and out."""
     initialisers = [array(np.asarray(value), name) for name, value in constants.items()]
-    backend = TorchBackend()
-    backend.open(make_engine(folder / "ops", model_of(nodes, initialisers), multiple_of=1), (6, 8))
+    engine = make_engine(folder / "ops", model_of(nodes, initialisers), multiple_of=1)
+    backend = session_on(engine, (6, 8), "torch")
     backend.input[...] = frames = random_frames((6, 8))
     return frames, backend.infer()
 
@@ -45,11 +57,9 @@ def test_precision_is_f32_on_a_cpu_unless_asked(tmp_path: Path) -> None:
         pytest.skip("a CUDA device is preferred here")
     engine = make_engine(tmp_path / "small", small_network())
     for asked, got in (("auto", "f32"), ("bf16", "bf16")):
-        backend = TorchBackend()
-        backend.open(engine, (32, 32), precision=asked)
-        assert backend.precision == got
-    with pytest.raises(BackendError, match="f32 or bf16"):
-        TorchBackend().open(engine, (32, 32), precision="f16")
+        assert session_on(engine, (32, 32), "torch", asked).precision == got
+    with pytest.raises(BackendError, match="Torch computes in f32, bf16, int8 here, not in 'f16'"):
+        session_on(engine, (32, 32), "torch", "f16")
 
 
 def test_the_last_convolution_and_what_follows_are_f32(tmp_path: Path) -> None:

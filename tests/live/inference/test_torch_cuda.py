@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from backend_contract import make_engine, random_frames, small_network
-from livesr.base.errors import BackendError
-from livesr.live.inference.backend import BACKENDS
+from backend_contract import make_engine, random_frames, session_on, small_network
 from livesr.live.inference.cuda import why_no_gpu
 from livesr.live.inference.engine import Engine, load_engine
 from livesr.live.inference.runner import in_order
-from livesr.live.inference.torch import TorchBackend
+from livesr.live.inference.runtime import BACKENDS
+from livesr.live.inference.torch import TorchRuntime
 from quantised import quantised
 
 torch = pytest.importorskip("torch")
@@ -54,8 +53,7 @@ def network(engine: Engine, shape: tuple[int, int], device: str, dtype: Any = to
 
 
 def inferred(engine: Engine, frames: np.ndarray, precision: str = "f32") -> np.ndarray:
-    backend = TorchBackend()
-    backend.open(engine, frames.shape[1:], precision=precision)
+    backend = session_on(engine, frames.shape[1:], "torch", precision)
     backend.input[...] = frames
     found = backend.infer().copy()
     backend.close()
@@ -77,12 +75,12 @@ def test_frames_in_place_give_what_frames_of_the_host_give(
     engine: Engine, shape: tuple[int, int]
 ) -> None:
     frames, resident = random_frames(shape), network(engine, shape, "cpu")
-    address = resident.frames.data_ptr()
+    address = resident.device_input.data_ptr()
     for seen in (frames * 0.5, frames):
-        resident.frames.copy_(torch.from_numpy(seen))
+        resident.device_input.copy_(torch.from_numpy(seen))
         resident.step()
     np.testing.assert_allclose(resident.result.numpy(), inferred(engine, frames), atol=1e-6)
-    assert resident.frames.data_ptr() == address
+    assert resident.device_input.data_ptr() == address
 
 
 def test_the_way_through_the_host_is_the_same(engine: Engine) -> None:
@@ -95,19 +93,15 @@ def test_the_way_through_the_host_is_the_same(engine: Engine) -> None:
 def test_on_a_cpu_nothing_is_resident(engine: Engine) -> None:
     if torch.cuda.is_available():
         pytest.skip("a CUDA device is preferred here")
-    backend = TorchBackend()
-    backend.open(engine, (32, 48))
-    assert backend.device_input is None
-    with pytest.raises(BackendError, match="not open on a GPU"):
-        backend.enqueue(0)
-    backend.close()
+    with session_on(engine, (32, 48), "torch") as backend:
+        assert backend.resident is None
 
 
 def test_torch_comes_before_openvino_only_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     if why_no_gpu() is not None:
         assert in_order() == list(BACKENDS.names)
     monkeypatch.setattr("livesr.live.inference.runner.why_no_gpu", lambda: None)
-    monkeypatch.setattr(TorchBackend, "on_gpu", classmethod(lambda cls: True))
+    monkeypatch.setattr(TorchRuntime, "resident", property(lambda self: True))
     order = in_order()
     assert sorted(order) == sorted(BACKENDS.names)
     assert order.index("tensorrt") < order.index("torch") < order.index("openvino")
@@ -120,7 +114,7 @@ def test_torch_comes_before_openvino_only_on_a_gpu(monkeypatch: pytest.MonkeyPat
 def test_the_graph_gives_what_a_cpu_gives(shape: tuple[int, int], precision: str) -> None:
     engine, frames = load_engine(LIGHT), random_frames(shape)
     expected = network(engine, shape, "cpu")
-    expected.frames.copy_(torch.from_numpy(frames))
+    expected.device_input.copy_(torch.from_numpy(frames))
     expected.step()
     found = inferred(engine, frames, precision)
     for channel, reference in zip(found, expected.result.numpy(), strict=True):
@@ -131,11 +125,12 @@ def test_the_graph_gives_what_a_cpu_gives(shape: tuple[int, int], precision: str
 @pytest.mark.usefixtures("gpu")
 def test_frames_of_cupy_are_separated_on_a_stream_of_cupy(engine: Engine) -> None:
     cupy = pytest.importorskip("cupy")
-    frames, backend = random_frames((33, 35)), TorchBackend()
-    backend.open(engine, (33, 35), precision="f32")
+    frames, backend = random_frames((33, 35)), session_on(engine, (33, 35), "torch", "f32")
+    resident = backend.resident
+    assert resident is not None
     with cupy.cuda.Stream(non_blocking=True) as stream:
-        cupy.asarray(backend.device_input)[...] = cupy.asarray(frames)
-        found = cupy.asnumpy(cupy.asarray(backend.enqueue(stream.ptr)))
+        cupy.asarray(resident.device_input)[...] = cupy.asarray(frames)
+        found = cupy.asnumpy(cupy.asarray(resident.enqueue(stream.ptr)))
     backend.input[...] = frames
     np.testing.assert_allclose(found, backend.infer(), atol=1e-5)
     backend.close()

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from backend_contract import settings
 from livesr.base.errors import EngineError
 from livesr.base.geometry import Geometry
 from livesr.live.inference import trial
@@ -60,22 +61,24 @@ def instead(monkeypatch: pytest.MonkeyPatch, program: str) -> None:
 def test_one_that_works_is_tried_once(
     engine: Engine, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    try_out(engine, SHAPE, "openvino", "f32")
+    try_out(engine, SHAPE, settings("openvino", "f32"))
     assert len(list(cache.iterdir())) == 1
     instead(monkeypatch, "raise SystemExit('tried again')")
-    try_out(engine, SHAPE, "openvino", "f32")
+    try_out(engine, SHAPE, settings("openvino", "f32"))
     for other in ((SHAPE[0], 64), "torch", "bf16"):
         shape = other if isinstance(other, tuple) else SHAPE
         with pytest.raises(EngineError, match="tried again"):
             try_out(
                 engine,
                 shape,
-                "torch" if other == "torch" else "openvino",
-                "bf16" if other == "bf16" else "f32",
+                settings(
+                    "torch" if other == "torch" else "openvino",
+                    "bf16" if other == "bf16" else "f32",
+                ),
             )
     next(cache.iterdir()).write_text("{}")
     with pytest.raises(EngineError, match="tried again"):
-        try_out(engine, SHAPE, "openvino", "f32")
+        try_out(engine, SHAPE, settings("openvino", "f32"))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no signals")
@@ -87,7 +90,7 @@ def test_a_crash_is_a_sentence(
         EngineError,
         match=r"'mixing' crashed \(SIGSEGV\), in a process of its own, on frames of 32 x 32",
     ):
-        try_out(engine, SHAPE)
+        try_out(engine, SHAPE, settings())
     assert not cache.exists()
 
 
@@ -97,7 +100,7 @@ def test_an_end_without_an_answer_is_a_crash(
 ) -> None:
     instead(monkeypatch, program)
     with pytest.raises(EngineError, match="crashed"):
-        try_out(engine, SHAPE)
+        try_out(engine, SHAPE, settings())
 
 
 def test_one_that_never_ends_is_ended(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,7 +108,7 @@ def test_one_that_never_ends_is_ended(engine: Engine, monkeypatch: pytest.Monkey
     monkeypatch.setattr(trial, "LONGEST_S", 0.5)
     monkeypatch.setattr(trial, "LONGEST_ON_GPU_S", 0.5)
     with pytest.raises(EngineError, match="did not come to an end"):
-        try_out(engine, SHAPE)
+        try_out(engine, SHAPE, settings())
 
 
 def test_one_that_takes_all_memory_is_ended(
@@ -114,7 +117,7 @@ def test_one_that_takes_all_memory_is_ended(
     instead(monkeypatch, "block = bytearray(1 << 27)\nwhile True: pass")
     monkeypatch.setattr(trial, "MAX_OF_MEMORY", 0.0)
     with pytest.raises(EngineError, match="of memory"):
-        try_out(engine, SHAPE)
+        try_out(engine, SHAPE, settings())
 
 
 def test_what_a_runtime_refuses_is_not_remembered(engine: Engine, cache: Path) -> None:
@@ -123,9 +126,8 @@ def test_what_a_runtime_refuses_is_not_remembered(engine: Engine, cache: Path) -
         engine.manifest.channels[0].model_copy(update={"name": "another"}),
     )
     write_manifest(engine.folder, engine.manifest.model_copy(update={"channels": channels}))
-    try_out(
-        load_engine(engine.folder), SHAPE, "openvino", "f32"
-    )  # opening it will say the same, here
+    # opening it will say the same, here
+    try_out(load_engine(engine.folder), SHAPE, settings("openvino", "f32"))
     assert not cache.exists()
 
 
@@ -175,7 +177,7 @@ def test_what_comes_with_livesr_starts_no_process(monkeypatch: pytest.MonkeyPatc
     for name in names:
         found = load_engine(REPOSITORY_ENGINES / name)
         assert is_shipped(found), f"add the networks of {name} to SHIPPED"
-        try_out(found, SHAPE)
+        try_out(found, SHAPE, settings())
     networks = {sha256_of(p) for p in REPOSITORY_ENGINES.glob("*/*.onnx")}
     assert networks == SHIPPED
 
@@ -202,7 +204,7 @@ def test_a_process_does_not_run_what_lies_where_it_starts(
     for name in ("json.py", "livesr.py", "numpy.py"):
         (tmp_path / name).write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
     monkeypatch.chdir(tmp_path)
-    try_out(engine, SHAPE, "openvino", "f32")
+    try_out(engine, SHAPE, settings("openvino", "f32"))
     assert not (tmp_path / "ran").exists()
 
 

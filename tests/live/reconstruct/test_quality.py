@@ -9,7 +9,6 @@ import pytest
 
 from livesr.base.config import ChannelConfig, load_rig, parse
 from livesr.base.geometry import Geometry
-from livesr.live.reconstruct.quality import NO_PICTURE, SATURATED
 from livesr.live.reconstruct.reconstructor import DoubtfulFrameError
 from livesr.modalities.sim.config import SIMConfig
 from livesr.modalities.sim.modality import SIM
@@ -29,6 +28,7 @@ from livesr.modalities.sim.simulation.rig import RawBank
 from livesr.optics.exposure import examine
 from livesr.optics.illumination import Pattern, angle_major, equal_steps
 from livesr.optics.noise import SCMOSNoise
+from livesr.optics.raw_quality import NO_PICTURE, SATURATED
 
 SHAPE, PIXEL_UM, NA, EMISSION_UM = (128, 128), 0.065, 1.49, 0.525
 PATTERNS = [

@@ -22,8 +22,8 @@ from contracts import RAW, START_NS, describe, multicolor_frame, sr_frame
 from failing_disk import failing, failures, preloaded
 from livesr.base.errors import LiveSRError
 from livesr.base.frames import RawStack, Stream
-from livesr.live.sinks import layout
-from livesr.live.sinks.frames_log import read_frames_log
+from livesr.formats import layout
+from livesr.formats.frames_log import read_frames_log
 from livesr.live.sinks.ome_zarr import OMEZarrSink
 from livesr.live.sinks.thread import SinkThread
 
@@ -155,7 +155,7 @@ def run(case: Case, folder: Path) -> list[str]:
     """Record with a failing disk; return what is not as it must be, in sentences."""
     home, errors = folder / "home" / "run.ome.zarr", list[LiveSRError]()
     sink = OMEZarrSink(home, spare=folder / "spare" if case.spare else None)
-    thread = SinkThread(sink, lossless=True, on_error=lambda _, e: errors.append(e))
+    thread = SinkThread(sink, on_error=lambda _, e: errors.append(e))
     thread.open(describe())
     sink._workers.flush_s = case.flush_s
     frames = np.random.default_rng(0).integers(

@@ -14,9 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fuzzing import damaged, examples
+from livesr.base.documents import to_json
 from livesr.base.errors import StoreError
 from livesr.base.frames import Stream
-from livesr.live.sinks.frames_log import FramesLog, read_frames_log, read_log, to_json
+from livesr.formats.frames_log import read_frames_log, read_log
+from livesr.live.sinks.frames_log import FramesLog
 
 LINE: dict[str, Any] = {
     "series": "recon",

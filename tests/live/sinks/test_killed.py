@@ -21,8 +21,8 @@ import zarr
 from contracts import RAW, START_NS, describe, multicolor_frame, sr_frame
 from failing_disk import calls, failing, preloaded
 from livesr.base.frames import RawStack, Stream
+from livesr.formats.shard_file import ShardError, present, read_index, shard_form, whole_length
 from livesr.live.sinks.ome_zarr import OMEZarrSink
-from livesr.live.sinks.shard import ShardError, present, read_index, whole_length
 
 STREAM = Stream(0, "488")
 FLUSH_S = 0.1
@@ -76,6 +76,7 @@ def beyond_the_promise(folder: Path) -> int:
 
 def mend(array: Path, planes: int) -> None:
     """Cut off what a kill left in the middle, and give the array the length of what is there."""
+    about = json.loads((array / "zarr.json").read_text())
     chunks, length = PER_SHARD * planes, 0
     for file in (
         f for f in (array / "c").rglob("*") if f.is_file() and not f.name.endswith(".new")
@@ -83,7 +84,7 @@ def mend(array: Path, planes: int) -> None:
         try:
             index = read_index(file, chunks)
         except ShardError:
-            if not (whole := whole_length(file, chunks)):
+            if not (whole := whole_length(file, shard_form(about))):
                 file.unlink()
                 continue
             os.truncate(file, whole)
@@ -92,7 +93,6 @@ def mend(array: Path, planes: int) -> None:
         length = max(
             length, t_shard * PER_SHARD + int(np.flatnonzero(present(index)).max()) // planes + 1
         )
-    about = json.loads((array / "zarr.json").read_text())
     assert about["shape"][0] <= length or not length
     about["shape"][0] = length
     (array / "zarr.json").write_text(json.dumps(about))

@@ -10,12 +10,8 @@ import pytest
 
 from livesr.base.errors import StoreError
 from livesr.base.frames import LOCALISATION
-from livesr.live.sinks.localisations import (
-    HEADER,
-    LocalisationsFile,
-    read_localisations,
-    replace_frames,
-)
+from livesr.formats.localisations import HEADER, read_localisations
+from livesr.live.sinks.localisations import LocalisationsFile, replace_frames
 
 
 def table(*frames: int) -> np.ndarray:

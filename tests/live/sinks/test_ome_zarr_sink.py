@@ -33,17 +33,15 @@ from contracts import (
     sr_frame,
 )
 from livesr.base.errors import FrameShapeError, RecordingError, StoreError
+from livesr.base.files import next_free_path
 from livesr.base.frames import RawStack, Stream
-from livesr.live.sinks import layout
-from livesr.live.sinks.frames_log import FramesLog, read_frames_log
-from livesr.live.sinks.ome_zarr import (
-    OMEZarrSink,
-    bytes_per_hour,
-    free_bytes,
-    memory_bytes,
-    next_free_path,
-)
-from livesr.live.sinks.series import Series, SeriesSpec
+from livesr.formats import layout
+from livesr.formats.frames_log import read_frames_log
+from livesr.formats.series_spec import SeriesSpec
+from livesr.live.sinks.capacity import bytes_per_hour, free_bytes, memory_bytes
+from livesr.live.sinks.frames_log import FramesLog
+from livesr.live.sinks.ome_zarr import OMEZarrSink
+from livesr.live.sinks.series import Series
 
 STREAM = Stream(0, "488")
 

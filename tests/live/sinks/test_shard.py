@@ -9,20 +9,12 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from livesr.live.sinks.series import Series, SeriesSpec
-from livesr.live.sinks.shard import (
-    Budget,
-    Chunk,
-    Shard,
-    ShardError,
-    decode,
-    encode,
-    present,
-    read_chunk,
-    read_index,
-    whole_length,
-)
+from livesr.formats.series_spec import SeriesSpec
+from livesr.formats.shard_file import ShardError, ShardForm, present, whole_length
+from livesr.live.sinks.series import Series
+from livesr.live.sinks.shard import Budget, Chunk, Shard, decode, encode, read_chunk, read_index
 
+FORM = ShardForm((12,), 8 * 8 * 2, ("bytes", "blosc", "crc32c"))
 PLANES = [np.random.default_rng(i).integers(0, 65536, (8, 8), dtype=np.uint16) for i in range(12)]
 
 
@@ -66,7 +58,7 @@ def test_what_is_cut_off_anywhere_is_whole_up_to_a_commit(
         sizes.append(shard.size)
     left = path.read_bytes()[: min(cut, shard.size)]
     path.write_bytes(left)
-    assert whole_length(path, len(PLANES)) == max(size for size in sizes if size <= len(left))
+    assert whole_length(path, FORM) == max(size for size in sizes if size <= len(left))
 
 
 @pytest.mark.parametrize("kept", [0, 1 << 20])
@@ -129,7 +121,7 @@ def test_what_is_no_shard_is_refused(tmp_path: Path, garbage: bytes) -> None:
     (tmp_path / "shard").write_bytes(garbage)
     with pytest.raises(ShardError):
         read_index(tmp_path / "shard", len(PLANES))
-    assert whole_length(tmp_path / "shard", len(PLANES)) == 0
+    assert whole_length(tmp_path / "shard", FORM) == 0
 
 
 def test_an_index_that_points_outside_is_refused(tmp_path: Path) -> None:

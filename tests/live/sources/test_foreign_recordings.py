@@ -17,15 +17,9 @@ import tifffile
 import zarr
 
 from livesr.base.errors import DamagedFileError, LiveSRError, StoreError
+from livesr.formats.zarr_files import CODECS_V2, CODECS_V3, check_metadata, open_array, open_group
 from livesr.live.sources.recordings import tiff_pages
 from livesr.live.sources.recordings.recording import open_recording
-from livesr.live.sources.zarr_files import (
-    CODECS_V2,
-    CODECS_V3,
-    check_metadata,
-    open_array,
-    open_group,
-)
 from livesr.training.images import _read_tiff
 from recordings import write_mmstack, write_ndtiff, write_ome_zarr
 

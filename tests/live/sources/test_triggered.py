@@ -15,6 +15,7 @@ from gated_display import GatedSIMCamera, gated_core, gated_rig
 from livesr import LiveSR
 from livesr.base.config import TriggerConfig, load_rig, parse
 from livesr.base.errors import ConfigError, RunError
+from livesr.base.run_config import RunConfig
 from livesr.cli.experiment import Experiment
 from livesr.cli.output import console
 from livesr.cli.session import Request, acquire
@@ -204,7 +205,7 @@ def test_raw_frames_are_those_of_the_display(
 
     core, camera = gated
     request = Request(
-        load_rig(rig), Experiment(frames=2), engine="none", store=tmp_path / "run.ome.zarr"
+        load_rig(rig), Experiment(frames=2), RunConfig(store=tmp_path / "run.ome.zarr"), "none"
     )
     report = acquire(request, core, console(quiet=True))
     raw = zarr.open_group(report["store"], mode="r")["raw/0"][:]

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from livesr.base.compute import ComputeConfig
 from livesr.base.config import RigConfig, load_rig
 from livesr.base.errors import BackendError, RunError
-from livesr.base.frames import MulticolorFrame, RawStack, SRFrame, Stream
+from livesr.base.frames import MulticolorFrame, SRFrame
 from livesr.base.geometry import Geometry
+from livesr.base.run_description import RunDescription
 from livesr.base.timing import now_ns
 from livesr.bench.gpu.speed import resident_call, wall_ms
 from livesr.bench.gpu.subjects import FULL_ENGINE, SMALL_ENGINE, agreement, opened
@@ -26,9 +28,10 @@ from livesr.bench.result import AGREEMENT, LeftOut, Result, Target
 from livesr.bench.timing import Summary, ratio_of_medians
 from livesr.live.device import open_device
 from livesr.live.inference.engine import load_engine
+from livesr.live.keeping_up import COMPLETE
 from livesr.live.paths import build_path
 from livesr.live.pipeline import Pipeline
-from livesr.live.sinks.sink import RunDescription
+from livesr.live.sinks.sink import Sink
 from livesr.live.sources.plan import sim_sequence
 from livesr.modalities.registry import modality
 from livesr.simulation.sequence import simulating_rig
@@ -60,11 +63,12 @@ def measure(quick: bool) -> list[Result | LeftOut]:
     return entries
 
 
-@dataclass(slots=True)
-class _Made:
+@dataclass(eq=False)
+class _Made(Sink):
     """What a run made, itself the sink that collects it: when, and the first frames."""
 
     name: str = "bench"
+    lossless = essential = True
     times: list[float] = field(default_factory=list)
     recon_frames: list[NDArray[np.float32]] = field(default_factory=list)
     sr_frames: list[NDArray[np.uint16]] = field(default_factory=list)
@@ -103,24 +107,6 @@ class _Made:
                     f"{len(self.times)} of {count} frames came within {_TIMEOUT_S:.0f} s."
                 )
 
-    def open(self, run: RunDescription) -> None:
-        """Nothing to open."""
-
-    def raw(self, stack: RawStack) -> None:
-        """Raw frames are known already."""
-
-    def unplaced(self, stack: RawStack) -> None:
-        """Every frame has its place."""
-
-    def skipped(self, stream: Stream, t: int, reason: str) -> None:
-        """Nothing is skipped under "complete"."""
-
-    def status(self, status: Mapping[str, Any]) -> None:
-        """Nobody looks on."""
-
-    def close(self, report: Mapping[str, Any]) -> None:
-        """Nothing to close."""
-
 
 @dataclass(frozen=True, slots=True)
 class _Job:
@@ -142,11 +128,12 @@ class _Job:
         """Send `n` raw groups through a run on `where`, a few ahead of what has come out."""
         _, n_raw, *size = self.raw.shape
         camera = Geometry((size[0], size[1]), "uint16", 0.065)
-        path = build_path(self.rig, self.channel, camera, device=where)
-        assert path.backend is not None
-        made = _Made(runtime=f"{path.backend.name} {path.backend.precision}")
+        path = build_path(self.rig, self.channel, camera, ComputeConfig(device=where))
+        session = path.networks.session
+        assert session is not None
+        made = _Made(runtime=f"{session.name} {session.precision}")
         run = RunDescription("bench", now_ns(), (path.description,))
-        pipeline = Pipeline({self.channel: path}, run, [(made, True)], policy="complete")
+        pipeline = Pipeline({self.channel: path}, run, [made], COMPLETE)
         pipeline.open()
         try:
             for i, event in enumerate(sim_sequence(n, [self.channel], n_raw)):
@@ -187,8 +174,8 @@ def _timed(job: _Job, made: _Made, where: Where) -> Result:
 def _network_ms(job: _Job, made: _Made, n: int) -> list[float]:
     """Return the times of the network alone on the runtime that the run chose."""
     name, precision = made.runtime.split()
-    with opened(name, load_engine(job.engine), job.side, precision) as backend:
-        call = resident_call(backend) or (lambda: wall_ms(backend.infer))
+    with opened(name, load_engine(job.engine), job.side, precision) as session:
+        call = resident_call(session) or (lambda: wall_ms(session.infer))
         call()
         return [call() for _ in range(n)]
 

@@ -20,8 +20,8 @@ from livesr.bench.gpu.subjects import (
 )
 from livesr.bench.result import AGREEMENT, LeftOut, Result, Target
 from livesr.bench.runner import SuiteUnavailableError
-from livesr.live.inference.backend import PRECISIONS
 from livesr.live.inference.engine import Engine
+from livesr.live.inference.runtime import PRECISIONS
 
 MIN_AGREEMENT = {"f32": 0.9999, "f16": 0.998, "bf16": 0.998, "int8": 0.95, "f8": 0.95}
 """What every channel must reach. Integers are rounded more: what they cost is measured when an

@@ -14,8 +14,8 @@ from livesr.base.errors import LiveSRError
 from livesr.bench.gpu.subjects import FULL_ENGINE, SMALL_ENGINE, frames, opened, runtimes
 from livesr.bench.result import LeftOut, Result, Target, compared
 from livesr.bench.timing import Summary, interleave
-from livesr.live.inference.backend import Backend, ResidentBackend
 from livesr.live.inference.engine import Engine, load_engine
+from livesr.live.inference.session import InferenceSession
 
 TARGET_MS = {512: 5.0, 1024: 20.0}
 """Of TensorRT, for frames that are on the GPU already."""
@@ -48,11 +48,11 @@ def _on(
 ) -> Iterator[Result | LeftOut]:
     name = f"gpu.speed.{runtime}"
     try:
-        with opened(runtime, engine, side) as backend:
-            note = f"{engine.manifest.id}, {side}^2, {backend.precision} on {backend.device}"
+        with opened(runtime, engine, side) as session:
+            note = f"{engine.manifest.id}, {side}^2, {session.precision} on {session.device}"
             through = f"{note}; upload and download included"
-            yield _timed(f"{name}.{side}", lambda: wall_ms(backend.infer), eager, (), through)
-            if call := resident_call(backend):
+            yield _timed(f"{name}.{side}", lambda: wall_ms(session.infer), eager, (), through)
+            if call := resident_call(session):
                 yield _timed(f"{name}-resident.{side}", call, eager, _targets(runtime, side), note)
     except (LiveSRError, RuntimeError, MemoryError) as e:
         yield LeftOut(f"{name}.{side}", f"{type(e).__name__}: {e}", fault=True)
@@ -89,24 +89,22 @@ def wall_ms(call: Callable[[], object]) -> float:
     return 1e3 * (time.perf_counter() - started)
 
 
-def resident_call(backend: Backend) -> Call | None:
+def resident_call(session: InferenceSession) -> Call | None:
     """Return a call that takes frames that are on the GPU, None where it is not on one.
 
     Timed there, by two events around the network.
     """
-    if not isinstance(backend, ResidentBackend) or backend.device_input is None:
-        return None
-    if find_spec("cupy") is None:
+    if (resident := session.resident) is None or find_spec("cupy") is None:
         return None
     import cupy
 
-    cupy.asarray(backend.device_input)[...] = cupy.asarray(backend.input)
+    cupy.asarray(resident.device_input)[...] = cupy.asarray(session.input)
     stream = cupy.cuda.Stream(non_blocking=True)
 
     def call() -> float:
         start, end = cupy.cuda.Event(), cupy.cuda.Event()
         start.record(stream)
-        backend.enqueue(stream.ptr)
+        resident.enqueue(stream.ptr)
         end.record(stream)
         end.synchronize()
         return float(cupy.cuda.get_elapsed_time(start, end))

@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from livesr.base.compute import ComputeConfig
 from livesr.base.config import data_folders
 from livesr.base.errors import LiveSRError
 from livesr.bench.result import LeftOut
-from livesr.live.inference.backend import BACKENDS, Backend
 from livesr.live.inference.engine import Engine, load_engine
-from livesr.live.inference.runner import open_named
+from livesr.live.inference.runner import open_on
+from livesr.live.inference.runtime import BACKENDS, runtime_named
+from livesr.live.inference.session import InferenceSession
 
 FULL_ENGINE, SMALL_ENGINE = "imcsr-mt-er-lyso", "imcsr-mt-er-lyso-light"
 Images = NDArray[np.float32]
@@ -38,13 +40,15 @@ def shipped(quick: bool) -> tuple[list[Engine], list[LeftOut]]:
 
 def runtimes() -> tuple[list[str], dict[str, str]]:
     """Return the runtimes that can run here, and why the others cannot, as {name: sentence}."""
-    reasons = {name: BACKENDS.load(name).is_unavailable() for name in BACKENDS.names}
+    reasons = {name: runtime_named(name).unavailable() for name in BACKENDS.names}
     able = [name for name, reason in reasons.items() if reason is None]
     return able, {name: reason for name, reason in reasons.items() if reason}
 
 
 @contextmanager
-def opened(name: str, engine: Engine, side: int, precision: str = "auto") -> Iterator[Backend]:
+def opened(
+    name: str, engine: Engine, side: int, precision: str = "auto"
+) -> Iterator[InferenceSession]:
     """Open `engine` on runtime `name` for frames of `side`^2, with frames in its input.
 
     Raises
@@ -52,12 +56,12 @@ def opened(name: str, engine: Engine, side: int, precision: str = "auto") -> Ite
     BackendError
         If the runtime has no such precision here, or refuses the engine.
     """
-    backend = open_named(name, engine, (side, side), precision, 0, "off")
+    session = open_on(name, engine, (side, side), ComputeConfig(precision=precision, tile="off"))
     try:
-        backend.input[...] = frames(engine.manifest.window, side)
-        yield backend
+        session.input[...] = frames(engine.manifest.window, side)
+        yield session
     finally:
-        backend.close()
+        session.close()
 
 
 def frames(window: int, side: int) -> Images:

@@ -23,17 +23,20 @@ import useq
 import zmq
 from numpy.typing import NDArray
 
+from livesr.base.compute import ComputeConfig
 from livesr.base.config import load_rig
-from livesr.base.frames import MulticolorFrame, RawStack, SRFrame, Stream
+from livesr.base.frames import MulticolorFrame
 from livesr.base.geometry import Geometry
+from livesr.base.run_description import RunDescription
 from livesr.base.timing import now_ns
 from livesr.bench.engine import NO_ENGINE
 from livesr.bench.result import Result, Target
 from livesr.bench.timing import Summary, ratio_of_medians
+from livesr.live.keeping_up import KeepingUp
 from livesr.live.paths import build_path
 from livesr.live.pipeline import Pipeline
 from livesr.live.sinks.ome_zarr import OMEZarrSink
-from livesr.live.sinks.sink import RunDescription
+from livesr.live.sinks.sink import Sink
 from livesr.live.sinks.zeromq import ZeroMQSink
 
 _CHANNEL, _SIDE = "488", 32
@@ -94,15 +97,19 @@ def _run(n: int, store: Path) -> _Watch:
     rig = rig.model_copy(update={"channels": {_CHANNEL: rig.channels[_CHANNEL]}}).with_engine(
         NO_ENGINE
     )
-    path = build_path(rig, _CHANNEL, Geometry((_SIDE, _SIDE), "uint16", 0.065), threads=1)
+    path = build_path(
+        rig,
+        _CHANNEL,
+        Geometry((_SIDE, _SIDE), "uint16", 0.065),
+        ComputeConfig(device="cpu", threads=1),
+    )
     publisher, watch = ZeroMQSink("tcp://127.0.0.1:*"), _Watch(n)
     run = RunDescription(stream_id="bench", started_ns=now_ns(), channels=(path.description,))
     pipeline = Pipeline(
         {_CHANNEL: path},
         run,
-        [(publisher, False), (OMEZarrSink(store, reserve_bytes=0), True), (watch, True)],
-        policy="complete",
-        raw_queue_bytes=_WAITING_FRAMES * _SIDE * _SIDE * 2,
+        [publisher, OMEZarrSink(store, reserve_bytes=0), watch],
+        KeepingUp("complete", raw_queue_bytes=_WAITING_FRAMES * _SIDE * _SIDE * 2),
     )
     pixels = np.random.default_rng(0).integers(100, 4000, (64, _SIDE, _SIDE), np.uint16)
     pipeline.open()
@@ -138,7 +145,7 @@ def _subscribe(endpoint: str) -> None:
             pass
 
 
-class _Watch:
+class _Watch(Sink):
     """A sink that takes note of the process at every block of frames, and limits how many frames
     are on their way.
 
@@ -150,6 +157,7 @@ class _Watch:
     """
 
     name = "bench-watch"
+    lossless = essential = True
 
     def __init__(self, n: int) -> None:
         self._process, self._every = psutil.Process(), n // _BLOCKS
@@ -170,27 +178,12 @@ class _Watch:
     def open(self, run: RunDescription) -> None:
         self._cpu_s, self._start_s = time.process_time(), time.perf_counter()
 
-    def raw(self, stack: RawStack) -> None:
-        pass
-
-    def unplaced(self, stack: RawStack) -> None:
-        pass
-
-    def recon(self, frame: SRFrame) -> None:
-        pass
-
     def separated(self, frame: MulticolorFrame) -> None:
         self.latency_ms[self._seen] = frame.latency_ms
         self._seen += 1
         self._room.release()
         if self._seen % self._every == 0:
             self._note(self._seen // self._every - 1)
-
-    def skipped(self, stream: Stream, t: int, reason: str) -> None:
-        pass
-
-    def status(self, status: Mapping[str, Any]) -> None:
-        pass
 
     def close(self, report: Mapping[str, Any]) -> None:
         self.frames_per_s = self._seen / (time.perf_counter() - self._start_s)

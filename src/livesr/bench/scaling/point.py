@@ -14,24 +14,27 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import psutil
 
+from livesr.base.compute import ComputeConfig
 from livesr.base.config import RigConfig, load_rig
-from livesr.base.frames import MulticolorFrame, RawStack, SRFrame, Stream
+from livesr.base.frames import MulticolorFrame, SRFrame
 from livesr.base.geometry import Geometry
+from livesr.base.run_description import RunDescription
 from livesr.base.timing import now_ns
 from livesr.bench.engine import NO_ENGINE
 from livesr.bench.result import Result, compared
 from livesr.bench.timing import paired
 from livesr.bench.transforms import Transforms
+from livesr.live.keeping_up import COMPLETE
 from livesr.live.paths import ChannelPath, build_path
 from livesr.live.pipeline import Pipeline
-from livesr.live.sinks.sink import RunDescription
+from livesr.live.sinks.sink import Sink
 from livesr.live.sources.plan import sim_sequence
 from livesr.modalities.registry import modality
 from livesr.simulation.sequence import simulating_rig
@@ -44,6 +47,11 @@ def point(curve: str, at: int, side: int, channels: int, time_points: int) -> li
     """Measure in a new process.
 
     Return processor time, latency and memory at place `at` of `curve`.
+
+    Raises
+    ------
+    RuntimeError
+        If the process fails.
     """
     command = [
         sys.executable,
@@ -110,19 +118,29 @@ class _Run:
         self._before = self._process.memory_info().rss
         rig = _rig(names)
         self._paths = {
-            name: build_path(rig, name, Geometry((side, side), "uint16", 0.065), threads=1)
+            name: build_path(
+                rig,
+                name,
+                Geometry((side, side), "uint16", 0.065),
+                ComputeConfig(device="cpu", threads=1),
+            )
             for name in names
         }
         self._watch = _Watch(self._process)
         described = tuple(path.description for path in self._paths.values())
         run = RunDescription(stream_id="bench", started_ns=now_ns(), channels=described)
-        self._pipeline = Pipeline(self._paths, run, [(self._watch, True)], policy="complete")
+        self._pipeline = Pipeline(self._paths, run, [self._watch], COMPLETE)
         self._content = sum(_content_bytes(path) for path in self._paths.values())
 
     def measure(self) -> dict[str, Any]:
         """Send every time point.
 
         Return pairs (run, transforms) of CPU and clock in ms, and memory in MiB.
+
+        Raises
+        ------
+        RuntimeError
+            If the run fails or loses a frame.
         """
         self._pipeline.open()
         found: dict[str, Any] = {"cpu_ms": [], "wall_ms": []}
@@ -185,29 +203,27 @@ def _content_bytes(path: ChannelPath) -> int:
     return 2 * _N_RAW * raw + 4 * recon + 2 * len(described.labels) * sr
 
 
-class _Watch:
+class _Watch(Sink):
     """A sink that counts what came, and looks at the memory of the process at every prediction."""
 
     name = "bench-watch"
+    lossless = essential = True
 
     def __init__(self, process: psutil.Process) -> None:
         self._process, self._came = process, threading.Semaphore(0)
         self.max_bytes = 0
 
     def wait(self, n: int) -> None:
-        """Wait for `n` measurements and predictions."""
+        """Wait for `n` measurements and predictions.
+
+        Raises
+        ------
+        RuntimeError
+            If one does not come.
+        """
         for _ in range(n):
             if not self._came.acquire(timeout=_TIMEOUT_S):
                 raise RuntimeError("no frame came")
-
-    def open(self, run: RunDescription) -> None:
-        pass
-
-    def raw(self, stack: RawStack) -> None:
-        pass
-
-    def unplaced(self, stack: RawStack) -> None:
-        pass
 
     def recon(self, frame: SRFrame) -> None:
         self._came.release()
@@ -215,15 +231,6 @@ class _Watch:
     def separated(self, frame: MulticolorFrame) -> None:
         self.max_bytes = max(self.max_bytes, self._process.memory_info().rss)
         self._came.release()
-
-    def skipped(self, stream: Stream, t: int, reason: str) -> None:
-        pass
-
-    def status(self, status: Mapping[str, Any]) -> None:
-        pass
-
-    def close(self, report: Mapping[str, Any]) -> None:
-        pass
 
 
 if __name__ == "__main__":

@@ -7,9 +7,9 @@ composes, `latest` skips predictions, and neither latency nor memory may follow 
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
 
 import psutil
 import useq
@@ -21,6 +21,7 @@ from livesr.bench.hook import CHANNEL, demo_core, frames_per_s
 from livesr.bench.result import Result, compared
 from livesr.bench.timing import interleave
 from livesr.live.plugin import LiveSR
+from livesr.live.run_state import Report
 
 _RATES = (25, 50, 100, 200, 400, 800, 1600)
 _CEILING = 10_000  # frames/s that no camera of this size reaches: what comes is its ceiling
@@ -49,7 +50,7 @@ def measure(quick: bool) -> list[Result]:
 def _at(core: CMMCorePlus, rig: RigConfig, rate: int, frames: int, blocks: int) -> list[Result]:
     time_plan = useq.TIntervalLoops(interval=timedelta(0), loops=frames)
     plan = useq.MDASequence(time_plan=time_plan, channels=[CHANNEL])
-    reports: list[dict[str, Any]] = []
+    reports: list[Report] = []
     memory_mib: list[float] = []
 
     def with_livesr() -> list[float]:
@@ -66,7 +67,8 @@ def _at(core: CMMCorePlus, rig: RigConfig, rate: int, frames: int, blocks: int) 
         " lost"
     )
     latency = {
-        q: sorted(r["latency_ms"][q] for r in reports)[len(reports) // 2] for q in ("p50", "p99")
+        q: sorted(r["latency_ms"][q] or math.nan for r in reports)[len(reports) // 2]
+        for q in ("p50", "p99")
     }
     share = sorted(r["sr_frames"] / r["raw_frames"] for r in reports)[len(reports) // 2]
     name = "scaling.rate"

@@ -12,6 +12,7 @@ import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -19,8 +20,10 @@ import yaml
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from livesr.base import contained
+from livesr.base.compute import augmentation_named
 from livesr.base.config import Model, Number, Positive, data_folders, load_yaml, parse
 from livesr.base.errors import BackendError, ConfigError, EngineError, suggestion
+from livesr.base.registry import announced_folders
 from livesr.live.inference.onnx_file import why_refused
 from livesr.live.out_of_distribution import FEATURES
 
@@ -125,14 +128,14 @@ class Uncertain(Model):
 
     Attributes
     ----------
-    augmentation : sides that were compared, as in `livesr.live.inference.test_time_augmentation`
+    augmentation : sides that were compared, as in `livesr.base.compute`
     scale : standard deviations of the views that the error is, root mean square
     correlation : of the absolute error of single pixels with it, by rank (Spearman)
     """
 
     renamed: ClassVar[Mapping[str, str]] = {"views": "augmentation"}
 
-    augmentation: str
+    augmentation: Annotated[str, BeforeValidator(augmentation_named)]
     scale: Positive
     correlation: Number | None = None
 
@@ -307,7 +310,7 @@ class Engine:
     def read(self) -> bytes:
         """Return the network's file, hashed once more: what a backend parses is what was verified.
 
-        Backends parse these bytes, not the path.
+        Runtimes parse these bytes, not the path.
 
         Raises
         ------
@@ -449,13 +452,23 @@ class Engine:
 def engine_folders() -> dict[str, Path]:
     """Return every name under which an engine is looked for, and its folder.
 
-    Nothing is opened or checked.
+    Those of other packages come last: their entry points of the group ``livesr.engines`` name
+    folders that hold engine folders. Nothing is opened, checked or imported.
     """
     known: dict[str, Path] = {}
     for folder in data_folders("engines"):
         for manifest in sorted(folder.glob(f"*/{MANIFEST_NAME}")):
             known.setdefault(manifest.parent.name, manifest.parent)
+    for package, folder in announced_folders("livesr.engines"):
+        for manifest in sorted(folder.glob(f"*/{MANIFEST_NAME}")):
+            if known.setdefault(manifest.parent.name, manifest.parent) != manifest.parent:
+                _say_hidden(package, manifest.parent.name, known[manifest.parent.name])
     return known
+
+
+@cache
+def _say_hidden(package: str, name: str, taken: Path) -> None:
+    log.warning("%s has an engine %r, and that of %s is taken instead.", package, name, taken)
 
 
 def load_engine(engine: str | os.PathLike[str]) -> Engine:

@@ -1,4 +1,4 @@
-"""A backend that outlives its runtime.
+"""A session that outlives its runtime.
 
 When one fails in the middle of a run, the next way to run the engine takes over.
 
@@ -9,22 +9,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from typing import Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from livesr.base.compute import ComputeConfig
 from livesr.base.errors import BackendError
-from livesr.live.inference.backend import ResidentBackend
 from livesr.live.inference.engine import Engine
-from livesr.live.inference.runner import in_order, open_backend, open_named, out_of_memory, tile_of
+from livesr.live.inference.runner import in_order, open_on, open_session, out_of_memory
+from livesr.live.inference.session import InferenceSession, Resident
 from livesr.live.inference.tiling import smaller_tile
 
 log = logging.getLogger(__name__)
 
 
-class FallbackBackend:
-    """Opens an engine as `open_backend` does.
+class FallbackSession(InferenceSession):
+    """Opens an engine as `open_session` does.
 
     A frame that the runtime fails on is inferred again by what replaces it.
 
@@ -34,48 +34,13 @@ class FallbackBackend:
 
     Parameters
     ----------
-    engine, shape, backend, precision, threads, tile : as of `open_backend`, which see for the
-        errors
-
-    Attributes
-    ----------
-    replacements : a sentence for every runtime that was replaced
+    engine, shape, compute : as of `open_session`, which see for the errors
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        shape: tuple[int, int],
-        backend: str = "auto",
-        precision: str = "auto",
-        threads: int = 0,
-        tile: int | Literal["auto", "off"] = "off",
-    ) -> None:
-        self._engine, self._shape, self._choice = engine, shape, backend
-        self._precision, self._threads, self._tile = precision, threads, tile
-        self._inner = open_backend(engine, shape, backend, precision, threads, tile)
+    def __init__(self, engine: Engine, shape: tuple[int, int], compute: ComputeConfig) -> None:
+        self._engine, self._shape, self._compute = engine, shape, compute
         self._failed: BackendError | None = None
-        self.replacements: tuple[str, ...] = ()
-
-    @property
-    def name(self) -> str:
-        """Name of the runtime that is in use."""
-        return self._inner.name
-
-    @property
-    def precision(self) -> str:
-        """What it computes in."""
-        return self._inner.precision
-
-    @property
-    def device(self) -> str:
-        """What it runs on."""
-        return self._inner.device
-
-    @property
-    def tile(self) -> int | None:
-        """Side of its tiles, None if it takes frames as a whole."""
-        return tile_of(self._inner)
+        self._adopt(open_session(engine, shape, compute))
 
     @property
     def input(self) -> NDArray[np.float32]:
@@ -97,37 +62,38 @@ class FallbackBackend:
             If none is left.
         """
         while True:
+            if self._failed:
+                raise self._failed
             try:
                 return self._inner.infer()
             except Exception as e:  # a runtime raises whatever its driver raises
                 self._replace(e)
 
     @property
-    def resident(self) -> ResidentBackend | None:
-        """The runtime in use if frames that are on the GPU can stay there, else None."""
-        inner = self._inner
-        try:
-            there = None if self._failed else getattr(inner, "device_input", None)
-        except BackendError:  # another thread has just closed it, to replace it
-            return None
-        return None if there is None else cast("ResidentBackend", inner)
+    def resident(self) -> Resident | None:
+        """That of the runtime in use, None also while another thread replaces it."""
+        return None if self._failed else self._inner.resident
 
-    def give_up(self, runtime: ResidentBackend, error: Exception) -> None:
+    def give_up(self, resident: Resident, error: Exception) -> None:
         """Replace a runtime that has failed outside of `infer`, unless it was.
-
-        Whoever used it infers the frame anew.
 
         Raises
         ------
         BackendError
             If none is left.
         """
-        if self._inner is runtime:
+        if self._inner.resident is resident:
             self._replace(error)
 
     def close(self) -> None:
         """Release the runtime."""
         self._inner.close()
+
+    def _adopt(self, inner: InferenceSession) -> None:
+        """Go on with another session of the engine."""
+        self._inner = inner
+        self.name, self.precision, self.device = inner.name, inner.precision, inner.device
+        self.tile = inner.tile
 
     def _replace(self, error: Exception) -> None:
         """Open the next way to run the engine, with the frames that the last one failed on."""
@@ -135,15 +101,14 @@ class FallbackBackend:
         ways = list(self._ways(error))
         self._inner.close()
         cause = f"{type(error).__name__}: {error}"
-        for name, tile in ways:
+        for name, compute in ways:
             try:
-                self._inner = open_named(
-                    name, self._engine, self._shape, self._precision, self._threads, tile
-                )
+                inner = open_on(name, self._engine, self._shape, compute)
             except Exception as e:  # as above
                 log.info("%s cannot take over: %s", name, e)
                 continue
-            self._inner.input[...] = frames
+            inner.input[...] = frames
+            self._adopt(inner)
             sentence = (
                 f"Engine {self._engine.manifest.id!r} runs on {self._described()} since {failed}"
                 f" failed ({cause}); what it makes of a frame differs a little."
@@ -156,16 +121,16 @@ class FallbackBackend:
         )
         raise self._failed from error
 
-    def _ways(self, error: Exception) -> Iterator[tuple[str, int | str]]:
-        """Yield what is left: (runtime, tile)."""
-        if self._tile == "auto" and out_of_memory(error):
-            side: int | None = tile_of(self._inner) or max(self._shape)
+    def _ways(self, error: Exception) -> Iterator[tuple[str, ComputeConfig]]:
+        """Yield what is left: a runtime's name, and how it is to compute."""
+        if self._compute.tile == "auto" and out_of_memory(error):
+            side: int | None = self.tile or max(self._shape)
             while side and (side := smaller_tile(self._engine, side)):
-                yield self._inner.name, side
-        if self._choice == "auto":
+                yield self.name, self._compute.model_copy(update={"tile": side})
+        if self._compute.backend == "auto":
             names = in_order()
-            yield from ((name, self._tile) for name in names[names.index(self._inner.name) + 1 :])
+            for name in names[names.index(self.name) + 1 :]:
+                yield name, self._compute
 
     def _described(self) -> str:
-        tile = tile_of(self._inner)
-        return f"{self._inner.name}{f' in tiles of {tile} pixels' if tile else ''}"
+        return f"{self.name}{f' in tiles of {self.tile} pixels' if self.tile else ''}"

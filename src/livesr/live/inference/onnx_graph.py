@@ -1,7 +1,7 @@
 """An ONNX graph executed by torch, one node after the other.
 
 Owns the list of operators that an engine may use and what each one means. Imports torch and onnx,
-so only `TorchBackend.open` imports it.
+so only opening a session of torch imports it.
 """
 
 from __future__ import annotations

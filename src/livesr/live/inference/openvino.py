@@ -1,11 +1,13 @@
 """OpenVINO: the default on CPUs.
 
-Owns the compiled network and its tensors. `openvino` is imported in `open()`.
+Owns the compiled network and its tensors. `openvino` is imported where it is asked or opened.
 """
 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,11 +15,13 @@ from xml.etree import ElementTree as ET
 
 import numpy as np
 import psutil
-from numpy.typing import NDArray
 
-from livesr.base.errors import BackendError, EngineError
+from livesr.base.compute import ComputeConfig
+from livesr.base.errors import BackendError
 from livesr.live.inference.engine import Engine
-from livesr.live.inference.padding import PaddedBlock
+from livesr.live.inference.padding import PaddedBlock, PaddedSession, check_output
+from livesr.live.inference.runtime import Precision, Runtime
+from livesr.live.inference.session import InferenceSession
 
 # How a layer says that its precision must not be lowered: up to 2025, and since 2026 (openvino pull
 # request 34311).
@@ -25,143 +29,141 @@ _F32_MARKS = (
     {"name": "precise", "version": "0"},
     {"name": "DisablePrecisionConversion", "version": "0", "value": "dynamic:bf16,f16"},
 )
-_CAPABILITY = {"f32": "FP32", "bf16": "BF16", "f16": "FP16", "int8": "INT8"}
+_CAPABILITY: dict[Precision, str] = {"f32": "FP32", "bf16": "BF16", "f16": "FP16", "int8": "INT8"}
 
 
-class OpenVINOBackend:
-    """An engine compiled for this CPU and one frame size.
+class OpenVINORuntime(Runtime):
+    """OpenVINO on this computer's processor.
 
     Notes
     -----
     "auto" computes in bf16 where the CPU multiplies it in hardware (AVX512-BF16 or AMX; AMD too),
-    there in int8 if the engine has a file for it, and else in f32. In bf16 activations and weights
-    are rounded to 8 bits of mantissa and summed in f32. In int8 the convolutions named in the file
-    multiply integers, and what lies between them is bf16 or f32, as the CPU has it. The last
-    convolution and what follows it stay in f32. It reads the input block and fills the output in
-    place: nothing is copied or allocated per frame. Nothing is cached on disk: compiling the light
-    network takes half a second.
+    there in int8 if the engine has a file for it, and else in f32.
     """
 
     name = "openvino"
+    title = "OpenVINO"
 
-    def __init__(self) -> None:
-        self.precision = ""
-        self.device = ""
-        self._padded: PaddedBlock | None = None
-        self._request: Any = None
-        self._output = self._result = np.empty(0, np.float32)
-
-    @classmethod
-    def is_unavailable(cls) -> str | None:
+    def unavailable(self) -> str | None:
         """Return None if OpenVINO is installed, else what to install."""
         if find_spec("openvino") is None:
             return "OpenVINO is not installed, although livesr asks for it: pip install openvino"
         return None
 
-    @classmethod
-    def free_bytes(cls) -> int:
-        """Return the free memory of this computer."""
-        return int(psutil.virtual_memory().available)
-
-    def open(
-        self, engine: Engine, shape: tuple[int, int], *, precision: str = "auto", threads: int = 0
-    ) -> None:
-        """Compile for frames of `shape` (y, x) and run once.
-
-        Raises
-        ------
-        BackendError
-            If OpenVINO is missing, refuses the network or has no such precision on this CPU.
-        EngineError
-            If the network is not what the manifest says.
-        """
-        if reason := self.is_unavailable():
-            raise BackendError(reason)
-        import openvino
-
-        core = openvino.Core()
-        self.device = str(core.get_property("CPU", "FULL_DEVICE_NAME")).strip()
-        capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        self.precision = _choose_precision(precision, capabilities, engine)
-        between = (
-            _choose_precision("auto", capabilities) if self.precision == "int8" else self.precision
-        )
-        padded = PaddedBlock(engine, shape)
-        model = engine.read_int8() if self.precision == "int8" else engine.read()
-        try:
-            request = _compile(core, engine, core.read_model(model), padded, between, threads)
-        except RuntimeError as e:
-            raise BackendError(
-                f"OpenVINO refuses engine {engine.manifest.id!r}: {_first_line(e)}"
-            ) from e
-        self._output = np.zeros(padded.output_shape, np.float32)
-        request.set_input_tensor(openvino.Tensor(padded.block, shared_memory=True))
-        request.set_output_tensor(openvino.Tensor(self._output, shared_memory=True))
-        self._padded, self._request, self._result = padded, request, padded.crop(self._output)
-        self.infer()
+    @property
+    def precisions(self) -> tuple[Precision, ...]:
+        """What this CPU computes in."""
+        return tuple(name for name, known in _CAPABILITY.items() if known in _cpu()[1])
 
     @property
-    def input(self) -> NDArray[np.float32]:
-        """The (window, y, x) block that `infer` reads."""
-        return self._opened().frames
+    def devices(self) -> tuple[str, ...]:
+        """The processor's name."""
+        return (_cpu()[0],)
 
-    def infer(self) -> NDArray[np.float32]:
-        """Return (c, scale y, scale x) for the current `input`; overwritten by the next call."""
-        self._opened().reflect()
-        self._request.infer(share_outputs=True)  # else it copies what is in `_output` already
-        return self._result
-
-    def close(self) -> None:
-        """Release the compiled network and the buffers."""
-        self._request = self._padded = None
-        self._output = self._result = np.empty(0, np.float32)
-
-    def _opened(self) -> PaddedBlock:
-        if self._padded is None:
-            raise BackendError("The OpenVINO backend is not open; call open() first.")
-        return self._padded
-
-
-def _choose_precision(asked: str, capabilities: list[str], engine: Engine | None = None) -> str:
-    if asked == "auto":
-        if _CAPABILITY["bf16"] not in capabilities:
+    def preferred(self, engine: Engine | None) -> Precision:
+        """Return bf16 or int8 where the CPU is fast in them, else f32."""
+        if "bf16" not in self.precisions:
             return "f32"
         # OpenVINO claims int8 everywhere; a CPU that multiplies bf16 also multiplies int8, twice as
         # fast.
         return "int8" if engine and engine.int8_path else "bf16"
-    if _CAPABILITY.get(asked) not in capabilities:
-        can = ", ".join(
-            name for name, capability in _CAPABILITY.items() if capability in capabilities
+
+    def free_bytes(self) -> int:
+        """Return the free memory of this computer."""
+        return int(psutil.virtual_memory().available)
+
+    def open(
+        self, engine: Engine, shape: tuple[int, int], compute: ComputeConfig
+    ) -> InferenceSession:
+        """Compile for frames of `shape` (y, x) and run once; errors as of `Runtime.open`."""
+        if reason := self.unavailable():
+            raise BackendError(reason)
+        precision = self.choose_precision(compute.precision, engine)
+        between = self.preferred(None) if precision == "int8" else precision
+        return OpenVINOSession(
+            engine, shape, precision, _hints(between, compute.threads), self.devices[0]
         )
-        raise BackendError(
-            f"This CPU does not compute in {asked!r} with OpenVINO. It has: {can}. Use --precision"
-            " auto."
-        )
-    return asked
+
+
+class OpenVINOSession(PaddedSession):
+    """An engine compiled for this CPU and one frame size.
+
+    Parameters
+    ----------
+    engine, shape : as of `Runtime.open`
+    precision : of the session
+    hints : what OpenVINO is told of precision and threads
+    device : in words
+
+    Notes
+    -----
+    In bf16 activations and weights are rounded to 8 bits of mantissa and summed in f32. In int8 the
+    convolutions named in the file multiply integers, and what lies between them is bf16 or f32, as
+    the CPU has it. The last convolution and what follows it stay in f32. It reads the input block
+    and fills the output in place: nothing is copied or allocated per frame. Nothing is cached on
+    disk: compiling the light network takes half a second.
+    """
+
+    name = OpenVINORuntime.name
+
+    def __init__(
+        self,
+        engine: Engine,
+        shape: tuple[int, int],
+        precision: Precision,
+        hints: Mapping[str, Any],
+        device: str,
+    ) -> None:
+        import openvino
+
+        super().__init__(engine, shape)
+        self.precision, self.device = precision, device
+        core, padded = openvino.Core(), self._opened()
+        model = engine.read_int8() if precision == "int8" else engine.read()
+        try:
+            request = _compile(core, engine, core.read_model(model), padded, hints)
+        except RuntimeError as e:
+            raise BackendError(
+                f"OpenVINO refuses engine {engine.manifest.id!r}: {_first_line(e)}"
+            ) from e
+        request.set_input_tensor(openvino.Tensor(padded.block, shared_memory=True))
+        request.set_output_tensor(openvino.Tensor(self._output, shared_memory=True))
+        self._request: Any = request
+        self.infer()
+
+    def close(self) -> None:
+        """Release the compiled network and the buffers."""
+        self._request = None
+        super().close()
+
+    def _run(self, padded: PaddedBlock) -> None:
+        self._request.infer(share_outputs=True)  # else it copies what is in `_output` already
+
+
+@cache
+def _cpu() -> tuple[str, frozenset[str]]:
+    """Return name and capabilities of the processor, in OpenVINO's words."""
+    import openvino
+
+    core = openvino.Core()
+    name = str(core.get_property("CPU", "FULL_DEVICE_NAME")).strip()
+    return name, frozenset(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+
+
+def _hints(precision: Precision, threads: int) -> dict[str, Any]:
+    hints: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
+    return hints | ({"INFERENCE_NUM_THREADS": threads} if threads else {})
 
 
 def _compile(
-    core: Any, engine: Engine, model: Any, padded: PaddedBlock, precision: str, threads: int
+    core: Any, engine: Engine, model: Any, padded: PaddedBlock, hints: Mapping[str, Any]
 ) -> Any:
     model.reshape(list(padded.block.shape))
-    _check_output(
-        engine, tuple(model.output().get_partial_shape().get_min_shape()), padded.output_shape
-    )
-    if precision != "f32":
+    found = tuple(model.output().get_partial_shape().get_min_shape())
+    check_output(engine, found, padded.output_shape)
+    if hints["INFERENCE_PRECISION_HINT"] != "f32":
         model = _keep_last_convolution_f32(core, model)
-    hints: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
-    if threads:
-        hints["INFERENCE_NUM_THREADS"] = threads
-    return core.compile_model(model, "CPU", hints).create_infer_request()
-
-
-def _check_output(engine: Engine, found: tuple[int, ...], expected: tuple[int, ...]) -> None:
-    if found != expected:
-        raise EngineError(
-            f"The network of engine {engine.manifest.id!r} returns {found}, and its manifest says"
-            f" {expected} (1, channels, y, x). Correct channels, scale or multiple_of in the"
-            " manifest, or export it anew."
-        )
+    return core.compile_model(model, "CPU", dict(hints)).create_infer_request()
 
 
 def _keep_last_convolution_f32(core: Any, model: Any) -> Any:

@@ -1,18 +1,21 @@
 """Frames of any size for a network that takes only some.
 
-Owns the input block that every backend reads, padded at the bottom and the right by reflection, and
-the crop of the output. Knows no runtime.
+Owns the input block that a runtime reads, padded at the bottom and the right by reflection, and the
+crop of the output. Knows no runtime.
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from livesr.base.errors import BackendError, EngineError
 from livesr.live.inference.engine import Engine
+from livesr.live.inference.session import InferenceSession
 
 
 def padded_shape(engine: Engine, shape: tuple[int, int]) -> tuple[int, int]:
@@ -73,3 +76,66 @@ class PaddedBlock:
         """
         _, y, x = self.frames.shape
         return output[0, :, : y * self._scale, : x * self._scale]
+
+
+class PaddedSession(InferenceSession):
+    """A session whose frames and predictions pass through memory of the host, allocated once.
+
+    A runtime says in `_run` how its output follows from its block.
+
+    Parameters
+    ----------
+    engine, shape : as of `Runtime.open`
+    zeros : makes the memory, as `numpy.zeros` does
+    """
+
+    _padded: PaddedBlock | None = None
+
+    def __init__(
+        self, engine: Engine, shape: tuple[int, int], zeros: Callable[..., Any] = np.zeros
+    ) -> None:
+        self._padded = padded = PaddedBlock(engine, shape, zeros)
+        self._output: NDArray[np.float32] = zeros(padded.output_shape, np.float32)
+        self._result = padded.crop(self._output)
+
+    @property
+    def input(self) -> NDArray[np.float32]:
+        """The (window, y, x) block that `infer` reads."""
+        return self._opened().frames
+
+    def infer(self) -> NDArray[np.float32]:
+        """Return (c, scale y, scale x) for the current `input`; overwritten by the next call."""
+        padded = self._opened()
+        padded.reflect()
+        self._run(padded)
+        return self._result
+
+    def close(self) -> None:
+        """Release the buffers."""
+        self._padded = None
+        self._output = self._result = np.empty(0, np.float32)
+
+    @abstractmethod
+    def _run(self, padded: PaddedBlock) -> None:
+        """Fill `_output`, (1, c, Y, X), with what the network makes of `padded.block`."""
+
+    def _opened(self) -> PaddedBlock:
+        if self._padded is None:
+            raise BackendError(f"The {self.name} session is closed.")
+        return self._padded
+
+
+def check_output(engine: Engine, found: tuple[int, ...], expected: tuple[int, ...]) -> None:
+    """Compare what a network returns with what its manifest says, (1, c, Y, X).
+
+    Raises
+    ------
+    EngineError
+        If they differ.
+    """
+    if found != expected:
+        raise EngineError(
+            f"The network of engine {engine.manifest.id!r} returns {found}, and its manifest says"
+            f" {expected} (1, channels, y, x). Correct channels, scale or multiple_of in the"
+            " manifest, or export it anew."
+        )

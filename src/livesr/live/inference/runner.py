@@ -7,13 +7,15 @@ Knows no runtime by itself.
 from __future__ import annotations
 
 import logging
-from typing import Literal, cast
+from functools import partial
 
+from livesr.base.compute import ComputeConfig
 from livesr.base.errors import BackendError, suggestion
-from livesr.live.inference.backend import BACKENDS, PRECISIONS, Backend
 from livesr.live.inference.cuda import why_no_gpu
 from livesr.live.inference.engine import Engine
-from livesr.live.inference.tiling import TiledBackend, smaller_tile, tile_that_fits
+from livesr.live.inference.runtime import BACKENDS, PRECISIONS, Runtime, runtime_named
+from livesr.live.inference.session import InferenceSession
+from livesr.live.inference.tiling import TiledSession, smaller_tile, tile_that_fits
 
 log = logging.getLogger(__name__)
 
@@ -27,21 +29,14 @@ _OUT_OF_MEMORY = (
 )
 
 
-def open_backend(
-    engine: Engine,
-    shape: tuple[int, int],
-    backend: str = "auto",
-    precision: str = "auto",
-    threads: int = 0,
-    tile: int | Literal["auto", "off"] = "off",
-) -> Backend:
-    """Open `engine` for frames of `shape` (y, x) on the named runtime, or on the first that can
-    ("auto").
+def open_session(
+    engine: Engine, shape: tuple[int, int], compute: ComputeConfig
+) -> InferenceSession:
+    """Open `engine` for frames of `shape` (y, x) on the runtime that `compute` names, or on the
+    first that can ("auto").
 
-    Parameters
-    ----------
-    tile : side of the tiles that larger frames are taken apart into; "auto" does so if a frame is
-        estimated to take more than half of the free memory, or if the runtime runs out of it
+    With "auto" tiles, a frame is taken apart if it is estimated to take more than half of the free
+    memory, or if the runtime runs out of it.
 
     Raises
     ------
@@ -50,12 +45,12 @@ def open_backend(
     EngineError
         If the engine cannot take such frames.
     """
-    if backend != "auto":
-        return open_named(backend, engine, shape, precision, threads, tile)
+    if compute.backend != "auto":
+        return open_on(compute.backend, engine, shape, compute)
     reasons = []
     for name in in_order():
         try:
-            return open_named(name, engine, shape, precision, threads, tile)
+            return open_on(name, engine, shape, compute)
         except BackendError as e:
             log.info("Backend %s is skipped: %s", name, e)
             reasons.append(f"{name}: {e}")
@@ -64,69 +59,82 @@ def open_backend(
     )
 
 
-def in_order() -> list[str]:
-    """Return the backends as "auto" tries them.
+def check_named(compute: ComputeConfig) -> None:
+    """Refuse names of a runtime or an arithmetic that nobody knows, whether they are used or not.
 
-    Torch before OpenVINO where torch computes on a GPU.
+    Raises
+    ------
+    BackendError
+        With the nearest that is known.
     """
-    names = list(BACKENDS.names)
-    if why_no_gpu() is None and BACKENDS.load("torch").on_gpu():
-        names.remove("torch")
-        names.insert(names.index("openvino"), "torch")
-    return names
+    for what, name, known in (
+        ("backend", compute.backend, BACKENDS.names),
+        ("precision", compute.precision, PRECISIONS),
+    ):
+        if name not in ("auto", *known):
+            raise BackendError(f"There is no {what} {name!r}.{suggestion(name, ['auto', *known])}")
 
 
-def tile_of(backend: Backend) -> int | None:
-    """Return the side of a backend's tiles, None if it takes frames as a whole."""
-    return getattr(backend, "tile", None)
+def in_order() -> list[str]:
+    """Return the names of the runtimes as "auto" tries them.
 
-
-def open_named(
-    name: str, engine: Engine, shape: tuple[int, int], precision: str, threads: int, tile: int | str
-) -> Backend:
-    """Open `engine` on the runtime `name`; parameters and errors as in `open_backend`."""
-    if name not in BACKENDS.names:
-        raise BackendError(
-            f"There is no backend {name!r}.{suggestion(name, ['auto', *BACKENDS.names])}"
-        )
-    if precision != "auto" and precision not in PRECISIONS:
-        raise BackendError(
-            f"There is no precision {precision!r}.{suggestion(precision, ['auto', *PRECISIONS])}"
-        )
-    runtime = BACKENDS.load(name)
-    if reason := runtime.is_unavailable():
-        raise BackendError(reason)
-    side = tile if isinstance(tile, int) else None
-    if tile == "auto":
-        side = tile_that_fits(engine, shape, runtime.free_bytes())
-    while True:
-        whole: Backend = runtime()
-        backend = (
-            whole
-            if side is None or side >= max(shape)
-            else cast("Backend", TiledBackend(whole, side))
-        )
+    Those that compute on a GPU first, if one is here; none that is remote.
+    """
+    names, on_gpu = [], set()
+    for name in BACKENDS.names:
         try:
-            backend.open(engine, shape, precision=precision, threads=threads)
+            runtime = runtime_named(name)
+        except BackendError as e:  # of another package
+            log.warning("%s", e)
+            continue
+        if not runtime.remote:
+            names.append(name)
+            if why_no_gpu() is None and runtime.resident:
+                on_gpu.add(name)
+    return sorted(names, key=lambda name: name not in on_gpu)
+
+
+def open_on(
+    name: str, engine: Engine, shape: tuple[int, int], compute: ComputeConfig
+) -> InferenceSession:
+    """Open `engine` on the runtime `name`, whatever `compute` names.
+
+    Errors as of `open_session`.
+    """
+    check_named(compute.model_copy(update={"backend": name}))
+    runtime = runtime_named(name)
+    if reason := runtime.unavailable():
+        raise BackendError(reason)
+    session = _in_tiles(runtime, engine, shape, compute)
+    log.info("%s runs on %s, %s, %s", engine, name, session.precision, session.device)
+    return session
+
+
+def _in_tiles(
+    runtime: Runtime, engine: Engine, shape: tuple[int, int], compute: ComputeConfig
+) -> InferenceSession:
+    """Open for the whole frame or for tiles, for ever smaller ones where that is livesr's choice
+    and memory is short.
+    """
+    side: int | None = compute.tile if isinstance(compute.tile, int) else None
+    if compute.tile == "auto" and (free := runtime.free_bytes()) is not None:
+        side = tile_that_fits(engine, shape, free)
+    while True:
+        try:
+            if side is None or side >= max(shape):
+                return runtime.open(engine, shape, compute)
+            return TiledSession(engine, shape, side, partial(runtime.open, engine, compute=compute))
         except Exception as e:
-            backend.close()
-            smaller = (
-                smaller_tile(engine, side or max(shape))
-                if tile == "auto" and out_of_memory(e)
-                else None
-            )
-            if smaller is None:
+            if compute.tile != "auto" or not out_of_memory(e):
+                raise
+            if (side := smaller_tile(engine, side or max(shape))) is None:
                 raise
             log.warning(
                 "%s has too little memory for engine %s: trying tiles of %d pixels",
-                name,
+                runtime.name,
                 engine,
-                smaller,
+                side,
             )
-            side = smaller
-            continue
-        log.info("%s runs on %s, %s, %s", engine, name, backend.precision, backend.device)
-        return backend
 
 
 def out_of_memory(error: BaseException | None) -> bool:

@@ -1,8 +1,8 @@
 """TensorRT and TensorRT for RTX: the fastest runtimes on NVIDIA GPUs.
 
 Owns the execution context, the pinned and the device memory, and the graph of one step. The library
-and `cupy` are imported in `open()`. Compiling is `tensorrt_build.py`'s, keeping what was compiled
-`plans.py`'s.
+and `cupy` are imported where they are asked or opened. Compiling is `tensorrt_build.py`'s, keeping
+what was compiled `plans.py`'s.
 """
 
 from __future__ import annotations
@@ -15,13 +15,20 @@ from importlib.util import find_spec
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from livesr.base.errors import BackendError, EngineError, LiveSRError
+from livesr.base.compute import ComputeConfig
+from livesr.base.errors import BackendError, LiveSRError
 from livesr.live.inference.cuda import why_no_gpu
 from livesr.live.inference.engine import Engine
-from livesr.live.inference.padding import PaddedBlock, padded_shape
+from livesr.live.inference.padding import (
+    PaddedBlock,
+    PaddedSession,
+    check_output,
+    padded_shape,
+)
 from livesr.live.inference.plans import PlanCache, PlanKey
+from livesr.live.inference.runtime import Precision, Runtime
+from livesr.live.inference.session import InferenceSession, Resident
 from livesr.live.inference.tensorrt_build import (
     PRECISIONS,
     RTX,
@@ -41,111 +48,145 @@ _INSTALL = {
 }
 
 
-class TensorRTBackend:
-    """An engine compiled for this GPU and one frame size.
-
-    Two ways in. `input` and `infer`, as every backend has them, take frames from pinned memory:
-    upload, network and download are one CUDA graph, launched once a frame and waited for by one
-    event. `device_input` and `enqueue` are for a caller whose frames are on the GPU already
-    (`ResidentBackend`): nothing is copied, and nobody waits.
+class TensorRTRuntime(Runtime):
+    """TensorRT on the GPU that is here.
 
     Notes
     -----
-    "auto" is f16. The last convolution and what follows stay in f32. `threads` is of no use here.
-    The first `open` for a size compiles, for minutes; `livesr build` does so beforehand. Nothing is
-    allocated after `open`.
+    "auto" is f16. `threads` is of no use here. The first `open` for a size compiles, for minutes;
+    `livesr build` does so beforehand.
     """
 
     name = "tensorrt"
+    title = TENSORRT.title
     inference_library: ClassVar[Library] = TENSORRT
 
-    def __init__(self) -> None:
-        self.precision = ""
-        self.device = ""
-        self._host: PaddedBlock | None = None
-        self._resident: Any = None  # a PaddedBlock of CuPy arrays
-        self._context: Any = None
-        self._stream: Any = None
-        self._wait: Any = (
-            None  # for the whole device: callers of `enqueue` have streams of their own
-        )
-        self._event: Any = None
-        self._network: Any = None
-        self._step: Any = None
-        self._output_on_device: Any = None
-        self._output = self._result = np.empty(0, np.float32)
-
-    @classmethod
-    def is_unavailable(cls) -> str | None:
+    def unavailable(self) -> str | None:
         """Return None if a GPU answers and the library, CuPy and onnx are installed, else what is
         missing.
         """
-        title = cls.inference_library.title
         if reason := why_no_gpu():
-            return f"{title} needs an NVIDIA GPU. {reason}"
-        missing = [
-            package
-            for package in (cls.inference_library.module, "cupy", "onnx")
-            if find_spec(package) is None
-        ]
-        if missing:
-            return (
-                f"The {title} backend needs {' and '.join(missing)}:"
-                f" {_INSTALL[cls.inference_library.name]}"
-            )
+            return f"{self.title} needs an NVIDIA GPU. {reason}"
+        packages = (self.inference_library.module, "cupy", "onnx")
+        if missing := [package for package in packages if find_spec(package) is None]:
+            return f"The {self.title} backend needs {' and '.join(missing)}: {_INSTALL[self.name]}"
         return None
 
-    @classmethod
-    def free_bytes(cls) -> int:
+    @property
+    def precisions(self) -> tuple[Precision, ...]:
+        """What the library can build; a card may lack f8."""
+        return PRECISIONS
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """The GPU; raises BackendError if CuPy cannot use it."""
+        return (Card.here().name,)
+
+    @property
+    def resident(self) -> bool:
+        """Always."""
+        return True
+
+    def free_bytes(self) -> int:
         """Return the free memory of the GPU; raises BackendError if CuPy cannot use it."""
         return int(_cuda_runtime().memGetInfo()[0])
 
     def open(
-        self, engine: Engine, shape: tuple[int, int], *, precision: str = "auto", threads: int = 0
-    ) -> None:
-        """Load the plan for frames of `shape` (y, x), or build it, and run once.
-
-        Raises
-        ------
-        BackendError
-            If GPU or packages are missing, or TensorRT refuses the network or has no such
-            precision.
-        EngineError
-            If the network is not what the manifest says.
+        self, engine: Engine, shape: tuple[int, int], compute: ComputeConfig
+    ) -> InferenceSession:
+        """Load the plan for frames of `shape` (y, x), or build it, and run once; errors as of
+        `Runtime.open`.
         """
-        if reason := self.is_unavailable():
+        if reason := self.unavailable():
             raise BackendError(reason)
+        precision = self.choose_precision(compute.precision, engine)
         try:
-            self._open(engine, shape, precision)
+            return self._session(engine, shape, precision)
         except LiveSRError:
             raise
         except Exception as e:  # libraries that do not load, memory, whatever the driver says
             raise BackendError(
-                f"{self.inference_library.title} does not start with engine"
-                f" {engine.manifest.id!r}: {e}"
+                f"{self.title} does not start with engine {engine.manifest.id!r}: {e}"
             ) from e
 
-    @property
-    def input(self) -> NDArray[np.float32]:
-        """The (window, y, x) block that `infer` reads."""
-        frames: NDArray[np.float32] = _opened(self._host).frames
-        return frames
+    def _session(self, engine: Engine, shape: tuple[int, int], precision: str) -> InferenceSession:
+        return TensorRTSession(engine, shape, precision)
 
-    def infer(self) -> NDArray[np.float32]:
-        """Return (c, scale y, scale x) for the current `input`; overwritten by the next call."""
-        _opened(self._host).reflect()
+
+class TensorRTRTXRuntime(TensorRTRuntime):
+    """TensorRT for RTX: for GeForce and RTX workstation cards from Turing on.
+
+    Its plan serves every card of a compute capability and is compiled in seconds, on any computer.
+    """
+
+    name = "tensorrt-rtx"
+    title = RTX.title
+    inference_library = RTX
+
+    def _session(self, engine: Engine, shape: tuple[int, int], precision: str) -> InferenceSession:
+        return TensorRTRTXSession(engine, shape, precision)
+
+
+class TensorRTSession(PaddedSession):
+    """An engine compiled for this GPU and one frame size; a `Resident` as well.
+
+    Two ways in. `input` and `infer`, as every session has them, take frames from pinned memory:
+    upload, network and download are one CUDA graph, launched once a frame and waited for by one
+    event. `device_input` and `enqueue` are for a caller whose frames are on the GPU already:
+    nothing is copied, and nobody waits.
+
+    Parameters
+    ----------
+    engine, shape : as of `Runtime.open`
+    precision : of the session
+
+    Notes
+    -----
+    The last convolution and what follows stay in f32. Nothing is allocated once it is open.
+    """
+
+    name = TensorRTRuntime.name
+    inference_library: ClassVar[Library] = TENSORRT
+
+    _on_device: Any = None  # a PaddedBlock of CuPy arrays
+    _output_on_device: Any = None
+    _context: Any = None
+    _stream: Any = None
+    _wait: Any = None  # for the whole device: callers of `enqueue` have streams of their own
+    _event: Any = None
+    _network: Any = None
+    _step: Any = None
+
+    def __init__(self, engine: Engine, shape: tuple[int, int], precision: str) -> None:
+        import cupy
+        import cupyx
+
+        super().__init__(engine, shape, cupyx.zeros_pinned)
+        self.precision = precision
+        self._on_device = PaddedBlock(engine, shape, zeros=cupy.zeros)
+        try:
+            self._open(engine, shape)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def resident(self) -> Resident | None:
+        """Itself, None when it is closed."""
+        return None if self._network is None else self
+
+    def _run(self, padded: PaddedBlock) -> None:
         self._step.launch(self._stream)
         self._event.record(self._stream)
         self._event.synchronize()
-        return self._result
 
     @property
     def device_input(self) -> Any:
         """CuPy array (window, y, x), float32, that `enqueue` reads.
 
-        The same memory for the backend's life.
+        The same memory for the session's life.
         """
-        return _opened(self._resident).frames
+        return self._block_on_device().frames
 
     def enqueue(self, stream: int) -> Any:
         """Put the network behind what is on the CUDA stream at address `stream`, and return at
@@ -162,12 +203,12 @@ class TensorRTBackend:
         import cupy
 
         with (queue := cupy.cuda.Stream.from_external(_StreamAt(stream))):
-            _opened(self._resident).reflect()
+            (block := self._block_on_device()).reflect()
         if queue.is_capturing():
             self._execute(queue)
         else:
             self._network.launch(queue)
-        return self._resident.crop(self._output_on_device)
+        return block.crop(self._output_on_device)
 
     def close(self) -> None:
         """Release context, graphs and memory; may be called twice, and never raises."""
@@ -176,24 +217,18 @@ class TensorRTBackend:
             with suppress(Exception):
                 self._wait()
         self._step = self._network = self._context = self._event = self._stream = None
-        self._host = self._resident = self._output_on_device = None
-        self._output = self._result = np.empty(0, np.float32)
+        self._on_device = self._output_on_device = None
+        super().close()
 
-    def _open(self, engine: Engine, shape: tuple[int, int], precision: str) -> None:
+    def _open(self, engine: Engine, shape: tuple[int, int]) -> None:
         import cupy
-        import cupyx
 
-        self.precision = choose_precision(precision)
-        self._host = PaddedBlock(engine, shape, zeros=cupyx.zeros_pinned)
-        self._resident = PaddedBlock(engine, shape, zeros=cupy.zeros)
-        expected = self._host.output_shape
+        expected = self._opened().output_shape
         card = Card.here()
         key = plan_key(engine, shape, self.precision, self.inference_library, card)
         self.device = card.name
         self._context, keep_kernels = self._new_context(engine, key, card)
-        self._output = cupyx.zeros_pinned(expected, np.float32)
         self._output_on_device = cupy.zeros(expected, np.float32)
-        self._result = self._host.crop(self._output)
         self._bind(engine, expected)
         self._stream = cupy.cuda.Stream(non_blocking=True)
         self._event = cupy.cuda.Event(block=True, disable_timing=True)
@@ -221,13 +256,9 @@ class TensorRTBackend:
         plan = self._context.engine
         for name in (plan.get_tensor_name(i) for i in range(plan.num_io_tensors)):
             is_input = plan.get_tensor_mode(name) == trt.TensorIOMode.INPUT
-            if not is_input and (found := tuple(plan.get_tensor_shape(name))) != expected:
-                raise EngineError(
-                    f"The network of engine {engine.manifest.id!r} returns {found}, and its"
-                    f" manifest says {expected} (1, channels, y, x). Correct channels, scale or"
-                    " multiple_of in the manifest, or export it anew."
-                )
-            array = _opened(self._resident).block if is_input else self._output_on_device
+            if not is_input:
+                check_output(engine, tuple(plan.get_tensor_shape(name)), expected)
+            array = self._block_on_device().block if is_input else self._output_on_device
             self._context.set_tensor_address(name, array.data.ptr)
 
     def _execute(self, stream: Any) -> None:
@@ -240,8 +271,8 @@ class TensorRTBackend:
     def _copy_and_execute(self, stream: Any) -> None:
         from cupy.cuda import runtime
 
-        block, output = _opened(self._host).block, self._output
-        on_device = _opened(self._resident).block
+        block, output = self._opened().block, self._output
+        on_device = self._block_on_device().block
         to_device, to_host = runtime.memcpyHostToDevice, runtime.memcpyDeviceToHost
         runtime.memcpyAsync(
             on_device.data.ptr, block.ctypes.data, block.nbytes, to_device, stream.ptr
@@ -261,16 +292,20 @@ class TensorRTBackend:
                 graph = self._stream.end_capture()
         return graph
 
+    def _block_on_device(self) -> Any:
+        if self._on_device is None:
+            raise BackendError(f"The {self.name} session is closed.")
+        return self._on_device
 
-class TensorRTRTXBackend(TensorRTBackend):
-    """An engine compiled by TensorRT for RTX: for GeForce and RTX workstation cards from Turing on.
 
-    Its plan serves every card of a compute capability and is compiled in seconds, on any computer.
+class TensorRTRTXSession(TensorRTSession):
+    """An engine compiled by TensorRT for RTX.
+
     What is left to compile for the card that is here, when the plan is loaded first, is kept beside
     it.
     """
 
-    name = "tensorrt-rtx"
+    name = TensorRTRTXRuntime.name
     inference_library = RTX
 
     def _new_context(
@@ -320,23 +355,6 @@ class _StreamAt:
 
     def __cuda_stream__(self) -> tuple[int, int]:
         return 0, self._address
-
-
-def _opened(block: Any) -> Any:
-    if block is None:
-        raise BackendError("The TensorRT backend is not open; call open() first.")
-    return block
-
-
-def choose_precision(asked: str) -> str:
-    """Return what TensorRT is to compute in; raises BackendError for what it does not have."""
-    if asked == "auto":
-        return "f16"
-    if asked not in PRECISIONS:
-        raise BackendError(
-            f"TensorRT computes in {', '.join(PRECISIONS)}, not in {asked!r}. Use --precision auto."
-        )
-    return asked
 
 
 def _cuda_runtime() -> Any:

@@ -21,13 +21,14 @@ from importlib import import_module
 from typing import Any
 
 from livesr.base.errors import BackendError
+from livesr.live.inference.runtime import Precision
 
 log = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], bool]
 """Called with (what is done, step, steps), from threads of TensorRT; False ends the build."""
 
-PRECISIONS = ("f32", "f16", "int8", "f8")
+PRECISIONS: tuple[Precision, ...] = ("f16", "f32", "int8", "f8")
 _STRONGLY_TYPED_SINCE = 10
 
 

@@ -1,4 +1,4 @@
-"""The same frames seen from several sides.
+"""Test-time augmentation: the same frames seen from several sides.
 
 How far a network's predictions differ when its input is turned over.
 
@@ -10,30 +10,36 @@ no stream.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from livesr.live.inference.backend import Backend
-
-Augmentation = Literal["flips", "turns"]
-"""Flips are the frame and its mirror images along y, x and both.
-
-Turns are these and their transposes.
-"""
+from livesr.base.compute import Augmentation
+from livesr.live.inference.session import InferenceSession
 
 _FLIPS = ((1, 1), (1, -1), (-1, 1), (-1, -1))
 
 
+def stored_name(sides: Augmentation) -> str:
+    """Return what stores and the wire call a mode; "d4" was "turns" when they were laid out."""
+    return "turns" if sides == "d4" else sides
+
+
+def from_store(name: str) -> Augmentation:
+    """Return the mode that a store names."""
+    return "d4" if name in ("turns", "d4") else "flips"
+
+
 class TestTimeAugmentation:
-    """Runs a backend on every side of a frame; all its memory is allocated once.
+    """Runs a session on every side of a frame; all its memory is allocated once.
 
     Parameters
     ----------
-    sides : which
+    sides : "flips", the frame and its mirror images along y, x and both; or "d4", these and their
+        transposes: the eight symmetries of the square (the dihedral group D4)
     window : frames of the network's input
-    shape : (y, x) of its input; turns need a square
+    shape : (y, x) of its input; d4 needs a square
     output_shape : (c, y, x)
 
     Attributes
@@ -54,30 +60,30 @@ class TestTimeAugmentation:
         shape: tuple[int, int],
         output_shape: tuple[int, int, int],
     ) -> None:
-        if sides == "turns" and shape[0] != shape[1]:
+        if sides == "d4" and shape[0] != shape[1]:
             raise ValueError(f"frames of {shape[0]} x {shape[1]} cannot be turned, only flipped")
         self._views = [
-            (turn, step) for turn in (False, True)[: 1 + (sides == "turns")] for step in _FLIPS
+            (turn, step) for turn in (False, True)[: 1 + (sides == "d4")] for step in _FLIPS
         ][1:]
         self._frames = np.empty((window, *shape), np.float32)
         self._upright, self.spread, self._mean = (
             np.empty(output_shape, np.float32) for _ in range(3)
         )
 
-    def infer(self, backend: Backend) -> NDArray[np.float32]:
-        """Return what the backend predicts of its `input`, as it does without views.
+    def infer(self, session: InferenceSession) -> NDArray[np.float32]:
+        """Return what the session predicts of its `input`, as it does without views.
 
         Valid until the next call.
         """
-        self._frames[...] = backend.input
-        self._upright[...] = backend.infer()
+        self._frames[...] = session.input
+        self._upright[...] = session.infer()
         self.spread.fill(0)
         self._mean.fill(0)
         for turn, step in self._views:
-            backend.input[...] = _seen(self._frames, turn, step)
+            session.input[...] = _seen(self._frames, turn, step)
             # Differences from the upright prediction: their squares do not lose the digits that the
             # prediction takes.
-            difference = _back(backend.infer(), turn, step) - self._upright
+            difference = _back(session.infer(), turn, step) - self._upright
             self._mean += difference
             difference *= difference
             self.spread += difference

@@ -1,7 +1,7 @@
 """A frame in tiles, for a network whose frame does not fit the memory at once.
 
 Owns where tiles lie, how their edges are blended and what memory a frame is estimated to take. Runs
-on any backend and is one itself.
+any session of a tile, and is a session itself.
 
 Tiles are not exact: channel attention weighs features by their means over the whole image, and a
 tile has other means. How near they come is measured per engine and stands in its card.
@@ -10,16 +10,16 @@ tile has other means. How near they come is measured per engine and stands in it
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from livesr.base.errors import BackendError, EngineError
-from livesr.live.inference.backend import Backend
+from livesr.base.errors import EngineError
 from livesr.live.inference.engine import Engine
-from livesr.live.inference.padding import PaddedBlock
+from livesr.live.inference.padding import PaddedBlock, PaddedSession
+from livesr.live.inference.session import InferenceSession
 
 _BLEND_PX = 32
 # Measured on the light engine at 1024^2 and 2048^2: 6 to 7 times its widest features with OpenVINO,
@@ -37,97 +37,59 @@ class _Tile(NamedTuple):
     weight: NDArray[np.float32]
 
 
-class TiledBackend:
-    """A backend that sees a frame in overlapping tiles of one size.
+class TiledSession(PaddedSession):
+    """A session that sees a frame in overlapping tiles of one size.
 
     Neighbours overlap by twice the engine's halo and a strip of 32 pixels in between, over which
     they are blended linearly; what lies within the halo of a tile's inner edge is cut off. Input,
-    output and one tile of scratch are allocated in `open`, nothing per frame.
+    output and one tile of scratch are allocated once, nothing per frame.
 
     Parameters
     ----------
-    backend : not opened yet
+    engine, shape : as of `Runtime.open`
     tile : side of a tile in input pixels; rounded down to what the engine takes, and to the frame
+    open_tile : opens the engine for one tile (y, x)
+
+    Raises
+    ------
+    BackendError, EngineError
+        As `open_tile`, or if a tile is too small for the engine's halo.
     """
 
-    def __init__(self, backend: Backend, tile: int) -> None:
-        self.inner, self.tile = backend, tile
-        self._padded: PaddedBlock | None = None
-        self._tiles: list[_Tile] = []
-        self._scratch: NDArray[np.float32] = np.empty((0, 0, 0), np.float32)
-        self._output = self._result = np.empty(0, np.float32)
-
-    @property
-    def name(self) -> str:
-        """Name of the backend that runs the tiles."""
-        return self.inner.name
-
-    @property
-    def precision(self) -> str:
-        """What it computes in."""
-        return self.inner.precision
-
-    @property
-    def device(self) -> str:
-        """What it runs on."""
-        return self.inner.device
-
-    def is_unavailable(self) -> str | None:
-        """Return why the backend cannot run, None if it can."""
-        return self.inner.is_unavailable()
-
-    def open(
-        self, engine: Engine, shape: tuple[int, int], *, precision: str = "auto", threads: int = 0
+    def __init__(
+        self,
+        engine: Engine,
+        shape: tuple[int, int],
+        tile: int,
+        open_tile: Callable[[tuple[int, int]], InferenceSession],
     ) -> None:
-        """Open the backend for one tile, and lay tiles over frames of `shape` (y, x).
+        super().__init__(engine, shape)
+        height, width = self._opened().block.shape[2:]
+        side = _whole(tile, engine)
+        size = min(side, height), min(side, width)
+        self._tiles = list(_layout((height, width), size, engine))
+        self._scratch = np.empty(engine.output_shape(size), np.float32)
+        self.inner = inner = open_tile(size)
+        self.name, self.precision, self.device = inner.name, inner.precision, inner.device
+        self.tile = max(size)
 
-        Raises
-        ------
-        BackendError, EngineError
-            As the backend, or if a tile is too small for the engine's halo.
-        """
-        padded = PaddedBlock(engine, shape)
-        height, width = int(padded.block.shape[2]), int(padded.block.shape[3])
-        side = _whole(self.tile, engine)
-        tile = min(side, height), min(side, width)
-        self._tiles = list(_layout((height, width), tile, engine))
-        self.inner.open(engine, tile, precision=precision, threads=threads)
-        self._output = np.zeros(padded.output_shape, np.float32)
-        self._scratch = np.empty(engine.output_shape(tile), np.float32)
-        self._padded, self._result = padded, padded.crop(self._output)
-        self.tile = max(tile)
+    def close(self) -> None:
+        """Release the session of a tile, and the buffers."""
+        self.inner.close()
+        self._tiles = []
+        self._scratch = np.empty((0, 0, 0), np.float32)
+        super().close()
 
-    @property
-    def input(self) -> NDArray[np.float32]:
-        """The (window, y, x) block that `infer` reads."""
-        return self._opened().frames
-
-    def infer(self) -> NDArray[np.float32]:
-        """Return (c, scale y, scale x) for the current `input`; overwritten by the next call."""
-        padded = self._opened()
-        padded.reflect()
+    def _run(self, padded: PaddedBlock) -> None:
+        """Infer tile by tile, and add each to the output with its weights."""
         self._output.fill(0)
-        height, width = int(self.inner.input.shape[1]), int(self.inner.input.shape[2])
+        height, width = self.inner.input.shape[1:]
         scale = self._scratch.shape[1] // height
         for y, x, weight in self._tiles:
             self.inner.input[...] = padded.block[0, :, y : y + height, x : x + width]
             np.multiply(self.inner.infer(), weight, out=self._scratch)
-            self._output[
-                0, :, y * scale : (y + height) * scale, x * scale : (x + width) * scale
-            ] += self._scratch
-        return self._result
-
-    def close(self) -> None:
-        """Release the backend and the buffers."""
-        self.inner.close()
-        self._padded, self._tiles = None, []
-        self._output = self._result = np.empty(0, np.float32)
-        self._scratch = np.empty((0, 0, 0), np.float32)
-
-    def _opened(self) -> PaddedBlock:
-        if self._padded is None:
-            raise BackendError("The tiled backend is not open; call open() first.")
-        return self._padded
+            rows = slice(y * scale, (y + height) * scale)
+            self._output[0, :, rows, x * scale : (x + width) * scale] += self._scratch
 
 
 def needed_bytes(engine: Engine, shape: tuple[int, int]) -> int:

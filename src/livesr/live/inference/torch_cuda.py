@@ -1,8 +1,8 @@
 """A network that torch runs where its frames already are, as one CUDA graph.
 
 Owns the memory on the device, the reflection at its edges and the graph. Imports torch, so only
-`TorchBackend.open` imports it. On a CPU the same steps run without a graph, which shows that they
-are right.
+`TorchCudaSession` imports it, when it is opened. On a CPU the same steps run without a graph, which
+shows that they are right.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ _WARM_UPS = 3  # cuDNN tries its algorithms in the first
 
 
 class ResidentNetwork:
-    """Block, network and output on one device, in place.
+    """Block, network and output on one device, in place: a `Resident`.
 
     Parameters
     ----------
     network : on `device`
-    engine, shape : as of `Backend.open`
+    engine, shape : as of `Runtime.open`
     device : "cuda", or "cpu"
 
     Attributes
     ----------
-    frames : float32 (window, y, x) view of the block, to be written
+    device_input : float32 (window, y, x) view of the block, to be written
     result : float32 (c, scale y, scale x) view of the output
 
     Notes
@@ -50,7 +50,7 @@ class ResidentNetwork:
         self._block = torch.zeros(
             (1, engine.manifest.window, *padded_shape(engine, shape)), device=device
         )
-        self.frames = self._block[0, :, :height, :width]
+        self.device_input = self._block[0, :, :height, :width]
         # Planes, as they are read: the network's own order is channels-last.
         self.output = torch.empty_like(
             network.execute(self._block), memory_format=torch.contiguous_format

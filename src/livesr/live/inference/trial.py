@@ -17,18 +17,20 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import psutil
 
 from livesr.base import contained
+from livesr.base.compute import ComputeConfig
 from livesr.base.documents import read_json
 from livesr.base.errors import BackendError, DocumentError, EngineError, LiveSRError
 from livesr.live.inference.cuda import why_no_gpu
 from livesr.live.inference.engine import Engine, load_engine
 from livesr.live.inference.plans import cache_folder
-from livesr.live.inference.runner import open_backend
+from livesr.live.inference.runner import open_session
+from livesr.live.inference.runtime import BACKENDS, runtime_named
 
 log = logging.getLogger(__name__)
 
@@ -62,20 +64,14 @@ _RUNTIMES = (
 )
 
 
-def try_out(
-    engine: Engine,
-    shape: tuple[int, int],
-    backend: str = "auto",
-    precision: str = "auto",
-    threads: int = 0,
-    tile: int | Literal["auto", "off"] = "off",
-) -> None:
+def try_out(engine: Engine, shape: tuple[int, int], compute: ComputeConfig) -> None:
     """Let another process open `engine` for frames of `shape` (y, x) and infer once.
 
-    Parameters as of `open_backend`.
+    Parameters as of `open_session`.
 
-    Does nothing for what came with livesr or has passed before. What a runtime refuses in a
-    sentence passes: it will say so again.
+    Does nothing for what came with livesr, has passed before, or is to run on a remote runtime,
+    which is another process already. What a runtime refuses in a sentence passes: it will say so
+    again.
 
     Raises
     ------
@@ -83,21 +79,23 @@ def try_out(
         If the other process crashed, took too long or too much memory, or the network cannot be
         run.
     """
-    if is_shipped(engine):
+    if is_shipped(engine) or _elsewhere(compute.backend):
         return
-    facts = _facts(engine, shape, [backend, precision, threads, tile])
+    how = [compute.backend, compute.precision, compute.threads, compute.tile]
+    facts = _facts(engine, shape, how)
     if is_known(facts):
         return
     engine.read()  # what is not to be parsed at all is refused here
     log.info("%s is tried out in a process of its own", engine)
-    asked = {
-        "engine": str(engine.folder),
-        "shape": shape,
-        "how": [backend, precision, threads, tile],
-    }
+    asked = {"engine": str(engine.folder), "shape": shape, "how": how}
     refused = _run([*_COMMAND, json.dumps(asked)], engine, shape)
     if not refused:
         _remember(facts)
+
+
+def _elsewhere(backend: str) -> bool:
+    """Whether a runtime that is named computes on another computer, or in another process."""
+    return backend in BACKENDS.names and runtime_named(backend).remote
 
 
 def is_shipped(engine: Engine) -> bool:
@@ -226,13 +224,12 @@ _COMMAND = (sys.executable, "-P", "-m", "livesr.live.inference.trial")
 def main(asked: dict[str, Any]) -> dict[str, str | None]:
     """Open and infer once; return what was said against it."""
     shape = (int(asked["shape"][0]), int(asked["shape"][1]))
+    backend, precision, threads, tile = asked["how"]
+    compute = ComputeConfig(backend=backend, precision=precision, threads=threads, tile=tile)
     try:
-        runtime = open_backend(load_engine(asked["engine"]), shape, *asked["how"])
-        try:
-            runtime.input[:] = np.random.default_rng(0).random(runtime.input.shape, np.float32)
-            runtime.infer()
-        finally:
-            runtime.close()
+        with open_session(load_engine(asked["engine"]), shape, compute) as session:
+            session.input[:] = np.random.default_rng(0).random(session.input.shape, np.float32)
+            session.infer()
     except LiveSRError as e:
         return {"refused": str(e)}
     return {"refused": None}

@@ -3,7 +3,7 @@
 One size, constant kernels, and every tensor's type written in the file.
 
 Owns the rewriting, and the list of operators that every TensorRT from 8.6 on has. Imports onnx, so
-only `TensorRTBackend.open` and `livesr build` import it; needs neither TensorRT nor a GPU.
+only opening a session of TensorRT and `livesr build` import it; needs neither TensorRT nor a GPU.
 
 TensorRT 11 takes the types as they are written ("strongly typed"); 8.6 takes them as a hint, to
 which its builder's flags are added. Kernels must be constants: the parsers of 8.x turn a kernel

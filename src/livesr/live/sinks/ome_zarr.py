@@ -26,34 +26,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from livesr.base import contained
+from livesr.base.documents import to_json
 from livesr.base.errors import RecordingError, StoreError
-from livesr.base.files import remove, sync, write_all
+from livesr.base.files import next_free_path, remove, sync, write_all
 from livesr.base.frames import MulticolorFrame, Pixels, RawStack, SRFrame, StagePosition, Stream
 from livesr.base.lock import Lock, held
-from livesr.live.sinks import layout
-from livesr.live.sinks.frames_log import FramesLog, SeriesName, State, to_json
-from livesr.live.sinks.layout import bytes_per_hour, free_bytes, memory_bytes, next_free_path
+from livesr.base.run_description import RunDescription
+from livesr.formats import layout
+from livesr.formats.frames_log import SeriesName, State
+from livesr.formats.series_spec import SeriesSpec, group_json
+from livesr.live.sinks.capacity import free_bytes
+from livesr.live.sinks.frames_log import FramesLog
 from livesr.live.sinks.localisations import LocalisationsFile
-from livesr.live.sinks.series import (
-    Casualty,
-    DisplayWindow,
-    Series,
-    SeriesSpec,
-    Workers,
-    group_json,
-    reason,
-    write_json,
-)
+from livesr.live.sinks.series import Casualty, DisplayWindow, Series, Workers, reason, write_json
 from livesr.live.sinks.shard import decode
-from livesr.live.sinks.sink import (
-    RunDescription,
-    quality_facts,
-    score_facts,
-    time_shift_ms,
-    to_uint16,
-)
-
-__all__ = ["OMEZarrSink", "bytes_per_hour", "free_bytes", "memory_bytes", "next_free_path"]
+from livesr.live.sinks.sink import Sink, quality_facts, score_facts, time_shift_ms, to_uint16
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +54,7 @@ _WRITE_ERRORS = (OSError, RuntimeError, StoreError)
 _MAX_AHEAD = 100_000
 
 
-class OMEZarrSink:
+class OMEZarrSink(Sink):
     """Writes a run to an OME-Zarr 0.5 store.
 
     Parameters
@@ -91,7 +78,7 @@ class OMEZarrSink:
     """
 
     name = "ome-zarr"
-    endures = True
+    lossless = essential = endures = keeps_raw = True
 
     def __init__(
         self,
@@ -297,7 +284,7 @@ class OMEZarrSink:
             planes,
             t_acq_ns=frame.t_acq_ns,
             t_camera_ms=frame.t_camera_ms,
-            normalisation=frame.normalisation._asdict(),
+            normalisation=frame.normalisation.written(),
             saturated=frame.saturated or None,
             **quality_facts(frame),
             clipped=clipped or None,
@@ -321,12 +308,12 @@ class OMEZarrSink:
             tuple(frame.channels),
             t_acq_ns=frame.source.t_acq_ns,
             t_camera_ms=frame.source.t_camera_ms,
-            normalisation=frame.source.normalisation._asdict(),
+            normalisation=frame.source.normalisation.written(),
             residual=frame.residual,
             latency_ms=round(frame.latency_ms, 3),
             edge=frame.edge,
             true_neighbours=frame.true_neighbours,
-            ood_score=None if frame.ood_score is None else round(frame.ood_score, 4),
+            novelty=None if frame.ood_score is None else round(frame.ood_score, 4),
             warnings=frame.warnings,
             score=score_facts(frame) or None,
         )

@@ -19,9 +19,10 @@ import yaml
 
 from livesr.base.config import load_yaml
 from livesr.base.errors import ConfigError
-from livesr.base.frames import MulticolorFrame, RawStack, SRFrame, Stream
-from livesr.live.sinks.layout import folder_names
-from livesr.live.sinks.sink import ChannelDescription, RunDescription, to_uint16
+from livesr.base.frames import SRFrame, Stream
+from livesr.base.run_description import ChannelDescription, RunDescription
+from livesr.formats.layout import folder_names
+from livesr.live.sinks.sink import Sink, to_uint16
 
 if TYPE_CHECKING:
     from tifffile import TiffWriter
@@ -33,7 +34,7 @@ _COLORS = ("00FF00", "FF00FF", "FFFF00", "00FFFF", "FF8000", "FFFFFF")
 _PAIRS, _VALIDATION_PAIRS = 2400, 96
 
 
-class PairsSink:
+class PairsSink(Sink):
     """Writes the reconstructions of the true channels as TIFF (t, y, x), uint16 with the run's
     offset.
 
@@ -46,7 +47,7 @@ class PairsSink:
     """
 
     name = "pairs"
-    keeps_raw = False
+    lossless = essential = True
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
@@ -99,12 +100,6 @@ class PairsSink:
             f"{datetime.fromtimestamp(run.started_ns / 1e9, UTC):%Y%m%d-%H%M%S}-{run.stream_id[:6]}"
         )
 
-    def raw(self, stack: RawStack) -> None:
-        """Raw frames are no pairs."""
-
-    def unplaced(self, stack: RawStack) -> None:
-        """Raw frames are no pairs."""
-
     def recon(self, frame: SRFrame) -> None:
         """Keep the picture of a true channel, if it is one that shows its patterns."""
         if frame.stream.channel not in self._folders:
@@ -121,15 +116,6 @@ class PairsSink:
         y, x = (int(n * _BORDER) for n in frame.image.shape)
         inside = frame.image[y : frame.image.shape[0] - y, x : frame.image.shape[1] - x]
         self._files[frame.stream].write(to_uint16(inside, self._run.recon_offset_adu))
-
-    def separated(self, frame: MulticolorFrame) -> None:
-        """Take no prediction: nothing is trained on those."""
-
-    def skipped(self, stream: Stream, t: int, reason: str) -> None:
-        """Take no note: a gap in time ends a file by itself."""
-
-    def status(self, status: Mapping[str, Any]) -> None:
-        """Nothing."""
 
     def close(self, report: Mapping[str, Any]) -> None:
         """Finish the files."""

@@ -18,7 +18,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,24 +26,20 @@ import psutil
 from numpy.typing import NDArray
 
 from livesr.base import contained
+from livesr.base.documents import to_json
 from livesr.base.errors import FrameShapeError
 from livesr.base.files import remove
 from livesr.base.frames import Pixels, StagePosition
+from livesr.formats.series_spec import PENDING_BYTES, SeriesSpec, array_json, group_json
+from livesr.formats.shard_file import ShardError, present
 from livesr.live.sinks import shard as sharding
-from livesr.live.sinks.frames_log import to_json
-from livesr.live.sinks.shard import Budget, Chunk, Shard, ShardError
+from livesr.live.sinks.shard import Budget, Chunk, Shard
 
 log = logging.getLogger(__name__)
 
-# A shard is one file, and what is rewritten when a disk fails. Hence few files, but no shard that
-# takes longer than this to fill, and none that is unwieldy to copy.
-_SHARD_TIME_POINTS = 16
-_SHARD_SECONDS = 10.0
-_SHARD_BYTES = 256 << 20
-# What was appended waits in memory for so long, or up to so much, before it is handed to the
-# operating system.
+# What was appended waits in memory for so long, or up to `PENDING_BYTES`, before it is handed to
+# the operating system.
 FLUSH_S = 1.0
-_PENDING_BYTES = 8 << 20
 KEPT_BYTES = (
     512 << 20
 )  # of what is on disk, until the disk has confirmed it, over all images of a store
@@ -52,74 +47,6 @@ _PARALLEL_BYTES = 1 << 20  # groups from this size on are compressed by several 
 _SETTLING = 64  # shards that may wait for the disk's confirmation before an append does
 
 Windows = Sequence[tuple[float, float]]
-
-
-@dataclass(frozen=True, slots=True)
-class SeriesSpec:
-    """What an image is; `shape` is (y, x), `labels` and `colors` have one entry per channel.
-
-    Without `has_channel_axis` the image has a single channel and no c axis. `shown_channels` is how
-    many channels a viewer starts with, None for all. `exposures` above 1 is a film: so many planes
-    along t belong to each time point.
-    """
-
-    name: str
-    title: str
-    shape: tuple[int, int]
-    dtype: str
-    z_planes: int
-    labels: tuple[str, ...]
-    colors: tuple[str, ...]
-    pixel_size_um: float
-    z_step_um: float = 1.0
-    interval_s: float | None = None
-    has_channel_axis: bool = True
-    shown_channels: int | None = None
-    exposures: int = 1
-    provenance: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def plane_bytes(self) -> int:
-        """Bytes of one plane."""
-        return self.shape[0] * self.shape[1] * np.dtype(self.dtype).itemsize
-
-    @property
-    def group_bytes(self) -> int:
-        """Bytes of one (t, z): every channel or exposure of one plane."""
-        return self.plane_bytes * self.planes
-
-    @property
-    def planes(self) -> int:
-        """Planes of one (t, z)."""
-        return len(self.labels) * self.exposures
-
-    @property
-    def z_planes_per_shard(self) -> int:
-        """All planes of a stack, or one where a stack would make an unwieldy file."""
-        return self.z_planes if self.group_bytes * self.z_planes <= _SHARD_BYTES else 1
-
-    @property
-    def time_points_per_shard(self) -> int:
-        """How many time points share a file."""
-        fits = _SHARD_BYTES // (self.group_bytes * self.z_planes_per_shard)
-        if self.interval_s:
-            fits = min(fits, int(_SHARD_SECONDS / self.interval_s))
-        return max(1, min(_SHARD_TIME_POINTS, fits))
-
-    @property
-    def shard_bytes(self) -> int:
-        """Bytes of the planes of one shard."""
-        return self.group_bytes * self.z_planes_per_shard * self.time_points_per_shard
-
-    @property
-    def chunks_per_shard(self) -> int:
-        """Planes of one shard."""
-        return self.planes * self.z_planes_per_shard * self.time_points_per_shard
-
-    @property
-    def pending_bytes(self) -> int:
-        """At most this much waits to be written."""
-        return min(_PENDING_BYTES, self.shard_bytes) + self.group_bytes
 
 
 class Workers:
@@ -455,7 +382,7 @@ class Series:
     def _due(self) -> bool:
         waiting = sum(shard.pending_bytes for shard in self._open.values())
         return bool(waiting) and (
-            waiting >= _PENDING_BYTES or time.monotonic() - self._flushed_s >= self._workers.flush_s
+            waiting >= PENDING_BYTES or time.monotonic() - self._flushed_s >= self._workers.flush_s
         )
 
     def _commit(self, key: Key, shard: Shard) -> None:
@@ -595,7 +522,7 @@ class Series:
         ).astype(bool)
         file = self._file(key, record.place)
         try:
-            there = sharding.present(sharding.read_index(file, len(bits))) & bits
+            there = present(sharding.read_index(file, len(bits))) & bits
             why = f"{file} was changed"
         except (OSError, ShardError) as e:
             there, why = np.zeros_like(bits), reason(e)
@@ -694,7 +621,7 @@ class Series:
         }
 
     def _array(self, time_points: int) -> dict[str, Any]:
-        array = _array_json(self.spec)
+        array = array_json(self.spec)
         array["shape"][0] = time_points * self.spec.exposures
         return array
 
@@ -734,11 +661,6 @@ class DisplayWindow:
         )
 
 
-def group_json(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a Zarr group with these attributes."""
-    return {"zarr_format": 3, "node_type": "group", "attributes": attributes}
-
-
 def write_json(path: Path, value: object, *, durable: bool = True) -> None:
     """Replace `path` at once.
 
@@ -765,34 +687,3 @@ def reason(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror + (f" ({error.filename})" if error.filename else "")
     return str(error).strip().rstrip(".") or type(error).__name__
-
-
-def _array_json(spec: SeriesSpec) -> dict[str, Any]:
-    """Return the array as zarr.json describes it, without time points."""
-    axes: list[tuple[str, int, int]] = [("t", 0, spec.time_points_per_shard * spec.exposures)]
-    if spec.has_channel_axis:
-        axes.append(("c", len(spec.labels), len(spec.labels)))
-    if spec.z_planes > 1:
-        axes.append(("z", spec.z_planes, spec.z_planes_per_shard))
-    axes += [(name, n, n) for name, n in zip("yx", spec.shape, strict=True)]
-    sharding_indexed = {
-        "chunk_shape": [1] * (len(axes) - 2) + list(spec.shape),
-        **sharding.codecs(spec.dtype),
-        "index_location": "end",
-    }
-    return {
-        "zarr_format": 3,
-        "node_type": "array",
-        "shape": [n for _, n, _ in axes],
-        "data_type": spec.dtype,
-        "chunk_grid": {
-            "name": "regular",
-            "configuration": {"chunk_shape": [shard for _, _, shard in axes]},
-        },
-        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
-        "fill_value": 0,
-        "codecs": [{"name": "sharding_indexed", "configuration": sharding_indexed}],
-        "attributes": {},
-        "dimension_names": [name for name, _, _ in axes],
-        "storage_transformers": [],
-    }

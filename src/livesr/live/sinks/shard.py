@@ -7,19 +7,17 @@ time and no other shard.
 Chunks are appended. Every commit ends the file with an index of all that it holds; the index before
 stays inside, as bytes that nothing points to. So a reader, or a killed process, never finds chunks
 that an index has lost: if the last commit was torn, the file is whole up to the one before
-(`whole_length`).
+(`livesr.formats.shard_file.whole_length`).
 """
 
 from __future__ import annotations
 
 import os
-import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import google_crc32c
 import numpy as np
 from numcodecs import blosc
 from numpy.typing import NDArray
@@ -28,14 +26,10 @@ from livesr.base import contained
 from livesr.base.errors import StoreError
 from livesr.base.files import remove, sync, write_all
 from livesr.base.frames import Pixels
+from livesr.formats import shard_file
+from livesr.formats.shard_file import ABSENT, Index, ShardError, checksum, encoded_index, present
 
-_NOWHERE = (1 << 64) - 1  # offset and length of a chunk that is not there
 _CRC_BYTES = 4
-_BLOSC_HEADER_BYTES, _BLOSC_LENGTH_AT = 16, 12
-
-
-class ShardError(ValueError):
-    """A file is not, or not to its end, a shard."""
 
 
 class Chunk(NamedTuple):
@@ -86,7 +80,7 @@ class Shard:
         self.path = path
         self.pending_bytes = self.size = 0
         self._budget = budget
-        self._index: NDArray[np.uint64] = np.full((chunks, 2), _NOWHERE, np.uint64)
+        self._index: Index = np.full((chunks, 2), ABSENT, np.uint64)
         self._kept: dict[int, Chunk] = {}
         self._pending: dict[int, Chunk] = {}
 
@@ -132,7 +126,7 @@ class Shard:
             nothing has changed.
         """
         everything = {**dict(self._everything()), **self._pending}
-        index, data = _appended(np.full_like(self._index, _NOWHERE), everything, 0)
+        index, data = _appended(np.full_like(self._index, ABSENT), everything, 0)
         path.parent.mkdir(parents=True, exist_ok=True)
         with _refused_as_by_a_disk():
             contained.replace_bytes(path.parent, path.name, data, durable=True)
@@ -158,7 +152,7 @@ class Shard:
         except (OSError, ShardError):
             given_up = {**self._kept, **given_up}
             self.release()
-            self._index[:], self.size = _NOWHERE, 0
+            self._index[:], self.size = ABSENT, 0
         return given_up
 
     def settle(self) -> None:
@@ -203,7 +197,7 @@ class Shard:
         for slot in np.flatnonzero(self.committed):
             yield int(slot), self._kept.get(int(slot)) or read_chunk(self.path, self._index[slot])
 
-    def _committed(self, index: NDArray[np.uint64], size: int) -> None:
+    def _committed(self, index: Index, size: int) -> None:
         for slot, chunk in self._pending.items():
             if self._budget.take(chunk.nbytes):
                 self._kept[slot] = chunk
@@ -214,7 +208,7 @@ class Shard:
 def encode(plane: Pixels) -> Chunk:
     """Compress a plane as the array's codecs say."""
     data = blosc.compress(np.ascontiguousarray(plane), b"lz4", 5, blosc.SHUFFLE, 0)
-    return Chunk(data, _checksum(data))
+    return Chunk(data, checksum(data))
 
 
 def decode(chunk: Chunk, shape: tuple[int, int], dtype: str) -> Pixels:
@@ -225,34 +219,13 @@ def decode(chunk: Chunk, shape: tuple[int, int], dtype: str) -> Pixels:
     ShardError
         If the checksum is not that of the data.
     """
-    if _checksum(chunk.data) != chunk.checksum:
+    if checksum(chunk.data) != chunk.checksum:
         raise ShardError("a chunk does not have its checksum")
     return np.frombuffer(blosc.decompress(chunk.data), dtype).reshape(shape)
 
 
-def codecs(dtype: str) -> dict[str, list[dict[str, Any]]]:
-    """Return ``codecs`` and ``index_codecs`` of a shard of `dtype`, as zarr.json has them."""
-    size = np.dtype(dtype).itemsize
-    little = (
-        {"name": "bytes", "configuration": {"endian": "little"}} if size > 1 else {"name": "bytes"}
-    )
-    lz4 = {"cname": "lz4", "clevel": 5, "shuffle": "shuffle", "typesize": size, "blocksize": 0}
-    checksum = {"name": "crc32c"}
-    return {
-        "codecs": [little, {"name": "blosc", "configuration": lz4}, checksum],
-        "index_codecs": [{"name": "bytes", "configuration": {"endian": "little"}}, checksum],
-    }
-
-
-def present(index: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    """Which chunks (chunks,) an index (chunks, 2) has."""
-    return np.asarray(index[:, 0] != _NOWHERE)
-
-
-def read_index(path: Path, chunks: int) -> NDArray[np.uint64]:
-    """Return the index (chunks, 2) at the end of a shard.
-
-    Offset and length in bytes, in C order of the array's axes.
+def read_index(path: Path, chunks: int) -> Index:
+    """Read the index of a shard as `livesr.formats.shard_file.read_index`.
 
     Raises
     ------
@@ -261,18 +234,14 @@ def read_index(path: Path, chunks: int) -> NDArray[np.uint64]:
     ShardError
         If there is no index, its checksum is not right, or it points outside the file.
     """
-    with _open(path, "r") as file:
-        begins = file.seek(0, os.SEEK_END) - _index_bytes(chunks)
-        if begins < 0:
-            raise ShardError(f"{path} is too short for the index of a shard")
-        file.seek(begins)
-        index = _index_of(_read_all(file, _index_bytes(chunks)), begins)
-    if index is None:
-        raise ShardError(f"{path} does not end with the index of a shard")
-    return index
+    with _refused_as_by_a_disk():
+        try:
+            return shard_file.read_index(path, chunks)
+        except ShardError as e:
+            raise ShardError(f"{path} does not end with the index of a shard: {e}") from e
 
 
-def read_chunk(path: Path, entry: NDArray[np.uint64]) -> Chunk:
+def read_chunk(path: Path, entry: Index) -> Chunk:
     """Read the chunk at an entry (2,) of the index.
 
     Raises
@@ -285,32 +254,9 @@ def read_chunk(path: Path, entry: NDArray[np.uint64]) -> Chunk:
         file.seek(offset)
         data = _read_all(file, nbytes)
     chunk = Chunk(data[:-_CRC_BYTES], data[-_CRC_BYTES:])
-    if _checksum(chunk.data) != chunk.checksum:
+    if checksum(chunk.data) != chunk.checksum:
         raise ShardError(f"{path} is damaged at byte {offset}")
     return chunk
-
-
-def whole_length(path: Path, chunks: int) -> int:
-    """Return how many bytes of a shard that `Shard` wrote are whole: up to the last index that is.
-
-    0 if none is.
-
-    Raises
-    ------
-    OSError
-        If the file cannot be read.
-    """
-    with _open(path, "r") as file:
-        data: bytes = file.read()
-    at = whole = 0
-    while at < len(data):
-        if _index_of(data[at : at + _index_bytes(chunks)], at) is not None:
-            at = whole = at + _index_bytes(chunks)
-        elif (nbytes := _chunk_bytes(data, at)) is not None:
-            at += nbytes
-        else:
-            break
-    return whole
 
 
 def _open(path: Path, mode: Literal["r", "r+", "w"]) -> Any:
@@ -332,55 +278,14 @@ def _refused_as_by_a_disk() -> Iterator[None]:
         raise OSError(str(e)) from e
 
 
-def _appended(
-    index: NDArray[np.uint64], chunks: Mapping[int, Chunk], offset: int
-) -> tuple[NDArray[np.uint64], bytes]:
+def _appended(index: Index, chunks: Mapping[int, Chunk], offset: int) -> tuple[Index, bytes]:
     """Return the index with `chunks` in it, which begin at `offset`, and the bytes to append."""
     index, parts = index.copy(), list[bytes]()
     for slot, chunk in chunks.items():
         index[slot] = offset, chunk.nbytes
         offset += chunk.nbytes
         parts += chunk
-    encoded = index.astype("<u8").tobytes()
-    return index, b"".join((*parts, encoded, _checksum(encoded)))
-
-
-def _index_of(data: bytes, begins: int) -> NDArray[np.uint64] | None:
-    """Return the index in `data`, which stands at byte `begins` of the file; None if it is none."""
-    encoded, checksum = data[:-_CRC_BYTES], data[-_CRC_BYTES:]
-    if not encoded or len(encoded) % 16 or _checksum(encoded) != checksum:
-        return None
-    index = np.frombuffer(encoded, "<u8").reshape(-1, 2).astype(np.uint64)
-    offset, nbytes = index[present(index)].T
-    inside = (
-        (offset <= begins)
-        & (nbytes <= begins)
-        & (offset + nbytes <= begins)
-        & (nbytes > _CRC_BYTES)
-    )
-    return index if inside.all() else None
-
-
-def _chunk_bytes(data: bytes, at: int) -> int | None:
-    """Return the length of the chunk at byte `at`, with its checksum.
-
-    None if there is none, or it is damaged.
-    """
-    if at + _BLOSC_HEADER_BYTES > len(data):
-        return None
-    (nbytes,) = struct.unpack_from("<I", data, at + _BLOSC_LENGTH_AT)
-    end = at + nbytes
-    if nbytes < _BLOSC_HEADER_BYTES or _checksum(data[at:end]) != data[end : end + _CRC_BYTES]:
-        return None
-    return int(nbytes) + _CRC_BYTES
-
-
-def _index_bytes(chunks: int) -> int:
-    return 16 * chunks + _CRC_BYTES
-
-
-def _checksum(data: bytes) -> bytes:
-    return struct.pack("<I", google_crc32c.value(data))
+    return index, b"".join((*parts, encoded_index(index)))
 
 
 def _read_all(file: Any, nbytes: int) -> bytes:

@@ -7,18 +7,16 @@ else, one that never comes back is left behind a few seconds after the run has e
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from typing import Any
 
 from psygnal import SignalInstance
 
-from livesr.base.frames import MulticolorFrame, RawStack, SRFrame, Stream
-from livesr.live.sinks.sink import RunDescription
+from livesr.base.frames import MulticolorFrame, SRFrame
+from livesr.live.sinks.sink import Sink
 
 log = logging.getLogger(__name__)
 
 
-class SignalSink:
+class SignalSink(Sink):
     """Emits `frame_ready` (a final `MulticolorFrame`, prediction) and `input_ready` (an `SRFrame`,
     measurement).
 
@@ -41,15 +39,6 @@ class SignalSink:
         )
         self.listener_errors = 0
 
-    def open(self, run: RunDescription) -> None:
-        """Nothing to open."""
-
-    def raw(self, stack: RawStack) -> None:
-        """Raw frames are not signalled; connect to the core for those."""
-
-    def unplaced(self, stack: RawStack) -> None:
-        """Not signalled either."""
-
     def recon(self, frame: SRFrame) -> None:
         """Emit `input_ready`."""
         self._emit(self._input_ready, frame)
@@ -57,15 +46,6 @@ class SignalSink:
     def separated(self, frame: MulticolorFrame) -> None:
         """Emit `frame_ready`, or `provisional_ready`."""
         self._emit(self._provisional_ready if frame.provisional else self._frame_ready, frame)
-
-    def skipped(self, stream: Stream, t: int, reason: str) -> None:
-        """Skips are counted in the report."""
-
-    def status(self, status: Mapping[str, Any]) -> None:
-        """Status is not signalled."""
-
-    def close(self, report: Mapping[str, Any]) -> None:
-        """Nothing to close."""
 
     def _emit(self, signal: SignalInstance, frame: object) -> None:
         try:

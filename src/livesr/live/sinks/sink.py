@@ -1,168 +1,226 @@
 """What a sink is.
 
-Owns the protocol, the description of a run that every sink receives and the rule by which a
+Owns the base class, the registry, the facts that store and stream share and the rule by which a
 reconstruction becomes uint16. Knows no format.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from livesr.base.errors import ConfigError
 from livesr.base.frames import MulticolorFrame, RawStack, SRFrame, Stream
+from livesr.base.registry import Registry
+from livesr.base.run_description import RunDescription
+
+SINKS = Registry(
+    "sink",
+    {
+        "ome-zarr": "livesr.live.sinks.ome_zarr:OMEZarrSink",
+        "zeromq": "livesr.live.sinks.zeromq:ZeroMQSink",
+        "pairs": "livesr.live.sinks.pairs:PairsSink",
+        "signals": "livesr.live.sinks.signals:SignalSink",
+    },
+    entry_points="livesr.sinks",
+)
+"""Sinks by name; other packages announce theirs as classes that are made without arguments."""
 
 
-@dataclass(frozen=True, slots=True)
-class ChannelDescription:
-    """One acquisition channel as sinks see it; sizes are (y, x) in pixels.
+class Sink:
+    """Receives what a run makes. Derive from it and override what is of interest.
 
-    `labels`, `colors` ("00FF00") and `ai` (provenance of the prediction: model, sha256, runtime
-    ...) are empty when the channel has no engine; `window` is how many frames a prediction is made
-    of, `uncertainty` how that of the prediction is estimated, empty where it is not.
-    `raw_origin_px` is where the camera's region began on its chip, `raw_mirrored` whether it is
-    turned over along (y, x) since the calibration. `raw_bit_depth` is how many bits of a pixel the
-    camera fills, `camera` its label, "" where nobody said, `camera_drawn` whether it draws its
-    pictures itself. `raw_along_t` says that the exposures of a group are a film rather than
-    channels of one picture. A reconstruction counts `recon_unit_scale` `recon_unit`. A
-    superposition has no raw frames: it is the sum of the frames of channels `parts`, made equally
-    bright and multiplied by `weights`.
+    Every method here does nothing. All of them are called in one thread, which belongs to this
+    sink alone; only `open` of an `essential` sink is called in the thread that starts the run.
+    An object can serve one run after the other: `open` ... `close`, `open` ... `close`.
+
+    Records, and the arrays in them, are handed over by reference: a sink may keep them for as long
+    as it likes, and never writes into them, because the store and the network hold the same ones.
+
+    Attributes
+    ----------
+    name : what the sink is called in messages and in the report; no two of a run are called alike
+    lossless : whether it gets everything, in order, and raw exposures too. What waits for it takes
+        memory of the run. A sink that is not lossless gets measurements, predictions and states,
+        and loses the oldest of them when more than a few wait; the report counts what it lost
+        (`sink_dropped`)
+    essential : whether the run is recorded for its sake, so that its first error ends the run, and
+        the end of the run waits for it however long it takes. Any other sink is left behind, with
+        a warning, when it raises, does not come back, or lets too much wait for it; the recording
+        goes on
+    endures : whether it goes on getting everything after its first error
+    keeps_raw : whether it records raw exposures: those that it loses count as `raw_lost`
+    raw_kept : of a sink that keeps raw exposures, how many it has; None until `finish` knows
+    notes : what people should know, in sentences; they become warnings of the run
+    free_bytes : of an essential sink, what is left where it records; None where nobody knows
     """
 
-    name: str
-    raw_labels: tuple[str, ...]
-    raw_shape: tuple[int, int]
-    raw_dtype: str
-    raw_pixel_size_um: float
-    recon_shape: tuple[int, int]
-    recon_pixel_size_um: float
-    recon_method: str
-    labels: tuple[str, ...] = ()
-    colors: tuple[str, ...] = ()
-    sr_shape: tuple[int, int] = (0, 0)
-    sr_pixel_size_um: float = 0.0
-    ai: Mapping[str, Any] = field(default_factory=dict)
-    raw_origin_px: tuple[float, float] = (0.0, 0.0)
-    raw_mirrored: tuple[bool, bool] = (False, False)
-    raw_bit_depth: int = 16
-    camera: str = ""
-    camera_drawn: bool = False
-    window: int = 3
-    uncertainty: Mapping[str, Any] = field(default_factory=dict)
-    raw_along_t: bool = False
-    recon_unit: str = "ADU"
-    recon_unit_scale: float = 1.0
-    parts: tuple[str, ...] = ()
-    weights: tuple[float, ...] = ()
-
-
-class Stack(NamedTuple):
-    """The planes of one position and channel; none where nothing is acquired there."""
-
-    z_planes: int = 0
-    z_step_um: float = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class RunDescription:
-    """What is known when a run starts.
-
-    `positions` are names in index order; `z_planes` is 1 for a plane, of the deepest stack where
-    `stacks` differ. `stacks` are those of every position and channel that is acquired; empty where
-    every channel is acquired at every position, with all planes. `fields` is the position of every
-    (p, g) of a plan with grids. Where time runs inside z, `planes_as_positions` is how many planes
-    of a position became positions of their own, 1 elsewhere. `recon_offset_adu` is added to
-    reconstructions in the store and on the wire, because a Wiener reconstruction has negative
-    values and the formats have none; `sr_offset_adu` is what every `MulticolorFrame.offset_adu` of
-    the run will be. `sidecars` are files to keep with the data, by name: their text, or a path to
-    copy.
-    """
-
-    stream_id: str
-    started_ns: int
-    channels: tuple[ChannelDescription, ...]
-    positions: tuple[str, ...] = ("0",)
-    z_planes: int = 1
-    planes_as_positions: int = 1
-    z_step_um: float = 1.0
-    stacks: Mapping[tuple[int, str], Stack] = field(default_factory=dict)
-    fields: Mapping[tuple[int, int], int] = field(default_factory=dict)
-    interval_s: float | None = None
-    recon_offset_adu: int = 1000
-    sr_offset_adu: int = 0
-    record_raw: bool = True
-    record_recon: bool = True
-    sidecars: Mapping[str, str | Path] = field(default_factory=dict)
-
-    def stack(self, position: int, channel: str) -> Stack:
-        """Return what is acquired of a channel at a position.
-
-        Of a superposition, where all of its channels are.
-        """
-        if self.stacks:
-            about = next((c for c in self.channels if c.name == channel), None)
-            parts = about.parts if about and about.parts else (channel,)
-            return min(self.stacks.get((position, part), Stack()) for part in parts)
-        return Stack(self.z_planes, self.z_step_um) if position < len(self.positions) else Stack()
+    name: str = "sink"
+    lossless: bool = False
+    essential: bool = False
+    endures: bool = False
+    keeps_raw: bool = False
+    raw_kept: int | None = None
+    notes: Sequence[str] = ()
+    free_bytes: int | None = None
 
     @property
-    def places(self) -> list[tuple[int, ChannelDescription]]:
-        """Every position and channel that is acquired, or made of what is."""
-        return [
-            (p, c)
-            for p in range(len(self.positions))
-            for c in self.channels
-            if self.stack(p, c.name).z_planes
-        ]
-
-    def channel(self, name: str) -> ChannelDescription:
-        """Return the channel called `name`."""
-        return next(c for c in self.channels if c.name == name)
-
-
-class Sink(Protocol):
-    """Receives what a run makes.
-
-    Every method but `open` and `close` is called from one thread of the pipeline, never from the
-    acquisition thread. `open` raises a `UsageError` if it cannot start; the others raise a
-    `RunError` if they cannot go on.
-    """
-
-    name: str
+    def accounts(self) -> Mapping[str, Any]:
+        """What an essential sink adds to the report; {} without anything."""
+        return {}
 
     def open(self, run: RunDescription) -> None:
-        """Allocate, validate, bind; nothing is written that a failed start would leave behind."""
+        """Get ready: allocate, validate, bind. Nothing may be left behind by a start that fails.
+
+        Parameters
+        ----------
+        run : channels, positions, planes, pixel sizes in um, offsets in ADU
+
+        Raises
+        ------
+        UsageError
+            If it cannot start: the run does not start either, and nothing was acquired.
+        """
 
     def raw(self, stack: RawStack) -> None:
-        """Take a raw group, complete or not."""
+        """Take the exposures of one time point, complete or not. Lossless sinks only.
+
+        Parameters
+        ----------
+        stack : `frames` are uint8 or uint16 (y, x) in ADU, None where one never came
+        """
 
     def unplaced(self, stack: RawStack) -> None:
-        """Keep raw frames that have no place in the run (another size, an unknown channel).
+        """Take exposures that have no place in the run. Lossless sinks only.
 
-        Lossless sinks only.
+        Parameters
+        ----------
+        stack : exposures of another size, pixel type or channel than those of the run
         """
 
     def recon(self, frame: SRFrame) -> None:
-        """Take a reconstructed frame: a measurement."""
+        """Take a reconstructed frame: a measurement.
+
+        Parameters
+        ----------
+        frame : `image` is float32 (y, x), in ADU above the camera's offset or, where molecules are
+            localised, in hundredths of a localisation (`ChannelDescription.recon_unit`)
+        """
 
     def separated(self, frame: MulticolorFrame) -> None:
-        """Take a separated frame: a prediction."""
+        """Take a separated frame: a prediction, never a measurement.
+
+        Parameters
+        ----------
+        frame : `channels` are uint16 (c, y, x) in ADU plus `frame.offset_adu`. A `provisional`
+            frame is replaced by a later one of the same time point, and comes only to sinks that
+            are not lossless
+        """
 
     def skipped(self, stream: Stream, t: int, reason: str) -> None:
-        """Take note that time point `t` has no separated frame."""
+        """Take note that a time point has no prediction.
+
+        Parameters
+        ----------
+        stream : position, channel and plane
+        t : time point, counted from 0
+        reason : part of a sentence
+        """
 
     def status(self, status: Mapping[str, Any]) -> None:
-        """Take the run's state, about once a second."""
+        """Take the state of the run, about once a second, also while no frame comes.
+
+        Parameters
+        ----------
+        status : counts, rates in frames/s, latencies in ms; plain values that JSON can hold
+        """
+
+    def finish(self) -> None:
+        """See to it that everything taken is where it stays. Lossless sinks only, before `close`.
+
+        `raw_kept`, `accounts` and `notes` are true afterwards.
+
+        Raises
+        ------
+        RunError
+            If something is lost.
+        """
 
     def close(self, report: Mapping[str, Any]) -> None:
-        """Finish; called once, also after an error or a failed `open`.
+        """Finish and release everything; also after an error, or after an `open` that failed.
 
-        `report` is the final report.
+        Parameters
+        ----------
+        report : that of the run, as `LiveSR.report`; only `{"error": ...}` where it did not start
+
+        Raises
+        ------
+        RunError
+            If something is lost.
         """
+
+
+def made(given: Sink | str) -> Sink:
+    """Return a sink; a name of `SINKS` becomes a new object of its class.
+
+    Raises
+    ------
+    ConfigError
+        If the name is unknown, its package is broken, or what came is no sink.
+    """
+    made = _of_name(given) if isinstance(given, str) else given
+    if not isinstance(made, Sink):
+        raise ConfigError(
+            f"{given!r} is no sink: expected an object of a class derived from livesr.Sink, or one"
+            f" of the names {', '.join(SINKS.names)}."
+        )
+    return made
+
+
+def checked(given: Sequence[Sink | str]) -> tuple[Sink | str, ...]:
+    """Return what was given once all of it is known to be a sink, or the name of one.
+
+    Raises
+    ------
+    ConfigError
+        As `made`.
+    """
+    for sink in given:
+        made(sink)
+    return tuple(given)
+
+
+def named_apart(sinks: list[Sink]) -> list[Sink]:
+    """Return the sinks of a run, none of which is called as another is.
+
+    Raises
+    ------
+    ConfigError
+        With the name that two of them have.
+    """
+    names = [sink.name for sink in sinks]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ConfigError(
+            f"Two sinks are called {twice[0]!r}, and the report tells them apart by their names:"
+            " give each a `name` of its own."
+        )
+    return sinks
+
+
+def _of_name(name: str) -> object:
+    kind = SINKS.load(name)
+    try:
+        return kind()
+    except ConfigError:
+        raise
+    except Exception as e:  # a package of others can fail in any way
+        raise ConfigError(
+            f"The sink {name!r} of {SINKS.package(name)} cannot be made from its name alone:"
+            f" {type(e).__name__}: {e}. In Python an object can be given: sinks=[...]."
+        ) from e
 
 
 def quality_facts(frame: SRFrame) -> dict[str, Any]:

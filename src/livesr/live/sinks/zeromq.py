@@ -27,22 +27,15 @@ import zmq
 from zmq.auth.thread import ThreadAuthenticator
 from zmq.utils.monitor import recv_monitor_message
 
+from livesr.base.documents import to_json
 from livesr.base.errors import BindError
 from livesr.base.files import open_files_limit
-from livesr.base.frames import MulticolorFrame, Pixels, RawStack, SRFrame, Stream
+from livesr.base.frames import MulticolorFrame, Pixels, SRFrame, Stream
+from livesr.base.run_description import RunDescription
 from livesr.base.timing import now_ns
-from livesr.live.sinks.frames_log import to_json
-from livesr.live.sinks.keys import PublisherKeys
-from livesr.live.sinks.layout import UNCERTAINTY_WARNING
-from livesr.live.sinks.series import DisplayWindow
-from livesr.live.sinks.sink import (
-    RunDescription,
-    quality_facts,
-    score_facts,
-    time_shift_ms,
-    to_uint16,
-)
-from livesr.live.sinks.wire import (
+from livesr.formats.keys import PublisherKeys
+from livesr.formats.layout import UNCERTAINTY_WARNING
+from livesr.formats.wire import (
     END,
     FRAME,
     INPUT,
@@ -54,6 +47,8 @@ from livesr.live.sinks.wire import (
     WireHeader,
     encode,
 )
+from livesr.live.sinks.series import DisplayWindow
+from livesr.live.sinks.sink import Sink, quality_facts, score_facts, time_shift_ms, to_uint16
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +76,7 @@ _Content: TypeAlias = SRFrame | MulticolorFrame | Mapping[str, Any]
 _Item: TypeAlias = tuple[bytes, _Content, int]  # topic, what to send, seq
 
 
-class ZeroMQSink:
+class ZeroMQSink(Sink):
     """Publishes a run on `address`, such as ``tcp://127.0.0.1:5555``; port ``*`` takes a free one.
 
     Parameters
@@ -146,12 +141,6 @@ class ZeroMQSink:
         self._publisher = _Publisher(context, xpub, run, self._counts, self._end_authentication)
         self._publisher.start()
 
-    def raw(self, stack: RawStack) -> None:
-        """Raw frames are not published."""
-
-    def unplaced(self, stack: RawStack) -> None:
-        """Raw frames are not published."""
-
     def recon(self, frame: SRFrame) -> None:
         """Publish a measurement on `sr/input`."""
         self._offer(INPUT, frame)
@@ -164,9 +153,6 @@ class ZeroMQSink:
         if frame.uncertainty is not None:  # whoever has the prediction has all that belongs to it
             self._offer(UNCERTAINTY, frame)
         self._offer(FRAME, frame)
-
-    def skipped(self, stream: Stream, t: int, reason: str) -> None:
-        """Skips are counted in the status."""
 
     def status(self, status: Mapping[str, Any]) -> None:
         """Publish the run's state on `sr/status`.
@@ -216,7 +202,7 @@ class _Publisher:
         self._subscribed: frozenset[bytes] = frozenset()
         self._last_status: Mapping[str, Any] = {}
         self._report: Mapping[str, Any] | None = None
-        # Not the normalisation of the network's input: its headroom would leave the picture dark.
+        # Not the normalisation of the network's input: its scale would leave the picture dark.
         self._windows: dict[Stream, DisplayWindow] = {}
         self._ai = {c.name: {"prediction": True, **_jsonable(c.ai)} for c in run.channels}
         # The thread sleeps on its socket and on this pair, of which one end wakes it.
@@ -381,7 +367,7 @@ class _Publisher:
             edge=frame.edge,
             true_neighbours=frame.true_neighbours,
             residual=frame.residual,
-            ood_score=frame.ood_score,
+            novelty=frame.ood_score,
             latency_ms=frame.latency_ms,
             warnings=frame.warnings,
             score=_jsonable(score_facts(frame)),
@@ -453,7 +439,7 @@ class _Publisher:
             "time_shift_ms": time_shift_ms(frame.parts),
             "dtype": "<u2",
             "encoding": "raw",
-            "normalisation": frame.normalisation._asdict(),
+            "normalisation": frame.normalisation.written(),
         }
 
 

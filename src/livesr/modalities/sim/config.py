@@ -26,54 +26,67 @@ _Step = Annotated[int, Field(ge=0, lt=12)]
 class QualityLimitsConfig(Model):
     """When a SIM frame is doubtful, and what is shown then.
 
-    `when_doubtful` "widefield" shows the mean of the raw frames, "refuse" nothing, "reconstruct"
-    the reconstruction all the same; the frame, the store and the stream say why in each case.
-    `contrast_to_noise` and `modulation` (relative to the calibrated one) are the least that the
-    weakest wave must have, `phase_error_rad` and `motion_nm` the most there may be; `saturated` is
-    the share of a raw frame's pixels that may be at the camera's ceiling.
+    Frame, store and stream say why in each case.
     """
 
     when_doubtful: Literal["widefield", "refuse", "reconstruct"] = "widefield"
+    """"widefield" shows the mean of the raw frames, "refuse" nothing, "reconstruct" the
+    reconstruction all the same.
+    """
     contrast_to_noise: NotNegative = 3.0
+    """What the weakest wave must have."""
     modulation: NotNegative = 0.4
+    """What the weakest wave must have, relative to the calibrated one."""
     phase_error_rad: Positive = 0.8
+    """What the phase of a wave may be off."""
     motion_nm: Positive = 150.0
+    """How far the sample may move between the first and the last raw frame."""
     saturated: Annotated[float, Field(gt=0, le=1)] = 0.01
+    """Share of a raw frame's pixels that may be at the camera's ceiling."""
 
 
 class SIMConfig(Section):
-    """How raw frames are ordered and what pattern each one saw.
-
-    `pattern_property` names the (device, property) that is set to 0 before a run, so that raw frame
-    0 sees pattern 0 even if the last run ended inside a group; `trigger` is the output that lets a
-    display run in hardware.
-
-    `order` is "angle-major" (0,0 0,1 0,2 1,0 ...), "phase-major", or the list of [angle, phase] of
-    every raw index. `patterns` may be missing until `livesr calibrate` has found them. `harmonics`
-    is the number of waves per angle: 1 for two interfering beams, 2 for three. `follow_drift`
-    corrects phases that drift slowly during a run. `calibrated_with` lists (device, property,
-    value) of objective and camera orientation that the patterns hold for.
-    """
+    """How raw frames are ordered, what pattern each one saw, and how they are reconstructed."""
 
     renamed: ClassVar[Mapping[str, str]] = {"trust": "quality_limits"}
 
     modality: Literal["sim"] = "sim"
     angles: Annotated[int, Field(ge=1, le=12)] = 3
+    """Directions of the pattern."""
     phases: Annotated[int, Field(ge=3, le=12)] = 3
+    """Raw frames of each direction, at least two for each wave and one more."""
     harmonics: Annotated[int, Field(ge=1, le=4)] = 1
+    """Waves of each direction: 1 for two interfering beams, 2 for three."""
     order: Literal["angle-major", "phase-major"] | list[tuple[_Step, _Step]] = "angle-major"
+    """Of the raw frames: "angle-major" (0,0 0,1 0,2 1,0 ...), "phase-major", or the [angle, phase]
+    of every raw index.
+    """
     phase_steps_rad: list[Number] | None = None
+    """Phase of each step against the first; equal parts of a turn without."""
     patterns: list[PatternConfig] = Field(default_factory=list)
+    """One for each angle; missing until `livesr calibrate` has found them."""
     wiener: Positive = 0.1
+    """Wiener parameter w: more is smoother, less sharp. 0.1 suits good light, 0.2 dim samples."""
     attenuation: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """How much the centre of every band is suppressed, where light out of focus lies."""
     attenuation_fwhm_um: Positive = 1.2
+    """Width of that, cycles/um."""
     apodisation: NotNegative = 1.0
+    """Exponent of the cosine that closes the spectrum at the extended cutoff; 0 leaves it out."""
     quality_limits: QualityLimitsConfig = QualityLimitsConfig()
+    """When a frame is doubtful, and what is shown then."""
     follow_drift: bool = True
+    """Correct phases and pattern vectors that drift slowly during a run."""
     calibrated_with: list[tuple[str, str, str]] = Field(default_factory=list)
+    """(device, property, value) of objective and camera orientation that the patterns hold for."""
     equalise: bool = True
+    """Scale the raw frames of a group to one mean, against bleaching and flicker."""
     pattern_property: tuple[str, str] | None = None
+    """(device, property) that is set to 0 before a run, so that raw frame 0 sees pattern 0 even if
+    the last run ended inside a group.
+    """
     trigger: TriggerConfig | None = None
+    """The output that lets a display run in hardware; None without."""
 
     @property
     def raw_frames(self) -> int:

@@ -209,7 +209,7 @@ def parameters_of(
     from livesr.modalities.sim.parameters import SIMParameters
 
     section, settings = SIMConfig.of(rig), rig.channel(channel)
-    patterns, origin_px = patterns_seen(rig, channel, camera)
+    patterns, origin_px = _patterns_seen(rig, channel, camera)
     parameters = SIMParameters(
         camera.shape,
         camera.pixel_size_um,
@@ -229,7 +229,7 @@ def parameters_of(
     return parameters, patterns
 
 
-def patterns_seen(
+def _patterns_seen(
     rig: RigConfig, channel: str, camera: Geometry
 ) -> tuple[list[Pattern], tuple[float, float]]:
     """Return the patterns as the camera's picture shows them, and the origin that their phases are

@@ -24,10 +24,10 @@ from numpy.typing import NDArray
 
 from livesr.base.frames import PatternQuality
 from livesr.live.arrays import HOST, Array, Arrays
-from livesr.live.reconstruct.quality import Doubt, exposure_doubt
 from livesr.modalities.sim.plan import BIN, Overlap, SIMPlan
 from livesr.modalities.sim.workspace import Workspace
 from livesr.optics.exposure import MAX_SATURATED, Exposures
+from livesr.optics.raw_quality import Doubt, exposure_doubt
 
 Complex = NDArray[np.complex64]
 

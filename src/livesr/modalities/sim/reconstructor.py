@@ -37,7 +37,6 @@ from numpy.typing import NDArray
 from livesr.base.errors import FrameShapeError
 from livesr.base.frames import FrameQuality
 from livesr.live.arrays import HOST, Array, Arrays
-from livesr.live.reconstruct.quality import Doubt
 from livesr.live.reconstruct.reconstructor import DoubtfulFrameError, RawFrames
 from livesr.modalities.sim.parameters import SIMParameters
 from livesr.modalities.sim.pattern_drift import Correction, PatternDrift
@@ -46,6 +45,7 @@ from livesr.modalities.sim.quality import QualityLimits, QualityMeter
 from livesr.modalities.sim.workspace import Workspace
 from livesr.optics.exposure import Exposures, examine
 from livesr.optics.illumination import Pattern
+from livesr.optics.raw_quality import Doubt
 
 log = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from livesr.base.frames import FrameQuality, Pixels
-from livesr.live.reconstruct.quality import Doubt, group_doubt
 from livesr.optics.exposure import MIN_CLIPPED, Exposures, floor_clipped
+from livesr.optics.raw_quality import Doubt, group_doubt
 
 CUT_OFF = "the background is cut off at one least value; localise frames as the camera takes them"
 

@@ -62,6 +62,11 @@ class DFCAN(nn.Module):  # type: ignore[misc]
     The groups' sums are halved, as in IMC-SR here; the published network starts from weights that
     are smaller. The Fourier transform is scaled to keep the power, so that a gate means the same at
     every image size.
+
+    Raises
+    ------
+    ValueError
+        If `scale` is none of 1, 2, 3, 4.
     """
 
     multiple_of = 1

@@ -38,6 +38,11 @@ class EDSR(nn.Module):  # type: ignore[misc]
     The defaults are EDSR's baseline, 16 blocks of 64. The published network has 32 blocks of 256
     and, in EDSR's own code, residual scaling 0.1. `frames` and `channels` are 1: it is a
     restoration of one image, not a separation.
+
+    Raises
+    ------
+    ValueError
+        If `scale` is none of 2, 3, 4.
     """
 
     frames = 1

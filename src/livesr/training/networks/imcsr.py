@@ -33,9 +33,9 @@ _INPUT_MEAN, _INPUT_GAIN = 0.1, 4.0
 # answer instead, from where the gradient points to the structures.
 _START_BIAS: dict[Head, float] = {"sigmoid": -4.0, "partition": 1.0, "restore": 1.0}
 
-# The image that "restore" predicts is at most _MAX_GAIN times the brightest pixel within _REACH_PX, the
-# width of a blurred point. Without this, frames with an even background and dark edges, which no
-# training pair has, let the correction run away.
+# The image that "restore" predicts is at most _MAX_GAIN times the brightest pixel within
+# _REACH_PX, the width of a blurred point. Without this, frames with an even background and dark
+# edges, which no training pair has, let the correction run away.
 _REACH_PX, _MAX_GAIN = 4, 2.0
 
 # Images that the last convolution gives besides one per structure: "none", and the correction of
@@ -97,33 +97,34 @@ class IMCSR(nn.Module):  # type: ignore[misc]
 
     Parameters
     ----------
-    frames
-        Consecutive frames in; the middle one is separated (temporal continuity). 1 is the network
-        without it.
-    channels
-        Structures out.
-    width, groups, blocks, reduction
-        Features, residual groups, blocks a group, attention's reduction. The paper names 5 groups
-        of 10; 64 and 16 are RCAN's. These defaults have 3.76 million parameters.
-    unshuffle
-        Work at 1/unshuffle of the resolution, which divides the cost by its square: the light
-        networks use 2. The first convolution is the 3x3 one on pixel-unshuffled input, written as
-        its equal with a stride. Input sizes must be multiples of it.
-    head
-        "sigmoid" is the paper's. "partition" shares out the light of the middle frame: softmax over
-        the structures and one more class, "none", times the frame; the channels' sum cannot exceed
-        the input, and shares its noise. "restore" shares out an image that the network predicts,
-        the frame plus a correction: noise can be removed, and the channels' sum cannot exceed that
-        image, nor twice the brightest measured pixel within 4: where nothing was measured, nothing
-        is predicted.
-    activation
-        The paper's GELU, exact ("gelu_erf") or its tanh form; "relu" and "silu" for comparison.
+    frames : consecutive frames in; the middle one is separated (temporal continuity). 1 is the
+        network without it
+    channels : structures out
+    width, groups, blocks, reduction : features, residual groups, blocks a group, attention's
+        reduction. The paper names 5 groups of 10; 64 and 16 are RCAN's. These defaults have 3.76
+        million parameters
+    unshuffle : work at 1/unshuffle of the resolution, which divides the cost by its square: the
+        light networks use 2. The first convolution is the 3x3 one on pixel-unshuffled input,
+        written as its equal with a stride. Input sizes must be multiples of it
+    head : "sigmoid" is the paper's. "partition" shares out the light of the middle frame: softmax
+        over the structures and one more class, "none", times the frame; the channels' sum cannot
+        exceed the input, and shares its noise. "restore" shares out an image that the network
+        predicts, the frame plus a correction: noise can be removed, and the channels' sum cannot
+        exceed that image, nor twice the brightest measured pixel within 4: where nothing was
+        measured, nothing is predicted
+    activation : the paper's GELU, exact ("gelu_erf") or its tanh form; "relu" and "silu" for
+        comparison
 
     Notes
     -----
     Input (n, frames, y, x) is normalised, (x - b) / s, may be slightly negative (a Wiener filter
     rings) and may exceed 1: nothing is clipped. "partition" and "restore" count negative light as
     none. Output (n, channels, y, x) is float32 even under autocast.
+
+    Raises
+    ------
+    ValueError
+        If `frames` is even or below 1, or there is no such head.
     """
 
     scale = 1

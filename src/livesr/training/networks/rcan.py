@@ -54,6 +54,11 @@ class RCAN(nn.Module):  # type: ignore[misc]
     `scale` 1 separates or restores at the input's size; 2, 3 and 4 upscale. The published network
     shifts colours by their mean first, which normalised microscope frames do not need. No
     activation follows the last convolution.
+
+    Raises
+    ------
+    ValueError
+        If `scale` is none of 1, 2, 3, 4.
     """
 
     multiple_of = 1

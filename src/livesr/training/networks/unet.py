@@ -21,6 +21,11 @@ class UNet(nn.Module):  # type: ignore[misc]
     As published but for the padding: convolutions keep the size here, so that nothing is cropped,
     and the output has one linear image per structure instead of class scores. 31.0 million
     parameters at the published 64 features.
+
+    Raises
+    ------
+    ValueError
+        If `depth` is below 1.
     """
 
     scale = 1

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from livesr.live.sinks.wire import Message
+from livesr.formats.wire import Message
 from livesr.viewer.browser.messages import View
 from livesr.viewer.browser.pictures import channel_views, channels_of, finite, measurement_view
 from livesr.viewer.frame_pairs import FramePair

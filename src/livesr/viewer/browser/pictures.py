@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from livesr.base.timing import now_ns
-from livesr.live.sinks.wire import Message, WireChannel
+from livesr.formats.wire import Message, WireChannel
 from livesr.viewer.browser.messages import ChannelDisplay, View
 from livesr.viewer.composite import (
     SAFE_COLORS,

@@ -40,13 +40,10 @@ class PreviewServer:
 
     Parameters
     ----------
-    source
-        What is shown: `LiveScenes` of a stream, or a `StoreSource`. It is only read; closing it
-        stays with the caller.
-    host
-        Loopback by default. On any other address a browser needs an invitation, see `invite`.
-    port
-        0 takes a free one; `port` then tells which.
+    source : what is shown: `LiveFramePairs` of a stream, or a `StoreSource`. It is only read;
+        closing it stays with the caller
+    host : loopback by default. On any other address a browser needs an invitation, see `invite`
+    port : 0 takes a free one; `port` then tells which
     """
 
     def __init__(self, source: FramePairSource, host: str = "127.0.0.1", port: int = 0) -> None:

@@ -36,7 +36,7 @@ def open_ome_zarr(path: Path) -> Recording:
     ConfigError
         If there is no image, several that differ, or pixels that are not a camera's.
     """
-    from livesr.live.sources.zarr_files import open_group
+    from livesr.formats.zarr_files import open_group
 
     try:
         root = open_group(path)

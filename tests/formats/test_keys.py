@@ -11,7 +11,7 @@ import zmq
 
 from contracts import describe, multicolor_frame
 from livesr.base.errors import ConfigError
-from livesr.live.sinks.keys import LOCAL, PublisherKeys, ViewerKeys, make_keys
+from livesr.formats.keys import LOCAL, PublisherKeys, ViewerKeys, make_keys
 from livesr.live.sinks.zeromq import ZeroMQSink
 from livesr.viewer.subscriber import Subscriber
 

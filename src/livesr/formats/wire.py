@@ -99,7 +99,7 @@ class WireHeader(_Part):
     quality: dict[str, float | None] | None = None
     resolved: bool = True
     residual: float | None = None
-    ood_score: float | None = None
+    novelty: float | None = None
     latency_ms: float | None = None
     warnings: tuple[str, ...] = ()
     score: dict[str, dict[str, float | None]] = Field(default_factory=dict)

@@ -1,15 +1,13 @@
 """What a store consists of.
 
-Which images a run has, what they are called, what they say about themselves and what they take.
+Which images a run has, what they are called and what they say about themselves.
 
-Owns names, provenance and estimates; docs/store-layout.md describes the same for readers. Creates
-nothing.
+Owns names and provenance; docs/store-layout.md describes the same for readers. Creates nothing.
 """
 
 from __future__ import annotations
 
 import re
-import shutil
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import replace
@@ -20,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from livesr.base.documents import read_json
-from livesr.base.errors import DocumentError, StoreError
+from livesr.base.errors import DocumentError
+from livesr.base.run_description import ChannelDescription, RunDescription
 from livesr.base.version import __version__
-from livesr.live.sinks.frames_log import SeriesName
-from livesr.live.sinks.series import KEPT_BYTES, SeriesSpec
-from livesr.live.sinks.sink import ChannelDescription, RunDescription
+from livesr.formats.frames_log import SeriesName
+from livesr.formats.series_spec import SeriesSpec
 
 LAYOUT_VERSION = 1
 # of a position or channel in a folder's name; a path has room for 260 characters on some systems
@@ -126,63 +124,6 @@ def copy_of_metadata(path: Path, names: Sequence[str]) -> dict[str, Any]:
     for image in images.values():
         image["array"]["shape"][0] = 0
     return {"version": LAYOUT_VERSION, "root": said("zarr.json")["attributes"], "images": images}
-
-
-def bytes_per_hour(run: RunDescription, frames_per_s: float) -> int:
-    """Upper bound of what `frames_per_s` super-resolution frames, over all streams, take in an
-    hour: uncompressed.
-    """
-    places = {channel.name: (position, channel) for position, channel in reversed(run.places)}
-    channels = [
-        sum(s.group_bytes for s in series_specs(run, *place).values()) for place in places.values()
-    ]
-    return int(sum(channels) / max(len(channels), 1) * frames_per_s * 3600)
-
-
-def store_bytes(run: RunDescription, time_points: int) -> int:
-    """Upper bound of what `time_points` of every stream take, uncompressed."""
-    specs = (s for place in run.places for s in series_specs(run, *place).values())
-    return sum(s.group_bytes * s.z_planes for s in specs) * time_points
-
-
-def memory_bytes(run: RunDescription) -> int:
-    """Upper bound of what is in memory until the disk has confirmed it."""
-    specs = [s for place in run.places for s in series_specs(run, *place).values()]
-    # A shard that is being filled, and one that the disk has not confirmed yet.
-    return sum(s.pending_bytes for s in specs) + min(
-        KEPT_BYTES, 2 * sum(s.shard_bytes for s in specs)
-    )
-
-
-def free_bytes(path: Path) -> int:
-    """Space left on the disk that `path` is or will be on.
-
-    Raises
-    ------
-    StoreError
-        If that disk does not answer.
-    """
-    existing = next((p for p in (path, *path.absolute().parents) if p.exists()), path)
-    try:
-        return shutil.disk_usage(existing).free
-    except OSError as e:
-        raise StoreError(
-            f"Cannot reach the disk of {path}: {e.strerror or e}. Is it still mounted?"
-        ) from e
-
-
-def next_free_path(path: Path) -> Path:
-    """Return `path`, or where it exists the next number that is free.
-
-    run.ome.zarr, run_2.ome.zarr, run_3.ome.zarr.
-    """
-    match = re.fullmatch(r"(.+?)((?:\.ome)?\.\w+)?", path.name)
-    stem, suffix = (match[1], match[2] or "") if match else (path.name, "")
-    number = 1
-    while path.exists():
-        number += 1
-        path = path.with_name(f"{stem}_{number}{suffix}")
-    return path
 
 
 def _raw(run: RunDescription, position: int, channel: ChannelDescription) -> SeriesSpec:

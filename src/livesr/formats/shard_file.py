@@ -56,7 +56,7 @@ class ShardForm:
     @property
     def index_bytes(self) -> int:
         """Length of the index with its checksum."""
-        return _ENTRY_BYTES * self.chunks + _CRC_BYTES
+        return _index_bytes(self.chunks)
 
     @property
     def has_checksums(self) -> bool:
@@ -74,7 +74,7 @@ def check_encoding(about: Mapping[str, Any], place: object = "zarr.json") -> Non
     StoreError
         With what it names.
     """
-    from livesr.live.sources.zarr_files import check_codecs
+    from livesr.formats.zarr_files import check_codecs
 
     check_codecs(about, str(place))
     try:
@@ -126,8 +126,9 @@ def shard_form(about: Mapping[str, Any], place: object = "zarr.json") -> ShardFo
         raise StoreError(f"{place} does not describe an array that livesr wrote: {e}.") from e
 
 
-def read_index(path: Path, form: ShardForm) -> Index:
-    """Return (offset, bytes) of every chunk, (chunks, 2); ABSENT twice for one that never came.
+def read_index(path: Path, chunks: int) -> Index:
+    """Return (offset, bytes) of each of a shard's inner chunks, (chunks, 2), in C order of the
+    array's axes; ABSENT twice for one that never came.
 
     Raises
     ------
@@ -137,11 +138,11 @@ def read_index(path: Path, form: ShardForm) -> Index:
         If the file cannot be read.
     """
     with _opened(path) as file:
-        size = file.seek(0, os.SEEK_END)
-        if size < form.index_bytes:
-            raise ShardError(f"it has {size} bytes, its index alone takes {form.index_bytes}")
-        file.seek(size - form.index_bytes)
-        return _parsed(file.read(), size - form.index_bytes)
+        size, index_bytes = file.seek(0, os.SEEK_END), _index_bytes(chunks)
+        if size < index_bytes:
+            raise ShardError(f"it has {size} bytes, its index alone takes {index_bytes}")
+        file.seek(size - index_bytes)
+        return _parsed(file.read(), size - index_bytes)
 
 
 def present(index: Index) -> Places:
@@ -207,7 +208,7 @@ def copy_without(path: Path, form: ShardForm, drop: Places, target: Path) -> Non
 
     Replaces it at once.
     """
-    index = read_index(path, form)
+    index = read_index(path, form.chunks)
     new = target.with_name(f".{target.name}.new")
     kept = np.full_like(index, ABSENT)
     new.unlink(missing_ok=True)  # of one that was killed
@@ -216,7 +217,7 @@ def copy_without(path: Path, form: ShardForm, drop: Places, target: Path) -> Non
             chunk = _chunk(source, index, i)
             kept[i] = file.tell(), len(chunk)
             file.write(chunk)
-        file.write(_encoded(kept))
+        file.write(encoded_index(kept))
         file.flush()
         os.fsync(file.fileno())
     replace_file(new, target)
@@ -224,7 +225,7 @@ def copy_without(path: Path, form: ShardForm, drop: Places, target: Path) -> Non
 
 def empty_shard(form: ShardForm) -> bytes:
     """Return a shard whose every chunk is the fill value."""
-    return _encoded(np.full((form.chunks, 2), ABSENT, np.uint64))
+    return encoded_index(np.full((form.chunks, 2), ABSENT, np.uint64))
 
 
 def first_chunk(path: Path) -> tuple[int, int] | None:
@@ -248,14 +249,19 @@ def _chunk(file: BinaryIO, index: Index, i: np.intp) -> bytes:
     return file.read(length)
 
 
-def _encoded(index: Index) -> bytes:
+def encoded_index(index: Index) -> bytes:
+    """Return an index (chunks, 2) as it ends a shard, with its checksum."""
     entries = index.astype("<u8").tobytes()
-    return entries + _crc32c(entries).to_bytes(_CRC_BYTES, "little")
+    return entries + checksum(entries)
+
+
+def _index_bytes(chunks: int) -> int:
+    return _ENTRY_BYTES * chunks + _CRC_BYTES
 
 
 def _parsed(content: bytes, end: int) -> Index:
-    entries, stored = content[:-_CRC_BYTES], int.from_bytes(content[-_CRC_BYTES:], "little")
-    if _crc32c(entries) != stored:
+    entries, stored = content[:-_CRC_BYTES], content[-_CRC_BYTES:]
+    if checksum(entries) != stored:
         raise ShardError("its index is missing or damaged")
     index = np.frombuffer(entries, "<u8").reshape(-1, 2).astype(np.uint64)
     there = index[present(index)]
@@ -306,8 +312,8 @@ def _blosc_header(content: bytes, at: int) -> tuple[int, int] | None:
 
 
 def _checked(content: bytes) -> bytes:
-    body, stored = content[:-_CRC_BYTES], int.from_bytes(content[-_CRC_BYTES:], "little")
-    if len(content) < _CRC_BYTES or _crc32c(body) != stored:
+    body, stored = content[:-_CRC_BYTES], content[-_CRC_BYTES:]
+    if len(content) < _CRC_BYTES or checksum(body) != stored:
         raise ShardError("a chunk does not have its checksum")
     return body
 
@@ -324,7 +330,8 @@ def _decompressed(content: bytes, length: int) -> bytes:
         raise ShardError(f"a chunk cannot be decompressed: {e}") from e
 
 
-def _crc32c(content: bytes) -> int:
+def checksum(content: bytes) -> bytes:
+    """Return the CRC-32C of a chunk or an index, as it stands behind it."""
     import google_crc32c
 
-    return int(google_crc32c.value(content))
+    return int(google_crc32c.value(content)).to_bytes(_CRC_BYTES, "little")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from livesr.live.sinks.wire import (
+from livesr.formats.wire import (
     FRAME,
     INPUT,
     STATUS,

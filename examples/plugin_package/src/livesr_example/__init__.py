@@ -1,0 +1,1 @@
+"""A modality and a sink for livesr."""

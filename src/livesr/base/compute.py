@@ -1,0 +1,105 @@
+"""What everything that computes is told: on which runtime, in which arithmetic, where.
+
+Owns the one object that goes whole from the command line or Python down to what opens a runtime or
+a device. Opens neither.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from livesr.base.config import Model
+
+log = logging.getLogger(__name__)
+
+
+def augmentation_named(name: Any) -> Any:
+    """Return the mode of test-time augmentation that is meant: "turns" is the old name of "d4"."""
+    if name != "turns":
+        return name
+    log.warning("The uncertainty by 'turns' is now called 'd4': the old name is still read.")
+    return "d4"
+
+
+Augmentation = Literal["flips", "d4"]
+"""Sides from which a network sees its input: 4, or of square frames the eight symmetries of the
+square.
+"""
+DeviceChoice = Literal["auto", "cpu", "cuda"]
+Tile = Literal["auto", "off"] | Annotated[int, Field(ge=64, le=1 << 16)]
+
+
+class ComputeConfig(Model):
+    """How frames are computed: live, replayed, offline or afterwards.
+
+    Frozen: what differs for one channel is a copy (`model_copy(update=...)`).
+    """
+
+    backend: Annotated[
+        str,
+        Field(
+            description=(
+                "Runtime of the engines: auto (the first that can run them here), tensorrt,"
+                " tensorrt-rtx, openvino or torch."
+            )
+        ),
+    ] = "auto"
+    precision: Annotated[
+        str,
+        Field(description="Arithmetic of the engines: auto, int8, f8, bf16, f16 or f32."),
+    ] = "auto"
+    device: Annotated[
+        DeviceChoice,
+        Field(
+            description=(
+                "Where frames are reconstructed: auto takes an NVIDIA GPU if there is one, and"
+                " CuPy. What has no code for a GPU is computed on the CPU."
+            )
+        ),
+    ] = "auto"
+    threads: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=4096,
+            description="Threads of a runtime on the CPU; 0 leaves the choice to the runtime.",
+        ),
+    ] = 0
+    tile: Annotated[
+        Tile,
+        Field(
+            description=(
+                "Side in pixels of the tiles in which a network sees larger frames; auto takes"
+                " tiles where a frame does not fit the memory, off takes none."
+            )
+        ),
+    ] = "auto"
+    uncertainty: Annotated[
+        Augmentation | None,
+        BeforeValidator(augmentation_named),
+        Field(
+            description=(
+                "Estimate how uncertain every prediction is, from 4 (flips) or, of square frames,"
+                " 8 (d4) sides of its input: the network then takes as many times as long."
+            )
+        ),
+    ] = None
+    residual_plane: Annotated[
+        bool,
+        Field(
+            description=(
+                "Keep what the predicted channels leave unexplained of the measurement as one"
+                " more plane."
+            )
+        ),
+    ] = False
+
+
+ON_CPU = ComputeConfig(device="cpu")
+"""livesr's choices, on this computer's processor."""
+
+AUTO = ComputeConfig()
+"""livesr's choices: what is computed again takes those of the live run."""

@@ -1,0 +1,254 @@
+"""frames.jsonl: what became of every frame of a run.
+
+Owns the line format and its reader; `livesr.live.sinks.frames_log` writes it. Knows no array.
+
+One line per event, written when it has happened: a picture has its line as soon as the operating
+system has the picture. ``array[t]`` holds a picture where the last line about it says
+``"stored": true``, else zeros.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import (
+    Annotated,
+    Any,
+    BinaryIO,
+    Literal,
+    NamedTuple,
+    Required,  # pydantic needs these before Python 3.12
+    TypeAlias,
+    cast,
+)
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic_core import from_json
+from typing_extensions import TypedDict
+
+from livesr.base import contained
+from livesr.base.errors import StoreError
+from livesr.base.frames import Stream
+
+FRAMES_LOG_VERSION = 1
+Event: TypeAlias = dict[str, Any]
+"""A line that is understood: `Line`, with keys of later versions."""
+SeriesName: TypeAlias = Literal["raw", "recon", "sr", "uncertainty"]
+_MAX_LINE_BYTES = 1 << 20
+_MAX_RAW = 100_000  # exposures of a time point, as of `storm.frames`
+_LONGEST_PATH = 1 << 15
+_Index = Annotated[int, Field(ge=0, lt=1 << 31)]
+_Count = Annotated[int, Field(ge=0, lt=1 << 53)]
+_Name = Annotated[str, Field(max_length=1000)]
+_Nanoseconds = Annotated[int, Field(ge=0, lt=1 << 63)]
+_Milliseconds = Annotated[float, Field(ge=0, le=1e9)]
+_Numbers = Annotated[list[float], Field(max_length=1000)]
+State: TypeAlias = Literal[
+    "raw", "raw_incomplete", "recon", "separated", "estimated", "skipped", "stray"
+]
+
+
+log = logging.getLogger(__name__)
+
+
+class _NormalisedWith(TypedDict):
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)  # type: ignore[misc]
+
+    background: float
+    headroom: Annotated[float, Field(gt=0)]
+
+
+class Line(TypedDict, total=False):
+    """What livesr understands of a line.
+
+    Docs/store-layout.md says what each key is. Others are kept as they are.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)  # type: ignore[misc]
+
+    series: Required[SeriesName]
+    state: Required[State]
+    t: Required[_Index]
+    position: Required[_Index]
+    channel: Required[_Name]
+    z: Required[_Index]
+    stored: Required[bool]
+    t_acq_ns: _Nanoseconds | None
+    t_camera_ms: float | None
+    exposure_ms: _Milliseconds | None
+    missing: Annotated[list[_Index], Field(max_length=_MAX_RAW)]
+    damaged: Annotated[list[_Index], Field(max_length=_MAX_RAW)]
+    normalisation: _NormalisedWith
+    quality: dict[str, float | None]
+    resolved: bool
+    doubt: str | None
+    pattern_drift_rad: _Numbers
+    vector_drift_per_um: _Numbers
+    saturated: _Count
+    localisations: _Count
+    drift_nm: _Numbers
+    clipped: _Count
+    residual: float | None
+    novelty: float | None
+    latency_ms: float | None
+    edge: bool
+    true_neighbours: bool
+    warnings: list[str]
+    reason: str
+    backfilled: bool
+    lost: bool
+    elsewhere: Annotated[str, Field(max_length=_LONGEST_PATH)]
+    file: Annotated[str, Field(max_length=_LONGEST_PATH)]
+    x_um: float | None
+    y_um: float | None
+    z_um: float | None
+    repaired: bool
+
+
+_PLACE = {"series", "state", "t", "position", "channel", "z", "stored"}
+_LINE: TypeAdapter[Line] = TypeAdapter(Line)
+
+
+class Unknown(NamedTuple):
+    """A line, or a part of one, that says nothing livesr understands.
+
+    Attributes
+    ----------
+    number : of the line, from 1
+    text : as it stands in the file, without its end; cut after 1 MiB
+    why : what is wrong with it
+    keys : what was left out of an event that is otherwise understood; () where the whole line is
+        not
+    """
+
+    number: int
+    text: bytes
+    why: str
+    keys: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LogContents:
+    """What a frames.jsonl says.
+
+    Attributes
+    ----------
+    events : every line that is understood, in order: `Line`, with keys of later versions
+    unknown : what is not understood
+    torn : whether the last line ends in the middle, as a killed process leaves it; it is in neither
+    """
+
+    events: list[dict[str, Any]]
+    unknown: tuple[Unknown, ...] = ()
+    torn: bool = False
+
+    @property
+    def problem(self) -> str:
+        """A sentence about what is not understood, "" if all of it is."""
+        if not self.unknown:
+            return ""
+        first, lost = self.unknown[0], sum(not line.keys for line in self.unknown)
+        return (
+            f"{len(self.unknown)} lines of frames.jsonl are damaged, the first is line"
+            f" {first.number} ({first.why}): what {lost} of them say, and parts of the others, is"
+            " not known."
+        )
+
+
+def read_log(path: Path) -> LogContents:
+    """Read what can be known from a file that a crash, a disk or a stranger may have damaged.
+
+    Lines end with a line feed and nothing else: U+2028 in a name is a letter. Of a line that says
+    of which picture it speaks (series, state, t, position, channel, z, stored), other keys of a
+    wrong type are left out.
+
+    Raises
+    ------
+    StoreError
+        If the file cannot be read at all.
+    """
+    events: list[dict[str, Any]] = []
+    unknown: list[Unknown] = []
+    torn = False
+    try:
+        with contained.open_to_read(path.parent, path.name) as file:
+            for number, (line, ended) in enumerate(_lines(file), start=1):
+                if not line.strip():
+                    continue
+                event, wrong = _understood(line)
+                torn = not ended and event is None
+                if event is not None:
+                    events.append(event)
+                if wrong is not None and not torn:
+                    why, keys = wrong
+                    unknown.append(Unknown(number, line.rstrip(b"\n"), why, keys))
+    except OSError as e:
+        raise StoreError(f"Cannot read {path}: {e.strerror or e}.") from e
+    return LogContents(events, tuple(unknown), torn)
+
+
+def read_frames_log(path: Path) -> list[dict[str, Any]]:
+    """Return the events of `read_log`; what is not understood is logged.
+
+    Raises
+    ------
+    StoreError
+        If the file cannot be read at all.
+    """
+    found = read_log(path)
+    if found.problem:
+        log.warning("%s: %s", path, found.problem)
+    return found.events
+
+
+def _lines(file: BinaryIO) -> Iterator[tuple[bytes, bool]]:
+    """Yield every line, of one that has no end within 1 MiB the beginning, and whether it ends
+    before the file does.
+    """
+    while line := file.readline(_MAX_LINE_BYTES):
+        rest = line
+        while not rest.endswith(b"\n") and len(rest) == _MAX_LINE_BYTES:
+            rest = file.readline(_MAX_LINE_BYTES)
+        yield line, rest.endswith(b"\n")
+
+
+def _understood(line: bytes) -> tuple[dict[str, Any] | None, tuple[str, tuple[str, ...]] | None]:
+    """Return what a line says, None if it is not understood.
+
+    And what is wrong with it, None if nothing is.
+    """
+    try:
+        return cast("dict[str, Any]", _LINE.validate_json(line)), None
+    except ValidationError as e:
+        problem = e.errors(include_url=False, include_input=False)[0]
+        wrong = {
+            str(p["loc"][0]) if p["loc"] else ""
+            for p in e.errors(include_url=False, include_input=False)
+        }
+        why = f"{'.'.join(map(str, problem['loc']))[:80]}: {problem['msg']}".removeprefix(": ")
+    if "" in wrong or wrong & _PLACE:
+        return None, (why, ())
+    plain = {key: value for key, value in from_json(line).items() if key not in wrong}
+    return cast("dict[str, Any]", _LINE.validate_python(plain)), (why, tuple(sorted(wrong)))
+
+
+def stream_of(event: Mapping[str, Any]) -> Stream:
+    """Return the stream that a line of frames.jsonl is about."""
+    return Stream(event["position"], event["channel"], event["z"])
+
+
+def stored_lines(events: Iterable[Event]) -> dict[tuple[Stream, int], Event]:
+    """Return the last line about every picture of one kind that is stored.
+
+    The later of two lines holds.
+    """
+    stored: dict[tuple[Stream, int], Event] = {}
+    for event in events:
+        key = stream_of(event), event["t"]
+        if event["stored"]:
+            stored[key] = event
+        elif event.get("lost") or event.get("elsewhere"):
+            stored.pop(key, None)
+    return stored

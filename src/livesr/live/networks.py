@@ -1,0 +1,314 @@
+"""The engines that the frames of one channel go through, opened.
+
+An upscaling, a separation, or one behind the other.
+
+Owns their sessions, what is allocated for them in each run, and what a prediction must say of
+itself. Moves no frame: `pipeline.py` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+from livesr.base.compute import Augmentation, ComputeConfig
+from livesr.base.config import ChannelConfig
+from livesr.base.errors import ConfigError
+from livesr.base.run_description import ChannelDescription
+from livesr.live.inference.engine import Engine, Task, Uncertain, load_engine
+from livesr.live.inference.fallback import FallbackSession
+from livesr.live.inference.session import InferenceSession, Resident
+from livesr.live.inference.test_time_augmentation import TestTimeAugmentation, stored_name
+from livesr.live.inference.test_time_augmentation import memory_bytes as augmented_bytes
+from livesr.live.inference.trial import try_out
+from livesr.live.upscale import WINDOW, Upscaler
+from livesr.live.upscale import memory_bytes as upscaled_bytes
+
+_UNMEASURED = (
+    "What the uncertainty of engine {engine!r} by {sides} is worth was not measured: it is the bare"
+    " spread. 'livesr limits' measures it."
+)
+
+
+class Reconstructed(NamedTuple):
+    """Frames as an engine sees them.
+
+    Attributes
+    ----------
+    shape : (y, x)
+    pixel_size_um : in the sample
+    modality : what reconstructed them
+    resolution_nm : of the reconstruction, None where nobody knows
+    """
+
+    shape: tuple[int, int]
+    pixel_size_um: float
+    modality: str
+    resolution_nm: float | None
+
+    def through(self, engine: Engine) -> Reconstructed:
+        """Return what `engine` makes of them."""
+        return self._replace(
+            shape=engine.output_shape(self.shape)[1:],
+            pixel_size_um=self.pixel_size_um / engine.manifest.scale,
+        )
+
+
+class Network(NamedTuple):
+    """An engine, its session, and the shape (y, x) of the frames that it sees."""
+
+    engine: Engine
+    session: InferenceSession
+    shape: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Networks:
+    """What a frame goes through once it is reconstructed; none, one or two networks.
+
+    One object serves several runs; what a run accumulates is made anew by `upscaler` and `views`.
+
+    Attributes
+    ----------
+    steps : in the order in which a frame goes through. The last makes what is stored as `sr`; one
+        before it enlarges what the last one sees
+    uncertainty : from which sides the last one's input is seen to estimate how sure it is
+    warnings : sentences that belong to every frame
+    notes : sentences that belong to the run
+    """
+
+    steps: tuple[Network, ...] = ()
+    uncertainty: Augmentation | None = None
+    warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def engines(self) -> tuple[Engine, ...]:
+        """Every engine that a frame goes through, in order."""
+        return tuple(step.engine for step in self.steps)
+
+    @property
+    def engine(self) -> Engine | None:
+        """The one that makes what is stored, None without."""
+        return self.steps[-1].engine if self.steps else None
+
+    @property
+    def session(self) -> InferenceSession | None:
+        """That of `engine`, None without."""
+        return self.steps[-1].session if self.steps else None
+
+    @property
+    def window(self) -> int:
+        """How many consecutive frames the last one sees."""
+        return self.engine.manifest.window if self.engine else WINDOW
+
+    @property
+    def resident(self) -> Resident | None:
+        """The way in for frames that are on a GPU, None if a step needs them on the host."""
+        if len(self.steps) != 1 or self.uncertainty is not None:
+            return None
+        return self.steps[0].session.resident
+
+    @property
+    def replacements(self) -> tuple[str, ...]:
+        """What took the place of runtimes that failed, in sentences."""
+        return tuple(sentence for step in self.steps for sentence in step.session.replacements)
+
+    def described(
+        self, description: ChannelDescription, doubts: Sequence[str] = ()
+    ) -> ChannelDescription:
+        """Return the description of a channel with what its networks make of the frames.
+
+        `doubts` is what no engine can know of what the camera shows.
+        """
+        if self.engine is None:
+            return description
+        manifest, warnings = self.engine.manifest, (*doubts, *self.warnings)
+        pixel_size_um = description.recon_pixel_size_um
+        for engine in self.engines:
+            pixel_size_um /= engine.manifest.scale
+        return replace(
+            description,
+            labels=manifest.channel_names,
+            colors=tuple(c.color for c in manifest.channels),
+            sr_shape=self._shapes[1][1:],
+            sr_pixel_size_um=pixel_size_um,
+            window=manifest.window,
+            ai={**_provenance(self.steps), **({"warnings": warnings} if warnings else {})},
+            uncertainty=_estimate(self.uncertainty, manifest.limits.uncertainty),
+        )
+
+    def views(self) -> TestTimeAugmentation | None:
+        """Return a fresh step that predicts with uncertainty, None without one."""
+        if self.uncertainty is None:
+            return None
+        return TestTimeAugmentation(self.uncertainty, self.window, *self._shapes)
+
+    def upscaler(self, streams: int) -> Upscaler | None:
+        """Return a fresh step that enlarges what the last one sees, None without one."""
+        if len(self.steps) < 2:
+            return None
+        return Upscaler(self.steps[0].session, self.steps[-1].shape, streams)
+
+    def memory_bytes(self, streams: int) -> int:
+        """Return what the steps hold while `streams` take turns, the runtimes' own memory aside."""
+        upscaled = upscaled_bytes(self.steps[-1].shape, streams) if len(self.steps) > 1 else 0
+        return upscaled + (augmented_bytes(self.window, *self._shapes) if self.uncertainty else 0)
+
+    def close(self) -> None:
+        """Release the sessions."""
+        for step in self.steps:
+            step.session.close()
+
+    @property
+    def _shapes(self) -> tuple[tuple[int, int], tuple[int, int, int]]:
+        """(y, x) in and (c, y, x) out of the last one."""
+        engine, _, shape = self.steps[-1]
+        return shape, engine.output_shape(shape)
+
+
+NO_NETWORKS = Networks()
+
+
+def load_engines(channel: ChannelConfig) -> list[Engine]:
+    """Load what a channel names, in the order in which a frame goes through.
+
+    Raises
+    ------
+    EngineError
+        If one is missing, damaged, or does not do what it is named for.
+    """
+    engines = []
+    tasks: dict[Task, str | None] = {"upscale": channel.upscale, "separate": channel.separate}
+    for task, named in tasks.items():
+        if named:
+            engine = load_engine(named)
+            engine.check_fits(task)
+            engines.append(engine)
+    return engines
+
+
+def open_networks(
+    channel: str, engines: Sequence[Engine], frames: Reconstructed, compute: ComputeConfig
+) -> Networks:
+    """Open engines for the frames of a channel, one behind the other.
+
+    Each is tried out in a process of its own first.
+
+    Parameters
+    ----------
+    channel : its name, for sentences
+    engines : as of `load_engines`
+    frames : what the first engine sees
+
+    Raises
+    ------
+    ConfigError
+        If uncertainty is asked for that such frames do not allow.
+    EngineError, BackendError
+        If an engine or the runtime does not fit.
+    """
+    steps: list[Network] = []
+    warnings: list[str] = []
+    try:
+        for engine in engines:
+            warnings += engine.check_fits(
+                engine.manifest.task,
+                shape=frames.shape,
+                pixel_size_nm=frames.pixel_size_um * 1e3,
+                modality=frames.modality,
+                resolution_nm=frames.resolution_nm,
+            )
+            try_out(engine, frames.shape, compute)
+            session = FallbackSession(engine, frames.shape, compute)
+            steps.append(Network(engine, session, frames.shape))
+            frames = frames.through(engine)
+        if steps:
+            _check_sides(channel, steps[-1].shape, compute.uncertainty)
+    except BaseException:
+        for step in steps:
+            step.session.close()
+        raise
+    uncertainty = compute.uncertainty if steps else None
+    return Networks(
+        tuple(steps), uncertainty, tuple(warnings), tuple(_notes(channel, steps, uncertainty))
+    )
+
+
+def _check_sides(channel: str, shape: tuple[int, int], uncertainty: Augmentation | None) -> None:
+    if uncertainty == "d4" and shape[0] != shape[1]:
+        raise ConfigError(
+            f"Frames of channel {channel!r} are {shape[0]} x {shape[1]} and cannot be turned:"
+            " estimate the uncertainty from flips, or make the ROI square."
+        )
+
+
+def _notes(
+    channel: str, steps: Sequence[Network], uncertainty: Augmentation | None
+) -> Iterator[str]:
+    for engine, session, _ in steps:
+        if session.tile:
+            yield (
+                f"Engine {engine.manifest.id!r} sees channel {channel!r} in tiles of"
+                f" {session.tile} pixels: what it makes of them differs a little from what it would"
+                " make of the whole."
+            )
+    if uncertainty:
+        manifest = steps[-1].engine.manifest
+        if not _estimate(uncertainty, manifest.limits.uncertainty)["calibrated"]:
+            yield _UNMEASURED.format(engine=manifest.id, sides=uncertainty)
+
+
+def _estimate(sides: Augmentation | None, measured: Uncertain | None) -> Mapping[str, Any]:
+    """Return what a run says of its uncertainty.
+
+    `scale` turns the views' standard deviation into that of the prediction.
+    """
+    if sides is None:
+        return {}
+    known = measured if measured and measured.augmentation == sides else None
+    return {
+        "views": stored_name(sides),
+        "calibrated": known is not None,
+        "scale": known.scale if known else 1.0,
+        "correlation": known.correlation if known else None,
+    }
+
+
+def _provenance(steps: Sequence[Network]) -> Mapping[str, Any]:
+    """Return what a prediction must say of itself, in the store and on the wire.
+
+    Names of bioimage.io where one exists.
+
+    `model` and `runtime` are those of the engine that drew the pixels; `engines` are all that they
+    went through, in order.
+    """
+    engines = [
+        {
+            "task": engine.manifest.task,
+            "model": {
+                "id": engine.manifest.id,
+                "version": str(engine.manifest.version),
+                "sha256": engine.manifest.sha256,
+                "trained": engine.manifest.trained,
+                "training_data": engine.manifest.training,
+            },
+            "runtime": {
+                "backend": session.name,
+                "device": session.device,
+                "precision": session.precision,
+                "tile": session.tile,
+            },
+        }
+        for engine, session, _ in steps
+    ]
+    return {
+        "prediction": True,
+        "warning": (
+            "Predicted by a neural network, not measured. Compare with the measurement beside it."
+        ),
+        "model": engines[-1]["model"],
+        "runtime": engines[-1]["runtime"],
+        "engines": engines,
+    }

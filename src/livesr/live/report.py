@@ -1,0 +1,92 @@
+"""What is told of a run: its state while it goes on, its report at the end.
+
+Owns where each number comes from. The types are those of `livesr.live.run_state`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import cast
+
+from livesr.live.run import Run
+from livesr.live.run_state import Report, RunState, Status
+from livesr.live.sources.mda import MDAHook
+
+
+def raw_missing(state: RunState, hook: MDAHook) -> int:
+    """Return the exposures that were announced, numbered or begun as a group, and never came."""
+    return state.counts["raw_missing"] if hook.missing is None else hook.missing
+
+
+def status_of(run: Run, hook: MDAHook) -> Status:
+    """Return the state of the run, for people who look at it."""
+    state, paths = run.state, [channel.path for channel in run.channels.values()]
+    counts, free = state.counts, None
+    with state.survived("Looking at the free space"):
+        free = run.sinks.free_bytes
+    status = Status(
+        raw_frames=hook.received,
+        recon_frames=counts["recon_frames"],
+        sr_frames=counts["sr_frames"],
+        sr_skipped=counts["sr_skipped"],
+        sr_provisional=counts["sr_provisional"],
+        groups_dropped=counts["groups_dropped"],
+        sr_fps=state.sr_fps,
+        latency_ms=state.latency.summary(),
+        latency_provisional_ms=state.latency_provisional.summary(),
+        raw_queue=run.queues.filled(hook.waiting),
+        disk_free_bytes=free,
+        warnings=state.warnings,
+        engine={p.name: engine.manifest.id for p in paths if (engine := p.networks.engine)},
+        upscale={
+            path.name: engine.manifest.id
+            for path in paths
+            for engine in path.networks.engines
+            if engine.manifest.task == "upscale"
+        },
+        backend={p.name: session.name for p in paths if (session := p.networks.session)},
+    )
+    if any(path.parts for path in paths):
+        status |= state.superposition
+    return status
+
+
+def report_of(run: Run, hook: MDAHook) -> Report:
+    """Return everything that is known about the run, for the table, `--json` and report.json."""
+    state, counts = run.state, run.state.counts
+    told = cast("Report", status_of(run, hook))
+    told["raw_lost"] = hook.received - counts["raw_frames"] + run.sinks.raw_lost
+    told |= cast("Report", run.sinks.accounts)
+    told |= Report(
+        raw_missing=raw_missing(state, hook),
+        raw_fetched=hook.fetched,
+        tc_complete=state.tc_complete,
+        device={name: channel.measurement.device for name, channel in run.channels.items()},
+        steps_ms=state.steps.summary(),
+        acquisition_waits=hook.waits,
+        channels={
+            c.name: {
+                "labels": c.labels,
+                "colors": c.colors,
+                "pixel_size_um": c.sr_pixel_size_um or c.recon_pixel_size_um,
+            }
+            for c in run.description.channels
+        },
+        sink_dropped=run.sinks.dropped,
+        error=str(state.error) if state.error else None,
+    )
+    return told | _counted(counts)
+
+
+def _counted(counts: Counter[str]) -> Report:
+    return Report(
+        raw_repeated=counts["raw_repeated"],
+        raw_aside=counts["raw_aside"],
+        groups=counts["groups"],
+        groups_incomplete=counts["groups_incomplete"],
+        recon_failed=counts["recon_failed"],
+        recon_doubtful=counts["recon_doubtful"],
+        recon_refused=counts["recon_refused"],
+        pattern_vectors_corrected=counts["pattern_vectors_corrected"],
+        sr_failed=counts["sr_failed"],
+    )

@@ -1,0 +1,155 @@
+"""Three measurements of one channel become a prediction.
+
+Owns what the network of a channel needs through one run: its turns, enlarged frames, augmented
+views and arithmetic. When a window is separated, and what becomes of it, is decided in
+`livesr.live.stages.separate`.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import NamedTuple
+
+from livesr.base.frames import MulticolorFrame, SRFrame, Window
+from livesr.live.arrays import HOST
+from livesr.live.compose import Arithmetic, Composer, Composition
+from livesr.live.device import Slot, StreamLock
+from livesr.live.inference.session import Resident
+from livesr.live.networks import Network
+from livesr.live.paths import ChannelPath
+from livesr.live.run_state import RunState
+from livesr.live.upscale import WINDOW, normalise_into
+
+
+class Prediction(NamedTuple):
+    """What is made of a window.
+
+    `seen` is the window that the network saw, enlarged if the channel is.
+    """
+
+    window: Window
+    seen: Window
+    made: Composition
+
+
+class Separation:
+    """Separates the windows of one channel through one run.
+
+    `predict` is called from the threads of the slots: the network takes them in turn, the CPU's
+    part behind a lock, and each slot has its own arithmetic. `composed` is called in one thread, in
+    the order of the windows, `warn` in any.
+
+    Parameters
+    ----------
+    path : of the channel
+    network, composer : the one that makes what is stored, and what makes frames of its output
+    streams : how many streams of the channel there are
+    state : of the run
+    """
+
+    def __init__(
+        self,
+        path: ChannelPath,
+        network: Network,
+        composer: Composer,
+        streams: int,
+        state: RunState,
+    ) -> None:
+        self._path, self._session, self._composer, self._state = (
+            path,
+            network.session,
+            composer,
+            state,
+        )
+        self._upscaler = path.networks.upscaler(streams)
+        self._augmentation = path.networks.views()
+        self._on_cpu, self._turn = threading.Lock(), StreamLock()
+        self._arithmetics: dict[int | None, Arithmetic] = {}  # of each slot, None on the CPU
+
+    def warn(self, sentence: str) -> None:
+        """Add a sentence to every prediction from now on."""
+        self._composer.warn(sentence)
+
+    def predict(self, slot: int, window: Window) -> Prediction:
+        """Separate a window, on the device that its frames are on if the network can."""
+        resident = self._path.resident
+        if resident and all(frame.resident is not None for frame in self._seen(window)):
+            try:
+                return Prediction(window, window, self._on_device(slot, resident, window))
+            except Exception as e:  # a driver may raise anything
+                with self._on_cpu, self._turn.alone():
+                    self._session.give_up(resident, e)
+        with self._on_cpu:
+            seen = self._enlarged(window)
+            with self._turn.on_host():  # windows before it may be on the device still
+                return Prediction(window, seen, self._on_host(seen))
+
+    def composed(self, prediction: Prediction) -> MulticolorFrame:
+        """Add to a prediction what follows from the frames before it."""
+        for sentence in self._path.networks.replacements:
+            self._state.warn(sentence)
+            self.warn(sentence)
+        return self._composer.frame(prediction.made, prediction.seen, prediction.window.centre)
+
+    def _on_host(self, seen: Window) -> Composition:
+        centre = seen.centre
+        augmentation = None if seen.provisional else self._augmentation
+        with self._state.steps.measure("infer"):
+            for plane, frame in zip(self._session.input, self._seen(seen), strict=True):
+                normalise_into(plane, frame.image, *centre.normalisation)
+            output = augmentation.infer(self._session) if augmentation else self._session.infer()
+        with self._state.steps.measure("compose"):
+            spread = augmentation.spread if augmentation else None
+            return self._arithmetic(None).compose(
+                output, centre.image, centre.normalisation, spread
+            )
+
+    def _on_device(self, slot: int, resident: Resident, window: Window) -> Composition:
+        """Separate frames that are on the device; only what is shown and stored comes down."""
+        device, centre = self._path.device, window.centre
+        arrays = device.arrays
+        with device.network_slots[slot] as place:
+            with self._state.steps.measure("infer"), self._turn.of(place):
+                block = arrays.xp.asarray(resident.device_input)
+                for i, frame in enumerate(self._seen(window)):
+                    normalise_into(block[i, :, :], frame.resident, *centre.normalisation, arrays)
+                # A copy: the network's memory is the next slot's as soon as this turn is over.
+                output = arrays.xp.asarray(resident.enqueue(place.stream)) + 0
+            with self._state.steps.measure("compose"):
+                made = self._arithmetic(slot).compose(output, centre.resident, centre.normalisation)
+                return _downloaded(made, place)
+
+    def _arithmetic(self, slot: int | None) -> Arithmetic:
+        """Return what composes in a slot, or on the CPU."""
+        if slot not in self._arithmetics:
+            arrays = HOST if slot is None else self._path.device.arrays
+            self._arithmetics[slot] = self._composer.arithmetic(arrays)
+        return self._arithmetics[slot]
+
+    def _enlarged(self, window: Window) -> Window:
+        """Return what the network sees.
+
+        Enlarged here, not before the window, so that a skipped centre costs nothing.
+        """
+        if (upscaler := self._upscaler) is None:
+            return window
+        with self._state.steps.measure("upscale"):
+            return (
+                upscaler.enlarge(window)
+                if self._path.networks.window == WINDOW
+                else upscaler.enlarge_centre(window)
+            )
+
+    def _seen(self, window: Window) -> tuple[SRFrame, ...]:
+        """Return the frames that the network sees.
+
+        The centre's normalisation is used for all, so that none stands out.
+        """
+        if self._path.networks.window == 1:
+            return (window.centre,)
+        return window.before, window.centre, window.after
+
+
+def _downloaded(made: Composition, slot: Slot) -> Composition:
+    plane = None if made.plane is None else slot.download(made.plane)
+    return made._replace(channels=slot.download(made.channels), plane=plane)
