@@ -24,9 +24,6 @@ ALLOWED = {
 }
 """Files that may, and why."""
 
-OFFLINE: dict[str, str] = {}
-"""Files that still do and must not, with what is left to do. To be emptied."""
-
 PUBLIC = re.compile(r"\b(sim_sequence|SIMAxis|sim_raw|virtual_(sim|storm))\b")
 """What users write, whatever the modality; and rigs by their names."""
 
@@ -92,11 +89,11 @@ def test_no_file_outside_its_folder_names_a_modality() -> None:
         if (places := named_in(file))
     }
     unexpected = [
-        place for file, places in found.items() if file not in ALLOWED | OFFLINE for place in places
+        place for file, places in found.items() if file not in ALLOWED for place in places
     ]
     assert not unexpected, "\n" + "\n".join(unexpected)
-    settled = sorted((ALLOWED.keys() | OFFLINE.keys()) - found.keys())
-    assert not settled, f"these name none any more: take them off the lists: {settled}"
+    settled = sorted(ALLOWED.keys() - found.keys())
+    assert not settled, f"these name none any more: take them off the list: {settled}"
 
 
 def test_it_sees_identifiers_and_constants_and_no_prose(tmp_path: Path) -> None:

@@ -307,6 +307,8 @@ def _section(name: str, data: object) -> Section:
     """Return the section of modality `name`; an error in `data` says in which section it is."""
     one: Any = GenericAlias(dict, (str, _modality(name).Section))
     adapter: TypeAdapter[dict[str, Section]] = TypeAdapter(one)
+    if isinstance(data, dict):
+        data = {"modality": name, **data}
     return adapter.validate_python({name: data})[name]
 
 
@@ -449,9 +451,10 @@ class RigConfig(Model):
             return data
         known = _registry().MODALITIES
         named = [key for key in data if key not in cls.model_fields and key in known]
-        sections = {name: _section(name, data[name]) for name in named if data[name] is not None}
+        said = {name: data[name] for name in named if data[name] is not None}
+        said |= data.get("sections", {})  # of a rig, or of one that was dumped
         rest = {key: value for key, value in data.items() if key not in named}
-        return {**rest, "sections": {**sections, **rest.get("sections", {})}}
+        return {**rest, "sections": {name: _section(name, about) for name, about in said.items()}}
 
     @model_validator(mode="after")
     def _consistent(self) -> RigConfig:

@@ -3,7 +3,7 @@
 An upscaling, a separation, or one behind the other.
 
 Owns their sessions, what is allocated for them in each run, and what a prediction must say of
-itself. Moves no frame: `pipeline.py` does.
+itself. Moves no frame: `separation.py` does.
 """
 
 from __future__ import annotations

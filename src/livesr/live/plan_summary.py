@@ -3,7 +3,7 @@
 Streams, planes, and whether each frame has a place.
 
 Owns the walk through a plan's events. Moves no stage and takes no frame; what the events cannot say
-before a run is checked again with every frame, in `pipeline.py`.
+before a run is checked again with every frame, in `stages/ingest.py`.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 What a separation behind an upscale step sees.
 
 Owns the last enlarged frames of a run. Knows no queue, sink or thread; what decides which windows
-are worth it is in `pipeline.py`.
+are worth it is in `stages/reconstruct.py`.
 """
 
 from __future__ import annotations

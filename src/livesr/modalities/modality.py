@@ -103,9 +103,10 @@ class Modality(Generic[S]):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Give a modality with a name the title and the method that follow from it."""
         super().__init_subclass__(**kwargs)
-        if name := getattr(cls, "name", ""):
-            cls.title = cls.title or name.upper()
-            cls.method = cls.method or name
+        own = vars(cls)
+        if name := own.get("name"):
+            cls.title = own.get("title", name.upper())
+            cls.method = own.get("method", name)
 
     # -- the rig -----------------------------------------------------------------------------------
 

@@ -247,7 +247,7 @@ class SinkThread:
             self._error = self._error or e
             self._call("close", ({"error": str(e)},))
         except BaseException as e:  # a sink of others can fail in any way
-            self._fail(self._error_in("open", e))
+            self._fail(_error_in(self.sink.name, "open", e))
         finally:
             self._moved_s = time.monotonic()
             opening.done.set()
@@ -256,36 +256,44 @@ class SinkThread:
         """Call the sink; return whether it took what it was given."""
         try:
             getattr(self.sink, method)(*arguments)
-            self.notes = [str(note) for note in self.sink.notes]
             return True
         except BaseException as e:  # it would let the run wait for this thread for ever
-            self._fail(self._error_in(method, e))
+            self._fail(_error_in(self.sink.name, method, e))
             return False
         finally:
+            self._take_notes()
             self._moved_s = time.monotonic()
 
-    def _error_in(self, method: str, error: BaseException) -> LiveSRError:
-        """Return what went wrong in the sink as an error that says what to do."""
-        name = self.sink.name
-        if isinstance(error, LiveSRError):
-            return error
-        if isinstance(error, MemoryError):
-            return RecordingError(
-                f"Sink {name!r} needs more memory than this process may have"
-                f" ({error or 'none is left'}): raise its limit (ulimit -v, the container's), or"
-                " record smaller or slower frames."
-            )
-        if isinstance(error, OSError):
-            return RecordingError(
-                f"Sink {name!r} can no longer write: {error}. Free space or choose another place."
-            )
-        log.error("sink %s failed in %s", name, method, exc_info=error)
-        return RecordingError(f"Sink {name!r} failed in {method}: {type(error).__name__}: {error}.")
+    def _take_notes(self) -> None:
+        """Take down what the sink has to say, here, where it may hang."""
+        try:
+            if self.sink.notes:
+                self.notes = [str(note) for note in self.sink.notes]
+        except BaseException as e:  # as in any other call
+            self._fail(_error_in(self.sink.name, "notes", e))
 
     def _fail(self, error: LiveSRError) -> None:
         if self._error is None:
             self._error = error
             self._on_error(self, error)
+
+
+def _error_in(name: str, method: str, error: BaseException) -> LiveSRError:
+    """Return what went wrong in a call of the sink `name` as an error that says what to do."""
+    if isinstance(error, LiveSRError):
+        return error
+    if isinstance(error, MemoryError):
+        return RecordingError(
+            f"Sink {name!r} needs more memory than this process may have"
+            f" ({error or 'none is left'}): raise its limit (ulimit -v, the container's), or"
+            " record smaller or slower frames."
+        )
+    if isinstance(error, OSError):
+        return RecordingError(
+            f"Sink {name!r} can no longer write: {error}. Free space or choose another place."
+        )
+    log.error("sink %s failed in %s", name, method, exc_info=error)
+    return RecordingError(f"Sink {name!r} failed in {method}: {type(error).__name__}: {error}.")
 
 
 class _Opening:
