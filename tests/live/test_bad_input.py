@@ -125,7 +125,7 @@ def test_pixels_of_another_type_end_the_run_and_are_kept(
     assert f"A frame of 32x32 {dtype} came in a run of 32x32 uint16" in report["error"]
     assert (
         report["raw_frames"],
-        report["raw_aside"],
+        report["raw_unplaced"],
         report["raw_lost"],
         report["recon_frames"],
     ) == (2, 2, 0, 0)

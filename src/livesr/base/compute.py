@@ -83,7 +83,7 @@ class ComputeConfig(Model):
         Field(
             description=(
                 "Estimate how uncertain every prediction is, from 4 (flips) or, of square frames,"
-                " 8 (d4) sides of its input: the network then takes as many times as long."
+                " 8 (d4) views of its input: the network then takes as many times as long."
             )
         ),
     ] = None

@@ -35,10 +35,10 @@ from livesr.base.errors import ConfigError, DocumentError, suggestion
 log = logging.getLogger(__name__)
 
 _PACKAGE = Path(__file__).resolve().parents[1]
-_MOST = 1e9  # of a number that needs no closer limit: beyond it arithmetic in float32 ends
-Number = Annotated[float, Field(ge=-_MOST, le=_MOST, allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, le=_MOST, allow_inf_nan=False)]
-NotNegative = Annotated[float, Field(ge=0, le=_MOST, allow_inf_nan=False)]
+_MAX = 1e9  # of a number that needs no closer limit: beyond it arithmetic in float32 ends
+Number = Annotated[float, Field(ge=-_MAX, le=_MAX, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, le=_MAX, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, le=_MAX, allow_inf_nan=False)]
 ExposureMs = Annotated[float, Field(gt=0, le=3.6e6, allow_inf_nan=False)]  # an hour
 IntervalMs = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]  # 11 days
 PixelSizeNm = Annotated[float, Field(ge=0.1, le=1e6, allow_inf_nan=False)]
@@ -89,7 +89,7 @@ class CameraConfig(Model):
     """
     read_noise_e: NotNegative | None = None
     """Standard deviation of the read noise in electrons, likewise. None: not measured."""
-    em_gain: Annotated[float, Field(ge=1, le=_MOST, allow_inf_nan=False)] | None = None
+    em_gain: Annotated[float, Field(ge=1, le=_MAX, allow_inf_nan=False)] | None = None
     """Gain of an EMCCD's multiplication register; None for other cameras."""
 
 

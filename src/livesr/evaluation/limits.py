@@ -114,7 +114,7 @@ class Observer:
         ----------
         visible : structures that are there; None all
         channels : structure that each channel should show; None the sequence's, in order
-        uncertainty : from which sides to estimate that of the prediction
+        uncertainty : augmentation to estimate that of the prediction by
         """
         raw = sequence.raw(visible)
         reconstructor, pixel_size_um = sequence.reconstructor, sequence.pixel_size_um
@@ -324,7 +324,7 @@ def fit_uncertainty(frames: Sequence[Seen], views: Augmentation) -> Uncertain | 
     pairs = [(f.errors, f.spread) for f in frames if f.errors is not None and f.spread is not None]
     squares = sum(float((e * e).sum(dtype=np.float64)) for e, _ in pairs)
     spreads = sum(float((s * s).sum(dtype=np.float64)) for _, s in pairs)
-    if spreads == 0:  # a network that sees every pixel by itself is alike from all sides
+    if spreads == 0:  # a network that sees every pixel by itself is alike in all views
         return None
     return Uncertain(
         augmentation=views,

@@ -75,7 +75,7 @@ def separate(
     engine, session
         The network, opened for frames of ``reconstructor.shape``; stays open.
     uncertainty
-        From which sides to estimate that of the predictions; the frames bear the bare spread.
+        Augmentation to estimate that of the predictions by; the frames bear the bare spread.
 
     Raises
     ------

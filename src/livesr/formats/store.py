@@ -289,9 +289,7 @@ class RecordedStore:
         return {engine["task"]: engine["model"] for engine in engines}
 
     def uncertainty(self, channel: str) -> str | None:
-        """Return from which sides the uncertainty of a channel was estimated, None where it was
-        not.
-        """
+        """Return by which views the uncertainty of a channel was estimated, None if it was not."""
         images = (
             i
             for (kind, _, name), i in self.images.items()

@@ -87,7 +87,7 @@ class PlanSummary:
         return {**about, "positions": planes, "planes_as_positions": self.z_planes, "stacks": apart}
 
 
-def survey(plan: Any, n_raw: Callable[[str], int], only_channel: str = "") -> PlanSummary:
+def summarise(plan: Any, n_raw: Callable[[str], int], only_channel: str = "") -> PlanSummary:
     """Walk through the first time points of a useq plan (v1, v2, or a list of events).
 
     A plan that can be iterated only once says nothing before it runs.

@@ -194,7 +194,7 @@ def _input(store: RecordedStore, folders: Mapping[str, str | None]) -> RawInput:
 
 
 def _check_uncertainty(store: RecordedStore, raw: RawInput, compute: ComputeConfig) -> None:
-    """Refuse an uncertainty that the store has no place for, or has from other sides."""
+    """Refuse an uncertainty that the store has no place for, or has from another augmentation."""
     separated = {channel for kind, _, channel in store.images if kind == "sr"}
     for channel in sorted(separated) if compute.uncertainty else ():
         if (there := raw.uncertainty.get(channel)) != compute.uncertainty:

@@ -189,7 +189,7 @@ def test_one_that_is_slow_but_lossless_is_waited_for(gate: threading.Event) -> N
 def test_a_lossless_one_cannot_fill_the_memory_of_the_run(gate: threading.Event) -> None:
     sink = Script("raw", gate.wait, lossless=True)
     errors: list[LiveSRError] = []
-    runs = SinkThread(sink, on_error=lambda _, e: errors.append(e), most_bytes=100_000)
+    runs = SinkThread(sink, on_error=lambda _, e: errors.append(e), max_bytes=100_000)
     runs.open(describe())
     for t in range(1000):
         runs.raw(raw_stack(t))

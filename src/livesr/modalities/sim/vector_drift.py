@@ -88,7 +88,7 @@ class VectorDrift:
         self.lost = False
 
     def offer(self, frames: Sequence[Pixels | None], quality: FrameQuality) -> None:
-        """Take a copy of a trusted raw group, if one is wanted.
+        """Take a copy of a raw group without a doubt, if one is wanted.
 
         Called for each group, in one thread.
         """
