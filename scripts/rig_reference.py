@@ -37,7 +37,7 @@ RUN = """## Settings of a run
 
 Of `LiveSR(...)` in Python; `livesr run --help` has the same as options, with `-` for `_`.
 """
-NO_KEYS = {"sections", "folder"}  # fields that are no keys of rig.yaml
+NO_KEYS = {"sections", "section", "folder"}  # fields that are no keys of rig.yaml
 NO_LIMIT = 1e9
 BAR = "\\|"
 SIGNS = {Gt: ("gt", ">"), Ge: ("ge", "≥"), Lt: ("lt", "<"), Le: ("le", "≤")}
@@ -62,7 +62,11 @@ def _rig() -> Iterator[str]:
     for place, model in _within("", RigConfig):
         places.setdefault(model, []).append(place)
     for name in MODALITIES.names:
-        section = modality(name).Section
+        section, of_channel = modality(name).Section, modality(name).ChannelSection
+        if of_channel.model_fields:
+            places[of_channel] = [f"channels.NAME with {name}"]
+            for place, model in _within("channels.NAME.", of_channel):
+                places.setdefault(model, []).append(place)
         if set(section.model_fields) - {"modality"}:
             places[section] = [name]
             for place, model in _within(f"{name}.", section):

@@ -14,6 +14,7 @@ from livesr.base.version import __version__
 
 if TYPE_CHECKING:  # for type checkers and completion; below, for Python
     from livesr.base.compute import ComputeConfig as ComputeConfig
+    from livesr.base.config import ChannelSection as ChannelSection
     from livesr.base.config import RigConfig as RigConfig
     from livesr.base.config import Section as Section
     from livesr.base.config import TriggerConfig as TriggerConfig
@@ -47,6 +48,7 @@ if TYPE_CHECKING:  # for type checkers and completion; below, for Python
     from livesr.live.plugin import LiveSR as LiveSR
     from livesr.live.reconstruct.monitor import Monitor as Monitor
     from livesr.live.reconstruct.monitor import Observation as Observation
+    from livesr.live.reconstruct.reconstructor import Reconstructor as Reconstructor
     from livesr.live.run_state import Report as Report
     from livesr.live.run_state import Status as Status
     from livesr.live.sinks.sink import Sink as Sink
@@ -66,7 +68,7 @@ if TYPE_CHECKING:  # for type checkers and completion; below, for Python
 
 _PUBLIC = {
     "livesr.base.compute": ("ComputeConfig",),
-    "livesr.base.config": ("RigConfig", "Section", "TriggerConfig", "load_rig"),
+    "livesr.base.config": ("ChannelSection", "RigConfig", "Section", "TriggerConfig", "load_rig"),
     "livesr.base.errors": (
         "BackendError",
         "BacklogError",
@@ -98,6 +100,7 @@ _PUBLIC = {
     "livesr.live.inference.session": ("InferenceSession",),
     "livesr.live.plugin": ("LiveSR",),
     "livesr.live.reconstruct.monitor": ("Monitor", "Observation"),
+    "livesr.live.reconstruct.reconstructor": ("Reconstructor",),
     "livesr.live.run_state": ("Report", "Status"),
     "livesr.live.sinks.sink": ("Sink",),
     "livesr.live.sources.mda": ("RAW_AXIS",),

@@ -17,7 +17,7 @@ from PIL import Image
 
 from livesr.base.config import load_rig
 from livesr.cli import _run
-from livesr.modalities.sim.config import SIMConfig
+from livesr.modalities.sim.config import SIMChannelConfig, SIMConfig
 from livesr.modalities.sim.simulation.rig import RawBank
 
 RIGS = Path(__file__).parents[2] / "hardware_configs"
@@ -105,7 +105,7 @@ def test_a_channel_of_several_gets_its_own_patterns(uncalibrated: Path, tmp_path
     assert _run([*arguments, "--channel", "561"]) == 0
     rig = load_rig(rig_file)
     assert SIMConfig.of(rig).patterns == []
-    assert len(rig.channels["561"].patterns) == 3
+    assert len(SIMChannelConfig.of(rig, "561").patterns) == 3
     assert rig.channels["561"].damping == pytest.approx(0.7, abs=0.1)
     assert (
         yaml.safe_load(rig_file.read_text(encoding="utf-8"))["channels"]["488"].get("patterns")
@@ -142,7 +142,7 @@ def test_one_channel_of_a_recording_of_two_is_calibrated_without_rig_cfg(
     report = json.loads(capsys.readouterr().out)
     assert (report["channel"], report["time_points"]) == ("561", 2)
     assert any("its channel number 2 is taken for it" in warning for warning in report["warnings"])
-    patterns = load_rig(uncalibrated).channels["561"].patterns
+    patterns = SIMChannelConfig.of(load_rig(uncalibrated), "561").patterns
     assert [p.k_um for p in patterns] == [
         pytest.approx(p.k_um, abs=5e-3) for p in SIMConfig.of(load_rig("virtual_sim")).patterns
     ]

@@ -18,7 +18,8 @@ REFERENCE = runpy.run_path(str(REPOSITORY / "scripts" / "rig_reference.py"))
 
 def models() -> set[type[BaseModel]]:
     """Everything that stands in rig.yaml, and the settings of a run."""
-    sections = [modality(name).Section for name in MODALITIES.names]
+    ways = [modality(name) for name in MODALITIES.names]
+    sections = [model for way in ways for model in (way.Section, way.ChannelSection)]
     found = {RigConfig, LiveConfig, *sections}
     for model in (RigConfig, *sections):
         found |= {inner for _, inner in REFERENCE["_within"]("", model)}

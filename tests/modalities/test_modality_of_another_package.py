@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from livesr.base.config import load_rig
+from livesr.base.config import RigConfig, load_rig, parse
 from livesr.bench import run
 from livesr.bench.runner import suites
 from livesr.cli import _run
@@ -52,6 +52,24 @@ def test_check_asks_it(rig: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert found["no-laser"]["level"] == "note"
     lines = (rig / "rig.yaml").read_text(encoding="utf-8").splitlines()
     assert "frames: 3" in lines[found["no-level"]["line"] - 1]
+
+
+def test_its_channels_have_keys_of_their_own(rig: Path) -> None:
+    from averaging import AveragingChannel
+
+    file = rig / "rig.yaml"
+    text = file.read_text(encoding="utf-8")
+    assert "reconstruct: averaging" in text
+    file.write_text(
+        text.replace("reconstruct: averaging", "reconstruct: averaging, weight: 0.5", 1)
+        if "{reconstruct: averaging" in text
+        else text.replace("reconstruct: averaging", "reconstruct: averaging\n    weight: 0.5", 1),
+        encoding="utf-8",
+    )
+    read = load_rig(rig)
+    weights = [AveragingChannel.of(read, name).weight for name in read.channels]
+    assert sorted(weights)[0] == 0.5
+    assert parse(RigConfig, read.model_dump(), "again") == read
 
 
 def test_check_with_devices_asks_it(rig: Path, capsys: pytest.CaptureFixture[str]) -> None:

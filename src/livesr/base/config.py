@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import GenericAlias
-from typing import Annotated, Any, ClassVar, Literal, Protocol, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Protocol, Self, TypeGuard, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -28,9 +28,10 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic.fields import FieldInfo
 
 from livesr.base.documents import read_yaml
-from livesr.base.errors import ConfigError, DocumentError, suggestion
+from livesr.base.errors import ConfigError, DocumentError, LiveSRError, suggestion
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +44,6 @@ ExposureMs = Annotated[float, Field(gt=0, le=3.6e6, allow_inf_nan=False)]  # an 
 IntervalMs = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]  # 11 days
 PixelSizeNm = Annotated[float, Field(ge=0.1, le=1e6, allow_inf_nan=False)]
 ChipPixel = Annotated[int, Field(ge=0, le=1 << 20)]
-# cycles/um, either way; the finest pattern that ultraviolet light can make has about 17
-PatternFrequency = Annotated[float, Field(ge=-50, le=50, allow_inf_nan=False)]
 
 
 _MAX_NA = 2.0  # without the index of the immersion; solid ones reach it
@@ -218,28 +217,6 @@ class OpticsConfig(Model):
         return self
 
 
-class OvertoneConfig(Model):
-    """A wave with a multiple of its pattern's k."""
-
-    phase_rad: Number
-    """At phase step 0, at the centre of the chip's pixel (0, 0)."""
-    modulation: Annotated[float, Field(ge=1e-3, le=1)]
-    """Amplitude relative to the pattern's mean."""
-
-
-class PatternConfig(Model):
-    """One illumination direction, in units that outlive a change of ROI or binning."""
-
-    k_um: tuple[PatternFrequency, PatternFrequency]
-    """(ky, kx) in cycles/um in the sample."""
-    phase_rad: Number = 0.0
-    """At phase step 0, at the centre of the chip's pixel (0, 0)."""
-    modulation: Annotated[float, Field(ge=1e-3, le=1)] = 1.0
-    """Amplitude relative to the pattern's mean."""
-    overtones: list[OvertoneConfig] = Field(default_factory=list)
-    """The waves with 2 k, 3 k ... of three beams or more."""
-
-
 def _as_micromanager_says(value: object) -> object:
     if isinstance(value, bool):
         raise ValueError(
@@ -283,6 +260,7 @@ class RigModality(Protocol):
     """What a rig asks of a modality (`livesr.modalities.modality.Modality`)."""
 
     Section: Any  # a class, whose default instance is the section of a rig that has none
+    ChannelSection: Any  # likewise, of a channel
 
     def validate(self, rig: RigConfig) -> None:
         """Raise a ValueError if the rig lacks what it needs."""
@@ -303,6 +281,24 @@ def _modality(name: str) -> RigModality:
     return found
 
 
+def _validate(name: str, rig: RigConfig) -> None:
+    """Let modality `name` say what the rig lacks.
+
+    Raises
+    ------
+    ValueError
+        With what it says.
+    """
+    way = _modality(name)
+    try:
+        way.validate(rig)
+    except (ValueError, LiveSRError):
+        raise
+    except Exception as e:  # not what it wants to say: its package is broken
+        with _registry().MODALITIES.blamed(name, "cannot look at a rig"):
+            raise e
+
+
 def _section(name: str, data: object) -> Section:
     """Return the section of modality `name`; an error in `data` says in which section it is."""
     one: Any = GenericAlias(dict, (str, _modality(name).Section))
@@ -310,6 +306,37 @@ def _section(name: str, data: object) -> Section:
     if isinstance(data, dict):
         data = {"modality": name, **data}
     return adapter.validate_python({name: data})[name]
+
+
+def _with_section(name: str, channel: object, used: Sequence[object]) -> object:
+    """Return what is said of a channel, with the keys of its modality in a section.
+
+    A rig that was tried with another modality may still hold those of that one: of what the rig
+    has besides, `used`, or of any.
+    """
+    if not isinstance(channel, dict):
+        return channel
+    known = ChannelConfig.model_fields
+    own = {key: value for key, value in channel.items() if key not in known}
+    rest = {key: value for key, value in channel.items() if key in known}
+    if isinstance(rest.get("section"), dict):  # of a rig that was dumped
+        own |= rest.pop("section")
+    names = [n for n in (channel.get("reconstruct"), *used) if _is_modality(n)]
+    if not own or not names:  # what is no modality is said of that key
+        return rest
+    models = [_modality(n).ChannelSection for n in names]
+    if not any(own.keys() <= model.model_fields.keys() for model in models):
+        models += [way.ChannelSection for way in _registry().installed()]
+    model = max(models, key=lambda model: len(own.keys() & model.model_fields.keys()))
+    one: Any = GenericAlias(dict, (str, GenericAlias(dict, (str, model))))
+    adapter: TypeAdapter[dict[str, dict[str, ChannelSection]]] = TypeAdapter(one)
+    section = adapter.validate_python({"channels": {name: own}})["channels"][name]
+    return {**rest, "section": section}
+
+
+def _is_modality(name: object) -> TypeGuard[str]:
+    registry = _registry()
+    return isinstance(name, str) and (name in registry.OLD_NAMES or name in registry.MODALITIES)
 
 
 def _modality_name(value: str) -> str:
@@ -344,6 +371,19 @@ class Section(Model):
         return section
 
 
+class ChannelSection(Model):
+    """Keys of a channel that only its modality knows; in rig.yaml they stand beside the others.
+
+    A modality without such keys has none.
+    """
+
+    @classmethod
+    def of(cls, rig: RigConfig, channel: str) -> Self:
+        """Return these keys of a channel, with their defaults where rig.yaml has none."""
+        section = rig.channel(channel).section
+        return section if isinstance(section, cls) else cls()
+
+
 class ChannelConfig(Model):
     """What happens to one acquisition channel: None leaves a step out, or takes the rig's value."""
 
@@ -359,10 +399,8 @@ class ChannelConfig(Model):
     """Of an unbinned pixel, in the sample."""
     damping: Annotated[float, Field(gt=0, le=1)] | None = None
     """As `optics.damping`."""
-    wiener: Positive | None = None
-    """As `sim.wiener`."""
-    patterns: list[PatternConfig] | None = None
-    """As `sim.patterns`."""
+    section: SerializeAsAny[ChannelSection] = ChannelSection()
+    """Its keys that only its modality knows."""
 
 
 def _superposed(value: object) -> object:
@@ -454,12 +492,16 @@ class RigConfig(Model):
         said = {name: data[name] for name in named if data[name] is not None}
         said |= data.get("sections", {})  # of a rig, or of one that was dumped
         rest = {key: value for key, value in data.items() if key not in named}
-        return {**rest, "sections": {name: _section(name, about) for name, about in said.items()}}
+        sections = {name: _section(name, about) for name, about in said.items()}
+        if isinstance(channels := data.get("channels"), dict):
+            used = [data.get("modality"), *said]
+            rest["channels"] = {str(n): _with_section(str(n), c, used) for n, c in channels.items()}
+        return {**rest, "sections": sections}
 
     @model_validator(mode="after")
     def _consistent(self) -> RigConfig:
         for name in self.modalities:
-            _modality(name).validate(self)
+            _validate(name, self)
         for name in {*self.corrections.flat, *self.corrections.background} - {"", *self.channels}:
             raise ValueError(
                 f"corrections are given for channel {name!r}, which is not among 'channels'."
@@ -749,13 +791,24 @@ def _fields_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
         if model is RigConfig and part in _registry().MODALITIES:
             model = _modality(str(part)).Section
             continue
+        if model is ChannelConfig and (own := _fields_of_channels().get(str(part))):
+            model = _nested_model(own.annotation) or model
+            continue
         field = model.model_fields.get(str(part))
         candidates = [field.annotation] if field else []
         nested = _nested_model(candidates[0]) if candidates else None
         model = nested or model
     if model is RigConfig:
         return [*(n for n in model.model_fields if n != "sections"), *_registry().MODALITIES.names]
+    if model is ChannelConfig:
+        return [*(n for n in model.model_fields if n != "section"), *_fields_of_channels()]
     return list(model.model_fields)
+
+
+def _fields_of_channels() -> dict[str, FieldInfo]:
+    """Return the keys of a channel that some modality knows."""
+    models = [modality.ChannelSection for modality in _registry().installed()]
+    return {name: field for model in models for name, field in model.model_fields.items()}
 
 
 def _nested_model(annotation: Any) -> type[BaseModel] | None:

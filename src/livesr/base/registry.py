@@ -7,17 +7,19 @@ kind; another package adds one by an entry point of the registry's group.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache, cached_property
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
-from livesr.base.errors import ConfigError, suggestion
+from livesr.base.errors import ConfigError, LiveSRError, suggestion
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 class Registry:
@@ -66,6 +68,57 @@ class Registry:
         if name in self._announced:
             return load_announced(self.kind, self._announced[name])
         raise ConfigError(f"Unknown {self.kind} {name!r}.{suggestion(name, self.names)}")
+
+    def make(self, name: str, kind: type[T]) -> T:
+        """Make and return an object of the class called `name`, which takes no arguments.
+
+        Raises
+        ------
+        ConfigError
+            As `load`; or if another package's class cannot be made, or makes no `kind`.
+        """
+        found = self.load(name)
+        if name in self._entries:
+            return cast("T", found())
+        with self.blamed(name, "cannot be made"):
+            made = found()
+        if not isinstance(made, kind):
+            raise ConfigError(
+                f"The {self.kind} {name!r} of {self.package(name)} makes a"
+                f" {type(made).__name__}, which is no {kind.__name__}. Update or uninstall that"
+                " package."
+            )
+        return made
+
+    @contextmanager
+    def blamed(
+        self, name: str, what: str, error: type[LiveSRError] = ConfigError
+    ) -> Iterator[None]:
+        """Let an error in what another package brings be a sentence that names the package.
+
+        Errors of livesr, and of what it brings itself, stay as they are.
+
+        Parameters
+        ----------
+        what : went wrong, as "cannot be made"
+        error : kind of the error that says so
+
+        Raises
+        ------
+        LiveSRError
+            `error`, with that sentence.
+        """
+        try:
+            yield
+        except LiveSRError:
+            raise
+        except (Exception, SystemExit) as e:  # a package of others can fail in any way
+            if name not in self._announced:
+                raise
+            raise error(
+                f"The {self.kind} {name!r} of {self.package(name)} {what}: {type(e).__name__}: {e}."
+                " Update or uninstall that package."
+            ) from e
 
     @cached_property
     def _announced(self) -> dict[str, EntryPoint]:
@@ -136,7 +189,7 @@ def load_announced(kind: str, point: EntryPoint) -> Any:
     """
     try:
         return point.load()
-    except Exception as e:  # a package of others can fail in any way
+    except (Exception, SystemExit) as e:  # a package of others can fail in any way
         raise ConfigError(
             f"The {kind} {point.name!r} of {package_of(point)} cannot be loaded from"
             f" {point.value}: {type(e).__name__}: {e}. Update or uninstall that package."

@@ -7,22 +7,26 @@ disturb another one's.
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from livesr.base import documents
-from livesr.base.errors import LiveSRError, UsageError, suggestion
+from livesr.base.errors import ConfigError, LiveSRError, UsageError, suggestion
 from livesr.bench.report import measured, notes, read_json, table, where, write_json
 from livesr.bench.result import LeftOut, Measured
-from livesr.modalities.modality import Benchmark
-from livesr.modalities.registry import installed
+from livesr.modalities.modality import Benchmark, Modality
+from livesr.modalities.registry import MODALITIES, installed
+
+log = logging.getLogger(__name__)
 
 SUITES = {
     "correct": 1,
@@ -55,6 +59,16 @@ UNAVAILABLE = 3
 """Exit code of a worker whose suite cannot run on this computer."""
 
 
+def _suites_of(way: Modality[Any]) -> Mapping[str, Benchmark]:
+    """Return the suites of a modality; none where its package is broken."""
+    try:
+        with MODALITIES.blamed(way.name, "cannot name its benchmarks"):
+            return way.benchmarks
+    except ConfigError as e:
+        log.warning("%s They are left out.", e)
+        return {}
+
+
 def suites() -> dict[str, Benchmark]:
     """Return every suite by its name, in the order in which they run.
 
@@ -63,7 +77,7 @@ def suites() -> dict[str, Benchmark]:
     of_modalities = {
         name: suite
         for modality in installed()
-        for name, suite in modality.benchmarks.items()
+        for name, suite in _suites_of(modality).items()
         if name not in (*SUITES, *GROUPS)
     }
     own = {name: Benchmark(f"livesr.bench.{name}", cores) for name, cores in SUITES.items()}

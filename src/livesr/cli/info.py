@@ -79,14 +79,14 @@ def collect() -> dict[str, Any]:
 
 def _backends() -> list[dict[str, Any]]:
     from livesr.base.errors import BackendError
-    from livesr.live.inference.runtime import BACKENDS, runtime_named
+    from livesr.live.inference.runtime import BACKENDS, runtime_named, why_unavailable
 
     found: list[dict[str, Any]] = []
     for name in BACKENDS.names:
         try:
-            runtime = runtime_named(name)
-            here = runtime.unavailable()
-            facts = {} if here else runtime.facts()
+            here = why_unavailable(name)
+            with BACKENDS.blamed(name, "cannot say what it has here", BackendError):
+                facts = {} if here else runtime_named(name).facts()
         except BackendError as e:  # a package of others, or a driver that does not suit
             here, facts = str(e), {}
         found.append({"name": name, "unavailable": here, **facts})

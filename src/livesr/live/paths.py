@@ -46,7 +46,7 @@ from livesr.live.reconstruct.reconstructor import (
 )
 from livesr.live.reconstruct.superpose import Gathering, Superposition
 from livesr.modalities.modality import Modality
-from livesr.modalities.registry import modality
+from livesr.modalities.registry import MODALITIES, modality
 from livesr.optics.exposure import Exposures, examine
 from livesr.optics.raw_quality import exposure_quality
 
@@ -210,7 +210,8 @@ def build_path(
     left = rig.model_copy(
         update={"camera": rig.camera.model_copy(update={"offset_adu": offset_adu})}
     )
-    reconstructor = way.build(left, name, camera)
+    with MODALITIES.blamed(way.name, f"cannot reconstruct channel {name!r}"):
+        reconstructor = way.build(left, name, camera)
     raw = _Raw(rig, left, name, camera, way)
     notes: list[str] = []
     place, on_device = _on_device(raw, device or compute.device, reconstructor, notes)

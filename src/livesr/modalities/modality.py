@@ -74,6 +74,7 @@ class Modality(Generic[S]):
     title : in sentences; the name in capitals without
     method : what stores, the wire and engine manifests call its measurements; the name without
     Section : model of its section, whose field `modality` has the name as its default
+    ChannelSection : model of the keys that one of its channels may have beside those of all
     unit, unit_scale : a measurement counts `unit_scale` `unit` in each of its numbers
     raw_along_t : whether the exposures of a group are stored as a film rather than as channels of
         one picture
@@ -90,6 +91,7 @@ class Modality(Generic[S]):
     title: ClassVar[str] = ""
     method: ClassVar[str] = ""
     Section: ClassVar[type[config.Section]] = config.Section
+    ChannelSection: ClassVar[type[config.ChannelSection]] = config.ChannelSection
     unit: ClassVar[str] = "ADU"
     unit_scale: ClassVar[float] = 1.0
     raw_along_t: ClassVar[bool] = False

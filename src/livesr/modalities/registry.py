@@ -10,6 +10,7 @@ import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from livesr.base.config import ChannelSection, Section
 from livesr.base.errors import ConfigError
 from livesr.base.registry import Registry
 
@@ -38,10 +39,29 @@ def modality(name: str) -> Modality[Any]:
     Raises
     ------
     ConfigError
-        If there is none, or the package that brings it cannot be loaded.
+        If there is none, or the package that brings it cannot be loaded, or brings no modality.
     """
-    found: Modality[Any] = MODALITIES.load(OLD_NAMES.get(name, name))()
+    from livesr.modalities.modality import Modality
+
+    name = OLD_NAMES.get(name, name)
+    found: Modality[Any] = MODALITIES.make(name, Modality)
+    if wrong := _wrong(name, found):
+        raise ConfigError(
+            f"The modality {name!r} of {MODALITIES.package(name)} {wrong}. Update or uninstall that"
+            " package."
+        )
     return found
+
+
+def _wrong(name: str, found: Modality[Any]) -> str:
+    """Return what a class of another package says of itself that cannot be, "" if nothing is."""
+    if getattr(found, "name", "") != name:
+        return f"does not call itself {name!r}"
+    for what, base in (("Section", Section), ("ChannelSection", ChannelSection)):
+        kind = getattr(found, what)
+        if not (isinstance(kind, type) and issubclass(kind, base)):
+            return f"has a {what} that is no class derived from livesr.{what}"
+    return ""
 
 
 def installed() -> Iterator[Modality[Any]]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from livesr.base.config import ChannelConfig, load_rig, parse
+from livesr.base.config import ChannelConfig, RigConfig, load_rig, parse
 from livesr.base.geometry import Geometry
 from livesr.live.reconstruct.reconstructor import DoubtfulFrameError
 from livesr.modalities.sim.config import SIMConfig
@@ -179,12 +179,9 @@ def test_every_channel_has_its_own_optics_and_patterns():
         "reconstruct": "sim",
         "emission_nm": 450,
         "damping": 0.5,
-        "wiener": 0.3,
-        "patterns": shorter,
+        "section": {"wiener": 0.3, "patterns": shorter},
     }
-    rig = rig.model_copy(
-        update={"channels": {**rig.channels, "405": parse(ChannelConfig, own, "405")}}
-    )
+    rig = parse(RigConfig, rig.model_dump() | {"channels": {**rig.channels, "405": own}}, "rig")
     camera = Geometry(SHAPE, "uint16", PIXEL_UM)
     green, blue = (SIM().build(rig, name, camera).transfer for name in ("488", "405"))
     k = np.hypot(

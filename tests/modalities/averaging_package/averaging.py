@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from livesr.base.config import Section
+from livesr.base.config import ChannelSection, Section
 from livesr.base.errors import CalibrationError
 from livesr.base.rig_file import write_values
 from livesr.bench.result import Result
@@ -22,9 +22,14 @@ class AveragingConfig(Section):
     level_adu: float = 0.0
 
 
+class AveragingChannel(ChannelSection):
+    weight: float = 1.0
+
+
 class Averaging(Modality[AveragingConfig]):
     name = "averaging"
     Section = AveragingConfig
+    ChannelSection = AveragingChannel
 
     def raw_frames(self, section):
         return section.frames

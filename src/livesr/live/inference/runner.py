@@ -13,7 +13,13 @@ from livesr.base.compute import ComputeConfig
 from livesr.base.errors import BackendError, suggestion
 from livesr.live.inference.cuda import why_no_gpu
 from livesr.live.inference.engine import Engine
-from livesr.live.inference.runtime import BACKENDS, PRECISIONS, Runtime, runtime_named
+from livesr.live.inference.runtime import (
+    BACKENDS,
+    PRECISIONS,
+    Runtime,
+    runtime_named,
+    why_unavailable,
+)
 from livesr.live.inference.session import InferenceSession
 from livesr.live.inference.tiling import TiledSession, smaller_tile, tile_that_fits
 
@@ -103,9 +109,10 @@ def open_on(
     """
     check_named(compute.model_copy(update={"backend": name}))
     runtime = runtime_named(name)
-    if reason := runtime.unavailable():
+    if reason := why_unavailable(name):
         raise BackendError(reason)
-    session = _in_tiles(runtime, engine, shape, compute)
+    with BACKENDS.blamed(name, f"cannot open engine {engine.manifest.id!r}", BackendError):
+        session = _in_tiles(runtime, engine, shape, compute)
     log.info("%s runs on %s, %s, %s", engine, name, session.precision, session.device)
     return session
 

@@ -158,17 +158,16 @@ def runtime_named(name: str) -> Runtime:
             f"There is no backend {name!r}.{suggestion(name, ['auto', *BACKENDS.names])}"
         )
     try:
-        runtime = BACKENDS.load(name)()
+        return BACKENDS.make(name, Runtime)
     except ConfigError as e:  # a package of others that announces it, and cannot be loaded
         raise BackendError(str(e)) from e
-    if not isinstance(runtime, Runtime):
-        raise BackendError(f"Backend {name!r} is a {type(runtime).__name__}, and no Runtime.")
-    return runtime
 
 
 def why_unavailable(name: str) -> str | None:
     """Return None if the runtime that is called `name` can run here, else the reason."""
     try:
-        return runtime_named(name).unavailable()
+        runtime = runtime_named(name)
+        with BACKENDS.blamed(name, "cannot say whether it runs here", BackendError):
+            return runtime.unavailable()
     except BackendError as e:
         return str(e)

@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from livesr.base.buffers import BoundedQueue
 from livesr.base.errors import LiveSRError, RecordingError, RunError, UsageError
@@ -20,6 +20,7 @@ from livesr.base.threads import called
 from livesr.live.sinks.sink import Sink
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 _Call = tuple[str, tuple[Any, ...]]
 _CAPACITY = 8  # frames that may wait for a sink which may lose some
@@ -91,7 +92,7 @@ class SinkThread:
             try:
                 self.sink.open(run)
             except BaseException as e:
-                self.sink.close({"error": str(e)})
+                _close_unopened(self.sink, e)
                 raise
             self._thread.start()
         else:
@@ -116,13 +117,14 @@ class SinkThread:
         """
         if not self.essential:
             return 0
-        kept = self.sink.raw_kept
+        kept = _said(self.sink, "raw_kept", None)
         return self._raw_refused if kept is None else self._raw_given - kept
 
     @property
     def accounts(self) -> Mapping[str, Any]:
         """What an essential sink says of what it kept, for the report."""
-        return self.sink.accounts if self.essential else {}
+        nothing: Mapping[str, Any] = {}
+        return _said(self.sink, "accounts", nothing) if self.essential else nothing
 
     @property
     def weight(self) -> int:
@@ -294,6 +296,24 @@ def _error_in(name: str, method: str, error: BaseException) -> LiveSRError:
         )
     log.error("sink %s failed in %s", name, method, exc_info=error)
     return RecordingError(f"Sink {name!r} failed in {method}: {type(error).__name__}: {error}.")
+
+
+def _said(sink: Sink, name: str, otherwise: T) -> T:
+    """Return what a sink says under `name`, which must not keep a report from being made."""
+    try:
+        said: T = getattr(sink, name)
+        return said
+    except Exception:  # a sink of others can fail in any way
+        log.exception("sink %s cannot tell its %s", sink.name, name)
+        return otherwise
+
+
+def _close_unopened(sink: Sink, error: BaseException) -> None:
+    """Close a sink that did not open; the first error is the one to tell."""
+    try:
+        sink.close({"error": str(error)})
+    except Exception:  # a sink of others can fail in any way
+        log.exception("sink %s cannot be closed", sink.name)
 
 
 class _Opening:

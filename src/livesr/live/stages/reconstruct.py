@@ -80,13 +80,15 @@ class Reconstruct:
         """Hand on a measurement, and the windows that it completes; False if there is none."""
         monitors = self._run.channels[stack.stream.channel].monitors if stack.complete else ()
         for monitor in monitors:
-            monitor.before(stack)
+            with self._state.survived(f"Looking at {monitor.watches}"):
+                monitor.before(stack)
         if (measured := result()) is None:
             return False
         frame = self._frame(stack, measured)
         if quality := measured.quality:
             for monitor in monitors:
-                monitor.after(stack, quality)
+                with self._state.survived(f"Looking at {monitor.watches}"):
+                    monitor.after(stack, quality)
         self._state.count("recon_frames")
         self._hand_on(frame)
         for sum_ in self._sums:

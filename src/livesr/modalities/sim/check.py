@@ -11,11 +11,16 @@ from itertools import combinations
 
 import numpy as np
 
-from livesr.base.config import PatternConfig, RigConfig
+from livesr.base.config import RigConfig
 from livesr.check.finding import Finding, Found
 from livesr.check.micromanager import Configuration
 from livesr.check.rig import check_named
-from livesr.modalities.sim.config import SIMConfig
+from livesr.modalities.sim.config import (
+    PatternConfig,
+    SIMChannelConfig,
+    SIMConfig,
+    patterns_of,
+)
 from livesr.optics.otf import cutoff_um
 
 # The period of the light may be shorter than the finest detail that its fluorescence shows:
@@ -28,9 +33,9 @@ def check(rig: RigConfig, found: Found) -> Iterator[Finding]:
     yield from _calibrated(rig, found)
     section = SIMConfig.of(rig)
     own = {
-        f"channels.{n}.patterns": (c.patterns, c.emission_nm)
+        f"channels.{n}.patterns": (patterns, c.emission_nm)
         for n, c in rig.channels.items()
-        if c.patterns
+        if (patterns := SIMChannelConfig.of(rig, n).patterns)
     }
     for place, (patterns, emission_nm) in {"sim.patterns": (section.patterns, None), **own}.items():
         if patterns:
@@ -61,8 +66,8 @@ def check_beside(rig: RigConfig, cfg: Configuration, found: Found) -> Iterator[F
 
 
 def _calibrated(rig: RigConfig, found: Found) -> Iterator[Finding]:
-    bare = [n for n in rig.channels_of("sim") if not rig.channel(n).patterns]
-    if bare and not SIMConfig.of(rig).patterns:
+    bare = [n for n in rig.channels_of("sim") if not patterns_of(rig, n)]
+    if bare:
         yield found(
             "error",
             "uncalibrated",

@@ -11,16 +11,43 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from livesr.base.config import (
+    ChannelSection,
     Model,
     NotNegative,
     Number,
-    PatternConfig,
     Positive,
+    RigConfig,
     Section,
     TriggerConfig,
 )
 
 _Step = Annotated[int, Field(ge=0, lt=12)]
+
+
+# cycles/um, either way; the finest pattern that ultraviolet light can make has about 17
+_Frequency = Annotated[float, Field(ge=-50, le=50, allow_inf_nan=False)]
+
+
+class OvertoneConfig(Model):
+    """A wave with a multiple of its pattern's k."""
+
+    phase_rad: Number
+    """At phase step 0, at the centre of the chip's pixel (0, 0)."""
+    modulation: Annotated[float, Field(ge=1e-3, le=1)]
+    """Amplitude relative to the pattern's mean."""
+
+
+class PatternConfig(Model):
+    """One illumination direction, in units that outlive a change of ROI or binning."""
+
+    k_um: tuple[_Frequency, _Frequency]
+    """(ky, kx) in cycles/um in the sample."""
+    phase_rad: Number = 0.0
+    """At phase step 0, at the centre of the chip's pixel (0, 0)."""
+    modulation: Annotated[float, Field(ge=1e-3, le=1)] = 1.0
+    """Amplitude relative to the pattern's mean."""
+    overtones: list[OvertoneConfig] = Field(default_factory=list)
+    """The waves with 2 k, 3 k ... of three beams or more."""
 
 
 class QualityLimitsConfig(Model):
@@ -121,6 +148,20 @@ class SIMConfig(Section):
                 f"{len(self.phase_steps_rad)} phase steps came for {self.phases} phases"
             )
         return self
+
+
+class SIMChannelConfig(ChannelSection):
+    """What differs from channel to channel; what is left out is that of `sim`."""
+
+    wiener: Positive | None = None
+    """As `sim.wiener`."""
+    patterns: list[PatternConfig] | None = None
+    """As `sim.patterns`."""
+
+
+def patterns_of(rig: RigConfig, channel: str) -> list[PatternConfig]:
+    """Return the patterns of a channel: its own, or those of the rig; [] before a calibration."""
+    return SIMChannelConfig.of(rig, channel).patterns or SIMConfig.of(rig).patterns
 
 
 def check_patterns(patterns: list[PatternConfig], angles: int, harmonics: int) -> None:

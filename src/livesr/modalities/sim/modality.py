@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, ClassVar, cast
 
 from livesr.base.errors import ConfigError
 from livesr.modalities.modality import Benchmark, Modality
-from livesr.modalities.sim.config import QualityLimitsConfig, SIMConfig, check_patterns
+from livesr.modalities.sim.config import (
+    PatternConfig,
+    QualityLimitsConfig,
+    SIMChannelConfig,
+    SIMConfig,
+    check_patterns,
+    patterns_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pymmcore_plus import CMMCorePlus
 
-    from livesr.base.config import PatternConfig, RigConfig, TriggerConfig
+    from livesr.base.config import RigConfig, TriggerConfig
     from livesr.base.geometry import Geometry
     from livesr.check.finding import Finding, Found
     from livesr.check.hardware import Looked, Measured
@@ -40,6 +47,7 @@ class SIM(Modality[SIMConfig]):
 
     name = "sim"
     Section: ClassVar[type[SIMConfig]] = SIMConfig
+    ChannelSection: ClassVar[type[SIMChannelConfig]] = SIMChannelConfig
     structured = True
     on_devices = True
     needs_sampling = True
@@ -55,12 +63,12 @@ class SIM(Modality[SIMConfig]):
         if self.name not in rig.sections:
             raise ValueError("a SIM rig needs a 'sim' section with its patterns")
         section = SIMConfig.of(rig)
-        for name, channel in rig.channels.items():
-            if channel.patterns is not None:
-                try:
-                    check_patterns(channel.patterns, section.angles, section.harmonics)
-                except ValueError as e:
-                    raise ValueError(f"channel {name!r}: {e}") from None
+        for name in rig.channels:
+            try:
+                own = SIMChannelConfig.of(rig, name).patterns or []
+                check_patterns(own, section.angles, section.harmonics)
+            except ValueError as e:
+                raise ValueError(f"channel {name!r}: {e}") from None
 
     def raw_frames(self, section: SIMConfig) -> int:
         """Return the exposures of all angles and phases."""
@@ -167,8 +175,7 @@ class SIM(Modality[SIMConfig]):
         """Say that there are no patterns yet."""
         from livesr.modalities.sim.hardware import no_patterns
 
-        bare = not (rig.channel(channel).patterns or SIMConfig.of(rig).patterns)
-        return no_patterns() if bare else None
+        return None if patterns_of(rig, channel) else no_patterns()
 
     def check_hardware(self, looked: Looked) -> Iterator[Measured]:
         """Yield contrast, phase and order of the patterns."""
@@ -218,7 +225,7 @@ def parameters_of(
         phase_steps_rad=section.phase_steps_rad,
         order=section.raw_order(),
         offset_adu=rig.camera.offset_adu,
-        wiener=settings.wiener or section.wiener,
+        wiener=SIMChannelConfig.of(rig, channel).wiener or section.wiener,
         attenuation=section.attenuation,
         attenuation_fwhm_um=section.attenuation_fwhm_um,
         apodisation=section.apodisation,
@@ -238,12 +245,11 @@ def _patterns_seen(
     Pixel u of a mirrored region of n pixels from x0 on is the chip's x0 + n - 1 - u: a pattern with
     the opposite k, seen from -(x0 + n - 1). Phase steps, and so the raw order, stay.
     """
-    patterns = rig.channel(channel).patterns or SIMConfig.of(rig).patterns
     y, x = (
         -(first + n - 1) if mirrored else first
         for first, n, mirrored in zip(camera.origin_px, camera.shape, camera.mirrored, strict=True)
     )
-    return [pattern_of(p).mirrored(camera.mirrored) for p in patterns], (y, x)
+    return [pattern_of(p).mirrored(camera.mirrored) for p in patterns_of(rig, channel)], (y, x)
 
 
 def pattern_of(config: PatternConfig) -> Pattern:

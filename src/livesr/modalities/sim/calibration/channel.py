@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from livesr.base.config import PatternConfig, RigConfig
+from livesr.base.config import RigConfig
 from livesr.base.errors import CalibrationError, ConfigError
 from livesr.base.frames import CameraFrame
 from livesr.base.geometry import Geometry
@@ -30,7 +30,7 @@ from livesr.modalities.sim.calibration.patterns import correlation_maps
 from livesr.modalities.sim.calibration.picture import draw
 from livesr.modalities.sim.calibration.reasons import usable
 from livesr.modalities.sim.calibration.sim import Calibration, calibrate
-from livesr.modalities.sim.config import SIMConfig
+from livesr.modalities.sim.config import PatternConfig, SIMChannelConfig, SIMConfig
 from livesr.modalities.sim.modality import SIM
 from livesr.optics.illumination import Pattern, equal_steps
 
@@ -83,8 +83,9 @@ class ChannelCalibration:
     def calibrated_rig(self) -> RigConfig:
         """Return the rig with what was found, for this channel."""
         patterns = [PatternConfig(**_as_config(p)) for p in self.result.patterns]
+        own = SIMChannelConfig.of(self.rig, self.channel).model_copy(update={"patterns": patterns})
         channel = self.rig.channel(self.channel).model_copy(
-            update={"patterns": patterns, "damping": self.result.optics.damping}
+            update={"section": own, "damping": self.result.optics.damping}
         )
         section = SIMConfig.of(self.rig).model_copy(
             update={"order": self.result.order, "phase_steps_rad": self.steps_rad}

@@ -40,7 +40,7 @@ from pymmcore_plus.experimental.unicore import pymm_property
 
 from livesr.base.config import ChannelConfig, RigConfig, load_rig
 from livesr.base.errors import ConfigError
-from livesr.modalities.sim.config import SIMConfig
+from livesr.modalities.sim.config import SIMConfig, patterns_of
 from livesr.modalities.sim.simulation.microscope import Components, Light, SIMMicroscope
 from livesr.optics.illumination import Pattern
 from livesr.optics.noise import SCMOSNoise, read_variance_map
@@ -414,13 +414,14 @@ def _dyes(text: str) -> dict[str, tuple[str, ...]]:
 def _microscope(rig: RigConfig, sim: SIMConfig, size: int, channel: str) -> SIMMicroscope:
     assert rig.optics.pixel_size_nm is not None
     of_channel = rig.channel(channel) if channel else ChannelConfig()
+    patterns = patterns_of(rig, channel) if channel else sim.patterns
     steps = sim.phase_steps_rad or [2 * np.pi * p / sim.phases for p in range(sim.phases)]
     return SIMMicroscope(
         (size, size),
         rig.optics.pixel_size_nm / 1e3,
         rig.optics.na,
         (of_channel.emission_nm or rig.optics.emission_nm) / 1e3,
-        [Pattern(p.k_um, p.phase_rad, p.modulation) for p in of_channel.patterns or sim.patterns],
+        [Pattern(p.k_um, p.phase_rad, p.modulation) for p in patterns],
         phase_steps_rad=steps,
         order=sim.raw_order(),
         damping=0.7,
