@@ -113,3 +113,46 @@ def test_a_folder_that_is_not_there_is_said(package, caplog, place: str) -> None
 def test_without_a_group_nothing_of_other_packages_is_known(package) -> None:
     package("things_g", "class Thing: ...", {"bright": "things_g:Thing"})
     assert Registry("thing", {"own": "fractions:Fraction"}).names == ["own"]
+
+
+@pytest.mark.parametrize(
+    ("attribute", "sentence"),
+    [
+        ("Ends", "cannot be made: SystemExit: 3"),
+        ("Raises", "cannot be made: ZeroDivisionError"),
+        ("NUMBER", "cannot be made: TypeError"),
+        ("Another", "makes a Another, which is no Fraction"),
+    ],
+)
+def test_a_class_of_others_that_makes_nothing_is_named(package, attribute, sentence) -> None:
+    from fractions import Fraction
+
+    code = """
+class Ends:
+    def __init__(self): raise SystemExit(3)
+class Raises:
+    def __init__(self): 1 / 0
+class Another: ...
+NUMBER = 3
+"""
+    package(f"made_{attribute.lower()}", code, {"bad": f"made_{attribute.lower()}:{attribute}"})
+    with pytest.raises(ConfigError, match=rf"'bad' of made_\w+ 1.2 {sentence}.*uninstall"):
+        registry().make("bad", Fraction)
+    assert registry().make("own", Fraction) == Fraction()
+
+
+def test_a_package_that_ends_the_process_when_it_is_imported_does_not(package) -> None:
+    package("things_exit", "raise SystemExit(3)", {"bad": "things_exit:Thing"})
+    with pytest.raises(ConfigError, match=r"things_exit 1\.2 cannot be loaded.*SystemExit: 3"):
+        registry().load("bad")
+
+
+def test_an_error_of_livesr_is_not_blamed_on_others(package) -> None:
+    package("things_e", "class Thing: ...", {"bad": "things_e:Thing"})
+    with pytest.raises(ZeroDivisionError), registry().blamed("own", "cannot count"):
+        raise ZeroDivisionError
+    with pytest.raises(ConfigError, match="mine"), registry().blamed("bad", "cannot count"):
+        raise ConfigError("mine")
+    said = r"things_e 1\.2 cannot count: ZeroDivision"
+    with pytest.raises(ConfigError, match=said), registry().blamed("bad", "cannot count"):
+        raise ZeroDivisionError

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from livesr.base.errors import RunError
 from livesr.base.frames import FrameQuality, Normalisation, RawStack
 from livesr.live.arrays import Array
 from livesr.live.device import HOST_DEVICE, Device
@@ -115,6 +116,7 @@ class Measurement:
                     if running
                     else self._reconstruct(measuring, frames, exposures, stack)
                 )
+                _check_picture(image, path)
             with steps.measure("normalise"):
                 levels = self._recorded.normalisation(stack.stream, stack.t) or Normalisation(
                     *background_and_scale(image, border=BORDER, arrays=device.arrays)
@@ -149,4 +151,20 @@ class Measurement:
         self._state.warn(
             f"Channel {name or 'default'} is reconstructed on the CPU since"
             f" {device.description} failed ({type(error).__name__}: {error})."
+        )
+
+
+def _check_picture(image: Array, path: ChannelPath) -> None:
+    """Refuse what the sinks were not opened for, before it reaches them.
+
+    Raises
+    ------
+    RunError
+        With what came, and what was expected.
+    """
+    expected = path.description.recon_shape
+    if image.shape != expected or image.dtype != np.float32:
+        raise RunError(
+            f"{path.description.recon_method} made a picture of {'x'.join(map(str, image.shape))}"
+            f" {image.dtype}, expected {'x'.join(map(str, expected))} float32"
         )

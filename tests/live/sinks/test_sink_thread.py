@@ -218,6 +218,29 @@ def test_an_essential_one_is_opened_by_who_starts_the_run_and_closed_when_it_can
     assert sink.threads == {threading.current_thread().name}
 
 
+def test_an_essential_one_that_fails_to_open_and_to_close_is_named() -> None:
+    class Broken(Sink):
+        name, essential = "broken", True
+
+        def open(self, run: RunDescription) -> None:
+            raise ZeroDivisionError("opened")
+
+        def close(self, report: Mapping[str, Any]) -> None:
+            raise ValueError("closed")
+
+    with pytest.raises(RunError, match="'broken' failed in open: ZeroDivisionError: opened"):
+        SinkThread(Broken(), on_error=lambda *_: None).open(describe())
+
+
+def test_an_account_that_cannot_be_told_keeps_no_report_from_being_made() -> None:
+    class Mute(Sink):
+        name, essential, lossless = "mute", True, True
+        raw_kept = accounts = property(lambda self: 1 / 0)
+
+    sink = SinkThread(Mute(), on_error=lambda *_: None)
+    assert (sink.accounts, sink.raw_lost) == ({}, 0)
+
+
 def test_notes_and_accounts_are_those_of_the_end() -> None:
     class Keeper(Script):
         notes = ()

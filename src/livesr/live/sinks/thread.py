@@ -85,7 +85,7 @@ class SinkThread:
 
         Raises
         ------
-        UsageError
+        UsageError, RecordingError
             If the sink cannot start; it is closed again.
         """
         if self.essential:
@@ -93,7 +93,9 @@ class SinkThread:
                 self.sink.open(run)
             except BaseException as e:
                 _close_unopened(self.sink, e)
-                raise
+                if isinstance(e, LiveSRError) or not isinstance(e, Exception):
+                    raise
+                raise _error_in(self.sink.name, "open", e) from e
             self._thread.start()
         else:
             self._open_in_thread(run)
