@@ -100,7 +100,12 @@ def test_one_that_hangs_is_ended_with_all_that_it_started(tmp_path: Path) -> Non
 
 
 def test_without_a_command_the_report_stays_as_it_is() -> None:
-    assert command_of(None, 60).run(REPORT, QUIET) == REPORT
+    assert command_of(None, None).run(REPORT, QUIET) == REPORT
+
+
+def test_a_time_for_no_command_is_refused() -> None:
+    with pytest.raises(ConfigError, match="--on-finish-timeout ends the command"):
+        command_of(None, 60)
 
 
 def test_what_cannot_run_is_refused_before_the_run() -> None:

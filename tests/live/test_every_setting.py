@@ -327,6 +327,10 @@ def test_a_run_is_opened_as_it_is_said(
     assert {kind for kind, *_ in RecordedStore(made).images} == {"recon"}
     opened(ways, way, store=tmp_path / "x.ome.zarr", record_recon=False)
     assert {kind for kind, *_ in RecordedStore(tmp_path / "x.ome.zarr").images} == {"raw"}
+    empty = {"store": tmp_path / "y.ome.zarr", "record_raw": False, "record_recon": False}
+    with pytest.raises(ConfigError, match="is to be stored, and neither raw frames nor"):
+        opened(ways, way, **empty)
+    assert not empty["store"].exists()
 
 
 @pytest.mark.parametrize("way", ["live_sr", "replay"])

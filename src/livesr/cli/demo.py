@@ -44,7 +44,7 @@ def demo(
     ] = None,
     view: options.View = False,
     on_finish: options.OnFinish = None,
-    on_finish_timeout: options.OnFinishTimeout = 3600,
+    on_finish_timeout: options.OnFinishTimeout = None,
     as_json: JSON = False,
 ) -> None:
     """Watch a simulated cell being separated into microtubules, ER and lysosomes.

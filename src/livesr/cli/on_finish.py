@@ -34,6 +34,8 @@ from livesr.base.errors import ConfigError, LiveSRError
 
 _STDERR = 2  # stdout may be promised to a JSON object
 
+_TIMEOUT_S = 3600.0
+
 
 @dataclass(frozen=True, slots=True)
 class OnFinish:
@@ -124,14 +126,23 @@ class OnFinish:
         )
 
 
-def command_of(command: str | None, timeout_s: float) -> OnFinish:
+def command_of(command: str | None, timeout_s: float | None) -> OnFinish:
     """Split the command of the flag; checked before a run begins, not in the morning after.
+
+    It is ended after `timeout_s`, an hour if nobody says.
 
     Raises
     ------
     ConfigError
-        If it is no command line, or its program is not on this computer.
+        If it is no command line, its program is not on this computer, or a time without a command
+        came.
     """
+    if command is None and timeout_s is not None:
+        raise ConfigError(
+            "--on-finish-timeout ends the command of --on-finish, and there is none: add"
+            " --on-finish, or leave it out."
+        )
+    timeout_s = _TIMEOUT_S if timeout_s is None else timeout_s
     if command is None:
         return OnFinish((), timeout_s)
     try:

@@ -144,12 +144,12 @@ OnFinish = Annotated[
     ),
 ]
 OnFinishTimeout = Annotated[
-    float,
+    float | None,
     typer.Option(
         min=0,
         max=MAX_WAIT_S,
         callback=finite,
-        help="Seconds after which the command of --on-finish is ended; 0: never.",
+        help="Seconds after which the command of --on-finish is ended; 0: never; 3600 without.",
     ),
 ]
 NoRaw = Annotated[bool, typer.Option("--no-raw", help="Do not record raw frames.")]

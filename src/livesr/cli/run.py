@@ -109,7 +109,7 @@ def run(
     seed: options.Seed = None,
     view: options.View = False,
     on_finish: options.OnFinish = None,
-    on_finish_timeout: options.OnFinishTimeout = 3600,
+    on_finish_timeout: options.OnFinishTimeout = None,
     replay: Replay = None,
     rate: Rate = None,
     axes: options.Axes = None,

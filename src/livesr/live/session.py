@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from psygnal import Signal
 
 from livesr.base.config import RigConfig
-from livesr.base.errors import LiveSRError, RunError
+from livesr.base.errors import ConfigError, LiveSRError, RunError
 from livesr.base.frames import MulticolorFrame, SRFrame
 from livesr.base.memory import available_bytes
 from livesr.base.run_config import RunConfig
@@ -159,8 +159,8 @@ class Session:
             f"Memory: at most {queue / 1e9:.1f} GB for waiting frames,"
             f" {(buffers + store) / 1e6:.0f} MB for buffers."
         ]
-        if self._writer and frames_per_s:
-            hourly = bytes_per_hour(self._description, frames_per_s)
+        hourly = bytes_per_hour(self._description, frames_per_s or 0.0)
+        if self._writer and hourly:
             hours = free_bytes(self._writer.path) / hourly
             lines.append(
                 f"Disk: up to {hourly / 1e9:.1f} GB/h before compression; {hours:.1f} h are free."
@@ -191,7 +191,18 @@ class Session:
         """Open sinks and threads of the run that comes next.
 
         `on_stop` stops where its frames come from.
+
+        Raises
+        ------
+        UsageError
+            If a sink cannot start, or nothing would go into the store.
         """
+        if self.settings.store and not store_bytes(run, 1):
+            raise ConfigError(
+                "The run is to be stored, and neither raw frames nor reconstructions nor"
+                " predictions would be: record one of them, name an engine, or leave out the"
+                " store."
+            )
         sinks = self._sinks()
         pipeline = Pipeline(
             {channel.name: self._paths[channel.name] for channel in run.channels},

@@ -158,7 +158,7 @@ def runtime_named(name: str) -> Runtime:
             f"There is no backend {name!r}.{suggestion(name, ['auto', *BACKENDS.names])}"
         )
     try:
-        return BACKENDS.make(name, Runtime)
+        return BACKENDS.make(name, Runtime)  # type: ignore[type-abstract]
     except ConfigError as e:  # a package of others that announces it, and cannot be loaded
         raise BackendError(str(e)) from e
 
