@@ -20,7 +20,7 @@ from pymmcore_plus import CMMCorePlus
 
 from livesr import LiveSR, Replay, backfill, load_rig, process, raw_input, sim_sequence
 from livesr.base.compute import ComputeConfig
-from livesr.base.errors import BackendError, UsageError
+from livesr.base.errors import BackendError, ConfigError, UsageError
 from livesr.base.run_config import LiveConfig, RunConfig
 from livesr.cli import _run
 from livesr.cli.options import _COMPUTE
