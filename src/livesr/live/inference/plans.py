@@ -26,7 +26,7 @@ from livesr.base.files import replace_file
 
 log = logging.getLogger(__name__)
 
-_FORMAT = 1  # of what livesr makes of a network before it is compiled: raised when that changes
+_FORMAT = 2  # of what livesr makes of a network before it is compiled: raised when that changes
 
 
 @dataclass(frozen=True, slots=True)
