@@ -152,9 +152,9 @@ def _rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("steps", f"{steps} ms" if steps else "none"),
         (
             "engine",
-            ", ".join(f"{e} on {report['backend'][n]}" for n, e in report["engine"].items())
-            or "none",
+            ", ".join(dict.fromkeys(report["engine"].values())) or "none",
         ),
+        *(("computed by", line) for line in dict.fromkeys(report["computes"].values())),
     ]
     if report.get("store"):
         rows.append(("store", escape(str(report["store"]))))

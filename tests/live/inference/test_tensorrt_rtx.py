@@ -23,13 +23,21 @@ from backend_contract import SessionContract, make_engine, random_frames, sessio
 from export.test_bioimageio import package as described
 from livesr.base.errors import BackendError, UsageError
 from livesr.export.imported import import_model
+from livesr.live.inference import tensorrt
 from livesr.live.inference.cards import GENERATIONS, capability_of
 from livesr.live.inference.cuda import why_no_gpu
 from livesr.live.inference.engine import Engine, load_engine
 from livesr.live.inference.plans import PlanCache
+from livesr.live.inference.runner import out_of_memory
 from livesr.live.inference.runtime import BACKENDS
-from livesr.live.inference.tensorrt import Card, TensorRTRTXRuntime, build_plan, plan_key
-from livesr.live.inference.tensorrt_build import RTX, build, capabilities
+from livesr.live.inference.tensorrt import (
+    Card,
+    TensorRTRTXRuntime,
+    TensorRTRTXSession,
+    build_plan,
+    plan_key,
+)
+from livesr.live.inference.tensorrt_build import RTX, build, capabilities, logger
 from livesr.live.inference.typed_onnx import typed
 from quantised import quantised
 
@@ -262,6 +270,24 @@ def test_a_plan_is_kept_by_capability_and_serves_every_card_that_has_it(tmp_path
     assert cache.load(keys[1]) == plan
     assert cache.load(keys[2]) is None
     assert keys[0].runtime == f"tensorrt-rtx {trt.__version__}"
+
+
+def test_a_plan_that_cannot_be_kept_is_used_all_the_same(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine, card = make_engine(tmp_path / "small", small_network()), Card("RTX 4090", 89)
+    (tmp_path / "file").write_text("in the way")
+    cache, key = PlanCache(tmp_path / "file"), plan_key(engine, (64, 64), "f16", RTX, card)
+    assert tensorrt._built_here(RTX, engine, key, card, cache)
+    assert "cannot be kept" in caplog.text
+
+
+def test_a_context_that_was_not_made_is_said() -> None:
+    session = TensorRTRTXSession.__new__(TensorRTRTXSession)
+    logger(RTX).errors[:] = ["CUDA out of memory"]
+    with pytest.raises(BackendError, match="out of memory") as caught:
+        session._checked(None)
+    assert out_of_memory(caught.value)
 
 
 def test_what_a_card_compiled_is_kept_for_that_card(tmp_path: Path) -> None:

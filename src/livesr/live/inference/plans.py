@@ -11,10 +11,12 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import os
 import re
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -109,10 +111,24 @@ class PlanCache:
         The plan first, so that half a pair is no plan.
         """
         path = self.path(key)
-        facts = {"key": key.facts(), "sha256": hashlib.sha256(plan).hexdigest(), **(about or {})}
+        facts = {
+            "key": key.facts(),
+            "sha256": hashlib.sha256(plan).hexdigest(),
+            "compiled": time.time(),
+            **(about or {}),
+        }
         _replace(path, plan)
         _replace(path.with_suffix(".json"), (json.dumps(facts, indent=1) + "\n").encode())
         return path
+
+    def compiled(self, key: PlanKey) -> float | None:
+        """Return when the plan of `key` was compiled, seconds since 1970; None if nobody knows."""
+        try:
+            about = read_json(self.path(key).with_suffix(".json"))
+        except (OSError, DocumentError):
+            return None
+        at = about.get("compiled") if isinstance(about, dict) else None
+        return float(at) if isinstance(at, int | float) and math.isfinite(at) else None
 
     def forget(self, key: PlanKey) -> None:
         """Remove the plan of `key`, if there is one."""
