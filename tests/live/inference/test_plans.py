@@ -96,6 +96,14 @@ def test_when_a_plan_was_compiled_is_known_wherever_it_is_carried(cache: PlanCac
     assert before <= (cache.compiled(KEY) or 0)
 
 
+def test_what_the_builder_said_is_kept_with_the_plan(cache: PlanCache) -> None:
+    assert cache.figures(KEY) == {}
+    path = cache.store(KEY, PLAN, {"figures": {"layers": 255, "frame_bytes": 22_872_576}})
+    assert cache.figures(KEY) == {"layers": 255, "frame_bytes": 22_872_576}
+    path.with_suffix(".json").write_text('{"figures": {"layers": "many"}}')
+    assert cache.figures(KEY) == {}
+
+
 @pytest.mark.parametrize("said", ['{"compiled": "today"}', '{"compiled": 1e999}', "[]", "{"])
 def test_a_time_that_is_none_is_not_known(cache: PlanCache, said: str) -> None:
     cache.store(KEY, PLAN).with_suffix(".json").write_text(said)

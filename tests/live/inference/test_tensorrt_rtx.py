@@ -377,6 +377,9 @@ class TestCommand:
         assert code == 0, err
         made = json.loads(out)["plans"]
         assert [plan["device"] for plan in made] == ["sm_89", "sm_120"]
+        for plan in made:
+            assert set(plan["figures"]) == {"layers", "frame_bytes", "weight_bytes"}
+            assert plan["figures"]["layers"] > 0
         there = tmp_path / "there"
         shutil.copytree(tmp_path / "plans", there / "plans")  # as carried to the rig
         monkeypatch.setenv("LIVESR_CACHE", str(there))

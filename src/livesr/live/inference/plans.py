@@ -123,12 +123,14 @@ class PlanCache:
 
     def compiled(self, key: PlanKey) -> float | None:
         """Return when the plan of `key` was compiled, seconds since 1970; None if nobody knows."""
-        try:
-            about = read_json(self.path(key).with_suffix(".json"))
-        except (OSError, DocumentError):
-            return None
-        at = about.get("compiled") if isinstance(about, dict) else None
+        at = self._about(key).get("compiled")
         return float(at) if isinstance(at, int | float) and math.isfinite(at) else None
+
+    def figures(self, key: PlanKey) -> dict[str, int]:
+        """Return what the builder said of the plan of `key`; empty if nobody knows."""
+        found = self._about(key).get("figures")
+        found = found if isinstance(found, dict) else {}
+        return {str(name): n for name, n in found.items() if isinstance(n, int)}
 
     def forget(self, key: PlanKey) -> None:
         """Remove the plan of `key`, if there is one."""
@@ -161,6 +163,14 @@ class PlanCache:
     def store_kernels(self, key: PlanKey, card: str, kernels: bytes) -> None:
         """Keep what was compiled of the plan on `card`."""
         _replace(self._kernels_path(key, card), kernels)
+
+    def _about(self, key: PlanKey) -> dict[str, Any]:
+        """Return what was written beside the plan of `key`."""
+        try:
+            about = read_json(self.path(key).with_suffix(".json"))
+        except (OSError, DocumentError):
+            return {}
+        return about if isinstance(about, dict) else {}
 
     def _kernels_path(self, key: PlanKey, card: str) -> Path:
         return self.folder / f"{key.name}-{_words(card)}.kernels"

@@ -38,6 +38,7 @@ from livesr.live.inference.tensorrt_build import (
     Progress,
     build,
     capabilities,
+    figures,
     logger,
 )
 
@@ -429,9 +430,7 @@ def build_plan(
         If the plan cannot be kept.
     """
     plan, timings = _built(engine, key, cache, library, capability, progress)
-    cache.store(key, plan)
-    if timings:
-        cache.store_timings(key, timings)
+    _keep(cache, key, plan, timings, library)
     return plan
 
 
@@ -454,6 +453,13 @@ def _built(
         timings=cache.timings(key),
         progress=progress,
     )
+
+
+def _keep(cache: PlanCache, key: PlanKey, plan: bytes, timings: bytes, library: Library) -> None:
+    """Store what was built a moment ago, with what the builder said of it."""
+    cache.store(key, plan, {"figures": figures(library)})
+    if timings:
+        cache.store_timings(key, timings)
 
 
 def _load_or_build(
@@ -501,9 +507,7 @@ def _built_here(
     named = library.for_cards and card.capability in capabilities(library)
     plan, timings = _built(engine, key, cache, library, card.capability if named else None)
     try:
-        cache.store(key, plan)
-        if timings:
-            cache.store_timings(key, timings)
+        _keep(cache, key, plan, timings, library)
     except OSError as e:  # the next start compiles again, and this one goes on
         log.warning("The plan cannot be kept in %s: %s.", cache.folder, e)
     return plan
