@@ -154,7 +154,10 @@ def _rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
             "engine",
             ", ".join(dict.fromkeys(report["engine"].values())) or "none",
         ),
-        *(("computed by", line) for line in dict.fromkeys(report["computes"].values())),
+        *(
+            ("computed by", escape(line))
+            for line in dict.fromkeys(report.get("computes", {}).values())
+        ),
     ]
     if report.get("store"):
         rows.append(("store", escape(str(report["store"]))))

@@ -242,6 +242,8 @@ class TensorRTSession(PaddedSession):
         self._execute(self._stream)  # what TensorRT does once must not become part of the graphs
         self._stream.synchronize()
         keep_kernels()
+        # A frame that fails later must not be explained by a cache that was refused.
+        logger(self.inference_library).errors.clear()
         self._network = self._captured(self._execute)
         self._step = self._captured(self._copy_and_execute)
         self.infer()
@@ -333,8 +335,9 @@ class TensorRTRTXSession(TensorRTSession):
         def keep() -> None:
             # A cache that cannot be written costs a start of seconds, no frame.
             with suppress(OSError):
-                if (now := bytes(kernels.serialize())) != kept:
-                    cache.store_kernels(key, card.name, now)
+                now = kernels.serialize()
+                if now is not None and bytes(now) != kept:
+                    cache.store_kernels(key, card.name, bytes(now))
 
         self._context = self._checked(plan.create_execution_context(config))
         return keep
