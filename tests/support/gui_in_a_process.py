@@ -1,0 +1,72 @@
+"""A window with livesr attached to its core, in a process of its own; it is closed during an MDA.
+
+``python this STORE WINDOW LEAVING``: WINDOW is "pymmcore-gui" or "qt"; LEAVING is "window" where
+closing it leaves LiveSR, "interpreter" where nothing does, "threadless" where the interpreter
+starts no threads any more when it ends, as from Python 3.12 on.
+"""
+
+import sys
+import threading
+
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QApplication, QMainWindow
+
+from livesr import LiveSR
+from livesr.base.config import load_rig
+from livesr.cli.experiment import Experiment
+from livesr.cli.session import Request, load_core
+from livesr.live.sources.plan import sim_sequence
+
+store, which, leaving = sys.argv[1:]
+application = None if which == "pymmcore-gui" else QApplication(sys.argv[:1])
+core = load_core(
+    Request(
+        rig=load_rig("virtual_sim"),
+        experiment=Experiment(frames=1),
+        engine="none",
+        exposure_ms=2.0,
+        properties={"SensorSize": "64", "TimePoints": "3"},
+    )
+)
+core.setProperty("Camera", "Stamp", 1)
+if which == "pymmcore-gui":
+    from pymmcore_gui import create_mmgui
+
+    window = create_mmgui(
+        mmcore=core,
+        mm_config=False,
+        install_sentry=False,
+        install_sys_excepthook=False,
+        exec_app=False,
+    )
+    application = QApplication.instance()
+else:
+    window = QMainWindow()
+    window.show()
+
+session = LiveSR(core, rig="virtual_sim", engine="none", store=store)
+session.__enter__()
+if leaving == "window":
+    application.aboutToQuit.connect(lambda: session.__exit__(None, None, None))
+
+
+def close_when_it_runs() -> None:
+    if session.status().get("raw_frames", 0) > 40:
+        timer.stop()
+        window.close()
+
+
+timer = QTimer()
+timer.timeout.connect(close_when_it_runs)
+QTimer.singleShot(500, lambda: core.run_mda(sim_sequence(5000, ["488"])))
+timer.start(20)
+application.exec()
+print(f"{core.mda.is_running()=}", flush=True)
+
+
+def no_more_threads(thread: threading.Thread) -> None:
+    raise RuntimeError("can't create new thread at interpreter shutdown")
+
+
+if leaving == "threadless":
+    threading.Thread.start = no_more_threads
