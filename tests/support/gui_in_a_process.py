@@ -5,17 +5,25 @@ closing it leaves LiveSR, "interpreter" where nothing does, "threadless" where t
 starts no threads any more when it ends, as from Python 3.12 on.
 """
 
+import socket
 import sys
 import threading
 
-from qtpy.QtCore import QTimer
-from qtpy.QtWidgets import QApplication, QMainWindow
 
-from livesr import LiveSR
-from livesr.base.config import load_rig
-from livesr.cli.experiment import Experiment
-from livesr.cli.session import Request, load_core
-from livesr.live.sources.plan import sim_sequence
+def no_network(*arguments: object, **_: object) -> None:
+    raise OSError("no network here: icons are looked up on a server otherwise")
+
+
+socket.getaddrinfo = no_network
+
+from qtpy.QtCore import QTimer  # noqa: E402
+from qtpy.QtWidgets import QApplication, QMainWindow  # noqa: E402
+
+from livesr import LiveSR  # noqa: E402
+from livesr.base.config import load_rig  # noqa: E402
+from livesr.cli.experiment import Experiment  # noqa: E402
+from livesr.cli.session import Request, load_core  # noqa: E402
+from livesr.live.sources.plan import sim_sequence  # noqa: E402
 
 store, which, leaving = sys.argv[1:]
 application = None if which == "pymmcore-gui" else QApplication(sys.argv[:1])

@@ -31,6 +31,7 @@ from livesr.base.threads import before_threads_end
 from livesr.base.timing import now_ns
 from livesr.live.camera import Cameras, channel_cameras, size_fields, stage_position
 from livesr.live.honoured import check_honoured
+from livesr.live.left_out import DRAINED
 from livesr.live.networks import NO_NETWORKS
 from livesr.live.optical_state import ChannelState
 from livesr.live.paths import build_path, build_superposition
@@ -315,14 +316,19 @@ class LiveSR(Session):
     def _frame_ready(self, image: Any, event: Any, metadata: Mapping[str, Any]) -> None:
         """Hand one frame over; in the acquisition thread."""
         if (pipeline := self._pipeline) is not None:
+            vanished = self._delivery.vanished
+            event = self._delivery.event_of(event, metadata)
             pipeline.hook.frame_ready(image, event, metadata)
-            self._delivery.came(metadata)
+            if self._delivery.vanished > vanished:
+                pipeline.warn(DRAINED)
 
     def _sequence_finished(self, sequence: Any) -> None:
         if self._pipeline:
             self._delivery.settle(self._pipeline.hook)
             if self._core.mda.status.finish_reason != FinishReason.CANCELED:
                 self._check_delivery(self._pipeline)
+            elif self._delivery.vanished:
+                self._pipeline.hook.missing = self._delivery.vanished
         self._release_pipeline()
 
     def _check_delivery(self, pipeline: Pipeline) -> None:
@@ -334,11 +340,18 @@ class LiveSR(Session):
         if received >= announced:
             return
         pipeline.hook.missing = announced - received
+        if self._delivery.vanished:
+            pipeline.warn(DRAINED)
         if announced - received > _MISSING_SHARE * announced:
+            why = (
+                DRAINED
+                if self._delivery.vanished
+                else "The log of pymmcore-plus says what the camera or its driver reported."
+            )
             pipeline.stop(
                 RunError(
-                    f"The camera delivered {received} of {announced} frames. What came is kept; the"
-                    " log of pymmcore-plus says what the camera or its driver reported."
+                    f"The camera delivered {received} of {announced} frames. What came is kept."
+                    f" {why}"
                 )
             )
 
