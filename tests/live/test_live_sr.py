@@ -484,7 +484,7 @@ def test_a_run_ends_with_its_acquisition_not_with_the_block(
 def test_leaving_the_block_ends_an_acquisition_in_another_thread(
     sim_core: CMMCorePlus, tmp_path: Path
 ) -> None:
-    plan = sim_sequence(5000, ["488"])
+    plan = sim_sequence(1000, ["488"])
     with LiveSR(
         sim_core, rig="virtual_sim", plan=plan, store=tmp_path / "t.ome.zarr", engine="none"
     ) as session:
@@ -494,7 +494,7 @@ def test_leaving_the_block_ends_an_acquisition_in_another_thread(
     assert sim_core.mda.status.phase == "idle"
     thread.join()
     report = session.report
-    assert 30 <= report["raw_frames"] == report["raw_stored"] < 45_000
+    assert 30 <= report["raw_frames"] == report["raw_stored"] < 9_000
     assert any(w.startswith("LiveSR was left while") for w in report["warnings"])
 
 

@@ -2,9 +2,12 @@
 
 ``python this STORE WINDOW LEAVING``: WINDOW is "pymmcore-gui" or "qt"; LEAVING is "window" where
 closing it leaves LiveSR, "interpreter" where nothing does, "threadless" where the interpreter
-starts no threads any more when it ends, as from Python 3.12 on.
+starts no threads any more when it ends, as from Python 3.12 on; "end" where the window is closed
+when a short MDA has ended.
 """
 
+import atexit
+import os
 import socket
 import sys
 import threading
@@ -26,7 +29,14 @@ from livesr.cli.session import Request, load_core  # noqa: E402
 from livesr.live.sources.plan import sim_sequence  # noqa: E402
 
 store, which, leaving = sys.argv[1:]
-application = None if which == "pymmcore-gui" else QApplication(sys.argv[:1])
+# Before the core: pymmcore-plus takes Qt's signals where there is an application.
+if which == "pymmcore-gui":
+    from pymmcore_gui import create_mmgui
+    from pymmcore_gui._app import MMQApplication
+
+    application = MMQApplication(sys.argv[:1])
+else:
+    application = QApplication(sys.argv[:1])
 core = load_core(
     Request(
         rig=load_rig("virtual_sim"),
@@ -38,8 +48,6 @@ core = load_core(
 )
 core.setProperty("Camera", "Stamp", 1)
 if which == "pymmcore-gui":
-    from pymmcore_gui import create_mmgui
-
     window = create_mmgui(
         mmcore=core,
         mm_config=False,
@@ -47,26 +55,30 @@ if which == "pymmcore-gui":
         install_sys_excepthook=False,
         exec_app=False,
     )
-    application = QApplication.instance()
 else:
     window = QMainWindow()
     window.show()
 
 session = LiveSR(core, rig="virtual_sim", engine="none", store=store)
 session.__enter__()
-if leaving == "window":
+if leaving in {"window", "end"}:
     application.aboutToQuit.connect(lambda: session.__exit__(None, None, None))
 
 
 def close_when_it_runs() -> None:
-    if session.status().get("raw_frames", 0) > 40:
+    came = session.status().get("raw_frames", 0)
+    if session.report or (leaving != "end" and came > 40):
         timer.stop()
         window.close()
 
 
+groups = 25 if leaving == "end" else 1000
 timer = QTimer()
+if which == "pymmcore-gui":
+    QTimer.singleShot(200, core.snap)  # opens its preview
+    atexit.register(os._exit, 0)  # its viewers do not always survive the end of Qt
 timer.timeout.connect(close_when_it_runs)
-QTimer.singleShot(500, lambda: core.run_mda(sim_sequence(5000, ["488"])))
+QTimer.singleShot(1500, lambda: core.run_mda(sim_sequence(groups, ["488"])))
 timer.start(20)
 application.exec()
 print(f"{core.mda.is_running()=}", flush=True)

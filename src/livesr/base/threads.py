@@ -37,11 +37,8 @@ def before_threads_end(work: Callable[[], None]) -> None:
     What `atexit` calls comes later: when the interpreter has waited for every thread that is no
     daemon, as an acquisition's, and when pools lend no more threads.
     """
-    register: Callable[[Callable[[], None]], None] = getattr(
-        threading,
-        "_register_atexit",  # how `concurrent.futures` does it; there is no public name
-        atexit.register,
-    )
+    # how `concurrent.futures` does it; there is no public name
+    register: Callable[..., object] = getattr(threading, "_register_atexit", atexit.register)
     register(work)
 
 
