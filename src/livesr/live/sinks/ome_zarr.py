@@ -34,6 +34,7 @@ from livesr.base.lock import Lock, held
 from livesr.base.run_description import RunDescription
 from livesr.formats import layout
 from livesr.formats.frames_log import SeriesName, State
+from livesr.formats.ome_xml import write_ome_xml
 from livesr.formats.series_spec import SeriesSpec, group_json
 from livesr.live.sinks.capacity import free_bytes
 from livesr.live.sinks.frames_log import FramesLog
@@ -202,6 +203,7 @@ class OMEZarrSink(Sink):
         write_json(
             root / "OME" / "zarr.json", group_json({"ome": {"version": "0.5", "series": names}})
         )
+        write_ome_xml(root, names)
         if root == self.path:  # what repair rebuilds metadata from
             write_json(root / layout.IMAGES, layout.copy_of_metadata(root, names))
 
@@ -386,6 +388,8 @@ class OMEZarrSink(Sink):
                     self._close_localisations()
                 with trying():
                     self._leave_out_what_never_came()
+                with trying():  # with the lengths of now
+                    write_ome_xml(self.path, [s.spec.name for _, _, s in self._all_series()])
                 with trying():
                     self._log.close()
         except RecordingError as e:
