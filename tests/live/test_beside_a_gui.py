@@ -23,7 +23,7 @@ from pymmcore_plus import CMMCorePlus
 from livesr import LiveSR
 from livesr.base.config import load_rig
 from livesr.base.errors import RunError
-from livesr.live.left_out import DRAINED
+from livesr.live.sources.delivery import DRAINED
 from livesr.live.sources.plan import RawFramesPlan, sim_sequence
 from rig_copies import RIGS
 from rigs import core_of, virtual_sim

@@ -28,8 +28,8 @@ from livesr import LiveSR
 from livesr.base.config import load_rig
 from livesr.base.errors import BacklogError, ConfigError
 from livesr.cli.output import run_table
-from livesr.live.left_out import DRAINED
 from livesr.live.sources.continuous import Numbering
+from livesr.live.sources.delivery import DRAINED
 from livesr.live.sources.plan import sim_sequence
 from livesr.modalities.sim.config import SIMConfig
 from rigs import SIZE, core_of, virtual_sim

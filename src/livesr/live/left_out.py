@@ -9,11 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-DRAINED = (
-    "Frames vanish although Micro-Manager's buffer never was full: another program takes frames"
-    " from Micro-Manager's buffer, as the preview of pymmcore-gui does, and they are in no image."
-    " Close that preview while livesr runs; livesr's own takes none."
-)
 _BESIDE = "where a store is written they are kept beside its images, in livesr/strays"
 
 

@@ -31,7 +31,6 @@ from livesr.base.threads import before_threads_end
 from livesr.base.timing import now_ns
 from livesr.live.camera import Cameras, channel_cameras, size_fields, stage_position
 from livesr.live.honoured import check_honoured
-from livesr.live.left_out import DRAINED
 from livesr.live.networks import NO_NETWORKS
 from livesr.live.optical_state import ChannelState
 from livesr.live.paths import build_path, build_superposition
@@ -41,7 +40,7 @@ from livesr.live.run_state import Report
 from livesr.live.session import Session
 from livesr.live.sinks.sink import Sink
 from livesr.live.sources.continuous import LiveMode
-from livesr.live.sources.delivery import Delivery
+from livesr.live.sources.delivery import DRAINED, Delivery
 from livesr.live.sources.mda import listen
 from livesr.live.sources.plan import RawFramesPlan, plan_text
 from livesr.live.sources.triggered import trigger_unused

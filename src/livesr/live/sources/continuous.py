@@ -34,7 +34,7 @@ from useq import MDAEvent, MDASequence
 from livesr.base.config import RigConfig
 from livesr.base.errors import ConfigError, LiveSRError, RunError
 from livesr.base.frames import Pixels
-from livesr.live.left_out import DRAINED
+from livesr.live.sources.delivery import DRAINED
 from livesr.live.sources.mda import MDAHook, listen
 from livesr.live.sources.triggered import trigger_of
 
