@@ -199,8 +199,9 @@ class OMEZarrSink(Sink):
         write_json(
             root / "OME" / "zarr.json", group_json({"ome": {"version": "0.5", "series": names}})
         )
-        write_ome_xml(root, names)
-        if root == self.path:  # what repair rebuilds metadata from
+        if root == self.path:
+            write_ome_xml(root, names)
+            # what repair rebuilds metadata from
             write_json(root / layout.IMAGES, layout.copy_of_metadata(root, names))
 
     def _abandon(self, claimed: bool, new_parents: list[Path]) -> None:
@@ -384,8 +385,7 @@ class OMEZarrSink(Sink):
                     self._close_localisations()
                 with trying():
                     self._leave_out_what_never_came()
-                with trying():  # with the lengths of now
-                    write_ome_xml(self.path, [s.spec.name for _, _, s in self._all_series()])
+                self._describe()
                 with trying():
                     self._log.close()
         except RecordingError as e:
@@ -398,6 +398,16 @@ class OMEZarrSink(Sink):
             if self._workers:
                 self._workers.close()
             self._unlock()
+
+    def _describe(self) -> None:
+        """Write the images as OME-XML once more, with the lengths of now."""
+        series = [series for _, _, series in self._all_series()]
+        try:
+            write_ome_xml(self.path, [each.spec.name for each in series])
+            if self._spare and self._spare_begun:
+                write_ome_xml(self._spare, [each.spec.name for each in series if each.on_spare])
+        except _WRITE_ERRORS as e:  # it says nothing that is not said elsewhere
+            log.warning("the images could not be described as OME-XML: %s", e)
 
     def _write_report(self, report: Mapping[str, Any]) -> None:
         """Write the report into the store and, with a copy of the log, beside what is on the spare
