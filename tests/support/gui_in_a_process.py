@@ -74,8 +74,8 @@ def close_when_it_runs() -> None:
 
 groups = 25 if leaving == "end" else 1000
 timer = QTimer()
+QTimer.singleShot(200, core.snap)  # opens the preview of pymmcore-gui; the stamps begin at 1
 if which == "pymmcore-gui":
-    QTimer.singleShot(200, core.snap)  # opens its preview
     atexit.register(os._exit, 0)  # its viewers do not always survive the end of Qt
 timer.timeout.connect(close_when_it_runs)
 QTimer.singleShot(1500, lambda: core.run_mda(sim_sequence(groups, ["488"])))
