@@ -385,7 +385,10 @@ class OMEZarrSink(Sink):
                     self._close_localisations()
                 with trying():
                     self._leave_out_what_never_came()
-                self._describe()
+                series = [series for _, _, series in self._all_series()]
+                _describe(self.path, series)
+                if self._spare and self._spare_begun:
+                    _describe(self._spare, [each for each in series if each.on_spare])
                 with trying():
                     self._log.close()
         except RecordingError as e:
@@ -398,16 +401,6 @@ class OMEZarrSink(Sink):
             if self._workers:
                 self._workers.close()
             self._unlock()
-
-    def _describe(self) -> None:
-        """Write the images as OME-XML once more, with the lengths of now."""
-        series = [series for _, _, series in self._all_series()]
-        try:
-            write_ome_xml(self.path, [each.spec.name for each in series])
-            if self._spare and self._spare_begun:
-                write_ome_xml(self._spare, [each.spec.name for each in series if each.on_spare])
-        except _WRITE_ERRORS as e:  # it says nothing that is not said elsewhere
-            log.warning("the images could not be described as OME-XML: %s", e)
 
     def _write_report(self, report: Mapping[str, Any]) -> None:
         """Write the report into the store and, with a copy of the log, beside what is on the spare
@@ -913,6 +906,14 @@ def _write_sidecar(path: Path, content: str | Path) -> None:
         )  # the rig's own: what a store names was looked at by `RecordedStore.rig`
     else:
         contained.write_text(path.parent, path.name, content)
+
+
+def _describe(path: Path, series: Sequence[Series]) -> None:
+    """Write images as OME-XML once more, with the lengths of now."""
+    try:
+        write_ome_xml(path, [each.spec.name for each in series])
+    except _WRITE_ERRORS as e:  # it says nothing that is not said elsewhere
+        log.warning("the images could not be described as OME-XML: %s", e)
 
 
 def _stream(places: Mapping[tuple[int, str], _Place], place: _Place, z: int) -> Stream:
