@@ -385,10 +385,10 @@ class OMEZarrSink(Sink):
                     self._close_localisations()
                 with trying():
                     self._leave_out_what_never_came()
-                series = [series for _, _, series in self._all_series()]
-                _describe(self.path, series)
+                images = [image for _, _, image in self._all_series()]
+                _describe(self.path, images)
                 if self._spare and self._spare_begun:
-                    _describe(self._spare, [each for each in series if each.on_spare])
+                    _describe(self._spare, [each for each in images if each.on_spare])
                 with trying():
                     self._log.close()
         except RecordingError as e:
