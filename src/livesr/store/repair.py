@@ -200,7 +200,9 @@ class _Repair:
 
     def _describe(self) -> bool:
         """Write the images as OME-XML, with the lengths of now; return whether that changed it."""
-        names = [image.image.name for image in self._images]
+        # in the order of the list, which is whole by now
+        about = read_json(self._path / "OME" / "zarr.json")
+        names = about["attributes"]["ome"]["series"]
         is_told = names_images(self._path, names)
         try:
             is_written = write_ome_xml(self._path, names)
