@@ -107,6 +107,7 @@ def test_the_files_of_a_store_are_those_of_version_1(tmp_path: Path) -> None:
     sink.close({})
     assert {str(p.relative_to(sink.path)) for p in sink.path.rglob("*") if p.is_file()} == {
         "zarr.json",
+        "OME/METADATA.ome.xml",
         "OME/zarr.json",
         "livesr/zarr.json",
         "livesr/frames.jsonl",

@@ -22,9 +22,11 @@ from pymmcore_plus import CMMCorePlus
 
 from livesr import LiveSR
 from livesr.base.config import load_rig
-from livesr.live.sources.plan import RawFramesPlan
+from livesr.base.errors import RunError
+from livesr.live.sources.delivery import DRAINED
+from livesr.live.sources.plan import RawFramesPlan, sim_sequence
 from rig_copies import RIGS
-from rigs import core_of
+from rigs import core_of, virtual_sim
 
 SIZE = 64
 
@@ -40,8 +42,8 @@ def demo_core() -> Iterator[CMMCorePlus]:
 
 
 class Preview:
-    """The live view of pymmcore-widgets, napari-micromanager (`asks` False) and pymmcore-gui
-    (`asks`), without a window.
+    """The live view of pymmcore-widgets and napari-micromanager (`asks` False), and of
+    pymmcore-gui until 2025 (`asks`), without a window.
 
     All three start a timer when a sequence starts and show `getLastImage()`, which takes nothing
     out of the buffer; in an MDA they are shown what `frameReady` brings.
@@ -131,6 +133,35 @@ def test_an_mda_loses_nothing_to_a_preview(demo_core: CMMCorePlus, asks: bool) -
         demo_core.mda.run(plan)
         report = session.wait()
     assert (report["raw_frames"], report["raw_missing"], preview.during_mda) == (40, 0, 40)
+
+
+def test_an_mda_beside_a_preview_that_takes_frames_says_so(tmp_path: Path) -> None:
+    """pymmcore-gui's preview of 2026 empties the buffer in its timer, also during a triggered MDA:
+    what it took is missing, what follows is in its place all the same, and the run says why."""
+    stolen: list[int] = []
+    plan = sim_sequence(8, ["488"])
+    with virtual_sim(exposure_ms=2.0) as core:
+
+        def steal(image: np.ndarray, event: Any, metadata: Any) -> None:
+            seen.append(event)
+            if len(seen) % 20 == 10:
+                deadline = time.monotonic() + 20
+                while not core.getRemainingImageCount():
+                    assert time.monotonic() < deadline
+                stolen.append(int(core.popNextImage()[0, 0]))
+
+        seen: list[Any] = []
+        core.mda.events.frameReady.connect(steal)
+        session = LiveSR(core, rig="virtual_sim", engine="none", store=tmp_path / "d.ome.zarr")
+        with pytest.raises(RunError, match="another program takes frames"), session:
+            core.mda.run(plan)
+        core.mda.events.frameReady.disconnect(steal)
+    report = session.report
+    assert len(stolen) == report["raw_missing"] == 72 - report["raw_frames"] > 1
+    assert DRAINED in report["warnings"]
+    stamps = zarr.open_array(f"{report['store']}/raw/0", mode="r")[..., 0, 0].astype(int).ravel()
+    expected = stamps[0] + np.arange(72)
+    np.testing.assert_array_equal(stamps, np.where(np.isin(expected, stolen), 0, expected))
 
 
 @pytest.fixture

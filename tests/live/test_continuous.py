@@ -5,6 +5,7 @@ Every exposure of the camera is at the place of its number.
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import threading
@@ -21,11 +22,14 @@ import zarr
 from hypothesis import given
 from hypothesis import strategies as st
 from pymmcore_plus import CMMCorePlus
+from rich.console import Console
 
 from livesr import LiveSR
 from livesr.base.config import load_rig
 from livesr.base.errors import BacklogError, ConfigError
+from livesr.cli.output import run_table
 from livesr.live.sources.continuous import Numbering
+from livesr.live.sources.delivery import DRAINED
 from livesr.live.sources.plan import sim_sequence
 from livesr.modalities.sim.config import SIMConfig
 from rigs import SIZE, core_of, virtual_sim
@@ -240,6 +244,11 @@ def test_frames_that_a_gui_steals_are_counted_and_shift_no_phase(
     assert np.count_nonzero(stamps) == report["raw_frames"] == exposed - len(stolen)
     assert report["groups"] == report["sr_frames"] == np.count_nonzero((stamps > 0).all(axis=1))
     assert "another program takes frames" in caplog.text
+    assert DRAINED in report["warnings"]
+    assert any(w.startswith(f"{len(stolen)} exposures never came") for w in report["warnings"])
+    out = Console(file=io.StringIO(), width=120)
+    out.print(run_table(report))
+    assert f"{len(stolen)} never came, " in out.file.getvalue().partition("raw missing")[2]
 
 
 def test_a_camera_started_anew_unnoticed_begins_a_new_stretch(

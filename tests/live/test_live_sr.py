@@ -481,18 +481,21 @@ def test_a_run_ends_with_its_acquisition_not_with_the_block(
         assert (tmp_path / "e.ome.zarr" / "livesr" / "report.json").is_file()
 
 
-def test_leaving_the_block_waits_for_an_acquisition_in_another_thread(
+def test_leaving_the_block_ends_an_acquisition_in_another_thread(
     sim_core: CMMCorePlus, tmp_path: Path
 ) -> None:
-    plan = sim_sequence(10, ["488"])
+    plan = sim_sequence(1000, ["488"])
     with LiveSR(
         sim_core, rig="virtual_sim", plan=plan, store=tmp_path / "t.ome.zarr", engine="none"
     ) as session:
         thread = sim_core.run_mda(plan)
-        while not sim_core.mda.is_running():
+        while session.status()["raw_frames"] < 30:
             time.sleep(0.001)
+    assert sim_core.mda.status.phase == "idle"
     thread.join()
-    assert session.report["raw_frames"] == 90
+    report = session.report
+    assert 30 <= report["raw_frames"] == report["raw_stored"] < 9_000
+    assert any(w.startswith("LiveSR was left while") for w in report["warnings"])
 
 
 def test_a_camera_that_stops_delivering_is_an_error(sim_core: CMMCorePlus, tmp_path: Path) -> None:

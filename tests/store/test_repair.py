@@ -21,8 +21,10 @@ import zarr
 from contracts import code, describe, feed, multicolor_frame, raw_stack, sr_frame
 from livesr.base.errors import StoreError
 from livesr.base.frames import Stream
+from livesr.check.store import check_store
 from livesr.formats import layout
 from livesr.formats.frames_log import read_frames_log
+from livesr.formats.ome_xml import FILE as OME_XML
 from livesr.formats.store import RecordedStore
 from livesr.live.inference.engine import Engine
 from livesr.live.sinks.ome_zarr import OMEZarrSink
@@ -401,3 +403,25 @@ def test_what_is_no_store_is_refused(tmp_path: Path) -> None:
         shutil.rmtree(store / name)
     with pytest.raises(StoreError, match="holds no image"):
         repair(store)
+
+
+def test_a_store_without_ome_xml_gets_it(tmp_path: Path) -> None:
+    sink = OMEZarrSink(tmp_path / "run.ome.zarr")
+    sink.open(describe())
+    for t in range(3):
+        feed(sink, t)
+    sink.close({})
+    file = sink.path / OME_XML
+    was = file.read_text()
+    assert 'SizeT="3"' in was
+    assert not repair(sink.path).changed
+    for damage in (file.unlink, lambda: file.write_text(was.replace("Image:raw", "Image:0"))):
+        damage()
+        (note,) = [f for f in check_store(sink.path).findings if f.code == "ome-xml"]
+        assert note.level == "note"
+        assert repair(sink.path).metadata == (OME_XML,)
+        assert file.read_text() == was
+        assert not [f for f in check_store(sink.path).findings if f.code == "ome-xml"]
+    file.write_text(was.replace('SizeT="3"', 'SizeT="1"'))  # as a killed run leaves it
+    assert repair(sink.path).changed
+    assert file.read_text() == was

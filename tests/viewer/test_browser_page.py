@@ -13,10 +13,12 @@ from PIL import Image
 
 from contracts import describe, feed
 from livesr.base.frames import Stream
+from livesr.formats.wire import WireChannel
 from livesr.live.sinks.ome_zarr import OMEZarrSink
 from livesr.viewer.browser.server import PreviewServer
 from livesr.viewer.chromium import FLAGS, find_chromium
 from livesr.viewer.store_source import StoreSource
+from livesr.viewer.successive import SuccessiveSource
 from preview_source import CHANNELS, MemorySource, flat, measurement, prediction
 
 sync_api = pytest.importorskip(
@@ -281,6 +283,35 @@ def test_intensity_under_the_cursor(page, source):
     sync_api.expect(page.locator("#probe")).to_be_hidden()
 
 
+@pytest.mark.parametrize("raw", [False, True], ids=["jpeg", "16 bit"])
+def test_intensities_have_no_offset_wherever_they_are_told(page, source, raw):
+    """What the pointer says, the histogram's scale, its window and the colours on the screen are
+    of one convention, whatever offset the pixels have."""
+    grey = np.full((64, 64), 1000, np.uint16)
+    grey[:, 32:] = 1500
+    window = (WireChannel(label="sim", window=(1000, 2000)),)
+    source.give(measurement(0, grey, channels=window, offset_adu=1000))
+    wait_for_text(page, ".time", "t 0")
+    if raw:
+        page.keyboard.press("b")
+    sync_api.expect(page.locator("#channels .range")).to_have_text("0 – 1000")
+    wait_for_colors(page, "measurement", {(0.5, 0.25): (0,) * 3, (0.5, 0.75): (128,) * 3})
+    box = page.locator(".pane canvas").bounding_box()
+    page.mouse.move(box["x"] + box["width"] * 0.75, box["y"] + box["height"] * 0.5)
+    wait_for_text(page, "#probe", "measured 500")
+    histogram = page.locator("canvas.histogram").bounding_box()
+    page.mouse.move(histogram["x"] + histogram["width"] * 0.87, histogram["y"] + 20)
+    page.mouse.down()
+    page.mouse.move(histogram["x"] + histogram["width"] * 0.5, histogram["y"] + 20, steps=8)
+    page.mouse.up()
+    page.wait_for_function(
+        "() => Number(document.querySelector('#channels .range').textContent.split(' – ')[1]) < 700"
+    )
+    drawn = page.locator("#channels .range").inner_text().split(" – ")
+    level = 255 * 500 / float(drawn[1])
+    wait_for_colors(page, "measurement", {(0.5, 0.75): (min(level, 255),) * 3}, atol=6)
+
+
 def test_residual_replaces_the_colours(page, source):
     source.give(*quadrants())
     wait_for_text(page, ".time", "t 4")
@@ -410,6 +441,30 @@ def test_run_without_an_engine_shows_the_measurement(page, source):
     assert page.locator(".pane").count() == 1
     assert page.locator(".badge.prediction").count() == 0
     assert page.locator("#modes button:enabled").all_inner_texts() == ["Measurement"]
+    assert page.locator('#modes [aria-pressed="true"]').all_inner_texts() == ["Measurement"]
+    wait_for_text(page, "#fps", "measured, not separated")
+    wait_for_text(page, "#fps-name", "Pictures/s")
+    source.give(*quadrants())  # a network that begins later: what was chosen is shown again
+    sync_api.expect(page.locator("#modes button:disabled")).to_have_count(0)
+    assert page.locator('#modes [aria-pressed="true"]').all_inner_texts() == ["Side by side"]
+    wait_for_text(page, "#fps-name", "SR frames/s")
+
+
+def test_a_finger_finds_its_way_out_of_the_measurement_also_after_a_reload(page, source):
+    source.give(*quadrants())
+    wait_for_text(page, ".time", "t 4")
+    page.get_by_role("button", name="Measurement", exact=True).tap()
+    sync_api.expect(page.locator(".pane")).to_have_count(1)
+    source.give(measurement(5, np.zeros((64, 64), np.uint16)))
+    wait_for_text(page, ".time", "t 5")
+    for _ in range(2):
+        assert page.locator("#modes button:enabled").count() == 5
+        assert page.locator('#modes [aria-pressed="true"]').all_inner_texts() == ["Measurement"]
+        wait_for_text(page, "#fps-name", "SR frames/s")
+        page.reload()
+        wait_for_text(page, ".time", "t 5")
+    page.get_by_role("button", name="Split").tap()
+    sync_api.expect(page.locator(pane("composite measurement"))).to_have_count(1)
 
 
 def test_one_predicted_channel_is_a_picture_like_any_other(page, source):
@@ -577,3 +632,23 @@ def test_a_store_plays_pauses_and_is_scrubbed(open_page, store):
         wait_for_text(page, "#moment", "t 3 · 4 of 5")
         page.keyboard.press("Space")
         wait_for_text(page, "#moment", "1 of 5")
+
+
+def test_a_run_that_ends_becomes_its_recording(open_page, source, store):
+    both = SuccessiveSource(source.pairs)
+    with PreviewServer(both) as server:
+        page = open_page(server.url)
+        source.give(*quadrants())
+        wait_for_text(page, "#state-text", "Live")
+        sync_api.expect(page.locator("#transport")).to_be_hidden()
+        source.end()
+        wait_for_text(page, "#state-text", "Ended")
+        both.follow_with(StoreSource(store))
+        wait_for_text(page, "#state-text", "Recorded")
+        for moment in ("1 of 5", "3 of 5", "5 of 5", "1 of 5"):  # it plays, round and round
+            page.wait_for_function(
+                "moment => document.querySelector('#moment').innerText.includes(moment)", arg=moment
+            )
+        page.keyboard.press("Space")
+        page.locator("#scrub").fill("4")
+        wait_for_text(page, ".time", "t 4")

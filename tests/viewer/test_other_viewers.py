@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
 from pathlib import Path
 
 import numpy as np
@@ -57,3 +59,53 @@ def test_the_measurement_is_grey_and_on_the_same_scale(store: Path) -> None:
     np.testing.assert_allclose(
         about["coordinateTransformations"][0][0]["scale"], [0.5, 0.0325, 0.0325]
     )
+
+
+def test_the_whole_store_is_described_as_ome_xml(tmp_path: Path) -> None:
+    """As Bio-Formats' companion: every image with its size, names, colours and scale, under an ID
+    that is its path."""
+    ome_types = pytest.importorskip("ome_types", reason="ome-types is not installed")
+    sink = OMEZarrSink(tmp_path / "run.ome.zarr")
+    sink.open(describe(interval_s=0.5, positions=("A & <B>", "C"), z_planes=2))
+    file = sink.path / "OME" / "METADATA.ome.xml"
+    while_it_is_recorded = file.read_text()
+    for t in range(3):
+        for position in (0, 1):
+            for z in (0, 1):
+                feed(sink, t, Stream(position, "488", z))
+    sink.close({})
+    # against the schema where a validator is installed, else by the types of ome-types
+    strict = any(map(importlib.util.find_spec, ("lxml", "xmlschema")))
+    assert len(ome_types.from_xml(while_it_is_recorded, validate=strict).images) == 6
+    ome = ome_types.from_xml(file, validate=strict)
+    series = json.loads((sink.path / "OME" / "zarr.json").read_text())["attributes"]["ome"][
+        "series"
+    ]
+    assert [image.id for image in ome.images] == [f"Image:{name}" for name in series]
+    for image, name in zip(ome.images, series, strict=True):
+        pixels, node = image.pixels, opened(sink.path / name)
+        size = dict(
+            zip([a["name"] for a in node.metadata["axes"]], node.data[0].shape, strict=True)
+        )
+        assert (pixels.size_t, pixels.size_z) == (3, 2)
+        assert (pixels.size_x, pixels.size_y) == (size["x"], size["y"])
+        assert pixels.size_c == size.get("c", 1) == len(pixels.channels)
+        assert image.name == node.metadata["name"]
+        assert pixels.time_increment == 0.5
+        assert pixels.physical_size_x_unit.value == "µm"
+    predicted = next(i.pixels for i in ome.images if i.id.startswith("Image:sr"))
+    assert [c.name for c in predicted.channels] == ["SR Microtubules", "SR ER", "SR Lysosomes"]
+    assert [c.color.as_rgb_tuple()[:3] for c in predicted.channels] == [
+        (0, 255, 0),
+        (255, 0, 255),
+        (255, 255, 0),
+    ]
+
+
+def test_napari_opens_the_whole_store(store: Path) -> None:
+    reader = pytest.importorskip(
+        "napari_ome_zarr", reason="napari-ome-zarr is not installed: pip install napari-ome-zarr"
+    )
+    layers = reader.napari_get_reader(str(store))(str(store))
+    names = [name for _, about, *_ in layers for name in np.atleast_1d(about["name"])]
+    assert {"SR Microtubules", "SR ER", "SR Lysosomes"} <= set(map(str, names))

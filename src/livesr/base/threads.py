@@ -1,10 +1,13 @@
-"""Waiting for a thread, with Ctrl-C, and saying where one is that does not come back.
+"""Waiting for a thread, with Ctrl-C, and saying where one is that does not come back; what must be
+done before the interpreter waits for all of them.
 
-Owns two functions and their reasons.
+Owns three functions and their reasons.
 """
 
 from __future__ import annotations
 
+import atexit
+import concurrent.futures.thread  # noqa: F401 - its own ending comes after what is registered later
 import sys
 import threading
 import time
@@ -26,6 +29,17 @@ def wait_for(thread: threading.Thread, enough: Callable[[], bool] = lambda: Fals
     """
     while thread.is_alive() and not enough():
         time.sleep(_LOOK_S)
+
+
+def before_threads_end(work: Callable[[], None]) -> None:
+    """Have `work` done when the interpreter is about to end, while its threads still run.
+
+    What `atexit` calls comes later: when the interpreter has waited for every thread that is no
+    daemon, as an acquisition's, and when pools lend no more threads.
+    """
+    # how `concurrent.futures` does it; there is no public name
+    register: Callable[..., object] = getattr(threading, "_register_atexit", atexit.register)
+    register(work)
 
 
 def called(thread: threading.Thread) -> str:

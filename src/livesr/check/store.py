@@ -18,6 +18,8 @@ from livesr.base.errors import LiveSRError, StoreError
 from livesr.check.finding import Finding
 from livesr.formats import layout
 from livesr.formats.frames_log import stream_of
+from livesr.formats.ome_xml import FILE as OME_XML
+from livesr.formats.ome_xml import names_images
 from livesr.formats.store import read_image, read_json, refuse_in_use
 from livesr.live.sources.recordings.recording import open_recording
 from livesr.store.mended_log import MendedLog, ranges
@@ -209,6 +211,12 @@ class _Check:
         for name in wrong:
             says = f"{name} is missing, or does not name the images that are there."
             yield Finding("error", "metadata", says, _REPAIR, self._path / name)
+        if not names_images(self._path, [image.image.name for image in self._images]):
+            says = (
+                f"{OME_XML} is missing (older versions of livesr wrote none), or not about the"
+                " images that are there: napari does not open the store as a whole."
+            )
+            yield Finding("note", "ome-xml", says, "'livesr repair' writes it.", self._path)
         if not wrong and (invalid := _invalid(self._path)):
             yield Finding(
                 "error",

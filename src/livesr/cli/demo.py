@@ -56,6 +56,7 @@ def demo(
     from livesr.cli.on_finish import command_of
     from livesr.cli.score import TruthScore, require_truth
     from livesr.cli.session import Request, acquire, load_core, settings_of
+    from livesr.cli.view import RunPreview
     from livesr.modalities.registry import modality
     from livesr.simulation.sequence import simulating_rig
 
@@ -64,6 +65,7 @@ def demo(
     rig = load_rig(simulating_rig())
     kind = modality(rig.modality)
     score = TruthScore(frames, kind.picture)
+    page = RunPreview(view, out)
     request = Request(
         rig=rig,
         experiment=Experiment(frames=frames),
@@ -80,33 +82,35 @@ def demo(
             record_recon=not no_recon,
         ),
         exposure_ms=exposure,
-        view=view,
+        page=page,
         on_frame=score.keep,
         properties={"Seed": str(seed), "SensorSize": str(size), "TimePoints": str(min(frames, 40))},
     )
     if picture:
         require_truth(rig.with_engine(engine) if engine else rig)
-    with after.also_of_a_failed_start(out):
-        with out.status(f"Simulating a living cell under a {kind.title} microscope"):
-            core = load_core(request)
-        report = acquire(request, core, out)
-    with out.status("Comparing with the simulated truth, validating the store"):
-        (channel,) = report["channels"].values()
-        report["score"] = score.compute(core, channel["labels"])
-        report["store_valid"] = _validate(Path(report["store"]))
-        if picture:
-            score.picture(core, channel, picture)
-    out.print(run_table(report))
-    if report["score"]:
-        out.print(score_table(report["score"]))
-    out.print(
-        f"The store is valid OME-Zarr 0.5. Look at it: livesr view {report['store']}",
-        markup=False,
-        soft_wrap=True,
-    )
-    report = after.run(report, out)
-    if as_json:
-        print_json(report)
+    with page:
+        with after.also_of_a_failed_start(out):
+            with out.status(f"Simulating a living cell under a {kind.title} microscope"):
+                core = load_core(request)
+            report = acquire(request, core, out)
+        with out.status("Comparing with the simulated truth, validating the store"):
+            (channel,) = report["channels"].values()
+            report["score"] = score.compute(core, channel["labels"])
+            report["store_valid"] = _validate(Path(report["store"]))
+            if picture:
+                score.picture(core, channel, picture)
+        out.print(run_table(report))
+        if report["score"]:
+            out.print(score_table(report["score"]))
+        out.print(
+            f"The store is valid OME-Zarr 0.5. Look at it: livesr view {report['store']}",
+            markup=False,
+            soft_wrap=True,
+        )
+        report = after.run(report, out)
+        if as_json:
+            print_json(report)
+        page.linger(report)
     raise typer.Exit(report["exit_code"])
 
 

@@ -137,6 +137,13 @@ def _raw_frames(report: Mapping[str, Any]) -> str:
     return ", ".join(said + [f"{report[name]} {what}" for name, what in rare if report.get(name)])
 
 
+def _missing(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    if not (missing := report.get("raw_missing")):
+        return []
+    share = missing / (missing + report["raw_frames"])
+    return [("raw missing", f"[yellow]{missing} never came, {share:.1%} of all[/]")]
+
+
 def _rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     steps = ", ".join(f"{name} {t['p50']:.1f}" for name, t in report["steps_ms"].items())
     measured = [
@@ -147,6 +154,7 @@ def _rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
     rows = [
         ("raw frames", _raw_frames(report)),
+        *_missing(report),
         *(_predictions(report) if report["engine"] else measured),
         *_superposition(report),
         ("steps", f"{steps} ms" if steps else "none"),

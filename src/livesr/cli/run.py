@@ -134,6 +134,7 @@ def run(
     from livesr.cli import session
     from livesr.cli.experiment import Experiment, plan_of
     from livesr.cli.on_finish import command_of
+    from livesr.cli.view import RunPreview
     from livesr.store.raw_input import ReadAs
 
     after = command_of(on_finish, on_finish_timeout)
@@ -153,6 +154,8 @@ def run(
             config.for_channel(engine, acquired),
             config.for_channel(upscale, acquired),
         )
+    out = console(quiet=as_json)
+    page = RunPreview(view, out)
     request = session.Request(
         rig=config,
         experiment=experiment,
@@ -175,21 +178,22 @@ def run(
             record_recon=not no_recon,
         ),
         exposure_ms=exposure_ms,
-        view=view,
+        page=page,
         properties={} if seed is None else {"Seed": str(seed)},
     )
-    out = console(quiet=as_json)
-    with after.also_of_a_failed_start(out):
-        if replay:
-            report = session.replay(request, replay, how, _rate(rate or "recorded"), out)
-        else:
-            report = session.acquire(request, session.load_core(request), out)
-    out.print(run_table(report))
-    if report.get("score"):
-        out.print(score_table(report["score"], "Against the true channels"))
-    report = after.run(report, out)
-    if as_json:
-        print_json(report)
+    with page:
+        with after.also_of_a_failed_start(out):
+            if replay:
+                report = session.replay(request, replay, how, _rate(rate or "recorded"), out)
+            else:
+                report = session.acquire(request, session.load_core(request), out)
+        out.print(run_table(report))
+        if report.get("score"):
+            out.print(score_table(report["score"], "Against the true channels"))
+        report = after.run(report, out)
+        if as_json:
+            print_json(report)
+        page.linger(report)
     raise typer.Exit(report["exit_code"])
 
 

@@ -6,7 +6,6 @@ Owns what `livesr run` and `livesr demo` share. Decides nothing about rigs or en
 from __future__ import annotations
 
 import logging
-import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,6 +30,7 @@ from livesr.live.sinks.capacity import free_bytes
 if TYPE_CHECKING:
     from pymmcore_plus import CMMCorePlus
 
+    from livesr.cli.view import RunPreview
     from livesr.live.plugin import LiveSR
     from livesr.live.sources.replay import Rate
     from livesr.store.raw_input import ReadAs
@@ -47,7 +47,7 @@ class Request:
     engine, upscale : instead of rig.yaml's
     sinks : names of sinks of other packages
     exposure_ms : of one raw frame, instead of rig.yaml's
-    view : whether the preview opens
+    page : the preview, which outlives the run; None without one
     on_frame : called with every final frame
     properties : of devices, set before they are initialised
     """
@@ -59,7 +59,7 @@ class Request:
     upscale: str | None = None
     sinks: tuple[str, ...] = ()
     exposure_ms: float | None = None
-    view: bool = False
+    page: RunPreview | None = None
     on_frame: Callable[[MulticolorFrame], None] | None = None
     properties: dict[str, str] = field(default_factory=dict)
 
@@ -280,10 +280,9 @@ def _conduct(
         session.frame_ready.connect(request.on_frame)
     interrupted = False
     try:
-        with (
-            session,
-            _preview(session.endpoint if request.view else None, request.settings.keys, console),
-        ):
+        with session:
+            if request.page:
+                request.page.begin(session.endpoint, request.settings.keys)
             work.announce()
             interrupted = _work_and_watch(work, session, console)
     except RunError as e:
@@ -370,17 +369,3 @@ def _show(progress: Progress, task: Any, status: Status) -> None:
         progress.update(task, completed=done, pace=f"{status['sr_fps']:.1f} frames/s{age}")
     elif status:
         progress.update(task, completed=status["recon_frames"], pace="measured, not separated")
-
-
-@contextmanager
-def _preview(endpoint: str | None, keys: Path | None, console: Console) -> Iterator[None]:
-    if endpoint is None:
-        yield
-        return
-    from livesr.cli.view import preview
-    from livesr.formats.keys import LOCAL
-
-    # An address for everybody is one to bind to; not every system connects to it.
-    local = re.sub(r"//(0\.0\.0\.0|\[::\])", "//127.0.0.1", endpoint)
-    with preview(local, console, keys=keys / LOCAL if keys else None):
-        yield

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 from rich.markup import escape
 
+from livesr.base.errors import LiveSRError
 from livesr.cli import options
 from livesr.cli.output import JSON, console, errors_console, print_json
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
     from livesr.viewer.browser.server import PreviewServer
     from livesr.viewer.frame_pairs import FramePairSource
+    from livesr.viewer.successive import SuccessiveSource
 
 
 def register(app: typer.Typer) -> None:
@@ -95,10 +98,30 @@ def preview(
 
     Gives an address that lets in one browser.
     """
+    with (
+        pairs_of(source, keys) as pairs,
+        served(pairs, out, host=host, port=port, browser=browser) as url,
+    ):
+        yield url
+
+
+@contextmanager
+def served(
+    pairs: FramePairSource,
+    out: Console,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    browser: bool = True,
+) -> Iterator[str]:
+    """Serve the page for `pairs` while the block runs.
+
+    Gives an address that lets in one browser.
+    """
     from livesr.viewer.browser.opening import opened
     from livesr.viewer.browser.server import PreviewServer
 
-    with pairs_of(source, keys) as pairs, PreviewServer(pairs, host=host, port=port) as server:
+    with PreviewServer(pairs, host=host, port=port) as server:
         every = host in {"0.0.0.0", "::"}  # noqa: S104 - compared, not bound
         links = _Links(
             server, socket.gethostname() if every else None, errors_console() if out.quiet else out
@@ -109,6 +132,57 @@ def preview(
             out.print(f"Preview: [bold]{links.shown}[/]", soft_wrap=True)
         with opened(server.invite("localhost" if every else None)) if browser else nullcontext():
             yield links.shown
+
+
+class RunPreview:
+    """The page of a run: the run while it lasts, then what it left, until Ctrl-C.
+
+    Parameters
+    ----------
+    wanted : whether there is to be one at all
+    out : where its address is printed
+    """
+
+    def __init__(self, wanted: bool, out: Console) -> None:
+        self._wanted, self._out = wanted, out
+        self._open = ExitStack()
+        self._source: SuccessiveSource | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+
+    def begin(self, endpoint: str | None, keys: Path | None) -> None:
+        """Show the run that publishes at `endpoint`."""
+        from livesr.formats.keys import LOCAL
+        from livesr.viewer.successive import SuccessiveSource
+
+        if not self._wanted or endpoint is None:
+            return
+        # An address for everybody is one to bind to; not every system connects to it.
+        local = re.sub(r"//(0\.0\.0\.0|\[::\])", "//127.0.0.1", endpoint)
+        live = self._open.enter_context(pairs_of(local, keys / LOCAL if keys else None))
+        self._source = SuccessiveSource(live)
+        self._open.enter_context(served(self._source, self._out))
+
+    def linger(self, report: Mapping[str, Any]) -> None:
+        """Play what a run left until Ctrl-C; of a run without a store, its last picture stays.
+
+        Returns at once where the run was interrupted or failed.
+        """
+        if self._source is None or report["exit_code"]:
+            return
+        from livesr.viewer.store_source import StoreSource
+
+        if store := report.get("store"):
+            with suppress(LiveSRError):  # nothing in it to look at: the last picture stays
+                self._source.follow_with(StoreSource(store))
+        self._out.print("The preview stays until Ctrl-C.")
+        with suppress(KeyboardInterrupt):
+            while True:
+                time.sleep(0.5)
 
 
 class _Links:

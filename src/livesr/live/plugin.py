@@ -13,6 +13,7 @@ import time
 import uuid
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -26,6 +27,7 @@ from livesr.base.errors import ConfigError, LiveSRError, RunError
 from livesr.base.geometry import Geometry
 from livesr.base.run_config import AnyPath, LiveConfig, named_in
 from livesr.base.run_description import RunDescription
+from livesr.base.threads import before_threads_end
 from livesr.base.timing import now_ns
 from livesr.live.camera import Cameras, channel_cameras, size_fields, stage_position
 from livesr.live.honoured import check_honoured
@@ -38,7 +40,7 @@ from livesr.live.run_state import Report
 from livesr.live.session import Session
 from livesr.live.sinks.sink import Sink
 from livesr.live.sources.continuous import LiveMode
-from livesr.live.sources.delivery import Delivery
+from livesr.live.sources.delivery import DRAINED, Delivery
 from livesr.live.sources.mda import listen
 from livesr.live.sources.plan import RawFramesPlan, plan_text
 from livesr.live.sources.triggered import trigger_unused
@@ -46,6 +48,12 @@ from livesr.modalities.registry import modalities_of
 
 log = logging.getLogger(__name__)
 _CORE_LOG = logging.getLogger("pymmcore-plus")
+
+_LEFT = (
+    "LiveSR was left while a plan was being acquired: the acquisition was cancelled, what came is"
+    " kept."
+)
+_ENTERED: dict[int, LiveSR] = {}  # those in use, for when the interpreter ends without leaving them
 
 _MISSING_SHARE = (
     0.01  # of the announced frames: more, and the camera failed; fewer, and it lost some
@@ -57,8 +65,9 @@ class LiveSR(Session):
 
     A context manager: on entering, the engine is compiled and, if the plan is given, store and
     address are opened; every multi-dimensional acquisition inside becomes one run with its own
-    store, which ends when the acquisition does; on leaving, everything received is processed and
-    stored. A script that ends without leaving is left for it.
+    store, which ends when the acquisition does. On leaving, an acquisition that still runs in
+    another thread is cancelled, and everything received is processed and stored: wait for the
+    thread of `core.run_mda` before you leave. A script that ends without leaving is left for it.
 
     With `live` "own" or "peek" every sequence acquisition outside an MDA, as the live mode of a
     GUI, becomes a run as well; leaving ends that run and lets the camera go on (Ctrl-C stops it).
@@ -194,7 +203,8 @@ class LiveSR(Session):
         self._entered = True
         # A script that never leaves the block, or is torn out of it, still gets a whole store and
         # its report.
-        atexit.register(self.__exit__, SystemExit, None, None)
+        _leave_when_the_interpreter_ends()
+        _ENTERED[id(self)] = self
         for signal, listener in self._listeners():
             listen(signal, listener)
         return self
@@ -207,7 +217,7 @@ class LiveSR(Session):
     ) -> None:
         if self._forked:
             return
-        atexit.unregister(self.__exit__)
+        _ENTERED.pop(id(self), None)
         self._end_acquisition(kind)
         for signal, listener in self._listeners():
             signal.disconnect(listener)
@@ -232,7 +242,8 @@ class LiveSR(Session):
     def _end_acquisition(self, kind: type[BaseException] | None) -> None:
         """See to it that no acquisition outlives the block.
 
-        One in another thread is waited for, after an error stopped.
+        One in another thread is cancelled, and waited for until it has told everybody that it has
+        finished.
         """
         if kind is KeyboardInterrupt and self._core.isSequenceRunning():
             # it was torn out of its loop and left the camera running
@@ -240,9 +251,11 @@ class LiveSR(Session):
             if self._pipeline:
                 self._delivery.settle(self._pipeline.hook)
             return
-        if kind is not None and self._core.mda.is_running():
+        if self._core.mda.is_running():
+            if self._pipeline:
+                self._pipeline.warn(_LEFT)
             self._core.mda.cancel()
-        while kind is not KeyboardInterrupt and self._core.mda.is_running():
+        while kind is not KeyboardInterrupt and self._core.mda.status.phase != "idle":
             time.sleep(0.02)
 
     def wait(self) -> Report:
@@ -302,14 +315,19 @@ class LiveSR(Session):
     def _frame_ready(self, image: Any, event: Any, metadata: Mapping[str, Any]) -> None:
         """Hand one frame over; in the acquisition thread."""
         if (pipeline := self._pipeline) is not None:
+            vanished = self._delivery.vanished
+            event = self._delivery.event_of(event, metadata)
             pipeline.hook.frame_ready(image, event, metadata)
-            self._delivery.came(metadata)
+            if self._delivery.vanished > vanished:
+                pipeline.warn(DRAINED)
 
     def _sequence_finished(self, sequence: Any) -> None:
         if self._pipeline:
             self._delivery.settle(self._pipeline.hook)
             if self._core.mda.status.finish_reason != FinishReason.CANCELED:
                 self._check_delivery(self._pipeline)
+            elif self._delivery.vanished:
+                self._pipeline.hook.missing = self._delivery.vanished
         self._release_pipeline()
 
     def _check_delivery(self, pipeline: Pipeline) -> None:
@@ -321,11 +339,18 @@ class LiveSR(Session):
         if received >= announced:
             return
         pipeline.hook.missing = announced - received
+        if self._delivery.vanished:
+            pipeline.warn(DRAINED)
         if announced - received > _MISSING_SHARE * announced:
+            why = (
+                DRAINED
+                if self._delivery.vanished
+                else "The log of pymmcore-plus says what the camera or its driver reported."
+            )
             pipeline.stop(
                 RunError(
-                    f"The camera delivered {received} of {announced} frames. What came is kept; the"
-                    " log of pymmcore-plus says what the camera or its driver reported."
+                    f"The camera delivered {received} of {announced} frames. What came is kept."
+                    f" {why}"
                 )
             )
 
@@ -476,6 +501,24 @@ def _rig(rig: AnyPath | RigConfig | None, engine: str | None, upscale: str | Non
     found = rig if isinstance(rig, RigConfig) else load_rig(rig)
     found = found.with_engine(engine) if engine else found
     return found.with_engine(upscale, "upscale") if upscale else found
+
+
+@cache
+def _leave_when_the_interpreter_ends() -> None:
+    """See to it that every store is closed; once in a process.
+
+    Before the interpreter waits for its threads: it would wait for the last frame of an
+    acquisition, and from Python 3.12 on start no more of them.
+    """
+    before_threads_end(_leave_all)
+
+
+def _leave_all() -> None:
+    for session in reversed(tuple(_ENTERED.values())):
+        try:
+            session.__exit__(SystemExit, None, None)
+        except BaseException:  # the others are left all the same
+            log.exception("LiveSR could not be left as it should")
 
 
 def _detach_at_exit(core: CMMCorePlus) -> None:

@@ -25,6 +25,8 @@ from livesr.base.files import next_free_path
 from livesr.base.lock import Lock
 from livesr.formats import layout
 from livesr.formats.frames_log import Event, SeriesName, State
+from livesr.formats.ome_xml import FILE as OME_XML
+from livesr.formats.ome_xml import names_images, write_ome_xml
 from livesr.formats.shard_file import copy_without, whole_length
 from livesr.formats.store import read_image, read_json
 from livesr.live.sinks.series import write_json
@@ -167,6 +169,7 @@ class _Repair:
         root = rebuild_root(self._path, [image.image for image in self._images], self._log.events)
         self._write(root)
         self._metadata += tuple(root)
+        described = self._describe()
         return RepairReport(
             store=self._path,
             images={i.image.name: self._summary(i) for i in self._images},
@@ -182,7 +185,9 @@ class _Repair:
             ),
             holes={i.image.name: t for i in self._images if (t := self._log.holes(i))},
             problems=tuple(self._problems),
-            changed=bool(self._torn or longer or rewritten or self._metadata or tables),
+            changed=bool(
+                self._torn or longer or rewritten or self._metadata or tables or described
+            ),
         )
 
     def _write(self, files: Mapping[str, Mapping[str, Any]]) -> None:
@@ -192,6 +197,21 @@ class _Repair:
                 self._torn.append(_copy_aside(self._path, place))
             place.parent.mkdir(parents=True, exist_ok=True)
             write_json(place, content)
+
+    def _describe(self) -> bool:
+        """Write the images as OME-XML, with the lengths of now; return whether that changed it."""
+        # in the order of the list, which is whole by now
+        about = read_json(self._path / "OME" / "zarr.json")
+        names = about["attributes"]["ome"]["series"]
+        is_told = names_images(self._path, names)
+        try:
+            is_written = write_ome_xml(self._path, names)
+        except OSError as e:  # other software has described an image in its own way
+            self._problems.append(f"{OME_XML} cannot be written: {e}.")
+            return False
+        if not is_told:
+            self._metadata += (OME_XML,)
+        return is_written
 
     def _tables(self) -> list[Path]:
         return [file for file in sorted(self._path.glob("localisations*.csv")) if file.is_file()]

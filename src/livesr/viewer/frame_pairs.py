@@ -37,13 +37,15 @@ class FramePair:
     """One moment to show; at least one of both is there.
 
     `index` is its place in a store, None in a running stream. `uncertainty` is that of the
-    prediction, where it was estimated.
+    prediction, where it was estimated. `separated` says of a measurement that is asked for by
+    itself that there are predictions of its stream.
     """
 
     prediction: Message | None
     measurement: Message | None
     index: int | None = None
     uncertainty: Message | None = None
+    separated: bool = False
 
     @property
     def shown(self) -> Message:
@@ -170,7 +172,9 @@ class LiveFramePairs:
                 subscriber.measurement_of(prediction),
                 uncertainty=subscriber.uncertainty_of(prediction),
             )
-        return FramePair(None, measurement) if measurement is not None else None
+        if measurement is None:
+            return None
+        return FramePair(None, measurement, separated=prediction is not None)
 
     def _first_separated(self) -> str | None:
         """Return the first channel that has a prediction; None while there is none."""

@@ -22,8 +22,8 @@ from livesr.viewer.frame_pairs import FramePair, FramePairSource, LiveFramePairs
 from livesr.viewer.icons import use_own_icons
 from livesr.viewer.subscriber import Subscriber
 
-use_own_icons()
 try:
+    use_own_icons()
     import ndv
     from ndv.models import ClimsManual
     from qtpy.QtCore import Qt, QTimer

@@ -34,6 +34,7 @@ from livesr.base.lock import Lock, held
 from livesr.base.run_description import RunDescription
 from livesr.formats import layout
 from livesr.formats.frames_log import SeriesName, State
+from livesr.formats.ome_xml import write_ome_xml
 from livesr.formats.series_spec import SeriesSpec, group_json
 from livesr.live.sinks.capacity import free_bytes
 from livesr.live.sinks.frames_log import FramesLog
@@ -198,7 +199,9 @@ class OMEZarrSink(Sink):
         write_json(
             root / "OME" / "zarr.json", group_json({"ome": {"version": "0.5", "series": names}})
         )
-        if root == self.path:  # what repair rebuilds metadata from
+        if root == self.path:
+            write_ome_xml(root, names)
+            # what repair rebuilds metadata from
             write_json(root / layout.IMAGES, layout.copy_of_metadata(root, names))
 
     def _abandon(self, claimed: bool, new_parents: list[Path]) -> None:
@@ -382,6 +385,10 @@ class OMEZarrSink(Sink):
                     self._close_localisations()
                 with trying():
                     self._leave_out_what_never_came()
+                images = [image for _, _, image in self._all_series()]
+                _describe(self.path, images)
+                if self._spare and self._spare_begun:
+                    _describe(self._spare, [each for each in images if each.on_spare])
                 with trying():
                     self._log.close()
         except RecordingError as e:
@@ -899,6 +906,14 @@ def _write_sidecar(path: Path, content: str | Path) -> None:
         )  # the rig's own: what a store names was looked at by `RecordedStore.rig`
     else:
         contained.write_text(path.parent, path.name, content)
+
+
+def _describe(path: Path, series: Sequence[Series]) -> None:
+    """Write images as OME-XML once more, with the lengths of now."""
+    try:
+        write_ome_xml(path, [each.spec.name for each in series])
+    except _WRITE_ERRORS as e:  # it says nothing that is not said elsewhere
+        log.warning("the images could not be described as OME-XML: %s", e)
 
 
 def _stream(places: Mapping[tuple[int, str], _Place], place: _Place, z: int) -> Stream:

@@ -34,6 +34,7 @@ from useq import MDAEvent, MDASequence
 from livesr.base.config import RigConfig
 from livesr.base.errors import ConfigError, LiveSRError, RunError
 from livesr.base.frames import Pixels
+from livesr.live.sources.delivery import DRAINED
 from livesr.live.sources.mda import MDAHook, listen
 from livesr.live.sources.triggered import trigger_of
 
@@ -57,6 +58,9 @@ class Run(Protocol):
 
     def stop(self, error: LiveSRError) -> None:
         """End the run because of `error`; calls the `on_stop` that it was opened with."""
+
+    def warn(self, sentence: str) -> None:
+        """Add a sentence to the warnings of the run, once."""
 
 
 OpenRun = Callable[[MDASequence, Callable[[], None]], Run]
@@ -397,13 +401,8 @@ class Poller:
         missing, restarts = numbering.missing, numbering.restarts
         event = MDAEvent(index={"t": numbering.place(number)})
         self._run.hook.missing = numbering.missing
-        if self._own and missing == 0 < numbering.missing:
-            log.warning(
-                "%d frames are missing before ImageNumber %d: Micro-Manager's buffer overflowed, or"
-                " another program takes frames out of it. Further ones are only counted.",
-                numbering.missing,
-                number,
-            )
+        if self._own and missing < numbering.missing and not self._core.isBufferOverflowed():
+            self._run.warn(DRAINED)
         if restarts < numbering.restarts:
             log.warning("ImageNumber went back to %d: the camera was started anew.", number)
         camera = {"ElapsedTime-ms": metadata.get("ElapsedTime-ms", None)}

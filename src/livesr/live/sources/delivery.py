@@ -9,6 +9,10 @@ pymmcore-plus asks whether images remain before it asks whether the sequence sti
 ``mda/_engine.py``). An image that comes between the two questions stays in the core's buffer; one
 after a cancellation or an overflow does as well. When the next event starts, or the acquisition has
 finished, nobody else will take them: the next sequence empties the buffer.
+
+It also takes the frames that it gets for the first ones of a sequence, in their order, whatever the
+core numbered them. Where another program takes some of them out of the buffer, those that follow
+would stand in the wrong place: here they get the event that is theirs.
 """
 
 from __future__ import annotations
@@ -27,6 +31,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+DRAINED = (
+    "Frames vanish although Micro-Manager's buffer never was full: another program takes frames"
+    " from Micro-Manager's buffer, as the preview of pymmcore-gui does, and they are in no image."
+    " Close that preview while livesr runs; livesr's own takes none."
+)
+
 
 class Delivery:
     """Follows the events of an acquisition.
@@ -34,9 +44,19 @@ class Delivery:
     Attributes
     ----------
     announced : exposures of the events that have started
+    vanished : exposures that the core numbered and that were not in its buffer any more
     """
 
-    __slots__ = ("_before", "_core", "_exposures", "_metadata", "_thread", "announced")
+    __slots__ = (
+        "_before",
+        "_core",
+        "_exposures",
+        "_metadata",
+        "_next",
+        "_thread",
+        "announced",
+        "vanished",
+    )
 
     def __init__(self, core: CMMCorePlus) -> None:
         self._core = core
@@ -44,7 +64,7 @@ class Delivery:
 
     def begin(self) -> None:
         """Forget the last acquisition."""
-        self.announced = 0
+        self.announced = self.vanished = self._next = 0
         self._exposures: tuple[MDAEvent, ...] = ()
         self._before = self._thread = 0
         self._metadata: Mapping[str, Any] = {}
@@ -62,34 +82,50 @@ class Delivery:
         # A single exposure is no sequence, and nothing of it goes into the buffer.
         self._exposures = exposures if hasattr(event, "events") else ()
         self._before, self._thread, self._metadata = hook.received, threading.get_ident(), {}
+        self._next = 0
 
-    def came(self, metadata: Mapping[str, Any]) -> None:
-        """Note the metadata of a frame that was delivered."""
+    def event_of(self, event: MDAEvent, metadata: Mapping[str, Any]) -> MDAEvent:
+        """Return the event of a frame that was delivered.
+
+        The one it came with, or of a sequence that lacks some the one that its number says.
+        """
         self._metadata = metadata
+        if not self._exposures:
+            return event
+        camera = metadata.get("camera_metadata") or {}
+        place = self._came(camera.get("ImageNumber", None))
+        return self._exposures[place] if self.vanished and place < len(self._exposures) else event
+
+    def _came(self, numbered: object) -> int:
+        """Return the place of a frame in its sequence, and count what is missing before it."""
+        place = _place(numbered, self._next, len(self._exposures))
+        self.vanished += place - self._next
+        self._next = place + 1
+        return place
 
     def settle(self, hook: MDAHook) -> None:
         """Give `hook` what the last sequence left in the core's buffer.
 
         Nothing where another thread still acquires.
         """
-        exposures, self._exposures = self._exposures, ()
         delivered = hook.received - self._before
-        if delivered >= len(exposures) or threading.get_ident() != self._thread:
-            return
         try:
-            self._take(exposures, delivered, hook)
+            if delivered < len(self._exposures) and threading.get_ident() == self._thread:
+                self._take(hook)
         except (
             Exception
         ) as e:  # whatever a driver raises: what was not delivered is counted by whoever asks
             log.warning("What is left in the core's buffer cannot be fetched: %s", e)
+        finally:
+            self._exposures = ()
 
-    def _take(self, exposures: tuple[MDAEvent, ...], delivered: int, hook: MDAHook) -> None:
+    def _take(self, hook: MDAHook) -> None:
         if self._core.isSequenceRunning():  # somebody else's by now
             return
-        while (remaining := self._core.getRemainingImageCount()) and delivered < len(exposures):
+        exposures = self._exposures
+        while (remaining := self._core.getRemainingImageCount()) and self._next < len(exposures):
             image, camera = self._core.popNextImageAndMD()
-            place = _place(camera.get("ImageNumber", None), delivered, len(exposures))
-            event = exposures[place]
+            event = exposures[self._came(camera.get("ImageNumber", None))]
             about = {
                 "hardware_triggered": True,
                 "images_remaining_in_buffer": remaining - 1,
@@ -99,7 +135,6 @@ class Delivery:
             }
             hook.take(image, event, about, may_wait=lambda: True)
             hook.fetched += 1
-            delivered = place + 1
 
     def _exposure_ms(self, event: MDAEvent) -> float:
         """Return the exposure as pymmcore-plus says it of the frames beside.

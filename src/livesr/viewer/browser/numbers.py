@@ -14,7 +14,13 @@ from numpy.typing import NDArray
 
 from livesr.formats.wire import Message
 from livesr.viewer.browser.messages import View
-from livesr.viewer.browser.pictures import channel_views, channels_of, finite, measurement_view
+from livesr.viewer.browser.pictures import (
+    channel_views,
+    channels_of,
+    finite,
+    measurement_view,
+    offset_of,
+)
 from livesr.viewer.frame_pairs import FramePair
 
 _BINS = 96
@@ -50,8 +56,9 @@ def _intensity_at(message: Message, index: tuple[Any, ...]) -> NDArray[np.float6
 
 
 def histograms(pair: FramePair, view: View) -> list[dict[str, Any]]:
-    """Count each channel and the measurement, in stored ADU, on a scale that holds the window as it
-    is shown.
+    """Count each channel and the measurement, on a scale that holds the window as it is shown.
+
+    The scale is of intensities in ADU, the offset taken off, as `probe` and the windows are.
     """
     found: list[dict[str, Any]] = []
     if pair.prediction is not None and pair.prediction.pixels is not None:
@@ -59,22 +66,28 @@ def histograms(pair: FramePair, view: View) -> list[dict[str, Any]]:
             channels_of(pair), channel_views(pair, view), pair.prediction.pixels, strict=True
         )
         found += [
-            {"label": channel.label, **_histogram(plane, shown.window)}
+            {
+                "label": channel.label,
+                **_histogram(plane, shown.window, offset_of(pair.prediction)),
+            }
             for channel, shown, plane in named
         ]
     measured = measurement_view(pair, view)
     if measured and pair.measurement is not None and pair.measurement.pixels is not None:
-        found.append({"label": None, **_histogram(pair.measurement.pixels, measured.window)})
+        counted = _histogram(pair.measurement.pixels, measured.window, offset_of(pair.measurement))
+        found.append({"label": None, **counted})
     return found
 
 
-def _histogram(plane: NDArray[Any], window: tuple[float, float]) -> dict[str, Any]:
+def _histogram(
+    plane: NDArray[Any], window: tuple[float, float], offset_adu: float
+) -> dict[str, Any]:
     step = max(1, math.isqrt(plane.size // _SAMPLE_PIXELS))
     sample = np.nan_to_num(plane[::step, ::step], posinf=0, neginf=0)
     low, high = (float(v) for v in np.percentile(sample, (0.0, 99.98)))
     low, high = min(low, window[0]), max(high, window[0] + 1.15 * (window[1] - window[0]), low + 1)
     counts, _ = np.histogram(sample, _BINS, (low, high))
-    return {"low": low, "high": high, "counts": counts.tolist()}
+    return {"low": low - offset_adu, "high": high - offset_adu, "counts": counts.tolist()}
 
 
 def _pixel(at: tuple[float, ...], size: tuple[int, ...]) -> tuple[int, int]:

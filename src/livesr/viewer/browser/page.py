@@ -45,7 +45,7 @@ class Page:
     def __init__(self, connection: ServerConnection, feed: Feed) -> None:
         self._connection, self._feed = connection, feed
         self._view = View()
-        self._index, self._playing = 0, feed.source.length is not None
+        self._index, self._playing = 0, True
         self._at: tuple[float, ...] | None = None
         self._shown: Frame | None = None
         self._number = 0
@@ -59,9 +59,8 @@ class Page:
         self._feed.pages += 1
         try:
             async with asyncio.TaskGroup() as tasks:
-                loops = [self._send_frames(), self._send_status()]
-                if self._feed.source.length is not None:
-                    loops.append(self._play())
+                # a run may become a recording while the page is there
+                loops = [self._send_frames(), self._send_status(), self._play()]
                 sending = [tasks.create_task(loop) for loop in loops]
                 await self._receive()
                 for task in sending:
@@ -173,7 +172,8 @@ class Page:
     async def _send_status(self) -> None:
         said: dict[str, Any] = {}
         while True:
-            status = {**self._feed.status(self._shown), "playing": self._playing}
+            status = self._feed.status(self._shown)
+            status["playing"] = self._playing and status["length"] is not None
             if status != said:
                 await self._send(_text("status", **status))
                 said = status

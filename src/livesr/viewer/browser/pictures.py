@@ -87,7 +87,8 @@ class PictureMaker:
         pair = self._source.pair(view.selection, index, measured=view.mode == "measurement")
         if pair is None:
             return None
-        key = (view, *map(_moment, (pair.prediction, pair.measurement, pair.uncertainty)))
+        moments = map(_moment, (pair.prediction, pair.measurement, pair.uncertainty))
+        key = (view, pair.index, pair.separated, *moments)
         if (frame := self._frames.get(key)) is None:
             try:
                 frame = self._draw(key, pair, view)
@@ -137,10 +138,14 @@ class PictureMaker:
         content = {
             "pictures": named,
             "prediction": pair.prediction is not None,
+            "separated": pair.prediction is not None or pair.separated,
             "channels": [
-                _legend(v, c.label) for v, c in zip(prediction, channels_of(pair), strict=True)
+                _legend(v, c.label, offset_of(pair.prediction))
+                for v, c in zip(prediction, channels_of(pair), strict=True)
             ],
-            "measurement": _legend(measurement, _method(pair)) if measurement else None,
+            "measurement": _legend(measurement, _method(pair), offset_of(pair.measurement))
+            if measurement
+            else None,
             "stream": {"channel": header.channel, "position": header.position, "z": header.z},
             "position_name": header.position_name,
             "t": header.t,
@@ -275,7 +280,13 @@ def channel_views(pair: FramePair, view: View) -> list[ChannelView]:
     named = zip(channels_of(pair), message.pixels, strict=True)
     safe = SAFE_COLORS if view.safe else {}
     return [
-        _shown(view.display(c.label), safe.get(c.color.upper(), c.color), c.window, plane)
+        _shown(
+            view.display(c.label),
+            safe.get(c.color.upper(), c.color),
+            c.window,
+            plane,
+            offset_of(message),
+        )
         for c, plane in named
     ]
 
@@ -286,7 +297,8 @@ def measurement_view(pair: FramePair, view: View) -> ChannelView | None:
     if message is None or message.pixels is None:
         return None
     channels = message.header.channels
-    return _shown(view.measurement, _GRAY, channels[0].window if channels else None, message.pixels)
+    window = channels[0].window if channels else None
+    return _shown(view.measurement, _GRAY, window, message.pixels, offset_of(message))
 
 
 def _moment(message: Message | None) -> tuple[Any, ...] | None:
@@ -298,9 +310,15 @@ def _moment(message: Message | None) -> tuple[Any, ...] | None:
 
 
 def _shown(
-    asked: ChannelDisplay, color: str, window: tuple[float, float] | None, plane: NDArray[Any]
+    asked: ChannelDisplay,
+    color: str,
+    window: tuple[float, float] | None,
+    plane: NDArray[Any],
+    offset_adu: float,
 ) -> ChannelView:
-    chosen = asked.window or window or auto_window(plane)
+    """How a plane is drawn: the window in the plane's own numbers, its offset in them."""
+    wanted = asked.window and (asked.window[0] + offset_adu, asked.window[1] + offset_adu)
+    chosen = wanted or window or auto_window(plane)
     return ChannelView(
         asked.color or color.upper(), (chosen[0], chosen[1]), asked.gamma, asked.visible
     )
@@ -317,8 +335,14 @@ def _method(pair: FramePair) -> str:
     return channels[0].label if channels else ""
 
 
-def _legend(view: ChannelView, label: str) -> dict[str, Any]:
-    window = [finite(view.window[0]), finite(view.window[1])]
+def offset_of(message: Message | None) -> float:
+    """Return what the pixels of a message have more than their intensity in ADU."""
+    return finite(message.header.offset_adu) or 0.0 if message else 0.0
+
+
+def _legend(view: ChannelView, label: str, offset_adu: float) -> dict[str, Any]:
+    """Return what a page is told of a channel, with intensities in ADU, the offset taken off."""
+    window = [finite(view.window[0] - offset_adu), finite(view.window[1] - offset_adu)]
     return {
         "label": label,
         "color": view.color,
@@ -337,6 +361,7 @@ def _about(name: str, message: Message, shape: tuple[int, ...]) -> dict[str, Any
         "height": shape[0],
         "width": shape[1],
         "provisional": header.provisional,
+        "offset_adu": offset_of(message),
     }
 
 

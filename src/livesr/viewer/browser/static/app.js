@@ -40,7 +40,7 @@ const connection = new Connection({
     channels.update(frame);
     streams.showFollowed(frame.stream, frame.position_name);
     playback.setFrame(frame);
-    for (const button of byId("modes").children) button.disabled = !frame.prediction && button.dataset.mode !== "measurement";
+    showModes(frame.separated);
     document.dispatchEvent(new CustomEvent("livesr:shown", { detail: frame }));
   },
   probe: (probe) => pointed && readout.setProbe(probe),
@@ -65,10 +65,22 @@ function point(at) {
   if (!at) readout.setProbe(null);
 }
 
+let separated = true; // until a picture says otherwise
+
+/** What is shown is pressed, and never disabled: of what is not separated that is the measurement, whatever was chosen. */
+function showModes(isSeparated) {
+  separated = isSeparated;
+  const shown = separated ? display.mode : "measurement";
+  for (const button of byId("modes").children) {
+    button.disabled = !separated && button.dataset.mode !== "measurement";
+    button.setAttribute("aria-pressed", String(button.dataset.mode === shown));
+  }
+}
+
 function setMode(mode) {
   display.mode = mode;
   remembered.set("mode", mode);
-  for (const button of byId("modes").children) button.setAttribute("aria-pressed", String(button.dataset.mode === mode));
+  showModes(separated);
   panes.setMode(mode);
   sendView();
 }

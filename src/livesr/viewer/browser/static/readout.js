@@ -61,7 +61,10 @@ export class Readout {
     if (score.length) show("score", score.map(([name, pcc]) => `${name} ${pcc === null ? "–" : pcc.toFixed(2)}`).join(" · "));
     const { state, fps } = this.status;
     const shown = `${((this.drawn.length * 1000) / FPS_SPAN_MS).toFixed(1)} shown here`;
-    show("fps", fps == null ? "–" : fps.toFixed(1), { live: shown, recorded: "when recorded", ended: "over the whole run" }[state] ?? "");
+    const measuredOnly = this.frame?.separated === false; // there are no SR frames to count
+    show("fps-name", measuredOnly ? "Pictures/s" : "SR frames/s");
+    if (measuredOnly) show("fps", state === "live" ? shown.split(" ")[0] : "–", state === "live" ? "measured, not separated" : "");
+    else show("fps", fps == null ? "–" : fps.toFixed(1), { live: shown, recorded: "when recorded", ended: "over the whole run" }[state] ?? "");
     this.showState(state);
   }
 
