@@ -122,8 +122,11 @@ class DriftTracker:
     def _moved_back(
         self, here: NDArray[np.complex64], by_nm: NDArray[np.float64]
     ) -> NDArray[np.complex64]:
-        turn = np.exp(2j * np.pi * (self._ky * by_nm[0])) * np.exp(2j * np.pi * self._kx * by_nm[1])
-        return np.asarray(here * turn, np.complex64)
+        turn_y, turn_x = (
+            np.exp(2j * np.pi * k * by).astype(np.complex64)
+            for k, by in zip((self._ky, self._kx), by_nm, strict=True)
+        )
+        return np.asarray(here * turn_y * turn_x, np.complex64)
 
     def _spectrum(
         self, y_nm: NDArray[np.floating], x_nm: NDArray[np.floating]
@@ -132,13 +135,15 @@ class DriftTracker:
 
         The edges of the field do not drift.
         """
-        row, column = (
-            np.floor(at / _BIN_NM).astype(np.intp) % n
-            for at, n in zip((y_nm, x_nm), self._shape, strict=True)
-        )
-        counts = np.bincount(
-            row * self._shape[1] + column, minlength=self._shape[0] * self._shape[1]
-        )
+        height, width = self._shape
+        (row, below), (column, right) = (np.divmod(at / _BIN_NM - 0.5, 1) for at in (y_nm, x_nm))
+        counts = np.zeros(height * width)
+        # Shared among four bins: whole bins would hold positions to the grid.
+        for dy, share_y in ((0, 1 - below), (1, below)):
+            for dx, share_x in ((0, 1 - right), (1, right)):
+                flat = (row + dy).astype(np.intp) % height * width
+                flat += (column + dx).astype(np.intp) % width
+                counts += np.bincount(flat, share_y * share_x, height * width)
         evenly = np.float32(len(y_nm)) * self._evenly
         return np.asarray(
             scipy.fft.rfft2(counts.reshape(self._shape).astype(np.float32) - evenly), np.complex64
