@@ -119,9 +119,7 @@ class Reconstruct:
             exposure_ms=stack.exposure_ms,
         )
 
-    def _jump_nm(
-        self, stack: RawStack, running: RunningImage | None
-    ) -> tuple[float, float] | None:
+    def _jump_nm(self, stack: RawStack, running: RunningImage | None) -> tuple[float, float] | None:
         """Return by how much the specimen jumped before a group, and warn of it."""
         if running is None or (jump_nm := running.jump_nm) is None:
             return None

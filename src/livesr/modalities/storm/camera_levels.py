@@ -21,7 +21,7 @@ from scipy.ndimage import correlate1d, gaussian_filter, maximum_filter
 
 from livesr.modalities.storm.localise import PhotonScale
 
-Floats = NDArray[np.float64]
+Floats = NDArray[np.floating[Any]]
 
 _KERNEL = np.array([1.0, -4.0, 6.0, -4.0, 1.0])  # passes 2 % of a spot as wide as 0.85 pixel
 _EDGE = 4
@@ -193,8 +193,8 @@ def misfits(levels: Levels, scale: PhotonScale) -> Iterator[str]:
     if levels.background_adu < scale.offset_adu - _MIN_OFFSET_ADU:
         yield (
             f"the background of its frames is {levels.background_adu:.0f} ADU, less than the"
-            f" {scale.offset_adu:g} of a dark frame that rig.yaml gives (camera.offset_adu): emitters"
-            f" are missed, and their photons are too few. {ADVICE}"
+            f" {scale.offset_adu:g} of a dark frame that rig.yaml gives (camera.offset_adu):"
+            f" emitters are missed, and their photons are too few. {ADVICE}"
         )
         return
     if levels.slope_error > _MAX_SLOPE_ERROR * levels.slope:

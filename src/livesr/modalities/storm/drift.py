@@ -170,7 +170,8 @@ class DriftTracker:
         return (np.array(peak) + _summit(window, (int(peak[0]), int(peak[1]))) - reach) * _BIN_NM
 
     def _gaussian(self, blur_nm: float) -> NDArray[np.float32]:
-        return np.exp(-2 * (np.pi * blur_nm) ** 2 * (self._ky**2 + self._kx**2)).astype(np.float32)
+        squared = self._ky**2 + self._kx**2
+        return np.asarray(np.exp(-2 * (np.pi * blur_nm) ** 2 * squared), np.float32)
 
 
 class _Peak(NamedTuple):
@@ -188,7 +189,7 @@ def _highest(surface: NDArray[np.float32], within_nm: float = math.inf) -> _Peak
     peak = np.array(np.unravel_index(int(searched.argmax()), searched.shape))
     at = (peak + shape // 2) % shape - shape // 2 if math.isinf(within_nm) else peak - reach
     height = float(searched.max() / max(float(surface.std()), 1e-30))
-    return _Peak(at * _BIN_NM, height)
+    return _Peak(np.asarray(at * _BIN_NM, float), height)
 
 
 def _around_zero(surface: NDArray[np.float32], reach: int) -> NDArray[np.float32]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from scipy.special import erf
 
-Floats = NDArray[np.float64]
+Floats = NDArray[np.floating[Any]]
 
 _MAX_SPOTS, _MIN_SPOTS = 1000, 60
 _MAX_ERROR = 0.15  # of the logarithm of one width over the other, as the fit says
@@ -120,7 +120,8 @@ def misfits(shape: SpotShape, sigma_px: float, pixel_nm: float) -> Iterator[str]
         yield (
             f"its single spots are {width_nm:.0f} nm wide (sigma), {sigma_px * pixel_nm:.0f} nm are"
             " expected: photons and uncertainties are wrong. Focus; or correct optics.na,"
-            f" emission_nm and pixel_size_nm in rig.yaml, or give storm.psf_sigma_nm: {width_nm:.0f}"
+            " emission_nm and pixel_size_nm in rig.yaml, or give storm.psf_sigma_nm:"
+            f" {width_nm:.0f}"
         )
 
 
@@ -135,7 +136,7 @@ def _alone(
         return np.empty(0, np.intp)
     apart = _ROOM * radius
     in_time = np.column_stack([np.asarray(frame, float) * 2 * apart, places_px])
-    nearest = cKDTree(in_time).query(in_time, k=2)[0][:, 1]
+    nearest = np.asarray(cKDTree(in_time).query(in_time, k=2)[0])[:, 1]
     row = np.floor(places_px)
     inside = (row >= radius).all(axis=1) & (row < np.array(shape[1:]) - radius).all(axis=1)
     return np.flatnonzero(inside & (nearest > apart))
@@ -175,16 +176,14 @@ def _fit(boxes: Floats, sigma_px: float, excess: float) -> Floats:
     good &= ((widths > 0.35 * sigma_px) & (widths < 3.5 * sigma_px)).all(axis=1)
     variance = np.linalg.inv(normal)[:, [4, 5], [4, 5]] * excess
     good &= np.sqrt((variance / widths**2).sum(axis=1)) < _MAX_ERROR
-    return widths[good]
+    return np.asarray(widths[good])
 
 
 def _model(theta: Floats, side: int) -> tuple[Floats, Floats]:
     """Return the expected light (n, pixels), and its derivatives by
     (y, x, photons, background, width in y, width in x), (n, 6, pixels).
     """
-    (in_y, dy, wy), (in_x, dx, wx) = (
-        _profile(side, theta[:, i], theta[:, 4 + i]) for i in (0, 1)
-    )
+    (in_y, dy, wy), (in_x, dx, wx) = (_profile(side, theta[:, i], theta[:, 4 + i]) for i in (0, 1))
     photons = theta[:, 2, None, None]
 
     def outer(a: Floats, b: Floats) -> Floats:
