@@ -122,11 +122,10 @@ def _binned(
     variance = fine**2 * np.float32(len(film) / (len(film) - 1))
     level = _along_both(film, _KERNEL**2) / energy**2
     smooth = gaussian_filter(film, (0, _BLUR_PX, _BLUR_PX))
-    expected = (smooth[:-2] + smooth[2:]) / 2
     inner = (slice(1, -1), slice(_EDGE, -_EDGE), slice(_EDGE, -_EDGE))
-    expected, level, variance = (
-        a.ravel() for a in (expected[:, *inner[1:]], level[inner], variance[inner])
-    )
+    around = (smooth[:-2] + smooth[2:]) / 2
+    expected: Floats = around[:, _EDGE:-_EDGE, _EDGE:-_EDGE].ravel()
+    level, variance = level[inner].ravel(), variance[inner].ravel()
     if math.isfinite(brightest):
         kept = _beside_faint(smooth, brightest)[inner].ravel()
         if kept.sum() < _MIN_PIXELS / 2:
