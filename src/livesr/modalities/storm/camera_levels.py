@@ -69,10 +69,8 @@ def measure_levels(frames: Sequence[NDArray[Any]], sigma_px: float) -> Levels | 
 
     Parameters
     ----------
-    frames
-        In order of time, (y, x) each, ADU, as the camera gave them.
-    sigma_px
-        Width of an emitter's image.
+    frames : in order of time, (y, x) each, ADU, as the camera gave them
+    sigma_px : width of an emitter's image
 
     Returns
     -------

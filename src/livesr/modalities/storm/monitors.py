@@ -67,10 +67,8 @@ def misfits(frames: Sequence[Pixels], localiser: Localiser) -> Iterator[str]:
 
     Parameters
     ----------
-    frames
-        In order of time, (y, x) each, ADU, as the camera gave them.
-    localiser
-        With the camera and the width of a spot that rig.yaml gives.
+    frames : in order of time, (y, x) each, ADU, as the camera gave them
+    localiser : with the camera and the width of a spot that rig.yaml gives
     """
     levels = camera_levels.measure_levels(frames, localiser.sigma_px)
     said = list(camera_levels.misfits(levels, localiser.scale)) if levels else []

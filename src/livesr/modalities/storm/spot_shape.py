@@ -66,14 +66,11 @@ def measure_shape(
 
     Parameters
     ----------
-    photons
-        Frames (n, y, x), photo-electrons.
-    frame, places_px
-        Of every spot that was found: index in `photons`, and (y, x) in pixels from the corner.
-    sigma_px
-        Expected width.
-    excess
-        Variance of the noise over that of the photons.
+    photons : frames (n, y, x), photo-electrons
+    frame, places_px : of every spot that was found: index in `photons`, and (y, x) in pixels from
+        the corner
+    sigma_px : expected width
+    excess : variance of the noise over that of the photons
 
     Returns
     -------
