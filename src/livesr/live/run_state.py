@@ -41,8 +41,8 @@ class Status(TypedDict, total=False):
     """State of a run in progress, about once a second.
 
     Times are summaries of histograms, {p50, p99, mean} in ms. `raw_queue` is the share of the bytes
-    that may wait, `score` and `time_shift_ms` are those of a superposition. `engine`, `upscale` and
-    `backend` go by channel.
+    that may wait, `score` and `time_shift_ms` are those of a superposition. `engine`, `upscale`,
+    `backend` and `computes`, a line about it, go by channel.
     """
 
     raw_frames: int
@@ -62,6 +62,7 @@ class Status(TypedDict, total=False):
     time_shift_ms: float
     upscale: dict[str, str]
     backend: dict[str, str]
+    computes: dict[str, str]
 
 
 class RawAccount(TypedDict, total=False):

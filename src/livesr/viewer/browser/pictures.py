@@ -119,6 +119,7 @@ class PictureMaker:
             "disk_free_bytes": finite(said.get("disk_free_bytes")),
             "engine": _of_channel(said.get("engine"), channel),
             "backend": _of_channel(said.get("backend"), channel),
+            "computes": _of_channel(said.get("computes"), channel),
             "warnings": [w for w in warnings if w],
             "streams": [s._asdict() for s in self._source.streams()],
             "length": self._source.length,
