@@ -20,7 +20,12 @@ from livesr.formats.localisations import read_localisations
 from livesr.live.sources.plan import sim_sequence
 from livesr.modalities.storm.config import STORMConfig
 from livesr.modalities.storm.score import LocalisationScore, score_localisations
-from livesr.modalities.storm.simulation.rig import VirtualSTORMCamera, find_storm_camera
+from livesr.modalities.storm.simulation.rig import (
+    BlinkingBank,
+    VirtualSTORMCamera,
+    find_storm_camera,
+)
+from recorded_runs import Live, lines
 from rigs import core_of
 
 N, SIZE = 10, 64
@@ -120,3 +125,22 @@ def test_live_mode_groups_by_the_number_of_the_frame(
     for k in range(received):
         np.testing.assert_array_equal(raw[k], camera.bank.frames[camera.shown[k]])
     assert score(sr.store, camera, received).recall > 0.8
+
+
+def test_a_jump_of_the_specimen_is_undone_written_down_and_said(tmp_path: Path) -> None:
+    """Half-way through the run everything is 9 pixels further down and 6 to the left."""
+    whole = load_rig("virtual_storm")
+    optics = whole.optics.model_copy(update={"pixel_size_nm": 65.0})  # of `Live`
+    rig = whole.model_copy(update={"optics": optics})
+    rig = rig.with_section(STORMConfig.of(rig).model_copy(update={"frames": 20}))
+    film = BlinkingBank(rig, 96, 160, lit=30).frames.reshape(8, 20, 96, 96)
+    film[4:] = np.roll(film[4:], (9, -6), axis=(2, 3))
+    live = Live(rig, tmp_path / "run.ome.zarr", shape=(96, 96))
+    report = live.record(film)
+    assert any("jumped" in warning for warning in report["warnings"])
+    recon = lines(tmp_path / "run.ome.zarr", "recon")
+    jumps = {t: line["drift_jump_nm"] for (_, t), line in recon.items() if "drift_jump_nm" in line}
+    assert list(jumps) == [4]
+    np.testing.assert_allclose(jumps[4], (9 * 65, -6 * 65), atol=20)
+    drifts = [line["drift_nm"] for line in recon.values()]
+    np.testing.assert_allclose(drifts[-1], (9 * 65, -6 * 65), atol=20)

@@ -203,6 +203,7 @@ class SRFrame:
     localisations : records of `LOCALISATION`, what this group added, as measured; None where
         nothing is localised
     drift_nm : (y, x) that the group was moved back by before it was drawn
+    jump_nm : (y, x) by which the specimen jumped between the group before and this one; else None
     quality : whether the raw frames showed their patterns; None where there are none
     resident : the image as it lies on the GPU that it was computed on, where the network is there
         too; None elsewhere
@@ -221,6 +222,7 @@ class SRFrame:
     t_camera_ms: float | None = None
     localisations: NDArray[np.void] | None = None
     drift_nm: tuple[float, float] | None = None
+    jump_nm: tuple[float, float] | None = None
     quality: FrameQuality | None = None
     resident: Any = field(default=None, compare=False)
     parts: tuple[SRFrame, ...] = ()

@@ -89,6 +89,7 @@ class Line(TypedDict, total=False):
     saturated: _Count
     localisations: _Count
     drift_nm: _Numbers
+    drift_jump_nm: _Numbers
     clipped: _Count
     residual: float | None
     novelty: float | None

@@ -439,7 +439,7 @@ class _FillSink(Sink):
         image = self._images["recon"]
         offset = int(image.attributes["livesr"]["intensity"]["offset"]) if image else 0
         facts = {**_times(frame), "saturated": frame.saturated or None, "drift_nm": frame.drift_nm}
-        facts["time_shift_ms"] = time_shift_ms(frame.parts)
+        facts |= {"drift_jump_nm": frame.jump_nm, "time_shift_ms": time_shift_ms(frame.parts)}
         if frame.localisations is not None:
             facts["localisations"] = len(frame.localisations)
         self._put("recon", "recon", frame, to_uint16(frame.image, offset) if image else None, facts)

@@ -91,10 +91,12 @@ class RunningImage(Protocol):
     ----------
     localisations : emitters that the last group added, as measured; records of `LOCALISATION`
     drift_nm : (y, x) that the last group was moved back by; None without correction
+    jump_nm : (y, x) by which the specimen jumped before the last group, None if it did not
     """
 
     localisations: NDArray[np.void]
     drift_nm: tuple[float, float] | None
+    jump_nm: tuple[float, float] | None
 
     def add(self, stack: RawStack) -> NDArray[np.float32]:
         """Take a group, whose exposures may be incomplete.

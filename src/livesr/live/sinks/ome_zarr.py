@@ -289,6 +289,7 @@ class OMEZarrSink(Sink):
             clipped=clipped or None,
             localisations=None if frame.localisations is None else len(frame.localisations),
             drift_nm=frame.drift_nm,
+            drift_jump_nm=frame.jump_nm,
             time_shift_ms=time_shift_ms(frame.parts),
         )
 

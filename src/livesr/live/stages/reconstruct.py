@@ -12,7 +12,7 @@ from typing import TypeAlias
 from livesr.base.frames import RawStack, SRFrame, Stream, Window
 from livesr.live.measurement import Measured
 from livesr.live.ordered_workers import OrderedWorkers
-from livesr.live.reconstruct.reconstructor import DoubtfulFrameError
+from livesr.live.reconstruct.reconstructor import DoubtfulFrameError, RunningImage
 from livesr.live.run import Run
 from livesr.live.stages.superpose import Sum
 from livesr.live.stream_state import Streams
@@ -115,10 +115,23 @@ class Reconstruct:
             stack.t_camera_ms,
             localisations=stream.running.localisations if stream.running else None,
             drift_nm=stream.running.drift_nm if stream.running else None,
+            jump_nm=self._jump_nm(stack, stream.running),
             quality=measured.quality,
             resident=measured.resident,
             exposure_ms=stack.exposure_ms,
         )
+
+    def _jump_nm(self, stack: RawStack, running: RunningImage | None) -> tuple[float, float] | None:
+        """Return by how much the specimen jumped before a group, and warn of it."""
+        if running is None or (jump_nm := running.jump_nm) is None:
+            return None
+        self._state.warn_with_example(
+            f"The specimen of channel {stack.stream.channel or 'default'} jumped. What follows is"
+            " laid on what was before; the group in which it jumped is blurred.",
+            f"First at time point {stack.t}: by {jump_nm[0]:.0f} nm in y, {jump_nm[1]:.0f} nm in x."
+            " frames.jsonl has each (drift_jump_nm). Look at the stage, its clamps and cables.",
+        )
+        return jump_nm
 
     def _look_at_quality(self, stack: RawStack, measured: Measured) -> None:
         quality = measured.quality

@@ -6,6 +6,8 @@ Owns what is plausible of them. Takes no frame.
 from __future__ import annotations
 
 from livesr.check.hardware import Looked, Measured
+from livesr.modalities.storm.monitors import FRAMES, middle, misfits
+from livesr.modalities.storm.reconstructor import STORMReconstructor
 
 
 def emitters(looked: Looked) -> Measured:
@@ -21,3 +23,14 @@ def emitters(looked: Looked) -> Measured:
     return Measured(
         "localisations", f"{found / n_raw:.1f} a frame", "ok" if found else "warning", advice
     )
+
+
+def settings(looked: Looked) -> Measured:
+    """Return whether the raw groups go with the camera and the optics of rig.yaml."""
+    reconstructor = looked.path.reconstructor
+    assert isinstance(reconstructor, STORMReconstructor)
+    frames = [middle(f) for stack in looked.stacks for f in stack.frames if f is not None]
+    said = ". ".join(misfits(frames[:FRAMES], reconstructor.localiser))
+    if not said:
+        return Measured("camera and optics", "as in rig.yaml", "ok", "")
+    return Measured("camera and optics", "not as in rig.yaml", "warning", f"Here {said}.")

@@ -91,7 +91,8 @@ class Localiser:
         threshold: float = 5.0,
     ) -> None:
         self.shape, self.scale, self.threshold = shape, scale, threshold
-        self._pixel_size_nm, self._sigma_px = pixel_size_nm, sigma_nm / pixel_size_nm
+        self._sigma_nm, self._pixel_size_nm = sigma_nm, pixel_size_nm
+        self._sigma_px = sigma_nm / pixel_size_nm
         self._radius = max(int(np.ceil(2.7 * self._sigma_px)), 2)
         side = 2 * self._radius + 1
         if min(shape) < side:
@@ -100,6 +101,22 @@ class Localiser:
                 " one fit"
             )
         self._filter = _SpotFilter(shape, self._sigma_px)
+
+    @property
+    def sigma_px(self) -> float:
+        """Width of a single emitter's image, pixels."""
+        return self._sigma_px
+
+    @property
+    def pixel_size_nm(self) -> float:
+        """Camera pixel in the sample."""
+        return self._pixel_size_nm
+
+    def of_shape(self, shape: tuple[int, int]) -> Localiser:
+        """Return one for frames of another shape (y, x), from the same camera."""
+        return Localiser(
+            shape, self._pixel_size_nm, self._sigma_nm, self.scale, threshold=self.threshold
+        )
 
     def localise(self, frames: RawFrames, numbers: Sequence[int]) -> NDArray[np.void]:
         """Return the emitters of `frames` as records of `LOCALISATION`, ordered by frame.

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from livesr.base.geometry import Geometry
     from livesr.check.hardware import Looked, Measured
     from livesr.live.arrays import Arrays
+    from livesr.live.reconstruct.monitor import Monitor
     from livesr.live.reconstruct.reconstructor import Reconstructor
     from livesr.modalities.storm.localise import Localiser
     from livesr.modalities.storm.reconstructor import STORMReconstructor
@@ -108,13 +109,29 @@ class STORM(Modality[STORMConfig]):
 
         return quality(exposures, frames)
 
+    def monitors(
+        self,
+        rig: RigConfig,
+        channel: str,
+        camera: Geometry,
+        reconstructor: Reconstructor,
+        recorded: bool,
+    ) -> list[Monitor]:
+        """Return what compares the first frames with the camera and the optics of the rig."""
+        from livesr.modalities.storm.monitors import SettingsMonitor
+        from livesr.modalities.storm.reconstructor import STORMReconstructor
+
+        assert isinstance(reconstructor, STORMReconstructor)
+        return [SettingsMonitor(reconstructor.localiser, channel)]
+
     # -- the desk ----------------------------------------------------------------------------------
 
     def check_hardware(self, looked: Looked) -> Iterator[Measured]:
-        """Yield how many emitters a frame shows."""
-        from livesr.modalities.storm.hardware import emitters
+        """Yield how many emitters a frame shows, and whether frames are what rig.yaml says."""
+        from livesr.modalities.storm.hardware import emitters, settings
 
         yield emitters(looked)
+        yield settings(looked)
 
     def simulate(self, rig: RigConfig, size: int, groups: int) -> NDArray[np.uint16]:
         """Return groups of frames of emitters that blink on microtubules."""

@@ -166,6 +166,7 @@ class RunningImage:
     ----------
     localisations : what the last group added, as measured
     drift_nm : (y, x) that the last group was moved back by; None without correction
+    jump_nm : (y, x) by which the specimen jumped before the last group, None if it did not
     """
 
     def __init__(self, reconstructor: STORMReconstructor, correct: Correct | None = None) -> None:
@@ -176,6 +177,7 @@ class RunningImage:
             DriftTracker(reconstructor.field_nm) if reconstructor.drift_correction else None
         )
         self.drift_nm: tuple[float, float] | None = None
+        self.jump_nm: tuple[float, float] | None = None
         self.localisations: NDArray[np.void] = np.empty(0, LOCALISATION)
 
     def add(self, stack: RawStack) -> Image:
@@ -217,6 +219,7 @@ class RunningImage:
         if self._tracker is None:
             return localisations
         self.drift_nm = self._tracker.update(localisations["y_nm"], localisations["x_nm"])
+        self.jump_nm = self._tracker.jump_nm
         moved = localisations.copy()
         moved["y_nm"] -= np.float32(self.drift_nm[0])
         moved["x_nm"] -= np.float32(self.drift_nm[1])
