@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from livesr.base.config import Model
+from livesr.base.config import Endpoint, Model
 
 log = logging.getLogger(__name__)
 
@@ -43,10 +43,19 @@ class ComputeConfig(Model):
         Field(
             description=(
                 "Runtime of the engines: auto (the first that can run them here), tensorrt,"
-                " tensorrt-rtx, openvino or torch."
+                " tensorrt-rtx, openvino or torch; kserve for a server."
             )
         ),
     ] = "auto"
+    endpoint: Annotated[
+        Endpoint,
+        Field(
+            description=(
+                "Server that computes the engines with backend kserve: grpc://HOST:8001, or"
+                " grpcs:// for TLS. None takes that of rig.yaml, then LIVESR_ENDPOINT."
+            )
+        ),
+    ] = None
     precision: Annotated[
         str,
         Field(description="Arithmetic of the engines: auto, int8, f8, bf16, f16 or f32."),

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from livesr.base.compute import AUTO, ComputeConfig
-from livesr.base.errors import BackendError, ConfigError, DamagedFileError, RunError
+from livesr.base.errors import BackendError, ConfigError, DamagedFileError, EngineError, RunError
 from livesr.base.frames import MulticolorFrame, RawStack, SRFrame, Stream
 from livesr.base.run_description import RunDescription
 from livesr.formats import layout
@@ -191,7 +191,7 @@ def _build(
 ) -> ChannelPath:
     try:
         return build(first)
-    except BackendError:
+    except (BackendError, EngineError):  # a server may have another network by now
         if first == asked:
             raise
     return build(asked)

@@ -13,7 +13,13 @@ from livesr.base.compute import ComputeConfig
 from livesr.base.errors import BackendError, suggestion
 from livesr.live.inference.cuda import why_no_gpu
 from livesr.live.inference.engine import Engine
-from livesr.live.inference.runtime import BACKENDS, PRECISIONS, Runtime, runtime_named
+from livesr.live.inference.runtime import (
+    BACKENDS,
+    PRECISIONS,
+    Runtime,
+    is_remote,
+    runtime_named,
+)
 from livesr.live.inference.session import InferenceSession
 from livesr.live.inference.tiling import TiledSession, smaller_tile, tile_that_fits
 
@@ -45,6 +51,7 @@ def open_session(
     EngineError
         If the engine cannot take such frames.
     """
+    check_named(compute)
     if compute.backend != "auto":
         return open_on(compute.backend, engine, shape, compute)
     reasons = []
@@ -73,6 +80,11 @@ def check_named(compute: ComputeConfig) -> None:
     ):
         if name not in ("auto", *known):
             raise BackendError(f"There is no {what} {name!r}.{suggestion(name, ['auto', *known])}")
+    if compute.endpoint and not is_remote(compute.backend):
+        raise BackendError(
+            f"The server {compute.endpoint} is named, and backend {compute.backend!r} asks none:"
+            " use --backend kserve, or leave out the endpoint."
+        )
 
 
 def in_order() -> list[str]:
