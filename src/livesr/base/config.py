@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
@@ -717,6 +718,7 @@ class RigConfig(Model):
 
 M = TypeVar("M", bound=BaseModel)
 _SHOWN = 200  # characters
+_BEFORE_AT = re.compile(r"//[^/@]*@")
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
@@ -769,9 +771,9 @@ def _first_problem(model: type[BaseModel], error: ValidationError) -> str:
 def _short(value: object, *, quoted: bool = True) -> str:
     """Return a value as a sentence can hold it.
 
-    A file may have a name or a text of a million letters.
+    A file may have a name or a text of a million letters, and an address a password.
     """
-    text = repr(value) if quoted else str(value)
+    text = _BEFORE_AT.sub("//...@", repr(value) if quoted else str(value))
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 

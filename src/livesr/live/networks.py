@@ -120,7 +120,7 @@ class Networks:
             return ()
         session = self.steps[-1].session
         alone = len(self.steps) == 1 and self.uncertainty is None
-        return session.lanes if alone else session.lanes[:1]
+        return session.lanes if alone and len(session.lanes) > 1 else (session,)
 
     @property
     def accounts(self) -> list[dict[str, Any]]:

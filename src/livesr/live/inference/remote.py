@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from livesr.base.compute import ComputeConfig
 from livesr.base.errors import BackendError, EngineError, LiveSRError
+from livesr.base.threads import wait_for
 from livesr.base.timing import Histogram
 from livesr.live.inference.engine import Engine
 from livesr.live.inference.fallback import FallbackSession
@@ -112,7 +113,8 @@ class RemoteSession(InferenceSession):
         if self._closing.is_set():
             return
         self._closing.set()
-        self._looking.join(_END_S)  # it may be asking a server that does not answer
+        late_s = time.monotonic() + _END_S  # it may be asking a server that does not answer
+        wait_for(self._looking, lambda: time.monotonic() > late_s)
         self._release()
 
     def inferred(
