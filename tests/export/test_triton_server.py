@@ -22,7 +22,7 @@ from livesr.live.inference.identity import identity_engine
 from livesr.live.inference.remote import RemoteSession
 from livesr.live.inference.runner import open_session
 from recorded_runs import Live, assert_equal, mixing_engine, moving_groups, sim_rig
-from triton import TritonServer, needs_triton
+from triton_process import TritonServer, needs_triton
 
 needs_triton()
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="tritonserver runs on Linux")
