@@ -35,6 +35,7 @@ IN_FLIGHT = 4
 """Frames on their way: one each is sent, computed, brought back and composed."""
 
 _ASK_S, _FIRST_FRAME_S, _FRAME_S = 10.0, 600.0, 60.0  # a server may compile for the first frame
+_TIMES_S = 0.5  # whoever shows them does not wait for long
 _TYPES = {"FP32": np.float32, "FP16": np.float16}
 _MAX_SAID_BYTES = 1 << 20  # what comes beside the pixels
 _MAX_SENTENCE = 300
@@ -180,7 +181,7 @@ class KServeSession(PaddedSession):
             return None
         try:
             told = self._call(
-                self._client.get_inference_statistics, self._served.name, client_timeout=1.0
+                self._client.get_inference_statistics, self._served.name, client_timeout=_TIMES_S
             )
             done = [model.inference_stats.success for model in told.model_stats]
         except (BackendError, AttributeError):

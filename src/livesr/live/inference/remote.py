@@ -42,6 +42,7 @@ _SOON_S = 30.0  # a server that fails again within it is asked less often
 _MIN_DEADLINE_S, _MAX_DEADLINE_S = 2.0, 60.0
 _TIMES_SLOWER = 20.0  # a frame may take so many times what the slower side takes for one
 _END_S = 5.0
+_OFTEN_S = 0.5
 
 
 class RemoteSession(InferenceSession):
@@ -355,6 +356,7 @@ class _Log:
         self._before: _Served | None = None
         self._device, self.frames_here, self.outages = "", 0, 0
         self._session: InferenceSession | None = None
+        self._looked_s = 0.0
 
     def answered(self, seconds: float) -> None:
         """Count a frame that the server returned."""
@@ -369,7 +371,11 @@ class _Log:
             self._before = _Served(*counted) if counted else None
 
     def look(self, session: InferenceSession) -> None:
-        """Add what the server has counted since it was asked last."""
+        """Add what the server has counted since it was asked last; not more than twice a second."""
+        with self._lock:
+            if time.monotonic() - self._looked_s < _OFTEN_S:
+                return
+            self._looked_s = time.monotonic()
         counted = session.served()
         if counted is None:
             return
