@@ -528,6 +528,11 @@ class RigConfig(Model):
         A rig with one nameless channel uses its only entry.
 
         A channel that is superposed has no engine of its own: it is the truth.
+
+        Raises
+        ------
+        ConfigError
+            If the rig describes other channels only.
         """
         if self.superpose and name in self.superpose.channels and name in self.channels:
             return self._with_default(

@@ -107,19 +107,14 @@ def evaluate_composites(
 
     Parameters
     ----------
-    images
-        Of every structure that the engine separates, by its name (case does not matter).
-    n
-        Fields at most. There are as many as the structure with the most tiles has; the others take
-        turns.
-    measures
-        "all" adds PSNR and MS-SSIM after the papers' preparation and, where the package `microssim`
-        is installed, microSSIM; "equal" does so where all structures are alike; "pcc" takes a tenth
-        of the time.
-    progress
-        Called with (fields done, all).
-    show
-        Called with a picture of each field, all alike.
+    images : of every structure that the engine separates, by its name (case does not matter)
+    n : fields at most. There are as many as the structure with the most tiles has; the others take
+        turns
+    measures : "all" adds PSNR and MS-SSIM after the papers' preparation and, where the package
+        `microssim` is installed, microSSIM; "equal" does so where all structures are alike; "pcc"
+        takes a tenth of the time
+    progress : called with (fields done, all)
+    show : called with a picture of each field, all alike
 
     Returns
     -------

@@ -97,10 +97,8 @@ def summation_residual(channels: NDArray[np.float32], x: NDArray[np.float32]) ->
 
     Parameters
     ----------
-    channels
-        Prediction, float32 (c, y, x).
-    x
-        The network's middle input frame, float32 (y, x), background subtracted; the same unit.
+    channels : prediction, float32 (c, y, x)
+    x : the network's middle input frame, float32 (y, x), background subtracted; the same unit
 
     Notes
     -----
@@ -328,12 +326,11 @@ class Composer:
 
         Parameters
         ----------
-        made
-            What `arithmetic` made of the network's output for `window`; its pixels are on the host.
-        window
-            What the network saw.
-        measured
-            The measurement that the window's centre was made of, if it is not the centre itself.
+        made : what `arithmetic` made of the network's output for `window`; its pixels are on the
+            host
+        window : what the network saw
+        measured : the measurement that the window's centre was made of, if it is not the centre
+            itself
         """
         centre = window.centre
         following = self._streams.setdefault(centre.stream, _Following(self._manifest))

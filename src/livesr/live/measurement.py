@@ -79,8 +79,7 @@ class Measurement:
 
         Parameters
         ----------
-        running
-            What the group is added to, where the channel accumulates.
+        running : what the group is added to, where the channel accumulates
 
         Raises
         ------

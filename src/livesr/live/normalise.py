@@ -31,16 +31,13 @@ def background_and_scale(
 
     Parameters
     ----------
-    image
-        A reconstruction in ADU, float32 (y, x).
-    sample_step
-        Side of the blocks whose means estimate the background, and distance of the pixels that
-        estimate the bright level. Live and training use the same, or b would differ with the noise.
-    border
-        Fraction of each side that is left out. A reconstruction may fade to 0 at its edges, which
-        would otherwise pass for the background.
-    arrays
-        What `image` is an array of.
+    image : a reconstruction in ADU, float32 (y, x)
+    sample_step : side of the blocks whose means estimate the background, and distance of the pixels
+        that estimate the bright level. Live and training use the same, or b would differ with the
+        noise
+    border : fraction of each side that is left out. A reconstruction may fade to 0 at its edges,
+        which would otherwise pass for the background
+    arrays : what `image` is an array of
 
     Returns
     -------

@@ -355,11 +355,9 @@ class Engine:
 
         Parameters
         ----------
-        shape, pixel_size_nm, modality
-            Of the frames that go in: (y, x), their sampling in the sample, how they were
-            reconstructed.
-        resolution_nm
-            Of the optics: wavelength / (2 NA).
+        shape, pixel_size_nm, modality : of the frames that go in: (y, x), their sampling in the
+            sample, how they were reconstructed
+        resolution_nm : of the optics: wavelength / (2 NA)
 
         Returns
         -------

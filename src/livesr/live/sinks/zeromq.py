@@ -81,13 +81,10 @@ class ZeroMQSink(Sink):
 
     Parameters
     ----------
-    address
-        Of this computer only, unless there are `keys` or it is `insecure`: whoever reaches the port
-        sees the frames.
-    insecure
-        Allow an address that others can reach, without encryption.
-    keys
-        Folder of CURVE keys: the stream is encrypted and only the viewers named there receive it.
+    address : of this computer only, unless there are `keys` or it is `insecure`: whoever reaches
+        the port sees the frames
+    insecure : allow an address that others can reach, without encryption
+    keys : folder of CURVE keys: the stream is encrypted and only the viewers named there receive it
 
     Raises
     ------
