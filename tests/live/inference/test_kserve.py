@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,9 +17,10 @@ from backend_contract import session_on
 from certificates import certificate_of
 from kserve_server import KServeServer
 from livesr.base.compute import ComputeConfig
-from livesr.base.config import endpoint_of, parse
+from livesr.base.config import endpoint_of, load_rig, parse
 from livesr.base.errors import BackendError, ConfigError, EngineError
 from livesr.base.geometry import Geometry
+from livesr.formats.store import RecordedStore
 from livesr.live.inference import kserve, remote
 from livesr.live.inference.engine import Engine
 from livesr.live.inference.identity import identity_engine
@@ -26,6 +28,8 @@ from livesr.live.inference.remote import RemoteSession
 from livesr.live.inference.runner import in_order, open_session
 from livesr.live.inference.runtime import runtime_named
 from livesr.live.paths import build_path
+from livesr.store.process import process
+from livesr.store.raw_input import raw_input
 from recorded_runs import Live, assert_equal, moving_groups, sim_rig
 
 SHAPE = (24, 33)
@@ -394,3 +398,27 @@ def test_over_tls_only_the_server_of_that_certificate_is_believed(
             open_session(engine, SHAPE, on(server))
     finally:
         server.stop()
+
+
+def test_no_store_decides_where_frames_go(
+    server: KServeServer, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "rig"
+    shutil.copytree(sim_rig("identity").folder, folder)
+    with (folder / "rig.yaml").open("a", encoding="utf-8") as file:
+        file.write(f"\nendpoint: {server.endpoint}\n")
+    rig = load_rig(folder).with_engine(str(engine.folder))
+    monkeypatch.setenv(kserve.ENDPOINT, server.endpoint)
+    live = Live(rig, tmp_path / "live.ome.zarr", backend="kserve")
+    live.record(moving_groups(4))
+    assert RecordedStore(live.sink.path).provenance("488")["runtime"]["backend"] == "kserve"
+    monkeypatch.delenv(kserve.ENDPOINT)
+    answered = server.answered
+    raw = raw_input(live.sink.path, engine=str(engine.folder))
+    assert raw.rig.endpoint is None
+    report = process(raw, tmp_path / "again.ome.zarr")
+    assert "was separated live with kserve f32, now with" in " ".join(report["warnings"])
+    assert report["sr_frames"] == 4
+    with pytest.raises(BackendError, match="none is named"):
+        process(raw, tmp_path / "named.ome.zarr", compute=ComputeConfig(backend="kserve"))
+    assert server.answered == answered

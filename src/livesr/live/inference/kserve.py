@@ -349,6 +349,8 @@ def _connected(endpoint: str, max_bytes: int) -> Any:
     BackendError
         If the certificate that is named cannot be read.
     """
+    # Else gRPC writes to the terminal whenever another process is started.
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     from tritonclient.grpc import InferenceServerClient
 
     at = urlsplit(endpoint)

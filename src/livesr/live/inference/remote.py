@@ -39,7 +39,7 @@ What int8 and f16 differ by is below a third of it.
 
 _LOOK_S, _MAX_LOOK_S = 1.0, 15.0  # how often a server that failed is asked, at first and at last
 _SOON_S = 30.0  # a server that fails again within it is asked less often
-_MIN_DEADLINE_S, _MAX_DEADLINE_S = 2.0, 60.0
+_MIN_DEADLINE_S, _MAX_DEADLINE_S = 2.0, 30.0
 _TIMES_SLOWER = 20.0  # a frame may take so many times what the slower side takes for one
 _END_S = 5.0
 _OFTEN_S = 0.5
@@ -371,9 +371,11 @@ class _Log:
             self._before = _Served(*counted) if counted else None
 
     def look(self, session: InferenceSession) -> None:
-        """Add what the server has counted since it was asked last; not more than twice a second."""
+        """Add what the server has counted since it was asked last; not more often than twice a
+        second.
+        """
         with self._lock:
-            if time.monotonic() - self._looked_s < _OFTEN_S:
+            if self._server.requests and time.monotonic() - self._looked_s < _OFTEN_S:
                 return
             self._looked_s = time.monotonic()
         counted = session.served()
