@@ -51,6 +51,7 @@ COMMANDS = [
     "build",
     "engine",
     "quantise",
+    "serve",
     "bench",
 ]
 
