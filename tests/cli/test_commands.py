@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shlex
 import shutil
 import signal
@@ -239,6 +240,11 @@ def test_info_lists_engines_backends_and_rigs(tmp_path: Path) -> None:
     assert (facts["device"] == "CPU") == bool(facts["no_gpu"])
     assert {"openvino", "torch"} <= {b["name"] for b in facts["backends"]}
     ready = [b for b in facts["backends"] if not b["unavailable"]]
+    taken = facts["auto"]
+    assert taken["backend"] in {b["name"] for b in ready}
+    assert re.match(rf"{taken['backend']} \d+\.\d+ (FP32|BF16|FP16) on ", taken["computes"])
+    left = [b for b in facts["backends"][: len(taken["skipped"])] if b["unavailable"]]
+    assert taken["skipped"] == [f"{b['name']}: {b['unavailable']}" for b in left]
     assert all("f32" in b["precisions"] and b["devices"] and not b["remote"] for b in ready)
     assert [r["name"] for r in facts["rigs"]] == [
         "demo",

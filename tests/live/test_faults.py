@@ -104,6 +104,7 @@ def test_a_network_without_memory_goes_on_with_another_runtime(
     ) == (0, 8, 8, 0)
     assert report["error"] is None
     assert list(report["backend"].values()) == ["torch"]
+    assert [line.split()[0] for line in report["computes"].values()] == ["torch"]
     sentence = "runs on torch since openvino failed (MemoryError: std::bad_alloc)"
     assert any(sentence in w for w in report["warnings"])
     said = {

@@ -166,6 +166,11 @@ class SessionContract:
         assert (backend.name, backend.precision) == (self.name, "f32")
         assert backend.device
         assert (backend.tile, backend.replacements) == (16 if self.in_tiles else None, ())
+        version = ".".join(backend.version.split(".")[:2])
+        line = " ".join(filter(None, (self.name, version, "FP32 on", backend.device)))
+        assert backend.described().startswith(line)
+        assert ("in tiles of 16 pixels" in backend.described()) == self.in_tiles
+        assert ("compiled" in backend.described()) == (backend.compiled is not None)
 
     def test_frames_stay_on_the_device_where_its_runtime_says_so(self, engine: Engine) -> None:
         backend = self.opened(engine, (16, 16))

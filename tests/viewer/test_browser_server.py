@@ -411,6 +411,7 @@ def test_status_says_what_runs_and_when_it_is_over(source):
         sr_skipped=3,
         engine={"488": "light", "": "heavy"},
         backend={"488": "openvino"},
+        computes={"488": "openvino 2026.4 BF16 on a CPU, compiled 2 s ago"},
         warnings=["Look!"],
         disk_free_bytes=5e9,
     )
@@ -424,6 +425,7 @@ def test_status_says_what_runs_and_when_it_is_over(source):
         "skipped": 3,
         "engine": "heavy",
         "backend": "openvino",
+        "computes": "openvino 2026.4 BF16 on a CPU, compiled 2 s ago",
         "warnings": ["Look!"],
         "disk_free_bytes": 5e9,
         "length": None,

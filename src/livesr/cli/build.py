@@ -80,6 +80,8 @@ def build(
             )
             what = f"built in {made['seconds']:.1f} s" if made["built"] else "there already"
             what += f", {made['bytes'] / 1e6:.1f} MB"
+            if frame := made["figures"].get("frame_bytes"):
+                what += f", {frame / 1e6:.0f} MB of the GPU's memory while a frame is computed"
             terminal.print(
                 f"{loaded.manifest.id}, {size[0]} x {size[1]}, {chosen}, {made['device']}: {what}"
             )
@@ -155,6 +157,7 @@ def _build(
         **key.facts(),
         "plan": str(cache.path(key)),
         "bytes": cache.path(key).stat().st_size,
+        "figures": cache.figures(key),
         "built": not there,
         "seconds": time.perf_counter() - started,
     }

@@ -12,6 +12,8 @@ from rich.table import Table
 
 from livesr.cli.output import JSON, console, print_json
 
+_TRIED_PX = 64
+
 
 def register(app: typer.Typer) -> None:
     """Add the command to `app`."""
@@ -38,6 +40,7 @@ def info(as_json: JSON = False) -> None:
     ]
     titles = ", ".join(way.title for way in installed() if way.on_devices)
     out.print(f"{titles} frames are computed on {facts['device']}. {facts['no_gpu']}")
+    out.print(f"Networks are computed by {escape(facts['auto']['computes'])}.", highlight=False)
     out.print(_table("Backends", ("name", "here"), backends))
     engines = [(e["id"], e["task"], e["channels"], e["note"]) for e in facts["engines"]]
     out.print(_table("Engines", ("id", "task", "channels", ""), engines))
@@ -70,11 +73,33 @@ def collect() -> dict[str, Any]:
         "memory_gib": round(psutil.virtual_memory().total / 2**30),
         "device": device.description,
         "no_gpu": no_gpu,
+        "auto": _auto(),
         "backends": _backends(),
         "engines": _engines(),
         "extensions": _extensions(),
         "rigs": _rigs(),
     }
+
+
+def _auto() -> dict[str, Any]:
+    """Return what "auto" takes here, tried with the engine that does nothing, and why not others.
+
+    `backend` is None if none can run.
+    """
+    from livesr.base.compute import ComputeConfig
+    from livesr.base.errors import LiveSRError
+    from livesr.live.inference.engine import load_engine
+    from livesr.live.inference.runner import open_session
+
+    try:
+        with open_session(load_engine("identity"), (_TRIED_PX, _TRIED_PX), ComputeConfig()) as made:
+            return {
+                "backend": made.name,
+                "computes": made.described(),
+                "skipped": list(made.skipped),
+            }
+    except LiveSRError as e:
+        return {"backend": None, "computes": f"nothing: {e}", "skipped": []}
 
 
 def _backends() -> list[dict[str, Any]]:

@@ -169,8 +169,11 @@ def _rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("steps", f"{steps} ms" if steps else "none"),
         (
             "engine",
-            ", ".join(f"{e} on {report['backend'][n]}" for n, e in report["engine"].items())
-            or "none",
+            ", ".join(dict.fromkeys(report["engine"].values())) or "none",
+        ),
+        *(
+            ("computed by", escape(line))
+            for line in dict.fromkeys(report.get("computes", {}).values())
         ),
         *_servers(report),
     ]

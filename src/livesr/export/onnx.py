@@ -27,6 +27,7 @@ from torch import fx, nn
 from torch.nn import functional as F  # noqa: N812
 
 from livesr.base.files import replace_file
+from livesr.training.networks.dfcan import amplitudes
 from livesr.training.networks.layers import spatial_mean
 
 OPSET = 17
@@ -39,22 +40,30 @@ ALLOWED_OPS = frozenset(
         "Concat",
         "Conv",
         "ConvTranspose",
+        "DFT",
         "DepthToSpace",
         "Div",
         "Erf",
         "GlobalAveragePool",
         "MaxPool",
         "Mul",
+        "Pow",
+        "ReduceL2",
+        "ReduceProd",
         "Relu",
+        "Shape",
         "Sigmoid",
         "Slice",
         "Softmax",
+        "Sqrt",
         "Tanh",
+        "Unsqueeze",
     }
 )
 """What an engine may use.
 
-TensorRT 8.6 parses all of it at opset 17. Not Gelu, which came with opset 20.
+TensorRT 8.6 parses all of it at opset 17, once what depends on the frame's size is constant and
+DFT a matrix product (`live/inference/fixed_size.py`). Not Gelu, which came with opset 20.
 """
 
 _TRANSLATION_TOLERANCE = 1e-4
@@ -230,6 +239,11 @@ class _Translation:
         self._tensors[name] = numpy_helper.from_array(values, name)
         return name
 
+    def integers(self, *values: int) -> str:
+        """Add a list of integers, once for each."""
+        name = f"integers_{'_'.join(map(str, values))}"
+        return self.tensor(name, np.asarray(values, np.int64))
+
     def number(self, value: float) -> str:
         """Add a scalar, once for each value."""
         return self.tensor(f"number_{value:.9g}", np.asarray(value, np.float32))
@@ -341,6 +355,38 @@ def _softmax(graph: _Translation, node: fx.Node) -> str:
     return graph.add("Softmax", [graph.first(node)], node.name, axis=node.args[1])
 
 
+def _amplitudes(graph: _Translation, node: fx.Node) -> str:
+    """|DFT| along y and x, divided by sqrt(y x), the zero frequency in the middle."""
+    x, name = graph.first(node), node.name
+    value = graph.add("Unsqueeze", [x, graph.integers(-1)], f"{name}/real")
+    for axis in (3, 2):
+        value = graph.add("DFT", [value], f"{name}/dft_{axis}", axis=axis)
+    value = graph.add("ReduceL2", [value], f"{name}/amplitude", axes=[-1], keepdims=0)
+    sides = graph.add("Shape", [x], f"{name}/sides", start=2, end=4)
+    pixels = graph.add("ReduceProd", [sides], f"{name}/pixels", keepdims=0)
+    floating = graph.add("Cast", [pixels], f"{name}/floating", to=TensorProto.FLOAT)
+    root = graph.add("Sqrt", [floating], f"{name}/root")
+    value = graph.add("Div", [value, root], f"{name}/scaled")
+    for axis in (2, 3):
+        value = _halves_swapped(graph, value, axis, f"{name}/shift_{axis}")
+    return value
+
+
+def _halves_swapped(graph: _Translation, x: str, axis: int, name: str) -> str:
+    """Roll by half the size, rounded down, as fftshift does."""
+    size = graph.add("Shape", [x], f"{name}/size", start=axis, end=axis + 1)
+    more = graph.add("Add", [size, graph.integers(1)], f"{name}/more")
+    middle = graph.add("Div", [more, graph.integers(2)], f"{name}/middle")
+    along, start = graph.integers(axis), graph.integers(0)
+    negative = graph.add("Slice", [x, middle, size, along], f"{name}/negative")
+    positive = graph.add("Slice", [x, start, middle, along], f"{name}/positive")
+    return graph.add("Concat", [negative, positive], name, axis=axis)
+
+
+def _power(graph: _Translation, node: fx.Node) -> str:
+    return graph.add("Pow", [graph.operand(value) for value in node.args], node.name)
+
+
 def _multiply(graph: _Translation, node: fx.Node) -> str:
     return graph.add("Mul", [graph.operand(value) for value in node.args], node.name)
 
@@ -378,7 +424,9 @@ _FUNCTIONS: dict[Any, Callable[..., str]] = {
     torch.sigmoid: _sigmoid,
     torch.softmax: _softmax,
     spatial_mean: _mean,
+    amplitudes: _amplitudes,
     operator.mul: _multiply,
     operator.add: _sum,
+    operator.pow: _power,
     operator.getitem: _channels,
 }

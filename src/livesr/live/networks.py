@@ -16,6 +16,7 @@ from livesr.base.compute import Augmentation, ComputeConfig
 from livesr.base.config import ChannelConfig
 from livesr.base.errors import ConfigError
 from livesr.base.run_description import ChannelDescription
+from livesr.live.inference.cuda import why_no_gpu
 from livesr.live.inference.engine import Engine, Task, Uncertain, load_engine
 from livesr.live.inference.fallback import FallbackSession
 from livesr.live.inference.remote import RemoteSession
@@ -127,6 +128,11 @@ class Networks:
         """What a report says of the ways to servers, in the order of the steps."""
         told = (step.session.account for step in self.steps)
         return [account for account in told if account is not None]
+
+    @property
+    def computes(self) -> str:
+        """What computes, in one line: of every step, in order; empty without any."""
+        return ", then ".join(dict.fromkeys(step.session.described() for step in self.steps))
 
     @property
     def replacements(self) -> tuple[str, ...]:
@@ -273,6 +279,11 @@ def _notes(
     channel: str, steps: Sequence[Network], uncertainty: Augmentation | None
 ) -> Iterator[str]:
     for engine, session, _ in steps:
+        if session.skipped and why_no_gpu() is None:
+            yield (
+                f"Engine {engine.manifest.id!r} runs on {session.described()}."
+                f" {' '.join(session.skipped)}"
+            )
         if session.tile:
             yield (
                 f"Engine {engine.manifest.id!r} sees channel {channel!r} in tiles of"

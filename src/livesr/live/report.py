@@ -45,6 +45,7 @@ def status_of(run: Run, hook: MDAHook) -> Status:
             if engine.manifest.task == "upscale"
         },
         backend={p.name: session.name for p in paths if (session := p.networks.session)},
+        computes={p.name: line for p in paths if (line := p.networks.computes)},
     )
     if any(path.parts for path in paths):
         status |= state.superposition

@@ -41,9 +41,10 @@ class Status(TypedDict, total=False):
     """State of a run in progress, about once a second.
 
     Times are summaries of histograms, {p50, p99, mean} in ms. `raw_queue` is the share of the bytes
-    that may wait, `score` and `time_shift_ms` are those of a superposition. `engine`, `upscale` and
-    `backend` go by channel. So does `remote`, where a server computes: of each engine on the way
-    {backend, endpoint, frames, frames_here, outages, latency_ms, server_ms, network_share}.
+    that may wait, `score` and `time_shift_ms` are those of a superposition. `engine`, `upscale`,
+    `backend` and `computes`, a line about it, go by channel. So does `remote`, where a server
+    computes: of each engine on the way {backend, endpoint, frames, frames_here, outages,
+    latency_ms, server_ms, network_share}.
     """
 
     raw_frames: int
@@ -64,6 +65,7 @@ class Status(TypedDict, total=False):
     upscale: dict[str, str]
     backend: dict[str, str]
     remote: dict[str, list[dict[str, Any]]]
+    computes: dict[str, str]
 
 
 class RawAccount(TypedDict, total=False):

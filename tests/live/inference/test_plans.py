@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -83,6 +85,29 @@ def test_a_forgotten_plan_is_gone(cache: PlanCache) -> None:
     cache.forget(KEY)
     cache.forget(KEY)
     assert cache.load(KEY) is None
+
+
+def test_when_a_plan_was_compiled_is_known_wherever_it_is_carried(cache: PlanCache) -> None:
+    assert cache.compiled(KEY) is None
+    before = time.time()
+    path = cache.store(KEY, PLAN)
+    assert before <= (cache.compiled(KEY) or 0) <= time.time()
+    os.utime(path, (0, 0))
+    assert before <= (cache.compiled(KEY) or 0)
+
+
+def test_what_the_builder_said_is_kept_with_the_plan(cache: PlanCache) -> None:
+    assert cache.figures(KEY) == {}
+    path = cache.store(KEY, PLAN, {"figures": {"layers": 255, "frame_bytes": 22_872_576}})
+    assert cache.figures(KEY) == {"layers": 255, "frame_bytes": 22_872_576}
+    path.with_suffix(".json").write_text('{"figures": {"layers": "many"}}')
+    assert cache.figures(KEY) == {}
+
+
+@pytest.mark.parametrize("said", ['{"compiled": "today"}', '{"compiled": 1e999}', "[]", "{"])
+def test_a_time_that_is_none_is_not_known(cache: PlanCache, said: str) -> None:
+    cache.store(KEY, PLAN).with_suffix(".json").write_text(said)
+    assert cache.compiled(KEY) is None
 
 
 def test_timings_are_those_of_a_version_and_a_device(cache: PlanCache) -> None:

@@ -25,12 +25,13 @@ from backend_contract import (
     small_network,
 )
 from livesr.base.errors import BackendError
-from livesr.live.inference import cuda
+from livesr.live.inference import cuda, tensorrt
 from livesr.live.inference.cuda import why_no_gpu
 from livesr.live.inference.engine import Engine, load_engine
 from livesr.live.inference.fallback import FallbackSession
 from livesr.live.inference.plans import PlanCache
 from livesr.live.inference.tensorrt import TensorRTRuntime, TensorRTSession
+from livesr.live.inference.tensorrt_build import TENSORRT
 from quantised import quantised
 
 SHIPPED = Path(__file__).parents[3] / "engines"
@@ -276,9 +277,7 @@ def test_parity_with_torch(precision: str) -> None:
 @pytest.mark.usefixtures("gpu")
 @pytest.mark.parametrize("precision", ["int8", "f8"])
 def test_codes_of_eight_bits_on_the_gpu(tmp_path: Path, precision: str) -> None:
-    from livesr.live.inference.tensorrt_build import version
-
-    if precision == "f8" and version()[0] < 10:
+    if precision == "f8" and TENSORRT.version()[0] < 10:
         pytest.skip("TensorRT 8 has no FP8")
     frames = random_frames((64, 96))
     engine = make_engine(tmp_path / "quantised", quantised(small_network(), frames))
@@ -300,11 +299,9 @@ def test_codes_of_eight_bits_on_the_gpu(tmp_path: Path, precision: str) -> None:
 def test_a_plan_is_built_once_and_again_when_it_is_damaged(
     engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from livesr.live.inference import tensorrt_build
-
     monkeypatch.setenv("LIVESR_CACHE", str(tmp_path / "cache"))
-    builds, build = [], tensorrt_build.build
-    monkeypatch.setattr(tensorrt_build, "build", lambda *a, **k: builds.append(a) or build(*a, **k))
+    builds, build = [], tensorrt.build
+    monkeypatch.setattr(tensorrt, "build", lambda *a, **k: builds.append(a) or build(*a, **k))
     opened(engine, (64, 64)).close()
     opened(engine, (64, 64)).close()
     assert len(builds) == 1

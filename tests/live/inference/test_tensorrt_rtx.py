@@ -15,17 +15,30 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import openvino
 import pytest
+import yaml
 
 from backend_contract import SessionContract, make_engine, random_frames, session_on, small_network
+from export.test_bioimageio import package as described
 from livesr.base.errors import BackendError, UsageError
+from livesr.export.imported import import_model
+from livesr.live.inference import tensorrt
 from livesr.live.inference.cards import GENERATIONS, capability_of
 from livesr.live.inference.cuda import why_no_gpu
 from livesr.live.inference.engine import Engine, load_engine
 from livesr.live.inference.plans import PlanCache
+from livesr.live.inference.runner import out_of_memory
 from livesr.live.inference.runtime import BACKENDS
-from livesr.live.inference.tensorrt import Card, TensorRTRTXRuntime, build_plan, plan_key
-from livesr.live.inference.tensorrt_build import RTX, build, capabilities
+from livesr.live.inference.tensorrt import (
+    Card,
+    TensorRTRTXRuntime,
+    TensorRTRTXSession,
+    build_plan,
+    plan_key,
+)
+from livesr.live.inference.tensorrt_build import RTX, build, capabilities, logger
+from livesr.live.inference.typed_onnx import typed
 from quantised import quantised
 
 trt = pytest.importorskip(
@@ -94,6 +107,7 @@ NETWORKS: dict[str, tuple[str, dict[str, Any], int]] = {
     "edsr": ("edsr", {"scale": 3, "blocks": 4, "width": 32, "residual_scaling": 1.0}, 1),
     "rcan": ("rcan", {"groups": 2, "blocks": 4}, 3),
     "unet": ("unet", {"width": 16}, 3),
+    "dfcan": ("dfcan", {"groups": 1, "blocks": 2, "width": 16}, 3),
 }
 
 
@@ -104,14 +118,98 @@ LARGE: dict[str, tuple[str, dict[str, Any], int]] = {
 }
 
 
-@pytest.mark.parametrize("name", list(NETWORKS))
+@pytest.mark.parametrize("capability", [pytest.param(AMPERE, marks=pytest.mark.slow), ADA])
+@pytest.mark.parametrize("name", [name for name in NETWORKS if name != "dfcan"])
 def test_every_network_that_can_be_trained_compiles_in_f16_and_int8(
-    name: str, tmp_path: Path
+    name: str, capability: int, tmp_path: Path
 ) -> None:
     architecture, parameters, window = NETWORKS[name]
     model, shape = exported(architecture, parameters, window, tmp_path), (1, window, SIDE, SIDE)
-    assert build(model, "f16", shape, RTX, capability=ADA)[0]
-    assert build(codes_of(model, window), "int8", shape, RTX, capability=ADA)[0]
+    assert build(model, "f16", shape, RTX, capability=capability)[0]
+    assert build(codes_of(model, window), "int8", shape, RTX, capability=capability)[0]
+
+
+@pytest.mark.parametrize("capability", [AMPERE, ADA])
+def test_dfcan_compiles_with_its_fourier_transforms(capability: int, tmp_path: Path) -> None:
+    architecture, parameters, window = NETWORKS["dfcan"]
+    model, shape = exported(architecture, parameters, window, tmp_path), (1, window, 60, 63)
+    for precision in ("f16", "f32"):
+        assert build(model, precision, shape, RTX, capability=capability)[0]
+    assert build(codes_of(model, window), "int8", shape, RTX, capability=capability)[0]
+
+
+def test_every_network_that_can_be_trained_is_among_them() -> None:
+    networks = pytest.importorskip("livesr.training.networks")
+    assert {architecture for architecture, _, _ in NETWORKS.values()} == set(networks.NETWORKS)
+
+
+@pytest.mark.parametrize("capability", [AMPERE, ADA])
+@pytest.mark.parametrize("step", ["zero_mean_unit_variance", "scale_range"])
+def test_what_an_import_makes_compiles(step: str, capability: int, tmp_path: Path) -> None:
+    folder = tmp_path / "package"
+    rdf = described(folder)
+    rdf["inputs"][0]["preprocessing"] = [
+        {"id": step},
+        {"id": "scale_linear", "kwargs": {"gain": 2.0, "offset": 0.1}},
+        {"id": "clip", "kwargs": {"min": -5.0, "max": 5.0}},
+    ]
+    for tensor in (*rdf["inputs"], *rdf["outputs"]):
+        tensor.pop("test_tensor")  # the answer of the model without these steps
+    rdf["weights"]["onnx"].pop("sha256", None)
+    onnx.save(of_a_stranger(), folder / "weights.onnx")
+    (folder / "rdf.yaml").write_text(yaml.safe_dump(rdf))
+    engine = import_model(folder, tmp_path / "engine").engine
+    shape = (1, engine.manifest.window, SIDE, SIDE)
+    assert build(engine.read(), "f16", shape, RTX, capability=capability)[0]
+    frames = random_frames((SIDE, SIDE), 1)[None]
+    core = openvino.Core()
+    as_it_is, rewritten = (
+        core.compile_model(core.read_model(m), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(frames)[
+            0
+        ]
+        for m in (engine.read(), typed(engine.read(), "f16", shape))
+    )
+    assert np.corrcoef(as_it_is.ravel(), rewritten.ravel())[0, 1] > 0.9999
+
+
+def of_a_stranger() -> Any:
+    """A network of the layers that others use and livesr does not, as torch writes them."""
+    helper, rng = onnx.helper, np.random.default_rng(0)
+    make, tensor = helper.make_node, onnx.numpy_helper.from_array
+    kernels = {"k1": (8, 1, 3, 3), "k2": (8, 8, 3, 3), "k3": (1, 16, 3, 3)}
+    constants = {
+        name: (rng.standard_normal(shape) / 9).astype(np.float32) for name, shape in kernels.items()
+    } | {
+        "ones": np.ones(8, np.float32),
+        "zeros": np.zeros(8, np.float32),
+        "slopes": np.full((8, 1, 1), 0.1, np.float32),
+        "twice": np.array([1, 1, 2, 2], np.float32),
+        "margin": np.array([0, 0, 1, 1, 0, 0, 1, 1], np.int64),
+    }
+    nodes = [
+        make("Pad", ["input", "margin"], ["padded"], mode="reflect"),
+        make("Conv", ["padded", "k1"], ["c1"], kernel_shape=[3, 3]),
+        make("BatchNormalization", ["c1", "ones", "zeros", "zeros", "ones"], ["normal"]),
+        make("LeakyRelu", ["normal"], ["wide"], alpha=0.1),
+        make("AveragePool", ["wide"], ["pooled"], kernel_shape=[2, 2], strides=[2, 2]),
+        make("Conv", ["pooled", "k2"], ["c2"], kernel_shape=[3, 3], pads=[1] * 4),
+        make("InstanceNormalization", ["c2", "ones", "zeros"], ["even"]),
+        make("PRelu", ["even", "slopes"], ["bent"]),
+        make("Elu", ["bent"], ["smooth"]),
+        make("Resize", ["smooth", "", "twice"], ["large"], mode="linear"),
+        make("Concat", ["large", "wide"], ["both"], axis=1),
+        make("Constant", [], ["half"], value=tensor(np.float32(0.5))),
+        make("Mul", ["both", "half"], ["halved"]),
+        make("Conv", ["halved", "k3"], ["output"], kernel_shape=[3, 3], pads=[1] * 4),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "foreign",
+        [helper.make_tensor_value_info("input", 1, ["n", 1, "h", "w"])],
+        [helper.make_tensor_value_info("output", 1, ["n", 1, "H", "W"])],
+        [tensor(value, name) for name, value in constants.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
 @pytest.mark.parametrize(
@@ -172,6 +270,24 @@ def test_a_plan_is_kept_by_capability_and_serves_every_card_that_has_it(tmp_path
     assert cache.load(keys[1]) == plan
     assert cache.load(keys[2]) is None
     assert keys[0].runtime == f"tensorrt-rtx {trt.__version__}"
+
+
+def test_a_plan_that_cannot_be_kept_is_used_all_the_same(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine, card = make_engine(tmp_path / "small", small_network()), Card("RTX 4090", 89)
+    (tmp_path / "file").write_text("in the way")
+    cache, key = PlanCache(tmp_path / "file"), plan_key(engine, (64, 64), "f16", RTX, card)
+    assert tensorrt._built_here(RTX, engine, key, card, cache)
+    assert "cannot be kept" in caplog.text
+
+
+def test_a_context_that_was_not_made_is_said() -> None:
+    session = TensorRTRTXSession.__new__(TensorRTRTXSession)
+    logger(RTX).errors[:] = ["CUDA out of memory"]
+    with pytest.raises(BackendError, match="out of memory") as caught:
+        session._checked(None)
+    assert out_of_memory(caught.value)
 
 
 def test_what_a_card_compiled_is_kept_for_that_card(tmp_path: Path) -> None:
@@ -261,6 +377,9 @@ class TestCommand:
         assert code == 0, err
         made = json.loads(out)["plans"]
         assert [plan["device"] for plan in made] == ["sm_89", "sm_120"]
+        for plan in made:
+            assert set(plan["figures"]) == {"layers", "frame_bytes", "weight_bytes"}
+            assert plan["figures"]["layers"] > 0
         there = tmp_path / "there"
         shutil.copytree(tmp_path / "plans", there / "plans")  # as carried to the rig
         monkeypatch.setenv("LIVESR_CACHE", str(there))

@@ -92,8 +92,7 @@ class FallbackSession(InferenceSession):
     def _adopt(self, inner: InferenceSession) -> None:
         """Go on with another session of the engine."""
         self._inner = inner
-        self.name, self.precision, self.device = inner.name, inner.precision, inner.device
-        self.tile = inner.tile
+        self.like(inner)
 
     def _replace(self, error: Exception) -> None:
         """Open the next way to run the engine, with the frames that the last one failed on."""

@@ -65,6 +65,7 @@ OPERATORS = frozenset(
         "Conv",
         "ConvTranspose",
         "Cos",
+        "DFT",
         "DepthToSpace",
         "DequantizeLinear",
         "Div",

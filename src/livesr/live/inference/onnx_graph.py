@@ -18,6 +18,7 @@ from onnx import helper, numpy_helper
 from torch.nn import functional as F  # noqa: N812
 
 from livesr.base.errors import EngineError
+from livesr.live.inference.fixed_size import held_in_f32
 
 Attributes: TypeAlias = dict[str, Any]
 Operator: TypeAlias = Callable[..., Any]
@@ -59,7 +60,7 @@ OPERATORS |= {
     "Concat": lambda a, *xs: torch.cat(xs, a["axis"]),
     "Transpose": lambda a, x: x.permute(a.get("perm", list(range(x.ndim))[::-1])),
     "Softmax": lambda a, x: x.softmax(a.get("axis", -1)),
-    "Shape": lambda _, x: torch.tensor(x.shape),
+    "Shape": lambda a, x: torch.tensor(x.shape[a.get("start", 0) : a.get("end")]),
     "GlobalAveragePool": lambda _, x: x.mean(tuple(range(2, x.ndim)), keepdim=True),
     "SpaceToDepth": lambda a, x: _space_to_depth(x, a["blocksize"]),
 }
@@ -142,6 +143,32 @@ def _clip(_: Attributes, x: Any, low: Any = None, high: Any = None) -> Any:
 def _reduce_mean(a: Attributes, x: Any, axes: Any = None) -> Any:
     dims = a.get("axes") if axes is None else axes.tolist()
     return x.mean(dims or tuple(range(x.ndim)), keepdim=bool(a.get("keepdims", 1)))
+
+
+@_operator("ReduceProd")
+def _reduce_prod(a: Attributes, x: Any, axes: Any = None) -> Any:
+    dims = a.get("axes") if axes is None else axes.tolist()
+    for dim in sorted(d % x.ndim for d in dims or range(x.ndim))[::-1]:
+        x = x.prod(dim, keepdim=bool(a.get("keepdims", 1)))
+    return x
+
+
+@_operator("ReduceL2")
+def _reduce_l2(a: Attributes, x: Any, axes: Any = None) -> Any:
+    dims = a.get("axes") if axes is None else axes.tolist()
+    return torch.linalg.vector_norm(x, dim=dims, keepdim=bool(a.get("keepdims", 1)))
+
+
+@_operator("DFT")
+def _dft(a: Attributes, x: Any, length: Any = None, axis: Any = None) -> Any:
+    along = a.get("axis", 1 if axis is None else int(axis)) % x.ndim
+    n = x.shape[along] if length is None else int(length)
+    values = torch.view_as_complex(x.contiguous()) if x.shape[-1] == 2 else x[..., 0]
+    transform = torch.fft.ifft if a.get("inverse") else torch.fft.fft
+    spectrum = transform(values, n, along)
+    if a.get("onesided"):
+        spectrum = spectrum.narrow(along, 0, n // 2 + 1)
+    return torch.view_as_real(spectrum)
 
 
 @_operator("Slice")
@@ -253,8 +280,7 @@ class OnnxGraph:
     ----------
     model : an ONNX file's contents, from `Engine.read`
     device : "cpu" or "cuda"
-    precision : dtype of everything before the last convolution; it and what follows are computed in
-        float32
+    precision : dtype of what `held_in_f32` does not hold in float32
 
     Raises
     ------
@@ -355,7 +381,9 @@ def _argument(name: str, dtype: Any, values: dict[str, Any], constants: dict[str
 @_operator("Cast")
 def _cast(a: Attributes, x: Any) -> Any:
     # Between float types it is the step's precision that decides, and the argument has it already.
-    return x if a["to"] not in _TORCH_TYPES else x.to(_TORCH_TYPES[a["to"]])
+    if a["to"] in _TORCH_TYPES:
+        return x.to(_TORCH_TYPES[a["to"]])
+    return x if x.is_floating_point() else x.float()
 
 
 @_operator("Constant")
@@ -384,7 +412,7 @@ def _parse(model: bytes) -> Any:
 
 def _steps(graph: Any, precision: Any) -> list[_Step]:
     nodes = list(graph.node)
-    last_convolution = max((i for i, n in enumerate(nodes) if n.op_type == "Conv"), default=-1)
+    held = held_in_f32(nodes)
     last_user = {name: i for i, node in enumerate(nodes) for name in node.input}
     return [
         _Step(
@@ -392,7 +420,7 @@ def _steps(graph: Any, precision: Any) -> list[_Step]:
             _attributes(node),
             tuple(node.input),
             tuple(node.output),
-            precision if i < last_convolution else torch.float32,
+            torch.float32 if i in held else precision,
             tuple(n for n in dict.fromkeys(node.input) if last_user[n] == i),
         )
         for i, node in enumerate(nodes)

@@ -6,6 +6,7 @@ Owns the compiled network and its tensors. `openvino` is imported where it is as
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Mapping
 from functools import cache
 from importlib.util import find_spec
@@ -21,7 +22,7 @@ from livesr.base.errors import BackendError
 from livesr.live.inference.engine import Engine
 from livesr.live.inference.padding import PaddedBlock, PaddedSession, check_output
 from livesr.live.inference.runtime import Precision, Runtime
-from livesr.live.inference.session import InferenceSession
+from livesr.live.inference.session import Compiled, InferenceSession
 
 # How a layer says that its precision must not be lowered: up to 2025, and since 2026 (openvino pull
 # request 34311).
@@ -118,6 +119,7 @@ class OpenVINOSession(PaddedSession):
 
         super().__init__(engine, shape)
         self.precision, self.device = precision, device
+        self.version = openvino.__version__
         core, padded = openvino.Core(), self._opened()
         model = engine.read_int8() if precision == "int8" else engine.read()
         try:
@@ -126,6 +128,7 @@ class OpenVINOSession(PaddedSession):
             raise BackendError(
                 f"OpenVINO refuses engine {engine.manifest.id!r}: {_first_line(e)}"
             ) from e
+        self.compiled = Compiled(time.time())
         request.set_input_tensor(openvino.Tensor(padded.block, shared_memory=True))
         request.set_output_tensor(openvino.Tensor(self._output, shared_memory=True))
         self._request: Any = request

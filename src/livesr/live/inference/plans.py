@@ -11,10 +11,12 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import os
 import re
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,7 +28,7 @@ from livesr.base.files import replace_file
 
 log = logging.getLogger(__name__)
 
-_FORMAT = 1  # of what livesr makes of a network before it is compiled: raised when that changes
+_FORMAT = 2  # of what livesr makes of a network before it is compiled: raised when that changes
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +111,26 @@ class PlanCache:
         The plan first, so that half a pair is no plan.
         """
         path = self.path(key)
-        facts = {"key": key.facts(), "sha256": hashlib.sha256(plan).hexdigest(), **(about or {})}
+        facts = {
+            "key": key.facts(),
+            "sha256": hashlib.sha256(plan).hexdigest(),
+            "compiled": time.time(),
+            **(about or {}),
+        }
         _replace(path, plan)
         _replace(path.with_suffix(".json"), (json.dumps(facts, indent=1) + "\n").encode())
         return path
+
+    def compiled(self, key: PlanKey) -> float | None:
+        """Return when the plan of `key` was compiled, seconds since 1970; None if nobody knows."""
+        at = self._about(key).get("compiled")
+        return float(at) if isinstance(at, int | float) and math.isfinite(at) else None
+
+    def figures(self, key: PlanKey) -> dict[str, int]:
+        """Return what the builder said of the plan of `key`; empty if nobody knows."""
+        found = self._about(key).get("figures")
+        found = found if isinstance(found, dict) else {}
+        return {str(name): n for name, n in found.items() if isinstance(n, int)}
 
     def forget(self, key: PlanKey) -> None:
         """Remove the plan of `key`, if there is one."""
@@ -145,6 +163,14 @@ class PlanCache:
     def store_kernels(self, key: PlanKey, card: str, kernels: bytes) -> None:
         """Keep what was compiled of the plan on `card`."""
         _replace(self._kernels_path(key, card), kernels)
+
+    def _about(self, key: PlanKey) -> dict[str, Any]:
+        """Return what was written beside the plan of `key`."""
+        try:
+            about = read_json(self.path(key).with_suffix(".json"))
+        except (OSError, DocumentError):
+            return {}
+        return about if isinstance(about, dict) else {}
 
     def _kernels_path(self, key: PlanKey, card: str) -> Path:
         return self.folder / f"{key.name}-{_words(card)}.kernels"

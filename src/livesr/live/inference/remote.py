@@ -234,7 +234,7 @@ class RemoteSession(InferenceSession):
     def _is(self, session: InferenceSession) -> None:
         """Say of itself what a session says."""
         self.name, self.precision, self.device = session.name, session.precision, session.device
-        self.tile = session.tile
+        self.version, self.compiled, self.tile = session.version, session.compiled, session.tile
 
     def _lose(self, session: InferenceSession, error: Exception) -> None:
         """Leave the server, unless another lane did."""

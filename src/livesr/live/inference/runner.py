@@ -54,13 +54,16 @@ def open_session(
     check_named(compute)
     if compute.backend != "auto":
         return open_on(compute.backend, engine, shape, compute)
-    reasons = []
+    reasons: list[str] = []
     for name in in_order():
         try:
-            return open_on(name, engine, shape, compute)
+            session = open_on(name, engine, shape, compute)
         except BackendError as e:
             log.info("Backend %s is skipped: %s", name, e)
             reasons.append(f"{name}: {e}")
+            continue
+        session.skipped = tuple(reasons)
+        return session
     raise BackendError(
         f"No backend can run engine {engine.manifest.id!r} here. {' '.join(reasons)}"
     )
@@ -118,7 +121,7 @@ def open_on(
     if reason := runtime.unavailable():
         raise BackendError(reason)
     session = _in_tiles(runtime, engine, shape, compute)
-    log.info("%s runs on %s, %s, %s", engine, name, session.precision, session.device)
+    log.info("%s runs on %s", engine, session.described())
     return session
 
 

@@ -6,7 +6,9 @@ nothing.
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -14,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from livesr.base.errors import BackendError
+
+_PRECISIONS = {"f32": "FP32", "bf16": "BF16", "f16": "FP16", "int8": "INT8", "f8": "FP8"}
 
 
 class Resident(Protocol):
@@ -44,6 +48,25 @@ class Resident(Protocol):
         """
 
 
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """When what a session runs was compiled.
+
+    Attributes
+    ----------
+    at : seconds since 1970
+    nbytes : size of the plan, None where none is kept
+    """
+
+    at: float
+    nbytes: int | None = None
+
+    def described(self) -> str:
+        """Return it in words: "plan of 4.7 MB, compiled 2 s ago"."""
+        plan = "" if self.nbytes is None else f"plan of {self.nbytes / 1e6:.1f} MB, "
+        return f"{plan}compiled {_ago(self.at)}"
+
+
 class InferenceSession(ABC):
     """One engine, open for frames of one size.
 
@@ -53,19 +76,42 @@ class InferenceSession(ABC):
     Attributes
     ----------
     name : of the runtime that runs it, as in `BACKENDS`
+    version : of the library that computes; empty where it does not say
     precision : what it computes in, one of `PRECISIONS`; the last convolution and what follows stay
         in f32. "int8" takes the engine's file with Q/DQ nodes: what lies between the integers is
         bf16 or f16 where the device has it, else f32
     device : what it runs on, in words
+    compiled : when what it runs was compiled, None if nothing is
     tile : side of the tiles that it sees a frame in, pixels; None if it takes frames as a whole
     replacements : a sentence for every runtime that failed and was replaced
+    skipped : why it does not run on those that "auto" would rather take, a sentence each
     """
 
     name: str = ""
+    version: str = ""
     precision: str = ""
     device: str = ""
+    compiled: Compiled | None = None
     tile: int | None = None
     replacements: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
+
+    def described(self) -> str:
+        """Return in one line what computes: "tensorrt-rtx 1.7 FP16 on RTX 4090, plan of 4.7 MB,
+        compiled 2 s ago".
+        """
+        version = ".".join(self.version.split(".")[:2])
+        precision = _PRECISIONS.get(self.precision, self.precision)
+        words = [self.name, version, precision, "on", self.device]
+        line = " ".join(word for word in words if word)
+        tiles = "" if self.tile is None else f", in tiles of {self.tile} pixels"
+        return line + tiles + (f", {self.compiled.described()}" if self.compiled else "")
+
+    def like(self, inner: InferenceSession) -> None:
+        """Say of itself what `inner` says, which computes for it."""
+        self.name, self.version, self.precision = inner.name, inner.version, inner.precision
+        self.device, self.compiled, self.skipped = inner.device, inner.compiled, inner.skipped
+        self.tile = inner.tile
 
     @property
     @abstractmethod
@@ -143,3 +189,12 @@ class InferenceSession(ABC):
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _ago(then: float) -> str:
+    """Return in words when it was `then`, seconds since 1970."""
+    seconds = max(time.time() - then, 0)
+    for unit, of, until in (("s", 1, 120), ("min", 60, 7200), ("h", 3600, 172_800)):
+        if seconds < until:
+            return f"{seconds / of:.0f} {unit} ago"
+    return time.strftime("on %Y-%m-%d", time.localtime(then))

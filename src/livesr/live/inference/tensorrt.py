@@ -8,6 +8,7 @@ what was compiled `plans.py`'s.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from livesr.live.inference.padding import (
 )
 from livesr.live.inference.plans import PlanCache, PlanKey
 from livesr.live.inference.runtime import Precision, Runtime
-from livesr.live.inference.session import InferenceSession, Resident
+from livesr.live.inference.session import Compiled, InferenceSession, Resident
 from livesr.live.inference.tensorrt_build import (
     PRECISIONS,
     RTX,
@@ -37,6 +38,7 @@ from livesr.live.inference.tensorrt_build import (
     Progress,
     build,
     capabilities,
+    figures,
     logger,
 )
 
@@ -151,6 +153,7 @@ class TensorRTSession(PaddedSession):
     _on_device: Any = None  # a PaddedBlock of CuPy arrays
     _output_on_device: Any = None
     _context: Any = None
+    _kernels: Any = None  # what the context was made with, which it may use as long as it is
     _stream: Any = None
     _wait: Any = None  # for the whole device: callers of `enqueue` have streams of their own
     _event: Any = None
@@ -216,7 +219,8 @@ class TensorRTSession(PaddedSession):
             # A GPU that failed answers every call with its error, and the next runtime must start.
             with suppress(Exception):
                 self._wait()
-        self._step = self._network = self._context = self._event = self._stream = None
+        self._step = self._network = self._event = self._stream = None
+        self._context = self._kernels = None  # in this order: the context uses them
         self._on_device = self._output_on_device = None
         super().close()
 
@@ -226,8 +230,9 @@ class TensorRTSession(PaddedSession):
         expected = self._opened().output_shape
         card = Card.here()
         key = plan_key(engine, shape, self.precision, self.inference_library, card)
-        self.device = card.name
-        self._context, keep_kernels = self._new_context(engine, key, card)
+        self.device, self.version = card.name, key.runtime.partition(" ")[2]
+        plan, self.compiled = _load_or_build(self.inference_library, engine, key, card)
+        keep_kernels = self._make_context(plan, key, card)
         self._output_on_device = cupy.zeros(expected, np.float32)
         self._bind(engine, expected)
         self._stream = cupy.cuda.Stream(non_blocking=True)
@@ -237,18 +242,25 @@ class TensorRTSession(PaddedSession):
         self._execute(self._stream)  # what TensorRT does once must not become part of the graphs
         self._stream.synchronize()
         keep_kernels()
+        # A frame that fails later must not be explained by a cache that was refused.
+        logger(self.inference_library).errors.clear()
         self._network = self._captured(self._execute)
         self._step = self._captured(self._copy_and_execute)
         self.infer()
 
-    def _new_context(
-        self, engine: Engine, key: PlanKey, card: Card
-    ) -> tuple[Any, Callable[[], None]]:
-        """Return what executes the plan, and what is to be called after the first frame."""
-        return (
-            _load_or_build(self.inference_library, engine, key, card).create_execution_context(),
-            lambda: None,
-        )
+    def _make_context(self, plan: Any, key: PlanKey, card: Card) -> Callable[[], None]:
+        """Make what executes the plan; return what is to be called after the first frame."""
+        self._context = self._checked(plan.create_execution_context())
+        return lambda: None
+
+    def _checked(self, context: Any) -> Any:
+        """Return a context; raise BackendError for None, as when its memory was not to be had."""
+        if context is None:
+            raise BackendError(
+                f"{self.inference_library.title} cannot make ready what it has compiled."
+                f" {logger(self.inference_library).said()}"
+            )
+        return context
 
     def _bind(self, engine: Engine, expected: tuple[int, ...]) -> None:
         """Give the context its memory, by the tensors' names."""
@@ -308,11 +320,8 @@ class TensorRTRTXSession(TensorRTSession):
     name = TensorRTRTXRuntime.name
     inference_library = RTX
 
-    def _new_context(
-        self, engine: Engine, key: PlanKey, card: Card
-    ) -> tuple[Any, Callable[[], None]]:
-        plan, cache = _load_or_build(self.inference_library, engine, key, card), PlanCache()
-        config = plan.create_runtime_config()
+    def _make_context(self, plan: Any, key: PlanKey, card: Card) -> Callable[[], None]:
+        cache, config = PlanCache(), plan.create_runtime_config()
         kernels = config.create_runtime_cache()
         if (kept := cache.kernels(key, card.name)) and not kernels.deserialize(kept):
             log.info(
@@ -321,15 +330,17 @@ class TensorRTRTXSession(TensorRTSession):
                 key.name,
             )
         config.set_runtime_cache(kernels)
+        self._kernels = config, kernels
 
         def keep() -> None:
-            with suppress(
-                OSError
-            ):  # a cache that cannot be written costs a start of seconds, no frame
-                if (now := bytes(kernels.serialize())) != kept:
-                    cache.store_kernels(key, card.name, now)
+            # A cache that cannot be written costs a start of seconds, no frame.
+            with suppress(OSError):
+                now = kernels.serialize()
+                if now is not None and bytes(now) != kept:
+                    cache.store_kernels(key, card.name, bytes(now))
 
-        return plan.create_execution_context(config), keep
+        self._context = self._checked(plan.create_execution_context(config))
+        return keep
 
 
 @dataclass(frozen=True, slots=True)
@@ -415,51 +426,91 @@ def build_plan(
     """Compile for `key`, and keep the plan and what the builder measured.
 
     The rest is as of `tensorrt_build.build`.
+
+    Raises
+    ------
+    OSError
+        If the plan cannot be kept.
     """
+    plan, timings = _built(engine, key, cache, library, capability, progress)
+    _keep(cache, key, plan, timings, library)
+    return plan
+
+
+def _built(
+    engine: Engine,
+    key: PlanKey,
+    cache: PlanCache,
+    library: Library,
+    capability: int | None,
+    progress: Progress | None = None,
+) -> tuple[bytes, bytes]:
+    """Return plan and timings of `tensorrt_build.build`."""
     shape = (1, engine.manifest.window, *key.shape)
-    model, timings = _model(engine, key.precision), cache.timings(key)
-    plan, timings = build(
-        model,
+    return build(
+        _model(engine, key.precision),
         key.precision,
         shape,
         library,
         capability=capability,
-        timings=timings,
+        timings=cache.timings(key),
         progress=progress,
     )
-    cache.store(key, plan)
+
+
+def _keep(cache: PlanCache, key: PlanKey, plan: bytes, timings: bytes, library: Library) -> None:
+    """Store what was built a moment ago, with what the builder said of it."""
+    cache.store(key, plan, {"figures": figures(library)})
     if timings:
         cache.store_timings(key, timings)
-    return plan
 
 
-def _load_or_build(library: Library, engine: Engine, key: PlanKey, card: Card) -> Any:
-    """Return the library's engine for `key`; a plan that it refuses is built anew."""
+def _load_or_build(
+    library: Library, engine: Engine, key: PlanKey, card: Card
+) -> tuple[Any, Compiled]:
+    """Return the library's engine for `key`, and when it was compiled.
+
+    A plan that it refuses is built anew.
+    """
     library.version()
-    _model(
-        engine, key.precision
-    )  # the weights' hash is compared at every start, also where their plan is there
+    # The weights' hash is compared at every start, also where their plan is there.
+    _model(engine, key.precision)
     runtime, cache, messages = library.load().Runtime(logger(library)), PlanCache(), logger(library)
+    messages.errors.clear()
     kept = cache.load(key)
     if kept is not None and (loaded := runtime.deserialize_cuda_engine(kept)):
-        return loaded
+        return loaded, Compiled(cache.compiled(key) or time.time(), len(kept))
     if kept is not None:
-        log.warning("%s refuses the plan %s: it is built anew.", library.title, cache.path(key))
-        cache.forget(key)
-    takes = "seconds" if library.for_cards else "minutes"
+        log.warning(
+            "%s refuses the plan %s: it is built anew. %s",
+            library.title,
+            cache.path(key),
+            messages.said(),
+        )
+        with suppress(OSError):  # it is replaced, or refused once more
+            cache.forget(key)
+    plan = _built_here(library, engine, key, card, cache)
+    if (loaded := runtime.deserialize_cuda_engine(plan)) is None:
+        raise BackendError(
+            f"{library.title} refuses the plan that it has just built. {messages.said()}"
+        )
+    return loaded, Compiled(time.time(), len(plan))
+
+
+def _built_here(
+    library: Library, engine: Engine, key: PlanKey, card: Card, cache: PlanCache
+) -> bytes:
+    """Compile for the card that is here, and keep the plan if that is possible."""
     log.warning(
         "Engine %s is being compiled for %s, once; this takes %s.",
         engine.manifest.id,
         card.name,
-        takes,
+        "seconds" if library.for_cards else "minutes",
     )
-    messages.errors.clear()
-    aim = (
-        card.capability if library.for_cards and card.capability in capabilities(library) else None
-    )
-    loaded = runtime.deserialize_cuda_engine(build_plan(engine, key, cache, library, aim))
-    if loaded is None:
-        raise BackendError(
-            f"{library.title} refuses the plan that it has just built. {messages.said()}"
-        )
-    return loaded
+    named = library.for_cards and card.capability in capabilities(library)
+    plan, timings = _built(engine, key, cache, library, card.capability if named else None)
+    try:
+        _keep(cache, key, plan, timings, library)
+    except OSError as e:  # the next start compiles again, and this one goes on
+        log.warning("The plan cannot be kept in %s: %s.", cache.folder, e)
+    return plan

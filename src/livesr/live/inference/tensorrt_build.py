@@ -14,6 +14,7 @@ Owns the builder, its flags and its messages. Keeps no plan (`plans.py` does) an
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -30,6 +31,10 @@ Progress = Callable[[str, int, int], bool]
 
 PRECISIONS: tuple[Precision, ...] = ("f16", "f32", "int8", "f8")
 _STRONGLY_TYPED_SINCE = 10
+_FIGURES = {
+    "frame_bytes": re.compile(r"Total Activation Memory: (\d+) bytes"),
+    "weight_bytes": re.compile(r"Total Weights Memory: (\d+) bytes"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +127,7 @@ def build(
     source = typed(model, precision, shape, strongly=strongly)
     messages = logger(library)
     messages.errors.clear()
+    messages.figures.clear()
     try:
         builder = trt.Builder(messages)
     except TypeError as e:  # what its Python says when its C++ returns nothing
@@ -131,6 +137,7 @@ def build(
     if not parser.parse(source):
         reasons = " ".join(str(parser.get_error(i)) for i in range(parser.num_errors))
         raise BackendError(f"{title} cannot read the network. {reasons}")
+    messages.figures["layers"] = network.num_layers
     config = builder.create_builder_config()
     config.clear_flag(trt.BuilderFlag.TF32)  # 10 bits of mantissa are no f32
     if library.for_cards:
@@ -150,6 +157,15 @@ def build(
         raise BackendError(f"{title} cannot build the network in {precision}. {messages.said()}")
     cache_now = None if library.for_cards else config.get_timing_cache()
     return bytes(plan), bytes(cache_now.serialize()) if cache_now else b""
+
+
+def figures(library: Library = TENSORRT) -> dict[str, int]:
+    """Return what the builder said of the network that it built last.
+
+    `layers` before it fused them, `frame_bytes` of the GPU's memory for what lies between them
+    while a frame is computed, `weight_bytes`; those that this version says.
+    """
+    return dict(logger(library).figures)
 
 
 def capabilities(library: Library = RTX) -> tuple[int, ...]:
@@ -177,7 +193,7 @@ def _aim(trt: Any, config: Any, capability: int | None, title: str) -> None:
 def logger(library: Library = TENSORRT) -> Any:
     """Return the one logger that `library` writes to.
 
-    Messages go to this module's, and errors are kept for a sentence.
+    Messages go to this module's; errors are kept for a sentence, and figures for `figures`.
     """
     trt = library.load()
 
@@ -187,10 +203,15 @@ def logger(library: Library = TENSORRT) -> Any:
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
             self.errors: list[str] = []
+            self.figures: dict[str, int] = {}
 
         def log(self, severity: Any, message: str) -> None:
             if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
                 self.errors.append(message)
+            if severity == trt.ILogger.INFO:
+                for name, pattern in _FIGURES.items():
+                    if match := pattern.search(message):
+                        self.figures[name] = int(match[1])
             log.log(
                 logging.INFO if severity != trt.ILogger.VERBOSE else logging.DEBUG, "%s", message
             )

@@ -70,7 +70,7 @@ class TiledSession(PaddedSession):
         self._tiles = list(_layout((height, width), size, engine))
         self._scratch = np.empty(engine.output_shape(size), np.float32)
         self.inner = inner = open_tile(size)
-        self.name, self.precision, self.device = inner.name, inner.precision, inner.device
+        self.like(inner)
         self.tile = max(size)
 
     def close(self) -> None:

@@ -111,7 +111,7 @@ class TorchSession(PaddedSession):
         self, engine: Engine, shape: tuple[int, int], precision: Precision, device: str
     ) -> None:
         super().__init__(engine, shape)
-        self.precision, self.device = precision, device
+        self.precision, self.device, self.version = precision, device, _version()
         self._graph: Any = _checked_graph(engine, precision, "cpu", self._opened())
 
     def close(self) -> None:
@@ -139,7 +139,7 @@ class TorchCudaSession(PaddedSession):
         from livesr.live.inference.torch_cuda import ResidentNetwork
 
         super().__init__(engine, shape, _page_locked)
-        self.precision, self.device = precision, device
+        self.precision, self.device, self.version = precision, device, _version()
         if precision == "f32":
             torch.backends.cudnn.allow_tf32 = False  # TF32 has 10 bits of mantissa: no reference
         padded = self._opened()
@@ -173,6 +173,12 @@ class TorchCudaSession(PaddedSession):
         done = torch.cuda.Event(blocking=True)  # a thread that spins takes a core from the camera
         done.record()
         done.synchronize()
+
+
+def _version() -> str:
+    import torch
+
+    return str(torch.__version__)
 
 
 def _page_locked(shape: tuple[int, ...], dtype: Any = np.float32) -> NDArray[np.float32]:

@@ -2,7 +2,7 @@
 
 One size, constant kernels, and every tensor's type written in the file.
 
-Owns the rewriting, and the list of operators that every TensorRT from 8.6 on has. Imports onnx, so
+Owns the types, and the list of operators that every TensorRT from 8.6 on has. Imports onnx, so
 only opening a session of TensorRT and `livesr build` import it; needs neither TensorRT nor a GPU.
 
 TensorRT 11 takes the types as they are written ("strongly typed"); 8.6 takes them as a hint, to
@@ -26,30 +26,54 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from livesr.base.errors import BackendError, EngineError
+from livesr.live.inference.fixed_size import fix_size, held_in_f32
 
 TENSORRT_OPS = frozenset(
     {
         "Add",
+        "AveragePool",
+        "BatchNormalization",
         "Cast",
+        "Clip",
         "Concat",
         "Conv",
         "ConvTranspose",
         "DepthToSpace",
         "DequantizeLinear",
         "Div",
+        "Elu",
         "Erf",
+        "Exp",
         "GlobalAveragePool",
+        "Identity",
+        "InstanceNormalization",
+        "LeakyRelu",
+        "MatMul",
+        "Max",
         "MaxPool",
+        "Min",
         "Mul",
+        "Pad",
+        "Pow",
+        "PRelu",
         "QuantizeLinear",
+        "ReduceL2",
+        "ReduceMean",
         "Relu",
+        "Reshape",
+        "Resize",
         "Sigmoid",
         "Slice",
         "Softmax",
+        "Sqrt",
+        "Squeeze",
+        "Sub",
         "Tanh",
+        "Transpose",
+        "Unsqueeze",
     }
 )
-"""What an engine may use to be built.
+"""What a network may use, its size fixed, to be built.
 
 All of it is in the support matrix of onnx-tensorrt for 8.6 at opset 17.
 """
@@ -57,6 +81,7 @@ All of it is in the support matrix of onnx-tensorrt for 8.6 at opset 17.
 _Array: TypeAlias = NDArray[Any]
 _QUANTISERS = ("QuantizeLinear", "DequantizeLinear")
 _OPSET_QUANTISING_HALVES = 19  # the first in which Q/DQ take FP16 values and FP8 codes
+_OPSET_REDUCING_ALONG_AN_INPUT = 18  # the first in which axes are no attribute
 _INT8_MAX, _FP8_MAX = 127.0, 448.0  # the largest codes: int8 symmetric, E4M3
 _MIN_SCALE = float(2.0**-24)  # FP16's smallest number: a scale of 0 would divide by it
 _ONNX_TYPES: dict[Any, int] = {np.float32: TensorProto.FLOAT, np.float16: TensorProto.FLOAT16}
@@ -68,9 +93,8 @@ def typed(model: bytes, precision: str, shape: Sequence[int], *, strongly: bool 
     Parameters
     ----------
     model : an engine's ONNX file; with Q/DQ nodes for "int8" and "f8"
-    precision : "f32"; "f16", where everything before the last convolution is FP16; "int8" and "f8",
-        where its convolutions take codes of 8 bits besides. The last convolution and what follows
-        are FP32
+    precision : "f32"; "f16", where everything is FP16 that `held_in_f32` does not hold; "int8" and
+        "f8", where convolutions before the last take codes of 8 bits besides
     shape : (1, window, y, x)
     strongly : whether the builder takes the types as written. Else Q/DQ stay in FP32, as opset 17
         has them, and "f8" is refused
@@ -83,7 +107,7 @@ def typed(model: bytes, precision: str, shape: Sequence[int], *, strongly: bool 
         If it has an operator that is not in `TENSORRT_OPS`, or lacks the Q/DQ nodes that
         `precision` needs.
     """
-    network = _parse(model)
+    network = _parse(model, shape)
     quantised = any(node.op_type in _QUANTISERS for node in network.graph.node)
     if precision in {"int8", "f8"} and not quantised:
         raise BackendError(
@@ -93,19 +117,13 @@ def typed(model: bytes, precision: str, shape: Sequence[int], *, strongly: bool 
     if precision == "f8" and not strongly:
         raise BackendError("TensorRT 8 has no FP8. Use --precision f16, or TensorRT 10 or later.")
     _check_codes(network.graph)
-    typing = _Typing(
-        network.graph,
-        np.float16 if precision != "f32" and (strongly or not quantised) else np.float32,
-    )
+    halves = precision != "f32" and (strongly or not quantised)
+    typing = _Typing(network.graph, np.float16 if halves else np.float32)
     if precision == "f8":
         typing.int8_to_fp8()
     typing.assign()
-    _fix_size(network.graph, shape)
     if quantised and strongly:
-        network.opset_import[0].version = max(
-            network.opset_import[0].version, _OPSET_QUANTISING_HALVES
-        )
-        network.ir_version = max(network.ir_version, 9)  # of the container that has FP8
+        _raise_opset(network)
     onnx.checker.check_model(network)
     data: bytes = network.SerializeToString()
     return data
@@ -122,11 +140,11 @@ class _Typing:
     Parameters
     ----------
     graph : rewritten in place
-    before : type of everything before the last convolution
+    dtype : type of what `held_in_f32` does not hold
     """
 
-    def __init__(self, graph: Any, before: type[np.floating[Any]]) -> None:
-        self._graph, self._before = graph, before
+    def __init__(self, graph: Any, dtype: type[np.floating[Any]]) -> None:
+        self._graph, self._dtype = graph, dtype
         self._arrays: dict[str, _Array] = {
             t.name: numpy_helper.to_array(t) for t in graph.initializer
         }
@@ -139,9 +157,9 @@ class _Typing:
     def assign(self) -> None:
         """Rewrite the nodes in order."""
         nodes = list(self._graph.node)
-        last = max((i for i, node in enumerate(nodes) if node.op_type == "Conv"), default=0)
+        held = held_in_f32(nodes)
         for i, node in enumerate(nodes):
-            self._assign(node, self._before if i < last else np.float32)
+            self._assign(node, np.float32 if i in held else self._dtype)
         del self._graph.node[:], self._graph.initializer[:], self._graph.value_info[:]
         self._graph.node.extend(self._nodes)
         self._graph.initializer.extend(self._tensors.values())
@@ -185,7 +203,8 @@ class _Typing:
 
     def _assign(self, node: NodeProto, dtype: Any) -> None:
         for i, name in enumerate(node.input):
-            node.input[i] = self._typed(name, dtype)
+            factors = node.op_type == "Resize" and i > 0  # FP32 whatever is resized
+            node.input[i] = self._typed(name, np.float32 if factors else dtype)
         for name in node.output:
             self._types[name] = None if node.op_type == "QuantizeLinear" else dtype
         self._nodes.append(node)
@@ -222,17 +241,34 @@ def _narrowed(array: _Array, dtype: Any) -> _Array:
     return np.where((array > 0) & (narrow == 0), np.asarray(_MIN_SCALE, dtype), narrow)
 
 
-def _parse(model: bytes) -> ModelProto:
+def _parse(model: bytes, shape: Sequence[int]) -> ModelProto:
     try:
         network = onnx.load_model_from_string(model)
         onnx.checker.check_model(network)
     except Exception as e:  # protobuf's own exceptions differ between its implementations
         raise EngineError(f"The engine's network is no valid ONNX file: {e}") from e
+    fix_size(network, shape)
     if foreign := sorted(unsupported_ops(network)):
         raise BackendError(
             f"The network has {', '.join(foreign)}, which not every TensorRT takes; use OpenVINO."
         )
     return network
+
+
+def _raise_opset(network: ModelProto) -> None:
+    """Write `network` as of the opset that has Q/DQ of halves, if it is of an older one."""
+    opset = network.opset_import[0]
+    if opset.version < _OPSET_REDUCING_ALONG_AN_INPUT:
+        for node in network.graph.node:
+            axes = next((a for a in node.attribute if a.name == "axes"), None)
+            if node.op_type.startswith("Reduce") and axes is not None:
+                name = f"{node.output[0]}/axes"
+                values = np.array(axes.ints, np.int64)
+                network.graph.initializer.append(numpy_helper.from_array(values, name))
+                node.input.append(name)
+                node.attribute.remove(axes)
+    opset.version = max(opset.version, _OPSET_QUANTISING_HALVES)
+    network.ir_version = max(network.ir_version, 9)  # of the container that has FP8
 
 
 def _check_codes(graph: Any) -> None:
@@ -249,9 +285,3 @@ def _check_codes(graph: Any) -> None:
             "The network is quantised to codes that are not symmetric int8 (zero point 0), and"
             " TensorRT takes no others. Quantise it anew, or use OpenVINO."
         )
-
-
-def _fix_size(graph: Any, shape: Sequence[int]) -> None:
-    """Write the size into the input; the parser infers all others from it."""
-    for dim, n in zip(graph.input[0].type.tensor_type.shape.dim, shape, strict=True):
-        dim.dim_value = n

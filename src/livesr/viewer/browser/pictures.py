@@ -120,6 +120,7 @@ class PictureMaker:
             "disk_free_bytes": finite(said.get("disk_free_bytes")),
             "engine": _of_channel(said.get("engine"), channel),
             "backend": _backend(said, channel),
+            "computes": _of_channel(said.get("computes"), channel),
             "warnings": [w for w in warnings if w],
             "streams": [s._asdict() for s in self._source.streams()],
             "length": self._source.length,

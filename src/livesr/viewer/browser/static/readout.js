@@ -31,6 +31,7 @@ export class Readout {
     this.status = status;
     show("engine", status.engine || "–");
     show("backend", status.backend || "–");
+    byId("backend").title = status.computes || "";
     show("skipped", status.skipped == null ? "–" : String(status.skipped));
     show("disk", ...bytes(status.disk_free_bytes ?? NaN));
     byId("source").textContent = status.source || "";
