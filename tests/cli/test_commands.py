@@ -52,6 +52,7 @@ COMMANDS = [
     "build",
     "engine",
     "quantise",
+    "serve",
     "bench",
 ]
 

@@ -28,6 +28,7 @@ from livesr.formats.store import RecordedStore
 from livesr.live import session as sessions
 from livesr.live.honoured import check_honoured
 from livesr.live.inference.cuda import why_no_gpu
+from livesr.live.inference.engine import load_engine
 from livesr.live.paths import Geometry, build_path
 from recorded_runs import Live, moving_groups, sim_rig
 from rigs import virtual_sim
@@ -198,6 +199,25 @@ def test_what_is_asked_for_is_what_computes(ways: Ways, way: str) -> None:
 
 
 @pytest.mark.parametrize("way", WAYS)
+def test_the_server_that_is_named_computes(ways: Ways, way: str) -> None:
+    pytest.importorskip("tritonclient.grpc", reason="the kserve backend needs tritonclient")
+    from kserve_server import KServeServer
+
+    server = KServeServer(load_engine("identity"))
+    try:
+        report = getattr(ways, way)(backend="kserve", endpoint=server.endpoint)
+        if way in IN_PLACE:
+            assert "now with kserve f32" in " ".join(report["warnings"])
+            assert report["predicted"] > 0
+        else:
+            runtime = RecordedStore(ways.store).provenance("488")["runtime"]
+            assert (runtime["backend"], runtime["device"]) == ("kserve", server.endpoint)
+        assert server.answered > report.get("sr_frames", 1)  # and test frames before
+    finally:
+        server.stop()
+
+
+@pytest.mark.parametrize("way", WAYS)
 def test_a_device_that_is_not_there_is_not_replaced(ways: Ways, way: str) -> None:
     if why_no_gpu() is None:
         report = getattr(ways, way)(device="cuda")
@@ -218,6 +238,9 @@ def test_a_device_that_is_not_there_is_not_replaced(ways: Ways, way: str) -> Non
         ({"tile": 7}, "tile"),
         ({"uncertainty": "flops"}, "uncertainty"),
         ({"device": "cdua"}, "device"),
+        ({"endpoint": "http://gpu:8001"}, "expected grpc://HOST:8001"),
+        ({"endpoint": "grpc://gpu:8001"}, "use --backend kserve"),
+        ({"backend": "kserve"}, r"none is named|pip install 'livesr\[remote\]'"),
     ],
 )
 def test_what_cannot_be_is_refused(
@@ -258,7 +281,7 @@ def test_a_gpu_is_refused_where_nothing_computes_on_one() -> None:
 
 
 def test_every_field_is_walked() -> None:
-    walked = {*HONOURED, "device", "residual_plane"}
+    walked = {*HONOURED, "device", "residual_plane", "endpoint"}
     assert walked == set(ComputeConfig.model_fields)
     assert set(_COMPUTE) == walked - {"residual_plane"}
     defaults = {name: field.default for name, field in ComputeConfig.model_fields.items()}

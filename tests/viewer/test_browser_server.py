@@ -437,6 +437,33 @@ def test_status_says_what_runs_and_when_it_is_over(source):
     assert maker.status()["state"] == "ended"
 
 
+def test_the_page_says_how_long_the_way_to_a_server_takes(source):
+    way = {"backend": "kserve", "latency_ms": {"p50": 41.2, "p99": 60.4}, "network_share": 0.23}
+    source._status = {"backend": {"488": "kserve"}, "remote": {"488": [way]}}
+    maker = PictureMaker(source.pairs)
+    shown = "kserve, 41 ms there and back (p99 60), 23% of it network"
+    assert maker.status("488")["backend"] == maker.status()["backend"] == shown
+    source._status["backend"] = {"488": "openvino"}  # the server is left at the moment
+    assert maker.status("488")["backend"] == "openvino"
+
+
+@pytest.mark.parametrize(
+    "remote",
+    [
+        None,
+        3,
+        [],
+        {"488": "x"},
+        {"488": [1]},
+        {"488": [{"backend": "kserve"}]},
+        {"488": [{"backend": "kserve", "latency_ms": {"p50": float("nan"), "p99": "<b>"}}]},
+    ],
+)
+def test_what_a_hostile_stream_says_of_a_server_is_not_shown(source, remote):
+    source._status = {"backend": {"488": "kserve"}, "remote": remote}
+    assert PictureMaker(source.pairs).status("488")["backend"] == "kserve"
+
+
 def test_source_that_fails_is_reported_on_the_page(server, source, caplog):
     def broken(*_, **__):
         raise OSError("disk gone")

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from livesr.base.config import Model
+from livesr.base.config import Endpoint, Model
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,11 @@ class ComputeConfig(Model):
 
     backend: str = "auto"
     """Runtime of the engines: auto (the first that can run them here), tensorrt, tensorrt-rtx,
-    openvino or torch.
+    openvino or torch; kserve for a server.
+    """
+    endpoint: Endpoint = None
+    """Server that computes the engines with backend kserve: grpc://HOST:8001, or grpcs:// for TLS.
+    None takes that of rig.yaml, then LIVESR_ENDPOINT.
     """
     precision: str = "auto"
     """Arithmetic of the engines: auto, int8, f8, bf16, f16 or f32."""

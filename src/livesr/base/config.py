@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import GenericAlias
 from typing import Annotated, Any, ClassVar, Literal, Protocol, Self, TypeGuard, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -42,6 +44,38 @@ Positive = Annotated[float, Field(gt=0, le=_MAX, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, le=_MAX, allow_inf_nan=False)]
 ExposureMs = Annotated[float, Field(gt=0, le=3.6e6, allow_inf_nan=False)]  # an hour
 IntervalMs = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]  # 11 days
+
+
+def endpoint_of(text: Any) -> str | None:
+    """Return a server's address, ``grpc://HOST:PORT`` or ``grpcs://HOST:PORT``, None for none.
+
+    Raises
+    ------
+    ValueError
+        If it is something else. It is not shown: a password may stand in it.
+    """
+    if text is None or text == "":
+        return None
+    expected = "expected grpc://HOST:8001, or grpcs://HOST:8001 for TLS"
+    if not isinstance(text, str) or not text.isascii() or not text.isprintable():
+        raise ValueError(f"no server's address; {expected}")
+    try:
+        at = urlsplit(text)
+        host, port = at.hostname, at.port
+    except ValueError:  # a port that is no number
+        host, port, at = None, None, urlsplit("")
+    if at.scheme not in ("grpc", "grpcs") or not host or len(text) > 300 or " " in text:
+        raise ValueError(f"no server's address; {expected}")
+    if "@" in at.netloc:
+        raise ValueError("an address with a password in it; give LIVESR_ENDPOINT_TOKEN instead")
+    if at.path.strip("/") or at.query or at.fragment:
+        raise ValueError(f"an address with more than host and port; {expected}")
+    shown = f"[{host}]" if ":" in host else host
+    return f"{at.scheme}://{shown}:{port or 8001}"
+
+
+Endpoint = Annotated[str | None, BeforeValidator(endpoint_of)]
+"""Address of a server."""
 PixelSizeNm = Annotated[float, Field(ge=0.1, le=1e6, allow_inf_nan=False)]
 ChipPixel = Annotated[int, Field(ge=0, le=1 << 20)]
 
@@ -472,6 +506,10 @@ class RigConfig(Model):
     """Channels that are added, to test an engine on their sum; a list is of the channels alone."""
     channel_group: str = "Channel"
     """Micro-Manager's group of channel presets."""
+    endpoint: Endpoint = None
+    """Server that computes the engines where a run names backend kserve: grpc://HOST:8001, or
+    grpcs:// for TLS.
+    """
     folder: Path = Path()
     """Where it was read from; relative names in it are relative to that."""
 
@@ -727,6 +765,7 @@ class RigConfig(Model):
 
 M = TypeVar("M", bound=BaseModel)
 _SHOWN = 200  # characters
+_BEFORE_AT = re.compile(r"//[^/@]*@")
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
@@ -779,9 +818,9 @@ def _first_problem(model: type[BaseModel], error: ValidationError) -> str:
 def _short(value: object, *, quoted: bool = True) -> str:
     """Return a value as a sentence can hold it.
 
-    A file may have a name or a text of a million letters.
+    A file may have a name or a text of a million letters, and an address a password.
     """
-    text = repr(value) if quoted else str(value)
+    text = _BEFORE_AT.sub("//...@", repr(value) if quoted else str(value))
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 

@@ -163,12 +163,13 @@ def _corrections(rig: RigConfig, found: Found) -> Iterator[Finding]:
 
 
 def _engines(rig: RigConfig, found: Found) -> Iterator[Finding]:
-    from livesr.live.inference.runtime import BACKENDS, why_unavailable
+    from livesr.live.inference.runtime import BACKENDS, is_remote, why_unavailable
 
     for name in rig.channels:
         yield from _engines_of(rig, name, found)
     used = any(channel.upscale or channel.separate for channel in rig.channels.values())
-    missing = {name: why_unavailable(name) for name in BACKENDS.names}
+    here = [name for name in BACKENDS.names if not is_remote(name)]
+    missing = {name: why_unavailable(name) for name in here}
     if used and all(missing.values()):
         yield found(
             "error",

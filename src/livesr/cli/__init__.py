@@ -40,6 +40,7 @@ from livesr.cli import (
     quantise,
     repair,
     run,
+    serve,
     train,
     view,
 )
@@ -92,6 +93,7 @@ for module in (
     export,
     build,
     quantise,
+    serve,
     evaluate,
     limits,
     engine,

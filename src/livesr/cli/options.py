@@ -215,7 +215,19 @@ def said(flags: Mapping[str, object]) -> str:
 
 # -- how it is computed ----------------------------------------------------------------------------
 
-Backend = Annotated[str, typer.Option(help="Runtime: auto, tensorrt, openvino or torch.")]
+Backend = Annotated[
+    str, typer.Option(help="Runtime: auto, tensorrt, openvino or torch; kserve for a server.")
+]
+Endpoint = Annotated[
+    str | None,
+    typer.Option(
+        metavar="GRPC://HOST:PORT",
+        help=(
+            "Server of --backend kserve, instead of rig.yaml's or LIVESR_ENDPOINT; grpcs:// for"
+            " TLS."
+        ),
+    ),
+]
 Precision = Annotated[
     str,
     typer.Option(
@@ -257,6 +269,7 @@ Uncertainty = Annotated[
 ]
 _COMPUTE: dict[str, tuple[Any, Any]] = {
     "backend": (Backend, "auto"),
+    "endpoint": (Endpoint, None),
     "precision": (Precision, "auto"),
     "device": (Device, "auto"),
     "threads": (Threads, 0),

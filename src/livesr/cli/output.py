@@ -144,6 +144,23 @@ def _missing(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [("raw missing", f"[yellow]{missing} never came, {share:.1%} of all[/]")]
 
 
+def _servers(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Say of each way to a server how long it took, and how often it was left."""
+    rows = []
+    for ways in report.get("remote", {}).values():
+        for way in ways:
+            times, share = way["latency_ms"], way["network_share"]
+            said = f"{way['endpoint']}: {way['frames']} frames"
+            if times["p50"] is not None:
+                said += f", {times['p50']:.0f} ms p50, {times['p99']:.0f} ms p99"
+            if share is not None:
+                said += f", {share:.0%} of it network"
+            if way["outages"]:
+                said += f"; left {way['outages']} times, {way['frames_here']} frames computed here"
+            rows.append(("server", escape(said)))
+    return rows
+
+
 def _rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     steps = ", ".join(f"{name} {t['p50']:.1f}" for name, t in report["steps_ms"].items())
     measured = [
@@ -166,6 +183,7 @@ def _rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
             ("computed by", escape(line))
             for line in dict.fromkeys(report.get("computes", {}).values())
         ),
+        *_servers(report),
     ]
     if report.get("store"):
         rows.append(("store", escape(str(report["store"]))))

@@ -15,7 +15,8 @@ from livesr.live.paths import ChannelPath
 def check_honoured(paths: Mapping[str, ChannelPath], compute: ComputeConfig) -> tuple[str, ...]:
     """Refuse what no channel of a run can do.
 
-    What concerns networks alone (backend, precision, threads, tiles) holds where there is none.
+    What concerns networks alone (backend, endpoint, precision, threads, tiles) holds where there is
+    none.
 
     Returns
     -------

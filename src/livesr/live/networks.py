@@ -19,6 +19,8 @@ from livesr.base.run_description import ChannelDescription
 from livesr.live.inference.cuda import why_no_gpu
 from livesr.live.inference.engine import Engine, Task, Uncertain, load_engine
 from livesr.live.inference.fallback import FallbackSession
+from livesr.live.inference.remote import RemoteSession
+from livesr.live.inference.runtime import is_remote
 from livesr.live.inference.session import InferenceSession, Resident
 from livesr.live.inference.test_time_augmentation import TestTimeAugmentation, stored_name
 from livesr.live.inference.test_time_augmentation import memory_bytes as augmented_bytes
@@ -111,6 +113,21 @@ class Networks:
         if len(self.steps) != 1 or self.uncertainty is not None:
             return None
         return self.steps[0].session.resident
+
+    @property
+    def lanes(self) -> tuple[InferenceSession, ...]:
+        """Sessions of the last one that may infer at once; one where a frame needs more than it."""
+        if not self.steps:
+            return ()
+        session = self.steps[-1].session
+        alone = len(self.steps) == 1 and self.uncertainty is None
+        return session.lanes if alone and len(session.lanes) > 1 else (session,)
+
+    @property
+    def accounts(self) -> list[dict[str, Any]]:
+        """What a report says of the ways to servers, in the order of the steps."""
+        told = (step.session.account for step in self.steps)
+        return [account for account in told if account is not None]
 
     @property
     def computes(self) -> str:
@@ -228,7 +245,7 @@ def open_networks(
                 resolution_nm=frames.resolution_nm,
             )
             try_out(engine, frames.shape, compute)
-            session = FallbackSession(engine, frames.shape, compute)
+            session = _opened(engine, frames.shape, compute)
             steps.append(Network(engine, session, frames.shape))
             frames = frames.through(engine)
         if steps:
@@ -241,6 +258,13 @@ def open_networks(
     return Networks(
         tuple(steps), uncertainty, tuple(warnings), tuple(_notes(channel, steps, uncertainty))
     )
+
+
+def _opened(engine: Engine, shape: tuple[int, int], compute: ComputeConfig) -> InferenceSession:
+    """Open an engine with what takes over when its runtime fails."""
+    if is_remote(compute.backend):
+        return RemoteSession(engine, shape, compute)
+    return FallbackSession(engine, shape, compute)
 
 
 def _check_square(channel: str, shape: tuple[int, int], uncertainty: Augmentation | None) -> None:

@@ -28,6 +28,7 @@ from livesr.live.correct import Correction, build_correction
 from livesr.live.device import HOST_DEVICE, Device, Slot, open_device
 from livesr.live.grouping.by_index import IndexGrouping
 from livesr.live.inference.engine import Engine
+from livesr.live.inference.runtime import is_remote
 from livesr.live.inference.session import Resident
 from livesr.live.networks import (
     NO_NETWORKS,
@@ -232,7 +233,7 @@ def build_path(
         on_device=on_device,
     )
     engines, resolution_nm = load_engines(rig.channel(name)), rig.resolution_nm(name)
-    return _with_networks(plain, engines, way.method, resolution_nm, compute)
+    return _with_networks(plain, engines, way.method, resolution_nm, _with_server(compute, rig))
 
 
 class _Raw(NamedTuple):
@@ -352,7 +353,16 @@ def build_superposition(
         parts=tuple(asked.channels),
     )
     coarsest_nm = max(rig.resolution_nm(name) for name in asked.channels)
-    return _with_networks(plain, engines, first.recon_method, coarsest_nm, compute)
+    return _with_networks(
+        plain, engines, first.recon_method, coarsest_nm, _with_server(compute, rig)
+    )
+
+
+def _with_server(compute: ComputeConfig, rig: RigConfig) -> ComputeConfig:
+    """Return `compute` with the rig's server, where a run names none and frames go to one."""
+    if compute.endpoint or not rig.endpoint or not is_remote(compute.backend):
+        return compute
+    return compute.model_copy(update={"endpoint": rig.endpoint})
 
 
 def _with_networks(

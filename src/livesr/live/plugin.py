@@ -97,8 +97,8 @@ class LiveSR(Session):
     record_raw, record_recon : whether raw frames and reconstructions are stored
     pairs : folder for the true channels of a superposition, to train on
     raw_queue_bytes : memory for frames that wait, None takes a quarter of what is free
-    backend, precision, device, threads, tile, uncertainty, residual_plane : how it is computed, as
-        in `ComputeConfig`
+    backend, endpoint, precision, device, threads, tile, uncertainty, residual_plane : how it is
+        computed, as in `ComputeConfig`
 
     Attributes
     ----------
@@ -151,6 +151,7 @@ class LiveSR(Session):
         pairs: AnyPath | None = None,
         raw_queue_bytes: int | None = None,
         backend: str = "auto",
+        endpoint: str | None = None,
         precision: str = "auto",
         device: DeviceChoice = "auto",
         threads: int = 0,

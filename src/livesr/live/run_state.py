@@ -42,7 +42,9 @@ class Status(TypedDict, total=False):
 
     Times are summaries of histograms, {p50, p99, mean} in ms. `raw_queue` is the share of the bytes
     that may wait, `score` and `time_shift_ms` are those of a superposition. `engine`, `upscale`,
-    `backend` and `computes`, a line about it, go by channel.
+    `backend` and `computes`, a line about it, go by channel. So does `remote`, where a server
+    computes: of each engine on the way {backend, endpoint, frames, frames_here, outages,
+    latency_ms, server_ms, network_share}.
     """
 
     raw_frames: int
@@ -62,6 +64,7 @@ class Status(TypedDict, total=False):
     time_shift_ms: float
     upscale: dict[str, str]
     backend: dict[str, str]
+    remote: dict[str, list[dict[str, Any]]]
     computes: dict[str, str]
 
 

@@ -8,13 +8,14 @@ views and arithmetic. When a window is separated, and what becomes of it, is dec
 from __future__ import annotations
 
 import threading
+from contextlib import nullcontext
 from typing import NamedTuple
 
 from livesr.base.frames import MulticolorFrame, SRFrame, Window
 from livesr.live.arrays import HOST
 from livesr.live.compose import Arithmetic, Composer, Composition
 from livesr.live.device import Slot, StreamLock
-from livesr.live.inference.session import Resident
+from livesr.live.inference.session import InferenceSession, Resident
 from livesr.live.networks import Network
 from livesr.live.paths import ChannelPath
 from livesr.live.run_state import RunState
@@ -32,12 +33,23 @@ class Prediction(NamedTuple):
     made: Composition
 
 
+class _Lane:
+    """A way through the network for frames on the host, and what composes behind it.
+
+    `lock` is held by whoever uses it.
+    """
+
+    def __init__(self, session: InferenceSession, composer: Composer) -> None:
+        self.session, self.arithmetic = session, composer.arithmetic(HOST)
+        self.lock = threading.Lock()
+
+
 class Separation:
     """Separates the windows of one channel through one run.
 
-    `predict` is called from the threads of the slots: the network takes them in turn, the CPU's
-    part behind a lock, and each slot has its own arithmetic. `composed` is called in one thread, in
-    the order of the windows, `warn` in any.
+    `predict` is called from the threads of the slots: the network takes them in turn, or as many at
+    once as it has lanes, and each slot has its own arithmetic. `composed` is called in one thread,
+    in the order of the windows, `warn` in any.
 
     Parameters
     ----------
@@ -63,8 +75,9 @@ class Separation:
         )
         self._upscaler = path.networks.upscaler(streams)
         self._augmentation = path.networks.augmentation()
-        self._on_cpu, self._turn = threading.Lock(), StreamLock()
-        self._arithmetics: dict[int | None, Arithmetic] = {}  # of each slot, None on the CPU
+        self._lanes = [_Lane(session, composer) for session in path.networks.lanes]
+        self._turn = StreamLock()
+        self._arithmetics: dict[int, Arithmetic] = {}  # of each slot of a device
 
     def warn(self, sentence: str) -> None:
         """Add a sentence to every prediction from now on."""
@@ -77,12 +90,14 @@ class Separation:
             try:
                 return Prediction(window, window, self._on_device(slot, resident, window))
             except Exception as e:  # a driver may raise anything
-                with self._on_cpu, self._turn.alone():
+                with self._lanes[0].lock, self._turn.alone():
                     self._session.give_up(resident, e)
-        with self._on_cpu:
+        lane = self._lanes[slot % len(self._lanes)]
+        with lane.lock:
             seen = self._enlarged(window)
-            with self._turn.on_host():  # windows before it may be on the device still
-                return Prediction(window, seen, self._on_host(seen))
+            # Windows before it may be on the device still. Lanes share nothing with one.
+            with nullcontext() if len(self._lanes) > 1 else self._turn.on_host():
+                return Prediction(window, seen, self._on_host(lane, seen))
 
     def composed(self, prediction: Prediction) -> MulticolorFrame:
         """Add to a prediction what follows from the frames before it."""
@@ -91,18 +106,16 @@ class Separation:
             self.warn(sentence)
         return self._composer.frame(prediction.made, prediction.seen, prediction.window.centre)
 
-    def _on_host(self, seen: Window) -> Composition:
-        centre = seen.centre
+    def _on_host(self, lane: _Lane, seen: Window) -> Composition:
+        centre, session = seen.centre, lane.session
         augmentation = None if seen.provisional else self._augmentation
         with self._state.steps.measure("infer"):
-            for plane, frame in zip(self._session.input, self._seen(seen), strict=True):
+            for plane, frame in zip(session.input, self._seen(seen), strict=True):
                 normalise_into(plane, frame.image, *centre.normalisation)
-            output = augmentation.infer(self._session) if augmentation else self._session.infer()
+            output = augmentation.infer(session) if augmentation else session.infer()
         with self._state.steps.measure("compose"):
             spread = augmentation.spread if augmentation else None
-            return self._arithmetic(None).compose(
-                output, centre.image, centre.normalisation, spread
-            )
+            return lane.arithmetic.compose(output, centre.image, centre.normalisation, spread)
 
     def _on_device(self, slot: int, resident: Resident, window: Window) -> Composition:
         """Separate frames that are on the device; only what is shown and stored comes down."""
@@ -119,11 +132,10 @@ class Separation:
                 made = self._arithmetic(slot).compose(output, centre.resident, centre.normalisation)
                 return _downloaded(made, place)
 
-    def _arithmetic(self, slot: int | None) -> Arithmetic:
-        """Return what composes in a slot, or on the CPU."""
+    def _arithmetic(self, slot: int) -> Arithmetic:
+        """Return what composes in a slot of the device."""
         if slot not in self._arithmetics:
-            arrays = HOST if slot is None else self._path.device.arrays
-            self._arithmetics[slot] = self._composer.arithmetic(arrays)
+            self._arithmetics[slot] = self._composer.arithmetic(self._path.device.arrays)
         return self._arithmetics[slot]
 
     def _enlarged(self, window: Window) -> Window:

@@ -20,7 +20,7 @@ from livesr.base.frames import MulticolorFrame, RawStack, SRFrame, Stream
 from livesr.base.run_description import RunDescription
 from livesr.formats import layout
 from livesr.live.honoured import check_honoured
-from livesr.live.inference.runtime import why_unavailable
+from livesr.live.inference.runtime import is_remote, why_unavailable
 from livesr.live.keeping_up import COMPLETE
 from livesr.live.paths import ChannelPath, build_path, build_superposition
 from livesr.live.pipeline import Pipeline
@@ -177,8 +177,13 @@ def _completed(compute: ComputeConfig, raw: RawInput, channel: str) -> ComputeCo
 
 
 def _as_before(asked: ComputeConfig, before: tuple[str, str] | None) -> ComputeConfig:
-    """Return the live run's runtime where nothing else is asked for and this computer has it."""
+    """Return the live run's runtime where nothing else is asked for and this computer has it.
+
+    No store decides that frames leave this computer.
+    """
     if before is None or asked.backend not in ("auto", before[0]):
+        return asked
+    if asked.backend == "auto" and is_remote(before[0]):
         return asked
     if why_unavailable(before[0]):
         return asked

@@ -42,7 +42,7 @@ def recorded_rig(
         RigConfig,
         {**load_yaml(path), "folder": path.parent, "micromanager": "rig.cfg"},
         str(path),
-    )
+    ).model_copy(update={"endpoint": None})  # no store decides where frames go
     for name in rig.files():  # they go into the store that is made of this one
         contained.beneath(path.parent, name)
     named = {"separate": engine, "upscale": upscale}

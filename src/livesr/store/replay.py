@@ -59,8 +59,8 @@ class Replay(Session):
     record_raw, record_recon : whether raw frames and reconstructions are stored
     pairs : folder for the true channels of a superposition, to train on
     raw_queue_bytes : memory for frames that wait, None takes a quarter of what is free
-    backend, precision, device, threads, tile, uncertainty, residual_plane : how it is computed, as
-        in `ComputeConfig`
+    backend, endpoint, precision, device, threads, tile, uncertainty, residual_plane : how it is
+        computed, as in `ComputeConfig`
 
     Raises
     ------
@@ -101,6 +101,7 @@ class Replay(Session):
         pairs: AnyPath | None = None,
         raw_queue_bytes: int | None = None,
         backend: str = "auto",
+        endpoint: str | None = None,
         precision: str = "auto",
         device: DeviceChoice = "auto",
         threads: int = 0,

@@ -10,7 +10,7 @@ import pytest
 from backend_contract import make_engine, random_frames, session_on
 from livesr.base.errors import BackendError
 from livesr.live.inference.engine import Engine, load_engine
-from livesr.live.inference.runtime import BACKENDS, PRECISIONS
+from livesr.live.inference.runtime import BACKENDS, PRECISIONS, is_remote
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")
@@ -27,7 +27,7 @@ RUNS = [
     (name, precision)
     for name in BACKENDS.names
     for precision in PRECISIONS
-    if (name, precision) != ("torch", "f32")
+    if (name, precision) != ("torch", "f32") and not is_remote(name)
 ]
 
 

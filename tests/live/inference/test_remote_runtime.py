@@ -67,6 +67,10 @@ class Session(PaddedSession):
 """
 
 
+class Server(socketserver.ThreadingTCPServer):
+    daemon_threads = True
+
+
 class Answering(socketserver.StreamRequestHandler):
     """The middle of three frames, a third of it in each channel."""
 
@@ -90,7 +94,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     (info / "entry_points.txt").write_text("[livesr.backends]\nelsewhere = elsewhere:Elsewhere\n")
     monkeypatch.syspath_prepend(packages)
     BACKENDS.__dict__.pop("_announced", None)
-    with socketserver.TCPServer(("127.0.0.1", 0), Answering) as server:
+    with Server(("127.0.0.1", 0), Answering) as server:
         serving = threading.Thread(target=server.serve_forever)
         serving.start()
         monkeypatch.setenv("ELSEWHERE", str(server.server_address[1]))

@@ -17,6 +17,7 @@ from livesr.live.inference.runtime import (
     BACKENDS,
     PRECISIONS,
     Runtime,
+    is_remote,
     runtime_named,
     why_unavailable,
 )
@@ -51,6 +52,7 @@ def open_session(
     EngineError
         If the engine cannot take such frames.
     """
+    check_named(compute)
     if compute.backend != "auto":
         return open_on(compute.backend, engine, shape, compute)
     reasons: list[str] = []
@@ -82,6 +84,11 @@ def check_named(compute: ComputeConfig) -> None:
     ):
         if name not in ("auto", *known):
             raise BackendError(f"There is no {what} {name!r}.{suggestion(name, ['auto', *known])}")
+    if compute.endpoint and not is_remote(compute.backend):
+        raise BackendError(
+            f"The server {compute.endpoint} is named, and backend {compute.backend!r} asks none:"
+            " use --backend kserve, or leave out the endpoint."
+        )
 
 
 def in_order() -> list[str]:

@@ -25,6 +25,7 @@ BACKENDS = Registry(
         "tensorrt-rtx": "livesr.live.inference.tensorrt:TensorRTRTXRuntime",
         "openvino": "livesr.live.inference.openvino:OpenVINORuntime",
         "torch": "livesr.live.inference.torch:TorchRuntime",
+        "kserve": "livesr.live.inference.kserve:KServeRuntime",
     },
     "livesr.backends",
 )
@@ -73,8 +74,8 @@ class Runtime(ABC):
 
     @property
     def max_in_flight(self) -> int:
-        """Frames that may be on their way through one session: where nothing is copied through the
-        host, one is made ready while another is computed.
+        """Frames that may be on their way at once: where nothing is copied through the host, one is
+        made ready while another is computed. Of a remote runtime, as many sessions are opened.
         """
         return 2 if self.resident else 1
 
@@ -171,3 +172,10 @@ def why_unavailable(name: str) -> str | None:
             return runtime.unavailable()
     except BackendError as e:
         return str(e)
+
+
+def is_remote(name: str) -> bool:
+    """Return whether `name`, which may be "auto" or unknown, is of a runtime that frames leave this
+    computer for.
+    """
+    return name in BACKENDS.names and runtime_named(name).remote

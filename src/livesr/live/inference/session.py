@@ -148,6 +148,25 @@ class InferenceSession(ABC):
         """The way in for frames that are on the GPU, None where every frame comes from the host."""
         return None
 
+    @property
+    def lanes(self) -> tuple[InferenceSession, ...]:
+        """Sessions of the same network that may infer at the same time, each in one thread."""
+        return (self,)
+
+    def set_deadline(self, seconds: float) -> None:  # noqa: B027 most runtimes can leave none
+        """Have frames fail that take longer than `seconds`, where the runtime can leave one."""
+
+    def served(self) -> tuple[int, float] | None:
+        """Return how many requests a server has computed and the seconds that it took, as it counts
+        them itself; None where there is none, or it does not say.
+        """
+        return None
+
+    @property
+    def account(self) -> dict[str, Any] | None:
+        """What the report of a run says of the way to a server; None where there is none."""
+        return None
+
     def give_up(self, resident: Resident, error: Exception) -> None:
         """Replace the runtime, which failed on frames that went through `resident`.
 

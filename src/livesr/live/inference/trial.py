@@ -30,7 +30,7 @@ from livesr.live.inference.cuda import why_no_gpu
 from livesr.live.inference.engine import Engine, load_engine
 from livesr.live.inference.plans import cache_folder
 from livesr.live.inference.runner import open_session
-from livesr.live.inference.runtime import BACKENDS, runtime_named
+from livesr.live.inference.runtime import is_remote
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ def try_out(engine: Engine, shape: tuple[int, int], compute: ComputeConfig) -> N
         If the other process crashed, took too long or too much memory, or the network cannot be
         run.
     """
-    if is_shipped(engine) or _elsewhere(compute.backend):
+    if is_shipped(engine) or is_remote(compute.backend):
         return
     how = [compute.backend, compute.precision, compute.threads, compute.tile]
     facts = _facts(engine, shape, how)
@@ -91,11 +91,6 @@ def try_out(engine: Engine, shape: tuple[int, int], compute: ComputeConfig) -> N
     refused = _run([*_COMMAND, json.dumps(asked)], engine, shape)
     if not refused:
         _remember(facts)
-
-
-def _elsewhere(backend: str) -> bool:
-    """Whether a runtime that is named computes on another computer, or in another process."""
-    return backend in BACKENDS.names and runtime_named(backend).remote
 
 
 def is_shipped(engine: Engine) -> bool:

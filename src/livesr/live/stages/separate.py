@@ -37,7 +37,10 @@ class Separate:
         self._separations = {
             name: channel.separation for name, channel in run.channels.items() if channel.separation
         }
-        slots = max(len(channel.path.on_device) for channel in run.channels.values())
+        paths = [channel.path for channel in run.channels.values()]
+        slots = max(len(path.on_device) for path in paths)
+        if not any(path.resident for path in paths):
+            slots = max(slots, *(len(path.networks.lanes) for path in paths))
         self._workers = OrderedWorkers(self._predict, max(slots, 1), "separate")
         self._landing, self.network_left = threading.Lock(), False
 

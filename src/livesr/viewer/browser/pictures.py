@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 
 _FRAMES_KEPT = 4  # for pages that look at the same
 _GRAY = "FFFFFF"
+_SHOWN_TIMES = ("p50", "p99")
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +120,7 @@ class PictureMaker:
             "skipped": finite(said.get("sr_skipped")),
             "disk_free_bytes": finite(said.get("disk_free_bytes")),
             "engine": _of_channel(said.get("engine"), channel),
-            "backend": _of_channel(said.get("backend"), channel),
+            "backend": _backend(said, channel),
             "computes": _of_channel(said.get("computes"), channel),
             "warnings": [w for w in warnings if w],
             "streams": [s._asdict() for s in self._source.streams()],
@@ -384,6 +385,24 @@ def finite(value: object) -> float | None:
 
 def _texts(value: object) -> list[str]:
     return [str(v) for v in value] if isinstance(value, list | tuple) else []
+
+
+def _backend(said: Mapping[str, Any], channel: str) -> str:
+    """Return the backend of the channel on the page; of a server also how long it takes there and
+    back.
+    """
+    name, ways = _of_channel(said.get("backend"), channel), said.get("remote")
+    if isinstance(ways, Mapping):
+        ways = ways.get(channel, next(iter(ways.values()), None))
+    last = ways[-1] if isinstance(ways, list) and ways else None
+    if not isinstance(last, Mapping) or last.get("backend") != name:
+        return name  # computed here at the moment
+    times, share = last.get("latency_ms"), finite(last.get("network_share"))
+    p50, p99 = (finite(times.get(p)) if isinstance(times, Mapping) else None for p in _SHOWN_TIMES)
+    if p50 is None or p99 is None:
+        return name
+    way = "" if share is None else f", {share:.0%} of it network"
+    return f"{name}, {p50:.0f} ms there and back (p99 {p99:.0f}){way}"
 
 
 def _of_channel(value: object, channel: str) -> str:
