@@ -9,11 +9,12 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
+from livesr.optics.summit import FIT_BINS, summit
+
 _BIN_NM = 25.0
 _SEARCH_NM = 250.0
 _BLUR_NM = 30.0
 _FEWEST = 200
-_FIT_BINS = 2
 _ROUNDS = 2  # the top of the paraboloid is least biased where the groups already lie on each other
 
 
@@ -90,29 +91,14 @@ class DriftTracker:
         product = here * self._reference.conj() * self._blur
         product[0, 0] = 0
         correlation = scipy.fft.irfft2(product, self._shape)
-        reach = int(_SEARCH_NM / _BIN_NM) + _FIT_BINS
+        reach = int(_SEARCH_NM / _BIN_NM) + FIT_BINS
         window = np.roll(correlation, (reach, reach), axis=(0, 1))[: 2 * reach + 1, : 2 * reach + 1]
         peak = np.unravel_index(int(window.argmax()), window.shape)
-        if not all(_FIT_BINS <= p < 2 * reach + 1 - _FIT_BINS for p in peak):
+        if not all(FIT_BINS <= p < 2 * reach + 1 - FIT_BINS for p in peak):
             return np.zeros(2)  # at the edge of what is believable: no peak, but noise
-        return (np.array(peak) + _summit(window, (int(peak[0]), int(peak[1]))) - reach) * _BIN_NM
+        return (np.array(peak) + summit(window, (int(peak[0]), int(peak[1]))) - reach) * _BIN_NM
 
     def _gaussian(self) -> NDArray[np.float32]:
         ky = np.fft.fftfreq(self._shape[0], _BIN_NM)[:, None]
         kx = np.fft.rfftfreq(self._shape[1], _BIN_NM)
         return np.exp(-2 * (np.pi * _BLUR_NM) ** 2 * (ky**2 + kx**2)).astype(np.float32)
-
-
-def _summit(surface: NDArray[np.floating], peak: tuple[int, int]) -> NDArray[np.float64]:
-    """Return where the paraboloid through the neighbourhood of `peak` has its top, (y, x) in bins
-    from it.
-    """
-    offsets = np.arange(-_FIT_BINS, _FIT_BINS + 1)
-    y, x = (axis.ravel() for axis in np.meshgrid(offsets, offsets, indexing="ij"))
-    z = surface[peak[0] + y, peak[1] + x]
-    design = np.stack([np.ones_like(y), y, x, y * y, y * x, x * x], axis=1).astype(float)
-    _, by, bx, byy, byx, bxx = np.linalg.lstsq(design, z, rcond=None)[0]
-    curvature = np.array([[2 * byy, byx], [byx, 2 * bxx]])
-    if not (np.trace(curvature) < 0 < np.linalg.det(curvature)):
-        return np.zeros(2)
-    return np.clip(np.linalg.solve(curvature, [-by, -bx]), -_FIT_BINS, _FIT_BINS)
