@@ -14,7 +14,7 @@ from pathlib import Path
 import livesr
 
 PACKAGE = Path(livesr.__file__).parent
-NAMES = ("sim", "storm", "passthrough")  # widefield is also a word of microscopy: what a mean shows
+NAMES = ("sim", "storm", "fluctuation", "passthrough")  # widefield is also a word of microscopy: what a mean shows
 
 ALLOWED = {
     "__init__.py": "where what users import stands",
@@ -27,7 +27,7 @@ ALLOWED = {
 OFFLINE: dict[str, str] = {}
 """Files that still do and must not, with what is left to do. To be emptied."""
 
-PUBLIC = re.compile(r"\b(sim_sequence|SIMAxis|sim_raw|virtual_(sim|storm))\b")
+PUBLIC = re.compile(r"\b(sim_sequence|SIMAxis|sim_raw|virtual_(sim|storm|fluctuation))\b")
 """What users write, whatever the modality; and rigs by their names."""
 
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")

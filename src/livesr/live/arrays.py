@@ -127,6 +127,10 @@ class Arrays:
         """Return a copy with 0 where there is no finite number."""
         return self.xp.where(self.xp.isfinite(a), a, self.xp.zeros_like(a))
 
+    def angle(self, y: Array, x: Array) -> Array:
+        """Return the angle of the vectors (y, x) from the x axis, -pi to pi."""
+        return self.xp.atan2(y, x)
+
     # -- complex numbers ---------------------------------------------------------------------------
 
     def fill_complex(self, real: Array, imag: Array, out: Array) -> None:
@@ -195,6 +199,13 @@ class Arrays:
         """
         out[...] = self.xp.reshape(
             self.xp.take(a, self.xp.reshape(places, (-1,)), axis=1), out.shape
+        )
+        return out
+
+    def rows(self, table: Array, places: Array, out: Array) -> Array:
+        """Fill `out` (..., k) with the rows of a table (n, k) at `places` (...) and return it."""
+        out[...] = self.xp.reshape(
+            self.xp.take(table, self.xp.reshape(places, (-1,)), axis=0), out.shape
         )
         return out
 
@@ -286,6 +297,10 @@ class NumpyArrays(Arrays):
         """
         return self.xp.clip(a, low, high, out=out)
 
+    def angle(self, y: Array, x: Array) -> Array:
+        """Return the angle of the vectors (y, x) from the x axis, -pi to pi."""
+        return self.xp.arctan2(y, x)
+
     def fill_complex(self, real: Array, imag: Array, out: Array) -> None:
         """Fill a complex array from its parts."""
         out.real, out.imag = real, imag
@@ -332,6 +347,10 @@ class NumpyArrays(Arrays):
         it.
         """
         return self.xp.take(a, places, axis=1, out=out, mode="clip")
+
+    def rows(self, table: Array, places: Array, out: Array) -> Array:
+        """Fill `out` (..., k) with the rows of a table (n, k) at `places` (...) and return it."""
+        return self.xp.take(table, places, axis=0, out=out, mode="clip")
 
     def put(self, a: Array, places: Array, values: Array) -> None:
         """Write `values` (n, k) into a (n, pixels) at `places` (k,)."""
@@ -393,6 +412,10 @@ class CupyArrays(NumpyArrays):
         it.
         """
         return self.xp.take(a, places, axis=1, out=out)
+
+    def rows(self, table: Array, places: Array, out: Array) -> Array:
+        """Fill `out` (..., k) with the rows of a table (n, k) at `places` (...) and return it."""
+        return self.xp.take(table, places, axis=0, out=out)
 
     def fft(self, a: Array, axis: int) -> None:
         """Fourier transform a complex array along an axis, in place."""

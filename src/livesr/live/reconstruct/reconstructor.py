@@ -90,11 +90,12 @@ class RunningImage(Protocol):
 
     Attributes
     ----------
-    localisations : emitters that the last group added, as measured; records of `LOCALISATION`
+    localisations : emitters that the last group added, as measured; records of `LOCALISATION`; None
+        where no emitters are looked for
     drift_nm : (y, x) that the last group was moved back by; None without correction
     """
 
-    localisations: NDArray[np.void]
+    localisations: NDArray[np.void] | None
     drift_nm: tuple[float, float] | None
 
     def add(self, stack: RawStack) -> NDArray[np.float32]:

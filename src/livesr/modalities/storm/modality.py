@@ -48,6 +48,7 @@ class STORM(Modality[STORMConfig]):
     unit = "localisation"
     unit_scale = 1 / UNITS_PER_LOCALISATION
     raw_along_t = True
+    localises = True
     virtual_rig = "virtual_storm"
 
     def validate(self, rig: RigConfig) -> None:
