@@ -14,7 +14,12 @@ from pathlib import Path
 import livesr
 
 PACKAGE = Path(livesr.__file__).parent
-NAMES = ("sim", "storm", "fluctuation", "passthrough")  # widefield is also a word of microscopy: what a mean shows
+NAMES = (
+    "sim",
+    "storm",
+    "fluctuation",
+    "passthrough",
+)  # widefield is also a word of microscopy: what a mean shows
 
 ALLOWED = {
     "__init__.py": "where what users import stands",

@@ -1,14 +1,14 @@
 """eSRRF: how well the gradients around every point of a frame converge on it.
 
-Owns the arithmetic of single frames and what is made of a group of them. Keeps nothing from group to
-group.
+Owns the arithmetic of single frames and what is made of a group of them. Keeps nothing from group
+to group.
 
 Of Laine et al. 2023, Nature Methods 20, 1949, and Gustafsson et al. 2016, Nature Communications 7,
 12471: a gradient G at the distance d from a point adds W(d) D to its convergence where it points
 towards it, with the weight W(d) = (d exp(-d^2 / 2 sigma^2))^4, sigma = radius / 2.355, and
-D = 1 - |sin phi|, phi being the angle between G and the line to the point. The sum over all gradients
-within 2 sigma + 1 camera pixels, by that of their weights, is raised to the sensitivity and multiplied
-by the intensity there.
+D = 1 - |sin phi|, phi being the angle between G and the line to the point. The sum over all
+gradients within 2 sigma + 1 camera pixels, by that of their weights, is raised to the sensitivity
+and multiplied by the intensity there.
 
 D is a function of direction alone. Directions are rounded to 64, and W D is tabulated for each of
 them, for two neighbours at once: what is left to do is to look up rows of tables and to add them.
@@ -88,7 +88,7 @@ class Convergence:
     offset_adu
         Level of a dark frame, subtracted.
     placed
-        "centred": gradients count where they are, at the corners of camera pixels. "nanopyx": half a
+        "centred": gradients count where they are, at corners of camera pixels. "nanopyx": half a
         camera pixel further, and intensities half a pixel of the image before, where NanoPyx 2.1
         takes them, to compare with it.
     arrays
@@ -288,7 +288,7 @@ def _pairs(magnification: int, radius: float, shift: int) -> list[_Pair]:
     `shift` is where the gradient at a place is looked for, in halves of a camera pixel.
     """
     places, weights, line = _weights(magnification, radius)
-    used = weights.any(axis=(2, 3))
+    used: NDArray[np.bool_] = np.asarray(weights.any(axis=(2, 3)), np.bool_)
     fine = (np.arange(DIRECTIONS * _FINE) + 0.5) * 2 * math.pi / (DIRECTIONS * _FINE) - math.pi
 
     def table(i: int, j: int) -> NDArray[np.float64]:
@@ -300,13 +300,13 @@ def _pairs(magnification: int, radius: float, shift: int) -> list[_Pair]:
             found[:DIRECTIONS] = d.reshape(DIRECTIONS, _FINE, -1).mean(axis=1)
             found[DIRECTIONS] = found[0]
             found *= weights[i, j].ravel()
-        return found
+        return np.asarray(found, np.float64)
 
     pairs = []
-    for i in np.flatnonzero(used.any(axis=1)):
-        columns = np.flatnonzero(used[i])
+    for i in np.flatnonzero(used.any(axis=1)).tolist():
+        columns = np.flatnonzero(used[i]).tolist()
         for j in range(columns[0], columns[-1] + 1, 2):
-            both = table(i, j)[:, None] + table(i, j + 1)[None, :]
+            both = np.add(table(i, j)[:, None], table(i, j + 1)[None, :])
             rows = np.ascontiguousarray(both.reshape(_ENTRIES**2, -1), np.float32)
             pairs.append(_Pair(int(places[i]) + shift, int(places[j]) + shift, rows))
     return pairs

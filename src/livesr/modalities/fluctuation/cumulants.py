@@ -5,10 +5,10 @@ group.
 
 Of Dertinger et al. 2009, PNAS 106, 22287, and 2010, Optics Express 18, 18875: fluorophores blink
 independently, so that the cumulant of order n at a point is the sum over fluorophores of their n-th
-power of the image of a point, which is sqrt(n) times as narrow. Cumulants of n different pixels belong
-to the point in their middle, which makes n times as many pixels along each axis, and have no shot
-noise, which differs from pixel to pixel. What n pixels have in common falls with the distance between
-them; of a Gaussian image by exp(-sum of squares / 2 sigma^2), which is divided out.
+power of the image of a point, which is sqrt(n) times as narrow. Cumulants of n different pixels
+belong to the point in their middle, which makes n times as many pixels along each axis, and have no
+shot noise, which differs from pixel to pixel. What n pixels have in common falls with the distance
+between them; of a Gaussian image by exp(-sum of squares / 2 sigma^2), which is divided out.
 
 Estimated without bias from the few frames of a group: Fisher's k-statistics, for different pixels
 (Kendall and Stuart, The Advanced Theory of Statistics, chapter 13).
@@ -78,7 +78,7 @@ class Cumulants:
         return self._camera_shape[0] * self.scale, self._camera_shape[1] * self.scale
 
     def memory_bytes(self, frames: int) -> int:
-        """What a group of so many frames needs while it is folded in."""
+        """Return what a group of so many frames needs while it is folded in."""
         band = frames * (_BAND + 2 * self._around) * (self._camera_shape[1] + 2 * self._around)
         return 4 * math.prod(self.shape) + 4 * (self.scale + 3) * band
 
@@ -136,10 +136,9 @@ class Cumulants:
             return beyond[:, y : y + height, x : x + width]
 
         for (y, x), found in _combinations(order).items():
-            total = None
+            total: Array = 0.0
             for combination in found:
-                cumulant = _cumulant([at(p) for p in combination.pixels], n, self._arrays)
-                total = cumulant if total is None else total + cumulant
+                total = total + _cumulant([at(p) for p in combination.pixels], n, self._arrays)
             common = sum(math.exp(-c.spread / order**2 / (2 * self._sigma_px**2)) for c in found)
             rows[y : height * order : order, x::order] = total / common
 
@@ -165,8 +164,9 @@ def _cumulant(values: Sequence[Array], n: int, arrays: Arrays) -> Array:
 def _combinations(order: int) -> dict[Pixel, tuple[_Combination, ...]]:
     """Return for each pixel of the image in a camera pixel the pixels to combine.
 
-    Pixels of the image are `order`-ths of a camera pixel apart, and one of them is in its middle. Of
-    all combinations of different pixels whose middle it is, those that are nearest to each other.
+    Pixels of the image are `order`-ths of a camera pixel apart, and one of them is in its middle.
+    Of all combinations of different pixels whose middle it is, those that are nearest to each
+    other.
     """
     near = [(y, x) for y in range(-1, 3) for x in range(-1, 3)]
     first = (order - 1) // 2

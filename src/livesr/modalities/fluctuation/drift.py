@@ -22,8 +22,8 @@ _COARSE_PX = 8.0  # what is coarser is background and says little about a shift
 class MeanFrameDrift:
     """Drift of the mean frames of groups against everything that was seen before.
 
-    Every mean frame is laid on the sum of the earlier ones, each moved back by its own drift, at the
-    peak of their cross-correlation, to a fraction of a camera pixel. It is looked for within 4
+    Every mean frame is laid on the sum of the earlier ones, each moved back by its own drift, at
+    the peak of their cross-correlation, to a fraction of a camera pixel. It is looked for within 4
     pixels of the last group's; a group that shows none there keeps the last one.
 
     Parameters

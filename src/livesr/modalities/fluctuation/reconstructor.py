@@ -48,7 +48,7 @@ class Method(Protocol):
         """Return what is shown of a mean of such images, linear in brightness, ADU."""
 
     def memory_bytes(self, frames: int) -> int:
-        """What it holds, and what a group of so many frames needs meanwhile."""
+        """Return what it holds, and what a group of so many frames needs meanwhile."""
 
 
 class ESRRF:
@@ -62,10 +62,10 @@ class ESRRF:
     def picture(self, image: Image) -> Image:
         """Return the mean, or the root of what is above 0, without the camera's pixels in it."""
         even = without_camera_pixels(image, self.scale)
-        return np.sqrt(np.maximum(even, 0)) if self._squares else even
+        return np.asarray(np.sqrt(np.maximum(even, 0))) if self._squares else even
 
     def memory_bytes(self, frames: int) -> int:
-        """As `Convergence`: the number of frames does not matter."""
+        """Return those of `Convergence`: the number of frames does not matter."""
         return self._convergence.memory_bytes
 
 
@@ -106,7 +106,7 @@ class SOFI:
         return np.maximum(self._after.apply(root), 0)
 
     def memory_bytes(self, frames: int) -> int:
-        """Those of the cumulants, and of the deconvolution."""
+        """Return those of the cumulants, and of the deconvolution."""
         blurs = self._blur.memory_bytes + self._after.memory_bytes
         return self._cumulants.memory_bytes(frames) + blurs + 16 * math.prod(self._cumulants.shape)
 

@@ -1,7 +1,7 @@
 """What is made of a pixel's values through a group of frames, one frame after the other.
 
-Owns the three statistics of eSRRF. Each takes every frame once and keeps sums only, counted from the
-first frame, so that float32 is enough.
+Owns the three statistics of eSRRF. Each takes every frame once and keeps sums only, counted from
+the first frame, so that float32 is enough.
 """
 
 from __future__ import annotations
