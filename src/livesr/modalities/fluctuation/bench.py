@@ -113,9 +113,7 @@ def _beside_nanopyx(rig: RigConfig, quick: bool) -> list[Result]:
     image, theirs = ours.group(list(few)), reference(few, **options).mean(axis=0)
     note = f"{size}^2 frames, magnification 4, radius 1.5, sensitivity 2, mean of {frames} frames"
     return [
-        compared(
-            "fluctuation.nanopyx", comparison, "frames/s", "NanoPyx, its threaded kernels", (_TWICE,), note
-        ),
+        compared("fluctuation.nanopyx", comparison, "frames/s", "NanoPyx", (_TWICE,), note),
         Result(
             "fluctuation.pcc_nanopyx", pcc(image[inside], theirs[inside]), "of 1",
             targets=(_SAME,), note=note + "; without the outer 8 camera pixels",

@@ -103,7 +103,7 @@ class SOFI:
         """Return the picture; what is not above 0 counts as dark."""
         found = richardson_lucy(image, self._blur, self._rounds, HOST)
         root = np.power(found, np.float32(1 / self.scale), out=found)
-        return np.maximum(self._after.apply(root), 0)
+        return np.asarray(np.maximum(self._after.apply(root), 0), np.float32)
 
     def memory_bytes(self, frames: int) -> int:
         """Return those of the cumulants, and of the deconvolution."""
