@@ -127,10 +127,6 @@ class Arrays:
         """Return a copy with 0 where there is no finite number."""
         return self.xp.where(self.xp.isfinite(a), a, self.xp.zeros_like(a))
 
-    def angle(self, y: Array, x: Array) -> Array:
-        """Return the angle of the vectors (y, x) from the x axis, -pi to pi."""
-        return self.xp.atan2(y, x)
-
     # -- complex numbers ---------------------------------------------------------------------------
 
     def fill_complex(self, real: Array, imag: Array, out: Array) -> None:
@@ -193,19 +189,13 @@ class Arrays:
         """Return `a` with its last axis in rising order; `a` itself may be what is sorted."""
         return self.xp.sort(a, axis=-1)
 
-    def take(self, a: Array, places: Array, out: Array) -> Array:
-        """Fill `out` (n, ...) with the elements of a (n, pixels) at `places` (...) and return
-        it.
+    def take(self, a: Array, places: Array, out: Array, axis: int = 1) -> Array:
+        """Fill `out` (n, ...) with the elements of a (n, pixels) at `places` (...) and return it.
+
+        Along the axis 0, `out` (..., k) with the rows of a (n, k).
         """
         out[...] = self.xp.reshape(
-            self.xp.take(a, self.xp.reshape(places, (-1,)), axis=1), out.shape
-        )
-        return out
-
-    def rows(self, table: Array, places: Array, out: Array) -> Array:
-        """Fill `out` (..., k) with the rows of a table (n, k) at `places` (...) and return it."""
-        out[...] = self.xp.reshape(
-            self.xp.take(table, self.xp.reshape(places, (-1,)), axis=0), out.shape
+            self.xp.take(a, self.xp.reshape(places, (-1,)), axis=axis), out.shape
         )
         return out
 
@@ -297,10 +287,6 @@ class NumpyArrays(Arrays):
         """
         return self.xp.clip(a, low, high, out=out)
 
-    def angle(self, y: Array, x: Array) -> Array:
-        """Return the angle of the vectors (y, x) from the x axis, -pi to pi."""
-        return self.xp.arctan2(y, x)
-
     def fill_complex(self, real: Array, imag: Array, out: Array) -> None:
         """Fill a complex array from its parts."""
         out.real, out.imag = real, imag
@@ -342,15 +328,12 @@ class NumpyArrays(Arrays):
         a.sort(axis=-1)
         return a
 
-    def take(self, a: Array, places: Array, out: Array) -> Array:
-        """Fill `out` (n, ...) with the elements of a (n, pixels) at `places` (...) and return
-        it.
-        """
-        return self.xp.take(a, places, axis=1, out=out, mode="clip")
+    def take(self, a: Array, places: Array, out: Array, axis: int = 1) -> Array:
+        """Fill `out` (n, ...) with the elements of a (n, pixels) at `places` (...) and return it.
 
-    def rows(self, table: Array, places: Array, out: Array) -> Array:
-        """Fill `out` (..., k) with the rows of a table (n, k) at `places` (...) and return it."""
-        return self.xp.take(table, places, axis=0, out=out, mode="clip")
+        Along the axis 0, `out` (..., k) with the rows of a (n, k).
+        """
+        return self.xp.take(a, places, axis=axis, out=out, mode="clip")
 
     def put(self, a: Array, places: Array, values: Array) -> None:
         """Write `values` (n, k) into a (n, pixels) at `places` (k,)."""
@@ -407,15 +390,12 @@ class CupyArrays(NumpyArrays):
         """Return a percentile of all elements, interpolated linearly, 0-d."""
         return self.xp.percentile(a, percent)
 
-    def take(self, a: Array, places: Array, out: Array) -> Array:
-        """Fill `out` (n, ...) with the elements of a (n, pixels) at `places` (...) and return
-        it.
-        """
-        return self.xp.take(a, places, axis=1, out=out)
+    def take(self, a: Array, places: Array, out: Array, axis: int = 1) -> Array:
+        """Fill `out` (n, ...) with the elements of a (n, pixels) at `places` (...) and return it.
 
-    def rows(self, table: Array, places: Array, out: Array) -> Array:
-        """Fill `out` (..., k) with the rows of a table (n, k) at `places` (...) and return it."""
-        return self.xp.take(table, places, axis=0, out=out)
+        Along the axis 0, `out` (..., k) with the rows of a (n, k).
+        """
+        return self.xp.take(a, places, axis=axis, out=out)
 
     def fft(self, a: Array, axis: int) -> None:
         """Fourier transform a complex array along an axis, in place."""

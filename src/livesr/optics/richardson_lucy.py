@@ -81,7 +81,7 @@ def richardson_lucy(picture: Any, blur: GaussianBlur, rounds: int, arrays: Array
     """
     xp = arrays.xp
     light = arrays.clip(picture, 0.0, math.inf, out=xp.empty(picture.shape, dtype=xp.float32))
-    estimate = xp.asarray(light, copy=True) if rounds else light
+    estimate = light
     for _ in range(rounds):
         explained = arrays.clip((blurred := blur.apply(estimate)), _TINY, math.inf, out=blurred)
         estimate = estimate * blur.apply(light / explained)

@@ -118,6 +118,7 @@ class Convergence:
         reach = max(max(-p.y, p.y + 1, -p.x, p.x + 2) for p in self._pairs)
         self._margin = -(-reach // 2)  # camera pixels around a band whose gradients count
         self._gradients = arrays.array(gradients())
+        self._no_direction = arrays.array(np.array(_NO_DIRECTION, np.float32))
         weights = intensities(magnification, -0.5 / magnification if beside else 0.0)
         # Either half of a camera pixel looks at four rows of its neighbours.
         per_row = [weights[SIDE * i : SIDE * (i + SIDE - 1), i] for i in (0, 1)]
@@ -213,7 +214,7 @@ class Convergence:
         for i, pair in enumerate(self._pairs):
             y, x = corner + pair.y, corner + pair.x
             both = work.pairs[y : y + total.shape[0], x : x + total.shape[1]]
-            found = arrays.rows(pair.table, both, out=buffer if i else total)
+            found = arrays.take(pair.table, both, out=buffer if i else total, axis=0)
             if i:
                 arrays.add(total, found, out=total)
         self._power(total, buffer)
@@ -253,10 +254,10 @@ class Convergence:
         found = xp.reshape(arrays.matmul(self._gradients, planes, out=work.gradients), (2, 4, y, x))
         along_x, along_y = found[0, ...], found[1, ...]
         none = (along_x == 0) & (along_y == 0)
-        angle = arrays.angle(along_y, along_x)
+        angle = _angle(along_y, along_x, xp)
         angle *= DIRECTIONS / (2 * math.pi)
         angle += DIRECTIONS / 2
-        angle = xp.where(none, xp.asarray(_NO_DIRECTION, dtype=xp.float32), angle)
+        angle = xp.where(none, self._no_direction, angle)
         for k in range(4):
             arrays.copy(angle[k, ...], out=work.directions[k // 2 :: 2, k % 2 :: 2])
         arrays.multiply(work.directions[:, :-1], _ENTRIES, out=work.pairs)
@@ -331,6 +332,12 @@ def _weights(
     weights = np.where(d <= reach, (d * np.exp(-(d**2) / (2 * sigma**2))) ** 4, 0)
     weights[weights < _LEAST_WEIGHT * weights.max()] = 0
     return places, weights / weights.sum(axis=(0, 1)), np.arctan2(dy, dx)
+
+
+def _angle(y: Array, x: Array, xp: Any) -> Array:
+    """Return the angle of the vectors (y, x) from the x axis, -pi to pi."""
+    # NumPy before 2 and CuPy have the old name only, the standard the new one.
+    return xp.arctan2(y, x) if hasattr(xp, "arctan2") else xp.atan2(y, x)
 
 
 def _cores() -> int:
