@@ -183,8 +183,8 @@ def _separated(engine: Engine, session: Any, mixture: Mapping[str, Image], left:
     frame = SRFrame(
         image, Stream(), 0, now_ns(), now_ns(), Normalisation(*background_and_scale(image))
     )
-    background, headroom = frame.normalisation
-    session.input[...] = (image - np.float32(background)) / np.float32(headroom)
+    background, scale = frame.normalisation
+    session.input[...] = (image - np.float32(background)) / np.float32(scale)
     names = engine.manifest.channel_names
     composer = Composer(engine.manifest, engine.output_shape(image.shape)[1:])
     pixels = composer.arithmetic(HOST).compose(session.infer(), image, frame.normalisation)

@@ -51,7 +51,7 @@ def test_what_failed_runs_once_more(
     tmp_path: Path, bad: str, options: str, code: int, again: str
 ) -> None:
     (tmp_path / "test_once.py").write_text(ONCE.format(bad=bad))
-    shutil.copy(REPOSITORY / "tests" / "whole_run.py", tmp_path / "conftest.py")
+    shutil.copy(REPOSITORY / "tests" / "support" / "whole_run.py", tmp_path / "conftest.py")
     (tmp_path / "pytest.ini").write_text(
         f"[pytest]\naddopts = -p xdist -n 1 --dist loadfile {options}\n"
     )

@@ -26,7 +26,7 @@ from livesr.formats.wire import FRAME, WireError, WireHeader, decode, encode
 from livesr.live.inference.engine import load_engine
 from livesr.live.inference.identity import identity_engine
 from livesr.live.paths import build_path
-from livesr.live.plan_summary import survey
+from livesr.live.plan_summary import summarise
 
 RIGS = Path(__file__).parents[1] / "hardware_configs"
 SIDE = 40
@@ -116,7 +116,7 @@ def test_engine_manifests(engine: Path, data: st.DataObject) -> None:
 @examples(40)
 @given(damaged(PLAN))
 def test_plans(folder: Path, plan: Any) -> None:
-    """What is accepted can be announced and surveyed at once, however long it would run."""
+    """What is accepted can be announced and summarised at once, however long it would run."""
     file = folder / "plan.yaml"
     file.write_text(yaml.safe_dump(plan, allow_unicode=True), encoding="utf-8")
     rig = load_rig("virtual_sim")
@@ -126,7 +126,7 @@ def test_plans(folder: Path, plan: Any) -> None:
     try:
         read = plan_of(Experiment(plan=file), rig, exposure_ms=5.0)
         assert "raw frames each" in extent(read, rig, 5.0).sentence(10**9)
-        assert survey(read, rig.raw_frames).z_planes >= 1
+        assert summarise(read, rig.raw_frames).z_planes >= 1
     except LiveSRError as e:
         in_a_sentence(e)
 

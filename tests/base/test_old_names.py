@@ -11,7 +11,9 @@ import pytest
 
 from livesr.base.config import load_rig
 from livesr.base.errors import ConfigError, EngineError
+from livesr.base.run_config import RunConfig
 from livesr.live.inference.engine import load_engine
+from livesr.modalities.sim.config import SIMConfig
 from livesr.training.data import DataConfig
 from livesr.training.pair_folder import write_pairs
 from livesr.training.simulated import SimulatedPairs
@@ -35,7 +37,7 @@ def test_sim_trust_is_read_as_quality_limits(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     rig = load_rig(rig_with(tmp_path, "sim:\n", "sim:\n  trust: {motion_nm: 77}\n"))
-    assert rig.section("488").quality_limits.motion_nm == 77
+    assert SIMConfig.of(rig).quality_limits.motion_nm == 77
     assert said(caplog, "trust", "quality_limits")
 
 
@@ -43,6 +45,19 @@ def test_both_names_at_once_are_refused(tmp_path: Path) -> None:
     both = "sim:\n  trust: {motion_nm: 77}\n  quality_limits: {motion_nm: 78}\n"
     with pytest.raises(ConfigError, match="'trust' is the old name of 'quality_limits'"):
         load_rig(rig_with(tmp_path, "sim:\n", both))
+
+
+def test_uncertainty_by_turns_is_read_as_d4(caplog: pytest.LogCaptureFixture) -> None:
+    assert RunConfig.model_validate({"uncertainty": "turns"}).uncertainty == "d4"
+    assert "'turns' is now called 'd4': the old name is still read" in caplog.text
+
+
+def test_the_modality_passthrough_is_read_as_widefield(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rig = load_rig(rig_with(tmp_path, "modality: sim", "modality: passthrough"))
+    assert rig.modality == "widefield"
+    assert said(caplog, "passthrough", "widefield")
 
 
 def engine_with(folder: Path, *renamed: tuple[str, str]) -> Path:

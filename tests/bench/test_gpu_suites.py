@@ -19,9 +19,11 @@ import livesr
 from livesr.bench.gpu.subjects import agreement
 from livesr.bench.report import read_json, write_json
 from livesr.bench.result import AGREEMENT, LeftOut, Measured, Result, Target
-from livesr.bench.runner import GROUPS
+from livesr.bench.runner import SUITES
 from livesr.cli import app
 from livesr.live.inference.cuda import why_no_gpu
+
+GPU = [name for name in SUITES if name.startswith("gpu.")]
 
 
 @pytest.mark.timeout(900)
@@ -49,7 +51,7 @@ def test_without_a_gpu_the_cpus_runtimes_agree_and_the_rest_says_why_not(tmp_pat
     agreeing = [r for r in known.results if r.unit == AGREEMENT]
     assert {r.name.split(".")[2] for r in agreeing} == {"openvino", "torch"}
     assert all(r.met for r in agreeing)
-    assert {r.suite for r in known.results} == set(GROUPS["gpu"])
+    assert {r.suite for r in known.results} == set(GPU)
     reasons = {entry.name: entry.reason for entry in known.left_out}
     for name in ("gpu.parity.tensorrt", "gpu.speed.tensorrt", "gpu.frame.recon"):
         assert "NVIDIA driver" in reasons[name]
@@ -67,7 +69,7 @@ def test_a_gain_and_an_offset_are_no_agreement() -> None:
 
 
 def test_what_disagrees_or_fails_ends_with_one(tmp_path: Path) -> None:
-    known = [Result(f"{name}.x", 1.0, "ms", note="n") for name in GROUPS["gpu"]]
+    known = [Result(f"{name}.x", 1.0, "ms", note="n") for name in GPU]
     target = (Target(0.99, "least"),)
     wrong = Result("gpu.parity.y", 0.5, AGREEMENT, targets=target, note="n")
     missed = Result("gpu.speed.y", 9.0, "ms", targets=(Target(5, "most"),), note="n")

@@ -32,7 +32,7 @@ DEMO = load_rig("demo")
 def mixed_rig() -> RigConfig:
     """Channel 488 takes nine exposures, channel 561 one."""
     data = RIG.model_dump() | {
-        "channels": {"488": {"reconstruct": "sim"}, "561": {"reconstruct": "passthrough"}}
+        "channels": {"488": {"reconstruct": "sim"}, "561": {"reconstruct": "widefield"}}
     }
     return RigConfig.model_validate(data)
 

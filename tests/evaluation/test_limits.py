@@ -44,7 +44,7 @@ def seen(
     )
 
 
-def test_frames_like_those_of_training_are_familiar_and_others_are_not() -> None:
+def test_frames_like_those_of_training_score_low_and_others_high() -> None:
     rng = np.random.default_rng(0)
     mixed = rng.normal(size=(len(FEATURES), len(FEATURES)))
     known = rng.normal(size=(400, len(FEATURES))) @ mixed + 5

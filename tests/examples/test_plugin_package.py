@@ -15,8 +15,10 @@ import numpy as np
 import pytest
 import tifffile
 
+from contracts import SinkContract
 from livesr.formats.store import RecordedStore
 from livesr.formats.zarr_files import open_array
+from livesr.live.sinks.sink import Sink
 from rig_copies import RIGS
 
 PACKAGE = Path(__file__).parents[2] / "examples" / "plugin_package"
@@ -43,11 +45,29 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(RIGS / "demo", folder)
     file = folder / "rig.yaml"
     text = file.read_text(encoding="utf-8")
-    assert "modality: passthrough" in text
-    text = text.replace("modality: passthrough", "modality: median\nmedian: {frames: 3}")
-    text = text.replace("reconstruct: passthrough", "reconstruct: median")
+    assert "modality: widefield" in text
+    text = text.replace("modality: widefield", "modality: median\nmedian: {frames: 3}")
+    text = text.replace("reconstruct: widefield", "reconstruct: median")
     file.write_text(text.replace("imcsr-mt-er-lyso-light", "identity"), encoding="utf-8")
     return folder
+
+
+class TestIntensityTable(SinkContract):
+    """The sink does what every sink must."""
+
+    @pytest.fixture(autouse=True)
+    def _importable(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.syspath_prepend(PACKAGE / "src")
+
+    def sink(self, tmp_path: Path) -> Sink:
+        from livesr_example.intensity_table import IntensityTable
+
+        return IntensityTable(tmp_path / "intensity.csv")
+
+    def broken(self, tmp_path: Path) -> Sink:
+        from livesr_example.intensity_table import IntensityTable
+
+        return IntensityTable(tmp_path / "no folder" / "intensity.csv")
 
 
 def livesr(environment: dict[str, str], folder: Path, *arguments: object) -> dict[str, Any]:

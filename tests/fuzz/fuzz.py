@@ -16,7 +16,8 @@ from pathlib import Path
 
 import atheris
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+TESTS = Path(__file__).parents[1]
+sys.path[:0] = [str(TESTS), str(TESTS / "support")]
 with atheris.instrument_imports(include=["livesr"]):
     from fuzz.readers import READERS
 

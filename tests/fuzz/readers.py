@@ -31,7 +31,7 @@ from livesr.formats.wire import FRAME, WireError, decode
 from livesr.live.inference.engine import load_engine
 from livesr.live.inference.identity import identity_engine
 from livesr.live.inference.onnx_file import names_other_files
-from livesr.live.plan_summary import survey
+from livesr.live.plan_summary import summarise
 from livesr.live.sources.recordings.recording import open_recording
 from livesr.viewer.browser.messages import parse_message
 from recordings import write_mrc, write_ndtiff, write_ome_zarr
@@ -125,7 +125,7 @@ def _plan(data: bytes, folder: Path) -> object:
     file = _written(data, folder / "plan.yaml")
     rig = load_rig("virtual_sim")
     read = plan_of(Experiment(plan=file), rig, exposure_ms=5.0)
-    return extent(read, rig, 5.0), survey(read, rig.raw_frames)
+    return extent(read, rig, 5.0), summarise(read, rig.raw_frames)
 
 
 def _positions(data: bytes, folder: Path) -> object:

@@ -124,11 +124,11 @@ class Steps:
         corrected = self.correction.apply(frames)
         planes = [corrected[i, :, :] for i in range(9)]
         image = self.sim.reconstruct(planes)
-        background, headroom = background_and_scale(image, border=0.06, arrays=arrays)
+        background, scale = background_and_scale(image, border=0.06, arrays=arrays)
         x = arrays.subtract(image, background, out=xp.empty(image.shape, dtype=xp.float32))
-        x = arrays.multiply(x, 1 / headroom, out=x)
+        x = arrays.multiply(x, 1 / scale, out=x)
         output = xp.stack([xp.abs(x) * share for share in (0.5, 0.3, 0.1)])
-        made = self.composing.compose(output, image, Normalisation(background, headroom))
+        made = self.composing.compose(output, image, Normalisation(background, scale))
         assert self.sim.quality is not None
         quality = self.sim.quality.patterns
         return {
@@ -138,7 +138,7 @@ class Steps:
             "fluctuations": arrays.on_host(self.convergence.group(frames)),
             "cumulants": arrays.on_host(self.cumulants.group(frames)),
             "sharper": arrays.on_host(richardson_lucy(corrected[0, :, :], self.blur, 2, arrays)),
-            "normalisation": np.array([background, headroom]),
+            "normalisation": np.array([background, scale]),
             "quality": np.array(quality, float),
             "channels": arrays.on_host(made.channels),
             "light": np.array([made.light.difference, made.light.total, *made.light.channels]),

@@ -63,9 +63,9 @@ def rig_of(method: str, engine: Engine | None) -> RigConfig:
     return rig.with_engine(str(engine.folder)) if engine else rig
 
 
-CASES = [(kind, method, True) for kind in FRAMES for method in ("sim", "passthrough")]
+CASES = [(kind, method, True) for kind in FRAMES for method in ("sim", "widefield")]
 CASES += [(kind, "sim", False) for kind in ("blank", "saturated", "8 bit", "odd", "one pixel")]
-CASES += [(kind, "passthrough", False) for kind in ("saturated", "8 bit", "one pixel", "one row")]
+CASES += [(kind, "widefield", False) for kind in ("saturated", "8 bit", "one pixel", "one row")]
 
 
 @pytest.mark.parametrize(("kind", "method", "separated"), CASES)
@@ -92,7 +92,7 @@ def test_what_comes_is_stored_and_what_is_made_of_it_is_right(
     np.testing.assert_array_equal(array(store, "raw"), groups)
     recon = array(store, "recon").astype(float) - STORED_OFFSET
     offset = rig.camera.offset_adu
-    if method == "passthrough":
+    if method == "widefield":
         expected = np.clip(
             np.rint(groups[:, 0].astype(float) - offset), -STORED_OFFSET, 65535 - STORED_OFFSET
         )
@@ -120,12 +120,12 @@ def test_pixels_of_another_type_end_the_run_and_are_kept(
 ) -> None:
     if (np.isnan(value) and "float" not in dtype) or (value < 0 and dtype == "uint32"):
         pytest.skip("no such value")
-    live = Live(rig_of("passthrough", None), tmp_path / "r.ome.zarr")
+    live = Live(rig_of("widefield", None), tmp_path / "r.ome.zarr")
     report = live.record(np.full((2, 1, 32, 32), value, dtype))
     assert f"A frame of 32x32 {dtype} came in a run of 32x32 uint16" in report["error"]
     assert (
         report["raw_frames"],
-        report["raw_aside"],
+        report["raw_unplaced"],
         report["raw_lost"],
         report["recon_frames"],
     ) == (2, 2, 0, 0)

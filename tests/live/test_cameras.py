@@ -88,7 +88,7 @@ def test_the_store_has_images_of_each_size_and_computes_the_same_again(
     with LiveSR(core, rig=rig(), store=tmp_path / "r.ome.zarr", **settings) as session:
         core.mda.run(plan())
     report = session.report
-    assert (report["error"], report["raw_frames"], report["raw_aside"]) == (None, 4, 0)
+    assert (report["error"], report["raw_frames"], report["raw_unplaced"]) == (None, 4, 0)
     store = zarr.open_group(report["store"], mode="r")
     shapes = {
         name: store[f"{name}/0"].shape

@@ -13,7 +13,7 @@ from livesr.live.inference.engine import Manifest
 from livesr.live.out_of_distribution import features
 
 SHAPE = (70, 101)  # no multiple of a band
-BACKGROUND, HEADROOM, NOISE = 100.0, 900.0, 5.0
+BACKGROUND, SCALE, NOISE = 100.0, 900.0, 5.0
 
 
 class OnHost(Composer):
@@ -66,11 +66,11 @@ def specimen(shape: tuple[int, int] = SHAPE, seed: int = 0) -> np.ndarray:
 
 def frame(structures: np.ndarray, noise: float = NOISE, seed: int = 1, **fields: Any) -> SRFrame:
     rng = np.random.default_rng(seed)
-    image = structures.sum(0) * HEADROOM + BACKGROUND + rng.normal(0, noise, structures.shape[1:])
+    image = structures.sum(0) * SCALE + BACKGROUND + rng.normal(0, noise, structures.shape[1:])
     defaults = {"stream": Stream(), "t": 0, "t_acq_ns": now_ns(), "t_last_ns": now_ns()}
     return SRFrame(
         image.astype(np.float32),
-        normalisation=Normalisation(BACKGROUND, HEADROOM),
+        normalisation=Normalisation(BACKGROUND, SCALE),
         **(defaults | fields),
     )
 
@@ -80,7 +80,7 @@ def window(centre: SRFrame, **flags: bool) -> Window:
 
 
 class TestIntensity:
-    def test_output_times_headroom_rounded_and_held(self) -> None:
+    def test_output_times_scale_rounded_and_held(self) -> None:
         output = np.array([[[0.0, 0.1, -0.2], [1.0, 80.0, 0.0006]]], np.float32)
         made = OnHost(manifest(names=("MT",)), (2, 3)).compose(output, window(frame(output * 0)))
         assert made.channels.dtype == np.uint16
@@ -157,10 +157,10 @@ class TestResidual:
         )
         x = centre.image - np.float32(BACKGROUND)
         assert made.residual == pytest.approx(
-            summation_residual(predicted * np.float32(HEADROOM), x), rel=1e-4
+            summation_residual(predicted * np.float32(SCALE), x), rel=1e-4
         )
         assert made.residual_plane is not None
-        np.testing.assert_allclose(made.residual_plane, predicted.sum(0) * HEADROOM - x, atol=1e-2)
+        np.testing.assert_allclose(made.residual_plane, predicted.sum(0) * SCALE - x, atol=1e-2)
         assert made.channels.shape == (2, SHAPE[0] * scale, SHAPE[1] * scale)
 
     def test_no_plane_unless_asked(self) -> None:

@@ -360,7 +360,7 @@ def test_another_binning_or_pixel_type_ends_the_run_and_keeps_the_frames(
     strays = list((tmp_path / "c.ome.zarr" / "livesr" / "strays").iterdir())
     stored = zarr.open_group(tmp_path / "c.ome.zarr", mode="r")["raw_0_488/0"].shape[0]
     assert report["raw_frames"] == stored + len(strays)
-    assert report["raw_aside"] == len(strays) >= 1
+    assert report["raw_unplaced"] == len(strays) >= 1
 
 
 def test_another_exposure_is_said_and_no_prediction_looks_across(

@@ -76,9 +76,7 @@ def gated(rig: RigConfig, store: Path, first: int = 0, **how: Any) -> tuple[Live
 def widefield(engine: str) -> RigConfig:
     rig = load_rig("demo")
     name = next(iter(rig.channels))
-    channel = rig.channels[name].model_copy(
-        update={"reconstruct": "passthrough", "separate": engine}
-    )
+    channel = rig.channels[name].model_copy(update={"reconstruct": "widefield", "separate": engine})
     return rig.model_copy(update={"channels": {name: channel}})
 
 

@@ -12,14 +12,14 @@ from useq import MDAEvent, MDASequence, Position
 from livesr.base.errors import ConfigError
 from livesr.base.run_description import Stack
 from livesr.live.optical_state import ChannelState
-from livesr.live.plan_summary import PlanSummary, survey
+from livesr.live.plan_summary import PlanSummary, summarise
 from livesr.live.sources.plan import SIMAxis, sim_sequence
 
 RAW = {"488": 9, "561": 1}
 
 
 def ask(plan: Any, only: str = "") -> PlanSummary:
-    return survey(plan, lambda channel: RAW.get(channel, 1), only)
+    return summarise(plan, lambda channel: RAW.get(channel, 1), only)
 
 
 def test_a_plain_plan() -> None:

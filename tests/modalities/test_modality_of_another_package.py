@@ -39,8 +39,9 @@ def rig(tmp_path: Path) -> Path:
     target = tmp_path / "averaging_rig"
     shutil.copytree(RIGS / "demo", target)
     text = (target / "rig.yaml").read_text(encoding="utf-8")
-    text = text.replace("modality: passthrough", "modality: averaging\naveraging: {frames: 3}")
-    text = text.replace("reconstruct: passthrough", "reconstruct: averaging")
+    assert "modality: widefield" in text
+    text = text.replace("modality: widefield", "modality: averaging\naveraging: {frames: 3}")
+    text = text.replace("reconstruct: widefield", "reconstruct: averaging")
     (target / "rig.yaml").write_text(text, encoding="utf-8")
     return target
 

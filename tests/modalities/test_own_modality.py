@@ -17,13 +17,13 @@ from livesr.base.config import RigConfig, Section, load_rig, load_yaml
 from livesr.base.errors import ConfigError
 from livesr.base.frames import FrameQuality, RawStack
 from livesr.base.geometry import Geometry
+from livesr.formats.store import RecordedStore
 from livesr.live.reconstruct.monitor import Monitor, Observation
 from livesr.live.sources.plan import sim_sequence
 from livesr.modalities.modality import Modality
 from livesr.modalities.registry import MODALITIES, modality
 from livesr.store.process import process
 from livesr.store.raw_input import store_input
-from livesr.store.recorded import RecordedStore
 from livesr.store.replay import Replay
 from recorded_runs import array
 from rigs import core_of
@@ -195,6 +195,23 @@ def test_a_modality_that_is_not_installed_is_a_sentence(rig: RigConfig) -> None:
         load_rig(rig.folder)
     with pytest.raises(ConfigError, match="Unknown modality 'mien'"):
         modality("mien")
+
+
+def test_a_modality_without_a_section_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Plain(Mine):
+        name = "plain"
+        Section = Section
+
+        def raw_frames(self, section: Any) -> int:
+            assert section.modality == "plain"
+            return 5
+
+    monkeypatch.setattr(MODALITIES, "load", lambda name: Plain)
+    monkeypatch.setattr(type(MODALITIES), "__contains__", lambda self, name: name == "plain")
+    about: dict[str, Any] = {"name": "a", "modality": "plain", "optics": {"na": 1.4}}
+    rig = RigConfig.model_validate(about)
+    assert (rig.raw_frames(""), rig.sections) == (5, {})
+    assert (Plain.title, Plain.method, Mine.title) == ("PLAIN", "plain", "MINE")
 
 
 def test_the_old_name_of_widefield(caplog: pytest.LogCaptureFixture) -> None:

@@ -38,7 +38,7 @@ FOREVER = f"""
 import sys
 from pathlib import Path
 import numpy as np
-sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+sys.path.insert(0, {str(Path(__file__).parents[1] / "support")!r})
 from contracts import *
 from livesr.live.sinks.ome_zarr import OMEZarrSink
 sink = OMEZarrSink(Path(sys.argv[1]))
@@ -60,7 +60,7 @@ for t in range(1_000_000):
 RUN = f"""
 import sys, time
 from pathlib import Path
-sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+sys.path.insert(0, {str(Path(__file__).parents[1] / "support")!r})
 from recorded_runs import *
 live = Live(sim_rig("mixing"), Path(sys.argv[1]), policy="latest", slow={{"infer": 0.02}})
 print("open", flush=True)
@@ -71,7 +71,7 @@ live.record(moving_groups(2000), pace_s=lambda t: 0.005)
 CLOSING = f"""
 import sys, time
 from pathlib import Path
-sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+sys.path.insert(0, {str(Path(__file__).parents[1] / "support")!r})
 from recorded_runs import *
 live = Live(sim_rig("mixing"), Path(sys.argv[1]))
 close = live.sink.close

@@ -37,7 +37,7 @@ SLIDING = "  sliding_groups: 3\n"
 FOREVER = f"""
 import sys
 from pathlib import Path
-sys.path[:0] = [{str(Path(__file__).parent)!r}, {str(Path(__file__).parents[1])!r}]
+sys.path[:0] = [{str(Path(__file__).parent)!r}, {str(Path(__file__).parents[1] / "support")!r}]
 from test_storm_store import *
 live = Live(load_rig(sys.argv[2]), Path(sys.argv[1]))
 print("open", flush=True)

@@ -135,12 +135,12 @@ def test_time_lapse_moves_coherently_and_repeats():
 def test_edges_of_a_time_lapse_are_repeated():
     series = simulate((2,), 3, size=SIZE)
     frames, targets = series.pair(0)
-    background, headroom = series.normalisation[0]
+    background, scale = series.normalisation[0]
     np.testing.assert_array_equal(frames[0], frames[1])
     np.testing.assert_allclose(
-        frames[1] * headroom + background, series.frames[0], rtol=1e-4, atol=1e-2
+        frames[1] * scale + background, series.frames[0], rtol=1e-4, atol=1e-2
     )
-    np.testing.assert_allclose(targets * headroom, series.truths[0], rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(targets * scale, series.truths[0], rtol=1e-4, atol=1e-3)
     last, _ = series.pair(2)
     np.testing.assert_array_equal(last[1], last[2])
 

@@ -10,7 +10,6 @@ import time
 import numpy as np
 import pytest
 from PIL import Image
-from preview_source import CHANNELS, MemorySource, flat, measurement, prediction
 
 from contracts import describe, feed
 from livesr.base.frames import Stream
@@ -18,6 +17,7 @@ from livesr.live.sinks.ome_zarr import OMEZarrSink
 from livesr.viewer.browser.server import PreviewServer
 from livesr.viewer.chromium import FLAGS, find_chromium
 from livesr.viewer.store_source import StoreSource
+from preview_source import CHANNELS, MemorySource, flat, measurement, prediction
 
 sync_api = pytest.importorskip(
     "playwright.sync_api", reason="playwright is not installed: pip install playwright"

@@ -15,7 +15,6 @@ from contextlib import closing
 import numpy as np
 import pytest
 from PIL import Image
-from preview_source import CHANNELS, MemorySource, flat, measurement, prediction
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
@@ -24,6 +23,7 @@ from livesr.viewer.browser.messages import View
 from livesr.viewer.browser.page import IN_FLIGHT
 from livesr.viewer.browser.pictures import PictureMaker
 from livesr.viewer.browser.server import PreviewServer
+from preview_source import CHANNELS, MemorySource, flat, measurement, prediction
 
 GREY = np.full((64, 64), 500, np.uint16)
 

@@ -25,7 +25,7 @@ def opened(tmp_path_factory: pytest.TempPathFactory):
     if sys.platform != "linux" or not shutil.which("xvfb-run"):
         pytest.skip("no Xvfb on this machine: apt-get install xvfb xauth libegl1 libgl1-mesa-dri")
     png = tmp_path_factory.mktemp("window") / "window.png"
-    script = Path(__file__).with_name("window_in_a_process.py")
+    script = Path(__file__).parents[1] / "support" / "window_in_a_process.py"
     command = [
         "xvfb-run",
         "-a",

@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from preview_source import MemorySource, flat
 from websockets.sync.client import connect
 
 from livesr.viewer.browser.opening import opened
 from livesr.viewer.browser.server import PreviewServer
 from livesr.viewer.chromium import FLAGS, Browser, ChromiumError, Page, find_chromium
+from preview_source import MemorySource, flat
 
 PATIENCE_S = 60
 

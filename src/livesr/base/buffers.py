@@ -30,6 +30,11 @@ class BoundedQueue(Generic[T]):
     ----------
     dropped : items given up so far
     weight : sum of the `weight` of what is held now, in the giver's unit (bytes)
+
+    Raises
+    ------
+    ValueError
+        If `capacity` is below 1.
     """
 
     def __init__(self, capacity: int, overflow: Overflow) -> None:

@@ -38,64 +38,28 @@ class ComputeConfig(Model):
     Frozen: what differs for one channel is a copy (`model_copy(update=...)`).
     """
 
-    backend: Annotated[
-        str,
-        Field(
-            description=(
-                "Runtime of the engines: auto (the first that can run them here), tensorrt,"
-                " tensorrt-rtx, openvino or torch."
-            )
-        ),
-    ] = "auto"
-    precision: Annotated[
-        str,
-        Field(description="Arithmetic of the engines: auto, int8, f8, bf16, f16 or f32."),
-    ] = "auto"
-    device: Annotated[
-        DeviceChoice,
-        Field(
-            description=(
-                "Where frames are reconstructed: auto takes an NVIDIA GPU if there is one, and"
-                " CuPy. What has no code for a GPU is computed on the CPU."
-            )
-        ),
-    ] = "auto"
-    threads: Annotated[
-        int,
-        Field(
-            ge=0,
-            le=4096,
-            description="Threads of a runtime on the CPU; 0 leaves the choice to the runtime.",
-        ),
-    ] = 0
-    tile: Annotated[
-        Tile,
-        Field(
-            description=(
-                "Side in pixels of the tiles in which a network sees larger frames; auto takes"
-                " tiles where a frame does not fit the memory, off takes none."
-            )
-        ),
-    ] = "auto"
-    uncertainty: Annotated[
-        Augmentation | None,
-        BeforeValidator(augmentation_named),
-        Field(
-            description=(
-                "Estimate how uncertain every prediction is, from 4 (flips) or, of square frames,"
-                " 8 (d4) sides of its input: the network then takes as many times as long."
-            )
-        ),
-    ] = None
-    residual_plane: Annotated[
-        bool,
-        Field(
-            description=(
-                "Keep what the predicted channels leave unexplained of the measurement as one"
-                " more plane."
-            )
-        ),
-    ] = False
+    backend: str = "auto"
+    """Runtime of the engines: auto (the first that can run them here), tensorrt, tensorrt-rtx,
+    openvino or torch.
+    """
+    precision: str = "auto"
+    """Arithmetic of the engines: auto, int8, f8, bf16, f16 or f32."""
+    device: DeviceChoice = "auto"
+    """Where frames are reconstructed: auto takes an NVIDIA GPU if there is one, and CuPy. What has
+    no code for a GPU is computed on the CPU.
+    """
+    threads: Annotated[int, Field(ge=0, le=4096)] = 0
+    """Threads of a runtime on the CPU; 0 leaves the choice to the runtime."""
+    tile: Tile = "auto"
+    """Side in pixels of the tiles in which a network sees larger frames; auto takes tiles where a
+    frame does not fit the memory, off takes none.
+    """
+    uncertainty: Annotated[Augmentation | None, BeforeValidator(augmentation_named)] = None
+    """Estimate how uncertain every prediction is, from 4 (flips) or, of square frames, 8 (d4) views
+    of its input: the network then takes as many times as long.
+    """
+    residual_plane: bool = False
+    """Keep what the predicted channels leave unexplained of the measurement as one more plane."""
 
 
 ON_CPU = ComputeConfig(device="cpu")

@@ -35,10 +35,10 @@ from livesr.base.errors import ConfigError, DocumentError, suggestion
 log = logging.getLogger(__name__)
 
 _PACKAGE = Path(__file__).resolve().parents[1]
-_MOST = 1e9  # of a number that needs no closer limit: beyond it arithmetic in float32 ends
-Number = Annotated[float, Field(ge=-_MOST, le=_MOST, allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, le=_MOST, allow_inf_nan=False)]
-NotNegative = Annotated[float, Field(ge=0, le=_MOST, allow_inf_nan=False)]
+_MAX = 1e9  # of a number that needs no closer limit: beyond it arithmetic in float32 ends
+Number = Annotated[float, Field(ge=-_MAX, le=_MAX, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, le=_MAX, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, le=_MAX, allow_inf_nan=False)]
 ExposureMs = Annotated[float, Field(gt=0, le=3.6e6, allow_inf_nan=False)]  # an hour
 IntervalMs = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]  # 11 days
 PixelSizeNm = Annotated[float, Field(ge=0.1, le=1e6, allow_inf_nan=False)]
@@ -89,7 +89,7 @@ class CameraConfig(Model):
     """
     read_noise_e: NotNegative | None = None
     """Standard deviation of the read noise in electrons, likewise. None: not measured."""
-    em_gain: Annotated[float, Field(ge=1, le=_MOST, allow_inf_nan=False)] | None = None
+    em_gain: Annotated[float, Field(ge=1, le=_MAX, allow_inf_nan=False)] | None = None
     """Gain of an EMCCD's multiplication register; None for other cameras."""
 
 
@@ -307,6 +307,8 @@ def _section(name: str, data: object) -> Section:
     """Return the section of modality `name`; an error in `data` says in which section it is."""
     one: Any = GenericAlias(dict, (str, _modality(name).Section))
     adapter: TypeAdapter[dict[str, Section]] = TypeAdapter(one)
+    if isinstance(data, dict):
+        data = {"modality": name, **data}
     return adapter.validate_python({name: data})[name]
 
 
@@ -449,9 +451,10 @@ class RigConfig(Model):
             return data
         known = _registry().MODALITIES
         named = [key for key in data if key not in cls.model_fields and key in known]
-        sections = {name: _section(name, data[name]) for name in named if data[name] is not None}
+        said = {name: data[name] for name in named if data[name] is not None}
+        said |= data.get("sections", {})  # of a rig, or of one that was dumped
         rest = {key: value for key, value in data.items() if key not in named}
-        return {**rest, "sections": {**sections, **rest.get("sections", {})}}
+        return {**rest, "sections": {name: _section(name, about) for name, about in said.items()}}
 
     @model_validator(mode="after")
     def _consistent(self) -> RigConfig:
@@ -487,6 +490,11 @@ class RigConfig(Model):
         A rig with one nameless channel uses its only entry.
 
         A channel that is superposed has no engine of its own: it is the truth.
+
+        Raises
+        ------
+        ConfigError
+            If the rig describes other channels only.
         """
         if self.superpose and name in self.superpose.channels and name in self.channels:
             return self._with_default(

@@ -18,8 +18,9 @@ keep it, nobody writes into its arrays.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -134,10 +135,19 @@ class RawStack:
 
 
 class Normalisation(NamedTuple):
-    """x = (X - background) / headroom, both in ADU of the reconstruction."""
+    """x = (X - background) / scale, both in ADU of the reconstruction."""
 
     background: float
-    headroom: float
+    scale: float
+
+    def written(self) -> dict[str, float]:
+        """Return what store and stream say; there the scale has its first name, `headroom`."""
+        return {"background": self.background, "headroom": self.scale}
+
+    @classmethod
+    def read(cls, written: Mapping[str, float]) -> Self:
+        """Return what `written` was made of."""
+        return cls(written["background"], written["headroom"])
 
 
 class PatternQuality(NamedTuple):

@@ -1,6 +1,6 @@
 """A file that says who is at work in a folder, so that two programs do not change it at once.
 
-Owns the file from `acquire` to `release`, its heartbeat, and the judgement whether its owner is
+Owns the file from `acquire` to `release`, its heartbeat, and the decision whether its owner is
 still there. Works where advisory locks of the system do not: on network disks, on Windows, between
 computers. Knows no store.
 

@@ -21,83 +21,36 @@ AnyPath = str | os.PathLike[str]
 class RunConfig(ComputeConfig):
     """One run: how it is computed (the fields of `ComputeConfig`), what is kept and shown."""
 
-    store: Annotated[
-        Path | None,
-        Field(
-            description=(
-                "OME-Zarr to write; a path that exists gets the next number. None keeps nothing."
-            )
-        ),
-    ] = None
-    spare: Annotated[
-        Path | None,
-        Field(
-            description=(
-                "Folder on another disk, where the store goes on when its own disk is full or"
-                " fails."
-            )
-        ),
-    ] = None
-    flush_s: Annotated[
-        float | None,
-        Field(
-            ge=0,
-            le=86_400,
-            allow_inf_nan=False,
-            description=(
-                "Write everything that was recorded through to the disk so often, for what a power"
-                " cut must not take; None leaves it to the operating system."
-            ),
-        ),
-    ] = None
-    publish: Annotated[
-        str | None,
-        Field(description="ZeroMQ address to publish on, such as tcp://127.0.0.1:5555."),
-    ] = None
-    policy: Annotated[
-        Literal["latest", "complete"],
-        Field(
-            description=(
-                "latest skips the inference of centre frames when the network is slower than the"
-                " camera; complete never skips and lets latency grow."
-            )
-        ),
-    ] = "latest"
-    provisional: Annotated[
-        Literal["auto", "off"],
-        Field(
-            description=(
-                "auto shows, under policy latest, a frame before its successor was acquired, while"
-                " the network has nothing else to do; the final frame replaces it."
-            )
-        ),
-    ] = "auto"
-    record_raw: Annotated[bool, Field(description="Keep raw frames in the store.")] = True
-    record_recon: Annotated[bool, Field(description="Keep reconstructions in the store.")] = True
-    raw_queue_bytes: Annotated[
-        int | None,
-        Field(
-            gt=0,
-            le=1 << 50,
-            description=("Memory for frames that wait; None takes a quarter of what is free."),
-        ),
-    ] = None
-    pairs: Annotated[
-        Path | None,
-        Field(
-            description=(
-                "Folder that keeps the true channels of a superposition as livesr train reads them."
-            )
-        ),
-    ] = None
-    insecure: Annotated[
-        bool,
-        Field(description="Publish unencrypted on an address that other computers can reach."),
-    ] = False
-    keys: Annotated[
-        Path | None,
-        Field(description="Folder made by livesr keys, with which the stream is encrypted."),
-    ] = None
+    store: Path | None = None
+    """OME-Zarr to write; a path that exists gets the next number. None keeps nothing."""
+    spare: Path | None = None
+    """Folder on another disk, where the store goes on when its own disk is full or fails."""
+    flush_s: Annotated[float | None, Field(ge=0, le=86400, allow_inf_nan=False)] = None
+    """Write everything that was recorded through to the disk so often, for what a power cut must
+    not take; None leaves it to the operating system.
+    """
+    publish: str | None = None
+    """ZeroMQ address to publish on, such as tcp://127.0.0.1:5555."""
+    policy: Literal["latest", "complete"] = "latest"
+    """latest skips the inference of centre frames when the network is slower than the camera;
+    complete never skips and lets latency grow.
+    """
+    provisional: Literal["auto", "off"] = "auto"
+    """auto shows, under policy latest, a frame before its successor was acquired, while the network
+    has nothing else to do; the final frame replaces it.
+    """
+    record_raw: bool = True
+    """Keep raw frames in the store."""
+    record_recon: bool = True
+    """Keep reconstructions in the store."""
+    raw_queue_bytes: Annotated[int | None, Field(gt=0, le=1 << 50)] = None
+    """Memory for frames that wait; None takes a quarter of what is free."""
+    pairs: Path | None = None
+    """Folder that keeps the true channels of a superposition as livesr train reads them."""
+    insecure: bool = False
+    """Publish unencrypted on an address that other computers can reach."""
+    keys: Path | None = None
+    """Folder made by livesr keys, with which the stream is encrypted."""
 
     @model_validator(mode="after")
     def _check_used(self) -> Self:
@@ -124,16 +77,10 @@ class RunConfig(ComputeConfig):
 class LiveConfig(RunConfig):
     """One run on a core: beside what every run is told, what is taken from the core."""
 
-    live: Annotated[
-        Literal["off", "own", "peek"],
-        Field(
-            description=(
-                "What happens to sequence acquisitions outside an MDA: own takes every frame out of"
-                " Micro-Manager's buffer, where previews then find none; peek copies the newest and"
-                " may miss some."
-            )
-        ),
-    ] = "off"
+    live: Literal["off", "own", "peek"] = "off"
+    """What happens to sequence acquisitions outside an MDA: own takes every frame out of
+    Micro-Manager's buffer, where previews then find none; peek copies the newest and may miss some.
+    """
 
 
 def named_in(model: type[Model], parameters: Mapping[str, Any]) -> dict[str, Any]:

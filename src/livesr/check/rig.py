@@ -7,9 +7,9 @@ process of its own.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
@@ -19,6 +19,9 @@ from livesr.check.finding import Finding, Found, Level, Lines
 from livesr.check.micromanager import Configuration, check_configuration, external_trigger
 from livesr.modalities.registry import modalities_of, modality
 from livesr.simulation.sequence import simulating_rig
+
+if TYPE_CHECKING:
+    from livesr.live.inference.engine import Task
 
 _TRIED_PX = 32  # half a side of what an engine is tried out with
 
@@ -160,48 +163,11 @@ def _corrections(rig: RigConfig, found: Found) -> Iterator[Finding]:
 
 
 def _engines(rig: RigConfig, found: Found) -> Iterator[Finding]:
-    from livesr.base.compute import ComputeConfig
-    from livesr.live.inference.engine import load_engine
     from livesr.live.inference.runtime import BACKENDS, why_unavailable
-    from livesr.live.inference.trial import try_out
 
-    used = False
-    for name, channel in rig.channels.items():
-        kind = modality(rig.modality_of(name))
-        scale = kind.scale(rig)
-        pixel_nm = (rig.optics.pixel_size_nm or 0) / scale if scale else 0
-        for task, engine_name in (("upscale", channel.upscale), ("separate", channel.separate)):
-            if engine_name is None:
-                continue
-            used, place = True, f"channels.{name}.{task}"
-            try:
-                engine = load_engine(engine_name)
-                told: Any = engine.check_fits(
-                    task,  # type: ignore[arg-type]
-                    pixel_size_nm=pixel_nm or None,
-                    modality=kind.method,
-                    resolution_nm=rig.resolution_nm(name),
-                )
-                pixel_nm /= engine.manifest.scale
-                side = -(-_TRIED_PX // engine.manifest.multiple_of) * engine.manifest.multiple_of
-                try_out(engine, (2 * side, 2 * side), ComputeConfig(tile="off"))
-            except (EngineError, BackendError) as e:
-                yield found(
-                    "error",
-                    "engine",
-                    place,
-                    str(e),
-                    "'livesr info' lists the engines that are here.",
-                )
-                continue
-            for sentence in told:
-                yield found(
-                    "warning",
-                    "engine-fit",
-                    place,
-                    sentence,
-                    "Use an engine that was trained for this, or distrust it.",
-                )
+    for name in rig.channels:
+        yield from _engines_of(rig, name, found)
+    used = any(channel.upscale or channel.separate for channel in rig.channels.values())
     missing = {name: why_unavailable(name) for name in BACKENDS.names}
     if used and all(missing.values()):
         yield found(
@@ -211,6 +177,56 @@ def _engines(rig: RigConfig, found: Found) -> Iterator[Finding]:
             f"No runtime for the engines is here: {'; '.join(map(str, missing.values()))}",
             "Install one of them.",
         )
+
+
+def _engines_of(rig: RigConfig, name: str, found: Found) -> Iterator[Finding]:
+    """Try the engines of a channel, in the order in which a frame goes through them."""
+    channel, scale = rig.channels[name], modality(rig.modality_of(name)).scale(rig)
+    pixel_nm = (rig.optics.pixel_size_nm or 0) / scale if scale else 0
+    tasks: tuple[tuple[Task, str | None], ...] = (
+        ("upscale", channel.upscale),
+        ("separate", channel.separate),
+    )
+    for task, engine in tasks:
+        if engine is None:
+            continue
+        place = f"channels.{name}.{task}"
+        try:
+            told, enlarges = _tried(rig, name, task, engine, pixel_nm)
+        except (EngineError, BackendError) as e:
+            advice = "'livesr info' lists the engines that are here."
+            yield found("error", "engine", place, str(e), advice)
+            continue
+        pixel_nm /= enlarges
+        advice = "Use an engine that was trained for this, or distrust it."
+        for sentence in told:
+            yield found("warning", "engine-fit", place, sentence, advice)
+
+
+def _tried(
+    rig: RigConfig, name: str, task: Task, engine_name: str, pixel_nm: float
+) -> tuple[Sequence[str], int]:
+    """Return why an engine may not fit what it sees, and how many times it enlarges.
+
+    Raises
+    ------
+    EngineError, BackendError
+        If it cannot be used.
+    """
+    from livesr.base.compute import ComputeConfig
+    from livesr.live.inference.engine import load_engine
+    from livesr.live.inference.trial import try_out
+
+    engine = load_engine(engine_name)
+    told = engine.check_fits(
+        task,
+        pixel_size_nm=pixel_nm or None,
+        modality=modality(rig.modality_of(name)).method,
+        resolution_nm=rig.resolution_nm(name),
+    )
+    side = -(-_TRIED_PX // engine.manifest.multiple_of) * engine.manifest.multiple_of
+    try_out(engine, (2 * side, 2 * side), ComputeConfig(tile="off"))
+    return told, engine.manifest.scale
 
 
 def _beside(rig: RigConfig, cfg: Configuration, found: Found) -> Iterator[Finding]:

@@ -22,7 +22,7 @@ from livesr.formats.store import read_image, read_json, refuse_in_use
 from livesr.live.sources.recordings.recording import open_recording
 from livesr.store.mended_log import MendedLog, ranges
 from livesr.store.metadata import image_names, is_described, rebuild_root
-from livesr.store.shard_inspection import ImageSurvey
+from livesr.store.shard_inspection import ImageInspection
 
 _REPAIR, _BACKFILL = (
     "'livesr repair' makes the rest consistent.",
@@ -98,7 +98,7 @@ class _Check:
         self._names = image_names(path)
         described = [name for name in self._names if is_described(path / name)]
         images = [image for name in described if (image := read_image(path / name))]
-        self._images = [ImageSurvey(image, self._log.stored(image)) for image in images]
+        self._images = [ImageInspection(image, self._log.stored(image)) for image in images]
 
     def state(self) -> StoreState:
         """Say what was found."""
@@ -119,7 +119,7 @@ class _Check:
             self._path, tuple(states), tuple(sorted(findings, key=lambda f: order.index(f.level)))
         )
 
-    def _image(self, image: ImageSurvey) -> tuple[ImageState, list[Finding]]:
+    def _image(self, image: ImageInspection) -> tuple[ImageState, list[Finding]]:
         gone: dict[str, list[int]] = {"damaged": [], "missing": [], "torn": []}
         for line in image.lines:
             if image.lost_planes(line):
@@ -143,7 +143,7 @@ class _Check:
 
     def _said(
         self,
-        image: ImageSurvey,
+        image: ImageInspection,
         gone: Mapping[str, Sequence[int]],
         lost: Sequence[int],
         unlogged: Sequence[int],

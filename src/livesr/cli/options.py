@@ -249,7 +249,7 @@ Uncertainty = Annotated[
     Literal["flips", "d4", "turns"] | None,
     typer.Option(
         help=(
-            "Estimate how uncertain every prediction is, from 4 (flips) or 8 sides (d4; square"
+            "Estimate how uncertain every prediction is, from 4 (flips) or 8 views (d4; square"
             " frames) of its input: the network takes as many times as long. turns is the old name"
             " of d4."
         )

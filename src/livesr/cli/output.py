@@ -127,7 +127,7 @@ def _raw_frames(report: Mapping[str, Any]) -> str:
     """Count the exposures: those that came, and every kind of those that are not where they
     belong.
     """
-    rare = (("raw_repeated", "twice or too late"), ("raw_aside", "without a place"))
+    rare = (("raw_repeated", "twice or too late"), ("raw_unplaced", "without a place"))
     said = [
         f"{report['raw_frames']} received",
         *([f"{elsewhere} beside the images"] if (elsewhere := report.get("raw_elsewhere")) else []),

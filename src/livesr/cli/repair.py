@@ -70,12 +70,12 @@ def _summary(report: dict[str, Any]) -> str:
             "Nothing is left to repair, but the store is not whole. What is there: [bold]livesr"
             f" check {store}[/]"
         )
-    aside = (
+    kept = (
         f" Unreadable files are kept in {store}: {escape(', '.join(report['torn']))}."
         if report["torn"]
         else ""
     )
     return (
-        f"The store is repaired.{aside} Predictions that are missing: [bold]livesr backfill"
+        f"The store is repaired.{kept} Predictions that are missing: [bold]livesr backfill"
         f" {store}[/]"
     )

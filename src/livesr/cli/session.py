@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.console import Console
 from rich.markup import escape
@@ -219,15 +219,13 @@ def acquire(request: Request, core: CMMCorePlus, console: Console) -> dict[str, 
         plan=plan,
         **vars(request.settings),
     )
-    return _conduct(
-        session,
-        request,
-        console,
+    work = _Work(
         lambda: core.mda.run(plan),
         core.mda.cancel,
-        announce=lambda: _announce(planned, session, console),
-        frames=planned.groups // planned.channels if request.rig.superpose else planned.groups,
+        lambda: _announce(planned, session, console),
+        planned.groups // planned.channels if request.rig.superpose else planned.groups,
     )
+    return _conduct(session, request, console, work)
 
 
 def replay(
@@ -259,28 +257,25 @@ def replay(
         per_s = rate / session.rig.max_raw_frames if isinstance(rate, float) else None
         console.print(*session.promises(per_s), sep="\n")
 
-    return _conduct(
-        session,
-        request,
-        console,
-        session.run,
-        session.stop,
-        announce=announce,
-        frames=session.frames,
-    )
+    work = _Work(session.run, session.stop, announce, session.frames)
+    return _conduct(session, request, console, work)
+
+
+class _Work(NamedTuple):
+    """What is done inside a session: how it begins, what ends it early, what is said before, and
+    how many frames there will be.
+    """
+
+    run: Callable[[], object]
+    cancel: Callable[[], object]
+    announce: Callable[[], None]
+    frames: int
 
 
 def _conduct(
-    session: LiveSR | Replay,
-    request: Request,
-    console: Console,
-    work: Callable[[], object],
-    cancel: Callable[[], object],
-    *,
-    announce: Callable[[], None],
-    frames: int,
+    session: LiveSR | Replay, request: Request, console: Console, work: _Work
 ) -> dict[str, Any]:
-    """Do `work` inside the session, which `cancel` ends; return the report."""
+    """Do the work inside the session; return the report."""
     if request.on_frame:
         session.frame_ready.connect(request.on_frame)
     interrupted = False
@@ -289,8 +284,8 @@ def _conduct(
             session,
             _preview(session.endpoint if request.view else None, request.settings.keys, console),
         ):
-            announce()
-            interrupted = _work_and_watch(work, cancel, session, frames, console)
+            work.announce()
+            interrupted = _work_and_watch(work, session, console)
     except RunError as e:
         console.print(escape(str(e)), style="red")
     except KeyboardInterrupt:  # the second: what came is stored, and said
@@ -319,20 +314,14 @@ def _announce(planned: Extent, session: LiveSR, console: Console) -> None:
         )
 
 
-def _work_and_watch(
-    work: Callable[[], object],
-    cancel: Callable[[], object],
-    session: LiveSR | Replay,
-    frames: int,
-    console: Console,
-) -> bool:
+def _work_and_watch(work: _Work, session: LiveSR | Replay, console: Console) -> bool:
     """Work in a thread, show progress here; return whether Ctrl-C ended it."""
     failure: list[Exception] = []
     over = threading.Event()
 
     def guarded() -> None:
         try:
-            work()
+            work.run()
         except Exception as e:  # an acquisition engine raises whatever a driver raises
             failure.append(e)
         finally:
@@ -342,7 +331,7 @@ def _work_and_watch(
     acquisition.start()
     interrupted = False
     with _progress(console) as progress:
-        task = progress.add_task("", total=frames, pace="")
+        task = progress.add_task("", total=work.frames, pace="")
         while not over.is_set():
             try:
                 over.wait(0.2)
@@ -354,7 +343,7 @@ def _work_and_watch(
                 console.print(
                     "Stopping: what was acquired is being finished. Ctrl-C again abandons it."
                 )
-                cancel()
+                work.cancel()
     if failure and session.error is None:  # before the session is left: the report must say it
         session.fail(
             RunError(f"The acquisition ended with an error of the camera or core: {failure[0]}.")

@@ -80,8 +80,7 @@ def groups_of(
 
     Parameters
     ----------
-    z
-        Plane; the first that comes if None.
+    z : plane; the first that comes if None
 
     Raises
     ------

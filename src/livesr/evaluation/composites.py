@@ -107,19 +107,14 @@ def evaluate_composites(
 
     Parameters
     ----------
-    images
-        Of every structure that the engine separates, by its name (case does not matter).
-    n
-        Fields at most. There are as many as the structure with the most tiles has; the others take
-        turns.
-    measures
-        "all" adds PSNR and MS-SSIM after the papers' preparation and, where the package `microssim`
-        is installed, microSSIM; "equal" does so where all structures are alike; "pcc" takes a tenth
-        of the time.
-    progress
-        Called with (fields done, all).
-    show
-        Called with a picture of each field, all alike.
+    images : of every structure that the engine separates, by its name (case does not matter)
+    n : fields at most. There are as many as the structure with the most tiles has; the others take
+        turns
+    measures : "all" adds PSNR and MS-SSIM after the papers' preparation and, where the package
+        `microssim` is installed, microSSIM; "equal" does so where all structures are alike; "pcc"
+        takes a tenth of the time
+    progress : called with (fields done, all)
+    show : called with a picture of each field, all alike
 
     Returns
     -------
@@ -268,9 +263,9 @@ def _measure(
 
 def _separated(backend: InferenceSession, composite: Image, window: int) -> Image:
     """Return the channels (c, y, x) of the still composite, in its units."""
-    background, headroom = background_and_scale(composite)
-    backend.input[:] = np.repeat(((composite - background) / headroom)[None], window, 0)
-    return np.asarray(backend.infer() * headroom, np.float32)
+    background, scale = background_and_scale(composite)
+    backend.input[:] = np.repeat(((composite - background) / scale)[None], window, 0)
+    return np.asarray(backend.infer() * scale, np.float32)
 
 
 def _scores(predicted: Image, truth: Image, composite: Image) -> dict[str, float]:

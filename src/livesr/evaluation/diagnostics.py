@@ -57,17 +57,12 @@ class Diagnostics:
 
     Parameters
     ----------
-    separate
-        Raw frames of a sequence to predictions, one per time point.
-    channels, source
-        Light of a prediction (c, y, x) and of the frame that went in (y, x), ADU without
-        background, edges cut off.
-    names
-        Simulated structure of each channel.
-    conditions
-        What the scenes are drawn from.
-    draw
-        What draws them.
+    separate : raw frames of a sequence to predictions, one per time point
+    channels, source : light of a prediction (c, y, x) and of the frame that went in (y, x), ADU
+        without background, edges cut off
+    names : simulated structure of each channel
+    conditions : what the scenes are drawn from
+    draw : what draws them
     """
 
     def __init__(

@@ -106,12 +106,10 @@ def run(
 
     Parameters
     ----------
-    stem
-        Name of the files, without ending.
-    pictures
-        Sequences shown in the picture, the first ones of `seeds`: none is chosen by its looks.
-    others
-        As in `evaluate_engine`, whose result is returned.
+    stem : name of the files, without ending
+    pictures : sequences shown in the picture, the first ones of `seeds`: none is chosen by its
+        looks
+    others : as in `evaluate_engine`, whose result is returned
     """
     rows: list[PictureRow] = []
     result = evaluate_engine(
@@ -155,27 +153,17 @@ def evaluate_engine(
 
     Parameters
     ----------
-    engine
-        A folder or a name, as in `load_engine`.
-    seeds
-        One sequence each; no seed of a training run gives any of them.
-    sequences
-        Instead of `seeds`: so many, from the first of `SEEDS` on.
-    n_t
-        Time points of each; frames with a true neighbour on both sides are scored.
-    size
-        Side of the reconstructions, even.
-    backend, precision, threads
-        As in `ComputeConfig`.
-    conditions
-        What the sequences are drawn from; the ranges of training if None.
-    structures
-        Simulated structure of each output channel; None takes the channels' names, or for an
-        untrained engine whose names mean nothing the order.
-    progress
-        Called with (sequences done, all).
-    show
-        Called with a middle frame of each sequence.
+    engine : a folder or a name, as in `load_engine`
+    seeds : one sequence each; no seed of a training run gives any of them
+    sequences : instead of `seeds`: so many, from the first of `SEEDS` on
+    n_t : time points of each; frames with a true neighbour on both sides are scored
+    size : side of the reconstructions, even
+    backend, precision, threads : as in `ComputeConfig`
+    conditions : what the sequences are drawn from; the ranges of training if None
+    structures : simulated structure of each output channel; None takes the channels' names, or for
+        an untrained engine whose names mean nothing the order
+    progress : called with (sequences done, all)
+    show : called with a middle frame of each sequence
 
     Returns
     -------

@@ -114,7 +114,7 @@ class Observer:
         ----------
         visible : structures that are there; None all
         channels : structure that each channel should show; None the sequence's, in order
-        uncertainty : from which sides to estimate that of the prediction
+        uncertainty : augmentation to estimate that of the prediction by
         """
         raw = sequence.raw(visible)
         reconstructor, pixel_size_um = sequence.reconstructor, sequence.pixel_size_um
@@ -134,7 +134,7 @@ class Observer:
 def seen(frame: MulticolorFrame, truth: Image | None = None, *, with_maps: bool = False) -> Seen:
     """Return what is known of `frame`; of its errors, if there is a `truth` (c, y, x) in ADU."""
     channels = frame.channels.astype(np.float32) - np.float32(frame.offset_adu)
-    background, headroom = frame.source.normalisation
+    background, scale = frame.source.normalisation
     noise = noise_threshold(frame.source.image)
     above = np.maximum(frame.source.image - np.float32(background), channels.sum(0)) > noise
     light = channels[:, above].sum(1, dtype=np.float64)
@@ -152,10 +152,10 @@ def seen(frame: MulticolorFrame, truth: Image | None = None, *, with_maps: bool 
         true_shares=true / max(float(true.sum()), 1e-9),
         pcc=scores,
         errors=(
-            (channels - truth)[inner] / np.float32(headroom) if keep and truth is not None else None
+            (channels - truth)[inner] / np.float32(scale) if keep and truth is not None else None
         ),
         spread=(
-            frame.uncertainty[inner].astype(np.float32) / np.float32(headroom)
+            frame.uncertainty[inner].astype(np.float32) / np.float32(scale)
             if keep and frame.uncertainty is not None
             else None
         ),
@@ -324,7 +324,7 @@ def fit_uncertainty(frames: Sequence[Seen], views: Augmentation) -> Uncertain | 
     pairs = [(f.errors, f.spread) for f in frames if f.errors is not None and f.spread is not None]
     squares = sum(float((e * e).sum(dtype=np.float64)) for e, _ in pairs)
     spreads = sum(float((s * s).sum(dtype=np.float64)) for _, s in pairs)
-    if spreads == 0:  # a network that sees every pixel by itself is alike from all sides
+    if spreads == 0:  # a network that sees every pixel by itself is alike in all views
         return None
     return Uncertain(
         augmentation=views,

@@ -66,16 +66,12 @@ def separate(
 
     Parameters
     ----------
-    raw
-        uint8 or uint16 (t, n, y, x), ADU.
-    reconstructor
-        For these raw frames.
-    pixel_size_um
-        Of the camera, in the sample.
-    engine, session
-        The network, opened for frames of ``reconstructor.shape``; stays open.
-    uncertainty
-        From which sides to estimate that of the predictions; the frames bear the bare spread.
+    raw : uint8 or uint16 (t, n, y, x), ADU
+    reconstructor : for these raw frames
+    pixel_size_um : of the camera, in the sample
+    engine, session : the network, opened for frames of ``reconstructor.shape``; stays open
+    uncertainty : augmentation to estimate that of the predictions by; the frames bear the bare
+        spread
 
     Raises
     ------

@@ -199,12 +199,9 @@ def bootstrap_interval(values: Sequence[float], seed: int = 0, level: float = 0.
 
     Parameters
     ----------
-    values
-        One number per sequence.
-    seed
-        Of the resampling; the same seed gives the same interval.
-    level
-        Coverage, between 0 and 1.
+    values : one number per sequence
+    seed : of the resampling; the same seed gives the same interval
+    level : coverage, between 0 and 1
 
     Notes
     -----

@@ -67,20 +67,14 @@ def evaluate_pairs(
 
     Parameters
     ----------
-    engine
-        A folder or a name, as in `load_engine`.
-    pairs
-        Frames (f, y, x) and targets (c, s y, s x), normalised; one frame is given three times to an
-        engine that takes three.
-    names
-        Of the targets; they are matched with the engine's channels by name, or by order if no name
-        fits.
-    data
-        What the pairs are, in words.
-    progress
-        Called with the number of pairs done.
-    show
-        Called with a picture of each.
+    engine : a folder or a name, as in `load_engine`
+    pairs : frames (f, y, x) and targets (c, s y, s x), normalised; one frame is given three times
+        to an engine that takes three
+    names : of the targets; they are matched with the engine's channels by name, or by order if no
+        name fits
+    data : what the pairs are, in words
+    progress : called with the number of pairs done
+    show : called with a picture of each
 
     Returns
     -------

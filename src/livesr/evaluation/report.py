@@ -47,10 +47,8 @@ def write_report(folder: Path, result: Mapping[str, Any], rows: Sequence[Picture
 
     Parameters
     ----------
-    result
-        Of `evaluate_engine` or `evaluate_pairs`; `diagnostics`, if there, of `diagnose_engine`.
-    rows
-        Pictures to show, with error maps.
+    result : of `evaluate_engine` or `evaluate_pairs`; `diagnostics`, if there, of `diagnose_engine`
+    rows : pictures to show, with error maps
     """
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(result, indent=1, allow_nan=False) + "\n"
@@ -67,8 +65,8 @@ def box_plot(title: str, groups: Mapping[str, Mapping[str, Sequence[float]]]) ->
 
     Parameters
     ----------
-    groups
-        Values by series, in groups side by side; a series without values leaves its place empty.
+    groups : values by series, in groups side by side; a series without values leaves its place
+        empty
     """
     everything = [v for series in groups.values() for values in series.values() for v in values]
     low, high = (min(everything), max(everything)) if everything else (0.0, 1.0)

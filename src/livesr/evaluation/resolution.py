@@ -33,8 +33,7 @@ def fourier_ring_correlation(a: Image, b: Image) -> tuple[Doubles, Doubles]:
 
     Parameters
     ----------
-    a, b
-        (y, x) of one shape; edges fade to the mean inside.
+    a, b : (y, x) of one shape; edges fade to the mean inside
 
     Returns
     -------

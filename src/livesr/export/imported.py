@@ -477,11 +477,11 @@ def _proven(engine: Engine, folder: Path, model: _Description) -> float | None:
         ComputeConfig(precision="f32", tile="off"),
     )
     try_out(engine, shape, compute)
-    background, headroom = (
+    background, scale = (
         background_and_scale(given[0, engine.manifest.window // 2]) if pair else (0.0, 1.0)
     )
     with open_session(engine, shape, compute) as session:
-        session.input[:] = (given[0] - background) / headroom
+        session.input[:] = (given[0] - background) / scale
         answer = session.infer()
         if expected is None:
             return None

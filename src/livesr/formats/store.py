@@ -263,7 +263,7 @@ class RecordedStore:
     def normalisations(self) -> dict[tuple[Stream, int], Normalisation]:
         """Return what every reconstructed frame was normalised with."""
         return {
-            key: Normalisation(**e["normalisation"])
+            key: Normalisation.read(e["normalisation"])
             for key, e in self.measured().items()
             if "normalisation" in e
         }
@@ -289,9 +289,7 @@ class RecordedStore:
         return {engine["task"]: engine["model"] for engine in engines}
 
     def uncertainty(self, channel: str) -> str | None:
-        """Return from which sides the uncertainty of a channel was estimated, None where it was
-        not.
-        """
+        """Return by which views the uncertainty of a channel was estimated, None if it was not."""
         images = (
             i
             for (kind, _, name), i in self.images.items()

@@ -267,7 +267,13 @@ def _nodes(about: Any) -> Iterator[Mapping[str, Any]]:
 
 
 def check_codecs(about: Mapping[str, Any], name: str) -> None:
-    """Refuse the metadata of one array as `check_metadata` does."""
+    """Refuse the metadata of one array as `check_metadata` does.
+
+    Raises
+    ------
+    StoreError
+        If one is not among those that are allowed.
+    """
     if "codecs" in about or "data_type" in about:
         _check_type(about.get("data_type"), name)
         _check_codecs(about.get("codecs"), name, 0)

@@ -139,13 +139,10 @@ class Arrays:
 
         Parameters
         ----------
-        target, source
-            complex64 (y, x).
-        weight
-            float32 (y, 2x): the factor of the real part, then that of the imaginary one, of every
-            element.
-        scratch
-            float32 (y, 2x), overwritten where that makes it faster.
+        target, source : complex64 (y, x)
+        weight : float32 (y, 2x): the factor of the real part, then that of the imaginary one, of
+            every element
+        scratch : float32 (y, 2x), overwritten where that makes it faster
         """
         xp = self.xp
         real, imag = xp.real(source) * weight[:, ::2], xp.imag(source) * weight[:, 1::2]

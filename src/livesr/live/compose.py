@@ -97,10 +97,8 @@ def summation_residual(channels: NDArray[np.float32], x: NDArray[np.float32]) ->
 
     Parameters
     ----------
-    channels
-        Prediction, float32 (c, y, x).
-    x
-        The network's middle input frame, float32 (y, x), background subtracted; the same unit.
+    channels : prediction, float32 (c, y, x)
+    x : the network's middle input frame, float32 (y, x), background subtracted; the same unit
 
     Notes
     -----
@@ -189,17 +187,17 @@ class Arithmetic:
             light = self._light(output, image, normalisation, plane)
         if not np.isfinite(light.difference):
             output = self._arrays.finite(output)
-        channels = self._intensities(output, normalisation.headroom)
+        channels = self._intensities(output, normalisation.scale)
         tiles = [self._arrays.on_host(image[tile]) for tile in self._out_of_distribution.tiles]
         ood_score = self._out_of_distribution.ood_score(tiles, normalisation, light.noise)
         uncertainty = None
         if spread is not None:
-            uncertainty = self._intensities(spread, normalisation.headroom * self._spread_scale)
+            uncertainty = self._intensities(spread, normalisation.scale * self._spread_scale)
         return Composition(
             channels, light, self._display_limits(channels), plane, ood_score, uncertainty
         )
 
-    def _intensities(self, output: Array, headroom: float) -> Array:
+    def _intensities(self, output: Array, scale: float) -> Array:
         """round(clip(y^ s, 0, 65535)), one band of rows after the other."""
         arrays = self._arrays
         channels = arrays.xp.empty((self._n, *self._shape), dtype=arrays.xp.uint16)
@@ -207,7 +205,7 @@ class Arithmetic:
             for top in range(0, self._shape[0], self._rows):
                 rows = slice(top, min(top + self._rows, self._shape[0]))
                 adu = self._adu[: rows.stop - top, :]
-                arrays.multiply(output[i, rows, :], headroom, out=adu)
+                arrays.multiply(output[i, rows, :], scale, out=adu)
                 arrays.add(adu, 0.5, out=adu)
                 arrays.copy(arrays.clip(adu, 0.0, _ULTIMATE, out=adu), channels[i, rows, :])
         return channels
@@ -215,7 +213,7 @@ class Arithmetic:
     def _light(
         self, output: Array, image: Array, normalisation: Normalisation, plane: Array | None
     ) -> Light:
-        arrays, (background, headroom) = self._arrays, normalisation
+        arrays, (background, scale) = self._arrays, normalisation
         arrays.copy(image[_EVERY_FOURTH], self._noise_sample)
         threshold = _threshold_of(self._noise_sample, arrays)
         sums: list[Array] = []
@@ -223,7 +221,7 @@ class Arithmetic:
             rows = slice(top, min(top + self._rows, self._input_shape[0]))
             size = slice(rows.stop - rows.start)
             x = arrays.subtract(image[rows, :], background, out=self._x[size, :])
-            summed = self._sum_of_channels(output, rows, self._sum[size, :], headroom)
+            summed = self._sum_of_channels(output, rows, self._sum[size, :], scale)
             work = arrays.maximum(x, summed, out=self._work[size, :])
             above = arrays.greater(work, threshold, out=self._above[size, :])
             arrays.subtract(summed, x, out=work)
@@ -236,9 +234,9 @@ class Arithmetic:
             ]
         *found, noise = arrays.numbers([*sums, threshold])
         difference, total, *channels = np.reshape(found, (-1, 2 + self._n)).sum(axis=0)
-        return Light(float(difference), float(total), np.array(channels) * headroom, float(noise))
+        return Light(float(difference), float(total), np.array(channels) * scale, float(noise))
 
-    def _sum_of_channels(self, output: Array, rows: slice, out: Array, headroom: float) -> Array:
+    def _sum_of_channels(self, output: Array, rows: slice, out: Array, scale: float) -> Array:
         """Sum of the channels in ADU on the input's pixels, each the mean of the output pixels that
         cover it.
         """
@@ -247,7 +245,7 @@ class Arithmetic:
             for dy in range(self._scale):
                 for dx in range(self._scale):
                     self._arrays.add(out, self._at_input_pixels(output, i, rows, dy, dx), out=out)
-        return self._arrays.multiply(out, headroom / self._scale**2, out=out)
+        return self._arrays.multiply(out, scale / self._scale**2, out=out)
 
     def _at_input_pixels(
         self, output: Array, channel: int, rows: slice, dy: int = 0, dx: int = 0
@@ -328,12 +326,11 @@ class Composer:
 
         Parameters
         ----------
-        made
-            What `arithmetic` made of the network's output for `window`; its pixels are on the host.
-        window
-            What the network saw.
-        measured
-            The measurement that the window's centre was made of, if it is not the centre itself.
+        made : what `arithmetic` made of the network's output for `window`; its pixels are on the
+            host
+        window : what the network saw
+        measured : the measurement that the window's centre was made of, if it is not the centre
+            itself
         """
         centre = window.centre
         following = self._streams.setdefault(centre.stream, _Following(self._manifest))

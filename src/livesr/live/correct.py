@@ -240,7 +240,13 @@ class _Maps:
     def sensitivity(
         self, place: str, name: str | None, bad: Mask | None
     ) -> NDArray[np.float64] | float:
-        """Return a factor per pixel, 1 where it does not matter."""
+        """Return a factor per pixel, 1 where it does not matter.
+
+        Raises
+        ------
+        ConfigError
+            If a pixel that is not marked as bad is dark.
+        """
         if name is None:
             return 1.0
         factor = self._cut(place, name).astype(np.float64)

@@ -12,14 +12,14 @@ from collections.abc import Iterator
 _BESIDE = "where a store is written they are kept beside its images, in livesr/strays"
 
 
-def left_out(missing: int, repeated: int, aside: int) -> Iterator[str]:
+def left_out(missing: int, repeated: int, unplaced: int) -> Iterator[str]:
     """Say what is left out.
 
     Parameters
     ----------
     missing : exposures that were announced, numbered or begun as a group, and never came
     repeated : exposures that came twice for one place, or after its group was closed
-    aside : exposures that have no place in the run
+    unplaced : exposures that have no place in the run
     """
     if missing:
         yield (
@@ -31,9 +31,9 @@ def left_out(missing: int, repeated: int, aside: int) -> Iterator[str]:
             f"{_exposures(repeated)} came twice for one place, or too late, and are in no image:"
             f" {_BESIDE}. Do several events of the plan have the same index?"
         )
-    if aside:
+    if unplaced:
         yield (
-            f"{_exposures(aside)} had no place in this run (another size, channel, position or"
+            f"{_exposures(unplaced)} had no place in this run (another size, channel, position or"
             f" plane): {_BESIDE}."
         )
 

@@ -34,7 +34,7 @@ class Measured(NamedTuple):
     Attributes
     ----------
     image : float32 (y, x), ADU, on the host
-    levels : its background and headroom, or those recorded
+    levels : its background and scale, or those recorded
     exposures : what its raw frames say
     quality : what its reconstruction says, None where nothing is to be said
     resident : the image on the device, None unless the network is there
@@ -79,8 +79,7 @@ class Measurement:
 
         Parameters
         ----------
-        running
-            What the group is added to, where the channel accumulates.
+        running : what the group is added to, where the channel accumulates
 
         Raises
         ------

@@ -3,7 +3,7 @@
 An upscaling, a separation, or one behind the other.
 
 Owns their sessions, what is allocated for them in each run, and what a prediction must say of
-itself. Moves no frame: `pipeline.py` does.
+itself. Moves no frame: `separation.py` does.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from livesr.live.upscale import WINDOW, Upscaler
 from livesr.live.upscale import memory_bytes as upscaled_bytes
 
 _UNMEASURED = (
-    "What the uncertainty of engine {engine!r} by {sides} is worth was not measured: it is the bare"
+    "What the uncertainty of engine {engine!r} by {augmentation} is worth was not measured: it is"
+    " the bare"
     " spread. 'livesr limits' measures it."
 )
 
@@ -73,7 +74,7 @@ class Networks:
     ----------
     steps : in the order in which a frame goes through. The last makes what is stored as `sr`; one
         before it enlarges what the last one sees
-    uncertainty : from which sides the last one's input is seen to estimate how sure it is
+    uncertainty : test-time augmentation that estimates how sure the last one is
     warnings : sentences that belong to every frame
     notes : sentences that belong to the run
     """
@@ -139,7 +140,7 @@ class Networks:
             uncertainty=_estimate(self.uncertainty, manifest.limits.uncertainty),
         )
 
-    def views(self) -> TestTimeAugmentation | None:
+    def augmentation(self) -> TestTimeAugmentation | None:
         """Return a fresh step that predicts with uncertainty, None without one."""
         if self.uncertainty is None:
             return None
@@ -225,7 +226,7 @@ def open_networks(
             steps.append(Network(engine, session, frames.shape))
             frames = frames.through(engine)
         if steps:
-            _check_sides(channel, steps[-1].shape, compute.uncertainty)
+            _check_square(channel, steps[-1].shape, compute.uncertainty)
     except BaseException:
         for step in steps:
             step.session.close()
@@ -236,7 +237,7 @@ def open_networks(
     )
 
 
-def _check_sides(channel: str, shape: tuple[int, int], uncertainty: Augmentation | None) -> None:
+def _check_square(channel: str, shape: tuple[int, int], uncertainty: Augmentation | None) -> None:
     if uncertainty == "d4" and shape[0] != shape[1]:
         raise ConfigError(
             f"Frames of channel {channel!r} are {shape[0]} x {shape[1]} and cannot be turned:"
@@ -257,19 +258,19 @@ def _notes(
     if uncertainty:
         manifest = steps[-1].engine.manifest
         if not _estimate(uncertainty, manifest.limits.uncertainty)["calibrated"]:
-            yield _UNMEASURED.format(engine=manifest.id, sides=uncertainty)
+            yield _UNMEASURED.format(engine=manifest.id, augmentation=uncertainty)
 
 
-def _estimate(sides: Augmentation | None, measured: Uncertain | None) -> Mapping[str, Any]:
+def _estimate(augmentation: Augmentation | None, measured: Uncertain | None) -> Mapping[str, Any]:
     """Return what a run says of its uncertainty.
 
     `scale` turns the views' standard deviation into that of the prediction.
     """
-    if sides is None:
+    if augmentation is None:
         return {}
-    known = measured if measured and measured.augmentation == sides else None
+    known = measured if measured and measured.augmentation == augmentation else None
     return {
-        "views": stored_name(sides),
+        "views": stored_name(augmentation),
         "calibrated": known is not None,
         "scale": known.scale if known else 1.0,
         "correlation": known.correlation if known else None,

@@ -1,4 +1,4 @@
-"""Background and headroom of one reconstructed frame.
+"""Background and scale of one reconstructed frame.
 
 What x = (X - b) / s is made with, live and in training.
 
@@ -19,7 +19,7 @@ Nothing clips.
 
 BACKGROUND_PERCENTILE = 5.0
 BRIGHT_PERCENTILE = 99.9
-_SMALLEST_HEADROOM_ADU = 1.0
+_SMALLEST_SCALE_ADU = 1.0
 BORDER = 0.06
 """Fraction of each side that live frames leave out: reconstructions may fade to 0 there."""
 
@@ -27,25 +27,22 @@ BORDER = 0.06
 def background_and_scale(
     image: Array, sample_step: int = 2, border: float = 0.0, arrays: Arrays = HOST
 ) -> tuple[float, float]:
-    """Return background b and headroom s of one frame, so that x = (X - b) / s.
+    """Return background b and scale s of one frame, so that x = (X - b) / s.
 
     Parameters
     ----------
-    image
-        A reconstruction in ADU, float32 (y, x).
-    sample_step
-        Side of the blocks whose means estimate the background, and distance of the pixels that
-        estimate the bright level. Live and training use the same, or b would differ with the noise.
-    border
-        Fraction of each side that is left out. A reconstruction may fade to 0 at its edges, which
-        would otherwise pass for the background.
-    arrays
-        What `image` is an array of.
+    image : a reconstruction in ADU, float32 (y, x)
+    sample_step : side of the blocks whose means estimate the background, and distance of the pixels
+        that estimate the bright level. Live and training use the same, or b would differ with the
+        noise
+    border : fraction of each side that is left out. A reconstruction may fade to 0 at its edges,
+        which would otherwise pass for the background
+    arrays : what `image` is an array of
 
     Returns
     -------
-    background, headroom : float
-        ADU. The 99.9th percentile becomes x = 0.55; headroom is at least 1 ADU.
+    background, scale : float
+        ADU. The 99.9th percentile becomes x = 0.55; scale is at least 1 ADU.
 
     Notes
     -----
@@ -58,7 +55,7 @@ def background_and_scale(
     dark_level = arrays.percentile(_block_means(inside, sample_step), BACKGROUND_PERCENTILE)
     bright_level = arrays.percentile(inside[::sample_step, ::sample_step], BRIGHT_PERCENTILE)
     background, bright = (float(level) for level in arrays.numbers([dark_level, bright_level]))
-    return background, max((bright - background) / BRIGHT_LEVEL, _SMALLEST_HEADROOM_ADU)
+    return background, max((bright - background) / BRIGHT_LEVEL, _SMALLEST_SCALE_ADU)
 
 
 def _block_means(image: Array, side: int) -> Array:
@@ -72,7 +69,7 @@ def _block_means(image: Array, side: int) -> Array:
 
 
 class FollowingNormalisation:
-    """Background and headroom of one stream, following its frames slowly so that no brightness step
+    """Background and scale of one stream, following its frames slowly so that no brightness step
     flickers.
 
     Causal: the values for a frame depend on that frame and the ones before it, never on later ones,
@@ -84,25 +81,25 @@ class FollowingNormalisation:
         frames
     """
 
-    __slots__ = ("_background", "_follow", "_headroom")
+    __slots__ = ("_background", "_follow", "_scale")
 
     def __init__(self, follow: float = 0.1) -> None:
         self._follow = follow
-        self._background = self._headroom = math.nan
+        self._background = self._scale = math.nan
 
-    def resume(self, background: float, headroom: float) -> tuple[float, float]:
+    def resume(self, background: float, scale: float) -> tuple[float, float]:
         """Take over the values stored with the stream's next frame, and return them.
 
         Later frames follow from there.
         """
-        self._background, self._headroom = background, headroom
-        return background, headroom
+        self._background, self._scale = background, scale
+        return background, scale
 
-    def update(self, background: float, headroom: float) -> tuple[float, float]:
-        """Return (background, headroom) in ADU for the next frame of the stream, given its own."""
+    def update(self, background: float, scale: float) -> tuple[float, float]:
+        """Return (background, scale) in ADU for the next frame of the stream, given its own."""
         if math.isnan(self._background):
-            self._background, self._headroom = background, headroom
+            self._background, self._scale = background, scale
         else:
             self._background += self._follow * (background - self._background)
-            self._headroom += self._follow * (headroom - self._headroom)
-        return self._background, self._headroom
+            self._scale += self._follow * (scale - self._scale)
+        return self._background, self._scale

@@ -123,10 +123,10 @@ def _tiles(shape: Sequence[int]) -> list[tuple[slice, slice]]:
 def _measured(
     tiles: Sequence[NDArray[np.float32]], normalisation: Normalisation, noise_adu: float
 ) -> NDArray[np.float64]:
-    background, headroom = normalisation
+    background, scale = normalisation
     level = np.stack(tiles)
     level -= np.float32(background)
-    level *= np.float32(1 / headroom)
+    level *= np.float32(1 / scale)
     mean, energy = float(level.mean()), [_mean_square(level)]
     for _ in range(_SCALES):
         level = _halved(level)
@@ -139,7 +139,7 @@ def _measured(
     details = [max(fine - coarse, _EPSILON) for fine, coarse in pairwise(energy)]
     spread = max(energy[-1] - mean**2, _EPSILON)
     peaks = math.log(max(fourth, _EPSILON**2) / max(energy[1], _EPSILON) ** 2)
-    noise = math.log(max(noise_adu / headroom, 1e-6))
+    noise = math.log(max(noise_adu / scale, 1e-6))
     return np.array([*map(math.log, (*details, spread)), mean, cover, peaks, noise])
 
 

@@ -3,7 +3,7 @@
 Streams, planes, and whether each frame has a place.
 
 Owns the walk through a plan's events. Moves no stage and takes no frame; what the events cannot say
-before a run is checked again with every frame, in `pipeline.py`.
+before a run is checked again with every frame, in `stages/ingest.py`.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class PlanSummary:
         return {**about, "positions": planes, "planes_as_positions": self.z_planes, "stacks": apart}
 
 
-def survey(plan: Any, n_raw: Callable[[str], int], only_channel: str = "") -> PlanSummary:
+def summarise(plan: Any, n_raw: Callable[[str], int], only_channel: str = "") -> PlanSummary:
     """Walk through the first time points of a useq plan (v1, v2, or a list of events).
 
     A plan that can be iterated only once says nothing before it runs.

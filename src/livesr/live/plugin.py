@@ -33,7 +33,7 @@ from livesr.live.networks import NO_NETWORKS
 from livesr.live.optical_state import ChannelState
 from livesr.live.paths import build_path, build_superposition
 from livesr.live.pipeline import Pipeline
-from livesr.live.plan_summary import PlanSummary, survey
+from livesr.live.plan_summary import PlanSummary, summarise
 from livesr.live.run_state import Report
 from livesr.live.session import Session
 from livesr.live.sinks.sink import Sink
@@ -413,7 +413,7 @@ class LiveSR(Session):
         if self._summary is None or self._summary[0] is not plan:
             only = next(iter(self.rig.channels), "") if len(self.rig.channels) == 1 else ""
             size_fields(self._core, plan)
-            self._summary = plan, survey(plan, self.rig.raw_frames, only)
+            self._summary = plan, summarise(plan, self.rig.raw_frames, only)
         return self._summary[1]
 
     def _channel_names(self, plan: Any) -> list[str]:

@@ -81,7 +81,7 @@ def report_of(run: Run, hook: MDAHook) -> Report:
 def _counted(counts: Counter[str]) -> Report:
     return Report(
         raw_repeated=counts["raw_repeated"],
-        raw_aside=counts["raw_aside"],
+        raw_unplaced=counts["raw_unplaced"],
         groups=counts["groups"],
         groups_incomplete=counts["groups_incomplete"],
         recon_failed=counts["recon_failed"],

@@ -69,7 +69,7 @@ class RawAccount(TypedDict, total=False):
 
     `raw_lost` were received and are nowhere, `raw_missing` never came. A store says what is
     `raw_stored`, `raw_elsewhere` and `lost`, by place. `raw_fetched` were taken from the core's
-    buffer, `raw_repeated` and `raw_aside` are in no image.
+    buffer, `raw_repeated` and `raw_unplaced` are in no image.
     """
 
     raw_lost: int
@@ -79,7 +79,7 @@ class RawAccount(TypedDict, total=False):
     raw_missing: int
     raw_fetched: int
     raw_repeated: int
-    raw_aside: int
+    raw_unplaced: int
 
 
 class Report(Status, RawAccount, total=False):

@@ -62,7 +62,7 @@ class Separation:
             state,
         )
         self._upscaler = path.networks.upscaler(streams)
-        self._augmentation = path.networks.views()
+        self._augmentation = path.networks.augmentation()
         self._on_cpu, self._turn = threading.Lock(), StreamLock()
         self._arithmetics: dict[int | None, Arithmetic] = {}  # of each slot, None on the CPU
 

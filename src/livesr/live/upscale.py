@@ -3,7 +3,7 @@
 What a separation behind an upscale step sees.
 
 Owns the last enlarged frames of a run. Knows no queue, sink or thread; what decides which windows
-are worth it is in `pipeline.py`.
+are worth it is in `stages/reconstruct.py`.
 """
 
 from __future__ import annotations
@@ -90,11 +90,11 @@ def memory_bytes(shape: tuple[int, int], streams: int) -> int:
 
 
 def normalise_into(
-    plane: Array, image: Array, background: float, headroom: float, arrays: Arrays = HOST
+    plane: Array, image: Array, background: float, scale: float, arrays: Arrays = HOST
 ) -> None:
     """Write x = (X - b) / s into one plane of a network's input."""
     arrays.subtract(image, background, out=plane)
-    arrays.multiply(plane, 1 / headroom, out=plane)
+    arrays.multiply(plane, 1 / scale, out=plane)
 
 
 def _remembered(shape: tuple[int, int], streams: int) -> int:

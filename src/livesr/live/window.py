@@ -20,6 +20,11 @@ class FrameWindow:
     Parameters
     ----------
     size : 3, or 1 for an engine that looks at single frames
+
+    Raises
+    ------
+    ValueError
+        If `size` is neither 1 nor 3.
     """
 
     __slots__ = ("_after_gap", "_before", "_last", "_size")

@@ -105,9 +105,10 @@ class Modality(Generic[S]):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Give a modality with a name the title and the method that follow from it."""
         super().__init_subclass__(**kwargs)
-        if name := getattr(cls, "name", ""):
-            cls.title = cls.title or name.upper()
-            cls.method = cls.method or name
+        own = vars(cls)
+        if name := own.get("name"):
+            cls.title = own.get("title", name.upper())
+            cls.method = own.get("method", name)
 
     # -- the rig -----------------------------------------------------------------------------------
 
@@ -177,18 +178,13 @@ class Modality(Generic[S]):
 
         Parameters
         ----------
-        rig
-            ``rig.section(channel)`` is the section; ``rig.camera.offset_adu`` is the level of a
-            dark frame that the corrections leave.
-        channel
-            Its name.
-        camera
-            What its raw frames are.
-        arrays
-            What to compute with; the CPU without. Others come only if `on_devices`.
-        like
-            With `arrays`: the channel's reconstructor on the CPU, with which this one shares what
-            is followed from frame to frame.
+        rig : ``rig.section(channel)`` is the section; ``rig.camera.offset_adu`` is the level of a
+            dark frame that the corrections leave
+        channel : its name
+        camera : what its raw frames are
+        arrays : what to compute with; the CPU without. Others come only if `on_devices`
+        like : with `arrays`: the channel's reconstructor on the CPU, with which this one shares
+            what is followed from frame to frame
 
         Raises
         ------
@@ -219,10 +215,8 @@ class Modality(Generic[S]):
 
         Parameters
         ----------
-        exposures
-            Of those of `frames` that came.
-        frames
-            In raw order, (y, x) each as the camera gave it; None where one is missing.
+        exposures : of those of `frames` that came
+        frames : in raw order, (y, x) each as the camera gave it; None where one is missing
         """
         return exposure_quality(exposures, frames)
 

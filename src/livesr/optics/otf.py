@@ -64,6 +64,11 @@ def otf(
     With v = k / cutoff: 2/pi (acos v - v sqrt(1 - v^2)) damping^v. Ideal part: Goodman,
     Introduction to Fourier Optics, eq. 6-32; damping as in fairSIM (Mueller et al. 2016, Nature
     Communications 7, 10980).
+
+    Raises
+    ------
+    ValueError
+        If `damping` is not in (0, 1].
     """
     if not 0.0 < damping <= 1.0:
         raise ValueError(

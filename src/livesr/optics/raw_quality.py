@@ -44,12 +44,9 @@ def group_doubt(
 
     Parameters
     ----------
-    exposures
-        Of the `frames` that came.
-    frames
-        In raw order, None where one is missing.
-    expected
-        Kinds of faults that are none here (`livesr.optics.exposure.Fault`).
+    exposures : of the `frames` that came
+    frames : in raw order, None where one is missing
+    expected : kinds of faults that are none here (`livesr.optics.exposure.Fault`)
     """
     came = [raw for raw, frame in enumerate(frames) if frame is not None]
     faults = [f._replace(raw=came[f.raw]) for f in exposures.faults() if f.kind not in expected]

@@ -50,25 +50,17 @@ class BlinkingBank:
 
     Parameters
     ----------
-    rig
-        Optics and camera levels: an EMCCD if it has an EM gain, else an sCMOS.
-    size
-        Side of the camera's chip in pixels.
-    frames
-        Length of the bank.
-    seed
-        Determines cell, fluorophores, blinking and noise.
-    structure
-        Name in `livesr.simulation.specimens`: "microtubules", "er", "lysosomes".
-    fluorophores
-        On the structure, in the field.
-    lit
-        Fluorophores that are on at a time.
-    photons, background
-        Photo-electrons of a fluorophore in a full frame, and of the background per pixel and frame.
-    on_frames, bleached_share
-        See `Photoswitching`. Without bleaching the density holds, and the end of the bank joins its
-        beginning.
+    rig : optics and camera levels: an EMCCD if it has an EM gain, else an sCMOS
+    size : side of the camera's chip in pixels
+    frames : length of the bank
+    seed : determines cell, fluorophores, blinking and noise
+    structure : name in `livesr.simulation.specimens`: "microtubules", "er", "lysosomes"
+    fluorophores : on the structure, in the field
+    lit : fluorophores that are on at a time
+    photons, background : photo-electrons of a fluorophore in a full frame, and of the background
+        per pixel and frame
+    on_frames, bleached_share : see `Photoswitching`. Without bleaching the density holds, and the
+        end of the bank joins its beginning
 
     Attributes
     ----------

@@ -64,7 +64,13 @@ class VirtualCamera(CameraDevice):
         return self._exposure_ms
 
     def set_exposure(self, exposure: float) -> None:
-        """Set the exposure in ms."""
+        """Set the exposure in ms.
+
+        Raises
+        ------
+        ValueError
+            If it is not above 0.
+        """
         if not float(exposure) > 0:
             raise ValueError(f"exposure is {exposure} ms; it must be above 0")
         self._exposure_ms = float(exposure)
@@ -84,7 +90,13 @@ class VirtualCamera(CameraDevice):
         return self._roi or (0, 0, size, size)
 
     def set_roi(self, x: int, y: int, width: int, height: int) -> None:
-        """Read out a part of the chip; what the chip sees stays where it is."""
+        """Read out a part of the chip; what the chip sees stays where it is.
+
+        Raises
+        ------
+        ValueError
+            If it is not on the chip.
+        """
         size = int(self._number("SensorSize"))
         if min(x, y) < 0 or min(width, height) < 1 or x + width > size or y + height > size:
             raise ValueError(

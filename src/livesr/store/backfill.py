@@ -194,7 +194,7 @@ def _input(store: RecordedStore, folders: Mapping[str, str | None]) -> RawInput:
 
 
 def _check_uncertainty(store: RecordedStore, raw: RawInput, compute: ComputeConfig) -> None:
-    """Refuse an uncertainty that the store has no place for, or has from other sides."""
+    """Refuse an uncertainty that the store has no place for, or has from another augmentation."""
     separated = {channel for kind, _, channel in store.images if kind == "sr"}
     for channel in sorted(separated) if compute.uncertainty else ():
         if (there := raw.uncertainty.get(channel)) != compute.uncertainty:
@@ -538,7 +538,7 @@ def _times(frame: SRFrame) -> dict[str, Any]:
     return {
         "t_acq_ns": frame.t_acq_ns,
         "t_camera_ms": frame.t_camera_ms,
-        "normalisation": frame.normalisation._asdict(),
+        "normalisation": frame.normalisation.written(),
     }
 
 

@@ -18,7 +18,7 @@ from livesr.base import contained
 from livesr.base.documents import to_json
 from livesr.formats.frames_log import Event, LogContents, read_log, stored_lines
 from livesr.formats.store import Image
-from livesr.store.shard_inspection import ImageSurvey, Where
+from livesr.store.shard_inspection import ImageInspection, Where
 
 
 class MendedLog:
@@ -69,11 +69,11 @@ class MendedLog:
                 lacking[event["t"], event["z"]] = bool(event.get("lost") or event.get("damaged"))
         return sorted(where for where, lost in lacking.items() if lost)
 
-    def holes(self, image: ImageSurvey) -> list[int]:
+    def holes(self, image: ImageInspection) -> list[int]:
         """Return the time points that an image lacks though it has later ones."""
         return sorted({t for t, _ in self.lacking(image.image) if t < image.readable_length})
 
-    def damage(self, image: ImageSurvey) -> Iterator[str]:
+    def damage(self, image: ImageInspection) -> Iterator[str]:
         """Say what an image lacks."""
         name = image.image.name
         if lacking := self.lacking(image.image):

@@ -162,7 +162,7 @@ def build_paths(raw: RawInput, compute: ComputeConfig) -> tuple[dict[str, Channe
 
 
 def _completed(compute: ComputeConfig, raw: RawInput, channel: str) -> ComputeConfig:
-    """Return what is asked for, and where nothing is, device, tiles and sides of the live run.
+    """Return what is asked for, and where nothing is, device, tiles and views of the live run.
 
     A live run on a GPU leaves the choice: this computer may have none.
     """

@@ -68,7 +68,7 @@ class RawInput:
     normalisations : what the run normalised its frames with
     pattern_drifts : what it corrected phases and vectors of SIM patterns by
     run : fields of `RunDescription` that the run had
-    uncertainty : from which sides that of the predictions was estimated, by channel
+    uncertainty : by which augmentation that of the predictions was estimated, by channel
     runtimes, tiles : (backend, precision) and tiles that the predictions were made with, by channel
     devices : where the reconstructions were made, "cpu" or "cuda", by channel
     spacing_s : from one exposure of a group to the next where frames bear the time of their group,

@@ -30,7 +30,7 @@ from livesr.formats.store import read_image, read_json
 from livesr.live.sinks.series import write_json
 from livesr.store.mended_log import MendedLog
 from livesr.store.metadata import image_names, is_described, rebuild_images, rebuild_root
-from livesr.store.shard_inspection import ImageSurvey, Where
+from livesr.store.shard_inspection import ImageInspection, Where
 
 log = logging.getLogger(__name__)
 
@@ -139,10 +139,10 @@ class _Repair:
         described = [name for name in image_names(path) if is_described(path / name)]
         images = [image for name in described if (image := read_image(path / name))]
         self._images = [
-            ImageSurvey(image, self._log.stored(image), decode=decode) for image in images
+            ImageInspection(image, self._log.stored(image), decode=decode) for image in images
         ]
-        for survey in self._images:
-            self._cut_torn(survey)
+        for inspected in self._images:
+            self._cut_torn(inspected)
         self._lengths = _common_lengths(self._images, closed=(path / layout.REPORT).is_file())
 
     def report(self) -> RepairReport:
@@ -196,7 +196,7 @@ class _Repair:
     def _tables(self) -> list[Path]:
         return [file for file in sorted(self._path.glob("localisations*.csv")) if file.is_file()]
 
-    def _cut_torn(self, image: ImageSurvey) -> None:
+    def _cut_torn(self, image: ImageInspection) -> None:
         """Cut shards that end in the middle back to their last index."""
         for place, _ in list(image.in_state("torn")):
             file = image.file(place)
@@ -206,7 +206,7 @@ class _Repair:
                     opened.truncate(length)
                 image.look_again(place)
 
-    def _mark_lost(self, image: ImageSurvey) -> int:
+    def _mark_lost(self, image: ImageInspection) -> int:
         """Correct the lines about pictures that are gone, in whole or in part; return how many."""
         count = 0
         for line in image.lines:
@@ -223,7 +223,7 @@ class _Repair:
             count += 1
         return count
 
-    def _tell(self, image: ImageSurvey) -> int:
+    def _tell(self, image: ImageInspection) -> int:
         """Add lines about pictures that are on disk and that no line is about; return how many.
 
         Raw that is in a torn shard and has no line gets one that says that it is lost: otherwise
@@ -249,11 +249,11 @@ class _Repair:
             self._say_lost(image, t, z)
         return count
 
-    def _say_lost(self, image: ImageSurvey, t: int, z: int) -> None:
+    def _say_lost(self, image: ImageInspection, t: int, z: int) -> None:
         line = {**_where(image, t, z), "state": _STATES[image.image.kind]}
         self._log.add({**line, "stored": False, "lost": True, "repaired": True})
 
-    def _torn_places(self, image: ImageSurvey) -> Iterator[Where]:
+    def _torn_places(self, image: ImageInspection) -> Iterator[Where]:
         """Yield (t, z) in torn shards that no line is about, as far as the time axis goes."""
         told = self._log.told(image.image)
         for (t_shard, z_shard), _ in image.in_state("torn"):
@@ -265,7 +265,7 @@ class _Repair:
                     if (t, z) not in told:
                         yield t, z
 
-    def _mend_shards(self, image: ImageSurvey) -> None:
+    def _mend_shards(self, image: ImageInspection) -> None:
         """Take shards away that cannot be read, and what cannot be decoded out of the others."""
         self._torn += [
             _keep_aside(self._path, image.file(place)) for place, _ in image.in_state("torn")
@@ -277,7 +277,7 @@ class _Repair:
             self._torn.append(_copy_aside(self._path, file))
             copy_without(file, image.form, image.flat(drop), file)
 
-    def _summary(self, image: ImageSurvey) -> dict[str, int]:
+    def _summary(self, image: ImageInspection) -> dict[str, int]:
         name = image.image.name
         return {
             "before": image.shape.length["t"],
@@ -301,13 +301,13 @@ def _refuse_growing(path: Path, seconds: float) -> None:
             raise StoreError(f"{path} is still being recorded. Repair it after the run has ended.")
 
 
-def _common_lengths(images: Sequence[ImageSurvey], *, closed: bool) -> dict[str, int]:
+def _common_lengths(images: Sequence[ImageInspection], *, closed: bool) -> dict[str, int]:
     """Return the length that each image must have: that of the longest of its position and channel.
 
     What an image was padded to by a run that was closed, or lost nothing, stays; what a killed one
     had only announced does not.
     """
-    places: dict[tuple[int, str], list[ImageSurvey]] = defaultdict(list)
+    places: dict[tuple[int, str], list[ImageInspection]] = defaultdict(list)
     for image in images:
         places[image.image.position, image.image.channel].append(image)
     longest = {}
@@ -318,16 +318,16 @@ def _common_lengths(images: Sequence[ImageSurvey], *, closed: bool) -> dict[str,
     return {i.image.name: longest[i.image.position, i.image.channel] for i in images}
 
 
-def _torn(images: Sequence[ImageSurvey]) -> bool:
+def _torn(images: Sequence[ImageInspection]) -> bool:
     return any(True for image in images for _ in image.in_state("torn"))
 
 
-def _where(image: ImageSurvey, t: int, z: int) -> Event:
+def _where(image: ImageInspection, t: int, z: int) -> Event:
     of = image.image
     return {"series": of.kind, "t": t, "position": of.position, "channel": of.channel, "z": z}
 
 
-def _set_length(image: ImageSurvey, length: int) -> None:
+def _set_length(image: ImageInspection, length: int) -> None:
     path = image.image.array / "zarr.json"
     about = read_json(path)
     about["shape"][0] = length * image.shape.exposures

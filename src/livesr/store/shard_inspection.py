@@ -67,7 +67,7 @@ class Unlogged(NamedTuple):
     damaged: tuple[int, ...]
 
 
-class ImageSurvey:
+class ImageInspection:
     """What one image holds.
 
     Attributes

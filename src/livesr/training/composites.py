@@ -103,9 +103,9 @@ class CompositePairs:
             targets.append(brightness * clean[WINDOW // 2])
         if self.images.photons is not None:
             total = _camera(draw, total, self.images.photons)
-        background, headroom = background_and_scale(total[WINDOW // 2])
-        frames = (total - np.float32(background)) / np.float32(headroom)
-        return frames, np.asarray(np.stack(targets) / np.float32(headroom), np.float32)
+        background, scale = background_and_scale(total[WINDOW // 2])
+        frames = (total - np.float32(background)) / np.float32(scale)
+        return frames, np.asarray(np.stack(targets) / np.float32(scale), np.float32)
 
 
 @dataclass(frozen=True)

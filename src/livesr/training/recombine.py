@@ -94,8 +94,8 @@ class RecombinedPairs:
         noise = (_ADU * np.fft.irfft2(spectrum * np.exp(1j * phases), (patch, patch))).astype(
             np.float32
         )
-        background, headroom = background_and_scale(noise[len(noise) // 2])
-        return (noise - np.float32(background)) / np.float32(headroom), np.zeros_like(targets[0])
+        background, scale = background_and_scale(noise[len(noise) // 2])
+        return (noise - np.float32(background)) / np.float32(scale), np.zeros_like(targets[0])
 
     def _composite(self, rng: np.random.Generator, patch: int) -> Pairs:
         channels = self._pairs.targets.shape[1]
@@ -108,10 +108,10 @@ class RecombinedPairs:
         frames, targets = self._pairs.batch(rng, 1, patch, [channels])
         besides = frames[0, frames.shape[1] // 2] - targets[0].sum(0)
         image = degraded(rng, structures.sum(0), besides * np.float32(_ADU))
-        background, headroom = background_and_scale(image)
-        headroom *= rng.uniform(0.75, 1.25)
-        still = np.repeat(((image - background) / headroom)[None], frames.shape[1], 0)
-        return still.astype(np.float32), (structures / headroom).astype(np.float32)
+        background, scale = background_and_scale(image)
+        scale *= rng.uniform(0.75, 1.25)
+        still = np.repeat(((image - background) / scale)[None], frames.shape[1], 0)
+        return still.astype(np.float32), (structures / scale).astype(np.float32)
 
     def structure(self, rng: np.random.Generator, patch: int, channel: int) -> Image:
         """Draw one structure as some microscope shows it, (patch, patch), not negative."""

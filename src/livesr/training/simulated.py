@@ -7,7 +7,7 @@ formation, are `livesr.simulation`'s.
 
 A pair for a separation is three consecutive reconstructions, X at t-1, t, t+1 with their noise and
 artefacts, and the reconstruction of each structure alone at t, noise-free: separation and
-restoration in one. Both are divided by the same headroom, so the targets sum to x = (X - b) / s
+restoration in one. Both are divided by the same scale s, so the targets sum to x = (X - b) / s
 without its noise, haze and background, which belong to no structure.
 
 A pair for upscaling is one image, and the same image sampled more coarsely (Hu et al. 2020).
@@ -42,7 +42,7 @@ class Series:
     frames : float32 (t, y, x), reconstructions in ADU
     truths : float32 (t, c, y, x), noise-free reconstruction of each structure alone in ADU, not
         negative
-    normalisation : (background, headroom) of every frame in ADU
+    normalisation : (background, scale) of every frame in ADU
     """
 
     frames: Image
@@ -53,13 +53,13 @@ class Series:
         """Return the number of time points."""
         return len(self.frames)
 
-    def pair(self, t: int, headroom_factor: float = 1.0) -> tuple[Image, Image]:
+    def pair(self, t: int, scale_factor: float = 1.0) -> tuple[Image, Image]:
         """Return the network's input (3, y, x) and targets (c, y, x) of time point `t`.
 
         Edge frames are repeated.
         """
-        background, headroom = self.normalisation[t]
-        scale = np.float32(headroom * headroom_factor)
+        background, followed = self.normalisation[t]
+        scale = np.float32(followed * scale_factor)
         window = np.clip(np.arange(t - 1, t + 2), 0, len(self) - 1)
         return (self.frames[window] - np.float32(background)) / scale, self.truths[t] / scale
 
@@ -177,8 +177,8 @@ def coarse_and_fine(fine: Image, scale: int) -> tuple[Image, Image]:
     normalised alike.
     """
     coarse = bilinear_downsampled(fine, scale)
-    background, headroom = background_and_scale(coarse)
-    return ((coarse - background) / headroom)[None], ((fine - background) / headroom)[None]
+    background, level = background_and_scale(coarse)
+    return ((coarse - background) / level)[None], ((fine - background) / level)[None]
 
 
 def bilinear_downsampled(image: Image, scale: int) -> Image:

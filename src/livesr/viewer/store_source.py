@@ -158,7 +158,7 @@ class StoreSource:
             pixel_size_um=image.scale["x"],
             channels=_channels(image),
             ai={k: own[k] for k in ("prediction", "warning", "model", "runtime") if k in own},
-            normalisation=normalisation._asdict() if normalisation else None,
+            normalisation=normalisation.written() if normalisation else None,
             residual=line.get("residual"),
             novelty=line.get("novelty"),
             latency_ms=line.get("latency_ms"),

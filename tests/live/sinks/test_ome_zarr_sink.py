@@ -795,7 +795,7 @@ def _python(folder: Path, body: str) -> subprocess.CompletedProcess[str]:
         import json, os, signal, sys, time
         from pathlib import Path
         import numpy as np
-        sys.path.insert(0, {str(Path(__file__).parents[2])!r})
+        sys.path.insert(0, {str(Path(__file__).parents[2] / "support")!r})
         from contracts import *
         from livesr.base.errors import RecordingError
         from livesr.live.sinks.ome_zarr import OMEZarrSink

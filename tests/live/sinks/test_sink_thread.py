@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from contracts import describe, multicolor_frame, raw_stack, sr_frame
-from livesr.base.errors import ConfigError, LiveSRError, UsageError
+from livesr.base.errors import ConfigError, LiveSRError, RunError, UsageError
 from livesr.base.frames import MulticolorFrame, RawStack, SRFrame, Stream
 from livesr.base.run_description import RunDescription
 from livesr.live.sinks import sink as sinks
@@ -189,7 +189,7 @@ def test_one_that_is_slow_but_lossless_is_waited_for(gate: threading.Event) -> N
 def test_a_lossless_one_cannot_fill_the_memory_of_the_run(gate: threading.Event) -> None:
     sink = Script("raw", gate.wait, lossless=True)
     errors: list[LiveSRError] = []
-    runs = SinkThread(sink, on_error=lambda _, e: errors.append(e), most_bytes=100_000)
+    runs = SinkThread(sink, on_error=lambda _, e: errors.append(e), max_bytes=100_000)
     runs.open(describe())
     for t in range(1000):
         runs.raw(raw_stack(t))
@@ -235,6 +235,19 @@ def test_notes_and_accounts_are_those_of_the_end() -> None:
     assert runs.accounts == {"raw_stored": 3}
     other, _ = run(Keeper(lossless=True))
     assert other.accounts == {}  # what the report says of the recording is not theirs
+
+
+def test_notes_of_a_call_that_failed_are_told() -> None:
+    class Keeper(Script):
+        notes = ()
+
+        def finish(self) -> None:
+            self.notes = ("Half of it is on the other disk.",)
+            raise RunError("One frame is lost.")
+
+    runs, errors = run(Keeper(lossless=True, essential=True))
+    assert runs.notes == ["Half of it is on the other disk."]
+    assert errors == ["One frame is lost."]
 
 
 def test_what_is_no_sink_is_refused_in_a_sentence() -> None:

@@ -126,7 +126,7 @@ class TestFrames:
         message = listener.receive()
         assert message.pixels[0, 0] == code(STREAM, 2)
         low, high = message.header.channels[0].window  # what shows it, not what normalises it
-        assert low <= 1050 <= high < 1050 + frame.normalisation.headroom
+        assert low <= 1050 <= high < 1050 + frame.normalisation.scale
         assert list(message.pixels[1, :3]) == [0, 65535, 50 + OFFSET_ADU]
         assert message.header.offset_adu == OFFSET_ADU
         assert message.header.ai == {"prediction": False}

@@ -224,3 +224,19 @@ def test_demo_rig_delivers_frames():
         assert {(f[1].shape, f[1].dtype) for f in frames} == {((512, 512), np.dtype(np.uint16))}
     finally:
         close(core)
+
+
+@pytest.mark.parametrize(
+    ("rig", "before"),
+    [("virtual_sim", "livesr.simulation.rig"), ("virtual_storm", "livesr.simulation.storm_rig")],
+)
+def test_a_copy_of_a_rig_of_an_earlier_version_still_loads(tmp_path, caplog, rig, before):
+    cfg = (RIGS / rig / "rig.cfg").read_text()
+    now = f"livesr.modalities.{rig.removeprefix('virtual_')}.simulation.rig"
+    assert now in cfg
+    (tmp_path / "rig.cfg").write_text(cfg.replace(now, before))
+    core = UniMMCore()
+    core.loadSystemConfiguration(tmp_path / "rig.cfg")
+    assert core.getCameraDevice() == "Camera"
+    assert f"{before}, which is now {now}" in caplog.text
+    close(core)

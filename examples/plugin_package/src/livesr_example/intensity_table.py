@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from livesr import MulticolorFrame, RunDescription, Sink
+from livesr import ConfigError, MulticolorFrame, RunDescription, Sink
 
 
 class IntensityTable(Sink):
@@ -31,7 +31,10 @@ class IntensityTable(Sink):
     def open(self, run: RunDescription) -> None:
         """Begin the table."""
         self._labels = {channel.name: channel.labels for channel in run.channels}
-        self._file = self.path.open("w", newline="", encoding="utf-8")
+        try:
+            self._file = self.path.open("w", newline="", encoding="utf-8")
+        except OSError as e:  # the run does not start, and the user knows why
+            raise ConfigError(f"Cannot write {self.path}: {e.strerror}.") from e
         self._rows = csv.writer(self._file)
         self._rows.writerow(("position", "channel", "z", "t", "structure", "mean_adu"))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from livesr.base.errors import LiveSRError, UsageError
+from livesr.base.errors import LiveSRError
 from livesr.bench.gpu.subjects import (
     Images,
     agreement,
@@ -21,11 +21,14 @@ from livesr.bench.gpu.subjects import (
 from livesr.bench.result import AGREEMENT, LeftOut, Result, Target
 from livesr.bench.runner import SuiteUnavailableError
 from livesr.live.inference.engine import Engine
-from livesr.live.inference.runtime import PRECISIONS
+from livesr.live.inference.runtime import PRECISIONS, runtime_named
 
 MIN_AGREEMENT = {"f32": 0.9999, "f16": 0.998, "bf16": 0.998, "int8": 0.95, "f8": 0.95}
 """What every channel must reach. Integers are rounded more: what they cost is measured when an
 engine is quantised, here is seen that a runtime computes what it should."""
+
+
+_QUANTISED = ("int8", "f8")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,20 +70,22 @@ def measure(quick: bool) -> list[Result | LeftOut]:
 def _on(runtime: str, expected: _Expected) -> Iterator[Result | LeftOut]:
     """Compare one engine on one runtime, precision by precision.
 
-    A precision that the runtime does not have here is left out; all of them, or any other error,
-    is a fault.
+    What the runtime does not compute here, or the engine has no weights for, is left out; every
+    other error is a fault.
     """
-    refused = []
+    able = runtime_named(runtime)
     for precision in PRECISIONS:
         name = f"gpu.parity.{runtime}.{precision}.{expected.engine.manifest.id}"
-        try:
-            yield _compared(name, runtime, precision, expected)
-        except UsageError as e:
-            refused.append(LeftOut(name, str(e)))
-        except (LiveSRError, RuntimeError, MemoryError, ValueError) as e:
-            yield LeftOut(name, f"{type(e).__name__}: {e}", fault=True)
-    for entry in refused:
-        yield LeftOut(entry.name, entry.reason, fault=len(refused) == len(PRECISIONS))
+        if precision not in able.precisions:
+            known = ", ".join(able.precisions)
+            yield LeftOut(name, f"{able.title} computes in {known} here, not in {precision}.")
+        elif precision in _QUANTISED and expected.engine.int8_path is None:
+            yield LeftOut(name, f"{expected.engine.manifest.id} has no quantised weights.")
+        else:
+            try:
+                yield _compared(name, runtime, precision, expected)
+            except (LiveSRError, RuntimeError, MemoryError, ValueError) as e:
+                yield LeftOut(name, f"{type(e).__name__}: {e}", fault=True)
 
 
 def _compared(name: str, runtime: str, precision: str, expected: _Expected) -> Result:

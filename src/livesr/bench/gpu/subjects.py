@@ -19,7 +19,7 @@ from livesr.base.errors import LiveSRError
 from livesr.bench.result import LeftOut
 from livesr.live.inference.engine import Engine, load_engine
 from livesr.live.inference.runner import open_on
-from livesr.live.inference.runtime import BACKENDS, runtime_named
+from livesr.live.inference.runtime import BACKENDS, why_unavailable
 from livesr.live.inference.session import InferenceSession
 
 FULL_ENGINE, SMALL_ENGINE = "imcsr-mt-er-lyso", "imcsr-mt-er-lyso-light"
@@ -40,7 +40,7 @@ def shipped(quick: bool) -> tuple[list[Engine], list[LeftOut]]:
 
 def runtimes() -> tuple[list[str], dict[str, str]]:
     """Return the runtimes that can run here, and why the others cannot, as {name: sentence}."""
-    reasons = {name: runtime_named(name).unavailable() for name in BACKENDS.names}
+    reasons = {name: why_unavailable(name) for name in BACKENDS.names}
     able = [name for name, reason in reasons.items() if reason is None]
     return able, {name: reason for name, reason in reasons.items() if reason}
 

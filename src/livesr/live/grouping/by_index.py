@@ -35,6 +35,11 @@ class IndexGrouping:
     incomplete : groups closed with exposures missing
     missing : exposures that never came
     repeated : exposures that came twice, or after their group was closed
+
+    Raises
+    ------
+    ValueError
+        If `n_raw` is below 1.
     """
 
     OPEN_GROUPS = 2

@@ -124,11 +124,11 @@ class TrainingDistribution(Model):
 
 
 class Uncertain(Model):
-    """What the spread of predictions from several sides is worth, measured on simulated sequences.
+    """What the spread of predictions from several views is worth, measured on simulated sequences.
 
     Attributes
     ----------
-    augmentation : sides that were compared, as in `livesr.base.compute`
+    augmentation : which views were compared, as in `livesr.base.compute`
     scale : standard deviations of the views that the error is, root mean square
     correlation : of the absolute error of single pixels with it, by rank (Spearman)
     """
@@ -355,11 +355,9 @@ class Engine:
 
         Parameters
         ----------
-        shape, pixel_size_nm, modality
-            Of the frames that go in: (y, x), their sampling in the sample, how they were
-            reconstructed.
-        resolution_nm
-            Of the optics: wavelength / (2 NA).
+        shape, pixel_size_nm, modality : of the frames that go in: (y, x), their sampling in the
+            sample, how they were reconstructed
+        resolution_nm : of the optics: wavelength / (2 NA)
 
         Returns
         -------

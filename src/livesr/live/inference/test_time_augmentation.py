@@ -1,8 +1,8 @@
-"""Test-time augmentation: the same frames seen from several sides.
+"""Test-time augmentation: the same frames in several views.
 
 How far a network's predictions differ when its input is turned over.
 
-Owns the sides and the arithmetic. A network that was sure would draw the same from every side;
+Owns the views and the arithmetic. A network that was sure would draw the same of every view;
 where it guesses, it guesses differently (test-time augmentation, Wang et al. 2019, Neurocomputing
 338, 34). What the spread is worth is measured per engine by `livesr limits`. Knows no runtime and
 no stream.
@@ -21,9 +21,9 @@ from livesr.live.inference.session import InferenceSession
 _FLIPS = ((1, 1), (1, -1), (-1, 1), (-1, -1))
 
 
-def stored_name(sides: Augmentation) -> str:
+def stored_name(augmentation: Augmentation) -> str:
     """Return what stores and the wire call a mode; "d4" was "turns" when they were laid out."""
-    return "turns" if sides == "d4" else sides
+    return "turns" if augmentation == "d4" else augmentation
 
 
 def from_store(name: str) -> Augmentation:
@@ -32,19 +32,19 @@ def from_store(name: str) -> Augmentation:
 
 
 class TestTimeAugmentation:
-    """Runs a session on every side of a frame; all its memory is allocated once.
+    """Runs a session on every view of a frame; all its memory is allocated once.
 
     Parameters
     ----------
-    sides : "flips", the frame and its mirror images along y, x and both; or "d4", these and their
-        transposes: the eight symmetries of the square (the dihedral group D4)
+    augmentation : "flips", the frame and its mirror images along y, x and both; or "d4", these and
+        their transposes: the eight symmetries of the square (the dihedral group D4)
     window : frames of the network's input
     shape : (y, x) of its input; d4 needs a square
     output_shape : (c, y, x)
 
     Attributes
     ----------
-    spread : float32 (c, y, x), standard deviation over the sides of what `infer` last predicted;
+    spread : float32 (c, y, x), standard deviation over the views of what `infer` last predicted;
         its own memory
 
     Raises
@@ -55,15 +55,15 @@ class TestTimeAugmentation:
 
     def __init__(
         self,
-        sides: Augmentation,
+        augmentation: Augmentation,
         window: int,
         shape: tuple[int, int],
         output_shape: tuple[int, int, int],
     ) -> None:
-        if sides == "d4" and shape[0] != shape[1]:
+        if augmentation == "d4" and shape[0] != shape[1]:
             raise ValueError(f"frames of {shape[0]} x {shape[1]} cannot be turned, only flipped")
         self._views = [
-            (turn, step) for turn in (False, True)[: 1 + (sides == "d4")] for step in _FLIPS
+            (turn, step) for turn in (False, True)[: 1 + (augmentation == "d4")] for step in _FLIPS
         ][1:]
         self._frames = np.empty((window, *shape), np.float32)
         self._upright, self.spread, self._mean = (

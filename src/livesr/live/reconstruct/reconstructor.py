@@ -75,8 +75,7 @@ class Reconstructor(Protocol):
 
         Parameters
         ----------
-        frames
-            Raw frames in raw-index order; only read, never kept.
+        frames : raw frames in raw-index order; only read, never kept
 
         Raises
         ------

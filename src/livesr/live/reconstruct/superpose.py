@@ -64,11 +64,11 @@ class Superposition:
         average. Every channel's own normalisation is followed and stored, so that an offline run
         adds up the same.
         """
-        level = sum(part.normalisation.headroom for part in parts) / len(parts)
+        level = sum(part.normalisation.scale for part in parts) / len(parts)
         addends = np.stack([part.image for part in parts])
         for addend, part in zip(addends, parts, strict=True):
             addend -= np.float32(part.normalisation.background)
-            addend *= np.float32(level / part.normalisation.headroom)
+            addend *= np.float32(level / part.normalisation.scale)
         return self.reconstruct(addends)
 
 

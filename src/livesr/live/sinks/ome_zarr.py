@@ -59,15 +59,11 @@ class OMEZarrSink(Sink):
 
     Parameters
     ----------
-    path
-        Folder to create; if it exists, the next number is taken. `path` says which after `open`.
-    reserve_bytes
-        Recording ends while this much is still free, so that the store can be finished.
-    spare
-        Folder on another disk, where the store goes on when the disk of `path` is full or fails.
-    sync_s
-        Write everything through to the disk so often, for what a power cut must not take; None
-        leaves when to the operating system, but for shards that are complete.
+    path : folder to create; if it exists, the next number is taken. `path` says which after `open`
+    reserve_bytes : recording ends while this much is still free, so that the store can be finished
+    spare : folder on another disk, where the store goes on when the disk of `path` is full or fails
+    sync_s : write everything through to the disk so often, for what a power cut must not take; None
+        leaves when to the operating system, but for shards that are complete
 
     Attributes
     ----------
@@ -284,7 +280,7 @@ class OMEZarrSink(Sink):
             planes,
             t_acq_ns=frame.t_acq_ns,
             t_camera_ms=frame.t_camera_ms,
-            normalisation=frame.normalisation._asdict(),
+            normalisation=frame.normalisation.written(),
             saturated=frame.saturated or None,
             **quality_facts(frame),
             clipped=clipped or None,
@@ -308,7 +304,7 @@ class OMEZarrSink(Sink):
             tuple(frame.channels),
             t_acq_ns=frame.source.t_acq_ns,
             t_camera_ms=frame.source.t_camera_ms,
-            normalisation=frame.source.normalisation._asdict(),
+            normalisation=frame.source.normalisation.written(),
             residual=frame.residual,
             latency_ms=round(frame.latency_ms, 3),
             edge=frame.edge,

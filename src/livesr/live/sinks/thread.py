@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 _Call = tuple[str, tuple[Any, ...]]
 _CAPACITY = 8  # frames that may wait for a sink which may lose some
-# bounded in truth by bytes, `most_bytes` or the run's raw queue, which counts `weight`
+# bounded in truth by bytes, `max_bytes` or the run's raw queue, which counts `weight`
 _LOSSLESS_CAPACITY = 1 << 20
 # A listener or a subscriber that hangs must not hold back a run. What is lossless may have much
 # to do yet, but not a single call that takes so long.
@@ -41,13 +41,13 @@ class SinkThread:
     oldest frame when it falls behind, and counts it.
 
     A sink that is not essential cannot hold up the run: it is left behind when it does not come
-    back in time, or when more than `most_bytes` wait for it.
+    back in time, or when more than `max_bytes` wait for it.
 
     Parameters
     ----------
     on_error : called in the sink's thread with its first error, after which nothing is given to a
         sink that does not endure; or in the thread that notices that the sink is left behind
-    most_bytes : of frames that may wait for a lossless sink that is not essential
+    max_bytes : of frames that may wait for a lossless sink that is not essential
 
     Attributes
     ----------
@@ -60,10 +60,10 @@ class SinkThread:
         sink: Sink,
         *,
         on_error: Callable[[SinkThread, LiveSRError], None],
-        most_bytes: int = 256 << 20,
+        max_bytes: int = 256 << 20,
     ) -> None:
         self.sink, self.lossless, self.essential = sink, sink.lossless, sink.essential
-        self._on_error, self._most_bytes = on_error, most_bytes
+        self._on_error, self._max_bytes = on_error, max_bytes
         self._queue: BoundedQueue[_Call] = (
             BoundedQueue(_LOSSLESS_CAPACITY, "block")
             if sink.lossless
@@ -211,10 +211,10 @@ class SinkThread:
         if self._left_behind:
             return
         self._count(self._queue.put((method, arguments), weight))
-        if self.lossless and not self.essential and self._queue.weight > self._most_bytes:
+        if self.lossless and not self.essential and self._queue.weight > self._max_bytes:
             self._leave(
                 f"is slower than the camera: {self._queue.weight / 1e6:.0f} MB wait for it, at most"
-                f" {self._most_bytes / 1e6:.0f} MB may"
+                f" {self._max_bytes / 1e6:.0f} MB may"
             )
             self._forget()
 
@@ -247,7 +247,7 @@ class SinkThread:
             self._error = self._error or e
             self._call("close", ({"error": str(e)},))
         except BaseException as e:  # a sink of others can fail in any way
-            self._fail(self._error_in("open", e))
+            self._fail(_error_in(self.sink.name, "open", e))
         finally:
             self._moved_s = time.monotonic()
             opening.done.set()
@@ -256,36 +256,44 @@ class SinkThread:
         """Call the sink; return whether it took what it was given."""
         try:
             getattr(self.sink, method)(*arguments)
-            self.notes = [str(note) for note in self.sink.notes]
             return True
         except BaseException as e:  # it would let the run wait for this thread for ever
-            self._fail(self._error_in(method, e))
+            self._fail(_error_in(self.sink.name, method, e))
             return False
         finally:
+            self._take_notes()
             self._moved_s = time.monotonic()
 
-    def _error_in(self, method: str, error: BaseException) -> LiveSRError:
-        """Return what went wrong in the sink as an error that says what to do."""
-        name = self.sink.name
-        if isinstance(error, LiveSRError):
-            return error
-        if isinstance(error, MemoryError):
-            return RecordingError(
-                f"Sink {name!r} needs more memory than this process may have"
-                f" ({error or 'none is left'}): raise its limit (ulimit -v, the container's), or"
-                " record smaller or slower frames."
-            )
-        if isinstance(error, OSError):
-            return RecordingError(
-                f"Sink {name!r} can no longer write: {error}. Free space or choose another place."
-            )
-        log.error("sink %s failed in %s", name, method, exc_info=error)
-        return RecordingError(f"Sink {name!r} failed in {method}: {type(error).__name__}: {error}.")
+    def _take_notes(self) -> None:
+        """Take down what the sink has to say, here, where it may hang."""
+        try:
+            if self.sink.notes:
+                self.notes = [str(note) for note in self.sink.notes]
+        except BaseException as e:  # as in any other call
+            self._fail(_error_in(self.sink.name, "notes", e))
 
     def _fail(self, error: LiveSRError) -> None:
         if self._error is None:
             self._error = error
             self._on_error(self, error)
+
+
+def _error_in(name: str, method: str, error: BaseException) -> LiveSRError:
+    """Return what went wrong in a call of the sink `name` as an error that says what to do."""
+    if isinstance(error, LiveSRError):
+        return error
+    if isinstance(error, MemoryError):
+        return RecordingError(
+            f"Sink {name!r} needs more memory than this process may have"
+            f" ({error or 'none is left'}): raise its limit (ulimit -v, the container's), or"
+            " record smaller or slower frames."
+        )
+    if isinstance(error, OSError):
+        return RecordingError(
+            f"Sink {name!r} can no longer write: {error}. Free space or choose another place."
+        )
+    log.error("sink %s failed in %s", name, method, exc_info=error)
+    return RecordingError(f"Sink {name!r} failed in {method}: {type(error).__name__}: {error}.")
 
 
 class _Opening:
@@ -314,7 +322,7 @@ class SinkThreads:
         limit_bytes: int,
     ) -> None:
         share = limit_bytes // _SHARE
-        self._all = [SinkThread(sink, on_error=on_error, most_bytes=share) for sink in sinks]
+        self._all = [SinkThread(sink, on_error=on_error, max_bytes=share) for sink in sinks]
         self._lossless = [sink for sink in self._all if sink.lossless]
 
     def open(self, run: RunDescription) -> None:

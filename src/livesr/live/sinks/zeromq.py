@@ -81,13 +81,10 @@ class ZeroMQSink(Sink):
 
     Parameters
     ----------
-    address
-        Of this computer only, unless there are `keys` or it is `insecure`: whoever reaches the port
-        sees the frames.
-    insecure
-        Allow an address that others can reach, without encryption.
-    keys
-        Folder of CURVE keys: the stream is encrypted and only the viewers named there receive it.
+    address : of this computer only, unless there are `keys` or it is `insecure`: whoever reaches
+        the port sees the frames
+    insecure : allow an address that others can reach, without encryption
+    keys : folder of CURVE keys: the stream is encrypted and only the viewers named there receive it
 
     Raises
     ------
@@ -202,7 +199,7 @@ class _Publisher:
         self._subscribed: frozenset[bytes] = frozenset()
         self._last_status: Mapping[str, Any] = {}
         self._report: Mapping[str, Any] | None = None
-        # Not the normalisation of the network's input: its headroom would leave the picture dark.
+        # Not the normalisation of the network's input: its scale would leave the picture dark.
         self._windows: dict[Stream, DisplayWindow] = {}
         self._ai = {c.name: {"prediction": True, **_jsonable(c.ai)} for c in run.channels}
         # The thread sleeps on its socket and on this pair, of which one end wakes it.
@@ -439,7 +436,7 @@ class _Publisher:
             "time_shift_ms": time_shift_ms(frame.parts),
             "dtype": "<u2",
             "encoding": "raw",
-            "normalisation": frame.normalisation._asdict(),
+            "normalisation": frame.normalisation.written(),
         }
 
 

@@ -126,10 +126,9 @@ class LiveMode:
     ----------
     core : the core whose events say when to poll
     rig : names the channels
-    mode
-        "own" pops every frame: nothing is lost, but other readers of the buffer, such as a GUI's
+    mode : "own" pops every frame: nothing is lost, but other readers of the buffer, such as a GUI's
         preview, get none. "peek" copies the newest frame and leaves it there: frames may be missed.
-        "off" says once what could be set.
+        "off" says once what could be set
     open_run : called with the plan and what stops the camera; raises LiveSRError if there can be no
         run
     end_run : called once per opened run when no more frames come, from the user's thread or from

@@ -202,7 +202,7 @@ class Placing:
         fields: Mapping[tuple[int, int], int] | None = None,
     ) -> None:
         self._n_raw, self._only = n_raw, only_channel
-        self._fields = {} if fields is None else fields  # a survey goes on filling its own
+        self._fields = {} if fields is None else fields  # a plan summary goes on filling its own
         self._counted: dict[str, int] = {}
         self.stage = StagePosition()
 

@@ -70,20 +70,15 @@ def sim_sequence(
 
     Parameters
     ----------
-    n_t
-        Super-resolution frames per channel.
-    channels, group
-        Presets of the rig's channel group, and its name; no channel axis if empty.
-    raw
-        Exposures per super-resolution frame; by channel where they differ.
-    interval_s
-        Time between the starts of two super-resolution frames. At 0 pymmcore-plus merges the whole
-        time lapse of one channel into a single triggered sequence: group frames by `event.index`,
-        never by sequence.
-    pattern_property
-        (device, property) to set to the raw index before each exposure. Leave it out where the
-        pattern display follows the camera's trigger by itself; give it where software selects the
-        pattern. A sequenceable property is still triggered in hardware.
+    n_t : super-resolution frames per channel
+    channels, group : presets of the rig's channel group, and its name; no channel axis if empty
+    raw : exposures per super-resolution frame; by channel where they differ
+    interval_s : time between the starts of two super-resolution frames. At 0 pymmcore-plus merges
+        the whole time lapse of one channel into a single triggered sequence: group frames by
+        `event.index`, never by sequence
+    pattern_property : (device, property) to set to the raw index before each exposure. Leave it out
+        where the pattern display follows the camera's trigger by itself; give it where software
+        selects the pattern. A sequenceable property is still triggered in hardware
 
     Notes
     -----

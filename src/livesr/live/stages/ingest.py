@@ -53,7 +53,7 @@ class Ingest:
             self._state.count("raw_repeated", grouping.repeated)
         counts = self._state.counts
         for sentence in left_out(
-            raw_missing(self._state, self._hook), counts["raw_repeated"], counts["raw_aside"]
+            raw_missing(self._state, self._hook), counts["raw_repeated"], counts["raw_unplaced"]
         ):
             self._state.warn(sentence)
         self._run.queues.stacks.close()
@@ -95,7 +95,7 @@ class Ingest:
 
     def _keep_unplaced(self, received: Received) -> None:
         """Keep a frame that has no place in the run."""
-        self._state.count("raw_aside")
+        self._state.count("raw_unplaced")
         t, now_ns = received.event.index.get("t", 0), received.t_host_ns
         self._run.sinks.unplaced(RawStack((received.pixels,), Stream(), t, now_ns, now_ns))
 

@@ -102,24 +102,7 @@ def _vectors(
     cutoff = cutoff_um(rig.optics.na, emission_um)
     lengths = [math.hypot(*p.k_um) * (1 + len(p.overtones)) for p in patterns]  # of the finest wave
     for i, (pattern, k) in enumerate(zip(patterns, lengths, strict=True)):
-        share = k / cutoff
-        if share > 1.25 or share < 0.2:
-            yield found(
-                "error",
-                "pattern-length",
-                f"{place}.{i}",
-                f"|k| is {k:.2f} cycles/um, {share:.2f} of the cutoff 2 NA / wavelength "
-                f"= {cutoff:.2f}: no objective makes that pattern, or it gains nothing.",
-                "k_um is (ky, kx) in cycles/um in the sample: 1 / period.",
-            )
-        elif share > _LONGEST_USUAL or share < 0.5:
-            yield found(
-                "warning",
-                "pattern-length",
-                f"{place}.{i}",
-                f"|k| is {share:.2f} of the cutoff {cutoff:.2f} cycles/um; 0.7 to 1.0 is usual.",
-                "Check k_um, NA and emission; calibrate the patterns.",
-            )
+        yield from _length(k, cutoff, f"{place}.{i}", found)
         if pattern.modulation < 0.2:
             yield found(
                 "warning",
@@ -137,6 +120,28 @@ def _vectors(
             "Calibrate them again.",
         )
     yield from _directions(patterns, place, found)
+
+
+def _length(k: float, cutoff: float, place: str, found: Found) -> Iterator[Finding]:
+    """Hold the finest wave of a pattern, cycles/um, against what the objective passes."""
+    share = k / cutoff
+    if share > 1.25 or share < 0.2:
+        yield found(
+            "error",
+            "pattern-length",
+            place,
+            f"|k| is {k:.2f} cycles/um, {share:.2f} of the cutoff 2 NA / wavelength "
+            f"= {cutoff:.2f}: no objective makes that pattern, or it gains nothing.",
+            "k_um is (ky, kx) in cycles/um in the sample: 1 / period.",
+        )
+    elif share > _LONGEST_USUAL or share < 0.5:
+        yield found(
+            "warning",
+            "pattern-length",
+            place,
+            f"|k| is {share:.2f} of the cutoff {cutoff:.2f} cycles/um; 0.7 to 1.0 is usual.",
+            "Check k_um, NA and emission; calibrate the patterns.",
+        )
 
 
 def _directions(patterns: list[PatternConfig], place: str, found: Found) -> Iterator[Finding]:

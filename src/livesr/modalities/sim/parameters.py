@@ -22,42 +22,29 @@ class SIMParameters:
 
     Attributes
     ----------
-    shape
-        Raw frame (y, x).
-    pixel_size_um
-        Camera pixel in the sample, at most wavelength / (4 NA) or the raw frames alias. Pixel (2i,
-        2j) of the result lies on the centre of raw pixel (i, j).
-    na, emission_um
-        Detection: numerical aperture and emission wavelength.
-    phase_steps_rad
-        What each exposure adds to its pattern's phase: `phases` values for all angles, or one such
-        sequence per angle. Equal parts of a turn if None. At least three phases, five with one
-        overtone; more are used by least squares.
-    order
-        (angle, phase) of each raw index; angle-major with three phases if None.
-    offset_adu
-        Level of a dark camera frame.
-    wiener
-        Regularisation w in sum |a OTF|^2 + w^2, where a is 1 for band 0 of an angle and m/2 for a
-        wave's band: more is smoother and less sharp. 0.1 suits good light, 0.2 dim samples (real
-        beads: 106 and 121 nm, widefield 214 nm).
-    attenuation, attenuation_fwhm_um
-        Strength (0 to < 1) and width in cycles/um with which the centre of every band is
-        suppressed, where out-of-focus light and the pattern's residue sit.
-    apodisation
-        Exponent of the cosine that closes the spectrum at the extended cutoff.
-    taper
-        Fraction of each side over which the raw frames fade to 0, against the periodicity of the
-        Fourier transform. The result fades likewise.
-    origin_px
-        First pixel (y, x) of the frames on the chip, in pixels of `pixel_size_um`.
-    equalise
-        Scale every raw frame by one number so that all have the same mean above the offset, which
-        takes out bleaching and flicker within a group. Right for live pictures; the method is then
-        no longer linear in the frames, so switch it off for tests of linearity and for computing
-        training targets.
-    damping
-        Factor of the OTF at its cutoff, see `livesr.optics.otf.otf`.
+    shape : raw frame (y, x)
+    pixel_size_um : camera pixel in the sample, at most wavelength / (4 NA) or the raw frames alias.
+        Pixel (2i, 2j) of the result lies on the centre of raw pixel (i, j)
+    na, emission_um : detection: numerical aperture and emission wavelength
+    phase_steps_rad : what each exposure adds to its pattern's phase: `phases` values for all
+        angles, or one such sequence per angle. Equal parts of a turn if None. At least three
+        phases, five with one overtone; more are used by least squares
+    order : (angle, phase) of each raw index; angle-major with three phases if None
+    offset_adu : level of a dark camera frame
+    wiener : regularisation w in sum |a OTF|^2 + w^2, where a is 1 for band 0 of an angle and m/2
+        for a wave's band: more is smoother and less sharp. 0.1 suits good light, 0.2 dim samples
+        (real beads: 106 and 121 nm, widefield 214 nm)
+    attenuation, attenuation_fwhm_um : strength (0 to < 1) and width in cycles/um with which the
+        centre of every band is suppressed, where out-of-focus light and the pattern's residue sit
+    apodisation : exponent of the cosine that closes the spectrum at the extended cutoff
+    taper : fraction of each side over which the raw frames fade to 0, against the periodicity of
+        the Fourier transform. The result fades likewise
+    origin_px : first pixel (y, x) of the frames on the chip, in pixels of `pixel_size_um`
+    equalise : scale every raw frame by one number so that all have the same mean above the offset,
+        which takes out bleaching and flicker within a group. Right for live pictures; the method is
+        then no longer linear in the frames, so switch it off for tests of linearity and for
+        computing training targets
+    damping : factor of the OTF at its cutoff, see `livesr.optics.otf.otf`
     """
 
     shape: tuple[int, int]

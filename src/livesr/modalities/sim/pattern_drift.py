@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 FRAMES = 8
-"""Trusted frames whose median decides: one frame's noise or motion moves nothing."""
+"""Frames without a doubt whose median decides: one frame's noise or motion moves nothing."""
 
 VECTOR_DIGITS = 6  # of cycles/um: a phase of 1e-4 rad at the edge of 30 um
 MIN_RAD = 0.1
@@ -44,7 +44,7 @@ class Correction(NamedTuple):
 
 
 class PatternDrift:
-    """Collects the phase errors of trusted frames and corrects the phases when it is time.
+    """Collects the phase errors of frames without a doubt and corrects the phases when it is time.
 
     Several reconstructions of one channel may share it; any thread may call any method.
 
@@ -59,7 +59,7 @@ class PatternDrift:
         self._lock = Lock()
 
     def add(self, phases_rad: NDArray[np.float64], contrast_to_noise: float) -> None:
-        """Take how far one trusted frame's phases are from the calibrated ones, (waves,).
+        """Take how far one such frame's phases are from the calibrated ones, (waves,).
 
         Correct if it is time to.
         """

@@ -155,13 +155,10 @@ class SIMPlan:
 
         Parameters
         ----------
-        i
-            Which wave.
-        window
-            The taper.
-        vectors_um
-            What is added to the vector (ky, kx) of every angle's fundamental, (angles, 2), in
-            cycles/um. It turns the pattern about the middle of the frame, where its phase stays.
+        i : which wave
+        window : the taper
+        vectors_um : what is added to the vector (ky, kx) of every angle's fundamental, (angles, 2),
+            in cycles/um. It turns the pattern about the middle of the frame, where its phase stays
         """
         wave, pixel = self.waves[i], self.parameters.pixel_size_um
         harmonics = len(self.waves) // self.angles
@@ -292,16 +289,11 @@ def _runs(
 
     Parameters
     ----------
-    support
-        The map covers -support <= f <= support of a raw spectrum.
-    shift
-        Whole number of frequencies by which the band moves.
-    size
-        Length of the raw axis; the result has twice as many. Both are in FFT order.
-    sign
-        -1 for the conjugate, which lands point-mirrored.
-    positive
-        Keep only targets >= 0: the axis of which half a spectrum is stored.
+    support : the map covers -support <= f <= support of a raw spectrum
+    shift : whole number of frequencies by which the band moves
+    size : length of the raw axis; the result has twice as many. Both are in FFT order
+    sign : -1 for the conjugate, which lands point-mirrored
+    positive : keep only targets >= 0: the axis of which half a spectrum is stored
     """
     frequency = np.arange(-support, support + 1)
     moved = sign * (frequency + shift)
@@ -386,9 +378,8 @@ def motion_weights(waves: NDArray[np.float64]) -> NDArray[np.float64] | None:
 
     Parameters
     ----------
-    waves
-        Every real component of the patterns in the raw frames, in the order in which they are
-        exposed: (n, components).
+    waves : every real component of the patterns in the raw frames, in the order in which they are
+        exposed: (n, components)
 
     Returns
     -------

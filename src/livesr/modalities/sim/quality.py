@@ -172,12 +172,9 @@ class QualityMeter:
 
         Parameters
         ----------
-        zero
-            Half spectrum of band 0: (y, columns of kx >= 0).
-        bands
-            Spectra of the waves' bands (wave, y, x).
-        spikes
-            Hot pixels of band 0 as `spikes_of` gives them; their spectrum is taken off.
+        zero : half spectrum of band 0: (y, columns of kx >= 0)
+        bands : spectra of the waves' bands (wave, y, x)
+        spikes : hot pixels of band 0 as `spikes_of` gives them; their spectrum is taken off
         """
         xp, found = self._arrays.xp, []
         for i, s in enumerate(self._samplings):

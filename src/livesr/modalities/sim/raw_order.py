@@ -2,7 +2,7 @@
 
 Whether the raw order of a run is rotated.
 
-Owns the measurement and the verdict. Touches no thread, knows no camera: `pipeline.py` says when to
+Owns the measurement and the verdict. Touches no thread, knows no camera: `monitors.py` says when to
 look.
 
 A pattern display that was not at its first pattern when the camera started shifts every raw index

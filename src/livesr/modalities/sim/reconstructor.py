@@ -57,22 +57,16 @@ class SIMReconstructor:
 
     Parameters
     ----------
-    parameters
-        Camera, optics, raw order and filter.
-    patterns
-        One per angle, with its phase at the chip's origin, and its overtones if three beams or more
-        interfere.
-    quality_limits
-        When a frame is doubtful and what then happens; None reconstructs every frame and measures
-        nothing.
-    follow
-        With `quality_limits`: correct phases that drift, between frames (see `pattern_drift.py`).
-        Vectors are corrected by what `drift` says.
-    drift
-        What the phases are corrected by, if several instances reconstruct the frames of one channel
-        in turn; its own if None.
-    arrays
-        What to compute with. Frames and the result are arrays of that namespace.
+    parameters : camera, optics, raw order and filter
+    patterns : one per angle, with its phase at the chip's origin, and its overtones if three beams
+        or more interfere
+    quality_limits : when a frame is doubtful and what then happens; None reconstructs every frame
+        and measures nothing
+    follow : with `quality_limits`: correct phases that drift, between frames (see
+        `pattern_drift.py`). Vectors are corrected by what `drift` says
+    drift : what the phases are corrected by, if several instances reconstruct the frames of one
+        channel in turn; its own if None
+    arrays : what to compute with. Frames and the result are arrays of that namespace
 
     Attributes
     ----------
@@ -141,8 +135,7 @@ class SIMReconstructor:
 
         Parameters
         ----------
-        frames
-            Raw frames in raw-index order, uint8, uint16 or corrected float32 (y, x); only read.
+        frames : raw frames in raw-index order, uint8, uint16 or corrected float32 (y, x); only read
 
         Returns
         -------
@@ -194,10 +187,8 @@ class SIMReconstructor:
 
         Parameters
         ----------
-        drift_rad
-            `pattern_drift_rad`, of every wave; empty is no drift.
-        vectors_um
-            `vector_drift_um`, ky and kx of every angle in turn; empty is no drift.
+        drift_rad : `pattern_drift_rad`, of every wave; empty is no drift
+        vectors_um : `vector_drift_um`, ky and kx of every angle in turn; empty is no drift
         """
         phases, vectors = Correction.none(len(self.plan.waves), self.plan.angles)
         if len(drift_rad):

@@ -2,7 +2,7 @@
 
 Measured again in the frames of a run, beside it, and exchanged between frames.
 
-Owns the measurement and the verdict. Touches no thread, knows no camera: `pipeline.py` says when to
+Owns the measurement and the verdict. Touches no thread, knows no camera: `monitors.py` says when to
 look, `pattern_drift.py` holds what was decided, and the reconstruction takes it over with its next
 frame.
 
@@ -88,7 +88,7 @@ class VectorDrift:
         self.lost = False
 
     def offer(self, frames: Sequence[Pixels | None], quality: FrameQuality) -> None:
-        """Take a copy of a trusted raw group, if one is wanted.
+        """Take a copy of a raw group without a doubt, if one is wanted.
 
         Called for each group, in one thread.
         """

@@ -28,8 +28,7 @@ class DriftTracker:
 
     Parameters
     ----------
-    field_nm
-        Size (y, x) of what the camera sees.
+    field_nm : size (y, x) of what the camera sees
 
     Notes
     -----

@@ -73,17 +73,12 @@ class Localiser:
 
     Parameters
     ----------
-    shape
-        Frame (y, x).
-    pixel_size_nm
-        Camera pixel in the sample.
-    sigma_nm
-        Standard deviation of a single emitter's image; kept fixed in the fit, which is then
-        steadier where spots overlap.
-    scale
-        Of the camera.
-    threshold
-        How far a spot must rise above the filtered frame's noise, in standard deviations.
+    shape : frame (y, x)
+    pixel_size_nm : camera pixel in the sample
+    sigma_nm : standard deviation of a single emitter's image; kept fixed in the fit, which is then
+        steadier where spots overlap
+    scale : of the camera
+    threshold : how far a spot must rise above the filtered frame's noise, in standard deviations
     """
 
     def __init__(
@@ -111,10 +106,8 @@ class Localiser:
 
         Parameters
         ----------
-        frames
-            uint8 or uint16 (y, x), ADU.
-        numbers
-            What each frame is called in the records.
+        frames : uint8 or uint16 (y, x), ADU
+        numbers : what each frame is called in the records
         """
         photons = np.array(frames, np.float32)
         photons -= np.float32(self.scale.offset_adu)
@@ -233,16 +226,11 @@ def fit_gaussians(
 
     Parameters
     ----------
-    boxes
-        Photo-electrons, float32 (n, side, side).
-    sigma_px
-        Width of the spot.
-    scale
-        For the noise.
-    others
-        What other spots are known to give in each box.
-    start
-        Where to start from; the middle of each box without.
+    boxes : photo-electrons, float32 (n, side, side)
+    sigma_px : width of the spot
+    scale : for the noise
+    others : what other spots are known to give in each box
+    start : where to start from; the middle of each box without
 
     Notes
     -----

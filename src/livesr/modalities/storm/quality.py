@@ -24,10 +24,8 @@ def quality(exposures: Exposures, frames: Sequence[Pixels | None]) -> FrameQuali
 
     Parameters
     ----------
-    exposures
-        Of the `frames` that came.
-    frames
-        In raw order, (y, x) each; None where one is missing.
+    exposures : of the `frames` that came
+    frames : in raw order, (y, x) each; None where one is missing
     """
     doubt = group_doubt(exposures, frames, expected={"dark", "another picture"})
     return (doubt or _cut_off(exposures, frames)).quality()

@@ -36,22 +36,14 @@ class STORMReconstructor:
 
     Parameters
     ----------
-    localiser
-        For the camera's frames.
-    pixel_size_nm
-        Of the camera, in the sample.
-    image_pixel_size_nm
-        Of the running image.
-    frames
-        Exposures of a group.
-    sliding_groups
-        Groups that the running image shows; None for all since the run began.
-    max_uncertainty_nm
-        Emitters that are known less well are not drawn.
-    render
-        "gaussian" draws each emitter as wide as it is uncertain, "histogram" as one pixel.
-    drift_correction
-        Whether a running image lays every group onto what it has shown before.
+    localiser : for the camera's frames
+    pixel_size_nm : of the camera, in the sample
+    image_pixel_size_nm : of the running image
+    frames : exposures of a group
+    sliding_groups : groups that the running image shows; None for all since the run began
+    max_uncertainty_nm : emitters that are known less well are not drawn
+    render : "gaussian" draws each emitter as wide as it is uncertain, "histogram" as one pixel
+    drift_correction : whether a running image lays every group onto what it has shown before
     """
 
     def __init__(
@@ -135,8 +127,7 @@ class STORMReconstructor:
 
         Parameters
         ----------
-        correct
-            Applied to at most `FRAMES_AT_ONCE` frames before they are localised.
+        correct : applied to at most `FRAMES_AT_ONCE` frames before they are localised
         """
         return RunningImage(self, correct)
 

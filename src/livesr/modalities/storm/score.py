@@ -62,12 +62,9 @@ def score_localisations(
 
     Parameters
     ----------
-    found_frame, true_frame
-        Frame of each, (n,) and (m,).
-    found_nm, true_nm
-        Positions (y, x) in nm from the same origin, (n, 2) and (m, 2).
-    radius_nm
-        Farther apart, a localisation is false and its emitter missed.
+    found_frame, true_frame : frame of each, (n,) and (m,)
+    found_nm, true_nm : positions (y, x) in nm from the same origin, (n, 2) and (m, 2)
+    radius_nm : farther apart, a localisation is false and its emitter missed
 
     Notes
     -----

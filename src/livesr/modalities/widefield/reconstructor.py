@@ -18,10 +18,8 @@ class Passthrough:
 
     Parameters
     ----------
-    shape
-        Raw frame (y, x).
-    offset_adu
-        Level of a dark frame, subtracted.
+    shape : raw frame (y, x)
+    offset_adu : level of a dark frame, subtracted
     """
 
     __slots__ = ("_offset_adu", "shape")
@@ -42,8 +40,7 @@ class Passthrough:
 
         Parameters
         ----------
-        frames
-            One or more raw frames, uint8, uint16 or corrected float32 (y, x); only read.
+        frames : one or more raw frames, uint8, uint16 or corrected float32 (y, x); only read
 
         Raises
         ------

@@ -19,7 +19,6 @@ from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
 from livesr.base.version import __version__
-from livesr.modalities.modality import Modality
 from livesr.modalities.registry import installed
 from livesr.viewer.browser.messages import TakeSnapshot, View
 from livesr.viewer.browser.pictures import PictureMaker, channel_views, channels_of, overlay_of
@@ -100,7 +99,7 @@ def _measurement(pair: FramePair) -> str:
     """Return what a measurement is called, by the method that its channel's label names."""
     labels = [c.label for c in pair.measurement.header.channels] if pair.measurement else []
     made = next((m for m in installed() if [m.method] == labels), None)
-    return made.picture if made else Modality.picture
+    return made.picture if made else "Input"
 
 
 def _caption(pair: FramePair, status: Mapping[str, Any]) -> str:

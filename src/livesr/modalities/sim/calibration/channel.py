@@ -204,11 +204,10 @@ class SIMCalibrator:
 
         Parameters
         ----------
-        raw
-            Groups as the camera gave them, (t, n, y, x).
-        settings
-            What is believed of rig.yaml. Its order is believed anyway where the frames are too dim
-            to tell; with beads, the damping comes from their picture instead of from the bands.
+        raw : groups as the camera gave them, (t, n, y, x)
+        settings : what is believed of rig.yaml. Its order is believed anyway where the frames are
+            too dim to tell; with beads, the damping comes from their picture instead of from the
+            bands
 
         Raises
         ------

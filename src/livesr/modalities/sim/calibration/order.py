@@ -49,16 +49,11 @@ def detect_order(
 
     Parameters
     ----------
-    raw
-        uint8 or uint16 (t, n, y, x), patterns unchanged over t.
-    optics
-        Of this channel.
-    angles
-        How many directions there are; n must be a multiple.
-    harmonics
-        Waves per angle, as in `estimate`.
-    offset_adu
-        Level of a dark frame.
+    raw : uint8 or uint16 (t, n, y, x), patterns unchanged over t
+    optics : of this channel
+    angles : how many directions there are; n must be a multiple
+    harmonics : waves per angle, as in `estimate`
+    offset_adu : level of a dark frame
 
     Raises
     ------

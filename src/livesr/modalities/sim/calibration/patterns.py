@@ -153,24 +153,16 @@ def estimate(
 
     Parameters
     ----------
-    raw
-        uint8 or uint16 (t, n, y, x): time points with unchanged patterns, which are pooled; one is
-        enough at good light.
-    optics
-        Of this channel.
-    order
-        (angle, phase) of every raw index.
-    steps_rad
-        Phase step of every phase; equal parts of a turn if None.
-    harmonics
-        Waves per angle: 1 for two interfering beams, 2 for three (3D-SIM).
-    offset_adu
-        Level of a dark frame.
-    origin_px
-        First pixel (y, x) of the frames on the chip, in pixels of `optics.pixel_size_um`.
-    near
-        Known patterns that may have drifted by a few frequency steps: the search is then restricted
-        to their neighbourhood, which finds weaker patterns and is faster.
+    raw : uint8 or uint16 (t, n, y, x): time points with unchanged patterns, which are pooled; one
+        is enough at good light
+    optics : of this channel
+    order : (angle, phase) of every raw index
+    steps_rad : phase step of every phase; equal parts of a turn if None
+    harmonics : waves per angle: 1 for two interfering beams, 2 for three (3D-SIM)
+    offset_adu : level of a dark frame
+    origin_px : first pixel (y, x) of the frames on the chip, in pixels of `optics.pixel_size_um`
+    near : known patterns that may have drifted by a few frequency steps: the search is then
+        restricted to their neighbourhood, which finds weaker patterns and is faster
 
     Raises
     ------

@@ -64,10 +64,9 @@ def usable(raw: NDArray[Any], offset_adu: float, ceiling: float | None = None) -
 
     Parameters
     ----------
-    raw
-        (t, n, y, x) as the camera gave them.
-    offset_adu, ceiling
-        Level of a dark frame; largest value that the camera can give, if it is known.
+    raw : (t, n, y, x) as the camera gave them
+    offset_adu, ceiling : level of a dark frame; largest value that the camera can give, if it is
+        known
 
     Raises
     ------

@@ -89,22 +89,14 @@ def calibrate(
 
     Parameters
     ----------
-    raw
-        uint8 or uint16 (t, n, y, x).
-    optics
-        Of this channel.
-    angles, harmonics
-        Directions, and waves per direction (1, or 2 for three-beam 3D-SIM).
-    order
-        (angle, phase) of every raw index; detected if None.
-    steps_rad
-        Phase steps of the given order; equal parts of a turn if None.
-    offset_adu, origin_px
-        Level of a dark frame; first pixel (y, x) of the frames on the chip.
-    fit_damping
-        Estimate the OTF's damping too; `optics.damping` stays if that is not possible.
-    damping
-        What `optics.damping` was estimated as, if it was, for the record.
+    raw : uint8 or uint16 (t, n, y, x)
+    optics : of this channel
+    angles, harmonics : directions, and waves per direction (1, or 2 for three-beam 3D-SIM)
+    order : (angle, phase) of every raw index; detected if None
+    steps_rad : phase steps of the given order; equal parts of a turn if None
+    offset_adu, origin_px : level of a dark frame; first pixel (y, x) of the frames on the chip
+    fit_damping : estimate the OTF's damping too; `optics.damping` stays if that is not possible
+    damping : what `optics.damping` was estimated as, if it was, for the record
 
     Raises
     ------

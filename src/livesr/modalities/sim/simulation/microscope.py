@@ -96,23 +96,16 @@ class SIMMicroscope:
 
     Parameters
     ----------
-    shape
-        Camera frame (y, x).
-    pixel_size_um
-        Camera pixel in the sample.
-    na, wavelength_um
-        Detection; the cutoff 2 NA / wavelength must lie below the camera's Nyquist frequency.
-    patterns
-        One per angle, phases referred to the chip's pixel (0, 0).
-    phase_steps_rad
-        What each exposure of an angle adds to the pattern's phase.
-    order
-        (angle, phase) of every raw index; angle-major if None.
-    damping
-        See `livesr.optics.otf.otf`.
-    margin_px
-        Camera pixels simulated beyond each edge and cut off, so that the object does not have to be
-        periodic.
+    shape : camera frame (y, x)
+    pixel_size_um : camera pixel in the sample
+    na, wavelength_um : detection; the cutoff 2 NA / wavelength must lie below the camera's Nyquist
+        frequency
+    patterns : one per angle, phases referred to the chip's pixel (0, 0)
+    phase_steps_rad : what each exposure of an angle adds to the pattern's phase
+    order : (angle, phase) of every raw index; angle-major if None
+    damping : see `livesr.optics.otf.otf`
+    margin_px : camera pixels simulated beyond each edge and cut off, so that the object does not
+        have to be periodic
 
     Notes
     -----
@@ -167,11 +160,9 @@ class SIMMicroscope:
 
         Parameters
         ----------
-        density
-            Fluorophores, float32 of `object_shape`, any unit.
-        haze
-            Light from far out of focus on the same grid and scale. The pattern does not reach it
-            with contrast, so it is added to the even part only.
+        density : fluorophores, float32 of `object_shape`, any unit
+        haze : light from far out of focus on the same grid and scale. The pattern does not reach it
+            with contrast, so it is added to the even part only
         """
         if density.shape != self.object_shape:
             raise ValueError(
@@ -194,15 +185,12 @@ class SIMMicroscope:
 
         Parameters
         ----------
-        components
-            The object at the group's middle, or (one group before, at the middle, one group after).
-            With three, the group's exposures spread over `light.duty` of the time between groups,
-            and each is the linear mixture of the two nearest. This cross-fades what really moves:
-            right for displacements below the resolution.
-        light
-            Brightness and its errors; `t` counts groups for bleaching.
-        rng
-            Draws intensity and phase errors.
+        components : the object at the group's middle, or (one group before, at the middle, one
+            group after). With three, the group's exposures spread over `light.duty` of the time
+            between groups, and each is the linear mixture of the two nearest. This cross-fades what
+            really moves: right for displacements below the resolution
+        light : brightness and its errors; `t` counts groups for bleaching
+        rng : draws intensity and phase errors
         """
         n = len(self.order)
         intensity = light.electrons * (1.0 + light.jitter * rng.standard_normal(n))
@@ -230,11 +218,9 @@ class SIMMicroscope:
 
         Parameters
         ----------
-        density
-            One structure, float32 of `object_shape`.
-        brightness
-            Of one unit of the object; electrons x ADU per electron gives ADU, the reconstruction's
-            unit.
+        density : one structure, float32 of `object_shape`
+        brightness : of one unit of the object; electrons x ADU per electron gives ADU, the
+            reconstruction's unit
         """
         return self._filter(density, self._passband, brightness)
 
@@ -249,13 +235,10 @@ class SIMMicroscope:
 
         Parameters
         ----------
-        density
-            One structure, float32 of `object_shape`.
-        transfer
-            The reconstructor's effective transfer function for this camera's frames: (2 y, 2 x),
-            FFT order.
-        brightness
-            As in `truth`.
+        density : one structure, float32 of `object_shape`
+        transfer : the reconstructor's effective transfer function for this camera's frames: (2 y, 2
+            x), FFT order
+        brightness : as in `truth`
         """
         return self._filter(density, transfer, brightness)
 

@@ -67,24 +67,15 @@ class RawBank:
 
     Parameters
     ----------
-    rig
-        Optics, patterns, raw order and camera levels.
-    size
-        Side of the camera's chip in pixels.
-    n_t
-        Time points.
-    seed
-        Determines cell and noise.
-    photons
-        Photo-electrons of bright parts in one raw frame.
-    bleaching
-        Part of the brightness lost from one time point to the next.
-    interval_s
-        Specimen time between two time points.
-    channel
-        Of the rig, whose optics and patterns it is seen with; "" for the only one.
-    visible
-        Structures that shine; all without.
+    rig : optics, patterns, raw order and camera levels
+    size : side of the camera's chip in pixels
+    n_t : time points
+    seed : determines cell and noise
+    photons : photo-electrons of bright parts in one raw frame
+    bleaching : part of the brightness lost from one time point to the next
+    interval_s : specimen time between two time points
+    channel : of the rig, whose optics and patterns it is seen with; "" for the only one
+    visible : structures that shine; all without
 
     Attributes
     ----------
@@ -131,18 +122,21 @@ class RawBank:
 
         Parameters
         ----------
-        t
-            Time point of the bank; asking in ascending order is fast, going back starts the cell
-            anew.
-        transfer
-            A reconstructor's effective transfer function for frames of the whole chip: then the
-            truth is what that reconstruction can reach. Without it, the ideal passband of SIM (see
-            `SIMMicroscope.truth`).
+        t : time point of the bank; asking in ascending order is fast, going back starts the cell
+            anew
+        transfer : a reconstructor's effective transfer function for frames of the whole chip: then
+            the truth is what that reconstruction can reach. Without it, the ideal passband of SIM
+            (see `SIMMicroscope.truth`)
 
         Returns
         -------
         dict of str to float32 (2 y, 2 x)
             The whole chip: crop it yourself to twice the region of interest.
+
+        Raises
+        ------
+        ValueError
+            If the bank has no such time point.
         """
         if not 0 <= t < len(self.frames):
             raise ValueError(
@@ -342,8 +336,7 @@ class _Playback:
 
     Parameters
     ----------
-    n_t, n_raw
-        Size of the bank.
+    n_t, n_raw : size of the bank
     """
 
     def __init__(self, n_t: int, n_raw: int) -> None:

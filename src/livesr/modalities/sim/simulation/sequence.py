@@ -33,16 +33,11 @@ class SIMSequence:
 
     Parameters
     ----------
-    entropy
-        Numbers that determine everything.
-    n_t
-        Time points.
-    size
-        Side of the reconstructions in their own pixels, even; the camera frame has half as many.
-    domain
-        What is drawn from.
-    margin_px
-        Camera pixels beyond each edge.
+    entropy : numbers that determine everything
+    n_t : time points
+    size : side of the reconstructions in their own pixels, even; the camera frame has half as many
+    domain : what is drawn from
+    margin_px : camera pixels beyond each edge
 
     Attributes
     ----------

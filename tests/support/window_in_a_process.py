@@ -9,6 +9,7 @@ import sys
 import time
 
 import numpy as np
+
 from preview_source import MemorySource, measurement, prediction
 
 

@@ -2,10 +2,11 @@
 
 Figures for docs/reliability.md, and for whoever doubts them.
 
-``python tests/soak.py --minutes 30 --out FOLDER`` acquires on Micro-Manager's demo camera at 25
-frames a second, separates with engines/identity, stores, and publishes to a subscriber, to one that
-stalls, and to `livesr view` with a page open in a Chromium. Prints a JSON object a minute (resident
-memory in MB of every part, threads, open files and sockets, latency in ms), and one at the end:
+``python tests/support/soak.py --minutes 30 --out FOLDER`` acquires on Micro-Manager's demo camera
+at 25 frames a second, separates with engines/identity, stores, and publishes to a subscriber, to
+one that stalls, and to `livesr view` with a page open in a Chromium. Prints a JSON object a minute
+(resident memory in MB of every part, threads, open files and sockets, latency in ms), and one at
+the end:
 what is left that was not there before, and what went missing. Linux only: it counts in /proc.
 """
 

@@ -10,7 +10,7 @@ import onnx
 from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-_MOST = 127
+_MAX = 127
 
 
 def quantised(model: bytes, frames: np.ndarray, *, stored_codes: bool = False) -> bytes:
@@ -38,9 +38,9 @@ def quantised(model: bytes, frames: np.ndarray, *, stored_codes: bool = False) -
         if node.op_type == "Conv" and node is not convolutions[-1]:
             x, w = node.input[0], node.input[1]
             key, kernel = node.output[0], kernels[w]
-            scale = add(f"{key}.s", np.float32(max(np.abs(seen[x]).max(), 1e-3) / _MOST))
+            scale = add(f"{key}.s", np.float32(max(np.abs(seen[x]).max(), 1e-3) / _MAX))
             zero = add(f"{key}.z", np.int8(0))
-            each = np.abs(kernel).max((1, 2, 3)) / _MOST
+            each = np.abs(kernel).max((1, 2, 3)) / _MAX
             scales, zeros = (
                 add(f"{key}.ws", each.astype(np.float32)),
                 add(f"{key}.wz", np.zeros(len(each), np.int8)),

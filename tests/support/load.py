@@ -1,9 +1,9 @@
 """Two loads too long for the suite: figures for docs/reliability.md, and for whoever doubts them.
 
-``python tests/load.py ceiling --seconds 60`` lets the virtual SIM camera expose as fast as the core
-takes it, all recorded, and looks for every number in the store.
-``python tests/load.py long --frames 100000`` records so many time points, kills the process, and
-measures what `livesr repair`, opening and reading take. Each prints one JSON object.
+``python tests/support/load.py ceiling --seconds 60`` lets the virtual SIM camera expose as fast as
+the core takes it, all recorded, and looks for every number in the store.
+``python tests/support/load.py long --frames 100000`` records so many time points, kills the
+process, and measures what `livesr repair`, opening and reading take. Each prints one JSON object.
 """
 
 from __future__ import annotations

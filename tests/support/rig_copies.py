@@ -14,7 +14,7 @@ import yaml
 
 from livesr.base.config import RigConfig, load_rig
 
-RIGS = Path(__file__).parents[1] / "hardware_configs"
+RIGS = Path(__file__).parents[2] / "hardware_configs"
 
 
 def rig_with(

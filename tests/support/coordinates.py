@@ -203,7 +203,7 @@ def coordinate_rig(channels: Mapping[str, Mapping[str, Any]]) -> RigConfig:
         RigConfig,
         {
             "name": "coordinates",
-            "modality": "passthrough",
+            "modality": "widefield",
             "optics": {"na": 1.4, "pixel_size_nm": 65},
             "sim": {"angles": 1, "phases": RAW_FRAMES, "patterns": [pattern]},
             "channels": channels,

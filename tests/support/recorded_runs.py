@@ -42,8 +42,8 @@ from livesr.live.sinks.ome_zarr import OMEZarrSink
 from livesr.live.sinks.sink import Sink
 
 SIZE = 32
-RIGS = Path(__file__).parents[1] / "hardware_configs"
-REPOSITORY_ENGINES = Path(__file__).parents[1] / "engines"
+RIGS = Path(__file__).parents[2] / "hardware_configs"
+REPOSITORY_ENGINES = Path(__file__).parents[2] / "engines"
 
 
 def mixing_engine(folder: Path) -> Engine:

@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from livesr.base.errors import UsageError
+from livesr.base.errors import LiveSRError, UsageError
 from livesr.base.frames import MulticolorFrame, Normalisation, RawStack, SRFrame, Stream
 from livesr.base.run_description import ChannelDescription, RunDescription
 from livesr.live.sinks.sink import Sink
+from livesr.live.sinks.thread import SinkThreads
 
 RAW = 9
 LABELS = ("Microtubules", "ER", "Lysosomes")
@@ -157,8 +158,26 @@ class SinkContract:
         yield sink
         sink.close({})
 
-    def test_it_has_a_name(self, tmp_path: Path) -> None:
-        assert self.sink(tmp_path).name
+    def test_it_is_a_sink_that_says_what_it_needs(self, tmp_path: Path) -> None:
+        sink = self.sink(tmp_path)
+        assert isinstance(sink, Sink)
+        assert sink.name not in ("", Sink.name)
+        assert {type(sink.lossless), type(sink.essential), type(sink.keeps_raw)} == {bool}
+        assert sink.lossless or not sink.keeps_raw
+
+    def test_it_passes_for_one_of_a_run(self, tmp_path: Path) -> None:
+        errors: list[LiveSRError] = []
+        runs = SinkThreads([self.sink(tmp_path)], lambda _, e: errors.append(e), 1 << 30)
+        runs.open(describe())
+        for t in range(5):
+            runs.raw(raw_stack(t))
+            runs.recon(sr_frame(t))
+            runs.separated(multicolor_frame(t))
+            runs.status({"sr_fps": 25.0})
+        runs.drain()
+        runs.close(dict)
+        assert errors == []
+        assert runs.raw_lost == 0
 
     def test_it_takes_a_whole_run(self, tmp_path: Path) -> None:
         sink = self.sink(tmp_path)
