@@ -11,8 +11,7 @@ import sys
 import numpy as np
 from pymmcore_plus.experimental.unicore import UniMMCore
 
-from livesr import LiveSR, SRFrame, load_rig, sim_sequence
-from livesr.simulation.blinking_rig import find_blinking_camera
+from livesr import LiveSR, SRFrame, find_blinking_camera, load_rig, sim_sequence
 
 STORE = sys.argv[1] if len(sys.argv) > 1 else "fluctuation.ome.zarr"
 GROUPS = int(sys.argv[2]) if len(sys.argv) > 2 else 10

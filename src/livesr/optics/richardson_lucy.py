@@ -74,10 +74,8 @@ def richardson_lucy(picture: Any, blur: GaussianBlur, rounds: int, arrays: Array
 
     Parameters
     ----------
-    picture
-        float32 (y, x), what is not above 0 counts as no light; only read.
-    rounds
-        0 returns the light as it is.
+    picture : float32 (y, x), what is not above 0 counts as no light; only read
+    rounds : 0 returns the light as it is
     """
     xp = arrays.xp
     light = arrays.clip(picture, 0.0, math.inf, out=xp.empty(picture.shape, dtype=xp.float32))

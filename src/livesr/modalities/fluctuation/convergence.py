@@ -75,24 +75,16 @@ class Convergence:
 
     Parameters
     ----------
-    shape
-        Camera frame (y, x).
-    magnification
-        Pixels of the image per camera pixel, even.
-    radius
-        In camera pixels.
-    sensitivity
-        Power of the convergence.
-    temporal
-        A key of `TEMPORAL`.
-    offset_adu
-        Level of a dark frame, subtracted.
-    placed
-        "centred": gradients count where they are, at corners of camera pixels. "nanopyx": half a
-        camera pixel further, and intensities half a pixel of the image before, where NanoPyx 2.1
-        takes them, to compare with it.
-    arrays
-        What to compute with.
+    shape : camera frame (y, x)
+    magnification : pixels of the image per camera pixel, even
+    radius : in camera pixels
+    sensitivity : power of the convergence
+    temporal : a key of `TEMPORAL`
+    offset_adu : level of a dark frame, subtracted
+    placed : "centred": gradients count where they are, at corners of camera pixels. "nanopyx": half
+        a camera pixel further, and intensities half a pixel of the image before, where NanoPyx 2.1
+        takes them, to compare with it
+    arrays : what to compute with
     """
 
     def __init__(
@@ -146,9 +138,8 @@ class Convergence:
 
         Parameters
         ----------
-        frames
-            (y, x) each, whole numbers or float32, in order of time; None where one is missing. At
-            least as many as the statistic needs.
+        frames : (y, x) each, whole numbers or float32, in order of time; None where one is missing.
+            At least as many as the statistic needs
         """
         arrays, step = self._arrays, self._band_rows
         image = arrays.xp.empty(self.shape, dtype=arrays.xp.float32)

@@ -46,14 +46,10 @@ class Cumulants:
 
     Parameters
     ----------
-    shape
-        Camera frame (y, x).
-    order
-        2 to 4; also pixels of the image per camera pixel.
-    sigma_px
-        Standard deviation of a single emitter's image, camera pixels.
-    arrays
-        What to compute with.
+    shape : camera frame (y, x)
+    order : 2 to 4; also pixels of the image per camera pixel
+    sigma_px : standard deviation of a single emitter's image, camera pixels
+    arrays : what to compute with
     """
 
     def __init__(
@@ -87,8 +83,7 @@ class Cumulants:
 
         Parameters
         ----------
-        frames
-            (y, x) each, in order of time; None where one is missing. More of them than `order`.
+        frames : (y, x) each, in order of time; None where one is missing. More of them than `order`
 
         Raises
         ------
