@@ -25,6 +25,7 @@ ARGUMENTS = {
     "arm_then_trigger.py": (["run.ome.zarr"], "36 exposures, 4 groups"),
     "closed_loop.py": (["4"], "4 super-resolution frames, 0 incomplete"),
     "react_to_frames.py": (["0.0"], "ended after"),
+    "fluctuations_live.py": (["run.ome.zarr", "2", "short_fluctuation"], "2 images in"),
     "storm_localisations.py": (["run.ome.zarr", "2", "short_storm"], "of the emitters found"),
 }
 
@@ -45,12 +46,10 @@ def run(name: str, arguments: list[str], cwd: Path) -> str:
 @pytest.mark.parametrize("name", ARGUMENTS)
 def test_example(name: str, tmp_path: Path) -> None:
     arguments, words = ARGUMENTS[name]
-    if (
-        "short_storm" in arguments
-    ):  # simulating 1000 frames takes most of the time, and 200 are shown
-        rig = shutil.copytree(
-            EXAMPLES.parent / "hardware_configs" / "virtual_storm", tmp_path / "short_storm"
-        )
+    if short := [a for a in arguments if a.startswith("short_")]:
+        # simulating 1000 frames takes most of the time, and 200 are shown
+        shipped = short[0].replace("short_", "virtual_")
+        rig = shutil.copytree(EXAMPLES.parent / "hardware_configs" / shipped, tmp_path / short[0])
         cfg = (rig / "rig.cfg").read_text(encoding="utf-8")
         assert "Camera,Frames,1000" in cfg
         (rig / "rig.cfg").write_text(

@@ -21,11 +21,14 @@ from livesr.live.compose import Arithmetic
 from livesr.live.correct import Correction
 from livesr.live.inference.cuda import why_no_gpu
 from livesr.live.normalise import background_and_scale
+from livesr.modalities.fluctuation.convergence import Convergence
+from livesr.modalities.fluctuation.cumulants import Cumulants
 from livesr.modalities.sim.parameters import SIMParameters
 from livesr.modalities.sim.quality import QualityLimits
 from livesr.modalities.sim.reconstructor import SIMReconstructor
 from livesr.optics.exposure import examine
 from livesr.optics.illumination import Pattern, angle_major, equal_steps
+from livesr.optics.richardson_lucy import GaussianBlur, richardson_lucy
 
 SHAPE = (72, 90)
 ANGLES_RAD = (0.2, 0.2 + np.pi / 3, 0.2 + 2 * np.pi / 3)
@@ -33,6 +36,7 @@ PATTERNS = [Pattern((5.1 * np.sin(a), 5.1 * np.cos(a)), 0.5 + a, 0.7) for a in A
 CUPY = {
     "abs": {"out"},
     "add": {"out"},
+    "arctan2": set(),
     "asarray": set(),
     "asnumpy": set(),
     "clip": {"out"},
@@ -57,6 +61,7 @@ CUPY = {
     "sum": {"axis", "dtype"},
     "take": {"axis", "out"},
     "where": set(),
+    "zeros": {"dtype"},
     "zeros_like": set(),
 }
 """What CuPy documents (14.2, https://docs.cupy.dev/en/stable/reference) of what is called here,
@@ -105,6 +110,9 @@ class Steps:
         self.sim = SIMReconstructor(
             parameters, PATTERNS, quality_limits, follow=True, arrays=arrays
         )
+        self.convergence = Convergence(SHAPE, 2, 1.0, 2, "variance", arrays=arrays)
+        self.cumulants = Cumulants(SHAPE, 2, 1.2, arrays=arrays)
+        self.blur = GaussianBlur(SHAPE, 1.5, arrays)
         self.composing = Arithmetic(3, 1, self.sim.shape, residual_plane=True, arrays=arrays)
 
     def run(self, drift_rad: tuple[float, ...] = ()) -> dict[str, np.ndarray]:
@@ -127,6 +135,9 @@ class Steps:
             "corrected": arrays.on_host(corrected),
             "image": arrays.on_host(image),
             "widefield": arrays.on_host(self.sim.widefield(planes)),
+            "fluctuations": arrays.on_host(self.convergence.group(frames)),
+            "cumulants": arrays.on_host(self.cumulants.group(frames)),
+            "sharper": arrays.on_host(richardson_lucy(corrected[0, :, :], self.blur, 2, arrays)),
             "normalisation": np.array([background, scale]),
             "quality": np.array(quality, float),
             "channels": arrays.on_host(made.channels),

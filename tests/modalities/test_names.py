@@ -14,7 +14,12 @@ from pathlib import Path
 import livesr
 
 PACKAGE = Path(livesr.__file__).parent
-NAMES = ("sim", "storm", "passthrough")  # widefield is also a word of microscopy: what a mean shows
+NAMES = (
+    "sim",
+    "storm",
+    "fluctuation",
+    "passthrough",
+)  # widefield is also a word of microscopy: what a mean shows
 
 ALLOWED = {
     "__init__.py": "where what users import stands",
@@ -26,7 +31,7 @@ ALLOWED = {
 }
 """Files that may, and why."""
 
-PUBLIC = re.compile(r"\b(sim_sequence|SIMAxis|sim_raw|virtual_(sim|storm))\b")
+PUBLIC = re.compile(r"\b(sim_sequence|SIMAxis|sim_raw|virtual_(sim|storm|fluctuation))\b")
 """What users write, whatever the modality; and rigs by their names."""
 
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")

@@ -24,7 +24,7 @@ from livesr.formats.store import RecordedStore
 from livesr.live.inference.engine import Engine
 from livesr.live.sinks.ome_zarr import OMEZarrSink
 from livesr.modalities.storm.config import STORMConfig
-from livesr.modalities.storm.simulation.rig import BlinkingBank
+from livesr.simulation.blinking_rig import BlinkingBank
 from livesr.store.backfill import backfill
 from livesr.store.process import process
 from livesr.store.raw_input import recording_input, store_input

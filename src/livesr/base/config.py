@@ -422,7 +422,7 @@ class ChannelConfig(Model):
     """What happens to one acquisition channel: None leaves a step out, or takes the rig's value."""
 
     reconstruct: ModalityName | None = None
-    """Modality of this channel: sim, storm, widefield, or that of another package."""
+    """Modality of this channel: sim, storm, fluctuation, widefield, or that of another package."""
     upscale: str | None = None
     """Engine that samples its reconstruction more finely: a name, or a folder."""
     separate: str | None = None

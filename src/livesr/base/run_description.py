@@ -22,9 +22,9 @@ class ChannelDescription:
     turned over along (y, x) since the calibration. `raw_bit_depth` is how many bits of a pixel the
     camera fills, `camera` its label, "" where nobody said, `camera_drawn` whether it draws its
     pictures itself. `raw_along_t` says that the exposures of a group are a film rather than
-    channels of one picture. A reconstruction counts `recon_unit_scale` `recon_unit`. A
-    superposition has no raw frames: it is the sum of the frames of channels `parts`, made equally
-    bright and multiplied by `weights`.
+    channels of one picture, `localises` that emitters are looked for in them. A reconstruction
+    counts `recon_unit_scale` `recon_unit`. A superposition has no raw frames: it is the sum of the
+    frames of channels `parts`, made equally bright and multiplied by `weights`.
     """
 
     name: str
@@ -48,6 +48,7 @@ class ChannelDescription:
     window: int = 3
     uncertainty: Mapping[str, Any] = field(default_factory=dict)
     raw_along_t: bool = False
+    localises: bool = False
     recon_unit: str = "ADU"
     recon_unit_scale: float = 1.0
     parts: tuple[str, ...] = ()

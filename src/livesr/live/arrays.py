@@ -186,12 +186,13 @@ class Arrays:
         """Return `a` with its last axis in rising order; `a` itself may be what is sorted."""
         return self.xp.sort(a, axis=-1)
 
-    def take(self, a: Array, places: Array, out: Array) -> Array:
-        """Fill `out` (n, ...) with the elements of a (n, pixels) at `places` (...) and return
-        it.
+    def take(self, a: Array, places: Array, out: Array, axis: int = 1) -> Array:
+        """Fill `out` (n, ...) with the elements of a (n, pixels) at `places` (...) and return it.
+
+        Along the axis 0, `out` (..., k) with the rows of a (n, k).
         """
         out[...] = self.xp.reshape(
-            self.xp.take(a, self.xp.reshape(places, (-1,)), axis=1), out.shape
+            self.xp.take(a, self.xp.reshape(places, (-1,)), axis=axis), out.shape
         )
         return out
 
@@ -324,11 +325,12 @@ class NumpyArrays(Arrays):
         a.sort(axis=-1)
         return a
 
-    def take(self, a: Array, places: Array, out: Array) -> Array:
-        """Fill `out` (n, ...) with the elements of a (n, pixels) at `places` (...) and return
-        it.
+    def take(self, a: Array, places: Array, out: Array, axis: int = 1) -> Array:
+        """Fill `out` (n, ...) with the elements of a (n, pixels) at `places` (...) and return it.
+
+        Along the axis 0, `out` (..., k) with the rows of a (n, k).
         """
-        return self.xp.take(a, places, axis=1, out=out, mode="clip")
+        return self.xp.take(a, places, axis=axis, out=out, mode="clip")
 
     def put(self, a: Array, places: Array, values: Array) -> None:
         """Write `values` (n, k) into a (n, pixels) at `places` (k,)."""
@@ -385,11 +387,12 @@ class CupyArrays(NumpyArrays):
         """Return a percentile of all elements, interpolated linearly, 0-d."""
         return self.xp.percentile(a, percent)
 
-    def take(self, a: Array, places: Array, out: Array) -> Array:
-        """Fill `out` (n, ...) with the elements of a (n, pixels) at `places` (...) and return
-        it.
+    def take(self, a: Array, places: Array, out: Array, axis: int = 1) -> Array:
+        """Fill `out` (n, ...) with the elements of a (n, pixels) at `places` (...) and return it.
+
+        Along the axis 0, `out` (..., k) with the rows of a (n, k).
         """
-        return self.xp.take(a, places, axis=1, out=out)
+        return self.xp.take(a, places, axis=axis, out=out)
 
     def fft(self, a: Array, axis: int) -> None:
         """Fourier transform a complex array along an axis, in place."""

@@ -265,6 +265,7 @@ def _described(raw: _Raw, reconstructor: Reconstructor) -> ChannelDescription:
         raw_mirrored=camera.mirrored,
         raw_bit_depth=min(camera.bit_depth, 8 * np.dtype(camera.dtype).itemsize),
         raw_along_t=way.raw_along_t,
+        localises=way.localises,
         camera=camera.camera,
         camera_drawn=camera.drawn,
         recon_shape=reconstructor.shape,

@@ -78,6 +78,7 @@ class Modality(Generic[S]):
     unit, unit_scale : a measurement counts `unit_scale` `unit` in each of its numbers
     raw_along_t : whether the exposures of a group are stored as a film rather than as channels of
         one picture
+    localises : whether emitters are looked for, whose positions are stored as a table
     structured : whether the raw frames of a group differ on purpose, by patterns of light
     on_devices : whether `build` takes the arrays of another device than the CPU
     needs_sampling : whether nothing can be reconstructed from pixels beyond `largest_pixel_nm`
@@ -95,6 +96,7 @@ class Modality(Generic[S]):
     unit: ClassVar[str] = "ADU"
     unit_scale: ClassVar[float] = 1.0
     raw_along_t: ClassVar[bool] = False
+    localises: ClassVar[bool] = False
     structured: ClassVar[bool] = False
     on_devices: ClassVar[bool] = False
     needs_sampling: ClassVar[bool] = False

@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 MODALITIES = Registry(
     "modality",
     {
+        "fluctuation": "livesr.modalities.fluctuation.modality:Fluctuation",
         "sim": "livesr.modalities.sim.modality:SIM",
         "storm": "livesr.modalities.storm.modality:STORM",
         "widefield": "livesr.modalities.widefield.modality:Widefield",

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from livesr.modalities.storm.drift import DriftTracker
-from livesr.modalities.storm.simulation.blinking import place_on
+from livesr.simulation.blinking import place_on
 from livesr.simulation.specimens import Cell
 
 FIELD_NM = 10_000.0

@@ -6,12 +6,9 @@ import pytest
 from livesr.base.config import CameraConfig, load_rig
 from livesr.live.sources.plan import sim_sequence
 from livesr.modalities.sim.simulation.rig import find_camera
-from livesr.modalities.storm.simulation.rig import (
-    VirtualSTORMCamera,
-    camera_noise,
-    find_storm_camera,
-)
+from livesr.modalities.storm.simulation.rig import VirtualSTORMCamera, find_storm_camera
 from livesr.optics.noise import EMCCDNoise, SCMOSNoise
+from livesr.simulation.blinking_rig import camera_noise
 from rigs import core_of
 
 SIZE, FRAMES = 48, 20

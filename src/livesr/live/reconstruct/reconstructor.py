@@ -89,12 +89,13 @@ class RunningImage(Protocol):
 
     Attributes
     ----------
-    localisations : emitters that the last group added, as measured; records of `LOCALISATION`
+    localisations : emitters that the last group added, as measured; records of `LOCALISATION`; None
+        where no emitters are looked for
     drift_nm : (y, x) that the last group was moved back by; None without correction
     jump_nm : (y, x) by which the specimen jumped before the last group, None if it did not
     """
 
-    localisations: NDArray[np.void]
+    localisations: NDArray[np.void] | None
     drift_nm: tuple[float, float] | None
     jump_nm: tuple[float, float] | None
 

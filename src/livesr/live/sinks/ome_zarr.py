@@ -175,7 +175,7 @@ class OMEZarrSink(Sink):
                 spare = self._spare / spec.name if self._spare else None
                 place.series[kind] = Series(self.path / spec.name, spec, self._workers, spare=spare)
             place.allocate(channel.recon_shape)
-            if channel.raw_along_t:
+            if channel.localises:
                 name = layout.localisations_name(
                     layout.series_name("raw", run, position, channel.name)
                 )

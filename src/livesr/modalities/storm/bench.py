@@ -33,7 +33,8 @@ from livesr.modalities.storm.config import STORMConfig
 from livesr.modalities.storm.modality import STORM
 from livesr.modalities.storm.reconstructor import STORMReconstructor
 from livesr.modalities.storm.score import LocalisationScore, score_localisations
-from livesr.modalities.storm.simulation.rig import BlinkingBank, find_storm_camera
+from livesr.modalities.storm.simulation.rig import find_storm_camera
+from livesr.simulation.blinking_rig import BlinkingBank
 
 _FAST = Target(100, "least")
 _LIT = (10, 50, 150, 400)

@@ -12,13 +12,14 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
+from livesr.optics.summit import FIT_BINS, summit
+
 _BIN_NM = 25.0
 _SEARCH_NM = 250.0
 _BLUR_NM = 30.0
 _COARSE_NM, _TREND_NM = 100.0, 400.0
 _FINE_NM = 150.0
 _FEWEST = 200
-_FIT_BINS = 2
 _ROUNDS = 2  # the top of the paraboloid is least biased where the groups already lie on each other
 _NEAR = 5.0  # standard deviations of the coarse correlation over the field
 _FAR = 10.0  # structures that look alike reach 8.5
@@ -160,13 +161,13 @@ class DriftTracker:
     def _beside(self, here: NDArray[np.complex64]) -> NDArray[np.float64]:
         """Return by how much `here` lies beside the reference, (y, x) in nm, if it is little."""
         window = _around_zero(
-            self._correlated(here, self._fine), int(_FINE_NM / _BIN_NM) + _FIT_BINS
+            self._correlated(here, self._fine), int(_FINE_NM / _BIN_NM) + FIT_BINS
         )
         reach = len(window) // 2
         peak = np.unravel_index(int(window.argmax()), window.shape)
-        if not all(_FIT_BINS <= p < 2 * reach + 1 - _FIT_BINS for p in peak):
+        if not all(FIT_BINS <= p < 2 * reach + 1 - FIT_BINS for p in peak):
             return np.zeros(2)
-        return (np.array(peak) + _summit(window, (int(peak[0]), int(peak[1]))) - reach) * _BIN_NM
+        return (np.array(peak) + summit(window, (int(peak[0]), int(peak[1]))) - reach) * _BIN_NM
 
     def _gaussian(self, blur_nm: float) -> NDArray[np.float32]:
         squared = self._ky**2 + self._kx**2
@@ -195,18 +196,3 @@ def _around_zero(surface: NDArray[np.float32], reach: int) -> NDArray[np.float32
     """Return the part up to `reach` bins from (0, 0), which is in its middle."""
     around = np.arange(-reach, reach + 1)
     return surface[np.ix_(around, around)]
-
-
-def _summit(surface: NDArray[np.floating], peak: tuple[int, int]) -> NDArray[np.float64]:
-    """Return where the paraboloid through the neighbourhood of `peak` has its top, (y, x) in bins
-    from it.
-    """
-    offsets = np.arange(-_FIT_BINS, _FIT_BINS + 1)
-    y, x = (axis.ravel() for axis in np.meshgrid(offsets, offsets, indexing="ij"))
-    z = surface[peak[0] + y, peak[1] + x]
-    design = np.stack([np.ones_like(y), y, x, y * y, y * x, x * x], axis=1).astype(float)
-    _, by, bx, byy, byx, bxx = np.linalg.lstsq(design, z, rcond=None)[0]
-    curvature = np.array([[2 * byy, byx], [byx, 2 * bxx]])
-    if not (np.trace(curvature) < 0 < np.linalg.det(curvature)):
-        return np.zeros(2)
-    return np.clip(np.linalg.solve(curvature, [-by, -bx]), -_FIT_BINS, _FIT_BINS)

@@ -15,6 +15,7 @@ def emitters(looked: Looked) -> Measured:
     running = looked.path.running()
     assert running is not None
     running.add(looked.stacks[-1])
+    assert running.localisations is not None
     found = len(running.localisations)
     advice = (
         "" if found else "No emitter was found: focus, laser, EM gain, or threshold in rig.yaml."

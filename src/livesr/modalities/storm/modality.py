@@ -49,6 +49,7 @@ class STORM(Modality[STORMConfig]):
     unit = "localisation"
     unit_scale = 1 / UNITS_PER_LOCALISATION
     raw_along_t = True
+    localises = True
     virtual_rig = "virtual_storm"
 
     def validate(self, rig: RigConfig) -> None:
@@ -135,7 +136,7 @@ class STORM(Modality[STORMConfig]):
 
     def simulate(self, rig: RigConfig, size: int, groups: int) -> NDArray[np.uint16]:
         """Return groups of frames of emitters that blink on microtubules."""
-        from livesr.modalities.storm.simulation.rig import BlinkingBank
+        from livesr.simulation.blinking_rig import BlinkingBank
 
         frames = STORMConfig.of(rig).frames
         return BlinkingBank(rig, size, groups * frames).frames.reshape(groups, frames, size, size)

@@ -33,7 +33,22 @@ class Widefield(Modality[WidefieldConfig]):
         arrays: Arrays | None = None,
         like: Reconstructor | None = None,
     ) -> Reconstructor:
-        """Return what averages the frames of a group, of which there is one."""
+        """Return what averages the frames of a group, of which there is one, and sharpens them
+        where the rig says so.
+        """
+        from livesr.modalities.widefield.deconvolved import Deconvolved
         from livesr.modalities.widefield.reconstructor import Passthrough
+        from livesr.optics.psf import gaussian_sigma
 
-        return Passthrough(camera.shape, rig.camera.offset_adu)
+        settings = WidefieldConfig.of(rig)
+        if not settings.deconvolution:
+            return Passthrough(camera.shape, rig.camera.offset_adu)
+        emission_nm = rig.channel(channel).emission_nm or rig.optics.emission_nm
+        sigma_nm = settings.psf_sigma_nm or gaussian_sigma(rig.optics.na, emission_nm)
+        return Deconvolved(
+            camera.shape,
+            rig.camera.offset_adu,
+            sigma_nm / (camera.pixel_size_um * 1e3),
+            settings.deconvolution,
+            settings.mean_of,
+        )

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from livesr.modalities.storm.simulation.blinking import Photoswitching, blink, place_on
+from livesr.simulation.blinking import Photoswitching, blink, place_on
 
 RNG = np.random.default_rng
 

@@ -1,0 +1,1 @@
+"""Super-resolution from fluctuations of ordinary widefield frames: eSRRF and SOFI."""

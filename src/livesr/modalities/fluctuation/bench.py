@@ -1,0 +1,246 @@
+"""Fluctuations: how fast on 256 x 256 frames, whether the image is that of NanoPyx, and how near it
+comes to the structure at three densities.
+
+Quality is measured on simulated frames whose fluorophores are known, those of the virtual rig: an
+ideal objective's Airy pattern, an sCMOS, 150 photo-electrons a fluorophore and frame, on
+microtubules. NanoPyx (Saraiva et al. 2025, Nature Methods 22, 283) computes eSRRF of the same
+frames in the same process where it is installed (``pip install nanopyx``).
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter, zoom
+from threadpoolctl import threadpool_limits
+
+from livesr.base.config import RigConfig, load_rig
+from livesr.base.frames import RawStack, SRFrame, Stream
+from livesr.base.geometry import Geometry
+from livesr.bench.pipeline import virtual_rig
+from livesr.bench.result import Result, Target, compared
+from livesr.bench.timing import interleave
+from livesr.live.plugin import LiveSR
+from livesr.live.sources.plan import sim_sequence
+from livesr.modalities.fluctuation.config import FluctuationConfig
+from livesr.modalities.fluctuation.convergence import Convergence
+from livesr.modalities.fluctuation.modality import Fluctuation
+from livesr.modalities.fluctuation.reconstructor import FluctuationReconstructor
+from livesr.modalities.fluctuation.simulation import fluctuating_bank
+from livesr.optics.similarity import pcc
+from livesr.simulation.blinking_rig import VirtualBlinkingCamera
+from livesr.simulation.camera import find_virtual_camera
+
+_FAST, _TWICE = Target(100, "least"), Target(2, "least", "ratio")
+_SAME = Target(0.99, "least")
+_LIT = (0.01, 0.05, 0.2)  # share of the fluorophores
+_KINDS: dict[str, dict[str, Any]] = {
+    "esrrf": {},
+    "esrrf_variance": {"temporal": "variance"},
+    "sofi2": {"method": "sofi", "order": 2},
+    "sofi3": {"method": "sofi", "order": 3},
+    "sofi4": {"method": "sofi", "order": 4},
+}
+_TRUTH_NM = 30.0  # blur of the structure that images are compared with
+
+
+def measure(quick: bool) -> list[Result]:
+    """Return speed, agreement and quality.
+
+    The target of the project is 100 camera frames a second on two cores.
+    """
+    rig = load_rig("virtual_fluctuation")
+    with threadpool_limits(1, "blas"):  # as a run has it
+        results = [*_folded(rig, quick), *_beside_nanopyx(rig, quick)]
+        for lit in _LIT[:1] if quick else _LIT:
+            results += _quality(rig, lit, quick)
+    return [*results, _live(quick)]
+
+
+def _folded(rig: RigConfig, quick: bool) -> list[Result]:
+    """Return frames/s of eSRRF and of SOFI, beside one Gaussian filter of the enlarged frame."""
+    size, frames, blocks = (64, 10, 2) if quick else (256, 50, 6)
+    raw = fluctuating_bank(rig, size, frames).frames
+    return [_folded_by(kind, rig, raw, blocks) for kind in _KINDS]
+
+
+def _folded_by(kind: str, rig: RigConfig, raw: NDArray[np.uint16], blocks: int) -> Result:
+    reconstructor, frames = _reconstructor(rig, raw.shape[1], _KINDS[kind]), len(raw)
+    scale = reconstructor.scale
+    enlarged = np.kron(raw[0], np.ones((scale, scale), np.float32))
+
+    def filtered() -> None:
+        for _ in range(frames):
+            gaussian_filter(enlarged, 1.0, output=np.float32)
+
+    comparison = interleave(
+        lambda: [_per_second(frames, lambda: reconstructor.fold(list(raw)))],
+        lambda: [_per_second(frames, filtered)],
+        blocks,
+    )
+    return compared(
+        f"fluctuation.{kind}",
+        comparison,
+        "frames/s",
+        "one scipy.ndimage.gaussian_filter of the image a frame",
+        (_FAST,) if kind == "esrrf" else (),
+        f"{raw.shape[1]}^2 frames, {scale} pixels of the image per camera pixel",
+    )
+
+
+def _beside_nanopyx(rig: RigConfig, quick: bool) -> list[Result]:
+    """Return speed and agreement with NanoPyx, nothing where it is not installed."""
+    reference = _nanopyx()
+    if reference is None:
+        return []
+    size, frames, blocks = (48, 2, 1) if quick else (128, 4, 3)
+    raw = fluctuating_bank(rig, size, 20).frames.astype(np.float32)
+    options = {"magnification": 4, "radius": 1.5, "sensitivity": 2}
+    ours = Convergence((size, size), 4, 1.5, 2, placed="nanopyx")
+    few = raw[:frames]
+    comparison = interleave(
+        lambda: [_per_second(20, lambda: ours.group(list(raw)))],
+        lambda: [_per_second(frames, lambda: reference(few, **options))],
+        blocks,
+    )
+    inside = (slice(32, -32), slice(32, -32))
+    image, theirs = ours.group(list(few)), reference(few, **options).mean(axis=0)
+    note = f"{size}^2 frames, magnification 4, radius 1.5, sensitivity 2, mean of {frames} frames"
+    return [
+        compared("fluctuation.nanopyx", comparison, "frames/s", "NanoPyx", (_TWICE,), note),
+        Result(
+            "fluctuation.pcc_nanopyx", pcc(image[inside], theirs[inside]), "of 1",
+            targets=(_SAME,), note=note + "; without the outer 8 camera pixels",
+        ),
+    ]  # fmt: skip
+
+
+def _nanopyx() -> Callable[..., NDArray[np.float32]] | None:
+    """Return NanoPyx's eSRRF of single frames, as its threaded kernels compute it."""
+    try:
+        from nanopyx.core.transform import eSRRF_ST
+    except ImportError:
+        return None
+    engine = eSRRF_ST(verbose=False)
+
+    def run(frames: NDArray[np.float32], **options: Any) -> NDArray[np.float32]:
+        return np.asarray(engine.run(frames, run_type="threaded", **options), np.float32)
+
+    return run
+
+
+def _live(quick: bool) -> Result:
+    """Return camera frames/s that a whole run keeps up with.
+
+    Camera, grouping, eSRRF, drift, store.
+    """
+    size, frames, groups, every = (64, 20, 3, 10) if quick else (256, 200, 20, 50)
+    with virtual_rig("virtual_fluctuation", SensorSize=size, Frames=frames) as (core, rig):
+        section = FluctuationConfig.of(rig).model_copy(update={"every": every, "window": None})
+        rig = rig.with_section(section)
+        camera = find_virtual_camera(core, VirtualBlinkingCamera)
+        assert camera is not None
+        bank, alone = camera.bank.frames, _reconstructor(rig, size, {})
+
+        def bare() -> list[float]:
+            running = alone.running()
+            stacks = _stacks(bank, every)
+            with threadpool_limits(1, "blas"):
+                n = every * len(stacks)
+                return [_per_second(n, lambda: [running.add(stack) for stack in stacks])]
+
+        core.setExposure(1e3 / (1.3 * bare()[0]))
+        comparison = interleave(
+            lambda: [_run(core, rig, groups)], bare, 1 if quick else 3, warm_up=False
+        )
+    return compared(
+        "fluctuation.live",
+        comparison,
+        "frames/s",
+        "eSRRF and drift in a bare loop",
+        (_FAST,),
+        f"{size}^2, groups of {every}, image of {alone.shape[0]}^2; virtual camera and store with"
+        " raw on the same cores",
+    )
+
+
+def _run(core: Any, rig: RigConfig, groups: int) -> float:
+    """Acquire; return camera frames/s from the first image to the last."""
+    arrivals_s: list[float] = []
+
+    def arrived(frame: SRFrame) -> None:
+        arrivals_s.append(time.perf_counter())
+
+    every = FluctuationConfig.of(rig).every
+    plan = sim_sequence(groups, channels=list(rig.channels), raw=every)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        LiveSR(
+            core, rig=rig, store=Path(folder, "run.ome.zarr"), plan=plan, policy="complete"
+        ) as session,
+    ):
+        session.input_ready.connect(arrived)
+        core.mda.run(plan)
+    return every * (len(arrivals_s) - 1) / (arrivals_s[-1] - arrivals_s[0])
+
+
+def _quality(rig: RigConfig, lit: float, quick: bool) -> list[Result]:
+    """Return the correlation of every kind of image with the structure, at one density."""
+    size, frames = (64, 100) if quick else (128, 1000)
+    bank = fluctuating_bank(rig, size, frames, lit)
+    pixel_um = bank.pixel_size_um
+    density = f"{len(bank.positions_um) * lit / (size * pixel_um) ** 2:.1f}"
+    found = []
+    for kind, settings in _KINDS.items():
+        reconstructor = _reconstructor(rig, size, {**settings, "every": 100, "window": None})
+        running, scale = reconstructor.running(), reconstructor.scale
+        image = [running.add(stack) for stack in _stacks(bank.frames, 100)][-1]
+        margin = (slice(8 * scale, -8 * scale),) * 2
+        truth = structure(bank.positions_um / pixel_um, size, scale, _TRUTH_NM / pixel_um / 1e3)
+        mean = zoom(bank.frames.mean(axis=0), scale, order=3, mode="nearest", grid_mode=True)
+        found.append(
+            Result(
+                f"fluctuation.pcc_{kind}_{density}",
+                pcc(image[margin], truth[margin]),
+                "of 1",
+                pcc(mean[margin], truth[margin]),
+                "the mean frame, enlarged",
+                note=f"{density} fluorophores/um^2 and frame, {frames} frames",
+            )
+        )
+    return found
+
+
+def structure(
+    places_px: NDArray[np.float64], size: int, scale: int, sigma_px: float
+) -> NDArray[np.float64]:
+    """Return the fluorophores at (y, x), camera pixels, as a picture with `scale` pixels each."""
+    edges = np.arange(size * scale + 1) / scale - 0.5
+    counts, _, _ = np.histogram2d(places_px[:, 0], places_px[:, 1], bins=(edges, edges))
+    return np.asarray(gaussian_filter(counts, sigma_px * scale), np.float64)
+
+
+def _stacks(frames: NDArray[np.uint16], every: int) -> Sequence[RawStack]:
+    return [
+        RawStack(tuple(frames[first : first + every]), Stream(), first // every, 0, 0)
+        for first in range(0, len(frames) - every + 1, every)
+    ]
+
+
+def _reconstructor(rig: RigConfig, size: int, settings: dict[str, Any]) -> FluctuationReconstructor:
+    assert rig.optics.pixel_size_nm is not None
+    section = FluctuationConfig.of(rig).model_copy(update=settings)
+    camera = Geometry((size, size), "uint16", rig.optics.pixel_size_nm / 1e3)
+    return Fluctuation().build(rig.with_section(section), next(iter(rig.channels)), camera)
+
+
+def _per_second(count: int, work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return count / (time.perf_counter() - start)

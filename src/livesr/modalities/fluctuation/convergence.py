@@ -1,0 +1,338 @@
+"""eSRRF: how well the gradients around every point of a frame converge on it.
+
+Owns the arithmetic of single frames and what is made of a group of them. Keeps nothing from group
+to group.
+
+Of Laine et al. 2023, Nature Methods 20, 1949, and Gustafsson et al. 2016, Nature Communications 7,
+12471: a gradient G at the distance d from a point adds W(d) D to its convergence where it points
+towards it, with the weight W(d) = (d exp(-d^2 / 2 sigma^2))^4, sigma = radius / 2.355, and
+D = 1 - |sin phi|, phi being the angle between G and the line to the point. The sum over all
+gradients within 2 sigma + 1 camera pixels, by that of their weights, is raised to the sensitivity
+and multiplied by the intensity there.
+
+D is a function of direction alone. Directions are rounded to 64, and W D is tabulated for each of
+them, for two neighbours at once: what is left to do is to look up rows of tables and to add them.
+Rounding directions changes the image by 0.1 % (PCC 0.999).
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from livesr.live.arrays import HOST, Array, Arrays
+from livesr.modalities.fluctuation.stencil import REACH, SIDE, gradients, intensities
+from livesr.modalities.fluctuation.temporal import TEMPORAL
+
+DIRECTIONS = 64
+_FINE = 16  # directions that are averaged to one
+_NO_DIRECTION = DIRECTIONS + 1  # arctan2 gives both -pi and pi: a direction more
+_ENTRIES = DIRECTIONS + 2
+_LEAST_WEIGHT = 1e-3  # of the largest; less is left out
+_BAND = 32  # camera rows that are worked on at a time: what belongs to them stays in the cache
+_MAX_THREADS = 8
+
+Placed = Literal["centred", "nanopyx"]
+
+
+class _Pair(NamedTuple):
+    """Two gradients beside each other, along x, seen from half a camera pixel.
+
+    Attributes
+    ----------
+    y, x : of the first, in halves of a camera pixel
+    table : float32 (`_ENTRIES` squared, p squared), by both directions
+    """
+
+    y: int
+    x: int
+    table: Array
+
+
+@dataclass(slots=True)
+class _Work:
+    """What one thread fills again for every frame; shapes as `Convergence` says."""
+
+    frame: Array
+    planes: Array
+    gradients: Array
+    directions: Array
+    pairs: Array
+    looked_up: Array
+    convergence: Array
+    intensity: Array
+
+
+class Convergence:
+    """Images of groups of frames.
+
+    Parameters
+    ----------
+    shape : camera frame (y, x)
+    magnification : pixels of the image per camera pixel, even
+    radius : in camera pixels
+    sensitivity : power of the convergence
+    temporal : a key of `TEMPORAL`
+    offset_adu : level of a dark frame, subtracted
+    placed : "centred": gradients count where they are, at corners of camera pixels. "nanopyx": half
+        a camera pixel further, and intensities half a pixel of the image before, where NanoPyx 2.1
+        takes them, to compare with it
+    arrays : what to compute with
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, int],
+        magnification: int = 4,
+        radius: float = 1.5,
+        sensitivity: int = 2,
+        temporal: str = "average",
+        *,
+        offset_adu: float = 0.0,
+        placed: Placed = "centred",
+        arrays: Arrays = HOST,
+    ) -> None:
+        if magnification % 2 or magnification < 2:
+            raise ValueError(f"magnification is {magnification}, expected an even number")
+        self.scale, self._camera_shape, self._arrays = magnification, shape, arrays
+        self._sensitivity, self._offset, self._temporal = sensitivity, offset_adu, temporal
+        self._threads = min(_cores(), _MAX_THREADS) if arrays.pieces else 1
+        beside = placed == "nanopyx"
+        pairs = _pairs(magnification, radius, -1 if beside else 0)
+        self._pairs = [_Pair(y, x, arrays.array(table)) for y, x, table in pairs]
+        reach = max(max(-p.y, p.y + 1, -p.x, p.x + 2) for p in self._pairs)
+        self._margin = -(-reach // 2)  # camera pixels around a band whose gradients count
+        self._gradients = arrays.array(gradients())
+        self._no_direction = arrays.array(np.array(_NO_DIRECTION, np.float32))
+        weights = intensities(magnification, -0.5 / magnification if beside else 0.0)
+        # Either half of a camera pixel looks at four rows of its neighbours.
+        per_row = [weights[SIDE * i : SIDE * (i + SIDE - 1), i] for i in (0, 1)]
+        self._intensities = [
+            arrays.array(np.ascontiguousarray(w.reshape(len(w), -1))) for w in per_row
+        ]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Image (y, x)."""
+        return self._camera_shape[0] * self.scale, self._camera_shape[1] * self.scale
+
+    @property
+    def memory_bytes(self) -> int:
+        """Tables, what the threads hold, and the image while it is made."""
+        p2, image = (self.scale // 2) ** 2, 4 * math.prod(self.shape)
+        tables = len(self._pairs) * _ENTRIES**2 * p2 * 4
+        rows, columns = self._band_rows + 2 * self._margin, self._camera_shape[1] + 2 * self._margin
+        pixel = 4 * (SIDE**2 + 8 + 2 * p2 * 2) + 8 * 4 * 2 + 4 * 4 * 3 * p2
+        statistic = 4 * 4 * p2 * TEMPORAL[self._temporal].planes
+        return tables + 2 * image + self._threads * rows * columns * (pixel + statistic)
+
+    def group(self, frames: Sequence[Array | None]) -> Array:
+        """Fold frames in one by one; return what they show, float32 of `shape`.
+
+        Parameters
+        ----------
+        frames : (y, x) each, whole numbers or float32, in order of time; None where one is missing.
+            At least as many as the statistic needs
+        """
+        arrays, step = self._arrays, self._band_rows
+        image = arrays.xp.empty(self.shape, dtype=arrays.xp.float32)
+        bands = [
+            (first, min(first + step, self._camera_shape[0]))
+            for first in range(0, self._camera_shape[0], step)
+        ]
+        if self._threads == 1:
+            for band in bands:
+                self._fold(frames, band, image)
+            return image
+        with ThreadPoolExecutor(self._threads, "livesr-converge") as pool:
+            for done in [pool.submit(self._fold, frames, band, image) for band in bands]:
+                done.result()
+        return image
+
+    @property
+    def _band_rows(self) -> int:
+        return min(_BAND, self._camera_shape[0]) if self._arrays.pieces else self._camera_shape[0]
+
+    def _fold(self, frames: Sequence[Array | None], band: tuple[int, int], image: Array) -> None:
+        """Fill the rows of `image` that belong to the camera rows `band`."""
+        arrays, scale = self._arrays, self.scale
+        work = self._work(band[1] - band[0])
+        statistic = TEMPORAL[self._temporal](work.convergence.shape, arrays)
+        for frame in frames:
+            statistic.add(None if frame is None else self._converge(frame, band, work))
+        packed, p = statistic.image(), scale // 2
+        rows = image[band[0] * scale : band[1] * scale, :]
+        for y in range(p):
+            for x in range(p):
+                rows[y::p, x::p] = packed[:, :, y * p + x]
+
+    def _work(self, rows: int) -> _Work:
+        xp, p2, columns = self._arrays.xp, (self.scale // 2) ** 2, self._camera_shape[1]
+        y, x = rows + 2 * self._margin, columns + 2 * self._margin
+
+        def empty(*shape: int, dtype: Any = xp.float32) -> Array:
+            return xp.empty(shape, dtype=dtype)
+
+        return _Work(
+            empty(y + 2 * REACH, x + 2 * REACH),
+            empty(SIDE**2, y, x),
+            empty(8, y * x),
+            empty(2 * y, 2 * x, dtype=xp.int64),
+            empty(2 * y, 2 * x - 1, dtype=xp.int64),
+            empty(2 * rows, 2 * columns, p2),
+            empty(2 * rows, 2 * columns, p2),
+            empty(y * x, 2 * p2),
+        )
+
+    def _converge(self, frame: Array, band: tuple[int, int], work: _Work) -> Array:
+        """Return the weighted convergence of a band, `work.convergence`.
+
+        float32 (2 rows, 2 columns, p squared): halves of camera pixels, and the pixels of the image
+        in each.
+        """
+        arrays = self._arrays
+        self._look(frame, band, work)
+        self._point(work)
+        total, buffer = work.convergence, work.looked_up
+        corner = 2 * self._margin
+        for i, pair in enumerate(self._pairs):
+            y, x = corner + pair.y, corner + pair.x
+            both = work.pairs[y : y + total.shape[0], x : x + total.shape[1]]
+            found = arrays.take(pair.table, both, out=buffer if i else total, axis=0)
+            if i:
+                arrays.add(total, found, out=total)
+        self._power(total, buffer)
+        self._weight(total, work)
+        return total
+
+    def _look(self, frame: Array, band: tuple[int, int], work: _Work) -> None:
+        """Fill `work.planes`: the 5 x 5 neighbours of every camera pixel of a band and around it.
+
+        Beyond the edge of the frame its last pixel goes on.
+        """
+        arrays, around = self._arrays, self._margin + REACH
+        height, width = self._camera_shape
+        first, last = max(band[0] - around, 0), min(band[1] + around, height)
+        top = first - (band[0] - around)
+        padded = work.frame
+        inside = padded[top : top + last - first, around : around + width]
+        arrays.copy(frame[first:last, :], out=inside)
+        if self._offset:
+            arrays.subtract(inside, self._offset, out=inside)
+        rows = padded[top : top + last - first, :]
+        rows[:, :around] = rows[:, around : around + 1]
+        rows[:, around + width :] = rows[:, around + width - 1 : around + width]
+        padded[:top, :] = padded[top : top + 1, :]
+        end = top + last - first
+        padded[end:, :] = padded[end - 1 : end, :]
+        y, x = work.planes.shape[1:]
+        for i in range(SIDE):
+            for j in range(SIDE):
+                work.planes[SIDE * i + j, :, :] = padded[i : i + y, j : j + x]
+
+    def _point(self, work: _Work) -> None:
+        """Fill `work.pairs`: the directions of every gradient and the next, in one number."""
+        arrays, xp = self._arrays, self._arrays.xp
+        y, x = work.planes.shape[1:]
+        planes = xp.reshape(work.planes, (SIDE**2, y * x))
+        found = xp.reshape(arrays.matmul(self._gradients, planes, out=work.gradients), (2, 4, y, x))
+        along_x, along_y = found[0, ...], found[1, ...]
+        none = (along_x == 0) & (along_y == 0)
+        angle = _angle(along_y, along_x, xp)
+        angle *= DIRECTIONS / (2 * math.pi)
+        angle += DIRECTIONS / 2
+        angle = xp.where(none, self._no_direction, angle)
+        for k in range(4):
+            arrays.copy(angle[k, ...], out=work.directions[k // 2 :: 2, k % 2 :: 2])
+        arrays.multiply(work.directions[:, :-1], _ENTRIES, out=work.pairs)
+        arrays.add(work.pairs, work.directions[:, 1:], out=work.pairs)
+
+    def _power(self, total: Array, buffer: Array) -> None:
+        """Raise the convergence to the sensitivity."""
+        if self._sensitivity > 1:
+            self._arrays.copy(total, out=buffer)
+        for _ in range(self._sensitivity - 1):
+            self._arrays.multiply(total, buffer, out=total)
+
+    def _weight(self, total: Array, work: _Work) -> None:
+        """Multiply the convergence by the intensity at every pixel of the image."""
+        arrays, xp, margin = self._arrays, self._arrays.xp, self._margin
+        y, x = work.planes.shape[1:]
+        planes = xp.reshape(work.planes, (SIDE**2, y * x))
+        halves = xp.reshape(total, (total.shape[0] // 2, 2, total.shape[1] // 2, -1))
+        for i, weights in enumerate(self._intensities):
+            four_rows = planes[SIDE * i : SIDE * (i + SIDE - 1), :].T
+            found = arrays.matmul(four_rows, weights, out=work.intensity)
+            here = xp.reshape(found, (y, x, -1))[margin : y - margin, margin : x - margin, :]
+            arrays.multiply(halves[:, i, :, :], here, out=halves[:, i, :, :])
+
+
+def _pairs(magnification: int, radius: float, shift: int) -> list[_Pair]:
+    """Return the tables of all gradients that count, two at a time.
+
+    `shift` is where the gradient at a place is looked for, in halves of a camera pixel.
+    """
+    places, weights, line = _weights(magnification, radius)
+    used: NDArray[np.bool_] = np.asarray(weights.any(axis=(2, 3)), np.bool_)
+    fine = (np.arange(DIRECTIONS * _FINE) + 0.5) * 2 * math.pi / (DIRECTIONS * _FINE) - math.pi
+
+    def table(i: int, j: int) -> NDArray[np.float64]:
+        """W D of one gradient, (`_ENTRIES`, p squared)."""
+        found = np.zeros((_ENTRIES, weights[0, 0].size))
+        if j < len(places) and used[i, j]:
+            phi = fine[:, None] - line[i, j].ravel()
+            d = np.where(np.cos(phi) < 0, 1 - np.abs(np.sin(phi)), 0)
+            found[:DIRECTIONS] = d.reshape(DIRECTIONS, _FINE, -1).mean(axis=1)
+            found[DIRECTIONS] = found[0]
+            found *= weights[i, j].ravel()
+        return np.asarray(found, np.float64)
+
+    pairs = []
+    for i in np.flatnonzero(used.any(axis=1)).tolist():
+        columns = np.flatnonzero(used[i]).tolist()
+        for j in range(columns[0], columns[-1] + 1, 2):
+            both = np.add(table(i, j)[:, None], table(i, j + 1)[None, :])
+            rows = np.ascontiguousarray(both.reshape(_ENTRIES**2, -1), np.float32)
+            pairs.append(_Pair(int(places[i]) + shift, int(places[j]) + shift, rows))
+    return pairs
+
+
+def _weights(
+    magnification: int, radius: float
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return places of gradients, their weights, and the direction of the line to them.
+
+    Places are in halves of a camera pixel from the half that is looked from; weights and directions
+    are (place y, place x, p, p), of the p x p pixels of the image in it. The weights of a pixel add
+    up to 1.
+    """
+    sigma = radius / 2.355
+    reach = 2 * sigma + 1
+    places = np.arange(-math.ceil(2 * reach), math.ceil(2 * reach) + 2)
+    centres = (np.arange(magnification // 2) + 0.5) / magnification
+    away = places[:, None] / 2 - centres
+    dy, dx = np.broadcast_arrays(away[:, None, :, None], away[None, :, None, :])
+    d = np.hypot(dy, dx)
+    weights = np.where(d <= reach, (d * np.exp(-(d**2) / (2 * sigma**2))) ** 4, 0)
+    weights[weights < _LEAST_WEIGHT * weights.max()] = 0
+    return places, weights / weights.sum(axis=(0, 1)), np.arctan2(dy, dx)
+
+
+def _angle(y: Array, x: Array, xp: Any) -> Array:
+    """Return the angle of the vectors (y, x) from the x axis, -pi to pi."""
+    # NumPy before 2 and CuPy have the old name only, the standard the new one.
+    return xp.arctan2(y, x) if hasattr(xp, "arctan2") else xp.atan2(y, x)
+
+
+def _cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

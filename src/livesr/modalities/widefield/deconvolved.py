@@ -1,0 +1,109 @@
+"""Richardson-Lucy deconvolution of the mean of the last frames.
+
+Owns what a stream keeps for it. The arithmetic is `livesr.optics.richardson_lucy`'s.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from livesr.base.errors import FrameShapeError
+from livesr.base.frames import Pixels, RawStack
+from livesr.live.arrays import HOST
+from livesr.live.reconstruct.reconstructor import RawFrames
+from livesr.modalities.widefield.reconstructor import Passthrough
+from livesr.optics.richardson_lucy import GaussianBlur, richardson_lucy
+
+Image = NDArray[np.float32]
+Correct = Callable[[list[Pixels]], Image]
+
+
+class Deconvolved:
+    """Frames above the camera's offset, averaged and deconvolved with a Gaussian, in ADU.
+
+    Parameters
+    ----------
+    shape : of a frame (y, x)
+    offset_adu : level of a dark frame, subtracted; what is below it counts as no light
+    sigma_px : standard deviation of a point's image, camera pixels
+    rounds : of Richardson-Lucy; at least 1
+    mean_of : frames that are averaged, the last so many
+    """
+
+    scale = 1
+
+    def __init__(
+        self, shape: tuple[int, int], offset_adu: float, sigma_px: float, rounds: int, mean_of: int
+    ) -> None:
+        self.shape, self.rounds, self.mean_of = shape, rounds, mean_of
+        self.mean = Passthrough(shape, offset_adu)
+        self._blur = GaussianBlur(shape, sigma_px, HOST)
+
+    @property
+    def history(self) -> float:
+        """Frames before its own that a picture is made of."""
+        return self.mean_of - 1
+
+    @property
+    def memory_bytes(self) -> int:
+        """The frames that are averaged, and the pictures of a round."""
+        return 4 * (self.mean_of + 4) * self.shape[0] * self.shape[1] + self._blur.memory_bytes
+
+    def reconstruct(self, frames: RawFrames) -> Image:
+        """Deconvolve the mean of the frames, a new picture in ADU.
+
+        Raises
+        ------
+        FrameShapeError
+            If there is no frame or a frame has another shape.
+        """
+        return self.deconvolve(self.mean.reconstruct(frames))
+
+    def deconvolve(self, picture: Image) -> Image:
+        """Deconvolve a picture above the offset; a new one, of the same light."""
+        return np.asarray(richardson_lucy(picture, self._blur, self.rounds, HOST), np.float32)
+
+    def running(self, correct: Correct | None = None) -> RunningMean:
+        """Return what one stream of one run accumulates; `correct` is applied to its frames."""
+        return RunningMean(self, correct)
+
+
+class RunningMean:
+    """The last frames of a stream.
+
+    Attributes
+    ----------
+    localisations, drift_nm : None: neither is measured
+    """
+
+    localisations: NDArray[np.void] | None = None
+    drift_nm: tuple[float, float] | None = None
+
+    def __init__(self, reconstructor: Deconvolved, correct: Correct | None = None) -> None:
+        self._reconstructor, self._correct = reconstructor, correct
+        self._frames: deque[tuple[int, Image]] = deque()
+
+    def add(self, stack: RawStack) -> Image:
+        """Take a frame; return the picture with it, which the caller owns.
+
+        Raises
+        ------
+        FrameShapeError
+            If it has another shape, or is missing and none of the last ones came.
+        """
+        this = self._reconstructor
+        if came := [frame for frame in stack.frames if frame is not None]:
+            corrected = self._correct(came) if self._correct else came
+            self._frames.append((stack.t, this.mean.reconstruct(corrected)))
+        while self._frames and self._frames[0][0] <= stack.t - this.mean_of:
+            self._frames.popleft()
+        if not self._frames:
+            raise FrameShapeError("none of the frames that are to be averaged came")
+        # Summed anew: subtracting what leaves would keep the rounding of all that ever was.
+        total = np.sum([frame for _, frame in self._frames], axis=0, dtype=np.float32)
+        mean: Image = np.asarray(total / np.float32(len(self._frames)), np.float32)
+        return this.deconvolve(mean)

@@ -1,0 +1,83 @@
+"""Deconvolution of plain widefield: nearer to what is there, of the same light, off by default."""
+
+import array_api_strict
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter
+
+from livesr.base.config import load_rig
+from livesr.base.errors import FrameShapeError
+from livesr.base.frames import RawStack, Stream
+from livesr.base.geometry import Geometry
+from livesr.live.arrays import HOST, Arrays
+from livesr.modalities.widefield.config import WidefieldConfig
+from livesr.modalities.widefield.deconvolved import Deconvolved
+from livesr.modalities.widefield.modality import Widefield
+from livesr.modalities.widefield.reconstructor import Passthrough
+from livesr.optics.richardson_lucy import GaussianBlur, richardson_lucy
+
+SHAPE, SIGMA_PX = (40, 36), 1.6
+
+
+def scene() -> tuple[np.ndarray, np.ndarray]:
+    """What is there, and noisy frames of it."""
+    rng = np.random.default_rng(0)
+    there = np.zeros(SHAPE)
+    there[rng.integers(6, 34, 25), rng.integers(6, 30, 25)] = 20_000
+    frames = rng.poisson(gaussian_filter(there, SIGMA_PX) + 100, (6, *SHAPE)).astype(np.uint16)
+    return gaussian_filter(there, 0.6), frames
+
+
+def test_it_is_nearer_to_what_is_there_and_keeps_its_light() -> None:
+    there, frames = scene()
+    sharp = Deconvolved(SHAPE, 100, SIGMA_PX, 20, 1)
+    blurred = Passthrough(SHAPE, 100).reconstruct(frames[:1])
+    found = sharp.reconstruct(frames[:1])
+    assert (
+        np.corrcoef(found.ravel(), there.ravel())[0, 1]
+        > 0.1 + (np.corrcoef(blurred.ravel(), there.ravel())[0, 1])
+    )
+    assert found.min() >= 0
+    assert found.sum() == pytest.approx(np.maximum(blurred, 0).sum(), rel=0.02)
+
+
+def test_the_blur_is_a_gaussian_and_moves() -> None:
+    picture = scene()[0].astype(np.float32)
+    found = GaussianBlur(SHAPE, 1.3, HOST).apply(picture)
+    expected = gaussian_filter(picture, 1.3, mode="nearest", truncate=6)
+    np.testing.assert_allclose(found, expected, atol=0.002 * expected.max())
+    moved = GaussianBlur(SHAPE, 1.3, HOST, move_px=2.0).apply(picture)
+    np.testing.assert_allclose(moved[6:-6, 6:-6], expected[4:-8, 4:-8], atol=0.005 * expected.max())
+
+
+def test_the_array_api_standard_is_enough() -> None:
+    picture, strict = scene()[1][0].astype(np.float32), Arrays(array_api_strict)
+    expected = richardson_lucy(picture, GaussianBlur(SHAPE, SIGMA_PX, HOST), 3, HOST)
+    other = GaussianBlur(SHAPE, SIGMA_PX, strict)
+    found = np.asarray(richardson_lucy(strict.array(picture), other, 3, strict))
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-2)
+
+
+def test_the_mean_of_the_last_frames_is_deconvolved() -> None:
+    _, frames = scene()
+    this = Deconvolved(SHAPE, 100, SIGMA_PX, 5, 3)
+    running = this.running()
+    for t, frame in enumerate(frames):
+        found = running.add(RawStack((frame,), Stream(), t, 0, 0))
+    np.testing.assert_allclose(found, this.reconstruct(frames[3:]), rtol=1e-4, atol=1e-2)
+    after = running.add(RawStack((None,), Stream(), 6, 0, 0))
+    np.testing.assert_allclose(after, this.reconstruct(frames[4:]), rtol=1e-4, atol=1e-2)
+    with pytest.raises(FrameShapeError, match="none of the frames"):
+        running.add(RawStack((None,), Stream(), 20, 0, 0))
+
+
+def test_it_is_off_unless_the_rig_says_so() -> None:
+    rig = load_rig("demo")
+    camera = Geometry(SHAPE, "uint16", 0.1)
+    channel = next(iter(rig.channels))
+    plain = rig.with_section(WidefieldConfig())
+    assert isinstance(Widefield().build(plain, channel, camera), Passthrough)
+    sharp = rig.with_section(WidefieldConfig(deconvolution=5, mean_of=4))
+    made = Widefield().build(sharp, channel, camera)
+    assert isinstance(made, Deconvolved)
+    assert (made.rounds, made.mean_of, made.history) == (5, 4, 3)
