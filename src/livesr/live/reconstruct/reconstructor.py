@@ -87,6 +87,8 @@ class Reconstructor(Protocol):
 class RunningImage(Protocol):
     """What one stream of a run has accumulated so far; serves one thread.
 
+    Derive from it: what a running image does not know is None.
+
     Attributes
     ----------
     localisations : emitters that the last group added, as measured; records of `LOCALISATION`; None
@@ -95,9 +97,9 @@ class RunningImage(Protocol):
     jump_nm : (y, x) by which the specimen jumped before the last group, None if it did not
     """
 
-    localisations: NDArray[np.void] | None
-    drift_nm: tuple[float, float] | None
-    jump_nm: tuple[float, float] | None
+    localisations: NDArray[np.void] | None = None
+    drift_nm: tuple[float, float] | None = None
+    jump_nm: tuple[float, float] | None = None
 
     def add(self, stack: RawStack) -> NDArray[np.float32]:
         """Take a group, whose exposures may be incomplete.

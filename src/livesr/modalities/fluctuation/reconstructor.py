@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from livesr.base.errors import FrameShapeError
 from livesr.base.frames import Pixels, RawStack
 from livesr.live.arrays import HOST
-from livesr.live.reconstruct.reconstructor import RawFrames
+from livesr.live.reconstruct.reconstructor import RawFrames, RunningImage
 from livesr.modalities.fluctuation.config import FluctuationConfig
 from livesr.modalities.fluctuation.convergence import Convergence
 from livesr.modalities.fluctuation.cumulants import Cumulants
@@ -218,7 +218,7 @@ class _Group(NamedTuple):
     image: Image
 
 
-class RunningFluctuations:
+class RunningFluctuations(RunningImage):
     """What one stream has shown so far.
 
     A group costs the same however long the window is: it is added to a sum, and the group that
@@ -230,9 +230,6 @@ class RunningFluctuations:
     drift_nm : None: drift is given in camera pixels, `drift_px`
     drift_px : (y, x) that the last group was moved back by; None without correction
     """
-
-    localisations: NDArray[np.void] | None = None
-    drift_nm: tuple[float, float] | None = None
 
     def __init__(
         self, reconstructor: FluctuationReconstructor, correct: Correct | None = None

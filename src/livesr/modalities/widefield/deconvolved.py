@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from livesr.base.errors import FrameShapeError
 from livesr.base.frames import Pixels, RawStack
 from livesr.live.arrays import HOST
-from livesr.live.reconstruct.reconstructor import RawFrames
+from livesr.live.reconstruct.reconstructor import RawFrames, RunningImage
 from livesr.modalities.widefield.reconstructor import Passthrough
 from livesr.optics.richardson_lucy import GaussianBlur, richardson_lucy
 
@@ -72,16 +72,13 @@ class Deconvolved:
         return RunningMean(self, correct)
 
 
-class RunningMean:
+class RunningMean(RunningImage):
     """The last frames of a stream.
 
     Attributes
     ----------
     localisations, drift_nm : None: neither is measured
     """
-
-    localisations: NDArray[np.void] | None = None
-    drift_nm: tuple[float, float] | None = None
 
     def __init__(self, reconstructor: Deconvolved, correct: Correct | None = None) -> None:
         self._reconstructor, self._correct = reconstructor, correct
