@@ -75,7 +75,6 @@ class RemoteSession(InferenceSession):
         self._away: tuple[InferenceSession, ...] = ()
         self._left: list[InferenceSession] = []  # failed; closed by the thread that looks
         self._log = _Log()
-        self._deadline_s = _MAX_DEADLINE_S
         self._closing = threading.Event()
         self._here, self._why_none = self._opened_here()
         try:
@@ -183,9 +182,9 @@ class RemoteSession(InferenceSession):
             for _ in range(runtime_named(name).max_in_flight):
                 session = open_on(name, self._engine, self._shape, self._compute)
                 sessions.append(session)
-            self._deadline_s = self._compared(sessions[0])
+            deadline_s = self._compared(sessions[0])
             for session in sessions:
-                session.set_deadline(self._deadline_s)
+                session.set_deadline(deadline_s)
         except BaseException:
             for session in sessions:
                 session.close()
