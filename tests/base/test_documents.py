@@ -366,8 +366,8 @@ READERS = {
     **dict.fromkeys(("np.load", "numpy.load"), "npy.py"),
     **dict.fromkeys(("zipfile.ZipFile", "shutil.unpack_archive", "tarfile.open"), "archives.py"),
 }
-SAID_BY_OWN_PROCESSES = {"chromium.py", "start.py", "point.py", "trial.py"}
-"""They parse what a process that they started says to them; none reads a file so."""
+SAID_BY_OWN_PROCESSES = {"chromium.py", "start.py", "point.py", "trial.py", "triton_model.py"}
+"""They parse what a process that they started, or that started them, says; none reads a file so."""
 
 
 def elsewhere(path: Path, tree: ast.AST) -> list[str]:

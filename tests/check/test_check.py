@@ -581,6 +581,26 @@ CASES = [
         None,
         "gain_e_per_adu",
     ),
+    (
+        "virtual_fluctuation",
+        YAML,
+        "radius: 1.5",
+        "radius: 4.5",
+        "fluctuation-radius",
+        "warning",
+        "radius: 4.5",
+        "wide",
+    ),
+    (
+        "virtual_fluctuation",
+        YAML,
+        "method: esrrf",
+        "method: sofi\n  order: 4",
+        "fluctuation-frames",
+        "note",
+        "every:",
+        "order 4",
+    ),
 ]
 
 

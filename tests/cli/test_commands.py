@@ -251,6 +251,7 @@ def test_info_lists_engines_backends_and_rigs(tmp_path: Path) -> None:
         "storm_ti",
         "tirf_sim",
         "virtual_dyes",
+        "virtual_fluctuation",
         "virtual_sim",
         "virtual_storm",
     ]

@@ -107,7 +107,7 @@ def test_every_frame_number_is_in_the_store(
 
 @pytest.mark.timeout(900)
 def test_memory_is_flat_over_ten_thousand_frames() -> None:
-    script = Path(__file__).parents[1] / "flat_memory.py"
+    script = Path(__file__).parents[1] / "support" / "flat_memory.py"
     done = subprocess.run(
         [sys.executable, "-W", "error", str(script)],
         capture_output=True,

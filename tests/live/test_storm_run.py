@@ -20,11 +20,8 @@ from livesr.formats.localisations import read_localisations
 from livesr.live.sources.plan import sim_sequence
 from livesr.modalities.storm.config import STORMConfig
 from livesr.modalities.storm.score import LocalisationScore, score_localisations
-from livesr.modalities.storm.simulation.rig import (
-    BlinkingBank,
-    VirtualSTORMCamera,
-    find_storm_camera,
-)
+from livesr.modalities.storm.simulation.rig import VirtualSTORMCamera, find_storm_camera
+from livesr.simulation.blinking_rig import BlinkingBank
 from recorded_runs import Live, lines
 from rigs import core_of
 

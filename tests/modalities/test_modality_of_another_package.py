@@ -27,7 +27,9 @@ PACKAGE = Path(__file__).parent / "averaging_package"
 @pytest.fixture(autouse=True)
 def _installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.syspath_prepend(PACKAGE)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(PACKAGE), os.environ["PYTHONPATH"])))
+    monkeypatch.setenv(
+        "PYTHONPATH", os.pathsep.join(filter(None, (str(PACKAGE), os.environ.get("PYTHONPATH"))))
+    )
     MODALITIES.__dict__.pop("_announced", None)
     yield
     monkeypatch.undo()

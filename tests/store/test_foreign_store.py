@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -197,7 +198,9 @@ def test_a_store_that_is_itself_a_link_works(command: str, store: Path) -> None:
 def test_no_file_of_the_rig_is_taken_from_elsewhere(store: Path, tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("what is not its own")
     rig = store / "livesr" / "rig.yaml"
-    rig.write_text(rig.read_text() + "\nmicromanager: ../../secret\n")
+    text = re.sub("^micromanager: .*$", "micromanager: ../../secret", rig.read_text(), flags=re.M)
+    assert "secret" in text
+    rig.write_text(text)
     raw = raw_input(store)
     assert {name: path.parent for name, path in raw.run["sidecars"].items()} == dict.fromkeys(
         raw.run["sidecars"], store / "livesr"

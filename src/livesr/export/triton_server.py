@@ -5,7 +5,6 @@ Owns how it is found and started. What it serves is written by `livesr.export.se
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -14,7 +13,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-from livesr.base.errors import BackendError
+from livesr.base.documents import parse_json
+from livesr.base.errors import BackendError, DocumentError
 from livesr.export.serving import By
 
 BACKENDS: tuple[By, ...] = ("onnxruntime", "python")
@@ -138,8 +138,8 @@ def _of_python(python: Path) -> Triton:
         told = subprocess.run(  # noqa: S603 - the Python that was named
             [str(python), "-c", _ASK], capture_output=True, timeout=60, check=True
         )
-        where, version = json.loads(told.stdout)
-    except (OSError, ValueError, subprocess.SubprocessError) as e:
+        where, version = parse_json(told.stdout, str(python))
+    except (OSError, ValueError, DocumentError, subprocess.SubprocessError) as e:
         raise BackendError(f"{python} has no nvidia-pytriton: install it there.") from e
     package = Path(where)
     server = package / "tritonserver"

@@ -18,8 +18,8 @@ from livesr.modalities.storm.camera_levels import measure_levels
 from livesr.modalities.storm.config import STORMConfig
 from livesr.modalities.storm.localise import Localiser, PhotonScale
 from livesr.modalities.storm.monitors import FRAMES, SettingsMonitor, misfits
-from livesr.modalities.storm.simulation.rig import BlinkingBank
 from livesr.optics.psf import gaussian_sigma
+from livesr.simulation.blinking_rig import BlinkingBank
 from rigs import core_of
 
 SIZE, N = 96, 100
