@@ -299,7 +299,7 @@ def test_intensities_have_no_offset_wherever_they_are_told(page, source, raw):
     box = page.locator(".pane canvas").bounding_box()
     page.mouse.move(box["x"] + box["width"] * 0.75, box["y"] + box["height"] * 0.5)
     wait_for_text(page, "#probe", "measured 500")
-    histogram = page.locator("canvas.histogram").bounding_box()
+    histogram = page.locator("canvas.histogram:not([aria-busy])").bounding_box()
     page.mouse.move(histogram["x"] + histogram["width"] * 0.87, histogram["y"] + 20)
     page.mouse.down()
     page.mouse.move(histogram["x"] + histogram["width"] * 0.5, histogram["y"] + 20, steps=8)

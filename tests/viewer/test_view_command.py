@@ -16,6 +16,7 @@ from websockets.sync.client import connect
 
 from contracts import describe, feed
 from livesr.live.sinks.ome_zarr import OMEZarrSink
+from livesr.viewer.icons import CACHE
 
 
 @pytest.fixture
@@ -80,6 +81,7 @@ def test_a_window_without_its_extra_is_a_sentence(store: Path, missing: str) -> 
         text=True,
         timeout=60,
         check=False,
+        env={**os.environ, "PYCONIFY_CACHE": str(CACHE)},  # as a process with a window leaves it
     )
     assert done.returncode == 2
     assert "Traceback" not in done.stderr

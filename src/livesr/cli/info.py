@@ -34,10 +34,7 @@ def info(as_json: JSON = False) -> None:
     out = console()
     machine = f"{facts['system']}, {facts['cores']} cores, {facts['memory_gib']} GiB"
     out.print(f"livesr {facts['version']}, Python {facts['python']}, {machine}")
-    backends = [
-        (b["name"], b["unavailable"] or f"ready: {', '.join(b['precisions'])} on {b['devices'][0]}")
-        for b in facts["backends"]
-    ]
+    backends = [(b["name"], b["unavailable"] or _ready(b)) for b in facts["backends"]]
     titles = ", ".join(way.title for way in installed() if way.on_devices)
     out.print(f"{titles} frames are computed on {facts['device']}. {facts['no_gpu']}")
     out.print(f"Networks are computed by {escape(facts['auto']['computes'])}.", highlight=False)
@@ -49,6 +46,11 @@ def info(as_json: JSON = False) -> None:
         out.print(_table("Of other packages", ("kind", "name", "package"), found))
     rigs = [(r["name"], r["modality"], r["description"]) for r in facts["rigs"]]
     out.print(_table("Rigs", ("name", "modality", "description"), rigs))
+
+
+def _ready(backend: dict[str, Any]) -> str:
+    named = " named by --endpoint" if backend["remote"] else ""
+    return f"ready: {', '.join(backend['precisions'])} on {backend['devices'][0]}{named}"
 
 
 def collect() -> dict[str, Any]:

@@ -16,9 +16,10 @@ CACHE = Path(__file__).parent
 
 def use_own_icons() -> None:
     """Let pyconify find every icon of ndv here. Has to come before ndv is imported."""
-    if "pyconify" in sys.modules or "PYCONIFY_CACHE" in os.environ:
+    ours = str(CACHE)  # also what a program that livesr started inherits
+    if "pyconify" in sys.modules or os.environ.get("PYCONIFY_CACHE", ours) != ours:
         return
-    os.environ["PYCONIFY_CACHE"] = str(CACHE)
+    os.environ["PYCONIFY_CACHE"] = ours
     import pyconify.api
 
     # It asks a server whether an icon has changed before it looks into its cache.

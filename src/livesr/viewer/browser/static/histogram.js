@@ -13,6 +13,7 @@ export class HistogramView {
     this.color = "#ffffff";
     this.gamma = 1;
     this.canvas = make("canvas", { className: "histogram", tabIndex: 0, title: "Drag the ends: contrast. Double-click: automatic." });
+    this.canvas.ariaBusy = "true"; // until there is a scale to drag on
     this.canvas.addEventListener("pointerdown", (event) => this.grab(event));
     this.canvas.addEventListener("pointermove", (event) => this.end !== undefined && this.drag(event));
     for (const end of ["pointerup", "pointercancel"]) this.canvas.addEventListener(end, () => this.drop());
@@ -21,6 +22,7 @@ export class HistogramView {
   }
 
   grab(event) {
+    if (this.canvas.ariaBusy) return;
     const value = this.valueAt(event);
     this.end = Math.abs(value - this.window[0]) < Math.abs(value - this.window[1]) ? 0 : 1;
     this.held = this.data; // the scale stays while an end is held
@@ -52,6 +54,7 @@ export class HistogramView {
   setData(data) {
     if (this.held) return;
     this.data = data;
+    this.canvas.ariaBusy = null;
     this.draw();
   }
 
