@@ -40,6 +40,16 @@ LOCALISATION = np.dtype(
 )
 """One emitter in one frame, as a record of `SRFrame.localisations`."""
 
+LOCALISATION_3D = np.dtype(
+    [
+        *((name, LOCALISATION[name]) for name in LOCALISATION.names or ()),
+        ("sigma_y_nm", np.float32),  # width along y; `sigma_nm` is that along x
+        ("z_nm", np.float32),  # in the specimen, from where its calibration counts
+        ("z_uncertainty_nm", np.float32),  # axial standard deviation
+    ]
+)
+"""The same, where the optics show how high an emitter is."""
+
 
 class Stream(NamedTuple):
     """One series of consecutive time points.
