@@ -391,9 +391,7 @@ def _score(data: Floats, theta: Floats, spot: Spot, known: Floats) -> tuple[Floa
     return fisher, np.asarray((weighted @ residual)[..., 0], np.float32)
 
 
-def _slopes(
-    theta: Floats, spot: Spot, side: int
-) -> tuple[Floats, Floats, Floats, Floats | None]:
+def _slopes(theta: Floats, spot: Spot, side: int) -> tuple[Floats, Floats, Floats, Floats | None]:
     """Return spots of one photo-electron, (n, side, side), and their derivatives by y, x and z."""
     with_z = spot.parameters == 5
     sums: list[list[Floats]] = [[], [], [], []]

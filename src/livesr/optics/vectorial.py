@@ -84,9 +84,7 @@ class VectorialSpread:
             ((rows - y[:, None]) * _OVERSAMPLING + self._centre)[:, :, None],
             ((columns - x[:, None]) * _OVERSAMPLING + self._centre)[:, None, :],
         )
-        spots = map_coordinates(
-            self._table, np.stack(at), order=3, mode="nearest", prefilter=False
-        )
+        spots = map_coordinates(self._table, np.stack(at), order=3, mode="nearest", prefilter=False)
         spots = np.maximum(spots, 0) * light[:, None, None]
         inside = ((rows >= 0) & (rows < image.shape[0]))[:, :, None] & (
             (columns >= 0) & (columns < image.shape[1])
