@@ -210,8 +210,8 @@ class SRFrame:
         reconstruction may be slightly negative
     normalisation : what the network's input is made with; follows the frames up to this one only
     saturated : raw pixels of the group at the camera's ceiling
-    localisations : records of `LOCALISATION` or `LOCALISATION_3D`, what this group added, as measured; None where
-        nothing is localised
+    localisations : records of `LOCALISATION` or `LOCALISATION_3D`, what this group added, as
+        measured; None where no emitters are looked for
     drift_nm : (y, x), or (y, x, z), that the group was moved back by before it was drawn
     jump_nm : (y, x) by which the specimen jumped between the group before and this one; else None
     quality : whether the raw frames showed their patterns; None where there are none

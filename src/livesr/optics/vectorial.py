@@ -95,12 +95,12 @@ class VectorialSpread:
         )
 
 
-def _frequencies(na: float, wavelength_um: float) -> NDArray[np.float64]:
+def _frequencies(na: float, wavelength_um: float) -> Floats:
     """Return the pupil's frequencies along one axis, per um."""
     return (np.arange(_PUPIL) - (_PUPIL - 1) / 2) / (_PUPIL / 2) * na / wavelength_um
 
 
-def _axial(na: float, wavelength_um: float, index: float) -> NDArray[np.float64]:
+def _axial(na: float, wavelength_um: float, index: float) -> Floats:
     """Return the wave vector along z, per um, (pupil, pupil)."""
     k = 2 * math.pi * _frequencies(na, wavelength_um)
     total = 2 * math.pi * index / wavelength_um
@@ -127,4 +127,4 @@ def _fields(
         cosine * np.sin(phi) ** 2 + np.cos(phi) ** 2,
         -sine * np.sin(phi),
     ]
-    return np.stack(polarised) * wave
+    return np.asarray(np.stack(polarised) * wave)

@@ -182,9 +182,9 @@ class VirtualBlinkingCamera(VirtualCamera):
     Properties before initialisation: Rig (name or path of the rig.yaml whose optics and camera it
     has), SensorSize (pixels), Seed, Frames (length of the bank), Structure, Fluorophores, Lit (on
     at a time), Photons (of a fluorophore in a full frame), Background (per pixel), OnFrames (mean
-    length of a blink), Bleached (share of blinks that are the last), Astigmatism (of a cylindrical
-    lens, wavelengths root mean square), Depth (um between the lowest and the highest). Later: Frame (see the module),
-    and those of `VirtualCamera`.
+    length of a blink), Bleached (share of blinks that are the last), Astigmatism (of a
+    cylindrical lens, wavelengths root mean square), Depth (um between the lowest and the highest
+    fluorophore). Later: Frame (see the module), and those of `VirtualCamera`.
 
     Attributes
     ----------

@@ -43,7 +43,11 @@ _ABOVE_NOISE = 8.0
 _MAX_ERROR = 0.1  # of the logarithm of one width over the other
 _MAX_WIDENING = 3.0  # beyond, a spot is too dim to be localised
 _LEAST_RANGE_NM, _LEAST_STRETCH = 200.0, 0.5  # of the logarithm of one width over the other
-_KNOT_NM, _ROW_NM, _HALO_BOXES = 100.0, 50.0, 200
+_KNOT_NM, _ROW_NM, _HALO_BOXES = 100.0, 50.0, 80
+_NO_LENS = (
+    "The widths along y and x hardly tell z: is the cylindrical lens in, does the stack go through"
+    " focus, and are --z-step and optics.pixel_size_nm right?"
+)
 _ALIGNED_AGAIN, _SHIFT_NM = 3, 60.0
 
 
@@ -304,8 +308,8 @@ def _aligned(
     ratio = np.log(widths[..., 0] / widths[..., 1])
     for i, here in enumerate(known):
         at, z = ratio[i][here], stage_nm[here]
-        crossing = np.flatnonzero(at[:-1] * at[1:] <= 0) if here.sum() >= _FEWEST_PLANES else []
-        if len(crossing) != 1:
+        crossing = np.flatnonzero(at[:-1] * at[1:] <= 0)
+        if here.sum() < _FEWEST_PLANES or len(crossing) != 1:
             good[i] = False
             continue
         k = int(crossing[0])
@@ -357,6 +361,8 @@ def _table(curves: BSpline, z_nm: Floats, halo: tuple[float, float]) -> Astigmat
     """Return the widths between which z both tell z one way and are not too large."""
     low, high = np.quantile(z_nm, (0.02, 0.98))
     z = np.arange(np.ceil(low / _ROW_NM), np.floor(high / _ROW_NM) + 1) * _ROW_NM
+    if len(z) < 3:
+        raise CalibrationError(_NO_LENS)
     widths = np.exp(curves(z))
     slope = np.gradient(np.log(widths[:, 0] / widths[:, 1]))
     middle = int(np.argmin(np.abs(z)))
@@ -367,10 +373,7 @@ def _table(curves: BSpline, z_nm: Floats, halo: tuple[float, float]) -> Astigmat
     last = int(min(bad[bad > middle], default=len(z))) - 1
     stretch = np.ptp(np.log(widths[first : last + 1, 0] / widths[first : last + 1, 1]))
     if not good[middle] or z[last] - z[first] < _LEAST_RANGE_NM or stretch < _LEAST_STRETCH:
-        raise CalibrationError(
-            "The widths along y and x hardly tell z: is the cylindrical lens in, does the stack go"
-            " through focus, and are --z-step and optics.pixel_size_nm right?"
-        )
+        raise CalibrationError(_NO_LENS)
     kept = slice(first, last + 1)
     y, x = (tuple(np.round(column, 1).tolist()) for column in widths[kept].T)
     share, factor = halo

@@ -25,10 +25,13 @@ from livesr.live.reconstruct.reconstructor import RawFrames
 from livesr.modalities.storm.config import AstigmatismConfig
 from livesr.modalities.storm.spot import (
     SMALLEST_BACKGROUND,
+    AnyFloats,
     AstigmaticSpot,
+    Part,
     RoundSpot,
     Spot,
     light_of,
+    profile,
     profile_and_slopes,
 )
 
@@ -37,6 +40,7 @@ Spots = NDArray[np.intp]
 
 _ITERATIONS, _ITERATIONS_AGAIN = 6, 2
 _ITERATIONS_3D = 10
+_MOVED = (0, 1, 4)  # y, x and z among what is fitted
 _ROUNDS = 2
 _LARGEST_STEP_PX, _LARGEST_STEP_Z_PX = 0.5, 1.5
 
@@ -369,20 +373,17 @@ def _score(data: Floats, theta: Floats, spot: Spot, known: Floats) -> tuple[Floa
     """Return Fisher matrix (n, p, p) and slope of the log-likelihood (n, p) for the parameters of
     `spot`.
     """
-    shape, by_y, by_x, by_z = _slopes(theta, spot, data.shape[1])
+    shape, *slopes = _slopes(theta, spot, data.shape[1])
     photons = theta[:, 2, None, None]
     expected = photons * shape
     expected += theta[:, 3, None, None]
     expected += known
     weight = 1 / expected
     jacobian = np.empty((len(data), spot.parameters, data.shape[1] ** 2), np.float32)
-    pixels = (len(data), -1)
-    jacobian[:, 0] = (photons * by_y).reshape(pixels)
-    jacobian[:, 1] = (photons * by_x).reshape(pixels)
-    jacobian[:, 2] = shape.reshape(pixels)
+    for i, slope in zip(_MOVED, slopes, strict=False):
+        jacobian[:, i] = (photons * slope).reshape(len(data), -1)
+    jacobian[:, 2] = shape.reshape(len(data), -1)
     jacobian[:, 3] = 1
-    if by_z is not None:
-        jacobian[:, 4] = (photons * by_z).reshape(pixels)
     weighted = jacobian * weight.reshape(len(data), 1, -1)
     fisher = np.asarray(weighted @ jacobian.transpose(0, 2, 1), np.float32)
     residual = (data - expected).reshape(len(data), -1, 1)
@@ -391,26 +392,31 @@ def _score(data: Floats, theta: Floats, spot: Spot, known: Floats) -> tuple[Floa
     return fisher, np.asarray((weighted @ residual)[..., 0], np.float32)
 
 
-def _slopes(theta: Floats, spot: Spot, side: int) -> tuple[Floats, Floats, Floats, Floats | None]:
-    """Return spots of one photo-electron, (n, side, side), and their derivatives by y, x and z."""
-    with_z = spot.parameters == 5
-    sums: list[list[Floats]] = [[], [], [], []]
-    for part in spot.parts(theta):
-        (in_y, dy, wy), (in_x, dx, wx) = (
-            profile_and_slopes(side, theta[:, i], width, by_width=with_z)
-            for i, width in ((0, part.y), (1, part.x))
-        )
-        if part.share != 1:
-            in_y, dy = part.share * in_y, part.share * dy
-        sums[0].append(in_y[:, :, None] * in_x[:, None, :])
-        sums[1].append(dy[:, :, None] * in_x[:, None, :])
-        sums[2].append(in_y[:, :, None] * dx[:, None, :])
-        if with_z:
-            by_z = (part.share * wy * part.y_slope)[:, :, None] * in_x[:, None, :]
-            by_z += in_y[:, :, None] * (wx * part.x_slope)[:, None, :]
-            sums[3].append(by_z)
-    shape, by_y, by_x = (sum(parts[1:], parts[0]) for parts in sums[:3])
-    return shape, by_y, by_x, sum(sums[3][1:], sums[3][0]) if with_z else None
+def _slopes(theta: Floats, spot: Spot, side: int) -> list[Floats]:
+    """Return spots of one photo-electron, (n, side, side), and their derivatives by y, x and, if it
+    is fitted, z.
+    """
+    one = _with_depth if spot.parameters == 5 else _flat
+    found = [one(theta, part, side) for part in spot.parts(theta)]
+    return [np.asarray(sum(terms[1:], terms[0]), np.float32) for terms in zip(*found, strict=True)]
+
+
+def _flat(theta: Floats, part: Part, side: int) -> list[Floats]:
+    in_y, dy = profile(side, theta[:, 0], part.y)
+    in_x, dx = profile(side, theta[:, 1], part.x)
+    return [_outer(a, b) for a, b in ((in_y, in_x), (dy, in_x), (in_y, dx))]
+
+
+def _with_depth(theta: Floats, part: Part, side: int) -> list[Floats]:
+    in_y, dy, wy = profile_and_slopes(side, theta[:, 0], part.y)
+    in_x, dx, wx = profile_and_slopes(side, theta[:, 1], part.x)
+    in_y, dy, wy = (np.float32(part.share) * values for values in (in_y, dy, wy))
+    by_z = _outer(wy * part.y_slope, in_x) + _outer(in_y, wx * part.x_slope)
+    return [*(_outer(a, b) for a, b in ((in_y, in_x), (dy, in_x), (in_y, dx))), by_z]
+
+
+def _outer(rows: AnyFloats, columns: AnyFloats) -> Floats:
+    return np.asarray(rows[:, :, None] * columns[:, None, :], np.float32)
 
 
 class _SpotFilter:

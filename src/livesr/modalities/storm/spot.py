@@ -37,14 +37,14 @@ class Part(NamedTuple):
     ----------
     share : of the spot's light
     y, x : widths, pixels, one value or (n, 1)
-    y_slope, x_slope : their derivatives by z; of astigmatic spots
+    y_slope, x_slope : their derivatives by z
     """
 
     share: float
     y: Width
     x: Width
-    y_slope: AnyFloats | None = None
-    x_slope: AnyFloats | None = None
+    y_slope: Width = np.float32(0)
+    x_slope: Width = np.float32(0)
 
 
 class Spot(Protocol):
@@ -152,27 +152,37 @@ def light_of(spot: Spot, theta: Floats, side: int) -> Floats:
     """Return the light of spots of one photo-electron in their boxes, (n, side, side)."""
     light = np.zeros((len(theta), side, side), np.float32)
     for part in spot.parts(theta):
-        in_y = profile_and_slopes(side, theta[:, 0], part.y, by_width=False)[0]
-        in_x = profile_and_slopes(side, theta[:, 1], part.x, by_width=False)[0]
+        in_y, _ = profile(side, theta[:, 0], part.y)
+        in_x, _ = profile(side, theta[:, 1], part.x)
         light += (part.share * in_y)[:, :, None] * in_x[:, None, :]
     return light
 
 
-def profile_and_slopes(
-    side: int, centre: AnyFloats, sigma_px: Width, *, by_width: bool = True
-) -> tuple[AnyFloats, AnyFloats, AnyFloats | None]:
-    """Return the share of a Gaussian that each pixel of a row collects, and its derivatives by the
-    centre and, if it is asked for, by the width; (n, side).
+def profile(side: int, centre: AnyFloats, sigma_px: Width) -> tuple[AnyFloats, AnyFloats]:
+    """Return the share of a Gaussian that each pixel of a row collects, and its derivative by the
+    centre; (n, side).
     """
+    shares, _, density = _at_edges(side, centre, sigma_px)
+    return shares, -np.diff(density)
+
+
+def profile_and_slopes(
+    side: int, centre: AnyFloats, sigma_px: Width
+) -> tuple[AnyFloats, AnyFloats, AnyFloats]:
+    """Return the same, and the derivative by the width."""
+    shares, edges, density = _at_edges(side, centre, sigma_px)
+    return shares, -np.diff(density), -np.diff(density * edges / sigma_px)
+
+
+def _at_edges(
+    side: int, centre: AnyFloats, sigma_px: Width
+) -> tuple[AnyFloats, AnyFloats, AnyFloats]:
+    """Return what pixels collect (n, side), where their edges are and the density there."""
     sigma = np.asarray(sigma_px, centre.dtype)
     edges = np.arange(side + 1, dtype=centre.dtype) - centre.dtype.type(side / 2) - centre[:, None]
     scaled = edges * (1 / (math.sqrt(2) * sigma))
     density = np.exp(-(scaled**2)) * (1 / (math.sqrt(2 * math.pi) * sigma))
-    return (
-        0.5 * np.diff(erf(scaled)),
-        -np.diff(density),
-        -np.diff(density * edges / sigma) if by_width else None,
-    )
+    return 0.5 * np.diff(erf(scaled)), edges, density
 
 
 def _light(boxes: Floats) -> tuple[Floats, Floats]:
