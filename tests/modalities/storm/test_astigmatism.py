@@ -26,6 +26,7 @@ from livesr.modalities.storm.localise import Localiser, PhotonScale
 from livesr.modalities.storm.modality import sigma_nm
 from livesr.modalities.storm.monitors import misfits
 from livesr.modalities.storm.reconstructor import STORMReconstructor
+from livesr.modalities.storm.simulation.beads import bead_stack, cramer_rao_nm, emitters
 from livesr.optics.noise import SCMOSNoise
 from livesr.optics.vectorial import VectorialSpread
 
@@ -49,20 +50,6 @@ def rig() -> RigConfig:
     return whole.model_copy(update={"camera": camera}).with_section(section)
 
 
-def bead_stack(spread: VectorialSpread, *, planes: int = 31, light: float = 20_000.0):
-    """(plane, y, x) of 16 beads, on a coverslip that is not quite flat."""
-    rng = np.random.default_rng(1)
-    grid = np.stack(np.meshgrid(*[np.arange(20, 150, 36)] * 2, indexing="ij"), -1).reshape(-1, 2)
-    beads, tilt_um = grid + rng.uniform(-3, 3, grid.shape), rng.normal(0, 0.02, len(grid))
-    stack = []
-    for k in range(planes):
-        image = np.full((148, 148), 20, np.float32)
-        z_um = (k - (planes - 1) / 2) * STEP_NM / 1e3 + tilt_um
-        spread.add(image, beads[:, 0], beads[:, 1], np.full(len(beads), light), z_um)
-        stack.append(NOISE.expose(image, rng))
-    return np.stack(stack)
-
-
 def calibrated(rig: RigConfig, stack: np.ndarray, step_nm: float | None = STEP_NM) -> BeadStack:
     geometry = Geometry(stack.shape[1:], "uint16", PIXEL_NM / 1e3)
     settings = CalibrationSettings(z_step_nm=step_nm)
@@ -71,7 +58,7 @@ def calibrated(rig: RigConfig, stack: np.ndarray, step_nm: float | None = STEP_N
 
 @pytest.fixture(scope="module")
 def found(rig: RigConfig, spread: VectorialSpread) -> BeadStack:
-    return calibrated(rig, bead_stack(spread))
+    return calibrated(rig, bead_stack(spread, NOISE, planes=31, step_nm=STEP_NM))
 
 
 def test_the_point_lies_where_it_is_and_gives_its_light(spread: VectorialSpread) -> None:
@@ -110,51 +97,14 @@ def test_beads_give_widths_that_tell_z(found: BeadStack) -> None:
     assert 0.2 < table.halo < 0.6
 
 
-def bound_nm(spread: VectorialSpread, photons: float, z_um: float) -> tuple[float, float]:
-    """Cramer-Rao bound of (lateral, axial) from the true spot, by differences."""
-    at, steps = (
-        np.array([20, 20, photons, z_um, BACKGROUND]),
-        (0.02, 0.02, photons / 100, 0.01, 0.1),
-    )
-
-    def expected(p: np.ndarray) -> np.ndarray:
-        image = np.full((41, 41), p[4], np.float32)
-        spread.add(image, p[:1], p[1:2], p[2:3], p[3:4])
-        return image.astype(float)
-
-    slopes = [
-        (expected(at + step) - expected(at - step)) / (2 * step.sum())
-        for step in np.diag(np.array(steps))
-    ]
-    weight = 1 / (expected(at) + SCALE.read_variance)
-    fisher = np.array([[(a * b * weight).sum() for a in slopes] for b in slopes])
-    variance = np.linalg.inv(fisher).diagonal()
-    return float(np.sqrt(variance[:2].mean()) * PIXEL_NM), float(np.sqrt(variance[3]) * 1e3)
-
-
-def emitters(spread: VectorialSpread, photons: float, frames: int = 20):
-    """Frames of 16 emitters far apart, and (frame, y, x, z) of each in nm."""
-    rng = np.random.default_rng(2)
-    grid = np.stack(np.meshgrid(*[np.arange(14, 96, 24)] * 2, indexing="ij"), -1).reshape(-1, 2)
-    stack, truth = [], []
-    for k in range(frames):
-        places, z_um = grid + rng.uniform(-2, 2, grid.shape), rng.uniform(-0.28, 0.28, len(grid))
-        image = np.full((104, 104), BACKGROUND, np.float32)
-        spread.add(image, places[:, 0], places[:, 1], np.full(len(grid), photons), z_um)
-        stack.append(NOISE.expose(image, rng))
-        truth.append(
-            np.column_stack([np.full(len(grid), k), (places + 0.5) * PIXEL_NM, z_um * 1e3])
-        )
-    return stack, np.concatenate(truth)
-
-
 @pytest.mark.parametrize("photons", [1000.0, 3000.0])
 def test_emitters_are_found_as_well_as_their_light_lets_them(
     photons: float, spread: VectorialSpread, rig: RigConfig, found: BeadStack
 ) -> None:
-    stack, truth = emitters(spread, photons)
+    stack, truth = emitters(spread, NOISE, photons, 20)
+    truth[:, 1:3] = (truth[:, 1:3] + 0.5) * PIXEL_NM
     localiser = Localiser(
-        (104, 104), PIXEL_NM, sigma_nm(rig, "647"), SCALE, astigmatism=found.fitted
+        stack.shape[1:], PIXEL_NM, sigma_nm(rig, "647"), SCALE, astigmatism=found.fitted
     )
     seen = localiser.localise(stack, range(len(stack)))
     assert seen.dtype == LOCALISATION_3D
@@ -168,7 +118,12 @@ def test_emitters_are_found_as_well_as_their_light_lets_them(
         ((paired["y_nm"] - true[:, 1]) ** 2 + (paired["x_nm"] - true[:, 2]) ** 2).mean() / 2
     )
     off = paired["z_nm"] - true[:, 3]
-    bounds = np.array([bound_nm(spread, photons, z) for z in np.linspace(-0.28, 0.28, 7)])
+    bounds = np.array(
+        [
+            cramer_rao_nm(spread, PIXEL_NM, photons, BACKGROUND, SCALE.read_variance, z)
+            for z in np.linspace(-280, 280, 7)
+        ]
+    )
     best = np.sqrt((bounds**2).mean(axis=0))
     assert lateral < 1.15 * best[0]
     assert np.sqrt((off**2).mean()) < 1.45 * best[1]
@@ -191,7 +146,7 @@ def test_a_stack_that_shows_no_lens_is_refused(
 ) -> None:
     spread = VectorialSpread(PIXEL_NM / 1e3, 1.4, 0.67, astigmatism=astigmatism)
     with pytest.raises(CalibrationError, match=says):
-        calibrated(rig, bead_stack(spread, planes=planes), step_nm)
+        calibrated(rig, bead_stack(spread, NOISE, planes=planes, step_nm=STEP_NM), step_nm)
 
 
 def test_a_stack_without_beads_is_refused(rig: RigConfig) -> None:
@@ -211,7 +166,11 @@ def test_the_command_writes_the_table_and_its_picture(
         "optics: {na: 1.4, emission_nm: 670, pixel_size_nm: 107}\n"
         "storm:\n  threshold: 5 # kept\nchannels:\n  '647': {reconstruct: storm}\n"
     )
-    tifffile.imwrite(tmp_path / "beads.tif", bead_stack(spread), metadata={"axes": "ZYX"})
+    tifffile.imwrite(
+        tmp_path / "beads.tif",
+        bead_stack(spread, NOISE, planes=31, step_nm=STEP_NM),
+        metadata={"axes": "ZYX"},
+    )
     command = ["calibrate", str(folder), "--beads", str(tmp_path / "beads.tif")]
     done = CliRunner().invoke(app, [*command, "--z-step", "50", "--json"])
     assert done.exit_code == 0, done.output
@@ -242,8 +201,8 @@ def test_a_table_that_is_none_is_refused(table: dict[str, tuple[float, ...]], sa
 def test_what_is_calibrated_is_no_misfit(
     spread: VectorialSpread, rig: RigConfig, found: BeadStack
 ) -> None:
-    stack, _ = emitters(spread, 3000.0)
-    shape, sigma = (104, 104), sigma_nm(rig, "647")
+    stack, _ = emitters(spread, NOISE, 3000.0, 20)
+    shape, sigma = stack.shape[1:], sigma_nm(rig, "647")
     (said,) = misfits(stack, Localiser(shape, PIXEL_NM, sigma, SCALE))
     assert "cylindrical lens" in said
     known = Localiser(shape, PIXEL_NM, sigma, SCALE, astigmatism=found.fitted)

@@ -71,7 +71,7 @@ def replace_frames(path: Path, localisations: NDArray[np.void], frames: range) -
     elif there.dtype != localisations.dtype:
         raise StoreError(
             f"{path} has {' and '.join(there.dtype.names or ())}, the new localisations"
-            f" {' and '.join(localisations.dtype.names or ())}: was storm.astigmatism changed?"
+            f" {' and '.join(localisations.dtype.names or ())}: was the rig calibrated in between?"
         )
     others = there[(there["frame"] < frames.start) | (there["frame"] >= frames.stop)]
     every = np.concatenate([others, localisations])
