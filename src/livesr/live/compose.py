@@ -16,10 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from livesr.base.frames import MulticolorFrame, Normalisation, SRFrame, Stream, Window
+from livesr.base.quality import Quality, Verdict
 from livesr.base.timing import now_ns
 from livesr.live.arrays import HOST, Array, Arrays
 from livesr.live.inference.engine import Manifest, TrainingDistribution
 from livesr.live.out_of_distribution import OutOfDistribution
+from livesr.live.quality import ChannelEvidence, Evidence, judged
 
 MAX_RESIDUAL = 999.0
 """What a residual that is larger, or no number, is given as."""
@@ -295,7 +297,7 @@ class Composer:
         spread_scale: float = 1.0,
         warnings: Sequence[str] = (),
     ) -> None:
-        self._sentences = _Sentences(manifest, tuple(warnings))
+        self._said = _Said(warnings)
         self._manifest, self._shape, self._with_plane = manifest, shape, residual_plane
         self._spread_scale = spread_scale
         self._streams: dict[Stream, _Following] = {}
@@ -313,9 +315,12 @@ class Composer:
             arrays=arrays,
         )
 
-    def warn(self, sentence: str) -> None:
-        """Add a sentence to every frame from now on, once; any thread may call it."""
-        self._sentences.add(sentence)
+    def warn(self, sentence: str, word: Quality = Quality.CHECK) -> None:
+        """Add a sentence to every frame from now on, once; any thread may call it.
+
+        `word` is what follows from it: `Quality.GOOD` is said, and speaks against no frame.
+        """
+        self._said.add(sentence, word)
 
     def frame(
         self, made: Composition, window: Window, measured: SRFrame | None = None
@@ -338,6 +343,7 @@ class Composer:
             following = _Following(self._manifest)  # shown with limits of its own, and forgotten
         if not following.display or not window.provisional:
             following.update(made.limits, made.light, made.ood_score)
+        judgement = judged(self._evidence(made.light, following, centre))
         return MulticolorFrame(
             channels=made.channels,
             source=measured or centre,
@@ -350,8 +356,28 @@ class Composer:
             residual_plane=made.plane,
             uncertainty=made.uncertainty,
             ood_score=made.ood_score,
-            warnings=self._sentences.of(made.light, following, centre),
+            warnings=judgement.reasons,
             labels=self._manifest.channel_names,
+            judgement=judgement,
+        )
+
+    def _evidence(self, light: Light, following: _Following, centre: SRFrame) -> Evidence:
+        """Gather what the rules ask for."""
+        validated, quality = self._manifest.metrics.residual, centre.quality
+        return Evidence(
+            channels=[
+                ChannelEvidence(name, weak=alarm.on)
+                for name, alarm in zip(self._manifest.channel_names, following.weak, strict=True)
+            ],
+            finite=bool(np.isfinite(light.difference)),
+            residual=light.residual,
+            # A small residual is no fault: well lit frames go below what a validation over many
+            # lights has seen.
+            residual_limit=validated.max if validated else math.inf,
+            unlike=following.novel.on,
+            saturated=centre.saturated > 0,
+            unresolved=quality.cause if quality and not quality.resolved else "",
+            said=self._said.verdicts,
         )
 
 
@@ -409,63 +435,15 @@ class _Alarm:
             self.on = self._value > self._limit * (_BACK if self.on else 1)
 
 
-class _Sentences:
-    """The warnings, worded once.
+class _Said:
+    """What belongs to every frame from when it was said: a sentence, and what follows from it."""
 
-    The same fact is the same sentence in every frame, so that it can be counted.
-    """
+    def __init__(self, sentences: Sequence[str]) -> None:
+        self.verdicts = tuple(Verdict(Quality.CHECK, (sentence,)) for sentence in sentences)
 
-    def __init__(self, manifest: Manifest, constant: tuple[str, ...]) -> None:
-        self._constant = constant
-        # A small residual is no fault: well lit frames go below what a validation over many lights
-        # has seen.
-        self._residual_limit = (
-            manifest.metrics.residual.max if manifest.metrics.residual is not None else math.inf
-        )
-        limit = f"{self._residual_limit:.3g}"
-        self._outside = (
-            f"The residual is above the {limit} of validation: the channels do not account for the"
-            " light."
-        )
-        self._weak = tuple(
-            f"{name} is too weak beside the other structures: what is shown of it may be theirs."
-            for name in manifest.channel_names
-        )
-        self._novel = (
-            "The input is unlike the frames that the engine was trained on: what is shown of it may"
-            " be wrong."
-        )
-        self._no_number = (
-            "The network returned values that are no numbers; they are stored as 0. Try --precision"
-            " f32."
-        )
-        self._saturated = (
-            "The camera saturates: the brightest structures are dimmer than they are. Expose less."
-        )
-
-    def add(self, sentence: str) -> None:
-        """Say `sentence` with every frame."""
-        if sentence not in self._constant:
-            self._constant = (*self._constant, sentence)
-
-    def of(self, light: Light, following: _Following, centre: SRFrame) -> tuple[str, ...]:
-        """Return what must be shown with a frame."""
-        sentences = list(self._constant)
-        if not np.isfinite(light.difference):
-            sentences.append(self._no_number)
-        elif light.total > 0 and light.residual > self._residual_limit:
-            sentences.append(self._outside)
-        sentences += [self._novel] * following.novel.on
-        sentences += [
-            sentence for sentence, alarm in zip(self._weak, following.weak, strict=True) if alarm.on
-        ]
-        if centre.saturated:
-            sentences.append(self._saturated)
-        if centre.quality and not centre.quality.resolved:
-            sentences.append(
-                f"This is predicted from widefield, not from SIM: {centre.quality.cause}."
-            )
-        return tuple(sentences)
+    def add(self, sentence: str, word: Quality) -> None:
+        if all(sentence not in verdict.reasons for verdict in self.verdicts):
+            self.verdicts = (*self.verdicts, Verdict(word, (sentence,)))
 
 
 def _threshold_of(sample: Array, arrays: Arrays) -> Array:

@@ -12,6 +12,7 @@ from contextlib import nullcontext
 from typing import NamedTuple
 
 from livesr.base.frames import MulticolorFrame, SRFrame, Window
+from livesr.base.quality import Quality
 from livesr.live.arrays import HOST
 from livesr.live.compose import Arithmetic, Composer, Composition
 from livesr.live.device import Slot, StreamLock
@@ -79,9 +80,9 @@ class Separation:
         self._turn = StreamLock()
         self._arithmetics: dict[int, Arithmetic] = {}  # of each slot of a device
 
-    def warn(self, sentence: str) -> None:
-        """Add a sentence to every prediction from now on."""
-        self._composer.warn(sentence)
+    def warn(self, sentence: str, word: Quality = Quality.CHECK) -> None:
+        """Add a sentence to every prediction from now on; `word` is what follows from it."""
+        self._composer.warn(sentence, word)
 
     def predict(self, slot: int, window: Window) -> Prediction:
         """Separate a window, on the device that its frames are on if the network can."""
@@ -103,7 +104,7 @@ class Separation:
         """Add to a prediction what follows from the frames before it."""
         for sentence in self._path.networks.replacements:
             self._state.warn(sentence)
-            self.warn(sentence)
+            self.warn(sentence, Quality.GOOD)
         return self._composer.frame(prediction.made, prediction.seen, prediction.window.centre)
 
     def _on_host(self, lane: _Lane, seen: Window) -> Composition:
