@@ -332,7 +332,7 @@ class MulticolorFrame:
             If the frame has no such channel, with the names that it has.
         """
         try:
-            channel = self.channels[self.labels.index(label)].view(ChannelPixels)
+            channel: ChannelPixels = self.channels[self.labels.index(label)].view(ChannelPixels)
         except ValueError:
             known = ", ".join(map(repr, self.labels)) or "channels without names"
             raise KeyError(

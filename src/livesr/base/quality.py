@@ -53,15 +53,9 @@ class Judgement(NamedTuple):
     channels: Mapping[str, Verdict] = {}
 
     def written(self) -> dict[str, Any]:
-        """Return what frames.jsonl and the stream say of it."""
-        return {
-            "word": str(self.word),
-            "reasons": list(self.reasons),
-            "channels": {
-                label: {"word": str(verdict.word), "reasons": list(verdict.reasons)}
-                for label, verdict in self.channels.items()
-            },
-        }
+        """Return what frames.jsonl and the stream say of it; reasons only where there are some."""
+        channels = {label: _written(*verdict) for label, verdict in self.channels.items()}
+        return {**_written(self.word, self.reasons), "channels": channels}
 
     @classmethod
     def read(cls, written: Mapping[str, Any]) -> Self:
@@ -93,6 +87,10 @@ class ChannelPixels(np.ndarray[tuple[int, ...], np.dtype[np.uint16]]):
 
     quality: Quality | None = None
     reasons: tuple[str, ...] = ()
+
+
+def _written(word: Quality, reasons: tuple[str, ...]) -> dict[str, Any]:
+    return {"word": str(word), **({"reasons": list(reasons)} if reasons else {})}
 
 
 def _word(word: object) -> Quality:

@@ -462,6 +462,7 @@ class _FillSink(Sink):
             "true_neighbours": frame.true_neighbours,
             "novelty": None if frame.ood_score is None else round(frame.ood_score, 4),
             "warnings": frame.warnings,
+            "judgement": frame.judgement.written(),
             "score": score_facts(frame) or None,
         }
         self._put("sr", "separated", frame.source, frame.channels, facts)

@@ -36,6 +36,9 @@ MANIFEST_NAME = "manifest.yaml"
 MODEL_NAME = "model.onnx"
 INT8_NAME = "model-int8.onnx"
 
+FEATURES_OUTPUT = "features"
+"""Name of a network's second output, (1, n, 1, 1)."""
+
 CONFUSED = 0.2
 """Share of a structure's light in another channel from which on the two are too alike for an
 engine."""
@@ -244,6 +247,8 @@ class Manifest(Model):
     modality : reconstructions that it was trained for; empty is any
     multiple_of : sides that the network takes; others are padded by reflection
     halo : pixels from a frame's edge that see beyond it, the receptive field's radius
+    features : numbers of the network's second output, means of its features over the frame; 0
+        without one
     architecture, parameters : what `livesr.training.networks.build` needs to make the network again
     trained : False marks weights that mean nothing: for tests and for measuring overheads
     """
@@ -262,6 +267,7 @@ class Manifest(Model):
     modality: tuple[str, ...] = ()
     multiple_of: Annotated[int, Field(ge=1, le=256)] = 1
     halo: Annotated[int, Field(ge=0, le=4096)] = 0
+    features: Annotated[int, Field(ge=0, le=4096)] = 0
     architecture: str
     parameters: dict[str, Any] = Field(default_factory=dict)
     training: dict[str, Any] = Field(default_factory=dict)

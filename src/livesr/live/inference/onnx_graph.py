@@ -286,6 +286,10 @@ class OnnxGraph:
     ------
     EngineError
         If it is no ONNX network, or uses an operator that is not in `OPERATORS`.
+
+    Attributes
+    ----------
+    features : second output of the last frame, float32 (n,) on the device; None without one
     """
 
     def __init__(self, model: bytes, device: str, precision: Any) -> None:
@@ -293,6 +297,8 @@ class OnnxGraph:
         self._device = device
         self.input_name = graph.input[0].name
         self.output_name = graph.output[0].name
+        self._features_name = graph.output[1].name if len(graph.output) > 1 else ""
+        self.features: Any = None
         self._constants: dict[str, Any] = {
             i.name: self._tensor(numpy_helper.to_array(i)) for i in graph.initializer
         }
@@ -316,6 +322,8 @@ class OnnxGraph:
             _execute(step, values, self._constants)
             for name in step.last_use:
                 values.pop(name, None)
+        if self._features_name:
+            self.features = values[self._features_name].float().reshape(-1)
         return values[self.output_name].float()
 
     def _tensor(self, array: NDArray[Any]) -> Any:

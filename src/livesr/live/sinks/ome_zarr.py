@@ -315,6 +315,7 @@ class OMEZarrSink(Sink):
             true_neighbours=frame.true_neighbours,
             novelty=None if frame.ood_score is None else round(frame.ood_score, 4),
             warnings=frame.warnings,
+            judgement=frame.judgement.written(),
             score=score_facts(frame) or None,
         )
         if frame.uncertainty is not None and "uncertainty" in place.series:

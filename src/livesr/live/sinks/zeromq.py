@@ -365,6 +365,7 @@ class _Publisher:
             true_neighbours=frame.true_neighbours,
             residual=frame.residual,
             novelty=frame.ood_score,
+            judgement=frame.judgement.written(),
             latency_ms=frame.latency_ms,
             warnings=frame.warnings,
             score=_jsonable(score_facts(frame)),
