@@ -252,6 +252,18 @@ class ChannelScore(NamedTuple):
     input_pcc: float
 
 
+class MixingRatio(NamedTuple):
+    """How bright a structure is: its bright parts over those of the brightest other one.
+
+    `low` and `high` are the limits of the 90 % interval.
+    """
+
+    label: str
+    ratio: float
+    low: float
+    high: float
+
+
 @dataclass(frozen=True, slots=True)
 class Window:
     """Three consecutive frames of one stream.
@@ -297,6 +309,8 @@ class MulticolorFrame:
     warnings : sentences that a viewer must show with it
     score : against the true channels of a superposition, structure by structure; else ()
     judgement : what the frame and each channel is worth, and why
+    mixing : how bright each structure is beside the others, over the stream so far; () where the
+        engine does not say
     """
 
     channels: NDArray[np.uint16]
@@ -315,6 +329,7 @@ class MulticolorFrame:
     score: tuple[ChannelScore, ...] = ()
     labels: tuple[str, ...] = ()
     judgement: Judgement = UNJUDGED
+    mixing: tuple[MixingRatio, ...] = ()
 
     @property
     def quality(self) -> Quality:

@@ -106,6 +106,7 @@ class Line(TypedDict, total=False):
     residual: float | None
     novelty: float | None
     judgement: _Judged
+    mixing: dict[_Name, _Numbers]
     latency_ms: float | None
     edge: bool
     true_neighbours: bool

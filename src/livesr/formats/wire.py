@@ -116,6 +116,7 @@ class WireHeader(_Part):
     residual: float | None = None
     novelty: float | None = None
     judgement: WireJudgement | None = None
+    mixing: dict[str, tuple[FiniteFloat, FiniteFloat, FiniteFloat]] = Field(default_factory=dict)
     latency_ms: float | None = None
     warnings: tuple[str, ...] = ()
     score: dict[str, dict[str, float | None]] = Field(default_factory=dict)

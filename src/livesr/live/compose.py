@@ -15,11 +15,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from livesr.base.frames import MulticolorFrame, Normalisation, SRFrame, Stream, Window
+from livesr.base.frames import MixingRatio, MulticolorFrame, Normalisation, SRFrame, Stream, Window
 from livesr.base.quality import Quality, Verdict
 from livesr.base.timing import now_ns
 from livesr.live.arrays import HOST, Array, Arrays
 from livesr.live.inference.engine import Manifest, TrainingDistribution
+from livesr.live.mixing import BRIGHT_PERCENTILE, Mixing, mixings, ratios
 from livesr.live.out_of_distribution import OutOfDistribution
 from livesr.live.quality import ChannelEvidence, Evidence, judged
 
@@ -36,7 +37,7 @@ _DARK_PERCENTILES, _DARK_SIGMAS = (
 _BAND_ROWS = 128
 _EVERY_FOURTH = (slice(None, None, 4), slice(None, None, 4))
 
-_DISPLAY_PERCENTILES = (1.0, 99.8)
+_PERCENTILES = (1.0, 99.8, BRIGHT_PERCENTILE)  # two for display, and the brightness
 _FOLLOW = 0.1  # share of a new frame in the display window: forgets half in about seven frames
 
 WEAK_BELOW = 0.04
@@ -123,6 +124,7 @@ class Composition(NamedTuple):
     channels : uint16 (c, y, x), ADU; new memory
     light : sums over the pixels above noise
     limits : (c, 2) percentiles of each channel, ADU
+    brightness : (c,) of each channel, ADU, as of `livesr.live.mixing`
     plane : float32 (y, x), sum of channels - x in ADU; None if not asked for
     ood_score : as of `OutOfDistribution`
     uncertainty : uint16 (c, y, x), ADU; None if not asked for
@@ -131,6 +133,7 @@ class Composition(NamedTuple):
     channels: Array
     light: Light
     limits: NDArray[np.float64]
+    brightness: NDArray[np.float64]
     plane: Array | None
     ood_score: float | None = None
     uncertainty: Array | None = None
@@ -195,8 +198,9 @@ class Arithmetic:
         uncertainty = None
         if spread is not None:
             uncertainty = self._intensities(spread, normalisation.scale * self._spread_scale)
+        levels = self._levels(channels)
         return Composition(
-            channels, light, self._display_limits(channels), plane, ood_score, uncertainty
+            channels, light, levels[:, :2], levels[:, 2], plane, ood_score, uncertainty
         )
 
     def _intensities(self, output: Array, scale: float) -> Array:
@@ -256,15 +260,15 @@ class Arithmetic:
         r = self._scale
         return output[channel, rows.start * r + dy : rows.stop * r : r, dx::r]
 
-    def _display_limits(self, channels: Array) -> NDArray[np.float64]:
-        """(c, 2) percentiles of a sample of each channel, ADU."""
+    def _levels(self, channels: Array) -> NDArray[np.float64]:
+        """(c, 3) percentiles of a sample of each channel, ADU: for display, and its brightness."""
         arrays, limits = self._arrays, []
         for i in range(self._n):
             arrays.copy(channels[i, *_EVERY_FOURTH], self._display_sample)
             flat = arrays.sort(arrays.xp.reshape(self._display_sample, (-1,)))
             # Copies: the next channel is sorted in the same place.
-            limits += [flat[round((flat.shape[0] - 1) * p / 100)] + 0 for p in _DISPLAY_PERCENTILES]
-        return arrays.numbers(limits).reshape(self._n, 2)
+            limits += [flat[round((flat.shape[0] - 1) * p / 100)] + 0 for p in _PERCENTILES]
+        return arrays.numbers(limits).reshape(self._n, 3)
 
 
 class Composer:
@@ -342,7 +346,7 @@ class Composer:
         if window.provisional and not following.display:
             following = _Following(self._manifest)  # shown with limits of its own, and forgotten
         if not following.display or not window.provisional:
-            following.update(made.limits, made.light, made.ood_score)
+            following.update(made)
         judgement = judged(self._evidence(made.light, following, centre))
         return MulticolorFrame(
             channels=made.channels,
@@ -359,6 +363,7 @@ class Composer:
             warnings=judgement.reasons,
             labels=self._manifest.channel_names,
             judgement=judgement,
+            mixing=following.mixing_ratios(),
         )
 
     def _evidence(self, light: Light, following: _Following, centre: SRFrame) -> Evidence:
@@ -366,8 +371,10 @@ class Composer:
         validated, quality = self._manifest.metrics.residual, centre.quality
         return Evidence(
             channels=[
-                ChannelEvidence(name, weak=alarm.on)
-                for name, alarm in zip(self._manifest.channel_names, following.weak, strict=True)
+                ChannelEvidence(name, weak=weak.on, absent=absent.on)
+                for name, weak, absent in zip(
+                    self._manifest.channel_names, following.weak, following.absent, strict=True
+                )
             ],
             finite=bool(np.isfinite(light.difference)),
             residual=light.residual,
@@ -384,27 +391,43 @@ class Composer:
 class _Following:
     """What follows one stream from frame to frame."""
 
-    __slots__ = ("_limits", "display", "novel", "weak")
+    __slots__ = ("_limits", "_mixing", "absent", "display", "novel", "weak")
 
     def __init__(self, manifest: Manifest) -> None:
-        limits = manifest.limits
+        limits, names = manifest.limits, manifest.channel_names
         self._limits: NDArray[np.float64] | None = None
         self.display: tuple[tuple[float, float], ...] = ()
         self.novel = _Alarm(1.0)
-        self.weak = tuple(
-            _Alarm(limits.weak.get(name, WEAK_BELOW), below=True) for name in manifest.channel_names
-        )
+        self._mixing: list[Mixing] = mixings(limits.mixing, names)
+        if self._mixing:
+            weak = [limits.mixing[name].weak for name in names]
+            absent = [limits.mixing[name].absent for name in names]
+        else:  # an engine whose limits were measured before: shares of the light
+            weak = [limits.weak.get(name, WEAK_BELOW) for name in names]
+            absent = [0.0] * len(names)
+        self.weak = tuple(_Alarm(limit, below=True) for limit in weak)
+        self.absent = tuple(_Alarm(limit, below=True) for limit in absent)
 
-    def update(self, limits: NDArray[np.float64], light: Light, ood_score: float | None) -> None:
-        """Take in the display limits (c, 2), the light and the ood_score of the next frame."""
+    def update(self, made: Composition) -> None:
+        """Take in the display limits, the light and the scores of the next frame."""
         if self._limits is None:
-            self._limits = limits
+            self._limits = made.limits
         else:
-            self._limits += _FOLLOW * (limits - self._limits)
+            self._limits += _FOLLOW * (made.limits - self._limits)
         self.display = tuple((float(low), float(max(high, low + 1))) for low, high in self._limits)
-        self.novel.update(ood_score)
-        for alarm, share in zip(self.weak, light.shares, strict=True):
-            alarm.update(share)
+        self.novel.update(made.ood_score)
+        found: Sequence[float | None] = made.light.shares
+        if self._mixing:
+            found = ratios(made.brightness).tolist()
+            for mixing, ratio in zip(self._mixing, found, strict=True):
+                mixing.update(ratio)
+        for weak, absent, value in zip(self.weak, self.absent, found, strict=True):
+            weak.update(value)
+            absent.update(value)
+
+    def mixing_ratios(self) -> tuple[MixingRatio, ...]:
+        """Return how bright each structure is beside the others, as far as it is known."""
+        return tuple(one.ratio() for one in self._mixing if one.known)
 
 
 class _Alarm:
@@ -422,7 +445,7 @@ class _Alarm:
 
     def update(self, value: float | None) -> None:
         """Take in the number of the next frame; None tells nothing."""
-        if value is None:
+        if value is None or math.isnan(value):
             return
         self._value = (
             value

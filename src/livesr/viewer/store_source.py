@@ -164,6 +164,7 @@ class StoreSource:
             latency_ms=line.get("latency_ms"),
             warnings=tuple(line.get("warnings", ())),
             judgement=line.get("judgement"),
+            mixing=line.get("mixing", {}),
             score=line.get("score", {}),
             time_shift_ms=line.get("time_shift_ms"),
         )

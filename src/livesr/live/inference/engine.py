@@ -143,6 +143,25 @@ class Uncertain(Model):
     correlation: Number | None = None
 
 
+class ChannelMixing(Model):
+    """What the brightness of a structure in the prediction says of its true one.
+
+    Brightness over that of the brightest other structure, `livesr.live.mixing`; logarithms are
+    natural: log true = offset + slope log found, with a standard deviation of `sd` between cells.
+
+    Attributes
+    ----------
+    weak : ratio found below which a structure is weak
+    absent : ratio found that one which is not there has at most, as a rule
+    """
+
+    slope: Positive
+    offset: Number
+    sd: Positive
+    weak: Annotated[float, Field(ge=0, lt=10)]
+    absent: Annotated[float, Field(ge=0, lt=10)]
+
+
 class Limits(Model):
     """Beyond which values its predictions are not those of validation.
 
@@ -154,6 +173,7 @@ class Limits(Model):
     training_distribution : where the frames of training lie; None is not judged
     weak : share of the light below which a structure is not to be trusted, by channel; others have
         0.04
+    mixing : how bright a structure is beside the others, by channel; then `weak` is not asked
     confusion : share of a structure's light, alone in the field of a rig in good order, that is
         shown as each other one, median
     uncertainty : None was not measured
@@ -164,6 +184,7 @@ class Limits(Model):
     data: str = ""
     training_distribution: TrainingDistribution | None = None
     weak: dict[str, Annotated[float, Field(ge=0, lt=1)]] = Field(default_factory=dict)
+    mixing: dict[str, ChannelMixing] = Field(default_factory=dict)
     confusion: dict[str, dict[str, Number]] = Field(default_factory=dict)
     uncertainty: Uncertain | None = None
 

@@ -159,6 +159,7 @@ class PictureMaker:
             "score": {label: finite(values.get("pcc")) for label, values in header.score.items()},
             "provisional": header.provisional,
             "judgement": _judgement(pair.prediction),
+            "mixing": header.mixing,
             "warnings": list(dict.fromkeys(w for m in pair.messages for w in m.header.warnings)),
         }
         return Frame(key, pair, content, tuple(parts))

@@ -55,12 +55,14 @@ class ChannelRow {
   }
 
   /** Say in a word what the channel is worth, unless it is good; why is under the pointer. */
-  judge(judged) {
+  judge(judged, mixing) {
     const word = judged && judged.word !== "good" ? judged.word : "";
     this.word.hidden = !word;
     if (this.word.textContent !== word) this.word.textContent = word;
     this.word.dataset.word = word;
     this.word.title = judged?.reasons?.join("\n") ?? "";
+    const percent = (v) => `${Math.round(100 * v)} %`;
+    this.name.title = mixing ? `${percent(mixing[0])} as bright as the brightest other structure (${percent(mixing[1])} to ${percent(mixing[2])})` : "";
   }
 
   /** Show how the server shows it, `shown`, under what was chosen since. */
@@ -105,7 +107,7 @@ export class Channels {
     this.shownAt = performance.now();
     for (const channel of frame.channels) {
       this.rows.get(channel.label).refresh(channel, channel.label);
-      this.rows.get(channel.label).judge(frame.judgement?.channels?.[channel.label]);
+      this.rows.get(channel.label).judge(frame.judgement?.channels?.[channel.label], frame.mixing?.[channel.label]);
     }
     if (frame.measurement) this.measured.refresh(frame.measurement, "Measurement");
   }
