@@ -421,6 +421,7 @@ def _parse(model: bytes) -> Any:
 def _steps(graph: Any, precision: Any) -> list[_Step]:
     nodes = list(graph.node)
     held = held_in_f32(nodes)
+    kept = {output.name for output in graph.output}
     last_user = {name: i for i, node in enumerate(nodes) for name in node.input}
     return [
         _Step(
@@ -429,7 +430,7 @@ def _steps(graph: Any, precision: Any) -> list[_Step]:
             tuple(node.input),
             tuple(node.output),
             torch.float32 if i in held else precision,
-            tuple(n for n in dict.fromkeys(node.input) if last_user[n] == i),
+            tuple(n for n in dict.fromkeys(node.input) if last_user[n] == i and n not in kept),
         )
         for i, node in enumerate(nodes)
     ]
