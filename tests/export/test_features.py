@@ -59,7 +59,7 @@ def test_every_runtime_gives_the_same_features(engine: Engine) -> None:
 def test_they_say_what_the_network_saw_where_it_drew_a_channel(engine: Engine) -> None:
     drawn, features = run(engine, frames())
     assert features is not None
-    last, channels = engine.manifest.features_drawn, len(drawn)
+    last, channels = engine.manifest.weights.features_drawn, len(drawn)
     light = features[-channels * (1 + last) :].reshape(channels, -1)[:, 0]
     coarse = drawn.reshape(channels, SIDE // 4, 4, SIDE // 4, 4).max((2, 4))
     np.testing.assert_allclose(light, coarse.mean((1, 2)), atol=1e-5)

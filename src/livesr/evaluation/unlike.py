@@ -39,7 +39,7 @@ _TEXTURE = (0.5, 1.5)  # brightness beside them
 _HAZE = (0.0, 0.1, 0.3, 0.6)
 _NOISE = (0.0, 0.0, 0.01, 0.03, 0.08)
 _RIDGE = 300.0  # ridge regression, for some hundred features
-_USUAL = 0.975
+_USUAL = 0.95
 
 
 class Pictures:
@@ -241,6 +241,7 @@ def measure_familiarity(
     if not engine.manifest.features:
         return None
     channels, shape = len(engine.manifest.channels), pairs[0].shape[2:]
+    last = engine.manifest.weights.features_drawn
     drawn, told = Pictures(pairs, np.random.default_rng(seed)), []
     compute = ComputeConfig(threads=threads, tile="off")
     with open_session(engine, (shape[0], shape[1]), compute) as session:
@@ -249,13 +250,15 @@ def measure_familiarity(
             session.infer()
             if session.features is None:
                 return None
-            told.append(described(session.features, channels, engine.manifest.features_drawn))
+            told.append(
+                described(session.features, channels, engine.manifest.weights.features_drawn)
+            )
             if progress:
                 progress(done, 2 * n)
     found = fit_unlike(np.stack(told[:n]), np.stack(told[n:]))
     return Familiarity(
         data=f"{n} frames of training pairs and composites of them, {n} with random textures",
-        last=engine.manifest.features_drawn,
+        last=last,
         **{name: found[name] for name in ("mean", "scale", "weights")},
         bias=round(found["bias"], 5),
         area=round(found["area"], 4),
