@@ -41,7 +41,14 @@ from livesr.live.sinks.frames_log import FramesLog
 from livesr.live.sinks.localisations import LocalisationsFile
 from livesr.live.sinks.series import Casualty, DisplayWindow, Series, Workers, reason, write_json
 from livesr.live.sinks.shard import decode
-from livesr.live.sinks.sink import Sink, quality_facts, score_facts, time_shift_ms, to_uint16
+from livesr.live.sinks.sink import (
+    Sink,
+    mixing_facts,
+    quality_facts,
+    score_facts,
+    time_shift_ms,
+    to_uint16,
+)
 
 log = logging.getLogger(__name__)
 
@@ -315,6 +322,8 @@ class OMEZarrSink(Sink):
             true_neighbours=frame.true_neighbours,
             novelty=None if frame.ood_score is None else round(frame.ood_score, 4),
             warnings=frame.warnings,
+            judgement=frame.judgement.written(),
+            mixing=mixing_facts(frame) or None,
             score=score_facts(frame) or None,
         )
         if frame.uncertainty is not None and "uncertainty" in place.series:

@@ -48,7 +48,14 @@ from livesr.formats.wire import (
     encode,
 )
 from livesr.live.sinks.series import DisplayWindow
-from livesr.live.sinks.sink import Sink, quality_facts, score_facts, time_shift_ms, to_uint16
+from livesr.live.sinks.sink import (
+    Sink,
+    mixing_facts,
+    quality_facts,
+    score_facts,
+    time_shift_ms,
+    to_uint16,
+)
 
 log = logging.getLogger(__name__)
 
@@ -365,6 +372,8 @@ class _Publisher:
             true_neighbours=frame.true_neighbours,
             residual=frame.residual,
             novelty=frame.ood_score,
+            judgement=frame.judgement.written(),
+            mixing=mixing_facts(frame),
             latency_ms=frame.latency_ms,
             warnings=frame.warnings,
             score=_jsonable(score_facts(frame)),
