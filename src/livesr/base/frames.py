@@ -235,6 +235,49 @@ class SRFrame:
         return f"<SRFrame {self.stream} t={self.t}: {_size(self.image)}, {what}{found}{doubt}>"
 
 
+class Discrepancy(NamedTuple):
+    """How far a picture is from the widefield picture of its exposures (SQUIRREL).
+
+    Attributes
+    ----------
+    rsp : resolution-scaled Pearson correlation, 1 at best
+    rse : resolution-scaled error, root mean square, in ADU of the exposures
+    rsf_nm : standard deviation of the blur between the two
+    span : of the widefield picture, from its 1st to its 99.8th percentile, ADU
+    groups : raw groups that the widefield picture is the mean of
+    """
+
+    rsp: float
+    rse: float
+    rsf_nm: float
+    span: float
+    groups: int = 1
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class FrameErrors:
+    """Where the pictures of one time point contradict the widefield mean of its exposures.
+
+    Attributes
+    ----------
+    planes : float32 (n, y, x), ADU of the exposures, on the pixels of the reconstruction; 0 at the
+        edges, which are not compared
+    labels : what each plane is the error of: "reconstruction", then "prediction" (the sum of its
+        channels)
+    numbers : of each label that could be compared
+    source : the measurement
+    """
+
+    planes: NDArray[np.float32]
+    labels: tuple[str, ...]
+    numbers: Mapping[str, Discrepancy]
+    source: SRFrame
+
+    def __repr__(self) -> str:
+        said = ", ".join(f"{label} RSP {n.rsp:.3f}" for label, n in self.numbers.items())
+        return f"<FrameErrors {self.source.stream} t={self.source.t}: {said or 'no contrast'}>"
+
+
 class ChannelScore(NamedTuple):
     """How near one separated structure is to its true channel.
 

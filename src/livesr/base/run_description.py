@@ -24,7 +24,8 @@ class ChannelDescription:
     pictures itself. `raw_along_t` says that the exposures of a group are a film rather than
     channels of one picture, `localises` that emitters are looked for in them. A reconstruction
     counts `recon_unit_scale` `recon_unit`. A superposition has no raw frames: it is the sum of the
-    frames of channels `parts`, made equally bright and multiplied by `weights`.
+    frames of channels `parts`, made equally bright and multiplied by `weights`. `error_map` says
+    that pictures are compared with widefield ("numbers"), and that the maps are stored ("planes").
     """
 
     name: str
@@ -53,6 +54,14 @@ class ChannelDescription:
     recon_unit_scale: float = 1.0
     parts: tuple[str, ...] = ()
     weights: tuple[float, ...] = ()
+    error_map: str = ""
+
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """What is compared with widefield; () where nothing is."""
+        if not self.error_map:
+            return ()
+        return ("reconstruction", "prediction") if self.labels else ("reconstruction",)
 
 
 class Stack(NamedTuple):

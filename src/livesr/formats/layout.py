@@ -49,6 +49,15 @@ UNCERTAINTY_WARNING = (
 )
 
 
+ERROR_TITLE = "Error map (comparison with widefield) - neither data nor prediction"
+ERROR_WARNING = (
+    "Difference between a picture, blurred to the resolution of widefield, and the widefield mean of"
+    " its exposures. Errors finer than widefield resolves do not show."
+)
+ERROR_SCALE = 0.1
+"""ADU of the exposures for each number of an error map."""
+
+
 def series_name(kind: SeriesName, run: RunDescription, position: int, channel: str) -> str:
     """Return an image's folder.
 
@@ -79,6 +88,8 @@ def series_specs(
         specs["sr"] = _sr(run, position, channel)
     if channel.uncertainty:
         specs["uncertainty"] = _uncertainty(run, position, channel)
+    if channel.error_map == "planes":
+        specs["error"] = _error(run, position, channel)
     return specs
 
 
@@ -240,6 +251,25 @@ def _uncertainty(run: RunDescription, position: int, channel: ChannelDescription
         name=series_name("uncertainty", run, position, channel.name),
         title=UNCERTAINTY_TITLE,
         labels=tuple(f"uncertainty of {label}" for label in channel.labels),
+        provenance={**_about(run, position, channel), **provenance},
+    )
+
+
+def _error(run: RunDescription, position: int, channel: ChannelDescription) -> SeriesSpec:
+    provenance = {
+        "kind": "error",
+        "prediction": False,
+        "measurement": False,
+        "warning": ERROR_WARNING,
+        "intensity": {"unit": "ADU", "scale": ERROR_SCALE, "offset": 0},
+    }
+    return replace(
+        _recon(run, position, channel),
+        name=series_name("error", run, position, channel.name),
+        title=ERROR_TITLE,
+        labels=tuple(f"error of {what}" for what in channel.compared),
+        colors=("FFFFFF",) * len(channel.compared),
+        has_channel_axis=True,
         provenance={**_about(run, position, channel), **provenance},
     )
 

@@ -22,9 +22,10 @@ VERSION: Final = 1
 FRAME: Final = b"sr/frame"
 INPUT: Final = b"sr/input"
 UNCERTAINTY: Final = b"sr/uncertainty"
+ERROR: Final = b"sr/error"
 STATUS: Final = b"sr/status"
 END: Final = b"end"
-PICTURES: Final = (FRAME, INPUT, UNCERTAINTY)
+PICTURES: Final = (FRAME, INPUT, UNCERTAINTY, ERROR)
 TOPICS: Final = (*PICTURES, STATUS, END)
 
 SILENCE_S: Final = 3.0
@@ -104,6 +105,7 @@ class WireHeader(_Part):
     warnings: tuple[str, ...] = ()
     score: dict[str, dict[str, float | None]] = Field(default_factory=dict)
     time_shift_ms: float | None = None
+    compared: dict[str, dict[str, float | None]] = Field(default_factory=dict)
 
     status: dict[str, Any] = Field(default_factory=dict)
 

@@ -72,7 +72,7 @@ class ChannelPath:
     made anew for each by `grouping`, `composer`, `monitors`, and the networks' `upscaler` and
     `views`. `reconstructor` and `correction` are the CPU's; on another `device` each slot has its
     own, `on_device`, and the CPU's take over if the device fails. `parts` are the channels whose
-    frames a superposition adds up; nothing is exposed for it. `watch` makes the monitors of a run,
+    frames a superposition adds up; nothing is exposed for it. `centred` is as of `Modality`. `watch` makes the monitors of a run,
     `doubt` says what is wrong with a raw group. `doubts` is what no engine can know of what the
     camera shows.
     """
@@ -93,6 +93,7 @@ class ChannelPath:
     device: Device = HOST_DEVICE
     on_device: tuple[Measuring, ...] = ()
     parts: tuple[str, ...] = ()
+    centred: bool = False
 
     def gathering(self) -> Gathering:
         """Return what waits for the frames of all `parts` of a time point."""
@@ -231,6 +232,7 @@ def build_path(
         doubts=(_DRAWN.format(camera=camera.camera),) if camera.drawn else (),
         device=place,
         on_device=on_device,
+        centred=way.centred,
     )
     engines, resolution_nm = load_engines(rig.channel(name)), rig.resolution_nm(name)
     return _with_networks(plain, engines, way.method, resolution_nm, _with_server(compute, rig))
@@ -352,6 +354,7 @@ def build_superposition(
             dict.fromkeys(doubt for name in asked.channels for doubt in paths[name].doubts)
         ),
         parts=tuple(asked.channels),
+        centred=paths[asked.channels[0]].centred,
     )
     coarsest_nm = max(rig.resolution_nm(name) for name in asked.channels)
     return _with_networks(
@@ -380,7 +383,9 @@ def _with_networks(
     return replace(
         plain,
         networks=networks,
-        description=networks.described(about, plain.doubts),
+        description=replace(
+            networks.described(about, plain.doubts), error_map=compute.error_map or ""
+        ),
         notes=(*plain.notes, *networks.notes),
     )
 

@@ -24,6 +24,7 @@ ends.
           |     of a superposition: its score against the true channels
           |-> sinks.separated, or sinks.skipped for what was given up
     "livesr-<sink>" each    store (lossless), publisher, signals     (sinks/thread.py, sinks)
+    "livesr-errors"         pictures beside their widefield mean     (error_maps.py)
     "livesr-monitor"        once a second: status, warnings          (stages/monitor.py)
 
 A slot is what one of several frames in flight has to itself on a GPU, and a thread; with the CPU's
@@ -48,6 +49,7 @@ from livesr.base.frames import StagePosition
 from livesr.base.run_description import RunDescription
 from livesr.base.threads import wait_for
 from livesr.live.channel import Channel
+from livesr.live.error_maps import ErrorMaps
 from livesr.live.keeping_up import LATEST, KeepingUp, ProvisionalFrames
 from livesr.live.paths import ChannelPath
 from livesr.live.queues import Queues, limit_bytes
@@ -113,6 +115,7 @@ class Pipeline:
             dropped=DroppedGroups(),
             provisional=ProvisionalFrames(keeping_up),
             watchdog=Watchdog(),
+            errors=ErrorMaps(paths, state, threads.errors, patient=recorded.offline),
         )
         self.hook = MDAHook(self._run.queues.room_frames, self._cannot_wait)
         self._ingest = Ingest(self._run, self.hook)
@@ -128,6 +131,7 @@ class Pipeline:
                 ("reconstruct", self._reconstruct.work),
                 ("separate", self._separate.work),
                 ("monitor", self._monitor.work),
+                *([("errors", self._run.errors.work)] if self._run.errors.wanted else []),
             )
         }
         self._blas: threadpool_limits | None = None
@@ -173,6 +177,9 @@ class Pipeline:
         wait_for(separate, lambda: self._run.watchdog.overdue)
         if separate.is_alive():
             self._separate.leave_network()
+        self._run.errors.end()
+        if errors := self._threads.get("errors"):
+            wait_for(errors)
         if self._blas:
             self._blas.restore_original_limits()
         self._run.sinks.drain()

@@ -21,7 +21,7 @@ from pymmcore import CMMCore
 from pymmcore_plus import CMMCorePlus
 from pymmcore_plus.mda import FinishReason
 
-from livesr.base.compute import Augmentation, DeviceChoice
+from livesr.base.compute import Augmentation, DeviceChoice, ErrorMaps
 from livesr.base.config import RigConfig, load_rig, parse
 from livesr.base.errors import ConfigError, LiveSRError, RunError
 from livesr.base.geometry import Geometry
@@ -97,8 +97,8 @@ class LiveSR(Session):
     record_raw, record_recon : whether raw frames and reconstructions are stored
     pairs : folder for the true channels of a superposition, to train on
     raw_queue_bytes : memory for frames that wait, None takes a quarter of what is free
-    backend, endpoint, precision, device, threads, tile, uncertainty, residual_plane : how it is
-        computed, as in `ComputeConfig`
+    backend, endpoint, precision, device, threads, tile, uncertainty, error_map,
+    residual_plane : how it is computed, as in `ComputeConfig`
 
     Attributes
     ----------
@@ -157,6 +157,7 @@ class LiveSR(Session):
         threads: int = 0,
         tile: int | Literal["auto", "off"] = "auto",
         uncertainty: Augmentation | None = None,
+        error_map: ErrorMaps | None = None,
         residual_plane: bool = False,
     ) -> None:
         settings = parse(LiveConfig, named_in(LiveConfig, locals()), "LiveSR")

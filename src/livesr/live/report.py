@@ -49,6 +49,8 @@ def status_of(run: Run, hook: MDAHook) -> Status:
     )
     if any(path.parts for path in paths):
         status |= state.superposition
+    if errors := state.error_map:
+        status["error_map"] = errors
     if remote := {p.name: accounts for p in paths if (accounts := p.networks.accounts)}:
         status["remote"] = remote
     return status

@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from typing import Any, Literal, TypedDict
 
 from livesr.base.errors import LiveSRError
-from livesr.base.frames import MulticolorFrame, Window
+from livesr.base.frames import FrameErrors, MulticolorFrame, Window
 from livesr.base.timing import Histogram, StepTimes, now_ns
-from livesr.live.channel_scores import MeanScore
+from livesr.live.channel_scores import MeanErrors, MeanScore
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,8 @@ class Status(TypedDict, total=False):
     """State of a run in progress, about once a second.
 
     Times are summaries of histograms, {p50, p99, mean} in ms. `raw_queue` is the share of the bytes
-    that may wait, `score` and `time_shift_ms` are those of a superposition. `engine`, `upscale`,
+    that may wait, `score` and `time_shift_ms` are those of a superposition. `error_map` says of
+    each channel and of what was compared with widefield {frames, rsp, rsp_lowest, rsp_last, rse}. `engine`, `upscale`,
     `backend` and `computes`, a line about it, go by channel. So does `remote`, where a server
     computes: of each engine on the way {backend, endpoint, frames, frames_here, outages,
     latency_ms, server_ms, network_share}.
@@ -62,6 +63,7 @@ class Status(TypedDict, total=False):
     engine: dict[str, str]
     score: dict[str, dict[str, float]]
     time_shift_ms: float
+    error_map: dict[str, dict[str, dict[str, float]]]
     upscale: dict[str, str]
     backend: dict[str, str]
     remote: dict[str, list[dict[str, Any]]]
@@ -139,6 +141,7 @@ class RunState:
         self._counts: Counter[str] = Counter()
         self._warnings: Counter[str] = Counter()
         self._score, self._time_shift_ms = MeanScore(), 0.0
+        self._compared = MeanErrors()
         self._first_ns = self._last_ns = 0
         self.steps = StepTimes(STEPS)
         self.latency, self.latency_provisional = Histogram(), Histogram()
@@ -264,6 +267,11 @@ class RunState:
         self.latency_provisional.add(frame.latency_ms)
         self.count("sr_provisional")
 
+    def compared(self, errors: FrameErrors) -> None:
+        """Take note of a comparison with widefield."""
+        with self._lock:
+            self._compared.add(errors)
+
     # -- what is told ------------------------------------------------------------------------------
 
     @property
@@ -279,6 +287,12 @@ class RunState:
         counts = self.counts
         inner = counts["sr_frames"] - counts["sr_edges"]
         return round(counts["sr_true_neighbours"] / inner, 4) if inner > 0 else 1.0
+
+    @property
+    def error_map(self) -> dict[str, dict[str, dict[str, float]]]:
+        """What the comparison with widefield found, by channel; {} where nothing was compared."""
+        with self._lock:
+            return self._compared.summary()
 
     @property
     def superposition(self) -> Status:

@@ -246,7 +246,7 @@ class _Inferred:
         """Return of which kind, position and channel the image with this folder is."""
         positions, channels = list(self._root["positions"]), list(self._root["channels"])
         run = RunDescription("", 0, tuple(map(_nameless, channels)), positions=tuple(positions))
-        kinds: tuple[SeriesName, ...] = ("raw", "recon", "sr", "uncertainty")
+        kinds: tuple[SeriesName, ...] = ("raw", "recon", "sr", "uncertainty", "error")
         for kind in kinds:
             for position in range(len(positions)):
                 for channel in channels:
@@ -295,6 +295,8 @@ class _Inferred:
             n_raw = self._rig.raw_frames(channel)
             film = modality(self._rig.modality_of(channel)).raw_along_t
             return (1, n_raw) if film else (n_raw, 1)
+        if kind == "error":
+            return (2 if self._manifests else 1), 1
         return (1 if kind == "recon" else len(self._predicted().channels)), 1
 
     def _predicted(self) -> Manifest:

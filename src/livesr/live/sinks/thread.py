@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from livesr.base.buffers import BoundedQueue
 from livesr.base.errors import LiveSRError, RecordingError, RunError, UsageError
-from livesr.base.frames import MulticolorFrame, RawStack, SRFrame, Stream
+from livesr.base.frames import FrameErrors, MulticolorFrame, RawStack, SRFrame, Stream
 from livesr.base.run_description import RunDescription
 from livesr.base.threads import called
 from livesr.live.sinks.sink import Sink
@@ -155,6 +155,10 @@ class SinkThread:
         ):  # its own measurement may still wait
             return
         self._give("separated", frame, weight=frame.channels.nbytes)
+
+    def errors(self, frame: FrameErrors) -> None:
+        """Hand over a comparison with widefield."""
+        self._give("errors", frame, weight=frame.planes.nbytes)
 
     def skipped(self, stream: Stream, t: int, reason: str) -> None:
         """Hand over a note that a time point has no prediction."""
@@ -384,6 +388,11 @@ class SinkThreads:
         """Hand a prediction to all."""
         for sink in self._all:
             sink.separated(frame)
+
+    def errors(self, frame: FrameErrors) -> None:
+        """Hand a comparison with widefield to all."""
+        for sink in self._all:
+            sink.errors(frame)
 
     def skipped(self, stream: Stream, t: int, reason: str) -> None:
         """Tell all that a time point has no prediction."""

@@ -90,6 +90,7 @@ class Reconstruct:
                 with self._state.survived(f"Looking at {monitor.watches}"):
                     monitor.after(stack, quality)
         self._state.count("recon_frames")
+        self._run.errors.exposed(stack)
         self._hand_on(frame)
         for sum_ in self._sums:
             if summed := sum_.add(frame):
@@ -174,6 +175,7 @@ class Reconstruct:
     def _hand_on(self, frame: SRFrame) -> None:
         """Hand a measurement over, and to the window if it is to be separated."""
         self._run.sinks.recon(frame)
+        self._run.errors.measured(frame)
         if self._run.channels[frame.stream.channel].separation is None:
             return
         with self._state.steps.measure("window"):

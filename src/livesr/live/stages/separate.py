@@ -125,6 +125,7 @@ class Separate:
         with self._state.steps.measure("hand_over"):
             self._state.separated(frame, window)
             self._run.sinks.separated(frame)
+            self._run.errors.predicted(frame)
 
     def _show_provisional(self, prediction: Prediction | None, error: BaseException | None) -> None:
         """Show a frame that its successor may still change."""

@@ -56,6 +56,9 @@ export class Readout {
     show("latency", ...duration(this.frame?.latency_ms ?? NaN));
     const residual = this.frame?.residual ?? null;
     show("residual", residual === null ? "–" : (100 * residual).toFixed(1), residual === null ? "" : "%");
+    const compared = this.frame?.error;
+    byId("rsp-row").hidden = !compared;
+    if (compared) show("rsp", Object.entries(compared.rsp).map(([what, rsp]) => `${what} ${rsp === null ? "–" : rsp.toFixed(3)}`).join(" · "));
     const score = Object.entries(this.frame?.score ?? {});
     byId("score-row").hidden = score.length === 0;
     if (score.length) show("score", score.map(([name, pcc]) => `${name} ${pcc === null ? "–" : pcc.toFixed(2)}`).join(" · "));
