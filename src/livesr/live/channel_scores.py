@@ -71,9 +71,9 @@ class MeanErrors:
 
     def add(self, errors: FrameErrors) -> None:
         """Take those of a frame."""
-        channel = self._sums.setdefault(errors.source.stream.channel, {})
+        name = errors.source.stream.channel
         for label, numbers in errors.numbers.items():
-            channel.setdefault(label, _Sums()).add(numbers)
+            self._sums.setdefault(name, {}).setdefault(label, _Sums()).add(numbers)
 
     def summary(self) -> dict[str, dict[str, dict[str, float]]]:
         """Return ``{channel: {label: {frames, rsp, rsp_lowest, rsp_last, rse}}}``."""
