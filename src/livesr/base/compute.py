@@ -68,6 +68,10 @@ class ComputeConfig(Model):
     """Compare every picture with the widefield mean of its exposures, as time allows: numbers for
     frames.jsonl and report, or an image of the store as well (planes).
     """
+    error_bars: bool = False
+    """Store lower and upper images of every prediction, by the error bars that lie beside the rig
+    (`livesr calibrate-errors`).
+    """
     residual_plane: bool = False
     """Keep what the predicted channels leave unexplained of the measurement as one more plane."""
 

@@ -433,6 +433,8 @@ class ChannelConfig(Model):
     """Of an unbinned pixel, in the sample."""
     damping: Annotated[float, Field(gt=0, le=1)] | None = None
     """As `optics.damping`."""
+    power_mw: Positive | None = None
+    """Power of the light at the specimen while a raw frame is exposed, for the ledger of the dose."""
     section: SerializeAsAny[ChannelSection] = ChannelSection()
     """Its keys that only its modality knows."""
 
@@ -561,7 +563,8 @@ class RigConfig(Model):
     def files(self) -> dict[str, Path]:
         """Everything that describes the rig and exists, by the name that a store keeps it under."""
         maps = {name: self.folder / name for name in self.corrections.maps().values()}
-        files = {"rig.yaml": self.folder / "rig.yaml", "rig.cfg": self.cfg_path, **maps}
+        own = {name: self.folder / name for name in ("rig.yaml", "error_bars.yaml")}
+        files = {**own, "rig.cfg": self.cfg_path, **maps}
         return {name: file for name, file in files.items() if file.is_file()}
 
     def channel(self, name: str) -> ChannelConfig:

@@ -20,10 +20,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:  # it imports the models of files
+    from livesr.base.error_bars import ErrorBars
 
 Pixels = NDArray[np.unsignedinteger[Any]]
 
@@ -337,6 +340,7 @@ class MulticolorFrame:
         that is usual there; None where the engine does not say
     warnings : sentences that a viewer must show with it
     score : against the true channels of a superposition, structure by structure; else ()
+    error_bars : what `limits` follows from; None where nothing was calibrated
     """
 
     channels: NDArray[np.uint16]
@@ -354,6 +358,19 @@ class MulticolorFrame:
     warnings: tuple[str, ...] = field(default=())
     score: tuple[ChannelScore, ...] = ()
     labels: tuple[str, ...] = ()
+    error_bars: ErrorBars | None = None
+
+    @property
+    def limits(self) -> tuple[NDArray[np.uint16], NDArray[np.uint16]] | None:
+        """Lower and upper image of every channel, uint16 (c, y, x) in the unit of `channels`.
+
+        Computed each time that they are asked for. The true light is between them in as many pixels
+        as `error_bars` says; None where nothing was calibrated (`livesr calibrate-errors`).
+        """
+        if self.error_bars is None:
+            return None
+        scale = self.source.normalisation.scale
+        return self.error_bars.limits(self.channels, self.labels, scale, self.offset_adu)
 
     def __getitem__(self, label: str) -> NDArray[np.uint16]:
         """Return the channel called `label`, uint16 (y, x) in ADU: a view of `channels`.

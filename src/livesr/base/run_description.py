@@ -8,7 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from livesr.base.error_bars import ErrorBars
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +29,8 @@ class ChannelDescription:
     counts `recon_unit_scale` `recon_unit`. A superposition has no raw frames: it is the sum of the
     frames of channels `parts`, made equally bright and multiplied by `weights`. `error_map` says
     that pictures are compared with widefield ("numbers"), and that the maps are stored ("planes").
+    `error_bars` are those of its predictions, `limits_stored` whether lower and upper images are
+    kept. `power_mw` is that of the light at the specimen, None where nobody said.
     """
 
     name: str
@@ -55,6 +60,9 @@ class ChannelDescription:
     parts: tuple[str, ...] = ()
     weights: tuple[float, ...] = ()
     error_map: str = ""
+    error_bars: ErrorBars | None = None
+    limits_stored: bool = False
+    power_mw: float | None = None
 
     @property
     def compared(self) -> tuple[str, ...]:

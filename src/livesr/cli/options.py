@@ -276,6 +276,16 @@ ErrorMap = Annotated[
         )
     ),
 ]
+ErrorBarImages = Annotated[
+    bool,
+    typer.Option(
+        "--error-bars",
+        help=(
+            "Store lower and upper images of every prediction, by the error bars beside the rig"
+            " (livesr calibrate-errors)."
+        ),
+    ),
+]
 _COMPUTE: dict[str, tuple[Any, Any]] = {
     "backend": (Backend, "auto"),
     "endpoint": (Endpoint, None),
@@ -285,6 +295,7 @@ _COMPUTE: dict[str, tuple[Any, Any]] = {
     "tile": (Tile, "auto"),
     "uncertainty": (Uncertainty, None),
     "error_map": (ErrorMap, None),
+    "error_bars": (ErrorBarImages, False),
 }
 """Fields of `ComputeConfig`; the residual plane is for scripts, which receive it."""
 

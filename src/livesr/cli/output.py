@@ -112,6 +112,25 @@ def _superposition(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
+def _dose(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [("dose", escape(line))] if (line := report.get("dose_line")) else []
+
+
+def _compared(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Say of each channel how its pictures compare with widefield."""
+    return [
+        (
+            "widefield",
+            escape(
+                f"{name or 'default'}, {what}: RSP {n['rsp']:.3f}, lowest {n['rsp_lowest']:.3f},"
+                f" RSE {n['rse']:.3g} ADU in {n['frames']} frames"
+            ),
+        )
+        for name, of in report.get("error_map", {}).items()
+        for what, n in of.items()
+    ]
+
+
 def _provisional(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     if not report["sr_provisional"]:
         return []
@@ -174,6 +193,8 @@ def _rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         *_missing(report),
         *(_predictions(report) if report["engine"] else measured),
         *_superposition(report),
+        *_dose(report),
+        *_compared(report),
         ("steps", f"{steps} ms" if steps else "none"),
         (
             "engine",

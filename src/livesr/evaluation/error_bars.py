@@ -196,7 +196,7 @@ def from_store(store: RecordedStore) -> tuple[list[Known], tuple[str, ...], str]
         truth = _addends(planes, [levels[part, t] for part in parts], weights)
         predicted = _plane(store, "sr", stream, t)
         scale = levels[stream, t].scale
-        known.append(_known(predicted, truth, scale, (stream.position, stream.z)))
+        known.append(_known(predicted, truth, scale, stream.position))
     model = store.models(name).get("separate", {})
     if not known:
         raise StoreError(
@@ -219,18 +219,18 @@ def _plane(store: RecordedStore, kind: Any, stream: Stream, t: int) -> Image:
 
 
 def from_pairs(
-    fields: Sequence[Sequence[Image]], engine: Engine, compute: ComputeConfig
+    fields: Sequence[tuple[str, Sequence[Image]]], engine: Engine, compute: ComputeConfig
 ) -> list[Known]:
     """Return what an engine makes of the sum of true channels, beside them.
 
     Parameters
     ----------
-    fields : of each field, each structure's reconstructions, float32 (t, y, x), ADU
+    fields : name of a field, and each structure's reconstructions, float32 (t, y, x), ADU
     """
     known = []
     session, shape = None, None
     try:
-        for number, structures in enumerate(fields):
+        for name, structures in fields:
             if structures[0].shape[1:] != shape:
                 if session:
                     session.close()
@@ -252,7 +252,7 @@ def from_pairs(
             for frame, addends in zip(frames, truth, strict=True):
                 predicted = frame.channels.astype(np.float32) - np.float32(frame.offset_adu)
                 known.append(
-                    _known(predicted, addends, frame.source.normalisation.scale, number, 0.0)
+                    _known(predicted, addends, frame.source.normalisation.scale, name, 0.0)
                 )
     finally:
         if session:

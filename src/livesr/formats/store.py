@@ -34,6 +34,7 @@ KINDS: dict[str, SeriesName] = {
     "reconstruction": "recon",
     "prediction": "sr",
     "uncertainty": "uncertainty",
+    "limits": "limits",
     "error": "error",
 }
 CHUNKS = ("*", "*", "c")

@@ -22,10 +22,11 @@ VERSION: Final = 1
 FRAME: Final = b"sr/frame"
 INPUT: Final = b"sr/input"
 UNCERTAINTY: Final = b"sr/uncertainty"
+LIMITS: Final = b"sr/limits"
 ERROR: Final = b"sr/error"
 STATUS: Final = b"sr/status"
 END: Final = b"end"
-PICTURES: Final = (FRAME, INPUT, UNCERTAINTY, ERROR)
+PICTURES: Final = (FRAME, INPUT, UNCERTAINTY, LIMITS, ERROR)
 TOPICS: Final = (*PICTURES, STATUS, END)
 
 SILENCE_S: Final = 3.0

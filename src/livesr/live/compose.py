@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from livesr.base.error_bars import ErrorBars
 from livesr.base.frames import MulticolorFrame, Normalisation, SRFrame, Stream, Window
 from livesr.base.timing import now_ns
 from livesr.live.arrays import HOST, Array, Arrays
@@ -276,6 +277,7 @@ class Composer:
     residual_plane : whether every frame carries the plane as well as the number
     spread_scale : standard deviations of the prediction in one of its views
     warnings : sentences that belong to every frame of the run
+    error_bars : those of the engine on this rig, None where nothing was calibrated
 
     Notes
     -----
@@ -294,10 +296,11 @@ class Composer:
         residual_plane: bool = False,
         spread_scale: float = 1.0,
         warnings: Sequence[str] = (),
+        error_bars: ErrorBars | None = None,
     ) -> None:
         self._sentences = _Sentences(manifest, tuple(warnings))
         self._manifest, self._shape, self._with_plane = manifest, shape, residual_plane
-        self._spread_scale = spread_scale
+        self._spread_scale, self._error_bars = spread_scale, error_bars
         self._streams: dict[Stream, _Following] = {}
 
     def arithmetic(self, arrays: Arrays) -> Arithmetic:
@@ -352,6 +355,7 @@ class Composer:
             ood_score=made.ood_score,
             warnings=self._sentences.of(made.light, following, centre),
             labels=self._manifest.channel_names,
+            error_bars=self._error_bars,
         )
 
 

@@ -16,8 +16,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from livesr.base import error_bars
 from livesr.base.compute import ON_CPU, ComputeConfig, DeviceChoice
 from livesr.base.config import RigConfig
+from livesr.base.error_bars import load_error_bars
 from livesr.base.errors import BackendError, ConfigError, LiveSRError
 from livesr.base.frames import FrameQuality, Pixels
 from livesr.base.geometry import Geometry
@@ -133,6 +135,7 @@ class ChannelPath:
             residual_plane=self.residual_plane,
             spread_scale=self.description.uncertainty.get("scale", 1.0),
             warnings=self.warnings,
+            error_bars=self.description.error_bars,
         )
 
     @property
@@ -235,7 +238,9 @@ def build_path(
         centred=way.centred,
     )
     engines, resolution_nm = load_engines(rig.channel(name)), rig.resolution_nm(name)
-    return _with_networks(plain, engines, way.method, resolution_nm, _with_server(compute, rig))
+    compute = _with_server(compute, rig)
+    made = _with_networks(plain, engines, way.method, resolution_nm, compute)
+    return _with_error_bars(made, rig, compute)
 
 
 class _Raw(NamedTuple):
@@ -275,6 +280,7 @@ def _described(raw: _Raw, reconstructor: Reconstructor) -> ChannelDescription:
         recon_method=way.method,
         recon_unit=way.unit,
         recon_unit_scale=way.unit_scale,
+        power_mw=raw.rig.channel(raw.channel).power_mw,
     )
 
 
@@ -357,9 +363,9 @@ def build_superposition(
         centred=paths[asked.channels[0]].centred,
     )
     coarsest_nm = max(rig.resolution_nm(name) for name in asked.channels)
-    return _with_networks(
-        plain, engines, first.recon_method, coarsest_nm, _with_server(compute, rig)
-    )
+    compute = _with_server(compute, rig)
+    made = _with_networks(plain, engines, first.recon_method, coarsest_nm, compute)
+    return _with_error_bars(made, rig, compute)
 
 
 def _with_server(compute: ComputeConfig, rig: RigConfig) -> ComputeConfig:
@@ -388,6 +394,31 @@ def _with_networks(
         ),
         notes=(*plain.notes, *networks.notes),
     )
+
+
+def _with_error_bars(path: ChannelPath, rig: RigConfig, compute: ComputeConfig) -> ChannelPath:
+    """Return the path with the error bars that lie beside the rig, if they are of its engine."""
+    file, engine = rig.folder / error_bars.FILE, path.networks.engine
+    if engine is None:
+        return path
+    if not file.is_file():
+        if compute.error_bars:
+            path.close()
+            raise ConfigError(
+                f"Error bars are asked for, and {file} is not there: make it with 'livesr"
+                " calibrate-errors STORE --rig RIG', or leave out error_bars."
+            )
+        return path
+    bars = load_error_bars(file)
+    if (bars.engine, bars.sha256) != (engine.manifest.id, engine.manifest.sha256):
+        other = (
+            f"{file} is of engine {bars.engine!r} as it was, and channel {path.name!r} is separated"
+            f" by {engine.manifest.id!r}: there are no error bars. Run 'livesr calibrate-errors'"
+            " again."
+        )
+        return replace(path, notes=(*path.notes, other))
+    about = replace(path.description, error_bars=bars, limits_stored=compute.error_bars)
+    return replace(path, description=about)
 
 
 def _on_device(

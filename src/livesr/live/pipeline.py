@@ -49,6 +49,7 @@ from livesr.base.frames import StagePosition
 from livesr.base.run_description import RunDescription
 from livesr.base.threads import wait_for
 from livesr.live.channel import Channel
+from livesr.live.dose import DoseLedger
 from livesr.live.error_maps import ErrorMaps
 from livesr.live.keeping_up import LATEST, KeepingUp, ProvisionalFrames
 from livesr.live.paths import ChannelPath
@@ -116,6 +117,7 @@ class Pipeline:
             provisional=ProvisionalFrames(keeping_up),
             watchdog=Watchdog(),
             errors=ErrorMaps(paths, state, threads.errors, patient=recorded.offline),
+            dose=DoseLedger(paths),
         )
         self.hook = MDAHook(self._run.queues.room_frames, self._cannot_wait)
         self._ingest = Ingest(self._run, self.hook)

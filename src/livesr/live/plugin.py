@@ -98,7 +98,7 @@ class LiveSR(Session):
     pairs : folder for the true channels of a superposition, to train on
     raw_queue_bytes : memory for frames that wait, None takes a quarter of what is free
     backend, endpoint, precision, device, threads, tile, uncertainty, error_map,
-    residual_plane : how it is computed, as in `ComputeConfig`
+    error_bars, residual_plane : how it is computed, as in `ComputeConfig`
 
     Attributes
     ----------
@@ -158,6 +158,7 @@ class LiveSR(Session):
         tile: int | Literal["auto", "off"] = "auto",
         uncertainty: Augmentation | None = None,
         error_map: ErrorMaps | None = None,
+        error_bars: bool = False,
         residual_plane: bool = False,
     ) -> None:
         settings = parse(LiveConfig, named_in(LiveConfig, locals()), "LiveSR")

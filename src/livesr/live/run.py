@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from livesr.base.frames import Stream
 from livesr.base.run_description import RunDescription
 from livesr.live.channel import Channel
+from livesr.live.dose import DoseLedger
 from livesr.live.error_maps import ErrorMaps
 from livesr.live.keeping_up import KeepingUp, ProvisionalFrames
 from livesr.live.queues import Queues
@@ -30,7 +31,7 @@ class Run:
     description, channels, keeping_up, recorded : constant; a channel says whose its parts are
     queues, sinks : between the threads
     errors : compares with widefield, in a thread of its own; its docstring says who calls it
-    state, dropped, provisional, watchdog : told by one thread, asked by another
+    state, dropped, provisional, watchdog, dose : told by one thread, asked by another
     """
 
     description: RunDescription
@@ -44,6 +45,7 @@ class Run:
     provisional: ProvisionalFrames
     watchdog: Watchdog
     errors: ErrorMaps
+    dose: DoseLedger
 
     def skip(self, stream: Stream, t: int, reason: str) -> None:
         """Say that a time point has no prediction, nor has a sum that it is part of."""

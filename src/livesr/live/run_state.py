@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal, TypedDict
 
@@ -42,7 +42,8 @@ class Status(TypedDict, total=False):
 
     Times are summaries of histograms, {p50, p99, mean} in ms. `raw_queue` is the share of the bytes
     that may wait, `score` and `time_shift_ms` are those of a superposition. `error_map` says of
-    each channel and of what was compared with widefield {frames, rsp, rsp_lowest, rsp_last, rse}. `engine`, `upscale`,
+    each channel and of what was compared with widefield {frames, rsp, rsp_lowest, rsp_last, rse}, `dose`
+    what the run spent of the specimen (`livesr.live.dose.DoseReport`), `dose_line` the same in words. `engine`, `upscale`,
     `backend` and `computes`, a line about it, go by channel. So does `remote`, where a server
     computes: of each engine on the way {backend, endpoint, frames, frames_here, outages,
     latency_ms, server_ms, network_share}.
@@ -63,6 +64,8 @@ class Status(TypedDict, total=False):
     engine: dict[str, str]
     score: dict[str, dict[str, float]]
     time_shift_ms: float
+    dose: Mapping[str, Any]
+    dose_line: str
     error_map: dict[str, dict[str, dict[str, float]]]
     upscale: dict[str, str]
     backend: dict[str, str]

@@ -60,7 +60,7 @@ class Replay(Session):
     pairs : folder for the true channels of a superposition, to train on
     raw_queue_bytes : memory for frames that wait, None takes a quarter of what is free
     backend, endpoint, precision, device, threads, tile, uncertainty, error_map,
-    residual_plane : how it is computed, as in `ComputeConfig`
+    error_bars, residual_plane : how it is computed, as in `ComputeConfig`
 
     Raises
     ------
@@ -108,6 +108,7 @@ class Replay(Session):
         tile: int | Literal["auto", "off"] = "auto",
         uncertainty: Augmentation | None = None,
         error_map: ErrorMaps | None = None,
+        error_bars: bool = False,
         residual_plane: bool = False,
     ) -> None:
         settings = parse(RunConfig, named_in(RunConfig, locals()), "Replay")

@@ -124,6 +124,7 @@ class OMEZarrSink(Sink):
             "recon": 0,
             "sr": 0,
             "uncertainty": 0,
+            "limits": 0,
             "error": 0,
             "fills": 0,
             "strays": 0,
@@ -335,6 +336,9 @@ class OMEZarrSink(Sink):
         )
         if frame.uncertainty is not None and "uncertainty" in place.series:
             self._take("uncertainty", "estimated", frame.stream, frame.t, tuple(frame.uncertainty))
+        if "limits" in place.series and (limits := frame.limits):
+            planes = (*limits[0], *limits[1])
+            self._take("limits", "estimated", frame.stream, frame.t, planes)
 
     def errors(self, frame: FrameErrors) -> None:
         """Store what a comparison with widefield says, and its maps where they are asked for."""
@@ -618,6 +622,7 @@ class OMEZarrSink(Sink):
             "recon": "recon",
             "sr": "separated",
             "uncertainty": "estimated",
+            "limits": "estimated",
             "error": "estimated",
         }[kind]  # type: ignore[assignment]
         if casualty.elsewhere:

@@ -23,6 +23,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import numpy as np
 import zmq
 from zmq.auth.thread import ThreadAuthenticator
 from zmq.utils.monitor import recv_monitor_message
@@ -40,6 +41,7 @@ from livesr.formats.wire import (
     ERROR,
     FRAME,
     INPUT,
+    LIMITS,
     MAX_NAME,
     STATUS,
     TOPICS,
@@ -126,7 +128,11 @@ class ZeroMQSink(Sink):
         context = zmq.Context()
         xpub = context.socket(zmq.XPUB)
         messages = sum(
-            _MESSAGES + bool(channel.uncertainty) + bool(channel.error_map) for channel in run.channels)
+            _MESSAGES
+            + bool(channel.uncertainty)
+            + bool(channel.error_map)
+            + bool(channel.error_bars)
+            for channel in run.channels)
         _configure(xpub, self._address, messages, with_keys=self._keys is not None)
         self._authenticator = self._keys.protect(xpub) if self._keys else None
         try:
@@ -151,6 +157,8 @@ class ZeroMQSink(Sink):
         """
         if frame.uncertainty is not None:  # whoever has the prediction has all that belongs to it
             self._offer(UNCERTAINTY, frame)
+        if frame.error_bars is not None and not frame.provisional:
+            self._offer(LIMITS, frame)
         self._offer(FRAME, frame)
 
     def errors(self, frame: FrameErrors) -> None:
@@ -311,6 +319,9 @@ class _Publisher:
     def _send_one(self, topic: bytes, content: _Content, seq: int) -> None:
         if topic == UNCERTAINTY and isinstance(content, MulticolorFrame):
             self._send(topic, self._uncertainty_header(content, seq), content.uncertainty)
+        elif topic == LIMITS and isinstance(content, MulticolorFrame):
+            if limits := content.limits:
+                self._send(topic, self._limits_header(content, seq), np.concatenate(limits))
         elif isinstance(content, FrameErrors):
             self._send(topic, self._error_header(content, seq), content.planes)
         elif isinstance(content, MulticolorFrame):
@@ -396,6 +407,21 @@ class _Publisher:
                 ),
                 "ai": {**about, "uncertainty": _jsonable(channel.uncertainty)},
             }
+        )
+
+    def _limits_header(self, frame: MulticolorFrame, seq: int) -> WireHeader:
+        channel, bars = self._run.channel(frame.stream.channel), frame.error_bars
+        assert bars is not None
+        sides = [
+            WireChannel(label=f"{side} limit of {label}", color=color)
+            for side in ("lower", "upper")
+            for label, color in zip(channel.labels, channel.colors, strict=True)
+        ]
+        about = bars.model_dump(mode="json", by_alias=True, exclude={"structures"})
+        ai = {**self._ai[channel.name], "warning": bars.sentence, "error_bars": about}
+        n, *sides_px = frame.channels.shape
+        return self._frame_header(frame, seq).model_copy(
+            update={"shape": (2 * n, *sides_px), "channels": tuple(sides), "ai": ai}
         )
 
     def _error_header(self, frame: FrameErrors, seq: int) -> WireHeader:

@@ -105,6 +105,8 @@ class Reconstruct:
         recorded = self._recorded.normalisation(stack.stream, stack.t) is not None
         normalisation = stream.normalisation(measured.levels, recorded=recorded)
         self._look_at_quality(stack, measured)
+        if stream.running is None:
+            self._run.dose.measured(stack.stream, measured.levels.scale)
         return SRFrame(
             measured.image,
             stack.stream,

@@ -127,6 +127,7 @@ class PictureMaker:
             "disk_free_bytes": finite(said.get("disk_free_bytes")),
             "engine": _of_channel(said.get("engine"), channel),
             "backend": _backend(said, channel),
+            "dose": said.get("dose_line") if isinstance(said.get("dose_line"), str) else "",
             "computes": _of_channel(said.get("computes"), channel),
             "warnings": [w for w in warnings if w],
             "streams": [s._asdict() for s in self._source.streams()],

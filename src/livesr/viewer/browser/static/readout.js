@@ -32,6 +32,8 @@ export class Readout {
     show("engine", status.engine || "–");
     show("backend", status.backend || "–");
     byId("backend").title = status.computes || "";
+    byId("dose-row").hidden = !status.dose;
+    show("dose", status.dose || "–");
     show("skipped", status.skipped == null ? "–" : String(status.skipped));
     show("disk", ...bytes(status.disk_free_bytes ?? NaN));
     byId("source").textContent = status.source || "";
