@@ -475,6 +475,19 @@ class SuperposeConfig(Model):
         return "+".join(self.channels)
 
 
+class AuditConfig(Model):
+    """When the true channels of a superposition are taken beside the channel that is separated, so
+    that its predictions are scored.
+    """
+
+    every_s: Annotated[float, Field(gt=0, le=1e6)] = 300.0
+    """Seconds from one audit to the next."""
+    when_doubtful: bool = True
+    """Also as soon as a prediction has a warning that the last audit did not know; not more often
+    than ten times in `every_s`.
+    """
+
+
 class RigConfig(Model):
     """rig.yaml: a microscope, and what is computed of what its camera sees."""
 
@@ -504,6 +517,8 @@ class RigConfig(Model):
     """Between the starts of two time points; 0 is as fast as the camera can."""
     channels: dict[str, ChannelConfig] = Field(default_factory=dict)
     """By the names of their presets in `channel_group`."""
+    audit: AuditConfig | None = None
+    """Take the channels of `superpose` now and then only, and score the others with them."""
     superpose: Annotated[SuperposeConfig | None, BeforeValidator(_superposed)] = None
     """Channels that are added, to test an engine on their sum; a list is of the channels alone."""
     channel_group: str = "Channel"
@@ -546,6 +561,15 @@ class RigConfig(Model):
             raise ValueError(
                 f"corrections are given for channel {name!r}, which is not among 'channels'."
                 f"{suggestion(name, list(self.channels))}".rstrip(".?")
+            )
+        if self.audit and not self.superpose:
+            raise ValueError(
+                "audit needs superpose: its channels are the truth that predictions are scored with"
+            )
+        if self.audit and self.superpose and set(self.channels) <= set(self.superpose.channels):
+            raise ValueError(
+                "audit needs a channel beside those of superpose, which shows all structures at"
+                " once and is separated"
             )
         for name in self.superpose.channels if self.superpose else ():
             if name not in self.channels:
@@ -613,6 +637,11 @@ class RigConfig(Model):
         for name in channels:
             self.channel(name)  # a typo
         return self.model_copy(update={"superpose": asked})
+
+    @property
+    def sums(self) -> tuple[str, ...]:
+        """Names of what no plan acquires, because it is made of channels that it does."""
+        return (self.superpose.name,) if self.superpose and not self.audit else ()
 
     @property
     def superposed(self) -> ChannelConfig:

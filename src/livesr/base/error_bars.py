@@ -6,7 +6,7 @@ it for a prediction. How the table is found is `livesr.evaluation.error_bars`'s.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -78,6 +78,34 @@ class ErrorBars(Model):
             else f"of frames like the {self.units} of one field; cells of others may differ"
         )
         return f"Error bars from true channels of this microscope: {held} {like}."
+
+    def times(
+        self, label: str, predicted: NDArray[np.floating[Any]], truth: NDArray[np.floating[Any]]
+    ) -> NDArray[np.float64]:
+        """Return how many times as wide the bounds must be for the truth to lie within them.
+
+        Both in shares of the normalisation's scale; of one shape. At a bound of 0 a truth below it
+        is within.
+        """
+        bars = self.structures[label]
+        bins = np.maximum(np.searchsorted(bars.from_, predicted, side="right") - 1, 0)
+        below, above = (np.asarray(side)[bins] + 1e-9 for side in (bars.below, bars.above))
+        error = np.asarray(np.maximum(truth, 0) - np.maximum(predicted, 0), np.float64)
+        times: NDArray[np.float64] = np.maximum(error / above, -error / below)
+        return times
+
+    def widened(self, factors: Mapping[str, float]) -> ErrorBars:
+        """Return error bars with the bounds of each structure multiplied."""
+        wider = {
+            label: bars.model_copy(
+                update={
+                    "below": [factors.get(label, 1.0) * width for width in bars.below],
+                    "above": [factors.get(label, 1.0) * width for width in bars.above],
+                }
+            )
+            for label, bars in self.structures.items()
+        }
+        return self.model_copy(update={"structures": wider})
 
     def limits(
         self, channels: NDArray[np.uint16], labels: Sequence[str], scale: float, offset_adu: int = 0

@@ -153,7 +153,7 @@ def _check_files(request: Request) -> None:
     rig = rig.with_engine(request.upscale, "upscale") if request.upscale else rig
     check_maps(rig)
     used = [rig.channel(name) for name in rig.channels] + (
-        [rig.superposed] if rig.superpose else []
+        [rig.superposed] if rig.sums else []
     )
     for channel in used:
         for engine in (channel.upscale, channel.separate):
@@ -223,7 +223,7 @@ def acquire(request: Request, core: CMMCorePlus, console: Console) -> dict[str, 
         lambda: core.mda.run(plan),
         core.mda.cancel,
         lambda: _announce(planned, session, console),
-        planned.groups // planned.channels if request.rig.superpose else planned.groups,
+        planned.groups // planned.channels if request.rig.sums else planned.groups,
     )
     return _conduct(session, request, console, work)
 

@@ -300,7 +300,7 @@ class Composer:
     ) -> None:
         self._sentences = _Sentences(manifest, tuple(warnings))
         self._manifest, self._shape, self._with_plane = manifest, shape, residual_plane
-        self._spread_scale, self._error_bars = spread_scale, error_bars
+        self._spread_scale, self.error_bars = spread_scale, error_bars
         self._streams: dict[Stream, _Following] = {}
 
     def arithmetic(self, arrays: Arrays) -> Arithmetic:
@@ -355,7 +355,7 @@ class Composer:
             ood_score=made.ood_score,
             warnings=self._sentences.of(made.light, following, centre),
             labels=self._manifest.channel_names,
-            error_bars=self._error_bars,
+            error_bars=self.error_bars,
         )
 
 

@@ -48,6 +48,7 @@ from livesr.base.errors import BacklogError, LiveSRError, RecordingError
 from livesr.base.frames import StagePosition
 from livesr.base.run_description import RunDescription
 from livesr.base.threads import wait_for
+from livesr.live.audit import Audits
 from livesr.live.channel import Channel
 from livesr.live.dose import DoseLedger
 from livesr.live.error_maps import ErrorMaps
@@ -83,6 +84,7 @@ class Pipeline:
     sinks : where what is made goes; each says whether it is lossless, and essential
     keeping_up : what is given up where a step is too slow, and how much may wait
     recorded : what is used instead of being measured, of a run that is computed again
+    audits : scores predictions whose true channels are taken now and then; None does not
     on_stop : called once, from a thread of the pipeline, when the camera must stop
 
     Attributes
@@ -98,6 +100,7 @@ class Pipeline:
         keeping_up: KeepingUp = LATEST,
         *,
         recorded: Recorded = LIVE,
+        audits: Audits | None = None,
         on_stop: Callable[[], None] = lambda: None,
     ) -> None:
         self._on_stop = on_stop
@@ -118,6 +121,7 @@ class Pipeline:
             watchdog=Watchdog(),
             errors=ErrorMaps(paths, state, threads.errors, patient=recorded.offline),
             dose=DoseLedger(paths),
+            audits=audits or Audits(None, None),
         )
         self.hook = MDAHook(self._run.queues.room_frames, self._cannot_wait)
         self._ingest = Ingest(self._run, self.hook)

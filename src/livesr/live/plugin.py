@@ -404,7 +404,7 @@ class LiveSR(Session):
                     " engine looks at three: acquire it at every time point, or leave out its"
                     " engine (engine='none')."
                 )
-        if self.rig.superpose and about.channels_apart:
+        if self.rig.sums and self.rig.superpose and about.channels_apart:
             raise ConfigError(
                 f"The plan takes a channel of {self.rig.superpose.name} at later time points before"
                 " another at this one, and there is no sum until all are there: put channels"
@@ -423,7 +423,7 @@ class LiveSR(Session):
         return RunDescription(
             stream_id=uuid.uuid4().hex,
             started_ns=now_ns(),
-            channels=tuple(self._paths[name].description for name in (*names, *self._sums)),
+            channels=tuple(self._paths[name].description for name in (*names, *self.rig.sums)),
             **about.places(),
             interval_s=interval_s,
             record_raw=self.settings.record_raw,
@@ -433,6 +433,10 @@ class LiveSR(Session):
                 **({"plan.yaml": text} if text else {}),
             },
         )
+
+    @property
+    def _audit_schedule(self) -> AuditSchedule | None:
+        return getattr(self._plan, "schedule", None)
 
     def _summarised(self, plan: Any) -> PlanSummary:
         """Return what the plan will deliver; each plan is walked through once."""
@@ -474,14 +478,9 @@ class LiveSR(Session):
         self._built = dict(cameras.geometries)
         for name, geometry in cameras.geometries.items():
             self._paths[name] = build_path(self.rig, name, geometry, compute)
-        for name in self._sums:
+        for name in self.rig.sums:
             self._paths[name] = build_superposition(self.rig, self._paths, compute)
         self._unheeded = check_honoured(self._paths, compute)
-
-    @property
-    def _sums(self) -> tuple[str, ...]:
-        """Names of what no plan acquires, because it is made of channels that it does."""
-        return (self.rig.superpose.name,) if self.rig.superpose else ()
 
 
 def _check_core(core: object) -> None:

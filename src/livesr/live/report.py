@@ -53,6 +53,8 @@ def status_of(run: Run, hook: MDAHook) -> Status:
     if dose := run.dose.report():
         status["dose"] = dose
         status["dose_line"] = said(dose)
+    if audits := run.audits.report:
+        status["audits"] = audits
     if errors := state.error_map:
         status["error_map"] = errors
     if remote := {p.name: accounts for p in paths if (accounts := p.networks.accounts)}:

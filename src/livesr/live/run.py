@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from livesr.base.frames import Stream
 from livesr.base.run_description import RunDescription
+from livesr.live.audit import Audits
 from livesr.live.channel import Channel
 from livesr.live.dose import DoseLedger
 from livesr.live.error_maps import ErrorMaps
@@ -31,7 +32,7 @@ class Run:
     description, channels, keeping_up, recorded : constant; a channel says whose its parts are
     queues, sinks : between the threads
     errors : compares with widefield, in a thread of its own; its docstring says who calls it
-    state, dropped, provisional, watchdog, dose : told by one thread, asked by another
+    state, dropped, provisional, watchdog, dose, audits : told by one thread, asked by another
     """
 
     description: RunDescription
@@ -46,6 +47,7 @@ class Run:
     watchdog: Watchdog
     errors: ErrorMaps
     dose: DoseLedger
+    audits: Audits
 
     def skip(self, stream: Stream, t: int, reason: str) -> None:
         """Say that a time point has no prediction, nor has a sum that it is part of."""

@@ -66,6 +66,7 @@ class Status(TypedDict, total=False):
     time_shift_ms: float
     dose: Mapping[str, Any]
     dose_line: str
+    audits: list[dict[str, Any]]
     error_map: dict[str, dict[str, dict[str, float]]]
     upscale: dict[str, str]
     backend: dict[str, str]

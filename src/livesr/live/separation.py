@@ -8,9 +8,11 @@ views and arithmetic. When a window is separated, and what becomes of it, is dec
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import NamedTuple
 
+from livesr.base.error_bars import ErrorBars
 from livesr.base.frames import MulticolorFrame, SRFrame, Window
 from livesr.live.arrays import HOST
 from livesr.live.compose import Arithmetic, Composer, Composition
@@ -82,6 +84,10 @@ class Separation:
     def warn(self, sentence: str) -> None:
         """Add a sentence to every prediction from now on."""
         self._composer.warn(sentence)
+
+    def recalibrate(self, wider: Callable[[ErrorBars | None], ErrorBars | None]) -> None:
+        """Widen the error bars of every prediction from now on; those beside the rig stay."""
+        self._composer.error_bars = wider(self._path.description.error_bars)
 
     def predict(self, slot: int, window: Window) -> Prediction:
         """Separate a window, on the device that its frames are on if the network can."""

@@ -178,6 +178,7 @@ class Reconstruct:
         """Hand a measurement over, and to the window if it is to be separated."""
         self._run.sinks.recon(frame)
         self._run.errors.measured(frame)
+        self._run.audits.measured(frame)
         if self._run.channels[frame.stream.channel].separation is None:
             return
         with self._state.steps.measure("window"):

@@ -127,6 +127,7 @@ class PictureMaker:
             "disk_free_bytes": finite(said.get("disk_free_bytes")),
             "engine": _of_channel(said.get("engine"), channel),
             "backend": _backend(said, channel),
+            "audits": [_mean_pcc(a) for a in said.get("audits") or () if isinstance(a, Mapping)],
             "dose": said.get("dose_line") if isinstance(said.get("dose_line"), str) else "",
             "computes": _of_channel(said.get("computes"), channel),
             "warnings": [w for w in warnings if w],
@@ -291,6 +292,13 @@ def overlay_of(pair: FramePair, view: View) -> str:
     if view.uncertainty and pair.uncertainty is not None:
         return "uncertainty"
     return "error" if view.error and pair.error is not None else ""
+
+
+def _mean_pcc(audit: Mapping[str, Any]) -> dict[str, Any]:
+    """Return one point of the curve of trust."""
+    pccs = [finite(pcc) for pcc in dict(audit.get("pcc") or {}).values()]
+    known = [pcc for pcc in pccs if pcc is not None]
+    return {"t": audit.get("t"), "pcc": sum(known) / len(known) if known else None}
 
 
 def _rsp(pair: FramePair) -> dict[str, Any] | None:

@@ -398,11 +398,16 @@ def _sim_section(rig: RigConfig) -> SIMConfig:
 
 
 def _dyes(text: str) -> dict[str, tuple[str, ...]]:
-    """Return the structures that each channel shows; "488:microtubules 561:er" or nothing."""
+    """Return the structures that each channel shows.
+
+    "488:microtubules 561:er", "mixed:microtubules+er" for several, or nothing.
+    """
     if not text:
         return {"": DEFAULT_STRUCTURES}
     named = (dye.partition(":") for dye in text.split())
-    dyes: dict[str, tuple[str, ...]] = {channel: (structure,) for channel, _, structure in named}
+    dyes: dict[str, tuple[str, ...]] = {
+        channel: tuple(structures.split("+")) for channel, _, structures in named
+    }
     if unknown := {name for names in dyes.values() for name in names} - set(DEFAULT_STRUCTURES):
         raise ConfigError(
             f"Dyes {text!r} stain {', '.join(sorted(unknown))}; there are"

@@ -32,6 +32,7 @@ export class Readout {
     show("engine", status.engine || "–");
     show("backend", status.backend || "–");
     byId("backend").title = status.computes || "";
+    this.showTrust((status.audits ?? []).filter((audit) => audit.pcc !== null));
     byId("dose-row").hidden = !status.dose;
     show("dose", status.dose || "–");
     show("skipped", status.skipped == null ? "–" : String(status.skipped));
@@ -40,6 +41,18 @@ export class Readout {
     byId("source").title = status.source || "";
     this.showWarnings();
     this.tick();
+  }
+
+  /** The curve of trust: a point for each audit, 1 at the top. */
+  showTrust(audits) {
+    byId("audit-row").hidden = audits.length === 0;
+    if (!audits.length) return;
+    const first = audits[0].t;
+    const span = Math.max(audits.at(-1).t - first, 1);
+    const points = audits.map(({ t, pcc }) => `${(100 * (t - first)) / span},${(23 - 22 * Math.max(pcc, 0)).toFixed(1)}`);
+    byId("trust").firstElementChild.setAttribute("points", points.join(" "));
+    const last = audits.at(-1);
+    show("audit", `PCC ${last.pcc.toFixed(2)} at t=${last.t}`);
   }
 
   setFrame(frame) {
