@@ -40,6 +40,9 @@ if TYPE_CHECKING:  # for type checkers and completion; below, for Python
     from livesr.base.frames import SRFrame as SRFrame
     from livesr.base.frames import Stream as Stream
     from livesr.base.geometry import Geometry as Geometry
+    from livesr.base.quality import Judgement as Judgement
+    from livesr.base.quality import Quality as Quality
+    from livesr.base.quality import Verdict as Verdict
     from livesr.base.run_config import RunConfig as RunConfig
     from livesr.base.run_description import ChannelDescription as ChannelDescription
     from livesr.base.run_description import RunDescription as RunDescription
@@ -95,6 +98,7 @@ _PUBLIC = {
         "Stream",
     ),
     "livesr.base.geometry": ("Geometry",),
+    "livesr.base.quality": ("Judgement", "Quality", "Verdict"),
     "livesr.base.run_config": ("RunConfig",),
     "livesr.base.run_description": ("ChannelDescription", "RunDescription"),
     "livesr.live.inference.runtime": ("Runtime",),

@@ -39,14 +39,14 @@ def test_the_bounds_are_those_of_the_intensity() -> None:
     st.floats(1, 5e4),
     st.integers(0, 2000),
 )
-def test_the_prediction_is_between_them(
-    channels: np.ndarray, scale: float, offset: int
-) -> None:
+def test_the_prediction_is_between_them(channels: np.ndarray, scale: float, offset: int) -> None:
     channels = np.maximum(channels, offset).astype(np.uint16)
     low, high = bars().limits(channels, ["ER", "unknown"], scale, offset)
-    assert (low <= channels).all() and (channels <= high).all()
+    assert (low <= channels).all()
+    assert (channels <= high).all()
     assert (low >= offset).all()
-    assert (low[1] == offset).all() and (high[1] == 65535).all()
+    assert (low[1] == offset).all()
+    assert (high[1] == 65535).all()
 
 
 def test_the_file_says_what_they_are_worth_and_is_read_again(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import operator
 import shutil
 from pathlib import Path
 from typing import Any
@@ -62,9 +64,7 @@ def test_cells_that_were_not_seen_are_covered_at_every_intensity(
         for one in new:
             chosen = one.predicted[1] > table.from_[-1]
             error = (one.truth - one.predicted)[1][chosen]
-            bright.append(
-                float(np.mean((error <= table.above[-1]) & (error >= -table.below[-1])))
-            )
+            bright.append(float(np.mean((error <= table.above[-1]) & (error >= -table.below[-1]))))
     assert all(np.mean(shares) >= coverage - 0.005 for shares in held.values())
     assert np.mean(bright) >= coverage - 0.01
     assert all(np.mean(shares) < 1 - (1 - coverage) / 4 for shares in held.values())
@@ -119,9 +119,7 @@ def test_a_store_becomes_error_bars_that_later_frames_have(
     rig: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cell = record(tmp_path, 1, rig)
-    report = _command(
-        capsys, "calibrate-errors", str(cell), "--rig", str(rig), "--coverage", "0.5"
-    )
+    report = _command(capsys, "calibrate-errors", str(cell), "--rig", str(rig), "--coverage", "0.5")
     assert (report["of"], set(report["structures"])) == ("frames", set(LABELS))
     bars = load_error_bars(rig / FILE)
     assert bars.source == "pairs"
@@ -134,7 +132,9 @@ def test_a_store_becomes_error_bars_that_later_frames_have(
     )
     name = "0_488-561-640"
     predicted, limits = array(made, f"sr_{name}")[0], array(made, f"limits_{name}")[0]
-    scale = RecordedStore(made).normalisations()[next(iter(RecordedStore(made).pictures("sr")))].scale
+    scale = (
+        RecordedStore(made).normalisations()[next(iter(RecordedStore(made).pictures("sr")))].scale
+    )
     low, high = bars.limits(predicted, LABELS, scale)
     np.testing.assert_array_equal(limits, np.concatenate([low, high]))
     about = zarr.open_group(made / f"limits_{name}", mode="r").attrs["livesr"]
@@ -161,9 +161,9 @@ def test_cells_of_the_virtual_rig_that_were_never_seen_are_covered(
         [Known(one.predicted, one.truth, seed) for one in from_store(RecordedStore(store))[0]]
         for seed, store in enumerate(stores)
     ]
-    bars = calibrated(sum(known[:20], []), LABELS, engine, "pairs")
+    bars = calibrated(functools.reduce(operator.iadd, known[:20], []), LABELS, engine, "pairs")
     assert (bars.of, bars.units) == ("fields", 20)
-    found = covered(bars, sum(known[20:], []), LABELS)
+    found = covered(bars, functools.reduce(operator.iadd, known[20:], []), LABELS)
     assert all(share >= 0.9 for share in found.values())
 
 

@@ -48,7 +48,9 @@ def audited_rig(folder: Path, **audit: Any) -> RigConfig:
     cfg = cfg.replace("Camera,Rig,virtual_dyes", f"Camera,Rig,{target}")
     cfg = cfg.replace("640:lysosomes", "640:lysosomes all:microtubules+er+lysosomes")
     cfg = cfg.replace("Label,Laser,2,640", "Label,Laser,2,640\nLabel,Laser,3,all")
-    cfg += "\nConfigGroup,Channel,all,Laser,Label,all\n#py ConfigGroup,Channel,all,Camera,Channel,all"
+    cfg += (
+        "\nConfigGroup,Channel,all,Laser,Label,all\n#py ConfigGroup,Channel,all,Camera,Channel,all"
+    )
     cfg += "\nConfigPixelSize,ResAll,Laser,Label,all\nPixelSize_um,ResAll,0.065\n"
     (target / "rig.cfg").write_text(cfg, encoding="utf-8")
     return load_rig(target)
@@ -68,9 +70,7 @@ def test_an_audit_is_due_first_then_by_time_or_by_doubt(steps: list[tuple[float,
             doubted = True
         due = schedule.due(t)
         assert schedule.due(t) == due
-        if last_s is None:
-            assert due
-        elif now_s - last_s >= 10:
+        if last_s is None or now_s - last_s >= 10:
             assert due
         elif due:
             assert doubted

@@ -16,7 +16,9 @@ from livesr.live.dose import DoseLedger, said
 from recorded_runs import Live, moving_groups, sim_rig
 
 
-def ledger(power_mw: float | None, labels: tuple[str, ...], parts: tuple[str, ...] = ()) -> DoseLedger:
+def ledger(
+    power_mw: float | None, labels: tuple[str, ...], parts: tuple[str, ...] = ()
+) -> DoseLedger:
     about = SimpleNamespace(labels=labels, power_mw=power_mw)
     return DoseLedger({"488": SimpleNamespace(description=about, parts=parts)})  # type: ignore[dict-item]
 

@@ -186,10 +186,12 @@ def test_it_comes_on_the_wire_after_its_prediction(tmp_path: Path) -> None:
 
 def test_the_page_paints_it(compared: tuple[Path, dict[str, Any]]) -> None:
     maker = PictureMaker(StoreSource(compared[0]))
-    plain, painted = maker.make(View(mode="prediction")), maker.make(
-        View(mode="prediction", error=True)
+    plain, painted = (
+        maker.make(View(mode="prediction")),
+        maker.make(View(mode="prediction", error=True)),
     )
-    assert plain and painted
+    assert plain
+    assert painted
     assert painted.content["overlay"] == "error"
     assert set(painted.content["error"]["rsp"]) == {"reconstruction", "prediction"}
     assert plain.pictures != painted.pictures
@@ -199,9 +201,7 @@ def test_what_waits_for_predictions_is_bounded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(error_maps, "_HELD_BYTES", 1)
-    run = Live(
-        sim_rig("identity"), tmp_path / "live", error_map="numbers", slow={"infer": 0.05}
-    )
+    run = Live(sim_rig("identity"), tmp_path / "live", error_map="numbers", slow={"infer": 0.05})
     most = 0
     errors = run.pipeline._run.errors
     measured = errors.measured

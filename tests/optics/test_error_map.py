@@ -1,4 +1,4 @@
-"""The error map finds the blur, the scale and what is wrong; the same as NanoPyx where it is there."""
+"""The error map finds the blur, the scale and what is wrong, as NanoPyx does."""
 
 from __future__ import annotations
 
@@ -63,7 +63,8 @@ def test_an_artefact_is_where_it_is() -> None:
     wrong = picture.copy()
     wrong[60:70, 60:70] += 100
     clean, found = error_map(widefield, picture), error_map(widefield, wrong)
-    assert clean and found
+    assert clean
+    assert found
     assert found.rsp < clean.rsp - 0.02
     assert found.rse > 5 * clean.rse
     assert np.hypot(*(np.argwhere(found.plane == found.plane.max())[0] - 65)) < 6
@@ -76,14 +77,17 @@ def test_numbers_are_those_of_the_map() -> None:
     assert found is not None
     assert found.rse == pytest.approx(float(np.sqrt(np.mean(found.plane**2))), rel=1e-3)
     fitted = gaussian_filter(picture, found.sigma_px, truncate=8)
-    assert found.rsp == pytest.approx(np.corrcoef(fitted.ravel(), widefield.ravel())[0, 1], abs=1e-4)
+    assert found.rsp == pytest.approx(
+        np.corrcoef(fitted.ravel(), widefield.ravel())[0, 1], abs=1e-4
+    )
 
 
 def test_where_the_camera_is_centred_the_picture_is_not_half_a_pixel_off() -> None:
     fine = gaussian_filter(sparse(128), 3.0)
     at_centres = fine[::2, ::2]
     as_it_is, shifted = error_map(at_centres, fine, centred=True), error_map(at_centres, fine)
-    assert as_it_is and shifted
+    assert as_it_is
+    assert shifted
     assert as_it_is.rsp > 0.9999 > shifted.rsp
 
 

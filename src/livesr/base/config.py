@@ -434,7 +434,7 @@ class ChannelConfig(Model):
     damping: Annotated[float, Field(gt=0, le=1)] | None = None
     """As `optics.damping`."""
     power_mw: Positive | None = None
-    """Power of the light at the specimen while a raw frame is exposed, for the ledger of the dose."""
+    """Power of the light at the specimen while a raw frame is exposed, for the dose."""
     section: SerializeAsAny[ChannelSection] = ChannelSection()
     """Its keys that only its modality knows."""
 

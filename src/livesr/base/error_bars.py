@@ -31,7 +31,9 @@ class StructureBars(Model):
     """How far the truth may lie below the prediction."""
     above: _Widths
     """How far above."""
-    miss: Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(max_length=64)] = []
+    miss: Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(max_length=64)] = Field(
+        default_factory=list
+    )
     """Share of the pixels outside, in the frames that it was calibrated with."""
 
     @model_validator(mode="after")

@@ -25,6 +25,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from livesr.base.quality import UNJUDGED, ChannelPixels, Judgement, Quality
+
 if TYPE_CHECKING:  # it imports the models of files
     from livesr.base.error_bars import ErrorBars
 
@@ -296,6 +298,18 @@ class ChannelScore(NamedTuple):
     input_pcc: float
 
 
+class MixingRatio(NamedTuple):
+    """How bright a structure is: its bright parts over those of the brightest other one.
+
+    `low` and `high` are the limits of the 90 % interval.
+    """
+
+    label: str
+    ratio: float
+    low: float
+    high: float
+
+
 @dataclass(frozen=True, slots=True)
 class Window:
     """Three consecutive frames of one stream.
@@ -341,6 +355,9 @@ class MulticolorFrame:
     warnings : sentences that a viewer must show with it
     score : against the true channels of a superposition, structure by structure; else ()
     error_bars : what `limits` follows from; None where nothing was calibrated
+    judgement : what the frame and each channel is worth, and why
+    mixing : how bright each structure is beside the others, over the stream so far; () where the
+        engine does not say
     """
 
     channels: NDArray[np.uint16]
@@ -358,6 +375,8 @@ class MulticolorFrame:
     warnings: tuple[str, ...] = field(default=())
     score: tuple[ChannelScore, ...] = ()
     labels: tuple[str, ...] = ()
+    judgement: Judgement = UNJUDGED
+    mixing: tuple[MixingRatio, ...] = ()
     error_bars: ErrorBars | None = None
 
     @property
@@ -372,8 +391,15 @@ class MulticolorFrame:
         scale = self.source.normalisation.scale
         return self.error_bars.limits(self.channels, self.labels, scale, self.offset_adu)
 
-    def __getitem__(self, label: str) -> NDArray[np.uint16]:
+    @property
+    def quality(self) -> Quality:
+        """One word for the frame; `judgement` has the reasons."""
+        return self.judgement.word
+
+    def __getitem__(self, label: str) -> ChannelPixels:
         """Return the channel called `label`, uint16 (y, x) in ADU: a view of `channels`.
+
+        It says what it is worth: ``frame["ER"].quality``, and why: ``frame["ER"].reasons``.
 
         Raises
         ------
@@ -381,19 +407,22 @@ class MulticolorFrame:
             If the frame has no such channel, with the names that it has.
         """
         try:
-            channel: NDArray[np.uint16] = self.channels[self.labels.index(label)]
+            channel: ChannelPixels = self.channels[self.labels.index(label)].view(ChannelPixels)
         except ValueError:
             known = ", ".join(map(repr, self.labels)) or "channels without names"
             raise KeyError(
                 f"The frame has no channel {label!r}, it has {known}: use one of them, or channels"
                 " by index."
             ) from None
+        if verdict := self.judgement.channels.get(label):
+            channel.quality, channel.reasons = verdict
         return channel
 
     def __repr__(self) -> str:
         names = ", ".join(self.labels) or "channels without names"
         said = ["provisional prediction" if self.provisional else "prediction"]
         said += ["edge of a series"] if self.edge else []
+        said += [str(self.quality)] if self.quality is not Quality.GOOD else []
         said += [f"{len(self.warnings)} warnings"] if self.warnings else []
         return (
             f"<MulticolorFrame {self.stream} t={self.t}: {_size(self.channels)} ({names}),"

@@ -1,5 +1,5 @@
-"""`livesr calibrate-errors STORE|PAIRS|RIG`: how far predictions are from true channels becomes error
-bars beside the rig.
+"""`livesr calibrate-errors STORE|PAIRS|RIG`: how far predictions are from true channels becomes
+error bars beside the rig.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ def calibrate_errors(
         ),
     ],
     rig: Annotated[
-        str | None, typer.Option(help="Rig to write error_bars.yaml beside; STORE and PAIRS need it.")
+        str | None,
+        typer.Option(help="Rig to write error_bars.yaml beside; STORE and PAIRS need it."),
     ] = None,
     coverage: Annotated[
         float, typer.Option(min=0.5, max=0.99, help="Share of the pixels within the bounds.")
@@ -62,9 +63,10 @@ def calibrate_errors(
     """Find between which bounds the true light of each structure lies, and write them beside the
     rig.
 
-    From then on every prediction has a lower and an upper image: `frame.limits` in Python, sr/limits
+    From then on every prediction has a lower and an upper image: frame.limits in Python, sr/limits
     on the stream, and an image in the store with [bold]--error-bars[/]. Record true channels of as
-    many cells as you can: the bounds hold for cells like those.
+    many cells as you can: the bounds hold for cells like those. Stores know what the network saw;
+    pairs are cut at their edges.
 
     [dim]Example:[/] livesr calibrate-errors cell-*.ome.zarr --rig my_rig
     """
@@ -116,7 +118,9 @@ def _rig_and_engine(name: str) -> tuple[RigConfig, Engine]:
     channels = [config.superposed] if config.superpose else [*map(config.channel, config.channels)]
     engine = next((channel.separate for channel in channels if channel.separate), None)
     if engine is None:
-        raise ConfigError(f"No channel of rig {config.name!r} has an engine: there is no prediction.")
+        raise ConfigError(
+            f"No channel of rig {config.name!r} has an engine: there is no prediction."
+        )
     return config, load_engine(engine)
 
 

@@ -4,6 +4,7 @@ validation.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -33,6 +34,13 @@ def limits(
             help="Simulated sequences of usual light, and as many with weak structures.",
         ),
     ] = 96,
+    pairs: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of training pairs to measure on instead: a minute, and the brightness of"
+            " structures alone."
+        ),
+    ] = None,
     threads: options.Threads = 0,
     backend: options.Backend = "auto",
     as_json: JSON = False,
@@ -46,16 +54,24 @@ def limits(
     [dim]Example:[/] livesr limits engines/imcsr-mt-er-lyso-light
     """
     from livesr.cli.process import progress
-    from livesr.evaluation.limits import measure_limits
+    from livesr.evaluation.limits import measure_limits, measure_on_pairs
     from livesr.export.engine import write_limits
     from livesr.live.inference.engine import load_engine
 
     out = console(quiet=as_json)
     folder = load_engine(engine).folder
-    with progress(out, "sequences") as show:
-        measured = measure_limits(
-            folder, sequences=sequences, threads=threads, backend=backend, progress=show
-        )
+    with progress(out, "pairs" if pairs else "sequences") as show:
+        if pairs:
+            from livesr.training.sources import CachedPairs
+
+            frames, targets = CachedPairs(pairs).validation(4 * sequences)
+            measured = measure_on_pairs(
+                folder, zip(frames, targets, strict=True), threads=threads, progress=show
+            )
+        else:
+            measured = measure_limits(
+                folder, sequences=sequences, threads=threads, backend=backend, progress=show
+            )
     manifest = write_limits(folder, measured)
     _show(manifest, out)
     out.print(f"Written into {escape(str(folder / 'manifest.yaml'))}.")
@@ -70,6 +86,11 @@ def _show(manifest: Manifest, out: Console) -> None:
     for name, others in found.confusion.items():
         into = ", ".join(f"{share:.1%} into {other}" for other, share in others.items())
         out.print(f"{name} alone: {into}")
+    for name, mixing in found.mixing.items():
+        out.print(
+            f"{name}: weak where its channel is below {mixing.weak:.2f} of the brightest other"
+            f" one, absent below {mixing.absent:.2f}"
+        )
     if found.uncertainty:
         out.print(
             f"Uncertainty: {found.uncertainty.scale:.2f} times the spread of the views; rank"

@@ -126,7 +126,9 @@ def _audits(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         return sum(pccs) / len(pccs) if pccs else 0.0
 
     chosen = {"first": audits[0], "worst": min(audits, key=mean), "last": audits[-1]}
-    said = ", ".join(f"{name} {mean(audit):.2f} at t={audit['t']}" for name, audit in chosen.items())
+    said = ", ".join(
+        f"{name} {mean(audit):.2f} at t={audit['t']}" for name, audit in chosen.items()
+    )
     return [("audits", escape(f"{len(audits)} frames beside their true channels: PCC {said}"))]
 
 

@@ -59,9 +59,7 @@ def width(scores: Sequence[Doubles], alpha: float, confidence: float | None = No
         If there are too few units to promise anything.
     """
     if not promises(np.zeros(len(scores)), alpha, confidence):
-        raise ValueError(
-            f"{len(scores)} came, expected at least {fewest_units(alpha, confidence)}"
-        )
+        raise ValueError(f"{len(scores)} came, expected at least {fewest_units(alpha, confidence)}")
     ordered = [np.sort(of) for of in scores]
     candidates = np.unique(np.concatenate(ordered))
     low, high = -1, len(candidates) - 1  # at the largest of all nothing lies outside

@@ -76,7 +76,9 @@ def calibrated(
     """
     of, units = _units(known, coverage, confidence)
     structures = {
-        label: _structure([_sampled(unit, c, i) for i, unit in enumerate(units)], coverage, confidence)
+        label: _structure(
+            [_sampled(unit, c, i) for i, unit in enumerate(units)], coverage, confidence
+        )
         for c, label in enumerate(labels)
     }
     return ErrorBars(
@@ -333,7 +335,9 @@ def covered(bars: ErrorBars, known: Sequence[Known], labels: Sequence[str]) -> d
     """Return the share of the pixels of each structure that lie within the bounds."""
     found = {}
     for c, label in enumerate(labels):
-        shares = [_share_within(bars.structures[label], one.predicted[c], one.truth[c]) for one in known]
+        shares = [
+            _share_within(bars.structures[label], one.predicted[c], one.truth[c]) for one in known
+        ]
         found[label] = round(float(np.mean(shares)), 4)
     return found
 

@@ -19,6 +19,7 @@ from typing import (
     BinaryIO,
     Literal,
     NamedTuple,
+    NotRequired,
     Required,  # pydantic needs these before Python 3.12
     TypeAlias,
     cast,
@@ -60,6 +61,17 @@ class _NormalisedWith(TypedDict):
     headroom: Annotated[float, Field(gt=0)]
 
 
+class _Verdict(TypedDict):
+    __pydantic_config__ = ConfigDict(extra="allow", strict=True)  # type: ignore[misc]
+
+    word: _Name
+    reasons: NotRequired[list[str]]
+
+
+class _Judged(_Verdict):
+    channels: dict[_Name, _Verdict]
+
+
 class Line(TypedDict, total=False):
     """What livesr understands of a line.
 
@@ -93,6 +105,8 @@ class Line(TypedDict, total=False):
     clipped: _Count
     residual: float | None
     novelty: float | None
+    judgement: _Judged
+    mixing: dict[_Name, _Numbers]
     latency_ms: float | None
     edge: bool
     true_neighbours: bool

@@ -53,8 +53,8 @@ LIMITS_TITLE = "SR limits (error bars of a prediction) - not raw data"
 
 ERROR_TITLE = "Error map (comparison with widefield) - neither data nor prediction"
 ERROR_WARNING = (
-    "Difference between a picture, blurred to the resolution of widefield, and the widefield mean of"
-    " its exposures. Errors finer than widefield resolves do not show."
+    "Difference between a picture, blurred to the resolution of widefield, and the widefield mean"
+    " of its exposures. Errors finer than widefield resolves do not show."
 )
 ERROR_SCALE = 0.1
 """ADU of the exposures for each number of an error map."""

@@ -18,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
+from livesr.base.quality import Judgement, Quality
+
 VERSION: Final = 1
 FRAME: Final = b"sr/frame"
 INPUT: Final = b"sr/input"
@@ -64,6 +66,19 @@ class WireChannel(_Part):
     window: tuple[FiniteFloat, FiniteFloat] | None = None
 
 
+class WireVerdict(_Part):
+    """What a channel is worth: one of the words of `livesr.base.quality`, and why."""
+
+    word: _Name = ""
+    reasons: tuple[str, ...] = ()
+
+
+class WireJudgement(WireVerdict):
+    """What a prediction is worth, and each of its channels by its label."""
+
+    channels: dict[str, WireVerdict] = Field(default_factory=dict)
+
+
 class WireHeader(_Part):
     """The header of every message; which fields a type fills is tabulated in docs/wire-format.md.
 
@@ -102,6 +117,8 @@ class WireHeader(_Part):
     resolved: bool = True
     residual: float | None = None
     novelty: float | None = None
+    judgement: WireJudgement | None = None
+    mixing: dict[str, tuple[FiniteFloat, FiniteFloat, FiniteFloat]] = Field(default_factory=dict)
     latency_ms: float | None = None
     warnings: tuple[str, ...] = ()
     score: dict[str, dict[str, float | None]] = Field(default_factory=dict)
@@ -123,6 +140,18 @@ class Message:
     topic: str
     header: WireHeader
     pixels: NDArray[Any] | None
+
+    @property
+    def quality(self) -> Quality | None:
+        """One word for a prediction; None where nobody judged."""
+        judged = self.judgement
+        return judged and judged.word
+
+    @property
+    def judgement(self) -> Judgement | None:
+        """What a prediction and its channels are worth, and why; None where nobody judged."""
+        said = self.header.judgement
+        return said and Judgement.read(said.model_dump())
 
     @property
     def key(self) -> tuple[str, str, int, int]:

@@ -29,6 +29,7 @@ from livesr.base.run_config import AnyPath, LiveConfig, named_in
 from livesr.base.run_description import RunDescription
 from livesr.base.threads import before_threads_end
 from livesr.base.timing import now_ns
+from livesr.live.audit import AuditSchedule
 from livesr.live.camera import Cameras, channel_cameras, size_fields, stage_position
 from livesr.live.honoured import check_honoured
 from livesr.live.networks import NO_NETWORKS

@@ -42,8 +42,9 @@ class Status(TypedDict, total=False):
 
     Times are summaries of histograms, {p50, p99, mean} in ms. `raw_queue` is the share of the bytes
     that may wait, `score` and `time_shift_ms` are those of a superposition. `error_map` says of
-    each channel and of what was compared with widefield {frames, rsp, rsp_lowest, rsp_last, rse}, `dose`
-    what the run spent of the specimen (`livesr.live.dose.DoseReport`), `dose_line` the same in words. `engine`, `upscale`,
+    each channel and of what was compared with widefield {frames, rsp, rsp_lowest, rsp_last, rse},
+    `dose` what the run spent of the specimen (`livesr.live.dose.DoseReport`), `dose_line` the same
+    in words, `audits` what each audit found (`livesr.live.audit.Audit`). `engine`, `upscale`,
     `backend` and `computes`, a line about it, go by channel. So does `remote`, where a server
     computes: of each engine on the way {backend, endpoint, frames, frames_here, outages,
     latency_ms, server_ms, network_share}.

@@ -40,7 +40,7 @@ from livesr.live.pipeline import Pipeline
 from livesr.live.recorded import Recorded
 from livesr.live.sinks.frames_log import FramesLog
 from livesr.live.sinks.localisations import replace_frames
-from livesr.live.sinks.sink import Sink, score_facts, time_shift_ms, to_uint16
+from livesr.live.sinks.sink import Sink, mixing_facts, score_facts, time_shift_ms, to_uint16
 from livesr.live.sources.replay import feed
 from livesr.store.process import Progress, build_paths, refuse_residual_plane
 from livesr.store.raw_input import RawInput, description, frames_of, read_stacks, store_input
@@ -472,6 +472,8 @@ class _FillSink(Sink):
             "true_neighbours": frame.true_neighbours,
             "novelty": None if frame.ood_score is None else round(frame.ood_score, 4),
             "warnings": frame.warnings,
+            "judgement": frame.judgement.written(),
+            "mixing": mixing_facts(frame) or None,
             "score": score_facts(frame) or None,
         }
         self._put("sr", "separated", frame.source, frame.channels, facts)

@@ -19,9 +19,7 @@ from livesr.training.images import read_image
 _OF_FIELD = re.compile(r"(.+_p\d+)_z\d+_t\d+\.tif$")
 
 
-def fields_of(
-    folder: Path, labels: Sequence[str]
-) -> list[tuple[str, list[NDArray[np.float32]]]]:
+def fields_of(folder: Path, labels: Sequence[str]) -> list[tuple[str, list[NDArray[np.float32]]]]:
     """Return every recording of a field: its name, and each structure's float32 (t, y, x), ADU.
 
     Raises

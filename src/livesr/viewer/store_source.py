@@ -173,6 +173,8 @@ class StoreSource:
             novelty=line.get("novelty"),
             latency_ms=line.get("latency_ms"),
             warnings=tuple(line.get("warnings", ())),
+            judgement=line.get("judgement"),
+            mixing=line.get("mixing", {}),
             score=line.get("score", {}),
             compared=line.get("compared", {}),
             time_shift_ms=line.get("time_shift_ms"),

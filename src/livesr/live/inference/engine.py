@@ -36,6 +36,9 @@ MANIFEST_NAME = "manifest.yaml"
 MODEL_NAME = "model.onnx"
 INT8_NAME = "model-int8.onnx"
 
+FEATURES_OUTPUT = "features"
+"""Name of a network's second output, (1, n, 1, 1)."""
+
 CONFUSED = 0.2
 """Share of a structure's light in another channel from which on the two are too alike for an
 engine."""
@@ -140,6 +143,25 @@ class Uncertain(Model):
     correlation: Number | None = None
 
 
+class ChannelMixing(Model):
+    """What the brightness of a structure in the prediction says of its true one.
+
+    Brightness over that of the brightest other structure, `livesr.live.mixing`; logarithms are
+    natural: log true = offset + slope log found, with a standard deviation of `sd` between cells.
+
+    Attributes
+    ----------
+    weak : ratio found below which a structure is weak
+    absent : ratio found that one which is not there has at most, as a rule
+    """
+
+    slope: Positive
+    offset: Number
+    sd: Positive
+    weak: Annotated[float, Field(ge=0, lt=10)]
+    absent: Annotated[float, Field(ge=0, lt=10)]
+
+
 class Limits(Model):
     """Beyond which values its predictions are not those of validation.
 
@@ -151,6 +173,7 @@ class Limits(Model):
     training_distribution : where the frames of training lie; None is not judged
     weak : share of the light below which a structure is not to be trusted, by channel; others have
         0.04
+    mixing : how bright a structure is beside the others, by channel; then `weak` is not asked
     confusion : share of a structure's light, alone in the field of a rig in good order, that is
         shown as each other one, median
     uncertainty : None was not measured
@@ -161,6 +184,7 @@ class Limits(Model):
     data: str = ""
     training_distribution: TrainingDistribution | None = None
     weak: dict[str, Annotated[float, Field(ge=0, lt=1)]] = Field(default_factory=dict)
+    mixing: dict[str, ChannelMixing] = Field(default_factory=dict)
     confusion: dict[str, dict[str, Number]] = Field(default_factory=dict)
     uncertainty: Uncertain | None = None
 
@@ -244,6 +268,8 @@ class Manifest(Model):
     modality : reconstructions that it was trained for; empty is any
     multiple_of : sides that the network takes; others are padded by reflection
     halo : pixels from a frame's edge that see beyond it, the receptive field's radius
+    features : numbers of the network's second output, means of its features over the frame; 0
+        without one
     architecture, parameters : what `livesr.training.networks.build` needs to make the network again
     trained : False marks weights that mean nothing: for tests and for measuring overheads
     """
@@ -262,6 +288,7 @@ class Manifest(Model):
     modality: tuple[str, ...] = ()
     multiple_of: Annotated[int, Field(ge=1, le=256)] = 1
     halo: Annotated[int, Field(ge=0, le=4096)] = 0
+    features: Annotated[int, Field(ge=0, le=4096)] = 0
     architecture: str
     parameters: dict[str, Any] = Field(default_factory=dict)
     training: dict[str, Any] = Field(default_factory=dict)

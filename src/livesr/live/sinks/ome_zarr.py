@@ -52,6 +52,7 @@ from livesr.live.sinks.shard import decode
 from livesr.live.sinks.sink import (
     Sink,
     error_facts,
+    mixing_facts,
     quality_facts,
     score_facts,
     time_shift_ms,
@@ -332,6 +333,8 @@ class OMEZarrSink(Sink):
             true_neighbours=frame.true_neighbours,
             novelty=None if frame.ood_score is None else round(frame.ood_score, 4),
             warnings=frame.warnings,
+            judgement=frame.judgement.written(),
+            mixing=mixing_facts(frame) or None,
             score=score_facts(frame) or None,
         )
         if frame.uncertainty is not None and "uncertainty" in place.series:

@@ -272,6 +272,14 @@ def error_facts(frame: FrameErrors) -> dict[str, dict[str, float]]:
     }
 
 
+def mixing_facts(frame: MulticolorFrame) -> dict[str, list[float]]:
+    """Return what the store and the stream say of how bright structures are beside each other.
+
+    ``{label: [ratio, low, high]}``, {} where it is not known.
+    """
+    return {one.label: [round(v, 4) for v in one[1:]] for one in frame.mixing}
+
+
 def time_shift_ms(parts: Sequence[SRFrame]) -> float | None:
     """Return the time from the first to the last of the moments that a sum is made of.
 

@@ -51,7 +51,15 @@ from livesr.formats.wire import (
     encode,
 )
 from livesr.live.sinks.series import DisplayWindow
-from livesr.live.sinks.sink import Sink, error_facts, quality_facts, score_facts, time_shift_ms, to_uint16
+from livesr.live.sinks.sink import (
+    Sink,
+    error_facts,
+    mixing_facts,
+    quality_facts,
+    score_facts,
+    time_shift_ms,
+    to_uint16,
+)
 
 log = logging.getLogger(__name__)
 
@@ -132,7 +140,8 @@ class ZeroMQSink(Sink):
             + bool(channel.uncertainty)
             + bool(channel.error_map)
             + bool(channel.error_bars)
-            for channel in run.channels)
+            for channel in run.channels
+        )
         _configure(xpub, self._address, messages, with_keys=self._keys is not None)
         self._authenticator = self._keys.protect(xpub) if self._keys else None
         try:
@@ -385,6 +394,8 @@ class _Publisher:
             true_neighbours=frame.true_neighbours,
             residual=frame.residual,
             novelty=frame.ood_score,
+            judgement=frame.judgement.written(),
+            mixing=mixing_facts(frame),
             latency_ms=frame.latency_ms,
             warnings=frame.warnings,
             score=_jsonable(score_facts(frame)),

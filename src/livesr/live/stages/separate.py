@@ -134,7 +134,7 @@ class Separate:
         with self._state.survived("An audit"):
             frame = self._run.audits.predicted(frame)
             if frame is not before and (separation := self._separations[frame.stream.channel]):
-                separation.recalibrate(self._run.audits.bars)
+                separation.recalibrate(self._run.audits.bars, frame.score)
         return frame
 
     def _show_provisional(self, prediction: Prediction | None, error: BaseException | None) -> None:

@@ -167,6 +167,8 @@ class PictureMaker:
             "error": _rsp(pair),
             "score": {label: finite(values.get("pcc")) for label, values in header.score.items()},
             "provisional": header.provisional,
+            "judgement": _judgement(pair.prediction),
+            "mixing": header.mixing,
             "warnings": list(dict.fromkeys(w for m in pair.messages for w in m.header.warnings)),
         }
         return Frame(key, pair, content, tuple(parts))
@@ -391,6 +393,12 @@ def _legend(view: ChannelView, label: str, offset_adu: float) -> dict[str, Any]:
         "gamma": view.gamma,
         "visible": view.visible,
     }
+
+
+def _judgement(message: Message | None) -> dict[str, Any] | None:
+    """Return what a page is told of a prediction's worth; None where nobody judged."""
+    judged = message.judgement if message else None
+    return judged.written() if judged else None
 
 
 def _about(name: str, message: Message, shape: tuple[int, ...]) -> dict[str, Any]:
