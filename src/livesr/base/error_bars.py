@@ -62,6 +62,8 @@ class ErrorBars(Model):
     """Independent fields, or frames of one, that they were calibrated with."""
     of: Literal["fields", "frames"] = "fields"
     """What the units are."""
+    cut: bool = False
+    """Whether pictures without their faded edges were among them."""
     structures: dict[str, StructureBars]
     """By the name of the channel."""
 
@@ -79,7 +81,12 @@ class ErrorBars(Model):
             if self.of == "fields"
             else f"of frames like the {self.units} of one field; cells of others may differ"
         )
-        return f"Error bars from true channels of this microscope: {held} {like}."
+        cut = (
+            " Some were cut at their edges: whole frames are covered less. Calibrate with stores."
+            if self.cut
+            else ""
+        )
+        return f"Error bars from true channels of this microscope: {held} {like}.{cut}"
 
     def times(
         self, label: str, predicted: NDArray[np.floating[Any]], truth: NDArray[np.floating[Any]]

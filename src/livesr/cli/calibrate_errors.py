@@ -15,6 +15,7 @@ from livesr.cli import options
 from livesr.cli.output import JSON, console, print_json
 
 if TYPE_CHECKING:
+    from livesr.base.compute import ComputeConfig
     from livesr.base.config import RigConfig
     from livesr.base.error_bars import ErrorBars
     from livesr.evaluation.error_bars import Known
@@ -73,6 +74,7 @@ def calibrate_errors(
     from livesr.base.compute import ComputeConfig
     from livesr.base.error_bars import FILE
     from livesr.evaluation.error_bars import calibrated
+    from livesr.formats.store import is_store
 
     out = console(quiet=as_json)
     config, engine = _rig_and_engine(rig or sources[0])
@@ -90,6 +92,7 @@ def calibrate_errors(
         "simulation" if simulated else "pairs",
         coverage=coverage,
         confidence=confidence,
+        cut=not simulated and not all(is_store(Path(source)) for source in sources),
     )
     file = config.folder / FILE
     if not dry_run:
@@ -124,7 +127,7 @@ def _rig_and_engine(name: str) -> tuple[RigConfig, Engine]:
     return config, load_engine(engine)
 
 
-def _known(source: Path, engine: Engine, compute: object) -> list[Known]:
+def _known(source: Path, engine: Engine, compute: ComputeConfig) -> list[Known]:
     from dataclasses import replace
 
     from livesr.base.errors import ConfigError
@@ -144,7 +147,7 @@ def _known(source: Path, engine: Engine, compute: object) -> list[Known]:
     return [replace(one, field=(str(source), one.field)) for one in known]
 
 
-def _simulated(engine: Engine, cells: int, compute: object, *, as_json: bool) -> list[Known]:
+def _simulated(engine: Engine, cells: int, compute: ComputeConfig, *, as_json: bool) -> list[Known]:
     from livesr.cli.process import progress
     from livesr.evaluation.error_bars import from_simulation
 

@@ -27,6 +27,7 @@ from livesr.formats.zarr_files import open_array
 from livesr.live.channel_scores import on_grid_of
 from livesr.live.inference.engine import Engine
 from livesr.live.inference.runner import open_session
+from livesr.live.inference.session import InferenceSession
 from livesr.live.normalise import BORDER, background_and_scale
 from livesr.live.reconstruct.reconstructor import RawFrames
 from livesr.simulation.sequence import sequences_of
@@ -62,6 +63,7 @@ def calibrated(
     *,
     coverage: float = COVERAGE,
     confidence: float | None = None,
+    cut: bool = False,
 ) -> ErrorBars:
     """Return the bounds that follow from frames whose truth is known.
 
@@ -89,6 +91,7 @@ def calibrated(
         source=source,
         units=len(units),
         of=of,
+        cut=cut,
         structures=structures,
     )
 
@@ -232,14 +235,12 @@ def from_pairs(
     fields : name of a field, and each structure's reconstructions, float32 (t, y, x), ADU
     """
     known = []
-    session, shape = None, None
+    sessions: dict[tuple[int, int], InferenceSession] = {}
     try:
         for name, structures in fields:
-            if structures[0].shape[1:] != shape:
-                if session:
-                    session.close()
-                shape = structures[0].shape[1:]
-                session = open_session(engine, shape, compute)
+            y, x = shape = structures[0].shape[1], structures[0].shape[2]
+            if shape not in sessions:
+                sessions[y, x] = open_session(engine, shape, compute)
             parts = [
                 [Normalisation(*background_and_scale(image)) for image in images]
                 for images in structures
@@ -252,14 +253,14 @@ def from_pairs(
             ]
             summed = np.stack([addends.sum(0) for addends in truth])
             raw = np.clip(np.rint(summed + _OFFSET_ADU), 0, 65535).astype(np.uint16)
-            frames = separate(raw[:, None], _AsItIs(shape), 1.0, engine, session)
+            frames = separate(raw[:, None], _AsItIs(shape), 1.0, engine, sessions[shape])
             for frame, addends in zip(frames, truth, strict=True):
                 predicted = frame.channels.astype(np.float32) - np.float32(frame.offset_adu)
                 known.append(
                     _known(predicted, addends, frame.source.normalisation.scale, name, 0.0)
                 )
     finally:
-        if session:
+        for session in sessions.values():
             session.close()
     return known
 

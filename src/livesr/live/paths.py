@@ -74,9 +74,9 @@ class ChannelPath:
     made anew for each by `grouping`, `composer`, `monitors`, and the networks' `upscaler` and
     `views`. `reconstructor` and `correction` are the CPU's; on another `device` each slot has its
     own, `on_device`, and the CPU's take over if the device fails. `parts` are the channels whose
-    frames a superposition adds up; nothing is exposed for it. `centred` is as of `Modality`. `watch`
-    makes the monitors of a run, `doubt` says what is wrong with a raw group. `doubts` is what no engine can know of what the
-    camera shows.
+    frames a superposition adds up; nothing is exposed for it. `centred` is as of `Modality`.
+    `watch` makes the monitors of a run, `doubt` says what is wrong with a raw group. `doubts` is
+    what no engine can know of what the camera shows.
     """
 
     name: str

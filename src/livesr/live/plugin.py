@@ -98,8 +98,8 @@ class LiveSR(Session):
     record_raw, record_recon : whether raw frames and reconstructions are stored
     pairs : folder for the true channels of a superposition, to train on
     raw_queue_bytes : memory for frames that wait, None takes a quarter of what is free
-    backend, endpoint, precision, device, threads, tile, uncertainty, error_map,
-    error_bars, residual_plane : how it is computed, as in `ComputeConfig`
+    backend, endpoint, precision, device, threads, tile : how it is computed, as in `ComputeConfig`
+    uncertainty, error_map, error_bars, residual_plane : what is told of its pictures, likewise
 
     Attributes
     ----------

@@ -37,14 +37,26 @@ STEPS = (
 )
 
 
-class Status(TypedDict, total=False):
+class Trust(TypedDict, total=False):
+    """What a run knows of how far it can be trusted, and what that cost.
+
+    `error_map` says of each channel and of what was compared with widefield {frames, rsp,
+    rsp_lowest, rsp_last, rse}, `audits` what each audit found (`livesr.live.audit.Audit`), `dose`
+    what the run spent of the specimen (`livesr.live.dose.DoseReport`), `dose_line` the same in
+    words.
+    """
+
+    error_map: dict[str, dict[str, dict[str, float]]]
+    audits: list[dict[str, Any]]
+    dose: Mapping[str, Any]
+    dose_line: str
+
+
+class Status(Trust, total=False):
     """State of a run in progress, about once a second.
 
     Times are summaries of histograms, {p50, p99, mean} in ms. `raw_queue` is the share of the bytes
-    that may wait, `score` and `time_shift_ms` are those of a superposition. `error_map` says of
-    each channel and of what was compared with widefield {frames, rsp, rsp_lowest, rsp_last, rse},
-    `dose` what the run spent of the specimen (`livesr.live.dose.DoseReport`), `dose_line` the same
-    in words, `audits` what each audit found (`livesr.live.audit.Audit`). `engine`, `upscale`,
+    that may wait, `score` and `time_shift_ms` are those of a superposition. `engine`, `upscale`,
     `backend` and `computes`, a line about it, go by channel. So does `remote`, where a server
     computes: of each engine on the way {backend, endpoint, frames, frames_here, outages,
     latency_ms, server_ms, network_share}.
@@ -65,10 +77,6 @@ class Status(TypedDict, total=False):
     engine: dict[str, str]
     score: dict[str, dict[str, float]]
     time_shift_ms: float
-    dose: Mapping[str, Any]
-    dose_line: str
-    audits: list[dict[str, Any]]
-    error_map: dict[str, dict[str, dict[str, float]]]
     upscale: dict[str, str]
     backend: dict[str, str]
     remote: dict[str, list[dict[str, Any]]]

@@ -15,6 +15,7 @@ offset are known, and the error is least where the correlation is largest.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -108,10 +109,10 @@ def error_map(
     )
 
 
-def _best(correlation: object, widest: float) -> float:
+def _best(correlation: Callable[[float], float], widest: float) -> float:
     """Return the width with the largest correlation, within what a microscope can do."""
     found = minimize_scalar(
-        lambda sigma: -correlation(sigma),  # type: ignore[operator]
+        lambda sigma: -correlation(float(sigma)),
         bounds=(0.0, widest),
         method="bounded",
         options={"xatol": _TOLERANCE_PX},
@@ -133,8 +134,7 @@ def _enlarged(image: NDArray[np.floating], shape: tuple[int, ...], *, centred: b
     rows, columns = (
         _series(n, m, centred=centred) for n, m in zip(image.shape, shape, strict=True)
     )
-    enlarged: Image = rows @ same @ columns.T
-    return enlarged
+    return np.asarray(rows @ same @ columns.T, np.float32)
 
 
 def _series(n: int, m: int, *, centred: bool) -> Image:

@@ -105,7 +105,7 @@ class SinkThread:
         self._queue.put(("_open", (opening,)))
         self._thread.start()
         if not opening.done.wait(_PATIENCE_S):
-            self._leave(f"does not come back{self._from_where()}")
+            self._leave(f"does not come back{_from_where(self._thread)}")
         elif opening.refusal is not None:
             self._queue.close()
             self._thread.join(_PATIENCE_S)
@@ -197,13 +197,9 @@ class SinkThread:
                 if self._left_behind and self.lossless:
                     return
                 if time.monotonic() - since_s > patience_s:
-                    self._leave(f"does not come back{self._from_where()}")
+                    self._leave(f"does not come back{_from_where(self._thread)}")
                     return
             time.sleep(_LOOK_S)
-
-    def _from_where(self) -> str:
-        where = called(self._thread)
-        return f" from {where}" if where else ""
 
     def _leave(self, why: str) -> None:
         """Give the sink nothing more, and wait for it no longer."""
@@ -284,6 +280,11 @@ class SinkThread:
         if self._error is None:
             self._error = error
             self._on_error(self, error)
+
+
+def _from_where(thread: threading.Thread) -> str:
+    where = called(thread)
+    return f" from {where}" if where else ""
 
 
 def _error_in(name: str, method: str, error: BaseException) -> LiveSRError:
