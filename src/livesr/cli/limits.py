@@ -5,7 +5,7 @@ validation.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -14,9 +14,14 @@ from livesr.cli import options
 from livesr.cli.output import JSON, console, print_json
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rich.console import Console
 
     from livesr.live.inference.engine import Manifest
+
+
+_PAIRS, _FRAMES = 4, 10  # pairs that are read, and frames that are made of them, for a sequence
 
 
 def register(app: typer.Typer) -> None:
@@ -37,8 +42,8 @@ def limits(
     pairs: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of training pairs to measure on instead: a minute, and the brightness of"
-            " structures alone."
+            help="Folder of training pairs to measure on instead: minutes, for what the network"
+            " knows and the brightness of structures; the rest stays."
         ),
     ] = None,
     threads: options.Threads = 0,
@@ -54,7 +59,7 @@ def limits(
     [dim]Example:[/] livesr limits engines/imcsr-mt-er-lyso-light
     """
     from livesr.cli.process import progress
-    from livesr.evaluation.limits import measure_limits, measure_on_pairs
+    from livesr.evaluation.limits import measure_limits
     from livesr.export.engine import write_limits
     from livesr.live.inference.engine import load_engine
 
@@ -62,12 +67,7 @@ def limits(
     folder = load_engine(engine).folder
     with progress(out, "pairs" if pairs else "sequences") as show:
         if pairs:
-            from livesr.training.sources import CachedPairs
-
-            frames, targets = CachedPairs(pairs).validation(4 * sequences)
-            measured = measure_on_pairs(
-                folder, zip(frames, targets, strict=True), threads=threads, progress=show
-            )
+            measured = _on_pairs(folder, pairs, sequences, threads, show, out)
         else:
             measured = measure_limits(
                 folder, sequences=sequences, threads=threads, backend=backend, progress=show
@@ -79,6 +79,36 @@ def limits(
         print_json(manifest.limits.model_dump(mode="json"))
 
 
+def _on_pairs(
+    folder: Path,
+    pairs: Path,
+    sequences: int,
+    threads: int,
+    show: Callable[[int, int], None],
+    out: Console,
+) -> dict[str, Any]:
+    """Measure what training pairs tell; a network without a features output gets one first."""
+    from livesr.base.errors import EngineError
+    from livesr.evaluation.limits import measure_on_pairs
+    from livesr.evaluation.unlike import measure_familiarity
+    from livesr.export.features import add_features
+    from livesr.live.inference.engine import load_engine
+    from livesr.training.sources import CachedPairs
+
+    try:
+        add_features(folder)
+    except EngineError as e:
+        out.print(escape(str(e)), style="yellow")
+    frames, targets = CachedPairs(pairs).validation(_PAIRS * sequences)
+    measured = measure_on_pairs(
+        folder, zip(frames, targets, strict=True), threads=threads, progress=show
+    )
+    known = measure_familiarity(
+        load_engine(folder), (frames, targets), _FRAMES * sequences, threads=threads, progress=show
+    )
+    return {"limits": measured["limits"].model_copy(update={"familiarity": known})}
+
+
 def _show(manifest: Manifest, out: Console) -> None:
     found = manifest.limits
     for name, share in found.weak.items():
@@ -86,6 +116,11 @@ def _show(manifest: Manifest, out: Console) -> None:
     for name, others in found.confusion.items():
         into = ", ".join(f"{share:.1%} into {other}" for other, share in others.items())
         out.print(f"{name} alone: {into}")
+    if found.familiarity:
+        out.print(
+            "What the engine knows is told from random textures with an area under the curve of"
+            f" {found.familiarity.area:.2f}"
+        )
     for name, mixing in found.mixing.items():
         out.print(
             f"{name}: weak where its channel is below {mixing.weak:.2f} of the brightest other"

@@ -47,7 +47,7 @@ def add_features(folder: Path) -> Manifest:
     names, places = engine.manifest.channel_names, list[str]()
     plain = onnx.load_model_from_string(engine.read())
     places = feature_places(plain)
-    n = extend(plain, places, len(names), engine.manifest.window)
+    n, drawn = extend(plain, places, len(names), engine.manifest.window)
     contained.replace_bytes(folder, engine.onnx_path.name, plain.SerializeToString())
     weights = engine.manifest.weights
     onnx_weights = weights.onnx.model_copy(update={"sha256": sha256_of(engine.onnx_path)})
@@ -65,6 +65,7 @@ def add_features(folder: Path) -> Manifest:
     manifest = engine.manifest.model_copy(
         update={
             "features": n,
+            "features_drawn": drawn,
             "weights": weights.model_copy(update={"onnx": onnx_weights, "int8": int8}),
         }
     )
@@ -98,8 +99,11 @@ def _adds(model: ModelProto, name: str) -> bool:
     return any(node.op_type == "Add" and name in node.input for node in model.graph.node)
 
 
-def extend(model: ModelProto, places: list[str], channels: int, window: int) -> int:
-    """Add the output to `model`, in place; return how many numbers it has."""
+def extend(model: ModelProto, places: list[str], channels: int, window: int) -> tuple[int, int]:
+    """Add the output to `model`, in place.
+
+    Return how many numbers it has, and how many are multiplied with each channel.
+    """
     sizes = _sizes(model, window)
     drawn = model.graph.output[0].name
     step = sizes[drawn][2] // sizes[places[-1]][2]
@@ -137,7 +141,7 @@ def extend(model: ModelProto, places: list[str], channels: int, window: int) -> 
         helper.make_tensor_value_info(FEATURES_OUTPUT, onnx.TensorProto.FLOAT, [1, n, 1, 1])
     )
     onnx.checker.check_model(model, full_check=True)
-    return n
+    return n, sum(sizes[place][1] for place in places[-2:])
 
 
 def _sizes(model: ModelProto, window: int) -> dict[str, tuple[int, ...]]:

@@ -24,6 +24,7 @@ from livesr.live.inference.engine import Manifest, TrainingDistribution
 from livesr.live.mixing import BRIGHT_PERCENTILE, Mixing, mixings, ratios
 from livesr.live.out_of_distribution import OutOfDistribution
 from livesr.live.quality import ChannelEvidence, Evidence, judged
+from livesr.live.unlike import Unlike, larger
 
 MAX_RESIDUAL = 999.0
 """What a residual that is larger, or no number, is given as."""
@@ -129,6 +130,7 @@ class Composition(NamedTuple):
     plane : float32 (y, x), sum of channels - x in ADU; None if not asked for
     ood_score : as of `OutOfDistribution`
     uncertainty : uint16 (c, y, x), ADU; None if not asked for
+    features : of the network, as `InferenceSession.features`; a copy
     """
 
     channels: Array
@@ -138,6 +140,7 @@ class Composition(NamedTuple):
     plane: Array | None
     ood_score: float | None = None
     uncertainty: Array | None = None
+    features: NDArray[np.float32] | None = None
 
 
 class Arithmetic:
@@ -177,7 +180,12 @@ class Arithmetic:
         self._display_sample = xp.empty(_sampled(shape), dtype=xp.uint16)
 
     def compose(
-        self, output: Array, image: Array, normalisation: Normalisation, spread: Array | None = None
+        self,
+        output: Array,
+        image: Array,
+        normalisation: Normalisation,
+        spread: Array | None = None,
+        features: Array | None = None,
     ) -> Composition:
         """Compute intensities, residual and display limits.
 
@@ -186,6 +194,7 @@ class Arithmetic:
         output : y^ of the network, float32 (c, y, x); only read
         image, normalisation : what the network saw of the middle frame, ADU
         spread : standard deviation of y^ over its views, in its unit and shape; only read
+        features : of the network, float32 (n,); only read
         """
         xp = self._arrays.xp
         plane = xp.empty(self._input_shape, dtype=xp.float32) if self._with_plane else None
@@ -201,7 +210,14 @@ class Arithmetic:
             uncertainty = self._intensities(spread, normalisation.scale * self._spread_scale)
         levels = self._levels(channels)
         return Composition(
-            channels, light, levels[:, :2], levels[:, 2], plane, ood_score, uncertainty
+            channels,
+            light,
+            levels[:, :2],
+            levels[:, 2],
+            plane,
+            ood_score,
+            uncertainty,
+            None if features is None else np.array(self._arrays.on_host(features), np.float32),
         )
 
     def _intensities(self, output: Array, scale: float) -> Array:
@@ -309,6 +325,8 @@ class Composer:
         self._spread_scale, self.error_bars = spread_scale, error_bars
         self.audited: Mapping[str, float] = {}
         self._streams: dict[Stream, _Following] = {}
+        known = manifest.limits.familiarity
+        self._unlike = Unlike(known, len(manifest.channels)) if known else None
 
     def arithmetic(self, arrays: Arrays) -> Arithmetic:
         """Return what computes the pixels, on `arrays`; each thread needs its own."""
@@ -346,6 +364,9 @@ class Composer:
             itself
         """
         centre = window.centre
+        if self._unlike:
+            score = larger((made.ood_score, self._unlike.score(made.features)))
+            made = made._replace(ood_score=score)
         following = self._streams.setdefault(centre.stream, _Following(self._manifest))
         if window.provisional and not following.display:
             following = _Following(self._manifest)  # shown with limits of its own, and forgotten

@@ -132,7 +132,10 @@ class Separation:
             output = augmentation.infer(session) if augmentation else session.infer()
         with self._state.steps.measure("compose"):
             spread = augmentation.spread if augmentation else None
-            return lane.arithmetic.compose(output, centre.image, centre.normalisation, spread)
+            features = augmentation.features if augmentation else session.features
+            return lane.arithmetic.compose(
+                output, centre.image, centre.normalisation, spread, features
+            )
 
     def _on_device(self, slot: int, resident: Resident, window: Window) -> Composition:
         """Separate frames that are on the device; only what is shown and stored comes down."""
@@ -145,8 +148,13 @@ class Separation:
                     normalise_into(block[i, :, :], frame.resident, *centre.normalisation, arrays)
                 # A copy: the network's memory is the next slot's as soon as this turn is over.
                 output = arrays.xp.asarray(resident.enqueue(place.stream)) + 0
+                features = getattr(resident, "device_features", None)
+                if features is not None:
+                    features = arrays.xp.asarray(features) + 0
             with self._state.steps.measure("compose"):
-                made = self._arithmetic(slot).compose(output, centre.resident, centre.normalisation)
+                made = self._arithmetic(slot).compose(
+                    output, centre.resident, centre.normalisation, features=features
+                )
                 return _downloaded(made, place)
 
     def _arithmetic(self, slot: int) -> Arithmetic:
