@@ -190,8 +190,9 @@ class VirtualSIMCamera(KnowsTruth):
     Properties before initialisation: Rig (name or path of the rig.yaml whose patterns it shows),
     SensorSize (pixels), Seed, TimePoints (length of the bank), Photons (photo-electrons of bright
     parts per raw frame), Bleaching (part lost per time point), SpecimenInterval_s, Dyes
-    ("488:microtubules 561:er" for a dye that each channel of the rig excites alone, "all:er+lysosomes"
-    for one that excites several; without, every channel shows all structures). Later: PatternIndex, TimePoint (see the module), Channel (whose
+    ("488:microtubules 561:er" for a dye that each channel of the rig excites alone,
+    "all:er+lysosomes" for one that excites several; without, every channel shows all structures).
+    Later: PatternIndex, TimePoint (see the module), Channel (whose
     light is on, where there are dyes), and those of `VirtualCamera`.
 
     Attributes
