@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # for type checkers and completion; below, for Python
     from livesr.base.config import Section as Section
     from livesr.base.config import TriggerConfig as TriggerConfig
     from livesr.base.config import load_rig as load_rig
+    from livesr.base.error_bars import ErrorBars as ErrorBars
     from livesr.base.errors import BackendError as BackendError
     from livesr.base.errors import BacklogError as BacklogError
     from livesr.base.errors import BindError as BindError
@@ -34,6 +35,7 @@ if TYPE_CHECKING:  # for type checkers and completion; below, for Python
     from livesr.base.errors import StoreError as StoreError
     from livesr.base.errors import UsageError as UsageError
     from livesr.base.frames import CameraFrame as CameraFrame
+    from livesr.base.frames import FrameErrors as FrameErrors
     from livesr.base.frames import FrameQuality as FrameQuality
     from livesr.base.frames import MulticolorFrame as MulticolorFrame
     from livesr.base.frames import RawStack as RawStack
@@ -73,6 +75,7 @@ if TYPE_CHECKING:  # for type checkers and completion; below, for Python
 _PUBLIC = {
     "livesr.base.compute": ("ComputeConfig",),
     "livesr.base.config": ("ChannelSection", "RigConfig", "Section", "TriggerConfig", "load_rig"),
+    "livesr.base.error_bars": ("ErrorBars",),
     "livesr.base.errors": (
         "BackendError",
         "BacklogError",
@@ -91,6 +94,7 @@ _PUBLIC = {
     ),
     "livesr.base.frames": (
         "CameraFrame",
+        "FrameErrors",
         "FrameQuality",
         "MulticolorFrame",
         "RawStack",

@@ -267,6 +267,25 @@ Uncertainty = Annotated[
         )
     ),
 ]
+ErrorMap = Annotated[
+    Literal["numbers", "planes"] | None,
+    typer.Option(
+        help=(
+            "Compare pictures with the widefield mean of their exposures: numbers for frames.jsonl"
+            " and report, or an image of the store as well (planes)."
+        )
+    ),
+]
+ErrorBarImages = Annotated[
+    bool,
+    typer.Option(
+        "--error-bars",
+        help=(
+            "Store lower and upper images of every prediction, by the error bars beside the rig"
+            " (livesr calibrate-errors)."
+        ),
+    ),
+]
 _COMPUTE: dict[str, tuple[Any, Any]] = {
     "backend": (Backend, "auto"),
     "endpoint": (Endpoint, None),
@@ -275,6 +294,8 @@ _COMPUTE: dict[str, tuple[Any, Any]] = {
     "threads": (Threads, 0),
     "tile": (Tile, "auto"),
     "uncertainty": (Uncertainty, None),
+    "error_map": (ErrorMap, None),
+    "error_bars": (ErrorBarImages, False),
 }
 """Fields of `ComputeConfig`; the residual plane is for scripts, which receive it."""
 

@@ -142,6 +142,7 @@ def _backfill(
 ) -> dict[str, Any]:
     """Complete a store that is locked."""
     refuse_residual_plane(compute)
+    _refuse_error_map(compute)
     _check_lengths(store)
     raw = _input(store, engines)
     _check_uncertainty(store, raw, compute)
@@ -191,6 +192,15 @@ def _input(store: RecordedStore, folders: Mapping[str, str | None]) -> RawInput:
         for channel in store.channels if folder else ():
             _check_same(store, store.models(channel).get(task), str(folder), task)
     return store_input(store, engine=folders["separate"], upscale=folders["upscale"])
+
+
+def _refuse_error_map(compute: ComputeConfig) -> None:
+    if compute.error_map:
+        raise ConfigError(
+            f"error_map is {compute.error_map!r}, and a backfill adds what is missing of the frames"
+            " that the run skipped: 'livesr process STORE --error-map"
+            f" {compute.error_map}' compares every frame, in a store of its own."
+        )
 
 
 def _check_uncertainty(store: RecordedStore, raw: RawInput, compute: ComputeConfig) -> None:

@@ -43,6 +43,8 @@ _STATES: dict[SeriesName, State] = {
     "recon": "recon",
     "sr": "separated",
     "uncertainty": "estimated",
+    "limits": "estimated",
+    "error": "estimated",
 }
 
 

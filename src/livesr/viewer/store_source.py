@@ -28,6 +28,7 @@ _TOPICS: dict[SeriesName, str] = {
     "sr": "sr/frame",
     "recon": "sr/input",
     "uncertainty": "sr/uncertainty",
+    "error": "sr/error",
 }
 _SCENES_KEPT = 8  # a paused pair is drawn anew for every change of contrast
 
@@ -125,7 +126,13 @@ class StoreSource:
 
     def _read_pair(self, stream: Stream, t: int, index: int) -> FramePair:
         prediction, measurement = self._message("sr", stream, t), self._message("recon", stream, t)
-        return FramePair(prediction, measurement, index, self._message("uncertainty", stream, t))
+        return FramePair(
+            prediction,
+            measurement,
+            index,
+            self._message("uncertainty", stream, t),
+            error=self._message("error", stream, t),
+        )
 
     def _message(self, kind: SeriesName, stream: Stream, t: int) -> Message | None:
         key = (kind, stream.position, stream.channel)
@@ -133,6 +140,9 @@ class StoreSource:
         if key not in self._images or line is None:
             return None
         pixels = np.asarray(self._arrays[key][self._shapes[key].index(t, stream.z)])
+        if kind == "error":
+            scale = self._images[key].attributes["livesr"]["intensity"]["scale"]
+            pixels = pixels * np.float32(scale)
         header = self._header(self._images[key], stream, t, line, pixels.shape)
         return Message(_TOPICS[kind], header, pixels)
 
@@ -166,6 +176,7 @@ class StoreSource:
             judgement=line.get("judgement"),
             mixing=line.get("mixing", {}),
             score=line.get("score", {}),
+            compared=line.get("compared", {}),
             time_shift_ms=line.get("time_shift_ms"),
         )
 
@@ -190,7 +201,7 @@ def _channels(image: Image) -> tuple[WireChannel, ...]:
     """
     return tuple(
         WireChannel(
-            label=c["label"].removeprefix("SR "),
+            label=c["label"].removeprefix("SR ").removeprefix("error of "),
             color=c["color"],
             window=(c["window"]["start"], c["window"]["end"]),
         )

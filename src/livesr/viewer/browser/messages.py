@@ -46,8 +46,8 @@ class View(_Part):
     ----------
     mode : which pictures
     channels, measurement : how they are shown
-    residual, uncertainty : paint it over the measurement, in the prediction's place; the residual
-        if both
+    residual, uncertainty, error : paint it over the measurement, in the prediction's place; the
+        first of them
     raw : 16-bit planes instead of JPEG
     safe : colours that a red-green blind eye tells apart, where the page has not chosen one
     histogram : send histograms now and then
@@ -59,6 +59,7 @@ class View(_Part):
     measurement: ChannelDisplay = ChannelDisplay()
     residual: bool = False
     uncertainty: bool = False
+    error: bool = False
     raw: bool = False
     safe: bool = False
     histogram: bool = False
