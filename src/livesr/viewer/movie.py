@@ -11,6 +11,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
@@ -18,7 +19,7 @@ from PIL import Image
 from livesr.base.errors import BackendError, ConfigError, RunError, StoreError
 from livesr.base.files import NewPlace
 from livesr.base.version import __version__
-from livesr.viewer.browser.messages import TakeSnapshot, View
+from livesr.viewer.browser.messages import TakeMovie, TakeSnapshot, View
 from livesr.viewer.browser.pictures import PictureMaker
 from livesr.viewer.browser.snapshot import arranged, with_caption
 from livesr.viewer.store_source import StoreSource
@@ -31,6 +32,7 @@ _PAGE_FPS = 10.0  # at which the page plays a store
 _MOST_FPS, _LEAST_FPS = 60.0, 0.5
 _WIDTH = 1920  # of the film; players of many computers end at 4096
 _QUALITY = 8.0
+_LARGEST = 1 << 30  # bytes that are sent to a page
 _PAGE, _WHOLE = View(), TakeSnapshot(type="snapshot")
 
 
@@ -94,6 +96,23 @@ def write_movie(
         frames = _frames(source, [moments[n][0] for n in shown], settings)
         _encode(frames, len(shown), part, fps, on_progress)
     return place.path
+
+
+def film_of(store: str, view: View, wanted: TakeMovie, on_progress: Progress) -> tuple[str, bytes]:
+    """Return a file name and the MP4 of a store, as a page shows it.
+
+    Raises
+    ------
+    LiveSRError
+        As `write_movie`.
+    """
+    part = TakeSnapshot(type="snapshot", field=wanted.field, split=wanted.split)
+    with TemporaryDirectory(prefix="livesr-") as folder:
+        out = Path(folder) / f"{Path(store).name.partition('.')[0] or 'livesr'}.mp4"
+        path = write_movie(store, out, MovieSettings(view, part), on_progress)
+        if path.stat().st_size > _LARGEST:
+            raise RunError(f"The film is too large for a page: livesr export {store} --to mp4")
+        return path.name, path.read_bytes()
 
 
 def _with_ending(path: Path) -> Path:

@@ -9,7 +9,7 @@ wrote stacks above 4 GiB as one description followed by all pixels; tifffile doe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -149,8 +149,8 @@ def _description(image: Chosen) -> str:
     """Say what the image is, what made it and what of it is missing, in lines."""
     own = image.image.attributes["livesr"]
     lines = [f"{image.title} [{image.said}]", image.warning]
-    if model := own.get("model"):
-        lines.append(f"Predicted by {model['id']} {str(model.get('sha256', ''))[:12]}".strip())
+    if isinstance(model := own.get("model"), Mapping):
+        lines.append(f"Engine {model.get('id')}, sha256 {model.get('sha256')}")
     if intensity := own.get("intensity"):
         lines.append(
             f"{intensity['unit']} = {intensity['scale']:g} x (value - {intensity['offset']:g})"
