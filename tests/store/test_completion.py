@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import json
 import shutil
 import textwrap
@@ -21,7 +22,12 @@ from livesr.formats.store import RecordedStore
 from livesr.live.inference.engine import Engine
 from livesr.live.sinks.ome_zarr import OMEZarrSink
 from livesr.store.backfill import backfill
-from livesr.store.completion import complete, complete_behind, tell_where_pictures_are
+from livesr.store.completion import (
+    complete,
+    complete_behind,
+    may_lack_pictures,
+    tell_where_pictures_are,
+)
 from livesr.store.halving import halved, level_sizes
 from livesr.store.levels import build_levels, drop_levels
 from livesr.store.process import process
@@ -198,15 +204,37 @@ def test_only_what_time_allows(tmp_path: Path, engine: Engine) -> None:
     assert rest["predicted"] + rest["reconstructed"] == some.left
 
 
-def test_what_cannot_be_completed_is_a_sentence(tmp_path: Path) -> None:
-    sink = OMEZarrSink(tmp_path / "run.ome.zarr")
-    sink.open(describe(record_raw=False))
-    sink.recon(sr_frame(0))
-    sink.close({})
-    before = contents(sink.path)
-    done = complete(sink.path)
+def test_ctrl_c_ends_it_and_what_is_done_stays(tmp_path: Path, engine: Engine) -> None:
+    store = hurried(tmp_path, 60)
+    some = complete_behind(
+        store, on_progress=lambda done, _: _thread.interrupt_main() if done == 3 else None
+    )
+    assert some.predicted + some.reconstructed >= 3
+    assert some.left > 0
+    assert not repair(store).changed
+    assert backfill(store)["predicted"] + some.predicted + some.reconstructed > some.left
+
+
+def test_nothing_is_done_where_nothing_is_lacking(tmp_path: Path, engine: Engine) -> None:
+    live = Live(sim_rig("mixing"), tmp_path / "live.ome.zarr")
+    live.record(moving_groups(5))
+    without = OMEZarrSink(tmp_path / "no-raw.ome.zarr")
+    without.open(describe(record_raw=False))
+    without.recon(sr_frame(0))
+    without.close({})
+    for store in (live.sink.path, without.path):
+        assert not may_lack_pictures(RecordedStore(store))
+        before = contents(store)
+        assert complete(store).problems == ()
+        assert contents(store) == before
+
+
+def test_what_cannot_be_completed_is_a_sentence(store: Path, tmp_path: Path) -> None:
+    done = complete(store)  # without the copy of a rig
     assert len(done.problems) == 1
-    assert contents(sink.path) == before
+    assert done.levels == ("recon", "sr")
+    gone = complete(tmp_path / "nothing.ome.zarr")
+    assert "There is no store" in gone.problems[0]
 
 
 FAILING = """

@@ -81,7 +81,8 @@ def complete(
     problems: list[str] = []
     done: dict[str, Any] = {}
     try:
-        done = backfill(Path(path), compute=compute, stopped=stop, on_progress=on_progress)
+        if may_lack_pictures(RecordedStore(Path(path))):
+            done = backfill(Path(path), compute=compute, stopped=stop, on_progress=on_progress)
     except LiveSRError as e:
         problems.append(str(e))
     levels: list[str] = []
@@ -101,6 +102,27 @@ def complete(
         seconds=round(time.monotonic() - start, 1),
         problems=tuple(problems),
     )
+
+
+def may_lack_pictures(store: RecordedStore) -> bool:
+    """Whether raw may have more to give: true wherever that is not plain without an engine.
+
+    False without raw, of which nothing can be computed.
+    """
+    taken = {key for key, line in store.pictures("raw").items() if line["state"] == "raw"}
+    if not taken or store.superposed:
+        return bool(taken)
+    measured, predicted = store.measured(), store.pictures("sr")
+    kept = store.pictures("recon")
+    for key in taken:
+        place = key[0].position, key[0].channel
+        line = predicted.get(key, {})
+        if key not in measured or (("recon", *place) in store.images and key not in kept):
+            return True
+        whole = line.get("edge") or line.get("true_neighbours")
+        if ("sr", *place) in store.images and not whole:
+            return True
+    return False
 
 
 def complete_behind(path: Path, **how: Any) -> Completion:
