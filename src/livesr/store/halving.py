@@ -32,12 +32,9 @@ def halved(planes: NDArray[Any]) -> NDArray[Any]:
         if planes.shape[axis] % 2:
             rim = np.take(planes, [-1], axis)
             planes = np.concatenate([planes, rim], axis)
-    wide = planes.astype(np.uint32 if planes.dtype.kind == "u" else np.float64)
-    total = wide[..., ::2, ::2] + wide[..., 1::2, ::2]
-    total += wide[..., ::2, 1::2]
-    total += wide[..., 1::2, 1::2]
-    if planes.dtype.kind == "u":
-        total += 2
-        total //= 4
-        return total.astype(planes.dtype)
-    return (total / 4).astype(planes.dtype)
+    integer = planes.dtype.kind == "u"
+    wide: NDArray[Any] = planes.astype(np.uint32 if integer else np.float64)
+    rows: NDArray[Any] = np.add(wide[..., ::2, :], wide[..., 1::2, :])
+    total: NDArray[Any] = np.add(rows[..., ::2], rows[..., 1::2])
+    mean: NDArray[Any] = np.floor_divide(total + 2, 4) if integer else np.divide(total, 4)
+    return mean.astype(planes.dtype)

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from livesr.store.exports.part import Chosen
@@ -129,7 +128,7 @@ def _transformations(image: Chosen, level: int) -> list[Mapping[str, Any]]:
         shifts.append(scale[axis] * (corner[axis] + (factor - 1) / 2) if in_plane else 0.0)
     return [
         {"type": "scale", "scale": steps},
-        {"type": "translation", "translation": list(np.float64(shifts))},
+        {"type": "translation", "translation": shifts},
     ]
 
 

@@ -9,6 +9,7 @@ wrote stacks above 4 GiB as one description followed by all pixels; tifffile doe
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,9 @@ def write_imagej(image: Chosen, file: Path, step: Callable[[], None]) -> None:
             f"{image.image.name} has planes of {y} x {x} pixels, more than ImageJ takes: export a"
             " region, or --to tiff."
         )
-    with tifffile.TiffWriter(file, imagej=True) as tiff:
+    with warnings.catch_warnings(), tifffile.TiffWriter(file, imagej=True) as tiff:
+        # above 4 GiB, which is how ImageJ has it
+        warnings.filterwarnings("ignore", "(?s).*truncating ImageJ file")
         tiff.write(
             _planes(image, step),
             shape=(t, z, c, y, x),
