@@ -111,7 +111,7 @@ def large(tmp_path: Path) -> Path:
     for t in range(2):
         sink.separated(multicolor_frame(t, size=150))
     sink.close({})
-    assert build_levels(sink.path) == ["sr"]
+    assert build_levels(sink.path)[-1] == "sr"
     return sink.path
 
 

@@ -127,20 +127,24 @@ def may_lack_pictures(store: RecordedStore) -> bool:
 
 def complete_behind(path: Path, **how: Any) -> Completion:
     """Do it with a low priority, in a thread: Ctrl-C ends it, and what is done stays."""
-    stopped = threading.Event()
+    stopped, over = threading.Event(), threading.Event()
     made: list[Completion] = []
 
     def work() -> None:
-        _stand_back()
-        made.append(complete(path, stopped=stopped, **how))
+        try:
+            _stand_back()
+            made.append(complete(path, stopped=stopped, **how))
+        finally:
+            over.set()
 
     thread = threading.Thread(target=work, name="livesr-completion")
     thread.start()
-    while thread.is_alive():
+    while not over.is_set():
         try:
-            thread.join(0.2)
+            over.wait(0.2)
         except KeyboardInterrupt:
             stopped.set()
+    thread.join()
     return made[0] if made else Completion(problems=("It ended with an error of its own.",))
 
 
