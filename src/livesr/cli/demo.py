@@ -95,6 +95,7 @@ def demo(
             with out.status(f"Simulating a living cell under a {kind.title} microscope"):
                 core = load_core(request)
             report = acquire(request, core, out)
+        report = completed(report, complete_s, compute, out)
         with out.status("Comparing with the simulated truth, validating the store"):
             (channel,) = report["channels"].values()
             report["score"] = score.compute(core, channel["labels"])
@@ -109,7 +110,6 @@ def demo(
             markup=False,
             soft_wrap=True,
         )
-        report = completed(report, complete_s, compute, out)
         report = after.run(report, out)
         if as_json:
             print_json(report)
