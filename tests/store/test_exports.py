@@ -16,8 +16,8 @@ import zarr
 
 from contracts import code, describe, feed, multicolor_frame, raw_stack, sr_frame
 from livesr.base.errors import ConfigError, RunError, StoreError
-from livesr.base.frames import LOCALISATION, Stream
-from livesr.formats.localisations import HEADER, read_localisations, rows
+from livesr.base.frames import LOCALISATION, LOCALISATION_3D, Stream
+from livesr.formats.localisations import HEADER, header, read_localisations, rows
 from livesr.live.sinks.ome_zarr import OMEZarrSink
 from livesr.store.exports.export import export
 from livesr.store.exports.part import Part, Region
@@ -272,6 +272,19 @@ def test_localisations_as_picasso_has_them(localised: Path) -> None:
     film, made = yaml.safe_load_all((done.path / "localisations.yaml").read_text())
     assert (film["Frames"], film["Width"], film["Height"]) == (4, 16, 16)
     assert made["Pixelsize"] == 65
+
+
+def test_height_comes_along(store: Path) -> None:
+    found = np.zeros(1, LOCALISATION_3D)
+    found["x_nm"], found["sigma_nm"], found["sigma_y_nm"] = 97.5, 130, 195
+    found["z_nm"], found["z_uncertainty_nm"] = -250, 30
+    (store / "localisations.csv").write_text(header(found.dtype) + rows(found))
+    (one,) = read_localisations(export(store, "csv").path / "localisations.csv")
+    assert one["z_nm"] == -250
+    h5py = pytest.importorskip("h5py", reason="h5py is not installed: pip install 'livesr[export]'")
+    with h5py.File(export(store, "picasso").path / "localisations.hdf5") as file:
+        (loc,) = file["locs"][:]
+    assert (loc["z"], loc["lpz"], loc["sx"], loc["sy"]) == (-250, 30, 2, 3)
 
 
 def test_without_localisations_there_is_no_table(store: Path) -> None:

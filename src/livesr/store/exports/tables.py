@@ -17,7 +17,7 @@ from livesr.base import contained
 from livesr.base.errors import BackendError, StoreError
 from livesr.base.version import __version__
 from livesr.formats import layout
-from livesr.formats.localisations import HEADER, read_localisations, rows
+from livesr.formats.localisations import header, read_localisations, rows
 from livesr.store.exports.part import Chosen
 
 _COLUMNS = (
@@ -115,7 +115,7 @@ def write_thunderstorm(found: NDArray[np.void], file: Path) -> None:
         If the disk refuses.
     """
     with file.open("x", encoding="utf-8", newline="") as opened:
-        opened.write(HEADER)
+        opened.write(header(found.dtype))
         for start in range(0, len(found), _ROWS_AT_ONCE):
             opened.write(rows(found[start : start + _ROWS_AT_ONCE]))
 
@@ -144,7 +144,8 @@ def write_picasso(image: Chosen, found: NDArray[np.void], file: Path) -> None:
             " needs nothing, and Picasso reads it too."
         ) from e
     pixel_nm = 1000 * image.pixel_size_um
-    kinds = [(n, "u4" if n == "frame" else "f4") for n in _PICASSO]
+    deep = "z_nm" in (found.dtype.names or ())
+    kinds = [(n, "u4" if n == "frame" else "f4") for n in (*_PICASSO, *(_DEEP if deep else ()))]
     locs = np.zeros(len(found), kinds)
     locs["frame"] = found["frame"]
     for name in "xy":
@@ -152,6 +153,9 @@ def write_picasso(image: Chosen, found: NDArray[np.void], file: Path) -> None:
         locs[f"s{name}"] = found["sigma_nm"] / pixel_nm
         locs[f"lp{name}"] = found["uncertainty_nm"] / pixel_nm
     locs["photons"], locs["bg"] = found["photons"], found["background"]
+    if deep:
+        locs["sy"] = found["sigma_y_nm"] / pixel_nm
+        locs["z"], locs["lpz"] = found["z_nm"], found["z_uncertainty_nm"]
     order = np.argsort(locs["frame"], kind="stable")
     with h5py.File(file, "x") as opened:
         opened.create_dataset("locs", data=locs[order])
@@ -159,6 +163,7 @@ def write_picasso(image: Chosen, found: NDArray[np.void], file: Path) -> None:
 
 
 _PICASSO = ("frame", "x", "y", "photons", "sx", "sy", "bg", "lpx", "lpy")
+_DEEP = ("z", "lpz")  # nm
 
 
 def _write_info(image: Chosen, file: Path) -> None:
