@@ -43,9 +43,17 @@ def seconds_of(complete: str) -> float | None:
 
 
 def completed(
-    report: Mapping[str, Any], within_s: float | None, compute: ComputeConfig, out: Console
+    report: Mapping[str, Any],
+    within_s: float | None,
+    out: Console,
+    *,
+    compute: ComputeConfig,
+    engine: str | None = None,
+    upscale: str | None = None,
 ) -> dict[str, Any]:
     """Complete the store of a run that went to its end; return its report with what was done.
+
+    `engine` and `upscale` are those of the command line.
 
     A run that was interrupted or failed is left as it is: somebody wants to be done, or has to
     look first.
@@ -56,7 +64,14 @@ def completed(
     if within_s is None or not store or report["exit_code"]:
         return dict(report)
     with progress(out, "skipped frames computed; Ctrl-C leaves the rest") as show:
-        done = complete_behind(Path(store), within_s=within_s, compute=compute, on_progress=show)
+        done = complete_behind(
+            Path(store),
+            within_s=within_s,
+            engine=_of_all(engine),
+            upscale=_of_all(upscale),
+            compute=compute,
+            on_progress=show,
+        )
     made = done.predicted + done.reconstructed
     if made or done.left:
         rest = f", {done.left} left: livesr backfill {store}" if done.left else ""
@@ -64,3 +79,8 @@ def completed(
     for problem in done.problems:
         out.print(f"Not completed: {escape(problem)}", style="yellow")
     return {**report, "completed": done.as_json()}
+
+
+def _of_all(engine: str | None) -> str | None:
+    """Return an engine of the command line that is every channel's; others are found by name."""
+    return None if engine is None or engine == "none" or "=" in engine else engine

@@ -59,6 +59,8 @@ def complete(
     path: str | Path,
     *,
     within_s: float | None = None,
+    engine: str | None = None,
+    upscale: str | None = None,
     compute: ComputeConfig = AUTO,
     stopped: threading.Event | None = None,
     on_progress: Progress = lambda done, total: None,
@@ -73,6 +75,7 @@ def complete(
     ----------
     within_s : seconds that it may take; what is under way when they are over is finished, so that
         nothing is torn. None takes as long as it needs
+    engine, upscale : folders of the engines of the run, if not found by name
     stopped : ends it as soon when it is set
     on_progress : called with pictures computed and in all
     """
@@ -82,7 +85,14 @@ def complete(
     done: dict[str, Any] = {}
     try:
         if may_lack_pictures(RecordedStore(Path(path))):
-            done = backfill(Path(path), compute=compute, stopped=stop, on_progress=on_progress)
+            done = backfill(
+                Path(path),
+                engine=engine,
+                upscale=upscale,
+                compute=compute.model_copy(update={"residual_plane": False}),  # is for who looks
+                stopped=stop,
+                on_progress=on_progress,
+            )
     except LiveSRError as e:
         problems.append(str(e))
     levels: list[str] = []
