@@ -65,6 +65,7 @@ if TYPE_CHECKING:  # for type checkers and completion; below, for Python
     from livesr.modalities.storm.simulation.rig import find_storm_camera as find_storm_camera
     from livesr.simulation.blinking_rig import find_blinking_camera as find_blinking_camera
     from livesr.store.backfill import backfill as backfill
+    from livesr.store.completion import complete as complete
     from livesr.store.process import process as process
     from livesr.store.raw_input import RawInput as RawInput
     from livesr.store.raw_input import ReadAs as ReadAs
@@ -120,6 +121,7 @@ _PUBLIC = {
     "livesr.modalities.storm.simulation.rig": ("find_storm_camera",),
     "livesr.simulation.blinking_rig": ("find_blinking_camera",),
     "livesr.store.backfill": ("backfill",),
+    "livesr.store.completion": ("complete",),
     "livesr.store.process": ("process",),
     "livesr.store.raw_input": ("RawInput", "ReadAs", "raw_input"),
     "livesr.store.replay": ("Replay",),

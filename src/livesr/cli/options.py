@@ -57,6 +57,15 @@ Upscale = Annotated[
 Store = Annotated[
     Path | None, typer.Option(help="OME-Zarr to write; a path that exists gets the next number.")
 ]
+Complete = Annotated[
+    str,
+    typer.Option(
+        help=(
+            "What was skipped is computed when the run is over: auto (5 minutes at most; Ctrl-C"
+            " ends it), so many seconds at most, or off."
+        )
+    ),
+]
 Sinks = Annotated[
     list[str] | None,
     typer.Option(
