@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from pymmcore_plus import CMMCorePlus
 
 ACTION = "livesr.widget"
+_OUR_SHARE, _VIEWERS_SHARE = 0.34, 0.26  # of the window's width
 
 
 class PreviewFeed(QtCore.QObject):
@@ -130,14 +131,36 @@ def open_window(
     )
 
     def show() -> None:
-        widget = window.get_widget(ACTION)
-        window.get_dock_widget(ACTION).toggleView(True)
+        widget, dock = window.get_widget(ACTION), window.get_dock_widget(ACTION)
+        dock.toggleView(True)
+        _make_room(window, dock)
         widget.form.choose(rig=rig, store=store)
         if opened is not None:
             opened(window, widget)
 
-    # It takes back the docks of the last time when events run, and closes those that are new.
+    # When events run, pymmcore-gui takes back the docks of the last time and closes those that are
+    # new.
     QtCore.QTimer.singleShot(0, show)
     run_until_closed(application, window.close)
     if isinstance(widget := window.get_widget(ACTION), LiveSRWidget):
         widget.control.close()
+
+
+def _make_room(window: MicroManagerGUI, dock: Any) -> None:
+    """Give the dock, and the viewers beside it, the width that pictures need.
+
+    Nothing where both have it, as in a window that was arranged before.
+    """
+    area = dock.dockAreaWidget()
+    sizes = list(window.dock_manager.splitterSizes(area))
+    total = sum(sizes)
+    ours = next((n for n, size in enumerate(sizes) if size == area.width()), None)
+    if ours is None or len(sizes) < 3 or sizes[ours] > _OUR_SHARE * total:
+        return
+    others = [n for n in range(len(sizes)) if n != ours]
+    viewers = min(others, key=sizes.__getitem__)  # what the docks leave to them
+    rest = (1 - _OUR_SHARE - _VIEWERS_SHARE) * total / (len(sizes) - 2)
+    shares = {ours: _OUR_SHARE * total, viewers: _VIEWERS_SHARE * total}
+    window.dock_manager.setSplitterSizes(
+        area, [int(shares.get(n, rest)) for n in range(len(sizes))]
+    )

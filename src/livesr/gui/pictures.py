@@ -136,8 +136,11 @@ class _HeldWindow:
 
 def _grey(image: NDArray[Any], window: tuple[float, float]) -> NDArray[np.uint8]:
     low, high = window
-    scaled = (image.astype(np.float32) - low) * (255 / max(high - low, 1e-6))
-    return np.clip(scaled, 0, 255).astype(np.uint8)
+    scaled: NDArray[np.float32] = image.astype(np.float32)
+    scaled -= low
+    scaled *= 255 / max(high - low, 1e-6)
+    np.clip(scaled, 0, 255, out=scaled)
+    return scaled.astype(np.uint8)
 
 
 class _Canvas(QtWidgets.QWidget):
@@ -207,14 +210,17 @@ class _Canvas(QtWidgets.QWidget):
         _draw_text(painter, text, centre, length_text(length_um), _INK)
 
     def _draw_legend(self, painter: QtGui.QPainter, place: QtCore.QRect) -> None:
-        height = painter.fontMetrics().height() + 2
-        if len(self._legend) * height > place.height() / 2:  # a picture comes before its legend
-            return
+        metrics = painter.fontMetrics()
+        height = metrics.height() + 1
+        if not self._legend or len(self._legend) * height > place.height() / 2:
+            return  # a picture comes before its legend
+        width = max(metrics.horizontalAdvance(label) for label, _ in self._legend)
+        ground = QtCore.QRect(0, 0, width + 12, len(self._legend) * height + 6)
+        ground.moveTopLeft(place.topLeft() + QtCore.QPoint(5, 5))
+        painter.fillRect(ground, QtGui.QColor(0, 0, 0, 150))
         left = QtCore.Qt.AlignmentFlag.AlignLeft | QtCore.Qt.AlignmentFlag.AlignVCenter
         for n, (label, color) in enumerate(self._legend):
-            row = QtCore.QRect(
-                place.left() + 8, place.top() + 6 + n * height, place.width(), height
-            )
+            row = QtCore.QRect(ground.left() + 6, ground.top() + 3 + n * height, width + 6, height)
             _draw_text(painter, row, left, label, f"#{color}")
 
 
@@ -274,4 +280,4 @@ class Tiles(QtWidgets.QWidget):
     def _side(self, columns: int, n: int) -> float:
         """Return how large a square picture is in so many columns."""
         rows = -(-n // columns)
-        return min(self.width() / columns, self.height() / rows - self._HEAD)
+        return float(min(self.width() / columns, self.height() / rows - self._HEAD))

@@ -73,7 +73,7 @@ class Numbers(QtWidgets.QWidget):
 
     def text(self, key: str) -> str:
         """Return what stands beside "raw", "missing", "measured", "separated", "skipped" ..."""
-        return self._values[key].text()
+        return str(self._values[key].text())
 
 
 class Sentences(QtWidgets.QLabel):
@@ -99,7 +99,7 @@ class Sentences(QtWidgets.QLabel):
 def quality_words(frame: SRFrame | None, prediction: MulticolorFrame | None) -> tuple[str, str]:
     """Return what the newest frames are worth in a few words, and their colour."""
     if frame is None:
-        return "–", ""
+        return "", ""
     quality, words, color = frame.quality, [], _GOOD
     if quality and quality.doubt:
         words.append(f"Doubtful: {quality.doubt}")

@@ -57,7 +57,9 @@ class LiveSRWidget(QtWidgets.QWidget):
     ----------
     camera_frame : Qt signal with the exposure that livesr took last, (y, x) in ADU; as often as the
         widget looks, in Qt's thread
-    control : the session behind it
+    control : the session behind it: its `state`, `problem` and `reports`
+    form : what is chosen; `form.choose(rig=..., store=...)` fills it in
+    start_button, stop_button, live_button, acquire_button, frames : what a person presses and turns
 
     Notes
     -----
@@ -149,6 +151,8 @@ class LiveSRWidget(QtWidgets.QWidget):
         area.setFrameShape(QtWidgets.QFrame.Shape.NoFrame)
         area.setHorizontalScrollBarPolicy(QtCore.Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         area.setMinimumWidth(_PANEL_PX)
+        for part in (area.viewport(), panel):  # the ground is that of the window around
+            part.setAutoFillBackground(False)
         return area
 
     def resizeEvent(self, event: Any) -> None:  # noqa: N802 - Qt's name
@@ -318,6 +322,7 @@ class LiveSRWidget(QtWidgets.QWidget):
             )
         words, color = quality_words(measurement, prediction)
         _say(self.quality_label, words)
+        self.quality_label.setVisible(bool(words))
         self.quality_label.setStyleSheet(f"color: {color};" if color else "")
 
     def _show_again(self) -> None:

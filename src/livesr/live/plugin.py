@@ -289,12 +289,12 @@ class LiveSR(Session):
             for way, section in modalities_of(self.rig):
                 way.prepare_run(self._core, section)
         except Exception as e:
-            self.error = (
-                e
-                if isinstance(e, LiveSRError)
-                else RunError(f"The run cannot start: {type(e).__name__}: {e}.")
-            )
-            log.exception("the run cannot start")
+            if isinstance(e, LiveSRError):
+                self.error = e
+                log.error("The run cannot start: %s", e)
+            else:
+                self.error = RunError(f"The run cannot start: {type(e).__name__}: {e}.")
+                log.exception("the run cannot start")
             self._core.mda.cancel()
 
     def _check_cameras(self) -> None:
