@@ -21,18 +21,18 @@ if frames:
 
 application = QApplication([])  # before the core, which then takes Qt's signals
 
-from pymmcore_plus.experimental.unicore import UniMMCore  # noqa: E402
+from pymmcore_plus import CMMCorePlus  # noqa: E402
 
 from livesr import LiveSRWidget, load_rig  # noqa: E402
 
-rig = load_rig("virtual_sim")
-core = UniMMCore()
+rig = load_rig("demo")
+core = CMMCorePlus.instance()
 core.loadSystemConfiguration(rig.cfg_path)
 core.setExposure(rig.exposure_ms)
 
 window, dock = QMainWindow(), QDockWidget("livesr")
 widget = LiveSRWidget(core)
-widget.form.choose(rig="virtual_sim", store=Path(store))
+widget.form.choose(rig="demo", store=Path(store))
 dock.setWidget(widget)
 window.setCentralWidget(dock)
 window.resize(1400, 800)
@@ -40,16 +40,18 @@ window.show()
 
 
 def press() -> None:
-    """Press what can be pressed next."""
+    """Press what a person would press next."""
     if widget.control.reports:
         window.close()
-    elif widget.acquire_button.isEnabled():
-        widget.frames.setValue(frames)
-        widget.acquire_button.click()
     elif widget.start_button.isEnabled():
         widget.start_button.click()
+    elif widget.acquire_button.isEnabled() and not pressed:
+        pressed.append("acquire")
+        widget.frames.setValue(frames)
+        widget.acquire_button.click()
 
 
+pressed: list[str] = []
 pressing = QTimer(interval=200)
 pressing.timeout.connect(press)
 if frames:
@@ -59,4 +61,4 @@ widget.control.close()
 if widget.control.problem:
     sys.exit(widget.control.problem)
 for report in widget.control.reports:
-    print(f"{report['recon_frames']} frames measured, {report['raw_missing']} exposures missing")
+    print(f"{report['raw_frames']} exposures, {report['raw_missing']} missing: {report['store']}")
