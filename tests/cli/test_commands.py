@@ -434,6 +434,7 @@ def test_a_signal_ends_a_run_cleanly_and_a_second_too(
             "--store",
             "c.ome.zarr",
             "--json",
+            "--progress",
         ],
         tmp_path,
     )
@@ -446,6 +447,11 @@ def test_a_signal_ends_a_run_cleanly_and_a_second_too(
         process.send_signal(getattr(signal, each))
     out, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
+    assert "pymmcore-plus" not in err, "a cancelled acquisition is told by the report"
+    lines = [json.loads(line) for line in err.splitlines()]
+    assert lines, "progress comes at least once"
+    assert {line["progress"] for line in lines} == {"SR frames"}
+    assert {line["total"] for line in lines} == {2000}
     report = json.loads(out)
     assert report["interrupted"]
     stored = zarr.open_group(tmp_path / "c.ome.zarr", mode="r")["raw/0"]

@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from livesr.cli import options
-from livesr.cli.output import JSON, console, print_json
+from livesr.cli.output import JSON, ProgressLines, console, print_json, progress
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -35,6 +35,7 @@ def limits(
     ] = 96,
     threads: options.Threads = 0,
     backend: options.Backend = "auto",
+    lines: ProgressLines = False,
     as_json: JSON = False,
 ) -> None:
     """Measure what a live run compares every frame with, and write it into the engine's manifest.
@@ -45,14 +46,13 @@ def limits(
 
     [dim]Example:[/] livesr limits engines/imcsr-mt-er-lyso-light
     """
-    from livesr.cli.process import progress
     from livesr.evaluation.limits import measure_limits
     from livesr.export.engine import write_limits
     from livesr.live.inference.engine import load_engine
 
     out = console(quiet=as_json)
     folder = load_engine(engine).folder
-    with progress(out, "sequences") as show:
+    with progress(out, "sequences", lines=lines) as show:
         measured = measure_limits(
             folder, sequences=sequences, threads=threads, backend=backend, progress=show
         )

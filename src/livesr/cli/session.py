@@ -24,6 +24,7 @@ from livesr.base.errors import ConfigError, LiveSRError, RunError
 from livesr.base.frames import MulticolorFrame
 from livesr.base.run_config import RunConfig
 from livesr.cli.experiment import Experiment, Extent, check_stages, extent, plan_of
+from livesr.cli.output import Lines
 from livesr.live.run_state import Status
 from livesr.live.sinks.capacity import free_bytes
 
@@ -48,6 +49,7 @@ class Request:
     sinks : names of sinks of other packages
     exposure_ms : of one raw frame, instead of rig.yaml's
     page : the preview, which outlives the run; None without one
+    progress_lines : whether progress is JSON on stderr instead of a bar
     on_frame : called with every final frame
     properties : of devices, set before they are initialised
     """
@@ -60,6 +62,7 @@ class Request:
     sinks: tuple[str, ...] = ()
     exposure_ms: float | None = None
     page: RunPreview | None = None
+    progress_lines: bool = False
     on_frame: Callable[[MulticolorFrame], None] | None = None
     properties: dict[str, str] = field(default_factory=dict)
 
@@ -100,6 +103,7 @@ def load_core(request: Request) -> CMMCorePlus:
     # Importing pymmcore-plus sets the root logger to DEBUG: every library would then build records
     # that nobody reads.
     logging.getLogger().setLevel(logging.WARNING)
+    _leave_out_what_is_said_here()
     try:
         core = Core()
         with _configuration(request) as cfg:
@@ -116,6 +120,15 @@ def load_core(request: Request) -> CMMCorePlus:
         ) from e
     _check_devices(core)
     return core
+
+
+def _leave_out_what_is_said_here() -> None:
+    """Keep pymmcore-plus's line about a cancelled acquisition, which the report tells, out of the
+    terminal; its log file keeps it.
+    """
+    for handler in logging.getLogger("pymmcore-plus").handlers:
+        if not isinstance(handler, logging.FileHandler) and not handler.filters:
+            handler.addFilter(lambda record: not str(record.msg).startswith("MDA Canceled"))
 
 
 def _check_devices(core: CMMCorePlus) -> None:
@@ -284,7 +297,7 @@ def _conduct(
             if request.page:
                 request.page.begin(session.endpoint, request.settings.keys)
             work.announce()
-            interrupted = _work_and_watch(work, session, console)
+            interrupted = _work_and_watch(work, session, console, request.progress_lines)
     except RunError as e:
         console.print(escape(str(e)), style="red")
     except KeyboardInterrupt:  # the second: what came is stored, and said
@@ -313,7 +326,7 @@ def _announce(planned: Extent, session: LiveSR, console: Console) -> None:
         )
 
 
-def _work_and_watch(work: _Work, session: LiveSR | Replay, console: Console) -> bool:
+def _work_and_watch(work: _Work, session: LiveSR | Replay, console: Console, lines: bool) -> bool:
     """Work in a thread, show progress here; return whether Ctrl-C ended it."""
     failure: list[Exception] = []
     over = threading.Event()
@@ -329,12 +342,12 @@ def _work_and_watch(work: _Work, session: LiveSR | Replay, console: Console) -> 
     acquisition = threading.Thread(target=guarded, name="acquisition", daemon=True)
     acquisition.start()
     interrupted = False
-    with _progress(console) as progress:
-        task = progress.add_task("", total=work.frames, pace="")
+    with _lines(work.frames) if lines else _bar(console, work.frames) as show:
         while not over.is_set():
             try:
                 over.wait(0.2)
-                _show(progress, task, session.status())
+                if status := session.status():
+                    show(status)
             except KeyboardInterrupt:
                 if interrupted:
                     raise
@@ -350,22 +363,43 @@ def _work_and_watch(work: _Work, session: LiveSR | Replay, console: Console) -> 
     return interrupted
 
 
-def _progress(console: Console) -> Progress:
-    return Progress(
+@contextmanager
+def _lines(frames: int) -> Iterator[Callable[[Status], None]]:
+    """Give what writes a status as JSON on stderr."""
+    lines = Lines("SR frames")
+    facts = ("raw_frames", "sr_frames", "sr_skipped", "groups_dropped", "sr_fps")
+    yield lambda status: lines.show(
+        _done(status),
+        frames,
+        latency_ms=status["latency_ms"]["p50"],
+        **{name: status[name] for name in facts},  # type: ignore[literal-required]
+    )
+
+
+@contextmanager
+def _bar(console: Console, frames: int) -> Iterator[Callable[[Status], None]]:
+    """Give what moves a bar."""
+    columns = (
         SpinnerColumn(),
         BarColumn(),
         TextColumn("{task.completed:.0f} of {task.total:.0f} SR frames"),
         TextColumn("{task.fields[pace]}"),
         TimeRemainingColumn(),
-        console=console,
-        transient=True,
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=frames, pace="")
+        yield lambda status: progress.update(task, completed=_done(status), pace=_pace(status))
+
+
+def _done(status: Status) -> int:
+    return (
+        status["sr_frames"] + status["sr_skipped"] if status["engine"] else status["recon_frames"]
     )
 
 
-def _show(progress: Progress, task: Any, status: Status) -> None:
-    if status and status["engine"]:
-        done, latency_ms = status["sr_frames"] + status["sr_skipped"], status["latency_ms"]["p50"]
-        age = "" if latency_ms is None else f", latency {latency_ms:.0f} ms"
-        progress.update(task, completed=done, pace=f"{status['sr_fps']:.1f} frames/s{age}")
-    elif status:
-        progress.update(task, completed=status["recon_frames"], pace="measured, not separated")
+def _pace(status: Status) -> str:
+    if not status["engine"]:
+        return "measured, not separated"
+    latency_ms = status["latency_ms"]["p50"]
+    age = "" if latency_ms is None else f", latency {latency_ms:.0f} ms"
+    return f"{status['sr_fps']:.1f} frames/s{age}"
