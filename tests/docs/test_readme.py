@@ -54,7 +54,6 @@ def test_the_public_host_runs_what_ci_runs() -> None:
     linters = script.rstrip().rpartition("\n\n")[2].splitlines()
     assert len(linters) >= 4
     assert set(linters) <= set(steps)
-    assert workflow["jobs"]["test"]["strategy"]["matrix"]["python"] == ["3.11", "3.13"]
 
 
 def test_the_snippet_runs(tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ from livesr.cli import (
     keys,
     limits,
     listen,
+    new,
     process,
     quantise,
     repair,
@@ -80,7 +81,7 @@ def _options(
 
 _PANELS = {
     "Start here": (demo, info),
-    "A rig": (check, characterise, calibrate, run),
+    "A rig": (new, check, characterise, calibrate, run),
     "While it runs": (view, listen, keys),
     "Stores and recordings": (process, backfill, repair),
     "Engines": (train, export, limits, evaluate, quantise, build, engine, serve),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -106,6 +106,7 @@ def load_core(request: Request) -> CMMCorePlus:
     _leave_out_what_is_said_here()
     try:
         core = Core()
+        _check_adapters(core, request.rig.cfg_path)
         with _configuration(request) as cfg:
             core.loadSystemConfiguration(cfg)
         core.setExposure(request.exposure_ms or request.rig.exposure_ms)
@@ -113,10 +114,11 @@ def load_core(request: Request) -> CMMCorePlus:
     except (LiveSRError, MemoryError):
         raise
     except Exception as e:  # whatever a device adapter raises while it starts
-        reason = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
+        reason = " ".join(str(e).split()) or type(e).__name__
         raise ConfigError(
-            f"Micro-Manager cannot load {request.rig.cfg_path}: {reason} Check that the hardware is"
-            " on, or install the demo adapters with pip install 'livesr[demo]'."
+            f"Micro-Manager cannot load {request.rig.cfg_path}: {reason} Check that the device it"
+            " names is on and connected, its maker's driver installed, and that no other program"
+            " has it."
         ) from e
     _check_devices(core)
     return core
@@ -129,6 +131,55 @@ def _leave_out_what_is_said_here() -> None:
     for handler in logging.getLogger("pymmcore-plus").handlers:
         if not isinstance(handler, logging.FileHandler) and not handler.filters:
             handler.addFilter(lambda record: not str(record.msg).startswith("MDA Canceled"))
+
+
+def _check_adapters(core: CMMCorePlus, cfg: Path) -> None:
+    """Refuse a rig.cfg that names libraries which this Micro-Manager does not have.
+
+    Raises
+    ------
+    ConfigError
+        With every such library, the devices that need it, where it was looked for, and what to do.
+    """
+    here = set(core.getDeviceAdapterNames())
+    wanted: dict[str, list[str]] = {}
+    for line in read_text(cfg, errors="surrogateescape").splitlines():
+        command, *parts = (part.strip() for part in line.split(","))
+        if command == "Device" and len(parts) == 3 and parts[1] not in here:
+            wanted.setdefault(parts[1], []).append(f"{parts[0]} ({parts[2]})")
+    if not wanted:
+        return
+    folders = ", ".join(core.getDeviceAdapterSearchPaths()) or "no folder"
+    named = "; ".join(f"{name!r}, for {', '.join(devices)}" for name, devices in wanted.items())
+    plural = len(wanted) > 1
+    raise ConfigError(
+        f"{cfg} needs {'libraries' if plural else 'a library'} that"
+        f" {'are' if plural else 'is'} not in this Micro-Manager: {named}."
+        f" Looked in {folders}, which has {len(here)}; {core.getAPIVersionInfo()}."
+        f" {_where_adapters_come_from()} 'mmcore list' shows what is here, 'mmcore use' chooses."
+        f"{_test_adapters(wanted)}"
+    )
+
+
+def _where_adapters_come_from() -> str:
+    import platform
+
+    if platform.system() == "Windows" or (platform.system(), platform.machine()) == (
+        "Darwin",
+        "x86_64",
+    ):
+        return "'mmcore install' fetches what Micro-Manager publishes for this system."
+    return (
+        "Micro-Manager publishes adapters for Windows and Intel Macs alone, where 'mmcore install'"
+        " fetches them; here 'mmcore build-dev' compiles those whose source is open."
+    )
+
+
+def _test_adapters(wanted: Mapping[str, object]) -> str:
+    demo = {"DemoCamera", "Utilities", "SequenceTester", "NotificationTester"}
+    if not demo & wanted.keys():
+        return ""
+    return " The demo devices come with pip install 'livesr[demo]'."
 
 
 def _check_devices(core: CMMCorePlus) -> None:
