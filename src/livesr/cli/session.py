@@ -418,6 +418,7 @@ def _work_and_watch(work: _Work, session: LiveSR | Replay, console: Console, lin
 def _lines(frames: int) -> Iterator[Callable[[Status], None]]:
     """Give what writes a status as JSON on stderr."""
     lines = Lines("SR frames")
+    lines.show(0, frames)  # before the first status, that a script knows it has begun
     facts = ("raw_frames", "sr_frames", "sr_skipped", "groups_dropped", "sr_fps")
     yield lambda status: lines.show(
         _done(status),
