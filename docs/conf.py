@@ -6,8 +6,10 @@ a file that is no page (a script, a rig.yaml) becomes a download.
 
 import logging
 import os
+import re
 import sys
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
@@ -26,22 +28,23 @@ include_patterns = [
     "CONTRIBUTING.md",
     "CHANGELOG.md",
     "docs/**",
-    "engines/**/*.md",
-    "examples/**/*.md",
-    "hardware_configs/**/*.md",
+    "engines/README.md",
+    "engines/*/README.md",
+    "examples/README.md",
+    "examples/*/README.md",
+    "hardware_configs/README.md",
+    "hardware_configs/*/README.md",
 ]
 exclude_patterns = ["docs/conf.py"]
 
 myst_heading_anchors = 4  # a link to a heading is the one that the repository's host makes
-suppress_warnings = [
-    "myst.xref_missing",  # names of files in code
-    "myst.header",
-]
+suppress_warnings = ["ref.python"]  # a word in backticks that several classes have
 
 autodoc_typehints = "none"  # the signature has them
 autodoc_member_order = "bysource"
 napoleon_numpy_docstring = True
 napoleon_google_docstring = False
+napoleon_use_ivar = True  # an attribute is described once, in its class
 
 # The notebook is run here, with its pictures, where asked for; the tests run it in any case.
 nb_execution_mode = "force" if os.environ.get("LIVESR_RUN_NOTEBOOKS") else "off"
@@ -50,3 +53,21 @@ nb_execution_raise_on_error = True
 
 html_theme = "furo"
 html_title = f"livesr {__version__}"
+
+_ROOT = Path(__file__).resolve().parents[1]
+_LINK = re.compile(r"\]\(([^)#:\s]+)\)")
+
+
+def _to_readme(app: Any, page: str, source: list[str]) -> None:
+    """Lead a link to a folder, which the repository's host shows, to the README in it."""
+
+    def changed(found: re.Match[str]) -> str:
+        readme = _ROOT / Path(page).parent / found[1] / "README.md"
+        return f"]({found[1]}/README.md)" if readme.is_file() else found[0]
+
+    source[0] = _LINK.sub(changed, source[0])
+
+
+def setup(app: Any) -> None:
+    """Connect what reads pages."""
+    app.connect("source-read", _to_readme)

@@ -21,16 +21,19 @@ from livesr.cli.help import commands, panels, paragraphs
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "cli.md"
 HEAD = """# Reference of the command line
 
-Made by `python scripts/cli_reference.py` from the commands; edit their help texts there. `livesr COMMAND --help` prints the same.
+Made by `python scripts/cli_reference.py` from the commands; edit their help texts there.
+`livesr COMMAND --help` prints the same.
 
-Exit codes: 0 done, 1 failed, 2 bad usage or input, 130 interrupted. With `--json` a command prints one object on stdout and nothing else; with
-`--progress` it prints one object a line on stderr while it works, at most one a second:
+Exit codes: 0 done, 1 failed, 2 bad usage or input, 130 interrupted. With `--json` a command prints
+one object on stdout and nothing else. With `--progress` it prints one object a line on stderr while
+it works, at most one a second:
 
 ```json
-{"progress": "SR frames", "done": 12, "total": 100, "raw_frames": 118, "sr_frames": 11, "sr_fps": 8.1, "latency_ms": 159.0}
+{"progress": "SR frames", "done": 12, "total": 100, "sr_fps": 8.1, "latency_ms": 159.0}
 ```
 
-`progress` says what is counted, `done` and `total` how far it is (`null`: not known); other fields depend on the command. The last word is the report.
+`progress` says what is counted, `done` and `total` how far it is (`null`: not known); other fields
+depend on the command. The last word is the report.
 """
 
 
