@@ -68,6 +68,14 @@ def _to_readme(app: Any, page: str, source: list[str]) -> None:
     source[0] = _LINK.sub(changed, source[0])
 
 
+def _what_it_is(app: Any, kind: str, name: str, it: Any, options: Any, lines: list[str]) -> None:
+    """Read ``name : what``, as the house writes it, as a name and its description, not its type."""
+    for i in reversed(range(len(lines))):
+        if found := re.fullmatch(r"(\w[\w, ]*) : (.+)", lines[i]):
+            lines[i : i + 1] = [found[1], f"    {found[2]}"]
+
+
 def setup(app: Any) -> None:
-    """Connect what reads pages."""
+    """Connect what reads pages and docstrings."""
     app.connect("source-read", _to_readme)
+    app.connect("autodoc-process-docstring", _what_it_is, priority=100)  # before napoleon

@@ -88,6 +88,7 @@ def panels(command: TyperCommand | TyperGroup, ctx: Any) -> dict[str, list[tuple
         title = getattr(p, "rich_help_panel", None) or ("Options" if option else "Arguments")
         value = p.metavar or values.get(p.name or "", "")
         name = ", ".join(sorted(p.opts, key=len)) if option else str(p.name).upper()
+        name = "/".join((name, *p.secondary_opts))
         named = f"{name} {value}".rstrip() if option else p.metavar or name
         if not option and not p.required:
             named = f"[{named}]"
@@ -109,12 +110,16 @@ def _sentence(p: Any) -> str:
     said = getattr(p, "help", None) or ""
     if p.required:
         return f"{said} [dim]\\[required][/]"
-    shown = getattr(p, "show_default", False) and p.default not in (None, False, "")
+    is_no_default = p.default in (None, False, "") or (p.default is True and not p.secondary_opts)
+    shown = getattr(p, "show_default", False) and not is_no_default
     if not shown or callable(p.default) or p.default in ((), []):
         return said
-    default = (
-        " ".join(map(str, p.default)) if isinstance(p.default, list | tuple) else str(p.default)
-    )
+    if p.default is True:
+        default = p.opts[0]
+    elif isinstance(p.default, list | tuple):
+        default = " ".join(map(str, p.default))
+    else:
+        default = str(p.default)
     return f"{said} [dim]\\[default: {default}][/]"
 
 
