@@ -241,9 +241,12 @@ class _Session:
         with Bars(console=self._terminal, transient=True) as bars:
             for folder, maker, (n, seed) in zip(folders, makers, numbers, strict=True):
                 task = bars.add_task(f"making {folder.name}", total=n)
+                said = Lines(folder.name)
 
-                def step(done: int, total: int, task: Any = task) -> None:
+                def step(done: int, total: int, task: Any = task, said: Lines = said) -> None:
                     bars.update(task, completed=done, total=total)
+                    if self._lines:
+                        said.show(done, total)
                     if self._until is not None and time.monotonic() > self._until and done < total:
                         raise _SliceOver
 
