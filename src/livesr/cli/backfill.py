@@ -9,8 +9,7 @@ import typer
 from rich.markup import escape
 
 from livesr.cli import options
-from livesr.cli.output import JSON, console, print_json
-from livesr.cli.process import progress
+from livesr.cli.output import JSON, ProgressLines, console, print_json, progress
 
 if TYPE_CHECKING:
     from livesr.base.compute import ComputeConfig
@@ -32,6 +31,7 @@ def backfill(
     ] = None,
     *,
     compute: ComputeConfig,
+    lines: ProgressLines = False,
     as_json: JSON = False,
 ) -> None:
     """Compute the skipped predictions of a store, and both neighbours of a gap, from its raw
@@ -46,7 +46,7 @@ def backfill(
     from livesr.store.levels import build_levels
 
     out = console(quiet=as_json)
-    with progress(out, "frames") as show:
+    with progress(out, "frames", lines=lines) as show:
         report = complete(
             store,
             engine=str(engine) if engine else None,
