@@ -104,7 +104,9 @@ def _test(structure: str, measure: str, first: list[float], second: list[float])
     differences = differences[np.isfinite(differences)]
     changed = np.count_nonzero(differences)
     p = float(wilcoxon(differences).pvalue) if changed >= _FEWEST else 1.0
-    return PairedTest(structure, measure, bootstrap_interval(differences), len(differences), p)
+    return PairedTest(
+        structure, measure, bootstrap_interval(differences.tolist()), len(differences), p
+    )
 
 
 def _values(result: Mapping[str, Any], index: int, measure: str) -> list[float]:
