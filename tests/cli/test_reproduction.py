@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tifffile
 import yaml
 from scipy.ndimage import gaussian_filter
 
@@ -148,13 +147,18 @@ def test_the_second_combination_is_compared_and_tested_on_the_same_cells(
 def test_figures_on_images_laid_out_as_biosr(
     reproduce: Callable[..., int], pits: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    mrcfile = pytest.importorskip("mrcfile")
     rng = np.random.default_rng(3)
     for name in ("Microtubules", "ER", "CCPs"):
         for cell in range(4):
             folder = tmp_path / "BioSR" / name / f"Cell_{cell:03}"
             folder.mkdir(parents=True)
             image = 500 * gaussian_filter(rng.random((128, 128)), 2).astype(np.float32)
-            tifffile.imwrite(folder / "SIM_gt.tif", image)
+            with mrcfile.new(
+                folder / ("GTSIM_level_01.mrc" if name == "ER" else "SIM_gt.mrc")
+            ) as file:
+                file.set_data(image)
+            (folder / "RawSIMData_level_01.mrc").write_bytes(b"not read")
     data = ("--biosr", str(tmp_path / "BioSR"), "--recipe", pits)
     assert reproduce("figures", *data) == 0
     for comparison in ("all-single", "loss", "snr"):

@@ -57,6 +57,8 @@ class PairedTest:
 def paired_tests(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[PairedTest]:
     """Test two results on the same cells, in the same order, for every structure and measure.
 
+    A measure that no cell has in both is left out.
+
     Parameters
     ----------
     first, second : what `evaluate_engine` or `evaluate_pairs` returned
@@ -73,10 +75,17 @@ def paired_tests(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[Pa
             f"{len(first['sequences'])} and {len(second['sequences'])} cells cannot be paired"
         )
     found = [
-        _test(structure, measure, _values(first, i, measure), _values(second, i, measure))
+        test
         for i, structure in enumerate(first["structures"])
         for measure in MEASURES
+        if (
+            test := _test(
+                structure, measure, _values(first, i, measure), _values(second, i, measure)
+            )
+        ).cells
     ]
+    if not found:
+        return []
     corrected = false_discovery_control([test.p for test in found])
     return [replace(test, p=float(p)) for test, p in zip(found, corrected, strict=True)]
 
@@ -113,8 +122,9 @@ def _values(result: Mapping[str, Any], index: int, measure: str) -> list[float]:
     """Return one number a cell, NaN where the structure was not there."""
     found = []
     for cell in result["sequences"]:
-        of_all = cell["false_positive" if measure == "false_positive" else "network"]
-        value = list(of_all.values())[index]
+        # Results of before hold no false-positive light of each cell.
+        of_all = cell.get("false_positive" if measure == "false_positive" else "network", {})
+        value = list(of_all.values())[index] if of_all else None
         value = value[measure] if isinstance(value, dict) else value
         found.append(np.nan if value is None else float(value))
     return found
