@@ -320,6 +320,7 @@ class LiveSR(Session):
             event = self._delivery.event_of(event, metadata)
             pipeline.hook.frame_ready(image, event, metadata)
             if self._delivery.vanished > vanished:
+                pipeline.hook.missing = self._delivery.vanished
                 pipeline.warn(DRAINED)
 
     def _sequence_finished(self, sequence: Any) -> None:

@@ -61,6 +61,7 @@ class MDAHook:
     limit : most frames that may wait in the queue
     missing : frames that the camera numbered and that never came; None where the source has no
         numbers
+    newest : the pixels that came last, for previews; None before the first
     """
 
     __slots__ = (
@@ -73,6 +74,7 @@ class MDAHook:
         "fetched",
         "limit",
         "missing",
+        "newest",
         "received",
         "waits",
     )
@@ -85,6 +87,7 @@ class MDAHook:
         self._room = room
         self.limit = room()
         self.missing: int | None = None
+        self.newest: Pixels | None = None
         self.received = self.fetched = 0
         self.waits = 0
 
@@ -139,6 +142,7 @@ class MDAHook:
         if self.full:
             self._wait(may_wait)
         self.received += 1
+        self.newest = received.pixels
         self._queue.put(received)
 
     def _wait(self, may_wait: Callable[[], bool]) -> None:
