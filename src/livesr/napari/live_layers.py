@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from livesr.base.errors import ConfigError
 from livesr.formats.wire import Message
 from livesr.live.session import Session
-from livesr.napari.run_pairs import RunPairs
+from livesr.napari.run_pairs import RunPairs, SessionPairs
 from livesr.napari.store_layers import ESTIMATE, MEASUREMENT, PREDICTION, layer_name
 from livesr.viewer.composite import auto_window
 from livesr.viewer.frame_pairs import (
@@ -60,7 +60,7 @@ class LiveLayers:
     ----------
     viewer : `napari.Viewer`
     source : address that a run publishes on, or a `LiveSR` or `Replay` of this program, which then
-        need not publish
+        need not publish; or pairs of such a run
     keys : folder of this viewer's CURVE keys, for a stream that is encrypted
 
     Attributes
@@ -82,7 +82,9 @@ class LiveLayers:
     >>> live = LiveLayers(viewer, "tcp://127.0.0.1:5555")
     """
 
-    def __init__(self, viewer: Any, source: str | Session, keys: Path | None = None) -> None:
+    def __init__(
+        self, viewer: Any, source: str | Session | RunPairs, keys: Path | None = None
+    ) -> None:
         self._viewer = viewer
         self._open: Subscriber | RunPairs
         self._pairs: FramePairSource
@@ -91,7 +93,9 @@ class LiveLayers:
             self._open.open()
             self._pairs = LiveFramePairs(self._open)
         elif isinstance(source, Session):
-            self._open = self._pairs = RunPairs(source)
+            self._open = self._pairs = SessionPairs(source)
+        elif isinstance(source, RunPairs):
+            self._open = self._pairs = source
         else:
             raise ConfigError(
                 f"Live layers were given a {type(source).__name__}, and follow an address such as"

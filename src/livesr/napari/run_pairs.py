@@ -1,17 +1,18 @@
-"""The newest pictures of a run in this process, which need no address: its signals hand them over.
+"""The newest pictures of a run in this program, which need no address.
 
-Owns which frames are the newest. The thread of the run only puts a frame in the place of the one
-before; it is converted when somebody looks, and none that nobody looked at is.
+Owns how they are said to be. The thread of the run only puts a frame in the place of the one before
+(`livesr.gui.newest`); it is converted when somebody looks, and what nobody looked at never is.
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from livesr.base.frames import MulticolorFrame, SRFrame, Stream
+from livesr.base.frames import MulticolorFrame, SRFrame
 from livesr.formats.wire import FRAME, INPUT, UNCERTAINTY, Message
+from livesr.gui.newest import Newest
+from livesr.live.session import Session
 from livesr.live.sinks.headers import PictureHeaders
 from livesr.live.sinks.sink import to_uint16
 from livesr.viewer.frame_pairs import FramePair, Selection
@@ -19,73 +20,70 @@ from livesr.viewer.subscriber import StreamName
 
 if TYPE_CHECKING:
     from livesr.base.run_description import RunDescription
-    from livesr.live.session import Session
 
 
 class RunPairs:
-    """The pairs of a `LiveSR` or `Replay`: always the newest.
-
-    Looking belongs to one thread, whichever it is.
+    """The pairs of a run: always the newest of each channel. Looking belongs to one thread.
 
     Parameters
     ----------
-    session : whose frames are shown, whenever it runs
+    newest : the frames that came last
+    status : gives the state of the run in progress, {} between runs
     """
 
-    length, problem = None, ""
+    length, problem, endpoint = None, "", "the run in this program"
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self._lock = threading.Lock()
-        self._newest: dict[tuple[bytes, Stream], SRFrame | MulticolorFrame] = {}
+    def __init__(self, newest: Newest, status: Callable[[], Mapping[str, Any]]) -> None:
+        self._newest, self._status = newest, status
         self._run: RunDescription | None = None
         self._headers: PictureHeaders | None = None
-        self._made: dict[tuple[bytes, Stream], tuple[object, Message]] = {}
-        self.version = 0
-        session.input_ready.connect(self._take_measurement)
-        session.frame_ready.connect(self._take_prediction)
-        session.provisional_ready.connect(self._take_prediction)
+        self._made: dict[tuple[bytes, str], tuple[object, Message]] = {}
 
     def close(self) -> None:
-        """Listen no longer; may be called twice."""
-        self._session.input_ready.disconnect(self._take_measurement, missing_ok=True)
-        self._session.frame_ready.disconnect(self._take_prediction, missing_ok=True)
-        self._session.provisional_ready.disconnect(self._take_prediction, missing_ok=True)
+        """Do nothing: a run goes on, whether or not somebody looks."""
 
     @property
-    def endpoint(self) -> str:
-        """What is followed, in words."""
-        return "the run in this program"
+    def version(self) -> int:
+        """Grows when there may be a newer pair."""
+        return self._newest.version
 
     @property
     def state(self) -> str:
         """One of waiting, starting, live, ended."""
-        if not self._session.status():
-            return "ended" if self.version else "waiting"
-        return "live" if self._newest else "starting"
+        pictures = bool(self._newest.measurements or self._newest.predictions)
+        if not self._status():
+            return "ended" if pictures else "waiting"
+        return "live" if pictures else "starting"
 
     @property
     def status(self) -> Mapping[str, Any]:
-        """State of the run; its report once it has ended."""
-        return dict(self._session.status() or self._session.report)
+        """State of the run in progress, {} between runs."""
+        return self._status()
 
     def streams(self) -> tuple[StreamName, ...]:
-        """Return every stream that gave a picture in this run."""
-        streams = dict.fromkeys(stream for _, stream in self._frames())
+        """Return the newest stream of every channel that gave a picture."""
+        run = self._follow_run()
+        if run is None:
+            return ()
+        frames = {**self._newest.measurements, **self._newest.predictions}
+        known = [f.stream for f in frames.values() if f.stream.channel in _names(run)]
         return tuple(
-            StreamName(s.channel, s.position, self._run.positions[s.position], s.z)
-            for s in streams
-            if self._run
+            StreamName(s.channel, s.position, run.positions[s.position], s.z) for s in known
         )
 
     def pair(
         self, selection: Selection, index: int = 0, *, measured: bool = False
     ) -> FramePair | None:
-        """Return the newest pair; `index` means nothing here."""
-        frames = self._frames()
-        prediction = _newest(frames, FRAME, selection)
-        measurement = _newest(frames, INPUT, selection)
-        if isinstance(prediction, MulticolorFrame) and not (measured and measurement):
+        """Return the newest pair of a channel, of the first without one; `index` means nothing."""
+        run = self._follow_run()
+        name = selection.channel
+        if name is None and (streams := self.streams()):
+            name = streams[0].channel
+        if run is None or name is None or name not in _names(run):
+            return None
+        measurement = self._newest.measurements.get(name)
+        prediction = self._newest.predictions.get(name)
+        if prediction is not None and not (measured and measurement is not None):
             return FramePair(
                 self._message(FRAME, prediction),
                 self._message(INPUT, prediction.source),
@@ -95,33 +93,15 @@ class RunPairs:
             return None
         return FramePair(None, self._message(INPUT, measurement), separated=prediction is not None)
 
-    def _take_measurement(self, frame: SRFrame) -> None:
-        self._take(INPUT, frame)
-
-    def _take_prediction(self, frame: MulticolorFrame) -> None:
-        self._take(FRAME, frame)
-
-    def _take(self, topic: bytes, frame: SRFrame | MulticolorFrame) -> None:
-        """Keep a frame in the place of the one before; in a thread of the run."""
-        key = topic, frame.stream
-        with self._lock:
-            self._newest.pop(key, None)  # the newest stream is the last
-            self._newest[key] = frame
-            self.version += 1
-
-    def _frames(self) -> dict[tuple[bytes, Stream], SRFrame | MulticolorFrame]:
-        """Return the newest frames of the run that is open, or was last."""
-        run = self._session.description
-        with self._lock:
-            if run is not self._run:  # what is left of the run before has no header in this one
-                self._run, self._headers = run, PictureHeaders(run) if run else None
-                self._newest.clear()
-                self._made.clear()
-            return dict(self._newest)
+    def _follow_run(self) -> RunDescription | None:
+        if (run := self._newest.run) is not self._run:
+            self._run, self._headers = run, PictureHeaders(run) if run else None
+            self._made.clear()
+        return run
 
     def _message(self, topic: bytes, frame: SRFrame | MulticolorFrame) -> Message | None:
         """Return a frame as viewers take it, made once; None for an uncertainty that is not."""
-        key = topic, frame.stream
+        key = topic, frame.stream.channel
         made_of, message = self._made.get(key, (None, None))
         if made_of is not frame and (message := self._converted(topic, frame)) is not None:
             self._made[key] = frame, message
@@ -142,14 +122,31 @@ class RunPairs:
         return Message(name, headers.uncertainty(frame, frame.t), frame.uncertainty)
 
 
-def _newest(
-    frames: Mapping[tuple[bytes, Stream], SRFrame | MulticolorFrame],
-    topic: bytes,
-    selection: Selection,
-) -> SRFrame | MulticolorFrame | None:
-    wanted = selection.position, selection.channel, selection.z
-    for (kind, stream), frame in reversed(frames.items()):
-        fits = all(w is None or w == s for w, s in zip(wanted, stream, strict=True))
-        if kind == topic and fits:
-            return frame
-    return None
+class SessionPairs(RunPairs):
+    """The pairs of a `LiveSR` or `Replay` that may be running already, by its signals.
+
+    Parameters
+    ----------
+    session : whose frames are shown, whenever it runs
+    """
+
+    def __init__(self, session: Session) -> None:
+        super().__init__(Newest(), lambda: dict(session.status()))
+        self._session = session
+        session.input_ready.connect(self._newest.recon)
+        session.frame_ready.connect(self._newest.separated)
+        session.provisional_ready.connect(self._newest.separated)
+
+    def close(self) -> None:
+        """Listen no longer; may be called twice."""
+        self._session.input_ready.disconnect(self._newest.recon, missing_ok=True)
+        self._session.frame_ready.disconnect(self._newest.separated, missing_ok=True)
+        self._session.provisional_ready.disconnect(self._newest.separated, missing_ok=True)
+
+    def _follow_run(self) -> RunDescription | None:
+        self._newest.run = self._session.description
+        return super()._follow_run()
+
+
+def _names(run: RunDescription) -> set[str]:
+    return {channel.name for channel in run.channels}

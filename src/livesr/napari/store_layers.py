@@ -29,7 +29,7 @@ MEASUREMENT, PREDICTION, ESTIMATE = "measurement", "prediction", "estimate"
 _ORDER: tuple[SeriesName, ...] = ("raw", "recon", "uncertainty", "sr")  # the last lies on top
 _UNITS = {"t": "second", "z": "micrometer", "y": "micrometer", "x": "micrometer"}
 _EXPOSURE = "exposure"
-_POINT_UM = 0.02
+_POINT_UM = 0.05
 _POINT_COLOR = "#56b4e9"
 
 
@@ -205,7 +205,7 @@ def _points(store: RecordedStore, image: Image, found: NDArray[np.void]) -> Laye
         "name": layer_name("localisations", MEASUREMENT, *_places(store, image)),
         "features": {name: found[name] for name in found.dtype.names or ()},
         "size": _POINT_UM,
-        "border_width": 0,
+        "border_color": _POINT_COLOR,
         "face_color": _POINT_COLOR,
         "scale": [_film_step_s(store, image) if axis == "t" else 1.0 for axis in axes],
         "axis_labels": axes,

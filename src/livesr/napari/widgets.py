@@ -1,6 +1,6 @@
 """Dock widgets of napari.
 
-Owns the field for an address and what starts and ends the layers that follow it.
+Owns the field for an address, and what starts and ends the layers that follow a run.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from typing import Any
 from qtpy.QtWidgets import QFormLayout, QHBoxLayout, QLabel, QLineEdit, QPushButton, QWidget
 
 from livesr.base.errors import LiveSRError
+from livesr.gui.widget import LiveSRWidget
 from livesr.napari.live_layers import LiveLayers
+from livesr.napari.run_pairs import RunPairs
 
 _ADDRESS = "tcp://127.0.0.1:5555"
 
@@ -82,3 +84,21 @@ class FollowWidget(QWidget):
     def _say(self, sentence: str) -> None:
         self.said.setText(sentence)
         self.button.setText("Stop" if self._live else "Follow")
+
+
+class RunWidget(LiveSRWidget):
+    """Runs livesr on the Micro-Manager core of this program; its pictures are layers.
+
+    Parameters
+    ----------
+    napari_viewer : whose layers they are; napari gives it
+    """
+
+    def __init__(self, napari_viewer: Any, parent: QWidget | None = None) -> None:
+        super().__init__(parent=parent)
+        self._tiles.hide()
+        control = self.control
+        self.live = LiveLayers(
+            napari_viewer, RunPairs(control.newest, lambda: dict(control.status))
+        )
+        self.destroyed.connect(self.live.close)
