@@ -89,6 +89,6 @@ def test_a_stream_is_followed_until_it_ends(tmp_path: Path) -> None:
 
 def test_a_run_is_made_by_the_buttons_of_its_widget(tmp_path: Path) -> None:
     said = in_napari("run", tmp_path)
-    assert said["layers"]
+    assert [name.partition(" · ")[0] for name in said["layers"]] == ["488", "561"]
     store = RecordedStore(Path(said["store"]))
-    assert said["raw_frames"] == len(store.pictures("raw")) == 3
+    assert said["raw_frames"] == len(store.pictures("raw")) == 6
