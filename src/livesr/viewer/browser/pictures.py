@@ -31,7 +31,7 @@ from livesr.viewer.composite import (
     grayscale,
 )
 from livesr.viewer.frame_pairs import FramePair, FramePairSource, residual_plane, uncertainty_plane
-from livesr.viewer.overlay import paint_residual, paint_uncertainty
+from livesr.viewer.overlay import FAINTEST, FULL, paint_residual, paint_uncertainty
 
 log = logging.getLogger(__name__)
 
@@ -80,12 +80,14 @@ class PictureMaker:
         self._frames: OrderedDict[tuple[Any, ...], Frame] = OrderedDict()
         self._problem = ""
 
-    def make(self, view: View, index: int = 0) -> Frame | None:
-        """Draw the newest pair.
+    def make(self, view: View, index: int = 0, frozen: FramePair | None = None) -> Frame | None:
+        """Draw the newest pair, or one that is `frozen`.
 
         None if there is none or it cannot be drawn, which `status` then says.
         """
-        pair = self._source.pair(view.selection, index, measured=view.mode == "measurement")
+        pair = frozen or self._source.pair(
+            view.selection, index, measured=view.mode == "measurement"
+        )
         if pair is None:
             return None
         moments = map(_moment, (pair.prediction, pair.measurement, pair.uncertainty))
@@ -118,6 +120,7 @@ class PictureMaker:
             "source": self._source.endpoint,
             "fps": finite(said.get("sr_fps")),
             "skipped": finite(said.get("sr_skipped")),
+            "skipped_share": _share(said.get("sr_skipped"), said.get("sr_frames")),
             "disk_free_bytes": finite(said.get("disk_free_bytes")),
             "engine": _of_channel(said.get("engine"), channel),
             "backend": _backend(said, channel),
@@ -155,6 +158,7 @@ class PictureMaker:
             "latency_ms": finite(header.latency_ms),
             "residual": finite(header.residual),
             "overlay": overlay_of(pair, view),
+            "overlay_adu": _overlay_adu(measurement),
             "uncertainty": pair.uncertainty is not None,
             "score": {label: finite(values.get("pcc")) for label, values in header.score.items()},
             "provisional": header.provisional,
@@ -381,6 +385,22 @@ def finite(value: object) -> float | None:
     if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         return value
     return None
+
+
+def _share(part: object, rest: object) -> float | None:
+    """Return the share of `part` in both, None where it is not known."""
+    some, others = finite(part), finite(rest)
+    if some is None or others is None or some + others <= 0:
+        return None
+    return some / (some + others)
+
+
+def _overlay_adu(measurement: ChannelView | None) -> tuple[float, float] | None:
+    """Return at how many ADU an overlay begins to show, and has its full colour."""
+    if measurement is None:
+        return None
+    span = measurement.window[1] - measurement.window[0]
+    return FAINTEST * span, FULL * span
 
 
 def _texts(value: object) -> list[str]:
