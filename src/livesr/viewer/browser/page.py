@@ -29,6 +29,7 @@ from livesr.viewer.browser.messages import (
 )
 from livesr.viewer.browser.past import Past
 from livesr.viewer.browser.pictures import Frame
+from livesr.viewer.frame_pairs import FramePair
 
 log = logging.getLogger(__name__)
 
@@ -114,6 +115,11 @@ class Page:
         """Whether there is a newest picture to follow, rather than a recording."""
         return self._feed.source.length is None
 
+    @property
+    def _looked_at(self) -> FramePair | None:
+        """What a live picture is frozen at; None where it is not."""
+        return self._past.pair if self._live else None
+
     def _play_or_pause(self, playing: bool) -> None:
         """Let a recording play, or stop it; freeze a live picture, or follow the stream again."""
         self._playing = playing
@@ -151,13 +157,13 @@ class Page:
         """Wait for a frame other than the one that is shown."""
         while True:
             view, index, version = self._view, self._index, self._feed.source.version
-            frozen = self._past.pair
+            frozen = self._looked_at
             frame = await self._feed.make(view, index, frozen)
             if frame is not None and (self._shown is None or frame.key != self._shown.key):
                 return frame
             async with self._feed.changed:
                 now = self._view, self._index, self._feed.source.version
-                if (view, index, version) == now and frozen is self._past.pair:
+                if (view, index, version) == now and frozen is self._looked_at:
                     await self._feed.changed.wait()
 
     async def _play(self) -> None:
@@ -197,7 +203,7 @@ class Page:
         while True:
             status = self._feed.status(self._shown)
             status["playing"] = self._playing and status["length"] is not None
-            status["frozen"] = len(self._past.frozen)
+            status["frozen"] = len(self._past.frozen) if self._live else 0
             if status != said:
                 await self._send(_text("status", **status))
                 said = status

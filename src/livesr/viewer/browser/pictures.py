@@ -27,8 +27,10 @@ from livesr.viewer.composite import (
     Compositor,
     Picture,
     auto_window,
+    colored,
     encode_jpeg,
     grayscale,
+    palette,
 )
 from livesr.viewer.frame_pairs import FramePair, FramePairSource, residual_plane, uncertainty_plane
 from livesr.viewer.overlay import FAINTEST, FULL, paint_residual, paint_uncertainty
@@ -147,7 +149,10 @@ class PictureMaker:
                 _legend(v, c.label, offset_of(pair.prediction))
                 for v, c in zip(prediction, channels_of(pair), strict=True)
             ],
-            "measurement": _legend(measurement, _method(pair), offset_of(pair.measurement))
+            "measurement": {
+                **_legend(measurement, _method(pair), offset_of(pair.measurement)),
+                **_palette(view),
+            }
             if measurement
             else None,
             "stream": {"channel": header.channel, "position": header.position, "z": header.z},
@@ -193,9 +198,9 @@ class PictureMaker:
         other axes than expected.
         """
         wanted = shown_pictures(pair, view)
-        measured = self._measurement(pair, view) if "measurement" in wanted else None
-        if measured is not None and pair.measurement is not None:
-            yield "measurement", pair.measurement, measured
+        if "measurement" in wanted and pair.measurement is not None:
+            grey = self._measurement(pair, view)
+            yield "measurement", pair.measurement, colored(grey, view.measurement.lut)
         if pair.prediction is None:
             return
         if "composite" in wanted:
@@ -354,6 +359,15 @@ def _legend(view: ChannelView, label: str, offset_adu: float) -> dict[str, Any]:
         "window": window,
         "gamma": view.gamma,
         "visible": view.visible,
+    }
+
+
+def _palette(view: View) -> dict[str, Any]:
+    """Return the colour table of the measurement, where the page draws it itself."""
+    lut = view.measurement.lut
+    return {
+        "lut": lut,
+        **({"palette": palette(lut).tolist()} if view.raw and lut != "gray" else {}),
     }
 
 

@@ -115,7 +115,7 @@ class Pane {
     if (this.title.textContent !== label) this.title.textContent = label;
     const channel = frame.channels.find((c) => c.label === label);
     if (channel) this.title.style.setProperty("--color", cssColor(channel.color));
-    const times = `t ${[...new Set(shown.filter(Boolean).map((p) => p.t))].reverse().join(" | ")}  ${clock(frame.t_acq_ms)}`;
+    const times = `t ${[...new Set(shown.filter(Boolean).map((p) => p.t))].reverse().join(" | ")} · ${clock(frame.t_acq_ms)}`;
     if (this.time.textContent !== times) this.time.textContent = times;
   }
 

@@ -26,7 +26,7 @@ export class Playback {
     this.scrub.max = Math.max(this.length - 1, 0);
     this.button.title = this.live ? "Freeze the picture, or follow the stream again (space)" : "Play or pause (space)";
     this.setPlaying(this.live ? !this.frozen : Boolean(playing));
-    if (this.live && !this.frozen) byId("moment").textContent = "";
+    this.showMoment();
   }
 
   setPlaying(playing) {
@@ -35,11 +35,18 @@ export class Playback {
     this.button.setAttribute("aria-pressed", String(playing));
   }
 
-  setFrame({ index, t, t_acq_ms: ms }) {
-    if (index === null) return;
-    this.index = index;
-    if (this.playing || document.activeElement !== this.scrub) this.scrub.value = index;
-    byId("moment").textContent = `t ${t} · ${index + 1} of ${this.length} · ${clock(ms)}`;
+  setFrame({ index, t, t_acq_ms }) {
+    this.words = index === null ? null : [t, index, clock(t_acq_ms)];
+    if (index !== null) this.index = index;
+    this.showMoment();
+  }
+
+  /** A status may come before its picture, or after it. */
+  showMoment() {
+    const [t, index, time] = this.words ?? [];
+    const known = index < this.length;
+    byId("moment").textContent = known ? `t ${t} · ${index + 1} of ${this.length} · ${time}` : "";
+    if (known && (this.playing || document.activeElement !== this.scrub)) this.scrub.value = index;
   }
 
   toggle() {

@@ -20,12 +20,8 @@ const STATES = {
   ended: ["Ended", "Stream ended. This is its last picture."],
 };
 
-/** Say by weight and colour, and to a reader of the page in words, that a number is bad. */
-function looksBad(id, bad) {
-  const { classList, parentElement } = byId(id);
-  classList.toggle("bad", bad);
-  parentElement.setAttribute("aria-invalid", String(bad));
-}
+/** Say by weight, colour and a sign that a number is bad. */
+const looksBad = (id, bad) => byId(id).parentElement.classList.toggle("bad", Boolean(bad));
 
 export class Readout {
   constructor() {
