@@ -43,6 +43,7 @@ if TYPE_CHECKING:  # for type checkers and completion; below, for Python
     from livesr.base.run_config import RunConfig as RunConfig
     from livesr.base.run_description import ChannelDescription as ChannelDescription
     from livesr.base.run_description import RunDescription as RunDescription
+    from livesr.gui.widget import LiveSRWidget as LiveSRWidget
     from livesr.live.inference.runtime import Runtime as Runtime
     from livesr.live.inference.session import InferenceSession as InferenceSession
     from livesr.live.plugin import LiveSR as LiveSR
@@ -98,6 +99,7 @@ _PUBLIC = {
     "livesr.base.geometry": ("Geometry",),
     "livesr.base.run_config": ("RunConfig",),
     "livesr.base.run_description": ("ChannelDescription", "RunDescription"),
+    "livesr.gui.widget": ("LiveSRWidget",),
     "livesr.live.inference.runtime": ("Runtime",),
     "livesr.live.inference.session": ("InferenceSession",),
     "livesr.live.plugin": ("LiveSR",),

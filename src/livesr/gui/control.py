@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from pymmcore_plus import CMMCorePlus
 from useq import MDASequence, TIntervalLoops
@@ -233,7 +233,7 @@ class Control:
                 self._session, self._leaving = None, False
 
     def _finished(self, report: Mapping[str, Any]) -> None:
-        self.reports.append(Report(**report))
+        self.reports.append(cast("Report", dict(report)))
         if report.get("error"):
             self.problem = str(report["error"])
 

@@ -52,6 +52,14 @@ class Form(QtWidgets.QWidget):
         self.store.setToolTip("Every run gets a store of its own: a name that exists gets a number")
         self.policy = _combo(_POLICIES)
         self.live = _combo(_LIVE)
+        for combo in (self.rig_name, self.engine, self.policy, self.live):
+            combo.setSizePolicy(
+                QtWidgets.QSizePolicy.Policy.Expanding, combo.sizePolicy().verticalPolicy()
+            )
+            combo.setMinimumContentsLength(10)
+            combo.setSizeAdjustPolicy(
+                QtWidgets.QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
+            )
         self._lay_out()
         self.store_wanted.toggled.connect(self.store.setEnabled)
         self.rig_name.currentTextChanged.connect(self._read_rig)
@@ -71,6 +79,12 @@ class Form(QtWidgets.QWidget):
         )
         form.addRow("Policy", self.policy)
         form.addRow("Live view", self.live)
+
+    def summary(self) -> str:
+        """Return what is chosen, in a line."""
+        kept = Path(self.store.text()).name if self.store_wanted.isChecked() else "not kept"
+        words = (self.rig_name.currentText(), self.engine.currentText(), kept)
+        return " · ".join((*words, self.policy.currentText()))
 
     def choice(self) -> Choice:
         """Return what is chosen."""

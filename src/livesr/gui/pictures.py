@@ -24,6 +24,8 @@ from livesr.viewer.composite import (
 )
 
 Kind = Literal["camera", "measurement", "prediction"]
+Legend = tuple[tuple[str, str], ...]
+"""Structures and their colours, "RRGGBB"."""
 
 _INK, _FAINT, _GROUND = "#e9edf2", "#98a2ae", "#0b0e13"
 BADGES: dict[Kind, tuple[str, str, str]] = {
@@ -61,12 +63,13 @@ class Picture(QtWidgets.QFrame):
         )
         self._facts = QtWidgets.QLabel()
         self._facts.setStyleSheet(f"color: {_FAINT}; border: none; background: transparent;")
-        self._facts.setTextFormat(QtCore.Qt.TextFormat.RichText)
+        self._facts.setAlignment(QtCore.Qt.AlignmentFlag.AlignRight)
+        policies = QtWidgets.QSizePolicy.Policy
+        self._facts.setSizePolicy(policies.Ignored, policies.Preferred)  # cut before the badge is
         self._canvas = _Canvas(_WAITING[kind])
         head = QtWidgets.QHBoxLayout()
         head.addWidget(self._badge)
-        head.addStretch()
-        head.addWidget(self._facts)
+        head.addWidget(self._facts, stretch=1)
         layout = QtWidgets.QVBoxLayout(self)
         layout.setContentsMargins(8, 6, 8, 8)
         layout.setSpacing(6)
@@ -100,16 +103,11 @@ class Picture(QtWidgets.QFrame):
             for n, label in enumerate(frame.labels)
         ]
         views = [
-            ChannelView(color, window)
-            for color, window in zip(colors, frame.display, strict=True)
+            ChannelView(color, window) for color, window in zip(colors, frame.display, strict=True)
         ]
-        self._show(self._compositor.render(frame.channels, views), pixel_um)
-        names = "&nbsp; ".join(
-            f'<span style="color:#{color}">●</span> {label}'
-            for color, label in zip(colors, frame.labels, strict=True)
-        )
-        provisional = ", provisional" if frame.provisional else ""
-        self._facts.setText(f"{names}&nbsp; t {frame.t}{provisional}")
+        legend = tuple(zip(frame.labels, colors, strict=True))
+        self._show(self._compositor.render(frame.channels, views), pixel_um, legend)
+        self._facts.setText(f"{'provisional, ' if frame.provisional else ''}t {frame.t}")
 
     def clear(self) -> None:
         """Show nothing, as before the first frame."""
@@ -117,8 +115,8 @@ class Picture(QtWidgets.QFrame):
         self._facts.setText("")
         self._window = _HeldWindow()
 
-    def _show(self, picture: NDArray[np.uint8], pixel_um: float) -> None:
-        self._canvas.show_picture(picture, pixel_um)
+    def _show(self, picture: NDArray[np.uint8], pixel_um: float, legend: Legend = ()) -> None:
+        self._canvas.show_picture(picture, pixel_um, legend)
         self.shown += 1
 
 
@@ -138,8 +136,11 @@ class _HeldWindow:
 
 def _grey(image: NDArray[Any], window: tuple[float, float]) -> NDArray[np.uint8]:
     low, high = window
-    scaled = (image.astype(np.float32) - low) * (255 / max(high - low, 1e-6))
-    return np.clip(scaled, 0, 255).astype(np.uint8)
+    scaled: NDArray[np.float32] = image.astype(np.float32)
+    scaled -= low
+    scaled *= 255 / max(high - low, 1e-6)
+    np.clip(scaled, 0, 255, out=scaled)
+    return scaled.astype(np.uint8)
 
 
 class _Canvas(QtWidgets.QWidget):
@@ -150,17 +151,19 @@ class _Canvas(QtWidgets.QWidget):
         self._waiting = waiting
         self._image: QtGui.QImage | None = None
         self._pixels: NDArray[np.uint8] | None = None  # what the image looks into
-        self._pixel_um = 0.0
-        self.setMinimumSize(150, 150)
+        self._pixel_um, self._legend = 0.0, Legend()
+        self.setMinimumSize(90, 90)
         expanding = QtWidgets.QSizePolicy.Policy.Expanding
         self.setSizePolicy(expanding, expanding)
 
     def sizeHint(self) -> QtCore.QSize:  # noqa: N802 - Qt's name
         return QtCore.QSize(320, 320)
 
-    def show_picture(self, picture: NDArray[np.uint8] | None, pixel_um: float) -> None:
+    def show_picture(
+        self, picture: NDArray[np.uint8] | None, pixel_um: float, legend: Legend = ()
+    ) -> None:
         self._pixels = None if picture is None else np.ascontiguousarray(picture)
-        self._pixel_um = pixel_um
+        self._pixel_um, self._legend = pixel_um, legend
         if self._pixels is None:
             self._image = None
         else:
@@ -190,6 +193,7 @@ class _Canvas(QtWidgets.QWidget):
         painter.drawImage(place, self._image)
         if self._pixel_um > 0:
             self._draw_scale_bar(painter, place)
+        self._draw_legend(painter, place)
         painter.end()
 
     def _draw_scale_bar(self, painter: QtGui.QPainter, place: QtCore.QRect) -> None:
@@ -200,8 +204,80 @@ class _Canvas(QtWidgets.QWidget):
         right, bottom = place.right() - 10, place.bottom() - 10
         bar = QtCore.QRect(right - length_px, bottom - 4, length_px, 4)
         text = QtCore.QRect(bar.left() - 40, bar.top() - 20, length_px + 80, 18)
+        painter.fillRect(bar.translated(1, 1), QtGui.QColor("#000000"))
+        painter.fillRect(bar, QtGui.QColor(_INK))
         centre = QtCore.Qt.AlignmentFlag.AlignCenter
-        for offset, color in ((1, "#000000"), (0, _INK)):  # a shadow, for bright ground
-            painter.fillRect(bar.translated(offset, offset), QtGui.QColor(color))
-            painter.setPen(QtGui.QColor(color))
-            painter.drawText(text.translated(offset, offset), centre, length_text(length_um))
+        _draw_text(painter, text, centre, length_text(length_um), _INK)
+
+    def _draw_legend(self, painter: QtGui.QPainter, place: QtCore.QRect) -> None:
+        metrics = painter.fontMetrics()
+        height = metrics.height() + 1
+        if not self._legend or len(self._legend) * height > place.height() / 2:
+            return  # a picture comes before its legend
+        width = max(metrics.horizontalAdvance(label) for label, _ in self._legend)
+        ground = QtCore.QRect(0, 0, width + 12, len(self._legend) * height + 6)
+        ground.moveTopLeft(place.topLeft() + QtCore.QPoint(5, 5))
+        painter.fillRect(ground, QtGui.QColor(0, 0, 0, 150))
+        left = QtCore.Qt.AlignmentFlag.AlignLeft | QtCore.Qt.AlignmentFlag.AlignVCenter
+        for n, (label, color) in enumerate(self._legend):
+            row = QtCore.QRect(ground.left() + 6, ground.top() + 3 + n * height, width + 6, height)
+            _draw_text(painter, row, left, label, f"#{color}")
+
+
+def _draw_text(
+    painter: QtGui.QPainter, place: QtCore.QRect, flags: Any, text: str, color: str
+) -> None:
+    """Write with a shadow, for bright ground."""
+    for offset, ink in ((1, "#000000"), (0, color)):
+        painter.setPen(QtGui.QColor(ink))
+        painter.drawText(place.translated(offset, offset), flags, text)
+
+
+class Tiles(QtWidgets.QWidget):
+    """Pictures side by side, below each other or both, as they become largest.
+
+    Parameters
+    ----------
+    pictures : in reading order; hidden ones take no place
+    """
+
+    _GAP = 6
+    _HEAD = 44  # height of a picture's badge and margins
+
+    def __init__(
+        self, pictures: Sequence[Picture], parent: QtWidgets.QWidget | None = None
+    ) -> None:
+        super().__init__(parent)
+        self._pictures = tuple(pictures)
+        for picture in self._pictures:
+            picture.setParent(self)
+        expanding = QtWidgets.QSizePolicy.Policy.Expanding
+        self.setSizePolicy(expanding, expanding)
+        self.setMinimumSize(180, 180)
+
+    def sizeHint(self) -> QtCore.QSize:  # noqa: N802 - Qt's name
+        """Three pictures in a row."""
+        return QtCore.QSize(900, 360)
+
+    def resizeEvent(self, event: Any) -> None:  # noqa: N802 - Qt's name
+        """Arrange them anew."""
+        self.arrange()
+
+    def arrange(self) -> None:
+        """Give every picture that is not hidden its place."""
+        shown = [picture for picture in self._pictures if not picture.isHidden()]
+        if not shown:
+            return
+        columns = max(range(1, len(shown) + 1), key=lambda n: self._side(n, len(shown)))
+        rows = -(-len(shown) // columns)
+        width = (self.width() - self._GAP * (columns - 1)) // columns
+        height = (self.height() - self._GAP * (rows - 1)) // rows
+        for n, picture in enumerate(shown):
+            row, column = divmod(n, columns)
+            x, y = column * (width + self._GAP), row * (height + self._GAP)
+            picture.setGeometry(x, y, width, height)
+
+    def _side(self, columns: int, n: int) -> float:
+        """Return how large a square picture is in so many columns."""
+        rows = -(-n // columns)
+        return float(min(self.width() / columns, self.height() / rows - self._HEAD))

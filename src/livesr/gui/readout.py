@@ -6,13 +6,13 @@ Owns the words. Shows; changes nothing.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from livesr.base.frames import SRFrame
+from livesr.base.frames import MulticolorFrame, SRFrame
 from livesr.gui.qt import QtCore, QtWidgets
 from livesr.live.run_state import Report, Status
 
-_BAD, _GOOD = "#e5534b", "#3fb950"
+_BAD, _DUBIOUS, _GOOD = "#e5534b", "#d29922", "#3fb950"
+_LITTLE_BYTES = 5e9  # of a disk that is nearly full
 _WARNING = "background: #f0a830; color: #1b1200; padding: 5px 9px; border-radius: 4px;"
 _ERROR = "background: #7d1f1a; color: #ffffff; padding: 5px 9px; border-radius: 4px;"
 _NUMBERS = (
@@ -55,23 +55,25 @@ class Numbers(QtWidgets.QWidget):
         separated = bool(status.get("engine"))
         latency_ms = (status.get("latency_ms") or {}).get("p50")
         free = status.get("disk_free_bytes")
-        values: dict[str, tuple[str, bool]] = {
-            "raw": (f"{status.get('raw_frames', 0):,}", False),
-            "missing": _count(status.get("raw_missing", 0)),
-            "measured": (f"{status.get('recon_frames', 0):,}", False),
-            "separated": (f"{status.get('sr_frames', 0):,}" if separated else "–", False),
-            "skipped": _count(status.get("sr_skipped", 0)) if separated else ("–", False),
-            "rate": (f"{status.get('sr_fps', 0.0):.1f}" if separated else "–", False),
-            "latency": ("–" if latency_ms is None else f"{latency_ms:.0f} ms", False),
-            "disk": ("–" if free is None else f"{free / 1e9:.0f} GB", free is not None and free < 2e9),
+        values = {
+            "raw": (f"{status.get('raw_frames', 0):,}", ""),
+            "missing": _counted(status.get("raw_missing", 0), _BAD),
+            "measured": (f"{status.get('recon_frames', 0):,}", ""),
+            "separated": (f"{status.get('sr_frames', 0):,}" if separated else "–", ""),
+            "skipped": _counted(status.get("sr_skipped", 0), _DUBIOUS) if separated else ("–", ""),
+            "rate": (f"{status.get('sr_fps', 0.0):.1f}" if separated else "–", ""),
+            "latency": ("–" if latency_ms is None else f"{latency_ms:.0f} ms", ""),
+            "disk": ("–", "") if free is None else _free(free),
         }
-        for key, (text, bad) in values.items():
-            self._values[key].setText(text)
-            self._values[key].setStyleSheet(f"color: {_BAD}; font-weight: 600;" if bad else "")
+        for key, (text, color) in values.items():
+            value = self._values[key]
+            if value.text() != text:
+                value.setText(text)
+                value.setStyleSheet(f"color: {color}; font-weight: 600;" if color else "")
 
     def text(self, key: str) -> str:
         """Return what stands beside "raw", "missing", "measured", "separated", "skipped" ..."""
-        return self._values[key].text()
+        return str(self._values[key].text())
 
 
 class Sentences(QtWidgets.QLabel):
@@ -94,23 +96,26 @@ class Sentences(QtWidgets.QLabel):
         self.setVisible(bool(text))
 
 
-def quality_words(frame: SRFrame | None) -> tuple[str, str]:
-    """Return what the newest measurement is worth in a few words, and their colour."""
+def quality_words(frame: SRFrame | None, prediction: MulticolorFrame | None) -> tuple[str, str]:
+    """Return what the newest frames are worth in a few words, and their colour."""
     if frame is None:
-        return "–", ""
-    words: list[str] = []
-    quality = frame.quality
+        return "", ""
+    quality, words, color = frame.quality, [], _GOOD
+    if quality and quality.doubt:
+        words.append(f"Doubtful: {quality.doubt}")
+        color = _BAD
     if quality and quality.patterns:
-        patterns = quality.patterns
+        modulation, noise = quality.patterns.modulation, quality.patterns.contrast_to_noise
         words.append(
-            f"modulation {100 * patterns.modulation:.0f} %,"
-            f" contrast to noise {patterns.contrast_to_noise:.1f}"
+            f"Patterns: modulation {100 * modulation:.0f} %, contrast to noise {noise:.0f}"
         )
     if frame.saturated:
         words.append(f"{frame.saturated:,} saturated pixels")
-    if quality and quality.doubt:
-        return "; ".join([f"doubtful: {quality.doubt}", *words]), _BAD
-    return "; ".join(words) or "no doubt", _BAD if frame.saturated else _GOOD
+        color = _BAD
+    if prediction is not None:
+        words.append(f"Prediction: residual {100 * prediction.residual:.1f} %")
+        color = _DUBIOUS if prediction.warnings and color == _GOOD else color
+    return "\n".join(words) or "No doubt", color
 
 
 def report_words(report: Report) -> str:
@@ -124,5 +129,9 @@ def report_words(report: Report) -> str:
     return ", ".join(words)
 
 
-def _count(n: Any) -> tuple[str, bool]:
-    return f"{n:,}", n > 0
+def _counted(n: int, color: str) -> tuple[str, str]:
+    return f"{n:,}", color if n else ""
+
+
+def _free(n_bytes: float) -> tuple[str, str]:
+    return f"{n_bytes / 1e9:.0f} GB", _BAD if n_bytes < _LITTLE_BYTES else ""

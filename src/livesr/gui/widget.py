@@ -16,7 +16,7 @@ from livesr.base.errors import ConfigError, LiveSRError
 from livesr.base.frames import Pixels
 from livesr.gui.control import Control, State
 from livesr.gui.form import Form
-from livesr.gui.pictures import Picture
+from livesr.gui.pictures import BADGES, Picture, Tiles
 from livesr.gui.qt import QtCore, QtGui, QtWidgets
 from livesr.gui.readout import Numbers, Sentences, quality_words, report_words
 
@@ -30,7 +30,16 @@ _STATES: dict[State, tuple[str, str]] = {
     "acquiring": ("Recording", "#e5534b"),
     "finishing": ("Finishing: what came is being processed and stored", "#d29922"),
 }
-_NARROW = 1.15  # width over height from which the pictures stand beside the form
+_WIDE = 1.15  # width over height from which the pictures stand beside the form
+_PANEL_PX = 330
+_UNLIMITED = 16_777_215  # Qt's own largest
+_LOOKS_PER_STATE = 5
+_SHOWN_RUNS = 3
+_ACCENT = (
+    "QPushButton:enabled {{ background: {color}; color: white; font-weight: 600;"
+    " border: none; border-radius: 4px; padding: 6px; }}"
+    " QPushButton:!enabled {{ padding: 6px; }}"
+)
 
 
 class LiveSRWidget(QtWidgets.QWidget):
@@ -48,7 +57,9 @@ class LiveSRWidget(QtWidgets.QWidget):
     ----------
     camera_frame : Qt signal with the exposure that livesr took last, (y, x) in ADU; as often as the
         widget looks, in Qt's thread
-    control : the session behind it
+    control : the session behind it: its `state`, `problem` and `reports`
+    form : what is chosen; `form.choose(rig=..., store=...)` fills it in
+    start_button, stop_button, live_button, acquire_button, frames : what a person presses and turns
 
     Notes
     -----
@@ -70,7 +81,8 @@ class LiveSRWidget(QtWidgets.QWidget):
         super().__init__(parent)
         self.control = Control(core if core is not None else CMMCorePlus.instance())
         self.setWindowTitle("livesr")
-        self._seen, self._camera_seen, self._looking = -1, 0, False
+        self._seen, self._looks, self._looking = -1, 0, False
+        self._state: State | None = None
         self._last_camera: Pixels | None = None
         self.form = Form()
         self.start_button = QtWidgets.QPushButton("Start")
@@ -82,10 +94,11 @@ class LiveSRWidget(QtWidgets.QWidget):
         self.load_button = QtWidgets.QPushButton("Load the rig's hardware")
         self.numbers = Numbers()
         self.error, self.warnings = Sentences(error=True), Sentences(error=False)
-        self.state_label, self.quality_label = QtWidgets.QLabel(), QtWidgets.QLabel("–")
-        self.runs = QtWidgets.QLabel("No run yet.")
+        self.state_label, self.summary = QtWidgets.QLabel(), QtWidgets.QLabel()
+        self.quality_label, self.runs = QtWidgets.QLabel(), QtWidgets.QLabel()
         self.channel = QtWidgets.QComboBox()
-        self.pictures = {kind: Picture(kind) for kind in ("camera", "measurement", "prediction")}
+        self.pictures = {kind: Picture(kind) for kind in BADGES}
+        self._tiles = Tiles(tuple(self.pictures.values()))
         self._lay_out()
         self._connect()
         self._timer = QtCore.QTimer(self)
@@ -100,65 +113,62 @@ class LiveSRWidget(QtWidgets.QWidget):
     def _lay_out(self) -> None:
         self.frames.setRange(1, 1_000_000)
         self.frames.setValue(25)
-        self.frames.setSuffix(" SR frames")
-        self.channel.hide()
-        for label in (self.quality_label, self.runs):
+        self.frames.setSuffix(" frames")
+        self.frames.setToolTip("Super-resolution frames of every channel of the rig.")
+        self.live_button.setToolTip("Start and stop the camera; each time is a run.")
+        self.acquire_button.setToolTip("A time lapse without pauses; the program's MDA does more.")
+        for label in (self.state_label, self.summary, self.quality_label, self.runs):
             label.setWordWrap(True)
             label.setTextFormat(QtCore.Qt.TextFormat.PlainText)
-        self.state_label.setWordWrap(True)
-        self._splitter = QtWidgets.QSplitter(QtCore.Qt.Orientation.Vertical)
-        self._splitter.addWidget(self._panel())
-        self._splitter.addWidget(self._picture_panel())
-        self._splitter.setStretchFactor(1, 1)
-        self._splitter.setChildrenCollapsible(False)
-        layout = QtWidgets.QVBoxLayout(self)
-        layout.setContentsMargins(8, 8, 8, 8)
-        layout.addWidget(self._splitter)
+        self.state_label.setTextFormat(QtCore.Qt.TextFormat.RichText)
+        self.start_button.setStyleSheet(_ACCENT.format(color="#238636"))
+        self.stop_button.setStyleSheet(_ACCENT.format(color="#b62324"))
+        self._area = self._panel()
+        pictures = QtWidgets.QVBoxLayout()
+        pictures.addWidget(self.channel)
+        pictures.addWidget(self._tiles, stretch=1)
+        self.channel.hide()
+        self._box = QtWidgets.QBoxLayout(QtWidgets.QBoxLayout.Direction.TopToBottom, self)
+        self._box.setContentsMargins(8, 8, 8, 8)
+        self._box.addWidget(self._area)
+        self._box.addLayout(pictures, stretch=1)
 
-    def _panel(self) -> QtWidgets.QWidget:
-        buttons = _row(self.start_button, self.stop_button)
-        acquire = _row(self.live_button, self.acquire_button, self.frames)
-        panel = QtWidgets.QWidget()
+    def _panel(self) -> QtWidgets.QScrollArea:
+        self._column = panel = QtWidgets.QWidget()
         layout = QtWidgets.QVBoxLayout(panel)
-        layout.setContentsMargins(0, 0, 6, 0)
+        layout.setContentsMargins(0, 0, 4, 0)
         layout.setSpacing(8)
-        layout.addWidget(self.state_label)
-        layout.addWidget(self.form)
-        layout.addWidget(self.load_button)
-        layout.addLayout(buttons)
-        layout.addLayout(acquire)
-        layout.addWidget(self.error)
-        layout.addWidget(self.warnings)
-        layout.addWidget(_group("This run", self.numbers))
-        layout.addWidget(_group("Newest frame", self.quality_label))
-        layout.addWidget(_group("Runs", self.runs))
+        for widget in (self.state_label, self.summary, self.form, self.load_button):
+            layout.addWidget(widget)
+        layout.addLayout(_row(self.start_button, self.stop_button))
+        layout.addLayout(_row(self.live_button, self.acquire_button, self.frames))
+        for widget in (self.error, self.warnings, self.numbers, self.quality_label, self.runs):
+            layout.addWidget(widget)
         layout.addStretch()
         area = QtWidgets.QScrollArea()
         area.setWidget(panel)
         area.setWidgetResizable(True)
         area.setFrameShape(QtWidgets.QFrame.Shape.NoFrame)
         area.setHorizontalScrollBarPolicy(QtCore.Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        area.setMinimumWidth(panel.minimumSizeHint().width() + 14)
+        area.setMinimumWidth(_PANEL_PX)
+        for part in (area.viewport(), panel):  # the ground is that of the window around
+            part.setAutoFillBackground(False)
         return area
-
-    def _picture_panel(self) -> QtWidgets.QWidget:
-        panel = QtWidgets.QWidget()
-        layout = QtWidgets.QVBoxLayout(panel)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self.channel)
-        self._tiles = QtWidgets.QSplitter(QtCore.Qt.Orientation.Horizontal)
-        for picture in self.pictures.values():
-            self._tiles.addWidget(picture)
-        self._tiles.setChildrenCollapsible(False)
-        layout.addWidget(self._tiles, stretch=1)
-        return panel
 
     def resizeEvent(self, event: Any) -> None:  # noqa: N802 - Qt's name
         """Put the pictures beside the form where there is room, else below it."""
-        wide = self.width() > _NARROW * self.height()
-        directions = QtCore.Qt.Orientation
-        self._splitter.setOrientation(directions.Horizontal if wide else directions.Vertical)
+        self._fit()
         super().resizeEvent(event)
+
+    def _fit(self) -> None:
+        wide = self.width() > _WIDE * self.height()
+        directions = QtWidgets.QBoxLayout.Direction
+        self._box.setDirection(directions.LeftToRight if wide else directions.TopToBottom)
+        self._area.setMaximumWidth(_PANEL_PX if wide else _UNLIMITED)
+        needed = self._column.layout().totalHeightForWidth(max(self.width() - 24, _PANEL_PX))
+        height = min(needed, self.height() * 3 // 5)  # what does not fit is scrolled
+        self._area.setMinimumHeight(0 if wide else height)
+        self._area.setMaximumHeight(_UNLIMITED if wide else height)
 
     # -- what a person does ------------------------------------------------------------------------
 
@@ -195,12 +205,10 @@ class LiveSRWidget(QtWidgets.QWidget):
             self.control.problem = str(e) or type(e).__name__
 
     def _rig_chosen(self) -> None:
-        rig = self.form.rig
         if self.control.state == "idle":
             self.control.problem = self.form.problem
-        self.load_button.setVisible(rig is not None and not self._hardware_is_loaded())
 
-    def _hardware_is_loaded(self) -> bool:
+    def _is_loaded(self) -> bool:
         rig, loaded = self.form.rig, self.control.core.systemConfigurationFile()
         return bool(rig and loaded and Path(loaded).absolute() == rig.cfg_path.absolute())
 
@@ -224,50 +232,56 @@ class LiveSRWidget(QtWidgets.QWidget):
             return
         self._looking = True
         try:
-            self.control.look()
-            self._show_state()
             self._show_frames()
             self._show_camera()
+            state = self.control.state
+            if state != self._state or self._looks % _LOOKS_PER_STATE == 0:
+                self._state = state
+                self.control.look()
+                self._show_state()
+            self._looks += 1
         finally:
             self._looking = False
 
     def _show_state(self) -> None:
         control = self.control
-        state, core = control.state, control.core
+        state, mda = control.state, control.core.mda.is_running()
         text, color = _STATES[state]
         if state == "acquiring":
-            text = f"Recording {'an acquisition' if core.mda.is_running() else 'the live view'}"
+            text = f"Recording {'an acquisition' if mda else 'the live view'}"
             text += f" into {control.store.name}" if control.store else ", without a store"
-        self.state_label.setText(f'<b style="color:{color}">●</b>&nbsp; {text}')
+        _say(self.state_label, f'<b style="color:{color}">●</b>&nbsp; <b>{text}</b>')
         idle = state == "idle"
-        for widget, enabled in (
+        shown = (
             (self.form, idle),
-            (self.load_button, idle),
-            (self.start_button, idle and self.form.rig is not None),
-            (self.stop_button, state in {"opening", "ready", "acquiring"}),
-        ):
-            if widget.isEnabled() != enabled:
-                widget.setEnabled(enabled)
-        self._show_camera_buttons(state)
-        self.load_button.setVisible(self.form.rig is not None and not self._hardware_is_loaded())
-        status = control.status
-        last = control.reports[-1] if control.reports else None
-        if shown := status or last:
-            self.numbers.show_status(shown)
-            self.warnings.say(shown.get("warnings", []))
+            (self.summary, not idle),
+            (self.load_button, idle and self.form.rig is not None and not self._is_loaded()),
+        )
+        for widget, wanted in shown:
+            widget.setVisible(wanted)
+        _say(self.summary, self.form.summary())
+        self.start_button.setEnabled(idle)
+        self.stop_button.setEnabled(state in {"opening", "ready", "acquiring"})
+        self._show_camera_buttons(state, mda)
+        if told := control.status or (control.reports[-1] if control.reports else None):
+            self.numbers.show_status(told)
+            self.warnings.say(told.get("warnings", []))
+        self.numbers.setVisible(bool(told))
         self.error.say([control.problem])
         self._show_runs()
+        self._fit()
 
-    def _show_camera_buttons(self, state: State) -> None:
+    def _show_camera_buttons(self, state: State, mda: bool) -> None:
+        # An MDA that snaps holds the camera's lock as long as it exposes: it is not asked then.
         core = self.control.core
-        there = bool(core.getCameraDevice())
-        mda, live = core.mda.is_running(), there and core.isSequenceRunning()
-        self.live_button.setEnabled(there and not mda and state != "opening")
-        self.live_button.setChecked(live and not mda)
-        self.live_button.setText("Stop live" if live and not mda else "Live")
-        can_acquire = there and state == "ready" and not live and not mda
-        self.acquire_button.setEnabled(can_acquire)
-        self.frames.setEnabled(can_acquire)
+        there = not mda and bool(core.getCameraDevice())
+        live = there and core.isSequenceRunning()
+        usable = there and state in {"ready", "acquiring"}
+        self.live_button.setEnabled(usable)
+        self.live_button.setChecked(live)
+        self.live_button.setText("Stop live" if live else "Live")
+        self.acquire_button.setEnabled(usable and not live)
+        self.frames.setEnabled(usable and not live)
 
     def _show_runs(self) -> None:
         reports = self.control.reports
@@ -277,10 +291,8 @@ class LiveSRWidget(QtWidgets.QWidget):
             f"{Path(str(r['store'])).name if r.get('store') else 'not kept'}: {report_words(r)}"
             for r in reversed(reports)
         ]
-        text = "\n".join(lines[:5])
-        if text != self.runs.text():
-            self.runs.setText(text)
-            self.runs.setToolTip("\n".join(str(r["store"]) for r in reports if r.get("store")))
+        _say(self.runs, "\n".join(lines[:_SHOWN_RUNS]))
+        self.runs.setToolTip("\n".join(str(r["store"]) for r in reports if r.get("store")))
 
     def _show_frames(self) -> None:
         newest = self.control.newest
@@ -301,14 +313,16 @@ class LiveSRWidget(QtWidgets.QWidget):
         else:
             self.pictures["measurement"].show_measurement(measurement, about.recon_pixel_size_um)
         self.pictures["prediction"].setVisible(about is None or bool(about.labels))
+        self._tiles.arrange()
         if prediction is None or about is None:
             self.pictures["prediction"].clear()
         else:
             self.pictures["prediction"].show_prediction(
                 prediction, about.colors, about.sr_pixel_size_um
             )
-        words, color = quality_words(measurement)
-        self.quality_label.setText(words)
+        words, color = quality_words(measurement, prediction)
+        _say(self.quality_label, words)
+        self.quality_label.setVisible(bool(words))
         self.quality_label.setStyleSheet(f"color: {color};" if color else "")
 
     def _show_again(self) -> None:
@@ -326,14 +340,29 @@ class LiveSRWidget(QtWidgets.QWidget):
 
     # -- the end -----------------------------------------------------------------------------------
 
+    def showEvent(self, event: QtGui.QShowEvent) -> None:  # noqa: N802 - Qt's name
+        """Follow the window that it is in now."""
+        self.window().installEventFilter(self)
+        super().showEvent(event)
+
     def closeEvent(self, event: QtGui.QCloseEvent) -> None:  # noqa: N802 - Qt's name
-        """End the run, where this is a window of its own; a dock that is put away goes on."""
+        """End what runs, where this is a window of its own; a dock that is put away goes on."""
         if self.isWindow():
             self.shutdown()
         super().closeEvent(event)
 
+    def eventFilter(self, watched: QtCore.QObject, event: QtCore.QEvent) -> bool:  # noqa: N802
+        """End what runs when the window has closed, which it may yet refuse."""
+        if event.type() == QtCore.QEvent.Type.Close and watched is self.window():
+            QtCore.QTimer.singleShot(0, self._window_closed)
+        return False
+
+    def _window_closed(self) -> None:
+        if not self.window().isVisible():
+            self.shutdown()
+
     def shutdown(self) -> None:
-        """End what runs; returns when the store is closed. The window is drawn meanwhile."""
+        """End what runs; returns when the store is closed. Other windows are drawn meanwhile."""
         self.control.stop()
         while not self.control.wait(0.02):
             QtWidgets.QApplication.processEvents(
@@ -341,16 +370,13 @@ class LiveSRWidget(QtWidgets.QWidget):
             )
 
 
+def _say(label: QtWidgets.QLabel, text: str) -> None:
+    if label.text() != text:
+        label.setText(text)
+
+
 def _row(*widgets: QtWidgets.QWidget) -> QtWidgets.QHBoxLayout:
     row = QtWidgets.QHBoxLayout()
     for widget in widgets:
         row.addWidget(widget, stretch=1)
     return row
-
-
-def _group(title: str, widget: QtWidgets.QWidget) -> QtWidgets.QGroupBox:
-    group = QtWidgets.QGroupBox(title)
-    layout = QtWidgets.QVBoxLayout(group)
-    layout.setContentsMargins(8, 6, 8, 8)
-    layout.addWidget(widget)
-    return group

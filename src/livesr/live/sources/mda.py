@@ -14,6 +14,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from queue import SimpleQueue
 from typing import Any, NamedTuple, TypeAlias
 
@@ -159,9 +160,7 @@ class MDAHook:
 
 
 def listen(signal: Any, listener: Callable[..., None]) -> None:
-    """Connect a listener that runs where the signal is emitted.
-
-    ``signal.disconnect(listener)`` undoes it.
+    """Connect a listener that runs where the signal is emitted; `unlisten` undoes it.
 
     In a GUI pymmcore-plus has Qt's signals, which would run it in the main thread, whenever that
     has time: too late to set anything before a run, and with the window standing still while an
@@ -175,6 +174,12 @@ def listen(signal: Any, listener: Callable[..., None]) -> None:
     from qtpy.QtCore import Qt
 
     inner.connect(listener, Qt.ConnectionType.DirectConnection)
+
+
+def unlisten(signal: Any, listener: Callable[..., None]) -> None:
+    """Undo `listen`; nothing where Qt has taken the signal down, as a program does at its end."""
+    with suppress(RuntimeError, TypeError):  # it is gone, or what was connected is
+        signal.disconnect(listener)
 
 
 Place: TypeAlias = tuple[Stream, int, int]
