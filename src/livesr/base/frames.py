@@ -40,6 +40,16 @@ LOCALISATION = np.dtype(
 )
 """One emitter in one frame, as a record of `SRFrame.localisations`."""
 
+LOCALISATION_3D = np.dtype(
+    [
+        *((name, LOCALISATION[name]) for name in LOCALISATION.names or ()),
+        ("sigma_y_nm", np.float32),  # width along y; `sigma_nm` is that along x
+        ("z_nm", np.float32),  # in the specimen, from where its calibration counts
+        ("z_uncertainty_nm", np.float32),  # axial standard deviation
+    ]
+)
+"""The same, where the optics show how high an emitter is."""
+
 
 class Stream(NamedTuple):
     """One series of consecutive time points.
@@ -200,9 +210,9 @@ class SRFrame:
         reconstruction may be slightly negative
     normalisation : what the network's input is made with; follows the frames up to this one only
     saturated : raw pixels of the group at the camera's ceiling
-    localisations : records of `LOCALISATION`, what this group added, as measured; None where
-        nothing is localised
-    drift_nm : (y, x) that the group was moved back by before it was drawn
+    localisations : records of `LOCALISATION` or `LOCALISATION_3D`, what this group added, as
+        measured; None where no emitters are looked for
+    drift_nm : (y, x), or (y, x, z), that the group was moved back by before it was drawn
     jump_nm : (y, x) by which the specimen jumped between the group before and this one; else None
     quality : whether the raw frames showed their patterns; None where there are none
     resident : the image as it lies on the GPU that it was computed on, where the network is there
@@ -221,7 +231,7 @@ class SRFrame:
     saturated: int = 0
     t_camera_ms: float | None = None
     localisations: NDArray[np.void] | None = None
-    drift_nm: tuple[float, float] | None = None
+    drift_nm: tuple[float, ...] | None = None
     jump_nm: tuple[float, float] | None = None
     quality: FrameQuality | None = None
     resident: Any = field(default=None, compare=False)
