@@ -96,7 +96,8 @@ class RunWidget(LiveSRWidget):
 
     def __init__(self, napari_viewer: Any, parent: QWidget | None = None) -> None:
         super().__init__(parent=parent)
-        self._splitter.widget(1).hide()  # its own pictures: here they are layers
+        for picture in self.pictures.values():  # here they are layers
+            picture.parentWidget().hide()
         control = self.control
         self.live = LiveLayers(
             napari_viewer, RunPairs(control.newest, lambda: dict(control.status))
