@@ -65,8 +65,9 @@ class RunPairs:
         run = self._follow_run()
         if run is None:
             return ()
-        frames = {**self._newest.measurements, **self._newest.predictions}
-        known = [f.stream for f in frames.values() if f.stream.channel in _names(run)]
+        streams = {name: frame.stream for name, frame in self._newest.measurements.items()}
+        streams |= {name: frame.stream for name, frame in self._newest.predictions.items()}
+        known = [stream for name, stream in streams.items() if name in _names(run)]
         return tuple(
             StreamName(s.channel, s.position, run.positions[s.position], s.z) for s in known
         )
