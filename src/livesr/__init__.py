@@ -64,6 +64,7 @@ if TYPE_CHECKING:  # for type checkers and completion; below, for Python
     from livesr.modalities.modality import Modality as Modality
     from livesr.modalities.storm.score import score_localisations as score_localisations
     from livesr.modalities.storm.simulation.rig import find_storm_camera as find_storm_camera
+    from livesr.napari.live_layers import LiveLayers as LiveLayers
     from livesr.simulation.blinking_rig import find_blinking_camera as find_blinking_camera
     from livesr.store.backfill import backfill as backfill
     from livesr.store.completion import complete as complete
@@ -121,6 +122,7 @@ _PUBLIC = {
     "livesr.modalities.modality": ("Modality",),
     "livesr.modalities.storm.score": ("score_localisations",),
     "livesr.modalities.storm.simulation.rig": ("find_storm_camera",),
+    "livesr.napari.live_layers": ("LiveLayers",),
     "livesr.simulation.blinking_rig": ("find_blinking_camera",),
     "livesr.store.backfill": ("backfill",),
     "livesr.store.completion": ("complete",),

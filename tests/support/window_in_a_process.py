@@ -20,6 +20,8 @@ def no_network(*arguments, **_):
 socket.getaddrinfo = no_network
 
 from qtpy.QtWidgets import QApplication, QDockWidget, QLabel, QMainWindow  # noqa: E402
+from superqt import QLabeledRangeSlider  # noqa: E402
+from superqt.cmap import QColormapComboBox  # noqa: E402
 
 from livesr.viewer.window import SRPreview  # noqa: E402
 
@@ -40,6 +42,19 @@ def wait(seconds):
         time.sleep(0.005)
 
 
+def wait_for(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        wait(0.02)
+
+
+def ranges():
+    """What the contrast sliders reach, as far as they are to be seen."""
+    sliders = preview.findChildren(QLabeledRangeSlider)
+    return [(s.minimum(), s.maximum()) for s in sliders if s.isVisible()]
+
+
 def words():
     return [
         label.text() for label in preview.findChildren(QLabel) if label.isVisible() and label.text()
@@ -53,8 +68,10 @@ source.give(
     measurement(1, np.full((64, 64), 500, np.uint16)),
     prediction(1, frame, warnings=("Look <b>here</b>.",)),
 )
-wait(1.5)
+wait_for(lambda: len(ranges()) == 4 and "500 nm" in words())
 said["live"] = words()
+said["ranges"] = ranges()
+said["colormaps"] = [combo.currentText() for combo in preview.findChildren(QColormapComboBox)]
 source.give(prediction(2, frame, provisional=True))
 wait(0.3)
 said["provisional"] = words()

@@ -367,9 +367,11 @@ def test_snapshot_is_saved(page, source):
 
 def test_dark_and_light(page):
     colors = set()
+    wait_for_text(page, "#theme", "Theme: system")
     for theme in ("dark", "light"):
         while page.get_attribute("html", "data-theme") != theme:
             page.keyboard.press("d")
+        wait_for_text(page, "#theme", f"Theme: {theme}")
         colors.add(page.evaluate("getComputedStyle(document.body).backgroundColor"))
     assert colors == {"rgb(9, 11, 14)", "rgb(241, 243, 245)"}
 
@@ -654,7 +656,7 @@ def test_a_run_that_ends_becomes_its_recording(open_page, source, store):
         page = open_page(server.url)
         source.give(*quadrants())
         wait_for_text(page, "#state-text", "Live")
-        sync_api.expect(page.locator("#transport")).to_be_hidden()
+        sync_api.expect(page.locator("#scrub")).to_be_hidden()
         source.end()
         wait_for_text(page, "#state-text", "Ended")
         both.follow_with(StoreSource(store))
@@ -666,3 +668,96 @@ def test_a_run_that_ends_becomes_its_recording(open_page, source, store):
         page.keyboard.press("Space")
         page.locator("#scrub").fill("4")
         wait_for_text(page, ".time", "t 4")
+
+
+def level(page, y=0.5, x=0.5):
+    """Brightness of the measurement."""
+    return int(color_at(screenshot(page, "measurement"), y, x)[1])
+
+
+def show_measured(source, page, t, value):
+    source.give(measurement(t, np.full((64, 64), value, np.uint16)))
+    wait_for_text(page, ".time", f"t {t} ·")
+
+
+def test_space_freezes_a_live_picture_and_one_looks_back(page, source):
+    for t in range(4):
+        show_measured(source, page, t, 200 * t)
+    page.keyboard.press("Space")
+    wait_for_text(page, "#state-text", "Frozen")
+    wait_for_text(page, "#moment", "t 3 · 4 of 4")
+    source.give(measurement(9, np.full((64, 64), 1000, np.uint16)))
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("ArrowLeft")
+    wait_for_text(page, "#moment", "t 1 · 2 of 4")
+    wait_for_text(page, ".time", "t 1 ·")
+    assert abs(level(page) - 51) < 4
+    page.select_option(".lut", "inverted")  # what is frozen is drawn anew
+    page.wait_for_function("() => document.querySelector('.lut').value === 'inverted'")
+    page.locator(".lut").blur()
+    page.locator("#play").click()  # a tablet has no keys
+    wait_for_text(page, "#state-text", "Live")
+    wait_for_text(page, ".time", "t 9 ·")
+    sync_api.expect(page.locator("#scrub")).to_be_hidden()
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "16 bit"])
+def test_the_measurement_takes_a_colour_table(page, source, kind):
+    if kind == "16 bit":
+        page.locator("#raw-on").check()
+    show_measured(source, page, 1, 1000)
+    page.select_option(".lut", "viridis")
+    page.locator(".lut").blur()
+    page.wait_for_function(  # the colour of the brightest is yellow
+        """() => {
+          const canvas = document.querySelector('.pane canvas');
+          const at = [canvas.width >> 1, canvas.height >> 1];
+          const [r, g, b] = canvas.getContext('2d').getImageData(...at, 1, 1).data;
+          return Math.abs(r - 253) < 6 && Math.abs(g - 231) < 6 && Math.abs(b - 37) < 12;
+        }"""
+    )
+
+
+def test_what_is_bad_looks_bad(page, source):
+    source.say(sr_fps=10.0, sr_skipped=1, sr_frames=99)
+    source.give(*quadrants())
+    wait_for_text(page, "#skipped", "1")
+    bad = page.locator(".strip .bad")
+    sync_api.expect(bad).to_have_count(0)
+    source.say(sr_fps=10.0, sr_skipped=20, sr_frames=80)
+    source.give(prediction(2, np.full((3, 8, 8), 100, np.uint16), latency_ms=5000))
+    sync_api.expect(bad).to_have_count(2)
+    assert bad.locator("dt").all_inner_texts() == ["Latency", "Skipped"]
+    wait_for_text(page, "#skipped", "20 %")
+
+
+def test_an_overlay_says_what_its_colours_mean(page, source):
+    source.give(*quadrants())
+    page.keyboard.press("r")
+    wait_for_text(page, "#residual-scale", "50 … 350 ADU")  # shares of the window, 0 to 1000
+    page.keyboard.press("r")
+    sync_api.expect(page.locator("#residual-scale")).to_be_hidden()
+
+
+def test_the_clock_stands_beside_the_time_point(page, source):
+    at = 1_700_000_000_250_000_000
+    source.give(measurement(3, np.zeros((8, 8), np.uint16), t_acq_ns=at))
+    local = page.evaluate("ms => new Date(ms).toTimeString().slice(0, 8)", at // 1_000_000)
+    wait_for_text(page, ".time", f"t 3 · {local}.2")
+
+
+def test_an_upright_tablet_stacks_the_pictures(page, source):
+    page.set_viewport_size({"width": 820, "height": 1180})
+    try:
+        source.give(*quadrants())
+        panes = page.locator(".pane")
+        sync_api.expect(panes).to_have_count(2)
+        page.wait_for_function(
+            """() => {
+              const [a, b] = [...document.querySelectorAll('.pane')]
+                .map((p) => p.getBoundingClientRect());
+              return b.top >= a.bottom && Math.abs(a.left - b.left) < 1 && b.bottom <= innerHeight;
+            }"""
+        )
+    finally:
+        page.set_viewport_size({"width": 1200, "height": 860})

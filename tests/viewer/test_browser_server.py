@@ -409,6 +409,7 @@ def test_status_says_what_runs_and_when_it_is_over(source):
     source.say(
         sr_fps=11.2,
         sr_skipped=3,
+        sr_frames=9,
         engine={"488": "light", "": "heavy"},
         backend={"488": "openvino"},
         computes={"488": "openvino 2026.4 BF16 on a CPU, compiled 2 s ago"},
@@ -423,6 +424,7 @@ def test_status_says_what_runs_and_when_it_is_over(source):
         "source": "tcp://127.0.0.1:5555",
         "fps": 11.2,
         "skipped": 3,
+        "skipped_share": 0.25,
         "engine": "heavy",
         "backend": "openvino",
         "computes": "openvino 2026.4 BF16 on a CPU, compiled 2 s ago",

@@ -53,6 +53,17 @@ def test_it_says_what_it_shows(opened) -> None:
     assert said["ended"][-1].startswith("Stream ended: this is its last picture")
 
 
+def test_sliders_reach_as_far_as_the_pixels_and_no_further(opened) -> None:
+    said, _ = opened
+    assert said["ranges"] == [[0, 1000]] * 4
+    assert {"#00FF00", "#FF00FF", "#FFFF00"} <= set(said["colormaps"])  # the column is narrow
+
+
+def test_each_picture_has_a_scale_bar(opened) -> None:
+    said, _ = opened
+    assert said["live"].count("500 nm") == 2  # of 3.2 µm
+
+
 def test_the_right_colours_are_on_the_screen(opened) -> None:
     _, picture = opened
     for color in ((0, 255, 0), (255, 0, 255), (255, 255, 0)):

@@ -196,6 +196,11 @@ class Session:
         """The address that frames are published on, with its real port."""
         return self._publisher.endpoint if self._publisher else None
 
+    @property
+    def description(self) -> RunDescription | None:
+        """What the run that is open consists of, or the last one; None before the first."""
+        return self._description
+
     # -- a run -------------------------------------------------------------------------------------
 
     def _open_run(self, run: RunDescription, on_stop: Callable[[], None]) -> Pipeline:

@@ -34,6 +34,18 @@ SAFE_COLORS = {"00FF00": "00FFFF"}
 Cyan, magenta and yellow stay apart (tests/viewer).
 """
 
+Lut = Literal["gray", "inverted", "fire", "viridis"]
+"""Colour tables for a measurement."""
+
+# Evenly spaced colours, between which a table runs straight: ImageJ's Fire, and viridis of
+# matplotlib (van der Walt and Smith), whose brightness grows evenly for every eye.
+_ANCHORS: dict[Lut, str] = {
+    "gray": "000000 FFFFFF",
+    "inverted": "FFFFFF 000000",
+    "fire": "00003D 0000A0 3C00DC 7A00E3 B10098 D92A3F F6550A FF8000 FFA700 FFD000 FFF645 FFFFFF",
+    "viridis": "440154 482878 3E4989 31688E 26828E 1F9E89 35B779 6ECE58 B5DE2B FDE725",
+}
+
 _LEVELS = 1 << 16
 _LARGEST = 1e30  # ADU; false for NaN and infinity, and leaves float32 room for a difference
 _JPEG_MAX_PIXELS = 65500  # across, a limit of the format
@@ -230,6 +242,25 @@ def grayscale(
         raise ValueError(f"measurement is {image.dtype} {image.shape}, expected uint16 (y, x)")
     picture = np.empty(image.shape, np.uint8) if out is None else out
     return np.take(_levels(*window, gamma), image, out=picture, mode="wrap")
+
+
+@lru_cache
+def palette(lut: Lut) -> Picture:
+    """Red, green and blue of every level, uint8 (256, 3); shared, so read-only."""
+    anchors = np.array([rgb_of(color) for color in _ANCHORS[lut].split()], float)
+    at, levels = np.linspace(0, 255, len(anchors)), np.arange(256)
+    table = np.stack([np.interp(levels, at, part) for part in anchors.T], axis=1)
+    colors: Picture = np.rint(table).astype(np.uint8)
+    colors.setflags(write=False)
+    return colors
+
+
+def colored(grey: Picture, lut: Lut) -> Picture:
+    """Give a grey picture, uint8 (y, x), the colours of a table, uint8 (y, x, 3).
+
+    Grey stays as it is.
+    """
+    return grey if lut == "gray" else palette(lut)[grey]
 
 
 def auto_window(

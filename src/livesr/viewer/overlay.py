@@ -26,10 +26,12 @@ WRONG = (240, 228, 66)
 UNCERTAIN = (213, 94, 0)
 """What the network is not sure of."""
 
-_FAINTEST, _FULL = (
-    0.05,
-    0.35,
-)  # shares of the measurement's display range: what is invisible there is no news here
+FAINTEST, FULL = 0.05, 0.35
+"""Where an overlay begins to show, and where it has its full colour.
+
+Shares of the measurement's display range: what is invisible there is no news here.
+"""
+
 _DIM = 0.6  # what is left of the grey picture, so that the colours stand out
 
 
@@ -115,8 +117,8 @@ def paint_error(grey: Picture, error: NDArray[np.float32], span: float) -> Pictu
 
 def _opacity(light: NDArray[np.float32], span: float) -> NDArray[np.float32]:
     span = max(span, 1e-3)
-    opacity: NDArray[np.float32] = (light - np.float32(_FAINTEST * span)) / np.float32(
-        (_FULL - _FAINTEST) * span
+    opacity: NDArray[np.float32] = (light - np.float32(FAINTEST * span)) / np.float32(
+        (FULL - FAINTEST) * span
     )
     return np.clip(opacity, 0, 1, out=opacity)
 

@@ -14,16 +14,24 @@ import sys
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from livesr.base.errors import ConfigError
 from livesr.formats.wire import Message
-from livesr.viewer.composite import auto_window
-from livesr.viewer.frame_pairs import FramePair, FramePairSource, LiveFramePairs, Selection
+from livesr.viewer.composite import auto_window, length_text, scale_bar_um
+from livesr.viewer.frame_pairs import (
+    FramePair,
+    FramePairSource,
+    LiveFramePairs,
+    Selection,
+    intensity,
+)
 from livesr.viewer.icons import use_own_icons
 from livesr.viewer.subscriber import Subscriber
 
 try:
     use_own_icons()
+    import cmap
     import ndv
     from ndv.models import ClimsManual
     from qtpy.QtCore import Qt, QTimer
@@ -119,6 +127,8 @@ class SRPreview(QWidget):
 
     def refresh(self) -> None:
         """Show the newest pair, if it is another one; the timer calls this."""
+        for picture in (self._measurement, self._prediction):
+            picture.place_scale_bar()
         seen = hash((self._pairs.version, self._slider.value(), self._pairs.state))
         if seen == self._seen:
             return
@@ -177,6 +187,7 @@ class _Picture(QWidget):
         self._frame: _Frame | None = None
         self._described: tuple[Any, ...] = ()
         self._windows: list[tuple[float, float]] = []
+        self._bar: _ScaleBar | None = None
         head = QHBoxLayout()
         head.addWidget(self._badge)
         head.addStretch()
@@ -192,27 +203,37 @@ class _Picture(QWidget):
             return
         header = message.header
         described = (header.shape, header.dtype, tuple((c.label, c.color) for c in header.channels))
+        values = intensity(message)
         if described != self._described:
             self._described = described
-            self._start(message)
+            self._start(message, values)
         assert self._frame is not None
-        self._frame.show_pixels(message.pixels)
-        self._follow_windows(message)
+        self._frame.show_pixels(values)
+        self._follow_windows(message, values)
         said = [self._text, *(["provisional"] if header.provisional else [])]
         said += [str(message.quality)] if message.quality else []
         self._badge.setText(" · ".join(said))
 
-    def _start(self, message: Message) -> None:
+    def place_scale_bar(self) -> None:
+        """Let the bar follow what was zoomed, or the size of the window."""
+        if self._bar is not None and self.isVisible():
+            self._bar.place()
+
+    def _start(self, message: Message, values: NDArray[np.float32]) -> None:
         """Make or re-make the viewer for pictures of this form."""
         header = message.header
-        self._frame = _Frame(message)
+        self._frame = _Frame(message, values)
         model: dict[str, Any] = {
             "channel_mode": "grayscale",
             "default_lut": {"cmap": "gray", "name": "measurement"},
         }
         if self._kind == "prediction":
             luts = {
-                n: {"name": c.label, "cmap": ["#000000", f"#{c.color}"]}
+                n: {
+                    "name": c.label,
+                    # ndv would call it "custom colormap", for which there is no room
+                    "cmap": cmap.Colormap(["#000000", f"#{c.color}"], name=f"#{c.color}"),
+                }
                 for n, c in enumerate(header.channels)
             }
             model = {"channel_mode": "composite", "channel_axis": 0, "luts": luts}
@@ -222,36 +243,68 @@ class _Picture(QWidget):
             self._viewer.widget().deleteLater()
         self._viewer, self._windows = viewer, []
         self._layout.addWidget(viewer.widget(), stretch=1)
+        # ndv has no scale bar, and only its canvas knows what of the picture is visible
+        canvas = getattr(viewer, "_canvas", None)
+        self._bar = _ScaleBar(canvas, header.pixel_size_um) if canvas else None
 
-    def _follow_windows(self, message: Message) -> None:
+    def _follow_windows(self, message: Message, values: NDArray[np.float32]) -> None:
         """Take over the run's display windows, until the user has set one."""
-        assert message.pixels is not None
         model = self._viewer.display_model
         luts = (
             [model.default_lut]
             if self._kind == "measurement"
-            else [model.luts[n] for n in range(len(message.pixels))]
+            else [model.luts[n] for n in range(len(values))]
         )
-        planes = message.pixels[None] if message.pixels.ndim == 2 else message.pixels
+        planes = values[None] if values.ndim == 2 else values
+        offset, channels = message.header.offset_adu, message.header.channels
         for n, (lut, plane) in enumerate(zip(luts, planes, strict=True)):
+            named = channels[n].window if n < len(channels) else None
+            low, high = [w - offset for w in named] if named else auto_window(plane)
+            _widen(lut, (low, high), plane)
             if n < len(self._windows) and not _is_at(lut.clims, self._windows[n]):
                 continue
-            named = message.header.channels[n].window if n < len(message.header.channels) else None
-            low, high = named or auto_window(plane)
             self._windows[n : n + 1] = [(low, high)]
-            if lut.clim_bounds == (
-                None,
-                None,
-            ):  # a slider over all 16 bits could not be set by hand
-                lut.clim_bounds = (0, min(4 * high, 65535))
             lut.clims = ClimsManual(min=low, max=high)
 
 
-class _Frame(ndv.DataWrapper):
-    """The newest pixels as ndv asks for them, without a copy."""
+class _ScaleBar(QLabel):
+    """A bar of round length over the lower right corner of a canvas of ndv."""
 
-    def __init__(self, message: Message) -> None:
-        super().__init__(message.pixels)
+    def __init__(self, canvas: Any, pixel_size_um: float | None) -> None:
+        super().__init__(canvas.frontend_widget())
+        self._canvas, self._pixel_size_um = canvas, pixel_size_um
+        self._placed: tuple[float, ...] = ()
+        self.setAlignment(Qt.AlignmentFlag.AlignHCenter)
+        self.setStyleSheet(
+            "color: white; background: rgba(0, 0, 0, 110); border: none;"
+            " border-bottom: 3px solid white; padding: 1px 4px; font-weight: 600;"
+        )
+        self.setAttribute(Qt.WidgetAttribute.WA_TransparentForMouseEvents)
+        self.hide()
+
+    def place(self) -> None:
+        """Draw the bar for what is visible, where that has changed."""
+        around = self._canvas.frontend_widget()
+        width, height = around.width(), around.height()
+        left, right = (self._canvas.canvas_to_world((x, 0))[0] for x in (0, width))
+        um = float(right - left) * (self._pixel_size_um or 0)
+        if self._placed == (um, width, height):
+            return
+        self._placed = um, width, height
+        self.setVisible(um > 0)
+        if um > 0:
+            length_um = scale_bar_um(um)
+            self.setText(length_text(length_um))
+            self.setFixedWidth(max(round(length_um / um * width), 1))
+            self.adjustSize()
+            self.move(width - self.width() - 14, height - self.height() - 12)
+
+
+class _Frame(ndv.DataWrapper):
+    """The newest pixels as ndv asks for them, in ADU."""
+
+    def __init__(self, message: Message, values: NDArray[np.float32]) -> None:
+        super().__init__(values)
         height, width = message.header.shape[-2:]
         size_um = message.header.pixel_size_um
         self._summary = f"{width} x {height}" + (
@@ -277,10 +330,20 @@ class _Frame(ndv.DataWrapper):
         """Pixels along each axis."""
         return {name: range(size) for name, size in zip(self.dims, self._data.shape, strict=True)}
 
-    def show_pixels(self, pixels: np.ndarray[Any, Any]) -> None:
+    def show_pixels(self, pixels: NDArray[np.float32]) -> None:
         """Take the place of the pixels that are shown; of the same shape."""
         self._data = pixels
         self.data_changed.emit()
+
+
+def _widen(lut: Any, window: tuple[float, float], plane: NDArray[np.float32]) -> None:
+    """Let a slider reach from the faintest to the brightest pixel that was seen, and the window."""
+    low, high = min(window[0], float(plane.min())), max(window[1], float(plane.max()))
+    before = lut.clim_bounds
+    if before != (None, None):
+        low, high = min(low, before[0]), max(high, before[1])
+    if before != (low, high):
+        lut.clim_bounds = (low, high)
 
 
 def _is_at(clims: Any, window: tuple[float, float]) -> bool:

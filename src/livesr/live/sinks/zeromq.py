@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import ipaddress
-import json
 import logging
 import math
 import re
@@ -28,38 +27,26 @@ import zmq
 from zmq.auth.thread import ThreadAuthenticator
 from zmq.utils.monitor import recv_monitor_message
 
-from livesr.base.documents import to_json
 from livesr.base.errors import BindError
 from livesr.base.files import open_files_limit
-from livesr.base.frames import FrameErrors, MulticolorFrame, Pixels, SRFrame, Stream
+from livesr.base.frames import FrameErrors, MulticolorFrame, SRFrame
 from livesr.base.run_description import RunDescription
 from livesr.base.timing import now_ns
 from livesr.formats.keys import PublisherKeys
-from livesr.formats.layout import ERROR_WARNING, UNCERTAINTY_WARNING
 from livesr.formats.wire import (
     END,
     ERROR,
     FRAME,
     INPUT,
     LIMITS,
-    MAX_NAME,
     STATUS,
     TOPICS,
     UNCERTAINTY,
-    WireChannel,
     WireHeader,
     encode,
 )
-from livesr.live.sinks.series import DisplayWindow
-from livesr.live.sinks.sink import (
-    Sink,
-    error_facts,
-    mixing_facts,
-    quality_facts,
-    score_facts,
-    time_shift_ms,
-    to_uint16,
-)
+from livesr.live.sinks.headers import PictureHeaders, jsonable
+from livesr.live.sinks.sink import Sink, to_uint16
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +55,6 @@ log = logging.getLogger(__name__)
 # three, the measurement, the provisional and the final prediction, and with its uncertainty four.
 _MESSAGES, _WAITING_TIME_POINTS, _MAX_WAITING_MESSAGES = 3, 2, 16
 _QUEUE_FRAMES = 8
-_WINDOW_UPDATE_S = 0.1
 _LINGER_MS = 500
 _END_REPEATS, _END_EVERY_S = 3, 0.05
 # The longest topic is 14 bytes. ZeroMQ remembers whatever is subscribed to, a list node for every
@@ -223,9 +209,7 @@ class _Publisher:
         self._subscribed: frozenset[bytes] = frozenset()
         self._last_status: Mapping[str, Any] = {}
         self._report: Mapping[str, Any] | None = None
-        # Not the normalisation of the network's input: its scale would leave the picture dark.
-        self._windows: dict[Stream, DisplayWindow] = {}
-        self._ai = {c.name: {"prediction": True, **_jsonable(c.ai)} for c in run.channels}
+        self._headers = PictureHeaders(run)
         # The thread sleeps on its socket and on this pair, of which one end wakes it.
         self._wake, self._woken = net.socketpair()
         self._wake.setblocking(False)
@@ -327,17 +311,17 @@ class _Publisher:
 
     def _send_one(self, topic: bytes, content: _Content, seq: int) -> None:
         if topic == UNCERTAINTY and isinstance(content, MulticolorFrame):
-            self._send(topic, self._uncertainty_header(content, seq), content.uncertainty)
+            self._send(topic, self._headers.uncertainty(content, seq), content.uncertainty)
         elif topic == LIMITS and isinstance(content, MulticolorFrame):
             if limits := content.limits:
-                self._send(topic, self._limits_header(content, seq), np.concatenate(limits))
+                self._send(topic, self._headers.limits(content, seq), np.concatenate(limits))
         elif isinstance(content, FrameErrors):
-            self._send(topic, self._error_header(content, seq), content.planes)
+            self._send(topic, self._headers.errors(content, seq), content.planes)
         elif isinstance(content, MulticolorFrame):
-            self._send(topic, self._frame_header(content, seq), content.channels)
+            self._send(topic, self._headers.prediction(content, seq), content.channels)
         elif isinstance(content, SRFrame):
             pixels = to_uint16(content.image, self._run.recon_offset_adu)
-            self._send(topic, self._input_header(content, seq, pixels), pixels)
+            self._send(topic, self._headers.measurement(content, seq, pixels), pixels)
         else:
             self._send(topic, self._plain_header("status", seq, content), None)
 
@@ -371,131 +355,8 @@ class _Publisher:
             stream=self._run.stream_id,
             seq=seq,
             t_pub_ns=now_ns(),
-            status=_jsonable(status),
+            status=jsonable(status),
         )
-
-    def _frame_header(self, frame: MulticolorFrame, seq: int) -> WireHeader:
-        channel = self._run.channel(frame.stream.channel)
-        return WireHeader(
-            **self._common(frame.source, seq),
-            shape=frame.channels.shape,
-            axes="cyx",
-            offset_adu=frame.offset_adu,
-            pixel_size_um=channel.sr_pixel_size_um,
-            channels=tuple(
-                WireChannel(label=label, color=color, window=_finite(window))
-                for label, color, window in zip(
-                    channel.labels, channel.colors, frame.display, strict=True
-                )
-            ),
-            ai=self._ai[channel.name],
-            provisional=frame.provisional,
-            edge=frame.edge,
-            true_neighbours=frame.true_neighbours,
-            residual=frame.residual,
-            novelty=frame.ood_score,
-            judgement=frame.judgement.written(),
-            mixing=mixing_facts(frame),
-            latency_ms=frame.latency_ms,
-            warnings=frame.warnings,
-            score=_jsonable(score_facts(frame)),
-        )
-
-    def _uncertainty_header(self, frame: MulticolorFrame, seq: int) -> WireHeader:
-        channel = self._run.channel(frame.stream.channel)
-        about = {
-            **self._ai[channel.name],
-            "prediction": False,
-            "measurement": False,
-            "warning": UNCERTAINTY_WARNING,
-        }
-        return self._frame_header(frame, seq).model_copy(
-            update={
-                "offset_adu": 0,
-                "channels": tuple(
-                    WireChannel(label=label, color=color)
-                    for label, color in zip(channel.labels, channel.colors, strict=True)
-                ),
-                "ai": {**about, "uncertainty": _jsonable(channel.uncertainty)},
-            }
-        )
-
-    def _limits_header(self, frame: MulticolorFrame, seq: int) -> WireHeader:
-        channel, bars = self._run.channel(frame.stream.channel), frame.error_bars
-        assert bars is not None
-        sides = [
-            WireChannel(label=f"{side} limit of {label}", color=color)
-            for side in ("lower", "upper")
-            for label, color in zip(channel.labels, channel.colors, strict=True)
-        ]
-        about = bars.model_dump(mode="json", by_alias=True, exclude={"structures"})
-        ai = {**self._ai[channel.name], "warning": bars.sentence, "error_bars": about}
-        n, *sides_px = frame.channels.shape
-        return self._frame_header(frame, seq).model_copy(
-            update={"shape": (2 * n, *sides_px), "channels": tuple(sides), "ai": ai}
-        )
-
-    def _error_header(self, frame: FrameErrors, seq: int) -> WireHeader:
-        channel = self._run.channel(frame.source.stream.channel)
-        return WireHeader(
-            **{**self._common(frame.source, seq), "dtype": "<f4"},
-            shape=frame.planes.shape,
-            axes="cyx",
-            pixel_size_um=channel.recon_pixel_size_um,
-            channels=tuple(WireChannel(label=label) for label in frame.labels),
-            ai={"prediction": False, "measurement": False, "warning": ERROR_WARNING},
-            compared=_jsonable(error_facts(frame)),
-        )
-
-    def _input_header(self, frame: SRFrame, seq: int, pixels: Pixels) -> WireHeader:
-        channel = self._run.channel(frame.stream.channel)
-        offset = self._run.recon_offset_adu
-        window = self._windows.setdefault(frame.stream, DisplayWindow(_WINDOW_UPDATE_S)).update(
-            pixels
-        )
-        judged = quality_facts(frame)
-        doubt = judged.pop("doubt", None)
-        for stored_only in ("pattern_drift_rad", "vector_drift_per_um"):
-            judged.pop(stored_only, None)
-        resolved = judged.get("resolved", True)
-        return WireHeader(
-            **self._common(frame, seq),
-            **judged,
-            warnings=(f"Doubtful: {doubt}.",) if doubt else (),
-            shape=frame.image.shape,
-            axes="yx",
-            offset_adu=offset,
-            pixel_size_um=channel.recon_pixel_size_um,
-            channels=(
-                WireChannel(label=channel.recon_method if resolved else "widefield", window=window),
-            ),
-            ai={"prediction": False},
-            latency_ms=(now_ns() - frame.t_acq_ns) / 1e6,
-        )
-
-    def _common(self, frame: SRFrame, seq: int) -> dict[str, Any]:
-        """Fields of every picture."""
-        stream = frame.stream
-        per_frame = len(self._run.channel(stream.channel).raw_labels)
-        return {
-            "v": 1,
-            "type": "frame",
-            "stream": self._run.stream_id,
-            "seq": seq,
-            "t_pub_ns": now_ns(),
-            "t_acq_ns": frame.t_acq_ns,
-            "t_camera_ms": frame.t_camera_ms,
-            "position": stream.position,
-            "position_name": self._run.positions[stream.position][:MAX_NAME],
-            "channel": stream.channel,
-            "z": stream.z,
-            "t": frame.t,
-            "raw_seq": (frame.t * per_frame, (frame.t + 1) * per_frame - 1) if per_frame else None,
-            "time_shift_ms": time_shift_ms(frame.parts),
-            "dtype": "<u2",
-            "encoding": "raw",
-            "normalisation": frame.normalisation.written(),
-        }
 
 
 class _Doorway:
@@ -616,12 +477,3 @@ def _bind_problem(address: str, error: zmq.ZMQError) -> str:
         f"Cannot publish on {address}: {error.strerror}. Try tcp://127.0.0.1:*, which picks a free"
         " port."
     )
-
-
-def _jsonable(values: Mapping[str, Any]) -> dict[str, Any]:
-    plain: dict[str, Any] = json.loads(to_json(values))
-    return plain
-
-
-def _finite(window: tuple[float, float]) -> tuple[float, float] | None:
-    return window if all(map(math.isfinite, window)) else None

@@ -23,7 +23,7 @@ from livesr.viewer.browser.messages import TakeMovie, TakeSnapshot, View
 from livesr.viewer.browser.numbers import histograms, probe
 from livesr.viewer.browser.pictures import Frame, PictureMaker
 from livesr.viewer.browser.snapshot import take_snapshot
-from livesr.viewer.frame_pairs import FramePairSource
+from livesr.viewer.frame_pairs import FramePair, FramePairSource
 from livesr.viewer.movie import film_of
 
 log = logging.getLogger(__name__)
@@ -79,15 +79,15 @@ class Feed:
         async with self.changed:
             self.changed.notify_all()
 
-    async def make(self, view: View, index: int) -> Frame | None:
-        """Draw the newest pair, or the one at `index` of a store.
+    async def make(self, view: View, index: int, frozen: FramePair | None = None) -> Frame | None:
+        """Draw the newest pair, or the one at `index` of a store, or one that is `frozen`.
 
         None if there is nothing to draw.
         """
 
         def work() -> Frame | None:
             try:
-                return self._maker.make(view, index)
+                return self._maker.make(view, index, frozen)
             except Exception as e:  # a store on a disk that is gone
                 log.exception("the source of the preview failed")
                 self._maker.fail(e)

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
+from livesr.viewer.composite import Lut
 from livesr.viewer.frame_pairs import Selection
 
 _Label = Annotated[str, Field(max_length=200)]
@@ -23,13 +24,17 @@ class _Part(BaseModel):
 
 
 class ChannelDisplay(_Part):
-    """How one channel is to be shown; None leaves it as the run says."""
+    """How one channel is to be shown; None leaves it as the run says.
+
+    `lut` is the measurement's.
+    """
 
     label: _Label = ""
     color: Annotated[str, Field(pattern=r"^[0-9A-F]{6}$")] | None = None
     window: Annotated[tuple[float, ...], Field(min_length=2, max_length=2)] | None = None
     gamma: Annotated[float, Field(ge=0.1, le=10)] = 1.0
     visible: bool = True
+    lut: Lut = "gray"
 
     @field_validator("window")
     @classmethod

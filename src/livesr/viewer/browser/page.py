@@ -29,7 +29,9 @@ from livesr.viewer.browser.messages import (
     View,
     parse_message,
 )
+from livesr.viewer.browser.past import Past
 from livesr.viewer.browser.pictures import Frame
+from livesr.viewer.frame_pairs import FramePair
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +50,7 @@ class Page:
         self._connection, self._feed = connection, feed
         self._view = View()
         self._index, self._playing = 0, True
+        self._past = Past()
         self._at: tuple[float, ...] | None = None
         self._shown: Frame | None = None
         self._number = 0
@@ -91,11 +94,15 @@ class Page:
             case Acknowledgement():
                 return self._acknowledge(said.id)
             case SetView():
+                if said.view.selection != self._view.selection:
+                    self._past.forget()
                 self._view, self._histogram_due_s = said.view, 0.0
             case Play():
-                self._playing = said.playing
+                self._play_or_pause(said.playing)
             case Seek():
                 self._index, self._playing = said.index, False
+                if self._live:
+                    self._past.seek(said.index)
             case Probe():
                 self._at = said.at
                 await self._send_probe()
@@ -111,6 +118,24 @@ class Page:
                 return False
         await self._feed.notify()
         return True
+
+    @property
+    def _live(self) -> bool:
+        """Whether there is a newest picture to follow, rather than a recording."""
+        return self._feed.source.length is None
+
+    @property
+    def _looked_at(self) -> FramePair | None:
+        """What a live picture is frozen at; None where it is not."""
+        return self._past.pair if self._live else None
+
+    def _play_or_pause(self, playing: bool) -> None:
+        """Let a recording play, or stop it; freeze a live picture, or follow the stream again."""
+        self._playing = playing
+        if playing:
+            self._past.thaw()
+        elif self._live:
+            self._past.freeze()
 
     def _acknowledge(self, number: int) -> bool:
         """Make room for the next frame; False if `number` was not sent."""
@@ -128,6 +153,8 @@ class Page:
             await self._room.acquire()
             frame = await self._next()
             self._shown, due = frame, loop.time() + _FRAME_S
+            if self._live and not self._past.frozen:
+                self._past.keep(frame.pair)
             self._number += 1
             self._unacknowledged.add(self._number)
             await self._send(frame.header(self._number), *frame.pictures)
@@ -139,11 +166,13 @@ class Page:
         """Wait for a frame other than the one that is shown."""
         while True:
             view, index, version = self._view, self._index, self._feed.source.version
-            frame = await self._feed.make(view, index)
+            frozen = self._looked_at
+            frame = await self._feed.make(view, index, frozen)
             if frame is not None and (self._shown is None or frame.key != self._shown.key):
                 return frame
             async with self._feed.changed:
-                if (view, index, version) == (self._view, self._index, self._feed.source.version):
+                now = self._view, self._index, self._feed.source.version
+                if (view, index, version) == now and frozen is self._looked_at:
                     await self._feed.changed.wait()
 
     async def _play(self) -> None:
@@ -197,6 +226,7 @@ class Page:
         while True:
             status = self._feed.status(self._shown)
             status["playing"] = self._playing and status["length"] is not None
+            status["frozen"] = len(self._past.frozen) if self._live else 0
             if status != said:
                 await self._send(_text("status", **status))
                 said = status

@@ -27,8 +27,10 @@ from livesr.viewer.composite import (
     Compositor,
     Picture,
     auto_window,
+    colored,
     encode_jpeg,
     grayscale,
+    palette,
 )
 from livesr.viewer.frame_pairs import (
     FramePair,
@@ -37,7 +39,7 @@ from livesr.viewer.frame_pairs import (
     residual_plane,
     uncertainty_plane,
 )
-from livesr.viewer.overlay import paint_error, paint_residual, paint_uncertainty
+from livesr.viewer.overlay import FAINTEST, FULL, paint_error, paint_residual, paint_uncertainty
 
 log = logging.getLogger(__name__)
 
@@ -86,12 +88,14 @@ class PictureMaker:
         self._frames: OrderedDict[tuple[Any, ...], Frame] = OrderedDict()
         self._problem = ""
 
-    def make(self, view: View, index: int = 0) -> Frame | None:
-        """Draw the newest pair.
+    def make(self, view: View, index: int = 0, frozen: FramePair | None = None) -> Frame | None:
+        """Draw the newest pair, or one that is `frozen`.
 
         None if there is none or it cannot be drawn, which `status` then says.
         """
-        pair = self._source.pair(view.selection, index, measured=view.mode == "measurement")
+        pair = frozen or self._source.pair(
+            view.selection, index, measured=view.mode == "measurement"
+        )
         if pair is None:
             return None
         moments = map(_moment, (pair.prediction, pair.measurement, pair.uncertainty, pair.error))
@@ -124,6 +128,7 @@ class PictureMaker:
             "source": self._source.endpoint,
             "fps": finite(said.get("sr_fps")),
             "skipped": finite(said.get("sr_skipped")),
+            "skipped_share": _share(said.get("sr_skipped"), said.get("sr_frames")),
             "disk_free_bytes": finite(said.get("disk_free_bytes")),
             "engine": _of_channel(said.get("engine"), channel),
             "backend": _backend(said, channel),
@@ -152,7 +157,10 @@ class PictureMaker:
                 _legend(v, c.label, offset_of(pair.prediction))
                 for v, c in zip(prediction, channels_of(pair), strict=True)
             ],
-            "measurement": _legend(measurement, _method(pair), offset_of(pair.measurement))
+            "measurement": {
+                **_legend(measurement, _method(pair), offset_of(pair.measurement)),
+                **_palette(view),
+            }
             if measurement
             else None,
             "stream": {"channel": header.channel, "position": header.position, "z": header.z},
@@ -163,6 +171,7 @@ class PictureMaker:
             "latency_ms": finite(header.latency_ms),
             "residual": finite(header.residual),
             "overlay": overlay_of(pair, view),
+            "overlay_adu": _overlay_adu(measurement),
             "uncertainty": pair.uncertainty is not None,
             "error": _rsp(pair),
             "score": {label: finite(values.get("pcc")) for label, values in header.score.items()},
@@ -200,12 +209,13 @@ class PictureMaker:
         other axes than expected.
         """
         wanted = shown_pictures(pair, view)
-        measured = self._measurement(pair, view) if "measurement" in wanted else None
-        if measured is not None and pair.prediction is None and view.error:
-            measured = self._error_painted(pair, view)
-            measured = self._measurement(pair, view) if measured is None else measured
-        if measured is not None and pair.measurement is not None:
-            yield "measurement", pair.measurement, measured
+        if "measurement" in wanted and pair.measurement is not None:
+            painted = (
+                self._error_painted(pair, view) if not pair.prediction and view.error else None
+            )
+            if painted is None:
+                painted = colored(self._measurement(pair, view), view.measurement.lut)
+            yield "measurement", pair.measurement, painted
         if pair.prediction is None:
             return
         if "composite" in wanted:
@@ -401,6 +411,15 @@ def _judgement(message: Message | None) -> dict[str, Any] | None:
     return judged.written() if judged else None
 
 
+def _palette(view: View) -> dict[str, Any]:
+    """Return the colour table of the measurement, where the page draws it itself."""
+    lut = view.measurement.lut
+    return {
+        "lut": lut,
+        **({"palette": palette(lut).tolist()} if view.raw and lut != "gray" else {}),
+    }
+
+
 def _about(name: str, message: Message, shape: tuple[int, ...]) -> dict[str, Any]:
     header = message.header
     return {
@@ -429,6 +448,22 @@ def finite(value: object) -> float | None:
     if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         return value
     return None
+
+
+def _share(part: object, rest: object) -> float | None:
+    """Return the share of `part` in both, None where it is not known."""
+    some, others = finite(part), finite(rest)
+    if some is None or others is None or some + others <= 0:
+        return None
+    return some / (some + others)
+
+
+def _overlay_adu(measurement: ChannelView | None) -> tuple[float, float] | None:
+    """Return at how many ADU an overlay begins to show, and has its full colour."""
+    if measurement is None:
+        return None
+    span = measurement.window[1] - measurement.window[0]
+    return FAINTEST * span, FULL * span
 
 
 def _texts(value: object) -> list[str]:

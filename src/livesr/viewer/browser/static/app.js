@@ -99,7 +99,7 @@ function setPanel(shown) {
 function setTheme(theme) {
   remembered.set("theme", theme);
   document.documentElement.dataset.theme = theme;
-  byId("theme").textContent = { system: "System", dark: "Dark", light: "Light" }[theme];
+  byId("theme").textContent = `Theme: ${theme}`;
 }
 
 function toggle(id, part) {
@@ -152,8 +152,8 @@ listen([
   ["c", "Colours for a red-green blind eye", toggleSafe],
   ["b", "16 bit instead of JPEG", () => toggle("raw-on", "raw")],
   ["s", "Snapshot", snapshot],
-  [" ", "Play or pause a recording", () => playback.toggle(), "space"],
-  [["ArrowLeft", "ArrowRight"], "Step through a recording", (key) => playback.step(key === "ArrowLeft" ? -1 : 1), "← →"],
+  [" ", "Freeze a live picture; play or pause a recording", () => playback.toggle(), "space"],
+  [["ArrowLeft", "ArrowRight"], "Step through a recording, or the last seconds of a frozen stream", (key) => playback.step(key === "ArrowLeft" ? -1 : 1), "← →"],
   ["+", "Zoom in", () => panes.viewport.zoomBy(1.5)],
   ["-", "Zoom out", () => panes.viewport.zoomBy(1 / 1.5)],
   ["0", "Fit", () => panes.viewport.fit()],

@@ -6,6 +6,9 @@ import { HistogramView } from "./histogram.js";
 /** What a channel can be given; which of them a colour-blind eye tells apart depends on the eye. */
 export const PALETTE = ["00FF00", "FF00FF", "FFFF00", "00FFFF", "FF8000", "3C8CFF", "FF4040", "FFFFFF"];
 
+/** Colour tables that the measurement may have, as livesr.viewer.composite has them. */
+const LUTS = { gray: "Grey", inverted: "Inverted", fire: "Fire", viridis: "Viridis" };
+
 const REFRESH_MS = 200;
 
 class ChannelRow {
@@ -21,7 +24,8 @@ class ChannelRow {
     this.auto = make("button", { type: "button", className: "auto", textContent: "Auto", title: "Automatic contrast (a: all)", onclick: () => this.change({ window: null }) });
     this.range = make("span", { className: "range" });
     this.gamma = make("input", { type: "range", min: -2, max: 2, step: 0.05, value: 0, title: "Gamma; double-click: 1", oninput: () => this.change({ gamma: Number((2 ** -this.gamma.value).toFixed(3)) }) });
-    this.gamma.setAttribute("aria-label", `Gamma of ${label}`);
+    const spoken = isMeasurement ? "the measurement" : label;
+    this.gamma.setAttribute("aria-label", `Gamma of ${spoken}`);
     this.gamma.ondblclick = () => this.change({ gamma: 1 });
     this.gammaValue = make("output");
     this.element = make("section", { className: "channel", dataset: { label } }, this.head(isMeasurement), this.palette(isMeasurement));
@@ -31,12 +35,20 @@ class ChannelRow {
 
   head(isMeasurement) {
     this.chip = make("button", { type: "button", className: "chip", title: "Colour", disabled: isMeasurement, onclick: () => (this.swatches.hidden = !this.swatches.hidden) });
-    this.chip.setAttribute("aria-label", `Colour of ${this.label}`);
+    this.chip.setAttribute("aria-label", `Colour of ${isMeasurement ? "the measurement" : this.label}`);
     this.visible = make("input", { type: "checkbox", checked: true, title: "Show in the composite", onchange: () => this.change({ visible: this.visible.checked }) });
     this.visible.setAttribute("aria-label", `Show ${this.label}`);
     this.name = make("span", { className: "name" });
     this.word = make("span", { className: "word", hidden: true });
-    return make("div", { className: "head" }, ...(isMeasurement ? [] : [this.visible]), this.chip, this.name, this.word, this.auto);
+    const first = isMeasurement ? [] : [this.visible];
+    return make("div", { className: "head" }, ...first, this.chip, this.name, this.word, ...(isMeasurement ? [this.lut()] : []), this.auto);
+  }
+
+  lut() {
+    const options = Object.entries(LUTS).map(([value, textContent]) => make("option", { value, textContent }));
+    const select = make("select", { className: "lut", title: "Colour table", onchange: () => this.change({ lut: select.value }) }, ...options);
+    select.setAttribute("aria-label", "Colour table of the measurement");
+    return select;
   }
 
   palette(isMeasurement) {

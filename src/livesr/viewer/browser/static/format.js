@@ -36,6 +36,13 @@ export function bytes(n) {
   return n < 1e12 ? [(n / 1e9).toFixed(n < 1e10 ? 1 : 0), "GB"] : [(n / 1e12).toFixed(1), "TB"];
 }
 
+/** The time of day at a moment, in ms since 1970, to the tenth of a second; "" of none. */
+export function clock(ms) {
+  if (!(ms > 0)) return "";
+  const at = new Date(ms);
+  return `${at.toTimeString().slice(0, 8)}.${Math.floor(at.getMilliseconds() / 100)}`;
+}
+
 /** 1, 2 or 5 times a power of ten, at most a quarter of the width. */
 export function scaleBarUm(widthUm) {
   const decade = 10 ** Math.floor(Math.log10(widthUm / 4));

@@ -1,6 +1,6 @@
 // The pictures: one pane for each, laid out as large as they fit, with badge, scale bar and split line.
 
-import { cssColor, lengthText, make, scaleBarUm } from "./format.js";
+import { clock, cssColor, lengthText, make, scaleBarUm } from "./format.js";
 import { composePlanes } from "./planes.js";
 import { Viewport } from "./viewport.js";
 
@@ -123,7 +123,7 @@ class Pane {
     if (this.title.textContent !== label) this.title.textContent = label;
     const channel = frame.channels.find((c) => c.label === label);
     if (channel) this.title.style.setProperty("--color", cssColor(channel.color));
-    const times = `t ${[...new Set(shown.filter(Boolean).map((p) => p.t))].reverse().join(" | ")}`;
+    const times = `t ${[...new Set(shown.filter(Boolean).map((p) => p.t))].reverse().join(" | ")} · ${clock(frame.t_acq_ms)}`;
     if (this.time.textContent !== times) this.time.textContent = times;
   }
 
@@ -239,6 +239,7 @@ export class Panes {
   placeWarnings() {
     const { figure } = this.panes.find((pane) => !pane.layers.includes("measurement")) ?? this.panes[0];
     const stage = this.container.parentElement;
+    stage.style.setProperty("--panes", this.panes.length);
     const place = { left: figure.offsetLeft, top: figure.offsetTop, width: figure.offsetWidth };
     for (const [name, px] of Object.entries(place)) stage.style.setProperty(`--pane-${name}`, `${px}px`);
   }

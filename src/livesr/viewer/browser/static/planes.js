@@ -4,9 +4,9 @@ const LEVELS = 1 << 16;
 const tables = new Map();
 
 /** Red, green and blue of every 16-bit value, 10 bits each in one word: four full channels fit. */
-function table({ color, window, gamma, offset = 0 }) {
+function table({ color, window, gamma, lut, palette, offset = 0 }) {
   const [low, high] = window.map((end) => end + offset); // windows are intensities, planes have an offset
-  const key = `${color} ${low} ${high} ${gamma}`;
+  const key = `${color} ${lut} ${low} ${high} ${gamma}`;
   if (tables.has(key)) return tables.get(key);
   const part = [0, 2, 4].map((i) => Number.parseInt(color.slice(i, i + 2), 16));
   const words = new Uint32Array(LEVELS);
@@ -14,7 +14,7 @@ function table({ color, window, gamma, offset = 0 }) {
   for (let value = 0; value < LEVELS; value++) {
     const share = Math.min(Math.max((value - low) / width, 0), 1);
     const level = Math.round((gamma === 1 ? share : share ** gamma) * 255);
-    const [r, g, b] = part.map((p) => Math.floor((level * p + 127) / 255));
+    const [r, g, b] = palette ? palette[level] : part.map((p) => Math.floor((level * p + 127) / 255));
     words[value] = r | (g << 10) | (b << 20);
   }
   if (tables.size > 16) tables.delete(tables.keys().next().value);

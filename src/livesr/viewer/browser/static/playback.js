@@ -1,6 +1,6 @@
-// Play, pause and scrub a store.
+// Play, pause and scrub a store; freeze a live picture and look back over the last seconds.
 
-import { byId } from "./format.js";
+import { byId, clock } from "./format.js";
 
 export class Playback {
   constructor(send) {
@@ -14,14 +14,19 @@ export class Playback {
   }
 
   get active() {
-    return this.length > 0;
+    return this.length > 0 || this.live;
   }
 
-  setStatus({ length, playing }) {
-    this.length = length ?? 0;
+  setStatus({ state, length, playing, frozen = 0 }) {
+    this.live = length === null && ["live", "silent", "ended"].includes(state);
+    this.frozen = frozen > 0;
+    this.length = length ?? frozen;
     byId("transport").hidden = !this.active;
+    this.scrub.hidden = this.length === 0;
     this.scrub.max = Math.max(this.length - 1, 0);
-    this.setPlaying(Boolean(playing));
+    this.button.title = this.live ? "Freeze the picture, or follow the stream again (space)" : "Play or pause (space)";
+    this.setPlaying(this.live ? !this.frozen : Boolean(playing));
+    this.showMoment();
   }
 
   setPlaying(playing) {
@@ -30,11 +35,18 @@ export class Playback {
     this.button.setAttribute("aria-pressed", String(playing));
   }
 
-  setFrame({ index, t }) {
-    if (index === null) return;
-    this.index = index;
-    if (this.playing || document.activeElement !== this.scrub) this.scrub.value = index;
-    byId("moment").textContent = `t ${t} · ${index + 1} of ${this.length}`;
+  setFrame({ index, t, t_acq_ms }) {
+    this.words = index === null ? null : [t, index, clock(t_acq_ms)];
+    if (index !== null) this.index = index;
+    this.showMoment();
+  }
+
+  /** A status may come before its picture, or after it. */
+  showMoment() {
+    const [t, index, time] = this.words ?? [];
+    const known = index < this.length;
+    byId("moment").textContent = known ? `t ${t} · ${index + 1} of ${this.length} · ${time}` : "";
+    if (known && (this.playing || document.activeElement !== this.scrub)) this.scrub.value = index;
   }
 
   /** How far a film is; or that it is there, or why it cannot be made. */
@@ -54,16 +66,18 @@ export class Playback {
   seek(index) {
     if (!this.active) return;
     this.setPlaying(false);
-    this.send({ type: "seek", index: Math.min(Math.max(index, 0), this.length - 1) });
+    this.index = Math.min(Math.max(index, 0), this.length - 1); // before its picture is here: keys come faster
+    this.send({ type: "seek", index: this.index });
   }
 
   step(by) {
-    this.seek((this.index ?? 0) + by);
+    if (this.live && !this.frozen) this.toggle();
+    else this.seek((this.index ?? 0) + by);
   }
 
   /** After a lost connection: go on where it was. */
   resume() {
-    if (!this.active || this.index === undefined) return;
+    if (!this.active || this.live || this.index === undefined) return;
     const { playing } = this;
     this.seek(this.index);
     if (playing) this.toggle();

@@ -3,6 +3,9 @@
 import { byId, bytes, cssColor, duration, make, show } from "./format.js";
 
 const FPS_SPAN_MS = 2000;
+const LATE_MS = 1000; // what a person notices; and more than a few frames behind
+const LATE_FRAMES = 3;
+const MANY_SKIPPED = 0.05;
 const FEW = 2; // warnings that are read at a glance
 
 const STATES = {
@@ -11,10 +14,14 @@ const STATES = {
   waiting: ["Waiting", "Waiting for a stream"],
   starting: ["Connected", "Waiting for the first picture"],
   live: ["Live", ""],
+  frozen: ["Frozen", ""],
   recorded: ["Recorded", ""],
   silent: ["No signal", "The stream has gone silent. This is its last picture."],
   ended: ["Ended", "Stream ended. This is its last picture."],
 };
+
+/** Say by weight, colour and a sign that a number is bad. */
+const looksBad = (id, bad) => byId(id).parentElement.classList.toggle("bad", Boolean(bad));
 
 export class Readout {
   constructor() {
@@ -35,7 +42,9 @@ export class Readout {
     this.showTrust((status.audits ?? []).filter((audit) => audit.pcc !== null));
     byId("dose-row").hidden = !status.dose;
     show("dose", status.dose || "–");
-    show("skipped", status.skipped == null ? "–" : String(status.skipped));
+    const share = status.skipped_share;
+    show("skipped", status.skipped == null ? "–" : String(status.skipped), share > 0 ? `${Math.ceil(100 * share)} %` : "");
+    looksBad("skipped", share > MANY_SKIPPED);
     show("disk", ...bytes(status.disk_free_bytes ?? NaN));
     byId("source").textContent = status.source || "";
     byId("source").title = status.source || "";
@@ -77,13 +86,27 @@ export class Readout {
     const score = Object.entries(this.frame?.score ?? {});
     byId("score-row").hidden = score.length === 0;
     if (score.length) show("score", score.map(([name, pcc]) => `${name} ${pcc === null ? "–" : pcc.toFixed(2)}`).join(" · "));
-    const { state, fps } = this.status;
+    const { fps, frozen } = this.status;
+    const state = frozen ? "frozen" : this.status.state;
     const shown = `${((this.drawn.length * 1000) / FPS_SPAN_MS).toFixed(1)} shown here`;
     const measuredOnly = this.frame?.separated === false; // there are no SR frames to count
     show("fps-name", measuredOnly ? "Pictures/s" : "SR frames/s");
     if (measuredOnly) show("fps", state === "live" ? shown.split(" ")[0] : "–", state === "live" ? "measured, not separated" : "");
     else show("fps", fps == null ? "–" : fps.toFixed(1), { live: shown, recorded: "when recorded", ended: "over the whole run" }[state] ?? "");
+    const rate = measuredOnly ? (this.drawn.length * 1000) / FPS_SPAN_MS : fps;
+    const latency = this.frame?.latency_ms ?? 0;
+    looksBad("latency", state === "live" && latency > LATE_MS && latency * rate > LATE_FRAMES * 1000);
+    this.showOverlay();
     this.showState(state);
+  }
+
+  /** The scale of the overlay: where its colours begin, and where they are full. */
+  showOverlay() {
+    const { overlay, overlay_adu: range } = this.frame ?? {};
+    for (const name of ["residual", "uncertainty"]) {
+      const text = overlay === name && range ? `${range.map((adu) => Math.round(adu)).join(" … ")} ADU` : "";
+      if (byId(`${name}-scale`).textContent !== text) byId(`${name}-scale`).textContent = text;
+    }
   }
 
   showState(state) {
@@ -94,7 +117,7 @@ export class Readout {
     write("state-text", short);
     write("notice", notice);
     byId("notice").hidden = !notice;
-    if (["live", "recorded", "connecting"].includes(state)) delete document.body.dataset.stale;
+    if (["live", "frozen", "recorded", "connecting"].includes(state)) delete document.body.dataset.stale;
     else document.body.dataset.stale = state;
     document.title = state === "live" ? "livesr" : `${short} · livesr`;
   }

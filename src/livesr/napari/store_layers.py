@@ -1,0 +1,234 @@
+"""A store of livesr as layers of napari: everything that was measured, predicted and estimated.
+
+Owns names, order, colours, contrast and places of the layers. Pixels stay on the disk until napari
+shows them; nothing is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from livesr.base.frames import Stream
+from livesr.formats.frames_log import SeriesName
+from livesr.formats.layout import localisations_name
+from livesr.formats.localisations import read_localisations
+from livesr.formats.store import Image, RecordedStore, array_shape, is_store
+from livesr.formats.zarr_files import open_array
+
+if TYPE_CHECKING:
+    from dask.array import Array
+
+LayerData: TypeAlias = tuple[Any, dict[str, Any], str]
+
+MEASUREMENT, PREDICTION, ESTIMATE = "measurement", "prediction", "estimate"
+_ORDER: tuple[SeriesName, ...] = ("raw", "recon", "uncertainty", "sr")  # the last lies on top
+_UNITS = {"t": "second", "z": "micrometer", "y": "micrometer", "x": "micrometer"}
+_EXPOSURE = "exposure"
+_POINT_UM = 0.05
+_POINT_COLOR = "#56b4e9"
+
+
+def get_reader(path: str | list[str]) -> Callable[[str], list[LayerData]] | None:
+    """Return what reads `path`, None if it is no store of livesr; napari calls this."""
+    if not isinstance(path, str) or not is_store(Path(path)):
+        return None
+    return store_layers
+
+
+def store_layers(path: str | Path) -> list[LayerData]:
+    """Describe the layers of a store as napari takes them: (data, settings, type of layer).
+
+    Measurements, predictions and estimates are in ADU, float32 without the store's offset, NaN
+    where there is no picture; raw exposures are as the camera gave them. The last axes are (t, [z],
+    y, x) in s and um; raw exposures have one more in front, which counts them.
+
+    Raises
+    ------
+    StoreError
+        If the store is damaged.
+    """
+    store = RecordedStore(Path(path))
+    images = sorted(
+        store.images.values(), key=lambda i: (_ORDER.index(i.kind), i.position, i.channel)
+    )
+    layers = [layer for image in images for layer in _image_layers(store, image)]
+    return layers + list(_point_layers(store))
+
+
+def layer_name(what: str, kind: str, *places: str) -> str:
+    """Return what a layer is called: where it was taken, what it shows, and what kind it is of."""
+    return " · ".join([*filter(None, places), what, kind])
+
+
+def _image_layers(store: RecordedStore, image: Image) -> Iterator[LayerData]:
+    data = _pixels(store, image)
+    about = {**_place(store, image), "metadata": {"livesr": image.attributes["livesr"]}}
+    channels = image.attributes["ome"]["omero"]["channels"]
+    if image.kind == "raw":
+        yield data, {**about, **_raw_look(store, image, channels[0])}, "image"
+        return
+    planes = [data[:, c] for c in range(len(channels))] if "c" in image.scale else [data]
+    for plane, channel in zip(planes, channels, strict=True):
+        yield plane, {**about, **_look(store, image, channel)}, "image"
+
+
+def _pixels(store: RecordedStore, image: Image) -> Array:
+    """Return the image as it is shown, a plane at a time and only when it is asked for.
+
+    Raw exposures come with their index in front, so that the last axes of all layers are the same.
+    """
+    import dask.array as da
+
+    stored = open_array(image.array)
+    plane = (*(1,) * (stored.ndim - 2), *stored.shape[-2:])
+    data = da.from_array(stored, chunks=plane, name=False, inline_array=True)
+    if image.kind == "raw":
+        return da.moveaxis(data, 1, 0) if "c" in image.scale else data
+    values = data.astype(np.float32) - np.float32(_offset(image))
+    return da.where(_held(store, image).reshape(_beside(image, stored.shape)), values, np.nan)
+
+
+def _beside(image: Image, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape in which one value for each (t, z) lies beside an image."""
+    return tuple(n if a in "tz" else 1 for a, n in zip(image.scale, shape, strict=True))
+
+
+def _held(store: RecordedStore, image: Image) -> NDArray[np.bool_]:
+    """Return which (t, z) hold a picture; all, where the log is lost that would say."""
+    length = array_shape(image.array).length
+    z_planes = length.get("z", 1)
+    if not store.events:
+        return np.ones((length["t"], z_planes), bool)
+    told = store.pictures(image.kind)
+    streams = [Stream(image.position, image.channel, z) for z in range(z_planes)]
+    return np.array([[(s, t) in told for s in streams] for t in range(length["t"])], bool).reshape(
+        length["t"], z_planes
+    )
+
+
+def _look(store: RecordedStore, image: Image, channel: Mapping[str, Any]) -> dict[str, Any]:
+    """Return name, colour and contrast of a measurement, a prediction or an estimate."""
+    kind = {"recon": MEASUREMENT, "sr": PREDICTION}.get(image.kind, ESTIMATE)
+    method = image.attributes["livesr"].get("method", "reconstruction")
+    what = method if image.kind == "recon" else channel["label"].removeprefix("SR ")
+    window, offset = channel["window"], _offset(image)
+    predicted = ("sr", image.position, image.channel) in store.images
+    return {
+        "name": layer_name(what, kind, *_places(store, image)),
+        "colormap": f"#{channel['color']}",
+        "contrast_limits": (window["start"] - offset, window["end"] - offset),
+        "blending": "translucent" if image.kind == "recon" else "additive",
+        "visible": image.kind == "sr" or (image.kind == "recon" and not predicted),
+    }
+
+
+def _raw_look(store: RecordedStore, image: Image, channel: Mapping[str, Any]) -> dict[str, Any]:
+    window = channel["window"]
+    alone = len(store.images) == 1
+    return {
+        "name": layer_name("raw exposures", MEASUREMENT, *_places(store, image)),
+        "contrast_limits": (window["start"], window["end"]),
+        "visible": alone,
+    }
+
+
+def _places(store: RecordedStore, image: Image) -> tuple[str, ...]:
+    """Return what tells an image from those of other positions and channels."""
+    position = store.positions[image.position] if len(store.positions) > 1 else ""
+    return position, image.channel if len(store.channels) > 1 else ""
+
+
+def _offset(image: Image) -> float:
+    return float(image.attributes["livesr"]["intensity"]["offset"])
+
+
+def _place(store: RecordedStore, image: Image) -> dict[str, Any]:
+    """Return scale, units and place of an image, without its channel axis.
+
+    Pixels (0, 0) of a reconstruction and of its raw frames have their middle in common; what is
+    drawn from localisations has its outer corner there, where they count from.
+    """
+    scale = {axis: s for axis, s in image.scale.items() if axis != "c"}
+    here, first = _stage(image), _stage(_first_position(store, image))
+    moved = {axis: here.get(axis, 0.0) - first.get(axis, 0.0) for axis in scale}
+    if _localisations(store, image.position, image.channel):
+        moved |= {axis: moved[axis] + scale[axis] / 2 for axis in "yx"}
+        moved["t"] += (scale["t"] - _film_step_s(store, image)) / 2
+    axes = [_EXPOSURE] if image.kind == "raw" and "c" in image.scale else []
+    return {
+        "scale": [*(1.0 for _ in axes), *scale.values()],
+        "translate": [*(0.0 for _ in axes), *moved.values()],
+        "axis_labels": [*axes, *scale],
+        "units": [*("pixel" for _ in axes), *(_UNITS[axis] for axis in scale)],
+    }
+
+
+def _stage(image: Image) -> dict[str, float]:
+    """Return where the stages were in um, by axis; {} where nobody said."""
+    (multiscale,) = image.attributes["ome"]["multiscales"]
+    steps = multiscale["datasets"][0]["coordinateTransformations"][1:]
+    axes = [axis["name"] for axis in multiscale["axes"]]
+    return {
+        a: float(v)
+        for step in steps
+        for a, v in zip(axes, step.get("translation", ()), strict=False)
+        if a in "zyx"
+    }
+
+
+def _first_position(store: RecordedStore, image: Image) -> Image:
+    """Return the image of the same kind and channel whose place is the origin."""
+    same = [i for i in store.images.values() if (i.kind, i.channel) == (image.kind, image.channel)]
+    return min(same, key=lambda i: i.position)
+
+
+# -- localisations ---------------------------------------------------------------------------------
+
+
+def _point_layers(store: RecordedStore) -> Iterator[LayerData]:
+    for image in store.images.values():
+        file = _localisations(store, image.position, image.channel)
+        if image.kind == "recon" and file:
+            yield _points(store, image, read_localisations(file))
+
+
+def _points(store: RecordedStore, image: Image, found: NDArray[np.void]) -> LayerData:
+    """Return emitters where they were found: in the frame of the film, if that was recorded."""
+    where = np.column_stack([found["frame"], found["y_nm"] / 1e3, found["x_nm"] / 1e3])
+    axes = ("t", "y", "x") if _film(store, image) else ("y", "x")
+    settings = {
+        "name": layer_name("localisations", MEASUREMENT, *_places(store, image)),
+        "features": {name: found[name] for name in found.dtype.names or ()},
+        "size": _POINT_UM,
+        "border_color": _POINT_COLOR,
+        "face_color": _POINT_COLOR,
+        "scale": [_film_step_s(store, image) if axis == "t" else 1.0 for axis in axes],
+        "axis_labels": axes,
+        "units": [_UNITS[axis] for axis in axes],
+    }
+    return where[:, -len(axes) :], settings, "points"
+
+
+def _film(store: RecordedStore, image: Image) -> Image | None:
+    """Return the raw film of the same position and channel, if it was recorded."""
+    raw = store.images.get(("raw", image.position, image.channel))
+    return raw if raw and raw.exposures > 1 else None
+
+
+def _film_step_s(store: RecordedStore, image: Image) -> float:
+    film = _film(store, image)
+    return film.scale["t"] if film else image.scale["t"]
+
+
+def _localisations(store: RecordedStore, position: int, channel: str) -> Path | None:
+    for (kind, *where), image in store.images.items():
+        if where == [position, channel] and kind in ("raw", "recon"):
+            file = store.path / localisations_name(image.name.replace(kind, "raw", 1))
+            if file.is_file():
+                return file
+    return None

@@ -1,0 +1,141 @@
+"""A store as layers: what they are called, where they lie, and what their pixels are."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from contracts import OFFSET_ADU, RAW, code, describe, describe_channel, feed, raw_stack, sr_frame
+from livesr.base.frames import LOCALISATION, StagePosition, Stream
+from livesr.live.sinks.ome_zarr import OMEZarrSink
+from livesr.napari.store_layers import get_reader, store_layers
+
+pytest.importorskip("dask", reason="dask is not installed: pip install 'livesr[napari]'")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    sink = OMEZarrSink(tmp_path / "run.ome.zarr")
+    sink.open(describe(interval_s=0.5))
+    for t in range(4):
+        feed(sink, t)
+    sink.close({})
+    return sink.path
+
+
+def named(path: Path) -> dict[str, tuple]:
+    return {about["name"]: (data, about, kind) for data, about, kind in store_layers(path)}
+
+
+def test_every_layer_says_what_kind_of_picture_it_is(store: Path) -> None:
+    layers = named(store)
+    assert list(layers) == [
+        "raw exposures · measurement",
+        "wiener · measurement",
+        "Microtubules · prediction",
+        "ER · prediction",
+        "Lysosomes · prediction",
+    ]
+    assert [about["visible"] for _, about, _ in layers.values()] == [False, False, True, True, True]
+    for name, (_, about, _) in layers.items():
+        assert about["metadata"]["livesr"]["prediction"] == ("prediction" in name)
+
+
+def test_colours_and_contrast_are_those_of_the_run(store: Path) -> None:
+    layers = named(store)
+    predicted = [about for name, (_, about, _) in layers.items() if "prediction" in name]
+    assert [about["colormap"] for about in predicted] == ["#00FF00", "#FF00FF", "#FFFF00"]
+    assert [about["contrast_limits"] for about in predicted] == [(10, 200), (20, 300), (30, 400)]
+    low, high = layers["wiener · measurement"][1]["contrast_limits"]
+    assert low <= 50 <= high < OFFSET_ADU  # in ADU, as the pixels: without the store's offset
+
+
+def test_pixels_are_adu_without_the_offset_and_what_is_missing_is_no_number(store: Path) -> None:
+    layers = named(store)
+    measured = layers["wiener · measurement"][0]
+    assert measured.dtype == np.float32
+    assert float(measured[2, 0, 0]) == code(Stream(0, "488"), 2) - OFFSET_ADU
+    assert float(measured[2, 5, 5]) == 50
+    er = layers["ER · prediction"][0]
+    assert float(er[1, 0, 0]) == code(Stream(0, "488"), 1, 1)
+    # the last measurement has no prediction: its place is none that is black
+    assert np.isnan(np.asarray(er[3])).all()
+
+
+def test_nothing_is_read_before_it_is_shown(store: Path) -> None:
+    for data, _, _ in store_layers(store):
+        assert all(size == 1 for size in data.chunksize[:-2])
+        assert data.chunksize[-2:] == data.shape[-2:]
+
+
+def test_all_layers_share_time_and_place(store: Path) -> None:
+    layers = named(store)
+    raw, about, _ = layers["raw exposures · measurement"]
+    assert raw.shape == (RAW, 4, 16, 16)
+    assert about["axis_labels"] == ["exposure", "t", "y", "x"]
+    assert about["scale"] == [1, 0.5, 0.065, 0.065]
+    assert int(raw[3, 2, 0, 0]) == code(Stream(0, "488"), 2, 3)
+    data, about, _ = layers["ER · prediction"]
+    assert data.shape == (4, 32, 32)
+    assert about["scale"] == [0.5, 0.0325, 0.0325]
+    assert about["units"] == ["second", "micrometer", "micrometer"]
+
+
+def test_stacks_positions_and_channels_are_told_apart(tmp_path: Path) -> None:
+    sink = OMEZarrSink(tmp_path / "run.ome.zarr")
+    sink.open(describe(positions=("A", "B"), channels=("488", "561"), z_planes=2))
+    for position, channel, z in np.ndindex(2, 2, 2):
+        stream = Stream(position, ("488", "561")[channel], z)
+        where = StagePosition(10.0 + 30 * position, 5.0, z)
+        sink.raw(replace(raw_stack(0, stream), stage=where))
+        sink.recon(sr_frame(0, stream))
+    sink.close({})
+    layers = named(sink.path)
+    data, about, _ = layers["B · 561 · wiener · measurement"]
+    assert data.shape == (1, 2, 32, 32)
+    assert about["scale"][1:] == [0.25, 0.0325, 0.0325]
+    assert about["translate"] == [0, 0, 0, 30]
+    assert layers["A · 561 · wiener · measurement"][1]["translate"] == [0, 0, 0, 0]
+    assert float(data[0, 1, 0, 0]) == code(Stream(1, "561", 1), 0) - OFFSET_ADU
+
+
+@pytest.mark.parametrize("film", [True, False])
+def test_localisations_lie_on_the_image_that_is_made_of_them(tmp_path: Path, film: bool) -> None:
+    channel = replace(
+        describe_channel(), raw_along_t=True, localises=True, labels=(), recon_method="storm"
+    )
+    sink = OMEZarrSink(tmp_path / "run.ome.zarr")
+    sink.open(replace(describe(interval_s=0.9, record_raw=film), channels=(channel,)))
+    for t in range(2):
+        found = np.zeros(1, LOCALISATION)
+        found["frame"], found["y_nm"], found["x_nm"] = t * RAW + 4, 130, 260
+        if film:
+            sink.raw(raw_stack(t))
+        sink.recon(replace(sr_frame(t), localisations=found))
+    sink.close({})
+    layers = named(sink.path)
+    where, about, kind = layers["localisations · measurement"]
+    assert kind == "points"
+    world = where * about["scale"]
+    _, placed, _ = layers["storm · measurement"]
+    # (130, 260) nm from the corner is the corner of pixel (4, 8), whose middle lies half a pixel on
+    pixel = (world[0, -2:] - placed["translate"][-2:]) / placed["scale"][-2:]
+    np.testing.assert_allclose(pixel, [3.5, 7.5], atol=1e-4)
+    if film:  # seen with the exposure in which it was, which belongs to its time point
+        assert layers["raw exposures · measurement"][0].shape[0] == 2 * RAW
+        t = (world[:, 0] - placed["translate"][0]) / placed["scale"][0]
+        assert [round(float(value)) for value in t] == [0, 1]
+    else:
+        assert where.shape == (2, 2)
+    assert list(about["features"]["frame"]) == [4, RAW + 4]
+
+
+def test_what_is_no_store_of_livesr_is_left_to_others(tmp_path: Path, store: Path) -> None:
+    assert get_reader(str(tmp_path)) is None
+    assert get_reader([str(store)]) is None
+    reader = get_reader(str(store))
+    assert reader is not None
+    assert len(reader(str(store))) == 5

@@ -1,0 +1,145 @@
+"""napari with livesr's plugin in a process of its own, under Xvfb; says what is in its window.
+
+``python this WHAT FOLDER [STORE]``; WHAT is one of the functions below.
+"""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+what, folder = sys.argv[1], Path(sys.argv[2])
+os.environ["NAPARI_CONFIG"] = str(folder / "settings.yaml")  # not those of whoever runs the tests
+
+import napari  # noqa: E402
+import numpy as np  # noqa: E402
+from npe2 import PluginManager, PluginManifest  # noqa: E402
+from qtpy.QtWidgets import QApplication  # noqa: E402
+
+import livesr.napari  # noqa: E402
+from contracts import describe, multicolor_frame, sr_frame  # noqa: E402
+
+plugins = PluginManager.instance()
+plugins.discover()
+if "livesr" not in [m.name for m in plugins.iter_manifests()]:  # installed before it had a plugin
+    manifest = Path(livesr.napari.__file__).with_name("napari.yaml")
+    plugins.register(PluginManifest.from_file(manifest))
+
+viewer = napari.Viewer()
+viewer.window.resize(1300, 850)
+
+
+def wait(until, seconds=60):
+    end = time.monotonic() + seconds
+    while not until():
+        assert time.monotonic() < end, f"waited {seconds} s in vain; {overlay().text!r}"
+        QApplication.processEvents()
+        time.sleep(0.01)
+
+
+def overlay():
+    return viewer.canvas.overlays.text if hasattr(viewer, "canvas") else viewer.text_overlay
+
+
+def layers():
+    return {
+        layer.name: {
+            "visible": bool(layer.visible),
+            "scale": [float(s) for s in layer.scale],
+            "units": [str(u) for u in layer.units],
+            "limits": [float(v) for v in getattr(layer, "contrast_limits", ())],
+            "corner": float(np.asarray(layer.data[(0,) * layer.data.ndim])),
+        }
+        for layer in viewer.layers
+    }
+
+
+def bands(t):
+    """A prediction of three structures, side by side."""
+    channels = np.zeros((3, 32, 32), np.uint16)
+    for c, high in enumerate((200, 300, 400)):
+        channels[c, :, 11 * c : 11 * c + 10] = high
+    return multicolor_frame(t, channels=channels)
+
+
+def colors():
+    """How many pixels of the canvas have the full colour of each structure."""
+    for _ in range(3):
+        QApplication.processEvents()
+    picture = viewer.screenshot(str(folder / f"{what}.png"), canvas_only=True, flash=False)
+    full = ((0, 255, 0), (255, 0, 255), (255, 255, 0))
+    return [int((np.abs(picture[..., :3].astype(int) - c).max(2) < 12).sum()) for c in full]
+
+
+def store():
+    """Open a store, given as the last argument."""
+    viewer.open(sys.argv[3], plugin="livesr")
+    viewer.dims.set_current_step(viewer.dims.axis_labels.index("t"), 0)
+    return {"layers": layers(), "colors": colors(), "ndim": viewer.dims.ndim}
+
+
+def stream():
+    """Follow a stream by the widget's own button, until it ends."""
+    from livesr.live.sinks.zeromq import ZeroMQSink
+
+    sink = ZeroMQSink("tcp://127.0.0.1:*")
+    sink.open(describe())
+    sink.status({"warnings": ["Look here."]})
+    _, widget = viewer.window.add_plugin_dock_widget("livesr", "Follow a stream")
+    widget.address.setText("nonsense")
+    widget.button.click()
+    said = {"nonsense": widget.said.text()}
+    widget.address.setText(sink.endpoint)
+    widget.button.click()
+    wait(lambda: "Waiting for the first picture" in overlay().text)
+    sink.recon(sr_frame(1))
+    sink.separated(bands(0))
+    wait(lambda: len(viewer.layers) == 4)
+    said["first"] = layers()
+    said["words"] = overlay().text
+    viewer.layers[0].visible = False
+    by_hand = viewer.layers[1]
+    by_hand.contrast_limits = (0, 123)
+    sink.separated(bands(1))
+    wait(lambda: "t 1" in overlay().text)
+    said["second"], said["colors"] = layers(), colors()
+    gone = viewer.layers[-1].name
+    viewer.layers.remove(gone)
+    sink.separated(bands(2))
+    wait(lambda: "t 2" in overlay().text)
+    said["deleted"] = gone in viewer.layers
+    sink.close({})
+    wait(lambda: "Ended" in overlay().text)
+    widget.button.click()
+    return said
+
+
+def run():
+    """An MDA on Micro-Manager's demo camera, by the buttons of the widget."""
+    from pymmcore_plus import CMMCorePlus
+
+    _, widget = viewer.window.add_plugin_dock_widget("livesr", "Run livesr")
+    widget.form.choose(rig="demo", store=folder / "run.ome.zarr")
+    widget.form.engine.setCurrentIndex(widget.form.engine.findData("none"))
+    widget.load_button.click()
+    wait(lambda: CMMCorePlus.instance().getCameraDevice() != "")
+    widget.start_button.click()
+    wait(lambda: widget.control.state == "ready")
+    wait(widget.acquire_button.isEnabled)
+    widget.frames.setValue(3)
+    widget.acquire_button.click()
+    wait(lambda: widget.control.reports)
+    wait(lambda: any(layer.name.endswith("measurement") for layer in viewer.layers))
+    widget.stop_button.click()
+    wait(lambda: widget.control.state == "idle")
+    viewer.screenshot(str(folder / "run.png"), canvas_only=False, flash=False)
+    report = widget.control.reports[-1]
+    said = {"raw_frames": report["raw_frames"], "store": report["store"], "layers": list(layers())}
+    widget.live.close()
+    return said
+
+
+said = {"store": store, "stream": stream, "run": run}[what]()
+viewer.close()
+print(json.dumps(said))
