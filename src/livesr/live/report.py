@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import cast
 
+from livesr.live.dose import said
 from livesr.live.run import Run
 from livesr.live.run_state import Report, RunState, Status
 from livesr.live.sources.mda import MDAHook
@@ -50,6 +51,13 @@ def status_of(run: Run, hook: MDAHook) -> Status:
     )
     if any(path.parts for path in paths):
         status |= state.superposition
+    if dose := run.dose.report():
+        status["dose"] = dose
+        status["dose_line"] = said(dose)
+    if audits := run.audits.report:
+        status["audits"] = audits
+    if errors := state.error_map:
+        status["error_map"] = errors
     if remote := {p.name: accounts for p in paths if (accounts := p.networks.accounts)}:
         status["remote"] = remote
     return status

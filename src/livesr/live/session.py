@@ -24,6 +24,7 @@ from livesr.base.memory import available_bytes
 from livesr.base.run_config import RunConfig
 from livesr.base.run_description import RunDescription
 from livesr.base.threads import called, wait_for
+from livesr.live.audit import Audits, AuditSchedule
 from livesr.live.keeping_up import KeepingUp
 from livesr.live.paths import ChannelPath
 from livesr.live.pipeline import Pipeline
@@ -223,12 +224,18 @@ class Session:
                 provisional=self.settings.provisional == "auto",
                 raw_queue_bytes=self.settings.raw_queue_bytes or available_bytes() // 4,
             ),
+            audits=Audits(self.rig, self._audit_schedule),
             on_stop=on_stop,
         )
         pipeline.open()
         self.store = self._writer.path if self._writer else None
         self._pipeline, self._description = pipeline, run
         return pipeline
+
+    @property
+    def _audit_schedule(self) -> AuditSchedule | None:
+        """What says when true channels are taken, of a plan that asks it."""
+        return None
 
     def _sinks(self) -> list[Sink]:
         """Make the sinks of the run that comes next, in the order in which they are opened."""
