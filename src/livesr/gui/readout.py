@@ -8,10 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from livesr.base.frames import MulticolorFrame, SRFrame
+from livesr.base.quality import Quality
 from livesr.gui.qt import QtCore, QtWidgets
 from livesr.live.run_state import Report, Status
 
 _BAD, _DUBIOUS, _GOOD = "#e5534b", "#d29922", "#3fb950"
+_COLORS = {Quality.GOOD: _GOOD, Quality.CHECK: _DUBIOUS, Quality.DO_NOT_USE: _BAD}
+_REASONS = 2  # of a prediction's judgement; the warnings below have all of them
 _LITTLE_BYTES = 5e9  # of a disk that is nearly full
 _WARNING = "background: #f0a830; color: #1b1200; padding: 5px 9px; border-radius: 4px;"
 _ERROR = "background: #7d1f1a; color: #ffffff; padding: 5px 9px; border-radius: 4px;"
@@ -113,8 +116,10 @@ def quality_words(frame: SRFrame | None, prediction: MulticolorFrame | None) -> 
         words.append(f"{frame.saturated:,} saturated pixels")
         color = _BAD
     if prediction is not None:
-        words.append(f"Prediction: residual {100 * prediction.residual:.1f} %")
-        color = _DUBIOUS if prediction.warnings and color == _GOOD else color
+        judged = f"Prediction: {prediction.quality}, residual {100 * prediction.residual:.1f} %"
+        words += [judged, *prediction.judgement.reasons[:_REASONS]]
+        if color == _GOOD:
+            color = _COLORS[prediction.quality]
     return "\n".join(words) or "No doubt", color
 
 
