@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from livesr.evaluation.metrics import PAPER_CONSTANTS
+
 _WINDOW, _SIGMA = 11, 1.5
 _NO_ENERGY, _MAX_GAIN = (
     1e-6,
@@ -20,14 +22,6 @@ _NO_ENERGY, _MAX_GAIN = (
 )  # mean square of a channel that shows nothing; largest gain of a dim one
 STANDARD_CONSTANTS = (0.01**2, 0.03**2)
 """SSIM's C1 and C2 for a data range of 1 (Wang et al. 2004)."""
-
-PAPER_CONSTANTS = (0.01, 0.03)
-"""What IMC-SR prints (c1 = 0.01, c2 = 0.03), taken literally.
-
-They decide whether a network takes off. Most of a target is dark and without noise; with the
-standard constants SSIM punishes a luminance of 0.02 there as much as a wrong structure, so the
-quickest descent is to darken everything, where a sigmoid stays.
-"""
 
 
 class LossTerms(NamedTuple):

@@ -8,12 +8,14 @@ Owns the fields and their checks; the papers' own values are in the recipes
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
-from torch import nn
 
-from livesr.training.losses import PAPER_CONSTANTS, CombinationLoss, L1Loss
+from livesr.evaluation.metrics import PAPER_CONSTANTS
+
+if TYPE_CHECKING:
+    from torch import nn
 
 # Changing these does not change what a step makes of the network, so a run may go on with others.
 _FREE = {
@@ -47,6 +49,9 @@ class LossConfig(BaseModel):
 
     def make(self) -> nn.Module:
         """Return the loss."""
+        # here, so that a recipe is read, and its errors are named, where torch is not installed
+        from livesr.training.losses import CombinationLoss, L1Loss
+
         if self.kind == "l1":
             return L1Loss()
         return CombinationLoss(
