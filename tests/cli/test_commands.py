@@ -255,6 +255,7 @@ def test_info_lists_engines_backends_and_rigs(tmp_path: Path) -> None:
         "virtual_fluctuation",
         "virtual_sim",
         "virtual_storm",
+        "virtual_storm_3d",
     ]
 
 

@@ -26,12 +26,14 @@ from livesr.cli import (
     bench,
     build,
     calibrate,
+    calibrate_errors,
     characterise,
     check,
     demo,
     engine,
     evaluate,
     export,
+    gui,
     info,
     keys,
     limits,
@@ -82,9 +84,9 @@ def _options(
 _PANELS = {
     "Start here": (demo, info),
     "A rig": (new, check, characterise, calibrate, run),
-    "While it runs": (view, listen, keys),
+    "While it runs": (view, gui, listen, keys),
     "Stores and recordings": (process, backfill, repair),
-    "Engines": (train, export, limits, evaluate, quantise, build, engine, serve),
+    "Engines": (train, export, limits, calibrate_errors, evaluate, quantise, build, engine, serve),
     "This computer": (bench,),
 }
 

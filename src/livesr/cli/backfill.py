@@ -42,6 +42,8 @@ def backfill(
     [dim]Example:[/] livesr backfill run.ome.zarr
     """
     from livesr.store.backfill import backfill as complete
+    from livesr.store.completion import tell_where_pictures_are
+    from livesr.store.levels import build_levels
 
     out = console(quiet=as_json)
     with progress(out, "frames", lines=lines) as show:
@@ -52,6 +54,9 @@ def backfill(
             compute=compute,
             on_progress=show,
         )
+    with progress(out, "files of smaller levels") as show:
+        report["levels"] = build_levels(store, on_progress=show)
+    tell_where_pictures_are(store)
     for warning in report["warnings"]:
         out.print(f"[yellow]{escape(warning)}[/]")
     done = (

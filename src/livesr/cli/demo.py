@@ -50,6 +50,7 @@ def demo(
         Path | None, typer.Option(help="PNG of input, channels, composite and truth to write.")
     ] = None,
     view: options.View = False,
+    complete: options.Complete = "auto",
     on_finish: options.OnFinish = None,
     on_finish_timeout: options.OnFinishTimeout = None,
     lines: ProgressLines = False,
@@ -60,6 +61,7 @@ def demo(
     [dim]Example:[/] livesr demo --view
     """
     from livesr.base.config import load_rig
+    from livesr.cli.completion import completed, seconds_of
     from livesr.cli.experiment import Experiment
     from livesr.cli.on_finish import command_of
     from livesr.cli.score import TruthScore, require_truth
@@ -68,7 +70,7 @@ def demo(
     from livesr.modalities.registry import modality
     from livesr.simulation.sequence import simulating_rig
 
-    after = command_of(on_finish, on_finish_timeout)
+    after, complete_s = command_of(on_finish, on_finish_timeout), seconds_of(complete)
     out = console(quiet=as_json)
     rig = load_rig(simulating_rig())
     kind = modality(rig.modality)
@@ -102,6 +104,7 @@ def demo(
             with out.status(f"Simulating a living cell under a {kind.title} microscope"):
                 core = load_core(request)
             report = acquire(request, core, out)
+        report = completed(report, complete_s, out, compute=compute, engine=engine)
         with out.status("Comparing with the simulated truth, validating the store"):
             (channel,) = report["channels"].values()
             report["score"] = score.compute(core, channel["labels"])

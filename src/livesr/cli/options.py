@@ -70,6 +70,17 @@ Upscale = Annotated[
 Store = Annotated[
     Path | None, typer.Option(help="OME-Zarr to write; a path that exists gets the next number.")
 ]
+Complete = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|off|SECONDS",
+        rich_help_panel=AFTER,
+        help=(
+            "What was skipped is computed when the run is over: auto (5 minutes at most; Ctrl-C"
+            " ends it), so many seconds at most, or off."
+        ),
+    ),
+]
 Sinks = Annotated[
     list[str] | None,
     typer.Option(
@@ -348,6 +359,27 @@ Uncertainty = Annotated[
         ),
     ),
 ]
+ErrorMap = Annotated[
+    Literal["numbers", "planes"] | None,
+    typer.Option(
+        rich_help_panel=COMPUTED,
+        help=(
+            "Compare pictures with the widefield mean of their exposures: numbers for frames.jsonl"
+            " and report, or an image of the store as well (planes)."
+        ),
+    ),
+]
+ErrorBarImages = Annotated[
+    bool,
+    typer.Option(
+        "--error-bars",
+        rich_help_panel=COMPUTED,
+        help=(
+            "Store lower and upper images of every prediction, by the error bars beside the rig"
+            " (livesr calibrate-errors)."
+        ),
+    ),
+]
 _COMPUTE: dict[str, tuple[Any, Any]] = {
     "backend": (Backend, "auto"),
     "endpoint": (Endpoint, None),
@@ -356,6 +388,8 @@ _COMPUTE: dict[str, tuple[Any, Any]] = {
     "threads": (Threads, 0),
     "tile": (Tile, "auto"),
     "uncertainty": (Uncertainty, None),
+    "error_map": (ErrorMap, None),
+    "error_bars": (ErrorBarImages, False),
 }
 """Fields of `ComputeConfig`; the residual plane is for scripts, which receive it."""
 

@@ -164,6 +164,41 @@ def _superposition(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
+def _dose(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [("dose", escape(line))] if (line := report.get("dose_line")) else []
+
+
+def _audits(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Say how trust went along the run: the first, the worst and the last audit."""
+    if not (audits := report.get("audits")):
+        return []
+
+    def mean(audit: Mapping[str, Any]) -> float:
+        pccs = [pcc for pcc in audit["pcc"].values() if pcc is not None and pcc == pcc]
+        return sum(pccs) / len(pccs) if pccs else 0.0
+
+    chosen = {"first": audits[0], "worst": min(audits, key=mean), "last": audits[-1]}
+    said = ", ".join(
+        f"{name} {mean(audit):.2f} at t={audit['t']}" for name, audit in chosen.items()
+    )
+    return [("audits", escape(f"{len(audits)} frames beside their true channels: PCC {said}"))]
+
+
+def _compared(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Say of each channel how its pictures compare with widefield."""
+    return [
+        (
+            "widefield",
+            escape(
+                f"{name or 'default'}, {what}: RSP {n['rsp']:.3f}, lowest {n['rsp_lowest']:.3f},"
+                f" RSE {n['rse']:.3g} ADU in {n['frames']} frames"
+            ),
+        )
+        for name, of in report.get("error_map", {}).items()
+        for what, n in of.items()
+    ]
+
+
 def _provisional(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     if not report["sr_provisional"]:
         return []
@@ -226,6 +261,9 @@ def _rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         *_missing(report),
         *(_predictions(report) if report["engine"] else measured),
         *_superposition(report),
+        *_dose(report),
+        *_audits(report),
+        *_compared(report),
         ("steps", f"{steps} ms" if steps else "none"),
         (
             "engine",

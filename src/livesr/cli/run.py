@@ -131,6 +131,7 @@ def run(
     pairs: Pairs = None,
     seed: options.Seed = None,
     view: options.View = False,
+    complete: options.Complete = "auto",
     on_finish: options.OnFinish = None,
     on_finish_timeout: options.OnFinishTimeout = None,
     replay: Replay = None,
@@ -156,12 +157,13 @@ def run(
     """
     from livesr.base.config import load_rig
     from livesr.cli import session
+    from livesr.cli.completion import completed, seconds_of
     from livesr.cli.experiment import Experiment, plan_of
     from livesr.cli.on_finish import command_of
     from livesr.cli.view import RunPreview
     from livesr.store.raw_input import ReadAs
 
-    after = command_of(on_finish, on_finish_timeout)
+    after, complete_s = command_of(on_finish, on_finish_timeout), seconds_of(complete)
     config = load_rig(rig)
     if superpose is not None:
         config = config.superposing(*_superposed(superpose))
@@ -215,6 +217,7 @@ def run(
         out.print(run_table(report))
         if report.get("score"):
             out.print(score_table(report["score"], "Against the true channels"))
+        report = completed(report, complete_s, out, compute=compute, engine=engine, upscale=upscale)
         report = after.run(report, out)
         if as_json:
             print_json(report)

@@ -216,9 +216,7 @@ def _check_files(request: Request) -> None:
     rig = request.rig.with_engine(request.engine) if request.engine else request.rig
     rig = rig.with_engine(request.upscale, "upscale") if request.upscale else rig
     check_maps(rig)
-    used = [rig.channel(name) for name in rig.channels] + (
-        [rig.superposed] if rig.superpose else []
-    )
+    used = [rig.channel(name) for name in rig.channels] + ([rig.superposed] if rig.sums else [])
     for channel in used:
         for engine in (channel.upscale, channel.separate):
             if engine:
@@ -287,7 +285,7 @@ def acquire(request: Request, core: CMMCorePlus, console: Console) -> dict[str, 
         lambda: core.mda.run(plan),
         core.mda.cancel,
         lambda: _announce(planned, session, console),
-        planned.groups // planned.channels if request.rig.superpose else planned.groups,
+        planned.groups // planned.channels if request.rig.sums else planned.groups,
     )
     return _conduct(session, request, console, work)
 
