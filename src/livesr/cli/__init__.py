@@ -83,10 +83,10 @@ def _options(
 
 _PANELS = {
     "Start here": (demo, info),
-    "A rig": (new, check, characterise, calibrate, run),
+    "A rig": (new, check, characterise, calibrate, calibrate_errors, run),
     "While it runs": (view, gui, listen, keys),
-    "Stores and recordings": (process, backfill, repair),
-    "Engines": (train, export, limits, calibrate_errors, evaluate, quantise, build, engine, serve),
+    "Stores and recordings": (process, backfill, repair, export),
+    "Engines": (train, limits, evaluate, quantise, build, engine, serve),
     "This computer": (bench,),
 }
 

@@ -42,6 +42,8 @@ class LossConfig(BaseModel):
     structure: float = 0.1
     summation: float = 0.02
     ssim_constants: tuple[PositiveFloat, PositiveFloat] = PAPER_CONSTANTS
+    summation_with: Literal["structures", "input"] = "structures"
+    """What the channels should sum to: the structures without noise, or the frame as it came."""
     balance: float = Field(0.0, ge=0, le=1)
     """How far a dim structure counts like a bright one; see `CombinationLoss`."""
 
@@ -53,7 +55,12 @@ class LossConfig(BaseModel):
         if self.kind == "l1":
             return L1Loss()
         return CombinationLoss(
-            self.mse, self.structure, self.summation, self.ssim_constants, self.balance
+            self.mse,
+            self.structure,
+            self.summation,
+            self.ssim_constants,
+            self.balance,
+            self.summation_with,
         )
 
 
@@ -94,7 +101,8 @@ class TrainConfig(BaseModel):
     precision: Literal["fp32", "bf16"] = "bf16"
     """bf16 is mixed precision: weights, losses and sums stay fp32."""
     channels_last: bool = True
-    clip_norm: PositiveFloat = 1.0
+    clip_norm: PositiveFloat | None = 1.0
+    """Longest gradient; None clips nothing."""
     loss: LossConfig = LossConfig()
     start: str | None = None
     """A run's folder or weights, or an engine, whose tensors of the same name and shape the network
@@ -131,4 +139,7 @@ class TrainConfig(BaseModel):
 
     def identity(self) -> str:
         """Return what must be equal for a checkpoint to be resumed, as text."""
-        return self.model_dump_json(exclude=_FREE if self.start else _FREE | {"start"})
+        left_out: dict[str, Any] = dict.fromkeys(_FREE if self.start else _FREE | {"start"}, True)
+        if self.loss.summation_with == "structures":  # as before there was a choice
+            left_out["loss"] = {"summation_with"}
+        return self.model_dump_json(exclude=left_out)
