@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from livesr.cli import options
-from livesr.cli.output import JSON, console, print_json
+from livesr.cli.output import JSON, console, print_json, progress
 
 if TYPE_CHECKING:
     from livesr.base.compute import ComputeConfig
@@ -148,7 +148,6 @@ def _known(source: Path, engine: Engine, compute: ComputeConfig) -> list[Known]:
 
 
 def _simulated(engine: Engine, cells: int, compute: ComputeConfig, *, as_json: bool) -> list[Known]:
-    from livesr.cli.output import progress
     from livesr.evaluation.error_bars import from_simulation
 
     with progress(console(quiet=as_json), "cells") as show:

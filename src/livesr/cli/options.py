@@ -73,10 +73,12 @@ Store = Annotated[
 Complete = Annotated[
     str,
     typer.Option(
+        metavar="auto|off|SECONDS",
+        rich_help_panel=AFTER,
         help=(
             "What was skipped is computed when the run is over: auto (5 minutes at most; Ctrl-C"
             " ends it), so many seconds at most, or off."
-        )
+        ),
     ),
 ]
 Sinks = Annotated[
@@ -360,16 +362,18 @@ Uncertainty = Annotated[
 ErrorMap = Annotated[
     Literal["numbers", "planes"] | None,
     typer.Option(
+        rich_help_panel=COMPUTED,
         help=(
             "Compare pictures with the widefield mean of their exposures: numbers for frames.jsonl"
             " and report, or an image of the store as well (planes)."
-        )
+        ),
     ),
 ]
 ErrorBarImages = Annotated[
     bool,
     typer.Option(
         "--error-bars",
+        rich_help_panel=COMPUTED,
         help=(
             "Store lower and upper images of every prediction, by the error bars beside the rig"
             " (livesr calibrate-errors)."
