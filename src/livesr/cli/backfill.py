@@ -54,7 +54,7 @@ def backfill(
             compute=compute,
             on_progress=show,
         )
-    with progress(out, "files of smaller levels") as show:
+    with progress(out, "files of smaller levels", lines=lines) as show:
         report["levels"] = build_levels(store, on_progress=show)
     tell_where_pictures_are(store)
     for warning in report["warnings"]:

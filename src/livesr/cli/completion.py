@@ -50,10 +50,11 @@ def completed(
     compute: ComputeConfig,
     engine: str | None = None,
     upscale: str | None = None,
+    lines: bool = False,
 ) -> dict[str, Any]:
     """Complete the store of a run that went to its end; return its report with what was done.
 
-    `engine` and `upscale` are those of the command line.
+    `engine` and `upscale` are those of the command line; with `lines` progress is JSON.
 
     A run that was interrupted or failed is left as it is: somebody wants to be done, or has to
     look first.
@@ -63,7 +64,7 @@ def completed(
     store = report.get("store")
     if within_s is None or not store or report["exit_code"]:
         return dict(report)
-    with progress(out, "skipped frames computed; Ctrl-C leaves the rest") as show:
+    with progress(out, "skipped frames computed; Ctrl-C leaves the rest", lines=lines) as show:
         done = complete_behind(
             Path(store),
             within_s=within_s,

@@ -104,7 +104,7 @@ def demo(
             with out.status(f"Simulating a living cell under a {kind.title} microscope"):
                 core = load_core(request)
             report = acquire(request, core, out)
-        report = completed(report, complete_s, out, compute=compute, engine=engine)
+        report = completed(report, complete_s, out, compute=compute, engine=engine, lines=lines)
         with out.status("Comparing with the simulated truth, validating the store"):
             (channel,) = report["channels"].values()
             report["score"] = score.compute(core, channel["labels"])

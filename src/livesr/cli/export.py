@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from livesr.cli import options
-from livesr.cli.output import JSON, console, print_json
+from livesr.cli.output import JSON, ProgressLines, console, print_json
 
 if TYPE_CHECKING:
     from livesr.training.recipes import Recipe
@@ -130,6 +130,7 @@ def export(
             rich_help_panel=_RUN,
         ),
     ] = None,
+    lines: ProgressLines = False,
     as_json: JSON = False,
 ) -> None:
     """Write a store, or a part of it, for other programs; of a training run, its engine.
@@ -148,7 +149,18 @@ def export(
         from livesr.cli.export_store import Wanted, export_store
 
         wanted = Wanted(
-            to or (), out, movie, series, channels, positions, first, until, region, speed, show
+            to=to or (),
+            out=out,
+            movie=movie,
+            series=series,
+            channels=channels,
+            positions=positions,
+            first=first,
+            until=until,
+            region=region,
+            speed=speed,
+            show=show,
+            lines=lines,
         )
         export_store(source, wanted, as_json=as_json)
         return

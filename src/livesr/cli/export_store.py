@@ -31,6 +31,7 @@ class Wanted:
     to : formats, and perhaps a number: the last time point
     series, channels, positions : names, parted by commas
     first, until : time points
+    lines : progress as JSON, for scripts
     """
 
     to: Sequence[str] = ()
@@ -44,6 +45,7 @@ class Wanted:
     region: str | None = None
     speed: float | None = None
     show: str = "beside"
+    lines: bool = False
 
     @property
     def formats(self) -> list[str]:
@@ -87,7 +89,7 @@ def export_store(store: Path, wanted: Wanted, *, as_json: bool) -> None:
 def _write(store: Path, to: Format, wanted: Wanted, out: Console) -> dict[str, Any]:
     from livesr.store.exports.export import export
 
-    with progress(out, "planes") as show:
+    with progress(out, "planes", lines=wanted.lines) as show:
         done = export(store, to, wanted.out, part_of(wanted), show)
     out.print(f"{to}: [bold]{escape(str(done.path))}[/] ({escape(', '.join(done.files))})")
     return {"format": to, "path": str(done.path), "files": list(done.files)}
@@ -98,7 +100,7 @@ def _film(store: Path, wanted: Wanted, out: Console) -> dict[str, Any]:
     from livesr.viewer.movie import write_movie
 
     place = wanted.movie or wanted.out or store.with_name(f"{name_of(store)}.mp4")
-    with progress(out, "frames") as show:
+    with progress(out, "frames", lines=wanted.lines) as show:
         path = write_movie(store, place, _movie_settings(store, wanted), show)
     out.print(f"{MOVIE}: [bold]{escape(str(path))}[/]")
     return {"format": MOVIE, "path": str(path), "files": [path.name]}

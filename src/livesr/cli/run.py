@@ -217,7 +217,9 @@ def run(
         out.print(run_table(report))
         if report.get("score"):
             out.print(score_table(report["score"], "Against the true channels"))
-        report = completed(report, complete_s, out, compute=compute, engine=engine, upscale=upscale)
+        report = completed(
+            report, complete_s, out, compute=compute, engine=engine, upscale=upscale, lines=lines
+        )
         report = after.run(report, out)
         if as_json:
             print_json(report)
