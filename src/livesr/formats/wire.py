@@ -24,9 +24,11 @@ VERSION: Final = 1
 FRAME: Final = b"sr/frame"
 INPUT: Final = b"sr/input"
 UNCERTAINTY: Final = b"sr/uncertainty"
+LIMITS: Final = b"sr/limits"
+ERROR: Final = b"sr/error"
 STATUS: Final = b"sr/status"
 END: Final = b"end"
-PICTURES: Final = (FRAME, INPUT, UNCERTAINTY)
+PICTURES: Final = (FRAME, INPUT, UNCERTAINTY, LIMITS, ERROR)
 TOPICS: Final = (*PICTURES, STATUS, END)
 
 SILENCE_S: Final = 3.0
@@ -121,6 +123,7 @@ class WireHeader(_Part):
     warnings: tuple[str, ...] = ()
     score: dict[str, dict[str, float | None]] = Field(default_factory=dict)
     time_shift_ms: float | None = None
+    compared: dict[str, dict[str, float | None]] = Field(default_factory=dict)
 
     status: dict[str, Any] = Field(default_factory=dict)
 

@@ -9,12 +9,13 @@ network and knows no queue or sink.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from livesr.base.error_bars import ErrorBars
 from livesr.base.frames import MixingRatio, MulticolorFrame, Normalisation, SRFrame, Stream, Window
 from livesr.base.quality import Quality, Verdict
 from livesr.base.timing import now_ns
@@ -298,6 +299,7 @@ class Composer:
     residual_plane : whether every frame carries the plane as well as the number
     spread_scale : standard deviations of the prediction in one of its views
     warnings : sentences that belong to every frame of the run
+    error_bars : those of the engine on this rig, None where nothing was calibrated
 
     Notes
     -----
@@ -316,10 +318,12 @@ class Composer:
         residual_plane: bool = False,
         spread_scale: float = 1.0,
         warnings: Sequence[str] = (),
+        error_bars: ErrorBars | None = None,
     ) -> None:
         self._said = _Said(warnings)
         self._manifest, self._shape, self._with_plane = manifest, shape, residual_plane
-        self._spread_scale = spread_scale
+        self._spread_scale, self.error_bars = spread_scale, error_bars
+        self.audited: Mapping[str, float] = {}
         self._streams: dict[Stream, _Following] = {}
         known = manifest.limits.familiarity
         self._unlike = Unlike(known, len(manifest.channels)) if known else None
@@ -383,16 +387,21 @@ class Composer:
             ood_score=made.ood_score,
             warnings=judgement.reasons,
             labels=self._manifest.channel_names,
+            error_bars=self.error_bars,
             judgement=judgement,
             mixing=following.mixing_ratios(),
         )
+
+    def _numbers(self, label: str) -> dict[str, float]:
+        """Return what the last audit says of a channel."""
+        return {"audit_pcc": self.audited[label]} if label in self.audited else {}
 
     def _evidence(self, light: Light, following: _Following, centre: SRFrame) -> Evidence:
         """Gather what the rules ask for."""
         validated, quality = self._manifest.metrics.residual, centre.quality
         return Evidence(
             channels=[
-                ChannelEvidence(name, weak=weak.on, absent=absent.on)
+                ChannelEvidence(name, weak=weak.on, absent=absent.on, numbers=self._numbers(name))
                 for name, weak, absent in zip(
                     self._manifest.channel_names, following.weak, following.absent, strict=True
                 )

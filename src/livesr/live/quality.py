@@ -89,6 +89,9 @@ class ChannelRule:
     sentence: Callable[[Evidence, ChannelEvidence], str]
 
 
+UNUSABLE_PCC = 0.5
+"""PCC with the truth below which a channel is lost, as `livesr.evaluation.limits` has it."""
+
 FRAME_RULES: tuple[Rule, ...] = (
     Rule(
         "no number",
@@ -141,6 +144,15 @@ CHANNEL_RULES: tuple[ChannelRule, ...] = (
         lambda e, c: (
             f"{c.label} is absent: its channel has no more light than the engine gives it where"
             " there is none of it."
+        ),
+    ),
+    ChannelRule(
+        "audit",
+        DO_NOT_USE,
+        lambda e, c: c.numbers.get("audit_pcc", 1.0) < UNUSABLE_PCC,
+        lambda e, c: (
+            f"{c.label} was unlike its true channel at the last audit: what is shown of it is not"
+            " to be trusted."
         ),
     ),
     ChannelRule(

@@ -7,11 +7,14 @@ views and arithmetic. When a window is separated, and what becomes of it, is dec
 
 from __future__ import annotations
 
+import math
 import threading
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import NamedTuple
 
-from livesr.base.frames import MulticolorFrame, SRFrame, Window
+from livesr.base.error_bars import ErrorBars
+from livesr.base.frames import ChannelScore, MulticolorFrame, SRFrame, Window
 from livesr.base.quality import Quality
 from livesr.live.arrays import HOST
 from livesr.live.compose import Arithmetic, Composer, Composition
@@ -83,6 +86,19 @@ class Separation:
     def warn(self, sentence: str, word: Quality = Quality.CHECK) -> None:
         """Add a sentence to every prediction from now on; `word` is what follows from it."""
         self._composer.warn(sentence, word)
+
+    def recalibrate(
+        self,
+        wider: Callable[[ErrorBars | None], ErrorBars | None],
+        score: Sequence[ChannelScore],
+    ) -> None:
+        """Let every prediction from now on know what an audit has found.
+
+        Its error bars widen; those beside the rig stay. A channel that is not like its true one is
+        not to be used (`livesr.live.quality`).
+        """
+        self._composer.error_bars = wider(self._path.description.error_bars)
+        self._composer.audited = {one.label: one.pcc for one in score if not math.isnan(one.pcc)}
 
     def predict(self, slot: int, window: Window) -> Prediction:
         """Separate a window, on the device that its frames are on if the network can."""
