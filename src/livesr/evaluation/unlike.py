@@ -39,7 +39,7 @@ _TEXTURE = (0.5, 1.5)  # brightness beside them
 _HAZE = (0.0, 0.1, 0.3, 0.6)
 _NOISE = (0.0, 0.0, 0.01, 0.03, 0.08)
 _RIDGE = 300.0  # ridge regression, for some hundred features
-_USUAL = 0.96
+_USUAL = 0.99
 
 
 class Pictures:

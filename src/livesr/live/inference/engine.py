@@ -206,7 +206,7 @@ class Familiarity(Model):
     data : on which frames it was fitted
     last : features that are multiplied with each channel of the prediction
     mean, scale, weights : of each number of `livesr.live.unlike.described`
-    bias : of the score: 1 in 25 frames of training exceed 1
+    bias : of the score: 1 in 100 frames of training exceed 1
     area : under the curve, frames of training against random textures left out of the fit
     """
 
