@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 
 from livesr.base.errors import ConfigError
-from livesr.cli.process import progress
+from livesr.cli.output import progress
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 from rich.markup import escape
 
 from livesr.base.errors import ConfigError
-from livesr.cli.output import console, print_json
-from livesr.cli.process import progress
+from livesr.cli.output import console, print_json, progress
 
 if TYPE_CHECKING:
     from rich.console import Console
