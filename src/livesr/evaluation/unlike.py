@@ -238,7 +238,7 @@ def measure_familiarity(
     -------
     None where the engine's network returns no features.
     """
-    if not engine.manifest.features:
+    if not engine.manifest.weights.features:
         return None
     channels, shape = len(engine.manifest.channels), pairs[0].shape[2:]
     last = engine.manifest.weights.features_drawn

@@ -1,6 +1,6 @@
 """How unlike what the network knows its own features are.
 
-A linear score of the features that an engine's network returns (`Manifest.features`): what it saw
+A linear score of the features that an engine's network returns (`Weights.features`): what it saw
 in the frame, and what it saw where it drew each channel. Fitted on simulated cells against random
 textures (outlier exposure, Hendrycks et al. 2019, ICLR): no structure that the engine does not know
 is needed. `livesr limits --pairs` fits it.
