@@ -287,7 +287,8 @@ def main() -> None:
     text = "\n".join(
         [
             f"Engine {manifest.id} {manifest.version}, {len(rows)} composites of {_PX} x {_PX}"
-            f" pixels. Written by `python scripts/trust_table.py {manifest.id} ../shared/data`.",
+            f" pixels. Written by `python scripts/trust_table.py {manifest.id} ../shared/data"
+            f" -n {given.n}`.",
             "",
             *unlike_table(rows),
             "",

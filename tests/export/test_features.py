@@ -46,7 +46,7 @@ def test_the_prediction_stays_what_it_was_and_old_engines_have_no_features(engin
     np.testing.assert_allclose(after, before, atol=1e-6)
     assert none is None
     assert features is not None
-    assert features.shape == (engine.manifest.features,)
+    assert features.shape == (engine.manifest.weights.features,)
 
 
 def test_every_runtime_gives_the_same_features(engine: Engine) -> None:
@@ -83,6 +83,6 @@ def test_a_network_without_a_residual_stream_gets_none(tmp_path: Path) -> None:
     folder = identity_engine(tmp_path / "identity").folder
     with pytest.raises(EngineError, match="residual stream"):
         add_features(folder)
-    assert not load_engine(folder).manifest.features
+    assert not load_engine(folder).manifest.weights.features
     with pytest.raises(EngineError, match="residual stream"):
         feature_places(onnx.load(folder / "model.onnx"))

@@ -496,6 +496,24 @@ def test_notices_tell_waiting_live_and_ended_apart(page, source):
     wait_for_text(page, "#state-text", "Live")
 
 
+def test_what_a_prediction_is_worth_is_said_where_the_eye_is(page, source):
+    judged = {
+        "word": "check",
+        "reasons": ["ER is too weak."],
+        "channels": {
+            "Microtubules": {"word": "good"},
+            "ER": {"word": "do not use", "reasons": ["ER is too weak."]},
+        },
+    }
+    named = [one.label for one in CHANNELS]
+    judged["channels"] = dict(zip(named, judged["channels"].values(), strict=False))
+    source.give(prediction(0, np.zeros((3, 8, 8), np.uint16), judgement=judged))
+    wait_for_text(page, pane("composite"), "check")
+    assert page.get_attribute(".badge.quality", "title") == "ER is too weak."
+    wait_for_text(page, "#channels", "do not use")
+    assert page.locator("#channels .word:visible").count() == 1  # good ones need no word
+
+
 def test_warnings_are_shown_as_text_whatever_they_hold(page, source):
     attack = "<img src=x onerror=\"document.title='owned'\">"
     named = (CHANNELS[0].model_copy(update={"label": attack}), *CHANNELS[1:])

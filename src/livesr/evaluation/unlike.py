@@ -39,7 +39,7 @@ _TEXTURE = (0.5, 1.5)  # brightness beside them
 _HAZE = (0.0, 0.1, 0.3, 0.6)
 _NOISE = (0.0, 0.0, 0.01, 0.03, 0.08)
 _RIDGE = 300.0  # ridge regression, for some hundred features
-_USUAL = 0.96
+_USUAL = 0.99
 
 
 class Pictures:
@@ -238,7 +238,7 @@ def measure_familiarity(
     -------
     None where the engine's network returns no features.
     """
-    if not engine.manifest.features:
+    if not engine.manifest.weights.features:
         return None
     channels, shape = len(engine.manifest.channels), pairs[0].shape[2:]
     last = engine.manifest.weights.features_drawn

@@ -42,7 +42,7 @@ def add_features(folder: Path) -> Manifest:
         If the network has no residual stream, so that nobody knows where to look.
     """
     engine = load_engine(folder)
-    if engine.manifest.features:
+    if engine.manifest.weights.features:
         return engine.manifest
     names, places = engine.manifest.channel_names, list[str]()
     plain = onnx.load_model_from_string(engine.read())

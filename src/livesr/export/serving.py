@@ -19,7 +19,7 @@ from livesr.base import contained
 from livesr.base.documents import to_json
 from livesr.base.errors import BackendError, ConfigError
 from livesr.base.version import __version__
-from livesr.live.inference.engine import FEATURES_OUTPUT, Engine
+from livesr.live.inference.engine import FEATURES_OUTPUT, Engine, Manifest
 from livesr.live.inference.kserve import TOKEN, TOKEN_HEADER
 
 Wire = Literal["f32", "f16"]
@@ -198,9 +198,7 @@ def _write_model(engine: Engine, to: Path, wire: Wire, by: By) -> dict[str, Any]
         output=_quoted(ends[1]),
         window=manifest.window,
         channels=len(manifest.channels),
-        features=(
-            _FEATURES.format(name=FEATURES_OUTPUT, n=manifest.features) if manifest.features else ""
-        ),
+        features=_features(manifest),
         parameters="".join(
             f'parameters {{ key: "{k}" value {{ string_value: "{_quoted(v)}" }} }}\n'
             for k, v in said.items()
@@ -214,6 +212,12 @@ def _write_model(engine: Engine, to: Path, wire: Wire, by: By) -> dict[str, Any]
         contained.replace_text(to, f"{place}/1/model.py", code, error=ConfigError)
     contained.replace_text(to, f"{place}/config.pbtxt", config, error=ConfigError)
     return {"id": manifest.id, "wire": wire, "by": by, **said}
+
+
+def _features(manifest: Manifest) -> str:
+    """Return the second output as the configuration has it, "" without one."""
+    n = manifest.weights.features
+    return _FEATURES.format(name=FEATURES_OUTPUT, n=n) if n else ""
 
 
 def _ends(network: bytes) -> tuple[str, str]:

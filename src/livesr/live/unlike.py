@@ -1,6 +1,6 @@
 """How unlike what the network knows its own features are.
 
-A linear score of the features that an engine's network returns (`Manifest.features`): what it saw
+A linear score of the features that an engine's network returns (`Weights.features`): what it saw
 in the frame, and what it saw where it drew each channel. Fitted on simulated cells against random
 textures (outlier exposure, Hendrycks et al. 2019, ICLR): no structure that the engine does not know
 is needed. `livesr limits --pairs` fits it.
@@ -61,7 +61,7 @@ class Unlike:
         self._bias = known.bias
 
     def score(self, features: NDArray[np.float32] | None) -> float | None:
-        """Return 0 for what is usual in training, 1 for what 1 in 25 of its frames exceed.
+        """Return 0 for what is usual in training, 1 for what 1 in 100 of its frames exceed.
 
         None without features, or where they are no numbers.
         """

@@ -206,7 +206,7 @@ class Familiarity(Model):
     data : on which frames it was fitted
     last : features that are multiplied with each channel of the prediction
     mean, scale, weights : of each number of `livesr.live.unlike.described`
-    bias : of the score: 1 in 25 frames of training exceed 1
+    bias : of the score: 1 in 100 frames of training exceed 1
     area : under the curve, frames of training against random textures left out of the fit
     """
 
@@ -381,7 +381,7 @@ class Manifest(Model):
                 f"an engine that does {self.task!r} has one output channel, got {len(names)}"
             )
         known = self.limits.familiarity
-        wanted = self.features - len(names)
+        wanted = self.weights.features - len(names)
         if known and len(unpacked(known.mean)) != wanted:
             raise ValueError(
                 f"'familiarity' is of {len(unpacked(known.mean))} features, and the network has"
@@ -393,11 +393,6 @@ class Manifest(Model):
     def sha256(self) -> str:
         """Hash of the network's file, 64 lower-case hexadecimal digits."""
         return self.weights.onnx.sha256
-
-    @property
-    def features(self) -> int:
-        """Numbers of the network's second output; 0 without one."""
-        return self.weights.features
 
     @property
     def channel_names(self) -> tuple[str, ...]:

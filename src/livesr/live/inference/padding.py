@@ -99,8 +99,8 @@ class PaddedSession(InferenceSession):
         self._padded = padded = PaddedBlock(engine, shape, zeros)
         self._output: NDArray[np.float32] = zeros(padded.output_shape, np.float32)
         self._result = padded.crop(self._output)
-        if engine.manifest.features:
-            self._features = zeros((engine.manifest.features,), np.float32)
+        if engine.manifest.weights.features:
+            self._features = zeros((engine.manifest.weights.features,), np.float32)
 
     @property
     def features(self) -> NDArray[np.float32] | None:
@@ -149,7 +149,7 @@ def check_features(engine: Engine, found: int | None) -> None:
     EngineError
         If they differ.
     """
-    expected = engine.manifest.features
+    expected = engine.manifest.weights.features
     if expected and found != expected:
         raise EngineError(
             f"The network of engine {engine.manifest.id!r} returns {found or 'no'} features, and"

@@ -162,7 +162,7 @@ class InferenceSession(ABC):
         """Means of the network's own features over the frame of the last `infer`, float32 (n,).
 
         The session's memory, valid until the next call. None where the engine has no such output
-        (`Manifest.features`), or the runtime does not hand it out.
+        (`Weights.features`), or the runtime does not hand it out.
         """
         return None
 

@@ -58,8 +58,8 @@ class ResidentNetwork:
         )
         self.result = self.output[0, :, : height * scale, : width * scale]
         self.device_features = (
-            torch.zeros(engine.manifest.features, device=device)
-            if engine.manifest.features
+            torch.zeros(engine.manifest.weights.features, device=device)
+            if engine.manifest.weights.features
             else None
         )
         self._graph = self._captured() if device == "cuda" else None
