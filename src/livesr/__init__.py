@@ -48,6 +48,7 @@ if TYPE_CHECKING:  # for type checkers and completion; below, for Python
     from livesr.base.run_config import RunConfig as RunConfig
     from livesr.base.run_description import ChannelDescription as ChannelDescription
     from livesr.base.run_description import RunDescription as RunDescription
+    from livesr.gui.widget import LiveSRWidget as LiveSRWidget
     from livesr.live.inference.runtime import Runtime as Runtime
     from livesr.live.inference.session import InferenceSession as InferenceSession
     from livesr.live.plugin import LiveSR as LiveSR
@@ -65,6 +66,7 @@ if TYPE_CHECKING:  # for type checkers and completion; below, for Python
     from livesr.modalities.storm.simulation.rig import find_storm_camera as find_storm_camera
     from livesr.simulation.blinking_rig import find_blinking_camera as find_blinking_camera
     from livesr.store.backfill import backfill as backfill
+    from livesr.store.completion import complete as complete
     from livesr.store.process import process as process
     from livesr.store.raw_input import RawInput as RawInput
     from livesr.store.raw_input import ReadAs as ReadAs
@@ -105,6 +107,7 @@ _PUBLIC = {
     "livesr.base.quality": ("Judgement", "Quality", "Verdict"),
     "livesr.base.run_config": ("RunConfig",),
     "livesr.base.run_description": ("ChannelDescription", "RunDescription"),
+    "livesr.gui.widget": ("LiveSRWidget",),
     "livesr.live.inference.runtime": ("Runtime",),
     "livesr.live.inference.session": ("InferenceSession",),
     "livesr.live.plugin": ("LiveSR",),
@@ -120,6 +123,7 @@ _PUBLIC = {
     "livesr.modalities.storm.simulation.rig": ("find_storm_camera",),
     "livesr.simulation.blinking_rig": ("find_blinking_camera",),
     "livesr.store.backfill": ("backfill",),
+    "livesr.store.completion": ("complete",),
     "livesr.store.process": ("process",),
     "livesr.store.raw_input": ("RawInput", "ReadAs", "raw_input"),
     "livesr.store.replay": ("Replay",),

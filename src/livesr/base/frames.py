@@ -350,7 +350,7 @@ class MulticolorFrame:
     channels : uint16 (c, y, x), ADU of the reconstruction plus `offset_adu`; background belongs to
         no channel
     labels : what each channel shows, as the engine calls it
-    residual : sum |sum of channels - x| / sum |x| over pixels above noise (IMC-SR's summation
+    residual : ``sum |sum of channels - x| / sum |x|`` over pixels above noise (IMC-SR's summation
         constraint as a live check)
     residual_plane : float32 (y, x), sum of channels - x in ADU; only when asked for
     display : (low, high) in stored ADU for each channel

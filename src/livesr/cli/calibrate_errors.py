@@ -148,7 +148,7 @@ def _known(source: Path, engine: Engine, compute: ComputeConfig) -> list[Known]:
 
 
 def _simulated(engine: Engine, cells: int, compute: ComputeConfig, *, as_json: bool) -> list[Known]:
-    from livesr.cli.process import progress
+    from livesr.cli.output import progress
     from livesr.evaluation.error_bars import from_simulation
 
     with progress(console(quiet=as_json), "cells") as show:

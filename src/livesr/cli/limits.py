@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 
 from livesr.cli import options
-from livesr.cli.output import JSON, console, print_json
+from livesr.cli.output import JSON, ProgressLines, console, print_json, progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,6 +48,7 @@ def limits(
     ] = None,
     threads: options.Threads = 0,
     backend: options.Backend = "auto",
+    lines: ProgressLines = False,
     as_json: JSON = False,
 ) -> None:
     """Measure what a live run compares every frame with, and write it into the engine's manifest.
@@ -58,14 +59,13 @@ def limits(
 
     [dim]Example:[/] livesr limits engines/imcsr-mt-er-lyso-light
     """
-    from livesr.cli.process import progress
     from livesr.evaluation.limits import measure_limits
     from livesr.export.engine import write_limits
     from livesr.live.inference.engine import load_engine
 
     out = console(quiet=as_json)
     folder = load_engine(engine).folder
-    with progress(out, "pairs" if pairs else "sequences") as show:
+    with progress(out, "pairs" if pairs else "sequences", lines=lines) as show:
         if pairs:
             measured = _on_pairs(folder, pairs, sequences, threads, show, out)
         else:

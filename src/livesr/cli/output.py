@@ -6,7 +6,9 @@ Owns the rendering of reports. Computes nothing.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
@@ -17,6 +19,12 @@ from rich.text import Text
 
 JSON = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")
+]
+ProgressLines = Annotated[
+    bool,
+    typer.Option(
+        "--progress", help="For scripts: print one JSON object a line on stderr, one a second."
+    ),
 ]
 
 
@@ -54,6 +62,50 @@ def print_json(data: Mapping[str, Any]) -> None:
 
     sys.stdout.write(to_json(data) + "\n")
     sys.stdout.flush()
+
+
+class Lines:
+    """Progress for scripts: one JSON object a line on stderr, at most one a second, and the last.
+
+    Every line has ``done`` and ``total`` (null where it is not known) and what the command adds.
+    """
+
+    def __init__(self, what: str) -> None:
+        self._what, self._due = what, 0.0
+
+    def show(self, done: float, total: float | None, **facts: Any) -> None:
+        """Write a line if one is due."""
+        now = time.monotonic()
+        if now < self._due and done != total:
+            return
+        self._due = now + 1.0
+        from livesr.base.documents import to_json
+
+        line = {"progress": self._what, "done": done, "total": total, **facts}
+        sys.stderr.write(to_json(line) + "\n")
+        sys.stderr.flush()
+
+
+@contextmanager
+def progress(
+    out: Console, what: str, *, lines: bool = False
+) -> Iterator[Callable[[int, int], None]]:
+    """Show a bar, or `Lines`; give the function that moves it, (done, total)."""
+    if lines:
+        yield Lines(what).show
+        return
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn(what), TimeRemainingColumn())
+    with Progress(*columns, console=out, transient=True) as shown:
+        task = shown.add_task("", total=None)
+        yield lambda done, total: shown.update(task, completed=done, total=total)
 
 
 def run_table(report: Mapping[str, Any]) -> Table:

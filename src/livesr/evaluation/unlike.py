@@ -39,7 +39,7 @@ _TEXTURE = (0.5, 1.5)  # brightness beside them
 _HAZE = (0.0, 0.1, 0.3, 0.6)
 _NOISE = (0.0, 0.0, 0.01, 0.03, 0.08)
 _RIDGE = 300.0  # ridge regression, for some hundred features
-_USUAL = 0.975
+_USUAL = 0.96
 
 
 class Pictures:
@@ -77,7 +77,8 @@ class Pictures:
     def _composite(self, texture: Image | None) -> Image:
         rng = self._rng
         parts = [_scaled(self._altered(self._structure(c))) for c in range(len(self._shown))]
-        bright = np.exp(rng.uniform(*np.log(_BRIGHTNESS), len(parts)))
+        low, high = np.log(_BRIGHTNESS)
+        bright = np.exp(rng.uniform(low, high, len(parts)))
         bright[rng.random(len(parts)) < 0.15] = 0
         if texture is not None:
             place = rng.integers(4)
@@ -85,7 +86,8 @@ class Pictures:
                 bright[rng.integers(len(parts))] = 0
             elif place == 2:
                 bright[:] = 0
-            texture = texture * np.float32(np.exp(rng.uniform(*np.log(_TEXTURE))))
+            low, high = np.log(_TEXTURE)
+            texture = texture * np.float32(np.exp(rng.uniform(low, high)))
         bright /= max(bright.max(), 1e-3)
         image = np.tensordot(bright.astype(np.float32), np.stack(parts), 1)
         image += self._haze() + (0 if texture is None else texture)
@@ -104,16 +106,16 @@ class Pictures:
         ).astype(np.float32)
 
     def _normal(self, shape: tuple[int, ...]) -> Image:
-        return self._rng.standard_normal(shape, np.float32)
+        return np.asarray(self._rng.standard_normal(shape, np.float32))
 
     def _haze(self) -> Image:
         smooth = gaussian_filter(self._normal((self._side, self._side)), self._rng.uniform(15, 40))
         span = float(np.ptp(smooth)) or 1.0
-        return (smooth - smooth.min()) * np.float32(self._rng.choice(_HAZE) / span)
+        return np.asarray((smooth - smooth.min()) * np.float32(self._rng.choice(_HAZE) / span))
 
     def _structure(self, c: int) -> Image:
         image = np.asarray(self._targets[self._rng.choice(self._shown[c]), c], np.float32)
-        return np.rot90(image, self._rng.integers(4)).copy()
+        return np.rot90(image, int(self._rng.integers(4))).copy()
 
     def _altered(self, image: Image) -> Image:
         """Return an image a little larger or smaller, blurred, and of another contrast."""
@@ -131,7 +133,7 @@ class Pictures:
         rng = self._rng
         if rng.random() < 0.3:
             factor = float(np.exp(rng.choice((-1, 1)) * rng.uniform(0.55, 1.1)))
-            return _resized(self._structure(rng.integers(len(self._shown))), factor)
+            return _resized(self._structure(int(rng.integers(len(self._shown)))), factor)
         field, level, kind = self._field(), rng.uniform(-0.5, 1.8), rng.integers(3)
         if kind == 0:
             image = np.clip((field - level) * rng.uniform(1, 6), 0, 1)
@@ -147,7 +149,8 @@ class Pictures:
     def _field(self) -> NDArray[np.float64]:
         """Return a Gaussian random field, of a low-pass or a band, of mean 0 and deviation 1."""
         rng, n = self._rng, self._side
-        grain, stretch = np.exp(rng.uniform(*np.log((1.5, 16)))), np.exp(rng.uniform(0, np.log(8)))
+        grain = np.exp(rng.uniform(np.log(1.5), np.log(16)))
+        stretch = np.exp(rng.uniform(0, np.log(8)))
         angle = rng.uniform(0, np.pi)
         ky, kx = np.meshgrid(np.fft.fftfreq(n), np.fft.fftfreq(n), indexing="ij")
         along = np.cos(angle) * kx + np.sin(angle) * ky
@@ -158,7 +161,7 @@ class Pictures:
             k = np.sqrt(along**2 * stretch + across**2 / stretch)
             passed = np.exp(-(((k - 1 / (6 * grain)) * 12 * grain) ** 2) / 2)
         field = np.fft.ifft2(np.fft.fft2(rng.standard_normal((n, n))) * passed).real
-        return (field - field.mean()) / field.std()
+        return np.asarray((field - field.mean()) / field.std())
 
 
 def fit_unlike(
@@ -238,6 +241,7 @@ def measure_familiarity(
     if not engine.manifest.features:
         return None
     channels, shape = len(engine.manifest.channels), pairs[0].shape[2:]
+    last = engine.manifest.weights.features_drawn
     drawn, told = Pictures(pairs, np.random.default_rng(seed)), []
     compute = ComputeConfig(threads=threads, tile="off")
     with open_session(engine, (shape[0], shape[1]), compute) as session:
@@ -246,13 +250,15 @@ def measure_familiarity(
             session.infer()
             if session.features is None:
                 return None
-            told.append(described(session.features, channels, engine.manifest.features_drawn))
+            told.append(
+                described(session.features, channels, engine.manifest.weights.features_drawn)
+            )
             if progress:
                 progress(done, 2 * n)
     found = fit_unlike(np.stack(told[:n]), np.stack(told[n:]))
     return Familiarity(
         data=f"{n} frames of training pairs and composites of them, {n} with random textures",
-        last=engine.manifest.features_drawn,
+        last=last,
         **{name: found[name] for name in ("mean", "scale", "weights")},
         bias=round(found["bias"], 5),
         area=round(found["area"], 4),

@@ -64,9 +64,14 @@ def add_features(folder: Path) -> Manifest:
         )
     manifest = engine.manifest.model_copy(
         update={
-            "features": n,
-            "features_drawn": drawn,
-            "weights": weights.model_copy(update={"onnx": onnx_weights, "int8": int8}),
+            "weights": weights.model_copy(
+                update={
+                    "onnx": onnx_weights,
+                    "int8": int8,
+                    "features": n,
+                    "features_drawn": drawn,
+                }
+            )
         }
     )
     write_manifest(folder, manifest)

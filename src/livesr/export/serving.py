@@ -230,7 +230,7 @@ def _with_halves(network: bytes) -> bytes:
         import onnx
         from onnx import TensorProto, helper
     except ImportError as e:
-        raise BackendError("Pixels in f16 need onnx to write: pip install 'livesr[train]'.") from e
+        raise BackendError("Pixels in f16 need onnx to write: pip install onnx.") from e
     model = onnx.load_from_string(network)
     graph, inner = model.graph, "livesr_f32_"
     taken, given = graph.input[0].name, graph.output[0].name

@@ -151,7 +151,7 @@ class Message:
     def judgement(self) -> Judgement | None:
         """What a prediction and its channels are worth, and why; None where nobody judged."""
         said = self.header.judgement
-        return said and Judgement.read(said.model_dump())
+        return None if said is None else Judgement.read(said.model_dump())
 
     @property
     def key(self) -> tuple[str, str, int, int]:

@@ -448,9 +448,10 @@ class _Following:
         self.novel.update(made.ood_score)
         found: Sequence[float | None] = made.light.shares
         if self._mixing:
-            found = ratios(made.brightness).tolist()
-            for mixing, ratio in zip(self._mixing, found, strict=True):
+            seen: list[float] = ratios(made.brightness).tolist()
+            for mixing, ratio in zip(self._mixing, seen, strict=True):
                 mixing.update(ratio)
+            found = seen
         for weak, absent, value in zip(self.weak, self.absent, found, strict=True):
             weak.update(value)
             absent.update(value)

@@ -42,7 +42,7 @@ from livesr.live.session import Session
 from livesr.live.sinks.sink import Sink
 from livesr.live.sources.continuous import LiveMode
 from livesr.live.sources.delivery import DRAINED, Delivery
-from livesr.live.sources.mda import listen
+from livesr.live.sources.mda import listen, unlisten
 from livesr.live.sources.plan import RawFramesPlan, plan_text
 from livesr.live.sources.triggered import trigger_unused
 from livesr.modalities.registry import modalities_of
@@ -177,6 +177,7 @@ class LiveSR(Session):
         self._unheeded: tuple[str, ...] = ()
         self._core_log_level = logging.NOTSET
         self._entered = False
+        self._connected: tuple[tuple[Any, Any], ...] = ()
         self._summary: tuple[Any, PlanSummary] | None = None
 
     # -- life --------------------------------------------------------------------------------------
@@ -209,7 +210,8 @@ class LiveSR(Session):
         # its report.
         _leave_when_the_interpreter_ends()
         _ENTERED[id(self)] = self
-        for signal, listener in self._listeners():
+        self._connected = self._listeners()
+        for signal, listener in self._connected:
             listen(signal, listener)
         return self
 
@@ -223,8 +225,8 @@ class LiveSR(Session):
             return
         _ENTERED.pop(id(self), None)
         self._end_acquisition(kind)
-        for signal, listener in self._listeners():
-            signal.disconnect(listener)
+        for signal, listener in self._connected:
+            unlisten(signal, listener)
         self._live.disconnect()
         self._release_pipeline()
         self.wait()
@@ -290,12 +292,12 @@ class LiveSR(Session):
             for way, section in modalities_of(self.rig):
                 way.prepare_run(self._core, section)
         except Exception as e:
-            self.error = (
-                e
-                if isinstance(e, LiveSRError)
-                else RunError(f"The run cannot start: {type(e).__name__}: {e}.")
-            )
-            log.exception("the run cannot start")
+            if isinstance(e, LiveSRError):
+                self.error = e
+                log.error("The run cannot start: %s", e)
+            else:
+                self.error = RunError(f"The run cannot start: {type(e).__name__}: {e}.")
+                log.exception("the run cannot start")
             self._core.mda.cancel()
 
     def _check_cameras(self) -> None:
@@ -323,6 +325,7 @@ class LiveSR(Session):
             event = self._delivery.event_of(event, metadata)
             pipeline.hook.frame_ready(image, event, metadata)
             if self._delivery.vanished > vanished:
+                pipeline.hook.missing = self._delivery.vanished
                 pipeline.warn(DRAINED)
 
     def _sequence_finished(self, sequence: Any) -> None:

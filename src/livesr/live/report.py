@@ -27,6 +27,7 @@ def status_of(run: Run, hook: MDAHook) -> Status:
         free = run.sinks.free_bytes
     status = Status(
         raw_frames=hook.received,
+        raw_missing=raw_missing(state, hook),
         recon_frames=counts["recon_frames"],
         sr_frames=counts["sr_frames"],
         sr_skipped=counts["sr_skipped"],
@@ -69,7 +70,6 @@ def report_of(run: Run, hook: MDAHook) -> Report:
     told["raw_lost"] = hook.received - counts["raw_frames"] + run.sinks.raw_lost
     told |= cast("Report", run.sinks.accounts)
     told |= Report(
-        raw_missing=raw_missing(state, hook),
         raw_fetched=hook.fetched,
         tc_complete=state.tc_complete,
         device={name: channel.measurement.device for name, channel in run.channels.items()},

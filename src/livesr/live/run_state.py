@@ -55,14 +55,16 @@ class Trust(TypedDict, total=False):
 class Status(Trust, total=False):
     """State of a run in progress, about once a second.
 
-    Times are summaries of histograms, {p50, p99, mean} in ms. `raw_queue` is the share of the bytes
-    that may wait, `score` and `time_shift_ms` are those of a superposition. `engine`, `upscale`,
-    `backend` and `computes`, a line about it, go by channel. So does `remote`, where a server
-    computes: of each engine on the way {backend, endpoint, frames, frames_here, outages,
-    latency_ms, server_ms, network_share}.
+    `raw_missing` never came: of live mode at once, of an MDA those that the core had numbered,
+    the others at its end. Times are summaries of histograms, {p50, p99, mean} in ms.
+    `raw_queue` is the share of the bytes that may wait, `score` and `time_shift_ms` are those
+    of a superposition. `engine`, `upscale`, `backend` and `computes`, a line about it, go by
+    channel. So does `remote`, where a server computes: of each engine on the way {backend,
+    endpoint, frames, frames_here, outages, latency_ms, server_ms, network_share}.
     """
 
     raw_frames: int
+    raw_missing: int
     recon_frames: int
     sr_frames: int
     sr_skipped: int
@@ -86,16 +88,15 @@ class Status(Trust, total=False):
 class RawAccount(TypedDict, total=False):
     """Where the raw frames of a run are.
 
-    `raw_lost` were received and are nowhere, `raw_missing` never came. A store says what is
-    `raw_stored`, `raw_elsewhere` and `lost`, by place. `raw_fetched` were taken from the core's
-    buffer, `raw_repeated` and `raw_unplaced` are in no image.
+    `raw_lost` were received and are nowhere. A store says what is `raw_stored`, `raw_elsewhere` and
+    `lost`, by place. `raw_fetched` were taken from the core's buffer, `raw_repeated` and
+    `raw_unplaced` are in no image.
     """
 
     raw_lost: int
     raw_stored: int
     raw_elsewhere: int
     lost: dict[str, Any]
-    raw_missing: int
     raw_fetched: int
     raw_repeated: int
     raw_unplaced: int

@@ -61,7 +61,7 @@ class Unlike:
         self._bias = known.bias
 
     def score(self, features: NDArray[np.float32] | None) -> float | None:
-        """Return 0 for what is usual in training, 1 for what 1 in 40 of its frames exceed.
+        """Return 0 for what is usual in training, 1 for what 1 in 25 of its frames exceed.
 
         None without features, or where they are no numbers.
         """

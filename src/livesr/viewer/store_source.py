@@ -98,13 +98,33 @@ class StoreSource:
 
         None if the store has no such stream.
         """
-        fits = [s for s, times in self._times.items() if times and _selects(selection, s)]
-        if not fits:
+        stream = self._selected(selection)
+        if stream is None:
             return None
-        stream = next((s for s in fits if ("sr", s.position, s.channel) in self._images), fits[0])
         times = self._times[stream]
         index = min(max(index, 0), len(times) - 1)
         return self._read(stream, times[index], index)
+
+    def times(self, selection: Selection) -> tuple[tuple[int, int, int], ...]:
+        """Return index, time point, and when it was taken in ns (0: unknown) of every moment."""
+        stream = self._selected(selection)
+        if stream is None:
+            return ()
+        lines = [line for kind in _SHOWN if (line := self._lines[kind])]
+        return tuple(
+            (
+                index,
+                t,
+                next((n for line in lines if (n := line.get((stream, t), {}).get("t_acq_ns"))), 0),
+            )
+            for index, t in enumerate(self._times[stream])
+        )
+
+    def _selected(self, selection: Selection) -> Stream | None:
+        """Return the stream that is meant, one that is separated before another."""
+        fits = [s for s, times in self._times.items() if times and _selects(selection, s)]
+        separated = (s for s in fits if ("sr", s.position, s.channel) in self._images)
+        return next(separated, fits[0] if fits else None)
 
     def _all_streams(self) -> list[Stream]:
         streams = [

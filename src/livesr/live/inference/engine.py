@@ -206,7 +206,7 @@ class Familiarity(Model):
     data : on which frames it was fitted
     last : features that are multiplied with each channel of the prediction
     mean, scale, weights : of each number of `livesr.live.unlike.described`
-    bias : of the score: 1 in 40 frames of training exceed 1
+    bias : of the score: 1 in 25 frames of training exceed 1
     area : under the curve, frames of training against random textures left out of the fit
     """
 
@@ -293,10 +293,18 @@ class Weights(Model):
     """The formats that the network comes in.
 
     `onnx` is the source of truth, `int8` is made of it.
+
+    Attributes
+    ----------
+    features : numbers of the second output of both, means of the network's features over the
+        frame; 0 without one
+    features_drawn : how many features are given where each channel is drawn
     """
 
     onnx: OnnxWeights
     int8: Int8Weights | None = None
+    features: Annotated[int, Field(ge=0, le=4096)] = 0
+    features_drawn: Annotated[int, Field(ge=0, le=4096)] = 0
 
     @model_validator(mode="after")
     def _made_of_the_same(self) -> Weights:
@@ -334,8 +342,6 @@ class Manifest(Model):
     modality : reconstructions that it was trained for; empty is any
     multiple_of : sides that the network takes; others are padded by reflection
     halo : pixels from a frame's edge that see beyond it, the receptive field's radius
-    features : numbers of the network's second output, means of its features over the frame; 0
-        without one. `features_drawn` of them are given where each channel is drawn
     architecture, parameters : what `livesr.training.networks.build` needs to make the network again
     trained : False marks weights that mean nothing: for tests and for measuring overheads
     """
@@ -354,8 +360,6 @@ class Manifest(Model):
     modality: tuple[str, ...] = ()
     multiple_of: Annotated[int, Field(ge=1, le=256)] = 1
     halo: Annotated[int, Field(ge=0, le=4096)] = 0
-    features: Annotated[int, Field(ge=0, le=4096)] = 0
-    features_drawn: Annotated[int, Field(ge=0, le=4096)] = 0
     architecture: str
     parameters: dict[str, Any] = Field(default_factory=dict)
     training: dict[str, Any] = Field(default_factory=dict)
@@ -389,6 +393,11 @@ class Manifest(Model):
     def sha256(self) -> str:
         """Hash of the network's file, 64 lower-case hexadecimal digits."""
         return self.weights.onnx.sha256
+
+    @property
+    def features(self) -> int:
+        """Numbers of the network's second output; 0 without one."""
+        return self.weights.features
 
     @property
     def channel_names(self) -> tuple[str, ...]:

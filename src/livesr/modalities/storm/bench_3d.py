@@ -99,7 +99,8 @@ def _accuracy(found: Rows, truth: Rows) -> Accuracy:
     true = truth.copy()
     true[:, 1:3] = (true[:, 1:3] + 0.5) * _PIXEL_NM
     far = np.array([_APART_NM, 1, 1])
-    distance, i = cKDTree(true[:, :3] * far).query(found[:, :3] * far)
+    nearest = cKDTree(true[:, :3] * far).query(found[:, :3] * far)
+    distance, i = (np.asarray(part) for part in nearest)
     near = distance < _PAIRED_NM
     off = found[near, 1:] - true[i[near], 1:]
     lateral, axial = (float(np.sqrt((off[:, part] ** 2).mean())) for part in (slice(0, 2), 2))

@@ -123,7 +123,15 @@ class TakeSnapshot(_Part):
     split: _Share = 0.5
 
 
-PageMessage = Acknowledgement | SetView | Probe | Play | Seek | TakeSnapshot
+class TakeMovie(_Part):
+    """Send a store as MP4, as it is shown; parts of the picture as for a snapshot."""
+
+    type: Literal["movie"]
+    field: Annotated[tuple[_Share, ...], Field(min_length=4, max_length=4)] = (0.0, 0.0, 1.0, 1.0)
+    split: _Share = 0.5
+
+
+PageMessage = Acknowledgement | SetView | Probe | Play | Seek | TakeSnapshot | TakeMovie
 _MESSAGES: TypeAdapter[PageMessage] = TypeAdapter(
     Annotated[PageMessage, Field(discriminator="type")]
 )

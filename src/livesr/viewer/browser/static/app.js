@@ -47,6 +47,10 @@ const connection = new Connection({
   probe: (probe) => pointed && readout.setProbe(probe),
   histograms: ({ histograms }) => channels.setHistograms(histograms),
   snapshot: ({ name }, blob) => save(name, blob),
+  movie(said, blob) {
+    playback.setMovie(said);
+    if (blob) save(said.name, blob);
+  },
 });
 
 /** Send what is chosen, once per turn of the screen however often it changed. */
@@ -128,6 +132,7 @@ const fullScreen = () => (document.fullscreenElement ? document.exitFullscreen()
 
 byId("modes").addEventListener("click", ({ target }) => target.dataset.mode && setMode(target.dataset.mode));
 byId("snapshot").onclick = snapshot;
+byId("movie").onclick = () => connection.send({ type: "movie", field: panes.viewport.visible, split: panes.split });
 byId("theme").onclick = nextTheme;
 byId("panel-toggle").onclick = togglePanel;
 byId("help-open").onclick = help;
