@@ -427,6 +427,8 @@ def test_status_says_what_runs_and_when_it_is_over(source):
         "skipped_share": 0.25,
         "engine": "heavy",
         "backend": "openvino",
+        "audits": [],
+        "dose": "",
         "computes": "openvino 2026.4 BF16 on a CPU, compiled 2 s ago",
         "warnings": ["Look!"],
         "disk_free_bytes": 5e9,
