@@ -664,6 +664,16 @@ def test_a_sim_rig_that_was_not_calibrated(tmp_path: Path) -> None:
     assert "livesr calibrate" in finding.advice
 
 
+def test_several_phases_of_one_angle(tmp_path: Path) -> None:
+    path = broken(tmp_path, "virtual_sim", YAML, "angles: 3", "angles: 1")
+    text = re.sub(r"    - \{k_um: \[(4|3).*\n", "", path.read_text(encoding="utf-8"))
+    text = text.replace("phases: 3", "phases: 7").replace(STEPS + "\n", "\n")
+    path.write_text(text, encoding="utf-8")
+    (told,) = [f for f in check_rig(path.parent) if f.check == "one-direction"]
+    assert told.severity == "warning"
+    assert "several directions" in told.hint
+
+
 def test_a_rig_without_any_pixel_size(tmp_path: Path) -> None:
     path = broken(
         tmp_path, "demo", CFG, "ConfigPixelSize,Res100x,Objective,Label,100x\n" + PIXEL, ""

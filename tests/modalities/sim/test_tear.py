@@ -18,7 +18,7 @@ from livesr.optics.raw_quality import NO_PICTURE
 def exposed() -> tuple[np.ndarray, np.ndarray]:
     """Two exposures (n, y, x) of one group: the same pictures, noise of its own each."""
     rig = load_rig("virtual_sim")
-    bank = RawBank(rig, 128, 1, seed=3, photons=600.0, bleaching=0.0, interval_s=0.0)
+    bank = RawBank(rig, 128, 1, seed=3, photons=2000.0, bleaching=0.0, interval_s=0.0)
     again = np.random.default_rng(0).poisson(np.maximum(bank.frames[0] - 100.0, 0)) + 100
     return bank.frames[0], again.astype(np.uint16)
 

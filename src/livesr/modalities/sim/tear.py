@@ -25,6 +25,7 @@ from livesr.optics.illumination import Pattern
 Complex = NDArray[np.complex128]
 
 _BANDS = 16  # of rows, at whose limits a tear is looked for
+_EDGE = 2  # bands above and below that are not told apart: too little is seen in fewer
 _MAX_WIDTH = 128  # columns in the middle that are looked at: bounds the cost
 _ELSEWHERE = 0.8  # from the other frames, relative to these: half a turn is 2, no pattern 1
 _ALIKE = 0.4
@@ -125,6 +126,7 @@ def _torn(shown: Complex, noise: NDArray[np.float64]) -> tuple[int, int] | None:
         elsewhere = sure & (apart > np.maximum(_ELSEWHERE * strength, _AS_SURE * error))
         alike = sure & (apart < _ALIKE * strength)
         torn = (elsewhere & alike[::-1]).any(axis=0)
+        torn[: _EDGE - 1] = torn[len(torn) - _EDGE + 1 :] = False
         contrast = torn * np.abs(apart[0] - apart[1]) / np.maximum(strength.max(axis=0), 1e-30)
         if torn.any() and contrast.max() > best:
             best, found = float(contrast.max()), (i, int(contrast.argmax()) + 1)
